@@ -1,0 +1,133 @@
+package policy
+
+import (
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Block is one entry of Prometheus's remote_write, in the fields that every
+// supported version (2.26 and newer) knows: Prometheus parses strictly, and a
+// field that it does not know would keep it down.
+type Block struct {
+	URL                 string         `yaml:"url" json:"url"`
+	Name                string         `yaml:"name" json:"name"`
+	WriteRelabelConfigs []BlockRelabel `yaml:"write_relabel_configs,omitempty" json:"write_relabel_configs,omitempty"`
+	SigV4               BlockSigV4     `yaml:"sigv4" json:"sigv4"`
+	QueueConfig         BlockQueue     `yaml:"queue_config" json:"queue_config"`
+}
+
+// BlockSigV4 never holds a role: with role_arn Prometheus would ask STS itself.
+type BlockSigV4 struct {
+	// Region is always set: older signers sign with an empty one otherwise.
+	Region string `yaml:"region" json:"region"`
+	// Profile is the section of the credentials file that the sidecar writes.
+	Profile string `yaml:"profile" json:"profile"`
+}
+
+// BlockQueue is queue_config.
+type BlockQueue struct {
+	Capacity          int    `yaml:"capacity,omitempty" json:"capacity,omitempty"`
+	MaxShards         int    `yaml:"max_shards,omitempty" json:"max_shards,omitempty"`
+	MinShards         int    `yaml:"min_shards,omitempty" json:"min_shards,omitempty"`
+	MaxSamplesPerSend int    `yaml:"max_samples_per_send,omitempty" json:"max_samples_per_send,omitempty"`
+	BatchSendDeadline string `yaml:"batch_send_deadline,omitempty" json:"batch_send_deadline,omitempty"`
+	MinBackoff        string `yaml:"min_backoff,omitempty" json:"min_backoff,omitempty"`
+	MaxBackoff        string `yaml:"max_backoff,omitempty" json:"max_backoff,omitempty"`
+	// RetryOnRateLimit: AMP answers 429 above a workspace's rate; without it
+	// those samples are dropped.
+	RetryOnRateLimit bool `yaml:"retry_on_http_429" json:"retry_on_http_429"`
+}
+
+// BlockRelabel is one of write_relabel_configs. Pointers tell "empty" from
+// "not given", which differ to Prometheus.
+type BlockRelabel struct {
+	SourceLabels []string `yaml:"source_labels,omitempty,flow" json:"source_labels,omitempty"`
+	Separator    *string  `yaml:"separator,omitempty" json:"separator,omitempty"`
+	Regex        *string  `yaml:"regex,omitempty" json:"regex,omitempty"`
+	Modulus      int      `yaml:"modulus,omitempty" json:"modulus,omitempty"`
+	TargetLabel  string   `yaml:"target_label,omitempty" json:"target_label,omitempty"`
+	Replacement  *string  `yaml:"replacement,omitempty" json:"replacement,omitempty"`
+	Action       string   `yaml:"action,omitempty" json:"action,omitempty"`
+}
+
+// What AWS recommends for AMP
+// (https://docs.aws.amazon.com/prometheus/latest/userguide/AMP-onboard-ingest-metrics-remote-write-EKS.html).
+const (
+	recommendedCapacity          = 2500
+	recommendedMaxShards         = 200
+	recommendedMaxSamplesPerSend = 1000
+)
+
+// BlockName is the remote_write name, and the AWS profile, of a destination.
+func BlockName(destination string) string { return "ampbridge-" + destination }
+
+// URL is where Prometheus writes to.
+func (d Destination) URL() string {
+	base := strings.TrimSuffix(d.Endpoint, "/")
+	if base == "" {
+		base = "https://" + d.Workspace.Host()
+	}
+	return base + "/workspaces/" + d.Workspace.ID() + "/api/v1/remote_write"
+}
+
+// Block is the remote_write entry for d. cluster becomes the label of that name
+// where a series has none: setting it always would merge series that differ
+// only in it.
+func (d Destination) Block(cluster string) Block {
+	q := d.RemoteWrite.QueueConfig
+	b := Block{
+		URL:   d.URL(),
+		Name:  BlockName(d.Name),
+		SigV4: BlockSigV4{Region: d.Workspace.Region, Profile: BlockName(d.Name)},
+		QueueConfig: BlockQueue{
+			Capacity: q.Capacity, MaxShards: q.MaxShards, MinShards: q.MinShards, MaxSamplesPerSend: q.MaxSamplesPerSend,
+			BatchSendDeadline: q.BatchSendDeadline.prometheus(), MinBackoff: q.MinBackoff.prometheus(), MaxBackoff: q.MaxBackoff.prometheus(),
+			RetryOnRateLimit: true,
+		},
+	}
+	setDefault(&b.QueueConfig.Capacity, recommendedCapacity)
+	setDefault(&b.QueueConfig.MaxShards, max(recommendedMaxShards, q.MinShards))
+	setDefault(&b.QueueConfig.MaxSamplesPerSend, recommendedMaxSamplesPerSend)
+	for _, r := range d.RemoteWrite.WriteRelabelConfigs {
+		b.WriteRelabelConfigs = append(b.WriteRelabelConfigs, BlockRelabel(r))
+	}
+	// Ours come last, so that no labelkeep of the admin's takes them away.
+	none := ""
+	b.WriteRelabelConfigs = append(b.WriteRelabelConfigs, BlockRelabel{
+		SourceLabels: []string{"cluster"}, Regex: &none, TargetLabel: "cluster", Replacement: &cluster,
+	})
+	return b
+}
+
+// WithReplica adds the labels by which AMP elects one of an HA pair. Only for
+// declared groups: shards that shared a cluster and differed in __replica__
+// would lose all but one's samples.
+func (b Block) WithReplica(pod string) Block {
+	operators := "prometheus_replica"
+	b.WriteRelabelConfigs = append(b.WriteRelabelConfigs[:len(b.WriteRelabelConfigs):len(b.WriteRelabelConfigs)],
+		BlockRelabel{TargetLabel: "__replica__", Replacement: &pod},
+		BlockRelabel{Regex: &operators, Action: "labeldrop"},
+	)
+	return b
+}
+
+// prometheus writes d as Prometheus parses durations, which knows no fractions
+// and wants units in order; milliseconds are its finest.
+func (d Duration) prometheus() string {
+	if d == 0 {
+		return ""
+	}
+	v := time.Duration(d)
+	var b strings.Builder
+	for _, u := range []struct {
+		unit time.Duration
+		name string
+	}{{time.Hour, "h"}, {time.Minute, "m"}, {time.Second, "s"}, {time.Millisecond, "ms"}} {
+		if n := v / u.unit; n > 0 {
+			b.WriteString(strconv.Itoa(int(n)) + u.name)
+			v -= n * u.unit
+		}
+	}
+	return b.String()
+}

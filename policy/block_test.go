@@ -1,0 +1,53 @@
+package policy
+
+import (
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v4"
+)
+
+func blockYAML(t *testing.T, b Block) string {
+	t.Helper()
+	text, err := yaml.Marshal(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func TestBlockGolden(t *testing.T) {
+	minimal, full := load(t, "minimal.yaml"), load(t, "full.yaml")
+	golden(t, "block-minimal.yaml", blockYAML(t, minimal.Destinations[0].Block("dev")))
+	golden(t, "block-full.yaml", blockYAML(t, full.Destinations[0].Block("dev-aks")))
+	golden(t, "block-endpoint.yaml", blockYAML(t, full.Destinations[1].Block("dev-aks")))
+	golden(t, "block-ha.yaml", blockYAML(t, minimal.Destinations[0].Block("legacy-pair").WithReplica("prometheus-0")))
+}
+
+// TestBlockNeverAsksSTS: with role_arn, Prometheus would call STS itself, and
+// exit when it cannot.
+func TestBlockNeverAsksSTS(t *testing.T) {
+	for _, d := range load(t, "full.yaml").Destinations {
+		if text := blockYAML(t, d.Block("c")); strings.Contains(text, "role_arn") || !strings.Contains(text, "profile: ampbridge-"+d.Name) || !strings.Contains(text, "region: "+d.Workspace.Region) {
+			t.Errorf("%s:\n%s", d.Name, text)
+		}
+	}
+}
+
+func TestWithReplicaLeavesItsReceiver(t *testing.T) {
+	b := load(t, "minimal.yaml").Destinations[0].Block("dev")
+	before := blockYAML(t, b)
+	first, second := b.WithReplica("p-0"), b.WithReplica("p-1")
+	if blockYAML(t, b) != before || *first.WriteRelabelConfigs[1].Replacement != "p-0" || *second.WriteRelabelConfigs[1].Replacement != "p-1" {
+		t.Error("replicas share their rules")
+	}
+}
+
+func TestPrometheusDurations(t *testing.T) {
+	for text, want := range map[string]string{"1m30s": "1m30s", "0s": "", "1500ms": "1s500ms", "30h": "30h", "5s": "5s"} {
+		var d Duration
+		if err := d.UnmarshalText([]byte(text)); err != nil || d.prometheus() != want {
+			t.Errorf("%s → %q, want %q (%v)", text, d.prometheus(), want, err)
+		}
+	}
+}

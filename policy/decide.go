@@ -1,0 +1,189 @@
+package policy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// The label and annotations by which people talk to ampbridge.
+const (
+	LabelInjection = "ampbridge.io/injection"
+
+	AnnotationInject       = "ampbridge.io/inject"
+	AnnotationContainer    = "ampbridge.io/container"
+	AnnotationDestinations = "ampbridge.io/destinations"
+	AnnotationEnvironment  = "ampbridge.io/environment"
+	// AnnotationRoleARN is shown on service accounts: information, never input.
+	AnnotationRoleARN = "ampbridge.io/role-arn"
+	// AnnotationIRSA is what amazon-eks-pod-identity-webhook reads.
+	AnnotationIRSA = "eks.amazonaws.com/role-arn"
+)
+
+// Injection is the value of a namespace's label.
+type Injection string
+
+// The values that the webhook is registered for; with any other it is not
+// called.
+const (
+	InjectionEnabled   Injection = "enabled"
+	InjectionAnnotated Injection = "annotated"
+)
+
+// Request is what a decision depends on.
+type Request struct {
+	Namespace      string
+	Injection      Injection
+	ServiceAccount string
+	// Prometheus tells whether the pod has a container that is Prometheus, or
+	// that its owner names as such.
+	Prometheus                bool
+	PodAnnotations            map[string]string
+	ServiceAccountAnnotations map[string]string
+}
+
+// Reason says in one word why a decision is as it is: metrics and logs count it.
+type Reason string
+
+// The reasons of [Policy.Decide]. Package inject adds those that lie in the pod.
+const (
+	Granted            Reason = "Granted"
+	NotLabelled        Reason = "NotLabelled"
+	OptedOut           Reason = "OptedOut"
+	NotPrometheus      Reason = "NotPrometheus"
+	NotAsked           Reason = "NotAsked"
+	Paused             Reason = "Paused"
+	NotGranted         Reason = "NotGranted"
+	InvalidAnnotation  Reason = "InvalidAnnotation"
+	UnknownDestination Reason = "UnknownDestination"
+)
+
+// Decision is Inject or Skip, and why. It is a value: an error would mean that
+// nothing could be decided.
+type Decision struct {
+	Inject bool
+	Reason Reason
+	// Warning is for the person who creates the pod: what is missing, and how
+	// to mend it. Empty where the outcome is what was asked for.
+	Warning string
+	// Entitlement is what to inject.
+	Entitlement
+}
+
+// Entitlement is what the grants give to one service account.
+type Entitlement struct {
+	// Destinations in the policy's order.
+	Destinations []Destination
+	Environment  Environment
+	// HA is the group for AMP's deduplication; empty: none.
+	HA string
+	// IRSA is the role for [AnnotationIRSA]; zero: none.
+	IRSA ARN
+}
+
+// Entitled gathers all grants that cover a service account. Destinations add
+// up; `environment: never` of any of them wins, being the careful one; of ha
+// and irsa the first that is set. ok is false where no grant covers it.
+func (p *Policy) Entitled(s Subject) (e Entitlement, ok bool) {
+	granted := map[string]bool{}
+	e.Environment = EnvironmentAuto
+	for _, g := range p.Grants {
+		if !matchAny(g.Namespaces, s.Namespace) || !matchAny(g.ServiceAccounts, s.ServiceAccount) {
+			continue
+		}
+		for _, name := range g.Destinations {
+			granted[name] = true
+			if d, known := p.Destination(name); known && g.IRSA && e.IRSA.IsZero() {
+				e.IRSA = p.Role(d)
+			}
+		}
+		if g.Environment == EnvironmentNever {
+			e.Environment = EnvironmentNever
+		}
+		setDefault(&e.HA, g.HA)
+	}
+	for _, d := range p.Destinations {
+		if granted[d.Name] {
+			e.Destinations = append(e.Destinations, d)
+		}
+	}
+	return e, len(granted) > 0
+}
+
+// Decide is the opt-in table of the documentation, row by row, and then the
+// grants.
+func (p *Policy) Decide(r Request) Decision {
+	onPod, onServiceAccount := r.PodAnnotations[AnnotationInject], r.ServiceAccountAnnotations[AnnotationInject]
+	for _, v := range []string{onPod, onServiceAccount} {
+		if v != "" && v != "true" && v != "false" {
+			return skip(InvalidAnnotation, `annotation %s is %q: write "true" or "false"`, AnnotationInject, v)
+		}
+	}
+	switch asked := onPod == "true" || onServiceAccount == "true"; {
+	case r.Injection != InjectionEnabled && r.Injection != InjectionAnnotated:
+		return skip(NotLabelled, "namespace %s does not carry the label %s=enabled or =annotated", r.Namespace, LabelInjection)
+	case onPod == "false" || onServiceAccount == "false":
+		return Decision{Reason: OptedOut}
+	case !r.Prometheus && onPod == "true":
+		return skip(NotPrometheus, "annotation %s asks for injection, but no container looks like Prometheus: name it with the annotation %s", AnnotationInject, AnnotationContainer)
+	case !r.Prometheus:
+		return Decision{Reason: NotPrometheus}
+	case r.Injection == InjectionAnnotated && !asked:
+		return Decision{Reason: NotAsked}
+	case p.Paused:
+		return skip(Paused, "injection is paused by the policy (paused: true); the pod starts without it")
+	}
+	subject := Subject{r.Namespace, r.ServiceAccount}
+	entitlement, ok := p.Entitled(subject)
+	if !ok {
+		return skip(NotGranted, "no grant of the policy covers service account %s of namespace %s: the cluster admin adds one under grants", r.ServiceAccount, r.Namespace)
+	}
+	switch Environment(r.PodAnnotations[AnnotationEnvironment]) {
+	case "", EnvironmentAuto:
+	case EnvironmentNever:
+		entitlement.Environment = EnvironmentNever
+	default:
+		return skip(InvalidAnnotation, "annotation %s is %q: write auto or never", AnnotationEnvironment, r.PodAnnotations[AnnotationEnvironment])
+	}
+	for _, annotations := range []map[string]string{r.ServiceAccountAnnotations, r.PodAnnotations} {
+		if decision, narrowed := narrow(&entitlement, annotations, subject); !narrowed {
+			return decision
+		}
+	}
+	return Decision{Inject: true, Reason: Granted, Entitlement: entitlement}
+}
+
+// narrow keeps of the granted destinations those that an annotation names.
+func narrow(e *Entitlement, annotations map[string]string, s Subject) (Decision, bool) {
+	value, set := annotations[AnnotationDestinations]
+	if !set {
+		return Decision{}, true
+	}
+	var kept []Destination
+	wanted := strings.Split(value, ",")
+	for i := range wanted {
+		wanted[i] = strings.TrimSpace(wanted[i])
+		if !slices.ContainsFunc(e.Destinations, func(d Destination) bool { return d.Name == wanted[i] }) {
+			return skip(UnknownDestination, "annotation %s names %q, which is not granted to %s: write some of %s", AnnotationDestinations, wanted[i], s, strings.Join(names(e.Destinations), ", ")), false
+		}
+	}
+	for _, d := range e.Destinations {
+		if slices.Contains(wanted, d.Name) {
+			kept = append(kept, d)
+		}
+	}
+	e.Destinations = kept
+	return Decision{}, true
+}
+
+func skip(reason Reason, format string, args ...any) Decision {
+	return Decision{Reason: reason, Warning: fmt.Sprintf(format, args...)}
+}
+
+func names(destinations []Destination) []string {
+	list := make([]string, len(destinations))
+	for i, d := range destinations {
+		list[i] = d.Name
+	}
+	return list
+}

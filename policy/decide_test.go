@@ -1,0 +1,124 @@
+package policy
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// TestOptIn is the opt-in table of the documentation.
+func TestOptIn(t *testing.T) {
+	p := load(t, "minimal.yaml")
+	const absent = ""
+	for _, row := range []struct {
+		label               Injection
+		onPod, onServiceAcc string
+		prometheus          bool
+		want                Reason
+	}{
+		{"", absent, absent, true, NotLabelled},
+		{"", "true", "true", true, NotLabelled},
+		{"disabled", "true", absent, true, NotLabelled},
+
+		{"enabled", absent, absent, true, Granted},
+		{"enabled", absent, absent, false, NotPrometheus},
+		{"enabled", "true", absent, true, Granted},
+		{"enabled", "true", absent, false, NotPrometheus},
+		{"enabled", absent, "true", true, Granted},
+		{"enabled", absent, "true", false, NotPrometheus},
+		{"enabled", "false", absent, true, OptedOut},
+		{"enabled", absent, "false", true, OptedOut},
+		{"enabled", "true", "false", true, OptedOut},
+		{"enabled", "false", "true", true, OptedOut},
+		{"enabled", "yes", absent, true, InvalidAnnotation},
+		{"enabled", absent, "True", true, InvalidAnnotation},
+
+		{"annotated", absent, absent, true, NotAsked},
+		{"annotated", absent, absent, false, NotPrometheus},
+		{"annotated", "true", absent, true, Granted},
+		{"annotated", absent, "true", true, Granted},
+		{"annotated", absent, "true", false, NotPrometheus},
+		{"annotated", "false", "true", true, OptedOut},
+		{"annotated", "true", "false", true, OptedOut},
+	} {
+		r := Request{Namespace: "monitoring", Injection: row.label, ServiceAccount: "prometheus", Prometheus: row.prometheus}
+		if row.onPod != absent {
+			r.PodAnnotations = map[string]string{AnnotationInject: row.onPod}
+		}
+		if row.onServiceAcc != absent {
+			r.ServiceAccountAnnotations = map[string]string{AnnotationInject: row.onServiceAcc}
+		}
+		d := p.Decide(r)
+		if d.Reason != row.want || d.Inject != (row.want == Granted) {
+			t.Errorf("label %q, pod %q, service account %q, Prometheus %v: %v %s, want %s",
+				row.label, row.onPod, row.onServiceAcc, row.prometheus, d.Inject, d.Reason, row.want)
+		}
+	}
+}
+
+func TestDecisionsSayWhatIsMissing(t *testing.T) {
+	p := load(t, "full.yaml")
+	granted := Request{Namespace: "team-a", Injection: "enabled", ServiceAccount: "x-prometheus", Prometheus: true}
+	for name, row := range map[string]struct {
+		change func(*Request)
+		reason Reason
+		says   string
+	}{
+		"other service account":    {func(r *Request) { r.ServiceAccount = "default" }, NotGranted, "service account default of namespace team-a"},
+		"other namespace":          {func(r *Request) { r.Namespace = "teams" }, NotGranted, "namespace teams"},
+		"case counts":              {func(r *Request) { r.Namespace = "Team-a" }, NotGranted, "Team-a"},
+		"destination not granted":  {func(r *Request) { r.PodAnnotations = map[string]string{AnnotationDestinations: "central, elsewhere"} }, UnknownDestination, `"elsewhere"`},
+		"destinations left empty":  {func(r *Request) { r.PodAnnotations = map[string]string{AnnotationDestinations: ""} }, UnknownDestination, "central, backup"},
+		"pod cannot widen account": {func(r *Request) { r.ServiceAccountAnnotations = map[string]string{AnnotationDestinations: "backup"}; r.PodAnnotations = map[string]string{AnnotationDestinations: "central"} }, UnknownDestination, `"central"`},
+		"environment misspelt":     {func(r *Request) { r.PodAnnotations = map[string]string{AnnotationEnvironment: "off"} }, InvalidAnnotation, "auto or never"},
+	} {
+		r := granted
+		row.change(&r)
+		if d := p.Decide(r); d.Inject || d.Reason != row.reason || !strings.Contains(d.Warning, row.says) {
+			t.Errorf("%s: %v %s %q, want %s naming %q", name, d.Inject, d.Reason, d.Warning, row.reason, row.says)
+		}
+	}
+	p.Paused = true
+	if d := p.Decide(granted); d.Reason != Paused || d.Warning == "" {
+		t.Errorf("paused: %s %q", d.Reason, d.Warning)
+	}
+}
+
+func TestEntitlement(t *testing.T) {
+	p := load(t, "full.yaml")
+	for name, row := range map[string]struct {
+		subject      Subject
+		annotations  map[string]string
+		destinations []string
+		environment  Environment
+		ha           string
+	}{
+		"all granted destinations": {Subject{"monitoring", "prometheus-k8s"}, nil, []string{"central", "backup"}, EnvironmentAuto, ""},
+		"narrowed":                 {Subject{"monitoring", "prometheus-k8s"}, map[string]string{AnnotationDestinations: " backup "}, []string{"backup"}, EnvironmentAuto, ""},
+		"the policy's order":       {Subject{"monitoring", "prometheus-k8s"}, map[string]string{AnnotationDestinations: "backup,central"}, []string{"central", "backup"}, EnvironmentAuto, ""},
+		"the grant's settings":     {Subject{"legacy", "prometheus"}, nil, []string{"central"}, EnvironmentNever, "legacy-pair"},
+		"a pod may ask for less":   {Subject{"monitoring", "prometheus-k8s"}, map[string]string{AnnotationEnvironment: "never"}, []string{"central", "backup"}, EnvironmentNever, ""},
+		"and not for more":         {Subject{"legacy", "prometheus"}, map[string]string{AnnotationEnvironment: "auto"}, []string{"central"}, EnvironmentNever, "legacy-pair"},
+	} {
+		d := p.Decide(Request{Namespace: row.subject.Namespace, Injection: "enabled", ServiceAccount: row.subject.ServiceAccount, Prometheus: true, PodAnnotations: row.annotations})
+		if diff := cmp.Diff(row.destinations, names(d.Destinations)); diff != "" || d.Environment != row.environment || d.HA != row.ha {
+			t.Errorf("%s: destinations %v, environment %s, ha %q", name, names(d.Destinations), d.Environment, d.HA)
+		}
+	}
+	if e, _ := p.Entitled(Subject{"legacy", "prometheus"}); e.IRSA.RoleName() != "ampbridge.dev-aks.central" {
+		t.Errorf("IRSA = %s", e.IRSA)
+	}
+}
+
+func TestGrantsAddUp(t *testing.T) {
+	p := load(t, "full.yaml")
+	p.Grants = append(p.Grants, Grant{Namespaces: []Glob{"legacy"}, ServiceAccounts: []Glob{"*"}, Destinations: []string{"backup"}, Environment: EnvironmentAuto, HA: "other"})
+	e, ok := p.Entitled(Subject{"legacy", "prometheus"})
+	if diff := cmp.Diff([]string{"central", "backup"}, names(e.Destinations)); !ok || diff != "" {
+		t.Errorf("destinations: %s", diff)
+	}
+	if e.Environment != EnvironmentNever || e.HA != "legacy-pair" {
+		t.Errorf("environment %s, ha %s: the careful, and the first, win", e.Environment, e.HA)
+	}
+}

@@ -1,0 +1,264 @@
+package policy
+
+import (
+	"cmp"
+	"encoding"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v4"
+)
+
+// FieldError is one mistake in a policy file.
+type FieldError struct {
+	// Path is the field, as in destinations[0].workspace; empty: the file.
+	Path string
+	// Line is counted from 1; 0: the field is not in the file.
+	Line int
+	// Problem says what is wrong, and after a colon how to mend it.
+	Problem string
+}
+
+func (e FieldError) Error() string {
+	var b strings.Builder
+	if e.Line > 0 {
+		fmt.Fprintf(&b, "line %d: ", e.Line)
+	}
+	if e.Path != "" {
+		b.WriteString(e.Path + ": ")
+	}
+	b.WriteString(e.Problem)
+	return b.String()
+}
+
+// Errors are all the mistakes of a policy file, in the file's order.
+type Errors []FieldError
+
+func (e Errors) Error() string {
+	lines := make([]string, len(e))
+	for i, err := range e {
+		lines[i] = err.Error()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Parse reads a policy file: one YAML document, decoded strictly. The error is
+// an [Errors] with every unknown field, wrong type and broken rule at once.
+func Parse(data []byte) (*Policy, error) {
+	decoder := yaml.NewDecoder(strings.NewReader(string(data)))
+	var root, second yaml.Node
+	if err := decoder.Decode(&root); errors.Is(err, io.EOF) {
+		return nil, Errors{{Problem: "the file is empty: write apiVersion: " + APIVersion + ", kind: " + Kind + " and the destinations"}}
+	} else if err != nil {
+		return nil, Errors{{Problem: "not YAML: " + err.Error()}}
+	}
+	if err := decoder.Decode(&second); !errors.Is(err, io.EOF) {
+		return nil, Errors{{Problem: "the file holds more than one YAML document: a policy is one"}}
+	}
+	d := decoding{lines: map[string]int{}}
+	p := &Policy{}
+	d.value(root.Content[0], reflect.ValueOf(p).Elem(), "")
+	p.setDefaults()
+	// A field that could not be read is zero; rules about it would only repeat
+	// that in other words.
+	for _, e := range p.validate() {
+		if !d.failedAt(e.Path) {
+			e.Line = d.line(e.Path)
+			d.errs = append(d.errs, e)
+		}
+	}
+	if len(d.errs) > 0 {
+		slices.SortStableFunc(d.errs, func(a, b FieldError) int {
+			return cmp.Compare(uint(a.Line-1), uint(b.Line-1)) // what the file lacks comes last
+		})
+		return nil, d.errs
+	}
+	return p, nil
+}
+
+// decoding walks a YAML tree beside the Go value that it fills. The libraries
+// stop at the first wrong type, or name lines but no fields; an admin's file
+// deserves both, for everything.
+type decoding struct {
+	errs  Errors
+	lines map[string]int
+}
+
+func (d *decoding) fail(path string, n *yaml.Node, format string, args ...any) {
+	d.errs = append(d.errs, FieldError{Path: path, Line: n.Line, Problem: fmt.Sprintf(format, args...)})
+}
+
+// failedAt tells whether path, a part of it or something around it could not
+// be read.
+func (d *decoding) failedAt(path string) bool {
+	return slices.ContainsFunc(d.errs, func(e FieldError) bool {
+		return within(e.Path, path) || within(path, e.Path)
+	})
+}
+
+func within(path, outer string) bool {
+	rest, found := strings.CutPrefix(path, outer)
+	return found && (rest == "" || rest[0] == '.' || rest[0] == '[')
+}
+
+// line is where path, or the nearest field around it, stands.
+func (d *decoding) line(path string) int {
+	for path != "" {
+		if n, found := d.lines[path]; found {
+			return n
+		}
+		path = path[:max(strings.LastIndexAny(path, ".["), 0)]
+	}
+	return 0
+}
+
+var textUnmarshaler = reflect.TypeFor[encoding.TextUnmarshaler]()
+
+func (d *decoding) value(n *yaml.Node, v reflect.Value, path string) {
+	if n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	d.lines[path] = n.Line
+	if n.Kind == yaml.ScalarNode && n.Tag == "!!null" {
+		return
+	}
+	if v.Kind() == reflect.Pointer {
+		v.Set(reflect.New(v.Type().Elem()))
+		v = v.Elem()
+	}
+	if v.CanAddr() && v.Addr().Type().Implements(textUnmarshaler) {
+		if d.scalar(n, path, "!!str", "a string") {
+			if err := v.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(n.Value)); err != nil {
+				d.fail(path, n, "%s", err)
+			}
+		}
+		return
+	}
+	switch v.Kind() {
+	case reflect.Struct:
+		d.mapping(n, v, path)
+	case reflect.Slice:
+		d.sequence(n, v, path)
+	case reflect.String:
+		if d.scalar(n, path, "!!str", "a string") {
+			v.SetString(n.Value)
+		}
+	case reflect.Bool:
+		if d.scalar(n, path, "!!bool", "true or false") {
+			v.SetBool(strings.EqualFold(n.Value, "true"))
+		}
+	case reflect.Int:
+		if d.scalar(n, path, "!!int", "a whole number") {
+			i, err := strconv.ParseInt(strings.ReplaceAll(n.Value, "_", ""), 0, 32)
+			if err != nil {
+				d.fail(path, n, "%s is not a whole number of at most 32 bits", n.Value)
+			}
+			v.SetInt(i)
+		}
+	default:
+		panic("policy: no decoding for " + v.Type().String())
+	}
+}
+
+func (d *decoding) scalar(n *yaml.Node, path, tag, want string) bool {
+	switch {
+	case n.Kind != yaml.ScalarNode:
+		d.fail(path, n, "must be %s, not %s", want, kindName(n))
+	case n.ShortTag() == tag:
+		return true
+	case tag == "!!str":
+		d.fail(path, n, "must be %s, which YAML does not take %s for: put it in quotes", want, n.Value)
+	default:
+		d.fail(path, n, "must be %s, not %q", want, n.Value)
+	}
+	return false
+}
+
+func (d *decoding) sequence(n *yaml.Node, v reflect.Value, path string) {
+	if n.Kind != yaml.SequenceNode {
+		d.fail(path, n, "must be a list, not %s: write [...] or lines that start with -", kindName(n))
+		return
+	}
+	v.Set(reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content)))
+	for i, item := range n.Content {
+		d.value(item, v.Index(i), fmt.Sprintf("%s[%d]", path, i))
+	}
+}
+
+func (d *decoding) mapping(n *yaml.Node, v reflect.Value, path string) {
+	if n.Kind != yaml.MappingNode {
+		d.fail(path, n, "must be a mapping of fields, not %s", kindName(n))
+		return
+	}
+	fields := map[string]int{}
+	for i := range v.NumField() {
+		fields[v.Type().Field(i).Tag.Get("yaml")] = i
+	}
+	seen := map[string]bool{}
+	for i := 0; i < len(n.Content); i += 2 {
+		key, item := n.Content[i], n.Content[i+1]
+		at := key.Value
+		if path != "" {
+			at = path + "." + key.Value
+		}
+		field, known := fields[key.Value]
+		switch {
+		case !known:
+			d.fail(at, key, "unknown field: %s", suggest(key.Value, fields))
+		case seen[key.Value]:
+			d.fail(at, key, "stands here twice: keep one")
+		default:
+			d.value(item, v.Field(field), at)
+		}
+		seen[key.Value] = true
+	}
+}
+
+func kindName(n *yaml.Node) string {
+	switch n.Kind {
+	case yaml.MappingNode:
+		return "a mapping"
+	case yaml.SequenceNode:
+		return "a list"
+	}
+	return fmt.Sprintf("%q", n.Value)
+}
+
+// suggest names the field that was probably meant, else all there are.
+func suggest(got string, fields map[string]int) string {
+	names := make([]string, len(fields))
+	for name, i := range fields {
+		if strings.EqualFold(name, got) || strings.EqualFold(strings.ReplaceAll(got, "_", ""), name) ||
+			distance(strings.ToLower(name), strings.ToLower(got)) <= 2 {
+			return "did you mean " + name + "?"
+		}
+		names[i] = name
+	}
+	return "the fields here are " + strings.Join(names, ", ")
+}
+
+// distance is Levenshtein's, in bytes.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		previous := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := previous
+			if a[i] != b[j] {
+				cost++
+			}
+			previous = row[j+1]
+			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}

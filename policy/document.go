@@ -1,0 +1,235 @@
+package policy
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// DocumentVersion is the one version of IAM's policy language that is current.
+const DocumentVersion = "2012-10-17"
+
+// Document is an IAM policy document
+// (https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_grammar.html).
+type Document struct {
+	Version   string      `json:",omitempty"`
+	ID        string      `json:"Id,omitempty"`
+	Statement []Statement `json:""`
+}
+
+// Statement is one rule of a document. Every element of the grammar is here,
+// so that a document made by others loses nothing when it is compared.
+type Statement struct {
+	Sid          string     `json:",omitempty"`
+	Effect       string     `json:""`
+	Principal    *Principal `json:",omitempty"`
+	NotPrincipal *Principal `json:",omitempty"`
+	Action       Values     `json:",omitempty"`
+	NotAction    Values     `json:",omitempty"`
+	Resource     Values     `json:",omitempty"`
+	NotResource  Values     `json:",omitempty"`
+	// Condition: operator → key → values.
+	Condition map[string]map[string]Values `json:",omitempty"`
+}
+
+// Principal: kind (AWS, Federated, Service, CanonicalUser) → names.
+type Principal map[string]Values
+
+// UnmarshalJSON reads a principal. The grammar's lone "*" means {"AWS": "*"}.
+func (p *Principal) UnmarshalJSON(data []byte) error {
+	var anyone string
+	if json.Unmarshal(data, &anyone) == nil {
+		*p = Principal{"AWS": {anyone}}
+		return nil
+	}
+	return json.Unmarshal(data, (*map[string]Values)(p))
+}
+
+// Values is a list that IAM also writes as a scalar when it has one element.
+type Values []string
+
+// MarshalJSON writes one element as a scalar: the shorter form, and trust
+// documents have 2,048 characters.
+func (v Values) MarshalJSON() ([]byte, error) {
+	if len(v) == 1 {
+		return json.Marshal(v[0])
+	}
+	return json.Marshal([]string(v))
+}
+
+// UnmarshalJSON reads a list or a scalar; booleans and numbers, which
+// conditions may hold, become their text.
+func (v *Values) UnmarshalJSON(data []byte) error {
+	var list []json.RawMessage
+	if json.Unmarshal(data, &list) != nil {
+		list = []json.RawMessage{data}
+	}
+	*v = make(Values, len(list))
+	for i, item := range list {
+		if json.Unmarshal(item, &(*v)[i]) != nil {
+			(*v)[i] = string(item)
+		}
+	}
+	return nil
+}
+
+// String is the document as IAM is given it: JSON without white space.
+func (d Document) String() string {
+	var b bytes.Buffer
+	encoder := json.NewEncoder(&b)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(d); err != nil {
+		panic(err) // strings, slices and maps of them always encode
+	}
+	return strings.TrimSpace(b.String())
+}
+
+// ParseDocument reads a document as IAM returns it: JSON, or that URL-encoded
+// (RFC 3986). Elements that the grammar does not have are an error.
+func ParseDocument(s string) (Document, error) {
+	if strings.HasPrefix(s, "%") {
+		decoded, err := url.PathUnescape(s)
+		if err != nil {
+			return Document{}, fmt.Errorf("policy document: %w", err)
+		}
+		s = decoded
+	}
+	var d Document
+	if err := decodeStrictly(s, &d); err != nil {
+		// A lone statement may stand without its list.
+		var single struct {
+			Version   string
+			ID        string `json:"Id"`
+			Statement Statement
+		}
+		if decodeStrictly(s, &single) != nil {
+			return Document{}, fmt.Errorf("policy document: %w", err)
+		}
+		d = Document{Version: single.Version, ID: single.ID, Statement: []Statement{single.Statement}}
+	}
+	return d, nil
+}
+
+func decodeStrictly(s string, into any) error {
+	decoder := json.NewDecoder(strings.NewReader(s))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(into); err != nil {
+		return err
+	}
+	if _, err := decoder.Token(); err != io.EOF {
+		return errors.New("something follows the document")
+	}
+	return nil
+}
+
+// TrustDocument lets exactly the subjects of one issuer assume a role, and only
+// with tokens of the audience. One statement, sorted, so that equal input gives
+// equal text. There must be a subject: an empty list would match nothing, and
+// IAM refuses it.
+func TrustDocument(provider ARN, issuer Issuer, audience string, subjects []Subject) Document {
+	subs := make(Values, len(subjects))
+	for i, s := range subjects {
+		subs[i] = s.String()
+	}
+	slices.Sort(subs)
+	return Document{Version: DocumentVersion, Statement: []Statement{{
+		Effect:    "Allow",
+		Principal: &Principal{"Federated": {provider.String()}},
+		Action:    Values{"sts:AssumeRoleWithWebIdentity"},
+		// StringEquals, never …IfExists or ForAllValues: those pass where the
+		// claim is absent. StringLike would read `*` in it.
+		Condition: map[string]map[string]Values{"StringEquals": {
+			issuer.Host() + ":aud": {audience},
+			issuer.Host() + ":sub": slices.Compact(subs),
+		}},
+	}}}
+}
+
+// PermissionDocument lets a role write to its destination and do nothing else:
+// to the workspace itself, or to the second role that does.
+func PermissionDocument(d Destination) Document {
+	s := Statement{Effect: "Allow", Action: Values{"aps:RemoteWrite"}, Resource: Values{d.Workspace.String()}}
+	if !d.AssumeRole.IsZero() {
+		s.Action, s.Resource = Values{"sts:AssumeRole"}, Values{d.AssumeRole.String()}
+	}
+	return Document{Version: DocumentVersion, Statement: []Statement{s}}
+}
+
+// Subjects are those that d, a trust document made by [TrustDocument] and
+// returned by IAM, names for an issuer. Statements of another shape name none.
+func (d Document) Subjects(issuer Issuer) []Subject {
+	var list []Subject
+	for _, s := range d.Statement {
+		for _, sub := range s.Condition["StringEquals"][issuer.Host()+":sub"] {
+			if subject, err := ParseSubject(sub); err == nil {
+				list = append(list, subject)
+			}
+		}
+	}
+	return list
+}
+
+// Equal tells whether two documents mean the same to IAM: order does not count,
+// one element equals a list of it, an account id equals its root, the names of
+// actions and operators have no case.
+func Equal(a, b Document) bool { return a.canonical().String() == b.canonical().String() }
+
+func (d Document) canonical() Document {
+	c := Document{Version: d.Version, ID: d.ID, Statement: make([]Statement, len(d.Statement))}
+	for i, s := range d.Statement {
+		s.Principal, s.NotPrincipal = s.Principal.canonical(), s.NotPrincipal.canonical()
+		s.Action, s.NotAction = s.Action.canonical(strings.ToLower), s.NotAction.canonical(strings.ToLower)
+		s.Resource, s.NotResource = s.Resource.canonical(nil), s.NotResource.canonical(nil)
+		conditions := map[string]map[string]Values{}
+		for operator, keys := range s.Condition {
+			operator = strings.ToLower(operator)
+			if conditions[operator] == nil {
+				conditions[operator] = map[string]Values{}
+			}
+			for key, values := range keys {
+				conditions[operator][key] = values.canonical(nil)
+			}
+		}
+		s.Condition = conditions
+		c.Statement[i] = s
+	}
+	slices.SortFunc(c.Statement, func(a, b Statement) int {
+		return strings.Compare(Document{Statement: []Statement{a}}.String(), Document{Statement: []Statement{b}}.String())
+	})
+	return c
+}
+
+func (p *Principal) canonical() *Principal {
+	if p == nil {
+		return nil
+	}
+	c := Principal{}
+	for kind, names := range *p {
+		c[kind] = names.canonical(func(name string) string {
+			if a, err := ParseARN(name); kind == "AWS" && err == nil && a.Service == "iam" && a.Resource == "root" {
+				return a.Account
+			}
+			return name
+		})
+	}
+	return &c
+}
+
+func (v Values) canonical(fold func(string) string) Values {
+	if v == nil {
+		return nil
+	}
+	c := slices.Clone(v)
+	for i := range c {
+		if fold != nil {
+			c[i] = fold(c[i])
+		}
+	}
+	slices.Sort(c)
+	return slices.Compact(c)
+}

@@ -1,0 +1,152 @@
+package policy
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net/url"
+	"regexp"
+	"strings"
+)
+
+// Issuer is the `iss` of a cluster's service-account tokens. It is compared
+// byte for byte everywhere: AKS issuers end in a slash, and it counts.
+type Issuer string
+
+// UnmarshalText accepts what AWS accepts as a provider URL.
+func (i *Issuer) UnmarshalText(text []byte) error {
+	v := Issuer(text)
+	if err := v.Validate(); v != "" && err != nil {
+		return err
+	}
+	*i = v
+	return nil
+}
+
+// Validate says whether AWS could register the issuer as an OIDC provider:
+// https, a host, no port, no query (facts: IAM CreateOpenIDConnectProvider).
+func (i Issuer) Validate() error {
+	u, err := url.Parse(string(i))
+	switch {
+	case err != nil || u.Scheme != "https" || u.Hostname() == "":
+		return fmt.Errorf("%q is not an issuer: AWS takes https://<host>/<path>, byte for byte the `iss` of the cluster's tokens", string(i))
+	case u.Port() != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil:
+		return fmt.Errorf("%q has a port, query, fragment or user: AWS registers issuers without; change the API server's --service-account-issuer", string(i))
+	}
+	return nil
+}
+
+// Host is the issuer without https://: the prefix of IAM's condition keys and
+// the name of the provider, trailing slash included.
+func (i Issuer) Host() string { return strings.TrimPrefix(string(i), "https://") }
+
+// ProviderARN is the OIDC provider's ARN in an account.
+func (i Issuer) ProviderARN(partition, account string) ARN {
+	return ARN{Partition: partition, Service: "iam", Account: account, Resource: "oidc-provider/" + i.Host()}
+}
+
+// Subject is the `sub` of a service account's tokens.
+type Subject struct{ Namespace, ServiceAccount string }
+
+const subjectPrefix = "system:serviceaccount:"
+
+func (s Subject) String() string { return subjectPrefix + s.Namespace + ":" + s.ServiceAccount }
+
+// ParseSubject reads system:serviceaccount:<namespace>:<name>.
+func ParseSubject(s string) (Subject, error) {
+	rest, found := strings.CutPrefix(s, subjectPrefix)
+	ns, sa, two := strings.Cut(rest, ":")
+	if !found || !two || ns == "" || sa == "" || strings.Contains(sa, ":") {
+		return Subject{}, fmt.Errorf("%q is not a subject: write system:serviceaccount:<namespace>:<name>", s)
+	}
+	return Subject{ns, sa}, nil
+}
+
+// Owner is written into the tags of everything that sync creates, and checked
+// before every write. It depends on name and issuer, so that two clusters that
+// share either never take each other's roles for their own. 32 hex digits.
+func Owner(cluster string, issuer Issuer) string {
+	// The line feed cannot occur in a cluster name: no two pairs run together.
+	sum := sha256.Sum256([]byte(cluster + "\n" + string(issuer)))
+	return hex.EncodeToString(sum[:16])
+}
+
+// maxRoleName is IAM's limit on a role name, in characters.
+const maxRoleName = 64
+
+// RoleName is the name of the role that a cluster uses for a destination.
+// Role names are unique in an account whatever their path, so the name carries
+// both parts, divided by a dot that neither may hold. A name that would exceed
+// IAM's 64 characters is cut and ends in a hash of the whole.
+func RoleName(cluster, destination string) string {
+	name := "ampbridge." + cluster + "." + destination
+	if len(name) <= maxRoleName {
+		return name
+	}
+	sum := sha256.Sum256([]byte(name))
+	tail := "." + hex.EncodeToString(sum[:6])
+	return name[:maxRoleName-len(tail)] + tail
+}
+
+// RolePath is the IAM path of all roles of a cluster.
+func RolePath(cluster string) string { return "/ampbridge/" + cluster + "/" }
+
+// Role is the role that the sidecar assumes for d: the admin's, or sync's own
+// in the workspace's account.
+func (p *Policy) Role(d Destination) ARN {
+	if !d.Role.IsZero() {
+		return d.Role
+	}
+	return ARN{
+		Partition: d.Workspace.Partition, Service: "iam", Account: d.Workspace.Account,
+		Resource: "role" + RolePath(p.Cluster.Name) + RoleName(p.Cluster.Name, d.Name),
+	}
+}
+
+// Glob matches names; `*` stands for any run of characters, and is the only
+// wildcard.
+type Glob string
+
+var globSyntax = regexp.MustCompile(`^[a-z0-9*]([a-z0-9.*-]*[a-z0-9*])?$`)
+
+// UnmarshalText accepts Kubernetes names with `*` in them.
+func (g *Glob) UnmarshalText(text []byte) error {
+	if !globSyntax.Match(text) {
+		return fmt.Errorf("%q is not a name or pattern: write a Kubernetes name, where * stands for any characters", text)
+	}
+	*g = Glob(text)
+	return nil
+}
+
+// Match tells whether name is one that g stands for.
+func (g Glob) Match(name string) bool {
+	parts := strings.Split(string(g), "*")
+	if len(parts) == 1 {
+		return name == parts[0]
+	}
+	rest, found := strings.CutPrefix(name, parts[0])
+	if !found {
+		return false
+	}
+	last := len(parts) - 1
+	for _, part := range parts[1:last] {
+		_, after, found := strings.Cut(rest, part)
+		if !found {
+			return false
+		}
+		rest = after
+	}
+	return strings.HasSuffix(rest, parts[last])
+}
+
+// everything tells whether g is `*`, in however many stars.
+func (g Glob) everything() bool { return strings.Trim(string(g), "*") == "" }
+
+func matchAny(globs []Glob, name string) bool {
+	for _, g := range globs {
+		if g.Match(name) {
+			return true
+		}
+	}
+	return false
+}

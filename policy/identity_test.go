@@ -1,0 +1,131 @@
+package policy
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestIssuerIsKeptByteForByte(t *testing.T) {
+	for _, row := range []struct{ issuer, host, provider string }{
+		{
+			"https://oidc.eks.eu-west-1.amazonaws.com/id/B4EA44BE30ABD91AC23C475F32379593",
+			"oidc.eks.eu-west-1.amazonaws.com/id/B4EA44BE30ABD91AC23C475F32379593",
+			"arn:aws:iam::111122223333:oidc-provider/oidc.eks.eu-west-1.amazonaws.com/id/B4EA44BE30ABD91AC23C475F32379593",
+		},
+		// AKS: the slash at the end is part of `iss`, of the key and of the ARN.
+		{
+			"https://eastus.oic.prod-aks.azure.com/tenant/uuid/",
+			"eastus.oic.prod-aks.azure.com/tenant/uuid/",
+			"arn:aws:iam::111122223333:oidc-provider/eastus.oic.prod-aks.azure.com/tenant/uuid/",
+		},
+		{
+			"https://container.googleapis.com/v1/projects/P/locations/L/clusters/C",
+			"container.googleapis.com/v1/projects/P/locations/L/clusters/C",
+			"arn:aws:iam::111122223333:oidc-provider/container.googleapis.com/v1/projects/P/locations/L/clusters/C",
+		},
+	} {
+		var i Issuer
+		if err := i.UnmarshalText([]byte(row.issuer)); err != nil {
+			t.Fatal(err)
+		}
+		if i.Host() != row.host {
+			t.Errorf("Host(%s) = %s, want %s", i, i.Host(), row.host)
+		}
+		if got := i.ProviderARN("aws", "111122223333").String(); got != row.provider {
+			t.Errorf("ProviderARN(%s) = %s, want %s", i, got, row.provider)
+		}
+	}
+}
+
+func TestSubject(t *testing.T) {
+	s, err := ParseSubject("system:serviceaccount:monitoring:prometheus-k8s")
+	if err != nil || s != (Subject{"monitoring", "prometheus-k8s"}) || s.String() != "system:serviceaccount:monitoring:prometheus-k8s" {
+		t.Errorf("ParseSubject = %v, %v", s, err)
+	}
+	for _, bad := range []string{"", "system:serviceaccount:monitoring", "system:serviceaccount::x", "system:serviceaccount:a:", "system:serviceaccount:a:b:c", "serviceaccount:a:b", "system:node:a:b"} {
+		if s, err := ParseSubject(bad); err == nil {
+			t.Errorf("ParseSubject(%q) = %v, want an error", bad, s)
+		}
+	}
+}
+
+func TestRoleNamesNeverMeet(t *testing.T) {
+	long := strings.Repeat("x", 63)
+	seen := map[string]string{}
+	for _, pair := range [][2]string{
+		{"dev", "central"}, {"dev-central", "a"}, {"dev", "central-a"}, {"dev-a", "central"}, {"dev", "a-central"},
+		{long, "central"}, {long, "centrala"}, {long, long}, {long[1:], long}, {long, long[1:]},
+	} {
+		name := RoleName(pair[0], pair[1])
+		if other, taken := seen[strings.ToLower(name)]; taken {
+			t.Errorf("%v and %s share the role name %s", pair, other, name)
+		}
+		seen[strings.ToLower(name)] = pair[0] + " " + pair[1]
+		if len(name) > 64 {
+			t.Errorf("%s has %d characters, IAM allows 64", name, len(name))
+		}
+		if !(ARN{Partition: "aws", Service: "iam", Account: "111122223333", Resource: "role" + RolePath(pair[0]) + name}).IsRole() {
+			t.Errorf("%s is no legal role name", name)
+		}
+	}
+	if got := RoleName("dev-aks", "central"); got != "ampbridge.dev-aks.central" {
+		t.Errorf("RoleName = %s", got)
+	}
+}
+
+func TestOwnerTellsClustersApart(t *testing.T) {
+	seen := map[string]bool{}
+	for _, c := range []struct {
+		name   string
+		issuer Issuer
+	}{{"dev", "https://a/"}, {"dev", "https://a"}, {"dev", "https://b/"}, {"prod", "https://a/"}} {
+		owner := Owner(c.name, c.issuer)
+		if seen[owner] || len(owner) != 32 {
+			t.Errorf("Owner(%v) = %s", c, owner)
+		}
+		seen[owner] = true
+	}
+}
+
+func TestARN(t *testing.T) {
+	for _, row := range []struct {
+		arn          string
+		role, policy bool
+	}{
+		{"arn:aws:iam::111122223333:role/writer", true, false},
+		{"arn:aws-cn:iam::111122223333:role/a/b/writer", true, false},
+		{"arn:aws:iam::111122223333:policy/boundary", false, true},
+		{"arn:aws:iam::111122223333:user/writer", false, false},
+		{"arn:aws:sts::111122223333:assumed-role/writer/session", false, false},
+		{"arn:aws:s3:::bucket:with:colons", false, false},
+	} {
+		a, err := ParseARN(row.arn)
+		if err != nil || a.String() != row.arn || a.IsRole() != row.role || a.IsPolicy() != row.policy {
+			t.Errorf("ParseARN(%s) = %v, %v; role %v, policy %v", row.arn, a, err, a.IsRole(), a.IsPolicy())
+		}
+	}
+	for _, bad := range []string{"", "arn", "arn:aws:iam::123:role/x", "arn::iam::111122223333:role/x", "arn:aws:iam::111122223333:", "role/x"} {
+		if a, err := ParseARN(bad); err == nil {
+			t.Errorf("ParseARN(%q) = %v, want an error", bad, a)
+		}
+	}
+}
+
+func TestEveryPartition(t *testing.T) {
+	for _, row := range []struct{ workspace, url, role string }{
+		{"arn:aws:aps:eu-west-1:111122223333:workspace/ws-1", "https://aps-workspaces.eu-west-1.amazonaws.com/workspaces/ws-1/api/v1/remote_write", "arn:aws:iam::111122223333:role/ampbridge/c/ampbridge.c.d"},
+		{"arn:aws-us-gov:aps:us-gov-west-1:111122223333:workspace/ws-1", "https://aps-workspaces.us-gov-west-1.amazonaws.com/workspaces/ws-1/api/v1/remote_write", "arn:aws-us-gov:iam::111122223333:role/ampbridge/c/ampbridge.c.d"},
+		{"arn:aws-cn:aps:cn-north-1:111122223333:workspace/ws-1", "https://aps-workspaces.cn-north-1.amazonaws.com.cn/workspaces/ws-1/api/v1/remote_write", "arn:aws-cn:iam::111122223333:role/ampbridge/c/ampbridge.c.d"},
+		{"arn:aws-eusc:aps:eusc-de-east-1:111122223333:workspace/ws-1", "https://aps-workspaces.eusc-de-east-1.amazonaws.eu/workspaces/ws-1/api/v1/remote_write", "arn:aws-eusc:iam::111122223333:role/ampbridge/c/ampbridge.c.d"},
+		{"arn:aws-iso-b:aps:us-isob-east-1:111122223333:workspace/ws-1", "https://aps-workspaces.us-isob-east-1.sc2s.sgov.gov/workspaces/ws-1/api/v1/remote_write", "arn:aws-iso-b:iam::111122223333:role/ampbridge/c/ampbridge.c.d"},
+	} {
+		d := Destination{Name: "d"}
+		if err := d.Workspace.UnmarshalText([]byte(row.workspace)); err != nil {
+			t.Fatal(err)
+		}
+		p := &Policy{Cluster: Cluster{Name: "c"}}
+		if d.URL() != row.url || p.Role(d).String() != row.role {
+			t.Errorf("%s: URL %s, role %s", row.workspace, d.URL(), p.Role(d))
+		}
+	}
+}

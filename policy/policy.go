@@ -1,0 +1,258 @@
+package policy
+
+import (
+	"fmt"
+	"time"
+)
+
+// APIVersion and Kind are what the head of a policy file must say.
+const (
+	APIVersion = "ampbridge.io/v1alpha1"
+	Kind       = "Policy"
+)
+
+// Policy is the cluster admin's file: where metrics may go, and whose.
+// Make one with [Parse]; its defaults are filled in and its rules hold.
+type Policy struct {
+	APIVersion string `yaml:"apiVersion"`
+	Kind       string `yaml:"kind"`
+	// Paused stops new injections; pods that run are left as they are.
+	Paused       bool          `yaml:"paused"`
+	Cluster      Cluster       `yaml:"cluster"`
+	Destinations []Destination `yaml:"destinations"`
+	Grants       []Grant       `yaml:"grants"`
+	Token        Token         `yaml:"token"`
+	Session      Session       `yaml:"session"`
+	STS          STS           `yaml:"sts"`
+	Sidecar      Sidecar       `yaml:"sidecar"`
+	Trust        Trust         `yaml:"trust"`
+	Audit        Audit         `yaml:"audit"`
+}
+
+// Cluster names the Kubernetes cluster that this policy is for.
+type Cluster struct {
+	// Name is a DNS label, unique in each AWS account that the cluster writes
+	// to: it is the `cluster` label, and part of role names and paths.
+	Name string `yaml:"name"`
+	// Issuer is the service-account issuer, byte for byte as tokens carry it.
+	// Empty: discovered from the API server.
+	Issuer Issuer `yaml:"issuer"`
+}
+
+// Destination is an AMP workspace and the role that writes to it.
+type Destination struct {
+	// Name is a DNS label, unique in the policy.
+	Name string `yaml:"name"`
+	// Workspace says it all: region, account, partition and URL derive from it.
+	Workspace Workspace `yaml:"workspace"`
+	// Role is set by the admin who keeps the role himself; sync then leaves it
+	// alone. Empty: sync's own, see [Policy.Role].
+	Role ARN `yaml:"role"`
+	// AssumeRole is a second role, chained by the sidecar. Never equal to Role:
+	// a role may not assume itself unless its trust says so, and it gains nothing.
+	AssumeRole ARN `yaml:"assumeRole"`
+	// Endpoint replaces scheme and host of the workspace's URL: a VPC endpoint,
+	// FIPS or dual-stack name. No path.
+	Endpoint    string      `yaml:"endpoint"`
+	RemoteWrite RemoteWrite `yaml:"remoteWrite"`
+}
+
+// RemoteWrite is what the admin may tune of a destination's block.
+type RemoteWrite struct {
+	QueueConfig          QueueConfig     `yaml:"queueConfig"`
+	WriteRelabelConfigs  []RelabelConfig `yaml:"writeRelabelConfigs"`
+	SendNativeHistograms bool            `yaml:"sendNativeHistograms"`
+}
+
+// QueueConfig is Prometheus's queue_config, in the fields that every supported
+// version knows. Zero values mean Prometheus's own defaults, but for the three
+// that AWS recommends (see [Destination.Block]).
+type QueueConfig struct {
+	Capacity          int      `yaml:"capacity"`
+	MaxShards         int      `yaml:"maxShards"`
+	MinShards         int      `yaml:"minShards"`
+	MaxSamplesPerSend int      `yaml:"maxSamplesPerSend"`
+	BatchSendDeadline Duration `yaml:"batchSendDeadline"`
+	MinBackoff        Duration `yaml:"minBackoff"`
+	MaxBackoff        Duration `yaml:"maxBackoff"`
+}
+
+// RelabelConfig is one of Prometheus's write_relabel_configs.
+type RelabelConfig struct {
+	SourceLabels []string `yaml:"sourceLabels"`
+	Separator    *string  `yaml:"separator"`
+	Regex        *string  `yaml:"regex"`
+	Modulus      int      `yaml:"modulus"`
+	TargetLabel  string   `yaml:"targetLabel"`
+	Replacement  *string  `yaml:"replacement"`
+	Action       string   `yaml:"action"`
+}
+
+// Grant says which service accounts may write to which destinations.
+type Grant struct {
+	Namespaces      []Glob   `yaml:"namespaces"`
+	ServiceAccounts []Glob   `yaml:"serviceAccounts"`
+	Destinations    []string `yaml:"destinations"`
+	// MaxSubjectsPerNamespace keeps one tenant from using up a role's trust
+	// document. 0: no cap.
+	MaxSubjectsPerNamespace int `yaml:"maxSubjectsPerNamespace"`
+	// Environment: auto puts AWS_ROLE_ARN and its kin into the Prometheus
+	// container too, where that is safe; never does not.
+	Environment Environment `yaml:"environment"`
+	// HA names a group of replicas that AMP is to deduplicate; it becomes the
+	// `cluster` label of the election. Empty: no replica labels.
+	HA string `yaml:"ha"`
+	// IRSA also shows the role in eks.amazonaws.com/role-arn, which gives every
+	// pod of the service account the identity.
+	IRSA bool `yaml:"irsa"`
+}
+
+// Environment says whether the Prometheus container gets the AWS environment.
+type Environment string
+
+// The values of [Grant.Environment] and of the pod annotation.
+const (
+	EnvironmentAuto  Environment = "auto"
+	EnvironmentNever Environment = "never"
+)
+
+// Token is the projected service-account token that the sidecar shows to STS.
+type Token struct {
+	Audience string `yaml:"audience"`
+	// ExpirationSeconds is 600 to 86400; the kubelet renews at 80 % of it.
+	ExpirationSeconds int    `yaml:"expirationSeconds"`
+	Source            string `yaml:"source"`
+}
+
+// TokenSourceProjected is the one [Token.Source] of this version.
+const TokenSourceProjected = "projected"
+
+// Session is what is asked of STS.
+type Session struct {
+	// Duration is 15m to 12h, and never more than the role allows.
+	Duration Duration `yaml:"duration"`
+}
+
+// STS says how the sidecar reaches the token service.
+type STS struct {
+	// Endpoint replaces https://sts.<region>.<suffix>, for VPC endpoints.
+	Endpoint string `yaml:"endpoint"`
+	ProxyURL string `yaml:"proxyURL"`
+	// CABundle is PEM text, added to the system's roots.
+	CABundle string `yaml:"caBundle"`
+}
+
+// Sidecar is how the config sidecar's container is made.
+type Sidecar struct {
+	// Image: empty means the webhook's own.
+	Image            string      `yaml:"image"`
+	Resources        Resources   `yaml:"resources"`
+	ImagePullSecrets []SecretRef `yaml:"imagePullSecrets"`
+}
+
+// SecretRef names a Secret of the pod's namespace.
+type SecretRef struct {
+	Name string `yaml:"name" json:"name"`
+}
+
+// Resources are the container's requests and limits, as Kubernetes quantities.
+type Resources struct {
+	Requests ResourceList `yaml:"requests"`
+	Limits   ResourceList `yaml:"limits"`
+}
+
+// ResourceList has a quantity for each of the two resources a sidecar uses.
+type ResourceList struct {
+	CPU    Quantity `yaml:"cpu"`
+	Memory Quantity `yaml:"memory"`
+}
+
+// Trust is how sync keeps the AWS side.
+type Trust struct {
+	// Manage: roles (sync creates and corrects) or none (somebody else does).
+	Manage    string `yaml:"manage"`
+	RoleScope string `yaml:"roleScope"`
+	// PermissionsBoundary is put on every role that sync creates; mandatory
+	// with manage: roles, because without it a stolen sync could make itself
+	// an administrator.
+	PermissionsBoundary ARN       `yaml:"permissionsBoundary"`
+	PruneAfter          Duration  `yaml:"pruneAfter"`
+	Interval            Duration  `yaml:"interval"`
+	Accounts            []Account `yaml:"accounts"`
+}
+
+// Values of the trust section.
+const (
+	ManageRoles          = "roles"
+	ManageNone           = "none"
+	RoleScopeDestination = "destination"
+)
+
+// Account is an AWS account that sync reaches by assuming a role in it.
+type Account struct {
+	ID       string `yaml:"id"`
+	SyncRole ARN    `yaml:"syncRole"`
+}
+
+// Audit is what happens to pods that slipped through.
+type Audit struct {
+	Repair string `yaml:"repair"`
+}
+
+// RepairNone is the one [Audit.Repair] of this version.
+const RepairNone = "none"
+
+// Duration is a time.Duration written as in Go: 15m, 6h, 1h30m.
+type Duration time.Duration
+
+// UnmarshalText parses d from its Go form.
+func (d *Duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	if err != nil || v < 0 {
+		return fmt.Errorf("%q is not a duration: write it like 15m, 6h or 1h30m", text)
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// MarshalText writes d in its Go form.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+func (d Duration) String() string { return time.Duration(d).String() }
+
+// Destination finds a destination by its name.
+func (p *Policy) Destination(name string) (Destination, bool) {
+	for _, d := range p.Destinations {
+		if d.Name == name {
+			return d, true
+		}
+	}
+	return Destination{}, false
+}
+
+func (p *Policy) setDefaults() {
+	setDefault(&p.Token.Audience, "sts.amazonaws.com")
+	setDefault(&p.Token.ExpirationSeconds, 3600)
+	setDefault(&p.Token.Source, TokenSourceProjected)
+	setDefault(&p.Session.Duration, Duration(6*time.Hour))
+	// The limits leave room for the memory volumes: a configuration source is
+	// at most 1 MiB, mirrored twice while it is swapped, and edited as a tree.
+	setDefault(&p.Sidecar.Resources.Requests.CPU, "10m")
+	setDefault(&p.Sidecar.Resources.Requests.Memory, "32Mi")
+	setDefault(&p.Sidecar.Resources.Limits.Memory, "128Mi")
+	setDefault(&p.Trust.Manage, ManageRoles)
+	setDefault(&p.Trust.RoleScope, RoleScopeDestination)
+	setDefault(&p.Trust.PruneAfter, Duration(time.Hour))
+	setDefault(&p.Trust.Interval, Duration(10*time.Minute))
+	setDefault(&p.Audit.Repair, RepairNone)
+	for i := range p.Grants {
+		setDefault(&p.Grants[i].Environment, EnvironmentAuto)
+	}
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}

@@ -1,0 +1,188 @@
+package policy
+
+import (
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "write the goldens in testdata")
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", name, diff)
+	}
+}
+
+func load(t *testing.T, name string) *Policy {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join("testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := Parse(data)
+	if err != nil {
+		t.Fatalf("%s:\n%v", name, err)
+	}
+	return p
+}
+
+func TestParseFillsDefaults(t *testing.T) {
+	p := load(t, "minimal.yaml")
+	if p.Token != (Token{Audience: "sts.amazonaws.com", ExpirationSeconds: 3600, Source: "projected"}) {
+		t.Errorf("token = %+v", p.Token)
+	}
+	if time.Duration(p.Session.Duration) != 6*time.Hour {
+		t.Errorf("session.duration = %s", p.Session.Duration)
+	}
+	if p.Grants[0].Environment != EnvironmentAuto || p.Trust.Manage != ManageRoles {
+		t.Errorf("grant environment %q, trust.manage %q", p.Grants[0].Environment, p.Trust.Manage)
+	}
+	if got, want := p.Role(p.Destinations[0]).String(), "arn:aws:iam::111122223333:role/ampbridge/dev/ampbridge.dev.central"; got != want {
+		t.Errorf("role = %s, want %s", got, want)
+	}
+}
+
+func TestParseReadsEveryField(t *testing.T) {
+	p := load(t, "full.yaml")
+	if got := string(p.Cluster.Issuer); !strings.HasSuffix(got, "444455556666/") {
+		t.Errorf("issuer %q lost its trailing slash", got)
+	}
+	d := p.Destinations[0]
+	if d.RemoteWrite.QueueConfig.BatchSendDeadline != Duration(90*time.Second) || d.RemoteWrite.WriteRelabelConfigs[0].Action != "drop" {
+		t.Errorf("remoteWrite = %+v", d.RemoteWrite)
+	}
+	if p.Destinations[1].AssumeRole.RoleName() != "writer" {
+		t.Errorf("assumeRole = %s", p.Destinations[1].AssumeRole)
+	}
+	if g := p.Grants[1]; g.HA != "legacy-pair" || !g.IRSA || g.Environment != EnvironmentNever {
+		t.Errorf("grant = %+v", g)
+	}
+	if p.Sidecar.ImagePullSecrets[0].Name != "registry" || p.Sidecar.Resources.Limits.CPU != "100m" {
+		t.Errorf("sidecar = %+v", p.Sidecar)
+	}
+	if p.Trust.Accounts[0].SyncRole.RoleName() != "ampbridge-sync" {
+		t.Errorf("accounts = %+v", p.Trust.Accounts)
+	}
+}
+
+// TestBrokenPolicies: each file in testdata/broken has one mistake, and its
+// first line is the comment `# ` + the error that names field and mend.
+func TestBrokenPolicies(t *testing.T) {
+	files, err := filepath.Glob("testdata/broken/*.yaml")
+	if err != nil || len(files) < 20 {
+		t.Fatalf("%d broken policies, want 20 or more (%v)", len(files), err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
+			data, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = Parse(data)
+			var errs Errors
+			if !errors.As(err, &errs) {
+				t.Fatalf("Parse = %v, want an Errors", err)
+			}
+			if *update {
+				_, rest, _ := strings.Cut(string(data), "\n")
+				data = []byte("# " + errs.Error() + "\n" + rest)
+				if err := os.WriteFile(file, data, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want := strings.TrimPrefix(strings.SplitN(string(data), "\n", 2)[0], "# ")
+			if got := errs.Error(); got != want {
+				t.Errorf("error\n got: %s\nwant: %s", got, want)
+			}
+		})
+	}
+}
+
+func TestEveryMistakeIsReportedAtOnce(t *testing.T) {
+	_, err := Parse([]byte(`apiVersion: ampbridge.io/v1
+kind: Policy
+cluster: {name: Dev_1}
+destinations:
+- {name: central, workspace: arn:aws:s3:::bucket, endpont: https://x}
+- {name: central, workspace: 12}
+grants:
+- {namespaces: "*", serviceAccounts: [], destinations: [nowhere]}
+session: {duration: 6 hours}
+token: {expirationSeconds: soon}
+`))
+	golden(t, "every-mistake.txt", err.Error()+"\n")
+}
+
+func TestNotAPolicyAtAll(t *testing.T) {
+	for name, text := range map[string]string{
+		"empty": "", "scalar": "hello", "list": "- a", "two documents": "a: 1\n---\nb: 2", "not YAML": "a: [", "comment only": "# nothing",
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := Parse([]byte(text)); err == nil || len(err.Error()) < 10 {
+				t.Errorf("Parse = %v, want a reason", err)
+			}
+		})
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	for _, name := range []string{"full.yaml", "minimal.yaml"} {
+		data, err := os.ReadFile(filepath.Join("testdata", name))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(string(data))
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		p, err := Parse([]byte(text))
+		if (p == nil) == (err == nil) {
+			t.Fatalf("Parse = %v, %v: want one of the two", p, err)
+		}
+	})
+}
+
+func TestGlob(t *testing.T) {
+	for _, row := range []struct {
+		glob    Glob
+		matches []string
+		not     []string
+	}{
+		{"monitoring", []string{"monitoring"}, []string{"monitoring2", "Monitoring", "", "a-monitoring"}},
+		{"team-*", []string{"team-a", "team-"}, []string{"team", "ateam-a"}},
+		{"*-prometheus", []string{"a-prometheus", "-prometheus"}, []string{"prometheus", "a-prometheus-b"}},
+		{"a*b*c", []string{"abc", "axxbyyc", "abbcc"}, []string{"ab", "ac", "acb", "abcd"}},
+		{"a*a", []string{"aa", "aba"}, []string{"a"}},
+		{"*", []string{"", "x"}, nil},
+		// Characters that are special in other pattern languages stand for themselves.
+		{"a.b", []string{"a.b"}, []string{"axb"}},
+	} {
+		for _, name := range row.matches {
+			if !row.glob.Match(name) {
+				t.Errorf("%q does not match %q", row.glob, name)
+			}
+		}
+		for _, name := range row.not {
+			if row.glob.Match(name) {
+				t.Errorf("%q matches %q", row.glob, name)
+			}
+		}
+	}
+}

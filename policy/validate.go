@@ -1,0 +1,205 @@
+package policy
+
+import (
+	"cmp"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"net"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Quantity is a Kubernetes quantity: 10m, 32Mi. Checked by [Parse]; empty means
+// none.
+type Quantity string
+
+var quantitySyntax = regexp.MustCompile(`^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$`)
+
+// UnmarshalText accepts non-negative quantities; "" is none.
+func (q *Quantity) UnmarshalText(text []byte) error {
+	if len(text) > 0 && !quantitySyntax.Match(text) {
+		return fmt.Errorf("%q is not a quantity: write it like 10m, 0.5 or 64Mi", text)
+	}
+	*q = Quantity(text)
+	return nil
+}
+
+var (
+	dnsLabel  = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	labelName = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
+)
+
+// Bounds that AWS and the kubelet set.
+const (
+	minSession, maxSession = 15 * time.Minute, 12 * time.Hour
+	minToken, maxToken     = 600, 86400
+)
+
+// relabelActions are the actions that Prometheus 2.26, the oldest supported
+// version, knows already.
+var relabelActions = []string{"", "replace", "keep", "drop", "hashmod", "labelmap", "labeldrop", "labelkeep"}
+
+// validation gathers the broken rules of a decoded policy.
+type validation struct{ errs Errors }
+
+func (v *validation) require(ok bool, path, format string, args ...any) {
+	if !ok {
+		v.errs = append(v.errs, FieldError{Path: path, Problem: fmt.Sprintf(format, args...)})
+	}
+}
+
+func (p *Policy) validate() Errors {
+	v := &validation{}
+	v.require(p.APIVersion == APIVersion, "apiVersion", "is %q: this build reads %s", p.APIVersion, APIVersion)
+	v.require(p.Kind == Kind, "kind", "is %q: write %s", p.Kind, Kind)
+	v.require(dnsLabel.MatchString(p.Cluster.Name), "cluster.name", "%q is not a DNS label: write lower-case letters, digits and dashes, at most 63, such as dev-aks", p.Cluster.Name)
+	v.require(len(p.Destinations) > 0, "destinations", "is empty: name at least one workspace")
+	for i, d := range p.Destinations {
+		path := fmt.Sprintf("destinations[%d]", i)
+		v.destination(path, d)
+		first := slices.IndexFunc(p.Destinations, func(o Destination) bool { return o.Name == d.Name })
+		v.require(first == i, path+".name", "%q is taken by destinations[%d]: names are unique", d.Name, first)
+		v.require(d.AssumeRole.IsZero() || d.AssumeRole != p.Role(d), path+".assumeRole",
+			"equals role: a role that assumes itself is denied; leave assumeRole out")
+	}
+	for i, g := range p.Grants {
+		v.grant(fmt.Sprintf("grants[%d]", i), g, p)
+	}
+	v.token(p.Token)
+	v.require(inside(time.Duration(p.Session.Duration), minSession, maxSession), "session.duration", "%s is outside STS's bounds: write 15m to 12h", p.Session.Duration)
+	v.sts(p.STS)
+	for i, s := range p.Sidecar.ImagePullSecrets {
+		v.require(s.Name != "", fmt.Sprintf("sidecar.imagePullSecrets[%d].name", i), "is empty: name a Secret")
+	}
+	v.trust(p)
+	v.require(p.Audit.Repair == RepairNone, "audit.repair", "%q is not supported by this version: write none", p.Audit.Repair)
+	return v.errs
+}
+
+func (v *validation) destination(path string, d Destination) {
+	v.require(dnsLabel.MatchString(d.Name), path+".name", "%q is not a DNS label: write lower-case letters, digits and dashes, at most 63, such as central", d.Name)
+	v.require(!d.Workspace.IsZero(), path+".workspace", "is missing: copy the workspace's ARN, as `aws amp list-workspaces` prints it")
+	for _, role := range []struct {
+		field string
+		arn   ARN
+	}{{"role", d.Role}, {"assumeRole", d.AssumeRole}} {
+		v.require(role.arn.IsZero() || role.arn.IsRole(), path+"."+role.field, "%s is not a role: write arn:<partition>:iam::<account>:role/<name>", role.arn)
+		v.require(role.arn.IsZero() || d.Workspace.IsZero() || role.arn.Partition == d.Workspace.Partition, path+"."+role.field,
+			"lies in partition %s, its workspace in %s: no role reaches across partitions", role.arn.Partition, d.Workspace.Partition)
+	}
+	v.endpoint(path+".endpoint", d.Endpoint)
+	v.require(!d.RemoteWrite.SendNativeHistograms, path+".remoteWrite.sendNativeHistograms", "is not supported by this version: Prometheus before 2.40 would not start with it; leave it out")
+	q := d.RemoteWrite.QueueConfig
+	for _, n := range []struct {
+		field string
+		value int
+	}{{"capacity", q.Capacity}, {"maxShards", q.MaxShards}, {"minShards", q.MinShards}, {"maxSamplesPerSend", q.MaxSamplesPerSend}} {
+		v.require(n.value >= 0, path+".remoteWrite.queueConfig."+n.field, "%d is negative: write 1 or more, or leave it out", n.value)
+	}
+	v.require(q.MinShards == 0 || q.MaxShards == 0 || q.MinShards <= q.MaxShards, path+".remoteWrite.queueConfig.minShards", "%d exceeds maxShards %d", q.MinShards, q.MaxShards)
+	v.require(q.MinBackoff == 0 || q.MaxBackoff == 0 || q.MinBackoff <= q.MaxBackoff, path+".remoteWrite.queueConfig.minBackoff", "%s exceeds maxBackoff %s", q.MinBackoff, q.MaxBackoff)
+	for i, r := range d.RemoteWrite.WriteRelabelConfigs {
+		v.relabel(fmt.Sprintf("%s.remoteWrite.writeRelabelConfigs[%d]", path, i), r)
+	}
+}
+
+// relabel repeats the checks that Prometheus makes when it loads a rule: a rule
+// that it refused would keep it down.
+func (v *validation) relabel(path string, r RelabelConfig) {
+	v.require(slices.Contains(relabelActions, r.Action), path+".action", "%q is unknown: write one of %s", r.Action, strings.Join(relabelActions[1:], ", "))
+	if r.Regex != nil {
+		_, err := regexp.Compile("^(?s:" + *r.Regex + ")$")
+		v.require(err == nil, path+".regex", "is not a regular expression: %v", err)
+	}
+	for i, l := range r.SourceLabels {
+		v.require(labelName.MatchString(l), fmt.Sprintf("%s.sourceLabels[%d]", path, i), "%q is not a label name", l)
+	}
+	// prometheus-operator's reloader would take it for an environment variable.
+	v.require(r.Replacement == nil || !strings.Contains(*r.Replacement, "$("), path+".replacement", "holds $(, which the operator's config reloader expands: write ${1}")
+	needsTarget := r.Action == "" || r.Action == "replace" || r.Action == "hashmod"
+	v.require(!needsTarget || r.TargetLabel != "", path+".targetLabel", "is missing: the action %s needs one", cmp.Or(r.Action, "replace"))
+	target := strings.NewReplacer("${", "", "$", "", "}", "").Replace(r.TargetLabel)
+	v.require(r.TargetLabel == "" || labelName.MatchString(target), path+".targetLabel", "%q is not a label name", r.TargetLabel)
+	v.require(r.Action != "hashmod" || r.Modulus > 0, path+".modulus", "is missing: the action hashmod needs one of 1 or more")
+	drops := r.Action == "labeldrop" || r.Action == "labelkeep"
+	v.require(!drops || (len(r.SourceLabels) == 0 && r.TargetLabel == "" && r.Modulus == 0 && r.Separator == nil && r.Replacement == nil),
+		path+".action", "%s takes a regex and nothing else", r.Action)
+}
+
+func (v *validation) grant(path string, g Grant, p *Policy) {
+	v.require(len(g.Namespaces) > 0, path+".namespaces", "is empty: name the namespaces, such as monitoring or team-*")
+	v.require(len(g.ServiceAccounts) > 0, path+".serviceAccounts", "is empty: name the service accounts, such as prometheus-k8s")
+	for i, glob := range g.Namespaces {
+		v.require(glob != "", fmt.Sprintf("%s.namespaces[%d]", path, i), "is empty: write a name or a pattern such as team-*")
+	}
+	for i, glob := range g.ServiceAccounts {
+		v.require(glob != "", fmt.Sprintf("%s.serviceAccounts[%d]", path, i), "is empty: write a name or a pattern such as *-prometheus")
+	}
+	v.require(!slices.ContainsFunc(g.Namespaces, Glob.everything) || !slices.ContainsFunc(g.ServiceAccounts, Glob.everything),
+		path, "grants every service account of every namespace: name the namespaces or the service accounts")
+	v.require(len(g.Destinations) > 0, path+".destinations", "is empty: name the destinations that these service accounts may write to")
+	for i, name := range g.Destinations {
+		at := fmt.Sprintf("%s.destinations[%d]", path, i)
+		_, known := p.Destination(name)
+		v.require(known, at, "%q is no destination of this policy: add it under destinations, or write one of %s", name, strings.Join(names(p.Destinations), ", "))
+		v.require(slices.Index(g.Destinations, name) == i, at, "%q stands here twice: keep one", name)
+	}
+	v.require(g.MaxSubjectsPerNamespace >= 0, path+".maxSubjectsPerNamespace", "%d is negative: write 1 or more, or 0 for no cap", g.MaxSubjectsPerNamespace)
+	v.require(g.Environment == EnvironmentAuto || g.Environment == EnvironmentNever, path+".environment", "%q is unknown: write auto or never", g.Environment)
+	v.require(!g.IRSA || len(g.Destinations) == 1, path+".irsa", "needs exactly one destination: the annotation holds one role")
+}
+
+func (v *validation) token(t Token) {
+	v.require(len(t.Audience) <= 255 && !strings.ContainsAny(t.Audience, " \t\n"), "token.audience", "%q is no audience: IAM takes up to 255 characters without blanks", t.Audience)
+	v.require(inside(t.ExpirationSeconds, minToken, maxToken), "token.expirationSeconds", "%d is outside Kubernetes's bounds: write 600 to 86400", t.ExpirationSeconds)
+	v.require(t.Source == TokenSourceProjected, "token.source", "%q is not supported by this version: write projected", t.Source)
+}
+
+func (v *validation) sts(s STS) {
+	v.endpoint("sts.endpoint", s.Endpoint)
+	if s.ProxyURL != "" {
+		u, err := url.Parse(s.ProxyURL)
+		v.require(err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "", "sts.proxyURL", "is not a proxy's URL: write http://<host>:<port>")
+		v.require(err != nil || u.User == nil, "sts.proxyURL", "holds a user or password, which every pod would show: use a proxy that needs none")
+	}
+	if s.CABundle != "" {
+		block, _ := pem.Decode([]byte(s.CABundle))
+		v.require(block != nil && x509.NewCertPool().AppendCertsFromPEM([]byte(s.CABundle)), "sts.caBundle", "holds no certificate: paste the CA's PEM text")
+	}
+}
+
+// endpoint takes https anywhere, and http only where nobody listens in.
+func (v *validation) endpoint(path, endpoint string) {
+	if endpoint == "" {
+		return
+	}
+	u, err := url.Parse(endpoint)
+	if err != nil || u.Host == "" || (u.Path != "" && u.Path != "/") || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+		v.require(false, path, "%q is not an endpoint: write https://<host>, without a path", endpoint)
+		return
+	}
+	ip := net.ParseIP(u.Hostname())
+	loopback := u.Hostname() == "localhost" || (ip != nil && ip.IsLoopback())
+	v.require(u.Scheme == "https" || (u.Scheme == "http" && loopback), path, "%q is not encrypted: write https://", endpoint)
+}
+
+func (v *validation) trust(p *Policy) {
+	t := p.Trust
+	v.require(t.Manage == ManageRoles || t.Manage == ManageNone, "trust.manage", "%q is unknown: write roles or none", t.Manage)
+	v.require(t.RoleScope == RoleScopeDestination, "trust.roleScope", "%q is not supported by this version: write destination", t.RoleScope)
+	v.require(t.PermissionsBoundary.IsZero() || t.PermissionsBoundary.IsPolicy(), "trust.permissionsBoundary", "%s is not a policy: write arn:<partition>:iam::<account>:policy/<name>", t.PermissionsBoundary)
+	managed := t.Manage == ManageRoles && slices.ContainsFunc(p.Destinations, func(d Destination) bool { return d.Role.IsZero() })
+	v.require(!managed || !t.PermissionsBoundary.IsZero(), "trust.permissionsBoundary", "is missing: every role that sync creates carries one; name the policy, or write trust.manage: none")
+	for i, a := range t.Accounts {
+		path := fmt.Sprintf("trust.accounts[%d]", i)
+		v.require(accountID.MatchString(a.ID), path+".id", "%q is not an AWS account: write its 12 digits in quotes", a.ID)
+		v.require(slices.IndexFunc(t.Accounts, func(o Account) bool { return o.ID == a.ID }) == i, path+".id", "%q stands here twice: keep one", a.ID)
+		v.require(a.SyncRole.IsZero() || (a.SyncRole.IsRole() && a.SyncRole.Account == a.ID), path+".syncRole", "%s is not a role of account %s: write arn:<partition>:iam::%s:role/<name>", a.SyncRole, a.ID, a.ID)
+	}
+}
+
+func inside[T int | time.Duration](v, low, high T) bool { return low <= v && v <= high }
