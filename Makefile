@@ -7,7 +7,7 @@ VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 
 LDFLAGS     := -s -w -X github.com/ampbridge/ampbridge/cmd/internal/version.Version=$(VERSION)
 # What the tests and the demo run beside ampbridge: built once, kept in the
 # user's cache directory (test/tools).
-TEST_TOOLS  := etcd kube-apiserver kube-controller-manager prometheus prometheus-config-reloader
+TEST_TOOLS  := etcd kube-apiserver kube-controller-manager kube-scheduler prometheus prometheus-config-reloader
 TOOLS       := $(GO) run ./test/tools/cmd
 
 .DEFAULT_GOAL := help

@@ -1,0 +1,146 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+)
+
+const (
+	discoveryPath = "/.well-known/openid-configuration"
+	jwksPath      = "/openid/v1/jwks"
+	// kubeconfigTokenSeconds is the life of the token that KubeconfigFor writes.
+	kubeconfigTokenSeconds = int64(24 * 60 * 60)
+	namespaceTimeout       = time.Minute
+)
+
+// Token asks the API server for a token of the service account with the
+// audience, as the kubelet does for a projected volume. Kubernetes refuses less
+// than 600 seconds. With a pod, as the API server returned it, the token is
+// bound to that pod and names it in its claims. An empty audience means the API
+// server's own, which is the issuer.
+func (c *Cluster) Token(ctx context.Context, namespace, serviceAccount, audience string, expirationSeconds int64, pod ...*corev1.Pod) (string, error) {
+	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &expirationSeconds}}
+	if audience != "" {
+		request.Spec.Audiences = []string{audience}
+	}
+	if len(pod) > 0 {
+		request.Spec.BoundObjectRef = &authenticationv1.BoundObjectReference{
+			APIVersion: "v1", Kind: "Pod", Name: pod[0].Name, UID: pod[0].UID,
+		}
+	}
+	answer, err := c.client.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, serviceAccount, request, metav1.CreateOptions{})
+	if err != nil {
+		return "", fmt.Errorf("cluster: token of service account %s/%s: %w", namespace, serviceAccount, err)
+	}
+	return answer.Status.Token, nil
+}
+
+// KubeconfigFor writes a kubeconfig file with a token of the service account,
+// good for a day, so that a process runs with that account's own rights, and
+// returns the file's path.
+func (c *Cluster) KubeconfigFor(ctx context.Context, namespace, serviceAccount string) (string, error) {
+	token, err := c.Token(ctx, namespace, serviceAccount, "", kubeconfigTokenSeconds)
+	if err != nil {
+		return "", err
+	}
+	config := c.Config()
+	config.BearerToken = token
+	path := filepath.Join(c.Dir, namespace+"."+serviceAccount+".kubeconfig")
+	return path, writeKubeconfig(path, config)
+}
+
+func writeKubeconfig(path string, config *rest.Config) error {
+	const name = "ampbridge-test"
+	kubeconfig := clientcmdapi.Config{
+		Clusters:       map[string]*clientcmdapi.Cluster{name: {Server: config.Host, CertificateAuthorityData: config.CAData}},
+		AuthInfos:      map[string]*clientcmdapi.AuthInfo{name: {Token: config.BearerToken}},
+		Contexts:       map[string]*clientcmdapi.Context{name: {Cluster: name, AuthInfo: name}},
+		CurrentContext: name,
+	}
+	if err := clientcmd.WriteToFile(kubeconfig, path); err != nil {
+		return fmt.Errorf("cluster: %w", err)
+	}
+	return nil
+}
+
+// Namespace creates the namespace and waits until it is furnished as pods need
+// it: with the service account "default" and the ConfigMap kube-root-ca.crt.
+// A namespace that exists is an error.
+func (c *Cluster) Namespace(ctx context.Context, name string, labels map[string]string) error {
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}}
+	if _, err := c.client.CoreV1().Namespaces().Create(ctx, namespace, metav1.CreateOptions{}); err != nil {
+		return fmt.Errorf("cluster: %w", err)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, namespaceTimeout, fmt.Errorf("not within %s", namespaceTimeout))
+	defer cancel()
+	err := c.waitUntil(ctx, "namespace "+name+" is furnished", func(ctx context.Context) error {
+		return c.namespaceReady(ctx, name)
+	})
+	if err != nil {
+		return fmt.Errorf("cluster: %w", err)
+	}
+	return nil
+}
+
+func (c *Cluster) namespaceReady(ctx context.Context, name string) error {
+	_, accountErr := c.client.CoreV1().ServiceAccounts(name).Get(ctx, "default", metav1.GetOptions{})
+	_, rootErr := c.client.CoreV1().ConfigMaps(name).Get(ctx, "kube-root-ca.crt", metav1.GetOptions{})
+	return errors.Join(accountErr, rootErr)
+}
+
+// Metrics returns the API server's own metrics in Prometheus's text format.
+// apiserver_admission_webhook_request_total, for one, counts webhook calls.
+func (c *Cluster) Metrics(ctx context.Context) (string, error) {
+	body, err := c.get(ctx, "/metrics")
+	if err != nil {
+		return "", fmt.Errorf("cluster: %w", err)
+	}
+	return string(body), nil
+}
+
+// OIDC serves the API server's discovery document and keys, for whoever plays
+// the issuer's host. It goes by the end of a request's path, so it may stand
+// behind any prefix that the issuer has; other paths are not found. It asks the
+// API server as the administrator.
+func (c *Cluster) OIDC() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			http.Error(w, "only GET and HEAD", http.StatusMethodNotAllowed)
+			return
+		}
+		for path, contentType := range map[string]string{discoveryPath: "application/json", jwksPath: "application/jwk-set+json"} {
+			if !strings.HasSuffix(r.URL.Path, path) {
+				continue
+			}
+			body, err := c.get(r.Context(), path)
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusBadGateway)
+				return
+			}
+			w.Header().Set("Content-Type", contentType)
+			_, _ = w.Write(body) // an error means that the client has gone
+			return
+		}
+		http.NotFound(w, r)
+	})
+}
+
+func (c *Cluster) get(ctx context.Context, path string) ([]byte, error) {
+	body, err := c.client.Discovery().RESTClient().Get().AbsPath(path).Do(ctx).Raw()
+	if err != nil {
+		return nil, fmt.Errorf("GET %s: %w", path, err)
+	}
+	return body, nil
+}

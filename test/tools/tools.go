@@ -1,0 +1,261 @@
+// Package tools finds, or builds from source, the foreign programs that the
+// tests and the demo run: a Kubernetes control plane, Prometheus and its
+// operator, and the linter.
+//
+// Each family is pinned by a Go module of its own in a directory beside this
+// file (kubernetes/go.mod, prometheus/go.mod, ...), so that a clean machine
+// needs nothing but Go and a module proxy, and the product's go.mod stays the
+// product's. What is built is kept in a cache outside the work tree; see
+// [CacheDir].
+//
+// Tests call [Path]; programs call [Find]; people run
+//
+//	go run ./test/tools/cmd kube-apiserver prometheus
+package tools
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A Tool is a program that is built from a module beside this package.
+type Tool struct {
+	// Name is what callers ask for and what is looked up on PATH.
+	Name string
+	// Dir is the directory, beside this file, of the module that pins the tool.
+	Dir string
+	// Source is the "module@version" which that go.mod requires.
+	Source string
+	// Package is the import path of the main package.
+	Package string
+	// Version is the version that the cached file's name carries.
+	Version string
+	// LDFlags is passed to the linker as it is.
+	LDFlags string
+	// Asset tells whether $KUBEBUILDER_ASSETS may hold the tool.
+	Asset bool
+	// MinVersion is the oldest major.minor that is taken from PATH, as the
+	// program's own --version reports it; empty takes any.
+	MinVersion string
+	// ColdBuild is about how long the first build takes on two cores.
+	ColdBuild time.Duration
+}
+
+const (
+	kubernetesVersion = "v1.36.3"
+	operatorVersion   = "v0.85.0"
+	strip             = "-s -w"
+)
+
+// Tools lists every tool, in the order in which a control plane needs them.
+func Tools() []Tool {
+	return []Tool{
+		{Name: "etcd", Dir: "kubernetes", Source: "go.etcd.io/etcd/server/v3@v3.6.8", Package: "go.etcd.io/etcd/server/v3",
+			Version: "v3.6.8", LDFlags: strip, Asset: true, ColdBuild: time.Minute},
+		kubernetes("kube-apiserver", 5*time.Minute),
+		kubernetes("kube-controller-manager", 2*time.Minute),
+		kubernetes("kube-scheduler", time.Minute),
+		kubernetes("kubelet", time.Minute),
+		kubernetes("kube-proxy", time.Minute),
+		prometheus("prometheus", "3.15.0", "v0.315.0"),
+		operator("prometheus-config-reloader", "prometheus-config-reloader", 4*time.Minute),
+		operator("prometheus-operator", "operator", 4*time.Minute),
+		{Name: "golangci-lint", Dir: "golangci-lint", Source: "github.com/golangci/golangci-lint/v2@v2.15.0",
+			Package: "github.com/golangci/golangci-lint/v2/cmd/golangci-lint", Version: "v2.15.0",
+			LDFlags: strip + " -X main.version=2.15.0", MinVersion: "2.15", ColdBuild: 2 * time.Minute},
+		{Name: "gotestsum", Dir: "gotestsum", Source: "gotest.tools/gotestsum@v1.13.0", Package: "gotest.tools/gotestsum",
+			Version: "v1.13.0", LDFlags: strip, ColdBuild: time.Minute},
+	}
+}
+
+func kubernetes(name string, cold time.Duration) Tool {
+	return Tool{Name: name, Dir: "kubernetes", Source: "k8s.io/kubernetes@" + kubernetesVersion,
+		Package: "k8s.io/kubernetes/cmd/" + name, Version: kubernetesVersion, Asset: true, ColdBuild: cold,
+		LDFlags: strip + " -X k8s.io/component-base/version.gitVersion=" + kubernetesVersion}
+}
+
+// prometheus is a Prometheus server whose module lives in a directory of the
+// tool's name, so another version is one more line in [Tools] and one more
+// module. Servers before 3.5 sign remote_write with another generation of the
+// AWS SDK, and some distributions build theirs without any, hence MinVersion.
+func prometheus(name, version, module string) Tool {
+	return Tool{Name: name, Dir: name, Source: "github.com/prometheus/prometheus@" + module,
+		Package: "github.com/prometheus/prometheus/cmd/prometheus", Version: version, MinVersion: "3.5",
+		LDFlags: strip + " -X github.com/prometheus/common/version.Version=" + version, ColdBuild: 5 * time.Minute}
+}
+
+func operator(name, command string, cold time.Duration) Tool {
+	return Tool{Name: name, Dir: "prometheus-operator", Source: "github.com/prometheus-operator/prometheus-operator@" + operatorVersion,
+		Package: "github.com/prometheus-operator/prometheus-operator/cmd/" + command, Version: operatorVersion,
+		LDFlags: strip + " -X github.com/prometheus/common/version.Version=" + strings.TrimPrefix(operatorVersion, "v"), ColdBuild: cold}
+}
+
+// Path returns the path of the named tool's program, building it when it has
+// to, and ends the test when that fails. Progress of a build goes to standard
+// error. A cold build can outlast go test's default timeout of ten minutes:
+// run the command in test/tools/cmd first, as make test does.
+func Path(tb testing.TB, name string) string {
+	tb.Helper()
+	path, err := Find(tb.Context(), name, os.Stderr)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return path
+}
+
+// Find returns the path of the named tool's program: from $KUBEBUILDER_ASSETS
+// for the control plane's, from PATH where the version there will do, from the
+// cache, or else freshly built, with progress lines while that takes its time.
+func Find(ctx context.Context, name string, progress io.Writer) (string, error) {
+	tool, err := lookup(name)
+	if err != nil {
+		return "", err
+	}
+	if path, ok := tool.installed(ctx); ok {
+		return path, nil
+	}
+	root, err := Root(ctx)
+	if err != nil {
+		return "", err
+	}
+	path, err := tool.cached(root)
+	if err != nil {
+		return "", err
+	}
+	if executable(path) {
+		return path, nil
+	}
+	if err := tool.build(ctx, root, path, progress); err != nil {
+		return "", err
+	}
+	return path, nil
+}
+
+func lookup(name string) (Tool, error) {
+	var names []string
+	for _, tool := range Tools() {
+		if tool.Name == name {
+			return tool, nil
+		}
+		names = append(names, tool.Name)
+	}
+	return Tool{}, fmt.Errorf("tools: no tool %q: want one of %s", name, strings.Join(names, ", "))
+}
+
+// installed looks for a program that the user already has.
+func (t Tool) installed(ctx context.Context) (string, bool) {
+	if assets := os.Getenv("KUBEBUILDER_ASSETS"); t.Asset && assets != "" {
+		if path := filepath.Join(assets, t.Name); executable(path) {
+			return path, true
+		}
+	}
+	path, err := exec.LookPath(t.Name)
+	if err != nil || !t.recentEnough(ctx, path) {
+		return "", false
+	}
+	return path, true
+}
+
+// reported matches the major and minor version in a program's --version.
+var reported = regexp.MustCompile(`version v?(\d+)\.(\d+)`)
+
+func (t Tool) recentEnough(ctx context.Context, path string) bool {
+	if t.MinVersion == "" {
+		return true
+	}
+	// Some programs write their version to standard error.
+	out, err := exec.CommandContext(ctx, path, "--version").CombinedOutput()
+	if err != nil {
+		return false
+	}
+	got, want := reported.FindSubmatch(out), reported.FindStringSubmatch("version "+t.MinVersion)
+	if got == nil || want == nil {
+		return false
+	}
+	for i := 1; i <= 2; i++ {
+		// The pattern matches digits only; a number too big to parse is not a version.
+		g, gotErr := strconv.Atoi(string(got[i]))
+		w, wantErr := strconv.Atoi(want[i])
+		if gotErr != nil || wantErr != nil {
+			return false
+		}
+		if g != w {
+			return g > w
+		}
+	}
+	return true
+}
+
+// CacheDir is where built tools are kept: $AMPBRIDGE_TOOLS, or else
+// ampbridge/tools in the user's cache directory.
+func CacheDir() (string, error) {
+	if dir := os.Getenv("AMPBRIDGE_TOOLS"); dir != "" {
+		// Builds run in another directory, so a relative path would mean another place there.
+		return filepath.Abs(dir)
+	}
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("tools: no cache directory, set AMPBRIDGE_TOOLS: %w", err)
+	}
+	return filepath.Join(dir, "ampbridge", "tools"), nil
+}
+
+// cached is where the tool's program belongs in the cache. Whatever goes into
+// the build is hashed into the name, so a change of it builds anew and two work
+// trees that differ can share one cache.
+func (t Tool) cached(root string) (string, error) {
+	dir, err := CacheDir()
+	if err != nil {
+		return "", err
+	}
+	parts := append(t.buildArgs(), runtime.GOOS, runtime.GOARCH)
+	for _, file := range []string{"go.mod", "go.sum"} {
+		content, err := os.ReadFile(filepath.Join(t.moduleDir(root), file))
+		if err != nil {
+			return "", fmt.Errorf("tools: %s: %w", t.Name, err)
+		}
+		parts = append(parts, string(content))
+	}
+	// Quoted, so that what moves from one part to the next changes the sum.
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q", parts))
+	return filepath.Join(dir, fmt.Sprintf("%s-%s-%s", t.Name, t.Version, hex.EncodeToString(sum[:6]))), nil
+}
+
+func (t Tool) moduleDir(root string) string { return filepath.Join(root, "test", "tools", t.Dir) }
+
+// Root returns the directory of this repository's go.mod, from wherever in the
+// repository a test or a program runs.
+func Root(ctx context.Context) (string, error) {
+	var candidates []string
+	// With -trimpath the source's location is an import path, not a file.
+	if _, source, _, ok := runtime.Caller(0); ok && filepath.IsAbs(source) {
+		candidates = append(candidates, filepath.Join(filepath.Dir(source), "..", ".."))
+	}
+	if out, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output(); err == nil {
+		candidates = append(candidates, filepath.Dir(strings.TrimSpace(string(out))))
+	}
+	for _, root := range candidates {
+		if _, err := os.Stat(filepath.Join(root, "test", "tools", "kubernetes", "go.mod")); err == nil {
+			return root, nil
+		}
+	}
+	return "", errors.New("tools: the repository is not found: run inside its work tree, with go on PATH")
+}
+
+func executable(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
+}
