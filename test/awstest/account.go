@@ -1,0 +1,207 @@
+package awstest
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"fmt"
+	"math/big"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+)
+
+// Account is one AWS account: its IAM, and its workspaces.
+type Account struct {
+	// ID is the account's number, 12 digits.
+	ID string
+	// Partition is aws, aws-cn, aws-us-gov, …
+	Partition string
+
+	cloud     *Cloud
+	admin     Credentials
+	quotas    Quotas
+	users     map[string]*user
+	roles     entities[role]     // by lower-case name: names are unique whatever their case and path
+	providers entities[provider] // by URL without https://
+	policies  entities[managedPolicy]
+}
+
+// Quotas are an account's limits, AWS's defaults unless SetQuotas changed them.
+type Quotas struct {
+	TrustPolicy    int // characters of a role's trust policy
+	InlinePolicies int // characters of a role's inline policies together, white space not counted
+	ManagedPolicy  int // characters of a managed policy, white space not counted
+	Roles          int // per account
+	Providers      int // OIDC providers per account
+	ClientIDs      int // per OIDC provider
+	Tags           int // per role or provider
+}
+
+// Credentials are access keys, with a session token where they are temporary.
+// They are an [aws.CredentialsProvider].
+type Credentials struct {
+	AccessKeyID     string
+	SecretAccessKey string
+	SessionToken    string
+}
+
+// Retrieve implements [aws.CredentialsProvider].
+func (c Credentials) Retrieve(context.Context) (aws.Credentials, error) {
+	return aws.Credentials{
+		AccessKeyID: c.AccessKeyID, SecretAccessKey: c.SecretAccessKey, SessionToken: c.SessionToken,
+		Source: "awstest",
+	}, nil
+}
+
+// Environ is the environment ("NAME=value") that hands the credentials to another
+// process.
+func (c Credentials) Environ() []string {
+	env := []string{"AWS_ACCESS_KEY_ID=" + c.AccessKeyID, "AWS_SECRET_ACCESS_KEY=" + c.SecretAccessKey}
+	if c.SessionToken != "" {
+		env = append(env, "AWS_SESSION_TOKEN="+c.SessionToken)
+	}
+	return env
+}
+
+// String hides the secrets.
+func (c Credentials) String() string { return c.AccessKeyID }
+
+// credential is what the double knows about a pair of keys: whose they are and
+// until when.
+type credential struct {
+	Credentials
+	account *Account
+	expires time.Time // zero: never
+
+	user *user // static keys
+
+	roleName, roleID string // sessions
+	roleARN          string
+	sessionName      string
+	sessionPolicy    *document
+}
+
+// arn is how AWS names the caller.
+func (c *credential) arn() string {
+	if c.user != nil {
+		return c.user.arn
+	}
+	return fmt.Sprintf("arn:%s:sts::%s:assumed-role/%s/%s", c.account.Partition, c.account.ID, c.roleName, c.sessionName)
+}
+
+func (c *credential) userID() string {
+	if c.user != nil {
+		return c.user.id
+	}
+	return c.roleID + ":" + c.sessionName
+}
+
+type user struct {
+	name, arn, id string
+	key           string // access key ID
+	policy        document
+}
+
+const administratorAccess = `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"*","Resource":"*"}}`
+
+func newAccount(c *Cloud, partition, id string) *Account {
+	a := &Account{
+		ID: id, Partition: partition, cloud: c,
+		quotas: Quotas{
+			TrustPolicy: 2048, InlinePolicies: 10240, ManagedPolicy: 6144,
+			Roles: 1000, Providers: 100, ClientIDs: 100, Tags: 50,
+		},
+		users:     map[string]*user{},
+		roles:     entities[role]{},
+		providers: entities[provider]{},
+		policies:  entities[managedPolicy]{},
+	}
+	for name, text := range awsManagedPolicies {
+		a.addAWSManaged(name, text)
+	}
+	policy, err := parseDocument(identityPolicy, administratorAccess)
+	if err != nil {
+		panic("the administrator's policy does not parse: " + err.Error())
+	}
+	a.admin = a.addUser("administrator", policy)
+	return a
+}
+
+// AdminCredentials are static keys of a user who may do everything in the account.
+func (a *Account) AdminCredentials() Credentials { return a.admin }
+
+// SetQuotas changes the account's limits.
+func (a *Account) SetQuotas(change func(*Quotas)) {
+	a.cloud.mu.Lock()
+	defer a.cloud.mu.Unlock()
+	change(&a.quotas)
+}
+
+// PutUser creates a user whose permissions are exactly the policy (JSON), or
+// gives an existing one that policy, and returns the user's static keys.
+func (a *Account) PutUser(name, policy string) (Credentials, error) {
+	document, err := parseDocument(identityPolicy, policy)
+	if err != nil {
+		return Credentials{}, err
+	}
+	a.cloud.mu.Lock()
+	defer a.cloud.mu.Unlock()
+	if u, ok := a.users[name]; ok {
+		u.policy = document
+		return a.cloud.credentials[u.key].Credentials, nil
+	}
+	return a.addUser(name, document), nil
+}
+
+// addUser is for callers that hold the lock.
+func (a *Account) addUser(name string, policy document) Credentials {
+	keys := Credentials{AccessKeyID: "AKIA" + randomID(16), SecretAccessKey: randomSecret(30)}
+	u := &user{
+		name: name, arn: a.arn("iam", "", "user/"+name), id: "AIDA" + randomID(17),
+		key: keys.AccessKeyID, policy: policy,
+	}
+	a.users[name] = u
+	a.cloud.credentials[keys.AccessKeyID] = &credential{Credentials: keys, account: a, user: u}
+	return keys
+}
+
+// arn names something of the account.
+func (a *Account) arn(service, region, resource string) string {
+	return fmt.Sprintf("arn:%s:%s:%s:%s:%s", a.Partition, service, region, a.ID, resource)
+}
+
+// ProviderARN is the ARN that an OIDC provider for the issuer has in the account.
+func (a *Account) ProviderARN(issuer string) string {
+	return a.arn("iam", "", "oidc-provider/"+strings.TrimPrefix(issuer, "https://"))
+}
+
+// randomID is n characters as AWS uses in its identifiers.
+func randomID(n int) string {
+	const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+	b := make([]byte, n)
+	for i := range b {
+		k, err := rand.Int(rand.Reader, big.NewInt(int64(len(letters))))
+		if err != nil {
+			panic(err) // crypto/rand never fails
+		}
+		b[i] = letters[k.Int64()]
+	}
+	return string(b)
+}
+
+// randomSecret is n random bytes in base64.
+func randomSecret(n int) string {
+	b := make([]byte, n)
+	_, _ = rand.Read(b) // never fails
+	return base64.StdEncoding.EncodeToString(b)
+}
+
+// randomUUID is a version 4 UUID.
+func randomUUID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}

@@ -1,0 +1,128 @@
+package awstest
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha1" // IAM thumbprints are SHA-1
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/hex"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
+	"strings"
+	"sync"
+	"time"
+)
+
+// CA chooses the authority behind an issuer's certificate.
+type CA int
+
+const (
+	// PublicCA stands for the authorities that the whole world trusts: STS asks
+	// for no thumbprint.
+	PublicCA CA = iota
+	// PrivateCA stands for an authority that only the provider's thumbprint list
+	// can vouch for.
+	PrivateCA
+)
+
+// authority issues certificates for host names on demand.
+type authority struct {
+	certificate *x509.Certificate
+	key         *ecdsa.PrivateKey
+
+	mu     sync.Mutex
+	leaves map[string]*tls.Certificate
+}
+
+func newAuthority(name string) (*authority, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	template := &x509.Certificate{
+		SerialNumber:          big.NewInt(1),
+		Subject:               pkix.Name{CommonName: name, Organization: []string{"Example"}},
+		NotBefore:             time.Now().Add(-time.Hour),
+		NotAfter:              time.Now().AddDate(10, 0, 0),
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return nil, err
+	}
+	certificate, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, err
+	}
+	return &authority{certificate: certificate, key: key, leaves: map[string]*tls.Certificate{}}, nil
+}
+
+func (a *authority) pem() []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.certificate.Raw})
+}
+
+func (a *authority) pool() *x509.CertPool {
+	pool := x509.NewCertPool()
+	pool.AddCert(a.certificate)
+	return pool
+}
+
+// certificateFor serves the double itself: AWS host names, and the loopback
+// for clients that name no host.
+func (a *authority) certificateFor(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	host := hello.ServerName
+	switch {
+	case host == "" || host == "localhost":
+		return a.leaf("localhost")
+	case strings.HasSuffix(host, ".amazonaws.com"), strings.HasSuffix(host, ".amazonaws.com.cn"),
+		strings.HasSuffix(host, ".api.aws"):
+		return a.leaf(host)
+	}
+	return nil, fmt.Errorf("no certificate for %q: not a host name of AWS", host)
+}
+
+// leaf is a server certificate for host with the authority's own certificate
+// at the end of its chain.
+func (a *authority) leaf(host string) (*tls.Certificate, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if leaf, ok := a.leaves[host]; ok {
+		return leaf, nil
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(int64(len(a.leaves)) + 2),
+		Subject:      pkix.Name{CommonName: host},
+		DNSNames:     []string{host},
+		NotBefore:    time.Now().Add(-time.Hour),
+		NotAfter:     time.Now().AddDate(1, 0, 0),
+		KeyUsage:     x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	if host == "localhost" {
+		template.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, a.certificate, key.Public(), a.key)
+	if err != nil {
+		return nil, err
+	}
+	leaf := &tls.Certificate{Certificate: [][]byte{der, a.certificate.Raw}, PrivateKey: key}
+	a.leaves[host] = leaf
+	return leaf, nil
+}
+
+// thumbprint is IAM's name for a certificate: the SHA-1 of its DER form in hex.
+func thumbprint(certificate *x509.Certificate) string {
+	sum := sha1.Sum(certificate.Raw)
+	return hex.EncodeToString(sum[:])
+}

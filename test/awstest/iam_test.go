@@ -1,0 +1,428 @@
+package awstest_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/aws-sdk-go-v2/service/iam/types"
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/ampbridge/ampbridge/test/awstest"
+)
+
+var background = context.Background()
+
+// iamFor is a client of a user who has exactly the policy.
+func (w *world) iamFor(name, policy string) *iam.Client {
+	w.t.Helper()
+	creds, err := w.account.PutUser(name, policy)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return iam.NewFromConfig(w.cloud.Config(creds, region), noRetries[iam.Options])
+}
+
+func TestIAMErrors(t *testing.T) {
+	w := newWorld(t, awstest.Options{})
+	w.account.SetQuotas(func(q *awstest.Quotas) {
+		q.TrustPolicy, q.InlinePolicies, q.Roles, q.Providers, q.ClientIDs, q.Tags = 600, 300, 2, 2, 2, 1
+	})
+	w.createRole("Second", trust(w.provider, eksIssuer, subject))
+	register(t, w.cloud, awstest.NewSigner(aksIssuer, jose.ES256), awstest.PublicCA) // IAM fetches its thumbprint
+	w.createProvider(aksIssuer, stsTokens)
+	aksProvider := w.account.ProviderARN(aksIssuer)
+	name, second, missing := aws.String(writerRole), aws.String("Second"), aws.String("missing")
+	good := aws.String(trust(w.provider, eksIssuer, subject))
+	long := aws.String(trust(w.provider, eksIssuer, subject, strings.Repeat("x", 500)))
+	policy := aws.String(allowWrite(w.workspace.ARN))
+	tags := func(keys ...string) (list []types.Tag) {
+		for _, key := range keys {
+			list = append(list, types.Tag{Key: aws.String(key), Value: aws.String("v")})
+		}
+		return list
+	}
+
+	tests := []struct {
+		name          string
+		call          func() error
+		code, message string
+	}{
+		{"role exists", func() error {
+			_, err := w.iam.CreateRole(background, &iam.CreateRoleInput{RoleName: name, AssumeRolePolicyDocument: good})
+			return err
+		}, "EntityAlreadyExists", "Role with name ampbridge.dev.central already exists."},
+		{"role exists under another path and case", func() error {
+			_, err := w.iam.CreateRole(background, &iam.CreateRoleInput{RoleName: aws.String("SECOND"), Path: aws.String("/b/"), AssumeRolePolicyDocument: good})
+			return err
+		}, "EntityAlreadyExists", "Role with name SECOND already exists."},
+		{"too many roles", func() error {
+			_, err := w.iam.CreateRole(background, &iam.CreateRoleInput{RoleName: missing, AssumeRolePolicyDocument: good})
+			return err
+		}, "LimitExceeded", "Cannot exceed quota for RolesPerAccount: 2"},
+		{"trust policy too long at creation", func() error {
+			_, err := w.iam.CreateRole(background, &iam.CreateRoleInput{RoleName: missing, AssumeRolePolicyDocument: long})
+			return err
+		}, "LimitExceeded", "Cannot exceed quota for ACLSizePerRole: 600"},
+		{"trust policy too long", func() error {
+			_, err := w.iam.UpdateAssumeRolePolicy(background, &iam.UpdateAssumeRolePolicyInput{RoleName: name, PolicyDocument: long})
+			return err
+		}, "LimitExceeded", "Cannot exceed quota for ACLSizePerRole: 600"},
+		{"trust policy malformed", func() error {
+			_, err := w.iam.UpdateAssumeRolePolicy(background, &iam.UpdateAssumeRolePolicyInput{RoleName: name, PolicyDocument: aws.String("{}")})
+			return err
+		}, "MalformedPolicyDocument", "Syntax errors in policy."},
+		{"principal that does not exist", func() error {
+			_, err := w.iam.UpdateAssumeRolePolicy(background, &iam.UpdateAssumeRolePolicyInput{RoleName: name, PolicyDocument: aws.String(
+				`{"Statement":{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::111122223333:role/nobody"},"Action":"sts:AssumeRole"}}`)})
+			return err
+		}, "MalformedPolicyDocument", `Invalid principal in policy: "AWS":"arn:aws:iam::111122223333:role/nobody"`},
+		{"role name", func() error {
+			_, err := w.iam.CreateRole(background, &iam.CreateRoleInput{RoleName: aws.String(strings.Repeat("x", 65)), AssumeRolePolicyDocument: good})
+			return err
+		}, "ValidationError", "1 validation error detected"},
+		{"role path", func() error {
+			_, err := w.iam.CreateRole(background, &iam.CreateRoleInput{RoleName: missing, Path: aws.String("a"), AssumeRolePolicyDocument: good})
+			return err
+		}, "ValidationError", "The specified value for path is invalid."},
+		{"session duration", func() error {
+			_, err := w.iam.UpdateRole(background, &iam.UpdateRoleInput{RoleName: name, MaxSessionDuration: aws.Int32(3599)})
+			return err
+		}, "ValidationError", "1 validation error detected: Value '3599' at 'maxSessionDuration' failed to satisfy constraint: Member must have value greater than or equal to 3600"},
+		{"boundary that does not exist", func() error {
+			_, err := w.iam.PutRolePermissionsBoundary(background, &iam.PutRolePermissionsBoundaryInput{RoleName: name, PermissionsBoundary: aws.String("arn:aws:iam::111122223333:policy/nothing")})
+			return err
+		}, "NoSuchEntity", "Scope ARN: arn:aws:iam::111122223333:policy/nothing does not exist or is not attachable."},
+		{"no such role", func() error {
+			_, err := w.iam.GetRole(background, &iam.GetRoleInput{RoleName: missing})
+			return err
+		}, "NoSuchEntity", "The role with name missing cannot be found."},
+		{"too many role tags", func() error {
+			_, err := w.iam.TagRole(background, &iam.TagRoleInput{RoleName: name, Tags: tags("a", "b")})
+			return err
+		}, "LimitExceeded", "The number of tags has reached the maximum limit."},
+		{"tag twice", func() error {
+			_, err := w.iam.TagRole(background, &iam.TagRoleInput{RoleName: name, Tags: tags("a", "A")})
+			return err
+		}, "InvalidInput", "Duplicate tag keys found."},
+		{"tag key", func() error {
+			_, err := w.iam.TagRole(background, &iam.TagRoleInput{RoleName: name, Tags: tags("a#")})
+			return err
+		}, "ValidationError", "1 validation error detected"},
+		{"no such inline policy", func() error {
+			_, err := w.iam.GetRolePolicy(background, &iam.GetRolePolicyInput{RoleName: name, PolicyName: missing})
+			return err
+		}, "NoSuchEntity", "The role policy with name missing cannot be found."},
+		{"inline policies too long together", func() error {
+			_, err := w.iam.PutRolePolicy(background, &iam.PutRolePolicyInput{RoleName: name, PolicyName: missing, PolicyDocument: policy})
+			return err
+		}, "LimitExceeded", "Maximum policy size of 300 bytes exceeded for role ampbridge.dev.central"},
+		{"role with an inline policy", func() error {
+			_, err := w.iam.DeleteRole(background, &iam.DeleteRoleInput{RoleName: name})
+			return err
+		}, "DeleteConflict", "Cannot delete entity, must delete policies first."},
+		{"role with an attached policy", func() error {
+			_, err := w.iam.AttachRolePolicy(background, &iam.AttachRolePolicyInput{RoleName: second, PolicyArn: aws.String("arn:aws:iam::aws:policy/AmazonPrometheusRemoteWriteAccess")})
+			if err != nil {
+				return err
+			}
+			_, err = w.iam.DeleteRole(background, &iam.DeleteRoleInput{RoleName: second})
+			return err
+		}, "DeleteConflict", "Cannot delete entity, must detach all policies first."},
+		{"attach what does not exist", func() error {
+			_, err := w.iam.AttachRolePolicy(background, &iam.AttachRolePolicyInput{RoleName: name, PolicyArn: aws.String("arn:aws:iam::aws:policy/Nothing")})
+			return err
+		}, "NoSuchEntity", "Policy arn:aws:iam::aws:policy/Nothing does not exist or is not attachable."},
+		{"provider exists", func() error {
+			_, err := w.iam.CreateOpenIDConnectProvider(background, &iam.CreateOpenIDConnectProviderInput{Url: aws.String(eksIssuer)})
+			return err
+		}, "EntityAlreadyExists", "Provider with url " + eksIssuer + " already exists."},
+		{"too many providers", func() error {
+			_, err := w.iam.CreateOpenIDConnectProvider(background, &iam.CreateOpenIDConnectProviderInput{Url: aws.String("https://example.com"), ThumbprintList: []string{strings.Repeat("a", 40)}})
+			return err
+		}, "LimitExceeded", "Cannot exceed quota for OpenIdConnectProvidersPerAccount: 2"},
+		{"provider that IAM cannot reach", func() error {
+			_, err := w.iam.CreateOpenIDConnectProvider(background, &iam.CreateOpenIDConnectProviderInput{Url: aws.String("https://10-0-0-1.internal.example")})
+			return err
+		}, "OpenIdIdpCommunicationError", "Unable to communicate with the identity provider"},
+		{"provider with a port", func() error {
+			_, err := w.iam.CreateOpenIDConnectProvider(background, &iam.CreateOpenIDConnectProviderInput{Url: aws.String("https://example.com:6443")})
+			return err
+		}, "ValidationError", "Invalid Open ID Connect Provider URL"},
+		{"provider over http", func() error {
+			_, err := w.iam.CreateOpenIDConnectProvider(background, &iam.CreateOpenIDConnectProviderInput{Url: aws.String("http://example.com")})
+			return err
+		}, "ValidationError", "Invalid Open ID Connect Provider URL"},
+		{"no such provider", func() error {
+			_, err := w.iam.GetOpenIDConnectProvider(background, &iam.GetOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(aksProvider + "x")})
+			return err
+		}, "NoSuchEntity", "OpenIDConnect Provider not found for arn " + aksProvider + "x"},
+		{"too many client IDs", func() error {
+			for _, id := range []string{"one", "two"} {
+				_, err := w.iam.AddClientIDToOpenIDConnectProvider(background, &iam.AddClientIDToOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(aksProvider), ClientID: aws.String(id)})
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		}, "LimitExceeded", "Cannot exceed quota for ClientIdsPerOpenIdConnectProvider: 2"},
+		{"no thumbprint left", func() error {
+			_, err := w.iam.UpdateOpenIDConnectProviderThumbprint(background, &iam.UpdateOpenIDConnectProviderThumbprintInput{OpenIDConnectProviderArn: aws.String(aksProvider), ThumbprintList: []string{}})
+			return err
+		}, "InvalidInput", "Thumbprint list must contain at least one entry."},
+		{"thumbprint", func() error {
+			_, err := w.iam.UpdateOpenIDConnectProviderThumbprint(background, &iam.UpdateOpenIDConnectProviderThumbprintInput{OpenIDConnectProviderArn: aws.String(aksProvider), ThumbprintList: []string{"abc"}})
+			return err
+		}, "ValidationError", "1 validation error detected"},
+		{"policy exists", func() error {
+			for range 2 {
+				if _, err := w.iam.CreatePolicy(background, &iam.CreatePolicyInput{PolicyName: aws.String("boundary"), PolicyDocument: policy}); err != nil {
+					return err
+				}
+			}
+			return nil
+		}, "EntityAlreadyExists", "A policy called boundary already exists. Duplicate names are not allowed."},
+		{"no such policy", func() error {
+			_, err := w.iam.GetPolicy(background, &iam.GetPolicyInput{PolicyArn: aws.String("arn:aws:iam::111122223333:policy/x")})
+			return err
+		}, "NoSuchEntity", "Policy arn:aws:iam::111122223333:policy/x was not found."},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) { wantError(t, test.call(), test.code, test.message) })
+	}
+}
+
+func TestRoleComesBackEncodedAndCanonical(t *testing.T) {
+	w := newWorld(t, awstest.Options{})
+	w.updateTrust(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":["444455556666"]},"Action":["sts:AssumeRole"]}]}`)
+	out, err := w.iam.GetRole(background, &iam.GetRoleInput{RoleName: aws.String(writerRole)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.ContainsAny(*out.Role.AssumeRolePolicyDocument, `{":+ `) {
+		t.Errorf("not percent-encoded: %s", *out.Role.AssumeRolePolicyDocument)
+	}
+	got, err := url.PathUnescape(*out.Role.AssumeRolePolicyDocument)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::444455556666:root"},"Action":"sts:AssumeRole"}]}`
+	if got != want {
+		t.Errorf("trust = %s\nwant %s", got, want)
+	}
+	if *out.Role.Path != writerPath || *out.Role.MaxSessionDuration != 3600 || !strings.HasPrefix(*out.Role.RoleId, "AROA") || out.Role.CreateDate.IsZero() {
+		t.Errorf("role = %+v", out.Role)
+	}
+}
+
+func TestDeletedPrincipalShowsItsID(t *testing.T) {
+	w := newWorld(t, awstest.Options{})
+	w.createRole("caller", trust(w.provider, eksIssuer, subject))
+	caller, err := w.iam.GetRole(background, &iam.GetRoleInput{RoleName: aws.String("caller")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.updateTrust(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Principal":{"AWS":"` + *caller.Role.Arn + `"},"Action":"sts:AssumeRole"}}`)
+	shows := func(want string) {
+		t.Helper()
+		out, err := w.iam.GetRole(background, &iam.GetRoleInput{RoleName: aws.String(writerRole)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := url.PathUnescape(*out.Role.AssumeRolePolicyDocument); !strings.Contains(got, `{"AWS":"`+want+`"}`) {
+			t.Errorf("trust = %s, want principal %s", got, want)
+		}
+	}
+	shows(*caller.Role.Arn)
+	if _, err := w.iam.DeleteRole(background, &iam.DeleteRoleInput{RoleName: aws.String("caller")}); err != nil {
+		t.Fatal(err)
+	}
+	shows(*caller.Role.RoleId)
+	w.createRole("caller", trust(w.provider, eksIssuer, subject))
+	shows(*caller.Role.RoleId)
+}
+
+func TestRoleLifeCycle(t *testing.T) {
+	w := newWorld(t, awstest.Options{})
+	name := aws.String(writerRole)
+	must := func(_ any, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	boundary, err := w.account.PutManagedPolicy("boundary", allowWrite("*"))
+	must(nil, err)
+	must(w.iam.UpdateRole(background, &iam.UpdateRoleInput{RoleName: name, MaxSessionDuration: aws.Int32(43200), Description: aws.String("writes")}))
+	must(w.iam.TagRole(background, &iam.TagRoleInput{RoleName: name, Tags: []types.Tag{{Key: aws.String("owner"), Value: aws.String("a")}, {Key: aws.String("x"), Value: aws.String("")}}}))
+	must(w.iam.TagRole(background, &iam.TagRoleInput{RoleName: name, Tags: []types.Tag{{Key: aws.String("owner"), Value: aws.String("b")}}}))
+	must(w.iam.UntagRole(background, &iam.UntagRoleInput{RoleName: name, TagKeys: []string{"x"}}))
+	must(w.iam.PutRolePermissionsBoundary(background, &iam.PutRolePermissionsBoundaryInput{RoleName: name, PermissionsBoundary: aws.String(boundary)}))
+	out, err := w.iam.GetRole(background, &iam.GetRoleInput{RoleName: name})
+	must(nil, err)
+	r := out.Role
+	if *r.MaxSessionDuration != 43200 || *r.Description != "writes" || len(r.Tags) != 1 || *r.Tags[0].Value != "b" || *r.PermissionsBoundary.PermissionsBoundaryArn != boundary {
+		t.Errorf("role = %+v", r)
+	}
+	list, err := w.iam.ListRoles(background, &iam.ListRolesInput{PathPrefix: aws.String("/ampbridge/")})
+	must(nil, err)
+	if len(list.Roles) != 1 || list.Roles[0].Tags != nil || list.Roles[0].PermissionsBoundary != nil {
+		t.Errorf("ListRoles shows %+v, want one role without tags and boundary", list.Roles)
+	}
+	must(w.iam.UpdateRole(background, &iam.UpdateRoleInput{RoleName: name}))
+	must(w.iam.DeleteRolePermissionsBoundary(background, &iam.DeleteRolePermissionsBoundaryInput{RoleName: name}))
+	out, err = w.iam.GetRole(background, &iam.GetRoleInput{RoleName: name})
+	must(nil, err)
+	if *out.Role.MaxSessionDuration != 3600 || *out.Role.Description != "writes" || out.Role.PermissionsBoundary != nil {
+		t.Errorf("role = %+v, want the default duration back and no boundary", out.Role)
+	}
+	policies, err := w.iam.ListRolePolicies(background, &iam.ListRolePoliciesInput{RoleName: name})
+	must(nil, err)
+	if !slices.Equal(policies.PolicyNames, []string{"remote-write"}) {
+		t.Errorf("inline policies = %v", policies.PolicyNames)
+	}
+	must(w.iam.DeleteRolePolicy(background, &iam.DeleteRolePolicyInput{RoleName: name, PolicyName: aws.String("remote-write")}))
+	must(w.iam.DeleteRole(background, &iam.DeleteRoleInput{RoleName: name}))
+}
+
+func TestListRolesPages(t *testing.T) {
+	w := newWorld(t, awstest.Options{})
+	for i := range 5 {
+		w.createRole(fmt.Sprintf("r%d", i), trust(w.provider, eksIssuer, subject))
+	}
+	pages, names := 0, []string{}
+	pager := iam.NewListRolesPaginator(w.iam, &iam.ListRolesInput{MaxItems: aws.Int32(2)})
+	for pager.HasMorePages() {
+		page, err := pager.NextPage(background)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pages++
+		for _, r := range page.Roles {
+			names = append(names, *r.RoleName)
+		}
+	}
+	if want := []string{writerRole, "r0", "r1", "r2", "r3", "r4"}; pages != 3 || !slices.Equal(names, want) {
+		t.Errorf("%d pages: %v, want 3: %v", pages, names, want)
+	}
+}
+
+func TestProviderLifeCycle(t *testing.T) {
+	w := newWorld(t, awstest.Options{})
+	arn := aws.String(w.provider)
+	if _, err := w.iam.AddClientIDToOpenIDConnectProvider(background, &iam.AddClientIDToOpenIDConnectProviderInput{OpenIDConnectProviderArn: arn, ClientID: aws.String("second")}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.iam.TagOpenIDConnectProvider(background, &iam.TagOpenIDConnectProviderInput{OpenIDConnectProviderArn: arn, Tags: []types.Tag{{Key: aws.String("k"), Value: aws.String("v")}}}); err != nil {
+		t.Fatal(err)
+	}
+	out, err := w.iam.GetOpenIDConnectProvider(background, &iam.GetOpenIDConnectProviderInput{OpenIDConnectProviderArn: arn})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *out.Url != strings.TrimPrefix(eksIssuer, "https://") || !slices.Equal(out.ClientIDList, []string{stsTokens, "second"}) ||
+		!slices.Equal(out.ThumbprintList, []string{w.issuer.Thumbprint()}) || len(out.Tags) != 1 {
+		t.Errorf("provider = %+v", out)
+	}
+	list, err := w.iam.ListOpenIDConnectProviders(background, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(list.OpenIDConnectProviderList) != 1 || *list.OpenIDConnectProviderList[0].Arn != w.provider {
+		t.Errorf("providers = %+v", list.OpenIDConnectProviderList)
+	}
+	for range 2 { // a second deletion succeeds too
+		if _, err := w.iam.DeleteOpenIDConnectProvider(background, &iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: arn}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err = w.assume(w.signer.Token(subject, stsTokens))
+	wantError(t, err, "InvalidIdentityToken", "No OpenIDConnect provider found in your account for "+eksIssuer)
+}
+
+// TestBoundaryIsRequired runs IAM calls under the policy that a careful administrator gives to a program that
+// makes roles.
+func TestBoundaryIsRequired(t *testing.T) {
+	w := newWorld(t, awstest.Options{})
+	boundary, err := w.account.PutManagedPolicy("boundary", allowWrite("*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := w.iamFor("sync", `{"Version":"2012-10-17","Statement":[
+		{"Effect":"Allow","Action":["iam:CreateRole","iam:PutRolePolicy"],"Resource":"arn:aws:iam::111122223333:role/ampbridge/dev/*",
+		 "Condition":{"StringEquals":{"iam:PermissionsBoundary":"`+boundary+`"}}},
+		{"Effect":"Allow","Action":["iam:GetRole","iam:TagRole"],"Resource":"arn:aws:iam::111122223333:role/ampbridge/dev/*"}]}`)
+	create := func(name, path, boundary string, tagged bool) error {
+		in := &iam.CreateRoleInput{
+			RoleName: aws.String(name), Path: aws.String(path), AssumeRolePolicyDocument: aws.String(trust(w.provider, eksIssuer, subject)),
+		}
+		if boundary != "" {
+			in.PermissionsBoundary = aws.String(boundary)
+		}
+		if tagged {
+			in.Tags = []types.Tag{{Key: aws.String("k"), Value: aws.String("v")}}
+		}
+		_, err := client.CreateRole(background, in)
+		return err
+	}
+	put := func(name string) error {
+		_, err := client.PutRolePolicy(background, &iam.PutRolePolicyInput{
+			RoleName: aws.String(name), PolicyName: aws.String("p"), PolicyDocument: aws.String(allowWrite("*")),
+		})
+		return err
+	}
+	denied := "User: arn:aws:iam::111122223333:user/sync is not authorized to perform: "
+	wantError(t, create("a", writerPath, "", false), "AccessDenied", denied+"iam:CreateRole on resource: arn:aws:iam::111122223333:role/ampbridge/dev/a because no identity-based policy allows the iam:CreateRole action")
+	wantError(t, create("a", "/other/", boundary, false), "AccessDenied", denied+"iam:CreateRole")
+	wantError(t, put(writerRole), "AccessDenied", denied+"iam:PutRolePolicy") // has no boundary
+	if err := create("a", writerPath, boundary, true); err != nil {
+		t.Error(err)
+	}
+	if err := put("a"); err != nil {
+		t.Error(err)
+	}
+	if _, err := client.GetRole(background, &iam.GetRoleInput{RoleName: aws.String("a")}); err != nil {
+		t.Error(err)
+	}
+	untagged := w.iamFor("untagged", `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"iam:CreateRole","Resource":"*"}}`)
+	_, err = untagged.CreateRole(background, &iam.CreateRoleInput{
+		RoleName: aws.String("b"), AssumeRolePolicyDocument: aws.String(trust(w.provider, eksIssuer, subject)),
+		Tags: []types.Tag{{Key: aws.String("k"), Value: aws.String("v")}},
+	})
+	wantError(t, err, "AccessDenied", "User: arn:aws:iam::111122223333:user/untagged is not authorized to perform: iam:TagRole")
+	_, err = client.GetRole(background, &iam.GetRoleInput{RoleName: aws.String("missing")})
+	wantError(t, err, "AccessDenied", denied+"iam:GetRole on resource: arn:aws:iam::111122223333:role/missing")
+	_, err = client.DeleteRole(background, &iam.DeleteRoleInput{RoleName: aws.String("a")})
+	wantError(t, err, "AccessDenied", denied+"iam:DeleteRole")
+}
+
+func TestCallsAreRecorded(t *testing.T) {
+	w := newWorld(t, awstest.Options{})
+	before := len(w.cloud.Calls())
+	_, _ = w.iam.GetRole(background, &iam.GetRoleInput{RoleName: aws.String("missing")})
+	calls := w.cloud.Calls()[before:]
+	if len(calls) != 1 {
+		t.Fatalf("calls = %+v, want one", calls)
+	}
+	got := calls[0]
+	if got.Service != "iam" || got.Action != "GetRole" || got.Account != accountID || got.Code != "NoSuchEntity" ||
+		got.Status != http.StatusNotFound || got.Principal != "arn:aws:iam::111122223333:user/administrator" {
+		t.Errorf("call = %+v", got)
+	}
+}
+
+func TestStaleReads(t *testing.T) {
+	w := newWorld(t, awstest.Options{})
+	w.cloud.SetReadDelay(time.Hour)
+	_, err := w.iam.GetRole(background, &iam.GetRoleInput{RoleName: aws.String(writerRole)})
+	wantError(t, err, "NoSuchEntity", "The role with name")
+	_, err = w.iam.CreateRole(background, &iam.CreateRoleInput{RoleName: aws.String(writerRole), AssumeRolePolicyDocument: aws.String(trust(w.provider, eksIssuer, subject))})
+	wantError(t, err, "EntityAlreadyExists", "Role with name")
+}

@@ -1,0 +1,72 @@
+package awstest_test
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/tools"
+)
+
+// TestRealPrometheusWrites is the client that all of this is for: a Prometheus that signs with a session
+// from a profile and writes its own samples.
+func TestRealPrometheusWrites(t *testing.T) {
+	binary := tools.Path(t, "prometheus")
+	w := newWorld(t, awstest.Options{Prometheus: binary})
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	creds := w.session()
+	profile := write("credentials", fmt.Sprintf("[central]\naws_access_key_id = %s\naws_secret_access_key = %s\naws_session_token = %s\n",
+		creds.AccessKeyID, creds.SecretAccessKey, creds.SessionToken))
+	address := freeAddress(t)
+	configuration := write("prometheus.yml", fmt.Sprintf(`
+global: {scrape_interval: 200ms, external_labels: {cluster: dev}}
+scrape_configs:
+- job_name: self
+  static_configs: [{targets: [%q]}]
+remote_write:
+- url: %s
+  sigv4: {region: %s, profile: central}
+  queue_config: {batch_send_deadline: 200ms}
+`, address, w.workspace.RemoteWriteURL(w.cloud.URL), region))
+
+	var output bytes.Buffer
+	command := exec.Command(binary, "--config.file="+configuration, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+address)
+	command.Env = append(os.Environ(), "AWS_SHARED_CREDENTIALS_FILE="+profile)
+	command.Stdout, command.Stderr = &output, &output
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = command.Process.Kill() // it may have ended
+		_ = command.Wait()         // killed
+		if t.Failed() {
+			t.Logf("prometheus: %s", output.String())
+		}
+	})
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(200 * time.Millisecond) {
+		samples, err := w.cloud.Query(background, w.workspace.ID, `up{cluster="dev",job="self"}`)
+		if err == nil && len(samples) == 1 && samples[0].Value == 1 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("no samples after a minute: %v, %v; writes: %+v", samples, err, w.cloud.Writes(w.workspace.ID))
+		}
+	}
+	for _, write := range w.cloud.Writes(w.workspace.ID) {
+		if !write.Stored() || write.AccessKeyID != creds.AccessKeyID {
+			t.Errorf("write = %+v", write)
+		}
+	}
+}

@@ -1,0 +1,199 @@
+package awstest
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The query protocol of IAM and STS: forms in, XML out.
+
+// apiError is an error as AWS answers it.
+type apiError struct {
+	Status  int
+	Code    string
+	Message string
+}
+
+func (e *apiError) Error() string { return e.Code + ": " + e.Message }
+
+func apiErr(status int, code, message string) error { return &apiError{status, code, message} }
+
+func apiErrf(status int, code, format string, args ...any) error {
+	return apiErr(status, code, fmt.Sprintf(format, args...))
+}
+
+// asAPIError is err itself, or an internal failure where the double went wrong.
+func asAPIError(err error) *apiError {
+	var e *apiError
+	if errors.As(err, &e) {
+		return e
+	}
+	return &apiError{http.StatusInternalServerError, "InternalFailure", err.Error()}
+}
+
+// invalid is the error for a parameter that breaks its constraint.
+func invalid(value, parameter, constraint string) error {
+	return apiErrf(400, "ValidationError",
+		"1 validation error detected: Value '%s' at '%s' failed to satisfy constraint: %s", value, parameter, constraint)
+}
+
+// form is the parameters of a call.
+type form struct{ url.Values }
+
+// list reads Name.member.1, Name.member.2, …
+func (f form) list(name string) []string {
+	var items []string
+	for i := 1; ; i++ {
+		key := fmt.Sprintf("%s.member.%d", name, i)
+		if !f.Has(key) {
+			return items
+		}
+		items = append(items, f.Get(key))
+	}
+}
+
+// tags reads Tags.member.N.Key and .Value.
+func (f form) tags() []tag {
+	var tags []tag
+	for i := 1; ; i++ {
+		prefix := fmt.Sprintf("Tags.member.%d.", i)
+		if !f.Has(prefix + "Key") {
+			return tags
+		}
+		tags = append(tags, tag{f.Get(prefix + "Key"), f.Get(prefix + "Value")})
+	}
+}
+
+// number reads an integer between lowest and highest; missing is what stands for an
+// absent one.
+func (f form) number(name string, missing, lowest, highest int) (int, error) {
+	text := f.Get(name)
+	if text == "" {
+		return missing, nil
+	}
+	n, err := strconv.Atoi(text)
+	parameter := strings.ToLower(name[:1]) + name[1:]
+	switch {
+	case err != nil:
+		return 0, apiErrf(400, "MalformedInput", "%s is not an integer", name)
+	case n < lowest:
+		return 0, invalid(text, parameter, fmt.Sprintf("Member must have value greater than or equal to %d", lowest))
+	case n > highest:
+		return 0, invalid(text, parameter, fmt.Sprintf("Member must have value less than or equal to %d", highest))
+	}
+	return n, nil
+}
+
+// page is the part of a list that a call asks for, by Marker and MaxItems.
+type page struct {
+	IsTruncated bool
+	Marker      string `xml:",omitempty"`
+}
+
+func paginate[T any](f form, items []T) ([]T, page, error) {
+	size, err := f.number("MaxItems", 100, 1, 1000)
+	if err != nil {
+		return nil, page{}, err
+	}
+	start := 0
+	if marker := f.Get("Marker"); marker != "" {
+		decoded, err := base64.RawURLEncoding.DecodeString(marker)
+		if err == nil {
+			start, err = strconv.Atoi(string(decoded))
+		}
+		if err != nil || start < 0 {
+			return nil, page{}, apiErr(400, "ValidationError", "Invalid Marker.")
+		}
+	}
+	start = min(start, len(items))
+	end := min(start+size, len(items))
+	if end == len(items) {
+		return items[start:], page{}, nil
+	}
+	return items[start:end], page{true, base64.RawURLEncoding.EncodeToString([]byte(strconv.Itoa(end)))}, nil
+}
+
+// namespaces of the answers, by service.
+var namespaces = map[string]string{
+	"iam": "https://iam.amazonaws.com/doc/2010-05-08/",
+	"sts": "https://sts.amazonaws.com/doc/2011-06-15/",
+}
+
+type responseMetadata struct {
+	RequestID string `xml:"RequestId"`
+}
+
+// writeResult answers a call. A nil result is left out.
+func writeResult(w http.ResponseWriter, service, action string, result any) error {
+	w.Header().Set("Content-Type", "text/xml")
+	e := xml.NewEncoder(w)
+	response := xml.StartElement{
+		Name: xml.Name{Local: action + "Response"},
+		Attr: []xml.Attr{{Name: xml.Name{Local: "xmlns"}, Value: namespaces[service]}},
+	}
+	if err := e.EncodeToken(response); err != nil {
+		return err
+	}
+	if result != nil {
+		if err := e.EncodeElement(result, xml.StartElement{Name: xml.Name{Local: action + "Result"}}); err != nil {
+			return err
+		}
+	}
+	metadata := responseMetadata{randomUUID()}
+	if err := e.EncodeElement(metadata, xml.StartElement{Name: xml.Name{Local: "ResponseMetadata"}}); err != nil {
+		return err
+	}
+	if err := e.EncodeToken(response.End()); err != nil {
+		return err
+	}
+	return e.Close()
+}
+
+// writeError answers a call that failed.
+func writeError(w http.ResponseWriter, service string, err *apiError) error {
+	type detail struct{ Type, Code, Message string }
+	answer := struct {
+		XMLName   xml.Name
+		Error     detail
+		RequestID string `xml:"RequestId"`
+	}{
+		XMLName:   xml.Name{Space: namespaces[service], Local: "ErrorResponse"},
+		Error:     detail{"Sender", err.Code, err.Message},
+		RequestID: randomUUID(),
+	}
+	if err.Status >= http.StatusInternalServerError {
+		answer.Error.Type = "Receiver"
+	}
+	w.Header().Set("Content-Type", "text/xml")
+	w.WriteHeader(err.Status)
+	return xml.NewEncoder(w).Encode(answer)
+}
+
+// iso8601 is a time as IAM and STS write it.
+type iso8601 time.Time
+
+// MarshalText implements encoding.TextMarshaler.
+func (t iso8601) MarshalText() ([]byte, error) {
+	return []byte(time.Time(t).UTC().Format("2006-01-02T15:04:05Z")), nil
+}
+
+// encodedPolicy is a policy as IAM gives it back: percent-encoded (RFC 3986).
+func encodedPolicy(text string) string {
+	return strings.ReplaceAll(url.QueryEscape(text), "+", "%20")
+}
+
+// packedSize is the share, in percent, that a session policy takes of its space.
+func packedSize(text string) int { return min(100, 1+len(text)*100/2048) }
+
+func sha256Sum(b []byte) []byte {
+	sum := sha256.Sum256(b)
+	return sum[:]
+}
