@@ -1,0 +1,20 @@
+//go:build !linux
+
+package podrun
+
+import (
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"sync/atomic"
+)
+
+var initCalled atomic.Bool
+
+// Init does what its Linux counterpart does where [Run] was not what started this process: nothing.
+func Init() { initCalled.Store(true) }
+
+func (s sandbox) start(io.Writer, *os.File) (*exec.Cmd, error) {
+	return nil, errors.New("podrun runs containers in Linux namespaces; this system has none")
+}
