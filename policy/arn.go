@@ -21,7 +21,9 @@ func ParseARN(s string) (ARN, error) {
 	if len(parts) != 6 || parts[0] != "arn" || parts[1] == "" || parts[2] == "" || parts[5] == "" {
 		return ARN{}, fmt.Errorf("%q is not an ARN: write arn:<partition>:<service>:<region>:<account>:<resource>", s)
 	}
-	if parts[4] != "" && !accountID.MatchString(parts[4]) {
+	// Policies that AWS keeps itself, and they alone, have an account of letters.
+	awsPolicy := parts[2] == "iam" && parts[4] == "aws" && strings.HasPrefix(parts[5], "policy/")
+	if parts[4] != "" && !awsPolicy && !accountID.MatchString(parts[4]) {
 		return ARN{}, fmt.Errorf("%q has an account that is not 12 digits", s)
 	}
 	return ARN{parts[1], parts[2], parts[3], parts[4], parts[5]}, nil

@@ -1,0 +1,134 @@
+package inject
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/go-json-experiment/json"
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/ampbridge/ampbridge/policy"
+)
+
+const (
+	credentials = "AWS_SHARED_CREDENTIALS_FILE=/var/run/secrets/ampbridge.io/credentials/credentials"
+	configFiles = "AWS_CONFIG_FILE=/var/run/secrets/ampbridge.io/credentials/credentials AWS_SDK_LOAD_CONFIG=1"
+	role        = "AWS_ROLE_ARN=arn:aws:iam::111122223333:role/ampbridge/dev/ampbridge.dev.central AWS_WEB_IDENTITY_TOKEN_FILE=/var/run/secrets/ampbridge.io/token/token"
+	region      = "AWS_REGION=eu-west-1 AWS_DEFAULT_REGION=eu-west-1"
+	regional    = "AWS_STS_REGIONAL_ENDPOINTS=regional"
+	all         = credentials + " " + role + " " + region + " " + regional
+)
+
+// What is added to the environment of a container, by what it has.
+func TestEnvironment(t *testing.T) {
+	for _, c := range []struct {
+		name      string
+		container string // members of the container
+		namespace string // of the grant; monitoring
+		account   map[string]string
+		never     bool
+		want      string
+	}{
+		{name: "nothing of its own: everything", want: all},
+		{name: "variables of its own stay", container: "env: [{name: A, value: b}]", want: all},
+		{name: "environment: never", never: true, want: credentials},
+		{name: "two destinations: no one identity", namespace: "pair", want: credentials},
+
+		{name: "static keys", container: "env: [{name: AWS_ACCESS_KEY_ID, value: x}, {name: AWS_SECRET_ACCESS_KEY, valueFrom: {secretKeyRef: {name: s, key: k}}}]", want: credentials},
+		{name: "a profile", container: "env: [{name: AWS_PROFILE, value: x}]", want: credentials},
+		{name: "half an identity: not the other half", container: "env: [{name: AWS_ROLE_ARN, value: x}]", want: credentials},
+		{name: "the other half", container: "env: [{name: AWS_WEB_IDENTITY_TOKEN_FILE, value: x}]", want: credentials},
+		{name: "EKS Pod Identity", container: "env: [{name: AWS_CONTAINER_CREDENTIALS_FULL_URI, value: x}]", want: credentials},
+		{name: "the EKS webhook's volume", container: "volumeMounts: [{name: aws-iam-token, mountPath: /var/run/secrets/eks.amazonaws.com/serviceaccount}]", want: credentials},
+		{name: "the EKS agent's volume", container: "volumeMounts: [{name: eks-pod-identity-token, mountPath: /var/run/secrets/pods.eks.amazonaws.com/serviceaccount}]", want: credentials},
+		{name: "envFrom may bring one", container: "envFrom: [{configMapRef: {name: aws}}]", want: credentials},
+		{name: "a role on the service account", account: map[string]string{policy.AnnotationIRSA: "arn:aws:iam::111122223333:role/own"}, want: credentials},
+		{name: "ours on the service account", account: map[string]string{policy.AnnotationIRSA: "arn:aws:iam::111122223333:role/ampbridge/dev/ampbridge.dev.central"}, want: all},
+
+		{name: "a region of its own", container: "env: [{name: AWS_REGION, value: us-east-1}]", want: credentials + " " + role + " " + regional},
+		{name: "a default region of its own", container: "env: [{name: AWS_DEFAULT_REGION, value: us-east-1}]", want: credentials + " " + role + " " + regional},
+		{name: "the STS setting of its own", container: "env: [{name: AWS_STS_REGIONAL_ENDPOINTS, value: legacy}]", want: credentials + " " + role + " " + region},
+
+		{name: "a credentials file of its own", container: "env: [{name: AWS_SHARED_CREDENTIALS_FILE, value: /x}]", want: configFiles},
+		{name: "and the setting for it", container: "env: [{name: AWS_SHARED_CREDENTIALS_FILE, value: /x}, {name: AWS_SDK_LOAD_CONFIG, value: 'true'}]", want: "AWS_CONFIG_FILE=/var/run/secrets/ampbridge.io/credentials/credentials"},
+		{name: "a config file of its own", container: "env: [{name: AWS_CONFIG_FILE, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]", want: credentials},
+		{name: "credentials at home", container: "volumeMounts: [{name: x, mountPath: /home/.aws/credentials, subPath: credentials}]", want: configFiles + " " + role + " " + region + " " + regional},
+		{name: "a config file at home", container: "volumeMounts: [{name: x, mountPath: /home/.aws/config, subPath: config}]", want: all},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			o := options(t)
+			o.ServiceAccountAnnotations = c.account
+			if c.namespace == "" {
+				c.namespace = "monitoring"
+			}
+			d := granted(t, o.Policy, c.namespace)
+			if c.never {
+				d.Environment = policy.EnvironmentNever
+			}
+			data := awsPod(t, c.container)
+			ops, d := Inject(decode(t, data), d, o)
+			if !d.Inject {
+				t.Fatal(d.Reason, d.Warning)
+			}
+			var before, after corev1.Pod
+			for _, pod := range []struct {
+				data []byte
+				into *corev1.Pod
+			}{{data, &before}, {apply(t, data, ops), &after}} {
+				if err := json.Unmarshal(pod.data, pod.into); err != nil {
+					t.Fatal(err)
+				}
+			}
+			had, has := before.Spec.Containers[0].Env, after.Spec.Containers[0].Env
+			if diff := cmp.Diff(had, has[:len(had)], cmpopts.EquateEmpty()); diff != "" {
+				t.Errorf("its own variables (-before +after):\n%s", diff)
+			}
+			var added []string
+			for _, e := range has[len(had):] {
+				added = append(added, e.Name+"="+e.Value)
+			}
+			if diff := cmp.Diff(strings.Fields(c.want), added); diff != "" {
+				t.Errorf("added (-want +got):\n%s", diff)
+			}
+			token := slices.ContainsFunc(after.Spec.Containers[0].VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == VolumeToken })
+			if wanted := strings.Contains(c.want, role); token != wanted {
+				t.Errorf("the token is mounted: %t, want %t", token, wanted)
+			}
+		})
+	}
+}
+
+func TestNoWayForCredentials(t *testing.T) {
+	for _, c := range []struct {
+		name, container string
+		want            policy.Reason
+		says            string
+	}{
+		{"both files named", "env: [{name: AWS_SHARED_CREDENTIALS_FILE, value: /x}, {name: AWS_CONFIG_FILE, value: /y}]", CredentialFilesTaken, "free one"},
+		{"a volume over ~/.aws", "volumeMounts: [{name: x, mountPath: /home/.aws/}]", CredentialFilesTaken, "free one"},
+		{"one named, one at home", "env: [{name: AWS_CONFIG_FILE, value: /x}], volumeMounts: [{name: x, mountPath: /root/.aws/credentials, subPath: c}]", CredentialFilesTaken, "free one"},
+		{"a mount over our place", "volumeMounts: [{name: x, mountPath: /var/run}]", MountConflict, "/var/run"},
+		{"a mount at our place", "volumeMounts: [{name: x, mountPath: /var/run/secrets/ampbridge.io/token}]", MountConflict, "ampbridge.io/token"},
+		{"a mount inside our place", "volumeMounts: [{name: x, mountPath: /var/run/secrets/ampbridge.io/credentials/x}]", MountConflict, "credentials/x"},
+	} {
+		if d := refusal(t, awsPod(t, c.container), options(t)); d.Reason != c.want || !strings.Contains(d.Warning, c.says) {
+			t.Errorf("%s: %s: %q; want %s, saying %q", c.name, d.Reason, d.Warning, c.want, c.says)
+		}
+	}
+}
+
+// awsPod is a pod that can be served, its container having these members too.
+func awsPod(t *testing.T, members string) []byte {
+	t.Helper()
+	mounts := "{name: c, mountPath: /c}"
+	if before, after, found := strings.Cut(members, "volumeMounts: ["); found {
+		members, mounts = before, mounts+", "+strings.TrimSuffix(after, "]")
+	}
+	return podOf(t, `
+containers:
+- {name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml, --config.auto-reload], volumeMounts: [`+mounts+`], `+members+`}
+volumes: [{name: c, configMap: {name: c}}, {name: x, secret: {secretName: x}}]`)
+}

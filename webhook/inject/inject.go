@@ -1,0 +1,217 @@
+package inject
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"slices"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/assignment"
+)
+
+// AnnotationInjected marks an injected pod; its value is an [Injected] as JSON.
+const AnnotationInjected = "ampbridge.io/injected"
+
+// Injected tells people, and the auditor, what a pod was given.
+type Injected struct {
+	// Version of the format of the sidecar's assignment.
+	Version      int      `json:"version"`
+	Destinations []string `json:"destinations"`
+	// Policy is the start of the SHA-256 of the assignment, 12 hex digits: it
+	// changes when what the policy says for this pod does.
+	Policy string `json:"policy"`
+}
+
+// Options are what injection depends on besides the pod and the decision.
+type Options struct {
+	Policy *policy.Policy
+	// Image is the sidecar's, where the policy names none.
+	Image string
+	// Limits are those of the pod's namespace.
+	Limits Limits
+	// ServiceAccountAnnotations are those of the pod's service account: it may
+	// have an AWS identity of its own.
+	ServiceAccountAnnotations map[string]string
+}
+
+// Inject makes a pod write to the destinations of d, a decision of
+// [policy.Policy.Decide] with Inject set. It returns all the operations and d,
+// or none and a decision to skip with a reason of this package. A pod that has
+// been injected gets no operations and the reason [AlreadyInjected], so it may
+// come any number of times.
+func Inject(pod *Pod, d policy.Decision, o Options) ([]Operation, policy.Decision) {
+	operations, refused := inject(pod, d.Entitlement, o)
+	switch {
+	case refused == nil:
+		return operations, d
+	case refused.Reason == AlreadyInjected:
+		d.Reason = AlreadyInjected
+		return nil, d
+	}
+	return nil, *refused
+}
+
+func inject(pod *Pod, e policy.Entitlement, o Options) ([]Operation, *policy.Decision) {
+	if refused := present(pod); refused != nil {
+		return nil, refused
+	}
+	if refused := servable(pod); refused != nil {
+		return nil, refused
+	}
+	index, refused := chosen(pod)
+	if refused != nil {
+		return nil, refused
+	}
+	prometheus := &pod.Spec.Containers[index]
+	source, refused := locate(pod, index)
+	if refused != nil {
+		return nil, refused
+	}
+	surroundings, refused := surround(prometheus, e, o)
+	if refused != nil {
+		return nil, refused
+	}
+	resources, refused := fit(o.Policy.Sidecar.Resources, pod, o.Limits)
+	if refused != nil {
+		return nil, refused
+	}
+	image := cmp.Or(o.Policy.Sidecar.Image, o.Image)
+	if image == "" {
+		return nil, refuse(NoSidecarImage, "the webhook does not know the sidecar's image: the cluster admin sets sidecar.image in the policy")
+	}
+
+	runsAs := userOf(pod, prometheus)
+	a := assignment.New(o.Policy, e)
+	a.Source, a.Target, a.File = assignment.SourceDir, assignment.TargetDir, source.file
+	a.Credentials, a.Token = credentialsFile, tokenFile
+	a.Private = runsAs.known()
+	text := a.Encode()
+	config := &pod.Spec.Volumes[source.volume]
+	moved, err := config.renamed(VolumeSource)
+	if err != nil {
+		return nil, refuse(MalformedPod, "volume %q: %v", config.Name, err)
+	}
+
+	var p patch
+	p.annotate(pod.Metadata.Annotations, AnnotationInjected, mark(e, text))
+	p.replace(pointer("spec", "volumes", source.volume), memoryVolume(config.Name))
+	appendTo(&p, "/spec/volumes", pod.Spec.Volumes, moved)
+	appendTo(&p, "/spec/volumes", pod.Spec.Volumes, volumes(o.Policy.Token)...)
+	readOnly(&p, "/spec/initContainers", pod.Spec.InitContainers, config.Name)
+	readOnly(&p, "/spec/containers", pod.Spec.Containers, config.Name)
+	at := pointer("spec", "containers", index)
+	appendTo(&p, at+"/env", prometheus.Env, surroundings.env...)
+	appendTo(&p, at+"/volumeMounts", prometheus.VolumeMounts, surroundings.mounts...)
+	appendTo(&p, "/spec/imagePullSecrets", pod.Spec.ImagePullSecrets, missingSecrets(pod, o)...)
+	// Last, because it moves the other init containers down by one.
+	added := sidecar(pod, image, config.Name, text, runsAs, resources)
+	if pod.Spec.InitContainers == nil {
+		p.add("/spec/initContainers", []container{added})
+	} else {
+		p.add("/spec/initContainers/0", added)
+	}
+	return p, nil
+}
+
+// readOnly makes the mounts of a volume read-only where they are not.
+func readOnly(p *patch, list string, containers []Container, volume string) {
+	for i := range containers {
+		for j, m := range containers[i].VolumeMounts {
+			if m.Name == volume && !m.ReadOnly {
+				p.add(list+pointer(i, "volumeMounts", j, "readOnly"), true)
+			}
+		}
+	}
+}
+
+// present looks for an injection: a whole one is left as it is, of a part of
+// one nobody knows what it is meant to be.
+func present(pod *Pod) *policy.Decision {
+	var found, missing []string
+	see := func(what string, there bool) {
+		if there {
+			found = append(found, what)
+		} else {
+			missing = append(missing, what)
+		}
+	}
+	_, annotated := pod.Metadata.Annotations[AnnotationInjected]
+	see("annotation "+AnnotationInjected, annotated)
+	for _, name := range []string{VolumeSource, VolumeCredentials, VolumeToken, VolumeNoAPIToken} {
+		see("volume "+name, pod.volume(name) >= 0)
+	}
+	named := slices.ContainsFunc(pod.Spec.Containers, func(c Container) bool { return c.Name == ContainerSidecar })
+	whole := false
+	for i := range pod.Spec.InitContainers {
+		if c := &pod.Spec.InitContainers[i]; c.Name == ContainerSidecar {
+			named = true
+			whole = c.sidecar() && c.setsEnv(assignment.Variable)
+		}
+	}
+	see("container "+ContainerSidecar, named)
+	switch {
+	case len(found) == 0:
+		return nil
+	case len(missing) == 0 && whole:
+		return refuse(AlreadyInjected, "")
+	case len(missing) == 0:
+		return refuse(PartlyInjected, "container %s is not the config sidecar: rename it, and remove what else is named ampbridge from the pod", ContainerSidecar)
+	}
+	return refuse(PartlyInjected, "the pod has %s, but no %s: remove what is named ampbridge from its manifest", found[0], missing[0])
+}
+
+// servable refuses pods that no patch can be right for.
+func servable(pod *Pod) *policy.Decision {
+	if pod.Metadata.Name == "" && pod.Metadata.GenerateName == "" {
+		return refuse(MalformedPod, "the pod has neither a name nor a generateName")
+	}
+	windows := pod.Spec.OS.Name == "windows" || pod.Spec.NodeSelector["kubernetes.io/os"] == "windows" || len(pod.Spec.SecurityContext.WindowsOptions) > 0
+	names := map[string]bool{}
+	for i := range pod.Spec.Volumes {
+		name := pod.Spec.Volumes[i].Name
+		if name == "" || names[name] {
+			return refuse(MalformedPod, "volume %q of the pod has no name of its own", name)
+		}
+		names[name] = true
+	}
+	for c := range pod.all {
+		windows = windows || len(c.SecurityContext.WindowsOptions) > 0
+	}
+	if windows {
+		return refuse(Windows, "the config sidecar runs on Linux nodes only: give Prometheus a Linux node (nodeSelector kubernetes.io/os: linux)")
+	}
+	return nil
+}
+
+// mark is the value of [AnnotationInjected].
+func mark(e policy.Entitlement, assigned string) string {
+	sum := sha256.Sum256([]byte(assigned))
+	m := Injected{Version: assignment.Version, Policy: hex.EncodeToString(sum[:6])}
+	for _, d := range e.Destinations {
+		m.Destinations = append(m.Destinations, d.Name)
+	}
+	text, err := json.Marshal(m)
+	if err != nil {
+		panic(err) // strings and numbers always encode
+	}
+	return string(text)
+}
+
+// missingSecrets are the policy's image pull secrets that the pod lacks.
+func missingSecrets(pod *Pod, o Options) []policy.SecretRef {
+	have := map[policy.SecretRef]bool{}
+	for _, s := range pod.Spec.ImagePullSecrets {
+		have[s] = true
+	}
+	var missing []policy.SecretRef
+	for _, s := range o.Policy.Sidecar.ImagePullSecrets {
+		if !have[s] {
+			have[s] = true
+			missing = append(missing, s)
+		}
+	}
+	return missing
+}

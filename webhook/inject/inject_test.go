@@ -1,0 +1,428 @@
+package inject
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/go-json-experiment/json"
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/assignment"
+)
+
+var pods = []string{"operator", "chart", "handwritten"}
+
+func TestPatch(t *testing.T) {
+	for _, name := range pods {
+		t.Run(name, func(t *testing.T) {
+			o := options(t)
+			data := readFile(t, name+".in.json")
+			pod := decode(t, data)
+			ops, d := Inject(pod, granted(t, o.Policy, pod.Metadata.Namespace), o)
+			if !d.Inject || d.Reason != policy.Granted || d.Warning != "" {
+				t.Fatalf("decision %+v", d)
+			}
+			golden(t, name+".want.yaml", asYAML(t, ops))
+		})
+	}
+}
+
+// Everything that is promised about an injected pod, read back through the API
+// types rather than the code that wrote it.
+func TestInjectedPod(t *testing.T) {
+	want := map[string]struct {
+		container, volume, file string
+		source                  corev1.VolumeSource
+		user, group             *int64
+	}{
+		"operator": {"prometheus", "config", "prometheus.yaml.gz",
+			corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "prometheus-k8s", DefaultMode: new(int32(420))}}, new(int64(1000)), nil},
+		"chart": {"prometheus-server", "config-volume", "prometheus.yml",
+			corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "prometheus-server"}, DefaultMode: new(int32(420))}}, new(int64(65534)), new(int64(65534))},
+		"handwritten": {"main", "config", "prometheus.yml",
+			corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "prometheus"}}, nil, nil},
+	}
+	for _, name := range pods {
+		t.Run(name, func(t *testing.T) {
+			want, o := want[name], options(t)
+			var pod corev1.Pod
+			if err := json.Unmarshal(injected(t, readFile(t, name+".in.json"), o), &pod); err != nil {
+				t.Fatal(err)
+			}
+			volumes := map[string]corev1.VolumeSource{}
+			for _, v := range pod.Spec.Volumes {
+				volumes[v.Name] = v.VolumeSource
+			}
+			memory := corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory}}
+			for volume, source := range map[string]corev1.VolumeSource{
+				want.volume: memory, VolumeSource: want.source, VolumeCredentials: memory, VolumeNoAPIToken: memory,
+			} {
+				if diff := cmp.Diff(source, volumes[volume]); diff != "" {
+					t.Errorf("volume %s (-want +got):\n%s", volume, diff)
+				}
+			}
+			token := volumes[VolumeToken].Projected.Sources[0].ServiceAccountToken
+			if token.Audience != "sts.amazonaws.com" || *token.ExpirationSeconds != 3600 || token.Path != "token" {
+				t.Errorf("token volume: %+v", token)
+			}
+
+			sidecar := pod.Spec.InitContainers[0]
+			if sidecar.Name != ContainerSidecar || *sidecar.RestartPolicy != corev1.ContainerRestartPolicyAlways {
+				t.Fatalf("the first init container is %s, restartPolicy %v", sidecar.Name, sidecar.RestartPolicy)
+			}
+			user, group, private := want.user, want.group, want.user != nil
+			if user == nil {
+				user, group = new(int64(65534)), new(int64(65534))
+			}
+			if diff := cmp.Diff([]*int64{user, group}, []*int64{sidecar.SecurityContext.RunAsUser, sidecar.SecurityContext.RunAsGroup}); diff != "" {
+				t.Errorf("the sidecar's user and group (-want +got):\n%s", diff)
+			}
+			// What the API server's ServiceAccount plugin looks for.
+			if !slices.ContainsFunc(sidecar.VolumeMounts, func(m corev1.VolumeMount) bool { return m.MountPath == apiTokenDir }) {
+				t.Error("the API server would mount an API token into the sidecar")
+			}
+			a, err := assignment.Decode(strings.ReplaceAll(sidecar.Env[0].Value, "$$", "$"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if a.File != want.file || a.Private != private || len(a.Destinations) == 0 {
+				t.Errorf("assignment: file %q, private %t, %d destinations; want %q, %t", a.File, a.Private, len(a.Destinations), want.file, private)
+			}
+			for _, variable := range strings.SplitAfter(sidecar.Env[0].Value, "$$") {
+				if strings.Count(variable, "$")%2 != 0 {
+					t.Errorf("a lone $ in %q: the kubelet expands it", variable)
+				}
+			}
+
+			for _, c := range append(pod.Spec.InitContainers[1:], pod.Spec.Containers...) {
+				for _, m := range c.VolumeMounts {
+					if m.Name == want.volume && !m.ReadOnly {
+						t.Errorf("container %s can write to %s", c.Name, want.volume)
+					}
+				}
+				sees := slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool {
+					return m.Name == VolumeCredentials && m.MountPath == assignment.CredentialsDir && m.ReadOnly
+				})
+				if sees != (c.Name == want.container) {
+					t.Errorf("container %s sees the credentials: %t", c.Name, sees)
+				}
+			}
+		})
+	}
+}
+
+func TestInjectingTwiceIsOnce(t *testing.T) {
+	for _, name := range pods {
+		o := options(t)
+		once := injected(t, readFile(t, name+".in.json"), o)
+		pod := decode(t, once)
+		ops, d := Inject(pod, granted(t, o.Policy, pod.Metadata.Namespace), o)
+		if len(ops) != 0 || !d.Inject || d.Reason != AlreadyInjected || d.Warning != "" {
+			t.Errorf("%s: %d operations, %+v", name, len(ops), d)
+		}
+	}
+}
+
+// Whatever the patch does not name is what it was, to the digit.
+func TestWhatThisBuildDoesNotKnowSurvives(t *testing.T) {
+	for _, name := range pods {
+		t.Run(name, func(t *testing.T) {
+			data := readFile(t, name+".in.json")
+			before, after := generic(t, data), generic(t, injected(t, data, options(t)))
+			target := takeBack(after)
+			for _, c := range containersOf(before) {
+				for _, m := range c["volumeMounts"].([]any) {
+					if m := m.(map[string]any); m["name"] == target {
+						m["readOnly"] = true
+					}
+				}
+			}
+			if diff := cmp.Diff(before, after); diff != "" {
+				t.Errorf("(-before +after, without what was added):\n%s", diff)
+			}
+		})
+	}
+}
+
+// takeBack takes what an injection adds out of a pod, going by its names and
+// nothing else, and returns the name of the interposed volume. Only that its
+// mounts are read-only stays.
+func takeBack(pod any) (target string) {
+	p := pod.(map[string]any)
+	metadata, spec := p["metadata"].(map[string]any), p["spec"].(map[string]any)
+	annotations := metadata["annotations"].(map[string]any)
+	delete(annotations, AnnotationInjected)
+	if len(annotations) == 0 {
+		delete(metadata, "annotations")
+	}
+	for _, c := range containersOf(pod) {
+		for _, m := range c["volumeMounts"].([]any) {
+			if m := m.(map[string]any); m["mountPath"] == assignment.TargetDir {
+				target = m["name"].(string)
+			}
+		}
+	}
+	volumes := spec["volumes"].([]any)
+	for _, v := range volumes {
+		if v.(map[string]any)["name"] == VolumeSource {
+			i := slices.IndexFunc(volumes, func(v any) bool { return v.(map[string]any)["name"] == target })
+			volumes[i] = maps.Clone(v.(map[string]any))
+			volumes[i].(map[string]any)["name"] = target
+		}
+	}
+	drop := func(in map[string]any, list string) {
+		items, there := in[list].([]any)
+		if !there {
+			return
+		}
+		in[list] = slices.DeleteFunc(items, func(v any) bool {
+			name, _ := v.(map[string]any)["name"].(string)
+			return strings.HasPrefix(name, "ampbridge-") || strings.HasPrefix(name, "AWS_") || name == "registry"
+		})
+		if len(in[list].([]any)) == 0 {
+			delete(in, list)
+		}
+	}
+	drop(spec, "initContainers")
+	drop(spec, "volumes")
+	drop(spec, "imagePullSecrets")
+	for _, c := range containersOf(pod) {
+		drop(c, "env")
+		drop(c, "volumeMounts")
+	}
+	return target
+}
+
+func containersOf(pod any) (all []map[string]any) {
+	spec := pod.(map[string]any)["spec"].(map[string]any)
+	for _, list := range []string{"initContainers", "containers"} {
+		items, _ := spec[list].([]any)
+		for _, c := range items {
+			c, _ := c.(map[string]any) // null is a container without members
+			all = append(all, c)
+		}
+	}
+	return all
+}
+
+func TestPodsThatAreLeftAlone(t *testing.T) {
+	base := string(readFile(t, "chart.in.json"))
+	for _, c := range []struct {
+		name     string
+		old, new string
+		want     policy.Reason
+		says     string
+	}{
+		{"Windows by its nodeSelector", `"dnsPolicy"`, `"nodeSelector": {"kubernetes.io/os": "windows"}, "dnsPolicy"`, Windows, "Linux"},
+		{"Windows by its OS", `"dnsPolicy"`, `"os": {"name": "windows"}, "dnsPolicy"`, Windows, "Linux"},
+		{"Windows by its options", `"fsGroup": 65534`, `"windowsOptions": {}`, Windows, "Linux"},
+		{"a volume of our name", `"storage-volume"`, `"ampbridge-token"`, PartlyInjected, "volume ampbridge-token"},
+		{"our annotation from a copied manifest", `"generateName"`, `"annotations": {"ampbridge.io/injected": "{}"}, "generateName"`, PartlyInjected, "ampbridge.io/injected"},
+		{"a container of our name", `"prometheus-server-configmap-reload"`, `"ampbridge-config"`, PartlyInjected, "container ampbridge-config"},
+		{"two volumes of one name", `"storage-volume"`, `"config-volume"`, MalformedPod, "config-volume"},
+		{"no name", `"generateName": "prometheus-server-76ddd9d5f5-"`, `"generateName": ""`, MalformedPod, "generateName"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			edited := strings.ReplaceAll(base, c.old, c.new)
+			if c.name == "no name" {
+				edited = strings.ReplaceAll(edited, `"name": "prometheus-server-76ddd9d5f5-twjrg",`, "")
+			}
+			if edited == base {
+				t.Fatal("the edit did not match")
+			}
+			if d := refusal(t, []byte(edited), options(t)); d.Reason != c.want || !strings.Contains(d.Warning, c.says) {
+				t.Errorf("%s: %q; want %s, saying %q", d.Reason, d.Warning, c.want, c.says)
+			}
+		})
+	}
+}
+
+func TestPartsOfAnInjection(t *testing.T) {
+	whole := string(injected(t, readFile(t, "chart.in.json"), options(t)))
+	for _, part := range []struct{ old, new string }{
+		{`"ampbridge.io/injected"`, `"example.com/injected"`},
+		{`"name":"ampbridge-source"`, `"name":"x"`},
+		{`"name":"ampbridge-credentials"`, `"name":"x"`},
+		{`"name":"ampbridge-token"`, `"name":"x"`},
+		{`"name":"ampbridge-no-api-token"`, `"name":"x"`},
+		{`"name":"ampbridge-config"`, `"name":"x"`},
+		{`"restartPolicy":"Always","securityContext"`, `"securityContext"`},
+		{assignment.Variable, "X"},
+	} {
+		edited := strings.ReplaceAll(whole, part.old, part.new)
+		if edited == whole {
+			t.Fatalf("%s is not in the pod:\n%s", part.old, whole)
+		}
+		if d := refusal(t, []byte(edited), options(t)); d.Reason != PartlyInjected {
+			t.Errorf("with %s for %s: %s: %s", part.new, part.old, d.Reason, d.Warning)
+		}
+	}
+}
+
+func TestNoImageIsNoInjection(t *testing.T) {
+	o := options(t)
+	o.Image = ""
+	if d := refusal(t, readFile(t, "chart.in.json"), o); d.Reason != NoSidecarImage {
+		t.Errorf("%s", d.Reason)
+	}
+	o.Policy.Sidecar.Image, o.Image = "registry.example.com/own:1", testImage
+	var pod corev1.Pod
+	if err := json.Unmarshal(injected(t, readFile(t, "chart.in.json"), o), &pod); err != nil {
+		t.Fatal(err)
+	}
+	if image := pod.Spec.InitContainers[0].Image; image != "registry.example.com/own:1" {
+		t.Errorf("image %s: the policy's comes first", image)
+	}
+}
+
+func TestSidecarUser(t *testing.T) {
+	for _, c := range []struct {
+		name, pod, container string
+		uid, gid             *int64
+		nonRoot              *bool
+		private              bool
+	}{
+		{"the container's, before the pod's", "{runAsUser: 1, runAsGroup: 2}", "{runAsUser: 3, runAsGroup: 4}", new(int64(3)), new(int64(4)), new(true), true},
+		{"the pod's", "{runAsUser: 1, runAsGroup: 2}", "{}", new(int64(1)), new(int64(2)), new(true), true},
+		{"one of each", "{runAsUser: 1}", "{runAsGroup: 4}", new(int64(1)), new(int64(4)), new(true), true},
+		{"no group: the image's, as for Prometheus", "{runAsUser: 1}", "{}", new(int64(1)), nil, new(true), true},
+		{"nobody says: nobody, and the file is not private", "{}", "{}", new(int64(65534)), new(int64(65534)), new(true), false},
+		{"root stays root", "{}", "{runAsUser: 0}", new(int64(0)), nil, nil, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			data := podOf(t, `
+securityContext: `+c.pod+`
+containers:
+- {name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml, --config.auto-reload], securityContext: `+c.container+`, volumeMounts: [{name: c, mountPath: /c}]}
+volumes: [{name: c, configMap: {name: c}}]`)
+			var pod corev1.Pod
+			if err := json.Unmarshal(injected(t, data, options(t)), &pod); err != nil {
+				t.Fatal(err)
+			}
+			got := pod.Spec.InitContainers[0]
+			if diff := cmp.Diff(&corev1.SecurityContext{
+				AllowPrivilegeEscalation: new(false), ReadOnlyRootFilesystem: new(true),
+				Capabilities:   &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+				SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+				RunAsUser:      c.uid, RunAsGroup: c.gid, RunAsNonRoot: c.nonRoot,
+			}, got.SecurityContext); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+			a, err := assignment.Decode(got.Env[0].Value)
+			if err != nil || a.Private != c.private {
+				t.Errorf("private: %t, %v; want %t", a.Private, err, c.private)
+			}
+		})
+	}
+}
+
+func TestMetricsPort(t *testing.T) {
+	for _, c := range []struct {
+		name, spec string
+		want       int
+	}{
+		{"declared", "", 1},
+		{"not on the host's network", "hostNetwork: true", 0},
+		{"not where the number is taken", "initContainers: [{name: i, ports: [{containerPort: 9095}]}]", 0},
+		{"not where the name is taken", "initContainers: [{name: i, ports: [{name: ampbridge, containerPort: 1}]}]", 0},
+	} {
+		data := podOf(t, c.spec+`
+containers:
+- {name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml, --config.auto-reload], volumeMounts: [{name: c, mountPath: /c}]}
+volumes: [{name: c, configMap: {name: c}}]`)
+		var pod corev1.Pod
+		if err := json.Unmarshal(injected(t, data, options(t)), &pod); err != nil {
+			t.Fatal(err)
+		}
+		if got := len(pod.Spec.InitContainers[0].Ports); got != c.want {
+			t.Errorf("%s: %d ports, want %d", c.name, got, c.want)
+		}
+	}
+}
+
+func TestAnotherWebhookInBetween(t *testing.T) {
+	o := options(t)
+	whole := injected(t, readFile(t, "chart.in.json"), o)
+	// As amazon-eks-pod-identity-webhook does on reinvocation, to every container.
+	eks := apply(t, whole, []Operation{
+		{Op: "add", Path: "/spec/volumes/0", Value: map[string]any{"name": "aws-iam-token", "projected": map[string]any{"sources": []any{}}}},
+		{Op: "add", Path: "/spec/initContainers/0/env/-", Value: EnvVar{Name: "AWS_ROLE_ARN", Value: "arn:aws:iam::111122223333:role/other"}},
+		{Op: "add", Path: "/spec/initContainers/0/volumeMounts/-", Value: VolumeMount{Name: "aws-iam-token", MountPath: "/var/run/secrets/eks.amazonaws.com/serviceaccount"}},
+	})
+	pod := decode(t, eks)
+	if ops, d := Inject(pod, granted(t, o.Policy, "prom"), o); len(ops) != 0 || d.Reason != AlreadyInjected {
+		t.Errorf("%d operations, %s", len(ops), d.Reason)
+	}
+}
+
+// The annotation tells an outdated injection: its hash follows the assignment,
+// and nothing else.
+func TestInjectedAnnotation(t *testing.T) {
+	read := func(o Options, image string) Injected {
+		o.Image = image
+		var m Injected
+		pod := decode(t, injected(t, readFile(t, "operator.in.json"), o))
+		if err := json.Unmarshal([]byte(pod.Metadata.Annotations[AnnotationInjected]), &m); err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	o := options(t)
+	first := read(o, testImage)
+	if first.Version != assignment.Version || !slices.Equal(first.Destinations, []string{"central"}) || len(first.Policy) != 12 {
+		t.Errorf("%+v", first)
+	}
+	if other := read(o, "another"); !cmp.Equal(first, other) {
+		t.Errorf("another image: %+v, was %+v", other, first)
+	}
+	o.Policy.Session.Duration *= 2
+	if other := read(o, testImage); other.Policy == first.Policy {
+		t.Error("another session duration, and the same hash")
+	}
+}
+
+func TestImagePullSecrets(t *testing.T) {
+	for _, c := range []struct{ name, have, want string }{
+		{"none", "", "registry other"},
+		{"one of them", "imagePullSecrets: [{name: other}, {name: own}]", "other own registry"},
+		{"all", "imagePullSecrets: [{name: other}, {name: registry}]", "other registry"},
+	} {
+		o := options(t)
+		o.Policy.Sidecar.ImagePullSecrets = []policy.SecretRef{{Name: "registry"}, {Name: "other"}, {Name: "registry"}}
+		pod := decode(t, injected(t, podOf(t, c.have+`
+containers:
+- {name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml, --config.auto-reload], volumeMounts: [{name: c, mountPath: /c}]}
+volumes: [{name: c, configMap: {name: c}}]`), o))
+		var names []string
+		for _, s := range pod.Spec.ImagePullSecrets {
+			names = append(names, s.Name)
+		}
+		if got := strings.Join(names, " "); got != c.want {
+			t.Errorf("%s: %s, want %s", c.name, got, c.want)
+		}
+	}
+}
+
+func BenchmarkInject(b *testing.B) {
+	o, data := options(b), readFile(b, "operator.in.json")
+	d := granted(b, o.Policy, "monitoring")
+	b.Run("decode", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			decode(b, data)
+		}
+	})
+	b.Run("inject", func(b *testing.B) {
+		pod := decode(b, data)
+		b.ReportAllocs()
+		for b.Loop() {
+			if ops, _ := Inject(pod, d, o); len(ops) == 0 {
+				b.Fatal("not injected")
+			}
+		}
+	})
+}

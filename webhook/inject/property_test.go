@@ -1,0 +1,195 @@
+package inject
+
+import (
+	stdjson "encoding/json"
+	"math/rand/v2"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/go-json-experiment/json"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/ampbridge/ampbridge/policy"
+)
+
+// FuzzInject holds the properties of injection against any text that is a pod.
+func FuzzInject(f *testing.F) {
+	for _, name := range pods {
+		f.Add(readFile(f, name+".in.json"))
+	}
+	p := testPolicy(f)
+	f.Fuzz(func(t *testing.T, data []byte) { holds(t, p, data) })
+}
+
+// The same for pods that are nearly right: real ones, with a few members taken
+// out, emptied, doubled or exchanged.
+func TestInjectDamagedPods(t *testing.T) {
+	p := testPolicy(t)
+	seen := map[policy.Reason]int{}
+	for _, name := range pods {
+		data := readFile(t, name+".in.json")
+		for seed := range uint64(700) {
+			random := rand.New(rand.NewPCG(seed, 0))
+			pod := generic(t, data)
+			for range 1 + random.IntN(8) {
+				damage(random, pod)
+			}
+			damaged, err := stdjson.Marshal(pod)
+			if err != nil {
+				t.Fatal(err)
+			}
+			reason := holds(t, p, damaged)
+			seen[reason]++
+			if t.Failed() {
+				t.Fatalf("%s, seed %d: %s", name, seed, damaged)
+			}
+		}
+	}
+	for _, reason := range []policy.Reason{policy.Granted, NoReloader, ConfigurationInImage, ConfigurationVolume, MalformedPod} {
+		if seen[reason] == 0 {
+			t.Errorf("no pod was %s: the damage does not reach far enough: %v", reason, seen)
+		}
+	}
+}
+
+// known are the paths that a patch may write to.
+var known = regexp.MustCompile(`^/metadata/annotations(/ampbridge\.io~1injected)?$|` +
+	`^/spec/(volumes/(\d+|-)|imagePullSecrets(/-)?|initContainers(/0)?)$|` +
+	`^/spec/(initContainers|containers)/\d+/volumeMounts/\d+/readOnly$|` +
+	`^/spec/containers/\d+/(env(/-)?|volumeMounts/-)$`)
+
+// holds injects data if it is a pod, checks what must hold, and returns the reason.
+func holds(t *testing.T, p *policy.Policy, data []byte) policy.Reason {
+	t.Helper()
+	var pod Pod
+	if json.Unmarshal(data, &pod) != nil {
+		return "not a pod"
+	}
+	o := Options{Policy: p, Image: testImage}
+	_, isPrometheus := Prometheus(&pod)
+	ops, d := Inject(&pod, granted(t, p, "monitoring"), o)
+	if !d.Inject {
+		if len(ops) > 0 || d.Warning == "" || len(d.Warning) > 256 || strings.ContainsAny(d.Warning, "\r\n") {
+			t.Errorf("refused as %s with %d operations and the warning %q", d.Reason, len(ops), d.Warning)
+		}
+		return d.Reason
+	}
+	if d.Reason == AlreadyInjected {
+		if len(ops) > 0 {
+			t.Errorf("%d operations on an injected pod", len(ops))
+		}
+		return d.Reason
+	}
+	if !isPrometheus {
+		t.Error("injected, but not Prometheus")
+	}
+	for _, op := range ops {
+		if !known.MatchString(op.Path) {
+			t.Errorf("%s %s is none of the paths to write to", op.Op, op.Path)
+		}
+	}
+	after := apply(t, data, ops)
+	again := decode(t, after)
+	if more, d := Inject(again, granted(t, p, "monitoring"), o); len(more) > 0 || d.Reason != AlreadyInjected {
+		t.Errorf("the second time: %d operations, %s %s", len(more), d.Reason, d.Warning)
+	}
+	// Lists only grow: init containers at their front, others at their end. So
+	// whatever was there is there, but for the interposed volume and readOnly.
+	was, is := generic(t, data).(map[string]any)["spec"].(map[string]any), generic(t, after).(map[string]any)["spec"].(map[string]any)
+	for member, value := range was {
+		switch member {
+		case "volumes", "imagePullSecrets", "initContainers", "containers":
+		default:
+			if diff := cmp.Diff(value, is[member]); diff != "" {
+				t.Errorf("spec.%s (-before +after):\n%s", member, diff)
+			}
+		}
+	}
+	replaced := 0
+	volumes, _ := was["volumes"].([]any)
+	for i, v := range volumes {
+		if !cmp.Equal(v, is["volumes"].([]any)[i]) {
+			replaced++
+		}
+	}
+	if replaced != 1 {
+		t.Errorf("%d volumes were replaced", replaced)
+	}
+	if before, after := containersOf(generic(t, data)), containersOf(generic(t, after))[1:]; len(before) != len(after) {
+		t.Errorf("%d containers became %d", len(before), len(after))
+	} else {
+		for i := range before {
+			unchangedBut(t, before[i], after[i], "env", "volumeMounts")
+		}
+	}
+	return d.Reason
+}
+
+func unchangedBut(t *testing.T, before, after map[string]any, lists ...string) {
+	t.Helper()
+	for member, value := range before {
+		if !slices.Contains(lists, member) && !cmp.Equal(value, after[member]) {
+			t.Errorf("container %v: %s changed", before["name"], member)
+		}
+	}
+}
+
+// damage changes one member somewhere in v.
+func damage(random *rand.Rand, v any) {
+	switch v := v.(type) {
+	case map[string]any:
+		if len(v) == 0 {
+			return
+		}
+		names := make([]string, 0, len(v))
+		for name := range v {
+			names = append(names, name)
+		}
+		slices.Sort(names)
+		name := names[random.IntN(len(names))]
+		switch random.IntN(16) {
+		case 0:
+			delete(v, name)
+		case 1:
+			v[name] = nil
+		case 2:
+			v[name] = emptied(v[name])
+		case 3:
+			other := names[random.IntN(len(names))]
+			v[name], v[other] = v[other], v[name]
+		default:
+			damage(random, v[name])
+		}
+	case []any:
+		if len(v) == 0 {
+			return
+		}
+		i, j := random.IntN(len(v)), random.IntN(len(v))
+		switch random.IntN(12) {
+		case 0:
+			v[i] = nil
+		case 1:
+			v[i] = v[j]
+		case 2:
+			v[i], v[j] = v[j], v[i]
+		case 3:
+			v[i] = emptied(v[i])
+		default:
+			damage(random, v[i])
+		}
+	}
+}
+
+func emptied(v any) any {
+	switch v.(type) {
+	case map[string]any:
+		return map[string]any{}
+	case []any:
+		return []any{}
+	case string:
+		return ""
+	}
+	return v
+}

@@ -1,0 +1,67 @@
+package inject
+
+import (
+	"strings"
+
+	"github.com/ampbridge/ampbridge/policy"
+)
+
+// ServiceAccount is what annotating needs to see of a v1.ServiceAccount; see
+// [Pod] for how to decode it.
+type ServiceAccount struct {
+	Metadata Metadata `json:"metadata"`
+}
+
+// Annotate shows on a service account what the policy resolves for it: the role
+// of each of its destinations, in the policy's order, in ampbridge.io/role-arn;
+// and where a grant says `irsa: true`, that grant's role in
+// eks.amazonaws.com/role-arn. A value that is there stays: where it differs, the
+// decision carries a warning.
+func Annotate(sa *ServiceAccount, injection policy.Injection, p *policy.Policy) ([]Operation, policy.Decision) {
+	have := sa.Metadata.Annotations
+	d := p.Decide(policy.Request{
+		Namespace:                 sa.Metadata.Namespace,
+		Injection:                 injection,
+		ServiceAccount:            sa.Metadata.Name,
+		ServiceAccountAnnotations: have,
+		// What a pod of this account would get that is Prometheus, and asks.
+		Prometheus:     true,
+		PodAnnotations: map[string]string{policy.AnnotationInject: "true"},
+	})
+	if !d.Inject {
+		// Most service accounts of a namespace have nothing to do with Prometheus.
+		if d.Reason == policy.NotGranted && have[policy.AnnotationInject] != "true" {
+			d.Warning = ""
+		}
+		return nil, d
+	}
+	roles := make([]string, len(d.Destinations))
+	for i, destination := range d.Destinations {
+		roles[i] = p.Role(destination).String()
+	}
+	var ops patch
+	var taken []string
+	show := func(key, value string) {
+		switch current, set := have[key]; {
+		case !set:
+			ops.annotate(have, key, value)
+			if have == nil {
+				have = map[string]string{} // it is there once the first is added
+			}
+		case current != value:
+			taken = append(taken, key)
+		}
+	}
+	show(policy.AnnotationRoleARN, strings.Join(roles, ","))
+	if !d.IRSA.IsZero() {
+		show(policy.AnnotationIRSA, d.IRSA.String())
+	}
+	switch {
+	case len(taken) > 0:
+		d.Reason = AnnotationTaken
+		d.Warning = warning("service account %q keeps its own %s, which differs from the policy's: remove it to see the policy's", sa.Metadata.Name, strings.Join(taken, ", "))
+	case len(ops) == 0:
+		d.Reason = AlreadyInjected
+	}
+	return ops, d
+}

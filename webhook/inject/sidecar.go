@@ -1,0 +1,198 @@
+package inject
+
+import (
+	"path"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/assignment"
+)
+
+// Names of what is added to a pod.
+const (
+	// ContainerSidecar is the native sidecar, the first of the init containers.
+	ContainerSidecar = "ampbridge-config"
+
+	VolumeSource      = "ampbridge-source"
+	VolumeCredentials = "ampbridge-credentials"
+	VolumeToken       = "ampbridge-token"
+	VolumeNoAPIToken  = "ampbridge-no-api-token"
+)
+
+const (
+	sidecarProgram = "/config-sidecar"
+	// apiTokenDir is where the API server's ServiceAccount plugin mounts a token
+	// into every container that mounts nothing there.
+	apiTokenDir = "/var/run/secrets/kubernetes.io/serviceaccount"
+
+	credentialsFile = assignment.CredentialsDir + "/credentials"
+	tokenFile       = assignment.TokenDir + "/token"
+
+	metricsPortName       = "ampbridge"
+	metricsPort     int32 = 9095
+
+	// nobody is the user of Prometheus's own image.
+	nobody int64 = 65534
+)
+
+// user is whom Prometheus runs as, as far as the pod says.
+type user struct {
+	uid, gid *int64
+}
+
+// userOf is the container's user, else the pod's.
+func userOf(pod *Pod, c *Container) user {
+	u := user{c.SecurityContext.RunAsUser, c.SecurityContext.RunAsGroup}
+	if u.uid == nil {
+		u.uid = pod.Spec.SecurityContext.RunAsUser
+	}
+	if u.gid == nil {
+		u.gid = pod.Spec.SecurityContext.RunAsGroup
+	}
+	return u
+}
+
+// known tells whether the pod names the user; otherwise the image does.
+func (u user) known() bool { return u.uid != nil }
+
+// What is added has types of its own, with the members that are set and no
+// others. The API's types are made for encoding/json: another library writes
+// their zero values out, and a patch is to be read by people too.
+type (
+	container struct {
+		Name                     string             `json:"name"`
+		Image                    string             `json:"image"`
+		Command                  []string           `json:"command"`
+		Env                      []EnvVar           `json:"env"`
+		Ports                    []Port             `json:"ports,omitempty"`
+		Resources                Resources          `json:"resources,omitzero"`
+		RestartPolicy            string             `json:"restartPolicy"`
+		SecurityContext          restrictedSecurity `json:"securityContext"`
+		StartupProbe             execProbe          `json:"startupProbe"`
+		TerminationMessagePolicy string             `json:"terminationMessagePolicy"`
+		VolumeMounts             []VolumeMount      `json:"volumeMounts"`
+	}
+	restrictedSecurity struct {
+		AllowPrivilegeEscalation bool                `json:"allowPrivilegeEscalation"`
+		Capabilities             map[string][]string `json:"capabilities"`
+		ReadOnlyRootFilesystem   bool                `json:"readOnlyRootFilesystem"`
+		RunAsNonRoot             bool                `json:"runAsNonRoot,omitzero"`
+		RunAsUser                *int64              `json:"runAsUser"`
+		RunAsGroup               *int64              `json:"runAsGroup,omitzero"`
+		SeccompProfile           map[string]string   `json:"seccompProfile"`
+	}
+	execProbe struct {
+		Exec struct {
+			Command []string `json:"command"`
+		} `json:"exec"`
+		PeriodSeconds    int `json:"periodSeconds"`
+		TimeoutSeconds   int `json:"timeoutSeconds"`
+		FailureThreshold int `json:"failureThreshold"`
+	}
+	addedVolume struct {
+		Name      string            `json:"name"`
+		EmptyDir  map[string]string `json:"emptyDir,omitempty"`
+		Projected *projected        `json:"projected,omitzero"`
+	}
+	projected struct {
+		Sources []tokenSource `json:"sources"`
+	}
+	tokenSource struct {
+		ServiceAccountToken serviceAccountToken `json:"serviceAccountToken"`
+	}
+	serviceAccountToken struct {
+		Audience          string `json:"audience"`
+		ExpirationSeconds int    `json:"expirationSeconds"`
+		Path              string `json:"path"`
+	}
+)
+
+// securityContext passes the restricted Pod Security Standard, unless
+// Prometheus itself runs as root.
+func (u user) securityContext() restrictedSecurity {
+	s := restrictedSecurity{
+		Capabilities:           map[string][]string{"drop": {"ALL"}},
+		ReadOnlyRootFilesystem: true,
+		RunAsUser:              u.uid,
+		RunAsGroup:             u.gid,
+		SeccompProfile:         map[string]string{"type": string(corev1.SeccompProfileTypeRuntimeDefault)},
+	}
+	if !u.known() {
+		s.RunAsUser = new(nobody)
+		if u.gid == nil {
+			s.RunAsGroup = new(nobody)
+		}
+	}
+	s.RunAsNonRoot = *s.RunAsUser != 0
+	return s
+}
+
+// sidecar is the container that mirrors into the volume named target, as the
+// encoded assignment says.
+func sidecar(pod *Pod, image, target, assigned string, u user, r Resources) container {
+	c := container{
+		Name:    ContainerSidecar,
+		Image:   image,
+		Command: []string{sidecarProgram},
+		Env: []EnvVar{
+			{Name: assignment.Variable, Value: strings.ReplaceAll(assigned, "$", "$$")},
+			fromField(assignment.PodNameVariable, "metadata.name"),
+			fromField(assignment.PodNamespaceVariable, "metadata.namespace"),
+		},
+		Ports:         metricsPorts(pod),
+		Resources:     r,
+		RestartPolicy: string(corev1.ContainerRestartPolicyAlways),
+		VolumeMounts: []VolumeMount{
+			{Name: VolumeSource, MountPath: assignment.SourceDir, ReadOnly: true},
+			{Name: target, MountPath: assignment.TargetDir},
+			{Name: VolumeCredentials, MountPath: assignment.CredentialsDir},
+			{Name: VolumeToken, MountPath: assignment.TokenDir, ReadOnly: true},
+			{Name: VolumeNoAPIToken, MountPath: apiTokenDir, ReadOnly: true},
+		},
+		// Prometheus starts once there is a configuration to start with. The
+		// sidecar needs a few seconds at most, whatever AWS does.
+		StartupProbe:             execProbe{PeriodSeconds: 1, TimeoutSeconds: 5, FailureThreshold: 60},
+		SecurityContext:          u.securityContext(),
+		TerminationMessagePolicy: string(corev1.TerminationMessageFallbackToLogsOnError),
+	}
+	c.StartupProbe.Exec.Command = []string{sidecarProgram, "ready"}
+	return c
+}
+
+func fromField(name, field string) EnvVar {
+	return EnvVar{Name: name, ValueFrom: &ValueFrom{FieldRef{FieldPath: field}}}
+}
+
+// metricsPorts declares the sidecar's port where that cannot get in anybody's
+// way: on the host's network it would keep a second pod off the node.
+func metricsPorts(pod *Pod) []Port {
+	if pod.Spec.HostNetwork {
+		return nil
+	}
+	for c := range pod.all {
+		for _, p := range c.Ports {
+			if p.Name == metricsPortName || p.ContainerPort == metricsPort {
+				return nil
+			}
+		}
+	}
+	return []Port{{Name: metricsPortName, ContainerPort: metricsPort}}
+}
+
+// volumes are those that are added beside the moved source. All are in memory:
+// session credentials touch no disk.
+func volumes(t policy.Token) []addedVolume {
+	return []addedVolume{
+		memoryVolume(VolumeCredentials),
+		{Name: VolumeToken, Projected: &projected{Sources: []tokenSource{{serviceAccountToken{
+			Audience: t.Audience, ExpirationSeconds: t.ExpirationSeconds, Path: path.Base(tokenFile),
+		}}}}},
+		memoryVolume(VolumeNoAPIToken),
+	}
+}
+
+func memoryVolume(name string) addedVolume {
+	return addedVolume{Name: name, EmptyDir: map[string]string{"medium": string(corev1.StorageMediumMemory)}}
+}

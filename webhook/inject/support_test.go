@@ -1,0 +1,168 @@
+package inject
+
+import (
+	"bytes"
+	stdjson "encoding/json"
+	"flag"
+	"os"
+	"strings"
+	"testing"
+
+	jsonpatch "github.com/evanphx/json-patch/v5"
+	"github.com/go-json-experiment/json"
+	"github.com/google/go-cmp/cmp"
+	"sigs.k8s.io/yaml"
+
+	"github.com/ampbridge/ampbridge/policy"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+const testImage = "registry.example.com/ampbridge/config-sidecar@sha256:1111"
+
+func testPolicy(t testing.TB) *policy.Policy {
+	t.Helper()
+	p, err := policy.Parse(readFile(t, "policy.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func readFile(t testing.TB, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile("testdata/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func decode(t testing.TB, data []byte) *Pod {
+	t.Helper()
+	var pod Pod
+	if err := json.Unmarshal(data, &pod); err != nil {
+		t.Fatal(err)
+	}
+	return &pod
+}
+
+// podOf is a pod in monitoring with the spec given in YAML, as JSON.
+func podOf(t testing.TB, spec string) []byte {
+	t.Helper()
+	data, err := yaml.YAMLToJSON([]byte("metadata: {name: p, namespace: monitoring}\nspec:\n" + indent(spec)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func indent(text string) string {
+	return "  " + strings.ReplaceAll(strings.TrimSpace(text), "\n", "\n  ")
+}
+
+// granted is the decision for a pod of the service account prometheus-x.
+func granted(t testing.TB, p *policy.Policy, namespace string) policy.Decision {
+	t.Helper()
+	d := p.Decide(policy.Request{Namespace: namespace, Injection: policy.InjectionEnabled, ServiceAccount: "prometheus-x", Prometheus: true})
+	if !d.Inject {
+		t.Fatalf("the test policy does not grant: %+v", d)
+	}
+	return d
+}
+
+func options(t testing.TB) Options { return Options{Policy: testPolicy(t), Image: testImage} }
+
+// injected injects a pod that must be, and returns the result.
+func injected(t testing.TB, data []byte, o Options) []byte {
+	t.Helper()
+	pod := decode(t, data)
+	ops, d := Inject(pod, granted(t, o.Policy, pod.Metadata.Namespace), o)
+	if !d.Inject || d.Reason != policy.Granted {
+		t.Fatalf("not injected: %s: %s", d.Reason, d.Warning)
+	}
+	return apply(t, data, ops)
+}
+
+// refusal injects a pod that must not be, and returns the decision.
+func refusal(t testing.TB, data []byte, o Options) policy.Decision {
+	t.Helper()
+	pod := decode(t, data)
+	ops, d := Inject(pod, granted(t, o.Policy, pod.Metadata.Namespace), o)
+	if d.Inject || len(ops) > 0 {
+		t.Fatalf("injected with %d operations (%s), want a refusal", len(ops), d.Reason)
+	}
+	if d.Warning == "" || len(d.Warning) > 256 || strings.ContainsAny(d.Warning, "\r\n") {
+		t.Errorf("%s: warning %q: want one line of at most 256 bytes", d.Reason, d.Warning)
+	}
+	return d
+}
+
+// apply applies operations as the API server does. The two JSON libraries that
+// callers use must write them alike.
+func apply(t testing.TB, data []byte, ops []Operation) []byte {
+	t.Helper()
+	if len(ops) == 0 {
+		return data
+	}
+	text, err := json.Marshal(ops)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := stdjson.Marshal(ops)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(generic(t, other), generic(t, text)); diff != "" {
+		t.Errorf("encoding/json and go-json-experiment differ (-std +experiment):\n%s", diff)
+	}
+	p, err := jsonpatch.DecodePatch(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := p.Apply(data)
+	if err != nil {
+		t.Fatalf("the patch does not apply: %v\n%s", err, text)
+	}
+	return out
+}
+
+// generic decodes JSON with its numbers as they were written.
+func generic(t testing.TB, data []byte) any {
+	t.Helper()
+	d := stdjson.NewDecoder(bytes.NewReader(data))
+	d.UseNumber()
+	var v any
+	if err := d.Decode(&v); err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// golden compares with a file of testdata, or writes it.
+func golden(t *testing.T, name string, got []byte) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile("testdata/"+name, got, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if diff := cmp.Diff(string(readFile(t, name)), string(got)); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", name, diff)
+	}
+}
+
+// asYAML writes operations for people.
+func asYAML(t testing.TB, ops []Operation) []byte {
+	t.Helper()
+	text, err := json.Marshal(ops)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := yaml.JSONToYAML(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
