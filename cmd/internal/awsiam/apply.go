@@ -1,0 +1,174 @@
+package awsiam
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/aws-sdk-go-v2/service/iam/types"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/plan"
+)
+
+// visibleAfter is how long a new role may take until IAM's own calls know it:
+// seconds as a rule, rarely half a minute.
+const visibleAfter = 30 * time.Second
+
+// Apply makes one change of a plan, in an account that was observed. Right
+// before, it reads the owner again: a plan may be minutes old. The error of a
+// thing that turned out to be somebody else's says so; nothing was changed then.
+func (i *IAM) Apply(ctx context.Context, c plan.Change) error {
+	a := i.accounts[c.Account]
+	if a == nil {
+		return fmt.Errorf("account %s was not observed", c.Account)
+	}
+	switch {
+	case c.Call == plan.CreateProvider:
+		return a.createProvider(ctx, c)
+	case c.Call == plan.CreateRole:
+		return a.createRole(ctx, c)
+	case c.Call.OnProvider():
+		if err := a.checkProvider(ctx, c); err != nil {
+			return err
+		}
+		return stable(a.changeProvider(ctx, c))
+	}
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
+		found, err := a.checkRole(ctx, c)
+		if err != nil {
+			return err
+		}
+		if found {
+			if err = a.changeRole(ctx, c); !missing(err) {
+				return stable(err)
+			}
+		}
+		// A role of a moment ago may not be visible yet; any other is gone.
+		if made, ours := a.created[c.Resource]; !ours || time.Since(made) > visibleAfter {
+			return fmt.Errorf("%s: the role %s is gone: the next run makes it again", c.Call, c.Resource)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+}
+
+// A create that meets something of its name is either refused, or was carried
+// out before: its answer may have been lost.
+
+func (a *account) createProvider(ctx context.Context, c plan.Change) error {
+	issuer := "https://" + strings.TrimPrefix(c.Resource.Resource, "oidc-provider/")
+	_, err := a.iam.CreateOpenIDConnectProvider(ctx, &iam.CreateOpenIDConnectProviderInput{
+		Url: &issuer, ClientIDList: []string{c.Audience}, Tags: tagList(c.Tags),
+	})
+	if exists(err) {
+		return a.checkProvider(ctx, c)
+	}
+	return stable(err)
+}
+
+func (a *account) createRole(ctx context.Context, c plan.Change) error {
+	path, _ := strings.CutSuffix(strings.TrimPrefix(c.Resource.Resource, "role"), c.Resource.RoleName())
+	// Trust, tags and boundary in this one call: there is no moment in which the
+	// role is nobody's, or unbounded.
+	_, err := a.iam.CreateRole(ctx, &iam.CreateRoleInput{
+		RoleName: aws.String(c.Resource.RoleName()), Path: &path,
+		AssumeRolePolicyDocument: aws.String(c.Trust.String()),
+		PermissionsBoundary:      aws.String(c.Boundary.String()),
+		MaxSessionDuration:       maxSession(c),
+		Description:              &c.Description,
+		Tags:                     tagList(c.Tags),
+	})
+	if exists(err) {
+		found, checked := a.checkRole(ctx, c)
+		if checked != nil || found {
+			return checked
+		}
+	}
+	if err == nil {
+		a.created[c.Resource] = time.Now()
+	}
+	return stable(err)
+}
+
+func (a *account) changeProvider(ctx context.Context, c plan.Change) (err error) {
+	arn := aws.String(c.Resource.String())
+	switch c.Call {
+	case plan.AddAudience:
+		_, err = a.iam.AddClientIDToOpenIDConnectProvider(ctx, &iam.AddClientIDToOpenIDConnectProviderInput{OpenIDConnectProviderArn: arn, ClientID: &c.Audience})
+	case plan.TagProvider:
+		_, err = a.iam.TagOpenIDConnectProvider(ctx, &iam.TagOpenIDConnectProviderInput{OpenIDConnectProviderArn: arn, Tags: tagList(c.Tags)})
+	default:
+		err = fmt.Errorf("%s: no such change of a provider", c.Call)
+	}
+	return err
+}
+
+func (a *account) changeRole(ctx context.Context, c plan.Change) (err error) {
+	name := aws.String(c.Resource.RoleName())
+	switch c.Call {
+	case plan.PutBoundary:
+		_, err = a.iam.PutRolePermissionsBoundary(ctx, &iam.PutRolePermissionsBoundaryInput{RoleName: name, PermissionsBoundary: aws.String(c.Boundary.String())})
+	case plan.PutPermissions:
+		_, err = a.iam.PutRolePolicy(ctx, &iam.PutRolePolicyInput{RoleName: name, PolicyName: aws.String(plan.PolicyName), PolicyDocument: aws.String(c.Permissions.String())})
+	case plan.UpdateTrust:
+		_, err = a.iam.UpdateAssumeRolePolicy(ctx, &iam.UpdateAssumeRolePolicyInput{RoleName: name, PolicyDocument: aws.String(c.Trust.String())})
+	case plan.UpdateSession:
+		_, err = a.iam.UpdateRole(ctx, &iam.UpdateRoleInput{RoleName: name, MaxSessionDuration: maxSession(c), Description: &c.Description})
+	case plan.TagRole:
+		_, err = a.iam.TagRole(ctx, &iam.TagRoleInput{RoleName: name, Tags: tagList(c.Tags)})
+	default:
+		err = fmt.Errorf("%s: no such change of a role", c.Call)
+	}
+	return err
+}
+
+func (a *account) checkProvider(ctx context.Context, c plan.Change) error {
+	found, err := a.provider(ctx, c.Resource)
+	switch {
+	case err != nil:
+		return err
+	case found == nil:
+		return fmt.Errorf("%s: the provider %s is not there: the next run makes it again", c.Call, c.Resource)
+	case !plan.Owned(found.Tags, c.Owner):
+		return foreign(c, c.Resource)
+	}
+	return nil
+}
+
+// checkRole tells whether the role exists; the error says whose it is.
+func (a *account) checkRole(ctx context.Context, c plan.Change) (found bool, err error) {
+	role, err := a.role(ctx, c.Resource.RoleName())
+	if err != nil || role == nil {
+		return false, err
+	}
+	if role.ARN != c.Resource || !plan.Owned(role.Tags, c.Owner) {
+		return true, foreign(c, role.ARN)
+	}
+	return true, nil
+}
+
+func foreign(c plan.Change, found policy.ARN) error {
+	return fmt.Errorf("%s: refused: %s is not this cluster's (tag %s), though it was free or ours when the plan was made; run it again for the way out", c.Call, found, plan.TagOwner)
+}
+
+func maxSession(c plan.Change) *int32 {
+	const most = 12 * 60 * 60 // that IAM takes
+	return aws.Int32(int32(min(max(c.MaxSessionSeconds, 0), most)))
+}
+
+func tagList(tags map[string]string) []types.Tag {
+	var list []types.Tag
+	for _, key := range slices.Sorted(maps.Keys(tags)) {
+		list = append(list, types.Tag{Key: aws.String(key), Value: aws.String(tags[key])})
+	}
+	return list
+}

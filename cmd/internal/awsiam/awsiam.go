@@ -1,0 +1,220 @@
+// Package awsiam carries plans out, and is the only package that talks to IAM.
+//
+// [IAM.Observe] reads what a plan is made from: one provider per account, and
+// two reads per role. [IAM.Apply] makes one change, after it has looked once
+// more whose the thing to be changed is. Neither decides anything: that is
+// policy/plan's.
+package awsiam
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/aws-sdk-go-v2/service/iam/types"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/plan"
+)
+
+const (
+	// IAM throttles by token buckets of unpublished size: a handful of attempts
+	// with growing, jittered pauses outlasts a burst and still ends within a run.
+	maxAttempts = 6
+	maxBackoff  = 5 * time.Second
+	// callTimeout is for one attempt.
+	callTimeout = 15 * time.Second
+
+	sessionName = "ampbridge-sync"
+)
+
+// IAM reaches the IAM of several accounts, with credentials of the SDK's default
+// chain: environment, web identity, shared files, instance. It is for one
+// goroutine at a time.
+type IAM struct {
+	syncRoles map[string]policy.ARN
+	accounts  map[string]*account
+}
+
+// account is the IAM of one account, once it is known to be that account's.
+type account struct {
+	id  string
+	iam *iam.Client
+	sts *sts.Client
+	// created holds when this process made a role: IAM may not show it at once.
+	created map[policy.ARN]time.Time
+}
+
+// New is for accounts as the policy lists them: one with a syncRole is reached
+// by assuming it, every other directly.
+func New(accounts []policy.Account) *IAM {
+	i := &IAM{syncRoles: map[string]policy.ARN{}, accounts: map[string]*account{}}
+	for _, a := range accounts {
+		i.syncRoles[a.ID] = a.SyncRole
+	}
+	return i
+}
+
+// open prepares the clients of an account and makes sure that their credentials
+// are that account's.
+func (i *IAM) open(ctx context.Context, target plan.Target) (*account, error) {
+	a := i.accounts[target.Account]
+	if a == nil {
+		cfg, err := config.LoadDefaultConfig(ctx,
+			config.WithDefaultRegion(target.Region),
+			config.WithRetryer(newRetryer),
+			config.WithHTTPClient(awshttp.NewBuildableClient().WithTimeout(callTimeout)),
+		)
+		if err != nil {
+			return nil, fmt.Errorf("AWS configuration: %w", err)
+		}
+		// The partition's IAM follows from the region: the workspace's, wherever
+		// sync itself runs.
+		cfg.Region = target.Region
+		if role := i.syncRoles[target.Account]; !role.IsZero() {
+			assume := stscreds.NewAssumeRoleProvider(sts.NewFromConfig(cfg), role.String(), func(o *stscreds.AssumeRoleOptions) {
+				o.RoleSessionName = sessionName
+			})
+			cfg.Credentials = aws.NewCredentialsCache(assume)
+		}
+		a = &account{id: target.Account, iam: iam.NewFromConfig(cfg), sts: sts.NewFromConfig(cfg), created: map[policy.ARN]time.Time{}}
+	}
+	identity, err := a.sts.GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
+	if err != nil {
+		return nil, stable(err)
+	}
+	if got := aws.ToString(identity.Account); got != target.Account {
+		return nil, fmt.Errorf("the credentials are of account %s, not of %s: list %s under trust.accounts with a syncRole that these credentials may assume", got, target.Account, target.Account)
+	}
+	i.accounts[target.Account] = a
+	return a, nil
+}
+
+func newRetryer() aws.Retryer {
+	return retry.NewStandard(func(o *retry.StandardOptions) {
+		o.MaxAttempts, o.MaxBackoff = maxAttempts, maxBackoff
+		// Not among the SDK's own, though IAM says of it: try again.
+		o.Retryables = append(o.Retryables, retry.RetryableErrorCode{Codes: map[string]struct{}{
+			(*types.ConcurrentModificationException)(nil).ErrorCode(): {},
+		}})
+	})
+}
+
+// Observe reads the account's provider and the roles that the target names. What
+// fails is in [plan.Account.Problem], so that one account does not hold up the
+// others.
+func (i *IAM) Observe(ctx context.Context, target plan.Target) plan.Account {
+	found, err := i.observe(ctx, target)
+	if err != nil {
+		return plan.Account{Problem: err.Error()}
+	}
+	return found
+}
+
+func (i *IAM) observe(ctx context.Context, target plan.Target) (plan.Account, error) {
+	a, err := i.open(ctx, target)
+	if err != nil {
+		return plan.Account{}, err
+	}
+	found := plan.Account{Roles: map[string]plan.Role{}}
+	if found.Provider, err = a.provider(ctx, target.Provider); err != nil {
+		return plan.Account{}, err
+	}
+	for _, name := range target.Roles {
+		role, err := a.role(ctx, name)
+		if err != nil {
+			return plan.Account{}, err
+		}
+		if role == nil {
+			continue
+		}
+		if role.Permissions, err = a.permissions(ctx, name); err != nil {
+			return plan.Account{}, err
+		}
+		found.Roles[name] = *role
+	}
+	return found, nil
+}
+
+// provider is nil where there is none.
+func (a *account) provider(ctx context.Context, arn policy.ARN) (*plan.Provider, error) {
+	out, err := a.iam.GetOpenIDConnectProvider(ctx, &iam.GetOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(arn.String())})
+	if missing(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, stable(err)
+	}
+	return &plan.Provider{Audiences: out.ClientIDList, Tags: tagMap(out.Tags)}, nil
+}
+
+// role is nil where there is none, and lacks its permission document.
+func (a *account) role(ctx context.Context, name string) (*plan.Role, error) {
+	out, err := a.iam.GetRole(ctx, &iam.GetRoleInput{RoleName: &name})
+	if missing(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, stable(err)
+	}
+	r := out.Role
+	arn, err := policy.ParseARN(aws.ToString(r.Arn))
+	if err != nil {
+		return nil, fmt.Errorf("GetRole: %w", err)
+	}
+	trust, err := url.PathUnescape(aws.ToString(r.AssumeRolePolicyDocument))
+	if err != nil {
+		return nil, fmt.Errorf("GetRole: trust document of %s: %w", arn, err)
+	}
+	role := &plan.Role{
+		ARN: arn, Trust: trust, Description: aws.ToString(r.Description), Tags: tagMap(r.Tags),
+		MaxSession: time.Duration(aws.ToInt32(r.MaxSessionDuration)) * time.Second,
+	}
+	if r.PermissionsBoundary != nil {
+		role.Boundary = aws.ToString(r.PermissionsBoundary.PermissionsBoundaryArn)
+	}
+	return role, nil
+}
+
+// permissions is empty where the role has no policy of our name.
+func (a *account) permissions(ctx context.Context, role string) (string, error) {
+	out, err := a.iam.GetRolePolicy(ctx, &iam.GetRolePolicyInput{RoleName: &role, PolicyName: aws.String(plan.PolicyName)})
+	if missing(err) {
+		return "", nil
+	}
+	if err != nil {
+		return "", stable(err)
+	}
+	document, err := url.PathUnescape(aws.ToString(out.PolicyDocument))
+	if err != nil {
+		return "", fmt.Errorf("GetRolePolicy: document of %s: %w", role, err)
+	}
+	return document, nil
+}
+
+func missing(err error) bool {
+	var e *types.NoSuchEntityException
+	return errors.As(err, &e)
+}
+
+func exists(err error) bool {
+	var e *types.EntityAlreadyExistsException
+	return errors.As(err, &e)
+}
+
+func tagMap(tags []types.Tag) map[string]string {
+	m := map[string]string{}
+	for _, t := range tags {
+		m[aws.ToString(t.Key)] = aws.ToString(t.Value)
+	}
+	return m
+}

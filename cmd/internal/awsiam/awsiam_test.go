@@ -1,0 +1,278 @@
+package awsiam_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/aws-sdk-go-v2/service/iam/types"
+
+	"github.com/ampbridge/ampbridge/cmd/internal/awsiam"
+	"github.com/ampbridge/ampbridge/policy/plan"
+	"github.com/ampbridge/ampbridge/test/awstest"
+)
+
+func TestRunMakesWhatTokensNeedAndTheNextReadsOnly(t *testing.T) {
+	w := newWorld(t, policyText)
+	w.converge("prometheus")
+	if _, writes := w.calls(0); writes != 3 {
+		t.Errorf("the first run made %d writes, want 3: provider, role, permission document", writes)
+	}
+	before := len(w.cloud.Calls())
+	w.converge("prometheus")
+	if reads, writes := w.calls(before); writes != 0 || reads != 2*3 {
+		t.Errorf("two observations in step made %d reads and %d writes, want 3 reads each", reads, writes)
+	}
+	if err := w.assume("prometheus"); err != nil {
+		t.Errorf("a granted service account: %v", err)
+	}
+	if err := w.assume("default"); err == nil {
+		t.Error("a service account without a grant assumed the role")
+	}
+}
+
+func TestDriftByHandIsCorrected(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		drift func(*world)
+	}{
+		{"trust opened", func(w *world) {
+			w.must(w.admin().UpdateAssumeRolePolicy(w.ctx, &iam.UpdateAssumeRolePolicyInput{RoleName: aws.String(roleName), PolicyDocument: aws.String(
+				`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"111122223333"},"Action":"sts:AssumeRole"}]}`)}))
+		}},
+		{"boundary removed", func(w *world) {
+			w.must(w.admin().DeleteRolePermissionsBoundary(w.ctx, &iam.DeleteRolePermissionsBoundaryInput{RoleName: aws.String(roleName)}))
+		}},
+		{"permissions widened", func(w *world) {
+			w.must(w.admin().PutRolePolicy(w.ctx, &iam.PutRolePolicyInput{RoleName: aws.String(roleName), PolicyName: aws.String(plan.PolicyName), PolicyDocument: aws.String(
+				`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"aps:*","Resource":"*"}]}`)}))
+		}},
+		{"session shortened", func(w *world) {
+			w.must(w.admin().UpdateRole(w.ctx, &iam.UpdateRoleInput{RoleName: aws.String(roleName), MaxSessionDuration: aws.Int32(3600)}))
+		}},
+		{"role tag changed", func(w *world) {
+			w.must(w.admin().TagRole(w.ctx, &iam.TagRoleInput{RoleName: aws.String(roleName), Tags: []types.Tag{{Key: aws.String(plan.TagDestination), Value: aws.String("x")}}}))
+		}},
+		{"audience removed", func(w *world) {
+			w.must(w.admin().RemoveClientIDFromOpenIDConnectProvider(w.ctx, &iam.RemoveClientIDFromOpenIDConnectProviderInput{
+				OpenIDConnectProviderArn: aws.String(w.account.ProviderARN(issuer)), ClientID: aws.String("sts.amazonaws.com")}))
+		}},
+		{"provider deleted", func(w *world) {
+			w.must(w.admin().DeleteOpenIDConnectProvider(w.ctx, &iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(w.account.ProviderARN(issuer))}))
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t, policyText)
+			w.converge("prometheus")
+			before := len(w.cloud.Calls())
+			c.drift(w)
+			w.converge("prometheus")
+			if _, writes := w.calls(before); writes != 2 {
+				t.Errorf("%d writes, want 2: the drift and its correction", writes)
+			}
+			if err := w.assume("prometheus"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestNobodyLeft(t *testing.T) {
+	w := newWorld(t, policyText)
+	w.converge("prometheus")
+	w.policy.Grants[0].ServiceAccounts[0] = "other"
+	w.converge()
+	if err := w.assume("prometheus"); err == nil {
+		t.Error("a service account that no grant covers any more assumed the role")
+	}
+}
+
+func TestClustersThatShareANameOrAnIssuer(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		become func(*world)
+		want   string
+	}{
+		{"one name, two issuers", func(w *world) { w.issuer += "/other" }, `belongs to another cluster of the name "dev"`},
+		{"one issuer, two names", func(w *world) { w.policy.Cluster.Name = "prod" }, `belongs to cluster "dev", which has the same issuer`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t, policyText)
+			w.converge("prometheus")
+			c.become(w)
+			p := w.plan(awsiam.New(nil), "prometheus")
+			if len(p.Changes) != 0 || len(p.Refusals) != 1 || !strings.Contains(p.Refusals[0].Message, c.want) {
+				t.Errorf("plan:\n%s", p)
+			}
+		})
+	}
+}
+
+func TestOwnerIsReadAgainBeforeEveryWrite(t *testing.T) {
+	const foreignTrust = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"111122223333"},"Action":"sts:AssumeRole"}]}`
+	for _, c := range []struct {
+		name   string
+		synced bool // a run was there before the plan
+		plan   func(*world)
+		steal  func(*world)
+		change plan.Call
+	}{
+		{"a role made by somebody else", false, nil, func(w *world) {
+			w.must(w.admin().CreateRole(w.ctx, &iam.CreateRoleInput{RoleName: aws.String(strings.ToUpper(roleName)), AssumeRolePolicyDocument: aws.String(foreignTrust)}))
+		}, plan.CreateRole},
+		{"a provider made by somebody else", false, nil, func(w *world) {
+			w.must(w.admin().CreateOpenIDConnectProvider(w.ctx, &iam.CreateOpenIDConnectProviderInput{Url: aws.String(issuer)}))
+		}, plan.CreateProvider},
+		{"a role that changed hands", true, func(w *world) {
+			w.must(w.admin().DeleteRolePermissionsBoundary(w.ctx, &iam.DeleteRolePermissionsBoundaryInput{RoleName: aws.String(roleName)}))
+		}, func(w *world) {
+			w.must(w.admin().TagRole(w.ctx, &iam.TagRoleInput{RoleName: aws.String(roleName), Tags: []types.Tag{{Key: aws.String(plan.TagOwner), Value: aws.String("other")}}}))
+		}, plan.PutBoundary},
+		{"a provider that changed hands", true, func(w *world) {
+			w.must(w.admin().RemoveClientIDFromOpenIDConnectProvider(w.ctx, &iam.RemoveClientIDFromOpenIDConnectProviderInput{
+				OpenIDConnectProviderArn: aws.String(w.account.ProviderARN(issuer)), ClientID: aws.String("sts.amazonaws.com")}))
+		}, func(w *world) {
+			w.must(w.admin().TagOpenIDConnectProvider(w.ctx, &iam.TagOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(w.account.ProviderARN(issuer)),
+				Tags: []types.Tag{{Key: aws.String(plan.TagOwner), Value: aws.String("other")}}}))
+		}, plan.AddAudience},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t, policyText)
+			if c.synced {
+				w.converge("prometheus")
+				c.plan(w)
+			}
+			i := awsiam.New(nil)
+			p := w.plan(i, "prometheus")
+			c.steal(w)
+			before := len(w.cloud.Calls())
+			for _, change := range p.Changes {
+				if change.Call != c.change {
+					continue
+				}
+				if err := i.Apply(w.ctx, change); err == nil || !strings.Contains(err.Error(), "refused") {
+					t.Errorf("%s: %v, want a refusal", change.Title(), err)
+				}
+			}
+			for _, call := range w.cloud.Calls()[before:] {
+				if call.Code == "" && !strings.HasPrefix(call.Action, "Get") {
+					t.Errorf("%s was carried out on what is somebody else's", call.Action)
+				}
+			}
+		})
+	}
+}
+
+func TestFaultsOfAWSAreOutlasted(t *testing.T) {
+	for _, c := range []struct {
+		name, target string
+		fault        awstest.Fault
+	}{
+		{"throttled", "iam:*", awstest.Throttle.Times(2)},
+		{"server errors", "iam:*", awstest.ServerError.Times(2)},
+		{"reset", "sts:*", awstest.Refuse.Times(2)},
+		{"the answer of CreateRole is lost", "iam:CreateRole", awstest.Lose.Times(1)},
+		{"the answer of CreateOpenIDConnectProvider is lost", "iam:CreateOpenIDConnectProvider", awstest.Lose.Times(1)},
+		{"the answer of PutRolePolicy is lost", "iam:PutRolePolicy", awstest.Lose.Times(1)},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t, policyText)
+			injection := w.cloud.Fail(c.target, c.fault)
+			w.converge("prometheus")
+			if injection.Hits() == 0 {
+				t.Error("the fault struck no call")
+			}
+		})
+	}
+}
+
+func TestRoleThatIsNotVisibleYet(t *testing.T) {
+	w := newWorld(t, policyText)
+	w.cloud.SetReadDelay(time.Second)
+	i := awsiam.New(nil)
+	w.apply(i, w.plan(i, "prometheus"))
+	w.cloud.SetReadDelay(0)
+	if again := w.plan(i, "prometheus"); !again.InStep() {
+		t.Errorf("not in step:\n%s", again)
+	}
+}
+
+func TestAccounts(t *testing.T) {
+	const other = "444455556666"
+	elsewhere := strings.ReplaceAll(policyText, accountID, other)
+
+	t.Run("credentials of another account change nothing", func(t *testing.T) {
+		w := newWorld(t, elsewhere)
+		w.environment(w.cloud.Account(accountID).AdminCredentials())
+		p := w.plan(awsiam.New(nil), "prometheus")
+		if len(p.Changes) != 0 || len(p.Refusals) != 1 || !strings.Contains(p.Refusals[0].Message, "the credentials are of account "+accountID+", not of "+other) {
+			t.Errorf("plan:\n%s", p)
+		}
+	})
+	t.Run("a sync role reaches the account", func(t *testing.T) {
+		w := newWorld(t, elsewhere)
+		trust := `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::` + accountID + `:root"},"Action":"sts:AssumeRole"}]}`
+		w.must(w.admin().CreateRole(w.ctx, &iam.CreateRoleInput{RoleName: aws.String("sync"), AssumeRolePolicyDocument: &trust}))
+		w.must(w.admin().PutRolePolicy(w.ctx, &iam.PutRolePolicyInput{RoleName: aws.String("sync"), PolicyName: aws.String("all"),
+			PolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"iam:*","Resource":"*"}}`)}))
+		w.environment(w.cloud.Account(accountID).AdminCredentials())
+		withRole := strings.Replace(elsewhere, "trust: {", `trust: {accounts: [{id: "444455556666", syncRole: "arn:aws:iam::444455556666:role/sync"}], `, 1)
+		w.policy = newPolicy(t, withRole)
+		w.converge("prometheus")
+		if err := w.assume("prometheus"); err != nil {
+			t.Error(err)
+		}
+		calls := w.cloud.Calls()
+		if got := calls[len(calls)-2].Principal; got != "arn:aws:sts::444455556666:assumed-role/sync/ampbridge-sync" {
+			t.Errorf("sync acted as %s", got)
+		}
+	})
+	t.Run("another partition", func(t *testing.T) {
+		w := newWorld(t, strings.NewReplacer("arn:aws:", "arn:aws-us-gov:", "eu-west-1", "us-gov-west-1").Replace(policyText))
+		w.converge("prometheus")
+	})
+}
+
+// Reports of the same trouble are the same: no request ids, no counts.
+func TestErrorsAreStable(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		fault func(*world)
+		want  string
+	}{
+		{"denied", func(w *world) { w.cloud.Fail("iam:GetRole", awstest.Deny) }, "GetRole: AccessDenied: Access denied"},
+		{"unknown credentials", func(w *world) {
+			w.environment(awstest.Credentials{AccessKeyID: "AKIAUNKNOWN", SecretAccessKey: "none"})
+		}, "GetCallerIdentity: InvalidClientTokenId: The security token included in the request is invalid."},
+		{"no credentials", func(w *world) { w.environment(awstest.Credentials{}) }, "no AWS credentials: "},
+		{"a sync role that may not be assumed", func(w *world) {
+			w.policy = newPolicy(w.T, strings.Replace(policyText, "trust: {", `trust: {accounts: [{id: "111122223333", syncRole: "arn:aws:iam::111122223333:role/none"}], `, 1))
+		}, "AssumeRole: AccessDenied: "},
+		{"nobody listens", func(w *world) { w.cloud.StopListening() }, "GetCallerIdentity: no answer: "},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t, policyText)
+			c.fault(w)
+			var texts []string
+			runs := 2
+			if c.name == "nobody listens" {
+				runs = 1 // which takes all the attempts, with their pauses
+			}
+			for range runs {
+				p := w.plan(awsiam.New(w.policy.Trust.Accounts), "prometheus")
+				if len(p.Refusals) != 1 || len(p.Changes) != 0 {
+					t.Fatalf("plan:\n%s", p)
+				}
+				texts = append(texts, p.Refusals[0].Message)
+			}
+			if texts[0] != texts[len(texts)-1] || !strings.HasPrefix(texts[0], c.want) {
+				t.Errorf("got %q, want them equal and to begin with %q", texts, c.want)
+			}
+			if strings.Contains(strings.ToLower(texts[0]), "requestid") || strings.Contains(texts[0], "attempts") {
+				t.Errorf("%q changes from run to run", texts[0])
+			}
+		})
+	}
+}

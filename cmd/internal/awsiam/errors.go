@@ -1,0 +1,38 @@
+package awsiam
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+)
+
+// stable is err in words that are the same each time the same thing goes wrong:
+// without request ids and counts of attempts, which would make every report look
+// new. The operation is the innermost, which may be the AssumeRole that
+// credentials needed rather than the call that asked for them.
+func stable(err error) error {
+	var operation *smithy.OperationError
+	if !errors.As(err, &operation) {
+		return err
+	}
+	for inner := operation; errors.As(inner.Err, &inner); {
+		operation = inner
+	}
+	var answer smithy.APIError
+	var unsent *smithyhttp.RequestSendError
+	switch {
+	case operation.ServiceID == "ec2imds":
+		// The last link of the SDK's chain speaks for all that came before it.
+		return errors.New("no AWS credentials: there are none in the environment, the shared files or a web identity, and no instance metadata service answers")
+	case errors.As(operation.Err, &answer):
+		return fmt.Errorf("%s: %s: %s", operation.OperationName, answer.ErrorCode(), answer.ErrorMessage())
+	case errors.Is(operation.Err, context.Canceled):
+		return fmt.Errorf("%s: %w", operation.OperationName, context.Canceled)
+	case errors.As(operation.Err, &unsent):
+		return fmt.Errorf("%s: no answer: %w", operation.OperationName, unsent.Err)
+	}
+	return fmt.Errorf("%s: %w", operation.OperationName, operation.Err)
+}

@@ -1,0 +1,352 @@
+package plan
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/ampbridge/ampbridge/policy"
+)
+
+// Input is all that a plan depends on.
+type Input struct {
+	Policy *policy.Policy
+	// Issuer is the cluster's, discovered where the policy names none.
+	Issuer policy.Issuer
+	// ServiceAccounts are those of all labelled namespaces, in any order.
+	ServiceAccounts []ServiceAccount
+	// Accounts is what was found at the [Targets], by account id.
+	Accounts map[string]Account
+	// TrustQuota is in characters; 0: [TrustQuota].
+	TrustQuota int
+}
+
+// Make compares what is with what the policy wants.
+func Make(in Input) Plan {
+	m := &making{
+		policy: in.Policy, issuer: in.Issuer, quota: in.TrustQuota, seen: map[policy.Subject]seen{},
+		plan: Plan{
+			Cluster: in.Policy.Cluster.Name, Issuer: in.Issuer, Owner: policy.Owner(in.Policy.Cluster.Name, in.Issuer),
+			Changes: []Change{}, Refusals: []Finding{}, Notes: []Finding{},
+		},
+	}
+	if m.quota == 0 {
+		m.quota = TrustQuota
+	}
+	accounts := slices.SortedFunc(slices.Values(in.ServiceAccounts), func(a, b ServiceAccount) int {
+		return compareSubjects(policy.Subject{Namespace: a.Namespace, ServiceAccount: a.Name}, policy.Subject{Namespace: b.Namespace, ServiceAccount: b.Name})
+	})
+	m.wishes(accounts)
+	for _, d := range m.policy.Destinations {
+		if !managed(m.policy, d) {
+			role := m.policy.Role(d)
+			m.note(role.Account, role.String(), "destination "+d.Name+": not managed by sync; whoever keeps the role keeps its trust")
+		}
+	}
+	for _, target := range Targets(in.Policy, in.Issuer) {
+		m.account(target, in.Accounts[target.Account])
+	}
+	return m.plan
+}
+
+// making is a plan on its way.
+type making struct {
+	policy *policy.Policy
+	issuer policy.Issuer
+	quota  int
+	seen   map[policy.Subject]seen
+	plan   Plan
+}
+
+func (m *making) note(account, about, message string) {
+	m.plan.Notes = append(m.plan.Notes, Finding{account, about, message})
+}
+
+func (m *making) refuse(about policy.ARN, message string) {
+	m.plan.Refusals = append(m.plan.Refusals, Finding{about.Account, about.String(), message})
+}
+
+func (m *making) account(target Target, found Account) {
+	if found.Problem != "" {
+		m.refuse(target.Provider, found.Problem)
+		return
+	}
+	var roles []Change
+	trusting := false
+	for _, d := range m.policy.Destinations {
+		if !managed(m.policy, d) || m.policy.Role(d).Account != target.Account {
+			continue
+		}
+		changes, trusts := m.role(d, target.Provider, found.Roles)
+		roles = append(roles, changes...)
+		trusting = trusting || trusts
+	}
+	// A provider that no role trusts is not needed yet.
+	if trusting {
+		changes, ok := m.provider(target.Provider, found.Provider)
+		if !ok {
+			return
+		}
+		m.plan.Changes = append(m.plan.Changes, changes...)
+	}
+	m.plan.Changes = append(m.plan.Changes, roles...)
+}
+
+// provider is ok where tokens of the cluster are, or will be, accepted.
+func (m *making) provider(arn policy.ARN, found *Provider) (changes []Change, ok bool) {
+	audience := m.policy.Token.Audience
+	tags := m.tags("")
+	base := Change{Account: arn.Account, Resource: arn, Owner: m.plan.Owner}
+	if found == nil {
+		c := base
+		c.Call, c.Reason, c.Audience, c.Tags = CreateProvider, "the account does not know the cluster's issuer", audience, tags
+		c.Differences = append([]Difference{{Field: "audience", Becomes: audience}}, tagDifferences(nil, tags)...)
+		return []Change{c}, true
+	}
+	registered := slices.Contains(found.Audiences, audience)
+	if owner := found.Tags[TagOwner]; owner != m.plan.Owner {
+		switch {
+		case owner != "":
+			m.refuse(arn, fmt.Sprintf("belongs to cluster %q, which has the same issuer (%s %s, this cluster's is %s): a token of either would be taken for the other's; "+
+				"give the API server an issuer of its own, or, if the cluster was renamed, set cluster.name back", found.Tags[TagCluster], TagOwner, owner, m.plan.Owner))
+			return nil, false
+		case !registered:
+			m.refuse(arn, fmt.Sprintf("was not made by sync and does not take the audience %q, so nothing of this account is changed; add it: "+
+				"aws iam add-client-id-to-open-id-connect-provider --open-id-connect-provider-arn '%s' --client-id '%s'", audience, arn, audience))
+			return nil, false
+		}
+		m.note(arn.Account, arn.String(), "was not made by sync: used as it is")
+		return nil, true
+	}
+	if !registered {
+		c := base
+		c.Call, c.Reason, c.Audience = AddAudience, "the provider does not take the audience of the cluster's tokens", audience
+		c.Differences = []Difference{{Field: "audience", Becomes: audience}}
+		changes = append(changes, c)
+	}
+	if d := tagDifferences(found.Tags, tags); len(d) > 0 {
+		c := base
+		c.Call, c.Reason, c.Differences, c.Tags = TagProvider, "the tags are not as sync writes them", d, tags
+		changes = append(changes, c)
+	}
+	return changes, true
+}
+
+// role is what the role of d needs; trusts tells whether it will trust anybody.
+func (m *making) role(d policy.Destination, provider policy.ARN, roles map[string]Role) (changes []Change, trusts bool) {
+	arn := m.policy.Role(d)
+	found, exists := roles[arn.RoleName()]
+	if exists && !m.owned(arn, found) {
+		return nil, false
+	}
+	is, err := policy.ParseDocument(found.Trust)
+	readable := err == nil
+	trusted := m.trusted(is)
+	subjects := m.subjects(d, trusted, provider)
+	if len(subjects) == 0 && !exists {
+		m.note(arn.Account, arn.String(), "destination "+d.Name+": no service account that the policy grants is there yet, so no role is made")
+		return nil, false
+	}
+	trust, permissions := m.trust(provider, subjects), policy.PermissionDocument(d)
+	tags := m.tags(d.Name)
+	base := Change{Account: arn.Account, Resource: arn, Owner: m.plan.Owner, Destination: d.Name}
+	add := func(call Call, reason string, differences []Difference, values func(*Change)) {
+		c := base
+		c.Call, c.Reason, c.Differences = call, reason, differences
+		values(&c)
+		changes = append(changes, c)
+	}
+	boundary, session := m.boundary(arn), m.session()
+	description := fmt.Sprintf("Prometheus of cluster %s writes to %s; kept by ampbridge", m.policy.Cluster.Name, d.Workspace.ID())
+
+	if !exists {
+		differences := append(subjectDifferences(nil, subjects),
+			Difference{Field: "permissions boundary", Becomes: boundary.String()},
+			Difference{Field: "maximum session", Becomes: session.String()})
+		add(CreateRole, "destination "+d.Name+" has no role", append(differences, tagDifferences(nil, tags)...), func(c *Change) {
+			c.Trust, c.Boundary, c.MaxSessionSeconds, c.Description, c.Tags = &trust, boundary, seconds(session), description, tags
+		})
+	}
+	differences := subjectDifferences(trusted, subjects)
+	updateTrust := func() {
+		if !exists || (readable && policy.Equal(is, trust)) {
+			return
+		}
+		reason := trustReason(differences, len(subjects))
+		if !readable || !policy.Equal(is, m.trust(provider, trusted)) {
+			reason = "the trust document is not as sync writes it; " + reason
+			differences = append(differences, Difference{"trust document", plainText(found.Trust), trust.String()})
+		}
+		add(UpdateTrust, strings.TrimSuffix(reason, "; "), differences, func(c *Change) { c.Trust = &trust })
+	}
+	// Trust that shrinks waits for nothing; trust that grows waits until all else
+	// is right, the boundary first.
+	widens := slices.ContainsFunc(differences, func(d Difference) bool { return d.Becomes != "" })
+	if !widens {
+		updateTrust()
+	}
+	if exists && found.Boundary != boundary.String() {
+		add(PutBoundary, "the permissions boundary differs from the policy's", []Difference{{"permissions boundary", found.Boundary, boundary.String()}},
+			func(c *Change) { c.Boundary = boundary })
+	}
+	if current, err := policy.ParseDocument(found.Permissions); err != nil || !policy.Equal(current, permissions) {
+		reason := "the permission document differs from the policy's"
+		if found.Permissions == "" {
+			reason = "the role has no permission document"
+		}
+		add(PutPermissions, reason, []Difference{{"permission document", plainText(found.Permissions), permissions.String()}},
+			func(c *Change) { c.Permissions = &permissions })
+	}
+	if widens {
+		updateTrust()
+	}
+	if exists && found.MaxSession != session {
+		// UpdateRole would forget a description that it is not given.
+		add(UpdateSession, "the maximum session duration differs from the policy's", []Difference{{"maximum session", found.MaxSession.String(), session.String()}},
+			func(c *Change) { c.MaxSessionSeconds, c.Description = seconds(session), found.Description })
+	}
+	if d := tagDifferences(found.Tags, tags); exists && len(d) > 0 {
+		add(TagRole, "the tags are not as sync writes them", d, func(c *Change) { c.Tags = tags })
+	}
+	return changes, len(subjects) > 0
+}
+
+// owned refuses a role of our name that is not this cluster's.
+func (m *making) owned(arn policy.ARN, found Role) bool {
+	owner := found.Tags[TagOwner]
+	switch {
+	case Owned(found.Tags, m.plan.Owner) && found.ARN == arn:
+		return true
+	case owner == "":
+		m.refuse(arn, fmt.Sprintf("the name is taken by %s, which was not made by sync (no tag %s), and names are unique whatever their path; "+
+			"rename the destination, delete that role, or give it as the destination's role and keep it yourself", found.ARN, TagOwner))
+	case owner != m.plan.Owner:
+		m.refuse(arn, fmt.Sprintf("%s belongs to another cluster of the name %q, with another issuer (%s %s, this cluster's is %s); "+
+			"choose another cluster.name, or delete that role if its cluster is gone", found.ARN, found.Tags[TagCluster], TagOwner, owner, m.plan.Owner))
+	default:
+		m.refuse(arn, fmt.Sprintf("%s carries this cluster's tags but lies elsewhere, and names are unique whatever their path; delete that role", found.ARN))
+	}
+	return false
+}
+
+// Owned tells whether tags name the owner.
+func Owned(tags map[string]string, owner string) bool { return tags[TagOwner] == owner }
+
+// trust lets the subjects in. Without any the role stays, but nobody may assume
+// it: IAM refuses an empty list, and deleting the role could not be undone. A
+// new one of the same name is another principal to every document that names
+// the old, such as the trust of a chained role.
+func (m *making) trust(provider policy.ARN, subjects []policy.Subject) policy.Document {
+	if len(subjects) > 0 {
+		return policy.TrustDocument(provider, m.issuer, m.policy.Token.Audience, subjects)
+	}
+	return policy.Document{Version: policy.DocumentVersion, Statement: []policy.Statement{{
+		Effect:    "Deny",
+		Principal: &policy.Principal{"Federated": {provider.String()}},
+		Action:    policy.Values{"sts:AssumeRoleWithWebIdentity"},
+	}}}
+}
+
+// trusted are the subjects that a trust document lets in.
+func (m *making) trusted(d policy.Document) []policy.Subject {
+	d.Statement = slices.DeleteFunc(slices.Clone(d.Statement), func(s policy.Statement) bool { return s.Effect != "Allow" })
+	subjects := d.Subjects(m.issuer)
+	slices.SortFunc(subjects, compareSubjects)
+	return slices.Compact(subjects)
+}
+
+// boundary is the policy of the same name in the role's own account: a boundary
+// of another account is not accepted. AWS's own are the same everywhere.
+func (m *making) boundary(role policy.ARN) policy.ARN {
+	b := m.policy.Trust.PermissionsBoundary
+	b.Partition = role.Partition
+	if b.Account != "aws" {
+		b.Account = role.Account
+	}
+	return b
+}
+
+// session is what IAM takes as a role's maximum: whole seconds, an hour or more.
+func (m *making) session() time.Duration {
+	d := time.Duration(m.policy.Session.Duration)
+	if rest := d % time.Second; rest > 0 {
+		d += time.Second - rest
+	}
+	return max(d, time.Hour)
+}
+
+func seconds(d time.Duration) int { return int(d / time.Second) }
+
+func (m *making) tags(destination string) map[string]string {
+	tags := map[string]string{TagOwner: m.plan.Owner, TagCluster: m.policy.Cluster.Name, TagManagedBy: managedBy}
+	if destination != "" {
+		tags[TagDestination] = destination
+	}
+	return tags
+}
+
+// tagDifferences ignores tags that are not ours: accounts have tags of their own.
+func tagDifferences(is, want map[string]string) []Difference {
+	var list []Difference
+	for _, key := range slices.Sorted(maps.Keys(want)) {
+		if was, found := is[key]; !found || was != want[key] {
+			list = append(list, Difference{"tag " + key, was, want[key]})
+		}
+	}
+	return list
+}
+
+func subjectDifferences(is, want []policy.Subject) []Difference {
+	var list []Difference
+	for _, s := range is {
+		if !slices.Contains(want, s) {
+			list = append(list, Difference{Field: "subject", Was: s.String()})
+		}
+	}
+	for _, s := range want {
+		if !slices.Contains(is, s) {
+			list = append(list, Difference{Field: "subject", Becomes: s.String()})
+		}
+	}
+	return list
+}
+
+func trustReason(subjects []Difference, left int) string {
+	added, removed := 0, 0
+	for _, d := range subjects {
+		if d.Becomes != "" {
+			added++
+		} else {
+			removed++
+		}
+	}
+	var parts []string
+	if added > 0 {
+		parts = append(parts, count(added, "new subject"))
+	}
+	if removed > 0 {
+		parts = append(parts, count(removed, "subject")+" not granted any more, or opted out")
+	}
+	if left == 0 {
+		parts = append(parts, "nobody is left, so the role is closed")
+	}
+	return strings.Join(parts, ", ")
+}
+
+// plainText is a document as people read it.
+func plainText(document string) string {
+	if d, err := policy.ParseDocument(document); err == nil {
+		return d.String()
+	}
+	return document
+}
+
+func count(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return strconv.Itoa(n) + " " + what
+}

@@ -1,0 +1,206 @@
+// Package plan compares what the policy asks of AWS with what is there, and
+// lists the changes that bring the two in step: a pure function, so that what
+// `ampbridge plan` prints is exactly what `ampbridge sync` does.
+//
+// [Targets] says what to look at, [Make] compares. Its rules:
+//
+//   - Trust is never wider than the policy: a subject that no grant covers any
+//     more leaves its role's trust document in this very plan.
+//   - Trust is never lost by accident: a subject that the policy grants stays
+//     trusted while its service account is not seen. A Helm upgrade deletes and
+//     re-creates service accounts; taking trust away for that second would cost
+//     samples.
+//   - Nothing foreign is touched: a role or provider without this cluster's
+//     owner tag is refused, with the way out.
+//   - The next plan after one that was applied is empty.
+package plan
+
+import (
+	"time"
+
+	"github.com/ampbridge/ampbridge/policy"
+)
+
+// The tags on every role and provider that sync makes. The owner decides; the
+// others are for people.
+const (
+	TagOwner       = "ampbridge.io/owner"
+	TagCluster     = "ampbridge.io/cluster"
+	TagDestination = "ampbridge.io/destination"
+	TagManagedBy   = "ampbridge.io/managed-by"
+
+	managedBy = "ampbridge"
+)
+
+// PolicyName is the name of a role's one inline policy.
+const PolicyName = "ampbridge"
+
+// TrustQuota is how many characters IAM takes in a role's trust document,
+// unless the account's quota was raised
+// (https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html).
+const TrustQuota = 2048
+
+// ServiceAccount is a service account of a namespace that carries the label.
+type ServiceAccount struct {
+	Namespace string
+	// Injection is the value of the namespace's label.
+	Injection   policy.Injection
+	Name        string
+	Annotations map[string]string
+	// Created orders the newcomers where there is no room for all.
+	Created time.Time
+}
+
+// Target is what to look at in one AWS account.
+type Target struct {
+	Account string
+	// Region is one of the account's workspaces': it tells the partition whose
+	// IAM is asked.
+	Region   string
+	Provider policy.ARN
+	// Roles are names, without paths: that is how IAM is asked.
+	Roles []string
+}
+
+// Account is what was found at a [Target].
+type Account struct {
+	// Problem says why the account could not be read; nothing of it is changed
+	// then. Empty: it was read.
+	Problem string
+	// Provider is nil where the issuer has none.
+	Provider *Provider
+	// Roles by name; those that do not exist are missing.
+	Roles map[string]Role
+}
+
+// Provider is an OIDC provider as IAM describes it.
+type Provider struct {
+	Audiences []string
+	Tags      map[string]string
+}
+
+// Role is a role as IAM describes it.
+type Role struct {
+	ARN policy.ARN
+	// Trust is the trust document, Permissions the inline policy [PolicyName],
+	// as IAM returns them, URL-encoded or not; no such policy: empty.
+	Trust, Permissions string
+	// Boundary is an ARN; none: empty.
+	Boundary    string
+	MaxSession  time.Duration
+	Description string
+	Tags        map[string]string
+}
+
+// Plan is what brings AWS in step with the policy. It is printed as text by
+// [Plan.String], and encodes as JSON.
+type Plan struct {
+	Cluster string        `json:"cluster"`
+	Issuer  policy.Issuer `json:"issuer"`
+	Owner   string        `json:"owner"`
+	// Changes in the order in which they are to be made. The later ones of an
+	// account or role build on the earlier.
+	Changes []Change `json:"changes"`
+	// Refusals are what the policy asks for and the plan cannot do.
+	Refusals []Finding `json:"refusals"`
+	// Notes are worth knowing; nothing needs to be mended.
+	Notes []Finding `json:"notes"`
+}
+
+// InStep tells whether there is nothing to do and nothing refused.
+func (p Plan) InStep() bool { return len(p.Changes) == 0 && len(p.Refusals) == 0 }
+
+// Call is the IAM operation that makes a change.
+type Call string
+
+// The operations of a plan: nothing is ever deleted.
+const (
+	CreateProvider Call = "CreateOpenIDConnectProvider"
+	AddAudience    Call = "AddClientIDToOpenIDConnectProvider"
+	TagProvider    Call = "TagOpenIDConnectProvider"
+	CreateRole     Call = "CreateRole"
+	PutBoundary    Call = "PutRolePermissionsBoundary"
+	PutPermissions Call = "PutRolePolicy"
+	UpdateTrust    Call = "UpdateAssumeRolePolicy"
+	UpdateSession  Call = "UpdateRole"
+	TagRole        Call = "TagRole"
+)
+
+// Creates tells whether c makes something new.
+func (c Call) Creates() bool { return c == CreateProvider || c == CreateRole }
+
+// OnProvider tells whether c concerns the provider, on which the account's roles
+// depend.
+func (c Call) OnProvider() bool {
+	return c == CreateProvider || c == AddAudience || c == TagProvider
+}
+
+// Change is one call to IAM, with its reason.
+type Change struct {
+	Call     Call       `json:"call"`
+	Account  string     `json:"account"`
+	Resource policy.ARN `json:"resource"`
+	// Owner is what the resource's tag must say right before the call, or says
+	// after it.
+	Owner string `json:"owner"`
+	// Destination is empty for a provider.
+	Destination string       `json:"destination,omitempty"`
+	Reason      string       `json:"reason"`
+	Differences []Difference `json:"differences,omitempty"`
+
+	// What the call writes. Those that it does not take are zero.
+	Audience    string           `json:"audience,omitempty"`
+	Trust       *policy.Document `json:"trust,omitempty"`
+	Permissions *policy.Document `json:"permissions,omitempty"`
+	Boundary    policy.ARN       `json:"boundary,omitzero"`
+	// MaxSessionSeconds is 3600 to 43200.
+	MaxSessionSeconds int               `json:"maxSessionSeconds,omitempty"`
+	Description       string            `json:"description,omitempty"`
+	Tags              map[string]string `json:"tags,omitempty"`
+}
+
+// Difference is a part of a change, for people. Was is empty for what is added,
+// Becomes for what is taken away.
+type Difference struct {
+	Field   string `json:"field"`
+	Was     string `json:"was,omitempty"`
+	Becomes string `json:"becomes,omitempty"`
+}
+
+// Finding is a sentence about something in an account.
+type Finding struct {
+	// Account is empty for what concerns none of its own.
+	Account string `json:"account,omitempty"`
+	// About is an ARN or a subject.
+	About   string `json:"about"`
+	Message string `json:"message"`
+}
+
+// Targets are the accounts in which sync keeps roles for the policy, in the
+// policy's order; none with trust.manage: none.
+func Targets(p *policy.Policy, issuer policy.Issuer) []Target {
+	var targets []Target
+	index := map[string]int{}
+	for _, d := range p.Destinations {
+		if !managed(p, d) {
+			continue
+		}
+		role := p.Role(d)
+		i, known := index[role.Account]
+		if !known {
+			i = len(targets)
+			index[role.Account] = i
+			targets = append(targets, Target{
+				Account: role.Account, Region: d.Workspace.Region,
+				Provider: issuer.ProviderARN(role.Partition, role.Account),
+			})
+		}
+		targets[i].Roles = append(targets[i].Roles, role.RoleName())
+	}
+	return targets
+}
+
+// managed tells whether sync keeps the role of d: an explicit one is its admin's.
+func managed(p *policy.Policy, d policy.Destination) bool {
+	return p.Trust.Manage == policy.ManageRoles && d.Role.IsZero()
+}

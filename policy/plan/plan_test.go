@@ -1,0 +1,376 @@
+package plan
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math/rand"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/ampbridge/ampbridge/policy"
+)
+
+func TestPlansAsPeopleAndProgramsReadThem(t *testing.T) {
+	several := `
+apiVersion: ampbridge.io/v1alpha1
+kind: Policy
+cluster: {name: dev-aks}
+destinations:
+- {name: central, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0001"}
+- {name: china, workspace: "arn:aws-cn:aps:cn-north-1:444455556666:workspace/ws-0002", assumeRole: "arn:aws-cn:iam::777788889999:role/writer"}
+- {name: own, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0003", role: "arn:aws:iam::111122223333:role/admins-own"}
+- {name: idle, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0004"}
+grants:
+- {namespaces: [monitoring], serviceAccounts: [prometheus-k8s], destinations: [central, china, own]}
+- {namespaces: ["team-*"], serviceAccounts: ["*"], destinations: [central], maxSubjectsPerNamespace: 1}
+- {namespaces: [later], serviceAccounts: [prometheus], destinations: [idle]}
+session: {duration: 30m}
+trust: {permissionsBoundary: "arn:aws:iam::999999999999:policy/ampbridge/boundary"}
+`
+	drifted := func(t *testing.T) map[string]Account {
+		accounts := synced(t, serviceAccount("monitoring/prometheus", time.Hour))
+		r := accounts[account].Roles[role]
+		r.Trust = strings.Replace(r.Trust, `"Statement":[`, `"Statement":[{"Effect":"Allow","Principal":"*","Action":"sts:AssumeRole"},`, 1)
+		r.Permissions, r.Boundary, r.MaxSession, r.Tags[TagDestination] = "", "", time.Hour, "other"
+		accounts[account].Roles[role] = r
+		accounts[account].Provider.Audiences = []string{"api://AzureADTokenExchange"}
+		delete(accounts[account].Provider.Tags, TagManagedBy)
+		return accounts
+	}
+	for _, c := range []struct {
+		name string
+		in   Input
+	}{
+		{"create", Input{Policy: parse(t, several), ServiceAccounts: []ServiceAccount{
+			serviceAccount("team-a/new", time.Hour), serviceAccount("team-a/old", 2*time.Hour),
+			serviceAccount("team-b/typo", time.Hour, "ampbridge.io/destinations", "centrl"),
+			serviceAccount("monitoring/prometheus-k8s", time.Hour), serviceAccount("monitoring/default", time.Hour),
+		}}},
+		{"drift", Input{Policy: parse(t, base), Accounts: drifted(t), ServiceAccounts: []ServiceAccount{
+			serviceAccount("monitoring/prometheus", time.Hour), serviceAccount("team-a/prometheus", time.Hour),
+		}}},
+		{"refused", Input{Policy: parse(t, base), ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)}, Accounts: map[string]Account{
+			account: {Roles: map[string]Role{role: {ARN: policy.ARN{Partition: "aws", Service: "iam", Account: account, Resource: "role/" + role}}}},
+		}}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			c.in.Issuer = issuer
+			p := Make(c.in)
+			text, err := json.MarshalIndent(p, "", "  ")
+			if err != nil {
+				t.Fatal(err)
+			}
+			golden(t, c.name+".want.txt", p.String())
+			golden(t, c.name+".want.json", string(text)+"\n")
+
+			c.in.Accounts = carryOut(p, c.in.Accounts)
+			if again := Make(c.in); len(again.Changes) > 0 {
+				t.Errorf("the plan after the plan is not empty: %v", calls(again))
+			}
+			slices.Reverse(c.in.ServiceAccounts)
+			if again := Make(c.in); len(again.Changes) > 0 {
+				t.Errorf("the order of the service accounts counts: %v", calls(again))
+			}
+		})
+	}
+}
+
+func TestSubjects(t *testing.T) {
+	capped := strings.Replace(base, "destinations: [central]}", "destinations: [central], maxSubjectsPerNamespace: 2}", 1)
+	revoked := strings.Replace(base, `[monitoring, "team-*"]`, "[monitoring]", 1)
+	two := strings.NewReplacer("grants:", `- {name: backup, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0009"}
+grants:`, "destinations: [central]}", "destinations: [central, backup]}").Replace(base)
+	annotated := serviceAccount("monitoring/prometheus", time.Hour)
+	annotated.Injection = policy.InjectionAnnotated
+	unlabelled := serviceAccount("monitoring/prometheus", time.Hour)
+	unlabelled.Injection = "off"
+	list := func(list ...ServiceAccount) []ServiceAccount { return list }
+	prometheus := serviceAccount("monitoring/prometheus", time.Hour)
+	teamA := serviceAccount("team-a/prometheus", time.Hour)
+
+	for _, c := range []struct {
+		name   string
+		before []ServiceAccount // those of a first plan, under the policy base; none: no role yet
+		policy string
+		now    []ServiceAccount
+		want   []string // nil: there is no role
+	}{
+		{"granted in an enabled namespace", nil, base, list(prometheus), []string{"monitoring/prometheus"}},
+		{"granted in an annotated namespace: some pod may ask", nil, base, list(annotated), []string{"monitoring/prometheus"}},
+		{"another label value", nil, base, list(unlabelled), nil},
+		{"no grant covers the name", nil, base, list(serviceAccount("monitoring/default", time.Hour)), nil},
+		{"no grant covers the namespace", nil, base, list(serviceAccount("default/prometheus", time.Hour)), nil},
+		{"opted out", nil, base, list(serviceAccount("monitoring/prometheus", time.Hour, "ampbridge.io/inject", "false")), nil},
+		{"asked", nil, base, list(serviceAccount("monitoring/prometheus", time.Hour, "ampbridge.io/inject", "true")), []string{"monitoring/prometheus"}},
+		{"narrowed to another destination", nil, two, list(serviceAccount("monitoring/prometheus", time.Hour, "ampbridge.io/destinations", "backup")), nil},
+		{"narrowed to this one", nil, two, list(serviceAccount("monitoring/prometheus", time.Hour, "ampbridge.io/destinations", "central")), []string{"monitoring/prometheus"}},
+		{"annotation misspelt", nil, base, list(serviceAccount("monitoring/prometheus", time.Hour, "ampbridge.io/destinations", "centrl")), nil},
+		{"paused: trust goes on", nil, "paused: true" + base, list(prometheus), []string{"monitoring/prometheus"}},
+
+		{"a service account that is gone keeps its trust", list(prometheus, teamA), base, list(prometheus), []string{"monitoring/prometheus", "team-a/prometheus"}},
+		{"so do all of an empty list", list(prometheus, teamA), base, nil, []string{"monitoring/prometheus", "team-a/prometheus"}},
+		{"opting out takes trust away", list(prometheus, teamA), base, list(prometheus, serviceAccount("team-a/prometheus", time.Hour, "ampbridge.io/inject", "false")), []string{"monitoring/prometheus"}},
+		{"a misspelt annotation does not", list(prometheus, teamA), base, list(prometheus, serviceAccount("team-a/prometheus", time.Hour, "ampbridge.io/inject", "flase")), []string{"monitoring/prometheus", "team-a/prometheus"}},
+		{"a grant that ends takes trust away", list(prometheus, teamA), revoked, list(prometheus, teamA), []string{"monitoring/prometheus"}},
+		{"also where nothing is seen", list(prometheus, teamA), revoked, nil, []string{"monitoring/prometheus"}},
+		{"the last one closes the role", list(teamA), revoked, list(teamA), []string{}},
+
+		{"a cap: the oldest come in", nil, capped, list(
+			serviceAccount("team-a/c-prometheus", time.Hour), serviceAccount("team-a/b-prometheus", 2*time.Hour), serviceAccount("team-a/a-prometheus", 3*time.Hour), prometheus,
+		), []string{"monitoring/prometheus", "team-a/a-prometheus", "team-a/b-prometheus"}},
+		{"a cap: who is trusted keeps its place, however new", list(serviceAccount("team-a/c-prometheus", time.Hour)), capped, list(
+			serviceAccount("team-a/c-prometheus", time.Hour), serviceAccount("team-a/b-prometheus", 2*time.Hour), serviceAccount("team-a/a-prometheus", 3*time.Hour),
+		), []string{"team-a/a-prometheus", "team-a/c-prometheus"}},
+		{"a cap that was lowered takes nobody's trust", list(
+			serviceAccount("team-a/a-prometheus", time.Hour), serviceAccount("team-a/b-prometheus", time.Hour), serviceAccount("team-a/c-prometheus", time.Hour),
+		), capped, list(serviceAccount("team-a/d-prometheus", 9*time.Hour)), []string{"team-a/a-prometheus", "team-a/b-prometheus", "team-a/c-prometheus"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var before map[string]Account
+			if c.before != nil {
+				before = synced(t, c.before...)
+			}
+			p := Make(Input{Policy: parse(t, c.policy), Issuer: issuer, ServiceAccounts: c.now, Accounts: before})
+			if len(p.Refusals) > 0 {
+				t.Errorf("refused: %v", p.Refusals)
+			}
+			if diff := cmp.Diff(c.want, trusts(t, carryOut(p, before))); diff != "" {
+				t.Errorf("trusted (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestClosedRoleLetsNobodyIn(t *testing.T) {
+	before := synced(t, serviceAccount("team-a/prometheus", time.Hour))
+	revoked := parse(t, strings.Replace(base, `[monitoring, "team-*"]`, "[monitoring]", 1))
+	p := Make(Input{Policy: revoked, Issuer: issuer, Accounts: before})
+	if diff := cmp.Diff([]string{"UpdateAssumeRolePolicy"}, calls(p)); diff != "" {
+		t.Fatal(diff)
+	}
+	for _, s := range p.Changes[0].Trust.Statement {
+		if s.Effect != "Deny" {
+			t.Errorf("a statement of a closed role allows: %+v", s)
+		}
+	}
+	after := carryOut(p, before)
+	if again := Make(Input{Policy: revoked, Issuer: issuer, Accounts: after}); len(again.Changes) > 0 {
+		t.Errorf("a closed role is not left alone: %v", calls(again))
+	}
+	reopened := Make(Input{Policy: parse(t, base), Issuer: issuer, Accounts: after, ServiceAccounts: []ServiceAccount{serviceAccount("team-a/prometheus", time.Hour)}})
+	if got := trusts(t, carryOut(reopened, after)); !slices.Equal(got, []string{"team-a/prometheus"}) {
+		t.Errorf("reopened: trusted %v", got)
+	}
+}
+
+func TestDriftIsCorrectedAndNothingElse(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		drift func(*Account, *Role)
+		want  []string
+	}{
+		{"none", func(*Account, *Role) {}, nil},
+		{"tags and audiences of others stay", func(a *Account, r *Role) {
+			r.Tags["team"], a.Provider.Tags["team"] = "sre", "sre"
+			a.Provider.Audiences = append(a.Provider.Audiences, "other")
+		}, nil},
+		{"the description is free", func(_ *Account, r *Role) { r.Description = "mine" }, nil},
+		{"documents in IAM's own spelling", func(_ *Account, r *Role) {
+			r.Trust = strings.ReplaceAll(strings.Replace(r.Trust, `"sts:AssumeRoleWithWebIdentity"`, `["sts:assumerolewithwebidentity"]`, 1), "{", "%7B")
+		}, nil},
+		{"trust", func(_ *Account, r *Role) { r.Trust = strings.Replace(r.Trust, "StringEquals", "StringLike", 1) }, []string{"UpdateAssumeRolePolicy"}},
+		{"trust that cannot be read", func(_ *Account, r *Role) { r.Trust = `{"Statement":[{"Effekt":"Allow"}]}` }, []string{"UpdateAssumeRolePolicy"}},
+		{"permissions", func(_ *Account, r *Role) { r.Permissions = strings.Replace(r.Permissions, "RemoteWrite", "*", 1) }, []string{"PutRolePolicy"}},
+		{"no permissions", func(_ *Account, r *Role) { r.Permissions = "" }, []string{"PutRolePolicy"}},
+		{"boundary", func(_ *Account, r *Role) { r.Boundary = "arn:aws:iam::aws:policy/AdministratorAccess" }, []string{"PutRolePermissionsBoundary"}},
+		{"maximum session", func(_ *Account, r *Role) { r.MaxSession = time.Hour }, []string{"UpdateRole"}},
+		{"role tag", func(_ *Account, r *Role) { delete(r.Tags, TagCluster) }, []string{"TagRole"}},
+		{"audience", func(a *Account, _ *Role) { a.Provider.Audiences = nil }, []string{"AddClientIDToOpenIDConnectProvider"}},
+		{"provider tag", func(a *Account, _ *Role) { a.Provider.Tags[TagCluster] = "x" }, []string{"TagOpenIDConnectProvider"}},
+		{"provider deleted", func(a *Account, _ *Role) { a.Provider = nil }, []string{"CreateOpenIDConnectProvider"}},
+		{"role deleted", func(a *Account, _ *Role) { delete(a.Roles, role) }, []string{"CreateRole", "PutRolePolicy"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			sa := serviceAccount("monitoring/prometheus", time.Hour)
+			accounts := synced(t, sa)
+			a, r := accounts[account], accounts[account].Roles[role]
+			a.Roles = map[string]Role{role: r}
+			c.drift(&a, &r)
+			if _, exists := a.Roles[role]; exists {
+				a.Roles[role] = r
+			}
+			accounts[account] = a
+			in := Input{Policy: parse(t, base), Issuer: issuer, ServiceAccounts: []ServiceAccount{sa}, Accounts: accounts}
+			p := Make(in)
+			if diff := cmp.Diff(c.want, calls(p)); diff != "" {
+				t.Errorf("calls (-want +got):\n%s", diff)
+			}
+			in.Accounts = carryOut(p, accounts)
+			if again := Make(in); !again.InStep() {
+				t.Errorf("not in step after the plan: %v %v", calls(again), again.Refusals)
+			}
+		})
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	arn := func(resource string) policy.ARN {
+		return policy.ARN{Partition: "aws", Service: "iam", Account: account, Resource: resource}
+	}
+	own := owner(parse(t, base))
+	foreignRole := func(resource string, tags map[string]string) map[string]Account {
+		return map[string]Account{account: {Roles: map[string]Role{role: {ARN: arn(resource), Tags: tags}}}}
+	}
+	right := "role/ampbridge/dev-aks/" + role
+	for _, c := range []struct {
+		name     string
+		accounts map[string]Account
+		want     string // part of the one refusal
+	}{
+		{"a role that sync did not make", foreignRole(right, nil), "was not made by sync"},
+		{"a role of another cluster of that name", foreignRole(right, map[string]string{TagOwner: "0123", TagCluster: "dev-aks"}), "another issuer (ampbridge.io/owner 0123"},
+		{"an admin's role on another path", foreignRole("role/"+role, nil), "unique whatever their path"},
+		{"our tags on another path", foreignRole("role/"+role, map[string]string{TagOwner: own}), "lies elsewhere"},
+		{"a provider without the audience", map[string]Account{account: {Provider: &Provider{Audiences: []string{"other"}}}},
+			"aws iam add-client-id-to-open-id-connect-provider --open-id-connect-provider-arn 'arn:aws:iam::111122223333:oidc-provider/" + issuer.Host() + "' --client-id 'sts.amazonaws.com'"},
+		{"a provider of a cluster with the same issuer", map[string]Account{account: {Provider: &Provider{
+			Audiences: []string{"sts.amazonaws.com"}, Tags: map[string]string{TagOwner: "0123", TagCluster: "prod"},
+		}}}, `belongs to cluster "prod", which has the same issuer`},
+		{"an account that could not be read", map[string]Account{account: {Problem: "GetRole: AccessDenied: no"}}, "GetRole: AccessDenied: no"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := Make(Input{Policy: parse(t, base), Issuer: issuer, Accounts: c.accounts, ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)}})
+			if len(p.Changes) > 0 {
+				t.Errorf("changes in an account that must not be touched: %v", calls(p))
+			}
+			if len(p.Refusals) != 1 || !strings.Contains(p.Refusals[0].Message, c.want) {
+				t.Errorf("refusals %v, want one with %q", p.Refusals, c.want)
+			}
+		})
+	}
+}
+
+func TestForeignProviderWithTheAudienceIsUsed(t *testing.T) {
+	in := Input{Policy: parse(t, base), Issuer: issuer, ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)}, Accounts: map[string]Account{
+		account: {Provider: &Provider{Audiences: []string{"other", "sts.amazonaws.com"}, Tags: map[string]string{"terraform": "yes"}}},
+	}}
+	if diff := cmp.Diff([]string{"CreateRole", "PutRolePolicy"}, calls(Make(in))); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestTrustQuota(t *testing.T) {
+	var all []ServiceAccount
+	for i := range 60 {
+		all = append(all, serviceAccount(fmt.Sprintf("team-%02d/prometheus", i), time.Duration(i)*time.Hour))
+	}
+	in := Input{Policy: parse(t, base), Issuer: issuer, ServiceAccounts: all}
+	p := Make(in)
+	if len(p.Refusals) != 1 || !strings.Contains(p.Refusals[0].Message, "--trust-quota") {
+		t.Fatalf("refusals %v, want one that names the ways out", p.Refusals)
+	}
+	if got := len(p.Changes[1].Trust.String()); got > TrustQuota || got < TrustQuota-60 {
+		t.Errorf("the trust document has %d characters: the room is not used, or too much of it", got)
+	}
+	accounts := carryOut(p, nil)
+	trusted := trusts(t, accounts)
+	if !slices.Contains(trusted, "team-59/prometheus") || slices.Contains(trusted, "team-00/prometheus") {
+		t.Errorf("trusted %v: want the oldest, not the newest", trusted)
+	}
+	if !strings.Contains(p.Refusals[0].Message, "system:serviceaccount:team-00:prometheus") {
+		t.Errorf("the refusal does not name who is left out: %s", p.Refusals[0].Message)
+	}
+
+	// An older newcomer does not push out who is trusted.
+	in.Accounts = accounts
+	in.ServiceAccounts = append(in.ServiceAccounts, serviceAccount("team-zz/prometheus", 1000*time.Hour))
+	again := Make(in)
+	if len(again.Changes) != 0 || len(again.Refusals) != 1 {
+		t.Errorf("full role: changes %v, refusals %v", calls(again), again.Refusals)
+	}
+
+	in.TrustQuota = 8192
+	if raised := Make(in); len(raised.Refusals) != 0 || len(trusts(t, carryOut(raised, accounts))) != 61 {
+		t.Errorf("raised quota: refusals %v", raised.Refusals)
+	}
+}
+
+func TestManagedByOthers(t *testing.T) {
+	none := strings.Replace(base, "trust: {", "trust: {manage: none, ", 1)
+	p := Make(Input{Policy: parse(t, none), Issuer: issuer, ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)}})
+	if !p.InStep() || len(p.Notes) != 1 || Targets(parse(t, none), issuer) != nil {
+		t.Errorf("trust.manage: none: %+v, targets %v", p, Targets(parse(t, none), issuer))
+	}
+}
+
+func TestMaximumSessionAndBoundary(t *testing.T) {
+	for _, c := range []struct {
+		duration, boundary, wantBoundary string
+		want                             int
+	}{
+		{"15m", "arn:aws:iam::999999999999:policy/b", "arn:aws:iam::111122223333:policy/b", 3600},
+		{"6h", "arn:aws:iam::111122223333:policy/p/b", "arn:aws:iam::111122223333:policy/p/b", 21600},
+		{"1h0m0.5s", "arn:aws:iam::aws:policy/ReadOnlyAccess", "arn:aws:iam::aws:policy/ReadOnlyAccess", 3601},
+	} {
+		text := strings.Replace(base, "arn:aws:iam::999999999999:policy/ampbridge/boundary", c.boundary, 1) + "session: {duration: " + c.duration + "}\n"
+		p := Make(Input{Policy: parse(t, text), Issuer: issuer, ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)}})
+		if got := p.Changes[1]; got.MaxSessionSeconds != c.want || got.Boundary.String() != c.wantBoundary {
+			t.Errorf("%s, %s: got %d seconds and %s", c.duration, c.boundary, got.MaxSessionSeconds, got.Boundary)
+		}
+	}
+}
+
+// Whatever was there before: nobody is trusted whom the policy does not grant,
+// nobody granted loses trust by not being seen, and the next plan is empty.
+func TestTrustIsNeitherWiderThanThePolicyNorLost(t *testing.T) {
+	random := rand.New(rand.NewSource(1))
+	names := []string{"prometheus", "a-prometheus", "prometheus-", "default"}
+	namespaces := []string{"monitoring", "team-a", "team-b", "other"}
+	pick := func() []ServiceAccount {
+		chosen := map[string]ServiceAccount{}
+		for range random.Intn(8) {
+			key := namespaces[random.Intn(4)] + "/" + names[random.Intn(4)]
+			chosen[key] = serviceAccount(key, time.Duration(random.Intn(100))*time.Hour)
+		}
+		return slices.Collect(maps.Values(chosen))
+	}
+	globs := []string{"monitoring", "team-*", "team-b", "*"}
+	for i := range 2000 {
+		text := strings.Replace(base, `[monitoring, "team-*"]`, fmt.Sprintf("[%q]", globs[random.Intn(4)]), 1)
+		p := parse(t, text)
+		before := synced(t, pick()...)
+		now := pick()
+		in := Input{Policy: p, Issuer: issuer, ServiceAccounts: now, Accounts: before}
+		first := Make(in)
+		after := carryOut(first, before)
+		got := trusts(t, after)
+		granted := func(name string) bool {
+			namespace, sa, _ := strings.Cut(name, "/")
+			_, ok := p.Entitled(policy.Subject{Namespace: namespace, ServiceAccount: sa})
+			return ok
+		}
+		for _, name := range got {
+			if !granted(name) {
+				t.Fatalf("run %d: %s is trusted and not granted", i, name)
+			}
+		}
+		want := trusts(t, before)
+		for _, sa := range now {
+			want = append(want, sa.Namespace+"/"+sa.Name)
+		}
+		for _, name := range want {
+			if granted(name) && !slices.Contains(got, name) {
+				t.Fatalf("run %d: %s is granted, seen or trusted before, and not trusted", i, name)
+			}
+		}
+		in.Accounts = after
+		if again := Make(in); len(again.Changes) > 0 {
+			t.Fatalf("run %d: the plan after the plan: %v", i, calls(again))
+		}
+	}
+}

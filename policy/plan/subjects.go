@@ -1,0 +1,172 @@
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ampbridge/ampbridge/policy"
+)
+
+// wish is what a service account, as it is seen now, wants of a destination.
+type wish int
+
+const (
+	unseen   wish = iota // no such service account in a labelled namespace
+	wanted               // a pod of it may be injected
+	unwanted             // it opted out, or named other destinations
+	unclear              // its annotations cannot be read
+)
+
+// wishes asks, for every service account, the very decision that the webhook
+// would take about a pod that asks for injection.
+func (m *making) wishes(accounts []ServiceAccount) {
+	// The pause switch stops injections; pods that run keep their trust.
+	running := *m.policy
+	running.Paused = false
+	for _, sa := range accounts {
+		subject := policy.Subject{Namespace: sa.Namespace, ServiceAccount: sa.Name}
+		decision := running.Decide(policy.Request{
+			Namespace: sa.Namespace, Injection: sa.Injection, ServiceAccount: sa.Name, Prometheus: true,
+			PodAnnotations:            map[string]string{policy.AnnotationInject: "true"},
+			ServiceAccountAnnotations: sa.Annotations,
+		})
+		s := seen{created: sa.Created, otherwise: unwanted, destinations: map[string]bool{}}
+		if decision.Reason == policy.InvalidAnnotation || decision.Reason == policy.UnknownDestination {
+			s.otherwise = unclear
+			if _, granted := m.policy.Entitled(subject); granted {
+				m.plan.Notes = append(m.plan.Notes, Finding{About: subject.String(), Message: decision.Warning})
+			}
+		}
+		for _, d := range decision.Destinations {
+			s.destinations[d.Name] = true
+		}
+		m.seen[subject] = s
+	}
+}
+
+// seen is a service account in a labelled namespace.
+type seen struct {
+	created      time.Time
+	destinations map[string]bool
+	otherwise    wish // about every other destination
+}
+
+func (m *making) wish(s policy.Subject, destination string) wish {
+	switch sa, found := m.seen[s]; {
+	case !found:
+		return unseen
+	case sa.destinations[destination]:
+		return wanted
+	default:
+		return sa.otherwise
+	}
+}
+
+// subjects are those that the role of d is to trust, given those it trusts now.
+// Who is trusted and granted keeps that, whatever the caps; newcomers are taken
+// in the order of their creation as long as there is room.
+func (m *making) subjects(d policy.Destination, trusted []policy.Subject, provider policy.ARN) []policy.Subject {
+	room := places{policy: m.policy, destination: d.Name, taken: map[place]int{}}
+	var kept []policy.Subject
+	for _, s := range trusted {
+		if w := m.wish(s, d.Name); room.granted(s) && w != unwanted {
+			room.take(s)
+			kept = append(kept, s)
+		}
+	}
+	var newcomers []policy.Subject
+	for s := range m.seen {
+		if m.wish(s, d.Name) == wanted && !slices.Contains(kept, s) {
+			newcomers = append(newcomers, s)
+		}
+	}
+	slices.SortFunc(newcomers, func(a, b policy.Subject) int {
+		return cmp.Or(m.seen[a].created.Compare(m.seen[b].created), compareSubjects(a, b))
+	})
+	for i, s := range newcomers {
+		if !room.take(s) {
+			m.note(d.Workspace.Account, s.String(), fmt.Sprintf(
+				"not trusted for destination %s: namespace %s has all the subjects that maxSubjectsPerNamespace allows, and older ones keep their place; raise it in the grant",
+				d.Name, s.Namespace))
+			continue
+		}
+		grown := append(slices.Clip(kept), s)
+		if length := len(m.trust(provider, grown).String()); length > m.quota {
+			m.overQuota(d, newcomers[i:], length)
+			break
+		}
+		kept = grown
+	}
+	slices.SortFunc(kept, compareSubjects)
+	return kept
+}
+
+func (m *making) overQuota(d policy.Destination, refused []policy.Subject, length int) {
+	names := make([]string, 0, len(refused))
+	for _, s := range refused {
+		names = append(names, s.String())
+	}
+	m.refuse(m.policy.Role(d), fmt.Sprintf(
+		"no room in the trust document (%d characters, the quota is %d) for the newest: %s; raise the account's quota \"Role trust policy length\" and tell sync with --trust-quota, "+
+			"or name the workspace in a second destination, which has a role of its own, and divide the grants",
+		length, m.quota, strings.Join(names, ", ")))
+}
+
+// places counts who takes up the room that the grants leave to a destination.
+type places struct {
+	policy      *policy.Policy
+	destination string
+	taken       map[place]int
+}
+
+type place struct {
+	grant     int
+	namespace string
+}
+
+func (p places) granted(s policy.Subject) bool {
+	for _, g := range p.policy.Grants {
+		if covers(g, s, p.destination) {
+			return true
+		}
+	}
+	return false
+}
+
+// take finds room for s in a grant: one without a cap, or with a free place. It
+// counts s even where there is none: whoever is trusted already stays, and
+// leaves the less to others.
+func (p places) take(s policy.Subject) bool {
+	full := -1
+	for i, g := range p.policy.Grants {
+		at := place{i, s.Namespace}
+		switch {
+		case !covers(g, s, p.destination):
+		case g.MaxSubjectsPerNamespace == 0:
+			return true
+		case p.taken[at] < g.MaxSubjectsPerNamespace:
+			p.taken[at]++
+			return true
+		default:
+			full = i
+		}
+	}
+	if full >= 0 {
+		p.taken[place{full, s.Namespace}]++
+	}
+	return false
+}
+
+func covers(g policy.Grant, s policy.Subject, destination string) bool {
+	match := func(globs []policy.Glob, name string) bool {
+		return slices.ContainsFunc(globs, func(g policy.Glob) bool { return g.Match(name) })
+	}
+	return slices.Contains(g.Destinations, destination) && match(g.Namespaces, s.Namespace) && match(g.ServiceAccounts, s.ServiceAccount)
+}
+
+func compareSubjects(a, b policy.Subject) int {
+	return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.ServiceAccount, b.ServiceAccount))
+}

@@ -1,0 +1,166 @@
+package plan
+
+import (
+	"flag"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/ampbridge/ampbridge/policy"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+const (
+	issuer  = policy.Issuer("https://eastus.oic.prod-aks.azure.com/11111111-2222-3333-4444-555555555555/66666666-7777-8888-9999-000000000000/")
+	account = "111122223333"
+	role    = "ampbridge.dev-aks.central"
+)
+
+// base is a policy with one destination; tests change its text.
+const base = `
+apiVersion: ampbridge.io/v1alpha1
+kind: Policy
+cluster: {name: dev-aks}
+destinations:
+- {name: central, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0001"}
+grants:
+- {namespaces: [monitoring, "team-*"], serviceAccounts: [prometheus, "*-prometheus"], destinations: [central]}
+trust: {permissionsBoundary: "arn:aws:iam::999999999999:policy/ampbridge/boundary"}
+`
+
+func parse(t *testing.T, text string) *policy.Policy {
+	t.Helper()
+	p, err := policy.Parse([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// serviceAccount is one of a namespace labelled enabled, made age ago.
+func serviceAccount(subject string, age time.Duration, annotations ...string) ServiceAccount {
+	namespace, name, _ := strings.Cut(subject, "/")
+	sa := ServiceAccount{
+		Namespace: namespace, Name: name, Injection: policy.InjectionEnabled,
+		Created:     time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).Add(-age),
+		Annotations: map[string]string{},
+	}
+	for i := 0; i < len(annotations); i += 2 {
+		sa.Annotations[annotations[i]] = annotations[i+1]
+	}
+	return sa
+}
+
+func owner(p *policy.Policy) string { return policy.Owner(p.Cluster.Name, issuer) }
+
+// carryOut makes the plan's changes in a model of the accounts, the way that IAM
+// does.
+func carryOut(p Plan, accounts map[string]Account) map[string]Account {
+	after := map[string]Account{}
+	for id, a := range accounts {
+		a.Roles = maps.Clone(a.Roles)
+		after[id] = a
+	}
+	for _, c := range p.Changes {
+		a := after[c.Account]
+		if a.Roles == nil {
+			a.Roles = map[string]Role{}
+		}
+		if c.Call.OnProvider() {
+			provider := Provider{}
+			if a.Provider != nil {
+				provider = *a.Provider
+			}
+			if c.Audience != "" {
+				provider.Audiences = append(slices.Clip(provider.Audiences), c.Audience)
+			}
+			provider.Tags = merged(provider.Tags, c.Tags)
+			a.Provider = &provider
+		} else {
+			r := a.Roles[c.Resource.RoleName()]
+			r.ARN, r.Tags = c.Resource, merged(r.Tags, c.Tags)
+			if c.Trust != nil {
+				r.Trust = c.Trust.String()
+			}
+			if c.Permissions != nil {
+				r.Permissions = c.Permissions.String()
+			}
+			if !c.Boundary.IsZero() {
+				r.Boundary = c.Boundary.String()
+			}
+			if c.MaxSessionSeconds > 0 {
+				r.MaxSession, r.Description = time.Duration(c.MaxSessionSeconds)*time.Second, c.Description
+			}
+			a.Roles[c.Resource.RoleName()] = r
+		}
+		after[c.Account] = a
+	}
+	return after
+}
+
+func merged(a, b map[string]string) map[string]string {
+	m := map[string]string{}
+	maps.Copy(m, a)
+	maps.Copy(m, b)
+	return m
+}
+
+// synced is what a first plan for the policy base leaves behind.
+func synced(t *testing.T, accounts ...ServiceAccount) map[string]Account {
+	t.Helper()
+	p := Make(Input{Policy: parse(t, base), Issuer: issuer, ServiceAccounts: accounts})
+	if len(p.Refusals) > 0 {
+		t.Fatalf("refused: %v", p.Refusals)
+	}
+	return carryOut(p, nil)
+}
+
+// trusts lists who may assume the role, as namespace/name.
+func trusts(t *testing.T, accounts map[string]Account) []string {
+	t.Helper()
+	r, exists := accounts[account].Roles[role]
+	if !exists {
+		return nil
+	}
+	d, err := policy.ParseDocument(r.Trust)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := []string{}
+	for _, s := range d.Subjects(issuer) {
+		list = append(list, s.Namespace+"/"+s.ServiceAccount)
+	}
+	return list
+}
+
+func calls(p Plan) []string {
+	var list []string
+	for _, c := range p.Changes {
+		list = append(list, string(c.Call))
+	}
+	return list
+}
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s differs (-want +got):\n%s", path, diff)
+	}
+}

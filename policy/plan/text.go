@@ -1,0 +1,66 @@
+package plan
+
+import (
+	"fmt"
+	"strings"
+)
+
+// String is the plan as people read it: + is made, ~ is changed, ! is refused,
+// and a note begins with "note".
+func (p Plan) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "cluster %s, issuer %s, owner %s\n", p.Cluster, p.Issuer, p.Owner)
+	account := ""
+	for _, c := range p.Changes {
+		if c.Account != account {
+			account = c.Account
+			fmt.Fprintf(&b, "\naccount %s\n", account)
+		}
+		fmt.Fprintf(&b, "%s %s %s\n    # %s\n", c.sign(), c.Call, c.Resource.Resource, c.Reason)
+		for _, d := range c.Differences {
+			b.WriteString("    " + d.String() + "\n")
+		}
+	}
+	if len(p.Refusals)+len(p.Notes) > 0 {
+		b.WriteByte('\n')
+	}
+	for _, f := range p.Refusals {
+		fmt.Fprintf(&b, "! refused: %s: %s\n", f.About, f.Message)
+	}
+	for _, f := range p.Notes {
+		fmt.Fprintf(&b, "note: %s: %s\n", f.About, f.Message)
+	}
+	b.WriteString("\n" + p.Summary() + "\n")
+	return b.String()
+}
+
+// Summary counts, in one line.
+func (p Plan) Summary() string {
+	creates := 0
+	for _, c := range p.Changes {
+		if c.Call.Creates() {
+			creates++
+		}
+	}
+	return fmt.Sprintf("plan: %d to create, %d to change, %d refused", creates, len(p.Changes)-creates, len(p.Refusals))
+}
+
+func (c Change) sign() string {
+	if c.Call.Creates() {
+		return "+"
+	}
+	return "~"
+}
+
+// Title names a change in one line.
+func (c Change) Title() string { return fmt.Sprintf("%s %s", c.Call, c.Resource) }
+
+func (d Difference) String() string {
+	switch {
+	case d.Was == "":
+		return fmt.Sprintf("+ %s: %s", d.Field, d.Becomes)
+	case d.Becomes == "":
+		return fmt.Sprintf("- %s: %s", d.Field, d.Was)
+	}
+	return fmt.Sprintf("~ %s: %s -> %s", d.Field, d.Was, d.Becomes)
+}
