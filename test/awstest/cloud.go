@@ -90,6 +90,7 @@ type Cloud struct {
 	propagation   time.Duration
 	readDelay     time.Duration
 	shortSessions bool
+	sessionLife   time.Duration
 	accounts      map[string]*Account
 	credentials   map[string]*credential
 	workspaces    map[string]*Workspace
@@ -216,6 +217,15 @@ func (c *Cloud) AllowShortSessions() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.shortSessions = true
+}
+
+// SetSessionLife ends sessions after d, whatever was asked for, so that clients
+// that ask for hours renew within a test. AWS never does that. Zero gives what
+// was asked.
+func (c *Cloud) SetSessionLife(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sessionLife = d
 }
 
 // SetPropagationDelay keeps changes in IAM from STS and AMP until they are d old,

@@ -105,11 +105,15 @@ type sessionResult struct {
 
 // issue hands out the credentials of a session.
 func (c *Cloud) issue(s sessionRequest, r *role) (sessionResult, *credential) {
+	life := time.Duration(s.duration) * time.Second
+	if c.sessionLife > 0 {
+		life = min(life, c.sessionLife)
+	}
 	session := &credential{
 		Credentials: Credentials{
 			AccessKeyID: "ASIA" + randomID(16), SecretAccessKey: randomSecret(30), SessionToken: "IQoJb3JpZ2luX2Vj" + randomSecret(300),
 		},
-		account: s.account, expires: c.now().Add(time.Duration(s.duration) * time.Second).Truncate(time.Second),
+		account: s.account, expires: c.now().Add(life).Truncate(time.Second),
 		roleName: r.name, roleID: r.id, roleARN: r.arn, sessionName: s.name, sessionPolicy: s.policy,
 	}
 	c.credentials[session.AccessKeyID] = session

@@ -209,6 +209,14 @@ func TestSessionParameters(t *testing.T) {
 	if _, err := w.assume(token, duration(1)); err != nil {
 		t.Errorf("a second, with short sessions allowed: %v", err)
 	}
+	w.cloud.SetSessionLife(time.Minute)
+	out, err := w.assume(token, duration(3600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left := out.Credentials.Expiration.Sub(w.cloud.Now()); left > time.Minute {
+		t.Errorf("with sessions of a minute, one of an hour ends in %s", left)
+	}
 }
 
 // TestTrailingSlashOfAnIssuer is AKS: the slash belongs to the issuer, its provider and its keys.

@@ -1,0 +1,256 @@
+package promconfig_test
+
+import (
+	"flag"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	yamlv2 "sigs.k8s.io/yaml/goyaml.v2"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/promconfig"
+)
+
+var update = flag.Bool("update", false, "rewrite the wanted files in testdata")
+
+// block is one as the policy makes them.
+func block(t testing.TB, name string) policy.Block {
+	t.Helper()
+	d := policy.Destination{Name: name}
+	if err := d.Workspace.UnmarshalText([]byte("arn:aws:aps:eu-west-1:111122223333:workspace/ws-" + name)); err != nil {
+		t.Fatal(err)
+	}
+	return d.Block("dev")
+}
+
+func blocks(t testing.TB) []policy.Block { return []policy.Block{block(t, "central")} }
+
+type tree map[any]any
+
+// meaning is the first document, which is what Prometheus reads, as YAML
+// package v2 understands it: another parser than the one under test, and the
+// one most Prometheus versions are built with.
+func meaning(t testing.TB, config []byte) tree {
+	t.Helper()
+	var tree tree
+	if err := yamlv2.Unmarshal(config, &tree); err != nil {
+		t.Fatalf("%v in\n%s", err, config)
+	}
+	return tree
+}
+
+// split takes remote_write out of a tree.
+func split(t tree) (writes []any, rest tree) {
+	rest = maps.Clone(t)
+	delete(rest, "remote_write")
+	writes, _ = t["remote_write"].([]any)
+	return writes, rest
+}
+
+func same(t testing.TB, before, after any) string {
+	t.Helper()
+	return cmp.Diff(before, after, cmpopts.EquateNaNs(), cmpopts.EquateEmpty())
+}
+
+func TestGoldens(t *testing.T) {
+	inputs, err := filepath.Glob("testdata/*.in.yaml")
+	if err != nil || len(inputs) == 0 {
+		t.Fatal("no inputs", err)
+	}
+	for _, input := range inputs {
+		t.Run(strings.TrimSuffix(filepath.Base(input), ".in.yaml"), func(t *testing.T) {
+			in, err := os.ReadFile(input)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := promconfig.Render(in, blocks(t), "7")
+			if err != nil {
+				t.Fatal(err)
+			}
+			wanted := strings.Replace(input, ".in.", ".want.", 1)
+			if *update {
+				if err := os.WriteFile(wanted, got.Config, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(wanted)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(string(want), string(got.Config)); diff != "" {
+				t.Errorf("rendered (-want +got):\n%s", diff)
+			}
+			checkRendered(t, in, got, 1)
+			checkRemoved(t, in, got.Config)
+		})
+	}
+}
+
+// checkRendered: the user's part means what it meant, and n blocks follow the
+// user's own entries, under names that nobody has.
+func checkRendered(t testing.TB, in []byte, got promconfig.Result, n int) {
+	t.Helper()
+	before, restBefore := split(meaning(t, in))
+	after, restAfter := split(meaning(t, got.Config))
+	if diff := same(t, restBefore, restAfter); diff != "" {
+		t.Errorf("the rest of the configuration changed:\n%s\nfrom %q\nto   %q", diff, in, got.Config)
+	}
+	if added := len(after) - len(before); added != n-len(got.Skipped) {
+		t.Fatalf("%d entries more than before, want %d:\n%s", added, n-len(got.Skipped), got.Config)
+	}
+	if diff := same(t, before, after[:len(before)]); diff != "" {
+		t.Errorf("the user's own entries changed:\n%s", diff)
+	}
+	names := map[any]bool{}
+	for i, entry := range after {
+		fields, _ := entry.(tree)
+		name := fields["name"]
+		if i >= len(before) && (name == nil || names[name]) {
+			t.Errorf("an entry has a name that is taken, %v:\n%s", name, got.Config)
+		}
+		names[name] = true
+	}
+}
+
+// checkRemoved: Remove gives back what was there.
+func checkRemoved(t testing.TB, in, rendered []byte) {
+	t.Helper()
+	back, err := promconfig.Remove(rendered)
+	if err != nil {
+		t.Fatalf("remove: %v from\n%s", err, rendered)
+	}
+	if diff := same(t, meaning(t, in), meaning(t, back)); diff != "" {
+		t.Errorf("block in, block out gives another configuration:\n%s\nfrom %q\nvia  %q\nto   %q", diff, in, rendered, back)
+	}
+}
+
+func TestRenderErrors(t *testing.T) {
+	for name, tc := range map[string]struct{ in, want string }{
+		"not YAML":         {"a: [1\n", "not YAML"},
+		"tab":              {"a:\n\tb: 1\n", "not YAML"},
+		"root is a list":   {"- a\n", "root is not a mapping"},
+		"root is a string": {"hello\n", "root is not a mapping"},
+		"write is mapping": {"remote_write: {url: x}\n", "line 1: remote_write is not a list"},
+		"write is string":  {"\nremote_write: x\n", "line 2: remote_write is not a list"},
+		"given twice":      {"remote_write: []\nremote_write: []\n", "given twice"},
+		"second document":  {"a: 1\n---\n[\n", "not YAML"},
+		"new expansion":    {`{a: "$\x28b)"}`, "written back"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := promconfig.Render([]byte(tc.in), blocks(t), "1")
+			if err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("error %v, want one with %q", err, tc.want)
+			}
+		})
+	}
+	if _, err := promconfig.Render(nil, blocks(t), "a\nb"); err == nil {
+		t.Error("a generation of two lines is accepted")
+	}
+}
+
+func TestRenderWithoutBlocksIsVerbatim(t *testing.T) {
+	odd := "\ufeff{a: 1,\tb: [ ]}  # odd"
+	for name, bs := range map[string][]policy.Block{"none": nil, "skipped": {block(t, "central")}} {
+		in := odd
+		if name == "skipped" {
+			in = `remote_write: [  {url: "https://vpce/workspaces/ws-central/api/v1/remote_write/"}]`
+		}
+		got, err := promconfig.Render([]byte(in), bs, "1")
+		if err != nil || string(got.Config) != in || len(got.Skipped) != len(bs) {
+			t.Errorf("%s: %q, %v, %v", name, got.Config, got.Skipped, err)
+		}
+	}
+	invalid := "a: [\n"
+	if got, err := promconfig.Render([]byte(invalid), nil, "1"); err != nil || string(got.Config) != invalid {
+		t.Errorf("invalid YAML without blocks: %q, %v", got.Config, err)
+	}
+}
+
+func TestWhoWritesAlready(t *testing.T) {
+	for url, skipped := range map[string]bool{
+		"https://aps-workspaces.eu-west-1.amazonaws.com/workspaces/ws-central/api/v1/remote_write":      true,
+		"https://aps-workspaces-fips.eu-west-1.amazonaws.com/workspaces/ws-central/api/v1/remote_write": true,
+		"http://proxy:8005/amp/workspaces/ws-central/api/v1/remote_write":                               true,
+		"https://aps-workspaces.eu-west-1.amazonaws.com/workspaces/ws-central2/api/v1/remote_write":     false,
+		"https://aps-workspaces.eu-west-1.amazonaws.com/workspaces/ws-central":                          false,
+		"http://$(HOST)/api/v1/write": false,
+		"%zz":                         false,
+	} {
+		in := "x: &base {url: '" + url + "'}\nremote_write:\n- <<: *base\n"
+		got, err := promconfig.Render([]byte(in), []policy.Block{block(t, "central")}, "1")
+		if err != nil || len(got.Skipped) == 1 != skipped {
+			t.Errorf("%s: skipped %v, %v; want %v", url, got.Skipped, err, skipped)
+		}
+	}
+}
+
+func TestGenerationChangesTheText(t *testing.T) {
+	in := []byte("global: {}\n")
+	one, err := promconfig.Render(in, blocks(t), "1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, err := promconfig.Render(in, blocks(t), "2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(one.Config) == string(two.Config) {
+		t.Error("two generations give the same text")
+	}
+	if diff := cmp.Diff(meaning(t, one.Config), meaning(t, two.Config)); diff != "" {
+		t.Errorf("the generation changes the meaning: %s", diff)
+	}
+}
+
+// TestNoExpansionIsAdded: config-reloaders of the operator replace $(NAME) in
+// the text, so a block whose regex holds it must not show it.
+func TestNoExpansionIsAdded(t *testing.T) {
+	b := block(t, "central")
+	regex := "a$(b)$\u00e9"
+	b.WriteRelabelConfigs = append(b.WriteRelabelConfigs, policy.BlockRelabel{Regex: &regex, Action: "labeldrop"})
+	got, err := promconfig.Render([]byte("a: $(POD_NAME)\n"), []policy.Block{b}, "1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(got.Config), "$("); n != 1 {
+		t.Errorf("%d of $( in\n%s", n, got.Config)
+	}
+	writes, _ := split(meaning(t, got.Config))
+	if text, err := yamlv2.Marshal(writes); err != nil || !strings.Contains(string(text), regex) {
+		t.Errorf("the regex %q is not in\n%s", regex, text)
+	}
+}
+
+// TestRemoveGivesBackTheText: where Render kept the user's text, Remove does.
+func TestRemoveGivesBackTheText(t *testing.T) {
+	for _, name := range []string{"chart", "operator", "list-own", "scalars", "comments-only"} {
+		in, err := os.ReadFile("testdata/" + name + ".in.yaml")
+		if err != nil {
+			t.Fatal(err)
+		}
+		rendered, err := promconfig.Render(in, blocks(t), "1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if back, err := promconfig.Remove(rendered.Config); err != nil || string(back) != string(in) {
+			t.Errorf("%s: %v\n%s", name, err, cmp.Diff(string(in), string(back)))
+		}
+	}
+}
+
+func TestRemoveLeavesOthersAlone(t *testing.T) {
+	in := "remote_write:\n- {name: ampbridge-central, url: 'http://own'}\n"
+	if got, err := promconfig.Remove([]byte(in)); err != nil || string(got) != in {
+		t.Errorf("text without a header: %q, %v", got, err)
+	}
+	rendered, err := promconfig.Render([]byte(in), blocks(t), "1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkRemoved(t, []byte(in), rendered.Config)
+}

@@ -1,0 +1,278 @@
+package promconfig
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"go.yaml.in/yaml/v4"
+)
+
+// stream is a configuration as trees.
+type stream struct {
+	source    []byte
+	documents []*yaml.Node
+	// added are the blocks' trees.
+	added []*yaml.Node
+}
+
+var bom = []byte("\ufeff")
+
+func parse(config []byte) (*stream, error) {
+	loader, err := yaml.NewLoader(bytes.NewReader(config))
+	if err != nil {
+		return nil, err
+	}
+	s := &stream{source: config}
+	for {
+		document := new(yaml.Node)
+		switch err := loader.Load(document); {
+		case errors.Is(err, io.EOF):
+			return s, nil
+		case err != nil:
+			return nil, fmt.Errorf("configuration is not YAML: %w", err)
+		}
+		s.documents = append(s.documents, document)
+	}
+}
+
+// root is the first document's content; nil without a document.
+func (s *stream) root() *yaml.Node {
+	if len(s.documents) == 0 || len(s.documents[0].Content) == 0 {
+		return nil
+	}
+	return s.documents[0].Content[0]
+}
+
+// remoteWrite finds the list as Prometheus would; nil where there is none.
+func (s *stream) remoteWrite() (list *yaml.Node, was state, err error) {
+	root := s.root()
+	switch {
+	case len(s.documents) == 0:
+		return nil, nothing, nil
+	case root == nil || isNull(root):
+		return nil, empty, nil
+	case root.Kind != yaml.MappingNode:
+		return nil, "", fmt.Errorf("configuration: line %d: the root is not a mapping", root.Line)
+	}
+	was = listed
+	switch at := fields(root, key); len(at) {
+	case 0:
+		if list, was = lookup(root, key), merged; list == nil {
+			return nil, absent, nil
+		}
+	case 1:
+		list = resolve(root.Content[at[0]])
+	default:
+		return nil, "", fmt.Errorf("configuration: line %d: %s is given twice", root.Content[at[1]].Line, key)
+	}
+	switch {
+	case list.Kind == yaml.SequenceNode:
+		return list, was, nil
+	case isNull(list) && was == merged:
+		return nil, merged, nil
+	case isNull(list):
+		return nil, null, nil
+	}
+	return nil, "", fmt.Errorf("configuration: line %d: %s is not a list", list.Line, key)
+}
+
+// insert puts the added blocks at the end of list, where was says it stood.
+func (s *stream) insert(list *yaml.Node, was state) {
+	target := &yaml.Node{Kind: yaml.SequenceNode}
+	switch was {
+	case nothing, empty:
+		root := &yaml.Node{Kind: yaml.MappingNode}
+		if was == nothing {
+			s.documents = []*yaml.Node{{Kind: yaml.DocumentNode}}
+		} else if old := s.root(); old != nil {
+			root.HeadComment, root.FootComment = old.HeadComment, old.FootComment
+		}
+		s.documents[0].Content = []*yaml.Node{root}
+		appendField(root, target)
+	case absent:
+		appendField(s.root(), target)
+	case merged:
+		// The list belongs to whoever else merges it: the field gets a copy.
+		if list != nil {
+			target.Content = copyOf(list).Content
+		}
+		appendField(s.root(), target)
+	case null:
+		root := s.root()
+		value := root.Content[fields(root, key)[0]]
+		detach(root, value)
+		target.HeadComment, target.FootComment = value.HeadComment, value.FootComment
+		root.Content[fields(root, key)[0]] = target
+	case listed:
+		root := s.root()
+		at := fields(root, key)[0]
+		if root.Content[at].Kind == yaml.AliasNode {
+			target.Content = copyOf(list).Content
+			root.Content[at] = target
+			break
+		}
+		detach(root, list)
+		list.Style &^= yaml.FlowStyle
+		target = list
+	}
+	// Comments of a flow collection that holds block entries would end up in
+	// places where they hide what follows.
+	s.root().Style &^= yaml.FlowStyle
+	target.Content = append(target.Content, s.added...)
+}
+
+// withdraw is insert undone.
+func (s *stream) withdraw(list *yaml.Node, h header) {
+	if list == nil {
+		return
+	}
+	list.Content = slices.DeleteFunc(list.Content, func(entry *yaml.Node) bool {
+		name := lookup(entry, "name")
+		return name != nil && slices.Contains(h.added, name.Value)
+	})
+	root := s.root()
+	at := fields(root, key)
+	if h.was == listed || len(at) == 0 {
+		return
+	}
+	if h.was == null {
+		root.Content[at[0]] = &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!null", HeadComment: list.HeadComment, FootComment: list.FootComment}
+		return
+	}
+	root.Content = slices.Delete(root.Content, at[0]-1, at[0]+1)
+	if h.was == empty {
+		s.documents[0].Content[0] = &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!null", Value: "null", HeadComment: root.HeadComment, FootComment: root.FootComment}
+	}
+}
+
+func appendField(mapping, value *yaml.Node) {
+	mapping.Content = append(mapping.Content, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: key}, value)
+}
+
+func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }
+
+// resolve follows an alias. Aliases of aliases do not exist in YAML.
+func resolve(n *yaml.Node) *yaml.Node {
+	if n.Kind == yaml.AliasNode && n.Alias != nil {
+		return n.Alias
+	}
+	return n
+}
+
+// fields are the indexes in mapping.Content of the values under name.
+func fields(mapping *yaml.Node, name string) (at []int) {
+	for i := 0; i+1 < len(mapping.Content); i += 2 {
+		if k := resolve(mapping.Content[i]); k.Kind == yaml.ScalarNode && k.Value == name {
+			at = append(at, i+1)
+		}
+	}
+	return at
+}
+
+// lookup finds the value of a mapping's field, in its merge keys too: the
+// mapping's own field counts first, then the earliest merged one.
+func lookup(n *yaml.Node, name string) *yaml.Node { return lookupWithin(n, name, 0) }
+
+// maxMerges bounds merges of merges, which may run in a circle.
+const maxMerges = 16
+
+func lookupWithin(n *yaml.Node, name string, depth int) *yaml.Node {
+	n = resolve(n)
+	if n.Kind != yaml.MappingNode || depth > maxMerges {
+		return nil
+	}
+	if at := fields(n, name); len(at) > 0 {
+		return resolve(n.Content[at[0]])
+	}
+	for _, at := range fields(n, "<<") {
+		sources := []*yaml.Node{n.Content[at]}
+		if resolve(sources[0]).Kind == yaml.SequenceNode {
+			sources = resolve(sources[0]).Content
+		}
+		for _, source := range sources {
+			if found := lookupWithin(source, name, depth+1); found != nil {
+				return found
+			}
+		}
+	}
+	return nil
+}
+
+func items(list *yaml.Node) []*yaml.Node {
+	if list == nil {
+		return nil
+	}
+	return list.Content
+}
+
+// detach gives the aliases of n a copy of what n is now, so that a change to n
+// does not show in them.
+func detach(within, n *yaml.Node) {
+	if n.Anchor == "" {
+		return
+	}
+	for i, child := range within.Content {
+		if child.Kind == yaml.AliasNode && child.Alias == n {
+			within.Content[i] = copyOf(n)
+			continue
+		}
+		detach(child, n)
+	}
+}
+
+// copyOf is a deep copy without anchors, which may be defined only once where
+// they are meant; aliases still refer to what they referred to.
+func copyOf(n *yaml.Node) *yaml.Node {
+	c := *n
+	c.Anchor = ""
+	c.Content = make([]*yaml.Node, len(n.Content))
+	for i, child := range n.Content {
+		c.Content[i] = copyOf(child)
+	}
+	return &c
+}
+
+// shape is a hash of what the trees mean and how they are built, comments and
+// styles aside.
+func (s *stream) shape() [sha256.Size]byte {
+	hash := sha256.New()
+	for _, d := range s.documents {
+		addShape(hash, d)
+	}
+	return [sha256.Size]byte(hash.Sum(nil))
+}
+
+func addShape(hash io.Writer, n *yaml.Node) {
+	tag, value := "", ""
+	switch n.Kind {
+	case yaml.AliasNode:
+		value = resolve(n).Anchor
+	case yaml.ScalarNode:
+		if tag = n.ShortTag(); tag != "!!null" { // which has several spellings
+			value = n.Value
+		}
+	}
+	// The hash does not fail.
+	_, _ = fmt.Fprintf(hash, "%d %q %q %q %d\n", n.Kind, n.Anchor, tag, value, len(n.Content))
+	for _, child := range n.Content {
+		addShape(hash, child)
+	}
+}
+
+// walk calls visit for n and everything in it, aliases not followed.
+func walk(n *yaml.Node, visit func(*yaml.Node)) {
+	visit(n)
+	for _, child := range n.Content {
+		walk(child, visit)
+	}
+}
+
+func (s *stream) walk(visit func(*yaml.Node)) {
+	for _, d := range s.documents {
+		walk(d, visit)
+	}
+}

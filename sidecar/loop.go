@@ -1,0 +1,274 @@
+package sidecar
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"log/slog"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/assignment"
+	"github.com/ampbridge/ampbridge/sidecar/mirror"
+	"github.com/ampbridge/ampbridge/sidecar/session"
+)
+
+// server is one running sidecar.
+type server struct {
+	log        *slog.Logger
+	assignment assignment.Assignment
+	started    time.Time
+	store      *session.Store
+	client     *session.Client
+	clientErr  error // why there is no client
+	results    chan result
+	longest    int // of a configuration that is edited, in bytes
+	metrics    metrics
+
+	// mu guards what follows: the loop writes it, metrics and status read it.
+	mu           sync.Mutex
+	destinations []*destination
+	served       state
+	trouble      string // with the source or the target; empty: none
+	retry        time.Time
+	status       []byte // as last written
+}
+
+// destination is an assigned destination and how it stands.
+type destination struct {
+	assignment.Destination
+	block   policy.Block
+	session session.Session
+	// trouble is why the last attempt at a session failed; empty: it did not.
+	trouble string
+	// skipped is why the block is left out though there is a session.
+	skipped string
+	// out is since when the block is missing; zero while it is served. gap is
+	// how long it has been missing before.
+	out time.Time
+	gap time.Duration
+}
+
+func (d *destination) profile() string { return d.block.SigV4.Profile }
+
+// state is what was served last.
+type state struct {
+	// key is what it was made of.
+	key          string
+	at           time.Time
+	source       string // hash of the user's configuration file
+	rendered     string // hash of the served one
+	result       string
+	trouble      string // why the user's configuration was served as it is
+	destinations []string
+}
+
+// result is the outcome of one attempt at a session.
+type result struct {
+	destination *destination
+	session     session.Session
+	err         error
+}
+
+// keep gets sessions for d, one after the other, and reports each attempt. A
+// session is reported once it lies in the credentials file.
+func (s *server) keep(ctx context.Context, d *destination) {
+	current, failures := s.store.Session(d.profile()), 0
+	if current.Valid(time.Now()) && !sleep(ctx, time.Until(current.Renewal())) {
+		return
+	}
+	for ctx.Err() == nil {
+		next, err := s.obtain(ctx, d)
+		var wait time.Duration
+		if err == nil {
+			current, failures = next, 0
+			wait = max(time.Until(next.Renewal()), time.Second/2)
+		} else {
+			failures++
+			wait = session.Pause(failures, current)
+		}
+		select {
+		case s.results <- result{d, next, err}:
+		case <-ctx.Done():
+			return
+		}
+		if !sleep(ctx, wait) {
+			return
+		}
+	}
+}
+
+func (s *server) obtain(ctx context.Context, d *destination) (session.Session, error) {
+	if s.clientErr != nil {
+		return session.Session{}, s.clientErr
+	}
+	next, err := s.client.Obtain(ctx, d.Region, d.Role, d.AssumeRole)
+	if err != nil {
+		return session.Session{}, err
+	}
+	if !next.Valid(time.Now()) {
+		return session.Session{}, errors.New("the session that STS gave is over by this node's clock: look at the clock")
+	}
+	return next, s.store.Put(d.profile(), next)
+}
+
+// loop serves the configuration whenever what it is made of has changed.
+func (s *server) loop(ctx context.Context) {
+	ticker := time.NewTicker(poll)
+	defer ticker.Stop()
+	for {
+		s.step(time.Now())
+		s.writeStatus()
+		select {
+		case <-ctx.Done():
+			return
+		case r := <-s.results:
+			s.accept(r)
+		case <-ticker.C:
+		}
+	}
+}
+
+// accept notes the outcome of an attempt. Only changes are logged.
+func (s *server) accept(r result) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d := r.destination
+	if r.err != nil {
+		s.metrics.renewals.WithLabelValues(d.Name, "failure").Inc()
+		if text := r.err.Error(); text != d.trouble {
+			d.trouble = text
+			s.log.Warn("no session", "destination", d.Name, "role", d.Role, "error", text, "valid", d.session.Valid(time.Now()))
+		}
+		return
+	}
+	s.metrics.renewals.WithLabelValues(d.Name, "success").Inc()
+	if d.trouble != "" || !d.session.Valid(time.Now()) {
+		s.log.Info("session obtained", "destination", d.Name, "role", d.Role, "expires", r.session.Expires)
+	}
+	d.session, d.trouble = r.session, ""
+}
+
+// step serves the configuration if it is due.
+func (s *server) step(now time.Time) {
+	s.mu.Lock()
+	valid := s.valid(now)
+	first := s.served.key == ""
+	waiting := first && len(valid) < len(s.destinations) && now.Before(s.started.Add(firstWait))
+	early := now.Before(s.retry)
+	s.mu.Unlock()
+	if waiting || early {
+		return
+	}
+	fingerprint, err := mirror.Fingerprint(s.assignment.Source)
+	if err == nil {
+		if key := digest([]byte(generation(valid) + "\n" + fingerprint)); key != s.served.key {
+			err = s.serve(now, key, valid)
+		}
+	}
+	s.settle(now, err)
+}
+
+// valid are the destinations whose session can sign. The caller holds mu.
+func (s *server) valid(now time.Time) (valid []*destination) {
+	for _, d := range s.destinations {
+		if d.session.Valid(now) {
+			valid = append(valid, d)
+		}
+	}
+	return valid
+}
+
+// generation names a set of sessions: another one makes the pod's reloader
+// reload, and the same one, after a restart, does not.
+func generation(valid []*destination) string {
+	var b strings.Builder
+	for _, d := range valid {
+		b.WriteString(d.Name + " " + d.session.AccessKeyID + "\n")
+	}
+	return digest([]byte(b.String()))
+}
+
+func digest(content []byte) string {
+	sum := sha256.Sum256(content)
+	return hex.EncodeToString(sum[:6])
+}
+
+// serve mirrors the source with the blocks of valid destinations in it.
+func (s *server) serve(now time.Time, key string, valid []*destination) error {
+	// A render of a large configuration leaves garbage many times its size.
+	defer debug.FreeOSMemory()
+	files, err := mirror.Read(s.assignment.Source)
+	if err != nil {
+		return err
+	}
+	next := state{key: key, at: now, result: "mirrored"}
+	skipped := map[string]string{}
+	if file, ok := files[s.assignment.File]; ok {
+		next.source = digest(file.Content)
+		out := render(file.Content, valid, s.longest)
+		next.result, next.trouble, skipped, next.destinations = out.result, out.trouble, out.skipped, out.destinations
+		file.Content = out.content
+		next.rendered = digest(file.Content)
+		files[s.assignment.File] = file
+	} else if s.assignment.File != "" {
+		next.trouble = "the source has no file " + s.assignment.File
+	}
+	if _, err := mirror.Write(s.assignment.Target, files); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.announce(next)
+	s.metrics.renders.WithLabelValues(next.result).Inc()
+	s.served = next
+	for _, d := range s.destinations {
+		d.note(now, slices.Contains(next.destinations, d.Name), skipped[d.Name])
+	}
+	return nil
+}
+
+// announce logs what a new state changes. The caller holds mu.
+func (s *server) announce(next state) {
+	if next.trouble != "" && next.trouble != s.served.trouble {
+		s.log.Warn("the configuration is served as it is", "file", s.assignment.File, "error", next.trouble)
+	}
+	if s.served.key == "" || !slices.Equal(next.destinations, s.served.destinations) || next.source != s.served.source || next.trouble != s.served.trouble {
+		s.log.Info("configuration served", "destinations", next.destinations, "result", next.result, "source", next.source, "rendered", next.rendered)
+	}
+}
+
+// note keeps the account of gaps.
+func (d *destination) note(now time.Time, in bool, skipped string) {
+	d.skipped = skipped
+	switch covered := in || skipped != ""; {
+	case covered && !d.out.IsZero():
+		d.gap += now.Sub(d.out)
+		d.out = time.Time{}
+	case !covered && d.out.IsZero():
+		d.out = now
+	}
+}
+
+// settle notes whether the last step succeeded, and tells the world.
+func (s *server) settle(now time.Time, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	text := ""
+	if err != nil {
+		text = err.Error()
+		s.retry = now.Add(pause)
+		s.metrics.renders.WithLabelValues("failure").Inc()
+	}
+	if text != s.trouble && text != "" {
+		s.log.Error("the configuration cannot be mirrored: what was served stays", "error", text)
+	} else if text != s.trouble {
+		s.log.Info("the configuration can be mirrored again")
+	}
+	s.trouble = text
+}

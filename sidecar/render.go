@@ -1,0 +1,107 @@
+package sidecar
+
+import (
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/promconfig"
+)
+
+// rendered is a configuration file as it is served.
+type rendered struct {
+	content []byte
+	// result is for the metric: rendered, plain (no block was due) or
+	// passed_through (the configuration could not be edited).
+	result string
+	// trouble says why it was passed through.
+	trouble string
+	// destinations are those whose block is in, skipped why others are not.
+	destinations []string
+	skipped      map[string]string
+}
+
+// render puts the blocks of valid destinations into a configuration file. What
+// cannot be edited comes back as it was: a broken configuration is
+// Prometheus's to report.
+func render(content []byte, valid []*destination, longest int) rendered {
+	out := rendered{content: content, result: "plain", skipped: map[string]string{}}
+	if len(valid) == 0 {
+		return out
+	}
+	var result promconfig.Result
+	edit := func(config []byte) ([]byte, error) {
+		if len(config) > longest {
+			return nil, fmt.Errorf("the configuration has %d KiB, and at most %d KiB can be edited within the sidecar's memory limit: raise sidecar.resources.limits.memory in the policy", len(config)>>10, longest>>10)
+		}
+		blocks := make([]policy.Block, len(valid))
+		for i, d := range valid {
+			blocks[i] = d.block
+		}
+		var err error
+		result, err = promconfig.Render(config, blocks, generation(valid))
+		return result.Config, err
+	}
+	edited, err := within(content, edit)
+	if err != nil {
+		out.result, out.trouble = "passed_through", err.Error()
+		return out
+	}
+	for _, skip := range result.Skipped {
+		out.skipped[skip.Name] = skip.Reason
+	}
+	for _, d := range valid {
+		if reason, ok := out.skipped[d.block.Name]; ok {
+			out.skipped[d.Name] = reason
+			continue
+		}
+		out.destinations = append(out.destinations, d.Name)
+	}
+	if len(out.destinations) > 0 {
+		out.content, out.result = edited, "rendered"
+	}
+	return out
+}
+
+// maxUnzipped bounds what is edited at all, and what a gzipped configuration
+// may grow to, in bytes.
+const maxUnzipped = 32 << 20
+
+var gzipMagic = []byte{0x1f, 0x8b}
+
+// within edits content, inside its gzip wrapping where it has one. The first
+// bytes tell, not the file's name. The same text always gives the same bytes.
+func within(content []byte, edit func([]byte) ([]byte, error)) (edited []byte, err error) {
+	survived(func() { edited, err = unwrapped(content, edit) }, func(trouble any, _ []byte) {
+		err = fmt.Errorf("editing the configuration panicked: %v", trouble)
+	})
+	return edited, err
+}
+
+func unwrapped(content []byte, edit func([]byte) ([]byte, error)) ([]byte, error) {
+	if !bytes.HasPrefix(content, gzipMagic) {
+		return edit(content)
+	}
+	reader, err := gzip.NewReader(bytes.NewReader(content))
+	if err != nil {
+		return nil, fmt.Errorf("gzip: %w", err)
+	}
+	text, err := io.ReadAll(io.LimitReader(reader, maxUnzipped+1))
+	if err != nil {
+		return nil, fmt.Errorf("gzip: %w", err)
+	}
+	if len(text) > maxUnzipped {
+		return nil, errors.New("gzip: the configuration is larger than 32 MiB")
+	}
+	if text, err = edit(text); err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	writer := gzip.NewWriter(&out)
+	_, err = writer.Write(text)
+	err = errors.Join(err, writer.Close())
+	return out.Bytes(), err
+}

@@ -1,0 +1,109 @@
+package sidecar
+
+import (
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/assignment"
+	"github.com/ampbridge/ampbridge/sidecar/session"
+)
+
+func destinations(t testing.TB) []*destination {
+	t.Helper()
+	d := policy.Destination{Name: "central"}
+	if err := d.Workspace.UnmarshalText([]byte("arn:aws:aps:eu-west-1:111122223333:workspace/ws-central")); err != nil {
+		t.Fatal(err)
+	}
+	return []*destination{{Destination: assignment.Destination{Name: d.Name}, block: d.Block("dev"), session: session.Session{AccessKeyID: "ASIA"}}}
+}
+
+func zip(t testing.TB, text string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	if _, err := w.Write([]byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// TestRenderPassesThrough: what cannot be edited comes back to the byte, with
+// the reason.
+func TestRenderPassesThrough(t *testing.T) {
+	long := "# " + strings.Repeat("x", 2<<20) + "\n"
+	whole := zip(t, "a: 1\n")
+	for name, tc := range map[string]struct {
+		content []byte
+		want    string
+	}{
+		"broken YAML":          {[]byte("a: ["), "not YAML"},
+		"gzip cut off":         {whole[:len(whole)-4], "gzip: unexpected EOF"},
+		"gzip of broken YAML":  {zip(t, "a: ["), "not YAML"},
+		"not gzip after all":   {[]byte{0x1f, 0x8b, 0, 0}, "gzip: "},
+		"too long":             {[]byte(long), "2048 KiB, and at most 1024 KiB"},
+		"gzip of what is long": {zip(t, long), "2048 KiB, and at most 1024 KiB"},
+		"gzip bomb":            {zip(t, strings.Repeat("\n", maxUnzipped+1)), "larger than 32 MiB"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := render(tc.content, destinations(t), 1<<20)
+			if !bytes.Equal(got.content, tc.content) || got.result != "passed_through" || !strings.Contains(got.trouble, tc.want) {
+				t.Errorf("%s: %s", got.result, got.trouble)
+			}
+		})
+	}
+}
+
+// TestRenderIsDeterministic: the same input gives the same bytes, or reloaders
+// would reload for nothing.
+func TestRenderIsDeterministic(t *testing.T) {
+	for _, content := range [][]byte{[]byte("a: 1\n"), zip(t, "a: 1\n")} {
+		one, two := render(content, destinations(t), 1<<20), render(content, destinations(t), 1<<20)
+		if one.result != "rendered" || !bytes.Equal(one.content, two.content) {
+			t.Errorf("%s, then %s: %q and %q", one.result, two.result, one.content, two.content)
+		}
+	}
+}
+
+func TestWithinSurvivesAPanic(t *testing.T) {
+	_, err := within([]byte("a"), func([]byte) ([]byte, error) { panic(errors.New("boom")) })
+	if err == nil || !strings.Contains(err.Error(), "boom") {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestMaxConfig(t *testing.T) {
+	for _, tc := range []struct {
+		limit int64
+		want  int
+	}{{0, 32 << 20}, {128 << 20, (108 << 20) / 100}, {16 << 20, 0}, {1 << 40, 32 << 20}} {
+		if got := maxConfig(tc.limit); got != tc.want {
+			t.Errorf("maxConfig(%d) = %d, want %d", tc.limit, got, tc.want)
+		}
+	}
+}
+
+// TestGap adds up the time without the block.
+func TestGap(t *testing.T) {
+	at := func(seconds int) time.Time { return time.Unix(int64(seconds), 0) }
+	d := &destination{out: at(0)}
+	d.note(at(2), false, "")
+	d.note(at(3), true, "")
+	d.note(at(10), true, "")
+	d.note(at(20), false, "")
+	d.note(at(25), false, "the user's own")
+	if got := d.missing(at(30)); got != 8*time.Second {
+		t.Errorf("a gap of %v, want 8s", got)
+	}
+	d.note(at(30), false, "")
+	if got := d.missing(at(31)); got != 9*time.Second {
+		t.Errorf("a gap of %v, want 9s", got)
+	}
+}

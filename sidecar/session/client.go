@@ -1,0 +1,189 @@
+package session
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+	"github.com/aws/aws-sdk-go-v2/service/sts/types"
+	"github.com/aws/smithy-go"
+)
+
+// Limits of STS, in seconds.
+const (
+	// anyRole is what every role allows, and all that a chained role gets.
+	anyRole  = 3600
+	shortest = 900
+	longest  = 43200
+)
+
+// attempt bounds one call to STS, from name look-up to the last byte.
+const attempt = 5 * time.Second
+
+// Options says how to reach STS and who is asking.
+type Options struct {
+	// Token is the file of the pod's service-account token; the kubelet
+	// replaces it, so it is read for every call.
+	Token string
+	// Name is the role session name, see [Name].
+	Name string
+	// Seconds is the duration to ask for.
+	Seconds int
+	// Endpoint replaces https://sts.<region>.<suffix>; ProxyURL the proxy that
+	// the environment names. CABundle is PEM, added to the system's roots.
+	Endpoint, ProxyURL, CABundle string
+}
+
+// Client gets sessions. Its methods may be called from any goroutine.
+type Client struct {
+	options Options
+	http    *http.Client
+	seconds int32 // to ask for
+
+	mu sync.Mutex
+	// capped are the roles that turned out to allow one hour only.
+	capped map[string]bool
+}
+
+// NewClient makes a Client. It fails on a proxy or a CA bundle that cannot be
+// understood.
+func NewClient(o Options) (*Client, error) {
+	transport := &http.Transport{
+		Proxy: http.ProxyFromEnvironment,
+		// Sessions are hours apart: a kept connection would only be one that
+		// some firewall forgot.
+		DisableKeepAlives: true,
+		TLSClientConfig:   &tls.Config{MinVersion: tls.VersionTLS12},
+	}
+	if o.ProxyURL != "" {
+		proxy, err := url.Parse(o.ProxyURL)
+		if err != nil || proxy.Host == "" {
+			return nil, errors.New("sts.proxyURL is not a URL: write http://host:port")
+		}
+		transport.Proxy = http.ProxyURL(proxy)
+	}
+	if o.CABundle != "" {
+		roots, err := x509.SystemCertPool()
+		if err != nil {
+			roots = x509.NewCertPool()
+		}
+		if !roots.AppendCertsFromPEM([]byte(o.CABundle)) {
+			return nil, errors.New("sts.caBundle holds no certificate: write PEM text")
+		}
+		transport.TLSClientConfig.RootCAs = roots
+	}
+	return &Client{options: o, seconds: int32(min(max(o.Seconds, 1), longest)), http: &http.Client{Transport: transport}, capped: map[string]bool{}}, nil
+}
+
+// Obtain makes one attempt at a session: role is assumed with the token, and
+// assumeRole, if there is one, with the session of role. Errors have short,
+// stable text: the same trouble reads the same every time.
+func (c *Client) Obtain(ctx context.Context, region, role, assumeRole string) (Session, error) {
+	token, err := os.ReadFile(c.options.Token)
+	if err != nil {
+		return Session{}, fmt.Errorf("the service account token cannot be read: %w", err)
+	}
+	if token = bytes.TrimSpace(token); len(token) == 0 {
+		return Session{}, fmt.Errorf("the service account token %s is empty", c.options.Token)
+	}
+	if assumeRole == "" {
+		return c.asLongAs(role, c.seconds, func(seconds int32) (Session, error) {
+			return c.withToken(ctx, region, role, string(token), seconds)
+		})
+	}
+	first, err := c.withToken(ctx, region, role, string(token), min(c.seconds, shortest))
+	if err != nil {
+		return Session{}, err
+	}
+	return c.chained(ctx, region, assumeRole, first, min(c.seconds, anyRole))
+}
+
+// asLongAs asks for as many seconds as wanted, or for an hour where the role is
+// known to allow no more.
+func (c *Client) asLongAs(role string, seconds int32, ask func(seconds int32) (Session, error)) (Session, error) {
+	c.mu.Lock()
+	capped := c.capped[role]
+	c.mu.Unlock()
+	if capped {
+		return ask(min(seconds, anyRole))
+	}
+	s, err := ask(seconds)
+	if seconds <= anyRole || !isTooLong(err) {
+		return s, err
+	}
+	c.mu.Lock()
+	c.capped[role] = true
+	c.mu.Unlock()
+	return ask(anyRole)
+}
+
+// isTooLong recognises the only ValidationError that a shorter duration mends.
+func isTooLong(err error) bool {
+	var e smithy.APIError
+	return errors.As(err, &e) && e.ErrorCode() == "ValidationError" && strings.Contains(e.ErrorMessage(), "DurationSeconds")
+}
+
+func (c *Client) withToken(ctx context.Context, region, role, token string, seconds int32) (Session, error) {
+	ctx, cancel := context.WithTimeout(ctx, attempt)
+	defer cancel()
+	begin := time.Now()
+	out, err := c.sts(region, aws.AnonymousCredentials{}).AssumeRoleWithWebIdentity(ctx, &sts.AssumeRoleWithWebIdentityInput{
+		RoleArn: &role, RoleSessionName: &c.options.Name, WebIdentityToken: &token, DurationSeconds: &seconds,
+	})
+	if err != nil {
+		return Session{}, explain(err)
+	}
+	return newSession(out.Credentials, begin, seconds)
+}
+
+func (c *Client) chained(ctx context.Context, region, role string, first Session, seconds int32) (Session, error) {
+	ctx, cancel := context.WithTimeout(ctx, attempt)
+	defer cancel()
+	begin := time.Now()
+	credentials := aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
+		return aws.Credentials{AccessKeyID: first.AccessKeyID, SecretAccessKey: first.SecretAccessKey, SessionToken: first.SessionToken}, nil
+	})
+	out, err := c.sts(region, credentials).AssumeRole(ctx, &sts.AssumeRoleInput{
+		RoleArn: &role, RoleSessionName: &c.options.Name, DurationSeconds: &seconds,
+	})
+	if err != nil {
+		return Session{}, fmt.Errorf("assumeRole: %w", explain(err))
+	}
+	return newSession(out.Credentials, begin, seconds)
+}
+
+func (c *Client) sts(region string, credentials aws.CredentialsProvider) *sts.Client {
+	o := sts.Options{Region: region, Credentials: credentials, HTTPClient: c.http, Retryer: aws.NopRetryer{}}
+	if c.options.Endpoint != "" {
+		o.BaseEndpoint = &c.options.Endpoint
+	}
+	return sts.New(o)
+}
+
+// newSession trusts the clock that says the session ends sooner: AWS's, or
+// this machine's with the duration that was asked for. A machine whose clock is
+// behind would otherwise believe in a session that is over.
+func newSession(c *types.Credentials, begin time.Time, seconds int32) (Session, error) {
+	if c == nil || aws.ToString(c.AccessKeyId) == "" || aws.ToString(c.SecretAccessKey) == "" || aws.ToString(c.SessionToken) == "" || c.Expiration == nil {
+		return Session{}, errors.New("STS answered without credentials")
+	}
+	expires := begin.Add(time.Duration(seconds) * time.Second)
+	if c.Expiration.Before(expires) {
+		expires = *c.Expiration
+	}
+	return Session{
+		AccessKeyID: *c.AccessKeyId, SecretAccessKey: *c.SecretAccessKey, SessionToken: *c.SessionToken,
+		Obtained: begin.Round(0), Expires: expires.Round(0),
+	}, nil
+}

@@ -1,0 +1,74 @@
+package session
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+
+	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+)
+
+// maxText bounds the text of an error, in bytes.
+const maxText = 300
+
+// failure is an error with text of its own, that still is what caused it.
+type failure struct {
+	text  string
+	cause error
+}
+
+func (f *failure) Error() string { return f.text }
+func (f *failure) Unwrap() error { return f.cause }
+
+// explain gives an error of the SDK text that is short and the same every
+// time: no request ids, ports or time stamps.
+func explain(err error) error {
+	return &failure{shorten(describe(err)), err}
+}
+
+func describe(err error) string {
+	var (
+		api     smithy.APIError
+		answer  *smithyhttp.ResponseError
+		name    *net.DNSError
+		socket  *net.OpError
+		distust *tls.CertificateVerificationError
+	)
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Sprintf("STS did not answer within %s", attempt)
+	case errors.Is(err, context.Canceled):
+		return "stopped"
+	case errors.As(err, &api) && strings.HasPrefix(api.ErrorCode(), "ExpiredToken"):
+		// AWS's own message tells the time.
+		return api.ErrorCode() + ": the service account token has expired: look at the token volume, and at the node's clock"
+	case errors.As(err, &api) && api.ErrorMessage() != "" && api.ErrorCode() != "UnknownError":
+		return api.ErrorCode() + ": " + api.ErrorMessage()
+	case errors.As(err, &answer) && answer.HTTPStatusCode() != 0:
+		return fmt.Sprintf("STS answered with HTTP status %d", answer.HTTPStatusCode())
+	case errors.As(err, &name) && name.IsNotFound:
+		return "STS cannot be reached: no such host: " + name.Name
+	case errors.As(err, &name):
+		return "STS cannot be reached: the name cannot be looked up: " + name.Name
+	case errors.As(err, &distust):
+		return "STS cannot be trusted: " + distust.Err.Error()
+	case errors.As(err, &socket):
+		return "STS cannot be reached: " + socket.Err.Error()
+	}
+	for errors.Unwrap(err) != nil {
+		err = errors.Unwrap(err)
+	}
+	return "STS cannot be reached: " + err.Error()
+}
+
+func shorten(text string) string {
+	text = strings.Join(strings.Fields(text), " ")
+	if len(text) > maxText {
+		text = strings.ToValidUTF8(text[:maxText], "") + "…"
+	}
+	return text
+}

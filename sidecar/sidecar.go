@@ -1,0 +1,182 @@
+// Package sidecar is the config sidecar: it stands between the configuration
+// that a user's Prometheus is given and the Prometheus that reads it, and adds
+// the block of a destination for exactly as long as there is a valid session
+// to sign with.
+//
+// It is built so that Prometheus never depends on AWS, nor on the sidecar
+// doing well. What Prometheus sees is either the user's own configuration to
+// the byte, or that configuration with blocks whose credentials already lie in
+// the credentials file. Whatever fails is logged, counted and tried again; only
+// the end of its context ends [Run].
+//
+//	         session (one goroutine per destination)
+//	STS ───► keep ──► credentials file ──► result ─┐
+//	                                               ▼
+//	source directory ──(poll)────────────────► loop ──► target directory
+//
+// Package mirror copies the files, package session gets and keeps the
+// sessions, package promconfig edits the YAML tree.
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/ampbridge/ampbridge/policy/assignment"
+	"github.com/ampbridge/ampbridge/sidecar/mirror"
+	"github.com/ampbridge/ampbridge/sidecar/session"
+)
+
+// DefaultMetricsAddress is where metrics are served, at /metrics.
+const DefaultMetricsAddress = ":9095"
+
+const (
+	// firstWait is how long the first configuration is held back for the first
+	// sessions: a good start needs no reload, and a bad one costs Prometheus no
+	// more than this.
+	firstWait = 3 * time.Second
+	// poll is how often the source is looked at. That costs a few system calls,
+	// works on every volume, and cannot run out as inotify's watches can.
+	poll = 400 * time.Millisecond
+	// pause follows a failure of the loop's own work.
+	pause = 2 * time.Second
+)
+
+// Options is what a sidecar is told from outside.
+type Options struct {
+	// Assignment is the encoded assignment. Where it cannot be decoded, the
+	// source is mirrored as it is.
+	Assignment string
+	// Pod and Namespace go into the name of the role session.
+	Pod, Namespace string
+	// Source and Target are the directories to use without an assignment.
+	Source, Target string
+	// MetricsAddress is where to listen. Empty: no metrics.
+	MetricsAddress string
+	// MemoryLimit is what the process may use, in bytes; 0: as much as it likes.
+	// A configuration that cannot be edited within it is mirrored as it is.
+	MemoryLimit int64
+	Log         *slog.Logger
+}
+
+// FromEnvironment reads what the webhook put into the container.
+func FromEnvironment(getenv func(string) string) Options {
+	return Options{
+		Assignment: getenv(assignment.Variable),
+		Pod:        getenv(assignment.PodNameVariable), Namespace: getenv(assignment.PodNamespaceVariable),
+		Source: assignment.SourceDir, Target: assignment.TargetDir,
+		MetricsAddress: DefaultMetricsAddress, MemoryLimit: MemoryLimit(),
+	}
+}
+
+// assigned is the assignment, or the one that changes nothing.
+func (o Options) assigned() (assignment.Assignment, error) {
+	a, err := assignment.Decode(o.Assignment)
+	if err != nil {
+		return assignment.Assignment{Source: o.Source, Target: o.Target}, err
+	}
+	return a, nil
+}
+
+// Ready tells whether the target holds a configuration, so that the pod's other
+// containers may start.
+func Ready(o Options) error {
+	a, _ := o.assigned() // Run has logged it
+	if !mirror.Served(a.Target) {
+		return errors.New(a.Target + " holds no configuration yet")
+	}
+	return nil
+}
+
+// Run works until ctx ends.
+func Run(ctx context.Context, o Options) {
+	s := newServer(o)
+	var group sync.WaitGroup
+	start := func(name string, work func(context.Context)) {
+		group.Go(func() { s.persist(ctx, name, work) })
+	}
+	for _, d := range s.destinations {
+		start("session "+d.Name, func(ctx context.Context) { s.keep(ctx, d) })
+	}
+	if o.MetricsAddress != "" {
+		start("metrics", func(ctx context.Context) { s.serveMetrics(ctx, o.MetricsAddress) })
+	}
+	start("configuration", s.loop)
+	group.Wait()
+}
+
+// persist does work until it returns on its own: a panic is logged, and the
+// work begun again.
+func (s *server) persist(ctx context.Context, name string, work func(context.Context)) {
+	for {
+		if survived(func() { work(ctx) }, func(trouble any, stack []byte) {
+			s.log.Error("panic, will go on", "in", name, "panic", trouble, "stack", string(stack))
+		}) {
+			return
+		}
+		if !sleep(ctx, pause) {
+			return
+		}
+	}
+}
+
+// survived calls work, and report if it panics.
+func survived(work func(), report func(trouble any, stack []byte)) (ok bool) {
+	defer func() {
+		if trouble := recover(); trouble != nil {
+			report(trouble, debug.Stack())
+		}
+	}()
+	work()
+	return true
+}
+
+// sleep returns false if ctx ends first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+func newServer(o Options) *server {
+	s := &server{log: o.Log, started: time.Now(), results: make(chan result), longest: maxConfig(o.MemoryLimit)}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	var err error
+	if s.assignment, err = o.assigned(); err != nil {
+		s.log.Error("cannot read the assignment: the configuration is mirrored as it is", "error", err)
+	}
+	s.metrics = newMetrics(s)
+	if len(s.assignment.Destinations) == 0 {
+		return s
+	}
+	mode := fs.FileMode(0o644)
+	if s.assignment.Private {
+		mode = 0o600
+	}
+	if s.store, err = session.OpenStore(s.assignment.Credentials, mode); err != nil {
+		s.log.Warn("the credentials of an earlier run cannot be read", "error", err)
+	}
+	s.client, s.clientErr = session.NewClient(session.Options{
+		Token: s.assignment.Token, Name: session.Name(s.assignment.Cluster, o.Namespace, o.Pod), Seconds: s.assignment.SessionSeconds,
+		Endpoint: s.assignment.STS.Endpoint, ProxyURL: s.assignment.STS.ProxyURL, CABundle: s.assignment.STS.CABundle,
+	})
+	for _, assigned := range s.assignment.Destinations {
+		d := &destination{Destination: assigned, block: assigned.For(o.Pod)}
+		d.out = s.started
+		d.session = s.store.Session(d.profile())
+		s.destinations = append(s.destinations, d)
+	}
+	return s
+}
