@@ -1,0 +1,83 @@
+// Package servingcert makes the certificates that a webhook serves in tests, in
+// benchmarks and in the demo: a directory with tls.crt and tls.key, as
+// cert-manager and a Secret volume have it, and the CA to register.
+package servingcert
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+const (
+	life = 24 * time.Hour
+	// skew is how far clocks may differ.
+	skew = time.Hour
+)
+
+// Write makes a new CA and, in dir, which exists, tls.crt and tls.key for the
+// hosts: names or IP addresses. It returns the CA's certificate as PEM. Files
+// that are there already are replaced, as a rotation does.
+func Write(dir string, hosts ...string) (ca []byte, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("servingcert: %w", err)
+		}
+	}()
+	now := time.Now()
+	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	caTemplate := &x509.Certificate{
+		SerialNumber: big.NewInt(now.UnixNano()), Subject: pkix.Name{CommonName: fmt.Sprintf("ampbridge test CA %d", now.UnixNano())},
+		NotBefore: now.Add(-skew), NotAfter: now.Add(life),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	caDER, err := x509.CreateCertificate(rand.Reader, caTemplate, caTemplate, caKey.Public(), caKey)
+	if err != nil {
+		return nil, err
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(now.UnixNano() + 1), Subject: pkix.Name{CommonName: "ampbridge test"},
+		NotBefore: now.Add(-skew), NotAfter: now.Add(life),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	for _, host := range hosts {
+		if ip := net.ParseIP(host); ip != nil {
+			template.IPAddresses = append(template.IPAddresses, ip)
+		} else {
+			template.DNSNames = append(template.DNSNames, host)
+		}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, caTemplate, key.Public(), caKey)
+	if err != nil {
+		return nil, err
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range []struct {
+		name, kind string
+		der        []byte
+	}{{"tls.key", "PRIVATE KEY", keyDER}, {"tls.crt", "CERTIFICATE", der}} {
+		if err := os.WriteFile(filepath.Join(dir, f.name), pem.EncodeToMemory(&pem.Block{Type: f.kind, Bytes: f.der}), 0o600); err != nil {
+			return nil, err
+		}
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: caDER}), nil
+}

@@ -1,0 +1,59 @@
+package webhook_test
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/webhook"
+)
+
+// BenchmarkPod is the handler without the network: `go run ./test/bench` has
+// the figures that matter to an API server.
+func BenchmarkPod(b *testing.B) {
+	for _, bench := range []struct {
+		name string
+		edit func(map[string]any)
+	}{{"inject", nil}, {"skip", notPrometheus}} {
+		b.Run(bench.name, func(b *testing.B) {
+			p, err := policy.Parse(readFile(b, "testdata/policy.yaml"))
+			if err != nil {
+				b.Fatal(err)
+			}
+			body := encode(b, podRequest(b, operatorPod, bench.edit))
+			handler := webhook.PodHandler(policy.InjectionEnabled, webhook.Dependencies{
+				Policy: func() *policy.Policy { return p }, Cluster: answering{}, Image: image,
+				Metrics: webhook.NewMetrics(prometheus.NewRegistry()), Logger: slog.New(slog.NewJSONHandler(io.Discard, nil)),
+			})
+			b.SetBytes(int64(len(body)))
+			b.ReportAllocs()
+			for b.Loop() {
+				r := httptest.NewRequest(http.MethodPost, "/pods/enabled", bytes.NewReader(body))
+				r.Header.Set("Content-Type", "application/json")
+				w := httptest.NewRecorder()
+				if handler.ServeHTTP(w, r); w.Code != http.StatusOK {
+					b.Fatalf("got %d: %s", w.Code, w.Body)
+				}
+			}
+		})
+	}
+}
+
+// answering is a cluster without limits whose service accounts all exist.
+type answering struct{}
+
+func (answering) ServiceAccount(context.Context, string, string) (map[string]string, error) {
+	return nil, nil
+}
+func (answering) LimitRanges(context.Context, string) ([]corev1.LimitRange, error) { return nil, nil }
+func (answering) ResourceQuotas(context.Context, string) ([]corev1.ResourceQuota, error) {
+	return nil, nil
+}

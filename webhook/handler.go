@@ -1,0 +1,165 @@
+package webhook
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"time"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/webhook/inject"
+)
+
+// Reasons of this package: nothing could be decided, so the object is admitted
+// as it was.
+const (
+	// PolicyMissing: the webhook has not read a good policy yet.
+	PolicyMissing policy.Reason = "PolicyMissing"
+	// LookupFailed: the cluster did not answer, or not in time.
+	LookupFailed policy.Reason = "LookupFailed"
+	// InternalError: a mistake in ampbridge; the log has the details.
+	InternalError policy.Reason = "InternalError"
+)
+
+// lookupTimeout bounds all reads for one pod. It leaves the API server, which
+// waits for the webhook for some seconds, time to hear why they failed.
+const lookupTimeout = 2 * time.Second
+
+// Dependencies are what the handlers work with.
+type Dependencies struct {
+	// Policy returns the policy in force; nil: none yet.
+	Policy  func() *policy.Policy
+	Cluster Cluster
+	// Image is the sidecar's, for policies that name none.
+	Image   string
+	Metrics *Metrics
+	Logger  *slog.Logger
+}
+
+// outcome is a decision and what follows from it.
+type outcome struct {
+	policy.Decision
+	operations []inject.Operation
+	// err: nothing could be decided. Reason and Warning say so to people.
+	err error
+	// loud outcomes are logged by default, the others for debugging.
+	loud bool
+	// about tells the log whose outcome it is.
+	about []slog.Attr
+}
+
+func failed(reason policy.Reason, err error, warning string) outcome {
+	return outcome{Decision: policy.Decision{Reason: reason, Warning: warning}, err: err, loud: true}
+}
+
+func (o outcome) decision() string {
+	switch {
+	case o.err != nil:
+		return decisionError
+	case o.Inject:
+		return decisionInject
+	}
+	return decisionSkip
+}
+
+// handler answers the reviews of one kind of object; O is the view of it.
+type handler[O any] struct {
+	Dependencies
+	kind       string
+	resource   string // in metrics and logs
+	operations []string
+	decide     func(context.Context, *request[O], *policy.Policy) outcome
+}
+
+func (h *handler[O]) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	start := time.Now()
+	request, err := readReview[O](w, r)
+	if err == nil {
+		err = h.accepts(request.Kind, request.SubResource, request.Operation)
+	}
+	if err != nil {
+		h.refuse(w, r, err)
+		return
+	}
+	// Neither the client's going nor the server's shutdown ends the reads: the
+	// answer to a request in flight is as good as any other.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), lookupTimeout)
+	defer cancel()
+	out := h.outcome(ctx, request)
+	if err := writeAnswer(w, request.UID, out.operations, out.Warning); err != nil {
+		out = h.internalError(err)
+		// Without operations there is nothing left that could fail to encode.
+		_ = writeAnswer(w, request.UID, nil, out.Warning)
+	}
+	took := time.Since(start)
+	h.Metrics.observe(h.resource, out.decision(), string(out.Reason), took)
+	h.log(ctx, out, took, slog.String("uid", request.UID), slog.String("namespace", request.Namespace), slog.Bool("dryRun", request.DryRun))
+}
+
+// accepts refuses what the webhook is not registered for.
+func (h *handler[O]) accepts(kind groupVersionKind, subResource, operation string) error {
+	if kind != (groupVersionKind{Version: "v1", Kind: h.kind}) || subResource != "" {
+		return refuse(http.StatusBadRequest, "this path takes objects of kind %s, version v1", h.kind)
+	}
+	for _, o := range h.operations {
+		if o == operation {
+			return nil
+		}
+	}
+	return refuse(http.StatusBadRequest, "this path takes the operations %v", h.operations)
+}
+
+func (h *handler[O]) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	status := http.StatusBadRequest
+	if e := (*httpError)(nil); errors.As(err, &e) {
+		status = e.status
+	}
+	h.Logger.Warn("request refused", "path", r.URL.Path, "status", status, "error", err)
+	if status == http.StatusMethodNotAllowed {
+		w.Header().Set("Allow", http.MethodPost)
+	}
+	http.Error(w, err.Error(), status)
+}
+
+// outcome decides, and turns a panic into an outcome as well: a pod that could
+// start without us is never kept from starting.
+func (h *handler[O]) outcome(ctx context.Context, r *request[O]) (out outcome) {
+	defer func() {
+		if p := recover(); p != nil {
+			out = h.internalError(fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
+		}
+	}()
+	p := h.Policy()
+	if p == nil {
+		return failed(PolicyMissing, errors.New("no policy is loaded"), "not injected: the webhook has no valid policy; its log says why")
+	}
+	return h.decide(ctx, r, p)
+}
+
+func (h *handler[O]) internalError(err error) outcome {
+	return failed(InternalError, err, "not injected: the webhook failed; its log says why")
+}
+
+func (h *handler[O]) log(ctx context.Context, out outcome, took time.Duration, attrs ...slog.Attr) {
+	level := slog.LevelDebug
+	switch {
+	case out.err != nil:
+		level = slog.LevelError
+	case out.loud:
+		level = slog.LevelInfo
+	}
+	if !h.Logger.Enabled(ctx, level) {
+		return
+	}
+	attrs = append(attrs, slog.String("decision", out.decision()), slog.String("reason", string(out.Reason)), slog.String("took", took.String()))
+	if out.Warning != "" {
+		attrs = append(attrs, slog.String("warning", out.Warning))
+	}
+	if out.err != nil {
+		attrs = append(attrs, slog.String("error", out.err.Error()))
+	}
+	h.Logger.LogAttrs(ctx, level, h.resource, append(attrs, out.about...)...)
+}

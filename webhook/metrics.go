@@ -1,0 +1,59 @@
+package webhook
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Values of the label decision.
+const (
+	decisionInject = "inject"
+	decisionSkip   = "skip"
+	// decisionError: nothing could be decided; the object was admitted as it was.
+	decisionError = "error"
+)
+
+// Metrics are what the webhook counts.
+type Metrics struct {
+	decisions         *prometheus.CounterVec
+	duration          *prometheus.HistogramVec
+	policyLoadErrors  prometheus.Counter
+	policyLastSuccess prometheus.Gauge
+	policyInfo        *prometheus.GaugeVec
+}
+
+// NewMetrics registers the webhook's metrics.
+func NewMetrics(registry prometheus.Registerer) *Metrics {
+	m := &Metrics{
+		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "ampbridge_admission_decisions_total",
+			Help: "Admission requests by resource (pod, serviceaccount), decision (inject, skip, error) and reason.",
+		}, []string{"resource", "decision", "reason"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "ampbridge_admission_duration_seconds",
+			Help: "The webhook's own time for one admission request, look-ups in the cluster included.",
+			// The budget is 10 ms; a look-up that fails takes two seconds.
+			Buckets: []float64{.00025, .0005, .001, .0015, .002, .003, .004, .005, .0075, .01, .015, .025, .05, .1, .25, .5, 1, 2.5, 5},
+		}, []string{"resource"}),
+		policyLoadErrors: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "ampbridge_policy_load_errors_total",
+			Help: "Versions of the policy file that were refused.",
+		}),
+		policyLastSuccess: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "ampbridge_policy_last_load_success",
+			Help: "1: the newest version of the policy file is in force; 0: it was refused, and the last good one, if any, still is.",
+		}),
+		policyInfo: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "ampbridge_policy_info",
+			Help: "1 for the policy in force; hash is the beginning of the SHA-256 of its file.",
+		}, []string{"hash"}),
+	}
+	registry.MustRegister(m.decisions, m.duration, m.policyLoadErrors, m.policyLastSuccess, m.policyInfo)
+	return m
+}
+
+func (m *Metrics) observe(resource, decision, reason string, took time.Duration) {
+	m.decisions.WithLabelValues(resource, decision, reason).Inc()
+	m.duration.WithLabelValues(resource).Observe(took.Seconds())
+}

@@ -1,0 +1,133 @@
+package webhook
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/webhook/inject"
+)
+
+// PodHandler answers reviews of pods that are created in namespaces whose label
+// has the value injection. The value comes from the path, for the API server has
+// matched the label already.
+func PodHandler(injection policy.Injection, d Dependencies) http.Handler {
+	h := &podHandler{d, injection}
+	return &handler[inject.Pod]{Dependencies: d, kind: "Pod", resource: "pod", operations: []string{"CREATE"}, decide: h.decide}
+}
+
+type podHandler struct {
+	Dependencies
+	injection policy.Injection
+}
+
+func (h *podHandler) decide(ctx context.Context, r *request[inject.Pod], p *policy.Policy) outcome {
+	pod := &r.Object
+	account := pod.Spec.ServiceAccountName
+	if account == "" {
+		account = "default" // as the API server does
+	}
+	_, prometheus := inject.Prometheus(pod)
+	question := policy.Request{
+		Namespace: r.Namespace, Injection: h.injection, ServiceAccount: account,
+		Prometheus: prometheus, PodAnnotations: pod.Metadata.Annotations,
+	}
+	out := h.settle(ctx, question, pod, p)
+	out.loud = out.loud || prometheus
+	out.about = []slog.Attr{
+		slog.String("pod", podName(pod, r.Name)),
+		slog.String("serviceAccount", account),
+		slog.String("destinations", destinations(out.Decision)),
+	}
+	return out
+}
+
+// settle reads as little of the cluster as the decision needs.
+func (h *podHandler) settle(ctx context.Context, question policy.Request, pod *inject.Pod, p *policy.Policy) outcome {
+	decision := p.Decide(question)
+	if final(decision.Reason) {
+		return outcome{Decision: decision}
+	}
+	// The service account's annotations may still turn the decision either way.
+	// The limits are read beside, where it may come out as Inject.
+	var limits inject.Limits
+	var group errgroup.Group
+	if decision.Inject || decision.Reason == policy.NotAsked {
+		group.Go(guard(func() (err error) {
+			limits.Ranges, err = h.Cluster.LimitRanges(ctx, question.Namespace)
+			return err
+		}))
+		group.Go(guard(func() (err error) {
+			limits.Quotas, err = h.Cluster.ResourceQuotas(ctx, question.Namespace)
+			return err
+		}))
+	}
+	annotations, err := h.Cluster.ServiceAccount(ctx, question.Namespace, question.ServiceAccount)
+	if err := cmp.Or(err, group.Wait()); errors.As(err, &panicked{}) {
+		panic(err)
+	} else if err != nil {
+		return failed(LookupFailed, err, "not injected: the webhook could not read the service account or the limits of namespace "+question.Namespace+"; create the pod again once the API server answers")
+	}
+	question.ServiceAccountAnnotations = annotations
+	decision = p.Decide(question)
+	if !decision.Inject {
+		return outcome{Decision: decision}
+	}
+	operations, decision := inject.Inject(pod, decision, inject.Options{
+		Policy: p, Image: h.Image, Limits: limits, ServiceAccountAnnotations: annotations,
+	})
+	return outcome{Decision: decision, operations: operations}
+}
+
+// final tells whether no annotation of a service account could change a
+// decision of this reason into another that matters.
+func final(r policy.Reason) bool {
+	switch r {
+	case policy.NotLabelled, policy.OptedOut, policy.NotPrometheus, policy.InvalidAnnotation:
+		return true
+	}
+	return false
+}
+
+// podName is what people know the pod by: pods that a controller creates have
+// no name yet.
+func podName(pod *inject.Pod, name string) string {
+	switch {
+	case name != "":
+		return name
+	case pod.Metadata.Name != "":
+		return pod.Metadata.Name
+	}
+	return pod.Metadata.GenerateName
+}
+
+func destinations(d policy.Decision) string {
+	names := make([]string, len(d.Destinations))
+	for i, destination := range d.Destinations {
+		names[i] = destination.Name
+	}
+	return strings.Join(names, ",")
+}
+
+// panicked is a panic in a goroutine, on its way to the one that answers.
+type panicked struct{ error }
+
+// guard keeps a panic in a look-up from ending the process.
+func guard(look func() error) func() error {
+	return func() (err error) {
+		defer func() {
+			if p := recover(); p != nil {
+				err = panicked{fmt.Errorf("%v\n%s", p, debug.Stack())}
+			}
+		}()
+		return look()
+	}
+}

@@ -1,0 +1,135 @@
+package webhook_test
+
+import (
+	"bytes"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/ampbridge/ampbridge/webhook"
+)
+
+// A ConfigMap's volume changes by the swap of a symbolic link to a directory.
+func TestPolicySourceFollowsAConfigMap(t *testing.T) {
+	good := readFile(t, "testdata/policy.yaml")
+	paused := append(bytes.Clone(good), "paused: true\n"...)
+	broken := append(bytes.Clone(good), "pausd: true\nsession: {duration: 1s}\n"...)
+
+	dir := t.TempDir()
+	publish(t, dir, broken)
+	registry, log := prometheus.NewRegistry(), &lockedBuffer{}
+	source := webhook.NewPolicySource(filepath.Join(dir, "policy.yaml"), webhook.NewMetrics(registry), slog.New(slog.NewJSONHandler(log, nil)))
+	if source.Current() != nil || source.Err() == nil {
+		t.Fatalf("a broken first version: got %v, %v; want no policy and an error", source.Current(), source.Err())
+	}
+	wantMetric(t, registry, "ampbridge_policy_last_load_success", 0)
+	go source.Follow(t.Context())
+
+	publish(t, dir, good)
+	eventually(t, "the good version is in force", func() bool { return source.Current() != nil && source.Err() == nil })
+	first := source.Current()
+	wantMetric(t, registry, "ampbridge_policy_last_load_success", 1)
+
+	publish(t, dir, broken)
+	eventually(t, "the broken version is refused", func() bool { return source.Err() != nil })
+	if source.Current() != first {
+		t.Error("the last good version is no longer in force")
+	}
+	for _, want := range []string{"pausd", "session.duration"} {
+		if !strings.Contains(source.Err().Error(), want) {
+			t.Errorf("the error lacks %s: %v", want, source.Err())
+		}
+	}
+	wantMetric(t, registry, "ampbridge_policy_last_load_success", 0)
+	wantMetric(t, registry, "ampbridge_policy_load_errors_total", 2)
+
+	publish(t, dir, paused)
+	eventually(t, "the next good version is in force", func() bool { return source.Current().Paused })
+	wantMetric(t, registry, "ampbridge_policy_last_load_success", 1)
+	if n, err := testutil.GatherAndCount(registry, "ampbridge_policy_info"); err != nil || n != 1 {
+		t.Errorf("ampbridge_policy_info: got %d series, %v; want that of the policy in force", n, err)
+	}
+	// The broken version was there twice, with two mistakes.
+	if n := strings.Count(log.String(), "policy refused"); n != 4 {
+		t.Errorf("refusals logged: got %d, want each mistake once a version: %s", n, log)
+	}
+}
+
+func TestPolicySourceSurvivesAMissingFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "policy.yaml")
+	log := &lockedBuffer{}
+	source := webhook.NewPolicySource(file, webhook.NewMetrics(prometheus.NewRegistry()), slog.New(slog.NewJSONHandler(log, nil)))
+	if source.Err() == nil {
+		t.Fatal("a missing file: got no error")
+	}
+	go source.Follow(t.Context())
+	if err := os.WriteFile(file, readFile(t, "testdata/policy.yaml"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the file is loaded", func() bool { return source.Current() != nil })
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "its loss is noticed", func() bool { return source.Err() != nil })
+	if source.Current() == nil {
+		t.Error("the policy went with its file")
+	}
+}
+
+// publish writes policy.yaml as the kubelet does.
+func publish(t *testing.T, dir string, content []byte) {
+	t.Helper()
+	version, err := os.MkdirTemp(dir, "..version-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(version, "policy.yaml"), content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	next := filepath.Join(dir, "..data_tmp")
+	if err := os.Symlink(filepath.Base(version), next); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(next, filepath.Join(dir, "..data")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("..data/policy.yaml", filepath.Join(dir, "policy.yaml")); err != nil && !os.IsExist(err) {
+		t.Fatal(err)
+	}
+}
+
+// wantMetric checks the sum of a counter's or gauge's series.
+func wantMetric(t *testing.T, g prometheus.Gatherer, name string, want float64) {
+	t.Helper()
+	families, err := g.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, found := 0.0, false
+	for _, family := range families {
+		if family.GetName() != name {
+			continue
+		}
+		for _, m := range family.GetMetric() {
+			got, found = got+m.GetCounter().GetValue()+m.GetGauge().GetValue(), true
+		}
+	}
+	if !found || got != want {
+		t.Errorf("%s: got %v, found %v; want %v", name, got, found, want)
+	}
+}
+
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !holds(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within 30 s: %s", what)
+		}
+	}
+}

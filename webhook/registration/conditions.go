@@ -1,0 +1,30 @@
+package registration
+
+// CanBePrometheus is the CEL expression of the pods' match condition. It is true
+// of every pod that inject.Prometheus accepts, and of those that ask for
+// injection, so that they hear why they are not.
+//
+// A key that is absent is an error in CEL, and with failurePolicy Ignore an error
+// is a silent skip: hence has() and in before every access. Regular expressions
+// are RE2; (?s) and [^/], because nothing has validated the strings yet.
+const CanBePrometheus = askedFor + " ||\n" + labelled + " ||\n" + looksLikeIt
+
+const askedFor = `(has(object.metadata.annotations) && (
+  'ampbridge.io/container' in object.metadata.annotations ||
+  ('ampbridge.io/inject' in object.metadata.annotations && object.metadata.annotations['ampbridge.io/inject'] != 'false')))`
+
+const labelled = `(has(object.metadata.labels) && (
+  'operator.prometheus.io/name' in object.metadata.labels ||
+  ('app.kubernetes.io/name' in object.metadata.labels && object.metadata.labels['app.kubernetes.io/name'] == 'prometheus')))`
+
+// Exporters and Alertmanager have a --config.file too, and images of theirs lie
+// in a registry's prometheus directory.
+const looksLikeIt = `object.spec.containers.exists(c,
+  (has(c.image) && c.image.matches('(?s)(^|/)prometheus(:[^/@]*)?(@.*)?$')) || (
+    ((has(c.args) && c.args.exists(a, ` + configFile + `)) || (has(c.command) && c.command.exists(a, ` + configFile + `))) &&
+    ((has(c.args) && c.args.exists(a, ` + serverFlag + `)) || (has(c.command) && c.command.exists(a, ` + serverFlag + `)))))`
+
+const (
+	configFile = `a.matches('^--?config[.]file(=|$)')`
+	serverFlag = `a.matches('^-*(storage[.](tsdb|agent)[.]|web[.]console[.]|web[.]enable-lifecycle$)')`
+)

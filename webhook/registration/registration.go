@@ -1,0 +1,155 @@
+// Package registration makes the object that tells the API server when to call
+// the webhook. It is a pure function of its options, so that the chart, the
+// demo and the tests register the same thing.
+//
+// The rule it keeps: other pods cost no call. A namespace selector lets in only
+// labelled namespaces, and a match condition only pods that could be
+// Prometheus: a superset of what inject.Prometheus accepts, since a pod that
+// the condition misses is skipped without a word.
+package registration
+
+import (
+	"errors"
+	"net/url"
+	"path"
+	"slices"
+	"strings"
+
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/ampbridge/ampbridge/policy"
+)
+
+// Defaults of [Options].
+const (
+	DefaultName           = "ampbridge"
+	DefaultTimeoutSeconds = 5
+)
+
+// The paths of the webhook's handlers. The value of the namespace's label is
+// added to them: the API server matches it, so that the webhook never looks at
+// namespaces.
+const (
+	PodPath            = "/pods/"
+	ServiceAccountPath = "/serviceaccounts/"
+)
+
+// domain ends the names of the webhooks, which must have three parts.
+const domain = ".webhook.ampbridge.io"
+
+// Options say how the API server reaches the webhook, and what it does when it
+// does not.
+type Options struct {
+	// Name of the object. Default [DefaultName].
+	Name string
+	// ClientConfig is the webhook's base: a URL or a Service, with its CA bundle.
+	// The handlers' paths are added to it.
+	ClientConfig admissionv1.WebhookClientConfig
+	// FailurePolicy is Ignore by default: a dead webhook keeps no pod from
+	// starting.
+	FailurePolicy admissionv1.FailurePolicyType
+	// TimeoutSeconds is 1 to 30, default [DefaultTimeoutSeconds]. The webhook's own
+	// look-ups end after two.
+	TimeoutSeconds int32
+	// ExcludedNamespaces are never called for, whatever their label; name the
+	// webhook's own. kube-system, kube-public and kube-node-lease always are.
+	ExcludedNamespaces []string
+	// Labels of the object.
+	Labels map[string]string
+}
+
+// New makes the object that registers the webhook: an entry for each kind of
+// object and each value of the namespace's label, so that the path carries the
+// label's value.
+func New(o Options) (*admissionv1.MutatingWebhookConfiguration, error) {
+	if (o.ClientConfig.URL == nil) == (o.ClientConfig.Service == nil) {
+		return nil, errors.New("registration: ClientConfig: set either URL or Service")
+	}
+	if o.Name == "" {
+		o.Name = DefaultName
+	}
+	if o.FailurePolicy == "" {
+		o.FailurePolicy = admissionv1.Ignore
+	}
+	if o.TimeoutSeconds == 0 {
+		o.TimeoutSeconds = DefaultTimeoutSeconds
+	}
+	configuration := &admissionv1.MutatingWebhookConfiguration{
+		TypeMeta:   metav1.TypeMeta{APIVersion: admissionv1.SchemeGroupVersion.String(), Kind: "MutatingWebhookConfiguration"},
+		ObjectMeta: metav1.ObjectMeta{Name: o.Name, Labels: o.Labels},
+	}
+	for _, object := range []struct {
+		resource   string
+		path       string
+		operations []admissionv1.OperationType
+		conditions []admissionv1.MatchCondition
+	}{
+		{"pods", PodPath, []admissionv1.OperationType{admissionv1.Create}, []admissionv1.MatchCondition{{Name: "can-be-prometheus", Expression: CanBePrometheus}}},
+		{"serviceaccounts", ServiceAccountPath, []admissionv1.OperationType{admissionv1.Create, admissionv1.Update}, nil},
+	} {
+		for _, injection := range []policy.Injection{policy.InjectionEnabled, policy.InjectionAnnotated} {
+			client, err := clientConfig(o.ClientConfig, object.path+string(injection))
+			if err != nil {
+				return nil, err
+			}
+			configuration.Webhooks = append(configuration.Webhooks, admissionv1.MutatingWebhook{
+				Name:         EntryName(object.resource, injection),
+				ClientConfig: client,
+				Rules: []admissionv1.RuleWithOperations{{
+					Operations: object.operations,
+					Rule: admissionv1.Rule{
+						APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{object.resource},
+						Scope: new(admissionv1.NamespacedScope),
+					},
+				}},
+				NamespaceSelector:       namespaces(injection, o.ExcludedNamespaces),
+				MatchConditions:         object.conditions,
+				MatchPolicy:             new(admissionv1.Equivalent),
+				FailurePolicy:           new(o.FailurePolicy),
+				SideEffects:             new(admissionv1.SideEffectClassNone),
+				ReinvocationPolicy:      new(admissionv1.IfNeededReinvocationPolicy),
+				TimeoutSeconds:          new(o.TimeoutSeconds),
+				AdmissionReviewVersions: []string{"v1"},
+			})
+		}
+	}
+	return configuration, nil
+}
+
+// EntryName is the name under which the API server counts calls, as in
+// pods-enabled.webhook.ampbridge.io.
+func EntryName(resource string, injection policy.Injection) string {
+	return resource + "-" + string(injection) + domain
+}
+
+func clientConfig(base admissionv1.WebhookClientConfig, at string) (admissionv1.WebhookClientConfig, error) {
+	config := *base.DeepCopy()
+	if config.Service != nil {
+		prefix := ""
+		if config.Service.Path != nil {
+			prefix = *config.Service.Path
+		}
+		config.Service.Path = new(path.Join("/", prefix, at))
+		return config, nil
+	}
+	u, err := url.Parse(*config.URL)
+	if err != nil || u.Scheme != "https" || u.Host == "" {
+		return config, errors.New("registration: ClientConfig.URL: want https://host:port")
+	}
+	config.URL = new(strings.TrimSuffix(u.String(), "/") + at)
+	return config, nil
+}
+
+func namespaces(injection policy.Injection, excluded []string) *metav1.LabelSelector {
+	never := append([]string{metav1.NamespaceSystem, metav1.NamespacePublic, corev1.NamespaceNodeLease}, excluded...)
+	slices.Sort(never)
+	return &metav1.LabelSelector{
+		MatchLabels: map[string]string{policy.LabelInjection: string(injection)},
+		MatchExpressions: []metav1.LabelSelectorRequirement{
+			// The label that the API server itself puts on every namespace.
+			{Key: corev1.LabelMetadataName, Operator: metav1.LabelSelectorOpNotIn, Values: slices.Compact(never)},
+		},
+	}
+}

@@ -1,0 +1,280 @@
+package webhook
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
+	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
+	ctrlwebhook "sigs.k8s.io/controller-runtime/pkg/webhook"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/webhook/registration"
+)
+
+// Options configure [Run].
+type Options struct {
+	// Addr is where the API server calls the webhook, over TLS, as host:port; the
+	// host may be empty. Default ":9443".
+	Addr string
+	// HealthAddr serves /healthz and /readyz. Default ":8081".
+	HealthAddr string
+	// MetricsAddr serves /metrics. Default ":8080".
+	MetricsAddr string
+	// CertDir holds tls.crt and tls.key, PEM; new ones are served as soon as they
+	// are there. Until the first are, the webhook waits and is not ready.
+	CertDir string
+	// PolicyFile is the policy; see [PolicySource].
+	PolicyFile string
+	// Image is the config sidecar's, for policies that name none.
+	Image string
+	// DrainDelay is how long a webhook that is told to end goes on serving, while
+	// it is not ready, so that every API server hears that it leaves. 0: not at all.
+	DrainDelay time.Duration
+	// RESTConfig says how to reach the API server.
+	RESTConfig *rest.Config
+	// Cluster, if set, is asked instead of the API server.
+	Cluster Cluster
+	// Logger takes the webhook's log. Default [slog.Default].
+	Logger *slog.Logger
+}
+
+// shutdownTimeout bounds the health and metrics servers' end.
+const shutdownTimeout = 5 * time.Second
+
+func (o *Options) setDefaults() error {
+	for _, f := range []struct {
+		field    *string
+		standard string
+	}{{&o.Addr, ":9443"}, {&o.HealthAddr, ":8081"}, {&o.MetricsAddr, ":8080"}} {
+		if *f.field == "" {
+			*f.field = f.standard
+		}
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	for _, f := range []struct{ name, value string }{{"CertDir", o.CertDir}, {"PolicyFile", o.PolicyFile}, {"Image", o.Image}} {
+		if f.value == "" {
+			return fmt.Errorf("webhook: %s is not set", f.name)
+		}
+	}
+	if o.Cluster != nil {
+		return nil
+	}
+	if o.RESTConfig == nil {
+		return errors.New("webhook: neither RESTConfig nor Cluster is set")
+	}
+	var err error
+	o.Cluster, err = Kubernetes(o.RESTConfig)
+	return err
+}
+
+// Run serves the webhook until the context ends, and then for as long as
+// requests are in flight. It fails when it cannot listen.
+func Run(ctx context.Context, o Options) error {
+	if err := o.setDefaults(); err != nil {
+		return err
+	}
+	ctrllog.SetLogger(logr.FromSlogHandler(o.Logger.Handler()))
+	registry := prometheus.NewRegistry()
+	metrics := NewMetrics(registry)
+	source := NewPolicySource(o.PolicyFile, metrics, o.Logger)
+	a := &app{Options: o, source: source, handlers: Dependencies{
+		Policy: source.Current, Cluster: o.Cluster, Image: o.Image, Metrics: metrics, Logger: o.Logger,
+	}}
+
+	// What serves lives longer than ctx, by the drain delay and by the requests
+	// in flight; what others read of it, by a little more.
+	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
+	observing, stopObserving := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopServing()
+	group, failing := errgroup.WithContext(context.WithoutCancel(ctx))
+	group.Go(func() error {
+		defer stopServing()
+		select {
+		case <-failing.Done():
+		case <-ctx.Done():
+			o.Logger.Info("draining", "delay", o.DrainDelay)
+			a.draining.Store(true)
+			sleep(failing, o.DrainDelay)
+		}
+		return nil
+	})
+	group.Go(func() error {
+		defer stopObserving()
+		return a.serveWebhook(serving)
+	})
+	group.Go(func() error { source.Follow(serving); return nil })
+	group.Go(func() error { return serve(observing, "health", o.HealthAddr, a.health()) })
+	group.Go(func() error { return serve(observing, "metrics", o.MetricsAddr, metricsHandler(registry)) })
+	return group.Wait()
+}
+
+// app is one running webhook.
+type app struct {
+	Options
+	source   *PolicySource
+	handlers Dependencies
+	draining atomic.Bool
+	// started says, once there is a server, whether it answers.
+	started atomic.Pointer[func(*http.Request) error]
+	// certificate is why there is no server yet.
+	certificate atomic.Pointer[error]
+}
+
+func (a *app) serveWebhook(ctx context.Context) error {
+	host, port, err := net.SplitHostPort(a.Addr)
+	number, numberErr := strconv.Atoi(port)
+	if err != nil || numberErr != nil || number < 1 {
+		return fmt.Errorf("webhook: Addr %q: want host:port, with a port of 1 or more", a.Addr)
+	}
+	certificates := a.waitForCertificate(ctx)
+	if certificates == nil {
+		return nil // ended while it waited
+	}
+	server := ctrlwebhook.NewServer(ctrlwebhook.Options{
+		Host: host, Port: number,
+		TLSOpts: []func(*tls.Config){func(c *tls.Config) {
+			c.MinVersion = tls.VersionTLS12
+			c.GetCertificate = certificates.GetCertificate
+		}},
+	})
+	for _, injection := range []policy.Injection{policy.InjectionEnabled, policy.InjectionAnnotated} {
+		server.Register(registration.PodPath+string(injection), a.leaving(PodHandler(injection, a.handlers)))
+		server.Register(registration.ServiceAccountPath+string(injection), a.leaving(ServiceAccountHandler(injection, a.handlers)))
+	}
+	started := func(r *http.Request) error { return server.StartedChecker()(r) }
+	a.started.Store(&started)
+
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return certificates.Start(ctx) })
+	group.Go(func() error {
+		if err := server.Start(ctx); err != nil {
+			return fmt.Errorf("webhook: serve %s: %w", a.Addr, err)
+		}
+		return nil
+	})
+	return group.Wait()
+}
+
+// waitForCertificate returns nil when the context ends first.
+func (a *app) waitForCertificate(ctx context.Context) *certwatcher.CertWatcher {
+	for said := ""; ; sleep(ctx, time.Second) {
+		w, err := certwatcher.New(filepath.Join(a.CertDir, "tls.crt"), filepath.Join(a.CertDir, "tls.key"))
+		if err == nil {
+			return w
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		a.certificate.Store(&err)
+		if err.Error() != said {
+			said = err.Error()
+			a.Logger.Error("waiting for the serving certificate", "error", err)
+		}
+	}
+}
+
+// leaving tells clients, once the webhook drains, to close their connections:
+// none is then idle at the moment of the shutdown, where a request could cross
+// it on its way.
+func (a *app) leaving(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if a.draining.Load() {
+			w.Header().Set("Connection", "close")
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// health answers the kubelet.
+func (a *app) health() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("/readyz", func(w http.ResponseWriter, r *http.Request) {
+		if err := a.ready(r); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = fmt.Fprintln(w, "ok")
+	})
+	return mux
+}
+
+// ready says everything that is missing.
+func (a *app) ready(r *http.Request) error {
+	var serving error
+	if started := a.started.Load(); started != nil {
+		serving = (*started)(r)
+	} else {
+		serving = errors.New("no serving certificate is loaded yet")
+		if why := a.certificate.Load(); why != nil {
+			serving = fmt.Errorf("no serving certificate is loaded: %w", *why)
+		}
+	}
+	var draining error
+	if a.draining.Load() {
+		draining = errors.New("the webhook is about to end")
+	}
+	return errors.Join(a.source.ready(), serving, draining)
+}
+
+// metricsHandler serves the webhook's own metrics and those of the libraries.
+func metricsHandler(own *prometheus.Registry) http.Handler {
+	for _, c := range []prometheus.Collector{collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})} {
+		// An error means that another part of the process was first.
+		_ = ctrlmetrics.Registry.Register(c)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/metrics", promhttp.HandlerFor(prometheus.Gatherers{own, ctrlmetrics.Registry}, promhttp.HandlerOpts{}))
+	return mux
+}
+
+// serve serves plain HTTP until the context ends.
+func serve(ctx context.Context, name, addr string, handler http.Handler) error {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+	if err != nil {
+		return fmt.Errorf("webhook: %s: %w", name, err)
+	}
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 90 * time.Second}
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		<-ctx.Done()
+		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+		defer cancel()
+		_ = server.Shutdown(ending) // whoever still reads metrics then is cut off
+	}()
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("webhook: %s: %w", name, err)
+	}
+	<-stopped
+	return nil
+}
+
+// sleep returns early when the context ends.
+func sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}

@@ -1,0 +1,336 @@
+package webhook_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes/fake"
+
+	"github.com/ampbridge/ampbridge/test/servingcert"
+	"github.com/ampbridge/ampbridge/webhook"
+)
+
+// running is a whole webhook.
+type running struct {
+	webhook.Options
+	*testing.T
+	log  *lockedBuffer
+	stop context.CancelFunc
+	done chan error
+}
+
+// run starts a webhook with neither certificate nor policy.
+func run(t *testing.T, edit func(*webhook.Options)) *running {
+	t.Helper()
+	w := &running{T: t, log: &lockedBuffer{}, done: make(chan error, 1)}
+	w.Options = webhook.Options{
+		Addr: freeAddr(t), HealthAddr: freeAddr(t), MetricsAddr: freeAddr(t),
+		CertDir: t.TempDir(), PolicyFile: filepath.Join(t.TempDir(), "policy.yaml"), Image: image,
+		Cluster: webhook.Reader(fake.NewClientset(&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: account}}).CoreV1()),
+		Logger:  slog.New(slog.NewJSONHandler(w.log, nil)),
+	}
+	if edit != nil {
+		edit(&w.Options)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	w.stop = stop
+	go func() { w.done <- webhook.Run(ctx, w.Options) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-w.done; err != nil {
+			t.Errorf("Run: %v; log: %s", err, w.log)
+		}
+		close(w.done)
+	})
+	return w
+}
+
+func (w *running) writePolicy() {
+	w.Helper()
+	if err := os.WriteFile(w.PolicyFile, readFile(w.T, "testdata/policy.yaml"), 0o600); err != nil {
+		w.Fatal(err)
+	}
+}
+
+// writeCertificate makes a new certificate and a client that trusts it alone.
+func (w *running) writeCertificate() *http.Client {
+	w.Helper()
+	ca, err := servingcert.Write(w.CertDir, "127.0.0.1")
+	if err != nil {
+		w.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(ca)
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true}}
+	w.Cleanup(client.CloseIdleConnections)
+	return client
+}
+
+func (w *running) ready() (bool, string) {
+	w.Helper()
+	answer, err := http.Get("http://" + w.HealthAddr + "/readyz")
+	if err != nil {
+		return false, err.Error()
+	}
+	defer func() { _ = answer.Body.Close() }()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return answer.StatusCode == http.StatusOK, string(text)
+}
+
+func (w *running) eventuallyReady() {
+	w.Helper()
+	eventually(w.T, "ready", func() bool { ok, _ := w.ready(); return ok })
+}
+
+func TestReadiness(t *testing.T) {
+	w := run(t, nil)
+	eventually(t, "not ready, and says why", func() bool {
+		ok, why := w.ready()
+		return !ok && strings.Contains(why, "no policy is loaded") && strings.Contains(why, "no serving certificate is loaded") && strings.Contains(why, "tls.crt")
+	})
+	answer, err := http.Get("http://" + w.HealthAddr + "/healthz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		t.Errorf("alive, while it waits: got %d", answer.StatusCode)
+	}
+
+	client := w.writeCertificate()
+	eventually(t, "only the policy is missing", func() bool {
+		ok, why := w.ready()
+		return !ok && strings.Contains(why, "no policy is loaded") && !strings.Contains(why, "certificate")
+	})
+	unready := send(t, client, "https://"+w.Addr+"/pods/enabled", podRequest(t, operatorPod, nil))
+	if unready.Patch != nil || len(unready.Warnings) != 1 {
+		t.Errorf("without a policy: got patch %s, warnings %q", unready.Patch, unready.Warnings)
+	}
+
+	w.writePolicy()
+	w.eventuallyReady()
+	if answer := send(t, client, "https://"+w.Addr+"/pods/enabled", podRequest(t, operatorPod, nil)); answer.Patch == nil {
+		t.Errorf("ready: got no patch, warnings %q", answer.Warnings)
+	}
+}
+
+func TestCertificateRotates(t *testing.T) {
+	w := run(t, nil)
+	w.writePolicy()
+	first := w.writeCertificate()
+	w.eventuallyReady()
+	send(t, first, "https://"+w.Addr+"/pods/enabled", podRequest(t, operatorPod, nil))
+	second := w.writeCertificate()
+	eventually(t, "the new certificate is served", func() bool {
+		answer, err := second.Get("https://" + w.Addr + "/pods/enabled")
+		if err != nil {
+			return false
+		}
+		return answer.Body.Close() == nil
+	})
+	// A connection that stands is not torn down.
+	send(t, first, "https://"+w.Addr+"/pods/enabled", podRequest(t, operatorPod, nil))
+}
+
+func TestMetricsAreServed(t *testing.T) {
+	w := run(t, nil)
+	w.writePolicy()
+	client := w.writeCertificate()
+	w.eventuallyReady()
+	send(t, client, "https://"+w.Addr+"/pods/enabled", podRequest(t, operatorPod, nil))
+	answer, err := http.Get("http://" + w.MetricsAddr + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = answer.Body.Close() }()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		`ampbridge_admission_decisions_total{decision="inject",reason="Granted",resource="pod"} 1`,
+		`ampbridge_admission_duration_seconds_count{resource="pod"} 1`,
+		"ampbridge_policy_info{hash=", "ampbridge_policy_last_load_success 1", "ampbridge_policy_load_errors_total",
+		"process_resident_memory_bytes", "go_goroutines", "certwatcher_read_certificate_total",
+	} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("/metrics lacks %s", want)
+		}
+	}
+}
+
+func TestRunFails(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = taken.Close() }()
+	complete := func() webhook.Options {
+		o := webhook.Options{
+			Addr: freeAddr(t), HealthAddr: freeAddr(t), MetricsAddr: freeAddr(t), CertDir: t.TempDir(), PolicyFile: "policy.yaml", Image: image,
+			Cluster: panicking{}, Logger: slog.New(slog.DiscardHandler),
+		}
+		if _, err := servingcert.Write(o.CertDir, "127.0.0.1"); err != nil {
+			t.Fatal(err)
+		}
+		return o
+	}
+	for _, test := range []struct {
+		name string
+		edit func(*webhook.Options)
+		want string
+	}{
+		{"no certificate directory", func(o *webhook.Options) { o.CertDir = "" }, "CertDir"},
+		{"no policy file", func(o *webhook.Options) { o.PolicyFile = "" }, "PolicyFile"},
+		{"no image", func(o *webhook.Options) { o.Image = "" }, "Image"},
+		{"no cluster", func(o *webhook.Options) { o.Cluster = nil }, "RESTConfig"},
+		{"no port", func(o *webhook.Options) { o.Addr = "127.0.0.1" }, "Addr"},
+		{"port 0", func(o *webhook.Options) { o.Addr = "127.0.0.1:0" }, "Addr"},
+		{"port taken", func(o *webhook.Options) { o.Addr = taken.Addr().String() }, "address already in use"},
+		{"health port taken", func(o *webhook.Options) { o.HealthAddr = taken.Addr().String() }, "health"},
+		{"metrics port taken", func(o *webhook.Options) { o.MetricsAddr = taken.Addr().String() }, "metrics"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			o := complete()
+			test.edit(&o)
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			defer cancel()
+			if err := webhook.Run(ctx, o); err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("got %v, want an error with %q", err, test.want)
+			}
+		})
+	}
+}
+
+// A webhook that ends goes on serving until nobody asks it any more, and
+// finishes what it has begun.
+func TestShutdownDropsNothing(t *testing.T) {
+	for _, protocol := range []string{"HTTP/1.1", "HTTP/2.0"} {
+		t.Run(protocol, func(t *testing.T) {
+			slow := &slowCluster{entered: make(chan struct{}), release: make(chan struct{})}
+			w := run(t, func(o *webhook.Options) { o.Cluster, o.DrainDelay = slow, 2*time.Second })
+			w.writePolicy()
+			client := w.writeCertificate()
+			if protocol == "HTTP/1.1" {
+				client.Transport.(*http.Transport).ForceAttemptHTTP2 = false
+			}
+			w.eventuallyReady()
+
+			// One request hangs in its look-up across the whole shutdown.
+			body := encode(t, podRequest(t, operatorPod, nil))
+			patched := make(chan error, 1)
+			go func() { patched <- post(client, w.Addr, body, protocol, `"patch"`) }()
+			<-slow.entered
+
+			// Others keep coming for as long as the webhook drains.
+			var sent atomic.Int64
+			var clients sync.WaitGroup
+			leave := make(chan struct{})
+			for range 4 {
+				clients.Go(func() {
+					quick := bytes.Replace(body, []byte(`"operation":"CREATE"`), []byte(`"operation":"UPDATE"`), 1)
+					for {
+						select {
+						case <-leave:
+							return
+						default:
+						}
+						if err := post(client, w.Addr, quick, protocol, "this path takes"); err != nil {
+							t.Errorf("while draining: %v", err)
+							return
+						}
+						sent.Add(1)
+					}
+				})
+			}
+			before := sent.Load()
+			eventually(t, "requests flow", func() bool { return sent.Load() > before+10 })
+			w.stop()
+			eventually(t, "not ready while it drains", func() bool {
+				ok, why := w.ready()
+				return !ok && strings.Contains(why, "about to end")
+			})
+			drained := sent.Load()
+			eventually(t, "it serves while it drains", func() bool { return sent.Load() > drained+10 })
+			close(leave) // the API servers have heard that it leaves
+			clients.Wait()
+			eventually(t, "it listens no longer", func() bool {
+				conn, err := net.Dial("tcp", w.Addr)
+				if err == nil {
+					_ = conn.Close()
+				}
+				return err != nil
+			})
+			close(slow.release)
+			if err := <-patched; err != nil {
+				t.Errorf("the request in flight: %v", err)
+			}
+		})
+	}
+}
+
+func post(client *http.Client, addr string, body []byte, protocol, want string) error {
+	answer, err := client.Post("https://"+addr+"/pods/enabled", "application/json", bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = answer.Body.Close() }()
+	text, err := io.ReadAll(answer.Body)
+	switch {
+	case err != nil:
+		return err
+	case answer.Proto != protocol:
+		return fmt.Errorf("got %s, want %s", answer.Proto, protocol)
+	case !strings.Contains(string(text), want):
+		return fmt.Errorf("got %d: %s", answer.StatusCode, text)
+	}
+	return nil
+}
+
+// slowCluster is a cluster whose answers take until it is released.
+type slowCluster struct {
+	once             sync.Once
+	entered, release chan struct{}
+}
+
+func (c *slowCluster) ServiceAccount(context.Context, string, string) (map[string]string, error) {
+	c.once.Do(func() { close(c.entered) })
+	<-c.release
+	return nil, nil
+}
+
+func (*slowCluster) LimitRanges(context.Context, string) ([]corev1.LimitRange, error) {
+	return nil, nil
+}
+func (*slowCluster) ResourceQuotas(context.Context, string) ([]corev1.ResourceQuota, error) {
+	return nil, nil
+}
+
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}
