@@ -1,0 +1,19 @@
+// Command ampbridge is the webhook, sync, and the tools around them.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/ampbridge/ampbridge/cmd/internal/root"
+)
+
+func main() { os.Exit(run()) }
+
+func run() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return root.Main(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+}

@@ -1,0 +1,116 @@
+package config
+
+import (
+	"bytes"
+	"compress/gzip"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/ampbridge/ampbridge/cmd/internal/usage"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+// command runs the command with the test policy and arguments.
+func command(stdin string, args ...string) (stdout, stderr string, err error) {
+	cmd := New()
+	var out, errs bytes.Buffer
+	cmd.SetArgs(append([]string{"--policy", "testdata/policy.yaml"}, args...))
+	cmd.SetIn(strings.NewReader(stdin))
+	cmd.SetOut(&out)
+	cmd.SetErr(&errs)
+	cmd.SilenceErrors, cmd.SilenceUsage = true, true
+	err = cmd.Execute()
+	return out.String(), errs.String(), err
+}
+
+func text(t *testing.T, name string) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join("testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(filepath.Join("testdata", name), []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff(text(t, name), got); diff != "" {
+		t.Errorf("%s differs (-want +got):\n%s", name, diff)
+	}
+}
+
+func TestOutput(t *testing.T) {
+	for _, c := range []struct {
+		want, wantStderr string
+		args             []string
+	}{
+		{"full.want.yml", "backup is left out: ", []string{"-f", "testdata/prometheus.in.yml", "-n", "monitoring", "--service-account", "prometheus"}},
+		{"block.want.yml", "", []string{"-o", "block", "-n", "monitoring", "--service-account", "prometheus"}},
+		{"replica.want.yml", "", []string{"-o", "block", "-n", "pair", "--service-account", "prometheus", "--pod", "prometheus-0"}},
+	} {
+		t.Run(c.want, func(t *testing.T) {
+			stdout, stderr, err := command("", c.args...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			golden(t, c.want, stdout)
+			if !strings.HasPrefix(stderr, c.wantStderr) || (c.wantStderr == "") != (stderr == "") {
+				t.Errorf("stderr %q, want %q", stderr, c.wantStderr)
+			}
+		})
+	}
+}
+
+func TestGzippedInput(t *testing.T) {
+	var packed bytes.Buffer
+	w := gzip.NewWriter(&packed)
+	if _, err := w.Write([]byte(text(t, "prometheus.in.yml"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	stdout, _, err := command(packed.String(), "-f", "-", "-n", "monitoring", "--service-account", "prometheus")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(text(t, "full.want.yml"), stdout); diff != "" {
+		t.Errorf("gzipped input gives something else (-plain +gzipped):\n%s", diff)
+	}
+}
+
+func TestErrors(t *testing.T) {
+	granted := []string{"-f", "-", "-n", "monitoring", "--service-account", "prometheus"}
+	for _, c := range []struct {
+		name, stdin string
+		args        []string
+		want        string
+		usage       bool
+	}{
+		{"not granted", "", []string{"-f", "-", "-n", "other", "--service-account", "prometheus"}, "not granted: no grant of testdata/policy.yaml covers service account prometheus of namespace other", false},
+		{"no configuration", "", []string{"-n", "monitoring", "--service-account", "prometheus"}, "-f", true},
+		{"no namespace", "", []string{"-f", "-", "--service-account", "prometheus"}, "--namespace is missing", true},
+		{"no pod for a replica label", "", []string{"-f", "-", "-n", "pair", "--service-account", "prometheus"}, "--pod", true},
+		{"output", "", append(granted, "-o", "json"), `--output "json" is unknown`, true},
+		{"not a configuration", "[]", granted, "-: ", false},
+		{"broken gzip", "\x1f\x8bxxxxxxxxxxxxxxx", granted, "-: ", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			stdout, _, err := command(c.stdin, c.args...)
+			if err == nil || !strings.Contains(err.Error(), c.want) || usage.Is(err) != c.usage || stdout != "" {
+				t.Errorf("error %v (usage %t), output %q; want an error with %q", err, usage.Is(err), stdout, c.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,164 @@
+package inject
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	jsonpatch "github.com/evanphx/json-patch/v5"
+	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
+	"sigs.k8s.io/yaml"
+
+	"github.com/ampbridge/ampbridge/cmd/internal/policyfile"
+	"github.com/ampbridge/ampbridge/webhook/inject"
+)
+
+// document is one YAML document, or one JSON text, on its way through.
+type document struct {
+	// original is the text as it was read, printed again where nothing changed:
+	// its comments and order are its author's.
+	original []byte
+	json     []byte
+	// operations are all that were applied.
+	operations []inject.Operation
+}
+
+func read(path string, stdin io.Reader) ([]document, error) {
+	data, err := policyfile.Read(path, stdin)
+	if err != nil {
+		return nil, err
+	}
+	var documents []document
+	reader := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(data)))
+	for {
+		text, err := reader.Read()
+		if errors.Is(err, io.EOF) {
+			return documents, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		converted, err := yaml.YAMLToJSON(text)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		if string(converted) != "null" {
+			documents = append(documents, document{original: text, json: converted})
+		}
+	}
+}
+
+// object is what is looked at before it is known what something is.
+type object struct {
+	APIVersion string            `json:"apiVersion"`
+	Kind       string            `json:"kind"`
+	Items      []json.RawMessage `json:"items"`
+}
+
+// each calls change for the object in d, or for each in the list that d is, and
+// applies what it returns.
+func (d *document) each(change func(object []byte, kind string) ([]inject.Operation, error)) error {
+	var o object
+	if err := json.Unmarshal(d.json, &o); err != nil {
+		return fmt.Errorf("not a Kubernetes object: %w", err)
+	}
+	if o.Kind != "List" {
+		changed, err := d.apply(d.json, o, change)
+		d.json = changed
+		return err
+	}
+	for i, item := range o.Items {
+		var about object
+		if err := json.Unmarshal(item, &about); err != nil {
+			return fmt.Errorf("items[%d]: not a Kubernetes object: %w", i, err)
+		}
+		changed, err := d.apply(item, about, change)
+		if err != nil {
+			return fmt.Errorf("items[%d]: %w", i, err)
+		}
+		replaced, err := patched(d.json, []inject.Operation{{Op: "replace", Path: fmt.Sprintf("/items/%d", i), Value: json.RawMessage(changed)}})
+		if err != nil {
+			return err
+		}
+		d.json = replaced
+	}
+	return nil
+}
+
+func (d *document) apply(text []byte, about object, change func([]byte, string) ([]inject.Operation, error)) ([]byte, error) {
+	if about.APIVersion != "v1" {
+		about.Kind = ""
+	}
+	operations, err := change(text, about.Kind)
+	if err != nil || len(operations) == 0 {
+		return text, err
+	}
+	d.operations = append(d.operations, operations...)
+	return patched(text, operations)
+}
+
+func patched(text []byte, operations []inject.Operation) ([]byte, error) {
+	encoded, err := indented(operations)
+	if err != nil {
+		return nil, err
+	}
+	patch, err := jsonpatch.DecodePatch(encoded)
+	if err != nil {
+		return nil, err
+	}
+	options := jsonpatch.NewApplyOptions()
+	options.EscapeHTML = false
+	return patch.ApplyWithOptions(text, options)
+}
+
+func write(w io.Writer, documents []document, format string) error {
+	for i := range documents {
+		text, err := documents[i].text(format)
+		if err != nil {
+			return err
+		}
+		if i > 0 && format == YAML {
+			text = append([]byte("---\n"), text...)
+		}
+		if _, err := w.Write(text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *document) text(format string) ([]byte, error) {
+	switch format {
+	case Patch:
+		if d.operations == nil {
+			return []byte("[]\n"), nil
+		}
+		return indented(d.operations)
+	case JSON:
+		// Members in one order, whether or not they were patched; numbers as they
+		// were written.
+		decoder := json.NewDecoder(bytes.NewReader(d.json))
+		decoder.UseNumber()
+		var v any
+		if err := decoder.Decode(&v); err != nil {
+			return nil, err
+		}
+		return indented(v)
+	}
+	if len(d.operations) == 0 && !utilyaml.IsJSONBuffer(d.original) {
+		return append(bytes.TrimRight(d.original, "\n"), '\n'), nil
+	}
+	return yaml.JSONToYAML(d.json)
+}
+
+func indented(v any) ([]byte, error) {
+	var b bytes.Buffer
+	encoder := json.NewEncoder(&b)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	err := encoder.Encode(v)
+	return b.Bytes(), err
+}

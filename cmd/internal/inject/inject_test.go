@@ -1,0 +1,188 @@
+package inject
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	jsonpatch "github.com/evanphx/json-patch/v5"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/ampbridge/ampbridge/cmd/internal/usage"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+const testPolicy = "testdata/policy.yaml"
+
+// command runs the command with the test policy and arguments.
+func command(stdin string, args ...string) (stdout, stderr string, err error) {
+	cmd := New()
+	var out, errs bytes.Buffer
+	cmd.SetArgs(append([]string{"--policy", testPolicy}, args...))
+	cmd.SetIn(strings.NewReader(stdin))
+	cmd.SetOut(&out)
+	cmd.SetErr(&errs)
+	cmd.SilenceErrors, cmd.SilenceUsage = true, true
+	err = cmd.Execute()
+	return out.String(), errs.String(), err
+}
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff(text(t, path), got); diff != "" {
+		t.Errorf("%s differs (-want +got):\n%s", path, diff)
+	}
+}
+
+func text(t *testing.T, path string) string {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+func TestObjectsAndDecisions(t *testing.T) {
+	stdout, stderr, err := command("", "-f", "testdata/stack.in.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "stack.want.yaml", stdout)
+	golden(t, "stack.want.stderr", stderr)
+
+	again, _, err := command(stdout, "-f", "-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(stdout, again); diff != "" {
+		t.Errorf("twice is not once (-once +twice):\n%s", diff)
+	}
+}
+
+const pod = `{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "future": 12345678901234567890, "spec": {
+ "serviceAccountName": "prometheus", "containers": [{"name": "prometheus", "image": "prom/prometheus:v3.15.0",
+ "args": ["--config.file=/c/p.yml", "--enable-feature=auto-reload-config"], "volumeMounts": [{"name": "c", "mountPath": "/c"}]}], "volumes": [{"name": "c", "configMap": {"name": "c"}}]}}`
+
+func TestPatchIsTheDifference(t *testing.T) {
+	patch, _, err := command(pod, "-f", "-", "-n", "monitoring", "-o", "patch")
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole, _, err := command(pod, "-f", "-", "-n", "monitoring", "-o", "json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	operations, err := jsonpatch.DecodePatch([]byte(patch))
+	if err != nil || len(operations) == 0 {
+		t.Fatalf("patch %s: %v", patch, err)
+	}
+	patched, err := operations.Apply([]byte(pod))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !jsonpatch.Equal(patched, []byte(whole)) {
+		t.Errorf("the patch makes\n%s\nand -o json prints\n%s", patched, whole)
+	}
+	if !strings.Contains(whole, `"future": 12345678901234567890`) {
+		t.Errorf("a field of the future was changed:\n%s", whole)
+	}
+}
+
+func TestList(t *testing.T) {
+	list := `{"apiVersion": "v1", "kind": "List", "items": [` + strings.ReplaceAll(pod, `"p"`, `"p", "namespace": "monitoring"`) + `, {"apiVersion": "apps/v1", "kind": "Deployment"}]}`
+	out, stderr, err := command(list, "-f", "-", "-o", "json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got struct {
+		Items []struct {
+			Kind string
+			Spec struct{ InitContainers []struct{ Name string } }
+		}
+	}
+	if err := json.Unmarshal([]byte(out), &got); err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Items) != 2 || got.Items[1].Kind != "Deployment" || len(got.Items[0].Spec.InitContainers) != 1 || got.Items[0].Spec.InitContainers[0].Name != "ampbridge-config" {
+		t.Errorf("%s\n%s", stderr, out)
+	}
+}
+
+func TestDecisions(t *testing.T) {
+	account := func(annotations string) string {
+		path := filepath.Join(t.TempDir(), "sa.yaml")
+		text := "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: prometheus, namespace: monitoring, annotations: {" + annotations + "}}\n"
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	annotated := strings.Replace(pod, `"name": "p"`, `"name": "p", "annotations": {"ampbridge.io/inject": "true"}`, 1)
+	for _, c := range []struct {
+		name, in string
+		args     []string
+		want     string
+	}{
+		{"enabled", pod, nil, "Inject: Granted (central, backup)"},
+		{"annotated, not asked", pod, []string{"--namespace-label", "annotated"}, "Skip: NotAsked"},
+		{"annotated, the pod asks", annotated, []string{"--namespace-label", "annotated"}, "Inject: Granted (central, backup)"},
+		{"annotated, the service account asks", pod, []string{"--namespace-label", "annotated", "--service-account", account(`ampbridge.io/inject: "true"`)}, "Inject: Granted (central, backup)"},
+		{"no label", pod, []string{"--namespace-label", ""}, "Skip: NotLabelled: "},
+		{"the service account opts out", pod, []string{"--service-account", account(`ampbridge.io/inject: "false"`)}, "Skip: OptedOut"},
+		{"the service account narrows", pod, []string{"--service-account", account("ampbridge.io/destinations: backup")}, "Inject: Granted (backup)"},
+		{"another namespace", strings.Replace(pod, `"p"`, `"p", "namespace": "other"`, 1), nil, "Skip: NotGranted: "},
+		{"no Prometheus", strings.ReplaceAll(pod, "prometheus:v3", "nginx:v3"), nil, "Pod of system:serviceaccount:monitoring:prometheus: "},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			stdout, stderr, err := command(c.in, append([]string{"-f", "-", "-n", "monitoring", "-o", "patch"}, c.args...)...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !strings.Contains(stderr, c.want) || strings.Count(stderr, "\n") != 1 {
+				t.Errorf("decision %q, want one with %q", stderr, c.want)
+			}
+			if skipped := strings.Contains(stderr, "Skip"); skipped != (stdout == "[]\n") {
+				t.Errorf("%s: patch %s", stderr, stdout)
+			}
+		})
+	}
+}
+
+func TestErrors(t *testing.T) {
+	for _, c := range []struct {
+		name, in string
+		args     []string
+		want     string
+		usage    bool
+	}{
+		{"no file", "", nil, "-f", true},
+		{"output", pod, []string{"-f", "-", "-o", "xml"}, `--output "xml" is unknown`, true},
+		{"namespace label", pod, []string{"-f", "-", "--namespace-label", "on"}, `--namespace-label "on" is unknown`, true},
+		{"two objects, one patch", `{"apiVersion":"v1","kind":"List","items":[` + pod + "," + pod + "]}", []string{"-f", "-", "-o", "patch"}, "-o patch is for one object", true},
+		{"two from standard input", pod, []string{"-f", "-", "--service-account", "-"}, "only one of", true},
+		{"not YAML", "{", []string{"-f", "-"}, "yaml", false},
+		{"no object", "[]", []string{"-f", "-"}, "not a Kubernetes object", false},
+		{"nothing to do", `{"apiVersion":"apps/v1","kind":"Deployment"}`, []string{"-f", "-"}, "neither a Pod nor a ServiceAccount", false},
+		{"no pod's shape", `{"apiVersion":"v1","kind":"Pod","spec":[]}`, []string{"-f", "-"}, "not a Pod: ", false},
+		{"another service account", pod, []string{"-f", "-", "-n", "other", "--service-account", "testdata/stack.in.yaml"}, "which is not the service account of", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			stdout, _, err := command(c.in, c.args...)
+			if err == nil || !strings.Contains(err.Error(), c.want) || usage.Is(err) != c.usage || stdout != "" {
+				t.Errorf("error %v (usage %t), output %q; want an error with %q", err, usage.Is(err), stdout, c.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,53 @@
+// Package policyfile reads the files that commands are given, standard input
+// among them, and policies from them.
+package policyfile
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/ampbridge/ampbridge/policy"
+)
+
+// Stdin is the name that stands for standard input.
+const Stdin = "-"
+
+// Read reads the file, or stdin for "-".
+func Read(path string, stdin io.Reader) ([]byte, error) {
+	if path != Stdin {
+		return os.ReadFile(path)
+	}
+	data, err := io.ReadAll(stdin)
+	if err != nil {
+		return nil, fmt.Errorf("standard input: %w", err)
+	}
+	return data, nil
+}
+
+// Load reads a policy. Every mistake in it is a line of the error, with the
+// file's name.
+func Load(path string, stdin io.Reader) (*policy.Policy, error) {
+	data, err := Read(path, stdin)
+	if err != nil {
+		return nil, err
+	}
+	p, err := policy.Parse(data)
+	var mistakes policy.Errors
+	if !errors.As(err, &mistakes) {
+		return p, err
+	}
+	lines := make([]error, len(mistakes))
+	for i, m := range mistakes {
+		lines[i] = fmt.Errorf("%s: %w", name(path), m)
+	}
+	return nil, errors.Join(lines...)
+}
+
+func name(path string) string {
+	if path == Stdin {
+		return "standard input"
+	}
+	return path
+}

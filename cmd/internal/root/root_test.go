@@ -1,0 +1,112 @@
+package root
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/cobra"
+)
+
+const goodPolicy = `apiVersion: ampbridge.io/v1alpha1
+kind: Policy
+cluster: {name: dev}
+destinations:
+- {name: central, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0001"}
+grants:
+- {namespaces: [monitoring], serviceAccounts: [prometheus], destinations: [central]}
+trust: {manage: none}
+`
+
+// run is the program, with a directory that holds good.yaml and bad.yaml.
+func run(t *testing.T, stdin string, args ...string) (status int, stdout, stderr string) {
+	t.Helper()
+	t.Chdir(t.TempDir())
+	for name, text := range map[string]string{
+		"good.yaml": goodPolicy,
+		"bad.yaml":  strings.NewReplacer("name: dev", "nam: dev", "[central]", "[centrl]").Replace(goodPolicy),
+	} {
+		if err := os.WriteFile(filepath.Join(".", name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var out, errs bytes.Buffer
+	status = Main(t.Context(), args, strings.NewReader(stdin), &out, &errs)
+	return status, out.String(), errs.String()
+}
+
+func TestStatusAndErrors(t *testing.T) {
+	for _, c := range []struct {
+		name, args string
+		stdin      string
+		status     int
+		stdout     string
+		stderr     []string // parts; without any it is empty
+	}{
+		{"valid", "validate good.yaml", "", OK, "good.yaml: ok: cluster dev, 1 destinations, 1 grants\n", nil},
+		{"valid, from standard input", "validate -", goodPolicy, OK, "-: ok: cluster dev, 1 destinations, 1 grants\n", nil},
+		{"all mistakes at once", "validate good.yaml bad.yaml missing.yaml", "", Failed, "good.yaml: ok: cluster dev, 1 destinations, 1 grants\n", []string{
+			"ampbridge: bad.yaml: line 3: cluster.nam: unknown field: did you mean name?\n",
+			"ampbridge: bad.yaml: line 7: grants[0].destinations[0]: \"centrl\" is no destination of this policy",
+			"ampbridge: open missing.yaml: no such file or directory\n",
+		}},
+		{"mistakes on standard input", "validate -", "kind: [", Failed, "", []string{"ampbridge: standard input: not YAML: "}},
+		{"no argument", "validate", "", Usage, "", []string{"ampbridge: requires at least 1 arg(s)", "ampbridge: ampbridge validate --help says more\n"}},
+		{"unknown command", "sink", "", Usage, "", []string{`ampbridge: unknown command "sink" for "ampbridge"`}},
+		{"unknown flag", "sync --polcy x", "", Usage, "", []string{"ampbridge: unknown flag: --polcy\n"}},
+		{"missing flag", "sync --once", "", Usage, "", []string{"ampbridge: no policy: name its file with --policy\n", "ampbridge: ampbridge sync --help says more\n"}},
+		{"the controller form", "sync --policy good.yaml", "", Usage, "", []string{"add --once"}},
+		{"quota below AWS's own", "sync --once --policy good.yaml --trust-quota 100", "", Usage, "", []string{"--trust-quota 100"}},
+		{"webhook without certificates", "webhook --policy good.yaml", "", Usage, "", []string{"ampbridge: --cert-dir is missing\n"}},
+		{"no such kubeconfig", "plan --policy good.yaml --kubeconfig missing", "", Failed, "", []string{"ampbridge: no Kubernetes cluster: "}},
+		{"a bad policy", "plan --policy bad.yaml", "", Failed, "", []string{"ampbridge: bad.yaml: line 3: "}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			status, stdout, stderr := run(t, c.stdin, strings.Fields(c.args)...)
+			if status != c.status {
+				t.Errorf("status %d, want %d", status, c.status)
+			}
+			if diff := cmp.Diff(c.stdout, stdout); diff != "" {
+				t.Errorf("stdout (-want +got):\n%s", diff)
+			}
+			for _, part := range c.stderr {
+				if !strings.Contains(stderr, part) {
+					t.Errorf("stderr lacks %q:\n%s", part, stderr)
+				}
+			}
+			if (len(c.stderr) == 0) != (stderr == "") || strings.Contains(stderr, "Usage:") {
+				t.Errorf("stderr:\n%s", stderr)
+			}
+		})
+	}
+}
+
+func TestVersion(t *testing.T) {
+	if status, stdout, _ := run(t, "", "version"); status != OK || !strings.HasPrefix(stdout, "ampbridge ") || !strings.Contains(stdout, "go1.") {
+		t.Errorf("status %d: %q", status, stdout)
+	}
+}
+
+func TestCompletion(t *testing.T) {
+	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
+		if status, stdout, _ := run(t, "", "completion", shell); status != OK || !strings.Contains(stdout, "ampbridge") {
+			t.Errorf("%s: status %d", shell, status)
+		}
+	}
+}
+
+func TestEveryCommandExplainsItself(t *testing.T) {
+	var visit func(*cobra.Command)
+	visit = func(cmd *cobra.Command) {
+		for _, c := range cmd.Commands() {
+			if c.Short == "" || c.Example == "" {
+				t.Errorf("%s lacks a description or an example", c.CommandPath())
+			}
+			visit(c)
+		}
+	}
+	visit(New())
+}

@@ -1,0 +1,245 @@
+package sync_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/ampbridge/ampbridge/cmd/internal/sync"
+	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/cluster"
+)
+
+const (
+	accountID = "111122223333"
+	region    = "eu-west-1"
+	roleName  = "ampbridge.dev.central"
+	roleARN   = "arn:aws:iam::111122223333:role/ampbridge/dev/ampbridge.dev.central"
+	audience  = "sts.amazonaws.com"
+
+	policyText = `
+apiVersion: ampbridge.io/v1alpha1
+kind: Policy
+cluster: {name: dev}
+destinations:
+- {name: central, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0001"}
+grants:
+- {namespaces: [monitoring, unlabelled], serviceAccounts: ["prometheus*"], destinations: [central]}
+trust: {permissionsBoundary: "arn:aws:iam::111122223333:policy/boundary"}
+`
+)
+
+// bridge is a real cluster and the double of AWS, with an issuer between them.
+type bridge struct {
+	*testing.T
+	ctx        context.Context
+	cluster    *cluster.Cluster
+	kubeconfig string
+	cloud      *awstest.Cloud
+	account    *awstest.Account
+}
+
+// start starts the cluster, in which sync has the rights it needs and no others.
+func start(t *testing.T) *bridge {
+	t.Helper()
+	b := &bridge{T: t, ctx: t.Context(), cluster: cluster.Start(t, cluster.Options{})}
+	b.must(b.cluster.Namespace(b.ctx, "monitoring", map[string]string{"ampbridge.io/injection": "enabled"}))
+	b.must(b.cluster.Namespace(b.ctx, "unlabelled", nil))
+	b.must(b.cluster.Namespace(b.ctx, "ampbridge", nil))
+	b.serviceAccount("monitoring", "prometheus")
+	b.serviceAccount("unlabelled", "prometheus")
+	b.serviceAccount("ampbridge", "sync")
+	_, err := b.cluster.Client().RbacV1().ClusterRoles().Create(b.ctx, &rbacv1.ClusterRole{
+		ObjectMeta: metav1.ObjectMeta{Name: "sync"},
+		Rules:      []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"namespaces", "serviceaccounts"}, Verbs: []string{"list"}}},
+	}, metav1.CreateOptions{})
+	b.must(err)
+	_, err = b.cluster.Client().RbacV1().ClusterRoleBindings().Create(b.ctx, &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: "sync"},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "sync"},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: "ampbridge", Name: "sync"}},
+	}, metav1.CreateOptions{})
+	b.must(err)
+	b.kubeconfig, err = b.cluster.KubeconfigFor(b.ctx, "ampbridge", "sync")
+	b.must(err)
+	return b
+}
+
+// aws gives the test an AWS of its own, which knows the cluster's issuer.
+func (b *bridge) aws(t *testing.T) *bridge {
+	t.Helper()
+	own := *b
+	own.T, own.ctx, own.cloud = t, t.Context(), awstest.Start(t, awstest.Options{})
+	_, err := own.cloud.RegisterIssuer(b.cluster.Issuer, b.cluster.OIDC(), awstest.PublicCA)
+	own.must(err)
+	own.account = own.cloud.Account(accountID)
+	_, err = own.account.PutManagedPolicy("boundary", `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"aps:RemoteWrite","Resource":"*"}}`)
+	own.must(err)
+	empty := own.file("empty", "")
+	environment := append(own.cloud.Environ(), own.account.AdminCredentials().Environ()...)
+	environment = append(environment, "AWS_CONFIG_FILE="+empty, "AWS_SHARED_CREDENTIALS_FILE="+empty, "AWS_EC2_METADATA_DISABLED=true", "AWS_REGION=", "AWS_PROFILE=")
+	for _, v := range environment {
+		name, value, _ := strings.Cut(v, "=")
+		t.Setenv(name, value)
+	}
+	return &own
+}
+
+func (b *bridge) must(err error) {
+	b.Helper()
+	if err != nil {
+		b.Fatal(err)
+	}
+}
+
+func (b *bridge) file(name, content string) string {
+	b.Helper()
+	path := filepath.Join(b.TempDir(), name)
+	b.must(os.WriteFile(path, []byte(content), 0o600))
+	return path
+}
+
+func (b *bridge) serviceAccount(namespace, name string) {
+	b.Helper()
+	_, err := b.cluster.Client().CoreV1().ServiceAccounts(namespace).Create(b.ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+	b.must(err)
+}
+
+// sync runs the command and returns what it printed, and the calls that it made
+// to IAM.
+func (b *bridge) sync(policyText string, change func(*sync.Options)) (output string, reads, writes int, err error) {
+	b.Helper()
+	o := sync.Options{Policy: b.file("policy.yaml", policyText), Kubeconfig: b.kubeconfig, Once: true, Output: sync.Text}
+	if change != nil {
+		change(&o)
+	}
+	before := len(b.cloud.Calls())
+	var stdout bytes.Buffer
+	err = sync.Run(b.ctx, o, strings.NewReader(""), &stdout)
+	for _, c := range b.cloud.Calls()[before:] {
+		switch {
+		case c.Service != "iam":
+		case strings.HasPrefix(c.Action, "Get"):
+			reads++
+		default:
+			writes++
+		}
+	}
+	return stdout.String(), reads, writes, err
+}
+
+func (b *bridge) inStep(policyText string, wantWrites int) {
+	b.Helper()
+	output, _, writes, err := b.sync(policyText, nil)
+	if err != nil || writes != wantWrites || !strings.Contains(output, "\nsync: in step: ") {
+		b.Fatalf("%d writes (want %d), error %v, output:\n%s", writes, wantWrites, err, output)
+	}
+}
+
+// assume shows a token of the service account, as the API server makes it, to
+// STS.
+func (b *bridge) assume(namespace, name string) error {
+	b.Helper()
+	token, err := b.cluster.Token(b.ctx, namespace, name, audience, 3600)
+	b.must(err)
+	_, err = sts.NewFromConfig(aws.Config{Region: region, BaseEndpoint: &b.cloud.URL}).AssumeRoleWithWebIdentity(b.ctx, &sts.AssumeRoleWithWebIdentityInput{
+		RoleArn: aws.String(roleARN), RoleSessionName: aws.String("test"), WebIdentityToken: &token, DurationSeconds: aws.Int32(6 * 3600),
+	})
+	return err
+}
+
+func (b *bridge) admin() *iam.Client {
+	return iam.NewFromConfig(b.cloud.Config(b.account.AdminCredentials(), region))
+}
+
+func TestSync(t *testing.T) {
+	b := start(t)
+
+	t.Run("from nothing to a token that assumes the role", func(t *testing.T) {
+		b := b.aws(t)
+		output, _, writes, err := b.sync(policyText, func(o *sync.Options) { o.DryRun = true })
+		if err != nil || writes != 0 || !strings.Contains(output, "plan: 2 to create, 1 to change, 0 refused\nsync: dry run: nothing was changed\n") {
+			t.Fatalf("dry run: %d writes, error %v, output:\n%s", writes, err, output)
+		}
+		b.inStep(policyText, 3)
+		if err := b.assume("monitoring", "prometheus"); err != nil {
+			t.Errorf("granted: %v", err)
+		}
+		for _, other := range []string{"monitoring/default", "unlabelled/prometheus"} {
+			namespace, name, _ := strings.Cut(other, "/")
+			if b.assume(namespace, name) == nil {
+				t.Errorf("%s assumed the role", other)
+			}
+		}
+		output, reads, writes, err := b.sync(policyText, nil)
+		if err != nil || writes != 0 || reads != 3 || !strings.HasSuffix(output, "sync: in step: nothing to change\n") {
+			t.Errorf("second run: %d reads, %d writes, error %v, output:\n%s", reads, writes, err, output)
+		}
+	})
+
+	t.Run("service accounts come and go", func(t *testing.T) {
+		b := b.aws(t)
+		b.inStep(policyText, 3)
+		b.serviceAccount("monitoring", "prometheus-new")
+		b.inStep(policyText, 1)
+		if err := b.assume("monitoring", "prometheus-new"); err != nil {
+			t.Errorf("a new service account: %v", err)
+		}
+		b.must(b.cluster.Client().CoreV1().ServiceAccounts("monitoring").Delete(b.ctx, "prometheus-new", metav1.DeleteOptions{}))
+		b.inStep(policyText, 0)
+		b.serviceAccount("monitoring", "prometheus-new")
+		if err := b.assume("monitoring", "prometheus-new"); err != nil {
+			t.Errorf("a service account that a Helm upgrade made again: %v", err)
+		}
+		b.inStep(strings.Replace(policyText, `"prometheus*"`, "prometheus", 1), 1)
+		if b.assume("monitoring", "prometheus-new") == nil {
+			t.Error("a service account whose grant ended assumed the role")
+		}
+	})
+
+	t.Run("what others made is refused and left alone", func(t *testing.T) {
+		b := b.aws(t)
+		_, err := b.admin().CreateRole(b.ctx, &iam.CreateRoleInput{RoleName: aws.String(roleName), AssumeRolePolicyDocument: aws.String(
+			`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"111122223333"},"Action":"sts:AssumeRole"}]}`)})
+		b.must(err)
+		output, _, writes, err := b.sync(policyText, nil)
+		if err == nil || writes != 0 || !strings.Contains(output, "was not made by sync") || !strings.HasSuffix(output, "sync: not in step: 0 of 0 changes made, 1 refused\n") {
+			t.Errorf("%d writes, error %v, output:\n%s", writes, err, output)
+		}
+	})
+
+	t.Run("a failure takes along what builds on it, and the next run mends it", func(t *testing.T) {
+		b := b.aws(t)
+		denied := b.cloud.Fail("iam:CreateRole", awstest.Deny)
+		output, _, _, err := b.sync(policyText, func(o *sync.Options) { o.Output = sync.JSON })
+		denied.Stop()
+		var report sync.Report
+		b.must(json.Unmarshal([]byte(output), &report))
+		if err == nil || report.InStep || report.Made != 1 || len(report.Failures) != 2 ||
+			report.Failures[0].Error != "CreateRole: AccessDenied: Access denied" || report.Failures[1].Error != "PutRolePolicy: not tried, because CreateRole failed" {
+			t.Errorf("error %v, report %+v", err, report)
+		}
+		b.inStep(policyText, 2)
+	})
+
+	t.Run("an issuer that is not the cluster's", func(t *testing.T) {
+		b := b.aws(t)
+		b.inStep(strings.Replace(policyText, "{name: dev}", `{name: dev, issuer: "`+b.cluster.Issuer+`"}`, 1), 3)
+		slash := strings.Replace(policyText, "{name: dev}", `{name: dev, issuer: "`+b.cluster.Issuer+`/"}`, 1)
+		_, reads, writes, err := b.sync(slash, nil)
+		if err == nil || reads+writes != 0 || !strings.Contains(err.Error(), `"`+b.cluster.Issuer+`/"`) || !strings.Contains(err.Error(), `"`+b.cluster.Issuer+`"`) {
+			t.Errorf("%d calls, error %v: want one that shows both", reads+writes, err)
+		}
+	})
+}
