@@ -4,7 +4,7 @@ SHELL       := /bin/bash
 .SHELLFLAGS := -o pipefail -ec
 GO          ?= go
 VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS     := -s -w -X github.com/ampbridge/ampbridge/cmd/internal/version.Version=$(VERSION)
+LDFLAGS     := -s -w -X github.com/ampbridge/ampbridge/cmd/internal/version.release=$(VERSION)
 # What the tests and the demo run beside ampbridge: built once, kept in the
 # user's cache directory (test/tools).
 TEST_TOOLS  := etcd kube-apiserver kube-controller-manager kube-scheduler prometheus prometheus-config-reloader

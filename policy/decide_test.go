@@ -65,13 +65,16 @@ func TestDecisionsSayWhatIsMissing(t *testing.T) {
 		reason Reason
 		says   string
 	}{
-		"other service account":    {func(r *Request) { r.ServiceAccount = "default" }, NotGranted, "service account default of namespace team-a"},
-		"other namespace":          {func(r *Request) { r.Namespace = "teams" }, NotGranted, "namespace teams"},
-		"case counts":              {func(r *Request) { r.Namespace = "Team-a" }, NotGranted, "Team-a"},
-		"destination not granted":  {func(r *Request) { r.PodAnnotations = map[string]string{AnnotationDestinations: "central, elsewhere"} }, UnknownDestination, `"elsewhere"`},
-		"destinations left empty":  {func(r *Request) { r.PodAnnotations = map[string]string{AnnotationDestinations: ""} }, UnknownDestination, "central, backup"},
-		"pod cannot widen account": {func(r *Request) { r.ServiceAccountAnnotations = map[string]string{AnnotationDestinations: "backup"}; r.PodAnnotations = map[string]string{AnnotationDestinations: "central"} }, UnknownDestination, `"central"`},
-		"environment misspelt":     {func(r *Request) { r.PodAnnotations = map[string]string{AnnotationEnvironment: "off"} }, InvalidAnnotation, "auto or never"},
+		"other service account":   {func(r *Request) { r.ServiceAccount = "default" }, NotGranted, "service account default of namespace team-a"},
+		"other namespace":         {func(r *Request) { r.Namespace = "teams" }, NotGranted, "namespace teams"},
+		"case counts":             {func(r *Request) { r.Namespace = "Team-a" }, NotGranted, "Team-a"},
+		"destination not granted": {func(r *Request) { r.PodAnnotations = map[string]string{AnnotationDestinations: "central, elsewhere"} }, UnknownDestination, `"elsewhere"`},
+		"destinations left empty": {func(r *Request) { r.PodAnnotations = map[string]string{AnnotationDestinations: ""} }, UnknownDestination, "central, backup"},
+		"pod cannot widen account": {func(r *Request) {
+			r.ServiceAccountAnnotations = map[string]string{AnnotationDestinations: "backup"}
+			r.PodAnnotations = map[string]string{AnnotationDestinations: "central"}
+		}, UnknownDestination, `"central"`},
+		"environment misspelt": {func(r *Request) { r.PodAnnotations = map[string]string{AnnotationEnvironment: "off"} }, InvalidAnnotation, "auto or never"},
 	} {
 		r := granted
 		row.change(&r)

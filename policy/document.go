@@ -37,7 +37,8 @@ type Statement struct {
 	Condition map[string]map[string]Values `json:",omitempty"`
 }
 
-// Principal: kind (AWS, Federated, Service, CanonicalUser) → names.
+// Principal says who a statement is about: kind (AWS, Federated, Service,
+// CanonicalUser) → names.
 type Principal map[string]Values
 
 // UnmarshalJSON reads a principal. The grammar's lone "*" means {"AWS": "*"}.

@@ -157,8 +157,12 @@ func TestSDKReadsTheFile(t *testing.T) {
 			t.Fatal(err)
 		}
 		for as, files := range map[string]func(*config.LoadSharedConfigOptions){
-			"AWS_SHARED_CREDENTIALS_FILE": func(o *config.LoadSharedConfigOptions) { o.CredentialsFiles, o.ConfigFiles = []string{path}, []string{} },
-			"AWS_CONFIG_FILE":             func(o *config.LoadSharedConfigOptions) { o.CredentialsFiles, o.ConfigFiles = []string{}, []string{path} },
+			"AWS_SHARED_CREDENTIALS_FILE": func(o *config.LoadSharedConfigOptions) {
+				o.CredentialsFiles, o.ConfigFiles = []string{path}, []string{}
+			},
+			"AWS_CONFIG_FILE": func(o *config.LoadSharedConfigOptions) {
+				o.CredentialsFiles, o.ConfigFiles = []string{}, []string{path}
+			},
 		} {
 			read, err := config.LoadSharedConfigProfile(context.Background(), profile, files)
 			if err != nil {

@@ -243,7 +243,7 @@ func TestLockHeld(t *testing.T) {
 }
 
 func TestRootFromAnotherDirectory(t *testing.T) {
-	t.Chdir(filepath.Join("cmd"))
+	t.Chdir("cmd")
 	root, err := Root(t.Context())
 	if err != nil {
 		t.Fatal(err)

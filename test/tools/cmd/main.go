@@ -17,16 +17,16 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	quiet := flag.Bool("q", false, "print only the paths")
 	flag.Usage = func() {
 		_, _ = fmt.Fprintln(flag.CommandLine.Output(), "usage: go run ./test/tools/cmd [-q] [NAME...]")
 		flag.PrintDefaults()
 	}
 	flag.Parse()
-	if err := run(ctx, flag.Args(), *quiet, os.Stdout, os.Stderr); err != nil {
+	err := run(ctx, flag.Args(), *quiet, os.Stdout, os.Stderr)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		stop()
 		os.Exit(1)
 	}
 }

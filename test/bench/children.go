@@ -1,0 +1,210 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/ampbridge/ampbridge/webhook"
+)
+
+const (
+	image    = "registry.example.com/ampbridge:bench"
+	startsIn = 30 * time.Second
+)
+
+// child is a server in a process of its own, so that none shares a heap or a
+// scheduler with another or with the client.
+type child struct {
+	cmd    *exec.Cmd
+	output *bytes.Buffer
+	ended  chan struct{}
+}
+
+func startChild(program string, args ...string) (*child, error) {
+	c := &child{cmd: exec.Command(program, args...), output: &bytes.Buffer{}, ended: make(chan struct{})}
+	c.cmd.Stderr = c.output
+	if err := c.cmd.Start(); err != nil {
+		return nil, err
+	}
+	go func() {
+		_ = c.cmd.Wait() // how it ended is in its output
+		close(c.ended)
+	}()
+	return c, nil
+}
+
+// until polls check until it holds or the child has ended.
+func (c *child) until(what string, check func() bool) error {
+	for deadline := time.Now().Add(startsIn); !check(); time.Sleep(20 * time.Millisecond) {
+		select {
+		case <-c.ended:
+			return fmt.Errorf("%s ended: %s", filepath.Base(c.cmd.Path), c.output)
+		default:
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%s: not within %s: %s", filepath.Base(c.cmd.Path), startsIn, what)
+		}
+	}
+	return nil
+}
+
+func (c *child) stop() {
+	_ = c.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
+	select {
+	case <-c.ended:
+	case <-time.After(10 * time.Second):
+		_ = c.cmd.Process.Kill()
+		<-c.ended
+	}
+}
+
+// residentMB is the child's resident set, in MB of 10^6 bytes.
+func (c *child) residentMB() (float64, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.cmd.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(status)) {
+		if rest, found := strings.CutPrefix(line, "VmRSS:"); found {
+			kib, err := strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 64)
+			return kib * 1024 / 1e6, err
+		}
+	}
+	return 0, errors.New("no VmRSS in /proc/<pid>/status")
+}
+
+// cpu is the processor time that the child has used so far.
+func (c *child) cpu() (time.Duration, error) { return cpuOf(c.cmd.Process.Pid) }
+
+// ownCPU is the processor time of this process, which plays the clients.
+func ownCPU() (time.Duration, error) { return cpuOf(os.Getpid()) }
+
+// cpuOf reads user and system time, fields 14 and 15 of proc_pid_stat(5), in
+// the hundredths of a second that Linux shows to every program.
+func cpuOf(pid int) (time.Duration, error) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	// The second field is the program's name in parentheses.
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(fields) < 13 {
+		return 0, fmt.Errorf("/proc/%d/stat has %d fields", pid, len(fields))
+	}
+	var ticks int64
+	for _, field := range fields[11:13] {
+		n, err := strconv.ParseInt(field, 10, 64)
+		if err != nil {
+			return 0, err
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond, nil
+}
+
+// runChild is the other side: what the process does that startChild started.
+func runChild(kind string, args []string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	flags := flag.NewFlagSet(kind, flag.ContinueOnError)
+	addr := flags.String("addr", "", "")
+	health := flags.String("health-addr", "", "")
+	metrics := flags.String("metrics-addr", "", "")
+	certs := flags.String("cert-dir", "", "")
+	policyFile := flags.String("policy", "", "")
+	size := flags.Int("size", 0, "")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	switch kind {
+	case "serve-webhook":
+		// The log is written, as in production, and goes nowhere.
+		log, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		return webhook.Run(ctx, webhook.Options{
+			Addr: *addr, HealthAddr: *health, MetricsAddr: *metrics, CertDir: *certs, PolicyFile: *policyFile,
+			Image: image, Cluster: inMemory{}, Logger: slog.New(slog.NewJSONHandler(log, nil)),
+		})
+	case "serve-constant":
+		return serveConstant(ctx, *addr, *certs, *size)
+	}
+	return fmt.Errorf("%s: want serve-webhook or serve-constant", kind)
+}
+
+// inMemory answers the webhook's look-ups at once: a service account without
+// annotations, a namespace without limits.
+type inMemory struct{}
+
+func (inMemory) ServiceAccount(context.Context, string, string) (map[string]string, error) {
+	return nil, nil
+}
+
+func (inMemory) LimitRanges(context.Context, string) ([]corev1.LimitRange, error) { return nil, nil }
+
+func (inMemory) ResourceQuotas(context.Context, string) ([]corev1.ResourceQuota, error) {
+	return nil, nil
+}
+
+// serveConstant is the limit: Go's HTTPS server, which reads the request and
+// answers an AdmissionReview of the size that the webhook's has.
+func serveConstant(ctx context.Context, addr, certs string, size int) error {
+	const head, tail = `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"uid":"` + uid + `","allowed":true,"patchType":"JSONPatch","patch":"`, `"}}`
+	body := []byte(head + strings.Repeat("A", max(0, size-len(head)-len(tail))) + tail)
+	server := &http.Server{
+		Addr: addr, ReadHeaderTimeout: 10 * time.Second,
+		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12},
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if _, err := io.Copy(io.Discard, r.Body); err != nil {
+				http.Error(w, err.Error(), http.StatusBadRequest)
+				return
+			}
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = w.Write(body) // an error means that the client has gone
+		}),
+	}
+	go func() {
+		<-ctx.Done()
+		_ = server.Close() // nothing is in flight when a measurement ends
+	}()
+	if err := server.ListenAndServeTLS(filepath.Join(certs, "tls.crt"), filepath.Join(certs, "tls.key")); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+func freeAddr() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
+}
+
+func answers(url string) bool {
+	answer, err := http.Get(url)
+	if err != nil {
+		return false
+	}
+	_ = answer.Body.Close()
+	return answer.StatusCode == http.StatusOK
+}

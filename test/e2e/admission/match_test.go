@@ -1,0 +1,92 @@
+package admission_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	jsonv2 "github.com/go-json-experiment/json"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/webhook/inject"
+)
+
+// The match condition lets in every pod that detection accepts, whatever is
+// missing of it: a pod that it misses is skipped without a word.
+func (w *world) testMatchCondition(t *testing.T) {
+	const namespace = "test-match"
+	w.namespace(t, namespace, policy.InjectionEnabled, nil)
+	images := []string{"prometheus", "quay.io/prometheus/prometheus:v3", "localhost:5000/prometheus", "r.example.com/prometheus@sha256:" + strings.Repeat("0", 64),
+		"quay.io/prometheus/prometheus:v3@sha256:" + strings.Repeat("0", 64), "example.com/prometheus-fork:v1", "quay.io/prometheus/node-exporter", "prometheus:v1/other", "odd\nimage/prometheus:a:b", "nginx"}
+	programs := []corev1.Container{
+		{},
+		{Args: []string{"--config.file=/c.yml"}},
+		{Args: []string{"--config.file", "/c.yml", "--storage.tsdb.path=/d"}},
+		{Args: []string{"-config.file=/c.yml", "-web.enable-lifecycle"}},
+		{Command: []string{"/bin/prometheus", "--config.file=/c.yml", "--storage.agent.path=/d"}},
+		{Command: []string{"/bin/metrics", "--config.file=/c.yml"}, Args: []string{"--web.console.libraries=/l"}},
+		{Command: []string{"/bin/sh", "-c", "exec prometheus --config.file=/c.yml --storage.tsdb.path=/d"}},
+		{Args: []string{"--storage.path=/d", "--config.file=/c.yml"}},
+	}
+	labels := []map[string]string{
+		nil, {"app": "x"},
+		{"app.kubernetes.io/managed-by": "prometheus-operator", "operator.prometheus.io/name": "k8s"},
+		{"app.kubernetes.io/name": "prometheus", "app.kubernetes.io/component": "server"},
+	}
+	annotations := []map[string]string{nil, {"x": "y"}, {policy.AnnotationContainer: "main"}, {policy.AnnotationInject: "true"}}
+	names := []string{"main", "prometheus", "prometheus-server"}
+
+	accepted := map[string]*corev1.Pod{}
+	n := 0
+	for _, image := range images {
+		for _, program := range programs {
+			for _, label := range labels {
+				for _, annotation := range annotations {
+					// All combinations of what matters, the container's name in turn.
+					c := *program.DeepCopy()
+					c.Name, c.Image = names[n%len(names)], image
+					pod := &corev1.Pod{
+						ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("pod-%d", n), Labels: label, Annotations: annotation},
+						Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "first", Image: "nginx"}, c}},
+					}
+					n++
+					if !detects(t, pod) {
+						continue
+					}
+					accepted[pod.Name] = pod
+					// Whether the API server takes the pod in the end does not matter.
+					_, _ = w.tryPod(t, namespace, pod, true)
+				}
+			}
+		}
+	}
+	if len(accepted) < 100 || len(accepted) == n {
+		t.Fatalf("detection accepts %d of %d pods: the table is not telling", len(accepted), n)
+	}
+	eventuallyLogged := func() (missing []string) {
+		asked := w.decisions(t)
+		for name := range accepted {
+			if asked[namespace+"/"+name] == "" {
+				missing = append(missing, name)
+			}
+		}
+		return missing
+	}
+	for _, name := range eventuallyLogged() {
+		t.Errorf("detection accepts, but the webhook is not called: %+v %+v", accepted[name].ObjectMeta, accepted[name].Spec.Containers[1])
+	}
+}
+
+// detects is the webhook's own view of the pod.
+func detects(t *testing.T, pod *corev1.Pod) bool {
+	t.Helper()
+	text, err := json.Marshal(pod)
+	must(t, err)
+	var view inject.Pod
+	must(t, jsonv2.Unmarshal(text, &view))
+	_, ok := inject.Prometheus(&view)
+	return ok
+}

@@ -1,0 +1,289 @@
+package admission_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/cluster"
+	"github.com/ampbridge/ampbridge/test/servingcert"
+	"github.com/ampbridge/ampbridge/webhook"
+	"github.com/ampbridge/ampbridge/webhook/inject"
+	"github.com/ampbridge/ampbridge/webhook/registration"
+)
+
+const (
+	image = "registry.example.com/ampbridge:v1"
+	home  = "ampbridge"
+)
+
+// world is an API server with the webhook registered in it.
+type world struct {
+	*cluster.Cluster
+	policyFile string
+	log        *lockedBuffer
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{Cluster: cluster.Start(t, cluster.Options{}), policyFile: filepath.Join(t.TempDir(), "policy.yaml"), log: &lockedBuffer{}}
+	w.writePolicy(t, "")
+	certs := t.TempDir()
+	ca, err := servingcert.Write(certs, "127.0.0.1")
+	must(t, err)
+	o := webhook.Options{
+		Addr: freeAddr(t), HealthAddr: freeAddr(t), MetricsAddr: freeAddr(t), CertDir: certs, PolicyFile: w.policyFile, Image: image,
+		RESTConfig: w.webhookConfig(t), Logger: slog.New(slog.NewJSONHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- webhook.Run(ctx, o) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Errorf("webhook: %v", err)
+		}
+	})
+
+	configuration, err := registration.New(registration.Options{
+		ClientConfig:       admissionv1.WebhookClientConfig{URL: new("https://" + o.Addr), CABundle: ca},
+		ExcludedNamespaces: []string{home},
+	})
+	must(t, err)
+	_, err = w.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Create(t.Context(), configuration, metav1.CreateOptions{})
+	must(t, err)
+	// The API server takes a moment to see its configuration.
+	w.namespace(t, "test-begin", policy.InjectionEnabled, nil)
+	w.account(t, "test-begin", "prometheus-server", nil)
+	eventually(t, "the webhook is called", func() bool {
+		pod, err := w.tryPod(t, "test-begin", chartPod(t), true)
+		must(t, err)
+		return injected(pod)
+	})
+	return w
+}
+
+// webhookConfig is the webhook's own identity, with the rights that it is said
+// to need and no others.
+func (w *world) webhookConfig(t *testing.T) *rest.Config {
+	t.Helper()
+	must(t, w.Namespace(t.Context(), home, nil))
+	w.account(t, home, "webhook", nil)
+	_, err := w.Client().RbacV1().ClusterRoles().Create(t.Context(), &rbacv1.ClusterRole{
+		ObjectMeta: metav1.ObjectMeta{Name: "ampbridge-webhook"},
+		Rules: []rbacv1.PolicyRule{
+			{APIGroups: []string{""}, Resources: []string{"serviceaccounts"}, Verbs: []string{"get"}},
+			{APIGroups: []string{""}, Resources: []string{"limitranges", "resourcequotas"}, Verbs: []string{"list"}},
+		},
+	}, metav1.CreateOptions{})
+	must(t, err)
+	_, err = w.Client().RbacV1().ClusterRoleBindings().Create(t.Context(), &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: "ampbridge-webhook"},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "ampbridge-webhook"},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: home, Name: "webhook"}},
+	}, metav1.CreateOptions{})
+	must(t, err)
+	file, err := w.KubeconfigFor(t.Context(), home, "webhook")
+	must(t, err)
+	config, err := clientcmd.BuildConfigFromFlags("", file)
+	must(t, err)
+	return config
+}
+
+// writePolicy puts the policy of testdata in force, with more lines.
+func (w *world) writePolicy(t *testing.T, more string) {
+	t.Helper()
+	base, err := os.ReadFile("testdata/policy.yaml")
+	must(t, err)
+	must(t, os.WriteFile(w.policyFile, append(base, more...), 0o600))
+}
+
+func (w *world) namespace(t *testing.T, name string, injection policy.Injection, labels map[string]string) {
+	t.Helper()
+	all := map[string]string{}
+	if injection != "" {
+		all[policy.LabelInjection] = string(injection)
+	}
+	for k, v := range labels {
+		all[k] = v
+	}
+	must(t, w.Namespace(t.Context(), name, all))
+}
+
+func (w *world) account(t *testing.T, namespace, name string, annotations map[string]string) *corev1.ServiceAccount {
+	t.Helper()
+	object := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Annotations: annotations}}
+	created, err := w.Client().CoreV1().ServiceAccounts(namespace).Create(t.Context(), object, metav1.CreateOptions{})
+	must(t, err)
+	return created
+}
+
+// tryPod creates a pod and returns it as the API server does.
+func (w *world) tryPod(t *testing.T, namespace string, pod *corev1.Pod, dry bool) (*corev1.Pod, error) {
+	o := metav1.CreateOptions{}
+	if dry {
+		o.DryRun = []string{metav1.DryRunAll}
+	}
+	return w.Client().CoreV1().Pods(namespace).Create(t.Context(), pod, o)
+}
+
+func (w *world) pod(t *testing.T, namespace string, pod *corev1.Pod) *corev1.Pod {
+	t.Helper()
+	created, err := w.tryPod(t, namespace, pod, false)
+	must(t, err)
+	return created
+}
+
+// decisions are the reasons that the webhook gave, by namespace and pod, of the
+// pods that it was asked about.
+func (w *world) decisions(t *testing.T) map[string]string {
+	t.Helper()
+	reasons := map[string]string{}
+	for line := range strings.Lines(w.log.String()) {
+		var entry struct{ Msg, Namespace, Pod, Reason string }
+		must(t, json.Unmarshal([]byte(line), &entry))
+		if key := entry.Namespace + "/" + entry.Pod; entry.Msg == "pod" && reasons[key] == "" {
+			reasons[key] = entry.Reason // a reinvocation only finds it done
+		}
+	}
+	return reasons
+}
+
+func (w *world) reason(t *testing.T, namespace, pod string) string {
+	t.Helper()
+	// The log's line is written after the answer.
+	var reason string
+	for range 20 {
+		if reason = w.decisions(t)[namespace+"/"+pod]; reason != "" {
+			return reason
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	return "never called"
+}
+
+func (w *world) lastLine() string {
+	text := strings.TrimSpace(w.log.String())
+	return text[strings.LastIndexByte(text, '\n')+1:]
+}
+
+var calls = regexp.MustCompile(`(?m)^apiserver_admission_webhook_request_total\{[^}]*name="(pods|serviceaccounts)-(enabled|annotated)\.webhook\.ampbridge\.io"[^}]*\} ([0-9]+)$`)
+
+// podCalls is how often the API server has called the webhook for pods, as it
+// counts it itself.
+func (w *world) podCalls(t *testing.T) (n int) {
+	t.Helper()
+	text, err := w.Metrics(t.Context())
+	must(t, err)
+	for _, match := range calls.FindAllStringSubmatch(text, -1) {
+		if match[1] == "pods" {
+			count, err := strconv.Atoi(match[3])
+			must(t, err)
+			n += count
+		}
+	}
+	return n
+}
+
+func injected(pod *corev1.Pod) bool {
+	return slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == inject.ContainerSidecar })
+}
+
+// readPod is a pod of testdata as its controller creates it.
+func readPod(t *testing.T, file string) *corev1.Pod {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	must(t, err)
+	pod := &corev1.Pod{}
+	must(t, json.Unmarshal(data, pod))
+	// What the API server and the controllers had added.
+	pod.Namespace, pod.Name, pod.OwnerReferences = "", "", nil
+	apiToken := func(name string) bool { return strings.HasPrefix(name, "kube-api-access-") }
+	pod.Spec.Volumes = slices.DeleteFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return apiToken(v.Name) })
+	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range list {
+			list[i].VolumeMounts = slices.DeleteFunc(list[i].VolumeMounts, func(m corev1.VolumeMount) bool { return apiToken(m.Name) })
+		}
+	}
+	return pod
+}
+
+func chartPod(t *testing.T) *corev1.Pod { return readPod(t, "testdata/pod-prometheus-chart.json") }
+
+// operatorPod is the operator's pod with the service account that the policy
+// of testdata grants.
+func operatorPod(t *testing.T) *corev1.Pod {
+	pod := readPod(t, "testdata/pod-prometheus-operator.json")
+	pod.GenerateName = "prometheus-k8s-"
+	pod.Spec.ServiceAccountName, pod.Spec.DeprecatedServiceAccount = "prometheus-k8s", ""
+	pod.Spec.Hostname, pod.Spec.Subdomain = "", ""
+	return pod
+}
+
+func webPod() *corev1.Pod {
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "web-"},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "web", Image: "nginx:1"}}},
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within a minute: %s", what)
+		}
+	}
+}
+
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}
+
+// lockedBuffer takes the webhook's log.
+type lockedBuffer struct {
+	mu     sync.Mutex
+	buffer bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.String()
+}

@@ -1,0 +1,188 @@
+// Package operator_test serves a pod of prometheus-operator's: the configuration
+// is gzipped in a Secret, and the operator's own reloader expands $(VAR) in it.
+package operator_test
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/ampbridge/ampbridge/test/podrun"
+	"github.com/ampbridge/ampbridge/test/stage"
+)
+
+func TestMain(m *testing.M) {
+	podrun.Init()
+	os.Exit(m.Run())
+}
+
+// configuration is what the operator writes, with the server itself as the one
+// target.
+func configuration(port int, job string) []byte {
+	return []byte(fmt.Sprintf(`global:
+  scrape_interval: 1s
+  external_labels:
+    prometheus: monitoring/k8s
+    prometheus_replica: $(POD_NAME)
+scrape_configs:
+- job_name: %s
+  static_configs:
+  - targets: [127.0.0.1:%d]
+  metric_relabel_configs:
+  - {source_labels: [__name__], regex: (up|scrape_.*), action: keep}
+`, job, port))
+}
+
+func gzipped(t *testing.T, content []byte) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	if _, err := w.Write(content); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// operatorPod is the pod that a real prometheus-operator made (see the testdata
+// it is read from), with its ports moved to free ones of this machine, and
+// without what the API server added and the web configuration.
+func operatorPod(t *testing.T, port int) *corev1.Pod {
+	t.Helper()
+	data, err := os.ReadFile("../../../webhook/inject/testdata/operator.in.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pod := &corev1.Pod{}
+	if err := json.Unmarshal(data, pod); err != nil {
+		t.Fatal(err)
+	}
+	pod.OwnerReferences = nil
+	pod.Annotations["stage/port"] = fmt.Sprint(port)
+	dropped := func(name string) bool { return strings.HasPrefix(name, "kube-api-access-") || name == "web-config" }
+	pod.Spec.Volumes = slices.DeleteFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return dropped(v.Name) })
+	reloader, initReloader := freePort(t), freePort(t)
+	replacer := strings.NewReplacer("localhost:9090", fmt.Sprintf("127.0.0.1:%d", port), ":8080", fmt.Sprintf("127.0.0.1:%d", reloader), ":8081", fmt.Sprintf("127.0.0.1:%d", initReloader))
+	for _, containers := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range containers {
+			c := &containers[i]
+			c.VolumeMounts = slices.DeleteFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return dropped(m.Name) })
+			c.Args = slices.DeleteFunc(c.Args, func(a string) bool { return strings.HasPrefix(a, "--web.config.file") })
+			for j := range c.Args {
+				c.Args[j] = replacer.Replace(c.Args[j])
+			}
+			if c.Name == "prometheus" {
+				c.Args = append(c.Args, fmt.Sprintf("--web.listen-address=127.0.0.1:%d", port))
+				c.Ports[0].ContainerPort = int32(port)
+				for _, probe := range []*corev1.Probe{c.StartupProbe, c.LivenessProbe, c.ReadinessProbe} {
+					probe.HTTPGet.Port = intstr.FromInt(port)
+					probe.HTTPGet.Host = "127.0.0.1"
+				}
+				c.StartupProbe.PeriodSeconds = 1
+			}
+		}
+	}
+	return pod
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	port, err := stage.FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
+}
+
+func TestOperatorsSecret(t *testing.T) {
+	ctx := t.Context()
+	s := stage.Start(t, stage.Options{})
+	if err := s.SetPolicy(strings.Replace(s.Policy(), "serviceAccounts: [prometheus]", "serviceAccounts: [prometheus-k8s]", 1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.CreateServiceAccount(ctx, stage.Namespace, "prometheus-k8s"); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := s.Sync(ctx); err != nil {
+		t.Fatal(out, err)
+	}
+	port := freePort(t)
+	client := s.Cluster.Client().CoreV1()
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "prometheus-k8s"}, Data: map[string][]byte{"prometheus.yaml.gz": gzipped(t, configuration(port, "first"))}}
+	if _, err := client.Secrets(stage.Namespace).Create(ctx, secret, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Secrets(stage.Namespace).Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "prometheus-k8s-tls-assets-0"}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.ConfigMaps(stage.Namespace).Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "prometheus-k8s-rulefiles-0"}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	// The webhook reads its policy again by itself: a moment later, not at once.
+	var pod *corev1.Pod
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(200 * time.Millisecond) {
+		dry, err := client.Pods(stage.Namespace).Create(ctx, operatorPod(t, port), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if stage.Injected(dry) {
+			break
+		}
+		if time.Now().After(deadline) {
+			log, err := s.WebhookLog()
+			t.Fatalf("the operator's pod is not injected (%v)\n%s", err, log)
+		}
+	}
+	pod, err := client.Pods(stage.Namespace).Create(ctx, operatorPod(t, port), metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	run, err := s.Run(ctx, pod, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(run.Describe())
+		}
+		if err := run.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	arrives := func(job string) {
+		t.Helper()
+		waiting, cancel := context.WithTimeout(ctx, 90*time.Second)
+		defer cancel()
+		promql := fmt.Sprintf(`up{job=%q,cluster=%q,prometheus_replica=%q}`, job, stage.ClusterName, pod.Name)
+		if err := run.Await(waiting, "samples of job "+job, func() bool {
+			found, err := s.Cloud.Query(waiting, s.Workspace.ID, promql)
+			return err == nil && len(found) == 1
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	arrives("first")
+
+	// The operator changes its Secret: the change is live, the block with it.
+	secret.Data["prometheus.yaml.gz"] = gzipped(t, configuration(port, "second"))
+	if _, err := client.Secrets(stage.Namespace).Update(ctx, secret, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	arrives("second")
+	if n := run.Container("prometheus").Restarts(); n != 0 {
+		t.Errorf("Prometheus restarted %d times", n)
+	}
+}

@@ -1,0 +1,92 @@
+// Package renewal_test renews sessions under load: Prometheus swaps its
+// credentials through the reload that its pod already has, and notices nothing.
+package renewal_test
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ampbridge/ampbridge/test/podrun"
+	"github.com/ampbridge/ampbridge/test/stage"
+)
+
+func TestMain(m *testing.M) {
+	podrun.Init()
+	os.Exit(m.Run())
+}
+
+// TestTenRenewals: sessions of a minute, renewed at a third of their life, while
+// hundreds of samples a second are sent. Every write is signed with a session
+// that is valid at that moment (the double checks), no sample fails, and the
+// queue is never rebuilt.
+func TestTenRenewals(t *testing.T) {
+	ctx := t.Context()
+	s := stage.Start(t, stage.Options{})
+	s.Cloud.SetSessionLife(time.Minute)
+	if out, err := s.Sync(ctx); err != nil {
+		t.Fatal(out, err)
+	}
+	pod, err := s.Create(ctx, stage.Chart{Name: "renewal", Config: strings.ReplaceAll(stage.SelfScrape, "1s", "500ms")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	run, err := s.Run(ctx, pod, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(run.Describe())
+		}
+		if err := run.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+
+	const queue = `{remote_name="ampbridge-central"`
+	var sent float64
+	keys := map[string]bool{}
+	deadline := time.Now().Add(8 * time.Minute)
+	for len(keys) <= 10 {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d sessions in 8 minutes, want more than 10", len(keys))
+		}
+		time.Sleep(time.Second)
+		for _, w := range s.Cloud.Writes(s.Workspace.ID) {
+			keys[w.AccessKeyID] = true
+		}
+		// A rebuilt queue starts to count from zero.
+		now, ok := stage.Metric(ctx, pod, "prometheus_remote_storage_samples_total"+queue)
+		if ok && now < sent {
+			t.Fatalf("the queue was rebuilt: it had sent %v samples, and now %v", sent, now)
+		}
+		sent = max(sent, now)
+	}
+
+	var samples int
+	for _, w := range s.Cloud.Writes(s.Workspace.ID) {
+		if !w.Stored() {
+			t.Errorf("a write at %s was refused: %d %s", w.Time.Format(time.TimeOnly), w.Status, w.Reason)
+		}
+		samples += w.Samples
+	}
+	for _, metric := range []string{"failed", "dropped", "retried"} {
+		// Prometheus shows the dropped ones by reason, so none at all where none was.
+		if v, ok := stage.Metric(ctx, pod, "prometheus_remote_storage_samples_"+metric+"_total"+queue); v != 0 || !ok && metric != "dropped" {
+			t.Errorf("samples %s: %v", metric, v)
+		}
+	}
+	server := run.Container("prometheus-server")
+	if starts := strings.Count(server.Logs(), `msg="Starting WAL watcher"`); starts != 1 {
+		t.Errorf("the queue was started %d times", starts)
+	}
+	if server.Restarts() != 0 {
+		t.Errorf("Prometheus restarted %d times", server.Restarts())
+	}
+	if v, _ := stage.Metric(ctx, pod, "prometheus_config_last_reload_successful"); v != 1 {
+		t.Error("the last reload failed")
+	}
+	t.Logf("%d sessions signed %d samples, none failed", len(keys), samples)
+}

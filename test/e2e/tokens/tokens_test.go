@@ -1,0 +1,242 @@
+// Package tokens_test shows real Kubernetes tokens to AWS's double, and signed
+// and badly signed samples to a workspace: what sync set up lets in exactly
+// what the policy grants.
+package tokens_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io"
+	"math"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+	"github.com/aws/smithy-go"
+	"github.com/go-jose/go-jose/v4"
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/stage"
+)
+
+const (
+	audience = "sts.amazonaws.com"
+	roleARN  = "arn:aws:iam::" + stage.AccountID + ":role/ampbridge/" + stage.ClusterName + "/ampbridge." + stage.ClusterName + ".central"
+)
+
+// TestTokens is the matrix: one token that is right, and every near miss with
+// the code and the message that AWS has for it. An EKS issuer, and an AKS one,
+// whose trailing slash counts.
+func TestTokens(t *testing.T) {
+	for platform, issuer := range map[string]string{
+		"EKS": "https://oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF",
+		"AKS": "https://westeurope.oic.prod-aks.azure.com/0a0a0a0a-1111-2222-3333-444455556666/7b7b7b7b-1111-2222-3333-444455556666/",
+	} {
+		t.Run(platform, func(t *testing.T) {
+			s := stage.Start(t, stage.Options{Issuer: issuer})
+			ctx := t.Context()
+			if out, err := s.Sync(ctx); err != nil {
+				t.Fatal(out, err)
+			}
+			matrix(t, s)
+		})
+	}
+}
+
+func matrix(t *testing.T, s *stage.Stage) {
+	ctx := t.Context()
+	if err := s.CreateServiceAccount(ctx, stage.Namespace, "grafana"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Cluster.Namespace(ctx, "monitoring-2", map[string]string{"ampbridge.io/injection": "enabled"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.CreateServiceAccount(ctx, "monitoring-2", stage.ServiceAccount); err != nil {
+		t.Fatal(err)
+	}
+	token := func(namespace, serviceAccount, audience string) string {
+		t.Helper()
+		token, err := s.Cluster.Token(ctx, namespace, serviceAccount, audience, 3600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return token
+	}
+	subject := "system:serviceaccount:" + stage.Namespace + ":" + stage.ServiceAccount
+	// A cluster that the world can reach, but that no provider names.
+	stranger := awstest.NewSigner("https://oidc.eks.eu-west-1.amazonaws.com/id/FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF", jose.RS256)
+	if _, err := s.Cloud.RegisterIssuer(stranger.Issuer, stranger, awstest.PublicCA); err != nil {
+		t.Fatal(err)
+	}
+	// The right issuer in the token, but not its key.
+	forger := awstest.NewSigner(s.Cluster.Issuer, jose.RS256)
+	slashed := awstest.NewSigner(toggleSlash(s.Cluster.Issuer), jose.RS256)
+
+	right := token(stage.Namespace, stage.ServiceAccount, audience)
+	for _, row := range []struct{ name, token, code, message string }{
+		{"right", right, "", ""},
+		{"wrong audience", token(stage.Namespace, stage.ServiceAccount, "api://AzureADTokenExchange"), "InvalidIdentityToken", "Incorrect token audience"},
+		{"wrong subject", token(stage.Namespace, "grafana", audience), "AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity"},
+		{"other namespace", token("monitoring-2", stage.ServiceAccount, audience), "AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity"},
+		{"unknown issuer", stranger.Token(subject, audience), "InvalidIdentityToken", "No OpenIDConnect provider found in your account for " + stranger.Issuer},
+		{"the issuer's slash", slashed.Token(subject, audience), "InvalidIdentityToken", "No OpenIDConnect provider found in your account for " + slashed.Issuer},
+		{"foreign signature", forger.Token(subject, audience), "InvalidIdentityToken", "Couldn't retrieve verification key from your identity provider"},
+		{"no token at all", "none", "InvalidIdentityToken", ""},
+	} {
+		_, err := assume(ctx, s, row.token)
+		expect(t, row.name, err, row.code, row.message)
+	}
+	session, err := assume(ctx, s, right)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writes(ctx, t, s, session)
+
+	// Last, because the clock of the double does not go back.
+	s.Cloud.Advance(2 * time.Hour)
+	_, err = assume(ctx, s, right)
+	expect(t, "expired", err, "ExpiredTokenException", "Token expired: current date/time")
+	before := stored(ctx, t, s, s.Workspace)
+	if status, body := write(ctx, t, s, s.Workspace, &session, "e2e_expired"); status != http.StatusForbidden {
+		t.Errorf("an expired session: status %d, want 403: %s", status, body)
+	}
+	if after := stored(ctx, t, s, s.Workspace); after != before {
+		t.Errorf("an expired session stored %d series", after-before)
+	}
+}
+
+func toggleSlash(issuer string) string {
+	if without, found := strings.CutSuffix(issuer, "/"); found {
+		return without
+	}
+	return issuer + "/"
+}
+
+func expect(t *testing.T, name string, err error, code, message string) {
+	t.Helper()
+	var answer smithy.APIError
+	switch {
+	case code == "" && err == nil:
+	case !errors.As(err, &answer):
+		t.Errorf("%s: %v, want %q", name, err, code)
+	case answer.ErrorCode() != code || !strings.Contains(answer.ErrorMessage(), message):
+		t.Errorf("%s: %s %q, want %s %q", name, answer.ErrorCode(), answer.ErrorMessage(), code, message)
+	}
+}
+
+// assume is what the sidecar does, with the SDK alone: an unsigned call.
+func assume(ctx context.Context, s *stage.Stage, token string) (awstest.Credentials, error) {
+	client := sts.New(sts.Options{Region: stage.Region, BaseEndpoint: &s.Cloud.URL, Retryer: aws.NopRetryer{}})
+	out, err := client.AssumeRoleWithWebIdentity(ctx, &sts.AssumeRoleWithWebIdentityInput{
+		RoleArn: aws.String(roleARN), RoleSessionName: aws.String("matrix"), WebIdentityToken: &token,
+	})
+	if err != nil {
+		return awstest.Credentials{}, err
+	}
+	c := out.Credentials
+	return awstest.Credentials{AccessKeyID: *c.AccessKeyId, SecretAccessKey: *c.SecretAccessKey, SessionToken: *c.SessionToken}, nil
+}
+
+// writes sends one sample in every way that must fail, and then in the one
+// that must not.
+func writes(ctx context.Context, t *testing.T, s *stage.Stage, valid awstest.Credentials) {
+	forged, tokenless := valid, valid
+	forged.SecretAccessKey = strings.Repeat("x", 40)
+	tokenless.SessionToken = ""
+	elsewhere := s.Account.CreateWorkspace(stage.Region, "elsewhere")
+	for _, row := range []struct {
+		name        string
+		credentials *awstest.Credentials
+		workspace   *awstest.Workspace
+	}{
+		{"unsigned", nil, s.Workspace},
+		{"signed with another secret", &forged, s.Workspace},
+		{"without the session token", &tokenless, s.Workspace},
+		{"keys that nobody issued", &awstest.Credentials{AccessKeyID: "ASIAXXXXXXXXXXXXXXXX", SecretAccessKey: "x", SessionToken: "y"}, s.Workspace},
+		{"for another workspace", &valid, elsewhere},
+	} {
+		if status, body := write(ctx, t, s, row.workspace, row.credentials, "e2e_refused"); status != http.StatusForbidden {
+			t.Errorf("%s: status %d, want 403: %s", row.name, status, body)
+		}
+	}
+	if n := stored(ctx, t, s, s.Workspace) + stored(ctx, t, s, elsewhere); n != 0 {
+		t.Errorf("%d series stored by writes that were refused", n)
+	}
+	if status, body := write(ctx, t, s, s.Workspace, &valid, "e2e_right"); status/100 != 2 {
+		t.Errorf("a right write: status %d: %s", status, body)
+	}
+	if n := stored(ctx, t, s, s.Workspace); n != 1 {
+		t.Errorf("%d series stored by a right write, want 1", n)
+	}
+}
+
+// stored counts the series that this test got into a workspace.
+func stored(ctx context.Context, t *testing.T, s *stage.Stage, w *awstest.Workspace) int {
+	t.Helper()
+	samples, err := s.Cloud.Query(ctx, w.ID, `count_over_time({__name__=~"e2e_.+"}[1h])`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(samples)
+}
+
+// write sends one sample of a metric, signed as Prometheus signs.
+func write(ctx context.Context, t *testing.T, s *stage.Stage, w *awstest.Workspace, credentials *awstest.Credentials, metric string) (int, string) {
+	t.Helper()
+	body := literalSnappy(writeRequest(metric, 1, time.Now()))
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, w.RemoteWriteURL(s.Cloud.URL), bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Content-Type", "application/x-protobuf")
+	request.Header.Set("Content-Encoding", "snappy")
+	request.Header.Set("X-Prometheus-Remote-Write-Version", "0.1.0")
+	if credentials != nil {
+		sum := sha256.Sum256(body)
+		if err := v4.NewSigner().SignHTTP(ctx, aws.Credentials{
+			AccessKeyID: credentials.AccessKeyID, SecretAccessKey: credentials.SecretAccessKey, SessionToken: credentials.SessionToken,
+		}, request, hex.EncodeToString(sum[:]), "aps", stage.Region, s.Cloud.Now()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	answer, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response.StatusCode, string(answer)
+}
+
+// writeRequest is prometheus.WriteRequest with one sample
+// (https://prometheus.io/docs/specs/prw/remote_write_spec/).
+func writeRequest(name string, value float64, at time.Time) []byte {
+	field := func(b []byte, number protowire.Number, message []byte) []byte {
+		return protowire.AppendBytes(protowire.AppendTag(b, number, protowire.BytesType), message)
+	}
+	label := field(field(nil, 1, []byte("__name__")), 2, []byte(name))
+	sample := protowire.AppendFixed64(protowire.AppendTag(nil, 1, protowire.Fixed64Type), math.Float64bits(value))
+	sample = protowire.AppendVarint(protowire.AppendTag(sample, 2, protowire.VarintType), uint64(at.UnixMilli()))
+	return field(nil, 1, field(field(nil, 1, label), 2, sample))
+}
+
+// literalSnappy is the block format without any compression: the length, and
+// one literal of up to 60 bytes
+// (https://github.com/google/snappy/blob/main/format_description.txt).
+func literalSnappy(data []byte) []byte {
+	if len(data) > 60 {
+		panic("longer than a short literal")
+	}
+	return append([]byte{byte(len(data)), byte(len(data)-1) << 2}, data...)
+}
