@@ -33,6 +33,9 @@ func (s *Stage) StartWebhook(ctx context.Context) error {
 		return err
 	}
 	certificates := filepath.Join(s.dir, "webhook-certificates")
+	if err := os.Mkdir(certificates, 0o700); err != nil {
+		return err
+	}
 	ca, err := servingcert.Write(certificates, "127.0.0.1")
 	if err != nil {
 		return err
