@@ -3,7 +3,8 @@
 SHELL       := /bin/bash
 .SHELLFLAGS := -o pipefail -ec
 GO          ?= go
-VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+# Empty but on a tagged commit: what is not a release does not call itself one.
+VERSION     ?= $(shell git describe --tags --exact-match 2>/dev/null)
 LDFLAGS     := -s -w -X github.com/ampbridge/ampbridge/cmd/internal/version.release=$(VERSION)
 # What the tests and the demo run beside ampbridge: built once, kept in the
 # user's cache directory (test/tools).
