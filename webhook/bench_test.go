@@ -10,10 +10,10 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
-	corev1 "k8s.io/api/core/v1"
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/webhook"
+	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
 // BenchmarkPod is the handler without the network: `go run ./test/bench` has
@@ -53,7 +53,6 @@ type answering struct{}
 func (answering) ServiceAccount(context.Context, string, string) (map[string]string, error) {
 	return nil, nil
 }
-func (answering) LimitRanges(context.Context, string) ([]corev1.LimitRange, error) { return nil, nil }
-func (answering) ResourceQuotas(context.Context, string) ([]corev1.ResourceQuota, error) {
-	return nil, nil
+func (answering) ServiceAccountAndLimits(context.Context, string, string) (map[string]string, inject.Limits, error) {
+	return nil, inject.Limits{}, nil
 }

@@ -1,23 +1,27 @@
 package webhook
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"runtime/debug"
 
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
+
+	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
 // Cluster is what the webhook reads of the cluster, live, for one pod.
 type Cluster interface {
 	// ServiceAccount returns the annotations of a service account.
 	ServiceAccount(ctx context.Context, namespace, name string) (annotations map[string]string, err error)
-	// LimitRanges and ResourceQuotas bound the resources of a namespace's
-	// containers.
-	LimitRanges(ctx context.Context, namespace string) ([]corev1.LimitRange, error)
-	ResourceQuotas(ctx context.Context, namespace string) ([]corev1.ResourceQuota, error)
+	// ServiceAccountAndLimits returns also what bounds the resources of the
+	// namespace's containers.
+	ServiceAccountAndLimits(ctx context.Context, namespace, name string) (annotations map[string]string, limits inject.Limits, err error)
 }
 
 // Kubernetes is the real [Cluster]. Its identity needs to get serviceaccounts
@@ -53,12 +57,27 @@ func (k kubernetes) ServiceAccount(ctx context.Context, namespace, name string) 
 	return account.Annotations, nil
 }
 
+// ServiceAccountAndLimits reads the three side by side.
+func (k kubernetes) ServiceAccountAndLimits(ctx context.Context, namespace, name string) (annotations map[string]string, limits inject.Limits, err error) {
+	var group errgroup.Group
+	group.Go(guard(func() (err error) {
+		limits.Ranges, err = k.limitRanges(ctx, namespace)
+		return err
+	}))
+	group.Go(guard(func() (err error) {
+		limits.Quotas, err = k.resourceQuotas(ctx, namespace)
+		return err
+	}))
+	annotations, err = k.ServiceAccount(ctx, namespace, name)
+	return annotations, limits, cmp.Or(err, group.Wait())
+}
+
 // fromCache has the API server list out of its memory. That is as fresh as the
 // informers of its own LimitRange and ResourceQuota plugins, which are to be
 // satisfied; a newer list would have it wait for etcd.
 var fromCache = metav1.ListOptions{ResourceVersion: "0"}
 
-func (k kubernetes) LimitRanges(ctx context.Context, namespace string) ([]corev1.LimitRange, error) {
+func (k kubernetes) limitRanges(ctx context.Context, namespace string) ([]corev1.LimitRange, error) {
 	list, err := k.client.LimitRanges(namespace).List(ctx, fromCache)
 	if err != nil {
 		return nil, fmt.Errorf("list the LimitRanges of namespace %s: %w", namespace, err)
@@ -66,10 +85,25 @@ func (k kubernetes) LimitRanges(ctx context.Context, namespace string) ([]corev1
 	return list.Items, nil
 }
 
-func (k kubernetes) ResourceQuotas(ctx context.Context, namespace string) ([]corev1.ResourceQuota, error) {
+func (k kubernetes) resourceQuotas(ctx context.Context, namespace string) ([]corev1.ResourceQuota, error) {
 	list, err := k.client.ResourceQuotas(namespace).List(ctx, fromCache)
 	if err != nil {
 		return nil, fmt.Errorf("list the ResourceQuotas of namespace %s: %w", namespace, err)
 	}
 	return list.Items, nil
+}
+
+// panicked is a panic in a goroutine, on its way to the one that answers.
+type panicked struct{ error }
+
+// guard keeps a panic in a look-up from ending the process.
+func guard(look func() error) func() error {
+	return func() (err error) {
+		defer func() {
+			if p := recover(); p != nil {
+				err = panicked{fmt.Errorf("%v\n%s", p, debug.Stack())}
+			}
+		}()
+		return look()
+	}
 }

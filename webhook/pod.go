@@ -1,16 +1,11 @@
 package webhook
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
-	"runtime/debug"
 	"strings"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/webhook/inject"
@@ -56,22 +51,17 @@ func (h *podHandler) settle(ctx context.Context, question policy.Request, pod *i
 	if final(decision.Reason) {
 		return outcome{Decision: decision}
 	}
-	// The service account's annotations may still turn the decision either way.
-	// The limits are read beside, where it may come out as Inject.
+	// The service account's annotations may still turn the decision either way;
+	// the limits matter where it may come out as Inject.
+	var annotations map[string]string
 	var limits inject.Limits
-	var group errgroup.Group
+	var err error
 	if decision.Inject || decision.Reason == policy.NotAsked {
-		group.Go(guard(func() (err error) {
-			limits.Ranges, err = h.Cluster.LimitRanges(ctx, question.Namespace)
-			return err
-		}))
-		group.Go(guard(func() (err error) {
-			limits.Quotas, err = h.Cluster.ResourceQuotas(ctx, question.Namespace)
-			return err
-		}))
+		annotations, limits, err = h.Cluster.ServiceAccountAndLimits(ctx, question.Namespace, question.ServiceAccount)
+	} else {
+		annotations, err = h.Cluster.ServiceAccount(ctx, question.Namespace, question.ServiceAccount)
 	}
-	annotations, err := h.Cluster.ServiceAccount(ctx, question.Namespace, question.ServiceAccount)
-	if err := cmp.Or(err, group.Wait()); errors.As(err, &panicked{}) {
+	if errors.As(err, &panicked{}) {
 		panic(err)
 	} else if err != nil {
 		return failed(LookupFailed, err, "not injected: the webhook could not read the service account or the limits of namespace "+question.Namespace+"; create the pod again once the API server answers")
@@ -115,19 +105,4 @@ func destinations(d policy.Decision) string {
 		names[i] = destination.Name
 	}
 	return strings.Join(names, ",")
-}
-
-// panicked is a panic in a goroutine, on its way to the one that answers.
-type panicked struct{ error }
-
-// guard keeps a panic in a look-up from ending the process.
-func guard(look func() error) func() error {
-	return func() (err error) {
-		defer func() {
-			if p := recover(); p != nil {
-				err = panicked{fmt.Errorf("%v\n%s", p, debug.Stack())}
-			}
-		}()
-		return look()
-	}
 }

@@ -20,6 +20,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/webhook"
+	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
 const (
@@ -141,6 +142,9 @@ func TestFailOpen(t *testing.T) {
 		{"limits unreadable", func(f *fixture) { f.fail("limitranges", unavailable) }, webhook.LookupFailed},
 		{"quotas unreadable", func(f *fixture) { f.fail("resourcequotas", unavailable) }, webhook.LookupFailed},
 		{"panic in a look-up", func(f *fixture) { f.Cluster = panicking{} }, webhook.InternalError},
+		{"panic in a look-up beside", func(f *fixture) {
+			f.client.PrependReactor("list", "limitranges", func(clienttesting.Action) (bool, runtime.Object, error) { panic("broken") })
+		}, webhook.InternalError},
 		{"panic in the decision", func(f *fixture) { f.Policy = func() *policy.Policy { panic("broken") } }, webhook.InternalError},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -200,8 +204,7 @@ type panicking struct{}
 func (panicking) ServiceAccount(context.Context, string, string) (map[string]string, error) {
 	panic("broken")
 }
-func (panicking) LimitRanges(context.Context, string) ([]corev1.LimitRange, error) { panic("broken") }
-func (panicking) ResourceQuotas(context.Context, string) ([]corev1.ResourceQuota, error) {
+func (panicking) ServiceAccountAndLimits(context.Context, string, string) (map[string]string, inject.Limits, error) {
 	panic("broken")
 }
 

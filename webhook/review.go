@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"mime"
 	"net/http"
-	"slices"
 	"strconv"
 	"sync"
 
@@ -104,9 +103,21 @@ func readReview[O any](w http.ResponseWriter, r *http.Request) (*request[O], err
 // writeAnswer admits the object of the request with this uid, changed by the
 // operations. The answer is put together by hand: all but the patch is constant.
 func writeAnswer(w http.ResponseWriter, uid string, operations []inject.Operation, warning string) error {
-	patch := getBuffer()
+	patch, answer := getBuffer(), getBuffer()
 	defer putBuffer(patch)
-	b := append([]byte(nil), `{"apiVersion":"`+reviewAPIVersion+`","kind":"`+reviewKind+`","response":{"allowed":true,"uid":`...)
+	defer putBuffer(answer)
+	if len(operations) > 0 {
+		// The standard library's encoder: omitempty means to it what the authors of
+		// Kubernetes's types meant, and it takes half the time here.
+		encoder := json.NewEncoder(patch)
+		encoder.SetEscapeHTML(false)
+		if err := encoder.Encode(operations); err != nil {
+			return fmt.Errorf("encode the patch: %w", err)
+		}
+	}
+	const envelope = 512 // bytes; a long warning has the buffer grow once more
+	answer.Grow(base64.StdEncoding.EncodedLen(patch.Len()) + envelope)
+	b := append(answer.AvailableBuffer(), `{"apiVersion":"`+reviewAPIVersion+`","kind":"`+reviewKind+`","response":{"allowed":true,"uid":`...)
 	b, err := jsontext.AppendQuote(b, uid)
 	if err != nil {
 		return fmt.Errorf("encode the uid: %w", err)
@@ -118,15 +129,7 @@ func writeAnswer(w http.ResponseWriter, uid string, operations []inject.Operatio
 		}
 		b = append(b, ']')
 	}
-	if len(operations) > 0 {
-		// The standard library's encoder: omitempty means to it what the authors of
-		// Kubernetes's types meant, and it takes half the time here.
-		encoder := json.NewEncoder(patch)
-		encoder.SetEscapeHTML(false)
-		if err := encoder.Encode(operations); err != nil {
-			return fmt.Errorf("encode the patch: %w", err)
-		}
-		b = slices.Grow(b, base64.StdEncoding.EncodedLen(patch.Len())+64)
+	if patch.Len() > 0 {
 		b = append(b, `,"patchType":"JSONPatch","patch":"`...)
 		b = base64.StdEncoding.AppendEncode(b, patch.Bytes())
 		b = append(b, '"')

@@ -24,6 +24,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/test/servingcert"
 	"github.com/ampbridge/ampbridge/webhook"
+	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
 // running is a whole webhook.
@@ -318,11 +319,9 @@ func (c *slowCluster) ServiceAccount(context.Context, string, string) (map[strin
 	return nil, nil
 }
 
-func (*slowCluster) LimitRanges(context.Context, string) ([]corev1.LimitRange, error) {
-	return nil, nil
-}
-func (*slowCluster) ResourceQuotas(context.Context, string) ([]corev1.ResourceQuota, error) {
-	return nil, nil
+func (c *slowCluster) ServiceAccountAndLimits(ctx context.Context, namespace, name string) (map[string]string, inject.Limits, error) {
+	annotations, err := c.ServiceAccount(ctx, namespace, name)
+	return annotations, inject.Limits{}, err
 }
 
 func freeAddr(t *testing.T) string {

@@ -15,14 +15,16 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime/pprof"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
+	ctrlwebhook "sigs.k8s.io/controller-runtime/pkg/webhook"
 
 	"github.com/ampbridge/ampbridge/webhook"
+	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
 const (
@@ -76,19 +78,36 @@ func (c *child) stop() {
 	}
 }
 
-// residentMB is the child's resident set, in MB of 10^6 bytes.
-func (c *child) residentMB() (float64, error) {
+// memory is a resident set in MB of 10^6 bytes: all of it, and the part that is
+// no page of the program's file.
+type memory struct{ all, own float64 }
+
+func (m memory) String() string {
+	return fmt.Sprintf("%5.1f MB (%4.1f without the program's own pages)", m.all, m.own)
+}
+
+// resident reads VmRSS and RssAnon of proc_pid_status(5).
+func (c *child) resident() (m memory, err error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.cmd.Process.Pid))
 	if err != nil {
-		return 0, err
+		return m, err
 	}
 	for line := range strings.Lines(string(status)) {
-		if rest, found := strings.CutPrefix(line, "VmRSS:"); found {
-			kib, err := strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 64)
-			return kib * 1024 / 1e6, err
+		name, value, _ := strings.Cut(line, ":")
+		field := map[string]*float64{"VmRSS": &m.all, "RssAnon": &m.own}[name]
+		if field == nil {
+			continue
 		}
+		kib, err := strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 64)
+		if err != nil {
+			return m, err
+		}
+		*field = kib * 1024 / 1e6
 	}
-	return 0, errors.New("no VmRSS in /proc/<pid>/status")
+	if m.all == 0 {
+		return m, errors.New("no VmRSS in /proc/<pid>/status")
+	}
+	return m, nil
 }
 
 // cpu is the processor time that the child has used so far.
@@ -131,8 +150,20 @@ func runChild(kind string, args []string) error {
 	certs := flags.String("cert-dir", "", "")
 	policyFile := flags.String("policy", "", "")
 	size := flags.Int("size", 0, "")
+	profile := flags.String("profile", "", "")
 	if err := flags.Parse(args); err != nil {
 		return err
+	}
+	if *profile != "" {
+		file, err := os.Create(filepath.Join(*profile, kind+".pprof"))
+		if err != nil {
+			return err
+		}
+		defer func() { _ = file.Close() }() // StopCPUProfile reports no error either
+		if err := pprof.StartCPUProfile(file); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
 	}
 	switch kind {
 	case "serve-webhook":
@@ -147,8 +178,10 @@ func runChild(kind string, args []string) error {
 		})
 	case "serve-constant":
 		return serveConstant(ctx, *addr, *certs, *size)
+	case "serve-plain":
+		return servePlain(ctx, *addr, *certs, *size)
 	}
-	return fmt.Errorf("%s: want serve-webhook or serve-constant", kind)
+	return fmt.Errorf("%s: want serve-webhook, serve-constant or serve-plain", kind)
 }
 
 // inMemory answers the webhook's look-ups at once: a service account without
@@ -159,28 +192,33 @@ func (inMemory) ServiceAccount(context.Context, string, string) (map[string]stri
 	return nil, nil
 }
 
-func (inMemory) LimitRanges(context.Context, string) ([]corev1.LimitRange, error) { return nil, nil }
-
-func (inMemory) ResourceQuotas(context.Context, string) ([]corev1.ResourceQuota, error) {
-	return nil, nil
+func (inMemory) ServiceAccountAndLimits(context.Context, string, string) (map[string]string, inject.Limits, error) {
+	return nil, inject.Limits{}, nil
 }
 
-// serveConstant is the limit: Go's HTTPS server, which reads the request and
-// answers an AdmissionReview of the size that the webhook's has.
+// serveConstant is the limit: the webhook's own server, on which a handler reads
+// the request and answers an AdmissionReview of the size that the webhook's has.
 func serveConstant(ctx context.Context, addr, certs string, size int) error {
-	const head, tail = `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"uid":"` + uid + `","allowed":true,"patchType":"JSONPatch","patch":"`, `"}}`
-	body := []byte(head + strings.Repeat("A", max(0, size-len(head)-len(tail))) + tail)
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return err
+	}
+	number, err := strconv.Atoi(port)
+	if err != nil {
+		return err
+	}
+	server := ctrlwebhook.NewServer(ctrlwebhook.Options{Host: host, Port: number, CertDir: certs})
+	server.Register(webhookPath, constant(size))
+	return server.Start(ctx)
+}
+
+// servePlain is the same on Go's server alone, without controller-runtime's
+// metrics.
+func servePlain(ctx context.Context, addr, certs string, size int) error {
 	server := &http.Server{
 		Addr: addr, ReadHeaderTimeout: 10 * time.Second,
 		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12},
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if _, err := io.Copy(io.Discard, r.Body); err != nil {
-				http.Error(w, err.Error(), http.StatusBadRequest)
-				return
-			}
-			w.Header().Set("Content-Type", "application/json")
-			_, _ = w.Write(body) // an error means that the client has gone
-		}),
+		Handler:   constant(size),
 	}
 	go func() {
 		<-ctx.Done()
@@ -190,6 +228,20 @@ func serveConstant(ctx context.Context, addr, certs string, size int) error {
 		return err
 	}
 	return nil
+}
+
+func constant(size int) http.Handler {
+	const head, tail = `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"uid":"` + uid + `","allowed":true,"patchType":"JSONPatch","patch":"`, `"}}`
+	body := []byte(head + strings.Repeat("A", max(0, size-len(head)-len(tail))) + tail)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+		_, _ = w.Write(body) // an error means that the client has gone
+	})
 }
 
 func freeAddr() (string, error) {

@@ -51,7 +51,9 @@ const (
 // measureCluster runs the webhook's own program against a real API server.
 func measureCluster(ctx context.Context, dir string, accounts int, r *report) error {
 	program := filepath.Join(dir, "ampbridge")
-	build := exec.CommandContext(ctx, "go", "build", "-o", program, "github.com/ampbridge/ampbridge/cmd/ampbridge")
+	// As `make build` builds it: with the symbols it would be 3 MB larger in memory.
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", program, "github.com/ampbridge/ampbridge/cmd/ampbridge")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build: %w: %s", err, out)
 	}
@@ -89,11 +91,11 @@ func measureCluster(ctx context.Context, dir string, accounts int, r *report) er
 	r.line("the webhook's own time through the API server, %d pods one at a time: p50 %s ms, p99 %s ms  %s", int(own.count()),
 		ms(own.quantile(.5)), ms(p99), r.judge(p99 <= ownTimeBudget, "p99 ≤ %s", ownTimeBudget))
 
-	atFew, err := m.child.residentMB()
+	atFew, err := m.child.resident()
 	if err != nil {
 		return err
 	}
-	r.line("resident memory with %6d service accounts: %5.1f MB  %s", few, atFew, r.judge(atFew <= memoryBudget, "≤ %.0f MB", memoryBudget))
+	r.line("resident memory with %6d service accounts: %s  %s", few, atFew, r.judge(atFew.all <= memoryBudget, "≤ %.0f MB", memoryBudget))
 	start := time.Now()
 	filling, cancel := context.WithTimeout(ctx, fillingTime)
 	defer cancel()
@@ -103,11 +105,11 @@ func measureCluster(ctx context.Context, dir string, accounts int, r *report) er
 	if err := m.createPods(ctx, podsMeasured); err != nil {
 		return err
 	}
-	atMany, err := m.child.residentMB()
+	atMany, err := m.child.resident()
 	if err != nil {
 		return err
 	}
-	r.line("resident memory with %6d service accounts: %5.1f MB  %s", m.filled.Load(), atMany, r.judge(atMany <= memoryBudget && math.Abs(atMany-atFew) <= flatness, "≤ %.0f MB, flat", memoryBudget))
+	r.line("resident memory with %6d service accounts: %s  %s", m.filled.Load(), atMany, r.judge(atMany.all <= memoryBudget && math.Abs(atMany.all-atFew.all) <= flatness, "≤ %.0f MB, flat", memoryBudget))
 	if n := m.filled.Load(); n < int64(accounts) {
 		r.line("(%d service accounts were wanted; after %s there were %d)", accounts, time.Since(start).Round(time.Second), n)
 	}

@@ -2,17 +2,19 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	_ "embed"
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
+	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
+	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/servingcert"
+	"github.com/ampbridge/ampbridge/webhook/registration"
 )
 
 //go:embed testdata/pod-prometheus-operator.json
@@ -30,94 +32,134 @@ const (
 	slice  = 500 * time.Millisecond
 )
 
-// measureHandler compares the webhook over HTTPS, its look-ups answered in
-// memory, with a server that answers a constant.
-func measureHandler(ctx context.Context, dir string, r *report) error {
-	ca, err := servingcert.Write(dir, "127.0.0.1")
-	if err != nil {
-		return err
-	}
+// webhookPath is where the measured handler, and the constant, are.
+const webhookPath = registration.PodPath + string(policy.InjectionEnabled)
+
+// side is one of the servers that are compared.
+type side struct {
+	server *child
+	url    string
+}
+
+// startSides starts the webhook, the constant server and the plain one, which
+// answer as many bytes as the webhook does.
+func startSides(ctx context.Context, dir, profile string, ca, body []byte) (sides []side, size int, err error) {
+	defer func() {
+		if err != nil {
+			stopAll(sides)
+		}
+	}()
 	policyPath := filepath.Join(dir, "policy.yaml")
 	if err := os.WriteFile(policyPath, policyFile, 0o600); err != nil {
+		return nil, 0, err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, 0, err
+	}
+	health, err := freeAddr()
+	if err != nil {
+		return nil, 0, err
+	}
+	metrics, err := freeAddr()
+	if err != nil {
+		return nil, 0, err
+	}
+	client := newClient(ca, true, 1)
+	defer client.CloseIdleConnections()
+	for _, kind := range []string{"serve-webhook", "serve-constant", "serve-plain"} {
+		addr, err := freeAddr()
+		if err != nil {
+			return sides, 0, err
+		}
+		server, err := startChild(self, kind, "-addr="+addr, "-cert-dir="+dir, "-profile="+profile,
+			"-health-addr="+health, "-metrics-addr="+metrics, "-policy="+policyPath, fmt.Sprintf("-size=%d", size))
+		if err != nil {
+			return sides, 0, err
+		}
+		s := side{server, "https://" + addr + webhookPath}
+		sides = append(sides, s)
+		if err := server.until("answers", func() bool {
+			n, err := post(ctx, client, s.url, body)
+			size = max(size, n)
+			return err == nil
+		}); err != nil {
+			return sides, 0, err
+		}
+	}
+	return sides, size, nil
+}
+
+func stopAll(sides []side) {
+	for _, s := range sides {
+		s.server.stop()
+	}
+}
+
+// measureHandler compares the webhook over HTTPS, its look-ups answered in
+// memory, with servers that answer a constant.
+func measureHandler(ctx context.Context, dir, profile string, r *report) error {
+	ca, err := servingcert.Write(dir, "127.0.0.1")
+	if err != nil {
 		return err
 	}
 	body, err := reviewOf(operatorPod)
 	if err != nil {
 		return err
 	}
-	self, err := os.Executable()
+	sides, size, err := startSides(ctx, dir, profile, ca, body)
 	if err != nil {
 		return err
 	}
-	var addrs [4]string
-	for i := range addrs {
-		if addrs[i], err = freeAddr(); err != nil {
-			return err
-		}
-	}
-	real, err := startChild(self, "serve-webhook", "-addr="+addrs[0], "-health-addr="+addrs[1], "-metrics-addr="+addrs[2], "-cert-dir="+dir, "-policy="+policyPath)
-	if err != nil {
-		return err
-	}
-	defer real.stop()
-	if err := real.until("ready", func() bool { return answers("http://" + addrs[1] + "/readyz") }); err != nil {
-		return err
-	}
-	realURL, constantURL := "https://"+addrs[0]+"/pods/enabled", "https://"+addrs[3]+"/"
-	size, err := post(ctx, newClient(ca, true, 1), realURL, body)
-	if err != nil {
-		return err
-	}
-	constant, err := startChild(self, "serve-constant", "-addr="+addrs[3], "-cert-dir="+dir, fmt.Sprintf("-size=%d", size))
-	if err != nil {
-		return err
-	}
-	defer constant.stop()
-	if err := constant.until("listening", func() bool {
-		conn, err := (&tls.Dialer{NetDialer: &net.Dialer{}, Config: &tls.Config{InsecureSkipVerify: true}}).DialContext(ctx, "tcp", addrs[3])
-		return err == nil && conn.Close() == nil
-	}); err != nil {
-		return err
-	}
+	defer stopAll(sides)
 
 	r.line("handler over HTTPS, service account in memory; request %d bytes, answer %d bytes", len(body), size)
-	r.line("%-9s %7s  %28s  %28s  %6s  %5s", "", "clients", "webhook req/s, p50, p99 ms", "constant req/s, p50, p99 ms", "ratio", "CPU")
+	r.line("%-9s %7s  %24s  %24s  %5s  %5s  %24s  %5s", "", "", "webhook", "constant", "", "", "plain", "")
+	r.line("%-9s %7s%s  %5s  %5s%[3]s  %5s", "", "clients", strings.Repeat(fmt.Sprintf("  %8s %7s %7s", "req/s", "p50 ms", "p99 ms"), 2), "ratio", "CPU", "ratio")
 	for _, protocol := range []struct {
 		name   string
 		http2  bool
 		budget float64
 	}{{"HTTP/2", true, 0.7}, {"HTTP/1.1", false, 0.6}} {
 		for _, clients := range []int{1, 8, 32} {
-			var ours, limit load
-			client := newClient(ca, protocol.http2, clients)
-			for round := range rounds + 1 {
-				for _, side := range []struct {
-					server *child
-					url    string
-					sum    *load
-				}{{real, realURL, &ours}, {constant, constantURL, &limit}} {
-					some, err := metered(side.server, func() (load, error) {
-						return drive(ctx, client, side.url, body, clients, slice)
-					})
-					if err != nil {
-						return err
-					}
-					if round > 0 { // the first warms up
-						side.sum.add(some)
-					}
-				}
+			loads, err := alternate(ctx, newClient(ca, protocol.http2, clients), sides, body, clients)
+			if err != nil {
+				return err
 			}
-			client.CloseIdleConnections()
+			ours, limit, plain := loads[0], loads[1], loads[2]
 			ratio := ours.rate() / limit.rate()
 			verdict := ""
 			if clients > 1 {
 				verdict = r.judge(ratio >= protocol.budget, "≥ %.1f", protocol.budget)
 			}
-			r.line("%-9s %7d  %12.0f %7s %7s  %12.0f %7s %7s  %6.2f  %5.2f  %s", protocol.name, clients,
-				ours.rate(), ms(ours.quantile(.5)), ms(ours.quantile(.99)), limit.rate(), ms(limit.quantile(.5)), ms(limit.quantile(.99)), ratio, float64(limit.cost())/float64(ours.cost()), verdict)
+			r.line("%-9s %7d%s%s  %5.2f  %5.2f%s  %5.2f  %s", protocol.name, clients,
+				ours, limit, ratio, float64(limit.cost())/float64(ours.cost()), plain, ours.rate()/plain.rate(), verdict)
 		}
 	}
 	return nil
+}
+
+// alternate drives the servers in turn. The first round warms up.
+func alternate(ctx context.Context, client *http.Client, sides []side, body []byte, clients int) ([]*load, error) {
+	defer client.CloseIdleConnections()
+	loads := make([]*load, len(sides))
+	for i := range loads {
+		loads[i] = &load{}
+	}
+	for round := range rounds + 1 {
+		for i, s := range sides {
+			some, err := metered(s.server, func() (load, error) {
+				return drive(ctx, client, s.url, body, clients, slice)
+			})
+			if err != nil {
+				return nil, err
+			}
+			if round > 0 {
+				loads[i].add(some)
+			}
+		}
+	}
+	return loads, nil
 }
 
 // metered adds the processor time that the clients and the server take.

@@ -40,6 +40,11 @@ func (l *load) quantile(q float64) time.Duration {
 	return l.samples[min(int(q*float64(len(l.samples))), len(l.samples)-1)]
 }
 
+// String is the load's columns in the report.
+func (l *load) String() string {
+	return fmt.Sprintf("  %8.0f %7s %7s", l.rate(), ms(l.quantile(.5)), ms(l.quantile(.99)))
+}
+
 // newClient is a client as the API server is one: kept-alive connections, one
 // for all requests with HTTP/2, one for each concurrent request otherwise.
 func newClient(ca []byte, http2 bool, clients int) *http.Client {

@@ -6,12 +6,13 @@
 //
 // The parts are
 //
-//	handler   the webhook over HTTPS, its look-ups answered in memory, beside a
-//	          server that answers a constant, in one run
+//	handler   the webhook over HTTPS, its look-ups answered in memory, in one run
+//	          with two servers that answer a constant: one is the webhook's own
+//	          server, the other Go's alone ("plain")
 //	cluster   the webhook's own time for pods created through a real API server,
 //	          one at a time, and its memory with few and with many service accounts
 //
-// The handler's ratio is that of the requests per second. Beside it stands the
+// -profile writes the servers' CPU profiles. The handler's ratio is that of the requests per second. Beside it stands the
 // ratio of the processor time that a request takes at both ends, which other
 // load on the machine disturbs less; on a quiet machine the two agree.
 //
@@ -37,10 +38,11 @@ func main() {
 	}
 	parts := flag.String("parts", "handler,cluster", "what to measure")
 	accounts := flag.Int("accounts", 50_000, "how many service accounts are many")
+	profile := flag.String("profile", "", "`DIRECTORY` for CPU profiles of the servers of part handler")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	exit(run(ctx, strings.Split(*parts, ","), *accounts))
+	exit(run(ctx, strings.Split(*parts, ","), *accounts, *profile))
 }
 
 func exit(err error) {
@@ -51,7 +53,7 @@ func exit(err error) {
 	os.Exit(0)
 }
 
-func run(ctx context.Context, parts []string, accounts int) error {
+func run(ctx context.Context, parts []string, accounts int, profile string) error {
 	dir, err := os.MkdirTemp("", "ampbridge-bench-")
 	if err != nil {
 		return err
@@ -65,7 +67,7 @@ func run(ctx context.Context, parts []string, accounts int) error {
 		}
 	}
 	if slices.Contains(parts, "handler") {
-		if err := measureHandler(ctx, dir, r); err != nil {
+		if err := measureHandler(ctx, dir, profile, r); err != nil {
 			return fmt.Errorf("handler: %w", err)
 		}
 	}
