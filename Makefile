@@ -9,6 +9,8 @@ LDFLAGS     := -s -w -X github.com/ampbridge/ampbridge/cmd/internal/version.rele
 # What the tests and the demo run beside ampbridge: built once, kept in the
 # user's cache directory (test/tools).
 TEST_TOOLS  := etcd kube-apiserver kube-controller-manager kube-scheduler prometheus prometheus-config-reloader
+# And what the conformance test runs besides.
+KIND_TOOLS  := prometheus-3.1 prometheus-2.42 prometheus-operator gosh
 TOOLS       := $(GO) run ./test/tools/cmd
 
 .DEFAULT_GOAL := help
@@ -27,8 +29,9 @@ demo: ## the main job, end to end, narrated; STAY=1 keeps it running to look at
 
 .PHONY: test
 test: ## every test that needs no root; PKG=./policy/... for some
-	@$(TOOLS) $(TEST_TOOLS) >/dev/null
+	@$(TOOLS) $(TEST_TOOLS) $(KIND_TOOLS) >/dev/null
 	@"$$($(TOOLS) -q gotestsum)" --format pkgname --hide-summary skipped -- -timeout 20m $(or $(PKG),./...)
+	$(if $(PKG),,@gotestsum="$$($(TOOLS) -q gotestsum)" && cd test/promload && "$$gotestsum" --format pkgname -- -timeout 20m ./...)
 
 .PHONY: lint
 lint: ## gofmt, go vet and golangci-lint
@@ -46,4 +49,4 @@ vuln: ## govulncheck, where its database can be reached
 
 .PHONY: tools
 tools: ## build what tests, demo and lint need, and print where it is
-	@$(TOOLS) $(TEST_TOOLS) golangci-lint gotestsum
+	@$(TOOLS) $(TEST_TOOLS) $(KIND_TOOLS) golangci-lint gotestsum

@@ -137,6 +137,7 @@ func TestRenderErrors(t *testing.T) {
 		"root is a string": {"hello\n", "root is not a mapping"},
 		"write is mapping": {"remote_write: {url: x}\n", "line 1: remote_write is not a list"},
 		"write is string":  {"\nremote_write: x\n", "line 2: remote_write is not a list"},
+		"merged later":     {"remote_write: []\n<<: {remote_write: [{url: x}]}\n", "line 1: a merge key (<<) below remote_write replaces it"},
 		"given twice":      {"remote_write: []\nremote_write: []\n", "given twice"},
 		"second document":  {"a: 1\n---\n[\n", "not YAML"},
 		"new expansion":    {`{a: "$\x28b)"}`, "written back"},

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
+	"regexp"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
@@ -12,6 +14,10 @@ import (
 // expansion is how config-reloaders of the operator mark a variable. They look
 // at the text, so one that is written differently must not come to look like it.
 const expansion = "$("
+
+// hidden matches the spellings of a text that holds an expansion and does not
+// show it.
+var hidden = regexp.MustCompile(`\\(x|u00|U000000)2[48]|\$\\\r?\n`)
 
 // errUneditable is rare: constructs that the YAML library cannot write back.
 var errUneditable = errors.New("configuration uses YAML that cannot be written back unchanged: simplify its comments, anchors or escapes")
@@ -48,6 +54,9 @@ func (s *stream) text(head string, m manner, p span) (out []byte, err error) {
 				*comment = ""
 			}
 		})
+	}
+	if !hidden.Match(s.source) {
+		allowed = math.MaxInt // one more than before is a copy of what an alias stood for
 	}
 	escape := s.escapeExpansions()
 	shape := s.shape()
@@ -92,7 +101,7 @@ func (s *stream) opening(list *yaml.Node, was state) span {
 	case was != listed || len(list.Content) == 0 || list.Style&yaml.FlowStyle != 0 || list.Anchor != "":
 		return span{}
 	}
-	if next := fields(root, key)[0] + 1; next < len(root.Content) {
+	if next := fields(root)[0] + 1; next < len(root.Content) {
 		end = s.aboveLine(root.Content[next].Line)
 	}
 	return span{from: end, until: end, blocks: s.added, indent: max(list.Column-1, 0)}

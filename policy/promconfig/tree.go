@@ -59,13 +59,15 @@ func (s *stream) remoteWrite() (list *yaml.Node, was state, err error) {
 		return nil, "", fmt.Errorf("configuration: line %d: the root is not a mapping", root.Line)
 	}
 	was = listed
-	switch at := fields(root, key); len(at) {
+	switch at := fields(root); len(at) {
 	case 0:
 		if list, was = lookup(root, key), merged; list == nil {
 			return nil, absent, nil
 		}
 	case 1:
-		list = resolve(root.Content[at[0]])
+		if list = resolve(root.Content[at[0]]); list != lookup(root, key) {
+			return nil, "", fmt.Errorf("configuration: line %d: a merge key (<<) below %s replaces it: write the merge key first", root.Content[at[0]].Line, key)
+		}
 	default:
 		return nil, "", fmt.Errorf("configuration: line %d: %s is given twice", root.Content[at[1]].Line, key)
 	}
@@ -103,13 +105,13 @@ func (s *stream) insert(list *yaml.Node, was state) {
 		appendField(s.root(), target)
 	case null:
 		root := s.root()
-		value := root.Content[fields(root, key)[0]]
+		value := root.Content[fields(root)[0]]
 		detach(root, value)
 		target.HeadComment, target.FootComment = value.HeadComment, value.FootComment
-		root.Content[fields(root, key)[0]] = target
+		root.Content[fields(root)[0]] = target
 	case listed:
 		root := s.root()
-		at := fields(root, key)[0]
+		at := fields(root)[0]
 		if root.Content[at].Kind == yaml.AliasNode {
 			target.Content = copyOf(list).Content
 			root.Content[at] = target
@@ -135,7 +137,7 @@ func (s *stream) withdraw(list *yaml.Node, h header) {
 		return name != nil && slices.Contains(h.added, name.Value)
 	})
 	root := s.root()
-	at := fields(root, key)
+	at := fields(root)
 	if h.was == listed || len(at) == 0 {
 		return
 	}
@@ -163,43 +165,49 @@ func resolve(n *yaml.Node) *yaml.Node {
 	return n
 }
 
-// fields are the indexes in mapping.Content of the values under name.
-func fields(mapping *yaml.Node, name string) (at []int) {
+// fields are the indexes in mapping.Content of the values of remote_write.
+func fields(mapping *yaml.Node) (at []int) {
 	for i := 0; i+1 < len(mapping.Content); i += 2 {
-		if k := resolve(mapping.Content[i]); k.Kind == yaml.ScalarNode && k.Value == name {
+		if k := resolve(mapping.Content[i]); k.Kind == yaml.ScalarNode && k.Value == key {
 			at = append(at, i+1)
 		}
 	}
 	return at
 }
 
-// lookup finds the value of a mapping's field, in its merge keys too: the
-// mapping's own field counts first, then the earliest merged one.
+// lookup finds the value of a mapping's field, in its merge keys too, as
+// Prometheus's YAML library does: the last one in the text counts, whether it is
+// the mapping's own or comes out of a merge key, and of several mappings that
+// one key merges the first.
 func lookup(n *yaml.Node, name string) *yaml.Node { return lookupWithin(n, name, 0) }
 
 // maxMerges bounds merges of merges, which may run in a circle.
 const maxMerges = 16
 
-func lookupWithin(n *yaml.Node, name string, depth int) *yaml.Node {
+func lookupWithin(n *yaml.Node, name string, depth int) (found *yaml.Node) {
 	n = resolve(n)
 	if n.Kind != yaml.MappingNode || depth > maxMerges {
 		return nil
 	}
-	if at := fields(n, name); len(at) > 0 {
-		return resolve(n.Content[at[0]])
-	}
-	for _, at := range fields(n, "<<") {
-		sources := []*yaml.Node{n.Content[at]}
-		if resolve(sources[0]).Kind == yaml.SequenceNode {
-			sources = resolve(sources[0]).Content
-		}
-		for _, source := range sources {
-			if found := lookupWithin(source, name, depth+1); found != nil {
-				return found
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		field, value := resolve(n.Content[i]), n.Content[i+1]
+		switch {
+		case field.Kind != yaml.ScalarNode:
+		case field.Value == name:
+			found = resolve(value)
+		case field.Value == "<<" && field.ShortTag() == "!!merge":
+			sources := []*yaml.Node{value}
+			if resolve(value).Kind == yaml.SequenceNode {
+				sources = resolve(value).Content
+			}
+			for _, source := range slices.Backward(sources) {
+				if merged := lookupWithin(source, name, depth+1); merged != nil {
+					found = merged
+				}
 			}
 		}
 	}
-	return nil
+	return found
 }
 
 func items(list *yaml.Node) []*yaml.Node {

@@ -50,6 +50,9 @@ type Tool struct {
 	// MinVersion is the oldest major.minor that is taken from PATH, as the
 	// program's own --version reports it; empty takes any.
 	MinVersion string
+	// Pinned tools are never taken from PATH: they are here for the sake of
+	// their very version.
+	Pinned bool
 	// ColdBuild is about how long the first build takes on two cores.
 	ColdBuild time.Duration
 }
@@ -71,11 +74,15 @@ func Tools() []Tool {
 		kubernetes("kubelet", time.Minute),
 		kubernetes("kube-proxy", time.Minute),
 		prometheus("prometheus", "3.15.0", "v0.315.0"),
+		older(prometheus("prometheus-3.1", "3.1.0", "v0.301.0")),
+		older(prometheus("prometheus-2.42", "2.42.0", "v0.42.0")),
 		operator("prometheus-config-reloader", "prometheus-config-reloader", 4*time.Minute),
 		operator("prometheus-operator", "operator", 4*time.Minute),
 		{Name: "golangci-lint", Dir: "golangci-lint", Source: "github.com/golangci/golangci-lint/v2@v2.15.0",
 			Package: "github.com/golangci/golangci-lint/v2/cmd/golangci-lint", Version: "v2.15.0",
 			LDFlags: strip + " -X main.version=2.15.0", MinVersion: "2.15", ColdBuild: 2 * time.Minute},
+		{Name: "gosh", Dir: "gosh", Source: "mvdan.cc/sh/v3@v3.14.1", Package: "mvdan.cc/sh/v3/cmd/gosh",
+			Version: "v3.14.1", LDFlags: strip, ColdBuild: time.Minute},
 		{Name: "gotestsum", Dir: "gotestsum", Source: "gotest.tools/gotestsum@v1.13.0", Package: "gotest.tools/gotestsum",
 			Version: "v1.13.0", LDFlags: strip, ColdBuild: time.Minute},
 	}
@@ -95,6 +102,12 @@ func prometheus(name, version, module string) Tool {
 	return Tool{Name: name, Dir: name, Source: "github.com/prometheus/prometheus@" + module,
 		Package: "github.com/prometheus/prometheus/cmd/prometheus", Version: version, MinVersion: "3.5",
 		LDFlags: strip + " -X github.com/prometheus/common/version.Version=" + version, ColdBuild: 5 * time.Minute}
+}
+
+// older is a version that is tested because it is old.
+func older(t Tool) Tool {
+	t.Pinned, t.MinVersion = true, ""
+	return t
 }
 
 func operator(name, command string, cold time.Duration) Tool {
@@ -161,6 +174,9 @@ func (t Tool) installed(ctx context.Context) (string, bool) {
 		if path := filepath.Join(assets, t.Name); executable(path) {
 			return path, true
 		}
+	}
+	if t.Pinned {
+		return "", false
 	}
 	path, err := exec.LookPath(t.Name)
 	if err != nil || !t.recentEnough(ctx, path) {

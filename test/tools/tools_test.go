@@ -135,6 +135,7 @@ func TestInstalled(t *testing.T) {
 		{name: "later major", tool: "prometheus", path: "prometheus, version 4.0.0 (branch: HEAD)", want: "path"},
 		{name: "prometheus of the older SDK", tool: "prometheus", path: "prometheus, version 3.4.2 (branch: HEAD)"},
 		{name: "prometheus that does not sign", tool: "prometheus", path: "prometheus, version 2.42.0+ds (branch: debian/sid)"},
+		{name: "a version of its own", tool: "prometheus-3.1", path: "prometheus, version 3.1.0 (branch: HEAD, revision: 1)"},
 		{name: "another prometheus", tool: "prometheus", path: "usage: prometheus MODEL"},
 		{name: "older linter", tool: "golangci-lint", path: "golangci-lint has version 1.64.8 built with go1.24"},
 		{name: "linter", tool: "golangci-lint", path: "golangci-lint has version v2.15.0 built with go1.26", want: "path"},

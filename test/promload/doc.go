@@ -1,0 +1,13 @@
+// Package promload holds what the tests of package promconfig cannot say by
+// themselves: that Prometheus's own configuration loader understands a rendered
+// configuration as it understood the user's, but for the blocks at the end of
+// remote_write.
+//
+// It is a module of its own, because Prometheus's loader brings along hundreds
+// of dependencies that the product must not have. There is nothing in it but
+// tests:
+//
+//	cd test/promload && go test ./...                 # 100,000 generated configurations
+//	go test -run TestLoads -cases 1 -seed 4711 -v     # one of them, to look at
+//	go test -fuzz FuzzLoads                           # and whatever a fuzzer makes of them
+package promload
