@@ -52,14 +52,16 @@ func (a ARN) String() string {
 	return strings.Join([]string{"arn", a.Partition, a.Service, a.Region, a.Account, a.Resource}, ":")
 }
 
-var roleResource = regexp.MustCompile(`^role/([\x21-\x2e\x30-\x7e]+/)*[\w+=,.@-]{1,64}$`)
+// IAM takes more in a path, * and $ among it, which a policy document would read
+// as a wildcard and a variable: an ARN here names one thing.
+var roleResource = regexp.MustCompile(`^role/([\w+=,.@:-]+/)*[\w+=,.@-]{1,64}$`)
 
 // IsRole tells whether a names an IAM role, with or without a path.
 func (a ARN) IsRole() bool {
 	return a.Service == "iam" && a.Region == "" && a.Account != "" && roleResource.MatchString(a.Resource)
 }
 
-var policyResource = regexp.MustCompile(`^policy/([\x21-\x2e\x30-\x7e]+/)*[\w+=,.@-]{1,128}$`)
+var policyResource = regexp.MustCompile(`^policy/([\w+=,.@:-]+/)*[\w+=,.@-]{1,128}$`)
 
 // IsPolicy tells whether a names a managed IAM policy; AWS's own have the
 // account "aws".
@@ -74,7 +76,11 @@ func (a ARN) RoleName() string { return a.Resource[strings.LastIndexByte(a.Resou
 // Workspace is the ARN of an AMP workspace.
 type Workspace struct{ ARN }
 
-var workspaceResource = regexp.MustCompile(`^workspace/ws-[0-9a-zA-Z-]{1,120}$`)
+var (
+	workspaceResource = regexp.MustCompile(`^workspace/ws-[0-9a-zA-Z-]{1,120}$`)
+	// regionSyntax: the region becomes part of a host name.
+	regionSyntax = regexp.MustCompile(`^[a-z]{2,8}(-[a-z]{2,16})+-[0-9]{1,2}$`)
+)
 
 // UnmarshalText accepts exactly the ARNs of AMP workspaces.
 func (w *Workspace) UnmarshalText(text []byte) error {
@@ -90,6 +96,8 @@ func (w *Workspace) UnmarshalText(text []byte) error {
 		return fmt.Errorf("%q is not a workspace ARN: write arn:<partition>:aps:<region>:<account>:workspace/ws-…, as `aws amp list-workspaces` prints it", text)
 	case a.Region == "" || a.Account == "":
 		return fmt.Errorf("%q lacks its region or account: copy the whole ARN, as `aws amp list-workspaces` prints it", text)
+	case !regionSyntax.MatchString(a.Region):
+		return fmt.Errorf("%q: %q is not a region: copy the whole ARN, as `aws amp list-workspaces` prints it", text, a.Region)
 	case a.Partition != partitionOf(a.Region):
 		return fmt.Errorf("%q: region %s lies in partition %s: write arn:%s:…", text, a.Region, partitionOf(a.Region), partitionOf(a.Region))
 	}

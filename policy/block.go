@@ -6,15 +6,16 @@ import (
 	"time"
 )
 
-// Block is one entry of Prometheus's remote_write, in the fields that every
-// supported version (2.26 and newer) knows: Prometheus parses strictly, and a
-// field that it does not know would keep it down.
+// Block is one entry of Prometheus's remote_write. Prometheus parses strictly,
+// and a field that it does not know would keep it down: before a block is
+// written, [Block.For] takes out what the running version does not know.
 type Block struct {
-	URL                 string         `yaml:"url" json:"url"`
-	Name                string         `yaml:"name" json:"name"`
-	WriteRelabelConfigs []BlockRelabel `yaml:"write_relabel_configs,omitempty" json:"write_relabel_configs,omitempty"`
-	SigV4               BlockSigV4     `yaml:"sigv4" json:"sigv4"`
-	QueueConfig         BlockQueue     `yaml:"queue_config" json:"queue_config"`
+	URL                  string         `yaml:"url" json:"url"`
+	Name                 string         `yaml:"name" json:"name"`
+	SendNativeHistograms bool           `yaml:"send_native_histograms,omitempty" json:"send_native_histograms,omitempty"`
+	WriteRelabelConfigs  []BlockRelabel `yaml:"write_relabel_configs,omitempty" json:"write_relabel_configs,omitempty"`
+	SigV4                BlockSigV4     `yaml:"sigv4" json:"sigv4"`
+	QueueConfig          BlockQueue     `yaml:"queue_config" json:"queue_config"`
 }
 
 // BlockSigV4 never holds a role: with role_arn Prometheus would ask STS itself.
@@ -36,7 +37,8 @@ type BlockQueue struct {
 	MaxBackoff        string `yaml:"max_backoff,omitempty" json:"max_backoff,omitempty"`
 	// RetryOnRateLimit: AMP answers 429 above a workspace's rate; without it
 	// those samples are dropped.
-	RetryOnRateLimit bool `yaml:"retry_on_http_429" json:"retry_on_http_429"`
+	RetryOnRateLimit bool   `yaml:"retry_on_http_429" json:"retry_on_http_429"`
+	SampleAgeLimit   string `yaml:"sample_age_limit,omitempty" json:"sample_age_limit,omitempty"`
 }
 
 // BlockRelabel is one of write_relabel_configs. Pointers tell "empty" from
@@ -77,13 +79,14 @@ func (d Destination) URL() string {
 func (d Destination) Block(cluster string) Block {
 	q := d.RemoteWrite.QueueConfig
 	b := Block{
-		URL:   d.URL(),
-		Name:  BlockName(d.Name),
-		SigV4: BlockSigV4{Region: d.Workspace.Region, Profile: BlockName(d.Name)},
+		URL:                  d.URL(),
+		Name:                 BlockName(d.Name),
+		SendNativeHistograms: d.RemoteWrite.SendNativeHistograms,
+		SigV4:                BlockSigV4{Region: d.Workspace.Region, Profile: BlockName(d.Name)},
 		QueueConfig: BlockQueue{
 			Capacity: q.Capacity, MaxShards: q.MaxShards, MinShards: q.MinShards, MaxSamplesPerSend: q.MaxSamplesPerSend,
 			BatchSendDeadline: q.BatchSendDeadline.prometheus(), MinBackoff: q.MinBackoff.prometheus(), MaxBackoff: q.MaxBackoff.prometheus(),
-			RetryOnRateLimit: true,
+			RetryOnRateLimit: true, SampleAgeLimit: q.SampleAgeLimit.prometheus(),
 		},
 	}
 	setDefault(&b.QueueConfig.Capacity, recommendedCapacity)

@@ -88,14 +88,11 @@ func (p *Policy) Entitled(s Subject) (e Entitlement, ok bool) {
 	granted := map[string]bool{}
 	e.Environment = EnvironmentAuto
 	for _, g := range p.Grants {
-		if !matchAny(g.Namespaces, s.Namespace) || !matchAny(g.ServiceAccounts, s.ServiceAccount) {
+		if !g.covers(s) {
 			continue
 		}
 		for _, name := range g.Destinations {
 			granted[name] = true
-			if d, known := p.Destination(name); known && g.IRSA && e.IRSA.IsZero() {
-				e.IRSA = p.Role(d)
-			}
 		}
 		if g.Environment == EnvironmentNever {
 			e.Environment = EnvironmentNever
@@ -107,7 +104,28 @@ func (p *Policy) Entitled(s Subject) (e Entitlement, ok bool) {
 			e.Destinations = append(e.Destinations, d)
 		}
 	}
+	e.IRSA = p.irsa(s, e.Destinations)
 	return e, len(granted) > 0
+}
+
+// irsa is the role of the first grant that asks for the annotation, and whose
+// destination is among those that s writes to.
+func (p *Policy) irsa(s Subject, among []Destination) ARN {
+	for _, g := range p.Grants {
+		if !g.IRSA || !g.covers(s) {
+			continue
+		}
+		for _, d := range among {
+			if slices.Contains(g.Destinations, d.Name) {
+				return p.Role(d)
+			}
+		}
+	}
+	return ARN{}
+}
+
+func (g Grant) covers(s Subject) bool {
+	return matchAny(g.Namespaces, s.Namespace) && matchAny(g.ServiceAccounts, s.ServiceAccount)
 }
 
 // Decide is the opt-in table of the documentation, row by row, and then the
@@ -150,6 +168,7 @@ func (p *Policy) Decide(r Request) Decision {
 			return decision
 		}
 	}
+	entitlement.IRSA = p.irsa(subject, entitlement.Destinations)
 	return Decision{Inject: true, Reason: Granted, Entitlement: entitlement}
 }
 

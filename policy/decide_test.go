@@ -114,6 +114,26 @@ func TestEntitlement(t *testing.T) {
 	}
 }
 
+// TestIRSAFollowsTheDestinations: the annotation gives an identity, and that of a
+// destination that was left out is not wanted.
+func TestIRSAFollowsTheDestinations(t *testing.T) {
+	p := load(t, "full.yaml")
+	p.Grants[1].Destinations = []string{"backup"}
+	p.Grants = append(p.Grants, Grant{Namespaces: []Glob{"legacy"}, ServiceAccounts: []Glob{"prometheus"}, Destinations: []string{"central"}, IRSA: true})
+	request := Request{Namespace: "legacy", Injection: "enabled", ServiceAccount: "prometheus", Prometheus: true}
+	for destinations, want := range map[string]string{"backup,central": "ampbridge.dev-aks.backup", "backup": "ampbridge.dev-aks.backup", "central": "ampbridge.dev-aks.central"} {
+		request.ServiceAccountAnnotations = map[string]string{AnnotationDestinations: destinations}
+		if got := p.Decide(request).IRSA; got.RoleName() != want {
+			t.Errorf("%s: %s, want %s", destinations, got, want)
+		}
+	}
+	p.Grants[2].IRSA = false
+	request.ServiceAccountAnnotations = map[string]string{AnnotationDestinations: "central"}
+	if got := p.Decide(request); !got.Inject || !got.IRSA.IsZero() {
+		t.Errorf("central, whose grant does not ask for it: %s", got.IRSA)
+	}
+}
+
 func TestGrantsAddUp(t *testing.T) {
 	p := load(t, "full.yaml")
 	p.Grants = append(p.Grants, Grant{Namespaces: []Glob{"legacy"}, ServiceAccounts: []Glob{"*"}, Destinations: []string{"backup"}, Environment: EnvironmentAuto, HA: "other"})

@@ -50,6 +50,9 @@ func (e Errors) Error() string {
 // Parse reads a policy file: one YAML document, decoded strictly. The error is
 // an [Errors] with every unknown field, wrong type and broken rule at once.
 func Parse(data []byte) (*Policy, error) {
+	if len(data) > maxSize {
+		return nil, Errors{{Problem: fmt.Sprintf("the file has %d bytes: a ConfigMap, where policies live, holds %d at most", len(data), maxSize)}}
+	}
 	decoder := yaml.NewDecoder(strings.NewReader(string(data)))
 	var root, second yaml.Node
 	if err := decoder.Decode(&root); errors.Is(err, io.EOF) {
@@ -81,12 +84,20 @@ func Parse(data []byte) (*Policy, error) {
 	return p, nil
 }
 
+const (
+	// maxSize of a file, in bytes.
+	maxSize = 1 << 20
+	// maxValues bounds what aliases of aliases unfold to.
+	maxValues = 1 << 16
+)
+
 // decoding walks a YAML tree beside the Go value that it fills. The libraries
 // stop at the first wrong type, or name lines but no fields; an admin's file
 // deserves both, for everything.
 type decoding struct {
-	errs  Errors
-	lines map[string]int
+	errs   Errors
+	lines  map[string]int
+	values int
 }
 
 func (d *decoding) fail(path string, n *yaml.Node, format string, args ...any) {
@@ -120,10 +131,21 @@ func (d *decoding) line(path string) int {
 var textUnmarshaler = reflect.TypeFor[encoding.TextUnmarshaler]()
 
 func (d *decoding) value(n *yaml.Node, v reflect.Value, path string) {
+	if d.values++; d.values >= maxValues {
+		if d.values == maxValues {
+			d.fail(path, n, "is one value too many: with its aliases (*name) unfolded the file holds more than %d; write fewer", maxValues)
+		}
+		return
+	}
 	if n.Kind == yaml.AliasNode {
 		n = n.Alias
 	}
 	d.lines[path] = n.Line
+	if n.Style&yaml.TaggedStyle != 0 {
+		// !!bool yes would pass for a boolean, and !!null true for nothing.
+		d.fail(path, n, "carries the YAML tag %s: leave the tag out", n.Tag)
+		return
+	}
 	if n.Kind == yaml.ScalarNode && n.Tag == "!!null" {
 		return
 	}

@@ -3,12 +3,12 @@ package policy
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"net/url"
 	"slices"
 	"strings"
+
+	strictjson "github.com/go-json-experiment/json"
 )
 
 // DocumentVersion is the one version of IAM's policy language that is current.
@@ -91,7 +91,8 @@ func (d Document) String() string {
 }
 
 // ParseDocument reads a document as IAM returns it: JSON, or that URL-encoded
-// (RFC 3986). Elements that the grammar does not have are an error.
+// (RFC 3986). Elements that the grammar does not have, in its spelling, or that
+// stand there twice are an error: which of them IAM means is not ours to guess.
 func ParseDocument(s string) (Document, error) {
 	if strings.HasPrefix(s, "%") {
 		decoded, err := url.PathUnescape(s)
@@ -117,15 +118,8 @@ func ParseDocument(s string) (Document, error) {
 }
 
 func decodeStrictly(s string, into any) error {
-	decoder := json.NewDecoder(strings.NewReader(s))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(into); err != nil {
-		return err
-	}
-	if _, err := decoder.Token(); err != io.EOF {
-		return errors.New("something follows the document")
-	}
-	return nil
+	// encoding/json would take "effect" for Effect, and the last of two.
+	return strictjson.Unmarshal([]byte(s), into, strictjson.RejectUnknownMembers(true))
 }
 
 // TrustDocument lets exactly the subjects of one issuer assume a role, and only
@@ -161,11 +155,15 @@ func PermissionDocument(d Destination) Document {
 	return Document{Version: DocumentVersion, Statement: []Statement{s}}
 }
 
-// Subjects are those that d, a trust document made by [TrustDocument] and
-// returned by IAM, names for an issuer. Statements of another shape name none.
+// Subjects are those that d lets in for an issuer, where it says so as
+// [TrustDocument] does: exactly. Patterns, and what no service account can be
+// named, are left out.
 func (d Document) Subjects(issuer Issuer) []Subject {
 	var list []Subject
 	for _, s := range d.Statement {
+		if s.Effect != "Allow" {
+			continue
+		}
 		for _, sub := range s.Condition["StringEquals"][issuer.Host()+":sub"] {
 			if subject, err := ParseSubject(sub); err == nil {
 				list = append(list, subject)
@@ -187,11 +185,16 @@ func (d Document) canonical() Document {
 		s.Action, s.NotAction = s.Action.canonical(strings.ToLower), s.NotAction.canonical(strings.ToLower)
 		s.Resource, s.NotResource = s.Resource.canonical(nil), s.NotResource.canonical(nil)
 		conditions := map[string]map[string]Values{}
+		spellings := map[string]int{}
+		for operator := range s.Condition {
+			spellings[strings.ToLower(operator)]++
+		}
 		for operator, keys := range s.Condition {
-			operator = strings.ToLower(operator)
-			if conditions[operator] == nil {
-				conditions[operator] = map[string]Values{}
+			// One operator in two spellings stays two: neither hides the other.
+			if folded := strings.ToLower(operator); spellings[folded] == 1 {
+				operator = folded
 			}
+			conditions[operator] = map[string]Values{}
 			for key, values := range keys {
 				conditions[operator][key] = values.canonical(nil)
 			}

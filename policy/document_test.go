@@ -60,25 +60,31 @@ func TestEqual(t *testing.T) {
 		a, b  string
 		equal bool
 	}{
-		"itself":                       {trust, trust, true},
-		"URL-encoded, as IAM returns":  {trust, url.PathEscape(trust), true},
-		"order of values":              {trust, replace(trust, `["a","b"]`, `["b","a"]`), true},
-		"scalar and list of one":       {trust, replace(trust, `"sts.amazonaws.com"`, `["sts.amazonaws.com"]`), true},
-		"case of action and operator":  {trust, replace(replace(trust, "sts:AssumeRoleWith", "STS:assumerolewith"), "StringEquals", "stringequals"), true},
-		"a lone statement":             {trust, replace(replace(trust, `[{"Effect`, `{"Effect`), `}}}]}`, `}}}}`), true},
-		"account id and its root":      {cross, replace(cross, "arn:aws:iam::111122223333:root", "111122223333"), true},
-		"another subject":              {trust, replace(trust, `"b"`, `"c"`), false},
-		"one subject fewer":            {trust, replace(trust, `["a","b"]`, `"a"`), false},
-		"case of a subject":            {trust, replace(trust, `"a"`, `"A"`), false},
-		"the slash in the key":         {trust, replace(trust, `h/:sub`, `h:sub`), false},
-		"another operator":             {trust, replace(trust, "StringEquals", "StringLike"), false},
-		"without audience":             {trust, replace(trust, `"h/:aud":"sts.amazonaws.com",`, ``), false},
-		"NotAction":                    {trust, replace(trust, `"Action"`, `"NotAction"`), false},
-		"NotPrincipal":                 {trust, replace(trust, `"Principal"`, `"NotPrincipal"`), false},
-		"Deny":                         {trust, replace(trust, `Allow`, `Deny`), false},
-		"anyone":                       {cross, replace(cross, `{"AWS":"arn:aws:iam::111122223333:root"}`, `"*"`), false},
-		"a role that was deleted":      {cross, replace(cross, "arn:aws:iam::111122223333:root", "AROAEXAMPLE"), false},
-		"an added statement":           {cross, replace(cross, `}]}`, `},{"Effect":"Allow","Principal":"*","Action":"sts:AssumeRole"}]}`), false},
+		"itself":                      {trust, trust, true},
+		"URL-encoded, as IAM returns": {trust, url.PathEscape(trust), true},
+		"order of values":             {trust, replace(trust, `["a","b"]`, `["b","a"]`), true},
+		"scalar and list of one":      {trust, replace(trust, `"sts.amazonaws.com"`, `["sts.amazonaws.com"]`), true},
+		"case of action and operator": {trust, replace(replace(trust, "sts:AssumeRoleWith", "STS:assumerolewith"), "StringEquals", "stringequals"), true},
+		"a lone statement":            {trust, replace(replace(trust, `[{"Effect`, `{"Effect`), `}}}]}`, `}}}}`), true},
+		"account id and its root":     {cross, replace(cross, "arn:aws:iam::111122223333:root", "111122223333"), true},
+		"another subject":             {trust, replace(trust, `"b"`, `"c"`), false},
+		"one subject fewer":           {trust, replace(trust, `["a","b"]`, `"a"`), false},
+		"case of a subject":           {trust, replace(trust, `"a"`, `"A"`), false},
+		"the slash in the key":        {trust, replace(trust, `h/:sub`, `h:sub`), false},
+		"another operator":            {trust, replace(trust, "StringEquals", "StringLike"), false},
+		"without audience":            {trust, replace(trust, `"h/:aud":"sts.amazonaws.com",`, ``), false},
+		"NotAction":                   {trust, replace(trust, `"Action"`, `"NotAction"`), false},
+		"NotPrincipal":                {trust, replace(trust, `"Principal"`, `"NotPrincipal"`), false},
+		"Deny":                        {trust, replace(trust, `Allow`, `Deny`), false},
+		"anyone":                      {cross, replace(cross, `{"AWS":"arn:aws:iam::111122223333:root"}`, `"*"`), false},
+		"a role that was deleted":     {cross, replace(cross, "arn:aws:iam::111122223333:root", "AROAEXAMPLE"), false},
+		"an added statement":          {cross, replace(cross, `}]}`, `},{"Effect":"Allow","Principal":"*","Action":"sts:AssumeRole"}]}`), false},
+		// IAM does not say which of the two counts.
+		"an operator in two spellings": {trust, replace(trust, `{"StringEquals":`, `{"stringequals":{"h/:aud":"sts.amazonaws.com","h/:sub":["a","b"]},"StringEquals":`), false},
+		"and what the other holds":     {trust, replace(trust, `{"StringEquals":`, `{"stringequals":{"h/:sub":["c"]},"StringEquals":`), false},
+		"case of a key":                {trust, replace(trust, `h/:sub`, `h/:SUB`), false},
+		"a principal beside":           {trust, replace(trust, `{"Federated":`, `{"AWS":"*","Federated":`), false},
+		"an older version":             {trust, replace(trust, `2012-10-17`, `2008-10-17`), false},
 		"an added sid is a difference": {cross, replace(cross, `{"Effect"`, `{"Sid":"x","Effect"`), false},
 	} {
 		a, err := ParseDocument(row.a)
@@ -93,10 +99,25 @@ func TestEqual(t *testing.T) {
 			t.Errorf("%s: Equal is not %v\n%s\n%s", name, row.equal, row.a, row.b)
 		}
 	}
-	for _, bad := range []string{"", "null garbage", "%zz", `{"Statement":[{"Efect":"Allow"}]}`, `[]`} {
+	for _, bad := range []string{"", "null garbage", "%zz", `{"Statement":[{"Efect":"Allow"}]}`, `[]`,
+		`{"Statement":[{"Effect":"Deny","Effect":"Allow"}]}`, `{"Statement":[{"Effect":"Deny","effect":"Allow"}]}`,
+		`{"Statement":[{"Effect":"Allow","Condition":{"StringEquals":{"a":"b","a":"c"}}}]}`, `{"Statement":[]} {"Statement":[]}`} {
 		if _, err := ParseDocument(bad); err == nil {
 			t.Errorf("ParseDocument(%q): no error", bad)
 		}
+	}
+}
+
+func TestSubjectsAreThoseThatAreLetIn(t *testing.T) {
+	d := TrustDocument(aksIssuer.ProviderARN("aws", "111122223333"), aksIssuer, "aud", []Subject{{"a", "x"}})
+	equals := d.Statement[0].Condition["StringEquals"]
+	equals[aksIssuer.Host()+":sub"] = append(equals[aksIssuer.Host()+":sub"], "system:serviceaccount:team-*:x", "system:serviceaccount:a:${*}", "alice")
+	if diff := cmp.Diff([]Subject{{"a", "x"}}, d.Subjects(aksIssuer)); diff != "" {
+		t.Errorf("what no service account can be named (-want +got):\n%s", diff)
+	}
+	d.Statement[0].Effect = "Deny"
+	if got := d.Subjects(aksIssuer); got != nil {
+		t.Errorf("denied, and yet %v", got)
 	}
 }
 

@@ -3,6 +3,7 @@ package policy
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/url"
 	"regexp"
@@ -23,15 +24,28 @@ func (i *Issuer) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// issuerSyntax leaves out what would mean something to IAM where it is put into
+// condition keys and ARNs (* ? $), or to a shell where it is shown (quotes, blanks).
+var issuerSyntax = regexp.MustCompile(`^https://[a-zA-Z0-9.-]+(/[\w.~%:@,+=!-]*)*$`)
+
+// maxIssuer is IAM's limit on a provider's URL, in characters.
+const maxIssuer = 255
+
 // Validate says whether AWS could register the issuer as an OIDC provider:
-// https, a host, no port, no query (facts: IAM CreateOpenIDConnectProvider).
+// https, a host, no port, no query
+// (https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateOpenIDConnectProvider.html).
+// The error does not show a user or password.
 func (i Issuer) Validate() error {
 	u, err := url.Parse(string(i))
 	switch {
-	case err != nil || u.Scheme != "https" || u.Hostname() == "":
+	case err != nil || u.User != nil:
+		return errors.New("not an issuer: AWS takes https://<host>/<path>, without a user, byte for byte the `iss` of the cluster's tokens")
+	case u.Port() != "" || strings.ContainsAny(string(i), "?#"):
+		return fmt.Errorf("%q has a port, query or fragment: AWS registers issuers without; change the API server's --service-account-issuer", string(i))
+	case len(i) > maxIssuer:
+		return fmt.Errorf("has %d characters: AWS takes issuers of %d at most; change the API server's --service-account-issuer", len(i), maxIssuer)
+	case !issuerSyntax.MatchString(string(i)):
 		return fmt.Errorf("%q is not an issuer: AWS takes https://<host>/<path>, byte for byte the `iss` of the cluster's tokens", string(i))
-	case u.Port() != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil:
-		return fmt.Errorf("%q has a port, query, fragment or user: AWS registers issuers without; change the API server's --service-account-issuer", string(i))
 	}
 	return nil
 }
@@ -52,11 +66,19 @@ const subjectPrefix = "system:serviceaccount:"
 
 func (s Subject) String() string { return subjectPrefix + s.Namespace + ":" + s.ServiceAccount }
 
-// ParseSubject reads system:serviceaccount:<namespace>:<name>.
+// dnsSubdomain is what a service account may be named; a namespace has a DNS
+// label (https://kubernetes.io/docs/concepts/overview/working-with-objects/names/).
+var dnsSubdomain = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$`)
+
+const maxSubdomain = 253
+
+// ParseSubject reads system:serviceaccount:<namespace>:<name>, with names that
+// Kubernetes could have given. Others, with a * or ${…} in them, mean something
+// to IAM that no service account does.
 func ParseSubject(s string) (Subject, error) {
 	rest, found := strings.CutPrefix(s, subjectPrefix)
-	ns, sa, two := strings.Cut(rest, ":")
-	if !found || !two || ns == "" || sa == "" || strings.Contains(sa, ":") {
+	ns, sa, _ := strings.Cut(rest, ":")
+	if !found || !dnsLabel.MatchString(ns) || !dnsSubdomain.MatchString(sa) || len(sa) > maxSubdomain {
 		return Subject{}, fmt.Errorf("%q is not a subject: write system:serviceaccount:<namespace>:<name>", s)
 	}
 	return Subject{ns, sa}, nil

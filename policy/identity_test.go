@@ -42,7 +42,10 @@ func TestSubject(t *testing.T) {
 	if err != nil || s != (Subject{"monitoring", "prometheus-k8s"}) || s.String() != "system:serviceaccount:monitoring:prometheus-k8s" {
 		t.Errorf("ParseSubject = %v, %v", s, err)
 	}
-	for _, bad := range []string{"", "system:serviceaccount:monitoring", "system:serviceaccount::x", "system:serviceaccount:a:", "system:serviceaccount:a:b:c", "serviceaccount:a:b", "system:node:a:b"} {
+	for _, bad := range []string{"", "system:serviceaccount:monitoring", "system:serviceaccount::x", "system:serviceaccount:a:", "system:serviceaccount:a:b:c", "serviceaccount:a:b", "system:node:a:b",
+		// What no service account is named, and IAM might read as more than one.
+		"system:serviceaccount:team-*:prometheus", "system:serviceaccount:a:*", "system:serviceaccount:a:prometheus?", "system:serviceaccount:a:${*}",
+		"system:serviceaccount:A:b", "system:serviceaccount:a.b:c", "system:serviceaccount:a:b..c", "system:serviceaccount:a: b", "system:serviceaccount:a:" + strings.Repeat("b", 254)} {
 		if s, err := ParseSubject(bad); err == nil {
 			t.Errorf("ParseSubject(%q) = %v, want an error", bad, s)
 		}
@@ -98,6 +101,11 @@ func TestARN(t *testing.T) {
 		{"arn:aws:iam::111122223333:user/writer", false, false},
 		{"arn:aws:sts::111122223333:assumed-role/writer/session", false, false},
 		{"arn:aws:s3:::bucket:with:colons", false, false},
+		// IAM takes these in a path; a document would read more than one name in them.
+		{"arn:aws:iam::111122223333:role/*/writer", false, false},
+		{"arn:aws:iam::111122223333:role/a?/writer", false, false},
+		{"arn:aws:iam::111122223333:role/${aws:username}/writer", false, false},
+		{"arn:aws:iam::111122223333:policy/*/boundary", false, false},
 	} {
 		a, err := ParseARN(row.arn)
 		if err != nil || a.String() != row.arn || a.IsRole() != row.role || a.IsPolicy() != row.policy {

@@ -59,13 +59,13 @@ type Destination struct {
 
 // RemoteWrite is what the admin may tune of a destination's block.
 type RemoteWrite struct {
-	QueueConfig          QueueConfig     `yaml:"queueConfig"`
-	WriteRelabelConfigs  []RelabelConfig `yaml:"writeRelabelConfigs"`
-	SendNativeHistograms bool            `yaml:"sendNativeHistograms"`
+	QueueConfig         QueueConfig     `yaml:"queueConfig"`
+	WriteRelabelConfigs []RelabelConfig `yaml:"writeRelabelConfigs"`
+	// SendNativeHistograms is for Prometheus 2.40 and newer; see [Block.For].
+	SendNativeHistograms bool `yaml:"sendNativeHistograms"`
 }
 
-// QueueConfig is Prometheus's queue_config, in the fields that every supported
-// version knows. Zero values mean Prometheus's own defaults, but for the three
+// QueueConfig is Prometheus's queue_config. Zero values mean Prometheus's own defaults, but for the three
 // that AWS recommends (see [Destination.Block]).
 type QueueConfig struct {
 	Capacity          int      `yaml:"capacity"`
@@ -75,6 +75,8 @@ type QueueConfig struct {
 	BatchSendDeadline Duration `yaml:"batchSendDeadline"`
 	MinBackoff        Duration `yaml:"minBackoff"`
 	MaxBackoff        Duration `yaml:"maxBackoff"`
+	// SampleAgeLimit is for Prometheus 2.52 and newer; see [Block.For].
+	SampleAgeLimit Duration `yaml:"sampleAgeLimit"`
 }
 
 // RelabelConfig is one of Prometheus's write_relabel_configs.
@@ -118,14 +120,24 @@ const (
 
 // Token is the projected service-account token that the sidecar shows to STS.
 type Token struct {
+	// Audience: by default sts.amazonaws.com, or [AudienceAzure] with source azure.
 	Audience string `yaml:"audience"`
 	// ExpirationSeconds is 600 to 86400; the kubelet renews at 80 % of it.
 	ExpirationSeconds int    `yaml:"expirationSeconds"`
 	Source            string `yaml:"source"`
 }
 
-// TokenSourceProjected is the one [Token.Source] of this version.
-const TokenSourceProjected = "projected"
+// Values of [Token.Source].
+const (
+	// TokenSourceProjected is a volume of our own.
+	TokenSourceProjected = "projected"
+	// TokenSourceAzure is the volume that Azure's workload identity webhook adds
+	// to pods that ask for it; its expiry is Azure's too.
+	TokenSourceAzure = "azure"
+)
+
+// AudienceAzure is the audience of the tokens that Azure's webhook projects.
+const AudienceAzure = "api://AzureADTokenExchange"
 
 // Session is what is asked of STS.
 type Session struct {
@@ -199,8 +211,12 @@ type Audit struct {
 	Repair string `yaml:"repair"`
 }
 
-// RepairNone is the one [Audit.Repair] of this version.
-const RepairNone = "none"
+// Values of [Audit.Repair].
+const (
+	RepairNone = "none"
+	// RepairEvict evicts the pods that another admission would mend.
+	RepairEvict = "evict"
+)
 
 // Duration is a time.Duration written as in Go: 15m, 6h, 1h30m.
 type Duration time.Duration
@@ -231,6 +247,9 @@ func (p *Policy) Destination(name string) (Destination, bool) {
 }
 
 func (p *Policy) setDefaults() {
+	if p.Token.Source == TokenSourceAzure {
+		setDefault(&p.Token.Audience, AudienceAzure)
+	}
 	setDefault(&p.Token.Audience, "sts.amazonaws.com")
 	setDefault(&p.Token.ExpirationSeconds, 3600)
 	setDefault(&p.Token.Source, TokenSourceProjected)

@@ -1,8 +1,14 @@
 package policy
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"flag"
+	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
@@ -140,6 +146,48 @@ func TestNotAPolicyAtAll(t *testing.T) {
 				t.Errorf("Parse = %v, want a reason", err)
 			}
 		})
+	}
+}
+
+func TestFilesThatUnfoldAreRefused(t *testing.T) {
+	minimal, err := os.ReadFile("testdata/minimal.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	head := "sidecar: {imagePullSecrets: [&a {name: x}"
+	bomb := string(minimal) + "sts: {caBundle: &s ''}\n"
+	bomb = strings.Replace(bomb, "destinations:", "destinations:\n- &d {name: bomb, remoteWrite: {writeRelabelConfigs: [&r {sourceLabels: [a"+strings.Repeat(", a", 1000)+"]}"+strings.Repeat(", *r", 1000)+"]}}"+strings.Repeat("\n- *d", 1000), 1)
+	for name, row := range map[string]struct{ text, says string }{
+		"aliases of aliases": {bomb, "aliases"},
+		"a huge file":        {string(minimal) + strings.Repeat("# \n", 1<<19), "bytes"},
+		"many plain values":  {string(minimal) + head + strings.Repeat(", *a", 1000) + "]}\n", ""},
+	} {
+		_, err := Parse([]byte(row.text))
+		if row.says == "" && err != nil || row.says != "" && (err == nil || !strings.Contains(err.Error(), row.says)) {
+			t.Errorf("%s: %.200v, want one that says %q", name, err, row.says)
+		}
+	}
+}
+
+// TestCABundleHoldsNoKey: the policy's bundle travels in every pod.
+func TestCABundleHoldsNoKey(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1)}
+	certificate, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := load(t, "minimal.yaml")
+	p.STS.CABundle = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate}))
+	if errs := p.validate(); len(errs) > 0 {
+		t.Errorf("a certificate: %v", errs)
+	}
+	p.STS.CABundle += string(pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: []byte{1}}))
+	if errs := p.validate(); len(errs) != 1 || errs[0].Path != "sts.caBundle" || !strings.Contains(errs[0].Problem, "EC PRIVATE KEY") {
+		t.Errorf("a key beside it: %v", errs)
 	}
 }
 

@@ -31,6 +31,8 @@ func (q *Quantity) UnmarshalText(text []byte) error {
 var (
 	dnsLabel  = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 	labelName = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
+	// ${…} in a trust document would be a variable to IAM.
+	audienceSyntax = regexp.MustCompile(`^[\w.:/@+=~-]{1,255}$`)
 )
 
 // Bounds that AWS and the kubelet set.
@@ -63,6 +65,9 @@ func (p *Policy) validate() Errors {
 		v.destination(path, d)
 		first := slices.IndexFunc(p.Destinations, func(o Destination) bool { return o.Name == d.Name })
 		v.require(first == i, path+".name", "%q is taken by destinations[%d]: names are unique", d.Name, first)
+		first = slices.IndexFunc(p.Destinations, func(o Destination) bool { return o.Workspace.Account == d.Workspace.Account })
+		v.require(p.Destinations[first].Workspace.Partition == d.Workspace.Partition || d.Workspace.IsZero(), path+".workspace",
+			"lies in partition %s, and destinations[%d] has account %s in %s: an account lies in one partition", d.Workspace.Partition, first, d.Workspace.Account, p.Destinations[first].Workspace.Partition)
 		v.require(d.AssumeRole.IsZero() || d.AssumeRole != p.Role(d), path+".assumeRole",
 			"equals role: a role that assumes itself is denied; leave assumeRole out")
 	}
@@ -76,7 +81,7 @@ func (p *Policy) validate() Errors {
 		v.require(s.Name != "", fmt.Sprintf("sidecar.imagePullSecrets[%d].name", i), "is empty: name a Secret")
 	}
 	v.trust(p)
-	v.require(p.Audit.Repair == RepairNone, "audit.repair", "%q is not supported by this version: write none", p.Audit.Repair)
+	v.require(p.Audit.Repair == RepairNone || p.Audit.Repair == RepairEvict, "audit.repair", "%q is unknown: write none or evict", p.Audit.Repair)
 	return v.errs
 }
 
@@ -92,7 +97,6 @@ func (v *validation) destination(path string, d Destination) {
 			"lies in partition %s, its workspace in %s: no role reaches across partitions", role.arn.Partition, d.Workspace.Partition)
 	}
 	v.endpoint(path+".endpoint", d.Endpoint)
-	v.require(!d.RemoteWrite.SendNativeHistograms, path+".remoteWrite.sendNativeHistograms", "is not supported by this version: Prometheus before 2.40 would not start with it; leave it out")
 	q := d.RemoteWrite.QueueConfig
 	for _, n := range []struct {
 		field string
@@ -119,7 +123,13 @@ func (v *validation) relabel(path string, r RelabelConfig) {
 		v.require(labelName.MatchString(l), fmt.Sprintf("%s.sourceLabels[%d]", path, i), "%q is not a label name", l)
 	}
 	// prometheus-operator's reloader would take it for an environment variable.
-	v.require(r.Replacement == nil || !strings.Contains(*r.Replacement, "$("), path+".replacement", "holds $(, which the operator's config reloader expands: write ${1}")
+	for _, text := range []struct {
+		field string
+		value *string
+		mend  string
+	}{{"replacement", r.Replacement, "write ${1}"}, {"regex", r.Regex, "write (?:$)("}, {"separator", r.Separator, "write another"}} {
+		v.require(text.value == nil || !strings.Contains(*text.value, "$("), path+"."+text.field, "holds $(, which the operator's config reloader expands: %s", text.mend)
+	}
 	needsTarget := r.Action == "" || r.Action == "replace" || r.Action == "hashmod"
 	v.require(!needsTarget || r.TargetLabel != "", path+".targetLabel", "is missing: the action %s needs one", cmp.Or(r.Action, "replace"))
 	target := strings.NewReplacer("${", "", "$", "", "}", "").Replace(r.TargetLabel)
@@ -150,13 +160,15 @@ func (v *validation) grant(path string, g Grant, p *Policy) {
 	}
 	v.require(g.MaxSubjectsPerNamespace >= 0, path+".maxSubjectsPerNamespace", "%d is negative: write 1 or more, or 0 for no cap", g.MaxSubjectsPerNamespace)
 	v.require(g.Environment == EnvironmentAuto || g.Environment == EnvironmentNever, path+".environment", "%q is unknown: write auto or never", g.Environment)
+	// It becomes a replacement in a relabelling rule, where $ stands for something else.
+	v.require(!strings.Contains(g.HA, "$"), path+".ha", "%q holds a $: write a plain name", g.HA)
 	v.require(!g.IRSA || len(g.Destinations) == 1, path+".irsa", "needs exactly one destination: the annotation holds one role")
 }
 
 func (v *validation) token(t Token) {
-	v.require(len(t.Audience) <= 255 && !strings.ContainsAny(t.Audience, " \t\n"), "token.audience", "%q is no audience: IAM takes up to 255 characters without blanks", t.Audience)
+	v.require(audienceSyntax.MatchString(t.Audience), "token.audience", "%q is no audience: write up to 255 letters, digits and . _ : / @ + = ~ -", t.Audience)
 	v.require(inside(t.ExpirationSeconds, minToken, maxToken), "token.expirationSeconds", "%d is outside Kubernetes's bounds: write 600 to 86400", t.ExpirationSeconds)
-	v.require(t.Source == TokenSourceProjected, "token.source", "%q is not supported by this version: write projected", t.Source)
+	v.require(t.Source == TokenSourceProjected || t.Source == TokenSourceAzure, "token.source", "%q is unknown: write projected or azure", t.Source)
 }
 
 func (v *validation) sts(s STS) {
@@ -167,8 +179,10 @@ func (v *validation) sts(s STS) {
 		v.require(err != nil || u.User == nil, "sts.proxyURL", "holds a user or password, which every pod would show: use a proxy that needs none")
 	}
 	if s.CABundle != "" {
-		block, _ := pem.Decode([]byte(s.CABundle))
-		v.require(block != nil && x509.NewCertPool().AppendCertsFromPEM([]byte(s.CABundle)), "sts.caBundle", "holds no certificate: paste the CA's PEM text")
+		v.require(x509.NewCertPool().AppendCertsFromPEM([]byte(s.CABundle)), "sts.caBundle", "holds no certificate: paste the CA's PEM text")
+		for block, rest := pem.Decode([]byte(s.CABundle)); block != nil; block, rest = pem.Decode(rest) {
+			v.require(block.Type == "CERTIFICATE", "sts.caBundle", "holds a %s, which every pod would show: paste certificates alone", block.Type)
+		}
 	}
 }
 
@@ -178,7 +192,11 @@ func (v *validation) endpoint(path, endpoint string) {
 		return
 	}
 	u, err := url.Parse(endpoint)
-	if err != nil || u.Host == "" || (u.Path != "" && u.Path != "/") || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+	if err != nil || u.User != nil {
+		v.require(false, path, "is not an endpoint: write https://<host>, without a user") // nor show a password
+		return
+	}
+	if u.Hostname() == "" || (u.Path != "" && u.Path != "/") || strings.ContainsAny(endpoint, "?#") {
 		v.require(false, path, "%q is not an endpoint: write https://<host>, without a path", endpoint)
 		return
 	}
@@ -191,7 +209,10 @@ func (v *validation) trust(p *Policy) {
 	t := p.Trust
 	v.require(t.Manage == ManageRoles || t.Manage == ManageNone, "trust.manage", "%q is unknown: write roles or none", t.Manage)
 	v.require(t.RoleScope == RoleScopeDestination, "trust.roleScope", "%q is not supported by this version: write destination", t.RoleScope)
+	v.require(time.Duration(t.Interval) >= time.Second, "trust.interval", "%s is too short: write 1s or more; 10m is plenty, since changes in the cluster do not wait for it", t.Interval)
 	v.require(t.PermissionsBoundary.IsZero() || t.PermissionsBoundary.IsPolicy(), "trust.permissionsBoundary", "%s is not a policy: write arn:<partition>:iam::<account>:policy/<name>", t.PermissionsBoundary)
+	v.require(t.PermissionsBoundary.Account != "aws" || t.PermissionsBoundary.Resource != "policy/AdministratorAccess", "trust.permissionsBoundary",
+		"is AdministratorAccess, which bounds nothing: name a policy that allows aps:RemoteWrite, and sts:AssumeRole where a destination has assumeRole")
 	managed := t.Manage == ManageRoles && slices.ContainsFunc(p.Destinations, func(d Destination) bool { return d.Role.IsZero() })
 	v.require(!managed || !t.PermissionsBoundary.IsZero(), "trust.permissionsBoundary", "is missing: every role that sync creates carries one; name the policy, or write trust.manage: none")
 	for i, a := range t.Accounts {

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"log/slog"
+	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -26,9 +27,14 @@ type server struct {
 	store      *session.Store
 	client     *session.Client
 	clientErr  error // why there is no client
+	sessions   session.Options
 	results    chan result
-	longest    int // of a configuration that is edited, in bytes
+	changed    chan struct{} // what is seen of Prometheus has
+	longest    int           // of a configuration that is edited, in bytes
 	metrics    metrics
+	bell       bell
+	// mountPoints are those of other volumes in the target.
+	mountPoints []mirror.MountPoint
 
 	// mu guards what follows: the loop writes it, metrics and status read it.
 	mu           sync.Mutex
@@ -37,6 +43,12 @@ type server struct {
 	trouble      string // with the source or the target; empty: none
 	retry        time.Time
 	status       []byte // as last written
+	prometheus   sight
+	// loaded are the destinations in the configuration with which Prometheus
+	// became ready. offered: what it reads when it starts may have had a block
+	// since it last ended; startFailed: it did not come up with one.
+	loaded               []string
+	offered, startFailed bool
 }
 
 // destination is an assigned destination and how it stands.
@@ -44,14 +56,27 @@ type destination struct {
 	assignment.Destination
 	block   policy.Block
 	session session.Session
+	// proving: the session only proves that STS answers.
+	proving bool
 	// trouble is why the last attempt at a session failed; empty: it did not.
 	trouble string
+	changed chan struct{} // what is seen of Prometheus has
+	// omitted are the fields of the block that this Prometheus does not know.
+	omitted []policy.Omission
 	// skipped is why the block is left out though there is a session.
 	skipped string
 	// out is since when the block is missing; zero while it is served. gap is
 	// how long it has been missing before.
 	out time.Time
 	gap time.Duration
+}
+
+// keyID tells one session from the next where they are handed over.
+func (d *destination) keyID() string {
+	if d.proving {
+		return ""
+	}
+	return d.session.AccessKeyID
 }
 
 func (d *destination) profile() string { return d.block.SigV4.Profile }
@@ -114,6 +139,9 @@ func (s *server) obtain(ctx context.Context, d *destination) (session.Session, e
 	if !next.Valid(time.Now()) {
 		return session.Session{}, errors.New("the session that STS gave is over by this node's clock: look at the clock")
 	}
+	if s.startOnly() {
+		return next, s.profiles()
+	}
 	return next, s.store.Put(d.profile(), next)
 }
 
@@ -121,6 +149,7 @@ func (s *server) obtain(ctx context.Context, d *destination) (session.Session, e
 func (s *server) loop(ctx context.Context) {
 	ticker := time.NewTicker(poll)
 	defer ticker.Stop()
+	defer func() { _ = s.bell.close() }() // only read and touched
 	for {
 		s.step(time.Now())
 		s.writeStatus()
@@ -129,6 +158,7 @@ func (s *server) loop(ctx context.Context) {
 			return
 		case r := <-s.results:
 			s.accept(r)
+		case <-s.changed:
 		case <-ticker.C:
 		}
 	}
@@ -159,29 +189,58 @@ func (s *server) step(now time.Time) {
 	s.mu.Lock()
 	valid := s.valid(now)
 	first := s.served.key == ""
-	waiting := first && len(valid) < len(s.destinations) && now.Before(s.started.Add(firstWait))
+	waiting := first && s.worthWaiting(now, valid)
 	early := now.Before(s.retry)
+	version := s.prometheus.version
+	if s.startOnly() {
+		version = policy.Version{} // that of the next start cannot be known
+	}
 	s.mu.Unlock()
 	if waiting || early {
 		return
 	}
 	fingerprint, err := mirror.Fingerprint(s.assignment.Source)
 	if err == nil {
-		if key := digest([]byte(generation(valid) + "\n" + fingerprint)); key != s.served.key {
-			err = s.serve(now, key, valid)
+		if key := digest([]byte(generation(valid) + "\n" + version.String() + "\n" + fingerprint)); key != s.served.key {
+			err = s.serve(now, key, valid, version)
 		}
 	}
 	s.settle(now, err)
 }
 
-// valid are the destinations whose session can sign. The caller holds mu.
+// valid are the destinations whose block is due. The caller holds mu.
 func (s *server) valid(now time.Time) (valid []*destination) {
 	for _, d := range s.destinations {
-		if d.session.Valid(now) {
+		if s.usable(d, now) {
 			valid = append(valid, d)
 		}
 	}
 	return valid
+}
+
+// usable tells whether Prometheus can sign for d, if it is given the block. The
+// caller holds mu.
+func (s *server) usable(d *destination, now time.Time) bool {
+	if s.startOnly() {
+		return s.proven(d, now)
+	}
+	return d.session.Valid(now)
+}
+
+// worthWaiting tells whether the first configuration may soon be better than
+// it would be now. The caller holds mu.
+func (s *server) worthWaiting(now time.Time, valid []*destination) bool {
+	wait := firstWait
+	if s.startOnly() {
+		wait = startWait
+	}
+	if s.startFailed || !now.Before(s.started.Add(wait)) {
+		return false
+	}
+	// After a restart of the sidecar, Prometheus runs already.
+	p := s.prometheus
+	unknown := s.watches() && (!p.looked || p.listening && !p.asked)
+	return len(valid) < len(s.destinations) || unknown && now.Before(s.started.Add(firstWait))
 }
 
 // generation names a set of sessions: another one makes the pod's reloader
@@ -189,7 +248,7 @@ func (s *server) valid(now time.Time) (valid []*destination) {
 func generation(valid []*destination) string {
 	var b strings.Builder
 	for _, d := range valid {
-		b.WriteString(d.Name + " " + d.session.AccessKeyID + "\n")
+		b.WriteString(d.Name + " " + d.keyID() + "\n")
 	}
 	return digest([]byte(b.String()))
 }
@@ -200,7 +259,7 @@ func digest(content []byte) string {
 }
 
 // serve mirrors the source with the blocks of valid destinations in it.
-func (s *server) serve(now time.Time, key string, valid []*destination) error {
+func (s *server) serve(now time.Time, key string, valid []*destination, version policy.Version) error {
 	// A render of a large configuration leaves garbage many times its size.
 	defer debug.FreeOSMemory()
 	files, err := mirror.Read(s.assignment.Source)
@@ -208,33 +267,53 @@ func (s *server) serve(now time.Time, key string, valid []*destination) error {
 		return err
 	}
 	next := state{key: key, at: now, result: "mirrored"}
-	skipped := map[string]string{}
+	var out rendered
 	if file, ok := files[s.assignment.File]; ok {
 		next.source = digest(file.Content)
-		out := render(file.Content, valid, s.longest)
-		next.result, next.trouble, skipped, next.destinations = out.result, out.trouble, out.skipped, out.destinations
+		out = render(file.Content, valid, version, s.longest)
+		next.result, next.trouble, next.destinations = out.result, out.trouble, out.destinations
 		file.Content = out.content
 		next.rendered = digest(file.Content)
 		files[s.assignment.File] = file
 	} else if s.assignment.File != "" {
 		next.trouble = "the source has no file " + s.assignment.File
 	}
-	if _, err := mirror.Write(s.assignment.Target, files); err != nil {
+	if len(next.destinations) > 0 {
+		s.mu.Lock()
+		s.offered = true // before anybody can read it
+		s.mu.Unlock()
+	}
+	changed, err := mirror.Write(s.assignment.Target, files, s.mountPoints...)
+	if err != nil {
 		return err
+	}
+	if _, ok := files[s.assignment.File]; ok && changed {
+		if err := s.bell.ring(filepath.Join(s.assignment.Target, s.assignment.File), now); err != nil {
+			s.log.Warn("programs that watch the configuration file, and not its directory, may notice changes late", "error", err)
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.announce(next)
+	s.announce(next, out)
 	s.metrics.renders.WithLabelValues(next.result).Inc()
 	s.served = next
+	s.offered = len(next.destinations) > 0 || s.offered && s.prometheus.listening
 	for _, d := range s.destinations {
-		d.note(now, slices.Contains(next.destinations, d.Name), skipped[d.Name])
+		d.skipped, d.omitted = out.skipped[d.Name], out.omitted[d.Name]
 	}
 	return nil
 }
 
 // announce logs what a new state changes. The caller holds mu.
-func (s *server) announce(next state) {
+func (s *server) announce(next state, out rendered) {
+	for _, d := range s.destinations {
+		if reason := out.skipped[d.Name]; reason != "" && reason != d.skipped {
+			s.log.Warn("the block is left out", "destination", d.Name, "reason", reason)
+		}
+		if omitted := out.omitted[d.Name]; len(omitted) > 0 && !slices.Equal(omitted, d.omitted) {
+			s.log.Warn("fields of the block are left out: this Prometheus does not know them, or its version is not known", "destination", d.Name, "fields", fields(omitted))
+		}
+	}
 	if next.trouble != "" && next.trouble != s.served.trouble {
 		s.log.Warn("the configuration is served as it is", "file", s.assignment.File, "error", next.trouble)
 	}
@@ -244,9 +323,8 @@ func (s *server) announce(next state) {
 }
 
 // note keeps the account of gaps.
-func (d *destination) note(now time.Time, in bool, skipped string) {
-	d.skipped = skipped
-	switch covered := in || skipped != ""; {
+func (d *destination) note(now time.Time, in bool) {
+	switch covered := in || d.skipped != ""; {
 	case covered && !d.out.IsZero():
 		d.gap += now.Sub(d.out)
 		d.out = time.Time{}
@@ -259,6 +337,13 @@ func (d *destination) note(now time.Time, in bool, skipped string) {
 func (s *server) settle(now time.Time, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	have := s.served.destinations
+	if s.startOnly() {
+		have = s.loaded
+	}
+	for _, d := range s.destinations {
+		d.note(now, slices.Contains(have, d.Name))
+	}
 	text := ""
 	if err != nil {
 		text = err.Error()

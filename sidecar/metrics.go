@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -37,16 +38,22 @@ func newMetrics(s *server) metrics {
 type collector struct{ *server }
 
 var (
-	descValid      = prometheus.NewDesc("ampbridge_session_valid", "1 while the destination's session can sign.", []string{"destination"}, nil)
+	descValid      = prometheus.NewDesc("ampbridge_session_valid", "1 while the destination's session can sign; where nothing reloads Prometheus, while STS has just given one.", []string{"destination"}, nil)
 	descExpiry     = prometheus.NewDesc("ampbridge_session_expiry_timestamp_seconds", "When the destination's session expires.", []string{"destination"}, nil)
 	descGap        = prometheus.NewDesc("ampbridge_gap_seconds", "Time since the sidecar's start without the destination's block: those samples are not sent later.", []string{"destination"}, nil)
+	descServed     = prometheus.NewDesc("ampbridge_block_served", "1 while the destination's block is in the configuration that is served.", []string{"destination"}, nil)
+	descOwnEntry   = prometheus.NewDesc("ampbridge_block_own_entry", "1 where the user's own remote_write writes to the destination's workspace, so that the block is left out.", []string{"destination"}, nil)
+	descOmitted    = prometheus.NewDesc("ampbridge_block_field_omitted", "1 for a field of the policy that the block does without, because this Prometheus is too old for it or does not tell its version.", []string{"destination", "field", "since"}, nil)
+	descStartOnly  = prometheus.NewDesc("ampbridge_start_only", "1 where nothing reloads Prometheus, so that the block reaches it when it starts, or not at all.", nil, nil)
+	descFailed     = prometheus.NewDesc("ampbridge_start_failed", "1 once a Prometheus that nothing reloads did not come up with the block, and no longer gets it.", nil, nil)
+	descVersion    = prometheus.NewDesc("ampbridge_prometheus_info", "The version of the pod's Prometheus, where a field of the block depends on it.", []string{"version"}, nil)
 	descLastRender = prometheus.NewDesc("ampbridge_config_last_render_timestamp_seconds", "When a configuration was last served.", nil, nil)
 	descConfig     = prometheus.NewDesc("ampbridge_config_info", "Hashes of the user's configuration and of the served one.", []string{"source_hash", "rendered_hash"}, nil)
 )
 
 // Describe implements [prometheus.Collector].
 func (c collector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descValid, descExpiry, descGap, descLastRender, descConfig} {
+	for _, d := range []*prometheus.Desc{descValid, descExpiry, descGap, descServed, descOwnEntry, descOmitted, descStartOnly, descFailed, descVersion, descLastRender, descConfig} {
 		out <- d
 	}
 }
@@ -59,12 +66,18 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
 	}
+	gauge(descStartOnly, number(c.startOnly()))
+	gauge(descFailed, number(c.startFailed))
+	if !c.prometheus.version.IsZero() {
+		gauge(descVersion, 1, c.prometheus.version.String())
+	}
 	for _, d := range c.destinations {
-		valid := 0.0
-		if d.session.Valid(now) {
-			valid = 1
+		gauge(descValid, number(c.usable(d, now)), d.Name)
+		gauge(descServed, number(slices.Contains(c.served.destinations, d.Name)), d.Name)
+		gauge(descOwnEntry, number(d.skipped != ""), d.Name)
+		for _, o := range d.omitted {
+			gauge(descOmitted, 1, d.Name, o.Field, o.Since.String())
 		}
-		gauge(descValid, valid, d.Name)
 		if !d.session.Expires.IsZero() {
 			gauge(descExpiry, seconds(d.session.Expires), d.Name)
 		}
@@ -74,6 +87,13 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		gauge(descLastRender, seconds(c.served.at))
 		gauge(descConfig, 1, c.served.source, c.served.rendered)
 	}
+}
+
+func number(is bool) float64 {
+	if is {
+		return 1
+	}
+	return 0
 }
 
 func seconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }

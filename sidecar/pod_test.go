@@ -172,6 +172,16 @@ func (p *pod) profiles() (heads []string) {
 	return heads
 }
 
+// credentials is the text of the file that Prometheus's SDK reads.
+func (p *pod) credentials(t *testing.T) string {
+	t.Helper()
+	content, err := os.ReadFile(p.assignment.Credentials)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(content)
+}
+
 func (p *pod) status(t *testing.T) (s sidecar.Status) {
 	t.Helper()
 	content, err := os.ReadFile(filepath.Join(filepath.Dir(p.assignment.Credentials), sidecar.StatusFile))

@@ -22,13 +22,16 @@ type rendered struct {
 	// destinations are those whose block is in, skipped why others are not.
 	destinations []string
 	skipped      map[string]string
+	// omitted are the fields that a block had to do without.
+	omitted map[string][]policy.Omission
 }
 
-// render puts the blocks of valid destinations into a configuration file. What
+// render puts the blocks of valid destinations, as that version of Prometheus
+// can read them, into a configuration file. What
 // cannot be edited comes back as it was: a broken configuration is
 // Prometheus's to report.
-func render(content []byte, valid []*destination, longest int) rendered {
-	out := rendered{content: content, result: "plain", skipped: map[string]string{}}
+func render(content []byte, valid []*destination, version policy.Version, longest int) rendered {
+	out := rendered{content: content, result: "plain", skipped: map[string]string{}, omitted: map[string][]policy.Omission{}}
 	if len(valid) == 0 {
 		return out
 	}
@@ -39,7 +42,7 @@ func render(content []byte, valid []*destination, longest int) rendered {
 		}
 		blocks := make([]policy.Block, len(valid))
 		for i, d := range valid {
-			blocks[i] = d.block
+			blocks[i], out.omitted[d.Name] = d.block.For(version)
 		}
 		var err error
 		result, err = promconfig.Render(config, blocks, generation(valid))
@@ -47,7 +50,7 @@ func render(content []byte, valid []*destination, longest int) rendered {
 	}
 	edited, err := within(content, edit)
 	if err != nil {
-		out.result, out.trouble = "passed_through", err.Error()
+		out.result, out.trouble, out.omitted = "passed_through", err.Error(), nil
 		return out
 	}
 	for _, skip := range result.Skipped {
@@ -56,6 +59,7 @@ func render(content []byte, valid []*destination, longest int) rendered {
 	for _, d := range valid {
 		if reason, ok := out.skipped[d.block.Name]; ok {
 			out.skipped[d.Name] = reason
+			delete(out.omitted, d.Name)
 			continue
 		}
 		out.destinations = append(out.destinations, d.Name)
@@ -104,4 +108,13 @@ func unwrapped(content []byte, edit func([]byte) ([]byte, error)) ([]byte, error
 	_, err = writer.Write(text)
 	err = errors.Join(err, writer.Close())
 	return out.Bytes(), err
+}
+
+// fields are the names of omitted fields, with what they need.
+func fields(omitted []policy.Omission) []string {
+	var names []string
+	for _, o := range omitted {
+		names = append(names, o.Field+" (Prometheus "+o.Since.String()+")")
+	}
+	return names
 }

@@ -53,7 +53,7 @@ func TestRenderPassesThrough(t *testing.T) {
 		"gzip bomb":            {zip(t, strings.Repeat("\n", maxUnzipped+1)), "larger than 32 MiB"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := render(tc.content, destinations(t), 1<<20)
+			got := render(tc.content, destinations(t), policy.Version{}, 1<<20)
 			if !bytes.Equal(got.content, tc.content) || got.result != "passed_through" || !strings.Contains(got.trouble, tc.want) {
 				t.Errorf("%s: %s", got.result, got.trouble)
 			}
@@ -65,7 +65,7 @@ func TestRenderPassesThrough(t *testing.T) {
 // would reload for nothing.
 func TestRenderIsDeterministic(t *testing.T) {
 	for _, content := range [][]byte{[]byte("a: 1\n"), zip(t, "a: 1\n")} {
-		one, two := render(content, destinations(t), 1<<20), render(content, destinations(t), 1<<20)
+		one, two := render(content, destinations(t), policy.Version{}, 1<<20), render(content, destinations(t), policy.Version{}, 1<<20)
 		if one.result != "rendered" || !bytes.Equal(one.content, two.content) {
 			t.Errorf("%s, then %s: %q and %q", one.result, two.result, one.content, two.content)
 		}
@@ -94,15 +94,17 @@ func TestMaxConfig(t *testing.T) {
 func TestGap(t *testing.T) {
 	at := func(seconds int) time.Time { return time.Unix(int64(seconds), 0) }
 	d := &destination{out: at(0)}
-	d.note(at(2), false, "")
-	d.note(at(3), true, "")
-	d.note(at(10), true, "")
-	d.note(at(20), false, "")
-	d.note(at(25), false, "the user's own")
+	d.note(at(2), false)
+	d.note(at(3), true)
+	d.note(at(10), true)
+	d.note(at(20), false)
+	d.skipped = "the user's own"
+	d.note(at(25), false)
 	if got := d.missing(at(30)); got != 8*time.Second {
 		t.Errorf("a gap of %v, want 8s", got)
 	}
-	d.note(at(30), false, "")
+	d.skipped = ""
+	d.note(at(30), false)
 	if got := d.missing(at(31)); got != 9*time.Second {
 		t.Errorf("a gap of %v, want 9s", got)
 	}

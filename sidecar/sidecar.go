@@ -14,6 +14,11 @@
 //	                                               ▼
 //	source directory ──(poll)────────────────► loop ──► target directory
 //
+// A pod whose Prometheus reads its configuration only when it starts is the one
+// exception: there Prometheus calls STS itself, and the sidecar gives it the
+// block while STS provably answers. See startonly.go, and watch.go for what is
+// seen of Prometheus.
+//
 // Package mirror copies the files, package session gets and keeps the
 // sessions, package promconfig edits the YAML tree.
 package sidecar
@@ -24,6 +29,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -101,7 +107,14 @@ func Run(ctx context.Context, o Options) {
 		group.Go(func() { s.persist(ctx, name, work) })
 	}
 	for _, d := range s.destinations {
-		start("session "+d.Name, func(ctx context.Context) { s.keep(ctx, d) })
+		keep := s.keep
+		if s.startOnly() {
+			keep = s.prove
+		}
+		start("session "+d.Name, func(ctx context.Context) { keep(ctx, d) })
+	}
+	if s.watches() {
+		start("Prometheus", s.watch)
 	}
 	if o.MetricsAddress != "" {
 		start("metrics", func(ctx context.Context) { s.serveMetrics(ctx, o.MetricsAddress) })
@@ -149,7 +162,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 }
 
 func newServer(o Options) *server {
-	s := &server{log: o.Log, started: time.Now(), results: make(chan result), longest: maxConfig(o.MemoryLimit)}
+	s := &server{log: o.Log, started: time.Now(), results: make(chan result), changed: make(chan struct{}, 1), longest: maxConfig(o.MemoryLimit)}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -157,25 +170,38 @@ func newServer(o Options) *server {
 	if s.assignment, err = o.assigned(); err != nil {
 		s.log.Error("cannot read the assignment: the configuration is mirrored as it is", "error", err)
 	}
+	for _, p := range s.assignment.MountPoints {
+		s.mountPoints = append(s.mountPoints, mirror.MountPoint(p))
+	}
 	s.metrics = newMetrics(s)
 	if len(s.assignment.Destinations) == 0 {
 		return s
 	}
-	mode := fs.FileMode(0o644)
-	if s.assignment.Private {
-		mode = 0o600
-	}
-	if s.store, err = session.OpenStore(s.assignment.Credentials, mode); err != nil {
-		s.log.Warn("the credentials of an earlier run cannot be read", "error", err)
-	}
-	s.client, s.clientErr = session.NewClient(session.Options{
+	s.sessions = session.Options{
 		Token: s.assignment.Token, Name: session.Name(s.assignment.Cluster, o.Namespace, o.Pod), Seconds: s.assignment.SessionSeconds,
 		Endpoint: s.assignment.STS.Endpoint, ProxyURL: s.assignment.STS.ProxyURL, CABundle: s.assignment.STS.CABundle,
-	})
+	}
+	if s.startOnly() {
+		s.sessions.Seconds = proofSeconds
+		s.recall()
+	} else {
+		mode := fs.FileMode(0o644)
+		if s.assignment.Private {
+			mode = 0o600
+		}
+		if s.store, err = session.OpenStore(s.assignment.Credentials, mode); err != nil {
+			s.log.Warn("the credentials of an earlier run cannot be read", "error", err)
+		}
+	}
+	s.client, s.clientErr = session.NewClient(s.sessions)
 	for _, assigned := range s.assignment.Destinations {
-		d := &destination{Destination: assigned, block: assigned.For(o.Pod)}
-		d.out = s.started
-		d.session = s.store.Session(d.profile())
+		d := &destination{Destination: assigned, block: assigned.For(o.Pod), proving: s.startOnly(), changed: make(chan struct{}, 1)}
+		if !slices.Contains(s.loaded, d.Name) {
+			d.out = s.started
+		}
+		if !d.proving {
+			d.session = s.store.Session(d.profile())
+		}
 		s.destinations = append(s.destinations, d)
 	}
 	return s

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ampbridge/ampbridge/policy/assignment"
 	"github.com/ampbridge/ampbridge/policy/promconfig"
 	"github.com/ampbridge/ampbridge/sidecar"
 	"github.com/ampbridge/ampbridge/sidecar/mirror"
@@ -289,6 +290,20 @@ func TestWithoutAnAssignment(t *testing.T) {
 	}
 }
 
+// TestMountPoints: there is room for other volumes before Prometheus starts.
+func TestMountPoints(t *testing.T) {
+	t.Parallel()
+	p := newPod(t, 3600)
+	p.assignment.MountPoints = []assignment.MountPoint{{Name: "rules"}, {Name: "web.yml", File: true}}
+	p.start(t)
+	p.eventually(t, "the source is mirrored", func() bool { return sidecar.Ready(p.options()) == nil })
+	for name, dir := range map[string]bool{"rules": true, "web.yml": false} {
+		if info, err := os.Lstat(filepath.Join(p.assignment.Target, name)); err != nil || info.IsDir() != dir {
+			t.Errorf("%s: %v, %v", name, info, err)
+		}
+	}
+}
+
 // TestUnusableSTSSettings: a proxy that is no URL costs the block, not the
 // configuration.
 func TestUnusableSTSSettings(t *testing.T) {
@@ -313,6 +328,7 @@ func TestMetrics(t *testing.T) {
 	if err := socket.Close(); err != nil {
 		t.Fatal(err)
 	}
+	p.newer()
 	p.start(t)
 	p.eventually(t, "the block is served", func() bool { return p.has("central") })
 	get := func() string {
@@ -336,11 +352,22 @@ func TestMetrics(t *testing.T) {
 		`ampbridge_config_last_render_timestamp_seconds 1.`,
 		`ampbridge_config_info{rendered_hash="`,
 		`ampbridge_gap_seconds{destination="central"} `,
+		`ampbridge_block_served{destination="central"} 1`,
+		`ampbridge_block_own_entry{destination="central"} 0`,
+		`ampbridge_block_field_omitted{destination="central",field="send_native_histograms",since="2.40"} 1`,
+		`ampbridge_start_only 0`,
 	} {
 		if !strings.Contains(get(), want) {
 			t.Errorf("metrics lack %s:\n%s", want, get())
 		}
 	}
+	p.configure(t, "remote_write: [{name: mine, url: 'https://vpce/workspaces/ws-central/api/v1/remote_write'}]\n")
+	p.eventually(t, "metrics tell of the user's own entry", func() bool {
+		return strings.Contains(get(), `ampbridge_block_own_entry{destination="central"} 1`) && strings.Contains(get(), `ampbridge_block_served{destination="central"} 0`)
+	})
+	p.eventually(t, "the log and the status name it", func() bool {
+		return strings.Contains(p.log.String(), "the block is left out") && strings.Contains(p.status(t).Destinations[0].Skipped, `"mine" writes to this workspace already`)
+	})
 }
 
 // TestMetricsPortTaken is no reason not to work.

@@ -60,6 +60,38 @@ type Assignment struct {
 	SessionSeconds int           `json:"sessionSeconds"`
 	STS            STS           `json:"sts"`
 	Destinations   []Destination `json:"destinations"`
+	// Reload is [StartOnly] where nothing makes Prometheus read its
+	// configuration again; empty where something does.
+	Reload string `json:"reload,omitempty"`
+	// Prometheus is where it listens; zero where the pod does not say.
+	Prometheus Prometheus `json:"prometheus,omitzero"`
+	// MountPoints are the places in Target where other volumes are mounted. The
+	// kubelet makes them in the volumes that it fills, so the sidecar does here.
+	MountPoints []MountPoint `json:"mountPoints,omitempty"`
+}
+
+// StartOnly is the [Assignment.Reload] of pods whose Prometheus reads its
+// configuration when it starts, and never again. No session could be handed
+// over to it later, so its profile holds the role and the token's file, and
+// its SDK gets the sessions: the block is served only while STS provably
+// answers, because Prometheus asks it when it starts.
+const StartOnly = "start-only"
+
+// Prometheus is how to talk to the pod's Prometheus, without credentials.
+type Prometheus struct {
+	// Address is host and port, as seen from the pod.
+	Address string `json:"address"`
+	// Prefix is that of its paths, without a slash at the end.
+	Prefix string `json:"prefix,omitempty"`
+	// TLS: it has a web configuration file, which may ask for TLS; the pod does
+	// not show what is in it.
+	TLS bool `json:"tls,omitempty"`
+}
+
+// MountPoint is a directory, or a file, at the top of Target.
+type MountPoint struct {
+	Name string `json:"name"`
+	File bool   `json:"file,omitempty"`
 }
 
 // STS is policy.STS.

@@ -80,14 +80,20 @@ func Read(dir string) (Files, error) {
 			files[path] = File{info.Mode().Perm(), content}
 			return err
 		})
-		if err == nil {
-			return files, nil
-		}
-		if now, linkErr := dataDir(dir); linkErr != nil || now == base || attempt == 3 {
-			return nil, err
+		// A directory that is being taken away can be read without an error, and
+		// lack files.
+		switch now, linkErr := dataDir(dir); {
+		case linkErr != nil:
+			return nil, linkErr
+		case now == base:
+			return files, err
+		case attempt == 3:
+			return nil, errChanging
 		}
 	}
 }
+
+var errChanging = errors.New("the directory's content changes faster than it can be read")
 
 // dataDir is the directory that ..data points to, or dir itself where it has
 // another layout.
@@ -133,16 +139,29 @@ func walk(dir, prefix string, depth int, visit func(path, name string, info fs.F
 	return nil
 }
 
+// MountPoint is an entry of a directory over which another volume is mounted:
+// a directory, or a file.
+type MountPoint struct {
+	Name string
+	File bool
+}
+
 // Write makes dir show exactly files, in one step, and tells whether anything
-// changed. Until that step nothing in dir that is visible is touched: a full
+// changed. Mount points are made beside them, and stay: to remove one would take
+// the mount away from whoever has it. They hide files of the same name, as the
+// mount does. Until that step nothing in dir that is visible is touched: a full
 // volume, or a crash, leaves what was there. What a crash left behind is
 // removed by the next Write.
-func Write(dir string, files Files) (changed bool, err error) {
+func Write(dir string, files Files, points ...MountPoint) (changed bool, err error) {
 	if Served(dir) {
 		current, err := Read(dir)
 		if err == nil && maps.EqualFunc(current, files, File.equal) {
-			return false, publish(dir, files)
+			return false, publish(dir, files, points)
 		}
+	}
+	// Before the first swap, which is what the pod's other containers wait for.
+	if err := prepare(dir, points); err != nil {
+		return false, err
 	}
 	version, err := os.MkdirTemp(dir, time.Now().UTC().Format(reserved+"2006_01_02_15_04_05."))
 	if err != nil {
@@ -154,7 +173,30 @@ func Write(dir string, files Files) (changed bool, err error) {
 	if err := swap(dir, filepath.Base(version)); err != nil {
 		return false, errors.Join(err, os.RemoveAll(version))
 	}
-	return true, publish(dir, files)
+	return true, publish(dir, files, points)
+}
+
+// prepare makes the mount points.
+func prepare(dir string, points []MountPoint) error {
+	for _, p := range points {
+		if !fs.ValidPath(p.Name) || p.Name == "." || strings.Contains(p.Name, "/") || strings.HasPrefix(p.Name, reserved) {
+			return fmt.Errorf("mount point %q is not a name within the volume", p.Name)
+		}
+		at := filepath.Join(dir, p.Name)
+		if _, err := os.Lstat(at); err == nil {
+			continue
+		}
+		if p.File {
+			if err := errors.Join(os.WriteFile(at, nil, 0o600), open(at)); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := errors.Join(os.Mkdir(at, 0o700), open(at)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func fill(version string, files Files) error {
@@ -191,14 +233,18 @@ func fill(version string, files Files) error {
 	return nil
 }
 
-// open makes a directory readable for the pod's other containers. The setgid
-// bit stays: it is how the group of a pod's fsGroup reaches new files.
-func open(dir string) error {
-	info, err := os.Stat(dir)
+// open makes a directory, or a file, readable for the pod's other containers.
+// The setgid bit stays: it is how the group of a pod's fsGroup reaches new files.
+func open(path string) error {
+	info, err := os.Stat(path)
 	if err != nil {
 		return err
 	}
-	return os.Chmod(dir, 0o755|info.Mode()&fs.ModeSetgid)
+	readable := fs.FileMode(0o755)
+	if !info.IsDir() {
+		readable = 0o644
+	}
+	return os.Chmod(path, readable|info.Mode()&fs.ModeSetgid)
 }
 
 func swap(dir, version string) error {
@@ -213,13 +259,19 @@ func swap(dir, version string) error {
 }
 
 // publish brings the rest of dir in line with ..data: a symlink for each of
-// the top-level names, and nothing else.
-func publish(dir string, files Files) error {
+// the top-level names, the mount points, and nothing else.
+func publish(dir string, files Files, points []MountPoint) error {
 	current, err := os.Readlink(filepath.Join(dir, dataLink))
 	if err != nil {
 		return err
 	}
 	wanted := map[string]bool{dataLink: true, current: true}
+	if err := prepare(dir, points); err != nil {
+		return err
+	}
+	for _, p := range points {
+		wanted[p.Name] = true
+	}
 	for path := range files {
 		name, _, _ := strings.Cut(path, "/")
 		if wanted[name] {

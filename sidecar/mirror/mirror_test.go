@@ -269,3 +269,38 @@ func TestReadersSeeOldOrNew(t *testing.T) {
 		}
 	}
 }
+
+// TestMountPoints are made beside the files, before these become visible, and
+// stay: another volume is mounted there.
+func TestMountPoints(t *testing.T) {
+	dir := t.TempDir()
+	points := []mirror.MountPoint{{Name: "rules"}, {Name: "web.yml", File: true}}
+	inode := func(name string) os.FileInfo {
+		t.Helper()
+		info, err := os.Lstat(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info
+	}
+	if _, err := mirror.Write(dir, files("a", "1"), points...); err != nil {
+		t.Fatal(err)
+	}
+	rules, web := inode("rules"), inode("web.yml")
+	if !rules.IsDir() || rules.Mode().Perm() != 0o755 || !web.Mode().IsRegular() || web.Mode().Perm() != 0o644 {
+		t.Errorf("rules %v, web.yml %v", rules.Mode(), web.Mode())
+	}
+	for _, next := range []mirror.Files{files("a", "2"), files("a", "2"), files("a", "3", "web.yml", "hidden by the mount", "rules/x", "")} {
+		if _, err := mirror.Write(dir, next, points...); err != nil {
+			t.Fatal(err)
+		}
+		if !os.SameFile(rules, inode("rules")) || !os.SameFile(web, inode("web.yml")) {
+			t.Fatal("a mount point was replaced")
+		}
+	}
+	for _, bad := range []string{"", ".", "..data", "../x", "a/b", "/x"} {
+		if _, err := mirror.Write(dir, files("a", "4"), mirror.MountPoint{Name: bad}); err == nil {
+			t.Errorf("mount point %q is made", bad)
+		}
+	}
+}

@@ -48,6 +48,8 @@ func describe(err error) string {
 		return api.ErrorCode() + ": the service account token has expired: look at the token volume, and at the node's clock"
 	case errors.As(err, &api) && api.ErrorMessage() != "" && api.ErrorCode() != "UnknownError":
 		return api.ErrorCode() + ": " + api.ErrorMessage()
+	case errors.As(err, &answer) && answer.HTTPStatusCode()/100 == 2:
+		return "STS's answer cannot be read: " + innermost(err)
 	case errors.As(err, &answer) && answer.HTTPStatusCode() != 0:
 		return fmt.Sprintf("STS answered with HTTP status %d", answer.HTTPStatusCode())
 	case errors.As(err, &name) && name.IsNotFound:
@@ -59,10 +61,14 @@ func describe(err error) string {
 	case errors.As(err, &socket):
 		return "STS cannot be reached: " + socket.Err.Error()
 	}
+	return "STS cannot be reached: " + innermost(err)
+}
+
+func innermost(err error) string {
 	for errors.Unwrap(err) != nil {
 		err = errors.Unwrap(err)
 	}
-	return "STS cannot be reached: " + err.Error()
+	return err.Error()
 }
 
 func shorten(text string) string {

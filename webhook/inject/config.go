@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/assignment"
 )
 
 // configuration is the place where the kubelet puts the configuration that
@@ -17,31 +18,135 @@ type configuration struct {
 	file string
 }
 
+// source is a configuration, and how a change of it reaches Prometheus.
+type source struct {
+	configuration
+	reload Reload
+	// points are where other volumes are mounted in the configuration's.
+	points []assignment.MountPoint
+}
+
+// Reload is the way by which a changed configuration reaches Prometheus.
+type Reload string
+
+// The ways there are.
+const (
+	// ReloadByReloader: a container of the pod has Prometheus reload.
+	ReloadByReloader Reload = "reloader"
+	// ReloadBySelf: Prometheus watches its configuration.
+	ReloadBySelf Reload = "auto"
+	// ReloadNever: Prometheus reads its configuration when it starts.
+	ReloadNever Reload = assignment.StartOnly
+)
+
+// String is the way in words.
+func (r Reload) String() string {
+	switch r {
+	case ReloadByReloader:
+		return "a container of the pod reloads Prometheus"
+	case ReloadBySelf:
+		return "Prometheus watches its configuration"
+	case ReloadNever:
+		return "Prometheus reads its configuration only when it starts"
+	}
+	return string(r)
+}
+
 // locate finds the configuration of the container at an index, in one of the
-// two shapes that can be served: a volume that only the kubelet writes to and
-// that something in the pod reloads from, or the operator's, where a reloader
-// expands such a volume's file into an emptyDir.
-func locate(pod *Pod, prometheus int) (configuration, *policy.Decision) {
+// shapes that can be served: a volume that only the kubelet writes to, or the
+// operator's, where a reloader expands such a volume's file into an emptyDir.
+func locate(pod *Pod, prometheus int) (source, *policy.Decision) {
 	c := &pod.Spec.Containers[prometheus]
 	file, refused := configFile(c)
 	if refused != nil {
-		return configuration{}, refused
+		return source{}, refused
 	}
-	read, refused := place(pod, c, file)
+	read, pinned, refused := where(pod, c, file)
 	if refused != nil {
-		return configuration{}, refused
+		return source{}, refused
 	}
+	found := source{configuration: read, reload: ReloadNever}
 	switch volume := &pod.Spec.Volumes[read.volume]; volume.kind() {
 	case "configMap", "secret", "projected":
-		if !autoReloads(c) && !reloaded(pod, c, read) {
-			return configuration{}, refuse(NoReloader, "nothing in the pod reloads %q: add --enable-feature=auto-reload-config (Prometheus 3) or a config-reloader container that watches %q", file, path.Dir(file))
+		switch {
+		case pinned || !autoReloads(c) && !reloaded(pod, c, read):
+			refused = neverReloads(pod, c, file, pinned)
+		case autoReloads(c):
+			found.reload = ReloadBySelf
+		default:
+			found.reload = ReloadByReloader
 		}
-		return read, nested(pod, read.volume)
 	case "emptyDir":
-		return expanded(pod, read)
+		if pinned {
+			return source{}, foreign(volume)
+		}
+		found.reload = ReloadByReloader
+		found.configuration, refused = expanded(pod, read)
 	default:
-		return configuration{}, foreign(volume)
+		return source{}, foreign(volume)
 	}
+	if refused != nil {
+		return source{}, refused
+	}
+	found.points, refused = nested(pod, found.volume)
+	return found, refused
+}
+
+// where is [place], and also finds a file that is mounted by itself, with
+// subPath: such a mount shows, pinned, what the volume holds when the container
+// starts.
+func where(pod *Pod, c *Container, file string) (read configuration, pinned bool, refused *policy.Decision) {
+	mount, rel := c.mountOf(file)
+	if mount == nil || !mount.part() || mount.SubPathExpr != "" || rel != "." {
+		read, refused = place(pod, c, file)
+		return read, false, refused
+	}
+	volume := pod.volume(mount.Name)
+	if volume < 0 {
+		return configuration{}, false, noVolume(c, mount)
+	}
+	return configuration{volume, path.Clean(mount.SubPath)}, true, nil
+}
+
+// neverReloads refuses a pod in which Prometheus might, against appearances,
+// read its configuration again while it runs: it calls STS then, and a reload
+// that fails may end it.
+func neverReloads(pod *Pod, c *Container, file string, pinned bool) *policy.Decision {
+	mend, reason := "have one watch "+path.Dir(file), NoReloader
+	if pinned {
+		mend, reason = "mount the volume's whole directory instead of a subPath", ConfigurationSubPath
+	}
+	switch other := reloads(pod, c); {
+	case pinned && autoReloads(c):
+		return refuse(reason, "Prometheus watches %q, which never changes, being mounted with subPath: %s", file, mend)
+	case other != "":
+		return refuse(reason, "container %q has Prometheus reload, but not when %q changes: %s", other, file, mend)
+	case listening(c).Address == "":
+		return refuse(reason, "nothing reloads %q, and the arguments do not say where Prometheus listens: give it a literal --web.listen-address, or a reloader", file)
+	}
+	return nil
+}
+
+// reloaderFlags are those of prometheus-config-reloader, configmap-reload and
+// Thanos's sidecar.
+var reloaderFlags = []string{"watched-dir", "volume-dir", "config-file", "reloader.config-file", "reloader.rule-dir"}
+
+// reloads names a container that may have Prometheus reload, for whatever
+// cause: its flags are a reloader's, or it knows the address.
+func reloads(pod *Pod, prometheus *Container) string {
+	const address = "/-/reload"
+	knows := func(text string) bool { return strings.Contains(text, address) }
+	for c := range pod.running {
+		if c == prometheus {
+			continue
+		}
+		if slices.ContainsFunc(reloaderFlags, c.hasFlag) ||
+			slices.ContainsFunc(c.Command, knows) || slices.ContainsFunc(c.Args, knows) ||
+			slices.ContainsFunc(c.Env, func(v EnvVar) bool { return knows(v.Value) }) {
+			return c.Name
+		}
+	}
+	return ""
 }
 
 func foreign(volume *Volume) *policy.Decision {
@@ -57,22 +162,24 @@ const (
 
 // configFile is the absolute path of the file that Prometheus loads.
 func configFile(c *Container) (string, *policy.Decision) {
-	program := ""
-	if len(c.Command) > 0 {
-		program = path.Base(c.Command[0])
+	command, args := c.commandLine()
+	program := path.Base(command)
+	if command == "" {
+		program = ""
 	}
 	unreadable := func(what string) (string, *policy.Decision) {
 		return "", refuse(UnreadableArguments, "cannot tell which configuration container %q reads, because of %s: give it a literal --config.file argument", c.Name, what)
 	}
-	if slices.Contains([]string{"sh", "bash", "ash", "dash", "busybox", "env"}, program) {
+	if slices.Contains(shells, program) || program == "busybox" || program == "env" {
 		return unreadable("the shell in its command")
 	}
-	if slices.ContainsFunc(c.arguments(), func(arg string) bool { return strings.HasPrefix(arg, "@") }) {
+	if slices.ContainsFunc(args, func(arg string) bool { return strings.HasPrefix(arg, "@") }) {
 		return unreadable("an argument file (@…)")
 	}
+	_, shell := c.script()
 	values := c.flag("config.file")
 	switch {
-	case len(values) > 0 && strings.Contains(values[0], "$("):
+	case len(values) > 0 && (strings.Contains(values[0], "$(") || shell && strings.Contains(values[0], "$")):
 		return unreadable("a variable in --config.file")
 	case len(values) > 0 && values[0] != "":
 		return absolute(c, values[0]), nil
@@ -102,15 +209,19 @@ func place(pod *Pod, c *Container, file string) (configuration, *policy.Decision
 	mount, rel := c.mountOf(file)
 	switch {
 	case mount != nil && mount.part():
-		return configuration{}, refuse(ConfigurationSubPath, "%q is mounted with subPath, so it never changes while the pod runs: mount the volume's whole directory", file)
+		return configuration{}, refuse(ConfigurationSubPath, "%q lies in a directory that is mounted with subPath, which goes away when the configuration changes: mount the volume's whole directory", file)
 	case mount == nil || rel == ".":
 		return configuration{}, refuse(ConfigurationInImage, "no volume is mounted over %q of container %q: mount the configuration from a ConfigMap or a Secret", file, c.Name)
 	}
 	volume := pod.volume(mount.Name)
 	if volume < 0 {
-		return configuration{}, refuse(MalformedPod, "container %q mounts volume %q, which the pod does not have", c.Name, mount.Name)
+		return configuration{}, noVolume(c, mount)
 	}
 	return configuration{volume, rel}, nil
+}
+
+func noVolume(c *Container, mount *VolumeMount) *policy.Decision {
+	return refuse(MalformedPod, "container %q mounts volume %q, which the pod does not have", c.Name, mount.Name)
 }
 
 // autoReloads tells whether Prometheus itself watches its configuration: a
@@ -189,28 +300,8 @@ func expanded(pod *Pod, read configuration) (configuration, *policy.Decision) {
 	}
 	switch volume := &pod.Spec.Volumes[source.volume]; volume.kind() {
 	case "configMap", "secret", "projected":
-		return source, nested(pod, source.volume)
+		return source, nil
 	default:
 		return configuration{}, foreign(volume)
 	}
-}
-
-// nested refuses a volume inside whose mounts other volumes are mounted. The
-// kubelet makes their mount points in a ConfigMap's or Secret's volume, but not
-// in an emptyDir; and in a read-only one the runtime cannot.
-func nested(pod *Pod, volume int) *policy.Decision {
-	for c := range pod.all {
-		for _, outer := range c.VolumeMounts {
-			if outer.Name != pod.Spec.Volumes[volume].Name {
-				continue
-			}
-			dir := path.Clean(outer.MountPath)
-			for _, inner := range c.VolumeMounts {
-				if rel, inside := below(dir, path.Clean(inner.MountPath)); inside && rel != "." {
-					return refuse(NestedMount, "container %q mounts %q inside the configuration's directory %q: mount it beside that directory", c.Name, inner.MountPath, outer.MountPath)
-				}
-			}
-		}
-	}
-	return nil
 }

@@ -4,7 +4,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/go-json-experiment/json"
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/assignment"
 )
 
 func TestConfigFile(t *testing.T) {
@@ -22,6 +26,11 @@ func TestConfigFile(t *testing.T) {
 		{"another flag that begins alike", "{args: [--config.file-x=/c/p.yml]}", "/prometheus/prometheus.yml"},
 		{"not clean", "{args: [--config.file=/c/../d//p.yml]}", "/d/p.yml"},
 		{"relative", "{args: [--config.file=p.yml]}", "/prometheus/p.yml"},
+		{"in a shell's script", "{command: [/bin/sh, -c], args: [prometheus --config.file=/c/p.yml]}", "/c/p.yml"},
+		{"after exec, over several lines", "{command: [sh, -ec, \"exec /bin/prometheus \\\\\\n --config.file '/c/p.yml' \\\\\\n\"]}", "/c/p.yml"},
+		{"with variables elsewhere", "{command: [sh, -c, 'prometheus --web.external-url=\"${URL}\" --config.file=/c/p.yml']}", "/c/p.yml"},
+		{"a script without the flag", "{command: [sh, -c, prometheus --web.enable-lifecycle], workingDir: /srv}", "/srv/prometheus.yml"},
+		{"a script's arguments are not the image's", "{command: [sh, -c, prometheus]}", "/prometheus/prometheus.yml"},
 	} {
 		got, refused := configFile(&containerOf(t, c.container).Spec.Containers[0])
 		if refused != nil || got != c.want {
@@ -29,7 +38,16 @@ func TestConfigFile(t *testing.T) {
 		}
 	}
 	for _, c := range []struct{ name, container, says string }{
-		{"a shell", "{command: [/bin/sh, -c], args: [prometheus --config.file=/c/p.yml]}", "shell"},
+		{"a script of two commands", "{command: [/bin/sh, -c], args: [envsubst </t >/c/p.yml; prometheus --config.file=/c/p.yml]}", "shell"},
+		{"a script of two lines", "{command: [sh, -c, \"prepare\\nprometheus --config.file=/c/p.yml\"]}", "shell"},
+		{"a script with arguments", "{command: [sh, -c, 'prometheus --config.file=/c/p.yml', x]}", "shell"},
+		{"a script in a file", "{command: [sh, /start.sh], args: [--config.file=/c/p.yml]}", "shell"},
+		{"a command substitution", "{command: [sh, -c, 'prometheus --config.file=/c/p.yml --x=\"$(date)\"']}", "shell"},
+		{"a pattern", "{command: [sh, -c, 'prometheus --config.file=/c/*.yml']}", "shell"},
+		{"a quote that does not end", "{command: [sh, -c, \"prometheus --config.file='/c/p.yml\"]}", "shell"},
+		{"an assignment before it", "{command: [sh, -c, 'A=b prometheus --config.file=/c/p.yml']}", "shell"},
+		{"a variable in a script", "{command: [sh, -c, 'prometheus --config.file=/c/$NAME.yml']}", "variable"},
+		{"env", "{command: [env, A=b, prometheus, --config.file=/c/p.yml]}", "shell"},
 		{"a variable", "{args: [--config.file=/c/$(NAME).yml]}", "variable"},
 		{"an argument file", "{args: ['@/c/args', --config.file=/c/p.yml]}", "argument file"},
 		{"a wrapper that decides itself", "{command: [/start]}", "program"},
@@ -118,6 +136,109 @@ volumes: [{name: c, configMap: {name: c}}]`, "c", "p.yml"},
 	}
 }
 
+// The way by which a change reaches Prometheus, and where Prometheus listens.
+func TestReload(t *testing.T) {
+	const directory = "volumeMounts: [{name: c, mountPath: /c}]"
+	const file = "volumeMounts: [{name: c, mountPath: /c/p.yml, subPath: p.yml}]"
+	for _, c := range []struct {
+		name, members, more string
+		want                Reload
+		prometheus          assignment.Prometheus
+	}{
+		{"a reloader", "args: [--config.file=/c/p.yml], " + directory, "- {name: reload, args: [--watched-dir=/c], " + directory + "}",
+			ReloadByReloader, assignment.Prometheus{Address: "127.0.0.1:9090"}},
+		{"auto-reload", "args: [--config.file=/c/p.yml, --config.auto-reload, '--web.listen-address=[::]:80'], " + directory, "",
+			ReloadBySelf, assignment.Prometheus{Address: "127.0.0.1:80"}},
+		{"neither", "args: [--config.file=/c/p.yml, --web.listen-address=10.0.0.1:80, --web.route-prefix=/], " + directory, "",
+			ReloadNever, assignment.Prometheus{Address: "10.0.0.1:80"}},
+		{"a Thanos sidecar that watches nothing", "args: [--config.file=/c/p.yml], " + directory, "- {name: thanos, args: [sidecar, --prometheus.url=http://localhost:9090, --objstore.config-file=/o]}",
+			ReloadNever, assignment.Prometheus{Address: "127.0.0.1:9090"}},
+		{"a reloader that ends", "args: [--config.file=/c/p.yml, --web.route-prefix, /p/q/], " + directory, "initContainers: [{name: reload, args: [--watched-dir=/c], " + directory + "}]",
+			ReloadNever, assignment.Prometheus{Address: "127.0.0.1:9090", Prefix: "/p/q"}},
+		{"the file, with subPath", "args: [--config.file=/c/p.yml, '--web.external-url=https://x.example/p/', --web.config.file=/w.yml], " + file, "",
+			ReloadNever, assignment.Prometheus{Address: "127.0.0.1:9090", Prefix: "/p", TLS: true}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			init, containers := "", ""
+			if strings.HasPrefix(c.more, "init") {
+				init = c.more
+			} else {
+				containers = c.more
+			}
+			data := podOf(t, init+`
+containers:
+- {name: prometheus, image: prom/prometheus, `+c.members+`}
+`+containers+`
+volumes: [{name: c, configMap: {name: c}}]`)
+			after := decode(t, injected(t, data, options(t)))
+			var m Injected
+			if err := json.Unmarshal([]byte(after.Metadata.Annotations[AnnotationInjected]), &m); err != nil {
+				t.Fatal(err)
+			}
+			a, err := assignment.Decode(assigned(after))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if m.Reload != c.want || (a.Reload == assignment.StartOnly) != (c.want == ReloadNever) || a.File != "p.yml" {
+				t.Errorf("the annotation says %q, the assignment %q and %s; want %q", m.Reload, a.Reload, a.File, c.want)
+			}
+			if diff := cmp.Diff(c.prometheus, a.Prometheus); diff != "" {
+				t.Errorf("where Prometheus listens (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// What else is mounted inside the configuration's directory.
+func TestNested(t *testing.T) {
+	for _, c := range []struct {
+		name, mounts string
+		want         []assignment.MountPoint
+		refused      bool
+	}{
+		{"a directory", "{name: map, mountPath: /c/rules}", []assignment.MountPoint{{Name: "rules"}}, false},
+		{"a claim", "{name: claim, mountPath: /c/targets/}", []assignment.MountPoint{{Name: "targets"}}, false},
+		{"a file", "{name: map, mountPath: /c/web.yml, subPath: web.yml}", []assignment.MountPoint{{Name: "web.yml", File: true}}, false},
+		{"a file of the configuration's own volume", "{name: c, mountPath: /c/web.yml, subPath: web.yml}", []assignment.MountPoint{{Name: "web.yml", File: true}}, false},
+		{"a directory of items", "{name: items, mountPath: /c/rules, subPath: a}", []assignment.MountPoint{{Name: "rules"}}, false},
+		{"a host's directory", "{name: hostdir, mountPath: /c/rules}", []assignment.MountPoint{{Name: "rules"}}, false},
+		{"a host's file", "{name: hostfile, mountPath: /c/rules}", []assignment.MountPoint{{Name: "rules", File: true}}, false},
+		{"one in another", "{name: map, mountPath: /c/rules}, {name: claim, mountPath: /c/rules/more/deep}", []assignment.MountPoint{{Name: "rules"}}, false},
+		{"beside it", "{name: map, mountPath: /cc}", nil, false},
+		{"deep", "{name: map, mountPath: /c/rules/more}", nil, true},
+		{"a host's who knows what", "{name: host, mountPath: /c/rules}", nil, true},
+		{"a part of a claim", "{name: claim, mountPath: /c/rules, subPath: rules}", nil, true},
+		{"a name of the kubelet's", "{name: map, mountPath: /c/..data}", nil, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			data := podOf(t, `
+containers:
+- {name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml, --config.auto-reload], volumeMounts: [{name: c, mountPath: /c}, `+c.mounts+`]}
+volumes:
+- {name: c, configMap: {name: c}}
+- {name: map, configMap: {name: m}}
+- {name: items, projected: {sources: [{configMap: {name: m, items: [{key: k, path: a/b.yml}]}}]}}
+- {name: claim, persistentVolumeClaim: {claimName: p}}
+- {name: host, hostPath: {path: /x}}
+- {name: hostdir, hostPath: {path: /x, type: DirectoryOrCreate}}
+- {name: hostfile, hostPath: {path: /x, type: File}}`)
+			if c.refused {
+				if d := refusal(t, data, options(t)); d.Reason != NestedMount {
+					t.Errorf("%s: %s", d.Reason, d.Warning)
+				}
+				return
+			}
+			a, err := assignment.Decode(assigned(decode(t, injected(t, data, options(t)))))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(c.want, a.MountPoints); diff != "" {
+				t.Errorf("mount points (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
 // Pods that cannot, why, and how to mend it.
 func TestLocateNot(t *testing.T) {
 	for _, c := range []struct {
@@ -128,9 +249,6 @@ func TestLocateNot(t *testing.T) {
 		{"the configuration is in the image", `
 containers: [{name: prometheus, image: prom/prometheus, volumeMounts: [{name: data, mountPath: /prometheus}]}]
 volumes: [{name: data, emptyDir: {}}]`, ConfigurationInImage, "ConfigMap"},
-		{"subPath", `
-containers: [{name: prometheus, image: prom/prometheus, volumeMounts: [{name: c, mountPath: /etc/prometheus/prometheus.yml, subPath: prometheus.yml}]}]
-volumes: [{name: c, configMap: {name: c}}]`, ConfigurationSubPath, "directory"},
 		{"subPathExpr", `
 containers: [{name: prometheus, image: prom/prometheus, volumeMounts: [{name: c, mountPath: /etc/prometheus, subPathExpr: $(NAME)}]}]
 volumes: [{name: c, configMap: {name: c}}]`, ConfigurationSubPath, "directory"},
@@ -147,20 +265,38 @@ volumes: [{name: c, emptyDir: {}}]`, ConfigurationVolume, "emptyDir"},
 		{"a source of the future", `
 containers: [{name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml, --config.auto-reload], volumeMounts: [{name: c, mountPath: /c}]}]
 volumes: [{name: c, hologram: {}}]`, ConfigurationVolume, "hologram"},
-		{"no reloader", `
-containers: [{name: prometheus, image: prom/prometheus, volumeMounts: [{name: c, mountPath: /etc/prometheus}]}]
-volumes: [{name: c, configMap: {name: c}}]`, NoReloader, "auto-reload-config"},
 		{"a reloader of something else", `
 containers:
 - {name: prometheus, image: prom/prometheus, volumeMounts: [{name: c, mountPath: /etc/prometheus}]}
 - {name: reload, args: [--watched-dir=/rules], volumeMounts: [{name: r, mountPath: /rules}]}
-volumes: [{name: c, configMap: {name: c}}, {name: r, configMap: {name: r}}]`, NoReloader, "auto-reload-config"},
-		{"a reloader that ends", `
-initContainers:
-- {name: reload, args: [--watched-dir=/c], volumeMounts: [{name: c, mountPath: /c}]}
+volumes: [{name: c, configMap: {name: c}}, {name: r, configMap: {name: r}}]`, NoReloader, "have one watch /etc/prometheus"},
+		{"a container that calls the reload address", `
 containers:
 - {name: prometheus, image: prom/prometheus, volumeMounts: [{name: c, mountPath: /etc/prometheus}]}
-volumes: [{name: c, configMap: {name: c}}]`, NoReloader, "auto-reload-config"},
+- {name: rules, env: [{name: REQ_URL, value: 'http://localhost:9090/-/reload'}]}
+volumes: [{name: c, configMap: {name: c}}]`, NoReloader, "rules"},
+		{"Thanos's sidecar, which watches rules", `
+containers:
+- {name: prometheus, image: prom/prometheus, volumeMounts: [{name: c, mountPath: /etc/prometheus}]}
+- {name: thanos, args: [sidecar, --reloader.rule-dir=/rules]}
+volumes: [{name: c, configMap: {name: c}}]`, NoReloader, "thanos"},
+		{"no reloader, and an address that the pod does not tell", `
+containers: [{name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml, '--web.listen-address=$(POD_IP):9090'], volumeMounts: [{name: c, mountPath: /c}]}]
+volumes: [{name: c, configMap: {name: c}}]`, NoReloader, "--web.listen-address"},
+		{"subPath and a reloader", `
+containers:
+- {name: prometheus, image: prom/prometheus, volumeMounts: [{name: c, mountPath: /etc/prometheus/prometheus.yml, subPath: prometheus.yml}]}
+- {name: reload, args: [--watched-dir=/c], volumeMounts: [{name: c, mountPath: /c}]}
+volumes: [{name: c, configMap: {name: c}}]`, ConfigurationSubPath, "whole directory"},
+		{"subPath and auto-reload", `
+containers: [{name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml, --config.auto-reload], volumeMounts: [{name: c, mountPath: /c/p.yml, subPath: p.yml}]}]
+volumes: [{name: c, configMap: {name: c}}]`, ConfigurationSubPath, "never changes"},
+		{"subPath of an emptyDir", `
+containers: [{name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml], volumeMounts: [{name: c, mountPath: /c/p.yml, subPath: p.yml}]}]
+volumes: [{name: c, emptyDir: {}}]`, ConfigurationVolume, "emptyDir"},
+		{"a directory mounted with subPath", `
+containers: [{name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml], volumeMounts: [{name: c, mountPath: /c, subPath: conf}]}]
+volumes: [{name: c, configMap: {name: c, items: [{key: p, path: conf/p.yml}]}}]`, ConfigurationSubPath, "whole directory"},
 		{"expanded once, at the start", `
 initContainers:
 - {name: init, args: [--config-file=/config/p.gz, --config-envsubst-file=/out/p.yml], volumeMounts: [{name: config, mountPath: /config}, {name: out, mountPath: /out}]}
@@ -178,10 +314,6 @@ containers:
 - {name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml], volumeMounts: [{name: out, mountPath: /c}]}
 - {name: reload, args: [--config-file=/config/p.gz, --config-envsubst-file=/out/p.yml], volumeMounts: [{name: config, mountPath: /config}, {name: out, mountPath: /out}]}
 volumes: [{name: out, emptyDir: {}}, {name: config, hostPath: {path: /c}}]`, ConfigurationVolume, "hostPath"},
-		{"a mount inside the configuration's directory", `
-containers:
-- {name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml, --config.auto-reload], volumeMounts: [{name: c, mountPath: /c}, {name: r, mountPath: /c/rules}]}
-volumes: [{name: c, configMap: {name: c}}, {name: r, configMap: {name: r}}]`, NestedMount, "/c/rules"},
 		{"a mount of a volume that is not there", `
 containers: [{name: prometheus, image: prom/prometheus, volumeMounts: [{name: c, mountPath: /etc/prometheus}]}]`, MalformedPod, `"c"`},
 	} {

@@ -53,12 +53,14 @@ func labelledContainer(labels map[string]string) string {
 }
 
 // prometheusArguments tells Prometheus from the exporters, which have a
-// --config.file as well.
+// --config.file as well. It looks at arguments as they stand, not into a
+// shell's script: the webhook's match condition cannot either.
 func prometheusArguments(c *Container) bool {
-	return c.hasFlag("config.file") && slices.ContainsFunc(c.arguments(), func(arg string) bool {
+	args := c.arguments()
+	return len(flagValues(args, "config.file")) > 0 && slices.ContainsFunc(args, func(arg string) bool {
 		flag := strings.TrimLeft(arg, "-")
 		return strings.HasPrefix(flag, "storage.tsdb.") || strings.HasPrefix(flag, "storage.agent.") ||
-			strings.HasPrefix(flag, "web.console.") || flag == "web.enable-lifecycle"
+			strings.HasPrefix(flag, "web.console.") || flag == "web.enable-lifecycle" || flag == "agent" && flag != arg
 	})
 }
 

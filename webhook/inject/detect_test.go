@@ -42,6 +42,8 @@ func TestPrometheus(t *testing.T) {
 		// Arguments.
 		{"server", "", "[{name: a, image: own/metrics, args: [--config.file=/a, --storage.tsdb.path=/b]}]", "a", true},
 		{"agent", "", "[{name: a, image: own/metrics, args: [--config.file, /a, --storage.agent.path, /b]}]", "a", true},
+		{"agent mode of v3", "", "[{name: a, image: own/metrics, args: [--config.file=/a, --agent]}]", "a", true},
+		{"agent mode of v2", "", "[{name: a, image: own/metrics, args: [--config.file=/a, --enable-feature=agent, --storage.agent.path=/b]}]", "a", true},
 		{"lifecycle, in the command", "", "[{name: a, image: own/metrics, command: [/run, --config.file=/a, --web.enable-lifecycle]}]", "a", true},
 		{"single dashes", "", "[{name: a, image: own/metrics, args: [-config.file=/a, -storage.tsdb.path=/b]}]", "a", true},
 		{"blackbox exporter", "", "[{name: a, image: prom/blackbox-exporter, args: [--config.file=/a]}]", "", false},

@@ -30,6 +30,9 @@ var identityVariables = []string{
 	"AWS_CONTAINER_AUTHORIZATION_TOKEN", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
 }
 
+// proxyVariables lead the SDKs' calls to STS, and Prometheus's own requests.
+var proxyVariables = []string{"HTTPS_PROXY", "https_proxy"}
+
 // identityVolumes are added by amazon-eks-pod-identity-webhook.
 var identityVolumes = []string{"aws-iam-token", "eks-pod-identity-token"}
 
@@ -41,10 +44,14 @@ type surroundings struct {
 
 // surround makes the container see the credentials file, and the identity too
 // where the entitlement says so and that takes nothing away.
-func surround(c *Container, e policy.Entitlement, o Options) (surroundings, *policy.Decision) {
+func surround(c *Container, e policy.Entitlement, o Options, reload Reload) (surroundings, *policy.Decision) {
 	var s surroundings
-	for _, dir := range []string{assignment.CredentialsDir, assignment.TokenDir} {
+	token := tokenOf(o.Policy)
+	for _, dir := range []string{assignment.CredentialsDir, token.MountPath} {
 		for _, m := range c.VolumeMounts {
+			if m.Name == token.Name && path.Clean(m.MountPath) == token.MountPath && token.Name != VolumeToken {
+				continue // Azure's webhook has mounted it
+			}
 			_, over := below(path.Clean(m.MountPath), dir)
 			_, under := below(dir, path.Clean(m.MountPath))
 			if over || under {
@@ -56,6 +63,20 @@ func surround(c *Container, e policy.Entitlement, o Options) (surroundings, *pol
 
 	credentials, config := filesInUse(c)
 	switch {
+	case reload == ReloadNever && config:
+		return s, refuse(CredentialFilesTaken, "container %q uses AWS's config file itself (%s, or a volume at ~/.aws), which a pod without a reloader needs: free it, or add a reloader", c.Name, variableConfigFile)
+	case reload == ReloadNever && o.Policy.STS.ProxyURL != "" && !slices.ContainsFunc(proxyVariables, c.setsEnv):
+		return s, refuse(NoReloader, "nothing in the pod reloads Prometheus, so it has to call STS itself, and cannot be told sts.proxyURL: add a reloader, or set HTTPS_PROXY in container %q", c.Name)
+	case reload == ReloadNever:
+		s.setEnv(variableConfigFile, credentialsFile)
+		// Read by the SDK of Prometheus before 3.5.
+		if !c.setsEnv(variableLoadConfig) {
+			s.setEnv(variableLoadConfig, "1")
+		}
+		if !c.setsEnv(variableRegionalSTS) {
+			s.setEnv(variableRegionalSTS, "regional")
+		}
+		s.mount(c, token)
 	case !credentials:
 		s.setEnv(variableCredentialsFile, credentialsFile)
 	case !config:
@@ -73,17 +94,24 @@ func surround(c *Container, e policy.Entitlement, o Options) (surroundings, *pol
 	}
 	d := e.Destinations[0]
 	s.setEnv(variableRole, o.Policy.Role(d).String())
-	s.setEnv(variableToken, tokenFile)
+	s.setEnv(variableToken, tokenFile(o.Policy))
 	// One region beside another's would have tools disagree.
 	if !c.setsEnv(variableRegion) && !c.setsEnv(variableDefaultRegion) {
 		s.setEnv(variableRegion, d.Workspace.Region)
 		s.setEnv(variableDefaultRegion, d.Workspace.Region)
 	}
-	if !c.setsEnv(variableRegionalSTS) {
+	if !c.setsEnv(variableRegionalSTS) && reload != ReloadNever {
 		s.setEnv(variableRegionalSTS, "regional")
 	}
-	s.mounts = append(s.mounts, VolumeMount{Name: VolumeToken, MountPath: assignment.TokenDir, ReadOnly: true})
+	s.mount(c, token)
 	return s, nil
+}
+
+// mount adds a mount that neither the container nor s has yet.
+func (s *surroundings) mount(c *Container, m VolumeMount) {
+	if !c.mounts(m.MountPath) && !slices.Contains(s.mounts, m) {
+		s.mounts = append(s.mounts, m)
+	}
 }
 
 func (s *surroundings) setEnv(name, value string) {

@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/assignment"
 )
 
 const (
@@ -116,6 +117,109 @@ func TestNoWayForCredentials(t *testing.T) {
 	} {
 		if d := refusal(t, awsPod(t, c.container), options(t)); d.Reason != c.want || !strings.Contains(d.Warning, c.says) {
 			t.Errorf("%s: %s: %q; want %s, saying %q", c.name, d.Reason, d.Warning, c.want, c.says)
+		}
+	}
+}
+
+// A pod that Prometheus starts only gets the files by which the SDK gets
+// sessions itself, and keeps its identity.
+func TestStartOnlyEnvironment(t *testing.T) {
+	files := configFiles + " " + regional
+	for _, c := range []struct {
+		name, container, want string
+		policy                func(*policy.Policy)
+		refused               policy.Reason
+	}{
+		{name: "everything", want: files + " " + role + " " + region},
+		{name: "static keys stay", container: "env: [{name: AWS_ACCESS_KEY_ID, value: x}]", want: files},
+		{name: "EKS's identity stays", container: "env: [{name: AWS_ROLE_ARN, value: x}, {name: AWS_WEB_IDENTITY_TOKEN_FILE, value: /y}]", want: files},
+		{name: "a credentials file of its own stays", container: "env: [{name: AWS_SHARED_CREDENTIALS_FILE, value: /x}, {name: AWS_STS_REGIONAL_ENDPOINTS, value: legacy}]", want: configFiles},
+		{name: "a config file of its own", container: "env: [{name: AWS_CONFIG_FILE, value: /x}]", refused: CredentialFilesTaken},
+		{name: "a proxy that it is not told", policy: func(p *policy.Policy) { p.STS.ProxyURL = "http://proxy.example:1" }, refused: NoReloader},
+		{name: "a proxy that it is told", container: "env: [{name: HTTPS_PROXY, value: x}]", policy: func(p *policy.Policy) { p.STS.ProxyURL = "http://proxy.example:1" }, want: files + " " + role + " " + region},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			o := options(t)
+			if c.policy != nil {
+				c.policy(o.Policy)
+			}
+			data := []byte(strings.Replace(string(awsPod(t, c.container)), ",\"--config.auto-reload\"", "", 1))
+			if c.refused != "" {
+				if d := refusal(t, data, o); d.Reason != c.refused {
+					t.Errorf("%s: %s", d.Reason, d.Warning)
+				}
+				return
+			}
+			var before, after corev1.Pod
+			for _, pod := range []struct {
+				data []byte
+				into *corev1.Pod
+			}{{data, &before}, {injected(t, data, o), &after}} {
+				if err := json.Unmarshal(pod.data, pod.into); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var added []string
+			for _, e := range after.Spec.Containers[0].Env[len(before.Spec.Containers[0].Env):] {
+				added = append(added, e.Name+"="+e.Value)
+			}
+			if diff := cmp.Diff(strings.Fields(c.want), added); diff != "" {
+				t.Errorf("added (-want +got):\n%s", diff)
+			}
+			tokens := 0
+			for _, m := range after.Spec.Containers[0].VolumeMounts {
+				if m.Name == VolumeToken {
+					tokens++
+				}
+			}
+			if tokens != 1 {
+				t.Errorf("the token is mounted %d times", tokens)
+			}
+		})
+	}
+}
+
+// The token of Azure's webhook, which comes before this one or brings it back.
+func TestAzureToken(t *testing.T) {
+	o := options(t)
+	o.Policy.Token.Source = policy.TokenSourceAzure
+	pod := func(labels, mounts, volumes string) []byte {
+		data := podOf(t, `
+containers:
+- {name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml], volumeMounts: [{name: c, mountPath: /c}`+mounts+`]}
+volumes: [{name: c, configMap: {name: c}}`+volumes+`]`)
+		return []byte(strings.Replace(string(data), `"metadata":{`, `"metadata":{"labels":{`+labels+`},`, 1))
+	}
+	const label = `"azure.workload.identity/use":"true"`
+	const mount, volume = ", {name: azure-identity-token, mountPath: /var/run/secrets/azure/tokens, readOnly: true}", ", {name: azure-identity-token, projected: {sources: []}}"
+	if d := refusal(t, pod("", "", ""), o); d.Reason != NoAzureToken || !strings.Contains(d.Warning, `azure.workload.identity/use: "true"`) {
+		t.Errorf("without the label: %s: %s", d.Reason, d.Warning)
+	}
+	if d := refusal(t, pod(label, "", ""), o); d.Reason != NoAzureToken || !strings.Contains(d.Warning, "looked at again") {
+		t.Errorf("before Azure's webhook: %s: %s", d.Reason, d.Warning)
+	}
+	for name, mounts := range map[string]string{"mounted by Azure's webhook": mount, "a container that it skips": ""} {
+		after := decode(t, injected(t, pod(label, mounts, volume), o))
+		if after.volume(VolumeToken) >= 0 {
+			t.Errorf("%s: a token volume of our own", name)
+		}
+		for _, c := range []*Container{&after.Spec.InitContainers[0], &after.Spec.Containers[0]} {
+			n := 0
+			for _, m := range c.VolumeMounts {
+				if m.Name == "azure-identity-token" && m.MountPath == "/var/run/secrets/azure/tokens" {
+					n++
+				}
+			}
+			if n != 1 {
+				t.Errorf("%s: container %s mounts Azure's token %d times", name, c.Name, n)
+			}
+		}
+		a, err := assignment.Decode(assigned(after))
+		if err != nil || a.Token != "/var/run/secrets/azure/tokens/azure-identity-token" {
+			t.Errorf("%s: token %s, %v", name, a.Token, err)
+		}
+		if ops, d := Inject(after, granted(t, o.Policy, "monitoring"), o); len(ops) > 0 || d.Reason != AlreadyInjected {
+			t.Errorf("%s: again: %d operations, %s", name, len(ops), d.Reason)
 		}
 	}
 }

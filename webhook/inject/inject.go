@@ -23,6 +23,24 @@ type Injected struct {
 	// Policy is the start of the SHA-256 of the assignment, 12 hex digits: it
 	// changes when what the policy says for this pod does.
 	Policy string `json:"policy"`
+	// Reload is the way by which a changed configuration reaches Prometheus.
+	Reload Reload `json:"reload"`
+}
+
+// Marked finds the value of [AnnotationInjected] that operations set.
+func Marked(operations []Operation) (m Injected, ok bool) {
+	for _, o := range operations {
+		text, _ := o.Value.(string)
+		if all, isMap := o.Value.(map[string]string); isMap {
+			text = all[AnnotationInjected]
+		} else if o.Path != pointer("metadata", "annotations", AnnotationInjected) {
+			continue
+		}
+		if text != "" {
+			return m, json.Unmarshal([]byte(text), &m) == nil
+		}
+	}
+	return m, false
 }
 
 // Options are what injection depends on besides the pod and the decision.
@@ -46,6 +64,9 @@ func Inject(pod *Pod, d policy.Decision, o Options) ([]Operation, policy.Decisio
 	operations, refused := inject(pod, d.Entitlement, o)
 	switch {
 	case refused == nil:
+		if m, marked := Marked(operations); marked && m.Reload == ReloadNever {
+			d.Warning = "nothing in the pod reloads Prometheus, so it writes to AMP only if STS answers when it starts: add a config-reloader container, or --config.auto-reload (Prometheus 3.12)"
+		}
 		return operations, d
 	case refused.Reason == AlreadyInjected:
 		d.Reason = AlreadyInjected
@@ -70,7 +91,10 @@ func inject(pod *Pod, e policy.Entitlement, o Options) ([]Operation, *policy.Dec
 	if refused != nil {
 		return nil, refused
 	}
-	surroundings, refused := surround(prometheus, e, o)
+	if refused := tokened(pod, o.Policy); refused != nil {
+		return nil, refused
+	}
+	surroundings, refused := surround(prometheus, e, o, source.reload)
 	if refused != nil {
 		return nil, refused
 	}
@@ -86,8 +110,12 @@ func inject(pod *Pod, e policy.Entitlement, o Options) ([]Operation, *policy.Dec
 	runsAs := userOf(pod, prometheus)
 	a := assignment.New(o.Policy, e)
 	a.Source, a.Target, a.File = assignment.SourceDir, assignment.TargetDir, source.file
-	a.Credentials, a.Token = credentialsFile, tokenFile
+	a.Credentials, a.Token = credentialsFile, tokenFile(o.Policy)
 	a.Private = runsAs.known()
+	a.Prometheus, a.MountPoints = listening(prometheus), source.points
+	if source.reload == ReloadNever {
+		a.Reload = assignment.StartOnly
+	}
 	text := a.Encode()
 	config := &pod.Spec.Volumes[source.volume]
 	moved, err := config.renamed(VolumeSource)
@@ -96,7 +124,7 @@ func inject(pod *Pod, e policy.Entitlement, o Options) ([]Operation, *policy.Dec
 	}
 
 	var p patch
-	p.annotate(pod.Metadata.Annotations, AnnotationInjected, mark(e, text))
+	p.annotate(pod.Metadata.Annotations, AnnotationInjected, mark(e, text, source.reload))
 	p.replace(pointer("spec", "volumes", source.volume), memoryVolume(config.Name))
 	appendTo(&p, "/spec/volumes", pod.Spec.Volumes, moved)
 	appendTo(&p, "/spec/volumes", pod.Spec.Volumes, volumes(o.Policy.Token)...)
@@ -107,7 +135,7 @@ func inject(pod *Pod, e policy.Entitlement, o Options) ([]Operation, *policy.Dec
 	appendTo(&p, at+"/volumeMounts", prometheus.VolumeMounts, surroundings.mounts...)
 	appendTo(&p, "/spec/imagePullSecrets", pod.Spec.ImagePullSecrets, missingSecrets(pod, o)...)
 	// Last, because it moves the other init containers down by one.
-	added := sidecar(pod, image, config.Name, text, runsAs, resources)
+	added := sidecar(pod, image, config.Name, text, tokenOf(o.Policy), runsAs, resources)
 	if pod.Spec.InitContainers == nil {
 		p.add("/spec/initContainers", []container{added})
 	} else {
@@ -141,6 +169,9 @@ func present(pod *Pod) *policy.Decision {
 	_, annotated := pod.Metadata.Annotations[AnnotationInjected]
 	see("annotation "+AnnotationInjected, annotated)
 	for _, name := range []string{VolumeSource, VolumeCredentials, VolumeToken, VolumeNoAPIToken} {
+		if name == VolumeToken && azures(pod) {
+			continue
+		}
 		see("volume "+name, pod.volume(name) >= 0)
 	}
 	named := slices.ContainsFunc(pod.Spec.Containers, func(c Container) bool { return c.Name == ContainerSidecar })
@@ -161,6 +192,14 @@ func present(pod *Pod) *policy.Decision {
 		return refuse(PartlyInjected, "container %s is not the config sidecar: rename it, and remove what else is named ampbridge from the pod", ContainerSidecar)
 	}
 	return refuse(PartlyInjected, "the pod has %s, but no %s: remove what is named ampbridge from its manifest", found[0], missing[0])
+}
+
+// azures tells whether a sidecar takes the token of Azure's webhook.
+func azures(pod *Pod) bool {
+	return slices.ContainsFunc(pod.Spec.InitContainers, func(c Container) bool {
+		return c.Name == ContainerSidecar && pod.volume(VolumeToken) < 0 &&
+			slices.ContainsFunc(c.VolumeMounts, func(m VolumeMount) bool { return m.Name == azureVolume })
+	})
 }
 
 // servable refuses pods that no patch can be right for.
@@ -187,9 +226,9 @@ func servable(pod *Pod) *policy.Decision {
 }
 
 // mark is the value of [AnnotationInjected].
-func mark(e policy.Entitlement, assigned string) string {
+func mark(e policy.Entitlement, assigned string, reload Reload) string {
 	sum := sha256.Sum256([]byte(assigned))
-	m := Injected{Version: assignment.Version, Policy: hex.EncodeToString(sum[:6])}
+	m := Injected{Version: assignment.Version, Policy: hex.EncodeToString(sum[:6]), Reload: reload}
 	for _, d := range e.Destinations {
 		m.Destinations = append(m.Destinations, d.Name)
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy/assignment"
 )
 
-var pods = []string{"operator", "chart", "handwritten"}
+var pods = []string{"operator", "chart", "handwritten", "startonly"}
 
 func TestPatch(t *testing.T) {
 	for _, name := range pods {
@@ -23,7 +23,7 @@ func TestPatch(t *testing.T) {
 			data := readFile(t, name+".in.json")
 			pod := decode(t, data)
 			ops, d := Inject(pod, granted(t, o.Policy, pod.Metadata.Namespace), o)
-			if !d.Inject || d.Reason != policy.Granted || d.Warning != "" {
+			if !d.Inject || d.Reason != policy.Granted || (d.Warning != "") != (name == "startonly") {
 				t.Fatalf("decision %+v", d)
 			}
 			golden(t, name+".want.yaml", asYAML(t, ops))
@@ -45,6 +45,8 @@ func TestInjectedPod(t *testing.T) {
 			corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "prometheus-server"}, DefaultMode: new(int32(420))}}, new(int64(65534)), new(int64(65534))},
 		"handwritten": {"main", "config", "prometheus.yml",
 			corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "prometheus"}}, nil, nil},
+		"startonly": {"prometheus", "config", "prometheus.yml",
+			corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "prometheus"}}}, nil, nil},
 	}
 	for _, name := range pods {
 		t.Run(name, func(t *testing.T) {

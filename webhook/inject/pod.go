@@ -29,6 +29,24 @@ type Metadata struct {
 	Namespace    string            `json:"namespace"`
 	Labels       map[string]string `json:"labels"`
 	Annotations  map[string]string `json:"annotations"`
+	Owners       []Owner           `json:"ownerReferences"`
+}
+
+// Owner is the part of OwnerReference that matters here.
+type Owner struct {
+	Kind       string `json:"kind"`
+	Name       string `json:"name"`
+	Controller bool   `json:"controller"`
+}
+
+// Controller is the owner that creates the pod anew; zero: nobody does.
+func (m *Metadata) Controller() Owner {
+	for _, o := range m.Owners {
+		if o.Controller {
+			return o
+		}
+	}
+	return Owner{}
 }
 
 // Spec is the part of PodSpec that matters here.
@@ -197,12 +215,17 @@ func (c *Container) arguments() []string {
 	return c.Args
 }
 
-// flag returns the values that the arguments give to a flag, in the forms
+// flag returns the values that the command line gives to a flag.
+func (c *Container) flag(name string) []string {
+	_, args := c.commandLine()
+	return flagValues(args, name)
+}
+
+// flagValues returns the values that arguments give to a flag, in the forms
 // --name=value and --name value, with one dash or two. A flag that takes no
 // value shows up with a meaningless one.
-func (c *Container) flag(name string) []string {
+func flagValues(args []string, name string) []string {
 	var values []string
-	args := c.arguments()
 	for i, arg := range args {
 		dashed, isFlag := strings.CutPrefix(arg, "-")
 		key, value, joined := strings.Cut(strings.TrimPrefix(dashed, "-"), "=")

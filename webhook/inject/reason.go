@@ -29,13 +29,16 @@ const (
 	UnreadableArguments policy.Reason = "UnreadableArguments"
 	// ConfigurationInImage: no volume holds the configuration file.
 	ConfigurationInImage policy.Reason = "ConfigurationInImage"
-	// ConfigurationSubPath: the file is mounted with subPath, so that it never changes.
+	// ConfigurationSubPath: the file is mounted with subPath, so that it never
+	// changes, in a pod that reloads nevertheless; or its directory is.
 	ConfigurationSubPath policy.Reason = "ConfigurationSubPath"
 	// ConfigurationVolume: the volume is none that only the kubelet writes to.
 	ConfigurationVolume policy.Reason = "ConfigurationVolume"
-	// NestedMount: another volume is mounted inside the configuration's directory.
+	// NestedMount: another volume is mounted inside the configuration's directory,
+	// where the sidecar cannot make room for it.
 	NestedMount policy.Reason = "NestedMount"
-	// NoReloader: nothing in the pod would notice a changed configuration.
+	// NoReloader: nothing in the pod would notice a changed configuration, and
+	// Prometheus cannot be left to get its sessions itself.
 	NoReloader policy.Reason = "NoReloader"
 	// MountConflict: a mount of the Prometheus container covers the paths of ours.
 	MountConflict policy.Reason = "MountConflict"
@@ -46,6 +49,8 @@ const (
 	// QuotaExceeded: the namespace's ResourceQuota has room for the pod, but not
 	// for the sidecar too.
 	QuotaExceeded policy.Reason = "QuotaExceeded"
+	// NoAzureToken: the policy takes the token of Azure's webhook, and the pod has none.
+	NoAzureToken policy.Reason = "NoAzureToken"
 	// NoSidecarImage: neither the policy nor the webhook names an image.
 	NoSidecarImage policy.Reason = "NoSidecarImage"
 	// AnnotationTaken: a service account carries another role than the policy's.

@@ -1,7 +1,6 @@
 package inject
 
 import (
-	"path"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -28,7 +27,14 @@ const (
 	apiTokenDir = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 	credentialsFile = assignment.CredentialsDir + "/credentials"
-	tokenFile       = assignment.TokenDir + "/token"
+	tokenName       = "token"
+
+	// What Azure's workload identity webhook adds to a pod
+	// (https://azure.github.io/azure-workload-identity/docs/concepts.html).
+	azureVolume    = "azure-identity-token"
+	azureTokenDir  = "/var/run/secrets/azure/tokens"
+	azureTokenName = "azure-identity-token"
+	azureUse       = "azure.workload.identity/use"
 
 	metricsPortName       = "ampbridge"
 	metricsPort     int32 = 9095
@@ -129,9 +135,37 @@ func (u user) securityContext() restrictedSecurity {
 	return s
 }
 
+// tokenOf is how a container sees the service-account token that the policy
+// takes.
+func tokenOf(p *policy.Policy) VolumeMount {
+	if p.Token.Source == policy.TokenSourceAzure {
+		return VolumeMount{Name: azureVolume, MountPath: azureTokenDir, ReadOnly: true}
+	}
+	return VolumeMount{Name: VolumeToken, MountPath: assignment.TokenDir, ReadOnly: true}
+}
+
+// tokenFile is the token's path in such a container.
+func tokenFile(p *policy.Policy) string {
+	if p.Token.Source == policy.TokenSourceAzure {
+		return azureTokenDir + "/" + azureTokenName
+	}
+	return assignment.TokenDir + "/" + tokenName
+}
+
+// tokened refuses a pod that lacks the token volume which somebody else adds.
+func tokened(pod *Pod, p *policy.Policy) *policy.Decision {
+	switch {
+	case p.Token.Source != policy.TokenSourceAzure || pod.volume(azureVolume) >= 0:
+		return nil
+	case pod.Metadata.Labels[azureUse] != "true":
+		return refuse(NoAzureToken, `the policy's token.source is azure, and the pod does not ask Azure's webhook for a token: label it %s: "true"`, azureUse)
+	}
+	return refuse(NoAzureToken, "Azure's webhook has not added the volume %s to the pod: is it installed? If it comes after this one, the pod is looked at again", azureVolume)
+}
+
 // sidecar is the container that mirrors into the volume named target, as the
 // encoded assignment says.
-func sidecar(pod *Pod, image, target, assigned string, u user, r Resources) container {
+func sidecar(pod *Pod, image, target, assigned string, token VolumeMount, u user, r Resources) container {
 	c := container{
 		Name:    ContainerSidecar,
 		Image:   image,
@@ -148,7 +182,7 @@ func sidecar(pod *Pod, image, target, assigned string, u user, r Resources) cont
 			{Name: VolumeSource, MountPath: assignment.SourceDir, ReadOnly: true},
 			{Name: target, MountPath: assignment.TargetDir},
 			{Name: VolumeCredentials, MountPath: assignment.CredentialsDir},
-			{Name: VolumeToken, MountPath: assignment.TokenDir, ReadOnly: true},
+			token,
 			{Name: VolumeNoAPIToken, MountPath: apiTokenDir, ReadOnly: true},
 		},
 		// Prometheus starts once there is a configuration to start with. The
@@ -184,13 +218,13 @@ func metricsPorts(pod *Pod) []Port {
 // volumes are those that are added beside the moved source. All are in memory:
 // session credentials touch no disk.
 func volumes(t policy.Token) []addedVolume {
-	return []addedVolume{
-		memoryVolume(VolumeCredentials),
-		{Name: VolumeToken, Projected: &projected{Sources: []tokenSource{{serviceAccountToken{
-			Audience: t.Audience, ExpirationSeconds: t.ExpirationSeconds, Path: path.Base(tokenFile),
-		}}}}},
-		memoryVolume(VolumeNoAPIToken),
+	added := []addedVolume{memoryVolume(VolumeCredentials)}
+	if t.Source != policy.TokenSourceAzure {
+		added = append(added, addedVolume{Name: VolumeToken, Projected: &projected{Sources: []tokenSource{{serviceAccountToken{
+			Audience: t.Audience, ExpirationSeconds: t.ExpirationSeconds, Path: tokenName,
+		}}}}})
 	}
+	return append(added, memoryVolume(VolumeNoAPIToken))
 }
 
 func memoryVolume(name string) addedVolume {

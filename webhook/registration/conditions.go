@@ -26,5 +26,5 @@ const looksLikeIt = `object.spec.containers.exists(c,
 
 const (
 	configFile = `a.matches('^--?config[.]file(=|$)')`
-	serverFlag = `a.matches('^-*(storage[.](tsdb|agent)[.]|web[.]console[.]|web[.]enable-lifecycle$)')`
+	serverFlag = `a.matches('^-*(storage[.](tsdb|agent)[.]|web[.]console[.]|web[.]enable-lifecycle$)|^--?agent$')`
 )

@@ -37,6 +37,7 @@ type Options struct {
 	Namespace      string
 	ServiceAccount string
 	Pod            string
+	Version        string
 	Output         string
 }
 
@@ -46,7 +47,8 @@ func (o *Options) register(flags *pflag.FlagSet) {
 	flags.StringVarP(&o.Namespace, "namespace", "n", "", "`NAMESPACE` of the pod")
 	flags.StringVar(&o.ServiceAccount, "service-account", "", "`NAME` of the pod's service account")
 	flags.StringVar(&o.Pod, "pod", "", "`NAME` of the pod, for the replica label of a grant with ha")
-	flags.StringVarP(&o.Output, "output", "o", Full, "full: the whole configuration; block: remote_write alone, which needs no --file")
+	flags.StringVar(&o.Version, "prometheus-version", "", "`VERSION` of the pod's Prometheus, such as 3.1.0; without it, the block has the fields that every supported version knows")
+	flags.StringVarP(&o.Output, "output", "o", Full, "output `FORMAT`: full for the whole configuration, block for remote_write alone, which needs no --file")
 }
 
 func (o *Options) validate() error {
@@ -56,6 +58,11 @@ func (o *Options) validate() error {
 	for _, f := range []struct{ flag, value string }{{"policy", o.Policy}, {"namespace", o.Namespace}, {"service-account", o.ServiceAccount}} {
 		if f.value == "" {
 			return usage.Errorf("--%s is missing", f.flag)
+		}
+	}
+	if o.Version != "" {
+		if _, err := policy.ParseVersion(o.Version); err != nil {
+			return usage.Errorf("--prometheus-version: %v", err)
 		}
 	}
 	if o.File == policyfile.Stdin && o.Policy == policyfile.Stdin {
@@ -73,7 +80,7 @@ func New() *cobra.Command {
 		Long: `Config prints the Prometheus configuration that a pod of the service account gets
 once its sessions are there: the file, with a remote_write block for every granted
 destination. It needs no cluster and no AWS. Blocks that are left out are named on
-stderr; a service account without a grant ends it with status 1.`,
+stderr, and fields that this Prometheus may not know; a service account without a grant ends it with status 1.`,
 		Example: `  ampbridge config -f prometheus.yml --policy policy.yaml --namespace monitoring --service-account prometheus-k8s
 
   # What changes?
@@ -105,12 +112,24 @@ func Run(o Options, stdin io.Reader, stdout, stderr io.Writer) error {
 	if !granted {
 		return fmt.Errorf("not granted: no grant of %s covers service account %s of namespace %s", o.Policy, o.ServiceAccount, o.Namespace)
 	}
+	var version policy.Version
+	if o.Version != "" {
+		if version, err = policy.ParseVersion(o.Version); err != nil {
+			return err
+		}
+	}
 	var blocks []policy.Block
 	for _, d := range assignment.New(p, entitlement).Destinations {
 		if d.Replica && o.Pod == "" {
 			return usage.Errorf("the grant sets ha, so the block carries the pod's name: give one with --pod")
 		}
-		blocks = append(blocks, d.For(o.Pod))
+		block, omitted := d.For(o.Pod).For(version)
+		blocks = append(blocks, block)
+		for _, field := range omitted {
+			if _, err := fmt.Fprintf(stderr, "%s does without %s, which needs Prometheus %s: the sidecar adds it once it knows the version; --prometheus-version shows it\n", d.Name, field.Field, field.Since); err != nil {
+				return err
+			}
+		}
 	}
 	if o.Output == Block {
 		encoder := yaml.NewEncoder(stdout)

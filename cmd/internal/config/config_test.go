@@ -50,6 +50,26 @@ func golden(t *testing.T, name, got string) {
 	}
 }
 
+// TestVersion: fields that not every Prometheus knows need its version.
+func TestVersion(t *testing.T) {
+	const histograms, age = "send_native_histograms: true", "sample_age_limit: 30m"
+	for version, want := range map[string]struct{ histograms, age bool }{"": {}, "2.42.0+ds": {histograms: true}, "v3.1.0": {true, true}} {
+		stdout, stderr, err := command("", "-o", "block", "-n", "newer", "--service-account", "prometheus", "--prometheus-version", version)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(stdout, histograms) != want.histograms || strings.Contains(stdout, age) != want.age {
+			t.Errorf("%q:\n%s", version, stdout)
+		}
+		if told := strings.Contains(stderr, "newer does without queue_config.sample_age_limit, which needs Prometheus 2.52"); told == want.age {
+			t.Errorf("%q: stderr %q", version, stderr)
+		}
+	}
+	if _, _, err := command("", "-o", "block", "-n", "newer", "--service-account", "prometheus", "--prometheus-version", "new"); err == nil {
+		t.Error("a version that is none is taken")
+	}
+}
+
 func TestOutput(t *testing.T) {
 	for _, c := range []struct {
 		want, wantStderr string

@@ -43,7 +43,7 @@ func (o *Options) register(flags *pflag.FlagSet) {
 	flags.StringVar(&o.Policy, "policy", "", "the policy `FILE`")
 	flags.StringVar(&o.ServiceAccount, "service-account", "", "`FILE` with the pods' ServiceAccount, where --file has none: its annotations count")
 	flags.StringVarP(&o.Namespace, "namespace", "n", "default", "`NAMESPACE` of objects that name none")
-	flags.StringVar(&o.NamespaceLabel, "namespace-label", string(policy.InjectionEnabled), `the namespace's label ampbridge.io/injection: enabled, annotated, or "" for none`)
+	flags.StringVar(&o.NamespaceLabel, "namespace-label", string(policy.InjectionEnabled), "`VALUE` of the namespace's label ampbridge.io/injection: enabled, annotated, or empty for none")
 	flags.StringVar(&o.Image, "image", version.Image(), "`IMAGE` of the config sidecar, for policies that name none")
 	flags.StringVarP(&o.Output, "output", "o", YAML, "output `FORMAT`: yaml, json, or patch for the JSON patch of the one object")
 }
@@ -132,7 +132,7 @@ func Run(o Options, stdin io.Reader, stdout, stderr io.Writer) error {
 				return nil, err
 			}
 			decided++
-			_, err = fmt.Fprintln(stderr, describe(kind, subject, decision))
+			_, err = fmt.Fprintln(stderr, describe(kind, subject, decision, operations))
 			return operations, err
 		})
 		if err != nil {
@@ -238,7 +238,7 @@ func (r *run) pod(object []byte) ([]inject.Operation, policy.Decision, policy.Su
 }
 
 // describe is a decision in one line.
-func describe(kind string, s policy.Subject, d policy.Decision) string {
+func describe(kind string, s policy.Subject, d policy.Decision, operations []inject.Operation) string {
 	about := "Pod of " + s.String()
 	if kind != "Pod" {
 		about = kind + " " + s.Namespace + "/" + s.ServiceAccount
@@ -254,6 +254,9 @@ func describe(kind string, s policy.Subject, d policy.Decision) string {
 			names[i] = destination.Name
 		}
 		line += " (" + strings.Join(names, ", ") + ")"
+	}
+	if mark, marked := inject.Marked(operations); marked {
+		line += ": " + mark.Reload.String()
 	}
 	if d.Warning != "" {
 		line += ": " + d.Warning

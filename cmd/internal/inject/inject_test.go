@@ -75,6 +75,19 @@ const pod = `{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "fut
  "serviceAccountName": "prometheus", "containers": [{"name": "prometheus", "image": "prom/prometheus:v3.15.0",
  "args": ["--config.file=/c/p.yml", "--enable-feature=auto-reload-config"], "volumeMounts": [{"name": "c", "mountPath": "/c"}]}], "volumes": [{"name": "c", "configMap": {"name": "c"}}]}}`
 
+// TestReload: the line about a pod tells how a change reaches its Prometheus.
+func TestReload(t *testing.T) {
+	for arg, want := range map[string]string{
+		"--enable-feature=auto-reload-config": "Inject: Granted (central, backup): Prometheus watches its configuration\n",
+		"--web.enable-lifecycle":              "Inject: Granted (central, backup): Prometheus reads its configuration only when it starts: nothing in the pod reloads Prometheus, ",
+	} {
+		_, stderr, err := command(strings.Replace(pod, "--enable-feature=auto-reload-config", arg, 1), "-f", "-", "-n", "monitoring")
+		if err != nil || !strings.Contains(stderr, want) {
+			t.Errorf("%s: %q, %v; want %q", arg, stderr, err, want)
+		}
+	}
+}
+
 func TestPatchIsTheDifference(t *testing.T) {
 	patch, _, err := command(pod, "-f", "-", "-n", "monitoring", "-o", "patch")
 	if err != nil {

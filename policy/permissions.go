@@ -1,0 +1,185 @@
+package policy
+
+import (
+	"slices"
+	"strings"
+)
+
+// TagOwner is the tag, on every role and provider that sync makes, that says
+// whose it is: [Owner]. Sync's own permissions go by it too.
+const TagOwner = "ampbridge.io/owner"
+
+// SyncPermissions are what sync needs in one account, and nothing else: the
+// whole of the identity policy of the role or user that it acts as there. A
+// cluster that was taken over can, with these, at most make roles that write
+// metrics: every role it makes carries the policy's permissions boundary, lies
+// on the cluster's own path under the cluster's own names, and things without
+// the cluster's owner tag cannot be changed at all.
+//
+// The document has no statement where the policy gives sync nothing to do in
+// the account.
+func SyncPermissions(p *Policy, issuer Issuer, account string) Document {
+	s, found := scopeOf(p, issuer, account)
+	if !found {
+		return Document{Version: DocumentVersion}
+	}
+	ours := equals("aws:ResourceTag/"+TagOwner, s.owner)
+	// While a thing is being made its tags are asked for, and it has none.
+	made := equals("aws:RequestTag/"+TagOwner, s.owner)
+	tagged := equals("aws:RequestTag/"+TagOwner, s.owner)
+	tagged["StringEqualsIfExists"] = map[string]Values{"aws:ResourceTag/" + TagOwner: {s.owner}}
+	bounded := func(more string) map[string]map[string]Values {
+		c := equals("iam:PermissionsBoundary", s.boundary.String())
+		c["StringEquals"][more] = Values{s.owner}
+		return c
+	}
+	return Document{Version: DocumentVersion, Statement: []Statement{
+		// IAM has no resource for a list.
+		allow("List", Values{"iam:ListRoles"}, Values{"*"}, nil),
+		allow("ReadProvider", Values{"iam:GetOpenIDConnectProvider"}, s.provider, nil),
+		// Wherever a role of our name lies, it takes the name: reading it is what
+		// makes a clear refusal of it. Of one that does not exist IAM knows no path.
+		allow("ReadRoles", Values{"iam:GetRole", "iam:GetRolePolicy"}, s.visible, nil),
+		allow("MakeProvider", Values{"iam:CreateOpenIDConnectProvider"}, s.provider, made),
+		allow("TagProvider", Values{"iam:TagOpenIDConnectProvider"}, s.provider, tagged),
+		allow("ChangeProvider", Values{"iam:AddClientIDToOpenIDConnectProvider"}, s.provider, ours),
+		allow("MakeRoles", Values{"iam:CreateRole"}, s.roles, bounded("aws:RequestTag/"+TagOwner)),
+		allow("TagRoles", Values{"iam:TagRole"}, s.roles, tagged),
+		allow("ChangeRoles", Values{"iam:UpdateAssumeRolePolicy", "iam:UpdateRole"}, s.roles, ours),
+		allow("PermitRoles", Values{"iam:PutRolePermissionsBoundary", "iam:PutRolePolicy"}, s.roles, bounded("aws:ResourceTag/"+TagOwner)),
+		// What follows holds even if somebody attaches a wider policy beside this
+		// one.
+		{
+			Sid: "NeverUnbounded", Effect: "Deny", Action: Values{"iam:CreateRole", "iam:PutRolePermissionsBoundary", "iam:PutRolePolicy"}, Resource: Values{"*"},
+			Condition: map[string]map[string]Values{"StringNotEquals": {"iam:PermissionsBoundary": {s.boundary.String()}}},
+		},
+		{
+			Sid: "NeverWider", Effect: "Deny", Resource: Values{"*"}, Action: Values{
+				"iam:Attach*", "iam:CreateAccessKey", "iam:CreateLoginProfile", "iam:CreatePolicy*", "iam:CreateUser",
+				"iam:DeleteRolePermissionsBoundary", "iam:PassRole", "iam:PutUser*", "iam:SetDefaultPolicyVersion",
+			},
+		},
+		// A wildcard of IAM's does not stop at a slash: without this a role could
+		// lie below one of ours and have any name, another cluster's too.
+		{Sid: "NeverBelow", Effect: "Deny", NotAction: Values{"iam:GetRole", "iam:GetRolePolicy"}, Resource: s.below},
+	}}
+}
+
+// RemovalPermissions are what `sync --remove` needs beside [SyncPermissions]:
+// to be attached for the time of an uninstall. They reach only what carries the
+// cluster's owner tag.
+func RemovalPermissions(p *Policy, issuer Issuer, account string) Document {
+	s, found := scopeOf(p, issuer, account)
+	if !found {
+		return Document{Version: DocumentVersion}
+	}
+	ours := equals("aws:ResourceTag/"+TagOwner, s.owner)
+	return Document{Version: DocumentVersion, Statement: []Statement{
+		allow("RemoveProvider", Values{"iam:DeleteOpenIDConnectProvider"}, s.provider, ours),
+		allow("RemoveRoles", Values{"iam:DeleteRole", "iam:DeleteRolePolicy"}, s.roles, ours),
+	}}
+}
+
+// BoundaryDocument is the permissions boundary of the roles that sync makes in
+// one account: whatever their own permission documents come to say, they write
+// to the policy's workspaces there, or assume the second roles it names, and
+// nothing else. Several clusters that share a boundary need the statements of
+// them all in it.
+//
+// The document has no statement where the policy gives sync nothing to do in
+// the account.
+func BoundaryDocument(p *Policy, account string) Document {
+	var workspaces, roles Values
+	for _, d := range p.managedIn(account) {
+		if d.AssumeRole.IsZero() {
+			workspaces = append(workspaces, d.Workspace.String())
+		} else {
+			roles = append(roles, d.AssumeRole.String())
+		}
+	}
+	document := Document{Version: DocumentVersion}
+	for _, s := range []Statement{
+		allow("Write", Values{"aps:RemoteWrite"}, workspaces.canonical(nil), nil),
+		allow("Chain", Values{"sts:AssumeRole"}, roles.canonical(nil), nil),
+	} {
+		if len(s.Resource) > 0 {
+			document.Statement = append(document.Statement, s)
+		}
+	}
+	return document
+}
+
+// scope is what of an account is a cluster's.
+type scope struct {
+	owner    string
+	boundary ARN
+	provider Values
+	// roles are those that sync may change; visible those that it may read;
+	// below is what the wildcards of both would reach too far.
+	roles, visible, below Values
+}
+
+// scopeOf is not found where sync keeps no role in the account.
+func scopeOf(p *Policy, issuer Issuer, account string) (s scope, found bool) {
+	destinations := p.managedIn(account)
+	if len(destinations) == 0 {
+		return scope{}, false
+	}
+	partition := destinations[0].Workspace.Partition
+	s = scope{
+		owner: Owner(p.Cluster.Name, issuer), provider: Values{issuer.ProviderARN(partition, account).String()},
+		boundary: p.Trust.PermissionsBoundary,
+	}
+	// A boundary is a policy of the role's own account. AWS's own are everywhere.
+	s.boundary.Partition = partition
+	if s.boundary.Account != "aws" {
+		s.boundary.Account = account
+	}
+	role := func(resource string) string {
+		return ARN{Partition: partition, Service: "iam", Account: account, Resource: "role" + resource}.String()
+	}
+	path := RolePath(p.Cluster.Name)
+	s.visible = Values{role(path + "*")}
+	for _, name := range roleNames(p.Cluster.Name, destinations) {
+		s.roles = append(s.roles, role(path+name))
+		s.visible = append(s.visible, role("/"+name), role("/*/"+name))
+	}
+	s.below = Values{role(path + "*/*")}
+	return s, true
+}
+
+// roleNames are the pattern of the cluster's role names: a destination that is
+// added to the policy later needs no new permissions. A cluster's name that is
+// too long to stand in them whole shares its beginning with others, so then the
+// names are those of the destinations, one by one.
+func roleNames(cluster string, destinations []Destination) []string {
+	prefix, cut := RoleName(cluster, ""), RoleName(cluster, strings.Repeat("x", maxRoleName))
+	if stem := cut[:strings.LastIndexByte(cut, '.')]; strings.HasPrefix(stem, prefix) {
+		return []string{prefix + "*"}
+	}
+	var names []string
+	for _, d := range destinations {
+		names = append(names, RoleName(cluster, d.Name))
+	}
+	slices.Sort(names)
+	return names
+}
+
+// managedIn are the destinations whose roles sync keeps in the account.
+func (p *Policy) managedIn(account string) []Destination {
+	var list []Destination
+	for _, d := range p.Destinations {
+		if p.Trust.Manage == ManageRoles && d.Role.IsZero() && d.Workspace.Account == account {
+			list = append(list, d)
+		}
+	}
+	return list
+}
+
+func allow(sid string, actions, resources Values, condition map[string]map[string]Values) Statement {
+	return Statement{Sid: sid, Effect: "Allow", Action: actions, Resource: resources, Condition: condition}
+}
+
+func equals(key, value string) map[string]map[string]Values {
+	return map[string]map[string]Values{"StringEquals": {key: {value}}}
+}

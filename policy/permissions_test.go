@@ -1,0 +1,105 @@
+package policy
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const exampleIssuer = Issuer("https://oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF")
+
+func indented(t *testing.T, d Document) string {
+	t.Helper()
+	var b bytes.Buffer
+	if err := json.Indent(&b, []byte(d.String()), "", "  "); err != nil {
+		t.Fatal(err)
+	}
+	return b.String() + "\n"
+}
+
+// TestPermissionsGolden: what the documentation shows is what the functions
+// give for the example.
+func TestPermissionsGolden(t *testing.T) {
+	p := load(t, "permissions.yaml")
+	doc, err := os.ReadFile("../docs/iam.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, d := range map[string]Document{
+		"permissions-sync.json":     SyncPermissions(p, exampleIssuer, "111122223333"),
+		"permissions-removal.json":  RemovalPermissions(p, exampleIssuer, "111122223333"),
+		"permissions-boundary.json": BoundaryDocument(p, "111122223333"),
+		"permissions-govcloud.json": SyncPermissions(p, exampleIssuer, "444455556666"),
+		"boundary-govcloud.json":    BoundaryDocument(p, "444455556666"),
+	} {
+		text := indented(t, d)
+		golden(t, name, text)
+		if strings.HasPrefix(name, "permissions-") && name != "permissions-govcloud.json" && !strings.Contains(string(doc), "```json\n"+text+"```\n") {
+			t.Errorf("docs/iam.md does not show policy/testdata/%s as it is", name)
+		}
+	}
+}
+
+func TestNothingToDoNeedsNoPermissions(t *testing.T) {
+	none := load(t, "permissions.yaml")
+	none.Trust.Manage = ManageNone
+	kept := load(t, "permissions.yaml")
+	for i := range kept.Destinations {
+		kept.Destinations[i].Role = ARN{"aws", "iam", "", "111122223333", "role/mine"}
+	}
+	for name, p := range map[string]*Policy{"manage: none": none, "roles of the admin's": kept} {
+		for _, d := range []Document{SyncPermissions(p, exampleIssuer, "111122223333"), RemovalPermissions(p, exampleIssuer, "111122223333"), BoundaryDocument(p, "111122223333")} {
+			if len(d.Statement) > 0 {
+				t.Errorf("%s: %s", name, d)
+			}
+		}
+	}
+	if d := SyncPermissions(load(t, "permissions.yaml"), exampleIssuer, "999999999999"); len(d.Statement) > 0 {
+		t.Errorf("an account that the policy does not name: %s", d)
+	}
+}
+
+// TestLongNamesShareNoPermissions: role names of clusters that begin alike are
+// cut, and then begin alike too.
+func TestLongNamesShareNoPermissions(t *testing.T) {
+	long := strings.Repeat("c", 62)
+	for _, cluster := range []string{"dev", strings.Repeat("c", 40), strings.Repeat("c", 41), strings.Repeat("c", 42), strings.Repeat("c", 53), long + "a"} {
+		p := load(t, "permissions.yaml")
+		p.Cluster.Name = cluster
+		resources := SyncPermissions(p, exampleIssuer, "111122223333").Statement[8].Resource
+		covers := func(role ARN) bool {
+			return slices.ContainsFunc(resources, func(r string) bool {
+				prefix, wild := strings.CutSuffix(r, "*")
+				return r == role.String() || wild && strings.HasPrefix(role.String(), prefix)
+			})
+		}
+		for _, d := range p.managedIn("111122223333") {
+			if !covers(p.Role(d)) {
+				t.Errorf("%s: %s is not among %v", cluster, p.Role(d), resources)
+			}
+			for _, other := range []string{cluster + "2", cluster[1:], "dev-2", long + "b"} {
+				role := p.Role(d)
+				role.Resource = "role" + RolePath(cluster) + RoleName(other, d.Name)
+				if other != cluster && covers(role) {
+					t.Errorf("%s: %s, the name of another cluster's role, is among %v", cluster, role, resources)
+				}
+			}
+		}
+	}
+}
+
+// TestPermissionsFitAManagedPolicy: IAM takes 6,144 characters, white space not
+// counted.
+func TestPermissionsFitAManagedPolicy(t *testing.T) {
+	p := load(t, "permissions.yaml")
+	p.Cluster.Name = strings.Repeat("c", 63)
+	p.Destinations = p.Destinations[:2]
+	p.Trust.PermissionsBoundary.Resource = "policy/" + strings.Repeat("b", 128)
+	issuer := exampleIssuer + "/" + Issuer(strings.Repeat("i", maxIssuer-len(exampleIssuer)-1))
+	if n := len(SyncPermissions(p, issuer, "111122223333").String()); n > 6144 {
+		t.Errorf("%d characters", n)
+	}
+}

@@ -1,0 +1,74 @@
+package policy
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+)
+
+// Version is that of a Prometheus, as far as fields of the configuration
+// depend on it. The zero Version is one that is not known.
+type Version struct{ Major, Minor int }
+
+var versionSyntax = regexp.MustCompile(`^v?([0-9]{1,6})\.([0-9]{1,6})(?:[.+~-].*)?$`)
+
+// ParseVersion reads a version as Prometheus writes it: 2.42.0, v3.1.0-rc.0,
+// 2.42.0+ds.
+func ParseVersion(text string) (Version, error) {
+	m := versionSyntax.FindStringSubmatch(text)
+	if m == nil {
+		return Version{}, fmt.Errorf("%q is not a version of Prometheus: write it like 3.1.0", text)
+	}
+	major, err := strconv.Atoi(m[1])
+	if err != nil {
+		return Version{}, err
+	}
+	minor, err := strconv.Atoi(m[2])
+	return Version{major, minor}, err
+}
+
+// IsZero tells whether the version is not known.
+func (v Version) IsZero() bool { return v == Version{} }
+
+// Before compares two versions.
+func (v Version) Before(w Version) bool {
+	return v.Major < w.Major || v.Major == w.Major && v.Minor < w.Minor
+}
+
+func (v Version) String() string { return fmt.Sprintf("%d.%d", v.Major, v.Minor) }
+
+// newerFields are the fields of a [Block] that Prometheus 2.26, the oldest
+// supported version, does not know, and the first version that surely does
+// (https://github.com/prometheus/prometheus/blob/main/CHANGELOG.md).
+var newerFields = []struct {
+	name  string
+	since Version
+	set   func(*Block) bool
+	clear func(*Block)
+}{
+	{"send_native_histograms", Version{2, 40},
+		func(b *Block) bool { return b.SendNativeHistograms }, func(b *Block) { b.SendNativeHistograms = false }},
+	{"queue_config.sample_age_limit", Version{2, 52},
+		func(b *Block) bool { return b.QueueConfig.SampleAgeLimit != "" }, func(b *Block) { b.QueueConfig.SampleAgeLimit = "" }},
+}
+
+// Omission is a field that was left out of a [Block], and the version of
+// Prometheus that it needs.
+type Omission struct {
+	Field string
+	Since Version
+}
+
+// For is the block as a Prometheus of that version can read it, and what was
+// left out. Prometheus parses strictly, so for a version that is not known it
+// holds what every supported one knows.
+func (b Block) For(v Version) (Block, []Omission) {
+	var omitted []Omission
+	for _, f := range newerFields {
+		if f.set(&b) && v.Before(f.since) {
+			f.clear(&b)
+			omitted = append(omitted, Omission{f.name, f.since})
+		}
+	}
+	return b, omitted
+}

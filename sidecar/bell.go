@@ -1,0 +1,79 @@
+package sidecar
+
+import (
+	"errors"
+	"os"
+	"time"
+)
+
+// bell wakes programs that watch the configuration file instead of its
+// directory, as prometheus-config-reloader does for --config-file. Their watch
+// is on the file that they found when they started. It tells them that this file
+// was replaced, and ends with it: of a second change they would learn minutes
+// later. So the replaced files are kept open, which keeps the watches alive, and
+// touched whenever there is something new.
+type bell struct {
+	current  *os.File
+	replaced []replaced
+}
+
+// replaced is a file that was in use until a time.
+type replaced struct {
+	*os.File
+	until time.Time
+}
+
+// drained is how long after its replacement nobody can be reading a file any
+// more.
+const drained = time.Minute
+
+// maxReplaced bounds the open files. Most are empty by then; a watch on one
+// that is closed is lost, which costs its owner minutes and nothing else.
+const maxReplaced = 256
+
+// ring is called after each change with the path of the file in use. What
+// cannot be kept open is not watched.
+func (b *bell) ring(path string, now time.Time) error {
+	next, err := os.OpenFile(path, os.O_RDWR, 0)
+	if errors.Is(err, os.ErrPermission) {
+		next, err = os.Open(path)
+	}
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, file := range b.replaced {
+		// Its memory counts as the pod's. Some are not writable; all can be touched.
+		if now.Sub(file.until) > drained {
+			_ = file.Truncate(0)
+		}
+		info, err := file.Stat()
+		if err == nil {
+			err = file.Chmod(info.Mode().Perm())
+		}
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if b.current != nil {
+		b.replaced = append(b.replaced, replaced{b.current, now})
+	}
+	b.current = next
+	if len(b.replaced) > maxReplaced {
+		errs = append(errs, b.replaced[0].Close())
+		b.replaced = b.replaced[1:]
+	}
+	return errors.Join(errs...)
+}
+
+// close lets go of all.
+func (b *bell) close() error {
+	var errs []error
+	if b.current != nil {
+		errs = append(errs, b.current.Close())
+	}
+	for _, file := range b.replaced {
+		errs = append(errs, file.Close())
+	}
+	return errors.Join(errs...)
+}

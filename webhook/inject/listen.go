@@ -1,0 +1,45 @@
+package inject
+
+import (
+	"net"
+	"net/url"
+	"strings"
+
+	"github.com/ampbridge/ampbridge/policy/assignment"
+)
+
+// defaultListen is Prometheus's own default of --web.listen-address.
+const defaultListen = "0.0.0.0:9090"
+
+// listening is where the sidecar finds Prometheus; zero where the arguments do
+// not say.
+func listening(c *Container) assignment.Prometheus {
+	first := func(flag, standard string) string {
+		if values := c.flag(flag); len(values) > 0 {
+			return values[0]
+		}
+		return standard
+	}
+	address, prefix, external := first("web.listen-address", defaultListen), first("web.route-prefix", ""), first("web.external-url", "")
+	if strings.Contains(address+prefix+external, "$") || c.hasFlag("web.systemd-socket") {
+		return assignment.Prometheus{}
+	}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil || port == "" {
+		return assignment.Prometheus{}
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	if prefix == "" {
+		u, err := url.Parse(external)
+		if err != nil {
+			return assignment.Prometheus{}
+		}
+		prefix = u.Path
+	}
+	if prefix = strings.Trim(prefix, "/"); prefix != "" {
+		prefix = "/" + prefix
+	}
+	return assignment.Prometheus{Address: net.JoinHostPort(host, port), Prefix: prefix, TLS: c.hasFlag("web.config.file")}
+}

@@ -1,0 +1,51 @@
+package inject
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/assignment"
+)
+
+// Mark returns the mark that an injected pod carries, and the one that it would
+// be given today by the same decision. They differ where the policy, or the
+// assignment's format, has changed what the pod's sidecar would be told. An
+// error says why one of them cannot be read.
+//
+// An injected pod no longer shows where its configuration came from, so the
+// assignment in its sidecar tells what belongs to the pod; only what belongs to
+// the policy is made anew. A policy member that is forgotten here hides a
+// drift; a pod's that were made anew wrongly would call every pod outdated.
+func Mark(pod *Pod, e policy.Entitlement, p *policy.Policy) (carried, today Injected, err error) {
+	if err := json.Unmarshal([]byte(pod.Metadata.Annotations[AnnotationInjected]), &carried); err != nil {
+		return carried, today, fmt.Errorf("annotation %s: %w", AnnotationInjected, err)
+	}
+	given, err := assignment.Decode(assigned(pod))
+	if err != nil {
+		return carried, today, err
+	}
+	now := assignment.New(p, e)
+	given.Version, given.Cluster, given.SessionSeconds = now.Version, now.Cluster, now.SessionSeconds
+	given.STS, given.Destinations, given.Token = now.STS, now.Destinations, tokenFile(p)
+	if err := json.Unmarshal([]byte(mark(e, given.Encode(), carried.Reload)), &today); err != nil {
+		return carried, today, err
+	}
+	return carried, today, nil
+}
+
+// assigned is the assignment in the pod's sidecar, as [assignment.Encode] wrote it.
+func assigned(pod *Pod) string {
+	for i := range pod.Spec.InitContainers {
+		if c := &pod.Spec.InitContainers[i]; c.Name == ContainerSidecar {
+			for _, v := range c.Env {
+				if v.Name == assignment.Variable {
+					return strings.ReplaceAll(v.Value, "$$", "$")
+				}
+			}
+		}
+	}
+	return ""
+}

@@ -1,0 +1,95 @@
+package inject
+
+import (
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/ampbridge/ampbridge/policy"
+)
+
+// Every pod that is injected carries the mark that it would be given again; or
+// each pod of its kind would look outdated forever.
+func TestMarkIsStable(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.in.json")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no pods in testdata", err)
+	}
+	compared := 0
+	for _, file := range files {
+		data := readFile(t, filepath.Base(file))
+		o := options(t)
+		pod := decode(t, data)
+		decision := granted(t, o.Policy, pod.Metadata.Namespace)
+		operations, outcome := Inject(pod, decision, o)
+		if !outcome.Inject || operations == nil {
+			continue // a pod that is refused carries none
+		}
+		compared++
+		carried, today, err := Mark(decode(t, injected(t, data, o)), decision.Entitlement, o.Policy)
+		if err != nil {
+			t.Errorf("%s: %v", file, err)
+		}
+		if diff := cmp.Diff(carried, today); diff != "" {
+			t.Errorf("%s: the mark would change, -carried +today:\n%s", file, diff)
+		}
+	}
+	if compared == 0 {
+		t.Error("no pod of testdata was injected")
+	}
+}
+
+func TestMarkFollowsThePolicy(t *testing.T) {
+	data := []byte(`{"metadata": {"name": "p", "namespace": "monitoring"}, "spec": {
+		"containers": [{"name": "prometheus", "image": "prom/prometheus", "args": ["--config.file=/etc/p/p.yml", "--config.auto-reload"],
+			"volumeMounts": [{"name": "config", "mountPath": "/etc/p"}]}],
+		"volumes": [{"name": "config", "configMap": {"name": "c"}}]}}`)
+	o := options(t)
+	e := granted(t, o.Policy, "monitoring").Entitlement
+	pod := decode(t, injected(t, data, o))
+	for _, test := range []struct {
+		name   string
+		change func(*policy.Policy, *policy.Entitlement)
+		differ bool
+	}{
+		{"nothing", func(*policy.Policy, *policy.Entitlement) {}, false},
+		{"another grant", func(p *policy.Policy, _ *policy.Entitlement) {
+			p.Grants = append(p.Grants, policy.Grant{Namespaces: []policy.Glob{"elsewhere"}})
+		}, false},
+		{"destinations", func(_ *policy.Policy, e *policy.Entitlement) { e.Destinations = nil }, true},
+		{"session", func(p *policy.Policy, _ *policy.Entitlement) { p.Session.Duration = policy.Duration(time.Hour) }, true},
+		{"sts, with a variable's sign", func(p *policy.Policy, _ *policy.Entitlement) { p.STS.ProxyURL = "http://proxy/$x" }, true},
+		{"cluster", func(p *policy.Policy, _ *policy.Entitlement) { p.Cluster.Name = "other" }, true},
+		{"ha", func(_ *policy.Policy, e *policy.Entitlement) { e.HA = "group" }, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			p, e := *o.Policy, e
+			test.change(&p, &e)
+			carried, today, err := Mark(pod, e, &p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := !cmp.Equal(carried, today); got != test.differ {
+				t.Errorf("differ: got %v, want %v; carried %+v, today %+v", got, test.differ, carried, today)
+			}
+			// The pod that is injected under the changed policy carries today's mark.
+			again := o
+			again.Policy = &p
+			if test.differ && len(e.Destinations) > 0 {
+				operations, d := Inject(decode(t, data), policy.Decision{Inject: true, Entitlement: e}, again)
+				if !d.Inject {
+					t.Fatal(d)
+				}
+				changed := decode(t, apply(t, data, operations))
+				if carried, again, err := Mark(changed, e, &p); err != nil || carried.Policy != today.Policy || !cmp.Equal(carried, again) {
+					t.Errorf("injected now: carried %+v, again %+v, %v; want %+v", carried, again, err, today)
+				}
+			}
+		})
+	}
+	if _, _, err := Mark(decode(t, data), e, o.Policy); err == nil {
+		t.Error("a pod without an injection has a mark")
+	}
+}

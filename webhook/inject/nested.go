@@ -1,0 +1,109 @@
+package inject
+
+import (
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/assignment"
+)
+
+// nested finds the places inside the mounts of a volume where other volumes are
+// mounted. The kubelet makes them in a ConfigMap's or Secret's volume, but not
+// in an emptyDir, and in a read-only one the runtime cannot: the sidecar has to.
+func nested(pod *Pod, volume int) ([]assignment.MountPoint, *policy.Decision) {
+	var points []assignment.MountPoint
+	for c := range pod.all {
+		for _, outer := range c.VolumeMounts {
+			if outer.Name != pod.Spec.Volumes[volume].Name {
+				continue
+			}
+			for i := range c.VolumeMounts {
+				inner := &c.VolumeMounts[i]
+				rel, inside := below(path.Clean(outer.MountPath), path.Clean(inner.MountPath))
+				if !inside || rel == "." {
+					continue
+				}
+				name, _, deeper := strings.Cut(rel, "/")
+				if deeper && c.mounts(path.Join(outer.MountPath, name)) {
+					continue // it lies in another volume
+				}
+				file, known := pod.isFile(inner)
+				point := assignment.MountPoint{Name: name, File: file}
+				at := slices.IndexFunc(points, func(p assignment.MountPoint) bool { return p.Name == name })
+				switch {
+				case deeper || !known || outer.part() || strings.HasPrefix(name, "..") || at >= 0 && points[at] != point:
+					return nil, refuse(NestedMount, "container %q mounts %q inside the configuration's directory %q: mount it beside that directory", c.Name, inner.MountPath, outer.MountPath)
+				case at < 0:
+					points = append(points, point)
+				}
+			}
+		}
+	}
+	return points, nil
+}
+
+// mounts tells whether something is mounted at exactly that path.
+func (c *Container) mounts(at string) bool {
+	return slices.ContainsFunc(c.VolumeMounts, func(m VolumeMount) bool { return path.Clean(m.MountPath) == at })
+}
+
+// isFile tells whether a mount shows a file; known is false where the pod does
+// not say.
+func (p *Pod) isFile(m *VolumeMount) (file, known bool) {
+	index := p.volume(m.Name)
+	if index < 0 || m.SubPathExpr != "" {
+		return false, false
+	}
+	volume := &p.Spec.Volumes[index]
+	switch volume.kind() {
+	case "configMap", "secret", "projected":
+		return m.SubPath != "" && !volume.hasDirectory(m.SubPath), true
+	case "hostPath":
+		var source struct {
+			HostPath struct {
+				Type string `json:"type"`
+			} `json:"hostPath"`
+		}
+		if json.Unmarshal(volume.Source, &source) != nil || m.SubPath != "" {
+			return false, false
+		}
+		file = source.HostPath.Type == "File" || source.HostPath.Type == "FileOrCreate"
+		return file, file || strings.HasPrefix(source.HostPath.Type, "Directory")
+	}
+	return false, m.SubPath == ""
+}
+
+// hasDirectory tells whether the volume's items lay a file below a path. Without
+// items, the keys of ConfigMaps and Secrets are files side by side.
+func (v *Volume) hasDirectory(dir string) bool {
+	type object struct {
+		Items []struct {
+			Path string `json:"path"`
+		} `json:"items"`
+	}
+	var source struct {
+		ConfigMap, Secret object
+		Projected         struct {
+			Sources []struct{ ConfigMap, Secret, DownwardAPI object } `json:"sources"`
+		} `json:"projected"`
+	}
+	if json.Unmarshal(v.Source, &source, json.MatchCaseInsensitiveNames(true)) != nil {
+		return true
+	}
+	objects := []object{source.ConfigMap, source.Secret}
+	for _, s := range source.Projected.Sources {
+		objects = append(objects, s.ConfigMap, s.Secret, s.DownwardAPI)
+	}
+	for _, o := range objects {
+		for _, item := range o.Items {
+			if rel, inside := below(path.Clean(dir), path.Clean(item.Path)); inside && rel != "." {
+				return true
+			}
+		}
+	}
+	return false
+}
