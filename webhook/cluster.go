@@ -12,6 +12,7 @@ import (
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 
+	"github.com/ampbridge/ampbridge/audit/breaker"
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
@@ -28,6 +29,26 @@ type Cluster interface {
 // and to list limitranges and resourcequotas, in every namespace that may be
 // labelled.
 func Kubernetes(config *rest.Config) (Cluster, error) {
+	client, err := connect(config)
+	if err != nil {
+		return nil, err
+	}
+	return Reader(client), nil
+}
+
+// BreakerIn reads the circuit breaker's state in a namespace, live. It needs to
+// get the ConfigMap [breaker.ConfigMap] there.
+func BreakerIn(config *rest.Config, namespace string) (func(context.Context) (breaker.State, error), error) {
+	client, err := connect(config)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) (breaker.State, error) {
+		return breaker.Read(ctx, client.ConfigMaps(namespace))
+	}, nil
+}
+
+func connect(config *rest.Config) (corev1client.CoreV1Interface, error) {
 	config = rest.CopyConfig(config)
 	// A limit on the client's side would make a burst of pods wait for one
 	// another; the API server has a fair one of its own.
@@ -39,7 +60,7 @@ func Kubernetes(config *rest.Config) (Cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to the API server: %w", err)
 	}
-	return Reader(client), nil
+	return client, nil
 }
 
 // Reader is the [Cluster] that a client reads.

@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/ampbridge/ampbridge/audit/breaker"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
@@ -33,6 +34,8 @@ type Dependencies struct {
 	// Policy returns the policy in force; nil: none yet.
 	Policy  func() *policy.Policy
 	Cluster Cluster
+	// Breaker reads the circuit breaker's state; nil: there is none.
+	Breaker func(context.Context) (breaker.State, error)
 	// Image is the sidecar's, for policies that name none.
 	Image   string
 	Metrics *Metrics

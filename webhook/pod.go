@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/ampbridge/ampbridge/audit/breaker"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
@@ -74,6 +75,17 @@ func (h *podHandler) settle(ctx context.Context, question policy.Request, pod *i
 	operations, decision := inject.Inject(pod, decision, inject.Options{
 		Policy: p, Image: h.Image, Limits: limits, ServiceAccountAnnotations: annotations,
 	})
+	if len(operations) > 0 && h.Breaker != nil {
+		state, err := h.Breaker(ctx)
+		if err != nil {
+			return failed(LookupFailed, err, "not injected: the webhook could not read the circuit breaker; create the pod again once the API server answers")
+		}
+		owner := pod.Metadata.Controller()
+		workload := breaker.Of(question.Namespace, podName(pod, ""), owner.Kind, owner.Name, pod.Metadata.Labels)
+		if entry, open := state.Open(workload, breaker.Trial(p, decision.Entitlement, h.Image)); open {
+			return outcome{Decision: entry.Decision()}
+		}
+	}
 	return outcome{Decision: decision, operations: operations}
 }
 

@@ -24,6 +24,7 @@ import (
 	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 	ctrlwebhook "sigs.k8s.io/controller-runtime/pkg/webhook"
 
+	"github.com/ampbridge/ampbridge/audit/breaker"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/webhook/registration"
 )
@@ -49,10 +50,15 @@ type Options struct {
 	DrainDelay time.Duration
 	// RESTConfig says how to reach the API server.
 	RESTConfig *rest.Config
+	// Namespace is ampbridge's own, where the circuit breaker's state is. Empty:
+	// there is no breaker.
+	Namespace string
 	// Cluster, if set, is asked instead of the API server.
 	Cluster Cluster
 	// Logger takes the webhook's log. Default [slog.Default].
 	Logger *slog.Logger
+
+	breaker func(context.Context) (breaker.State, error)
 }
 
 // shutdownTimeout bounds the health and metrics servers' end.
@@ -82,7 +88,9 @@ func (o *Options) setDefaults() error {
 		return errors.New("webhook: neither RESTConfig nor Cluster is set")
 	}
 	var err error
-	o.Cluster, err = Kubernetes(o.RESTConfig)
+	if o.Cluster, err = Kubernetes(o.RESTConfig); err == nil && o.Namespace != "" {
+		o.breaker, err = BreakerIn(o.RESTConfig, o.Namespace)
+	}
 	return err
 }
 
@@ -97,7 +105,7 @@ func Run(ctx context.Context, o Options) error {
 	metrics := NewMetrics(registry)
 	source := NewPolicySource(o.PolicyFile, metrics, o.Logger)
 	a := &app{Options: o, source: source, handlers: Dependencies{
-		Policy: source.Current, Cluster: o.Cluster, Image: o.Image, Metrics: metrics, Logger: o.Logger,
+		Policy: source.Current, Cluster: o.Cluster, Breaker: o.breaker, Image: o.Image, Metrics: metrics, Logger: o.Logger,
 	}}
 
 	// What serves lives longer than ctx, by the drain delay and by the requests

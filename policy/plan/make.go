@@ -22,24 +22,23 @@ type Input struct {
 	Accounts map[string]Account
 	// TrustQuota is in characters; 0: [TrustQuota].
 	TrustQuota int
+
+	// Now is when the service accounts were looked at.
+	Now time.Time
+	// Memory is what [Remember] made of that look; zero: nobody is pruned.
+	Memory Memory
+	// Held says of subjects that are [Due] why they are not to be pruned, as in
+	// "a pod of it runs".
+	Held map[policy.Subject]string
+	// AllowShrink prunes even where more than half would go at once.
+	AllowShrink bool
 }
 
 // Make compares what is with what the policy wants.
 func Make(in Input) Plan {
-	m := &making{
-		policy: in.Policy, issuer: in.Issuer, quota: in.TrustQuota, seen: map[policy.Subject]seen{},
-		plan: Plan{
-			Cluster: in.Policy.Cluster.Name, Issuer: in.Issuer, Owner: policy.Owner(in.Policy.Cluster.Name, in.Issuer),
-			Changes: []Change{}, Refusals: []Finding{}, Notes: []Finding{},
-		},
-	}
-	if m.quota == 0 {
-		m.quota = TrustQuota
-	}
-	accounts := slices.SortedFunc(slices.Values(in.ServiceAccounts), func(a, b ServiceAccount) int {
-		return compareSubjects(policy.Subject{Namespace: a.Namespace, ServiceAccount: a.Name}, policy.Subject{Namespace: b.Namespace, ServiceAccount: b.Name})
-	})
-	m.wishes(accounts)
+	m := newMaking(in)
+	m.say()
+	m.absences()
 	for _, d := range m.policy.Destinations {
 		if !managed(m.policy, d) {
 			role := m.policy.Role(d)
@@ -52,6 +51,22 @@ func Make(in Input) Plan {
 	return m.plan
 }
 
+func newMaking(in Input) *making {
+	m := &making{
+		policy: in.Policy, issuer: in.Issuer, quota: in.TrustQuota, seen: map[policy.Subject]seen{},
+		now: in.Now, memory: in.Memory, held: in.Held, allowShrink: in.AllowShrink,
+		plan: Plan{
+			Cluster: in.Policy.Cluster.Name, Issuer: in.Issuer, Owner: policy.Owner(in.Policy.Cluster.Name, in.Issuer),
+			Changes: []Change{}, Refusals: []Finding{}, Notes: []Finding{},
+		},
+	}
+	if m.quota == 0 {
+		m.quota = TrustQuota
+	}
+	m.wishes(in.ServiceAccounts)
+	return m
+}
+
 // making is a plan on its way.
 type making struct {
 	policy *policy.Policy
@@ -59,6 +74,13 @@ type making struct {
 	quota  int
 	seen   map[policy.Subject]seen
 	plan   Plan
+
+	now         time.Time
+	memory      Memory
+	held        map[policy.Subject]string
+	allowShrink bool
+	// pruned are those that the account at hand loses.
+	pruned map[policy.Subject]bool
 }
 
 func (m *making) note(account, about, message string) {
@@ -74,20 +96,27 @@ func (m *making) account(target Target, found Account) {
 		m.refuse(target.Provider, found.Problem)
 		return
 	}
-	var roles []Change
-	trusting := false
+	var narrower, roles []Change
+	trusting, standings := false, len(m.plan.Standings)
+	m.pruned = m.prunable(target, found)
 	for _, d := range m.policy.Destinations {
 		if !managed(m.policy, d) || m.policy.Role(d).Account != target.Account {
 			continue
 		}
-		changes, trusts := m.role(d, target.Provider, found.Roles)
-		roles = append(roles, changes...)
+		first, changes, trusts := m.role(d, target.Provider, found)
+		narrower, roles = append(narrower, first...), append(roles, changes...)
 		trusting = trusting || trusts
 	}
+	for _, other := range found.Others {
+		narrower = append(narrower, m.unwanted(other, target.Provider)...)
+	}
+	// Trust that shrinks waits for nothing, and for no provider.
+	m.plan.Changes = append(m.plan.Changes, narrower...)
 	// A provider that no role trusts is not needed yet.
 	if trusting {
 		changes, ok := m.provider(target.Provider, found.Provider)
 		if !ok {
+			m.refused(standings, m.plan.Refusals[len(m.plan.Refusals)-1].Message)
 			return
 		}
 		m.plan.Changes = append(m.plan.Changes, changes...)
@@ -114,7 +143,7 @@ func (m *making) provider(arn policy.ARN, found *Provider) (changes []Change, ok
 				"give the API server an issuer of its own, or, if the cluster was renamed, set cluster.name back", found.Tags[TagCluster], TagOwner, owner, m.plan.Owner))
 			return nil, false
 		case !registered:
-			m.refuse(arn, fmt.Sprintf("was not made by sync and does not take the audience %q, so nothing of this account is changed; add it: "+
+			m.refuse(arn, fmt.Sprintf("was not made by sync and does not take the audience %q, so nobody new is trusted in this account; add it: "+
 				"aws iam add-client-id-to-open-id-connect-provider --open-id-connect-provider-arn '%s' --client-id '%s'", audience, arn, audience))
 			return nil, false
 		}
@@ -135,20 +164,53 @@ func (m *making) provider(arn policy.ARN, found *Provider) (changes []Change, ok
 	return changes, true
 }
 
-// role is what the role of d needs; trusts tells whether it will trust anybody.
-func (m *making) role(d policy.Destination, provider policy.ARN, roles map[string]Role) (changes []Change, trusts bool) {
+// unwanted closes a role of this cluster that no destination uses any more.
+func (m *making) unwanted(found Role, provider policy.ARN) []Change {
+	named := slices.ContainsFunc(m.policy.Destinations, func(d policy.Destination) bool {
+		return found.ARN == m.policy.Role(d) || found.ARN == d.AssumeRole
+	})
+	if named || !Owned(found.Tags, m.plan.Owner) {
+		return nil
+	}
+	closed := m.trust(provider, nil)
+	is, err := policy.ParseDocument(found.Trust)
+	if err == nil && policy.Equal(is, closed) {
+		return nil
+	}
+	return []Change{{
+		Call: UpdateTrust, Account: found.ARN.Account, Resource: found.ARN, Owner: m.plan.Owner, Destination: found.Tags[TagDestination],
+		Reason:      "no destination of the policy uses the role any more, so it is closed",
+		Differences: append(subjectDifferences(m.trusted(is), nil), Difference{"trust document", plainText(found.Trust), closed.String()}),
+		Trust:       &closed,
+	}}
+}
+
+// accepted tells whether tokens of the cluster are accepted already.
+func (m *making) accepted(found *Provider) bool {
+	if found == nil || !slices.Contains(found.Audiences, m.policy.Token.Audience) {
+		return false
+	}
+	owner := found.Tags[TagOwner]
+	return owner == "" || owner == m.plan.Owner
+}
+
+// role is what the role of d needs: the changes that come first, because they
+// make its trust narrower, and the rest. trusts tells whether it will trust anybody.
+func (m *making) role(d policy.Destination, provider policy.ARN, in Account) (first, changes []Change, trusts bool) {
 	arn := m.policy.Role(d)
-	found, exists := roles[arn.RoleName()]
+	found, exists := in.Roles[arn.RoleName()]
 	if exists && !m.owned(arn, found) {
-		return nil, false
+		m.wanting(d, m.plan.Refusals[len(m.plan.Refusals)-1].Message)
+		return nil, nil, false
 	}
 	is, err := policy.ParseDocument(found.Trust)
 	readable := err == nil
 	trusted := m.trusted(is)
-	subjects := m.subjects(d, trusted, provider)
+	subjects, pruned := m.subjects(d, trusted, provider)
+	m.stands(d, trusted, subjects)
 	if len(subjects) == 0 && !exists {
 		m.note(arn.Account, arn.String(), "destination "+d.Name+": no service account that the policy grants is there yet, so no role is made")
-		return nil, false
+		return nil, nil, false
 	}
 	trust, permissions := m.trust(provider, subjects), policy.PermissionDocument(d)
 	tags := m.tags(d.Name)
@@ -170,29 +232,33 @@ func (m *making) role(d policy.Destination, provider policy.ARN, roles map[strin
 			c.Trust, c.Boundary, c.MaxSessionSeconds, c.Description, c.Tags = &trust, boundary, seconds(session), description, tags
 		})
 	}
-	differences := subjectDifferences(trusted, subjects)
-	updateTrust := func() {
-		if !exists || (readable && policy.Equal(is, trust)) {
-			return
-		}
-		reason := trustReason(differences, len(subjects))
-		if !readable || !policy.Equal(is, m.trust(provider, trusted)) {
-			reason = "the trust document is not as sync writes it; " + reason
-			differences = append(differences, Difference{"trust document", plainText(found.Trust), trust.String()})
-		}
-		add(UpdateTrust, strings.TrimSuffix(reason, "; "), differences, func(c *Change) { c.Trust = &trust })
-	}
+	current, err := policy.ParseDocument(found.Permissions)
+	permitted := err == nil && policy.Equal(current, permissions)
+	bounded := found.Boundary == boundary.String()
 	// Trust that shrinks waits for nothing; trust that grows waits until all else
-	// is right, the boundary first.
-	widens := slices.ContainsFunc(differences, func(d Difference) bool { return d.Becomes != "" })
-	if !widens {
-		updateTrust()
+	// is right, the boundary above all.
+	next := slices.DeleteFunc(slices.Clone(trusted), func(s policy.Subject) bool { return !slices.Contains(subjects, s) })
+	if bounded && permitted && m.accepted(in.Provider) {
+		next = subjects
 	}
-	if exists && found.Boundary != boundary.String() {
+	drifted := !readable || !policy.Equal(is, m.trust(provider, trusted))
+	if exists && (drifted || !slices.Equal(next, trusted)) {
+		narrow := m.trust(provider, next)
+		differences := subjectDifferences(trusted, next)
+		reason := trustReason(differences, pruned, len(subjects))
+		if drifted {
+			reason = "the trust document is not as sync writes it; " + reason
+			differences = append(differences, Difference{"trust document", plainText(found.Trust), narrow.String()})
+		}
+		c := base
+		c.Call, c.Reason, c.Differences, c.Trust = UpdateTrust, strings.TrimSuffix(reason, "; "), differences, &narrow
+		first = []Change{c}
+	}
+	if exists && !bounded {
 		add(PutBoundary, "the permissions boundary differs from the policy's", []Difference{{"permissions boundary", found.Boundary, boundary.String()}},
 			func(c *Change) { c.Boundary = boundary })
 	}
-	if current, err := policy.ParseDocument(found.Permissions); err != nil || !policy.Equal(current, permissions) {
+	if !permitted {
 		reason := "the permission document differs from the policy's"
 		if found.Permissions == "" {
 			reason = "the role has no permission document"
@@ -200,8 +266,9 @@ func (m *making) role(d policy.Destination, provider policy.ARN, roles map[strin
 		add(PutPermissions, reason, []Difference{{"permission document", plainText(found.Permissions), permissions.String()}},
 			func(c *Change) { c.Permissions = &permissions })
 	}
-	if widens {
-		updateTrust()
+	if exists && len(subjects) > len(next) {
+		differences := subjectDifferences(next, subjects)
+		add(UpdateTrust, trustReason(differences, 0, len(subjects)), differences, func(c *Change) { c.Trust = &trust })
 	}
 	if exists && found.MaxSession != session {
 		// UpdateRole would forget a description that it is not given.
@@ -211,7 +278,7 @@ func (m *making) role(d policy.Destination, provider policy.ARN, roles map[strin
 	if d := tagDifferences(found.Tags, tags); exists && len(d) > 0 {
 		add(TagRole, "the tags are not as sync writes them", d, func(c *Change) { c.Tags = tags })
 	}
-	return changes, len(subjects) > 0
+	return first, changes, len(subjects) > 0
 }
 
 // owned refuses a role of our name that is not this cluster's.
@@ -252,7 +319,6 @@ func (m *making) trust(provider policy.ARN, subjects []policy.Subject) policy.Do
 
 // trusted are the subjects that a trust document lets in.
 func (m *making) trusted(d policy.Document) []policy.Subject {
-	d.Statement = slices.DeleteFunc(slices.Clone(d.Statement), func(s policy.Statement) bool { return s.Effect != "Allow" })
 	subjects := d.Subjects(m.issuer)
 	slices.SortFunc(subjects, compareSubjects)
 	return slices.Compact(subjects)
@@ -314,7 +380,7 @@ func subjectDifferences(is, want []policy.Subject) []Difference {
 	return list
 }
 
-func trustReason(subjects []Difference, left int) string {
+func trustReason(subjects []Difference, pruned, left int) string {
 	added, removed := 0, 0
 	for _, d := range subjects {
 		if d.Becomes != "" {
@@ -327,7 +393,10 @@ func trustReason(subjects []Difference, left int) string {
 	if added > 0 {
 		parts = append(parts, count(added, "new subject"))
 	}
-	if removed > 0 {
+	if pruned > 0 {
+		parts = append(parts, count(pruned, "subject")+" not seen for longer than trust.pruneAfter")
+	}
+	if removed -= pruned; removed > 0 {
 		parts = append(parts, count(removed, "subject")+" not granted any more, or opted out")
 	}
 	if left == 0 {

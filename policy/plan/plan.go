@@ -5,11 +5,15 @@
 // [Targets] says what to look at, [Make] compares. Its rules:
 //
 //   - Trust is never wider than the policy: a subject that no grant covers any
-//     more leaves its role's trust document in this very plan.
+//     more leaves its role's trust document in this very plan, before anything
+//     else is changed; a role that no destination uses any more is closed.
 //   - Trust is never lost by accident: a subject that the policy grants stays
 //     trusted while its service account is not seen. A Helm upgrade deletes and
 //     re-creates service accounts; taking trust away for that second would cost
 //     samples.
+//   - Who is not seen for longer than trust.pruneAfter is pruned, see [Remember]
+//     and [Due]: not while pods of it run, and not where so many are missed that
+//     the list is rather wrong.
 //   - Nothing foreign is touched: a role or provider without this cluster's
 //     owner tag is refused, with the way out.
 //   - The next plan after one that was applied is empty.
@@ -24,7 +28,7 @@ import (
 // The tags on every role and provider that sync makes. The owner decides; the
 // others are for people.
 const (
-	TagOwner       = "ampbridge.io/owner"
+	TagOwner       = policy.TagOwner
 	TagCluster     = "ampbridge.io/cluster"
 	TagDestination = "ampbridge.io/destination"
 	TagManagedBy   = "ampbridge.io/managed-by"
@@ -60,6 +64,9 @@ type Target struct {
 	Provider policy.ARN
 	// Roles are names, without paths: that is how IAM is asked.
 	Roles []string
+	// Path is where all roles of the cluster lie, those among them that the
+	// policy does not want any more. Empty: they are not looked for.
+	Path string
 }
 
 // Account is what was found at a [Target].
@@ -71,6 +78,13 @@ type Account struct {
 	Provider *Provider
 	// Roles by name; those that do not exist are missing.
 	Roles map[string]Role
+	// Others lie on the target's path and are none of its roles.
+	Others []Role
+	// References are all the account's roles whose trust documents name the
+	// provider; looked for only where everything is to be removed.
+	References []policy.ARN
+	// ReferencesProblem says why they could not be looked for.
+	ReferencesProblem string
 }
 
 // Provider is an OIDC provider as IAM describes it.
@@ -105,6 +119,8 @@ type Plan struct {
 	Refusals []Finding `json:"refusals"`
 	// Notes are worth knowing; nothing needs to be mended.
 	Notes []Finding `json:"notes"`
+	// Standings are how the subjects fare, in no particular order.
+	Standings []Standing `json:"-"`
 }
 
 // InStep tells whether there is nothing to do and nothing refused.
@@ -113,7 +129,7 @@ func (p Plan) InStep() bool { return len(p.Changes) == 0 && len(p.Refusals) == 0
 // Call is the IAM operation that makes a change.
 type Call string
 
-// The operations of a plan: nothing is ever deleted.
+// The operations of a plan. Those that delete are in the plans of [Remove] alone.
 const (
 	CreateProvider Call = "CreateOpenIDConnectProvider"
 	AddAudience    Call = "AddClientIDToOpenIDConnectProvider"
@@ -124,13 +140,22 @@ const (
 	UpdateTrust    Call = "UpdateAssumeRolePolicy"
 	UpdateSession  Call = "UpdateRole"
 	TagRole        Call = "TagRole"
+
+	DeletePermissions Call = "DeleteRolePolicy"
+	DeleteRole        Call = "DeleteRole"
+	DeleteProvider    Call = "DeleteOpenIDConnectProvider"
 )
 
 // Creates tells whether c makes something new.
 func (c Call) Creates() bool { return c == CreateProvider || c == CreateRole }
 
-// OnProvider tells whether c concerns the provider, on which the account's roles
-// depend.
+// Deletes tells whether c takes something away for good.
+func (c Call) Deletes() bool {
+	return c == DeletePermissions || c == DeleteRole || c == DeleteProvider
+}
+
+// OnProvider tells whether c makes or changes the provider, on which the
+// account's roles depend.
 func (c Call) OnProvider() bool {
 	return c == CreateProvider || c == AddAudience || c == TagProvider
 }
@@ -191,7 +216,7 @@ func Targets(p *policy.Policy, issuer policy.Issuer) []Target {
 			i = len(targets)
 			index[role.Account] = i
 			targets = append(targets, Target{
-				Account: role.Account, Region: d.Workspace.Region,
+				Account: role.Account, Region: d.Workspace.Region, Path: policy.RolePath(p.Cluster.Name),
 				Provider: issuer.ProviderARN(role.Partition, role.Account),
 			})
 		}

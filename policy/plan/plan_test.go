@@ -255,6 +255,121 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// Whoever wrote them there: the grants decide, and who opted out stays out.
+func TestSubjectsThatWereAddedByHand(t *testing.T) {
+	accounts := synced(t, serviceAccount("monitoring/prometheus", time.Hour))
+	r := accounts[account].Roles[role]
+	var added []string
+	for _, s := range []string{"team-a:prometheus", "team-out:prometheus", "other:prometheus", "monitoring:default", "team-*:prometheus", "monitoring:*", "team-${*}:prometheus", "TEAM-A:prometheus"} {
+		added = append(added, `"system:serviceaccount:`+s+`"`)
+	}
+	r.Trust = strings.Replace(r.Trust, `:sub":"system:serviceaccount:monitoring:prometheus"`, `:sub":["system:serviceaccount:monitoring:prometheus",`+strings.Join(added, ",")+`]`, 1)
+	accounts[account].Roles[role] = r
+	if len(trusts(t, accounts)) < 4 {
+		t.Fatalf("nothing was added: %s", r.Trust)
+	}
+	p := Make(Input{Policy: parse(t, base), Issuer: issuer, Accounts: accounts, ServiceAccounts: []ServiceAccount{
+		serviceAccount("monitoring/prometheus", time.Hour), serviceAccount("team-out/prometheus", time.Hour, "ampbridge.io/inject", "false"),
+	}})
+	after := carryOut(p, accounts)
+	if diff := cmp.Diff([]string{"monitoring/prometheus", "team-a/prometheus"}, trusts(t, after)); diff != "" {
+		t.Error(diff)
+	}
+	if text := after[account].Roles[role].Trust; strings.ContainsAny(text, "*$") {
+		t.Errorf("what no service account is named is left: %s", text)
+	}
+}
+
+// Trust that the policy no longer gives is taken away whatever else cannot be
+// done, and before it.
+func TestTrustShrinksFirst(t *testing.T) {
+	before := func() map[string]Account {
+		return synced(t, serviceAccount("monitoring/prometheus", time.Hour), serviceAccount("team-a/prometheus", time.Hour))
+	}
+	revoked := parse(t, strings.Replace(base, `[monitoring, "team-*"]`, "[monitoring]", 1))
+	now := []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour), serviceAccount("monitoring/a-prometheus", time.Hour)}
+
+	t.Run("before the boundary, and growing after it", func(t *testing.T) {
+		accounts := before()
+		r := accounts[account].Roles[role]
+		r.Boundary = ""
+		accounts[account].Roles[role] = r
+		p := Make(Input{Policy: revoked, Issuer: issuer, Accounts: accounts, ServiceAccounts: now})
+		if diff := cmp.Diff([]string{"UpdateAssumeRolePolicy", "PutRolePermissionsBoundary", "UpdateAssumeRolePolicy"}, calls(p)); diff != "" {
+			t.Fatal(diff)
+		}
+		first := carryOut(Plan{Changes: p.Changes[:1]}, accounts)
+		if diff := cmp.Diff([]string{"monitoring/prometheus"}, trusts(t, first)); diff != "" {
+			t.Errorf("after the first change: %s", diff)
+		}
+		if diff := cmp.Diff([]string{"monitoring/a-prometheus", "monitoring/prometheus"}, trusts(t, carryOut(p, accounts))); diff != "" {
+			t.Errorf("after all: %s", diff)
+		}
+	})
+	t.Run("though the provider is refused", func(t *testing.T) {
+		accounts := before()
+		accounts[account].Provider.Tags[TagOwner] = "0123"
+		p := Make(Input{Policy: revoked, Issuer: issuer, Accounts: accounts, ServiceAccounts: now})
+		if len(p.Refusals) != 1 {
+			t.Errorf("refusals %v", p.Refusals)
+		}
+		if diff := cmp.Diff([]string{"monitoring/prometheus"}, trusts(t, carryOut(p, accounts))); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+func TestRolesThatNoDestinationUses(t *testing.T) {
+	two := strings.NewReplacer("grants:", `- {name: backup, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0009"}
+grants:`, "destinations: [central]}", "destinations: [central, backup]}").Replace(base)
+	in := Input{Policy: parse(t, two), Issuer: issuer, ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)}}
+	in.Accounts = carryOut(Make(in), nil)
+	left := in.Accounts[account].Roles["ampbridge.dev-aks.backup"]
+	foreign := left
+	foreign.Tags = map[string]string{TagOwner: "0123"}
+	alone := in.Accounts[account]
+	alone.Roles = map[string]Role{role: alone.Roles[role]}
+	own := func(field string) *policy.Policy {
+		return parse(t, strings.Replace(base, "- {name: central,", "- {name: central, "+field+`: "`+left.ARN.String()+`",`, 1))
+	}
+	for _, c := range []struct {
+		name   string
+		policy *policy.Policy
+		other  Role
+		closed bool
+	}{
+		{"its destination is gone", parse(t, base), left, true},
+		{"another cluster's", parse(t, base), foreign, false},
+		{"an admin keeps it as a second role", own("assumeRole"), left, false},
+		{"an admin keeps it himself", parse(t, strings.Replace(two, "- {name: backup,", `- {name: backup, role: "`+left.ARN.String()+`",`, 1)), left, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			found := alone
+			found.Others = []Role{c.other}
+			in := Input{Policy: c.policy, Issuer: issuer, ServiceAccounts: in.ServiceAccounts, Accounts: map[string]Account{account: found}}
+			var change *Change
+			for _, made := range Make(in).Changes {
+				if made.Resource == left.ARN {
+					change = &made
+				}
+			}
+			if (change != nil) != c.closed {
+				t.Fatalf("closed: %v", change)
+			}
+			if change == nil {
+				return
+			}
+			if got := change.Trust.Subjects(issuer); len(got) > 0 || change.Trust.Statement[0].Effect != "Deny" || len(change.Trust.Statement) != 1 {
+				t.Errorf("trust document %s", change.Trust)
+			}
+			found.Others[0].Trust = change.Trust.String()
+			if again := Make(in); !again.InStep() {
+				t.Errorf("the plan after the plan:\n%s", again)
+			}
+		})
+	}
+}
+
 func TestForeignProviderWithTheAudienceIsUsed(t *testing.T) {
 	in := Input{Policy: parse(t, base), Issuer: issuer, ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)}, Accounts: map[string]Account{
 		account: {Provider: &Provider{Audiences: []string{"other", "sts.amazonaws.com"}, Tags: map[string]string{"terraform": "yes"}}},

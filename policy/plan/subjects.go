@@ -3,6 +3,7 @@ package plan
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -27,23 +28,34 @@ func (m *making) wishes(accounts []ServiceAccount) {
 	running := *m.policy
 	running.Paused = false
 	for _, sa := range accounts {
-		subject := policy.Subject{Namespace: sa.Namespace, ServiceAccount: sa.Name}
 		decision := running.Decide(policy.Request{
 			Namespace: sa.Namespace, Injection: sa.Injection, ServiceAccount: sa.Name, Prometheus: true,
 			PodAnnotations:            map[string]string{policy.AnnotationInject: "true"},
 			ServiceAccountAnnotations: sa.Annotations,
 		})
-		s := seen{created: sa.Created, otherwise: unwanted, destinations: map[string]bool{}}
+		s := seen{created: sa.Created, otherwise: unwanted, destinations: map[string]bool{}, decision: decision}
 		if decision.Reason == policy.InvalidAnnotation || decision.Reason == policy.UnknownDestination {
 			s.otherwise = unclear
-			if _, granted := m.policy.Entitled(subject); granted {
-				m.plan.Notes = append(m.plan.Notes, Finding{About: subject.String(), Message: decision.Warning})
-			}
 		}
+		s.asks = sa.Annotations[policy.AnnotationInject] == "true"
 		for _, d := range decision.Destinations {
 			s.destinations[d.Name] = true
 		}
-		m.seen[subject] = s
+		m.seen[policy.Subject{Namespace: sa.Namespace, ServiceAccount: sa.Name}] = s
+	}
+}
+
+// say tells of service accounts that want what they do not get.
+func (m *making) say() {
+	for _, subject := range slices.SortedFunc(maps.Keys(m.seen), compareSubjects) {
+		s := m.seen[subject]
+		_, granted := m.policy.Entitled(subject)
+		switch {
+		case s.otherwise == unclear && granted:
+			m.note("", subject.String(), s.decision.Warning)
+		case s.decision.Reason == policy.NotGranted && s.asks:
+			m.plan.Standings = append(m.plan.Standings, Standing{Subject: subject, State: NotGranted, Message: s.decision.Warning})
+		}
 	}
 }
 
@@ -52,6 +64,8 @@ type seen struct {
 	created      time.Time
 	destinations map[string]bool
 	otherwise    wish // about every other destination
+	asks         bool // by its annotation
+	decision     policy.Decision
 }
 
 func (m *making) wish(s policy.Subject, destination string) wish {
@@ -67,12 +81,17 @@ func (m *making) wish(s policy.Subject, destination string) wish {
 
 // subjects are those that the role of d is to trust, given those it trusts now.
 // Who is trusted and granted keeps that, whatever the caps; newcomers are taken
-// in the order of their creation as long as there is room.
-func (m *making) subjects(d policy.Destination, trusted []policy.Subject, provider policy.ARN) []policy.Subject {
+// in the order of their creation as long as there is room. pruned counts those
+// who lose it because they have not been seen for long.
+func (m *making) subjects(d policy.Destination, trusted []policy.Subject, provider policy.ARN) (kept []policy.Subject, pruned int) {
 	room := places{policy: m.policy, destination: d.Name, taken: map[place]int{}}
-	var kept []policy.Subject
 	for _, s := range trusted {
-		if w := m.wish(s, d.Name); room.granted(s) && w != unwanted {
+		switch w := m.wish(s, d.Name); {
+		case !room.granted(s) || w == unwanted:
+		case w == unseen && m.pruned[s]:
+			pruned++
+			m.stand(s, d, Pruned, true, "not seen since "+m.memory.Missed[s].Format(time.RFC3339)+": not trusted for destination "+d.Name+" any more")
+		default:
 			room.take(s)
 			kept = append(kept, s)
 		}
@@ -88,9 +107,11 @@ func (m *making) subjects(d policy.Destination, trusted []policy.Subject, provid
 	})
 	for i, s := range newcomers {
 		if !room.take(s) {
-			m.note(d.Workspace.Account, s.String(), fmt.Sprintf(
+			message := fmt.Sprintf(
 				"not trusted for destination %s: namespace %s has all the subjects that maxSubjectsPerNamespace allows, and older ones keep their place; raise it in the grant",
-				d.Name, s.Namespace))
+				d.Name, s.Namespace)
+			m.note(d.Workspace.Account, s.String(), message)
+			m.stand(s, d, CapReached, false, message)
 			continue
 		}
 		grown := append(slices.Clip(kept), s)
@@ -101,13 +122,15 @@ func (m *making) subjects(d policy.Destination, trusted []policy.Subject, provid
 		kept = grown
 	}
 	slices.SortFunc(kept, compareSubjects)
-	return kept
+	return kept, pruned
 }
 
 func (m *making) overQuota(d policy.Destination, refused []policy.Subject, length int) {
 	names := make([]string, 0, len(refused))
 	for _, s := range refused {
 		names = append(names, s.String())
+		m.stand(s, d, QuotaExceeded, false, "not trusted for destination "+d.Name+": there is no room for newer ones in the trust document of "+m.policy.Role(d).String()+
+			"; the cluster's admin can raise the account's quota, or divide the grants")
 	}
 	m.refuse(m.policy.Role(d), fmt.Sprintf(
 		"no room in the trust document (%d characters, the quota is %d) for the newest: %s; raise the account's quota \"Role trust policy length\" and tell sync with --trust-quota, "+

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// String is the plan as people read it: + is made, ~ is changed, ! is refused,
+// String is the plan as people read it: + is made, ~ is changed, - is deleted, ! is refused,
 // and a note begins with "note".
 func (p Plan) String() string {
 	var b strings.Builder
@@ -36,18 +36,27 @@ func (p Plan) String() string {
 
 // Summary counts, in one line.
 func (p Plan) Summary() string {
-	creates := 0
+	creates, deletes := 0, 0
 	for _, c := range p.Changes {
 		if c.Call.Creates() {
 			creates++
 		}
+		if c.Call.Deletes() {
+			deletes++
+		}
+	}
+	if deletes > 0 {
+		return fmt.Sprintf("plan: %d to delete, %d refused", deletes, len(p.Refusals))
 	}
 	return fmt.Sprintf("plan: %d to create, %d to change, %d refused", creates, len(p.Changes)-creates, len(p.Refusals))
 }
 
 func (c Change) sign() string {
-	if c.Call.Creates() {
+	switch {
+	case c.Call.Creates():
 		return "+"
+	case c.Call.Deletes():
+		return "-"
 	}
 	return "~"
 }

@@ -190,6 +190,24 @@ func Metric(ctx context.Context, pod *corev1.Pod, series string) (value float64,
 	return 0, false
 }
 
+// LoadedConfig is the configuration that the pod's Prometheus has applied, as it
+// writes it itself; empty where it does not answer.
+func LoadedConfig(ctx context.Context, pod *corev1.Pod) string {
+	body, err := get(ctx, pod, "/api/v1/status/config")
+	if err != nil {
+		return ""
+	}
+	var answer struct {
+		Data struct {
+			YAML string `json:"yaml"`
+		} `json:"data"`
+	}
+	if json.Unmarshal([]byte(body), &answer) != nil {
+		return ""
+	}
+	return answer.Data.YAML
+}
+
 // Reload asks the pod's Prometheus to read its configuration again; the error
 // is its answer.
 func Reload(ctx context.Context, pod *corev1.Pod) error {

@@ -21,6 +21,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -73,6 +74,7 @@ type Stage struct {
 	options  Options
 	dir      string
 	tools    map[string]string
+	images   []podrun.Image
 	closers  []func() error
 	closing  sync.Once
 	closeErr error
@@ -233,18 +235,37 @@ func (s *Stage) Ampbridge(ctx context.Context, args ...string) (string, error) {
 
 // Run plays the kubelet for the pod, as the API server returned it.
 func (s *Stage) Run(ctx context.Context, pod *corev1.Pod, log io.Writer) (*podrun.Pod, error) {
-	nobody := int64(65534)
-	return podrun.Run(ctx, s.Cluster.Client(), pod, podrun.Options{
-		Dir: s.dir, Log: log,
-		Images: podrun.Images{
-			{Match: "prometheus/prometheus", Binaries: map[string]string{"/bin/prometheus": s.tools["prometheus"]},
-				Entrypoint: []string{"/bin/prometheus"}, WorkingDir: "/prometheus", User: nobody},
-			{Match: "prometheus-operator/prometheus-config-reloader", Binaries: map[string]string{"/bin/prometheus-config-reloader": s.tools["prometheus-config-reloader"]},
-				Entrypoint: []string{"/bin/prometheus-config-reloader"}, User: nobody},
-			{Match: strings.TrimSuffix(SidecarImage, ":dev"), Binaries: map[string]string{"/config-sidecar": s.tools["config-sidecar"]},
-				Entrypoint: []string{"/config-sidecar"}, User: nobody},
-		},
-	})
+	images := append(slices.Clone(s.images),
+		prometheus("prometheus/prometheus", s.tools["prometheus"]),
+		podrun.Image{Match: "prometheus-operator/prometheus-config-reloader", Binaries: map[string]string{"/bin/prometheus-config-reloader": s.tools["prometheus-config-reloader"]},
+			Entrypoint: []string{"/bin/prometheus-config-reloader"}, User: nobody},
+		podrun.Image{Match: strings.TrimSuffix(SidecarImage, ":dev"), Binaries: map[string]string{"/config-sidecar": s.tools["config-sidecar"]},
+			Entrypoint: []string{"/config-sidecar"}, User: nobody})
+	return podrun.Run(ctx, s.Cluster.Client(), pod, podrun.Options{Dir: s.dir, Log: log, Images: images})
+}
+
+// AddImage gives the node one more image. It is looked at before the stage's own.
+func (s *Stage) AddImage(image podrun.Image) { s.images = append(s.images, image) }
+
+// AddPrometheus gives the node another version of Prometheus, under its tag of
+// the usual image: ("prometheus-3.1", "v3.1.0").
+func (s *Stage) AddPrometheus(ctx context.Context, tool, tag string) error {
+	path, err := tools.Find(ctx, tool, s.options.Progress)
+	if err == nil {
+		s.AddImage(prometheus("prometheus/prometheus:"+tag, path))
+	}
+	return err
+}
+
+// nobody is the user of the images.
+const nobody = 65534
+
+// imageCmd is what Prometheus's image runs when a pod gives no arguments.
+var imageCmd = []string{"--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/prometheus"}
+
+func prometheus(match, path string) podrun.Image {
+	return podrun.Image{Match: match, Binaries: map[string]string{"/bin/prometheus": path},
+		Entrypoint: []string{"/bin/prometheus"}, Cmd: imageCmd, WorkingDir: "/prometheus", Volumes: []string{"/prometheus"}, User: nobody}
 }
 
 // Close takes the scene down, last thing first.

@@ -16,6 +16,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/ampbridge/ampbridge/audit/breaker"
 	"github.com/ampbridge/ampbridge/test/servingcert"
 	"github.com/ampbridge/ampbridge/webhook/registration"
 )
@@ -54,7 +55,7 @@ func (s *Stage) StartWebhook(ctx context.Context) error {
 	}
 	cmd := exec.Command(s.tools["ampbridge"], "webhook", "--policy", s.PolicyFile, "--cert-dir", certificates,
 		"--addr", addr(0), "--health-addr", addr(1), "--metrics-addr", addr(2), "--image", SidecarImage,
-		"--kubeconfig", kubeconfig, "--drain-delay", "0s")
+		"--kubeconfig", kubeconfig, "--namespace", SystemNamespace, "--drain-delay", "0s")
 	cmd.Env = []string{"HOME=" + s.dir}
 	cmd.Stdout, cmd.Stderr = log, log
 	// The webhook does not outlive whoever set the scene, however that ends.
@@ -93,8 +94,8 @@ func (s *Stage) WebhookLog() (string, error) {
 	return string(log), err
 }
 
-// webhookAccount gives the webhook the rights it needs: three kinds of object,
-// read only.
+// webhookAccount gives the webhook the rights it needs, all of them to read:
+// three kinds of object, and the one ConfigMap of the circuit breaker.
 func (s *Stage) webhookAccount(ctx context.Context) (kubeconfig string, err error) {
 	const name = "ampbridge-webhook"
 	client := s.Cluster.Client()
@@ -114,6 +115,18 @@ func (s *Stage) webhookAccount(ctx context.Context) (kubeconfig string, err erro
 	if _, err := client.RbacV1().ClusterRoleBindings().Create(ctx, &rbacv1.ClusterRoleBinding{
 		ObjectMeta: meta,
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: name},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: SystemNamespace, Name: name}},
+	}, metav1.CreateOptions{}); err != nil {
+		return "", err
+	}
+	if _, err := client.RbacV1().Roles(SystemNamespace).Create(ctx, &rbacv1.Role{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{
+		{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{breaker.ConfigMap}, Verbs: []string{"get"}},
+	}}, metav1.CreateOptions{}); err != nil {
+		return "", err
+	}
+	if _, err := client.RbacV1().RoleBindings(SystemNamespace).Create(ctx, &rbacv1.RoleBinding{
+		ObjectMeta: meta,
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: name},
 		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: SystemNamespace, Name: name}},
 	}, metav1.CreateOptions{}); err != nil {
 		return "", err

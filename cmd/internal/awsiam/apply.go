@@ -33,6 +33,8 @@ func (i *IAM) Apply(ctx context.Context, c plan.Change) error {
 		return a.createProvider(ctx, c)
 	case c.Call == plan.CreateRole:
 		return a.createRole(ctx, c)
+	case c.Call.Deletes():
+		return stable(a.delete(ctx, c))
 	case c.Call.OnProvider():
 		if err := a.checkProvider(ctx, c); err != nil {
 			return err
@@ -45,7 +47,11 @@ func (i *IAM) Apply(ctx context.Context, c plan.Change) error {
 			return err
 		}
 		if found {
-			if err = a.changeRole(ctx, c); !missing(err) {
+			err = a.changeRole(ctx, c)
+			if missing(err) && c.Call == plan.PutBoundary {
+				return noBoundary(c) // the role was there
+			}
+			if !missing(err) {
 				return stable(err)
 			}
 		}
@@ -93,10 +99,17 @@ func (a *account) createRole(ctx context.Context, c plan.Change) error {
 			return checked
 		}
 	}
+	if missing(err) {
+		return noBoundary(c)
+	}
 	if err == nil {
 		a.created[c.Resource] = time.Now()
 	}
 	return stable(err)
+}
+
+func noBoundary(c plan.Change) error {
+	return fmt.Errorf("%s: %s has no policy %s: make it there, or name another as trust.permissionsBoundary", c.Call, c.Account, c.Boundary)
 }
 
 func (a *account) changeProvider(ctx context.Context, c plan.Change) (err error) {
@@ -127,6 +140,38 @@ func (a *account) changeRole(ctx context.Context, c plan.Change) (err error) {
 		_, err = a.iam.TagRole(ctx, &iam.TagRoleInput{RoleName: name, Tags: tagList(c.Tags)})
 	default:
 		err = fmt.Errorf("%s: no such change of a role", c.Call)
+	}
+	return err
+}
+
+// delete is content where the thing is gone already.
+func (a *account) delete(ctx context.Context, c plan.Change) error {
+	if c.Call == plan.DeleteProvider {
+		found, err := a.provider(ctx, c.Resource)
+		if err != nil || found == nil {
+			return err
+		}
+		if !plan.Owned(found.Tags, c.Owner) {
+			return foreign(c, c.Resource)
+		}
+		_, err = a.iam.DeleteOpenIDConnectProvider(ctx, &iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(c.Resource.String())})
+		return err
+	}
+	found, err := a.checkRole(ctx, c)
+	if err != nil || !found {
+		return err
+	}
+	name := aws.String(c.Resource.RoleName())
+	switch c.Call {
+	case plan.DeletePermissions:
+		_, err = a.iam.DeleteRolePolicy(ctx, &iam.DeleteRolePolicyInput{RoleName: name, PolicyName: aws.String(plan.PolicyName)})
+	case plan.DeleteRole:
+		_, err = a.iam.DeleteRole(ctx, &iam.DeleteRoleInput{RoleName: name})
+	default:
+		err = fmt.Errorf("%s: no such deletion", c.Call)
+	}
+	if missing(err) {
+		return nil
 	}
 	return err
 }

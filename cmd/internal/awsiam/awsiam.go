@@ -1,9 +1,9 @@
 // Package awsiam carries plans out, and is the only package that talks to IAM.
 //
-// [IAM.Observe] reads what a plan is made from: one provider per account, and
-// two reads per role. [IAM.Apply] makes one change, after it has looked once
-// more whose the thing to be changed is. Neither decides anything: that is
-// policy/plan's.
+// [IAM.Observe] reads what a plan is made from: one read per account for its
+// provider, one for the list of the cluster's roles where that is asked for, and
+// two per role. [IAM.Apply] makes one change, after it has looked once more whose
+// the thing to be changed is. Neither decides anything: that is policy/plan's.
 package awsiam
 
 import (
@@ -11,6 +11,8 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -21,6 +23,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/iam/types"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
+	"github.com/aws/smithy-go"
+	"github.com/aws/smithy-go/middleware"
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/plan"
@@ -41,6 +45,10 @@ const (
 // chain: environment, web identity, shared files, instance. It is for one
 // goroutine at a time.
 type IAM struct {
+	// OnCall, if set, is told of every call to IAM, each attempt for itself: the
+	// operation, and "ok", AWS's error code, or "no answer".
+	OnCall func(operation, result string)
+
 	syncRoles map[string]policy.ARN
 	accounts  map[string]*account
 }
@@ -86,7 +94,7 @@ func (i *IAM) open(ctx context.Context, target plan.Target) (*account, error) {
 			})
 			cfg.Credentials = aws.NewCredentialsCache(assume)
 		}
-		a = &account{id: target.Account, iam: iam.NewFromConfig(cfg), sts: sts.NewFromConfig(cfg), created: map[policy.ARN]time.Time{}}
+		a = &account{id: target.Account, iam: iam.NewFromConfig(cfg, i.counted), sts: sts.NewFromConfig(cfg), created: map[policy.ARN]time.Time{}}
 	}
 	identity, err := a.sts.GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
 	if err != nil {
@@ -97,6 +105,28 @@ func (i *IAM) open(ctx context.Context, target plan.Target) (*account, error) {
 	}
 	i.accounts[target.Account] = a
 	return a, nil
+}
+
+// counted tells OnCall of each attempt.
+func (i *IAM) counted(o *iam.Options) {
+	if i.OnCall == nil {
+		return
+	}
+	count := middleware.FinalizeMiddlewareFunc("CountCalls", func(ctx context.Context, in middleware.FinalizeInput, next middleware.FinalizeHandler) (middleware.FinalizeOutput, middleware.Metadata, error) {
+		out, metadata, err := next.HandleFinalize(ctx, in)
+		result := "ok"
+		var answer smithy.APIError
+		if errors.As(err, &answer) {
+			result = answer.ErrorCode()
+		} else if err != nil {
+			result = "no answer"
+		}
+		i.OnCall(middleware.GetOperationName(ctx), result)
+		return out, metadata, err
+	})
+	o.APIOptions = append(o.APIOptions, func(stack *middleware.Stack) error {
+		return stack.Finalize.Insert(count, (*retry.Attempt)(nil).ID(), middleware.After)
+	})
 }
 
 func newRetryer() aws.Retryer {
@@ -142,7 +172,67 @@ func (i *IAM) observe(ctx context.Context, target plan.Target) (plan.Account, er
 		}
 		found.Roles[name] = *role
 	}
-	return found, nil
+	if target.Path != "" {
+		found.Others, err = a.others(ctx, target)
+	}
+	return found, err
+}
+
+// References completes an observation for the removal of everything: it looks
+// through the trust documents of all the account's roles for the provider.
+func (i *IAM) References(ctx context.Context, target plan.Target, found plan.Account) plan.Account {
+	a := i.accounts[target.Account]
+	if a == nil || found.Problem != "" {
+		return found
+	}
+	pages := iam.NewListRolesPaginator(a.iam, &iam.ListRolesInput{})
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(ctx)
+		if err != nil {
+			found.ReferencesProblem = stable(err).Error()
+			return found
+		}
+		for _, r := range page.Roles {
+			trust, err := url.PathUnescape(aws.ToString(r.AssumeRolePolicyDocument))
+			arn, invalid := policy.ParseARN(aws.ToString(r.Arn))
+			if err := errors.Join(err, invalid); err != nil {
+				found.ReferencesProblem = fmt.Sprintf("ListRoles: role %s: %v", aws.ToString(r.RoleName), err)
+				return found
+			}
+			// Whatever the statement is: that the name occurs is reason enough.
+			if strings.Contains(trust, target.Provider.String()) {
+				found.References = append(found.References, arn)
+			}
+		}
+	}
+	return found
+}
+
+// others are the roles on the target's path that it does not name. The list has
+// no tags, so each is read.
+func (a *account) others(ctx context.Context, target plan.Target) ([]plan.Role, error) {
+	var list []plan.Role
+	pages := iam.NewListRolesPaginator(a.iam, &iam.ListRolesInput{PathPrefix: &target.Path})
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(ctx)
+		if err != nil {
+			return nil, stable(err)
+		}
+		for _, r := range page.Roles {
+			name := aws.ToString(r.RoleName)
+			if slices.Contains(target.Roles, name) {
+				continue
+			}
+			role, err := a.role(ctx, name)
+			if err != nil {
+				return nil, err
+			}
+			if role != nil {
+				list = append(list, *role)
+			}
+		}
+	}
+	return list, nil
 }
 
 // provider is nil where there is none.
@@ -201,9 +291,11 @@ func (a *account) permissions(ctx context.Context, role string) (string, error) 
 	return document, nil
 }
 
+// missing goes by the code: the SDK knows the type only where the API's model
+// lists it, and CreateRole's does not, for a boundary that is not there.
 func missing(err error) bool {
-	var e *types.NoSuchEntityException
-	return errors.As(err, &e)
+	var e smithy.APIError
+	return errors.As(err, &e) && e.ErrorCode() == (*types.NoSuchEntityException)(nil).ErrorCode()
 }
 
 func exists(err error) bool {

@@ -10,6 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/iam/types"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/awsiam"
+	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/plan"
 	"github.com/ampbridge/ampbridge/test/awstest"
 )
@@ -22,8 +23,8 @@ func TestRunMakesWhatTokensNeedAndTheNextReadsOnly(t *testing.T) {
 	}
 	before := len(w.cloud.Calls())
 	w.converge("prometheus")
-	if reads, writes := w.calls(before); writes != 0 || reads != 2*3 {
-		t.Errorf("two observations in step made %d reads and %d writes, want 3 reads each", reads, writes)
+	if reads, writes := w.calls(before); writes != 0 || reads != 2*4 {
+		t.Errorf("two observations in step made %d reads and %d writes, want 4 reads each", reads, writes)
 	}
 	if err := w.assume("prometheus"); err != nil {
 		t.Errorf("a granted service account: %v", err)
@@ -86,6 +87,28 @@ func TestNobodyLeft(t *testing.T) {
 	w.converge()
 	if err := w.assume("prometheus"); err == nil {
 		t.Error("a service account that no grant covers any more assumed the role")
+	}
+}
+
+func TestRoleOfADestinationThatIsGone(t *testing.T) {
+	w := newWorld(t, policyText)
+	w.converge("prometheus")
+	// What others made on our path is none of ours.
+	w.must(w.admin().CreateRole(w.ctx, &iam.CreateRoleInput{RoleName: aws.String("admins"), Path: aws.String(policy.RolePath("dev")), AssumeRolePolicyDocument: aws.String(
+		`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"111122223333"},"Action":"sts:AssumeRole"}]}`)}))
+	gone := w.policy.Destinations[0]
+	w.policy.Destinations[0].Name, w.policy.Grants[0].Destinations = "renamed", []string{"renamed"}
+	before := len(w.cloud.Calls())
+	w.converge("prometheus")
+	if _, writes := w.calls(before); writes != 3 {
+		t.Errorf("%d writes, want 3: the old role closed, the new one made with its permissions", writes)
+	}
+	if err := w.assume("prometheus"); err != nil {
+		t.Errorf("the new role: %v", err)
+	}
+	w.policy.Destinations[0] = gone
+	if err := w.assume("prometheus"); err == nil {
+		t.Error("the role of a destination that is gone still lets in")
 	}
 }
 
@@ -162,6 +185,26 @@ func TestOwnerIsReadAgainBeforeEveryWrite(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestBoundaryThatIsNotThere(t *testing.T) {
+	for _, synced := range []bool{false, true} {
+		w := newWorld(t, policyText)
+		if synced {
+			w.converge("prometheus")
+		}
+		w.policy.Trust.PermissionsBoundary.Resource = "policy/none"
+		i := awsiam.New(nil)
+		var failed []string
+		for _, change := range w.plan(i, "prometheus").Changes {
+			if err := i.Apply(w.ctx, change); err != nil && !change.Boundary.IsZero() {
+				failed = append(failed, err.Error())
+			}
+		}
+		if len(failed) != 1 || !strings.Contains(failed[0], "has no policy arn:aws:iam::"+accountID+":policy/none: make it there, or name another as trust.permissionsBoundary") {
+			t.Errorf("synced before: %v: %q", synced, failed)
+		}
 	}
 }
 

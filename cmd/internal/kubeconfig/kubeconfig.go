@@ -2,6 +2,7 @@
 package kubeconfig
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/pflag"
@@ -19,6 +20,9 @@ func Load(path string) (*rest.Config, error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = path
 	cfg, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{}).ClientConfig()
+	if clientcmd.IsEmptyConfig(err) {
+		return nil, errors.New("no Kubernetes cluster: name a kubeconfig with --kubeconfig or $KUBECONFIG, or run in a pod with a service account")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("no Kubernetes cluster: %w", err)
 	}

@@ -26,6 +26,7 @@ func run(t *testing.T, stdin string, args ...string) (status int, stdout, stderr
 	t.Helper()
 	t.Chdir(t.TempDir())
 	for name, text := range map[string]string{
+		"empty":     "",
 		"good.yaml": goodPolicy,
 		"bad.yaml":  strings.NewReplacer("name: dev", "nam: dev", "[central]", "[centrl]").Replace(goodPolicy),
 	} {
@@ -33,6 +34,9 @@ func run(t *testing.T, stdin string, args ...string) (status int, stdout, stderr
 			t.Fatal(err)
 		}
 	}
+	// Neither the machine's kubeconfig nor its pod's.
+	t.Setenv("KUBECONFIG", "empty")
+	t.Setenv("KUBERNETES_SERVICE_HOST", "")
 	var out, errs bytes.Buffer
 	status = Main(t.Context(), args, strings.NewReader(stdin), &out, &errs)
 	return status, out.String(), errs.String()
@@ -54,14 +58,20 @@ func TestStatusAndErrors(t *testing.T) {
 			"ampbridge: open missing.yaml: no such file or directory\n",
 		}},
 		{"mistakes on standard input", "validate -", "kind: [", Failed, "", []string{"ampbridge: standard input: not YAML: "}},
-		{"no argument", "validate", "", Usage, "", []string{"ampbridge: requires at least 1 arg(s)", "ampbridge: ampbridge validate --help says more\n"}},
+		{"no argument", "validate", "", Usage, "", []string{"ampbridge: no policy: name its file, or - for standard input\n", "ampbridge: ampbridge validate --help says more\n"}},
+		{"standard input twice", "validate - good.yaml -", goodPolicy, Usage, "", []string{"ampbridge: standard input is named twice"}},
 		{"unknown command", "sink", "", Usage, "", []string{`ampbridge: unknown command "sink" for "ampbridge"`}},
 		{"unknown flag", "sync --polcy x", "", Usage, "", []string{"ampbridge: unknown flag: --polcy\n"}},
 		{"missing flag", "sync --once", "", Usage, "", []string{"ampbridge: no policy: name its file with --policy\n", "ampbridge: ampbridge sync --help says more\n"}},
-		{"the controller form", "sync --policy good.yaml", "", Usage, "", []string{"add --once"}},
+		{"the controller form shrinks nothing", "sync --policy good.yaml --allow-shrink", "", Usage, "", []string{"--allow-shrink is for --once"}},
+		{"the controller form is no dry run", "sync --policy good.yaml --dry-run", "", Usage, "", []string{"--dry-run is for --once"}},
+		{"the controller form reads its file again", "sync --policy -", "", Usage, "", []string{"--policy - is for --once"}},
+		{"removal and a run", "sync --once --remove --policy good.yaml", "", Usage, "", []string{"--once and --remove exclude each other"}},
+		{"confirmation of nothing", "sync --once --yes --policy good.yaml", "", Usage, "", []string{"--yes is for --remove"}},
 		{"quota below AWS's own", "sync --once --policy good.yaml --trust-quota 100", "", Usage, "", []string{"--trust-quota 100"}},
 		{"webhook without certificates", "webhook --policy good.yaml", "", Usage, "", []string{"ampbridge: --cert-dir is missing\n"}},
 		{"no such kubeconfig", "plan --policy good.yaml --kubeconfig missing", "", Failed, "", []string{"ampbridge: no Kubernetes cluster: "}},
+		{"no kubeconfig at all", "plan --policy good.yaml", "", Failed, "", []string{"ampbridge: no Kubernetes cluster: name a kubeconfig with --kubeconfig"}},
 		{"a bad policy", "plan --policy bad.yaml", "", Failed, "", []string{"ampbridge: bad.yaml: line 3: "}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -7,7 +7,9 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/kubeconfig"
 	"github.com/ampbridge/ampbridge/policy"
@@ -17,8 +19,14 @@ import (
 // pageSize bounds what one list call returns.
 const pageSize = 500
 
+// injectionSelector selects the namespaces for which the webhook is called.
+const injectionSelector = policy.LabelInjection + " in (" + string(policy.InjectionEnabled) + "," + string(policy.InjectionAnnotated) + ")"
+
 // cluster is the Kubernetes side of a run.
-type cluster struct{ client kubernetes.Interface }
+type cluster struct {
+	config *rest.Config
+	client kubernetes.Interface
+}
 
 func connect(path string) (cluster, error) {
 	cfg, err := kubeconfig.Load(path)
@@ -28,7 +36,7 @@ func connect(path string) (cluster, error) {
 	// The API server's own fairness is limit enough for a handful of lists.
 	cfg.QPS = -1
 	client, err := kubernetes.NewForConfig(cfg)
-	return cluster{client}, err
+	return cluster{cfg, client}, err
 }
 
 // issuer is what the API server says of itself. A policy that says otherwise is
@@ -56,10 +64,9 @@ func (c cluster) issuer(ctx context.Context, named policy.Issuer) (policy.Issuer
 
 // serviceAccounts are those of the labelled namespaces.
 func (c cluster) serviceAccounts(ctx context.Context) ([]plan.ServiceAccount, error) {
-	selector := fmt.Sprintf("%s in (%s,%s)", policy.LabelInjection, policy.InjectionEnabled, policy.InjectionAnnotated)
 	var namespaces []corev1.Namespace
 	err := pages(func(o metav1.ListOptions) (string, error) {
-		o.LabelSelector = selector
+		o.LabelSelector = injectionSelector
 		list, err := c.client.CoreV1().Namespaces().List(ctx, o)
 		if err != nil {
 			return "", fmt.Errorf("list the labelled namespaces: %w", err)
@@ -90,6 +97,23 @@ func (c cluster) serviceAccounts(ctx context.Context) ([]plan.ServiceAccount, er
 		}
 	}
 	return accounts, nil
+}
+
+// podOf names a pod of the subject that runs, or is about to; empty: there is
+// none.
+func (c cluster) podOf(ctx context.Context, s policy.Subject) (string, error) {
+	list, err := c.client.CoreV1().Pods(s.Namespace).List(ctx, metav1.ListOptions{
+		FieldSelector: fields.AndSelectors(
+			fields.OneTermEqualSelector("spec.serviceAccountName", s.ServiceAccount),
+			fields.OneTermNotEqualSelector("status.phase", string(corev1.PodSucceeded)),
+			fields.OneTermNotEqualSelector("status.phase", string(corev1.PodFailed)),
+		).String(),
+		Limit: 1,
+	})
+	if err != nil || len(list.Items) == 0 {
+		return "", err
+	}
+	return list.Items[0].Name, nil
 }
 
 // pages calls list until it returns no more.

@@ -1,6 +1,25 @@
 // Package sync is the command `ampbridge sync`: it brings the AWS accounts in
 // step with the policy and with the service accounts of the cluster. What is to
 // be done is decided by policy/plan, and done by awsiam.
+//
+// [Run] does it once, [Control] as long as it runs. Both make the same passes:
+// observe, plan, carry out.
+//
+// What it needs of Kubernetes:
+//
+//	everywhere
+//	  namespaces, serviceaccounts    list, watch
+//	  pods                           list, before anybody is pruned
+//	  events                         create, patch
+//	  the issuer's discovery         ClusterRole system:service-account-issuer-discovery
+//	in its own namespace
+//	  configmaps                     create; get and update of ampbridge-sync
+//	  leases.coordination.k8s.io     create; get and update of ampbridge-sync
+//
+// With the auditor it needs also what package audit lists.
+//
+// [Run] does without watch, events and the Lease; without the ConfigMap it
+// prunes nobody, and says so.
 package sync
 
 import (
@@ -9,6 +28,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -30,6 +53,21 @@ type Options struct {
 	Output     string
 	// TrustQuota is in characters.
 	TrustQuota int
+	// Namespace is ampbridge's own, where sync's memory and Lease are.
+	Namespace string
+	// AllowShrink prunes even where more than half would go at once.
+	AllowShrink bool
+	// Remove deletes what the cluster owns; only with Yes, or as a DryRun.
+	Remove, Yes bool
+	// HealthAddr serves /healthz and /readyz, MetricsAddr /metrics, as host:port;
+	// for the controller form.
+	HealthAddr, MetricsAddr string
+	// Image is the sidecar that the webhook injects: the auditor compares pods
+	// with it. Empty: no auditor. NoBreaker turns its circuit breaker off.
+	Image     string
+	NoBreaker bool
+	// Now is the clock by which grace periods are measured; nil: the system's.
+	Now func() time.Time
 }
 
 // Output formats.
@@ -43,6 +81,8 @@ func (o *Options) Register(flags *pflag.FlagSet) {
 	flags.StringVar(&o.Policy, "policy", "", "the policy `FILE`; - is standard input")
 	kubeconfig.Register(flags, &o.Kubeconfig)
 	flags.StringVarP(&o.Output, "output", "o", Text, "output `FORMAT`: text or json")
+	flags.StringVar(&o.Namespace, "namespace", ownNamespace(), "ampbridge's own `NAMESPACE`, where sync remembers since when service accounts are missing")
+	flags.BoolVar(&o.AllowShrink, "allow-shrink", false, "prune even where more than half of a role's or account's subjects would go at once")
 	flags.IntVar(&o.TrustQuota, "trust-quota", plan.TrustQuota, "the accounts' quota of `CHARACTERS` in a role's trust document, where it was raised")
 }
 
@@ -50,6 +90,21 @@ func (o *Options) register(flags *pflag.FlagSet) {
 	o.Register(flags)
 	flags.BoolVar(&o.Once, "once", false, "sync once and end, as in a CronJob")
 	flags.BoolVar(&o.DryRun, "dry-run", false, "print the plan and change nothing")
+	flags.BoolVar(&o.Remove, "remove", false, "delete what this cluster owns in the policy's accounts: its roles and its OIDC provider; needs --yes")
+	flags.StringVar(&o.HealthAddr, "health-addr", ":8081", "`HOST:PORT` for /healthz and /readyz")
+	flags.StringVar(&o.MetricsAddr, "metrics-addr", ":8080", "`HOST:PORT` for /metrics")
+	flags.StringVar(&o.Image, "image", "", "`IMAGE` of the config sidecar, as the webhook was told it: turns the auditor on")
+	flags.BoolVar(&o.NoBreaker, "no-breaker", false, "with --image: never pause the injection of a workload whose pods hang on the config sidecar")
+	flags.BoolVar(&o.Yes, "yes", false, "with --remove: really delete")
+}
+
+// ownNamespace is that of the pod that this process runs in.
+func ownNamespace() string {
+	name, err := os.ReadFile("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+	if err != nil {
+		return "ampbridge-system"
+	}
+	return strings.TrimSpace(string(name))
 }
 
 // Validate names what is missing or wrong among the flags.
@@ -57,28 +112,57 @@ func (o *Options) Validate() error {
 	switch {
 	case o.Policy == "":
 		return usage.Errorf("no policy: name its file with --policy")
-	case !o.Once:
-		return usage.Errorf("the controller form of sync comes in a later version: add --once, and run it from a CronJob until then")
-	case o.TrustQuota < plan.TrustQuota:
+	case o.Yes && !o.Remove:
+		return usage.Errorf("--yes is for --remove")
+	case o.Namespace == "":
+		return usage.Errorf("--namespace is empty")
+	case o.Once && o.Remove:
+		return usage.Errorf("--once and --remove exclude each other")
+	case !o.endless() && o.Image != "":
+		return usage.Errorf("--image is for the controller: the auditor goes round as long as it runs")
+	case !o.endless():
+	case o.DryRun:
+		return usage.Errorf("--dry-run is for --once and --remove; or see ampbridge plan")
+	case o.AllowShrink:
+		return usage.Errorf("--allow-shrink is for --once: it is meant for one run, not for all that follow; run it beside the controller")
+	case o.NoBreaker && o.Image == "":
+		return usage.Errorf("--no-breaker is for --image: without it there is no auditor")
+	case o.Policy == policyfile.Stdin:
+		return usage.Errorf("--policy - is for --once: without it the file is read again and again")
+	}
+	if o.TrustQuota < plan.TrustQuota {
 		return usage.Errorf("--trust-quota %d is less than what every account has: write %d or more", o.TrustQuota, plan.TrustQuota)
 	}
 	return usage.OneOf("output", o.Output, Text, JSON)
 }
 
+// endless tells whether it is the controller form.
+func (o *Options) endless() bool { return !o.Once && !o.Remove }
+
 // New is the command.
 func New() *cobra.Command {
 	var o Options
+	var logFormat string
 	cmd := &cobra.Command{
-		Use:   "sync --once --policy FILE",
+		Use:   "sync --policy FILE",
 		Short: "Bring the AWS accounts in step with the policy",
 		Long: `Sync makes, and corrects, what the policy's destinations need in their AWS
 accounts: the cluster's OIDC provider, and for each destination a role that
-exactly the granted service accounts may assume, and that may write to that
-workspace and do nothing else.
+exactly the granted service accounts may assume, and whose permission document
+lets it write to that workspace and nothing else. The role of a destination that
+is gone from the policy is closed: nobody may assume it.
 
-It prints the plan, carries it out, and ends with status 0 when everything is in
-step, with 1 when something failed or was refused. What others made is never
-changed. A second run changes nothing.
+Who is trusted is followed as service accounts, namespaces and the policy file
+change; every trust.interval all of AWS is compared again. Several processes may
+run: one works, the others stand by. Trust of a service account that is gone for
+longer than trust.pruneAfter is taken away, unless a pod of it runs.
+
+With --once it prints the plan, carries it out, and ends with status 0 when
+everything is in step, with 1 when something failed or was refused. What others
+made is never changed. A second run changes nothing.
+
+With --remove it deletes what this cluster owns in the policy's accounts. Stop
+the webhook and every other sync first: a sync that runs makes it again.
 
 Credentials come from where the AWS SDKs look for them; an account with a
 syncRole in the policy is reached by assuming it.`,
@@ -86,17 +170,32 @@ syncRole in the policy is reached by assuming it.`,
   ampbridge sync --once --policy policy.yaml --dry-run
   ampbridge sync --once --policy policy.yaml
 
+  # As a controller.
+  ampbridge sync --policy policy.yaml
+
+  # At the end: see what would be deleted, then delete it.
+  ampbridge sync --remove --policy policy.yaml --dry-run
+  ampbridge sync --remove --policy policy.yaml --yes
+
   # For other programs.
   ampbridge sync --once --policy policy.yaml -o json | jq .inStep`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := o.Validate(); err != nil {
+			if err := errors.Join(o.Validate(), usage.OneOf("log-format", logFormat, Text, JSON)); err != nil {
 				return err
 			}
-			return Run(cmd.Context(), o, cmd.InOrStdin(), cmd.OutOrStdout())
+			if !o.endless() {
+				return Run(cmd.Context(), o, cmd.InOrStdin(), cmd.OutOrStdout())
+			}
+			var handler slog.Handler = slog.NewJSONHandler(cmd.ErrOrStderr(), nil)
+			if logFormat == Text {
+				handler = slog.NewTextHandler(cmd.ErrOrStderr(), nil)
+			}
+			return Control(cmd.Context(), o, slog.New(handler))
 		},
 	}
 	o.register(cmd.Flags())
+	cmd.Flags().StringVar(&logFormat, "log-format", JSON, "`FORMAT` of the log on stderr: json or text")
 	return cmd
 }
 
@@ -117,6 +216,8 @@ type Failure struct {
 	Call     plan.Call  `json:"call"`
 	Resource policy.ARN `json:"resource"`
 	Error    string     `json:"error"`
+	// skipped: it was not tried, because of another failure.
+	skipped bool
 }
 
 // Run syncs once and reports on stdout. The error says that not everything is in
@@ -134,63 +235,52 @@ func Run(ctx context.Context, o Options, stdin io.Reader, stdout io.Writer) erro
 	if err != nil {
 		return err
 	}
+	passes := o.passes(cluster, p)
+	if o.Remove {
+		return remove(ctx, o, passes, p, issuer, stdout)
+	}
 	accounts, err := cluster.serviceAccounts(ctx)
 	if err != nil {
 		return err
 	}
-	iam := awsiam.New(p.Trust.Accounts)
-	observed := map[string]plan.Account{}
-	for _, target := range plan.Targets(p, issuer) {
-		observed[target.Account] = iam.Observe(ctx, target)
+	made, err := passes.prepare(ctx, look{policy: p, issuer: issuer, accounts: accounts, live: true, leftovers: true, dryRun: o.DryRun})
+	if err != nil {
+		return err
 	}
-	report := Report{DryRun: o.DryRun, Failures: []Failure{}, Plan: plan.Make(plan.Input{
-		Policy: p, Issuer: issuer, ServiceAccounts: accounts, Accounts: observed, TrustQuota: o.TrustQuota,
-	})}
+	return carryOut(ctx, o, passes, made, stdout)
+}
+
+// carryOut shows the plan, carries it out unless it is a dry run, and reports.
+func carryOut(ctx context.Context, o Options, passes *passes, p plan.Plan, stdout io.Writer) error {
+	report := Report{DryRun: o.DryRun, Failures: []Failure{}, Plan: p}
 	if o.Output == Text {
-		if _, err := io.WriteString(stdout, report.Plan.String()); err != nil {
+		if _, err := io.WriteString(stdout, p.String()); err != nil {
 			return err
 		}
 	}
 	if !o.DryRun {
-		report.apply(ctx, iam.Apply)
+		var made []plan.Change
+		made, report.Failures = passes.carryOut(ctx, p)
+		report.Made = len(made)
 	}
-	report.InStep = len(report.Plan.Refusals) == 0 && report.Made == len(report.Plan.Changes)
+	report.InStep = len(p.Refusals) == 0 && report.Made == len(p.Changes)
 	if err := report.write(stdout, o.Output); err != nil {
 		return err
 	}
-	if n := len(report.Plan.Refusals) + len(report.Failures); n > 0 {
+	if n := len(p.Refusals) + len(report.Failures); n > 0 {
 		return fmt.Errorf("%d of the policy's wishes could not be met", n)
 	}
 	return nil
 }
 
-// apply makes the changes in their order. One that fails takes those along that
-// build on it: the later ones of the same role, and after a provider the rest of
-// its account.
-func (r *Report) apply(ctx context.Context, apply func(context.Context, plan.Change) error) {
-	failed := map[string]plan.Call{}
-	for _, c := range r.Plan.Changes {
-		err := ctx.Err()
-		for _, base := range []string{c.Account, c.Resource.String()} {
-			if call, found := failed[base]; found && err == nil {
-				err = fmt.Errorf("%s: not tried, because %s failed", c.Call, call)
-			}
-		}
-		if err == nil {
-			err = apply(ctx, c)
-		}
-		if err == nil {
-			r.Made++
-			continue
-		}
-		base := c.Resource.String()
-		if c.Call.OnProvider() {
-			base = c.Account
-		}
-		if _, found := failed[base]; !found {
-			failed[base] = c.Call
-		}
-		r.Failures = append(r.Failures, Failure{c.Call, c.Resource, err.Error()})
+func (o *Options) passes(cluster cluster, p *policy.Policy) *passes {
+	now := o.Now
+	if now == nil {
+		now = time.Now
+	}
+	return &passes{
+		cluster: cluster, iam: awsiam.New(p.Trust.Accounts), memory: memory{cluster.client, o.Namespace},
+		trustQuota: o.TrustQuota, allowShrink: o.AllowShrink, now: now,
 	}
 }
 
@@ -216,10 +306,16 @@ func (r *Report) closing() string {
 	switch {
 	case r.DryRun && !r.Plan.InStep():
 		return "sync: dry run: nothing was changed"
+	case r.removes():
+		return fmt.Sprintf("sync: removed: %d of %d deletions made, %d refused", r.Made, len(r.Plan.Changes), len(r.Plan.Refusals))
 	case r.InStep && r.Made == 0:
 		return "sync: in step: nothing to change"
 	case r.InStep:
 		return fmt.Sprintf("sync: in step: %d of %d changes made", r.Made, len(r.Plan.Changes))
 	}
 	return fmt.Sprintf("sync: not in step: %d of %d changes made, %d refused", r.Made, len(r.Plan.Changes), len(r.Plan.Refusals))
+}
+
+func (r *Report) removes() bool {
+	return len(r.Plan.Changes) > 0 && r.Plan.Changes[0].Call.Deletes()
 }

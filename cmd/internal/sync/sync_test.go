@@ -62,7 +62,27 @@ func start(t *testing.T) *bridge {
 	b.serviceAccount("ampbridge", "sync")
 	_, err := b.cluster.Client().RbacV1().ClusterRoles().Create(b.ctx, &rbacv1.ClusterRole{
 		ObjectMeta: metav1.ObjectMeta{Name: "sync"},
-		Rules:      []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"namespaces", "serviceaccounts"}, Verbs: []string{"list"}}},
+		Rules: []rbacv1.PolicyRule{
+			{APIGroups: []string{""}, Resources: []string{"namespaces", "serviceaccounts"}, Verbs: []string{"list", "watch"}},
+			{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"list"}},
+			{APIGroups: []string{""}, Resources: []string{"events"}, Verbs: []string{"create", "patch"}},
+		},
+	}, metav1.CreateOptions{})
+	b.must(err)
+	_, err = b.cluster.Client().RbacV1().Roles("ampbridge").Create(b.ctx, &rbacv1.Role{
+		ObjectMeta: metav1.ObjectMeta{Name: "sync"},
+		Rules: []rbacv1.PolicyRule{
+			{APIGroups: []string{""}, Resources: []string{"configmaps"}, Verbs: []string{"create"}},
+			{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{"ampbridge-sync"}, Verbs: []string{"get", "update"}},
+			{APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, Verbs: []string{"create"}},
+			{APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, ResourceNames: []string{"ampbridge-sync"}, Verbs: []string{"get", "update"}},
+		},
+	}, metav1.CreateOptions{})
+	b.must(err)
+	_, err = b.cluster.Client().RbacV1().RoleBindings("ampbridge").Create(b.ctx, &rbacv1.RoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: "sync"},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "sync"},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: "ampbridge", Name: "sync"}},
 	}, metav1.CreateOptions{})
 	b.must(err)
 	_, err = b.cluster.Client().RbacV1().ClusterRoleBindings().Create(b.ctx, &rbacv1.ClusterRoleBinding{
@@ -120,7 +140,7 @@ func (b *bridge) serviceAccount(namespace, name string) {
 // to IAM.
 func (b *bridge) sync(policyText string, change func(*sync.Options)) (output string, reads, writes int, err error) {
 	b.Helper()
-	o := sync.Options{Policy: b.file("policy.yaml", policyText), Kubeconfig: b.kubeconfig, Once: true, Output: sync.Text}
+	o := sync.Options{Policy: b.file("policy.yaml", policyText), Kubeconfig: b.kubeconfig, Once: true, Output: sync.Text, Namespace: "ampbridge"}
 	if change != nil {
 		change(&o)
 	}
@@ -130,7 +150,7 @@ func (b *bridge) sync(policyText string, change func(*sync.Options)) (output str
 	for _, c := range b.cloud.Calls()[before:] {
 		switch {
 		case c.Service != "iam":
-		case strings.HasPrefix(c.Action, "Get"):
+		case strings.HasPrefix(c.Action, "Get"), strings.HasPrefix(c.Action, "List"):
 			reads++
 		default:
 			writes++
@@ -183,7 +203,7 @@ func TestSync(t *testing.T) {
 			}
 		}
 		output, reads, writes, err := b.sync(policyText, nil)
-		if err != nil || writes != 0 || reads != 3 || !strings.HasSuffix(output, "sync: in step: nothing to change\n") {
+		if err != nil || writes != 0 || reads != 4 || !strings.HasSuffix(output, "sync: in step: nothing to change\n") {
 			t.Errorf("second run: %d reads, %d writes, error %v, output:\n%s", reads, writes, err, output)
 		}
 	})

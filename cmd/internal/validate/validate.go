@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/policyfile"
+	"github.com/ampbridge/ampbridge/cmd/internal/usage"
 )
 
 // New is the command.
@@ -21,12 +23,27 @@ func New() *cobra.Command {
 mistake as FILE: line N: field: problem. It ends with status 1 where there is one.
 The file - is standard input.`,
 		Example: `  ampbridge validate policy.yaml
-  helm template ampbridge charts/ampbridge -s templates/policy.yaml | yq '.data["policy.yaml"]' | ampbridge validate -`,
-		Args: cobra.MinimumNArgs(1),
+
+  # The policy that a cluster has, whatever its ConfigMap is called.
+  kubectl get configmap -n ampbridge policy -o jsonpath='{.data.policy\.yaml}' | ampbridge validate -`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := check(args); err != nil {
+				return err
+			}
 			return Run(args, cmd.InOrStdin(), cmd.OutOrStdout())
 		},
 	}
+}
+
+func check(paths []string) error {
+	if len(paths) == 0 {
+		return usage.Errorf("no policy: name its file, or - for standard input")
+	}
+	stdin := slices.Index(paths, policyfile.Stdin)
+	if stdin >= 0 && slices.Contains(paths[stdin+1:], policyfile.Stdin) {
+		return usage.Errorf("standard input is named twice: it can be read once")
+	}
+	return nil
 }
 
 // Run checks the files. The error has a line for every mistake.

@@ -31,6 +31,7 @@ func (o *options) register(flags *pflag.FlagSet) {
 	flags.StringVar(&o.Addr, "addr", ":9443", "`HOST:PORT` on which the API server calls, over TLS")
 	flags.StringVar(&o.HealthAddr, "health-addr", ":8081", "`HOST:PORT` for /healthz and /readyz")
 	flags.StringVar(&o.MetricsAddr, "metrics-addr", ":8080", "`HOST:PORT` for /metrics")
+	flags.StringVar(&o.Namespace, "namespace", "", "ampbridge's own `NAMESPACE`, where the auditor keeps the circuit breaker; without it there is none")
 	flags.DurationVar(&o.DrainDelay, "drain-delay", 5*time.Second, "how long to go on serving after the signal to end, until every API server knows")
 	flags.StringVar(&o.logFormat, "log-format", "json", "`FORMAT` of the log on stderr: json or text")
 	flags.StringVar(&o.logLevel, "log-level", "info", "`LEVEL` of the log: debug, info, warn or error")

@@ -1,0 +1,198 @@
+package audit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/flowcontrol"
+
+	"github.com/ampbridge/ampbridge/audit/breaker"
+	"github.com/ampbridge/ampbridge/policy"
+)
+
+// Options configure [Run].
+type Options struct {
+	// RESTConfig says how to reach the API server; the package's doc lists the
+	// rights that its identity needs.
+	RESTConfig *rest.Config
+	// Policy is asked for the policy in force in each round; nil means that there
+	// is none yet, and the round is left out.
+	Policy func() *policy.Policy
+	// Image is the config sidecar's for policies that name none: the webhook's.
+	Image string
+	// Namespace is ampbridge's own: it holds the breaker's state, and is never
+	// audited.
+	Namespace string
+	// Instance tells this process from its replicas, in events. Default "auditor".
+	Instance string
+	// NoBreaker turns the circuit breaker off.
+	NoBreaker bool
+	// Interval is the time between two rounds. Default 30 s. A round comes earlier
+	// where a pod's grace ends.
+	Interval time.Duration
+	// Grace is how long a pod may hang on the config sidecar. Default 40 s: with
+	// the interval, pods are back within two minutes.
+	Grace time.Duration
+	// Settle is how long a finding must hold before a repair, while a new policy
+	// reaches the webhook's replicas and the auditor at different times. Default
+	// 2 min.
+	Settle time.Duration
+	// EvictionInterval is the time between two repairs in the whole cluster, and
+	// the least between two of one workload; after a quiet time, [EvictionBurst]
+	// come at once. Default 30 s.
+	EvictionInterval time.Duration
+	// Registry takes the metrics. Default: none.
+	Registry prometheus.Registerer
+	// Logger takes the log. Default [slog.Default].
+	Logger *slog.Logger
+}
+
+// EvictionBurst is how many repairs may come at once.
+const EvictionBurst = 3
+
+func (o *Options) setDefaults() error {
+	if o.RESTConfig == nil || o.Policy == nil || o.Image == "" || o.Namespace == "" {
+		return errors.New("audit: RESTConfig, Policy, Image and Namespace must be set")
+	}
+	for _, f := range []struct {
+		field    *time.Duration
+		standard time.Duration
+	}{{&o.Interval, 30 * time.Second}, {&o.Grace, 40 * time.Second}, {&o.Settle, 2 * time.Minute}, {&o.EvictionInterval, 30 * time.Second}} {
+		if *f.field == 0 {
+			*f.field = f.standard
+		}
+	}
+	if o.Instance == "" {
+		o.Instance = "auditor"
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	if o.Registry == nil {
+		o.Registry = prometheus.NewRegistry()
+	}
+	return nil
+}
+
+// Run audits, round after round, until the context ends. An error of the API
+// server is logged, and the next round tries again; Run itself fails only for
+// options that cannot work.
+func Run(ctx context.Context, o Options) error {
+	if err := o.setDefaults(); err != nil {
+		return err
+	}
+	config := rest.CopyConfig(o.RESTConfig)
+	config.UserAgent = "ampbridge-auditor"
+	config.QPS, config.Burst = 20, 40 // it is in no hurry, and may have much to look up
+	client, err := corev1client.NewForConfig(config)
+	if err != nil {
+		return fmt.Errorf("audit: connect to the API server: %w", err)
+	}
+	metrics, err := newMetrics(o.Registry)
+	if err != nil {
+		return fmt.Errorf("audit: %w", err)
+	}
+	a := &auditor{
+		Options: o, cluster: cluster{client}, metrics: metrics,
+		bucket: flowcontrol.NewTokenBucketPassiveRateLimiter(float32(1/o.EvictionInterval.Seconds()), EvictionBurst),
+		teller: teller{client: client, instance: o.Instance, said: map[remark]bool{}},
+		pace:   pace{o.EvictionInterval, map[breaker.Workload]attempt{}},
+	}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+		}
+		if err := a.round(ctx); err != nil && ctx.Err() == nil {
+			o.Logger.Error("audit", "error", err)
+		}
+		timer.Reset(a.pause(time.Now()))
+	}
+}
+
+// auditor is what lasts from round to round.
+type auditor struct {
+	Options
+	cluster cluster
+	metrics *metrics
+	teller  teller
+	bucket  flowcontrol.PassiveRateLimiter
+	pace    pace
+	history history
+	// outdated is since when an entry of the breaker is of no trial of today.
+	outdated map[breaker.Workload]time.Time
+}
+
+// round looks at every labelled namespace, and then acts. A namespace that
+// cannot be read is left out, and nothing is forgotten on its account.
+func (a *auditor) round(ctx context.Context) error {
+	p := a.Policy()
+	if p == nil {
+		return nil
+	}
+	namespaces, err := a.cluster.labelled(ctx, a.Namespace)
+	if err != nil {
+		return err
+	}
+	configMaps := a.cluster.ConfigMaps(a.Namespace)
+	state, err := breaker.Read(ctx, configMaps)
+	if err != nil {
+		return err
+	}
+	var pods []observed
+	var errs []error
+	for name, injection := range namespaces {
+		found, err := a.cluster.look(ctx, name, Question{Policy: p, Image: a.Image, Injection: injection, Breaker: state})
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		pods = append(pods, found...)
+	}
+	complete := len(errs) == 0
+	now := time.Now()
+	sortPods(pods)
+	a.history.age(pods, now, a.Grace, complete)
+	a.metrics.found(pods)
+	errs = append(errs, a.report(ctx, p, pods, complete))
+
+	if !a.NoBreaker {
+		fresh, err := a.turn(ctx, state, namespaces, pods, now, complete)
+		if err != nil {
+			return errors.Join(append(errs, err)...) // with no memory of it, the pods would only hang again
+		}
+		errs = append(errs, a.release(ctx, pods, fresh, now))
+	}
+	if p.Audit.Repair == policy.RepairEvict {
+		errs = append(errs, a.repair(ctx, pods, now))
+	}
+	err = errors.Join(errs...)
+	if err == nil {
+		a.metrics.lastSuccess.Set(float64(now.Unix()))
+	}
+	return err
+}
+
+// pause is the time until the next round: sooner where a grace ends.
+func (a *auditor) pause(now time.Time) time.Duration {
+	const least = time.Second
+	next := a.Interval
+	for _, s := range a.history {
+		if s.kind == Hanging {
+			// For a while after, too: an eviction may have met a change of the pod.
+			if left := s.since.Add(a.Grace).Sub(now); left > -a.Grace {
+				next = min(next, max(left, least))
+			}
+		}
+	}
+	return next
+}

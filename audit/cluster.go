@@ -1,0 +1,178 @@
+package audit
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes/scheme"
+	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/webhook/inject"
+)
+
+// page is how many objects are asked for at once: of pods it bounds the memory,
+// at some 10 KB each.
+const page = 200
+
+// cluster is the API server.
+type cluster struct {
+	corev1client.CoreV1Interface
+}
+
+var labelSelector = fmt.Sprintf("%s in (%s,%s)", policy.LabelInjection, policy.InjectionEnabled, policy.InjectionAnnotated)
+
+// labelled are the namespaces that the webhook is called for, with the label's
+// value: those that its registration excludes are none of ours either.
+func (c cluster) labelled(ctx context.Context, own string) (map[string]policy.Injection, error) {
+	excluded := []string{metav1.NamespaceSystem, metav1.NamespacePublic, corev1.NamespaceNodeLease, own}
+	found := map[string]policy.Injection{}
+	for o := (metav1.ListOptions{LabelSelector: labelSelector, Limit: page}); ; {
+		list, err := c.Namespaces().List(ctx, o)
+		if err != nil {
+			return nil, fmt.Errorf("list the labelled namespaces: %w", err)
+		}
+		for i := range list.Items {
+			n := &list.Items[i]
+			if !slices.Contains(excluded, n.Name) && n.DeletionTimestamp.IsZero() {
+				found[n.Name] = policy.Injection(n.Labels[policy.LabelInjection])
+			}
+		}
+		if o.Continue = list.Continue; o.Continue == "" {
+			return found, nil
+		}
+	}
+}
+
+// podPage is a PodList whose pods are decoded one by one, and only in part: the
+// typed client would hold all of each.
+type podPage struct {
+	Metadata struct {
+		Continue string `json:"continue"`
+	} `json:"metadata"`
+	Items []jsontext.Value `json:"items"`
+}
+
+// look assesses the Prometheus pods of a namespace; those that have ended are
+// left out. q says all but the pod.
+func (c cluster) look(ctx context.Context, namespace string, q Question) ([]observed, error) {
+	var found []observed
+	accounts := map[string]map[string]string{}
+	for o := (metav1.ListOptions{Limit: page}); ; {
+		raw, err := c.RESTClient().Get().Namespace(namespace).Resource("pods").VersionedParams(&o, scheme.ParameterCodec).
+			SetHeader("Accept", "application/json").Do(ctx).Raw()
+		if err != nil {
+			return nil, fmt.Errorf("list the pods of namespace %s: %w", namespace, err)
+		}
+		var list podPage
+		if err := json.Unmarshal(raw, &list, decodeOptions); err != nil {
+			return nil, fmt.Errorf("list the pods of namespace %s: %w", namespace, err)
+		}
+		for _, item := range list.Items {
+			pod, err := Decode(item)
+			if err != nil {
+				return nil, fmt.Errorf("read a pod of namespace %s: %w", namespace, err)
+			}
+			if !pod.concerned() {
+				continue
+			}
+			q.Pod = pod
+			f, err := c.assess(ctx, q, accounts)
+			if err != nil {
+				return nil, err
+			}
+			if f.Kind != None || pod.leaving() {
+				found = append(found, observe(pod, f))
+			}
+		}
+		if o.Continue = list.Metadata.Continue; o.Continue == "" {
+			return found, nil
+		}
+	}
+}
+
+// assess reads as little as the finding needs; accounts are those that were read
+// before.
+func (c cluster) assess(ctx context.Context, q Question, accounts map[string]map[string]string) (Finding, error) {
+	namespace, name := q.Pod.Metadata.Namespace, q.Pod.serviceAccount()
+	if q.Pod.over() || q.Pod.Metadata.Annotations[policy.AnnotationInject] == "false" {
+		return Finding{}, nil
+	}
+	annotations, known := accounts[name]
+	if !known {
+		account, err := c.ServiceAccounts(namespace).Get(ctx, name, metav1.GetOptions{})
+		// A service account may be deleted while its pods run. None of them can be
+		// created again then, so there is nothing to find.
+		if apierrors.IsNotFound(err) {
+			return Finding{}, nil
+		} else if err != nil {
+			return Finding{}, fmt.Errorf("read service account %s of namespace %s: %w", name, namespace, err)
+		}
+		annotations = account.Annotations
+		accounts[name] = annotations
+	}
+	q.ServiceAccount = annotations
+	f := Assess(q)
+	if f.Kind != Missed {
+		return f, nil
+	}
+	var err error
+	if q.Limits, err = c.limits(ctx, q.Pod); err != nil {
+		return Finding{}, err
+	}
+	return Assess(q), nil
+}
+
+func (c cluster) limits(ctx context.Context, pod *Pod) (inject.Limits, error) {
+	namespace := pod.Metadata.Namespace
+	ranges, err := c.LimitRanges(namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return inject.Limits{}, fmt.Errorf("list the LimitRanges of namespace %s: %w", namespace, err)
+	}
+	quotas, err := c.ResourceQuotas(namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return inject.Limits{}, fmt.Errorf("list the ResourceQuotas of namespace %s: %w", namespace, err)
+	}
+	return inject.Limits{Ranges: ranges.Items, Quotas: without(quotas.Items, pod)}, nil
+}
+
+// evict asks for the eviction of exactly the pod that was looked at: pods of a
+// StatefulSet share their names. With unchanged set, it must not have changed
+// at all since. The result is a value of the metric; what was refused or gone
+// is no error of ours.
+func (c cluster) evict(ctx context.Context, o observed, unchanged bool) (result string, err error) {
+	// The look may be old by now: whoever has taken the label off meanwhile is heard.
+	namespace, err := c.Namespaces().Get(ctx, o.workload.Namespace, metav1.GetOptions{})
+	if err != nil {
+		return resultFailed, fmt.Errorf("read namespace %s: %w", o.workload.Namespace, err)
+	}
+	switch policy.Injection(namespace.Labels[policy.LabelInjection]) {
+	case policy.InjectionEnabled, policy.InjectionAnnotated:
+	default:
+		return resultGone, nil
+	}
+	preconditions := &metav1.Preconditions{UID: &o.uid}
+	if unchanged {
+		preconditions.ResourceVersion = &o.resourceVersion
+	}
+	err = c.Pods(o.workload.Namespace).EvictV1(ctx, &policyv1.Eviction{
+		ObjectMeta:    metav1.ObjectMeta{Namespace: o.workload.Namespace, Name: o.name},
+		DeleteOptions: &metav1.DeleteOptions{Preconditions: preconditions},
+	})
+	switch {
+	case err == nil:
+		return resultEvicted, nil
+	case apierrors.IsTooManyRequests(err):
+		return resultRefused, nil
+	case apierrors.IsNotFound(err), apierrors.IsConflict(err):
+		return resultGone, nil
+	}
+	return resultFailed, fmt.Errorf("evict pod %s of namespace %s: %w", o.name, o.workload.Namespace, err)
+}

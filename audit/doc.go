@@ -1,0 +1,35 @@
+// Package audit finds the Prometheus pods that admission does not see any more:
+// those that slipped through while no webhook answered, those that carry what an
+// older policy said, and those that hang on the config sidecar.
+//
+// [Assess] is the core, and pure: it asks the same functions as the webhook what
+// would be done to a stored pod today, and compares. [Run] goes round the
+// labelled namespaces, page by page, keeps nothing of a pod but a few words, and
+// tells the findings with an event on the pod's controller, once, and as metrics.
+//
+// It acts on two of them, always through the Eviction API, so that every
+// PodDisruptionBudget holds:
+//
+//   - Repair, off unless the policy says `audit.repair: evict`. A missed or
+//     outdated pod that has a controller is evicted, so that its successor is
+//     injected as the policy says: one of a workload at a time, when all the
+//     others are ready, and few in the whole cluster ([Options.EvictionInterval]).
+//     Where a successor is found again, the next attempt waits, longer each time.
+//   - The circuit breaker, on unless [Options.NoBreaker]. Where a pod hangs on
+//     the config sidecar for longer than [Options.Grace], injection pauses for its
+//     workload (package breaker), and the pod is evicted: what comes in its stead
+//     starts without the sidecar. Such pods run nothing yet, so no budget and no
+//     pace holds them.
+//
+// Pods of namespaces without the label, pods that opted out and pods without a
+// controller are never evicted.
+//
+// # Rights
+//
+// In all namespaces: list and get namespaces; list pods, limitranges and
+// resourcequotas; get serviceaccounts; create pods/eviction and events. In
+// ampbridge's own namespace: create configmaps, and get and update the one named
+// ampbridge-breaker. The webhook gets that one, too.
+//
+// One process at a time runs the auditor: whoever calls [Run] sees to that.
+package audit

@@ -1,0 +1,152 @@
+package audit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
+
+	"github.com/ampbridge/ampbridge/policy"
+)
+
+// Reasons of the auditor's events. Of a skipped pod it is the decision's.
+const (
+	eventMissed   = "InjectionMissed"
+	eventOutdated = "InjectionOutdated"
+	eventHangs    = "SidecarHangs"
+	eventOpen     = "CircuitOpen"
+	eventClosed   = "CircuitClosed"
+	eventEvicted  = "Evicted"
+	eventRefused  = "EvictionRefused"
+)
+
+// teller writes events, each once as long as what it says goes on being so.
+type teller struct {
+	client   corev1client.EventsGetter
+	instance string
+	said     map[remark]bool
+}
+
+// remark is what makes two events the same: pods come and go, but what is said
+// about their owner stays.
+type remark struct {
+	object       types.UID
+	reason, text string
+}
+
+// about is the object that the event is on: the pod's controller, or the pod.
+func about(o *observed) (corev1.ObjectReference, *corev1.ObjectReference) {
+	pod := corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: o.workload.Namespace, Name: o.name, UID: o.uid}
+	if c := o.controller; c != nil {
+		return corev1.ObjectReference{APIVersion: c.APIVersion, Kind: c.Kind, Namespace: o.workload.Namespace, Name: c.Name, UID: c.UID}, &pod
+	}
+	return pod, nil
+}
+
+// tell writes an event now.
+func (t *teller) tell(ctx context.Context, o *observed, kind, reason, text string) error {
+	object, related := about(o)
+	now := metav1.Now()
+	_, err := t.client.Events(o.workload.Namespace).Create(ctx, &corev1.Event{
+		ObjectMeta:     metav1.ObjectMeta{GenerateName: shorten(object.Name, 200) + ".", Namespace: o.workload.Namespace},
+		InvolvedObject: object, Related: related,
+		Type: kind, Reason: reason, Action: "Audit",
+		Message: shorten(fmt.Sprintf("pod %s: %s", o.name, text), 1000), // the API takes 1024
+		Source:  corev1.EventSource{Component: "ampbridge-auditor"},
+		// Both forms of time and reporter: kubectl shows either.
+		EventTime: metav1.NewMicroTime(now.Time), FirstTimestamp: now, LastTimestamp: now, Count: 1,
+		ReportingController: "ampbridge.io/auditor", ReportingInstance: t.instance,
+	}, metav1.CreateOptions{})
+	if err != nil {
+		return fmt.Errorf("write event %s on %s %s of namespace %s: %w", reason, object.Kind, object.Name, o.workload.Namespace, err)
+	}
+	return nil
+}
+
+// report tells each finding that was not told before. A finding that ended is
+// forgotten after a complete round, and is told again when it comes back.
+func (a *auditor) report(ctx context.Context, p *policy.Policy, pods []observed, complete bool) error {
+	var errs []error
+	still, objects := map[remark]bool{}, map[types.UID]bool{}
+	for i := range pods {
+		o := &pods[i]
+		kind, reason, text := note(o, p.Audit.Repair == policy.RepairEvict)
+		if reason == "" {
+			continue
+		}
+		object, _ := about(o)
+		objects[object.UID] = true
+		r := remark{object.UID, reason, text}
+		if still[r] || a.teller.said[r] {
+			still[r] = true
+			continue
+		}
+		if err := a.teller.tell(ctx, o, kind, reason, text); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		still[r] = true
+		a.Logger.Info("finding", "namespace", o.workload.Namespace, "workload", o.workload.String(), "pod", o.name, "finding", o.Kind, "reason", reason, "text", text)
+	}
+	for r := range a.teller.said {
+		// A refusal lasts as long as what the eviction was for.
+		if !complete || (r.reason == eventRefused && objects[r.object]) {
+			still[r] = true
+		}
+	}
+	a.teller.said = still
+	return errors.Join(errs...)
+}
+
+// note is the event of a finding; no reason: none.
+func note(o *observed, repair bool) (kind, reason, text string) {
+	switch o.Kind {
+	case Missed:
+		return corev1.EventTypeWarning, eventMissed, "not injected: " + o.Text + ". " + mend(o, repair)
+	case Outdated:
+		return corev1.EventTypeNormal, eventOutdated, "injected, but " + o.Text + ". " + mend(o, repair)
+	case Stuck:
+		// The kubelet's words follow in another form with each attempt.
+		return corev1.EventTypeWarning, eventHangs, fmt.Sprintf("the config sidecar keeps the pod from starting: %s", o.Reason)
+	case Skipped:
+		return corev1.EventTypeWarning, string(o.Reason), "not injected: " + o.Text
+	}
+	return "", "", ""
+}
+
+// mend says how the pod gets what it lacks.
+func mend(o *observed, repair bool) string {
+	switch w := o.workload; {
+	case o.controller == nil:
+		return "Nothing creates the pod again: delete it and create it again"
+	case repair:
+		return "It is going to be evicted, when its disruption budget allows"
+	case w.Kind == "Deployment" || w.Kind == "StatefulSet" || w.Kind == "DaemonSet":
+		return fmt.Sprintf("Roll it out: kubectl -n %s rollout restart %s/%s", w.Namespace, strings.ToLower(w.Kind), w.Name)
+	}
+	return "Delete the pod, so that its controller creates it again"
+}
+
+// shorten makes one line of at most limit bytes.
+func shorten(s string, limit int) string {
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, s)
+	if len(s) > limit {
+		s = strings.ToValidUTF8(s[:limit], "")
+	}
+	return s
+}
+
+// minutes writes a duration for people.
+func minutes(d time.Duration) string { return d.Round(time.Second).String() }

@@ -1,0 +1,207 @@
+package sync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	gosync "sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/uuid"
+	"k8s.io/client-go/tools/leaderelection"
+	"k8s.io/client-go/tools/leaderelection/resourcelock"
+
+	"github.com/ampbridge/ampbridge/audit"
+)
+
+const (
+	// A leader that dies is replaced within the lease's duration; one that cannot
+	// renew stops in time before that.
+	leaseDuration = 15 * time.Second
+	renewDeadline = 10 * time.Second
+	renewPeriod   = 2 * time.Second
+
+	// debounce gathers what happens at once, as in a Helm upgrade.
+	debounce = 500 * time.Millisecond
+	// firstRetry doubles up to the policy's interval.
+	firstRetry = 5 * time.Second
+	// jitter keeps clusters apart that were started together: a tenth, and later
+	// only, so that no interval has two passes.
+	jitter = 0.1
+	// leftoversEvery is how many passes there are from one look for roles that no
+	// destination uses to the next; their list costs a call.
+	leftoversEvery = 36
+)
+
+// Control syncs until the context ends, in one of the processes that share a
+// Lease: when service accounts, namespaces or the policy change, and every
+// trust.interval.
+func Control(ctx context.Context, o Options, logger *slog.Logger) error {
+	cluster, err := connect(o.Kubeconfig)
+	if err != nil {
+		return err
+	}
+	registry := prometheus.NewRegistry()
+	c := &controller{options: o, cluster: cluster, logger: logger, registry: registry, metrics: newMetrics(registry), wake: make(chan struct{}, 1), journal: journal{logger: logger}}
+	c.policy = &policySource{path: o.Policy, logger: logger, metrics: c.metrics, changed: c.trigger}
+	c.policy.load()
+	c.unsynced.Store(true)
+
+	ctx = logr.NewContext(ctx, logr.FromSlogHandler(logger.Handler()))
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { c.policy.follow(ctx); return nil })
+	group.Go(func() error { return serve(ctx, "health", o.HealthAddr, c.health()) })
+	group.Go(func() error { return serve(ctx, "metrics", o.MetricsAddr, metricsHandler(registry)) })
+	group.Go(func() error { return c.elect(ctx) })
+	return group.Wait()
+}
+
+// controller is one running sync.
+type controller struct {
+	options Options
+	cluster cluster
+	logger  *slog.Logger
+	// registry is what metrics, and the auditor's, are served from.
+	registry *prometheus.Registry
+	metrics  *metrics
+	policy   *policySource
+	journal  journal
+	// wake has room for one: a wake-up that finds it full is not lost.
+	wake chan struct{}
+	// leads and unsynced are for readiness.
+	leads, unsynced atomic.Bool
+}
+
+// trigger asks for a pass soon.
+func (c *controller) trigger() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// elect works while this process holds the Lease. It gives the Lease back only
+// when the work has ended, so that there are never two at work.
+func (c *controller) elect(ctx context.Context) error {
+	host, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	identity := host + "_" + string(uuid.NewUUID())
+	electing, release := context.WithCancel(context.WithoutCancel(ctx))
+	defer release()
+	var working gosync.Mutex
+	var failure error
+	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
+		Lock: &resourcelock.LeaseLock{
+			LeaseMeta: metav1.ObjectMeta{Namespace: c.options.Namespace, Name: memoryName}, Client: c.cluster.client.CoordinationV1(),
+			LockConfig: resourcelock.ResourceLockConfig{Identity: identity},
+		},
+		LeaseDuration: leaseDuration, RenewDeadline: renewDeadline, RetryPeriod: renewPeriod, ReleaseOnCancel: true, Name: memoryName,
+		Callbacks: leaderelection.LeaderCallbacks{
+			OnStartedLeading: func(leading context.Context) {
+				working.Lock()
+				defer working.Unlock()
+				leading, stop := context.WithCancel(leading)
+				defer stop()
+				defer context.AfterFunc(ctx, stop)()
+				c.leads.Store(true)
+				c.metrics.leader.Set(1)
+				failure = c.work(leading)
+				c.metrics.leader.Set(0)
+				c.leads.Store(false)
+				release()
+			},
+			OnStoppedLeading: func() {},
+			OnNewLeader: func(leader string) {
+				c.logger.Info("leader", "identity", leader, "self", leader == identity)
+			},
+		},
+	})
+	if err != nil {
+		return err
+	}
+	go func() {
+		<-ctx.Done()
+		working.Lock()
+		defer working.Unlock()
+		release()
+	}()
+	elector.Run(electing)
+	working.Lock()
+	defer working.Unlock()
+	if ctx.Err() == nil && failure == nil {
+		failure = fmt.Errorf("the Lease %s/%s is lost to another process, or cannot be renewed", c.options.Namespace, memoryName)
+	}
+	return failure
+}
+
+// work makes passes until the context ends.
+func (c *controller) work(ctx context.Context) error {
+	w, err := newWatch(c.cluster.config, c.trigger)
+	if err != nil {
+		return err
+	}
+	events, stop := newEvents(ctx, c.cluster.client, w.reference)
+	defer stop()
+	if err := w.start(ctx); err != nil {
+		return nil // told to end
+	}
+	c.unsynced.Store(false)
+	defer c.unsynced.Store(true)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return c.audit(ctx) })
+	group.Go(func() error {
+		worker := &worker{controller: c, watch: w, events: events}
+		for ctx.Err() == nil {
+			worker.pass(ctx)
+			worker.wait(ctx)
+		}
+		return nil
+	})
+	return group.Wait()
+}
+
+// audit looks after the pods: in the process that leads, so that no two evict.
+func (c *controller) audit(ctx context.Context) error {
+	if c.options.Image == "" {
+		c.logger.Info("the auditor is off: --image tells it which sidecar the webhook injects")
+		return nil
+	}
+	return audit.Run(ctx, audit.Options{
+		RESTConfig: c.cluster.config, Policy: c.policy.current, Image: c.options.Image, Namespace: c.options.Namespace,
+		NoBreaker: c.options.NoBreaker, Registry: c.registry, Logger: c.logger,
+	})
+}
+
+// ready says what is missing: of a process that stands by, no more than a policy.
+func (c *controller) ready() error {
+	err := c.policy.ready()
+	if c.leads.Load() && c.unsynced.Load() {
+		err = errors.Join(err, errors.New("the service accounts are not known yet"))
+	}
+	return err
+}
+
+// jittered is d, or up to a tenth more.
+func jittered(d time.Duration) time.Duration {
+	return time.Duration(float64(d) * (1 + jitter*rand.Float64()))
+}
+
+// sleep returns early when the context ends.
+func sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}

@@ -1,0 +1,383 @@
+package sync_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	gosync "sync"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/ampbridge/ampbridge/cmd/internal/sync"
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/awstest"
+)
+
+// quick compares with AWS every second.
+var quick = strings.Replace(policyText, "trust: {", "trust: {interval: 1s, ", 1)
+
+// process is one running controller.
+type process struct {
+	*bridge
+	policy  string
+	options sync.Options
+	stop    func() error
+	ended   chan struct{}
+	log     *buffer
+}
+
+type buffer struct {
+	mu   gosync.Mutex
+	text bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+func (b *bridge) control(policyText string, changes ...func(*sync.Options)) *process {
+	b.Helper()
+	p := &process{bridge: b, policy: b.file("policy.yaml", policyText), log: &buffer{}, ended: make(chan struct{})}
+	p.options = sync.Options{
+		Policy: p.policy, Kubeconfig: b.kubeconfig, Output: sync.Text, TrustQuota: 2048, Namespace: "ampbridge",
+		HealthAddr: b.freeAddr(), MetricsAddr: b.freeAddr(),
+	}
+	for _, change := range changes {
+		change(&p.options)
+	}
+	b.must(p.options.Validate())
+	ctx, cancel := context.WithCancel(b.ctx)
+	var ended error
+	go func() {
+		defer close(p.ended)
+		ended = sync.Control(ctx, p.options, slog.New(slog.NewJSONHandler(p.log, nil)))
+	}()
+	p.stop = func() error { cancel(); <-p.ended; return ended }
+	b.Cleanup(func() {
+		if err := p.stop(); err != nil && !strings.Contains(err.Error(), "is lost to another process") {
+			b.Errorf("the controller ended with %v", err)
+		}
+		if b.Failed() {
+			b.Logf("log:\n%s", p.log)
+		}
+	})
+	return p
+}
+
+func (b *bridge) freeAddr() string {
+	b.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	b.must(err)
+	b.must(l.Close())
+	return l.Addr().String()
+}
+
+func get(url string) (int, string) {
+	response, err := http.Get(url)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer func() { _ = response.Body.Close() }()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return 0, err.Error()
+	}
+	return response.StatusCode, string(body)
+}
+
+// metric is the value of a sample as /metrics writes it; -1: there is none.
+func (p *process) metric(sample string) float64 {
+	_, text := get("http://" + p.options.MetricsAddr + "/metrics")
+	found := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(sample) + ` (\S+)$`).FindStringSubmatch(text)
+	if found == nil {
+		return -1
+	}
+	value, err := strconv.ParseFloat(found[1], 64)
+	p.must(err)
+	return value
+}
+
+func (p *process) inStep() bool {
+	return p.metric("ampbridge_sync_last_success_timestamp_seconds") > 0
+}
+
+func (b *bridge) eventually(what string, holds func() bool) {
+	b.Helper()
+	for deadline := time.Now().Add(60 * time.Second); !holds(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			b.Fatalf("not within a minute: %s", what)
+		}
+	}
+}
+
+func (b *bridge) actions(from int) map[string]int {
+	count := map[string]int{}
+	for _, c := range b.cloud.Calls()[from:] {
+		if c.Service == "iam" {
+			count[c.Action]++
+		}
+	}
+	return count
+}
+
+// eventsOf lists the reasons of a service account's events.
+func (b *bridge) eventsOf(name string) string {
+	b.Helper()
+	list, err := b.cluster.Client().CoreV1().Events("monitoring").List(b.ctx, metav1.ListOptions{FieldSelector: "involvedObject.kind=ServiceAccount,involvedObject.name=" + name})
+	b.must(err)
+	var reasons []string
+	for _, e := range list.Items {
+		if e.InvolvedObject.UID != "" {
+			reasons = append(reasons, e.Reason)
+		}
+	}
+	return strings.Join(reasons, " ")
+}
+
+func (b *bridge) deleteServiceAccount(name string) {
+	b.Helper()
+	b.must(b.cluster.Client().CoreV1().ServiceAccounts("monitoring").Delete(b.ctx, name, metav1.DeleteOptions{}))
+}
+
+func TestController(t *testing.T) {
+	b := start(t)
+
+	t.Run("two processes, one of which works, and a new service account", func(t *testing.T) {
+		b := b.aws(t)
+		one, two := b.control(policyText), b.control(policyText)
+		b.eventually("in step", func() bool { return one.inStep() || two.inStep() })
+		leader, other := one, two
+		if two.inStep() {
+			leader, other = two, one
+		}
+		if leader.metric("ampbridge_sync_leader") != 1 || other.metric("ampbridge_sync_leader") != 0 {
+			t.Error("not exactly one leads")
+		}
+		for _, p := range []*process{one, two} {
+			if status, body := get("http://" + p.options.HealthAddr + "/readyz"); status != http.StatusOK {
+				t.Errorf("/readyz: %d %s", status, body)
+			}
+		}
+		before := len(b.cloud.Calls())
+		began := time.Now()
+		b.serviceAccount("monitoring", "prometheus-new")
+		b.eventually("a new service account assumes its role", func() bool { return b.assume("monitoring", "prometheus-new") == nil })
+		t.Logf("a new service account assumed its role after %v", time.Since(began).Round(10*time.Millisecond))
+		if took := time.Since(began); took > 5*time.Second {
+			t.Errorf("a new service account was trusted after %v", took)
+		}
+		if writes := b.actions(before)["UpdateAssumeRolePolicy"]; writes != 1 {
+			t.Errorf("%d writes of the trust document, want 1", writes)
+		}
+		b.eventually("an event", func() bool { return b.eventsOf("prometheus-new") == "Trusted" })
+
+		b.must(leader.stop())
+		b.serviceAccount("monitoring", "prometheus-newer")
+		b.eventually("the other takes over", func() bool { return b.assume("monitoring", "prometheus-newer") == nil })
+		if other.metric("ampbridge_sync_leader") != 1 || other.metric(`ampbridge_sync_subjects{destination="central"}`) != 3 {
+			t.Error("the other does not lead, or does not count 3 subjects")
+		}
+
+		// A Helm upgrade.
+		before = len(b.cloud.Calls())
+		b.deleteServiceAccount("prometheus-new")
+		b.eventually("the deletion was looked at", func() bool { return b.actions(before)["GetRole"] > 0 })
+		b.serviceAccount("monitoring", "prometheus-new")
+		b.must(b.assume("monitoring", "prometheus-new"))
+		if writes := b.actions(before)["UpdateAssumeRolePolicy"]; writes != 0 {
+			t.Errorf("%d writes of the trust document for a service account that was made again", writes)
+		}
+	})
+
+	t.Run("nothing to do costs three reads", func(t *testing.T) {
+		b := b.aws(t)
+		p := b.control(quick)
+		b.eventually("five passes", func() bool { return b.actions(0)["GetRolePolicy"] >= 6 })
+		b.must(p.stop())
+		count := b.actions(0)
+		writes := count["CreateOpenIDConnectProvider"] + count["CreateRole"] + count["PutRolePolicy"]
+		passes := count["GetOpenIDConnectProvider"]
+		// The first pass makes the role: one read finds none, one checks the owner.
+		if writes != 3 || count["ListRoles"] != 1 || len(count) != 7 || count["GetRole"] > passes+1 || count["GetRolePolicy"] > passes {
+			t.Errorf("calls: %v", count)
+		}
+		t.Logf("%d passes: %v", passes, count)
+		if text := p.log.String(); strings.Count(text, "\n") > 12 {
+			t.Errorf("not quiet:\n%s", text)
+		}
+	})
+
+	t.Run("drift, policy and trouble", func(t *testing.T) {
+		b := b.aws(t)
+		p := b.control(quick)
+		b.eventually("in step", p.inStep)
+		_, err := b.admin().PutRolePolicy(b.ctx, &iam.PutRolePolicyInput{RoleName: aws.String(roleName), PolicyName: aws.String("ampbridge"), PolicyDocument: aws.String(
+			`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"aps:*","Resource":"*"}]}`)})
+		b.must(err)
+		b.eventually("drift is counted", func() bool { return p.metric("ampbridge_sync_drift_found_total") == 1 })
+		b.eventually("drift is mended", func() bool { return p.metric(`ampbridge_sync_changes_total{kind="PutRolePolicy",result="made"}`) == 2 })
+
+		b.must(os.WriteFile(p.policy, []byte("kind: Nonsense"), 0o600))
+		b.eventually("a bad policy is reported", func() bool { return p.metric("ampbridge_policy_last_load_success") == 0 })
+		revoked := strings.Replace(quick, `"prometheus*"`, "prometheus", 1)
+		b.must(b.assume("monitoring", "prometheus-new"))
+		b.must(os.WriteFile(p.policy, []byte(revoked), 0o600))
+		b.eventually("a grant that ends", func() bool { return b.assume("monitoring", "prometheus-new") != nil })
+
+		before := p.metric(`ampbridge_sync_iam_calls_total{operation="GetRole",result="AccessDenied"}`)
+		denied := b.cloud.Fail("iam:GetRole", awstest.Deny)
+		b.eventually("three passes fail", func() bool {
+			return p.metric(`ampbridge_sync_iam_calls_total{operation="GetRole",result="AccessDenied"}`) >= before+4
+		})
+		if p.metric("ampbridge_sync_refusals") != 1 {
+			t.Error("the refusal is not counted")
+		}
+		denied.Stop()
+		b.eventually("in step again", func() bool { return p.metric("ampbridge_sync_refusals") == 0 })
+		b.must(p.stop())
+		if n := strings.Count(p.log.String(), "AccessDenied"); n != 1 {
+			t.Errorf("the trouble was logged %d times", n)
+		}
+	})
+
+	t.Run("who is gone for long is pruned, and that is no drift", func(t *testing.T) {
+		b := b.aws(t)
+		p := b.control(strings.Replace(quick, "trust: {", "trust: {pruneAfter: 3s, ", 1))
+		b.eventually("in step", p.inStep)
+		const subjects = `ampbridge_sync_subjects{destination="central"}`
+		before := p.metric(subjects)
+		b.serviceAccount("monitoring", "prometheus-short-lived")
+		b.eventually("trusted", func() bool { return p.metric(subjects) == before+1 })
+		b.deleteServiceAccount("prometheus-short-lived")
+		b.eventually("pruned", func() bool { return p.metric(subjects) == before })
+		b.eventually("forgotten", func() bool { return b.remembered() == "{}" })
+		if n := p.metric("ampbridge_sync_drift_found_total"); n != 0 {
+			t.Errorf("%v changes counted as drift", n)
+		}
+		if n := b.actions(0)["UpdateAssumeRolePolicy"]; n != 2 {
+			t.Errorf("%d writes of the trust document, want 2: in and out", n)
+		}
+		b.serviceAccount("monitoring", "prometheus-short-lived")
+		b.eventually("trusted once more", func() bool { return p.metric(subjects) == before+1 })
+	})
+
+	t.Run("whoever loses the Lease ends, and writes nothing more", func(t *testing.T) {
+		b := b.aws(t)
+		p := b.control(quick)
+		b.eventually("in step", p.inStep)
+		leases := b.cluster.Client().CoordinationV1().Leases("ampbridge")
+		b.eventually("the Lease is taken", func() bool {
+			lease, err := leases.Get(b.ctx, "ampbridge-sync", metav1.GetOptions{})
+			b.must(err)
+			lease.Spec.HolderIdentity = aws.String("somebody else")
+			_, err = leases.Update(b.ctx, lease, metav1.UpdateOptions{})
+			return err == nil
+		})
+		select {
+		case <-p.ended:
+		case <-time.After(60 * time.Second):
+			t.Fatal("the process goes on")
+		}
+		if err := p.stop(); err == nil {
+			t.Error("it ended without an error, so that nobody restarts it")
+		}
+		before := len(b.cloud.Calls())
+		time.Sleep(2 * time.Second) // two intervals
+		if calls := b.actions(before); len(calls) > 0 {
+			t.Errorf("calls after the end: %v", calls)
+		}
+		b.must(leases.Delete(b.ctx, "ampbridge-sync", metav1.DeleteOptions{}))
+	})
+
+	t.Run("events", func(t *testing.T) {
+		b := b.aws(t)
+		capped := strings.Replace(policyText, "destinations: [central]}", "destinations: [central], maxSubjectsPerNamespace: 1}", 1)
+		p := b.control(capped)
+		b.eventually("in step", p.inStep)
+		b.serviceAccount("monitoring", "prometheus-late")
+		b.eventually("CapReached", func() bool { return b.eventsOf("prometheus-late") == "CapReached" })
+		b.serviceAccount("monitoring", "stranger")
+		annotate, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]string{policy.AnnotationInject: "true"}}})
+		b.must(err)
+		_, err = b.cluster.Client().CoreV1().ServiceAccounts("monitoring").Patch(b.ctx, "stranger", types.MergePatchType, annotate, metav1.PatchOptions{})
+		b.must(err)
+		b.eventually("NotGranted", func() bool { return b.eventsOf("stranger") == "NotGranted" })
+		if other := b.eventsOf("default"); other != "" {
+			t.Errorf("an account that did not ask has events: %s", other)
+		}
+	})
+
+	t.Run("the auditor", func(t *testing.T) {
+		b := b.aws(t)
+		b.auditorsRights()
+		pod := &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Name: "prometheus-0"},
+			Spec: corev1.PodSpec{
+				ServiceAccountName: "prometheus",
+				Containers: []corev1.Container{{
+					Name: "prometheus", Image: "prom/prometheus:v3.15.0",
+					Args:         []string{"--config.file=/etc/config/prometheus.yml", "--config.auto-reload"},
+					VolumeMounts: []corev1.VolumeMount{{Name: "config", MountPath: "/etc/config"}},
+				}},
+				Volumes: []corev1.Volume{{Name: "config", VolumeSource: corev1.VolumeSource{
+					ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "prometheus"}},
+				}}},
+			},
+		}
+		_, err := b.cluster.Client().CoreV1().Pods("monitoring").Create(b.ctx, pod, metav1.CreateOptions{})
+		b.must(err)
+		p := b.control(policyText, func(o *sync.Options) { o.Image = "example/ampbridge:1" })
+		// No webhook is registered here, so the pod has slipped through.
+		b.eventually("the auditor counts the pod", func() bool { return p.metric(`ampbridge_audit_pods{finding="missed"}`) == 1 })
+	})
+}
+
+// auditorsRights are those that package audit lists, on top of sync's.
+func (b *bridge) auditorsRights() {
+	b.Helper()
+	meta := metav1.ObjectMeta{Name: "auditor"}
+	subjects := []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: "ampbridge", Name: "sync"}}
+	rbac := b.cluster.Client().RbacV1()
+	_, err := rbac.ClusterRoles().Create(b.ctx, &rbacv1.ClusterRole{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{
+		{APIGroups: []string{""}, Resources: []string{"namespaces"}, Verbs: []string{"list", "get"}},
+		{APIGroups: []string{""}, Resources: []string{"pods", "limitranges", "resourcequotas"}, Verbs: []string{"list"}},
+		{APIGroups: []string{""}, Resources: []string{"serviceaccounts"}, Verbs: []string{"get"}},
+		{APIGroups: []string{""}, Resources: []string{"pods/eviction", "events"}, Verbs: []string{"create"}},
+	}}, metav1.CreateOptions{})
+	b.must(err)
+	_, err = rbac.ClusterRoleBindings().Create(b.ctx, &rbacv1.ClusterRoleBinding{
+		ObjectMeta: meta, Subjects: subjects, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "auditor"},
+	}, metav1.CreateOptions{})
+	b.must(err)
+	_, err = rbac.Roles("ampbridge").Create(b.ctx, &rbacv1.Role{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{
+		{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{"ampbridge-breaker"}, Verbs: []string{"get", "update"}},
+	}}, metav1.CreateOptions{})
+	b.must(err)
+	_, err = rbac.RoleBindings("ampbridge").Create(b.ctx, &rbacv1.RoleBinding{
+		ObjectMeta: meta, Subjects: subjects, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "auditor"},
+	}, metav1.CreateOptions{})
+	b.must(err)
+}

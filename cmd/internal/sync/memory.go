@@ -1,0 +1,91 @@
+package sync
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/plan"
+)
+
+// memoryName is the ConfigMap's, and the Lease's, in ampbridge's own namespace.
+const memoryName = "ampbridge-sync"
+
+// The ConfigMap's keys.
+const (
+	memoryOwner  = "owner"
+	memoryMissed = "missed" // JSON: subject → RFC 3339
+)
+
+// memory keeps a [plan.Memory] in a ConfigMap, so that it outlives the process.
+type memory struct {
+	client    kubernetes.Interface
+	namespace string
+}
+
+// remembered is the memory as it was read, with the ConfigMap to be updated; nil:
+// there is none yet.
+type remembered struct {
+	plan.Memory
+	stored *corev1.ConfigMap
+}
+
+func (m memory) String() string { return "ConfigMap " + m.namespace + "/" + memoryName }
+
+func (m memory) read(ctx context.Context) (remembered, error) {
+	stored, err := m.client.CoreV1().ConfigMaps(m.namespace).Get(ctx, memoryName, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return remembered{}, nil
+	}
+	if err != nil {
+		return remembered{}, err
+	}
+	missed := map[string]time.Time{}
+	if text := stored.Data[memoryMissed]; text != "" {
+		if err := json.Unmarshal([]byte(text), &missed); err != nil {
+			return remembered{}, fmt.Errorf("%s: %w: delete the ConfigMap, and the grace periods begin anew", memoryMissed, err)
+		}
+	}
+	r := remembered{stored: stored, Memory: plan.Memory{Owner: stored.Data[memoryOwner], Missed: map[policy.Subject]time.Time{}}}
+	for name, since := range missed {
+		subject, err := policy.ParseSubject(name)
+		if err != nil {
+			return remembered{}, fmt.Errorf("%s: %w: delete the ConfigMap, and the grace periods begin anew", memoryMissed, err)
+		}
+		r.Missed[subject] = since
+	}
+	return r, nil
+}
+
+// write stores what changed. It is refused where another process wrote since the
+// read: that one saw the same, and the next pass looks again.
+func (m memory) write(ctx context.Context, old remembered, now plan.Memory) error {
+	if old.Equal(now) {
+		return nil
+	}
+	missed := map[string]time.Time{}
+	for s, since := range now.Missed {
+		missed[s.String()] = since
+	}
+	text, err := json.Marshal(missed)
+	if err != nil {
+		return err
+	}
+	data := map[string]string{memoryOwner: now.Owner, memoryMissed: string(text)}
+	maps := m.client.CoreV1().ConfigMaps(m.namespace)
+	if old.stored == nil {
+		_, err = maps.Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: memoryName}, Data: data}, metav1.CreateOptions{})
+		return err
+	}
+	updated := old.stored.DeepCopy()
+	updated.Data = data
+	_, err = maps.Update(ctx, updated, metav1.UpdateOptions{})
+	return err
+}

@@ -1,0 +1,175 @@
+package sync
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/plan"
+)
+
+// worker is the leader's loop. What it keeps from pass to pass is what the last
+// one depended on, to know whether another is needed; AWS is read each time.
+type worker struct {
+	*controller
+	watch  *watch
+	events *events
+	passes *passes
+
+	// Of the last pass:
+	lastPolicy *policy.Policy
+	accounts   []plan.ServiceAccount // the relevant ones
+	inStep     bool
+	retry      time.Duration // 0: in step
+
+	// untilLeftovers counts down to the next look for them.
+	untilLeftovers int
+}
+
+// pass brings AWS in step once. What goes wrong is in the journal and in the
+// metrics, and tried again.
+func (w *worker) pass(ctx context.Context) {
+	p := w.policy.current()
+	if p == nil {
+		return // readiness and log say so; the next version wakes us
+	}
+	if p != w.lastPolicy {
+		w.passes, w.untilLeftovers = w.options.passes(w.cluster, p), 0
+		w.passes.iam.OnCall = w.metrics.called
+	}
+	accounts, err := w.watch.serviceAccounts()
+	if err != nil {
+		w.over(ctx, p, nil, false, []line{{slog.LevelError, err.Error()}})
+		return
+	}
+	now := relevant(p, accounts)
+	issuer, err := w.cluster.issuer(ctx, p.Cluster.Issuer)
+	if err != nil {
+		w.over(ctx, p, now, false, []line{{slog.LevelError, err.Error()}})
+		return
+	}
+	made, err := w.passes.prepare(ctx, look{policy: p, issuer: issuer, accounts: accounts, leftovers: w.untilLeftovers == 0})
+	if err != nil {
+		w.over(ctx, p, now, false, []line{{slog.LevelError, err.Error()}})
+		return
+	}
+	w.metrics.planned(p, made)
+	pruned := slices.ContainsFunc(made.Standings, func(s plan.Standing) bool { return s.State == plan.Pruned })
+	if w.inStep && p == w.lastPolicy && same(now, w.accounts) && !pruned {
+		w.metrics.drift.Add(float64(len(made.Changes)))
+	}
+	done, failures := w.passes.carryOut(ctx, made)
+	inStep := len(made.Refusals)+len(failures) == 0
+	w.metrics.carriedOut(done, failures, inStep, w.passes.now())
+	w.events.tell(made.Standings, failures)
+	for _, c := range done {
+		w.logger.Info("changed", "call", c.Call, "resource", c.Resource.String(), "reason", c.Reason)
+	}
+	switch {
+	case w.untilLeftovers > 0:
+		w.untilLeftovers--
+	case inStep:
+		w.untilLeftovers = leftoversEvery - 1
+	}
+	w.over(ctx, p, now, inStep, lines(made, failures))
+}
+
+// over closes a pass.
+func (w *worker) over(ctx context.Context, p *policy.Policy, accounts []plan.ServiceAccount, inStep bool, said []line) {
+	w.lastPolicy, w.accounts, w.inStep = p, accounts, inStep
+	if inStep {
+		w.retry = 0
+	} else {
+		w.retry = min(max(2*w.retry, firstRetry), time.Duration(p.Trust.Interval))
+	}
+	if ctx.Err() == nil {
+		w.journal.write(said)
+	}
+}
+
+// wait returns when the next pass is due: after the interval, sooner after one
+// that left something undone, and soon after a change that matters.
+func (w *worker) wait(ctx context.Context) {
+	pause := w.retry
+	switch {
+	case w.lastPolicy == nil:
+		pause = time.Hour
+	case pause == 0:
+		pause = time.Duration(w.lastPolicy.Trust.Interval)
+	}
+	timer := time.NewTimer(jittered(pause))
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+			return
+		case <-w.wake:
+			sleep(ctx, debounce)
+			select {
+			case <-w.wake:
+			default:
+			}
+			if w.changed() {
+				return
+			}
+		}
+	}
+}
+
+// changed tells whether the last pass would come out otherwise today.
+func (w *worker) changed() bool {
+	p := w.policy.current()
+	if p != w.lastPolicy || p == nil {
+		return p != nil
+	}
+	accounts, err := w.watch.serviceAccounts()
+	return err != nil || !same(relevant(p, accounts), w.accounts)
+}
+
+// line is what a pass has to say.
+type line struct {
+	level slog.Level
+	text  string
+}
+
+func lines(p plan.Plan, failures []Failure) []line {
+	var list []line
+	for _, f := range p.Refusals {
+		list = append(list, line{slog.LevelError, "refused: " + f.About + ": " + f.Message})
+	}
+	for _, f := range failures {
+		list = append(list, line{slog.LevelError, "failed: " + f.Resource.String() + ": " + f.Error})
+	}
+	for _, f := range p.Notes {
+		list = append(list, line{slog.LevelInfo, f.About + ": " + f.Message})
+	}
+	return list
+}
+
+// journal logs what is said once, however many passes say it again.
+type journal struct {
+	logger *slog.Logger
+	said   map[line]bool
+}
+
+func (j *journal) write(lines []line) {
+	now, trouble, was := map[line]bool{}, false, false
+	for l := range j.said {
+		was = was || l.level == slog.LevelError
+	}
+	for _, l := range lines {
+		if !j.said[l] && !now[l] {
+			j.logger.Log(context.Background(), l.level, l.text)
+		}
+		now[l] = true
+		trouble = trouble || l.level == slog.LevelError
+	}
+	if (was || j.said == nil) && !trouble {
+		j.logger.Info("in step")
+	}
+	j.said = now
+}

@@ -1,0 +1,167 @@
+package plan
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/ampbridge/ampbridge/policy"
+)
+
+// Memory is since when trusted subjects have not been seen. It lasts from run to
+// run, so that the grace period does not begin anew with each.
+type Memory struct {
+	// Owner is whom the memory was made for, see [policy.Owner]: that of another
+	// cluster, or of this one with another issuer, says nothing.
+	Owner string
+	// Missed is when a look first missed a subject, in UTC and whole seconds.
+	Missed map[policy.Subject]time.Time
+}
+
+// Equal tells whether a and b hold the same.
+func (a Memory) Equal(b Memory) bool {
+	return len(a.Missed) == 0 && len(b.Missed) == 0 ||
+		a.Owner == b.Owner && maps.EqualFunc(a.Missed, b.Missed, time.Time.Equal)
+}
+
+// Remember is the memory after a look: the subjects that are trusted and granted
+// but not seen, each since the first look that missed it. Who is seen again is
+// forgotten. In an account that could not be read everybody may be trusted, so
+// that its trouble sets no clock back.
+func Remember(old Memory, in Input) Memory {
+	m := newMaking(in)
+	now := Memory{Owner: m.plan.Owner, Missed: map[policy.Subject]time.Time{}}
+	if old.Owner != now.Owner {
+		old = Memory{}
+	}
+	unread := false
+	for _, target := range Targets(in.Policy, in.Issuer) {
+		found := in.Accounts[target.Account]
+		unread = unread || found.Problem != ""
+		for _, r := range m.ours(target, found) {
+			for _, s := range r.absent {
+				now.Missed[s] = in.Now.UTC().Truncate(time.Second)
+			}
+		}
+	}
+	for s, since := range old.Missed {
+		_, missed := now.Missed[s]
+		if _, seen := m.seen[s]; missed || (unread && !seen) {
+			now.Missed[s] = since
+		}
+	}
+	return now
+}
+
+// Due are the subjects whose grace period is over, sorted. Before they are
+// pruned, the caller looks whether pods of them run: see [Input.Held].
+func Due(in Input) []policy.Subject { return newMaking(in).due() }
+
+func (m *making) due() []policy.Subject {
+	var list []policy.Subject
+	// An empty list is more likely wrong than true: every namespace has a service
+	// account of its own.
+	if m.memory.Owner != m.plan.Owner || len(m.seen) == 0 {
+		return nil
+	}
+	for s, since := range m.memory.Missed {
+		if _, seen := m.seen[s]; !seen && m.now.Sub(since) >= time.Duration(m.policy.Trust.PruneAfter) {
+			list = append(list, s)
+		}
+	}
+	slices.SortFunc(list, compareSubjects)
+	return list
+}
+
+// roleOfOurs is who a role of this cluster trusts, and who of them is not seen.
+type roleOfOurs struct {
+	arn             policy.ARN
+	trusted, absent []policy.Subject
+}
+
+// ours are the roles of the target that belong to the cluster.
+func (m *making) ours(target Target, found Account) []roleOfOurs {
+	var list []roleOfOurs
+	for _, d := range m.policy.Destinations {
+		arn := m.policy.Role(d)
+		role, exists := found.Roles[arn.RoleName()]
+		if !managed(m.policy, d) || arn.Account != target.Account || !exists || role.ARN != arn || !Owned(role.Tags, m.plan.Owner) {
+			continue
+		}
+		is, err := policy.ParseDocument(role.Trust)
+		if err != nil {
+			continue // it is written anew, and trusts whom it is given then
+		}
+		r := roleOfOurs{arn: arn, trusted: m.trusted(is)}
+		room := places{policy: m.policy, destination: d.Name}
+		for _, s := range r.trusted {
+			if m.wish(s, d.Name) == unseen && room.granted(s) {
+				r.absent = append(r.absent, s)
+			}
+		}
+		list = append(list, r)
+	}
+	return list
+}
+
+// prunable are the due subjects of an account that may go now: all that no pod
+// holds, or nobody, where a role or the account would lose too many.
+func (m *making) prunable(target Target, found Account) map[policy.Subject]bool {
+	prunable := map[policy.Subject]bool{}
+	for _, s := range m.due() {
+		if _, held := m.held[s]; !held {
+			prunable[s] = true
+		}
+	}
+	all := roleOfOurs{arn: target.Provider}
+	roles := m.ours(target, found)
+	for _, r := range roles {
+		all.trusted, all.absent = append(all.trusted, r.trusted...), append(all.absent, r.absent...)
+	}
+	all.trusted, all.absent = distinct(all.trusted), distinct(all.absent)
+	for _, r := range append(roles, all) {
+		gone, ready := 0, 0
+		for _, s := range r.absent {
+			if _, held := m.held[s]; !held {
+				gone++
+			}
+			if prunable[s] {
+				ready++
+			}
+		}
+		if ready > 0 && suspicious(gone, len(r.trusted)) && !m.allowShrink {
+			m.refuse(r.arn, fmt.Sprintf("%d of %d trusted subjects are not seen any more: more than half at once looks like a mistake, so nobody of the account is pruned; "+
+				"if they are gone for good, run sync once with --allow-shrink, or take away their grants", gone, len(r.trusted)))
+			return nil
+		}
+	}
+	return prunable
+}
+
+// suspicious tells whether so many of all are rather lost than gone.
+func suspicious(gone, all int) bool { return gone >= 2 && 2*gone > all }
+
+// absences says of everybody who is missed what becomes of it.
+func (m *making) absences() {
+	due := m.due()
+	for _, s := range slices.SortedFunc(maps.Keys(m.memory.Missed), compareSubjects) {
+		since := m.memory.Missed[s]
+		said := "not seen since " + since.Format(time.RFC3339)
+		switch reason, held := m.held[s]; {
+		case slices.Contains(due, s) && held:
+			m.note("", s.String(), said+", and would be pruned, but "+reason)
+		case slices.Contains(due, s):
+			// The change says it, or the refusal.
+		case len(m.seen) == 0:
+			m.note("", s.String(), said+": keeps its trust, because no service account at all is seen")
+		default:
+			m.note("", s.String(), said+": keeps its trust until "+since.Add(time.Duration(m.policy.Trust.PruneAfter)).Format(time.RFC3339)+", should it come back")
+		}
+	}
+}
+
+func distinct(list []policy.Subject) []policy.Subject {
+	slices.SortFunc(list, compareSubjects)
+	return slices.Compact(list)
+}

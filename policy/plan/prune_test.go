@@ -1,0 +1,197 @@
+package plan
+
+import (
+	"fmt"
+	"maps"
+	"math/rand"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/ampbridge/ampbridge/policy"
+)
+
+var noon = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
+
+func subject(name string) policy.Subject {
+	namespace, sa, _ := strings.Cut(name, "/")
+	return policy.Subject{Namespace: namespace, ServiceAccount: sa}
+}
+
+func TestPrune(t *testing.T) {
+	var all []ServiceAccount
+	for _, name := range []string{"monitoring/prometheus", "team-a/prometheus", "team-b/prometheus", "team-c/prometheus"} {
+		all = append(all, serviceAccount(name, time.Hour))
+	}
+	const gone = "team-c/prometheus"
+	missing := func(n int) []ServiceAccount { return slices.Clone(all[:len(all)-n]) }
+
+	for _, c := range []struct {
+		name  string
+		now   []ServiceAccount
+		after time.Duration // since gone was missed first
+		edit  func(*Input)
+		want  int    // how many stay trusted
+		says  string // part of a note or refusal
+	}{
+		{"within the grace period", missing(1), time.Hour - time.Second, nil, 4, "keeps its trust until 2026-06-01T13:00:00Z"},
+		{"after it", missing(1), time.Hour, nil, 3, ""},
+		{"the period is the policy's", missing(1), time.Hour, func(in *Input) { in.Policy.Trust.PruneAfter = policy.Duration(2 * time.Hour) }, 4, "until 2026-06-01T14:00:00Z"},
+		{"seen again", all, time.Hour, nil, 4, ""},
+		{"seen in another namespace alone", append(missing(1), serviceAccount("team-d/other", time.Hour)), time.Hour, nil, 3, ""},
+		{"a pod of it runs", missing(1), time.Hour, func(in *Input) { in.Held = map[policy.Subject]string{subject(gone): "a pod of it runs: p-0"} }, 4, "but a pod of it runs: p-0"},
+		{"nothing at all is seen", nil, 24 * time.Hour, nil, 4, "no service account at all is seen"},
+		{"nothing at all is seen, whatever may shrink", nil, 24 * time.Hour, func(in *Input) { in.AllowShrink = true }, 4, "no service account at all is seen"},
+		{"a memory that could not be read", missing(1), time.Hour, func(in *Input) { in.Memory = Memory{} }, 4, ""},
+		{"a memory made for another cluster or issuer", missing(1), time.Hour, func(in *Input) { in.Memory.Owner = "0123" }, 4, ""},
+		{"half of them", missing(2), time.Hour, nil, 2, ""},
+		{"more than half", missing(3), time.Hour, nil, 4, "3 of 4 trusted subjects are not seen any more"},
+		{"more than half, as allowed", missing(3), time.Hour, func(in *Input) { in.AllowShrink = true }, 1, ""},
+		{"more than half, but most of them run", missing(3), time.Hour, func(in *Input) {
+			in.Held = map[policy.Subject]string{subject("team-a/prometheus"): "x", subject("team-b/prometheus"): "x"}
+		}, 3, "team-b"},
+		{"a shrinking list is suspected before all are due", missing(3), time.Hour, func(in *Input) {
+			in.Memory.Missed[subject("team-a/prometheus")], in.Memory.Missed[subject("team-b/prometheus")] = in.Now, in.Now
+		}, 4, "3 of 4"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			accounts := synced(t, all...)
+			in := Input{Policy: parse(t, base), Issuer: issuer, ServiceAccounts: missing(1), Accounts: accounts, Now: noon}
+			first := Remember(Memory{}, in)
+			if diff := cmp.Diff(map[policy.Subject]time.Time{subject(gone): noon}, first.Missed); diff != "" {
+				t.Fatalf("first look: %s", diff)
+			}
+			// The others were missed with it.
+			for _, sa := range all[len(c.now):] {
+				if s := (policy.Subject{Namespace: sa.Namespace, ServiceAccount: sa.Name}); len(c.now) < len(all) {
+					first.Missed[s] = noon
+				}
+			}
+			in.Now, in.ServiceAccounts = noon.Add(c.after), c.now
+			in.Memory = Remember(first, in)
+			if c.edit != nil {
+				c.edit(&in)
+			}
+			p := Make(in)
+			if got := trusts(t, carryOut(p, accounts)); len(got) != c.want {
+				t.Errorf("trusted: %v, want %d", got, c.want)
+			}
+			if !strings.Contains(p.String(), c.says) {
+				t.Errorf("the plan does not say %q:\n%s", c.says, p)
+			}
+			if pruned := slices.ContainsFunc(p.Standings, func(s Standing) bool { return s.State == Pruned }); pruned != (c.want < 4) {
+				t.Errorf("standings: %+v", p.Standings)
+			}
+		})
+	}
+}
+
+// The guard is for an account as well: many small roles are many subjects.
+func TestPruneGuardsTheAccount(t *testing.T) {
+	two := parse(t, strings.NewReplacer("grants:", `- {name: backup, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0009"}
+grants:`, "destinations: [central]}", "destinations: [central]}\n- {namespaces: [other], serviceAccounts: [x], destinations: [backup]}").Replace(base))
+	in := Input{Policy: two, Issuer: issuer, ServiceAccounts: []ServiceAccount{serviceAccount("team-a/prometheus", time.Hour), serviceAccount("other/x", time.Hour)}, Now: noon}
+	in.Accounts = carryOut(Make(in), nil)
+	in.ServiceAccounts = []ServiceAccount{serviceAccount("other/default", time.Hour)}
+	memory := Remember(Memory{}, in)
+	in.Now = noon.Add(time.Hour)
+	in.Memory = Remember(memory, in)
+	p := Make(in)
+	if len(p.Changes) != 0 || len(p.Refusals) != 1 || !strings.Contains(p.Refusals[0].Message, "2 of 2") {
+		t.Errorf("plan:\n%s", p)
+	}
+}
+
+func TestMemory(t *testing.T) {
+	here, gone := serviceAccount("monitoring/prometheus", time.Hour), serviceAccount("team-a/prometheus", time.Hour)
+	accounts := synced(t, here, gone)
+	in := Input{Policy: parse(t, base), Issuer: issuer, ServiceAccounts: []ServiceAccount{here}, Accounts: accounts, Now: noon}
+	first := Remember(Memory{}, in)
+	in.Now = noon.Add(time.Minute)
+
+	for _, c := range []struct {
+		name string
+		edit func(*Input)
+		want time.Time // zero: forgotten
+	}{
+		{"still missed: since the first look", func(*Input) {}, noon},
+		{"seen", func(in *Input) { in.ServiceAccounts = append(in.ServiceAccounts, gone) }, time.Time{}},
+		{"seen, though it opted out", func(in *Input) {
+			in.ServiceAccounts = append(in.ServiceAccounts, serviceAccount("team-a/prometheus", 0, "ampbridge.io/inject", "false"))
+		}, time.Time{}},
+		{"not granted any more: the grant decides", func(in *Input) { in.Policy = parse(t, strings.Replace(base, `, "team-*"`, "", 1)) }, time.Time{}},
+		{"an account that cannot be read", func(in *Input) { in.Accounts = map[string]Account{account: {Problem: "denied"}} }, noon},
+		{"the role is somebody else's", func(in *Input) {
+			in.Accounts = map[string]Account{account: {Roles: map[string]Role{role: {ARN: accounts[account].Roles[role].ARN, Trust: accounts[account].Roles[role].Trust}}}}
+		}, time.Time{}},
+		{"another issuer: it begins anew, and knows nobody", func(in *Input) { in.Issuer += "x/" }, time.Time{}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			in := in
+			c.edit(&in)
+			got, missed := Remember(first, in).Missed[subject("team-a/prometheus")]
+			if missed == c.want.IsZero() || !got.Equal(c.want) {
+				t.Errorf("missed %v since %v, want %v", missed, got, c.want)
+			}
+		})
+	}
+	if again := Remember(first, in); !again.Equal(first) {
+		t.Errorf("the memory changed from look to look: %v, %v", first, again)
+	}
+}
+
+// Whatever comes and goes, nobody loses trust who was seen within the grace
+// period, or whom a pod holds; and nobody who was missed throughout keeps it,
+// but for the guards.
+func TestPruneProperty(t *testing.T) {
+	const steps, grace = 60, 5
+	for seed := range int64(60) {
+		random := rand.New(rand.NewSource(seed))
+		p := parse(t, base)
+		p.Trust.PruneAfter = policy.Duration(grace * time.Minute)
+		var accounts map[string]Account
+		var memory Memory
+		lastSeen, held := map[policy.Subject]int{}, map[policy.Subject]string{}
+		for step := range steps {
+			seen := []ServiceAccount{serviceAccount("monitoring/prometheus", 0)}
+			for n := range 8 {
+				name := fmt.Sprintf("team-%d/prometheus", n)
+				if random.Intn(6) > 0 && (n < 5 || step/15%2 == 0) {
+					seen = append(seen, serviceAccount(name, 0))
+					lastSeen[subject(name)] = step
+				}
+				if delete(held, subject(name)); random.Intn(10) == 0 {
+					held[subject(name)] = "a pod of it runs"
+				}
+			}
+			in := Input{
+				Policy: p, Issuer: issuer, ServiceAccounts: seen, Accounts: accounts, Held: held,
+				Now: noon.Add(time.Duration(step) * time.Minute), AllowShrink: random.Intn(2) == 0,
+			}
+			in.Memory = Remember(memory, in)
+			memory = in.Memory
+			before := trusts(t, accounts)
+			made := Make(in)
+			accounts = carryOut(made, accounts)
+			after := trusts(t, accounts)
+			for _, name := range before {
+				lost := !slices.Contains(after, name)
+				_, holds := held[subject(name)]
+				if early := step-lastSeen[subject(name)] <= grace; lost && (early || holds) && name != "monitoring/prometheus" {
+					t.Fatalf("seed %d, step %d: %s lost its trust; seen in step %d, held %v", seed, step, name, lastSeen[subject(name)], holds)
+				}
+				if late := step-lastSeen[subject(name)] > grace; !lost && late && !holds && in.AllowShrink && name != "monitoring/prometheus" {
+					t.Fatalf("seed %d, step %d: %s kept its trust; seen in step %d", seed, step, name, lastSeen[subject(name)])
+				}
+			}
+			for s := range maps.Keys(memory.Missed) {
+				if slices.ContainsFunc(seen, func(sa ServiceAccount) bool { return sa.Namespace == s.Namespace }) {
+					t.Fatalf("seed %d, step %d: %s is seen, and remembered as missing", seed, step, s)
+				}
+			}
+		}
+	}
+}

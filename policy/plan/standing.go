@@ -1,0 +1,67 @@
+package plan
+
+import "github.com/ampbridge/ampbridge/policy"
+
+// State is how a subject stands with a destination, in one word: the reason of
+// the event on its ServiceAccount.
+type State string
+
+// The states.
+const (
+	Trusted       State = "Trusted"
+	NotGranted    State = "NotGranted"
+	CapReached    State = "CapReached"
+	QuotaExceeded State = "QuotaExceeded"
+	// Refused: somebody else's role or provider is in the way.
+	Refused State = "Refused"
+	Pruned  State = "Pruned"
+)
+
+// Standing is where a subject is once the plan is carried out.
+type Standing struct {
+	Subject policy.Subject
+	// Destination is empty with [NotGranted].
+	Destination string
+	// Role is the destination's.
+	Role  policy.ARN
+	State State
+	// Changes tells whether the plan brings it about; otherwise it was so before.
+	Changes bool
+	// Message is for the ServiceAccount's owner.
+	Message string
+}
+
+func (m *making) stand(s policy.Subject, d policy.Destination, state State, changes bool, message string) {
+	m.plan.Standings = append(m.plan.Standings, Standing{s, d.Name, m.policy.Role(d), state, changes, message})
+}
+
+// stands tells, once the subjects of d are chosen, who of them is new.
+func (m *making) stands(d policy.Destination, trusted, subjects []policy.Subject) {
+	was := map[policy.Subject]bool{}
+	for _, s := range trusted {
+		was[s] = true
+	}
+	for _, s := range subjects {
+		m.stand(s, d, Trusted, !was[s], "may write to destination "+d.Name+" as "+m.policy.Role(d).String())
+	}
+}
+
+// wanting are those of destination d who want trust and, with a role of somebody
+// else in the way, do not get it.
+func (m *making) wanting(d policy.Destination, message string) {
+	for s, sa := range m.seen {
+		if sa.destinations[d.Name] {
+			m.stand(s, d, Refused, false, "not trusted for destination "+d.Name+": "+message)
+		}
+	}
+}
+
+// refused takes back what was promised from the n-th standing on: the provider
+// is refused, so that nobody new is trusted.
+func (m *making) refused(from int, message string) {
+	for i := from; i < len(m.plan.Standings); i++ {
+		if s := &m.plan.Standings[i]; s.State == Trusted && s.Changes {
+			s.State, s.Changes, s.Message = Refused, false, "not trusted for destination "+s.Destination+": "+message
+		}
+	}
+}
