@@ -371,6 +371,14 @@ func (c *Container) mounts(image Image, env []string) ([]mount, error) {
 	for target, source := range c.pod.opts.HostFiles {
 		add(target, source, true)
 	}
+	for _, target := range image.Volumes {
+		// A new one for every start, as with containerd.
+		source, err := os.MkdirTemp(c.pod.dir, "image-volume-"+c.spec.Name+"-")
+		if err != nil {
+			return nil, err
+		}
+		add(target, source, false)
+	}
 	lookup := func(name string) (string, bool) {
 		for _, kv := range env {
 			if k, v, _ := strings.Cut(kv, "="); k == name {

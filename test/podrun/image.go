@@ -16,6 +16,8 @@ type Image struct {
 	// Entrypoint, Cmd, Env ("NAME=value") and WorkingDir are those of the image's configuration.
 	Entrypoint, Cmd, Env []string
 	WorkingDir           string
+	// Volumes are the paths of the image's VOLUME: directories of the container's own, writable whatever its root is.
+	Volumes []string
 	// User is the numeric user of the image's configuration: what the container runs as when the pod does not say.
 	User int64
 }

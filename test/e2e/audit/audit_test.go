@@ -1,0 +1,214 @@
+package audit_test
+
+import (
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/ampbridge/ampbridge/audit"
+	"github.com/ampbridge/ampbridge/audit/breaker"
+	"github.com/ampbridge/ampbridge/policy"
+)
+
+const (
+	evict     = "audit: {repair: evict}\n"
+	evictions = "ampbridge_audit_evictions_total"
+	findings  = "ampbridge_audit_pods"
+)
+
+func TestAudit(t *testing.T) {
+	w := newWorld(t)
+	t.Run("tells and leaves alone", w.testTells)
+	t.Run("mends what slipped through", w.testMends)
+	t.Run("respects a disruption budget", w.testBudget)
+	t.Run("keeps its pace", w.testPace)
+	t.Run("image that cannot be pulled", w.testStuck)
+}
+
+// Without `repair: evict` nothing is evicted; each finding is told once.
+func (w *world) testTells(t *testing.T) {
+	const namespace = "test-tells"
+	w.namespace(t, namespace)
+	w.account(t, namespace, "stranger")
+	missed := w.deploy(t, namespace, "missed", 2, nil)
+	skipped := w.deploy(t, namespace, "skipped", 1, map[string]string{policy.AnnotationContainer: "none"})
+	r := w.audit(t, "", quick)
+	w.eventSays(t, missed[0], "InjectionMissed", "kubectl -n test-tells rollout restart deployment/missed")
+	w.eventSays(t, skipped[0], "NoSuchContainer", `names "none"`)
+	eventually(t, "the metrics show it", func() bool {
+		return r.value(t, findings, "missed") == 2 && r.value(t, findings, "skipped") == 1
+	})
+	time.Sleep(2 * time.Second) // some ten rounds
+	for reason, pod := range map[string]corev1.Pod{"InjectionMissed": missed[0], "NoSuchContainer": skipped[0]} {
+		if n := len(w.events(t, pod, reason)); n != 1 {
+			t.Errorf("%d events %s, want 1", n, reason)
+		}
+	}
+	for _, pod := range missed {
+		if !has(w.pods(t, namespace, "missed"), pod) {
+			t.Errorf("%s is gone", pod.Name)
+		}
+	}
+	if n := r.value(t, evictions, ""); n != 0 {
+		t.Errorf("%v evictions were asked for", n)
+	}
+}
+
+// Pods that were created while every replica of the webhook was down are
+// replaced, one after another. Whoever opted out keeps what is there.
+func (w *world) testMends(t *testing.T) {
+	const namespace, left = "test-mends", "test-mends-left"
+	w.namespace(t, namespace)
+	w.namespace(t, left)
+	slipped := w.deploy(t, namespace, "slipped", 2, nil)
+	out := w.deploy(t, namespace, "out", 1, map[string]string{policy.AnnotationInject: "false"})
+	leaving := w.deploy(t, left, "leaving", 1, nil)
+	bare := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "bare"}, Spec: template().Spec}
+	bare, err := w.Client().CoreV1().Pods(namespace).Create(t.Context(), bare, metav1.CreateOptions{})
+	must(t, err)
+	for _, pod := range append(slipped, out...) {
+		if injected(&pod) {
+			t.Fatal("a pod was injected without a webhook")
+		}
+		w.report(t, pod, ready)
+	}
+	w.unlabel(t, left)
+
+	w.startWebhook(t, namespace)
+	r := w.audit(t, evict, quick)
+	w.eventSays(t, slipped[0], "InjectionMissed", "going to be evicted")
+	w.eventSays(t, slipped[0], "Evicted", "missed")
+	eventually(t, "the first is replaced", func() bool { return r.value(t, evictions, "evicted") == 1 })
+	// Its sibling stays as long as the successor is not ready.
+	time.Sleep(4 * time.Second)
+	if n := r.value(t, evictions, ""); n != 1 {
+		t.Errorf("%v evictions, want 1 at a time", n)
+	}
+	for _, pod := range w.pods(t, namespace, "slipped") {
+		w.report(t, pod, ready)
+	}
+	eventually(t, "the second is replaced", func() bool { return replaced(slipped, w.pods(t, namespace, "slipped")) })
+	for _, pod := range w.pods(t, namespace, "slipped") {
+		if !injected(&pod) {
+			t.Errorf("%s is not injected", pod.Name)
+		}
+		w.report(t, pod, ready)
+	}
+	eventually(t, "all is well", func() bool {
+		return r.value(t, findings, "missed") == 1 && r.value(t, findings, "healthy") == 2 // the bare pod stays missed
+	})
+	time.Sleep(3 * time.Second)
+	if n := r.value(t, evictions, ""); n != 2 {
+		t.Errorf("%v evictions, want 2", n)
+	}
+	if !has(w.pods(t, namespace, "out"), out[0]) || !has(w.pods(t, left, "leaving"), leaving[0]) {
+		t.Error("a pod that opted out was evicted")
+	}
+	if p, err := w.Client().CoreV1().Pods(namespace).Get(t.Context(), "bare", metav1.GetOptions{}); err != nil || p.UID != bare.UID {
+		t.Errorf("the pod without a controller: %v", err)
+	}
+	for _, pod := range append(out, leaving...) {
+		if n := len(w.events(t, pod, "InjectionMissed")); n != 0 {
+			t.Errorf("%d events about %s", n, pod.Name)
+		}
+	}
+}
+
+func (w *world) testBudget(t *testing.T) {
+	const namespace = "test-budget"
+	w.namespace(t, namespace)
+	pods := w.deploy(t, namespace, "guarded", 1, nil)
+	w.report(t, pods[0], ready)
+	budgets := w.Client().PolicyV1().PodDisruptionBudgets(namespace)
+	least := intstr.FromInt32(1)
+	_, err := budgets.Create(t.Context(), &policyv1.PodDisruptionBudget{
+		ObjectMeta: metav1.ObjectMeta{Name: "guard"},
+		Spec:       policyv1.PodDisruptionBudgetSpec{MinAvailable: &least, Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"deployment": "guarded"}}},
+	}, metav1.CreateOptions{})
+	must(t, err)
+	eventually(t, "the budget counts the pod", func() bool {
+		b, err := budgets.Get(t.Context(), "guard", metav1.GetOptions{})
+		must(t, err)
+		return b.Status.CurrentHealthy == 1 && b.Status.DisruptionsAllowed == 0
+	})
+	w.startWebhook(t, namespace)
+	r := w.audit(t, evict, quick)
+	eventually(t, "the eviction is refused, and tried again", func() bool { return r.value(t, evictions, "refused") >= 2 })
+	w.eventSays(t, pods[0], "EvictionRefused", "PodDisruptionBudget")
+	if n := len(w.events(t, pods[0], "EvictionRefused")); n != 1 {
+		t.Errorf("%d events EvictionRefused, want 1", n)
+	}
+	if now := w.pods(t, namespace, "guarded"); replaced(pods, now) || r.value(t, evictions, "evicted") != 0 {
+		t.Fatal("the pod was evicted against its budget")
+	}
+	must(t, budgets.Delete(t.Context(), "guard", metav1.DeleteOptions{}))
+	eventually(t, "the pod is replaced without the budget", func() bool { return replaced(pods, w.pods(t, namespace, "guarded")) })
+}
+
+// The burst comes at once, and then the cluster is left in peace.
+func (w *world) testPace(t *testing.T) {
+	const namespace, workloads = "test-pace", audit.EvictionBurst + 2
+	w.namespace(t, namespace)
+	for i := range workloads {
+		w.deploy(t, namespace, string(rune('a'+i)), 1, nil)
+	}
+	w.startWebhook(t, namespace)
+	r := w.audit(t, evict, func(o *audit.Options) {
+		quick(o)
+		o.EvictionInterval = time.Hour
+	})
+	eventually(t, "the burst", func() bool { return r.value(t, evictions, "evicted") == audit.EvictionBurst })
+	time.Sleep(3 * time.Second)
+	if n := r.value(t, evictions, ""); n != audit.EvictionBurst {
+		t.Errorf("%v evictions, want %d", n, audit.EvictionBurst)
+	}
+}
+
+// The options are the defaults: the limit of two minutes is about those.
+func (w *world) testStuck(t *testing.T) {
+	const namespace, limit = "test-stuck", 2 * time.Minute
+	w.namespace(t, namespace)
+	w.startWebhook(t, namespace)
+	pods := w.deploy(t, namespace, "stuck", 2, nil)
+	for _, pod := range pods {
+		if !injected(&pod) {
+			t.Fatalf("%s is not injected", pod.Name)
+		}
+	}
+	r := w.audit(t, "", func(*audit.Options) {})
+	eventually(t, "a first round", func() bool { return r.value(t, findings, "healthy") == 2 })
+	begin := time.Now()
+	for _, pod := range pods {
+		w.report(t, pod, cannotPull)
+	}
+	within(t, limit-time.Since(begin), "both pods are replaced", func() bool { return replaced(pods, w.pods(t, namespace, "stuck")) })
+	for _, pod := range w.pods(t, namespace, "stuck") {
+		if injected(&pod) {
+			t.Errorf("%s is injected, although the breaker is open", pod.Name)
+		}
+	}
+	t.Logf("replaced after %s", time.Since(begin).Round(time.Second))
+	w.eventSays(t, pods[0], "SidecarHangs", "ImagePullBackOff")
+	w.eventSays(t, pods[0], "CircuitOpen", "Back-off pulling image "+image)
+	if n := r.value(t, "ampbridge_audit_breaker_open", "stuck"); n != 1 {
+		t.Errorf("ampbridge_audit_breaker_open is %v, want 1", n)
+	}
+	state, err := breaker.Read(t.Context(), w.Client().CoreV1().ConfigMaps(home))
+	must(t, err)
+	p, err := policy.Parse([]byte(policyText))
+	must(t, err)
+	e, _ := p.Entitled(policy.Subject{Namespace: namespace, ServiceAccount: account})
+	successor := w.pods(t, namespace, "stuck")[0]
+	owner := metav1.GetControllerOf(&successor)
+	workload := breaker.Of(namespace, successor.Name, owner.Kind, owner.Name, successor.Labels)
+	if entry, open := state.Open(workload, breaker.Trial(p, e, image)); !open || entry.Why != "ImagePullBackOff" || workload.String() != "Deployment/stuck" {
+		t.Errorf("the breaker of %s: %+v, open %v", workload, entry, open)
+	}
+	if _, open := state.Open(workload, breaker.Trial(p, e, image+"-mended")); open {
+		t.Error("the breaker stays open for another image")
+	}
+}

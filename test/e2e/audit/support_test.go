@@ -1,0 +1,345 @@
+// Package audit_test lets the auditor loose on a real API server, with the
+// rights that it is said to need and no others. There is no node: the tests play
+// the kubelet's part by writing what it would report.
+package audit_test
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/ampbridge/ampbridge/audit"
+	"github.com/ampbridge/ampbridge/audit/breaker"
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/cluster"
+	"github.com/ampbridge/ampbridge/test/servingcert"
+	"github.com/ampbridge/ampbridge/webhook"
+	"github.com/ampbridge/ampbridge/webhook/inject"
+	"github.com/ampbridge/ampbridge/webhook/registration"
+)
+
+const (
+	image      = "registry.example.com/ampbridge:v1"
+	home       = "ampbridge"
+	account    = "prometheus"
+	policyText = `apiVersion: ampbridge.io/v1alpha1
+kind: Policy
+cluster: {name: dev}
+destinations:
+- {name: central, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0123abcd-1111-2222-3333-444455556666"}
+grants:
+- {namespaces: ["test-*"], serviceAccounts: [prometheus], destinations: [central]}
+trust: {permissionsBoundary: "arn:aws:iam::111122223333:policy/b"}
+`
+)
+
+// world is an API server where the webhook is registered, but does not run.
+type world struct {
+	*cluster.Cluster
+	addr, certs string
+	auditor     *rest.Config
+	webhook     *rest.Config
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{Cluster: cluster.Start(t, cluster.Options{}), addr: freeAddr(t), certs: t.TempDir()}
+	must(t, w.Namespace(t.Context(), home, nil))
+	read := func(verb string, resources ...string) rbacv1.PolicyRule {
+		return rbacv1.PolicyRule{APIGroups: []string{""}, Resources: resources, Verbs: []string{verb}}
+	}
+	state := rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{breaker.ConfigMap}, Verbs: []string{"get"}}
+	w.webhook = w.identity(t, "webhook", []rbacv1.PolicyRule{read("get", "serviceaccounts"), read("list", "limitranges", "resourcequotas")}, []rbacv1.PolicyRule{state})
+	state.Verbs = []string{"get", "update"}
+	w.auditor = w.identity(t, "auditor", []rbacv1.PolicyRule{
+		read("get", "namespaces", "serviceaccounts"), read("list", "namespaces", "pods", "limitranges", "resourcequotas"),
+		read("create", "pods/eviction", "events"),
+	}, []rbacv1.PolicyRule{state, read("create", "configmaps")})
+
+	ca, err := servingcert.Write(w.certs, "127.0.0.1")
+	must(t, err)
+	object, err := registration.New(registration.Options{
+		ClientConfig: admissionv1.WebhookClientConfig{URL: new("https://" + w.addr), CABundle: ca}, ExcludedNamespaces: []string{home},
+	})
+	must(t, err)
+	_, err = w.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Create(t.Context(), object, metav1.CreateOptions{})
+	must(t, err)
+	return w
+}
+
+// identity makes a service account with rules for all namespaces and for home.
+func (w *world) identity(t *testing.T, name string, everywhere, athome []rbacv1.PolicyRule) *rest.Config {
+	t.Helper()
+	client, meta := w.Client().RbacV1(), metav1.ObjectMeta{Name: name}
+	w.account(t, home, name)
+	subjects := []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: home, Name: name}}
+	_, err := client.ClusterRoles().Create(t.Context(), &rbacv1.ClusterRole{ObjectMeta: meta, Rules: everywhere}, metav1.CreateOptions{})
+	must(t, err)
+	_, err = client.ClusterRoleBindings().Create(t.Context(), &rbacv1.ClusterRoleBinding{
+		ObjectMeta: meta, Subjects: subjects, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: name},
+	}, metav1.CreateOptions{})
+	must(t, err)
+	_, err = client.Roles(home).Create(t.Context(), &rbacv1.Role{ObjectMeta: meta, Rules: athome}, metav1.CreateOptions{})
+	must(t, err)
+	_, err = client.RoleBindings(home).Create(t.Context(), &rbacv1.RoleBinding{
+		ObjectMeta: meta, Subjects: subjects, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: name},
+	}, metav1.CreateOptions{})
+	must(t, err)
+	file, err := w.KubeconfigFor(t.Context(), home, name)
+	must(t, err)
+	config, err := clientcmd.BuildConfigFromFlags("", file)
+	must(t, err)
+	return config
+}
+
+func (w *world) account(t *testing.T, namespace, name string) {
+	t.Helper()
+	_, err := w.Client().CoreV1().ServiceAccounts(namespace).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+	must(t, err)
+}
+
+// namespace makes a labelled namespace with the granted service account. Its
+// label goes with the test, so that no later auditor is concerned.
+func (w *world) namespace(t *testing.T, name string) {
+	t.Helper()
+	must(t, w.Namespace(t.Context(), name, map[string]string{policy.LabelInjection: string(policy.InjectionEnabled)}))
+	w.account(t, name, account)
+	t.Cleanup(func() { w.unlabel(t, name) })
+}
+
+func (w *world) unlabel(t *testing.T, name string) {
+	t.Helper()
+	ctx := context.WithoutCancel(t.Context())
+	object, err := w.Client().CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
+	must(t, err)
+	delete(object.Labels, policy.LabelInjection)
+	_, err = w.Client().CoreV1().Namespaces().Update(ctx, object, metav1.UpdateOptions{})
+	must(t, err)
+}
+
+// startWebhook runs the webhook until the test ends, and returns when the API
+// server injects through it.
+func (w *world) startWebhook(t *testing.T, probe string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "policy.yaml")
+	must(t, os.WriteFile(file, []byte(policyText), 0o600))
+	w.run(t, "webhook", func(ctx context.Context) error {
+		return webhook.Run(ctx, webhook.Options{
+			Addr: w.addr, HealthAddr: freeAddr(t), MetricsAddr: freeAddr(t), CertDir: w.certs, PolicyFile: file, Image: image,
+			RESTConfig: w.webhook, Namespace: home, Logger: slog.New(slog.NewJSONHandler(io.Discard, nil)),
+		})
+	})
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "probe"}, Spec: template().Spec}
+	eventually(t, "the webhook injects", func() bool {
+		admitted, err := w.Client().CoreV1().Pods(probe).Create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		must(t, err)
+		return injected(admitted)
+	})
+}
+
+// running is an auditor at work.
+type running struct {
+	metrics *prometheus.Registry
+}
+
+// audit runs an auditor until the test ends, with a policy of more lines.
+func (w *world) audit(t *testing.T, more string, change func(*audit.Options)) *running {
+	t.Helper()
+	p, err := policy.Parse([]byte(policyText + more))
+	must(t, err)
+	r := &running{metrics: prometheus.NewRegistry()}
+	o := audit.Options{
+		RESTConfig: w.auditor, Policy: func() *policy.Policy { return p }, Image: image, Namespace: home,
+		Registry: r.metrics, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+	}
+	change(&o)
+	w.run(t, "auditor", func(ctx context.Context) error { return audit.Run(ctx, o) })
+	return r
+}
+
+// quick makes rounds follow one another at once.
+func quick(o *audit.Options) {
+	o.Interval, o.Settle, o.EvictionInterval = 200*time.Millisecond, time.Millisecond, 2*time.Second
+}
+
+func (w *world) run(t *testing.T, name string, run func(context.Context) error) {
+	t.Helper()
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	})
+}
+
+// value is the sum of a metric's series with this label value, or of all.
+func (r *running) value(t *testing.T, name, label string) (sum float64) {
+	t.Helper()
+	families, err := r.metrics.Gather()
+	must(t, err)
+	for _, f := range families {
+		if f.GetName() != name {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			wanted := label == ""
+			for _, l := range m.GetLabel() {
+				wanted = wanted || l.GetValue() == label
+			}
+			if wanted {
+				sum += m.GetGauge().GetValue() + m.GetCounter().GetValue()
+			}
+		}
+	}
+	return sum
+}
+
+func template() corev1.PodTemplateSpec {
+	return corev1.PodTemplateSpec{
+		ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": "prometheus"}},
+		Spec: corev1.PodSpec{
+			ServiceAccountName: account,
+			Containers: []corev1.Container{{
+				Name: "prometheus", Image: "quay.io/prometheus/prometheus:v3.15.0", Args: []string{"--config.file=/etc/p/prometheus.yml", "--config.auto-reload"},
+				VolumeMounts: []corev1.VolumeMount{{Name: "config", MountPath: "/etc/p"}},
+			}},
+			Volumes: []corev1.Volume{{Name: "config", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "p"}}}}},
+		},
+	}
+}
+
+// deploy makes a Deployment and returns its pods once they are all there.
+func (w *world) deploy(t *testing.T, namespace, name string, replicas int, annotations map[string]string) []corev1.Pod {
+	t.Helper()
+	pod := template()
+	pod.Labels["deployment"] = name
+	pod.Annotations = annotations
+	_, err := w.Client().AppsV1().Deployments(namespace).Create(t.Context(), &appsv1.Deployment{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec:       appsv1.DeploymentSpec{Replicas: new(int32(replicas)), Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"deployment": name}}, Template: pod},
+	}, metav1.CreateOptions{})
+	must(t, err)
+	var pods []corev1.Pod
+	eventually(t, name+" has its pods", func() bool {
+		pods = w.pods(t, namespace, name)
+		return len(pods) == replicas
+	})
+	return pods
+}
+
+// pods are the Deployment's that are not about to go.
+func (w *world) pods(t *testing.T, namespace, deployment string) []corev1.Pod {
+	t.Helper()
+	list, err := w.Client().CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{LabelSelector: "deployment=" + deployment})
+	must(t, err)
+	return slices.DeleteFunc(list.Items, func(p corev1.Pod) bool { return p.DeletionTimestamp != nil })
+}
+
+// report writes a pod's status, as the kubelet does.
+func (w *world) report(t *testing.T, pod corev1.Pod, change func(*corev1.PodStatus)) {
+	t.Helper()
+	eventually(t, "the status of "+pod.Name+" is written", func() bool {
+		p, err := w.Client().CoreV1().Pods(pod.Namespace).Get(t.Context(), pod.Name, metav1.GetOptions{})
+		must(t, err)
+		change(&p.Status)
+		_, err = w.Client().CoreV1().Pods(pod.Namespace).UpdateStatus(t.Context(), p, metav1.UpdateOptions{})
+		if !apierrors.IsConflict(err) {
+			must(t, err)
+		}
+		return err == nil
+	})
+}
+
+func ready(s *corev1.PodStatus) {
+	s.Phase = corev1.PodRunning
+	s.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
+}
+
+// cannotPull is what the kubelet reports of an image that it cannot pull.
+func cannotPull(s *corev1.PodStatus) {
+	s.Phase = corev1.PodPending
+	s.InitContainerStatuses = []corev1.ContainerStatus{{
+		Name: inject.ContainerSidecar, Image: image, Started: new(false),
+		State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff", Message: "Back-off pulling image " + image}},
+	}}
+}
+
+// events are those of a reason on the pod's controller.
+func (w *world) events(t *testing.T, pod corev1.Pod, reason string) []corev1.Event {
+	t.Helper()
+	list, err := w.Client().CoreV1().Events(pod.Namespace).List(t.Context(), metav1.ListOptions{})
+	must(t, err)
+	owner := metav1.GetControllerOf(&pod)
+	return slices.DeleteFunc(list.Items, func(e corev1.Event) bool {
+		return e.Reason != reason || e.InvolvedObject.UID != owner.UID || e.InvolvedObject.Kind != owner.Kind
+	})
+}
+
+func (w *world) eventSays(t *testing.T, pod corev1.Pod, reason, words string) {
+	t.Helper()
+	eventually(t, "event "+reason+": "+words, func() bool {
+		return slices.ContainsFunc(w.events(t, pod, reason), func(e corev1.Event) bool { return strings.Contains(e.Message, words) })
+	})
+}
+
+func injected(pod *corev1.Pod) bool {
+	return slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == inject.ContainerSidecar })
+}
+
+// replaced tells whether all pods are others than before, and as many.
+func replaced(before, now []corev1.Pod) bool {
+	return len(now) == len(before) && !slices.ContainsFunc(now, func(p corev1.Pod) bool { return has(before, p) })
+}
+
+func has(pods []corev1.Pod, pod corev1.Pod) bool {
+	return slices.ContainsFunc(pods, func(p corev1.Pod) bool { return p.UID == pod.UID })
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	within(t, time.Minute, what, holds)
+}
+
+func within(t *testing.T, limit time.Duration, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(limit); !holds(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %s: %s", limit, what)
+		}
+	}
+}
+
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}

@@ -1,0 +1,161 @@
+package kinds_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/ampbridge/ampbridge/test/stage"
+)
+
+// variant is what a user's values make of the chart's objects.
+type variant func(objects map[string]*unstructured.Unstructured) error
+
+// chart has Kubernetes's own controllers make the pod of the chart's manifests.
+func chart(file string, change variant) func(*scene, asked) (made, error) {
+	return func(s *scene, a asked) (made, error) {
+		text, err := os.ReadFile(filepath.Join("testdata", file))
+		if err != nil {
+			return made{}, err
+		}
+		manifests, err := objects(text)
+		if err != nil {
+			return made{}, err
+		}
+		kinds := map[string]*unstructured.Unstructured{}
+		for _, object := range manifests {
+			object.SetNamespace(stage.Namespace)
+			kinds[object.GetKind()] = object
+		}
+		config, err := chartConfig(kinds["ConfigMap"])
+		if err != nil {
+			return made{}, err
+		}
+		if err := unstructured.SetNestedField(kinds["ConfigMap"].Object, config(a.config), "data", "prometheus.yml"); err != nil {
+			return made{}, err
+		}
+		// The pod needs none of these here; the service account is the scene's.
+		for _, kind := range []string{"ServiceAccount", "Service", "PersistentVolumeClaim", "ClusterRole", "ClusterRoleBinding"} {
+			delete(kinds, kind)
+		}
+		owner := kinds["Deployment"]
+		if owner == nil {
+			owner = kinds["DaemonSet"]
+			if err := s.node(a, a.name); err != nil {
+				return made{}, err
+			}
+		}
+		// Every row has its own name, and selects its own pods.
+		owner.SetName(a.name)
+		kinds["ConfigMap"].SetName(a.name)
+		for _, at := range [][]string{{"spec", "selector", "matchLabels"}, {"spec", "template", "metadata", "labels"}} {
+			if err := unstructured.SetNestedField(owner.Object, a.name, append(at, "app.kubernetes.io/instance")...); err != nil {
+				return made{}, err
+			}
+		}
+		if err := editTemplate(owner, func(spec map[string]any) {
+			volume(spec, "config-volume")["configMap"] = map[string]any{"name": a.name}
+			container(spec, "prometheus-server")["image"] = "quay.io/prometheus/prometheus:" + a.tag
+		}); err != nil {
+			return made{}, err
+		}
+		if err := change(kinds); err != nil {
+			return made{}, err
+		}
+		secret := kinds["Secret"] != nil
+		for _, object := range kinds {
+			if err := s.create(a, object); err != nil {
+				return made{}, err
+			}
+		}
+		pod, err := s.awaitPod(a.Context(), a.name+"-")
+		if err != nil {
+			return made{}, err
+		}
+		return made{pod, func(ctx context.Context, text string) error {
+			if secret {
+				return s.setSecret(ctx, a.name, "prometheus.yml", []byte(config(text)))
+			}
+			return s.setConfigMap(ctx, a.name, "prometheus.yml", config(text))
+		}}, nil
+	}
+}
+
+// chartConfig returns what makes the chart's own configuration, with all its
+// jobs, of the one job that the row scrapes itself with.
+func chartConfig(configMap *unstructured.Unstructured) (func(config string) string, error) {
+	text, found, err := unstructured.NestedString(configMap.Object, "data", "prometheus.yml")
+	own := "- job_name: prometheus\n  static_configs:\n  - targets:\n    - localhost:9090\n"
+	if err != nil || !found || !strings.Contains(text, own) {
+		return nil, fmt.Errorf("the chart's configuration has no job that scrapes itself: %w", err)
+	}
+	text = strings.Replace(text, "scrape_interval: 1m", "scrape_interval: 1s", 1)
+	text = strings.Replace(text, "scrape_timeout: 10s", "scrape_timeout: 1s", 1)
+	return func(config string) string { return strings.Replace(text, own, jobs(config), 1) }, nil
+}
+
+func asIs(map[string]*unstructured.Unstructured) error { return nil }
+
+// asStatefulSet is the chart's server.statefulSet.enabled.
+func asStatefulSet(kinds map[string]*unstructured.Unstructured) error {
+	owner := kinds["Deployment"]
+	owner.SetKind("StatefulSet")
+	unstructured.RemoveNestedField(owner.Object, "spec", "strategy")
+	return unstructured.SetNestedField(owner.Object, owner.GetName(), "spec", "serviceName")
+}
+
+// fromSecret has the configuration in a Secret, which the chart's volumes can
+// say in the ConfigMap's place.
+func fromSecret(kinds map[string]*unstructured.Unstructured) error {
+	secret := kinds["ConfigMap"]
+	delete(kinds, "ConfigMap")
+	kinds["Secret"] = secret
+	secret.SetKind("Secret")
+	secret.Object["stringData"] = secret.Object["data"]
+	delete(secret.Object, "data")
+	return editTemplate(kinds["Deployment"], func(spec map[string]any) {
+		config := volume(spec, "config-volume")
+		delete(config, "configMap")
+		config["secret"] = map[string]any{"secretName": secret.GetName()}
+	})
+}
+
+// withConfigmapReload is the reloader of the chart's older releases.
+func withConfigmapReload(kinds map[string]*unstructured.Unstructured) error {
+	return editTemplate(kinds["Deployment"], func(spec map[string]any) {
+		reloader := container(spec, "prometheus-server-configmap-reload")
+		reloader["image"] = "jimmidyson/configmap-reload:v0.8.0"
+		reloader["args"] = []any{"--volume-dir=/etc/config", "--webhook-url=http://127.0.0.1:9090/-/reload"}
+		delete(reloader, "ports")
+		delete(reloader, "livenessProbe")
+		delete(reloader, "readinessProbe")
+	})
+}
+
+// editTemplate changes the spec of the pods that an object makes.
+func editTemplate(owner *unstructured.Unstructured, edit func(spec map[string]any)) error {
+	spec, found, err := unstructured.NestedMap(owner.Object, "spec", "template", "spec")
+	if err != nil || !found {
+		return fmt.Errorf("%s has no template: %w", owner.GetKind(), err)
+	}
+	edit(spec)
+	return unstructured.SetNestedMap(owner.Object, spec, "spec", "template", "spec")
+}
+
+func container(spec map[string]any, name string) map[string]any {
+	return named(spec, "containers", name)
+}
+func volume(spec map[string]any, name string) map[string]any { return named(spec, "volumes", name) }
+
+func named(spec map[string]any, list, name string) map[string]any {
+	for _, item := range spec[list].([]any) {
+		if item := item.(map[string]any); item["name"] == name {
+			return item
+		}
+	}
+	panic(fmt.Sprintf("no %s among the %s", name, list))
+}

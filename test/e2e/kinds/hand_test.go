@@ -1,0 +1,113 @@
+package kinds_test
+
+import (
+	"context"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/ampbridge/ampbridge/test/stage"
+)
+
+// hand makes a pod as people write them: change gets one whose configuration is
+// in a ConfigMap, and says how Prometheus finds it.
+func hand(change func(*corev1.Pod)) func(*scene, asked) (made, error) {
+	return func(s *scene, a asked) (made, error) {
+		if err := s.create(a, &corev1.ConfigMap{
+			ObjectMeta: metav1.ObjectMeta{Name: a.name, Namespace: stage.Namespace},
+			Data:       map[string]string{"prometheus.yml": a.config},
+		}); err != nil {
+			return made{}, err
+		}
+		pod := &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Name: a.name, Namespace: stage.Namespace},
+			Spec: corev1.PodSpec{
+				ServiceAccountName: stage.ServiceAccount,
+				Containers: []corev1.Container{{
+					Name: "main", Image: "quay.io/prometheus/prometheus:" + a.tag,
+					VolumeMounts: []corev1.VolumeMount{{Name: "config", MountPath: "/etc/prometheus"}},
+				}},
+				Volumes: []corev1.Volume{{Name: "config", VolumeSource: corev1.VolumeSource{
+					ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: a.name}},
+				}}},
+			},
+		}
+		change(pod)
+		if err := s.create(a, pod); err != nil {
+			return made{}, err
+		}
+		return made{pod, func(ctx context.Context, config string) error {
+			return s.setConfigMap(ctx, a.name, "prometheus.yml", config)
+		}}, nil
+	}
+}
+
+// everySecond has Prometheus look at its configuration: the default is 30 s.
+const everySecond = "--config.auto-reload-interval=1s"
+
+// defaultPath gives no argument at all, so the image's own count. Nothing
+// reloads.
+func defaultPath(*corev1.Pod) {}
+
+// flagAndValue has the flag and its value as two arguments, in command, and a
+// reloader that watches the file.
+func flagAndValue(pod *corev1.Pod) {
+	main := &pod.Spec.Containers[0]
+	main.Command = []string{"/bin/prometheus", "--config.file", "/config/prometheus.yml", "--web.enable-lifecycle", "--storage.tsdb.path=/tmp/data"}
+	main.VolumeMounts[0].MountPath = "/config"
+	pod.Spec.Containers = append(pod.Spec.Containers, corev1.Container{
+		Name: "reloader", Image: "quay.io/prometheus-operator/prometheus-config-reloader:v0.85.0",
+		Args:         []string{"--config-file=/watched/prometheus.yml", "--reload-url=http://localhost:9090/-/reload", "--listen-address=:8080"},
+		VolumeMounts: []corev1.VolumeMount{{Name: "config", MountPath: "/watched"}},
+	})
+}
+
+// shell has the command in a script.
+func shell(pod *corev1.Pod) {
+	main := &pod.Spec.Containers[0]
+	main.Image = "docker.io/busybox/prometheus:v3.15.0"
+	main.Command = []string{"/bin/sh", "-c"}
+	main.Args = []string{`exec /bin/prometheus --config.file="/etc/prometheus/prometheus.yml" \
+  --storage.tsdb.path=/tmp/data --web.listen-address=127.0.0.1:9090 --config.auto-reload ` + everySecond}
+}
+
+// projected has the configuration in one directory with other things.
+func projected(pod *corev1.Pod) {
+	feature(pod)
+	source := pod.Spec.Volumes[0].ConfigMap.LocalObjectReference
+	pod.Spec.Volumes[0].VolumeSource = corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{
+		{DownwardAPI: &corev1.DownwardAPIProjection{Items: []corev1.DownwardAPIVolumeFile{{Path: "name", FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.name"}}}}},
+		{ConfigMap: &corev1.ConfigMapProjection{LocalObjectReference: source}},
+	}}}
+}
+
+// feature has Prometheus 3 watch its configuration by itself.
+func feature(pod *corev1.Pod) {
+	pod.Spec.Containers[0].Args = []string{"--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/tmp/data",
+		"--enable-feature=exemplar-storage,auto-reload-config", everySecond}
+}
+
+// subPath has the one file mounted, which stays what it was.
+func subPath(pod *corev1.Pod) {
+	pod.Spec.Containers[0].Args = []string{"--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/tmp/data"}
+	mount := &pod.Spec.Containers[0].VolumeMounts[0]
+	mount.MountPath, mount.SubPath = "/etc/prometheus/prometheus.yml", "prometheus.yml"
+}
+
+// agent is Prometheus 3's agent mode.
+func agent(pod *corev1.Pod) {
+	pod.Spec.Containers[0].Args = []string{"--config.file=/etc/prometheus/prometheus.yml", "--agent", "--storage.agent.path=/tmp/data",
+		"--config.auto-reload", everySecond}
+}
+
+// namedContainer has two containers that look like Prometheus, and says which
+// is meant.
+func namedContainer(pod *corev1.Pod) {
+	pod.Annotations = map[string]string{"ampbridge.io/container": "main"}
+	feature(pod)
+	other := pod.Spec.Containers[0].DeepCopy()
+	other.Name, other.VolumeMounts = "other", nil
+	other.Args = []string{"--version"}
+	pod.Spec.Containers = append(pod.Spec.Containers, *other)
+	pod.Spec.RestartPolicy = corev1.RestartPolicyOnFailure
+}

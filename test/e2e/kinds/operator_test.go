@@ -1,0 +1,167 @@
+package kinds_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/ampbridge/ampbridge/test/stage"
+	"github.com/ampbridge/ampbridge/test/tools"
+)
+
+// startOperator runs prometheus-operator, with its CRDs in place, until the test
+// ends.
+func (s *scene) startOperator(t *testing.T) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(operatorModule(t), "example", "prometheus-operator-crd", "*.yaml"))
+	if err != nil || len(files) == 0 {
+		t.Fatal("no CRDs", err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		crds, err := objects(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, crd := range crds {
+			if err := s.client.Create(t.Context(), crd); err != nil {
+				t.Fatal(err)
+			}
+			s.awaitServed(t, crd)
+		}
+	}
+
+	port, err := stage.FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, err := os.Create(filepath.Join(t.TempDir(), "operator.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(tools.Path(t, "prometheus-operator"), "--namespaces="+stage.Namespace, "--feature-gates=PrometheusAgentDaemonSet=true",
+		fmt.Sprintf("--web.listen-address=127.0.0.1:%d", port))
+	cmd.Env = []string{"KUBECONFIG=" + s.Cluster.Kubeconfig()}
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := cmd.Process.Kill(); err != nil {
+			t.Error(err)
+		}
+		_ = cmd.Wait() // killed
+		if text, err := os.ReadFile(log.Name()); t.Failed() {
+			t.Logf("prometheus-operator (%v):\n%s", err, text)
+		}
+	})
+}
+
+// awaitServed waits until the API server serves the kind that a CRD describes.
+func (s *scene) awaitServed(t *testing.T, crd *unstructured.Unstructured) {
+	t.Helper()
+	for {
+		if err := s.client.Get(t.Context(), client.ObjectKeyFromObject(crd), crd); err != nil {
+			t.Fatal(err)
+		}
+		// null at first, which is no slice
+		conditions, _, _ := unstructured.NestedFieldNoCopy(crd.Object, "status", "conditions")
+		list, _ := conditions.([]any)
+		for _, c := range list {
+			if c, ok := c.(map[string]any); ok && c["type"] == "Established" && c["status"] == "True" {
+				return
+			}
+		}
+	}
+}
+
+// operatorModule is the source of the operator that the tools are built from.
+func operatorModule(t *testing.T) string {
+	t.Helper()
+	root, err := tools.Root(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(root, "test", "tools", "prometheus-operator")
+	const module = "github.com/prometheus-operator/prometheus-operator"
+	list := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Version}}", module)
+	list.Dir = dir
+	version, err := list.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	download := exec.CommandContext(t.Context(), "go", "mod", "download", "-json", module+"@"+strings.TrimSpace(string(version)))
+	download.Dir = dir
+	out, err := download.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var answer struct{ Dir string }
+	if err := json.Unmarshal(out, &answer); err != nil {
+		t.Fatal(err)
+	}
+	return answer.Dir
+}
+
+// operators has the operator make the pod of a custom resource in testdata; the
+// format gives the pod's name, or what it begins with.
+func operators(file, pod string) func(*scene, asked) (made, error) {
+	return func(s *scene, a asked) (made, error) {
+		if strings.Contains(file, "daemonset") {
+			if err := s.node(a, a.name); err != nil {
+				return made{}, err
+			}
+		}
+		// The user's part: the operator puts it into its own Secret.
+		const key = "scrape-configs.yaml"
+		additional := a.name + "-scrape-configs"
+		if err := s.create(a, &corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Name: additional, Namespace: stage.Namespace},
+			Data:       map[string][]byte{key: []byte(jobs(a.config))},
+		}); err != nil {
+			return made{}, err
+		}
+		text, err := os.ReadFile(filepath.Join("testdata", file))
+		if err != nil {
+			return made{}, err
+		}
+		replaced := strings.NewReplacer("NAME", a.name, "VERSION", a.tag).Replace(string(text))
+		resources, err := objects([]byte(replaced))
+		if err != nil {
+			return made{}, err
+		}
+		for _, resource := range resources {
+			if err := s.create(a, resource); err != nil {
+				return made{}, err
+			}
+		}
+		found, err := s.awaitPod(a.Context(), fmt.Sprintf(pod, a.name))
+		if err != nil {
+			return made{}, err
+		}
+		return made{found, func(ctx context.Context, config string) error {
+			return s.setSecret(ctx, additional, key, []byte(jobs(config)))
+		}}, nil
+	}
+}
+
+// jobs are the scrape jobs of a configuration.
+func jobs(config string) string {
+	_, list, _ := strings.Cut(config, "scrape_configs:\n")
+	return list
+}

@@ -1,0 +1,130 @@
+package kinds_test
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/ampbridge/ampbridge/test/stage"
+	"github.com/ampbridge/ampbridge/webhook/inject"
+)
+
+// start has a hand-written pod run.
+func (s *scene) start(t *testing.T, name, tag string, ports stage.Ports, change func(*corev1.Pod)) (*subject, made) {
+	t.Helper()
+	m, err := hand(change)(s, asked{TB: t, name: name, tag: tag, config: configuration("first-"+name, ports), ports: ports})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.run(t, ports.Move(m.pod)), m
+}
+
+// newPolicy has the webhook take a policy: it reads the file again by itself, a
+// moment later.
+func (s *scene) newPolicy(t *testing.T, text string) {
+	t.Helper()
+	injection := func() (mark inject.Injected) {
+		pod := &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Name: "which-policy", Namespace: stage.Namespace},
+			Spec: corev1.PodSpec{
+				ServiceAccountName: stage.ServiceAccount,
+				Containers:         []corev1.Container{{Name: "main", Image: "prometheus/prometheus", VolumeMounts: []corev1.VolumeMount{{Name: "config", MountPath: "/etc/prometheus"}}}},
+				Volumes:            []corev1.Volume{{Name: "config", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "any"}}}}},
+			},
+		}
+		admitted, err := s.Cluster.Client().CoreV1().Pods(stage.Namespace).Create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal([]byte(admitted.Annotations[inject.AnnotationInjected]), &mark); err != nil {
+			t.Fatal(err)
+		}
+		return mark
+	}
+	before := injection().Policy
+	if err := s.SetPolicy(text); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(patience); injection().Policy == before; time.Sleep(200 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			log, err := s.WebhookLog()
+			t.Fatalf("the webhook does not take the new policy (%v)\n%s", err, log)
+		}
+	}
+}
+
+// twoAccounts writes to a workspace of each of two accounts. One of them denies
+// at first, which the other does not notice; it is mended without a restart.
+func twoAccounts(t *testing.T, s *scene) {
+	ctx := t.Context()
+	second := s.Cloud.Account("444455556666")
+	workspace := second.CreateWorkspace(stage.Region, "second")
+	if _, err := second.PutManagedPolicy("ampbridge-boundary", `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"aps:RemoteWrite","Resource":"*"}]}`); err != nil {
+		t.Fatal(err)
+	}
+	text := strings.NewReplacer(
+		"\ngrants:", "\n- name: second\n  workspace: "+workspace.ARN+"\n  endpoint: "+s.Cloud.URL+"\n  remoteWrite:\n    queueConfig: {batchSendDeadline: 1s}\ngrants:",
+		"destinations: [central]", "destinations: [central, second]",
+	).Replace(policy(s.Stage))
+	s.newPolicy(t, text)
+	ports, err := stage.NewPorts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, _ := s.start(t, "two-accounts", current, ports, feature)
+	p.arrives("first-two-accounts")
+	if loaded := stage.LoadedConfig(ctx, p.pod); strings.Contains(loaded, "ampbridge-second") {
+		t.Errorf("the block of a destination without a session is in the configuration:\n%s", loaded)
+	}
+
+	// The second account's administrator syncs it. The first one's roles are not
+	// his to change, which sync says with its status.
+	first := s.Account
+	s.Account = second
+	out, err := s.Sync(ctx)
+	s.Account = first
+	if err == nil || !strings.Contains(out, "the credentials are of account "+second.ID) {
+		t.Fatalf("sync with the second account's keys: %v\n%s", err, out)
+	}
+	p.arrivesIn(workspace.ID, "first-two-accounts")
+	p.unharmed()
+	for _, w := range s.Cloud.Writes(workspace.ID) {
+		if !w.Stored() {
+			t.Errorf("a write was refused: %d %s", w.Status, w.Reason)
+		}
+	}
+}
+
+// newerField has the policy ask for a field of the configuration that Prometheus
+// knows since 2.52: older ones go without it, and newer ones get it.
+func newerField(t *testing.T, s *scene) {
+	s.newPolicy(t, strings.Replace(policy(s.Stage), "batchSendDeadline: 1s,", "batchSendDeadline: 1s, sampleAgeLimit: 1h,", 1))
+	const field = "sample_age_limit: 1h"
+	for _, tag := range []string{"v2.42.0", sdkV1, current} {
+		t.Run(tag, func(t *testing.T) {
+			t.Parallel()
+			ports, err := stage.NewPorts()
+			if err != nil {
+				t.Fatal(err)
+			}
+			name := "newer-" + strings.ReplaceAll(tag, ".", "-")
+			p, m := s.start(t, name, tag, ports, flagAndValue)
+			p.arrives("first-" + name)
+			knows := tag != "v2.42.0"
+			if knows {
+				p.await("the field", func() bool { return strings.Contains(stage.LoadedConfig(t.Context(), p.pod), field) })
+			}
+			lag := p.changes(func() error { return m.set(t.Context(), configuration("second-"+name, ports)) }, "second-"+name)
+			p.arrives("second-" + name)
+			if loaded := stage.LoadedConfig(t.Context(), p.pod); strings.Contains(loaded, field) != knows {
+				t.Errorf("%s in the configuration: %t, want %t", field, !knows, knows)
+			}
+			p.unharmed()
+			t.Logf("%-8s has the field: %t; change live after %.1f s", tag, knows, lag.Seconds())
+		})
+	}
+}

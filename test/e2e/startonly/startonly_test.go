@@ -1,0 +1,271 @@
+// Package startonly_test runs a real Prometheus in pods that nothing reloads:
+// it has to call STS itself, at the very moment at which a failure ends it. So
+// it is given the block only while STS provably answers, and whatever STS does
+// costs it one start at most.
+package startonly_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/podrun"
+	"github.com/ampbridge/ampbridge/test/stage"
+)
+
+func TestMain(m *testing.M) {
+	podrun.Init()
+	os.Exit(m.Run())
+}
+
+// patience is how long a test waits for what must come; nothing is asserted by
+// it.
+const patience = 90 * time.Second
+
+var faults = []struct {
+	name  string
+	fault awstest.Fault
+}{{"denying", awstest.Deny}, {"hanging", awstest.Hang}, {"refused", awstest.Refuse}}
+
+func scene(t *testing.T) *stage.Stage {
+	t.Helper()
+	s := stage.Start(t, stage.Options{})
+	if out, err := s.Sync(t.Context()); err != nil {
+		t.Fatal(out, err)
+	}
+	return s
+}
+
+// subject is one Prometheus under test.
+type subject struct {
+	*testing.T
+	stage *stage.Stage
+	pod   *corev1.Pod
+	run   *podrun.Pod
+}
+
+// start runs the chart's pod without its reloader, with external labels; it ends
+// with the test.
+func start(t *testing.T, s *stage.Stage, name, labels string, change func(*corev1.Pod)) *subject {
+	t.Helper()
+	config := fmt.Sprintf("global: {scrape_interval: 1s, external_labels: {%s}}\nscrape_configs:\n- job_name: %s\n  static_configs: [{targets: [\"127.0.0.1:%%PORT%%\"]}]\n", labels, name)
+	pod, err := s.Create(t.Context(), stage.Chart{Name: name, Config: config, Change: func(pod *corev1.Pod) {
+		pod.Spec.Containers = pod.Spec.Containers[1:]
+		if change != nil {
+			change(pod)
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if mark := pod.Annotations["ampbridge.io/injected"]; !strings.Contains(mark, `"reload":"start-only"`) {
+		t.Fatalf("injected: %q", mark)
+	}
+	run, err := s.Run(t.Context(), pod, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(run.Describe())
+			t.Log(run.Container("prometheus-server").Logs())
+			t.Log(run.Container("ampbridge-config").Logs())
+		}
+		if err := run.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return &subject{t, s, pod, run}
+}
+
+func (p *subject) await(what string, condition func() bool) {
+	p.Helper()
+	ctx, cancel := context.WithTimeout(p.Context(), patience)
+	defer cancel()
+	if err := p.run.Await(ctx, what, condition); err != nil {
+		p.Fatal(err)
+	}
+}
+
+// ready waits for the server.
+func (p *subject) ready() {
+	p.Helper()
+	p.await("Prometheus to be ready", func() bool { return stage.Ready(p.Context(), p.pod) })
+}
+
+// writes tells whether the running Prometheus has the block.
+func (p *subject) writes() bool {
+	_, has := stage.Metric(p.Context(), p.pod, `prometheus_remote_storage_shards{`)
+	return has
+}
+
+// arrived is how many samples of the subject's own `up` the workspace holds.
+func (p *subject) arrived() int {
+	p.Helper()
+	samples, err := p.stage.Cloud.Query(p.Context(), p.stage.Workspace.ID, fmt.Sprintf(`sum(count_over_time(up{job=%q}[1h]))`, p.pod.Name))
+	if err != nil {
+		p.Fatal(err)
+	}
+	if len(samples) == 0 {
+		return 0
+	}
+	return int(samples[0].Value)
+}
+
+// restarts is how often the server has been started again.
+func (p *subject) restarts() int { return p.run.Container("prometheus-server").Restarts() }
+
+// restart kills the server and waits until another one is ready.
+func (p *subject) restart() {
+	p.Helper()
+	before := p.restarts()
+	if err := p.run.Container("prometheus-server").Kill(syscall.SIGKILL); err != nil {
+		p.Fatal(err)
+	}
+	p.await("the server to be started again", func() bool { return p.restarts() > before })
+	p.ready()
+}
+
+// served tells whether the last configuration that the sidecar served has the
+// block: what the next start reads.
+func (p *subject) served() bool {
+	last := ""
+	for line := range strings.Lines(p.run.Container("ampbridge-config").Logs()) {
+		if strings.Contains(line, `"configuration served"`) {
+			last = line
+		}
+	}
+	return strings.Contains(last, `"destinations":["central"]`)
+}
+
+// TestStart: whatever STS does when the pod starts, Prometheus comes up at the
+// first attempt, on its own configuration; its next start has the block once STS
+// has recovered.
+func TestStart(t *testing.T) {
+	s := scene(t)
+	for _, f := range faults {
+		t.Run(f.name, func(t *testing.T) {
+			fault := s.Cloud.Fail("sts:*", f.fault)
+			defer fault.Stop()
+			p := start(t, s, "start-"+f.name, "", nil)
+			p.ready()
+			if p.writes() || p.restarts() != 0 {
+				t.Errorf("Prometheus writes: %t, after %d restarts", p.writes(), p.restarts())
+			}
+			fault.Stop()
+			p.await("the block to be served", p.served)
+			p.restart()
+			p.await("samples", func() bool { return p.arrived() > 0 })
+			if n := p.restarts(); n != 1 {
+				t.Errorf("%d restarts, want the one of this test", n)
+			}
+		})
+	}
+}
+
+// TestLater: samples arrive; then STS fails, and Prometheus is killed at the
+// same moment. It comes up, with one failed start at most, and has the block
+// again after the next restart.
+func TestLater(t *testing.T) {
+	s := scene(t)
+	for _, f := range faults {
+		t.Run(f.name, func(t *testing.T) {
+			p := start(t, s, "later-"+f.name, "", nil)
+			p.ready()
+			p.await("samples", func() bool { return p.arrived() > 0 })
+			if n := p.restarts(); n != 0 {
+				t.Errorf("%d restarts before anything failed", n)
+			}
+			fault := s.Cloud.Fail("sts:*", f.fault)
+			defer fault.Stop()
+			p.restart()
+			if n := p.restarts(); n > 2 {
+				t.Errorf("%d restarts: more than one failed start", n)
+			}
+			if p.writes() {
+				t.Error("Prometheus came up with the block although STS fails")
+			}
+		})
+	}
+}
+
+// TestOnlyPrometheusCannotReachSTS: the sidecar gets sessions, and Prometheus,
+// whose owner leads its calls elsewhere, does not. One start fails.
+func TestOnlyPrometheusCannotReachSTS(t *testing.T) {
+	s := scene(t)
+	p := start(t, s, "elsewhere", "", func(pod *corev1.Pod) {
+		server := &pod.Spec.Containers[0]
+		server.Env = append(server.Env, corev1.EnvVar{Name: "AWS_ENDPOINT_URL_STS", Value: "http://127.0.0.1:1"})
+	})
+	p.await("the failed start", func() bool { return p.restarts() > 0 })
+	p.ready()
+	p.restart()
+	if n := p.restarts(); n != 2 {
+		t.Errorf("%d restarts, want a failed start and the one of this test", n)
+	}
+	if p.writes() {
+		t.Error("Prometheus came up with the block although it cannot reach STS")
+	}
+}
+
+// TestSingleFile: the configuration mounted with subPath, with an identity and
+// a cluster label of the owner's.
+func TestSingleFile(t *testing.T) {
+	s := scene(t)
+	p := start(t, s, "single-file", "cluster: own", func(pod *corev1.Pod) {
+		server := &pod.Spec.Containers[0]
+		server.VolumeMounts[0] = corev1.VolumeMount{Name: "config-volume", MountPath: "/etc/config/prometheus.yml", SubPath: "prometheus.yml"}
+		server.Env = append(server.Env, corev1.EnvVar{Name: "AWS_ACCESS_KEY_ID", Value: "AKIAOWN"}, corev1.EnvVar{Name: "AWS_SECRET_ACCESS_KEY", Value: "own"})
+	})
+	p.ready()
+	p.await("samples", func() bool { return p.arrived() > 0 })
+	if n := p.restarts(); n != 0 {
+		t.Errorf("%d restarts", n)
+	}
+	samples, err := s.Cloud.Query(t.Context(), s.Workspace.ID, `up{job="single-file"}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, sample := range samples {
+		if sample.Metric["cluster"] != "own" {
+			t.Errorf("labels %v: the owner's own cluster label is gone", sample.Metric)
+		}
+	}
+}
+
+// TestNestedMounts: other volumes are mounted inside the configuration's
+// directory, which is read-only by then. The sidecar has made room for them.
+func TestNestedMounts(t *testing.T) {
+	s := scene(t)
+	p := start(t, s, "nested", "", func(pod *corev1.Pod) {
+		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: "targets", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
+			corev1.Volume{Name: "more", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "nested"}}}})
+		server := &pod.Spec.Containers[0]
+		server.VolumeMounts = append(server.VolumeMounts,
+			corev1.VolumeMount{Name: "targets", MountPath: "/etc/config/targets"},
+			corev1.VolumeMount{Name: "more", MountPath: "/etc/config/more.yml", SubPath: "rules.yml"})
+	})
+	p.ready()
+	p.await("samples", func() bool { return p.arrived() > 0 })
+	if n := p.restarts(); n != 0 {
+		t.Errorf("%d restarts", n)
+	}
+	// The mounts are still in the way after the configuration has changed.
+	if err := s.SetConfig(t.Context(), p.pod, "global: {scrape_interval: 1s}\n# changed\n"); err != nil {
+		t.Fatal(err)
+	}
+	p.await("the change to be served", func() bool {
+		return strings.Count(p.run.Container("ampbridge-config").Logs(), "configuration served") > 1
+	})
+	p.restart()
+	if n := p.restarts(); n != 1 {
+		t.Errorf("%d restarts, want the one of this test", n)
+	}
+}

@@ -1,0 +1,385 @@
+package trust_test
+
+import (
+	"context"
+	"errors"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/aws-sdk-go-v2/service/iam/types"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+	"github.com/aws/smithy-go"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/plan"
+	"github.com/ampbridge/ampbridge/test/awstest"
+)
+
+const (
+	everything = `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"*","Resource":"*"}}`
+	thumbprint = "9e99a48a9960b14926bb7f3b02e22da2b0ab7280"
+)
+
+// denied tells whether the caller's own policies refused the call: no fault, no
+// complaint about its parameters.
+func denied(err error) bool {
+	var answer smithy.APIError
+	return errors.As(err, &answer) && answer.ErrorCode() == "AccessDenied" && strings.Contains(answer.ErrorMessage(), "is not authorized to perform: ")
+}
+
+// thief has credentials, and knows the account by heart.
+type thief struct {
+	ctx context.Context
+	iam *iam.Client
+	sts *sts.Client
+	own *member
+}
+
+func (w *world) thief(m *member, c awstest.Credentials) thief {
+	return thief{w.Context(), w.client(c), sts.NewFromConfig(w.cloud.Config(c, region)), m}
+}
+
+func (t thief) create(path, name, boundary string, tags ...string) error {
+	in := &iam.CreateRoleInput{RoleName: &name, Path: &path, AssumeRolePolicyDocument: aws.String(adminsTrust), Tags: tagsOf(tags...)}
+	if boundary != "" {
+		in.PermissionsBoundary = aws.String("arn:aws:iam::" + boundary)
+	}
+	_, err := t.iam.CreateRole(t.ctx, in)
+	return err
+}
+
+func (t thief) trust(role string) error {
+	_, err := t.iam.UpdateAssumeRolePolicy(t.ctx, &iam.UpdateAssumeRolePolicyInput{RoleName: &role, PolicyDocument: aws.String(adminsTrust)})
+	return err
+}
+
+func (t thief) permit(role string) error {
+	_, err := t.iam.PutRolePolicy(t.ctx, &iam.PutRolePolicyInput{RoleName: &role, PolicyName: aws.String(plan.PolicyName), PolicyDocument: aws.String(everything)})
+	return err
+}
+
+func (t thief) bound(role, boundary string) error {
+	_, err := t.iam.PutRolePermissionsBoundary(t.ctx, &iam.PutRolePermissionsBoundaryInput{RoleName: &role, PermissionsBoundary: aws.String("arn:aws:iam::" + boundary)})
+	return err
+}
+
+func (t thief) tag(role string, tags ...string) error {
+	_, err := t.iam.TagRole(t.ctx, &iam.TagRoleInput{RoleName: &role, Tags: tagsOf(tags...)})
+	return err
+}
+
+func (t thief) lengthen(role string) error {
+	_, err := t.iam.UpdateRole(t.ctx, &iam.UpdateRoleInput{RoleName: &role, MaxSessionDuration: aws.Int32(12 * 3600)})
+	return err
+}
+
+func (t thief) attach(role, policy string) error {
+	_, err := t.iam.AttachRolePolicy(t.ctx, &iam.AttachRolePolicyInput{RoleName: &role, PolicyArn: aws.String("arn:aws:iam::" + policy)})
+	return err
+}
+
+func (t thief) assume(role string) error {
+	_, err := t.sts.AssumeRole(t.ctx, &sts.AssumeRoleInput{RoleArn: aws.String("arn:aws:iam::" + accountID + ":role/" + role), RoleSessionName: aws.String("thief")})
+	return err
+}
+
+func (t thief) register(issuer policy.Issuer, tags ...string) error {
+	_, err := t.iam.CreateOpenIDConnectProvider(t.ctx, &iam.CreateOpenIDConnectProviderInput{
+		Url: aws.String(string(issuer)), ClientIDList: []string{audience}, ThumbprintList: []string{thumbprint}, Tags: tagsOf(tags...)})
+	return err
+}
+
+func (t thief) audience(issuer policy.Issuer) error {
+	_, err := t.iam.AddClientIDToOpenIDConnectProvider(t.ctx, &iam.AddClientIDToOpenIDConnectProviderInput{OpenIDConnectProviderArn: providerIn(issuer), ClientID: aws.String("thief")})
+	return err
+}
+
+func providerIn(issuer policy.Issuer) *string {
+	return aws.String(issuer.ProviderARN("aws", accountID).String())
+}
+
+func tagsOf(pairs ...string) (tags []types.Tag) {
+	for i := 0; i < len(pairs); i += 2 {
+		tags = append(tags, types.Tag{Key: &pairs[i], Value: &pairs[i+1]})
+	}
+	return tags
+}
+
+const (
+	bounded    = accountID + ":policy/boundary"
+	otherBound = accountID + ":policy/other-boundary"
+	lawful     = "/ampbridge/dev/"
+)
+
+var (
+	ownIssuer, otherIssuer, adminsIssuer, newIssuer = issuerOf(1), issuerOf(2), issuerOf(3), issuerOf(4)
+
+	ours   = []string{plan.TagOwner, policy.Owner("dev", ownIssuer)}
+	theirs = []string{plan.TagOwner, policy.Owner("dev2", otherIssuer)}
+)
+
+// ways are those up. The role "admin" is an administrator's and lets the account
+// in; "twin" stands for the roles of another cluster of the same name, which lie
+// on the same path; dev2 is another cluster.
+var ways = []struct {
+	name string
+	try  func(t thief) error
+}{
+	{"a role without a boundary", func(t thief) error { return t.create(lawful, "ampbridge.dev.evil", "", ours...) }},
+	{"a role with another boundary", func(t thief) error { return t.create(lawful, "ampbridge.dev.evil", otherBound, ours...) }},
+	{"a role with a boundary of AWS's", func(t thief) error {
+		return t.create(lawful, "ampbridge.dev.evil", "aws:policy/AmazonPrometheusQueryAccess", ours...)
+	}},
+	{"a role of nobody's", func(t thief) error { return t.create(lawful, "ampbridge.dev.evil", bounded) }},
+	{"a role in another cluster's name", func(t thief) error { return t.create(lawful, "ampbridge.dev.evil", bounded, theirs...) }},
+	{"a role outside the path", func(t thief) error { return t.create("/", "ampbridge.dev.evil", bounded, ours...) }},
+	{"a role on another cluster's path", func(t thief) error {
+		return t.create("/ampbridge/dev2/", "ampbridge.dev2.evil", bounded, ours...)
+	}},
+	{"a role of our name on another cluster's path", func(t thief) error {
+		return t.create("/ampbridge/dev2/", "ampbridge.dev.evil", bounded, ours...)
+	}},
+	{"a role of another cluster's name on our path", func(t thief) error { return t.create(lawful, "ampbridge.dev2.evil", bounded, ours...) }},
+	{"a role of any name below one of ours", func(t thief) error {
+		return t.create(lawful+"ampbridge.dev.x/", "ampbridge.dev2.evil2", bounded, ours...)
+	}},
+	{"dots in the path", func(t thief) error {
+		return t.create(lawful+"../dev2/", "ampbridge.dev.evil3", bounded, ours...)
+	}},
+	{"dots in the path, below one of ours", func(t thief) error {
+		return t.create(lawful+"ampbridge.dev.x/../../dev2/", "ampbridge.dev2.evil4", bounded, ours...)
+	}},
+	{"an empty part in the path", func(t thief) error { return t.create(lawful+"/", "ampbridge.dev.evil5", bounded, ours...) }},
+	{"a wildcard in the path", func(t thief) error { return t.create("/ampbridge/*/", "ampbridge.dev.evil6", bounded, ours...) }},
+	{"the path in capitals", func(t thief) error { return t.create("/AMPBRIDGE/DEV/", "ampbridge.dev.evil7", bounded, ours...) }},
+	{"the name in capitals", func(t thief) error { return t.create(lawful, "AMPBRIDGE.DEV.EVIL8", bounded, ours...) }},
+
+	{"the boundary replaced", func(t thief) error { return t.bound("ampbridge.dev.central", otherBound) }},
+	{"the boundary replaced by one of AWS's", func(t thief) error {
+		return t.bound("ampbridge.dev.central", "aws:policy/AmazonPrometheusQueryAccess")
+	}},
+	{"a boundary on an administrator's role", func(t thief) error { return t.bound("admin", bounded) }},
+	{"a boundary on another cluster's role", func(t thief) error { return t.bound("ampbridge.dev2.central", bounded) }},
+	{"a managed policy attached", func(t thief) error { return t.attach("ampbridge.dev.central", accountID+":policy/everything") }},
+	{"AdministratorAccess attached", func(t thief) error { return t.attach("ampbridge.dev.central", "aws:policy/AdministratorAccess") }},
+	{"a managed policy attached to an administrator's role", func(t thief) error { return t.attach("admin", accountID+":policy/everything") }},
+	{"permissions of an administrator's role", func(t thief) error { return t.permit("admin") }},
+	{"permissions of another cluster's role", func(t thief) error { return t.permit("ampbridge.dev2.central") }},
+	{"permissions of a twin's role", func(t thief) error { return t.permit("ampbridge.dev.twin") }},
+	{"permissions of a role of ours without a boundary", func(t thief) error { return t.permit("ampbridge.dev.unbound") }},
+	{"trust of an administrator's role", func(t thief) error { return t.trust("admin") }},
+	{"trust of another cluster's role", func(t thief) error { return t.trust("ampbridge.dev2.central") }},
+	{"trust of a twin's role", func(t thief) error { return t.trust("ampbridge.dev.twin") }},
+	{"trust of a role of our name elsewhere", func(t thief) error { return t.trust("ampbridge.dev.elsewhere") }},
+	{"tags of an administrator's role", func(t thief) error { return t.tag("admin", ours...) }},
+	{"tags of another cluster's role", func(t thief) error { return t.tag("ampbridge.dev2.central", ours...) }},
+	{"a twin's role claimed", func(t thief) error { return t.tag("ampbridge.dev.twin", ours...) }},
+	{"an own role given away", func(t thief) error { return t.tag("ampbridge.dev.central", theirs...) }},
+	{"the owner untagged", func(t thief) error {
+		_, err := t.iam.UntagRole(t.ctx, &iam.UntagRoleInput{RoleName: aws.String("ampbridge.dev.central"), TagKeys: []string{plan.TagOwner}})
+		return err
+	}},
+	{"longer sessions of an administrator's role", func(t thief) error { return t.lengthen("admin") }},
+	{"longer sessions of another cluster's role", func(t thief) error { return t.lengthen("ampbridge.dev2.central") }},
+	{"longer sessions of a twin's role", func(t thief) error { return t.lengthen("ampbridge.dev.twin") }},
+
+	{"an administrator's role assumed", func(t thief) error { return t.assume("admin") }},
+	{"another sync's role assumed", func(t thief) error { return t.assume("ampbridge/dev2/ampbridge.dev2.central") }},
+
+	{"another provider", func(t thief) error { return t.register(newIssuer, ours...) }},
+	{"a provider below our issuer", func(t thief) error { return t.register(ownIssuer+"/x", ours...) }},
+	{"a provider of our issuer with a slash", func(t thief) error { return t.register(ownIssuer+"/", ours...) }},
+	{"an audience of an administrator's provider", func(t thief) error { return t.audience(adminsIssuer) }},
+	{"an audience of another cluster's provider", func(t thief) error { return t.audience(otherIssuer) }},
+	{"an audience taken away", func(t thief) error {
+		_, err := t.iam.RemoveClientIDFromOpenIDConnectProvider(t.ctx, &iam.RemoveClientIDFromOpenIDConnectProviderInput{OpenIDConnectProviderArn: providerIn(otherIssuer), ClientID: aws.String(audience)})
+		return err
+	}},
+	{"thumbprints of an administrator's provider", func(t thief) error {
+		_, err := t.iam.UpdateOpenIDConnectProviderThumbprint(t.ctx, &iam.UpdateOpenIDConnectProviderThumbprintInput{OpenIDConnectProviderArn: providerIn(adminsIssuer), ThumbprintList: []string{thumbprint}})
+		return err
+	}},
+	{"another cluster's provider claimed", func(t thief) error {
+		_, err := t.iam.TagOpenIDConnectProvider(t.ctx, &iam.TagOpenIDConnectProviderInput{OpenIDConnectProviderArn: providerIn(otherIssuer), Tags: tagsOf(ours...)})
+		return err
+	}},
+	{"another cluster's provider untagged", func(t thief) error {
+		_, err := t.iam.UntagOpenIDConnectProvider(t.ctx, &iam.UntagOpenIDConnectProviderInput{OpenIDConnectProviderArn: providerIn(otherIssuer), TagKeys: []string{plan.TagOwner}})
+		return err
+	}},
+
+	{"a managed policy made", func(t thief) error {
+		_, err := t.iam.CreatePolicy(t.ctx, &iam.CreatePolicyInput{PolicyName: aws.String("evil"), PolicyDocument: aws.String(everything)})
+		return err
+	}},
+	{"the boundary policy deleted", func(t thief) error {
+		_, err := t.iam.DeletePolicy(t.ctx, &iam.DeletePolicyInput{PolicyArn: aws.String("arn:aws:iam::" + bounded)})
+		return err
+	}},
+	// Last, because the administrator's turn takes things away.
+	{"the boundary removed", func(t thief) error {
+		_, err := t.iam.DeleteRolePermissionsBoundary(t.ctx, &iam.DeleteRolePermissionsBoundaryInput{RoleName: aws.String("ampbridge.dev.central")})
+		return err
+	}},
+	{"permissions taken from another cluster", func(t thief) error {
+		_, err := t.iam.DeleteRolePolicy(t.ctx, &iam.DeleteRolePolicyInput{RoleName: aws.String("ampbridge.dev2.central"), PolicyName: aws.String(plan.PolicyName)})
+		return err
+	}},
+	{"another cluster's role deleted", func(t thief) error {
+		_, err := t.iam.DeleteRole(t.ctx, &iam.DeleteRoleInput{RoleName: aws.String("ampbridge.dev2.central")})
+		return err
+	}},
+	{"another cluster's provider deleted", func(t thief) error {
+		_, err := t.iam.DeleteOpenIDConnectProvider(t.ctx, &iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: providerIn(otherIssuer)})
+		return err
+	}},
+	{"an administrator's provider deleted", func(t thief) error {
+		_, err := t.iam.DeleteOpenIDConnectProvider(t.ctx, &iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: providerIn(adminsIssuer)})
+		return err
+	}},
+}
+
+// house is an account with two clusters in step, and what an administrator keeps.
+func house(t *testing.T) (w *world, account *awstest.Account, dev *member) {
+	t.Helper()
+	namespace(t, "exactly", "prometheus")
+	w = newWorld(t)
+	account = w.account(accountID)
+	dev = w.join(policyText("dev", accountID, "exactly"), ownIssuer).confine()
+	w.must(account.PutManagedPolicy("boundary", policy.BoundaryDocument(dev.policy, accountID).String()))
+	w.must(account.PutManagedPolicy("everything", everything))
+	dev.inStep()
+	w.join(policyText("dev2", accountID, "exactly"), otherIssuer).confine().inStep()
+	admin := w.thief(dev, account.AdminCredentials())
+	for _, step := range []error{
+		admin.create("/", "admin", ""), admin.permit("admin"),
+		admin.create(lawful, "ampbridge.dev.twin", bounded, plan.TagOwner, policy.Owner("dev", newIssuer)),
+		admin.create(lawful, "ampbridge.dev.unbound", "", ours...),
+		admin.create("/elsewhere/", "ampbridge.dev.elsewhere", bounded, ours...),
+		admin.register(adminsIssuer),
+	} {
+		w.must(nil, step)
+	}
+	return w, account, dev
+}
+
+func TestNoWayUp(t *testing.T) {
+	w, account, dev := house(t)
+	before := w.state(account)
+	up := w.thief(dev, dev.creds)
+	for _, way := range ways {
+		if err := way.try(up); !denied(err) {
+			t.Errorf("%s: %v, want AccessDenied", way.name, err)
+		}
+	}
+	if diff := cmp.Diff(before, w.state(account)); diff != "" {
+		t.Errorf("something was changed (-want +got):\n%s", diff)
+	}
+	t.Logf("%d ways", len(ways))
+	// The calls are such that they would do: nobody denies them to an administrator.
+	admin := w.thief(dev, account.AdminCredentials())
+	for _, way := range ways {
+		if err := way.try(admin); denied(err) {
+			t.Errorf("%s: denied to the administrator: %v", way.name, err)
+		}
+	}
+}
+
+// What the permissions do allow a thief leads to a role that the boundary holds:
+// it writes metrics, and does nothing else.
+func TestWhatAThiefGetsIsBounded(t *testing.T) {
+	w, account, dev := house(t)
+	who, err := sts.NewFromConfig(w.cloud.Config(dev.creds, region)).GetCallerIdentity(t.Context(), &sts.GetCallerIdentityInput{})
+	w.must(nil, err)
+	up := w.thief(dev, dev.creds)
+	w.must(nil, up.create(lawful, "ampbridge.dev.mine", bounded, ours...))
+	w.must(nil, up.permit("ampbridge.dev.mine"))
+	_, err = up.iam.UpdateAssumeRolePolicy(t.Context(), &iam.UpdateAssumeRolePolicyInput{RoleName: aws.String("ampbridge.dev.mine"), PolicyDocument: aws.String(
+		`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"` + aws.ToString(who.Arn) + `"},"Action":"sts:AssumeRole"}]}`)})
+	w.must(nil, err)
+	session, err := up.sts.AssumeRole(t.Context(), &sts.AssumeRoleInput{
+		RoleArn: aws.String("arn:aws:iam::" + accountID + ":role" + lawful + "ampbridge.dev.mine"), RoleSessionName: aws.String("thief")})
+	w.must(nil, err)
+	before := w.state(account)
+	c := session.Credentials
+	bound := w.thief(dev, awstest.Credentials{AccessKeyID: *c.AccessKeyId, SecretAccessKey: *c.SecretAccessKey, SessionToken: *c.SessionToken})
+	for _, way := range ways {
+		if err := way.try(bound); !denied(err) {
+			t.Errorf("%s: %v, want AccessDenied", way.name, err)
+		}
+	}
+	for name, err := range map[string]error{"its own permissions": bound.permit("ampbridge.dev.mine"), "its own trust": bound.trust("ampbridge.dev.mine")} {
+		if !denied(err) {
+			t.Errorf("%s: %v, want AccessDenied", name, err)
+		}
+	}
+	if diff := cmp.Diff(before, w.state(account)); diff != "" {
+		t.Errorf("something was changed (-want +got):\n%s", diff)
+	}
+}
+
+// Of all that IAM can be asked, on whatever it may concern, the permissions
+// allow what is listed here.
+func TestOperationsThatAreAllowed(t *testing.T) {
+	p, err := policy.Parse([]byte(policyText("dev", accountID, "exactly")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := parse(policy.SyncPermissions(p, ownIssuer, accountID).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	arn := "arn:aws:iam::" + accountID + ":"
+	own := []string{arn + "role/ampbridge/dev/ampbridge.dev.central", *providerIn(ownIssuer)}
+	foreign := []string{
+		"*", "arn:aws:iam::aws:policy/AdministratorAccess", "arn:aws:iam::444455556666:role/ampbridge/dev/ampbridge.dev.central",
+		arn + "role/admin", arn + "role/ampbridge.dev2.central", arn + "role/ampbridge/dev2/ampbridge.dev2.central", arn + "role/ampbridge/dev/admin", arn + "role/ampbridge/dev/ampbridge.dev.x/admin",
+		*providerIn(otherIssuer), *providerIn(ownIssuer + "/"), *providerIn(ownIssuer[:len(ownIssuer)-1]),
+		arn + "user/sync", arn + "group/admins", arn + "policy/boundary", arn + "policy/evil", arn + "instance-profile/node", arn + "root",
+	}
+	// The most that a caller can put into a request, and the best tags there are.
+	keys := map[string]string{
+		"iam:permissionsboundary":                           "arn:aws:iam::" + bounded,
+		"aws:requesttag/" + strings.ToLower(plan.TagOwner):  policy.Owner("dev", ownIssuer),
+		"aws:resourcetag/" + strings.ToLower(plan.TagOwner): policy.Owner("dev", ownIssuer),
+	}
+	operations := []string{"iam:PassRole", "iam:CreateServiceLinkedRole", "sts:AssumeRole", "sts:TagSession", "aps:RemoteWrite", "s3:GetObject", "organizations:ListAccounts"}
+	for method := range reflect.TypeFor[*iam.Client]().Methods() {
+		if method.Type.NumIn() > 2 && method.Name != "Options" {
+			operations = append(operations, "iam:"+method.Name)
+		}
+	}
+	if len(operations) < 150 {
+		t.Fatalf("the SDK has more operations than these: %v", operations)
+	}
+	allowed := func(resources []string) (list []string) {
+		for _, operation := range operations {
+			if slices.ContainsFunc(resources, func(resource string) bool {
+				ok, err := d.allows(ask{action: operation, resource: resource, keys: keys})
+				if err != nil {
+					t.Fatal(err)
+				}
+				return ok
+			}) {
+				list = append(list, strings.TrimPrefix(operation, "iam:"))
+			}
+		}
+		return list
+	}
+	want := []string{
+		"AddClientIDToOpenIDConnectProvider", "CreateOpenIDConnectProvider", "CreateRole", "GetOpenIDConnectProvider", "GetRole", "GetRolePolicy",
+		"ListRoles", "PutRolePermissionsBoundary", "PutRolePolicy", "TagOpenIDConnectProvider", "TagRole", "UpdateAssumeRolePolicy", "UpdateRole",
+	}
+	if diff := cmp.Diff(want, allowed(own)); diff != "" {
+		t.Errorf("on its own (-want +got):\n%s", diff)
+	}
+	// Roles on the cluster's path may be looked at, whoever's they are.
+	if diff := cmp.Diff([]string{"GetRole", "GetRolePolicy", "ListRoles"}, allowed(foreign)); diff != "" {
+		t.Errorf("on anything else (-want +got):\n%s", diff)
+	}
+}

@@ -1,0 +1,130 @@
+package trust_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// executioner stands between sync and AWS, and kills sync after its n-th call was
+// carried out, before it learns of it.
+type executioner struct {
+	aws http.Handler
+
+	mu     sync.Mutex
+	calls  int
+	after  int // 0: never
+	victim *os.Process
+	killed bool
+}
+
+func (e *executioner) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	e.mu.Lock()
+	e.calls++
+	last := e.calls == e.after
+	e.mu.Unlock()
+	if !last {
+		e.aws.ServeHTTP(w, r)
+		return
+	}
+	e.aws.ServeHTTP(httptest.NewRecorder(), r)
+	e.mu.Lock()
+	e.killed = e.victim.Kill() == nil
+	e.mu.Unlock()
+	<-r.Context().Done() // its connection ends with it
+}
+
+// execute runs sync and kills it after n calls. It tells whether there were as
+// many.
+func (m *member) execute(n int) (calls int, killed bool) {
+	m.Helper()
+	e := &executioner{aws: m.cloud, after: n}
+	server := httptest.NewServer(e)
+	defer server.Close()
+	var more []string
+	for _, v := range m.cloud.Environ() {
+		name, _, _ := strings.Cut(v, "=")
+		more = append(more, name+"="+server.URL)
+	}
+	cmd := m.command(context.WithoutCancel(m.Context()), more...)
+	e.mu.Lock()
+	err := cmd.Start()
+	e.victim = cmd.Process
+	e.mu.Unlock()
+	m.must(nil, err)
+	err = cmd.Wait()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.killed && err != nil {
+		m.Fatalf("sync: %v", err)
+	}
+	return e.calls, e.killed
+}
+
+// Whatever call is the last of a run that is killed, the next run makes the
+// account what an undisturbed run would have made it.
+func TestKilledAfterEveryCall(t *testing.T) {
+	namespace(t, "killed", "prometheus", "prometheus-k8s")
+	for name, prepare := range map[string]func(w *world, m *member){
+		"from nothing": func(*world, *member) {},
+		"mending": func(w *world, m *member) {
+			m.inStep()
+			drift(t.Context(), t, m, w.client(w.cloud.Account(m.accountID()).AdminCredentials()))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			issuer := issuerOf(1)
+			join := func(n int) *member {
+				id := fmt.Sprintf("%012d", 1000+n)
+				account := w.account(id)
+				m := w.join(policyText("dev", id, "killed"), issuer)
+				admin := w.thief(m, account.AdminCredentials())
+				w.must(nil, admin.create("/", "admin", ""))
+				w.must(nil, admin.create("/ampbridge/dev/", "other", ""))
+				w.must(nil, admin.register(adminsIssuer))
+				m.confine()
+				prepare(w, m)
+				return m
+			}
+			state := func(m *member) map[string]string {
+				texts := map[string]string{}
+				for arn, text := range w.state(w.cloud.Account(m.accountID())) {
+					texts[strings.ReplaceAll(arn, m.accountID(), "ACCOUNT")] = strings.ReplaceAll(text, m.accountID(), "ACCOUNT")
+				}
+				return texts
+			}
+			undisturbed := join(0)
+			total, _ := undisturbed.execute(0)
+			want := state(undisturbed)
+			// Before the first run there were the two roles and the provider.
+			if len(want) != 3+3 {
+				t.Fatalf("an undisturbed run leaves %d things", len(want))
+			}
+			for n := 1; n <= total; n++ {
+				m := join(n)
+				if _, killed := m.execute(n); !killed {
+					t.Fatalf("the run was not killed after call %d of %d", n, total)
+				}
+				m.inStep()
+				if diff := cmp.Diff(want, state(m)); diff != "" {
+					t.Errorf("killed after call %d of %d, and run again (-undisturbed +got):\n%s", n, total, diff)
+				}
+				for _, destination := range m.policy.Destinations {
+					if err := m.assume(m.policy.Role(destination), "killed", "prometheus"); err != nil {
+						t.Errorf("killed after call %d, and run again: %v", n, err)
+					}
+				}
+			}
+			t.Logf("killed after each of %d calls", total)
+		})
+	}
+}

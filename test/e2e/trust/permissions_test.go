@@ -1,0 +1,181 @@
+package trust_test
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/aws-sdk-go-v2/service/iam/types"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/plan"
+)
+
+// drift is what people do by hand to a cluster's things: some of everything that
+// sync can mend.
+func drift(ctx context.Context, t *testing.T, m *member, admin *iam.Client) {
+	t.Helper()
+	central, backup := aws.String(m.role(0).RoleName()), aws.String(m.role(1).RoleName())
+	provider := aws.String(m.issuer.ProviderARN("aws", m.accountID()).String())
+	must := func(_ any, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(admin.UpdateAssumeRolePolicy(ctx, &iam.UpdateAssumeRolePolicyInput{RoleName: central,
+		PolicyDocument: aws.String(strings.ReplaceAll(adminsTrust, accountID, m.accountID()))}))
+	must(admin.DeleteRolePermissionsBoundary(ctx, &iam.DeleteRolePermissionsBoundaryInput{RoleName: central}))
+	must(admin.PutRolePolicy(ctx, &iam.PutRolePolicyInput{RoleName: central, PolicyName: aws.String(plan.PolicyName),
+		PolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"*","Resource":"*"}}`)}))
+	must(admin.UpdateRole(ctx, &iam.UpdateRoleInput{RoleName: central, MaxSessionDuration: aws.Int32(3600)}))
+	must(admin.TagRole(ctx, &iam.TagRoleInput{RoleName: central, Tags: []types.Tag{{Key: aws.String(plan.TagDestination), Value: aws.String("x")}}}))
+	must(admin.PutRolePermissionsBoundary(ctx, &iam.PutRolePermissionsBoundaryInput{RoleName: backup,
+		PermissionsBoundary: aws.String("arn:aws:iam::" + m.accountID() + ":policy/other-boundary")}))
+	must(admin.RemoveClientIDFromOpenIDConnectProvider(ctx, &iam.RemoveClientIDFromOpenIDConnectProviderInput{OpenIDConnectProviderArn: provider, ClientID: aws.String(audience)}))
+	must(admin.TagOpenIDConnectProvider(ctx, &iam.TagOpenIDConnectProviderInput{OpenIDConnectProviderArn: provider,
+		Tags: []types.Tag{{Key: aws.String(plan.TagCluster), Value: aws.String("x")}}}))
+}
+
+func (m *member) role(destination int) policy.ARN {
+	return m.policy.Role(m.policy.Destinations[destination])
+}
+
+// Sync does its work with the permissions that are listed for it, and uses each
+// of them.
+func TestSyncNeedsExactlyItsPermissions(t *testing.T) {
+	namespace(t, "exactly", "prometheus")
+	w := newWorld(t)
+	account := w.account(accountID)
+	m := w.join(policyText("dev", accountID, "exactly"), issuerOf(1)).confine()
+	admin := w.client(account.AdminCredentials())
+
+	m.inStep()
+	if out := m.inStep(); !strings.Contains(out, "nothing to change") {
+		t.Errorf("second run:\n%s", out)
+	}
+	want := w.state(account)
+	drift(t.Context(), t, m, admin)
+	m.inStep()
+	if diff := cmp.Diff(want, w.state(account)); diff != "" {
+		t.Errorf("mended (-want +got):\n%s", diff)
+	}
+	if err := m.assume(m.role(0), "exactly", "prometheus"); err != nil {
+		t.Error(err)
+	}
+	if m.assume(m.role(0), "exactly", "default") == nil {
+		t.Error("a service account without a grant assumed the role")
+	}
+
+	var used, listed []string
+	for _, c := range w.cloud.Calls() {
+		if c.Service == "iam" && c.Code != "AccessDenied" && strings.Contains(c.Principal, ":user/sync-") {
+			used = append(used, "iam:"+c.Action)
+		}
+	}
+	for _, s := range policy.SyncPermissions(m.policy, m.issuer, accountID).Statement {
+		if s.Effect == "Allow" {
+			listed = append(listed, s.Action...)
+		}
+	}
+	slices.Sort(used)
+	slices.Sort(listed)
+	if diff := cmp.Diff(slices.Compact(used), listed); diff != "" {
+		t.Errorf("permissions (-used +listed):\n%s", diff)
+	}
+	for _, c := range w.cloud.Calls() {
+		if c.Code == "AccessDenied" && strings.Contains(c.Principal, ":user/sync-") {
+			t.Errorf("%s was denied: %s", c.Action, c.Message)
+		}
+	}
+}
+
+// A role of somebody else's that has our name is refused in words that help, not
+// as AccessDenied, wherever in the account it lies.
+func TestForeignRolesAreSeenUnderThosePermissions(t *testing.T) {
+	namespace(t, "exactly", "prometheus")
+	for _, path := range []string{"/", "/admins/", "/ampbridge/dev/"} {
+		w := newWorld(t)
+		account := w.account(accountID)
+		m := w.join(policyText("dev", accountID, "exactly"), issuerOf(1)).confine()
+		admin := w.client(account.AdminCredentials())
+		w.must(admin.CreateRole(t.Context(), &iam.CreateRoleInput{RoleName: aws.String(m.role(0).RoleName()), Path: &path, AssumeRolePolicyDocument: aws.String(adminsTrust)}))
+		w.must(admin.CreateRole(t.Context(), &iam.CreateRoleInput{RoleName: aws.String("other"), Path: aws.String("/ampbridge/dev/"), AssumeRolePolicyDocument: aws.String(adminsTrust)}))
+		before := w.state(account)
+		out, err := m.sync()
+		if err == nil || !strings.Contains(out, "was not made by sync") || strings.Contains(out, "AccessDenied") {
+			t.Errorf("%s: %v\n%s", path, err, out)
+		}
+		after := w.state(account)
+		for arn, was := range before {
+			if diff := cmp.Diff(was, after[arn]); diff != "" {
+				t.Errorf("%s: %s was changed (-want +got):\n%s", path, arn, diff)
+			}
+		}
+		if err := m.assume(m.role(1), "exactly", "prometheus"); err != nil {
+			t.Errorf("%s: the other destination: %v", path, err)
+		}
+	}
+}
+
+// What IAM does not show yet has no path in its answers; sync waits for it all
+// the same.
+func TestNewRolesAreAwaitedUnderThosePermissions(t *testing.T) {
+	namespace(t, "exactly", "prometheus")
+	w := newWorld(t)
+	w.account(accountID)
+	m := w.join(policyText("dev", accountID, "exactly"), issuerOf(1)).confine()
+	w.cloud.SetReadDelay(time.Second)
+	m.inStep()
+	w.cloud.SetReadDelay(0)
+	if out := m.inStep(); !strings.Contains(out, "nothing to change") {
+		t.Errorf("second run:\n%s", out)
+	}
+}
+
+// The permissions for --remove reach what is the cluster's, and that alone.
+func TestRemovalReachesOnlyItsOwn(t *testing.T) {
+	namespace(t, "exactly", "prometheus")
+	w := newWorld(t)
+	account := w.account(accountID)
+	m := w.join(policyText("dev", accountID, "exactly"), issuerOf(1)).confine()
+	m.inStep()
+	other := w.join(policyText("dev2", accountID, "exactly"), issuerOf(2)).confine()
+	other.inStep()
+	both := policy.SyncPermissions(m.policy, m.issuer, accountID)
+	both.Statement = append(both.Statement, policy.RemovalPermissions(m.policy, m.issuer, accountID).Statement...)
+	creds, err := account.PutUser("removal", both.String())
+	w.must(nil, err)
+	remover := w.client(creds)
+	remove := func(m *member) (errs []error) {
+		name, arn := aws.String(m.role(0).RoleName()), aws.String(m.issuer.ProviderARN("aws", accountID).String())
+		_, err := remover.DeleteRolePolicy(t.Context(), &iam.DeleteRolePolicyInput{RoleName: name, PolicyName: aws.String(plan.PolicyName)})
+		errs = append(errs, err)
+		_, err = remover.DeleteRole(t.Context(), &iam.DeleteRoleInput{RoleName: name})
+		errs = append(errs, err)
+		_, err = remover.DeleteOpenIDConnectProvider(t.Context(), &iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: arn})
+		return append(errs, err)
+	}
+	for _, err := range remove(other) {
+		if !denied(err) {
+			t.Errorf("of another cluster: %v", err)
+		}
+	}
+	for _, err := range remove(m) {
+		if err != nil {
+			t.Errorf("of its own: %v", err)
+		}
+	}
+}
+
+// TestTagOwner: two packages know the tag.
+func TestTagOwner(t *testing.T) {
+	if policy.TagOwner != plan.TagOwner {
+		t.Errorf("%s and %s", policy.TagOwner, plan.TagOwner)
+	}
+}

@@ -1,0 +1,290 @@
+package trust_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/aws-sdk-go-v2/service/iam/types"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+	"github.com/go-jose/go-jose/v4"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/awstest"
+)
+
+const (
+	accountID = "111122223333"
+	region    = "eu-west-1"
+	audience  = "sts.amazonaws.com"
+	// adminsTrust is a trust document of an administrator's.
+	adminsTrust = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"111122223333"},"Action":"sts:AssumeRole"}]}`
+)
+
+// world is an AWS of the test's own.
+type world struct {
+	*testing.T
+	cloud *awstest.Cloud
+	dir   string
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	return &world{T: t, cloud: awstest.Start(t, awstest.Options{}), dir: t.TempDir()}
+}
+
+func (w *world) must(_ any, err error) {
+	w.Helper()
+	if err != nil {
+		w.Fatal(err)
+	}
+}
+
+// account is one with a permissions boundary for the clusters in it.
+func (w *world) account(id string) *awstest.Account {
+	w.Helper()
+	a := w.cloud.Account(id)
+	for _, name := range []string{"boundary", "other-boundary"} {
+		w.must(a.PutManagedPolicy(name, `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":["aps:RemoteWrite","sts:AssumeRole"],"Resource":"*"}}`))
+	}
+	return a
+}
+
+func (w *world) client(c awstest.Credentials) *iam.Client {
+	return iam.NewFromConfig(w.cloud.Config(c, region))
+}
+
+// member is a cluster: a policy, and an issuer of its own. Its API server is the
+// one that all share, but for what it says of its issuer.
+type member struct {
+	*world
+	policy     *policy.Policy
+	text       string
+	issuer     policy.Issuer
+	signer     *awstest.Signer
+	kubeconfig string
+	file       string
+	// creds are what its sync acts with.
+	creds awstest.Credentials
+}
+
+// issuerOf is the n-th issuer.
+func issuerOf(n int) policy.Issuer {
+	return policy.Issuer(fmt.Sprintf("https://oidc.eks.eu-west-1.amazonaws.com/id/%032X", n))
+}
+
+// policyText is for a cluster whose service accounts, in the namespace, may write
+// to two destinations of the account.
+func policyText(cluster, account, namespace string) string {
+	return fmt.Sprintf(`apiVersion: ampbridge.io/v1alpha1
+kind: Policy
+cluster: {name: %[1]q}
+destinations:
+- {name: central, workspace: "arn:aws:aps:eu-west-1:%[2]s:workspace/ws-0001"}
+- {name: backup, workspace: "arn:aws:aps:eu-central-1:%[2]s:workspace/ws-0002"}
+grants:
+- {namespaces: [%[3]s], serviceAccounts: ["prometheus*"], destinations: [central, backup]}
+trust: {permissionsBoundary: "arn:aws:iam::%[2]s:policy/boundary"}
+`, cluster, account, namespace)
+}
+
+// join adds a cluster whose sync acts as the account's administrator.
+func (w *world) join(text string, issuer policy.Issuer) *member {
+	w.Helper()
+	p, err := policy.Parse([]byte(text))
+	w.must(nil, err)
+	m := &member{world: w, policy: p, text: text, issuer: issuer, signer: awstest.NewSigner(string(issuer), jose.ES256)}
+	w.must(w.cloud.RegisterIssuer(string(issuer), m.signer, awstest.PublicCA))
+	m.file = m.write("policy.yaml", []byte(text))
+	config := clientcmdapi.NewConfig()
+	config.Clusters["c"] = &clientcmdapi.Cluster{Server: apiServerOf(w.T, issuer)}
+	config.AuthInfos["u"] = &clientcmdapi.AuthInfo{}
+	config.Contexts["x"] = &clientcmdapi.Context{Cluster: "c", AuthInfo: "u"}
+	config.CurrentContext = "x"
+	data, err := clientcmd.Write(*config)
+	w.must(nil, err)
+	m.kubeconfig = m.write("kubeconfig", data)
+	m.creds = w.cloud.Account(m.accountID()).AdminCredentials()
+	return m
+}
+
+// confine makes the cluster's sync act with exactly the permissions that the
+// policy package lists.
+func (m *member) confine() *member {
+	m.Helper()
+	creds, err := m.cloud.Account(m.accountID()).PutUser("sync-"+policy.Owner(m.policy.Cluster.Name, m.issuer),
+		policy.SyncPermissions(m.policy, m.issuer, m.accountID()).String())
+	m.must(nil, err)
+	m.creds = creds
+	return m
+}
+
+func (m *member) accountID() string { return m.policy.Destinations[0].Workspace.Account }
+
+func (m *member) write(name string, data []byte) string {
+	m.Helper()
+	dir, err := os.MkdirTemp(m.dir, "")
+	m.must(nil, err)
+	path := filepath.Join(dir, name)
+	m.must(nil, os.WriteFile(path, data, 0o600))
+	return path
+}
+
+// apiServerOf is the shared API server under another issuer.
+func apiServerOf(t *testing.T, issuer policy.Issuer) string {
+	t.Helper()
+	config := kube.Config()
+	transport, err := rest.TransportFor(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	target, err := url.Parse(config.Host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/", &httputil.ReverseProxy{
+		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(target) },
+		Transport: transport,
+	})
+	mux.HandleFunc("/.well-known/openid-configuration", func(w http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(w).Encode(map[string]any{"issuer": issuer, "jwks_uri": issuer + "/openid/v1/jwks"})
+	})
+	server := httptest.NewServer(mux)
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+// command is a run of sync. Its environment is nothing of the machine's.
+func (m *member) command(ctx context.Context, more ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, ampbridge, "sync", "--once", "--policy", m.file, "--kubeconfig", m.kubeconfig)
+	cmd.Env = append(append([]string{"HOME=" + m.dir, "AWS_EC2_METADATA_DISABLED=true"}, m.cloud.Environ()...), m.creds.Environ()...)
+	cmd.Env = append(cmd.Env, more...)
+	return cmd
+}
+
+func (m *member) sync() (output string, err error) {
+	out, err := m.command(m.Context()).CombinedOutput()
+	return string(out), err
+}
+
+// inStep runs sync, which must succeed.
+func (m *member) inStep() string {
+	m.Helper()
+	out, err := m.sync()
+	if err != nil || !strings.Contains(out, "\nsync: in step: ") {
+		m.Fatalf("sync of %s: %v\n%s", m.policy.Cluster.Name, err, out)
+	}
+	return out
+}
+
+// assume shows STS a token of the cluster's.
+func (m *member) assume(role policy.ARN, namespace, serviceAccount string) error {
+	client := sts.NewFromConfig(aws.Config{Region: region, BaseEndpoint: &m.cloud.URL})
+	_, err := client.AssumeRoleWithWebIdentity(m.Context(), &sts.AssumeRoleWithWebIdentityInput{
+		RoleArn: aws.String(role.String()), RoleSessionName: aws.String("test"),
+		WebIdentityToken: aws.String(m.signer.Token("system:serviceaccount:"+namespace+":"+serviceAccount, audience)),
+	})
+	return err
+}
+
+// namespace makes a labelled namespace with the service accounts in it, once.
+func namespace(t *testing.T, name string, accounts ...string) {
+	t.Helper()
+	namespaces.Lock()
+	defer namespaces.Unlock()
+	if slices.Contains(namespaces.made, name) {
+		return
+	}
+	if err := kube.Namespace(t.Context(), name, map[string]string{policy.LabelInjection: string(policy.InjectionEnabled)}); err != nil {
+		t.Fatal(err)
+	}
+	for _, account := range accounts {
+		if _, err := kube.Client().CoreV1().ServiceAccounts(name).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}}, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	namespaces.made = append(namespaces.made, name)
+}
+
+var namespaces struct {
+	sync.Mutex
+	made []string
+}
+
+// state is all that an account's IAM holds of roles and providers, by ARN, but
+// for times and unique ids.
+func (w *world) state(a *awstest.Account) map[string]string {
+	w.Helper()
+	ctx, client, found := w.Context(), w.client(a.AdminCredentials()), map[string]string{}
+	show := func(arn *string, parts ...any) {
+		text, err := json.MarshalIndent(parts, "", " ")
+		w.must(nil, err)
+		found[aws.ToString(arn)] = string(text)
+	}
+	roles := iam.NewListRolesPaginator(client, &iam.ListRolesInput{})
+	for roles.HasMorePages() {
+		page, err := roles.NextPage(ctx)
+		w.must(nil, err)
+		for _, listed := range page.Roles {
+			got, err := client.GetRole(ctx, &iam.GetRoleInput{RoleName: listed.RoleName})
+			w.must(nil, err)
+			r := got.Role
+			inline, err := client.ListRolePolicies(ctx, &iam.ListRolePoliciesInput{RoleName: r.RoleName})
+			w.must(nil, err)
+			var documents []string
+			for _, name := range inline.PolicyNames {
+				p, err := client.GetRolePolicy(ctx, &iam.GetRolePolicyInput{RoleName: r.RoleName, PolicyName: &name})
+				w.must(nil, err)
+				documents = append(documents, name, unescaped(p.PolicyDocument))
+			}
+			attached, err := client.ListAttachedRolePolicies(ctx, &iam.ListAttachedRolePoliciesInput{RoleName: r.RoleName})
+			w.must(nil, err)
+			show(r.Arn, unescaped(r.AssumeRolePolicyDocument), r.PermissionsBoundary, r.MaxSessionDuration, r.Description, tagText(r.Tags), documents, attached.AttachedPolicies)
+		}
+	}
+	providers, err := client.ListOpenIDConnectProviders(ctx, &iam.ListOpenIDConnectProvidersInput{})
+	w.must(nil, err)
+	for _, listed := range providers.OpenIDConnectProviderList {
+		p, err := client.GetOpenIDConnectProvider(ctx, &iam.GetOpenIDConnectProviderInput{OpenIDConnectProviderArn: listed.Arn})
+		w.must(nil, err)
+		slices.Sort(p.ClientIDList)
+		show(listed.Arn, p.ClientIDList, p.ThumbprintList, tagText(p.Tags))
+	}
+	return found
+}
+
+func unescaped(document *string) string {
+	text, err := url.PathUnescape(aws.ToString(document))
+	if err != nil {
+		return aws.ToString(document)
+	}
+	return text
+}
+
+func tagText(tags []types.Tag) []string {
+	var list []string
+	for _, t := range tags {
+		list = append(list, aws.ToString(t.Key)+"="+aws.ToString(t.Value))
+	}
+	slices.Sort(list)
+	return list
+}

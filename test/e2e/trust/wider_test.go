@@ -1,0 +1,376 @@
+package trust_test
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"math/rand"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+	"github.com/aws/smithy-go"
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/plan"
+	"github.com/ampbridge/ampbridge/test/awstest"
+)
+
+const (
+	generated = 10_000
+	// Every so many, the double's STS is asked the same, token by token.
+	everyNth = 1000
+)
+
+var (
+	issuers = []string{
+		"https://oidc.eks.eu-west-1.amazonaws.com/id/AB",
+		"https://oidc.eks.eu-west-1.amazonaws.com/id/AB/",
+		"https://oidc.eks.eu-west-1.amazonaws.com/id/ABC",
+		"https://oidc.eks.eu-west-1.amazonaws.com/id/A",
+		"https://oidc.eks.eu-west-1.amazonaws.com/id/ab",
+		"https://eastus.oic.prod-aks.azure.com/t/u/",
+		"https://eastus.oic.prod-aks.azure.com/t/u",
+	}
+	audiences = []string{"sts.amazonaws.com", "sts.amazonaws.com.cn", "sts.amazonaws.co", "STS.amazonaws.com", "api://AzureADTokenExchange"}
+
+	namespaceNames = []string{"monitoring", "team", "team-a", "team-ab", "a-team", "b"}
+	accountNames   = []string{"prometheus", "prometheus-k8s", "a-prometheus", "prometheu", "pr.ometheus", "default"}
+	// Kubernetes gives no such names; a list that is wrong must not widen anything.
+	oddNames       = []string{"*", "p*", "prometheu?", "*-prometheus"}
+	namespaceGlobs = append([]string{"team-*", "*-team", "*", "t*m*", "team*"}, namespaceNames...)
+	accountGlobs   = append([]string{"*-prometheus", "prometheus*", "*", "p*s", "pr.*"}, accountNames...)
+)
+
+// token is what STS learns of whoever asks for a role.
+type token struct{ issuer, subject, audience string }
+
+// drawn is a policy and a cluster, and what the policy grants in it, as the
+// generator knows it.
+type drawn struct {
+	text             string
+	issuer, audience string
+	destinations     []string
+	accounts         []plan.ServiceAccount
+	// grants: destination → which subjects, if they are there.
+	grants map[string][]grant
+	// wants: destination → who asks for it.
+	wants map[string]map[string]bool
+}
+
+type grant struct{ namespaces, accounts *regexp.Regexp }
+
+// draw makes a policy up. The patterns are told to the policy as text and kept
+// here as regular expressions.
+func draw(random *rand.Rand) drawn {
+	pick := func(from []string) string { return from[random.Intn(len(from))] }
+	expression := func(globs []string) *regexp.Regexp {
+		var parts []string
+		for _, g := range globs {
+			parts = append(parts, strings.ReplaceAll(regexp.QuoteMeta(g), `\*`, ".*"))
+		}
+		return regexp.MustCompile("^(" + strings.Join(parts, "|") + ")$")
+	}
+	d := drawn{issuer: pick(issuers), audience: pick(audiences), grants: map[string][]grant{}, wants: map[string]map[string]bool{}}
+	destinations := []string{"central", "backup", "third"}[:1+random.Intn(3)]
+	d.destinations = destinations
+	var b strings.Builder
+	fmt.Fprintf(&b, "apiVersion: ampbridge.io/v1alpha1\nkind: Policy\ncluster: {name: dev}\ntoken: {audience: %q}\n", d.audience)
+	b.WriteString("trust: {permissionsBoundary: \"arn:aws:iam::111122223333:policy/boundary\"}\ndestinations:\n")
+	for i, name := range destinations {
+		fmt.Fprintf(&b, "- {name: %s, workspace: \"arn:aws:aps:eu-west-1:%s:workspace/ws-%d\"}\n", name, accountID, i)
+		d.wants[name] = map[string]bool{}
+	}
+	b.WriteString("grants:\n")
+	for i := range 1 + random.Intn(3) {
+		ns, sa := []string{pick(namespaceGlobs), pick(namespaceGlobs)}, []string{pick(accountGlobs), pick(accountGlobs)}
+		if slices.Contains(ns, "*") && slices.Contains(sa, "*") {
+			ns = []string{"team"} // every account of every namespace is refused
+		}
+		to := destinations[random.Intn(len(destinations)):]
+		if i == 0 {
+			to = destinations
+		}
+		fmt.Fprintf(&b, "- {namespaces: [%q, %q], serviceAccounts: [%q, %q], destinations: [%s]}\n", ns[0], ns[len(ns)-1], sa[0], sa[1], strings.Join(to, ", "))
+		for _, name := range to {
+			d.grants[name] = append(d.grants[name], grant{expression(ns), expression(sa)})
+		}
+	}
+	d.text = b.String()
+	for _, ns := range namespaceNames {
+		for _, sa := range slices.Concat(accountNames, oddNames) {
+			if random.Intn(3) > 0 || slices.Contains(oddNames, sa) && random.Intn(8) > 0 {
+				continue
+			}
+			account := plan.ServiceAccount{Namespace: ns, Name: sa, Injection: policy.InjectionEnabled, Created: time.Unix(int64(random.Intn(1000)), 0), Annotations: map[string]string{}}
+			asked := destinations
+			switch random.Intn(6) {
+			case 0:
+				account.Annotations[policy.AnnotationInject] = "false"
+				asked = nil
+			case 1:
+				asked = []string{pick(destinations)}
+				account.Annotations[policy.AnnotationDestinations] = asked[0]
+			}
+			for _, name := range asked {
+				d.wants[name]["system:serviceaccount:"+ns+":"+sa] = true
+			}
+			d.accounts = append(d.accounts, account)
+		}
+	}
+	return d
+}
+
+// granted is the question that the trust document has to answer.
+func (d drawn) granted(destination string, t token) bool {
+	return d.wants[destination][t.subject] && d.covers(destination, t)
+}
+
+// covers tells whether the policy grants it, if there is such a service account.
+func (d drawn) covers(destination string, t token) bool {
+	parts := strings.Split(t.subject, ":")
+	return t.issuer == d.issuer && t.audience == d.audience && len(parts) == 4 &&
+		slices.ContainsFunc(d.grants[destination], func(g grant) bool {
+			return g.namespaces.MatchString(parts[2]) && g.accounts.MatchString(parts[3])
+		})
+}
+
+// around are the token, and those that are nearly it.
+func around(t token) []token {
+	ns, sa, _ := strings.Cut(strings.TrimPrefix(t.subject, "system:serviceaccount:"), ":")
+	list := []token{t}
+	for _, subject := range []string{
+		"", "*", "system:serviceaccount:*", "system:serviceaccount:*:*", "system:serviceaccount:" + ns + ":*", "system:serviceaccount:*:" + sa, "system:serviceaccount:" + ns + ":",
+		"system:serviceaccount:" + ns, t.subject + "x", t.subject + "*", t.subject + ":", t.subject + " ", "x" + t.subject, t.subject[:len(t.subject)-1], t.subject[1:],
+		strings.ToUpper(t.subject), strings.Replace(t.subject, ns, strings.ToUpper(ns), 1), "system:serviceaccount:" + ns + ":" + strings.ToUpper(sa[:1]) + sa[1:],
+		"system:serviceaccount:" + ns + "x:" + sa, "system:serviceaccount:x" + ns + ":" + sa, "system:serviceaccount:" + sa + ":" + ns, "system:serviceaccount:" + ns + ":x" + sa,
+		"system:serviceaccount:" + ns + ":" + sa[:1] + "?" + sa[min(2, len(sa)):], "system:serviceaccount:" + ns + ":${aws:username}", "system:serviceaccounts:" + ns + ":" + sa, "system:node:" + ns,
+	} {
+		list = append(list, token{t.issuer, subject, t.audience})
+	}
+	for _, issuer := range append([]string{t.issuer + "/", t.issuer + "x", strings.TrimSuffix(t.issuer, "/"), t.issuer[:len(t.issuer)-1], "http" + strings.TrimPrefix(t.issuer, "https"), strings.ToUpper(t.issuer)}, issuers...) {
+		list = append(list, token{issuer, t.subject, t.audience})
+	}
+	for _, audience := range append([]string{"", "*", t.audience + "x", t.audience[1:], strings.ToUpper(t.audience), t.issuer}, audiences...) {
+		list = append(list, token{t.issuer, t.subject, audience})
+	}
+	return list
+}
+
+// ask is the token as the condition keys that STS makes of it.
+func (t token) ask() ask {
+	host := strings.TrimPrefix(t.issuer, "https://")
+	a := ask{action: "sts:AssumeRoleWithWebIdentity", federated: "arn:aws:iam::" + accountID + ":oidc-provider/" + host, keys: map[string]string{}}
+	for claim, value := range map[string]string{"sub": t.subject, "aud": t.audience} {
+		if value != "" {
+			a.keys[strings.ToLower(host)+":"+claim] = value
+		}
+	}
+	return a
+}
+
+// Whatever the policy, whoever is there and whatever the roles trusted before:
+// the trust documents let in who is granted, and nobody who is nearly that.
+func TestTrustIsNeverWider(t *testing.T) {
+	random := rand.New(rand.NewSource(20261122))
+	judge := newJudge(t)
+	asked, accepted, documents, confirmed := 0, 0, 0, 0
+	for n := range generated {
+		d := draw(random)
+		p, err := policy.Parse([]byte(d.text))
+		if err != nil {
+			t.Fatalf("policy %d: %v\n%s", n, err, d.text)
+		}
+		found := plan.Account{Roles: map[string]plan.Role{}}
+		existed := n%2 == 1
+		if existed {
+			found = d.found(p, random)
+		}
+		made := plan.Make(plan.Input{Policy: p, Issuer: policy.Issuer(d.issuer), ServiceAccounts: d.accounts, TrustQuota: 1 << 20,
+			Accounts: map[string]plan.Account{accountID: found}})
+		// All that the role trusts on its way; the last is what remains.
+		trust := map[string][]string{}
+		for _, c := range made.Changes {
+			if c.Trust != nil {
+				trust[c.Destination] = append(trust[c.Destination], c.Trust.String())
+			}
+		}
+		for _, destination := range d.destinations {
+			texts := trust[destination]
+			if len(texts) == 0 {
+				texts = []string{cmp.Or(found.Roles[policy.RoleName("dev", destination)].Trust, `{"Statement":[]}`)}
+			}
+			tokens := d.tokens(destination, random)
+			for i, text := range texts {
+				document, err := parse(text)
+				if err != nil {
+					t.Fatal(err)
+				}
+				documents++
+				for _, q := range tokens {
+					got, err := document.allows(q.ask)
+					if err != nil {
+						t.Fatal(err)
+					}
+					asked++
+					if got {
+						accepted++
+					}
+					switch {
+					case got && !q.granted && (!existed || !q.remembered):
+						t.Fatalf("policy %d, destination %s lets in %+v\n%s\n%s", n, destination, q.token, d.text, text)
+					case !got && q.granted && i == len(texts)-1:
+						t.Fatalf("policy %d, destination %s does not let in %+v\n%s\n%s", n, destination, q.token, d.text, text)
+					}
+				}
+				if n%everyNth < 2 && len(trust[destination]) > 0 {
+					confirmed += judge.confirm(text, document, tokens)
+				}
+			}
+		}
+	}
+	t.Logf("%d policies, %d documents, %d tokens, %d accepted; %d of them shown to STS", generated, documents, asked, accepted, confirmed)
+}
+
+// question is a token, and the answers that are right.
+type question struct {
+	token
+	ask                 ask
+	granted, remembered bool
+}
+
+// tokens are those of all service accounts that there could be, and what is
+// nearly one that is granted.
+func (d drawn) tokens(destination string, random *rand.Rand) []question {
+	var list, granted []token
+	for _, ns := range namespaceNames {
+		for _, sa := range accountNames {
+			t := token{d.issuer, "system:serviceaccount:" + ns + ":" + sa, d.audience}
+			list = append(list, t)
+			if d.granted(destination, t) {
+				granted = append(granted, t)
+			}
+		}
+	}
+	if len(granted) > 0 {
+		list = append(list, around(granted[random.Intn(len(granted))])...)
+	}
+	questions := make([]question, 0, len(list))
+	for _, t := range list {
+		questions = append(questions, question{t, t.ask(), d.granted(destination, t), d.remembered(destination, t)})
+	}
+	return questions
+}
+
+// remembered tells whether a role may go on trusting the token: a grant covers
+// it, and its service account is away, or asks for what it is not granted, rather
+// than opted out.
+func (d drawn) remembered(destination string, t token) bool {
+	i := slices.IndexFunc(d.accounts, func(a plan.ServiceAccount) bool {
+		return t.subject == "system:serviceaccount:"+a.Namespace+":"+a.Name
+	})
+	if i >= 0 {
+		asked := d.accounts[i].Annotations[policy.AnnotationDestinations]
+		return asked != "" && !d.covers(asked, t) && d.covers(destination, t)
+	}
+	return d.covers(destination, t)
+}
+
+// found are roles of the cluster that somebody edited: what they trust is any of
+// what people write.
+func (d drawn) found(p *policy.Policy, random *rand.Rand) plan.Account {
+	host := strings.TrimPrefix(d.issuer, "https://")
+	provider := func(host string) string { return "arn:aws:iam::" + accountID + ":oidc-provider/" + host }
+	statement := func(principal, condition string) string {
+		return `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":` + principal + `,"Action":"sts:AssumeRoleWithWebIdentity","Condition":` + condition + `}]}`
+	}
+	federated := func(host string) string { return `{"Federated":"` + provider(host) + `"}` }
+	documents := []string{
+		"", "not JSON", adminsTrust,
+		statement(`"*"`, `{}`),
+		statement(federated(host), `{}`),
+		statement(federated(host), `{"StringEquals":{"`+host+`:aud":"`+d.audience+`"}}`),
+		statement(federated(host), `{"StringLike":{"`+host+`:sub":"system:serviceaccount:*"}}`),
+		statement(federated(host), `{"StringEquals":{"`+host+`:aud":"`+d.audience+`","`+host+`:sub":["system:serviceaccount:*:*","*","system:serviceaccount:team-a:prometheus","system:serviceaccount:kube-system:default","alice"]}}`),
+		statement(federated(host), `{"StringEquals":{"`+host+`:sub":["system:serviceaccount:team-a:prometheus","system:serviceaccount:b:a-prometheus"]}}`),
+		statement(federated(host), `{"StringEqualsIfExists":{"`+host+`:aud":"`+d.audience+`","`+host+`:sub":["system:serviceaccount:monitoring:prometheus"]}}`),
+		statement(federated("example.com"), `{"StringEquals":{"example.com:sub":"system:serviceaccount:team-a:prometheus"}}`),
+	}
+	account := plan.Account{Roles: map[string]plan.Role{}}
+	if random.Intn(2) == 0 {
+		account.Provider = &plan.Provider{Audiences: []string{d.audience}, Tags: map[string]string{plan.TagOwner: policy.Owner("dev", policy.Issuer(d.issuer))}}
+	}
+	for _, destination := range p.Destinations {
+		role := plan.Role{
+			ARN: p.Role(destination), Trust: documents[random.Intn(len(documents))], MaxSession: time.Hour,
+			Tags: map[string]string{plan.TagOwner: policy.Owner("dev", policy.Issuer(d.issuer))},
+		}
+		if random.Intn(2) == 0 {
+			role.Boundary, role.Permissions = "arn:aws:iam::"+accountID+":policy/boundary", policy.PermissionDocument(destination).String()
+		}
+		account.Roles[role.ARN.RoleName()] = role
+	}
+	return account
+}
+
+// judge is the double's STS, where the issuers are registered and take every
+// audience, so that the trust document alone decides.
+type judge struct {
+	*world
+	admin   *iam.Client
+	sts     *sts.Client
+	signers map[string]*awstest.Signer
+	roles   int
+}
+
+func newJudge(t *testing.T) *judge {
+	w := newWorld(t)
+	account := w.account(accountID)
+	j := &judge{world: w, admin: w.client(account.AdminCredentials()), signers: map[string]*awstest.Signer{},
+		sts: sts.NewFromConfig(aws.Config{Region: region, BaseEndpoint: &w.cloud.URL}, func(o *sts.Options) { o.RetryMaxAttempts = 1 })}
+	for _, issuer := range issuers {
+		// The double serves one of two issuers that differ by the slash alone.
+		if sibling := strings.TrimSuffix(issuer, "/"); j.signers[sibling] != nil || j.signers[sibling+"/"] != nil {
+			continue
+		}
+		j.signers[issuer] = awstest.NewSigner(issuer, jose.ES256)
+		w.must(w.cloud.RegisterIssuer(issuer, j.signers[issuer], awstest.PublicCA))
+		w.must(j.admin.CreateOpenIDConnectProvider(t.Context(), &iam.CreateOpenIDConnectProviderInput{Url: &issuer, ClientIDList: audiences}))
+	}
+	return j
+}
+
+// confirm shows the tokens to STS, as far as there is an issuer that would sign
+// them, and counts them: it and the evaluator must agree.
+func (j *judge) confirm(trust string, d document, tokens []question) (shown int) {
+	j.Helper()
+	j.roles++
+	name := fmt.Sprintf("role-%d", j.roles)
+	role, err := j.admin.CreateRole(j.Context(), &iam.CreateRoleInput{RoleName: &name, AssumeRolePolicyDocument: &trust})
+	j.must(nil, err)
+	for _, q := range tokens {
+		signer := j.signers[q.issuer]
+		if signer == nil || q.subject == "" || q.audience == "" {
+			continue
+		}
+		shown++
+		want, err := d.allows(q.ask)
+		j.must(nil, err)
+		_, err = j.sts.AssumeRoleWithWebIdentity(j.Context(), &sts.AssumeRoleWithWebIdentityInput{
+			RoleArn: role.Role.Arn, RoleSessionName: aws.String("judge"), WebIdentityToken: aws.String(signer.Token(q.subject, q.audience))})
+		var answer smithy.APIError
+		if err != nil && !errors.As(err, &answer) {
+			j.Fatal(err)
+		}
+		if (err == nil) != want {
+			j.Fatalf("token %+v: STS says %v, the evaluator %v\n%s", q.token, err, want, trust)
+		}
+	}
+	return shown
+}
