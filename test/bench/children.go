@@ -41,7 +41,11 @@ type child struct {
 }
 
 func startChild(program string, args ...string) (*child, error) {
-	c := &child{cmd: exec.Command(program, args...), output: &bytes.Buffer{}, ended: make(chan struct{})}
+	return startCommand(exec.Command(program, args...))
+}
+
+func startCommand(cmd *exec.Cmd) (*child, error) {
+	c := &child{cmd: cmd, output: &bytes.Buffer{}, ended: make(chan struct{})}
 	c.cmd.Stderr = c.output
 	if err := c.cmd.Start(); err != nil {
 		return nil, err
@@ -78,15 +82,15 @@ func (c *child) stop() {
 	}
 }
 
-// memory is a resident set in MB of 10^6 bytes: all of it, and the part that is
-// no page of the program's file.
-type memory struct{ all, own float64 }
+// memory is a resident set in MB of 10^6 bytes: all of it, the part that is no
+// page of the program's file, and the most that it ever was.
+type memory struct{ all, own, peak float64 }
 
 func (m memory) String() string {
 	return fmt.Sprintf("%5.1f MB (%4.1f without the program's own pages)", m.all, m.own)
 }
 
-// resident reads VmRSS and RssAnon of proc_pid_status(5).
+// resident reads VmRSS, RssAnon and VmHWM of proc_pid_status(5).
 func (c *child) resident() (m memory, err error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.cmd.Process.Pid))
 	if err != nil {
@@ -94,7 +98,7 @@ func (c *child) resident() (m memory, err error) {
 	}
 	for line := range strings.Lines(string(status)) {
 		name, value, _ := strings.Cut(line, ":")
-		field := map[string]*float64{"VmRSS": &m.all, "RssAnon": &m.own}[name]
+		field := map[string]*float64{"VmRSS": &m.all, "RssAnon": &m.own, "VmHWM": &m.peak}[name]
 		if field == nil {
 			continue
 		}

@@ -1,0 +1,187 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/assignment"
+	"github.com/ampbridge/ampbridge/test/awstest"
+)
+
+const (
+	sidecarIssuer   = "https://oidc.eks.eu-west-1.amazonaws.com/id/BENCH"
+	sidecarAudience = "sts.amazonaws.com"
+	sidecarRegion   = "eu-west-1"
+	sidecarAccount  = "111122223333"
+	// settling is the time from the block to an idle sidecar, idling how long it
+	// is then watched.
+	settling = 3 * time.Second
+	idling   = 10 * time.Second
+	// idleBudget is 16 MiB, in MB.
+	idleBudget = 16 * (1 << 20) / 1e6
+)
+
+// measureSidecar runs the sidecar's own program on a configuration of 100 KB,
+// which then becomes one of 1 MB, and looks at it while it is idle.
+func measureSidecar(ctx context.Context, dir string, r *report) error {
+	program := filepath.Join(dir, "config-sidecar")
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", program, "github.com/ampbridge/ampbridge/cmd/config-sidecar")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build: %w: %s", err, out)
+	}
+	cloud, err := awstest.New(ctx, awstest.Options{})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = cloud.Close() }() // its files are the system's to tidy up
+	assigned, err := assign(ctx, cloud, filepath.Join(dir, "sidecar"))
+	if err != nil {
+		return err
+	}
+	r.line("")
+	for _, size := range []int{100e3, 1e6} {
+		if err := measureIdle(program, assigned, size, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// measureIdle starts a sidecar of its own for each size, so that the peak is
+// that size's.
+func measureIdle(program string, a assignment.Assignment, size int, r *report) error {
+	if err := os.WriteFile(filepath.Join(a.Source, a.File), configuration(size), 0o600); err != nil {
+		return err
+	}
+	for _, left := range []string{a.Target, filepath.Dir(a.Credentials)} {
+		if err := os.RemoveAll(left); err != nil {
+			return err
+		}
+		if err := os.Mkdir(left, 0o750); err != nil {
+			return err
+		}
+	}
+	cmd := exec.Command(program)
+	cmd.Env = []string{assignment.Variable + "=" + a.Encode(), assignment.PodNameVariable + "=prometheus-0", assignment.PodNamespaceVariable + "=" + namespace}
+	begun := time.Now()
+	sidecar, err := startCommand(cmd)
+	if err != nil {
+		return err
+	}
+	defer sidecar.stop()
+	block := []byte(policy.BlockName(a.Destinations[0].Name))
+	if err := sidecar.until("the block is served", func() bool {
+		served, err := os.ReadFile(filepath.Join(a.Target, a.File))
+		return err == nil && bytes.Contains(served, block)
+	}); err != nil {
+		return err
+	}
+	took := time.Since(begun)
+	time.Sleep(settling)
+	before, err := sidecar.cpu()
+	if err != nil {
+		return err
+	}
+	time.Sleep(idling)
+	after, err := sidecar.cpu()
+	if err != nil {
+		return err
+	}
+	m, err := sidecar.resident()
+	if err != nil {
+		return err
+	}
+	r.line("sidecar, configuration of %4.0f KB: served with the block after %.2f s; idle %s, peak %.1f MB, %s ms of processor time in %s  %s",
+		float64(size)/1e3, took.Seconds(), m, m.peak, ms(after-before), idling, r.judge(m.all <= idleBudget, "≤ 16 MiB (%.1f MB)", idleBudget))
+	return nil
+}
+
+// assign prepares a pod's directories, its token and the role that trusts it.
+func assign(ctx context.Context, cloud *awstest.Cloud, dir string) (a assignment.Assignment, err error) {
+	a = assignment.Assignment{
+		Version: assignment.Version, Cluster: "bench", File: "prometheus.yml", Private: true, SessionSeconds: 3600,
+		Source: filepath.Join(dir, "source"), Target: filepath.Join(dir, "target"),
+		Credentials: filepath.Join(dir, "credentials", "credentials"), Token: filepath.Join(dir, "token"),
+		STS: assignment.STS{Endpoint: cloud.URL},
+	}
+	if err := os.MkdirAll(a.Source, 0o750); err != nil {
+		return a, err
+	}
+	signer := awstest.NewSigner(sidecarIssuer, jose.RS256)
+	if _, err := cloud.RegisterIssuer(sidecarIssuer, signer, awstest.PublicCA); err != nil {
+		return a, err
+	}
+	subject := policy.Subject{Namespace: namespace, ServiceAccount: account}
+	if err := os.WriteFile(a.Token, []byte(signer.Token(subject.String(), sidecarAudience)), 0o600); err != nil {
+		return a, err
+	}
+	client := iam.NewFromConfig(cloud.Config(cloud.Account(sidecarAccount).AdminCredentials(), sidecarRegion))
+	provider, err := client.CreateOpenIDConnectProvider(ctx, &iam.CreateOpenIDConnectProviderInput{
+		Url: aws.String(sidecarIssuer), ClientIDList: []string{sidecarAudience},
+	})
+	if err != nil {
+		return a, err
+	}
+	arn, err := policy.ParseARN(aws.ToString(provider.OpenIDConnectProviderArn))
+	if err != nil {
+		return a, err
+	}
+	trust := policy.TrustDocument(arn, sidecarIssuer, sidecarAudience, []policy.Subject{subject}).String()
+	role, err := client.CreateRole(ctx, &iam.CreateRoleInput{RoleName: aws.String("writer"), Path: aws.String("/ampbridge/"), AssumeRolePolicyDocument: &trust})
+	if err != nil {
+		return a, err
+	}
+	d := policy.Destination{Name: "central"}
+	if err := d.Workspace.UnmarshalText([]byte(cloud.Account(sidecarAccount).CreateWorkspace(sidecarRegion, "central").ARN)); err != nil {
+		return a, err
+	}
+	a.Destinations = []assignment.Destination{{Name: d.Name, Role: aws.ToString(role.Role.Arn), Region: sidecarRegion, Block: d.Block(a.Cluster)}}
+	return a, nil
+}
+
+// configuration is a prometheus.yml of at least that many bytes, made of jobs
+// as charts write them.
+func configuration(size int) []byte {
+	var b strings.Builder
+	b.WriteString("global:\n  scrape_interval: 30s\nscrape_configs:\n")
+	for n := 0; b.Len() < size; n++ {
+		fmt.Fprintf(&b, `- job_name: pods-%d
+  honor_labels: true
+  kubernetes_sd_configs:
+  - role: pod
+    namespaces:
+      names: [team-%[1]d]
+  relabel_configs: # what the pod's annotations ask for
+  - source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_scrape]
+    action: keep
+    regex: "true"
+  - source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_path]
+    action: replace
+    target_label: __metrics_path__
+    regex: (.+)
+  - source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_port, __meta_kubernetes_pod_ip]
+    action: replace
+    regex: (\d+);((([0-9]+?)(\.|$)){4})
+    replacement: $2:$1
+    target_label: __address__
+  - action: labelmap
+    regex: __meta_kubernetes_pod_label_(.+)
+  - source_labels: [__meta_kubernetes_namespace]
+    action: replace
+    target_label: namespace
+`, n)
+	}
+	return []byte(b.String())
+}
