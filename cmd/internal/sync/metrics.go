@@ -52,7 +52,7 @@ func (m *metrics) called(operation, result string) {
 
 func (m *metrics) planned(p *policy.Policy, made plan.Plan) {
 	managed := 0
-	for _, t := range plan.Targets(p, policy.Issuer(made.Issuer)) {
+	for _, t := range plan.Targets(p, made.Issuer) {
 		managed += len(t.Roles)
 	}
 	m.destinations.Set(float64(managed))

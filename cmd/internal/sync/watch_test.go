@@ -72,7 +72,7 @@ func apiServer(b *testing.B, n int) http.Handler {
 				Labels:      map[string]string{policy.LabelInjection: "enabled", "app.kubernetes.io/managed-by": "Helm", "helm.sh/chart": "prometheus-25.0.0"},
 				Annotations: map[string]string{"meta.helm.sh/release-name": "prometheus", "eks.amazonaws.com/role-arn": "arn:aws:iam::111122223333:role/some-role"},
 				ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "helm", Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: "v1",
-					FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:metadata":{"f:annotations":{".":{},"f:meta.helm.sh/release-name":{}}}}`)}}},
+					FieldsV1: metav1.NewFieldsV1(`{"f:metadata":{"f:annotations":{".":{},"f:meta.helm.sh/release-name":{}}}}`)}},
 			}}
 			if resource == "serviceaccounts" {
 				o.Namespace = "namespaces-prometheus-server-00000"

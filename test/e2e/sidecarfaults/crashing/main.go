@@ -1,0 +1,6 @@
+// Command crashing stands for a sidecar that ends at every start.
+package main
+
+import "os"
+
+func main() { os.Exit(1) }

@@ -1,0 +1,335 @@
+// Package sidecarfaults_test plays the sidecar's own faults and the pods that
+// are hard to serve, and prints what each does to a real Prometheus. A row that
+// harms Prometheus beyond what it says fails the test.
+//
+//	go test ./test/e2e/sidecarfaults -v
+package sidecarfaults_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/ampbridge/ampbridge/test/podrun"
+	"github.com/ampbridge/ampbridge/test/stage"
+	"github.com/ampbridge/ampbridge/webhook/inject"
+)
+
+func TestMain(m *testing.M) {
+	podrun.Init()
+	os.Exit(m.Run())
+}
+
+// held is the outcome for which nothing in the pod can be made responsible: an
+// init container that does not start holds the pod's other containers.
+const held = "not started: held in init, the circuit breaker's case"
+
+// faults are the rows, in the table's order. Each returns what happened to
+// Prometheus.
+var faults = []struct {
+	name string
+	play func(*testing.T, *stage.Stage) string
+}{
+	{"killed ten times in a row while Prometheus runs", killed},
+	{"crashes at every start", crashing},
+	{"an image that cannot be had", absent},
+	{"token missing, token unreadable", tokenless},
+	{"port 9095 taken", portTaken},
+	{"configuration volume takes no writes", unwritable},
+	{"Prometheus runs as root", root},
+	{"arbitrary user id, as OpenShift gives", arbitrary},
+	{"other init containers and sidecars", neighbours},
+	// Last, because the double's clock is everybody's.
+	{"clocks two hours apart at the start", skewed},
+}
+
+func TestSidecarFaults(t *testing.T) {
+	s := stage.Start(t, stage.Options{})
+	if out, err := s.Sync(t.Context()); err != nil {
+		t.Fatal(out, err)
+	}
+	var table strings.Builder
+	table.WriteString("| fault | Prometheus |\n| --- | --- |\n")
+	for _, fault := range faults {
+		t.Run(fault.name, func(t *testing.T) {
+			fmt.Fprintf(&table, "| %s | %s |\n", fault.name, fault.play(t, s))
+		})
+	}
+	t.Log("\n" + table.String())
+}
+
+func killed(t *testing.T, s *stage.Stage) string {
+	p := start(t, s, "killed", nil)
+	p.ready()
+	p.flowing()
+	for n := range 10 {
+		if err := p.sidecar().Kill(syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		p.await("the sidecar's next run", func() bool { return p.sidecar().Restarts() > n && p.sidecar().Running() })
+		p.unharmed()
+	}
+	p.await("the block", p.hasBlock)
+	p.flowing()
+	p.unharmed()
+	return "not restarted, no failed reload, samples go on"
+}
+
+func crashing(t *testing.T, s *stage.Stage) string {
+	const image = "registry.example/crashing"
+	program := filepath.Join(t.TempDir(), "crashing")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "./crashing")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	s.AddImage(podrun.Image{Match: image, Binaries: map[string]string{"/config-sidecar": program}, User: 65534})
+	p := startWith(t, s, "crashing", image+":v1")
+	p.await("the sidecar to have crashed three times", func() bool { return len(p.sidecar().ExitCodes()) >= 3 })
+	if codes := p.sidecar().ExitCodes(); slices.ContainsFunc(codes, func(code int32) bool { return code != 1 }) {
+		t.Errorf("the sidecar ended with %v, not with its own 1", codes)
+	}
+	p.held()
+	return held
+}
+
+func absent(t *testing.T, s *stage.Stage) string {
+	p := startWith(t, s, "absent", "registry.example/absent:v1")
+	p.await("the image to be missed", func() bool {
+		waiting := p.sidecar().Status().State.Waiting
+		return waiting != nil && waiting.Reason == "ErrImagePull"
+	})
+	time.Sleep(2 * time.Second) // several starts of a pod that is not held
+	p.held()
+	return held
+}
+
+// startWith runs a pod whose sidecar has that image, by a policy that lasts as
+// long as the row.
+func startWith(t *testing.T, s *stage.Stage, name, image string) *subject {
+	t.Helper()
+	if err := s.SetPolicy(s.Policy() + "sidecar: {image: " + image + "}\n"); err != nil {
+		t.Fatal(err)
+	}
+	p := createWith(t, s, name, image)
+	// Back already: the pod keeps what it was given.
+	if err := s.SetPolicy(s.Policy()); err != nil {
+		t.Fatal(err)
+	}
+	createWith(t, s, name+"-after", stage.SidecarImage)
+	p.begin()
+	return p
+}
+
+// createWith makes pods until the webhook has read the policy that gives that
+// image, and returns the one that has it.
+func createWith(t *testing.T, s *stage.Stage, name, image string) *subject {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for n := 0; ; n++ {
+		p := create(t, s, fmt.Sprintf("%s-%d", name, n), nil)
+		if p.pod.Spec.InitContainers[0].Image == image {
+			return p
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the sidecar's image is %s, want %s", p.pod.Spec.InitContainers[0].Image, image)
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+}
+
+func tokenless(t *testing.T, s *stage.Stage) string {
+	s.Cloud.SetSessionLife(20 * time.Second)
+	defer s.Cloud.SetSessionLife(0)
+	spoilers := []struct {
+		name        string
+		spoil, mend func(file string) error
+	}{
+		{"missing", func(f string) error { return os.Rename(f, f+".hidden") }, func(f string) error { return os.Rename(f+".hidden", f) }},
+		{"unreadable", func(f string) error { return os.Chmod(f, 0) }, func(f string) error { return os.Chmod(f, 0o600) }},
+	}
+	pods := make([]*subject, len(spoilers))
+	for i, spoiler := range spoilers {
+		pods[i] = start(t, s, "token-"+spoiler.name, nil)
+	}
+	for i, p := range pods {
+		p.ready()
+		p.await("the block", p.hasBlock)
+		if err := spoilers[i].spoil(p.token()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, p := range pods {
+		p.await("the block to leave with the session", p.lacksBlock)
+		p.unharmed()
+	}
+	for i, p := range pods {
+		if err := spoilers[i].mend(p.token()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, p := range pods {
+		p.await("the block to come back with the token", p.hasBlock)
+		p.flowing()
+		p.unharmed()
+	}
+	return "runs on; the block leaves with the session, comes back with the token; no failed reload"
+}
+
+func (p *subject) token() string {
+	return filepath.Join(p.run.VolumeDir(inject.VolumeToken), "token")
+}
+
+func portTaken(t *testing.T, s *stage.Stage) string {
+	ctx, release := context.WithCancel(t.Context())
+	var taker sync.WaitGroup
+	defer taker.Wait()
+	defer release()
+	// Pods share the host's network here: until this test gets the port, it is
+	// another test's sidecar that has it.
+	taker.Go(func() { take(ctx, ":9095") })
+	p := start(t, s, "port-taken", nil)
+	p.ready()
+	p.flowing()
+	if !strings.Contains(p.sidecar().Logs(), "metrics are not served") {
+		t.Error("the sidecar has not met the taken port")
+	}
+	p.unharmed()
+	return "ready, samples; the sidecar's metrics wait for the port"
+}
+
+// take listens on the address as soon as it can, until ctx ends.
+func take(ctx context.Context, address string) {
+	for ctx.Err() == nil {
+		var config net.ListenConfig
+		socket, err := config.Listen(ctx, "tcp", address)
+		if err == nil {
+			<-ctx.Done()
+			_ = socket.Close() // nothing was written to it
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// The containers have no capabilities, so that the directory's mode holds for
+// them whoever runs the test. It fails writes as a full volume does.
+func unwritable(t *testing.T, s *stage.Stage) string {
+	p := start(t, s, "unwritable", nil)
+	p.ready()
+	p.flowing()
+	dir := p.run.VolumeDir("config-volume")
+	chmod := func(mode os.FileMode) {
+		t.Helper()
+		if err := os.Chmod(dir, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	chmod(0o555)
+	defer chmod(0o755)
+	changed := strings.ReplaceAll(config(p.pod.Name), "scrape_interval: 1s", "scrape_interval: 2s")
+	if err := s.SetConfig(t.Context(), p.pod, changed); err != nil {
+		t.Fatal(err)
+	}
+	p.await("the sidecar to fail at the change", func() bool { return strings.Contains(p.sidecar().Logs(), "permission denied") })
+	if applied := stage.LoadedConfig(t.Context(), p.pod); strings.Contains(applied, "scrape_interval: 2s") {
+		t.Error("the change got through: the volume takes writes")
+	}
+	p.flowing()
+	p.unharmed()
+	chmod(0o755)
+	p.await("the change", func() bool {
+		return p.hasBlock() && strings.Contains(stage.LoadedConfig(t.Context(), p.pod), "scrape_interval: 2s")
+	})
+	p.unharmed()
+	return "runs on with the last configuration, samples go on; the change is live once there is room"
+}
+
+func root(t *testing.T, s *stage.Stage) string {
+	return served(t, s, "root", func(pod *corev1.Pod) {
+		pod.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: new(int64(0))}
+	})
+}
+
+func arbitrary(t *testing.T, s *stage.Stage) string {
+	return served(t, s, "arbitrary", func(pod *corev1.Pod) {
+		const user = int64(1000650000)
+		pod.Spec.SecurityContext = &corev1.PodSecurityContext{
+			RunAsUser: new(user), RunAsGroup: new(int64(0)), RunAsNonRoot: new(true), FSGroup: new(user),
+		}
+	})
+}
+
+// served runs a pod whose user is its own: it has to be served like any other.
+func served(t *testing.T, s *stage.Stage, name string, change func(*corev1.Pod)) string {
+	t.Helper()
+	p := start(t, s, name, change)
+	p.ready()
+	p.await("the block", p.hasBlock)
+	p.flowing()
+	p.unharmed()
+	return "ready, samples"
+}
+
+func neighbours(t *testing.T, s *stage.Stage) string {
+	port, err := stage.FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, s, "neighbours", func(pod *corev1.Pod) {
+		always := corev1.ContainerRestartPolicyAlways
+		pod.Spec.InitContainers = []corev1.Container{{
+			Name: "mesh", Image: pod.Spec.Containers[0].Image, RestartPolicy: &always,
+			Args: []string{"--watched-dir=/tmp", fmt.Sprintf("--listen-address=127.0.0.1:%d", port), "--reload-url=http://127.0.0.1:1/"},
+		}, {
+			Name: "prepare", Image: pod.Spec.Containers[1].Image, Command: []string{"/bin/prometheus", "--version"},
+		}}
+	})
+	if first := p.pod.Spec.InitContainers[0].Name; first != inject.ContainerSidecar {
+		t.Errorf("the first init container is %s", first)
+	}
+	p.ready()
+	p.flowing()
+	if !p.run.Container("mesh").Running() {
+		t.Error("the other sidecar does not run")
+	}
+	if codes := p.run.Container("prepare").ExitCodes(); len(codes) != 1 || codes[0] != 0 {
+		t.Errorf("the other init container ended with %v, want one 0", codes)
+	}
+	p.unharmed()
+	return "ready, samples; the others start and stay, after the sidecar"
+}
+
+func skewed(t *testing.T, s *stage.Stage) string {
+	const skew = 2 * time.Hour
+	s.Cloud.Advance(skew)
+	p := start(t, s, "skewed", nil)
+	p.ready()
+	if !p.lacksBlock() {
+		t.Error("the block is in, although the token has expired for STS")
+	}
+	refused := false
+	for _, call := range s.Cloud.Calls() {
+		refused = refused || call.Code == "ExpiredTokenException"
+	}
+	if !refused {
+		t.Error("STS has not seen an expired token")
+	}
+	p.unharmed()
+	s.Cloud.Advance(-skew)
+	p.await("the block once the clocks agree", p.hasBlock)
+	p.flowing()
+	p.unharmed()
+	return "ready on its own configuration; samples once the clocks agree, no restart"
+}
