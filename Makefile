@@ -33,6 +33,11 @@ test: ## every test that needs no root; PKG=./policy/... for some
 	@"$$($(TOOLS) -q gotestsum)" --format pkgname --hide-summary skipped -- -timeout 20m $(or $(PKG),./...)
 	$(if $(PKG),,@gotestsum="$$($(TOOLS) -q gotestsum)" && cd test/promload && "$$gotestsum" --format pkgname -- -timeout 20m ./...)
 
+.PHONY: safety
+safety: ## the tables of docs/reliability.md: the safety matrix and the sidecar's own faults
+	@$(TOOLS) $(TEST_TOOLS) prometheus-3.1 gosh >/dev/null
+	@$(GO) test -count=1 -v ./test/e2e/matrix ./test/e2e/sidecarfaults | grep -E '^ *\||^(---|ok|FAIL|panic)'
+
 .PHONY: lint
 lint: ## gofmt, go vet and golangci-lint
 	@"$$($(TOOLS) -q golangci-lint)" run ./...

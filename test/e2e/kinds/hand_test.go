@@ -100,6 +100,14 @@ func agent(pod *corev1.Pod) {
 		"--config.auto-reload", everySecond}
 }
 
+// agentV2 is Prometheus 2's agent mode, with a reloader: that version cannot
+// watch its configuration by itself.
+func agentV2(pod *corev1.Pod) {
+	flagAndValue(pod)
+	pod.Spec.Containers[0].Command = []string{"/bin/prometheus", "--config.file", "/config/prometheus.yml", "--web.enable-lifecycle",
+		"--enable-feature=agent", "--storage.agent.path=/tmp/data"}
+}
+
 // namedContainer has two containers that look like Prometheus, and says which
 // is meant.
 func namedContainer(pod *corev1.Pod) {

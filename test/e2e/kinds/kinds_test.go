@@ -91,6 +91,7 @@ var rows = []row{
 	{"sdk-v1-hand-feature", inject.ReloadBySelf, sdkV1, hand(feature)},
 	{"hand-sub-path", inject.ReloadNever, current, hand(subPath)},
 	{"hand-agent", inject.ReloadBySelf, current, hand(agent)},
+	{"hand-agent-v2", inject.ReloadByReloader, "v2.42.0", hand(agentV2)},
 	{"hand-named-container", inject.ReloadBySelf, current, hand(namedContainer)},
 }
 
