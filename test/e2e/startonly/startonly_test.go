@@ -6,8 +6,10 @@ package startonly_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,6 +17,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/ampbridge/ampbridge/sidecar"
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/podrun"
 	"github.com/ampbridge/ampbridge/test/stage"
@@ -125,6 +128,13 @@ func (p *subject) restarts() int { return p.run.Container("prometheus-server").R
 // restart kills the server and waits until another one is ready.
 func (p *subject) restart() {
 	p.Helper()
+	// A Prometheus that ends before the sidecar has seen it ready counts as one
+	// that did not come up.
+	p.await("the sidecar to see that it is ready", func() bool {
+		text, err := os.ReadFile(filepath.Join(p.run.VolumeDir("ampbridge-credentials"), "status.json"))
+		var status sidecar.Status
+		return err == nil && json.Unmarshal(text, &status) == nil && status.Prometheus.Ready
+	})
 	before := p.restarts()
 	if err := p.run.Container("prometheus-server").Kill(syscall.SIGKILL); err != nil {
 		p.Fatal(err)
