@@ -12,9 +12,6 @@ TEST_TOOLS  := etcd kube-apiserver kube-controller-manager kube-scheduler promet
 # And what the conformance test runs besides.
 KIND_TOOLS  := prometheus-3.1 prometheus-2.42 prometheus-operator gosh
 TOOLS       := $(GO) run ./test/tools/cmd
-# Real processes on a shared machine: in CI a failed test gets a second try, and
-# the summary says so. Whatever fails twice, or more than a few, is red.
-RERUN       := $(if $(CI),--rerun-fails=1 --rerun-fails-max-failures=6)
 
 .DEFAULT_GOAL := help
 .PHONY: help
@@ -33,7 +30,7 @@ demo: ## the main job, end to end, narrated; STAY=1 keeps it running to look at
 .PHONY: test
 test: ## every test that needs no root; PKG=./policy/... for some
 	@$(TOOLS) $(TEST_TOOLS) $(KIND_TOOLS) >/dev/null
-	@"$$($(TOOLS) -q gotestsum)" --format pkgname --hide-summary skipped $(RERUN) --packages '$(or $(PKG),./...)' -- -timeout 20m
+	@"$$($(TOOLS) -q gotestsum)" --format pkgname --hide-summary skipped -- -timeout 20m $(or $(PKG),./...)
 	$(if $(PKG),,@gotestsum="$$($(TOOLS) -q gotestsum)" && cd test/promload && "$$gotestsum" --format pkgname -- -timeout 20m ./...)
 
 .PHONY: safety
