@@ -72,6 +72,8 @@ type Decision struct {
 
 // Entitlement is what the grants give to one service account.
 type Entitlement struct {
+	// Subject is the service account.
+	Subject Subject
 	// Destinations in the policy's order.
 	Destinations []Destination
 	Environment  Environment
@@ -86,7 +88,7 @@ type Entitlement struct {
 // and irsa the first that is set. ok is false where no grant covers it.
 func (p *Policy) Entitled(s Subject) (e Entitlement, ok bool) {
 	granted := map[string]bool{}
-	e.Environment = EnvironmentAuto
+	e.Subject, e.Environment = s, EnvironmentAuto
 	for _, g := range p.Grants {
 		if !g.covers(s) {
 			continue
@@ -117,7 +119,7 @@ func (p *Policy) irsa(s Subject, among []Destination) ARN {
 		}
 		for _, d := range among {
 			if slices.Contains(g.Destinations, d.Name) {
-				return p.Role(d)
+				return p.RoleFor(d, s)
 			}
 		}
 	}

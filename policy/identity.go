@@ -110,19 +110,88 @@ func RoleName(cluster, destination string) string {
 	return name[:maxRoleName-len(tail)] + tail
 }
 
+// A role's name carries its subject, which whoever may create service accounts
+// chooses. So the hash of a cut name is long, and follows an underscore, which no
+// name of Kubernetes's has: nobody can choose one that meets another's.
+const (
+	// clusterPart is how many characters of a role's name are the cluster's.
+	clusterPart = 20
+	// hashDigits end a cut name: 96 bits.
+	hashDigits = 24
+)
+
+// ServiceAccountRoleName is the name of the role that one service account of a
+// cluster uses for a destination: see [RoleScopeServiceAccount]. It carries all
+// four names, divided by dots, which only the last may hold.
+func ServiceAccountRoleName(cluster, destination string, s Subject) string {
+	name := serviceAccountPrefix(cluster) + destination + "." + s.Namespace + "." + s.ServiceAccount
+	if len(name) <= maxRoleName {
+		return name
+	}
+	tail := "_" + digest(cluster+"."+destination+"."+s.Namespace+"."+s.ServiceAccount, hashDigits)
+	return name[:maxRoleName-len(tail)] + tail
+}
+
+// serviceAccountPrefix begins the names of all such roles of the cluster, and of
+// no other cluster's: permissions go by it.
+func serviceAccountPrefix(cluster string) string {
+	const hash = 12
+	if len(cluster) > clusterPart {
+		cluster = cluster[:clusterPart-hash-1] + "_" + digest(cluster, hash)
+	}
+	return "ampbridge." + cluster + "."
+}
+
+// digest is the beginning of the text's SHA-256, in hex digits.
+func digest(text string, digits int) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:])[:digits]
+}
+
 // RolePath is the IAM path of all roles of a cluster.
 func RolePath(cluster string) string { return "/ampbridge/" + cluster + "/" }
 
-// Role is the role that the sidecar assumes for d: the admin's, or sync's own
-// in the workspace's account.
+// RoleFor is the role that the sidecar of a pod of s assumes for d, as
+// trust.roleScope has it.
+func (p *Policy) RoleFor(d Destination, s Subject) ARN {
+	if p.Trust.RoleScope == RoleScopeServiceAccount {
+		return p.ServiceAccountRole(d, s)
+	}
+	return p.Role(d)
+}
+
+// Role is the one role of a destination: the admin's, or sync's own in the
+// workspace's account. Which role somebody assumes is [Policy.RoleFor]'s to say.
 func (p *Policy) Role(d Destination) ARN {
+	return p.role(d, RoleName(p.Cluster.Name, d.Name))
+}
+
+// ServiceAccountRole is the role for d of one service account alone, or the
+// admin's.
+func (p *Policy) ServiceAccountRole(d Destination, s Subject) ARN {
+	return p.role(d, ServiceAccountRoleName(p.Cluster.Name, d.Name, s))
+}
+
+func (p *Policy) role(d Destination, name string) ARN {
 	if !d.Role.IsZero() {
 		return d.Role
 	}
 	return ARN{
 		Partition: d.Workspace.Partition, Service: "iam", Account: d.Workspace.Account,
-		Resource: "role" + RolePath(p.Cluster.Name) + RoleName(p.Cluster.Name, d.Name),
+		Resource: "role" + RolePath(p.Cluster.Name) + name,
 	}
+}
+
+// Boundary is the permissions boundary of roles in an account: the policy of the
+// name that trust.permissionsBoundary says, because IAM takes a boundary of the
+// role's own account alone. AWS's own policies are in every account.
+func (p *Policy) Boundary(partition, account string) ARN {
+	b := p.Trust.PermissionsBoundary
+	b.Partition = partition
+	if b.Account != "aws" {
+		b.Account = account
+	}
+	return b
 }
 
 // Glob matches names; `*` stands for any run of characters, and is the only

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
@@ -73,6 +74,53 @@ func TestRoleNamesNeverMeet(t *testing.T) {
 	}
 	if got := RoleName("dev-aks", "central"); got != "ampbridge.dev-aks.central" {
 		t.Errorf("RoleName = %s", got)
+	}
+}
+
+// Whoever may create service accounts chooses their names: none of them may meet
+// the role of another.
+func TestServiceAccountRoleNamesAreUniqueAndLegal(t *testing.T) {
+	long, longer := strings.Repeat("n", 40), strings.Repeat("s", 250)
+	seen := map[string][]string{}
+	check := func(cluster, destination, namespace, name string) string {
+		of := []string{cluster, destination, namespace, name}
+		role := ServiceAccountRoleName(cluster, destination, Subject{namespace, name})
+		if other, taken := seen[strings.ToLower(role)]; taken && !slices.Equal(of, other) {
+			t.Errorf("%q and %q share the role name %s", of, other, role)
+		}
+		seen[strings.ToLower(role)] = of
+		if !(ARN{Partition: "aws", Service: "iam", Account: "111122223333", Resource: "role" + RolePath(cluster) + role}).IsRole() {
+			t.Errorf("%s is no legal role name", role)
+		}
+		return role
+	}
+	clusters := []string{"dev", "dev-a", "dev-a-b", strings.Repeat("c", 20), strings.Repeat("c", 21), strings.Repeat("c", 22), strings.Repeat("c", 63), strings.Repeat("c", 62) + "d"}
+	for _, cluster := range clusters {
+		for _, destination := range []string{"central", "a-b", "a", "b-central", long} {
+			for _, namespace := range []string{"team", "team-a", "a-team", "a", "n", long, long + "a"} {
+				for _, name := range []string{"prometheus", "a-prometheus", "prometheus.a", "a.prometheus", "team-a.prometheus", longer, longer + "a", longer[:60] + ".a"} {
+					cut := check(cluster, destination, namespace, name)
+					// Names chosen so that, written out, they are what another's is cut to.
+					if rest, long := strings.CutPrefix(cut, serviceAccountPrefix(cluster)+destination+"."+namespace+"."); long {
+						check(cluster, destination, namespace, strings.ReplaceAll(rest, "_", "."))
+						check(cluster, destination, namespace, strings.ReplaceAll(rest, "_", "-"))
+					}
+				}
+			}
+		}
+		for _, other := range clusters {
+			if other != cluster && strings.HasPrefix(ServiceAccountRoleName(other, "d", Subject{"n", "s"}), serviceAccountPrefix(cluster)) {
+				t.Errorf("roles of %s are named like those of %s", other, cluster)
+			}
+		}
+		for _, destination := range []string{"central", long} {
+			if of, taken := seen[RoleName(cluster, destination)]; taken {
+				t.Errorf("the role of destination %s is named like that of %q", destination, of)
+			}
+		}
+	}
+	if got := ServiceAccountRoleName("dev-aks", "central", Subject{"monitoring", "prometheus-k8s"}); got != "ampbridge.dev-aks.central.monitoring.prometheus-k8s" {
+		t.Errorf("ServiceAccountRoleName = %s", got)
 	}
 }
 

@@ -25,7 +25,6 @@ func SyncPermissions(p *Policy, issuer Issuer, account string) Document {
 	}
 	ours := equals("aws:ResourceTag/"+TagOwner, s.owner)
 	// While a thing is being made its tags are asked for, and it has none.
-	made := equals("aws:RequestTag/"+TagOwner, s.owner)
 	tagged := equals("aws:RequestTag/"+TagOwner, s.owner)
 	tagged["StringEqualsIfExists"] = map[string]Values{"aws:ResourceTag/" + TagOwner: {s.owner}}
 	bounded := func(more string) map[string]map[string]Values {
@@ -34,15 +33,16 @@ func SyncPermissions(p *Policy, issuer Issuer, account string) Document {
 		return c
 	}
 	return Document{Version: DocumentVersion, Statement: []Statement{
-		// IAM has no resource for a list.
-		allow("List", Values{"iam:ListRoles"}, Values{"*"}, nil),
+		// IAM has no resource for lists and counts.
+		allow("List", Values{"iam:GetAccountSummary", "iam:ListOpenIDConnectProviders", "iam:ListRoles"}, Values{"*"}, nil),
+		// All of them: who mistypes one is told so, rather than that it is denied.
+		allow("ReadWorkspaces", Values{"aps:DescribeWorkspace"}, s.workspaces, nil),
 		allow("ReadProvider", Values{"iam:GetOpenIDConnectProvider"}, s.provider, nil),
 		// Wherever a role of our name lies, it takes the name: reading it is what
 		// makes a clear refusal of it. Of one that does not exist IAM knows no path.
 		allow("ReadRoles", Values{"iam:GetRole", "iam:GetRolePolicy"}, s.visible, nil),
-		allow("MakeProvider", Values{"iam:CreateOpenIDConnectProvider"}, s.provider, made),
-		allow("TagProvider", Values{"iam:TagOpenIDConnectProvider"}, s.provider, tagged),
-		allow("ChangeProvider", Values{"iam:AddClientIDToOpenIDConnectProvider"}, s.provider, ours),
+		allow("MakeProvider", Values{"iam:CreateOpenIDConnectProvider", "iam:TagOpenIDConnectProvider"}, s.provider, tagged),
+		allow("ChangeProvider", Values{"iam:AddClientIDToOpenIDConnectProvider", "iam:UpdateOpenIDConnectProviderThumbprint"}, s.provider, ours),
 		allow("MakeRoles", Values{"iam:CreateRole"}, s.roles, bounded("aws:RequestTag/"+TagOwner)),
 		allow("TagRoles", Values{"iam:TagRole"}, s.roles, tagged),
 		allow("ChangeRoles", Values{"iam:UpdateAssumeRolePolicy", "iam:UpdateRole"}, s.roles, ours),
@@ -111,9 +111,9 @@ func BoundaryDocument(p *Policy, account string) Document {
 
 // scope is what of an account is a cluster's.
 type scope struct {
-	owner    string
-	boundary ARN
-	provider Values
+	owner                string
+	boundary             ARN
+	provider, workspaces Values
 	// roles are those that sync may change; visible those that it may read;
 	// below is what the wildcards of both would reach too far.
 	roles, visible, below Values
@@ -128,19 +128,15 @@ func scopeOf(p *Policy, issuer Issuer, account string) (s scope, found bool) {
 	partition := destinations[0].Workspace.Partition
 	s = scope{
 		owner: Owner(p.Cluster.Name, issuer), provider: Values{issuer.ProviderARN(partition, account).String()},
-		boundary: p.Trust.PermissionsBoundary,
-	}
-	// A boundary is a policy of the role's own account. AWS's own are everywhere.
-	s.boundary.Partition = partition
-	if s.boundary.Account != "aws" {
-		s.boundary.Account = account
+		boundary:   p.Boundary(partition, account),
+		workspaces: Values{ARN{Partition: partition, Service: "aps", Region: "*", Account: account, Resource: "workspace/*"}.String()},
 	}
 	role := func(resource string) string {
 		return ARN{Partition: partition, Service: "iam", Account: account, Resource: "role" + resource}.String()
 	}
 	path := RolePath(p.Cluster.Name)
 	s.visible = Values{role(path + "*")}
-	for _, name := range roleNames(p.Cluster.Name, destinations) {
+	for _, name := range p.roleNames(destinations) {
 		s.roles = append(s.roles, role(path+name))
 		s.visible = append(s.visible, role("/"+name), role("/*/"+name))
 	}
@@ -148,21 +144,27 @@ func scopeOf(p *Policy, issuer Issuer, account string) (s scope, found bool) {
 	return s, true
 }
 
-// roleNames are the pattern of the cluster's role names: a destination that is
-// added to the policy later needs no new permissions. A cluster's name that is
-// too long to stand in them whole shares its beginning with others, so then the
-// names are those of the destinations, one by one.
-func roleNames(cluster string, destinations []Destination) []string {
+// roleNames are the patterns of the cluster's role names, in either scope of
+// roles: a destination that is added to the policy later needs no new
+// permissions. A cluster's name that is too long to stand in the destinations'
+// whole shares its beginning with others, so then they are listed one by one.
+func (p *Policy) roleNames(destinations []Destination) []string {
+	cluster := p.Cluster.Name
 	prefix, cut := RoleName(cluster, ""), RoleName(cluster, strings.Repeat("x", maxRoleName))
-	if stem := cut[:strings.LastIndexByte(cut, '.')]; strings.HasPrefix(stem, prefix) {
-		return []string{prefix + "*"}
-	}
+	whole := strings.HasPrefix(cut[:strings.LastIndexByte(cut, '.')], prefix)
 	var names []string
-	for _, d := range destinations {
-		names = append(names, RoleName(cluster, d.Name))
+	if whole {
+		names = append(names, prefix+"*")
+	} else {
+		for _, d := range destinations {
+			names = append(names, RoleName(cluster, d.Name))
+		}
+	}
+	if whole || p.Trust.RoleScope == RoleScopeServiceAccount {
+		names = append(names, serviceAccountPrefix(cluster)+"*")
 	}
 	slices.Sort(names)
-	return names
+	return slices.Compact(names)
 }
 
 // managedIn are the destinations whose roles sync keeps in the account.

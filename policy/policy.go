@@ -37,6 +37,8 @@ type Cluster struct {
 	// Issuer is the service-account issuer, byte for byte as tokens carry it.
 	// Empty: discovered from the API server.
 	Issuer Issuer `yaml:"issuer"`
+	// IssuerCA is for an issuer whose certificate no public authority vouches for.
+	IssuerCA IssuerCA `yaml:"issuerCA"`
 }
 
 // Destination is an AMP workspace and the role that writes to it.
@@ -182,7 +184,8 @@ type ResourceList struct {
 // Trust is how sync keeps the AWS side.
 type Trust struct {
 	// Manage: roles (sync creates and corrects) or none (somebody else does).
-	Manage    string `yaml:"manage"`
+	Manage string `yaml:"manage"`
+	// RoleScope: a role for each destination, or for each of its service accounts.
 	RoleScope string `yaml:"roleScope"`
 	// PermissionsBoundary is put on every role that sync creates; mandatory
 	// with manage: roles, because without it a stolen sync could make itself
@@ -195,9 +198,14 @@ type Trust struct {
 
 // Values of the trust section.
 const (
-	ManageRoles          = "roles"
-	ManageNone           = "none"
+	ManageRoles = "roles"
+	ManageNone  = "none"
+	// RoleScopeDestination: a destination has one role, which trusts all that are
+	// granted. The length of its trust document is a quota of IAM's.
 	RoleScopeDestination = "destination"
+	// RoleScopeServiceAccount: each service account has a role of its own for each
+	// of its destinations. The number of the account's roles is a quota of IAM's.
+	RoleScopeServiceAccount = "serviceAccount"
 )
 
 // Account is an AWS account that sync reaches by assuming a role in it.

@@ -59,6 +59,7 @@ func (p *Policy) validate() Errors {
 	v.require(p.APIVersion == APIVersion, "apiVersion", "is %q: this build reads %s", p.APIVersion, APIVersion)
 	v.require(p.Kind == Kind, "kind", "is %q: write %s", p.Kind, Kind)
 	v.require(dnsLabel.MatchString(p.Cluster.Name), "cluster.name", "%q is not a DNS label: write lower-case letters, digits and dashes, at most 63, such as dev-aks", p.Cluster.Name)
+	v.issuerCA(p.Cluster.IssuerCA)
 	v.require(len(p.Destinations) > 0, "destinations", "is empty: name at least one workspace")
 	for i, d := range p.Destinations {
 		path := fmt.Sprintf("destinations[%d]", i)
@@ -186,6 +187,13 @@ func (v *validation) sts(s STS) {
 	}
 }
 
+func (v *validation) issuerCA(ca IssuerCA) {
+	certificates, err := ca.certificates()
+	v.require(err == nil, "cluster.issuerCA", "%v", err)
+	v.require(err != nil || len(certificates) <= maxThumbprints, "cluster.issuerCA",
+		"holds %d certificates, and IAM takes %d: paste the one at the top of what the issuer's server shows", len(certificates), maxThumbprints)
+}
+
 // endpoint takes https anywhere, and http only where nobody listens in.
 func (v *validation) endpoint(path, endpoint string) {
 	if endpoint == "" {
@@ -208,7 +216,7 @@ func (v *validation) endpoint(path, endpoint string) {
 func (v *validation) trust(p *Policy) {
 	t := p.Trust
 	v.require(t.Manage == ManageRoles || t.Manage == ManageNone, "trust.manage", "%q is unknown: write roles or none", t.Manage)
-	v.require(t.RoleScope == RoleScopeDestination, "trust.roleScope", "%q is not supported by this version: write destination", t.RoleScope)
+	v.require(t.RoleScope == RoleScopeDestination || t.RoleScope == RoleScopeServiceAccount, "trust.roleScope", "%q is unknown: write destination or serviceAccount", t.RoleScope)
 	v.require(time.Duration(t.Interval) >= time.Second, "trust.interval", "%s is too short: write 1s or more; 10m is plenty, since changes in the cluster do not wait for it", t.Interval)
 	v.require(t.PermissionsBoundary.IsZero() || t.PermissionsBoundary.IsPolicy(), "trust.permissionsBoundary", "%s is not a policy: write arn:<partition>:iam::<account>:policy/<name>", t.PermissionsBoundary)
 	v.require(t.PermissionsBoundary.Account != "aws" || t.PermissionsBoundary.Resource != "policy/AdministratorAccess", "trust.permissionsBoundary",

@@ -127,7 +127,7 @@ func New(p *policy.Policy, e policy.Entitlement) Assignment {
 			label = e.HA
 		}
 		a.Destinations = append(a.Destinations, Destination{
-			Name: d.Name, Role: p.Role(d).String(), AssumeRole: d.AssumeRole.String(), Region: d.Workspace.Region,
+			Name: d.Name, Role: p.RoleFor(d, e.Subject).String(), AssumeRole: d.AssumeRole.String(), Region: d.Workspace.Region,
 			Block: d.Block(label), Replica: e.HA != "",
 		})
 	}

@@ -32,6 +32,9 @@ type Input struct {
 	Held map[policy.Subject]string
 	// AllowShrink prunes even where more than half would go at once.
 	AllowShrink bool
+	// Missing are the workspaces of the policy that are known not to exist: nobody
+	// new is trusted for them, and what there is for them stays.
+	Missing map[policy.ARN]bool
 }
 
 // Make compares what is with what the policy wants.
@@ -39,8 +42,12 @@ func Make(in Input) Plan {
 	m := newMaking(in)
 	m.say()
 	m.absences()
-	for _, d := range m.policy.Destinations {
-		if !managed(m.policy, d) {
+	for i, d := range m.policy.Destinations {
+		if Managed(m.policy, d) && m.missing(d) {
+			m.refuse(d.Workspace.ARN, fmt.Sprintf("destinations[%d].workspace does not exist: there is no such workspace in account %s and region %s, so nobody new is trusted for destination %s; "+
+				"copy its ARN, as `aws amp list-workspaces --region %s` prints it", i, d.Workspace.Account, d.Workspace.Region, d.Name, d.Workspace.Region))
+		}
+		if !Managed(m.policy, d) {
 			role := m.policy.Role(d)
 			m.note(role.Account, role.String(), "destination "+d.Name+": not managed by sync; whoever keeps the role keeps its trust")
 		}
@@ -54,7 +61,7 @@ func Make(in Input) Plan {
 func newMaking(in Input) *making {
 	m := &making{
 		policy: in.Policy, issuer: in.Issuer, quota: in.TrustQuota, seen: map[policy.Subject]seen{},
-		now: in.Now, memory: in.Memory, held: in.Held, allowShrink: in.AllowShrink,
+		now: in.Now, memory: in.Memory, held: in.Held, allowShrink: in.AllowShrink, absent: in.Missing,
 		plan: Plan{
 			Cluster: in.Policy.Cluster.Name, Issuer: in.Issuer, Owner: policy.Owner(in.Policy.Cluster.Name, in.Issuer),
 			Changes: []Change{}, Refusals: []Finding{}, Notes: []Finding{},
@@ -79,8 +86,11 @@ type making struct {
 	memory      Memory
 	held        map[policy.Subject]string
 	allowShrink bool
-	// pruned are those that the account at hand loses.
+	// absent are workspaces.
+	absent map[policy.ARN]bool
+	// Of the account at hand: pruned are those that it loses, room is what it takes.
 	pruned map[policy.Subject]bool
+	room   Room
 }
 
 func (m *making) note(account, about, message string) {
@@ -96,25 +106,33 @@ func (m *making) account(target Target, found Account) {
 		m.refuse(target.Provider, found.Problem)
 		return
 	}
-	var narrower, roles []Change
-	trusting, standings := false, len(m.plan.Standings)
+	var narrower, roles, closing []Change
+	trusting, standings, refusals := false, len(m.plan.Standings), len(m.plan.Refusals)
 	m.pruned = m.prunable(target, found)
+	m.vacant(found.Room)
+	used := map[policy.ARN]bool{}
 	for _, d := range m.policy.Destinations {
-		if !managed(m.policy, d) || m.policy.Role(d).Account != target.Account {
+		if !Managed(m.policy, d) || m.policy.Role(d).Account != target.Account {
 			continue
 		}
-		first, changes, trusts := m.role(d, target.Provider, found)
-		narrower, roles = append(narrower, first...), append(roles, changes...)
-		trusting = trusting || trusts
+		for _, r := range m.rolesOf(d, target.Provider, found) {
+			first, changes := m.role(r, target.Provider, found)
+			narrower, roles = append(narrower, first...), append(roles, changes...)
+			trusting = trusting || len(r.subjects) > 0
+			used[r.arn] = true
+		}
 	}
-	for _, other := range found.Others {
-		narrower = append(narrower, m.unwanted(other, target.Provider)...)
+	for _, other := range found.all() {
+		if !used[other.ARN] {
+			first, last := m.unwanted(other, target.Provider)
+			narrower, closing = append(narrower, first...), append(closing, last...)
+		}
 	}
 	// Trust that shrinks waits for nothing, and for no provider.
 	m.plan.Changes = append(m.plan.Changes, narrower...)
 	// A provider that no role trusts is not needed yet.
 	if trusting {
-		changes, ok := m.provider(target.Provider, found.Provider)
+		changes, ok := m.provider(target.Provider, found)
 		if !ok {
 			m.refused(standings, m.plan.Refusals[len(m.plan.Refusals)-1].Message)
 			return
@@ -122,19 +140,34 @@ func (m *making) account(target Target, found Account) {
 		m.plan.Changes = append(m.plan.Changes, changes...)
 	}
 	m.plan.Changes = append(m.plan.Changes, roles...)
+	if len(m.plan.Refusals) == refusals {
+		m.plan.Changes = append(m.plan.Changes, closing...)
+	} else {
+		for _, c := range closing {
+			m.note(c.Account, c.Resource.String(), "is of the other trust.roleScope; it is closed once nothing of the account is refused")
+		}
+	}
 }
 
 // provider is ok where tokens of the cluster are, or will be, accepted.
-func (m *making) provider(arn policy.ARN, found *Provider) (changes []Change, ok bool) {
-	audience := m.policy.Token.Audience
-	tags := m.tags("")
+func (m *making) provider(arn policy.ARN, in Account) (changes []Change, ok bool) {
+	audience, thumbprints := m.policy.Token.Audience, m.policy.Cluster.IssuerCA.Thumbprints()
+	tags := m.tags()
 	base := Change{Account: arn.Account, Resource: arn, Owner: m.plan.Owner}
+	found := in.Provider
 	if found == nil {
+		if m.providerRefused(arn) {
+			return nil, false
+		}
 		c := base
-		c.Call, c.Reason, c.Audience, c.Tags = CreateProvider, "the account does not know the cluster's issuer", audience, tags
+		c.Call, c.Reason, c.Audience, c.Thumbprints, c.Tags = CreateProvider, "the account does not know the cluster's issuer", audience, thumbprints, tags
 		c.Differences = append([]Difference{{Field: "audience", Becomes: audience}}, tagDifferences(nil, tags)...)
+		if len(thumbprints) > 0 {
+			c.Differences = append(c.Differences, Difference{Field: "thumbprints", Becomes: strings.Join(thumbprints, ", ")})
+		}
 		return []Change{c}, true
 	}
+	trusted := len(thumbprints) == 0 || sameThumbprints(found.Thumbprints, thumbprints)
 	registered := slices.Contains(found.Audiences, audience)
 	if owner := found.Tags[TagOwner]; owner != m.plan.Owner {
 		switch {
@@ -148,6 +181,10 @@ func (m *making) provider(arn policy.ARN, found *Provider) (changes []Change, ok
 			return nil, false
 		}
 		m.note(arn.Account, arn.String(), "was not made by sync: used as it is")
+		if !trusted {
+			m.note(arn.Account, arn.String(), fmt.Sprintf("has other thumbprints than those of cluster.issuerCA; if STS does not take the issuer's certificate, set them: "+
+				"aws iam update-open-id-connect-provider-thumbprint --open-id-connect-provider-arn '%s' --thumbprint-list %s", arn, strings.Join(thumbprints, " ")))
+		}
 		return nil, true
 	}
 	if !registered {
@@ -156,33 +193,18 @@ func (m *making) provider(arn policy.ARN, found *Provider) (changes []Change, ok
 		c.Differences = []Difference{{Field: "audience", Becomes: audience}}
 		changes = append(changes, c)
 	}
+	if !trusted {
+		c := base
+		c.Call, c.Reason, c.Thumbprints = UpdateThumbprints, "the thumbprints are not those of cluster.issuerCA", thumbprints
+		c.Differences = []Difference{{"thumbprints", strings.Join(found.Thumbprints, ", "), strings.Join(thumbprints, ", ")}}
+		changes = append(changes, c)
+	}
 	if d := tagDifferences(found.Tags, tags); len(d) > 0 {
 		c := base
 		c.Call, c.Reason, c.Differences, c.Tags = TagProvider, "the tags are not as sync writes them", d, tags
 		changes = append(changes, c)
 	}
 	return changes, true
-}
-
-// unwanted closes a role of this cluster that no destination uses any more.
-func (m *making) unwanted(found Role, provider policy.ARN) []Change {
-	named := slices.ContainsFunc(m.policy.Destinations, func(d policy.Destination) bool {
-		return found.ARN == m.policy.Role(d) || found.ARN == d.AssumeRole
-	})
-	if named || !Owned(found.Tags, m.plan.Owner) {
-		return nil
-	}
-	closed := m.trust(provider, nil)
-	is, err := policy.ParseDocument(found.Trust)
-	if err == nil && policy.Equal(is, closed) {
-		return nil
-	}
-	return []Change{{
-		Call: UpdateTrust, Account: found.ARN.Account, Resource: found.ARN, Owner: m.plan.Owner, Destination: found.Tags[TagDestination],
-		Reason:      "no destination of the policy uses the role any more, so it is closed",
-		Differences: append(subjectDifferences(m.trusted(is), nil), Difference{"trust document", plainText(found.Trust), closed.String()}),
-		Trust:       &closed,
-	}}
 }
 
 // accepted tells whether tokens of the cluster are accepted already.
@@ -194,26 +216,12 @@ func (m *making) accepted(found *Provider) bool {
 	return owner == "" || owner == m.plan.Owner
 }
 
-// role is what the role of d needs: the changes that come first, because they
-// make its trust narrower, and the rest. trusts tells whether it will trust anybody.
-func (m *making) role(d policy.Destination, provider policy.ARN, in Account) (first, changes []Change, trusts bool) {
-	arn := m.policy.Role(d)
-	found, exists := in.Roles[arn.RoleName()]
-	if exists && !m.owned(arn, found) {
-		m.wanting(d, m.plan.Refusals[len(m.plan.Refusals)-1].Message)
-		return nil, nil, false
-	}
-	is, err := policy.ParseDocument(found.Trust)
-	readable := err == nil
-	trusted := m.trusted(is)
-	subjects, pruned := m.subjects(d, trusted, provider)
-	m.stands(d, trusted, subjects)
-	if len(subjects) == 0 && !exists {
-		m.note(arn.Account, arn.String(), "destination "+d.Name+": no service account that the policy grants is there yet, so no role is made")
-		return nil, nil, false
-	}
+// role is what a role needs: the changes that come first, because they make its
+// trust narrower, and the rest.
+func (m *making) role(r wantedRole, provider policy.ARN, in Account) (first, changes []Change) {
+	d, arn, found, exists, trusted, subjects := r.destination, r.arn, r.found, r.exists, r.trusted, r.subjects
 	trust, permissions := m.trust(provider, subjects), policy.PermissionDocument(d)
-	tags := m.tags(d.Name)
+	tags := r.tags
 	base := Change{Account: arn.Account, Resource: arn, Owner: m.plan.Owner, Destination: d.Name}
 	add := func(call Call, reason string, differences []Difference, values func(*Change)) {
 		c := base
@@ -221,15 +229,14 @@ func (m *making) role(d policy.Destination, provider policy.ARN, in Account) (fi
 		values(&c)
 		changes = append(changes, c)
 	}
-	boundary, session := m.boundary(arn), m.session()
-	description := fmt.Sprintf("Prometheus of cluster %s writes to %s; kept by ampbridge", m.policy.Cluster.Name, d.Workspace.ID())
+	boundary, session := m.policy.Boundary(arn.Partition, arn.Account), m.session()
 
 	if !exists {
 		differences := append(subjectDifferences(nil, subjects),
 			Difference{Field: "permissions boundary", Becomes: boundary.String()},
 			Difference{Field: "maximum session", Becomes: session.String()})
-		add(CreateRole, "destination "+d.Name+" has no role", append(differences, tagDifferences(nil, tags)...), func(c *Change) {
-			c.Trust, c.Boundary, c.MaxSessionSeconds, c.Description, c.Tags = &trust, boundary, seconds(session), description, tags
+		add(CreateRole, r.lacking, append(differences, tagDifferences(nil, tags)...), func(c *Change) {
+			c.Trust, c.Boundary, c.MaxSessionSeconds, c.Description, c.Tags = &trust, boundary, seconds(session), r.description, tags
 		})
 	}
 	current, err := policy.ParseDocument(found.Permissions)
@@ -241,11 +248,11 @@ func (m *making) role(d policy.Destination, provider policy.ARN, in Account) (fi
 	if bounded && permitted && m.accepted(in.Provider) {
 		next = subjects
 	}
-	drifted := !readable || !policy.Equal(is, m.trust(provider, trusted))
+	drifted := !r.readable || !policy.Equal(r.is, m.trust(provider, trusted))
 	if exists && (drifted || !slices.Equal(next, trusted)) {
 		narrow := m.trust(provider, next)
 		differences := subjectDifferences(trusted, next)
-		reason := trustReason(differences, pruned, len(subjects))
+		reason := trustReason(differences, r.pruned, len(subjects))
 		if drifted {
 			reason = "the trust document is not as sync writes it; " + reason
 			differences = append(differences, Difference{"trust document", plainText(found.Trust), narrow.String()})
@@ -253,6 +260,9 @@ func (m *making) role(d policy.Destination, provider policy.ARN, in Account) (fi
 		c := base
 		c.Call, c.Reason, c.Differences, c.Trust = UpdateTrust, strings.TrimSuffix(reason, "; "), differences, &narrow
 		first = []Change{c}
+	}
+	if m.missing(d) {
+		return first, nil // left as it is, until the policy names a workspace that is there
 	}
 	if exists && !bounded {
 		add(PutBoundary, "the permissions boundary differs from the policy's", []Difference{{"permissions boundary", found.Boundary, boundary.String()}},
@@ -278,7 +288,7 @@ func (m *making) role(d policy.Destination, provider policy.ARN, in Account) (fi
 	if d := tagDifferences(found.Tags, tags); exists && len(d) > 0 {
 		add(TagRole, "the tags are not as sync writes them", d, func(c *Change) { c.Tags = tags })
 	}
-	return first, changes, len(subjects) > 0
+	return first, changes
 }
 
 // owned refuses a role of our name that is not this cluster's.
@@ -324,17 +334,6 @@ func (m *making) trusted(d policy.Document) []policy.Subject {
 	return slices.Compact(subjects)
 }
 
-// boundary is the policy of the same name in the role's own account: a boundary
-// of another account is not accepted. AWS's own are the same everywhere.
-func (m *making) boundary(role policy.ARN) policy.ARN {
-	b := m.policy.Trust.PermissionsBoundary
-	b.Partition = role.Partition
-	if b.Account != "aws" {
-		b.Account = role.Account
-	}
-	return b
-}
-
 // session is what IAM takes as a role's maximum: whole seconds, an hour or more.
 func (m *making) session() time.Duration {
 	d := time.Duration(m.policy.Session.Duration)
@@ -346,10 +345,11 @@ func (m *making) session() time.Duration {
 
 func seconds(d time.Duration) int { return int(d / time.Second) }
 
-func (m *making) tags(destination string) map[string]string {
+// tags are those of all that sync makes, and more: keys and values.
+func (m *making) tags(more ...string) map[string]string {
 	tags := map[string]string{TagOwner: m.plan.Owner, TagCluster: m.policy.Cluster.Name, TagManagedBy: managedBy}
-	if destination != "" {
-		tags[TagDestination] = destination
+	for i := 0; i < len(more); i += 2 {
+		tags[more[i]] = more[i+1]
 	}
 	return tags
 }

@@ -20,6 +20,9 @@
 package plan
 
 import (
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/ampbridge/ampbridge/policy"
@@ -32,6 +35,9 @@ const (
 	TagCluster     = "ampbridge.io/cluster"
 	TagDestination = "ampbridge.io/destination"
 	TagManagedBy   = "ampbridge.io/managed-by"
+	// Of roles that are one service account's.
+	TagNamespace      = "ampbridge.io/namespace"
+	TagServiceAccount = "ampbridge.io/service-account"
 
 	managedBy = "ampbridge"
 )
@@ -67,6 +73,9 @@ type Target struct {
 	// Path is where all roles of the cluster lie, those among them that the
 	// policy does not want any more. Empty: they are not looked for.
 	Path string
+	// All: what lies on the path is read in full, into [Account.Roles]; of the
+	// Roles, those that lie there need not be asked for by name.
+	All bool
 }
 
 // Account is what was found at a [Target].
@@ -78,8 +87,11 @@ type Account struct {
 	Provider *Provider
 	// Roles by name; those that do not exist are missing.
 	Roles map[string]Role
-	// Others lie on the target's path and are none of its roles.
+	// Others lie on the target's path and are none of its roles; with
+	// [Target.All], they are among Roles.
 	Others []Role
+	// Room is how many more things the account takes; nil: it was not asked.
+	Room *Room
 	// References are all the account's roles whose trust documents name the
 	// provider; looked for only where everything is to be removed.
 	References []policy.ARN
@@ -87,10 +99,22 @@ type Account struct {
 	ReferencesProblem string
 }
 
+// all are the roles that were found, in an order that does not depend on IAM.
+func (a Account) all() []Role {
+	list := slices.AppendSeq(slices.Clone(a.Others), maps.Values(a.Roles))
+	slices.SortFunc(list, func(a, b Role) int { return strings.Compare(a.ARN.String(), b.ARN.String()) })
+	return list
+}
+
+// Room is what is left of an account's quotas.
+type Room struct{ Roles, Providers int }
+
 // Provider is an OIDC provider as IAM describes it.
 type Provider struct {
 	Audiences []string
-	Tags      map[string]string
+	// Thumbprints are SHA-1 sums in hex.
+	Thumbprints []string
+	Tags        map[string]string
 }
 
 // Role is a role as IAM describes it.
@@ -133,13 +157,15 @@ type Call string
 const (
 	CreateProvider Call = "CreateOpenIDConnectProvider"
 	AddAudience    Call = "AddClientIDToOpenIDConnectProvider"
-	TagProvider    Call = "TagOpenIDConnectProvider"
-	CreateRole     Call = "CreateRole"
-	PutBoundary    Call = "PutRolePermissionsBoundary"
-	PutPermissions Call = "PutRolePolicy"
-	UpdateTrust    Call = "UpdateAssumeRolePolicy"
-	UpdateSession  Call = "UpdateRole"
-	TagRole        Call = "TagRole"
+	// UpdateThumbprints replaces them all.
+	UpdateThumbprints Call = "UpdateOpenIDConnectProviderThumbprint"
+	TagProvider       Call = "TagOpenIDConnectProvider"
+	CreateRole        Call = "CreateRole"
+	PutBoundary       Call = "PutRolePermissionsBoundary"
+	PutPermissions    Call = "PutRolePolicy"
+	UpdateTrust       Call = "UpdateAssumeRolePolicy"
+	UpdateSession     Call = "UpdateRole"
+	TagRole           Call = "TagRole"
 
 	DeletePermissions Call = "DeleteRolePolicy"
 	DeleteRole        Call = "DeleteRole"
@@ -157,7 +183,7 @@ func (c Call) Deletes() bool {
 // OnProvider tells whether c makes or changes the provider, on which the
 // account's roles depend.
 func (c Call) OnProvider() bool {
-	return c == CreateProvider || c == AddAudience || c == TagProvider
+	return c == CreateProvider || c == AddAudience || c == UpdateThumbprints || c == TagProvider
 }
 
 // Change is one call to IAM, with its reason.
@@ -172,9 +198,12 @@ type Change struct {
 	Destination string       `json:"destination,omitempty"`
 	Reason      string       `json:"reason"`
 	Differences []Difference `json:"differences,omitempty"`
+	// Last: the change is made only if all that come before it in its account were.
+	Last bool `json:"last,omitempty"`
 
 	// What the call writes. Those that it does not take are zero.
 	Audience    string           `json:"audience,omitempty"`
+	Thumbprints []string         `json:"thumbprints,omitempty"`
 	Trust       *policy.Document `json:"trust,omitempty"`
 	Permissions *policy.Document `json:"permissions,omitempty"`
 	Boundary    policy.ARN       `json:"boundary,omitzero"`
@@ -201,13 +230,39 @@ type Finding struct {
 	Message string `json:"message"`
 }
 
+// Targets are what to look at for the input to be complete, in the policy's
+// order: [Targets], with the roles of the service accounts that want one.
+func (in Input) Targets() []Target {
+	targets := Targets(in.Policy, in.Issuer)
+	if in.Policy.Trust.RoleScope != policy.RoleScopeServiceAccount {
+		return targets
+	}
+	m := newMaking(in)
+	for i := range targets {
+		t := &targets[i]
+		for _, d := range in.Policy.Destinations {
+			if !Managed(in.Policy, d) || d.Workspace.Account != t.Account {
+				continue
+			}
+			for s := range m.seen {
+				if m.wish(s, d.Name) == wanted {
+					t.Roles = append(t.Roles, in.Policy.RoleFor(d, s).RoleName())
+				}
+			}
+		}
+		slices.Sort(t.Roles)
+	}
+	return targets
+}
+
 // Targets are the accounts in which sync keeps roles for the policy, in the
-// policy's order; none with trust.manage: none.
+// policy's order; none with trust.manage: none. Where each service account has
+// a role of its own, see [Input.Targets].
 func Targets(p *policy.Policy, issuer policy.Issuer) []Target {
 	var targets []Target
 	index := map[string]int{}
 	for _, d := range p.Destinations {
-		if !managed(p, d) {
+		if !Managed(p, d) {
 			continue
 		}
 		role := p.Role(d)
@@ -220,12 +275,14 @@ func Targets(p *policy.Policy, issuer policy.Issuer) []Target {
 				Provider: issuer.ProviderARN(role.Partition, role.Account),
 			})
 		}
-		targets[i].Roles = append(targets[i].Roles, role.RoleName())
+		if targets[i].All = p.Trust.RoleScope == policy.RoleScopeServiceAccount; !targets[i].All {
+			targets[i].Roles = append(targets[i].Roles, role.RoleName())
+		}
 	}
 	return targets
 }
 
-// managed tells whether sync keeps the role of d: an explicit one is its admin's.
-func managed(p *policy.Policy, d policy.Destination) bool {
+// Managed tells whether sync keeps the roles of d: an explicit one is its admin's.
+func Managed(p *policy.Policy, d policy.Destination) bool {
 	return p.Trust.Manage == policy.ManageRoles && d.Role.IsZero()
 }

@@ -74,26 +74,27 @@ func (m *making) due() []policy.Subject {
 	return list
 }
 
-// roleOfOurs is who a role of this cluster trusts, and who of them is not seen.
+// roleOfOurs is who is trusted for a destination, and who of them is not seen.
 type roleOfOurs struct {
+	// arn is the role's, or of many roles the workspace's.
 	arn             policy.ARN
 	trusted, absent []policy.Subject
 }
 
-// ours are the roles of the target that belong to the cluster.
+// ours are, for each destination of the target, those whom roles of this cluster
+// trust.
 func (m *making) ours(target Target, found Account) []roleOfOurs {
 	var list []roleOfOurs
 	for _, d := range m.policy.Destinations {
-		arn := m.policy.Role(d)
-		role, exists := found.Roles[arn.RoleName()]
-		if !managed(m.policy, d) || arn.Account != target.Account || !exists || role.ARN != arn || !Owned(role.Tags, m.plan.Owner) {
+		if !Managed(m.policy, d) || d.Workspace.Account != target.Account {
 			continue
 		}
-		is, err := policy.ParseDocument(role.Trust)
-		if err != nil {
-			continue // it is written anew, and trusts whom it is given then
+		r := roleOfOurs{arn: m.policy.Role(d)}
+		if m.perServiceAccount() {
+			r.arn = d.Workspace.ARN
 		}
-		r := roleOfOurs{arn: arn, trusted: m.trusted(is)}
+		own, former := m.trustees(d, found)
+		r.trusted = distinct(append(own, former...))
 		room := places{policy: m.policy, destination: d.Name}
 		for _, s := range r.trusted {
 			if m.wish(s, d.Name) == unseen && room.granted(s) {

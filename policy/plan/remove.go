@@ -86,7 +86,7 @@ func (m *making) remove(target Target, found Account) {
 		m.note(target.Account, target.Provider.String(), "is left, because roles that stay trust it: "+strings.Join(names, ", "))
 	default:
 		m.plan.Changes = append(m.plan.Changes, Change{
-			Call: DeleteProvider, Account: target.Account, Resource: target.Provider, Owner: m.plan.Owner, Reason: "the cluster owns it, and no role that stays names it",
+			Call: DeleteProvider, Account: target.Account, Resource: target.Provider, Owner: m.plan.Owner, Last: true, Reason: "the cluster owns it, and no role that stays names it",
 		})
 	}
 }

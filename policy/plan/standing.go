@@ -12,6 +12,8 @@ const (
 	NotGranted    State = "NotGranted"
 	CapReached    State = "CapReached"
 	QuotaExceeded State = "QuotaExceeded"
+	// WorkspaceMissing: the policy names one that does not exist.
+	WorkspaceMissing State = "WorkspaceMissing"
 	// Refused: somebody else's role or provider is in the way.
 	Refused State = "Refused"
 	Pruned  State = "Pruned"
@@ -22,7 +24,7 @@ type Standing struct {
 	Subject policy.Subject
 	// Destination is empty with [NotGranted].
 	Destination string
-	// Role is the destination's.
+	// Role is the subject's for the destination.
 	Role  policy.ARN
 	State State
 	// Changes tells whether the plan brings it about; otherwise it was so before.
@@ -32,7 +34,7 @@ type Standing struct {
 }
 
 func (m *making) stand(s policy.Subject, d policy.Destination, state State, changes bool, message string) {
-	m.plan.Standings = append(m.plan.Standings, Standing{s, d.Name, m.policy.Role(d), state, changes, message})
+	m.plan.Standings = append(m.plan.Standings, Standing{s, d.Name, m.policy.RoleFor(d, s), state, changes, message})
 }
 
 // stands tells, once the subjects of d are chosen, who of them is new.
@@ -42,7 +44,7 @@ func (m *making) stands(d policy.Destination, trusted, subjects []policy.Subject
 		was[s] = true
 	}
 	for _, s := range subjects {
-		m.stand(s, d, Trusted, !was[s], "may write to destination "+d.Name+" as "+m.policy.Role(d).String())
+		m.stand(s, d, Trusted, !was[s], "may write to destination "+d.Name+" as "+m.policy.RoleFor(d, s).String())
 	}
 }
 

@@ -83,7 +83,10 @@ func (m *making) wish(s policy.Subject, destination string) wish {
 // Who is trusted and granted keeps that, whatever the caps; newcomers are taken
 // in the order of their creation as long as there is room. pruned counts those
 // who lose it because they have not been seen for long.
-func (m *making) subjects(d policy.Destination, trusted []policy.Subject, provider policy.ARN) (kept []policy.Subject, pruned int) {
+//
+// Former ones are trusted by roles of the other trust.roleScope. They come before
+// the newcomers: their trust moves. fits tells whether there is room for one more.
+func (m *making) subjects(d policy.Destination, trusted, former []policy.Subject, fits func(kept []policy.Subject, s policy.Subject) bool) (kept, refused []policy.Subject, pruned int) {
 	room := places{policy: m.policy, destination: d.Name, taken: map[place]int{}}
 	for _, s := range trusted {
 		switch w := m.wish(s, d.Name); {
@@ -96,17 +99,26 @@ func (m *making) subjects(d policy.Destination, trusted []policy.Subject, provid
 			kept = append(kept, s)
 		}
 	}
-	var newcomers []policy.Subject
+	var moving, newcomers []policy.Subject
+	for _, s := range former {
+		if m.mayKeep(s, d) && !slices.Contains(kept, s) {
+			moving = append(moving, s)
+		}
+	}
 	for s := range m.seen {
-		if m.wish(s, d.Name) == wanted && !slices.Contains(kept, s) {
+		if m.wish(s, d.Name) == wanted && !slices.Contains(kept, s) && !slices.Contains(moving, s) {
 			newcomers = append(newcomers, s)
 		}
 	}
 	slices.SortFunc(newcomers, func(a, b policy.Subject) int {
 		return cmp.Or(m.seen[a].created.Compare(m.seen[b].created), compareSubjects(a, b))
 	})
-	for i, s := range newcomers {
-		if !room.take(s) {
+	for _, s := range append(moving, newcomers...) {
+		if m.missing(d) {
+			m.stand(s, d, WorkspaceMissing, false, "not trusted for destination "+d.Name+": its workspace "+d.Workspace.String()+" does not exist; the cluster's admin corrects destinations[].workspace in the policy")
+			continue
+		}
+		if !room.take(s) && !slices.Contains(moving, s) {
 			message := fmt.Sprintf(
 				"not trusted for destination %s: namespace %s has all the subjects that maxSubjectsPerNamespace allows, and older ones keep their place; raise it in the grant",
 				d.Name, s.Namespace)
@@ -114,29 +126,24 @@ func (m *making) subjects(d policy.Destination, trusted []policy.Subject, provid
 			m.stand(s, d, CapReached, false, message)
 			continue
 		}
-		grown := append(slices.Clip(kept), s)
-		if length := len(m.trust(provider, grown).String()); length > m.quota {
-			m.overQuota(d, newcomers[i:], length)
-			break
+		if fits(kept, s) {
+			kept = append(kept, s)
+		} else {
+			refused = append(refused, s)
 		}
-		kept = grown
 	}
 	slices.SortFunc(kept, compareSubjects)
-	return kept, pruned
+	return kept, refused, pruned
 }
 
-func (m *making) overQuota(d policy.Destination, refused []policy.Subject, length int) {
-	names := make([]string, 0, len(refused))
-	for _, s := range refused {
-		names = append(names, s.String())
-		m.stand(s, d, QuotaExceeded, false, "not trusted for destination "+d.Name+": there is no room for newer ones in the trust document of "+m.policy.Role(d).String()+
-			"; the cluster's admin can raise the account's quota, or divide the grants")
-	}
-	m.refuse(m.policy.Role(d), fmt.Sprintf(
-		"no room in the trust document (%d characters, the quota is %d) for the newest: %s; raise the account's quota \"Role trust policy length\" and tell sync with --trust-quota, "+
-			"or name the workspace in a second destination, which has a role of its own, and divide the grants",
-		length, m.quota, strings.Join(names, ", ")))
+// mayKeep tells whether a subject that is trusted for d goes on being so.
+func (m *making) mayKeep(s policy.Subject, d policy.Destination) bool {
+	w := m.wish(s, d.Name)
+	return places{policy: m.policy, destination: d.Name}.granted(s) && w != unwanted && (w != unseen || !m.pruned[s])
 }
+
+// missing tells whether the workspace of d is known not to exist.
+func (m *making) missing(d policy.Destination) bool { return m.absent[d.Workspace.ARN] }
 
 // places counts who takes up the room that the grants leave to a destination.
 type places struct {

@@ -81,10 +81,17 @@ func carryOut(p Plan, accounts map[string]Account) map[string]Account {
 			if c.Audience != "" {
 				provider.Audiences = append(slices.Clip(provider.Audiences), c.Audience)
 			}
+			if c.Thumbprints != nil {
+				provider.Thumbprints = c.Thumbprints
+			}
 			provider.Tags = merged(provider.Tags, c.Tags)
 			a.Provider = &provider
 		} else {
 			r := a.Roles[c.Resource.RoleName()]
+			if i := slices.IndexFunc(a.Others, func(o Role) bool { return o.ARN == c.Resource }); i >= 0 {
+				r = a.Others[i]
+				a.Others = slices.Delete(slices.Clone(a.Others), i, i+1)
+			}
 			r.ARN, r.Tags = c.Resource, merged(r.Tags, c.Tags)
 			if c.Trust != nil {
 				r.Trust = c.Trust.String()

@@ -36,8 +36,19 @@ func (a *Account) CreateWorkspace(region, alias string) *Workspace {
 	return a.addWorkspace(region, alias, nil)
 }
 
+// AddWorkspace makes a workspace of that ID, which no other of the Cloud may have: for policies that are
+// written before there is one.
+func (a *Account) AddWorkspace(region, id string) *Workspace {
+	a.cloud.mu.Lock()
+	defer a.cloud.mu.Unlock()
+	return a.workspace(region, id, "", nil)
+}
+
 func (a *Account) addWorkspace(region, alias string, tags map[string]string) *Workspace {
-	id := "ws-" + randomUUID()
+	return a.workspace(region, "ws-"+randomUUID(), alias, tags)
+}
+
+func (a *Account) workspace(region, id, alias string, tags map[string]string) *Workspace {
 	w := &Workspace{
 		ID: id, ARN: a.arn("aps", region, "workspace/"+id), Alias: alias, Region: region, Account: a.ID,
 		created: a.cloud.now(), tags: tags,

@@ -22,6 +22,7 @@ var iamOperations = map[string]operation{
 	"DeleteRolePermissionsBoundary":           deleteBoundary,
 	"DeleteRolePolicy":                        deleteRolePolicy,
 	"DetachRolePolicy":                        detachRolePolicy,
+	"GetAccountSummary":                       getSummary,
 	"GetOpenIDConnectProvider":                getProvider,
 	"GetPolicy":                               getPolicy,
 	"GetPolicyVersion":                        getPolicyVersion,
@@ -43,6 +44,29 @@ var iamOperations = map[string]operation{
 	"UpdateAssumeRolePolicy":                  updateTrust,
 	"UpdateOpenIDConnectProviderThumbprint":   updateThumbprints,
 	"UpdateRole":                              updateRole,
+}
+
+// getSummary counts what the account holds, and what it may, as far as the double knows of it. IAM does not tell
+// the quota of OIDC providers.
+func getSummary(q *queryCall) (any, error) {
+	if err := q.authorize("iam:GetAccountSummary", "*", nil); err != nil {
+		return nil, err
+	}
+	type entry struct {
+		Key   string `xml:"key"`
+		Value int    `xml:"value"`
+	}
+	type entries struct {
+		Entries []entry `xml:"entry"`
+	}
+	a := q.account()
+	return struct{ SummaryMap entries }{entries{[]entry{
+		{"AssumeRolePolicySizeQuota", a.quotas.TrustPolicy},
+		{"Providers", a.providers.count()},
+		{"Roles", a.roles.count()},
+		{"RolesQuota", a.quotas.Roles},
+		{"Users", len(a.users)},
+	}}}, nil
 }
 
 // account is the caller's: IAM calls never reach beyond it.

@@ -89,11 +89,11 @@ func surround(c *Container, e policy.Entitlement, o Options, reload Reload) (sur
 		return s, refuse(CredentialFilesTaken, "container %q uses AWS's credentials file and its config file itself (%s, %s, or a volume at ~/.aws): free one of them", c.Name, variableCredentialsFile, variableConfigFile)
 	}
 
-	if e.Environment != policy.EnvironmentAuto || len(e.Destinations) != 1 || hasIdentity(c, o.ServiceAccountAnnotations, o.Policy.Role(e.Destinations[0])) {
+	if e.Environment != policy.EnvironmentAuto || len(e.Destinations) != 1 || hasIdentity(c, o.ServiceAccountAnnotations, o.Policy.RoleFor(e.Destinations[0], e.Subject)) {
 		return s, nil
 	}
 	d := e.Destinations[0]
-	s.setEnv(variableRole, o.Policy.Role(d).String())
+	s.setEnv(variableRole, o.Policy.RoleFor(d, e.Subject).String())
 	s.setEnv(variableToken, tokenFile(o.Policy))
 	// One region beside another's would have tools disagree.
 	if !c.setsEnv(variableRegion) && !c.setsEnv(variableDefaultRegion) {

@@ -37,7 +37,7 @@ func Annotate(sa *ServiceAccount, injection policy.Injection, p *policy.Policy) 
 	}
 	roles := make([]string, len(d.Destinations))
 	for i, destination := range d.Destinations {
-		roles[i] = p.Role(destination).String()
+		roles[i] = p.RoleFor(destination, d.Subject).String()
 	}
 	var ops patch
 	var taken []string

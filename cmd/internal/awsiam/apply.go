@@ -28,6 +28,7 @@ func (i *IAM) Apply(ctx context.Context, c plan.Change) error {
 	if a == nil {
 		return fmt.Errorf("account %s was not observed", c.Account)
 	}
+	defer delete(a.known, c.Resource.RoleName()) // it is not true any more
 	switch {
 	case c.Call == plan.CreateProvider:
 		return a.createProvider(ctx, c)
@@ -73,7 +74,7 @@ func (i *IAM) Apply(ctx context.Context, c plan.Change) error {
 func (a *account) createProvider(ctx context.Context, c plan.Change) error {
 	issuer := "https://" + strings.TrimPrefix(c.Resource.Resource, "oidc-provider/")
 	_, err := a.iam.CreateOpenIDConnectProvider(ctx, &iam.CreateOpenIDConnectProviderInput{
-		Url: &issuer, ClientIDList: []string{c.Audience}, Tags: tagList(c.Tags),
+		Url: &issuer, ClientIDList: []string{c.Audience}, ThumbprintList: c.Thumbprints, Tags: tagList(c.Tags),
 	})
 	if exists(err) {
 		return a.checkProvider(ctx, c)
@@ -117,6 +118,8 @@ func (a *account) changeProvider(ctx context.Context, c plan.Change) (err error)
 	switch c.Call {
 	case plan.AddAudience:
 		_, err = a.iam.AddClientIDToOpenIDConnectProvider(ctx, &iam.AddClientIDToOpenIDConnectProviderInput{OpenIDConnectProviderArn: arn, ClientID: &c.Audience})
+	case plan.UpdateThumbprints:
+		_, err = a.iam.UpdateOpenIDConnectProviderThumbprint(ctx, &iam.UpdateOpenIDConnectProviderThumbprintInput{OpenIDConnectProviderArn: arn, ThumbprintList: c.Thumbprints})
 	case plan.TagProvider:
 		_, err = a.iam.TagOpenIDConnectProvider(ctx, &iam.TagOpenIDConnectProviderInput{OpenIDConnectProviderArn: arn, Tags: tagList(c.Tags)})
 	default:

@@ -2,7 +2,8 @@
 //
 // [IAM.Observe] reads what a plan is made from: one read per account for its
 // provider, one for the list of the cluster's roles where that is asked for, and
-// two per role. [IAM.Apply] makes one change, after it has looked once more whose
+// two per role. Where every service account has a role of its own, the list comes
+// with each observation, and roles are read in turn. [IAM.Apply] makes one change, after it has looked once more whose
 // the thing to be changed is. Neither decides anything: that is policy/plan's.
 package awsiam
 
@@ -45,7 +46,7 @@ const (
 // chain: environment, web identity, shared files, instance. It is for one
 // goroutine at a time.
 type IAM struct {
-	// OnCall, if set, is told of every call to IAM, each attempt for itself: the
+	// OnCall, if set, is told of every call to IAM and AMP, each attempt for itself: the
 	// operation, and "ok", AWS's error code, or "no answer".
 	OnCall func(operation, result string)
 
@@ -58,8 +59,14 @@ type account struct {
 	id  string
 	iam *iam.Client
 	sts *sts.Client
+	// config makes further clients, of other regions.
+	config aws.Config
 	// created holds when this process made a role: IAM may not show it at once.
 	created map[policy.ARN]time.Time
+	// known is what lists do not show of roles; see [account.all].
+	known map[string]detail
+	// pass counts the observations.
+	pass int
 }
 
 // New is for accounts as the policy lists them: one with a syncRole is reached
@@ -94,7 +101,7 @@ func (i *IAM) open(ctx context.Context, target plan.Target) (*account, error) {
 			})
 			cfg.Credentials = aws.NewCredentialsCache(assume)
 		}
-		a = &account{id: target.Account, iam: iam.NewFromConfig(cfg, i.counted), sts: sts.NewFromConfig(cfg), created: map[policy.ARN]time.Time{}}
+		a = &account{id: target.Account, config: cfg, iam: iam.NewFromConfig(cfg, i.counted), sts: sts.NewFromConfig(cfg), created: map[policy.ARN]time.Time{}, known: map[string]detail{}}
 	}
 	identity, err := a.sts.GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
 	if err != nil {
@@ -108,9 +115,11 @@ func (i *IAM) open(ctx context.Context, target plan.Target) (*account, error) {
 }
 
 // counted tells OnCall of each attempt.
-func (i *IAM) counted(o *iam.Options) {
+func (i *IAM) counted(o *iam.Options) { o.APIOptions = i.counting(o.APIOptions) }
+
+func (i *IAM) counting(options []func(*middleware.Stack) error) []func(*middleware.Stack) error {
 	if i.OnCall == nil {
-		return
+		return options
 	}
 	count := middleware.FinalizeMiddlewareFunc("CountCalls", func(ctx context.Context, in middleware.FinalizeInput, next middleware.FinalizeHandler) (middleware.FinalizeOutput, middleware.Metadata, error) {
 		out, metadata, err := next.HandleFinalize(ctx, in)
@@ -124,7 +133,7 @@ func (i *IAM) counted(o *iam.Options) {
 		i.OnCall(middleware.GetOperationName(ctx), result)
 		return out, metadata, err
 	})
-	o.APIOptions = append(o.APIOptions, func(stack *middleware.Stack) error {
+	return append(options, func(stack *middleware.Stack) error {
 		return stack.Finalize.Insert(count, (*retry.Attempt)(nil).ID(), middleware.After)
 	})
 }
@@ -158,6 +167,10 @@ func (i *IAM) observe(ctx context.Context, target plan.Target) (plan.Account, er
 	found := plan.Account{Roles: map[string]plan.Role{}}
 	if found.Provider, err = a.provider(ctx, target.Provider); err != nil {
 		return plan.Account{}, err
+	}
+	if target.All {
+		found.Roles, err = a.all(ctx, target)
+		return found, err
 	}
 	for _, name := range target.Roles {
 		role, err := a.role(ctx, name)
@@ -244,7 +257,7 @@ func (a *account) provider(ctx context.Context, arn policy.ARN) (*plan.Provider,
 	if err != nil {
 		return nil, stable(err)
 	}
-	return &plan.Provider{Audiences: out.ClientIDList, Tags: tagMap(out.Tags)}, nil
+	return &plan.Provider{Audiences: out.ClientIDList, Thumbprints: out.ThumbprintList, Tags: tagMap(out.Tags)}, nil
 }
 
 // role is nil where there is none, and lacks its permission document.
@@ -256,14 +269,22 @@ func (a *account) role(ctx context.Context, name string) (*plan.Role, error) {
 	if err != nil {
 		return nil, stable(err)
 	}
-	r := out.Role
-	arn, err := policy.ParseARN(aws.ToString(r.Arn))
+	role, err := roleOf(out.Role)
 	if err != nil {
 		return nil, fmt.Errorf("GetRole: %w", err)
 	}
+	return role, nil
+}
+
+// roleOf is what IAM says of a role. Lists leave out tags and boundary.
+func roleOf(r *types.Role) (*plan.Role, error) {
+	arn, err := policy.ParseARN(aws.ToString(r.Arn))
+	if err != nil {
+		return nil, err
+	}
 	trust, err := url.PathUnescape(aws.ToString(r.AssumeRolePolicyDocument))
 	if err != nil {
-		return nil, fmt.Errorf("GetRole: trust document of %s: %w", arn, err)
+		return nil, fmt.Errorf("trust document of %s: %w", arn, err)
 	}
 	role := &plan.Role{
 		ARN: arn, Trust: trust, Description: aws.ToString(r.Description), Tags: tagMap(r.Tags),

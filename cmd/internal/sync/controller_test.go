@@ -143,6 +143,16 @@ func (b *bridge) actions(from int) map[string]int {
 	return count
 }
 
+// described counts how often workspaces were looked for.
+func (b *bridge) described() (n int) {
+	for _, c := range b.cloud.Calls() {
+		if c.Service == "aps" && c.Action == "DescribeWorkspace" {
+			n++
+		}
+	}
+	return n
+}
+
 // eventsOf lists the reasons of a service account's events.
 func (b *bridge) eventsOf(name string) string {
 	b.Helper()
@@ -220,9 +230,12 @@ func TestController(t *testing.T) {
 		count := b.actions(0)
 		writes := count["CreateOpenIDConnectProvider"] + count["CreateRole"] + count["PutRolePolicy"]
 		passes := count["GetOpenIDConnectProvider"]
-		// The first pass makes the role: one read finds none, one checks the owner.
-		if writes != 3 || count["ListRoles"] != 1 || len(count) != 7 || count["GetRole"] > passes+1 || count["GetRolePolicy"] > passes {
+		// The first pass makes the role: one read finds none, one checks the owner, and two count what the account holds.
+		if writes != 3 || count["ListRoles"] != 1 || count["GetAccountSummary"] != 1 || count["ListOpenIDConnectProviders"] != 1 || len(count) != 9 || count["GetRole"] > passes+1 || count["GetRolePolicy"] > passes {
 			t.Errorf("calls: %v", count)
+		}
+		if n := b.described(); n != 1 {
+			t.Errorf("the workspace was looked for %d times", n)
 		}
 		t.Logf("%d passes: %v", passes, count)
 		if text := p.log.String(); strings.Count(text, "\n") > 12 {

@@ -35,7 +35,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 			Name: "ampbridge_sync_changes_total", Help: "Changes by the IAM operation (kind) and result: made, failed, or skipped because of another failure.",
 		}, []string{"kind", "result"}),
 		iamCalls: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "ampbridge_sync_iam_calls_total", Help: "Calls to IAM, each attempt for itself, by operation and result: ok, AWS's error code, or no answer.",
+			Name: "ampbridge_sync_iam_calls_total", Help: "Calls to IAM and AMP, each attempt for itself, by operation and result: ok, AWS's error code, or no answer.",
 		}, []string{"operation", "result"}),
 		drift: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "ampbridge_sync_drift_found_total", Help: "Changes that became necessary though neither policy nor service accounts had changed: somebody edited by hand.",
@@ -52,8 +52,10 @@ func (m *metrics) called(operation, result string) {
 
 func (m *metrics) planned(p *policy.Policy, made plan.Plan) {
 	managed := 0
-	for _, t := range plan.Targets(p, made.Issuer) {
-		managed += len(t.Roles)
+	for _, d := range p.Destinations {
+		if plan.Managed(p, d) {
+			managed++
+		}
 	}
 	m.destinations.Set(float64(managed))
 	m.refusals.Set(float64(len(made.Refusals)))

@@ -13,10 +13,14 @@ import (
 // passes makes plans from what is there and carries them out: the one way, with
 // --once and without.
 type passes struct {
-	cluster     cluster
-	iam         *awsiam.IAM
-	memory      memory
-	trustQuota  int
+	cluster    cluster
+	iam        *awsiam.IAM
+	memory     memory
+	trustQuota int
+	// providerQuota is how many OIDC providers an account takes.
+	providerQuota int
+	// there are the workspaces that were seen: they are not looked for again.
+	there       map[policy.ARN]bool
 	allowShrink bool
 	now         func() time.Time
 }
@@ -36,21 +40,23 @@ type look struct {
 
 // prepare observes and plans, and remembers whom it missed.
 func (s *passes) prepare(ctx context.Context, l look) (plan.Plan, error) {
-	observed := map[string]plan.Account{}
-	for _, target := range plan.Targets(l.policy, l.issuer) {
-		if !l.leftovers {
+	in := plan.Input{
+		Policy: l.policy, Issuer: l.issuer, ServiceAccounts: l.accounts, Accounts: map[string]plan.Account{},
+		TrustQuota: s.trustQuota, Now: s.now(), AllowShrink: s.allowShrink,
+	}
+	for _, target := range in.Targets() {
+		if !l.leftovers && !target.All {
 			target.Path = ""
 		}
-		observed[target.Account] = s.iam.Observe(ctx, target)
-	}
-	in := plan.Input{
-		Policy: l.policy, Issuer: l.issuer, ServiceAccounts: l.accounts, Accounts: observed,
-		TrustQuota: s.trustQuota, Now: s.now(), AllowShrink: s.allowShrink,
+		in.Accounts[target.Account] = s.iam.Observe(ctx, target)
 	}
 	var notes []plan.Finding
 	note := func(message string, err error) {
 		notes = append(notes, plan.Finding{About: s.memory.String(), Message: fmt.Sprintf("%s: %v", message, err)})
 	}
+	var found []plan.Finding
+	in.Missing, found = s.missing(ctx, in)
+	notes = append(notes, found...)
 	old, err := s.memory.read(ctx)
 	if err != nil {
 		note("cannot be read, so nobody is pruned", err)
@@ -73,8 +79,49 @@ func (s *passes) prepare(ctx context.Context, l look) (plan.Plan, error) {
 		}
 	}
 	p := plan.Make(in)
+	if found, counted := s.count(ctx, p, in.Accounts); counted {
+		p = plan.Make(in)
+		notes = append(notes, found...)
+	}
 	p.Notes = append(p.Notes, notes...)
 	return p, ctx.Err()
+}
+
+// missing looks for the policy's workspaces, until each was seen once. Where that
+// cannot be told, it is said, and holds up nothing.
+func (s *passes) missing(ctx context.Context, in plan.Input) (missing map[policy.ARN]bool, notes []plan.Finding) {
+	missing = map[policy.ARN]bool{}
+	for _, d := range in.Policy.Destinations {
+		workspace := d.Workspace.ARN
+		if _, asked := missing[workspace]; asked || s.there[workspace] || !plan.Managed(in.Policy, d) || in.Accounts[workspace.Account].Problem != "" {
+			continue
+		}
+		exists, err := s.iam.WorkspaceExists(ctx, d.Workspace)
+		if err != nil {
+			notes = append(notes, plan.Finding{Account: workspace.Account, About: workspace.String(), Message: "whether the workspace exists cannot be told: " + err.Error()})
+			continue
+		}
+		s.there[workspace], missing[workspace] = exists, !exists
+	}
+	return missing, notes
+}
+
+// count completes accounts in which the plan would make something by their room.
+func (s *passes) count(ctx context.Context, p plan.Plan, accounts map[string]plan.Account) (notes []plan.Finding, counted bool) {
+	for _, c := range p.Changes {
+		a := accounts[c.Account]
+		if !c.Call.Creates() || a.Room != nil {
+			continue
+		}
+		room, err := s.iam.Room(ctx, c.Account, s.providerQuota)
+		if err != nil {
+			notes = append(notes, plan.Finding{Account: c.Account, About: "account " + c.Account, Message: "how many roles and providers it still takes cannot be told: " + err.Error()})
+			room = plan.Room{Roles: len(p.Changes), Providers: 1} // IAM itself refuses what is too much
+		}
+		a.Room = &room
+		accounts[c.Account], counted = a, true
+	}
+	return notes, counted
 }
 
 // held says who of the due subjects has pods, or may have.
@@ -93,7 +140,7 @@ func (s *passes) held(ctx context.Context, due []policy.Subject) map[policy.Subj
 
 // carryOut makes the plan's changes in their order. One that fails takes those
 // along that build on it: the later ones of the same role, after a provider the
-// rest of its account; and a provider is deleted after all its roles, or not.
+// rest of its account; and what is to be the last there is made after all, or not.
 func (s *passes) carryOut(ctx context.Context, p plan.Plan) (made []plan.Change, failures []Failure) {
 	failures = []Failure{}
 	failed := map[string]plan.Call{}
@@ -104,7 +151,7 @@ func (s *passes) carryOut(ctx context.Context, p plan.Plan) (made []plan.Change,
 		if !found {
 			call, found = failed[c.Resource.String()]
 		}
-		if !found && c.Call == plan.DeleteProvider {
+		if !found && c.Last {
 			call, found = inAccount[c.Account]
 		}
 		if err == nil && found {

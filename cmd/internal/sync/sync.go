@@ -23,6 +23,7 @@
 package sync
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -53,6 +54,8 @@ type Options struct {
 	Output     string
 	// TrustQuota is in characters.
 	TrustQuota int
+	// ProviderQuota is how many OIDC providers an account takes; 0: [ProviderQuota].
+	ProviderQuota int
 	// Namespace is ampbridge's own, where sync's memory and Lease are.
 	Namespace string
 	// AllowShrink prunes even where more than half would go at once.
@@ -70,6 +73,10 @@ type Options struct {
 	Now func() time.Time
 }
 
+// ProviderQuota is how many OIDC providers an account takes, unless its quota was
+// raised (https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html).
+const ProviderQuota = 100
+
 // Output formats.
 const (
 	Text = "text"
@@ -84,6 +91,7 @@ func (o *Options) Register(flags *pflag.FlagSet) {
 	flags.StringVar(&o.Namespace, "namespace", ownNamespace(), "ampbridge's own `NAMESPACE`, where sync remembers since when service accounts are missing")
 	flags.BoolVar(&o.AllowShrink, "allow-shrink", false, "prune even where more than half of a role's or account's subjects would go at once")
 	flags.IntVar(&o.TrustQuota, "trust-quota", plan.TrustQuota, "the accounts' quota of `CHARACTERS` in a role's trust document, where it was raised")
+	flags.IntVar(&o.ProviderQuota, "provider-quota", ProviderQuota, "the accounts' quota of OIDC `PROVIDERS`, where it was raised")
 }
 
 func (o *Options) register(flags *pflag.FlagSet) {
@@ -132,6 +140,9 @@ func (o *Options) Validate() error {
 	}
 	if o.TrustQuota < plan.TrustQuota {
 		return usage.Errorf("--trust-quota %d is less than what every account has: write %d or more", o.TrustQuota, plan.TrustQuota)
+	}
+	if o.ProviderQuota != 0 && o.ProviderQuota < ProviderQuota {
+		return usage.Errorf("--provider-quota %d is less than what every account has: write %d or more", o.ProviderQuota, ProviderQuota)
 	}
 	return usage.OneOf("output", o.Output, Text, JSON)
 }
@@ -280,7 +291,8 @@ func (o *Options) passes(cluster cluster, p *policy.Policy) *passes {
 	}
 	return &passes{
 		cluster: cluster, iam: awsiam.New(p.Trust.Accounts), memory: memory{cluster.client, o.Namespace},
-		trustQuota: o.TrustQuota, allowShrink: o.AllowShrink, now: now,
+		trustQuota: o.TrustQuota, providerQuota: cmp.Or(o.ProviderQuota, ProviderQuota), allowShrink: o.AllowShrink, now: now,
+		there: map[policy.ARN]bool{},
 	}
 }
 

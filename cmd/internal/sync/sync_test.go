@@ -106,6 +106,7 @@ func (b *bridge) aws(t *testing.T) *bridge {
 	own.account = own.cloud.Account(accountID)
 	_, err = own.account.PutManagedPolicy("boundary", `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"aps:RemoteWrite","Resource":"*"}}`)
 	own.must(err)
+	own.account.AddWorkspace(region, "ws-0001")
 	empty := own.file("empty", "")
 	environment := append(own.cloud.Environ(), own.account.AdminCredentials().Environ()...)
 	environment = append(environment, "AWS_CONFIG_FILE="+empty, "AWS_SHARED_CREDENTIALS_FILE="+empty, "AWS_EC2_METADATA_DISABLED=true", "AWS_REGION=", "AWS_PROFILE=")

@@ -62,6 +62,8 @@ func (w *world) must(_ any, err error) {
 func (w *world) account(id string) *awstest.Account {
 	w.Helper()
 	a := w.cloud.Account(id)
+	a.AddWorkspace(region, "ws-0001-"+id)
+	a.AddWorkspace("eu-central-1", "ws-0002-"+id)
 	for _, name := range []string{"boundary", "other-boundary"} {
 		w.must(a.PutManagedPolicy(name, `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":["aps:RemoteWrite","sts:AssumeRole"],"Resource":"*"}}`))
 	}
@@ -98,8 +100,8 @@ func policyText(cluster, account, namespace string) string {
 kind: Policy
 cluster: {name: %[1]q}
 destinations:
-- {name: central, workspace: "arn:aws:aps:eu-west-1:%[2]s:workspace/ws-0001"}
-- {name: backup, workspace: "arn:aws:aps:eu-central-1:%[2]s:workspace/ws-0002"}
+- {name: central, workspace: "arn:aws:aps:eu-west-1:%[2]s:workspace/ws-0001-%[2]s"}
+- {name: backup, workspace: "arn:aws:aps:eu-central-1:%[2]s:workspace/ws-0002-%[2]s"}
 grants:
 - {namespaces: [%[3]s], serviceAccounts: ["prometheus*"], destinations: [central, backup]}
 trust: {permissionsBoundary: "arn:aws:iam::%[2]s:policy/boundary"}

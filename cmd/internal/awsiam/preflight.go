@@ -1,0 +1,61 @@
+package awsiam
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/amp"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/smithy-go"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/plan"
+)
+
+// Room counts what is left of the quotas of an account that was observed. IAM
+// tells its quota of roles; that of OIDC providers, it keeps to itself.
+func (i *IAM) Room(ctx context.Context, account string, providerQuota int) (plan.Room, error) {
+	a := i.accounts[account]
+	if a == nil {
+		return plan.Room{}, fmt.Errorf("account %s was not observed", account)
+	}
+	summary, err := a.iam.GetAccountSummary(ctx, &iam.GetAccountSummaryInput{})
+	if err != nil {
+		return plan.Room{}, stable(err)
+	}
+	quota, told := summary.SummaryMap["RolesQuota"]
+	if !told {
+		return plan.Room{}, errors.New("GetAccountSummary: there is no RolesQuota in it")
+	}
+	providers, err := a.iam.ListOpenIDConnectProviders(ctx, &iam.ListOpenIDConnectProvidersInput{})
+	if err != nil {
+		return plan.Room{}, stable(err)
+	}
+	return plan.Room{
+		Roles:     int(quota - summary.SummaryMap["Roles"]),
+		Providers: providerQuota - len(providers.OpenIDConnectProviderList),
+	}, nil
+}
+
+// WorkspaceExists asks AMP for a workspace of an account that was observed.
+func (i *IAM) WorkspaceExists(ctx context.Context, w policy.Workspace) (bool, error) {
+	a := i.accounts[w.Account]
+	if a == nil {
+		return false, fmt.Errorf("account %s was not observed", w.Account)
+	}
+	config := a.config.Copy()
+	config.Region = w.Region
+	_, err := amp.NewFromConfig(config, func(o *amp.Options) { o.APIOptions = i.counting(o.APIOptions) }).
+		DescribeWorkspace(ctx, &amp.DescribeWorkspaceInput{WorkspaceId: aws.String(w.ID())})
+	var answer smithy.APIError
+	if errors.As(err, &answer) {
+		switch answer.ErrorCode() {
+		// An id that AMP would not give to any workspace is invalid to it.
+		case "ResourceNotFoundException", "ValidationException":
+			return false, nil
+		}
+	}
+	return err == nil, stable(err)
+}

@@ -1,0 +1,316 @@
+package plan
+
+import (
+	"fmt"
+	"maps"
+	"math/rand"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/ampbridge/ampbridge/policy"
+)
+
+// each gives every service account a role of its own.
+var each = strings.Replace(base, "trust: {", "trust: {roleScope: serviceAccount, ", 1)
+
+// whoTrusts lists the roles of an account with whom they trust.
+func whoTrusts(t *testing.T, a Account) map[string]string {
+	t.Helper()
+	roles := map[string]string{}
+	for _, r := range a.all() {
+		d, err := policy.ParseDocument(r.Trust)
+		if err != nil {
+			t.Fatal(err)
+		}
+		names := []string{}
+		for _, s := range d.Subjects(issuer) {
+			names = append(names, s.Namespace+"/"+s.ServiceAccount)
+		}
+		roles[r.ARN.RoleName()] = strings.Join(names, " ")
+	}
+	return roles
+}
+
+// elsewhere is an account as it is observed in the scope: the roles that the
+// target does not name are among the others.
+func elsewhere(p *policy.Policy, a Account) Account {
+	if p.Trust.RoleScope == policy.RoleScopeServiceAccount {
+		return a
+	}
+	b := a
+	b.Roles, b.Others = map[string]Role{}, nil
+	for _, r := range a.all() {
+		name := r.ARN.RoleName()
+		if slices.ContainsFunc(p.Destinations, func(d policy.Destination) bool { return p.Role(d).RoleName() == name }) {
+			b.Roles[name] = r
+		} else {
+			b.Others = append(b.Others, r)
+		}
+	}
+	return b
+}
+
+func TestARoleForEachServiceAccount(t *testing.T) {
+	p := parse(t, each)
+	in := Input{Policy: p, Issuer: issuer, ServiceAccounts: []ServiceAccount{
+		serviceAccount("monitoring/prometheus", time.Hour), serviceAccount("team-a/prometheus", time.Hour), serviceAccount("team-a/default", time.Hour),
+	}}
+	targets := in.Targets()
+	if want := []string{"ampbridge.dev-aks.central.monitoring.prometheus", "ampbridge.dev-aks.central.team-a.prometheus"}; len(targets) != 1 || !targets[0].All || !slices.Equal(targets[0].Roles, want) {
+		t.Errorf("targets %+v", targets)
+	}
+	first := Make(in)
+	if diff := cmp.Diff([]string{"CreateOpenIDConnectProvider", "CreateRole", "PutRolePolicy", "CreateRole", "PutRolePolicy"}, calls(first)); diff != "" {
+		t.Fatal(diff)
+	}
+	role := first.Changes[1]
+	if role.Tags[TagNamespace] != "monitoring" || role.Tags[TagServiceAccount] != "prometheus" || role.Tags[TagDestination] != "central" || role.Boundary.IsZero() {
+		t.Errorf("role %+v", role)
+	}
+	in.Accounts = carryOut(first, nil)
+	if diff := cmp.Diff(map[string]string{
+		"ampbridge.dev-aks.central.monitoring.prometheus": "monitoring/prometheus", "ampbridge.dev-aks.central.team-a.prometheus": "team-a/prometheus",
+	}, whoTrusts(t, in.Accounts[account])); diff != "" {
+		t.Error(diff)
+	}
+	if again := Make(in); !again.InStep() {
+		t.Errorf("the plan after the plan:\n%s", again)
+	}
+
+	// One goes, and is seen no more; one opts out; a stranger is let into a role by hand.
+	in.ServiceAccounts = []ServiceAccount{serviceAccount("team-a/prometheus", time.Hour, policy.AnnotationInject, "false")}
+	r := in.Accounts[account].Roles["ampbridge.dev-aks.central.monitoring.prometheus"]
+	r.Trust = strings.Replace(r.Trust, `:sub":"system:serviceaccount:monitoring:prometheus"`, `:sub":["system:serviceaccount:monitoring:prometheus","system:serviceaccount:team-a:prometheus"]`, 1)
+	in.Accounts[account].Roles[r.ARN.RoleName()] = r
+	second := Make(in)
+	in.Accounts = carryOut(second, in.Accounts)
+	if diff := cmp.Diff(map[string]string{
+		"ampbridge.dev-aks.central.monitoring.prometheus": "monitoring/prometheus", "ampbridge.dev-aks.central.team-a.prometheus": "",
+	}, whoTrusts(t, in.Accounts[account])); diff != "" {
+		t.Errorf("%s\n%s", diff, second)
+	}
+	if again := Make(in); !again.InStep() {
+		t.Errorf("the plan after the second plan:\n%s", again)
+	}
+
+	// A role of somebody else's is in the way of one, and of nobody else.
+	in = Input{Policy: p, Issuer: issuer, ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour), serviceAccount("team-a/prometheus", time.Hour)}}
+	foreign := r
+	foreign.Tags = nil
+	in.Accounts = map[string]Account{account: {Roles: map[string]Role{r.ARN.RoleName(): foreign}}}
+	third := Make(in)
+	if len(third.Refusals) != 1 || !strings.Contains(third.Refusals[0].Message, "was not made by sync") || len(third.Changes) != 3 {
+		t.Errorf("a foreign role:\n%s", third)
+	}
+	for _, s := range third.Standings {
+		if want := map[string]State{"monitoring": Refused, "team-a": Trusted}[s.Subject.Namespace]; s.State != want {
+			t.Errorf("%s: %s, want %s", s.Subject, s.State, want)
+		}
+	}
+}
+
+// Where the scope changes, nobody is without a role in between, and whoever lost
+// the grant moves nowhere.
+func TestTheScopeChanges(t *testing.T) {
+	for _, c := range []struct{ from, to string }{{base, each}, {each, base}} {
+		from, to := parse(t, c.from), parse(t, strings.Replace(c.to, `"team-*"`, `"team-a"`, 1))
+		in := Input{Policy: from, Issuer: issuer, Now: noon, ServiceAccounts: []ServiceAccount{
+			serviceAccount("monitoring/prometheus", time.Hour), serviceAccount("team-a/prometheus", time.Hour), serviceAccount("team-b/prometheus", time.Hour),
+		}}
+		in.Accounts = carryOut(Make(in), nil)
+		trusted := func(name string) (n int) {
+			for _, subjects := range whoTrusts(t, in.Accounts[account]) {
+				n += strings.Count(" "+subjects+" ", " "+name+" ")
+			}
+			return n
+		}
+		in.Policy, in.Accounts[account] = to, elsewhere(to, in.Accounts[account])
+		in.ServiceAccounts = in.ServiceAccounts[:1] // team-a's is away for a moment
+		all := Make(in)
+		// As far as it comes, change by change: as many as were made before it was killed.
+		before := in.Accounts
+		for n := range len(all.Changes) + 1 {
+			some := all
+			some.Changes = all.Changes[:n]
+			in.Accounts = carryOut(some, before)
+			in.Accounts[account] = elsewhere(to, in.Accounts[account])
+			for _, name := range []string{"monitoring/prometheus", "team-a/prometheus"} {
+				if trusted(name) == 0 {
+					t.Errorf("after %d of %d changes nobody trusts %s:\n%s", n, len(all.Changes), name, all)
+				}
+			}
+			if n > 1 && trusted("team-b/prometheus") > 0 {
+				t.Errorf("after %d changes a subject without a grant is trusted", n)
+			}
+			for range 3 { // the next runs go on from there
+				in.Accounts = carryOut(Make(in), in.Accounts)
+				in.Accounts[account] = elsewhere(to, in.Accounts[account])
+			}
+			if again := Make(in); !again.InStep() || trusted("monitoring/prometheus") != 1 || trusted("team-a/prometheus") != 1 || trusted("team-b/prometheus") != 0 {
+				t.Errorf("in the end: %v\n%s", whoTrusts(t, in.Accounts[account]), again)
+			}
+		}
+		if last := all.Changes[len(all.Changes)-1]; !last.Last || last.Call != UpdateTrust {
+			t.Errorf("the old roles are not closed last:\n%s", all)
+		}
+
+		// Something is refused: the old ones stay open.
+		in.Accounts = before
+		in.Accounts[account] = Account{Roles: before[account].Roles, Others: before[account].Others, Room: &Room{}, Provider: before[account].Provider}
+		refused := Make(in)
+		if slices.ContainsFunc(refused.Changes, func(c Change) bool { return c.Last }) || len(refused.Refusals) == 0 {
+			t.Errorf("no room:\n%s", refused)
+		}
+	}
+}
+
+// A trust document that cannot hold all who come from their own roles leaves the
+// rest in them.
+func TestTheScopeChangesToADocumentThatIsTooShort(t *testing.T) {
+	var all []ServiceAccount
+	for i := range 60 {
+		all = append(all, serviceAccount(fmt.Sprintf("team-%02d/prometheus", i), time.Duration(i)*time.Hour))
+	}
+	in := Input{Policy: parse(t, each), Issuer: issuer, ServiceAccounts: all}
+	in.Accounts = carryOut(Make(in), nil)
+	in.Policy = parse(t, base)
+	in.Accounts[account] = elsewhere(in.Policy, in.Accounts[account])
+	p := Make(in)
+	if len(p.Refusals) != 1 || !strings.Contains(p.Refusals[0].Message, "roleScope: serviceAccount") {
+		t.Fatalf("refusals: %v", p.Refusals)
+	}
+	after := whoTrusts(t, carryOut(p, in.Accounts)[account])
+	for _, sa := range all {
+		name, found := sa.Namespace+"/"+sa.Name, false
+		for _, subjects := range after {
+			found = found || slices.Contains(strings.Fields(subjects), name)
+		}
+		if !found {
+			t.Errorf("%s is trusted no more", name)
+		}
+	}
+}
+
+func TestPruneARoleOfItsOwn(t *testing.T) {
+	in := Input{Policy: parse(t, each), Issuer: issuer, Now: noon, ServiceAccounts: []ServiceAccount{
+		serviceAccount("monitoring/prometheus", time.Hour), serviceAccount("team-a/prometheus", time.Hour), serviceAccount("team-b/prometheus", time.Hour),
+	}}
+	in.Accounts = carryOut(Make(in), nil)
+	in.ServiceAccounts = in.ServiceAccounts[:2]
+	memory := Remember(Memory{}, in)
+	for after, want := range map[time.Duration]string{time.Hour - time.Second: "team-b/prometheus", time.Hour: ""} {
+		in.Now = noon.Add(after)
+		in.Memory = Remember(memory, in)
+		if got := whoTrusts(t, carryOut(Make(in), in.Accounts)[account])["ampbridge.dev-aks.central.team-b.prometheus"]; got != want {
+			t.Errorf("after %s: trusts %q, want %q", after, got, want)
+		}
+	}
+	in.ServiceAccounts = in.ServiceAccounts[:1]
+	in.Memory.Missed[subject("team-a/prometheus")] = noon
+	if p := Make(in); len(p.Changes) > 0 || len(p.Refusals) != 1 || !strings.Contains(p.Refusals[0].Message, "2 of 3") {
+		t.Errorf("more than half:\n%s", p)
+	}
+}
+
+func TestRoomForRoles(t *testing.T) {
+	var all []ServiceAccount
+	for i := range 5 {
+		all = append(all, serviceAccount(fmt.Sprintf("team-%d/prometheus", i), time.Duration(i)*time.Hour))
+	}
+	in := Input{Policy: parse(t, each), Issuer: issuer, ServiceAccounts: all, Accounts: map[string]Account{account: {Room: &Room{Roles: 2, Providers: 1}}}}
+	p := Make(in)
+	made := whoTrusts(t, carryOut(p, in.Accounts)[account])
+	if want := []string{"ampbridge.dev-aks.central.team-3.prometheus", "ampbridge.dev-aks.central.team-4.prometheus"}; !slices.Equal(slices.Sorted(maps.Keys(made)), want) {
+		t.Errorf("made %v, want the oldest two", made)
+	}
+	if len(p.Refusals) != 1 || !strings.Contains(p.Refusals[0].Message, "Roles per account") || !strings.Contains(p.Refusals[0].Message, "team-0:prometheus") {
+		t.Errorf("refusals %v", p.Refusals)
+	}
+
+	in.Policy, in.Accounts = parse(t, base), map[string]Account{account: {Room: &Room{Providers: 1}}}
+	if p := Make(in); len(p.Changes) > 0 || len(p.Refusals) != 1 {
+		t.Errorf("no room for the destination's role:\n%s", p)
+	}
+	in.Accounts = map[string]Account{account: {Room: &Room{Roles: 1}}}
+	p = Make(in)
+	if len(p.Changes) > 0 || len(p.Refusals) != 1 || !strings.Contains(p.Refusals[0].Message, "--provider-quota") {
+		t.Errorf("no room for the provider:\n%s", p)
+	}
+	if i := slices.IndexFunc(p.Standings, func(s Standing) bool { return s.State == Trusted }); i >= 0 {
+		t.Errorf("promised %+v", p.Standings[i])
+	}
+}
+
+// A workspace that is not there makes no role, and takes nobody's trust.
+func TestMissingWorkspace(t *testing.T) {
+	p := parse(t, base)
+	in := Input{Policy: p, Issuer: issuer, Missing: map[policy.ARN]bool{p.Destinations[0].Workspace.ARN: true}, ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)}}
+	first := Make(in)
+	if len(first.Changes) > 0 || len(first.Refusals) != 1 || !strings.Contains(first.Refusals[0].Message, "destinations[0].workspace does not exist") ||
+		len(first.Standings) != 1 || first.Standings[0].State != WorkspaceMissing {
+		t.Errorf("from nothing:\n%s%v", first, first.Standings)
+	}
+	in.Accounts = synced(t, serviceAccount("monitoring/prometheus", time.Hour), serviceAccount("team-a/prometheus", time.Hour))
+	r := in.Accounts[account].Roles[role]
+	r.Permissions = strings.Replace(r.Permissions, "ws-0001", "ws-0000", 1)
+	in.Accounts[account].Roles[role] = r
+	in.ServiceAccounts = append(in.ServiceAccounts, serviceAccount("team-new/prometheus", time.Hour), serviceAccount("team-a/prometheus", time.Hour, policy.AnnotationInject, "false"))
+	second := Make(in)
+	if diff := cmp.Diff([]string{"UpdateAssumeRolePolicy"}, calls(second)); diff != "" {
+		t.Errorf("what the role may do must stay: %s", diff)
+	}
+	if got := trusts(t, carryOut(second, in.Accounts)); !slices.Equal(got, []string{"monitoring/prometheus"}) {
+		t.Errorf("trusted: %v", got)
+	}
+}
+
+// The same, whatever comes, goes and changes: with either scope, nobody granted
+// who was trusted or is seen is without trust, and nobody else has any.
+func TestScopesComeToTheSame(t *testing.T) {
+	random := rand.New(rand.NewSource(2))
+	names, namespaces := []string{"prometheus", "a-prometheus", "default"}, []string{"monitoring", "team-a", "team-b", "other"}
+	for i := range 500 {
+		var accounts map[string]Account
+		want := map[string]bool{}
+		for step := range 4 {
+			p := parse(t, []string{base, each}[random.Intn(2)])
+			in := Input{Policy: p, Issuer: issuer, TrustQuota: 1 << 20}
+			for _, ns := range namespaces {
+				for _, sa := range names {
+					if random.Intn(2) == 0 {
+						in.ServiceAccounts = append(in.ServiceAccounts, serviceAccount(ns+"/"+sa, time.Hour))
+						if _, granted := p.Entitled(policy.Subject{Namespace: ns, ServiceAccount: sa}); granted {
+							want[ns+"/"+sa] = true
+						}
+					}
+				}
+			}
+			if a, found := accounts[account]; found {
+				accounts[account] = elsewhere(p, a)
+			}
+			in.Accounts = accounts
+			accounts = carryOut(Make(in), accounts)
+			got := map[string]bool{}
+			for _, subjects := range whoTrusts(t, accounts[account]) {
+				for _, name := range strings.Fields(subjects) {
+					if got[name] {
+						t.Fatalf("run %d, step %d: two roles trust %s", i, step, name)
+					}
+					got[name] = true
+				}
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Fatalf("run %d, step %d (-want +got):\n%s", i, step, diff)
+			}
+			accounts[account] = elsewhere(p, accounts[account])
+			in.Accounts = accounts
+			if again := Make(in); !again.InStep() {
+				t.Fatalf("run %d, step %d: the plan after the plan:\n%s", i, step, again)
+			}
+		}
+	}
+}
