@@ -1,9 +1,9 @@
 package trust_test
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand"
 	"regexp"
 	"slices"
@@ -178,12 +178,18 @@ func (t token) ask() ask {
 // Whatever the policy, whoever is there and whatever the roles trusted before:
 // the trust documents let in who is granted, and nobody who is nearly that.
 func TestTrustIsNeverWider(t *testing.T) {
+	for _, scope := range []string{policy.RoleScopeDestination, policy.RoleScopeServiceAccount} {
+		t.Run(scope, func(t *testing.T) { neverWider(t, scope) })
+	}
+}
+
+func neverWider(t *testing.T, scope string) {
 	random := rand.New(rand.NewSource(20261122))
 	judge := newJudge(t)
 	asked, accepted, documents, confirmed := 0, 0, 0, 0
 	for n := range generated {
 		d := draw(random)
-		p, err := policy.Parse([]byte(d.text))
+		p, err := policy.Parse([]byte(strings.Replace(d.text, "trust: {", "trust: {roleScope: "+scope+", ", 1)))
 		if err != nil {
 			t.Fatalf("policy %d: %v\n%s", n, err, d.text)
 		}
@@ -194,48 +200,68 @@ func TestTrustIsNeverWider(t *testing.T) {
 		}
 		made := plan.Make(plan.Input{Policy: p, Issuer: policy.Issuer(d.issuer), ServiceAccounts: d.accounts, TrustQuota: 1 << 20,
 			Accounts: map[string]plan.Account{accountID: found}})
-		// All that the role trusts on its way; the last is what remains.
-		trust := map[string][]string{}
-		for _, c := range made.Changes {
-			if c.Trust != nil {
-				trust[c.Destination] = append(trust[c.Destination], c.Trust.String())
-			}
-		}
-		for _, destination := range d.destinations {
-			texts := trust[destination]
-			if len(texts) == 0 {
-				texts = []string{cmp.Or(found.Roles[policy.RoleName("dev", destination)].Trust, `{"Statement":[]}`)}
-			}
-			tokens := d.tokens(destination, random)
-			for i, text := range texts {
-				document, err := parse(text)
-				if err != nil {
-					t.Fatal(err)
-				}
-				documents++
-				for _, q := range tokens {
-					got, err := document.allows(q.ask)
+		for _, destination := range p.Destinations {
+			tokens := d.tokens(destination.Name, random)
+			open := map[token]bool{} // the granted whose own role lets them in, in the end
+			for role, texts := range onTheWay(made, found, destination.Name) {
+				for i, text := range texts {
+					document, err := parse(text)
 					if err != nil {
 						t.Fatal(err)
 					}
-					asked++
-					if got {
+					documents++
+					for _, q := range tokens {
+						got, err := document.allows(q.ask)
+						if err != nil {
+							t.Fatal(err)
+						}
+						asked++
+						if !got {
+							continue
+						}
 						accepted++
+						own := false
+						if parts := strings.Split(q.subject, ":"); len(parts) == 4 {
+							own = p.RoleFor(destination, policy.Subject{Namespace: parts[2], ServiceAccount: parts[3]}) == role
+						}
+						open[q.token] = open[q.token] || own && i == len(texts)-1
+						switch {
+						case !q.granted && (!existed || !q.remembered):
+							t.Fatalf("policy %d, destination %s: %s lets in %+v\n%s\n%s", n, destination.Name, role, q.token, d.text, text)
+						case !own && (!existed || i == len(texts)-1):
+							t.Fatalf("policy %d, destination %s: %s, which is not its role, lets in %+v\n%s\n%s", n, destination.Name, role, q.token, d.text, text)
+						}
 					}
-					switch {
-					case got && !q.granted && (!existed || !q.remembered):
-						t.Fatalf("policy %d, destination %s lets in %+v\n%s\n%s", n, destination, q.token, d.text, text)
-					case !got && q.granted && i == len(texts)-1:
-						t.Fatalf("policy %d, destination %s does not let in %+v\n%s\n%s", n, destination, q.token, d.text, text)
+					if n%everyNth < 2 && len(made.Changes) > 0 {
+						confirmed += judge.confirm(text, document, tokens)
 					}
 				}
-				if n%everyNth < 2 && len(trust[destination]) > 0 {
-					confirmed += judge.confirm(text, document, tokens)
+			}
+			for _, q := range tokens {
+				if q.granted && !open[q.token] {
+					t.Fatalf("policy %d: the role for destination %s does not let in %+v\n%s\n%s", n, destination.Name, q.token, d.text, made)
 				}
 			}
 		}
 	}
 	t.Logf("%d policies, %d documents, %d tokens, %d accepted; %d of them shown to STS", generated, documents, asked, accepted, confirmed)
+}
+
+// onTheWay is, for each role of a destination, all that it trusts on its way; the
+// last is what remains.
+func onTheWay(made plan.Plan, found plan.Account, destination string) map[policy.ARN][]string {
+	documents := map[policy.ARN][]string{}
+	for _, c := range made.Changes {
+		if c.Trust != nil && c.Destination == destination {
+			documents[c.Resource] = append(documents[c.Resource], c.Trust.String())
+		}
+	}
+	for _, r := range slices.AppendSeq(slices.Clone(found.Others), maps.Values(found.Roles)) {
+		if r.Tags[plan.TagDestination] == destination && len(documents[r.ARN]) == 0 {
+			documents[r.ARN] = []string{r.Trust}
+		}
+	}
+	return documents
 }
 
 // question is a token, and the answers that are right.
@@ -306,15 +332,28 @@ func (d drawn) found(p *policy.Policy, random *rand.Rand) plan.Account {
 	if random.Intn(2) == 0 {
 		account.Provider = &plan.Provider{Audiences: []string{d.audience}, Tags: map[string]string{plan.TagOwner: policy.Owner("dev", policy.Issuer(d.issuer))}}
 	}
-	for _, destination := range p.Destinations {
+	// Roles of either scope, whichever the policy has.
+	add := func(arn policy.ARN, destination policy.Destination) {
 		role := plan.Role{
-			ARN: p.Role(destination), Trust: documents[random.Intn(len(documents))], MaxSession: time.Hour,
-			Tags: map[string]string{plan.TagOwner: policy.Owner("dev", policy.Issuer(d.issuer))},
+			ARN: arn, Trust: documents[random.Intn(len(documents))], MaxSession: time.Hour,
+			Tags: map[string]string{plan.TagOwner: policy.Owner("dev", policy.Issuer(d.issuer)), plan.TagDestination: destination.Name},
 		}
 		if random.Intn(2) == 0 {
 			role.Boundary, role.Permissions = "arn:aws:iam::"+accountID+":policy/boundary", policy.PermissionDocument(destination).String()
 		}
-		account.Roles[role.ARN.RoleName()] = role
+		if p.Trust.RoleScope == policy.RoleScopeServiceAccount || arn == p.Role(destination) {
+			account.Roles[arn.RoleName()] = role
+		} else {
+			account.Others = append(account.Others, role)
+		}
+	}
+	for _, destination := range p.Destinations {
+		add(p.Role(destination), destination)
+		for _, s := range []policy.Subject{{Namespace: "team-a", ServiceAccount: "prometheus"}, {Namespace: "b", ServiceAccount: "a-prometheus"}, {Namespace: "monitoring", ServiceAccount: "prometheus"}} {
+			if random.Intn(2) == 0 {
+				add(p.ServiceAccountRole(destination, s), destination)
+			}
+		}
 	}
 	return account
 }
