@@ -69,6 +69,9 @@ func (c *Cloud) authority(ca CA) *authority {
 // the chain that the issuer presents.
 func (i *Issuer) Thumbprint() string { return thumbprint(i.host.authority.certificate) }
 
+// CA is the certificate, in PEM, at the end of the chain that the issuer presents.
+func (i *Issuer) CA() []byte { return i.host.authority.pem() }
+
 // Fetches is how many requests the issuer has had.
 func (i *Issuer) Fetches() int {
 	i.mu.Lock()

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/ampbridge/ampbridge/policy"
 )
 
 // executioner stands between sync and AWS, and kills sync after its n-th call was
@@ -72,27 +74,41 @@ func (m *member) execute(n int) (calls int, killed bool) {
 // account what an undisturbed run would have made it.
 func TestKilledAfterEveryCall(t *testing.T) {
 	namespace(t, "killed", "prometheus", "prometheus-k8s")
-	for name, prepare := range map[string]func(w *world, m *member){
-		"from nothing": func(*world, *member) {},
-		"mending": func(w *world, m *member) {
+	nothing := func(*world, *member) {}
+	own := scopes[policy.RoleScopeServiceAccount]
+	mending := func(w *world, m *member) {
+		m.inStep()
+		drift(t.Context(), t, m, w.client(w.cloud.Account(m.accountID()).AdminCredentials()))
+	}
+	for _, c := range []struct {
+		name    string
+		scope   func(string) string
+		prepare func(w *world, m *member)
+		things  int // that are there in the end
+	}{
+		{"from nothing", scopes[policy.RoleScopeDestination], nothing, 3},
+		{"mending", scopes[policy.RoleScopeDestination], mending, 3},
+		{"a role for each service account, from nothing", own, nothing, 5},
+		{"a role for each service account, mending", own, mending, 5},
+		{"from a role for all to a role for each", scopes[policy.RoleScopeDestination], func(_ *world, m *member) {
 			m.inStep()
-			drift(t.Context(), t, m, w.client(w.cloud.Account(m.accountID()).AdminCredentials()))
-		},
+			m.follow(own(policyText("dev", m.accountID(), "killed")))
+		}, 7},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			issuer := issuerOf(1)
 			join := func(n int) *member {
 				id := fmt.Sprintf("%012d", 1000+n)
 				account := w.account(id)
-				m := w.join(policyText("dev", id, "killed"), issuer)
+				m := w.join(c.scope(policyText("dev", id, "killed")), issuer)
 				admin := w.thief(m, account.AdminCredentials())
 				w.must(nil, admin.create("/", "admin", ""))
 				w.must(nil, admin.create("/ampbridge/dev/", "other", ""))
 				w.must(nil, admin.register(adminsIssuer))
 				m.confine()
-				prepare(w, m)
+				c.prepare(w, m)
 				return m
 			}
 			state := func(m *member) map[string]string {
@@ -105,8 +121,8 @@ func TestKilledAfterEveryCall(t *testing.T) {
 			undisturbed := join(0)
 			total, _ := undisturbed.execute(0)
 			want := state(undisturbed)
-			// Before the first run there were the two roles and the provider.
-			if len(want) != 3+3 {
+			// Before the first run there were two roles and a provider of others.
+			if len(want) != 3+c.things {
 				t.Fatalf("an undisturbed run leaves %d things", len(want))
 			}
 			for n := 1; n <= total; n++ {
@@ -118,8 +134,8 @@ func TestKilledAfterEveryCall(t *testing.T) {
 				if diff := cmp.Diff(want, state(m)); diff != "" {
 					t.Errorf("killed after call %d of %d, and run again (-undisturbed +got):\n%s", n, total, diff)
 				}
-				for _, destination := range m.policy.Destinations {
-					if err := m.assume(m.policy.Role(destination), "killed", "prometheus"); err != nil {
+				for d := range m.policy.Destinations {
+					if err := m.assume(m.role(d), "killed", "prometheus"); err != nil {
 						t.Errorf("killed after call %d, and run again: %v", n, err)
 					}
 				}

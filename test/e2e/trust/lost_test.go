@@ -8,8 +8,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/google/go-cmp/cmp"
-
-	"github.com/ampbridge/ampbridge/policy"
 )
 
 // Twenty processes sync twenty clusters into one account at once. Some are named
@@ -17,11 +15,13 @@ import (
 // IAM would: one is tried without the other.
 func TestNoTrustIsLostAmongManyClusters(t *testing.T) {
 	namespace(t, "many", "prometheus", "prometheus-k8s")
-	t.Run("as administrators", func(t *testing.T) { crowd(t, func(m *member) *member { return m }) })
-	t.Run("each with its own permissions", func(t *testing.T) { crowd(t, (*member).confine) })
+	for name, scope := range scopes {
+		t.Run(name+", as administrators", func(t *testing.T) { crowd(t, scope, func(m *member) *member { return m }) })
+		t.Run(name+", each with its own permissions", func(t *testing.T) { crowd(t, scope, (*member).confine) })
+	}
 }
 
-func crowd(t *testing.T, become func(*member) *member) {
+func crowd(t *testing.T, scope func(string) string, become func(*member) *member) {
 	w := newWorld(t)
 	account := w.account(accountID)
 	admin := w.client(account.AdminCredentials())
@@ -34,7 +34,7 @@ func crowd(t *testing.T, become func(*member) *member) {
 	}
 	var members []*member
 	for i, name := range names {
-		members = append(members, become(w.join(policyText(name, accountID, "many"), issuerOf(100+i))))
+		members = append(members, become(w.join(scope(policyText(name, accountID, "many")), issuerOf(100+i))))
 	}
 	twins, taken := [2]*member{members[17], members[18]}, members[19]
 	w.must(admin.CreateRole(t.Context(), &iam.CreateRoleInput{RoleName: aws.String(strings.ToUpper(taken.role(0).RoleName())), AssumeRolePolicyDocument: aws.String(adminsTrust)}))
@@ -47,19 +47,18 @@ func crowd(t *testing.T, become func(*member) *member) {
 	}
 	wg.Wait()
 
-	trusts := func(m *member, role policy.ARN) bool {
-		one, other := m.assume(role, "many", "prometheus"), m.assume(role, "many", "prometheus-k8s")
-		return one == nil && other == nil
-	}
-	for i, m := range members[:17] {
-		if errs[i] != nil || !trusts(m, m.role(0)) || !trusts(m, m.role(1)) {
-			t.Errorf("%s lacks trust after one pass: %v\n%s", names[i], errs[i], outputs[i])
-		}
-	}
-	// Of two with one name, each role has one owner, and trusts nobody else.
 	for d := range 2 {
-		if first, second := trusts(twins[0], twins[0].role(d)), trusts(twins[1], twins[1].role(d)); first == second {
-			t.Errorf("%s: trusts the first: %v, the second: %v\n%s\n%s", twins[0].role(d), first, second, outputs[17], outputs[18])
+		for _, account := range []string{"prometheus", "prometheus-k8s"} {
+			for i, m := range members[:17] {
+				if err := m.assume(m.roleOf(d, account), "many", account); err != nil || errs[i] != nil {
+					t.Errorf("%s lacks trust after one pass: %v, %v\n%s", names[i], err, errs[i], outputs[i])
+				}
+			}
+			// Of two with one name, each role has one owner, and trusts nobody else.
+			role := twins[0].roleOf(d, account)
+			if first, second := twins[0].assume(role, "many", account), twins[1].assume(role, "many", account); (first == nil) == (second == nil) {
+				t.Errorf("%s: to the first: %v, to the second: %v\n%s\n%s", role, first, second, outputs[17], outputs[18])
+			}
 		}
 	}
 	if errs[17] == nil && errs[18] == nil {

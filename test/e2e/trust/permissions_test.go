@@ -1,7 +1,10 @@
 package trust_test
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -38,61 +41,120 @@ func drift(ctx context.Context, t *testing.T, m *member, admin *iam.Client) {
 	must(admin.PutRolePermissionsBoundary(ctx, &iam.PutRolePermissionsBoundaryInput{RoleName: backup,
 		PermissionsBoundary: aws.String("arn:aws:iam::" + m.accountID() + ":policy/other-boundary")}))
 	must(admin.RemoveClientIDFromOpenIDConnectProvider(ctx, &iam.RemoveClientIDFromOpenIDConnectProviderInput{OpenIDConnectProviderArn: provider, ClientID: aws.String(audience)}))
+	must(admin.UpdateOpenIDConnectProviderThumbprint(ctx, &iam.UpdateOpenIDConnectProviderThumbprintInput{OpenIDConnectProviderArn: provider, ThumbprintList: []string{strings.Repeat("0", 40)}}))
 	must(admin.TagOpenIDConnectProvider(ctx, &iam.TagOpenIDConnectProviderInput{OpenIDConnectProviderArn: provider,
 		Tags: []types.Tag{{Key: aws.String(plan.TagCluster), Value: aws.String("x")}}}))
-}
-
-func (m *member) role(destination int) policy.ARN {
-	return m.policy.Role(m.policy.Destinations[destination])
 }
 
 // Sync does its work with the permissions that are listed for it, and uses each
 // of them.
 func TestSyncNeedsExactlyItsPermissions(t *testing.T) {
 	namespace(t, "exactly", "prometheus")
+	for name, scope := range scopes {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			account := w.account(accountID)
+			m := w.join(w.vouched(scope(policyText("dev", accountID, "exactly"))), privateIssuer).confine()
+			admin := w.client(account.AdminCredentials())
+
+			m.inStep()
+			if out := m.inStep(); !strings.Contains(out, "nothing to change") {
+				t.Errorf("second run:\n%s", out)
+			}
+			want := w.state(account)
+			drift(t.Context(), t, m, admin)
+			if m.assume(m.role(0), "exactly", "prometheus") == nil {
+				t.Error("what was edited by hand does no harm")
+			}
+			m.inStep()
+			if diff := cmp.Diff(want, w.state(account)); diff != "" {
+				t.Errorf("mended (-want +got):\n%s", diff)
+			}
+			if err := m.assume(m.role(0), "exactly", "prometheus"); err != nil {
+				t.Error(err)
+			}
+			if m.assume(m.role(0), "exactly", "default") == nil {
+				t.Error("a service account without a grant assumed the role")
+			}
+
+			var used, listed []string
+			for _, c := range w.cloud.Calls() {
+				if (c.Service == "iam" || c.Service == "aps") && c.Code != "AccessDenied" && strings.Contains(c.Principal, ":user/sync-") {
+					used = append(used, c.Service+":"+c.Action)
+				}
+			}
+			for _, s := range policy.SyncPermissions(m.policy, m.issuer, accountID).Statement {
+				if s.Effect == "Allow" {
+					listed = append(listed, s.Action...)
+				}
+			}
+			slices.Sort(used)
+			slices.Sort(listed)
+			if diff := cmp.Diff(slices.Compact(used), listed); diff != "" {
+				t.Errorf("permissions (-used +listed):\n%s", diff)
+			}
+			m.neverDenied()
+		})
+	}
+}
+
+// neverDenied fails the test for every call that its permissions did not allow.
+func (m *member) neverDenied() {
+	m.Helper()
+	for _, c := range m.cloud.Calls() {
+		if strings.HasPrefix(c.Code, "AccessDenied") && strings.Contains(c.Principal, ":user/sync-") {
+			m.Errorf("%s was denied: %s", c.Action, c.Message)
+		}
+	}
+}
+
+// The controller, too, does with the same permissions, from nothing, after what
+// was done by hand, and after a change of the policy.
+func TestTheControllerNeedsNoMore(t *testing.T) {
+	namespace(t, "controlled", "prometheus")
+	if err := kube.Namespace(t.Context(), "ampbridge-system", nil); err != nil {
+		t.Fatal(err)
+	}
 	w := newWorld(t)
 	account := w.account(accountID)
-	m := w.join(policyText("dev", accountID, "exactly"), issuerOf(1)).confine()
-	admin := w.client(account.AdminCredentials())
-
-	m.inStep()
-	if out := m.inStep(); !strings.Contains(out, "nothing to change") {
-		t.Errorf("second run:\n%s", out)
+	text := strings.Replace(w.vouched(policyText("dev", accountID, "controlled")), "trust: {", "trust: {interval: 1s, ", 1)
+	m := w.join(text, privateIssuer).confine()
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	controller := m.ampbridge(ctx, "sync", "--health-addr", "127.0.0.1:0", "--metrics-addr", "127.0.0.1:0")
+	controller.Cancel = func() error { return controller.Process.Signal(os.Interrupt) }
+	var log bytes.Buffer
+	controller.Stdout, controller.Stderr = &log, &log
+	w.must(nil, controller.Start())
+	eventually := func(what string, holds func() bool) {
+		t.Helper()
+		for deadline := time.Now().Add(2 * time.Minute); !holds(); time.Sleep(100 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				stop()
+				_ = controller.Wait() // its log is complete then
+				t.Fatalf("not within two minutes: %s\n%s", what, &log)
+			}
+		}
 	}
+	assumes := func() bool {
+		return m.assume(m.role(0), "controlled", "prometheus") == nil && m.assume(m.role(1), "controlled", "prometheus") == nil
+	}
+	eventually("trust", assumes)
 	want := w.state(account)
-	drift(t.Context(), t, m, admin)
-	m.inStep()
-	if diff := cmp.Diff(want, w.state(account)); diff != "" {
-		t.Errorf("mended (-want +got):\n%s", diff)
+	drift(t.Context(), t, m, w.client(account.AdminCredentials()))
+	eventually("mended", func() bool { return cmp.Equal(want, w.state(account)) })
+	old, oldRole := m.file, m.role(0)
+	m.follow(scopes[policy.RoleScopeServiceAccount](text))
+	data, err := os.ReadFile(m.file)
+	w.must(nil, err)
+	w.must(nil, os.WriteFile(old, data, 0o600))
+	eventually("a role for each service account", assumes)
+	eventually("the old one closed", func() bool { return m.assume(oldRole, "controlled", "prometheus") != nil })
+	stop()
+	if err := controller.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		t.Errorf("the controller ended with %v\n%s", err, &log)
 	}
-	if err := m.assume(m.role(0), "exactly", "prometheus"); err != nil {
-		t.Error(err)
-	}
-	if m.assume(m.role(0), "exactly", "default") == nil {
-		t.Error("a service account without a grant assumed the role")
-	}
-
-	var used, listed []string
-	for _, c := range w.cloud.Calls() {
-		if c.Service == "iam" && c.Code != "AccessDenied" && strings.Contains(c.Principal, ":user/sync-") {
-			used = append(used, "iam:"+c.Action)
-		}
-	}
-	for _, s := range policy.SyncPermissions(m.policy, m.issuer, accountID).Statement {
-		if s.Effect == "Allow" {
-			listed = append(listed, s.Action...)
-		}
-	}
-	slices.Sort(used)
-	slices.Sort(listed)
-	if diff := cmp.Diff(slices.Compact(used), listed); diff != "" {
-		t.Errorf("permissions (-used +listed):\n%s", diff)
-	}
-	for _, c := range w.cloud.Calls() {
-		if c.Code == "AccessDenied" && strings.Contains(c.Principal, ":user/sync-") {
-			t.Errorf("%s was denied: %s", c.Action, c.Message)
-		}
-	}
+	m.neverDenied()
 }
 
 // A role of somebody else's that has our name is refused in words that help, not
@@ -171,6 +233,33 @@ func TestRemovalReachesOnlyItsOwn(t *testing.T) {
 			t.Errorf("of its own: %v", err)
 		}
 	}
+}
+
+// Nor does --remove need more than both documents.
+func TestRemovalNeedsNoMore(t *testing.T) {
+	namespace(t, "exactly", "prometheus")
+	w := newWorld(t)
+	account := w.account(accountID)
+	other := w.join(policyText("dev2", accountID, "exactly"), issuerOf(2)).confine()
+	other.inStep()
+	want := w.state(account)
+	m := w.join(policyText("dev", accountID, "exactly"), issuerOf(1)).confine()
+	m.inStep()
+	m.follow(scopes[policy.RoleScopeServiceAccount](policyText("dev", accountID, "exactly")))
+	m.inStep()
+	both := policy.SyncPermissions(m.policy, m.issuer, accountID)
+	both.Statement = append(both.Statement, policy.RemovalPermissions(m.policy, m.issuer, accountID).Statement...)
+	creds, err := account.PutUser("sync-removal", both.String())
+	w.must(nil, err)
+	m.creds = creds
+	out, err := m.ampbridge(t.Context(), "sync", "--remove", "--yes").CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "sync: removed: 9 of 9 deletions made, 0 refused") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if diff := cmp.Diff(want, w.state(account)); diff != "" {
+		t.Errorf("left (-want +got):\n%s", diff)
+	}
+	m.neverDenied()
 }
 
 // TestTagOwner: two packages know the tag.

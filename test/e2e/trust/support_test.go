@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -79,7 +80,6 @@ func (w *world) client(c awstest.Credentials) *iam.Client {
 type member struct {
 	*world
 	policy     *policy.Policy
-	text       string
 	issuer     policy.Issuer
 	signer     *awstest.Signer
 	kubeconfig string
@@ -108,14 +108,35 @@ trust: {permissionsBoundary: "arn:aws:iam::%[2]s:policy/boundary"}
 `, cluster, account, namespace)
 }
 
+// privateIssuer is one that no public authority vouches for.
+const privateIssuer = policy.Issuer("https://issuer.internal.example/dev")
+
+// vouched is the policy with the certificate that is behind [privateIssuer].
+func (w *world) vouched(text string) string {
+	w.Helper()
+	i, err := w.cloud.RegisterIssuer(string(privateIssuer), http.NotFoundHandler(), awstest.PrivateCA)
+	w.must(nil, err)
+	return strings.Replace(text, "cluster: {", "cluster: {issuerCA: "+strconv.Quote(string(i.CA()))+", ", 1)
+}
+
+// scopes are the ways to make roles: a policy in either.
+var scopes = map[string]func(text string) string{
+	policy.RoleScopeDestination: func(text string) string { return text },
+	policy.RoleScopeServiceAccount: func(text string) string {
+		return strings.Replace(text, "trust: {", "trust: {roleScope: serviceAccount, ", 1)
+	},
+}
+
 // join adds a cluster whose sync acts as the account's administrator.
 func (w *world) join(text string, issuer policy.Issuer) *member {
 	w.Helper()
-	p, err := policy.Parse([]byte(text))
-	w.must(nil, err)
-	m := &member{world: w, policy: p, text: text, issuer: issuer, signer: awstest.NewSigner(string(issuer), jose.ES256)}
-	w.must(w.cloud.RegisterIssuer(string(issuer), m.signer, awstest.PublicCA))
-	m.file = m.write("policy.yaml", []byte(text))
+	m := &member{world: w, issuer: issuer, signer: awstest.NewSigner(string(issuer), jose.ES256)}
+	m.follow(text)
+	ca := awstest.PublicCA
+	if issuer == privateIssuer {
+		ca = awstest.PrivateCA
+	}
+	w.must(w.cloud.RegisterIssuer(string(issuer), m.signer, ca))
 	config := clientcmdapi.NewConfig()
 	config.Clusters["c"] = &clientcmdapi.Cluster{Server: apiServerOf(w.T, issuer)}
 	config.AuthInfos["u"] = &clientcmdapi.AuthInfo{}
@@ -126,6 +147,23 @@ func (w *world) join(text string, issuer policy.Issuer) *member {
 	m.kubeconfig = m.write("kubeconfig", data)
 	m.creds = w.cloud.Account(m.accountID()).AdminCredentials()
 	return m
+}
+
+// follow gives the cluster another policy.
+func (m *member) follow(text string) {
+	m.Helper()
+	p, err := policy.Parse([]byte(text))
+	m.must(nil, err)
+	m.policy, m.file = p, m.write("policy.yaml", []byte(text))
+}
+
+// role is that of prometheus for a destination.
+func (m *member) role(destination int) policy.ARN { return m.roleOf(destination, "prometheus") }
+
+// roleOf is that of a service account of the namespace that the policy grants.
+func (m *member) roleOf(destination int, serviceAccount string) policy.ARN {
+	namespace := string(m.policy.Grants[0].Namespaces[0])
+	return m.policy.RoleFor(m.policy.Destinations[destination], policy.Subject{Namespace: namespace, ServiceAccount: serviceAccount})
 }
 
 // confine makes the cluster's sync act with exactly the permissions that the
@@ -177,9 +215,15 @@ func apiServerOf(t *testing.T, issuer policy.Issuer) string {
 
 // command is a run of sync. Its environment is nothing of the machine's.
 func (m *member) command(ctx context.Context, more ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, ampbridge, "sync", "--once", "--policy", m.file, "--kubeconfig", m.kubeconfig)
-	cmd.Env = append(append([]string{"HOME=" + m.dir, "AWS_EC2_METADATA_DISABLED=true"}, m.cloud.Environ()...), m.creds.Environ()...)
+	cmd := m.ampbridge(ctx, "sync", "--once")
 	cmd.Env = append(cmd.Env, more...)
+	return cmd
+}
+
+// ampbridge is a command of the program with the cluster's policy.
+func (m *member) ampbridge(ctx context.Context, arguments ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, ampbridge, append(arguments, "--policy", m.file, "--kubeconfig", m.kubeconfig)...)
+	cmd.Env = append(append([]string{"HOME=" + m.dir, "AWS_EC2_METADATA_DISABLED=true"}, m.cloud.Environ()...), m.creds.Environ()...)
 	return cmd
 }
 
