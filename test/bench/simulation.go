@@ -35,6 +35,8 @@ const (
 	simulatedAttempts = 6
 	simulatedBackoff  = 5 * time.Second
 	interval          = 10 * time.Minute // of the policy's trust.interval
+	// How soon its controller tries again: cmd/internal/sync.
+	firstRetry = 5 * time.Second
 )
 
 // measureSimulation reports, for IAM's of different generosity (AWS publishes no
@@ -101,7 +103,7 @@ func newSimulation(rate float64) *simulation {
 	return s
 }
 
-// phase lets every cluster sync, and again after an interval where a run failed,
+// phase lets every cluster sync, and again, later each time, where a run failed,
 // until all are in step. They start at random moments of the spread.
 func (s *simulation) phase(spread time.Duration) figures {
 	s.calls, s.throttled = 0, 0
@@ -115,8 +117,8 @@ func (s *simulation) phase(spread time.Duration) figures {
 				s.sleep(time.Duration(s.random.Int63n(int64(spread))))
 			}
 			begun := s.now
-			for !c.run() {
-				s.sleep(interval)
+			for retry := firstRetry; !c.run(); retry = min(2*retry, interval) {
+				s.sleep(retry/2 + time.Duration(s.random.Int63n(int64(retry/2))))
 			}
 			f.took = max(f.took, s.now.Sub(begun))
 		})
@@ -274,6 +276,12 @@ func (c *simulatedCluster) run() bool {
 		return false
 	}
 	p := c.plan(found)
+	if slices.ContainsFunc(p.Changes, func(change plan.Change) bool { return change.Call.Creates() }) {
+		// What the account has room for; that it cannot be told holds up nothing.
+		for range 2 {
+			_ = c.call(func(*simulatedIAM) error { return nil })
+		}
+	}
 	failed := map[policy.ARN]bool{}
 	for _, change := range p.Changes {
 		// A change that fails takes along those that build on it, as in sync.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"os"
 	gosync "sync"
 	"sync/atomic"
@@ -31,11 +30,6 @@ const (
 
 	// debounce gathers what happens at once, as in a Helm upgrade.
 	debounce = 500 * time.Millisecond
-	// firstRetry doubles up to the policy's interval.
-	firstRetry = 5 * time.Second
-	// jitter keeps clusters apart that were started together: a tenth, and later
-	// only, so that no interval has two passes.
-	jitter = 0.1
 	// leftoversEvery is how many passes there are from one look for roles that no
 	// destination uses to the next; their list costs a call.
 	leftoversEvery = 36
@@ -161,6 +155,7 @@ func (c *controller) work(ctx context.Context) error {
 	group.Go(func() error { return c.audit(ctx) })
 	group.Go(func() error {
 		worker := &worker{controller: c, watch: w, events: events}
+		sleep(ctx, c.firstPause())
 		for ctx.Err() == nil {
 			worker.pass(ctx)
 			worker.wait(ctx)
@@ -189,11 +184,6 @@ func (c *controller) ready() error {
 		err = errors.Join(err, errors.New("the service accounts are not known yet"))
 	}
 	return err
-}
-
-// jittered is d, or up to a tenth more.
-func jittered(d time.Duration) time.Duration {
-	return time.Duration(float64(d) * (1 + jitter*rand.Float64()))
 }
 
 // sleep returns early when the context ends.

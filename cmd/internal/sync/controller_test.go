@@ -60,6 +60,10 @@ func (b *buffer) String() string {
 
 func (b *bridge) control(policyText string, changes ...func(*sync.Options)) *process {
 	b.Helper()
+	if !strings.Contains(policyText, "interval: ") {
+		// The first pass comes within a second then.
+		policyText = strings.Replace(policyText, "trust: {", "trust: {interval: 1m, ", 1)
+	}
 	p := &process{bridge: b, policy: b.file("policy.yaml", policyText), log: &buffer{}, ended: make(chan struct{})}
 	p.options = sync.Options{
 		Policy: p.policy, Kubeconfig: b.kubeconfig, Output: sync.Text, TrustQuota: 2048, Namespace: "ampbridge",

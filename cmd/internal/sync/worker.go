@@ -22,7 +22,7 @@ type worker struct {
 	lastPolicy *policy.Policy
 	accounts   []plan.ServiceAccount // the relevant ones
 	inStep     bool
-	retry      time.Duration // 0: in step
+	pace       pace
 
 	// untilLeftovers counts down to the next look for them.
 	untilLeftovers int
@@ -79,11 +79,7 @@ func (w *worker) pass(ctx context.Context) {
 // over closes a pass.
 func (w *worker) over(ctx context.Context, p *policy.Policy, accounts []plan.ServiceAccount, inStep bool, said []line) {
 	w.lastPolicy, w.accounts, w.inStep = p, accounts, inStep
-	if inStep {
-		w.retry = 0
-	} else {
-		w.retry = min(max(2*w.retry, firstRetry), time.Duration(p.Trust.Interval))
-	}
+	w.pace.over(inStep, time.Duration(p.Trust.Interval))
 	if ctx.Err() == nil {
 		w.journal.write(said)
 	}
@@ -92,14 +88,11 @@ func (w *worker) over(ctx context.Context, p *policy.Policy, accounts []plan.Ser
 // wait returns when the next pass is due: after the interval, sooner after one
 // that left something undone, and soon after a change that matters.
 func (w *worker) wait(ctx context.Context) {
-	pause := w.retry
-	switch {
-	case w.lastPolicy == nil:
-		pause = time.Hour
-	case pause == 0:
-		pause = time.Duration(w.lastPolicy.Trust.Interval)
+	pause := time.Hour
+	if w.lastPolicy != nil {
+		pause = w.pace.pause(time.Duration(w.lastPolicy.Trust.Interval))
 	}
-	timer := time.NewTimer(jittered(pause))
+	timer := time.NewTimer(pause)
 	defer timer.Stop()
 	for {
 		select {
