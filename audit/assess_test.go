@@ -102,6 +102,16 @@ func waiting(state string) string {
 	return `{"status": {"phase": "Pending", "conditions": null, "initContainerStatuses": [{"name": "ampbridge-config", ` + state + `}]}}`
 }
 
+// turn adds the kubelet's word on whether volumes and network are there.
+func turn(ready, status string) string {
+	return strings.Replace(status, `"conditions": null`, `"conditions": [{"type": "PodReadyToStartContainers", "status": "`+ready+`"}]`, 1)
+}
+
+// before adds an init container before the sidecar.
+func before(state, status string) string {
+	return strings.Replace(status, `"initContainerStatuses": [`, `"initContainerStatuses": [{"name": "first", "state": `+state+`}, `, 1)
+}
+
 func TestAssess(t *testing.T) {
 	now := parse(t, "")
 	injected := admitted(t, podText, now)
@@ -185,7 +195,13 @@ func TestAssess(t *testing.T) {
 
 func TestHangs(t *testing.T) {
 	for _, test := range []struct{ name, status, want string }{
-		{"image on its way", waiting(`"state": {"waiting": {"reason": "PodInitializing"}}`), ""},
+		{"volumes on their way", waiting(`"state": {"waiting": {"reason": "PodInitializing"}}`), ""},
+		{"volumes on their way, by the kubelet's own word", turn("False", waiting(`"state": {"waiting": {"reason": "PodInitializing"}}`)), ""},
+		{"image on its way", turn("True", waiting(`"state": {"waiting": {"reason": "PodInitializing"}}`)), "Pulling"},
+		{"image on its way, after other init containers", turn("True", before(`{"terminated": {"exitCode": 0}}`, waiting(`"state": {"waiting": {"reason": "PodInitializing"}}`))), "Pulling"},
+		{"another init container runs", turn("True", before(`{"running": {}}`, waiting(`"state": {"waiting": {"reason": "PodInitializing"}}`))), ""},
+		{"another init container failed", turn("True", before(`{"terminated": {"exitCode": 1}}`, waiting(`"state": {"waiting": {"reason": "PodInitializing"}}`))), ""},
+		{"another init container's image is on its way", turn("True", before(`{"waiting": {"reason": "PodInitializing"}}`, waiting(`"state": {"waiting": {"reason": "PodInitializing"}}`))), ""},
 		{"pull fails", waiting(`"state": {"waiting": {"reason": "ErrImagePull"}}`), "ErrImagePull"},
 		{"crash loop", waiting(`"restartCount": 3, "state": {"waiting": {"reason": "CrashLoopBackOff"}}`), "CrashLoopBackOff"},
 		{"between two crashes", waiting(`"restartCount": 3, "state": {"running": {"startedAt": "2026-01-02T03:04:05Z"}}`), "Restarting"},

@@ -39,6 +39,10 @@ type Options struct {
 	// Grace is how long a pod may hang on the config sidecar. Default 40 s: with
 	// the interval, pods are back within two minutes.
 	Grace time.Duration
+	// PullGrace is that of a sidecar whose image is on its way ([Pulling]), while
+	// nothing but that holds its pod. Default 60 s. It must be longer than the image
+	// takes where it is slowest, and where others stand in the node's queue before it.
+	PullGrace time.Duration
 	// Settle is how long a finding must hold before a repair, while a new policy
 	// reaches the webhook's replicas and the auditor at different times. Default
 	// 2 min.
@@ -63,7 +67,7 @@ func (o *Options) setDefaults() error {
 	for _, f := range []struct {
 		field    *time.Duration
 		standard time.Duration
-	}{{&o.Interval, 30 * time.Second}, {&o.Grace, 40 * time.Second}, {&o.Settle, 2 * time.Minute}, {&o.EvictionInterval, 30 * time.Second}} {
+	}{{&o.Interval, 30 * time.Second}, {&o.Grace, 40 * time.Second}, {&o.PullGrace, 60 * time.Second}, {&o.Settle, 2 * time.Minute}, {&o.EvictionInterval, 30 * time.Second}} {
 		if *f.field == 0 {
 			*f.field = f.standard
 		}
@@ -161,7 +165,7 @@ func (a *auditor) round(ctx context.Context) error {
 	complete := len(errs) == 0
 	now := time.Now()
 	sortPods(pods)
-	a.history.age(pods, now, a.Grace, complete)
+	a.history.age(pods, now, a.grace, complete)
 	a.metrics.found(pods)
 	errs = append(errs, a.report(ctx, p, pods, complete))
 
@@ -182,6 +186,13 @@ func (a *auditor) round(ctx context.Context) error {
 	return err
 }
 
+func (a *auditor) grace(why policy.Reason) time.Duration {
+	if why == Pulling {
+		return a.PullGrace
+	}
+	return a.Grace
+}
+
 // pause is the time until the next round: sooner where a grace ends.
 func (a *auditor) pause(now time.Time) time.Duration {
 	const least = time.Second
@@ -189,7 +200,7 @@ func (a *auditor) pause(now time.Time) time.Duration {
 	for _, s := range a.history {
 		if s.kind == Hanging {
 			// For a while after, too: an eviction may have met a change of the pod.
-			if left := s.since.Add(a.Grace).Sub(now); left > -a.Grace {
+			if left := s.since.Add(s.grace).Sub(now); left > -s.grace {
 				next = min(next, max(left, least))
 			}
 		}

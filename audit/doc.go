@@ -16,10 +16,11 @@
 //     others are ready, and few in the whole cluster ([Options.EvictionInterval]).
 //     Where a successor is found again, the next attempt waits, longer each time.
 //   - The circuit breaker, on unless [Options.NoBreaker]. Where a pod hangs on
-//     the config sidecar for longer than [Options.Grace], injection pauses for its
-//     workload (package breaker), and the pod is evicted: what comes in its stead
-//     starts without the sidecar. Such pods run nothing yet, so no budget and no
-//     pace holds them.
+//     the config sidecar for longer than [Options.Grace], or where its image does
+//     not come within [Options.PullGrace], injection pauses for its workload
+//     (package breaker), and the pod is evicted: what comes in its stead starts
+//     without the sidecar. Such pods run nothing yet, so no budget and no pace
+//     holds them.
 //
 // Pods of namespaces without the label, pods that opted out and pods without a
 // controller are never evicted.

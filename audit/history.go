@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/ampbridge/ampbridge/audit/breaker"
+	"github.com/ampbridge/ampbridge/policy"
 )
 
 // observed is what a round keeps of a pod.
@@ -48,12 +49,14 @@ type sighting struct {
 	kind  Kind
 	trial string
 	since time.Time
+	// grace is for how long it may be so.
+	grace time.Duration
 }
 
 // age fills in since when the findings hold, and makes a pod Stuck that hangs
-// for longer than grace. Pods that are not seen any more are forgotten after a
+// for longer than its grace. Pods that are not seen any more are forgotten after a
 // complete round.
-func (h *history) age(pods []observed, now time.Time, grace time.Duration, complete bool) {
+func (h *history) age(pods []observed, now time.Time, grace func(policy.Reason) time.Duration, complete bool) {
 	next := history{}
 	if !complete {
 		for uid, s := range *h {
@@ -69,13 +72,14 @@ func (h *history) age(pods []observed, now time.Time, grace time.Duration, compl
 		// A changed policy begins another finding; but a pod that hangs goes on
 		// hanging, and what it was first seen to hang on is to blame.
 		if !seen || s.kind != o.Kind || (s.trial != o.Trial && o.Kind != Hanging) {
-			s = sighting{o.Kind, o.Trial, now}
+			s = sighting{kind: o.Kind, trial: o.Trial, since: now}
 		}
+		s.grace = grace(o.Reason)
 		next[o.uid] = s
 		o.since = s.since
 		if o.Kind == Hanging {
 			o.Older = o.Older || s.trial != o.Trial
-			if now.Sub(s.since) >= grace {
+			if now.Sub(s.since) >= s.grace {
 				o.Kind = Stuck
 			}
 		}

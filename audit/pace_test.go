@@ -7,6 +7,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/ampbridge/ampbridge/audit/breaker"
+	"github.com/ampbridge/ampbridge/policy"
 )
 
 var begin = time.Date(2026, 1, 2, 3, 4, 5, 600_000_000, time.UTC)
@@ -71,7 +72,7 @@ func TestHistory(t *testing.T) {
 		if f.Kind == None {
 			pods = nil
 		}
-		h.age(pods, after(now), grace, complete)
+		h.age(pods, after(now), func(policy.Reason) time.Duration { return grace }, complete)
 		if pods == nil {
 			return observed{}
 		}

@@ -36,6 +36,7 @@ type Record struct {
 			Type   corev1.PodConditionType `json:"type"`
 			Status corev1.ConditionStatus  `json:"status"`
 		} `json:"conditions"`
+		// In the order of the pod's init containers.
 		InitContainerStatuses []containerStatus `json:"initContainerStatuses"`
 	} `json:"status"`
 }
@@ -122,13 +123,29 @@ func (p *Pod) sidecarImage() string {
 	return ""
 }
 
+// Pulling is why a sidecar hangs whose image is on its way: a word of our own, as
+// the kubelet says PodInitializing of all that waits. A registry that does not
+// answer is no error to it for minutes: containerd gives up after five.
+const Pulling policy.Reason = "Pulling"
+
 // waitsForNothing are the kubelet's reasons for a container to wait that time
-// alone does not cure. While an image is on its way, or volumes are, the reason
-// is PodInitializing, and may rightly be so for minutes.
+// alone does not cure. While volumes are on their way, or init containers before
+// it run, the reason is PodInitializing, and may rightly be so for minutes.
 var waitsForNothing = map[string]bool{
 	"ErrImagePull": true, "ImagePullBackOff": true, "InvalidImageName": true, "ErrImageNeverPull": true,
 	"ImageInspectError": true, "RegistryUnavailable": true, "SignatureValidationFailed": true,
 	"CreateContainerConfigError": true, "CreateContainerError": true, "RunContainerError": true, "CrashLoopBackOff": true,
+}
+
+// readyToStart tells whether the pod has its volumes and its network, so that its
+// first init container's turn has come. Kubelets say so from Kubernetes 1.29 on.
+func (p *Pod) readyToStart() bool {
+	for _, c := range p.Record.Status.Conditions {
+		if c.Type == corev1.PodReadyToStartContainers {
+			return c.Status == corev1.ConditionTrue
+		}
+	}
+	return false
 }
 
 // Hangs tells whether the pod is kept from starting by the config sidecar, and
@@ -138,11 +155,15 @@ func (p *Pod) Hangs() (why, message string, hangs bool) {
 	if p.Record.Status.Phase != corev1.PodPending {
 		return "", "", false // Prometheus was started
 	}
+	turn := p.readyToStart()
 	for _, s := range p.Record.Status.InitContainerStatuses {
 		if s.Name != inject.ContainerSidecar || s.Started {
+			turn = turn && (s.Started || s.State.Terminated != nil && s.State.Terminated.ExitCode == 0)
 			continue
 		}
 		switch w, t := s.State.Waiting, s.State.Terminated; {
+		case w != nil && w.Reason == "PodInitializing" && turn:
+			return string(Pulling), "nothing else is left to wait for, but its image " + p.sidecarImage() + " is not there yet; the registry may not answer", true
 		case w != nil && waitsForNothing[w.Reason]:
 			return w.Reason, w.Message, true
 		case t != nil:

@@ -1,6 +1,7 @@
 package audit_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -177,24 +178,34 @@ func (w *world) testStuck(t *testing.T) {
 	w.namespace(t, namespace)
 	w.startWebhook(t, namespace)
 	pods := w.deploy(t, namespace, "stuck", 2, nil)
-	for _, pod := range pods {
+	hanging := w.deploy(t, namespace, "hanging", 1, nil)
+	slow := w.deploy(t, namespace, "slow", 1, nil)
+	for _, pod := range slices.Concat(pods, hanging, slow) {
 		if !injected(&pod) {
 			t.Fatalf("%s is not injected", pod.Name)
 		}
 	}
 	r := w.audit(t, "", func(*audit.Options) {})
-	eventually(t, "a first round", func() bool { return r.value(t, findings, "healthy") == 2 })
+	eventually(t, "a first round", func() bool { return r.value(t, findings, "healthy") == 4 })
 	begin := time.Now()
 	for _, pod := range pods {
 		w.report(t, pod, cannotPull)
 	}
-	within(t, limit-time.Since(begin), "both pods are replaced", func() bool { return replaced(pods, w.pods(t, namespace, "stuck")) })
-	for _, pod := range w.pods(t, namespace, "stuck") {
-		if injected(&pod) {
-			t.Errorf("%s is injected, although the breaker is open", pod.Name)
+	w.report(t, hanging[0], pulling)
+	w.report(t, slow[0], mounting)
+	for name, before := range map[string][]corev1.Pod{"stuck": pods, "hanging": hanging} {
+		within(t, limit-time.Since(begin), "the pods of "+name+" are replaced", func() bool { return replaced(before, w.pods(t, namespace, name)) })
+		t.Logf("%s: replaced after %s", name, time.Since(begin).Round(time.Second))
+		for _, pod := range w.pods(t, namespace, name) {
+			if injected(&pod) {
+				t.Errorf("%s is injected, although the breaker is open", pod.Name)
+			}
 		}
 	}
-	t.Logf("replaced after %s", time.Since(begin).Round(time.Second))
+	w.eventSays(t, hanging[0], "CircuitOpen", "Pulling: nothing else is left to wait for, but its image "+image+" is not there yet")
+	if !has(w.pods(t, namespace, "slow"), slow[0]) || len(w.events(t, slow[0], "SidecarHangs")) != 0 {
+		t.Error("a pod that waits for its volumes was taken for one that hangs")
+	}
 	w.eventSays(t, pods[0], "SidecarHangs", "ImagePullBackOff")
 	w.eventSays(t, pods[0], "CircuitOpen", "Back-off pulling image "+image)
 	if n := r.value(t, "ampbridge_audit_breaker_open", "stuck"); n != 1 {

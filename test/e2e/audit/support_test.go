@@ -284,6 +284,22 @@ func cannotPull(s *corev1.PodStatus) {
 	}}
 }
 
+// pulling is what it reports while a registry does not answer.
+func pulling(s *corev1.PodStatus) {
+	s.Phase = corev1.PodPending
+	s.Conditions = []corev1.PodCondition{{Type: corev1.PodReadyToStartContainers, Status: corev1.ConditionTrue}}
+	s.InitContainerStatuses = []corev1.ContainerStatus{{
+		Name: inject.ContainerSidecar, Image: image, Started: new(false),
+		State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "PodInitializing"}},
+	}}
+}
+
+// mounting is what it reports while volumes are on their way.
+func mounting(s *corev1.PodStatus) {
+	pulling(s)
+	s.Conditions[0].Status = corev1.ConditionFalse
+}
+
 // events are those of a reason on the pod's controller.
 func (w *world) events(t *testing.T, pod corev1.Pod, reason string) []corev1.Event {
 	t.Helper()
