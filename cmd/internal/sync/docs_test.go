@@ -1,0 +1,38 @@
+package sync_test
+
+import (
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// The metrics that the documentation tells of, and alerts on, are those that there
+// are, and none is left out.
+func TestDocumentedMetrics(t *testing.T) {
+	names := func(expression string, files ...string) []string {
+		var list []string
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, found := range regexp.MustCompile(expression).FindAllStringSubmatch(string(text), -1) {
+				list = append(list, found[1])
+			}
+		}
+		slices.Sort(list)
+		return slices.Compact(list)
+	}
+	const doc = "../../../docs/operations.md"
+	registered := names(`"(ampbridge_[a-z_]+)"`, "metrics.go", "../../../audit/metrics.go")
+	if told := names(`(?m)^\| .(ampbridge_[a-z_]+)`, doc); !slices.Equal(told, registered) {
+		t.Errorf("documented:\n%s\nregistered:\n%s", strings.Join(told, "\n"), strings.Join(registered, "\n"))
+	}
+	for _, name := range names(`(ampbridge_[a-z_]+)`, doc) {
+		if !slices.Contains(registered, name) {
+			t.Errorf("there is no metric %s", name)
+		}
+	}
+}
