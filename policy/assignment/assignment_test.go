@@ -44,6 +44,28 @@ func TestNew(t *testing.T) {
 	}
 }
 
+// TestRolesOfServiceAccounts: where each service account has a role of its own,
+// the sidecar is told that one, unless the admin keeps the destination's.
+func TestRolesOfServiceAccounts(t *testing.T) {
+	data, err := os.ReadFile("../testdata/full.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := policy.Parse(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Trust.RoleScope = policy.RoleScopeServiceAccount
+	p.Destinations[1].Role = policy.ARN{Partition: "aws-us-gov", Service: "iam", Account: "444455556666", Resource: "role/admins"}
+	e, _ := p.Entitled(policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus-k8s"})
+	a := New(p, e)
+	for i, want := range []string{"arn:aws:iam::111122223333:role/ampbridge/dev-aks/ampbridge.dev-aks.central.monitoring.prometheus-k8s", "arn:aws-us-gov:iam::444455556666:role/admins"} {
+		if got := a.Destinations[i].Role; got != want {
+			t.Errorf("destination %d: %s, want %s", i, got, want)
+		}
+	}
+}
+
 // TestReplicaLabels: only a declared group elects replicas, under its own name.
 func TestReplicaLabels(t *testing.T) {
 	plain := example(t, policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus-k8s"}).Destinations[0].For("p-0")

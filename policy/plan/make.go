@@ -348,8 +348,8 @@ func seconds(d time.Duration) int { return int(d / time.Second) }
 // tags are those of all that sync makes, and more: keys and values.
 func (m *making) tags(more ...string) map[string]string {
 	tags := map[string]string{TagOwner: m.plan.Owner, TagCluster: m.policy.Cluster.Name, TagManagedBy: managedBy}
-	for i := 0; i < len(more); i += 2 {
-		tags[more[i]] = more[i+1]
+	for pair := range slices.Chunk(more, 2) {
+		tags[pair[0]] = pair[1]
 	}
 	return tags
 }

@@ -102,6 +102,28 @@ func TestEnvironment(t *testing.T) {
 	}
 }
 
+// A pod is told of its own service account's role, in its environment and in the
+// sidecar's orders, and is outdated where it was told of another.
+func TestRoleOfItsOwn(t *testing.T) {
+	data := podOf(t, `
+containers: [{name: prometheus, image: prom/prometheus, args: [--config.file=/etc/p/p.yml, --config.auto-reload], volumeMounts: [{name: c, mountPath: /etc/p}]}]
+volumes: [{name: c, configMap: {name: c}}]`)
+	const role = "arn:aws:iam::111122223333:role/ampbridge/dev/ampbridge.dev.central"
+	o := options(t)
+	before := injected(t, data, o)
+	o.Policy.Trust.RoleScope = policy.RoleScopeServiceAccount
+	after := injected(t, data, o)
+	for text, want := range map[string]string{string(before): role, string(after): role + ".monitoring.prometheus-x"} {
+		if n := strings.Count(text, want+`"`) + strings.Count(text, want+`\"`); n != 2 || strings.Count(text, role) != 2 {
+			t.Errorf("%d times %s:\n%s", n, want, text)
+		}
+	}
+	carried, today, err := Mark(decode(t, before), granted(t, o.Policy, "monitoring").Entitlement, o.Policy)
+	if err != nil || carried.Policy == today.Policy {
+		t.Errorf("a pod with the role of all is not outdated: %+v, %v", carried, err)
+	}
+}
+
 func TestNoWayForCredentials(t *testing.T) {
 	for _, c := range []struct {
 		name, container string

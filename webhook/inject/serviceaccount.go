@@ -16,7 +16,8 @@ type ServiceAccount struct {
 // of each of its destinations, in the policy's order, in ampbridge.io/role-arn;
 // and where a grant says `irsa: true`, that grant's role in
 // eks.amazonaws.com/role-arn. A value that is there stays: where it differs, the
-// decision carries a warning.
+// decision carries a warning. Only what this very function showed under the other
+// trust.roleScope is replaced.
 func Annotate(sa *ServiceAccount, injection policy.Injection, p *policy.Policy) ([]Operation, policy.Decision) {
 	have := sa.Metadata.Annotations
 	d := p.Decide(policy.Request{
@@ -35,15 +36,22 @@ func Annotate(sa *ServiceAccount, injection policy.Injection, p *policy.Policy) 
 		}
 		return nil, d
 	}
-	roles := make([]string, len(d.Destinations))
+	roles, former := make([]string, len(d.Destinations)), make([]string, len(d.Destinations))
+	var irsa string
 	for i, destination := range d.Destinations {
-		roles[i] = p.RoleFor(destination, d.Subject).String()
+		roles[i], former[i] = p.RoleFor(destination, d.Subject).String(), p.Role(destination).String()
+		if p.Trust.RoleScope != policy.RoleScopeServiceAccount {
+			former[i] = p.ServiceAccountRole(destination, d.Subject).String()
+		}
+		if roles[i] == d.IRSA.String() {
+			irsa = former[i]
+		}
 	}
 	var ops patch
 	var taken []string
-	show := func(key, value string) {
+	show := func(key, value, former string) {
 		switch current, set := have[key]; {
-		case !set:
+		case !set || current == former && current != value:
 			ops.annotate(have, key, value)
 			if have == nil {
 				have = map[string]string{} // it is there once the first is added
@@ -52,9 +60,9 @@ func Annotate(sa *ServiceAccount, injection policy.Injection, p *policy.Policy) 
 			taken = append(taken, key)
 		}
 	}
-	show(policy.AnnotationRoleARN, strings.Join(roles, ","))
+	show(policy.AnnotationRoleARN, strings.Join(roles, ","), strings.Join(former, ","))
 	if !d.IRSA.IsZero() {
-		show(policy.AnnotationIRSA, d.IRSA.String())
+		show(policy.AnnotationIRSA, d.IRSA.String(), irsa)
 	}
 	switch {
 	case len(taken) > 0:
