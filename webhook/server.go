@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"path/filepath"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -19,13 +18,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/rest"
-	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 	ctrlwebhook "sigs.k8s.io/controller-runtime/pkg/webhook"
 
 	"github.com/ampbridge/ampbridge/audit/breaker"
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/webhook/certificates"
 	"github.com/ampbridge/ampbridge/webhook/registration"
 )
 
@@ -41,6 +40,16 @@ type Options struct {
 	// CertDir holds tls.crt and tls.key, PEM; new ones are served as soon as they
 	// are there. Until the first are, the webhook waits and is not ready.
 	CertDir string
+	// CertSecret, instead of CertDir, is the name of the Secret in Namespace in
+	// which the webhook keeps certificates of its own; see package certificates.
+	CertSecret string
+	// Service in Namespace is what the API server calls, with CertSecret.
+	Service string
+	// WebhookConfiguration is the MutatingWebhookConfiguration that is given the CA
+	// bundle, with CertSecret. Default [registration.DefaultName].
+	WebhookConfiguration string
+	// CertTiming is for tests; the zero value is for use.
+	CertTiming certificates.Timing
 	// PolicyFile is the policy; see [PolicySource].
 	PolicyFile string
 	// Image is the config sidecar's, for policies that name none.
@@ -50,8 +59,8 @@ type Options struct {
 	DrainDelay time.Duration
 	// RESTConfig says how to reach the API server.
 	RESTConfig *rest.Config
-	// Namespace is ampbridge's own, where the circuit breaker's state is. Empty:
-	// there is no breaker.
+	// Namespace is ampbridge's own, where the circuit breaker's state is, and the
+	// webhook's Service and Secret. Empty: there is no breaker.
 	Namespace string
 	// Cluster, if set, is asked instead of the API server.
 	Cluster Cluster
@@ -68,7 +77,7 @@ func (o *Options) setDefaults() error {
 	for _, f := range []struct {
 		field    *string
 		standard string
-	}{{&o.Addr, ":9443"}, {&o.HealthAddr, ":8081"}, {&o.MetricsAddr, ":8080"}} {
+	}{{&o.Addr, ":9443"}, {&o.HealthAddr, ":8081"}, {&o.MetricsAddr, ":8080"}, {&o.WebhookConfiguration, registration.DefaultName}} {
 		if *f.field == "" {
 			*f.field = f.standard
 		}
@@ -76,10 +85,20 @@ func (o *Options) setDefaults() error {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	for _, f := range []struct{ name, value string }{{"CertDir", o.CertDir}, {"PolicyFile", o.PolicyFile}, {"Image", o.Image}} {
+	needed := []struct{ name, value string }{{"PolicyFile", o.PolicyFile}, {"Image", o.Image}}
+	if o.CertSecret != "" {
+		needed = append(needed, struct{ name, value string }{"Service", o.Service}, struct{ name, value string }{"Namespace", o.Namespace})
+	}
+	for _, f := range needed {
 		if f.value == "" {
 			return fmt.Errorf("webhook: %s is not set", f.name)
 		}
+	}
+	switch {
+	case (o.CertDir == "") == (o.CertSecret == ""):
+		return errors.New("webhook: set either CertDir or CertSecret")
+	case o.CertSecret != "" && o.RESTConfig == nil:
+		return errors.New("webhook: RESTConfig is not set, and CertSecret needs it")
 	}
 	if o.Cluster != nil {
 		return nil
@@ -104,7 +123,11 @@ func Run(ctx context.Context, o Options) error {
 	registry := prometheus.NewRegistry()
 	metrics := NewMetrics(registry)
 	source := NewPolicySource(o.PolicyFile, metrics, o.Logger)
-	a := &app{Options: o, source: source, handlers: Dependencies{
+	certificate, err := o.certificate(registry)
+	if err != nil {
+		return fmt.Errorf("webhook: %w", err)
+	}
+	a := &app{Options: o, source: source, certificate: certificate, handlers: Dependencies{
 		Policy: source.Current, Cluster: o.Cluster, Breaker: o.breaker, Image: o.Image, Metrics: metrics, Logger: o.Logger,
 	}}
 
@@ -135,16 +158,36 @@ func Run(ctx context.Context, o Options) error {
 	return group.Wait()
 }
 
+// certificate is the one that the webhook serves.
+type certificate interface {
+	// Run keeps it fresh until the context ends.
+	Run(context.Context) error
+	// Loaded is closed once there is one.
+	Loaded() <-chan struct{}
+	GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	// Ready says why it is of no use yet.
+	Ready() error
+}
+
+func (o *Options) certificate(registry prometheus.Registerer) (certificate, error) {
+	if o.CertDir != "" {
+		return certificates.NewDirectory(o.CertDir, registry, o.Logger), nil
+	}
+	return certificates.NewKeeper(certificates.Options{
+		Namespace: o.Namespace, Secret: o.CertSecret, Service: o.Service, Configuration: o.WebhookConfiguration,
+		RESTConfig: o.RESTConfig, Timing: o.CertTiming, Registry: registry, Logger: o.Logger,
+	})
+}
+
 // app is one running webhook.
 type app struct {
 	Options
-	source   *PolicySource
-	handlers Dependencies
-	draining atomic.Bool
+	source      *PolicySource
+	certificate certificate
+	handlers    Dependencies
+	draining    atomic.Bool
 	// started says, once there is a server, whether it answers.
 	started atomic.Pointer[func(*http.Request) error]
-	// certificate is why there is no server yet.
-	certificate atomic.Pointer[error]
 }
 
 func (a *app) serveWebhook(ctx context.Context) error {
@@ -153,15 +196,28 @@ func (a *app) serveWebhook(ctx context.Context) error {
 	if err != nil || numberErr != nil || number < 1 {
 		return fmt.Errorf("webhook: Addr %q: want host:port, with a port of 1 or more", a.Addr)
 	}
-	certificates := a.waitForCertificate(ctx)
-	if certificates == nil {
-		return nil // ended while it waited
-	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return a.certificate.Run(ctx) })
+	group.Go(func() error {
+		select {
+		case <-ctx.Done():
+			return nil // ended while it waited
+		case <-a.certificate.Loaded():
+		}
+		if err := a.server(host, number).Start(ctx); err != nil {
+			return fmt.Errorf("webhook: serve %s: %w", a.Addr, err)
+		}
+		return nil
+	})
+	return group.Wait()
+}
+
+func (a *app) server(host string, port int) ctrlwebhook.Server {
 	server := ctrlwebhook.NewServer(ctrlwebhook.Options{
-		Host: host, Port: number,
+		Host: host, Port: port,
 		TLSOpts: []func(*tls.Config){func(c *tls.Config) {
 			c.MinVersion = tls.VersionTLS12
-			c.GetCertificate = certificates.GetCertificate
+			c.GetCertificate = a.certificate.GetCertificate
 		}},
 	})
 	for _, injection := range []policy.Injection{policy.InjectionEnabled, policy.InjectionAnnotated} {
@@ -170,34 +226,7 @@ func (a *app) serveWebhook(ctx context.Context) error {
 	}
 	started := func(r *http.Request) error { return server.StartedChecker()(r) }
 	a.started.Store(&started)
-
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return certificates.Start(ctx) })
-	group.Go(func() error {
-		if err := server.Start(ctx); err != nil {
-			return fmt.Errorf("webhook: serve %s: %w", a.Addr, err)
-		}
-		return nil
-	})
-	return group.Wait()
-}
-
-// waitForCertificate returns nil when the context ends first.
-func (a *app) waitForCertificate(ctx context.Context) *certwatcher.CertWatcher {
-	for said := ""; ; sleep(ctx, time.Second) {
-		w, err := certwatcher.New(filepath.Join(a.CertDir, "tls.crt"), filepath.Join(a.CertDir, "tls.key"))
-		if err == nil {
-			return w
-		}
-		if ctx.Err() != nil {
-			return nil
-		}
-		a.certificate.Store(&err)
-		if err.Error() != said {
-			said = err.Error()
-			a.Logger.Error("waiting for the serving certificate", "error", err)
-		}
-	}
+	return server
 }
 
 // leaving tells clients, once the webhook drains, to close their connections:
@@ -228,13 +257,11 @@ func (a *app) health() http.Handler {
 
 // ready says everything that is missing.
 func (a *app) ready(r *http.Request) error {
-	var serving error
-	if started := a.started.Load(); started != nil {
-		serving = (*started)(r)
-	} else {
-		serving = errors.New("no serving certificate is loaded yet")
-		if why := a.certificate.Load(); why != nil {
-			serving = fmt.Errorf("no serving certificate is loaded: %w", *why)
+	serving := a.certificate.Ready()
+	if serving == nil {
+		serving = errors.New("the server is about to listen")
+		if started := a.started.Load(); started != nil {
+			serving = (*started)(r)
 		}
 	}
 	var draining error

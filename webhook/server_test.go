@@ -172,6 +172,7 @@ func TestMetricsAreServed(t *testing.T) {
 		`ampbridge_admission_duration_seconds_count{resource="pod"} 1`,
 		"ampbridge_policy_info{hash=", "ampbridge_policy_last_load_success 1", "ampbridge_policy_load_errors_total",
 		"process_resident_memory_bytes", "go_goroutines", "certwatcher_read_certificate_total",
+		"ampbridge_certificate_expiry_timestamp_seconds 1.", "ampbridge_certificate_rotations_total 0",
 	} {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("/metrics lacks %s", want)
@@ -201,6 +202,12 @@ func TestRunFails(t *testing.T) {
 		want string
 	}{
 		{"no certificate directory", func(o *webhook.Options) { o.CertDir = "" }, "CertDir"},
+		{"two kinds of certificates", func(o *webhook.Options) { o.CertSecret, o.Service, o.Namespace = "tls", "webhook", "ampbridge" }, "either CertDir or CertSecret"},
+		{"no service", func(o *webhook.Options) { o.CertDir, o.CertSecret, o.Namespace = "", "tls", "ampbridge" }, "Service"},
+		{"no namespace", func(o *webhook.Options) { o.CertDir, o.CertSecret, o.Service = "", "tls", "webhook" }, "Namespace"},
+		{"no API server to keep a Secret in", func(o *webhook.Options) {
+			o.CertDir, o.CertSecret, o.Service, o.Namespace = "", "tls", "webhook", "ampbridge"
+		}, "RESTConfig"},
 		{"no policy file", func(o *webhook.Options) { o.PolicyFile = "" }, "PolicyFile"},
 		{"no image", func(o *webhook.Options) { o.Image = "" }, "Image"},
 		{"no cluster", func(o *webhook.Options) { o.Cluster = nil }, "RESTConfig"},

@@ -14,6 +14,7 @@ import (
 	"github.com/ampbridge/ampbridge/cmd/internal/kubeconfig"
 	"github.com/ampbridge/ampbridge/cmd/internal/usage"
 	"github.com/ampbridge/ampbridge/webhook"
+	"github.com/ampbridge/ampbridge/webhook/registration"
 )
 
 // options are the command's flags.
@@ -26,12 +27,15 @@ type options struct {
 
 func (o *options) register(flags *pflag.FlagSet) {
 	flags.StringVar(&o.PolicyFile, "policy", "", "the policy `FILE`; a new version is taken up at once, a bad one is reported and the last good one kept")
-	flags.StringVar(&o.CertDir, "cert-dir", "", "`DIRECTORY` with tls.crt and tls.key; it may be filled later, and renewed")
+	flags.StringVar(&o.CertDir, "cert-dir", "", "`DIRECTORY` with tls.crt and tls.key, of cert-manager or your own; it may be filled later, and renewed")
+	flags.StringVar(&o.CertSecret, "cert-secret", "", "instead of --cert-dir: `NAME` of the Secret in --namespace in which the webhook keeps certificates that it makes and rotates itself")
+	flags.StringVar(&o.Service, "service", "", "with --cert-secret: `NAME` of the Service in --namespace that the API server calls")
+	flags.StringVar(&o.WebhookConfiguration, "webhook-configuration", "", "with --cert-secret: `NAME` of the MutatingWebhookConfiguration that is given the CA bundle (default \""+registration.DefaultName+"\")")
 	flags.StringVar(&o.Image, "image", "", "`IMAGE` of the config sidecar, for policies that name none; best the webhook's own, by digest")
 	flags.StringVar(&o.Addr, "addr", ":9443", "`HOST:PORT` on which the API server calls, over TLS")
 	flags.StringVar(&o.HealthAddr, "health-addr", ":8081", "`HOST:PORT` for /healthz and /readyz")
 	flags.StringVar(&o.MetricsAddr, "metrics-addr", ":8080", "`HOST:PORT` for /metrics")
-	flags.StringVar(&o.Namespace, "namespace", "", "ampbridge's own `NAMESPACE`, where the auditor keeps the circuit breaker; without it there is none")
+	flags.StringVar(&o.Namespace, "namespace", "", "ampbridge's own `NAMESPACE`, where the auditor keeps the circuit breaker (without it there is none), and the webhook's Service and Secret are")
 	flags.DurationVar(&o.DrainDelay, "drain-delay", 5*time.Second, "how long to go on serving after the signal to end, until every API server knows")
 	flags.StringVar(&o.logFormat, "log-format", "json", "`FORMAT` of the log on stderr: json or text")
 	flags.StringVar(&o.logLevel, "log-level", "info", "`LEVEL` of the log: debug, info, warn or error")
@@ -39,10 +43,13 @@ func (o *options) register(flags *pflag.FlagSet) {
 }
 
 func (o *options) validate() error {
-	for _, f := range []struct{ flag, value string }{{"policy", o.PolicyFile}, {"cert-dir", o.CertDir}, {"image", o.Image}} {
+	for _, f := range []struct{ flag, value string }{{"policy", o.PolicyFile}, {"image", o.Image}} {
 		if f.value == "" {
 			return usage.Errorf("--%s is missing", f.flag)
 		}
+	}
+	if err := o.validateCertificate(); err != nil {
+		return err
 	}
 	if o.DrainDelay < 0 {
 		return usage.Errorf("--drain-delay %s is negative", o.DrainDelay)
@@ -53,16 +60,46 @@ func (o *options) validate() error {
 	return usage.OneOf("log-level", o.logLevel, "debug", "info", "warn", "error")
 }
 
+// validateCertificate: there are two ways to have one.
+func (o *options) validateCertificate() error {
+	switch {
+	case o.CertDir == "" && o.CertSecret == "":
+		return usage.Errorf("--cert-dir is missing, or --cert-secret with --service: the first for certificates that somebody else renews, the second for the webhook's own")
+	case o.CertDir != "" && o.CertSecret != "":
+		return usage.Errorf("--cert-dir and --cert-secret exclude each other: drop one")
+	}
+	for _, f := range []struct{ flag, value string }{{"service", o.Service}, {"webhook-configuration", o.WebhookConfiguration}} {
+		if o.CertDir != "" && f.value != "" {
+			return usage.Errorf("--%s belongs to --cert-secret: drop it, or --cert-dir", f.flag)
+		}
+	}
+	for _, f := range []struct{ flag, value string }{{"service", o.Service}, {"namespace", o.Namespace}} {
+		if o.CertSecret != "" && f.value == "" {
+			return usage.Errorf("--%s is missing: --cert-secret needs it", f.flag)
+		}
+	}
+	return nil
+}
+
 // New is the command.
 func New() *cobra.Command {
 	var o options
 	cmd := &cobra.Command{
-		Use:   "webhook --policy FILE --cert-dir DIRECTORY --image IMAGE",
+		Use:   "webhook --policy FILE --image IMAGE (--cert-secret NAME --service NAME --namespace NAMESPACE | --cert-dir DIRECTORY)",
 		Short: "Serve the admission webhook",
 		Long: `Webhook answers the API server about pods and service accounts of namespaces with
 the label ampbridge.io/injection. It is ready once it has a good policy and a
-certificate, and ends on SIGTERM when the last request is answered.`,
-		Example: `  # In a cluster the chart runs it. On a workstation, against the current context:
+certificate that the API server trusts, and ends on SIGTERM when the last request
+is answered.
+
+The certificate is one of two: with --cert-secret the webhook makes, shares and
+rotates it by itself, and keeps the CA bundle of the MutatingWebhookConfiguration;
+with --cert-dir somebody else does both.`,
+		Example: `  # In a cluster the chart runs it:
+  ampbridge webhook --policy policy.yaml --image IMAGE --namespace ampbridge-system \
+    --cert-secret ampbridge-webhook-tls --service ampbridge-webhook
+
+  # On a workstation, against the current context:
   ampbridge webhook --policy policy.yaml --cert-dir certs --image ampbridge:dev --log-format text`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -1,0 +1,61 @@
+package certificates
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
+)
+
+// Directory serves the tls.crt and tls.key of a directory, PEM, that somebody
+// else fills and renews.
+type Directory struct {
+	*serving
+	dir     string
+	logger  *slog.Logger
+	problem atomic.Pointer[error]
+}
+
+// NewDirectory returns the certificate of a directory, which may still be empty.
+// The registry takes its metrics.
+func NewDirectory(dir string, registry prometheus.Registerer, logger *slog.Logger) *Directory {
+	return &Directory{serving: newServing(registry), dir: dir, logger: logger}
+}
+
+// Run waits for the files, and then follows them until the context ends.
+func (d *Directory) Run(ctx context.Context) error {
+	for said := ""; ; {
+		w, err := certwatcher.New(filepath.Join(d.dir, "tls.crt"), filepath.Join(d.dir, "tls.key"))
+		if err == nil {
+			w.RegisterCallback(func(c tls.Certificate) { d.serve(c) })
+			return w.Start(ctx)
+		}
+		d.problem.Store(&err)
+		if err.Error() != said {
+			said = err.Error()
+			d.logger.Error("waiting for the serving certificate", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// Ready says why there is no certificate yet.
+func (d *Directory) Ready() error {
+	if d.current.Load() != nil {
+		return nil
+	}
+	if why := d.problem.Load(); why != nil {
+		return fmt.Errorf("no serving certificate is loaded: %w", *why)
+	}
+	return fmt.Errorf("no serving certificate is loaded yet")
+}

@@ -1,0 +1,46 @@
+package certificates
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// names of all states, see State.Name.
+var stateNames = []string{"none", "stable", "announcing", "retiring"}
+
+type keeperMetrics struct {
+	state   *prometheus.GaugeVec
+	trusted prometheus.Gauge
+	errors  prometheus.Counter
+}
+
+func newKeeperMetrics(registry prometheus.Registerer) *keeperMetrics {
+	m := &keeperMetrics{
+		state: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "ampbridge_certificate_state",
+			Help: "1 for what the Secret is at: none, stable, announcing (a new authority is being made known), retiring (the old one is still trusted).",
+		}, []string{"state"}),
+		trusted: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "ampbridge_certificate_trusted",
+			Help: "1: the API server's configuration trusts the certificate that this process serves; 0: it does not, and calls of it fail.",
+		}),
+		errors: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "ampbridge_certificate_errors_total",
+			Help: "Attempts to keep certificate and configuration in order that failed; the log has the reasons.",
+		}),
+	}
+	registry.MustRegister(m.state, m.trusted, m.errors)
+	m.observe(State{}, false)
+	return m
+}
+
+func (m *keeperMetrics) observe(s State, trusted bool) {
+	for _, name := range stateNames {
+		value := 0.0
+		if name == s.Name() {
+			value = 1
+		}
+		m.state.WithLabelValues(name).Set(value)
+	}
+	m.trusted.Set(0)
+	if trusted {
+		m.trusted.Set(1)
+	}
+}
