@@ -1,0 +1,283 @@
+package rotation_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/client-go/rest"
+
+	"github.com/ampbridge/ampbridge/webhook/certificates"
+)
+
+// quick is a rotation that can be made many times.
+var quick = certificates.Timing{Propagation: 500 * time.Millisecond, Retirement: 3 * time.Second, Resync: time.Second}
+
+// keep starts a keeper; stop ends it, and is called by itself at the end.
+func keep(t *testing.T, config *rest.Config, name string) (k *certificates.Keeper, stop func()) {
+	t.Helper()
+	k, err := certificates.NewKeeper(certificates.Options{
+		Namespace: home, Secret: name, Service: name, Configuration: name, RESTConfig: config, Timing: quick,
+		Registry: prometheus.NewRegistry(), Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+	})
+	must(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- k.Run(ctx) }()
+	var once sync.Once
+	stop = func() { once.Do(func() { cancel(); must(t, <-done) }) }
+	t.Cleanup(stop)
+	return k, stop
+}
+
+func served(t *testing.T, k *certificates.Keeper) []byte {
+	t.Helper()
+	c, err := k.GetCertificate(&tls.ClientHelloInfo{})
+	must(t, err)
+	return c.Leaf.Raw
+}
+
+// deadly is a connection to the API server that ends with a certain write, as
+// that of a process does that is killed: before the write, or after it and
+// before its answer.
+type deadly struct {
+	next   http.RoundTripper
+	at     int
+	after  bool
+	mu     sync.Mutex
+	writes int
+	dead   chan struct{}
+}
+
+var errDead = errors.New("killed")
+
+func (d *deadly) RoundTrip(r *http.Request) (*http.Response, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	select {
+	case <-d.dead:
+		return nil, errDead
+	default:
+	}
+	if r.Method == http.MethodGet {
+		return d.next.RoundTrip(r)
+	}
+	if d.writes++; d.writes != d.at {
+		return d.next.RoundTrip(r)
+	}
+	defer close(d.dead)
+	if d.after {
+		answer, err := d.next.RoundTrip(r)
+		if err == nil {
+			_, _ = io.Copy(io.Discard, answer.Body)
+			_ = answer.Body.Close()
+		}
+	}
+	return nil, errDead
+}
+
+// A replica dies at its first write, its second, and so on; the next one goes on
+// where it stopped, and ends as an undisturbed one does.
+func TestKilledAtEveryWrite(t *testing.T) {
+	w := newWorld(t)
+	// watched gives the config of a replica that dies, or of one that only counts.
+	watched := func(at int, after bool) (*rest.Config, *deadly) {
+		d := &deadly{at: at, after: after, dead: make(chan struct{})}
+		config := w.Config()
+		config.Wrap(func(next http.RoundTripper) http.RoundTripper { d.next = next; return d })
+		return config, d
+	}
+	// install leaves a stable certificate behind, made by a replica that is gone.
+	install := func(t *testing.T, name string) []byte {
+		k, stop := keep(t, w.Config(), name)
+		eventually(t, "stable", func() bool { return w.stable(t, name, name) && k.Ready() == nil })
+		stop()
+		return served(t, k)
+	}
+	for _, c := range []struct {
+		name    string
+		prepare func(t *testing.T, name string) (before []byte)
+		writes  int
+	}{
+		// Make the Secret, fill it, publish.
+		{"installation", func(*testing.T, string) []byte { return nil }, 3},
+		// Generate, publish, announce, switch, retire, publish.
+		{"rotation", func(t *testing.T, name string) []byte {
+			before := install(t, name)
+			w.rotate(t, name)
+			return before
+		}, 6},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Run("undisturbed", func(t *testing.T) {
+				name := "undisturbed-" + c.name
+				w.register(t, name, name)
+				c.prepare(t, name)
+				config, d := watched(0, false)
+				_, stop := keep(t, config, name)
+				eventually(t, "stable", func() bool { return w.stable(t, name, name) })
+				stop()
+				if d.writes != c.writes {
+					t.Errorf("writes: got %d, want %d", d.writes, c.writes)
+				}
+			})
+			for at := 1; at <= c.writes; at++ {
+				for _, after := range []bool{false, true} {
+					t.Run(fmt.Sprintf("killed at %d of %d, after it: %v", at, c.writes, after), func(t *testing.T) {
+						t.Parallel()
+						name := fmt.Sprintf("%s-%d-%v", c.name, at, after)
+						w.register(t, name, name)
+						registered := w.configuration(t, name)
+						before := c.prepare(t, name)
+						config, d := watched(at, after)
+						_, stop := keep(t, config, name)
+						eventually(t, "the first replica is killed", func() bool {
+							select {
+							case <-d.dead:
+								return true
+							default:
+								return false
+							}
+						})
+						stop()
+						k, _ := keep(t, w.Config(), name)
+						eventually(t, "the second replica is ready, and all is done", func() bool { return k.Ready() == nil && w.stable(t, name, name) })
+						if bytes.Equal(served(t, k), before) {
+							t.Error("the certificate is the old one")
+						}
+						w.wantOnlyBundles(t, registered, w.configuration(t, name))
+					})
+				}
+			}
+		})
+	}
+}
+
+// Replicas that all begin at once agree on one certificate, and rotate it once.
+func TestReplicasAgree(t *testing.T) {
+	w := newWorld(t)
+	const name = "together"
+	w.register(t, name, name)
+	keepers := make([]*certificates.Keeper, 5)
+	for i := range keepers {
+		keepers[i], _ = keep(t, w.Config(), name)
+	}
+	agree := func() bool {
+		for _, k := range keepers {
+			if k.Ready() != nil || !bytes.Equal(served(t, k), served(t, keepers[0])) {
+				return false
+			}
+		}
+		return w.stable(t, name, name)
+	}
+	eventually(t, "all serve the same", agree)
+	first := served(t, keepers[0])
+	var versions atomic.Int64
+	watch, err := w.Client().CoreV1().Secrets(home).Watch(t.Context(), only(name))
+	must(t, err)
+	defer watch.Stop()
+	go func() {
+		for range watch.ResultChan() {
+			versions.Add(1)
+		}
+	}()
+	w.rotate(t, name)
+	eventually(t, "all serve the same, and another", func() bool { return agree() && !bytes.Equal(served(t, keepers[0]), first) })
+	// As it was, asked for, generated, announced, switched, retired.
+	eventually(t, "each write is seen", func() bool { return versions.Load() >= 6 })
+	if got := versions.Load(); got != 6 {
+		t.Errorf("versions of the Secret in one rotation by %d replicas: got %d, want 6", len(keepers), got)
+	}
+}
+
+// Another's Secret stays as it is.
+func TestForeignSecret(t *testing.T) {
+	w := newWorld(t)
+	const name = "foreign"
+	w.register(t, name, name)
+	w.createSecret(t, name, map[string][]byte{"password": []byte("1234")})
+	before := w.secret(t, name)
+	k, _ := keep(t, w.Config(), name)
+	eventually(t, "not ready, and says why and what to do", func() bool {
+		err := k.Ready()
+		return err != nil && strings.Contains(err.Error(), "the Secret foreign of namespace ampbridge-system has content, but not the annotation ampbridge.io/certificates") &&
+			strings.Contains(err.Error(), "name another one with --cert-secret")
+	})
+	if after := w.secret(t, name); after.ResourceVersion != before.ResourceVersion {
+		t.Errorf("the Secret has changed: %v", after)
+	}
+	for _, entry := range w.configuration(t, name).Webhooks {
+		if entry.ClientConfig.CABundle != nil {
+			t.Errorf("entry %s was given a bundle", entry.Name)
+		}
+	}
+}
+
+// An empty Secret, as a chart may make it so that it is removed with the rest,
+// is filled.
+func TestEmptySecret(t *testing.T) {
+	w := newWorld(t)
+	const name = "empty"
+	w.register(t, name, name)
+	w.createSecret(t, name, nil)
+	before := w.secret(t, name)
+	k, _ := keep(t, w.Config(), name)
+	eventually(t, "ready", func() bool { return k.Ready() == nil && w.stable(t, name, name) })
+	if after := w.secret(t, name); after.UID != before.UID || after.Labels["helm"] != "yes" {
+		t.Errorf("the Secret is another, or has lost its labels: %v", after.ObjectMeta)
+	}
+}
+
+// The webhook starts before the API server can be reached, and waits.
+func TestAPIServerIsLate(t *testing.T) {
+	w := newWorld(t)
+	const name = "late"
+	w.register(t, name, name)
+	config := w.Config()
+	target := strings.TrimPrefix(config.Host, "https://")
+	addr := freeAddr(t, "127.0.0.1")
+	config.Host = "https://" + addr
+	k, _ := keep(t, config, name)
+	eventually(t, "not ready, and says why", func() bool {
+		err := k.Ready()
+		return err != nil && strings.Contains(err.Error(), "no serving certificate is loaded") && strings.Contains(err.Error(), "connection refused")
+	})
+	listener, err := net.Listen("tcp", addr)
+	must(t, err)
+	defer func() { _ = listener.Close() }()
+	go forward(listener, target)
+	eventually(t, "ready", func() bool { return k.Ready() == nil })
+}
+
+// forward connects whoever comes with the target, until the listener closes.
+func forward(listener net.Listener, target string) {
+	for {
+		in, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		out, err := net.Dial("tcp", target)
+		if err != nil {
+			_ = in.Close()
+			continue
+		}
+		for _, pair := range [][2]net.Conn{{in, out}, {out, in}} {
+			go func() {
+				_, _ = io.Copy(pair[0], pair[1])
+				_ = pair[0].Close()
+			}()
+		}
+	}
+}

@@ -1,0 +1,210 @@
+package rotation_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/ampbridge/ampbridge/webhook/registration"
+)
+
+func TestRotation(t *testing.T) {
+	w := newWorld(t)
+	w.register(t, registration.DefaultName, service)
+	registered := w.configuration(t, registration.DefaultName)
+	replicas := []*replica{w.start(t, "first-a"), w.start(t, "first-b")}
+	w.eventuallyInjected(t)
+	t.Run("no admission is lost", func(t *testing.T) { w.testUnderLoad(t, replicas) })
+	w.wantOnlyBundles(t, registered, w.configuration(t, registration.DefaultName))
+}
+
+// Prometheus pods are created without a pause while the replicas are replaced
+// twice, as a Deployment does it, and the certificate is rotated twice.
+func (w *world) testUnderLoad(t *testing.T, replicas []*replica) {
+	const want = 500
+	failed, called := w.count(t, failures), w.count(t, calls)
+	ctx, leave := context.WithCancel(t.Context())
+	var created, injected atomic.Int64
+	var clients sync.WaitGroup
+	for range 4 {
+		clients.Go(func() {
+			for ctx.Err() == nil || created.Load() < want {
+				ok, err := w.admit(t.Context(), false)
+				if err != nil {
+					t.Errorf("create a pod: %v", err)
+					return
+				}
+				created.Add(1)
+				if ok {
+					injected.Add(1)
+				} else {
+					t.Errorf("%s: a pod is not injected", time.Now().Format(time.TimeOnly))
+				}
+				time.Sleep(200 * time.Millisecond)
+			}
+		})
+	}
+
+	for round := range 2 {
+		var rotation sync.WaitGroup
+		rotation.Go(func() {
+			before := w.secret(t, secret)
+			w.rotate(t, secret)
+			eventually(t, "the certificate is rotated", func() bool {
+				now := w.secret(t, secret)
+				return !bytes.Equal(now.Data["tls.crt"], before.Data["tls.crt"]) && w.stable(t, secret, registration.DefaultName)
+			})
+		})
+		for i, old := range replicas {
+			replicas[i] = w.start(t, fmt.Sprintf("round-%d-%d", round, i))
+			w.end(t, old)
+		}
+		rotation.Wait()
+	}
+	leave()
+	clients.Wait()
+
+	t.Logf("%d pods created, %d injected, %d calls, %d failed", created.Load(), injected.Load(), w.count(t, calls)-called, w.count(t, failures)-failed)
+	if created.Load() < want || injected.Load() != created.Load() {
+		t.Errorf("injected: got %d of %d", injected.Load(), created.Load())
+	}
+	if got := w.count(t, failures) - failed; got != 0 {
+		t.Errorf("calls that failed, as the API server counts them: got %d, want 0", got)
+	}
+	// The counts do count.
+	if got := w.count(t, calls) - called; got < int(created.Load()) {
+		t.Errorf("calls: got %d, want at least %d", got, created.Load())
+	}
+	for _, r := range replicas {
+		w.end(t, r)
+	}
+	ok, err := w.admit(t.Context(), true)
+	must(t, err)
+	if ok || w.count(t, failures) == failed {
+		t.Errorf("without a replica: injected %v, %d failures counted", ok, w.count(t, failures)-failed)
+	}
+}
+
+// What people and tools do to the Secret and to the configuration is mended.
+func TestMended(t *testing.T) {
+	w := newWorld(t)
+	w.register(t, registration.DefaultName, service)
+	r := w.start(t, "a")
+	w.eventuallyInjected(t)
+	registered := w.configuration(t, registration.DefaultName)
+	eventually(t, "stable", func() bool { return w.stable(t, secret, registration.DefaultName) })
+	first := w.secret(t, secret)
+
+	t.Run("the bundle is stripped", func(t *testing.T) {
+		object := w.configuration(t, registration.DefaultName)
+		for i := range object.Webhooks {
+			object.Webhooks[i].ClientConfig.CABundle = nil
+		}
+		_, err := w.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Update(t.Context(), object, metav1.UpdateOptions{})
+		must(t, err)
+		eventually(t, "the bundle is back", func() bool { return w.stable(t, secret, registration.DefaultName) })
+		w.eventuallyInjected(t)
+	})
+	t.Run("the Secret is deleted", func(t *testing.T) {
+		must(t, w.Client().CoreV1().Secrets(home).Delete(t.Context(), secret, metav1.DeleteOptions{}))
+		eventually(t, "the Secret is back", func() bool {
+			s := w.secret(t, secret)
+			return s != nil && s.UID != first.UID && len(s.Data) > 0
+		})
+		// It is the one that is served, so nothing was out of step.
+		if s := w.secret(t, secret); !bytes.Equal(s.Data["tls.crt"], first.Data["tls.crt"]) {
+			t.Error("the Secret has another certificate than before")
+		}
+		w.eventuallyInjected(t)
+	})
+	t.Run("the Secret is broken", func(t *testing.T) {
+		s := w.secret(t, secret)
+		s.Data["tls.crt"] = []byte("rubbish")
+		_, err := w.Client().CoreV1().Secrets(home).Update(t.Context(), s, metav1.UpdateOptions{})
+		must(t, err)
+		eventually(t, "the Secret is mended", func() bool { return bytes.Equal(w.secret(t, secret).Data["tls.crt"], first.Data["tls.crt"]) })
+	})
+	t.Run("the configuration is deleted", func(t *testing.T) {
+		client := w.Client().AdmissionregistrationV1().MutatingWebhookConfigurations()
+		must(t, client.Delete(t.Context(), registration.DefaultName, metav1.DeleteOptions{}))
+		eventually(t, "not ready, and says why", func() bool {
+			ok, why := r.ready()
+			return !ok && strings.Contains(why, "there is no MutatingWebhookConfiguration ampbridge")
+		})
+		object := registered.DeepCopy()
+		object.ResourceVersion, object.UID = "", ""
+		for i := range object.Webhooks {
+			object.Webhooks[i].ClientConfig.CABundle = nil
+		}
+		_, err := client.Create(t.Context(), object, metav1.CreateOptions{})
+		must(t, err)
+		eventually(t, "ready", func() bool { ok, _ := r.ready(); return ok })
+		w.eventuallyInjected(t)
+	})
+	t.Run("all of it at once, with a new replica", func(t *testing.T) {
+		w.end(t, r)
+		must(t, w.Client().CoreV1().Secrets(home).Delete(t.Context(), secret, metav1.DeleteOptions{}))
+		w.start(t, "b")
+		w.eventuallyInjected(t)
+		eventually(t, "stable", func() bool { return w.stable(t, secret, registration.DefaultName) })
+		if s := w.secret(t, secret); bytes.Equal(s.Data["tls.crt"], first.Data["tls.crt"]) {
+			t.Error("the Secret has the old certificate, which nobody has")
+		}
+	})
+	w.wantOnlyBundles(t, registered, w.configuration(t, registration.DefaultName))
+}
+
+// The webhook's identity can make its own Secret, and no other.
+func TestRightsAreNarrow(t *testing.T) {
+	w := newWorld(t)
+	w.register(t, registration.DefaultName, service)
+	w.register(t, "another", "another")
+	client, err := kubernetes.NewForConfig(w.config)
+	must(t, err)
+	other := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "other"}}
+	_, err = w.Client().CoreV1().Secrets(home).Create(t.Context(), other, metav1.CreateOptions{})
+	must(t, err)
+	nothing := []byte(`{"metadata":{"labels":{"touched":"yes"}}}`)
+	ctx, secrets, configurations := t.Context(), client.CoreV1().Secrets(home), client.AdmissionregistrationV1().MutatingWebhookConfigurations()
+	applied := func(name string) error {
+		_, err := secrets.Patch(ctx, name, "application/apply-patch+yaml", fmt.Appendf(nil, `{"apiVersion":"v1","kind":"Secret","metadata":{"name":%q}}`, name), metav1.PatchOptions{FieldManager: "test"})
+		return err
+	}
+	for what, try := range map[string]func() error{
+		"create a Secret": func() error {
+			_, err := secrets.Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "new"}}, metav1.CreateOptions{})
+			return err
+		},
+		"create its Secret by POST": func() error {
+			_, err := secrets.Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: secret}}, metav1.CreateOptions{})
+			return err
+		},
+		"apply a new Secret":   func() error { return applied("new") },
+		"apply another Secret": func() error { return applied("other") },
+		"read another Secret":  func() error { _, err := secrets.Get(ctx, "other", metav1.GetOptions{}); return err },
+		"list Secrets":         func() error { _, err := secrets.List(ctx, metav1.ListOptions{}); return err },
+		"watch Secrets":        func() error { _, err := secrets.Watch(ctx, metav1.ListOptions{}); return err },
+		"delete its Secret":    func() error { return secrets.Delete(ctx, secret, metav1.DeleteOptions{}) },
+		"patch another configuration": func() error {
+			_, err := configurations.Patch(ctx, "another", "application/merge-patch+json", nothing, metav1.PatchOptions{})
+			return err
+		},
+		"list configurations":      func() error { _, err := configurations.List(ctx, metav1.ListOptions{}); return err },
+		"delete its configuration": func() error { return configurations.Delete(ctx, registration.DefaultName, metav1.DeleteOptions{}) },
+	} {
+		if err := try(); !apierrors.IsForbidden(err) {
+			t.Errorf("%s: got %v, want forbidden", what, err)
+		}
+	}
+	must(t, applied(secret))
+}

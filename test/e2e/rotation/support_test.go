@@ -1,0 +1,368 @@
+// Package rotation_test runs replicas of the webhook that keep their own
+// certificate, with the rights that they are said to need and no others, behind
+// a Service of a real API server.
+package rotation_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/cluster"
+	"github.com/ampbridge/ampbridge/webhook"
+	"github.com/ampbridge/ampbridge/webhook/certificates"
+	"github.com/ampbridge/ampbridge/webhook/inject"
+	"github.com/ampbridge/ampbridge/webhook/registration"
+)
+
+const (
+	image      = "registry.example.com/ampbridge:v1"
+	home       = "ampbridge-system"
+	tenant     = "monitoring"
+	account    = "prometheus"
+	secret     = "ampbridge-webhook-tls"
+	service    = "ampbridge-webhook"
+	portName   = "webhook"
+	policyText = `apiVersion: ampbridge.io/v1alpha1
+kind: Policy
+cluster: {name: dev}
+destinations:
+- {name: central, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0123abcd-1111-2222-3333-444455556666"}
+grants:
+- {namespaces: [monitoring], serviceAccounts: [prometheus], destinations: [central]}
+trust: {manage: none}
+`
+)
+
+// timing is a rotation that a test can wait for.
+var timing = certificates.Timing{Propagation: 4 * time.Second, Retirement: 20 * time.Second, Resync: time.Second}
+
+// world is an API server with everything that the chart makes, but for the
+// replicas.
+type world struct {
+	*cluster.Cluster
+	config     *rest.Config // the webhook's own identity
+	address    string       // where endpoints may be
+	policyFile string
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{Cluster: cluster.Start(t, cluster.Options{}), address: nodeAddress(t), policyFile: filepath.Join(t.TempDir(), "policy.yaml")}
+	must(t, os.WriteFile(w.policyFile, []byte(policyText), 0o600))
+	must(t, w.Namespace(t.Context(), home, nil))
+	must(t, w.Namespace(t.Context(), tenant, map[string]string{policy.LabelInjection: string(policy.InjectionEnabled)}))
+	_, err := w.Client().CoreV1().ServiceAccounts(tenant).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}}, metav1.CreateOptions{})
+	must(t, err)
+	w.config = w.identity(t, "webhook", secret, registration.DefaultName)
+	return w
+}
+
+// identity is a service account with the rights of package certificates' doc,
+// and those that the handlers need.
+func (w *world) identity(t *testing.T, name, secret, configuration string) *rest.Config {
+	t.Helper()
+	client, meta := w.Client().RbacV1(), metav1.ObjectMeta{Name: name}
+	subjects := []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: home, Name: name}}
+	_, err := w.Client().CoreV1().ServiceAccounts(home).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: meta}, metav1.CreateOptions{})
+	must(t, err)
+	_, err = client.ClusterRoles().Create(t.Context(), &rbacv1.ClusterRole{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{
+		{APIGroups: []string{""}, Resources: []string{"serviceaccounts"}, Verbs: []string{"get"}},
+		{APIGroups: []string{""}, Resources: []string{"limitranges", "resourcequotas"}, Verbs: []string{"list"}},
+		{APIGroups: []string{"admissionregistration.k8s.io"}, Resources: []string{"mutatingwebhookconfigurations"}, ResourceNames: []string{configuration}, Verbs: []string{"get", "watch", "patch"}},
+	}}, metav1.CreateOptions{})
+	must(t, err)
+	_, err = client.ClusterRoleBindings().Create(t.Context(), &rbacv1.ClusterRoleBinding{
+		ObjectMeta: meta, Subjects: subjects, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: name},
+	}, metav1.CreateOptions{})
+	must(t, err)
+	_, err = client.Roles(home).Create(t.Context(), &rbacv1.Role{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{
+		{APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: []string{secret}, Verbs: []string{"get", "watch", "update", "patch", "create"}},
+		{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{"ampbridge-breaker"}, Verbs: []string{"get"}},
+	}}, metav1.CreateOptions{})
+	must(t, err)
+	_, err = client.RoleBindings(home).Create(t.Context(), &rbacv1.RoleBinding{
+		ObjectMeta: meta, Subjects: subjects, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: name},
+	}, metav1.CreateOptions{})
+	must(t, err)
+	file, err := w.KubeconfigFor(t.Context(), home, name)
+	must(t, err)
+	config, err := clientcmd.BuildConfigFromFlags("", file)
+	must(t, err)
+	return config
+}
+
+// register makes the Service and the configuration without a CA bundle, as Helm
+// does, and one entry that is somebody else's.
+func (w *world) register(t *testing.T, name, service string) {
+	t.Helper()
+	_, err := w.Client().CoreV1().Services(home).Create(t.Context(), &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: service}, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: portName, Port: 443}}},
+	}, metav1.CreateOptions{})
+	must(t, err)
+	object, err := registration.New(registration.Options{
+		Name:         name,
+		ClientConfig: admissionv1.WebhookClientConfig{Service: &admissionv1.ServiceReference{Namespace: home, Name: service}}, ExcludedNamespaces: []string{home},
+	})
+	must(t, err)
+	foreign := *object.Webhooks[0].DeepCopy()
+	foreign.Name = "foreign.example.com"
+	foreign.ClientConfig.Service.Name = "somebody-elses"
+	foreign.NamespaceSelector.MatchLabels = map[string]string{"never": "there"}
+	object.Webhooks = append(object.Webhooks[:1], append([]admissionv1.MutatingWebhook{foreign}, object.Webhooks[1:]...)...)
+	_, err = w.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Create(t.Context(), object, metav1.CreateOptions{})
+	must(t, err)
+}
+
+func (w *world) configuration(t *testing.T, name string) *admissionv1.MutatingWebhookConfiguration {
+	t.Helper()
+	object, err := w.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(), name, metav1.GetOptions{})
+	must(t, err)
+	return object
+}
+
+// wantOnlyBundles checks that nothing of the configuration has changed since it
+// was registered but the bundles of our own entries.
+func (w *world) wantOnlyBundles(t *testing.T, before, after *admissionv1.MutatingWebhookConfiguration) {
+	t.Helper()
+	after = after.DeepCopy()
+	for i := range after.Webhooks {
+		if c := &after.Webhooks[i].ClientConfig; c.Service.Name != "somebody-elses" {
+			c.CABundle = before.Webhooks[i].ClientConfig.CABundle
+		}
+	}
+	if diff := cmp.Diff(before.Webhooks, after.Webhooks); diff != "" {
+		t.Errorf("more than the bundle has changed, -before +after:\n%s", diff)
+	}
+}
+
+// secret is nil when there is none.
+func (w *world) secret(t *testing.T, name string) *corev1.Secret {
+	t.Helper()
+	list, err := w.Client().CoreV1().Secrets(home).List(t.Context(), only(name))
+	must(t, err)
+	if len(list.Items) == 0 {
+		return nil
+	}
+	return &list.Items[0]
+}
+
+// stable: nothing is under way, and each of our entries trusts the one authority.
+func (w *world) stable(t *testing.T, secret, configuration string) bool {
+	t.Helper()
+	s := w.secret(t, secret)
+	if s == nil || s.Data["tls.crt"] == nil || s.Data["next-tls.crt"] != nil || s.Data["previous-ca.crt"] != nil {
+		return false
+	}
+	if _, asked := s.Annotations[certificates.AnnotationRotate]; asked {
+		return false
+	}
+	for _, entry := range w.configuration(t, configuration).Webhooks {
+		if entry.ClientConfig.Service.Name != "somebody-elses" && string(entry.ClientConfig.CABundle) != string(s.Data["ca.crt"]) {
+			return false
+		}
+	}
+	return true
+}
+
+// rotate asks for a new certificate, as a person does.
+func (w *world) rotate(t *testing.T, secret string) {
+	t.Helper()
+	patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:"now"}}}`, certificates.AnnotationRotate)
+	_, err := w.Client().CoreV1().Secrets(home).Patch(t.Context(), secret, "application/merge-patch+json", []byte(patch), metav1.PatchOptions{})
+	must(t, err)
+}
+
+// replica is one pod of the Deployment.
+type replica struct {
+	name, health string
+	stop         context.CancelFunc
+	done         chan error
+}
+
+// start runs a replica, and makes it an endpoint once it is ready.
+func (w *world) start(t *testing.T, name string) *replica {
+	t.Helper()
+	addr := freeAddr(t, w.address)
+	r := &replica{name: name, health: freeAddr(t, "127.0.0.1"), done: make(chan error, 1)}
+	ctx, stop := context.WithCancel(context.Background())
+	r.stop = stop
+	go func() {
+		r.done <- webhook.Run(ctx, webhook.Options{
+			Addr: addr, HealthAddr: r.health, MetricsAddr: freeAddr(t, "127.0.0.1"), PolicyFile: w.policyFile, Image: image,
+			CertSecret: secret, Service: service, Namespace: home, CertTiming: timing, DrainDelay: 5 * time.Second,
+			RESTConfig: w.config, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)).With("replica", name),
+		})
+	}()
+	t.Cleanup(func() {
+		stop()
+		if err := <-r.done; err != nil {
+			t.Errorf("replica %s: %v", name, err)
+		}
+		close(r.done)
+	})
+	eventually(t, name+" is ready", func() bool { ok, _ := r.ready(); return ok })
+	host, port, err := net.SplitHostPort(addr)
+	must(t, err)
+	number, err := strconv.Atoi(port)
+	must(t, err)
+	_, err = w.Client().DiscoveryV1().EndpointSlices(home).Create(t.Context(), &discoveryv1.EndpointSlice{
+		ObjectMeta:  metav1.ObjectMeta{Name: name, Labels: map[string]string{discoveryv1.LabelServiceName: service}},
+		AddressType: discoveryv1.AddressTypeIPv4,
+		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{host}, Conditions: discoveryv1.EndpointConditions{Ready: new(true)}}},
+		Ports:       []discoveryv1.EndpointPort{{Name: new(portName), Port: new(int32(number))}},
+	}, metav1.CreateOptions{})
+	must(t, err)
+	return r
+}
+
+// end is what happens to a pod that is deleted: at the same time it is told to
+// end, and its endpoint goes.
+func (w *world) end(t *testing.T, r *replica) {
+	t.Helper()
+	r.stop()
+	must(t, w.Client().DiscoveryV1().EndpointSlices(home).Delete(t.Context(), r.name, metav1.DeleteOptions{}))
+	must(t, <-r.done)
+	r.done <- nil
+}
+
+func (r *replica) ready() (bool, string) {
+	answer, err := http.Get("http://" + r.health + "/readyz")
+	if err != nil {
+		return false, err.Error()
+	}
+	defer func() { _ = answer.Body.Close() }()
+	text, err := io.ReadAll(answer.Body)
+	return err == nil && answer.StatusCode == http.StatusOK, string(text)
+}
+
+// pod is a Prometheus.
+func pod() *corev1.Pod {
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "prometheus-"},
+		Spec: corev1.PodSpec{
+			ServiceAccountName: account,
+			Containers: []corev1.Container{{
+				Name: "prometheus", Image: "quay.io/prometheus/prometheus:v3.15.0", Args: []string{"--config.file=/etc/p/prometheus.yml", "--config.auto-reload"},
+				VolumeMounts: []corev1.VolumeMount{{Name: "config", MountPath: "/etc/p"}},
+			}},
+			Volumes: []corev1.Volume{{Name: "config", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "p"}}}}},
+		},
+	}
+}
+
+// admit creates a Prometheus pod, and tells whether it is injected.
+func (w *world) admit(ctx context.Context, dry bool) (bool, error) {
+	o := metav1.CreateOptions{}
+	if dry {
+		o.DryRun = []string{metav1.DryRunAll}
+	}
+	created, err := w.Client().CoreV1().Pods(tenant).Create(ctx, pod(), o)
+	if err != nil {
+		return false, err
+	}
+	for _, c := range created.Spec.InitContainers {
+		if c.Name == inject.ContainerSidecar {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// eventuallyInjected waits until the API server has heard of the Service and of
+// the bundle.
+func (w *world) eventuallyInjected(t *testing.T) {
+	t.Helper()
+	eventually(t, "pods are injected", func() bool {
+		injected, err := w.admit(t.Context(), true)
+		must(t, err)
+		return injected
+	})
+}
+
+// The API server's own counts of its calls of our entries.
+var (
+	calls    = regexp.MustCompile(`(?m)^apiserver_admission_webhook_request_total\{[^}]*name="pods-enabled\.webhook\.ampbridge\.io"[^}]*\} ([0-9]+)$`)
+	failures = regexp.MustCompile(`(?m)^apiserver_admission_webhook_(?:rejection_count|fail_open_count)\{[^}]*name="pods-enabled\.webhook\.ampbridge\.io"[^}]*\} ([0-9]+)$`)
+)
+
+func (w *world) count(t *testing.T, what *regexp.Regexp) (n int) {
+	t.Helper()
+	text, err := w.Metrics(t.Context())
+	must(t, err)
+	for _, match := range what.FindAllStringSubmatch(text, -1) {
+		count, err := strconv.Atoi(match[1])
+		must(t, err)
+		n += count
+	}
+	return n
+}
+
+// nodeAddress is an address of this machine that an endpoint may have.
+func nodeAddress(t *testing.T) string {
+	t.Helper()
+	addresses, err := net.InterfaceAddrs()
+	must(t, err)
+	for _, a := range addresses {
+		if ip, _, err := net.ParseCIDR(a.String()); err == nil && ip.To4() != nil && ip.IsGlobalUnicast() {
+			return ip.String()
+		}
+	}
+	t.Fatal("endpoints of a Service may not be loopback addresses, and this machine has no other: ip address add 192.0.2.1/32 dev lo")
+	return ""
+}
+
+func freeAddr(t *testing.T, host string) string {
+	t.Helper()
+	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	must(t, err)
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(2 * time.Minute); !holds(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within two minutes: %s", what)
+		}
+	}
+}
+
+// only selects one object by its name.
+func only(name string) metav1.ListOptions {
+	return metav1.ListOptions{FieldSelector: "metadata.name=" + name}
+}
+
+func (w *world) createSecret(t *testing.T, name string, data map[string][]byte) {
+	t.Helper()
+	object := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"helm": "yes"}}, Data: data}
+	_, err := w.Client().CoreV1().Secrets(home).Create(t.Context(), object, metav1.CreateOptions{})
+	must(t, err)
+}
