@@ -22,14 +22,16 @@ func TestRotation(t *testing.T) {
 	w := newWorld(t)
 	w.register(t, registration.DefaultName, service)
 	registered := w.configuration(t, registration.DefaultName)
-	replicas := []*replica{w.start(t, "first-a"), w.start(t, "first-b")}
+	replicas := []*replica{w.start(t, "first-0", false), w.start(t, "first-1", true)}
 	w.eventuallyInjected(t)
 	t.Run("no admission is lost", func(t *testing.T) { w.testUnderLoad(t, replicas) })
 	w.wantOnlyBundles(t, registered, w.configuration(t, registration.DefaultName))
 }
 
 // Prometheus pods are created without a pause while the replicas are replaced
-// twice, as a Deployment does it, and the certificate is rotated twice.
+// twice, as a Deployment does it, and the certificate is rotated twice. One of
+// two replicas always hears late of the Secret, so that they serve different
+// certificates for a while.
 func (w *world) testUnderLoad(t *testing.T, replicas []*replica) {
 	const want = 500
 	failed, called := w.count(t, failures), w.count(t, calls)
@@ -55,6 +57,8 @@ func (w *world) testUnderLoad(t *testing.T, replicas []*replica) {
 		})
 	}
 
+	handshakes := 0
+	clients.Go(func() { handshakes = w.probe(ctx, t) })
 	for round := range 2 {
 		var rotation sync.WaitGroup
 		rotation.Go(func() {
@@ -66,7 +70,7 @@ func (w *world) testUnderLoad(t *testing.T, replicas []*replica) {
 			})
 		})
 		for i, old := range replicas {
-			replicas[i] = w.start(t, fmt.Sprintf("round-%d-%d", round, i))
+			replicas[i] = w.start(t, fmt.Sprintf("round-%d-%d", round, i), i == 1)
 			w.end(t, old)
 		}
 		rotation.Wait()
@@ -74,12 +78,15 @@ func (w *world) testUnderLoad(t *testing.T, replicas []*replica) {
 	leave()
 	clients.Wait()
 
-	t.Logf("%d pods created, %d injected, %d calls, %d failed", created.Load(), injected.Load(), w.count(t, calls)-called, w.count(t, failures)-failed)
+	t.Logf("%d pods created, %d injected, %d calls, %d failed; %d handshakes", created.Load(), injected.Load(), w.count(t, calls)-called, w.count(t, failures)-failed, handshakes)
 	if created.Load() < want || injected.Load() != created.Load() {
 		t.Errorf("injected: got %d of %d", injected.Load(), created.Load())
 	}
 	if got := w.count(t, failures) - failed; got != 0 {
 		t.Errorf("calls that failed, as the API server counts them: got %d, want 0", got)
+	}
+	if handshakes < want {
+		t.Errorf("handshakes: got %d, want at least %d", handshakes, want)
 	}
 	// The counts do count.
 	if got := w.count(t, calls) - called; got < int(created.Load()) {
@@ -99,7 +106,7 @@ func (w *world) testUnderLoad(t *testing.T, replicas []*replica) {
 func TestMended(t *testing.T) {
 	w := newWorld(t)
 	w.register(t, registration.DefaultName, service)
-	r := w.start(t, "a")
+	r := w.start(t, "a", false)
 	w.eventuallyInjected(t)
 	registered := w.configuration(t, registration.DefaultName)
 	eventually(t, "stable", func() bool { return w.stable(t, secret, registration.DefaultName) })
@@ -154,7 +161,7 @@ func TestMended(t *testing.T) {
 	t.Run("all of it at once, with a new replica", func(t *testing.T) {
 		w.end(t, r)
 		must(t, w.Client().CoreV1().Secrets(home).Delete(t.Context(), secret, metav1.DeleteOptions{}))
-		w.start(t, "b")
+		w.start(t, "b", false)
 		w.eventuallyInjected(t)
 		eventually(t, "stable", func() bool { return w.stable(t, secret, registration.DefaultName) })
 		if s := w.secret(t, secret); bytes.Equal(s.Data["tls.crt"], first.Data["tls.crt"]) {

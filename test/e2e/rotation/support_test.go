@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -54,7 +56,9 @@ trust: {manage: none}
 )
 
 // timing is a rotation that a test can wait for.
-var timing = certificates.Timing{Propagation: 4 * time.Second, Retirement: 20 * time.Second, Resync: time.Second}
+var timing = certificates.Timing{Propagation: timingPropagation, Retirement: 20 * time.Second, Resync: time.Second}
+
+const timingPropagation = 4 * time.Second
 
 // world is an API server with everything that the chart makes, but for the
 // replicas.
@@ -63,11 +67,14 @@ type world struct {
 	config     *rest.Config // the webhook's own identity
 	address    string       // where endpoints may be
 	policyFile string
+
+	mu   sync.Mutex
+	live map[string]bool // addresses of endpoints
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{Cluster: cluster.Start(t, cluster.Options{}), address: nodeAddress(t), policyFile: filepath.Join(t.TempDir(), "policy.yaml")}
+	w := &world{Cluster: cluster.Start(t, cluster.Options{}), address: nodeAddress(t), policyFile: filepath.Join(t.TempDir(), "policy.yaml"), live: map[string]bool{}}
 	must(t, os.WriteFile(w.policyFile, []byte(policyText), 0o600))
 	must(t, w.Namespace(t.Context(), home, nil))
 	must(t, w.Namespace(t.Context(), tenant, map[string]string{policy.LabelInjection: string(policy.InjectionEnabled)}))
@@ -194,23 +201,27 @@ func (w *world) rotate(t *testing.T, secret string) {
 
 // replica is one pod of the Deployment.
 type replica struct {
-	name, health string
-	stop         context.CancelFunc
-	done         chan error
+	name, addr, health string
+	stop               context.CancelFunc
+	done               chan error
 }
 
-// start runs a replica, and makes it an endpoint once it is ready.
-func (w *world) start(t *testing.T, name string) *replica {
+// start runs a replica, and makes it an endpoint once it is ready. A late one
+// hears of the Secret some seconds after the others.
+func (w *world) start(t *testing.T, name string, late bool) *replica {
 	t.Helper()
-	addr := freeAddr(t, w.address)
-	r := &replica{name: name, health: freeAddr(t, "127.0.0.1"), done: make(chan error, 1)}
+	config := rest.CopyConfig(w.config)
+	if late {
+		config.Wrap(func(next http.RoundTripper) http.RoundTripper { return slow{next} })
+	}
+	r := &replica{name: name, addr: freeAddr(t, w.address), health: freeAddr(t, "127.0.0.1"), done: make(chan error, 1)}
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop = stop
 	go func() {
 		r.done <- webhook.Run(ctx, webhook.Options{
-			Addr: addr, HealthAddr: r.health, MetricsAddr: freeAddr(t, "127.0.0.1"), PolicyFile: w.policyFile, Image: image,
+			Addr: r.addr, HealthAddr: r.health, MetricsAddr: freeAddr(t, "127.0.0.1"), PolicyFile: w.policyFile, Image: image,
 			CertSecret: secret, Service: service, Namespace: home, CertTiming: timing, DrainDelay: 5 * time.Second,
-			RESTConfig: w.config, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)).With("replica", name),
+			RESTConfig: config, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)).With("replica", name),
 		})
 	}()
 	t.Cleanup(func() {
@@ -221,7 +232,7 @@ func (w *world) start(t *testing.T, name string) *replica {
 		close(r.done)
 	})
 	eventually(t, name+" is ready", func() bool { ok, _ := r.ready(); return ok })
-	host, port, err := net.SplitHostPort(addr)
+	host, port, err := net.SplitHostPort(r.addr)
 	must(t, err)
 	number, err := strconv.Atoi(port)
 	must(t, err)
@@ -232,13 +243,26 @@ func (w *world) start(t *testing.T, name string) *replica {
 		Ports:       []discoveryv1.EndpointPort{{Name: new(portName), Port: new(int32(number))}},
 	}, metav1.CreateOptions{})
 	must(t, err)
+	w.join(r.addr)
 	return r
+}
+
+// slow is a connection on which news of the Secret takes its time.
+type slow struct{ next http.RoundTripper }
+
+func (s slow) RoundTrip(r *http.Request) (*http.Response, error) {
+	answer, err := s.next.RoundTrip(r)
+	if strings.Contains(r.URL.Path, "/secrets/") && r.Method == http.MethodGet {
+		time.Sleep(3 * time.Second)
+	}
+	return answer, err
 }
 
 // end is what happens to a pod that is deleted: at the same time it is told to
 // end, and its endpoint goes.
 func (w *world) end(t *testing.T, r *replica) {
 	t.Helper()
+	w.leave(r.addr)
 	r.stop()
 	must(t, w.Client().DiscoveryV1().EndpointSlices(home).Delete(t.Context(), r.name, metav1.DeleteOptions{}))
 	must(t, <-r.done)

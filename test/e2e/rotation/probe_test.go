@@ -1,0 +1,74 @@
+package rotation_test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/ampbridge/ampbridge/webhook/registration"
+)
+
+// probe connects to every endpoint again and again until the context ends, and
+// checks the certificate as an API server would that has just heard of the
+// configuration, and as one that is late. A real one keeps its connections, so
+// it rarely looks at a certificate.
+func (w *world) probe(ctx context.Context, t *testing.T) (handshakes int) {
+	t.Helper()
+	const late = timingPropagation / 2
+	type known struct {
+		at     time.Time
+		bundle []byte
+	}
+	var history []known
+	for ; ctx.Err() == nil; time.Sleep(20 * time.Millisecond) {
+		now := time.Now()
+		history = append(history, known{now, w.configuration(t, registration.DefaultName).Webhooks[0].ClientConfig.CABundle})
+		for len(history) > 1 && history[1].at.Before(now.Add(-late)) {
+			history = history[1:]
+		}
+		for _, addr := range w.endpoints() {
+			conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 5 * time.Second}, "tcp", addr, &tls.Config{InsecureSkipVerify: true})
+			if err != nil {
+				continue // it has ended meanwhile, or the API server will say so
+			}
+			leaf := conn.ConnectionState().PeerCertificates[0]
+			_ = conn.Close()
+			handshakes++
+			for _, k := range []known{history[0], history[len(history)-1]} {
+				roots := x509.NewCertPool()
+				roots.AppendCertsFromPEM(k.bundle)
+				if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots, DNSName: fmt.Sprintf("%s.%s.svc", service, home)}); err != nil {
+					t.Errorf("%s: an API server that knows the bundle of %s ago does not trust %s: %v", now.Format(time.TimeOnly), now.Sub(k.at).Round(time.Millisecond), addr, err)
+				}
+			}
+		}
+	}
+	return handshakes
+}
+
+// endpoints are those that an API server may call now.
+func (w *world) endpoints() (all []string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for addr := range w.live {
+		all = append(all, addr)
+	}
+	return all
+}
+
+// join and leave keep the list of endpoints.
+func (w *world) join(addr string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.live[addr] = true
+}
+
+func (w *world) leave(addr string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.live, addr)
+}
