@@ -1,0 +1,151 @@
+package certmanager_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"testing"
+	"time"
+
+	apiutil "github.com/cert-manager/cert-manager/pkg/api/util"
+	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
+	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/client-go/util/retry"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// The certificate is issued, the bundle injected, and a pod admitted; and again
+// after the certificate, and after the authority, is renewed.
+func TestCertManager(t *testing.T) {
+	w := newWorld(t)
+	w.startCertManager(t)
+	w.apply(t, "testdata/certificates.yaml")
+	w.register(t)
+	eventually(t, "the certificate is issued", func() bool { return w.data(t, tlsSecret)["tls.crt"] != nil })
+	eventually(t, "the bundle is injected", func() bool { return bytes.Equal(w.bundle(t), w.data(t, tlsSecret)["ca.crt"]) })
+	w.startWebhook(t)
+	eventually(t, "a pod is injected", func() bool { return w.admit(t) })
+	first, authority := w.data(t, tlsSecret), w.data(t, caSecret)
+	leaf := parse(t, first["tls.crt"])
+	for _, name := range []string{service, service + "." + home, service + "." + home + ".svc"} {
+		if err := leaf.VerifyHostname(name); err != nil {
+			t.Error(err)
+		}
+	}
+
+	t.Run("the certificate is renewed", func(t *testing.T) {
+		w.renewed(t, tlsSecret)
+		if now := w.data(t, tlsSecret); !bytes.Equal(now["ca.crt"], first["ca.crt"]) {
+			t.Error("the authority is another")
+		}
+	})
+
+	// The old certificate is good under the new authority, and the new one under
+	// the old: pods are injected all the time.
+	t.Run("the authority is renewed, and then the certificate", func(t *testing.T) {
+		w.renewed(t, caSecret)
+		if bytes.Equal(w.data(t, caSecret)["tls.crt"], authority["tls.crt"]) {
+			t.Fatal("the authority is the old one")
+		}
+		// The issuer may take a moment to see its new authority.
+		eventually(t, "a certificate of the new authority", func() bool {
+			w.renewed(t, tlsSecret)
+			return bytes.Equal(w.data(t, tlsSecret)["ca.crt"], w.data(t, caSecret)["tls.crt"])
+		})
+		eventually(t, "the new authority is injected", func() bool {
+			w.wantInjected(t)
+			// cainjector keeps the old one beside it.
+			return bytes.Contains(w.bundle(t), w.data(t, caSecret)["tls.crt"])
+		})
+		w.wantInjected(t)
+	})
+}
+
+// renewed has cert-manager renew a certificate, and returns when it is there,
+// and served if it is the webhook's. Pods are injected meanwhile.
+func (w *world) renewed(t *testing.T, name string) {
+	t.Helper()
+	before := w.data(t, name)["tls.crt"]
+	w.renew(t, name)
+	eventually(t, name+" is renewed", func() bool {
+		w.wantInjected(t)
+		now := w.data(t, name)["tls.crt"]
+		return !bytes.Equal(now, before) && (name != tlsSecret || bytes.Equal(w.served(t), parse(t, now).Raw))
+	})
+	w.wantInjected(t)
+}
+
+// renew asks cert-manager for a new certificate, as `cmctl renew` does.
+func (w *world) renew(t *testing.T, name string) {
+	t.Helper()
+	must(t, retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		var certificate cmapi.Certificate
+		if err := w.client.Get(t.Context(), client.ObjectKey{Namespace: home, Name: name}, &certificate); err != nil {
+			return err
+		}
+		apiutil.SetCertificateCondition(&certificate, certificate.Generation, cmapi.CertificateConditionIssuing, cmmeta.ConditionTrue, "ManuallyTriggered", "renewed by a test")
+		return w.client.Status().Update(t.Context(), &certificate)
+	}))
+}
+
+// data is a Secret's; nil when there is none.
+func (w *world) data(t *testing.T, name string) map[string][]byte {
+	t.Helper()
+	var secret corev1.Secret
+	if err := w.client.Get(t.Context(), client.ObjectKey{Namespace: home, Name: name}, &secret); err != nil && !apierrors.IsNotFound(err) {
+		t.Fatal(err)
+	}
+	return secret.Data
+}
+
+func parse(t *testing.T, data []byte) *x509.Certificate {
+	t.Helper()
+	block, _ := pem.Decode(data)
+	if block == nil {
+		t.Fatalf("no PEM: %q", data)
+	}
+	c, err := x509.ParseCertificate(block.Bytes)
+	must(t, err)
+	return c
+}
+
+func (w *world) wantInjected(t *testing.T) {
+	t.Helper()
+	if !w.admit(t) {
+		t.Error("a pod is not injected")
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(2 * time.Minute); !holds(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within two minutes: %s", what)
+		}
+	}
+}
+
+// run runs something until the test ends.
+func run(t *testing.T, name string, f func(context.Context) error) {
+	t.Helper()
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- f(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Error(fmt.Errorf("%s: %w", name, err))
+		}
+	})
+}

@@ -1,0 +1,316 @@
+package certmanager_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
+	"github.com/cert-manager/cert-manager/pkg/controller"
+	"github.com/cert-manager/cert-manager/pkg/controller/cainjector"
+	"github.com/cert-manager/cert-manager/pkg/controller/certificaterequests/approver"
+	crca "github.com/cert-manager/cert-manager/pkg/controller/certificaterequests/ca"
+	crselfsigned "github.com/cert-manager/cert-manager/pkg/controller/certificaterequests/selfsigned"
+	"github.com/cert-manager/cert-manager/pkg/controller/certificates/issuing"
+	"github.com/cert-manager/cert-manager/pkg/controller/certificates/keymanager"
+	"github.com/cert-manager/cert-manager/pkg/controller/certificates/readiness"
+	"github.com/cert-manager/cert-manager/pkg/controller/certificates/requestmanager"
+	"github.com/cert-manager/cert-manager/pkg/controller/certificates/revisionmanager"
+	"github.com/cert-manager/cert-manager/pkg/controller/certificates/trigger"
+	"github.com/cert-manager/cert-manager/pkg/controller/issuers"
+	_ "github.com/cert-manager/cert-manager/pkg/issuer/ca"         // registers the kind of issuer
+	_ "github.com/cert-manager/cert-manager/pkg/issuer/selfsigned" // and this one
+	"github.com/go-logr/logr"
+	"golang.org/x/sync/errgroup"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/scheme"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	"sigs.k8s.io/yaml"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/sidecar/mirror"
+	"github.com/ampbridge/ampbridge/test/cluster"
+	"github.com/ampbridge/ampbridge/webhook"
+	"github.com/ampbridge/ampbridge/webhook/inject"
+	"github.com/ampbridge/ampbridge/webhook/registration"
+)
+
+// The names of testdata.
+const (
+	home      = "ampbridge-system"
+	service   = "ampbridge-webhook"
+	tlsSecret = "ampbridge-webhook-tls"
+	caSecret  = "ampbridge-webhook-ca"
+)
+
+const (
+	tenant     = "monitoring"
+	account    = "prometheus"
+	policyText = `apiVersion: ampbridge.io/v1alpha1
+kind: Policy
+cluster: {name: dev}
+destinations:
+- {name: central, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0123abcd-1111-2222-3333-444455556666"}
+grants:
+- {namespaces: [monitoring], serviceAccounts: [prometheus], destinations: [central]}
+trust: {manage: none}
+`
+)
+
+// world is an API server that knows cert-manager's kinds.
+type world struct {
+	*cluster.Cluster
+	client client.Client
+	addr   string // the webhook's
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{Cluster: cluster.Start(t, cluster.Options{}), addr: freeAddr(t, nodeAddress(t))}
+	kinds := runtime.NewScheme()
+	must(t, scheme.AddToScheme(kinds))
+	must(t, cmapi.AddToScheme(kinds))
+	var err error
+	w.client, err = client.New(w.Config(), client.Options{Scheme: kinds})
+	must(t, err)
+	module, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", "github.com/cert-manager/cert-manager").Output()
+	must(t, err)
+	files, err := filepath.Glob(filepath.Join(strings.TrimSpace(string(module)), "deploy", "crds", "cert-manager.io_*.yaml"))
+	must(t, err)
+	if len(files) == 0 {
+		t.Fatal("the module of cert-manager has no CRDs")
+	}
+	w.apply(t, files...)
+	eventually(t, "its kinds are served", func() bool {
+		var certificates cmapi.CertificateList
+		var issuers cmapi.IssuerList
+		var requests cmapi.CertificateRequestList
+		var clusterIssuers cmapi.ClusterIssuerList
+		return errors.Join(w.client.List(t.Context(), &certificates), w.client.List(t.Context(), &issuers),
+			w.client.List(t.Context(), &requests), w.client.List(t.Context(), &clusterIssuers)) == nil
+	})
+	must(t, w.Namespace(t.Context(), home, nil))
+	must(t, w.Namespace(t.Context(), tenant, map[string]string{policy.LabelInjection: string(policy.InjectionEnabled)}))
+	must(t, w.client.Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: tenant, Name: account}}))
+	return w
+}
+
+// apply creates the objects of YAML files.
+func (w *world) apply(t *testing.T, files ...string) {
+	t.Helper()
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		must(t, err)
+		for _, document := range bytes.Split(data, []byte("\n---\n")) {
+			object := &unstructured.Unstructured{}
+			must(t, yaml.Unmarshal(document, &object.Object))
+			if len(object.Object) > 0 {
+				must(t, w.client.Create(t.Context(), object))
+			}
+		}
+	}
+}
+
+// startCertManager runs the controllers that issue certificates, and the one
+// that injects bundles, as cert-manager's own commands put them together.
+func (w *world) startCertManager(t *testing.T) {
+	t.Helper()
+	ctrl.SetLogger(logr.FromSlogHandler(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})))
+	run(t, "cert-manager", func(ctx context.Context) error {
+		factory, err := controller.NewContextFactory(ctx, controller.ContextOptions{
+			Kubeconfig: w.Kubeconfig(),
+			CertificateOptions: controller.CertificateOptions{
+				CertificateRequestMinimumBackoffDuration: time.Second, CertificateRequestMaximumBackoffDuration: time.Minute,
+			},
+		})
+		if err != nil {
+			return err
+		}
+		var group errgroup.Group
+		for _, name := range []string{
+			issuers.ControllerName, approver.ControllerName, crca.CRControllerName, crselfsigned.CRControllerName,
+			trigger.ControllerName, keymanager.ControllerName, requestmanager.ControllerName, issuing.ControllerName, readiness.ControllerName, revisionmanager.ControllerName,
+		} {
+			c, err := controller.Known()[name](factory)
+			if err != nil {
+				return err
+			}
+			group.Go(func() error { return c.Run(1, ctx) })
+		}
+		shared, err := factory.Build()
+		if err != nil {
+			return err
+		}
+		shared.SharedInformerFactory.Start(ctx.Done())
+		shared.KubeSharedInformerFactory.Start(ctx.Done())
+		shared.HTTP01ResourceMetadataInformersFactory.Start(ctx.Done())
+		return group.Wait()
+	})
+	run(t, "cainjector", func(ctx context.Context) error {
+		config := w.Config()
+		config.UserAgent = "cert-manager-cainjector" // the name under which it applies
+		manager, err := ctrl.NewManager(config, ctrl.Options{
+			Scheme: w.client.Scheme(), Metrics: server.Options{BindAddress: "0"},
+			// As cainjector does: Secrets are read live.
+			Client: client.Options{Cache: &client.CacheOptions{DisableFor: []client.Object{&corev1.Secret{}}}},
+		})
+		if err != nil {
+			return err
+		}
+		if err := cainjector.RegisterAllInjectors(ctx, manager, cainjector.SetupOptions{
+			EnableCertificatesDataSource: true,
+			EnabledReconcilersFor:        map[string]bool{cainjector.MutatingWebhookConfigurationName: true},
+		}); err != nil {
+			return err
+		}
+		return manager.Start(ctx)
+	})
+}
+
+// register makes the Service with its endpoint, and the configuration with
+// cert-manager's annotation.
+func (w *world) register(t *testing.T) {
+	t.Helper()
+	const portName = "webhook"
+	must(t, w.client.Create(t.Context(), &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Namespace: home, Name: service}, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: portName, Port: 443}}},
+	}))
+	host, port, err := net.SplitHostPort(w.addr)
+	must(t, err)
+	number, err := strconv.Atoi(port)
+	must(t, err)
+	must(t, w.client.Create(t.Context(), &discoveryv1.EndpointSlice{
+		ObjectMeta:  metav1.ObjectMeta{Namespace: home, Name: service, Labels: map[string]string{discoveryv1.LabelServiceName: service}},
+		AddressType: discoveryv1.AddressTypeIPv4,
+		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{host}}},
+		Ports:       []discoveryv1.EndpointPort{{Name: new(portName), Port: new(int32(number))}},
+	}))
+	object, err := registration.New(registration.Options{
+		ClientConfig: admissionv1.WebhookClientConfig{Service: &admissionv1.ServiceReference{Namespace: home, Name: service}}, ExcludedNamespaces: []string{home},
+	})
+	must(t, err)
+	object.Annotations = map[string]string{cmapi.WantInjectAnnotation: home + "/" + tlsSecret}
+	must(t, w.client.Create(t.Context(), object))
+}
+
+// startWebhook runs the webhook, with the Secret as the kubelet mounts it.
+func (w *world) startWebhook(t *testing.T) {
+	t.Helper()
+	dir, policyFile := t.TempDir(), filepath.Join(t.TempDir(), "policy.yaml")
+	must(t, os.WriteFile(policyFile, []byte(policyText), 0o600))
+	run(t, "kubelet", func(ctx context.Context) error {
+		for ; ctx.Err() == nil; sleep(ctx, 500*time.Millisecond) {
+			var secret corev1.Secret
+			if err := w.client.Get(ctx, client.ObjectKey{Namespace: home, Name: tlsSecret}, &secret); err != nil {
+				continue
+			}
+			files := mirror.Files{}
+			for name, data := range secret.Data {
+				files[name] = mirror.File{Content: data, Mode: 0o600}
+			}
+			if _, err := mirror.Write(dir, files); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	run(t, "webhook", func(ctx context.Context) error {
+		return webhook.Run(ctx, webhook.Options{
+			Addr: w.addr, HealthAddr: freeAddr(t, "127.0.0.1"), MetricsAddr: freeAddr(t, "127.0.0.1"), CertDir: dir, PolicyFile: policyFile,
+			Image: "registry.example.com/ampbridge:v1", RESTConfig: w.Config(), Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		})
+	})
+}
+
+// served is the certificate that the webhook shows now.
+func (w *world) served(t *testing.T) []byte {
+	t.Helper()
+	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 10 * time.Second}, "tcp", w.addr, &tls.Config{InsecureSkipVerify: true})
+	must(t, err)
+	defer func() { _ = conn.Close() }()
+	return conn.ConnectionState().PeerCertificates[0].Raw
+}
+
+// bundle is what all entries of the configuration trust; nil: not the same.
+func (w *world) bundle(t *testing.T) []byte {
+	t.Helper()
+	var object admissionv1.MutatingWebhookConfiguration
+	must(t, w.client.Get(t.Context(), client.ObjectKey{Name: registration.DefaultName}, &object))
+	bundle := object.Webhooks[0].ClientConfig.CABundle
+	for _, entry := range object.Webhooks {
+		if !bytes.Equal(entry.ClientConfig.CABundle, bundle) {
+			return nil
+		}
+	}
+	return bundle
+}
+
+// admit creates a Prometheus, dry, and tells whether it is injected.
+func (w *world) admit(t *testing.T) bool {
+	t.Helper()
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: tenant, GenerateName: "prometheus-"},
+		Spec: corev1.PodSpec{
+			ServiceAccountName: account,
+			Containers: []corev1.Container{{
+				Name: "prometheus", Image: "quay.io/prometheus/prometheus:v3.15.0", Args: []string{"--config.file=/etc/p/prometheus.yml", "--config.auto-reload"},
+				VolumeMounts: []corev1.VolumeMount{{Name: "config", MountPath: "/etc/p"}},
+			}},
+			Volumes: []corev1.Volume{{Name: "config", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "p"}}}}},
+		},
+	}
+	must(t, w.client.Create(t.Context(), pod, client.DryRunAll))
+	for _, c := range pod.Spec.InitContainers {
+		if c.Name == inject.ContainerSidecar {
+			return true
+		}
+	}
+	return false
+}
+
+// nodeAddress is an address of this machine that an endpoint may have.
+func nodeAddress(t *testing.T) string {
+	t.Helper()
+	addresses, err := net.InterfaceAddrs()
+	must(t, err)
+	for _, a := range addresses {
+		if ip, _, err := net.ParseCIDR(a.String()); err == nil && ip.To4() != nil && ip.IsGlobalUnicast() {
+			return ip.String()
+		}
+	}
+	t.Fatal("endpoints of a Service may not be loopback addresses, and this machine has no other: ip address add 192.0.2.1/32 dev lo")
+	return ""
+}
+
+func freeAddr(t *testing.T, host string) string {
+	t.Helper()
+	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	must(t, err)
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
