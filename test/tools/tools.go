@@ -1,6 +1,6 @@
 // Package tools finds, or builds from source, the foreign programs that the
 // tests and the demo run: a Kubernetes control plane, Prometheus and its
-// operator, and the linter.
+// operator, Helm, and the linter.
 //
 // Each family is pinned by a Go module of its own in a directory beside this
 // file (kubernetes/go.mod, prometheus/go.mod, ...), so that a clean machine
@@ -61,6 +61,11 @@ const (
 	kubernetesVersion = "v1.36.3"
 	operatorVersion   = "v0.85.0"
 	strip             = "-s -w"
+	// helmVersions are helm's own, and that of the Kubernetes for which it renders
+	// where nobody says: as in its releases, that of the client-go it is built with.
+	helmVersions = " -X helm.sh/helm/v3/internal/version.version=v3.22.0" +
+		" -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=37" +
+		" -X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor=37"
 )
 
 // Tools lists every tool, in the order in which a control plane needs them.
@@ -83,6 +88,8 @@ func Tools() []Tool {
 			LDFlags: strip + " -X main.version=2.15.0", MinVersion: "2.15", ColdBuild: 2 * time.Minute},
 		{Name: "gosh", Dir: "gosh", Source: "mvdan.cc/sh/v3@v3.14.1", Package: "mvdan.cc/sh/v3/cmd/gosh",
 			Version: "v3.14.1", LDFlags: strip, ColdBuild: time.Minute},
+		{Name: "helm", Dir: "helm", Source: "helm.sh/helm/v3@v3.22.0", Package: "helm.sh/helm/v3/cmd/helm", Version: "v3.22.0",
+			LDFlags: strip + helmVersions, Pinned: true, ColdBuild: time.Minute},
 		{Name: "gotestsum", Dir: "gotestsum", Source: "gotest.tools/gotestsum@v1.13.0", Package: "gotest.tools/gotestsum",
 			Version: "v1.13.0", LDFlags: strip, ColdBuild: time.Minute},
 	}

@@ -1,0 +1,74 @@
+package chart
+
+import (
+	"encoding/base64"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+
+	"github.com/ampbridge/ampbridge/webhook/registration"
+)
+
+const caBundle = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+
+// What the chart registers is what package registration registers, whose own
+// tests say that it is right.
+func TestRegistration(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		values string
+		want   registration.Options
+	}{
+		{"defaults", "{}", registration.Options{ExcludedNamespaces: []string{namespace}}},
+		{"all set", `
+webhook: {failurePolicy: Fail, timeoutSeconds: 10, excludedNamespaces: [istio-system, kube-system, a]}
+certificates: {mode: certManager}
+`, registration.Options{FailurePolicy: admissionv1.Fail, TimeoutSeconds: 10, ExcludedNamespaces: []string{"a", "istio-system", namespace}}},
+		{"the user's certificate", `
+certificates: {mode: provided, provided: {secretName: own, caBundle: "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"}}
+`, registration.Options{
+			ExcludedNamespaces: []string{namespace},
+			ClientConfig:       admissionv1.WebhookClientConfig{CABundle: []byte(caBundle)},
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var got admissionv1.MutatingWebhookConfiguration
+			into(t, render(t, "-f", minimal, "-f", file(t, test.values)).get(t, "MutatingWebhookConfiguration", registration.DefaultName), &got)
+			test.want.ClientConfig.Service = &admissionv1.ServiceReference{Namespace: namespace, Name: "ampbridge-webhook", Port: new(int32(443))}
+			want, err := registration.New(test.want)
+			must(t, err)
+			got.Labels, got.Annotations = nil, nil
+			if diff := cmp.Diff(want, &got); diff != "" {
+				t.Errorf("differs from package registration, -want +got:\n%s", diff)
+			}
+		})
+	}
+}
+
+// The match condition stands in a file, so that the template stays readable.
+func TestMatchConditionFile(t *testing.T) {
+	golden(t, filepath.Join(chartDir, "files", "can-be-prometheus.cel"), registration.CanBePrometheus+"\n")
+}
+
+func TestCertManagerInjectsTheCA(t *testing.T) {
+	all := render(t, "-f", minimal, "--set", "certificates.mode=certManager")
+	got := all.get(t, "MutatingWebhookConfiguration", registration.DefaultName).GetAnnotations()["cert-manager.io/inject-ca-from"]
+	if want := namespace + "/" + all.get(t, "Certificate", "ampbridge-webhook").GetName(); got != want {
+		t.Errorf("cert-manager.io/inject-ca-from is %q, want %q", got, want)
+	}
+	if s := all.find("Secret", "ampbridge-webhook-tls"); s != nil {
+		t.Error("the chart makes a Secret that nobody uses")
+	}
+}
+
+func TestProvidedBundleIsPEM(t *testing.T) {
+	// Helm encodes it, so nobody has to, and nobody must.
+	_, stderr, err := helm(t, "template", release, chartDir, "-f", minimal, "--set", "certificates.mode=provided", "--set", "certificates.provided.secretName=own",
+		"--set", "certificates.provided.caBundle="+base64.StdEncoding.EncodeToString([]byte(caBundle)))
+	if err == nil {
+		t.Error("a bundle in base64 is taken for PEM")
+	}
+	names(t, stderr, "/certificates/provided/caBundle")
+}

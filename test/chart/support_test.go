@@ -1,0 +1,141 @@
+package chart
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/yaml"
+
+	"github.com/ampbridge/ampbridge/test/tools"
+)
+
+var update = flag.Bool("update", false, "write the golden files, and the chart's generated ones")
+
+const (
+	chartDir  = "../../charts/ampbridge"
+	release   = "ampbridge"
+	namespace = "ampbridge-system"
+)
+
+// The chart's values for tests: the least, and everything.
+var (
+	minimal    = filepath.Join(chartDir, "ci", "minimal-values.yaml")
+	everything = filepath.Join(chartDir, "ci", "everything-values.yaml")
+)
+
+// helm runs the real program. Its files lie apart from the user's.
+func helm(t *testing.T, args ...string) (stdout, stderr string, err error) {
+	t.Helper()
+	home := t.TempDir()
+	cmd := exec.CommandContext(t.Context(), tools.Path(t, "helm"), args...)
+	cmd.Env = append(os.Environ(), "HELM_CACHE_HOME="+home, "HELM_CONFIG_HOME="+home, "HELM_DATA_HOME="+home)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err = cmd.Run()
+	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return out.String(), errs.String(), err
+}
+
+func mustHelm(t *testing.T, args ...string) string {
+	t.Helper()
+	out, errs, err := helm(t, args...)
+	if err != nil {
+		t.Fatalf("helm %s: %v\n%s%s", strings.Join(args, " "), err, out, errs)
+	}
+	return out
+}
+
+// render is what the chart makes of the values, hooks included.
+func render(t *testing.T, args ...string) objects {
+	t.Helper()
+	return parse(t, mustHelm(t, append([]string{"template", release, chartDir, "--namespace", namespace}, args...)...))
+}
+
+// objects are what a chart makes, in its order.
+type objects []*unstructured.Unstructured
+
+func parse(t *testing.T, text string) objects {
+	t.Helper()
+	var all objects
+	for _, document := range strings.Split(text, "\n---\n") {
+		var content map[string]any
+		must(t, yaml.UnmarshalStrict([]byte(strings.TrimPrefix(document, "---\n")), &content))
+		if len(content) > 0 {
+			all = append(all, &unstructured.Unstructured{Object: content})
+		}
+	}
+	return all
+}
+
+func (o objects) find(kind, name string) *unstructured.Unstructured {
+	for _, object := range o {
+		if object.GetKind() == kind && object.GetName() == name {
+			return object
+		}
+	}
+	return nil
+}
+
+func (o objects) get(t *testing.T, kind, name string) *unstructured.Unstructured {
+	t.Helper()
+	object := o.find(kind, name)
+	if object == nil {
+		t.Fatalf("the chart makes no %s %s", kind, name)
+	}
+	return object
+}
+
+// into decodes strictly: a field that the type does not know is an error.
+func into(t *testing.T, object *unstructured.Unstructured, v any) {
+	t.Helper()
+	text, err := yaml.Marshal(object.Object)
+	must(t, err)
+	must(t, yaml.UnmarshalStrict(text, v))
+}
+
+// golden compares with a file, or writes it.
+func golden(t *testing.T, file, got string) {
+	t.Helper()
+	if *update {
+		must(t, os.WriteFile(file, []byte(got), 0o644))
+	}
+	want, err := os.ReadFile(file)
+	must(t, err)
+	if string(want) != got {
+		t.Errorf("%s is not up to date: run go test ./test/chart -update and look at the difference\n%s", file, firstDifference(string(want), got))
+	}
+}
+
+func firstDifference(want, got string) string {
+	w, g := strings.Split(want, "\n"), strings.Split(got, "\n")
+	for i := range min(len(w), len(g)) {
+		if w[i] != g[i] {
+			return "-" + w[i] + "\n+" + g[i]
+		}
+	}
+	return "one is the beginning of the other"
+}
+
+// file writes a values file.
+func file(t *testing.T, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "values.yaml")
+	must(t, os.WriteFile(path, []byte(content), 0o600))
+	return path
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

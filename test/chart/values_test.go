@@ -1,0 +1,93 @@
+package chart
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestLint(t *testing.T) {
+	for name, args := range map[string][]string{
+		"defaults":   nil,
+		"minimal":    {"-f", minimal},
+		"everything": {"-f", everything},
+	} {
+		t.Run(name, func(t *testing.T) {
+			out := mustHelm(t, append([]string{"lint", chartDir}, args...)...)
+			if strings.Contains(out, "[WARNING]") || strings.Contains(out, "[ERROR]") {
+				t.Error(out)
+			}
+		})
+	}
+}
+
+// Values that are wrong are refused before anything is changed, with a message
+// that names the field.
+func TestTypos(t *testing.T) {
+	for _, test := range []struct {
+		name, values string
+		// want are parts of the message.
+		want []string
+	}{
+		{"a value of another chart", "replicaCount: 3", []string{"replicaCount"}},
+		{"a misspelt field", "webhook: {replica: 3}", []string{"/webhook", "replica"}},
+		{"a field in the wrong place", "failurePolicy: Fail", []string{"failurePolicy"}},
+		{"another case", "webhook: {failurePolicy: fail}", []string{"/webhook/failurePolicy", "Fail"}},
+		{"text for a number", `webhook: {replicas: "2"}`, []string{"/webhook/replicas", "integer"}},
+		{"text for a boolean", `sync: {enabled: "false"}`, []string{"/sync/enabled", "boolean"}},
+		{"out of bounds", "webhook: {timeoutSeconds: 60}", []string{"/webhook/timeoutSeconds", "30"}},
+		{"an unknown mode", "certificates: {mode: certmanager}", []string{"/certificates/mode", "certManager"}},
+		{"snake case", "sync: {role_arn: x}", []string{"/sync", "role_arn"}},
+		{"a user for a role", "sync: {roleArn: 'arn:aws:iam::111122223333:user/sync'}", []string{"/sync/roleArn"}},
+		{"a tag in the repository", "image: {repository: 'ghcr.io/ampbridge/ampbridge:v1'}", []string{"/image/repository"}},
+		{"a digest without its algorithm", "image: {digest: 0123456789abcdef}", []string{"/image/digest"}},
+		{"limits beside resources", "webhook: {resources: {memory: 64Mi}}", []string{"/webhook/resources", "memory"}},
+		{"a policy field misspelt", "policy: {destinatons: []}", []string{"/policy", "destinatons"}},
+		{"a policy field deep inside", "policy: {destinations: [{name: central, workspace: 'arn:aws:aps:eu-west-1:111122223333:workspace/ws-1', remoteWrite: {queueConfig: {maxShard: 5}}}]}",
+			[]string{"/policy/destinations/0/remoteWrite/queueConfig", "maxShard"}},
+		{"a grant for one name", "policy: {grants: [{namespaces: monitoring, serviceAccounts: [prometheus], destinations: [central]}]}", []string{"/policy/grants/0/namespaces", "array"}},
+		{"a workspace's id", "policy: {destinations: [{name: central, workspace: ws-0123}]}", []string{"/policy/destinations/0/workspace"}},
+		{"an account that YAML takes for a number", "policy: {trust: {accounts: [{id: 111122223333}]}}", []string{"/policy/trust/accounts/0/id", "string"}},
+		{"a duration in words", "policy: {session: {duration: 6 hours}}", []string{"/policy/session/duration"}},
+		{"a policy without destinations", "policy: {destinations: null}", []string{"/policy", "destinations"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, stderr, err := helm(t, "template", release, chartDir, "-f", minimal, "-f", file(t, test.values))
+			if err == nil {
+				t.Fatal("accepted")
+			}
+			names(t, stderr, test.want...)
+		})
+	}
+}
+
+// What a schema cannot say is said by the templates.
+func TestContradictions(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		args []string
+		want []string
+	}{
+		{"no policy", nil, []string{"policy is empty", "policy.cluster.name"}},
+		{"nobody keeps the AWS side", []string{"-f", minimal, "--set", "sync.enabled=false"}, []string{"sync.enabled", "policy.trust.manage: none"}},
+		{"a certificate is promised", []string{"-f", minimal, "--set", "certificates.mode=provided"}, []string{"certificates.provided.secretName"}},
+		{"a certificate that would not be used", []string{"-f", minimal, "--set", "certificates.provided.secretName=own"}, []string{"certificates.mode: provided"}},
+		{"an old Kubernetes", []string{"-f", minimal, "--kube-version", "1.29.9"}, []string{"1.30", "1.29.9"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, stderr, err := helm(t, append([]string{"template", release, chartDir}, test.args...)...)
+			if err == nil {
+				t.Fatal("accepted")
+			}
+			names(t, stderr, test.want...)
+		})
+	}
+}
+
+func names(t *testing.T, message string, parts ...string) {
+	t.Helper()
+	for _, part := range parts {
+		if !strings.Contains(message, part) {
+			t.Errorf("the message does not name %q:\n%s", part, message)
+		}
+	}
+}
