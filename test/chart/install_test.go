@@ -1,0 +1,269 @@
+package chart
+
+import (
+	"bytes"
+	"context"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/ampbridge/ampbridge/test/cluster"
+	"github.com/ampbridge/ampbridge/test/servingcert"
+	"github.com/ampbridge/ampbridge/webhook/registration"
+)
+
+// One cluster, and what an admin does to it from install to uninstall. There is
+// no node, so pods are admitted and do not run.
+func TestInAClusterFromInstallToUninstall(t *testing.T) {
+	s := &scene{Cluster: cluster.Start(t, cluster.Options{})}
+	restricted := map[string]string{"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"}
+	must(t, s.Namespace(t.Context(), namespace, restricted))
+	must(t, s.Namespace(t.Context(), "other-system", restricted))
+	must(t, s.Namespace(t.Context(), "monitoring", map[string]string{"ampbridge.io/injection": "enabled"}))
+	before := s.everything(t)
+
+	s.helm(t, "install", release, chartDir, "--namespace", namespace, "-f", minimal)
+	for _, step := range []struct {
+		name string
+		run  func(*testing.T)
+	}{
+		{"pods are admitted under the restricted standard", s.testPods},
+		{"a second install is refused", s.testSecondInstall},
+		{"the webhook's rights", s.testWebhookRights},
+		{"sync's rights", s.testSyncRights},
+		{"an upgrade keeps what the processes wrote", s.testUpgrade},
+		{"uninstall leaves the cluster as found", func(t *testing.T) { s.testUninstall(t, before) }},
+		{"and again", func(t *testing.T) {
+			s.helm(t, "install", release, chartDir, "--namespace", namespace, "-f", minimal)
+			s.testPods(t)
+			s.testUninstall(t, before)
+		}},
+	} {
+		if !t.Run(step.name, step.run) {
+			return
+		}
+	}
+}
+
+type scene struct{ *cluster.Cluster }
+
+func (s *scene) helm(t *testing.T, args ...string) string {
+	t.Helper()
+	return mustHelm(t, append(args, "--kubeconfig", s.Kubeconfig())...)
+}
+
+func (s *scene) testPods(t *testing.T) {
+	eventually(t, func() string {
+		pods, err := s.Client().CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{})
+		must(t, err)
+		count := map[string]int{}
+		for _, p := range pods.Items {
+			count[p.Labels["app.kubernetes.io/component"]]++
+		}
+		return cmp.Diff(map[string]int{"webhook": 2, "sync": 1}, count)
+	})
+	// What the ReplicaSet controller is refused, it says in events.
+	events, err := s.Client().CoreV1().Events(namespace).List(t.Context(), metav1.ListOptions{FieldSelector: "type=Warning"})
+	must(t, err)
+	for _, e := range events.Items {
+		if e.Reason == "FailedCreate" {
+			t.Errorf("%s %s: %s", e.InvolvedObject.Kind, e.InvolvedObject.Name, e.Message)
+		}
+	}
+}
+
+func (s *scene) testSecondInstall(t *testing.T) {
+	out, stderr, err := helm(t, "install", "another", chartDir, "--namespace", "other-system", "-f", minimal, "--kubeconfig", s.Kubeconfig())
+	if err == nil {
+		t.Fatalf("a second ampbridge is installed:\n%s", out)
+	}
+	names(t, stderr, "MutatingWebhookConfiguration", `"ampbridge"`, "cannot be imported into the current release")
+	objects, err := s.Client().CoreV1().ServiceAccounts("other-system").List(t.Context(), metav1.ListOptions{})
+	must(t, err)
+	if len(objects.Items) != 1 {
+		t.Errorf("the refused install left something behind: %v", objects.Items)
+	}
+}
+
+// testUpgrade plays the processes: with their rights, not the administrator's.
+func (s *scene) testUpgrade(t *testing.T) {
+	ctx := t.Context()
+	webhook, sync := s.as(t, "ampbridge-webhook"), s.as(t, "ampbridge-sync")
+	ca, err := servingcert.Write(t.TempDir(), "ampbridge-webhook.ampbridge-system.svc")
+	must(t, err)
+
+	secret, err := webhook.CoreV1().Secrets(namespace).Get(ctx, "ampbridge-webhook-tls", metav1.GetOptions{})
+	must(t, err)
+	secret.Data = map[string][]byte{"tls.crt": []byte("certificate")}
+	_, err = webhook.CoreV1().Secrets(namespace).Update(ctx, secret, metav1.UpdateOptions{})
+	must(t, err)
+	registrations := webhook.AdmissionregistrationV1().MutatingWebhookConfigurations()
+	registered, err := registrations.Get(ctx, registration.DefaultName, metav1.GetOptions{})
+	must(t, err)
+	for i := range registered.Webhooks {
+		registered.Webhooks[i].ClientConfig.CABundle = ca
+	}
+	_, err = registrations.Update(ctx, registered, metav1.UpdateOptions{})
+	must(t, err)
+	for _, name := range []string{"ampbridge-sync", "ampbridge-breaker"} {
+		state, err := sync.CoreV1().ConfigMaps(namespace).Get(ctx, name, metav1.GetOptions{})
+		must(t, err)
+		state.Data = map[string]string{"key": "value"}
+		_, err = sync.CoreV1().ConfigMaps(namespace).Update(ctx, state, metav1.UpdateOptions{})
+		must(t, err)
+	}
+	lease, err := sync.CoordinationV1().Leases(namespace).Get(ctx, "ampbridge-sync", metav1.GetOptions{})
+	must(t, err)
+	lease.Spec.HolderIdentity = new("a process")
+	_, err = sync.CoordinationV1().Leases(namespace).Update(ctx, lease, metav1.UpdateOptions{})
+	must(t, err)
+	deployment, err := s.Client().AppsV1().Deployments(namespace).Get(ctx, "ampbridge-webhook", metav1.GetOptions{})
+	must(t, err)
+
+	// The registration, the policy and the labels change; pods have no reason to.
+	s.helm(t, "upgrade", release, chartDir, "--namespace", namespace, "-f", minimal, "--set", "webhook.timeoutSeconds=7", "--set", "policy.paused=true",
+		"--set", "webhook.excludedNamespaces={istio-system}")
+
+	secret, err = s.Client().CoreV1().Secrets(namespace).Get(ctx, "ampbridge-webhook-tls", metav1.GetOptions{})
+	must(t, err)
+	if string(secret.Data["tls.crt"]) != "certificate" {
+		t.Errorf("the upgrade made the certificate's Secret %v", secret.Data)
+	}
+	registered, err = s.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, registration.DefaultName, metav1.GetOptions{})
+	must(t, err)
+	for _, w := range registered.Webhooks {
+		if !bytes.Equal(w.ClientConfig.CABundle, ca) {
+			t.Errorf("%s: the upgrade made the CA bundle %q", w.Name, w.ClientConfig.CABundle)
+		}
+		if *w.TimeoutSeconds != 7 || !slices.Contains(w.NamespaceSelector.MatchExpressions[0].Values, "istio-system") {
+			t.Errorf("%s: the upgrade did not reach it: %+v", w.Name, w)
+		}
+	}
+	for _, name := range []string{"ampbridge-sync", "ampbridge-breaker"} {
+		state, err := s.Client().CoreV1().ConfigMaps(namespace).Get(ctx, name, metav1.GetOptions{})
+		must(t, err)
+		if state.Data["key"] != "value" {
+			t.Errorf("the upgrade made ConfigMap %s %v", name, state.Data)
+		}
+	}
+	if lease, err = s.Client().CoordinationV1().Leases(namespace).Get(ctx, "ampbridge-sync", metav1.GetOptions{}); err != nil || lease.Spec.HolderIdentity == nil {
+		t.Errorf("the upgrade took the Lease away: %v, %v", lease, err)
+	}
+	policy, err := s.Client().CoreV1().ConfigMaps(namespace).Get(ctx, "ampbridge-policy", metav1.GetOptions{})
+	must(t, err)
+	if !strings.Contains(policy.Data["policy.yaml"], "paused: true") {
+		t.Errorf("the upgrade left the policy as it was:\n%s", policy.Data["policy.yaml"])
+	}
+	after, err := s.Client().AppsV1().Deployments(namespace).Get(ctx, "ampbridge-webhook", metav1.GetOptions{})
+	must(t, err)
+	if diff := cmp.Diff(deployment.Spec.Template, after.Spec.Template); diff != "" {
+		t.Errorf("a change of the policy rolls the webhook, -before +after:\n%s", diff)
+	}
+}
+
+func (s *scene) testUninstall(t *testing.T, before map[string]string) {
+	s.helm(t, "uninstall", release, "--namespace", namespace)
+	_, err := s.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(), registration.DefaultName, metav1.GetOptions{})
+	if !apierrors.IsNotFound(err) {
+		t.Errorf("the webhook's registration is left behind: %v", err)
+	}
+	// Pods and ReplicaSets go with the garbage collector.
+	eventually(t, func() string { return cmp.Diff(before, s.everything(t)) })
+}
+
+// everything in the cluster, of all kinds that can be listed: what it is, and
+// which one. Events pass by themselves; Leases are renewed by who lives.
+func (s *scene) everything(t *testing.T) map[string]string {
+	t.Helper()
+	lists, err := discovery.ServerPreferredResources(s.Client().Discovery())
+	must(t, err)
+	client, err := dynamic.NewForConfig(s.Config())
+	must(t, err)
+	all := map[string]string{}
+	for _, list := range discovery.FilteredBy(discovery.SupportsAllVerbs{Verbs: []string{"list"}}, lists) {
+		gv := groupVersion(t, list.GroupVersion)
+		for _, kind := range list.APIResources {
+			if kind.Kind == "Event" {
+				continue
+			}
+			found, err := client.Resource(gv.WithResource(kind.Name)).List(t.Context(), metav1.ListOptions{})
+			must(t, err)
+			for _, object := range found.Items {
+				all[kind.Kind+"."+gv.Group+" "+object.GetNamespace()+"/"+object.GetName()] = content(&object, kind.Kind)
+			}
+		}
+	}
+	if len(all) < 100 {
+		t.Fatalf("only %d objects: %v", len(all), slices.Sorted(maps.Keys(all)))
+	}
+	return all
+}
+
+// content is what makes the object the one that it is.
+func content(object *unstructured.Unstructured, kind string) string {
+	if kind == "Lease" {
+		return ""
+	}
+	object = object.DeepCopy()
+	object.SetManagedFields(nil)
+	object.SetResourceVersion("")
+	text, err := object.MarshalJSON()
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
+}
+
+// as is a client with the token of a service account of the chart.
+func (s *scene) as(t *testing.T, account string) kubernetes.Interface {
+	t.Helper()
+	client, err := kubernetes.NewForConfig(s.config(t, namespace, account))
+	must(t, err)
+	return client
+}
+
+func (s *scene) config(t *testing.T, namespace, account string) *rest.Config {
+	t.Helper()
+	token, err := s.Token(t.Context(), namespace, account, "", 3600)
+	must(t, err)
+	config := s.Config()
+	config.BearerToken = token
+	return config
+}
+
+func groupVersion(t *testing.T, text string) schema.GroupVersion {
+	t.Helper()
+	gv, err := schema.ParseGroupVersion(text)
+	must(t, err)
+	return gv
+}
+
+// eventually waits until there is no complaint left.
+func eventually(t *testing.T, complaint func() string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	for {
+		text := complaint()
+		if text == "" {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("not within two minutes:\n%s", text)
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}

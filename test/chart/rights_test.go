@@ -1,0 +1,349 @@
+package chart
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+)
+
+func (s *scene) testWebhookRights(t *testing.T) {
+	const account = "ampbridge-webhook"
+	s.goldenRights(t, account)
+	s.testForbidden(t, account)
+	c := s.as(t, account)
+	for what, try := range map[string]call{
+		"read a service account anywhere": func(ctx context.Context) error {
+			_, err := c.CoreV1().ServiceAccounts("monitoring").Get(ctx, "default", metav1.GetOptions{})
+			return err
+		},
+		"list limit ranges anywhere": func(ctx context.Context) error {
+			_, err := c.CoreV1().LimitRanges("monitoring").List(ctx, metav1.ListOptions{})
+			return err
+		},
+		"list quotas anywhere": func(ctx context.Context) error {
+			_, err := c.CoreV1().ResourceQuotas("monitoring").List(ctx, metav1.ListOptions{})
+			return err
+		},
+		"read the circuit breaker": func(ctx context.Context) error {
+			_, err := c.CoreV1().ConfigMaps(namespace).Get(ctx, "ampbridge-breaker", metav1.GetOptions{})
+			return err
+		},
+	} {
+		must(t, say(what, try(t.Context())))
+	}
+	// Writing its Secret and its CA bundle is what the upgrade's test does.
+	s.forbidden(t, account, map[string]call{
+		"list service accounts": func(ctx context.Context) error {
+			_, err := c.CoreV1().ServiceAccounts("").List(ctx, metav1.ListOptions{})
+			return err
+		},
+		"read a pod": func(ctx context.Context) error {
+			_, err := c.CoreV1().Pods("monitoring").Get(ctx, "any", metav1.GetOptions{})
+			return err
+		},
+		"open the circuit breaker": func(ctx context.Context) error {
+			_, err := c.CoreV1().ConfigMaps(namespace).Update(ctx, configMap("ampbridge-breaker"), metav1.UpdateOptions{})
+			return err
+		},
+		"delete its registration": func(ctx context.Context) error {
+			return c.AdmissionregistrationV1().MutatingWebhookConfigurations().Delete(ctx, "ampbridge", metav1.DeleteOptions{})
+		},
+		"evict a pod": evict(c),
+	})
+}
+
+func (s *scene) testSyncRights(t *testing.T) {
+	const account = "ampbridge-sync"
+	s.goldenRights(t, account)
+	s.testForbidden(t, account)
+	c := s.as(t, account)
+	for what, try := range map[string]call{
+		"list namespaces": func(ctx context.Context) error {
+			_, err := c.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
+			return err
+		},
+		"watch service accounts": func(ctx context.Context) error {
+			w, err := c.CoreV1().ServiceAccounts("").Watch(ctx, metav1.ListOptions{})
+			if err == nil {
+				w.Stop()
+			}
+			return err
+		},
+		"list pods": func(ctx context.Context) error {
+			_, err := c.CoreV1().Pods("monitoring").List(ctx, metav1.ListOptions{})
+			return err
+		},
+		"read the issuer": func(ctx context.Context) error {
+			return c.Discovery().RESTClient().Get().AbsPath("/.well-known/openid-configuration").Do(ctx).Error()
+		},
+		"write an event": func(ctx context.Context) error {
+			_, err := c.CoreV1().Events("monitoring").Create(ctx, &corev1.Event{
+				ObjectMeta:     metav1.ObjectMeta{GenerateName: "test-"},
+				InvolvedObject: corev1.ObjectReference{Kind: "ServiceAccount", Namespace: "monitoring", Name: "default"},
+			}, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+			return err
+		},
+		"hold its Lease": func(ctx context.Context) error {
+			lease, err := c.CoordinationV1().Leases(namespace).Get(ctx, "ampbridge-sync", metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			_, err = c.CoordinationV1().Leases(namespace).Update(ctx, lease, metav1.UpdateOptions{})
+			return err
+		},
+	} {
+		must(t, say(what, try(t.Context())))
+	}
+	// The eviction is allowed: there is only no such pod.
+	if err := evict(c)(t.Context()); !apierrors.IsNotFound(err) {
+		t.Errorf("evict a pod that is not there: %v", err)
+	}
+	s.forbidden(t, account, map[string]call{
+		"read the webhook's key": func(ctx context.Context) error {
+			_, err := c.CoreV1().Secrets(namespace).Get(ctx, "ampbridge-webhook-tls", metav1.GetOptions{})
+			return err
+		},
+		"change the webhook's registration": patchRegistration(c, "ampbridge"),
+		"take another Lease": func(ctx context.Context) error {
+			_, err := c.CoordinationV1().Leases(namespace).Create(ctx, &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: "other"}}, metav1.CreateOptions{})
+			return err
+		},
+		"delete a pod, budgets or not": func(ctx context.Context) error {
+			return c.CoreV1().Pods("monitoring").Delete(ctx, "any", metav1.DeleteOptions{})
+		},
+		"delete its memory": func(ctx context.Context) error {
+			return c.CoreV1().ConfigMaps(namespace).Delete(ctx, "ampbridge-sync", metav1.DeleteOptions{})
+		},
+	})
+}
+
+// call is something that an account tries.
+type call func(context.Context) error
+
+// testForbidden tries what neither account may: the ways from here to more.
+func (s *scene) testForbidden(t *testing.T, account string) {
+	c := s.as(t, account)
+	core, rbac := c.CoreV1(), c.RbacV1()
+	impersonating := s.config(t, namespace, account)
+	impersonating.Impersonate = rest.ImpersonationConfig{UserName: "system:serviceaccount:kube-system:default"}
+	other, err := kubernetes.NewForConfig(impersonating)
+	must(t, err)
+	binding := &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: "more"},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "cluster-admin"},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: namespace, Name: account}},
+	}
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "own"},
+		Spec:       corev1.PodSpec{ServiceAccountName: "default", Containers: []corev1.Container{{Name: "c", Image: "i"}}},
+	}
+	calls := map[string]call{
+		"list secrets everywhere": func(ctx context.Context) error {
+			_, err := core.Secrets("").List(ctx, metav1.ListOptions{})
+			return err
+		},
+		"list the secrets of its namespace": func(ctx context.Context) error {
+			_, err := core.Secrets(namespace).List(ctx, metav1.ListOptions{})
+			return err
+		},
+		"read helm's secret": func(ctx context.Context) error {
+			_, err := core.Secrets(namespace).Get(ctx, "sh.helm.release.v1.ampbridge.v1", metav1.GetOptions{})
+			return err
+		},
+		"create a secret": func(ctx context.Context) error {
+			_, err := core.Secrets(namespace).Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "other"}}, metav1.CreateOptions{})
+			return err
+		},
+		"delete a secret": func(ctx context.Context) error {
+			return core.Secrets(namespace).Delete(ctx, "ampbridge-webhook-tls", metav1.DeleteOptions{})
+		},
+		"change the policy": func(ctx context.Context) error {
+			_, err := core.ConfigMaps(namespace).Update(ctx, configMap("ampbridge-policy"), metav1.UpdateOptions{})
+			return err
+		},
+		"create a ConfigMap": func(ctx context.Context) error {
+			_, err := core.ConfigMaps(namespace).Create(ctx, configMap("other"), metav1.CreateOptions{})
+			return err
+		},
+		"read a tenant's ConfigMap": func(ctx context.Context) error {
+			_, err := core.ConfigMaps("monitoring").Get(ctx, "kube-root-ca.crt", metav1.GetOptions{})
+			return err
+		},
+		"create a pod": func(ctx context.Context) error {
+			_, err := core.Pods(namespace).Create(ctx, pod, metav1.CreateOptions{})
+			return err
+		},
+		"create a tenant's pod": func(ctx context.Context) error {
+			_, err := core.Pods("monitoring").Create(ctx, pod, metav1.CreateOptions{})
+			return err
+		},
+		"run a command in a pod": func(ctx context.Context) error {
+			return core.RESTClient().Post().Namespace("monitoring").Resource("pods").Name("any").SubResource("exec").Do(ctx).Error()
+		},
+		"read a pod's log": func(ctx context.Context) error {
+			return core.RESTClient().Get().Namespace("monitoring").Resource("pods").Name("any").SubResource("log").Do(ctx).Error()
+		},
+		"add a debug container": func(ctx context.Context) error {
+			_, err := core.Pods("monitoring").UpdateEphemeralContainers(ctx, "any", pod, metav1.UpdateOptions{})
+			return err
+		},
+		"label a namespace": func(ctx context.Context) error {
+			_, err := core.Namespaces().Patch(ctx, "kube-system", types.MergePatchType, []byte(`{"metadata":{"labels":{"ampbridge.io/injection":"enabled"}}}`), metav1.PatchOptions{})
+			return err
+		},
+		"annotate a service account": func(ctx context.Context) error {
+			_, err := core.ServiceAccounts("monitoring").Patch(ctx, "default", types.MergePatchType, []byte(`{"metadata":{"annotations":{"a":"b"}}}`), metav1.PatchOptions{})
+			return err
+		},
+		"create a service account": func(ctx context.Context) error {
+			_, err := core.ServiceAccounts(namespace).Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "other"}}, metav1.CreateOptions{})
+			return err
+		},
+		"make a token of its own": token(c, namespace, account),
+		"make a tenant's token":   token(c, "monitoring", "default"),
+		"impersonate": func(ctx context.Context) error {
+			_, err := other.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
+			return err
+		},
+		"bind cluster-admin": func(ctx context.Context) error {
+			_, err := rbac.ClusterRoleBindings().Create(ctx, binding, metav1.CreateOptions{})
+			return err
+		},
+		"widen its own ClusterRole": func(ctx context.Context) error {
+			_, err := rbac.ClusterRoles().Patch(ctx, account, types.MergePatchType, []byte(`{"rules":[{"apiGroups":["*"],"resources":["*"],"verbs":["*"]}]}`), metav1.PatchOptions{})
+			return err
+		},
+		"widen its own Role": func(ctx context.Context) error {
+			_, err := rbac.Roles(namespace).Patch(ctx, account, types.MergePatchType, []byte(`{"rules":[{"apiGroups":["*"],"resources":["*"],"verbs":["*"]}]}`), metav1.PatchOptions{})
+			return err
+		},
+		"change its Deployment": func(ctx context.Context) error {
+			_, err := c.AppsV1().Deployments(namespace).Patch(ctx, account, types.MergePatchType, []byte(`{"spec":{"replicas":0}}`), metav1.PatchOptions{})
+			return err
+		},
+		"register a webhook": func(ctx context.Context) error {
+			_, err := c.AdmissionregistrationV1().MutatingWebhookConfigurations().Create(ctx, &admissionv1.MutatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "more"}}, metav1.CreateOptions{})
+			return err
+		},
+		"change another webhook's registration": patchRegistration(c, "other"),
+		"list registrations": func(ctx context.Context) error {
+			_, err := c.AdmissionregistrationV1().MutatingWebhookConfigurations().List(ctx, metav1.ListOptions{})
+			return err
+		},
+		"list nodes": func(ctx context.Context) error {
+			_, err := core.Nodes().List(ctx, metav1.ListOptions{})
+			return err
+		},
+		"reach a kubelet": func(ctx context.Context) error {
+			return core.RESTClient().Get().Resource("nodes").Name("any").SubResource("proxy").Do(ctx).Error()
+		},
+	}
+	s.forbidden(t, account, calls)
+}
+
+func (s *scene) forbidden(t *testing.T, account string, calls map[string]call) {
+	t.Helper()
+	for _, what := range slices.Sorted(maps.Keys(calls)) {
+		if err := calls[what](t.Context()); !apierrors.IsForbidden(err) {
+			t.Errorf("%s is not forbidden to %s: %v", account, what, err)
+		}
+	}
+}
+
+// goldenRights are all rights of an account beyond those that every service
+// account has: in its own namespace, and in others.
+func (s *scene) goldenRights(t *testing.T, account string) {
+	var b strings.Builder
+	for _, in := range []string{namespace, "monitoring"} {
+		fmt.Fprintf(&b, "in namespace %s\n", in)
+		everybody := s.rights(t, namespace, "default", in)
+		for _, right := range slices.Sorted(maps.Keys(s.rights(t, namespace, account, in))) {
+			if !everybody[right] {
+				fmt.Fprintf(&b, "  %s\n", right)
+			}
+		}
+	}
+	golden(t, filepath.Join("testdata", account+".rights"), b.String())
+}
+
+// rights are what the API server says that an account may do: a line for each
+// verb.
+func (s *scene) rights(t *testing.T, home, account, in string) map[string]bool {
+	t.Helper()
+	client, err := kubernetes.NewForConfig(s.config(t, home, account))
+	must(t, err)
+	review, err := client.AuthorizationV1().SelfSubjectRulesReviews().Create(t.Context(),
+		&authorizationv1.SelfSubjectRulesReview{Spec: authorizationv1.SelfSubjectRulesReviewSpec{Namespace: in}}, metav1.CreateOptions{})
+	must(t, err)
+	all := map[string]bool{}
+	for _, rule := range review.Status.ResourceRules {
+		for _, group := range rule.APIGroups {
+			for _, resource := range rule.Resources {
+				name := strings.TrimSuffix(resource+"."+group, ".")
+				for _, verb := range rule.Verbs {
+					line := verb + " " + name
+					if len(rule.ResourceNames) > 0 {
+						line += " " + strings.Join(rule.ResourceNames, ",")
+					}
+					all[line] = true
+				}
+			}
+		}
+	}
+	for _, rule := range review.Status.NonResourceRules {
+		for _, path := range rule.NonResourceURLs {
+			for _, verb := range rule.Verbs {
+				all[verb+" "+path] = true
+			}
+		}
+	}
+	return all
+}
+
+func evict(c kubernetes.Interface) call {
+	return func(ctx context.Context) error {
+		return c.CoreV1().Pods("monitoring").EvictV1(ctx, &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Namespace: "monitoring", Name: "any"}})
+	}
+}
+
+func token(c kubernetes.Interface, namespace, account string) call {
+	return func(ctx context.Context) error {
+		_, err := c.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, account, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+		return err
+	}
+}
+
+func patchRegistration(c kubernetes.Interface, name string) call {
+	return func(ctx context.Context) error {
+		_, err := c.AdmissionregistrationV1().MutatingWebhookConfigurations().Patch(ctx, name, types.MergePatchType, []byte(`{"webhooks":[]}`), metav1.PatchOptions{})
+		return err
+	}
+}
+
+func configMap(name string) *corev1.ConfigMap {
+	return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name}}
+}
+
+func say(what string, err error) error {
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return nil
+}
