@@ -1,0 +1,178 @@
+package chart
+
+import (
+	"encoding"
+	"encoding/json"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/ampbridge/ampbridge/policy"
+)
+
+// The schema of the value policy has exactly the fields that package policy
+// decodes, with their types.
+func TestPolicySchemaHasThePolicysFields(t *testing.T) {
+	var want []string
+	goFields(reflect.TypeFor[policy.Policy](), "policy", &want)
+	var got []string
+	s := readSchema(t)
+	s.fields(s.Properties["policy"], "policy", &got)
+	slices.Sort(want)
+	slices.Sort(got)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("values.schema.json differs from package policy, -policy +schema:\n%s", diff)
+	}
+	if len(got) < 50 {
+		t.Errorf("only %d fields: %v", len(got), got)
+	}
+}
+
+// goFields lists the fields of a policy as package policy reads them.
+func goFields(typ reflect.Type, path string, all *[]string) {
+	if typ.Kind() == reflect.Pointer {
+		typ = typ.Elem()
+	}
+	text := reflect.PointerTo(typ).Implements(reflect.TypeFor[encoding.TextUnmarshaler]())
+	switch kind := typ.Kind(); {
+	case text || kind == reflect.String:
+		*all = append(*all, path+" string")
+	case kind == reflect.Bool:
+		*all = append(*all, path+" boolean")
+	case kind == reflect.Int:
+		*all = append(*all, path+" integer")
+	case kind == reflect.Slice:
+		goFields(typ.Elem(), path+"[]", all)
+	case kind == reflect.Struct:
+		for i := range typ.NumField() {
+			goFields(typ.Field(i).Type, path+"."+typ.Field(i).Tag.Get("yaml"), all)
+		}
+	default:
+		*all = append(*all, path+" of an unexpected kind: "+kind.String())
+	}
+}
+
+// jsonSchema is as much of values.schema.json as the tests look at.
+type jsonSchema struct {
+	Type                 any                    `json:"type"`
+	Ref                  string                 `json:"$ref"`
+	Properties           map[string]*jsonSchema `json:"properties"`
+	Items                *jsonSchema            `json:"items"`
+	AdditionalProperties any                    `json:"additionalProperties"`
+	Definitions          map[string]*jsonSchema `json:"definitions"`
+}
+
+func readSchema(t *testing.T) *jsonSchema {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(chartDir, "values.schema.json"))
+	must(t, err)
+	s := &jsonSchema{}
+	must(t, json.Unmarshal(text, s))
+	return s
+}
+
+// fields lists those of a schema within s.
+func (s *jsonSchema) fields(of *jsonSchema, path string, all *[]string) {
+	if of.Ref != "" {
+		of = s.Definitions[strings.TrimPrefix(of.Ref, "#/definitions/")]
+	}
+	switch of.Type {
+	case "object":
+		for _, name := range slices.Sorted(maps.Keys(of.Properties)) {
+			s.fields(of.Properties[name], path+"."+name, all)
+		}
+		if of.AdditionalProperties != false {
+			*all = append(*all, path+" takes any field")
+		}
+	case "array":
+		s.fields(of.Items, path+"[]", all)
+	default:
+		*all = append(*all, path+" "+reflect.ValueOf(of.Type).String())
+	}
+}
+
+// What package policy accepts, the chart takes, and hands on as it was: Helm
+// reads YAML by other rules than the webhook.
+func TestPolicyArrivesAsItWas(t *testing.T) {
+	everythingPolicy, err := yaml.Marshal(readValues(t, everything)["policy"])
+	must(t, err)
+	example, err := os.ReadFile("../../examples/policy.yaml")
+	must(t, err)
+	for name, text := range map[string][]byte{"everything": everythingPolicy, "example": example} {
+		t.Run(name, func(t *testing.T) {
+			want, err := policy.Parse(text)
+			must(t, err)
+			var value map[string]any
+			must(t, yaml.Unmarshal(text, &value))
+			values, err := yaml.Marshal(map[string]any{"policy": value})
+			must(t, err)
+			got, err := policy.Parse([]byte(renderedPolicy(t, "-f", file(t, string(values)))))
+			must(t, err)
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("-as written +as rendered:\n%s", diff)
+			}
+		})
+	}
+}
+
+// The head of the file may be left out: in values it says nothing.
+func TestPolicyHead(t *testing.T) {
+	p, err := policy.Parse([]byte(renderedPolicy(t, "-f", minimal, "--set", "policy.paused=true")))
+	must(t, err)
+	if !p.Paused || p.APIVersion != policy.APIVersion || p.Kind != policy.Kind {
+		t.Errorf("%+v", p)
+	}
+}
+
+// everything-values.yaml leaves nothing of the policy out, so that what is said
+// of it holds for all fields.
+func TestEverythingHasAllOfThePolicy(t *testing.T) {
+	var known []string
+	goFields(reflect.TypeFor[policy.Policy](), "policy", &known)
+	set := map[string]bool{}
+	valueFields(readValues(t, everything)["policy"], "policy", set)
+	for _, field := range known {
+		if path, _, _ := strings.Cut(field, " "); !set[path] {
+			t.Errorf("%s does not set %s", everything, path)
+		}
+	}
+}
+
+func valueFields(value any, path string, all map[string]bool) {
+	switch v := value.(type) {
+	case map[string]any:
+		for name, field := range v {
+			valueFields(field, path+"."+name, all)
+		}
+	case []any:
+		for _, item := range v {
+			valueFields(item, path+"[]", all)
+		}
+	default:
+		all[path] = true
+	}
+}
+
+func readValues(t *testing.T, path string) map[string]any {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	must(t, err)
+	var values map[string]any
+	must(t, yaml.UnmarshalStrict(text, &values))
+	return values
+}
+
+func renderedPolicy(t *testing.T, args ...string) string {
+	t.Helper()
+	var configMap corev1.ConfigMap
+	into(t, render(t, args...).get(t, "ConfigMap", "ampbridge-policy"), &configMap)
+	return configMap.Data["policy.yaml"]
+}
