@@ -3,7 +3,11 @@ package chart
 import (
 	"bytes"
 	"context"
+	"encoding/json"
+	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -14,10 +18,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"sigs.k8s.io/yaml"
 
 	"github.com/ampbridge/ampbridge/test/cluster"
 	"github.com/ampbridge/ampbridge/test/servingcert"
@@ -32,22 +38,25 @@ func TestInAClusterFromInstallToUninstall(t *testing.T) {
 	must(t, s.Namespace(t.Context(), namespace, restricted))
 	must(t, s.Namespace(t.Context(), "other-system", restricted))
 	must(t, s.Namespace(t.Context(), "monitoring", map[string]string{"ampbridge.io/injection": "enabled"}))
+	s.defineCustomResources(t)
 	before := s.everything(t)
+
+	t.Run("the notes say what comes next", s.testNotes)
 
 	s.helm(t, "install", release, chartDir, "--namespace", namespace, "-f", minimal)
 	for _, step := range []struct {
 		name string
 		run  func(*testing.T)
 	}{
-		{"pods are admitted under the restricted standard", s.testPods},
+		{"pods are admitted under the restricted standard", func(t *testing.T) { s.testPods(t, 2, 1) }},
 		{"a second install is refused", s.testSecondInstall},
 		{"the webhook's rights", s.testWebhookRights},
 		{"sync's rights", s.testSyncRights},
 		{"an upgrade keeps what the processes wrote", s.testUpgrade},
 		{"uninstall leaves the cluster as found", func(t *testing.T) { s.testUninstall(t, before) }},
-		{"and again", func(t *testing.T) {
-			s.helm(t, "install", release, chartDir, "--namespace", namespace, "-f", minimal)
-			s.testPods(t)
+		{"again, with everything", func(t *testing.T) {
+			s.helm(t, "install", release, chartDir, "--namespace", namespace, "-f", everything, "--set", "certificates.mode=certManager")
+			s.testPods(t, 3, 2)
 			s.testUninstall(t, before)
 		}},
 	} {
@@ -64,7 +73,27 @@ func (s *scene) helm(t *testing.T, args ...string) string {
 	return mustHelm(t, append(args, "--kubeconfig", s.Kubeconfig())...)
 }
 
-func (s *scene) testPods(t *testing.T) {
+// NOTES.txt says what comes next, with the names of this release.
+func (s *scene) testNotes(t *testing.T) {
+	notes := func(args ...string) string {
+		out := s.helm(t, append([]string{"install", "metrics", chartDir, "--namespace", namespace, "--dry-run", "-f", minimal}, args...)...)
+		_, notes, found := strings.Cut(out, "NOTES:")
+		if !found {
+			t.Fatal("no notes")
+		}
+		return notes
+	}
+	names(t, notes(), "deployment/metrics-ampbridge-webhook", "ampbridge.io/injection=enabled", "rollout restart", "ampbridge doctor", "deployment/metrics-ampbridge-sync",
+		"sync.roleArn is empty", "helm -n ampbridge-system test metrics")
+	names(t, notes("--set", "policy.paused=true", "--set", "sync.mode=cronJob"), "policy.paused is true", "cronjob/metrics-ampbridge-sync")
+	if text := notes("--set", "policy.trust.manage=none", "--set", "sync.enabled=false"); strings.Contains(text, "-sync") {
+		t.Errorf("sync is off, and the notes speak of it:\n%s", text)
+	}
+}
+
+// testPods: the ReplicaSet controller creates pods, so those that are there were
+// admitted.
+func (s *scene) testPods(t *testing.T, webhook, sync int) {
 	eventually(t, func() string {
 		pods, err := s.Client().CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{})
 		must(t, err)
@@ -72,7 +101,7 @@ func (s *scene) testPods(t *testing.T) {
 		for _, p := range pods.Items {
 			count[p.Labels["app.kubernetes.io/component"]]++
 		}
-		return cmp.Diff(map[string]int{"webhook": 2, "sync": 1}, count)
+		return cmp.Diff(map[string]int{"webhook": webhook, "sync": sync}, count)
 	})
 	// What the ReplicaSet controller is refused, it says in events.
 	events, err := s.Client().CoreV1().Events(namespace).List(t.Context(), metav1.ListOptions{FieldSelector: "type=Warning"})
@@ -112,10 +141,13 @@ func (s *scene) testUpgrade(t *testing.T) {
 	registrations := webhook.AdmissionregistrationV1().MutatingWebhookConfigurations()
 	registered, err := registrations.Get(ctx, registration.DefaultName, metav1.GetOptions{})
 	must(t, err)
+	var patch []map[string]any
 	for i := range registered.Webhooks {
-		registered.Webhooks[i].ClientConfig.CABundle = ca
+		patch = append(patch, map[string]any{"op": "add", "path": fmt.Sprintf("/webhooks/%d/clientConfig/caBundle", i), "value": ca})
 	}
-	_, err = registrations.Update(ctx, registered, metav1.UpdateOptions{})
+	text, err := json.Marshal(patch)
+	must(t, err)
+	_, err = registrations.Patch(ctx, registration.DefaultName, types.JSONPatchType, text, metav1.PatchOptions{})
 	must(t, err)
 	for _, name := range []string{"ampbridge-sync", "ampbridge-breaker"} {
 		state, err := sync.CoreV1().ConfigMaps(namespace).Get(ctx, name, metav1.GetOptions{})
@@ -183,13 +215,43 @@ func (s *scene) testUninstall(t *testing.T, before map[string]string) {
 	eventually(t, func() string { return cmp.Diff(before, s.everything(t)) })
 }
 
+// defineCustomResources has the API server know the objects of the operators,
+// whose controllers are not here.
+func (s *scene) defineCustomResources(t *testing.T) {
+	t.Helper()
+	client, err := dynamic.NewForConfig(s.Config())
+	must(t, err)
+	crds := client.Resource(schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"})
+	for _, name := range []string{"monitoring.coreos.com_servicemonitors", "monitoring.coreos.com_prometheusrules", "cert-manager.io_certificates", "cert-manager.io_issuers"} {
+		crd := &unstructured.Unstructured{}
+		text, err := os.ReadFile(filepath.Join(crdDirs(t)[strings.Split(name, "_")[0]], name+".yaml"))
+		must(t, err)
+		must(t, yaml.Unmarshal(text, &crd.Object))
+		_, err = crds.Create(t.Context(), crd, metav1.CreateOptions{})
+		must(t, err)
+	}
+	eventually(t, func() string {
+		lists, err := s.Client().Discovery().ServerResourcesForGroupVersion("cert-manager.io/v1")
+		if err != nil || len(lists.APIResources) == 0 {
+			return fmt.Sprint("cert-manager.io/v1 is not served: ", err)
+		}
+		_, err = s.Client().Discovery().ServerResourcesForGroupVersion("monitoring.coreos.com/v1")
+		if err != nil {
+			return err.Error()
+		}
+		return ""
+	})
+}
+
 // everything in the cluster, of all kinds that can be listed: what it is, and
 // which one. Events pass by themselves; Leases are renewed by who lives.
 func (s *scene) everything(t *testing.T) map[string]string {
 	t.Helper()
 	lists, err := discovery.ServerPreferredResources(s.Client().Discovery())
 	must(t, err)
-	client, err := dynamic.NewForConfig(s.Config())
+	config := s.Config()
+	config.WarningHandler = rest.NoWarnings{} // kinds that are deprecated are listed, too
+	client, err := dynamic.NewForConfig(config)
 	must(t, err)
 	all := map[string]string{}
 	for _, list := range discovery.FilteredBy(discovery.SupportsAllVerbs{Verbs: []string{"list"}}, lists) {

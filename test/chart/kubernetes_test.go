@@ -23,9 +23,9 @@ import (
 // objects it makes.
 var (
 	kubernetesVersions = []string{"v1.30.14", "v1.31.14", "v1.32.13", "v1.33.13", "v1.34.4", "v1.35.4", "v1.36.3"}
-	operators          = []struct{ module, crds string }{
-		{"github.com/prometheus-operator/prometheus-operator@v0.85.0", "example/prometheus-operator-crd"},
-		{"github.com/cert-manager/cert-manager@v1.21.2", "deploy/crds"},
+	operators          = map[string]struct{ module, crds string }{
+		"monitoring.coreos.com": {"github.com/prometheus-operator/prometheus-operator@v0.85.0", "example/prometheus-operator-crd"},
+		"cert-manager.io":       {"github.com/cert-manager/cert-manager@v1.21.2", "deploy/crds"},
 	}
 )
 
@@ -75,7 +75,9 @@ func TestSchemasRefuse(t *testing.T) {
 		"an unknown field": func(c map[string]any) { c["imagePullPolici"] = "Always" },
 		"a wrong type":     func(c map[string]any) { c["args"] = "webhook" },
 		"a missing name":   func(c map[string]any) { delete(c, "name") },
-		"a field of 1.34":  func(c map[string]any) { c["env"] = []any{map[string]any{"name": "A", "valueFrom": map[string]any{"fileKeyRef": map[string]any{}}}} },
+		"a field of 1.34": func(c map[string]any) {
+			c["env"] = []any{map[string]any{"name": "A", "valueFrom": map[string]any{"fileKeyRef": map[string]any{}}}}
+		},
 	} {
 		object := render(t, "-f", minimal).get(t, "Deployment", "ampbridge-webhook")
 		must(t, conforms(object, deployment))
@@ -114,11 +116,21 @@ func kubernetesSchemas(t *testing.T, version string) map[schema.GroupVersionKind
 	return known
 }
 
+// crdDirs are where the definitions of an API group are.
+func crdDirs(t *testing.T) map[string]string {
+	t.Helper()
+	dirs := map[string]string{}
+	for group, o := range operators {
+		dirs[group] = filepath.Join(module(t, o.module), o.crds)
+	}
+	return dirs
+}
+
 func customResources(t *testing.T) map[schema.GroupVersionKind]*spec.Schema {
 	t.Helper()
 	known := map[schema.GroupVersionKind]*spec.Schema{}
-	for _, o := range operators {
-		files, err := filepath.Glob(filepath.Join(module(t, o.module), o.crds, "*.yaml"))
+	for _, dir := range crdDirs(t) {
+		files, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
 		must(t, err)
 		for _, file := range files {
 			text, err := os.ReadFile(file)
@@ -134,6 +146,9 @@ func customResources(t *testing.T) map[schema.GroupVersionKind]*spec.Schema {
 				}
 			}
 			must(t, yaml.Unmarshal(text, &crd))
+			if crd.Spec.Names.Kind == "" {
+				t.Fatalf("%s defines no kind", file)
+			}
 			for _, v := range crd.Spec.Versions {
 				known[schema.GroupVersionKind{Group: crd.Spec.Group, Version: v.Name, Kind: crd.Spec.Names.Kind}] = closed(v.Schema.OpenAPIV3Schema, nil, nil)
 			}

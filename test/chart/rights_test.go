@@ -19,6 +19,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	applycorev1 "k8s.io/client-go/applyconfigurations/core/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 )
@@ -48,7 +49,9 @@ func (s *scene) testWebhookRights(t *testing.T) {
 	} {
 		must(t, say(what, try(t.Context())))
 	}
-	// Writing its Secret and its CA bundle is what the upgrade's test does.
+	// Writing its Secret and its CA bundle is what the upgrade's test does; a Secret
+	// that somebody deletes is made again, under its name and no other.
+	must(t, applySecret(c, "ampbridge-webhook-tls")(t.Context()))
 	s.forbidden(t, account, map[string]call{
 		"list service accounts": func(ctx context.Context) error {
 			_, err := c.CoreV1().ServiceAccounts("").List(ctx, metav1.ListOptions{})
@@ -62,6 +65,7 @@ func (s *scene) testWebhookRights(t *testing.T) {
 			_, err := c.CoreV1().ConfigMaps(namespace).Update(ctx, configMap("ampbridge-breaker"), metav1.UpdateOptions{})
 			return err
 		},
+		"apply another secret": applySecret(c, "other"),
 		"delete its registration": func(ctx context.Context) error {
 			return c.AdmissionregistrationV1().MutatingWebhookConfigurations().Delete(ctx, "ampbridge", metav1.DeleteOptions{})
 		},
@@ -315,6 +319,13 @@ func (s *scene) rights(t *testing.T, home, account, in string) map[string]bool {
 		}
 	}
 	return all
+}
+
+func applySecret(c kubernetes.Interface, name string) call {
+	return func(ctx context.Context) error {
+		_, err := c.CoreV1().Secrets(namespace).Apply(ctx, applycorev1.Secret(name, namespace), metav1.ApplyOptions{FieldManager: "test", DryRun: []string{metav1.DryRunAll}})
+		return err
+	}
 }
 
 func evict(c kubernetes.Interface) call {

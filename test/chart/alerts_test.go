@@ -1,0 +1,270 @@
+package chart
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"sigs.k8s.io/yaml"
+
+	"github.com/ampbridge/ampbridge/test/tools"
+)
+
+// Alerts and dashboard ask for metrics that the code has.
+func TestMetricsExist(t *testing.T) {
+	exported := map[string]bool{}
+	literal := regexp.MustCompile(`"(ampbridge_[a-z_]+)"`)
+	for _, dir := range []string{"webhook", "audit", "sidecar", "cmd"} {
+		must(t, filepath.WalkDir(filepath.Join("../..", dir), func(path string, _ fs.DirEntry, err error) error {
+			if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			text, err := os.ReadFile(path)
+			for _, match := range literal.FindAllSubmatch(text, -1) {
+				exported[string(match[1])] = true
+			}
+			return err
+		}))
+	}
+	if len(exported) < 20 {
+		t.Fatalf("only %d metrics in the code: %v", len(exported), exported)
+	}
+	dashboard, err := os.ReadFile(filepath.Join(chartDir, "files", "dashboard.json"))
+	must(t, err)
+	if !json.Valid(dashboard) {
+		t.Error("the dashboard is not JSON")
+	}
+	alerts, _ := ruleFile(t)
+	for from, text := range map[string]string{"the dashboard": string(dashboard), "the alerts": alerts} {
+		asked := regexp.MustCompile(`ampbridge_[a-z_]+`).FindAllString(text, -1)
+		if len(asked) < 10 {
+			t.Errorf("%s has only %d metrics", from, len(asked))
+		}
+		for _, name := range asked {
+			if !exported[strings.TrimSuffix(name, "_bucket")] {
+				t.Errorf("%s asks for %s, which no code exports", from, name)
+			}
+		}
+	}
+}
+
+// What the processes export, each on its own target: when all is well, and when
+// nothing is.
+const (
+	webhookWell = `
+ampbridge_certificate_expiry_timestamp_seconds %[1]d
+ampbridge_certificate_trusted 1
+ampbridge_policy_last_load_success 1
+ampbridge_admission_decisions_total{resource="pod",decision="inject",reason="Granted"} 7
+ampbridge_admission_decisions_total{resource="pod",decision="skip",reason="NotPrometheus"} 3
+`
+	syncWell = `
+ampbridge_sync_leader 1
+ampbridge_policy_last_load_success 1
+ampbridge_sync_last_success_timestamp_seconds %[2]d
+ampbridge_sync_refusals 0
+ampbridge_audit_pods{finding="healthy"} 4
+ampbridge_audit_pods{finding="missed"} 0
+ampbridge_audit_pods{finding="hanging"} 0
+ampbridge_audit_pods{finding="stuck"} 0
+ampbridge_audit_last_success_timestamp_seconds %[2]d
+`
+	webhookUnwell = `
+ampbridge_certificate_expiry_timestamp_seconds %[2]d
+ampbridge_certificate_trusted 0
+ampbridge_policy_last_load_success 0
+ampbridge_admission_decisions_total{resource="pod",decision="skip",reason="NotGranted"} 1
+ampbridge_admission_decisions_total{resource="pod",decision="error",reason="LookupFailed"} 1
+`
+	syncUnwell = `
+ampbridge_sync_leader 0
+ampbridge_policy_last_load_success 1
+ampbridge_sync_last_success_timestamp_seconds 0
+ampbridge_sync_refusals 2
+ampbridge_audit_pods{finding="missed"} 1
+ampbridge_audit_pods{finding="stuck"} 1
+ampbridge_audit_breaker_open{namespace="monitoring",kind="StatefulSet",name="prometheus-k8s"} 1
+ampbridge_audit_last_success_timestamp_seconds 0
+`
+)
+
+// The alerts in a real Prometheus, which scrapes as the ServiceMonitor says.
+func TestAlerts(t *testing.T) {
+	rules, all := ruleFile(t)
+	var webhook, sync atomic.Value
+	set := func(w, s string) {
+		far, soon := time.Now().Add(60*24*time.Hour).Unix(), time.Now().Add(time.Minute).Unix()
+		for target, text := range map[*atomic.Value]string{&webhook: w, &sync: s} {
+			target.Store(strings.NewReplacer("%[1]d", fmt.Sprint(far), "%[2]d", fmt.Sprint(soon)).Replace(text))
+		}
+	}
+	set(webhookWell, syncWell)
+	url := startPrometheus(t, rules, map[string]*atomic.Value{"ampbridge-webhook": &webhook, "ampbridge-sync": &sync})
+
+	eventually(t, func() string { return scraped(t, url) })
+	if active := alerts(t, url); len(active) > 0 {
+		t.Errorf("all is well, but there are alerts: %v", active)
+	}
+	set(webhookUnwell, syncUnwell)
+	want := slices.DeleteFunc(slices.Clone(all), func(name string) bool { return name == "AmpbridgeWebhookDown" })
+	var active map[string]string
+	eventually(t, func() string {
+		active = alerts(t, url)
+		return cmp.Diff(want, slices.Sorted(maps.Keys(active)))
+	})
+	for name, annotations := range active {
+		if strings.Contains(annotations, "<no value>") || strings.Contains(annotations, "error expanding") {
+			t.Errorf("%s: %s", name, annotations)
+		}
+	}
+	if text := active["AmpbridgeCircuitOpen"]; !strings.Contains(text, "StatefulSet prometheus-k8s of namespace monitoring") {
+		t.Errorf("AmpbridgeCircuitOpen does not name the workload: %s", text)
+	}
+	set("", "")
+	eventually(t, func() string {
+		return cmp.Diff([]string{"AmpbridgeSyncDown", "AmpbridgeWebhookDown"}, slices.Sorted(maps.Keys(alerts(t, url))))
+	})
+}
+
+// ruleFile is the chart's PrometheusRule as Prometheus reads it, and the names of
+// its alerts.
+func ruleFile(t *testing.T) (text string, names []string) {
+	t.Helper()
+	rule := render(t, "-f", everything).get(t, "PrometheusRule", "ampbridge")
+	content, err := yaml.Marshal(rule.Object["spec"])
+	must(t, err)
+	for _, match := range regexp.MustCompile(`alert: (\w+)`).FindAllStringSubmatch(string(content), -1) {
+		names = append(names, match[1])
+	}
+	slices.Sort(names)
+	if len(names) < 10 {
+		t.Fatalf("only %d alerts", len(names))
+	}
+	return string(content), names
+}
+
+func startPrometheus(t *testing.T, rules string, targets map[string]*atomic.Value) (url string) {
+	t.Helper()
+	dir := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(dir, "rules.yml"), []byte(rules), 0o600))
+	config := "global: {scrape_interval: 200ms, scrape_timeout: 200ms, evaluation_interval: 200ms}\nrule_files: [rules.yml]\nscrape_configs:\n"
+	for job, content := range targets {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			text := content.Load().(string)
+			if text == "" {
+				w.WriteHeader(http.StatusServiceUnavailable)
+			}
+			_, _ = fmt.Fprint(w, text)
+		}))
+		t.Cleanup(server.Close)
+		config += fmt.Sprintf("- {job_name: %s, static_configs: [{targets: [%q], labels: {namespace: %s, pod: %s-0}}]}\n", job, server.Listener.Addr(), namespace, job)
+	}
+	must(t, os.WriteFile(filepath.Join(dir, "prometheus.yml"), []byte(config), 0o600))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	addr := l.Addr().String()
+	must(t, l.Close())
+	log, err := os.Create(filepath.Join(dir, "log"))
+	must(t, err)
+	ctx, stop := context.WithCancel(context.Background())
+	cmd := exec.CommandContext(ctx, tools.Path(t, "prometheus"), "--config.file="+filepath.Join(dir, "prometheus.yml"),
+		"--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+addr, "--log.level=warn")
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.Stdout, cmd.Stderr = log, log
+	must(t, cmd.Start())
+	t.Cleanup(func() {
+		stop()
+		_ = cmd.Wait() // an interrupt is its way to end
+		must(t, log.Close())
+		if text, err := os.ReadFile(log.Name()); t.Failed() {
+			t.Logf("%s, %v", text, err)
+		}
+	})
+	return "http://" + addr
+}
+
+// scraped complains until both targets are scraped and all rules evaluated.
+func scraped(t *testing.T, url string) string {
+	t.Helper()
+	var targets struct {
+		Data struct {
+			ActiveTargets []struct{ Health, LastError string }
+		}
+	}
+	var groups struct {
+		Data struct {
+			Groups []struct {
+				Rules []struct{ Name, Health, LastError string }
+			}
+		}
+	}
+	if err := get(t, url+"/api/v1/targets", &targets); err != nil {
+		return err.Error()
+	}
+	up := 0
+	for _, target := range targets.Data.ActiveTargets {
+		if target.Health == "up" {
+			up++
+		}
+	}
+	must(t, get(t, url+"/api/v1/rules", &groups))
+	if len(groups.Data.Groups) != 1 || up != 2 {
+		return fmt.Sprintf("%+v %+v", targets, groups)
+	}
+	for _, rule := range groups.Data.Groups[0].Rules {
+		if rule.Health != "ok" {
+			return fmt.Sprintf("rule %s: %s %s", rule.Name, rule.Health, rule.LastError)
+		}
+	}
+	// What was absent before the first scrape is an alert until the next evaluation.
+	if active := alerts(t, url); active["AmpbridgeWebhookDown"] != "" || active["AmpbridgeSyncDown"] != "" {
+		return fmt.Sprint(active)
+	}
+	return ""
+}
+
+// alerts are the active ones, pending or firing, with their annotations.
+func alerts(t *testing.T, url string) map[string]string {
+	t.Helper()
+	var answer struct {
+		Data struct {
+			Alerts []struct{ Labels, Annotations map[string]string }
+		}
+	}
+	must(t, get(t, url+"/api/v1/alerts", &answer))
+	active := map[string]string{}
+	for _, a := range answer.Data.Alerts {
+		active[a.Labels["alertname"]] = fmt.Sprint(a.Annotations)
+	}
+	return active
+}
+
+func get(t *testing.T, url string, v any) error {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	must(t, err)
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = response.Body.Close() }()
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", url, response.Status)
+	}
+	return json.NewDecoder(response.Body).Decode(v)
+}

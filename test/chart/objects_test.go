@@ -1,0 +1,143 @@
+package chart
+
+import (
+	"encoding/json"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/ampbridge/ampbridge/test/tools"
+)
+
+// The programs know every argument that the chart gives them, in each mode.
+func TestArguments(t *testing.T) {
+	root, err := tools.Root(t.Context())
+	must(t, err)
+	binary := filepath.Join(t.TempDir(), "ampbridge")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "./cmd/ampbridge")
+	build.Dir = root
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for name, args := range map[string][]string{
+		"minimal":      {"-f", minimal},
+		"everything":   {"-f", everything, "--set", "sync.auditor.breaker=false"},
+		"a CronJob":    {"-f", minimal, "--set", "sync.mode=cronJob"},
+		"cert-manager": {"-f", minimal, "--set", "certificates.mode=certManager"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ran := 0
+			for _, object := range render(t, args...) {
+				for _, container := range podOf(t, object).Containers {
+					// --help comes last, so whatever stands before it is read.
+					out, err := exec.CommandContext(t.Context(), binary, append(container.Args, "--help")...).CombinedOutput()
+					if err != nil || !strings.HasPrefix(string(out), strings.ToUpper(container.Args[0][:1])+container.Args[0][1:]) {
+						t.Errorf("ampbridge %s: %v\n%s", strings.Join(container.Args, " "), err, out)
+					}
+					ran++
+				}
+			}
+			if ran != 3 {
+				t.Errorf("%d containers, want the webhook's, sync's and the test's", ran)
+			}
+		})
+	}
+}
+
+// podOf is the pod that an object makes; others make an empty one.
+func podOf(t *testing.T, object interface {
+	GetKind() string
+	MarshalJSON() ([]byte, error)
+}) corev1.PodSpec {
+	t.Helper()
+	text, err := object.MarshalJSON()
+	must(t, err)
+	switch object.GetKind() {
+	case "Deployment":
+		var d appsv1.Deployment
+		must(t, json.Unmarshal(text, &d))
+		return d.Spec.Template.Spec
+	case "CronJob":
+		var c batchv1.CronJob
+		must(t, json.Unmarshal(text, &c))
+		return c.Spec.JobTemplate.Spec.Template.Spec
+	case "Pod":
+		var p corev1.Pod
+		must(t, json.Unmarshal(text, &p))
+		return p.Spec
+	}
+	return corev1.PodSpec{}
+}
+
+// The webhook has no AWS identity; sync's token is its own, for AWS alone.
+func TestIdentities(t *testing.T) {
+	for _, mode := range []string{"deployment", "cronJob"} {
+		t.Run(mode, func(t *testing.T) {
+			all := render(t, "-f", minimal, "--set", "sync.roleArn=arn:aws:iam::111122223333:role/ampbridge-sync", "--set", "sync.mode="+mode)
+			kind := map[string]string{"deployment": "Deployment", "cronJob": "CronJob"}[mode]
+			webhook, sync := podOf(t, all.get(t, "Deployment", "ampbridge-webhook")), podOf(t, all.get(t, kind, "ampbridge-sync"))
+			if text, err := json.Marshal(webhook); err != nil || strings.Contains(strings.ToLower(string(text)), "aws") {
+				t.Errorf("the webhook's pod speaks of AWS: %s", text)
+			}
+			if webhook.ServiceAccountName == sync.ServiceAccountName {
+				t.Errorf("both have the service account %s", sync.ServiceAccountName)
+			}
+			environment := map[string]string{}
+			for _, e := range sync.Containers[0].Env {
+				environment[e.Name] = e.Value
+			}
+			want := map[string]string{
+				"AWS_REGION": "eu-west-1", "AWS_ROLE_ARN": "arn:aws:iam::111122223333:role/ampbridge-sync",
+				"AWS_WEB_IDENTITY_TOKEN_FILE": "/var/run/secrets/ampbridge.io/sync/token",
+			}
+			if diff := cmp.Diff(want, environment); diff != "" {
+				t.Errorf("sync's environment, -want +got:\n%s", diff)
+			}
+			i := slices.IndexFunc(sync.Volumes, func(v corev1.Volume) bool { return v.Projected != nil })
+			if i < 0 || sync.Volumes[i].Projected.Sources[0].ServiceAccountToken.Audience != "sts.amazonaws.com" {
+				t.Errorf("sync's volumes have no token for AWS: %+v", sync.Volumes)
+			}
+		})
+	}
+	// Without a role, sync's identity comes from elsewhere.
+	sync := podOf(t, render(t, "-f", minimal).get(t, "Deployment", "ampbridge-sync"))
+	if slices.ContainsFunc(sync.Volumes, func(v corev1.Volume) bool { return v.Projected != nil }) {
+		t.Errorf("a token for nothing: %+v", sync.Volumes)
+	}
+}
+
+// A digest wins over a tag, and the sidecar is what the chart runs.
+func TestImage(t *testing.T) {
+	const digest = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+	for want, args := range map[string][]string{
+		"ghcr.io/ampbridge/ampbridge:0.1.0":     nil,
+		"registry.example.com:5000/ampbridge:x": {"--set", "image.repository=registry.example.com:5000/ampbridge", "--set", "image.tag=x"},
+		"ghcr.io/ampbridge/ampbridge@" + digest: {"--set", "image.tag=x", "--set", "image.digest=" + digest},
+	} {
+		all := render(t, append([]string{"-f", minimal}, args...)...)
+		for _, name := range []string{"ampbridge-webhook", "ampbridge-sync"} {
+			c := podOf(t, all.get(t, "Deployment", name)).Containers[0]
+			if c.Image != want || !slices.Contains(c.Args, "--image="+want) {
+				t.Errorf("%s runs %s with %v, want %s", name, c.Image, c.Args, want)
+			}
+		}
+	}
+}
+
+// Names are what other rooms rely on, whatever the release is called.
+func TestNames(t *testing.T) {
+	for releaseName, want := range map[string]string{"ampbridge": "ampbridge", "my-ampbridge": "my-ampbridge", "metrics": "metrics-ampbridge"} {
+		all := parse(t, mustHelm(t, "template", releaseName, chartDir, "--namespace", namespace, "-f", minimal))
+		for kind, suffix := range map[string]string{"Deployment": "-webhook", "ClusterRole": "-sync", "Service": "-webhook", "Secret": "-webhook-tls", "ConfigMap": "-policy"} {
+			all.get(t, kind, want+suffix)
+		}
+		all.get(t, "MutatingWebhookConfiguration", "ampbridge")
+	}
+}
