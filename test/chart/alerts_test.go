@@ -1,16 +1,13 @@
 package chart
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io/fs"
 	"maps"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -175,26 +172,9 @@ func startPrometheus(t *testing.T, rules string, targets map[string]*atomic.Valu
 		config += fmt.Sprintf("- {job_name: %s, static_configs: [{targets: [%q], labels: {namespace: %s, pod: %s-0}}]}\n", job, server.Listener.Addr(), namespace, job)
 	}
 	must(t, os.WriteFile(filepath.Join(dir, "prometheus.yml"), []byte(config), 0o600))
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	addr := l.Addr().String()
-	must(t, l.Close())
-	log, err := os.Create(filepath.Join(dir, "log"))
-	must(t, err)
-	ctx, stop := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, tools.Path(t, "prometheus"), "--config.file="+filepath.Join(dir, "prometheus.yml"),
+	addr := freeAddr(t)
+	run(t, tools.Path(t, "prometheus"), "--config.file="+filepath.Join(dir, "prometheus.yml"),
 		"--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+addr, "--log.level=warn")
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	cmd.Stdout, cmd.Stderr = log, log
-	must(t, cmd.Start())
-	t.Cleanup(func() {
-		stop()
-		_ = cmd.Wait() // an interrupt is its way to end
-		must(t, log.Close())
-		if text, err := os.ReadFile(log.Name()); t.Failed() {
-			t.Logf("%s, %v", text, err)
-		}
-	})
 	return "http://" + addr
 }
 

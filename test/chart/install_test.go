@@ -3,11 +3,11 @@ package chart
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -18,7 +18,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
@@ -26,7 +25,6 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/ampbridge/ampbridge/test/cluster"
-	"github.com/ampbridge/ampbridge/test/servingcert"
 	"github.com/ampbridge/ampbridge/webhook/registration"
 )
 
@@ -50,6 +48,7 @@ func TestInAClusterFromInstallToUninstall(t *testing.T) {
 	}{
 		{"pods are admitted under the restricted standard", func(t *testing.T) { s.testPods(t, 2, 1) }},
 		{"a second install is refused", s.testSecondInstall},
+		{"the processes need no more than their rights", s.testProcesses},
 		{"the webhook's rights", s.testWebhookRights},
 		{"sync's rights", s.testSyncRights},
 		{"an upgrade keeps what the processes wrote", s.testUpgrade},
@@ -126,29 +125,11 @@ func (s *scene) testSecondInstall(t *testing.T) {
 	}
 }
 
-// testUpgrade plays the processes: with their rights, not the administrator's.
+// testUpgrade goes on with what the processes wrote, and with what they may write
+// later.
 func (s *scene) testUpgrade(t *testing.T) {
 	ctx := t.Context()
-	webhook, sync := s.as(t, "ampbridge-webhook"), s.as(t, "ampbridge-sync")
-	ca, err := servingcert.Write(t.TempDir(), "ampbridge-webhook.ampbridge-system.svc")
-	must(t, err)
-
-	secret, err := webhook.CoreV1().Secrets(namespace).Get(ctx, "ampbridge-webhook-tls", metav1.GetOptions{})
-	must(t, err)
-	secret.Data = map[string][]byte{"tls.crt": []byte("certificate")}
-	_, err = webhook.CoreV1().Secrets(namespace).Update(ctx, secret, metav1.UpdateOptions{})
-	must(t, err)
-	registrations := webhook.AdmissionregistrationV1().MutatingWebhookConfigurations()
-	registered, err := registrations.Get(ctx, registration.DefaultName, metav1.GetOptions{})
-	must(t, err)
-	var patch []map[string]any
-	for i := range registered.Webhooks {
-		patch = append(patch, map[string]any{"op": "add", "path": fmt.Sprintf("/webhooks/%d/clientConfig/caBundle", i), "value": ca})
-	}
-	text, err := json.Marshal(patch)
-	must(t, err)
-	_, err = registrations.Patch(ctx, registration.DefaultName, types.JSONPatchType, text, metav1.PatchOptions{})
-	must(t, err)
+	sync := s.as(t, "ampbridge-sync")
 	for _, name := range []string{"ampbridge-sync", "ampbridge-breaker"} {
 		state, err := sync.CoreV1().ConfigMaps(namespace).Get(ctx, name, metav1.GetOptions{})
 		must(t, err)
@@ -156,10 +137,9 @@ func (s *scene) testUpgrade(t *testing.T) {
 		_, err = sync.CoreV1().ConfigMaps(namespace).Update(ctx, state, metav1.UpdateOptions{})
 		must(t, err)
 	}
-	lease, err := sync.CoordinationV1().Leases(namespace).Get(ctx, "ampbridge-sync", metav1.GetOptions{})
+	secret, err := s.Client().CoreV1().Secrets(namespace).Get(ctx, "ampbridge-webhook-tls", metav1.GetOptions{})
 	must(t, err)
-	lease.Spec.HolderIdentity = new("a process")
-	_, err = sync.CoordinationV1().Leases(namespace).Update(ctx, lease, metav1.UpdateOptions{})
+	lease, err := s.Client().CoordinationV1().Leases(namespace).Get(ctx, "ampbridge-sync", metav1.GetOptions{})
 	must(t, err)
 	deployment, err := s.Client().AppsV1().Deployments(namespace).Get(ctx, "ampbridge-webhook", metav1.GetOptions{})
 	must(t, err)
@@ -168,15 +148,15 @@ func (s *scene) testUpgrade(t *testing.T) {
 	s.helm(t, "upgrade", release, chartDir, "--namespace", namespace, "-f", minimal, "--set", "webhook.timeoutSeconds=7", "--set", "policy.paused=true",
 		"--set", "webhook.excludedNamespaces={istio-system}")
 
-	secret, err = s.Client().CoreV1().Secrets(namespace).Get(ctx, "ampbridge-webhook-tls", metav1.GetOptions{})
+	kept, err := s.Client().CoreV1().Secrets(namespace).Get(ctx, "ampbridge-webhook-tls", metav1.GetOptions{})
 	must(t, err)
-	if string(secret.Data["tls.crt"]) != "certificate" {
-		t.Errorf("the upgrade made the certificate's Secret %v", secret.Data)
+	if len(kept.Data) == 0 || !reflect.DeepEqual(secret.Data, kept.Data) || !reflect.DeepEqual(secret.Annotations, kept.Annotations) {
+		t.Errorf("the upgrade changed the certificate's Secret: annotations %v, then %v", secret.Annotations, kept.Annotations)
 	}
-	registered, err = s.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, registration.DefaultName, metav1.GetOptions{})
+	registered, err := s.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, registration.DefaultName, metav1.GetOptions{})
 	must(t, err)
 	for _, w := range registered.Webhooks {
-		if !bytes.Equal(w.ClientConfig.CABundle, ca) {
+		if !bytes.Equal(w.ClientConfig.CABundle, secret.Data["ca.crt"]) {
 			t.Errorf("%s: the upgrade made the CA bundle %q", w.Name, w.ClientConfig.CABundle)
 		}
 		if *w.TimeoutSeconds != 7 || !slices.Contains(w.NamespaceSelector.MatchExpressions[0].Values, "istio-system") {
@@ -190,8 +170,10 @@ func (s *scene) testUpgrade(t *testing.T) {
 			t.Errorf("the upgrade made ConfigMap %s %v", name, state.Data)
 		}
 	}
-	if lease, err = s.Client().CoordinationV1().Leases(namespace).Get(ctx, "ampbridge-sync", metav1.GetOptions{}); err != nil || lease.Spec.HolderIdentity == nil {
-		t.Errorf("the upgrade took the Lease away: %v, %v", lease, err)
+	held, err := s.Client().CoordinationV1().Leases(namespace).Get(ctx, "ampbridge-sync", metav1.GetOptions{})
+	must(t, err)
+	if diff := cmp.Diff(lease.Spec, held.Spec); diff != "" || lease.Spec.HolderIdentity == nil {
+		t.Errorf("the upgrade changed the Lease: %s", diff)
 	}
 	policy, err := s.Client().CoreV1().ConfigMaps(namespace).Get(ctx, "ampbridge-policy", metav1.GetOptions{})
 	must(t, err)
@@ -202,6 +184,9 @@ func (s *scene) testUpgrade(t *testing.T) {
 	must(t, err)
 	if diff := cmp.Diff(deployment.Spec.Template, after.Spec.Template); diff != "" {
 		t.Errorf("a change of the policy rolls the webhook, -before +after:\n%s", diff)
+	}
+	for _, mode := range []string{"certManager", "selfManaged"} {
+		s.helm(t, "upgrade", release, chartDir, "--namespace", namespace, "-f", minimal, "--set", "certificates.mode="+mode)
 	}
 }
 
@@ -227,20 +212,21 @@ func (s *scene) defineCustomResources(t *testing.T) {
 		text, err := os.ReadFile(filepath.Join(crdDirs(t)[strings.Split(name, "_")[0]], name+".yaml"))
 		must(t, err)
 		must(t, yaml.Unmarshal(text, &crd.Object))
-		_, err = crds.Create(t.Context(), crd, metav1.CreateOptions{})
+		crd, err = crds.Create(t.Context(), crd, metav1.CreateOptions{})
 		must(t, err)
+		eventually(t, func() string {
+			crd, err = crds.Get(t.Context(), crd.GetName(), metav1.GetOptions{})
+			must(t, err)
+			// There are none at first, which is an error to it.
+			conditions, _, _ := unstructured.NestedSlice(crd.Object, "status", "conditions")
+			for _, condition := range conditions {
+				if c := condition.(map[string]any); c["type"] == "Established" && c["status"] == "True" {
+					return ""
+				}
+			}
+			return fmt.Sprint(crd.GetName(), " is not established: ", conditions)
+		})
 	}
-	eventually(t, func() string {
-		lists, err := s.Client().Discovery().ServerResourcesForGroupVersion("cert-manager.io/v1")
-		if err != nil || len(lists.APIResources) == 0 {
-			return fmt.Sprint("cert-manager.io/v1 is not served: ", err)
-		}
-		_, err = s.Client().Discovery().ServerResourcesForGroupVersion("monitoring.coreos.com/v1")
-		if err != nil {
-			return err.Error()
-		}
-		return ""
-	})
 }
 
 // everything in the cluster, of all kinds that can be listed: what it is, and

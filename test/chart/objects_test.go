@@ -3,7 +3,6 @@ package chart
 import (
 	"encoding/json"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -12,20 +11,11 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
-
-	"github.com/ampbridge/ampbridge/test/tools"
 )
 
 // The programs know every argument that the chart gives them, in each mode.
 func TestArguments(t *testing.T) {
-	root, err := tools.Root(t.Context())
-	must(t, err)
-	binary := filepath.Join(t.TempDir(), "ampbridge")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "./cmd/ampbridge")
-	build.Dir = root
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	program := binary(t)
 	for name, args := range map[string][]string{
 		"minimal":      {"-f", minimal},
 		"everything":   {"-f", everything, "--set", "sync.auditor.breaker=false"},
@@ -37,7 +27,7 @@ func TestArguments(t *testing.T) {
 			for _, object := range render(t, args...) {
 				for _, container := range podOf(t, object).Containers {
 					// --help comes last, so whatever stands before it is read.
-					out, err := exec.CommandContext(t.Context(), binary, append(container.Args, "--help")...).CombinedOutput()
+					out, err := exec.CommandContext(t.Context(), program, append(container.Args, "--help")...).CombinedOutput()
 					if err != nil || !strings.HasPrefix(string(out), strings.ToUpper(container.Args[0][:1])+container.Args[0][1:]) {
 						t.Errorf("ampbridge %s: %v\n%s", strings.Join(container.Args, " "), err, out)
 					}

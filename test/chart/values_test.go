@@ -41,7 +41,7 @@ func TestTypos(t *testing.T) {
 		{"a tag in the repository", "image: {repository: 'ghcr.io/ampbridge/ampbridge:v1'}", []string{"/image/repository"}},
 		{"a digest without its algorithm", "image: {digest: 0123456789abcdef}", []string{"/image/digest"}},
 		{"limits beside resources", "webhook: {resources: {memory: 64Mi}}", []string{"/webhook/resources", "memory"}},
-		{"a policy field misspelt", "policy: {destinatons: []}", []string{"/policy", "destinatons"}},
+		{"a policy field misspelt", "policy: {destnations: []}", []string{"/policy", "destnations"}},
 		{"a policy field deep inside", "policy: {destinations: [{name: central, workspace: 'arn:aws:aps:eu-west-1:111122223333:workspace/ws-1', remoteWrite: {queueConfig: {maxShard: 5}}}]}",
 			[]string{"/policy/destinations/0/remoteWrite/queueConfig", "maxShard"}},
 		{"a grant for one name", "policy: {grants: [{namespaces: monitoring, serviceAccounts: [prometheus], destinations: [central]}]}", []string{"/policy/grants/0/namespaces", "array"}},

@@ -1,0 +1,149 @@
+package chart
+
+import (
+	"bytes"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/ampbridge/ampbridge/test/tools"
+	"github.com/ampbridge/ampbridge/webhook/registration"
+)
+
+// testProcesses runs what the chart deploys, outside of a pod: the real program
+// with the chart's arguments, policy and service accounts. Nothing that it does
+// may be forbidden.
+func (s *scene) testProcesses(t *testing.T) {
+	all := render(t, "-f", minimal)
+	policy := filepath.Join(t.TempDir(), "policy.yaml")
+	must(t, os.WriteFile(policy, []byte(renderedPolicy(t, "-f", minimal)), 0o600))
+	for _, component := range []string{"webhook", "sync"} {
+		name := "ampbridge-" + component
+		args := podOf(t, all.get(t, "Deployment", name)).Containers[0].Args
+		kubeconfig, err := s.KubeconfigFor(t.Context(), namespace, name)
+		must(t, err)
+		health, metrics := freeAddr(t), freeAddr(t)
+		args = append(args, "--policy="+policy, "--kubeconfig="+kubeconfig, "--health-addr="+health, "--metrics-addr="+metrics)
+		if component == "webhook" {
+			args = append(args, "--addr="+freeAddr(t), "--drain-delay=0s")
+		}
+		log := run(t, binary(t), args...)
+		eventually(t, func() string { return log.under(answers(t, "http://"+health+"/readyz", "ok")) })
+		switch component {
+		case "webhook":
+			eventually(t, func() string {
+				return log.under(answers(t, "http://"+metrics+"/metrics", "\nampbridge_certificate_trusted 1\n"))
+			})
+		case "sync":
+			for _, line := range []string{"\nampbridge_sync_leader 1\n", "\nampbridge_audit_last_success_timestamp_seconds 1", "\nampbridge_sync_last_success_timestamp_seconds 1"} {
+				eventually(t, func() string { return log.under(answers(t, "http://"+metrics+"/metrics", line)) })
+			}
+		}
+		if text := log.String(); strings.Contains(text, "forbidden") || strings.Contains(text, `"level":"ERROR"`) {
+			t.Errorf("%s:\n%s", name, text)
+		}
+	}
+
+	ctx := t.Context()
+	secret, err := s.Client().CoreV1().Secrets(namespace).Get(ctx, "ampbridge-webhook-tls", metav1.GetOptions{})
+	must(t, err)
+	registered, err := s.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, registration.DefaultName, metav1.GetOptions{})
+	must(t, err)
+	for _, w := range registered.Webhooks {
+		if len(secret.Data["ca.crt"]) == 0 || !bytes.Equal(secret.Data["ca.crt"], w.ClientConfig.CABundle) {
+			t.Errorf("%s has the CA bundle %q, and the Secret %q", w.Name, w.ClientConfig.CABundle, secret.Data["ca.crt"])
+		}
+	}
+}
+
+// binary is ampbridge as it stands here.
+func binary(t *testing.T) string {
+	t.Helper()
+	root, err := tools.Root(t.Context())
+	must(t, err)
+	path := filepath.Join(t.TempDir(), "ampbridge")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", path, "./cmd/ampbridge")
+	build.Dir = root
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return path
+}
+
+// run starts a program that ends with the test, well.
+func run(t *testing.T, program string, args ...string) *output {
+	t.Helper()
+	log := &output{}
+	cmd := exec.Command(program, args...)
+	cmd.Env = []string{"HOME=" + t.TempDir()}
+	cmd.Stdout, cmd.Stderr = log, log
+	must(t, cmd.Start())
+	t.Cleanup(func() {
+		must(t, cmd.Process.Signal(syscall.SIGTERM))
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("%s %s: %v\n%s", program, strings.Join(args, " "), err, log)
+		}
+	})
+	return log
+}
+
+// output takes what a program writes.
+type output struct {
+	mu     sync.Mutex
+	buffer bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buffer.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buffer.String()
+}
+
+// under is a complaint with the log, or none.
+func (o *output) under(complaint string) string {
+	if complaint == "" {
+		return ""
+	}
+	return complaint + "\n" + o.String()
+}
+
+// answers complains while the URL does not answer with the text.
+func answers(t *testing.T, url, want string) string {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	must(t, err)
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err.Error()
+	}
+	defer func() { _ = response.Body.Close() }()
+	var body bytes.Buffer
+	_, err = body.ReadFrom(response.Body)
+	must(t, err)
+	if response.StatusCode != http.StatusOK || !strings.Contains(body.String(), want) {
+		return response.Status + "\n" + body.String()
+	}
+	return ""
+}
+
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	must(t, l.Close())
+	return l.Addr().String()
+}
