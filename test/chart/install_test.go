@@ -49,6 +49,7 @@ func TestInAClusterFromInstallToUninstall(t *testing.T) {
 		{"pods are admitted under the restricted standard", func(t *testing.T) { s.testPods(t, 2, 1) }},
 		{"a second install is refused", s.testSecondInstall},
 		{"the processes need no more than their rights", s.testProcesses},
+		{"only pods that can be Prometheus reach the webhook", s.testReach},
 		{"the webhook's rights", s.testWebhookRights},
 		{"sync's rights", s.testSyncRights},
 		{"an upgrade keeps what the processes wrote", s.testUpgrade},
