@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -77,6 +78,7 @@ ampbridge_sync_last_success_timestamp_seconds %[2]d
 ampbridge_sync_refusals 0
 ampbridge_audit_pods{finding="healthy"} 4
 ampbridge_audit_pods{finding="missed"} 0
+ampbridge_audit_pods{finding="outdated"} 0
 ampbridge_audit_pods{finding="hanging"} 0
 ampbridge_audit_pods{finding="stuck"} 0
 ampbridge_audit_last_success_timestamp_seconds %[2]d
@@ -111,17 +113,18 @@ func TestAlerts(t *testing.T) {
 		}
 	}
 	set(webhookWell, syncWell)
-	url := startPrometheus(t, rules, map[string]*atomic.Value{"ampbridge-webhook": &webhook, "ampbridge-sync": &sync})
+	server := startPrometheus(t, rules, map[string]*atomic.Value{"ampbridge-webhook": &webhook, "ampbridge-sync": &sync})
 
-	eventually(t, func() string { return scraped(t, url) })
-	if active := alerts(t, url); len(active) > 0 {
+	eventually(t, func() string { return scraped(t, server) })
+	if active := alerts(t, server); len(active) > 0 {
 		t.Errorf("all is well, but there are alerts: %v", active)
 	}
+	t.Run("the dashboard's questions", func(t *testing.T) { testDashboard(t, server) })
 	set(webhookUnwell, syncUnwell)
 	want := slices.DeleteFunc(slices.Clone(all), func(name string) bool { return name == "AmpbridgeWebhookDown" })
 	var active map[string]string
 	eventually(t, func() string {
-		active = alerts(t, url)
+		active = alerts(t, server)
 		return cmp.Diff(want, slices.Sorted(maps.Keys(active)))
 	})
 	for name, annotations := range active {
@@ -134,8 +137,41 @@ func TestAlerts(t *testing.T) {
 	}
 	set("", "")
 	eventually(t, func() string {
-		return cmp.Diff([]string{"AmpbridgeSyncDown", "AmpbridgeWebhookDown"}, slices.Sorted(maps.Keys(alerts(t, url))))
+		return cmp.Diff([]string{"AmpbridgeSyncDown", "AmpbridgeWebhookDown"}, slices.Sorted(maps.Keys(alerts(t, server))))
 	})
+}
+
+// testDashboard asks what the dashboard asks, of a Prometheus where all is well.
+func testDashboard(t *testing.T, server string) {
+	text, err := os.ReadFile(filepath.Join(chartDir, "files", "dashboard.json"))
+	must(t, err)
+	var dashboard struct {
+		Panels []struct {
+			Title, Type string
+			Targets     []struct{ Expr string }
+		}
+	}
+	must(t, json.Unmarshal(text, &dashboard))
+	asked := 0
+	for _, panel := range dashboard.Panels {
+		for _, target := range panel.Targets {
+			expression := strings.NewReplacer("$namespace", namespace, "$__rate_interval", "1m").Replace(target.Expr)
+			var answer struct {
+				Data struct{ Result []struct{ Value []any } }
+			}
+			if err := get(t, server+"/api/v1/query?query="+url.QueryEscape(expression), &answer); err != nil {
+				t.Errorf("%s: %s: %v", panel.Title, expression, err)
+			}
+			// The figures at the top have an answer as soon as anything runs.
+			if panel.Type == "stat" && len(answer.Data.Result) != 1 {
+				t.Errorf("%s: %s: %v", panel.Title, expression, answer.Data.Result)
+			}
+			asked++
+		}
+	}
+	if asked < 15 {
+		t.Errorf("only %d questions", asked)
+	}
 }
 
 // ruleFile is the chart's PrometheusRule as Prometheus reads it, and the names of
@@ -155,21 +191,21 @@ func ruleFile(t *testing.T) (text string, names []string) {
 	return string(content), names
 }
 
-func startPrometheus(t *testing.T, rules string, targets map[string]*atomic.Value) (url string) {
+func startPrometheus(t *testing.T, rules string, targets map[string]*atomic.Value) (server string) {
 	t.Helper()
 	dir := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(dir, "rules.yml"), []byte(rules), 0o600))
 	config := "global: {scrape_interval: 200ms, scrape_timeout: 200ms, evaluation_interval: 200ms}\nrule_files: [rules.yml]\nscrape_configs:\n"
 	for job, content := range targets {
-		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		exporter := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			text := content.Load().(string)
 			if text == "" {
 				w.WriteHeader(http.StatusServiceUnavailable)
 			}
 			_, _ = fmt.Fprint(w, text)
 		}))
-		t.Cleanup(server.Close)
-		config += fmt.Sprintf("- {job_name: %s, static_configs: [{targets: [%q], labels: {namespace: %s, pod: %s-0}}]}\n", job, server.Listener.Addr(), namespace, job)
+		t.Cleanup(exporter.Close)
+		config += fmt.Sprintf("- {job_name: %s, static_configs: [{targets: [%q], labels: {namespace: %s, pod: %s-0}}]}\n", job, exporter.Listener.Addr(), namespace, job)
 	}
 	must(t, os.WriteFile(filepath.Join(dir, "prometheus.yml"), []byte(config), 0o600))
 	addr := freeAddr(t)
@@ -179,7 +215,7 @@ func startPrometheus(t *testing.T, rules string, targets map[string]*atomic.Valu
 }
 
 // scraped complains until both targets are scraped and all rules evaluated.
-func scraped(t *testing.T, url string) string {
+func scraped(t *testing.T, server string) string {
 	t.Helper()
 	var targets struct {
 		Data struct {
@@ -193,7 +229,7 @@ func scraped(t *testing.T, url string) string {
 			}
 		}
 	}
-	if err := get(t, url+"/api/v1/targets", &targets); err != nil {
+	if err := get(t, server+"/api/v1/targets", &targets); err != nil {
 		return err.Error()
 	}
 	up := 0
@@ -202,7 +238,7 @@ func scraped(t *testing.T, url string) string {
 			up++
 		}
 	}
-	must(t, get(t, url+"/api/v1/rules", &groups))
+	must(t, get(t, server+"/api/v1/rules", &groups))
 	if len(groups.Data.Groups) != 1 || up != 2 {
 		return fmt.Sprintf("%+v %+v", targets, groups)
 	}
@@ -212,21 +248,21 @@ func scraped(t *testing.T, url string) string {
 		}
 	}
 	// What was absent before the first scrape is an alert until the next evaluation.
-	if active := alerts(t, url); active["AmpbridgeWebhookDown"] != "" || active["AmpbridgeSyncDown"] != "" {
+	if active := alerts(t, server); active["AmpbridgeWebhookDown"] != "" || active["AmpbridgeSyncDown"] != "" {
 		return fmt.Sprint(active)
 	}
 	return ""
 }
 
 // alerts are the active ones, pending or firing, with their annotations.
-func alerts(t *testing.T, url string) map[string]string {
+func alerts(t *testing.T, server string) map[string]string {
 	t.Helper()
 	var answer struct {
 		Data struct {
 			Alerts []struct{ Labels, Annotations map[string]string }
 		}
 	}
-	must(t, get(t, url+"/api/v1/alerts", &answer))
+	must(t, get(t, server+"/api/v1/alerts", &answer))
 	active := map[string]string{}
 	for _, a := range answer.Data.Alerts {
 		active[a.Labels["alertname"]] = fmt.Sprint(a.Annotations)

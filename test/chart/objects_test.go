@@ -107,7 +107,7 @@ func TestIdentities(t *testing.T) {
 func TestImage(t *testing.T) {
 	const digest = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 	for want, args := range map[string][]string{
-		"ghcr.io/ampbridge/ampbridge:0.1.0":     nil,
+		"ghcr.io/ampbridge/ampbridge:v0.1.0":    nil,
 		"registry.example.com:5000/ampbridge:x": {"--set", "image.repository=registry.example.com:5000/ampbridge", "--set", "image.tag=x"},
 		"ghcr.io/ampbridge/ampbridge@" + digest: {"--set", "image.tag=x", "--set", "image.digest=" + digest},
 	} {
