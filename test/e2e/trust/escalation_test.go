@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/amp"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/iam/types"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
@@ -145,6 +146,9 @@ var ways = []struct {
 		return t.create("/ampbridge/dev2/", "ampbridge.dev.evil", bounded, ours...)
 	}},
 	{"a role of another cluster's name on our path", func(t thief) error { return t.create(lawful, "ampbridge.dev2.evil", bounded, ours...) }},
+	{"a role of another cluster's service account on our path", func(t thief) error {
+		return t.create(lawful, "ampbridge.dev2.central.monitoring.prometheus", bounded, ours...)
+	}},
 	{"a role of any name below one of ours", func(t thief) error {
 		return t.create(lawful+"ampbridge.dev.x/", "ampbridge.dev2.evil2", bounded, ours...)
 	}},
@@ -202,6 +206,10 @@ var ways = []struct {
 	}},
 	{"thumbprints of an administrator's provider", func(t thief) error {
 		_, err := t.iam.UpdateOpenIDConnectProviderThumbprint(t.ctx, &iam.UpdateOpenIDConnectProviderThumbprintInput{OpenIDConnectProviderArn: providerIn(adminsIssuer), ThumbprintList: []string{thumbprint}})
+		return err
+	}},
+	{"thumbprints of another cluster's provider", func(t thief) error {
+		_, err := t.iam.UpdateOpenIDConnectProviderThumbprint(t.ctx, &iam.UpdateOpenIDConnectProviderThumbprintInput{OpenIDConnectProviderArn: providerIn(otherIssuer), ThumbprintList: []string{thumbprint}})
 		return err
 	}},
 	{"another cluster's provider claimed", func(t thief) error {
@@ -335,12 +343,14 @@ func TestOperationsThatAreAllowed(t *testing.T) {
 		t.Fatal(err)
 	}
 	arn := "arn:aws:iam::" + accountID + ":"
-	own := []string{arn + "role/ampbridge/dev/ampbridge.dev.central", *providerIn(ownIssuer)}
+	own := []string{arn + "role/ampbridge/dev/ampbridge.dev.central", arn + "role/ampbridge/dev/ampbridge.dev.central.monitoring.prometheus", *providerIn(ownIssuer),
+		"arn:aws:aps:eu-west-1:" + accountID + ":workspace/ws-0001", "arn:aws:aps:us-east-1:" + accountID + ":workspace/ws-mistyped"}
 	foreign := []string{
 		"*", "arn:aws:iam::aws:policy/AdministratorAccess", "arn:aws:iam::444455556666:role/ampbridge/dev/ampbridge.dev.central",
 		arn + "role/admin", arn + "role/ampbridge.dev2.central", arn + "role/ampbridge/dev2/ampbridge.dev2.central", arn + "role/ampbridge/dev/admin", arn + "role/ampbridge/dev/ampbridge.dev.x/admin",
 		*providerIn(otherIssuer), *providerIn(ownIssuer + "/"), *providerIn(ownIssuer[:len(ownIssuer)-1]),
 		arn + "user/sync", arn + "group/admins", arn + "policy/boundary", arn + "policy/evil", arn + "instance-profile/node", arn + "root",
+		"arn:aws:aps:eu-west-1:444455556666:workspace/ws-0001", "arn:aws:aps:eu-west-1:" + accountID + ":rulegroupsnamespace/ws-0001/rules", "arn:aws:aps:eu-west-1:" + accountID + ":scraper/s-1",
 	}
 	// The most that a caller can put into a request, and the best tags there are.
 	keys := map[string]string{
@@ -348,13 +358,18 @@ func TestOperationsThatAreAllowed(t *testing.T) {
 		"aws:requesttag/" + strings.ToLower(plan.TagOwner):  policy.Owner("dev", ownIssuer),
 		"aws:resourcetag/" + strings.ToLower(plan.TagOwner): policy.Owner("dev", ownIssuer),
 	}
-	operations := []string{"iam:PassRole", "iam:CreateServiceLinkedRole", "sts:AssumeRole", "sts:TagSession", "aps:RemoteWrite", "s3:GetObject", "organizations:ListAccounts"}
+	operations := []string{"iam:PassRole", "iam:CreateServiceLinkedRole", "sts:AssumeRole", "sts:TagSession", "aps:RemoteWrite", "aps:QueryMetrics", "aps:GetSeries", "aps:GetLabels", "aps:GetMetricMetadata", "s3:GetObject", "organizations:ListAccounts"}
 	for method := range reflect.TypeFor[*iam.Client]().Methods() {
 		if method.Type.NumIn() > 2 && method.Name != "Options" {
 			operations = append(operations, "iam:"+method.Name)
 		}
 	}
-	if len(operations) < 150 {
+	for method := range reflect.TypeFor[*amp.Client]().Methods() {
+		if method.Type.NumIn() > 2 && method.Name != "Options" {
+			operations = append(operations, "aps:"+method.Name)
+		}
+	}
+	if len(operations) < 200 {
 		t.Fatalf("the SDK has more operations than these: %v", operations)
 	}
 	allowed := func(resources []string) (list []string) {
@@ -372,14 +387,15 @@ func TestOperationsThatAreAllowed(t *testing.T) {
 		return list
 	}
 	want := []string{
-		"AddClientIDToOpenIDConnectProvider", "CreateOpenIDConnectProvider", "CreateRole", "GetOpenIDConnectProvider", "GetRole", "GetRolePolicy",
-		"ListRoles", "PutRolePermissionsBoundary", "PutRolePolicy", "TagOpenIDConnectProvider", "TagRole", "UpdateAssumeRolePolicy", "UpdateRole",
+		"AddClientIDToOpenIDConnectProvider", "CreateOpenIDConnectProvider", "CreateRole", "GetAccountSummary", "GetOpenIDConnectProvider", "GetRole", "GetRolePolicy",
+		"ListOpenIDConnectProviders", "ListRoles", "PutRolePermissionsBoundary", "PutRolePolicy", "TagOpenIDConnectProvider", "TagRole",
+		"UpdateAssumeRolePolicy", "UpdateOpenIDConnectProviderThumbprint", "UpdateRole", "aps:DescribeWorkspace",
 	}
 	if diff := cmp.Diff(want, allowed(own)); diff != "" {
 		t.Errorf("on its own (-want +got):\n%s", diff)
 	}
 	// Roles on the cluster's path may be looked at, whoever's they are.
-	if diff := cmp.Diff([]string{"GetRole", "GetRolePolicy", "ListRoles"}, allowed(foreign)); diff != "" {
+	if diff := cmp.Diff([]string{"GetAccountSummary", "GetRole", "GetRolePolicy", "ListOpenIDConnectProviders", "ListRoles"}, allowed(foreign)); diff != "" {
 		t.Errorf("on anything else (-want +got):\n%s", diff)
 	}
 }
