@@ -107,7 +107,8 @@ func (m *making) account(target Target, found Account) {
 		return
 	}
 	var narrower, roles, closing []Change
-	trusting, standings, refusals := false, len(m.plan.Standings), len(m.plan.Refusals)
+	trusting, wanting := false, false // wanting: somebody does not get what the policy grants
+	standings, refusals := len(m.plan.Standings), len(m.plan.Refusals)
 	m.pruned = m.prunable(target, found)
 	m.vacant(found.Room)
 	used := map[policy.ARN]bool{}
@@ -115,6 +116,7 @@ func (m *making) account(target Target, found Account) {
 		if !Managed(m.policy, d) || m.policy.Role(d).Account != target.Account {
 			continue
 		}
+		wanting = wanting || m.missing(d)
 		for _, r := range m.rolesOf(d, target.Provider, found) {
 			first, changes := m.role(r, target.Provider, found)
 			narrower, roles = append(narrower, first...), append(roles, changes...)
@@ -140,7 +142,7 @@ func (m *making) account(target Target, found Account) {
 		m.plan.Changes = append(m.plan.Changes, changes...)
 	}
 	m.plan.Changes = append(m.plan.Changes, roles...)
-	if len(m.plan.Refusals) == refusals {
+	if wanting = wanting || len(m.plan.Refusals) > refusals; !wanting {
 		m.plan.Changes = append(m.plan.Changes, closing...)
 	} else {
 		for _, c := range closing {

@@ -14,6 +14,9 @@
 //   - Who is not seen for longer than trust.pruneAfter is pruned, see [Remember]
 //     and [Due]: not while pods of it run, and not where so many are missed that
 //     the list is rather wrong.
+//   - A destination has one role, or one for each subject, as trust.roleScope has
+//     it. Where that changes, trust moves: new roles first, and the old ones are
+//     closed only if nothing was refused, and nothing of all before them failed.
 //   - Nothing foreign is touched: a role or provider without this cluster's
 //     owner tag is refused, with the way out.
 //   - The next plan after one that was applied is empty.

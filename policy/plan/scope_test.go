@@ -165,6 +165,11 @@ func TestTheScopeChanges(t *testing.T) {
 		if slices.ContainsFunc(refused.Changes, func(c Change) bool { return c.Last }) || len(refused.Refusals) == 0 {
 			t.Errorf("no room:\n%s", refused)
 		}
+		in.Accounts, in.Missing = before, map[policy.ARN]bool{to.Destinations[0].Workspace.ARN: true}
+		in.Accounts[account] = Account{Roles: before[account].Roles, Others: before[account].Others, Provider: before[account].Provider}
+		if missing := Make(in); slices.ContainsFunc(missing.Changes, func(c Change) bool { return c.Last }) || len(missing.Refusals) == 0 {
+			t.Errorf("no workspace:\n%s", missing)
+		}
 	}
 }
 
