@@ -1,0 +1,33 @@
+package trust_test
+
+import (
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// STS takes the tokens of an issuer behind a private authority only by the
+// thumbprint of the certificate that the policy names.
+func TestThumbprintsOfAPrivateAuthority(t *testing.T) {
+	namespace(t, "private", "prometheus")
+	w := newWorld(t)
+	w.account(accountID)
+	text := policyText("dev", accountID, "private")
+	right := w.vouched(text)
+	wrong := strings.Replace(text, "cluster: {", "cluster: {issuerCA: "+strconv.Quote(string(w.cloud.CA))+", ", 1)
+	m := w.join(wrong, privateIssuer).confine()
+	m.inStep()
+	if err := m.assume(m.role(0), "private", "prometheus"); err == nil || !strings.Contains(err.Error(), "thumbprint") {
+		t.Errorf("with the thumbprint of another authority: %v", err)
+	}
+	m.follow(right)
+	if out := m.inStep(); !strings.Contains(out, "UpdateOpenIDConnectProviderThumbprint") || !strings.Contains(out, "plan: 0 to create, 1 to change") {
+		t.Errorf("corrected:\n%s", out)
+	}
+	if err := m.assume(m.role(0), "private", "prometheus"); err != nil {
+		t.Errorf("with the right one: %v", err)
+	}
+	if out := m.inStep(); !strings.Contains(out, "nothing to change") {
+		t.Errorf("once more:\n%s", out)
+	}
+}
