@@ -1,0 +1,105 @@
+package rotation_test
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/ampbridge/ampbridge/test/tools"
+	"github.com/ampbridge/ampbridge/webhook/registration"
+)
+
+// The command itself, with its flags, keeps its certificate and its budget of
+// memory.
+func TestProcess(t *testing.T) {
+	w := newWorld(t)
+	w.register(t, registration.DefaultName, service)
+	kubeconfig, err := w.KubeconfigFor(t.Context(), home, "webhook")
+	must(t, err)
+	root, err := tools.Root(t.Context())
+	must(t, err)
+	program := filepath.Join(t.TempDir(), "ampbridge")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "./cmd/ampbridge")
+	build.Dir = root
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	r := &replica{health: freeAddr(t, "127.0.0.1")}
+	metricsAddr := freeAddr(t, "127.0.0.1")
+	cmd := exec.Command(program, "webhook", "--policy", w.policyFile, "--image", image, "--namespace", home, "--kubeconfig", kubeconfig,
+		"--cert-secret", secret, "--service", service, "--webhook-configuration", registration.DefaultName,
+		"--addr", freeAddr(t, w.address), "--health-addr", r.health, "--metrics-addr", metricsAddr, "--drain-delay", "0s")
+	var log bytes.Buffer
+	cmd.Stderr = &log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	must(t, cmd.Start())
+	t.Cleanup(func() {
+		must(t, cmd.Process.Signal(syscall.SIGTERM))
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("%v\n%s", err, &log)
+		}
+		if strings.Contains(log.String(), "PRIVATE KEY") {
+			t.Error("the log has a key")
+		}
+	})
+	eventually(t, "ready", func() bool { ok, _ := r.ready(); return ok })
+	if !w.stable(t, secret, registration.DefaultName) {
+		t.Errorf("ready, but not stable")
+	}
+	metrics := readMetrics(t, metricsAddr)
+	for name, want := range map[string]func(float64) bool{
+		"ampbridge_certificate_expiry_timestamp_seconds":  func(v float64) bool { return v > 1.7e9 },
+		"ampbridge_certificate_rotations_total":           func(v float64) bool { return v == 0 },
+		"ampbridge_certificate_errors_total":              func(v float64) bool { return v == 0 },
+		"ampbridge_certificate_trusted":                   func(v float64) bool { return v == 1 },
+		`ampbridge_certificate_state{state="stable"}`:     func(v float64) bool { return v == 1 },
+		`ampbridge_certificate_state{state="announcing"}`: func(v float64) bool { return v == 0 },
+		`ampbridge_certificate_state{state="retiring"}`:   func(v float64) bool { return v == 0 },
+		`ampbridge_certificate_state{state="none"}`:       func(v float64) bool { return v == 0 },
+	} {
+		if got, there := metrics[name]; !there || !want(got) {
+			t.Errorf("%s: got %v (there: %v)", name, got, there)
+		}
+	}
+	// The rest of the budget of 40 MB are pages of the program's file, of which the
+	// kernel maps more or fewer as it likes.
+	if own := ownMemory(t, cmd.Process.Pid); own > 14<<20 {
+		t.Errorf("the process's own memory: got %d bytes, want at most 14 MiB", own)
+	}
+}
+
+// ownMemory is what a process has resident that is no file's, in bytes.
+func ownMemory(t *testing.T, pid int) int {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	must(t, err)
+	_, rest, _ := strings.Cut(string(status), "RssAnon:")
+	number, err := strconv.Atoi(strings.Fields(rest)[0])
+	must(t, err)
+	t.Logf("own memory: %d kB", number)
+	return number << 10
+}
+
+func readMetrics(t *testing.T, addr string) map[string]float64 {
+	t.Helper()
+	answer, err := http.Get("http://" + addr + "/metrics")
+	must(t, err)
+	defer func() { _ = answer.Body.Close() }()
+	values := map[string]float64{}
+	for lines := bufio.NewScanner(io.LimitReader(answer.Body, 1<<20)); lines.Scan(); {
+		name, value, _ := strings.Cut(lines.Text(), " ")
+		if number, err := strconv.ParseFloat(value, 64); err == nil {
+			values[name] = number
+		}
+	}
+	return values
+}
