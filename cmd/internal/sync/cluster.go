@@ -39,6 +39,21 @@ func connect(path string) (cluster, error) {
 	return cluster{cfg, client}, err
 }
 
+// Look reads of a cluster what a plan depends on: its issuer, which must be the
+// policy's where that names one, and the service accounts of labelled namespaces.
+func Look(ctx context.Context, kubeconfig string, p *policy.Policy) (policy.Issuer, []plan.ServiceAccount, error) {
+	c, err := connect(kubeconfig)
+	if err != nil {
+		return "", nil, err
+	}
+	issuer, err := c.issuer(ctx, p.Cluster.Issuer)
+	if err != nil {
+		return "", nil, err
+	}
+	accounts, err := c.serviceAccounts(ctx)
+	return issuer, accounts, err
+}
+
 // issuer is what the API server says of itself. A policy that says otherwise is
 // refused: roles would trust tokens of another cluster.
 func (c cluster) issuer(ctx context.Context, named policy.Issuer) (policy.Issuer, error) {

@@ -1,0 +1,199 @@
+package plan_test
+
+import (
+	"bytes"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/ampbridge/ampbridge/cmd/internal/root"
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/cluster"
+	"github.com/ampbridge/ampbridge/test/tfconfig"
+)
+
+const (
+	accountID = "111122223333"
+	region    = "eu-west-1"
+
+	policyText = `
+apiVersion: ampbridge.io/v1alpha1
+kind: Policy
+cluster: {name: dev, issuer: "https://oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF"}
+destinations:
+- {name: central, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0001"}
+- {name: partner, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0002", assumeRole: "arn:aws:iam::999988887777:role/partner-writer"}
+grants:
+- {namespaces: [monitoring], serviceAccounts: [prometheus, second, third], destinations: [central, partner], maxSubjectsPerNamespace: 2}
+trust: {permissionsBoundary: "arn:aws:iam::111122223333:policy/boundary"}
+`
+)
+
+// run is the program, with the policy in a file.
+func run(t *testing.T, text string, args ...string) (status int, stdout, stderr string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "policy.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var out, errs bytes.Buffer
+	status = root.Main(t.Context(), append(args, "--policy", file), strings.NewReader(""), &out, &errs)
+	return status, out.String(), errs.String()
+}
+
+// The roles that somebody makes from the configuration are those that sync made
+// of the same cluster and policy, by IAM's own answer.
+func TestTerraformIsWhatSyncApplies(t *testing.T) {
+	c := cluster.Start(t, cluster.Options{})
+	ctx := t.Context()
+	if err := c.Namespace(ctx, "monitoring", map[string]string{"ampbridge.io/injection": "enabled"}); err != nil {
+		t.Fatal(err)
+	}
+	// The third is not seen, the fourth not granted.
+	for _, name := range []string{"prometheus", "second", "fourth"} {
+		account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}
+		if _, err := c.Client().CoreV1().ServiceAccounts("monitoring").Create(ctx, account, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cloud := awstest.Start(t, awstest.Options{})
+	if _, err := cloud.RegisterIssuer(c.Issuer, c.OIDC(), awstest.PublicCA); err != nil {
+		t.Fatal(err)
+	}
+	account := cloud.Account(accountID)
+	if _, err := account.PutManagedPolicy("boundary", `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"*","Resource":"*"}}`); err != nil {
+		t.Fatal(err)
+	}
+	environment(t, cloud, account)
+	if status, out, errs := run(t, policyText, "sync", "--once", "--kubeconfig", c.Kubeconfig()); status != root.OK {
+		t.Fatal(out, errs)
+	}
+	calls := len(cloud.Calls())
+	status, text, errs := run(t, policyText, "plan", "-o", "terraform", "--kubeconfig", c.Kubeconfig())
+	if status != root.OK || errs != "" {
+		t.Fatalf("status %d: %s", status, errs)
+	}
+	if made := cloud.Calls()[calls:]; len(made) > 0 {
+		t.Errorf("it called AWS: %v", made)
+	}
+	tfconfig.Check(t, []byte(text))
+
+	provider := "arn:aws:iam::" + accountID + ":oidc-provider/" + strings.TrimPrefix(c.Issuer, "https://")
+	config, err := tfconfig.Parse([]byte(text), map[string]map[string]string{"aws_iam_openid_connect_provider.cluster": {"arn": provider}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := iam.NewFromConfig(cloud.Config(account.AdminCredentials(), region))
+	for _, name := range []string{"central", "partner"} {
+		role := config.Resources["aws_iam_role."+name]
+		roleName := role.String("name")
+		is, err := client.GetRole(ctx, &iam.GetRoleInput{RoleName: &roleName})
+		if err != nil {
+			t.Fatal(err)
+		}
+		equal(t, name+": trust", *is.Role.AssumeRolePolicyDocument, role, "assume_role_policy")
+		if *is.Role.Path != role.String("path") || *is.Role.PermissionsBoundary.PermissionsBoundaryArn != role.String("permissions_boundary") {
+			t.Errorf("%s: sync made %s%s, bounded by %s", name, *is.Role.Path, *is.Role.RoleName, *is.Role.PermissionsBoundary.PermissionsBoundaryArn)
+		}
+		inline := config.Resources["aws_iam_role_policy."+name]
+		policyName := inline.String("name")
+		permissions, err := client.GetRolePolicy(ctx, &iam.GetRolePolicyInput{RoleName: &roleName, PolicyName: &policyName})
+		if err != nil {
+			t.Fatal(err)
+		}
+		equal(t, name+": permissions", *permissions.PolicyDocument, inline, "policy")
+	}
+}
+
+func equal(t *testing.T, what, observed string, r tfconfig.Resource, attribute string) {
+	t.Helper()
+	observed, err := url.PathUnescape(observed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	is, err := policy.ParseDocument(observed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	written, err := r.Document(attribute)
+	if err != nil || !policy.Equal(is, written) {
+		t.Errorf("%s: %v\nsync:      %s\nterraform: %s", what, err, is, written)
+	}
+}
+
+func environment(t *testing.T, cloud *awstest.Cloud, account *awstest.Account) {
+	t.Helper()
+	empty := filepath.Join(t.TempDir(), "empty")
+	if err := os.WriteFile(empty, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	all := append(cloud.Environ(), account.AdminCredentials().Environ()...)
+	for _, v := range append(all, "AWS_CONFIG_FILE="+empty, "AWS_SHARED_CREDENTIALS_FILE="+empty, "AWS_EC2_METADATA_DISABLED=true", "AWS_REGION=", "AWS_PROFILE=") {
+		name, value, _ := strings.Cut(v, "=")
+		t.Setenv(name, value)
+	}
+}
+
+// Without a cluster: the policy says all, or the command line.
+func TestTerraformWithoutACluster(t *testing.T) {
+	t.Setenv("KUBECONFIG", filepath.Join(t.TempDir(), "none"))
+	t.Setenv("KUBERNETES_SERVICE_HOST", "")
+	head, _, _ := strings.Cut(policyText, "destinations:")
+	central := `destinations:
+- {name: central, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0001"}
+`
+	second := strings.Replace(policyText, "111122223333:workspace/ws-0002", "444455556666:workspace/ws-0002", 1)
+	for _, c := range []struct {
+		name, text, args string
+		status           int
+		stdout, stderr   []string
+	}{
+		{"named", policyText, "--subject monitoring/prometheus", root.OK, []string{`"system:serviceaccount:monitoring:prometheus",`, `url = "https://oidc.eks.`}, nil},
+		{"by the grants", policyText, "--subjects-from-grants", root.OK, []string{`"system:serviceaccount:monitoring:prometheus",`, `"system:serviceaccount:monitoring:second",`},
+			[]string{"note: system:serviceaccount:monitoring:third: not trusted for destination central: namespace monitoring has all the subjects"}},
+		{"managed by nobody here", strings.Replace(policyText, `{permissionsBoundary: "arn:aws:iam::111122223333:policy/boundary"}`, "{manage: none}", 1),
+			"--subjects-from-grants", root.OK, []string{`resource "aws_iam_role" "central" {`}, []string{"note: "}},
+		{"one account of two", second, "--subject monitoring/prometheus --account 444455556666", root.OK, []string{`resource "aws_iam_role" "partner" {`}, nil},
+		{"two accounts", second, "--subject monitoring/prometheus", root.Usage, nil, []string{"accounts 111122223333, 444455556666, and a configuration is for one: name it with --account"}},
+		{"another account", policyText, "--subject monitoring/prometheus --account 999999999999", root.Usage, nil, []string{"--account 999999999999: the policy has roles in 111122223333"}},
+		{"no such grant", policyText, "--subject monitoring/grafana", root.Failed, nil, []string{"--subject monitoring/grafana: no grant of the policy covers it"}},
+		{"no service account", policyText, `--subject monitoring/${x}`, root.Usage, nil, []string{`--subject "monitoring/${x}" is no service account: write NAMESPACE/NAME`}},
+		{"a pattern", strings.Replace(policyText, "[prometheus,", `["prom*",`, 1), "--subjects-from-grants", root.Failed, nil, []string{"grants[0]: monitoring/prom* stands for service accounts that are not known here"}},
+		{"both", policyText, "--subjects-from-grants --subject a/b", root.Usage, nil, []string{"exclude each other"}},
+		{"no issuer", strings.Replace(policyText, `, issuer: "https://oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF"`, "", 1),
+			"--subjects-from-grants", root.Failed, nil, []string{"cluster.issuer is missing"}},
+		{"no grants", head + central + "trust: {manage: none}\n", "--subjects-from-grants", root.Failed, nil, []string{"nothing to write"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			status, stdout, stderr := run(t, c.text, append([]string{"plan", "-o", "terraform"}, strings.Fields(c.args)...)...)
+			if status != c.status || (stderr == "") != (len(c.stderr) == 0) || (stdout == "") != (len(c.stdout) == 0) {
+				t.Fatalf("status %d, want %d\n%s%s", status, c.status, stdout, stderr)
+			}
+			// Alignment is the formatter's.
+			plain := strings.Join(strings.Fields(stdout), " ")
+			for _, part := range c.stdout {
+				if !strings.Contains(plain, part) {
+					t.Errorf("no %s in\n%s", part, stdout)
+				}
+			}
+			for _, part := range c.stderr {
+				if !strings.Contains(stderr, part) {
+					t.Errorf("no %s in\n%s", part, stderr)
+				}
+			}
+			if stdout != "" {
+				tfconfig.Check(t, []byte(stdout))
+			}
+		})
+	}
+	if status, _, stderr := run(t, policyText, "plan", "--account", accountID); status != root.Usage || !strings.Contains(stderr, "--account is for -o terraform") {
+		t.Errorf("status %d: %s", status, stderr)
+	}
+}

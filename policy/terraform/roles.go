@@ -1,0 +1,118 @@
+package terraform
+
+import (
+	"maps"
+	"strconv"
+	"strings"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/plan"
+)
+
+// managedBy is the value of [plan.TagManagedBy] on what Terraform makes.
+const managedBy = "terraform"
+
+// providerAddress is where the cluster's OIDC provider is, whatever the policy says.
+const providerAddress = "aws_iam_openid_connect_provider.cluster"
+
+// Desired is the plan of everything that the policy wants, as if nothing were
+// there, and whoever the policy says keeps it: accounts, memory and holds of in
+// do not count.
+func Desired(in plan.Input) plan.Plan {
+	p := *in.Policy
+	p.Trust.Manage = policy.ManageRoles
+	return plan.Make(plan.Input{
+		Policy: &p, Issuer: in.Issuer, ServiceAccounts: in.ServiceAccounts, TrustQuota: in.TrustQuota,
+		Accounts: map[string]plan.Account{},
+	})
+}
+
+// Accounts are those in which a desired plan makes something, in its order.
+func Accounts(p plan.Plan) []string {
+	var list []string
+	seen := map[string]bool{}
+	for _, c := range p.Changes {
+		if !seen[c.Account] {
+			seen[c.Account] = true
+			list = append(list, c.Account)
+		}
+	}
+	return list
+}
+
+// Roles is the configuration of one account for a plan of [Desired]: the
+// cluster's provider, and for each destination its role and what it permits.
+// With existingProvider the provider is kept elsewhere, and is named by its ARN.
+func Roles(p plan.Plan, account string, existingProvider bool) []byte {
+	parts := []string{
+		comment("Written by ampbridge plan -o terraform for cluster %s, account %s: change the policy and write it again.", p.Cluster, account) +
+			comment("Docs: docs/terraform.md of ampbridge."),
+		head(account),
+	}
+	known := references{}
+	if !existingProvider {
+		known[p.Issuer.ProviderARN(partition(p, account), account).String()] = providerAddress + ".arn"
+	}
+	for _, c := range p.Changes {
+		switch {
+		case c.Account != account:
+		case c.Call == plan.CreateProvider && !existingProvider:
+			parts = append(parts, comment("The cluster's issuer: AWS takes its tokens, for this audience.")+provider(p.Issuer, []string{c.Audience}, c.Tags))
+		case c.Call == plan.CreateRole:
+			parts = append(parts, comment("Destination %s: exactly these service accounts may assume its role.", c.Destination)+role(c, known))
+		case c.Call == plan.PutPermissions:
+			parts = append(parts, permissions(c, known))
+		}
+	}
+	return format(parts...)
+}
+
+func partition(p plan.Plan, account string) string {
+	for _, c := range p.Changes {
+		if c.Account == account {
+			return c.Resource.Partition
+		}
+	}
+	return ""
+}
+
+func provider(issuer policy.Issuer, audiences []string, tags map[string]string) string {
+	return block("aws_iam_openid_connect_provider", "cluster",
+		attribute{"url", quote(string(issuer))},
+		attribute{"client_id_list", lines(audiences)},
+		attribute{"tags", object(tagged(tags))},
+	)
+}
+
+func role(c plan.Change, known references) string {
+	boundary := ""
+	if c.Boundary.IsPolicy() {
+		boundary = quote(c.Boundary.String())
+	}
+	name := c.Resource.RoleName()
+	return block("aws_iam_role", label(c.Destination),
+		attribute{"name", quote(name)},
+		attribute{"path", quote(strings.TrimSuffix(strings.TrimPrefix(c.Resource.Resource, "role"), name))},
+		attribute{"description", quote(c.Description)},
+		attribute{"max_session_duration", strconv.Itoa(c.MaxSessionSeconds)},
+		attribute{"permissions_boundary", boundary},
+		attribute{"assume_role_policy", known.document(*c.Trust)},
+		attribute{"tags", object(tagged(c.Tags))},
+	)
+}
+
+func permissions(c plan.Change, known references) string {
+	return block("aws_iam_role_policy", label(c.Destination),
+		attribute{"name", quote(plan.PolicyName)},
+		attribute{"role", "aws_iam_role." + label(c.Destination) + ".name"},
+		attribute{"policy", known.document(*c.Permissions)},
+	)
+}
+
+// tagged are sync's tags, the owner among them, so that a role can change hands
+// without being made anew; but for who keeps it now.
+func tagged(tags map[string]string) map[string]string {
+	t := maps.Clone(tags)
+	t[plan.TagManagedBy] = managedBy
+	return t
+}
