@@ -1,5 +1,6 @@
 // Package awstest is a double of AWS for tests: IAM, STS and Amazon Managed
-// Service for Prometheus (AMP), on loopback, with several accounts.
+// Service for Prometheus (AMP), and a little of S3, on loopback, with several
+// accounts.
 //
 // It exists because no emulator evaluates web identity: the common ones accept
 // any token for any role. This one verifies what AWS verifies. An
@@ -94,6 +95,7 @@ type Cloud struct {
 	accounts      map[string]*Account
 	credentials   map[string]*credential
 	workspaces    map[string]*Workspace
+	buckets       map[string]*Bucket
 }
 
 // New starts a Cloud. It stops when ctx ends or Close is called.
@@ -115,6 +117,7 @@ func New(ctx context.Context, options Options) (*Cloud, error) {
 		accounts:    map[string]*Account{},
 		credentials: map[string]*credential{},
 		workspaces:  map[string]*Workspace{},
+		buckets:     map[string]*Bucket{},
 	}
 	c.fetcher = newFetcher(public.pool())
 	if c.options.Dir == "" {
@@ -258,6 +261,7 @@ func (c *Cloud) Environ() []string {
 		"AWS_ENDPOINT_URL_IAM=" + c.URL,
 		"AWS_ENDPOINT_URL_STS=" + c.URL,
 		"AWS_ENDPOINT_URL_AMP=" + c.URL,
+		"AWS_ENDPOINT_URL_S3=" + c.URL,
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 // Call is the record of one call.
 type Call struct {
 	Time    time.Time // on the clock of the double
-	Service string    // iam, sts, aps
+	Service string    // iam, sts, aps, s3
 	// Action is the API's name for it (AssumeRoleWithWebIdentity, CreateRole), or for the data plane
 	// of AMP the name of the permission (RemoteWrite, QueryMetrics).
 	Action string

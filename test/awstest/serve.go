@@ -20,12 +20,14 @@ func (c *Cloud) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	switch {
+	case isS3(r):
+		c.serveS3(w, r, body)
 	case r.URL.Path == "/workspaces", strings.HasPrefix(r.URL.Path, "/workspaces/"):
 		c.serveAMP(w, r, body)
 	case r.URL.Path == "/" && r.Method == http.MethodPost:
 		c.serveQuery(w, r, body)
 	default:
-		http.Error(w, "neither IAM, STS (POST /) nor AMP (/workspaces) is here", http.StatusNotFound)
+		http.Error(w, "neither IAM, STS (POST /), AMP (/workspaces) nor S3 (signed for it) is here", http.StatusNotFound)
 	}
 }
 

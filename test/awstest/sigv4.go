@@ -92,7 +92,7 @@ func (c *Cloud) authenticate(r *http.Request, body []byte, service string) (*cre
 	if failure := s.stale(r.Header.Get("X-Amz-Date")); failure != "" {
 		return nil, s, wrongSignature, failure
 	}
-	if !s.coversWhatItMust(r) || !hmac.Equal([]byte(s.mac), []byte(s.sign(r, body, credential.SecretAccessKey))) {
+	if !s.coversWhatItMust(r) || !s.coversBody(r, body) || !hmac.Equal([]byte(s.mac), []byte(s.sign(r, body, credential.SecretAccessKey))) {
 		return nil, s, wrongSignature, "The request signature we calculated does not match the signature you provided. " +
 			"Check your AWS Secret Access Key and signing method. Consult the service documentation for details."
 	}
@@ -131,10 +131,20 @@ func (s signature) coversWhatItMust(r *http.Request) bool {
 	return r.Header.Get("X-Amz-Security-Token") == "" || slices.Contains(s.headers, "x-amz-security-token")
 }
 
+// coversBody is false where S3, which goes by the hash that the client sends,
+// is sent another body's, or none.
+func (s signature) coversBody(r *http.Request, body []byte) bool {
+	return s.service != "s3" || r.Header.Get("X-Amz-Content-Sha256") == hex.EncodeToString(sha256Sum(body))
+}
+
 // sign is the signature, in hex, that the request should carry.
 func (s signature) sign(r *http.Request, body []byte, secret string) string {
 	var canonical strings.Builder
-	fmt.Fprintf(&canonical, "%s\n%s\n%s\n", r.Method, escapedAgain(r.URL.EscapedPath()), canonicalQuery(r.URL.Query()))
+	path := r.URL.EscapedPath()
+	if s.service != "s3" {
+		path = escapedAgain(path)
+	}
+	fmt.Fprintf(&canonical, "%s\n%s\n%s\n", r.Method, path, canonicalQuery(r.URL.Query()))
 	for _, name := range s.headers {
 		fmt.Fprintf(&canonical, "%s:%s\n", name, signedValue(r, name))
 	}

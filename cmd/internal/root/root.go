@@ -12,6 +12,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/cmd/internal/config"
 	"github.com/ampbridge/ampbridge/cmd/internal/inject"
+	"github.com/ampbridge/ampbridge/cmd/internal/issuer"
 	"github.com/ampbridge/ampbridge/cmd/internal/plan"
 	"github.com/ampbridge/ampbridge/cmd/internal/sync"
 	"github.com/ampbridge/ampbridge/cmd/internal/usage"
@@ -65,7 +66,7 @@ label a namespace, roll Prometheus, done.`,
 		SilenceUsage:  true,
 	}
 	cmd.AddCommand(
-		webhook.New(), sync.New(), plan.New(),
+		webhook.New(), sync.New(), plan.New(), issuer.New(),
 		validate.New(), inject.New(), config.New(), version.New(),
 	)
 	return cmd

@@ -1,0 +1,330 @@
+package issuer_test
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/ampbridge/ampbridge/cmd/internal/issuer"
+	"github.com/ampbridge/ampbridge/cmd/internal/usage"
+	"github.com/ampbridge/ampbridge/test/awstest"
+)
+
+const (
+	region = "eu-west-1"
+	who    = "https://issuer.example.com/dev"
+)
+
+// keySet writes a file with new RSA keys of these ids.
+func keySet(t *testing.T, ids ...string) string {
+	t.Helper()
+	var set jose.JSONWebKeySet
+	for _, id := range ids {
+		set.Keys = append(set.Keys, jose.JSONWebKey{Key: keyOf(t, id).Public(), KeyID: id, Algorithm: "RS256", Use: "sig"})
+	}
+	text, err := json.Marshal(set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return file(t, string(text))
+}
+
+var keys = map[string]*rsa.PrivateKey{}
+
+// keyOf is the same for the same id.
+func keyOf(t *testing.T, id string) *rsa.PrivateKey {
+	t.Helper()
+	if keys[id] == nil {
+		key, err := rsa.GenerateKey(rand.Reader, 2048)
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys[id] = key
+	}
+	return keys[id]
+}
+
+func file(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// publish runs the command for the issuer of the tests.
+func publish(t *testing.T, o issuer.Options) (string, error) {
+	t.Helper()
+	if o.Issuer == "" && o.Discovery == "" && o.Kubeconfig == "" {
+		o.Issuer = who
+	}
+	if o.Keep == 0 {
+		o.Keep = 48 * time.Hour
+	}
+	var out bytes.Buffer
+	err := issuer.Publish(t.Context(), o, &out)
+	return out.String(), err
+}
+
+func keyIDs(t *testing.T, text []byte) string {
+	t.Helper()
+	var set jose.JSONWebKeySet
+	if err := json.Unmarshal(text, &set); err != nil {
+		t.Fatalf("%v: %s", err, text)
+	}
+	var ids []string
+	for _, k := range set.Keys {
+		ids = append(ids, k.KeyID)
+	}
+	return strings.Join(ids, " ")
+}
+
+func TestFolder(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "public")
+	out, err := publish(t, issuer.Options{To: dir, Keys: keySet(t, "a"), DryRun: true})
+	if err != nil || !strings.Contains(out, "+ key a (RS256) of the cluster\ndry run: nothing was written\n") {
+		t.Fatal(out, err)
+	}
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("a dry run made the folder: %v", err)
+	}
+	if out, err := publish(t, issuer.Options{To: dir, Keys: keySet(t, "a")}); err != nil {
+		t.Fatal(out, err)
+	}
+	if out, err := publish(t, issuer.Options{To: dir, Keys: keySet(t, "b")}); err != nil || !strings.Contains(out, "key a stays: gone from the cluster since") {
+		t.Fatal(out, err)
+	}
+	read := func(name string) []byte {
+		t.Helper()
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	if got := keyIDs(t, read("openid/v1/jwks")); got != "b a" {
+		t.Errorf("keys %s, want b a", got)
+	}
+	for _, name := range []string{"openid/v1/jwks", ".well-known/openid-configuration"} {
+		// Whoever serves the folder is another user.
+		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Mode().Perm() != 0o644 {
+			t.Errorf("%s: %v, %v", name, info, err)
+		}
+	}
+	if leftovers, _ := filepath.Glob(filepath.Join(dir, "openid", "v1", ".next-*")); len(leftovers) > 0 {
+		t.Errorf("left behind: %s", leftovers)
+	}
+	var discovery map[string]any
+	if err := json.Unmarshal(read(".well-known/openid-configuration"), &discovery); err != nil || discovery["issuer"] != who || discovery["jwks_uri"] != who+"/openid/v1/jwks" {
+		t.Errorf("discovery %v, %v", discovery, err)
+	}
+	if out, err := publish(t, issuer.Options{To: dir, Keys: keySet(t, "b")}); err != nil || !strings.HasSuffix(out, "public: up to date\n") {
+		t.Errorf("a second run: %s%v", out, err)
+	}
+	soon := func() time.Time { return time.Now().Add(49 * time.Hour) }
+	if out, err := publish(t, issuer.Options{To: dir, Keys: keySet(t, "b"), Prune: true, Now: soon}); err != nil || !strings.Contains(out, "- key a: gone") {
+		t.Errorf("pruning: %s%v", out, err)
+	}
+	if got := keyIDs(t, read("openid/v1/jwks")); got != "b" {
+		t.Errorf("keys %s after pruning, want b", got)
+	}
+}
+
+// What must not be published is not, and what stands there stays as it was.
+func TestRefusals(t *testing.T) {
+	private, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: keyOf(t, "a"), KeyID: "a", Algorithm: "RS256"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if out, err := publish(t, issuer.Options{To: dir, Keys: keySet(t, "a")}); err != nil {
+		t.Fatal(out, err)
+	}
+	before := tree(t, dir)
+	document := func(issuer string) string { return file(t, `{"issuer":"`+issuer+`"}`) }
+	another := keySet(t, "other")
+	text, err := os.ReadFile(another)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		o    issuer.Options
+		want string
+	}{
+		"a private key":            {issuer.Options{Keys: file(t, string(private))}, `key "a" holds the private member`},
+		"another issuer":           {issuer.Options{Keys: keySet(t, "a"), Issuer: who + "/"}, "one place is for one issuer"},
+		"not the expected one":     {issuer.Options{Keys: keySet(t, "a"), Issuer: who, Discovery: document("https://kubernetes.default.svc.cluster.local")}, "the cluster's issuer is https://kubernetes.default.svc.cluster.local, --issuer is " + who},
+		"not AWS's kind":           {issuer.Options{Keys: keySet(t, "a"), Discovery: document("https://10.0.0.1:6443")}, "has a port"},
+		"another key of that id":   {issuer.Options{Keys: file(t, strings.ReplaceAll(string(text), `"other"`, `"a"`))}, `the kid "a" names another key`},
+		"another bucket":           {issuer.Options{To: "s3://mine/dev", Keys: keySet(t, "a"), Issuer: "https://theirs.s3.eu-west-1.amazonaws.com/dev"}, "AWS would not find there"},
+		"another prefix":           {issuer.Options{To: "s3://mine/prod", Keys: keySet(t, "a"), Issuer: "https://s3.eu-west-1.amazonaws.com/mine/dev"}, "AWS would not find there"},
+		"no bucket's name":         {issuer.Options{To: "s3://My_Bucket/x", Keys: keySet(t, "a")}, "is not a bucket's name"},
+		"another kind of place":    {issuer.Options{To: "gs://bucket/x", Keys: keySet(t, "a")}, "write s3://BUCKET/PREFIX, or a folder"},
+		"a file that is no folder": {issuer.Options{To: another, Keys: keySet(t, "a")}, "not a directory"},
+	} {
+		if c.o.To == "" {
+			c.o.To = dir
+		}
+		if out, err := publish(t, c.o); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q\n%s", name, err, c.want, out)
+		}
+	}
+	if diff := cmp.Diff(before, tree(t, dir)); diff != "" {
+		t.Errorf("something was written (-before +after):\n%s", diff)
+	}
+	// What somebody broke is not written over.
+	if err := os.WriteFile(filepath.Join(dir, "openid/v1/jwks"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := publish(t, issuer.Options{To: dir, Keys: keySet(t, "a")}); err == nil || !strings.Contains(err.Error(), "nothing was written") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	// Ahead of a switch the two differ, and that is said.
+	ahead := issuer.Options{To: t.TempDir(), Keys: keySet(t, "a"), Issuer: who, Ahead: true, Discovery: document("https://kubernetes.default.svc.cluster.local")}
+	if out, err := publish(t, ahead); err != nil || !strings.Contains(out, "issuer "+who+"\n") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+func tree(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	if err := filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		all[path] = string(text)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func TestFlags(t *testing.T) {
+	for args, want := range map[string]string{
+		"":                              "no place to publish",
+		"--to x --discovery y":          "--discovery needs --keys",
+		"--to x --keys y":               "--keys needs --discovery or --issuer",
+		"--to x --ahead":                "--ahead needs --issuer",
+		"--to x --keep 10m":             "--keep 10m0s is shorter than tokens live",
+		"--to x --keys y --issuer ftp:": "",
+	} {
+		cmd := issuer.New()
+		cmd.SetArgs(append([]string{"publish"}, strings.Fields(args)...))
+		cmd.SetOut(t.Output())
+		cmd.SetErr(t.Output())
+		err := cmd.ExecuteContext(t.Context())
+		if err == nil || !strings.Contains(err.Error(), want) || (want != "" && !usage.Is(err)) {
+			t.Errorf("%q: %v, want %q", args, err, want)
+		}
+	}
+}
+
+// cloud is AWS with a bucket, and credentials in the environment that may do
+// what docs/issuer.md says, and nothing else.
+func cloud(t *testing.T) (*awstest.Cloud, *awstest.Account, *awstest.Bucket) {
+	t.Helper()
+	c := awstest.Start(t, awstest.Options{})
+	account := c.Account("111122223333")
+	credentials, err := account.PutUser("publisher", publisherPolicy(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	empty := file(t, "")
+	environment := append(c.Environ(), credentials.Environ()...)
+	for _, v := range append(environment, "AWS_CONFIG_FILE="+empty, "AWS_SHARED_CREDENTIALS_FILE="+empty, "AWS_EC2_METADATA_DISABLED=true", "AWS_REGION=", "AWS_DEFAULT_REGION=", "AWS_PROFILE=") {
+		name, value, _ := strings.Cut(v, "=")
+		t.Setenv(name, value)
+	}
+	return c, account, account.CreateBucket(region, "my-issuer")
+}
+
+// publisherPolicy is the one that the documentation shows.
+func publisherPolicy(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("../../../docs/issuer.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(text), "<!-- publisher -->\n```json\n")
+	document, _, found := strings.Cut(after, "\n```")
+	if !found {
+		t.Fatal("docs/issuer.md shows no policy of the publisher")
+	}
+	return document
+}
+
+func TestBucket(t *testing.T) {
+	const who = "https://my-issuer.s3.eu-west-1.amazonaws.com/dev"
+	_, account, bucket := cloud(t)
+	o := issuer.Options{To: "s3://my-issuer/dev", Keys: keySet(t, "a"), Issuer: who}
+	if out, err := publish(t, o); err != nil {
+		t.Fatal(out, err)
+	}
+	// The keys are there before anything points to them.
+	if diff := cmp.Diff([]string{"dev/openid/v1/jwks", "dev/.well-known/openid-configuration", "dev/openid/v1/jwks-memory.json"}, bucket.Writes()); diff != "" {
+		t.Errorf("writes (-want +got):\n%s", diff)
+	}
+	for key, contentType := range map[string]string{"dev/openid/v1/jwks": "application/jwk-set+json", "dev/.well-known/openid-configuration": "application/json"} {
+		if object, _ := bucket.Object(key); object.ContentType != contentType || object.CacheControl != "public, max-age=300" {
+			t.Errorf("%s: %q, %q", key, object.ContentType, object.CacheControl)
+		}
+	}
+	// A run that is cut off after the keys is made good by the next.
+	injection := account.Fail("s3:PutObject", awstest.Lose.Times(1))
+	o.Keys = keySet(t, "a", "b")
+	if out, err := publish(t, o); err != nil {
+		t.Fatal(out, err)
+	}
+	injection.Stop()
+	if object, _ := bucket.Object("dev/openid/v1/jwks"); keyIDs(t, object.Data) != "a b" {
+		t.Errorf("keys %s", object.Data)
+	}
+	if out, err := publish(t, o); err != nil || !strings.HasSuffix(out, "s3://my-issuer/dev: up to date\n") {
+		t.Errorf("a second run: %s%v", out, err)
+	}
+	account.Fail("s3:PutObject", awstest.Deny)
+	o.Keys = keySet(t, "a", "b", "c")
+	if out, err := publish(t, o); err == nil || !strings.Contains(err.Error(), "PutObject: AccessDenied") {
+		t.Errorf("%s%v", out, err)
+	}
+}
+
+// Two control planes of one cluster publish at once, each its own key: neither is
+// lost.
+func TestTwoAtOnce(t *testing.T) {
+	const who = "https://my-issuer.s3.eu-west-1.amazonaws.com"
+	_, _, bucket := cloud(t)
+	done := make(chan error)
+	sets := []string{keySet(t, "a"), keySet(t, "b"), keySet(t, "c")}
+	for _, set := range sets {
+		go func() {
+			_, err := publish(t, issuer.Options{To: "s3://my-issuer", Keys: set, Issuer: who})
+			done <- err
+		}()
+	}
+	for range sets {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	object, _ := bucket.Object("openid/v1/jwks")
+	got := strings.Fields(keyIDs(t, object.Data))
+	slices.Sort(got)
+	if strings.Join(got, " ") != "a b c" {
+		t.Errorf("keys %s, want a b c", got)
+	}
+}

@@ -1,0 +1,146 @@
+package issuer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"github.com/ampbridge/ampbridge/cmd/internal/usage"
+	"github.com/ampbridge/ampbridge/policy"
+)
+
+// place is where an issuer is published.
+type place interface {
+	// read returns an object without data where there is none.
+	read(ctx context.Context, name string) (object, error)
+	// write replaces what was read. [errChanged]: it is not there any more.
+	write(ctx context.Context, name string, was object, c content) error
+	String() string
+}
+
+// object is what stands at a place.
+type object struct {
+	data []byte
+	// version tells whether it is still the same; empty where the place has none.
+	version string
+}
+
+// content is what is to stand there. Public things are cached by whoever reads
+// them, for a short time, because keys come and go.
+type content struct {
+	data        []byte
+	contentType string
+	public      bool
+}
+
+// cacheControl: AWS and every cache on the way see a new key minutes after it is
+// published.
+func (c content) cacheControl() string {
+	if c.public {
+		return "public, max-age=300"
+	}
+	return "no-cache"
+}
+
+var errChanged = errors.New("it was changed meanwhile")
+
+// place reads --to. A bucket's own URL must be the issuer's.
+func (o *Options) place(ctx context.Context, who policy.Issuer) (place, error) {
+	rest, isBucket := strings.CutPrefix(o.To, "s3://")
+	if !isBucket {
+		if strings.Contains(o.To, "://") {
+			return nil, usage.Errorf("--to %q: write s3://BUCKET/PREFIX, or a folder", o.To)
+		}
+		return folder(o.To), nil
+	}
+	bucket, prefix, _ := strings.Cut(rest, "/")
+	prefix = strings.Trim(prefix, "/")
+	if !bucketSyntax.MatchString(bucket) {
+		return nil, usage.Errorf("--to %q: %q is not a bucket's name: write s3://BUCKET/PREFIX", o.To, bucket)
+	}
+	region, err := checkBucket(bucket, prefix, who)
+	if err != nil {
+		return nil, err
+	}
+	if o.Region != "" {
+		region = o.Region
+	}
+	return newBucket(ctx, bucket, prefix, region)
+}
+
+// https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
+var bucketSyntax = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
+
+// The hosts of S3: the bucket in the name, or in the path.
+var (
+	virtualHost = regexp.MustCompile(`^(.+)\.s3[.-](?:dualstack\.)?([a-z]{2,8}(?:-[a-z]+)+-[0-9]+)\.amazonaws\.com(?:\.cn)?$`)
+	pathHost    = regexp.MustCompile(`^s3[.-](?:dualstack\.)?([a-z]{2,8}(?:-[a-z]+)+-[0-9]+)\.amazonaws\.com(?:\.cn)?$`)
+)
+
+// checkBucket compares the bucket with an issuer that is an address of S3, and
+// tells the region that it names. Behind other names, such as CloudFront's, there
+// may be any bucket.
+func checkBucket(bucket, prefix string, who policy.Issuer) (region string, err error) {
+	u, err := url.Parse(string(who))
+	if err != nil {
+		return "", err
+	}
+	path := strings.Trim(u.Path, "/")
+	named := ""
+	if m := virtualHost.FindStringSubmatch(u.Host); m != nil {
+		named, region = m[1], m[2]
+	} else if m := pathHost.FindStringSubmatch(u.Host); m != nil {
+		region = m[1]
+		named, path, _ = strings.Cut(path, "/")
+	} else {
+		return "", nil
+	}
+	if named != bucket || path != prefix {
+		return "", fmt.Errorf("the issuer %s is s3://%s, and --to is s3://%s: AWS would not find there what is written here",
+			who, strings.TrimSuffix(named+"/"+path, "/"), strings.TrimSuffix(bucket+"/"+prefix, "/"))
+	}
+	return region, nil
+}
+
+// worldReadable is the mode of what is published: whoever serves it is another
+// user, and it is for all the world.
+const worldReadable fs.FileMode = 0o644
+
+// folder is a directory that something else serves.
+type folder string
+
+func (f folder) String() string { return string(f) }
+
+func (f folder) read(_ context.Context, name string) (object, error) {
+	data, err := os.ReadFile(f.path(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return object{}, nil
+	}
+	return object{data: data}, err
+}
+
+// write shows a reader the old file or the new one, and nothing in between.
+func (f folder) write(_ context.Context, name string, _ object, c content) error {
+	path := f.path(name)
+	if err := os.MkdirAll(filepath.Dir(path), worldReadable|0o111); err != nil {
+		return err
+	}
+	next, err := os.CreateTemp(filepath.Dir(path), ".next-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.Remove(next.Name()) }() // gone once it is renamed
+	_, err = next.Write(c.data)
+	if err := errors.Join(err, next.Chmod(worldReadable), next.Sync(), next.Close()); err != nil {
+		return err
+	}
+	return os.Rename(next.Name(), path)
+}
+
+func (f folder) path(name string) string { return filepath.Join(string(f), filepath.FromSlash(name)) }

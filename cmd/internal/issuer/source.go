@@ -1,0 +1,65 @@
+package issuer
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/ampbridge/ampbridge/cmd/internal/kubeconfig"
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/issuer"
+)
+
+// source is what the cluster says of itself; discovery is empty where only keys
+// were given.
+type source struct {
+	discovery policy.Issuer
+	keys      []issuer.Key
+}
+
+// source reads files where they are given, and else asks the API server.
+func (o *Options) source(ctx context.Context) (source, error) {
+	read := func(_, file string) ([]byte, string, error) {
+		data, err := os.ReadFile(file)
+		return data, file, err
+	}
+	if o.Keys == "" {
+		config, err := kubeconfig.Load(o.Kubeconfig)
+		if err != nil {
+			return source{}, err
+		}
+		client, err := kubernetes.NewForConfig(config)
+		if err != nil {
+			return source{}, err
+		}
+		read = func(path, _ string) ([]byte, string, error) {
+			data, err := client.Discovery().RESTClient().Get().AbsPath(path).DoRaw(ctx)
+			if err != nil {
+				err = fmt.Errorf("the API server's %s: %w (the ClusterRole system:service-account-issuer-discovery allows reading it)", path, err)
+			}
+			return data, "the API server's " + path, err
+		}
+	}
+	var s source
+	if o.Keys == "" || o.Discovery != "" {
+		data, name, err := read("/"+issuer.DiscoveryPath, o.Discovery)
+		if err != nil {
+			return source{}, err
+		}
+		document, err := issuer.ParseDiscovery(data)
+		if err != nil && !o.Ahead {
+			return source{}, fmt.Errorf("%s: %w", name, err)
+		}
+		s.discovery = document.Issuer
+	}
+	data, name, err := read("/"+issuer.KeysPath, o.Keys)
+	if err != nil {
+		return source{}, err
+	}
+	if s.keys, err = issuer.ParseKeys(data); err != nil {
+		return source{}, fmt.Errorf("%s: %w", name, err)
+	}
+	return s, nil
+}
