@@ -347,9 +347,14 @@ func (m *making) session() time.Duration {
 
 func seconds(d time.Duration) int { return int(d / time.Second) }
 
+// Tags are on everything of a cluster.
+func Tags(cluster, owner string) map[string]string {
+	return map[string]string{TagOwner: owner, TagCluster: cluster, TagManagedBy: managedBy}
+}
+
 // tags are those of all that sync makes, and more: keys and values.
 func (m *making) tags(more ...string) map[string]string {
-	tags := map[string]string{TagOwner: m.plan.Owner, TagCluster: m.policy.Cluster.Name, TagManagedBy: managedBy}
+	tags := Tags(m.policy.Cluster.Name, m.plan.Owner)
 	for pair := range slices.Chunk(more, 2) {
 		tags[pair[0]] = pair[1]
 	}

@@ -112,6 +112,13 @@ func (a Account) all() []Role {
 // Room is what is left of an account's quotas.
 type Room struct{ Roles, Providers int }
 
+// ManagedPolicy is a customer managed policy as IAM describes it.
+type ManagedPolicy struct {
+	// Document is that of the default version, as IAM returns it.
+	Document string
+	Tags     map[string]string
+}
+
 // Provider is an OIDC provider as IAM describes it.
 type Provider struct {
 	Audiences []string
@@ -170,13 +177,20 @@ const (
 	UpdateSession     Call = "UpdateRole"
 	TagRole           Call = "TagRole"
 
+	// These are in the plans of package bootstrap alone.
+	CreateWorkspace Call = "CreateWorkspace"
+	CreatePolicy    Call = "CreatePolicy"
+	UpdatePolicy    Call = "CreatePolicyVersion"
+
 	DeletePermissions Call = "DeleteRolePolicy"
 	DeleteRole        Call = "DeleteRole"
 	DeleteProvider    Call = "DeleteOpenIDConnectProvider"
 )
 
 // Creates tells whether c makes something new.
-func (c Call) Creates() bool { return c == CreateProvider || c == CreateRole }
+func (c Call) Creates() bool {
+	return c == CreateProvider || c == CreateRole || c == CreateWorkspace || c == CreatePolicy
+}
 
 // Deletes tells whether c takes something away for good.
 func (c Call) Deletes() bool {

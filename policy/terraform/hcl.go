@@ -154,16 +154,22 @@ func block(kind, name string, attributes ...attribute) string {
 	return b.String()
 }
 
-// head begins a configuration. The aws provider does without thumbprints since
-// 5.81; postconditions are as old as Terraform 1.2, and this one fails the plan
-// of whoever holds credentials of another account.
-func head(account string) string {
+// Versions of the aws provider: since the first it does without thumbprints, since
+// the second a resource may be of another region than the provider.
+const (
+	withoutThumbprints = ">= 5.81"
+	withRegions        = ">= 6.0"
+)
+
+// head begins a configuration. Postconditions are as old as Terraform 1.2, and
+// this one fails the plan of whoever holds credentials of another account.
+func head(account, provider string) string {
 	return fmt.Sprintf(`terraform {
 required_version = ">= 1.2"
 required_providers {
 aws = {
 source = "hashicorp/aws"
-version = ">= 5.81"
+version = %s
 }
 }
 }
@@ -176,7 +182,7 @@ error_message = %s
 }
 }
 }
-`, quote(account), quote("This belongs in account "+account+": use credentials of that account."))
+`, quote(provider), quote(account), quote("This belongs in account "+account+": use credentials of that account."))
 }
 
 // format joins the parts of a configuration as `terraform fmt` does.

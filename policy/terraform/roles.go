@@ -3,7 +3,6 @@ package terraform
 import (
 	"maps"
 	"strconv"
-	"strings"
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/plan"
@@ -47,7 +46,7 @@ func Roles(p plan.Plan, account string, existingProvider bool) []byte {
 	parts := []string{
 		comment("Written by ampbridge plan -o terraform for cluster %s, account %s: change the policy and write it again.", p.Cluster, account) +
 			comment("Docs: docs/terraform.md of ampbridge."),
-		head(account),
+		head(account, withoutThumbprints),
 	}
 	known := references{}
 	if !existingProvider {
@@ -57,7 +56,7 @@ func Roles(p plan.Plan, account string, existingProvider bool) []byte {
 		switch {
 		case c.Account != account:
 		case c.Call == plan.CreateProvider && !existingProvider:
-			parts = append(parts, comment("The cluster's issuer: AWS takes its tokens, for this audience.")+provider(p.Issuer, []string{c.Audience}, c.Tags))
+			parts = append(parts, comment("The cluster's issuer: AWS takes its tokens, for this audience.")+provider(p.Issuer, []string{c.Audience}, tagged(c.Tags)))
 		case c.Call == plan.CreateRole:
 			parts = append(parts, comment("Destination %s: exactly these service accounts may assume its role.", c.Destination)+role(c, known))
 		case c.Call == plan.PutPermissions:
@@ -80,7 +79,7 @@ func provider(issuer policy.Issuer, audiences []string, tags map[string]string) 
 	return block("aws_iam_openid_connect_provider", "cluster",
 		attribute{"url", quote(string(issuer))},
 		attribute{"client_id_list", lines(audiences)},
-		attribute{"tags", object(tagged(tags))},
+		attribute{"tags", object(tags)},
 	)
 }
 
@@ -89,10 +88,9 @@ func role(c plan.Change, known references) string {
 	if c.Boundary.IsPolicy() {
 		boundary = quote(c.Boundary.String())
 	}
-	name := c.Resource.RoleName()
 	return block("aws_iam_role", label(c.Destination),
-		attribute{"name", quote(name)},
-		attribute{"path", quote(strings.TrimSuffix(strings.TrimPrefix(c.Resource.Resource, "role"), name))},
+		attribute{"name", quote(c.Resource.RoleName())},
+		attribute{"path", quote(path(c.Resource))},
 		attribute{"description", quote(c.Description)},
 		attribute{"max_session_duration", strconv.Itoa(c.MaxSessionSeconds)},
 		attribute{"permissions_boundary", boundary},

@@ -26,6 +26,7 @@ type Account struct {
 	roles     entities[role]     // by lower-case name: names are unique whatever their case and path
 	providers entities[provider] // by URL without https://
 	policies  entities[managedPolicy]
+	made      map[string]*Workspace // by region and client token
 }
 
 // Quotas are an account's limits, AWS's defaults unless SetQuotas changed them.
@@ -117,6 +118,7 @@ func newAccount(c *Cloud, partition, id string) *Account {
 		roles:     entities[role]{},
 		providers: entities[provider]{},
 		policies:  entities[managedPolicy]{},
+		made:      map[string]*Workspace{},
 	}
 	for name, text := range awsManagedPolicies {
 		a.addAWSManaged(name, text)

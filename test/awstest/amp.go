@@ -308,13 +308,21 @@ func (a *ampCall) control(account *Account, region string, w *Workspace) (answer
 		var request struct {
 			Alias string            `json:"alias"`
 			Tags  map[string]string `json:"tags"`
+			Token string            `json:"clientToken"`
 		}
 		if len(a.body) > 0 && json.Unmarshal(a.body, &request) != nil {
 			return answer{}, apiErr(http.StatusBadRequest, "ValidationException", "The request body is not valid JSON")
 		}
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		made := a.json(account.addWorkspace(region, request.Alias, request.Tags))
+		// The same token again is the same call, whose answer was lost.
+		token := region + " " + request.Token
+		w := account.made[token]
+		if w == nil || request.Token == "" {
+			w = account.addWorkspace(region, request.Alias, request.Tags)
+			account.made[token] = w
+		}
+		made := a.json(w)
 		made.CreatedAt, made.Endpoint, made.Alias = 0, "", ""
 		return jsonAnswer(http.StatusAccepted, made)
 	default:

@@ -3,16 +3,41 @@ package awstest
 import (
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
 
-// managedPolicy is a customer managed policy, or one of AWS's. Policies here have one version, v1.
+// managedPolicy is one state of a customer managed policy, or of one of AWS's.
 type managedPolicy struct {
 	name, path, id, arn string
 	created             time.Time
-	document            document
+	tags                []tag
+	// versions are those there are, oldest first; document is the default one's.
+	versions []policyVersion
+	made     int // versions ever made
+	document document
 }
+
+type policyVersion struct {
+	id       string
+	created  time.Time
+	document document
+}
+
+// maxPolicyVersions is how many a policy may have.
+const maxPolicyVersions = 5
+
+// with is the policy with one more version, which is the default.
+func (p managedPolicy) with(d document, at time.Time) *managedPolicy {
+	p.made++
+	p.versions = append(slices.Clone(p.versions), policyVersion{"v" + strconv.Itoa(p.made), at, d})
+	p.document = d
+	return &p
+}
+
+// defaultID is always the newest version's here: none is made without being the default.
+func (p *managedPolicy) defaultID() string { return p.versions[len(p.versions)-1].id }
 
 // awsManagedPolicies are the ones of AWS that concern AMP, as AWS publishes them.
 var awsManagedPolicies = map[string]string{
@@ -26,7 +51,8 @@ func (a *Account) addAWSManaged(name, text string) {
 		panic("AWS managed policy " + name + " does not parse: " + err.Error())
 	}
 	arn := "arn:" + a.Partition + ":iam::aws:policy/" + name
-	a.policies.set(arn, &managedPolicy{name: name, path: "/", id: "ANPA" + randomID(17), arn: arn, document: d}, time.Time{})
+	p := managedPolicy{name: name, path: "/", id: "ANPA" + randomID(17), arn: arn}
+	a.policies.set(arn, p.with(d, time.Time{}), time.Time{})
 }
 
 // PutManagedPolicy creates a customer managed policy (JSON), or gives an existing one that
@@ -38,14 +64,15 @@ func (a *Account) PutManagedPolicy(name, policy string) (arn string, err error) 
 	}
 	a.cloud.mu.Lock()
 	defer a.cloud.mu.Unlock()
-	return a.storePolicy(name, "/", d).arn, nil
+	return a.storePolicy(name, "/", d, nil).arn, nil
 }
 
-func (a *Account) storePolicy(name, path string, d document) *managedPolicy {
-	p := &managedPolicy{
+func (a *Account) storePolicy(name, path string, d document, tags []tag) *managedPolicy {
+	fresh := managedPolicy{
 		name: name, path: path, id: "ANPA" + randomID(17), arn: a.arn("iam", "", "policy"+path+name),
-		created: a.cloud.now(), document: d,
+		created: a.cloud.now(), tags: tags,
 	}
+	p := fresh.with(d, fresh.created)
 	a.policies.set(p.arn, p, p.created)
 	return p
 }
@@ -61,14 +88,18 @@ type policyXML struct {
 	IsAttachable                  bool
 	CreateDate                    iso8601
 	UpdateDate                    iso8601
+	Tags                          *memberTags
 }
 
 type policyResult struct{ Policy policyXML }
 
 func (a *Account) policyXML(p *managedPolicy) policyXML {
 	x := policyXML{
-		PolicyName: p.name, PolicyID: p.id, ARN: p.arn, Path: p.path, DefaultVersionID: "v1",
-		IsAttachable: true, CreateDate: iso8601(p.created), UpdateDate: iso8601(p.created),
+		PolicyName: p.name, PolicyID: p.id, ARN: p.arn, Path: p.path, DefaultVersionID: p.defaultID(),
+		IsAttachable: true, CreateDate: iso8601(p.created), UpdateDate: iso8601(p.versions[len(p.versions)-1].created),
+	}
+	if len(p.tags) > 0 {
+		x.Tags = &memberTags{p.tags}
 	}
 	for _, t := range a.roles {
 		if r := t.latest(); r != nil {
@@ -91,8 +122,17 @@ func createPolicy(q *queryCall) (any, error) {
 	if err := checkName(name, "policyName", validPolicyName); err != nil {
 		return nil, err
 	}
-	if err := q.authorize("iam:CreatePolicy", a.arn("iam", "", "policy"+path+name), conditionContext{}); err != nil {
+	tags := q.form.tags()
+	if err := checkTags(tags); err != nil {
 		return nil, err
+	}
+	for _, action := range []string{"iam:CreatePolicy", "iam:TagPolicy"} {
+		if action == "iam:TagPolicy" && len(tags) == 0 {
+			continue
+		}
+		if err := q.authorize(action, a.arn("iam", "", "policy"+path+name), conditionContext{}.requestTags(tags)); err != nil {
+			return nil, err
+		}
 	}
 	if len(withoutSpace(text)) > a.quotas.ManagedPolicy {
 		return nil, apiErrf(409, "LimitExceeded", "Cannot exceed quota for PolicySize: %d", a.quotas.ManagedPolicy)
@@ -106,16 +146,20 @@ func createPolicy(q *queryCall) (any, error) {
 			return nil, apiErrf(409, "EntityAlreadyExists", "A policy called %s already exists. Duplicate names are not allowed.", name)
 		}
 	}
-	return policyResult{a.policyXML(a.storePolicy(name, path, d))}, nil
+	return policyResult{a.policyXML(a.storePolicy(name, path, d, tags))}, nil
 }
 
 // openPolicy finds the managed policy that a call names and authorises the call.
 func (q *queryCall) openPolicy() (*managedPolicy, error) {
 	arn := q.form.Get("PolicyArn")
-	if err := q.authorize("iam:"+q.record.Action, arn, conditionContext{}); err != nil {
+	p := q.account().policies[arn].latest()
+	context := conditionContext{}
+	if p != nil {
+		context.resourceTags(p.tags)
+	}
+	if err := q.authorize("iam:"+q.record.Action, arn, context); err != nil {
 		return nil, err
 	}
-	p := q.account().policies[arn].latest()
 	if p == nil {
 		return nil, apiErrf(404, "NoSuchEntity", "Policy %s was not found.", arn)
 	}
@@ -135,18 +179,90 @@ func getPolicyVersion(q *queryCall) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if v := q.form.Get("VersionId"); v != "v1" {
-		return nil, apiErrf(404, "NoSuchEntity", "Policy %s version %s does not exist or is not attachable.", p.arn, v)
+	i := slices.IndexFunc(p.versions, func(v policyVersion) bool { return v.id == q.form.Get("VersionId") })
+	if i < 0 {
+		return nil, apiErrf(404, "NoSuchEntity", "Policy %s version %s does not exist or is not attachable.", p.arn, q.form.Get("VersionId"))
 	}
-	type versionXML struct {
-		Document         string
-		VersionID        string `xml:"VersionId"`
-		IsDefaultVersion bool
-		CreateDate       iso8601
+	x := p.versionXML(i)
+	x.Document = encodedPolicy(p.versions[i].document.canonical())
+	return struct{ PolicyVersion policyVersionXML }{x}, nil
+}
+
+type policyVersionXML struct {
+	Document         string `xml:",omitempty"`
+	VersionID        string `xml:"VersionId"`
+	IsDefaultVersion bool
+	CreateDate       iso8601
+}
+
+func (p *managedPolicy) versionXML(i int) policyVersionXML {
+	v := p.versions[i]
+	return policyVersionXML{VersionID: v.id, IsDefaultVersion: v.id == p.defaultID(), CreateDate: iso8601(v.created)}
+}
+
+func listPolicyVersions(q *queryCall) (any, error) {
+	p, err := q.openPolicy()
+	if err != nil {
+		return nil, err
 	}
-	return struct{ PolicyVersion versionXML }{
-		versionXML{encodedPolicy(p.document.canonical()), "v1", true, iso8601(p.created)},
-	}, nil
+	var list []policyVersionXML
+	for i := range p.versions {
+		list = append(list, p.versionXML(i))
+	}
+	slices.Reverse(list) // newest first
+	type members struct {
+		Members []policyVersionXML `xml:"member"`
+	}
+	page, marker, err := paginate(q.form, list)
+	return struct {
+		Versions    members
+		IsTruncated bool
+		Marker      string `xml:",omitempty"`
+	}{members{page}, marker.IsTruncated, marker.Marker}, err
+}
+
+func createPolicyVersion(q *queryCall) (any, error) {
+	p, err := q.openPolicy()
+	if err != nil {
+		return nil, err
+	}
+	text := q.form.Get("PolicyDocument")
+	if limit := q.account().quotas.ManagedPolicy; len(withoutSpace(text)) > limit {
+		return nil, apiErrf(409, "LimitExceeded", "Cannot exceed quota for PolicySize: %d", limit)
+	}
+	d, err := parseDocument(identityPolicy, text)
+	if err != nil {
+		return nil, err
+	}
+	if q.form.Get("SetAsDefault") != "true" {
+		return nil, apiErr(501, "NotImplemented", "A version that is not the default is not here")
+	}
+	if len(p.versions) == maxPolicyVersions {
+		return nil, apiErrf(409, "LimitExceeded", "A managed policy can have up to %d versions. Before you create a new version, you must delete an existing version.", maxPolicyVersions)
+	}
+	now := q.cloud.now()
+	next := p.with(d, now)
+	q.account().policies.set(p.arn, next, now)
+	return struct{ PolicyVersion policyVersionXML }{next.versionXML(len(next.versions) - 1)}, nil
+}
+
+func deletePolicyVersion(q *queryCall) (any, error) {
+	p, err := q.openPolicy()
+	if err != nil {
+		return nil, err
+	}
+	id := q.form.Get("VersionId")
+	i := slices.IndexFunc(p.versions, func(v policyVersion) bool { return v.id == id })
+	switch {
+	case i < 0:
+		return nil, apiErrf(404, "NoSuchEntity", "Policy %s version %s does not exist or is not attachable.", p.arn, id)
+	case id == p.defaultID():
+		return nil, apiErr(409, "DeleteConflict", "Cannot delete the default version of a policy.")
+	}
+	next := *p
+	next.versions = slices.Delete(slices.Clone(p.versions), i, i+1)
+	q.account().policies.set(p.arn, &next, q.cloud.now())
+	return nil, nil
 }
 
 func deletePolicy(q *queryCall) (any, error) {

@@ -34,6 +34,10 @@ func (i *IAM) Apply(ctx context.Context, c plan.Change) error {
 		return a.createProvider(ctx, c)
 	case c.Call == plan.CreateRole:
 		return a.createRole(ctx, c)
+	case c.Call == plan.CreatePolicy:
+		return a.createPolicy(ctx, c)
+	case c.Call == plan.UpdatePolicy:
+		return stable(a.updatePolicy(ctx, c))
 	case c.Call.Deletes():
 		return stable(a.delete(ctx, c))
 	case c.Call.OnProvider():
@@ -83,13 +87,18 @@ func (a *account) createProvider(ctx context.Context, c plan.Change) error {
 }
 
 func (a *account) createRole(ctx context.Context, c plan.Change) error {
-	path, _ := strings.CutSuffix(strings.TrimPrefix(c.Resource.Resource, "role"), c.Resource.RoleName())
+	// Sync's own role, which bootstrap makes, has no boundary: its permissions say
+	// all that it may do, and it cannot change them.
+	var boundary *string
+	if !c.Boundary.IsZero() {
+		boundary = aws.String(c.Boundary.String())
+	}
 	// Trust, tags and boundary in this one call: there is no moment in which the
 	// role is nobody's, or unbounded.
 	_, err := a.iam.CreateRole(ctx, &iam.CreateRoleInput{
-		RoleName: aws.String(c.Resource.RoleName()), Path: &path,
+		RoleName: aws.String(c.Resource.RoleName()), Path: path(c.Resource),
 		AssumeRolePolicyDocument: aws.String(c.Trust.String()),
-		PermissionsBoundary:      aws.String(c.Boundary.String()),
+		PermissionsBoundary:      boundary,
 		MaxSessionDuration:       maxSession(c),
 		Description:              &c.Description,
 		Tags:                     tagList(c.Tags),
@@ -100,13 +109,20 @@ func (a *account) createRole(ctx context.Context, c plan.Change) error {
 			return checked
 		}
 	}
-	if missing(err) {
+	if missing(err) && boundary != nil {
 		return noBoundary(c)
 	}
 	if err == nil {
 		a.created[c.Resource] = time.Now()
 	}
 	return stable(err)
+}
+
+// path is that of a role or policy, as IAM is given it.
+func path(arn policy.ARN) *string {
+	_, rest, _ := strings.Cut(arn.Resource, "/")
+	dir := "/" + rest[:strings.LastIndexByte(rest, '/')+1]
+	return &dir
 }
 
 func noBoundary(c plan.Change) error {

@@ -95,7 +95,11 @@ func (i *IAM) open(ctx context.Context, target plan.Target) (*account, error) {
 		// The partition's IAM follows from the region: the workspace's, wherever
 		// sync itself runs.
 		cfg.Region = target.Region
-		if role := i.syncRoles[target.Account]; !role.IsZero() {
+		chained, err := i.chained(ctx, cfg, target.Account)
+		if err != nil {
+			return nil, err
+		}
+		if role := i.syncRoles[target.Account]; chained {
 			assume := stscreds.NewAssumeRoleProvider(sts.NewFromConfig(cfg), role.String(), func(o *stscreds.AssumeRoleOptions) {
 				o.RoleSessionName = sessionName
 			})
@@ -112,6 +116,22 @@ func (i *IAM) open(ctx context.Context, target plan.Target) (*account, error) {
 	}
 	i.accounts[target.Account] = a
 	return a, nil
+}
+
+// chained tells whether the account's sync role is to be assumed: whoever is that
+// role already, through a web identity, may as a rule not assume it again.
+func (i *IAM) chained(ctx context.Context, cfg aws.Config, account string) (bool, error) {
+	role := i.syncRoles[account]
+	if role.IsZero() {
+		return false, nil
+	}
+	identity, err := sts.NewFromConfig(cfg).GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
+	if err != nil {
+		return false, stable(err)
+	}
+	// A session names its role without the path; role names are unique without it.
+	session := fmt.Sprintf("arn:%s:sts::%s:assumed-role/%s/", role.Partition, role.Account, role.RoleName())
+	return !strings.HasPrefix(aws.ToString(identity.Arn), session), nil
 }
 
 // counted tells OnCall of each attempt.
@@ -146,6 +166,12 @@ func newRetryer() aws.Retryer {
 			(*types.ConcurrentModificationException)(nil).ErrorCode(): {},
 		}})
 	})
+}
+
+// Check makes sure that the credentials are the account's.
+func (i *IAM) Check(ctx context.Context, target plan.Target) error {
+	_, err := i.open(ctx, target)
+	return err
 }
 
 // Observe reads the account's provider and the roles that the target names. What

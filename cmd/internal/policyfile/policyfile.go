@@ -33,6 +33,11 @@ func Load(path string, stdin io.Reader) (*policy.Policy, error) {
 	if err != nil {
 		return nil, err
 	}
+	return Parse(path, data)
+}
+
+// Parse is [Load] for a file that was read already.
+func Parse(path string, data []byte) (*policy.Policy, error) {
 	p, err := policy.Parse(data)
 	var mistakes policy.Errors
 	if !errors.As(err, &mistakes) {

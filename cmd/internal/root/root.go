@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ampbridge/ampbridge/cmd/internal/bootstrap"
 	"github.com/ampbridge/ampbridge/cmd/internal/config"
 	"github.com/ampbridge/ampbridge/cmd/internal/inject"
 	"github.com/ampbridge/ampbridge/cmd/internal/issuer"
@@ -66,7 +67,7 @@ label a namespace, roll Prometheus, done.`,
 		SilenceUsage:  true,
 	}
 	cmd.AddCommand(
-		webhook.New(), sync.New(), plan.New(), issuer.New(),
+		webhook.New(), sync.New(), plan.New(), bootstrap.New(), issuer.New(),
 		validate.New(), inject.New(), config.New(), version.New(),
 	)
 	return cmd

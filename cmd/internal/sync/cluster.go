@@ -54,6 +54,15 @@ func Look(ctx context.Context, kubeconfig string, p *policy.Policy) (policy.Issu
 	return issuer, accounts, err
 }
 
+// Issuer is the cluster's; where the policy names one, it must be that.
+func Issuer(ctx context.Context, kubeconfig string, named policy.Issuer) (policy.Issuer, error) {
+	c, err := connect(kubeconfig)
+	if err != nil {
+		return "", err
+	}
+	return c.issuer(ctx, named)
+}
+
 // issuer is what the API server says of itself. A policy that says otherwise is
 // refused: roles would trust tokens of another cluster.
 func (c cluster) issuer(ctx context.Context, named policy.Issuer) (policy.Issuer, error) {

@@ -1,0 +1,403 @@
+package bootstrap_test
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/amp"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+
+	"github.com/ampbridge/ampbridge/cmd/internal/root"
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/awstest"
+)
+
+const (
+	accountID = "111122223333"
+	secondID  = "444455556666"
+	region    = "eu-west-1"
+	issuer    = "https://oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF"
+	roleName  = "ampbridge-sync.dev"
+	boundary  = "arn:aws:iam::111122223333:policy/ampbridge-boundary"
+
+	policyText = `# The policy of cluster dev.
+apiVersion: ampbridge.io/v1alpha1
+kind: Policy
+cluster: {name: dev, issuer: "` + issuer + `"}
+destinations:
+- {name: central, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-new"} # to be made
+grants:
+- {namespaces: [monitoring], serviceAccounts: [prometheus], destinations: [central]}
+trust: {permissionsBoundary: "` + boundary + `"}
+`
+)
+
+// world is the double, with a policy in a file.
+type world struct {
+	*testing.T
+	cloud   *awstest.Cloud
+	account *awstest.Account
+	file    string
+}
+
+func newWorld(t *testing.T, text string) *world {
+	t.Helper()
+	w := &world{T: t, cloud: awstest.Start(t, awstest.Options{}), file: filepath.Join(t.TempDir(), "policy.yaml")}
+	w.account = w.cloud.Account(accountID)
+	w.write(text)
+	// IAM looks up the certificate of a provider that it is given no thumbprint of.
+	if _, err := w.cloud.RegisterIssuer(issuer, nil, awstest.PublicCA); err != nil {
+		t.Fatal(err)
+	}
+	w.credentials(w.account.AdminCredentials())
+	return w
+}
+
+func (w *world) write(text string) {
+	w.Helper()
+	if err := os.WriteFile(w.file, []byte(text), 0o600); err != nil {
+		w.Fatal(err)
+	}
+}
+
+// credentials are all that the SDK finds.
+func (w *world) credentials(c awstest.Credentials) {
+	w.Helper()
+	empty := filepath.Join(w.TempDir(), "empty")
+	if err := os.WriteFile(empty, nil, 0o600); err != nil {
+		w.Fatal(err)
+	}
+	all := append(w.cloud.Environ(), c.Environ()...)
+	for _, v := range append(all, "AWS_CONFIG_FILE="+empty, "AWS_SHARED_CREDENTIALS_FILE="+empty, "AWS_EC2_METADATA_DISABLED=true", "AWS_REGION=", "AWS_PROFILE=",
+		"AWS_WEB_IDENTITY_TOKEN_FILE=", "AWS_ROLE_ARN=", "AWS_RETRY_MODE=standard", "AWS_MAX_ATTEMPTS=3") {
+		name, value, _ := strings.Cut(v, "=")
+		w.Setenv(name, value)
+	}
+}
+
+func (w *world) run(stdin string, args ...string) (status int, stdout, stderr string) {
+	w.Helper()
+	return w.runIn(w.Context(), stdin, args...)
+}
+
+func (w *world) runIn(ctx context.Context, stdin string, args ...string) (status int, stdout, stderr string) {
+	w.Helper()
+	var out, errs bytes.Buffer
+	status = root.Main(ctx, append([]string{"bootstrap", "--policy", w.file}, args...), strings.NewReader(stdin), &out, &errs)
+	return status, out.String(), errs.String()
+}
+
+func (w *world) must(args ...string) string {
+	w.Helper()
+	status, stdout, stderr := w.run("", args...)
+	if status != root.OK {
+		w.Fatalf("bootstrap %s: status %d\n%s%s", args, status, stdout, stderr)
+	}
+	return stdout
+}
+
+// writes are the calls that change something, from the n-th call on.
+func (w *world) writes(n int) []string {
+	var list []string
+	for _, c := range w.cloud.Calls()[n:] {
+		if c.Status < 300 && !strings.HasPrefix(c.Action, "Get") && !strings.HasPrefix(c.Action, "List") && !strings.HasPrefix(c.Action, "Describe") && !strings.HasPrefix(c.Action, "AssumeRole") {
+			list = append(list, c.Action)
+		}
+	}
+	return list
+}
+
+var everything = []string{"CreateWorkspace", "CreateOpenIDConnectProvider", "CreatePolicy", "CreateRole", "PutRolePolicy"}
+
+func TestApply(t *testing.T) {
+	w := newWorld(t, policyText)
+	// Looking changes nothing.
+	out := w.must()
+	if !strings.Contains(out, "plan: 4 to create, 1 to change, 0 refused") || len(w.writes(0)) > 0 {
+		t.Fatalf("%s\n%v", out, w.writes(0))
+	}
+	// Nobody said yes.
+	for _, answer := range []string{"", "no\n", "y\n", "yes please\n"} {
+		status, out, errs := w.run(answer, "--apply")
+		if status != root.Usage || len(w.writes(0)) > 0 || !strings.Contains(out, "Make these 5 changes in account 111122223333?") || !strings.Contains(errs, "nothing was changed") {
+			t.Fatalf("%q: status %d, %s%s", answer, status, out, errs)
+		}
+	}
+	status, out, errs := w.run("yes\n", "--apply", "--write-policy", w.file, "--alias", "central=prometheus", "--tag", "team=o brien")
+	if status != root.OK || !slices.Equal(w.writes(0), everything) {
+		t.Fatalf("status %d: %v\n%s%s", status, w.writes(0), out, errs)
+	}
+	p := w.policy()
+	workspace := p.Destinations[0].Workspace
+	for _, part := range []string{
+		"bootstrap: in step: 5 of 5 changes made",
+		"workspace of destination central: arn " + workspace.String() + ", id " + workspace.ID() + ", endpoint " + w.cloud.URL + "/workspaces/" + workspace.ID() + "/",
+		"sync's role in account 111122223333: arn:aws:iam::111122223333:role/ampbridge-sync.dev",
+	} {
+		if !strings.Contains(out, part) {
+			t.Errorf("no %q in\n%s", part, out)
+		}
+	}
+	text, err := os.ReadFile(w.file)
+	if err != nil || !strings.Contains(string(text), "# The policy of cluster dev.\n") || !strings.Contains(string(text), "# to be made\n") || strings.Contains(string(text), "ws-new") {
+		t.Errorf("the policy became %s, %v", text, err)
+	}
+	found, err := amp.NewFromConfig(w.cloud.Config(w.account.AdminCredentials(), region)).DescribeWorkspace(w.Context(), &amp.DescribeWorkspaceInput{WorkspaceId: aws.String(workspace.ID())})
+	if err != nil || aws.ToString(found.Workspace.Alias) != "prometheus" || found.Workspace.Tags["team"] != "o brien" {
+		t.Errorf("workspace %+v, %v", found, err)
+	}
+	w.holds(p)
+	// Again: with the old policy, and with the new one.
+	n := len(w.cloud.Calls())
+	if out := w.must("--apply", "--yes"); !strings.Contains(out, "in step: nothing to change") {
+		t.Error(out)
+	}
+	w.write(policyText)
+	if out := w.must("--apply", "--yes", "--alias", "central=prometheus", "--write-policy", w.file); !strings.Contains(out, "in step: nothing to change") || !strings.Contains(out, "was made before") {
+		t.Error(out)
+	}
+	if w.policy().Destinations[0].Workspace != workspace || len(w.writes(n)) > 0 {
+		t.Errorf("the second run made %v", w.writes(n))
+	}
+}
+
+func (w *world) policy() *policy.Policy {
+	w.Helper()
+	text, err := os.ReadFile(w.file)
+	if err != nil {
+		w.Fatal(err)
+	}
+	p, err := policy.Parse(text)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return p
+}
+
+// holds compares what IAM has with what package policy says.
+func (w *world) holds(p *policy.Policy) {
+	w.Helper()
+	client := iam.NewFromConfig(w.cloud.Config(w.account.AdminCredentials(), region))
+	role, err := client.GetRole(w.Context(), &iam.GetRoleInput{RoleName: aws.String(roleName)})
+	if err != nil {
+		w.Fatal(err)
+	}
+	permissions, err := client.GetRolePolicy(w.Context(), &iam.GetRolePolicyInput{RoleName: aws.String(roleName), PolicyName: aws.String("ampbridge")})
+	if err != nil {
+		w.Fatal(err)
+	}
+	inline, err := client.ListRolePolicies(w.Context(), &iam.ListRolePoliciesInput{RoleName: aws.String(roleName)})
+	if err != nil || len(inline.PolicyNames) != 1 {
+		w.Errorf("policies %v, %v: want one", inline, err)
+	}
+	attached, err := client.ListAttachedRolePolicies(w.Context(), &iam.ListAttachedRolePoliciesInput{RoleName: aws.String(roleName)})
+	if err != nil || len(attached.AttachedPolicies) > 0 {
+		w.Errorf("attached %v, %v: want none", attached, err)
+	}
+	bound, err := client.GetPolicy(w.Context(), &iam.GetPolicyInput{PolicyArn: aws.String(boundary)})
+	if err != nil {
+		w.Fatal(err)
+	}
+	version, err := client.GetPolicyVersion(w.Context(), &iam.GetPolicyVersionInput{PolicyArn: aws.String(boundary), VersionId: bound.Policy.DefaultVersionId})
+	if err != nil {
+		w.Fatal(err)
+	}
+	provider := policy.Issuer(issuer).ProviderARN("aws", accountID)
+	self := policy.Subject{Namespace: "ampbridge-system", ServiceAccount: "ampbridge-sync"}
+	for _, c := range []struct {
+		what string
+		got  *string
+		want policy.Document
+	}{
+		{"trust", role.Role.AssumeRolePolicyDocument, policy.TrustDocument(provider, issuer, "sts.amazonaws.com", []policy.Subject{self})},
+		{"permissions", permissions.PolicyDocument, policy.SyncPermissions(p, issuer, accountID)},
+		{"boundary", version.PolicyVersion.Document, policy.BoundaryDocument(p, accountID)},
+	} {
+		got, err := policy.ParseDocument(aws.ToString(c.got))
+		if err != nil || !policy.Equal(got, c.want) {
+			w.Errorf("%s: %v\ngot  %s\nwant %s", c.what, err, got, c.want)
+		}
+	}
+}
+
+// However a run ends, the next one completes it, and makes nothing twice. A run
+// that is killed does not learn what became of its last call.
+func TestCutOff(t *testing.T) {
+	for _, action := range []string{"aps:CreateWorkspace", "aps:DescribeWorkspace", "iam:CreateOpenIDConnectProvider", "iam:CreatePolicy", "iam:CreateRole", "iam:PutRolePolicy"} {
+		for name, fault := range map[string]awstest.Fault{"denied": awstest.Deny, "killed": awstest.Lose} {
+			t.Run(action+" "+name, func(t *testing.T) {
+				w := newWorld(t, policyText)
+				injection := w.cloud.Fail(action, fault)
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				if name == "killed" {
+					go func() {
+						for injection.Hits() == 0 && ctx.Err() == nil {
+							time.Sleep(time.Millisecond)
+						}
+						cancel()
+					}()
+				}
+				status, out, errs := w.runIn(ctx, "", "--apply", "--yes")
+				if status != root.Failed || injection.Hits() == 0 {
+					t.Fatalf("status %d after %d faults: %s%s", status, injection.Hits(), out, errs)
+				}
+				if _, call, _ := strings.Cut(action, ":"); name == "denied" && !strings.Contains(errs, call) {
+					t.Errorf("the error does not name %s: %s", call, errs)
+				}
+				injection.Stop()
+				w.must("--apply", "--yes", "--write-policy", w.file)
+				w.holds(w.policy())
+				if out := w.must(); !strings.Contains(out, "plan: 0 to create, 0 to change, 0 refused") {
+					t.Error(out)
+				}
+				list, err := amp.NewFromConfig(w.cloud.Config(w.account.AdminCredentials(), region)).ListWorkspaces(t.Context(), &amp.ListWorkspacesInput{})
+				if err != nil || len(list.Workspaces) != 1 {
+					t.Errorf("%d workspaces, %v: want one", len(list.Workspaces), err)
+				}
+			})
+		}
+	}
+	// An answer that is lost on the way is asked for again, in the same run.
+	w := newWorld(t, policyText)
+	for _, action := range []string{"aps:CreateWorkspace", "iam:CreateOpenIDConnectProvider", "iam:CreatePolicy", "iam:CreateRole", "iam:PutRolePolicy"} {
+		w.cloud.Fail(action, awstest.Lose.Times(1))
+	}
+	w.must("--apply", "--yes", "--write-policy", w.file)
+	w.holds(w.policy())
+	list, err := amp.NewFromConfig(w.cloud.Config(w.account.AdminCredentials(), region)).ListWorkspaces(t.Context(), &amp.ListWorkspacesInput{})
+	if err != nil || len(list.Workspaces) != 1 {
+		t.Errorf("%d workspaces, %v: want one", len(list.Workspaces), err)
+	}
+}
+
+// What others made stays as it is, and then nothing at all is made.
+func TestForeignThings(t *testing.T) {
+	for name, c := range map[string]struct {
+		make    func(*world, *iam.Client) error
+		problem string
+	}{
+		"a role of that name": {func(w *world, c *iam.Client) error {
+			_, err := c.CreateRole(w.Context(), &iam.CreateRoleInput{RoleName: aws.String(strings.ToUpper(roleName)), Path: aws.String("/theirs/"),
+				AssumeRolePolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Principal":{"AWS":"111122223333"},"Action":"sts:AssumeRole"}}`)})
+			return err
+		}, "the name is taken by arn:aws:iam::111122223333:role/theirs/"},
+		"a provider without the audience": {func(w *world, c *iam.Client) error {
+			_, err := c.CreateOpenIDConnectProvider(w.Context(), &iam.CreateOpenIDConnectProviderInput{Url: aws.String(issuer), ClientIDList: []string{"theirs"}})
+			return err
+		}, "does not take the audience"},
+		"a boundary for something else": {func(w *world, c *iam.Client) error {
+			_, err := c.CreatePolicy(w.Context(), &iam.CreatePolicyInput{PolicyName: aws.String("ampbridge-boundary"),
+				PolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"*","Resource":"*"}}`)})
+			return err
+		}, "was not made for this cluster"},
+		"a workspace of that alias": {func(w *world, _ *iam.Client) error {
+			w.account.CreateWorkspace(region, "central")
+			return nil
+		}, `there is a workspace of the alias "central" already`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, policyText)
+			if err := c.make(w, iam.NewFromConfig(w.cloud.Config(w.account.AdminCredentials(), region))); err != nil {
+				t.Fatal(err)
+			}
+			n := len(w.cloud.Calls())
+			status, out, errs := w.run("yes\n", "--apply")
+			if status != root.Failed || !strings.Contains(out, c.problem) || !strings.Contains(errs, "1 refused: nothing was changed") || len(w.writes(n)) > 0 {
+				t.Errorf("status %d, %v\n%s%s", status, w.writes(n), out, errs)
+			}
+		})
+	}
+	// One that lies ready is used.
+	w := newWorld(t, policyText)
+	client := iam.NewFromConfig(w.cloud.Config(w.account.AdminCredentials(), region))
+	if _, err := client.CreateOpenIDConnectProvider(w.Context(), &iam.CreateOpenIDConnectProviderInput{Url: aws.String(issuer), ClientIDList: []string{"sts.amazonaws.com"}}); err != nil {
+		t.Fatal(err)
+	}
+	n := len(w.cloud.Calls())
+	w.must("--apply", "--yes")
+	if got := w.writes(n); !slices.Equal(got, slices.DeleteFunc(slices.Clone(everything), func(s string) bool { return s == "CreateOpenIDConnectProvider" })) {
+		t.Errorf("made %v", got)
+	}
+}
+
+func TestMistakes(t *testing.T) {
+	two := strings.Replace(policyText, "destinations:\n", "destinations:\n- {name: other, workspace: \"arn:aws:aps:eu-west-1:444455556666:workspace/ws-0003\"}\n", 1)
+	for _, c := range []struct {
+		name, text, args string
+		status           int
+		want             string
+	}{
+		{"two accounts", two, "-o terraform", root.Usage, "the policy has the accounts 444455556666, 111122223333, and bootstrap works on one: name it with --account"},
+		{"sync reaches one of two", two, "-o terraform --account 111122223333", root.Failed, "add all but one of them to trust.accounts"},
+		{"another account", policyText, "--account 999999999999", root.Usage, "--account 999999999999: the policy has 111122223333"},
+		{"applied and printed", policyText, "--apply -o aws-cli", root.Usage, "--apply and -o aws-cli exclude each other"},
+		{"yes to nothing", policyText, "--yes", root.Usage, "--yes is for --apply"},
+		{"ARNs of nothing", policyText, "--write-policy x", root.Usage, "--write-policy is for --apply"},
+		{"format", policyText, "-o json", root.Usage, `--output "json" is unknown`},
+		{"a tag without a value", policyText, "--tag team", root.Usage, `--tag "team": write NAME=VALUE`},
+		{"an alias twice", policyText, "--alias central=a --alias central=b", root.Usage, `each name once`},
+		{"no namespace", policyText, "--namespace=", root.Usage, "name no service account"},
+		{"everybody as sync", policyText, "--sync-service-account=*", root.Usage, "name no service account"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t, c.text)
+			if status, out, errs := w.run("", strings.Fields(c.args)...); status != c.status || !strings.Contains(errs, c.want) {
+				t.Errorf("status %d\n%s%s", status, out, errs)
+			}
+		})
+	}
+	w := newWorld(t, policyText)
+	w.credentials(w.cloud.Account(secondID).AdminCredentials())
+	if status, _, errs := w.run("", "--apply", "--yes"); status != root.Failed || !strings.Contains(errs, "the credentials are of account 444455556666, not of 111122223333") || len(w.writes(0)) > 0 {
+		t.Errorf("status %d: %s%v", status, errs, w.writes(0))
+	}
+}
+
+func TestPolicyFromAGrantList(t *testing.T) {
+	dir := t.TempDir()
+	list := filepath.Join(dir, "terraform.tfvars")
+	text := `iam_access_grant_list = [
+  { environment_name = "dev", kube_service_account_name = "prometheus", namespace = "monitoring", oidc_provider_url = "` + issuer + `" },
+  { environment_name = "qa", kube_service_account_name = "prometheus", namespace = "monitoring", oidc_provider_url = "` + issuer + `1" },
+]`
+	if err := os.WriteFile(list, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run := func(args ...string) (int, string, string) {
+		var out, errs bytes.Buffer
+		status := root.Main(t.Context(), append([]string{"bootstrap", "policy", "--from", list}, args...), strings.NewReader(""), &out, &errs)
+		return status, out.String(), errs.String()
+	}
+	const workspace = "arn:aws:aps:eu-west-1:111122223333:workspace/ws-new"
+	if status, _, errs := run(); status != root.Usage || !strings.Contains(errs, "no workspace") {
+		t.Errorf("status %d: %s", status, errs)
+	}
+	if status, _, errs := run("--workspace", workspace); status != root.Usage || !strings.Contains(errs, "the list has the clusters dev, qa") {
+		t.Errorf("status %d: %s", status, errs)
+	}
+	status, out, errs := run("--workspace", workspace, "--cluster", "qa")
+	if p, err := policy.Parse([]byte(out)); status != root.OK || err != nil || string(p.Cluster.Issuer) != issuer+"1" {
+		t.Errorf("status %d: %v\n%s%s", status, err, out, errs)
+	}
+	if status, out, errs := run("--workspace", workspace, "--dir", dir); status != root.OK || !strings.Contains(out, filepath.Join(dir, "dev.yaml")) {
+		t.Errorf("status %d: %s%s", status, out, errs)
+	}
+	if status, _, errs := run("--workspace", workspace, "--dir", dir); status != root.Failed || !strings.Contains(errs, "exists") {
+		t.Errorf("written over: status %d: %s", status, errs)
+	}
+	if err := os.WriteFile(list, []byte(strings.Replace(text, `"monitoring"`, `"*"`, 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if status, out, errs := run("--workspace", workspace); status != root.Failed || !strings.Contains(out, "name: qa") ||
+		!strings.Contains(errs, `iam_access_grant_list[0] ("*/prometheus"): not carried over`) || !strings.Contains(errs, "1 of 2 entries were not carried over") {
+		t.Errorf("status %d: %s%s", status, out, errs)
+	}
+}

@@ -1,0 +1,153 @@
+package bootstrap
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/amp"
+	"github.com/aws/aws-sdk-go-v2/service/amp/types"
+	"github.com/aws/smithy-go"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/bootstrap"
+	"github.com/ampbridge/ampbridge/policy/plan"
+)
+
+const (
+	// A workspace becomes active in seconds, as a rule.
+	activePause   = time.Second
+	activeTimeout = 5 * time.Minute
+)
+
+// workspaces is AMP's control plane, a client for each region.
+type workspaces map[string]*amp.Client
+
+func (w workspaces) in(ctx context.Context, region string) (*amp.Client, error) {
+	if w[region] == nil {
+		cfg, err := config.LoadDefaultConfig(ctx, config.WithRegion(region))
+		if err != nil {
+			return nil, fmt.Errorf("AWS configuration: %w", err)
+		}
+		w[region] = amp.NewFromConfig(cfg)
+	}
+	return w[region], nil
+}
+
+// observe finds the workspaces that the policy names, and, where it wants new
+// ones, those that have their aliases.
+func (w workspaces) observe(ctx context.Context, c bootstrap.Central) (list []bootstrap.FoundWorkspace, err error) {
+	for _, wanted := range c.Workspaces {
+		if !wanted.New {
+			found, err := w.describe(ctx, wanted.ARN)
+			if err != nil {
+				return nil, err
+			}
+			if !found.ARN.IsZero() {
+				list = append(list, found)
+			}
+			continue
+		}
+		client, err := w.in(ctx, wanted.ARN.Region)
+		if err != nil {
+			return nil, err
+		}
+		// AMP goes by how an alias begins.
+		pages := amp.NewListWorkspacesPaginator(client, &amp.ListWorkspacesInput{Alias: &wanted.Alias})
+		for pages.HasMorePages() {
+			page, err := pages.NextPage(ctx)
+			if err != nil {
+				return nil, plain(err)
+			}
+			for _, s := range page.Workspaces {
+				if s.Status != nil && s.Status.StatusCode == types.WorkspaceStatusCodeDeleting {
+					continue
+				}
+				found, err := read(s.Arn, s.Alias, s.Status, s.Tags)
+				if err != nil {
+					return nil, err
+				}
+				list = append(list, found)
+			}
+		}
+	}
+	return list, nil
+}
+
+// describe is the zero value where there is no such workspace.
+func (w workspaces) describe(ctx context.Context, arn policy.Workspace) (bootstrap.FoundWorkspace, error) {
+	client, err := w.in(ctx, arn.Region)
+	if err != nil {
+		return bootstrap.FoundWorkspace{}, err
+	}
+	out, err := client.DescribeWorkspace(ctx, &amp.DescribeWorkspaceInput{WorkspaceId: aws.String(arn.ID())})
+	var missing *types.ResourceNotFoundException
+	if errors.As(err, &missing) {
+		return bootstrap.FoundWorkspace{}, nil
+	}
+	if err != nil {
+		return bootstrap.FoundWorkspace{}, plain(err)
+	}
+	found, err := read(out.Workspace.Arn, out.Workspace.Alias, out.Workspace.Status, out.Workspace.Tags)
+	found.Endpoint = aws.ToString(out.Workspace.PrometheusEndpoint)
+	return found, err
+}
+
+func read(arn, alias *string, status *types.WorkspaceStatus, tags map[string]string) (bootstrap.FoundWorkspace, error) {
+	found := bootstrap.FoundWorkspace{Alias: aws.ToString(alias), Tags: tags}
+	if status != nil {
+		found.Status = string(status.StatusCode)
+	}
+	return found, found.ARN.UnmarshalText([]byte(aws.ToString(arn)))
+}
+
+// create makes a workspace and waits until it is active. An answer that was lost
+// makes no second one: the same wish has the same token.
+func (w workspaces) create(ctx context.Context, c plan.Change) (bootstrap.FoundWorkspace, error) {
+	client, err := w.in(ctx, c.Resource.Region)
+	if err != nil {
+		return bootstrap.FoundWorkspace{}, err
+	}
+	sum := sha256.Sum256([]byte(c.Owner + "\n" + c.Resource.String() + "\n" + c.Description))
+	made, err := client.CreateWorkspace(ctx, &amp.CreateWorkspaceInput{Alias: &c.Description, Tags: c.Tags, ClientToken: aws.String(hex.EncodeToString(sum[:]))})
+	if err != nil {
+		return bootstrap.FoundWorkspace{}, plain(err)
+	}
+	found, err := read(made.Arn, &c.Description, made.Status, c.Tags)
+	if err != nil {
+		return found, err
+	}
+	for deadline := time.Now().Add(activeTimeout); ; {
+		// Not seen yet is not gone.
+		switch now, err := w.describe(ctx, found.ARN); {
+		case err != nil:
+			return found, err
+		case now.Status == string(types.WorkspaceStatusCodeActive):
+			return now, nil
+		case now.Status == string(types.WorkspaceStatusCodeCreationFailed):
+			return now, fmt.Errorf("%s: its creation failed: delete it, and begin again", found.ARN)
+		case time.Now().After(deadline):
+			return now, fmt.Errorf("%s: it is not active after %s", found.ARN, activeTimeout)
+		}
+		select {
+		case <-ctx.Done():
+			return found, ctx.Err()
+		case <-time.After(activePause):
+		}
+	}
+}
+
+// plain is an error of AWS's in its own words, without request ids.
+func plain(err error) error {
+	var operation *smithy.OperationError
+	var answer smithy.APIError
+	if errors.As(err, &operation) && errors.As(err, &answer) {
+		return fmt.Errorf("%s: %s: %s", operation.OperationName, answer.ErrorCode(), answer.ErrorMessage())
+	}
+	return err
+}

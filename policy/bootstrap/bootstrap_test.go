@@ -1,0 +1,371 @@
+package bootstrap_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/bootstrap"
+	"github.com/ampbridge/ampbridge/policy/plan"
+	"github.com/ampbridge/ampbridge/policy/terraform"
+	"github.com/ampbridge/ampbridge/test/tfconfig"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+const (
+	account = "111122223333"
+	second  = "444455556666"
+	issuer  = policy.Issuer("https://oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF")
+
+	base = `
+apiVersion: ampbridge.io/v1alpha1
+kind: Policy
+cluster: {name: dev}
+destinations:
+- {name: central, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-new"}
+- {name: backup, workspace: "arn:aws:aps:eu-central-1:111122223333:workspace/ws-0002"}
+- {name: other, workspace: "arn:aws:aps:eu-west-1:444455556666:workspace/ws-0003"}
+grants:
+- {namespaces: [monitoring], serviceAccounts: [prometheus], destinations: [central]}
+token: {audience: "api://AzureADTokenExchange"}
+trust:
+  permissionsBoundary: "arn:aws:iam::111122223333:policy/ampbridge/boundary"
+  accounts: [{id: "444455556666", syncRole: "arn:aws:iam::444455556666:role/team/sync-of-dev"}]
+`
+)
+
+var self = policy.Subject{Namespace: "ampbridge-system", ServiceAccount: "ampbridge-sync"}
+
+func parse(t *testing.T, text string) *policy.Policy {
+	t.Helper()
+	p, err := policy.Parse([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func desired(t *testing.T, text, account string, change ...func(*bootstrap.Input)) bootstrap.Central {
+	t.Helper()
+	in := bootstrap.Input{Policy: parse(t, text), Issuer: issuer, Account: account, Sync: self, Tags: map[string]string{"team": "a b@c=d"}}
+	for _, c := range change {
+		c(&in)
+	}
+	c, err := bootstrap.Desired(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func golden(t *testing.T, name string, got []byte) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, got, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("%s (-want +got), -update writes it:\n%s", name, diff)
+	}
+}
+
+func TestGoldens(t *testing.T) {
+	for _, id := range []string{account, second} {
+		c := desired(t, base, id)
+		golden(t, id+".txt", []byte(bootstrap.Make(c, bootstrap.Found{Workspaces: []bootstrap.FoundWorkspace{
+			{ARN: c.Workspaces[len(c.Workspaces)-1].ARN, Alias: "by hand"},
+		}}).String()))
+		golden(t, id+".tf", terraform.Central(c, false))
+		golden(t, id+".sh", []byte(bootstrap.Script(c, false)))
+		tfconfig.Check(t, terraform.Central(c, false))
+		tfconfig.Check(t, terraform.Central(c, true))
+	}
+}
+
+// What sync is let do is what package policy says, wherever it is written; and
+// nobody but sync is let in.
+func TestSyncIsNoMoreThanItsPermissions(t *testing.T) {
+	p := parse(t, base)
+	home, away := desired(t, base, account), desired(t, base, second)
+	limit := policy.SyncPermissions(p, issuer, account)
+	limit.Statement = append(limit.Statement, policy.Statement{
+		Sid: "Accounts", Effect: "Allow", Action: policy.Values{"sts:AssumeRole"}, Resource: policy.Values{away.Sync.ARN.String()},
+	})
+	if !policy.Equal(home.Sync.Permissions, limit) {
+		t.Errorf("home: %s\nwant %s", home.Sync.Permissions, limit)
+	}
+	if want := policy.SyncPermissions(p, issuer, second); !policy.Equal(away.Sync.Permissions, want) {
+		t.Errorf("away: %s\nwant %s", away.Sync.Permissions, want)
+	}
+	if want := policy.TrustDocument(home.Provider, issuer, "sts.amazonaws.com", []policy.Subject{self}); !policy.Equal(home.Sync.Trust, want) {
+		t.Errorf("home: %s\nwant %s", home.Sync.Trust, want)
+	}
+	for _, s := range away.Sync.Trust.Statement {
+		if s.Effect != "Allow" || !slices.Equal(s.Action, policy.Values{"sts:AssumeRole"}) || len(*s.Principal) != 1 || !slices.Equal((*s.Principal)["AWS"], policy.Values{home.Sync.ARN.String()}) {
+			t.Errorf("away: %s, want sync's role at home alone", away.Sync.Trust)
+		}
+	}
+	for _, c := range []bootstrap.Central{home, away} {
+		if want := policy.BoundaryDocument(p, c.Account); !policy.Equal(c.Bound, want) {
+			t.Errorf("%s: boundary %s, want %s", c.Account, c.Bound, want)
+		}
+		// Sync may not change what it is: its role is none of those it may change.
+		for _, s := range c.Sync.Permissions.Statement {
+			for _, resource := range s.Resource {
+				prefix, _, _ := strings.Cut(resource, "*")
+				if s.Effect == "Allow" && strings.HasPrefix(resource, "arn:aws:iam::") && strings.HasPrefix(c.Sync.ARN.String(), prefix) && s.Sid != "ReadRoles" {
+					t.Errorf("%s: statement %s reaches sync's own role by %s", c.Account, s.Sid, resource)
+				}
+			}
+		}
+		config, err := tfconfig.Parse(terraform.Central(c, false), map[string]map[string]string{
+			"aws_iam_openid_connect_provider.cluster": {"arn": c.Provider.String()},
+			"aws_prometheus_workspace.central":        {"arn": "arn:aws:aps:eu-west-1:111122223333:workspace/ws-new"},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for attribute, want := range map[string]policy.Document{
+			"aws_iam_role.sync assume_role_policy": c.Sync.Trust, "aws_iam_role_policy.sync policy": c.Sync.Permissions, "aws_iam_policy.boundary policy": c.Bound,
+		} {
+			address, name, _ := strings.Cut(attribute, " ")
+			if got, err := config.Resources[address].Document(name); err != nil || !policy.Equal(got, want) {
+				t.Errorf("%s: %s: %v: %s, want %s", c.Account, attribute, err, got, want)
+			}
+		}
+		if tags := config.Resources["aws_iam_openid_connect_provider.cluster"].Map("tags"); tags[plan.TagManagedBy] != "ampbridge" {
+			t.Errorf("the provider's tags %v are not as sync writes them", tags)
+		}
+	}
+}
+
+func TestHome(t *testing.T) {
+	listed := strings.Replace(base, `accounts: [`, `accounts: [{id: "111122223333", syncRole: "arn:aws:iam::111122223333:role/sync-here"}, `, 1)
+	unlisted := strings.Replace(base, "  accounts: [", "  accounts: []\n#", 1)
+	for name, c := range map[string]struct{ text, want, problem string }{
+		"the one that is not listed": {base, account, ""},
+		"all are listed":             {listed, account, ""},
+		"none is listed":             {unlisted, "", "the policy has the accounts 111122223333, 444455556666 without one"},
+		"none is managed":            {strings.Replace(base, "trust:", "trust:\n  manage: none", 1), "", ""},
+	} {
+		home, err := bootstrap.Home(parse(t, c.text))
+		if home != c.want || (err == nil) != (c.problem == "") || (err != nil && !strings.Contains(err.Error(), c.problem)) {
+			t.Errorf("%s: %q, %v; want %q, %q", name, home, err, c.want, c.problem)
+		}
+	}
+	// The home that is asked for; the listed role is the one that the token gets.
+	c := desired(t, listed, second, func(in *bootstrap.Input) { in.Home = second })
+	if c.Sync.ARN.String() != "arn:aws:iam::444455556666:role/team/sync-of-dev" || (*c.Sync.Trust.Statement[0].Principal)["Federated"] == nil {
+		t.Errorf("%s is trusted by %s", c.Sync.ARN, c.Sync.Trust)
+	}
+	long := desired(t, strings.Replace(base, "name: dev", "name: "+strings.Repeat("long-", 12)+"x", 1), account)
+	if name := long.Sync.ARN.RoleName(); len(name) > 64 || !strings.HasPrefix(name, "ampbridge-sync.long-") {
+		t.Errorf("role name %s has %d characters", name, len(name))
+	}
+}
+
+func TestMistakes(t *testing.T) {
+	twice := strings.Replace(base, "ws-0002", "ws-new", 1)
+	for name, c := range map[string]struct {
+		text   string
+		change func(*bootstrap.Input)
+		want   string
+	}{
+		"the same new workspace": {strings.Replace(twice, "eu-central-1", "eu-west-1", 1), nil, "number them, as in ws-new-1"},
+		"an alias of nobody":     {base, func(in *bootstrap.Input) { in.Aliases = map[string]string{"centrl": "x"} }, "the policy has no such destination"},
+		"an alias of an old one": {base, func(in *bootstrap.Input) { in.Aliases = map[string]string{"backup": "x"} }, "whose workspace is new"},
+		"no alias":               {base, func(in *bootstrap.Input) { in.Aliases = map[string]string{"central": ""} }, "write 1 to 100 characters"},
+		"our tags":               {base, func(in *bootstrap.Input) { in.Tags = map[string]string{plan.TagOwner: "x"} }, "is not for others"},
+		"AWS's tags":             {base, func(in *bootstrap.Input) { in.Tags = map[string]string{"AWS:x": "x"} }, "is not for others"},
+		"a tag IAM refuses":      {base, func(in *bootstrap.Input) { in.Tags = map[string]string{"team": "$(touch x)"} }, "IAM takes letters"},
+		"a tag without a name":   {base, func(in *bootstrap.Input) { in.Tags = map[string]string{"": "x"} }, "IAM takes letters"},
+		"a tag too long":         {base, func(in *bootstrap.Input) { in.Tags = map[string]string{"a": strings.Repeat("x", 257)} }, "IAM takes letters"},
+		"a home without work":    {base, func(in *bootstrap.Input) { in.Home = "999999999999" }, "it cannot begin there"},
+	} {
+		in := bootstrap.Input{Policy: parse(t, c.text), Issuer: issuer, Account: account, Sync: self}
+		if c.change != nil {
+			c.change(&in)
+		}
+		if _, err := bootstrap.Desired(in); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+	}
+}
+
+// Each row is what somebody did to an account in which all is well.
+func TestMake(t *testing.T) {
+	fresh, c := desired(t, base, account), desired(t, strings.Replace(base, "ws-new", "ws-0001", 1), account)
+	well := func() bootstrap.Found {
+		return bootstrap.Found{
+			Workspaces: []bootstrap.FoundWorkspace{{ARN: c.Workspaces[0].ARN, Alias: "central"}, {ARN: c.Workspaces[1].ARN}},
+			Provider:   &plan.Provider{Audiences: c.Audiences, Tags: c.Tags},
+			Boundary:   &plan.ManagedPolicy{Document: c.Bound.String(), Tags: c.Tags},
+			Role:       &plan.Role{ARN: c.Sync.ARN, Trust: c.Sync.Trust.String(), Permissions: c.Sync.Permissions.String(), Tags: c.Tags},
+		}
+	}
+	others := map[string]string{plan.TagOwner: "another", plan.TagCluster: "prod"}
+	shared := c.Bound
+	shared.Statement = append(slices.Clone(shared.Statement), policy.Statement{Effect: "Allow", Action: policy.Values{"aps:RemoteWrite"}, Resource: policy.Values{"arn:aws:aps:eu-west-1:111122223333:workspace/ws-0009"}})
+	everything := `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"*","Resource":"*"}}`
+	for _, row := range []struct {
+		name    string
+		fresh   bool // the policy names a workspace that is yet to be made
+		change  func(*bootstrap.Found)
+		calls   string
+		refused string
+		noted   string
+	}{
+		{name: "all is well", change: func(*bootstrap.Found) {}},
+		{name: "nothing is there", fresh: true, change: func(f *bootstrap.Found) { *f = bootstrap.Found{Workspaces: f.Workspaces[1:]} },
+			calls: "CreateWorkspace CreateOpenIDConnectProvider AddClientIDToOpenIDConnectProvider CreatePolicy CreateRole PutRolePolicy"},
+		{name: "made before", fresh: true, change: func(f *bootstrap.Found) {
+			f.Workspaces[0] = bootstrap.FoundWorkspace{ARN: workspace(t, "ws-0007"), Alias: "central", Tags: fresh.Workspaces[0].Tags}
+			f.Boundary.Document = fresh.Bound.String()
+		}, noted: "was made before for destination central"},
+		{name: "a namesake", fresh: true, change: func(f *bootstrap.Found) {
+			f.Workspaces[0] = bootstrap.FoundWorkspace{ARN: workspace(t, "ws-0007"), Alias: "central", Tags: others}
+			f.Boundary.Document = fresh.Bound.String()
+		}, refused: `there is a workspace of the alias "central" already, arn:aws:aps:eu-west-1:111122223333:workspace/ws-0007`},
+		{name: "a workspace is gone", change: func(f *bootstrap.Found) { f.Workspaces = f.Workspaces[:1] }, refused: "there is no such workspace"},
+		{name: "an audience is missing", change: func(f *bootstrap.Found) { f.Provider.Audiences = f.Provider.Audiences[:1] }, calls: "AddClientIDToOpenIDConnectProvider"},
+		{name: "somebody's provider", change: func(f *bootstrap.Found) { f.Provider.Tags = nil }, noted: "was not made by ampbridge: used as it is"},
+		{name: "somebody's provider without the audience", change: func(f *bootstrap.Found) { f.Provider = &plan.Provider{} }, refused: "does not take the audience"},
+		{name: "another cluster's provider", change: func(f *bootstrap.Found) { f.Provider.Tags = others }, refused: `belongs to cluster "prod"`},
+		{name: "our boundary, wider", change: func(f *bootstrap.Found) { f.Boundary.Document = everything }, calls: "CreatePolicyVersion"},
+		{name: "a shared boundary", change: func(f *bootstrap.Found) {
+			f.Boundary = &plan.ManagedPolicy{Document: shared.String(), Tags: others}
+		}, noted: "allows what its roles need: used as it is"},
+		{name: "somebody's boundary, too narrow", change: func(f *bootstrap.Found) {
+			f.Boundary = &plan.ManagedPolicy{Document: policy.Document{Version: c.Bound.Version, Statement: shared.Statement[len(shared.Statement)-1:]}.String()}
+		}, refused: "add these statements to it"},
+		{name: "somebody's boundary, bounding nothing", change: func(f *bootstrap.Found) { f.Boundary = &plan.ManagedPolicy{Document: everything} }, refused: "was not made for this cluster"},
+		{name: "trust was widened", change: func(f *bootstrap.Found) {
+			f.Role.Trust = strings.Replace(f.Role.Trust, "StringEquals", "StringLike", 1)
+		}, calls: "UpdateAssumeRolePolicy"},
+		{name: "permissions were widened", change: func(f *bootstrap.Found) { f.Role.Permissions = everything }, calls: "PutRolePolicy"},
+		{name: "cut off before the permissions", change: func(f *bootstrap.Found) { f.Role.Permissions = "" }, calls: "PutRolePolicy"},
+		{name: "somebody's role", change: func(f *bootstrap.Found) { f.Role.Tags = nil }, refused: "which bootstrap did not make for this cluster"},
+		{name: "our role on another path", change: func(f *bootstrap.Found) { f.Role.ARN.Resource = "role/elsewhere/" + c.Sync.ARN.RoleName() }, refused: "the name is taken by"},
+	} {
+		found := well()
+		row.change(&found)
+		central := c
+		if row.fresh {
+			central = fresh
+		}
+		p := bootstrap.Make(central, found)
+		var calls []string
+		for _, change := range p.Changes {
+			calls = append(calls, string(change.Call))
+		}
+		text := func(findings []plan.Finding) (all string) {
+			for _, f := range findings {
+				all += f.Message
+			}
+			return all
+		}
+		refused, noted := text(p.Refusals), text(p.Notes)
+		if strings.Join(calls, " ") != row.calls || (refused == "") != (row.refused == "") || !strings.Contains(refused, row.refused) ||
+			(noted == "") != (row.noted == "") || !strings.Contains(noted, row.noted) {
+			t.Errorf("%s:\n%s", row.name, p)
+		}
+	}
+}
+
+func workspace(t *testing.T, id string) (w policy.Workspace) {
+	t.Helper()
+	if err := w.UnmarshalText([]byte("arn:aws:aps:eu-west-1:111122223333:workspace/" + id)); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// Whatever people put into aliases and tags arrives as it is, and nothing of it
+// is run: bash reads the script, with a recorder where the CLI would be.
+func TestHostileWordsAreText(t *testing.T) {
+	for _, hostile := range []string{
+		`'; touch "$STAINED"; echo '`, `$(touch "$STAINED")`, "`touch \"$STAINED\"`", "two\nlines; touch $STAINED", `back\slash`, `"quoted"`, "file:///etc/passwd", "${HOME}", "--alias", "# no comment", "*", "ünïcode",
+	} {
+		c := desired(t, base, account, func(in *bootstrap.Input) {
+			in.Aliases = map[string]string{"central": hostile}
+		})
+		stained := filepath.Join(t.TempDir(), "stained")
+		recorder := `aws() { printf '%s\0' "$@" >&3; if [ "$1 $2" = "sts get-caller-identity" ]; then echo 111122223333; else echo arn:aws:aps:eu-west-1:111122223333:workspace/ws-made; fi; }` + "\n"
+		record, err := os.Create(filepath.Join(t.TempDir(), "record"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.CommandContext(t.Context(), "bash", "-c", recorder+bootstrap.Script(c, false))
+		cmd.Env, cmd.ExtraFiles = append(os.Environ(), "STAINED="+stained), []*os.File{record}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%q: %v\n%s", hostile, err, out)
+		}
+		if _, err := os.Stat(stained); !os.IsNotExist(err) {
+			t.Errorf("%q was run", hostile)
+		}
+		words, err := os.ReadFile(record.Name())
+		if err := record.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		arguments := strings.Split(string(words), "\x00")
+		if !slices.ContainsFunc(arguments, func(a string) bool { return strings.Contains(a, `"alias":`) && alias(t, a) == hostile }) {
+			t.Errorf("%q did not arrive as the alias: %q", hostile, arguments)
+		}
+		// The workspace's ARN is in the boundary by the time it is made.
+		if !slices.ContainsFunc(arguments, func(a string) bool {
+			d, err := policy.ParseDocument(a)
+			return err == nil && len(d.Statement) == 1 && slices.Contains(d.Statement[0].Resource, "arn:aws:aps:eu-west-1:111122223333:workspace/ws-made")
+		}) {
+			t.Errorf("no document names the workspace: %q", arguments)
+		}
+		config, err := tfconfig.Parse(terraform.Central(c, false), map[string]map[string]string{
+			"aws_iam_openid_connect_provider.cluster": {"arn": "p"}, "aws_prometheus_workspace.central": {"arn": "w"},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if w := config.Resources["aws_prometheus_workspace.central"]; w.String("alias") != hostile {
+			t.Errorf("%q became %q in Terraform", hostile, w.String("alias"))
+		}
+	}
+}
+
+func TestScriptStopsInAnotherAccount(t *testing.T) {
+	script := `aws() { echo "$@" >&2; echo 999999999999; }` + "\n" + bootstrap.Script(desired(t, base, account), false)
+	var errs bytes.Buffer
+	cmd := exec.CommandContext(t.Context(), "bash", "-c", script)
+	cmd.Stderr = &errs
+	if err := cmd.Run(); err == nil || strings.Contains(errs.String(), "create") {
+		t.Errorf("%v: it went on: %s", err, errs.String())
+	}
+}
+
+func alias(t *testing.T, text string) string {
+	t.Helper()
+	var in struct {
+		Alias string `json:"alias"`
+	}
+	if err := json.Unmarshal([]byte(text), &in); err != nil {
+		t.Fatalf("%v: %s", err, text)
+	}
+	return in.Alias
+}

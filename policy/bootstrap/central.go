@@ -1,0 +1,266 @@
+package bootstrap
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/plan"
+)
+
+// NewWorkspace begins the id of a workspace that is yet to be made, as in
+// arn:aws:aps:eu-west-1:111122223333:workspace/ws-new. AWS's own go on with a
+// UUID, in which there is no w.
+const NewWorkspace = "ws-new"
+
+// SyncAudience is that of sync's own token, whatever the sidecars' is.
+const SyncAudience = "sts.amazonaws.com"
+
+// Input is all that the central part depends on.
+type Input struct {
+	Policy *policy.Policy
+	Issuer policy.Issuer
+	// Account is the one that it is about.
+	Account string
+	// Sync is sync's service account.
+	Sync policy.Subject
+	// Home is the account whose role sync gets with its own token; it assumes the
+	// roles of others from there. Empty: [Home] says which.
+	Home string
+	// Aliases of new workspaces, by destination; by default the destination's name.
+	Aliases map[string]string
+	// Tags for everything that is made, beside ampbridge's own.
+	Tags map[string]string
+}
+
+// Central is the central part of one account.
+type Central struct {
+	Cluster string
+	Issuer  policy.Issuer
+	Owner   string
+	Account string
+	// Workspaces are those of the account's destinations.
+	Workspaces []Workspace
+	// Provider is zero where the policy leaves trust to somebody else; Boundary
+	// too, and where it is one of AWS's own; Sync too.
+	Provider  policy.ARN
+	Audiences []string
+	Boundary  policy.ARN
+	// Bound is the boundary's document.
+	Bound policy.Document
+	Sync  SyncRole
+	// Tags are for all but workspaces; the provider's are exactly those of sync.
+	Tags map[string]string
+}
+
+// Workspace is one that a destination writes to.
+type Workspace struct {
+	Destination string
+	// ARN of a new one is a placeholder.
+	ARN   policy.Workspace
+	New   bool
+	Alias string
+	Tags  map[string]string
+}
+
+// SyncRole is the role that sync acts as in the account.
+type SyncRole struct {
+	ARN                policy.ARN
+	Trust, Permissions policy.Document
+	Description        string
+}
+
+// tagSyntax is IAM's; AMP takes more.
+var tagSyntax = regexp.MustCompile(`^[\p{L}\p{Z}\p{N}_.:/=+\-@]*$`)
+
+// Accounts are those of the policy's destinations, in its order.
+func Accounts(p *policy.Policy) []string {
+	var list []string
+	for _, d := range p.Destinations {
+		if !slices.Contains(list, d.Workspace.Account) {
+			list = append(list, d.Workspace.Account)
+		}
+	}
+	return list
+}
+
+// Home finds the account in which sync begins: the one that the policy lists no
+// role for under trust.accounts; and where all are listed, that of its first
+// destination. The error says which accounts sync could not reach.
+func Home(p *policy.Policy) (string, error) {
+	targets := plan.Targets(p, "")
+	if len(targets) == 0 {
+		return "", nil
+	}
+	var direct []string
+	for _, t := range targets {
+		if syncRole(p, t.Account).IsZero() {
+			direct = append(direct, t.Account)
+		}
+	}
+	switch len(direct) {
+	case 0:
+		return targets[0].Account, nil
+	case 1:
+		return direct[0], nil
+	}
+	return "", fmt.Errorf("sync acts in one account directly, and assumes a role in every other: the policy has the accounts %s without one; add all but one of them to trust.accounts, each with a syncRole",
+		strings.Join(direct, ", "))
+}
+
+func syncRole(p *policy.Policy, account string) policy.ARN {
+	for _, a := range p.Trust.Accounts {
+		if a.ID == account {
+			return a.SyncRole
+		}
+	}
+	return policy.ARN{}
+}
+
+// role is sync's in an account: the one that the policy names, or the cluster's.
+// It lies outside of the path, and has none of the names, that sync may change.
+func role(p *policy.Policy, partition, account string) policy.ARN {
+	if named := syncRole(p, account); !named.IsZero() {
+		return named
+	}
+	const maxName = 64 // IAM's
+	name := "ampbridge-sync." + p.Cluster.Name
+	if len(name) > maxName {
+		sum := sha256.Sum256([]byte(name))
+		tail := "." + hex.EncodeToString(sum[:6])
+		name = name[:maxName-len(tail)] + tail
+	}
+	return policy.ARN{Partition: partition, Service: "iam", Account: account, Resource: "role/" + name}
+}
+
+// Desired is what the account needs. The error names what the policy lacks.
+func Desired(in Input) (Central, error) {
+	c := Central{
+		Cluster: in.Policy.Cluster.Name, Issuer: in.Issuer, Account: in.Account, Owner: policy.Owner(in.Policy.Cluster.Name, in.Issuer),
+		Tags: maps.Clone(in.Tags),
+	}
+	if c.Tags == nil {
+		c.Tags = map[string]string{}
+	}
+	for k, v := range c.Tags {
+		switch {
+		case strings.HasPrefix(k, "ampbridge.io/") || strings.HasPrefix(strings.ToLower(k), "aws:"):
+			return Central{}, fmt.Errorf("the tag %s: what begins with ampbridge.io/ or aws: is not for others: choose another", k)
+		case k == "" || utf8.RuneCountInString(k) > 128 || utf8.RuneCountInString(v) > 256 || !tagSyntax.MatchString(k+v):
+			return Central{}, fmt.Errorf("the tag %q with the value %q: IAM takes letters, digits, blanks and _ . : / = + - @ in tags, up to 128 in the key and 256 in the value", k, v)
+		}
+	}
+	maps.Copy(c.Tags, plan.Tags(in.Policy.Cluster.Name, c.Owner))
+	if err := c.workspaces(in); err != nil {
+		return Central{}, err
+	}
+	targets := plan.Targets(in.Policy, in.Issuer)
+	i := slices.IndexFunc(targets, func(t plan.Target) bool { return t.Account == in.Account })
+	if i < 0 {
+		return c, nil
+	}
+	home := in.Home
+	if home == "" {
+		var err error
+		if home, err = Home(in.Policy); err != nil {
+			return Central{}, err
+		}
+	}
+	j := slices.IndexFunc(targets, func(t plan.Target) bool { return t.Account == home })
+	if j < 0 {
+		return Central{}, fmt.Errorf("sync has nothing to do in account %s, so it cannot begin there: name another", home)
+	}
+	c.Provider, c.Audiences = targets[i].Provider, []string{in.Policy.Token.Audience}
+	if b := in.Policy.Trust.PermissionsBoundary; b.Account != "aws" {
+		// A boundary lies in its role's account: the policy of that name there.
+		c.Boundary = policy.ARN{Partition: c.Provider.Partition, Service: "iam", Account: in.Account, Resource: b.Resource}
+		c.Bound = policy.BoundaryDocument(in.Policy, in.Account)
+	}
+	homeRole := role(in.Policy, targets[j].Provider.Partition, home)
+	c.Sync = SyncRole{
+		ARN:         role(in.Policy, c.Provider.Partition, in.Account),
+		Permissions: policy.SyncPermissions(in.Policy, in.Issuer, in.Account),
+		Description: "Sync of ampbridge in cluster " + in.Policy.Cluster.Name,
+	}
+	if in.Account != home {
+		if homeRole.Partition != c.Provider.Partition {
+			return Central{}, fmt.Errorf("account %s lies in partition %s, sync begins in %s, partition %s, and no role reaches across: run a sync of its own there, with a policy of its own",
+				in.Account, c.Provider.Partition, home, homeRole.Partition)
+		}
+		c.Sync.Trust = assumedBy(homeRole)
+		return c, nil
+	}
+	if !slices.Contains(c.Audiences, SyncAudience) {
+		c.Audiences = append(c.Audiences, SyncAudience)
+	}
+	c.Sync.Trust = policy.TrustDocument(c.Provider, in.Issuer, SyncAudience, []policy.Subject{in.Sync})
+	var others policy.Values
+	for _, t := range targets {
+		if t.Account != home && t.Provider.Partition == c.Provider.Partition {
+			others = append(others, role(in.Policy, t.Provider.Partition, t.Account).String())
+		}
+	}
+	if len(others) > 0 {
+		slices.Sort(others)
+		c.Sync.Permissions.Statement = append(c.Sync.Permissions.Statement,
+			policy.Statement{Sid: "Accounts", Effect: "Allow", Action: policy.Values{"sts:AssumeRole"}, Resource: others})
+	}
+	return c, nil
+}
+
+// assumedBy lets one role in, and nobody else of its account.
+func assumedBy(role policy.ARN) policy.Document {
+	return policy.Document{Version: policy.DocumentVersion, Statement: []policy.Statement{{
+		Effect: "Allow", Principal: &policy.Principal{"AWS": {role.String()}}, Action: policy.Values{"sts:AssumeRole"},
+	}}}
+}
+
+func (c *Central) workspaces(in Input) error {
+	destinations := map[string]string{} // by placeholder
+	for _, d := range in.Policy.Destinations {
+		if d.Workspace.Account != in.Account {
+			continue
+		}
+		w := Workspace{Destination: d.Name, ARN: d.Workspace, New: strings.HasPrefix(d.Workspace.ID(), NewWorkspace), Alias: d.Name}
+		if alias, found := in.Aliases[d.Name]; found {
+			w.Alias = alias
+		}
+		if w.New {
+			if w.Alias == "" || utf8.RuneCountInString(w.Alias) > 100 {
+				return fmt.Errorf("the alias of destination %s: write 1 to 100 characters", d.Name)
+			}
+			if other, taken := destinations[d.Workspace.String()]; taken {
+				return fmt.Errorf("destinations %s and %s are both to get the new workspace %s: number them, as in %s-1", other, d.Name, d.Workspace, NewWorkspace)
+			}
+			destinations[d.Workspace.String()] = d.Name
+			w.Tags = maps.Clone(c.Tags)
+			w.Tags[plan.TagDestination] = d.Name
+		}
+		c.Workspaces = append(c.Workspaces, w)
+	}
+	for name := range in.Aliases {
+		if d, found := in.Policy.Destination(name); !found || !strings.HasPrefix(d.Workspace.ID(), NewWorkspace) {
+			return fmt.Errorf("the alias of %s: the policy has no such destination whose workspace is new (%s)", name, NewWorkspace)
+		}
+	}
+	return nil
+}
+
+// Resolve is the policy with the ARNs of workspaces that were made, by their
+// placeholders.
+func Resolve(p *policy.Policy, made map[string]policy.Workspace) *policy.Policy {
+	resolved := *p
+	resolved.Destinations = slices.Clone(p.Destinations)
+	for i, d := range resolved.Destinations {
+		if w, found := made[d.Workspace.String()]; found {
+			resolved.Destinations[i].Workspace = w
+		}
+	}
+	return &resolved
+}

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+
+# Written by ampbridge bootstrap -o aws-cli for cluster dev, account 111122223333.
+
+# It stops at the first thing that exists already; ampbridge bootstrap --apply goes on from there.
+set -euo pipefail
+if [ "$(aws sts get-caller-identity --query Account --output text)" != '111122223333' ]; then
+  echo 'these commands are for account 111122223333: use credentials of that account' >&2
+  exit 1
+fi
+
+# The workspace of destination central: write its ARN into the policy.
+workspace_central="$(aws amp create-workspace \
+  --region 'eu-west-1' \
+  --cli-input-json '{"alias":"central","tags":{"ampbridge.io/cluster":"dev","ampbridge.io/destination":"central","ampbridge.io/managed-by":"ampbridge","ampbridge.io/owner":"96c48883e1dae763b4a427705e396c26","team":"a b@c=d"}}' \
+  --query arn --output text)"
+aws amp wait workspace-active --region 'eu-west-1' --workspace-id "${workspace_central##*/}"
+aws amp describe-workspace --region 'eu-west-1' --workspace-id "${workspace_central##*/}" --query 'workspace.[arn,workspaceId,prometheusEndpoint]' --output text
+
+# The cluster's issuer: AWS takes its tokens, for these audiences.
+aws iam create-open-id-connect-provider \
+  --url 'https://oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF' \
+  --client-id-list 'api://AzureADTokenExchange' 'sts.amazonaws.com' \
+  --tags '[{"Key":"ampbridge.io/cluster","Value":"dev"},{"Key":"ampbridge.io/managed-by","Value":"ampbridge"},{"Key":"ampbridge.io/owner","Value":"96c48883e1dae763b4a427705e396c26"},{"Key":"team","Value":"a b@c=d"}]'
+
+# The most that roles made by sync can ever do, whatever their own documents come to say.
+aws iam create-policy \
+  --policy-name 'boundary' \
+  --path '/ampbridge/' \
+  --policy-document '{"Version":"2012-10-17","Statement":[{"Sid":"Write","Effect":"Allow","Action":"aps:RemoteWrite","Resource":["arn:aws:aps:eu-central-1:111122223333:workspace/ws-0002","'"$workspace_central"'"]}]}' \
+  --tags '[{"Key":"ampbridge.io/cluster","Value":"dev"},{"Key":"ampbridge.io/managed-by","Value":"ampbridge"},{"Key":"ampbridge.io/owner","Value":"96c48883e1dae763b4a427705e396c26"},{"Key":"team","Value":"a b@c=d"}]'
+
+# What sync itself acts as: nobody but its own service account, or its role in another account, may assume it.
+aws iam create-role \
+  --role-name 'ampbridge-sync.dev' \
+  --path '/' \
+  --description 'Sync of ampbridge in cluster dev' \
+  --assume-role-policy-document '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Federated":"arn:aws:iam::111122223333:oidc-provider/oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF"},"Action":"sts:AssumeRoleWithWebIdentity","Condition":{"StringEquals":{"oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF:aud":"sts.amazonaws.com","oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF:sub":"system:serviceaccount:ampbridge-system:ampbridge-sync"}}}]}' \
+  --tags '[{"Key":"ampbridge.io/cluster","Value":"dev"},{"Key":"ampbridge.io/managed-by","Value":"ampbridge"},{"Key":"ampbridge.io/owner","Value":"96c48883e1dae763b4a427705e396c26"},{"Key":"team","Value":"a b@c=d"}]'
+aws iam put-role-policy \
+  --role-name 'ampbridge-sync.dev' \
+  --policy-name 'ampbridge' \
+  --policy-document '{"Version":"2012-10-17","Statement":[{"Sid":"List","Effect":"Allow","Action":"iam:ListRoles","Resource":"*"},{"Sid":"ReadProvider","Effect":"Allow","Action":"iam:GetOpenIDConnectProvider","Resource":"arn:aws:iam::111122223333:oidc-provider/oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF"},{"Sid":"ReadRoles","Effect":"Allow","Action":["iam:GetRole","iam:GetRolePolicy"],"Resource":["arn:aws:iam::111122223333:role/ampbridge/dev/*","arn:aws:iam::111122223333:role/ampbridge.dev.*","arn:aws:iam::111122223333:role/*/ampbridge.dev.*"]},{"Sid":"MakeProvider","Effect":"Allow","Action":"iam:CreateOpenIDConnectProvider","Resource":"arn:aws:iam::111122223333:oidc-provider/oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF","Condition":{"StringEquals":{"aws:RequestTag/ampbridge.io/owner":"96c48883e1dae763b4a427705e396c26"}}},{"Sid":"TagProvider","Effect":"Allow","Action":"iam:TagOpenIDConnectProvider","Resource":"arn:aws:iam::111122223333:oidc-provider/oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF","Condition":{"StringEquals":{"aws:RequestTag/ampbridge.io/owner":"96c48883e1dae763b4a427705e396c26"},"StringEqualsIfExists":{"aws:ResourceTag/ampbridge.io/owner":"96c48883e1dae763b4a427705e396c26"}}},{"Sid":"ChangeProvider","Effect":"Allow","Action":"iam:AddClientIDToOpenIDConnectProvider","Resource":"arn:aws:iam::111122223333:oidc-provider/oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF","Condition":{"StringEquals":{"aws:ResourceTag/ampbridge.io/owner":"96c48883e1dae763b4a427705e396c26"}}},{"Sid":"MakeRoles","Effect":"Allow","Action":"iam:CreateRole","Resource":"arn:aws:iam::111122223333:role/ampbridge/dev/ampbridge.dev.*","Condition":{"StringEquals":{"aws:RequestTag/ampbridge.io/owner":"96c48883e1dae763b4a427705e396c26","iam:PermissionsBoundary":"arn:aws:iam::111122223333:policy/ampbridge/boundary"}}},{"Sid":"TagRoles","Effect":"Allow","Action":"iam:TagRole","Resource":"arn:aws:iam::111122223333:role/ampbridge/dev/ampbridge.dev.*","Condition":{"StringEquals":{"aws:RequestTag/ampbridge.io/owner":"96c48883e1dae763b4a427705e396c26"},"StringEqualsIfExists":{"aws:ResourceTag/ampbridge.io/owner":"96c48883e1dae763b4a427705e396c26"}}},{"Sid":"ChangeRoles","Effect":"Allow","Action":["iam:UpdateAssumeRolePolicy","iam:UpdateRole"],"Resource":"arn:aws:iam::111122223333:role/ampbridge/dev/ampbridge.dev.*","Condition":{"StringEquals":{"aws:ResourceTag/ampbridge.io/owner":"96c48883e1dae763b4a427705e396c26"}}},{"Sid":"PermitRoles","Effect":"Allow","Action":["iam:PutRolePermissionsBoundary","iam:PutRolePolicy"],"Resource":"arn:aws:iam::111122223333:role/ampbridge/dev/ampbridge.dev.*","Condition":{"StringEquals":{"aws:ResourceTag/ampbridge.io/owner":"96c48883e1dae763b4a427705e396c26","iam:PermissionsBoundary":"arn:aws:iam::111122223333:policy/ampbridge/boundary"}}},{"Sid":"NeverUnbounded","Effect":"Deny","Action":["iam:CreateRole","iam:PutRolePermissionsBoundary","iam:PutRolePolicy"],"Resource":"*","Condition":{"StringNotEquals":{"iam:PermissionsBoundary":"arn:aws:iam::111122223333:policy/ampbridge/boundary"}}},{"Sid":"NeverWider","Effect":"Deny","Action":["iam:Attach*","iam:CreateAccessKey","iam:CreateLoginProfile","iam:CreatePolicy*","iam:CreateUser","iam:DeleteRolePermissionsBoundary","iam:PassRole","iam:PutUser*","iam:SetDefaultPolicyVersion"],"Resource":"*"},{"Sid":"NeverBelow","Effect":"Deny","NotAction":["iam:GetRole","iam:GetRolePolicy"],"Resource":"arn:aws:iam::111122223333:role/ampbridge/dev/*/*"},{"Sid":"Accounts","Effect":"Allow","Action":"sts:AssumeRole","Resource":"arn:aws:iam::444455556666:role/team/sync-of-dev"}]}'
+echo 'sync'\''s role: arn:aws:iam::111122223333:role/ampbridge-sync.dev'

@@ -1,0 +1,327 @@
+# Written by ampbridge bootstrap -o terraform for cluster dev, account 111122223333: change the policy and write it again.
+# Docs: docs/bootstrap.md of ampbridge.
+
+terraform {
+  required_version = ">= 1.2"
+  required_providers {
+    aws = {
+      source  = "hashicorp/aws"
+      version = ">= 6.0"
+    }
+  }
+}
+
+data "aws_caller_identity" "current" {
+  lifecycle {
+    postcondition {
+      condition     = self.account_id == "111122223333"
+      error_message = "This belongs in account 111122223333: use credentials of that account."
+    }
+  }
+}
+
+# The workspace of destination central.
+resource "aws_prometheus_workspace" "central" {
+  region = "eu-west-1"
+  alias  = "central"
+  tags = {
+    "ampbridge.io/cluster"     = "dev"
+    "ampbridge.io/destination" = "central"
+    "ampbridge.io/managed-by"  = "terraform"
+    "ampbridge.io/owner"       = "96c48883e1dae763b4a427705e396c26"
+    team                       = "a b@c=d"
+  }
+}
+
+# The cluster's issuer: AWS takes its tokens, for these audiences.
+resource "aws_iam_openid_connect_provider" "cluster" {
+  url = "https://oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF"
+  client_id_list = [
+    "api://AzureADTokenExchange",
+    "sts.amazonaws.com",
+  ]
+  tags = {
+    "ampbridge.io/cluster"    = "dev"
+    "ampbridge.io/managed-by" = "ampbridge"
+    "ampbridge.io/owner"      = "96c48883e1dae763b4a427705e396c26"
+    team                      = "a b@c=d"
+  }
+}
+
+# The most that roles made by sync can ever do, whatever their own documents come to say.
+resource "aws_iam_policy" "boundary" {
+  name        = "boundary"
+  path        = "/ampbridge/"
+  description = "The most that roles made by ampbridge's sync can ever do"
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [
+      {
+        Sid    = "Write"
+        Effect = "Allow"
+        Action = "aps:RemoteWrite"
+        Resource = [
+          "arn:aws:aps:eu-central-1:111122223333:workspace/ws-0002",
+          aws_prometheus_workspace.central.arn,
+        ]
+      },
+    ]
+  })
+  tags = {
+    "ampbridge.io/cluster"    = "dev"
+    "ampbridge.io/managed-by" = "terraform"
+    "ampbridge.io/owner"      = "96c48883e1dae763b4a427705e396c26"
+    team                      = "a b@c=d"
+  }
+}
+
+# What sync itself acts as: nobody but its own service account, or its role in another account, may assume it.
+resource "aws_iam_role" "sync" {
+  name        = "ampbridge-sync.dev"
+  path        = "/"
+  description = "Sync of ampbridge in cluster dev"
+  assume_role_policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [
+      {
+        Effect = "Allow"
+        Principal = {
+          Federated = aws_iam_openid_connect_provider.cluster.arn
+        }
+        Action = "sts:AssumeRoleWithWebIdentity"
+        Condition = {
+          StringEquals = {
+            "oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF:aud" = "sts.amazonaws.com"
+            "oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF:sub" = [
+              "system:serviceaccount:ampbridge-system:ampbridge-sync",
+            ]
+          }
+        }
+      },
+    ]
+  })
+  tags = {
+    "ampbridge.io/cluster"    = "dev"
+    "ampbridge.io/managed-by" = "terraform"
+    "ampbridge.io/owner"      = "96c48883e1dae763b4a427705e396c26"
+    team                      = "a b@c=d"
+  }
+}
+
+resource "aws_iam_role_policy" "sync" {
+  name = "ampbridge"
+  role = aws_iam_role.sync.name
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [
+      {
+        Sid    = "List"
+        Effect = "Allow"
+        Action = "iam:ListRoles"
+        Resource = [
+          "*",
+        ]
+      },
+      {
+        Sid    = "ReadProvider"
+        Effect = "Allow"
+        Action = "iam:GetOpenIDConnectProvider"
+        Resource = [
+          aws_iam_openid_connect_provider.cluster.arn,
+        ]
+      },
+      {
+        Sid    = "ReadRoles"
+        Effect = "Allow"
+        Action = [
+          "iam:GetRole",
+          "iam:GetRolePolicy",
+        ]
+        Resource = [
+          "arn:aws:iam::111122223333:role/ampbridge/dev/*",
+          "arn:aws:iam::111122223333:role/ampbridge.dev.*",
+          "arn:aws:iam::111122223333:role/*/ampbridge.dev.*",
+        ]
+      },
+      {
+        Sid    = "MakeProvider"
+        Effect = "Allow"
+        Action = "iam:CreateOpenIDConnectProvider"
+        Resource = [
+          aws_iam_openid_connect_provider.cluster.arn,
+        ]
+        Condition = {
+          StringEquals = {
+            "aws:RequestTag/ampbridge.io/owner" = "96c48883e1dae763b4a427705e396c26"
+          }
+        }
+      },
+      {
+        Sid    = "TagProvider"
+        Effect = "Allow"
+        Action = "iam:TagOpenIDConnectProvider"
+        Resource = [
+          aws_iam_openid_connect_provider.cluster.arn,
+        ]
+        Condition = {
+          StringEquals = {
+            "aws:RequestTag/ampbridge.io/owner" = "96c48883e1dae763b4a427705e396c26"
+          }
+          StringEqualsIfExists = {
+            "aws:ResourceTag/ampbridge.io/owner" = "96c48883e1dae763b4a427705e396c26"
+          }
+        }
+      },
+      {
+        Sid    = "ChangeProvider"
+        Effect = "Allow"
+        Action = "iam:AddClientIDToOpenIDConnectProvider"
+        Resource = [
+          aws_iam_openid_connect_provider.cluster.arn,
+        ]
+        Condition = {
+          StringEquals = {
+            "aws:ResourceTag/ampbridge.io/owner" = "96c48883e1dae763b4a427705e396c26"
+          }
+        }
+      },
+      {
+        Sid    = "MakeRoles"
+        Effect = "Allow"
+        Action = "iam:CreateRole"
+        Resource = [
+          "arn:aws:iam::111122223333:role/ampbridge/dev/ampbridge.dev.*",
+        ]
+        Condition = {
+          StringEquals = {
+            "aws:RequestTag/ampbridge.io/owner" = "96c48883e1dae763b4a427705e396c26"
+            "iam:PermissionsBoundary"           = "arn:aws:iam::111122223333:policy/ampbridge/boundary"
+          }
+        }
+      },
+      {
+        Sid    = "TagRoles"
+        Effect = "Allow"
+        Action = "iam:TagRole"
+        Resource = [
+          "arn:aws:iam::111122223333:role/ampbridge/dev/ampbridge.dev.*",
+        ]
+        Condition = {
+          StringEquals = {
+            "aws:RequestTag/ampbridge.io/owner" = "96c48883e1dae763b4a427705e396c26"
+          }
+          StringEqualsIfExists = {
+            "aws:ResourceTag/ampbridge.io/owner" = "96c48883e1dae763b4a427705e396c26"
+          }
+        }
+      },
+      {
+        Sid    = "ChangeRoles"
+        Effect = "Allow"
+        Action = [
+          "iam:UpdateAssumeRolePolicy",
+          "iam:UpdateRole",
+        ]
+        Resource = [
+          "arn:aws:iam::111122223333:role/ampbridge/dev/ampbridge.dev.*",
+        ]
+        Condition = {
+          StringEquals = {
+            "aws:ResourceTag/ampbridge.io/owner" = "96c48883e1dae763b4a427705e396c26"
+          }
+        }
+      },
+      {
+        Sid    = "PermitRoles"
+        Effect = "Allow"
+        Action = [
+          "iam:PutRolePermissionsBoundary",
+          "iam:PutRolePolicy",
+        ]
+        Resource = [
+          "arn:aws:iam::111122223333:role/ampbridge/dev/ampbridge.dev.*",
+        ]
+        Condition = {
+          StringEquals = {
+            "aws:ResourceTag/ampbridge.io/owner" = "96c48883e1dae763b4a427705e396c26"
+            "iam:PermissionsBoundary"            = "arn:aws:iam::111122223333:policy/ampbridge/boundary"
+          }
+        }
+      },
+      {
+        Sid    = "NeverUnbounded"
+        Effect = "Deny"
+        Action = [
+          "iam:CreateRole",
+          "iam:PutRolePermissionsBoundary",
+          "iam:PutRolePolicy",
+        ]
+        Resource = [
+          "*",
+        ]
+        Condition = {
+          StringNotEquals = {
+            "iam:PermissionsBoundary" = "arn:aws:iam::111122223333:policy/ampbridge/boundary"
+          }
+        }
+      },
+      {
+        Sid    = "NeverWider"
+        Effect = "Deny"
+        Action = [
+          "iam:Attach*",
+          "iam:CreateAccessKey",
+          "iam:CreateLoginProfile",
+          "iam:CreatePolicy*",
+          "iam:CreateUser",
+          "iam:DeleteRolePermissionsBoundary",
+          "iam:PassRole",
+          "iam:PutUser*",
+          "iam:SetDefaultPolicyVersion",
+        ]
+        Resource = [
+          "*",
+        ]
+      },
+      {
+        Sid    = "NeverBelow"
+        Effect = "Deny"
+        NotAction = [
+          "iam:GetRole",
+          "iam:GetRolePolicy",
+        ]
+        Resource = [
+          "arn:aws:iam::111122223333:role/ampbridge/dev/*/*",
+        ]
+      },
+      {
+        Sid    = "Accounts"
+        Effect = "Allow"
+        Action = "sts:AssumeRole"
+        Resource = [
+          "arn:aws:iam::444455556666:role/team/sync-of-dev",
+        ]
+      },
+    ]
+  })
+}
+
+output "workspace_central_arn" {
+  description = "The workspace of destination central: write it into the policy."
+  value       = aws_prometheus_workspace.central.arn
+}
+
+output "workspace_central_id" {
+  description = "The id of the workspace of destination central."
+  value       = aws_prometheus_workspace.central.id
+}
+
+output "workspace_central_endpoint" {
+  description = "Where the workspace of destination central is queried."
+  value       = aws_prometheus_workspace.central.prometheus_endpoint
+}
+
+output "sync_role_arn" {
+  description = "The role that sync acts as in this account."
+  value       = aws_iam_role.sync.arn
+}

@@ -1,0 +1,210 @@
+package grantlist
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/bootstrap"
+)
+
+// Options are what a policy needs and the list does not have.
+type Options struct {
+	// Workspace is the one that the module made.
+	Workspace policy.Workspace
+	// Destination is its name in the policies.
+	Destination string
+}
+
+// Cluster is a policy made from the entries of one cluster.
+type Cluster struct {
+	Name   string
+	Policy []byte
+	// Entries are those in it, counted from 0.
+	Entries []int
+}
+
+// Finding is about one entry.
+type Finding struct {
+	Entry   int
+	Subject string
+	Message string
+	// Lost: the entry is in no policy.
+	Lost bool
+}
+
+func (f Finding) String() string {
+	what := "note"
+	if f.Lost {
+		what = "not carried over"
+	}
+	return fmt.Sprintf("%s[%d] (%s): %s: %s", Name, f.Entry, f.Subject, what, f.Message)
+}
+
+// Convert makes a policy for each issuer of the list, in its order.
+func Convert(list []Entry, o Options) (clusters []Cluster, findings []Finding) {
+	c := conversion{list: list, options: o}
+	var issuers []string
+	byIssuer := map[string][]int{}
+	for i := range list {
+		if !c.check(i) {
+			continue
+		}
+		if byIssuer[list[i].Issuer] == nil {
+			issuers = append(issuers, list[i].Issuer)
+		}
+		byIssuer[list[i].Issuer] = append(byIssuer[list[i].Issuer], i)
+	}
+	taken := map[string]bool{}
+	for _, issuer := range issuers {
+		entries := byIssuer[issuer]
+		name := c.name(entries, taken)
+		if name == "" {
+			continue
+		}
+		taken[name] = true
+		text := c.policy(name, issuer, entries)
+		if _, err := policy.Parse(text); err != nil {
+			c.lose(entries, "the policy would not be one: "+strings.ReplaceAll(err.Error(), "\n", "; "))
+			continue
+		}
+		clusters = append(clusters, Cluster{name, text, entries})
+	}
+	return clusters, c.findings
+}
+
+type conversion struct {
+	list     []Entry
+	options  Options
+	findings []Finding
+}
+
+func (c *conversion) say(i int, lost bool, format string, args ...any) {
+	e := c.list[i]
+	c.findings = append(c.findings, Finding{i, fmt.Sprintf("%q", e.Namespace+"/"+e.ServiceAccount), fmt.Sprintf(format, args...), lost})
+}
+
+func (c *conversion) lose(entries []int, message string) {
+	for _, i := range entries {
+		c.say(i, true, "%s", message)
+	}
+}
+
+// check tells whether an entry can be carried over, and what of it is not.
+func (c *conversion) check(i int) bool {
+	e := c.list[i]
+	if err := policy.Issuer(e.Issuer).Validate(); err != nil {
+		c.say(i, true, "oidc_provider_url: %v", err)
+		return false
+	}
+	if _, err := policy.ParseSubject(policy.Subject{Namespace: e.Namespace, ServiceAccount: e.ServiceAccount}.String()); err != nil {
+		c.say(i, true, "namespace %q and kube_service_account_name %q name no service account", e.Namespace, e.ServiceAccount)
+		return false
+	}
+	if len(e.Audiences) > 0 && !slices.Contains(e.Audiences, bootstrap.SyncAudience) {
+		c.say(i, true, "oidc_provider_client_id_list %q lacks %s, the audience of the tokens that ampbridge asks for; set token.audience by hand where it must be another", e.Audiences, bootstrap.SyncAudience)
+		return false
+	}
+	for _, audience := range e.Audiences {
+		if audience != bootstrap.SyncAudience {
+			c.say(i, false, "the audience %q is not used: ampbridge's tokens have %s", audience, bootstrap.SyncAudience)
+		}
+	}
+	if len(e.Thumbprints) > 0 {
+		c.say(i, false, "thumbprints are left out: AWS needs them only of private certificate authorities; with one of those keep the provider yourself (--existing-provider)")
+	}
+	if e.ClusterURL != "" && e.ClusterURL != e.Issuer {
+		c.say(i, false, "eks_cluster_oidc_issuer_url is left out: tokens are issued by oidc_provider_url")
+	}
+	for _, name := range e.Unknown {
+		c.say(i, false, "the field %q is not known and is left out", name)
+	}
+	return true
+}
+
+// name is that of the cluster: its environment, with the instance where another
+// cluster has that name.
+func (c *conversion) name(entries []int, taken map[string]bool) string {
+	first := c.list[entries[0]]
+	for _, text := range []string{first.Environment, first.Environment + "-" + first.Instance, first.Instance} {
+		if name := dnsLabel(text); name != "" && !taken[name] {
+			if name != first.Environment {
+				c.say(entries[0], false, "the cluster is called %s: environment_name %q is no name of its own", name, first.Environment)
+			}
+			for _, i := range entries[1:] {
+				if other := c.list[i].Environment; other != first.Environment {
+					c.say(i, false, "environment_name %q: the issuer is that of cluster %s, so it is the same cluster", other, name)
+				}
+			}
+			return name
+		}
+	}
+	c.lose(entries, fmt.Sprintf("environment_name %q and instance_name %q give no name that is free for the cluster: make one of them its own", first.Environment, first.Instance))
+	return ""
+}
+
+var notInLabels = regexp.MustCompile(`[^a-z0-9]+`)
+
+// dnsLabel is the text as a DNS label; empty where nothing of it fits one.
+func dnsLabel(text string) string {
+	const most = 63
+	label := strings.Trim(notInLabels.ReplaceAllString(strings.ToLower(text), "-"), "-")
+	return strings.Trim(label[:min(len(label), most)], "-")
+}
+
+// policy is the text of a cluster's policy. Every value in it was checked: none
+// holds what YAML would read in another way.
+func (c *conversion) policy(name, issuer string, entries []int) []byte {
+	var b strings.Builder
+	boundary := policy.ARN{Partition: c.options.Workspace.Partition, Service: "iam", Account: c.options.Workspace.Account, Resource: "policy/ampbridge-boundary." + name}
+	fmt.Fprintf(&b, `# Made by ampbridge bootstrap policy from an %s. Every field is explained in docs/policy.md.
+apiVersion: %s
+kind: %s
+cluster:
+  name: %s
+  issuer: %s
+destinations:
+- name: %s
+  workspace: %s
+grants:
+`, Name, policy.APIVersion, policy.Kind, name, issuer, c.options.Destination, c.options.Workspace)
+	var namespaces []string
+	accounts := map[string][]string{}
+	for _, i := range entries {
+		e := c.list[i]
+		if accounts[e.Namespace] == nil {
+			namespaces = append(namespaces, e.Namespace)
+		}
+		if slices.Contains(accounts[e.Namespace], e.ServiceAccount) {
+			c.say(i, false, "is the same service account of the same cluster as one before")
+			continue
+		}
+		accounts[e.Namespace] = append(accounts[e.Namespace], e.ServiceAccount)
+	}
+	for _, namespace := range namespaces {
+		for _, i := range entries {
+			if text := strings.Join(strings.Fields(c.list[i].Description), " "); c.list[i].Namespace == namespace && text != "" {
+				fmt.Fprintf(&b, "# %s\n", printable(text))
+			}
+		}
+		fmt.Fprintf(&b, "- namespaces: [%q]\n  serviceAccounts:\n", namespace)
+		for _, account := range accounts[namespace] {
+			fmt.Fprintf(&b, "  - %q\n", account)
+		}
+		fmt.Fprintf(&b, "  destinations: [%s]\n", c.options.Destination)
+	}
+	fmt.Fprintf(&b, "trust:\n  permissionsBoundary: %s\n", boundary)
+	return []byte(b.String())
+}
+
+// printable leaves out what YAML does not take, in comments either.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0) || r == 0x2028 || r == 0x2029 || r == 0xfeff || r == 0xfffd {
+			return -1
+		}
+		return r
+	}, text)
+}
