@@ -5,7 +5,13 @@ SHELL       := /bin/bash
 GO          ?= go
 # Empty but on a tagged commit: what is not a release does not call itself one.
 VERSION     ?= $(shell git describe --tags --exact-match 2>/dev/null)
-LDFLAGS     := -s -w -X github.com/ampbridge/ampbridge/cmd/internal/version.release=$(VERSION)
+# The commit, and whether something is changed beside it.
+REVISION    ?= $(shell git describe --always --dirty --abbrev=40 --exclude='*' 2>/dev/null)
+VERSION_PKG := github.com/ampbridge/ampbridge/cmd/internal/version
+LDFLAGS     := -s -w -X $(VERSION_PKG).release=$(VERSION) -X $(VERSION_PKG).revision=$(REVISION)
+# Without git's stamp and without paths, the same commit gives the same bytes, in an image too.
+GOBUILD     := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
+COMMA       := ,
 # What the tests and the demo run beside ampbridge: built once, kept in the
 # user's cache directory (test/tools).
 TEST_TOOLS  := etcd kube-apiserver kube-controller-manager kube-scheduler prometheus prometheus-config-reloader
@@ -20,7 +26,25 @@ help: ## this list
 
 .PHONY: build
 build: ## bin/ampbridge and bin/config-sidecar, static
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/ampbridge ./cmd/config-sidecar
+	$(GOBUILD) -o bin/ ./cmd/ampbridge ./cmd/config-sidecar
+
+IMAGE       ?= ghcr.io/ampbridge/ampbridge:$(or $(VERSION),dev)
+ARCH        ?= $(shell $(GO) env GOARCH)
+# The first that answers: a docker command is often there without its engine.
+ENGINE      ?= $(firstword $(foreach e,docker podman buildah,$(shell $(e) info >/dev/null 2>&1 && echo $(e))))
+# The commit's time is the time of everything in the image.
+SOURCE_DATE_EPOCH ?= $(or $(shell git log -1 --format=%ct 2>/dev/null),0)
+.PHONY: image
+image: ## the container image, with docker, podman or buildah; ARCH=arm64, IMAGE=name:tag, ARCHIVE=file.tar
+	@test -n "$(ENGINE)" || { echo "make image: neither docker, podman nor buildah answers: apt-get install -y buildah" >&2; exit 1; }
+	GOOS=linux GOARCH=$(ARCH) $(GOBUILD) -o bin/linux-$(ARCH)/ ./cmd/ampbridge ./cmd/config-sidecar
+ifeq ($(ENGINE),docker)
+	SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) docker buildx build --target prebuilt --platform linux/$(ARCH) --provenance=false \
+	  --tag $(IMAGE) --output type=$(if $(ARCHIVE),oci$(COMMA)dest=$(ARCHIVE),docker)$(COMMA)rewrite-timestamp=true .
+else
+	$(ENGINE) build --target prebuilt --platform linux/$(ARCH) --build-arg TARGETARCH=$(ARCH) --timestamp $(SOURCE_DATE_EPOCH) --tag $(IMAGE) .
+	$(if $(ARCHIVE),$(ENGINE) push $(IMAGE) oci-archive:$(ARCHIVE):$(IMAGE))
+endif
 
 .PHONY: demo
 demo: ## the main job, end to end, narrated; STAY=1 keeps it running to look at

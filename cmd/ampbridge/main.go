@@ -8,6 +8,9 @@ import (
 	"syscall"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/root"
+
+	// CA roots for where the system has none: the image is made FROM scratch.
+	_ "golang.org/x/crypto/x509roots/fallback"
 )
 
 func main() { os.Exit(run()) }

@@ -16,6 +16,9 @@ import (
 	"syscall"
 
 	"github.com/ampbridge/ampbridge/sidecar"
+
+	// CA roots for where the system has none: the image is made FROM scratch.
+	_ "golang.org/x/crypto/x509roots/fallback"
 )
 
 func main() { os.Exit(run()) }

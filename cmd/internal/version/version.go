@@ -9,8 +9,10 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// release is set by the linker (-X) in release builds.
-var release string
+// The linker (-X) sets both: release in release builds alone, revision wherever
+// the build does not see git's files, so that an image and a build beside it are
+// the same bytes.
+var release, revision string
 
 // Image is the published image of this version, for commands that work without a
 // cluster; in a cluster the webhook is told its own.
@@ -29,19 +31,22 @@ func String() string {
 	if !ok {
 		return release
 	}
-	version, revision, modified := release, "", ""
+	version, commit, modified := release, revision, ""
 	if version == "" {
 		version = info.Main.Version
 	}
 	for _, s := range info.Settings {
 		switch {
 		case s.Key == "vcs.revision":
-			revision = ", commit " + s.Value
+			commit = s.Value
 		case s.Key == "vcs.modified" && s.Value == "true":
 			modified = ", modified"
 		}
 	}
-	return fmt.Sprintf("%s (%s%s%s)", version, info.GoVersion, revision, modified)
+	if commit != "" {
+		commit = ", commit " + commit
+	}
+	return fmt.Sprintf("%s (%s%s%s)", version, info.GoVersion, commit, modified)
 }
 
 // New is the command.
