@@ -129,12 +129,27 @@ func start(ctx context.Context, options Options, programs map[string]string) (_ 
 	return c, nil
 }
 
+// Run starts one more program as part of the cluster: its output goes to
+// name.log in Dir, the directory that it also works in, and Close stops it
+// before those that started earlier. Only while the cluster is being set up:
+// not concurrently with WaitUntil or Close.
+func (c *Cluster) Run(program, name string, args ...string) error { return c.run(program, name, args) }
+
 func (c *Cluster) run(program, name string, args []string) error {
 	p, err := startProcess(program, name, args, c.Dir)
 	if err != nil {
 		return err
 	}
 	c.processes = append(c.processes, p)
+	return nil
+}
+
+// WaitUntil polls check until it returns nil, and says what it waited for when
+// the context ends before, or when one of the cluster's programs does.
+func (c *Cluster) WaitUntil(ctx context.Context, what string, check func(context.Context) error) error {
+	if err := c.waitUntil(ctx, what, check); err != nil {
+		return fmt.Errorf("cluster: %w", err)
+	}
 	return nil
 }
 

@@ -66,6 +66,9 @@ const (
 	helmVersions = " -X helm.sh/helm/v3/internal/version.version=v3.22.0" +
 		" -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=37" +
 		" -X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor=37"
+	// ownModules is the import path of the directory of these modules: where a
+	// tool's main package is here too, with a choice of its source's packages.
+	ownModules = "github.com/ampbridge/ampbridge/test/tools/"
 )
 
 // Tools lists every tool, in the order in which a control plane needs them.
@@ -83,6 +86,8 @@ func Tools() []Tool {
 		older(prometheus("prometheus-2.42", "2.42.0", "v0.42.0")),
 		operator("prometheus-config-reloader", "prometheus-config-reloader", 4*time.Minute),
 		operator("prometheus-operator", "operator", 4*time.Minute),
+		{Name: "coredns", Dir: "coredns", Source: "github.com/coredns/coredns@v1.15.0", Package: ownModules + "coredns",
+			Version: "v1.15.0", LDFlags: strip, Pinned: true, ColdBuild: 2 * time.Minute},
 		{Name: "golangci-lint", Dir: "golangci-lint", Source: "github.com/golangci/golangci-lint/v2@v2.15.0",
 			Package: "github.com/golangci/golangci-lint/v2/cmd/golangci-lint", Version: "v2.15.0",
 			LDFlags: strip + " -X main.version=2.15.0", MinVersion: "2.15", ColdBuild: 2 * time.Minute},
@@ -247,7 +252,11 @@ func (t Tool) cached(root string) (string, error) {
 		return "", err
 	}
 	parts := append(t.buildArgs(), runtime.GOOS, runtime.GOARCH)
-	for _, file := range []string{"go.mod", "go.sum"} {
+	files := []string{"go.mod", "go.sum"}
+	if strings.HasPrefix(t.Package, ownModules) {
+		files = append(files, "main.go")
+	}
+	for _, file := range files {
 		content, err := os.ReadFile(filepath.Join(t.moduleDir(root), file))
 		if err != nil {
 			return "", fmt.Errorf("tools: %s: %w", t.Name, err)

@@ -1,0 +1,178 @@
+//go:build linux
+
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/ampbridge/ampbridge/test/cluster"
+	"github.com/ampbridge/ampbridge/test/tools"
+)
+
+const (
+	// Name is the node's, in the cluster.
+	Name = "node"
+	// Address is the node's own, from the range for documentation. Whatever the
+	// test process serves there, pods reach.
+	Address = "192.0.2.10"
+	// podRange is where pods get their addresses, podGateway the node's among them.
+	podRange, podGateway = "10.244.0.0/24", "10.244.0.1"
+	serviceRange         = "10.96.0.0/16"
+	clusterDomain        = "cluster.local"
+
+	readyTimeout = 3 * time.Minute
+	// drainTimeout is for all pods to end, one of which may not want to.
+	drainTimeout = time.Minute
+)
+
+// Options say what kind of node, and of cluster, to start.
+type Options struct {
+	// Cluster is the control plane's part; a scheduler is always there.
+	Cluster cluster.Options
+	// Images are archives (OCI or docker) that pods may use. What an earlier node
+	// of the same test process has imported is there anyway.
+	Images []string
+	// Hosts are the names, beside the cluster's own, that pods can look up. All
+	// are at [Address].
+	Hosts []string
+	// Progress gets a line for each step. Nil means none.
+	Progress io.Writer
+}
+
+// A Node is a cluster with one node that runs pods.
+type Node struct {
+	*cluster.Cluster
+
+	dir      string // of this node, inside that of Main
+	options  Options
+	programs map[string]string
+}
+
+// Start starts a node that ends with the test, which fails where it cannot. One
+// runs at a time. The package's TestMain has to call [Main].
+func Start(tb testing.TB, options Options) *Node {
+	tb.Helper()
+	begin := time.Now()
+	n, err := New(tb.Context(), options)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := n.Close(); err != nil {
+			tb.Error(err)
+		}
+	})
+	tb.Logf("node: ready after %s", time.Since(begin).Round(time.Millisecond))
+	return n
+}
+
+// New starts a node and returns when pods can run there. The caller ends it
+// with Close.
+func New(ctx context.Context, options Options) (_ *Node, err error) {
+	if Dir() == "" {
+		return nil, errors.New("node: outside its namespaces: TestMain has to call node.Main")
+	}
+	n := &Node{options: options, programs: map[string]string{}}
+	if n.dir, err = os.MkdirTemp(Dir(), "node-"); err != nil {
+		return nil, fmt.Errorf("node: %w", err)
+	}
+	for _, name := range Tools() {
+		if n.programs[name], err = tools.Find(ctx, name, os.Stderr); err != nil {
+			return nil, fmt.Errorf("node: %w", err)
+		}
+	}
+	options.Cluster.Scheduler = true
+	options.Cluster.Progress = options.Progress
+	options.Cluster.ExtraAPIServerArgs = append([]string{
+		// Pods reach it through the Service "kubernetes", so it has an endpoint.
+		"--bind-address=0.0.0.0", "--advertise-address=" + Address, "--endpoint-reconciler-type=lease",
+		"--kubelet-preferred-address-types=InternalIP",
+	}, options.Cluster.ExtraAPIServerArgs...)
+	if n.Cluster, err = cluster.New(ctx, options.Cluster); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, readyTimeout, fmt.Errorf("not within %s", readyTimeout))
+	defer cancel()
+	for _, step := range []func(context.Context) error{n.startContainerd, n.importImages, n.startKubelet, n.startProxy, n.startDNS, n.ready} {
+		if err := step(ctx); err != nil {
+			return nil, errors.Join(fmt.Errorf("node: %w", err), n.Close())
+		}
+	}
+	return n, nil
+}
+
+// Close ends all pods, and then the node and its cluster. A second call does nothing.
+func (n *Node) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+	defer cancel()
+	// Pods that stay are the next node's: its kubelet ends containers it does not know.
+	drainErr := n.drain(ctx)
+	return errors.Join(drainErr, n.Cluster.Close())
+}
+
+// drain ends every pod, so that their networks and mounts are taken down in order.
+func (n *Node) drain(ctx context.Context) error {
+	if err := n.Client().CoreV1().Nodes().Delete(ctx, Name, metav1.DeleteOptions{}); err != nil {
+		return nil // there is no node yet, or no cluster any more
+	}
+	return nil
+}
+
+func (n *Node) ready(ctx context.Context) error {
+	return n.WaitUntil(ctx, "the node is ready", func(ctx context.Context) error {
+		node, err := n.Client().CoreV1().Nodes().Get(ctx, Name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		for _, c := range node.Status.Conditions {
+			if c.Type == corev1.NodeReady && c.Status != corev1.ConditionTrue {
+				return errors.New(c.Message)
+			}
+		}
+		if len(node.Status.Conditions) == 0 || len(node.Spec.Taints) > 0 {
+			return fmt.Errorf("conditions %d, taints %v", len(node.Status.Conditions), node.Spec.Taints)
+		}
+		return nil
+	})
+}
+
+// Logs returns what a container of the pod has written so far.
+func (n *Node) Logs(ctx context.Context, namespace, pod, container string) string {
+	raw, err := n.Client().CoreV1().Pods(namespace).GetLogs(pod, &corev1.PodLogOptions{Container: container}).DoRaw(ctx)
+	if err != nil {
+		return err.Error()
+	}
+	return string(raw)
+}
+
+// Tools are the programs, of package tools, that a node runs.
+func Tools() []string {
+	return []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "coredns"}
+}
+
+func (n *Node) say(format string, args ...any) {
+	if n.options.Progress != nil {
+		// Progress that nobody can read is no reason to fail.
+		_, _ = fmt.Fprintf(n.options.Progress, "node: "+format+"\n", args...)
+	}
+}
+
+// write makes a file of the node's configuration and returns its path.
+func (n *Node) write(name, content string) (string, error) {
+	path := filepath.Join(n.dir, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return "", err
+	}
+	return path, os.WriteFile(path, []byte(strings.TrimLeft(content, "\n")), 0o644)
+}

@@ -1,0 +1,15 @@
+// Command pause is the program of a pod's first container, which holds the pod's
+// namespaces and does nothing else.
+package main
+
+import (
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	end := make(chan os.Signal, 1)
+	signal.Notify(end, syscall.SIGINT, syscall.SIGTERM)
+	<-end
+}
