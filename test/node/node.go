@@ -14,7 +14,9 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/ampbridge/ampbridge/test/cluster"
 	"github.com/ampbridge/ampbridge/test/tools"
@@ -31,9 +33,11 @@ const (
 	serviceRange         = "10.96.0.0/16"
 	clusterDomain        = "cluster.local"
 
-	readyTimeout = 3 * time.Minute
+	readyTimeout, awaitTimeout = 3 * time.Minute, 3 * time.Minute
 	// drainTimeout is for all pods to end, one of which may not want to.
 	drainTimeout = time.Minute
+	// drainGrace is what a pod has to end, in seconds.
+	drainGrace = 1
 )
 
 // Options say what kind of node, and of cluster, to start.
@@ -57,6 +61,7 @@ type Node struct {
 	dir      string // of this node, inside that of Main
 	options  Options
 	programs map[string]string
+	running  bool // pods may run
 }
 
 // Start starts a node that ends with the test, which fails where it cannot. One
@@ -109,24 +114,45 @@ func New(ctx context.Context, options Options) (_ *Node, err error) {
 			return nil, errors.Join(fmt.Errorf("node: %w", err), n.Close())
 		}
 	}
+	n.running = true
 	return n, nil
 }
 
 // Close ends all pods, and then the node and its cluster. A second call does nothing.
 func (n *Node) Close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
-	defer cancel()
-	// Pods that stay are the next node's: its kubelet ends containers it does not know.
-	drainErr := n.drain(ctx)
+	var drainErr error
+	if n.running {
+		n.running = false
+		drainErr = n.drain(context.Background())
+	}
 	return errors.Join(drainErr, n.Cluster.Close())
 }
 
-// drain ends every pod, so that their networks and mounts are taken down in order.
+// drain ends every pod, so that their networks and mounts are taken down in
+// order. Their controllers' new pods find no node.
 func (n *Node) drain(ctx context.Context) error {
-	if err := n.Client().CoreV1().Nodes().Delete(ctx, Name, metav1.DeleteOptions{}); err != nil {
-		return nil // there is no node yet, or no cluster any more
+	ctx, cancel := context.WithTimeoutCause(ctx, drainTimeout, fmt.Errorf("not within %s", drainTimeout))
+	defer cancel()
+	cordon := []byte(`{"spec":{"unschedulable":true}}`)
+	if _, err := n.Client().CoreV1().Nodes().Patch(ctx, Name, types.StrategicMergePatchType, cordon, metav1.PatchOptions{}); err != nil {
+		return fmt.Errorf("node: cordon: %w", err)
 	}
-	return nil
+	return n.WaitUntil(ctx, "all pods have ended", func(ctx context.Context) error {
+		pods, err := n.Client().CoreV1().Pods("").List(ctx, metav1.ListOptions{FieldSelector: "spec.nodeName=" + Name})
+		if err != nil || len(pods.Items) == 0 {
+			return err
+		}
+		for _, pod := range pods.Items {
+			if pod.DeletionTimestamp != nil && *pod.DeletionGracePeriodSeconds <= drainGrace {
+				continue
+			}
+			err := n.Client().CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{GracePeriodSeconds: new(int64(drainGrace))})
+			if err != nil && !apierrors.IsNotFound(err) {
+				return err
+			}
+		}
+		return fmt.Errorf("%d are left, %s/%s among them", len(pods.Items), pods.Items[0].Namespace, pods.Items[0].Name)
+	})
 }
 
 func (n *Node) ready(ctx context.Context) error {
@@ -135,15 +161,18 @@ func (n *Node) ready(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if len(node.Spec.Taints) > 0 {
+			return fmt.Errorf("it has the taints %v", node.Spec.Taints)
+		}
 		for _, c := range node.Status.Conditions {
-			if c.Type == corev1.NodeReady && c.Status != corev1.ConditionTrue {
+			if c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue {
+				return nil
+			}
+			if c.Type == corev1.NodeReady {
 				return errors.New(c.Message)
 			}
 		}
-		if len(node.Status.Conditions) == 0 || len(node.Spec.Taints) > 0 {
-			return fmt.Errorf("conditions %d, taints %v", len(node.Status.Conditions), node.Spec.Taints)
-		}
-		return nil
+		return errors.New("it has not said yet")
 	})
 }
 
@@ -175,4 +204,15 @@ func (n *Node) write(name, content string) (string, error) {
 		return "", err
 	}
 	return path, os.WriteFile(path, []byte(strings.TrimLeft(content, "\n")), 0o644)
+}
+
+// Await polls until check returns nil, and ends the test where it does not
+// within some minutes.
+func (n *Node) Await(tb testing.TB, what string, check func(context.Context) error) {
+	tb.Helper()
+	ctx, cancel := context.WithTimeoutCause(tb.Context(), awaitTimeout, fmt.Errorf("not within %s", awaitTimeout))
+	defer cancel()
+	if err := n.WaitUntil(ctx, what, check); err != nil {
+		tb.Fatal(err)
+	}
 }
