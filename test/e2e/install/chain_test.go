@@ -1,0 +1,209 @@
+//go:build linux && e2e
+
+package install
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/node"
+	"github.com/ampbridge/ampbridge/test/stage"
+)
+
+// A workload is one of the ways in which people run Prometheus.
+type workload struct {
+	what, file, serviceAccount, selector string
+	operator                             bool
+}
+
+var (
+	byChart = workload{"the community chart's Deployment", "testdata/prometheus-chart.yaml", "prometheus-server",
+		"app.kubernetes.io/component=server", false}
+	byOperator = workload{"prometheus-operator's StatefulSet", "testdata/prometheus-operator.yaml", "prometheus-k8s",
+		"app.kubernetes.io/managed-by=prometheus-operator", true}
+)
+
+// TestChain is the main job: several clusters, each with an issuer of its own,
+// write to one workspace in an account that none of them runs in. EKS's issuers
+// first, as dev, qa and prod; and AKS's, which ends in a slash.
+func TestChain(t *testing.T) {
+	cloud, workspace := startAWS(t)
+	images := append(foreignImages(t, cloud.CA), archive(node.Dir(), version), archive(node.Dir(), nextVersion))
+	const eks = "https://oidc.eks." + region + ".amazonaws.com/id/"
+	for _, test := range []struct {
+		name, issuer string
+		workloads    []workload
+		then         func(*environment)
+	}{
+		{"dev", eks + "0D0E0D0E0D0E0D0E0D0E0D0E0D0E0D0E", []workload{byChart}, nil},
+		{"qa", eks + "0A0A0A0A0A0A0A0A0A0A0A0A0A0A0A0A", []workload{byOperator}, nil},
+		{"prod", eks + "0F0F0F0F0F0F0F0F0F0F0F0F0F0F0F0F", []workload{byChart, byOperator}, operations},
+		{"aks", "https://eastus.oic.prod-aks.azure.com/72f988bf-86f1-41af-91ab-2d7cd011db47/0a1b2c3d-1111-2222-3333-444455556666/", []workload{byChart}, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			e := start(t, cloud, workspace, test.name, test.issuer, images)
+			e.install()
+			e.proved("helm installed the chart: two webhook replicas with a certificate of their own, and sync")
+			for _, w := range test.workloads {
+				e.chain(w)
+			}
+			if test.then != nil {
+				test.then(e)
+			}
+		})
+	}
+}
+
+// chain follows one Prometheus from its manifest to its samples in the workspace.
+func (e *environment) chain(w workload) {
+	e.Helper()
+	if w.operator {
+		e.applyFile(bundle(node.Dir()))
+	}
+	e.applyFile(w.file)
+	e.trusted(w)
+	pod := e.injected(w)
+	e.session(pod)
+	e.ready(pod)
+	e.samples(pod, w)
+}
+
+// trusted waits for sync, which needs nobody to run it.
+func (e *environment) trusted(w workload) {
+	e.Helper()
+	subject := policy.Subject{Namespace: monitoring, ServiceAccount: w.serviceAccount}
+	name := "ampbridge." + e.name + ".central"
+	client := iam.NewFromConfig(e.cloud.Config(e.cloud.Account(central).AdminCredentials(), region))
+	e.Await(e.T, "sync trusts "+subject.String(), func(ctx context.Context) error {
+		role, err := client.GetRole(ctx, &iam.GetRoleInput{RoleName: &name})
+		if err == nil && !strings.Contains(*role.Role.AssumeRolePolicyDocument, w.serviceAccount) {
+			err = errors.New("not yet in the role's trust document")
+		}
+		return err
+	})
+	by := "arn:aws:sts::" + central + ":assumed-role/ampbridge-sync-" + e.name + "/"
+	if calls(e.cloud, func(c awstest.Call) bool { return c.Action == "CreateRole" && strings.HasPrefix(c.Principal, by) }) != 1 {
+		e.Fatalf("role %s was not made by sync in the cluster, with the session of its own token", name)
+	}
+	e.proved("sync, with its own token, made role %s and trusts %s", name, subject)
+}
+
+// injected is the workload's pod, once it is there: in a namespace that admits
+// restricted pods alone.
+func (e *environment) injected(w workload) (pod *corev1.Pod) {
+	e.Helper()
+	e.Await(e.T, w.what+" has its pod", func(ctx context.Context) error {
+		pods, err := e.Client().CoreV1().Pods(monitoring).List(ctx, metav1.ListOptions{LabelSelector: w.selector})
+		if err == nil && len(pods.Items) != 1 {
+			err = fmt.Errorf("%d pods", len(pods.Items))
+		}
+		if err == nil {
+			pod = &pods.Items[0]
+		}
+		return err
+	})
+	if !stage.Injected(pod) {
+		e.Fatalf("pod %s of %s is not injected: %v", pod.Name, w.what, pod.Annotations)
+	}
+	e.proved("admission: %s, pod %s, has the config sidecar; the namespace enforces the restricted standard", w.what, pod.Name)
+	return pod
+}
+
+// session waits for the sidecar's call to STS.
+func (e *environment) session(pod *corev1.Pod) {
+	e.Helper()
+	e.Await(e.T, "STS gives "+pod.Name+" a session", func(context.Context) error {
+		if calls(e.cloud, func(c awstest.Call) bool {
+			return c.Action == "AssumeRoleWithWebIdentity" && strings.Contains(c.Principal, "ampbridge."+e.name+".central")
+		}) == 0 {
+			return errors.New("no call yet")
+		}
+		return nil
+	})
+	e.proved("session: the sidecar showed STS the pod's projected token, at %s", awsHosts[0])
+}
+
+// ready waits for the pod, Prometheus and all.
+func (e *environment) ready(pod *corev1.Pod) {
+	e.Helper()
+	e.Await(e.T, pod.Name+" is ready", func(ctx context.Context) error {
+		now, err := e.Client().CoreV1().Pods(pod.Namespace).Get(ctx, pod.Name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		*pod = *now
+		for _, c := range pod.Status.Conditions {
+			if c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue {
+				return nil
+			}
+		}
+		return fmt.Errorf("phase %s", pod.Status.Phase)
+	})
+	for _, s := range pod.Status.ContainerStatuses {
+		if s.RestartCount != 0 {
+			e.Errorf("container %s of %s was restarted %d times", s.Name, pod.Name, s.RestartCount)
+		}
+	}
+	e.Await(e.T, pod.Name+" has the block", func(ctx context.Context) error {
+		config, err := get(ctx, "http://"+pod.Status.PodIP+":9090/api/v1/status/config")
+		if err == nil && !strings.Contains(config, "aps-workspaces."+region+".amazonaws.com") {
+			err = errors.New("not in Prometheus's configuration yet")
+		}
+		return err
+	})
+	e.proved("Prometheus of %s is ready, and has the block, with AWS's own host names", pod.Name)
+}
+
+// samples waits until the workspace has some of this pod's.
+func (e *environment) samples(pod *corev1.Pod, w workload) {
+	e.Helper()
+	from := len(e.cloud.Writes(e.workspace.ID))
+	query := fmt.Sprintf(`count({__name__=~".+",cluster=%q}) by (job)`, e.name)
+	var found []awstest.Sample
+	e.Await(e.T, "samples of "+pod.Name+" are in the workspace", func(ctx context.Context) (err error) {
+		stored := 0
+		for _, write := range e.cloud.Writes(e.workspace.ID)[from:] {
+			if write.Stored() && strings.Contains(write.SessionName, pod.Name[:min(len(pod.Name), 20)]) {
+				stored++
+			}
+		}
+		if stored == 0 {
+			return errors.New("no write was stored")
+		}
+		if found, err = e.cloud.Query(ctx, e.workspace.ID, query); err == nil && len(found) == 0 {
+			err = errors.New("none yet")
+		}
+		return err
+	})
+	e.proved("samples of %s arrive in workspace %s: %.0f series with cluster=%q", w.what, e.workspace.ID, found[0].Value, e.name)
+}
+
+func get(ctx context.Context, url string) (string, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return "", err
+	}
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = answer.Body.Close() }()
+	body, err := io.ReadAll(answer.Body)
+	if err == nil && answer.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s: %s", url, answer.Status, body)
+	}
+	return string(body), err
+}
+
+func operations(*environment) {}

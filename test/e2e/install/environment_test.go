@@ -1,0 +1,218 @@
+//go:build linux && e2e
+
+package install
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/yaml"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	sigsyaml "sigs.k8s.io/yaml"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/cluster"
+	"github.com/ampbridge/ampbridge/test/node"
+	"github.com/ampbridge/ampbridge/test/tools"
+)
+
+const (
+	release         = "ampbridge"
+	systemNamespace = "ampbridge-system"
+	// monitoring is the tenants' namespace: labelled, granted, and under the
+	// restricted pod security standard.
+	monitoring = "monitoring"
+	chart      = "../../../charts/ampbridge"
+)
+
+// restricted makes a namespace refuse what the restricted standard refuses.
+var restricted = map[string]string{
+	"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/enforce-version": "latest",
+}
+
+// An environment is one cluster with ampbridge in it, of several that write to
+// one workspace.
+type environment struct {
+	*testing.T
+	*node.Node
+	name      string
+	issuer    policy.Issuer
+	cloud     *awstest.Cloud
+	workspace *awstest.Workspace
+	objects   client.Client
+	values    string // the values' file
+	started   time.Time
+	links     atomic.Int32
+}
+
+// start brings the cluster up and does what precedes the chart: the issuer is
+// public, the central account's administrator has done his part, and the
+// namespaces are there.
+func start(t *testing.T, cloud *awstest.Cloud, workspace *awstest.Workspace, name, issuer string, images []string) *environment {
+	t.Helper()
+	e := &environment{T: t, name: name, issuer: policy.Issuer(issuer), cloud: cloud, workspace: workspace, started: time.Now()}
+	e.Node = node.Start(t, node.Options{Cluster: cluster.Options{Issuer: issuer}, Images: images, Hosts: awsHosts})
+	e.proved("a real cluster: API server, kubelet, containerd, kube-proxy, DNS; %s is at %s", awsHosts[0], node.Address)
+	t.Cleanup(func() {
+		if t.Failed() {
+			e.report()
+		}
+	})
+	e.check(cloud.RegisterIssuer(issuer, e.OIDC(), awstest.PublicCA))
+	e.proved("the issuer %s publishes its keys", issuer)
+	var err error
+	if e.objects, err = client.New(e.Config(), client.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	e.must(e.Namespace(t.Context(), systemNamespace, restricted))
+	labels := map[string]string{policy.LabelInjection: string(policy.InjectionEnabled)}
+	for key, value := range restricted {
+		labels[key] = value
+	}
+	e.must(e.Namespace(t.Context(), monitoring, labels))
+
+	e.writeValues("arn:aws:iam::" + central + ":role/not-yet")
+	role := adminsPart(t, cloud, e.policy(), e.issuer)
+	e.writeValues(role)
+	e.check(e.Client().CoreV1().ConfigMaps(systemNamespace).Create(t.Context(), &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Name: "aws-ca"}, Data: map[string]string{"ca.pem": string(cloud.CA)},
+	}, metav1.CreateOptions{}))
+	e.proved("account %s knows the issuer, and lets sync's service account assume %s, within a boundary", central, role)
+	return e
+}
+
+func (e *environment) writeValues(syncRole string) {
+	e.Helper()
+	text, err := os.ReadFile(filepath.Join("testdata", "values.yaml"))
+	e.must(err)
+	filled := strings.NewReplacer("REPOSITORY", repository, "VERSION", version, "CLUSTER", e.name, "WORKSPACE", e.workspace.ARN,
+		"BOUNDARY", "arn:aws:iam::"+central+":policy/"+boundaryName(e.name), "SYNC_ROLE", syncRole,
+		"      CA\n", "      "+strings.ReplaceAll(strings.TrimSpace(string(e.cloud.CA)), "\n", "\n      ")+"\n").Replace(string(text))
+	if e.values == "" {
+		e.values = filepath.Join(e.TempDir(), "values.yaml")
+	}
+	e.must(os.WriteFile(e.values, []byte(filled), 0o600))
+}
+
+// policy is the one in the values, as the chart renders it.
+func (e *environment) policy() *policy.Policy {
+	e.Helper()
+	text := e.helm("template", release, chart, "--namespace", systemNamespace, "--values", e.values, "--show-only", "templates/policy.yaml")
+	var configMap corev1.ConfigMap
+	e.must(sigsyaml.UnmarshalStrict([]byte(text), &configMap))
+	p, err := policy.Parse([]byte(configMap.Data["policy.yaml"]))
+	e.must(err)
+	return p
+}
+
+// helm runs the real program, with none of the user's settings.
+func (e *environment) helm(args ...string) string {
+	e.Helper()
+	home := e.TempDir()
+	cmd := exec.CommandContext(e.Context(), tools.Path(e.T, "helm"), append(args, "--kubeconfig", e.Kubeconfig())...)
+	cmd.Env = append(os.Environ(), "HELM_CACHE_HOME="+home, "HELM_CONFIG_HOME="+home, "HELM_DATA_HOME="+home)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		e.Fatalf("helm %s: %v\n%s%s", strings.Join(args, " "), err, out.String(), errs.String())
+	}
+	return out.String()
+}
+
+// install is the command of the quick start.
+func (e *environment) install(more ...string) {
+	e.Helper()
+	e.helm(append([]string{"upgrade", "--install", release, chart, "--namespace", systemNamespace, "--values", e.values, "--wait", "--timeout", "4m"}, more...)...)
+}
+
+// apply creates every object of the text, or brings it to what the text says.
+func (e *environment) apply(text []byte) {
+	e.Helper()
+	decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(text), 4096)
+	for {
+		object := &unstructured.Unstructured{}
+		err := decoder.Decode(object)
+		if errors.Is(err, io.EOF) {
+			return
+		}
+		e.must(err)
+		// A kind may be so new that the API server does not serve it yet.
+		e.Await(e.T, "the API server takes "+object.GetKind()+" "+object.GetName(), func(ctx context.Context) error {
+			err := e.objects.Apply(ctx, client.ApplyConfigurationFromUnstructured(object), client.FieldOwner("e2e"), client.ForceOwnership)
+			if err != nil && !meta.IsNoMatchError(err) && !apierrors.IsNotFound(err) {
+				e.Fatal(err)
+			}
+			return err
+		})
+	}
+}
+
+func (e *environment) applyFile(name string) {
+	e.Helper()
+	text, err := os.ReadFile(name)
+	e.must(err)
+	e.apply(text)
+}
+
+// proved prints one link of the chain.
+func (e *environment) proved(format string, args ...any) {
+	_, _ = fmt.Printf("%-5s %2d  %4.0f s  %s\n", e.name, e.links.Add(1), time.Since(e.started).Seconds(), fmt.Sprintf(format, args...))
+}
+
+func (e *environment) must(err error) {
+	e.Helper()
+	if err != nil {
+		e.Fatal(err)
+	}
+}
+
+func (e *environment) check(_ any, err error) {
+	e.Helper()
+	e.must(err)
+}
+
+// report shows what a failure may come from.
+func (e *environment) report() {
+	ctx := context.Background()
+	for _, line := range refused(e.cloud) {
+		e.Log("AWS refused: ", line)
+	}
+	pods, err := e.Client().CoreV1().Pods("").List(ctx, metav1.ListOptions{})
+	if err != nil {
+		e.Log(err)
+		return
+	}
+	for _, pod := range pods.Items {
+		e.Logf("pod %s/%s %s", pod.Namespace, pod.Name, pod.Status.Phase)
+		for _, s := range append(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses...) {
+			log := e.Logs(ctx, pod.Namespace, pod.Name, s.Name)
+			e.Logf("  container %s ready %t restarts %d state %v\n%s", s.Name, s.Ready, s.RestartCount, s.State, log[max(0, len(log)-2000):])
+		}
+	}
+	events, err := e.Client().CoreV1().Events("").List(ctx, metav1.ListOptions{})
+	if err != nil {
+		e.Log(err)
+		return
+	}
+	for _, event := range events.Items {
+		if event.Type == corev1.EventTypeWarning {
+			e.Logf("event %s %s/%s %s: %s", event.InvolvedObject.Kind, event.InvolvedObject.Namespace, event.InvolvedObject.Name, event.Reason, event.Message)
+		}
+	}
+}

@@ -1,0 +1,106 @@
+//go:build linux && e2e
+
+package install
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/ampbridge/ampbridge/test/node"
+	"github.com/ampbridge/ampbridge/test/tools"
+)
+
+const (
+	repository = "ghcr.io/ampbridge/ampbridge"
+	// The versions that an upgrade goes between.
+	version, nextVersion = "v0.1.0-e2e", "v0.2.0-e2e"
+
+	prometheusImage = "quay.io/prometheus/prometheus:v3.15.0"
+	operatorImage   = "quay.io/prometheus-operator/prometheus-operator:v0.85.0"
+	reloaderImage   = "quay.io/prometheus-operator/prometheus-config-reloader:v0.85.0"
+)
+
+func TestMain(m *testing.M) {
+	os.Exit(node.Main(m, node.Setup{
+		Needs:   map[string]string{"make": "make", "buildah": "buildah"},
+		Tools:   []string{"prometheus", "prometheus-operator", "prometheus-config-reloader", "helm"},
+		Prepare: prepare,
+	}))
+}
+
+// prepare builds the product's images and fetches the operator's manifests.
+func prepare(ctx context.Context, dir string) error {
+	root, err := tools.Root(ctx)
+	if err != nil {
+		return err
+	}
+	// Nothing of the images stays in the machine's own store.
+	storage := filepath.Join(dir, "storage.conf")
+	config := fmt.Sprintf("[storage]\ndriver = \"vfs\"\ngraphroot = %q\nrunroot = %q\n", filepath.Join(dir, "buildah"), filepath.Join(dir, "buildah-run"))
+	if err := os.WriteFile(storage, []byte(config), 0o600); err != nil {
+		return err
+	}
+	for _, v := range []string{version, nextVersion} {
+		build := exec.CommandContext(ctx, "make", "-C", root, "--no-print-directory", "image", "ENGINE=buildah",
+			"VERSION="+v, "IMAGE="+repository+":"+v, "ARCHIVE="+archive(dir, v))
+		build.Env = append(os.Environ(), "CONTAINERS_STORAGE_CONF="+storage)
+		if out, err := build.CombinedOutput(); err != nil {
+			return fmt.Errorf("%w\n%s", err, out)
+		}
+	}
+	return copyBundle(ctx, filepath.Join(root, "test", "tools", "prometheus-operator"), dir)
+}
+
+func archive(dir, version string) string { return filepath.Join(dir, version+".tar") }
+
+// bundle is prometheus-operator's own manifest: definitions, rights, deployment.
+func bundle(dir string) string { return filepath.Join(dir, "prometheus-operator.yaml") }
+
+// copyBundle takes the manifest out of the module that the operator is built from.
+func copyBundle(ctx context.Context, module, dir string) error {
+	download := exec.CommandContext(ctx, "go", "mod", "download", "-json", "github.com/prometheus-operator/prometheus-operator")
+	download.Dir = module
+	out, err := download.Output()
+	if err != nil {
+		return fmt.Errorf("go mod download: %w", err)
+	}
+	var answer struct{ Dir string }
+	if err := json.Unmarshal(out, &answer); err != nil {
+		return err
+	}
+	text, err := os.ReadFile(filepath.Join(answer.Dir, "bundle.yaml"))
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(bundle(dir), text, 0o600)
+}
+
+// foreignImages are made of the tools' programs. Prometheus's trusts the double's
+// CA as its own image trusts the world's.
+func foreignImages(t *testing.T, ca []byte) (archives []string) {
+	t.Helper()
+	roots := filepath.Join(node.Dir(), "ca.pem")
+	if err := os.WriteFile(roots, ca, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for tool, image := range map[string]node.Image{
+		"prometheus": {Name: prometheusImage, Files: map[string]string{
+			"/bin/prometheus": tools.Path(t, "prometheus"), "/etc/ssl/certs/ca-certificates.crt": roots,
+		}, Dirs: []string{"/prometheus", "/tmp"}, WorkingDir: "/prometheus"},
+		"prometheus-operator":        {Name: operatorImage, Files: map[string]string{"/bin/prometheus-operator": tools.Path(t, "prometheus-operator")}},
+		"prometheus-config-reloader": {Name: reloaderImage, Files: map[string]string{"/bin/prometheus-config-reloader": tools.Path(t, "prometheus-config-reloader")}},
+	} {
+		image.Entrypoint, image.User = []string{"/bin/" + tool}, "65534:65534"
+		path := filepath.Join(node.Dir(), tool+".tar")
+		if err := image.Write(path); err != nil {
+			t.Fatal(err)
+		}
+		archives = append(archives, path)
+	}
+	return archives
+}
