@@ -177,8 +177,7 @@ func (n *Node) startProxy(context.Context) error {
 	return n.Run(n.programs["kube-proxy"], "kube-proxy", "--config="+config)
 }
 
-// The kubernetes plugin answers for the cluster's own zone and leaves the rest,
-// of which nobody knows.
+// Whatever is neither a host nor the cluster's does not exist.
 const corefile = `
 .:53 {
     bind ` + Address + `
@@ -189,6 +188,10 @@ const corefile = `
     }
     kubernetes ` + clusterDomain + ` in-addr.arpa {
         kubeconfig %s
+        fallthrough
+    }
+    template ANY ANY {
+        rcode NXDOMAIN
     }
 }
 `
@@ -206,7 +209,10 @@ func (n *Node) startDNS(ctx context.Context) error {
 		return err
 	}
 	// This process looks names up as pods do.
-	if err := replaceFile("/etc/resolv.conf", "nameserver "+Address+"\n"); err != nil {
+	if err := errors.Join(
+		replaceFile("/etc/resolv.conf", "nameserver "+Address+"\n"),
+		replaceFile("/etc/hosts", "127.0.0.1 localhost\n"+Address+" "+Name+"\n"),
+	); err != nil {
 		return err
 	}
 	return n.WaitUntil(ctx, "DNS knows the API server", func(ctx context.Context) error {

@@ -13,9 +13,9 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/sidecar/session"
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/node"
 	"github.com/ampbridge/ampbridge/test/stage"
@@ -92,7 +92,7 @@ func (e *environment) trusted(w workload) {
 		}
 		return err
 	})
-	by := "arn:aws:sts::" + central + ":assumed-role/ampbridge-sync-" + e.name + "/"
+	by := e.role("ampbridge-sync-"+e.name) + "/"
 	if calls(e.cloud, func(c awstest.Call) bool { return c.Action == "CreateRole" && strings.HasPrefix(c.Principal, by) }) != 1 {
 		e.Fatalf("role %s was not made by sync in the cluster, with the session of its own token", name)
 	}
@@ -103,16 +103,7 @@ func (e *environment) trusted(w workload) {
 // restricted pods alone.
 func (e *environment) injected(w workload) (pod *corev1.Pod) {
 	e.Helper()
-	e.Await(e.T, w.what+" has its pod", func(ctx context.Context) error {
-		pods, err := e.Client().CoreV1().Pods(monitoring).List(ctx, metav1.ListOptions{LabelSelector: w.selector})
-		if err == nil && len(pods.Items) != 1 {
-			err = fmt.Errorf("%d pods", len(pods.Items))
-		}
-		if err == nil {
-			pod = &pods.Items[0]
-		}
-		return err
-	})
+	pod = e.current(w)
 	if !stage.Injected(pod) {
 		e.Fatalf("pod %s of %s is not injected: %v", pod.Name, w.what, pod.Annotations)
 	}
@@ -123,33 +114,25 @@ func (e *environment) injected(w workload) (pod *corev1.Pod) {
 // session waits for the sidecar's call to STS.
 func (e *environment) session(pod *corev1.Pod) {
 	e.Helper()
+	principal := e.role("ampbridge."+e.name+".central") + "/" + session.Name(e.name, pod.Namespace, pod.Name)
 	e.Await(e.T, "STS gives "+pod.Name+" a session", func(context.Context) error {
-		if calls(e.cloud, func(c awstest.Call) bool {
-			return c.Action == "AssumeRoleWithWebIdentity" && strings.Contains(c.Principal, "ampbridge."+e.name+".central")
-		}) == 0 {
+		if calls(e.cloud, func(c awstest.Call) bool { return c.Action == "AssumeRoleWithWebIdentity" && c.Principal == principal }) == 0 {
 			return errors.New("no call yet")
 		}
 		return nil
 	})
-	e.proved("session: the sidecar showed STS the pod's projected token, at %s", awsHosts[0])
+	e.proved("session: the sidecar showed STS, at %s, the pod's projected token, and is %s", awsHosts[0], principal)
 }
 
-// ready waits for the pod, Prometheus and all.
+// role is the beginning of the ARNs of a role's sessions.
+func (e *environment) role(name string) string {
+	return "arn:aws:sts::" + central + ":assumed-role/" + name
+}
+
+// ready waits for the pod, and for the block in Prometheus's own configuration.
 func (e *environment) ready(pod *corev1.Pod) {
 	e.Helper()
-	e.Await(e.T, pod.Name+" is ready", func(ctx context.Context) error {
-		now, err := e.Client().CoreV1().Pods(pod.Namespace).Get(ctx, pod.Name, metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		*pod = *now
-		for _, c := range pod.Status.Conditions {
-			if c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue {
-				return nil
-			}
-		}
-		return fmt.Errorf("phase %s", pod.Status.Phase)
-	})
+	e.podReady(pod)
 	for _, s := range pod.Status.ContainerStatuses {
 		if s.RestartCount != 0 {
 			e.Errorf("container %s of %s was restarted %d times", s.Name, pod.Name, s.RestartCount)
@@ -165,28 +148,34 @@ func (e *environment) ready(pod *corev1.Pod) {
 	e.proved("Prometheus of %s is ready, and has the block, with AWS's own host names", pod.Name)
 }
 
-// samples waits until the workspace has some of this pod's.
+// samples waits until the workspace has some of this pod's, and of its cluster's.
 func (e *environment) samples(pod *corev1.Pod, w workload) {
 	e.Helper()
-	from := len(e.cloud.Writes(e.workspace.ID))
-	query := fmt.Sprintf(`count({__name__=~".+",cluster=%q}) by (job)`, e.name)
+	e.writes(pod)
 	var found []awstest.Sample
 	e.Await(e.T, "samples of "+pod.Name+" are in the workspace", func(ctx context.Context) (err error) {
-		stored := 0
-		for _, write := range e.cloud.Writes(e.workspace.ID)[from:] {
-			if write.Stored() && strings.Contains(write.SessionName, pod.Name[:min(len(pod.Name), 20)]) {
-				stored++
-			}
-		}
-		if stored == 0 {
-			return errors.New("no write was stored")
-		}
+		// Some hundred series tell a whole scrape from the first ones of a start.
+		query := fmt.Sprintf(`count({__name__=~".+",cluster=%q}) > 100`, e.name)
 		if found, err = e.cloud.Query(ctx, e.workspace.ID, query); err == nil && len(found) == 0 {
 			err = errors.New("none yet")
 		}
 		return err
 	})
 	e.proved("samples of %s arrive in workspace %s: %.0f series with cluster=%q", w.what, e.workspace.ID, found[0].Value, e.name)
+}
+
+// writes waits for the pod's next write to the workspace.
+func (e *environment) writes(pod *corev1.Pod) {
+	e.Helper()
+	from := len(e.cloud.Writes(e.workspace.ID))
+	e.Await(e.T, "a write of "+pod.Name+" is stored", func(context.Context) error {
+		for _, write := range e.cloud.Writes(e.workspace.ID)[from:] {
+			if write.Stored() && write.SessionName == session.Name(e.name, pod.Namespace, pod.Name) {
+				return nil
+			}
+		}
+		return errors.New("none yet")
+	})
 }
 
 func get(ctx context.Context, url string) (string, error) {
@@ -205,5 +194,3 @@ func get(ctx context.Context, url string) (string, error) {
 	}
 	return string(body), err
 }
-
-func operations(*environment) {}

@@ -56,7 +56,8 @@ type environment struct {
 	cloud     *awstest.Cloud
 	workspace *awstest.Workspace
 	objects   client.Client
-	values    string // the values' file
+	values    string          // the values' file
+	found     map[string]bool // the inventory before the chart
 	started   time.Time
 	links     atomic.Int32
 }
@@ -93,8 +94,21 @@ func start(t *testing.T, cloud *awstest.Cloud, workspace *awstest.Workspace, nam
 	e.check(e.Client().CoreV1().ConfigMaps(systemNamespace).Create(t.Context(), &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Name: "aws-ca"}, Data: map[string]string{"ca.pem": string(cloud.CA)},
 	}, metav1.CreateOptions{}))
+	e.found = e.inventory()
+	e.refusesOthers()
 	e.proved("account %s knows the issuer, and lets sync's service account assume %s, within a boundary", central, role)
 	return e
+}
+
+// refusesOthers: the standard that the namespaces carry is in force.
+func (e *environment) refusesOthers() {
+	e.Helper()
+	pod := e.pod(monitoring, "unrestricted", nil)
+	pod.Spec.SecurityContext, pod.Spec.Containers[0].SecurityContext = nil, nil
+	_, err := e.Client().CoreV1().Pods(monitoring).Create(e.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	if !apierrors.IsForbidden(err) {
+		e.Fatalf("an unrestricted pod in %s: %v, want it forbidden", monitoring, err)
+	}
 }
 
 func (e *environment) writeValues(syncRole string) {

@@ -11,6 +11,10 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/go-logr/logr"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
 	"github.com/ampbridge/ampbridge/test/node"
 	"github.com/ampbridge/ampbridge/test/tools"
 )
@@ -26,6 +30,9 @@ const (
 )
 
 func TestMain(m *testing.M) {
+	// The webhook's advice to each of hundreds of pods is for people.
+	rest.SetDefaultWarningHandler(rest.NoWarnings{})
+	log.SetLogger(logr.Discard())
 	os.Exit(node.Main(m, node.Setup{
 		Needs:   map[string]string{"make": "make", "buildah": "buildah"},
 		Tools:   []string{"prometheus", "prometheus-operator", "prometheus-config-reloader", "helm"},
