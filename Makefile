@@ -17,6 +17,8 @@ COMMA       := ,
 TEST_TOOLS  := etcd kube-apiserver kube-controller-manager kube-scheduler prometheus prometheus-config-reloader
 # And what the conformance test runs besides.
 KIND_TOOLS  := prometheus-3.1 prometheus-2.42 prometheus-operator gosh
+# And what a node and the install test run besides.
+NODE_TOOLS  := kube-scheduler kubelet kube-proxy coredns helm prometheus-operator
 TOOLS       := $(GO) run ./test/tools/cmd
 
 .DEFAULT_GOAL := help
@@ -56,6 +58,13 @@ test: ## every test that needs no root; PKG=./policy/... for some
 	@$(TOOLS) $(TEST_TOOLS) $(KIND_TOOLS) >/dev/null
 	@"$$($(TOOLS) -q gotestsum)" --format pkgname --hide-summary skipped -- -timeout 20m $(or $(PKG),./...)
 	$(if $(PKG),,@gotestsum="$$($(TOOLS) -q gotestsum)" && cd test/promload && "$$gotestsum" --format pkgname -- -timeout 20m ./...)
+
+.PHONY: e2e
+e2e: ## the image and the chart on a real node, link by link (root, Linux: docs/e2e.md)
+	@$(GO) run ./test/node/preflight/cmd
+	@$(TOOLS) $(TEST_TOOLS) $(NODE_TOOLS) >/dev/null
+	@CGO_ENABLED=0 $(GO) test -tags e2e -count=1 -timeout 15m ./test/node
+	@CGO_ENABLED=0 $(GO) test -tags e2e -count=1 -timeout 30m -v ./test/e2e/install
 
 .PHONY: safety
 safety: ## the tables of docs/reliability.md: the safety matrix and the sidecar's own faults

@@ -15,8 +15,8 @@
 //		n.Client().CoreV1().Pods(...)
 //	}
 //
-// It needs root, Linux, and a few Debian packages: [Preflight] names what is
-// missing and the command that installs it.
+// It needs root, Linux, and a few Debian packages: package preflight names what
+// is missing and the command that installs it.
 //
 // What differs from a node in the clouds: images are imported, never pulled;
 // the network plugin enforces no NetworkPolicy; every program of the node has

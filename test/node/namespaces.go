@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ampbridge/ampbridge/test/node/preflight"
 	"github.com/ampbridge/ampbridge/test/tools"
 )
 
@@ -30,7 +31,6 @@ const (
 
 	dirPrefix = "ampbridge-node-"
 	lockName  = "lock"
-	cgroups   = "/sys/fs/cgroup"
 )
 
 // A Setup is what a package's tests need beside a node.
@@ -80,7 +80,7 @@ func outside(setup Setup) (status int, err error) {
 	defer runtime.UnlockOSThread()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := Preflight(setup.Needs); err != nil {
+	if err := preflight.Check(setup.Needs); err != nil {
 		return 0, err
 	}
 	removeStale()
@@ -176,7 +176,7 @@ func removeStale() {
 // remove deletes a run's directory and its cgroups.
 func remove(dir string) error {
 	errs := []error{os.RemoveAll(dir)}
-	for _, root := range cgroupRoots() {
+	for _, root := range preflight.CgroupRoots() {
 		var found []string
 		root = filepath.Join(root, filepath.Base(dir))
 		_ = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
@@ -191,18 +191,6 @@ func remove(dir string) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// cgroupRoots are the hierarchies: one for version 2, one per controller before.
-func cgroupRoots() []string {
-	if _, err := os.Stat(filepath.Join(cgroups, "cgroup.controllers")); err == nil {
-		return []string{cgroups}
-	}
-	roots, err := filepath.Glob(filepath.Join(cgroups, "*"))
-	if err != nil {
-		return nil
-	}
-	return roots
 }
 
 // initProcess is the first process of the namespaces: it furnishes them, runs
@@ -280,7 +268,7 @@ func mounts(dir string) error {
 			return fmt.Errorf("hide /proc/sys/%s: %w", name, err)
 		}
 	}
-	for _, root := range cgroupRoots() {
+	for _, root := range preflight.CgroupRoots() {
 		if err := os.Mkdir(filepath.Join(root, filepath.Base(dir)), 0o755); err != nil {
 			return fmt.Errorf("make a cgroup for the pods: %w", err)
 		}

@@ -12,6 +12,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"github.com/ampbridge/ampbridge/test/node/preflight"
 )
 
 // containerdSocket lies in /run, which is the node's own.
@@ -42,7 +44,7 @@ state = "/run/containerd"
 
 // startContainerd keeps images, and only them, from one node to the next.
 func (n *Node) startContainerd(ctx context.Context) error {
-	cniBin, err := cniDir()
+	cniBin, err := preflight.CNIDir()
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/ampbridge/ampbridge/test/node"
+	"github.com/ampbridge/ampbridge/test/node/preflight"
 	"github.com/ampbridge/ampbridge/test/tools"
 )
 
@@ -34,7 +35,7 @@ func TestMain(m *testing.M) {
 	rest.SetDefaultWarningHandler(rest.NoWarnings{})
 	log.SetLogger(logr.Discard())
 	os.Exit(node.Main(m, node.Setup{
-		Needs:   map[string]string{"make": "make", "buildah": "buildah"},
+		Needs:   preflight.Install,
 		Tools:   []string{"prometheus", "prometheus-operator", "prometheus-config-reloader", "helm"},
 		Prepare: prepare,
 	}))

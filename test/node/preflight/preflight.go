@@ -1,6 +1,7 @@
-//go:build linux
-
-package node
+// Package preflight tells what a machine lacks for a test node (package node),
+// and the command that mends it. It imports nothing of size, so that the answer
+// comes before anything is built.
+package preflight
 
 import (
 	"errors"
@@ -9,9 +10,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 )
+
+// Install are the programs that test/e2e/install needs beside the node's own.
+var Install = map[string]string{"make": "make", "buildah": "buildah"}
 
 // debian names the package that holds each program which a node needs.
 var debian = map[string]string{
@@ -26,40 +31,65 @@ var (
 	cniDirs    = []string{"/usr/lib/cni", "/opt/cni/bin", "/usr/libexec/cni"}
 )
 
-// Preflight tells everything that this machine lacks for a node at once, with
-// the command that mends it. Needs are further programs, with their packages.
-func Preflight(needs map[string]string) error {
+// Missing are programs that the machine lacks, and the packages that hold them.
+type Missing struct{ Programs, Packages []string }
+
+// Find looks for the node's own programs and for the needs, which are further
+// ones with their packages.
+func Find(needs map[string]string) (m Missing) {
 	programs := maps.Clone(debian)
 	maps.Copy(programs, needs)
-	var missing, packages []string
 	for _, program := range slices.Sorted(maps.Keys(programs)) {
 		if _, err := exec.LookPath(program); err != nil {
-			missing, packages = append(missing, program), append(packages, programs[program])
+			m.Programs, m.Packages = append(m.Programs, program), append(m.Packages, programs[program])
 		}
 	}
-	if _, err := cniDir(); err != nil {
-		missing, packages = append(missing, err.Error()), append(packages, "containernetworking-plugins")
+	if _, err := CNIDir(); err != nil {
+		m.Programs, m.Packages = append(m.Programs, err.Error()), append(m.Packages, "containernetworking-plugins")
 	}
+	slices.Sort(m.Packages)
+	m.Packages = slices.Compact(m.Packages)
+	return m
+}
+
+// Check tells everything that the machine lacks at once.
+func Check(needs map[string]string) error {
 	var errs []error
+	if runtime.GOOS != "linux" {
+		return fmt.Errorf("a node takes Linux, and this is %s", runtime.GOOS)
+	}
 	if os.Geteuid() != 0 {
 		errs = append(errs, errors.New("not root: containers, their network and their mounts take root; run it with sudo, or leave it to CI"))
 	}
-	if len(missing) > 0 {
-		slices.Sort(packages)
+	if m := Find(needs); len(m.Programs) > 0 {
 		errs = append(errs, fmt.Errorf("missing: %s; on Debian and Ubuntu: apt-get install -y --no-install-recommends %s",
-			strings.Join(missing, ", "), strings.Join(slices.Compact(packages), " ")))
+			strings.Join(m.Programs, ", "), strings.Join(m.Packages, " ")))
 	}
 	if filesystems, err := os.ReadFile("/proc/filesystems"); err == nil && !strings.Contains(string(filesystems), "\toverlay\n") {
 		errs = append(errs, errors.New("the kernel does not know overlayfs: modprobe overlay"))
 	}
-	if len(cgroupRoots()) == 0 {
+	if len(CgroupRoots()) == 0 {
 		errs = append(errs, fmt.Errorf("no cgroups at %s: mount them, or run the container with --privileged", cgroups))
 	}
 	return errors.Join(errs...)
 }
 
-// cniDir is where all the network plugins are.
-func cniDir() (string, error) {
+const cgroups = "/sys/fs/cgroup"
+
+// CgroupRoots are the hierarchies: one for version 2, one per controller before.
+func CgroupRoots() []string {
+	if _, err := os.Stat(filepath.Join(cgroups, "cgroup.controllers")); err == nil {
+		return []string{cgroups}
+	}
+	roots, err := filepath.Glob(filepath.Join(cgroups, "*"))
+	if err != nil {
+		return nil
+	}
+	return roots
+}
+
+// CNIDir is where all the network plugins are.
+func CNIDir() (string, error) {
 	for _, dir := range cniDirs {
 		if !slices.ContainsFunc(cniPlugins, func(plugin string) bool {
 			_, err := os.Stat(filepath.Join(dir, plugin))
