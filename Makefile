@@ -18,7 +18,7 @@ TEST_TOOLS  := etcd kube-apiserver kube-controller-manager kube-scheduler promet
 # And what the conformance test runs besides.
 KIND_TOOLS  := prometheus-3.1 prometheus-2.42 prometheus-operator gosh
 # And what a node and the install test run besides.
-NODE_TOOLS  := kube-scheduler kubelet kube-proxy coredns helm prometheus-operator
+NODE_TOOLS  := kube-scheduler kubelet kube-proxy coredns helm prometheus-operator sbom
 TOOLS       := $(GO) run ./test/tools/cmd
 
 .DEFAULT_GOAL := help
@@ -48,6 +48,12 @@ else
 	$(if $(ARCHIVE),$(ENGINE) push $(IMAGE) oci-archive:$(ARCHIVE):$(IMAGE))
 endif
 
+.PHONY: sbom
+sbom: image ## the image's bill of materials, dist/ampbridge-linux-<arch>.spdx.json
+	@mkdir -p dist
+	"$$($(TOOLS) -q sbom)" -name $(firstword $(subst :, ,$(IMAGE))) -version $(lastword $(subst :, ,$(IMAGE))) -created $(SOURCE_DATE_EPOCH) \
+	  bin/linux-$(ARCH)/ampbridge bin/linux-$(ARCH)/config-sidecar > dist/ampbridge-linux-$(ARCH).spdx.json
+
 .PHONY: demo
 demo: ## the main job, end to end, narrated; STAY=1 keeps it running to look at
 	@$(TOOLS) $(TEST_TOOLS) >/dev/null
@@ -63,6 +69,7 @@ test: ## every test that needs no root; PKG=./policy/... for some
 e2e: ## the image and the chart on a real node, link by link (root, Linux: docs/e2e.md)
 	@$(GO) run ./test/node/preflight/cmd
 	@$(TOOLS) $(TEST_TOOLS) $(NODE_TOOLS) >/dev/null
+	@CGO_ENABLED=0 $(GO) test -tags e2e -count=1 -timeout 15m ./test/image
 	@CGO_ENABLED=0 $(GO) test -tags e2e -count=1 -timeout 15m ./test/node
 	@CGO_ENABLED=0 $(GO) test -tags e2e -count=1 -timeout 30m -v ./test/e2e/install
 

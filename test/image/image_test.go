@@ -1,0 +1,286 @@
+//go:build linux && e2e
+
+package image
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	"debug/buildinfo"
+	"debug/elf"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/ampbridge/ampbridge/test/tools"
+)
+
+const (
+	reference = "ghcr.io/ampbridge/ampbridge:v0.0.0-test"
+	// sizeBudget is of the uncompressed image, in bytes.
+	sizeBudget = 64 << 20
+)
+
+// An archive is the image as a registry would get it.
+type archive struct {
+	digest string // of the manifest: of everything
+	config struct {
+		Architecture string
+		Created      string
+		Config       struct {
+			User       string
+			Entrypoint []string
+			Cmd        []string
+		}
+	}
+	size  int64 // of the files
+	files map[string]*tar.Header
+	sums  map[string]string // SHA-256
+}
+
+// checkout copies the commit's files, and what is changed beside them, to a
+// directory of another name.
+func checkout(t *testing.T, name string) string {
+	t.Helper()
+	root, err := tools.Root(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := exec.CommandContext(t.Context(), "git", "ls-files", "-z")
+	list.Dir = root
+	files, err := list.Output()
+	if err != nil {
+		t.Fatal("git ls-files: ", err)
+	}
+	dir := filepath.Join(t.TempDir(), name)
+	for file := range strings.SplitSeq(strings.Trim(string(files), "\x00"), "\x00") {
+		content, err := os.ReadFile(filepath.Join(root, file))
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		target := filepath.Join(dir, file)
+		if err := os.MkdirAll(filepath.Dir(target), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		// Stricter modes than git's: those of the image are the Dockerfile's.
+		if err := os.WriteFile(target, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// build runs make image in a directory, with a store of its own.
+func build(t *testing.T, dir, arch string) archive {
+	t.Helper()
+	work := t.TempDir()
+	storage := filepath.Join(work, "storage.conf")
+	config := fmt.Sprintf("[storage]\ndriver = \"vfs\"\ngraphroot = %q\nrunroot = %q\n", filepath.Join(work, "graph"), filepath.Join(work, "run"))
+	if err := os.WriteFile(storage, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(work, "image.tar")
+	command := exec.CommandContext(t.Context(), "make", "image", "ENGINE=buildah", "ARCH="+arch, "VERSION=v0.0.0-test", "REVISION=0123abcd",
+		"SOURCE_DATE_EPOCH=1700000000", "IMAGE="+reference, "ARCHIVE="+file)
+	command.Dir = dir
+	command.Env = append(os.Environ(), "CONTAINERS_STORAGE_CONF="+storage)
+	if out, err := command.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return read(t, file)
+}
+
+func read(t *testing.T, file string) archive {
+	t.Helper()
+	blobs := map[string][]byte{}
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	each(t, f, func(header *tar.Header, content []byte) {
+		blobs[strings.TrimPrefix(header.Name, "blobs/sha256/")] = content
+	})
+
+	type descriptor struct{ Digest string }
+	var index struct{ Manifests []descriptor }
+	var manifest struct {
+		Config descriptor
+		Layers []descriptor
+	}
+	blob := func(d descriptor) []byte { return blobs[strings.TrimPrefix(d.Digest, "sha256:")] }
+	a := archive{files: map[string]*tar.Header{}, sums: map[string]string{}}
+	decode(t, blobs["index.json"], &index)
+	a.digest = index.Manifests[0].Digest
+	decode(t, blob(index.Manifests[0]), &manifest)
+	decode(t, blob(manifest.Config), &a.config)
+	for _, layer := range manifest.Layers {
+		plain, err := gzip.NewReader(bytes.NewReader(blob(layer)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		each(t, plain, func(header *tar.Header, content []byte) {
+			a.files[header.Name] = header
+			a.sums[header.Name] = fmt.Sprintf("%x", sha256.Sum256(content))
+			a.size += header.Size
+		})
+	}
+	return a
+}
+
+func each(t *testing.T, r io.Reader, visit func(*tar.Header, []byte)) {
+	t.Helper()
+	for files := tar.NewReader(r); ; {
+		header, err := files.Next()
+		if errors.Is(err, io.EOF) {
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		content, err := io.ReadAll(files)
+		if err != nil {
+			t.Fatal(err)
+		}
+		visit(header, content)
+	}
+}
+
+func decode(t *testing.T, text []byte, v any) {
+	t.Helper()
+	if err := json.Unmarshal(text, v); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestImage(t *testing.T) {
+	dir := checkout(t, "here")
+	image := build(t, dir, "amd64")
+
+	if got := slices.Sorted(maps.Keys(image.files)); !slices.Equal(got, []string{"ampbridge", "config-sidecar"}) {
+		t.Errorf("the image holds %q, want the two programs alone", got)
+	}
+	for name, header := range image.files {
+		if header.Mode != 0o755 || header.Uid != 0 || header.Gid != 0 {
+			t.Errorf("%s is %o, of %d:%d: want 755, of 0:0, so that nobody in the container may change it", name, header.Mode, header.Uid, header.Gid)
+		}
+	}
+	if c := image.config.Config; c.User != "65532:65532" || !slices.Equal(c.Entrypoint, []string{"/ampbridge"}) || c.Cmd != nil {
+		t.Errorf("got %+v, want user 65532:65532, entrypoint /ampbridge, no command", c)
+	}
+	if image.size > sizeBudget {
+		t.Errorf("the image has %d bytes, want %d at most", image.size, sizeBudget)
+	}
+	t.Logf("%.1f MB: ampbridge %.1f, config-sidecar %.1f", mb(image.size), mb(image.files["ampbridge"].Size), mb(image.files["config-sidecar"].Size))
+
+	t.Run("static, with CA roots", func(t *testing.T) {
+		for name, sum := range image.sums {
+			path := filepath.Join(dir, "bin", "linux-amd64", name)
+			if content, err := os.ReadFile(path); err != nil || fmt.Sprintf("%x", sha256.Sum256(content)) != sum {
+				t.Fatalf("%s is not what was built (%v)", name, err)
+			}
+			program, err := elf.Open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, segment := range program.Progs {
+				if segment.Type == elf.PT_INTERP || segment.Type == elf.PT_DYNAMIC {
+					t.Errorf("%s is linked dynamically", name)
+				}
+			}
+			_ = program.Close()
+			info, err := buildinfo.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if text := info.String(); !strings.Contains(text, "golang.org/x/crypto/x509roots/fallback\t") {
+				t.Errorf("%s carries no CA roots:\n%s", name, text)
+			}
+		}
+	})
+
+	t.Run("the same from another directory", func(t *testing.T) {
+		again := build(t, checkout(t, "some/where/else"), "amd64")
+		if again.digest != image.digest {
+			t.Errorf("got image %s, want %s; files %v and %v", again.digest, image.digest, again.sums, image.sums)
+		}
+	})
+
+	t.Run("for the other architecture", func(t *testing.T) {
+		other := build(t, dir, "arm64")
+		program, err := elf.Open(filepath.Join(dir, "bin", "linux-arm64", "config-sidecar"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = program.Close() }()
+		if other.config.Architecture != "arm64" || program.Machine != elf.EM_AARCH64 {
+			t.Errorf("got an image for %s with programs for %s, want arm64", other.config.Architecture, program.Machine)
+		}
+		if other.files["ampbridge"] == nil || other.files["config-sidecar"] == nil {
+			t.Error("programs are missing")
+		}
+		t.Logf("%.1f MB", mb(other.size))
+	})
+
+	t.Run("bill of materials", func(t *testing.T) { billOfMaterials(t, filepath.Join(dir, "bin", "linux-amd64")) })
+}
+
+// billOfMaterials names every module of either program, and the toolchain's library.
+func billOfMaterials(t *testing.T, bin string) {
+	programs := []string{filepath.Join(bin, "ampbridge"), filepath.Join(bin, "config-sidecar")}
+	out, err := exec.CommandContext(t.Context(), tools.Path(t, "sbom"), append([]string{"-name", "ghcr.io/ampbridge/ampbridge", "-version", "v0.0.0-test"}, programs...)...).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var document struct {
+		SPDXVersion   string
+		Packages      []struct{ Name, VersionInfo string }
+		Relationships []struct{ SPDXElementID, RelationshipType, RelatedSPDXElement string }
+	}
+	decode(t, out, &document)
+	if document.SPDXVersion != "SPDX-2.3" {
+		t.Errorf("got version %q", document.SPDXVersion)
+	}
+	listed := map[string]bool{}
+	for _, p := range document.Packages {
+		listed[p.Name+"@"+p.VersionInfo] = true
+	}
+	links := 0
+	for _, program := range programs {
+		info, err := buildinfo.ReadFile(program)
+		if err != nil {
+			t.Fatal(err)
+		}
+		links += len(info.Deps) + 1
+		for _, m := range info.Deps {
+			if !listed[m.Path+"@"+m.Version] {
+				t.Errorf("%s@%s is not in the bill of materials", m.Path, m.Version)
+			}
+		}
+		if library := "stdlib@" + strings.TrimPrefix(info.GoVersion, "go"); !listed[library] {
+			t.Errorf("%s is not in the bill of materials", library)
+		}
+	}
+	for _, r := range document.Relationships {
+		if r.RelationshipType == "STATIC_LINK" {
+			links--
+		}
+	}
+	if links != 0 {
+		t.Errorf("%d links between programs and modules are missing", links)
+	}
+}
+
+func mb(bytes int64) float64 { return float64(bytes) / 1e6 }
