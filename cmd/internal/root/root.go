@@ -12,6 +12,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/cmd/internal/bootstrap"
 	"github.com/ampbridge/ampbridge/cmd/internal/config"
+	"github.com/ampbridge/ampbridge/cmd/internal/doctor"
 	"github.com/ampbridge/ampbridge/cmd/internal/inject"
 	"github.com/ampbridge/ampbridge/cmd/internal/issuer"
 	"github.com/ampbridge/ampbridge/cmd/internal/plan"
@@ -67,7 +68,7 @@ label a namespace, roll Prometheus, done.`,
 		SilenceUsage:  true,
 	}
 	cmd.AddCommand(
-		webhook.New(), sync.New(), plan.New(), bootstrap.New(), issuer.New(),
+		webhook.New(), sync.New(), plan.New(), bootstrap.New(), issuer.New(), doctor.New(),
 		validate.New(), inject.New(), config.New(), version.New(),
 	)
 	return cmd

@@ -1,0 +1,134 @@
+package awsiam
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/plan"
+)
+
+// Inspector reads of one account what a plan does not need, and a diagnosis
+// does. It changes nothing.
+type Inspector struct{ account *account }
+
+// ProviderDetails is an OIDC provider with all that AWS compares a token's
+// issuer with.
+type ProviderDetails struct {
+	// URL is without https://, as IAM gives it back.
+	URL                    string
+	Audiences, Thumbprints []string
+}
+
+// Inspect prepares reading the target's account. The error says whose account
+// the credentials are of, if not of this.
+func (i *IAM) Inspect(ctx context.Context, target plan.Target) (*Inspector, error) {
+	a, err := i.open(ctx, target)
+	if err != nil {
+		return nil, err
+	}
+	return &Inspector{a}, nil
+}
+
+// Provider is nil where there is none.
+func (i *Inspector) Provider(ctx context.Context, arn policy.ARN) (*ProviderDetails, error) {
+	out, err := i.account.iam.GetOpenIDConnectProvider(ctx, &iam.GetOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(arn.String())})
+	switch {
+	case missing(err):
+		return nil, nil
+	case err != nil:
+		return nil, stable(err)
+	}
+	return &ProviderDetails{aws.ToString(out.Url), out.ClientIDList, out.ThumbprintList}, nil
+}
+
+// Providers are the ARNs of all of the account's OIDC providers.
+func (i *Inspector) Providers(ctx context.Context) ([]policy.ARN, error) {
+	out, err := i.account.iam.ListOpenIDConnectProviders(ctx, &iam.ListOpenIDConnectProvidersInput{})
+	if err != nil {
+		return nil, stable(err)
+	}
+	var list []policy.ARN
+	for _, p := range out.OpenIDConnectProviderList {
+		arn, err := policy.ParseARN(aws.ToString(p.Arn))
+		if err != nil {
+			return nil, fmt.Errorf("ListOpenIDConnectProviders: %w", err)
+		}
+		list = append(list, arn)
+	}
+	return list, nil
+}
+
+// Role is nil where there is none.
+func (i *Inspector) Role(ctx context.Context, name string) (*plan.Role, error) {
+	return i.account.role(ctx, name)
+}
+
+// Policies are all documents that give a role permissions: inline ones and
+// attached ones.
+func (i *Inspector) Policies(ctx context.Context, role string) ([]policy.Document, error) {
+	var list []policy.Document
+	inline := iam.NewListRolePoliciesPaginator(i.account.iam, &iam.ListRolePoliciesInput{RoleName: &role})
+	for inline.HasMorePages() {
+		page, err := inline.NextPage(ctx)
+		if err != nil {
+			return nil, stable(err)
+		}
+		for _, name := range page.PolicyNames {
+			out, err := i.account.iam.GetRolePolicy(ctx, &iam.GetRolePolicyInput{RoleName: &role, PolicyName: &name})
+			if err != nil {
+				return nil, stable(err)
+			}
+			d, err := parse(aws.ToString(out.PolicyDocument), name)
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, d)
+		}
+	}
+	attached := iam.NewListAttachedRolePoliciesPaginator(i.account.iam, &iam.ListAttachedRolePoliciesInput{RoleName: &role})
+	for attached.HasMorePages() {
+		page, err := attached.NextPage(ctx)
+		if err != nil {
+			return nil, stable(err)
+		}
+		for _, p := range page.AttachedPolicies {
+			d, err := i.Document(ctx, aws.ToString(p.PolicyArn))
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, d)
+		}
+	}
+	return list, nil
+}
+
+// Document is the present version of a managed policy.
+func (i *Inspector) Document(ctx context.Context, arn string) (policy.Document, error) {
+	p, err := i.account.iam.GetPolicy(ctx, &iam.GetPolicyInput{PolicyArn: &arn})
+	if err != nil {
+		return policy.Document{}, stable(err)
+	}
+	v, err := i.account.iam.GetPolicyVersion(ctx, &iam.GetPolicyVersionInput{PolicyArn: &arn, VersionId: p.Policy.DefaultVersionId})
+	if err != nil {
+		return policy.Document{}, stable(err)
+	}
+	return parse(aws.ToString(v.PolicyVersion.Document), arn)
+}
+
+// parse reads a document as IAM encodes it, wherever its first % stands.
+func parse(text, name string) (policy.Document, error) {
+	decoded, err := url.PathUnescape(text)
+	if err != nil {
+		return policy.Document{}, fmt.Errorf("policy %s: %w", name, err)
+	}
+	d, err := policy.ParseDocument(decoded)
+	if err != nil {
+		return policy.Document{}, fmt.Errorf("policy %s: %w", name, err)
+	}
+	return d, nil
+}

@@ -1,0 +1,125 @@
+package doctor
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"io"
+	"math"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/ampbridge/ampbridge/doctor"
+	"github.com/ampbridge/ampbridge/policy"
+)
+
+// marker is the series that a remote write of doctor's leaves.
+const marker = "ampbridge_doctor"
+
+// query asks the workspace for a constant, which costs nothing there.
+func query(ctx context.Context, credentials aws.CredentialsProvider, d policy.Destination) *doctor.Refusal {
+	base := strings.TrimSuffix(d.URL(), "/api/v1/remote_write")
+	at := base + "/api/v1/query?" + url.Values{"query": {"vector(1)"}}.Encode()
+	return signedCall(ctx, credentials, d.Workspace.Region, http.MethodGet, at, nil, nil)
+}
+
+// write sends one sample, as Prometheus does.
+func write(ctx context.Context, credentials aws.CredentialsProvider, d policy.Destination, labels map[string]string, at time.Time) *doctor.Refusal {
+	return writeTo(ctx, credentials, d.Workspace.Region, d.URL(), labels, at)
+}
+
+func writeTo(ctx context.Context, credentials aws.CredentialsProvider, region, url string, labels map[string]string, at time.Time) *doctor.Refusal {
+	header := http.Header{
+		"Content-Type": {"application/x-protobuf"}, "Content-Encoding": {"snappy"},
+		"X-Prometheus-Remote-Write-Version": {"0.1.0"},
+	}
+	return signedCall(ctx, credentials, region, http.MethodPost, url, header, literalSnappy(oneSample(labels, at)))
+}
+
+// signedCall returns nil where AMP answers with success.
+func signedCall(ctx context.Context, credentials aws.CredentialsProvider, region, method, at string, header http.Header, body []byte) *doctor.Refusal {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	silent := func(err error) *doctor.Refusal {
+		for errors.Unwrap(err) != nil {
+			err = errors.Unwrap(err)
+		}
+		return &doctor.Refusal{Text: "no answer: " + err.Error()}
+	}
+	keys, err := credentials.Retrieve(ctx)
+	if err != nil {
+		return silent(err)
+	}
+	request, err := http.NewRequestWithContext(ctx, method, at, bytes.NewReader(body))
+	if err != nil {
+		return silent(err)
+	}
+	for name, values := range header {
+		request.Header[name] = values
+	}
+	sum := sha256.Sum256(body)
+	if err := v4.NewSigner().SignHTTP(ctx, keys, request, hex.EncodeToString(sum[:]), "aps", region, time.Now()); err != nil {
+		return silent(err)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return silent(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	if response.StatusCode/100 == 2 {
+		return nil
+	}
+	const enough = 4 << 10
+	text, _ := io.ReadAll(io.LimitReader(response.Body, enough))
+	var answer struct{ Message string }
+	if json.Unmarshal(text, &answer) != nil || answer.Message == "" {
+		answer.Message = strings.TrimSpace(string(text))
+	}
+	code, _, _ := strings.Cut(response.Header.Get("X-Amzn-Errortype"), ":")
+	if code == "" {
+		code = response.Status
+	}
+	return &doctor.Refusal{Code: code, Text: answer.Message, Status: response.StatusCode}
+}
+
+// oneSample is a WriteRequest with the value 1 for one series
+// (https://github.com/prometheus/prometheus/blob/main/prompb/remote.proto).
+func oneSample(labels map[string]string, at time.Time) []byte {
+	field := func(b []byte, number protowire.Number, message []byte) []byte {
+		return protowire.AppendBytes(protowire.AppendTag(b, number, protowire.BytesType), message)
+	}
+	names := make([]string, 0, len(labels))
+	for name := range labels {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	var series []byte
+	for _, name := range names {
+		series = field(series, 1, field(field(nil, 1, []byte(name)), 2, []byte(labels[name])))
+	}
+	sample := protowire.AppendFixed64(protowire.AppendTag(nil, 1, protowire.Fixed64Type), math.Float64bits(1))
+	sample = protowire.AppendVarint(protowire.AppendTag(sample, 2, protowire.VarintType), uint64(at.UnixMilli()))
+	return field(nil, 1, field(series, 2, sample))
+}
+
+// literalSnappy is the block format without any compression: the length, and one
+// literal (https://github.com/google/snappy/blob/main/format_description.txt).
+// data is less than 64 KiB.
+func literalSnappy(data []byte) []byte {
+	b := binary.AppendUvarint(nil, uint64(len(data)))
+	const twoBytesOfLength = 61 << 2
+	b = append(b, twoBytesOfLength)
+	b = binary.LittleEndian.AppendUint16(b, uint16(len(data)-1))
+	return append(b, data...)
+}

@@ -1,0 +1,334 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/amp"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"github.com/ampbridge/ampbridge/cmd/internal/awsiam"
+	"github.com/ampbridge/ampbridge/doctor"
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/plan"
+)
+
+// credentialsTimeout is for finding credentials: without any, the SDK asks for
+// an instance's at last.
+const credentialsTimeout = 5 * time.Second
+
+// caller is whoever runs doctor, as AWS sees him; nil: nobody.
+type caller struct {
+	config  aws.Config
+	account string
+	arn     string
+	// why there is none.
+	missing string
+}
+
+// whoAmI finds the SDK's usual credentials.
+func whoAmI(ctx context.Context, region string) caller {
+	cfg, err := config.LoadDefaultConfig(ctx, config.WithDefaultRegion(region))
+	if err != nil {
+		return caller{missing: "AWS configuration: " + err.Error()}
+	}
+	bounded, cancel := context.WithTimeout(ctx, credentialsTimeout)
+	defer cancel()
+	if _, err := cfg.Credentials.Retrieve(bounded); err != nil {
+		return caller{missing: "no AWS credentials here: log in (aws sso login), or set AWS_PROFILE"}
+	}
+	out, err := sts.NewFromConfig(cfg).GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
+	if err != nil {
+		return caller{missing: "the AWS credentials here are refused: " + refusal(err).String()}
+	}
+	return caller{config: cfg, account: aws.ToString(out.Account), arn: aws.ToString(out.Arn)}
+}
+
+// refusal is what AWS said, or why it said nothing.
+func refusal(err error) doctor.Refusal {
+	var answer smithy.APIError
+	var response *smithyhttp.ResponseError
+	r := doctor.Refusal{}
+	if errors.As(err, &response) && response.Response != nil {
+		r.Status = response.HTTPStatusCode()
+	}
+	if errors.As(err, &answer) {
+		r.Code, r.Text = answer.ErrorCode(), answer.ErrorMessage()
+		return r
+	}
+	for errors.Unwrap(err) != nil {
+		err = errors.Unwrap(err)
+	}
+	r.Text = "no answer: " + err.Error()
+	return r
+}
+
+// lookAtAWS looks at provider, roles and workspaces, and then goes the way that
+// a pod goes.
+func (x *examiner) lookAtAWS(ctx context.Context) {
+	me := whoAmI(ctx, x.policy.Destinations[0].Workspace.Region)
+	inspectors := map[string]*awsiam.Inspector{}
+	for _, d := range x.policy.Destinations {
+		account := x.policy.Role(d).Account
+		if _, done := inspectors[account]; !done {
+			inspectors[account] = x.lookAtAccount(ctx, me, d)
+		}
+		x.lookAtRole(ctx, inspectors[account], d)
+	}
+	for _, s := range x.subjects {
+		for _, d := range s.destinations {
+			x.lookAtSession(ctx, s, d)
+		}
+	}
+	for _, d := range x.policy.Destinations {
+		x.lookAtWorkspace(ctx, me, d)
+	}
+	for _, s := range x.subjects {
+		for _, d := range s.destinations {
+			x.lookAtWrite(ctx, s, d)
+		}
+	}
+}
+
+// managed tells whether sync keeps the role of d.
+func (x *examiner) managed(d policy.Destination) bool {
+	return x.policy.Trust.Manage == policy.ManageRoles && d.Role.IsZero()
+}
+
+// target is the account of a destination's role.
+func (x *examiner) target(d policy.Destination) plan.Target {
+	role := x.policy.Role(d)
+	return plan.Target{Account: role.Account, Region: d.Workspace.Region, Provider: x.issuer.ProviderARN(role.Partition, role.Account)}
+}
+
+// lookAtAccount returns nil where the account cannot be read.
+func (x *examiner) lookAtAccount(ctx context.Context, me caller, d policy.Destination) *awsiam.Inspector {
+	target := x.target(d)
+	about := doctor.About{Account: target.Account}
+	var inspector *awsiam.Inspector
+	x.found.Look(doctor.Account, about, func() doctor.Finding {
+		if me.missing != "" {
+			return unseen("%s", me.missing)
+		}
+		var err error
+		if inspector, err = awsiam.New(nil).Inspect(ctx, target); err == nil {
+			return holds("as %s", me.arn)
+		}
+		first := err
+		if inspector, err = awsiam.New(x.policy.Trust.Accounts).Inspect(ctx, target); err == nil {
+			return holds("as the account's syncRole, assumed by %s", me.arn)
+		}
+		return unseen("%v", first)
+	})
+	if inspector == nil {
+		x.found.Add(doctor.Unseen(doctor.OIDCProvider, about, "the account cannot be read"))
+		return nil
+	}
+	if x.issuer == "" {
+		x.found.Add(doctor.Unseen(doctor.OIDCProvider, about, "the issuer is not known"))
+		return inspector
+	}
+	x.found.Look(doctor.OIDCProvider, about, func() doctor.Finding { return x.provider(ctx, inspector, target, d) })
+	return inspector
+}
+
+func (x *examiner) provider(ctx context.Context, i *awsiam.Inspector, target plan.Target, d policy.Destination) doctor.Finding {
+	found, err := i.Provider(ctx, target.Provider)
+	if err != nil {
+		return unseen("%v", err)
+	}
+	seen := doctor.ProviderSeen{}
+	if found != nil {
+		seen = doctor.ProviderSeen{Exists: true, URL: found.URL, Audiences: found.Audiences, Thumbprints: found.Thumbprints}
+	} else if seen.Others, err = i.Providers(ctx); err != nil {
+		// The list only sharpens the mend.
+		seen.Others = nil
+	}
+	mend := x.source.sync()
+	if !x.managed(d) {
+		create := doctor.Command{"aws", "iam", "create-open-id-connect-provider", "--url", string(x.issuer), "--client-id-list", x.policy.Token.Audience}
+		if !x.published.Public && x.published.Thumbprint != "" {
+			create = append(create, "--thumbprint-list", x.published.Thumbprint)
+		}
+		mend = doctor.Do("register the issuer", create)
+	}
+	return doctor.Provider(target.Provider, x.policy.Token.Audience, seen, x.published, mend)
+}
+
+// lookAtRole looks at the role of a destination and at its documents.
+func (x *examiner) lookAtRole(ctx context.Context, i *awsiam.Inspector, d policy.Destination) {
+	arn := x.policy.Role(d)
+	about := doctor.About{Destination: d.Name, Account: arn.Account}
+	if i == nil {
+		for _, l := range []doctor.Link{doctor.RoleExists, doctor.TrustDocument, doctor.Permissions, doctor.Boundary} {
+			x.found.Add(doctor.Unseen(l, about, "the account cannot be read"))
+		}
+		return
+	}
+	var role *plan.Role
+	x.found.Look(doctor.RoleExists, about, func() doctor.Finding {
+		var err error
+		role, err = i.Role(ctx, arn.RoleName())
+		switch {
+		case err != nil:
+			role = nil
+			return unseen("%v", err)
+		case role == nil:
+			return fails(x.makeRole(d), "there is no role %s", arn)
+		case role.ARN != arn:
+			f := fails(doctor.Do("rename the destination, delete that role, or name it as the destination's role"), "the name is taken by %s, and names are unique whatever their path: %s is not there", role.ARN, arn)
+			role = nil
+			return f
+		}
+		return holds("%s", arn)
+	})
+	for _, s := range x.subjects {
+		if !grantedTo(s, d) {
+			continue
+		}
+		each := doctor.About{Subject: s.String(), Destination: d.Name, Account: arn.Account}
+		if role == nil {
+			if !x.found.Blocked(doctor.TrustDocument, each) {
+				x.found.Add(doctor.Unseen(doctor.TrustDocument, each, "the role cannot be read"))
+			}
+			continue
+		}
+		x.found.Look(doctor.TrustDocument, each, func() doctor.Finding {
+			want := doctor.Wanted{Provider: x.target(d).Provider, Issuer: x.issuer, Audience: x.policy.Token.Audience, Subject: s.Subject}
+			return doctor.Trust(role.Trust, want, x.writeTrust(d, want))
+		})
+	}
+	if role == nil {
+		for _, l := range []doctor.Link{doctor.Permissions, doctor.Boundary} {
+			if !x.found.Blocked(l, about) {
+				x.found.Add(doctor.Unseen(l, about, "the role cannot be read"))
+			}
+		}
+		return
+	}
+	x.found.Look(doctor.Permissions, about, func() doctor.Finding {
+		documents, err := i.Policies(ctx, arn.RoleName())
+		if err != nil {
+			return unseen("%v", err)
+		}
+		return doctor.Permission(documents, d, x.writePermission(d))
+	})
+	x.found.Look(doctor.Boundary, about, func() doctor.Finding { return x.boundary(ctx, i, role, d) })
+}
+
+func grantedTo(s *subject, d policy.Destination) bool {
+	for _, granted := range s.destinations {
+		if granted.Name == d.Name {
+			return true
+		}
+	}
+	return false
+}
+
+func (x *examiner) boundary(ctx context.Context, i *awsiam.Inspector, role *plan.Role, d policy.Destination) doctor.Finding {
+	wanted := ""
+	if x.managed(d) {
+		b := x.policy.Trust.PermissionsBoundary
+		b.Partition = role.ARN.Partition
+		if b.Account != "aws" {
+			b.Account = role.ARN.Account
+		}
+		wanted = b.String()
+	}
+	seen := doctor.BoundarySeen{ARN: role.Boundary}
+	if role.Boundary != "" {
+		document, err := i.Document(ctx, role.Boundary)
+		if err != nil {
+			seen.Problem = err.Error()
+		} else {
+			seen.Document = &document
+		}
+	}
+	return doctor.Bounds(seen, wanted, d, x.source.sync())
+}
+
+// makeRole, writeTrust and writePermission are sync's to do, or else commands
+// for whoever keeps the role.
+
+func (x *examiner) makeRole(d policy.Destination) doctor.Mend {
+	if x.managed(d) {
+		return x.source.sync()
+	}
+	arn := x.policy.Role(d)
+	return doctor.Do(fmt.Sprintf("make the role %s, with the trust and permission documents that docs/iam.md shows, or let sync keep it (trust.manage: roles)", arn))
+}
+
+func (x *examiner) writeTrust(d policy.Destination, want doctor.Wanted) doctor.Mend {
+	if x.managed(d) {
+		return x.source.sync()
+	}
+	var subjects []policy.Subject
+	for _, s := range x.subjects {
+		if grantedTo(s, d) {
+			subjects = append(subjects, s.Subject)
+		}
+	}
+	document := policy.TrustDocument(want.Provider, want.Issuer, want.Audience, subjects)
+	return doctor.Do("write the trust document anew (statements of other clusters in it have to be added)", doctor.Command{"aws", "iam", "update-assume-role-policy",
+		"--role-name", x.policy.Role(d).RoleName(), "--policy-document", document.String()})
+}
+
+func (x *examiner) writePermission(d policy.Destination) doctor.Mend {
+	if x.managed(d) {
+		return x.source.sync()
+	}
+	return doctor.Do("give the role a permission document", doctor.Command{"aws", "iam", "put-role-policy",
+		"--role-name", x.policy.Role(d).RoleName(), "--policy-name", plan.PolicyName, "--policy-document", policy.PermissionDocument(d).String()})
+}
+
+// lookAtWorkspace asks AMP with the caller's own credentials: a destination's
+// role may not read.
+func (x *examiner) lookAtWorkspace(ctx context.Context, me caller, d policy.Destination) {
+	about := doctor.About{Destination: d.Name}
+	reason := me.missing
+	if reason == "" && me.account != d.Workspace.Account {
+		reason = fmt.Sprintf("these credentials are of account %s, the workspace is of %s", me.account, d.Workspace.Account)
+	}
+	if reason != "" {
+		for _, l := range []doctor.Link{doctor.Workspace, doctor.Query} {
+			x.found.Add(doctor.Unseen(l, about, "%s", reason))
+		}
+		return
+	}
+	x.found.Look(doctor.Workspace, about, func() doctor.Finding { return describeWorkspace(ctx, me, d) })
+	x.found.Look(doctor.Query, about, func() doctor.Finding {
+		if refused := query(ctx, me.config.Credentials, d); refused != nil {
+			return doctor.RefusedQuery(*refused, d)
+		}
+		return holds("%s answers", d.Workspace.ID())
+	})
+}
+
+func describeWorkspace(ctx context.Context, me caller, d policy.Destination) doctor.Finding {
+	client := amp.NewFromConfig(me.config, func(o *amp.Options) { o.Region = d.Workspace.Region })
+	out, err := client.DescribeWorkspace(ctx, &amp.DescribeWorkspaceInput{WorkspaceId: aws.String(d.Workspace.ID())})
+	elsewhere := doctor.Do("copy the workspace's whole ARN into the policy, from the region that it is in",
+		doctor.Command{"aws", "amp", "list-workspaces", "--region", d.Workspace.Region})
+	if err != nil {
+		switch r := refusal(err); {
+		case r.Status == http.StatusNotFound, r.Code == "InvalidSignatureException":
+			return fails(elsewhere, "there is no %s in %s of account %s: %s", d.Workspace.ID(), d.Workspace.Region, d.Workspace.Account, r)
+		default:
+			return unseen("it cannot be described: %s", r)
+		}
+	}
+	if got := aws.ToString(out.Workspace.Arn); got != d.Workspace.String() {
+		return fails(elsewhere, "%s is %s, not %s", d.Workspace.ID(), got, d.Workspace)
+	}
+	if status := out.Workspace.Status.StatusCode; status != "ACTIVE" {
+		return fails(doctor.Do("wait until the workspace is active"), "%s is %s", d.Workspace.ID(), status)
+	}
+	return holds("%s is active", d.Workspace.ID())
+}

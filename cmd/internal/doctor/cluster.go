@@ -1,0 +1,239 @@
+package doctor
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/ampbridge/ampbridge/cmd/internal/kubeconfig"
+	"github.com/ampbridge/ampbridge/doctor"
+	"github.com/ampbridge/ampbridge/policy"
+)
+
+const (
+	// selector and policyKey are how the installation's ConfigMap is found.
+	selector  = "app.kubernetes.io/name=ampbridge"
+	policyKey = "policy.yaml"
+	// policySuffix ends the ConfigMap's name; before it stands the release's.
+	policySuffix = "-policy"
+	// pageSize bounds what one list call returns.
+	pageSize = 500
+)
+
+// cluster is the Kubernetes API.
+type cluster struct {
+	config *rest.Config
+	client kubernetes.Interface
+}
+
+func connect(path string) (*cluster, error) {
+	config, err := kubeconfig.Load(path)
+	if err != nil {
+		return nil, err
+	}
+	config.QPS = -1
+	config.Timeout = probeTimeout
+	client, err := kubernetes.NewForConfig(config)
+	return &cluster{config, client}, err
+}
+
+// lookAtCluster connects, and reads the policy.
+func (x *examiner) lookAtCluster(ctx context.Context) {
+	c, err := connect(x.Kubeconfig)
+	if err != nil {
+		x.found.Add(doctor.Unseen(doctor.Kubernetes, doctor.About{}, "%v", err))
+	} else {
+		ok := x.found.Look(doctor.Kubernetes, doctor.About{}, func() doctor.Finding {
+			version, err := c.client.Discovery().ServerVersion()
+			if err != nil {
+				return fails(doctor.Do("look at the kubeconfig, and whether the API server is up", doctor.Command{"kubectl", "cluster-info"}), "%s does not answer: %v", c.config.Host, err)
+			}
+			return holds("%s, %s", c.config.Host, version.GitVersion)
+		})
+		if ok {
+			x.cluster = c
+		}
+	}
+	if x.Policy != "" {
+		x.source = policySource{file: x.Policy}
+		x.found.Look(doctor.Policy, doctor.About{}, func() doctor.Finding { return x.policyFinding(x.loadPolicy()) })
+		return
+	}
+	if x.cluster == nil {
+		x.found.Add(doctor.Unseen(doctor.Policy, doctor.About{}, "no cluster to read it from: name its file with --policy"))
+		return
+	}
+	x.found.Look(doctor.Policy, doctor.About{}, func() doctor.Finding { return x.installedPolicy(ctx) })
+}
+
+func (x *examiner) policyFinding(err error) doctor.Finding {
+	if err == nil {
+		return holds("%s: %d destinations, %d grants", x.source, len(x.policy.Destinations), len(x.policy.Grants))
+	}
+	x.policy = nil
+	mend := doctor.Do("correct the policy, and check it")
+	if x.source.file != "" {
+		mend.Commands = []doctor.Command{{"ampbridge", "validate", x.source.file}}
+	}
+	return fails(mend, "%s", strings.ReplaceAll(err.Error(), "\n", "; "))
+}
+
+// installedPolicy reads the policy of the installation.
+func (x *examiner) installedPolicy(ctx context.Context) doctor.Finding {
+	list, err := x.cluster.client.CoreV1().ConfigMaps(x.System).List(ctx, metav1.ListOptions{LabelSelector: selector})
+	if err != nil {
+		return unseen("the ConfigMaps of %s cannot be listed: %v: name the policy's file with --policy", x.System, err)
+	}
+	var names []string
+	var text string
+	for _, m := range list.Items {
+		if data, found := m.Data[policyKey]; found {
+			names, text = append(names, m.Name), data
+		}
+	}
+	install := doctor.Do("install ampbridge in that namespace, name the one it is in with --ampbridge-namespace, or the policy's file with --policy")
+	switch len(names) {
+	case 0:
+		return fails(install, "namespace %s has no ConfigMap with the label %s and the key %s", x.System, selector, policyKey)
+	case 1:
+	default:
+		return fails(doctor.Do("name the policy's file with --policy"), "namespace %s has several policies: %s", x.System, strings.Join(names, ", "))
+	}
+	x.source = policySource{namespace: x.System, release: strings.TrimSuffix(names[0], policySuffix)}
+	x.policy, err = policy.Parse([]byte(text))
+	return x.policyFinding(err)
+}
+
+// issuer is what the API server says of itself.
+func (c *cluster) issuer(ctx context.Context) (policy.Issuer, error) {
+	data, err := c.client.Discovery().RESTClient().Get().AbsPath("/.well-known/openid-configuration").DoRaw(ctx)
+	if err != nil {
+		return "", err
+	}
+	// As text: an issuer that AWS could not register is a finding, not an error.
+	var document struct {
+		Issuer string `json:"issuer"`
+	}
+	err = json.Unmarshal(data, &document)
+	return policy.Issuer(document.Issuer), err
+}
+
+func (c *cluster) namespaceLabels(ctx context.Context, name string) (map[string]string, error) {
+	ns, err := c.client.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return nil, err
+	}
+	return ns.Labels, nil
+}
+
+func (c *cluster) serviceAccountAnnotations(ctx context.Context, s policy.Subject) (map[string]string, error) {
+	sa, err := c.client.CoreV1().ServiceAccounts(s.Namespace).Get(ctx, s.ServiceAccount, metav1.GetOptions{})
+	if err != nil {
+		return nil, err
+	}
+	return sa.Annotations, nil
+}
+
+// labelledAccounts are the service accounts of labelled namespaces.
+func (c *cluster) labelledAccounts(ctx context.Context) ([]policy.Subject, error) {
+	var list []policy.Subject
+	namespaces, err := c.client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{LabelSelector: policy.LabelInjection})
+	if err != nil {
+		return nil, fmt.Errorf("the labelled namespaces cannot be listed: %w", err)
+	}
+	for _, ns := range namespaces.Items {
+		for options := (metav1.ListOptions{Limit: pageSize}); ; {
+			page, err := c.client.CoreV1().ServiceAccounts(ns.Name).List(ctx, options)
+			if err != nil {
+				return nil, fmt.Errorf("the service accounts of %s cannot be listed: %w", ns.Name, err)
+			}
+			for _, sa := range page.Items {
+				list = append(list, policy.Subject{Namespace: ns.Name, ServiceAccount: sa.Name})
+			}
+			if options.Continue = page.Continue; options.Continue == "" {
+				break
+			}
+		}
+	}
+	return list, nil
+}
+
+func namespaceFinding(name string, labels map[string]string, err error) doctor.Finding {
+	label := doctor.Command{"kubectl", "label", "namespace", name, "--overwrite", policy.LabelInjection + "=" + string(policy.InjectionEnabled)}
+	value, labelled := labels[policy.LabelInjection]
+	switch {
+	case apierrors.IsNotFound(err):
+		return fails(doctor.Do("create the namespace and label it", doctor.Command{"kubectl", "create", "namespace", name}, label), "namespace %s is not there", name)
+	case err != nil:
+		return unseen("namespace %s cannot be read: %v", name, err)
+	case !labelled:
+		return fails(doctor.Do("label the namespace, and roll Prometheus", label), "namespace %s does not carry the label %s: the webhook is not called for it", name, policy.LabelInjection)
+	case value != string(policy.InjectionEnabled) && value != string(policy.InjectionAnnotated):
+		return fails(doctor.Do("write enabled, or annotated", label), "the label %s of namespace %s is %q", policy.LabelInjection, name, value)
+	}
+	return holds("%s carries %s=%s", name, policy.LabelInjection, value)
+}
+
+func serviceAccountFinding(s policy.Subject, labels, annotations map[string]string, err error) doctor.Finding {
+	annotate := func(value string) doctor.Command {
+		return doctor.Command{"kubectl", "annotate", "serviceaccount", s.ServiceAccount, "--namespace", s.Namespace, "--overwrite", policy.AnnotationInject + value}
+	}
+	switch asked := annotations[policy.AnnotationInject]; {
+	case apierrors.IsNotFound(err):
+		return fails(doctor.Do("create it, or grant the one that Prometheus has", doctor.Command{"kubectl", "create", "serviceaccount", s.ServiceAccount, "--namespace", s.Namespace}),
+			"service account %s is not in namespace %s", s.ServiceAccount, s.Namespace)
+	case err != nil:
+		return unseen("service account %s/%s cannot be read: %v", s.Namespace, s.ServiceAccount, err)
+	case asked == "false":
+		return fails(doctor.Do("take the annotation away", annotate("-")), "%s/%s has opted out: annotation %s=false", s.Namespace, s.ServiceAccount, policy.AnnotationInject)
+	case asked != "" && asked != "true":
+		return fails(doctor.Do("write true or false", annotate("=true")), "annotation %s of %s/%s is %q", policy.AnnotationInject, s.Namespace, s.ServiceAccount, asked)
+	case asked == "" && labels[policy.LabelInjection] == string(policy.InjectionAnnotated):
+		return doubts(doctor.Do("annotate the service account, or its pods", annotate("=true")),
+			"the namespace injects what asks for it (%s=annotated), and %s/%s does not: its pods have to", policy.LabelInjection, s.Namespace, s.ServiceAccount)
+	}
+	return holds("%s/%s is there", s.Namespace, s.ServiceAccount)
+}
+
+// grantFinding asks the policy as the webhook does. The destinations are those
+// that are left.
+func grantFinding(p *policy.Policy, s policy.Subject, labels, annotations map[string]string, source policySource) (doctor.Finding, []policy.Destination) {
+	// What the links before this one judge is taken as given.
+	injection := policy.Injection(labels[policy.LabelInjection])
+	if injection != policy.InjectionAnnotated {
+		injection = policy.InjectionEnabled
+	}
+	asked := map[string]string{}
+	for name, value := range annotations {
+		asked[name] = value
+	}
+	asked[policy.AnnotationInject] = "true"
+	d := p.Decide(policy.Request{Namespace: s.Namespace, Injection: injection, ServiceAccount: s.ServiceAccount, Prometheus: true, ServiceAccountAnnotations: asked})
+	switch d.Reason {
+	case policy.Granted:
+		names := make([]string, len(d.Destinations))
+		for i, destination := range d.Destinations {
+			names[i] = destination.Name
+		}
+		return holds("covers %s/%s: %s", s.Namespace, s.ServiceAccount, strings.Join(names, ", ")), d.Destinations
+	case policy.Paused:
+		return fails(doctor.Do("in the policy ("+source.String()+"), write paused: false"), "the policy is paused: nothing new is injected"), nil
+	case policy.NotGranted:
+		return fails(doctor.Do(fmt.Sprintf("in the policy (%s), add to grants: {namespaces: [%s], serviceAccounts: [%s], destinations: [%s]}", source, s.Namespace, s.ServiceAccount, p.Destinations[0].Name)),
+			"no grant of the policy covers %s/%s", s.Namespace, s.ServiceAccount), nil
+	case policy.UnknownDestination:
+		return fails(doctor.Do("correct the annotation", doctor.Command{"kubectl", "annotate", "serviceaccount", s.ServiceAccount, "--namespace", s.Namespace, policy.AnnotationDestinations + "-"}), "%s", d.Warning), nil
+	}
+	return fails(doctor.Do("see what it says"), "%s: %s", d.Reason, d.Warning), nil
+}
+
+// forbidden tells whether the API server knows the caller, and does not let him.
+func forbidden(err error) bool {
+	return apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err)
+}

@@ -1,0 +1,231 @@
+package doctor
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/ampbridge/ampbridge/doctor"
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/assignment"
+)
+
+// environment is a process's environment, by name.
+func environment(entries []string) map[string]string {
+	env := map[string]string{}
+	for _, e := range entries {
+		name, value, _ := strings.Cut(e, "=")
+		env[name] = value
+	}
+	return env
+}
+
+// inPod looks from within a pod: with the sidecar's assignment, where it is the
+// sidecar's own container, else with what the environment says.
+func (x *examiner) inPod(ctx context.Context, env map[string]string) {
+	given, err := orders(env)
+	if err != nil {
+		x.found.Add(doctor.Fails(doctor.Identity, doctor.About{}, doctor.Do("run it in the container "+
+			"ampbridge-config of an injected pod, or set AWS_ROLE_ARN, AWS_WEB_IDENTITY_TOKEN_FILE and AWS_REGION"), "%v", err))
+		return
+	}
+	x.found.Cluster = given.cluster
+	var want doctor.WantedToken
+	if x.Policy != "" {
+		x.source = policySource{file: x.Policy}
+		if x.found.Look(doctor.Policy, doctor.About{}, func() doctor.Finding { return x.policyFinding(x.loadPolicy()) }) {
+			want.Issuer, want.Audience = x.policy.Cluster.Issuer, x.policy.Token.Audience
+		}
+	}
+	var token string
+	var claims doctor.Claims
+	want.Source = given.token
+	x.found.Look(doctor.TokenMinted, doctor.About{}, func() (f doctor.Finding) {
+		token, claims, f = readToken(given.token, want, x.Now())
+		return f
+	})
+	x.found.Look(doctor.Identity, doctor.About{}, func() doctor.Finding { return doctor.Environment(env, "") })
+	if token == "" {
+		x.found.Add(doctor.Unseen(doctor.SigningKeys, doctor.About{}, "there is no token to verify"))
+	} else {
+		x.found.Look(doctor.SigningKeys, doctor.About{}, func() doctor.Finding {
+			x.published = readIssuer(ctx, claims.Issuer, token)
+			return doctor.Keys(claims.Issuer, x.published, claims)
+		})
+	}
+	for _, d := range given.destinations {
+		x.fromPod(ctx, given, d, token, claims)
+	}
+	if given.sidecar {
+		x.ownSidecar(ctx, given)
+	}
+}
+
+// order is what a pod was told.
+type order struct {
+	cluster      string
+	token        string
+	sts          policy.STS
+	destinations []podDestination
+	// sidecar: this is the sidecar's container.
+	sidecar    bool
+	prometheus assignment.Prometheus
+}
+
+type podDestination struct {
+	exchange
+	name string
+	// url is where to write to; empty: not known here.
+	url string
+}
+
+func orders(env map[string]string) (order, error) {
+	if text := env[assignment.Variable]; text != "" {
+		a, err := assignment.Decode(text)
+		if err != nil {
+			return order{}, err
+		}
+		o := order{cluster: a.Cluster, token: a.Token, sts: policy.STS(a.STS), sidecar: true, prometheus: a.Prometheus}
+		for _, d := range a.Destinations {
+			role, err := policy.ParseARN(d.Role)
+			var second policy.ARN
+			if err == nil && d.AssumeRole != "" {
+				second, err = policy.ParseARN(d.AssumeRole)
+			}
+			if err != nil {
+				return order{}, err
+			}
+			o.destinations = append(o.destinations, podDestination{exchange{d.Region, role, second, o.sts}, d.Name, d.Block.URL})
+		}
+		return o, nil
+	}
+	role, file := env["AWS_ROLE_ARN"], env["AWS_WEB_IDENTITY_TOKEN_FILE"]
+	region := env["AWS_REGION"]
+	if region == "" {
+		region = env["AWS_DEFAULT_REGION"]
+	}
+	if role == "" || file == "" || region == "" {
+		return order{}, errors.New("this is no container of ampbridge's, and AWS_ROLE_ARN, AWS_WEB_IDENTITY_TOKEN_FILE or AWS_REGION is missing: the pod has no identity for AWS")
+	}
+	arn, err := policy.ParseARN(role)
+	if err != nil {
+		return order{}, fmt.Errorf("AWS_ROLE_ARN: %w", err)
+	}
+	endpoint := policy.STS{Endpoint: env["AWS_ENDPOINT_URL_STS"]}
+	return order{token: file, sts: endpoint, destinations: []podDestination{{exchange{region, arn, policy.ARN{}, endpoint}, "", ""}}}, nil
+}
+
+// readToken reads the pod's token. It returns none that would be refused.
+func readToken(path string, want doctor.WantedToken, now time.Time) (string, doctor.Claims, doctor.Finding) {
+	text, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", doctor.Claims{}, fails(doctor.Do("the volume with the token is missing: create the pod anew in a labelled namespace, with a service account that is granted"), "the token file %s is not there", path)
+	case err != nil:
+		return "", doctor.Claims{}, fails(doctor.Do("let the container's user read the file: run it as the user that the pod's other containers have"), "the token cannot be read: %v", err)
+	case len(bytes.TrimSpace(text)) == 0:
+		return "", doctor.Claims{}, fails(doctor.Do("create the pod anew, and look at its node's kubelet"), "the token file %s is empty", path)
+	}
+	token := string(bytes.TrimSpace(text))
+	claims, err := doctor.ReadClaims(token)
+	if err != nil {
+		return "", claims, fails(doctor.Do("let the file hold the projected service-account token"), "%s: %v", path, err)
+	}
+	f := doctor.Token(claims, want, now)
+	if f.State == doctor.Broken {
+		token = ""
+	}
+	return token, claims, f
+}
+
+// fromPod goes the pod's own way to one destination.
+func (x *examiner) fromPod(ctx context.Context, given order, d podDestination, token string, claims doctor.Claims) {
+	about := doctor.About{Subject: claims.Subject, Destination: d.name, Account: d.role.Account}
+	if token == "" {
+		for _, l := range []doctor.Link{doctor.Session, doctor.Write} {
+			if !x.found.Blocked(l, about) {
+				x.found.Add(doctor.Unseen(l, about, "there is no token to exchange"))
+			}
+		}
+		return
+	}
+	var sign func() *doctor.Refusal
+	x.found.Look(doctor.Session, about, func() doctor.Finding {
+		session, refused := d.session(ctx, token)
+		if refused != nil {
+			return doctor.RefusedSession(*refused, false)
+		}
+		sign = func() *doctor.Refusal {
+			subject, _ := policy.ParseSubject(claims.Subject)
+			return writeTo(ctx, session, d.region, d.url, map[string]string{
+				"__name__": marker, "cluster": given.cluster, "namespace": subject.Namespace, "service_account": subject.ServiceAccount,
+			}, time.Now())
+		}
+		return holds("STS gives a session of %s", d.role)
+	})
+	if x.found.Blocked(doctor.Write, about) {
+		return
+	}
+	if sign == nil || d.url == "" || x.NoWrite {
+		x.found.Add(doctor.Unseen(doctor.Write, about, "the workspace is not known here, or --no-write was said"))
+		return
+	}
+	x.found.Look(doctor.Write, about, func() doctor.Finding {
+		if refused := sign(); refused != nil {
+			return doctor.RefusedWrite(*refused, policy.Destination{Name: d.name})
+		}
+		return holds("%s took one sample of %s", d.url, marker)
+	})
+}
+
+// ownSidecar asks the sidecar and the Prometheus of this pod, over loopback.
+func (x *examiner) ownSidecar(ctx context.Context, given order) {
+	x.found.Look(doctor.Sidecar, doctor.About{}, func() doctor.Finding {
+		text, err := loopback(ctx, "http://127.0.0.1:"+sidecarPort+"/metrics")
+		if err != nil {
+			return unseen("%v", err)
+		}
+		return doctor.SidecarState(doctor.ReadMetrics(text))
+	})
+	x.found.Look(doctor.Flow, doctor.About{}, func() doctor.Finding {
+		if given.prometheus.Address == "" || given.prometheus.TLS {
+			return unseen("Prometheus does not say where it listens, or wants TLS")
+		}
+		text, err := loopback(ctx, "http://"+given.prometheus.Address+given.prometheus.Prefix+"/metrics")
+		if err != nil {
+			return unseen("%v", err)
+		}
+		var names []string
+		for _, d := range given.destinations {
+			names = append(names, policy.BlockName(d.name))
+		}
+		return doctor.FlowState(doctor.ReadMetrics(text), names)
+	})
+}
+
+func loopback(ctx context.Context, url string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return "", err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = response.Body.Close() }()
+	const enough = 16 << 20
+	text, err := io.ReadAll(io.LimitReader(response.Body, enough))
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s answers %s", url, response.Status)
+	}
+	return string(text), err
+}

@@ -1,0 +1,134 @@
+package doctor
+
+import (
+	"context"
+	"crypto/sha1"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/ampbridge/ampbridge/doctor"
+	"github.com/ampbridge/ampbridge/policy"
+)
+
+const (
+	// issuerTimeout is what AWS gives an issuer.
+	issuerTimeout = 5 * time.Second
+	// maxDocument bounds what is read of an issuer, in bytes.
+	maxDocument = 1 << 20
+)
+
+// readIssuer reads discovery document and keys as AWS does: over https, without
+// credentials. token, if there is one, is verified with the keys; it is sent
+// nowhere.
+func readIssuer(ctx context.Context, issuer policy.Issuer, token string) doctor.Published {
+	p := doctor.Published{Public: true}
+	r := issuerReader{roots: nil}
+	var discovery struct {
+		Issuer  policy.Issuer `json:"issuer"`
+		JWKSURI string        `json:"jwks_uri"`
+	}
+	err := r.json(ctx, strings.TrimSuffix(string(issuer), "/")+"/.well-known/openid-configuration", &discovery)
+	if r.roots != nil {
+		p.Public = false
+	}
+	p.Thumbprint = r.thumbprint
+	if err != nil {
+		p.Problem = fmt.Sprintf("the discovery document cannot be read: %v", err)
+		return p
+	}
+	p.Issuer, p.JWKSURI = discovery.Issuer, discovery.JWKSURI
+	if !strings.HasPrefix(p.JWKSURI, "https://") {
+		return p
+	}
+	var keys jose.JSONWebKeySet
+	if err := r.json(ctx, discovery.JWKSURI, &keys); err != nil {
+		p.Problem = fmt.Sprintf("the keys cannot be read: %v", err)
+		return p
+	}
+	for _, k := range keys.Keys {
+		p.Keys = append(p.Keys, k.KeyID)
+	}
+	p.Signed = signed(token, keys)
+	return p
+}
+
+var algorithms = []jose.SignatureAlgorithm{jose.RS256, jose.RS384, jose.RS512, jose.ES256, jose.ES384, jose.ES512}
+
+// signed tells whether one of the keys verifies the token.
+func signed(token string, keys jose.JSONWebKeySet) bool {
+	parsed, err := jose.ParseSignedCompact(token, algorithms)
+	if err != nil {
+		return false
+	}
+	for _, k := range keys.Keys {
+		if _, err := parsed.Verify(k); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// issuerReader reads from an issuer whose certificate a public CA vouches for,
+// or else the last certificate of its own chain: AWS trusts that by its
+// thumbprint.
+type issuerReader struct {
+	roots      *x509.CertPool
+	thumbprint string
+}
+
+func (r *issuerReader) json(ctx context.Context, from string, into any) error {
+	err := r.get(ctx, from, into)
+	if chain := unverified(err); chain != nil && r.roots == nil {
+		r.roots = x509.NewCertPool()
+		top := chain[len(chain)-1]
+		r.roots.AddCert(top)
+		r.thumbprint = thumbprint(top)
+		err = r.get(ctx, from, into)
+	}
+	return err
+}
+
+func (r *issuerReader) get(ctx context.Context, from string, into any) error {
+	ctx, cancel := context.WithTimeout(ctx, issuerTimeout)
+	defer cancel()
+	client := &http.Client{Transport: &http.Transport{
+		Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true,
+		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: r.roots},
+	}}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, from, nil)
+	if err != nil {
+		return err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = response.Body.Close() }()
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s answers %s", from, response.Status)
+	}
+	if response.TLS != nil && r.thumbprint == "" {
+		chain := response.TLS.PeerCertificates
+		r.thumbprint = thumbprint(chain[len(chain)-1])
+	}
+	if err := json.NewDecoder(io.LimitReader(response.Body, maxDocument)).Decode(into); err != nil {
+		return fmt.Errorf("%s: %w", from, err)
+	}
+	return nil
+}
+
+// thumbprint is what belongs in a provider's list
+// (https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_providers_create_oidc_verify-thumbprint.html).
+func thumbprint(c *x509.Certificate) string {
+	sum := sha1.Sum(c.Raw)
+	return hex.EncodeToString(sum[:])
+}

@@ -1,0 +1,263 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+
+	"github.com/ampbridge/ampbridge/doctor"
+	"github.com/ampbridge/ampbridge/policy/assignment"
+	"github.com/ampbridge/ampbridge/webhook/inject"
+)
+
+// sidecarPort is where the sidecar serves metrics.
+const sidecarPort = "9095"
+
+// runningPod is a Prometheus pod.
+type runningPod struct {
+	*corev1.Pod
+	// container is its Prometheus.
+	container *corev1.Container
+	// assignment is nil where the pod is not injected.
+	assignment *assignment.Assignment
+	about      doctor.About
+}
+
+// lookAtPods looks at the Prometheus pods of the subjects.
+func (x *examiner) lookAtPods(ctx context.Context) {
+	links := []doctor.Link{doctor.Pods, doctor.Identity, doctor.Sidecar, doctor.Flow}
+	if x.cluster == nil {
+		for _, l := range links {
+			x.found.Add(doctor.Unseen(l, doctor.About{}, "no cluster to look at"))
+		}
+		return
+	}
+	for _, s := range x.subjects {
+		pods, err := x.prometheusPods(ctx, s)
+		if err != nil || len(pods) == 0 {
+			says := "no Prometheus pod of this service account runs"
+			if err != nil {
+				says = "the pods cannot be listed: " + err.Error()
+			}
+			for _, l := range links {
+				if !x.found.Blocked(l, s.about) {
+					x.found.Add(doctor.Unseen(l, s.about, "%s", says))
+				}
+			}
+			continue
+		}
+		for _, pod := range pods {
+			x.lookAtPod(ctx, s, pod)
+		}
+	}
+}
+
+func (x *examiner) lookAtPod(ctx context.Context, s *subject, pod *runningPod) {
+	x.found.Look(doctor.Pods, pod.about, func() doctor.Finding { return x.injected(s, pod) })
+	var loaded string
+	if pod.assignment != nil {
+		loaded = x.loadedConfig(ctx, pod)
+	}
+	x.found.Look(doctor.Identity, pod.about, func() doctor.Finding { return identity(pod, loaded) })
+	if pod.assignment == nil {
+		for _, l := range []doctor.Link{doctor.Sidecar, doctor.Flow} {
+			if !x.found.Blocked(l, pod.about) {
+				x.found.Add(doctor.Unseen(l, pod.about, "the pod has no sidecar"))
+			}
+		}
+		return
+	}
+	x.found.Look(doctor.Sidecar, pod.about, func() doctor.Finding {
+		text, err := x.proxied(ctx, pod, "http", sidecarPort, "/metrics")
+		if err != nil {
+			return unseen("its metrics cannot be read through the API server: %v", err)
+		}
+		return doctor.SidecarState(doctor.ReadMetrics(text))
+	})
+	x.found.Look(doctor.Flow, pod.about, func() doctor.Finding {
+		text, err := x.prometheus(ctx, pod, "/metrics")
+		if err != nil {
+			return unseen("Prometheus's metrics cannot be read through the API server: %v", err)
+		}
+		var names []string
+		for _, d := range pod.assignment.Destinations {
+			names = append(names, d.Block.Name)
+		}
+		return doctor.FlowState(doctor.ReadMetrics(text), names)
+	})
+}
+
+// prometheusPods are the subject's pods that are Prometheus.
+func (x *examiner) prometheusPods(ctx context.Context, s *subject) ([]*runningPod, error) {
+	list, err := x.cluster.client.CoreV1().Pods(s.Namespace).List(ctx, metav1.ListOptions{
+		FieldSelector: fields.AndSelectors(
+			fields.OneTermEqualSelector("spec.serviceAccountName", s.ServiceAccount),
+			fields.OneTermNotEqualSelector("status.phase", string(corev1.PodSucceeded)),
+			fields.OneTermNotEqualSelector("status.phase", string(corev1.PodFailed)),
+		).String(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	var found []*runningPod
+	for i := range list.Items {
+		pod := &list.Items[i]
+		name, ok := prometheusContainer(pod)
+		if !ok {
+			continue
+		}
+		r := &runningPod{Pod: pod, about: doctor.About{Subject: s.String(), Pod: pod.Namespace + "/" + pod.Name}}
+		for c := range pod.Spec.Containers {
+			if pod.Spec.Containers[c].Name == name {
+				r.container = &pod.Spec.Containers[c]
+			}
+		}
+		r.assignment = assigned(pod)
+		found = append(found, r)
+	}
+	return found, nil
+}
+
+// prometheusContainer detects Prometheus as the webhook does.
+func prometheusContainer(pod *corev1.Pod) (string, bool) {
+	text, err := json.Marshal(pod)
+	if err != nil {
+		return "", false
+	}
+	var seen inject.Pod
+	if json.Unmarshal(text, &seen) != nil {
+		return "", false
+	}
+	return inject.Prometheus(&seen)
+}
+
+func assigned(pod *corev1.Pod) *assignment.Assignment {
+	for _, c := range pod.Spec.InitContainers {
+		if c.Name != inject.ContainerSidecar {
+			continue
+		}
+		for _, v := range c.Env {
+			if v.Name == assignment.Variable {
+				if a, err := assignment.Decode(strings.ReplaceAll(v.Value, "$$", "$")); err == nil {
+					return &a
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// injected judges whether the pod carries what the policy says today.
+func (x *examiner) injected(s *subject, pod *runningPod) doctor.Finding {
+	roll := doctor.Do("roll the workload: pods are injected when they are created", rollout(pod.Pod))
+	if pod.assignment == nil {
+		return fails(roll, "it runs, and was not injected when it was created")
+	}
+	entitlement, ok := x.policy.Entitled(s.Subject)
+	if !ok {
+		return holds("injected")
+	}
+	entitlement.Destinations = s.destinations
+	text, err := json.Marshal(pod.Pod)
+	if err != nil {
+		return unseen("%v", err)
+	}
+	var seen inject.Pod
+	if err := json.Unmarshal(text, &seen); err != nil {
+		return unseen("%v", err)
+	}
+	carried, today, err := inject.Mark(&seen, entitlement, x.policy)
+	if err != nil {
+		return fails(roll, "its injection cannot be read: %v", err)
+	}
+	if carried.Policy != today.Policy {
+		return doubts(roll, "it carries what an older policy said")
+	}
+	return holds("injected, %s", carried.Reload)
+}
+
+// rollout creates the pod anew.
+func rollout(pod *corev1.Pod) doctor.Command {
+	for _, o := range pod.OwnerReferences {
+		if o.Controller == nil || !*o.Controller {
+			continue
+		}
+		kind, name := strings.ToLower(o.Kind), o.Name
+		if kind == "replicaset" {
+			// A Deployment's ReplicaSet has its name and a hash.
+			if i := strings.LastIndexByte(name, '-'); i > 0 {
+				kind, name = "deployment", name[:i]
+			}
+		}
+		return doctor.Command{"kubectl", "rollout", "restart", "--namespace", pod.Namespace, kind + "/" + name}
+	}
+	return doctor.Command{"kubectl", "delete", "pod", "--namespace", pod.Namespace, pod.Name}
+}
+
+// identity reads the container's environment as far as the pod's spec shows it.
+func identity(pod *runningPod, loaded string) doctor.Finding {
+	env := map[string]string{}
+	for _, v := range pod.container.Env {
+		env[v.Name] = v.Value
+		if v.ValueFrom != nil {
+			env[v.Name] = "(from elsewhere)"
+		}
+	}
+	finding := doctor.Environment(env, loaded)
+	if finding.Mend != nil {
+		finding.Mend.Do += " (container " + pod.container.Name + " of pod " + pod.Namespace + "/" + pod.Name + ")"
+	}
+	return finding
+}
+
+// loadedConfig is the configuration that Prometheus applied, in which it hides
+// secrets itself; empty where it cannot be had.
+func (x *examiner) loadedConfig(ctx context.Context, pod *runningPod) string {
+	text, err := x.prometheus(ctx, pod, "/api/v1/status/config")
+	if err != nil {
+		return ""
+	}
+	var answer struct {
+		Data struct {
+			YAML string `json:"yaml"`
+		} `json:"data"`
+	}
+	if json.Unmarshal([]byte(text), &answer) != nil {
+		return ""
+	}
+	return answer.Data.YAML
+}
+
+// prometheus asks the pod's server.
+func (x *examiner) prometheus(ctx context.Context, pod *runningPod, path string) (string, error) {
+	at := pod.assignment.Prometheus
+	_, port, err := net.SplitHostPort(at.Address)
+	if err != nil {
+		return "", fmt.Errorf("the pod does not say where Prometheus listens: %w", err)
+	}
+	scheme := "http"
+	if at.TLS {
+		scheme = "https"
+	}
+	return x.proxied(ctx, pod, scheme, port, at.Prefix+path)
+}
+
+// proxied asks a port of the pod through the API server.
+func (x *examiner) proxied(ctx context.Context, pod *runningPod, scheme, port, path string) (string, error) {
+	if _, err := strconv.Atoi(port); err != nil {
+		return "", err
+	}
+	if !slices.Contains([]corev1.PodPhase{corev1.PodRunning}, pod.Status.Phase) {
+		return "", fmt.Errorf("the pod is %s", pod.Status.Phase)
+	}
+	text, err := x.cluster.client.CoreV1().Pods(pod.Namespace).ProxyGet(scheme, pod.Name, port, path, nil).DoRaw(ctx)
+	return string(text), err
+}

@@ -1,0 +1,279 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+
+	"github.com/ampbridge/ampbridge/doctor"
+	"github.com/ampbridge/ampbridge/policy"
+)
+
+// probeTimeout bounds one probe, so that what hangs is a finding.
+const probeTimeout = 20 * time.Second
+
+// examiner walks the chain.
+type examiner struct {
+	Options
+	stdin io.Reader
+	found doctor.Examination
+
+	cluster *cluster // nil: none
+	policy  *policy.Policy
+	// source is where the policy came from.
+	source   policySource
+	issuer   policy.Issuer
+	subjects []*subject
+	// published is what could be read of the issuer.
+	published doctor.Published
+}
+
+// subject is a service account on its way through the chain.
+type subject struct {
+	policy.Subject
+	about doctor.About
+	// labels are its namespace's.
+	labels map[string]string
+	// destinations are those that are granted and not opted out of.
+	destinations []policy.Destination
+	// token is a secret: it is handed to STS and to nobody else.
+	token  string
+	claims doctor.Claims
+	// sessions by destination are secret too.
+	sessions map[string]aws.CredentialsProvider
+}
+
+// walk is the look from outside.
+func (x *examiner) walk(ctx context.Context) {
+	x.lookAtCluster(ctx)
+	if x.policy == nil {
+		return
+	}
+	x.found.Cluster = x.policy.Cluster.Name
+	x.lookAtIssuer(ctx)
+	x.lookAtSubjects(ctx)
+	if x.cluster != nil {
+		x.lookAtWebhook(ctx)
+		for _, s := range x.subjects {
+			x.found.Look(doctor.Injection, s.about, func() doctor.Finding { return x.dryRun(ctx, s) })
+		}
+		for _, s := range x.subjects {
+			x.found.Look(doctor.TokenMinted, s.about, func() doctor.Finding { return x.mint(ctx, s) })
+		}
+	} else {
+		for _, l := range []doctor.Link{doctor.Registration, doctor.Endpoints, doctor.Certificate, doctor.Injection, doctor.TokenMinted} {
+			x.found.Add(doctor.Unseen(l, doctor.About{}, "no cluster to look at"))
+		}
+	}
+	x.lookAtKeys(ctx)
+	x.lookAtAWS(ctx)
+	x.lookAtPods(ctx)
+}
+
+// lookAtIssuer compares the API server's issuer with the policy's. Without a
+// cluster the policy's is believed.
+func (x *examiner) lookAtIssuer(ctx context.Context) {
+	if x.cluster == nil {
+		x.issuer = x.policy.Cluster.Issuer
+		says := "the policy's is taken: there is no cluster to compare it with"
+		if x.issuer == "" {
+			says = "the policy leaves it to the cluster, and there is none to ask"
+		}
+		x.found.Add(doctor.Unseen(doctor.IssuerMatches, doctor.About{}, "%s", says))
+		return
+	}
+	x.found.Look(doctor.IssuerMatches, doctor.About{}, func() doctor.Finding {
+		issuer, err := x.cluster.issuer(ctx)
+		if err != nil {
+			x.issuer = x.policy.Cluster.Issuer
+			return unseen("the API server's discovery document cannot be read: %v", err)
+		}
+		x.issuer = issuer
+		return doctor.Issuer(x.policy.Cluster.Issuer, issuer)
+	})
+}
+
+// lookAtKeys reads the issuer as AWS would. One token is enough: all are signed
+// with the same key.
+func (x *examiner) lookAtKeys(ctx context.Context) {
+	if x.issuer == "" {
+		x.found.Add(doctor.Unseen(doctor.SigningKeys, doctor.About{}, "the issuer is not known"))
+		return
+	}
+	var token string
+	var claims doctor.Claims
+	for _, s := range x.subjects {
+		if s.token != "" {
+			token, claims = s.token, s.claims
+			break
+		}
+	}
+	x.found.Look(doctor.SigningKeys, doctor.About{}, func() doctor.Finding {
+		x.published = readIssuer(ctx, x.issuer, token)
+		return doctor.Keys(x.issuer, x.published, claims)
+	})
+}
+
+// lookAtSubjects finds out who is granted, and looks at each.
+func (x *examiner) lookAtSubjects(ctx context.Context) {
+	if x.cluster == nil {
+		for _, l := range []doctor.Link{doctor.Namespace, doctor.ServiceAccount} {
+			x.found.Add(doctor.Unseen(l, doctor.About{}, "no cluster to look at"))
+		}
+		for _, s := range x.literalSubjects() {
+			x.addSubject(s, nil)
+		}
+		return
+	}
+	subjects, err := x.chosenSubjects(ctx)
+	if err != nil {
+		x.found.Add(doctor.Unseen(doctor.Namespace, doctor.About{}, "%v", err))
+		return
+	}
+	if len(subjects) == 0 {
+		x.found.Add(doctor.Fails(doctor.Namespace, doctor.About{}, doctor.Do("label the namespace of your Prometheus",
+			doctor.Command{"kubectl", "label", "namespace", "NAMESPACE", policy.LabelInjection + "=" + string(policy.InjectionEnabled)}),
+			"no service account that a grant covers is in a namespace with the label %s", policy.LabelInjection))
+		return
+	}
+	for _, s := range subjects {
+		x.lookAtSubject(ctx, s)
+	}
+}
+
+func (x *examiner) addSubject(s policy.Subject, labels map[string]string) *subject {
+	added := &subject{Subject: s, about: doctor.About{Subject: s.String()}, labels: labels}
+	if e, ok := x.policy.Entitled(s); ok {
+		added.destinations = e.Destinations
+	}
+	x.subjects = append(x.subjects, added)
+	return added
+}
+
+func (x *examiner) lookAtSubject(ctx context.Context, named policy.Subject) {
+	labels, namespaceErr := x.cluster.namespaceLabels(ctx, named.Namespace)
+	s := x.addSubject(named, labels)
+	x.found.Look(doctor.Namespace, s.about, func() doctor.Finding {
+		return namespaceFinding(named.Namespace, labels, namespaceErr)
+	})
+	annotations, accountErr := x.cluster.serviceAccountAnnotations(ctx, named)
+	x.found.Look(doctor.ServiceAccount, s.about, func() doctor.Finding {
+		return serviceAccountFinding(named, labels, annotations, accountErr)
+	})
+	x.found.Look(doctor.Grant, s.about, func() doctor.Finding {
+		finding, destinations := grantFinding(x.policy, named, labels, annotations, x.source)
+		if destinations != nil {
+			s.destinations = destinations
+		}
+		return finding
+	})
+}
+
+// literalSubjects are those that the grants name without a wildcard.
+func (x *examiner) literalSubjects() []policy.Subject {
+	if x.ServiceAccount != "" {
+		return []policy.Subject{{Namespace: x.Namespace, ServiceAccount: x.ServiceAccount}}
+	}
+	var list []policy.Subject
+	for _, g := range x.policy.Grants {
+		for _, s := range literal(g) {
+			if (x.Namespace == "" || s.Namespace == x.Namespace) && !slices.Contains(list, s) {
+				list = append(list, s)
+			}
+		}
+	}
+	return list
+}
+
+func literal(g policy.Grant) []policy.Subject {
+	var list []policy.Subject
+	for _, ns := range g.Namespaces {
+		for _, sa := range g.ServiceAccounts {
+			if !strings.Contains(string(ns)+string(sa), "*") {
+				list = append(list, policy.Subject{Namespace: string(ns), ServiceAccount: string(sa)})
+			}
+		}
+	}
+	return list
+}
+
+// chosenSubjects are those to look at: the one that is named; else the service
+// accounts that exist and are granted; and of a grant that covers none of these,
+// the ones that it names.
+func (x *examiner) chosenSubjects(ctx context.Context) ([]policy.Subject, error) {
+	if x.ServiceAccount != "" {
+		return x.literalSubjects(), nil
+	}
+	existing, err := x.cluster.labelledAccounts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var list []policy.Subject
+	add := func(s policy.Subject) {
+		if (x.Namespace == "" || s.Namespace == x.Namespace) && !slices.Contains(list, s) {
+			list = append(list, s)
+		}
+	}
+	for _, g := range x.policy.Grants {
+		alone := policy.Policy{Grants: []policy.Grant{g}, Destinations: x.policy.Destinations}
+		found := false
+		for _, s := range existing {
+			if _, ok := alone.Entitled(s); ok {
+				found = true
+				add(s)
+			}
+		}
+		if !found {
+			for _, s := range literal(g) {
+				add(s)
+			}
+		}
+	}
+	return list, nil
+}
+
+// holds, fails and unseen are findings whose link and subject [doctor.Examination.Look]
+// fills in.
+func holds(format string, args ...any) doctor.Finding {
+	return doctor.Holds("", doctor.About{}, format, args...)
+}
+
+func fails(mend doctor.Mend, format string, args ...any) doctor.Finding {
+	return doctor.Fails("", doctor.About{}, mend, format, args...)
+}
+
+func doubts(mend doctor.Mend, format string, args ...any) doctor.Finding {
+	return doctor.Doubts("", doctor.About{}, mend, format, args...)
+}
+
+func unseen(format string, args ...any) doctor.Finding {
+	return doctor.Unseen("", doctor.About{}, format, args...)
+}
+
+// policySource is where the policy came from.
+type policySource struct {
+	// file, or else a ConfigMap of the release.
+	file               string
+	namespace, release string
+}
+
+func (s policySource) String() string {
+	if s.file != "" {
+		return s.file
+	}
+	return fmt.Sprintf("ConfigMap %s/%s-policy", s.namespace, s.release)
+}
+
+// sync is the mend that lets sync do its work.
+func (s policySource) sync() doctor.Mend {
+	if s.file != "" {
+		return doctor.Do("let sync bring AWS in step with the policy", doctor.Command{"ampbridge", "sync", "--once", "--policy", s.file})
+	}
+	return doctor.Do("sync mends this at its next pass, and where it cannot, its log says why",
+		doctor.Command{"kubectl", "rollout", "restart", "--namespace", s.namespace, "deployment/" + s.release + "-sync"})
+}

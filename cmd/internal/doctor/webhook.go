@@ -1,0 +1,269 @@
+package doctor
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/ampbridge/ampbridge/doctor"
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/webhook/registration"
+)
+
+const (
+	// dialTimeout is short: a laptop does not reach a Service, as a rule.
+	dialTimeout = 2 * time.Second
+	// expiresSoon is when a certificate that nobody renewed wants a look.
+	expiresSoon = 7 * 24 * time.Hour
+	// certificateSuffix follows the Service's name without its component.
+	certificateSuffix = "-tls"
+)
+
+// reinstall puts back what the chart made.
+var reinstall = doctor.Do("install the chart again: it registers the webhook")
+
+// lookAtWebhook asks how the API server would call the webhook.
+func (x *examiner) lookAtWebhook(ctx context.Context) {
+	var object *admissionv1.MutatingWebhookConfiguration
+	x.found.Look(doctor.Registration, doctor.About{}, func() (f doctor.Finding) {
+		object, f = x.registration(ctx)
+		return f
+	})
+	if object == nil || len(object.Webhooks) == 0 {
+		for _, l := range []doctor.Link{doctor.Endpoints, doctor.Certificate} {
+			if !x.found.Blocked(l, doctor.About{}) {
+				x.found.Add(doctor.Unseen(l, doctor.About{}, "the registration could not be read"))
+			}
+		}
+		return
+	}
+	client := object.Webhooks[0].ClientConfig
+	x.found.Look(doctor.Endpoints, doctor.About{}, func() doctor.Finding { return x.endpoints(ctx, client) })
+	x.found.Look(doctor.Certificate, doctor.About{}, func() doctor.Finding {
+		return x.certificate(ctx, client)
+	})
+}
+
+func (x *examiner) registration(ctx context.Context) (*admissionv1.MutatingWebhookConfiguration, doctor.Finding) {
+	object, err := x.cluster.client.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, registration.DefaultName, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, fails(reinstall, "there is no MutatingWebhookConfiguration %s: nothing is injected", registration.DefaultName)
+	case err != nil:
+		return nil, unseen("the MutatingWebhookConfiguration %s cannot be read: %v", registration.DefaultName, err)
+	}
+	var differs []string
+	for _, s := range x.subjects {
+		injection := policy.Injection(s.labels[policy.LabelInjection])
+		if injection != policy.InjectionEnabled && injection != policy.InjectionAnnotated {
+			continue // a finding of its own
+		}
+		entry := registration.EntryName("pods", injection)
+		i := slices.IndexFunc(object.Webhooks, func(w admissionv1.MutatingWebhook) bool { return w.Name == entry })
+		if i < 0 {
+			return object, fails(reinstall, "it has no entry %s, which namespace %s needs", entry, s.Namespace)
+		}
+		w := object.Webhooks[i]
+		switch {
+		case !selects(w.NamespaceSelector, s.labels):
+			return object, fails(reinstall, "its entry %s does not select namespace %s: look at its namespaceSelector", entry, s.Namespace)
+		case !createsPods(w):
+			return object, fails(reinstall, "its entry %s has no rule for the creation of pods", entry)
+		case w.ObjectSelector != nil && len(w.ObjectSelector.MatchLabels)+len(w.ObjectSelector.MatchExpressions) > 0:
+			differs = append(differs, "it has an objectSelector")
+		case len(w.MatchConditions) != 1 || w.MatchConditions[0].Expression != registration.CanBePrometheus:
+			differs = append(differs, "its match conditions are not those of this version")
+		}
+	}
+	if len(differs) > 0 {
+		return object, doubts(reinstall, "%s", strings.Join(slices.Compact(differs), ", "))
+	}
+	return object, holds("MutatingWebhookConfiguration %s", registration.DefaultName)
+}
+
+func selects(selector *metav1.LabelSelector, set map[string]string) bool {
+	s, err := metav1.LabelSelectorAsSelector(selector)
+	// None at all selects everything; an empty one too.
+	return err == nil && (selector == nil || s.Matches(labels.Set(set)))
+}
+
+func createsPods(w admissionv1.MutatingWebhook) bool {
+	return slices.ContainsFunc(w.Rules, func(r admissionv1.RuleWithOperations) bool {
+		return slices.Contains(r.Resources, "pods") && (slices.Contains(r.Operations, admissionv1.Create) || slices.Contains(r.Operations, admissionv1.OperationAll))
+	})
+}
+
+func (x *examiner) endpoints(ctx context.Context, c admissionv1.WebhookClientConfig) doctor.Finding {
+	if c.Service == nil {
+		return holds("registered by URL, %s", host(c))
+	}
+	service := c.Service.Namespace + "/" + c.Service.Name
+	pods := doctor.Command{"kubectl", "get", "pods", "--namespace", c.Service.Namespace, "--selector", selector + ",app.kubernetes.io/component=webhook"}
+	_, err := x.cluster.client.CoreV1().Services(c.Service.Namespace).Get(ctx, c.Service.Name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return fails(reinstall, "the Service %s is not there", service)
+	}
+	list, listErr := x.cluster.client.DiscoveryV1().EndpointSlices(c.Service.Namespace).List(ctx, metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=" + c.Service.Name})
+	if err := errors.Join(err, listErr); err != nil {
+		return unseen("the endpoints of %s cannot be read: %v", service, err)
+	}
+	ready, waiting := 0, 0
+	for _, slice := range list.Items {
+		for _, e := range slice.Endpoints {
+			if e.Conditions.Ready == nil || *e.Conditions.Ready {
+				ready += len(e.Addresses)
+			} else {
+				waiting += len(e.Addresses)
+			}
+		}
+	}
+	switch {
+	case ready > 0:
+		return holds("%d ready behind %s", ready, service)
+	case waiting > 0:
+		return fails(doctor.Do("see why the webhook's pods are not ready", pods), "none of the %d pods behind %s is ready: nothing is injected", waiting, service)
+	}
+	return fails(doctor.Do("see why the webhook has no pods", pods), "no pod is behind %s: nothing is injected", service)
+}
+
+// host is what the API server expects the certificate to be of.
+func host(c admissionv1.WebhookClientConfig) string {
+	if c.Service != nil {
+		return c.Service.Name + "." + c.Service.Namespace + ".svc"
+	}
+	u, err := url.Parse(*c.URL)
+	if err != nil {
+		return *c.URL
+	}
+	return u.Hostname()
+}
+
+// certificate compares the CA bundle with the certificate that is served: the
+// one of a connection where there can be one, else the one in the Secret.
+func (x *examiner) certificate(ctx context.Context, c admissionv1.WebhookClientConfig) doctor.Finding {
+	inject := doctor.Do("let the webhook, or cert-manager, write the bundle again: restart the webhook; with a certificate of your own, give the chart its CA")
+	if c.Service != nil {
+		inject.Commands = []doctor.Command{{"kubectl", "rollout", "restart", "--namespace", c.Service.Namespace, "deployment/" + c.Service.Name}}
+	}
+	roots := x509.NewCertPool()
+	if len(c.CABundle) == 0 {
+		return fails(inject, "the registration has no CA bundle: the API server trusts no certificate of the webhook's")
+	}
+	if !roots.AppendCertsFromPEM(c.CABundle) {
+		return fails(inject, "the registration's CA bundle holds no certificate")
+	}
+	chain, where, err := x.served(ctx, c)
+	if err != nil {
+		return unseen("%v; the dry run below tells whether it is right", err)
+	}
+	intermediates := x509.NewCertPool()
+	for _, cert := range chain[1:] {
+		intermediates.AddCert(cert)
+	}
+	leaf, now := chain[0], x.Now()
+	if now.After(leaf.NotAfter) {
+		return fails(inject, "the certificate %s expired at %s", where, leaf.NotAfter.UTC().Format(time.RFC3339))
+	}
+	if _, err := leaf.Verify(x509.VerifyOptions{DNSName: host(c), Roots: roots, Intermediates: intermediates, CurrentTime: now}); err != nil {
+		return fails(inject, "the CA bundle does not vouch for the certificate %s: %v", where, err)
+	}
+	if left := leaf.NotAfter.Sub(now); left < expiresSoon && left < leaf.NotAfter.Sub(leaf.NotBefore)/10 {
+		return doubts(inject, "the certificate %s expires in %s, and nobody has renewed it", where, left.Round(time.Minute))
+	}
+	return holds("%s, until %s", where, leaf.NotAfter.UTC().Format(time.DateOnly))
+}
+
+// served is the certificate chain that the webhook shows, and where it was found.
+func (x *examiner) served(ctx context.Context, c admissionv1.WebhookClientConfig) ([]*x509.Certificate, string, error) {
+	address := host(c)
+	port := "443"
+	if c.Service == nil {
+		u, err := url.Parse(*c.URL)
+		if err != nil {
+			return nil, "", err
+		}
+		if u.Port() != "" {
+			port = u.Port()
+		}
+	} else if c.Service.Port != nil {
+		port = fmt.Sprint(*c.Service.Port)
+	}
+	chain, dialErr := dial(ctx, net.JoinHostPort(address, port), address)
+	if dialErr == nil {
+		return chain, "served at " + net.JoinHostPort(address, port), nil
+	}
+	if c.Service == nil {
+		return nil, "", fmt.Errorf("the webhook's certificate cannot be had: %w", dialErr)
+	}
+	name := c.Service.Name + certificateSuffix
+	secret, err := x.cluster.client.CoreV1().Secrets(c.Service.Namespace).Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return nil, "", fmt.Errorf("the webhook cannot be reached from here, and the Secret %s cannot be read: %w", name, err)
+	}
+	chain, err = certificates(secret.Data["tls.crt"])
+	if err != nil {
+		return nil, "", fmt.Errorf("the Secret %s: %w", name, err)
+	}
+	return chain, "in Secret " + c.Service.Namespace + "/" + name, nil
+}
+
+// dial asks for the certificate, whoever vouches for it: what is wrong with it
+// is told by its error.
+func dial(ctx context.Context, address, name string) ([]*x509.Certificate, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	d := tls.Dialer{Config: &tls.Config{ServerName: name, MinVersion: tls.VersionTLS12}}
+	conn, err := d.DialContext(ctx, "tcp", address)
+	if chain := unverified(err); chain != nil {
+		return chain, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = conn.Close() }()
+	return conn.(*tls.Conn).ConnectionState().PeerCertificates, nil
+}
+
+// unverified is the chain that a connection was refused for; nil: that was not
+// the reason.
+func unverified(err error) []*x509.Certificate {
+	var refused *tls.CertificateVerificationError
+	if !errors.As(err, &refused) {
+		return nil
+	}
+	return refused.UnverifiedCertificates
+}
+
+func certificates(data []byte) ([]*x509.Certificate, error) {
+	var chain []*x509.Certificate
+	for data = bytes.TrimSpace(data); len(data) > 0; {
+		var block *pem.Block
+		if block, data = pem.Decode(data); block == nil {
+			break
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		chain = append(chain, cert)
+	}
+	if len(chain) == 0 {
+		return nil, errors.New("tls.crt holds no certificate")
+	}
+	return chain, nil
+}

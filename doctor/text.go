@@ -1,0 +1,63 @@
+package doctor
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// Text writes the ladder for people: a line for each finding, the mend under
+// each that needs one.
+func (l Ladder) Text(w io.Writer) error {
+	var b bytes.Buffer
+	width := 0
+	for _, r := range Chain {
+		width = max(width, len(r.Link))
+	}
+	indent := strings.Repeat(" ", width+4)
+	for _, r := range Chain {
+		for _, f := range l.of(r.Link) {
+			about := f.About.String()
+			if about != "" {
+				about += ": "
+			}
+			fmt.Fprintf(&b, "%s %-*s  %s%s\n", f.State.Mark(), width, f.Link, about, f.Says)
+			if f.Mend == nil {
+				continue
+			}
+			fmt.Fprintf(&b, "%s→ %s\n", indent, f.Mend.Do)
+			for _, c := range f.Mend.Commands {
+				fmt.Fprintf(&b, "%s  $ %s\n", indent, c)
+			}
+		}
+	}
+	fmt.Fprintf(&b, "\n%s\n", l.Verdict())
+	_, err := w.Write(b.Bytes())
+	return err
+}
+
+// JSON writes the ladder for programs.
+func (l Ladder) JSON(w io.Writer) error {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	return e.Encode(struct {
+		Version int    `json:"version"`
+		Verdict string `json:"verdict"`
+		Broken  []Link `json:"broken"`
+		Ladder
+	}{1, l.Verdict(), append([]Link{}, l.Broken()...), l})
+}
+
+// of are the findings of a link.
+func (l Ladder) of(link Link) []Finding {
+	var list []Finding
+	for _, f := range l.Findings {
+		if f.Link == link {
+			list = append(list, f)
+		}
+	}
+	return list
+}

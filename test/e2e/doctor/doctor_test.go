@@ -1,0 +1,110 @@
+package doctor_test
+
+import (
+	"testing"
+
+	"github.com/ampbridge/ampbridge/doctor"
+)
+
+// fault is a row: what breaks, which link doctor names, and how it is mended.
+type fault struct {
+	name string
+	link doctor.Link
+	// says is part of the finding's sentence.
+	says string
+	play func(*scene)
+	// mend does what the words of the mend say; nil: its commands are followed.
+	mend func(*scene)
+	// after puts back what the mend does not concern.
+	after func(*scene)
+	// installed: the policy comes from the ConfigMap.
+	installed bool
+	// args are doctor's.
+	args []string
+}
+
+func TestDoctor(t *testing.T) {
+	s := newScene(t)
+	s.healthy(fault{})
+	s.healthy(fault{installed: true})
+	for _, faults := range [][]fault{clusterFaults, webhookFaults, awsFaults, issuerFaults, workspaceFaults} {
+		for _, f := range faults {
+			// Every row starts where the one before ended: in order.
+			if !t.Run(f.name, func(t *testing.T) { s.in(t).act(f) }) {
+				t.Fatal("the rows that follow would start from a broken chain")
+			}
+		}
+	}
+}
+
+// in is the scene, for a row's own test.
+func (s *scene) in(t *testing.T) *scene {
+	s.T = t
+	return s
+}
+
+func (s *scene) act(f fault) {
+	s.Helper()
+	f.play(s)
+	a := s.examine(f)
+	if len(a.Broken) != 1 || a.Broken[0] != f.link || a.status != 1 {
+		s.Fatalf("broken: %v, status %d; want %s, 1\n%s", a.Broken, a.status, f.link, a.text())
+	}
+	if !contains(a.finding().Says, f.says) {
+		s.Errorf("it does not say %q\n%s", f.says, a.text())
+	}
+	for _, r := range doctor.Chain {
+		if r.Link == f.link {
+			break
+		}
+		if state := a.State(r.Link); state != doctor.OK {
+			s.Errorf("%s comes before %s, and is %s\n%s", r.Link, f.link, state, a.text())
+		}
+	}
+	if s.Failed() {
+		return
+	}
+	finding := a.finding()
+	s.Logf("%s: %s\n→ %s", finding.Link, finding.Says, finding.Mend.Do)
+	if f.mend != nil {
+		f.mend(s)
+	} else {
+		s.follow(finding.Mend)
+	}
+	s.healthy(f)
+	if f.after != nil {
+		f.after(s)
+	}
+}
+
+func (s *scene) examine(f fault) answer {
+	s.Helper()
+	args := []string{"--kubeconfig", s.kube.Kubeconfig()}
+	if !f.installed {
+		args = append(args, "--policy", s.policyFile)
+	}
+	return s.ask(s.environ(), append(args, f.args...)...)
+}
+
+// podLinks need a pod that runs; the table of faults has none.
+var podLinks = []doctor.Link{doctor.Pods, doctor.Identity, doctor.Sidecar, doctor.Flow}
+
+// healthy asks doctor, and expects every link to hold.
+func (s *scene) healthy(f fault) {
+	s.Helper()
+	a := s.examine(f)
+	if a.status != 0 || len(a.Broken) != 0 || a.stderr != "" {
+		s.Fatalf("status %d, broken %v, %s\n%s", a.status, a.Broken, a.stderr, a.text())
+	}
+	for _, r := range doctor.Chain {
+		want := doctor.OK
+		for _, l := range podLinks {
+			if l == r.Link {
+				want = doctor.Skipped
+			}
+		}
+		if state := a.State(r.Link); state != want {
+			s.Fatalf("%s is %s\n%s", r.Link, state, a.text())
+		}
+	}
+}

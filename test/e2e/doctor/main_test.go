@@ -1,0 +1,459 @@
+// Package doctor_test breaks the chain, one link at a time, and asks doctor.
+//
+// All rows share one scene: a real control plane, AWS's double, and the webhook
+// behind a Service, as the chart installs it. Each row begins where everything
+// holds, breaks one thing, and expects doctor to name exactly that link, with
+// everything before it in order. Then the mend is followed, and everything holds
+// again: where the mend is commands, those very commands are carried out; where it
+// is words, the row does what they say.
+package doctor_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/ampbridge/ampbridge/doctor"
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/cluster"
+	"github.com/ampbridge/ampbridge/test/podrun"
+	"github.com/ampbridge/ampbridge/test/servingcert"
+	"github.com/ampbridge/ampbridge/test/tools"
+	"github.com/ampbridge/ampbridge/webhook/registration"
+)
+
+const (
+	accountID      = "111122223333"
+	region         = "eu-west-1"
+	namespace      = "monitoring"
+	serviceAccount = "prometheus"
+	system         = "ampbridge-system"
+	service        = "ampbridge-webhook"
+	// issuerURL ends in a slash, as AKS's do, and its certificate is of a private
+	// CA, as those of clusters at home are.
+	issuerURL = "https://oidc.example.com/clusters/demo/"
+	// patience bounds waiting for what must come.
+	patience = 90 * time.Second
+)
+
+func TestMain(m *testing.M) {
+	podrun.Init()
+	os.Exit(m.Run())
+}
+
+// scene is what the rows share.
+type scene struct {
+	// T is the row's, root the test's that all rows belong to.
+	*testing.T
+	root      *testing.T
+	kube      *cluster.Cluster
+	cloud     *awstest.Cloud
+	account   *awstest.Account
+	workspace *awstest.Workspace
+	issuer    *awstest.Issuer
+	published *published
+	iam       *iam.Client
+
+	dir, ampbridge, prometheus string
+	// policyFile is doctor's and sync's; the webhook has one of its own, so that a
+	// row that breaks the policy leaves the webhook alone.
+	policyFile string
+	proxy      string
+	host       string
+
+	webhook      *exec.Cmd
+	webhookAddr  string
+	registration *admissionv1.MutatingWebhookConfiguration
+}
+
+func newScene(t *testing.T) *scene {
+	t.Helper()
+	s := &scene{T: t, root: t, dir: t.TempDir()}
+	s.build()
+	s.cloud = awstest.Start(t, awstest.Options{Prometheus: s.prometheus})
+	s.account = s.cloud.Account(accountID)
+	s.workspace = s.account.CreateWorkspace(region, "central")
+	s.must(s.account.PutManagedPolicy("boundary", `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["aps:RemoteWrite","sts:AssumeRole"],"Resource":"*"}]}`))
+	s.iam = iam.NewFromConfig(s.cloud.Config(s.account.AdminCredentials(), region))
+
+	s.kube = cluster.Start(t, cluster.Options{Issuer: issuerURL})
+	s.published = &published{handler: s.kube.OIDC()}
+	var err error
+	if s.issuer, err = s.cloud.RegisterIssuer(issuerURL, s.published, awstest.PrivateCA); err != nil {
+		t.Fatal(err)
+	}
+	s.startProxy()
+	s.try(s.kube.Namespace(t.Context(), system, nil))
+	s.try(s.kube.Namespace(t.Context(), namespace, map[string]string{policy.LabelInjection: "enabled"}))
+	s.must(s.kube.Client().CoreV1().ServiceAccounts(namespace).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: serviceAccount}}, metav1.CreateOptions{}))
+	s.policyFile = filepath.Join(s.dir, "policy.yaml")
+	s.setPolicy()
+	s.try(os.WriteFile(filepath.Join(s.dir, "webhook-policy.yaml"), []byte(s.policy()), 0o600))
+	s.configMap()
+	s.install()
+	s.sync()
+	return s
+}
+
+func (s *scene) must(_ any, err error) { s.Helper(); s.try(err) }
+
+func (s *scene) try(err error) {
+	s.Helper()
+	if err != nil {
+		s.Fatal(err)
+	}
+}
+
+func (s *scene) build() {
+	s.Helper()
+	s.ampbridge = filepath.Join(s.dir, "ampbridge")
+	out, err := exec.CommandContext(s.Context(), "go", "build", "-o", s.ampbridge, "github.com/ampbridge/ampbridge/cmd/ampbridge").CombinedOutput()
+	if err != nil {
+		s.Fatalf("build ampbridge: %v\n%s", err, out)
+	}
+	if s.prometheus, err = tools.Find(s.Context(), "prometheus", os.Stderr); err != nil {
+		s.Fatal(err)
+	}
+	s.host = hostAddress(s.T)
+}
+
+// hostAddress is an address of this machine that is not loopback: the API server
+// refuses those as endpoints and as pods.
+func hostAddress(t *testing.T) string {
+	t.Helper()
+	addresses, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range addresses {
+		if ip, ok := a.(*net.IPNet); ok && ip.IP.To4() != nil && ip.IP.IsGlobalUnicast() {
+			return ip.IP.String()
+		}
+	}
+	t.Fatal("this machine has no IPv4 address but loopback, which the API server calls no webhook at")
+	return ""
+}
+
+// policy is the scene's, with replacements made: old, new, old, new, …
+func (s *scene) policy(replace ...string) string {
+	text := fmt.Sprintf(`apiVersion: ampbridge.io/v1alpha1
+kind: Policy
+paused: false
+cluster:
+  name: demo
+  issuer: %s
+destinations:
+- name: central
+  workspace: %s
+  endpoint: %s
+grants:
+- namespaces: [%s]
+  serviceAccounts: [%s]
+  destinations: [central]
+token: {source: projected}
+sts:
+  endpoint: %s
+  caBundle: |
+    %s
+trust:
+  permissionsBoundary: arn:aws:iam::%s:policy/boundary
+`, issuerURL, s.workspace.ARN, s.cloud.URL, namespace, serviceAccount, s.cloud.TLSURL,
+		strings.ReplaceAll(strings.TrimSpace(string(s.cloud.CA)), "\n", "\n    "), accountID)
+	for i := 0; i < len(replace); i += 2 {
+		if !strings.Contains(text, replace[i]) {
+			s.Fatalf("the policy has no %q", replace[i])
+		}
+		text = strings.ReplaceAll(text, replace[i], replace[i+1])
+	}
+	return text
+}
+
+func (s *scene) setPolicy(replace ...string) {
+	s.Helper()
+	s.try(os.WriteFile(s.policyFile, []byte(s.policy(replace...)), 0o600))
+}
+
+// configMap is the chart's.
+func (s *scene) configMap() {
+	s.Helper()
+	s.must(s.kube.Client().CoreV1().ConfigMaps(system).Create(s.Context(), &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Name: "ampbridge-policy", Labels: map[string]string{"app.kubernetes.io/name": "ampbridge"}},
+		Data:       map[string]string{"policy.yaml": s.policy()},
+	}, metav1.CreateOptions{}))
+}
+
+// install makes what the chart makes of the webhook: Service, endpoints, Secret,
+// registration; and runs it.
+func (s *scene) install() {
+	s.Helper()
+	ca, err := servingcert.Write(s.dir, service+"."+system+".svc")
+	s.try(err)
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: service + "-tls"}, Data: map[string][]byte{}}
+	for _, name := range []string{"tls.crt", "tls.key"} {
+		secret.Data[name], err = os.ReadFile(filepath.Join(s.dir, name))
+		s.try(err)
+	}
+	client := s.kube.Client()
+	s.must(client.CoreV1().Secrets(system).Create(s.Context(), secret, metav1.CreateOptions{}))
+	s.webhookAddr = net.JoinHostPort(s.host, freePort(s.T, s.host))
+	s.makeService()
+	s.startWebhook()
+	s.registration, err = registration.New(registration.Options{
+		ClientConfig: admissionv1.WebhookClientConfig{
+			Service: &admissionv1.ServiceReference{Namespace: system, Name: service, Port: new(int32(443))}, CABundle: ca,
+		},
+		ExcludedNamespaces: []string{system},
+	})
+	s.try(err)
+	s.register()
+}
+
+func (s *scene) makeService() {
+	s.Helper()
+	_, port, err := net.SplitHostPort(s.webhookAddr)
+	s.try(err)
+	var number int32
+	_, err = fmt.Sscan(port, &number)
+	s.try(err)
+	client := s.kube.Client()
+	s.must(client.CoreV1().Services(system).Create(s.Context(), &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: service}, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: "webhook", Port: 443}}},
+	}, metav1.CreateOptions{}))
+	s.must(client.DiscoveryV1().EndpointSlices(system).Create(s.Context(), &discoveryv1.EndpointSlice{
+		ObjectMeta:  metav1.ObjectMeta{Name: service, Labels: map[string]string{discoveryv1.LabelServiceName: service}},
+		AddressType: discoveryv1.AddressTypeIPv4,
+		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{s.host}, Conditions: discoveryv1.EndpointConditions{Ready: new(true)}}},
+		Ports:       []discoveryv1.EndpointPort{{Name: new("webhook"), Port: &number, Protocol: new(corev1.ProtocolTCP)}},
+	}, metav1.CreateOptions{}))
+}
+
+// startWebhook runs the webhook as its own process.
+func (s *scene) startWebhook() {
+	s.Helper()
+	health := net.JoinHostPort("127.0.0.1", freePort(s.T, "127.0.0.1"))
+	s.webhook = exec.Command(s.ampbridge, "webhook", "--policy", filepath.Join(s.dir, "webhook-policy.yaml"), "--cert-dir", s.dir,
+		"--addr", s.webhookAddr, "--health-addr", health, "--metrics-addr", net.JoinHostPort("127.0.0.1", freePort(s.T, "127.0.0.1")),
+		"--image", "registry.example/ampbridge:dev", "--kubeconfig", s.kube.Kubeconfig(), "--namespace", system, "--drain-delay", "0s")
+	s.webhook.Env = []string{"HOME=" + s.dir}
+	var output bytes.Buffer
+	s.webhook.Stdout, s.webhook.Stderr = &output, &output
+	s.webhook.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	s.try(s.webhook.Start())
+	s.root.Cleanup(s.stopWebhook)
+	s.await("the webhook is ready", func() bool {
+		response, err := http.Get("http://" + health + "/readyz")
+		if err != nil {
+			return false
+		}
+		_ = response.Body.Close()
+		return response.StatusCode == http.StatusOK
+	})
+}
+
+func (s *scene) stopWebhook() {
+	if s.webhook == nil {
+		return
+	}
+	_ = s.webhook.Process.Kill()
+	_ = s.webhook.Wait() // killed
+	s.webhook = nil
+}
+
+// register makes the registration, and waits until the API server has read it.
+func (s *scene) register() {
+	s.Helper()
+	configurations := s.kube.Client().AdmissionregistrationV1().MutatingWebhookConfigurations()
+	if err := configurations.Delete(s.Context(), s.registration.Name, metav1.DeleteOptions{}); err == nil {
+		s.Log("registered anew")
+	}
+	s.must(configurations.Create(s.Context(), s.registration.DeepCopy(), metav1.CreateOptions{}))
+	s.awaitInjection(true)
+}
+
+// awaitInjection waits until the API server, which follows its own objects by a
+// watch, does or does not inject.
+func (s *scene) awaitInjection(want bool) {
+	s.Helper()
+	s.await(fmt.Sprintf("pods are injected: %v", want), func() bool {
+		pod, err := s.kube.Client().CoreV1().Pods(namespace).Create(s.Context(), prometheusPod("probe", nil), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		s.try(err)
+		return (pod.Annotations["ampbridge.io/injected"] != "") == want
+	})
+}
+
+func (s *scene) await(what string, ok func() bool) {
+	s.Helper()
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			s.Fatalf("not within %s: %s", patience, what)
+		}
+	}
+}
+
+// sync is `ampbridge sync --once`.
+func (s *scene) sync() {
+	s.Helper()
+	s.run("sync", "--once", "--policy", s.policyFile, "--kubeconfig", s.kube.Kubeconfig())
+}
+
+// run runs ampbridge as an administrator of cluster and account.
+func (s *scene) run(args ...string) {
+	s.Helper()
+	cmd := exec.CommandContext(s.Context(), s.ampbridge, args...)
+	cmd.Env = s.environ()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		s.Fatalf("ampbridge %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+}
+
+// environ is an administrator's, whose way to the internet is the proxy.
+func (s *scene) environ() []string {
+	ca := filepath.Join(s.dir, "public-ca.pem")
+	s.try(os.WriteFile(ca, s.cloud.CA, 0o600))
+	return append(append([]string{
+		"PATH=" + os.Getenv("PATH"), "HOME=" + s.dir, "AWS_REGION=" + region, "HTTPS_PROXY=" + s.proxy, "SSL_CERT_FILE=" + ca,
+	}, s.cloud.Environ()...), s.account.AdminCredentials().Environ()...)
+}
+
+// answer is doctor's JSON.
+type answer struct {
+	Version int           `json:"version"`
+	Verdict string        `json:"verdict"`
+	Broken  []doctor.Link `json:"broken"`
+	doctor.Ladder
+	status int
+	stderr string
+}
+
+// secrets must not be in what doctor prints: the start of every JSON Web Token.
+const tokenStart = "eyJ"
+
+// ask runs doctor as its own process.
+func (s *scene) ask(env []string, args ...string) answer {
+	s.Helper()
+	cmd := exec.CommandContext(s.Context(), s.ampbridge, append([]string{"doctor", "-o", "json"}, args...)...)
+	cmd.Env = env
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		s.Fatal(err)
+	}
+	var a answer
+	if err := json.Unmarshal(out.Bytes(), &a); err != nil {
+		s.Fatalf("doctor: %v\n%s\n%s", err, out.String(), errs.String())
+	}
+	a.status, a.stderr = cmd.ProcessState.ExitCode(), errs.String()
+	for _, secret := range []string{tokenStart, s.account.AdminCredentials().SecretAccessKey} {
+		if strings.Contains(out.String()+errs.String(), secret) {
+			s.Errorf("doctor printed a secret:\n%s%s", out.String(), errs.String())
+		}
+	}
+	return a
+}
+
+// text is the ladder as people see it.
+func (a answer) text() string {
+	var b strings.Builder
+	_ = a.Text(&b)
+	return b.String()
+}
+
+// finding is the broken one.
+func (a answer) finding() doctor.Finding {
+	i := slices.IndexFunc(a.Findings, func(f doctor.Finding) bool { return f.State == doctor.Broken })
+	if i < 0 {
+		return doctor.Finding{}
+	}
+	return a.Findings[i]
+}
+
+// published stands before the issuer, so that a row can change what it publishes.
+type published struct {
+	mu      sync.Mutex
+	handler http.Handler
+	instead http.Handler
+}
+
+func (p *published) replace(h http.Handler) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.instead = h
+}
+
+// ServeHTTP implements [http.Handler].
+func (p *published) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	p.mu.Lock()
+	h := p.handler
+	if p.instead != nil {
+		h = p.instead
+	}
+	p.mu.Unlock()
+	h.ServeHTTP(w, r)
+}
+
+// startProxy is the internet: it leads CONNECT requests to the hosts of the
+// issuers that the double knows, and to no others.
+func (s *scene) startProxy() {
+	s.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	s.try(err)
+	server := &http.Server{ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodConnect {
+			http.Error(w, "only CONNECT", http.StatusMethodNotAllowed)
+			return
+		}
+		there, err := s.cloud.DialIssuer(r.Context(), "tcp", r.Host)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		here, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			_ = there.Close()
+			return
+		}
+		_, _ = io.WriteString(here, "HTTP/1.1 200 Connection established\r\n\r\n")
+		go func() { _, _ = io.Copy(there, here); _ = there.Close() }()
+		go func() { _, _ = io.Copy(here, there); _ = here.Close() }()
+	})}
+	go func() { _ = server.Serve(l) }()
+	s.root.Cleanup(func() { _ = server.Close() })
+	s.proxy = "http://" + l.Addr().String()
+}
+
+func freePort(t *testing.T, host string) string {
+	t.Helper()
+	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
+}
