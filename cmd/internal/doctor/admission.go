@@ -44,7 +44,8 @@ func (x *examiner) dryRun(ctx context.Context, s *subject) doctor.Finding {
 	pod, err := client.CoreV1().Pods(s.Namespace).Create(ctx, samplePod(s.Subject), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 	said := strings.Join(heard.said, "; ")
 	switch {
-	case forbidden(err) && !strings.Contains(err.Error(), "quota") && !strings.Contains(err.Error(), "violates"):
+	// Admission plugins forbid too, in their own words.
+	case forbidden(err) && strings.Contains(err.Error(), "cannot create resource"):
 		return unseen("you may not create pods in %s, not in a dry run either: %v", s.Namespace, err)
 	case apierrors.IsBadRequest(err) && strings.Contains(err.Error(), "dry run"):
 		return unseen("another webhook does not take dry runs: %v", err)

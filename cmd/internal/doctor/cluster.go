@@ -38,6 +38,7 @@ func connect(path string) (*cluster, error) {
 		return nil, err
 	}
 	config.QPS = -1
+	config.WarningHandler = rest.NoWarnings{}
 	config.Timeout = probeTimeout
 	client, err := kubernetes.NewForConfig(config)
 	return &cluster{config, client}, err
@@ -198,7 +199,7 @@ func serviceAccountFinding(s policy.Subject, labels, annotations map[string]stri
 		return doubts(doctor.Do("annotate the service account, or its pods", annotate("=true")),
 			"the namespace injects what asks for it (%s=annotated), and %s/%s does not: its pods have to", policy.LabelInjection, s.Namespace, s.ServiceAccount)
 	}
-	return holds("%s/%s is there", s.Namespace, s.ServiceAccount)
+	return holds("it is there")
 }
 
 // grantFinding asks the policy as the webhook does. The destinations are those
@@ -221,7 +222,7 @@ func grantFinding(p *policy.Policy, s policy.Subject, labels, annotations map[st
 		for i, destination := range d.Destinations {
 			names[i] = destination.Name
 		}
-		return holds("covers %s/%s: %s", s.Namespace, s.ServiceAccount, strings.Join(names, ", ")), d.Destinations
+		return holds("it may write to %s", strings.Join(names, ", ")), d.Destinations
 	case policy.Paused:
 		return fails(doctor.Do("in the policy ("+source.String()+"), write paused: false"), "the policy is paused: nothing new is injected"), nil
 	case policy.NotGranted:

@@ -32,6 +32,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
 
 	"github.com/ampbridge/ampbridge/doctor"
 	"github.com/ampbridge/ampbridge/policy"
@@ -59,6 +60,7 @@ const (
 
 func TestMain(m *testing.M) {
 	podrun.Init()
+	rest.SetDefaultWarningHandler(rest.NoWarnings{}) // doctor shows them
 	os.Exit(m.Run())
 }
 
