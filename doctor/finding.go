@@ -3,6 +3,7 @@ package doctor
 import (
 	"fmt"
 	"strings"
+	"time"
 )
 
 // State says how a link stands.
@@ -137,3 +138,17 @@ func Unseen(l Link, a About, format string, args ...any) Finding {
 
 // Do is a mend in words, with the commands that do it, if any.
 func Do(words string, commands ...Command) Mend { return Mend{Do: words, Commands: commands} }
+
+// Span is a duration for people, in its largest unit.
+func Span(d time.Duration) string {
+	const day = 24 * time.Hour
+	for _, u := range []struct {
+		unit time.Duration
+		name string
+	}{{day, "days"}, {time.Hour, "hours"}, {time.Minute, "minutes"}} {
+		if d >= 2*u.unit {
+			return fmt.Sprintf("%d %s", int(d.Round(u.unit)/u.unit), u.name)
+		}
+	}
+	return fmt.Sprintf("%d seconds", int(d.Round(time.Second)/time.Second))
+}

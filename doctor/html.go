@@ -23,15 +23,23 @@ func (l Ladder) HTML(w io.Writer) error {
 		Cluster        string
 		Healthy        bool
 		Headline, Rest string
-		Diagrams       []diagram
-		Rungs          []rungView
+		// Todo are the broken links, again: nobody should have to look for them.
+		Todo     []Finding
+		Diagrams []diagram
+		Rungs    []rungView
 	}{
 		Cluster: l.Cluster, Healthy: l.Healthy, Rest: rest,
 		Headline: strings.ToUpper(headline[:1]) + headline[1:],
 		Diagrams: []diagram{l.diagram("wide", 1000, 46), l.diagram("narrow", 350, 46)},
 	}
 	for _, r := range Chain {
-		if findings := l.of(r.Link); len(findings) > 0 {
+		findings := l.of(r.Link)
+		for _, f := range findings {
+			if f.State == Broken {
+				view.Todo = append(view.Todo, f)
+			}
+		}
+		if len(findings) > 0 {
 			view.Rungs = append(view.Rungs, rungView{r, l.State(r.Link), findings})
 		}
 	}
@@ -48,8 +56,10 @@ type rungView struct {
 // Mark is that of the state.
 func (r rungView) Mark() string { return r.State.Mark() }
 
-// lanes are who takes part, from left to right.
-var lanes = []string{"admin", "sync", "webhook", "Kubernetes", "Prometheus", "sidecar", "AWS"}
+// lanes are who takes part, from left to right; short is for phones.
+var lanes = []struct{ name, short string }{
+	{"admin", "admin"}, {"sync", "sync"}, {"webhook", "webhook"}, {"Kubernetes", "API"}, {"Prometheus", "Prom."}, {"sidecar", "sidecar"}, {"AWS", "AWS"},
+}
 
 // steps are those of the README's diagram, with the links that each rests on.
 var steps = []struct {
@@ -90,16 +100,23 @@ type (
 	}
 )
 
+// roomy is a width in which all names have room.
+const roomy = 600
+
 // diagram draws the sequence for a width, in CSS pixels: text stays as large as
 // it is on any screen, and each step has its words above its arrow.
 func (l Ladder) diagram(class string, width, height int) diagram {
 	const top, edge = 34, 26
 	d := diagram{Class: class, Width: width, Height: top + height*len(steps) + 4}
 	x := map[string]int{}
-	for i, name := range lanes {
+	for i, who := range lanes {
 		// The outer names need half their width.
-		x[name] = edge + i*(width-2*edge)/(len(lanes)-1)
-		d.Lanes = append(d.Lanes, lane{name, x[name], d.Height})
+		x[who.name] = edge + i*(width-2*edge)/(len(lanes)-1)
+		shown := who.name
+		if width < roomy {
+			shown = who.short
+		}
+		d.Lanes = append(d.Lanes, lane{shown, x[who.name], d.Height})
 	}
 	for i, s := range steps {
 		y := top + height*(i+1) - 10

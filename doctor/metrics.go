@@ -2,8 +2,6 @@ package doctor
 
 import (
 	"fmt"
-	"maps"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -75,32 +73,65 @@ func (m Metrics) of(name, label, value string) (v float64, ok bool) {
 	return 0, false
 }
 
-// SidecarState judges what the config sidecar says of itself.
-func SidecarState(m Metrics) Finding {
-	look := Do("see what the sidecar says (kubectl logs, container ampbridge-config): the links above tell why STS gives no session")
-	destinations := map[string]bool{}
+// SidecarSeen is what a config sidecar says of itself.
+type SidecarSeen struct {
+	// StartFailed: a Prometheus that nothing reloads did not come up with the block.
+	StartFailed  bool
+	Destinations []DestinationSeen
+}
+
+// DestinationSeen is how one destination stands with the sidecar.
+type DestinationSeen struct {
+	Name string
+	// Valid: there is a session that can sign. Served: the block is in.
+	Valid, Served bool
+	// OwnEntry: the user's own remote_write writes to the workspace already.
+	OwnEntry bool
+	// Error is why there is no session, where the sidecar tells.
+	Error string
+	// Gap is how long the block has been missing since the start.
+	Gap time.Duration
+}
+
+// SidecarMetrics reads the sidecar's metrics.
+func SidecarMetrics(m Metrics) SidecarSeen {
+	var seen SidecarSeen
+	for _, s := range m["ampbridge_start_failed"] {
+		seen.StartFailed = s.Value == 1
+	}
 	for _, s := range m["ampbridge_session_valid"] {
-		destinations[s.Labels["destination"]] = s.Value == 1
+		d := DestinationSeen{Name: s.Labels["destination"], Valid: s.Value == 1}
+		served, _ := m.of("ampbridge_block_served", "destination", d.Name)
+		own, _ := m.of("ampbridge_block_own_entry", "destination", d.Name)
+		gap, _ := m.of("ampbridge_gap_seconds", "destination", d.Name)
+		d.Served, d.OwnEntry, d.Gap = served == 1, own == 1, seconds(gap)
+		seen.Destinations = append(seen.Destinations, d)
 	}
-	if len(destinations) == 0 {
-		return Unseen(Sidecar, About{}, "its metrics name no destination")
-	}
-	if s := m["ampbridge_start_failed"]; len(s) > 0 && s[0].Value == 1 {
+	return seen
+}
+
+// SidecarState judges it.
+func SidecarState(seen SidecarSeen) Finding {
+	look := Do("see the sidecar's log (container ampbridge-config); the links above tell what STS says to a token of today")
+	switch {
+	case len(seen.Destinations) == 0:
+		return Unseen(Sidecar, About{}, "it tells of no destination")
+	case seen.StartFailed:
 		return Fails(Sidecar, About{}, Do("create the pod anew: nothing reloads this Prometheus, and it did not start with the block"), "a start with the block failed, so the pod runs without it")
 	}
 	var says []string
-	for _, name := range slices.Sorted(maps.Keys(destinations)) {
-		if own, _ := m.of("ampbridge_block_own_entry", "destination", name); own == 1 {
-			return Doubts(Sidecar, About{}, Do("take the remote_write to this workspace out of Prometheus's own configuration"), "%s: Prometheus's own configuration writes to the workspace already, so the block is left out", name)
+	for _, d := range seen.Destinations {
+		switch {
+		case d.OwnEntry:
+			return Doubts(Sidecar, About{}, Do("take the remote_write to this workspace out of Prometheus's own configuration"), "%s: Prometheus's own configuration writes to the workspace already, so the block is left out", d.Name)
+		case !d.Valid && d.Error != "":
+			return Fails(Sidecar, About{}, look, "%s: there is no session (%s), so Prometheus runs without the block", d.Name, d.Error)
+		case !d.Valid:
+			return Fails(Sidecar, About{}, look, "%s: there is no valid session, so Prometheus runs without the block", d.Name)
+		case !d.Served:
+			return Fails(Sidecar, About{}, look, "%s: there is a session, and the block is not served: the configuration cannot be edited", d.Name)
 		}
-		if !destinations[name] {
-			return Fails(Sidecar, About{}, look, "%s: there is no valid session, so Prometheus runs without the block", name)
-		}
-		if served, found := m.of("ampbridge_block_served", "destination", name); found && served != 1 {
-			return Fails(Sidecar, About{}, look, "%s: there is a session, and the block is not served: the configuration cannot be edited", name)
-		}
-		gap, _ := m.of("ampbridge_gap_seconds", "destination", name)
-		says = append(says, fmt.Sprintf("%s: session valid, block served, %s without it since the start", name, seconds(gap)))
+		says = append(says, fmt.Sprintf("%s: session valid, block served, %s without it since the start", d.Name, Span(d.Gap)))
 	}
 	return Holds(Sidecar, About{}, "%s", strings.Join(says, "; "))
 }
@@ -130,9 +161,9 @@ func FlowState(m Metrics, names []string) Finding {
 			continue
 		}
 		if lag > lagTolerated {
-			return Fails(Flow, About{}, Do("see Prometheus's log for errors of remote_write: AMP throttles (429), refuses (403), or does not answer"), "%s is %s behind", name, lag)
+			return Fails(Flow, About{}, Do("see Prometheus's log for errors of remote_write: AMP throttles (429), refuses (403), or does not answer"), "%s is %s behind", name, Span(lag))
 		}
-		says = append(says, fmt.Sprintf("%s is %s behind, nothing refused", name, lag))
+		says = append(says, fmt.Sprintf("%s is %s behind, nothing refused", name, Span(lag)))
 	}
 	return Holds(Flow, About{}, "%s", strings.Join(says, "; "))
 }

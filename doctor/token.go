@@ -91,5 +91,5 @@ func Token(c Claims, want WantedToken, now time.Time) Finding {
 	case c.Algorithm != "" && !slices.Contains([]string{"RS256", "RS384", "RS512", "ES256", "ES384", "ES512"}, c.Algorithm):
 		return fails(Do("sign service-account tokens with RSA or ECDSA keys"), "it is signed with %s, which AWS does not take", c.Algorithm)
 	}
-	return Holds(TokenMinted, About{}, "%s: %s, audience %s, for %s more", want.Source, c.Subject, strings.Join(c.Audience, ", "), c.Expires.Sub(now).Round(time.Minute))
+	return Holds(TokenMinted, About{}, "%s: %s, audience %s, for %s more", want.Source, c.Subject, strings.Join(c.Audience, ", "), Span(c.Expires.Sub(now)))
 }

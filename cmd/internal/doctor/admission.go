@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/go-json-experiment/json"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -53,7 +54,11 @@ func (x *examiner) dryRun(ctx context.Context, s *subject) doctor.Finding {
 		return fails(doctor.Do("let the namespace admit a pod with the service account: this one is refused with or without ampbridge"), "the pod is refused: %v", err)
 	}
 	if mark, injected := pod.Annotations[inject.AnnotationInjected]; injected {
-		return holds("injected: %s", mark)
+		var m inject.Injected
+		if err := json.Unmarshal([]byte(mark), &m); err != nil {
+			return unseen("injected, with a mark that cannot be read: %v", err)
+		}
+		return holds("injected, for %s", strings.Join(m.Destinations, ", "))
 	}
 	if said != "" {
 		return fails(doctor.Do("the warning says what to do; the webhook follows a changed policy within a minute or so"), "left as it was: %s", said)

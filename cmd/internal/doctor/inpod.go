@@ -3,18 +3,21 @@ package doctor
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/ampbridge/ampbridge/doctor"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/assignment"
+	"github.com/ampbridge/ampbridge/sidecar"
 )
 
 // environment is a process's environment, by name.
@@ -63,7 +66,7 @@ func (x *examiner) inPod(ctx context.Context, env map[string]string) {
 	for _, d := range given.destinations {
 		x.fromPod(ctx, given, d, token, claims)
 	}
-	if given.sidecar {
+	if given.credentials != "" {
 		x.ownSidecar(ctx, given)
 	}
 }
@@ -74,9 +77,10 @@ type order struct {
 	token        string
 	sts          policy.STS
 	destinations []podDestination
-	// sidecar: this is the sidecar's container.
-	sidecar    bool
-	prometheus assignment.Prometheus
+	// credentials is the sidecar's file, beside which its status lies; empty:
+	// this is not the sidecar's container.
+	credentials string
+	prometheus  assignment.Prometheus
 }
 
 type podDestination struct {
@@ -92,7 +96,7 @@ func orders(env map[string]string) (order, error) {
 		if err != nil {
 			return order{}, err
 		}
-		o := order{cluster: a.Cluster, token: a.Token, sts: policy.STS(a.STS), sidecar: true, prometheus: a.Prometheus}
+		o := order{cluster: a.Cluster, token: a.Token, sts: policy.STS(a.STS), credentials: a.Credentials, prometheus: a.Prometheus}
 		for _, d := range a.Destinations {
 			role, err := policy.ParseARN(d.Role)
 			var second policy.ARN
@@ -185,14 +189,18 @@ func (x *examiner) fromPod(ctx context.Context, given order, d podDestination, t
 	})
 }
 
-// ownSidecar asks the sidecar and the Prometheus of this pod, over loopback.
+// ownSidecar reads the status file, and asks the pod's Prometheus over loopback.
 func (x *examiner) ownSidecar(ctx context.Context, given order) {
 	x.found.Look(doctor.Sidecar, doctor.About{}, func() doctor.Finding {
-		text, err := loopback(ctx, "http://127.0.0.1:"+sidecarPort+"/metrics")
+		text, err := os.ReadFile(filepath.Join(filepath.Dir(given.credentials), sidecar.StatusFile))
 		if err != nil {
-			return unseen("%v", err)
+			return unseen("the sidecar has written no status: %v", err)
 		}
-		return doctor.SidecarState(doctor.ReadMetrics(text))
+		var status sidecar.Status
+		if err := json.Unmarshal(text, &status); err != nil {
+			return unseen("the sidecar's status: %v", err)
+		}
+		return doctor.SidecarState(sidecarStatus(status))
 	})
 	x.found.Look(doctor.Flow, doctor.About{}, func() doctor.Finding {
 		if given.prometheus.Address == "" || given.prometheus.TLS {
@@ -208,6 +216,18 @@ func (x *examiner) ownSidecar(ctx context.Context, given order) {
 		}
 		return doctor.FlowState(doctor.ReadMetrics(text), names)
 	})
+}
+
+// sidecarStatus is what the status file tells.
+func sidecarStatus(status sidecar.Status) doctor.SidecarSeen {
+	seen := doctor.SidecarSeen{StartFailed: status.StartFailed}
+	for _, d := range status.Destinations {
+		seen.Destinations = append(seen.Destinations, doctor.DestinationSeen{
+			Name: d.Name, Valid: d.Valid, Served: d.Block, OwnEntry: d.Skipped != "", Error: d.Error,
+			Gap: time.Duration(d.GapSeconds * float64(time.Second)),
+		})
+	}
+	return seen
 }
 
 func loopback(ctx context.Context, url string) (string, error) {

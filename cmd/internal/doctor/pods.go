@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -14,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 
 	"github.com/ampbridge/ampbridge/doctor"
+	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/assignment"
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
@@ -80,7 +80,7 @@ func (x *examiner) lookAtPod(ctx context.Context, s *subject, pod *runningPod) {
 		if err != nil {
 			return unseen("its metrics cannot be read through the API server: %v", err)
 		}
-		return doctor.SidecarState(doctor.ReadMetrics(text))
+		return doctor.SidecarState(doctor.SidecarMetrics(doctor.ReadMetrics(text)))
 	})
 	x.found.Look(doctor.Flow, pod.about, func() doctor.Finding {
 		text, err := x.prometheus(ctx, pod, "/metrics")
@@ -158,6 +158,9 @@ func assigned(pod *corev1.Pod) *assignment.Assignment {
 // injected judges whether the pod carries what the policy says today.
 func (x *examiner) injected(s *subject, pod *runningPod) doctor.Finding {
 	roll := doctor.Do("roll the workload: pods are injected when they are created", rollout(pod.Pod))
+	if pod.assignment == nil && pod.Annotations[policy.AnnotationInject] == "false" {
+		return unseen("it has opted out (annotation %s)", policy.AnnotationInject)
+	}
 	if pod.assignment == nil {
 		return fails(roll, "it runs, and was not injected when it was created")
 	}
@@ -255,7 +258,7 @@ func (x *examiner) proxied(ctx context.Context, pod *runningPod, scheme, port, p
 	if _, err := strconv.Atoi(port); err != nil {
 		return "", err
 	}
-	if !slices.Contains([]corev1.PodPhase{corev1.PodRunning}, pod.Status.Phase) {
+	if pod.Status.Phase != corev1.PodRunning {
 		return "", fmt.Errorf("the pod is %s", pod.Status.Phase)
 	}
 	text, err := x.cluster.client.CoreV1().Pods(pod.Namespace).ProxyGet(scheme, pod.Name, port, path, nil).DoRaw(ctx)

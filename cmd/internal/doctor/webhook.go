@@ -183,7 +183,7 @@ func (x *examiner) certificate(ctx context.Context, c admissionv1.WebhookClientC
 		return fails(inject, "the CA bundle does not vouch for the certificate %s: %v", where, err)
 	}
 	if left := leaf.NotAfter.Sub(now); left < expiresSoon && left < leaf.NotAfter.Sub(leaf.NotBefore)/10 {
-		return doubts(inject, "the certificate %s expires in %s, and nobody has renewed it", where, left.Round(time.Minute))
+		return doubts(inject, "the certificate %s expires in %s, and nobody has renewed it", where, doctor.Span(left))
 	}
 	return holds("%s, until %s", where, leaf.NotAfter.UTC().Format(time.DateOnly))
 }

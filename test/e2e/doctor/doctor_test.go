@@ -27,6 +27,8 @@ func TestDoctor(t *testing.T) {
 	s := newScene(t)
 	s.healthy(fault{})
 	s.healthy(fault{installed: true})
+	t.Run("pods", func(t *testing.T) { s.in(t).pods() })
+	t.Run("in a pod", func(t *testing.T) { s.in(t).inPod() })
 	for _, faults := range [][]fault{clusterFaults, webhookFaults, awsFaults, issuerFaults, workspaceFaults} {
 		for _, f := range faults {
 			// Every row starts where the one before ended: in order.
@@ -39,8 +41,9 @@ func TestDoctor(t *testing.T) {
 
 // in is the scene, for a row's own test.
 func (s *scene) in(t *testing.T) *scene {
-	s.T = t
-	return s
+	c := *s
+	c.T = t
+	return &c
 }
 
 func (s *scene) act(f fault) {

@@ -64,6 +64,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// process is the webhook's, which rows stop and start; nil: it does not run.
+type process struct{ *exec.Cmd }
+
 // scene is what the rows share.
 type scene struct {
 	// T is the row's, root the test's that all rows belong to.
@@ -84,14 +87,14 @@ type scene struct {
 	proxy      string
 	host       string
 
-	webhook      *exec.Cmd
+	webhook      *process
 	webhookAddr  string
 	registration *admissionv1.MutatingWebhookConfiguration
 }
 
 func newScene(t *testing.T) *scene {
 	t.Helper()
-	s := &scene{T: t, root: t, dir: t.TempDir()}
+	s := &scene{T: t, root: t, dir: t.TempDir(), webhook: &process{}}
 	s.build()
 	s.cloud = awstest.Start(t, awstest.Options{Prometheus: s.prometheus})
 	s.account = s.cloud.Account(accountID)
@@ -254,14 +257,15 @@ func (s *scene) makeService() {
 func (s *scene) startWebhook() {
 	s.Helper()
 	health := net.JoinHostPort("127.0.0.1", freePort(s.T, "127.0.0.1"))
-	s.webhook = exec.Command(s.ampbridge, "webhook", "--policy", filepath.Join(s.dir, "webhook-policy.yaml"), "--cert-dir", s.dir,
+	cmd := exec.Command(s.ampbridge, "webhook", "--policy", filepath.Join(s.dir, "webhook-policy.yaml"), "--cert-dir", s.dir,
 		"--addr", s.webhookAddr, "--health-addr", health, "--metrics-addr", net.JoinHostPort("127.0.0.1", freePort(s.T, "127.0.0.1")),
 		"--image", "registry.example/ampbridge:dev", "--kubeconfig", s.kube.Kubeconfig(), "--namespace", system, "--drain-delay", "0s")
-	s.webhook.Env = []string{"HOME=" + s.dir}
+	cmd.Env = []string{"HOME=" + s.dir}
 	var output bytes.Buffer
-	s.webhook.Stdout, s.webhook.Stderr = &output, &output
-	s.webhook.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	s.try(s.webhook.Start())
+	cmd.Stdout, cmd.Stderr = &output, &output
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	s.try(cmd.Start())
+	s.webhook.Cmd = cmd
 	s.root.Cleanup(s.stopWebhook)
 	s.await("the webhook is ready", func() bool {
 		response, err := http.Get("http://" + health + "/readyz")
@@ -274,12 +278,12 @@ func (s *scene) startWebhook() {
 }
 
 func (s *scene) stopWebhook() {
-	if s.webhook == nil {
+	if s.webhook.Cmd == nil {
 		return
 	}
 	_ = s.webhook.Process.Kill()
 	_ = s.webhook.Wait() // killed
-	s.webhook = nil
+	s.webhook.Cmd = nil
 }
 
 // register makes the registration, and waits until the API server has read it.

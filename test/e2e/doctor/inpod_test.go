@@ -1,0 +1,107 @@
+package doctor_test
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/ampbridge/ampbridge/doctor"
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/assignment"
+	"github.com/ampbridge/ampbridge/test/awstest"
+)
+
+// inPod runs doctor with what a container has: an environment, and a token file.
+func (s *scene) inPod() {
+	role := "arn:aws:iam::" + accountID + ":role/ampbridge/demo/" + roleName
+	file := filepath.Join(s.dir, "token")
+	token := func(serviceAccount, audience string) func(*scene) string {
+		return func(s *scene) string {
+			s.Helper()
+			text, err := s.kube.Token(s.Context(), namespace, serviceAccount, audience, 600)
+			s.try(err)
+			return text
+		}
+	}
+	ours := token(serviceAccount, "sts.amazonaws.com")
+	identity := []string{"AWS_ROLE_ARN=" + role, "AWS_WEB_IDENTITY_TOKEN_FILE=" + file, "AWS_REGION=" + region}
+	for _, c := range []struct {
+		name  string
+		token func(*scene) string
+		env   []string
+		args  []string
+		link  doctor.Link // empty: all is well
+		says  string
+	}{
+		{"all well", ours, identity, nil, "", ""},
+		{"all well, by the policy", ours, identity, []string{"--policy", s.policyFile}, "", ""},
+		{"token file missing", nil, identity, nil, doctor.TokenMinted, "is not there"},
+		{"token file empty", func(*scene) string { return "\n" }, identity, nil, doctor.TokenMinted, "is empty"},
+		{"not a token", func(*scene) string { return "eyJzb21ldGhpbmcgZWxzZQ" }, identity, nil, doctor.TokenMinted, "this is no token"},
+		{"the Azure token", token(serviceAccount, policy.AudienceAzure), identity, []string{"--policy", s.policyFile}, doctor.TokenMinted, "this is the token of Azure's webhook"},
+		{"the Azure token, unknown to the pod", token(serviceAccount, policy.AudienceAzure), identity, nil, doctor.Session, "Incorrect token audience"},
+		{"expired token", func(*scene) string {
+			signer := awstest.NewSigner(issuerURL, jose.RS256)
+			claims := signer.Claims("system:serviceaccount:"+namespace+":"+serviceAccount, "sts.amazonaws.com")
+			claims["exp"] = time.Now().Add(-time.Hour).Unix()
+			return signer.Sign(claims)
+		}, identity, nil, doctor.TokenMinted, "it expired at"},
+		{"subject mismatch", token("default", "sts.amazonaws.com"), identity, nil, doctor.Session, "Not authorized"},
+		{"static keys win over the role", ours, append(slices.Clone(identity), "AWS_ACCESS_KEY_ID=AKIAEXAMPLE"), nil, doctor.Identity, "static keys win"},
+		{"no identity", ours, nil, nil, doctor.Identity, "the pod has no identity for AWS"},
+		{"the sidecar's container", ours, []string{assignment.Variable + "=" + s.orders(file)}, nil, "", ""},
+	} {
+		s.Run(c.name, func(t *testing.T) {
+			s := s.in(t)
+			_ = os.Remove(file)
+			if c.token != nil {
+				s.try(os.WriteFile(file, []byte(c.token(s)), 0o600))
+			}
+			env := []string{"HOME=" + s.dir, "HTTPS_PROXY=" + s.proxy, "SSL_CERT_FILE=" + filepath.Join(s.dir, "public-ca.pem"), "AWS_ENDPOINT_URL_STS=" + s.cloud.URL}
+			a := s.ask(append(env, c.env...), append([]string{"--in-pod"}, c.args...)...)
+			if c.link == "" {
+				if a.status != 0 || a.State(doctor.Session) != doctor.OK {
+					t.Errorf("status %d\n%s", a.status, a.text())
+				}
+				return
+			}
+			if len(a.Broken) != 1 || a.Broken[0] != c.link || a.status != 1 || !contains(a.finding().Says, c.says) {
+				t.Errorf("broken %v, status %d; want %s (%q)\n%s", a.Broken, a.status, c.link, c.says, a.text())
+			}
+			for _, f := range a.Findings {
+				if f.Link == c.link {
+					break
+				}
+				// Outside of the sidecar's container the workspace is not known.
+				if f.State != doctor.OK && f.Link != doctor.Write {
+					t.Errorf("%s is %s\n%s", f.Link, f.State, a.text())
+				}
+			}
+		})
+	}
+}
+
+// orders are what the webhook tells a sidecar, whose token is in the file.
+func (s *scene) orders(file string) string {
+	s.Helper()
+	pod, err := s.kube.Client().CoreV1().Pods(namespace).Create(s.Context(), prometheusPod("orders", nil), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	s.try(err)
+	for _, v := range pod.Spec.InitContainers[0].Env {
+		if v.Name != assignment.Variable {
+			continue
+		}
+		a, err := assignment.Decode(strings.ReplaceAll(v.Value, "$$", "$"))
+		s.try(err)
+		// What this machine has under the fixed names is not the pod's.
+		a.Token, a.Credentials, a.Prometheus = file, filepath.Join(s.TempDir(), "credentials"), assignment.Prometheus{}
+		return a.Encode()
+	}
+	s.Fatal("the pod was not injected")
+	return ""
+}

@@ -1,0 +1,187 @@
+package doctor_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/ampbridge/ampbridge/doctor"
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/podrun"
+	"github.com/ampbridge/ampbridge/test/tools"
+)
+
+const (
+	selfScrape = `global: {scrape_interval: 1s}
+scrape_configs:
+- job_name: self
+  static_configs: [{targets: ["127.0.0.1:%s"]}]
+`
+	// nodesRole is a service discovery that asks EC2 as whoever it is.
+	nodesRole = selfScrape + `- job_name: nodes
+  ec2_sd_configs:
+  - region: eu-west-1
+    refresh_interval: 1h
+`
+)
+
+// pods plays what can be wrong with pods that exist.
+func (s *scene) pods() {
+	s.Run("not injected", func(t *testing.T) {
+		s := s.in(t)
+		s.labelNamespace("null")
+		s.createPod("late", nil)
+		s.labelNamespace(`"enabled"`)
+		s.awaitInjection(true)
+		a := s.onlyBroken(doctor.Pods, "was not injected when it was created")
+		s.follow(a.finding().Mend)
+		s.createPod("late", nil) // its controller
+		s.podHolds("late")
+	})
+	s.Run("static keys win over the role", func(t *testing.T) {
+		s := s.in(t)
+		s.createPod("keys", func(pod *corev1.Pod) {
+			pod.Spec.Containers[1].Env = []corev1.EnvVar{
+				{Name: "AWS_ROLE_ARN", Value: "arn:aws:iam::111122223333:role/by-hand"},
+				{Name: "AWS_ACCESS_KEY_ID", Value: "AKIAEXAMPLE"}, {Name: "AWS_SECRET_ACCESS_KEY", Value: "example"},
+			}
+		})
+		s.onlyBroken(doctor.Identity, "static keys win")
+		s.deletePod("keys")
+		s.createPod("keys", nil)
+		s.podHolds("keys")
+	})
+	s.Run("it runs", func(t *testing.T) { s.in(t).livePod() })
+}
+
+// livePod runs a whole pod: Prometheus, its reloader, the sidecar.
+func (s *scene) livePod() {
+	port := freePort(s.T, s.host)
+	stop := s.runPod("live", port, selfScrape, nil)
+	s.awaitAll()
+
+	// Its user adds a service discovery that was the node's business so far.
+	s.must(s.kube.Client().CoreV1().ConfigMaps(namespace).Patch(s.Context(), "live", types.MergePatchType,
+		fmt.Appendf(nil, `{"data":{"prometheus.yml":%q}}`, fmt.Sprintf(nodesRole, port)), metav1.PatchOptions{}))
+	s.await("Prometheus has read it", func() bool { return s.examine(fault{}).status != 0 })
+	s.onlyBroken(doctor.Identity, "no longer the node's role")
+	stop()
+
+	// What the mend says: the annotation, and a new pod.
+	port = freePort(s.T, s.host)
+	stop = s.runPod("never", port, nodesRole, func(pod *corev1.Pod) {
+		pod.Annotations = map[string]string{policy.AnnotationEnvironment: string(policy.EnvironmentNever)}
+	})
+	defer stop()
+	s.awaitAll()
+}
+
+// awaitAll waits until every link holds, those of the pod too.
+func (s *scene) awaitAll() {
+	s.Helper()
+	var a answer
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
+		a = s.examine(fault{})
+		if a.status == 0 && !slices.ContainsFunc(doctor.Chain, func(r doctor.Rung) bool { return a.State(r.Link) != doctor.OK }) {
+			return
+		}
+	}
+	s.Fatalf("not within %s: every link holds\n%s", patience, a.text())
+}
+
+// onlyBroken asks doctor, and expects exactly that link.
+func (s *scene) onlyBroken(l doctor.Link, says string) answer {
+	s.Helper()
+	a := s.examine(fault{})
+	if len(a.Broken) != 1 || a.Broken[0] != l || a.status != 1 || !contains(a.finding().Says, says) {
+		s.Fatalf("broken: %v, status %d; want %s (%q)\n%s", a.Broken, a.status, l, says, a.text())
+	}
+	return a
+}
+
+// podHolds expects the mended pod to be in order, and takes it away.
+func (s *scene) podHolds(name string) {
+	s.Helper()
+	a := s.examine(fault{})
+	if a.status != 0 || a.State(doctor.Pods) != doctor.OK || a.State(doctor.Identity) != doctor.OK {
+		s.Fatalf("status %d\n%s", a.status, a.text())
+	}
+	s.deletePod(name)
+}
+
+func (s *scene) createPod(name string, change func(*corev1.Pod)) *corev1.Pod {
+	s.Helper()
+	pod, err := s.kube.Client().CoreV1().Pods(namespace).Create(s.Context(), prometheusPod(name, change), metav1.CreateOptions{})
+	s.try(err)
+	return pod
+}
+
+func (s *scene) deletePod(name string) {
+	s.Helper()
+	s.kubectl(args{words: []string{"delete", "pod", name}, flags: map[string]string{"--namespace": namespace}})
+}
+
+// runPod plays the kubelet. Unlike a kubelet it gives the pod the machine's
+// address: the API server proxies to no loopback address.
+func (s *scene) runPod(name, port, config string, change func(*corev1.Pod)) (stop func()) {
+	s.Helper()
+	s.must(s.kube.Client().CoreV1().ConfigMaps(namespace).Create(s.Context(), &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Name: name}, Data: map[string]string{"prometheus.yml": fmt.Sprintf(config, port)},
+	}, metav1.CreateOptions{}))
+	pod := s.createPod(name, func(pod *corev1.Pod) {
+		reloaderPort := freePort(s.T, "127.0.0.1")
+		pod.Spec.Containers[0].Args = []string{"--watched-dir=/etc/config", "--listen-address=127.0.0.1:" + reloaderPort, "--reload-url=http://127.0.0.1:" + port + "/-/reload"}
+		pod.Spec.Containers[1].Args = []string{"--config.file=/etc/config/prometheus.yml", "--storage.tsdb.path=/data", "--web.enable-lifecycle", "--web.listen-address=0.0.0.0:" + port}
+		pod.Spec.Containers[1].VolumeMounts = append(pod.Spec.Containers[1].VolumeMounts, corev1.VolumeMount{Name: "data", MountPath: "/data"})
+		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: "data", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}})
+		if change != nil {
+			change(pod)
+		}
+	})
+	log, err := os.Create(filepath.Join(s.dir, name+".log"))
+	s.try(err)
+	run, err := podrun.Run(s.root.Context(), s.kube.Client(), pod, podrun.Options{Dir: s.dir, Log: log, Images: s.images(s.T)})
+	s.try(err)
+	s.Cleanup(func() { _ = run.Close() })
+	s.await("the pod has the machine's address", func() bool {
+		if run.Ready() {
+			_, err := s.kube.Client().CoreV1().Pods(namespace).Patch(s.Context(), name, types.MergePatchType,
+				fmt.Appendf(nil, `{"status":{"podIP":%q,"podIPs":[{"ip":%q}]}}`, s.host, s.host), metav1.PatchOptions{}, "status")
+			s.try(err)
+			return true
+		}
+		return false
+	})
+	return func() {
+		s.try(run.Close())
+		s.deletePod(name)
+		s.try(log.Close())
+	}
+}
+
+// images are what the node has.
+func (s *scene) images(t *testing.T) podrun.Images {
+	t.Helper()
+	sidecar := filepath.Join(s.dir, "config-sidecar")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", sidecar, "github.com/ampbridge/ampbridge/cmd/config-sidecar")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build the sidecar: %v\n%s", err, out)
+	}
+	reloader, err := tools.Find(t.Context(), "prometheus-config-reloader", os.Stderr)
+	s.try(err)
+	const nobody = 65534
+	return podrun.Images{
+		{Match: "prometheus/prometheus", Binaries: map[string]string{"/bin/prometheus": s.prometheus}, Entrypoint: []string{"/bin/prometheus"}, WorkingDir: "/prometheus", Volumes: []string{"/prometheus"}, User: nobody},
+		{Match: "prometheus-operator/prometheus-config-reloader", Binaries: map[string]string{"/bin/prometheus-config-reloader": reloader}, Entrypoint: []string{"/bin/prometheus-config-reloader"}, User: nobody},
+		{Match: "registry.example/ampbridge", Binaries: map[string]string{"/config-sidecar": sidecar}, Entrypoint: []string{"/config-sidecar"}, User: nobody},
+	}
+}
