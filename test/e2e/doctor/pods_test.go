@@ -66,12 +66,12 @@ func (s *scene) pods() {
 func (s *scene) livePod() {
 	port := freePort(s.T, s.host)
 	stop := s.runPod("live", port, selfScrape, nil)
-	s.awaitAll()
+	s.awaitAll("live")
 
 	// Its user adds a service discovery that was the node's business so far.
 	s.must(s.kube.Client().CoreV1().ConfigMaps(namespace).Patch(s.Context(), "live", types.MergePatchType,
 		fmt.Appendf(nil, `{"data":{"prometheus.yml":%q}}`, fmt.Sprintf(nodesRole, port)), metav1.PatchOptions{}))
-	s.await("Prometheus has read it", func() bool { return s.examine(fault{}).status != 0 })
+	s.await("Prometheus has read it", func() bool { s.address("live"); return s.examine(fault{}).status != 0 })
 	s.onlyBroken(doctor.Identity, "no longer the node's role")
 	stop()
 
@@ -81,14 +81,23 @@ func (s *scene) livePod() {
 		pod.Annotations = map[string]string{policy.AnnotationEnvironment: string(policy.EnvironmentNever)}
 	})
 	defer stop()
-	s.awaitAll()
+	s.awaitAll("never")
+}
+
+// address gives the pod the machine's address, and again where podrun has
+// written its own: the API server proxies to no loopback address.
+func (s *scene) address(name string) {
+	s.Helper()
+	s.must(s.kube.Client().CoreV1().Pods(namespace).Patch(s.Context(), name, types.MergePatchType,
+		fmt.Appendf(nil, `{"status":{"podIP":%q,"podIPs":[{"ip":%q}]}}`, s.host, s.host), metav1.PatchOptions{}, "status"))
 }
 
 // awaitAll waits until every link holds, those of the pod too.
-func (s *scene) awaitAll() {
+func (s *scene) awaitAll(pod string) {
 	s.Helper()
 	var a answer
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
+		s.address(pod)
 		a = s.examine(fault{})
 		if a.status == 0 && !slices.ContainsFunc(doctor.Chain, func(r doctor.Rung) bool { return a.State(r.Link) != doctor.OK }) {
 			return
@@ -129,8 +138,7 @@ func (s *scene) deletePod(name string) {
 	s.kubectl(args{words: []string{"delete", "pod", name}, flags: map[string]string{"--namespace": namespace}})
 }
 
-// runPod plays the kubelet. Unlike a kubelet it gives the pod the machine's
-// address: the API server proxies to no loopback address.
+// runPod plays the kubelet.
 func (s *scene) runPod(name, port, config string, change func(*corev1.Pod)) (stop func()) {
 	s.Helper()
 	s.must(s.kube.Client().CoreV1().ConfigMaps(namespace).Create(s.Context(), &corev1.ConfigMap{
@@ -151,15 +159,7 @@ func (s *scene) runPod(name, port, config string, change func(*corev1.Pod)) (sto
 	run, err := podrun.Run(s.root.Context(), s.kube.Client(), pod, podrun.Options{Dir: s.dir, Log: log, Images: s.images(s.T)})
 	s.try(err)
 	s.Cleanup(func() { _ = run.Close() })
-	s.await("the pod has the machine's address", func() bool {
-		if run.Ready() {
-			_, err := s.kube.Client().CoreV1().Pods(namespace).Patch(s.Context(), name, types.MergePatchType,
-				fmt.Appendf(nil, `{"status":{"podIP":%q,"podIPs":[{"ip":%q}]}}`, s.host, s.host), metav1.PatchOptions{}, "status")
-			s.try(err)
-			return true
-		}
-		return false
-	})
+	s.await("the pod is ready", run.Ready)
 	return func() {
 		s.try(run.Close())
 		s.deletePod(name)
