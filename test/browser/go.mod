@@ -1,0 +1,16 @@
+module github.com/ampbridge/ampbridge/test/browser
+
+go 1.26.0
+
+require (
+	github.com/ampbridge/ampbridge v0.0.0-00010101000000-000000000000
+	github.com/chromedp/cdproto v0.159.0
+	github.com/chromedp/chromedp v0.23.0
+)
+
+require (
+	github.com/go-json-experiment/json v0.0.0-20260820222146-c27c302e5fc3 // indirect
+	go.yaml.in/yaml/v4 v4.0.0 // indirect
+)
+
+replace github.com/ampbridge/ampbridge => ../..
