@@ -150,5 +150,13 @@ func Span(d time.Duration) string {
 			return fmt.Sprintf("%d %s", int(d.Round(u.unit)/u.unit), u.name)
 		}
 	}
-	return fmt.Sprintf("%d seconds", int(d.Round(time.Second)/time.Second))
+	return count(int(d.Round(time.Second)/time.Second), "second")
+}
+
+// count is a number with what is counted.
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }

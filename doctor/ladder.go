@@ -114,6 +114,9 @@ func (l Ladder) Verdict() string {
 	broken := l.Broken()
 	switch len(broken) {
 	case 0:
+		if count[Skipped] == 0 {
+			return "every link holds" + tail
+		}
 		return "every link that was looked at holds" + tail
 	case 1:
 		return "1 link is broken: " + string(broken[0]) + tail

@@ -1,7 +1,6 @@
 package doctor
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -76,12 +75,4 @@ func list(items []string, none string) string {
 
 func holdsFold(items []string, item string) bool {
 	return slices.ContainsFunc(items, func(i string) bool { return strings.EqualFold(i, item) })
-}
-
-// count is a number with what is counted.
-func count(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }

@@ -12,7 +12,7 @@ func sample() Ladder {
 	e := Examination{Cluster: "dev-aks"}
 	e.Add(
 		Holds(Kubernetes, About{}, "https://dev-aks.hcp.westeurope.azmk8s.io:443, v1.34.2"),
-		Holds(Policy, About{}, "ConfigMap ampbridge-system/ampbridge-policy: 1 destination, 1 grant"),
+		Holds(Policy, About{}, "ConfigMap ampbridge-system/ampbridge-policy: destinations central"),
 		Holds(IssuerMatches, About{}, "https://westeurope.oic.prod-aks.azure.com/11111111-2222-3333-4444-555555555555/66666666-7777-8888-9999-000000000000/"),
 		Holds(Namespace, subject, "monitoring carries ampbridge.io/injection=enabled"),
 		Holds(ServiceAccount, subject, "it is there"),

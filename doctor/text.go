@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -18,7 +19,12 @@ func (l Ladder) Text(w io.Writer) error {
 	}
 	indent := strings.Repeat(" ", width+4)
 	for _, r := range Chain {
-		for _, f := range l.of(r.Link) {
+		findings := l.of(r.Link)
+		if held := held(findings); len(held) > few {
+			fmt.Fprintf(&b, "%s %-*s  %d hold, the first of them for %s\n", OK.Mark(), width, r.Link, len(held), held[0].About)
+			findings = slices.DeleteFunc(findings, func(f Finding) bool { return f.State == OK })
+		}
+		for _, f := range findings {
 			about := f.About.String()
 			if about != "" {
 				about += ": "
@@ -36,6 +42,13 @@ func (l Ladder) Text(w io.Writer) error {
 	fmt.Fprintf(&b, "\n%s\n", l.Verdict())
 	_, err := w.Write(b.Bytes())
 	return err
+}
+
+// few is how many findings of a link that hold are each worth a line.
+const few = 3
+
+func held(findings []Finding) []Finding {
+	return slices.DeleteFunc(slices.Clone(findings), func(f Finding) bool { return f.State != OK })
 }
 
 // JSON writes the ladder for programs.

@@ -135,6 +135,9 @@ func look(t *testing.T, browser context.Context, file, name string, width int64,
 	if len(complaints) > 0 {
 		t.Errorf("the console says %q", complaints)
 	}
+	if len(requests) == 0 {
+		t.Error("no request was seen, not even that for the page")
+	}
 	for _, r := range requests {
 		if !strings.HasPrefix(r, "file://") && !strings.HasPrefix(r, "data:") {
 			t.Errorf("the page asks for %s", r)

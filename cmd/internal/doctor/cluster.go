@@ -75,7 +75,7 @@ func (x *examiner) lookAtCluster(ctx context.Context) {
 
 func (x *examiner) policyFinding(err error) doctor.Finding {
 	if err == nil {
-		return holds("%s: %d destinations, %d grants", x.source, len(x.policy.Destinations), len(x.policy.Grants))
+		return holds("%s: destinations %s", x.source, names(x.policy.Destinations))
 	}
 	x.policy = nil
 	mend := doctor.Do("correct the policy, and check it")
@@ -218,11 +218,7 @@ func grantFinding(p *policy.Policy, s policy.Subject, labels, annotations map[st
 	d := p.Decide(policy.Request{Namespace: s.Namespace, Injection: injection, ServiceAccount: s.ServiceAccount, Prometheus: true, ServiceAccountAnnotations: asked})
 	switch d.Reason {
 	case policy.Granted:
-		names := make([]string, len(d.Destinations))
-		for i, destination := range d.Destinations {
-			names[i] = destination.Name
-		}
-		return holds("it may write to %s", strings.Join(names, ", ")), d.Destinations
+		return holds("it may write to %s", names(d.Destinations)), d.Destinations
 	case policy.Paused:
 		return fails(doctor.Do("in the policy ("+source.String()+"), write paused: false"), "the policy is paused: nothing new is injected"), nil
 	case policy.NotGranted:
@@ -232,6 +228,14 @@ func grantFinding(p *policy.Policy, s policy.Subject, labels, annotations map[st
 		return fails(doctor.Do("correct the annotation", doctor.Command{"kubectl", "annotate", "serviceaccount", s.ServiceAccount, "--namespace", s.Namespace, policy.AnnotationDestinations + "-"}), "%s", d.Warning), nil
 	}
 	return fails(doctor.Do("see what it says"), "%s: %s", d.Reason, d.Warning), nil
+}
+
+func names(destinations []policy.Destination) string {
+	list := make([]string, len(destinations))
+	for i, d := range destinations {
+		list[i] = d.Name
+	}
+	return strings.Join(list, ", ")
 }
 
 // forbidden tells whether the API server knows the caller, and does not let him.

@@ -27,6 +27,7 @@ func TestDoctor(t *testing.T) {
 	s := newScene(t)
 	s.healthy(fault{})
 	s.healthy(fault{installed: true})
+	t.Run("means", func(t *testing.T) { s.in(t).means() })
 	t.Run("pods", func(t *testing.T) { s.in(t).pods() })
 	t.Run("in a pod", func(t *testing.T) { s.in(t).inPod() })
 	for _, faults := range [][]fault{clusterFaults, webhookFaults, awsFaults, issuerFaults, workspaceFaults} {
