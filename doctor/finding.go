@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -21,6 +22,12 @@ const (
 	// Broken: this is what has to be mended.
 	Broken State = "broken"
 )
+
+// worse compares states by the order in which they are listed above.
+func (s State) worse(than State) bool {
+	order := []State{OK, Skipped, Doubtful, Broken}
+	return slices.Index(order, s) > slices.Index(order, than)
+}
 
 // Mark is the sign of a state on the ladder.
 func (s State) Mark() string {

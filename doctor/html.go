@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"html/template"
 	"io"
-	"slices"
 	"strings"
 )
 
@@ -148,20 +147,18 @@ func (l Ladder) diagram(class string, width, height int) diagram {
 // worst is the state of several links together, and the link that has it: one
 // that was not looked at for want of means says nothing, where others do.
 func (l Ladder) worst(links []Link) (State, Link) {
-	order := []State{Skipped, OK, Doubtful, Broken}
-	worst, at := -1, links[0]
+	state, at := Skipped, links[0]
 	for _, link := range links {
-		state := l.State(link)
-		if n := slices.Index(order, state); n > worst {
-			worst, at = n, link
+		if s := l.State(link); s.worse(state) || state == Skipped && s == OK {
+			state, at = s, link
 		}
 	}
 	for _, link := range links {
 		for _, f := range l.of(link) {
-			if f.Because != "" && order[worst] == OK {
+			if f.Because != "" && state == OK {
 				return Skipped, link
 			}
 		}
 	}
-	return order[worst], at
+	return state, at
 }

@@ -204,6 +204,19 @@ func TestTrust(t *testing.T) {
 	}
 }
 
+func TestFull(t *testing.T) {
+	var many []policy.Subject
+	for n := range 30 {
+		many = append(many, policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus-" + string(rune('a'+n%26)) + strings.Repeat("x", n)})
+	}
+	want := Wanted{provider, aks, audience, prometheus}
+	for n, full := range map[int]bool{1: false, 30: true} {
+		if got := want.Full(policy.TrustDocument(provider, aks, audience, many[:n]).String(), 2048); got != full {
+			t.Errorf("%d subjects: %v", n, got)
+		}
+	}
+}
+
 func TestPermission(t *testing.T) {
 	chained := destination
 	chained.AssumeRole = second

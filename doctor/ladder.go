@@ -10,7 +10,8 @@ import (
 type Ladder struct {
 	// Cluster is the policy's name of the cluster; empty where it is not known.
 	Cluster string `json:"cluster"`
-	// Healthy: no link is broken. Doubts and skipped links do not count.
+	// Healthy: some link was looked at, and none is broken. Doubts and skipped
+	// links do not count.
 	Healthy  bool      `json:"healthy"`
 	Findings []Finding `json:"findings"`
 }
@@ -62,7 +63,7 @@ func (e *Examination) Look(l Link, a About, probe func() Finding) bool {
 func (e *Examination) Ladder() Ladder {
 	l := Ladder{Cluster: e.Cluster, Findings: slices.Clone(e.findings)}
 	slices.SortStableFunc(l.Findings, func(a, b Finding) int { return place(a.Link) - place(b.Link) })
-	l.Healthy = len(l.Broken()) == 0
+	l.Healthy = len(l.Broken()) == 0 && slices.ContainsFunc(l.Findings, func(f Finding) bool { return f.State != Skipped })
 	return l
 }
 
@@ -79,17 +80,17 @@ func (l Ladder) Broken() []Link {
 
 // State is the worst of a link's findings; Skipped where there are none.
 func (l Ladder) State(link Link) State {
-	states := []State{OK, Skipped, Doubtful, Broken}
-	worst := -1
-	for _, f := range l.Findings {
-		if f.Link == link {
-			worst = max(worst, slices.Index(states, f.State))
-		}
-	}
-	if worst < 0 {
+	findings := l.of(link)
+	if len(findings) == 0 {
 		return Skipped
 	}
-	return states[worst]
+	worst := OK
+	for _, f := range findings {
+		if f.State.worse(worst) {
+			worst = f.State
+		}
+	}
+	return worst
 }
 
 // Verdict sums it up in one sentence.
@@ -114,6 +115,9 @@ func (l Ladder) Verdict() string {
 	broken := l.Broken()
 	switch len(broken) {
 	case 0:
+		if count[Skipped] == len(l.Findings) {
+			return "nothing could be looked at"
+		}
 		if count[Skipped] == 0 {
 			return "every link holds" + tail
 		}

@@ -49,6 +49,17 @@ func Trust(document string, want Wanted, mend Mend) Finding {
 	return fails("%s", strings.Join(slices.Compact(misses), "; "))
 }
 
+// Full tells whether a trust document that also let the subject in would have
+// more characters than the quota: sync refuses it then.
+func (w Wanted) Full(document string, quota int) bool {
+	d, err := policy.ParseDocument(document)
+	if err != nil {
+		return false
+	}
+	subjects := append(d.Subjects(w.Issuer), w.Subject)
+	return len(policy.TrustDocument(w.Provider, w.Issuer, w.Audience, subjects).String()) > quota
+}
+
 // miss is why a statement does not let exactly the wanted ones in; empty: it does.
 func (w Wanted) miss(s policy.Statement) string {
 	var federated policy.Values

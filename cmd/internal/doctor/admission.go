@@ -42,7 +42,7 @@ func (x *examiner) dryRun(ctx context.Context, s *subject) doctor.Finding {
 	if err != nil {
 		return unseen("%v", err)
 	}
-	pod, err := client.CoreV1().Pods(s.Namespace).Create(ctx, samplePod(s.Subject), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	pod, err := client.CoreV1().Pods(s.Namespace).Create(ctx, samplePod(s.Subject, x.policy.Token.Source), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 	said := strings.Join(heard.said, "; ")
 	switch {
 	// Admission plugins forbid too, in their own words.
@@ -70,7 +70,11 @@ func (x *examiner) dryRun(ctx context.Context, s *subject) doctor.Finding {
 
 // samplePod is what the prometheus-community chart makes, as small as it can
 // be, and fit for the restricted Pod Security Standard and for quotas.
-func samplePod(s policy.Subject) *corev1.Pod {
+func samplePod(s policy.Subject, tokenSource string) *corev1.Pod {
+	labels := map[string]string{"app.kubernetes.io/name": "prometheus", "app.kubernetes.io/component": "server"}
+	if tokenSource == policy.TokenSourceAzure {
+		labels["azure.workload.identity/use"] = "true" // asks Azure's webhook for its token
+	}
 	small := corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("10m"), corev1.ResourceMemory: resource.MustParse("32Mi")}
 	container := func(name, image string, args ...string) corev1.Container {
 		return corev1.Container{
@@ -85,7 +89,7 @@ func samplePod(s policy.Subject) *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			GenerateName: "ampbridge-doctor-", Namespace: s.Namespace,
-			Labels:      map[string]string{"app.kubernetes.io/name": "prometheus", "app.kubernetes.io/component": "server"},
+			Labels:      labels,
 			Annotations: map[string]string{policy.AnnotationInject: "true"},
 		},
 		Spec: corev1.PodSpec{

@@ -115,11 +115,11 @@ func oneSample(labels map[string]string, at time.Time) []byte {
 
 // literalSnappy is the block format without any compression: the length, and one
 // literal (https://github.com/google/snappy/blob/main/format_description.txt).
-// data is less than 64 KiB.
+// data has 1 byte to 64 KiB.
 func literalSnappy(data []byte) []byte {
 	b := binary.AppendUvarint(nil, uint64(len(data)))
 	const twoBytesOfLength = 61 << 2
 	b = append(b, twoBytesOfLength)
-	b = binary.LittleEndian.AppendUint16(b, uint16(len(data)-1))
+	b = append(b, binary.LittleEndian.AppendUint64(nil, uint64(len(data))-1)[:2]...)
 	return append(b, data...)
 }

@@ -202,7 +202,7 @@ func (x *examiner) lookAtRole(ctx context.Context, i *awsiam.Inspector, d policy
 		}
 		x.found.Look(doctor.TrustDocument, each, func() doctor.Finding {
 			want := doctor.Wanted{Provider: x.target(d).Provider, Issuer: x.issuer, Audience: x.policy.Token.Audience, Subject: s.Subject}
-			return doctor.Trust(role.Trust, want, x.writeTrust(d, want))
+			return doctor.Trust(role.Trust, want, x.writeTrust(d, role, want))
 		})
 	}
 	if role == nil {
@@ -265,7 +265,12 @@ func (x *examiner) makeRole(d policy.Destination) doctor.Mend {
 	return doctor.Do(fmt.Sprintf("make the role %s, with the trust and permission documents that docs/iam.md shows, or let sync keep it (trust.manage: roles)", arn))
 }
 
-func (x *examiner) writeTrust(d policy.Destination, want doctor.Wanted) doctor.Mend {
+func (x *examiner) writeTrust(d policy.Destination, role *plan.Role, want doctor.Wanted) doctor.Mend {
+	if x.managed(d) && want.Full(role.Trust, plan.TrustQuota) {
+		mend := x.source.sync()
+		mend.Do = fmt.Sprintf("the trust document has no room for it below AWS's usual %d characters: have the account's quota raised (role trust policy length) and tell sync (--trust-quota), or grant fewer service accounts; then ", plan.TrustQuota) + mend.Do
+		return mend
+	}
 	if x.managed(d) {
 		return x.source.sync()
 	}

@@ -76,6 +76,10 @@ func (x *examiner) lookAtPod(ctx context.Context, s *subject, pod *runningPod) {
 		return
 	}
 	x.found.Look(doctor.Sidecar, pod.about, func() doctor.Finding {
+		if waits := waiting(pod.Pod); waits != "" {
+			return fails(doctor.Do("let the node have the image that sidecar.image of the policy, or the webhook's --image, names (sidecar.imagePullSecrets for a private registry); then create the pod anew", rollout(pod.Pod)),
+				"it does not start, and Prometheus waits for it: %s", waits)
+		}
 		text, err := x.proxied(ctx, pod, "http", sidecarPort, "/metrics")
 		if err != nil {
 			return unseen("its metrics cannot be read through the API server: %v", err)
@@ -93,6 +97,17 @@ func (x *examiner) lookAtPod(ctx context.Context, s *subject, pod *runningPod) {
 		}
 		return doctor.FlowState(doctor.ReadMetrics(text), names)
 	})
+}
+
+// waiting is why the sidecar does not start, where the kubelet says so; the
+// first moments of a pod are no reason.
+func waiting(pod *corev1.Pod) string {
+	for _, c := range pod.Status.InitContainerStatuses {
+		if w := c.State.Waiting; c.Name == inject.ContainerSidecar && w != nil && w.Reason != "PodInitializing" && w.Reason != "ContainerCreating" {
+			return strings.TrimSuffix(w.Reason+": "+w.Message, ": ")
+		}
+	}
+	return ""
 }
 
 // prometheusPods are the subject's pods that are Prometheus.

@@ -125,8 +125,13 @@ func (x *examiner) lookAtSubjects(ctx context.Context) {
 		for _, l := range []doctor.Link{doctor.Namespace, doctor.ServiceAccount} {
 			x.found.Add(doctor.Unseen(l, doctor.About{}, "no cluster to look at"))
 		}
-		for _, s := range x.literalSubjects() {
-			x.addSubject(s, nil)
+		// The grants alone can tell something.
+		for _, named := range x.literalSubjects() {
+			s := x.addSubject(named, nil)
+			x.found.Look(doctor.Grant, s.about, func() doctor.Finding {
+				finding, _ := grantFinding(x.policy, named, nil, nil, x.source)
+				return finding
+			})
 		}
 		return
 	}

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -26,7 +27,7 @@ import (
 )
 
 const (
-	// dialTimeout is short: a laptop does not reach a Service, as a rule.
+	// dialTimeout is short: what cannot be reached is no reason to wait.
 	dialTimeout = 2 * time.Second
 	// expiresSoon is when a certificate that nobody renewed wants a look.
 	expiresSoon = 7 * 24 * time.Hour
@@ -203,19 +204,22 @@ func (x *examiner) served(ctx context.Context, c admissionv1.WebhookClientConfig
 	} else if c.Service.Port != nil {
 		port = fmt.Sprint(*c.Service.Port)
 	}
-	chain, dialErr := dial(ctx, net.JoinHostPort(address, port), address)
-	if dialErr == nil {
-		return chain, "served at " + net.JoinHostPort(address, port), nil
-	}
-	if c.Service == nil {
-		return nil, "", fmt.Errorf("the webhook's certificate cannot be had: %w", dialErr)
+	// Outside of the cluster a Service's name is nobody's, or a stranger's.
+	if c.Service == nil || os.Getenv("KUBERNETES_SERVICE_HOST") != "" {
+		chain, err := dial(ctx, net.JoinHostPort(address, port), address)
+		if err == nil {
+			return chain, "served at " + net.JoinHostPort(address, port), nil
+		}
+		if c.Service == nil {
+			return nil, "", fmt.Errorf("the webhook's certificate cannot be had: %w", err)
+		}
 	}
 	name := c.Service.Name + certificateSuffix
 	secret, err := x.cluster.client.CoreV1().Secrets(c.Service.Namespace).Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
 		return nil, "", fmt.Errorf("the webhook cannot be reached from here, and the Secret %s cannot be read: %w", name, err)
 	}
-	chain, err = certificates(secret.Data["tls.crt"])
+	chain, err := certificates(secret.Data["tls.crt"])
 	if err != nil {
 		return nil, "", fmt.Errorf("the Secret %s: %w", name, err)
 	}

@@ -77,6 +77,11 @@ func TestStatusAndErrors(t *testing.T) {
 		{"webhook without a namespace", "webhook --policy good.yaml --image i --cert-secret s --service s", "", Usage, "", []string{"ampbridge: --namespace is missing: --cert-secret needs it\n"}},
 		{"no such kubeconfig", "plan --policy good.yaml --kubeconfig missing", "", Failed, "", []string{"ampbridge: no Kubernetes cluster: "}},
 		{"no kubeconfig at all", "plan --policy good.yaml", "", Failed, "", []string{"ampbridge: no Kubernetes cluster: name a kubeconfig with --kubeconfig"}},
+		{"doctor of a pod of another", "doctor --in-pod -n monitoring", "", Usage, "", []string{"--in-pod looks at its own pod"}},
+		{"doctor of a service account nowhere", "doctor --service-account prometheus", "", Usage, "", []string{"--service-account needs --namespace"}},
+		{"doctor with nothing to look at", "doctor", "", Failed, "– kubernetes       no Kubernetes cluster: name a kubeconfig with --kubeconfig or $KUBECONFIG, or run in a pod with a service account\n" +
+			"– policy           no cluster to read it from: name its file with --policy\n\nnothing could be looked at\n", []string{"ampbridge: nothing could be looked at\n"}},
+		{"doctor in another format", "doctor -o xml", "", Usage, "", []string{`--output "xml" is unknown`}},
 		{"a bad policy", "plan --policy bad.yaml", "", Failed, "", []string{"ampbridge: bad.yaml: line 3: "}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -24,7 +24,7 @@ func (s *scene) means() {
 	s.Run("no cluster", func(t *testing.T) {
 		s := s.in(t)
 		a := s.ask(append(s.environ(), "KUBECONFIG=/dev/null"), "--policy", s.policyFile)
-		s.unseen(a, doctor.Kubernetes, doctor.IssuerMatches, doctor.Namespace, doctor.ServiceAccount, doctor.Grant, doctor.Registration, doctor.Endpoints,
+		s.unseen(a, doctor.Kubernetes, doctor.IssuerMatches, doctor.Namespace, doctor.ServiceAccount, doctor.Registration, doctor.Endpoints,
 			doctor.Certificate, doctor.Injection, doctor.TokenMinted, doctor.Session, doctor.Write, doctor.Pods, doctor.Identity, doctor.Sidecar, doctor.Flow)
 	})
 	s.Run("no AWS credentials", func(t *testing.T) {

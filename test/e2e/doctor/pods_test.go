@@ -59,6 +59,17 @@ func (s *scene) pods() {
 		s.createPod("keys", nil)
 		s.podHolds("keys")
 	})
+	s.Run("the sidecar's image cannot be had", func(t *testing.T) {
+		s := s.in(t)
+		s.createPod("waits", nil)
+		// What a kubelet says of it.
+		s.must(s.kube.Client().CoreV1().Pods(namespace).Patch(s.Context(), "waits", types.MergePatchType,
+			[]byte(`{"status":{"phase":"Pending","initContainerStatuses":[{"name":"ampbridge-config","image":"x","imageID":"","ready":false,"restartCount":0,"state":{"waiting":{"reason":"ImagePullBackOff","message":"not found"}}}]}}`), metav1.PatchOptions{}, "status"))
+		a := s.onlyBroken(doctor.Sidecar, "ImagePullBackOff: not found")
+		s.follow(a.finding().Mend)
+		s.createPod("waits", nil)
+		s.podHolds("waits")
+	})
 	s.Run("it runs", func(t *testing.T) { s.in(t).livePod() })
 }
 
