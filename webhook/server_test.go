@@ -120,7 +120,7 @@ func TestReadiness(t *testing.T) {
 	client := w.writeCertificate()
 	eventually(t, "only the policy is missing", func() bool {
 		ok, why := w.ready()
-		return !ok && strings.Contains(why, "no policy is loaded") && !strings.Contains(why, "certificate")
+		return !ok && strings.Contains(why, "no policy is loaded") && !strings.Contains(why, "certificate") && !strings.Contains(why, "server")
 	})
 	unready := send(t, client, "https://"+w.Addr+"/pods/enabled", podRequest(t, operatorPod, nil))
 	if unready.Patch != nil || len(unready.Warnings) != 1 {

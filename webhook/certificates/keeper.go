@@ -49,6 +49,8 @@ const (
 	maxSteps   = 10
 	firstRetry = time.Second
 	maxRetry   = 30 * time.Second
+	// publishPause bounds a quarrel with somebody else who writes the bundle.
+	publishPause = time.Second
 )
 
 // Keeper serves a certificate that the replicas of the webhook keep, together,
@@ -63,8 +65,9 @@ type Keeper struct {
 	started        time.Time
 
 	// These are the loop's own.
-	held     *Pair
-	problems string
+	held      *Pair
+	problems  string
+	published time.Time
 
 	looked  atomic.Pointer[time.Time] // when a look last succeeded
 	trusted atomic.Bool               // the served pair, at that look
@@ -141,6 +144,9 @@ func (k *Keeper) pass(ctx context.Context) (time.Duration, error) {
 		step := Next(l.state, l.observed, k.Timing)
 		if step.Action == Wait {
 			return step.After, nil
+		}
+		if pause := publishPause - time.Since(k.published); step.Action == Publish && pause > 0 {
+			return pause, nil
 		}
 		err = k.take(ctx, step.Action, l)
 		switch {
@@ -265,6 +271,7 @@ func (k *Keeper) publish(ctx context.Context, l *look) error {
 	if err != nil {
 		return err
 	}
+	k.published = time.Now()
 	_, err = k.configurations.Patch(ctx, k.Configuration, types.JSONPatchType, patch, metav1.PatchOptions{FieldManager: fieldManager})
 	return err
 }

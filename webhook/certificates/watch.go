@@ -13,18 +13,26 @@ import (
 // context ends. A change is only a reason to look: what counts is read live.
 func (k *Keeper) follow(ctx context.Context, name string, open func(context.Context, metav1.ListOptions) (watch.Interface, error)) {
 	options := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()}
-	for ctx.Err() == nil {
+	said := ""
+	for retry := firstRetry; ctx.Err() == nil; {
 		began := time.Now()
 		// Without a resource version the watch begins with the object as it is.
-		if w, err := open(ctx, options); err == nil {
+		w, err := open(ctx, options)
+		if err == nil {
+			said, retry = "", firstRetry
 			k.drain(ctx, w)
+			// What is missed until the next watch is seen by a look.
+			k.poke()
+		} else if ctx.Err() == nil && err.Error() != said {
+			said = err.Error()
+			k.Logger.Warn("changes are seen late, because they cannot be watched", "name", name, "error", err)
 		}
-		// What was missed meanwhile is seen by a look.
-		k.poke()
-		pause := firstRetry - time.Since(began)
 		select {
 		case <-ctx.Done():
-		case <-time.After(max(pause, 0)):
+		case <-time.After(retry - time.Since(began)):
+		}
+		if err != nil {
+			retry = min(2*retry, maxRetry)
 		}
 	}
 }
