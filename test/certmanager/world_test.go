@@ -57,7 +57,7 @@ import (
 const (
 	home      = "ampbridge-system"
 	service   = "ampbridge-webhook"
-	tlsSecret = "ampbridge-webhook-tls"
+	tlsSecret = "ampbridge-webhook-cert"
 	caSecret  = "ampbridge-webhook-ca"
 )
 

@@ -2,11 +2,16 @@ package chart
 
 import (
 	"encoding/base64"
+	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/ampbridge/ampbridge/webhook/registration"
 )
@@ -55,11 +60,41 @@ func TestMatchConditionFile(t *testing.T) {
 func TestCertManagerInjectsTheCA(t *testing.T) {
 	all := render(t, "-f", minimal, "--set", "certificates.mode=certManager")
 	got := all.get(t, "MutatingWebhookConfiguration", registration.DefaultName).GetAnnotations()["cert-manager.io/inject-ca-from"]
-	if want := namespace + "/" + all.get(t, "Certificate", "ampbridge-webhook").GetName(); got != want {
+	certificate := all.get(t, "Certificate", "ampbridge-webhook-cert")
+	if want := namespace + "/" + certificate.GetName(); got != want {
 		t.Errorf("cert-manager.io/inject-ca-from is %q, want %q", got, want)
+	}
+	secret, _, err := unstructured.NestedString(certificate.Object, "spec", "secretName")
+	must(t, err)
+	mounted := podOf(t, all.get(t, "Deployment", "ampbridge-webhook")).Volumes
+	if !slices.ContainsFunc(mounted, func(v corev1.Volume) bool { return v.Secret != nil && v.Secret.SecretName == secret }) {
+		t.Errorf("the webhook does not mount the Secret %s: %+v", secret, mounted)
 	}
 	if s := all.find("Secret", "ampbridge-webhook-tls"); s != nil {
 		t.Error("the chart makes a Secret that nobody uses")
+	}
+}
+
+// What test/certmanager has cert-manager's own controllers work on is what the
+// chart makes.
+func TestCertManagersObjects(t *testing.T) {
+	text, err := os.ReadFile("../certmanager/testdata/certificates.yaml")
+	must(t, err)
+	want := parse(t, string(text))
+	var got objects
+	for _, object := range render(t, "-f", minimal, "--set", "certificates.mode=certManager") {
+		if object.GroupVersionKind().Group == "cert-manager.io" {
+			object.SetLabels(nil)
+			got = append(got, object)
+		}
+	}
+	for _, all := range []objects{want, got} {
+		slices.SortFunc(all, func(a, b *unstructured.Unstructured) int {
+			return strings.Compare(a.GetKind()+a.GetName(), b.GetKind()+b.GetName())
+		})
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-tested +made:\n%s", diff)
 	}
 }
 
