@@ -37,7 +37,7 @@ func TestInAClusterFromInstallToUninstall(t *testing.T) {
 	must(t, s.Namespace(t.Context(), "other-system", restricted))
 	must(t, s.Namespace(t.Context(), "monitoring", map[string]string{"ampbridge.io/injection": "enabled"}))
 	s.defineCustomResources(t)
-	before := s.everything(t)
+	before := s.settled(t)
 
 	t.Run("the notes say what comes next", s.testNotes)
 
@@ -230,6 +230,20 @@ func (s *scene) defineCustomResources(t *testing.T) {
 	}
 }
 
+// settled is everything once the controllers have finished what a start brings.
+func (s *scene) settled(t *testing.T) map[string]string {
+	t.Helper()
+	before := s.everything(t)
+	eventually(t, func() string {
+		time.Sleep(time.Second)
+		now := s.everything(t)
+		difference := cmp.Diff(before, now)
+		before = now
+		return difference
+	})
+	return before
+}
+
 // everything in the cluster, of all kinds that can be listed: what it is, and
 // which one. Events pass by themselves; Leases are renewed by who lives.
 func (s *scene) everything(t *testing.T) map[string]string {
@@ -268,6 +282,7 @@ func content(object *unstructured.Unstructured, kind string) string {
 	object = object.DeepCopy()
 	object.SetManagedFields(nil)
 	object.SetResourceVersion("")
+	unstructured.RemoveNestedField(object.Object, "status")
 	text, err := object.MarshalJSON()
 	if err != nil {
 		return err.Error()
