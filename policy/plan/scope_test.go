@@ -207,11 +207,14 @@ func TestPruneARoleOfItsOwn(t *testing.T) {
 	in.Accounts = carryOut(Make(in), nil)
 	in.ServiceAccounts = in.ServiceAccounts[:2]
 	memory := Remember(Memory{}, in)
-	for after, want := range map[time.Duration]string{time.Hour - time.Second: "team-b/prometheus", time.Hour: ""} {
-		in.Now = noon.Add(after)
+	for _, c := range []struct {
+		after time.Duration
+		want  string
+	}{{time.Hour - time.Second, "team-b/prometheus"}, {time.Hour, ""}} {
+		in.Now = noon.Add(c.after)
 		in.Memory = Remember(memory, in)
-		if got := whoTrusts(t, carryOut(Make(in), in.Accounts)[account])["ampbridge.dev-aks.central.team-b.prometheus"]; got != want {
-			t.Errorf("after %s: trusts %q, want %q", after, got, want)
+		if got := whoTrusts(t, carryOut(Make(in), in.Accounts)[account])["ampbridge.dev-aks.central.team-b.prometheus"]; got != c.want {
+			t.Errorf("after %s: trusts %q, want %q", c.after, got, c.want)
 		}
 	}
 	in.ServiceAccounts = in.ServiceAccounts[:1]
