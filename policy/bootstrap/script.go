@@ -32,8 +32,12 @@ func Script(c Central, existingProvider bool) string {
 		return s.String()
 	}
 	if !existingProvider {
-		s.comment("The cluster's issuer: AWS takes its tokens, for these audiences.")
-		s.command("aws iam create-open-id-connect-provider", "--url", shell(string(c.Issuer)), "--client-id-list", s.words(c.Audiences), "--tags", s.tags(c.Tags))
+		s.comment("The cluster's issuer: AWS takes its tokens, for these audiences. AWS needs no thumbprint; a CLI older than 2.17 does (it")
+		s.line("# ends with 252), and gets one that stands for no certificate: AWS does not look at it where the issuer's CA is a public one.")
+		s.line("create_provider() {")
+		s.command("aws iam create-open-id-connect-provider", "--url", shell(string(c.Issuer)), "--client-id-list", s.words(c.Audiences), "--tags", s.tags(c.Tags)+` "$@"`)
+		s.line("}")
+		s.line("create_provider || { [ $? = 252 ] && create_provider --thumbprint-list " + strings.Repeat("0", 40) + "; }")
 	}
 	if !c.Boundary.IsZero() {
 		s.comment("The most that roles made by sync can ever do, whatever their own documents come to say.")
@@ -56,7 +60,7 @@ type script struct {
 	variables map[string]string
 }
 
-func (s *script) line(text string) { s.WriteString(text + "\n") }
+func (s *script) line(text string) { s.Builder.WriteString(text + "\n") }
 
 // comment keeps its text, whatever is in it, to one line.
 func (s *script) comment(format string, args ...any) {
@@ -65,11 +69,11 @@ func (s *script) comment(format string, args ...any) {
 
 // command is one command, an option to a line.
 func (s *script) command(name string, options ...string) {
-	s.WriteString(name)
+	s.Builder.WriteString(name)
 	for i := 0; i < len(options); i += 2 {
-		s.WriteString(" \\\n  " + options[i] + " " + options[i+1])
+		s.Builder.WriteString(" \\\n  " + options[i] + " " + options[i+1])
 	}
-	s.WriteString("\n")
+	s.Builder.WriteString("\n")
 }
 
 func (s *script) workspace(w Workspace) {
@@ -80,7 +84,7 @@ func (s *script) workspace(w Workspace) {
 	s.comment("The workspace of destination %s: write its ARN into the policy.", w.Destination)
 	// Text of people's own goes in as JSON: of other arguments the CLI reads some,
 	// such as file://…, as the names of files.
-	s.WriteString(variable + `="$(`)
+	s.Builder.WriteString(variable + `="$(`)
 	s.command("aws amp create-workspace", "--region", region,
 		"--cli-input-json", shell(encode(map[string]any{"alias": w.Alias, "tags": w.Tags})), "--query", "arn --output text)\"")
 	s.line(`aws amp wait workspace-active --region ` + region + ` --workspace-id "${` + variable + `##*/}"`)

@@ -1,0 +1,233 @@
+//go:build e2e
+
+package awscli
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/stage"
+)
+
+const (
+	audience = "sts.amazonaws.com"
+	roleARN  = "arn:aws:iam::" + stage.AccountID + ":role/ampbridge/" + stage.ClusterName + "/ampbridge." + stage.ClusterName + ".central"
+)
+
+// programs are the AWS CLIs of the machine: the one on PATH, and Debian's where
+// that is another. Without any, Debian's is installed.
+func programs(t *testing.T) []string {
+	t.Helper()
+	const debian = "/usr/bin/aws"
+	var found []string
+	look := func() {
+		for _, name := range []string{"aws", debian} {
+			if path, err := exec.LookPath(name); err == nil && !slices.Contains(found, path) {
+				found = append(found, path)
+			}
+		}
+	}
+	if look(); len(found) > 0 {
+		return found
+	}
+	for _, args := range [][]string{{"update", "-q"}, {"install", "-qy", "awscli"}} {
+		cmd := exec.CommandContext(t.Context(), "apt-get", args...)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("there is no AWS CLI, and apt-get %s: %v; install it, or run this as root on Debian\n%s", args[0], err, out)
+		}
+	}
+	if look(); len(found) == 0 {
+		t.Fatal("apt-get installed awscli, and there is no aws")
+	}
+	return found
+}
+
+// shell runs bash in which `aws` is one CLI that talks to the double: older ones
+// do not know AWS_ENDPOINT_URL.
+type shell struct {
+	*stage.Stage
+	dir string
+	env []string
+}
+
+func newShell(t *testing.T, s *stage.Stage, program string, env ...string) *shell {
+	t.Helper()
+	sh := &shell{Stage: s, dir: t.TempDir()}
+	wrapper := fmt.Sprintf("#!/bin/sh\nexec '%s' --endpoint-url '%s' \"$@\"\n", program, s.Cloud.URL)
+	if err := os.WriteFile(filepath.Join(sh.dir, "aws"), []byte(wrapper), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	sh.env = append([]string{"PATH=" + sh.dir + ":" + os.Getenv("PATH"), "HOME=" + sh.dir, "AWS_DEFAULT_REGION=" + stage.Region, "AWS_PAGER=", "AWS_EC2_METADATA_DISABLED=true"}, env...)
+	return sh
+}
+
+func (sh *shell) run(t *testing.T, script string) (string, error) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "bash", "-c", script)
+	cmd.Env, cmd.Dir = sh.env, sh.dir
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// As the troubleshooting of the Terraform module has it, to the letter.
+const (
+	moduleCommand = `aws sts assume-role-with-web-identity --role-arn $AWS_ROLE_ARN --role-session-name x-account --web-identity-token file://$AWS_WEB_IDENTITY_TOKEN_FILE --duration 1500`
+	// And the guide for AKS: assume, then use the credentials.
+	guideCommand = `TEMP_CREDS=$(aws sts assume-role-with-web-identity \
+  --role-arn "$AWS_ROLE_ARN" \
+  --role-session-name "aks-to-amp-test" \
+  --web-identity-token "file://$AWS_WEB_IDENTITY_TOKEN_FILE" \
+  --duration-seconds 3600 \
+  --output json)
+`
+)
+
+func TestAssumeRoleWithWebIdentity(t *testing.T) {
+	s := stage.Start(t, stage.Options{})
+	ctx := t.Context()
+	if out, err := s.Sync(ctx); err != nil {
+		t.Fatal(out, err)
+	}
+	if err := s.CreateServiceAccount(ctx, stage.Namespace, "grafana"); err != nil {
+		t.Fatal(err)
+	}
+	token := func(account, audience string) string {
+		t.Helper()
+		text, err := s.Cluster.Token(ctx, stage.Namespace, account, audience, 3600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(t.TempDir(), "token")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	for _, program := range programs(t) {
+		t.Run(strings.ReplaceAll(program, "/", "_"), func(t *testing.T) {
+			environment := func(token string) []string {
+				return []string{"AWS_ROLE_ARN=" + roleARN, "AWS_WEB_IDENTITY_TOKEN_FILE=" + token}
+			}
+			sh := newShell(t, s, program, environment(token(stage.ServiceAccount, audience))...)
+			version, err := sh.run(t, "aws --version")
+			if err != nil {
+				t.Fatal(version, err)
+			}
+			t.Log(strings.TrimSpace(version))
+			out, err := sh.run(t, moduleCommand)
+			if err != nil {
+				t.Fatal(out, err)
+			}
+			var answer struct {
+				Credentials                 struct{ AccessKeyId, SecretAccessKey, SessionToken, Expiration string }
+				SubjectFromWebIdentityToken string
+				AssumedRoleUser             struct{ AssumedRoleId, Arn string }
+				Provider, Audience          string
+			}
+			if err := json.Unmarshal([]byte(out), &answer); err != nil {
+				t.Fatal(err)
+			}
+			for _, c := range []struct{ what, got, want string }{
+				{"subject", answer.SubjectFromWebIdentityToken, "system:serviceaccount:" + stage.Namespace + ":" + stage.ServiceAccount},
+				{"role", answer.AssumedRoleUser.Arn, "arn:aws:sts::" + stage.AccountID + ":assumed-role/ampbridge." + stage.ClusterName + ".central/x-account"},
+				{"provider", answer.Provider, "arn:aws:iam::" + stage.AccountID + ":oidc-provider/" + strings.TrimPrefix(s.Cluster.Issuer, "https://")},
+				{"audience", answer.Audience, audience},
+			} {
+				if c.got != c.want {
+					t.Errorf("%s %q, want %q", c.what, c.got, c.want)
+				}
+			}
+			if !strings.HasPrefix(answer.Credentials.AccessKeyId, "ASIA") || !strings.HasSuffix(answer.AssumedRoleUser.AssumedRoleId, ":x-account") {
+				t.Errorf("%s, %s", answer.Credentials.AccessKeyId, answer.AssumedRoleUser.AssumedRoleId)
+			}
+			// The guide's next step, without jq: the credentials are good for who they say.
+			out, err = sh.run(t, guideCommand+`export AWS_ACCESS_KEY_ID=$(printf %s "$TEMP_CREDS" | sed -n 's/.*"AccessKeyId": "\([^"]*\)".*/\1/p')
+export AWS_SECRET_ACCESS_KEY=$(printf %s "$TEMP_CREDS" | sed -n 's/.*"SecretAccessKey": "\([^"]*\)".*/\1/p')
+export AWS_SESSION_TOKEN=$(printf %s "$TEMP_CREDS" | sed -n 's/.*"SessionToken": "\([^"]*\)".*/\1/p')
+aws sts get-caller-identity --query Arn --output text`)
+			if err != nil || strings.TrimSpace(out) != "arn:aws:sts::"+stage.AccountID+":assumed-role/ampbridge."+stage.ClusterName+".central/aks-to-amp-test" {
+				t.Errorf("%s, %v", out, err)
+			}
+			for name, c := range map[string]struct{ token, want string }{
+				"another audience":        {token(stage.ServiceAccount, "api://AzureADTokenExchange"), "(InvalidIdentityToken) when calling the AssumeRoleWithWebIdentity operation"},
+				"another service account": {token("grafana", audience), "(AccessDenied) when calling the AssumeRoleWithWebIdentity operation: Not authorized to perform sts:AssumeRoleWithWebIdentity"},
+			} {
+				out, err := newShell(t, s, program, environment(c.token)...).run(t, moduleCommand)
+				if err == nil || !strings.Contains(out, c.want) {
+					t.Errorf("%s: %v, want %q\n%s", name, err, c.want, out)
+				}
+			}
+		})
+	}
+}
+
+// The commands that bootstrap prints are run as they stand there, in an account
+// with nothing in it; bootstrap then finds nothing left to do.
+func TestBootstrapScript(t *testing.T) {
+	s := stage.Start(t, stage.Options{})
+	ctx := t.Context()
+	const alias = `it's "new"; $(exit 1) & file:///etc/passwd`
+	for i, program := range programs(t) {
+		t.Run(strings.ReplaceAll(program, "/", "_"), func(t *testing.T) {
+			account := s.Cloud.Account(fmt.Sprintf("44445555666%d", i))
+			file := filepath.Join(t.TempDir(), "policy.yaml")
+			text := fmt.Sprintf(`apiVersion: ampbridge.io/v1alpha1
+kind: Policy
+cluster: {name: dev, issuer: %q}
+destinations:
+- {name: central, workspace: "arn:aws:aps:%s:%s:workspace/ws-new"}
+trust: {permissionsBoundary: "arn:aws:iam::%s:policy/team/ampbridge-boundary"}
+`, s.Cluster.Issuer, stage.Region, account.ID, account.ID)
+			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			script, err := s.Ampbridge(ctx, "bootstrap", "--policy", file, "-o", "aws-cli", "--alias", "central="+alias, "--tag", "team=metrics @ home")
+			if err != nil {
+				t.Fatal(err)
+			}
+			out, err := newShell(t, s, program, s.Account.AdminCredentials().Environ()...).run(t, script)
+			if err == nil || !strings.Contains(out, "these commands are for account "+account.ID) {
+				t.Errorf("in another account: %v\n%s", err, out)
+			}
+			sh := newShell(t, s, program, account.AdminCredentials().Environ()...)
+			if out, err = sh.run(t, script); err != nil {
+				t.Fatalf("%v\n%s\n%s", err, out, script)
+			}
+			for _, part := range []string{"arn:aws:aps:" + stage.Region + ":" + account.ID + ":workspace/ws-", "sync's role: arn:aws:iam::" + account.ID + ":role/ampbridge-sync.dev"} {
+				if !strings.Contains(out, part) {
+					t.Errorf("no %q in\n%s", part, out)
+				}
+			}
+			found, err := ampbridge(t, s, account, "bootstrap", "--policy", file, "--alias", "central="+alias, "--tag", "team=metrics @ home")
+			if err != nil || !strings.Contains(found, "plan: 0 to create, 0 to change, 0 refused") || !strings.Contains(found, "was made before") {
+				t.Errorf("%v\n%s", err, found)
+			}
+			// A second time it stops, and changes nothing.
+			before := len(s.Cloud.Calls())
+			if out, err := sh.run(t, strings.Replace(script, "aws amp create-workspace", "false", 1)); err == nil {
+				t.Errorf("it went on without a workspace:\n%s", out)
+			}
+			for _, c := range s.Cloud.Calls()[before:] {
+				if c.Action != "GetCallerIdentity" {
+					t.Errorf("it called %s", c.Action)
+				}
+			}
+		})
+	}
+}
+
+// ampbridge runs the product with an account's administrator keys.
+func ampbridge(t *testing.T, s *stage.Stage, account *awstest.Account, args ...string) (string, error) {
+	t.Helper()
+	home := s.Account
+	s.Account = account
+	defer func() { s.Account = home }()
+	return s.Ampbridge(t.Context(), args...)
+}
