@@ -67,8 +67,7 @@ func (n *Node) startContainerd(ctx context.Context) error {
 		return err
 	}
 	return n.WaitUntil(ctx, "containerd answers", func(ctx context.Context) error {
-		_, err := ctr(ctx, "version")
-		return err
+		return ctr(ctx, "version")
 	})
 }
 
@@ -94,19 +93,19 @@ func cniNetwork(dir string) any {
 	}}
 }
 
-func ctr(ctx context.Context, args ...string) (string, error) {
+func ctr(ctx context.Context, args ...string) error {
 	args = append([]string{"--address", containerdSocket, "--namespace", "k8s.io"}, args...)
 	out, err := exec.CommandContext(ctx, "ctr", args...).CombinedOutput()
 	if err != nil {
-		return "", fmt.Errorf("ctr %s: %w: %s", strings.Join(args[4:], " "), err, strings.TrimSpace(string(out)))
+		return fmt.Errorf("ctr %s: %w: %s", strings.Join(args[4:], " "), err, strings.TrimSpace(string(out)))
 	}
-	return string(out), nil
+	return nil
 }
 
 // importImages gives the node the images, and the one for the pods' first containers.
 func (n *Node) importImages(ctx context.Context) error {
 	for _, archive := range append([]string{pauseArchive(Dir())}, n.options.Images...) {
-		if _, err := ctr(ctx, "images", "import", "--snapshotter", snapshotter(Dir()), archive); err != nil {
+		if err := ctr(ctx, "images", "import", "--snapshotter", snapshotter(Dir()), archive); err != nil {
 			return err
 		}
 		n.say("imported %s", filepath.Base(archive))

@@ -55,6 +55,8 @@ func TestChain(t *testing.T) {
 			e := start(t, cloud, workspace, test.name, test.issuer, images)
 			e.install()
 			e.proved("helm installed the chart: two webhook replicas with a certificate of their own, and sync")
+			e.helm("test", release, "--namespace", systemNamespace, "--timeout", "2m")
+			e.proved("helm test: the image reads the policy as the cluster has it")
 			for _, w := range test.workloads {
 				e.chain(w)
 			}

@@ -49,7 +49,7 @@ func main() {
 
 func run(w io.Writer, name, version string, created time.Time, programs []string) error {
 	if name == "" || version == "" || len(programs) == 0 {
-		return errors.New("usage: sbom -name IMAGE -version VERSION [-created UNIXTIME] PROGRAM...")
+		return errors.New("want -name IMAGE -version VERSION [-created UNIXTIME] and the paths of the image's programs")
 	}
 	b := builder{packages: map[common.ElementID]*spdx.Package{}}
 	image := b.add("image", name, version, "CONTAINER", "pkg:oci/"+filepath.Base(name)+"?repository_url="+name+"&tag="+version)
