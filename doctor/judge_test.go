@@ -316,7 +316,7 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// loaded is how Prometheus renders its configuration.
+// loaded is a configuration as Prometheus renders it.
 const loaded = `global:
   scrape_interval: 15s
 scrape_configs:
@@ -365,6 +365,8 @@ func TestEnvironment(t *testing.T) {
 		{"self-assume", role, own, Broken, "would have to assume itself"},
 		{"another role", map[string]string{"AWS_ROLE_ARN": "arn:aws:iam::111122223333:role/other"}, own, OK, ""},
 		{"discovery by the node's role", map[string]string{"AWS_ROLE_ARN": "arn:aws:iam::111122223333:role/other"}, loaded, Broken, "no longer the node's role"},
+		{"flow style", role, "remote_write: [{sigv4: {role_arn: 'arn:aws:iam::111122223333:role/amp'}}]", Broken, "would have to assume itself"},
+		{"a configuration that cannot be read", role, "{", OK, "AWS_ROLE_ARN"},
 		{"discovery, no identity", nil, loaded, OK, "no static keys"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

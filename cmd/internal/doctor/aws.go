@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -262,7 +263,24 @@ func (x *examiner) makeRole(d policy.Destination) doctor.Mend {
 		return x.source.sync()
 	}
 	arn := x.policy.Role(d)
-	return doctor.Do(fmt.Sprintf("make the role %s, with the trust and permission documents that docs/iam.md shows, or let sync keep it (trust.manage: roles)", arn))
+	name := arn.RoleName()
+	way := strings.TrimSuffix(strings.TrimPrefix(arn.Resource, "role"), name)
+	trust := policy.TrustDocument(x.target(d).Provider, x.issuer, x.policy.Token.Audience, x.granted(d))
+	mend := x.writePermission(d)
+	mend.Do = "make the role (with a permissions boundary, if your account has one), or let sync keep it (trust.manage: roles)"
+	mend.Commands = append([]doctor.Command{{"aws", "iam", "create-role", "--role-name", name, "--path", way, "--assume-role-policy-document", trust.String()}}, mend.Commands...)
+	return mend
+}
+
+// granted are the subjects that write to d.
+func (x *examiner) granted(d policy.Destination) []policy.Subject {
+	var subjects []policy.Subject
+	for _, s := range x.subjects {
+		if grantedTo(s, d) {
+			subjects = append(subjects, s.Subject)
+		}
+	}
+	return subjects
 }
 
 func (x *examiner) writeTrust(d policy.Destination, role *plan.Role, want doctor.Wanted) doctor.Mend {
@@ -274,13 +292,7 @@ func (x *examiner) writeTrust(d policy.Destination, role *plan.Role, want doctor
 	if x.managed(d) {
 		return x.source.sync()
 	}
-	var subjects []policy.Subject
-	for _, s := range x.subjects {
-		if grantedTo(s, d) {
-			subjects = append(subjects, s.Subject)
-		}
-	}
-	document := policy.TrustDocument(want.Provider, want.Issuer, want.Audience, subjects)
+	document := policy.TrustDocument(want.Provider, want.Issuer, want.Audience, x.granted(d))
 	return doctor.Do("write the trust document anew (statements of other clusters in it have to be added)", doctor.Command{"aws", "iam", "update-assume-role-policy",
 		"--role-name", x.policy.Role(d).RoleName(), "--policy-document", document.String()})
 }

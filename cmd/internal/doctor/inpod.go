@@ -54,7 +54,7 @@ func (x *examiner) inPod(ctx context.Context, env map[string]string) {
 		token, claims, f = readToken(given.token, want, x.Now())
 		return f
 	})
-	x.found.Look(doctor.Identity, doctor.About{}, func() doctor.Finding { return doctor.Environment(env, "") })
+	x.found.Look(doctor.Identity, doctor.About{}, func() doctor.Finding { return doctor.Environment(env) })
 	if token == "" {
 		x.found.Add(doctor.Unseen(doctor.SigningKeys, doctor.About{}, "there is no token to verify"))
 	} else {

@@ -3,7 +3,10 @@ package doctor
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
+	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -62,11 +65,13 @@ func (x *examiner) lookAtPods(ctx context.Context) {
 
 func (x *examiner) lookAtPod(ctx context.Context, s *subject, pod *runningPod) {
 	x.found.Look(doctor.Pods, pod.about, func() doctor.Finding { return x.injected(s, pod) })
-	var loaded string
-	if pod.assignment != nil {
-		loaded = x.loadedConfig(ctx, pod)
-	}
-	x.found.Look(doctor.Identity, pod.about, func() doctor.Finding { return identity(pod, loaded) })
+	x.found.Look(doctor.Identity, pod.about, func() doctor.Finding {
+		configs := x.givenConfigs(ctx, pod)
+		if pod.assignment != nil {
+			configs = append(configs, x.loadedConfig(ctx, pod))
+		}
+		return identity(pod, configs)
+	})
 	if pod.assignment == nil {
 		for _, l := range []doctor.Link{doctor.Sidecar, doctor.Flow} {
 			if !x.found.Blocked(l, pod.about) {
@@ -221,7 +226,7 @@ func rollout(pod *corev1.Pod) doctor.Command {
 }
 
 // identity reads the container's environment as far as the pod's spec shows it.
-func identity(pod *runningPod, loaded string) doctor.Finding {
+func identity(pod *runningPod, configs []string) doctor.Finding {
 	env := map[string]string{}
 	for _, v := range pod.container.Env {
 		env[v.Name] = v.Value
@@ -229,11 +234,32 @@ func identity(pod *runningPod, loaded string) doctor.Finding {
 			env[v.Name] = "(from elsewhere)"
 		}
 	}
-	finding := doctor.Environment(env, loaded)
+	finding := doctor.Environment(env, configs...)
 	if finding.Mend != nil {
 		finding.Mend.Do += " (container " + pod.container.Name + " of pod " + pod.Namespace + "/" + pod.Name + ")"
 	}
 	return finding
+}
+
+// givenConfigs are the configurations in the pod's ConfigMaps: one that
+// Prometheus could not apply is seen there alone.
+func (x *examiner) givenConfigs(ctx context.Context, pod *runningPod) []string {
+	var found []string
+	for _, v := range pod.Spec.Volumes {
+		if v.ConfigMap == nil {
+			continue
+		}
+		object, err := x.cluster.client.CoreV1().ConfigMaps(pod.Namespace).Get(ctx, v.ConfigMap.Name, metav1.GetOptions{})
+		if err != nil {
+			continue // not there yet, or none of ours to read
+		}
+		for _, name := range slices.Sorted(maps.Keys(object.Data)) {
+			if ext := path.Ext(name); ext == ".yml" || ext == ".yaml" {
+				found = append(found, object.Data[name])
+			}
+		}
+	}
+	return found
 }
 
 // loadedConfig is the configuration that Prometheus applied, in which it hides

@@ -134,6 +134,11 @@ var awsFaults = []fault{
 	}, mend: func(s *scene) {
 		s.account.SetQuotas(func(q *awstest.Quotas) { q.Providers = 200 })
 		s.sync()
+	}, after: func(s *scene) {
+		for n := range 100 {
+			arn := policy.Issuer(fmt.Sprintf("https://oidc.example.com/clusters/%d", n)).ProviderARN("aws", accountID).String()
+			s.must(s.iam.DeleteOpenIDConnectProvider(s.Context(), &iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: &arn}))
+		}
 	}},
 	{name: "wrong audience (the Azure token)", link: doctor.OIDCProvider, says: "Incorrect token audience", play: func(s *scene) {
 		s.setPolicy("source: projected", "source: azure")
@@ -194,6 +199,25 @@ var awsFaults = []fault{
 	{name: "STS does not answer", link: doctor.Session, says: "no answer", play: func(s *scene) {
 		s.setPolicy("endpoint: "+s.cloud.TLSURL, "endpoint: https://127.0.0.1:1")
 	}, mend: plainPolicy},
+}
+
+// byHand is the policy of somebody who keeps the roles without sync: the mends
+// are commands of the AWS CLI then.
+func byHand(s *scene) { s.setPolicy("trust:\n", "trust:\n  manage: none\n") }
+
+var byHandFaults = []fault{
+	{name: "provider missing, no sync", link: doctor.OIDCProvider, says: "there is no", play: func(s *scene) { byHand(s); s.deleteProvider() }},
+	{name: "trust of another subject, no sync", link: doctor.TrustDocument, says: "monitoring:grafana", play: func(s *scene) { s.trust("monitoring:prometheus", "monitoring:grafana") }},
+	{name: "permission document missing, no sync", link: doctor.Permissions, says: "nothing in it", play: func(s *scene) {
+		s.must(s.iam.DeleteRolePolicy(s.Context(), &iam.DeleteRolePolicyInput{RoleName: &roleName, PolicyName: aws.String("ampbridge")}))
+	}},
+	{name: "role missing, no sync", link: doctor.RoleExists, says: "there is no role", play: (*scene).deleteRole, after: func(s *scene) {
+		// Sync takes over again only what is its own.
+		s.deleteRole()
+		s.deleteProvider()
+		s.setPolicy()
+		s.sync()
+	}},
 }
 
 var issuerFaults = []fault{

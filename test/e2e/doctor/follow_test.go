@@ -112,6 +112,12 @@ func (s *scene) aws(a args) {
 		_, err = s.iam.UpdateOpenIDConnectProviderThumbprint(s.Context(), &iam.UpdateOpenIDConnectProviderThumbprintInput{
 			OpenIDConnectProviderArn: aws.String(a.flags["--open-id-connect-provider-arn"]), ThumbprintList: []string{a.flags["--thumbprint-list"]},
 		})
+	case "iam create-open-id-connect-provider":
+		s.createProvider(a.flags["--url"], []string{a.flags["--client-id-list"]}, []string{a.flags["--thumbprint-list"]})
+	case "iam create-role":
+		_, err = s.iam.CreateRole(s.Context(), &iam.CreateRoleInput{
+			RoleName: aws.String(a.flags["--role-name"]), Path: aws.String(a.flags["--path"]), AssumeRolePolicyDocument: aws.String(a.flags["--assume-role-policy-document"]),
+		})
 	case "iam update-assume-role-policy":
 		_, err = s.iam.UpdateAssumeRolePolicy(s.Context(), &iam.UpdateAssumeRolePolicyInput{
 			RoleName: aws.String(a.flags["--role-name"]), PolicyDocument: aws.String(a.flags["--policy-document"]),

@@ -59,6 +59,19 @@ func (s *scene) pods() {
 		s.createPod("keys", nil)
 		s.podHolds("keys")
 	})
+	s.Run("self-assume in a remote_write of one's own", func(t *testing.T) {
+		s := s.in(t)
+		role := "arn:aws:iam::" + accountID + ":role/ampbridge/demo/" + roleName
+		config := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "itself"}, Data: map[string]string{
+			"prometheus.yml": "remote_write:\n- url: https://aps-workspaces.eu-west-1.amazonaws.com/workspaces/ws-1/api/v1/remote_write\n  sigv4: {region: eu-west-1, role_arn: \"" + role + "\"}\n",
+		}}
+		s.must(s.kube.Client().CoreV1().ConfigMaps(namespace).Create(s.Context(), config, metav1.CreateOptions{}))
+		s.createPod("itself", nil)
+		s.onlyBroken(doctor.Identity, "would have to assume itself")
+		config.Data["prometheus.yml"] = "{}\n"
+		s.must(s.kube.Client().CoreV1().ConfigMaps(namespace).Update(s.Context(), config, metav1.UpdateOptions{}))
+		s.podHolds("itself")
+	})
 	s.Run("the sidecar's image cannot be had", func(t *testing.T) {
 		s := s.in(t)
 		s.createPod("waits", nil)
