@@ -51,7 +51,9 @@ type Central struct {
 	// too, and where it is one of AWS's own; Sync too.
 	Provider  policy.ARN
 	Audiences []string
-	Boundary  policy.ARN
+	// Thumbprints are those of cluster.issuerCA.
+	Thumbprints []string
+	Boundary    policy.ARN
 	// Bound is the boundary's document.
 	Bound policy.Document
 	Sync  SyncRole
@@ -177,9 +179,9 @@ func Desired(in Input) (Central, error) {
 		return Central{}, fmt.Errorf("sync has nothing to do in account %s, so it cannot begin there: name another", home)
 	}
 	c.Provider, c.Audiences = targets[i].Provider, []string{in.Policy.Token.Audience}
+	c.Thumbprints = in.Policy.Cluster.IssuerCA.Thumbprints()
 	if b := in.Policy.Trust.PermissionsBoundary; b.Account != "aws" {
-		// A boundary lies in its role's account: the policy of that name there.
-		c.Boundary = policy.ARN{Partition: c.Provider.Partition, Service: "iam", Account: in.Account, Resource: b.Resource}
+		c.Boundary = in.Policy.Boundary(c.Provider.Partition, in.Account)
 		c.Bound = policy.BoundaryDocument(in.Policy, in.Account)
 	}
 	homeRole := role(in.Policy, targets[j].Provider.Partition, home)

@@ -124,7 +124,7 @@ func (m *making) provider(found *plan.Provider) {
 	}
 	if found == nil {
 		m.change(plan.CreateProvider, c.Provider, "the account does not know the cluster's issuer", func(change *plan.Change) {
-			change.Audience, change.Tags = c.Audiences[0], c.Tags
+			change.Audience, change.Thumbprints, change.Tags = c.Audiences[0], c.Thumbprints, c.Tags
 			change.Differences = append([]plan.Difference{{Field: "audience", Becomes: c.Audiences[0]}}, tagDifferences(c.Tags)...)
 		})
 		for _, audience := range c.Audiences[1:] {

@@ -32,12 +32,7 @@ func Script(c Central, existingProvider bool) string {
 		return s.String()
 	}
 	if !existingProvider {
-		s.comment("The cluster's issuer: AWS takes its tokens, for these audiences. AWS needs no thumbprint; a CLI older than 2.17 does (it")
-		s.line("# ends with 252), and gets one that stands for no certificate: AWS does not look at it where the issuer's CA is a public one.")
-		s.line("create_provider() {")
-		s.command("aws iam create-open-id-connect-provider", "--url", shell(string(c.Issuer)), "--client-id-list", s.words(c.Audiences), "--tags", s.tags(c.Tags)+` "$@"`)
-		s.line("}")
-		s.line("create_provider || { [ $? = 252 ] && create_provider --thumbprint-list " + strings.Repeat("0", 40) + "; }")
+		s.provider(c)
 	}
 	if !c.Boundary.IsZero() {
 		s.comment("The most that roles made by sync can ever do, whatever their own documents come to say.")
@@ -133,4 +128,21 @@ func shell(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\'
 func pathOf(arn policy.ARN) string {
 	_, rest, _ := strings.Cut(arn.Resource, "/")
 	return "/" + rest[:strings.LastIndexByte(rest, '/')+1]
+}
+
+func (s *script) provider(c Central) {
+	const command = "aws iam create-open-id-connect-provider"
+	options := []string{"--url", shell(string(c.Issuer)), "--client-id-list", s.words(c.Audiences)}
+	tags := s.tags(c.Tags)
+	if len(c.Thumbprints) > 0 {
+		s.comment("The cluster's issuer: AWS takes its tokens, for these audiences, and goes by the thumbprints of its CA.")
+		s.command(command, append(options, "--thumbprint-list", strings.Join(c.Thumbprints, " "), "--tags", tags)...)
+		return
+	}
+	s.comment("The cluster's issuer: AWS takes its tokens, for these audiences. AWS needs no thumbprint; a CLI older than 2.17 does (it")
+	s.line("# ends with 252), and gets one that stands for no certificate: AWS does not look at it where the issuer's CA is a public one.")
+	s.line("create_provider() {")
+	s.command(command, append(options, "--tags", tags+` "$@"`)...)
+	s.line("}")
+	s.line("create_provider || { [ $? = 252 ] && create_provider --thumbprint-list " + strings.Repeat("0", 40) + "; }")
 }

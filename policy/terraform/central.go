@@ -42,7 +42,7 @@ func Central(c bootstrap.Central, existingProvider bool) []byte {
 	if !c.Provider.IsZero() {
 		if !existingProvider {
 			known[c.Provider.String()] = providerAddress + ".arn"
-			parts = append(parts, comment("The cluster's issuer: AWS takes its tokens, for these audiences.")+provider(c.Issuer, c.Audiences, c.Tags))
+			parts = append(parts, comment("The cluster's issuer: AWS takes its tokens, for these audiences.")+provider(c.Issuer, c.Audiences, c.Thumbprints, c.Tags))
 		}
 		if !c.Boundary.IsZero() {
 			parts = append(parts, comment("The most that roles made by sync can ever do, whatever their own documents come to say.")+block("aws_iam_policy", "boundary",

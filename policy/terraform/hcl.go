@@ -32,6 +32,17 @@ func label(name string) string {
 	return strings.ReplaceAll(name, "-", "_")
 }
 
+// serviceAccountLabel is the name of a resource for one service account. Dashes
+// stay, so that an underscore stands for a dot, and no two become one: neither
+// destinations nor namespaces have dots.
+func serviceAccountLabel(destination, namespace, account string) string {
+	name := destination + "_" + namespace + "_" + strings.ReplaceAll(account, ".", "_")
+	if name[0] >= '0' && name[0] <= '9' {
+		name = "_" + name
+	}
+	return name
+}
+
 // key is the key of an object, in quotes where it needs them.
 func key(s string) string {
 	if hclsyntax.ValidIdentifier(s) {

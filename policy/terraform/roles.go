@@ -48,7 +48,7 @@ func Roles(p plan.Plan, account string, existingProvider bool) []byte {
 			comment("Docs: docs/terraform.md of ampbridge."),
 		head(account, withoutThumbprints),
 	}
-	known := references{}
+	known, labels := references{}, roleLabels(p.Changes)
 	if !existingProvider {
 		known[p.Issuer.ProviderARN(partition(p, account), account).String()] = providerAddress + ".arn"
 	}
@@ -56,11 +56,11 @@ func Roles(p plan.Plan, account string, existingProvider bool) []byte {
 		switch {
 		case c.Account != account:
 		case c.Call == plan.CreateProvider && !existingProvider:
-			parts = append(parts, comment("The cluster's issuer: AWS takes its tokens, for this audience.")+provider(p.Issuer, []string{c.Audience}, tagged(c.Tags)))
+			parts = append(parts, comment("The cluster's issuer: AWS takes its tokens, for this audience.")+provider(p.Issuer, []string{c.Audience}, c.Thumbprints, tagged(c.Tags)))
 		case c.Call == plan.CreateRole:
-			parts = append(parts, comment("Destination %s: exactly these service accounts may assume its role.", c.Destination)+role(c, known))
+			parts = append(parts, comment("Destination %s: exactly these service accounts may assume its role.", c.Destination)+role(c, labels[c.Resource], known))
 		case c.Call == plan.PutPermissions:
-			parts = append(parts, permissions(c, known))
+			parts = append(parts, permissions(c, labels[c.Resource], known))
 		}
 	}
 	return format(parts...)
@@ -75,20 +75,41 @@ func partition(p plan.Plan, account string) string {
 	return ""
 }
 
-func provider(issuer policy.Issuer, audiences []string, tags map[string]string) string {
+func provider(issuer policy.Issuer, audiences, thumbprints []string, tags map[string]string) string {
+	list := ""
+	if len(thumbprints) > 0 {
+		list = lines(thumbprints)
+	}
 	return block("aws_iam_openid_connect_provider", "cluster",
 		attribute{"url", quote(string(issuer))},
 		attribute{"client_id_list", lines(audiences)},
+		attribute{"thumbprint_list", list},
 		attribute{"tags", object(tags)},
 	)
 }
 
-func role(c plan.Change, known references) string {
+// roleLabels are the names of resources, by role: the destination's, or with
+// trust.roleScope: serviceAccount the destination's and the service account's.
+func roleLabels(changes []plan.Change) map[policy.ARN]string {
+	labels := map[policy.ARN]string{}
+	for _, c := range changes {
+		switch account := c.Tags[plan.TagServiceAccount]; {
+		case c.Call != plan.CreateRole:
+		case account == "":
+			labels[c.Resource] = label(c.Destination)
+		default:
+			labels[c.Resource] = serviceAccountLabel(c.Destination, c.Tags[plan.TagNamespace], account)
+		}
+	}
+	return labels
+}
+
+func role(c plan.Change, label string, known references) string {
 	boundary := ""
 	if c.Boundary.IsPolicy() {
 		boundary = quote(c.Boundary.String())
 	}
-	return block("aws_iam_role", label(c.Destination),
+	return block("aws_iam_role", label,
 		attribute{"name", quote(c.Resource.RoleName())},
 		attribute{"path", quote(path(c.Resource))},
 		attribute{"description", quote(c.Description)},
@@ -99,10 +120,10 @@ func role(c plan.Change, known references) string {
 	)
 }
 
-func permissions(c plan.Change, known references) string {
-	return block("aws_iam_role_policy", label(c.Destination),
+func permissions(c plan.Change, label string, known references) string {
+	return block("aws_iam_role_policy", label,
 		attribute{"name", quote(plan.PolicyName)},
-		attribute{"role", "aws_iam_role." + label(c.Destination) + ".name"},
+		attribute{"role", "aws_iam_role." + label + ".name"},
 		attribute{"policy", known.document(*c.Permissions)},
 	)
 }

@@ -98,7 +98,8 @@ func TestRolesSayWhatSyncDoes(t *testing.T) {
 	unmanaged := strings.Replace(base, `trust: {permissionsBoundary: "arn:aws:iam::999999999999:policy/ampbridge/boundary"}`, "trust: {manage: none}", 1)
 	for name, text := range map[string]string{
 		"managed": base, "unmanaged": unmanaged,
-		"unmanaged, bounded": strings.Replace(base, "trust: {", "trust: {manage: none, ", 1),
+		"unmanaged, bounded":              strings.Replace(base, "trust: {", "trust: {manage: none, ", 1),
+		"a role for each service account": strings.Replace(base, "trust: {", "trust: {roleScope: serviceAccount, ", 1),
 	} {
 		for _, existing := range []bool{false, true} {
 			p := desired(t, text, some...)
@@ -116,7 +117,7 @@ func compare(t *testing.T, name string, p plan.Plan, account string, text []byte
 	if err != nil {
 		t.Fatalf("%s: %v\n%s", name, err, text)
 	}
-	want := []string{}
+	want, labels := []string{}, roleLabels(p.Changes)
 	for _, c := range p.Changes {
 		if c.Account != account || (existing && c.Call == plan.CreateProvider) {
 			continue
@@ -124,9 +125,9 @@ func compare(t *testing.T, name string, p plan.Plan, account string, text []byte
 		address := providerAddress
 		switch c.Call {
 		case plan.CreateRole:
-			address = "aws_iam_role." + label(c.Destination)
+			address = "aws_iam_role." + labels[c.Resource]
 		case plan.PutPermissions:
-			address = "aws_iam_role_policy." + label(c.Destination)
+			address = "aws_iam_role_policy." + labels[c.Resource]
 		}
 		want = append(want, address)
 		r := config.Resources[address]

@@ -71,6 +71,9 @@ func TestTerraformIsWhatSyncApplies(t *testing.T) {
 	if _, err := account.PutManagedPolicy("boundary", `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"*","Resource":"*"}}`); err != nil {
 		t.Fatal(err)
 	}
+	for _, id := range []string{"ws-0001", "ws-0002"} {
+		account.AddWorkspace(region, id)
+	}
 	environment(t, cloud, account)
 	if status, out, errs := run(t, policyText, "sync", "--once", "--kubeconfig", c.Kubeconfig()); status != root.OK {
 		t.Fatal(out, errs)

@@ -117,9 +117,21 @@ resource "aws_iam_role_policy" "sync" {
       {
         Sid    = "List"
         Effect = "Allow"
-        Action = "iam:ListRoles"
+        Action = [
+          "iam:GetAccountSummary",
+          "iam:ListOpenIDConnectProviders",
+          "iam:ListRoles",
+        ]
         Resource = [
           "*",
+        ]
+      },
+      {
+        Sid    = "ReadWorkspaces"
+        Effect = "Allow"
+        Action = "aps:DescribeWorkspace"
+        Resource = [
+          "arn:aws:aps:*:111122223333:workspace/*",
         ]
       },
       {
@@ -146,20 +158,10 @@ resource "aws_iam_role_policy" "sync" {
       {
         Sid    = "MakeProvider"
         Effect = "Allow"
-        Action = "iam:CreateOpenIDConnectProvider"
-        Resource = [
-          aws_iam_openid_connect_provider.cluster.arn,
+        Action = [
+          "iam:CreateOpenIDConnectProvider",
+          "iam:TagOpenIDConnectProvider",
         ]
-        Condition = {
-          StringEquals = {
-            "aws:RequestTag/ampbridge.io/owner" = "96c48883e1dae763b4a427705e396c26"
-          }
-        }
-      },
-      {
-        Sid    = "TagProvider"
-        Effect = "Allow"
-        Action = "iam:TagOpenIDConnectProvider"
         Resource = [
           aws_iam_openid_connect_provider.cluster.arn,
         ]
@@ -175,7 +177,10 @@ resource "aws_iam_role_policy" "sync" {
       {
         Sid    = "ChangeProvider"
         Effect = "Allow"
-        Action = "iam:AddClientIDToOpenIDConnectProvider"
+        Action = [
+          "iam:AddClientIDToOpenIDConnectProvider",
+          "iam:UpdateOpenIDConnectProviderThumbprint",
+        ]
         Resource = [
           aws_iam_openid_connect_provider.cluster.arn,
         ]
