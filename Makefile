@@ -15,11 +15,13 @@ COMMA       := ,
 # What the tests and the demo run beside ampbridge: built once, kept in the
 # user's cache directory (test/tools).
 TEST_TOOLS  := etcd kube-apiserver kube-controller-manager kube-scheduler prometheus prometheus-config-reloader
-# And what the conformance test runs besides.
-KIND_TOOLS  := prometheus-3.1 prometheus-2.42 prometheus-operator gosh
+# And what the other tests run besides: each kind of Prometheus, the chart, Terraform.
+SUITE_TOOLS := prometheus-3.1 prometheus-2.42 prometheus-operator gosh helm tofu
 # And what a node and the install test run besides.
 NODE_TOOLS  := kube-scheduler kubelet kube-proxy coredns helm prometheus-operator sbom
 TOOLS       := $(GO) run ./test/tools/cmd
+# Tests whose dependencies are heavy are modules of their own.
+MODULES     := test/certmanager test/promload
 
 .DEFAULT_GOAL := help
 .PHONY: help
@@ -61,16 +63,19 @@ demo: ## the main job, end to end, narrated; STAY=1 keeps it running to look at
 
 .PHONY: test
 test: ## every test that needs no root; PKG=./policy/... for some
-	@$(TOOLS) $(TEST_TOOLS) $(KIND_TOOLS) >/dev/null
+	@$(TOOLS) $(TEST_TOOLS) $(SUITE_TOOLS) >/dev/null
 	@"$$($(TOOLS) -q gotestsum)" --format pkgname --hide-summary skipped -- -timeout 20m $(or $(PKG),./...)
-	$(if $(PKG),,@gotestsum="$$($(TOOLS) -q gotestsum)" && cd test/promload && "$$gotestsum" --format pkgname -- -timeout 20m ./...)
+	$(if $(PKG),,@gotestsum="$$($(TOOLS) -q gotestsum)"; for module in $(MODULES); do \
+	  (cd $$module && "$$gotestsum" --format pkgname -- -timeout 20m ./...); done)
 
 .PHONY: e2e
-e2e: ## the image and the chart on a real node, link by link (root, Linux: docs/e2e.md)
+e2e: ## the image and the chart on a real node, the AWS CLI, a browser (root, Linux: docs/e2e.md)
 	@$(GO) run ./test/node/preflight/cmd
 	@$(TOOLS) $(TEST_TOOLS) $(NODE_TOOLS) >/dev/null
 	@CGO_ENABLED=0 $(GO) test -tags e2e -count=1 -timeout 15m ./test/image
 	@CGO_ENABLED=0 $(GO) test -tags e2e -count=1 -timeout 15m ./test/node
+	@CGO_ENABLED=0 $(GO) test -tags e2e -count=1 -timeout 15m ./test/e2e/awscli
+	@cd test/browser && $(GO) test -tags e2e -count=1 -timeout 15m ./...
 	@CGO_ENABLED=0 $(GO) test -tags e2e -count=1 -timeout 30m -v ./test/e2e/install
 
 .PHONY: safety
@@ -80,7 +85,7 @@ safety: ## the tables of docs/reliability.md: the safety matrix and the sidecar'
 
 .PHONY: lint
 lint: ## gofmt, go vet and golangci-lint
-	@"$$($(TOOLS) -q golangci-lint)" run ./...
+	@lint="$$($(TOOLS) -q golangci-lint)"; "$$lint" run ./...; for module in $(MODULES) test/browser; do (cd $$module && "$$lint" run ./...); done
 
 .PHONY: bench
 bench: ## the figures of docs/performance.md
@@ -94,4 +99,4 @@ vuln: ## govulncheck, where its database can be reached
 
 .PHONY: tools
 tools: ## build what tests, demo and lint need, and print where it is
-	@$(TOOLS) $(TEST_TOOLS) $(KIND_TOOLS) golangci-lint gotestsum
+	@$(TOOLS) $(TEST_TOOLS) $(SUITE_TOOLS) golangci-lint gotestsum

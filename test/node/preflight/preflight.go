@@ -15,8 +15,8 @@ import (
 	"strings"
 )
 
-// Install are the programs that test/e2e/install needs beside the node's own.
-var Install = map[string]string{"make": "make", "buildah": "buildah"}
+// Install are the programs that make e2e needs beside the node's own.
+var Install = map[string]string{"make": "make", "buildah": "buildah", "aws": "awscli", "chromium": "chromium"}
 
 // debian names the package that holds each program which a node needs.
 var debian = map[string]string{
