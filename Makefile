@@ -18,7 +18,7 @@ TEST_TOOLS  := etcd kube-apiserver kube-controller-manager kube-scheduler promet
 # And what the other tests run besides: each kind of Prometheus, the chart, Terraform.
 SUITE_TOOLS := prometheus-3.1 prometheus-2.42 prometheus-operator gosh helm tofu
 # And what a node and the install test run besides.
-NODE_TOOLS  := kube-scheduler kubelet kube-proxy coredns helm prometheus-operator sbom
+NODE_TOOLS  := kubelet kube-proxy kubectl coredns helm prometheus-operator sbom
 TOOLS       := $(GO) run ./test/tools/cmd
 # Tests whose dependencies are heavy are modules of their own.
 MODULES     := test/certmanager test/promload

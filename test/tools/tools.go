@@ -61,6 +61,7 @@ const (
 	kubernetesVersion = "v1.36.3"
 	operatorVersion   = "v0.85.0"
 	strip             = "-s -w"
+	stripKubernetes   = strip + " -X k8s.io/component-base/version.gitVersion=" + kubernetesVersion
 	// helmVersions are helm's own, and that of the Kubernetes for which it renders
 	// where nobody says: as in its releases, that of the client-go it is built with.
 	helmVersions = " -X helm.sh/helm/v3/internal/version.version=v3.22.0" +
@@ -86,6 +87,8 @@ func Tools() []Tool {
 		older(prometheus("prometheus-2.42", "2.42.0", "v0.42.0")),
 		operator("prometheus-config-reloader", "prometheus-config-reloader", 4*time.Minute),
 		operator("prometheus-operator", "operator", 4*time.Minute),
+		{Name: "kubectl", Dir: "kubectl", Source: "k8s.io/kubectl@v0.36.3", Package: ownModules + "kubectl",
+			Version: kubernetesVersion, LDFlags: stripKubernetes, Pinned: true, ColdBuild: 2 * time.Minute},
 		{Name: "coredns", Dir: "coredns", Source: "github.com/coredns/coredns@v1.15.0", Package: ownModules + "coredns",
 			Version: "v1.15.0", LDFlags: strip, Pinned: true, ColdBuild: 2 * time.Minute},
 		{Name: "sbom", Dir: "sbom", Source: "github.com/spdx/tools-golang@v0.5.7", Package: ownModules + "sbom",
@@ -107,7 +110,7 @@ func Tools() []Tool {
 func kubernetes(name string, cold time.Duration) Tool {
 	return Tool{Name: name, Dir: "kubernetes", Source: "k8s.io/kubernetes@" + kubernetesVersion,
 		Package: "k8s.io/kubernetes/cmd/" + name, Version: kubernetesVersion, Asset: true, ColdBuild: cold,
-		LDFlags: strip + " -X k8s.io/component-base/version.gitVersion=" + kubernetesVersion}
+		LDFlags: stripKubernetes}
 }
 
 // prometheus is a Prometheus server whose module lives in a directory of the
