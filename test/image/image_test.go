@@ -42,9 +42,10 @@ type archive struct {
 			Cmd        []string
 		}
 	}
-	size  int64 // of the files
-	files map[string]*tar.Header
-	sums  map[string]string // SHA-256
+	size   int64 // of the files
+	packed int64 // of the layers, as they are pulled
+	files  map[string]*tar.Header
+	sums   map[string]string // SHA-256
 }
 
 // checkout copies the commit's files, and what is changed beside them, to a
@@ -127,6 +128,7 @@ func read(t *testing.T, file string) archive {
 	decode(t, blob(index.Manifests[0]), &manifest)
 	decode(t, blob(manifest.Config), &a.config)
 	for _, layer := range manifest.Layers {
+		a.packed += int64(len(blob(layer)))
 		plain, err := gzip.NewReader(bytes.NewReader(blob(layer)))
 		if err != nil {
 			t.Fatal(err)
@@ -173,7 +175,7 @@ func TestImage(t *testing.T) {
 		t.Errorf("the image holds %q, want the two programs alone", got)
 	}
 	for name, header := range image.files {
-		if header.Mode != 0o755 || header.Uid != 0 || header.Gid != 0 {
+		if header.FileInfo().Mode().Perm() != 0o755 || header.Uid != 0 || header.Gid != 0 {
 			t.Errorf("%s is %o, of %d:%d: want 755, of 0:0, so that nobody in the container may change it", name, header.Mode, header.Uid, header.Gid)
 		}
 	}
@@ -183,7 +185,7 @@ func TestImage(t *testing.T) {
 	if image.size > sizeBudget {
 		t.Errorf("the image has %d bytes, want %d at most", image.size, sizeBudget)
 	}
-	t.Logf("%.1f MB: ampbridge %.1f, config-sidecar %.1f", mb(image.size), mb(image.files["ampbridge"].Size), mb(image.files["config-sidecar"].Size))
+	sizes(t, image)
 
 	t.Run("static, with CA roots", func(t *testing.T) {
 		for name, sum := range image.sums {
@@ -231,7 +233,7 @@ func TestImage(t *testing.T) {
 		if other.files["ampbridge"] == nil || other.files["config-sidecar"] == nil {
 			t.Error("programs are missing")
 		}
-		t.Logf("%.1f MB", mb(other.size))
+		sizes(t, other)
 	})
 
 	t.Run("bill of materials", func(t *testing.T) { billOfMaterials(t, filepath.Join(dir, "bin", "linux-amd64")) })
@@ -283,4 +285,9 @@ func billOfMaterials(t *testing.T, bin string) {
 	}
 }
 
-func mb(bytes int64) float64 { return float64(bytes) / 1e6 }
+// sizes are the figures of docs/image.md.
+func sizes(t *testing.T, a archive) {
+	mb := func(bytes int64) float64 { return float64(bytes) / 1e6 }
+	t.Logf("%s: ampbridge %.1f MB, config-sidecar %.1f MB, image %.1f MB, packed %.1f MB",
+		a.config.Architecture, mb(a.files["ampbridge"].Size), mb(a.files["config-sidecar"].Size), mb(a.size), mb(a.packed))
+}
