@@ -56,13 +56,14 @@ func missingProvider(arn policy.ARN, p ProviderSeen, sync Mend) Finding {
 	}
 	if n := len(p.Others); n >= providerQuota {
 		return Fails(OIDCProvider, about, Do("have the quota of OIDC providers raised (up to 700), or delete providers of clusters that are gone; sync makes it then",
-			Command{"aws", "service-quotas", "request-service-quota-increase", "--service-code", "iam", "--quota-code", providerQuotaCode, "--desired-value", "200"}),
+			Command{"aws", "service-quotas", "request-service-quota-increase", "--service-code", "iam", "--quota-code", providerQuotaCode, "--desired-value", "200", "--region", "us-east-1"}),
 			"there is no %s, and the account has %d OIDC providers: its quota is probably used up", arn, n)
 	}
 	return Fails(OIDCProvider, about, sync, "there is no %s", arn)
 }
 
-// providerQuotaCode names the quota in the Service Quotas API.
+// providerQuotaCode names the quota in the Service Quotas API, where IAM's are
+// those of us-east-1.
 const providerQuotaCode = "L-858F3967"
 
 // list is the items, or what to say where there are none.

@@ -131,5 +131,8 @@ func (x *examiner) mint(ctx context.Context, s *subject) doctor.Finding {
 	if f.State == doctor.OK {
 		s.token, s.claims = answer.Status.Token, claims
 	}
+	if x.issuer == "" {
+		x.issuer = claims.Issuer // where the API server's document cannot be read
+	}
 	return f
 }

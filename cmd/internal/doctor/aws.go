@@ -202,6 +202,9 @@ func (x *examiner) lookAtRole(ctx context.Context, i *awsiam.Inspector, d policy
 			continue
 		}
 		x.found.Look(doctor.TrustDocument, each, func() doctor.Finding {
+			if x.issuer == "" {
+				return unseen("the issuer is not known")
+			}
 			want := doctor.Wanted{Provider: x.target(d).Provider, Issuer: x.issuer, Audience: x.policy.Token.Audience, Subject: s.Subject}
 			return doctor.Trust(role.Trust, want, x.writeTrust(d, role, want))
 		})

@@ -58,10 +58,11 @@ func (x *examiner) inPod(ctx context.Context, env map[string]string) {
 	if token == "" {
 		x.found.Add(doctor.Unseen(doctor.SigningKeys, doctor.About{}, "there is no token to verify"))
 	} else {
-		x.found.Look(doctor.SigningKeys, doctor.About{}, func() doctor.Finding {
-			x.published = readIssuer(ctx, claims.Issuer, token)
-			return doctor.Keys(claims.Issuer, x.published, claims)
-		})
+		accepted := func() bool {
+			_, refused := given.destinations[0].session(ctx, token)
+			return refused == nil
+		}
+		x.found.Look(doctor.SigningKeys, doctor.About{}, func() doctor.Finding { return x.keys(ctx, claims.Issuer, token, claims, accepted) })
 	}
 	for _, d := range given.destinations {
 		x.fromPod(ctx, given, d, token, claims)
@@ -97,6 +98,9 @@ func orders(env map[string]string) (order, error) {
 			return order{}, err
 		}
 		o := order{cluster: a.Cluster, token: a.Token, sts: policy.STS(a.STS), credentials: a.Credentials, prometheus: a.Prometheus}
+		if len(a.Destinations) == 0 {
+			return order{}, errors.New("the sidecar was given no destination")
+		}
 		for _, d := range a.Destinations {
 			role, err := policy.ParseARN(d.Role)
 			var second policy.ARN

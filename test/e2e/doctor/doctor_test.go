@@ -30,7 +30,7 @@ func TestDoctor(t *testing.T) {
 	t.Run("means", func(t *testing.T) { s.in(t).means() })
 	t.Run("pods", func(t *testing.T) { s.in(t).pods() })
 	t.Run("in a pod", func(t *testing.T) { s.in(t).inPod() })
-	for _, faults := range [][]fault{clusterFaults, webhookFaults, awsFaults, byHandFaults, issuerFaults, workspaceFaults} {
+	for _, faults := range [][]fault{clusterFaults, webhookFaults, issuerFaults, awsFaults, byHandFaults, workspaceFaults} {
 		for _, f := range faults {
 			// Every row starts where the one before ended: in order.
 			if !t.Run(f.name, func(t *testing.T) { s.in(t).act(f) }) {

@@ -222,9 +222,11 @@ var byHandFaults = []fault{
 
 var issuerFaults = []fault{
 	{name: "unreachable issuer", link: doctor.SigningKeys, says: "cannot be read", play: func(s *scene) {
+		s.forgetKeys()
 		s.published.replace(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
 	}, mend: publishAgain},
 	{name: "issuer not public", link: doctor.SigningKeys, says: "403 Forbidden", play: func(s *scene) {
+		s.forgetKeys()
 		s.published.replace(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusForbidden) }))
 	}, mend: publishAgain},
 	{name: "key rotated out of the JWKS", link: doctor.SigningKeys, says: "hold none that signed the token", play: func(s *scene) {
@@ -236,6 +238,9 @@ var issuerFaults = []fault{
 		}))
 	}, mend: publishAgain},
 }
+
+// forgetKeys lets so much time pass that AWS reads the keys anew.
+func (s *scene) forgetKeys() { s.cloud.Advance(15 * time.Second) }
 
 func publishAgain(s *scene) { s.published.replace(nil) }
 

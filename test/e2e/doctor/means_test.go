@@ -37,6 +37,20 @@ func (s *scene) means() {
 		s.unseen(a, append([]doctor.Link{doctor.Account, doctor.OIDCProvider, doctor.RoleExists, doctor.TrustDocument, doctor.Permissions,
 			doctor.Boundary, doctor.Workspace, doctor.Query}, podLinks...)...)
 	})
+	s.Run("no way to the issuer, but AWS has one", func(t *testing.T) {
+		s := s.in(t)
+		a := s.ask(append(s.environ(), "HTTPS_PROXY=http://127.0.0.1:1"), "--policy", s.policyFile, "--kubeconfig", s.kube.Kubeconfig())
+		s.unseen(a, append([]doctor.Link{doctor.SigningKeys}, podLinks...)...)
+	})
+	s.Run("nobody tells the issuer", func(t *testing.T) {
+		s := s.in(t)
+		s.setPolicy("  issuer: "+issuerURL+"\n", "")
+		defer s.setPolicy()
+		a := s.ask(append(s.environ(), "KUBECONFIG=/dev/null"), "--policy", s.policyFile)
+		if a.status != 0 || a.State(doctor.TrustDocument) != doctor.Skipped || a.State(doctor.RoleExists) != doctor.OK {
+			s.Errorf("status %d\n%s", a.status, a.text())
+		}
+	})
 	s.Run("no sample", func(t *testing.T) {
 		s := s.in(t)
 		s.unseen(s.examine(fault{args: []string{"--no-write"}}), append([]doctor.Link{doctor.Write}, podLinks...)...)
