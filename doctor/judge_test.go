@@ -293,19 +293,20 @@ func TestRefusals(t *testing.T) {
 		state   State
 		do      string
 	}{
-		{"audience", RefusedSession(Refusal{"InvalidIdentityToken", "Incorrect token audience", 400}, false), Broken, "audience"},
-		{"provider", RefusedSession(Refusal{"InvalidIdentityToken", "No OpenIDConnect provider found in your account for x", 400}, false), Broken, "register the issuer"},
-		{"keys", RefusedSession(Refusal{"InvalidIdentityToken", "Couldn't retrieve verification key from your identity provider", 400}, true), Broken, "public"},
-		{"thumbprint", RefusedSession(Refusal{"InvalidIdentityToken", "OpenIDConnect provider's HTTPS certificate doesn't match configured thumbprint", 400}, true), Broken, "thumbprint"},
-		{"expired", RefusedSession(Refusal{"ExpiredTokenException", "Token expired", 400}, true), Broken, "clock"},
-		{"denied, aligned", RefusedSession(Refusal{"AccessDenied", "Not authorized", 403}, true), Broken, "wait"},
-		{"denied, not read", RefusedSession(Refusal{"AccessDenied", "Not authorized", 403}, false), Broken, "credentials that may read IAM"},
+		{"audience", RefusedSession(Refusal{Code: "InvalidIdentityToken", Text: "Incorrect token audience", Status: 400}, false), Broken, "audience"},
+		{"provider", RefusedSession(Refusal{Code: "InvalidIdentityToken", Text: "No OpenIDConnect provider found in your account for x", Status: 400}, false), Broken, "register the issuer"},
+		{"keys", RefusedSession(Refusal{Code: "InvalidIdentityToken", Text: "Couldn't retrieve verification key from your identity provider", Status: 400}, true), Broken, "public"},
+		{"thumbprint", RefusedSession(Refusal{Code: "InvalidIdentityToken", Text: "OpenIDConnect provider's HTTPS certificate doesn't match configured thumbprint", Status: 400}, true), Broken, "thumbprint"},
+		{"expired", RefusedSession(Refusal{Code: "ExpiredTokenException", Text: "Token expired", Status: 400}, true), Broken, "clock"},
+		{"denied, aligned", RefusedSession(Refusal{Code: "AccessDenied", Text: "Not authorized", Status: 403}, true), Broken, "wait"},
+		{"denied, not read", RefusedSession(Refusal{Code: "AccessDenied", Text: "Not authorized", Status: 403}, false), Broken, "credentials that may read IAM"},
+		{"the second role", RefusedSession(Refusal{Code: "AccessDenied", Text: "no", Status: 403, Second: second}, true), Broken, "the second role (assumeRole)"},
 		{"silence", RefusedSession(Refusal{Text: "connection refused"}, true), Broken, "sts.endpoint"},
-		{"write denied", RefusedWrite(Refusal{"AccessDeniedException", "no", 403}, destination), Broken, "service control policy"},
-		{"write throttled", RefusedWrite(Refusal{"ThrottlingException", "Rate exceeded", 429}, destination), Broken, "limits"},
-		{"write elsewhere", RefusedWrite(Refusal{"InvalidSignatureException", "Credential should be scoped to a valid region.", 403}, destination), Broken, "another region than eu-west-1"},
-		{"query denied", RefusedQuery(Refusal{"AccessDeniedException", "no", 403}, destination), Skipped, ""},
-		{"query of nothing", RefusedQuery(Refusal{"ResourceNotFoundException", "no", 404}, destination), Broken, "copy the workspace's ARN"},
+		{"write denied", RefusedWrite(Refusal{Code: "AccessDeniedException", Text: "no", Status: 403}, destination), Broken, "service control policy"},
+		{"write throttled", RefusedWrite(Refusal{Code: "ThrottlingException", Text: "Rate exceeded", Status: 429}, destination), Broken, "limits"},
+		{"write elsewhere", RefusedWrite(Refusal{Code: "InvalidSignatureException", Text: "Credential should be scoped to a valid region.", Status: 403}, destination), Broken, "another region than eu-west-1"},
+		{"query denied", RefusedQuery(Refusal{Code: "AccessDeniedException", Text: "no", Status: 403}, destination), Skipped, ""},
+		{"query of nothing", RefusedQuery(Refusal{Code: "ResourceNotFoundException", Text: "no", Status: 404}, destination), Broken, "copy the workspace's ARN"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			judged(t, c.finding, c.state, "")

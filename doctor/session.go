@@ -14,13 +14,20 @@ type Refusal struct {
 	Text string
 	// Status is the HTTP status; 0: there was no answer.
 	Status int
+	// Second is the role that was to be assumed with the session of the first;
+	// empty: it was the first.
+	Second policy.ARN
 }
 
 func (r Refusal) String() string {
-	if r.Code == "" {
-		return r.Text
+	text := r.Text
+	if r.Code != "" {
+		text = r.Code + ": " + text
 	}
-	return r.Code + ": " + r.Text
+	if !r.Second.IsZero() {
+		text = "the second role, " + r.Second.String() + ": " + text
+	}
+	return text
 }
 
 // refusals of STS, by what its message holds
@@ -46,6 +53,8 @@ func RefusedSession(r Refusal, aligned bool) Finding {
 		}
 	}
 	switch {
+	case strings.HasPrefix(r.Code, "AccessDenied") && !r.Second.IsZero():
+		return fails("let the trust document of the second role (assumeRole) allow sts:AssumeRole to the first")
 	case strings.HasPrefix(r.Code, "AccessDenied") && aligned:
 		return fails("the documents let the subject in, so this is IAM being late: a change takes seconds, rarely a minute, to reach STS; wait, and run doctor again. If it stays, a service control policy denies it")
 	case strings.HasPrefix(r.Code, "AccessDenied"):

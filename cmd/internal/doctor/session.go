@@ -61,7 +61,7 @@ func (e exchange) session(ctx context.Context, token string) (aws.CredentialsPro
 	})
 	if err != nil {
 		r := refusal(err)
-		r.Text = "assumeRole " + e.assumeRole.String() + ": " + r.Text
+		r.Second = e.assumeRole
 		return nil, &r
 	}
 	return static(chained.Credentials), nil

@@ -194,12 +194,25 @@ var awsFaults = []fault{
 	}, after: func(s *scene) {
 		s.must(s.account.PutManagedPolicy("boundary", `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["aps:RemoteWrite","sts:AssumeRole"],"Resource":"*"}]}`))
 	}},
+	{name: "second role does not trust the first", link: doctor.Session, says: "the second role, " + secondRole, play: func(s *scene) {
+		s.must(s.iam.CreateRole(s.Context(), &iam.CreateRoleInput{RoleName: aws.String("writer"), AssumeRolePolicyDocument: aws.String(
+			`{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Principal":{"AWS":"*"},"Action":"sts:AssumeRole"}]}`)}))
+		s.must(s.iam.PutRolePolicy(s.Context(), &iam.PutRolePolicyInput{RoleName: aws.String("writer"), PolicyName: aws.String("write"), PolicyDocument: aws.String(
+			`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"aps:RemoteWrite","Resource":"*"}]}`)}))
+		s.setPolicy("- name: central\n", "- name: central\n  assumeRole: "+secondRole+"\n")
+		s.sync()
+	}, mend: func(s *scene) {
+		s.must(s.iam.UpdateAssumeRolePolicy(s.Context(), &iam.UpdateAssumeRolePolicyInput{RoleName: aws.String("writer"), PolicyDocument: aws.String(
+			`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::111122223333:role/ampbridge/demo/` + roleName + `"},"Action":"sts:AssumeRole"}]}`)}))
+	}, after: func(s *scene) { s.setPolicy(); s.sync() }},
 	{name: "expired token", link: doctor.Session, says: "ExpiredToken", play: func(s *scene) { s.cloud.Advance(time.Hour) },
 		mend: func(s *scene) { s.cloud.Advance(-time.Hour) }},
 	{name: "STS does not answer", link: doctor.Session, says: "no answer", play: func(s *scene) {
 		s.setPolicy("endpoint: "+s.cloud.TLSURL, "endpoint: https://127.0.0.1:1")
 	}, mend: plainPolicy},
 }
+
+const secondRole = "arn:aws:iam::" + accountID + ":role/writer"
 
 // byHand is the policy of somebody who keeps the roles without sync: the mends
 // are commands of the AWS CLI then.
