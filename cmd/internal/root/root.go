@@ -16,6 +16,7 @@ import (
 	"github.com/ampbridge/ampbridge/cmd/internal/inject"
 	"github.com/ampbridge/ampbridge/cmd/internal/issuer"
 	"github.com/ampbridge/ampbridge/cmd/internal/plan"
+	"github.com/ampbridge/ampbridge/cmd/internal/status"
 	"github.com/ampbridge/ampbridge/cmd/internal/sync"
 	"github.com/ampbridge/ampbridge/cmd/internal/usage"
 	"github.com/ampbridge/ampbridge/cmd/internal/validate"
@@ -68,7 +69,7 @@ label a namespace, roll Prometheus, done.`,
 		SilenceUsage:  true,
 	}
 	cmd.AddCommand(
-		webhook.New(), sync.New(), plan.New(), bootstrap.New(), issuer.New(), doctor.New(),
+		webhook.New(), sync.New(), plan.New(), bootstrap.New(), issuer.New(), doctor.New(), status.New(),
 		validate.New(), inject.New(), config.New(), version.New(),
 	)
 	return cmd

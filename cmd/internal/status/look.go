@@ -1,0 +1,311 @@
+package status
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/ampbridge/ampbridge/audit"
+	"github.com/ampbridge/ampbridge/audit/breaker"
+	"github.com/ampbridge/ampbridge/cmd/internal/awsiam"
+	"github.com/ampbridge/ampbridge/cmd/internal/kubeconfig"
+	"github.com/ampbridge/ampbridge/cmd/internal/policyfile"
+	"github.com/ampbridge/ampbridge/cmd/internal/sync"
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/plan"
+	"github.com/ampbridge/ampbridge/webhook/inject"
+)
+
+const (
+	// installed selects what the chart installs.
+	installed = "app.kubernetes.io/name=ampbridge"
+	policyKey = "policy.yaml"
+
+	// awsTimeout is for all accounts together: a look is to be a glance.
+	awsTimeout = 20 * time.Second
+)
+
+// looker knows where to look.
+type looker struct {
+	options Options
+	client  kubernetes.Interface
+	// file is the policy given on the command line.
+	file *policy.Policy
+}
+
+func newLooker(o Options, stdin io.Reader) (*looker, error) {
+	l := &looker{options: o}
+	var err error
+	if o.Policy != "" {
+		if l.file, err = policyfile.Load(o.Policy, stdin); err != nil {
+			return nil, err
+		}
+	}
+	config, err := kubeconfig.Load(o.Kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	config.QPS = -1
+	l.client, err = kubernetes.NewForConfig(config)
+	return l, err
+}
+
+// look makes a report. The error is that of what nothing can be said without:
+// the policy, and the service accounts.
+func (l *looker) look(ctx context.Context) (Report, error) {
+	r := Report{Time: time.Now(), Subjects: []Subject{}, Pods: []Pod{}, NotSeen: []string{}}
+	p, from, err := l.policy(ctx)
+	if err != nil {
+		return r, err
+	}
+	issuer, accounts, err := sync.Look(ctx, l.options.Kubeconfig, p)
+	if err != nil {
+		return r, err
+	}
+	r.Cluster, r.Issuer, r.PolicyFrom, r.Paused = p.Cluster.Name, issuer, from, p.Paused
+	r.subjects(p, accounts)
+	l.pods(ctx, &r, p, accounts)
+	l.roles(ctx, &r, p, issuer)
+	return r, ctx.Err()
+}
+
+// policy is that of the command line, or the installation's.
+func (l *looker) policy(ctx context.Context) (p *policy.Policy, from string, err error) {
+	if l.file != nil {
+		return l.file, l.options.Policy, nil
+	}
+	list, err := l.client.CoreV1().ConfigMaps(l.options.Namespace).List(ctx, metav1.ListOptions{LabelSelector: installed})
+	if err != nil {
+		return nil, "", fmt.Errorf("the installation's policy: %w; or name a file with --policy", err)
+	}
+	items := slices.DeleteFunc(list.Items, func(c corev1.ConfigMap) bool { return c.Data[policyKey] == "" })
+	switch len(items) {
+	case 0:
+		return nil, "", fmt.Errorf("namespace %s has no policy (a ConfigMap labelled %s with the key %s): name ampbridge's namespace with --ampbridge-namespace, or a file with --policy",
+			l.options.Namespace, installed, policyKey)
+	case 1:
+		from = "ConfigMap " + l.options.Namespace + "/" + items[0].Name
+		p, err := policyfile.Parse(from, []byte(items[0].Data[policyKey]))
+		return p, from, err
+	}
+	return nil, "", fmt.Errorf("namespace %s has %d policies: name a file with --policy", l.options.Namespace, len(items))
+}
+
+func (r *Report) subjects(p *policy.Policy, accounts []plan.ServiceAccount) {
+	for _, d := range p.Destinations {
+		r.Destinations = append(r.Destinations, Destination{Name: d.Name, Workspace: d.Workspace, Role: p.Role(d), State: Unknown, Trusted: []string{}})
+	}
+	for _, a := range accounts {
+		e, granted := p.Entitled(policy.Subject{Namespace: a.Namespace, ServiceAccount: a.Name})
+		if !granted {
+			continue
+		}
+		decision := p.Decide(policy.Request{
+			Namespace: a.Namespace, Injection: a.Injection, ServiceAccount: a.Name, Prometheus: true,
+			PodAnnotations: map[string]string{policy.AnnotationInject: "true"}, ServiceAccountAnnotations: a.Annotations,
+		})
+		if decision.Inject {
+			e = decision.Entitlement // narrowed by the account's annotations
+		}
+		s := Subject{Namespace: a.Namespace, ServiceAccount: a.Name, Decision: decision.Reason, Shown: a.Annotations[policy.AnnotationRoleARN]}
+		for _, d := range e.Destinations {
+			s.Destinations = append(s.Destinations, d.Name)
+		}
+		r.Subjects = append(r.Subjects, s)
+	}
+	slices.SortFunc(r.Subjects, func(a, b Subject) int {
+		return strings.Compare(a.Namespace+"/"+a.ServiceAccount, b.Namespace+"/"+b.ServiceAccount)
+	})
+}
+
+// pods are the Prometheus pods of the labelled namespaces, as the auditor sees
+// them.
+func (l *looker) pods(ctx context.Context, r *Report, p *policy.Policy, accounts []plan.ServiceAccount) {
+	open, err := breaker.Read(ctx, l.client.CoreV1().ConfigMaps(l.options.Namespace))
+	if err != nil {
+		r.notSeen("the circuit breaker: %v", err)
+	}
+	image, err := l.image(ctx)
+	if err != nil {
+		r.notSeen("the sidecar's image: %v", err)
+	}
+	annotations := map[string]map[string]string{}
+	labelled := map[string]policy.Injection{}
+	var namespaces []string
+	for _, a := range accounts {
+		annotations[a.Namespace+"/"+a.Name] = a.Annotations
+		if _, known := labelled[a.Namespace]; !known {
+			namespaces = append(namespaces, a.Namespace)
+		}
+		labelled[a.Namespace] = a.Injection
+	}
+	slices.Sort(namespaces)
+	for _, namespace := range namespaces {
+		pods, limits, err := l.in(ctx, namespace)
+		if err != nil {
+			r.notSeen("the pods of namespace %s: %v", namespace, err)
+			continue
+		}
+		for _, pod := range pods {
+			seen, concerned, err := l.pod(ctx, &pod, audit.Question{
+				Policy: p, Image: image, Injection: labelled[namespace], Limits: limits, Breaker: open,
+				ServiceAccount: annotations[namespace+"/"+account(&pod)],
+			})
+			switch {
+			case err != nil:
+				r.notSeen("pod %s/%s: %v", namespace, pod.Name, err)
+			case concerned:
+				r.Pods = append(r.Pods, seen)
+			}
+		}
+	}
+}
+
+// in are the pods of a namespace, and its limits.
+func (l *looker) in(ctx context.Context, namespace string) (pods []corev1.Pod, limits inject.Limits, err error) {
+	const page = 200
+	for o := (metav1.ListOptions{Limit: page}); ; {
+		list, err := l.client.CoreV1().Pods(namespace).List(ctx, o)
+		if err != nil {
+			return nil, limits, err
+		}
+		pods = append(pods, list.Items...)
+		if o.Continue = list.Continue; o.Continue == "" {
+			break
+		}
+	}
+	ranges, err := l.client.CoreV1().LimitRanges(namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, limits, err
+	}
+	quotas, err := l.client.CoreV1().ResourceQuotas(namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, limits, err
+	}
+	return pods, inject.Limits{Ranges: ranges.Items, Quotas: quotas.Items}, nil
+}
+
+func account(pod *corev1.Pod) string {
+	if pod.Spec.ServiceAccountName == "" {
+		return "default"
+	}
+	return pod.Spec.ServiceAccountName
+}
+
+// pod is concerned where it was injected, or an audit has something to say of it.
+func (l *looker) pod(ctx context.Context, pod *corev1.Pod, q audit.Question) (seen Pod, concerned bool, err error) {
+	text, err := json.Marshal(pod)
+	if err != nil {
+		return seen, false, err
+	}
+	if q.Pod, err = audit.Decode(text); err != nil {
+		return seen, false, err
+	}
+	found := audit.Assess(q)
+	mark, injected := pod.Annotations[inject.AnnotationInjected]
+	if found.Kind == audit.None && !injected {
+		return seen, false, nil
+	}
+	seen = Pod{
+		Namespace: pod.Namespace, Name: pod.Name, ServiceAccount: account(pod), Phase: string(pod.Status.Phase), Destinations: []string{},
+		Finding: found.Kind, Reason: found.Reason, Text: found.Text,
+		Ready: slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+			return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+		}),
+	}
+	if !injected {
+		return seen, true, nil
+	}
+	var carried inject.Injected
+	if err := json.Unmarshal([]byte(mark), &carried); err != nil {
+		return seen, false, fmt.Errorf("annotation %s: %w", inject.AnnotationInjected, err)
+	}
+	seen.Destinations = carried.Destinations
+	if pod.Status.Phase != corev1.PodRunning && pod.Status.Phase != corev1.PodPending {
+		return seen, true, nil
+	}
+	if seen.Sidecar, err = l.sidecar(ctx, pod); err != nil {
+		seen.SidecarNotSeen = err.Error()
+	}
+	return seen, true, nil
+}
+
+// image is the one that the installed webhook injects.
+func (l *looker) image(ctx context.Context) (string, error) {
+	list, err := l.client.AppsV1().Deployments(l.options.Namespace).List(ctx, metav1.ListOptions{LabelSelector: installed + ",app.kubernetes.io/component=webhook"})
+	if err != nil {
+		return "", err
+	}
+	for _, d := range list.Items {
+		for _, c := range d.Spec.Template.Spec.Containers {
+			for i, arg := range c.Args {
+				if image, found := strings.CutPrefix(arg, "--image="); found {
+					return image, nil
+				}
+				if arg == "--image" && i+1 < len(c.Args) {
+					return c.Args[i+1], nil
+				}
+			}
+		}
+	}
+	// Without one every pod would be one that cannot be injected.
+	return "unknown", errors.New("no installed webhook names it, so that an open circuit is not told")
+}
+
+// roles looks at AWS, where there are credentials.
+func (l *looker) roles(ctx context.Context, r *Report, p *policy.Policy, issuer policy.Issuer) {
+	managed := map[policy.ARN]bool{}
+	targets := plan.Targets(p, issuer)
+	for _, d := range p.Destinations {
+		managed[p.Role(d)] = p.Trust.Manage == policy.ManageRoles && d.Role.IsZero()
+	}
+	for i := range r.Destinations {
+		if !managed[r.Destinations[i].Role] {
+			r.Destinations[i].State = NotManaged
+		}
+	}
+	if l.options.NoAWS {
+		r.notSeen("AWS: --no-aws")
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, awsTimeout)
+	defer cancel()
+	iam := awsiam.New(p.Trust.Accounts)
+	for _, target := range targets {
+		target.Path = ""
+		found := iam.Observe(ctx, target)
+		if found.Problem != "" {
+			r.notSeen("AWS account %s: %s", target.Account, found.Problem)
+			continue
+		}
+		if found.Provider == nil {
+			r.notSeen("AWS account %s: it has no OIDC provider of the cluster's issuer", target.Account)
+		}
+		for i := range r.Destinations {
+			d := &r.Destinations[i]
+			if d.Role.Account != target.Account || !managed[d.Role] {
+				continue
+			}
+			role, exists := found.Roles[d.Role.RoleName()]
+			if !exists || role.ARN != d.Role {
+				d.State = Absent
+				continue
+			}
+			d.State = Present
+			if document, err := policy.ParseDocument(role.Trust); err == nil {
+				for _, s := range document.Subjects(issuer) {
+					d.Trusted = append(d.Trusted, s.String())
+				}
+			}
+		}
+	}
+}
