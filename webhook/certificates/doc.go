@@ -32,7 +32,8 @@
 // Whatever strips or changes the bundle (helm upgrade, Argo CD, a person) is
 // mended at once, and a wait for its propagation begins anew. A Secret that is
 // deleted is restored by a replica that still serves its certificate. A replica
-// that has not been able to look for half of the retirement is not ready.
+// that has not been able to look for half of the retirement is not ready. Without
+// a configuration nothing is written, so that an uninstall leaves nothing behind.
 //
 // No authority has a private key: each rotation makes a new authority, signs one
 // certificate with it, and forgets the key. Who reads the Secret can play the

@@ -141,6 +141,9 @@ func (k *Keeper) pass(ctx context.Context) (time.Duration, error) {
 			return 0, err
 		}
 		k.adopt(l)
+		if err := k.registered(l); err != nil {
+			return 0, err
+		}
 		step := Next(l.state, l.observed, k.Timing)
 		if step.Action == Wait {
 			return step.After, nil
@@ -229,6 +232,20 @@ func (k *Keeper) adopt(l *look) {
 	k.metrics.observe(l.state, k.trusted.Load())
 }
 
+// registered: without somebody to call us there is nothing to keep. So a Secret
+// that is deleted together with the configuration, as helm uninstall does, is
+// not put back by a replica that is still there.
+func (k *Keeper) registered(l *look) error {
+	switch {
+	case l.configuration == nil:
+		return fmt.Errorf("there is no MutatingWebhookConfiguration %s: install the chart again, or name the right one with --webhook-configuration", k.Configuration)
+	case len(l.places) == 0:
+		return fmt.Errorf("no entry of the MutatingWebhookConfiguration %s calls the Service %s of namespace %s: --service and --namespace have to be as the entries name them",
+			k.Configuration, k.Service, k.Namespace)
+	}
+	return nil
+}
+
 // take takes one step, which is one write; a conflict means that another
 // replica has taken it, or a better one.
 func (k *Keeper) take(ctx context.Context, action Action, l *look) error {
@@ -260,13 +277,6 @@ func (k *Keeper) take(ctx context.Context, action Action, l *look) error {
 }
 
 func (k *Keeper) publish(ctx context.Context, l *look) error {
-	switch {
-	case l.configuration == nil:
-		return fmt.Errorf("there is no MutatingWebhookConfiguration %s: install the chart again, or name the right one with --webhook-configuration", k.Configuration)
-	case len(l.places) == 0:
-		return fmt.Errorf("no entry of the MutatingWebhookConfiguration %s calls the Service %s of namespace %s: --service and --namespace have to be as the entries name them",
-			k.Configuration, k.Service, k.Namespace)
-	}
 	patch, err := bundlePatch(l.configuration, l.places, encodeBundle(l.state.Authorities()))
 	if err != nil {
 		return err

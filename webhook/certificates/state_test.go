@@ -50,8 +50,7 @@ func TestNext(t *testing.T) {
 		trusted Bundles
 		want    Step
 	}{
-		{"nothing", State{}, 0, nil, Bundles{}, Step{Action: Generate}},
-		{"nothing, and no configuration to trust it", State{}, 0, nil, Bundles{Entries: [][]byte{nil}}, Step{Action: Generate}},
+		{"nothing", State{}, 0, nil, Bundles{Entries: [][]byte{nil}}, Step{Action: Generate}},
 		{"lost, and held by this replica", State{}, 0, a, trusting(a), Step{Action: Restore}},
 		{"lost, and what was held has ended", State{}, 91 * day, a, trusting(a), Step{Action: Generate}},
 		{"lost during a rotation, held by this replica", State{Next: b}, 0, a, trusting(a, b), Step{Action: Restore}},
@@ -59,7 +58,6 @@ func TestNext(t *testing.T) {
 		{"lost during a rotation, held by another", State{Next: b, Previous: authorities(a)}, m, nil, trusting(a), Step{Action: Publish}},
 
 		{"first, not trusted yet", State{Current: a}, 0, a, Bundles{Entries: [][]byte{nil, nil}}, Step{Action: Publish}},
-		{"no configuration", State{Current: a}, 0, a, Bundles{}, Step{Action: Publish}},
 		{"stable", State{Current: a}, 0, a, trusting(a), Step{Wait, 60 * day}},
 		{"stable, seen by a replica that holds nothing", State{Current: a}, 0, nil, trusting(a), Step{Wait, 60 * day}},
 		{"stripped in one entry", State{Current: a}, 0, a, stripped, Step{Action: Publish}},

@@ -158,6 +158,23 @@ func TestMended(t *testing.T) {
 		eventually(t, "ready", func() bool { ok, _ := r.ready(); return ok })
 		w.eventuallyInjected(t)
 	})
+	t.Run("somebody strips the bundle again and again", func(t *testing.T) {
+		client := w.Client().AdmissionregistrationV1().MutatingWebhookConfigurations()
+		before := w.configuration(t, registration.DefaultName).Generation
+		began := time.Now()
+		for range 3 {
+			_, err := client.Patch(t.Context(), registration.DefaultName, "application/json-patch+json", []byte(`[{"op":"remove","path":"/webhooks/0/clientConfig/caBundle"}]`), metav1.PatchOptions{})
+			must(t, err)
+			eventually(t, "the bundle is back", func() bool { return w.stable(t, secret, registration.DefaultName) })
+		}
+		// A quarrel must not keep the API server busy.
+		if took := time.Since(began); took < 2*time.Second {
+			t.Errorf("three times in %s", took)
+		}
+		if got := w.configuration(t, registration.DefaultName).Generation - before; got != 6 {
+			t.Errorf("changes: got %d, want 6", got)
+		}
+	})
 	t.Run("all of it at once, with a new replica", func(t *testing.T) {
 		w.end(t, r)
 		must(t, w.Client().CoreV1().Secrets(home).Delete(t.Context(), secret, metav1.DeleteOptions{}))
@@ -169,6 +186,15 @@ func TestMended(t *testing.T) {
 		}
 	})
 	w.wantOnlyBundles(t, registered, w.configuration(t, registration.DefaultName))
+
+	t.Run("all of it is removed, as helm uninstall does", func(t *testing.T) {
+		must(t, w.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Delete(t.Context(), registration.DefaultName, metav1.DeleteOptions{}))
+		must(t, w.Client().CoreV1().Secrets(home).Delete(t.Context(), secret, metav1.DeleteOptions{}))
+		time.Sleep(3 * timing.Resync)
+		if s := w.secret(t, secret); s != nil {
+			t.Error("the replica that is still there has put the Secret back")
+		}
+	})
 }
 
 // The webhook's identity can make its own Secret, and no other.
