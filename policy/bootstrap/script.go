@@ -3,6 +3,7 @@ package bootstrap
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/ampbridge/ampbridge/policy"
@@ -55,7 +56,7 @@ type script struct {
 	variables map[string]string
 }
 
-func (s *script) line(text string) { s.Builder.WriteString(text + "\n") }
+func (s *script) line(text string) { s.WriteString(text + "\n") }
 
 // comment keeps its text, whatever is in it, to one line.
 func (s *script) comment(format string, args ...any) {
@@ -64,11 +65,11 @@ func (s *script) comment(format string, args ...any) {
 
 // command is one command, an option to a line.
 func (s *script) command(name string, options ...string) {
-	s.Builder.WriteString(name)
-	for i := 0; i < len(options); i += 2 {
-		s.Builder.WriteString(" \\\n  " + options[i] + " " + options[i+1])
+	s.WriteString(name)
+	for option := range slices.Chunk(options, 2) {
+		s.WriteString(" \\\n  " + strings.Join(option, " "))
 	}
-	s.Builder.WriteString("\n")
+	s.WriteString("\n")
 }
 
 func (s *script) workspace(w Workspace) {
@@ -79,7 +80,7 @@ func (s *script) workspace(w Workspace) {
 	s.comment("The workspace of destination %s: write its ARN into the policy.", w.Destination)
 	// Text of people's own goes in as JSON: of other arguments the CLI reads some,
 	// such as file://…, as the names of files.
-	s.Builder.WriteString(variable + `="$(`)
+	s.WriteString(variable + `="$(`)
 	s.command("aws amp create-workspace", "--region", region,
 		"--cli-input-json", shell(encode(map[string]any{"alias": w.Alias, "tags": w.Tags})), "--query", "arn --output text)\"")
 	s.line(`aws amp wait workspace-active --region ` + region + ` --workspace-id "${` + variable + `##*/}"`)

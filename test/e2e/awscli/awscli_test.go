@@ -113,10 +113,16 @@ func TestAssumeRoleWithWebIdentity(t *testing.T) {
 				t.Fatal(out, err)
 			}
 			var answer struct {
-				Credentials                 struct{ AccessKeyId, SecretAccessKey, SessionToken, Expiration string }
+				Credentials struct {
+					AccessKeyID                               string `json:"AccessKeyId"`
+					SecretAccessKey, SessionToken, Expiration string
+				}
 				SubjectFromWebIdentityToken string
-				AssumedRoleUser             struct{ AssumedRoleId, Arn string }
-				Provider, Audience          string
+				AssumedRoleUser             struct {
+					AssumedRoleID string `json:"AssumedRoleId"`
+					Arn           string
+				}
+				Provider, Audience string
 			}
 			if err := json.Unmarshal([]byte(out), &answer); err != nil {
 				t.Fatal(err)
@@ -131,8 +137,8 @@ func TestAssumeRoleWithWebIdentity(t *testing.T) {
 					t.Errorf("%s %q, want %q", c.what, c.got, c.want)
 				}
 			}
-			if !strings.HasPrefix(answer.Credentials.AccessKeyId, "ASIA") || !strings.HasSuffix(answer.AssumedRoleUser.AssumedRoleId, ":x-account") {
-				t.Errorf("%s, %s", answer.Credentials.AccessKeyId, answer.AssumedRoleUser.AssumedRoleId)
+			if !strings.HasPrefix(answer.Credentials.AccessKeyID, "ASIA") || !strings.HasSuffix(answer.AssumedRoleUser.AssumedRoleID, ":x-account") {
+				t.Errorf("%s, %s", answer.Credentials.AccessKeyID, answer.AssumedRoleUser.AssumedRoleID)
 			}
 			// The guide's next step, without jq: the credentials are good for who they say.
 			out, err = sh.run(t, guideCommand+`export AWS_ACCESS_KEY_ID=$(printf %s "$TEMP_CREDS" | sed -n 's/.*"AccessKeyId": "\([^"]*\)".*/\1/p')
