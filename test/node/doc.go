@@ -11,7 +11,7 @@
 //	func TestMain(m *testing.M) { os.Exit(node.Main(m, node.Setup{})) }
 //
 //	func TestPods(t *testing.T) {
-//		n := node.Start(t, node.Options{Hosts: []string{"sts.eu-west-1.amazonaws.com"}})
+//		n := node.Start(t, node.Options{Hosts: map[string]string{"sts.eu-west-1.amazonaws.com": node.Address}})
 //		n.Client().CoreV1().Pods(...)
 //	}
 //

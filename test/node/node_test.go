@@ -116,7 +116,7 @@ func TestPodsRun(t *testing.T) {
 	for _, name := range []string{"first", "second"} {
 		t.Run(name, func(t *testing.T) {
 			n := node.Start(t, node.Options{
-				Hosts: []string{host}, Images: []string{filepath.Join(node.Dir(), "probe.tar")}, Progress: t.Output(),
+				Hosts: map[string]string{host: node.Address}, Images: []string{filepath.Join(node.Dir(), "probe.tar")}, Progress: t.Output(),
 			})
 			ctx := t.Context()
 			create(t, n, "server", "serve")

@@ -199,8 +199,8 @@ const corefile = `
 
 func (n *Node) startDNS(ctx context.Context) error {
 	var hosts strings.Builder
-	for _, name := range n.options.Hosts {
-		fmt.Fprintf(&hosts, "        %s %s\n", Address, name)
+	for name, address := range n.options.Hosts {
+		fmt.Fprintf(&hosts, "        %s %s\n", address, name)
 	}
 	config, err := n.write("Corefile", fmt.Sprintf(corefile, hosts.String(), n.Kubeconfig()))
 	if err != nil {

@@ -38,7 +38,8 @@ var (
 // write to one workspace in an account that none of them runs in. EKS's issuers
 // first, as dev, qa and prod; and AKS's, which ends in a slash.
 func TestChain(t *testing.T) {
-	cloud, workspace := startAWS(t)
+	cloud := startAWS(t)
+	var workspace policy.Workspace // of the first cluster's making
 	images := append(foreignImages(t, cloud.CA), archive(node.Dir(), version), archive(node.Dir(), nextVersion))
 	const eks = "https://oidc.eks." + region + ".amazonaws.com/id/"
 	for _, test := range []struct {
@@ -53,6 +54,7 @@ func TestChain(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			e := start(t, cloud, workspace, test.name, test.issuer, images)
+			workspace = e.workspace
 			e.install()
 			e.proved("helm installed the chart: two webhook replicas with a certificate of their own, and sync")
 			e.helm("test", release, "--namespace", systemNamespace, "--timeout", "2m")
@@ -60,6 +62,7 @@ func TestChain(t *testing.T) {
 			for _, w := range test.workloads {
 				e.chain(w)
 			}
+			e.doctor()
 			if test.then != nil {
 				test.then(e)
 			}
@@ -94,7 +97,7 @@ func (e *environment) trusted(w workload) {
 		}
 		return err
 	})
-	by := e.role("ampbridge-sync-"+e.name) + "/"
+	by := e.role(e.syncRole()) + "/"
 	if calls(e.cloud, func(c awstest.Call) bool { return c.Action == "CreateRole" && strings.HasPrefix(c.Principal, by) }) != 1 {
 		e.Fatalf("role %s was not made by sync in the cluster, with the session of its own token", name)
 	}
@@ -124,6 +127,17 @@ func (e *environment) session(pod *corev1.Pod) {
 		return nil
 	})
 	e.proved("session: the sidecar showed STS, at %s, the pod's projected token, and is %s", awsHosts[0], principal)
+}
+
+// doctor walks the same chain, as a person would who looks for what is wrong.
+func (e *environment) doctor() {
+	e.Helper()
+	said := e.ampbridge("doctor", "--namespace", monitoring)
+	held := strings.Count(said, "✓")
+	if held == 0 || strings.Contains(said, "✗") {
+		e.Fatalf("ampbridge doctor:\n%s", said)
+	}
+	e.proved("ampbridge doctor finds nothing broken: %d links hold", held)
 }
 
 // role is the beginning of the ARNs of a role's sessions.
@@ -158,20 +172,20 @@ func (e *environment) samples(pod *corev1.Pod, w workload) {
 	e.Await(e.T, "samples of "+pod.Name+" are in the workspace", func(ctx context.Context) (err error) {
 		// Some hundred series tell a whole scrape from the first ones of a start.
 		query := fmt.Sprintf(`count({__name__=~".+",cluster=%q}) > 100`, e.name)
-		if found, err = e.cloud.Query(ctx, e.workspace.ID, query); err == nil && len(found) == 0 {
+		if found, err = e.cloud.Query(ctx, e.workspace.ID(), query); err == nil && len(found) == 0 {
 			err = errors.New("none yet")
 		}
 		return err
 	})
-	e.proved("samples of %s arrive in workspace %s: %.0f series with cluster=%q", w.what, e.workspace.ID, found[0].Value, e.name)
+	e.proved("samples of %s arrive in workspace %s: %.0f series with cluster=%q", w.what, e.workspace.ID(), found[0].Value, e.name)
 }
 
 // writes waits for the pod's next write to the workspace.
 func (e *environment) writes(pod *corev1.Pod) {
 	e.Helper()
-	from := len(e.cloud.Writes(e.workspace.ID))
+	from := len(e.cloud.Writes(e.workspace.ID()))
 	e.Await(e.T, "a write of "+pod.Name+" is stored", func(context.Context) error {
-		for _, write := range e.cloud.Writes(e.workspace.ID)[from:] {
+		for _, write := range e.cloud.Writes(e.workspace.ID())[from:] {
 			if write.Stored() && write.SessionName == session.Name(e.name, pod.Namespace, pod.Name) {
 				return nil
 			}

@@ -23,7 +23,6 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	sigsyaml "sigs.k8s.io/yaml"
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/awstest"
@@ -54,7 +53,7 @@ type environment struct {
 	name      string
 	issuer    policy.Issuer
 	cloud     *awstest.Cloud
-	workspace *awstest.Workspace
+	workspace policy.Workspace
 	objects   client.Client
 	values    string          // the values' file
 	found     map[string]bool // the inventory before the chart
@@ -65,10 +64,15 @@ type environment struct {
 // start brings the cluster up and does what precedes the chart: the issuer is
 // public, the central account's administrator has done his part, and the
 // namespaces are there.
-func start(t *testing.T, cloud *awstest.Cloud, workspace *awstest.Workspace, name, issuer string, images []string) *environment {
+func start(t *testing.T, cloud *awstest.Cloud, workspace policy.Workspace, name, issuer string, images []string) *environment {
 	t.Helper()
 	e := &environment{T: t, name: name, issuer: policy.Issuer(issuer), cloud: cloud, workspace: workspace, started: time.Now()}
-	e.Node = node.Start(t, node.Options{Cluster: cluster.Options{Issuer: issuer}, Images: images, Hosts: awsHosts})
+	issuerHost, _, _ := strings.Cut(e.issuer.Host(), "/")
+	hosts := map[string]string{issuerHost: node.SecondAddress}
+	for _, name := range awsHosts {
+		hosts[name] = node.Address
+	}
+	e.Node = node.Start(t, node.Options{Cluster: cluster.Options{Issuer: issuer}, Images: images, Hosts: hosts})
 	e.proved("a real cluster: API server, kubelet, containerd, kube-proxy, DNS; %s is at %s", awsHosts[0], node.Address)
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -76,6 +80,7 @@ func start(t *testing.T, cloud *awstest.Cloud, workspace *awstest.Workspace, nam
 		}
 	})
 	e.check(cloud.RegisterIssuer(issuer, e.OIDC(), awstest.PublicCA))
+	publish(t, cloud, issuerHost)
 	e.proved("the issuer %s publishes its keys", issuer)
 	var err error
 	if e.objects, err = client.New(e.Config(), client.Options{}); err != nil {
@@ -88,15 +93,15 @@ func start(t *testing.T, cloud *awstest.Cloud, workspace *awstest.Workspace, nam
 	}
 	e.must(e.Namespace(t.Context(), monitoring, labels))
 
-	e.writeValues("arn:aws:iam::" + central + ":role/not-yet")
-	role := adminsPart(t, cloud, e.policy(), e.issuer)
-	e.writeValues(role)
+	e.writeValues()
+	e.bootstrap()
+	e.writeValues()
 	e.check(e.Client().CoreV1().ConfigMaps(systemNamespace).Create(t.Context(), &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Name: "aws-ca"}, Data: map[string]string{"ca.pem": string(cloud.CA)},
 	}, metav1.CreateOptions{}))
 	e.found = e.inventory()
 	e.refusesOthers()
-	e.proved("account %s knows the issuer, and lets sync's service account assume %s, within a boundary", central, role)
+	e.proved("ampbridge bootstrap: account %s knows the issuer, has workspace %s and a boundary, and lets sync assume %s", central, e.workspace.ID(), e.syncRole())
 	return e
 }
 
@@ -111,28 +116,22 @@ func (e *environment) refusesOthers() {
 	}
 }
 
-func (e *environment) writeValues(syncRole string) {
+// writeValues fills in what the platform engineer knows so far.
+func (e *environment) writeValues() {
 	e.Helper()
 	text, err := os.ReadFile(filepath.Join("testdata", "values.yaml"))
 	e.must(err)
-	filled := strings.NewReplacer("REPOSITORY", repository, "VERSION", version, "CLUSTER", e.name, "WORKSPACE", e.workspace.ARN,
-		"BOUNDARY", "arn:aws:iam::"+central+":policy/"+boundaryName(e.name), "SYNC_ROLE", syncRole,
+	workspace := newWorkspace
+	if !e.workspace.IsZero() {
+		workspace = e.workspace.String()
+	}
+	filled := strings.NewReplacer("REPOSITORY", repository, "VERSION", version, "CLUSTER", e.name, "WORKSPACE", workspace,
+		"BOUNDARY", "arn:aws:iam::"+central+":policy/ampbridge-boundary-"+e.name, "SYNC_ROLE", "arn:aws:iam::"+central+":role/"+e.syncRole(),
 		"      CA\n", "      "+strings.ReplaceAll(strings.TrimSpace(string(e.cloud.CA)), "\n", "\n      ")+"\n").Replace(string(text))
 	if e.values == "" {
 		e.values = filepath.Join(e.TempDir(), "values.yaml")
 	}
 	e.must(os.WriteFile(e.values, []byte(filled), 0o600))
-}
-
-// policy is the one in the values, as the chart renders it.
-func (e *environment) policy() *policy.Policy {
-	e.Helper()
-	text := e.helm("template", release, chart, "--namespace", systemNamespace, "--values", e.values, "--show-only", "templates/policy.yaml")
-	var configMap corev1.ConfigMap
-	e.must(sigsyaml.UnmarshalStrict([]byte(text), &configMap))
-	p, err := policy.Parse([]byte(configMap.Data["policy.yaml"]))
-	e.must(err)
-	return p
 }
 
 // helm runs the real program, with none of the user's settings.

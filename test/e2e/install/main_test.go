@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"testing"
 
 	"github.com/go-logr/logr"
@@ -61,8 +62,17 @@ func prepare(ctx context.Context, dir string) error {
 			return fmt.Errorf("%w\n%s", err, out)
 		}
 	}
+	// The program for the administrator's own machine is that of the image.
+	if err := os.Rename(filepath.Join(root, "bin", "linux-"+runtime.GOARCH, "ampbridge"), ampbridgeProgram(dir)); err != nil {
+		return err
+	}
 	return copyBundle(ctx, filepath.Join(root, "test", "tools", "prometheus-operator"), dir)
 }
+
+func ampbridgeProgram(dir string) string { return filepath.Join(dir, "ampbridge") }
+
+// caFile has the double's CA.
+func caFile() string { return filepath.Join(node.Dir(), "ca.pem") }
 
 func archive(dir, version string) string { return filepath.Join(dir, version+".tar") }
 
@@ -92,13 +102,12 @@ func copyBundle(ctx context.Context, module, dir string) error {
 // CA as its own image trusts the world's.
 func foreignImages(t *testing.T, ca []byte) (archives []string) {
 	t.Helper()
-	roots := filepath.Join(node.Dir(), "ca.pem")
-	if err := os.WriteFile(roots, ca, 0o644); err != nil {
+	if err := os.WriteFile(caFile(), ca, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	for tool, image := range map[string]node.Image{
 		"prometheus": {Name: prometheusImage, Files: map[string]string{
-			"/bin/prometheus": tools.Path(t, "prometheus"), "/etc/ssl/certs/ca-certificates.crt": roots,
+			"/bin/prometheus": tools.Path(t, "prometheus"), "/etc/ssl/certs/ca-certificates.crt": caFile(),
 		}, Dirs: []string{"/prometheus", "/tmp"}, WorkingDir: "/prometheus"},
 		"prometheus-operator":        {Name: operatorImage, Files: map[string]string{"/bin/prometheus-operator": tools.Path(t, "prometheus-operator")}},
 		"prometheus-config-reloader": {Name: reloaderImage, Files: map[string]string{"/bin/prometheus-config-reloader": tools.Path(t, "prometheus-config-reloader")}},
