@@ -3,6 +3,7 @@ package bootstrap_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -325,6 +326,25 @@ func TestForeignThings(t *testing.T) {
 	w.must("--apply", "--yes")
 	if got := w.writes(n); !slices.Equal(got, slices.DeleteFunc(slices.Clone(everything), func(s string) bool { return s == "CreateOpenIDConnectProvider" })) {
 		t.Errorf("made %v", got)
+	}
+}
+
+// The boundary follows the policy, however often it changes: IAM keeps five
+// versions, and refuses a sixth.
+func TestBoundaryFollowsThePolicy(t *testing.T) {
+	w := newWorld(t, policyText)
+	w.must("--apply", "--yes", "--write-policy", w.file)
+	for i := range 7 {
+		text, err := os.ReadFile(w.file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		added := w.account.CreateWorkspace(region, fmt.Sprint("more-", i))
+		w.write(strings.Replace(string(text), "grants:\n", fmt.Sprintf("- {name: more-%d, workspace: %q}\ngrants:\n", i, added.ARN), 1))
+		if out := w.must("--apply", "--yes"); !strings.Contains(out, "~ CreatePolicyVersion policy/ampbridge-boundary") || !strings.Contains(out, "1 of 1 changes made") {
+			t.Fatalf("destination %d: %s", i, out)
+		}
+		w.holds(w.policy())
 	}
 }
 
