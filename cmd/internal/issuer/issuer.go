@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -153,13 +155,22 @@ func (o *Options) issuer(found policy.Issuer) (policy.Issuer, error) {
 			return "", usage.Errorf("--issuer: %v", err)
 		}
 	}
+	who := expected
 	switch {
-	case expected == "", expected == found:
-		return found, nil
-	case found == "", o.Ahead:
-		return expected, nil
+	case expected == "":
+		who = found
+	case found != "" && found != expected && !o.Ahead:
+		return "", fmt.Errorf("the cluster's issuer is %s, --issuer is %s: they must be the same byte for byte; if the API server is to be switched to it next, add --ahead", found, expected)
 	}
-	return "", fmt.Errorf("the cluster's issuer is %s, --issuer is %s: they must be the same byte for byte; if the API server is to be switched to it next, add --ahead", found, expected)
+	if host, _, _ := strings.Cut(who.Host(), "/"); private(host) {
+		return "", fmt.Errorf("the issuer %s is a name that AWS cannot look up, wherever its keys are: give the API server one that it can (--service-account-issuer), and publish ahead of that with --issuer and --ahead", who)
+	}
+	return who, nil
+}
+
+// private are hosts that mean something within a cluster or a network alone.
+func private(host string) bool {
+	return net.ParseIP(host) != nil || !strings.Contains(host, ".") || strings.HasSuffix(host, ".local") || strings.HasSuffix(host, ".svc") || strings.HasSuffix(host, ".internal")
 }
 
 // publish makes one attempt. [errChanged] asks for another.

@@ -162,16 +162,18 @@ func TestRefusals(t *testing.T) {
 		o    issuer.Options
 		want string
 	}{
-		"a private key":            {issuer.Options{Keys: file(t, string(private))}, `key "a" holds the private member`},
-		"another issuer":           {issuer.Options{Keys: keySet(t, "a"), Issuer: who + "/"}, "one place is for one issuer"},
-		"not the expected one":     {issuer.Options{Keys: keySet(t, "a"), Issuer: who, Discovery: document("https://kubernetes.default.svc.cluster.local")}, "the cluster's issuer is https://kubernetes.default.svc.cluster.local, --issuer is " + who},
-		"not AWS's kind":           {issuer.Options{Keys: keySet(t, "a"), Discovery: document("https://10.0.0.1:6443")}, "has a port"},
-		"another key of that id":   {issuer.Options{Keys: file(t, strings.ReplaceAll(string(text), `"other"`, `"a"`))}, `the kid "a" names another key`},
-		"another bucket":           {issuer.Options{To: "s3://mine/dev", Keys: keySet(t, "a"), Issuer: "https://theirs.s3.eu-west-1.amazonaws.com/dev"}, "AWS would not find there"},
-		"another prefix":           {issuer.Options{To: "s3://mine/prod", Keys: keySet(t, "a"), Issuer: "https://s3.eu-west-1.amazonaws.com/mine/dev"}, "AWS would not find there"},
-		"no bucket's name":         {issuer.Options{To: "s3://My_Bucket/x", Keys: keySet(t, "a")}, "is not a bucket's name"},
-		"another kind of place":    {issuer.Options{To: "gs://bucket/x", Keys: keySet(t, "a")}, "write s3://BUCKET/PREFIX, or a folder"},
-		"a file that is no folder": {issuer.Options{To: another, Keys: keySet(t, "a")}, "not a directory"},
+		"a private key":               {issuer.Options{Keys: file(t, string(private))}, `key "a" holds the private member`},
+		"another issuer":              {issuer.Options{Keys: keySet(t, "a"), Issuer: who + "/"}, "one place is for one issuer"},
+		"not the expected one":        {issuer.Options{Keys: keySet(t, "a"), Issuer: who, Discovery: document("https://kubernetes.default.svc.cluster.local")}, "the cluster's issuer is https://kubernetes.default.svc.cluster.local, --issuer is " + who},
+		"a name of the cluster's own": {issuer.Options{Keys: keySet(t, "a"), Discovery: document("https://kubernetes.default.svc.cluster.local")}, "is a name that AWS cannot look up"},
+		"an address":                  {issuer.Options{Keys: keySet(t, "a"), Discovery: document("https://10.0.0.1")}, "is a name that AWS cannot look up"},
+		"not AWS's kind":              {issuer.Options{Keys: keySet(t, "a"), Discovery: document("https://10.0.0.1:6443")}, "has a port"},
+		"another key of that id":      {issuer.Options{Keys: file(t, strings.ReplaceAll(string(text), `"other"`, `"a"`))}, `the kid "a" names another key`},
+		"another bucket":              {issuer.Options{To: "s3://mine/dev", Keys: keySet(t, "a"), Issuer: "https://theirs.s3.eu-west-1.amazonaws.com/dev"}, "AWS would not find there"},
+		"another prefix":              {issuer.Options{To: "s3://mine/prod", Keys: keySet(t, "a"), Issuer: "https://s3.eu-west-1.amazonaws.com/mine/dev"}, "AWS would not find there"},
+		"no bucket's name":            {issuer.Options{To: "s3://My_Bucket/x", Keys: keySet(t, "a")}, "is not a bucket's name"},
+		"another kind of place":       {issuer.Options{To: "gs://bucket/x", Keys: keySet(t, "a")}, "write s3://BUCKET/PREFIX, or a folder"},
+		"a file that is no folder":    {issuer.Options{To: another, Keys: keySet(t, "a")}, "not a directory"},
 	} {
 		if c.o.To == "" {
 			c.o.To = dir
