@@ -25,6 +25,11 @@ type Examination struct {
 // Add takes findings.
 func (e *Examination) Add(findings ...Finding) { e.findings = append(e.findings, findings...) }
 
+// Has tells whether anything was found of the link.
+func (e *Examination) Has(l Link) bool {
+	return slices.ContainsFunc(e.findings, func(f Finding) bool { return f.Link == l })
+}
+
 // Blocked tells whether the link cannot be looked at, because one that it needs
 // is broken or was itself not looked at for such a reason. If so that is added
 // as a finding.
@@ -45,6 +50,16 @@ func (e *Examination) Blocked(l Link, a About) bool {
 		}
 	}
 	return false
+}
+
+// Leave adds that links are not looked at: because of a broken one that they
+// rest on, or else for the reason that is given.
+func (e *Examination) Leave(a About, why string, links ...Link) {
+	for _, l := range links {
+		if !e.Blocked(l, a) {
+			e.Add(Unseen(l, a, "%s", why))
+		}
+	}
 }
 
 // Look adds what the probe finds, unless the link is blocked. It tells whether

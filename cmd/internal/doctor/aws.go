@@ -129,11 +129,11 @@ func (x *examiner) lookAtAccount(ctx context.Context, me caller, d policy.Destin
 		return unseen("%v", first)
 	})
 	if inspector == nil {
-		x.found.Add(doctor.Unseen(doctor.OIDCProvider, about, "the account cannot be read"))
+		x.found.Leave(about, "the account cannot be read", doctor.OIDCProvider)
 		return nil
 	}
 	if x.issuer == "" {
-		x.found.Add(doctor.Unseen(doctor.OIDCProvider, about, "the issuer is not known"))
+		x.found.Leave(about, "the issuer is not known", doctor.OIDCProvider)
 		return inspector
 	}
 	x.found.Look(doctor.OIDCProvider, about, func() doctor.Finding { return x.provider(ctx, inspector, target, d) })
@@ -168,9 +168,7 @@ func (x *examiner) lookAtRole(ctx context.Context, i *awsiam.Inspector, d policy
 	arn := x.policy.Role(d)
 	about := doctor.About{Destination: d.Name, Account: arn.Account}
 	if i == nil {
-		for _, l := range []doctor.Link{doctor.RoleExists, doctor.TrustDocument, doctor.Permissions, doctor.Boundary} {
-			x.found.Add(doctor.Unseen(l, about, "the account cannot be read"))
-		}
+		x.found.Leave(about, "the account cannot be read", doctor.RoleExists, doctor.TrustDocument, doctor.Permissions, doctor.Boundary)
 		return
 	}
 	var role *plan.Role
@@ -196,9 +194,7 @@ func (x *examiner) lookAtRole(ctx context.Context, i *awsiam.Inspector, d policy
 		}
 		each := doctor.About{Subject: s.String(), Destination: d.Name, Account: arn.Account}
 		if role == nil {
-			if !x.found.Blocked(doctor.TrustDocument, each) {
-				x.found.Add(doctor.Unseen(doctor.TrustDocument, each, "the role cannot be read"))
-			}
+			x.found.Leave(each, "the role cannot be read", doctor.TrustDocument)
 			continue
 		}
 		x.found.Look(doctor.TrustDocument, each, func() doctor.Finding {
@@ -210,11 +206,7 @@ func (x *examiner) lookAtRole(ctx context.Context, i *awsiam.Inspector, d policy
 		})
 	}
 	if role == nil {
-		for _, l := range []doctor.Link{doctor.Permissions, doctor.Boundary} {
-			if !x.found.Blocked(l, about) {
-				x.found.Add(doctor.Unseen(l, about, "the role cannot be read"))
-			}
-		}
+		x.found.Leave(about, "the role cannot be read", doctor.Permissions, doctor.Boundary)
 		return
 	}
 	x.found.Look(doctor.Permissions, about, func() doctor.Finding {
@@ -317,9 +309,7 @@ func (x *examiner) lookAtWorkspace(ctx context.Context, me caller, d policy.Dest
 		reason = fmt.Sprintf("these credentials are of account %s, the workspace is of %s", me.account, d.Workspace.Account)
 	}
 	if reason != "" {
-		for _, l := range []doctor.Link{doctor.Workspace, doctor.Query} {
-			x.found.Add(doctor.Unseen(l, about, "%s", reason))
-		}
+		x.found.Leave(about, reason, doctor.Workspace, doctor.Query)
 		return
 	}
 	x.found.Look(doctor.Workspace, about, func() doctor.Finding { return describeWorkspace(ctx, me, d) })

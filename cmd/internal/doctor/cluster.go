@@ -67,7 +67,7 @@ func (x *examiner) lookAtCluster(ctx context.Context) {
 		return
 	}
 	if x.cluster == nil {
-		x.found.Add(doctor.Unseen(doctor.Policy, doctor.About{}, "no cluster to read it from: name its file with --policy"))
+		x.found.Leave(doctor.About{}, "no cluster to read it from: name its file with --policy", doctor.Policy)
 		return
 	}
 	x.found.Look(doctor.Policy, doctor.About{}, func() doctor.Finding { return x.installedPolicy(ctx) })

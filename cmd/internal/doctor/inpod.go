@@ -56,7 +56,7 @@ func (x *examiner) inPod(ctx context.Context, env map[string]string) {
 	})
 	x.found.Look(doctor.Identity, doctor.About{}, func() doctor.Finding { return doctor.Environment(env) })
 	if token == "" {
-		x.found.Add(doctor.Unseen(doctor.SigningKeys, doctor.About{}, "there is no token to verify"))
+		x.found.Leave(doctor.About{}, "there is no token to verify", doctor.SigningKeys)
 	} else {
 		accepted := func() bool {
 			_, refused := given.destinations[0].session(ctx, token)
@@ -157,11 +157,7 @@ func readToken(path string, want doctor.WantedToken, now time.Time) (string, doc
 func (x *examiner) fromPod(ctx context.Context, given order, d podDestination, token string, claims doctor.Claims) {
 	about := doctor.About{Subject: claims.Subject, Destination: d.name, Account: d.role.Account}
 	if token == "" {
-		for _, l := range []doctor.Link{doctor.Session, doctor.Write} {
-			if !x.found.Blocked(l, about) {
-				x.found.Add(doctor.Unseen(l, about, "there is no token to exchange"))
-			}
-		}
+		x.found.Leave(about, "there is no token to exchange", doctor.Session, doctor.Write)
 		return
 	}
 	var sign func() *doctor.Refusal
@@ -178,11 +174,8 @@ func (x *examiner) fromPod(ctx context.Context, given order, d podDestination, t
 		}
 		return holds("STS gives a session of %s", d.role)
 	})
-	if x.found.Blocked(doctor.Write, about) {
-		return
-	}
 	if sign == nil || d.url == "" || x.NoWrite {
-		x.found.Add(doctor.Unseen(doctor.Write, about, "the workspace is not known here, or --no-write was said"))
+		x.found.Leave(about, "the workspace is not known here, or --no-write was said", doctor.Write)
 		return
 	}
 	x.found.Look(doctor.Write, about, func() doctor.Finding {

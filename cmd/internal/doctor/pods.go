@@ -38,9 +38,7 @@ type runningPod struct {
 func (x *examiner) lookAtPods(ctx context.Context) {
 	links := []doctor.Link{doctor.Pods, doctor.Identity, doctor.Sidecar, doctor.Flow}
 	if x.cluster == nil {
-		for _, l := range links {
-			x.found.Add(doctor.Unseen(l, doctor.About{}, "no cluster to look at"))
-		}
+		x.found.Leave(doctor.About{}, noCluster, links...)
 		return
 	}
 	for _, s := range x.subjects {
@@ -50,11 +48,7 @@ func (x *examiner) lookAtPods(ctx context.Context) {
 			if err != nil {
 				says = "the pods cannot be listed: " + err.Error()
 			}
-			for _, l := range links {
-				if !x.found.Blocked(l, s.about) {
-					x.found.Add(doctor.Unseen(l, s.about, "%s", says))
-				}
-			}
+			x.found.Leave(s.about, says, links...)
 			continue
 		}
 		for _, pod := range pods {
@@ -73,11 +67,7 @@ func (x *examiner) lookAtPod(ctx context.Context, s *subject, pod *runningPod) {
 		return identity(pod, configs)
 	})
 	if pod.assignment == nil {
-		for _, l := range []doctor.Link{doctor.Sidecar, doctor.Flow} {
-			if !x.found.Blocked(l, pod.about) {
-				x.found.Add(doctor.Unseen(l, pod.about, "the pod has no sidecar"))
-			}
-		}
+		x.found.Leave(pod.about, "the pod has no sidecar", doctor.Sidecar, doctor.Flow)
 		return
 	}
 	x.found.Look(doctor.Sidecar, pod.about, func() doctor.Finding {

@@ -98,9 +98,7 @@ func stsHTTP(o policy.STS) (*http.Client, error) {
 func (x *examiner) lookAtSession(ctx context.Context, s *subject, d policy.Destination) {
 	about := x.between(s, d)
 	if s.token == "" {
-		if !x.found.Blocked(doctor.Session, about) {
-			x.found.Add(doctor.Unseen(doctor.Session, about, "there is no token to exchange"))
-		}
+		x.found.Leave(about, "there is no token to exchange", doctor.Session)
 		return
 	}
 	x.found.Look(doctor.Session, about, func() doctor.Finding {
@@ -138,13 +136,11 @@ func (x *examiner) lookAtWrite(ctx context.Context, s *subject, d policy.Destina
 	about := x.between(s, d)
 	session := s.sessions[d.Name]
 	if session == nil || x.NoWrite {
-		if !x.found.Blocked(doctor.Write, about) {
-			reason := "there is no session to sign with"
-			if x.NoWrite {
-				reason = "left out (--no-write)"
-			}
-			x.found.Add(doctor.Unseen(doctor.Write, about, "%s", reason))
+		reason := "there is no session to sign with"
+		if x.NoWrite {
+			reason = "left out (--no-write)"
 		}
+		x.found.Leave(about, reason, doctor.Write)
 		return
 	}
 	x.found.Look(doctor.Write, about, func() doctor.Finding {

@@ -48,10 +48,21 @@ type subject struct {
 	sessions map[string]aws.CredentialsProvider
 }
 
+// noCluster is why links of Kubernetes are left out.
+const noCluster = "no cluster to look at"
+
 // walk is the look from outside.
 func (x *examiner) walk(ctx context.Context) {
 	x.lookAtCluster(ctx)
 	if x.policy == nil {
+		if x.cluster != nil {
+			x.lookAtWebhook(ctx)
+		}
+		for _, r := range doctor.Chain {
+			if !x.found.Has(r.Link) {
+				x.found.Leave(doctor.About{}, "there is no policy to go by", r.Link)
+			}
+		}
 		return
 	}
 	x.found.Cluster = x.policy.Cluster.Name
@@ -66,9 +77,7 @@ func (x *examiner) walk(ctx context.Context) {
 			x.found.Look(doctor.TokenMinted, s.about, func() doctor.Finding { return x.mint(ctx, s) })
 		}
 	} else {
-		for _, l := range []doctor.Link{doctor.Registration, doctor.Endpoints, doctor.Certificate, doctor.Injection, doctor.TokenMinted} {
-			x.found.Add(doctor.Unseen(l, doctor.About{}, "no cluster to look at"))
-		}
+		x.found.Leave(doctor.About{}, noCluster, doctor.Registration, doctor.Endpoints, doctor.Certificate, doctor.Injection, doctor.TokenMinted)
 	}
 	x.lookAtKeys(ctx)
 	x.lookAtAWS(ctx)
@@ -80,11 +89,12 @@ func (x *examiner) walk(ctx context.Context) {
 func (x *examiner) lookAtIssuer(ctx context.Context) {
 	if x.cluster == nil {
 		x.issuer = x.policy.Cluster.Issuer
-		says := "the policy's is taken: there is no cluster to compare it with"
 		if x.issuer == "" {
-			says = "the policy leaves it to the cluster, and there is none to ask"
+			x.found.Leave(doctor.About{}, "the policy leaves it to the cluster, and there is none to ask", doctor.IssuerMatches)
+			return
 		}
-		x.found.Add(doctor.Unseen(doctor.IssuerMatches, doctor.About{}, "%s", says))
+		// Enough for AWS's side to be looked at, though the API server may be down.
+		x.found.Add(doctor.Unseen(doctor.IssuerMatches, doctor.About{}, "the policy's is taken: there is no cluster to compare it with"))
 		return
 	}
 	x.found.Look(doctor.IssuerMatches, doctor.About{}, func() doctor.Finding {
@@ -102,7 +112,7 @@ func (x *examiner) lookAtIssuer(ctx context.Context) {
 // with the same key.
 func (x *examiner) lookAtKeys(ctx context.Context) {
 	if x.issuer == "" {
-		x.found.Add(doctor.Unseen(doctor.SigningKeys, doctor.About{}, "the issuer is not known"))
+		x.found.Leave(doctor.About{}, "the issuer is not known", doctor.SigningKeys)
 		return
 	}
 	var token string
@@ -135,9 +145,7 @@ func (x *examiner) keys(ctx context.Context, issuer policy.Issuer, token string,
 // lookAtSubjects finds out who is granted, and looks at each.
 func (x *examiner) lookAtSubjects(ctx context.Context) {
 	if x.cluster == nil {
-		for _, l := range []doctor.Link{doctor.Namespace, doctor.ServiceAccount} {
-			x.found.Add(doctor.Unseen(l, doctor.About{}, "no cluster to look at"))
-		}
+		x.found.Leave(doctor.About{}, noCluster, doctor.Namespace, doctor.ServiceAccount)
 		// The grants alone can tell something.
 		for _, named := range x.literalSubjects() {
 			s := x.addSubject(named, nil)
@@ -150,7 +158,7 @@ func (x *examiner) lookAtSubjects(ctx context.Context) {
 	}
 	subjects, err := x.chosenSubjects(ctx)
 	if err != nil {
-		x.found.Add(doctor.Unseen(doctor.Namespace, doctor.About{}, "%v", err))
+		x.found.Leave(doctor.About{}, err.Error(), doctor.Namespace, doctor.ServiceAccount, doctor.Grant)
 		return
 	}
 	if len(subjects) == 0 {

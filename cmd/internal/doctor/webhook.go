@@ -46,11 +46,7 @@ func (x *examiner) lookAtWebhook(ctx context.Context) {
 		return f
 	})
 	if object == nil || len(object.Webhooks) == 0 {
-		for _, l := range []doctor.Link{doctor.Endpoints, doctor.Certificate} {
-			if !x.found.Blocked(l, doctor.About{}) {
-				x.found.Add(doctor.Unseen(l, doctor.About{}, "the registration could not be read"))
-			}
-		}
+		x.found.Leave(doctor.About{}, "the registration could not be read", doctor.Endpoints, doctor.Certificate)
 		return
 	}
 	client := object.Webhooks[0].ClientConfig

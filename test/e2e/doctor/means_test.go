@@ -27,6 +27,17 @@ func (s *scene) means() {
 		s.unseen(a, doctor.Kubernetes, doctor.IssuerMatches, doctor.Namespace, doctor.ServiceAccount, doctor.Registration, doctor.Endpoints,
 			doctor.Certificate, doctor.Injection, doctor.TokenMinted, doctor.Session, doctor.Write, doctor.Pods, doctor.Identity, doctor.Sidecar, doctor.Flow)
 	})
+	s.Run("the API server does not answer", func(t *testing.T) {
+		s := s.in(t)
+		config := filepath.Join(s.dir, "down.kubeconfig")
+		up, err := os.ReadFile(s.kube.Kubeconfig())
+		s.try(err)
+		s.try(os.WriteFile(config, bytes.ReplaceAll(up, []byte(s.kube.URL), []byte("https://127.0.0.1:1")), 0o600))
+		a := s.ask(s.environ(), "--policy", s.policyFile, "--kubeconfig", config)
+		if !slices.Equal(a.Broken, []doctor.Link{doctor.Kubernetes}) || a.State(doctor.OIDCProvider) != doctor.OK || a.State(doctor.Workspace) != doctor.OK {
+			s.Errorf("broken %v\n%s", a.Broken, a.text())
+		}
+	})
 	s.Run("no AWS credentials", func(t *testing.T) {
 		s := s.in(t)
 		env := append(slices.DeleteFunc(s.environ(), func(e string) bool {
