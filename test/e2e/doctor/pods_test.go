@@ -95,8 +95,13 @@ func (s *scene) livePod() {
 	// Its user adds a service discovery that was the node's business so far.
 	s.must(s.kube.Client().CoreV1().ConfigMaps(namespace).Patch(s.Context(), "live", types.MergePatchType,
 		fmt.Appendf(nil, `{"data":{"prometheus.yml":%q}}`, fmt.Sprintf(nodesRole, port)), metav1.PatchOptions{}))
-	s.await("Prometheus has read it", func() bool { s.address("live"); return s.examine(fault{}).status != 0 })
-	s.onlyBroken(doctor.Identity, "no longer the node's role")
+	// Pods of podrun share the machine's ports: the sidecar at 9095 may be another
+	// test's for a while.
+	s.await("doctor names the identity alone", func() bool {
+		s.address("live")
+		a := s.examine(fault{})
+		return slices.Equal(a.Broken, []doctor.Link{doctor.Identity}) && contains(a.finding().Says, "no longer the node's role")
+	})
 	stop()
 
 	// What the mend says: the annotation, and a new pod.
