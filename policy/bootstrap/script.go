@@ -30,7 +30,7 @@ func Script(c Central, existingProvider bool) string {
 		}
 	}
 	if c.Provider.IsZero() {
-		return s.String()
+		return s.out.String()
 	}
 	if !existingProvider {
 		s.provider(c)
@@ -46,17 +46,17 @@ func Script(c Central, existingProvider bool) string {
 	s.command("aws iam put-role-policy", "--role-name", shell(c.Sync.ARN.RoleName()), "--policy-name", shell(plan.PolicyName),
 		"--policy-document", s.document(c.Sync.Permissions))
 	s.line("echo " + shell("sync's role: "+c.Sync.ARN.String()))
-	return s.String()
+	return s.out.String()
 }
 
 type script struct {
-	strings.Builder
+	out strings.Builder
 	// variables hold what is known only once something is made, by the
 	// placeholder that stands for it.
 	variables map[string]string
 }
 
-func (s *script) line(text string) { s.WriteString(text + "\n") }
+func (s *script) line(text string) { s.out.WriteString(text + "\n") }
 
 // comment keeps its text, whatever is in it, to one line.
 func (s *script) comment(format string, args ...any) {
@@ -65,11 +65,11 @@ func (s *script) comment(format string, args ...any) {
 
 // command is one command, an option to a line.
 func (s *script) command(name string, options ...string) {
-	s.WriteString(name)
+	s.out.WriteString(name)
 	for option := range slices.Chunk(options, 2) {
-		s.WriteString(" \\\n  " + strings.Join(option, " "))
+		s.out.WriteString(" \\\n  " + strings.Join(option, " "))
 	}
-	s.WriteString("\n")
+	s.out.WriteString("\n")
 }
 
 func (s *script) workspace(w Workspace) {
@@ -80,7 +80,7 @@ func (s *script) workspace(w Workspace) {
 	s.comment("The workspace of destination %s: write its ARN into the policy.", w.Destination)
 	// Text of people's own goes in as JSON: of other arguments the CLI reads some,
 	// such as file://…, as the names of files.
-	s.WriteString(variable + `="$(`)
+	s.out.WriteString(variable + `="$(`)
 	s.command("aws amp create-workspace", "--region", region,
 		"--cli-input-json", shell(encode(map[string]any{"alias": w.Alias, "tags": w.Tags})), "--query", "arn --output text)\"")
 	s.line(`aws amp wait workspace-active --region ` + region + ` --workspace-id "${` + variable + `##*/}"`)
