@@ -61,12 +61,10 @@ type environment struct {
 	links     atomic.Int32
 }
 
-// start brings the cluster up and does what precedes the chart: the issuer is
-// public, the central account's administrator has done his part, and the
-// namespaces are there.
-func start(t *testing.T, cloud *awstest.Cloud, workspace policy.Workspace, name, issuer string, images []string) *environment {
+// bare brings a cluster up in which nothing of ampbridge is yet. Its issuer is public.
+func bare(t *testing.T, cloud *awstest.Cloud, name, issuer string, images []string) *environment {
 	t.Helper()
-	e := &environment{T: t, name: name, issuer: policy.Issuer(issuer), cloud: cloud, workspace: workspace, started: time.Now()}
+	e := &environment{T: t, name: name, issuer: policy.Issuer(issuer), cloud: cloud, started: time.Now()}
 	issuerHost, _, _ := strings.Cut(e.issuer.Host(), "/")
 	hosts := map[string]string{issuerHost: node.SecondAddress}
 	for _, name := range awsHosts {
@@ -86,6 +84,15 @@ func start(t *testing.T, cloud *awstest.Cloud, workspace policy.Workspace, name,
 	if e.objects, err = client.New(e.Config(), client.Options{}); err != nil {
 		t.Fatal(err)
 	}
+	return e
+}
+
+// start does what precedes the chart: the central account's administrator has
+// done his part, and the namespaces are there.
+func start(t *testing.T, cloud *awstest.Cloud, workspace policy.Workspace, name, issuer string, images []string) *environment {
+	t.Helper()
+	e := bare(t, cloud, name, issuer, images)
+	e.workspace = workspace
 	e.must(e.Namespace(t.Context(), systemNamespace, restricted))
 	labels := map[string]string{policy.LabelInjection: string(policy.InjectionEnabled)}
 	for key, value := range restricted {

@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 	log.SetLogger(logr.Discard())
 	os.Exit(node.Main(m, node.Setup{
 		Needs:   preflight.Install,
-		Tools:   []string{"prometheus", "prometheus-operator", "prometheus-config-reloader", "helm"},
+		Tools:   []string{"prometheus", "prometheus-operator", "prometheus-config-reloader", "helm", "kubectl"},
 		Prepare: prepare,
 	}))
 }
