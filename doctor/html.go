@@ -3,57 +3,152 @@ package doctor
 import (
 	_ "embed"
 	"fmt"
-	"html/template"
+	"html"
 	"io"
 	"strings"
 )
 
-//go:embed page.tmpl
-var pageText string
+// pageHead is the page down to where its content begins.
+//
+//go:embed page.html
+var pageHead string
 
-var page = template.Must(template.New("page").Parse(pageText))
+// A page is HTML in the making. It is not one of html/template: that package
+// looks methods up by name, so the linker would have to keep every method of
+// every type, and the program would be twice its size.
+type page struct{ strings.Builder }
+
+// put writes the format with its arguments, which are text and never markup.
+func (p *page) put(format string, args ...any) {
+	for i, arg := range args {
+		args[i] = html.EscapeString(fmt.Sprint(arg))
+	}
+	_, _ = fmt.Fprintf(p, format, args...) // a Builder takes everything
+}
 
 // HTML writes the ladder as one page that needs nothing else: no script, no
 // network. It begins with the sequence of the steps, in the colours of their
 // links.
 func (l Ladder) HTML(w io.Writer) error {
-	headline, rest, _ := strings.Cut(strings.TrimSuffix(l.Verdict(), ")"), " (")
-	view := struct {
-		Cluster        string
-		Healthy        bool
-		Headline, Rest string
-		// Todo are the broken links, again: nobody should have to look for them.
-		Todo     []Finding
-		Diagrams []diagram
-		Rungs    []rungView
-	}{
-		Cluster: l.Cluster, Healthy: l.Healthy, Rest: rest,
-		Headline: strings.ToUpper(headline[:1]) + headline[1:],
-		Diagrams: []diagram{l.diagram("wide", 1000, 46), l.diagram("narrow", 350, 46)},
+	var p page
+	l.putTitle(&p)
+	l.putVerdict(&p)
+	l.putTodo(&p)
+	p.put("\n<h2>The way of the data</h2>\n<figure>\n")
+	for _, d := range []diagram{l.diagram("wide", 1000, 46), l.diagram("narrow", 350, 46)} {
+		d.put(&p)
 	}
+	p.put("</figure>\n\n<h2>Link by link</h2>\n<ol>\n")
 	for _, r := range Chain {
-		findings := l.of(r.Link)
-		for _, f := range findings {
-			if f.State == Broken {
-				view.Todo = append(view.Todo, f)
-			}
-		}
-		if len(findings) > 0 {
-			view.Rungs = append(view.Rungs, rungView{r, l.State(r.Link), findings})
+		if findings := l.of(r.Link); len(findings) > 0 {
+			r.put(&p, l.State(r.Link), findings)
 		}
 	}
-	return page.Execute(w, view)
+	p.put("</ol>\n<footer>✓ holds · ✗ is broken · ! wants a look · – was not looked at. This page holds no secrets.</footer>\n</main>\n</body>\n</html>\n")
+	_, err := io.WriteString(w, p.String())
+	return err
 }
 
-// rungView is a rung of the page.
-type rungView struct {
-	Rung
-	State    State
-	Findings []Finding
+func (l Ladder) putTitle(p *page) {
+	before, after, _ := strings.Cut(pageHead, "</title>")
+	_, _ = p.WriteString(before) // a Builder takes everything
+	mark := Broken.Mark()
+	if l.Healthy {
+		mark = OK.Mark()
+	}
+	p.put("%v ampbridge doctor", mark)
+	if l.Cluster != "" {
+		p.put(": %v", l.Cluster)
+	}
+	_, _ = p.WriteString("</title>" + after)
 }
 
-// Mark is that of the state.
-func (r rungView) Mark() string { return r.State.Mark() }
+func (l Ladder) putVerdict(p *page) {
+	p.put("<h1>ampbridge doctor")
+	if l.Cluster != "" {
+		p.put(" · cluster %v", l.Cluster)
+	}
+	verdict := "broken"
+	if l.Healthy {
+		verdict = "ok"
+	}
+	headline, rest, _ := strings.Cut(strings.TrimSuffix(l.Verdict(), ")"), " (")
+	p.put("</h1>\n<p class=\"verdict %v\">%v</p>\n", verdict, strings.ToUpper(headline[:1])+headline[1:])
+	if rest != "" {
+		p.put("<p class=\"rest\">%v</p>", rest)
+	}
+	p.put("\n\n")
+}
+
+// putTodo names the broken links again: nobody should have to look for them.
+func (l Ladder) putTodo(p *page) {
+	first := true
+	for _, r := range Chain {
+		for _, f := range l.of(r.Link) {
+			if f.State != Broken {
+				continue
+			}
+			if first {
+				p.put("<h2>What to do</h2>\n")
+			}
+			first = false
+			p.put("<section class=\"todo\"><p class=\"finding broken\"><a href=\"#link-%v\"><strong>%v</strong></a> ", f.Link, f.Link)
+			f.putAbout(p)
+			p.put("<span>%v</span></p>\n", f.Says)
+			f.putMend(p)
+			p.put("</section>\n")
+		}
+	}
+}
+
+func (f Finding) putAbout(p *page) {
+	if about := f.About.String(); about != "" {
+		p.put("<span class=\"about\">%v: </span>", about)
+	}
+}
+
+func (f Finding) putMend(p *page) {
+	if f.Mend == nil {
+		return
+	}
+	p.put("<div class=\"mend\"><p>→ %v</p>", f.Mend.Do)
+	for _, command := range f.Mend.Commands {
+		p.put("<pre>%v</pre>", command)
+	}
+	p.put("</div>")
+}
+
+func (r Rung) put(p *page, state State, findings []Finding) {
+	p.put("<li class=\"rung %v\" id=\"link-%v\" data-link=\"%v\" data-state=\"%v\">\n", state, r.Link, r.Link, state)
+	p.put("<span class=\"mark\" aria-label=\"%v\">%v</span><span class=\"name\">%v</span>\n", state, state.Mark(), r.Link)
+	p.put("<div class=\"body\"><p class=\"asks\">%v</p>\n", r.Asks)
+	for _, f := range findings {
+		p.put("<p class=\"finding %v\">", f.State)
+		f.putAbout(p)
+		p.put("<span class=\"what\">%v</span></p>\n", f.Says)
+		f.putMend(p)
+		p.put("\n")
+	}
+	p.put("</div></li>\n")
+}
+
+func (d diagram) put(p *page) {
+	p.put("<svg class=\"%v\" viewBox=\"0 0 %v %v\" role=\"img\" aria-label=\"Sequence of the steps from policy to samples, each in the colour of its links\">\n", d.Class, d.Width, d.Height)
+	for _, l := range d.Lanes {
+		p.put("<line class=\"lane\" x1=\"%v\" y1=\"26\" x2=\"%v\" y2=\"%v\"/><text class=\"who\" x=\"%v\" y=\"14\" text-anchor=\"middle\">%v</text>\n", l.X, l.X, l.Bottom, l.X, l.Name)
+	}
+	for _, s := range d.Steps {
+		p.put("<g class=\"%v\" data-step=\"%v\" data-state=\"%v\"><a href=\"#link-%v\"><title>%v</title>\n", s.State, s.Number, s.State, s.Link, s.Title)
+		p.put("<circle class=\"dot\" cx=\"%v\" cy=\"%v\" r=\"9\"/><text class=\"number\" x=\"%v\" y=\"%v\" text-anchor=\"middle\">%v</text>\n", s.DotX, s.DotY, s.DotX, s.NumberY, s.Number)
+		p.put("<text class=\"says\" x=\"%v\" y=\"%v\">%v</text>\n", s.TextX, s.TextY, s.Says)
+		p.put("<line class=\"step\" x1=\"%v\" y1=\"%v\" x2=\"%v\" y2=\"%v\"/><polygon class=\"head\" points=\"%v\"/>\n", s.From, s.Y, s.To, s.Y, s.Head)
+		if s.Cross != "" {
+			p.put("<path class=\"cross\" d=\"%v\"/>", s.Cross)
+		}
+		p.put("</a></g>\n")
+	}
+	p.put("</svg>\n")
+}
 
 // lanes are who takes part, from left to right; short is for phones.
 var lanes = []struct{ name, short string }{
