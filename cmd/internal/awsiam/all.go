@@ -34,20 +34,9 @@ type detail struct {
 // each pass for some others, so that it takes [rotation] passes to see them all.
 func (a *account) all(ctx context.Context, target plan.Target) (map[string]plan.Role, error) {
 	a.pass++
-	roles, ids := map[string]plan.Role{}, map[string]string{}
-	pages := iam.NewListRolesPaginator(a.iam, &iam.ListRolesInput{PathPrefix: &target.Path, MaxItems: aws.Int32(listed)})
-	for pages.HasMorePages() {
-		page, err := pages.NextPage(ctx)
-		if err != nil {
-			return nil, stable(err)
-		}
-		for i := range page.Roles {
-			role, err := roleOf(&page.Roles[i])
-			if err != nil {
-				return nil, fmt.Errorf("ListRoles: %w", err)
-			}
-			roles[role.ARN.RoleName()], ids[role.ARN.RoleName()] = *role, aws.ToString(page.Roles[i].RoleId)
-		}
+	roles, ids, err := a.list(ctx, target.Path)
+	if err != nil {
+		return nil, err
 	}
 	var due, known []string
 	for _, name := range names(roles, target.Roles) {
@@ -82,6 +71,26 @@ func (a *account) all(ctx context.Context, target plan.Target) (map[string]plan.
 		}
 	}
 	return found, nil
+}
+
+// list are the roles on a path, and their ids, by name.
+func (a *account) list(ctx context.Context, path string) (roles map[string]plan.Role, ids map[string]string, err error) {
+	roles, ids = map[string]plan.Role{}, map[string]string{}
+	pages := iam.NewListRolesPaginator(a.iam, &iam.ListRolesInput{PathPrefix: &path, MaxItems: aws.Int32(listed)})
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(ctx)
+		if err != nil {
+			return nil, nil, stable(err)
+		}
+		for i := range page.Roles {
+			role, err := roleOf(&page.Roles[i])
+			if err != nil {
+				return nil, nil, fmt.Errorf("ListRoles: %w", err)
+			}
+			roles[role.ARN.RoleName()], ids[role.ARN.RoleName()] = *role, aws.ToString(page.Roles[i].RoleId)
+		}
+	}
+	return roles, ids, nil
 }
 
 // names are all those of either, sorted.

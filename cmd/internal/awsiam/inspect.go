@@ -68,6 +68,13 @@ func (i *Inspector) Role(ctx context.Context, name string) (*plan.Role, error) {
 	return i.account.role(ctx, name)
 }
 
+// Roles are those on a path, by name, as a list shows them: without boundary, tags
+// and permission documents.
+func (i *Inspector) Roles(ctx context.Context, path string) (map[string]plan.Role, error) {
+	roles, _, err := i.account.list(ctx, path)
+	return roles, err
+}
+
 // Policies are all documents that give a role permissions: inline ones and
 // attached ones.
 func (i *Inspector) Policies(ctx context.Context, role string) ([]policy.Document, error) {

@@ -73,6 +73,7 @@ func (l *looker) look(ctx context.Context) (Report, error) {
 	}
 	r.Cluster, r.Issuer, r.PolicyFrom, r.Paused = p.Cluster.Name, issuer, from, p.Paused
 	r.subjects(p, accounts)
+	r.destinations(p)
 	l.pods(ctx, &r, p, accounts)
 	l.roles(ctx, &r, p, issuer)
 	return r, ctx.Err()
@@ -101,9 +102,6 @@ func (l *looker) policy(ctx context.Context) (p *policy.Policy, from string, err
 }
 
 func (r *Report) subjects(p *policy.Policy, accounts []plan.ServiceAccount) {
-	for _, d := range p.Destinations {
-		r.Destinations = append(r.Destinations, Destination{Name: d.Name, Workspace: d.Workspace, Role: p.Role(d), State: Unknown, Trusted: []string{}})
-	}
 	for _, a := range accounts {
 		e, granted := p.Entitled(policy.Subject{Namespace: a.Namespace, ServiceAccount: a.Name})
 		if !granted {
@@ -125,6 +123,27 @@ func (r *Report) subjects(p *policy.Policy, accounts []plan.ServiceAccount) {
 	slices.SortFunc(r.Subjects, func(a, b Subject) int {
 		return strings.Compare(a.Namespace+"/"+a.ServiceAccount, b.Namespace+"/"+b.ServiceAccount)
 	})
+}
+
+// destinations come after the subjects: these may have roles of their own.
+func (r *Report) destinations(p *policy.Policy) {
+	for _, d := range p.Destinations {
+		state := Unknown
+		if !plan.Managed(p, d) {
+			state = NotManaged
+		}
+		seen := Destination{Name: d.Name, Workspace: d.Workspace, Roles: []Role{}}
+		if p.Trust.RoleScope != policy.RoleScopeServiceAccount || !d.Role.IsZero() {
+			seen.Roles = append(seen.Roles, Role{ARN: p.Role(d), State: state, Trusted: []string{}})
+		} else {
+			for _, s := range r.Subjects {
+				if slices.Contains(s.Destinations, d.Name) {
+					seen.Roles = append(seen.Roles, Role{ARN: p.RoleFor(d, s.of()), Subject: s.of().String(), State: state, Trusted: []string{}})
+				}
+			}
+		}
+		r.Destinations = append(r.Destinations, seen)
+	}
 }
 
 // pods are the Prometheus pods of the labelled namespaces, as the auditor sees
@@ -263,16 +282,6 @@ func (l *looker) image(ctx context.Context) (string, error) {
 
 // roles looks at AWS, where there are credentials.
 func (l *looker) roles(ctx context.Context, r *Report, p *policy.Policy, issuer policy.Issuer) {
-	managed := map[policy.ARN]bool{}
-	targets := plan.Targets(p, issuer)
-	for _, d := range p.Destinations {
-		managed[p.Role(d)] = p.Trust.Manage == policy.ManageRoles && d.Role.IsZero()
-	}
-	for i := range r.Destinations {
-		if !managed[r.Destinations[i].Role] {
-			r.Destinations[i].State = NotManaged
-		}
-	}
 	if l.options.NoAWS {
 		r.notSeen("AWS: --no-aws")
 		return
@@ -280,32 +289,51 @@ func (l *looker) roles(ctx context.Context, r *Report, p *policy.Policy, issuer 
 	ctx, cancel := context.WithTimeout(ctx, awsTimeout)
 	defer cancel()
 	iam := awsiam.New(p.Trust.Accounts)
-	for _, target := range targets {
-		target.Path = ""
-		found := iam.Observe(ctx, target)
-		if found.Problem != "" {
-			r.notSeen("AWS account %s: %s", target.Account, found.Problem)
+	for _, target := range plan.Targets(p, issuer) {
+		provider, roles, err := observe(ctx, iam, target)
+		if err != nil {
+			r.notSeen("AWS account %s: %v", target.Account, err)
 			continue
 		}
-		if found.Provider == nil {
+		if provider == nil {
 			r.notSeen("AWS account %s: it has no OIDC provider of the cluster's issuer", target.Account)
 		}
-		for i := range r.Destinations {
-			d := &r.Destinations[i]
-			if d.Role.Account != target.Account || !managed[d.Role] {
-				continue
-			}
-			role, exists := found.Roles[d.Role.RoleName()]
-			if !exists || role.ARN != d.Role {
-				d.State = Absent
-				continue
-			}
-			d.State = Present
-			if document, err := policy.ParseDocument(role.Trust); err == nil {
-				for _, s := range document.Subjects(issuer) {
-					d.Trusted = append(d.Trusted, s.String())
+		for _, d := range r.Destinations {
+			for i := range d.Roles {
+				if d.Roles[i].State == Unknown && d.Roles[i].ARN.Account == target.Account {
+					d.Roles[i].look(roles, issuer)
 				}
 			}
+		}
+	}
+}
+
+// observe lists the roles of a cluster, instead of reading each: a list has their
+// trust documents, and nothing more is told.
+func observe(ctx context.Context, iam *awsiam.IAM, target plan.Target) (*awsiam.ProviderDetails, map[string]plan.Role, error) {
+	account, err := iam.Inspect(ctx, target)
+	if err != nil {
+		return nil, nil, err
+	}
+	provider, err := account.Provider(ctx, target.Provider)
+	if err != nil {
+		return nil, nil, err
+	}
+	roles, err := account.Roles(ctx, target.Path)
+	return provider, roles, err
+}
+
+// look finds the role among those that are there.
+func (r *Role) look(roles map[string]plan.Role, issuer policy.Issuer) {
+	found, exists := roles[r.ARN.RoleName()]
+	if !exists || found.ARN != r.ARN {
+		r.State = Absent
+		return
+	}
+	r.State = Present
+	if document, err := policy.ParseDocument(found.Trust); err == nil {
+		for _, s := range document.Subjects(issuer) {
+			r.Trusted = append(r.Trusted, s.String())
 		}
 	}
 }

@@ -31,13 +31,21 @@ type Report struct {
 type Destination struct {
 	Name      string           `json:"name"`
 	Workspace policy.Workspace `json:"workspace"`
-	Role      policy.ARN       `json:"role"`
-	State     RoleState        `json:"roleState"`
-	// Trusted are the subjects that the role lets in, where it was seen.
+	// Roles are one, or one for each subject: see trust.roleScope.
+	Roles []Role `json:"roles"`
+}
+
+// Role is one that pods assume for a destination.
+type Role struct {
+	ARN policy.ARN `json:"arn"`
+	// Subject is whose alone it is; empty: all the destination's assume it.
+	Subject string    `json:"subject,omitempty"`
+	State   RoleState `json:"state"`
+	// Trusted are the subjects that it lets in, where it was seen.
 	Trusted []string `json:"trusted"`
 }
 
-// RoleState is how a destination's role stands.
+// RoleState is how a role stands.
 type RoleState string
 
 // The states of roles.
@@ -124,26 +132,29 @@ func (r Report) rows() [][6]string {
 	var rows [][6]string
 	shown := map[string]bool{}
 	for _, d := range r.Destinations {
-		role := d.Role.Account + "/" + d.Role.RoleName()
 		before := len(rows)
 		for _, s := range r.Subjects {
 			if !slices.Contains(s.Destinations, d.Name) {
 				continue
 			}
-			subject := s.Namespace + "/" + s.ServiceAccount
+			subject, role := s.Namespace+"/"+s.ServiceAccount, d.role(s)
 			first := len(rows)
 			for _, p := range r.Pods {
 				if p.Namespace == s.Namespace && p.ServiceAccount == s.ServiceAccount {
 					shown[p.Namespace+"/"+p.Name] = true
-					rows = append(rows, [6]string{d.Name, role, subject, d.trust(s), p.Name, p.state(d.Name, r.Time)})
+					rows = append(rows, [6]string{d.Name, role.name(), subject, role.trust(s), p.Name, p.state(d.Name, r.Time)})
 				}
 			}
 			if len(rows) == first {
-				rows = append(rows, [6]string{d.Name, role, subject, d.trust(s), none, "no pod"})
+				rows = append(rows, [6]string{d.Name, role.name(), subject, role.trust(s), none, "no pod"})
 			}
 		}
 		if len(rows) == before {
-			rows = append(rows, [6]string{d.Name, role, none, string(d.State), none, "no service account"})
+			name, state := none, none
+			for _, role := range d.Roles {
+				name, state = role.name(), string(role.State)
+			}
+			rows = append(rows, [6]string{d.Name, name, none, state, none, "no service account"})
 		}
 	}
 	for _, p := range r.Pods {
@@ -154,13 +165,25 @@ func (r Report) rows() [][6]string {
 	return rows
 }
 
-func (d Destination) trust(s Subject) string {
-	switch subject := (policy.Subject{Namespace: s.Namespace, ServiceAccount: s.ServiceAccount}); {
-	case d.State == Absent:
+// role is the one that s, which may write to d, assumes.
+func (d Destination) role(s Subject) Role {
+	i := slices.IndexFunc(d.Roles, func(r Role) bool { return r.Subject == "" || r.Subject == s.of().String() })
+	return d.Roles[i]
+}
+
+func (s Subject) of() policy.Subject {
+	return policy.Subject{Namespace: s.Namespace, ServiceAccount: s.ServiceAccount}
+}
+
+func (r Role) name() string { return r.ARN.Account + "/" + r.ARN.RoleName() }
+
+func (r Role) trust(s Subject) string {
+	switch {
+	case r.State == Absent:
 		return "no role"
-	case d.State != Present:
-		return string(d.State)
-	case slices.Contains(d.Trusted, subject.String()):
+	case r.State != Present:
+		return string(r.State)
+	case slices.Contains(r.Trusted, s.of().String()):
 		return "trusted"
 	}
 	return "not trusted"

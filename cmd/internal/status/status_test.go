@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
 	jsonpatch "github.com/evanphx/json-patch/v5"
 	strictjson "github.com/go-json-experiment/json"
 	"github.com/google/go-cmp/cmp"
@@ -81,6 +83,9 @@ func newScene(t *testing.T) *scene {
 	_, err = s.cloud.RegisterIssuer(s.cluster.Issuer, s.cluster.OIDC(), awstest.PublicCA)
 	s.must(err)
 	account := s.cloud.Account(accountID)
+	for _, id := range []string{"ws-0001", "ws-0003"} {
+		account.AddWorkspace("eu-west-1", id)
+	}
 	_, err = account.PutManagedPolicy("boundary", `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"aps:RemoteWrite","Resource":"*"}}`)
 	s.must(err)
 	empty := s.file("empty", "")
@@ -228,6 +233,19 @@ func (s *scene) runSidecar(ip string) (port int) {
 	return port
 }
 
+// words are those of each line, without columns and without the session's rest,
+// which depends on the clock.
+func words(out string) (lines []string) {
+	for line := range strings.Lines(out) {
+		words := strings.Join(strings.Fields(line), " ")
+		if before, _, cut := strings.Cut(words, " session for "); cut {
+			words = before + " session"
+		}
+		lines = append(lines, words)
+	}
+	return lines
+}
+
 func TestStatus(t *testing.T) {
 	s := newScene(t)
 	if code, _, errs := s.run("status"); code != root.Failed || !strings.Contains(errs, "namespace ampbridge-system has no policy") {
@@ -235,7 +253,7 @@ func TestStatus(t *testing.T) {
 	}
 	s.install("ampbridge-policy")
 	r := s.report()
-	if r.PolicyFrom != "ConfigMap ampbridge-system/ampbridge-policy" || r.Destinations[0].State != status.Absent || r.Destinations[1].State != status.NotManaged || len(r.Pods) > 0 {
+	if r.PolicyFrom != "ConfigMap ampbridge-system/ampbridge-policy" || r.Destinations[0].Roles[0].State != status.Absent || r.Destinations[1].Roles[0].State != status.NotManaged || len(r.Pods) > 0 {
 		t.Errorf("before sync: %+v", r)
 	}
 	if r.Subjects[0].Shown == "" || r.Subjects[0].Decision != policy.Granted {
@@ -269,15 +287,7 @@ func TestStatus(t *testing.T) {
 	if code != root.OK || errs != "" {
 		t.Fatalf("status %d: %s", code, errs)
 	}
-	// Words, not columns; the session's rest depends on the clock.
-	var got []string
-	for line := range strings.Lines(out) {
-		words := strings.Join(strings.Fields(line), " ")
-		if before, _, cut := strings.Cut(words, " session for "); cut {
-			words = before + " session"
-		}
-		got = append(got, words)
-	}
+	got := words(out)
 	want := []string{
 		"cluster dev, issuer " + s.cluster.Issuer + ", policy from ConfigMap ampbridge-system/ampbridge-policy",
 		"",
@@ -295,14 +305,16 @@ func TestStatus(t *testing.T) {
 		t.Errorf("(-want +got):\n%s\n%s", diff, out)
 	}
 
+	roleForEach(s)
+
 	// Without AWS, from a file, and what is said of both.
 	r = s.report("--no-aws", "--policy", s.file("policy.yaml", s.text))
-	if r.Destinations[0].State != status.Unknown || !strings.Contains(strings.Join(r.NotSeen, "\n"), "AWS: --no-aws") || !strings.HasSuffix(r.PolicyFrom, "policy.yaml") {
+	if r.Destinations[0].Roles[0].State != status.Unknown || !strings.Contains(strings.Join(r.NotSeen, "\n"), "AWS: --no-aws") || !strings.HasSuffix(r.PolicyFrom, "policy.yaml") {
 		t.Errorf("%+v", r)
 	}
 	t.Setenv("AWS_ACCESS_KEY_ID", "")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "")
-	if r = s.report(); r.Destinations[0].State != status.Unknown || !strings.Contains(strings.Join(r.NotSeen, "\n"), "AWS account 111122223333: no AWS credentials") {
+	if r = s.report(); r.Destinations[0].Roles[0].State != status.Unknown || !strings.Contains(strings.Join(r.NotSeen, "\n"), "AWS account 111122223333: no AWS credentials") {
 		t.Errorf("%+v", r)
 	}
 	s.openCircuit("prometheus-2")
@@ -315,6 +327,54 @@ func TestStatus(t *testing.T) {
 		t.Errorf("status %d: %s", code, errs)
 	}
 	watch(s)
+}
+
+// roleForEach gives each service account a role of its own: of one that is well,
+// of one that trusts another's, of one that is not made yet, and of nobody.
+func roleForEach(s *scene) {
+	s.Helper()
+	text := strings.NewReplacer(
+		"trust: {", "trust: {roleScope: serviceAccount, ",
+		"grants:\n", `- {name: idle, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0003"}`+"\ngrants:\n",
+	).Replace(s.text)
+	p, err := policy.Parse([]byte(text))
+	s.must(err)
+	if code, out, errs := s.run("sync", "--once", "--policy", s.file("policy.yaml", text)); code != root.OK {
+		s.Fatal(out, errs)
+	}
+	file := s.file("policy.yaml", strings.Replace(text, "[prometheus, second]", "[prometheus, second, third]", 1))
+	_, err = s.cluster.Client().CoreV1().ServiceAccounts("monitoring").Create(s.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "third"}}, metav1.CreateOptions{})
+	s.must(err)
+	issuer := policy.Issuer(s.cluster.Issuer)
+	first, second := policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus"}, policy.Subject{Namespace: "monitoring", ServiceAccount: "second"}
+	_, err = iam.NewFromConfig(s.cloud.Config(s.cloud.Account(accountID).AdminCredentials(), "eu-west-1")).UpdateAssumeRolePolicy(s.Context(), &iam.UpdateAssumeRolePolicyInput{
+		RoleName:       aws.String(p.RoleFor(p.Destinations[0], second).RoleName()),
+		PolicyDocument: aws.String(policy.TrustDocument(issuer.ProviderARN("aws", accountID), issuer, p.Token.Audience, []policy.Subject{first}).String()),
+	})
+	s.must(err)
+	code, out, errs := s.run("status", "--policy", file)
+	if code != root.OK || errs != "" {
+		s.Fatalf("status %d: %s", code, errs)
+	}
+	want := []string{
+		"central 111122223333/ampbridge.dev.central.monitoring.prometheus monitoring/prometheus trusted prometheus-0",
+		"central 111122223333/ampbridge.dev.central.monitoring.prometheus monitoring/prometheus trusted prometheus-1",
+		"central 111122223333/ampbridge.dev.central.monitoring.prometheus monitoring/prometheus trusted prometheus-2",
+		"central 111122223333/ampbridge.dev.central.monitoring.second monitoring/second not trusted -",
+		"central 111122223333/ampbridge.dev.central.monitoring.third monitoring/third no role -",
+		"kept 111122223333/by-hand - not managed -",
+		"idle - - - - no service account",
+	}
+	got := words(out)
+	for i, line := range want {
+		if !strings.HasPrefix(got[3+i], line) {
+			s.Errorf("%q, want %q\n%s", got[3+i], line, out)
+		}
+	}
+	r := s.report("--no-aws", "--policy", file)
+	if roles := r.Destinations[0].Roles; len(roles) != 3 || roles[1].Subject != second.String() || roles[1].ARN != p.RoleFor(p.Destinations[0], second) || roles[1].State != status.Unknown {
+		s.Errorf("without AWS: %+v", roles)
+	}
 }
 
 // openCircuit does what the auditor does when a pod hung, and installs a webhook
