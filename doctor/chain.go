@@ -60,7 +60,7 @@ var Chain = []Rung{
 	{SigningKeys, "can AWS read the issuer's discovery document, and do its keys hold the one that signed the token?", []Link{IssuerMatches}},
 	{Account, "are these credentials of the account that is to be looked at?", []Link{Policy}},
 	{OIDCProvider, "does the account know the issuer, byte for byte, and take the audience?", []Link{Policy, IssuerMatches, Account}},
-	{RoleExists, "is the destination's role there?", []Link{Policy, Account}},
+	{RoleExists, "is the role for the destination there?", []Link{Policy, Account}},
 	{TrustDocument, "does its trust document let exactly this subject in, by issuer and audience?", []Link{IssuerMatches, Grant, RoleExists}},
 	{Permissions, "does its permission document allow writing to the workspace?", []Link{RoleExists}},
 	{Boundary, "does its permissions boundary?", []Link{RoleExists}},

@@ -55,7 +55,7 @@ func missingProvider(arn policy.ARN, p ProviderSeen, sync Mend) Finding {
 		}
 	}
 	if n := len(p.Others); n >= providerQuota {
-		return Fails(OIDCProvider, about, Do("have the quota of OIDC providers raised (up to 700), or delete providers of clusters that are gone; sync makes it then",
+		return Fails(OIDCProvider, about, Do("have the quota of OIDC providers raised (up to 700) and tell sync (--provider-quota), or delete providers of clusters that are gone; sync makes it then",
 			Command{"aws", "service-quotas", "request-service-quota-increase", "--service-code", "iam", "--quota-code", providerQuotaCode, "--desired-value", "200", "--region", "us-east-1"}),
 			"there is no %s, and the account has %d OIDC providers: its quota is probably used up", arn, n)
 	}

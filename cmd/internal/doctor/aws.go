@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -81,7 +80,14 @@ func (x *examiner) lookAtAWS(ctx context.Context) {
 		if _, done := inspectors[account]; !done {
 			inspectors[account] = x.lookAtAccount(ctx, me, d)
 		}
-		x.lookAtRole(ctx, inspectors[account], d)
+		roles := x.rolesOf(d)
+		for _, r := range roles {
+			x.lookAtRole(ctx, inspectors[account], r)
+		}
+		if len(roles) == 0 {
+			x.found.Leave(doctor.About{Destination: d.Name, Account: account}, "no service account that is looked at has a role for it",
+				doctor.RoleExists, doctor.TrustDocument, doctor.Permissions, doctor.Boundary)
+		}
 	}
 	for _, s := range x.subjects {
 		for _, d := range s.destinations {
@@ -163,10 +169,9 @@ func (x *examiner) provider(ctx context.Context, i *awsiam.Inspector, target pla
 	return doctor.Provider(target.Provider, x.policy.Token.Audience, seen, x.published, mend)
 }
 
-// lookAtRole looks at the role of a destination and at its documents.
-func (x *examiner) lookAtRole(ctx context.Context, i *awsiam.Inspector, d policy.Destination) {
-	arn := x.policy.Role(d)
-	about := doctor.About{Destination: d.Name, Account: arn.Account}
+// lookAtRole looks at a role and at its documents.
+func (x *examiner) lookAtRole(ctx context.Context, i *awsiam.Inspector, r destinationRole) {
+	arn, d, about := r.arn, r.destination, r.about
 	if i == nil {
 		x.found.Leave(about, "the account cannot be read", doctor.RoleExists, doctor.TrustDocument, doctor.Permissions, doctor.Boundary)
 		return
@@ -180,7 +185,7 @@ func (x *examiner) lookAtRole(ctx context.Context, i *awsiam.Inspector, d policy
 			role = nil
 			return unseen("%v", err)
 		case role == nil:
-			return fails(x.makeRole(d), "there is no role %s", arn)
+			return fails(x.makeRole(r), "there is no role %s", arn)
 		case role.ARN != arn:
 			f := fails(doctor.Do("rename the destination, delete that role, or name it as the destination's role"), "the name is taken by %s, and names are unique whatever their path: %s is not there", role.ARN, arn)
 			role = nil
@@ -188,11 +193,8 @@ func (x *examiner) lookAtRole(ctx context.Context, i *awsiam.Inspector, d policy
 		}
 		return holds("%s", arn)
 	})
-	for _, s := range x.subjects {
-		if !grantedTo(s, d) {
-			continue
-		}
-		each := doctor.About{Subject: s.String(), Destination: d.Name, Account: arn.Account}
+	for _, s := range r.subjects {
+		each := x.between(s, d)
 		if role == nil {
 			x.found.Leave(each, "the role cannot be read", doctor.TrustDocument)
 			continue
@@ -202,7 +204,7 @@ func (x *examiner) lookAtRole(ctx context.Context, i *awsiam.Inspector, d policy
 				return unseen("the issuer is not known")
 			}
 			want := doctor.Wanted{Provider: x.target(d).Provider, Issuer: x.issuer, Audience: x.policy.Token.Audience, Subject: s.Subject}
-			return doctor.Trust(role.Trust, want, x.writeTrust(d, role, want))
+			return doctor.Trust(role.Trust, want, x.writeTrust(r, role, want))
 		})
 	}
 	if role == nil {
@@ -214,29 +216,15 @@ func (x *examiner) lookAtRole(ctx context.Context, i *awsiam.Inspector, d policy
 		if err != nil {
 			return unseen("%v", err)
 		}
-		return doctor.Permission(documents, d, x.writePermission(d))
+		return doctor.Permission(documents, d, x.writePermission(r))
 	})
 	x.found.Look(doctor.Boundary, about, func() doctor.Finding { return x.boundary(ctx, i, role, d) })
-}
-
-func grantedTo(s *subject, d policy.Destination) bool {
-	for _, granted := range s.destinations {
-		if granted.Name == d.Name {
-			return true
-		}
-	}
-	return false
 }
 
 func (x *examiner) boundary(ctx context.Context, i *awsiam.Inspector, role *plan.Role, d policy.Destination) doctor.Finding {
 	wanted := ""
 	if x.managed(d) {
-		b := x.policy.Trust.PermissionsBoundary
-		b.Partition = role.ARN.Partition
-		if b.Account != "aws" {
-			b.Account = role.ARN.Account
-		}
-		wanted = b.String()
+		wanted = x.policy.Boundary(role.ARN.Partition, role.ARN.Account).String()
 	}
 	seen := doctor.BoundarySeen{ARN: role.Boundary}
 	if role.Boundary != "" {
@@ -248,56 +236,6 @@ func (x *examiner) boundary(ctx context.Context, i *awsiam.Inspector, role *plan
 		}
 	}
 	return doctor.Bounds(seen, wanted, d, x.source.sync())
-}
-
-// makeRole, writeTrust and writePermission are sync's to do, or else commands
-// for whoever keeps the role.
-
-func (x *examiner) makeRole(d policy.Destination) doctor.Mend {
-	if x.managed(d) {
-		return x.source.sync()
-	}
-	arn := x.policy.Role(d)
-	name := arn.RoleName()
-	way := strings.TrimSuffix(strings.TrimPrefix(arn.Resource, "role"), name)
-	trust := policy.TrustDocument(x.target(d).Provider, x.issuer, x.policy.Token.Audience, x.granted(d))
-	mend := x.writePermission(d)
-	mend.Do = "make the role (with a permissions boundary, if your account has one), or let sync keep it (trust.manage: roles)"
-	mend.Commands = append([]doctor.Command{{"aws", "iam", "create-role", "--role-name", name, "--path", way, "--assume-role-policy-document", trust.String()}}, mend.Commands...)
-	return mend
-}
-
-// granted are the subjects that write to d.
-func (x *examiner) granted(d policy.Destination) []policy.Subject {
-	var subjects []policy.Subject
-	for _, s := range x.subjects {
-		if grantedTo(s, d) {
-			subjects = append(subjects, s.Subject)
-		}
-	}
-	return subjects
-}
-
-func (x *examiner) writeTrust(d policy.Destination, role *plan.Role, want doctor.Wanted) doctor.Mend {
-	if x.managed(d) && want.Full(role.Trust, plan.TrustQuota) {
-		mend := x.source.sync()
-		mend.Do = fmt.Sprintf("the trust document has no room for it below AWS's usual %d characters: have the account's quota raised (role trust policy length) and tell sync (--trust-quota), or grant fewer service accounts; then ", plan.TrustQuota) + mend.Do
-		return mend
-	}
-	if x.managed(d) {
-		return x.source.sync()
-	}
-	document := policy.TrustDocument(want.Provider, want.Issuer, want.Audience, x.granted(d))
-	return doctor.Do("write the trust document anew (statements of other clusters in it have to be added)", doctor.Command{"aws", "iam", "update-assume-role-policy",
-		"--role-name", x.policy.Role(d).RoleName(), "--policy-document", document.String()})
-}
-
-func (x *examiner) writePermission(d policy.Destination) doctor.Mend {
-	if x.managed(d) {
-		return x.source.sync()
-	}
-	return doctor.Do("give the role a permission document", doctor.Command{"aws", "iam", "put-role-policy",
-		"--role-name", x.policy.Role(d).RoleName(), "--policy-name", plan.PolicyName, "--policy-document", policy.PermissionDocument(d).String()})
 }
 
 // lookAtWorkspace asks AMP with the caller's own credentials: a destination's

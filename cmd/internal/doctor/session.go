@@ -102,18 +102,18 @@ func (x *examiner) lookAtSession(ctx context.Context, s *subject, d policy.Desti
 		return
 	}
 	x.found.Look(doctor.Session, about, func() doctor.Finding {
-		session, refused := x.way(d).session(ctx, s.token)
+		session, refused := x.way(s, d).session(ctx, s.token)
 		if refused != nil {
 			return doctor.RefusedSession(*refused, x.aligned(about))
 		}
 		s.session(d.Name, session)
-		return holds("STS gives a session of %s", x.policy.Role(d))
+		return holds("STS gives a session of %s", x.policy.RoleFor(d, s.Subject))
 	})
 }
 
-// way is how a pod comes to a session for d.
-func (x *examiner) way(d policy.Destination) exchange {
-	return exchange{d.Workspace.Region, x.policy.Role(d), d.AssumeRole, x.policy.STS}
+// way is how a pod of s comes to a session for d.
+func (x *examiner) way(s *subject, d policy.Destination) exchange {
+	return exchange{d.Workspace.Region, x.policy.RoleFor(d, s.Subject), d.AssumeRole, x.policy.STS}
 }
 
 // aligned tells whether trust was read, and found right.

@@ -122,7 +122,7 @@ func (x *examiner) lookAtKeys(ctx context.Context) {
 		if s.token != "" && len(s.destinations) > 0 {
 			token, claims = s.token, s.claims
 			accepted = func() bool {
-				_, refused := x.way(s.destinations[0]).session(ctx, token)
+				_, refused := x.way(s, s.destinations[0]).session(ctx, token)
 				return refused == nil
 			}
 			break

@@ -4,12 +4,15 @@ import (
 	"testing"
 
 	"github.com/ampbridge/ampbridge/doctor"
+	"github.com/ampbridge/ampbridge/policy"
 )
 
 // fault is a row: what breaks, which link doctor names, and how it is mended.
 type fault struct {
 	name string
 	link doctor.Link
+	// subject is the only one for whom it is broken; empty: for all.
+	subject policy.Subject
 	// says is part of the finding's sentence.
 	says string
 	play func(*scene)
@@ -30,6 +33,7 @@ func TestDoctor(t *testing.T) {
 	t.Run("means", func(t *testing.T) { s.in(t).means() })
 	t.Run("pods", func(t *testing.T) { s.in(t).pods() })
 	t.Run("in a pod", func(t *testing.T) { s.in(t).inPod() })
+	t.Run("a role for each service account", func(t *testing.T) { s.in(t).roleForEach() })
 	for _, faults := range [][]fault{clusterFaults, webhookFaults, issuerFaults, awsFaults, byHandFaults, workspaceFaults} {
 		for _, f := range faults {
 			// Every row starts where the one before ended: in order.
@@ -63,6 +67,11 @@ func (s *scene) act(f fault) {
 		}
 		if state := a.State(r.Link); state != doctor.OK {
 			s.Errorf("%s comes before %s, and is %s\n%s", r.Link, f.link, state, a.text())
+		}
+	}
+	for _, other := range a.Findings {
+		if f.subject != (policy.Subject{}) && other.Link == f.link && (other.State == doctor.Broken) != (other.About.Subject == f.subject.String()) {
+			s.Errorf("%s is to be broken for %s alone\n%s", f.link, f.subject, a.text())
 		}
 	}
 	if s.Failed() {

@@ -133,7 +133,7 @@ var awsFaults = []fault{
 		}
 	}, mend: func(s *scene) {
 		s.account.SetQuotas(func(q *awstest.Quotas) { q.Providers = 200 })
-		s.sync()
+		s.sync("--provider-quota", "200")
 	}, after: func(s *scene) {
 		for n := range 100 {
 			arn := policy.Issuer(fmt.Sprintf("https://oidc.example.com/clusters/%d", n)).ProviderARN("aws", accountID).String()
@@ -259,12 +259,10 @@ func publishAgain(s *scene) { s.published.replace(nil) }
 
 var workspaceFaults = []fault{
 	{name: "wrong region", link: doctor.Workspace, says: "in eu-central-1", play: func(s *scene) {
-		s.setPolicy("aps:eu-west-1", "aps:eu-central-1")
-		s.sync()
+		s.otherWorkspace("aps:eu-west-1", "aps:eu-central-1")
 	}, mend: func(s *scene) { s.setPolicy(); s.sync() }},
 	{name: "workspace missing", link: doctor.Workspace, says: "there is no ws-0000", play: func(s *scene) {
-		s.setPolicy(s.workspace.ID, "ws-0000")
-		s.sync()
+		s.otherWorkspace(s.workspace.ID, "ws-0000")
 	}, mend: func(s *scene) { s.setPolicy(); s.sync() }},
 	{name: "endpoint does not answer", link: doctor.Query, says: "no answer", play: func(s *scene) {
 		s.setPolicy("endpoint: "+s.cloud.URL, "endpoint: http://127.0.0.1:1")
@@ -372,6 +370,15 @@ func (s *scene) trust(replace ...string) {
 func (s *scene) permit(name, document string) {
 	s.Helper()
 	s.must(s.iam.PutRolePolicy(s.Context(), &iam.PutRolePolicyInput{RoleName: &roleName, PolicyName: &name, PolicyDocument: &document}))
+}
+
+// otherWorkspace is one that is not there: sync would refuse it, so its
+// permission document is written here.
+func (s *scene) otherWorkspace(is, instead string) {
+	s.Helper()
+	s.setPolicy(is, instead)
+	s.permit("ampbridge", fmt.Sprintf(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"aps:RemoteWrite","Resource":%q}]}`,
+		strings.ReplaceAll(fmt.Sprint(s.workspace.ARN), is, instead)))
 }
 
 // prometheusPod is one that the webhook injects.

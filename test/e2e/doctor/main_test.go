@@ -317,10 +317,10 @@ func (s *scene) await(what string, ok func() bool) {
 	}
 }
 
-// sync is `ampbridge sync --once`.
-func (s *scene) sync() {
+// sync is `ampbridge sync --once`, with more flags.
+func (s *scene) sync(flags ...string) {
 	s.Helper()
-	s.run("sync", "--once", "--policy", s.policyFile, "--kubeconfig", s.kube.Kubeconfig())
+	s.run(append([]string{"sync", "--once", "--policy", s.policyFile, "--kubeconfig", s.kube.Kubeconfig()}, flags...)...)
 }
 
 // run runs ampbridge as an administrator of cluster and account.

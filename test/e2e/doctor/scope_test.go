@@ -1,0 +1,94 @@
+package doctor_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/ampbridge/ampbridge/doctor"
+	"github.com/ampbridge/ampbridge/policy"
+)
+
+// With trust.roleScope: serviceAccount there are two service accounts, each with
+// a role of its own. The rows break that of the second.
+var (
+	first      = policy.Subject{Namespace: namespace, ServiceAccount: serviceAccount}
+	second     = policy.Subject{Namespace: namespace, ServiceAccount: "second"}
+	ownRole    = policy.ServiceAccountRoleName("demo", "central", first)
+	secondsOwn = policy.ServiceAccountRoleName("demo", "central", second)
+)
+
+var scopeFaults = []fault{
+	{name: "another's subject", link: doctor.TrustDocument, says: "lets in " + first.String() + ", and not " + second.String(), play: trustFirst},
+	{name: "role missing", link: doctor.RoleExists, says: "there is no role arn:aws:iam::" + accountID + ":role/ampbridge/demo/" + secondsOwn, play: deleteSecondsOwn},
+	{name: "another's subject, no sync", link: doctor.TrustDocument, says: "and not " + second.String(), play: func(s *scene) {
+		s.setPolicy(eachItsOwn("trust:\n", "trust:\n  manage: none\n")...)
+		trustFirst(s)
+	}},
+	{name: "permission document missing, no sync", link: doctor.Permissions, says: "nothing in it", play: func(s *scene) {
+		s.must(s.iam.DeleteRolePolicy(s.Context(), &iam.DeleteRolePolicyInput{RoleName: &secondsOwn, PolicyName: aws.String("ampbridge")}))
+	}},
+	// The last: sync takes over again only what is its own.
+	{name: "role missing, no sync", link: doctor.RoleExists, says: "there is no role", play: deleteSecondsOwn},
+}
+
+// eachItsOwn are replacements that make the policy of the two.
+func eachItsOwn(more ...string) []string {
+	return append([]string{"serviceAccounts: [" + serviceAccount + "]", "serviceAccounts: [" + serviceAccount + ", second]",
+		"  permissionsBoundary:", "  roleScope: serviceAccount\n  permissionsBoundary:"}, more...)
+}
+
+func trustFirst(s *scene) {
+	s.must(s.iam.UpdateAssumeRolePolicy(s.Context(), &iam.UpdateAssumeRolePolicyInput{RoleName: &secondsOwn, PolicyDocument: aws.String(
+		policy.TrustDocument(policy.Issuer(issuerURL).ProviderARN("aws", accountID), issuerURL, "sts.amazonaws.com", []policy.Subject{first}).String())}))
+}
+
+func deleteSecondsOwn(s *scene) {
+	s.must(s.iam.DeleteRolePolicy(s.Context(), &iam.DeleteRolePolicyInput{RoleName: &secondsOwn, PolicyName: aws.String("ampbridge")}))
+	s.must(s.iam.DeleteRole(s.Context(), &iam.DeleteRoleInput{RoleName: &secondsOwn}))
+}
+
+func (s *scene) roleForEach() {
+	accounts := s.kube.Client().CoreV1().ServiceAccounts(namespace)
+	s.must(accounts.Create(s.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: second.ServiceAccount}}, metav1.CreateOptions{}))
+	s.setPolicy(eachItsOwn()...)
+	s.webhookPolicy(s.policy(eachItsOwn()...))
+	s.sync()
+	s.await("the webhook grants both", func() bool { return s.examine(fault{}).State(doctor.Injection) == doctor.OK })
+	s.healthy(fault{})
+	a := s.examine(fault{})
+	for _, link := range []doctor.Link{doctor.RoleExists, doctor.TrustDocument, doctor.Permissions, doctor.Boundary, doctor.Session, doctor.Write} {
+		for subject, role := range map[policy.Subject]string{first: ownRole, second: secondsOwn} {
+			i := slices.IndexFunc(a.Findings, func(f doctor.Finding) bool {
+				return f.Link == link && f.About == doctor.About{Subject: subject.String(), Destination: "central", Account: accountID}
+			})
+			if i < 0 || (link == doctor.RoleExists || link == doctor.Session) && !contains(a.Findings[i].Says, "/"+role) {
+				s.Errorf("%s does not tell of %s of %s\n%s", link, role, subject, a.text())
+			}
+		}
+	}
+	s.setPolicy(eachItsOwn("grants:\n", fmt.Sprintf("- {name: idle, workspace: %q, endpoint: %q}\ngrants:\n", s.workspace.ARN, s.cloud.URL))...)
+	if a = s.examine(fault{}); a.status != 0 || !slices.ContainsFunc(a.Findings, func(f doctor.Finding) bool {
+		return f.Link == doctor.RoleExists && f.State == doctor.Skipped && f.About == doctor.About{Destination: "idle", Account: accountID}
+	}) {
+		s.Errorf("a destination that is granted to nobody: status %d\n%s", a.status, a.text())
+	}
+	s.setPolicy(eachItsOwn()...)
+	for _, f := range scopeFaults {
+		f.subject = second
+		if !s.Run(f.name, func(t *testing.T) { s.in(t).act(f) }) {
+			s.Fatal("the rows that follow would start from a broken chain")
+		}
+	}
+	s.try(accounts.Delete(s.Context(), second.ServiceAccount, metav1.DeleteOptions{}))
+	deleteSecondsOwn(s)
+	s.setPolicy()
+	s.webhookPolicy(s.policy())
+	s.sync()
+	s.healthy(fault{})
+}
