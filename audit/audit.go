@@ -29,6 +29,9 @@ type Options struct {
 	// Namespace is ampbridge's own: it holds the breaker's state, and is never
 	// audited.
 	Namespace string
+	// Excluded are namespaces that the webhook is not called for, whatever their
+	// label: none of them is audited.
+	Excluded []string
 	// Instance tells this process from its replicas, in events. Default "auditor".
 	Instance string
 	// NoBreaker turns the circuit breaker off.
@@ -143,7 +146,7 @@ func (a *auditor) round(ctx context.Context) error {
 	if p == nil {
 		return nil
 	}
-	namespaces, err := a.cluster.labelled(ctx, a.Namespace)
+	namespaces, err := a.cluster.labelled(ctx, append([]string{a.Namespace}, a.Excluded...))
 	if err != nil {
 		return err
 	}

@@ -31,8 +31,8 @@ var labelSelector = fmt.Sprintf("%s in (%s,%s)", policy.LabelInjection, policy.I
 
 // labelled are the namespaces that the webhook is called for, with the label's
 // value: those that its registration excludes are none of ours either.
-func (c cluster) labelled(ctx context.Context, own string) (map[string]policy.Injection, error) {
-	excluded := []string{metav1.NamespaceSystem, metav1.NamespacePublic, corev1.NamespaceNodeLease, own}
+func (c cluster) labelled(ctx context.Context, excluded []string) (map[string]policy.Injection, error) {
+	excluded = append(excluded, metav1.NamespaceSystem, metav1.NamespacePublic, corev1.NamespaceNodeLease)
 	found := map[string]policy.Injection{}
 	for o := (metav1.ListOptions{LabelSelector: labelSelector, Limit: page}); ; {
 		list, err := c.Namespaces().List(ctx, o)

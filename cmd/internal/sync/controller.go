@@ -173,7 +173,7 @@ func (c *controller) audit(ctx context.Context) error {
 	}
 	return audit.Run(ctx, audit.Options{
 		RESTConfig: c.cluster.config, Policy: c.policy.current, Image: c.options.Image, Namespace: c.options.Namespace,
-		NoBreaker: c.options.NoBreaker, PullGrace: c.options.PullGrace, Registry: c.registry, Logger: c.logger,
+		Excluded: c.options.Excluded, NoBreaker: c.options.NoBreaker, PullGrace: c.options.PullGrace, Registry: c.registry, Logger: c.logger,
 	})
 }
 

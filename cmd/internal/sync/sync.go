@@ -69,6 +69,8 @@ type Options struct {
 	// with it. Empty: no auditor. NoBreaker turns its circuit breaker off.
 	Image     string
 	NoBreaker bool
+	// Excluded are namespaces that the webhook is not called for: no auditor either.
+	Excluded []string
 	// PullGrace is how long that image may be on its way to a node; 0: the auditor's
 	// default.
 	PullGrace time.Duration
@@ -106,6 +108,7 @@ func (o *Options) register(flags *pflag.FlagSet) {
 	flags.StringVar(&o.MetricsAddr, "metrics-addr", ":8080", "`HOST:PORT` for /metrics")
 	flags.StringVar(&o.Image, "image", "", "`IMAGE` of the config sidecar, as the webhook was told it: turns the auditor on")
 	flags.BoolVar(&o.NoBreaker, "no-breaker", false, "with --image: never pause the injection of a workload whose pods hang on the config sidecar")
+	flags.StringSliceVar(&o.Excluded, "excluded-namespaces", nil, "with --image: `NAMESPACES`, by commas, that the webhook's registration excludes")
 	flags.DurationVar(&o.PullGrace, "pull-grace", 0, "with --image: how long a node may take to pull that image before the injection of the workload pauses (default 1m0s)")
 	flags.BoolVar(&o.Yes, "yes", false, "with --remove: really delete")
 }
@@ -139,6 +142,8 @@ func (o *Options) Validate() error {
 		return usage.Errorf("--allow-shrink is for --once: it is meant for one run, not for all that follow; run it beside the controller")
 	case o.NoBreaker && o.Image == "":
 		return usage.Errorf("--no-breaker is for --image: without it there is no auditor")
+	case len(o.Excluded) > 0 && o.Image == "":
+		return usage.Errorf("--excluded-namespaces is for --image: without it there is no auditor")
 	case o.PullGrace != 0 && (o.Image == "" || o.PullGrace < time.Second):
 		return usage.Errorf("--pull-grace is for --image, and 1s or more")
 	case o.Policy == policyfile.Stdin:

@@ -19,6 +19,8 @@ const (
 	evict     = "audit: {repair: evict}\n"
 	evictions = "ampbridge_audit_evictions_total"
 	findings  = "ampbridge_audit_pods"
+	// excluded is labelled, and the webhook is not called for it.
+	excluded = "test-excluded"
 )
 
 func TestAudit(t *testing.T) {
@@ -36,6 +38,8 @@ func (w *world) testTells(t *testing.T) {
 	w.namespace(t, namespace)
 	w.account(t, namespace, "stranger")
 	missed := w.deploy(t, namespace, "missed", 2, nil)
+	w.namespace(t, excluded)
+	w.deploy(t, excluded, "elsewhere", 1, nil)
 	skipped := w.deploy(t, namespace, "skipped", 1, map[string]string{policy.AnnotationContainer: "none"})
 	r := w.audit(t, "", quick)
 	w.eventSays(t, missed[0], "InjectionMissed", "kubectl -n test-tells rollout restart deployment/missed")

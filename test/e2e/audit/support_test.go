@@ -166,7 +166,7 @@ func (w *world) audit(t *testing.T, more string, change func(*audit.Options)) *r
 	must(t, err)
 	r := &running{metrics: prometheus.NewRegistry()}
 	o := audit.Options{
-		RESTConfig: w.auditor, Policy: func() *policy.Policy { return p }, Image: image, Namespace: home,
+		RESTConfig: w.auditor, Policy: func() *policy.Policy { return p }, Image: image, Namespace: home, Excluded: []string{excluded},
 		Registry: r.metrics, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
 	change(&o)
