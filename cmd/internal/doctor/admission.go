@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"github.com/ampbridge/ampbridge/cmd/internal/installation"
 	"github.com/ampbridge/ampbridge/doctor"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/webhook/inject"
@@ -64,7 +65,7 @@ func (x *examiner) dryRun(ctx context.Context, s *subject) doctor.Finding {
 		return fails(doctor.Do("the warning says what to do; the webhook follows a changed policy within a minute or so"), "left as it was: %s", said)
 	}
 	return fails(doctor.Do("the API server did not reach the webhook, or the webhook failed: both fail open; look at the webhook's log, and whether the API server may connect to its pods (firewall, NetworkPolicy)",
-		doctor.Command{"kubectl", "logs", "--namespace", x.System, "--selector", selector + ",app.kubernetes.io/component=webhook", "--tail=50"}),
+		doctor.Command{"kubectl", "logs", "--namespace", x.System, "--selector", installation.Webhook, "--tail=50"}),
 		"left as it was, without a word")
 }
 

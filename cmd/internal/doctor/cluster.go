@@ -11,15 +11,13 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"github.com/ampbridge/ampbridge/cmd/internal/installation"
 	"github.com/ampbridge/ampbridge/cmd/internal/kubeconfig"
 	"github.com/ampbridge/ampbridge/doctor"
 	"github.com/ampbridge/ampbridge/policy"
 )
 
 const (
-	// selector and policyKey are how the installation's ConfigMap is found.
-	selector  = "app.kubernetes.io/name=ampbridge"
-	policyKey = "policy.yaml"
 	// policySuffix ends the ConfigMap's name; before it stands the release's.
 	policySuffix = "-policy"
 	// pageSize bounds what one list call returns.
@@ -87,27 +85,24 @@ func (x *examiner) policyFinding(err error) doctor.Finding {
 
 // installedPolicy reads the policy of the installation.
 func (x *examiner) installedPolicy(ctx context.Context) doctor.Finding {
-	list, err := x.cluster.client.CoreV1().ConfigMaps(x.System).List(ctx, metav1.ListOptions{LabelSelector: selector})
+	found, err := installation.Policies(ctx, x.cluster.client, x.System)
 	if err != nil {
 		return unseen("the ConfigMaps of %s cannot be listed: %v: name the policy's file with --policy", x.System, err)
 	}
-	var names []string
-	var text string
-	for _, m := range list.Items {
-		if data, found := m.Data[policyKey]; found {
-			names, text = append(names, m.Name), data
-		}
-	}
 	install := doctor.Do("install ampbridge in that namespace, name the one it is in with --ampbridge-namespace, or the policy's file with --policy")
-	switch len(names) {
+	switch len(found) {
 	case 0:
-		return fails(install, "namespace %s has no ConfigMap with the label %s and the key %s", x.System, selector, policyKey)
+		return fails(install, "namespace %s has no ConfigMap with the label %s and the key %s", x.System, installation.Selector, installation.PolicyKey)
 	case 1:
 	default:
-		return fails(doctor.Do("name the policy's file with --policy"), "namespace %s has several policies: %s", x.System, strings.Join(names, ", "))
+		var several []string
+		for _, p := range found {
+			several = append(several, p.ConfigMap)
+		}
+		return fails(doctor.Do("name the policy's file with --policy"), "namespace %s has several policies: %s", x.System, strings.Join(several, ", "))
 	}
-	x.source = policySource{namespace: x.System, release: strings.TrimSuffix(names[0], policySuffix)}
-	x.policy, err = policy.Parse([]byte(text))
+	x.source = policySource{namespace: x.System, release: strings.TrimSuffix(found[0].ConfigMap, policySuffix)}
+	x.policy, err = policy.Parse([]byte(found[0].Text))
 	return x.policyFinding(err)
 }
 

@@ -21,6 +21,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
+	"github.com/ampbridge/ampbridge/cmd/internal/installation"
 	"github.com/ampbridge/ampbridge/doctor"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/webhook/registration"
@@ -110,7 +111,7 @@ func (x *examiner) endpoints(ctx context.Context, c admissionv1.WebhookClientCon
 		return holds("registered by URL, %s", host(c))
 	}
 	service := c.Service.Namespace + "/" + c.Service.Name
-	pods := doctor.Command{"kubectl", "get", "pods", "--namespace", c.Service.Namespace, "--selector", selector + ",app.kubernetes.io/component=webhook"}
+	pods := doctor.Command{"kubectl", "get", "pods", "--namespace", c.Service.Namespace, "--selector", installation.Webhook}
 	_, err := x.cluster.client.CoreV1().Services(c.Service.Namespace).Get(ctx, c.Service.Name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return fails(reinstall, "the Service %s is not there", service)

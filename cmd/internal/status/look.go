@@ -17,6 +17,7 @@ import (
 	"github.com/ampbridge/ampbridge/audit"
 	"github.com/ampbridge/ampbridge/audit/breaker"
 	"github.com/ampbridge/ampbridge/cmd/internal/awsiam"
+	"github.com/ampbridge/ampbridge/cmd/internal/installation"
 	"github.com/ampbridge/ampbridge/cmd/internal/kubeconfig"
 	"github.com/ampbridge/ampbridge/cmd/internal/policyfile"
 	"github.com/ampbridge/ampbridge/cmd/internal/sync"
@@ -26,10 +27,6 @@ import (
 )
 
 const (
-	// installed selects what the chart installs.
-	installed = "app.kubernetes.io/name=ampbridge"
-	policyKey = "policy.yaml"
-
 	// awsTimeout is for all accounts together: a look is to be a glance.
 	awsTimeout = 20 * time.Second
 )
@@ -84,21 +81,20 @@ func (l *looker) policy(ctx context.Context) (p *policy.Policy, from string, err
 	if l.file != nil {
 		return l.file, l.options.Policy, nil
 	}
-	list, err := l.client.CoreV1().ConfigMaps(l.options.Namespace).List(ctx, metav1.ListOptions{LabelSelector: installed})
+	found, err := installation.Policies(ctx, l.client, l.options.Namespace)
 	if err != nil {
 		return nil, "", fmt.Errorf("the installation's policy: %w; or name a file with --policy", err)
 	}
-	items := slices.DeleteFunc(list.Items, func(c corev1.ConfigMap) bool { return c.Data[policyKey] == "" })
-	switch len(items) {
+	switch len(found) {
 	case 0:
 		return nil, "", fmt.Errorf("namespace %s has no policy (a ConfigMap labelled %s with the key %s): name ampbridge's namespace with --ampbridge-namespace, or a file with --policy",
-			l.options.Namespace, installed, policyKey)
+			l.options.Namespace, installation.Selector, installation.PolicyKey)
 	case 1:
-		from = "ConfigMap " + l.options.Namespace + "/" + items[0].Name
-		p, err := policyfile.Parse(from, []byte(items[0].Data[policyKey]))
+		from = "ConfigMap " + l.options.Namespace + "/" + found[0].ConfigMap
+		p, err := policyfile.Parse(from, []byte(found[0].Text))
 		return p, from, err
 	}
-	return nil, "", fmt.Errorf("namespace %s has %d policies: name a file with --policy", l.options.Namespace, len(items))
+	return nil, "", fmt.Errorf("namespace %s has %d policies: name a file with --policy", l.options.Namespace, len(found))
 }
 
 func (r *Report) subjects(p *policy.Policy, accounts []plan.ServiceAccount) {
@@ -260,7 +256,7 @@ func (l *looker) pod(ctx context.Context, pod *corev1.Pod, q audit.Question) (se
 
 // image is the one that the installed webhook injects.
 func (l *looker) image(ctx context.Context) (string, error) {
-	list, err := l.client.AppsV1().Deployments(l.options.Namespace).List(ctx, metav1.ListOptions{LabelSelector: installed + ",app.kubernetes.io/component=webhook"})
+	list, err := l.client.AppsV1().Deployments(l.options.Namespace).List(ctx, metav1.ListOptions{LabelSelector: installation.Webhook})
 	if err != nil {
 		return "", err
 	}

@@ -192,21 +192,6 @@ func (s *scene) inject(pod *corev1.Pod) *corev1.Pod {
 	return injected
 }
 
-// address is one that the API server may proxy to: not a loopback address.
-func address(t *testing.T) string {
-	t.Helper()
-	all, err := net.InterfaceAddrs()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, a := range all {
-		if ip, ok := a.(*net.IPNet); ok && ip.IP.To4() != nil && !ip.IP.IsLoopback() && !ip.IP.IsLinkLocalUnicast() {
-			return ip.IP.String()
-		}
-	}
-	return ""
-}
-
 // runSidecar runs a sidecar as the pod's own, beside it.
 func (s *scene) runSidecar(ip string) (port int) {
 	s.Helper()
@@ -264,10 +249,8 @@ func TestStatus(t *testing.T) {
 	if code, out, errs := s.run("sync", "--once", "--policy", s.file("policy.yaml", strings.Replace(s.text, "[prometheus, second]", "[prometheus]", 1))); code != root.OK {
 		t.Fatal(out, errs)
 	}
-	ip := address(t)
-	if ip == "" {
-		t.Fatal("this machine has no address but loopback, which no API server proxies to")
-	}
+	ip, err := cluster.Address()
+	s.must(err)
 	s.pod("prometheus-0", "prometheus", true, ip, s.runSidecar(ip))
 	s.pod("prometheus-1", "prometheus", true, ip, 1) // nobody listens
 	s.pod("prometheus-2", "prometheus", false, ip, 0)

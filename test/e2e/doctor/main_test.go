@@ -140,24 +140,8 @@ func (s *scene) build() {
 	if s.prometheus, err = tools.Find(s.Context(), "prometheus", os.Stderr); err != nil {
 		s.Fatal(err)
 	}
-	s.host = hostAddress(s.T)
-}
-
-// hostAddress is an address of this machine that is not loopback: the API server
-// refuses those as endpoints and as pods.
-func hostAddress(t *testing.T) string {
-	t.Helper()
-	addresses, err := net.InterfaceAddrs()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, a := range addresses {
-		if ip, ok := a.(*net.IPNet); ok && ip.IP.To4() != nil && ip.IP.IsGlobalUnicast() {
-			return ip.IP.String()
-		}
-	}
-	t.Fatal("this machine has no IPv4 address but loopback, which the API server calls no webhook at")
-	return ""
+	s.host, err = cluster.Address()
+	s.must(nil, err)
 }
 
 // policy is the scene's, with replacements made: old, new, old, new, …
