@@ -1,26 +1,30 @@
 // Package promconfig puts the block (remote_write with sigv4) into a Prometheus
 // configuration, and takes it out again.
 //
-// It edits the YAML tree: text appended to a configuration is silently ignored
-// after a flow-style root, "..." or a second document, and fatal beside a
-// remote_write that is already there. The edited tree says what the result has
-// to mean. Where the block's text put into the user's own text means exactly
-// that, the result is the user's text, to the byte, with the block in it.
-// Otherwise the tree is written out, which keeps order, comments and style as
-// far as the YAML library does. Every result is parsed again and compared with
-// the tree before it is handed out.
+// Text that is appended to a configuration is silently ignored after a
+// flow-style root, "..." or a second document, and fatal beside a remote_write
+// that is already there. So the package tries three ways, the best first:
 //
-// The package is pure: bytes in, bytes out. Whoever calls it serves the user's
-// own bytes where it returns an error, because a configuration that is broken
-// is Prometheus's to report.
+//  1. the user's text, with the blocks' text put in;
+//  2. the YAML tree, written out with its comments;
+//  3. the YAML tree without comments.
+//
+// Two parsers check each result. YAML package v4, which edits the tree, has to
+// read the tree that was meant. YAML package v2, which Prometheus itself uses,
+// has to read what it read in the user's configuration, with the blocks at the
+// end of remote_write, and has the last word: a text that only v2 can read still
+// gets the blocks, in the first way.
+//
+// The package is pure: bytes in, bytes out. Where it returns an error, its
+// caller serves the user's own bytes: Prometheus reports a broken configuration.
 package promconfig
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -67,54 +71,101 @@ func Render(config []byte, blocks []policy.Block, generation string) (Result, er
 	if !word.MatchString(generation) {
 		return Result{}, fmt.Errorf("generation %q: write letters, digits and . : + - _ only", generation)
 	}
-	var result Result
-	err := inTurn([]manner{spliced, rewritten, bare}, func(m manner) (err error) {
-		result, err = render(config, blocks, generation, m)
-		return err
-	})
-	return result, err
-}
-
-func render(config []byte, blocks []policy.Block, generation string, m manner) (Result, error) {
-	s, err := parse(config)
+	before, err := read(config)
 	if err != nil {
-		return Result{}, err
-	}
-	list, was, err := s.remoteWrite()
-	if err != nil {
-		return Result{}, err
+		return Result{}, unreadable(config, err)
 	}
 	var result Result
-	names, added := namesOf(list), []string{}
+	e := edit{header: header{generation: generation}}
+	names := before.namesOf()
 	for _, b := range blocks {
 		if !word.MatchString(b.Name) {
 			return Result{}, fmt.Errorf("remote_write name %q: write letters, digits and . : + - _ only", b.Name)
 		}
-		if entry, ok := writesTo(list, b.URL); ok {
+		if entry, ok := writesTo(before.writes, b.URL); ok {
 			result.Skipped = append(result.Skipped, Skipped{b.Name, fmt.Sprintf("the configuration's own remote_write %s writes to this workspace already", entry)})
 			continue
 		}
 		b.Name = unused(b.Name, names)
 		names[b.Name] = true
-		node := new(yaml.Node)
-		if err := node.Encode(b); err != nil {
+		block, err := meaningOf(b)
+		if err != nil {
 			return Result{}, fmt.Errorf("block %s: %w", b.Name, err)
 		}
-		added = append(added, b.Name)
-		s.added = append(s.added, node)
+		e.header.added = append(e.header.added, b.Name)
+		e.blocks, e.meanings = append(e.blocks, b), append(e.meanings, block)
 	}
-	if len(added) == 0 {
+	if len(e.blocks) == 0 {
 		result.Config = config
 		return result, nil
 	}
-	opening := s.opening(list, was)
-	if m == spliced && opening.until == 0 {
-		return Result{}, errUneditable
-	}
-	s.insert(list, was)
-	h := header{generation, added, was}
-	result.Config, err = s.text(h.String(), m, opening)
+	result.Config, err = inTurn([]manner{spliced, rewritten, bare}, func(m manner) ([]byte, error) {
+		out, err := e.apply(config, before, m)
+		if err != nil {
+			return nil, err
+		}
+		if after, err := read(out); err != nil || !before.with(e.meanings, after) {
+			return nil, errUneditable
+		}
+		return out, nil
+	})
 	return result, err
+}
+
+// unreadable explains why Prometheus's parser cannot read a configuration; the
+// other parser's words are better, where it has any.
+func unreadable(config []byte, err error) error {
+	s, err4 := parse(config)
+	if err4 == nil {
+		_, _, err4 = s.remoteWrite()
+	}
+	if err4 != nil {
+		return err4
+	}
+	return fmt.Errorf("configuration: Prometheus's own YAML parser cannot read it: %w", err)
+}
+
+// edit is what has to be put into a configuration.
+type edit struct {
+	header   header
+	blocks   []policy.Block
+	meanings []any // of the blocks
+}
+
+// apply puts the blocks in, in one manner.
+func (e edit) apply(config []byte, before meaning, m manner) ([]byte, error) {
+	s, err := parse(config)
+	if err != nil && m != spliced {
+		return nil, err
+	}
+	if err != nil {
+		s = &stream{source: config, opaque: true}
+	}
+	for _, b := range e.blocks {
+		node := new(yaml.Node)
+		if err := node.Encode(b); err != nil {
+			return nil, fmt.Errorf("block %s: %w", b.Name, err)
+		}
+		s.added = append(s.added, node)
+	}
+	if !s.opaque {
+		list, was, err := s.remoteWrite()
+		if err != nil {
+			return nil, err
+		}
+		e.header.was = was
+		s.insert(list, was)
+	} else if e.header.was = absent; before.field {
+		e.header.was = listed
+	}
+	if m != spliced {
+		return s.text(e.header.String(), m)
+	}
+	p, ok := locate(config)
+	if !ok || p.field == before.field {
+		return nil, errUneditable
+	}
+	return s.splice(e.header, p)
 }
 
 // Remove takes out what [Render] put in. The result means what the original
@@ -126,18 +177,29 @@ func Remove(config []byte) ([]byte, error) {
 	if !ok {
 		return config, nil
 	}
-	if h.was == nothing {
-		return commentLines(rest), nil
+	before, err := read(rest)
+	if err == nil {
+		before, err = before.without(len(h.added))
 	}
-	var back []byte
-	err := inTurn([]manner{spliced, rewritten, bare}, func(m manner) (err error) {
-		back, err = remove(h, rest, m)
-		return err
+	if err != nil {
+		return nil, fmt.Errorf("configuration: %w", err)
+	}
+	return inTurn([]manner{spliced, rewritten, bare}, func(m manner) ([]byte, error) {
+		back, err := remove(h, rest, m)
+		if err != nil {
+			return nil, err
+		}
+		if after, err := read(back); err != nil || !before.with(nil, after) {
+			return nil, errUneditable
+		}
+		return back, nil
 	})
-	return back, err
 }
 
 func remove(h header, rest []byte, m manner) ([]byte, error) {
+	if m == spliced {
+		return h.undo(rest)
+	}
 	s, err := parse(rest)
 	if err != nil {
 		return nil, err
@@ -146,12 +208,8 @@ func remove(h header, rest []byte, m manner) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	insertion := s.insertion(list, h)
-	if m == spliced && insertion.until == 0 {
-		return nil, errUneditable
-	}
 	s.withdraw(list, h)
-	return s.text("", m, insertion)
+	return s.text("", m)
 }
 
 // state is what stood in the place of the list before Render.
@@ -171,12 +229,24 @@ type header struct {
 	generation string
 	added      []string
 	was        state
+	// In the user's text, length bytes stand at the offset at, in the place of
+	// cut. Zero where the tree was written out.
+	at, length int
+	cut        string
 }
 
-var headerLine = regexp.MustCompile(`^# ampbridge generation ([\w.:+-]+): added ([\w.:+, -]+); remote_write was (a list|null|absent|merged|no field|nowhere)\r?\n`)
+var headerLine = regexp.MustCompile(`^# ampbridge generation ([\w.:+-]+): added ([\w.:+, -]+); ` +
+	`remote_write was (a list|null|absent|merged|no field|nowhere)(?:; (\d+) bytes at (\d+)(?: for ("(?:[^"\\\n]|\\.)*"))?)?\r?\n`)
 
 func (h header) String() string {
-	return fmt.Sprintf("# ampbridge generation %s: added %s; remote_write was %s", h.generation, strings.Join(h.added, ", "), h.was)
+	text := fmt.Sprintf("# ampbridge generation %s: added %s; remote_write was %s", h.generation, strings.Join(h.added, ", "), h.was)
+	if h.length > 0 {
+		text += fmt.Sprintf("; %d bytes at %d", h.length, h.at)
+	}
+	if h.cut != "" {
+		text += " for " + strconv.QuoteToASCII(h.cut)
+	}
+	return text
 }
 
 func cutHeader(config []byte) (h header, rest []byte, ok bool) {
@@ -184,29 +254,22 @@ func cutHeader(config []byte) (h header, rest []byte, ok bool) {
 	if m == nil {
 		return header{}, config, false
 	}
-	return header{string(m[1]), strings.Split(string(m[2]), ", "), state(m[3])}, config[len(m[0]):], true
+	h = header{generation: string(m[1]), added: strings.Split(string(m[2]), ", "), was: state(m[3])}
+	if m[4] != nil {
+		// A number that is too large leads to a place that is not there.
+		h.length, _ = strconv.Atoi(string(m[4]))
+		h.at, _ = strconv.Atoi(string(m[5]))
+		h.cut, _ = strconv.Unquote(string(m[6]))
+	}
+	return h, config[len(m[0]):], true
 }
 
-// commentLines are the lines of text that hold one: all there was of a
-// configuration without a document.
-func commentLines(text []byte) []byte {
-	var kept []byte
-	for line := range bytes.Lines(text) {
-		if bytes.HasPrefix(bytes.TrimLeft(line, " \t"), []byte("#")) || len(bytes.TrimSpace(line)) == 0 {
-			kept = append(kept, line...)
-		}
+// undo takes the blocks' text out of the user's.
+func (h header) undo(text []byte) ([]byte, error) {
+	if h.length <= 0 || h.at < 0 || h.length > len(text)-h.at {
+		return nil, errUneditable
 	}
-	return kept
-}
-
-func namesOf(list *yaml.Node) map[string]bool {
-	names := map[string]bool{}
-	for _, entry := range items(list) {
-		if name := lookup(entry, "name"); name != nil {
-			names[name.Value] = true
-		}
-	}
-	return names
+	return slices.Concat(text[:h.at], []byte(h.cut), text[h.at+h.length:]), nil
 }
 
 func unused(name string, names map[string]bool) string {
@@ -217,16 +280,15 @@ func unused(name string, names map[string]bool) string {
 	return candidate
 }
 
-// writesTo finds the entry of list that writes to the workspace of target, and
-// says which it is.
-func writesTo(list *yaml.Node, target string) (entry string, ok bool) {
-	for i, item := range items(list) {
-		address := lookup(item, "url")
-		if address == nil || !sameWorkspace(address.Value, target) {
+// writesTo finds the entry that writes to the workspace of target, and returns
+// how to call it.
+func writesTo(entries []any, target string) (entry string, ok bool) {
+	for i, item := range entries {
+		if !sameWorkspace(textOf(item, "url"), target) {
 			continue
 		}
-		if name := lookup(item, "name"); name != nil && name.Value != "" {
-			return strconv.Quote(name.Value), true
+		if name := textOf(item, "name"); name != "" {
+			return strconv.Quote(name), true
 		}
 		return fmt.Sprintf("number %d", i+1), true
 	}

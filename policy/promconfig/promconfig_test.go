@@ -10,7 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-	yamlv2 "sigs.k8s.io/yaml/goyaml.v2"
+	yamlv2 "go.yaml.in/yaml/v2"
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/promconfig"
@@ -131,16 +131,17 @@ func checkRemoved(t testing.TB, in, rendered []byte) {
 
 func TestRenderErrors(t *testing.T) {
 	for name, tc := range map[string]struct{ in, want string }{
-		"not YAML":         {"a: [1\n", "not YAML"},
-		"tab":              {"a:\n\tb: 1\n", "not YAML"},
-		"root is a list":   {"- a\n", "root is not a mapping"},
-		"root is a string": {"hello\n", "root is not a mapping"},
-		"write is mapping": {"remote_write: {url: x}\n", "line 1: remote_write is not a list"},
-		"write is string":  {"\nremote_write: x\n", "line 2: remote_write is not a list"},
-		"merged later":     {"remote_write: []\n<<: {remote_write: [{url: x}]}\n", "line 1: a merge key (<<) below remote_write replaces it"},
-		"given twice":      {"remote_write: []\nremote_write: []\n", "given twice"},
-		"second document":  {"a: 1\n---\n[\n", "not YAML"},
-		"new expansion":    {`{a: "$\x28b)"}`, "written back"},
+		"not YAML":          {"a: [1\n", "not YAML"},
+		"tab":               {"a:\n\tb: 1\n", "not YAML"},
+		"root is a list":    {"- a\n", "root is not a mapping"},
+		"root is a string":  {"hello\n", "root is not a mapping"},
+		"write is mapping":  {"remote_write: {url: x}\n", "line 1: remote_write is not a list"},
+		"write is string":   {"\nremote_write: x\n", "line 2: remote_write is not a list"},
+		"merged later":      {"remote_write: []\n<<: {remote_write: [{url: x}]}\n", "line 1: a merge key (<<) below remote_write replaces it"},
+		"given twice":       {"remote_write: []\nremote_write: []\n", "given twice"},
+		"new expansion":     {`{a: "$\x28b)", remote_write: []}`, "written back"},
+		"v4 alone reads it": {"a: !!float x\n", "Prometheus's own YAML parser cannot read it"},
+		"merges explode":    {mergeKeys(t), "Prometheus's own YAML parser cannot read it: yaml: document contains excessive aliasing"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := promconfig.Render([]byte(tc.in), blocks(t), "1")
@@ -254,4 +255,66 @@ func TestRemoveLeavesOthersAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkRemoved(t, []byte(in), rendered.Config)
+}
+
+// mergeKeys are 16 levels of mappings that each merge the one before 12 times:
+// 1.3 KB with 12^16 ways through them.
+func mergeKeys(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("testdata/merge-keys.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// TestTwoParsers: what Prometheus's own parser reads, and package v4 reads in
+// another way or not at all, gets the block, and the rest stays to the byte.
+func TestTwoParsers(t *testing.T) {
+	for name, in := range map[string]string{
+		"colon in a flow list":      "remote_write: []\nscrape_configs:\n- job_name: a\n  static_configs: [{targets: [localhost:]}]\n",
+		"colon, no list":            "global: {scrape_interval: 15s}\nx: [a:, b]\n",
+		"colon, null list":          "remote_write: ~ # later\nx: {a:, b}\n",
+		"colon, flow list":          "remote_write: [ {url: 'http://x]'}, # ]\n ]\nx: [localhost:]\n",
+		"colon, flow root":          "{x: [localhost:], 'y': \"}\"}\n# end\n",
+		"colon, two documents":      "x: [localhost:]\n---\ny: [localhost:]\n",
+		"colon, end of document":    "--- # first\nx: [localhost:]\n...\n",
+		"second document is broken": "a: 1\n---\n[\n",
+		"octal":                     "remote_write: []\nx: {a: 0o17, b: 017, c: 0b11, d: 1_000, e: 1:20}\n",
+		"booleans":                  "remote_write: []\nx: [yes, no, on, off, y, n, True]\n",
+		"timestamp":                 "remote_write: []\nx: {2026-11-28: 2026-11-28T10:00:00Z}\n",
+		"explicit keys":             "? x\n: [localhost]\n? remote_write\n: [{url: 'http://x'}]\n",
+		"anchored list":             "remote_write: &w\n- url: http://x\ny: *w\nx: [localhost]\n",
+		"list from a merge key":     "<<: &m {remote_write: [{url: 'http://x'}]}\ny: *m\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := promconfig.Render([]byte(in), blocks(t), "1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkRendered(t, []byte(in), got, 1)
+			checkRemoved(t, []byte(in), got.Config)
+			if back, err := promconfig.Remove(got.Config); strings.Contains(in, "localhost:]") && (err != nil || string(back) != in) {
+				t.Errorf("not the user's text again: %v\n%s", err, back)
+			}
+		})
+	}
+}
+
+// TestMergesAreVisitedOnce: a mapping that is merged in very many ways
+// is looked at once.
+func TestMergesAreVisitedOnce(t *testing.T) {
+	for name, in := range map[string]string{
+		"before the list":  "x: &a {b: 1}\ny: &b {<<: [*a, *a]}\n<<: [*b, *b]\nremote_write: []\n",
+		"a list of merges": "x: &a {url: 'http://x'}\ny: &b {<<: [*a, *a]}\nremote_write:\n- <<: [*b, *b]\n",
+		"nested":           "x: &a {remote_write: [{url: 'http://x'}]}\n<<: {<<: {<<: *a}}\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := promconfig.Render([]byte(in), blocks(t), "1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkRendered(t, []byte(in), got, 1)
+		})
+	}
 }

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	yamlv2 "sigs.k8s.io/yaml/goyaml.v2"
+	yamlv2 "go.yaml.in/yaml/v2"
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/promconfig"

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
@@ -33,19 +34,19 @@ const (
 )
 
 // inTurn tries one manner after the other, until one serves.
-func inTurn(manners []manner, try func(manner) error) (err error) {
+func inTurn(manners []manner, try func(manner) ([]byte, error)) (out []byte, err error) {
 	for _, m := range manners {
-		if err = try(m); !errors.Is(err, errUneditable) {
-			return err
+		if out, err = try(m); !errors.Is(err, errUneditable) {
+			return out, err
 		}
 	}
-	return err
+	return nil, err
 }
 
 // text writes the edited trees, with head as the first line, and uses them up:
 // what comes out is parsed again, and two trees of a large configuration would
 // need too much memory at a time.
-func (s *stream) text(head string, m manner, p span) (out []byte, err error) {
+func (s *stream) text(head string, m manner) (out []byte, err error) {
 	allowed := bytes.Count(s.source, []byte(expansion))
 	if m == bare {
 		s.walk(func(n *yaml.Node) {
@@ -60,16 +61,10 @@ func (s *stream) text(head string, m manner, p span) (out []byte, err error) {
 	}
 	escape := s.escapeExpansions()
 	shape := s.shape()
-	if m == spliced {
-		out, err = s.splice(head, p)
-	} else {
-		out, err = s.write(head)
-	}
-	if err != nil {
+	if out, err = s.write(head); err != nil {
 		return nil, fmt.Errorf("%w: %w", errUneditable, err)
 	}
-	s.documents, s.added = nil, nil
-	if again, err := parse(out); err != nil || again.shape() != shape {
+	if !s.means(out, shape) {
 		return nil, errUneditable
 	}
 	if out = escape(out); bytes.Count(out, []byte(expansion)) > allowed {
@@ -78,123 +73,64 @@ func (s *stream) text(head string, m manner, p span) (out []byte, err error) {
 	return out, nil
 }
 
-// span is a piece of the source, in byte offsets that are at the start of a
-// line or the end of the text, and what is to stand there instead.
-type span struct {
-	from, until int // until is 0 where there is no such piece
-	blocks      []*yaml.Node
-	indent      int  // of the blocks, in spaces
-	field       bool // remote_write itself comes with them
+// means reports whether text has the edited trees' shape, and uses the trees up.
+func (s *stream) means(text []byte, shape uint64) bool {
+	s.documents, s.added = nil, nil
+	again, err := parse(text)
+	return err == nil && again.shape() == shape
 }
 
-// opening is the place where the blocks could stand as text. Whether they mean
-// there what they should is for the comparison to tell: it need only be a good
-// guess.
-func (s *stream) opening(list *yaml.Node, was state) span {
-	root := s.root()
-	end := len(s.source)
-	switch {
-	case len(s.documents) != 1 || root == nil || root.Style&yaml.FlowStyle != 0:
-		return span{}
-	case was == absent:
-		return span{from: end, until: end, blocks: s.added, indent: max(root.Column-1, 0), field: true}
-	case was != listed || len(list.Content) == 0 || list.Style&yaml.FlowStyle != 0 || list.Anchor != "":
-		return span{}
-	}
-	if next := fields(root)[0] + 1; next < len(root.Content) {
-		end = s.aboveLine(root.Content[next].Line)
-	}
-	return span{from: end, until: end, blocks: s.added, indent: max(list.Column-1, 0)}
-}
-
-// insertion is the place where the added blocks stand as text, by as good a
-// guess.
-func (s *stream) insertion(list *yaml.Node, h header) span {
-	first := len(items(list)) - len(h.added)
-	if first < 0 || h.was != listed && h.was != absent {
-		return span{}
-	}
-	added := list.Content[first:]
-	line := added[0].Line
-	if h.was == absent {
-		line--
-	}
-	// The numbers of the lines are those that writing the blocks gives.
-	text, err := dump("\n", copyOf(&yaml.Node{Kind: yaml.SequenceNode, Content: added}))
+// splice puts the blocks' text into the source. It uses the trees up.
+func (s *stream) splice(h header, p site) ([]byte, error) {
+	escape := s.escapeExpansions()
+	shape := s.shape() // before the blocks are written, which changes their trees
+	blocks, err := s.blockText(p)
 	if err != nil {
-		return span{}
+		return nil, fmt.Errorf("%w: %w", errUneditable, err)
 	}
-	return span{from: s.lineStart(line), until: s.lineStart(added[0].Line + bytes.Count(text, []byte("\n")))}
+	put := func(text []byte) []byte { return slices.Concat(s.source[:p.from], text, s.source[p.until:]) }
+	if !s.opaque && !s.means(put(blocks), shape) {
+		return nil, errUneditable
+	}
+	blocks = escape(blocks)
+	start := 0
+	if bytes.HasPrefix(s.source, bom) {
+		start = len(bom)
+	}
+	h.at, h.length, h.cut = p.from-start, len(blocks), string(s.source[p.from:p.until])
+	return slices.Concat([]byte(h.String()+s.newline()), put(blocks)[start:]), nil
 }
 
-// lineStart is the offset of the line of that number, the first being 1.
-func (s *stream) lineStart(number int) int {
-	offset := 0
-	for line := range bytes.Lines(s.source) {
-		if number--; number <= 0 {
-			break
-		}
-		offset += len(line)
+// blockText writes the blocks as they stand at a site.
+func (s *stream) blockText(p site) ([]byte, error) {
+	blocks := &yaml.Node{Kind: yaml.SequenceNode, Content: s.added}
+	if p.flow {
+		blocks.Style = yaml.FlowStyle
 	}
-	return offset
-}
-
-// aboveLine is the offset of the comments and empty lines right above the line
-// of that number.
-func (s *stream) aboveLine(number int) int {
-	at, offset := 0, 0
-	for line := range bytes.Lines(s.source) {
-		if number--; number <= 0 {
-			break
-		}
-		offset += len(line)
-		if text := bytes.TrimSpace(line); len(text) > 0 && text[0] != '#' {
-			at = offset
-		}
+	node := blocks
+	if p.field {
+		node = &yaml.Node{Kind: yaml.MappingNode, Style: blocks.Style}
+		appendField(node, blocks)
 	}
-	return at
-}
-
-// splice replaces a piece of the source by the blocks' text.
-func (s *stream) splice(head string, p span) ([]byte, error) {
-	var text []byte
-	if len(p.blocks) > 0 {
-		blocks := &yaml.Node{Kind: yaml.SequenceNode, Content: p.blocks}
-		if p.field {
-			field := &yaml.Node{Kind: yaml.MappingNode}
-			appendField(field, blocks)
-			blocks = field
-		}
-		var err error
-		if text, err = dump("\n", blocks); err != nil {
-			return nil, err
-		}
+	text, err := dump("\n", node)
+	if err != nil {
+		return nil, err
 	}
-	var out bytes.Buffer
-	newline := s.newline()
-	if head != "" {
-		out.WriteString(head + newline)
+	if p.flow {
+		// Without the brackets of its own.
+		text = bytes.TrimSpace(text)
+		return slices.Concat([]byte(p.lead), text[1:len(text)-1]), nil
 	}
-	out.Write(bytes.TrimPrefix(s.source[:p.from], bom))
-	if len(text) > 0 && p.from > 0 && s.source[p.from-1] != '\n' {
-		out.WriteString(newline)
-	}
+	out := []byte(p.lead)
 	for line := range bytes.Lines(text) {
-		out.WriteString(strings.Repeat(" ", p.indent))
-		out.Write(bytes.TrimSuffix(line, []byte("\n")))
-		out.WriteString(newline)
+		out = append(out, strings.Repeat(" ", p.indent)...)
+		out = append(out, bytes.TrimSuffix(line, []byte("\n"))...)
+		out = append(out, s.newline()...)
 	}
-	out.Write(s.source[p.until:])
-	return out.Bytes(), nil
+	return out, nil
 }
 
-// newline is how the source ends its first line.
-func (s *stream) newline() string {
-	if i := bytes.IndexByte(s.source, '\n'); i > 0 && s.source[i-1] == '\r' {
-		return "\r\n"
-	}
-	return "\n"
-}
+func (s *stream) newline() string { return newlineOf(s.source) }
 
 // write writes the trees.
 func (s *stream) write(head string) ([]byte, error) {
@@ -207,9 +143,6 @@ func (s *stream) write(head string) ([]byte, error) {
 	}
 	if head != "" {
 		text = append([]byte(head+s.newline()), text...)
-	}
-	if s.commentsOnly() {
-		text = append(text, commentLines(bytes.TrimPrefix(s.source, bom))...)
 	}
 	return text, nil
 }
@@ -243,11 +176,6 @@ func dump(newline string, documents ...*yaml.Node) ([]byte, error) {
 	}
 	err = dumper.Close() // which writes the rest
 	return out.Bytes(), err
-}
-
-// commentsOnly: the source had no document to hang its comments on.
-func (s *stream) commentsOnly() bool {
-	return len(s.documents) == 1 && s.documents[0].Line == 0
 }
 
 // escapeExpansions makes the added blocks show no $( of their own: it puts a

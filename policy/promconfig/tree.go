@@ -2,9 +2,9 @@ package promconfig
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"slices"
 
@@ -15,6 +15,8 @@ import (
 type stream struct {
 	source    []byte
 	documents []*yaml.Node
+	// opaque: package v4 cannot read the source, so there are no trees.
+	opaque bool
 	// added are the blocks' trees.
 	added []*yaml.Node
 }
@@ -179,21 +181,34 @@ func fields(mapping *yaml.Node) (at []int) {
 // Prometheus's YAML library does: the last one in the text counts, whether it is
 // the mapping's own or comes out of a merge key, and of several mappings that
 // one key merges the first.
-func lookup(n *yaml.Node, name string) *yaml.Node { return lookupWithin(n, name, 0) }
+func lookup(n *yaml.Node, name string) *yaml.Node {
+	return finder{name, map[*yaml.Node]*yaml.Node{}}.find(n)
+}
 
-// maxMerges bounds merges of merges, which may run in a circle.
-const maxMerges = 16
+// finder looks a field up. Each mapping is visited once, however often it is
+// merged: mappings that merge each other can have more ways through them than
+// there are atoms, and can be a circle.
+type finder struct {
+	name string
+	// found has each mapping that was visited, with its field; nil: none, or
+	// the mapping is being visited.
+	found map[*yaml.Node]*yaml.Node
+}
 
-func lookupWithin(n *yaml.Node, name string, depth int) (found *yaml.Node) {
+func (f finder) find(n *yaml.Node) (found *yaml.Node) {
 	n = resolve(n)
-	if n.Kind != yaml.MappingNode || depth > maxMerges {
+	if n.Kind != yaml.MappingNode {
 		return nil
 	}
+	if known, visited := f.found[n]; visited {
+		return known
+	}
+	f.found[n] = nil
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		field, value := resolve(n.Content[i]), n.Content[i+1]
 		switch {
 		case field.Kind != yaml.ScalarNode:
-		case field.Value == name:
+		case field.Value == f.name:
 			found = resolve(value)
 		case field.Value == "<<" && field.ShortTag() == "!!merge":
 			sources := []*yaml.Node{value}
@@ -201,20 +216,14 @@ func lookupWithin(n *yaml.Node, name string, depth int) (found *yaml.Node) {
 				sources = resolve(value).Content
 			}
 			for _, source := range slices.Backward(sources) {
-				if merged := lookupWithin(source, name, depth+1); merged != nil {
+				if merged := f.find(source); merged != nil {
 					found = merged
 				}
 			}
 		}
 	}
+	f.found[n] = found
 	return found
-}
-
-func items(list *yaml.Node) []*yaml.Node {
-	if list == nil {
-		return nil
-	}
-	return list.Content
 }
 
 // detach gives the aliases of n a copy of what n is now, so that a change to n
@@ -246,15 +255,16 @@ func copyOf(n *yaml.Node) *yaml.Node {
 
 // shape is a hash of what the trees mean and how they are built, comments and
 // styles aside.
-func (s *stream) shape() [sha256.Size]byte {
-	hash := sha256.New()
+func (s *stream) shape() uint64 {
+	var hash maphash.Hash
+	hash.SetSeed(seed)
 	for _, d := range s.documents {
-		addShape(hash, d)
+		addShape(&hash, d)
 	}
-	return [sha256.Size]byte(hash.Sum(nil))
+	return hash.Sum64()
 }
 
-func addShape(hash io.Writer, n *yaml.Node) {
+func addShape(hash *maphash.Hash, n *yaml.Node) {
 	tag, value := "", ""
 	switch n.Kind {
 	case yaml.AliasNode:
@@ -264,8 +274,10 @@ func addShape(hash io.Writer, n *yaml.Node) {
 			value = n.Value
 		}
 	}
-	// The hash does not fail.
-	_, _ = fmt.Fprintf(hash, "%d %q %q %q %d\n", n.Kind, n.Anchor, tag, value, len(n.Content))
+	maphash.WriteComparable(hash, [2]int{int(n.Kind), len(n.Content)})
+	for _, text := range [...]string{n.Anchor, tag, value} {
+		maphash.WriteComparable(hash, text)
+	}
 	for _, child := range n.Content {
 		addShape(hash, child)
 	}
