@@ -5,12 +5,14 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ampbridge/ampbridge/policy"
@@ -30,7 +32,10 @@ type server struct {
 	sessions   session.Options
 	results    chan result
 	changed    chan struct{} // what is seen of Prometheus has
-	longest    int           // of a configuration that is edited, in bytes
+	room       int64         // for an edit, in bytes of memory
+	editor     editor
+	beat       atomic.Int64            // when the loop last moved, in nanoseconds since started
+	end        context.CancelCauseFunc // ends Run
 	metrics    metrics
 	bell       bell
 	// mountPoints are those of other volumes in the target.
@@ -151,7 +156,8 @@ func (s *server) loop(ctx context.Context) {
 	defer ticker.Stop()
 	defer func() { _ = s.bell.close() }() // only read and touched
 	for {
-		s.step(time.Now())
+		s.beat.Store(int64(time.Since(s.started)))
+		s.step(ctx, time.Now())
 		s.writeStatus()
 		select {
 		case <-ctx.Done():
@@ -185,7 +191,7 @@ func (s *server) accept(r result) {
 }
 
 // step serves the configuration if it is due.
-func (s *server) step(now time.Time) {
+func (s *server) step(ctx context.Context, now time.Time) {
 	s.mu.Lock()
 	valid := s.valid(now)
 	first := s.served.key == ""
@@ -201,8 +207,8 @@ func (s *server) step(now time.Time) {
 	}
 	fingerprint, err := mirror.Fingerprint(s.assignment.Source)
 	if err == nil {
-		if key := digest([]byte(generation(valid) + "\n" + version.String() + "\n" + fingerprint)); key != s.served.key {
-			err = s.serve(now, key, valid, version)
+		if key := digest([]byte(generation(valid) + "\n" + version.String() + "\n" + fingerprint)); key != s.served.key || s.editor.ready() {
+			err = s.serve(ctx, now, key, valid, version)
 		}
 	}
 	s.settle(now, err)
@@ -259,7 +265,7 @@ func digest(content []byte) string {
 }
 
 // serve mirrors the source with the blocks of valid destinations in it.
-func (s *server) serve(now time.Time, key string, valid []*destination, version policy.Version) error {
+func (s *server) serve(ctx context.Context, now time.Time, key string, valid []*destination, version policy.Version) error {
 	// A render of a large configuration leaves garbage many times its size.
 	defer debug.FreeOSMemory()
 	files, err := mirror.Read(s.assignment.Source)
@@ -270,7 +276,10 @@ func (s *server) serve(now time.Time, key string, valid []*destination, version 
 	var out rendered
 	if file, ok := files[s.assignment.File]; ok {
 		next.source = digest(file.Content)
-		out = render(file.Content, valid, version, s.longest)
+		out = s.edit(ctx, key+next.source, file.Content, valid, version)
+		if ctx.Err() != nil {
+			return nil // what is served stays
+		}
 		next.result, next.trouble, next.destinations = out.result, out.trouble, out.destinations
 		file.Content = out.content
 		next.rendered = digest(file.Content)
@@ -302,6 +311,26 @@ func (s *server) serve(now time.Time, key string, valid []*destination, version 
 		d.skipped, d.omitted = out.skipped[d.Name], out.omitted[d.Name]
 	}
 	return nil
+}
+
+// edit is render with a limit of time. The destinations belong to the loop, and
+// the work may go on after it: so the work gets copies.
+func (s *server) edit(ctx context.Context, key string, content []byte, valid []*destination, version policy.Version) rendered {
+	s.mu.Lock()
+	copies := make([]*destination, len(valid))
+	for i, d := range valid {
+		c := *d
+		copies[i] = &c
+	}
+	s.mu.Unlock()
+	if len(copies) == 0 {
+		return render(content, nil, version, s.room)
+	}
+	out, ok := s.editor.do(ctx, key, func() rendered { return render(content, copies, version, s.room) })
+	if !ok {
+		return passedThrough(content, fmt.Sprintf("the block is not in after %s: it comes when the edit is done, and sooner where the configuration is smaller, or has fewer aliases and merge keys", s.editor.limit))
+	}
+	return out
 }
 
 // announce logs what a new state changes. The caller holds mu.
@@ -346,6 +375,7 @@ func (s *server) settle(now time.Time, err error) {
 	}
 	text := ""
 	if err != nil {
+		err = s.explain(err)
 		text = err.Error()
 		s.retry = now.Add(pause)
 		s.metrics.renders.WithLabelValues("failure").Inc()
@@ -356,4 +386,7 @@ func (s *server) settle(now time.Time, err error) {
 		s.log.Info("the configuration can be mirrored again")
 	}
 	s.trouble = text
+	if err != nil && s.served.key == "" && now.Sub(s.started) > firstLimit && !mirror.Served(s.assignment.Target) {
+		s.end(err)
+	}
 }

@@ -6,13 +6,8 @@ import (
 	"strings"
 )
 
-// What a render needs at its peak, measured: the process itself, and so many
-// bytes for each byte of a configuration that has to be written anew (a quarter
-// of that where the block can be put into the user's text).
-const (
-	idleBytes   = 20 << 20
-	bytesByByte = 100
-)
+// idleBytes is what the process itself needs, measured.
+const idleBytes = 20 << 20
 
 // MemoryLimit is what this container may use, in bytes, as its cgroup says
 // (version 2, then 1); 0 where it does not.
@@ -30,12 +25,12 @@ func MemoryLimit() int64 {
 	return 0
 }
 
-// maxConfig is the longest configuration, in bytes, that can be edited within
-// a memory limit. Editing a longer one would end the sidecar again and again,
-// and Prometheus would wait for its configuration for ever.
-func maxConfig(limit int64) int {
+// roomFor is what an edit of a configuration may use within a memory limit, in
+// bytes; 0: as much as it likes. Editing beyond it would end the sidecar again
+// and again, and Prometheus would wait for its configuration for ever.
+func roomFor(limit int64) int64 {
 	if limit <= 0 {
-		return maxUnzipped
+		return 0
 	}
-	return int(min(maxUnzipped, max(0, limit-idleBytes)/bytesByByte))
+	return max(1, limit-idleBytes)
 }

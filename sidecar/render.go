@@ -30,28 +30,30 @@ type rendered struct {
 // can read them, into a configuration file. What
 // cannot be edited comes back as it was: a broken configuration is
 // Prometheus's to report.
-func render(content []byte, valid []*destination, version policy.Version, longest int) rendered {
+func render(content []byte, valid []*destination, version policy.Version, room int64) rendered {
 	out := rendered{content: content, result: "plain", skipped: map[string]string{}, omitted: map[string][]policy.Omission{}}
 	if len(valid) == 0 {
 		return out
 	}
 	var result promconfig.Result
 	edit := func(config []byte) ([]byte, error) {
-		if len(config) > longest {
-			return nil, fmt.Errorf("the configuration has %d KiB, and at most %d KiB can be edited within the sidecar's memory limit: raise sidecar.resources.limits.memory in the policy", len(config)>>10, longest>>10)
+		if len(config) > maxUnzipped {
+			return nil, errTooLong
 		}
 		blocks := make([]policy.Block, len(valid))
 		for i, d := range valid {
 			blocks[i], out.omitted[d.Name] = d.block.For(version)
 		}
 		var err error
-		result, err = promconfig.Render(config, blocks, generation(valid))
+		result, err = promconfig.RenderWithin(room, config, blocks, generation(valid))
+		if large := (*promconfig.TooLargeError)(nil); errors.As(err, &large) {
+			err = fmt.Errorf("%w: raise sidecar.resources.limits.memory in the policy", err)
+		}
 		return result.Config, err
 	}
 	edited, err := within(content, edit)
 	if err != nil {
-		out.result, out.trouble, out.omitted = "passed_through", err.Error(), nil
-		return out
+		return passedThrough(content, err.Error())
 	}
 	for _, skip := range result.Skipped {
 		out.skipped[skip.Name] = skip.Reason
@@ -70,9 +72,16 @@ func render(content []byte, valid []*destination, version policy.Version, longes
 	return out
 }
 
+// passedThrough is a configuration that is served as it is, for a reason.
+func passedThrough(content []byte, trouble string) rendered {
+	return rendered{content: content, result: "passed_through", trouble: trouble, skipped: map[string]string{}}
+}
+
 // maxUnzipped bounds what is edited at all, and what a gzipped configuration
 // may grow to, in bytes.
 const maxUnzipped = 32 << 20
+
+var errTooLong = errors.New("the configuration is larger than 32 MiB")
 
 var gzipMagic = []byte{0x1f, 0x8b}
 
@@ -98,7 +107,7 @@ func unwrapped(content []byte, edit func([]byte) ([]byte, error)) ([]byte, error
 		return nil, fmt.Errorf("gzip: %w", err)
 	}
 	if len(text) > maxUnzipped {
-		return nil, errors.New("gzip: the configuration is larger than 32 MiB")
+		return nil, fmt.Errorf("gzip: %w", errTooLong)
 	}
 	if text, err = edit(text); err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"errors"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -38,22 +39,23 @@ func zip(t testing.TB, text string) []byte {
 // TestRenderPassesThrough: what cannot be edited comes back to the byte, with
 // the reason.
 func TestRenderPassesThrough(t *testing.T) {
-	long := "# " + strings.Repeat("x", 2<<20) + "\n"
+	long := "x: [" + strings.Repeat("a,", 1<<19) + "]\n" // 1 MiB
 	whole := zip(t, "a: 1\n")
 	for name, tc := range map[string]struct {
 		content []byte
 		want    string
 	}{
-		"broken YAML":          {[]byte("a: ["), "not YAML"},
-		"gzip cut off":         {whole[:len(whole)-4], "gzip: unexpected EOF"},
-		"gzip of broken YAML":  {zip(t, "a: ["), "not YAML"},
-		"not gzip after all":   {[]byte{0x1f, 0x8b, 0, 0}, "gzip: "},
-		"too long":             {[]byte(long), "2048 KiB, and at most 1024 KiB"},
-		"gzip of what is long": {zip(t, long), "2048 KiB, and at most 1024 KiB"},
-		"gzip bomb":            {zip(t, strings.Repeat("\n", maxUnzipped+1)), "larger than 32 MiB"},
+		"broken YAML":             {[]byte("a: ["), "not YAML"},
+		"gzip cut off":            {whole[:len(whole)-4], "gzip: unexpected EOF"},
+		"gzip of broken YAML":     {zip(t, "a: ["), "not YAML"},
+		"not gzip after all":      {[]byte{0x1f, 0x8b, 0, 0}, "gzip: "},
+		"too long":                {[]byte(long), "may need 241 MiB of memory, and has 64 MiB: raise sidecar.resources.limits.memory"},
+		"gzip of what is long":    {zip(t, long), "may need 241 MiB of memory, and has 64 MiB: raise sidecar.resources.limits.memory"},
+		"merge keys that explode": {mergeKeys(t), "excessive aliasing"},
+		"gzip bomb":               {zip(t, strings.Repeat("\n", maxUnzipped+1)), "larger than 32 MiB"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := render(tc.content, destinations(t), policy.Version{}, 1<<20)
+			got := render(tc.content, destinations(t), policy.Version{}, 64<<20)
 			if !bytes.Equal(got.content, tc.content) || got.result != "passed_through" || !strings.Contains(got.trouble, tc.want) {
 				t.Errorf("%s: %s", got.result, got.trouble)
 			}
@@ -65,7 +67,7 @@ func TestRenderPassesThrough(t *testing.T) {
 // would reload for nothing.
 func TestRenderIsDeterministic(t *testing.T) {
 	for _, content := range [][]byte{[]byte("a: 1\n"), zip(t, "a: 1\n")} {
-		one, two := render(content, destinations(t), policy.Version{}, 1<<20), render(content, destinations(t), policy.Version{}, 1<<20)
+		one, two := render(content, destinations(t), policy.Version{}, 64<<20), render(content, destinations(t), policy.Version{}, 64<<20)
 		if one.result != "rendered" || !bytes.Equal(one.content, two.content) {
 			t.Errorf("%s, then %s: %q and %q", one.result, two.result, one.content, two.content)
 		}
@@ -79,15 +81,22 @@ func TestWithinSurvivesAPanic(t *testing.T) {
 	}
 }
 
-func TestMaxConfig(t *testing.T) {
-	for _, tc := range []struct {
-		limit int64
-		want  int
-	}{{0, 32 << 20}, {128 << 20, (108 << 20) / 100}, {16 << 20, 0}, {1 << 40, 32 << 20}} {
-		if got := maxConfig(tc.limit); got != tc.want {
-			t.Errorf("maxConfig(%d) = %d, want %d", tc.limit, got, tc.want)
+func TestRoomFor(t *testing.T) {
+	for _, tc := range []struct{ limit, want int64 }{{0, 0}, {128 << 20, 108 << 20}, {16 << 20, 1}} {
+		if got := roomFor(tc.limit); got != tc.want {
+			t.Errorf("roomFor(%d) = %d, want %d", tc.limit, got, tc.want)
 		}
 	}
+}
+
+// mergeKeys are few bytes with 12^16 ways through their merge keys.
+func mergeKeys(t *testing.T) []byte {
+	t.Helper()
+	text, err := os.ReadFile("../policy/promconfig/testdata/merge-keys.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
 }
 
 // TestGap adds up the time without the block.

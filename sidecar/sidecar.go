@@ -6,8 +6,14 @@
 // It is built so that Prometheus never depends on AWS, nor on the sidecar
 // doing well. What Prometheus sees is either the user's own configuration to
 // the byte, or that configuration with blocks whose credentials already lie in
-// the credentials file. Whatever fails is logged, counted and tried again; only
-// the end of its context ends [Run].
+// the credentials file. Whatever fails is logged, counted and tried again. Two
+// things end [Run]: the end of its context, and a first configuration that
+// cannot be served at all, for which the pod waits.
+//
+// Nothing hangs for long. An edit that takes too long goes on beside the loop,
+// and the user's own configuration is served meanwhile (editor.go). A loop that
+// does not move loses its heartbeat, and the liveness probe restarts the
+// process (watchdog.go).
 //
 //	         session (one goroutine per destination)
 //	STS ───► keep ──► credentials file ──► result ─┐
@@ -60,8 +66,9 @@ type Options struct {
 	Assignment string
 	// Pod and Namespace go into the name of the role session.
 	Pod, Namespace string
-	// Source and Target are the directories to use without an assignment.
-	Source, Target string
+	// Source and Target are the directories to use without an assignment, and
+	// Credentials is the directory that holds the heartbeat then. Empty: none.
+	Source, Target, Credentials string
 	// MetricsAddress is where to listen. Empty: no metrics.
 	MetricsAddress string
 	// MemoryLimit is what the process may use, in bytes; 0: as much as it likes.
@@ -75,7 +82,7 @@ func FromEnvironment(getenv func(string) string) Options {
 	return Options{
 		Assignment: getenv(assignment.Variable),
 		Pod:        getenv(assignment.PodNameVariable), Namespace: getenv(assignment.PodNamespaceVariable),
-		Source: assignment.SourceDir, Target: assignment.TargetDir,
+		Source: assignment.SourceDir, Target: assignment.TargetDir, Credentials: assignment.CredentialsDir,
 		MetricsAddress: DefaultMetricsAddress, MemoryLimit: MemoryLimit(),
 	}
 }
@@ -99,9 +106,12 @@ func Ready(o Options) error {
 	return nil
 }
 
-// Run works until ctx ends.
-func Run(ctx context.Context, o Options) {
+// Run works until ctx ends, and returns nil. It returns an error that names the
+// fix where the first configuration cannot be served.
+func Run(ctx context.Context, o Options) error {
 	s := newServer(o)
+	ctx, s.end = context.WithCancelCause(ctx)
+	defer s.end(nil)
 	var group sync.WaitGroup
 	start := func(name string, work func(context.Context)) {
 		group.Go(func() { s.persist(ctx, name, work) })
@@ -119,8 +129,15 @@ func Run(ctx context.Context, o Options) {
 	if o.MetricsAddress != "" {
 		start("metrics", func(ctx context.Context) { s.serveMetrics(ctx, o.MetricsAddress) })
 	}
+	if heartbeat := o.heartbeat(); heartbeat != "" {
+		start("watchdog", func(ctx context.Context) { s.watchdog(ctx, heartbeat) })
+	}
 	start("configuration", s.loop)
 	group.Wait()
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return nil
 }
 
 // persist does work until it returns on its own: a panic is logged, and the
@@ -162,7 +179,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 }
 
 func newServer(o Options) *server {
-	s := &server{log: o.Log, started: time.Now(), results: make(chan result), changed: make(chan struct{}, 1), longest: maxConfig(o.MemoryLimit)}
+	s := &server{log: o.Log, started: time.Now(), results: make(chan result), changed: make(chan struct{}, 1), editor: editor{limit: editLimit}, room: roomFor(o.MemoryLimit)}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

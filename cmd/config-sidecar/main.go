@@ -4,6 +4,7 @@
 //
 //	config-sidecar          runs until SIGTERM
 //	config-sidecar ready    exits with 0 once a configuration is served
+//	config-sidecar alive    exits with 1 if the running one hangs
 package main
 
 import (
@@ -14,6 +15,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"syscall"
+	"time"
 
 	"github.com/ampbridge/ampbridge/sidecar"
 
@@ -32,17 +34,45 @@ func run() int {
 		defer stop()
 		options.Log = slog.New(slog.NewJSONHandler(os.Stderr, nil))
 		if options.MemoryLimit > 0 {
-			debug.SetMemoryLimit(options.MemoryLimit / 2) // collect early, not late
+			debug.SetMemoryLimit(options.MemoryLimit / 5 * 4) // collect early, not late
 		}
-		sidecar.Run(ctx, options)
+		context.AfterFunc(ctx, func() {
+			time.Sleep(stopLimit)
+			options.Log.Warn("something hangs: ending without it")
+			os.Exit(0)
+		})
+		if err := sidecar.Run(ctx, options); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			leaveMessage(err.Error())
+			return 1
+		}
 	case len(os.Args) == 2 && os.Args[1] == "ready":
 		if err := sidecar.Ready(options); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
+	case len(os.Args) == 2 && os.Args[1] == "alive":
+		if err := sidecar.Alive(options); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
 	default:
-		fmt.Fprintln(os.Stderr, "usage: config-sidecar [ready]")
+		fmt.Fprintln(os.Stderr, "usage: config-sidecar [ready|alive]")
 		return 2
 	}
 	return 0
+}
+
+// stopLimit is how long the process may take to end after SIGTERM.
+const stopLimit = 1500 * time.Millisecond
+
+// leaveMessage writes the container's termination message, into the file that
+// the kubelet makes for it. Elsewhere there is no such file, and none is made.
+func leaveMessage(text string) {
+	file, err := os.OpenFile("/dev/termination-log", os.O_WRONLY|os.O_TRUNC, 0)
+	if err != nil {
+		return
+	}
+	_, _ = file.WriteString(text)
+	_ = file.Close()
 }

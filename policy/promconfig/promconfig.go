@@ -65,11 +65,20 @@ var word = regexp.MustCompile(`^[\w.:+-]+$`)
 // It fails on text that is not YAML, a root that is not a mapping, and a
 // remote_write that is not a list.
 func Render(config []byte, blocks []policy.Block, generation string) (Result, error) {
+	return RenderWithin(0, config, blocks, generation)
+}
+
+// RenderWithin is Render in a process that has so many bytes of memory left for
+// it; 0: there is no bound. It fails with a [*TooLargeError] before it takes more.
+func RenderWithin(memory int64, config []byte, blocks []policy.Block, generation string) (Result, error) {
 	if len(blocks) == 0 {
 		return Result{Config: config}, nil
 	}
 	if !word.MatchString(generation) {
 		return Result{}, fmt.Errorf("generation %q: write letters, digits and . : + - _ only", generation)
+	}
+	if err := enough(config, spliced, memory); err != nil {
+		return Result{}, err
 	}
 	before, err := read(config)
 	if err != nil {
@@ -100,6 +109,9 @@ func Render(config []byte, blocks []policy.Block, generation string) (Result, er
 		return result, nil
 	}
 	result.Config, err = inTurn([]manner{spliced, rewritten, bare}, func(m manner) ([]byte, error) {
+		if err := enough(config, m, memory); err != nil {
+			return nil, err
+		}
 		out, err := e.apply(config, before, m)
 		if err != nil {
 			return nil, err
@@ -244,7 +256,7 @@ func (h header) String() string {
 		text += fmt.Sprintf("; %d bytes at %d", h.length, h.at)
 	}
 	if h.cut != "" {
-		text += " for " + strconv.QuoteToASCII(h.cut)
+		text += " for " + strings.ReplaceAll(strconv.QuoteToASCII(h.cut), "$", `\x24`) // no expansion more than before
 	}
 	return text
 }

@@ -77,6 +77,7 @@ type (
 		RestartPolicy            string             `json:"restartPolicy"`
 		SecurityContext          restrictedSecurity `json:"securityContext"`
 		StartupProbe             execProbe          `json:"startupProbe"`
+		LivenessProbe            execProbe          `json:"livenessProbe"`
 		TerminationMessagePolicy string             `json:"terminationMessagePolicy"`
 		VolumeMounts             []VolumeMount      `json:"volumeMounts"`
 	}
@@ -187,11 +188,14 @@ func sidecar(pod *Pod, image, target, assigned string, token VolumeMount, u user
 		},
 		// Prometheus starts once there is a configuration to start with. The
 		// sidecar needs a few seconds at most, whatever AWS does.
-		StartupProbe:             execProbe{PeriodSeconds: 1, TimeoutSeconds: 5, FailureThreshold: 60},
+		StartupProbe: execProbe{PeriodSeconds: 1, TimeoutSeconds: 5, FailureThreshold: 60},
+		// A sidecar that hangs has an old heartbeat, and is restarted; Prometheus is not.
+		LivenessProbe:            execProbe{PeriodSeconds: 20, TimeoutSeconds: 10, FailureThreshold: 3},
 		SecurityContext:          u.securityContext(),
 		TerminationMessagePolicy: string(corev1.TerminationMessageFallbackToLogsOnError),
 	}
 	c.StartupProbe.Exec.Command = []string{sidecarProgram, "ready"}
+	c.LivenessProbe.Exec.Command = []string{sidecarProgram, "alive"}
 	return c
 }
 

@@ -1,0 +1,91 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+)
+
+const (
+	// beatEvery is how often the watchdog looks at the loop.
+	beatEvery = 5 * time.Second
+	// beatLimit is how old a heartbeat may become. The loop beats several times
+	// a second, and waits no longer than editLimit for an edit.
+	beatLimit = time.Minute
+	// maxStacks bounds what is logged of a process that hangs, in bytes.
+	maxStacks = 16 << 10
+)
+
+// heartbeat is the file that the watchdog renews, in a volume in memory; empty:
+// there is no place for it.
+func (o Options) heartbeat() string {
+	dir := o.Credentials
+	if a, err := o.assigned(); err == nil {
+		dir = filepath.Dir(a.Credentials)
+	}
+	if dir == "" {
+		return ""
+	}
+	return filepath.Join(dir, "heartbeat")
+}
+
+// Alive returns an error if the heartbeat is too old: the loop, or the whole
+// process, hangs. Without a heartbeat there is nothing to judge: the startup
+// probe sees to a process that has not come that far.
+func Alive(o Options) error {
+	heartbeat := o.heartbeat()
+	info, err := os.Stat(heartbeat)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if age := time.Since(info.ModTime()); age > beatLimit {
+		return fmt.Errorf("the sidecar hangs: its last heartbeat (%s) is %s old", heartbeat, age.Round(time.Second))
+	}
+	return nil
+}
+
+// watchdog renews the heartbeat for as long as the loop moves. The liveness
+// probe reads the heartbeat.
+func (s *server) watchdog(ctx context.Context, heartbeat string) {
+	told := false // of the one stop of the loop
+	for {
+		stopped := time.Since(s.started) - time.Duration(s.beat.Load())
+		switch {
+		case stopped < beatLimit:
+			told = false
+			if err := touch(heartbeat); err != nil {
+				s.log.Warn("cannot write the heartbeat: the liveness probe may restart the sidecar", "error", err)
+			}
+		case !told:
+			told = true
+			stacks := make([]byte, maxStacks)
+			stacks = stacks[:runtime.Stack(stacks, true)]
+			s.log.Error("the configuration loop hangs: the liveness probe will restart the sidecar", "seconds", stopped.Seconds(), "stacks", string(stacks))
+		}
+		if !sleep(ctx, beatEvery) {
+			return
+		}
+	}
+}
+
+// touch sets a file's time to now, and makes the file where there is none.
+func touch(name string) error {
+	now := time.Now()
+	err := os.Chtimes(name, now, now)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	file, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	return file.Close()
+}

@@ -1,0 +1,93 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// TestAlive judges by the heartbeat's age, and by nothing where there is none.
+func TestAlive(t *testing.T) {
+	o := Options{Credentials: t.TempDir()}
+	if err := Alive(o); err != nil {
+		t.Errorf("before the first heartbeat: %v", err)
+	}
+	if err := touch(o.heartbeat()); err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct {
+		age   time.Duration
+		alive bool
+	}{
+		"now": {0, true}, "a while ago": {beatLimit / 2, true}, "too old": {2 * beatLimit, false},
+		"the clock was set back": {-time.Hour, true},
+	} {
+		at := time.Now().Add(-tc.age)
+		if err := os.Chtimes(o.heartbeat(), at, at); err != nil {
+			t.Fatal(err)
+		}
+		if err := Alive(o); (err == nil) != tc.alive {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestWatchdog: the heartbeat is there while the loop moves, and only then.
+func TestWatchdog(t *testing.T) {
+	for name, moves := range map[string]bool{"the loop moves": true, "the loop hangs": false} {
+		t.Run(name, func(t *testing.T) {
+			var log safeBuffer
+			s := newServer(Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+			s.started = time.Now().Add(-time.Hour)
+			if moves {
+				s.beat.Store(int64(time.Hour))
+			}
+			heartbeat := filepath.Join(t.TempDir(), "heartbeat")
+			ctx, cancel := context.WithCancel(t.Context())
+			var group sync.WaitGroup
+			group.Go(func() { s.watchdog(ctx, heartbeat) })
+			beats := func() bool { _, err := os.Stat(heartbeat); return err == nil }
+			hangs := func() bool { return strings.Contains(log.String(), "the configuration loop hangs") }
+			for deadline := time.Now().Add(20 * time.Second); !beats() && !hangs() && time.Now().Before(deadline); {
+				time.Sleep(time.Millisecond)
+			}
+			cancel()
+			group.Wait()
+			if beats() != moves || hangs() == moves {
+				t.Errorf("heartbeat %v; log: %s", beats(), log.String())
+			}
+		})
+	}
+}
+
+// TestTouchNamesWhatFails: a volume that cannot be written is told of.
+func TestTouchNamesWhatFails(t *testing.T) {
+	if err := touch(filepath.Join(t.TempDir(), "missing", "heartbeat")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("error %v", err)
+	}
+}
+
+// safeBuffer is a buffer for two goroutines.
+type safeBuffer struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (b *safeBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *safeBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
