@@ -87,6 +87,11 @@ safety: ## the tables of docs/reliability.md: the safety matrix and the sidecar'
 lint: ## gofmt, go vet and golangci-lint
 	@lint="$$($(TOOLS) -q golangci-lint)"; "$$lint" run ./...; for module in $(MODULES) test/browser; do (cd $$module && "$$lint" run ./...); done
 
+FUZZTIME    ?= 30s
+.PHONY: fuzz
+fuzz: ## every fuzz target, each for FUZZTIME=30s
+	@GO="$(GO)" test/fuzz.sh $(FUZZTIME)
+
 .PHONY: bench
 bench: ## the figures of docs/performance.md
 	@$(TOOLS) $(TEST_TOOLS) >/dev/null

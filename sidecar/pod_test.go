@@ -115,7 +115,9 @@ func (p *pod) start(t *testing.T) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		sidecar.Run(ctx, p.options())
+		if err := sidecar.Run(ctx, p.options()); err != nil {
+			t.Error(err)
+		}
 	}()
 	p.stop = sync.OnceFunc(func() {
 		cancel()

@@ -207,6 +207,9 @@ func fill(version string, files Files) error {
 		if !fs.ValidPath(path) || strings.HasPrefix(path, reserved) {
 			return fmt.Errorf("%q is not a path within the volume", path)
 		}
+		if strings.Count(path, "/") > maxDepth {
+			return fmt.Errorf("%.40q...: directories are nested more than %d deep", path, maxDepth) // Read would refuse it
+		}
 		dir := version
 		parts := strings.Split(path, "/")
 		for _, part := range parts[:len(parts)-1] {

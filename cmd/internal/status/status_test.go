@@ -210,9 +210,11 @@ func (s *scene) runSidecar(ip string) (port int) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		sidecar.Run(ctx, sidecar.Options{
+		if err := sidecar.Run(ctx, sidecar.Options{
 			Assignment: a.Encode(), Pod: "prometheus-0", Namespace: "monitoring", MetricsAddress: net.JoinHostPort(ip, strconv.Itoa(port)), Log: slog.New(slog.DiscardHandler),
-		})
+		}); err != nil {
+			s.Error(err)
+		}
 	}()
 	s.Cleanup(func() { cancel(); <-done })
 	return port
