@@ -87,20 +87,26 @@ func checkout(t *testing.T, name string) string {
 func build(t *testing.T, dir, arch string) archive {
 	t.Helper()
 	work := t.TempDir()
-	storage := filepath.Join(work, "storage.conf")
-	config := fmt.Sprintf("[storage]\ndriver = \"vfs\"\ngraphroot = %q\nrunroot = %q\n", filepath.Join(work, "graph"), filepath.Join(work, "run"))
-	if err := os.WriteFile(storage, []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	file := filepath.Join(work, "image.tar")
 	command := exec.CommandContext(t.Context(), "make", "image", "ENGINE=buildah", "ARCH="+arch, "VERSION=v0.0.0-test", "REVISION=0123abcd",
 		"SOURCE_DATE_EPOCH=1700000000", "IMAGE="+reference, "ARCHIVE="+file)
 	command.Dir = dir
-	command.Env = append(os.Environ(), "CONTAINERS_STORAGE_CONF="+storage)
+	command.Env = append(os.Environ(), store(t, work))
 	if out, err := command.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	return read(t, file)
+}
+
+// store returns the variable that gives buildah a store below the directory.
+func store(t *testing.T, dir string) string {
+	t.Helper()
+	file := filepath.Join(dir, "storage.conf")
+	config := fmt.Sprintf("[storage]\ndriver = \"vfs\"\ngraphroot = %q\nrunroot = %q\n", filepath.Join(dir, "graph"), filepath.Join(dir, "run"))
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return "CONTAINERS_STORAGE_CONF=" + file
 }
 
 func read(t *testing.T, file string) archive {
@@ -290,4 +296,41 @@ func sizes(t *testing.T, a archive) {
 	mb := func(bytes int64) float64 { return float64(bytes) / 1e6 }
 	t.Logf("%s: ampbridge %.1f MB, config-sidecar %.1f MB, image %.1f MB, packed %.1f MB",
 		a.config.Architecture, mb(a.files["ampbridge"].Size), mb(a.files["config-sidecar"].Size), mb(a.size), mb(a.packed))
+}
+
+// TestBuilderContext compares what this package reads out of .dockerignore with
+// what a builder copies.
+func TestBuilderContext(t *testing.T) {
+	dir, work := checkout(t, "here"), t.TempDir()
+	recipe, file := filepath.Join(work, "Containerfile"), filepath.Join(work, "image.tar")
+	if err := os.WriteFile(recipe, []byte("FROM scratch\nCOPY . /\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	env := append(os.Environ(), store(t, work))
+	for _, args := range [][]string{{"build", "--file", recipe, "--tag", "context", dir}, {"push", "context", "oci-archive:" + file + ":context"}} {
+		command := exec.CommandContext(t.Context(), "buildah", args...)
+		command.Env = env
+		if out, err := command.CombinedOutput(); err != nil {
+			t.Fatalf("buildah %s: %v\n%s", args[0], err, out)
+		}
+	}
+	var got []string
+	for name, header := range read(t, file).files {
+		if header.Typeflag == tar.TypeReg {
+			got = append(got, name)
+		}
+	}
+	ignore, err := os.ReadFile(filepath.Join(dir, ".dockerignore"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := buildContext(dir, string(ignore))
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("buildah copies %q, want %q", got, want)
+	}
 }
