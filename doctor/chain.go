@@ -18,6 +18,7 @@ const (
 	Injection      Link = "injection"
 	TokenMinted    Link = "token"
 	SigningKeys    Link = "keys"
+	SyncLeads      Link = "sync"
 	Account        Link = "account"
 	OIDCProvider   Link = "provider"
 	RoleExists     Link = "role"
@@ -58,6 +59,7 @@ var Chain = []Rung{
 	{Injection, "is a pod that is created in a dry run injected?", []Link{Kubernetes, Policy, Namespace, ServiceAccount, Grant, Registration, Endpoints, Certificate}},
 	{TokenMinted, "is there a token of the right issuer, subject and audience, and is it fresh?", []Link{Kubernetes, IssuerMatches, ServiceAccount}},
 	{SigningKeys, "can AWS read the issuer's discovery document, and do its keys hold the one that signed the token?", []Link{IssuerMatches}},
+	{SyncLeads, "does sync run, and did its last pass succeed?", []Link{Kubernetes, Policy}},
 	{Account, "are these credentials of the account that is to be looked at?", []Link{Policy}},
 	{OIDCProvider, "does the account know the issuer, byte for byte, and take the audience?", []Link{Policy, IssuerMatches, Account}},
 	{RoleExists, "is the role for the destination there?", []Link{Policy, Account}},
@@ -69,9 +71,9 @@ var Chain = []Rung{
 	{Query, "does the workspace answer a signed query?", []Link{Workspace}},
 	{Write, "does it take a signed remote write of the session?", []Link{Session, Permissions, Boundary, Workspace, Query}},
 	{Pods, "are the Prometheus pods that run injected?", []Link{Kubernetes, Policy, Namespace, ServiceAccount, Grant, Injection}},
-	{Identity, "does the Prometheus container leave its AWS identity to ampbridge?", []Link{Kubernetes}},
+	{Identity, "has everything in the Prometheus container the AWS identity that it needs?", []Link{Kubernetes}},
 	{Sidecar, "has the config sidecar a valid session, and is the block served?", []Link{Pods, Session}},
-	{Flow, "does remote_write keep up, without errors?", []Link{Sidecar, Write}},
+	{Flow, "does remote_write deliver and keep up, without errors?", []Link{Sidecar, Write}},
 }
 
 // rung finds a link in the chain.

@@ -14,8 +14,8 @@ type State string
 const (
 	// OK: the link holds.
 	OK State = "ok"
-	// Skipped: it was not looked at, because another link is broken, or because
-	// the means are missing.
+	// Skipped: it was not checked, because another link is broken, because the
+	// means are missing, or because there is nothing to check.
 	Skipped State = "skipped"
 	// Doubtful: it holds now, but something about it wants a look.
 	Doubtful State = "doubtful"
@@ -85,8 +85,11 @@ type Finding struct {
 	About About `json:"about,omitzero"`
 	// Says is one sentence: what was seen. It holds no secret.
 	Says string `json:"says"`
-	// Because is the broken link on account of which this one was not looked at.
+	// Because is the broken link on account of which this one was not checked.
 	Because Link `json:"because,omitempty"`
+	// NotAsked is true where there is nothing to check: a flag left the link out, or
+	// the link does not apply. It does not count as something that was not checked.
+	NotAsked bool `json:"notAsked,omitempty"`
 	// Mend is what to do; nil where there is nothing.
 	Mend *Mend `json:"mend,omitempty"`
 }
@@ -141,6 +144,14 @@ func Doubts(l Link, a About, mend Mend, format string, args ...any) Finding {
 // means.
 func Unseen(l Link, a About, format string, args ...any) Finding {
 	return Finding{Link: l, State: Skipped, About: a, Says: fmt.Sprintf(format, args...)}
+}
+
+// NotAsked is the finding of a link that need not be checked: a flag leaves it
+// out, or it does not apply.
+func NotAsked(l Link, a About, format string, args ...any) Finding {
+	f := Unseen(l, a, format, args...)
+	f.NotAsked = true
+	return f
 }
 
 // Do is a mend in words, with the commands that do it, if any.

@@ -44,7 +44,7 @@ func (l Ladder) HTML(w io.Writer) error {
 			r.put(&p, l.State(r.Link), findings)
 		}
 	}
-	p.put("</ol>\n<footer>✓ holds · ✗ is broken · ! wants a look · – was not looked at. This page holds no secrets.</footer>\n</main>\n</body>\n</html>\n")
+	p.put("</ol>\n<footer>✓ holds · ✗ is broken · ! wants a look · – was not checked. This page holds no secrets.</footer>\n</main>\n</body>\n</html>\n")
 	_, err := io.WriteString(w, p.String())
 	return err
 }
@@ -52,10 +52,7 @@ func (l Ladder) HTML(w io.Writer) error {
 func (l Ladder) putTitle(p *page) {
 	before, after, _ := strings.Cut(pageHead, "</title>")
 	_, _ = p.WriteString(before) // a Builder takes everything
-	mark := Broken.Mark()
-	if l.Healthy {
-		mark = OK.Mark()
-	}
+	mark, _ := l.outcome()
 	p.put("%v ampbridge doctor", mark)
 	if l.Cluster != "" {
 		p.put(": %v", l.Cluster)
@@ -68,16 +65,24 @@ func (l Ladder) putVerdict(p *page) {
 	if l.Cluster != "" {
 		p.put(" · cluster %v", l.Cluster)
 	}
-	verdict := "broken"
-	if l.Healthy {
-		verdict = "ok"
-	}
+	_, verdict := l.outcome()
 	headline, rest, _ := strings.Cut(strings.TrimSuffix(l.Verdict(), ")"), " (")
 	p.put("</h1>\n<p class=\"verdict %v\">%v</p>\n", verdict, strings.ToUpper(headline[:1])+headline[1:])
 	if rest != "" {
 		p.put("<p class=\"rest\">%v</p>", rest)
 	}
 	p.put("\n\n")
+}
+
+// outcome returns the page's mark, and the class of its verdict.
+func (l Ladder) outcome() (mark, class string) {
+	switch {
+	case len(l.Broken()) > 0:
+		return Broken.Mark(), "broken"
+	case len(l.Unchecked()) > 0:
+		return Skipped.Mark(), "unchecked"
+	}
+	return OK.Mark(), "ok"
 }
 
 // putTodo names the broken links again: nobody should have to look for them.
@@ -161,7 +166,7 @@ var steps = []struct {
 	links          []Link
 }{
 	{"admin", "Kubernetes", "policy, label on the namespace", []Link{Kubernetes, Policy, Namespace}},
-	{"sync", "Kubernetes", "which service accounts are granted?", []Link{ServiceAccount, Grant}},
+	{"sync", "Kubernetes", "which service accounts are granted?", []Link{ServiceAccount, Grant, SyncLeads}},
 	{"sync", "AWS", "OIDC provider, role, exact trust", []Link{Account, OIDCProvider, RoleExists, TrustDocument, Permissions, Boundary}},
 	{"Kubernetes", "webhook", "a Prometheus pod is created", []Link{Registration, Endpoints, Certificate}},
 	{"webhook", "Kubernetes", "patch: token, sidecar, environment", []Link{Injection}},

@@ -3,6 +3,7 @@ package doctor
 import (
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -340,38 +341,84 @@ remote_write:
 `
 
 func TestEnvironment(t *testing.T) {
-	role := map[string]string{"AWS_ROLE_ARN": "arn:aws:iam::111122223333:role/amp", "AWS_WEB_IDENTITY_TOKEN_FILE": "/token"}
-	with := func(more ...string) map[string]string {
-		env := map[string]string{}
-		for k, v := range role {
-			env[k] = v
-		}
+	const role = "arn:aws:iam::111122223333:role/"
+	environment := func(more ...string) map[string]string {
+		env := map[string]string{"AWS_ROLE_ARN": role + "ampbridge", "AWS_WEB_IDENTITY_TOKEN_FILE": "/token"}
 		for _, name := range more {
 			env[name] = "secret"
 		}
 		return env
 	}
-	own := strings.Replace(loaded, "    refresh_interval", "    role_arn: arn:aws:iam::111122223333:role/discovery\n    refresh_interval", 1)
+	signed := func(fields string) string { return "remote_write: [{url: 'https://x', sigv4: {" + fields + "}}]" }
+	discovery := func(name, fields string) string {
+		return "scrape_configs: [{job_name: a, " + name + "_sd_configs: [{" + fields + "}]}]"
+	}
+	const alerts = "alerting: {alertmanagers: [{sigv4: {region: eu-west-1}, static_configs: [{targets: [a]}]}]}"
 	for _, c := range []struct {
-		name   string
-		env    map[string]string
-		config string
-		state  State
-		says   string
+		name string
+		seen ContainerSeen
+		// state and says are for environment: container; sidecar is for the sidecar.
+		state   State
+		says    string
+		sidecar string
 	}{
-		{"nothing", nil, "", OK, "no static keys"},
-		{"a role", role, "", OK, "AWS_ROLE_ARN for people and tools"},
-		{"a role and static keys", with("AWS_ACCESS_KEY_ID"), "", Broken, "static keys win"},
-		{"static keys alone", map[string]string{"AWS_ACCESS_KEY_ID": "secret"}, "", Doubtful, "something may"},
-		{"self-assume", role, own, Broken, "would have to assume itself"},
-		{"another role", map[string]string{"AWS_ROLE_ARN": "arn:aws:iam::111122223333:role/other"}, own, OK, ""},
-		{"discovery by the node's role", map[string]string{"AWS_ROLE_ARN": "arn:aws:iam::111122223333:role/other"}, loaded, Broken, "no longer the node's role"},
-		{"flow style", role, "remote_write: [{sigv4: {role_arn: 'arn:aws:iam::111122223333:role/amp'}}]", Broken, "would have to assume itself"},
-		{"a configuration that cannot be read", role, "{", OK, "AWS_ROLE_ARN"},
-		{"discovery, no identity", nil, loaded, OK, "no static keys"},
+		{"nothing configured", ContainerSeen{Configs: []string{"{}"}}, OK, "AWS_ROLE_ARN for people and tools", "no static keys"},
+		{"as Prometheus renders it", ContainerSeen{Configs: []string{loaded}}, Broken, "remote_write[0].sigv4, scrape_configs[0].ec2_sd_configs[0] now use AWS_ROLE_ARN",
+			"as before, by remote_write[0].sigv4, scrape_configs[0].ec2_sd_configs[0]"},
+		{"own sigv4", ContainerSeen{Configs: []string{signed("region: eu-west-1")}}, Doubtful, "remote_write[0].sigv4 now uses AWS_ROLE_ARN", "as before, by remote_write[0].sigv4"},
+		{"own sigv4, empty", ContainerSeen{Configs: []string{signed("")}}, Doubtful, "may write to that role's workspace, and to no other", "by remote_write[0].sigv4"},
+		{"own sigv4 with a role of its own", ContainerSeen{Configs: []string{signed("role_arn: '" + role + "amp'")}}, Broken, "may assume no other role", "by remote_write[0].sigv4"},
+		{"own sigv4 with a profile", ContainerSeen{Configs: []string{signed("profile: mine")}}, OK, "for people and tools", "no static keys"},
+		{"own sigv4 with keys", ContainerSeen{Configs: []string{signed("access_key: A, secret_key: <secret>")}}, OK, "for people and tools", "no static keys"},
+		{"ampbridge's own block", ContainerSeen{Configs: []string{"remote_write: [{name: ampbridge-central, url: 'https://x', sigv4: {region: eu-west-1, profile: ampbridge-central}}]"}},
+			OK, "for people and tools", "no static keys"},
+		{"self-assume", ContainerSeen{Configs: []string{signed("role_arn: '" + role + "ampbridge'")}}, Broken, "would have to assume itself", "by remote_write[0].sigv4"},
+		{"Alertmanager", ContainerSeen{Configs: []string{alerts}}, Broken, "alerting.alertmanagers[0].sigv4 now uses AWS_ROLE_ARN, which is ampbridge's, and no longer the node's role or the pod's own identity: alerts are refused",
+			"by alerting.alertmanagers[0].sigv4"},
+		{"Alertmanager, found by discovery", ContainerSeen{Configs: []string{"alerting: {alertmanagers: [{scheme: https}, {ec2_sd_configs: [{region: eu-west-1}]}]}"}},
+			Broken, "alerting.alertmanagers[1].ec2_sd_configs[0] now uses", "by alerting.alertmanagers[1].ec2_sd_configs[0]"},
+		{"EC2", ContainerSeen{Configs: []string{discovery("ec2", "")}}, Broken, "scrape_configs[0].ec2_sd_configs[0] now uses", "by scrape_configs[0].ec2"},
+		{"Lightsail", ContainerSeen{Configs: []string{discovery("lightsail", "region: a")}}, Broken, "lightsail_sd_configs[0] now uses", "lightsail"},
+		{"ECS", ContainerSeen{Configs: []string{discovery("ecs", "region: a")}}, Broken, "ecs_sd_configs[0] now uses", "ecs"},
+		{"MSK", ContainerSeen{Configs: []string{discovery("msk", "region: a")}}, Broken, "msk_sd_configs[0] now uses", "msk"},
+		{"ElastiCache", ContainerSeen{Configs: []string{discovery("elasticache", "region: a")}}, Broken, "elasticache_sd_configs[0] now uses", "elasticache"},
+		{"RDS", ContainerSeen{Configs: []string{discovery("rds", "region: a")}}, Broken, "rds_sd_configs[0] now uses", "rds"},
+		{"any of AWS", ContainerSeen{Configs: []string{discovery("aws", "role: ecs, region: a")}}, Broken, "aws_sd_configs[0] now uses", "aws"},
+		{"discovery with a role of its own", ContainerSeen{Configs: []string{discovery("ec2", "role_arn: '"+role+"discovery'")}}, Broken, "ec2_sd_configs[0] now uses", "ec2"},
+		{"discovery with a profile, or keys", ContainerSeen{Configs: []string{discovery("ec2", "profile: a"), discovery("rds", "access_key: a")}}, OK, "for people", "no static keys"},
+		{"discovery of others", ContainerSeen{Configs: []string{discovery("kubernetes", "role: pod"), discovery("azure", "")}}, OK, "for people", "no static keys"},
+		{"a file of scrape_config_files", ContainerSeen{Configs: []string{"{}", "groups: []", "scrape_configs:\n- job_name: b\n  ecs_sd_configs:\n  - region: a\n"}}, Broken, "scrape_configs[0].ecs_sd_configs[0] now uses", "ecs"},
+		{"the same, applied and given", ContainerSeen{Configs: []string{alerts, alerts}}, Broken, "alerting.alertmanagers[0].sigv4 now uses", "by alerting.alertmanagers[0].sigv4"},
+		{"many", ContainerSeen{Configs: []string{"scrape_configs: [{ec2_sd_configs: [{}, {}, {}, {}, {}, {}]}]"}}, Broken, "ec2_sd_configs[2], 3 more now use", "3 more"},
+		{"a bracket that yaml/v4 reads as a map", ContainerSeen{Configs: []string{"scrape_configs: [{static_configs: [{targets: [localhost:]}], ec2_sd_configs: [{}]}]"}}, Broken, "ec2_sd_configs[0] now uses", "ec2"},
+		{"not readable", ContainerSeen{Configs: []string{"{"}}, Skipped, "its configuration cannot be read", "no static keys"},
+		{"not there", ContainerSeen{}, Skipped, "its configuration cannot be read", "no static keys"},
+		{"part of the environment not seen", ContainerSeen{Configs: []string{"{}"}, Hidden: []string{"Secret a"}}, Skipped, "comes from Secret a", "comes from Secret a"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			f := Environment(c.env, c.config)
+			given := c.seen
+			given.Env, given.Given = environment(), true
+			judged(t, Environment(given), c.state, c.says)
+			state := OK
+			if len(c.seen.Hidden) > 0 {
+				state = Skipped
+			}
+			judged(t, Environment(c.seen), state, c.sidecar)
+		})
+	}
+	for _, c := range []struct {
+		name  string
+		seen  ContainerSeen
+		state State
+		says  string
+	}{
+		{"a role and static keys", ContainerSeen{Env: environment("AWS_ACCESS_KEY_ID")}, Broken, "static keys win"},
+		{"static keys alone", ContainerSeen{Env: map[string]string{"AWS_ACCESS_KEY_ID": "secret"}}, Doubtful, "something may"},
+		{"the pod's own role, with users", ContainerSeen{Env: environment(), Configs: []string{alerts}}, OK, "AWS_ROLE_ARN is the pod's own; the identity of the pod or its node is used, as before, by alerting"},
+		{"the pod's own role assumes itself", ContainerSeen{Env: environment(), Configs: []string{signed("role_arn: '" + role + "ampbridge'")}}, Broken, "would have to assume itself"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := Environment(c.seen)
 			judged(t, f, c.state, c.says)
 			if strings.Contains(f.Says, "secret") {
 				t.Errorf("it shows a value: %s", f.Says)
@@ -410,25 +457,156 @@ func TestSidecarState(t *testing.T) {
 	judged(t, SidecarState(SidecarSeen{Destinations: []DestinationSeen{{Name: "central", Error: "AccessDenied: no"}}}), Broken, "no session (AccessDenied: no)")
 }
 
-const flowMetrics = `prometheus_remote_storage_highest_timestamp_in_seconds 1.7e+09
-prometheus_remote_storage_queue_highest_sent_timestamp_seconds{remote_name="ampbridge-central",url="https://x/?a=\"b\",c={d}"} 1.699999999e+09
-prometheus_remote_storage_samples_failed_total{remote_name="ampbridge-central",url="x"} 0
-`
+// remoteWrite is what Prometheus's metrics say of one remote_write.
+type remoteWrite struct{ newest, sent, attempts, retried, failed, pending float64 }
+
+func (w remoteWrite) metrics(name string) string {
+	labels := fmt.Sprintf(`{remote_name=%q,url="https://x/?a=\"b\",c={d}"}`, name)
+	var b strings.Builder
+	fmt.Fprintf(&b, "# HELP prometheus_remote_storage_highest_timestamp_in_seconds x\nprometheus_remote_storage_highest_timestamp_in_seconds %g\n", w.newest)
+	for metric, value := range map[string]float64{
+		"queue_highest_sent_timestamp_seconds": w.sent, "samples_total": w.attempts, "samples_retried_total": w.retried,
+		"samples_failed_total": w.failed, "samples_pending": w.pending,
+	} {
+		fmt.Fprintf(&b, "prometheus_remote_storage_%s%s %g\n", metric, labels, value)
+	}
+	return b.String()
+}
 
 func TestFlowState(t *testing.T) {
+	const now, late = 1_700_000_000, 1_700_000_000 - 100_000
 	for _, c := range []struct {
-		name, old, new string
-		state          State
-		says           string
+		name        string
+		first, last remoteWrite
+		apart       time.Duration
+		state       State
+		says        string
+		final       bool
 	}{
-		{"well", "", "", OK, "ampbridge-central is 1 second behind"},
-		{"behind", "1.699999999e+09", "1.6999e+09", Broken, "is 28 hours behind"},
-		{"refused", `url="x"} 0`, `url="x"} 12`, Doubtful, "12 samples were refused"},
-		{"not applied", "ampbridge-central", "mine", Broken, "no remote_write of the name ampbridge-central"},
-		{"nothing sent", "1.699999999e+09", "0", OK, "nothing sent yet"},
+		{"well, at the first read", remoteWrite{now, now - 1, 900, 0, 0, 20}, remoteWrite{now, now - 1, 900, 0, 0, 20}, 0, OK, "central is 1 second behind, nothing refused, nothing retried", true},
+		{"it failed once, at the first read", remoteWrite{now, now - 1, 900, 100, 0, 20}, remoteWrite{now, now - 1, 900, 100, 0, 20}, 0, Skipped, "not known yet", false},
+		{"it failed once, and sends", remoteWrite{now, now - 1, 900, 100, 0, 20}, remoteWrite{now + 5, now + 4, 1000, 100, 0, 0}, 5 * time.Second, OK, "100 retried since the start", true},
+		{"it failed once, and has nothing to send", remoteWrite{now, now, 900, 100, 0, 0}, remoteWrite{now, now, 900, 100, 0, 0}, FlowWindow, OK, "0 seconds behind", true},
+
+		// AMP answers 503 from the start: attempts and retries grow, nothing is sent.
+		{"retried and never sent", remoteWrite{now, 0, 500, 400, 0, 100}, remoteWrite{now + 20, 0, 900, 800, 0, 100}, FlowWindow, Broken,
+			"central: 100 samples are pending, 400 were retried within 20 seconds, and none was sent; none was ever sent", true},
+		{"retried and never sent, too soon to tell", remoteWrite{now, 0, 500, 400, 0, 100}, remoteWrite{now + 4, 0, 600, 500, 0, 100}, 4 * time.Second, Skipped, "not known yet", false},
+		// AMP does not answer: one attempt hangs, nothing is retried yet.
+		{"pending and never sent", remoteWrite{now, 0, 100, 0, 0, 100}, remoteWrite{now + 20, 0, 100, 0, 0, 400}, FlowWindow, Broken, "400 samples are pending, 0 were retried", true},
+		// It worked until a minute ago: less behind than is tolerated, and stuck.
+		{"stuck for a minute", remoteWrite{now, now - 40, 5000, 600, 0, 300}, remoteWrite{now + 20, now - 40, 5200, 800, 0, 500}, FlowWindow, Broken, "the newest that was sent is 60 seconds behind", true},
+		{"stuck, and behind", remoteWrite{now, late, 5000, 600, 0, 300}, remoteWrite{now, late, 5000, 600, 0, 300}, FlowWindow, Broken, "28 hours behind", true},
+
+		// A refused batch counts as sent: the timestamp advances, nothing arrives.
+		{"all refused", remoteWrite{now, now - 1, 900, 0, 900, 0}, remoteWrite{now + 20, now + 19, 1400, 0, 1400, 0}, FlowWindow, Broken,
+			"central: 500 samples were refused within 20 seconds, and none is known to be taken", true},
+		{"all refused, and some in flight", remoteWrite{now, now - 1, 900, 0, 900, 0}, remoteWrite{now + 20, now + 19, 1500, 0, 1400, 100}, FlowWindow, Broken, "none is known to be taken", true},
+		{"some refused", remoteWrite{now, now - 1, 900, 0, 0, 0}, remoteWrite{now + 5, now + 4, 1400, 0, 12, 0}, 5 * time.Second, Doubtful, "12 samples were refused since the start", true},
+		{"some refused long ago", remoteWrite{now, now - 1, 900, 0, 12, 0}, remoteWrite{now + 5, now + 4, 1400, 0, 12, 0}, 5 * time.Second, Doubtful, "12 samples were refused since the start", true},
+
+		{"it catches up", remoteWrite{now, late, 500, 400, 0, 9000}, remoteWrite{now + 5, late + 500, 5000, 400, 0, 9000}, 5 * time.Second, Doubtful, "28 hours behind, and catches up", true},
+		{"it falls behind", remoteWrite{now, late, 500, 400, 0, 9000}, remoteWrite{now + 5, late + 1, 600, 400, 0, 9000}, 5 * time.Second, Broken, "central is 28 hours behind", true},
+		{"nothing scraped yet", remoteWrite{}, remoteWrite{}, FlowWindow, Skipped, "nothing was sent yet, and nothing waits", true},
+		{"started again between the reads", remoteWrite{now, now - 1, 900, 90, 0, 20}, remoteWrite{now + 20, 0, 40, 40, 0, 40}, FlowWindow, Broken, "40 were retried", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			judged(t, FlowState(ReadMetrics(strings.Replace(flowMetrics, c.old, c.new, 1)), []string{"ampbridge-central"}), c.state, c.says)
+			f, final := FlowState(ReadMetrics(c.first.metrics("central")), ReadMetrics(c.last.metrics("central")), c.apart, []string{"central"})
+			judged(t, f, c.state, c.says)
+			if final != c.final {
+				t.Errorf("final: %v", final)
+			}
+		})
+	}
+}
+
+func TestFlowStateOfSeveral(t *testing.T) {
+	const now = 1_700_000_000
+	well, stuck := remoteWrite{now, now - 1, 900, 0, 0, 20}, remoteWrite{now, 0, 900, 800, 0, 100}
+	refused, idle := remoteWrite{now, now - 1, 900, 0, 9, 0}, remoteWrite{now, 0, 0, 0, 0, 0}
+	for _, c := range []struct {
+		name  string
+		a, b  remoteWrite
+		apart time.Duration
+		state State
+		says  string
+		final bool
+	}{
+		{"both well", well, well, 0, OK, "a is 1 second behind, nothing refused, nothing retried; b is", true},
+		{"one is stuck, too soon to tell", well, stuck, 0, Skipped, "b: not known yet", false},
+		{"one is stuck", well, stuck, FlowWindow, Broken, "b: 100 samples are pending", true},
+		{"a warning does not hide what is not checked", refused, idle, FlowWindow, Skipped, "b: nothing was sent yet", true},
+		{"nor the other way round", idle, refused, FlowWindow, Skipped, "a: nothing was sent yet", true},
+		{"what is not checked does not hide what is broken", idle, stuck, FlowWindow, Broken, "b: 100 samples", true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := ReadMetrics(c.a.metrics("a") + c.b.metrics("b"))
+			f, final := FlowState(m, m, c.apart, []string{"a", "b"})
+			judged(t, f, c.state, c.says)
+			if final != c.final {
+				t.Errorf("final: %v", final)
+			}
+		})
+	}
+	m := ReadMetrics(well.metrics("mine"))
+	for apart, want := range map[time.Duration]bool{0: false, FlowWindow: true} {
+		f, final := FlowState(m, m, apart, []string{"ampbridge-central"})
+		judged(t, f, Broken, "no remote_write of the name ampbridge-central")
+		if final != want {
+			t.Errorf("a block that is not there, after %s: final %v", apart, final)
+		}
+	}
+}
+
+func TestSync(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	ago := func(d time.Duration) time.Time { return now.Add(-d) }
+	lease := func(age time.Duration) *LeaseSeen { return &LeaseSeen{"sync-1", ago(age), 15 * time.Second, false} }
+	leader := func(success time.Duration, refusals, loaded int, up time.Duration) Metrics {
+		at := float64(ago(success).Unix())
+		if success == 0 {
+			at = 0
+		}
+		return ReadMetrics(fmt.Sprintf("ampbridge_sync_last_success_timestamp_seconds %g\nampbridge_sync_refusals %d\nampbridge_policy_last_load_success %d\nprocess_start_time_seconds %g\n",
+			at, refusals, loaded, float64(ago(up).Unix())))
+	}
+	const deployment, cronJob = "deployment/ampbridge-sync", "cronjob/ampbridge-sync"
+	well := leader(3*time.Minute, 0, 1, time.Hour)
+	for _, c := range []struct {
+		name  string
+		seen  SyncSeen
+		state State
+		says  string
+	}{
+		{"well", SyncSeen{Workload: deployment, Lease: lease(2 * time.Second), Leader: well}, OK, "sync-1 leads, and its last pass succeeded 3 minutes ago"},
+		{"the leader's clock is ahead", SyncSeen{Workload: deployment, Lease: lease(-10 * time.Second), Leader: well}, OK, "sync-1 leads"},
+		{"the leader's clock is an hour behind", SyncSeen{Workload: deployment, Lease: &LeaseSeen{"sync-1", ago(time.Hour), 15 * time.Second, true}, Leader: well}, OK, "sync-1 leads"},
+		{"by hand, beside the cluster", SyncSeen{Lease: lease(2 * time.Second), Problem: "no such pod"}, Skipped, "is not known: no such pod"},
+		{"not installed", SyncSeen{}, Doubtful, "nothing in the cluster runs sync"},
+		{"not installed any more", SyncSeen{Lease: lease(time.Hour)}, Doubtful, "nothing in the cluster runs sync"},
+		// Argo CD never applies a Lease.
+		{"no Lease", SyncSeen{Workload: deployment}, Broken, "no replica of deployment/ampbridge-sync has ever led: there is no Lease"},
+		{"never held", SyncSeen{Workload: deployment, Lease: &LeaseSeen{"", ago(time.Hour), time.Second, false}}, Broken, "gave the Lease back 60 minutes ago"},
+		{"no leader for an hour", SyncSeen{Workload: deployment, Lease: lease(3 * time.Hour), Leader: well}, Broken, "sync-1 renewed the Lease last, 3 hours ago"},
+		{"the future, and it does not move", SyncSeen{Workload: deployment, Lease: lease(-time.Hour), Leader: well}, Broken, "no replica"},
+		{"metrics not to be had", SyncSeen{Workload: deployment, Lease: lease(0), Problem: "forbidden"}, Skipped, "not known: forbidden"},
+		{"another program's metrics", SyncSeen{Workload: deployment, Lease: lease(0), Leader: ReadMetrics("up 1\n")}, Skipped, "it has no metric"},
+		{"it refuses the policy", SyncSeen{Workload: deployment, Lease: lease(0), Leader: leader(time.Minute, 0, 0, time.Hour)}, Broken, "refuses the newest version of the policy"},
+		{"one refusal", SyncSeen{Workload: deployment, Lease: lease(0), Leader: leader(time.Minute, 1, 1, time.Hour)}, Broken, "refused 1 thing that the policy asks for"},
+		{"refusals, and never a success", SyncSeen{Workload: deployment, Lease: lease(0), Leader: leader(0, 3, 1, time.Minute)}, Broken, "refused 3 things"},
+		{"just started", SyncSeen{Workload: deployment, Lease: lease(0), Leader: leader(0, 0, 1, time.Minute)}, Skipped, "its first pass is not over"},
+		{"never a success", SyncSeen{Workload: deployment, Lease: lease(0), Leader: leader(0, 0, 1, time.Hour)}, Broken, "none of its passes has succeeded in 60 minutes"},
+		{"no success for long", SyncSeen{Workload: deployment, Lease: lease(0), Leader: leader(26*time.Minute, 0, 1, time.Hour)}, Broken, "ended 26 minutes ago: there should be one every 10 minutes"},
+		{"a CronJob", SyncSeen{Workload: cronJob, Scheduled: &ScheduleSeen{false, ago(4 * time.Minute), ago(3 * time.Minute)}}, OK, "its last run succeeded 3 minutes ago"},
+		{"a CronJob at work", SyncSeen{Workload: cronJob, Scheduled: &ScheduleSeen{false, ago(time.Minute), ago(time.Hour)}}, OK, "a run is at work"},
+		{"a CronJob that fails", SyncSeen{Workload: cronJob, Scheduled: &ScheduleSeen{false, ago(time.Hour), ago(3 * time.Hour)}}, Broken, "has not succeeded; the last that did ended 3 hours ago"},
+		{"a CronJob that has always failed", SyncSeen{Workload: cronJob, Scheduled: &ScheduleSeen{Started: ago(time.Hour)}}, Broken, "no run ever has"},
+		{"a CronJob that is suspended", SyncSeen{Workload: cronJob, Scheduled: &ScheduleSeen{true, ago(time.Hour), ago(time.Hour)}}, Broken, "is suspended"},
+		{"a CronJob before its first run", SyncSeen{Workload: cronJob, Scheduled: &ScheduleSeen{}}, Skipped, "has not run yet"},
+		{"a CronJob in its first run", SyncSeen{Workload: cronJob, Scheduled: &ScheduleSeen{Started: ago(time.Minute)}}, Skipped, "first run is not over"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			judged(t, Sync(c.seen, 10*time.Minute, now, Do("see its log")), c.state, c.says)
 		})
 	}
 }

@@ -10,8 +10,8 @@ import (
 type Ladder struct {
 	// Cluster is the policy's name of the cluster; empty where it is not known.
 	Cluster string `json:"cluster"`
-	// Healthy: some link was looked at, and none is broken. Doubts and skipped
-	// links do not count.
+	// Healthy: some link was checked, and none is broken. Warnings and links that
+	// were not checked do not count: see [Ladder.Unchecked].
 	Healthy  bool      `json:"healthy"`
 	Findings []Finding `json:"findings"`
 }
@@ -25,14 +25,14 @@ type Examination struct {
 // Add takes findings.
 func (e *Examination) Add(findings ...Finding) { e.findings = append(e.findings, findings...) }
 
-// Has tells whether anything was found of the link.
+// Has reports whether anything was found of the link.
 func (e *Examination) Has(l Link) bool {
 	return slices.ContainsFunc(e.findings, func(f Finding) bool { return f.Link == l })
 }
 
-// Blocked tells whether the link cannot be looked at, because one that it needs
-// is broken or was itself not looked at for such a reason. If so that is added
-// as a finding.
+// Blocked reports whether the link cannot be checked, because one that it needs
+// is broken or was itself not checked for such a reason. If so that is added as a
+// finding.
 func (e *Examination) Blocked(l Link, a About) bool {
 	for _, need := range rung(l).Needs {
 		for _, f := range e.findings {
@@ -44,7 +44,7 @@ func (e *Examination) Blocked(l Link, a About) bool {
 				cause = need
 			}
 			if cause != "" {
-				e.Add(Finding{Link: l, State: Skipped, About: a, Because: cause, Says: "not looked at: it rests on " + string(cause)})
+				e.Add(Finding{Link: l, State: Skipped, About: a, Because: cause, Says: "not checked: it rests on " + string(cause)})
 				return true
 			}
 		}
@@ -52,12 +52,31 @@ func (e *Examination) Blocked(l Link, a About) bool {
 	return false
 }
 
-// Leave adds that links are not looked at: because of a broken one that they
-// rest on, or else for the reason that is given.
+// Leave adds that links are not checked: because of a broken one that they rest
+// on, or else for the reason that is given.
 func (e *Examination) Leave(a About, why string, links ...Link) {
 	for _, l := range links {
 		if !e.Blocked(l, a) {
 			e.Add(Unseen(l, a, "%s", why))
+		}
+	}
+}
+
+// LeaveOut adds that links need not be checked.
+func (e *Examination) LeaveOut(a About, why string, links ...Link) {
+	for _, l := range links {
+		if !e.Blocked(l, a) {
+			e.Add(NotAsked(l, a, "%s", why))
+		}
+	}
+}
+
+// Prove turns what could not be checked of a link into a finding that it holds:
+// a later check has proved it.
+func (e *Examination) Prove(l Link, says string) {
+	for i, f := range e.findings {
+		if f.Link == l && f.State == Skipped && f.Because == "" {
+			e.findings[i] = Holds(l, f.About, "%s", says)
 		}
 	}
 }
@@ -93,6 +112,17 @@ func (l Ladder) Broken() []Link {
 	return links
 }
 
+// Unchecked returns the links of which something was not checked, each once.
+func (l Ladder) Unchecked() []Link {
+	var links []Link
+	for _, f := range l.Findings {
+		if f.State == Skipped && !f.NotAsked && !slices.Contains(links, f.Link) {
+			links = append(links, f.Link)
+		}
+	}
+	return links
+}
+
 // State is the worst of a link's findings; Skipped where there are none.
 func (l Ladder) State(link Link) State {
 	findings := l.of(link)
@@ -110,18 +140,21 @@ func (l Ladder) State(link Link) State {
 
 // Verdict sums it up in one sentence.
 func (l Ladder) Verdict() string {
-	count := map[State]int{}
+	doubtful, unchecked := 0, 0
 	for _, f := range l.Findings {
-		count[f.State]++
+		switch {
+		case f.State == Doubtful:
+			doubtful++
+		case f.State == Skipped && !f.NotAsked:
+			unchecked++
+		}
 	}
 	var rest []string
-	for _, s := range []struct {
-		state State
-		words string
-	}{{Doubtful, "doubtful"}, {Skipped, "not looked at"}} {
-		if n := count[s.state]; n > 0 {
-			rest = append(rest, fmt.Sprintf("%d %s", n, s.words))
-		}
+	if doubtful > 0 {
+		rest = append(rest, fmt.Sprintf("%d doubtful", doubtful))
+	}
+	if unchecked > 0 {
+		rest = append(rest, fmt.Sprintf("%d not checked", unchecked))
 	}
 	tail := ""
 	if len(rest) > 0 {
@@ -130,13 +163,13 @@ func (l Ladder) Verdict() string {
 	broken := l.Broken()
 	switch len(broken) {
 	case 0:
-		if count[Skipped] == len(l.Findings) {
-			return "nothing could be looked at"
-		}
-		if count[Skipped] == 0 {
+		switch {
+		case !l.Healthy:
+			return "nothing could be checked" + tail
+		case unchecked == 0:
 			return "every link holds" + tail
 		}
-		return "every link that was looked at holds" + tail
+		return "every link that was checked holds" + tail
 	case 1:
 		return "1 link is broken: " + string(broken[0]) + tail
 	}

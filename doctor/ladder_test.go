@@ -68,7 +68,7 @@ func TestBlocked(t *testing.T) {
 			if c.because == "" {
 				return
 			}
-			want := Finding{Link: c.link, State: Skipped, About: c.about, Because: c.because, Says: "not looked at: it rests on " + string(c.because)}
+			want := Finding{Link: c.link, State: Skipped, About: c.about, Because: c.because, Says: "not checked: it rests on " + string(c.because)}
 			if diff := cmp.Diff(want, e.findings[len(e.findings)-1]); diff != "" {
 				t.Error(diff)
 			}
@@ -83,8 +83,11 @@ func TestVerdict(t *testing.T) {
 		want     string
 	}{
 		{"all well", []Finding{Holds(Policy, About{}, "")}, "every link holds"},
-		{"some unseen", []Finding{Holds(Policy, About{}, ""), Unseen(Pods, About{}, "")}, "every link that was looked at holds (1 not looked at)"},
-		{"none seen", []Finding{Unseen(Policy, About{}, "")}, "nothing could be looked at"},
+		{"some not checked", []Finding{Holds(Policy, About{}, ""), Unseen(Pods, About{}, "")}, "every link that was checked holds (1 not checked)"},
+		{"some not asked", []Finding{Holds(Policy, About{}, ""), NotAsked(Write, About{}, "")}, "every link holds"},
+		{"some not checked, some not asked", []Finding{Holds(Policy, About{}, ""), Unseen(Pods, About{}, ""), NotAsked(Write, About{}, "")}, "every link that was checked holds (1 not checked)"},
+		{"a doubt", []Finding{Doubts(Policy, About{}, Mend{}, "")}, "every link holds (1 doubtful)"},
+		{"none checked", []Finding{Unseen(Policy, About{}, "")}, "nothing could be checked (1 not checked)"},
 		{"one broken twice", []Finding{Fails(TrustDocument, About{Destination: "a"}, Mend{}, ""), Fails(TrustDocument, About{Destination: "b"}, Mend{}, "")}, "1 link is broken: trust"},
 		{"two", []Finding{Fails(TrustDocument, About{}, Mend{}, ""), Fails(Policy, About{}, Mend{}, ""), Doubts(Pods, About{}, Mend{}, "")}, "2 links are broken: policy, trust (1 doubtful)"},
 	} {
@@ -99,6 +102,45 @@ func TestVerdict(t *testing.T) {
 				t.Errorf("healthy: %v", l.Healthy)
 			}
 		})
+	}
+}
+
+func TestUnchecked(t *testing.T) {
+	a, b := About{Pod: "monitoring/a"}, About{Pod: "monitoring/b"}
+	for _, c := range []struct {
+		name     string
+		findings []Finding
+		want     []Link
+	}{
+		{"nothing", nil, nil},
+		{"all well", []Finding{Holds(Policy, About{}, ""), Doubts(Pods, a, Mend{}, "")}, nil},
+		{"no means", []Finding{Holds(Flow, a, ""), Unseen(Flow, b, "no right to read it")}, []Link{Flow}},
+		{"not asked", []Finding{NotAsked(Write, About{}, "--no-write")}, nil},
+		{"behind a broken one", []Finding{Fails(Session, About{}, Mend{}, ""), {Link: Sidecar, State: Skipped, About: a, Because: Session}}, []Link{Sidecar}},
+		{"each once, in the chain's order", []Finding{Unseen(Flow, a, ""), Unseen(Flow, b, ""), Unseen(Account, About{}, "")}, []Link{Account, Flow}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var e Examination
+			e.Add(c.findings...)
+			if diff := cmp.Diff(c.want, e.Ladder().Unchecked()); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// A later check can prove a link for which the means are missing, and no other.
+func TestProve(t *testing.T) {
+	var e Examination
+	e.Add(Unseen(Certificate, About{}, "the Secret cannot be read"), Unseen(Endpoints, About{}, "no rights"),
+		Finding{Link: Certificate, State: Skipped, Because: Registration}, Fails(Certificate, About{}, Mend{}, "it has expired"))
+	e.Prove(Certificate, "the dry run proves it")
+	var states []State
+	for _, f := range e.findings {
+		states = append(states, f.State)
+	}
+	if diff := cmp.Diff([]State{OK, Skipped, Skipped, Broken}, states); diff != "" {
+		t.Error(diff)
 	}
 }
 

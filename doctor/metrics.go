@@ -139,33 +139,112 @@ func SidecarState(seen SidecarSeen) Finding {
 // lagTolerated is how far remote_write may be behind before samples queue up.
 const lagTolerated = 2 * time.Minute
 
-// FlowState judges remote_write by Prometheus's own metrics. names are those of
-// the blocks.
-func FlowState(m Metrics, names []string) Finding {
-	newest := 0.0
-	for _, s := range m["prometheus_remote_storage_highest_timestamp_in_seconds"] {
-		newest = max(newest, s.Value)
+// FlowWindow is how long two reads of a queue must be apart to tell that it is
+// stuck: a batch waits up to 5 seconds for more samples, and a new queue begins
+// about as late.
+const FlowWindow = 20 * time.Second
+
+// queue is one remote_write of Prometheus, by its own metrics.
+type queue struct {
+	found bool
+	// newest is the time of the newest sample that there is to send, sent that of
+	// the newest one that was sent or given up; 0: none.
+	newest, sent float64
+	// attempts counts samples each time that they are sent. It says nothing of what
+	// the other side took: retried and failed ones are counted too.
+	attempts, retried, failed, pending float64
+}
+
+func (m Metrics) queue(name string) (q queue) {
+	read := func(metric string) float64 {
+		v, _ := m.of("prometheus_remote_storage_"+metric, "remote_name", name)
+		return v
 	}
+	_, q.found = m.of("prometheus_remote_storage_samples_total", "remote_name", name)
+	q.sent = read("queue_highest_sent_timestamp_seconds")
+	q.attempts, q.retried, q.failed, q.pending = read("samples_total"), read("samples_retried_total"), read("samples_failed_total"), read("samples_pending")
+	for _, s := range m["prometheus_remote_storage_highest_timestamp_in_seconds"] {
+		q.newest = max(q.newest, s.Value)
+	}
+	q.newest = max(q.newest, read("queue_highest_timestamp_seconds"))
+	return q
+}
+
+// lag is how far the queue is behind what there is to send.
+func (q queue) lag() time.Duration { return seconds(max(0, q.newest-q.sent)) }
+
+// FlowState judges remote_write by Prometheus's own metrics, read twice with some
+// time between. names are those of the blocks. It is final where a later read
+// would change nothing; else ask again until the reads are FlowWindow apart.
+func FlowState(first, last Metrics, apart time.Duration, names []string) (f Finding, final bool) {
+	worst, final := Finding{Link: Flow, State: OK}, true
 	var says []string
 	for _, name := range names {
-		sent, found := m.of("prometheus_remote_storage_queue_highest_sent_timestamp_seconds", "remote_name", name)
-		if !found {
-			return Fails(Flow, About{}, Do("let Prometheus read its configuration again (the pod's reloader, or a new pod)"), "Prometheus has no remote_write of the name %s: it has not applied the configuration that the sidecar serves", name)
+		one, done := queueState(name, first.queue(name), last.queue(name), apart)
+		final = final && done
+		// One that is not checked is no better than a warning.
+		if one.State.worse(worst.State) && worst.State != Skipped || one.State == Skipped && worst.State == Doubtful || one.State == Broken {
+			worst = one
 		}
-		if failed, _ := m.of("prometheus_remote_storage_samples_failed_total", "remote_name", name); failed > 0 {
-			return Doubts(Flow, About{}, Do("see Prometheus's log: what AMP refused is not sent again"), "%s: %.0f samples were refused since the start", name, failed)
-		}
-		lag := seconds(max(0, newest-sent))
-		if sent == 0 {
-			says = append(says, name+": nothing sent yet")
-			continue
-		}
-		if lag > lagTolerated {
-			return Fails(Flow, About{}, Do("see Prometheus's log for errors of remote_write: AMP throttles (429), refuses (403), or does not answer"), "%s is %s behind", name, Span(lag))
-		}
-		says = append(says, fmt.Sprintf("%s is %s behind, nothing refused", name, Span(lag)))
+		says = append(says, one.Says)
 	}
-	return Holds(Flow, About{}, "%s", strings.Join(says, "; "))
+	if worst.State == OK {
+		worst.Says = strings.Join(says, "; ")
+	}
+	return worst, final
+}
+
+// queueState judges one queue. What is no more than unproven after the first read
+// is not final.
+func queueState(name string, was, is queue, apart time.Duration) (f Finding, final bool) {
+	if !is.found {
+		return Fails(Flow, About{}, Do("let Prometheus read its configuration again (the pod's reloader, or a new pod)"),
+			"Prometheus has no remote_write of the name %s: it has not applied the configuration that the sidecar serves", name), apart >= FlowWindow
+	}
+	log := Do("see Prometheus's log for errors of remote_write: AMP throttles (429), refuses (403, 400), or does not answer")
+	if is.sent > 0 && is.failed == 0 && is.retried == 0 && is.lag() <= lagTolerated {
+		// Whatever was sent was taken at the first attempt.
+		return Holds(Flow, About{}, "%s is %s behind, nothing refused, nothing retried", name, Span(is.lag())), true
+	}
+	if is.attempts < was.attempts || is.failed < was.failed || !was.found {
+		was = queue{} // Prometheus was started again, or has read its configuration, between the reads
+	}
+	failed, retried := is.failed-was.failed, is.retried-was.retried
+	// Whatever is pending may be an attempt that has no answer yet.
+	taken := is.attempts - was.attempts - retried - failed - is.pending
+	advanced := is.sent > was.sent
+	switch {
+	case advanced && (failed == 0 || taken > 0):
+		return flowing(name, was, is, log), true
+	case apart < FlowWindow:
+		return Unseen(Flow, About{}, "%s: not known yet", name), false
+	case failed > 0:
+		return Fails(Flow, About{}, Do("see Prometheus's log: AMP says why it refuses, and what it refused is not sent again"),
+			"%s: %.0f samples were refused within %s, and none is known to be taken", name, failed, Span(apart)), true
+	case is.pending > 0 || retried > 0:
+		since := "none was ever sent"
+		if is.sent > 0 {
+			since = "the newest that was sent is " + Span(is.lag()) + " behind"
+		}
+		return Fails(Flow, About{}, log, "%s: %.0f samples are pending, %.0f were retried within %s, and none was sent; %s", name, is.pending, retried, Span(apart), since), true
+	case is.sent == 0:
+		return Unseen(Flow, About{}, "%s: nothing was sent yet, and nothing waits to be sent: ask again after the next scrape", name), true
+	}
+	return flowing(name, was, is, log), true
+}
+
+// flowing judges a queue that sends, or has nothing to send.
+func flowing(name string, was, is queue, log Mend) Finding {
+	lag := is.lag()
+	switch {
+	case lag > lagTolerated && was.sent > 0 && lag < was.lag():
+		return Doubts(Flow, About{}, log, "%s is %s behind, and catches up", name, Span(lag))
+	case lag > lagTolerated:
+		return Fails(Flow, About{}, log, "%s is %s behind", name, Span(lag))
+	case is.failed > 0:
+		return Doubts(Flow, About{}, Do("see Prometheus's log: what AMP refused is not sent again"), "%s is %s behind; %.0f samples were refused since the start", name, Span(lag), is.failed)
+	}
+	return Holds(Flow, About{}, "%s is %s behind, nothing refused, %.0f retried since the start", name, Span(lag), is.retried)
 }
 
 func seconds(s float64) time.Duration {

@@ -24,6 +24,7 @@ func sample() Ladder {
 		Holds(Injection, subject, "injected, for central"),
 		Holds(TokenMinted, subject, "minted by TokenRequest: %s, audience sts.amazonaws.com, for 10 minutes more", about.Subject),
 		Holds(SigningKeys, About{}, "2 published, its certificate is of a public CA"),
+		Holds(SyncLeads, About{}, "ampbridge-sync-6c5d8f7b9-x2x4q leads, and its last pass succeeded 3 minutes ago"),
 		Holds(Account, About{Account: about.Account}, "as arn:aws:sts::111122223333:assumed-role/admin/jo"),
 		Holds(OIDCProvider, About{Account: about.Account}, "%s, audience sts.amazonaws.com", provider),
 		Holds(RoleExists, destination, "arn:aws:iam::111122223333:role/ampbridge/dev-aks/ampbridge.dev-aks.central"),

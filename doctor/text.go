@@ -57,11 +57,12 @@ func (l Ladder) JSON(w io.Writer) error {
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
 	return e.Encode(struct {
-		Version int    `json:"version"`
-		Verdict string `json:"verdict"`
-		Broken  []Link `json:"broken"`
+		Version    int    `json:"version"`
+		Verdict    string `json:"verdict"`
+		Broken     []Link `json:"broken"`
+		NotChecked []Link `json:"notChecked"`
 		Ladder
-	}{1, l.Verdict(), append([]Link{}, l.Broken()...), l})
+	}{1, l.Verdict(), append([]Link{}, l.Broken()...), append([]Link{}, l.Unchecked()...), l})
 }
 
 // of are the findings of a link.

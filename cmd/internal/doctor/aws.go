@@ -85,7 +85,7 @@ func (x *examiner) lookAtAWS(ctx context.Context) {
 			x.lookAtRole(ctx, inspectors[account], r)
 		}
 		if len(roles) == 0 {
-			x.found.Leave(doctor.About{Destination: d.Name, Account: account}, "no service account that is looked at has a role for it",
+			x.found.LeaveOut(doctor.About{Destination: d.Name, Account: account}, "no service account that is looked at has a role for it",
 				doctor.RoleExists, doctor.TrustDocument, doctor.Permissions, doctor.Boundary)
 		}
 	}

@@ -13,7 +13,11 @@
 //
 //	in its own namespace
 //	  configmaps, secrets            get, list (the policy, the serving certificate)
+//	  deployments, cronjobs, pods    list (sync)
+//	  leases                         get (sync's)
+//	  pods/proxy                     get (sync's metrics)
 //	in the namespace of a subject
+//	  configmaps                     get (Prometheus's configuration and environment)
 //	  pods                           list; create (as a dry run: nothing is made)
 //	  pods/proxy                     get
 //	  serviceaccounts                get, list
@@ -95,11 +99,17 @@ namespace, service account, grant, webhook, a pod created in a dry run, a token,
 issuer's keys as AWS reads them, OIDC provider, role and its documents, a session of
 STS for a real token, a signed query and a signed remote write, and the Prometheus
 pods that run. Each link is a line: ✓ it holds, ✗ it is broken, with the mend below, !
-it wants a look, – it was not looked at, and why.
+it wants a look, – it was not checked, and why.
 
 A kubeconfig and AWS credentials are used where there are any; either may be missing.
-Nothing is changed, but that the remote write leaves one sample (--no-write). The
-status is 1 where a link is broken.
+Nothing is changed, but that the remote write leaves one sample (--no-write).
+
+The status is
+  0  everything that was asked was checked, and holds (warnings, !, count as holding)
+  1  a link is broken, or doctor could not do its work
+  2  the command line is wrong
+  3  no link is broken, and something was not checked
+What a flag leaves out, or does not apply, is not asked.
 
 In a pod that ampbridge injected, the sidecar's image has doctor too:
 
@@ -124,8 +134,15 @@ In a pod that ampbridge injected, the sidecar's image has doctor too:
 	return cmd
 }
 
+// UncheckedError is the verdict where no link is broken, and something was not
+// checked: it is no proof that the chain holds.
+type UncheckedError struct{ verdict string }
+
+// Error implements error.
+func (e *UncheckedError) Error() string { return e.verdict }
+
 // Run examines, and writes the ladder on stdout. The error is the verdict, where
-// a link is broken.
+// a link is broken or was not checked.
 func Run(ctx context.Context, o Options, stdin io.Reader, stdout io.Writer) error {
 	if o.Now == nil {
 		o.Now = time.Now
@@ -144,8 +161,11 @@ func Run(ctx context.Context, o Options, stdin io.Reader, stdout io.Writer) erro
 	if err := write(stdout); err != nil {
 		return err
 	}
-	if !ladder.Healthy {
+	switch {
+	case len(ladder.Broken()) > 0:
 		return errors.New(ladder.Verdict())
+	case len(ladder.Unchecked()) > 0:
+		return &UncheckedError{ladder.Verdict()}
 	}
 	return nil
 }

@@ -55,9 +55,9 @@ func (x *examiner) inPod(ctx context.Context, env map[string]string) {
 		return f
 	})
 	if given.credentials != "" {
-		x.found.Leave(doctor.About{}, "the environment of the Prometheus container is not seen from this one", doctor.Identity)
+		x.found.LeaveOut(doctor.About{}, "the environment of the Prometheus container is not seen from this one: leave --in-pod out", doctor.Identity)
 	} else {
-		x.found.Look(doctor.Identity, doctor.About{}, func() doctor.Finding { return doctor.Environment(env) })
+		x.found.Look(doctor.Identity, doctor.About{}, func() doctor.Finding { return doctor.Environment(doctor.ContainerSeen{Env: env}) })
 	}
 	if token == "" {
 		x.found.Leave(doctor.About{}, "there is no token to verify", doctor.SigningKeys)
@@ -178,8 +178,12 @@ func (x *examiner) fromPod(ctx context.Context, given order, d podDestination, t
 		}
 		return holds("STS gives a session of %s", d.role)
 	})
-	if sign == nil || d.url == "" || x.NoWrite {
-		x.found.Leave(about, "the workspace is not known here, or --no-write was said", doctor.Write)
+	switch {
+	case x.NoWrite:
+		x.found.LeaveOut(about, "left out (--no-write)", doctor.Write)
+		return
+	case sign == nil || d.url == "":
+		x.found.Leave(about, "the workspace is not known here", doctor.Write)
 		return
 	}
 	x.found.Look(doctor.Write, about, func() doctor.Finding {
@@ -207,15 +211,13 @@ func (x *examiner) ownSidecar(ctx context.Context, given order) {
 		if given.prometheus.Address == "" || given.prometheus.TLS {
 			return unseen("Prometheus does not say where it listens, or wants TLS")
 		}
-		text, err := loopback(ctx, "http://"+given.prometheus.Address+given.prometheus.Prefix+"/metrics")
-		if err != nil {
-			return unseen("%v", err)
-		}
 		var names []string
 		for _, d := range given.destinations {
 			names = append(names, policy.BlockName(d.name))
 		}
-		return doctor.FlowState(doctor.ReadMetrics(text), names)
+		return x.flow(ctx, names, func() (string, error) {
+			return loopback(ctx, "http://"+given.prometheus.Address+given.prometheus.Prefix+"/metrics")
+		})
 	})
 }
 

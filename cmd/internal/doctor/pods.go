@@ -9,9 +9,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 
@@ -41,18 +43,27 @@ func (x *examiner) lookAtPods(ctx context.Context) {
 		x.found.Leave(doctor.About{}, noCluster, links...)
 		return
 	}
+	var none []*subject
 	for _, s := range x.subjects {
 		pods, err := x.prometheusPods(ctx, s)
-		if err != nil || len(pods) == 0 {
-			says := "no Prometheus pod of this service account runs"
-			if err != nil {
-				says = "the pods cannot be listed: " + err.Error()
-			}
-			x.found.Leave(s.about, says, links...)
+		if err != nil {
+			x.found.Leave(s.about, "the pods cannot be listed: "+err.Error(), links...)
 			continue
+		}
+		if len(pods) == 0 {
+			none = append(none, s)
 		}
 		for _, pod := range pods {
 			x.lookAtPod(ctx, s, pod)
+		}
+	}
+	// A wildcard also covers service accounts that are not Prometheus's.
+	for _, s := range none {
+		const says = "no Prometheus pod of this service account runs"
+		if s.named || len(none) == len(x.subjects) {
+			x.found.Leave(s.about, says, links...)
+		} else {
+			x.found.LeaveOut(s.about, says, links...)
 		}
 	}
 }
@@ -64,9 +75,13 @@ func (x *examiner) lookAtPod(ctx context.Context, s *subject, pod *runningPod) {
 		if pod.assignment != nil {
 			configs = append(configs, x.loadedConfig(ctx, pod))
 		}
-		return identity(pod, configs)
+		return x.identity(ctx, pod, configs)
 	})
-	if pod.assignment == nil {
+	switch {
+	case pod.optedOut():
+		x.found.LeaveOut(pod.about, "the pod has opted out", doctor.Sidecar, doctor.Flow)
+		return
+	case pod.assignment == nil:
 		x.found.Leave(pod.about, "the pod has no sidecar", doctor.Sidecar, doctor.Flow)
 		return
 	}
@@ -82,16 +97,38 @@ func (x *examiner) lookAtPod(ctx context.Context, s *subject, pod *runningPod) {
 		return doctor.SidecarState(doctor.SidecarMetrics(doctor.ReadMetrics(text)))
 	})
 	x.found.Look(doctor.Flow, pod.about, func() doctor.Finding {
-		text, err := x.prometheus(ctx, pod, "/metrics")
-		if err != nil {
-			return unseen("Prometheus's metrics cannot be read through the API server: %v", err)
-		}
 		var names []string
 		for _, d := range pod.assignment.Destinations {
 			names = append(names, d.Block.Name)
 		}
-		return doctor.FlowState(doctor.ReadMetrics(text), names)
+		return x.flow(ctx, names, func() (string, error) { return x.prometheus(ctx, pod, "/metrics") })
 	})
+}
+
+// flowEvery is how often Prometheus's metrics are read until they tell enough.
+const flowEvery = 2 * time.Second
+
+// flow reads Prometheus's metrics, once where that tells enough, else again and
+// again for as long as a queue may take.
+func (*examiner) flow(ctx context.Context, names []string, metrics func() (string, error)) doctor.Finding {
+	var first doctor.Metrics
+	for began := time.Now(); ; {
+		text, err := metrics()
+		if err != nil {
+			return unseen("Prometheus's metrics cannot be read: %v", err)
+		}
+		last := doctor.ReadMetrics(text)
+		if first == nil {
+			first = last
+		}
+		finding, final := doctor.FlowState(first, last, time.Since(began), names)
+		if final {
+			return finding
+		}
+		if err := pause(ctx, flowEvery); err != nil {
+			return unseen("%v", err)
+		}
+	}
 }
 
 // waiting is why the sidecar does not start, where the kubelet says so; the
@@ -165,11 +202,16 @@ func assigned(pod *corev1.Pod) *assignment.Assignment {
 	return nil
 }
 
+// optedOut reports whether the pod asked to be left alone, and was.
+func (p *runningPod) optedOut() bool {
+	return p.assignment == nil && p.Annotations[policy.AnnotationInject] == "false"
+}
+
 // injected judges whether the pod carries what the policy says today.
 func (x *examiner) injected(s *subject, pod *runningPod) doctor.Finding {
 	roll := doctor.Do("roll the workload: pods are injected when they are created", rollout(pod.Pod))
-	if pod.assignment == nil && pod.Annotations[policy.AnnotationInject] == "false" {
-		return unseen("it has opted out (annotation %s)", policy.AnnotationInject)
+	if pod.optedOut() {
+		return doctor.NotAsked("", doctor.About{}, "it has opted out (annotation %s)", policy.AnnotationInject)
 	}
 	if pod.assignment == nil {
 		return fails(roll, "it runs, and was not injected when it was created")
@@ -215,16 +257,36 @@ func rollout(pod *corev1.Pod) doctor.Command {
 	return doctor.Command{"kubectl", "delete", "pod", "--namespace", pod.Namespace, pod.Name}
 }
 
-// identity reads the container's environment as far as the pod's spec shows it.
-func identity(pod *runningPod, configs []string) doctor.Finding {
-	env := map[string]string{}
-	for _, v := range pod.container.Env {
-		env[v.Name] = v.Value
-		if v.ValueFrom != nil {
-			env[v.Name] = "(from elsewhere)"
+// identity reads the container's environment as far as the pod's spec and its
+// ConfigMaps show it.
+func (x *examiner) identity(ctx context.Context, pod *runningPod, configs []string) doctor.Finding {
+	seen := doctor.ContainerSeen{Env: map[string]string{}, Configs: configs}
+	for _, from := range pod.container.EnvFrom {
+		switch {
+		case from.SecretRef != nil:
+			seen.Hidden = append(seen.Hidden, "Secret "+from.SecretRef.Name)
+		case from.ConfigMapRef != nil:
+			object, err := x.cluster.client.CoreV1().ConfigMaps(pod.Namespace).Get(ctx, from.ConfigMapRef.Name, metav1.GetOptions{})
+			if apierrors.IsNotFound(err) {
+				continue // optional, or the pod would not run
+			}
+			if err != nil {
+				seen.Hidden = append(seen.Hidden, "ConfigMap "+from.ConfigMapRef.Name)
+				continue
+			}
+			for name, value := range object.Data {
+				seen.Env[from.Prefix+name] = value
+			}
 		}
 	}
-	finding := doctor.Environment(env, configs...)
+	for _, v := range pod.container.Env {
+		seen.Env[v.Name] = v.Value
+		if v.ValueFrom != nil {
+			seen.Env[v.Name] = "(from elsewhere)"
+		}
+	}
+	seen.Given = pod.assignment != nil && seen.Env["AWS_WEB_IDENTITY_TOKEN_FILE"] == pod.assignment.Token
+	finding := doctor.Environment(seen)
 	if finding.Mend != nil {
 		finding.Mend.Do += " (container " + pod.container.Name + " of pod " + pod.Namespace + "/" + pod.Name + ")"
 	}

@@ -135,12 +135,12 @@ func (x *examiner) between(s *subject, d policy.Destination) doctor.About {
 func (x *examiner) lookAtWrite(ctx context.Context, s *subject, d policy.Destination) {
 	about := x.between(s, d)
 	session := s.sessions[d.Name]
-	if session == nil || x.NoWrite {
-		reason := "there is no session to sign with"
-		if x.NoWrite {
-			reason = "left out (--no-write)"
-		}
-		x.found.Leave(about, reason, doctor.Write)
+	switch {
+	case x.NoWrite:
+		x.found.LeaveOut(about, "left out (--no-write)", doctor.Write)
+		return
+	case session == nil:
+		x.found.Leave(about, "there is no session to sign with", doctor.Write)
 		return
 	}
 	x.found.Look(doctor.Write, about, func() doctor.Finding {

@@ -41,6 +41,8 @@ type subject struct {
 	labels map[string]string
 	// destinations are those that are granted and not opted out of.
 	destinations []policy.Destination
+	// named is true where a grant or a flag names it, without a wildcard.
+	named bool
 	// token is a secret: it is handed to STS and to nobody else.
 	token  string
 	claims doctor.Claims
@@ -71,7 +73,9 @@ func (x *examiner) walk(ctx context.Context) {
 	if x.cluster != nil {
 		x.lookAtWebhook(ctx)
 		for _, s := range x.subjects {
-			x.found.Look(doctor.Injection, s.about, func() doctor.Finding { return x.dryRun(ctx, s) })
+			if x.found.Look(doctor.Injection, s.about, func() doctor.Finding { return x.dryRun(ctx, s) }) {
+				x.found.Prove(doctor.Certificate, "the API server has just called the webhook, and takes no certificate that the bundle does not vouch for")
+			}
 		}
 		for _, s := range x.subjects {
 			x.found.Look(doctor.TokenMinted, s.about, func() doctor.Finding { return x.mint(ctx, s) })
@@ -79,6 +83,7 @@ func (x *examiner) walk(ctx context.Context) {
 	} else {
 		x.found.Leave(doctor.About{}, noCluster, doctor.Registration, doctor.Endpoints, doctor.Certificate, doctor.Injection, doctor.TokenMinted)
 	}
+	x.lookAtSync(ctx)
 	x.lookAtKeys(ctx)
 	x.lookAtAWS(ctx)
 	x.lookAtPods(ctx)
@@ -137,7 +142,7 @@ func (x *examiner) keys(ctx context.Context, issuer policy.Issuer, token string,
 	x.published = readIssuer(ctx, issuer, token)
 	f := doctor.Keys(issuer, x.published, claims)
 	if x.published.Problem != "" && accepted() {
-		return unseen("%s, from here; AWS has read the keys, for STS takes the token", x.published.Problem)
+		return holds("AWS has read the keys, for STS takes the token (from here: %s)", x.published.Problem)
 	}
 	return f
 }
@@ -173,7 +178,7 @@ func (x *examiner) lookAtSubjects(ctx context.Context) {
 }
 
 func (x *examiner) addSubject(s policy.Subject, labels map[string]string) *subject {
-	added := &subject{Subject: s, about: doctor.About{Subject: s.String()}, labels: labels}
+	added := &subject{Subject: s, about: doctor.About{Subject: s.String()}, labels: labels, named: slices.Contains(x.literalSubjects(), s)}
 	if e, ok := x.policy.Entitled(s); ok {
 		added.destinations = e.Destinations
 	}

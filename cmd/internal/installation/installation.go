@@ -15,6 +15,8 @@ const (
 	Selector = "app.kubernetes.io/name=ampbridge"
 	// Webhook selects the webhook's Deployment and pods.
 	Webhook = Selector + ",app.kubernetes.io/component=webhook"
+	// Sync selects sync's Deployment or CronJob, and its pods.
+	Sync = Selector + ",app.kubernetes.io/component=sync"
 	// PolicyKey is where in its ConfigMap the policy stands.
 	PolicyKey = "policy.yaml"
 )

@@ -4,6 +4,7 @@ package root
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -29,6 +30,8 @@ const (
 	OK     = 0
 	Failed = 1
 	Usage  = 2
+	// Unchecked is doctor's: nothing failed, and something was not checked.
+	Unchecked = 3
 )
 
 // Main runs the program with its arguments, without its name, and returns the
@@ -50,7 +53,11 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 	for line := range strings.Lines(err.Error()) {
 		_, _ = fmt.Fprintf(stderr, "ampbridge: %s\n", strings.TrimSuffix(line, "\n"))
 	}
-	if began && !usage.Is(err) {
+	var unchecked *doctor.UncheckedError
+	switch {
+	case errors.As(err, &unchecked):
+		return Unchecked
+	case began && !usage.Is(err):
 		return Failed
 	}
 	_, _ = fmt.Fprintf(stderr, "ampbridge: %s --help says more\n", ran.CommandPath())

@@ -99,7 +99,7 @@ var webhookFaults = []fault{
 		s.await("the API server knows the limits", func() bool { return contains(s.examine(fault{}).finding().Says, "minimum memory usage") })
 	}, mend: func(s *scene) {
 		s.try(s.kube.Client().CoreV1().LimitRanges(namespace).Delete(s.Context(), "big", metav1.DeleteOptions{}))
-		s.await("the API server has forgotten them", func() bool { return s.examine(fault{}).status == 0 })
+		s.await("the API server has forgotten them", func() bool { return s.examine(fault{}).status == unchecked })
 	}},
 }
 

@@ -18,6 +18,8 @@ import (
 )
 
 // inPod runs doctor with what a container has: an environment, and a token file.
+// Outside of the sidecar's container the workspace is not known, and in it there
+// is no Prometheus here: something is never checked.
 func (s *scene) inPod() {
 	role := "arn:aws:iam::" + accountID + ":role/ampbridge/demo/" + roleName
 	file := filepath.Join(s.dir, "token")
@@ -66,7 +68,7 @@ func (s *scene) inPod() {
 			env := []string{"HOME=" + s.dir, "HTTPS_PROXY=" + s.proxy, "SSL_CERT_FILE=" + filepath.Join(s.dir, "public-ca.pem"), "AWS_ENDPOINT_URL_STS=" + s.cloud.URL}
 			a := s.ask(append(env, c.env...), append([]string{"--in-pod"}, c.args...)...)
 			if c.link == "" {
-				if a.status != 0 || a.State(doctor.Session) != doctor.OK {
+				if a.status != unchecked || a.State(doctor.Session) != doctor.OK {
 					t.Errorf("status %d\n%s", a.status, a.text())
 				}
 				return

@@ -331,6 +331,8 @@ type answer struct {
 	Version int           `json:"version"`
 	Verdict string        `json:"verdict"`
 	Broken  []doctor.Link `json:"broken"`
+	// NotChecked are the links of which something was not checked.
+	NotChecked []doctor.Link `json:"notChecked"`
 	doctor.Ladder
 	status int
 	stderr string

@@ -15,6 +15,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/doctor"
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/podrun"
 	"github.com/ampbridge/ampbridge/test/tools"
 )
@@ -91,6 +92,8 @@ func (s *scene) livePod() {
 	port := freePort(s.T, s.host)
 	stop := s.runPod("live", port, selfScrape, nil)
 	s.awaitAll("live")
+	s.stuck("live")
+	s.awaitAll("live")
 
 	// Its user adds a service discovery that was the node's business so far.
 	s.must(s.kube.Client().CoreV1().ConfigMaps(namespace).Patch(s.Context(), "live", types.MergePatchType,
@@ -113,6 +116,32 @@ func (s *scene) livePod() {
 	s.awaitAll("never")
 }
 
+// stuck has AMP fail: what is retried, refused or pending for ever is not in flow.
+func (s *scene) stuck(pod string) {
+	s.Helper()
+	for _, c := range []struct {
+		name, says string
+		fault      awstest.Fault
+	}{
+		{"AMP fails", "and none was sent", awstest.ServerError},
+		{"AMP does not answer", "and none was sent", awstest.Hang},
+		{"AMP refuses everything", "none is known to be taken", awstest.Respond(400, "ValidationException", "no")},
+	} {
+		failing := s.account.Fail("aps:RemoteWrite", c.fault)
+		s.await("doctor finds remote_write stuck: "+c.name, func() bool {
+			s.address(pod)
+			// Doctor's own sample would fail first.
+			a := s.examine(fault{args: []string{"--no-write"}})
+			return a.status == 1 && slices.Equal(a.Broken, []doctor.Link{doctor.Flow}) && contains(a.finding().Says, c.says)
+		})
+		failing.Stop()
+		s.await("it flows again", func() bool {
+			s.address(pod)
+			return s.examine(fault{}).State(doctor.Flow) != doctor.Broken
+		})
+	}
+}
+
 // address gives the pod the machine's address, and again where podrun has
 // written its own: the API server proxies to no loopback address.
 func (s *scene) address(name string) {
@@ -128,7 +157,7 @@ func (s *scene) awaitAll(pod string) {
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
 		s.address(pod)
 		a = s.examine(fault{})
-		if a.status == 0 && !slices.ContainsFunc(doctor.Chain, func(r doctor.Rung) bool { return a.State(r.Link) != doctor.OK }) {
+		if a.status == 0 && !slices.ContainsFunc(doctor.Chain, func(r doctor.Rung) bool { return a.State(r.Link) != doctor.OK && r.Link != doctor.SyncLeads }) {
 			return
 		}
 	}
@@ -149,7 +178,7 @@ func (s *scene) onlyBroken(l doctor.Link, says string) answer {
 func (s *scene) podHolds(name string) {
 	s.Helper()
 	a := s.examine(fault{})
-	if a.status != 0 || a.State(doctor.Pods) != doctor.OK || a.State(doctor.Identity) != doctor.OK {
+	if a.status != unchecked || a.State(doctor.Pods) != doctor.OK || a.State(doctor.Identity) != doctor.OK {
 		s.Fatalf("status %d\n%s", a.status, a.text())
 	}
 	s.deletePod(name)

@@ -73,8 +73,8 @@ func (s *scene) roleForEach() {
 		}
 	}
 	s.setPolicy(eachItsOwn("grants:\n", fmt.Sprintf("- {name: idle, workspace: %q, endpoint: %q}\ngrants:\n", s.workspace.ARN, s.cloud.URL))...)
-	if a = s.examine(fault{}); a.status != 0 || !slices.ContainsFunc(a.Findings, func(f doctor.Finding) bool {
-		return f.Link == doctor.RoleExists && f.State == doctor.Skipped && f.About == doctor.About{Destination: "idle", Account: accountID}
+	if a = s.examine(fault{}); a.status != unchecked || !slices.ContainsFunc(a.Findings, func(f doctor.Finding) bool {
+		return f.Link == doctor.RoleExists && f.State == doctor.Skipped && f.NotAsked && f.About == doctor.About{Destination: "idle", Account: accountID}
 	}) {
 		s.Errorf("a destination that is granted to nobody: status %d\n%s", a.status, a.text())
 	}

@@ -1,0 +1,89 @@
+package doctor_test
+
+import (
+	"bytes"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"syscall"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/ampbridge/ampbridge/doctor"
+)
+
+// syncLabels are the chart's.
+var syncLabels = map[string]string{"app.kubernetes.io/name": "ampbridge", "app.kubernetes.io/component": "sync"}
+
+// syncLeads runs sync as the chart's Deployment does, and takes it away again.
+func (s *scene) syncLeads() {
+	client := s.kube.Client()
+	containers := []corev1.Container{{Name: "sync", Image: "registry.example/ampbridge:dev"}}
+	s.must(client.AppsV1().Deployments(system).Create(s.Context(), &appsv1.Deployment{
+		ObjectMeta: metav1.ObjectMeta{Name: "ampbridge-sync", Labels: syncLabels},
+		Spec: appsv1.DeploymentSpec{
+			Selector: &metav1.LabelSelector{MatchLabels: syncLabels},
+			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: syncLabels}, Spec: corev1.PodSpec{Containers: containers}},
+		},
+	}, metav1.CreateOptions{}))
+	s.onlyBroken(doctor.SyncLeads, "no replica of deployment/ampbridge-sync has ever led: there is no Lease")
+
+	// Its pod has the name of this machine, which the process finds, and its address.
+	host, err := os.Hostname()
+	s.try(err)
+	port := freePort(s.T, s.host)
+	number, err := strconv.ParseInt(port, 10, 32)
+	s.try(err)
+	containers[0].Ports = []corev1.ContainerPort{{Name: "metrics", ContainerPort: int32(number)}}
+	s.must(client.CoreV1().Pods(system).Create(s.Context(), &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "ampbridge-sync-1", Labels: syncLabels},
+		Spec:       corev1.PodSpec{NodeName: "node", Hostname: host, Containers: containers},
+	}, metav1.CreateOptions{}))
+	s.must(client.CoreV1().Pods(system).Patch(s.Context(), "ampbridge-sync-1", types.MergePatchType,
+		[]byte(`{"status":{"phase":"Running","podIP":"`+s.host+`","podIPs":[{"ip":"`+s.host+`"}]}}`), metav1.PatchOptions{}, "status"))
+	policy := filepath.Join(s.dir, "sync-policy.yaml")
+	s.try(os.WriteFile(policy, []byte(s.policy()), 0o600))
+	run := s.startSync(policy, net.JoinHostPort(s.host, port))
+	s.await("sync leads, and its pass succeeds", func() bool { return s.examine(fault{}).State(doctor.SyncLeads) == doctor.OK })
+
+	s.try(os.WriteFile(policy, []byte(s.policy("destinations: [central]", "destinations: [centrall]")), 0o600))
+	s.await("sync refuses the policy", func() bool { return s.examine(fault{}).State(doctor.SyncLeads) == doctor.Broken })
+	s.onlyBroken(doctor.SyncLeads, "refuses the newest version of the policy")
+	s.try(os.WriteFile(policy, []byte(s.policy()), 0o600))
+	s.await("sync takes the policy", func() bool { return s.examine(fault{}).State(doctor.SyncLeads) == doctor.OK })
+
+	s.try(run.Process.Kill())
+	_ = run.Wait() // killed
+	s.await("nobody leads", func() bool { return s.examine(fault{}).State(doctor.SyncLeads) == doctor.Broken })
+	s.onlyBroken(doctor.SyncLeads, "renewed the Lease last")
+
+	s.try(client.AppsV1().Deployments(system).Delete(s.Context(), "ampbridge-sync", metav1.DeleteOptions{}))
+	s.try(client.CoreV1().Pods(system).Delete(s.Context(), "ampbridge-sync-1", metav1.DeleteOptions{GracePeriodSeconds: new(int64)}))
+	s.try(client.CoordinationV1().Leases(system).Delete(s.Context(), "ampbridge-sync", metav1.DeleteOptions{}))
+	s.healthy(fault{})
+}
+
+// startSync runs sync's controller as its own process.
+func (s *scene) startSync(policy, metrics string) *exec.Cmd {
+	s.Helper()
+	cmd := exec.Command(s.ampbridge, "sync", "--policy", policy, "--kubeconfig", s.kube.Kubeconfig(), "--namespace", system,
+		"--metrics-addr", metrics, "--health-addr", net.JoinHostPort("127.0.0.1", freePort(s.T, "127.0.0.1")))
+	cmd.Env = s.environ()
+	var output bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &output, &output
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	s.try(cmd.Start())
+	s.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // killed
+		if s.Failed() {
+			s.Logf("sync:\n%s", output.String())
+		}
+	})
+	return cmd
+}
