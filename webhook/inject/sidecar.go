@@ -97,6 +97,8 @@ type (
 		PeriodSeconds    int `json:"periodSeconds"`
 		TimeoutSeconds   int `json:"timeoutSeconds"`
 		FailureThreshold int `json:"failureThreshold"`
+		// TerminationGracePeriodSeconds is the pod's where it is 0.
+		TerminationGracePeriodSeconds int `json:"terminationGracePeriodSeconds,omitzero"`
 	}
 	addedVolume struct {
 		Name      string            `json:"name"`
@@ -189,8 +191,9 @@ func sidecar(pod *Pod, image, target, assigned string, token VolumeMount, u user
 		// Prometheus starts once there is a configuration to start with. The
 		// sidecar needs a few seconds at most, whatever AWS does.
 		StartupProbe: execProbe{PeriodSeconds: 1, TimeoutSeconds: 5, FailureThreshold: 60},
-		// A sidecar that hangs has an old heartbeat, and is restarted; Prometheus is not.
-		LivenessProbe:            execProbe{PeriodSeconds: 20, TimeoutSeconds: 10, FailureThreshold: 3},
+		// A sidecar that hangs has an old heartbeat, and is restarted; Prometheus is not. The pod's own
+		// grace period is Prometheus's, often ten minutes.
+		LivenessProbe:            execProbe{PeriodSeconds: 20, TimeoutSeconds: 10, FailureThreshold: 3, TerminationGracePeriodSeconds: 5},
 		SecurityContext:          u.securityContext(),
 		TerminationMessagePolicy: string(corev1.TerminationMessageFallbackToLogsOnError),
 	}

@@ -42,6 +42,7 @@ var faults = []struct {
 	play func(*testing.T, *stage.Stage) string
 }{
 	{"killed ten times in a row while Prometheus runs", killed},
+	{"hangs while Prometheus runs", hanging},
 	{"crashes at every start", crashing},
 	{"an image that cannot be had", absent},
 	{"token missing, token unreadable", tokenless},
@@ -84,6 +85,27 @@ func killed(t *testing.T, s *stage.Stage) string {
 	p.flowing()
 	p.unharmed()
 	return "not restarted, no failed reload, samples go on"
+}
+
+// hanging stops the process, which then has no new heartbeat, and makes the last
+// one old instead of waiting.
+func hanging(t *testing.T, s *stage.Stage) string {
+	p := start(t, s, "hanging", nil)
+	p.ready()
+	p.flowing()
+	if err := p.sidecar().Kill(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	past := time.Now().Add(-time.Hour)
+	if err := os.Chtimes(filepath.Join(p.run.VolumeDir(inject.VolumeCredentials), "heartbeat"), past, past); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(time.Minute) // three probes
+	p.await("the sidecar's next run", func() bool { return p.sidecar().Restarts() > 0 && p.sidecar().Running() })
+	p.await("the block", p.hasBlock)
+	p.flowing()
+	p.unharmed()
+	return "not restarted, no failed reload, samples go on; the liveness probe restarts the sidecar"
 }
 
 func crashing(t *testing.T, s *stage.Stage) string {
