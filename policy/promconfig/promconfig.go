@@ -148,7 +148,7 @@ type edit struct {
 func (e edit) apply(config []byte, before meaning, m manner) ([]byte, error) {
 	s, err := parse(config)
 	if err != nil && m != spliced {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", errUneditable, err)
 	}
 	if err != nil {
 		s = &stream{source: config, opaque: true}

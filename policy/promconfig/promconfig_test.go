@@ -282,6 +282,7 @@ func TestTwoParsers(t *testing.T) {
 		"colon, two documents":      "x: [localhost:]\n---\ny: [localhost:]\n",
 		"colon, end of document":    "--- # first\nx: [localhost:]\n...\n",
 		"second document is broken": "a: 1\n---\n[\n",
+		"what Prometheus ignores":   "  global: {scrape_interval: 15s}\n  x: [a:]\n# less\nglobal: {scrape_interval: 1s}\n",
 		"octal":                     "remote_write: []\nx: {a: 0o17, b: 017, c: 0b11, d: 1_000, e: 1:20}\n",
 		"booleans":                  "remote_write: []\nx: [yes, no, on, off, y, n, True]\n",
 		"timestamp":                 "remote_write: []\nx: {2026-11-28: 2026-11-28T10:00:00Z}\n",

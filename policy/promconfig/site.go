@@ -101,6 +101,9 @@ lines:
 			continue
 		case len(inner) == 0 || inner[0] == '#' || !begun && !opened && inner[0] == '%':
 			continue
+		case begun && d.flow < 0 && indent < d.indent:
+			d.end = content // Prometheus reads no further
+			break lines
 		case !begun:
 			begun, d.indent = true, indent
 			if inner[0] == '{' {

@@ -21,6 +21,7 @@ func TestParsersDiffer(t *testing.T) {
 		"colon, flow root":         "{global: {scrape_interval: 15s}, scrape_configs: [{job_name: a, static_configs: [{targets: [a:]}]}]}\n",
 		"colon, several documents": "%YAML 1.1\n---\n" + head + "rule_files: [a:]\n---\n[other:]\n",
 		"second document broken":   head + "---\n[\n",
+		"less indented, ignored":   "  global: {scrape_interval: 15s}\n  rule_files: [a:]\nglobal: {scrape_interval: 1s}\n",
 		"null list":                head + "remote_write: ~ # $(X)\nrule_files: [a:]\n",
 		"octal and binary":         head + "runtime: {gogc: 0b1010}\nscrape_configs: [{job_name: 0o17, sample_limit: 017, target_limit: 0x1F, label_limit: 1_000}]\nremote_write: []\n",
 		"booleans":                 head + "scrape_configs: [{job_name: yes, honor_labels: on, honor_timestamps: off, enable_compression: no}, {job_name: \"y\", honor_labels: True}]\nremote_write: []\n",
