@@ -326,7 +326,12 @@ func (s *server) edit(ctx context.Context, key string, content []byte, valid []*
 	if len(copies) == 0 {
 		return render(content, nil, version, s.room)
 	}
-	out, ok := s.editor.do(ctx, key, func() rendered { return render(content, copies, version, s.room) })
+	out, ok := s.editor.do(ctx, key, func() (out rendered) {
+		survived(func() { out = render(content, copies, version, s.room) }, func(trouble any, _ []byte) {
+			out = passedThrough(content, fmt.Sprintf("editing the configuration panicked: %v", trouble))
+		})
+		return out
+	})
 	if !ok {
 		return passedThrough(content, fmt.Sprintf("the block is not in after %s: it comes when the edit is done, and sooner where the configuration is smaller, or has fewer aliases and merge keys", s.editor.limit))
 	}

@@ -106,12 +106,13 @@ func Ready(o Options) error {
 	return nil
 }
 
-// Run works until ctx ends, and returns nil. It returns an error that names the
+// Run works until its context ends, and returns nil. It returns an error that names the
 // fix where the first configuration cannot be served.
-func Run(ctx context.Context, o Options) error {
+func Run(outer context.Context, o Options) error {
 	s := newServer(o)
-	ctx, s.end = context.WithCancelCause(ctx)
-	defer s.end(nil)
+	ctx, end := context.WithCancelCause(outer)
+	defer end(nil)
+	s.end = end
 	var group sync.WaitGroup
 	start := func(name string, work func(context.Context)) {
 		group.Go(func() { s.persist(ctx, name, work) })
@@ -134,10 +135,10 @@ func Run(ctx context.Context, o Options) error {
 	}
 	start("configuration", s.loop)
 	group.Wait()
-	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
-		return cause
+	if outer.Err() != nil {
+		return nil
 	}
-	return nil
+	return context.Cause(ctx)
 }
 
 // persist does work until it returns on its own: a panic is logged, and the
