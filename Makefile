@@ -18,7 +18,7 @@ TEST_TOOLS  := etcd kube-apiserver kube-controller-manager kube-scheduler promet
 # And what the other tests run besides: each kind of Prometheus, the chart, Terraform.
 SUITE_TOOLS := prometheus-3.1 prometheus-2.42 prometheus-operator gosh helm tofu
 # And what a node and the install test run besides.
-NODE_TOOLS  := kubelet kube-proxy kubectl coredns helm prometheus-operator sbom
+NODE_TOOLS  := kubelet kube-proxy kubectl coredns helm prometheus-operator sbom registry
 TOOLS       := $(GO) run ./test/tools/cmd
 # Tests whose dependencies are heavy are modules of their own.
 MODULES     := test/certmanager test/promload
@@ -49,6 +49,10 @@ else
 	$(ENGINE) build --target prebuilt --platform linux/$(ARCH) --build-arg TARGETARCH=$(ARCH) --timestamp $(SOURCE_DATE_EPOCH) --tag $(IMAGE) .
 	$(if $(ARCHIVE),$(ENGINE) push $(IMAGE) oci-archive:$(ARCHIVE):$(IMAGE))
 endif
+
+.PHONY: push
+push: image ## the image, built and pushed to its registry; IMAGE=name:tag
+	$(ENGINE) push $(IMAGE)
 
 .PHONY: sbom
 sbom: image ## the image's bill of materials, dist/ampbridge-linux-<arch>.spdx.json

@@ -289,6 +289,7 @@ func network() error {
 		"ip link add node0 type bridge",
 		"ip address add " + Address + "/24 dev node0",
 		"ip address add " + SecondAddress + "/24 dev node0",
+		"ip address add " + ThirdAddress + "/24 dev node0",
 		"ip link set node0 up",
 		// Where packets to Services seem to go, before kube-proxy's rules turn them.
 		"ip route add " + serviceRange + " dev node0 src " + Address,

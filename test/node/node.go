@@ -28,8 +28,9 @@ const (
 	// Address is the node's own, from the range for documentation. Whatever the
 	// test process serves there, pods reach.
 	Address = "192.0.2.10"
-	// SecondAddress is the node's as well: for another server of the same port.
-	SecondAddress = "192.0.2.11"
+	// SecondAddress and ThirdAddress are the node's as well: for more servers of the
+	// same port.
+	SecondAddress, ThirdAddress = "192.0.2.11", "192.0.2.12"
 	// podRange is where pods get their addresses, podGateway the node's among them.
 	podRange, podGateway = "10.244.0.0/24", "10.244.0.1"
 	serviceRange         = "10.96.0.0/16"
@@ -49,8 +50,12 @@ type Options struct {
 	// Images are archives (OCI or docker) that pods may use. What an earlier node
 	// of the same test process has imported is there anyway.
 	Images []string
+	// CA holds the certificate authorities, as PEM, that the node trusts when it pulls
+	// images, and that every container finds where a Linux system keeps its own. Empty:
+	// none.
+	CA []byte
 	// Hosts are the names, beside the cluster's own, that pods and the test can look
-	// up, with their addresses: [Address] or [SecondAddress].
+	// up, with their addresses: [Address], [SecondAddress] or [ThirdAddress].
 	Hosts map[string]string
 	// Progress gets a line for each step. Nil means none.
 	Progress io.Writer

@@ -33,11 +33,14 @@ state = "/run/containerd"
   sandbox_image = "` + pauseImage + `"
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = "%[2]s"
+  [plugins."io.containerd.grpc.v1.cri".registry]
+    config_path = "%[4]s/certs.d"
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "%[3]s"
     conf_dir = "%[4]s/cni"
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
     runtime_type = "io.containerd.runc.v2"
+    base_runtime_spec = "%[5]s"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
       SystemdCgroup = false
 `
@@ -55,7 +58,11 @@ func (n *Node) startContainerd(ctx context.Context) error {
 	if _, err := n.write("cni/10-bridge.conflist", string(conflist)); err != nil {
 		return err
 	}
-	config, err := n.write("containerd.toml", fmt.Sprintf(containerdConfig, Dir(), snapshotter(Dir()), cniBin, n.dir))
+	spec, err := n.trust(ctx)
+	if err != nil {
+		return err
+	}
+	config, err := n.write("containerd.toml", fmt.Sprintf(containerdConfig, Dir(), snapshotter(Dir()), cniBin, n.dir, spec))
 	if err != nil {
 		return err
 	}
@@ -69,6 +76,42 @@ func (n *Node) startContainerd(ctx context.Context) error {
 	return n.WaitUntil(ctx, "containerd answers", func(ctx context.Context) error {
 		return ctr(ctx, "version")
 	})
+}
+
+// caFile is where Go programs, and most others on Linux, look for authorities.
+const caFile = "/etc/ssl/certs/ca-certificates.crt"
+
+// trust lets the node and its containers trust Options.CA. It returns the file of
+// what every container is made of; empty: containerd's own.
+func (n *Node) trust(ctx context.Context) (spec string, err error) {
+	if len(n.options.CA) == 0 {
+		return "", nil
+	}
+	file, err := n.write("ca.pem", string(n.options.CA))
+	if err != nil {
+		return "", err
+	}
+	// For every registry (https://github.com/containerd/containerd/blob/main/docs/hosts.md).
+	if _, err := n.write("certs.d/_default/hosts.toml", fmt.Sprintf("ca = %q\n", file)); err != nil {
+		return "", err
+	}
+	text, err := exec.CommandContext(ctx, "ctr", "oci", "spec").Output()
+	if err != nil {
+		return "", fmt.Errorf("ctr oci spec: %w", err)
+	}
+	var object map[string]any
+	if err := json.Unmarshal(text, &object); err != nil {
+		return "", fmt.Errorf("ctr oci spec: %w", err)
+	}
+	mounts, ok := object["mounts"].([]any)
+	if !ok {
+		return "", errors.New("ctr oci spec: no mounts")
+	}
+	object["mounts"] = append(mounts, map[string]any{"destination": caFile, "type": "bind", "source": file, "options": []string{"bind", "ro"}})
+	if text, err = json.Marshal(object); err != nil {
+		return "", err
+	}
+	return n.write("container.json", string(text))
 }
 
 // snapshotter is overlayfs, but where the directory is on an overlay itself, as

@@ -93,6 +93,8 @@ func Tools() []Tool {
 			Version: "v1.15.0", LDFlags: strip, Pinned: true, ColdBuild: 2 * time.Minute},
 		{Name: "sbom", Dir: "sbom", Source: "github.com/spdx/tools-golang@v0.5.7", Package: ownModules + "sbom",
 			Version: "v0.5.7", LDFlags: strip, Pinned: true, ColdBuild: time.Minute},
+		{Name: "registry", Dir: "registry", Source: "github.com/google/go-containerregistry@v0.22.1", Package: ownModules + "registry",
+			Version: "v0.22.1", LDFlags: strip, Pinned: true, ColdBuild: time.Minute},
 		{Name: "golangci-lint", Dir: "golangci-lint", Source: "github.com/golangci/golangci-lint/v2@v2.15.0",
 			Package: "github.com/golangci/golangci-lint/v2/cmd/golangci-lint", Version: "v2.15.0",
 			LDFlags: strip + " -X main.version=2.15.0", MinVersion: "2.15", ColdBuild: 2 * time.Minute},

@@ -158,7 +158,7 @@ func (x *examiner) prometheusPods(ctx context.Context, s *subject) ([]*runningPo
 	for i := range list.Items {
 		pod := &list.Items[i]
 		name, ok := prometheusContainer(pod)
-		if !ok {
+		if !ok || pod.DeletionTimestamp != nil { // one that ends is no longer what the workload is
 			continue
 		}
 		r := &runningPod{Pod: pod, about: doctor.About{Subject: s.String(), Pod: pod.Namespace + "/" + pod.Name}}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -184,8 +185,15 @@ func (s *scene) podHolds(name string) {
 	s.deletePod(name)
 }
 
+// createPod creates a Prometheus pod, and its configuration where the row has none.
 func (s *scene) createPod(name string, change func(*corev1.Pod)) *corev1.Pod {
 	s.Helper()
+	_, err := s.kube.Client().CoreV1().ConfigMaps(namespace).Create(s.Context(), &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Name: name}, Data: map[string]string{"prometheus.yml": "{}\n"},
+	}, metav1.CreateOptions{})
+	if !apierrors.IsAlreadyExists(err) {
+		s.try(err)
+	}
 	pod, err := s.kube.Client().CoreV1().Pods(namespace).Create(s.Context(), prometheusPod(name, change), metav1.CreateOptions{})
 	s.try(err)
 	return pod

@@ -61,8 +61,9 @@ type environment struct {
 	links     atomic.Int32
 }
 
-// bare brings a cluster up in which nothing of ampbridge is yet. Its issuer is public.
-func bare(t *testing.T, cloud *awstest.Cloud, name, issuer string, images []string) *environment {
+// bare brings a cluster up in which nothing of ampbridge is yet. Its issuer is
+// public. The node is as change, where there is any, makes it.
+func bare(t *testing.T, cloud *awstest.Cloud, name, issuer string, images []string, change ...func(*node.Options)) *environment {
 	t.Helper()
 	e := &environment{T: t, name: name, issuer: policy.Issuer(issuer), cloud: cloud, started: time.Now()}
 	issuerHost, _, _ := strings.Cut(e.issuer.Host(), "/")
@@ -70,7 +71,11 @@ func bare(t *testing.T, cloud *awstest.Cloud, name, issuer string, images []stri
 	for _, name := range awsHosts {
 		hosts[name] = node.Address
 	}
-	e.Node = node.Start(t, node.Options{Cluster: cluster.Options{Issuer: issuer}, Images: images, Hosts: hosts})
+	options := node.Options{Cluster: cluster.Options{Issuer: issuer}, Images: images, Hosts: hosts}
+	for _, c := range change {
+		c(&options)
+	}
+	e.Node = node.Start(t, options)
 	e.proved("a real cluster: API server, kubelet, containerd, kube-proxy, DNS; %s is at %s", awsHosts[0], node.Address)
 	t.Cleanup(func() {
 		if t.Failed() {

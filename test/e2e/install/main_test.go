@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 	log.SetLogger(logr.Discard())
 	os.Exit(node.Main(m, node.Setup{
 		Needs:   preflight.Install,
-		Tools:   []string{"prometheus", "prometheus-operator", "prometheus-config-reloader", "helm", "kubectl"},
+		Tools:   []string{"prometheus", "prometheus-operator", "prometheus-config-reloader", "helm", "kubectl", "registry"},
 		Prepare: prepare,
 	}))
 }
@@ -48,16 +48,14 @@ func prepare(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	// Nothing of the images stays in the machine's own store.
-	storage := filepath.Join(dir, "storage.conf")
-	config := fmt.Sprintf("[storage]\ndriver = \"vfs\"\ngraphroot = %q\nrunroot = %q\n", filepath.Join(dir, "buildah"), filepath.Join(dir, "buildah-run"))
-	if err := os.WriteFile(storage, []byte(config), 0o600); err != nil {
+	storage, err := imageStore(dir)
+	if err != nil {
 		return err
 	}
 	for _, v := range []string{version, nextVersion} {
 		build := exec.CommandContext(ctx, "make", "-C", root, "--no-print-directory", "image", "ENGINE=buildah",
 			"VERSION="+v, "IMAGE="+repository+":"+v, "ARCHIVE="+archive(dir, v))
-		build.Env = append(os.Environ(), "CONTAINERS_STORAGE_CONF="+storage)
+		build.Env = append(os.Environ(), storage)
 		if out, err := build.CombinedOutput(); err != nil {
 			return fmt.Errorf("%w\n%s", err, out)
 		}
@@ -67,6 +65,14 @@ func prepare(ctx context.Context, dir string) error {
 		return err
 	}
 	return copyBundle(ctx, filepath.Join(root, "test", "tools", "prometheus-operator"), dir)
+}
+
+// imageStore returns the variable by which buildah leaves the machine's own store
+// alone.
+func imageStore(dir string) (string, error) {
+	file := filepath.Join(dir, "storage.conf")
+	config := fmt.Sprintf("[storage]\ndriver = \"vfs\"\ngraphroot = %q\nrunroot = %q\n", filepath.Join(dir, "buildah"), filepath.Join(dir, "buildah-run"))
+	return "CONTAINERS_STORAGE_CONF=" + file, os.WriteFile(file, []byte(config), 0o600)
 }
 
 func ampbridgeProgram(dir string) string { return filepath.Join(dir, "ampbridge") }

@@ -3,24 +3,38 @@
 package install
 
 import (
-	"fmt"
+	"bytes"
+	"errors"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/node"
+	"github.com/ampbridge/ampbridge/test/servingcert"
 	"github.com/ampbridge/ampbridge/test/tools"
 )
 
-const quickStart = "../../../docs/quickstart.md"
+const (
+	quickStart = "../../../docs/quickstart.md"
+	// registryHost is the registry of the page.
+	registryHost = "registry.example.com"
+)
 
-// TestQuickStart runs the commands of docs/quickstart.md as they stand there,
-// beside a Prometheus that has been running without ampbridge, in an account that
-// has nothing yet.
+// TestQuickStart runs the commands of docs/quickstart.md as they stand there, and
+// no others, beside a Prometheus that has been running without ampbridge, in an
+// account that has nothing yet.
+//
+// The world around them is the test's: AWS and the page's registry are at their
+// own names, and their authority is one that everything trusts, as everything
+// trusts AWS's.
 func TestQuickStart(t *testing.T) {
 	for _, test := range []struct{ platform, name, issuer string }{
 		{"eks", "dev", "https://oidc.eks." + region + ".amazonaws.com/id/0D0E0D0E0D0E0D0E0D0E0D0E0D0E0D0E"},
@@ -28,13 +42,16 @@ func TestQuickStart(t *testing.T) {
 	} {
 		t.Run(test.platform, func(t *testing.T) {
 			cloud := startAWS(t)
-			e := bare(t, cloud, test.name, test.issuer, append(foreignImages(t, cloud.CA), archive(node.Dir(), version)))
+			authorities := slices.Concat(cloud.CA, startRegistry(t))
+			e := bare(t, cloud, test.name, test.issuer, foreignImages(t, cloud.CA), func(o *node.Options) {
+				o.CA, o.Hosts[registryHost] = authorities, node.ThirdAddress
+			})
 			e.must(e.Namespace(t.Context(), monitoring, restricted))
 			e.applyFile(byChart.file)
 			e.podReady(e.current(byChart))
 			e.proved("Prometheus runs, as ever")
 
-			sh := e.terminal()
+			sh := e.terminal(authorities)
 			blocks := e.commands(test.platform)
 			for i, block := range blocks {
 				e.proved("commands %d of %d\n%s\n%s", i+1, len(blocks), block, sh.run(e, block))
@@ -50,68 +67,118 @@ func TestQuickStart(t *testing.T) {
 	}
 }
 
+// startRegistry serves an empty registry at the page's name. It returns the
+// registry's authority.
+func startRegistry(t *testing.T) []byte {
+	t.Helper()
+	dir := t.TempDir()
+	ca, err := servingcert.Write(dir, registryHost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := net.JoinHostPort(node.ThirdAddress, "443")
+	cmd := exec.Command(tools.Path(t, "registry"), "-listen", address, "-cert", filepath.Join(dir, "tls.crt"), "-key", filepath.Join(dir, "tls.key"))
+	var output bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &output, &output
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // killed
+		if t.Failed() {
+			t.Logf("registry:\n%s", output.String())
+		}
+	})
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		conn, err := net.Dial("tcp", address)
+		if err == nil {
+			_ = conn.Close()
+			return ca
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the registry does not listen: ", err)
+		}
+	}
+}
+
 // commands are the blocks of the quick start that are marked for the platform.
 func (e *environment) commands(platform string) (blocks []string) {
 	e.Helper()
 	text, err := os.ReadFile(quickStart)
 	e.must(err)
-	marked := regexp.MustCompile("(?s)<!-- e2e: " + platform + " -->\n```sh\n(.*?)\n```\n")
+	marked := regexp.MustCompile("(?s)<!-- e2e: ([a-z, ]+) -->\n```sh\n(.*?)\n```\n")
 	for _, match := range marked.FindAllStringSubmatch(string(text), -1) {
-		blocks = append(blocks, match[1])
+		if slices.Contains(strings.Split(match[1], ", "), platform) {
+			blocks = append(blocks, match[2])
+		}
 	}
-	if len(blocks) == 0 {
-		e.Fatalf("%s has no commands for %s", quickStart, platform)
+	if len(blocks) < 2 {
+		e.Fatalf("%s has %d blocks of commands for %s", quickStart, len(blocks), platform)
 	}
 	return blocks
 }
 
-// A terminal is where somebody types: credentials of the central account, the
-// cluster's kubeconfig, and a clone of the repository.
+// A terminal is one shell of somebody who has a clone of the repository, the
+// programs that the page asks for, the cluster's kubeconfig, and credentials of
+// the central account.
 type terminal struct {
 	dir string
 	env []string
+	// exported is a file of what the commands have exported so far.
+	exported string
 }
 
-func (e *environment) terminal() *terminal {
+func (e *environment) terminal(authorities []byte) *terminal {
 	e.Helper()
-	dir, bin := e.TempDir(), e.TempDir()
-	charts, err := filepath.Abs(filepath.Dir(chart))
-	e.must(err)
-	e.must(os.Symlink(charts, filepath.Join(dir, "charts")))
-	e.must(os.Symlink(ampbridgeProgram(node.Dir()), filepath.Join(bin, "ampbridge")))
-	e.must(os.Symlink(tools.Path(e.T, "kubectl"), filepath.Join(bin, "kubectl")))
-
-	// What the commands do not say, because no reader needs it: the image as it
-	// was built here, and the CA of the double of AWS.
-	ca := strings.ReplaceAll(strings.TrimSpace(string(e.cloud.CA)), "\n", "\n    ")
-	here := fmt.Sprintf(`image: {repository: %s, tag: %s}
-policy:
-  sts:
-    caBundle: |
-      %s
-sync:
-  extraEnv: [{name: AWS_CA_BUNDLE, value: /etc/aws-ca/ca.pem}]
-  extraVolumes: [{name: aws-ca, configMap: {name: aws-ca}}]
-  extraVolumeMounts: [{name: aws-ca, mountPath: /etc/aws-ca, readOnly: true}]
-`, repository, version, strings.ReplaceAll(ca, "\n", "\n  "))
-	configMap := fmt.Sprintf("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: aws-ca, namespace: %s}\ndata:\n  ca.pem: |\n    %s\n", systemNamespace, ca)
-	helm := fmt.Sprintf(`#!/bin/sh
-[ "$1" = install ] || exec %[1]s "$@"
-kubectl apply -f %[2]s/aws-ca.yaml && exec %[1]s "$@" --values %[2]s/here.yaml
-`, tools.Path(e.T, "helm"), bin)
-	for name, text := range map[string]string{"here.yaml": here, "aws-ca.yaml": configMap, "helm": helm} {
-		e.must(os.WriteFile(filepath.Join(bin, name), []byte(text), 0o700))
+	bin, home := e.TempDir(), e.TempDir()
+	for _, name := range []string{"helm", "kubectl"} {
+		e.must(os.Symlink(tools.Path(e.T, name), filepath.Join(bin, name)))
 	}
-	return &terminal{dir: dir, env: append([]string{
-		"PATH=" + bin + ":" + os.Getenv("PATH"), "HOME=" + e.TempDir(), "KUBECONFIG=" + e.Kubeconfig(),
-		"AWS_REGION=" + region, "AWS_CA_BUNDLE=" + caFile(), "SSL_CERT_FILE=" + caFile(),
-	}, e.cloud.Account(central).AdminCredentials().Environ()...)}
+	trusted := filepath.Join(home, "ca.pem")
+	e.must(os.WriteFile(trusted, authorities, 0o600))
+	storage, err := imageStore(e.TempDir())
+	e.must(err)
+	env := append([]string{"PATH=" + bin + ":" + os.Getenv("PATH"), "HOME=" + home, "KUBECONFIG=" + e.Kubeconfig(), "SSL_CERT_FILE=" + trusted, storage},
+		e.cloud.Account(central).AdminCredentials().Environ()...)
+	// Modules and what is compiled already are the machine's: there is no network here.
+	for _, name := range []string{"GOMODCACHE", "GOCACHE"} {
+		value, err := exec.CommandContext(e.Context(), "go", "env", name).Output()
+		e.must(err)
+		env = append(env, name+"="+strings.TrimSpace(string(value)))
+	}
+	return &terminal{dir: e.clone(), env: env, exported: filepath.Join(home, "exported")}
 }
 
-// run types a block, and yes where somebody asks.
+// clone copies the repository's files, changed and new ones too.
+func (e *environment) clone() string {
+	e.Helper()
+	root, err := tools.Root(e.Context())
+	e.must(err)
+	list := exec.CommandContext(e.Context(), "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+	list.Dir = root
+	files, err := list.Output()
+	e.must(err)
+	dir := e.TempDir()
+	for file := range strings.SplitSeq(strings.Trim(string(files), "\x00"), "\x00") {
+		content, err := os.ReadFile(filepath.Join(root, file))
+		if errors.Is(err, os.ErrNotExist) {
+			continue // deleted, and not committed yet
+		}
+		e.must(err)
+		target := filepath.Join(dir, file)
+		e.must(os.MkdirAll(filepath.Dir(target), 0o755))
+		e.must(os.WriteFile(target, content, 0o644))
+	}
+	return dir
+}
+
+// run types a block, and yes where a command asks.
 func (t *terminal) run(e *environment, block string) string {
 	e.Helper()
-	command := exec.CommandContext(e.Context(), "bash", "-euo", "pipefail", "-c", block)
+	script := "if [ -e " + t.exported + " ]; then . " + t.exported + "; fi\n" + block + "\nexport -p > " + t.exported + "\n"
+	command := exec.CommandContext(e.Context(), "bash", "-euo", "pipefail", "-c", script)
 	command.Dir, command.Env, command.Stdin = t.dir, t.env, strings.NewReader("yes\n")
 	out, err := command.CombinedOutput()
 	if err != nil {
