@@ -94,7 +94,7 @@ func Assess(q Question) Finding {
 		}
 		return found
 	}
-	_, outcome := inject.Inject(&pod.Pod, decision, inject.Options{
+	operations, outcome := inject.Inject(&pod.Pod, decision, inject.Options{
 		Policy: q.Policy, Image: q.Image, Limits: q.Limits, ServiceAccountAnnotations: q.ServiceAccount,
 	})
 	found.Reason, found.Text = outcome.Reason, outcome.Warning
@@ -104,6 +104,8 @@ func Assess(q Question) Finding {
 		found.Kind = Healthy
 		if text := drift(pod, decision.Entitlement, q.Policy); text != "" {
 			found.Kind, found.Text = Outdated, text
+		} else if len(operations) > 0 {
+			found.Kind, found.Text = Outdated, "its Prometheus container has the AWS variables of ampbridge, and the pod has an AWS identity of its own"
 		}
 	case !outcome.Inject:
 		found.Kind = Skipped

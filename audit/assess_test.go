@@ -115,6 +115,9 @@ func before(state, status string) string {
 func TestAssess(t *testing.T) {
 	now := parse(t, "")
 	injected := admitted(t, podText, now)
+	container := parse(t, "")
+	container.Grants[0].Environment = policy.EnvironmentContainer
+	withVariables := admitted(t, podText, container)
 	pull := waiting(`"state": {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off"}}`)
 	w := breaker.Workload{Namespace: "monitoring", Kind: "StatefulSet", Name: "p"}
 	open := breaker.State{}.With(breaker.Entry{Workload: w, Trial: breaker.Trial(now, entitled(t, now), testImage), Why: "ImagePullBackOff"})
@@ -139,6 +142,8 @@ func TestAssess(t *testing.T) {
 		{name: "healthy", pod: injected, want: Healthy, reason: inject.AlreadyInjected},
 		{name: "outdated", policy: "session: {duration: 1h}", pod: injected, want: Outdated, reason: inject.AlreadyInjected},
 		{name: "another grant changes nothing for it", policy: "audit: {repair: evict}", pod: injected, want: Healthy, reason: inject.AlreadyInjected},
+		{name: "AWS variables, and no other identity", pod: withVariables, want: Healthy, reason: inject.AlreadyInjected},
+		{name: "AWS variables beside an identity of its own", pod: withVariables, account: map[string]string{policy.AnnotationIRSA: "arn:aws:iam::111122223333:role/own"}, want: Outdated, reason: inject.AlreadyInjected},
 		{name: "mark that cannot be read", pod: podWith(t, injected, annotated(inject.AnnotationInjected, "x")), want: Outdated, reason: inject.AlreadyInjected},
 
 		{name: "no grant", pod: podWith(t, podText, `{"spec": {"serviceAccountName": "other"}}`), want: Skipped, reason: policy.NotGranted},

@@ -35,9 +35,12 @@ type Request struct {
 	Namespace      string
 	Injection      Injection
 	ServiceAccount string
-	// Prometheus tells whether the pod has a container that is Prometheus, or
+	// Prometheus reports whether the pod has a container that is Prometheus, or
 	// that its owner names as such.
-	Prometheus                bool
+	Prometheus bool
+	// Resembles names a container that may be Prometheus, in a pod without one
+	// that surely is; empty: none.
+	Resembles                 string
 	PodAnnotations            map[string]string
 	ServiceAccountAnnotations map[string]string
 }
@@ -84,11 +87,12 @@ type Entitlement struct {
 }
 
 // Entitled gathers all grants that cover a service account. Destinations add
-// up; `environment: never` of any of them wins, being the careful one; of ha
-// and irsa the first that is set. ok is false where no grant covers it.
+// up. Environment is the careful one: container only where each of these grants
+// says so. Of ha and irsa the first that is set counts. ok is false where no
+// grant covers the service account.
 func (p *Policy) Entitled(s Subject) (e Entitlement, ok bool) {
 	granted := map[string]bool{}
-	e.Subject, e.Environment = s, EnvironmentAuto
+	e.Subject, e.Environment = s, EnvironmentContainer
 	for _, g := range p.Grants {
 		if !g.covers(s) {
 			continue
@@ -96,8 +100,8 @@ func (p *Policy) Entitled(s Subject) (e Entitlement, ok bool) {
 		for _, name := range g.Destinations {
 			granted[name] = true
 		}
-		if g.Environment == EnvironmentNever {
-			e.Environment = EnvironmentNever
+		if g.Environment != EnvironmentContainer {
+			e.Environment = EnvironmentSidecar
 		}
 		setDefault(&e.HA, g.HA)
 	}
@@ -146,6 +150,9 @@ func (p *Policy) Decide(r Request) Decision {
 		return Decision{Reason: OptedOut}
 	case !r.Prometheus && onPod == "true":
 		return skip(NotPrometheus, "annotation %s asks for injection, but no container looks like Prometheus: name it with the annotation %s", AnnotationInject, AnnotationContainer)
+	case !r.Prometheus && r.Resembles != "" && (asked || r.Injection == InjectionEnabled):
+		return skip(NotPrometheus, `container %.63q may be Prometheus, but nothing proves it: name it with the annotation %s, or write %s: "false"`,
+			r.Resembles, AnnotationContainer, AnnotationInject)
 	case !r.Prometheus:
 		return Decision{Reason: NotPrometheus}
 	case r.Injection == InjectionAnnotated && !asked:
@@ -158,12 +165,13 @@ func (p *Policy) Decide(r Request) Decision {
 	if !ok {
 		return skip(NotGranted, "no grant of the policy covers service account %s of namespace %s: the cluster admin adds one under grants", r.ServiceAccount, r.Namespace)
 	}
-	switch Environment(r.PodAnnotations[AnnotationEnvironment]) {
-	case "", EnvironmentAuto:
-	case EnvironmentNever:
-		entitlement.Environment = EnvironmentNever
-	default:
-		return skip(InvalidAnnotation, "annotation %s is %q: write auto or never", AnnotationEnvironment, r.PodAnnotations[AnnotationEnvironment])
+	// A pod may ask for less than the grants give, not for more.
+	switch asked := Environment(r.PodAnnotations[AnnotationEnvironment]); {
+	case asked == "":
+	case asked.problem() != "":
+		return skip(InvalidAnnotation, "annotation %s: %s", AnnotationEnvironment, asked.problem())
+	case asked == EnvironmentSidecar:
+		entitlement.Environment = EnvironmentSidecar
 	}
 	for _, annotations := range []map[string]string{r.ServiceAccountAnnotations, r.PodAnnotations} {
 		if decision, narrowed := narrow(&entitlement, annotations, subject); !narrowed {

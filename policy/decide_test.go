@@ -74,7 +74,8 @@ func TestDecisionsSayWhatIsMissing(t *testing.T) {
 			r.ServiceAccountAnnotations = map[string]string{AnnotationDestinations: "backup"}
 			r.PodAnnotations = map[string]string{AnnotationDestinations: "central"}
 		}, UnknownDestination, `"central"`},
-		"environment misspelt": {func(r *Request) { r.PodAnnotations = map[string]string{AnnotationEnvironment: "off"} }, InvalidAnnotation, "auto or never"},
+		"environment of an earlier version": {func(r *Request) { r.PodAnnotations = map[string]string{AnnotationEnvironment: "never"} }, InvalidAnnotation, "leave it out"},
+		"environment misspelt":              {func(r *Request) { r.PodAnnotations = map[string]string{AnnotationEnvironment: "off"} }, InvalidAnnotation, "sidecar or container"},
 	} {
 		r := granted
 		row.change(&r)
@@ -82,6 +83,24 @@ func TestDecisionsSayWhatIsMissing(t *testing.T) {
 			t.Errorf("%s: %v %s %q, want %s naming %q", name, d.Inject, d.Reason, d.Warning, row.reason, row.says)
 		}
 	}
+	granted.Prometheus, granted.Resembles = false, "main"
+	for name, row := range map[string]struct {
+		injection Injection
+		account   string
+		says      string
+	}{
+		"a container that may be Prometheus":     {InjectionEnabled, "", `container "main" may be Prometheus`},
+		"and the pod's namespace waits for asks": {InjectionAnnotated, "", ""},
+		"and the service account asks":           {InjectionAnnotated, "true", AnnotationContainer},
+		"and the service account opted out":      {InjectionEnabled, "false", ""},
+	} {
+		r := granted
+		r.Injection, r.ServiceAccountAnnotations = row.injection, map[string]string{AnnotationInject: row.account}
+		if d := p.Decide(r); d.Inject || (d.Warning != "") != (row.says != "") || !strings.Contains(d.Warning, row.says) {
+			t.Errorf("%s: %v %s %q, want a warning with %q", name, d.Inject, d.Reason, d.Warning, row.says)
+		}
+	}
+	granted.Prometheus, granted.Resembles = true, ""
 	p.Paused = true
 	if d := p.Decide(granted); d.Reason != Paused || d.Warning == "" {
 		t.Errorf("paused: %s %q", d.Reason, d.Warning)
@@ -97,12 +116,12 @@ func TestEntitlement(t *testing.T) {
 		environment  Environment
 		ha           string
 	}{
-		"all granted destinations": {Subject{"monitoring", "prometheus-k8s"}, nil, []string{"central", "backup"}, EnvironmentAuto, ""},
-		"narrowed":                 {Subject{"monitoring", "prometheus-k8s"}, map[string]string{AnnotationDestinations: " backup "}, []string{"backup"}, EnvironmentAuto, ""},
-		"the policy's order":       {Subject{"monitoring", "prometheus-k8s"}, map[string]string{AnnotationDestinations: "backup,central"}, []string{"central", "backup"}, EnvironmentAuto, ""},
-		"the grant's settings":     {Subject{"legacy", "prometheus"}, nil, []string{"central"}, EnvironmentNever, "legacy-pair"},
-		"a pod may ask for less":   {Subject{"monitoring", "prometheus-k8s"}, map[string]string{AnnotationEnvironment: "never"}, []string{"central", "backup"}, EnvironmentNever, ""},
-		"and not for more":         {Subject{"legacy", "prometheus"}, map[string]string{AnnotationEnvironment: "auto"}, []string{"central"}, EnvironmentNever, "legacy-pair"},
+		"all granted destinations": {Subject{"monitoring", "prometheus-k8s"}, nil, []string{"central", "backup"}, EnvironmentSidecar, ""},
+		"narrowed":                 {Subject{"monitoring", "prometheus-k8s"}, map[string]string{AnnotationDestinations: " backup "}, []string{"backup"}, EnvironmentSidecar, ""},
+		"the policy's order":       {Subject{"monitoring", "prometheus-k8s"}, map[string]string{AnnotationDestinations: "backup,central"}, []string{"central", "backup"}, EnvironmentSidecar, ""},
+		"the grant's settings":     {Subject{"legacy", "prometheus"}, nil, []string{"central"}, EnvironmentContainer, "legacy-pair"},
+		"a pod may ask for less":   {Subject{"legacy", "prometheus"}, map[string]string{AnnotationEnvironment: "sidecar"}, []string{"central"}, EnvironmentSidecar, "legacy-pair"},
+		"and not for more":         {Subject{"monitoring", "prometheus-k8s"}, map[string]string{AnnotationEnvironment: "container"}, []string{"central", "backup"}, EnvironmentSidecar, ""},
 	} {
 		d := p.Decide(Request{Namespace: row.subject.Namespace, Injection: "enabled", ServiceAccount: row.subject.ServiceAccount, Prometheus: true, PodAnnotations: row.annotations})
 		if diff := cmp.Diff(row.destinations, names(d.Destinations)); diff != "" || d.Environment != row.environment || d.HA != row.ha {
@@ -136,12 +155,12 @@ func TestIRSAFollowsTheDestinations(t *testing.T) {
 
 func TestGrantsAddUp(t *testing.T) {
 	p := load(t, "full.yaml")
-	p.Grants = append(p.Grants, Grant{Namespaces: []Glob{"legacy"}, ServiceAccounts: []Glob{"*"}, Destinations: []string{"backup"}, Environment: EnvironmentAuto, HA: "other"})
+	p.Grants = append(p.Grants, Grant{Namespaces: []Glob{"legacy"}, ServiceAccounts: []Glob{"*"}, Destinations: []string{"backup"}, Environment: EnvironmentSidecar, HA: "other"})
 	e, ok := p.Entitled(Subject{"legacy", "prometheus"})
 	if diff := cmp.Diff([]string{"central", "backup"}, names(e.Destinations)); !ok || diff != "" {
 		t.Errorf("destinations: %s", diff)
 	}
-	if e.Environment != EnvironmentNever || e.HA != "legacy-pair" {
+	if e.Environment != EnvironmentSidecar || e.HA != "legacy-pair" {
 		t.Errorf("environment %s, ha %s: the careful, and the first, win", e.Environment, e.HA)
 	}
 }

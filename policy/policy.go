@@ -100,8 +100,7 @@ type Grant struct {
 	// MaxSubjectsPerNamespace keeps one tenant from using up a role's trust
 	// document. 0: no cap.
 	MaxSubjectsPerNamespace int `yaml:"maxSubjectsPerNamespace"`
-	// Environment: auto puts AWS_ROLE_ARN and its kin into the Prometheus
-	// container too, where that is safe; never does not.
+	// Environment is [EnvironmentSidecar] by default.
 	Environment Environment `yaml:"environment"`
 	// HA names a group of replicas that AMP is to deduplicate; it becomes the
 	// `cluster` label of the election. Empty: no replica labels.
@@ -111,14 +110,32 @@ type Grant struct {
 	IRSA bool `yaml:"irsa"`
 }
 
-// Environment says whether the Prometheus container gets the AWS environment.
+// Environment names the containers that get the AWS variables: AWS_ROLE_ARN,
+// AWS_WEB_IDENTITY_TOKEN_FILE and AWS_REGION.
 type Environment string
 
 // The values of [Grant.Environment] and of the pod annotation.
 const (
-	EnvironmentAuto  Environment = "auto"
-	EnvironmentNever Environment = "never"
+	// EnvironmentSidecar: the config sidecar alone, because it calls STS.
+	EnvironmentSidecar Environment = "sidecar"
+	// EnvironmentContainer: the Prometheus container too, for people and tools
+	// that look there, and only where nothing in the pod has an AWS identity.
+	EnvironmentContainer Environment = "container"
 )
+
+// problem returns what is wrong with the value, and the fix; empty where the
+// value is known. auto and never are values of earlier versions.
+func (e Environment) problem() string {
+	switch e {
+	case EnvironmentSidecar, EnvironmentContainer:
+		return ""
+	case "auto":
+		return `"auto" does not exist any more: leave it out, or write container to have the AWS variables in the Prometheus container too`
+	case "never":
+		return `"never" does not exist any more: leave it out, because the AWS variables now stand in the sidecar alone, or write sidecar`
+	}
+	return fmt.Sprintf("%q is unknown: write sidecar or container", string(e))
+}
 
 // Token is the projected service-account token that the sidecar shows to STS.
 type Token struct {
@@ -273,7 +290,7 @@ func (p *Policy) setDefaults() {
 	setDefault(&p.Trust.Interval, Duration(10*time.Minute))
 	setDefault(&p.Audit.Repair, RepairNone)
 	for i := range p.Grants {
-		setDefault(&p.Grants[i].Environment, EnvironmentAuto)
+		setDefault(&p.Grants[i].Environment, EnvironmentSidecar)
 	}
 }
 

@@ -58,7 +58,7 @@ func TestParseFillsDefaults(t *testing.T) {
 	if time.Duration(p.Session.Duration) != 6*time.Hour {
 		t.Errorf("session.duration = %s", p.Session.Duration)
 	}
-	if p.Grants[0].Environment != EnvironmentAuto || p.Trust.Manage != ManageRoles {
+	if p.Grants[0].Environment != EnvironmentSidecar || p.Trust.Manage != ManageRoles {
 		t.Errorf("grant environment %q, trust.manage %q", p.Grants[0].Environment, p.Trust.Manage)
 	}
 	if got, want := p.Role(p.Destinations[0]).String(), "arn:aws:iam::111122223333:role/ampbridge/dev/ampbridge.dev.central"; got != want {
@@ -78,7 +78,7 @@ func TestParseReadsEveryField(t *testing.T) {
 	if p.Destinations[1].AssumeRole.RoleName() != "writer" {
 		t.Errorf("assumeRole = %s", p.Destinations[1].AssumeRole)
 	}
-	if g := p.Grants[1]; g.HA != "legacy-pair" || !g.IRSA || g.Environment != EnvironmentNever {
+	if g := p.Grants[1]; g.HA != "legacy-pair" || !g.IRSA || g.Environment != EnvironmentContainer {
 		t.Errorf("grant = %+v", g)
 	}
 	if p.Sidecar.ImagePullSecrets[0].Name != "registry" || p.Sidecar.Resources.Limits.CPU != "100m" {

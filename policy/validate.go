@@ -160,7 +160,8 @@ func (v *validation) grant(path string, g Grant, p *Policy) {
 		v.require(slices.Index(g.Destinations, name) == i, at, "%q stands here twice: keep one", name)
 	}
 	v.require(g.MaxSubjectsPerNamespace >= 0, path+".maxSubjectsPerNamespace", "%d is negative: write 1 or more, or 0 for no cap", g.MaxSubjectsPerNamespace)
-	v.require(g.Environment == EnvironmentAuto || g.Environment == EnvironmentNever, path+".environment", "%q is unknown: write auto or never", g.Environment)
+	problem := g.Environment.problem()
+	v.require(problem == "", path+".environment", "%s", problem)
 	// It becomes a replacement in a relabelling rule, where $ stands for something else.
 	v.require(!strings.Contains(g.HA, "$"), path+".ha", "%q holds a $: write a plain name", g.HA)
 	v.require(!g.IRSA || len(g.Destinations) == 1, path+".irsa", "needs exactly one destination: the annotation holds one role")

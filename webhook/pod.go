@@ -75,7 +75,7 @@ func (h *podHandler) settle(ctx context.Context, question policy.Request, pod *i
 	operations, decision := inject.Inject(pod, decision, inject.Options{
 		Policy: p, Image: h.Image, Limits: limits, ServiceAccountAnnotations: annotations,
 	})
-	if len(operations) > 0 && h.Breaker != nil {
+	if len(operations) > 0 && decision.Reason != inject.AlreadyInjected && h.Breaker != nil {
 		state, err := h.Breaker(ctx)
 		if err != nil {
 			return failed(LookupFailed, err, "not injected: the webhook could not read the circuit breaker; create the pod again once the API server answers")

@@ -33,6 +33,10 @@ var identityVariables = []string{
 // proxyVariables lead the SDKs' calls to STS, and Prometheus's own requests.
 var proxyVariables = []string{"HTTPS_PROXY", "https_proxy"}
 
+// azureVariables are those of Azure's workload identity webhook. They are the
+// pod's identity, unless the policy itself takes the token of that webhook.
+var azureVariables = []string{"AZURE_CLIENT_ID", "AZURE_TENANT_ID", "AZURE_FEDERATED_TOKEN_FILE"}
+
 // identityVolumes are added by amazon-eks-pod-identity-webhook.
 var identityVolumes = []string{"aws-iam-token", "eks-pod-identity-token"}
 
@@ -42,9 +46,9 @@ type surroundings struct {
 	mounts []VolumeMount
 }
 
-// surround makes the container see the credentials file, and the identity too
-// where the entitlement says so and that takes nothing away.
-func surround(c *Container, e policy.Entitlement, o Options, reload Reload) (surroundings, *policy.Decision) {
+// surround makes the container see the credentials file, and the AWS variables
+// too where the entitlement says so and nothing in the pod has an identity.
+func surround(pod *Pod, c *Container, e policy.Entitlement, o Options, reload Reload) (surroundings, *policy.Decision) {
 	var s surroundings
 	token := tokenOf(o.Policy)
 	for _, dir := range []string{assignment.CredentialsDir, token.MountPath} {
@@ -89,22 +93,90 @@ func surround(c *Container, e policy.Entitlement, o Options, reload Reload) (sur
 		return s, refuse(CredentialFilesTaken, "container %q uses AWS's credentials file and its config file itself (%s, %s, or a volume at ~/.aws): free one of them", c.Name, variableCredentialsFile, variableConfigFile)
 	}
 
-	if e.Environment != policy.EnvironmentAuto || len(e.Destinations) != 1 || hasIdentity(c, o.ServiceAccountAnnotations, o.Policy.RoleFor(e.Destinations[0], e.Subject)) {
+	identity := identityEnv(e, o.Policy)
+	if e.Environment != policy.EnvironmentContainer || len(identity) == 0 || hasIdentity(pod, e, o) {
 		return s, nil
 	}
-	d := e.Destinations[0]
-	s.setEnv(variableRole, o.Policy.RoleFor(d, e.Subject).String())
-	s.setEnv(variableToken, tokenFile(o.Policy))
-	// One region beside another's would have tools disagree.
-	if !c.setsEnv(variableRegion) && !c.setsEnv(variableDefaultRegion) {
-		s.setEnv(variableRegion, d.Workspace.Region)
-		s.setEnv(variableDefaultRegion, d.Workspace.Region)
-	}
-	if !c.setsEnv(variableRegionalSTS) && reload != ReloadNever {
-		s.setEnv(variableRegionalSTS, "regional")
+	// One region beside another would have tools disagree.
+	region := c.setsEnv(variableRegion) || c.setsEnv(variableDefaultRegion)
+	for _, v := range identity {
+		switch v.Name {
+		case variableRegion, variableDefaultRegion:
+			if region {
+				continue
+			}
+		case variableRegionalSTS:
+			if c.setsEnv(v.Name) || s.sets(v.Name) {
+				continue
+			}
+		}
+		s.env = append(s.env, v)
 	}
 	s.mount(c, token)
 	return s, nil
+}
+
+// identityEnv returns the variables by which the AWS SDKs and tools get a
+// session. Several destinations have no one role: there are none then.
+func identityEnv(e policy.Entitlement, p *policy.Policy) []EnvVar {
+	if len(e.Destinations) != 1 {
+		return nil
+	}
+	d := e.Destinations[0]
+	return []EnvVar{
+		{Name: variableRole, Value: p.RoleFor(d, e.Subject).String()},
+		{Name: variableToken, Value: tokenFile(p)},
+		{Name: variableRegion, Value: d.Workspace.Region},
+		{Name: variableDefaultRegion, Value: d.Workspace.Region},
+		{Name: variableRegionalSTS, Value: "regional"},
+	}
+}
+
+// withdraw takes the variables of [identityEnv] out of the Prometheus container
+// of an injected pod that has an identity of its own by now. Other webhooks,
+// EKS Pod Identity's for one, come after this one, and the API server then calls
+// this one again.
+func withdraw(pod *Pod, e policy.Entitlement, o Options) []Operation {
+	index, refused := chosen(pod)
+	identity := identityEnv(e, o.Policy)
+	if refused != nil || len(identity) == 0 {
+		return nil
+	}
+	ours := append(identity, EnvVar{Name: variableCredentialsFile, Value: credentialsFile}, EnvVar{Name: variableConfigFile, Value: credentialsFile})
+	if !hasIdentity(pod, e, o, ours...) {
+		return nil
+	}
+	c, at := &pod.Spec.Containers[index], pointer("spec", "containers", index)
+	// They stand in one row, in the order of identityEnv. A variable of the same
+	// value elsewhere is the user's.
+	first := slices.Index(c.Env, identity[0])
+	if first < 0 {
+		return nil
+	}
+	end := first
+	for _, v := range identity {
+		if end < len(c.Env) && c.Env[end] == v {
+			end++
+		}
+	}
+	var p patch
+	for i := end - 1; i >= first; i-- {
+		p.remove(at + pointer("env", i))
+	}
+	a, err := assignment.Decode(assigned(pod))
+	if err != nil || a.Reload == assignment.StartOnly {
+		return p // the SDK of such a Prometheus reads the token
+	}
+	for i := len(c.VolumeMounts) - 1; i >= 0; i-- {
+		if c.VolumeMounts[i].Name == VolumeToken {
+			p.remove(at + pointer("volumeMounts", i))
+		}
+	}
+	return p
+}
+
+func (s *surroundings) sets(name string) bool {
+	return slices.ContainsFunc(s.env, func(v EnvVar) bool { return v.Name == name })
 }
 
 // mount adds a mount that neither the container nor s has yet.
@@ -122,7 +194,12 @@ func (s *surroundings) setEnv(name, value string) {
 // itself: each variable of ours would hide the file of that kind, under
 // another name or in the home directory, wherever that is.
 func filesInUse(c *Container) (credentials, config bool) {
-	credentials, config = c.setsEnv(variableCredentialsFile), c.setsEnv(variableConfigFile)
+	credentials, config = filesAtHome(c)
+	return credentials || c.setsEnv(variableCredentialsFile), config || c.setsEnv(variableConfigFile)
+}
+
+// filesAtHome reports which of the two the container mounts in ~/.aws.
+func filesAtHome(c *Container) (credentials, config bool) {
 	for _, m := range c.VolumeMounts {
 		at := path.Clean(m.MountPath)
 		home := strings.HasSuffix(at, "/.aws")
@@ -132,12 +209,31 @@ func filesInUse(c *Container) (credentials, config bool) {
 	return credentials, config
 }
 
-// hasIdentity tells whether the container has an AWS identity that is not ours,
-// or may have one: what envFrom brings cannot be seen, and a variable of ours
-// would win over it.
-func hasIdentity(c *Container, serviceAccount map[string]string, ours policy.ARN) bool {
-	role := serviceAccount[policy.AnnotationIRSA]
-	return role != "" && role != ours.String() || len(c.EnvFrom) > 0 ||
-		slices.ContainsFunc(identityVariables, c.setsEnv) ||
-		slices.ContainsFunc(c.VolumeMounts, func(m VolumeMount) bool { return slices.Contains(identityVolumes, m.Name) })
+// hasIdentity reports whether the pod has an AWS identity, or may have one: what
+// envFrom brings cannot be seen, and the variables of ampbridge would win over
+// it. The variables ours are those that ampbridge has added.
+func hasIdentity(pod *Pod, e policy.Entitlement, o Options, ours ...EnvVar) bool {
+	role := o.ServiceAccountAnnotations[policy.AnnotationIRSA]
+	if role != "" && !slices.ContainsFunc(e.Destinations, func(d policy.Destination) bool {
+		return role == o.Policy.RoleFor(d, e.Subject).String()
+	}) {
+		return true
+	}
+	azure := o.Policy.Token.Source != policy.TokenSourceAzure
+	for c := range pod.all {
+		if c.Name == ContainerSidecar {
+			continue
+		}
+		credentials, config := filesAtHome(c)
+		if len(c.EnvFrom) > 0 || credentials || config ||
+			slices.ContainsFunc(c.VolumeMounts, func(m VolumeMount) bool { return slices.Contains(identityVolumes, m.Name) }) {
+			return true
+		}
+		for _, v := range c.Env {
+			if slices.Contains(identityVariables, v.Name) && !slices.Contains(ours, v) || azure && slices.Contains(azureVariables, v.Name) {
+				return true
+			}
+		}
+	}
+	return false
 }

@@ -30,12 +30,13 @@ func TestEnvironment(t *testing.T) {
 		container string // members of the container
 		namespace string // of the grant; monitoring
 		account   map[string]string
-		never     bool
+		sidecar   bool   // the grant's environment; container
+		elsewhere string // members of another container
 		want      string
 	}{
 		{name: "nothing of its own: everything", want: all},
 		{name: "variables of its own stay", container: "env: [{name: A, value: b}]", want: all},
-		{name: "environment: never", never: true, want: credentials},
+		{name: "environment: sidecar", sidecar: true, want: credentials},
 		{name: "two destinations: no one identity", namespace: "pair", want: credentials},
 
 		{name: "static keys", container: "env: [{name: AWS_ACCESS_KEY_ID, value: x}, {name: AWS_SECRET_ACCESS_KEY, valueFrom: {secretKeyRef: {name: s, key: k}}}]", want: credentials},
@@ -46,6 +47,12 @@ func TestEnvironment(t *testing.T) {
 		{name: "the EKS webhook's volume", container: "volumeMounts: [{name: aws-iam-token, mountPath: /var/run/secrets/eks.amazonaws.com/serviceaccount}]", want: credentials},
 		{name: "the EKS agent's volume", container: "volumeMounts: [{name: eks-pod-identity-token, mountPath: /var/run/secrets/pods.eks.amazonaws.com/serviceaccount}]", want: credentials},
 		{name: "envFrom may bring one", container: "envFrom: [{configMapRef: {name: aws}}]", want: credentials},
+		{name: "Azure's identity", container: "env: [{name: AZURE_CLIENT_ID, value: x}]", want: credentials},
+		{name: "the role that is ours, by hand", container: "env: [{name: AWS_ROLE_ARN, value: 'arn:aws:iam::111122223333:role/ampbridge/dev/ampbridge.dev.central'}]", want: credentials},
+		{name: "an identity of another container", elsewhere: "env: [{name: AWS_CONTAINER_CREDENTIALS_FULL_URI, value: x}]", want: credentials},
+		{name: "envFrom of another container", elsewhere: "envFrom: [{secretRef: {name: aws}}]", want: credentials},
+		{name: "files of another container", elsewhere: "volumeMounts: [{name: x, mountPath: /root/.aws}]", want: credentials},
+		{name: "another container without any", elsewhere: "env: [{name: A, value: x}]", want: all},
 		{name: "a role on the service account", account: map[string]string{policy.AnnotationIRSA: "arn:aws:iam::111122223333:role/own"}, want: credentials},
 		{name: "ours on the service account", account: map[string]string{policy.AnnotationIRSA: "arn:aws:iam::111122223333:role/ampbridge/dev/ampbridge.dev.central"}, want: all},
 
@@ -56,8 +63,8 @@ func TestEnvironment(t *testing.T) {
 		{name: "a credentials file of its own", container: "env: [{name: AWS_SHARED_CREDENTIALS_FILE, value: /x}]", want: configFiles},
 		{name: "and the setting for it", container: "env: [{name: AWS_SHARED_CREDENTIALS_FILE, value: /x}, {name: AWS_SDK_LOAD_CONFIG, value: 'true'}]", want: "AWS_CONFIG_FILE=/var/run/secrets/ampbridge.io/credentials/credentials"},
 		{name: "a config file of its own", container: "env: [{name: AWS_CONFIG_FILE, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]", want: credentials},
-		{name: "credentials at home", container: "volumeMounts: [{name: x, mountPath: /home/.aws/credentials, subPath: credentials}]", want: configFiles + " " + role + " " + region + " " + regional},
-		{name: "a config file at home", container: "volumeMounts: [{name: x, mountPath: /home/.aws/config, subPath: config}]", want: all},
+		{name: "credentials at home", container: "volumeMounts: [{name: x, mountPath: /home/.aws/credentials, subPath: credentials}]", want: configFiles},
+		{name: "a config file at home", container: "volumeMounts: [{name: x, mountPath: /home/.aws/config, subPath: config}]", want: credentials},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			o := options(t)
@@ -66,10 +73,13 @@ func TestEnvironment(t *testing.T) {
 				c.namespace = "monitoring"
 			}
 			d := granted(t, o.Policy, c.namespace)
-			if c.never {
-				d.Environment = policy.EnvironmentNever
+			if d.Environment != policy.EnvironmentSidecar {
+				t.Errorf("environment %s by default", d.Environment)
 			}
-			data := awsPod(t, c.container)
+			if !c.sidecar {
+				d.Environment = policy.EnvironmentContainer
+			}
+			data := awsPod(t, c.container, c.elsewhere)
 			ops, d := Inject(decode(t, data), d, o)
 			if !d.Inject {
 				t.Fatal(d.Reason, d.Warning)
@@ -93,6 +103,14 @@ func TestEnvironment(t *testing.T) {
 			}
 			if diff := cmp.Diff(strings.Fields(c.want), added); diff != "" {
 				t.Errorf("added (-want +got):\n%s", diff)
+			}
+			standsInSidecar := after.Spec.InitContainers[0].Env[3:]
+			if c.namespace == "pair" {
+				if len(standsInSidecar) > 0 {
+					t.Errorf("the sidecar of two destinations has %v", standsInSidecar)
+				}
+			} else if got := listed(standsInSidecar); got != role+" "+region+" "+regional {
+				t.Errorf("the sidecar has %s", got)
 			}
 			token := slices.ContainsFunc(after.Spec.Containers[0].VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == VolumeToken })
 			if wanted := strings.Contains(c.want, role); token != wanted {
@@ -137,7 +155,7 @@ func TestNoWayForCredentials(t *testing.T) {
 		{"a mount at our place", "volumeMounts: [{name: x, mountPath: /var/run/secrets/ampbridge.io/token}]", MountConflict, "ampbridge.io/token"},
 		{"a mount inside our place", "volumeMounts: [{name: x, mountPath: /var/run/secrets/ampbridge.io/credentials/x}]", MountConflict, "credentials/x"},
 	} {
-		if d := refusal(t, awsPod(t, c.container), options(t)); d.Reason != c.want || !strings.Contains(d.Warning, c.says) {
+		if d := refusal(t, awsPod(t, c.container, ""), options(t)); d.Reason != c.want || !strings.Contains(d.Warning, c.says) {
 			t.Errorf("%s: %s: %q; want %s, saying %q", c.name, d.Reason, d.Warning, c.want, c.says)
 		}
 	}
@@ -151,21 +169,26 @@ func TestStartOnlyEnvironment(t *testing.T) {
 		name, container, want string
 		policy                func(*policy.Policy)
 		refused               policy.Reason
+		inContainer           bool // the grant's environment; sidecar
 	}{
-		{name: "everything", want: files + " " + role + " " + region},
-		{name: "static keys stay", container: "env: [{name: AWS_ACCESS_KEY_ID, value: x}]", want: files},
-		{name: "EKS's identity stays", container: "env: [{name: AWS_ROLE_ARN, value: x}, {name: AWS_WEB_IDENTITY_TOKEN_FILE, value: /y}]", want: files},
+		{name: "the profile alone", want: files},
+		{name: "everything", inContainer: true, want: files + " " + role + " " + region},
+		{name: "static keys stay", inContainer: true, container: "env: [{name: AWS_ACCESS_KEY_ID, value: x}]", want: files},
+		{name: "EKS's identity stays", inContainer: true, container: "env: [{name: AWS_ROLE_ARN, value: x}, {name: AWS_WEB_IDENTITY_TOKEN_FILE, value: /y}]", want: files},
 		{name: "a credentials file of its own stays", container: "env: [{name: AWS_SHARED_CREDENTIALS_FILE, value: /x}, {name: AWS_STS_REGIONAL_ENDPOINTS, value: legacy}]", want: configFiles},
 		{name: "a config file of its own", container: "env: [{name: AWS_CONFIG_FILE, value: /x}]", refused: CredentialFilesTaken},
 		{name: "a proxy that it is not told", policy: func(p *policy.Policy) { p.STS.ProxyURL = "http://proxy.example:1" }, refused: NoReloader},
-		{name: "a proxy that it is told", container: "env: [{name: HTTPS_PROXY, value: x}]", policy: func(p *policy.Policy) { p.STS.ProxyURL = "http://proxy.example:1" }, want: files + " " + role + " " + region},
+		{name: "a proxy that it is told", container: "env: [{name: HTTPS_PROXY, value: x}]", policy: func(p *policy.Policy) { p.STS.ProxyURL = "http://proxy.example:1" }, want: files},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			o := options(t)
 			if c.policy != nil {
 				c.policy(o.Policy)
 			}
-			data := []byte(strings.Replace(string(awsPod(t, c.container)), ",\"--config.auto-reload\"", "", 1))
+			if c.inContainer {
+				intoContainer(o.Policy)
+			}
+			data := []byte(strings.Replace(string(awsPod(t, c.container, "")), ",\"--config.auto-reload\"", "", 1))
 			if c.refused != "" {
 				if d := refusal(t, data, o); d.Reason != c.refused {
 					t.Errorf("%s: %s", d.Reason, d.Warning)
@@ -246,8 +269,100 @@ volumes: [{name: c, configMap: {name: c}}`+volumes+`]`)
 	}
 }
 
-// awsPod is a pod that can be served, its container having these members too.
-func awsPod(t *testing.T, members string) []byte {
+// intoContainer makes every grant say `environment: container`.
+func intoContainer(p *policy.Policy) {
+	for i := range p.Grants {
+		p.Grants[i].Environment = policy.EnvironmentContainer
+	}
+}
+
+// listed is variables as NAME=value, with spaces between.
+func listed(env []corev1.EnvVar) string {
+	var all []string
+	for _, e := range env {
+		all = append(all, e.Name+"="+e.Value)
+	}
+	return strings.Join(all, " ")
+}
+
+// Other webhooks come after this one, and the API server calls it again: then
+// the variables of an identity that is not the only one are taken back, and the
+// rest of the injection stays.
+func TestIdentityAppears(t *testing.T) {
+	env := func(container int, name, value string) Operation {
+		return Operation{Op: "add", Path: pointer("spec", "containers", container, "env", "-"), Value: EnvVar{Name: name, Value: value}}
+	}
+	for _, c := range []struct {
+		name    string
+		args    string // of Prometheus; --config.auto-reload
+		foreign []Operation
+		account map[string]string
+		own     string // the container's own variables
+		want    string // of the container afterwards; own and foreign ones left out
+		token   bool   // it still mounts the token
+	}{
+		{name: "nothing", want: all, token: true},
+		{name: "a variable that is no identity", foreign: []Operation{env(0, "A", "b")}, want: all, token: true},
+		{name: "EKS Pod Identity", foreign: []Operation{env(0, "AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://169.254.170.23/v1/credentials"), env(0, "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "/x")}, want: credentials},
+		{name: "IRSA of the pod's own role", account: map[string]string{policy.AnnotationIRSA: "arn:aws:iam::111122223333:role/own"}, want: credentials},
+		{name: "IRSA's variables, a second time", foreign: []Operation{env(0, "AWS_ROLE_ARN", "arn:aws:iam::111122223333:role/own"), env(0, "AWS_WEB_IDENTITY_TOKEN_FILE", "/x")}, want: credentials},
+		{name: "Azure's variables", foreign: []Operation{env(0, "AZURE_CLIENT_ID", "x"), env(0, "AZURE_FEDERATED_TOKEN_FILE", "/x")}, want: credentials},
+		{name: "envFrom", foreign: []Operation{{Op: "add", Path: "/spec/containers/0/envFrom", Value: []any{map[string]any{"secretRef": map[string]any{"name": "aws"}}}}}, want: credentials},
+		{name: "in another container", foreign: []Operation{{Op: "add", Path: "/spec/containers/1/env", Value: []EnvVar{{Name: "AWS_ACCESS_KEY_ID", Value: "x"}}}}, want: credentials},
+		{name: "a region of its own stays", own: "{name: AWS_REGION, value: eu-west-1}", foreign: []Operation{env(0, "AWS_PROFILE", "x")}, want: credentials},
+		{name: "the EKS webhook's volume", foreign: []Operation{{Op: "add", Path: "/spec/containers/0/volumeMounts/-", Value: VolumeMount{Name: "aws-iam-token", MountPath: "/t"}}}, want: credentials},
+		{name: "a pod that nothing reloads keeps the token", args: "--web.enable-lifecycle", foreign: []Operation{env(0, "AWS_CONTAINER_CREDENTIALS_FULL_URI", "x")}, want: configFiles + " " + regional, token: true},
+		{name: "only in the sidecar", foreign: []Operation{{Op: "add", Path: "/spec/initContainers/0/env/-", Value: EnvVar{Name: "AWS_CONTAINER_CREDENTIALS_FULL_URI", Value: "x"}}}, want: all, token: true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			o := options(t)
+			intoContainer(o.Policy)
+			args := "--config.auto-reload"
+			if c.args != "" {
+				args = c.args
+			}
+			once := injected(t, podOf(t, `
+containers:
+- {name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml, `+args+`], env: [`+c.own+`], volumeMounts: [{name: c, mountPath: /c}]}
+- {name: other}
+volumes: [{name: c, configMap: {name: c}}]`), o)
+			data := apply(t, once, c.foreign)
+			o.ServiceAccountAnnotations = c.account
+			ops, d := Inject(decode(t, data), granted(t, o.Policy, "monitoring"), o)
+			if d.Reason != AlreadyInjected || !d.Inject || d.Warning != "" {
+				t.Fatalf("%+v", d)
+			}
+			data = apply(t, data, ops)
+			var after corev1.Pod
+			if err := json.Unmarshal(data, &after); err != nil {
+				t.Fatal(err)
+			}
+			var left []corev1.EnvVar
+			for _, e := range after.Spec.Containers[0].Env {
+				foreign := slices.ContainsFunc(c.foreign, func(op Operation) bool { v, _ := op.Value.(EnvVar); return v.Name == e.Name && v.Value == e.Value })
+				if !foreign && !strings.Contains(c.own, e.Name) {
+					left = append(left, e)
+				}
+			}
+			if diff := cmp.Diff(c.want, listed(left)); diff != "" {
+				t.Errorf("the container's variables (-want +got):\n%s", diff)
+			}
+			if len(after.Spec.Containers[0].Env) < len(left)+strings.Count(c.own, "name:") {
+				t.Errorf("one of its own is gone: %v", after.Spec.Containers[0].Env)
+			}
+			if token := slices.ContainsFunc(after.Spec.Containers[0].VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == VolumeToken }); token != c.token {
+				t.Errorf("the token is mounted: %t", token)
+			}
+			if again, d := Inject(decode(t, data), granted(t, o.Policy, "monitoring"), o); len(again) > 0 || d.Reason != AlreadyInjected {
+				t.Errorf("once more: %v, %s", again, d.Reason)
+			}
+		})
+	}
+}
+
+// awsPod is a pod that can be served, its container having these members too,
+// and another container those.
+func awsPod(t *testing.T, members, others string) []byte {
 	t.Helper()
 	mounts := "{name: c, mountPath: /c}"
 	if before, after, found := strings.Cut(members, "volumeMounts: ["); found {
@@ -256,5 +371,6 @@ func awsPod(t *testing.T, members string) []byte {
 	return podOf(t, `
 containers:
 - {name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml, --config.auto-reload], volumeMounts: [`+mounts+`], `+members+`}
+- {name: other, `+others+`}
 volumes: [{name: c, configMap: {name: c}}, {name: x, secret: {secretName: x}}]`)
 }

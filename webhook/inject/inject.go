@@ -58,8 +58,9 @@ type Options struct {
 // Inject makes a pod write to the destinations of d, a decision of
 // [policy.Policy.Decide] with Inject set. It returns all the operations and d,
 // or none and a decision to skip with a reason of this package. A pod that has
-// been injected gets no operations and the reason [AlreadyInjected], so it may
-// come any number of times.
+// been injected gets the reason [AlreadyInjected], so it may come any number of
+// times. The only operations that it may get take the AWS variables out of the
+// Prometheus container, because an identity of the pod's own has appeared.
 func Inject(pod *Pod, d policy.Decision, o Options) ([]Operation, policy.Decision) {
 	operations, refused := inject(pod, d.Entitlement, o)
 	switch {
@@ -70,7 +71,7 @@ func Inject(pod *Pod, d policy.Decision, o Options) ([]Operation, policy.Decisio
 		return operations, d
 	case refused.Reason == AlreadyInjected:
 		d.Reason = AlreadyInjected
-		return nil, d
+		return withdraw(pod, d.Entitlement, o), d
 	}
 	return nil, *refused
 }
@@ -94,7 +95,7 @@ func inject(pod *Pod, e policy.Entitlement, o Options) ([]Operation, *policy.Dec
 	if refused := tokened(pod, o.Policy); refused != nil {
 		return nil, refused
 	}
-	surroundings, refused := surround(prometheus, e, o, source.reload)
+	surroundings, refused := surround(pod, prometheus, e, o, source.reload)
 	if refused != nil {
 		return nil, refused
 	}
@@ -136,6 +137,7 @@ func inject(pod *Pod, e policy.Entitlement, o Options) ([]Operation, *policy.Dec
 	appendTo(&p, "/spec/imagePullSecrets", pod.Spec.ImagePullSecrets, missingSecrets(pod, o)...)
 	// Last, because it moves the other init containers down by one.
 	added := sidecar(pod, image, config.Name, text, tokenOf(o.Policy), runsAs, resources)
+	added.Env = append(added.Env, identityEnv(e, o.Policy)...)
 	if pod.Spec.InitContainers == nil {
 		p.add("/spec/initContainers", []container{added})
 	} else {

@@ -25,6 +25,8 @@ func (p *patch) replace(path string, value any) {
 	*p = append(*p, Operation{Op: "replace", Path: path, Value: value})
 }
 
+func (p *patch) remove(path string) { *p = append(*p, Operation{Op: "remove", Path: path}) }
+
 // appendTo adds items at the end of the list at path, of which there is the
 // slice have: nil where the list is absent (or null), and has to be made.
 func appendTo[T, H any](p *patch, path string, have []H, items ...T) {

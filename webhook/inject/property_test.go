@@ -60,6 +60,9 @@ var known = regexp.MustCompile(`^/metadata/annotations(/ampbridge\.io~1injected)
 	`^/spec/(initContainers|containers)/\d+/volumeMounts/\d+/readOnly$|` +
 	`^/spec/containers/\d+/(env(/-)?|volumeMounts/-)$`)
 
+// withdrawn are the paths that may be removed from an injected pod.
+var withdrawn = regexp.MustCompile(`^/spec/containers/\d+/(env|volumeMounts)/\d+$`)
+
 // holds injects data if it is a pod, checks what must hold, and returns the reason.
 func holds(t *testing.T, p *policy.Policy, data []byte) policy.Reason {
 	t.Helper()
@@ -77,8 +80,15 @@ func holds(t *testing.T, p *policy.Policy, data []byte) policy.Reason {
 		return d.Reason
 	}
 	if d.Reason == AlreadyInjected {
+		for _, op := range ops {
+			if op.Op != "remove" || !withdrawn.MatchString(op.Path) {
+				t.Errorf("%s %s on an injected pod", op.Op, op.Path)
+			}
+		}
 		if len(ops) > 0 {
-			t.Errorf("%d operations on an injected pod", len(ops))
+			if more, d := Inject(decode(t, apply(t, data, ops)), granted(t, p, "monitoring"), o); len(more) > 0 || d.Reason != AlreadyInjected {
+				t.Errorf("the second time: %d operations, %s", len(more), d.Reason)
+			}
 		}
 		return d.Reason
 	}

@@ -160,6 +160,7 @@ grants:
 - namespaces: [%s]
   serviceAccounts: [%s]
   destinations: [central]
+  environment: container
 token: {source: projected}
 sts:
   endpoint: %s

@@ -110,11 +110,11 @@ func (s *scene) livePod() {
 
 	// What the mend says: the annotation, and a new pod.
 	port = freePort(s.T, s.host)
-	stop = s.runPod("never", port, nodesRole, func(pod *corev1.Pod) {
-		pod.Annotations = map[string]string{policy.AnnotationEnvironment: string(policy.EnvironmentNever)}
+	stop = s.runPod("apart", port, nodesRole, func(pod *corev1.Pod) {
+		pod.Annotations = map[string]string{policy.AnnotationEnvironment: string(policy.EnvironmentSidecar)}
 	})
 	defer stop()
-	s.awaitAll("never")
+	s.awaitAll("apart")
 }
 
 // stuck has AMP fail: what is retried, refused or pending for ever is not in flow.
