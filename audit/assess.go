@@ -71,7 +71,8 @@ func Assess(q Question) Finding {
 	}
 	_, prometheus := inject.Prometheus(&pod.Pod)
 	decision := q.Policy.Decide(policy.Request{
-		Namespace: pod.Metadata.Namespace, Injection: q.Injection, ServiceAccount: pod.serviceAccount(), Prometheus: prometheus,
+		Namespace: pod.Metadata.Namespace, Injection: q.Injection, ServiceAccount: pod.serviceAccount(),
+		Prometheus: prometheus, Resembles: inject.Resembles(&pod.Pod),
 		PodAnnotations: pod.Metadata.Annotations, ServiceAccountAnnotations: q.ServiceAccount,
 	})
 	if !decision.Inject && decision.Warning == "" {

@@ -74,7 +74,7 @@ func (p *Pod) serviceAccount() string {
 func (p *Pod) concerned() bool {
 	_, prometheus := inject.Prometheus(&p.Pod)
 	_, asks := p.Metadata.Annotations[policy.AnnotationInject]
-	return prometheus || asks
+	return prometheus || asks || inject.Resembles(&p.Pod) != ""
 }
 
 func (p *Pod) leaving() bool { return !p.Record.Metadata.DeletionTimestamp.IsZero() }

@@ -34,7 +34,7 @@ func (h *podHandler) decide(ctx context.Context, r *request[inject.Pod], p *poli
 	_, prometheus := inject.Prometheus(pod)
 	question := policy.Request{
 		Namespace: r.Namespace, Injection: h.injection, ServiceAccount: account,
-		Prometheus: prometheus, PodAnnotations: pod.Metadata.Annotations,
+		Prometheus: prometheus, Resembles: inject.Resembles(pod), PodAnnotations: pod.Metadata.Annotations,
 	}
 	out := h.settle(ctx, question, pod, p)
 	out.loud = out.loud || prometheus

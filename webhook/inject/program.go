@@ -14,6 +14,9 @@ var shells = []string{"sh", "bash", "ash", "dash"}
 // one command does.
 var scriptFlag = regexp.MustCompile(`^-[eux]*c$`)
 
+// anyScriptFlag is -c, alone or beside other flags.
+var anyScriptFlag = regexp.MustCompile(`^-[a-zA-Z]*c$`)
+
 // script is what a shell in the container's command is given to run.
 func (c *Container) script() (text string, ok bool) {
 	if len(c.Command) == 0 || !slices.Contains(shells, path.Base(c.Command[0])) {
@@ -86,4 +89,25 @@ func simpleCommand(script string) []string {
 		return nil
 	}
 	return words
+}
+
+// wordsBefore may stand before the program in a command of a script.
+var wordsBefore = []string{"exec", "if", "then", "else", "do", "while", "until", "!", "{", "time", "env", "nohup"}
+
+// programs returns the names of the programs that a script may run, as far as
+// it names them literally: the first word of each of its commands.
+func programs(script string) []string {
+	var found []string
+	for command := range strings.FieldsFuncSeq(strings.ReplaceAll(script, "\\\n", " "), func(r rune) bool {
+		return strings.ContainsRune(";|&\n\r()`", r)
+	}) {
+		for word := range strings.FieldsSeq(command) {
+			if slices.Contains(wordsBefore, word) || strings.Contains(word, "=") && !strings.HasPrefix(word, "-") {
+				continue
+			}
+			found = append(found, path.Base(strings.Trim(word, `"'`)))
+			break
+		}
+	}
+	return found
 }

@@ -18,13 +18,18 @@ const labelled = `(has(object.metadata.labels) && (
   ('app.kubernetes.io/name' in object.metadata.labels && object.metadata.labels['app.kubernetes.io/name'] == 'prometheus')))`
 
 // Exporters and Alertmanager have a --config.file too, and images of theirs lie
-// in a registry's prometheus directory.
+// in a registry's prometheus directory. The last flags are those of containers
+// that may be Prometheus (inject.Resembles): their owners hear how to name them.
 const looksLikeIt = `object.spec.containers.exists(c,
-  (has(c.image) && c.image.matches('(?s)(^|/)prometheus(:[^/@]*)?(@.*)?$')) || (
+  (has(c.image) && c.image.matches('(?s)(^|/)prometheus(-linux-[a-z0-9]+)?(:[^/@]*)?(@.*)?$')) || (
     ((has(c.args) && c.args.exists(a, ` + configFile + `)) || (has(c.command) && c.command.exists(a, ` + configFile + `))) &&
     ((has(c.args) && c.args.exists(a, ` + serverFlag + `)) || (has(c.command) && c.command.exists(a, ` + serverFlag + `)))))`
 
 const (
 	configFile = `a.matches('^--?config[.]file(=|$)')`
-	serverFlag = `a.matches('^-*(storage[.](tsdb|agent)[.]|web[.]console[.]|web[.]enable-lifecycle$)|^--?agent$')`
+	serverFlag = `a.matches('(?s)^--?(storage[.](tsdb|agent|remote|local)[.]|query[.]|rules[.]|web[.]console[.]|` +
+		`web[.]enable-(lifecycle|admin-api|remote-write-receiver|otlp-receiver)(=|$)|config[.]auto-reload|agent$)|` +
+		`^(--?enable-feature=)?([^,]*,)*(` + features + `)(,|$)|^(--?config[.]file=.*|[^-].*)?prometheus')`
+	features = `agent|auto-reload-config|exemplar-storage|expand-external-labels|extra-scrape-metrics|` +
+		`memory-snapshot-on-shutdown|native-histograms|otlp-write-receiver|remote-write-receiver`
 )

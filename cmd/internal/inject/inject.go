@@ -225,7 +225,8 @@ func (r *run) pod(object []byte) ([]inject.Operation, policy.Decision, policy.Su
 	}
 	_, prometheus := inject.Prometheus(&pod)
 	decision := r.policy.Decide(policy.Request{
-		Namespace: subject.Namespace, Injection: policy.Injection(r.NamespaceLabel), ServiceAccount: subject.ServiceAccount, Prometheus: prometheus,
+		Namespace: subject.Namespace, Injection: policy.Injection(r.NamespaceLabel), ServiceAccount: subject.ServiceAccount,
+		Prometheus: prometheus, Resembles: inject.Resembles(&pod),
 		PodAnnotations: pod.Metadata.Annotations, ServiceAccountAnnotations: account.Metadata.Annotations,
 	})
 	if !decision.Inject {

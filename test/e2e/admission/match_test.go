@@ -20,12 +20,22 @@ func (w *world) testMatchCondition(t *testing.T) {
 	const namespace = "test-match"
 	w.namespace(t, namespace, policy.InjectionEnabled, nil)
 	images := []string{"prometheus", "quay.io/prometheus/prometheus:v3", "localhost:5000/prometheus", "r.example.com/prometheus@sha256:" + strings.Repeat("0", 64),
-		"quay.io/prometheus/prometheus:v3@sha256:" + strings.Repeat("0", 64), "example.com/prometheus-fork:v1", "quay.io/prometheus/node-exporter", "prometheus:v1/other", "odd\nimage/prometheus:a:b", "nginx"}
+		"quay.io/prometheus/prometheus:v3@sha256:" + strings.Repeat("0", 64), "example.com/prometheus-fork:v1", "quay.io/prometheus/prometheus-linux-arm64:v3", "quay.io/prometheus/node-exporter", "prometheus:v1/other", "odd\nimage/prometheus:a:b", "nginx"}
 	programs := []corev1.Container{
 		{},
 		{Args: []string{"--config.file=/c.yml"}},
 		{Args: []string{"--config.file", "/c.yml", "--storage.tsdb.path=/d"}},
 		{Args: []string{"-config.file=/c.yml", "-web.enable-lifecycle"}},
+		{Args: []string{"-config.file=/c.yml", "-web.enable-admin-api"}},
+		{Args: []string{"--config.file=/c.yml", "--query.timeout=2m"}},
+		{Args: []string{"--config.file=/c.yml", "--rules.alert.resend-delay=1m"}},
+		{Args: []string{"--config.file=/c.yml", "--storage.remote.flush-deadline=1m"}},
+		{Args: []string{"--config.file=/c.yml", "--config.auto-reload-interval=1m"}},
+		{Args: []string{"--config.file=/c.yml", "--enable-feature=x,exemplar-storage,y"}},
+		{Args: []string{"--config.file", "/c.yml", "--enable-feature", "x,agent"}},
+		{Args: []string{"--config.file=/etc/prometheus/c.yml", "--web.external-url=https://p"}},
+		{Command: []string{"/run", "--config.file", "prometheus.yml"}},
+		{Command: []string{"promtool", "check", "config", "/c.yml"}},
 		{Command: []string{"/bin/prometheus", "--config.file=/c.yml", "--storage.agent.path=/d"}},
 		{Command: []string{"/bin/metrics", "--config.file=/c.yml"}, Args: []string{"--web.console.libraries=/l"}},
 		{Command: []string{"/bin/sh", "-c", "exec prometheus --config.file=/c.yml --storage.tsdb.path=/d"}},
@@ -88,5 +98,5 @@ func detects(t *testing.T, pod *corev1.Pod) bool {
 	var view inject.Pod
 	must(t, jsonv2.Unmarshal(text, &view))
 	_, ok := inject.Prometheus(&view)
-	return ok
+	return ok || inject.Resembles(&view) != ""
 }
