@@ -6,10 +6,13 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/ampbridge/ampbridge/policy/assignment"
 )
 
 // metrics are the counters; the rest is read off the server when asked for.
@@ -108,6 +111,20 @@ func (d *destination) missing(now time.Time) time.Duration {
 
 // portPause is how long to wait for a port that another process has.
 const portPause = 30 * time.Second
+
+// metricsAddress is the address with the port that the webhook chose; empty
+// where there is none.
+func (s *server) metricsAddress(address string) string {
+	port := s.assignment.MetricsPort
+	host, _, err := net.SplitHostPort(address)
+	switch {
+	case port == assignment.NoMetrics || address == "":
+		return ""
+	case port <= 0 || err != nil:
+		return address
+	}
+	return net.JoinHostPort(host, strconv.Itoa(int(port)))
+}
 
 // serveMetrics serves until ctx ends. A port that is taken is waited for: it
 // is no reason to end, nor to stop working.

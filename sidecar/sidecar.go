@@ -44,7 +44,8 @@ import (
 	"github.com/ampbridge/ampbridge/sidecar/session"
 )
 
-// DefaultMetricsAddress is where metrics are served, at /metrics.
+// DefaultMetricsAddress is where metrics are served, at /metrics, unless the
+// assignment names another port.
 const DefaultMetricsAddress = ":9095"
 
 const (
@@ -91,7 +92,7 @@ func FromEnvironment(getenv func(string) string) Options {
 func (o Options) assigned() (assignment.Assignment, error) {
 	a, err := assignment.Decode(o.Assignment)
 	if err != nil {
-		return assignment.Assignment{Source: o.Source, Target: o.Target}, err
+		return assignment.Assignment{Source: o.Source, Target: o.Target, MetricsPort: assignment.NoMetrics}, err
 	}
 	return a, nil
 }
@@ -127,8 +128,8 @@ func Run(outer context.Context, o Options) error {
 	if s.watches() {
 		start("Prometheus", s.watch)
 	}
-	if o.MetricsAddress != "" {
-		start("metrics", func(ctx context.Context) { s.serveMetrics(ctx, o.MetricsAddress) })
+	if address := s.metricsAddress(o.MetricsAddress); address != "" {
+		start("metrics", func(ctx context.Context) { s.serveMetrics(ctx, address) })
 	}
 	if heartbeat := o.heartbeat(); heartbeat != "" {
 		start("watchdog", func(ctx context.Context) { s.watchdog(ctx, heartbeat) })

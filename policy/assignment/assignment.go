@@ -68,7 +68,17 @@ type Assignment struct {
 	// MountPoints are the places in Target where other volumes are mounted. The
 	// kubelet makes them in the volumes that it fills, so the sidecar does here.
 	MountPoints []MountPoint `json:"mountPoints,omitempty"`
+	// MetricsPort is where to serve metrics: a port that no container of the pod
+	// takes, or [NoMetrics]. 0, as older webhooks leave it: [DefaultMetricsPort].
+	MetricsPort int32 `json:"metricsPort,omitempty"`
 }
+
+// Values of [Assignment.MetricsPort].
+const (
+	DefaultMetricsPort int32 = 9095
+	// NoMetrics: no port is free, or the pod is on the host's network.
+	NoMetrics int32 = -1
+)
 
 // StartOnly is the [Assignment.Reload] of pods whose Prometheus reads its
 // configuration when it starts, and never again. No session could be handed

@@ -69,9 +69,9 @@ func locate(pod *Pod, prometheus int) (source, *policy.Decision) {
 	switch volume := &pod.Spec.Volumes[read.volume]; volume.kind() {
 	case "configMap", "secret", "projected":
 		switch {
-		case pinned || !autoReloads(c) && !reloaded(pod, c, read):
+		case pinned || !autoReloads(pod, c) && !reloaded(pod, c, read):
 			refused = neverReloads(pod, c, file, pinned)
-		case autoReloads(c):
+		case autoReloads(pod, c):
 			found.reload = ReloadBySelf
 		default:
 			found.reload = ReloadByReloader
@@ -81,7 +81,7 @@ func locate(pod *Pod, prometheus int) (source, *policy.Decision) {
 			return source{}, foreign(volume)
 		}
 		found.reload = ReloadByReloader
-		found.configuration, refused = expanded(pod, read)
+		found.configuration, refused = expanded(pod, c, read)
 	default:
 		return source{}, foreign(volume)
 	}
@@ -117,36 +117,16 @@ func neverReloads(pod *Pod, c *Container, file string, pinned bool) *policy.Deci
 		mend, reason = "mount the volume's whole directory instead of a subPath", ConfigurationSubPath
 	}
 	switch other := reloads(pod, c); {
-	case pinned && autoReloads(c):
+	case pinned && autoReloads(pod, c):
 		return refuse(reason, "Prometheus watches %q, which never changes, being mounted with subPath: %s", file, mend)
 	case other != "":
 		return refuse(reason, "container %q has Prometheus reload, but not when %q changes: %s", other, file, mend)
+	case signals(pod, c) != "":
+		return refuse(reason, "the pod shares its processes, so container %q may have Prometheus reload by a signal, and nothing that is known watches %q: %s", signals(pod, c), file, mend)
 	case listening(c).Address == "":
 		return refuse(reason, "nothing reloads %q, and the arguments do not say where Prometheus listens: give it a literal --web.listen-address, or a reloader", file)
 	}
 	return nil
-}
-
-// reloaderFlags are those of prometheus-config-reloader, configmap-reload and
-// Thanos's sidecar.
-var reloaderFlags = []string{"watched-dir", "volume-dir", "config-file", "reloader.config-file", "reloader.rule-dir"}
-
-// reloads names a container that may have Prometheus reload, for whatever
-// cause: its flags are a reloader's, or it knows the address.
-func reloads(pod *Pod, prometheus *Container) string {
-	const address = "/-/reload"
-	knows := func(text string) bool { return strings.Contains(text, address) }
-	for c := range pod.running {
-		if c == prometheus {
-			continue
-		}
-		if slices.ContainsFunc(reloaderFlags, c.hasFlag) ||
-			slices.ContainsFunc(c.Command, knows) || slices.ContainsFunc(c.Args, knows) ||
-			slices.ContainsFunc(c.Env, func(v EnvVar) bool { return knows(v.Value) }) {
-			return c.Name
-		}
-	}
-	return ""
 }
 
 func foreign(volume *Volume) *policy.Decision {
@@ -224,53 +204,24 @@ func noVolume(c *Container, mount *VolumeMount) *policy.Decision {
 	return refuse(MalformedPod, "container %q mounts volume %q, which the pod does not have", c.Name, mount.Name)
 }
 
-// autoReloads tells whether Prometheus itself watches its configuration: a
-// feature since 3.0, a flag since 3.12.
-func autoReloads(c *Container) bool {
-	return c.hasFlag("config.auto-reload") || slices.ContainsFunc(c.flag("enable-feature"), func(features string) bool {
-		return slices.Contains(strings.Split(features, ","), "auto-reload-config")
-	})
-}
-
-// reloaded tells whether another container of the pod watches the
-// configuration's directory and has Prometheus reload it:
-// prometheus-config-reloader with --watched-dir or --config-file, or
-// configmap-reload with --volume-dir.
-func reloaded(pod *Pod, prometheus *Container, read configuration) bool {
-	for c := range pod.running {
-		if c == prometheus {
-			continue
-		}
-		for _, file := range c.flag("config-file") {
-			if at, refused := place(pod, c, path.Clean(file)); refused == nil && at == read {
-				return true
-			}
-		}
-		for _, dir := range append(c.flag("watched-dir"), c.flag("volume-dir")...) {
-			// The file as this container sees it, if dir is the configuration's.
-			at, refused := place(pod, c, path.Join(dir, path.Base(read.file)))
-			if refused == nil && at == read {
-				return true
-			}
-		}
-	}
-	return false
-}
-
 // expanded follows the operator's way: Prometheus reads what a reloader makes
 // of another file. All who write it must take it from one place, and one of
 // them must go on doing so.
-func expanded(pod *Pod, read configuration) (configuration, *policy.Decision) {
+func expanded(pod *Pod, prometheus *Container, read configuration) (configuration, *policy.Decision) {
 	output := &pod.Spec.Volumes[read.volume]
 	source := configuration{volume: -1}
 	var refused *policy.Decision
+	lasts, reloaded := true, false
 	expand := func(c *Container) {
-		for _, file := range c.flag("config-envsubst-file") {
+		for _, file := range slices.Concat(c.flag("config-envsubst-file"), c.flag("reloader.config-envsubst-file")) {
 			to, notThere := place(pod, c, path.Clean(file))
 			if notThere != nil || to != read {
 				continue
 			}
-			for _, file := range c.flag("config-file") {
+			if lasts && c.reloadTarget(prometheus) == reloadOwn {
+				reloaded = true
+			}
+			for _, file := range slices.Concat(c.flag("config-file"), c.flag("reloader.config-file")) {
 				from, elsewhere := place(pod, c, path.Clean(file))
 				switch {
 				case elsewhere != nil:
@@ -286,6 +237,7 @@ func expanded(pod *Pod, read configuration) (configuration, *policy.Decision) {
 	for c := range pod.running {
 		expand(c)
 	}
+	lasts = false
 	continues := source.volume >= 0
 	for c := range pod.all {
 		expand(c)
@@ -297,6 +249,9 @@ func expanded(pod *Pod, read configuration) (configuration, *policy.Decision) {
 		return configuration{}, foreign(output)
 	case !continues:
 		return configuration{}, refuse(NoReloader, "volume %q is filled once, when the pod starts: add a config-reloader container that keeps it up to date", output.Name)
+	}
+	if !reloaded {
+		return configuration{}, refuse(NoReloader, "what keeps volume %q up to date does not have this Prometheus reload: give it Prometheus's own address, as in --reload-url=http://127.0.0.1:9090/-/reload", output.Name)
 	}
 	switch volume := &pod.Spec.Volumes[source.volume]; volume.kind() {
 	case "configMap", "secret", "projected":

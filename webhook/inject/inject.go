@@ -25,6 +25,8 @@ type Injected struct {
 	Policy string `json:"policy"`
 	// Reload is the way by which a changed configuration reaches Prometheus.
 	Reload Reload `json:"reload"`
+	// MetricsPort is where the sidecar serves metrics; 0: nowhere.
+	MetricsPort int32 `json:"metricsPort,omitempty"`
 }
 
 // Marked finds the value of [AnnotationInjected] that operations set.
@@ -88,8 +90,15 @@ func inject(pod *Pod, e policy.Entitlement, o Options) ([]Operation, *policy.Dec
 		return nil, refused
 	}
 	prometheus := &pod.Spec.Containers[index]
+	if refused := tooOld(pod, prometheus); refused != nil {
+		return nil, refused
+	}
 	source, refused := locate(pod, index)
 	if refused != nil {
+		return nil, refused
+	}
+	runsAs := userOf(pod, prometheus)
+	if refused := unreadable(pod, &pod.Spec.Volumes[source.volume], runsAs); refused != nil {
 		return nil, refused
 	}
 	if refused := tokened(pod, o.Policy); refused != nil {
@@ -108,7 +117,6 @@ func inject(pod *Pod, e policy.Entitlement, o Options) ([]Operation, *policy.Dec
 		return nil, refuse(NoSidecarImage, "the webhook does not know the sidecar's image: the cluster admin sets sidecar.image in the policy")
 	}
 
-	runsAs := userOf(pod, prometheus)
 	a := assignment.New(o.Policy, e)
 	a.Source, a.Target, a.File = assignment.SourceDir, assignment.TargetDir, source.file
 	a.Credentials, a.Token = credentialsFile, tokenFile(o.Policy)
@@ -116,6 +124,11 @@ func inject(pod *Pod, e policy.Entitlement, o Options) ([]Operation, *policy.Dec
 	a.Prometheus, a.MountPoints = listening(prometheus), source.points
 	if source.reload == ReloadNever {
 		a.Reload = assignment.StartOnly
+	}
+	port, metrics := chooseMetricsPort(pod)
+	a.MetricsPort = port.ContainerPort
+	if !metrics {
+		a.MetricsPort = assignment.NoMetrics
 	}
 	text := a.Encode()
 	config := &pod.Spec.Volumes[source.volume]
@@ -125,7 +138,7 @@ func inject(pod *Pod, e policy.Entitlement, o Options) ([]Operation, *policy.Dec
 	}
 
 	var p patch
-	p.annotate(pod.Metadata.Annotations, AnnotationInjected, mark(e, text, source.reload))
+	p.annotate(pod.Metadata.Annotations, AnnotationInjected, mark(e, a, source.reload))
 	p.replace(pointer("spec", "volumes", source.volume), memoryVolume(config.Name))
 	appendTo(&p, "/spec/volumes", pod.Spec.Volumes, moved)
 	appendTo(&p, "/spec/volumes", pod.Spec.Volumes, volumes(o.Policy.Token)...)
@@ -136,7 +149,10 @@ func inject(pod *Pod, e policy.Entitlement, o Options) ([]Operation, *policy.Dec
 	appendTo(&p, at+"/volumeMounts", prometheus.VolumeMounts, surroundings.mounts...)
 	appendTo(&p, "/spec/imagePullSecrets", pod.Spec.ImagePullSecrets, missingSecrets(pod, o)...)
 	// Last, because it moves the other init containers down by one.
-	added := sidecar(pod, image, config.Name, text, tokenOf(o.Policy), runsAs, resources)
+	added := sidecar(image, config.Name, text, tokenOf(o.Policy), runsAs, resources)
+	if metrics {
+		added.Ports = []Port{port}
+	}
 	added.Env = append(added.Env, identityEnv(e, o.Policy)...)
 	if pod.Spec.InitContainers == nil {
 		p.add("/spec/initContainers", []container{added})
@@ -228,9 +244,9 @@ func servable(pod *Pod) *policy.Decision {
 }
 
 // mark is the value of [AnnotationInjected].
-func mark(e policy.Entitlement, assigned string, reload Reload) string {
-	sum := sha256.Sum256([]byte(assigned))
-	m := Injected{Version: assignment.Version, Policy: hex.EncodeToString(sum[:6]), Reload: reload}
+func mark(e policy.Entitlement, a assignment.Assignment, reload Reload) string {
+	sum := sha256.Sum256([]byte(a.Encode()))
+	m := Injected{Version: assignment.Version, Policy: hex.EncodeToString(sum[:6]), Reload: reload, MetricsPort: max(a.MetricsPort, 0)}
 	for _, d := range e.Destinations {
 		m.Destinations = append(m.Destinations, d.Name)
 	}

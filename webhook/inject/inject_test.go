@@ -1,6 +1,7 @@
 package inject
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -323,26 +324,64 @@ volumes: [{name: c, configMap: {name: c}}]`)
 }
 
 func TestMetricsPort(t *testing.T) {
+	const other = "initContainers: [{name: i, restartPolicy: Always, "
+	everything := "args: ['9095 19095 29095 19195 29195 19295 29295 19395']}]"
 	for _, c := range []struct {
 		name, spec string
-		want       int
+		want       string // name and number; empty: no port
 	}{
-		{"declared", "", 1},
-		{"not on the host's network", "hostNetwork: true", 0},
-		{"not where the number is taken", "initContainers: [{name: i, ports: [{containerPort: 9095}]}]", 0},
-		{"not where the name is taken", "initContainers: [{name: i, ports: [{name: ampbridge, containerPort: 1}]}]", 0},
+		{"nothing takes it", "", "ampbridge 9095"},
+		{"on the host's network it is the node's", "hostNetwork: true", ""},
+
+		{"declared", other + "ports: [{containerPort: 9095}]}]", "ampbridge 19095"},
+		{"declared, and the next one too", other + "ports: [{containerPort: 9095}, {containerPort: 19095}]}]", "ampbridge 29095"},
+		{"all are taken", other + everything, ""},
+		{"the name is taken", other + "ports: [{name: ampbridge, containerPort: 1}]}]", "ampbridge-1 9095"},
+
+		{"an address in an argument", other + "args: ['--web.listen-address=:9095']}]", "ampbridge 19095"},
+		{"a port in an argument", other + "args: [-server.grpc-listen-port=9095]}]", "ampbridge 19095"},
+		{"as two arguments, in the command", other + "command: [x, --port, '9095']}]", "ampbridge 19095"},
+		{"in a script", other + "command: [sh, -c, 'exec x --listen 0.0.0.0:9095 --y']}]", "ampbridge 19095"},
+		{"in a variable", other + "env: [{name: LISTEN, value: ':9095'}]}]", "ampbridge 19095"},
+		{"in a probe", other + "readinessProbe: {httpGet: {port: 9095}}}]", "ampbridge 19095"},
+		{"in a probe of gRPC", other + "livenessProbe: {grpc: {port: 9095}}}]", "ampbridge 19095"},
+		{"a part of another number", other + "args: [--a=19095, --b=90951, --c=290950]}]", "ampbridge 9095"},
+
+		{"Loki", other + "image: 'docker.io/grafana/loki:3.0.0'}]", "ampbridge 19095"},
+		{"Mimir", other + "image: grafana/mimir}]", "ampbridge 19095"},
+		{"Tempo", other + "image: 'grafana/tempo@sha256:00'}]", "ampbridge 19095"},
+		{"promtail, mirrored under another name, by its program", other + "image: own/shipper, command: [/usr/bin/promtail]}]", "ampbridge 19095"},
+		{"promtail, by the container's name", "initContainers: [{name: my-promtail, image: own/shipper}]", "ampbridge 19095"},
+		{"a word that holds one of the names", other + "image: own/temporary}]", "ampbridge 9095"},
 	} {
-		data := podOf(t, c.spec+`
+		t.Run(c.name, func(t *testing.T) {
+			data := podOf(t, c.spec+`
 containers:
 - {name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml, --config.auto-reload], volumeMounts: [{name: c, mountPath: /c}]}
 volumes: [{name: c, configMap: {name: c}}]`)
-		var pod corev1.Pod
-		if err := json.Unmarshal(injected(t, data, options(t)), &pod); err != nil {
-			t.Fatal(err)
-		}
-		if got := len(pod.Spec.InitContainers[0].Ports); got != c.want {
-			t.Errorf("%s: %d ports, want %d", c.name, got, c.want)
-		}
+			after := decode(t, injected(t, data, options(t)))
+			a, err := assignment.Decode(assigned(after))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var mark Injected
+			if err := json.Unmarshal([]byte(after.Metadata.Annotations[AnnotationInjected]), &mark); err != nil {
+				t.Fatal(err)
+			}
+			var got string
+			for _, p := range after.Spec.InitContainers[0].Ports {
+				got = fmt.Sprint(p.Name, " ", p.ContainerPort)
+				if a.MetricsPort != p.ContainerPort || mark.MetricsPort != p.ContainerPort {
+					t.Errorf("the assignment says %d, the annotation %d", a.MetricsPort, mark.MetricsPort)
+				}
+			}
+			if got == "" && (a.MetricsPort != assignment.NoMetrics || mark.MetricsPort != 0) {
+				t.Errorf("no port: the assignment says %d, the annotation %d", a.MetricsPort, mark.MetricsPort)
+			}
+			if got != c.want {
+				t.Errorf("%q, want %q", got, c.want)
+			}
+		})
 	}
 }
 

@@ -53,6 +53,8 @@ func (m *Metadata) Controller() Owner {
 type Spec struct {
 	ServiceAccountName    string             `json:"serviceAccountName"`
 	HostNetwork           bool               `json:"hostNetwork"`
+	HostPID               bool               `json:"hostPID"`
+	ShareProcessNamespace bool               `json:"shareProcessNamespace"`
 	OS                    OS                 `json:"os"`
 	NodeSelector          map[string]string  `json:"nodeSelector"`
 	PriorityClassName     string             `json:"priorityClassName"`
@@ -73,6 +75,10 @@ type OS struct {
 // SecurityContext is what PodSecurityContext and a container's SecurityContext
 // share and injection needs.
 type SecurityContext struct {
+	// FSGroup and SupplementalGroups are the pod's alone.
+	FSGroup            *int64  `json:"fsGroup"`
+	SupplementalGroups []int64 `json:"supplementalGroups"`
+
 	RunAsUser      *int64         `json:"runAsUser"`
 	RunAsGroup     *int64         `json:"runAsGroup"`
 	WindowsOptions jsontext.Value `json:"windowsOptions"`
@@ -95,6 +101,9 @@ type Container struct {
 	Env             []EnvVar         `json:"env"`
 	EnvFrom         []jsontext.Value `json:"envFrom"`
 	Ports           []Port           `json:"ports"`
+	LivenessProbe   Probe            `json:"livenessProbe"`
+	ReadinessProbe  Probe            `json:"readinessProbe"`
+	StartupProbe    Probe            `json:"startupProbe"`
 	VolumeMounts    []VolumeMount    `json:"volumeMounts"`
 	SecurityContext SecurityContext  `json:"securityContext"`
 	Resources       Resources        `json:"resources"`
@@ -121,6 +130,18 @@ type FieldRef struct {
 type Port struct {
 	Name          string `json:"name"`
 	ContainerPort int32  `json:"containerPort"`
+}
+
+// Probe is where the kubelet asks a container how it is.
+type Probe struct {
+	HTTPGet   ProbePort `json:"httpGet"`
+	TCPSocket ProbePort `json:"tcpSocket"`
+	GRPC      ProbePort `json:"grpc"`
+}
+
+// ProbePort is the number or the name of a port.
+type ProbePort struct {
+	Port jsontext.Value `json:"port"`
 }
 
 // VolumeMount is a place where a container sees a volume.

@@ -37,6 +37,11 @@ const (
 	// NestedMount: another volume is mounted inside the configuration's directory,
 	// where the sidecar cannot make room for it.
 	NestedMount policy.Reason = "NestedMount"
+	// UnreadableSource: the sidecar's user could not read a file of the
+	// configuration's volume, because of its mode.
+	UnreadableSource policy.Reason = "UnreadableSource"
+	// OldPrometheus: the version is known, and does not know sigv4.
+	OldPrometheus policy.Reason = "OldPrometheus"
 	// NoReloader: nothing in the pod would notice a changed configuration, and
 	// Prometheus cannot be left to get its sessions itself.
 	NoReloader policy.Reason = "NoReloader"

@@ -36,9 +36,6 @@ const (
 	azureTokenName = "azure-identity-token"
 	azureUse       = "azure.workload.identity/use"
 
-	metricsPortName       = "ampbridge"
-	metricsPort     int32 = 9095
-
 	// nobody is the user of Prometheus's own image.
 	nobody int64 = 65534
 )
@@ -168,7 +165,7 @@ func tokened(pod *Pod, p *policy.Policy) *policy.Decision {
 
 // sidecar is the container that mirrors into the volume named target, as the
 // encoded assignment says.
-func sidecar(pod *Pod, image, target, assigned string, token VolumeMount, u user, r Resources) container {
+func sidecar(image, target, assigned string, token VolumeMount, u user, r Resources) container {
 	c := container{
 		Name:    ContainerSidecar,
 		Image:   image,
@@ -178,7 +175,6 @@ func sidecar(pod *Pod, image, target, assigned string, token VolumeMount, u user
 			fromField(assignment.PodNameVariable, "metadata.name"),
 			fromField(assignment.PodNamespaceVariable, "metadata.namespace"),
 		},
-		Ports:         metricsPorts(pod),
 		Resources:     r,
 		RestartPolicy: string(corev1.ContainerRestartPolicyAlways),
 		VolumeMounts: []VolumeMount{
@@ -204,22 +200,6 @@ func sidecar(pod *Pod, image, target, assigned string, token VolumeMount, u user
 
 func fromField(name, field string) EnvVar {
 	return EnvVar{Name: name, ValueFrom: &ValueFrom{FieldRef{FieldPath: field}}}
-}
-
-// metricsPorts declares the sidecar's port where that cannot get in anybody's
-// way: on the host's network it would keep a second pod off the node.
-func metricsPorts(pod *Pod) []Port {
-	if pod.Spec.HostNetwork {
-		return nil
-	}
-	for c := range pod.all {
-		for _, p := range c.Ports {
-			if p.Name == metricsPortName || p.ContainerPort == metricsPort {
-				return nil
-			}
-		}
-	}
-	return []Port{{Name: metricsPortName, ContainerPort: metricsPort}}
 }
 
 // volumes are those that are added beside the moved source. All are in memory:

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -22,9 +23,6 @@ import (
 	"github.com/ampbridge/ampbridge/policy/assignment"
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
-
-// sidecarPort is where the sidecar serves metrics.
-const sidecarPort = "9095"
 
 // runningPod is a Prometheus pod.
 type runningPod struct {
@@ -90,7 +88,11 @@ func (x *examiner) lookAtPod(ctx context.Context, s *subject, pod *runningPod) {
 			return fails(doctor.Do("let the node have the image that sidecar.image of the policy, or the webhook's --image, names (sidecar.imagePullSecrets for a private registry); then create the pod anew", rollout(pod.Pod)),
 				"it does not start, and Prometheus waits for it: %s", waits)
 		}
-		text, err := x.proxied(ctx, pod, "http", sidecarPort, "/metrics")
+		port := cmp.Or(pod.assignment.MetricsPort, assignment.DefaultMetricsPort)
+		if port == assignment.NoMetrics {
+			return unseen("it serves no metrics: the pod is on the host's network, or has no port free")
+		}
+		text, err := x.proxied(ctx, pod, "http", strconv.Itoa(int(port)), "/metrics")
 		if err != nil {
 			return unseen("its metrics cannot be read through the API server: %v", err)
 		}

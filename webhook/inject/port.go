@@ -1,0 +1,88 @@
+package inject
+
+import (
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/ampbridge/ampbridge/policy/assignment"
+)
+
+const metricsPortName = "ampbridge"
+
+// metricsPorts are those at which the sidecar may serve its metrics, in the order
+// in which they are tried. None lies in the range from which the kernel takes
+// ports for connections.
+var metricsPorts = []int32{assignment.DefaultMetricsPort, 19095, 29095, 19195, 29195, 19295, 29295, 19395}
+
+// chooseMetricsPort returns a port that no container of the pod takes, as far as
+// the pod says; false where there is none. On the host's network every port is
+// the node's, so there is none either.
+func chooseMetricsPort(pod *Pod) (Port, bool) {
+	if pod.Spec.HostNetwork {
+		return Port{}, false
+	}
+	for _, number := range metricsPorts {
+		if portTaken(pod, number) {
+			continue
+		}
+		name := metricsPortName
+		for c := range pod.all {
+			if slices.ContainsFunc(c.Ports, func(p Port) bool { return p.Name == name }) {
+				name = metricsPortName + "-1" // a PodMonitor goes by names
+				break
+			}
+		}
+		return Port{Name: name, ContainerPort: number}, true
+	}
+	return Port{}, false
+}
+
+// portTaken reports whether a container may listen at the port: it declares it,
+// its arguments, variables or probes name the number, or its program listens
+// there by default.
+func portTaken(pod *Pod, number int32) bool {
+	text := strconv.Itoa(int(number))
+	names := func(s string) bool { return namesNumber(s, text) }
+	for c := range pod.all {
+		if slices.ContainsFunc(c.Ports, func(p Port) bool { return p.ContainerPort == number }) ||
+			slices.ContainsFunc(c.Command, names) || slices.ContainsFunc(c.Args, names) ||
+			slices.ContainsFunc(c.Env, func(v EnvVar) bool { return names(v.Value) }) ||
+			slices.ContainsFunc([]Probe{c.LivenessProbe, c.ReadinessProbe, c.StartupProbe}, func(p Probe) bool {
+				return names(string(p.HTTPGet.Port)) || names(string(p.TCPSocket.Port)) || names(string(p.GRPC.Port))
+			}) || number == assignment.DefaultMetricsPort && listensAtDefault(c) {
+			return true
+		}
+	}
+	return false
+}
+
+// namesNumber reports whether the digits stand in s, and are not part of a longer
+// number.
+func namesNumber(s, digits string) bool {
+	isDigit := func(i int) bool { return i >= 0 && i < len(s) && '0' <= s[i] && s[i] <= '9' }
+	for from := 0; ; {
+		i := strings.Index(s[from:], digits)
+		if i < 0 {
+			return false
+		}
+		i += from
+		if !isDigit(i-1) && !isDigit(i+len(digits)) {
+			return true
+		}
+		from = i + 1
+	}
+}
+
+// grpcAtDefault matches programs that listen at 9095 for gRPC when they are not
+// told otherwise: those that share the server of Cortex.
+var grpcAtDefault = regexp.MustCompile(`(^|[-_.])(loki|mimir|tempo|promtail|cortex|pyroscope|phlare)($|[-_.])|^enterprise-(logs|metrics|traces)`)
+
+// listensAtDefault goes by all names of the container: images are often mirrored
+// under others.
+func listensAtDefault(c *Container) bool {
+	program, _ := c.commandLine()
+	return slices.ContainsFunc([]string{c.Name, imageName(c.Image), path.Base(program)}, grpcAtDefault.MatchString)
+}
