@@ -27,9 +27,12 @@ const looksLikeIt = `object.spec.containers.exists(c,
 
 const (
 	configFile = `a.matches('^--?config[.]file(=|$)')`
-	serverFlag = `a.matches('(?s)^--?(storage[.](tsdb|agent|remote|local)[.]|query[.]|rules[.]|web[.]console[.]|` +
-		`web[.]enable-(lifecycle|admin-api|remote-write-receiver|otlp-receiver)(=|$)|config[.]auto-reload|agent$)|` +
-		`^(--?enable-feature=)?([^,]*,)*(` + features + `)(,|$)|^(--?config[.]file=.*|[^-].*)?prometheus')`
+	// An expression may cost so much and no more, and a regular expression costs by
+	// the text's length: long scripts are kept out.
+	serverFlag = `a.startsWith('-') ? a.matches('(?s)^--?(storage[.](tsdb|agent|remote|local)[.]|query[.]|rules[.]|web[.]console[.]|` +
+		`web[.]enable-(lifecycle|admin-api|remote-write-receiver|otlp-receiver)(=|$)|config[.]auto-reload|agent$|config[.]file=.*prometheus|` +
+		`enable-feature=([^,]*,)*(` + features + `)(,|$))') : ` +
+		`a.size() < 500 && a.matches('(?s)^([^,]*,)*(` + features + `)(,|$)|prometheus')`
 	features = `agent|auto-reload-config|exemplar-storage|expand-external-labels|extra-scrape-metrics|` +
 		`memory-snapshot-on-shutdown|native-histograms|otlp-write-receiver|remote-write-receiver`
 )
