@@ -142,7 +142,7 @@ func withdraw(pod *Pod, e policy.Entitlement, o Options) []Operation {
 	if refused != nil || len(identity) == 0 {
 		return nil
 	}
-	ours := append(identity, EnvVar{Name: variableCredentialsFile, Value: credentialsFile}, EnvVar{Name: variableConfigFile, Value: credentialsFile})
+	ours := slices.Concat(identity, []EnvVar{{Name: variableCredentialsFile, Value: credentialsFile}, {Name: variableConfigFile, Value: credentialsFile}})
 	if !hasIdentity(pod, e, o, ours...) {
 		return nil
 	}

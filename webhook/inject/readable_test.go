@@ -3,8 +3,6 @@ package inject
 import (
 	"strings"
 	"testing"
-
-	"github.com/ampbridge/ampbridge/policy"
 )
 
 // Whether the sidecar may read what the kubelet puts into the volume. Modes are
@@ -62,6 +60,6 @@ containers:
 - {name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml, --config.auto-reload], volumeMounts: [{name: `+strings.Repeat("v", 63)+`, mountPath: /c}]}
 volumes: [{name: `+strings.Repeat("v", 63)+`, configMap: {name: c, items: [{key: k, path: `+strings.Repeat("p", 200)+`, mode: 256}]}}]`)
 	if d := refusal(t, long, options(t)); d.Reason != UnreadableSource || !strings.HasSuffix(d.Warning, "or mode 0444") {
-		t.Errorf("%s: the fix of long names is cut: %q", policy.Reason(d.Reason), d.Warning)
+		t.Errorf("%s: the fix of long names is cut: %q", d.Reason, d.Warning)
 	}
 }

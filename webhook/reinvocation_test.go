@@ -1,0 +1,65 @@
+package webhook_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/ampbridge/ampbridge/audit/breaker"
+	"github.com/ampbridge/ampbridge/policy"
+)
+
+// The API server calls this webhook, then that of EKS Pod Identity, and then this
+// one again. Not even a circuit breaker that cannot be read keeps the variables in.
+func TestIdentityThatAppearsLater(t *testing.T) {
+	f := newFixture(t)
+	f.policy.Grants[0].Environment = policy.EnvironmentContainer
+	r := podRequest(t, operatorPod, nil)
+	r.Object.Raw = apply(t, r.Object.Raw, f.review("/pods/enabled", r).Patch)
+	variables := func() string {
+		t.Helper()
+		var pod struct {
+			Spec struct {
+				Containers []struct{ Env []struct{ Name string } }
+			}
+		}
+		if err := json.Unmarshal(r.Object.Raw, &pod); err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for _, e := range pod.Spec.Containers[0].Env {
+			names = append(names, e.Name)
+		}
+		return strings.Join(names, " ")
+	}
+	const all = "AWS_SHARED_CREDENTIALS_FILE AWS_ROLE_ARN AWS_WEB_IDENTITY_TOKEN_FILE AWS_REGION AWS_DEFAULT_REGION AWS_STS_REGIONAL_ENDPOINTS"
+	if got := variables(); got != all {
+		t.Fatalf("the first time: %s, want %s", got, all)
+	}
+	r.Object.Raw = apply(t, r.Object.Raw, []byte(`[{"op": "add", "path": "/spec/containers/0/env/-", "value": {"name": "AWS_CONTAINER_CREDENTIALS_FULL_URI", "value": "http://169.254.170.23/v1/credentials"}}]`))
+	f.Breaker = func(context.Context) (breaker.State, error) { return breaker.State{}, errors.New("not to be had") }
+	answer := f.review("/pods/enabled", r)
+	if len(answer.Warnings) > 0 || answer.Patch == nil {
+		t.Fatalf("warnings %q, patch %s", answer.Warnings, answer.Patch)
+	}
+	r.Object.Raw = apply(t, r.Object.Raw, answer.Patch)
+	if got, want := variables(), "AWS_SHARED_CREDENTIALS_FILE AWS_CONTAINER_CREDENTIALS_FULL_URI"; got != want {
+		t.Errorf("the second time: %s, want %s", got, want)
+	}
+	if answer := f.review("/pods/enabled", r); answer.Patch != nil {
+		t.Errorf("a third time: %s", answer.Patch)
+	}
+}
+
+// Who has a pod that looks like Prometheus's gets to know how to name it.
+func TestPodThatResemblesPrometheus(t *testing.T) {
+	f := newFixture(t)
+	r := podRequest(t, operatorPod, func(pod map[string]any) {
+		notPrometheus(pod)
+		pod["spec"].(map[string]any)["containers"] = []any{map[string]any{"name": "metrics", "image": "own/metrics", "args": []any{"--config.file=/etc/prometheus/prometheus.yml"}}}
+	})
+	f.wantUntouched(f.review("/pods/enabled", r), policy.AnnotationContainer)
+	f.wantCounted("pod", "skip", policy.NotPrometheus)
+}
