@@ -19,6 +19,7 @@ func FuzzInject(f *testing.F) {
 	for _, name := range pods {
 		f.Add(readFile(f, name+".in.json"))
 	}
+	f.Add(twiceIdentified(f))
 	p := testPolicy(f)
 	f.Fuzz(func(t *testing.T, data []byte) { holds(t, p, data) })
 }
@@ -28,8 +29,11 @@ func FuzzInject(f *testing.F) {
 func TestInjectDamagedPods(t *testing.T) {
 	p := testPolicy(t)
 	seen := map[policy.Reason]int{}
+	inputs := map[string][]byte{"twice identified": twiceIdentified(t)}
 	for _, name := range pods {
-		data := readFile(t, name+".in.json")
+		inputs[name] = readFile(t, name+".in.json")
+	}
+	for name, data := range inputs {
 		for seed := range uint64(700) {
 			random := rand.New(rand.NewPCG(seed, 0))
 			pod := generic(t, data)
@@ -47,11 +51,21 @@ func TestInjectDamagedPods(t *testing.T) {
 			}
 		}
 	}
-	for _, reason := range []policy.Reason{policy.Granted, ConfigurationInImage, ConfigurationVolume, MalformedPod} {
+	for _, reason := range []policy.Reason{policy.Granted, AlreadyInjected, ConfigurationInImage, ConfigurationVolume, MalformedPod} {
 		if seen[reason] == 0 {
 			t.Errorf("no pod was %s: the damage does not reach far enough: %v", reason, seen)
 		}
 	}
+}
+
+// twiceIdentified is an injected pod with the AWS variables in its Prometheus
+// container, and an identity of its own that has appeared since.
+func twiceIdentified(t testing.TB) []byte {
+	t.Helper()
+	o := options(t)
+	intoContainer(o.Policy)
+	once := injected(t, readFile(t, "operator.in.json"), o)
+	return apply(t, once, []Operation{{Op: "add", Path: "/spec/containers/0/env/-", Value: EnvVar{Name: "AWS_PROFILE", Value: "x"}}})
 }
 
 // known are the paths that a patch may write to.
