@@ -19,6 +19,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	applycoordinationv1 "k8s.io/client-go/applyconfigurations/coordination/v1"
 	applycorev1 "k8s.io/client-go/applyconfigurations/core/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -106,6 +107,7 @@ func (s *scene) testSyncRights(t *testing.T) {
 			}, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 			return err
 		},
+		"create its Lease where it is gone": applyLease(c, "ampbridge-sync"),
 		"hold its Lease": func(ctx context.Context) error {
 			lease, err := c.CoordinationV1().Leases(namespace).Get(ctx, "ampbridge-sync", metav1.GetOptions{})
 			if err != nil {
@@ -129,6 +131,7 @@ func (s *scene) testSyncRights(t *testing.T) {
 			return err
 		},
 		"change the webhook's registration": patchRegistration(c, "ampbridge"),
+		"apply another Lease":               applyLease(c, "other"),
 		"take another Lease": func(ctx context.Context) error {
 			_, err := c.CoordinationV1().Leases(namespace).Create(ctx, &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: "other"}}, metav1.CreateOptions{})
 			return err
@@ -328,6 +331,13 @@ func (s *scene) rights(t *testing.T, home, account, in string) map[string]bool {
 func applySecret(c kubernetes.Interface, name string) call {
 	return func(ctx context.Context) error {
 		_, err := c.CoreV1().Secrets(namespace).Apply(ctx, applycorev1.Secret(name, namespace), metav1.ApplyOptions{FieldManager: "test", DryRun: []string{metav1.DryRunAll}})
+		return err
+	}
+}
+
+func applyLease(c kubernetes.Interface, name string) call {
+	return func(ctx context.Context) error {
+		_, err := c.CoordinationV1().Leases(namespace).Apply(ctx, applycoordinationv1.Lease(name, namespace), metav1.ApplyOptions{FieldManager: "test", DryRun: []string{metav1.DryRunAll}})
 		return err
 	}
 }

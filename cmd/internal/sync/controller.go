@@ -13,10 +13,8 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/client-go/tools/leaderelection"
-	"k8s.io/client-go/tools/leaderelection/resourcelock"
 
 	"github.com/ampbridge/ampbridge/audit"
 )
@@ -48,6 +46,7 @@ func Control(ctx context.Context, o Options, logger *slog.Logger) error {
 	c.policy = &policySource{path: o.Policy, logger: logger, metrics: c.metrics, changed: c.trigger}
 	c.policy.load()
 	c.unsynced.Store(true)
+	c.leadership.metric = c.metrics.leaderSeen
 
 	ctx = logr.NewContext(ctx, logr.FromSlogHandler(logger.Handler()))
 	group, ctx := errgroup.WithContext(ctx)
@@ -70,8 +69,9 @@ type controller struct {
 	journal  journal
 	// wake has room for one: a wake-up that finds it full is not lost.
 	wake chan struct{}
-	// leads and unsynced are for readiness.
+	// leads, unsynced and leadership are for readiness.
 	leads, unsynced atomic.Bool
+	leadership      leadership
 }
 
 // trigger asks for a pass soon.
@@ -95,10 +95,7 @@ func (c *controller) elect(ctx context.Context) error {
 	var working gosync.Mutex
 	var failure error
 	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
-		Lock: &resourcelock.LeaseLock{
-			LeaseMeta: metav1.ObjectMeta{Namespace: c.options.Namespace, Name: memoryName}, Client: c.cluster.client.CoordinationV1(),
-			LockConfig: resourcelock.ResourceLockConfig{Identity: identity},
-		},
+		Lock:          newLeaseLock(c.cluster.client, c.options.Namespace, identity, &c.leadership, c.deposed(release)),
 		LeaseDuration: leaseDuration, RenewDeadline: renewDeadline, RetryPeriod: renewPeriod, ReleaseOnCancel: true, Name: memoryName,
 		Callbacks: leaderelection.LeaderCallbacks{
 			OnStartedLeading: func(leading context.Context) {
@@ -177,13 +174,29 @@ func (c *controller) audit(ctx context.Context) error {
 	})
 }
 
-// ready says what is missing: of a process that stands by, no more than a policy.
+// ready returns what is missing: a policy, and the service accounts in the process
+// that leads or a live leader in one that stands by.
 func (c *controller) ready() error {
 	err := c.policy.ready()
-	if c.leads.Load() && c.unsynced.Load() {
+	switch {
+	case !c.leads.Load():
+		err = errors.Join(err, c.leadership.leaderless(time.Now()))
+	case c.unsynced.Load():
 		err = errors.Join(err, errors.New("the service accounts are not known yet"))
 	}
 	return err
+}
+
+// deposed returns what stops the work of this process at once when another holds
+// the Lease. Without it the work would go on until the renewal's deadline: a Lease
+// that was deleted can be taken by another before this process creates it again.
+func (c *controller) deposed(stop func()) func(holder string) {
+	return func(holder string) {
+		if c.leads.Load() {
+			c.logger.Error("another process holds the Lease", "holder", holder)
+			stop()
+		}
+	}
 }
 
 // sleep returns early when the context ends.

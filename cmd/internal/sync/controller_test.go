@@ -124,6 +124,33 @@ func (p *process) metric(sample string) float64 {
 	return value
 }
 
+// ready is the answer of /readyz.
+func (p *process) ready() string {
+	_, body := get("http://" + p.options.HealthAddr + "/readyz")
+	return body
+}
+
+// leaseRights makes a service account that may read the state and has those
+// rights to the Lease.
+func (b *bridge) leaseRights(name string, verbs []string) {
+	b.Helper()
+	b.serviceAccount("ampbridge", name)
+	meta := metav1.ObjectMeta{Name: name}
+	rules := []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{"ampbridge-sync"}, Verbs: []string{"get"}}}
+	if len(verbs) > 0 {
+		rules = append(rules, rbacv1.PolicyRule{
+			APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, ResourceNames: []string{"ampbridge-sync"}, Verbs: verbs,
+		})
+	}
+	_, err := b.cluster.Client().RbacV1().Roles("ampbridge").Create(b.ctx, &rbacv1.Role{ObjectMeta: meta, Rules: rules}, metav1.CreateOptions{})
+	b.must(err)
+	_, err = b.cluster.Client().RbacV1().RoleBindings("ampbridge").Create(b.ctx, &rbacv1.RoleBinding{
+		ObjectMeta: meta, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: name},
+		Subjects: []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: "ampbridge", Name: name}},
+	}, metav1.CreateOptions{})
+	b.must(err)
+}
+
 func (p *process) inStep() bool {
 	return p.metric("ampbridge_sync_last_success_timestamp_seconds") > 0
 }
@@ -195,6 +222,11 @@ func TestController(t *testing.T) {
 				t.Errorf("/readyz: %d %s", status, body)
 			}
 		}
+		for _, p := range []*process{one, two} {
+			if p.metric("ampbridge_sync_last_leader_seen_timestamp_seconds") == 0 {
+				t.Error("a process has never seen a leader")
+			}
+		}
 		before := len(b.cloud.Calls())
 		began := time.Now()
 		b.serviceAccount("monitoring", "prometheus-new")
@@ -211,6 +243,7 @@ func TestController(t *testing.T) {
 		b.must(leader.stop())
 		b.serviceAccount("monitoring", "prometheus-newer")
 		b.eventually("the other takes over", func() bool { return b.assume("monitoring", "prometheus-newer") == nil })
+		b.eventually("the other is ready", func() bool { return other.ready() == "ok\n" })
 		if other.metric("ampbridge_sync_leader") != 1 || other.metric(`ampbridge_sync_subjects{destination="central"}`) != 3 {
 			t.Error("the other does not lead, or does not count 3 subjects")
 		}
@@ -321,12 +354,62 @@ func TestController(t *testing.T) {
 		if err := p.stop(); err == nil {
 			t.Error("it ended without an error, so that nobody restarts it")
 		}
+		// At once, and not when it has failed to renew for ten seconds.
+		if !strings.Contains(p.log.String(), `"another process holds the Lease","holder":"somebody else"`) {
+			t.Errorf("it did not stop because of the other:\n%s", p.log)
+		}
 		before := len(b.cloud.Calls())
 		time.Sleep(2 * time.Second) // two intervals
 		if calls := b.actions(before); len(calls) > 0 {
 			t.Errorf("calls after the end: %v", calls)
 		}
 		b.must(leases.Delete(b.ctx, "ampbridge-sync", metav1.DeleteOptions{}))
+	})
+
+	t.Run("a Lease that is deleted is created again, and the leader leads on", func(t *testing.T) {
+		b := b.aws(t)
+		p := b.control(quick)
+		b.eventually("in step", p.inStep)
+		leases := b.cluster.Client().CoordinationV1().Leases("ampbridge")
+		for range 2 {
+			was, err := leases.Get(b.ctx, "ampbridge-sync", metav1.GetOptions{})
+			b.must(err)
+			b.must(leases.Delete(b.ctx, "ampbridge-sync", metav1.DeleteOptions{}))
+			b.eventually("the Lease is back", func() bool {
+				now, err := leases.Get(b.ctx, "ampbridge-sync", metav1.GetOptions{})
+				return err == nil && now.UID != was.UID && now.Spec.HolderIdentity != nil && *now.Spec.HolderIdentity == *was.Spec.HolderIdentity
+			})
+		}
+		// An uninstall deletes the ConfigMap, and the garbage collector the Lease.
+		lease, err := leases.Get(b.ctx, "ampbridge-sync", metav1.GetOptions{})
+		b.must(err)
+		state, err := b.cluster.Client().CoreV1().ConfigMaps("ampbridge").Get(b.ctx, "ampbridge-sync", metav1.GetOptions{})
+		b.must(err)
+		if owners := lease.OwnerReferences; len(owners) != 1 || owners[0].UID != state.UID {
+			t.Errorf("the Lease's owners are %+v, want ConfigMap ampbridge-sync", owners)
+		}
+		if p.metric("ampbridge_sync_leader") != 1 || p.ready() != "ok\n" {
+			t.Errorf("it does not lead: %s", p.ready())
+		}
+	})
+
+	t.Run("without the right to the Lease nothing is ready, and the reason is there", func(t *testing.T) {
+		b := b.aws(t)
+		for name, verbs := range map[string][]string{"none": nil, "no-create": {"get", "update"}, "no-patch": {"get", "update", "create"}} {
+			b.leaseRights("sync-"+name, verbs)
+			kubeconfig, err := b.cluster.KubeconfigFor(b.ctx, "ampbridge", "sync-"+name)
+			b.must(err)
+			_ = b.cluster.Client().CoordinationV1().Leases("ampbridge").Delete(b.ctx, "ampbridge-sync", metav1.DeleteOptions{})
+			p := b.control(policyText, func(o *sync.Options) { o.Kubeconfig = kubeconfig })
+			b.eventually(name+" says why", func() bool {
+				text := p.ready()
+				return strings.Contains(text, "no process of sync leads: Lease ampbridge-sync: ") && strings.Contains(text, "forbidden")
+			})
+			if p.metric("ampbridge_sync_leader") != 0 || p.metric("ampbridge_sync_last_leader_seen_timestamp_seconds") != 0 {
+				t.Errorf("%s: it leads, or has seen a leader", name)
+			}
+			b.must(p.stop())
+		}
 	})
 
 	t.Run("events", func(t *testing.T) {

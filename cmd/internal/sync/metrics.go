@@ -12,10 +12,10 @@ import (
 
 // metrics are what the controller form of sync counts.
 type metrics struct {
-	leader, destinations, lastSuccess, refusals, policyLoaded prometheus.Gauge
-	subjects                                                  *prometheus.GaugeVec
-	changes, iamCalls                                         *prometheus.CounterVec
-	drift                                                     prometheus.Counter
+	leader, leaderSeen, destinations, lastSuccess, refusals, policyLoaded prometheus.Gauge
+	subjects                                                              *prometheus.GaugeVec
+	changes, iamCalls                                                     *prometheus.CounterVec
+	drift                                                                 prometheus.Counter
 }
 
 func newMetrics(registry prometheus.Registerer) *metrics {
@@ -24,6 +24,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 	}
 	m := &metrics{
 		leader:       gauge("ampbridge_sync_leader", "1: this process is the one that syncs; 0: it stands by."),
+		leaderSeen:   gauge("ampbridge_sync_last_leader_seen_timestamp_seconds", "When this process last led or saw another process renew the Lease, in Unix time; 0: never."),
 		destinations: gauge("ampbridge_sync_destinations", "Destinations whose roles sync keeps."),
 		lastSuccess:  gauge("ampbridge_sync_last_success_timestamp_seconds", "When a pass last left everything in step, in Unix time."),
 		refusals:     gauge("ampbridge_sync_refusals", "What the policy asks for and the last pass refused; the log says why."),
@@ -41,7 +42,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 			Name: "ampbridge_sync_drift_found_total", Help: "Changes that became necessary though neither policy nor service accounts had changed: somebody edited by hand.",
 		}),
 	}
-	registry.MustRegister(m.leader, m.destinations, m.lastSuccess, m.refusals, m.policyLoaded, m.subjects, m.changes, m.iamCalls, m.drift,
+	registry.MustRegister(m.leader, m.leaderSeen, m.destinations, m.lastSuccess, m.refusals, m.policyLoaded, m.subjects, m.changes, m.iamCalls, m.drift,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

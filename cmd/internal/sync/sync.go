@@ -14,7 +14,7 @@
 //	  the issuer's discovery         ClusterRole system:service-account-issuer-discovery
 //	in its own namespace
 //	  configmaps                     create; get and update of ampbridge-sync
-//	  leases.coordination.k8s.io     create; get and update of ampbridge-sync
+//	  leases.coordination.k8s.io     create, get, update and patch of ampbridge-sync
 //
 // With the auditor it needs also what package audit lists.
 //
