@@ -31,7 +31,7 @@ import (
 // One cluster, and what an admin does to it from install to uninstall. There is
 // no node, so pods are admitted and do not run.
 func TestInAClusterFromInstallToUninstall(t *testing.T) {
-	s := &scene{Cluster: cluster.Start(t, cluster.Options{})}
+	s := &scene{Cluster: cluster.Start(t, cluster.Options{}), program: helm4}
 	restricted := map[string]string{"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"}
 	must(t, s.Namespace(t.Context(), namespace, restricted))
 	must(t, s.Namespace(t.Context(), "other-system", restricted))
@@ -55,10 +55,11 @@ func TestInAClusterFromInstallToUninstall(t *testing.T) {
 		{"an upgrade keeps what the processes wrote", s.testUpgrade},
 		{"uninstall leaves the cluster as found", func(t *testing.T) { s.testUninstall(t, before) }},
 		{"again, with everything", func(t *testing.T) {
-			s.helm(t, "install", release, chartDir, "--namespace", namespace, "-f", everything, "--set", "certificates.mode=certManager")
+			s.helm(t, append([]string{"install", release, chartDir, "--namespace", namespace, "--set", "certificates.mode=certManager"}, forms["the chart's own keys"]...)...)
 			s.testPods(t, 3, 2)
 			s.testUninstall(t, before)
 		}},
+		{"again, by Helm 3, and upgraded by Helm 4", func(t *testing.T) { s.testHelm3(t, before) }},
 	} {
 		if !t.Run(step.name, step.run) {
 			return
@@ -66,17 +67,50 @@ func TestInAClusterFromInstallToUninstall(t *testing.T) {
 	}
 }
 
-type scene struct{ *cluster.Cluster }
+type scene struct {
+	*cluster.Cluster
+	// program is the Helm that installs and upgrades.
+	program string
+}
 
 func (s *scene) helm(t *testing.T, args ...string) string {
 	t.Helper()
-	return mustHelm(t, append(args, "--kubeconfig", s.Kubeconfig())...)
+	return mustRunHelm(t, s.program, append(args, "--kubeconfig", s.Kubeconfig())...)
+}
+
+// testHelm3: Helm 3 installs and upgrades as Helm 4 does, and Helm 4 goes on with
+// its release, on the client's side as Helm 3 did and on the server's.
+func (s *scene) testHelm3(t *testing.T, before map[string]string) {
+	old := &scene{Cluster: s.Cluster, program: helm3}
+	old.helm(t, "install", release, chartDir, "--namespace", namespace, "-f", minimal)
+	s.testPods(t, 2, 1)
+	upgrade := []string{"upgrade", release, chartDir, "--namespace", namespace, "-f", minimal}
+	for i, step := range []struct {
+		by   *scene
+		args []string
+	}{
+		{old, nil},
+		{s, nil},
+		{s, []string{"--server-side=true"}},
+		{s, nil},
+	} {
+		timeout := 10 + i
+		step.by.helm(t, slices.Concat(upgrade, step.args, []string{"--set", fmt.Sprintf("webhook.timeoutSeconds=%d", timeout)})...)
+		registered, err := s.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(), registration.DefaultName, metav1.GetOptions{})
+		must(t, err)
+		for _, w := range registered.Webhooks {
+			if *w.TimeoutSeconds != int32(timeout) {
+				t.Errorf("upgrade %d by %s did not reach %s", i+1, step.by.program, w.Name)
+			}
+		}
+	}
+	s.testUninstall(t, before)
 }
 
 // NOTES.txt says what comes next, with the names of this release.
 func (s *scene) testNotes(t *testing.T) {
 	notes := func(args ...string) string {
-		out := s.helm(t, append([]string{"install", "metrics", chartDir, "--namespace", namespace, "--dry-run", "-f", minimal}, args...)...)
+		out := s.helm(t, append([]string{"install", "metrics", chartDir, "--namespace", namespace, "--dry-run=client", "-f", minimal}, args...)...)
 		_, notes, found := strings.Cut(out, "NOTES:")
 		if !found {
 			t.Fatal("no notes")
@@ -114,7 +148,7 @@ func (s *scene) testPods(t *testing.T, webhook, sync int) {
 }
 
 func (s *scene) testSecondInstall(t *testing.T) {
-	out, stderr, err := helm(t, "install", "another", chartDir, "--namespace", "other-system", "-f", minimal, "--kubeconfig", s.Kubeconfig())
+	out, stderr, err := runHelm(t, s.program, "install", "another", chartDir, "--namespace", "other-system", "-f", minimal, "--kubeconfig", s.Kubeconfig())
 	if err == nil {
 		t.Fatalf("a second ampbridge is installed:\n%s", out)
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -39,16 +40,8 @@ func TestKubernetesSchemas(t *testing.T) {
 			for gvk, s := range custom {
 				known[gvk] = s
 			}
-			for name, args := range map[string][]string{
-				"minimal":             {"-f", minimal},
-				"everything":          {"-f", everything},
-				"a CronJob":           {"-f", everything, "--set", "sync.mode=cronJob"},
-				"cert-manager":        {"-f", everything, "--set", "certificates.mode=certManager"},
-				"cert-manager's CA":   {"-f", minimal, "--set", "certificates.mode=certManager", "--set", "certificates.certManager.issuerRef.name=ca", "--set", "certificates.certManager.issuerRef.kind=ClusterIssuer"},
-				"the user's own cert": {"-f", minimal, "--set", "certificates.mode=provided", "--set", "certificates.provided.secretName=own", "--set", "certificates.provided.caBundle=-----BEGIN CERTIFICATE-----"},
-				"no sync":             {"-f", minimal, "--set", "sync.enabled=false", "--set", "policy.trust.manage=none"},
-			} {
-				all := render(t, append(args, "--kube-version", version)...)
+			for name, args := range forms {
+				all := render(t, append(slices.Clone(args), "--kube-version", version)...)
 				if len(all) < 10 {
 					t.Errorf("%s: only %d objects", name, len(all))
 				}

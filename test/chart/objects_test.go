@@ -21,6 +21,7 @@ func TestArguments(t *testing.T) {
 		"everything":   {"-f", everything, "--set", "sync.auditor.breaker=false"},
 		"a CronJob":    {"-f", minimal, "--set", "sync.mode=cronJob"},
 		"cert-manager": {"-f", minimal, "--set", "certificates.mode=certManager"},
+		"host network": {"-f", minimal, "--set", "webhook.hostNetwork=true"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ran := 0

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -28,26 +29,15 @@ func (s *scene) testProcesses(t *testing.T) {
 	for _, component := range []string{"webhook", "sync"} {
 		name := "ampbridge-" + component
 		args := podOf(t, all.get(t, "Deployment", name)).Containers[0].Args
-		kubeconfig, err := s.KubeconfigFor(t.Context(), namespace, name)
-		must(t, err)
-		health, metrics := freeAddr(t), freeAddr(t)
-		args = append(args, "--policy="+policy, "--kubeconfig="+kubeconfig, "--health-addr="+health, "--metrics-addr="+metrics)
-		if component == "webhook" {
-			args = append(args, "--addr="+freeAddr(t), "--drain-delay=0s")
-		}
-		log := run(t, binary(t), args...)
-		eventually(t, func() string { return log.under(answers(t, "http://"+health+"/readyz", "ok")) })
+		p := s.start(t, name, args, policy)
+		p.ready(t)
 		switch component {
 		case "webhook":
-			eventually(t, func() string {
-				return log.under(answers(t, "http://"+metrics+"/metrics", "\nampbridge_certificate_trusted 1\n"))
-			})
+			p.shows(t, "\nampbridge_certificate_trusted 1\n")
 		case "sync":
-			for _, line := range []string{"\nampbridge_sync_leader 1\n", "\nampbridge_audit_last_success_timestamp_seconds 1", "\nampbridge_sync_last_success_timestamp_seconds 1"} {
-				eventually(t, func() string { return log.under(answers(t, "http://"+metrics+"/metrics", line)) })
-			}
+			p.shows(t, "\nampbridge_sync_leader 1\n", "\nampbridge_audit_last_success_timestamp_seconds 1", "\nampbridge_sync_last_success_timestamp_seconds 1")
 		}
-		if text := log.String(); strings.Contains(text, "forbidden") || strings.Contains(text, `"level":"ERROR"`) {
+		if text := p.log.String(); strings.Contains(text, "forbidden") || strings.Contains(text, `"level":"ERROR"`) {
 			t.Errorf("%s:\n%s", name, text)
 		}
 	}
@@ -61,6 +51,41 @@ func (s *scene) testProcesses(t *testing.T) {
 		if len(secret.Data["ca.crt"]) == 0 || !bytes.Equal(secret.Data["ca.crt"], w.ClientConfig.CABundle) {
 			t.Errorf("%s has the CA bundle %q, and the Secret %q", w.Name, w.ClientConfig.CABundle, secret.Data["ca.crt"])
 		}
+	}
+}
+
+// process is a program of the chart that runs outside of a pod.
+type process struct {
+	health, metrics string
+	log             *output
+	// stop ends it, and waits until it has.
+	stop func()
+}
+
+// start runs the program with the arguments of the service account's pod.
+func (s *scene) start(t *testing.T, account string, args []string, policy string, environment ...string) *process {
+	t.Helper()
+	kubeconfig, err := s.KubeconfigFor(t.Context(), namespace, account)
+	must(t, err)
+	p := &process{health: freeAddr(t), metrics: freeAddr(t)}
+	args = append(slices.Clone(args), "--policy="+policy, "--kubeconfig="+kubeconfig, "--health-addr="+p.health, "--metrics-addr="+p.metrics)
+	if args[0] == "webhook" {
+		args = append(args, "--addr="+freeAddr(t), "--drain-delay=0s")
+	}
+	p.log, p.stop = runWith(t, environment, binary(t), args...)
+	return p
+}
+
+func (p *process) ready(t *testing.T) {
+	t.Helper()
+	eventually(t, func() string { return p.log.under(answers(t, "http://"+p.health+"/readyz", "ok")) })
+}
+
+// shows waits for lines of the metrics.
+func (p *process) shows(t *testing.T, lines ...string) {
+	t.Helper()
+	for _, line := range lines {
+		eventually(t, func() string { return p.log.under(answers(t, "http://"+p.metrics+"/metrics", line)) })
 	}
 }
 
@@ -81,18 +106,25 @@ func binary(t *testing.T) string {
 // run starts a program that ends with the test, well.
 func run(t *testing.T, program string, args ...string) *output {
 	t.Helper()
-	log := &output{}
+	log, _ := runWith(t, nil, program, args...)
+	return log
+}
+
+func runWith(t *testing.T, environment []string, program string, args ...string) (log *output, stop func()) {
+	t.Helper()
+	log = &output{}
 	cmd := exec.Command(program, args...)
-	cmd.Env = []string{"HOME=" + t.TempDir()}
+	cmd.Env = append([]string{"HOME=" + t.TempDir()}, environment...)
 	cmd.Stdout, cmd.Stderr = log, log
 	must(t, cmd.Start())
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		must(t, cmd.Process.Signal(syscall.SIGTERM))
 		if err := cmd.Wait(); err != nil {
 			t.Errorf("%s %s: %v\n%s", program, strings.Join(args, " "), err, log)
 		}
 	})
-	return log
+	t.Cleanup(stop)
+	return log, stop
 }
 
 // output takes what a program writes.

@@ -2,6 +2,7 @@ package chart
 
 import (
 	"encoding/base64"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -44,11 +45,40 @@ certificates: {mode: provided, provided: {secretName: own, caBundle: "-----BEGIN
 			test.want.ClientConfig.Service = &admissionv1.ServiceReference{Namespace: namespace, Name: "ampbridge-webhook", Port: new(int32(443))}
 			want, err := registration.New(test.want)
 			must(t, err)
-			got.Labels, got.Annotations = nil, nil
+			for _, all := range []map[string]string{got.Labels, got.Annotations} {
+				maps.DeleteFunc(all, func(key, _ string) bool { return key != registration.EnforcerOptOut })
+			}
 			if diff := cmp.Diff(want, &got); diff != "" {
 				t.Errorf("differs from package registration, -want +got:\n%s", diff)
 			}
 		})
+	}
+}
+
+// The registration's labels and annotations are the user's beside the chart's.
+func TestRegistrationsMetadata(t *testing.T) {
+	own := render(t, "-f", minimal).get(t, "MutatingWebhookConfiguration", registration.DefaultName)
+	others := render(t, "-f", minimal, "-f", file(t, `
+certificates: {mode: certManager}
+webhook:
+  registration:
+    labels: {admissions.enforcer/disabled: "false", team: platform}
+    annotations: {example.com/owner: platform}
+`)).get(t, "MutatingWebhookConfiguration", registration.DefaultName)
+	for what, test := range map[string]struct{ before, after, want map[string]string }{
+		"labels": {own.GetLabels(), others.GetLabels(), map[string]string{registration.EnforcerOptOut: "false", "team": "platform"}},
+		"annotations": {own.GetAnnotations(), others.GetAnnotations(), map[string]string{
+			registration.EnforcerOptOut: "true", "example.com/owner": "platform", "cert-manager.io/inject-ca-from": namespace + "/ampbridge-webhook-cert",
+		}},
+	} {
+		if test.before[registration.EnforcerOptOut] != "true" {
+			t.Errorf("%s: by default the registration does not opt out of the enforcer: %v", what, test.before)
+		}
+		want := maps.Clone(test.before)
+		maps.Copy(want, test.want)
+		if diff := cmp.Diff(want, test.after); diff != "" {
+			t.Errorf("%s, -want +got:\n%s", what, diff)
+		}
 	}
 }
 

@@ -30,11 +30,24 @@ var (
 	everything = filepath.Join(chartDir, "ci", "everything-values.yaml")
 )
 
-// helm runs the real program. Its files lie apart from the user's.
+// The versions of Helm that the chart is for. Helm 3 renders in the tests; Helm 4
+// installs and upgrades, by server-side apply.
+const (
+	helm3 = "helm"
+	helm4 = "helm4"
+)
+
+// helm runs the real Helm 3.
 func helm(t *testing.T, args ...string) (stdout, stderr string, err error) {
 	t.Helper()
+	return runHelm(t, helm3, args...)
+}
+
+// runHelm runs the real program. Its files lie apart from the user's.
+func runHelm(t *testing.T, program string, args ...string) (stdout, stderr string, err error) {
+	t.Helper()
 	home := t.TempDir()
-	cmd := exec.CommandContext(t.Context(), tools.Path(t, "helm"), args...)
+	cmd := exec.CommandContext(t.Context(), tools.Path(t, program), args...)
 	cmd.Env = append(os.Environ(), "HELM_CACHE_HOME="+home, "HELM_CONFIG_HOME="+home, "HELM_DATA_HOME="+home)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
@@ -47,9 +60,14 @@ func helm(t *testing.T, args ...string) (stdout, stderr string, err error) {
 
 func mustHelm(t *testing.T, args ...string) string {
 	t.Helper()
-	out, errs, err := helm(t, args...)
+	return mustRunHelm(t, helm3, args...)
+}
+
+func mustRunHelm(t *testing.T, program string, args ...string) string {
+	t.Helper()
+	out, errs, err := runHelm(t, program, args...)
 	if err != nil {
-		t.Fatalf("helm %s: %v\n%s%s", strings.Join(args, " "), err, out, errs)
+		t.Fatalf("%s %s: %v\n%s%s", program, strings.Join(args, " "), err, out, errs)
 	}
 	return out
 }
@@ -57,7 +75,29 @@ func mustHelm(t *testing.T, args ...string) string {
 // render is what the chart makes of the values, hooks included.
 func render(t *testing.T, args ...string) objects {
 	t.Helper()
-	return parse(t, mustHelm(t, append([]string{"template", release, chartDir, "--namespace", namespace}, args...)...))
+	return renderBy(t, helm3, args...)
+}
+
+func renderBy(t *testing.T, program string, args ...string) objects {
+	t.Helper()
+	return parse(t, mustRunHelm(t, program, append([]string{"template", release, chartDir, "--namespace", namespace}, args...)...))
+}
+
+// forms are the chart's forms that differ in more than a value.
+var forms = map[string][]string{
+	"minimal":    {"-f", minimal},
+	"everything": {"-f", everything},
+	// Every mapping and list of the user's has what the chart sets itself.
+	"the chart's own keys": {"-f", everything, "-f", filepath.Join("testdata", "own-keys-values.yaml")},
+	"a CronJob":            {"-f", everything, "--set", "sync.mode=cronJob"},
+	"cert-manager":         {"-f", everything, "--set", "certificates.mode=certManager"},
+	"cert-manager's CA": {"-f", minimal, "--set", "certificates.mode=certManager", "--set", "certificates.certManager.issuerRef.name=ca",
+		"--set", "certificates.certManager.issuerRef.kind=ClusterIssuer"},
+	"the user's own cert": {"-f", minimal, "--set", "certificates.mode=provided", "--set", "certificates.provided.secretName=own",
+		"--set", "certificates.provided.caBundle=-----BEGIN CERTIFICATE-----"},
+	"no sync":          {"-f", minimal, "--set", "sync.enabled=false", "--set", "policy.trust.manage=none"},
+	"the host network": {"-f", everything, "--set", "webhook.hostNetwork=true", "--set", "webhook.metricsPort=0", "--set", "webhook.healthPort=0"},
+	"GKE":              {"-f", minimal, "--set", "webhook.port=10250"},
 }
 
 // objects are what a chart makes, in its order.

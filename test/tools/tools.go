@@ -104,6 +104,8 @@ func Tools() []Tool {
 			Version: "v3.14.1", LDFlags: strip, ColdBuild: time.Minute},
 		{Name: "helm", Dir: "helm", Source: "helm.sh/helm/v3@v3.22.0", Package: "helm.sh/helm/v3/cmd/helm", Version: "v3.22.0",
 			LDFlags: strip + helmVersions, Pinned: true, ColdBuild: time.Minute},
+		{Name: "helm4", Dir: "helm4", Source: "helm.sh/helm/v4@v4.3.1", Package: "helm.sh/helm/v4/cmd/helm", Version: "v4.3.1",
+			LDFlags: strip + " -X helm.sh/helm/v4/internal/version.version=v4.3.1", Pinned: true, ColdBuild: 2 * time.Minute},
 		{Name: "gotestsum", Dir: "gotestsum", Source: "gotest.tools/gotestsum@v1.13.0", Package: "gotest.tools/gotestsum",
 			Version: "v1.13.0", LDFlags: strip, ColdBuild: time.Minute},
 	}

@@ -10,6 +10,7 @@ package registration
 
 import (
 	"errors"
+	"maps"
 	"net/url"
 	"path"
 	"slices"
@@ -36,6 +37,12 @@ const (
 	ServiceAccountPath = "/serviceaccounts/"
 )
 
+// EnforcerOptOut is a label and an annotation of the registration. It tells the
+// "admissions enforcer" of AKS to leave the object as it is. The enforcer would
+// write into the namespace selectors as a field manager of its own, and each later
+// server-side apply of the chart would fail with a conflict.
+const EnforcerOptOut = "admissions.enforcer/disabled"
+
 // domain ends the names of the webhooks, which must have three parts.
 const domain = ".webhook.ampbridge.io"
 
@@ -56,8 +63,8 @@ type Options struct {
 	// ExcludedNamespaces are never called for, whatever their label; name the
 	// webhook's own. kube-system, kube-public and kube-node-lease always are.
 	ExcludedNamespaces []string
-	// Labels of the object.
-	Labels map[string]string
+	// Labels and Annotations of the object, beside [EnforcerOptOut].
+	Labels, Annotations map[string]string
 }
 
 // New makes the object that registers the webhook: an entry for each kind of
@@ -78,7 +85,7 @@ func New(o Options) (*admissionv1.MutatingWebhookConfiguration, error) {
 	}
 	configuration := &admissionv1.MutatingWebhookConfiguration{
 		TypeMeta:   metav1.TypeMeta{APIVersion: admissionv1.SchemeGroupVersion.String(), Kind: "MutatingWebhookConfiguration"},
-		ObjectMeta: metav1.ObjectMeta{Name: o.Name, Labels: o.Labels},
+		ObjectMeta: metav1.ObjectMeta{Name: o.Name, Labels: optedOut(o.Labels), Annotations: optedOut(o.Annotations)},
 	}
 	for _, object := range []struct {
 		resource   string
@@ -122,6 +129,14 @@ func New(o Options) (*admissionv1.MutatingWebhookConfiguration, error) {
 // pods-enabled.webhook.ampbridge.io.
 func EntryName(resource string, injection policy.Injection) string {
 	return resource + "-" + string(injection) + domain
+}
+
+// optedOut returns the labels or annotations with [EnforcerOptOut], unless they have a
+// value for it.
+func optedOut(m map[string]string) map[string]string {
+	all := map[string]string{EnforcerOptOut: "true"}
+	maps.Copy(all, m)
+	return all
 }
 
 func clientConfig(base admissionv1.WebhookClientConfig, at string) (admissionv1.WebhookClientConfig, error) {

@@ -14,29 +14,82 @@
 
 {{- /* Takes (dict "root" $ "component" "webhook"); the component may be missing. */ -}}
 {{- define "ampbridge.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "ampbridge.name" .root }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/name: {{ include "ampbridge.name" .root | quote }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 {{- with .component }}
 app.kubernetes.io/component: {{ . }}
 {{- end }}
 {{- end -}}
 
-{{- /* Of pods, which are not rolled because the chart's version changes. */ -}}
+{{- /*
+Values are merged with what the chart sets, and never written beside it: a key that
+stands twice passes Helm and stops Kustomize and server-side apply. Where both have
+a key, the user's value is taken. checks.yaml refuses values for selector labels.
+
+A value may be missing: `helm upgrade --reuse-values` knows only those of the old chart.
+*/ -}}
+
+{{- /* Of pods, which are not rolled because the chart's version changes. "more" is optional. */ -}}
 {{- define "ampbridge.podLabels" -}}
-{{ include "ampbridge.selectorLabels" . }}
-{{- with .root.Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- toYaml (merge (include "ampbridge.selectorLabels" . | fromYaml) (deepCopy (default dict .more)) (deepCopy (default dict .root.Values.commonLabels))) -}}
 {{- end -}}
 
+{{- /* "more" is optional. */ -}}
 {{- define "ampbridge.labels" -}}
-{{ include "ampbridge.selectorLabels" . }}
-app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .root.Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
-{{- with .root.Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- $own := dict
+  "app.kubernetes.io/version" .root.Chart.AppVersion
+  "app.kubernetes.io/managed-by" .root.Release.Service
+  "helm.sh/chart" (printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_") -}}
+{{- toYaml (merge (include "ampbridge.selectorLabels" . | fromYaml) (deepCopy (default dict .more)) (deepCopy (default dict .root.Values.commonLabels)) $own) -}}
+{{- end -}}
+
+{{- /* The image is for Linux. Takes the user's node selector. */ -}}
+{{- define "ampbridge.nodeSelector" -}}
+{{- toYaml (merge (deepCopy (default dict .)) (dict "kubernetes.io/os" "linux")) -}}
+{{- end -}}
+
+{{- /* Takes (dict "container" name "more" annotations). */ -}}
+{{- define "ampbridge.podAnnotations" -}}
+{{- toYaml (merge (deepCopy (default dict .more)) (dict "kubectl.kubernetes.io/default-container" .container)) -}}
+{{- end -}}
+
+{{- /* Takes (dict "own" variables "more" variables). */ -}}
+{{- define "ampbridge.env" -}}
+{{- $names := list -}}
+{{- range .more }}{{ $names = append $names .name }}{{ end -}}
+{{- $all := list -}}
+{{- range .own }}{{ if not (has .name $names) }}{{ $all = append $all . }}{{ end }}{{ end -}}
+{{- toYaml (concat $all (default list .more)) -}}
+{{- end -}}
+
+{{- /*
+AKS has an "admissions enforcer" that writes into the selectors of every webhook
+registration, as a field manager of its own: each later server-side apply by Helm 4
+or Argo CD then fails with a conflict. These opt out: as label and as annotation,
+because versions of AKS differ in which one they read.
+*/ -}}
+{{- define "ampbridge.enforcerOptOut" -}}
+admissions.enforcer/disabled: "true"
+{{- end -}}
+
+{{- /* Of webhook registrations. Takes (dict "root" $ "component" "webhook"). */ -}}
+{{- define "ampbridge.registrationLabels" -}}
+{{- $more := merge (deepCopy (dig "registration" "labels" dict .root.Values.webhook)) (include "ampbridge.enforcerOptOut" . | fromYaml) -}}
+{{- include "ampbridge.labels" (dict "root" .root "component" .component "more" $more) -}}
+{{- end -}}
+
+{{- /* Of webhook registrations. Takes (dict "root" $); "more" is optional. */ -}}
+{{- define "ampbridge.registrationAnnotations" -}}
+{{- toYaml (merge (deepCopy (dig "registration" "annotations" dict .root.Values.webhook)) (default dict .more) (include "ampbridge.enforcerOptOut" . | fromYaml)) -}}
+{{- end -}}
+
+{{- /* The webhook's own ports, as a YAML mapping. */ -}}
+{{- define "ampbridge.webhookPorts" -}}
+{{- with .Values.webhook -}}
+webhook: {{ .port | int | default 9443 }}
+metrics: {{ .metricsPort | int | default (not (not .hostNetwork) | ternary 9444 8080) }}
+health: {{ .healthPort | int | default (not (not .hostNetwork) | ternary 9445 8081) }}
+{{- end -}}
 {{- end -}}
 
 {{- define "ampbridge.image" -}}

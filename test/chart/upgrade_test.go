@@ -1,0 +1,484 @@
+package chart
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/discovery/cached/memory"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/restmapper"
+
+	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/cluster"
+	"github.com/ampbridge/ampbridge/webhook/registration"
+)
+
+// What happens to an installation: other tools, other versions, other managers of
+// its fields. Each step begins and ends without ampbridge.
+func TestUpgradesInACluster(t *testing.T) {
+	s := &scene{Cluster: cluster.Start(t, cluster.Options{Scheduler: true}), program: helm4}
+	must(t, s.Namespace(t.Context(), namespace, nil))
+	must(t, s.Namespace(t.Context(), "monitoring", map[string]string{"ampbridge.io/injection": "enabled"}))
+	_, err := s.Client().CoreV1().ServiceAccounts("monitoring").Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "prometheus-k8s"}}, metav1.CreateOptions{})
+	must(t, err)
+	s.defineCustomResources(t)
+	before := s.settled(t)
+	old := &scene{Cluster: s.Cluster, program: helm3}
+	for _, step := range []struct {
+		name string
+		run  func(*testing.T)
+	}{
+		{"rendered manifests without Leases and hooks", s.testRendered},
+		{"from the chart that shipped the Lease, by Helm 4", s.testShippedLease},
+		{"from the chart that shipped the Lease, by Helm 3", old.testShippedLease},
+		{"the enforcer of AKS", s.testEnforcer},
+		{"other certificates, by Helm 4", s.testCertificateModes},
+		{"other certificates, by Helm 3", old.testCertificateModes},
+		{"the host's network", s.testHostNetwork},
+	} {
+		t.Run(step.name, func(t *testing.T) {
+			step.run(t)
+			if _, err := s.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(), registration.DefaultName, metav1.GetOptions{}); err == nil {
+				s.testUninstall(t, before)
+			} else {
+				eventually(t, func() string { return cmp.Diff(before, s.everything(t)) })
+			}
+		})
+	}
+}
+
+// managed is a policy of which sync makes the role.
+const managed = `
+policy:
+  cluster: {name: dev}
+  destinations:
+  - {name: central, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0001"}
+  grants:
+  - {namespaces: [monitoring], serviceAccounts: [prometheus-k8s], destinations: [central]}
+  trust: {interval: 1m, permissionsBoundary: "arn:aws:iam::111122223333:policy/boundary"}
+`
+
+// testRendered installs as Argo CD does: rendered manifests, applied without Leases,
+// which it never applies, and without hooks.
+func (s *scene) testRendered(t *testing.T) {
+	values := []string{"-f", file(t, managed)}
+	all := slices.DeleteFunc(render(t, values...), func(o *unstructured.Unstructured) bool {
+		return o.GetKind() == "Lease" || o.GetAnnotations()["helm.sh/hook"] != ""
+	})
+	for _, object := range all {
+		s.apply(t, object)
+	}
+
+	cloud := awstest.Start(t, awstest.Options{})
+	_, err := cloud.RegisterIssuer(s.Issuer, s.OIDC(), awstest.PublicCA)
+	must(t, err)
+	account := cloud.Account("111122223333")
+	_, err = account.PutManagedPolicy("boundary", `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"aps:RemoteWrite","Resource":"*"}}`)
+	must(t, err)
+	account.AddWorkspace("eu-west-1", "ws-0001")
+	policy := file(t, renderedPolicy(t, values...))
+	sync := s.start(t, "ampbridge-sync", podOf(t, all.get(t, "Deployment", "ampbridge-sync")).Containers[0].Args, policy,
+		slices.Concat(cloud.Environ(), account.AdminCredentials().Environ(), []string{"AWS_EC2_METADATA_DISABLED=true"})...)
+	sync.ready(t)
+	sync.shows(t, "\nampbridge_sync_leader 1\n", "\nampbridge_sync_last_success_timestamp_seconds 1", "\nampbridge_sync_subjects{destination=\"central\"} 1\n")
+	role, err := iam.NewFromConfig(cloud.Config(account.AdminCredentials(), "eu-west-1")).GetRole(t.Context(), &iam.GetRoleInput{RoleName: aws.String("ampbridge.dev.central")})
+	must(t, err)
+	t.Logf("sync leads and has made %s", *role.Role.Arn)
+	if text := sync.log.String(); strings.Contains(text, "forbidden") || strings.Contains(text, `"level":"ERROR"`) {
+		t.Errorf("sync:\n%s", text)
+	}
+	// A second sync of the same manifests changes nothing of what the process wrote.
+	lease, err := s.Client().CoordinationV1().Leases(namespace).Get(t.Context(), "ampbridge-sync", metav1.GetOptions{})
+	must(t, err)
+	for _, object := range all {
+		s.apply(t, object)
+	}
+	sync.shows(t, "\nampbridge_sync_leader 1\n")
+	for _, object := range slices.Backward(all) {
+		s.delete(t, object)
+	}
+	// The Lease goes with the ConfigMap that owns it.
+	eventually(t, func() string {
+		now, err := s.Client().CoordinationV1().Leases(namespace).Get(t.Context(), "ampbridge-sync", metav1.GetOptions{})
+		if err == nil && now.UID == lease.UID {
+			return "the Lease is there"
+		}
+		return ""
+	})
+}
+
+// apply does what kubectl apply --server-side does.
+func (s *scene) apply(t *testing.T, object *unstructured.Unstructured) {
+	t.Helper()
+	_, err := s.client(t, object).Apply(t.Context(), object.GetName(), object, metav1.ApplyOptions{FieldManager: "kubectl"})
+	must(t, err)
+}
+
+func (s *scene) delete(t *testing.T, object *unstructured.Unstructured) {
+	t.Helper()
+	background := metav1.DeletePropagationBackground
+	must(t, s.client(t, object).Delete(t.Context(), object.GetName(), metav1.DeleteOptions{PropagationPolicy: &background}))
+}
+
+func (s *scene) client(t *testing.T, object *unstructured.Unstructured) dynamic.ResourceInterface {
+	t.Helper()
+	client, err := dynamic.NewForConfig(s.Config())
+	must(t, err)
+	gvk := object.GroupVersionKind()
+	mapping, err := restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(s.Client().Discovery())).RESTMapping(gvk.GroupKind(), gvk.Version)
+	must(t, err)
+	if object.GetNamespace() == "" {
+		return client.Resource(mapping.Resource)
+	}
+	return client.Resource(mapping.Resource).Namespace(object.GetNamespace())
+}
+
+// testShippedLease upgrades from a chart with the Lease among its objects. Helm
+// deletes the Lease then, under the process that holds it.
+func (s *scene) testShippedLease(t *testing.T) {
+	ctx := t.Context()
+	s.helm(t, "install", release, leaseChart(t), "--namespace", namespace, "-f", minimal)
+	leases := s.Client().CoordinationV1().Leases(namespace)
+	shipped, err := leases.Get(ctx, "ampbridge-sync", metav1.GetOptions{})
+	must(t, err)
+	args := podOf(t, render(t, "-f", minimal).get(t, "Deployment", "ampbridge-sync")).Containers[0].Args
+	sync := s.start(t, "ampbridge-sync", args, file(t, renderedPolicy(t, "-f", minimal)))
+	sync.ready(t)
+	sync.shows(t, "\nampbridge_sync_leader 1\n")
+	held, err := leases.Get(ctx, "ampbridge-sync", metav1.GetOptions{})
+	must(t, err)
+
+	s.helm(t, "upgrade", release, chartDir, "--namespace", namespace, "-f", minimal)
+	eventually(t, func() string {
+		lease, err := leases.Get(ctx, "ampbridge-sync", metav1.GetOptions{})
+		switch {
+		case err != nil:
+			return sync.log.under(err.Error())
+		case lease.UID == shipped.UID:
+			return "Helm has not deleted the Lease"
+		case lease.Spec.HolderIdentity == nil || *lease.Spec.HolderIdentity != *held.Spec.HolderIdentity:
+			return fmt.Sprintf("the Lease's holder is not %s: %+v", *held.Spec.HolderIdentity, lease.Spec)
+		}
+		return ""
+	})
+	sync.ready(t)
+	sync.shows(t, "\nampbridge_sync_leader 1\n")
+	// Another upgrade leaves the Lease alone.
+	made, err := leases.Get(ctx, "ampbridge-sync", metav1.GetOptions{})
+	must(t, err)
+	s.helm(t, "upgrade", release, chartDir, "--namespace", namespace, "-f", minimal, "--set", "policy.paused=true")
+	kept, err := leases.Get(ctx, "ampbridge-sync", metav1.GetOptions{})
+	must(t, err)
+	if kept.UID != made.UID {
+		t.Error("an upgrade deleted the Lease that sync has made")
+	}
+	// Back, as docs/install.md has it.
+	sync.stop()
+	must(t, leases.Delete(ctx, "ampbridge-sync", metav1.DeleteOptions{}))
+	s.helm(t, "rollback", release, "1", "--namespace", namespace)
+	_, err = leases.Get(ctx, "ampbridge-sync", metav1.GetOptions{})
+	must(t, err)
+}
+
+// leaseChart is the chart as it was when it shipped the Lease and gave no right to
+// create it.
+func leaseChart(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "ampbridge")
+	must(t, os.CopyFS(dir, os.DirFS(chartDir)))
+	must(t, os.WriteFile(filepath.Join(dir, "templates", "lease.yaml"), []byte(`apiVersion: coordination.k8s.io/v1
+kind: Lease
+metadata:
+  name: ampbridge-sync
+  namespace: {{ .Release.Namespace }}
+  labels: {{- include "ampbridge.labels" (dict "root" . "component" "sync") | nindent 4 }}
+`), 0o600))
+	role := filepath.Join(dir, "templates", "sync-rbac.yaml")
+	text, err := os.ReadFile(role)
+	must(t, err)
+	older := bytes.Replace(text, []byte("verbs: [get, update, patch, create]"), []byte("verbs: [get, update]"), 1)
+	if bytes.Equal(text, older) {
+		t.Fatal("the role's rule for the Lease is not found")
+	}
+	must(t, os.WriteFile(role, older, 0o600))
+	return dir
+}
+
+// testEnforcer plays the admissions enforcer of AKS, which writes into the selectors
+// of every registration that has not opted out.
+func (s *scene) testEnforcer(t *testing.T) {
+	label := func(m metav1.ObjectMeta) map[string]string { return m.Labels }
+	annotation := func(m metav1.ObjectMeta) map[string]string { return m.Annotations }
+	upgrade := []string{"upgrade", release, chartDir, "--namespace", namespace, "-f", minimal}
+	optOut := `admissions\.enforcer/disabled=`
+
+	// Without the opt-out it is as users reported it.
+	optIn := []string{"--set-string", "webhook.registration.labels." + optOut + "false", "--set-string", "webhook.registration.annotations." + optOut + "false"}
+	s.helm(t, slices.Concat([]string{"install"}, upgrade[1:], optIn)...)
+	if !s.enforce(t, label) || !s.enforce(t, annotation) {
+		t.Fatal("the enforcer leaves a registration alone that has not opted out")
+	}
+	_, stderr, err := runHelm(t, s.program, slices.Concat(upgrade, optIn, []string{"--set", "webhook.excludedNamespaces={a}", "--kubeconfig", s.Kubeconfig()})...)
+	if err == nil {
+		t.Error("the enforcer's fields are no conflict, so that this test shows nothing")
+	}
+	names(t, stderr, "admissionsenforcer", "namespaceSelector")
+
+	// The opt-out is the way out, too, and from then on upgrades pass.
+	s.helm(t, append(slices.Clone(upgrade), "--force-conflicts")...)
+	for i := range 3 {
+		if s.enforce(t, label) || s.enforce(t, annotation) {
+			t.Error("the enforcer does not see the opt-out")
+		}
+		excluded := fmt.Sprintf("system-%d", i)
+		s.helm(t, append(slices.Clone(upgrade), "--set", "webhook.excludedNamespaces={"+excluded+"}")...)
+		registered, err := s.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(), registration.DefaultName, metav1.GetOptions{})
+		must(t, err)
+		for _, w := range registered.Webhooks {
+			if e := w.NamespaceSelector.MatchExpressions; len(e) != 1 || !slices.Contains(e[0].Values, excluded) {
+				t.Errorf("upgrade %d: %s selects by %+v", i+1, w.Name, e)
+			}
+		}
+	}
+}
+
+// enforce writes as the enforcer does, unless the registration's labels, or its
+// annotations, opt out.
+func (s *scene) enforce(t *testing.T, read func(metav1.ObjectMeta) map[string]string) (wrote bool) {
+	t.Helper()
+	registrations := s.Client().AdmissionregistrationV1().MutatingWebhookConfigurations()
+	registered, err := registrations.Get(t.Context(), registration.DefaultName, metav1.GetOptions{})
+	must(t, err)
+	if read(registered.ObjectMeta)["admissions.enforcer/disabled"] == "true" {
+		return false
+	}
+	for i := range registered.Webhooks {
+		selector := registered.Webhooks[i].NamespaceSelector
+		selector.MatchExpressions = append(selector.MatchExpressions, metav1.LabelSelectorRequirement{Key: "control-plane", Operator: metav1.LabelSelectorOpDoesNotExist})
+	}
+	_, err = registrations.Update(t.Context(), registered, metav1.UpdateOptions{FieldManager: "admissionsenforcer"})
+	must(t, err)
+	return true
+}
+
+// testCertificateModes goes from each way to have a certificate to the others. Who
+// wrote the CA bundle before is another manager of the field.
+func (s *scene) testCertificateModes(t *testing.T) {
+	authority := func(name string) string {
+		return "-----BEGIN CERTIFICATE-----\n" + name + "\n-----END CERTIFICATE-----\n"
+	}
+	upgrade := func(args ...string) []string {
+		return append([]string{"upgrade", release, chartDir, "--namespace", namespace, "-f", minimal}, args...)
+	}
+	mode := func(name string) []string { return []string{"--set", "certificates.mode=" + name} }
+	provided := func(ca string) []string {
+		return append(mode("provided"), "--set", "certificates.provided.secretName=own", "--set", "certificates.provided.caBundle="+authority(ca))
+	}
+	registrations := s.Client().AdmissionregistrationV1().MutatingWebhookConfigurations()
+	bundles := func(want string) {
+		t.Helper()
+		registered, err := registrations.Get(t.Context(), registration.DefaultName, metav1.GetOptions{})
+		must(t, err)
+		for _, w := range registered.Webhooks {
+			if got := string(w.ClientConfig.CABundle); got != want {
+				t.Errorf("%s: the CA bundle is %q, want %q", w.Name, got, want)
+			}
+		}
+	}
+	// takeOver changes to the user's own certificate. Helm 4 must first be told to.
+	takeOver := func(writer, ca string) {
+		t.Helper()
+		if s.program == helm4 {
+			deployment := s.webhook(t)
+			_, stderr, err := runHelm(t, s.program, append(upgrade(provided(ca)...), "--kubeconfig", s.Kubeconfig())...)
+			if err == nil {
+				t.Fatal("Helm changes a field of another manager")
+			}
+			names(t, stderr, "certificates.provided.caBundle", "was written by "+writer, "kubectl delete mutatingwebhookconfiguration ampbridge", "Nothing is changed yet")
+			if now := s.webhook(t); now.Generation != deployment.Generation {
+				t.Error("the refused upgrade changed the webhook's Deployment")
+			}
+			must(t, registrations.Delete(t.Context(), registration.DefaultName, metav1.DeleteOptions{}))
+		}
+		s.helm(t, upgrade(provided(ca)...)...)
+		bundles(authority(ca))
+	}
+
+	s.helm(t, slices.Concat([]string{"install"}, upgrade()[1:])...)
+	args := podOf(t, render(t, "-f", minimal).get(t, "Deployment", "ampbridge-webhook")).Containers[0].Args
+	webhook := s.start(t, "ampbridge-webhook", args, file(t, renderedPolicy(t, "-f", minimal)))
+	webhook.ready(t)
+	webhook.shows(t, "\nampbridge_certificate_trusted 1\n")
+	takeOver("ampbridge", "first")
+	forbidden := regexp.MustCompile(`mutatingwebhookconfigurations[^\n]* forbidden`)
+	// The replica of the old way is still there, and has no right any more.
+	eventually(t, func() string {
+		if !forbidden.MatchString(webhook.log.String()) {
+			return webhook.log.under("the replica of the old way has not tried to write its bundle")
+		}
+		return ""
+	})
+	bundles(authority("first"))
+	s.helm(t, upgrade(provided("second")...)...)
+	bundles(authority("second"))
+
+	s.helm(t, upgrade(mode("certManager")...)...)
+	bundles("")
+	s.inject(t, "cert-manager-cainjector", authority("cert-manager's"))
+	s.helm(t, upgrade(append(mode("certManager"), "--set", "webhook.timeoutSeconds=9")...)...)
+	bundles(authority("cert-manager's"))
+	takeOver("cert-manager-cainjector", "third")
+
+	s.helm(t, upgrade()...)
+	webhook.shows(t, "\nampbridge_certificate_trusted 1\n")
+	s.helm(t, upgrade(mode("certManager")...)...)
+	s.helm(t, upgrade()...)
+}
+
+// inject writes the CA bundle, as that manager.
+func (s *scene) inject(t *testing.T, manager, bundle string) {
+	t.Helper()
+	registrations := s.Client().AdmissionregistrationV1().MutatingWebhookConfigurations()
+	registered, err := registrations.Get(t.Context(), registration.DefaultName, metav1.GetOptions{})
+	must(t, err)
+	for i := range registered.Webhooks {
+		registered.Webhooks[i].ClientConfig.CABundle = []byte(bundle)
+	}
+	_, err = registrations.Update(t.Context(), registered, metav1.UpdateOptions{FieldManager: manager})
+	must(t, err)
+}
+
+func (s *scene) webhook(t *testing.T) *appsv1.Deployment {
+	t.Helper()
+	deployment, err := s.Client().AppsV1().Deployments(namespace).Get(t.Context(), "ampbridge-webhook", metav1.GetOptions{})
+	must(t, err)
+	return deployment
+}
+
+// testHostNetwork has a real scheduler place the pods on two nodes, and rolls them
+// there: the port of a node has one pod, and no node is left for another. The test
+// plays the nodes.
+func (s *scene) testHostNetwork(t *testing.T) {
+	for _, name := range []string{"one", "two"} {
+		s.node(t, name)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	played := make(chan struct{})
+	go func() { defer close(played); s.playKubelet(ctx) }()
+	defer func() { stop(); <-played }()
+
+	args := []string{release, chartDir, "--namespace", namespace, "-f", minimal, "--set", "webhook.tolerations[0].operator=Exists",
+		"--set", "sync.enabled=false", "--set", "policy.trust.manage=none"}
+	rolled := func(host bool) {
+		t.Helper()
+		eventually(t, func() string {
+			d := s.webhook(t)
+			if status := d.Status; status.ObservedGeneration != d.Generation || status.UpdatedReplicas != 2 || status.Replicas != 2 || status.AvailableReplicas != 2 {
+				return fmt.Sprintf("%+v", d.Status)
+			}
+			return ""
+		})
+		pods, err := s.Client().CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{})
+		must(t, err)
+		nodes := map[string]bool{}
+		for _, p := range pods.Items {
+			if p.DeletionTimestamp == nil {
+				nodes[p.Spec.NodeName] = true
+			}
+			for _, port := range p.Spec.Containers[0].Ports {
+				if p.DeletionTimestamp == nil && (port.HostPort != 0) != host {
+					t.Errorf("pod %s, host network %t: port %+v", p.Name, host, port)
+				}
+			}
+		}
+		if host && len(nodes) != 2 {
+			t.Errorf("the pods are on %v", slices.Sorted(maps.Keys(nodes)))
+		}
+	}
+	onHost := append([]string{"upgrade"}, append(slices.Clone(args), "--set", "webhook.hostNetwork=true")...)
+	s.helm(t, append([]string{"install"}, args...)...)
+	rolled(false)
+	s.helm(t, onHost...)
+	rolled(true)
+	s.helm(t, append(slices.Clone(onHost), "--set", "webhook.logLevel=debug")...)
+	rolled(true)
+	s.helm(t, append(slices.Clone(onHost), "--set", "webhook.port=10260")...)
+	rolled(true)
+	s.helm(t, append([]string{"upgrade"}, args...)...)
+	rolled(false)
+
+	s.helm(t, "uninstall", release, "--namespace", namespace)
+	eventually(t, func() string {
+		pods, err := s.Client().CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{})
+		must(t, err)
+		if len(pods.Items) > 0 {
+			return fmt.Sprintf("%d pods are left", len(pods.Items))
+		}
+		return ""
+	})
+	for _, name := range []string{"one", "two"} {
+		must(t, s.Client().CoreV1().Nodes().Delete(t.Context(), name, metav1.DeleteOptions{}))
+	}
+}
+
+func (s *scene) node(t *testing.T, name string) {
+	t.Helper()
+	room := corev1.ResourceList{"cpu": resource.MustParse("4"), "memory": resource.MustParse("4Gi"), "pods": resource.MustParse("20")}
+	_, err := s.Client().CoreV1().Nodes().Create(t.Context(), &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"kubernetes.io/os": "linux", "kubernetes.io/hostname": name}},
+		Status: corev1.NodeStatus{
+			Capacity: room, Allocatable: room, Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}},
+		},
+	}, metav1.CreateOptions{})
+	must(t, err)
+}
+
+// playKubelet has pods run as soon as they have a node, and ends them when they are
+// deleted, a moment later as the webhook's drain takes.
+func (s *scene) playKubelet(ctx context.Context) {
+	pods := s.Client().CoreV1().Pods(namespace)
+	ready, err := json.Marshal(map[string]any{"status": map[string]any{
+		"phase": "Running", "conditions": []any{map[string]any{"type": "Ready", "status": "True"}},
+	}})
+	if err != nil {
+		panic(err)
+	}
+	for ; ctx.Err() == nil; time.Sleep(500 * time.Millisecond) {
+		list, err := pods.List(ctx, metav1.ListOptions{})
+		if err != nil {
+			continue
+		}
+		for _, p := range list.Items {
+			switch {
+			case p.Spec.NodeName == "":
+			case p.DeletionTimestamp != nil:
+				err = pods.Delete(ctx, p.Name, metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))})
+			case !slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue }):
+				_, err = pods.Patch(ctx, p.Name, types.StrategicMergePatchType, ready, metav1.PatchOptions{}, "status")
+			}
+			if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) && ctx.Err() == nil {
+				panic(err)
+			}
+		}
+	}
+}
