@@ -108,6 +108,14 @@ func (w *Workspace) UnmarshalText(text []byte) error {
 // ID is the workspace's id, ws-….
 func (w Workspace) ID() string { return strings.TrimPrefix(w.Resource, "workspace/") }
 
+// NewWorkspace begins the id of a workspace that is yet to be made, as in
+// arn:aws:aps:eu-west-1:111122223333:workspace/ws-new. AWS's own ids go on with a
+// UUID, in which there is no n and no w.
+const NewWorkspace = "ws-new"
+
+// IsNew reports whether the workspace is yet to be made: its id is a placeholder.
+func (w Workspace) IsNew() bool { return strings.HasPrefix(strings.ToLower(w.ID()), NewWorkspace) }
+
 // Host is the regional host of AMP's data plane.
 func (w Workspace) Host() string {
 	return "aps-workspaces." + w.Region + "." + dnsSuffix(w.Partition)

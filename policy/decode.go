@@ -48,8 +48,14 @@ func (e Errors) Error() string {
 }
 
 // Parse reads a policy file: one YAML document, decoded strictly. The error is
-// an [Errors] with every unknown field, wrong type and broken rule at once.
-func Parse(data []byte) (*Policy, error) {
+// an [Errors] with every unknown field, wrong type and broken rule at once. A
+// workspace that is yet to be made is refused: see [ParseDraft].
+func Parse(data []byte) (*Policy, error) { return parse(data, false) }
+
+// ParseDraft is [Parse] for bootstrap alone: a workspace may be a [NewWorkspace].
+func ParseDraft(data []byte) (*Policy, error) { return parse(data, true) }
+
+func parse(data []byte, draft bool) (*Policy, error) {
 	if len(data) > maxSize {
 		return nil, Errors{{Problem: fmt.Sprintf("the file has %d bytes: a ConfigMap, where policies live, holds %d at most", len(data), maxSize)}}
 	}
@@ -69,7 +75,11 @@ func Parse(data []byte) (*Policy, error) {
 	p.setDefaults()
 	// A field that could not be read is zero; rules about it would only repeat
 	// that in other words.
-	for _, e := range p.validate() {
+	broken := p.validate()
+	if !draft {
+		broken = append(broken, p.unmade()...)
+	}
+	for _, e := range broken {
 		if !d.failedAt(e.Path) {
 			e.Line = d.line(e.Path)
 			d.errs = append(d.errs, e)

@@ -234,3 +234,31 @@ func TestGlob(t *testing.T) {
 		}
 	}
 }
+
+// A workspace that is yet to be made is for bootstrap alone.
+func TestNewWorkspace(t *testing.T) {
+	const text = `
+apiVersion: ampbridge.io/v1alpha1
+kind: Policy
+cluster: {name: dev}
+destinations:
+- {name: made, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0123abcd"}
+- {name: central, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ID"}
+trust: {manage: none}
+`
+	for _, id := range []string{"ws-new", "ws-new-1", "ws-NEW"} {
+		data := []byte(strings.Replace(text, "ID", id, 1))
+		_, err := Parse(data)
+		if err == nil || !strings.Contains(err.Error(), "line 7: destinations[1].workspace: is "+id+",") || strings.Contains(err.Error(), "destinations[0]") {
+			t.Errorf("%s: %v", id, err)
+		}
+		p, err := ParseDraft(data)
+		if err != nil || !p.Destinations[1].Workspace.IsNew() || p.Destinations[0].Workspace.IsNew() {
+			t.Errorf("%s: a draft: %v", id, err)
+		}
+	}
+	// A draft is as strict in everything else.
+	if _, err := ParseDraft([]byte(strings.Replace(text, "trust:", "trusts:", 1))); err == nil {
+		t.Error("an unknown field of a draft is accepted")
+	}
+}

@@ -86,6 +86,18 @@ func (p *Policy) validate() Errors {
 	return v.errs
 }
 
+// unmade names the workspaces that are yet to be made. Only bootstrap takes such a
+// placeholder: whatever else took it for an ARN would trust and write to nothing.
+func (p *Policy) unmade() Errors {
+	v := &validation{}
+	for i, d := range p.Destinations {
+		v.require(!d.Workspace.IsNew(), fmt.Sprintf("destinations[%d].workspace", i),
+			"is %s, a workspace that is yet to be made: run `ampbridge bootstrap --policy FILE --apply --write-policy FILE`, which makes it and writes its ARN here, or write the ARN of a workspace that exists",
+			d.Workspace.ID())
+	}
+	return v.errs
+}
+
 func (v *validation) destination(path string, d Destination) {
 	v.require(dnsLabel.MatchString(d.Name), path+".name", "%q is not a DNS label: write lower-case letters, digits and dashes, at most 63, such as central", d.Name)
 	v.require(!d.Workspace.IsZero(), path+".workspace", "is missing: copy the workspace's ARN, as `aws amp list-workspaces` prints it")

@@ -48,7 +48,7 @@ var self = policy.Subject{Namespace: "ampbridge-system", ServiceAccount: "ampbri
 
 func parse(t *testing.T, text string) *policy.Policy {
 	t.Helper()
-	p, err := policy.Parse([]byte(text))
+	p, err := policy.ParseDraft([]byte(text))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,6 +66,16 @@ func desired(t *testing.T, text, account string, change ...func(*bootstrap.Input
 		t.Fatal(err)
 	}
 	return c
+}
+
+// central is the first configuration of an account.
+func central(t *testing.T, c bootstrap.Central, existingProvider bool) []byte {
+	t.Helper()
+	text, err := terraform.Central(c, existingProvider, terraform.Earlier{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
 }
 
 func golden(t *testing.T, name string, got []byte) {
@@ -91,10 +101,10 @@ func TestGoldens(t *testing.T) {
 		golden(t, id+".txt", []byte(bootstrap.Make(c, bootstrap.Found{Workspaces: []bootstrap.FoundWorkspace{
 			{ARN: c.Workspaces[len(c.Workspaces)-1].ARN, Alias: "by hand"},
 		}}).String()))
-		golden(t, id+".tf", terraform.Central(c, false))
+		golden(t, id+".tf", central(t, c, false))
 		golden(t, id+".sh", []byte(bootstrap.Script(c, false)))
-		tfconfig.Check(t, terraform.Central(c, false))
-		tfconfig.Check(t, terraform.Central(c, true))
+		tfconfig.Check(t, central(t, c, false))
+		tfconfig.Check(t, central(t, c, true))
 	}
 }
 
@@ -134,7 +144,7 @@ func TestSyncIsNoMoreThanItsPermissions(t *testing.T) {
 				}
 			}
 		}
-		config, err := tfconfig.Parse(terraform.Central(c, false), map[string]map[string]string{
+		config, err := tfconfig.Parse(central(t, c, false), map[string]map[string]string{
 			"aws_iam_openid_connect_provider.cluster": {"arn": c.Provider.String()},
 			"aws_prometheus_workspace.central":        {"arn": "arn:aws:aps:eu-west-1:111122223333:workspace/ws-new"},
 		})
@@ -337,7 +347,7 @@ func TestHostileWordsAreText(t *testing.T) {
 		}) {
 			t.Errorf("no document names the workspace: %q", arguments)
 		}
-		config, err := tfconfig.Parse(terraform.Central(c, false), map[string]map[string]string{
+		config, err := tfconfig.Parse(central(t, c, false), map[string]map[string]string{
 			"aws_iam_openid_connect_provider.cluster": {"arn": "p"}, "aws_prometheus_workspace.central": {"arn": "w"},
 		})
 		if err != nil {

@@ -14,11 +14,6 @@ import (
 	"github.com/ampbridge/ampbridge/policy/plan"
 )
 
-// NewWorkspace begins the id of a workspace that is yet to be made, as in
-// arn:aws:aps:eu-west-1:111122223333:workspace/ws-new. AWS's own go on with a
-// UUID, in which there is no w.
-const NewWorkspace = "ws-new"
-
 // SyncAudience is that of sync's own token, whatever the sidecars' is.
 const SyncAudience = "sts.amazonaws.com"
 
@@ -229,7 +224,7 @@ func (c *Central) workspaces(in Input) error {
 		if d.Workspace.Account != in.Account {
 			continue
 		}
-		w := Workspace{Destination: d.Name, ARN: d.Workspace, New: strings.HasPrefix(d.Workspace.ID(), NewWorkspace), Alias: d.Name}
+		w := Workspace{Destination: d.Name, ARN: d.Workspace, New: d.Workspace.IsNew(), Alias: d.Name}
 		if alias, found := in.Aliases[d.Name]; found {
 			w.Alias = alias
 		}
@@ -238,7 +233,7 @@ func (c *Central) workspaces(in Input) error {
 				return fmt.Errorf("the alias of destination %s: write 1 to 100 characters", d.Name)
 			}
 			if other, taken := destinations[d.Workspace.String()]; taken {
-				return fmt.Errorf("destinations %s and %s are both to get the new workspace %s: number them, as in %s-1", other, d.Name, d.Workspace, NewWorkspace)
+				return fmt.Errorf("destinations %s and %s are both to get the new workspace %s: number them, as in %s-1", other, d.Name, d.Workspace, policy.NewWorkspace)
 			}
 			destinations[d.Workspace.String()] = d.Name
 			w.Tags = maps.Clone(c.Tags)
@@ -247,8 +242,8 @@ func (c *Central) workspaces(in Input) error {
 		c.Workspaces = append(c.Workspaces, w)
 	}
 	for name := range in.Aliases {
-		if d, found := in.Policy.Destination(name); !found || !strings.HasPrefix(d.Workspace.ID(), NewWorkspace) {
-			return fmt.Errorf("the alias of %s: the policy has no such destination whose workspace is new (%s)", name, NewWorkspace)
+		if d, found := in.Policy.Destination(name); !found || !d.Workspace.IsNew() {
+			return fmt.Errorf("the alias of %s: the policy has no such destination whose workspace is new (%s)", name, policy.NewWorkspace)
 		}
 	}
 	return nil

@@ -11,5 +11,6 @@
 //
 // A destination whose workspace is yet to be made has an id that begins with
 // "ws-new" in the policy. Its ARN is known once the workspace is made; until
-// then the placeholder stands for it.
+// then the placeholder stands for it. Bootstrap alone reads such a policy, by
+// [policy.ParseDraft].
 package bootstrap

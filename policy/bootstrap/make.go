@@ -102,7 +102,7 @@ func (m *making) workspaces(found []FoundWorkspace) {
 			m.note(f.ARN.String(), fmt.Sprintf("was made before for destination %s: write it into the policy instead of %s", w.Destination, about))
 		case exists:
 		case !w.New:
-			m.refuse(about, fmt.Sprintf("destination %s: there is no such workspace; to have one made write workspace/%s into the policy", w.Destination, NewWorkspace))
+			m.refuse(about, fmt.Sprintf("destination %s: there is no such workspace; to have one made write workspace/%s into the policy", w.Destination, policy.NewWorkspace))
 		case namesake >= 0:
 			m.refuse(about, fmt.Sprintf("destination %s: there is a workspace of the alias %q already, %s, which was not made for it: write its ARN into the policy, or choose another alias",
 				w.Destination, w.Alias, found[namesake].ARN))

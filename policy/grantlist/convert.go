@@ -66,7 +66,7 @@ func Convert(list []Entry, o Options) (clusters []Cluster, findings []Finding) {
 		}
 		taken[name] = true
 		text := c.policy(name, issuer, entries)
-		if _, err := policy.Parse(text); err != nil {
+		if _, err := policy.ParseDraft(text); err != nil {
 			c.lose(entries, "the policy would not be one: "+strings.ReplaceAll(err.Error(), "\n", "; "))
 			continue
 		}

@@ -1,6 +1,8 @@
 package terraform
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/ampbridge/ampbridge/policy"
@@ -10,34 +12,28 @@ import (
 
 // Central is the configuration of an account's central part. New workspaces are
 // its outputs: their ARNs belong in the policy. With existingProvider the
-// cluster's OIDC provider is kept elsewhere.
+// cluster's OIDC provider is kept elsewhere. earlier is what was written before:
+// a workspace in it stays, as a resource or as a removed block that destroys
+// nothing. The error says why earlier is not of this configuration.
 //
 // Sync works beside it. What sync looks at, the provider and its tags, is
 // written as sync would, so that neither undoes what the other did.
-func Central(c bootstrap.Central, existingProvider bool) []byte {
+func Central(c bootstrap.Central, existingProvider bool, earlier Earlier) ([]byte, error) {
+	if earlier.account != "" && earlier.account != c.Account {
+		return nil, fmt.Errorf("the earlier configuration is of account %s, and this one of account %s: give each account a file of its own", earlier.account, c.Account)
+	}
 	known := references{}
-	var parts, outputs []string
-	version := withoutThumbprints
-	for _, w := range c.Workspaces {
-		if !w.New {
-			continue
-		}
+	spaces := earlier.continued(c)
+	for placeholder, name := range spaces.made {
+		known[placeholder] = workspaceType + "." + name + ".arn"
+	}
+	parts, outputs := spaces.parts, spaces.outputs
+	terraform, version := basic, withoutThumbprints
+	if len(spaces.parts) > 0 {
 		version = withRegions
-		name := label(w.Destination)
-		address := "aws_prometheus_workspace." + name
-		known[w.ARN.String()] = address + ".arn"
-		parts = append(parts, comment("The workspace of destination %s.", w.Destination)+block("aws_prometheus_workspace", name,
-			attribute{"region", quote(w.ARN.Region)},
-			attribute{"alias", quote(w.Alias)},
-			attribute{"tags", object(tagged(w.Tags))},
-		))
-		for _, o := range []struct{ name, value, about string }{
-			{"arn", "arn", "The workspace of destination " + w.Destination + ": write it into the policy."},
-			{"id", "id", "The id of the workspace of destination " + w.Destination + "."},
-			{"endpoint", "prometheus_endpoint", "Where the workspace of destination " + w.Destination + " is queried."},
-		} {
-			outputs = append(outputs, output("workspace_"+name+"_"+o.name, o.about, address+"."+o.value))
-		}
+	}
+	if len(spaces.removed) > 0 {
+		terraform = withRemoved
 	}
 	if !c.Provider.IsZero() {
 		if !existingProvider {
@@ -57,11 +53,11 @@ func Central(c bootstrap.Central, existingProvider bool) []byte {
 		outputs = append(outputs, output("sync_role_arn", "The role that sync acts as in this account.", "aws_iam_role.sync.arn"))
 	}
 	parts = append([]string{
-		comment("Written by ampbridge bootstrap -o terraform for cluster %s, account %s: change the policy and write it again.", c.Cluster, c.Account) +
+		comment(signature[2:]+" for cluster %s, account %s: change the policy and write it again.", c.Cluster, c.Account) +
 			comment("Docs: docs/bootstrap.md of ampbridge."),
-		head(c.Account, version),
+		head(c.Account, terraform, version),
 	}, parts...)
-	return format(append(parts, outputs...)...)
+	return format(slices.Concat(parts, spaces.removed, outputs)...), nil
 }
 
 func syncRole(r bootstrap.SyncRole, tags map[string]string, known references) []string {
@@ -81,7 +77,6 @@ func syncRole(r bootstrap.SyncRole, tags map[string]string, known references) []
 	}
 }
 
-// terraformed says who keeps what sync does not look at.
 func output(name, description, value string) string {
 	return "output " + quote(name) + " {\ndescription = " + quote(description) + "\nvalue = " + value + "\n}\n"
 }

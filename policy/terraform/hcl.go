@@ -172,11 +172,17 @@ const (
 	withRegions        = ">= 6.0"
 )
 
-// head begins a configuration. Postconditions are as old as Terraform 1.2, and
-// this one fails the plan of whoever holds credentials of another account.
-func head(account, provider string) string {
+// Versions of Terraform: the first has postconditions, the second removed blocks.
+const (
+	basic       = ">= 1.2"
+	withRemoved = ">= 1.7"
+)
+
+// head begins a configuration. Its postcondition fails the plan of everybody who
+// has credentials of another account.
+func head(account, terraform, provider string) string {
 	return fmt.Sprintf(`terraform {
-required_version = ">= 1.2"
+required_version = %s
 required_providers {
 aws = {
 source = "hashicorp/aws"
@@ -193,7 +199,7 @@ error_message = %s
 }
 }
 }
-`, quote(provider), quote(account), quote("This belongs in account "+account+": use credentials of that account."))
+`, quote(terraform), quote(provider), quote(account), quote("This belongs in account "+account+": use credentials of that account."))
 }
 
 // format joins the parts of a configuration as `terraform fmt` does.

@@ -46,7 +46,7 @@ func Roles(p plan.Plan, account string, existingProvider bool) []byte {
 	parts := []string{
 		comment("Written by ampbridge plan -o terraform for cluster %s, account %s: change the policy and write it again.", p.Cluster, account) +
 			comment("Docs: docs/terraform.md of ampbridge."),
-		head(account, withoutThumbprints),
+		head(account, basic, withoutThumbprints),
 	}
 	known, labels := references{}, roleLabels(p.Changes)
 	if !existingProvider {

@@ -231,7 +231,7 @@ func TestHostileValuesAreText(t *testing.T) {
 			Principal: &policy.Principal{"Federated": {value}},
 			Condition: map[string]map[string]policy.Values{"StringEquals": {value + ":sub": {value}, value: {value}}},
 		}}}
-		text := format(comment("about %s", value), head(value, withRegions), block("kind", "name",
+		text := format(comment("about %s", value), head(value, basic, withRegions), block("kind", "name",
 			attribute{"text", quote(value)}, attribute{"list", lines([]string{value})}, attribute{"tags", object(attributes)}, attribute{"policy", references{}.document(d)},
 		))
 		config, err := tfconfig.Parse(text, nil)

@@ -25,6 +25,9 @@ type Config struct {
 	Resources map[string]Resource
 	// Outputs are the names of its outputs.
 	Outputs []string
+	// Removed are the addresses that its removed blocks let go, and whether what is
+	// there is destroyed.
+	Removed map[string]bool
 }
 
 // Resource is one resource block.
@@ -63,7 +66,7 @@ func Parse(text []byte, known map[string]map[string]string) (Config, error) {
 		}
 	}
 	context := scope(values)
-	c := Config{Resources: map[string]Resource{}}
+	c := Config{Resources: map[string]Resource{}, Removed: map[string]bool{}}
 	for _, b := range resources(body) {
 		at := address(b)
 		if _, twice := c.Resources[at]; twice {
@@ -83,12 +86,53 @@ func Parse(text []byte, known map[string]map[string]string) (Config, error) {
 		c.Resources[at] = r
 	}
 	for _, b := range body.Blocks {
-		if b.Type == "output" {
+		switch b.Type {
+		case "output":
 			c.Outputs = append(c.Outputs, b.Labels[0])
+		case "removed":
+			at, destroys, err := removed(b.Body)
+			if err != nil {
+				return Config{}, err
+			}
+			if _, stays := c.Resources[at]; stays {
+				return Config{}, fmt.Errorf("%s is removed, and a resource too", at)
+			}
+			if _, twice := c.Removed[at]; twice {
+				return Config{}, fmt.Errorf("%s is removed twice", at)
+			}
+			c.Removed[at] = destroys
 		}
 	}
 	slices.Sort(c.Outputs)
 	return c, nil
+}
+
+// removed reads a removed block as Terraform does: without a word about it, what is
+// there is destroyed.
+func removed(body *hclsyntax.Body) (at string, destroys bool, err error) {
+	from, found := body.Attributes["from"]
+	if !found {
+		return "", false, fmt.Errorf("a removed block has no from")
+	}
+	traversal, problems := hcl.AbsTraversalForExpr(from.Expr)
+	if problems.HasErrors() || len(traversal) != 2 {
+		return "", false, fmt.Errorf("removed: from is no address: %w", problems)
+	}
+	name, ok := traversal[1].(hcl.TraverseAttr)
+	if !ok {
+		return "", false, fmt.Errorf("removed: from is no address")
+	}
+	at, destroys = traversal.RootName()+"."+name.Name, true
+	for _, b := range body.Blocks {
+		if a, found := b.Body.Attributes["destroy"]; found && b.Type == "lifecycle" {
+			value, problems := a.Expr.Value(nil)
+			if problems.HasErrors() || value.Type() != cty.Bool {
+				return "", false, fmt.Errorf("removed %s: destroy: %w", at, problems)
+			}
+			destroys = value.True()
+		}
+	}
+	return at, destroys, nil
 }
 
 func resources(body *hclsyntax.Body) []*hclsyntax.Block {

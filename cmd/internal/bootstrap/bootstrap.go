@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -31,6 +32,8 @@ const (
 	text          = "text"
 	terraformText = "terraform"
 	awsCLI        = "aws-cli"
+	// noEarlier is the value of --earlier for the first time.
+	noEarlier = "none"
 )
 
 type options struct {
@@ -42,6 +45,8 @@ type options struct {
 	output                    string
 	apply, yes                bool
 	writePolicy               string
+	// file takes the Terraform configuration; earlier is what was written before.
+	file, earlier string
 }
 
 func (o *options) register(flags *pflag.FlagSet) {
@@ -55,6 +60,8 @@ func (o *options) register(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&o.tags, "tag", nil, "a tag for everything that is made, as `KEY=VALUE`; may be repeated")
 	flags.BoolVar(&o.existingProvider, "existing-provider", false, "with -o terraform and aws-cli: the cluster's OIDC provider is kept elsewhere")
 	flags.StringVarP(&o.output, "output", "o", text, "output `FORMAT`: text (what --apply would do), terraform or aws-cli")
+	flags.StringVar(&o.file, "file", "", "with -o terraform: write to `FILE`; no workspace that it declares already leaves Terraform")
+	flags.StringVar(&o.earlier, "earlier", "", "with -o terraform and standard output: the `FILE` that was written before, or "+noEarlier+" the first time")
 	flags.BoolVar(&o.apply, "apply", false, "show the changes, ask, and make them")
 	flags.BoolVar(&o.yes, "yes", false, "with --apply: do not ask")
 	flags.StringVar(&o.writePolicy, "write-policy", "", "with --apply: write the policy with the ARNs of the new workspaces to `FILE`")
@@ -72,6 +79,13 @@ func (o *options) validate() error {
 		return usage.Errorf("--write-policy is for --apply: before it there are no ARNs")
 	case o.apply && !o.yes && o.policy == policyfile.Stdin:
 		return usage.Errorf("--policy - leaves nobody to ask: add --yes")
+	case (o.file != "" || o.earlier != "") && o.output != terraformText:
+		return usage.Errorf("--file and --earlier are for -o terraform")
+	case o.file != "" && o.earlier != "":
+		return usage.Errorf("--file and --earlier exclude each other: --file reads the file that it writes")
+	case o.output == terraformText && o.file == "" && o.earlier == "":
+		return usage.Errorf("-o terraform: Terraform would delete a workspace that leaves the configuration, so the earlier one is needed: write with --file bootstrap.tf, which reads the file first; "+
+			"for standard output name the earlier file with --earlier FILE, or write --earlier %s the first time", noEarlier)
 	case o.existingProvider && o.output == text:
 		return usage.Errorf("--existing-provider is for -o terraform and -o aws-cli: AWS is asked otherwise")
 	}
@@ -101,7 +115,7 @@ in which sync begins comes first.`,
   ampbridge bootstrap --policy policy.yaml --apply --write-policy policy.yaml
 
   # For others to apply.
-  ampbridge bootstrap --policy policy.yaml -o terraform > bootstrap.tf
+  ampbridge bootstrap --policy policy.yaml -o terraform --file bootstrap.tf
   ampbridge bootstrap --policy policy.yaml -o aws-cli > bootstrap.sh`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -121,7 +135,7 @@ func (o *options) run(ctx context.Context, stdin io.Reader, stdout io.Writer) er
 	if err != nil {
 		return err
 	}
-	p, err := policyfile.Parse(o.policy, data)
+	p, err := policyfile.ParseDraft(o.policy, data)
 	if err != nil {
 		return err
 	}
@@ -135,8 +149,7 @@ func (o *options) run(ctx context.Context, stdin io.Reader, stdout io.Writer) er
 	}
 	switch o.output {
 	case terraformText:
-		_, err = stdout.Write(terraform.Central(central, o.existingProvider))
-		return err
+		return o.terraform(central, stdout)
 	case awsCLI:
 		_, err = io.WriteString(stdout, bootstrap.Script(central, o.existingProvider))
 		return err
@@ -155,6 +168,57 @@ func (o *options) run(ctx context.Context, stdin io.Reader, stdout io.Writer) er
 }
 
 // input is all that the central part depends on, from flags, policy and cluster.
+// terraform writes the configuration, in which every workspace of the earlier one
+// stays.
+func (o *options) terraform(c bootstrap.Central, stdout io.Writer) error {
+	name := cmp.Or(o.file, o.earlier)
+	var before []byte
+	if o.earlier != noEarlier {
+		var err error
+		before, err = os.ReadFile(name)
+		if err != nil && (o.file == "" || !errors.Is(err, os.ErrNotExist)) {
+			return fmt.Errorf("cannot read the earlier configuration: %w", err)
+		}
+	}
+	earlier, err := terraform.ReadEarlier(name, before)
+	if err != nil {
+		return err
+	}
+	configuration, err := terraform.Central(c, o.existingProvider, earlier)
+	if err != nil {
+		return err
+	}
+	if o.file == "" {
+		_, err := stdout.Write(configuration)
+		return err
+	}
+	return replace(o.file, configuration)
+}
+
+// replace writes a file in one step: what is cut off leaves the old one as it was.
+func replace(path string, data []byte) error {
+	// A symbolic link stays, and what it names is replaced.
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		path = target
+	}
+	mode := os.FileMode(0o644)
+	if info, err := os.Stat(path); err == nil {
+		mode = info.Mode().Perm()
+	}
+	next, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.new")
+	if err != nil {
+		return err
+	}
+	_, err = next.Write(data)
+	if err = errors.Join(err, next.Chmod(mode), next.Sync(), next.Close()); err == nil {
+		err = os.Rename(next.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(next.Name()))
+	}
+	return nil
+}
+
 func (o *options) input(ctx context.Context, p *policy.Policy) (in bootstrap.Input, err error) {
 	in = bootstrap.Input{Policy: p, Issuer: p.Cluster.Issuer, Account: o.account, Home: o.home}
 	if in.Sync, err = policy.ParseSubject(policy.Subject{Namespace: o.namespace, ServiceAccount: o.serviceAccount}.String()); err != nil {
@@ -207,7 +271,7 @@ func write(path string, data []byte, made map[string]policy.Workspace) error {
 	for _, p := range placeholders {
 		data = bytes.ReplaceAll(data, []byte(p), []byte(made[p].String()))
 	}
-	if _, err := policy.Parse(data); err != nil {
+	if _, err := policy.ParseDraft(data); err != nil {
 		return errors.Join(errors.New("the policy with the new ARNs in it would not be one, so it was not written"), err)
 	}
 	return os.WriteFile(path, data, 0o600)

@@ -355,12 +355,16 @@ func TestMistakes(t *testing.T) {
 		status           int
 		want             string
 	}{
-		{"two accounts", two, "-o terraform", root.Usage, "the policy has the accounts 444455556666, 111122223333, and bootstrap works on one: name it with --account"},
-		{"sync reaches one of two", two, "-o terraform --account 111122223333", root.Failed, "add all but one of them to trust.accounts"},
+		{"two accounts", two, "-o terraform --earlier none", root.Usage, "the policy has the accounts 444455556666, 111122223333, and bootstrap works on one: name it with --account"},
+		{"sync reaches one of two", two, "-o terraform --earlier none --account 111122223333", root.Failed, "add all but one of them to trust.accounts"},
 		{"another account", policyText, "--account 999999999999", root.Usage, "--account 999999999999: the policy has 111122223333"},
 		{"applied and printed", policyText, "--apply -o aws-cli", root.Usage, "--apply and -o aws-cli exclude each other"},
 		{"yes to nothing", policyText, "--yes", root.Usage, "--yes is for --apply"},
 		{"ARNs of nothing", policyText, "--write-policy x", root.Usage, "--write-policy is for --apply"},
+		{"Terraform without its past", policyText, "-o terraform", root.Usage, "write with --file bootstrap.tf"},
+		{"Terraform with two pasts", policyText, "-o terraform --file a.tf --earlier none", root.Usage, "exclude each other"},
+		{"a past that is not there", policyText, "-o terraform --earlier no-such.tf", root.Failed, "cannot read the earlier configuration: open no-such.tf"},
+		{"a file without Terraform", policyText, "--file a.tf", root.Usage, "--file and --earlier are for -o terraform"},
 		{"format", policyText, "-o json", root.Usage, `--output "json" is unknown`},
 		{"a tag without a value", policyText, "--tag team", root.Usage, `--tag "team": write NAME=VALUE`},
 		{"an alias twice", policyText, "--alias central=a --alias central=b", root.Usage, `each name once`},
@@ -404,7 +408,7 @@ func TestPolicyFromAGrantList(t *testing.T) {
 		t.Errorf("status %d: %s", status, errs)
 	}
 	status, out, errs := run("--workspace", workspace, "--cluster", "qa")
-	if p, err := policy.Parse([]byte(out)); status != root.OK || err != nil || string(p.Cluster.Issuer) != issuer+"1" {
+	if p, err := policy.ParseDraft([]byte(out)); status != root.OK || err != nil || string(p.Cluster.Issuer) != issuer+"1" {
 		t.Errorf("status %d: %v\n%s%s", status, err, out, errs)
 	}
 	if status, out, errs := run("--workspace", workspace, "--dir", dir); status != root.OK || !strings.Contains(out, filepath.Join(dir, "dev.yaml")) {

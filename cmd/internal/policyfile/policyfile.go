@@ -37,8 +37,15 @@ func Load(path string, stdin io.Reader) (*policy.Policy, error) {
 }
 
 // Parse is [Load] for a file that was read already.
-func Parse(path string, data []byte) (*policy.Policy, error) {
-	p, err := policy.Parse(data)
+func Parse(path string, data []byte) (*policy.Policy, error) { return parse(path, data, policy.Parse) }
+
+// ParseDraft is [Parse] for bootstrap alone: workspaces may be yet to be made.
+func ParseDraft(path string, data []byte) (*policy.Policy, error) {
+	return parse(path, data, policy.ParseDraft)
+}
+
+func parse(path string, data []byte, parse func([]byte) (*policy.Policy, error)) (*policy.Policy, error) {
+	p, err := parse(data)
 	var mistakes policy.Errors
 	if !errors.As(err, &mistakes) {
 		return p, err

@@ -20,7 +20,7 @@ data "aws_caller_identity" "current" {
   }
 }
 
-# The workspace of destination central.
+# The workspace of destination central: write its ARN into the policy.
 resource "aws_prometheus_workspace" "central" {
   region = "eu-west-1"
   alias  = "central"
@@ -30,6 +30,10 @@ resource "aws_prometheus_workspace" "central" {
     "ampbridge.io/managed-by"  = "terraform"
     "ampbridge.io/owner"       = "96c48883e1dae763b4a427705e396c26"
     team                       = "a b@c=d"
+  }
+
+  lifecycle {
+    prevent_destroy = true
   }
 }
 

@@ -1,0 +1,112 @@
+package bootstrap_test
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/ampbridge/ampbridge/cmd/internal/root"
+)
+
+// run is any command, without a cluster and without AWS.
+func run(t *testing.T, args ...string) (status int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	status = root.Main(t.Context(), args, strings.NewReader(""), &out, &errs)
+	return status, out.String(), errs.String()
+}
+
+func save(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// Create, write the ARN into the policy, generate again; then the destination goes.
+func TestTerraformKeepsTheWorkspace(t *testing.T) {
+	dir := t.TempDir()
+	policy, file := filepath.Join(dir, "policy.yaml"), filepath.Join(dir, "bootstrap.tf")
+	write := func(text string, args ...string) string {
+		t.Helper()
+		save(t, policy, text)
+		status, stdout, stderr := run(t, append([]string{"bootstrap", "--policy", policy, "-o", "terraform"}, args...)...)
+		if status != root.OK || stderr != "" {
+			t.Fatalf("status %d: %s", status, stderr)
+		}
+		return stdout
+	}
+	const resource, removed = `resource "aws_prometheus_workspace" "central" {`, "from = aws_prometheus_workspace.central"
+	if out := write(policyText, "--file", file); out != "" || !strings.Contains(read(t, file), resource) {
+		t.Fatalf("%s\n%s", out, read(t, file))
+	}
+	if err := os.Chmod(file, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	made := strings.Replace(policyText, "ws-new", "ws-0001", 1)
+	write(made, "--file", file)
+	if text := read(t, file); !strings.Contains(text, resource) || strings.Contains(text, removed) {
+		t.Errorf("with the ARN in the policy:\n%s", text)
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o640 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+	// Standard output is the same, beside the file that was written before.
+	other := strings.NewReplacer("central", "other", "ws-0001", "ws-0002").Replace(made)
+	printed := write(other, "--earlier", file)
+	write(other, "--file", file)
+	if text := read(t, file); text != printed || strings.Contains(text, resource) || !strings.Contains(text, removed) || !strings.Contains(text, "destroy = false") {
+		t.Errorf("with another destination:\n%s", text)
+	}
+	// A file of somebody else is not written over.
+	save(t, file, "resource \"aws_s3_bucket\" \"ours\" {}\n")
+	if status, _, stderr := run(t, "bootstrap", "--policy", policy, "-o", "terraform", "--file", file); status != root.Failed || !strings.Contains(stderr, "was not written by ampbridge") || !strings.Contains(read(t, file), "ours") {
+		t.Errorf("status %d: %s", status, stderr)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 2 {
+		t.Errorf("%v, %v: want the policy and the configuration", left, err)
+	}
+}
+
+// A workspace that is yet to be made means something to bootstrap alone.
+func TestOthersRefuseNewWorkspaces(t *testing.T) {
+	dir := t.TempDir()
+	pod, prometheus := filepath.Join(dir, "pod.yaml"), filepath.Join(dir, "prometheus.yml")
+	save(t, pod, "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: c, image: prom/prometheus}]}\n")
+	save(t, prometheus, "global: {}\n")
+	for _, id := range []string{"ws-new", "ws-new-2", "ws-NEW"} {
+		policy := filepath.Join(dir, "policy.yaml")
+		save(t, policy, strings.Replace(policyText, "ws-new", id, 1))
+		for _, args := range [][]string{
+			{"validate", policy},
+			{"sync", "--once", "--policy", policy},
+			{"sync", "--remove", "--dry-run", "--policy", policy},
+			{"plan", "--policy", policy},
+			{"plan", "--policy", policy, "-o", "terraform", "--subjects-from-grants"},
+			{"inject", "--policy", policy, "-f", pod},
+			{"config", "--policy", policy, "-n", "monitoring", "--service-account", "prometheus", "-f", prometheus},
+			{"status", "--policy", policy},
+			{"doctor", "--policy", policy},
+		} {
+			status, stdout, stderr := run(t, args...)
+			said := stdout + stderr
+			if status == root.OK || !strings.Contains(said, "line 6: destinations[0].workspace: is "+id+", a workspace that is yet to be made") || !strings.Contains(said, "ampbridge bootstrap --policy") {
+				t.Errorf("%s: ampbridge %s: status %d\n%s", id, strings.Join(args, " "), status, said)
+			}
+		}
+		if status, _, stderr := run(t, "bootstrap", "--policy", policy, "-o", "aws-cli"); status != root.OK {
+			t.Errorf("bootstrap: status %d: %s", status, stderr)
+		}
+	}
+}
