@@ -120,7 +120,7 @@ func Run(ctx context.Context, o Options) error {
 		case <-timer.C:
 		}
 		if err := a.round(ctx); err != nil && ctx.Err() == nil {
-			o.Logger.Error("audit", "error", err)
+			o.Logger.Error("audit", "error", shorten(err.Error(), 4000))
 		}
 		timer.Reset(a.pause(time.Now()))
 	}
@@ -135,12 +135,14 @@ type auditor struct {
 	bucket  flowcontrol.PassiveRateLimiter
 	pace    pace
 	history history
-	// outdated is since when an entry of the breaker is of no trial of today.
-	outdated map[breaker.Workload]time.Time
+	// outdated is since when an entry of the breaker is about no pod that is there, or
+	// of no trial of today, by its key.
+	outdated map[string]outdated
 }
 
-// round looks at every labelled namespace, and then acts. A namespace that
-// cannot be read is left out, and nothing is forgotten on its account.
+// round looks at every labelled namespace, then acts, and then tells. A namespace
+// that cannot be read is left out, and nothing about its pods is forgotten. What
+// fails for one holds up nothing else.
 func (a *auditor) round(ctx context.Context) error {
 	p := a.Policy()
 	if p == nil {
@@ -157,31 +159,32 @@ func (a *auditor) round(ctx context.Context) error {
 	}
 	var pods []observed
 	var errs []error
+	unread := map[string]bool{}
 	for name, injection := range namespaces {
 		found, err := a.cluster.look(ctx, name, Question{Policy: p, Image: a.Image, Injection: injection, Breaker: state})
 		if err != nil {
 			errs = append(errs, err)
+			unread[name] = true
 			continue
 		}
 		pods = append(pods, found...)
 	}
-	complete := len(errs) == 0
 	now := time.Now()
 	sortPods(pods)
-	a.history.age(pods, now, a.grace, complete)
+	a.history.age(pods, now, a.grace, unread)
 	a.metrics.found(pods)
-	errs = append(errs, a.report(ctx, p, pods, complete))
-
+	a.teller.begin(namespaces)
+	var turned turned
 	if !a.NoBreaker {
-		fresh, err := a.turn(ctx, state, namespaces, pods, now, complete)
-		if err != nil {
-			return errors.Join(append(errs, err)...) // with no memory of it, the pods would only hang again
-		}
-		errs = append(errs, a.release(ctx, pods, fresh, now))
+		turned, err = a.turn(ctx, state, namespaces, pods, now, unread)
+		errs = append(errs, err, a.release(ctx, pods, turned, now))
 	}
 	if p.Audit.Repair == policy.RepairEvict {
 		errs = append(errs, a.repair(ctx, pods, now))
 	}
+	// Words come last: they are many where a tenant has many pods.
+	a.announce(ctx, turned, now)
+	errs = append(errs, a.report(ctx, p, pods, unread))
 	err = errors.Join(errs...)
 	if err == nil {
 		a.metrics.lastSuccess.Set(float64(now.Unix()))

@@ -18,9 +18,15 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
-// page is how many objects are asked for at once: of pods it bounds the memory,
-// at some 10 KB each.
-const page = 200
+const (
+	// page is how many objects are asked for at once.
+	page = 200
+	// Of pods it bounds the memory, at some 10 KB each. A tenant's may have more than
+	// a megabyte each, so a look begins with few, and goes on with as many as make a
+	// large page of bytes.
+	firstPage = 20
+	largePage = 4 << 20
+)
 
 // cluster is the API server.
 type cluster struct {
@@ -64,8 +70,8 @@ type podPage struct {
 // left out. q says all but the pod.
 func (c cluster) look(ctx context.Context, namespace string, q Question) ([]observed, error) {
 	var found []observed
-	accounts := map[string]map[string]string{}
-	for o := (metav1.ListOptions{Limit: page}); ; {
+	known := known{accounts: map[string]map[string]string{}}
+	for o := (metav1.ListOptions{Limit: firstPage}); ; {
 		raw, err := c.RESTClient().Get().Namespace(namespace).Resource("pods").VersionedParams(&o, scheme.ParameterCodec).
 			SetHeader("Accept", "application/json").Do(ctx).Raw()
 		if err != nil {
@@ -84,7 +90,7 @@ func (c cluster) look(ctx context.Context, namespace string, q Question) ([]obse
 				continue
 			}
 			q.Pod = pod
-			f, err := c.assess(ctx, q, accounts)
+			f, err := c.assess(ctx, q, &known)
 			if err != nil {
 				return nil, err
 			}
@@ -95,18 +101,31 @@ func (c cluster) look(ctx context.Context, namespace string, q Question) ([]obse
 		if o.Continue = list.Metadata.Continue; o.Continue == "" {
 			return found, nil
 		}
+		if len(raw) < largePage/2 {
+			o.Limit = min(2*o.Limit, page)
+		} else if len(raw) > largePage {
+			o.Limit = max(o.Limit/2, 1)
+		}
 	}
 }
 
-// assess reads as little as the finding needs; accounts are those that were read
-// before.
-func (c cluster) assess(ctx context.Context, q Question, accounts map[string]map[string]string) (Finding, error) {
+// known is what a look at a namespace has read already: once, however many pods
+// there are.
+type known struct {
+	// accounts are the annotations of service accounts, by name.
+	accounts map[string]map[string]string
+	// bounds are its LimitRanges and ResourceQuotas; nil: not read.
+	bounds *inject.Limits
+}
+
+// assess reads as little as the finding needs.
+func (c cluster) assess(ctx context.Context, q Question, k *known) (Finding, error) {
 	namespace, name := q.Pod.Metadata.Namespace, q.Pod.serviceAccount()
 	if q.Pod.over() || q.Pod.Metadata.Annotations[policy.AnnotationInject] == "false" {
 		return Finding{}, nil
 	}
-	annotations, known := accounts[name]
-	if !known {
+	annotations, found := k.accounts[name]
+	if !found {
 		account, err := c.ServiceAccounts(namespace).Get(ctx, name, metav1.GetOptions{})
 		// A service account may be deleted while its pods run. None of them can be
 		// created again then, so there is nothing to find.
@@ -116,7 +135,7 @@ func (c cluster) assess(ctx context.Context, q Question, accounts map[string]map
 			return Finding{}, fmt.Errorf("read service account %s of namespace %s: %w", name, namespace, err)
 		}
 		annotations = account.Annotations
-		accounts[name] = annotations
+		k.accounts[name] = annotations
 	}
 	q.ServiceAccount = annotations
 	f := Assess(q)
@@ -124,13 +143,16 @@ func (c cluster) assess(ctx context.Context, q Question, accounts map[string]map
 		return f, nil
 	}
 	var err error
-	if q.Limits, err = c.limits(ctx, q.Pod); err != nil {
+	if q.Limits, err = c.limits(ctx, q.Pod, k); err != nil {
 		return Finding{}, err
 	}
 	return Assess(q), nil
 }
 
-func (c cluster) limits(ctx context.Context, pod *Pod) (inject.Limits, error) {
+func (c cluster) limits(ctx context.Context, pod *Pod, k *known) (inject.Limits, error) {
+	if k.bounds != nil {
+		return inject.Limits{Ranges: k.bounds.Ranges, Quotas: without(k.bounds.Quotas, pod)}, nil
+	}
 	namespace := pod.Metadata.Namespace
 	ranges, err := c.LimitRanges(namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
@@ -140,7 +162,8 @@ func (c cluster) limits(ctx context.Context, pod *Pod) (inject.Limits, error) {
 	if err != nil {
 		return inject.Limits{}, fmt.Errorf("list the ResourceQuotas of namespace %s: %w", namespace, err)
 	}
-	return inject.Limits{Ranges: ranges.Items, Quotas: without(quotas.Items, pod)}, nil
+	k.bounds = &inject.Limits{Ranges: ranges.Items, Quotas: quotas.Items}
+	return c.limits(ctx, pod, k)
 }
 
 // evict asks for the eviction of exactly the pod that was looked at: pods of a

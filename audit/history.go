@@ -46,20 +46,21 @@ func sortPods(pods []observed) {
 type history map[types.UID]sighting
 
 type sighting struct {
-	kind  Kind
-	trial string
-	since time.Time
+	namespace string
+	kind      Kind
+	trial     string
+	since     time.Time
 	// grace is for how long it may be so.
 	grace time.Duration
 }
 
 // age fills in since when the findings hold, and makes a pod Stuck that hangs
-// for longer than its grace. Pods that are not seen any more are forgotten after a
-// complete round.
-func (h *history) age(pods []observed, now time.Time, grace func(policy.Reason) time.Duration, complete bool) {
+// for longer than its grace. Pods that are not seen any more are forgotten, unless
+// their namespace could not be read.
+func (h *history) age(pods []observed, now time.Time, grace func(policy.Reason) time.Duration, unread map[string]bool) {
 	next := history{}
-	if !complete {
-		for uid, s := range *h {
+	for uid, s := range *h {
+		if unread[s.namespace] {
 			next[uid] = s
 		}
 	}
@@ -72,7 +73,7 @@ func (h *history) age(pods []observed, now time.Time, grace func(policy.Reason) 
 		// A changed policy begins another finding; but a pod that hangs goes on
 		// hanging, and what it was first seen to hang on is to blame.
 		if !seen || s.kind != o.Kind || (s.trial != o.Trial && o.Kind != Hanging) {
-			s = sighting{kind: o.Kind, trial: o.Trial, since: now}
+			s = sighting{namespace: o.workload.Namespace, kind: o.Kind, trial: o.Trial, since: now}
 		}
 		s.grace = grace(o.Reason)
 		next[o.uid] = s

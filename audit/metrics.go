@@ -1,8 +1,6 @@
 package audit
 
 import (
-	"time"
-
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/ampbridge/ampbridge/audit/breaker"
@@ -39,7 +37,7 @@ func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 		}, []string{"result"}),
 		breaker: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "ampbridge_audit_breaker_open",
-			Help: "1 for each workload for which injection pauses, because its pods hung on the config sidecar.",
+			Help: "1 for each workload for which injection pauses, because its pods hung on the config sidecar; kind and name are * where it pauses for all of a namespace.",
 		}, []string{"namespace", "kind", "name"}),
 		lastSuccess: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "ampbridge_audit_last_success_timestamp_seconds",
@@ -70,10 +68,10 @@ func (m *metrics) found(pods []observed) {
 
 // breakers touches only what changes: a scrape in between sees no gap. Entries
 // of outdated trials are about nothing that happens today.
-func (m *metrics) breakers(state breaker.State, outdated map[breaker.Workload]time.Time) {
+func (m *metrics) breakers(state breaker.State, outdated map[string]outdated) {
 	open := map[breaker.Workload]bool{}
 	for _, e := range state.Entries() {
-		if _, out := outdated[e.Workload]; out {
+		if _, out := outdated[e.Key()]; out || open[e.Workload] {
 			continue
 		}
 		open[e.Workload] = true

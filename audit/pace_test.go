@@ -72,7 +72,7 @@ func TestHistory(t *testing.T) {
 		if f.Kind == None {
 			pods = nil
 		}
-		h.age(pods, after(now), func(policy.Reason) time.Duration { return grace }, complete)
+		h.age(pods, after(now), func(policy.Reason) time.Duration { return grace }, map[string]bool{"": !complete})
 		if pods == nil {
 			return observed{}
 		}

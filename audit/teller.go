@@ -32,11 +32,36 @@ type teller struct {
 	client   corev1client.EventsGetter
 	instance string
 	said     map[remark]bool
+	// left is how many more events this round writes, by namespace.
+	left map[string]int
+}
+
+// Bounds of the events of one round. What is found and not told yet is told in the
+// next.
+const (
+	eventsPerRound     = 300
+	eventsPerNamespace = 20
+)
+
+// begin begins a round.
+func (t *teller) begin(namespaces map[string]policy.Injection) {
+	t.left = map[string]int{}
+	for n := range namespaces {
+		t.left[n] = min(eventsPerNamespace, max(1, eventsPerRound/len(namespaces)))
+	}
+}
+
+// may reports whether one more event of this round may be about the namespace, and
+// counts it.
+func (t *teller) may(namespace string) bool {
+	t.left[namespace]--
+	return t.left[namespace] >= 0
 }
 
 // remark is what makes two events the same: pods come and go, but what is said
 // about their owner stays.
 type remark struct {
+	namespace    string
 	object       types.UID
 	reason, text string
 }
@@ -71,8 +96,8 @@ func (t *teller) tell(ctx context.Context, o *observed, kind, reason, text strin
 }
 
 // report tells each finding that was not told before. A finding that ended is
-// forgotten after a complete round, and is told again when it comes back.
-func (a *auditor) report(ctx context.Context, p *policy.Policy, pods []observed, complete bool) error {
+// forgotten once its namespace was read, and is told again when it comes back.
+func (a *auditor) report(ctx context.Context, p *policy.Policy, pods []observed, unread map[string]bool) error {
 	var errs []error
 	still, objects := map[remark]bool{}, map[types.UID]bool{}
 	for i := range pods {
@@ -83,9 +108,12 @@ func (a *auditor) report(ctx context.Context, p *policy.Policy, pods []observed,
 		}
 		object, _ := about(o)
 		objects[object.UID] = true
-		r := remark{object.UID, reason, text}
+		r := remark{o.workload.Namespace, object.UID, reason, text}
 		if still[r] || a.teller.said[r] {
 			still[r] = true
+			continue
+		}
+		if !a.teller.may(o.workload.Namespace) {
 			continue
 		}
 		if err := a.teller.tell(ctx, o, kind, reason, text); err != nil {
@@ -93,11 +121,11 @@ func (a *auditor) report(ctx context.Context, p *policy.Policy, pods []observed,
 			continue
 		}
 		still[r] = true
-		a.Logger.Info("finding", "namespace", o.workload.Namespace, "workload", o.workload.String(), "pod", o.name, "finding", o.Kind, "reason", reason, "text", text)
+		a.Logger.Info("finding", "namespace", o.workload.Namespace, "workload", shorten(o.workload.String(), 200), "pod", o.name, "finding", o.Kind, "reason", reason, "text", shorten(text, 500))
 	}
 	for r := range a.teller.said {
 		// A refusal lasts as long as what the eviction was for.
-		if !complete || (r.reason == eventRefused && objects[r.object]) {
+		if unread[r.namespace] || (r.reason == eventRefused && objects[r.object]) {
 			still[r] = true
 		}
 	}

@@ -48,17 +48,52 @@ type Workload struct {
 func (w Workload) String() string { return w.Kind + "/" + w.Name }
 
 // Of is the workload of a pod with these labels and a controller of this kind
-// and name. Without one, the kind being empty, a pod is its own workload.
+// and name. Without one, the kind being empty, a pod is its own workload. What a
+// pod says of its controller is checked by nobody, so it is bounded here.
 func Of(namespace, pod, kind, name string, labels map[string]string) Workload {
 	if kind == "" {
-		return Workload{namespace, "Pod", pod}
+		return Workload{namespace, "Pod", bounded(pod, maxName)}
 	}
 	// A Deployment calls its ReplicaSets by its own name and this hash.
 	hash := labels[appsv1.DefaultDeploymentUniqueLabelKey]
 	if deployment, cut := strings.CutSuffix(name, "-"+hash); kind == "ReplicaSet" && hash != "" && cut {
-		return Workload{namespace, "Deployment", deployment}
+		return Workload{namespace, "Deployment", bounded(deployment, maxName)}
 	}
-	return Workload{namespace, kind, name}
+	return Workload{namespace, bounded(kind, maxKind), bounded(name, maxName)}
+}
+
+// What Kubernetes takes as the names of kinds and objects.
+const (
+	maxKind = 63
+	maxName = 253
+)
+
+// bounded returns s, if it is what a kind or name can be, or else the beginning of
+// it and a digest.
+func bounded(s string, most int) string {
+	if len(s) <= most && plain(s, "-._:") {
+		return s
+	}
+	const begin = 20
+	sum := sha256.Sum256([]byte(s))
+	letters := strings.Map(func(r rune) rune {
+		if !plain(string(r), "-.") {
+			return '-'
+		}
+		return r
+	}, s[:min(len(s), begin)])
+	return letters[:min(len(letters), begin)] + "_" + hex.EncodeToString(sum[:16])
+}
+
+// plain reports whether s is made of letters and digits of ASCII, and of more.
+func plain(s, more string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune(more, rune(c)) {
+			return false
+		}
+	}
+	return true
 }
 
 // Trial names what would be injected into a pod with this entitlement: 12 hex
@@ -92,8 +127,12 @@ type Entry struct {
 // Decision is to skip, with a warning for whoever creates the pod.
 func (e Entry) Decision() policy.Decision {
 	// The API server cuts warnings at 256 bytes, prefix included; names may be
-	// long, and the mend stands first.
-	warning := fmt.Sprintf("injection pauses until the policy or the sidecar's image changes: pods hung on the config sidecar (%.40s); the cluster admin mends that; workload %s", e.Why, e.Workload)
+	// long, and the fix stands first.
+	workload := e.Workload.String()
+	if e.Workload == All(e.Namespace) {
+		workload = "every one of namespace " + e.Namespace
+	}
+	warning := fmt.Sprintf("injection pauses until the policy or the sidecar's image changes: pods hung on the config sidecar (%.40s); the cluster admin fixes that; workload %s", e.Why, workload)
 	const most = 230
 	if len(warning) > most {
 		warning = strings.ToValidUTF8(warning[:most], "")
@@ -101,37 +140,178 @@ func (e Entry) Decision() policy.Decision {
 	return policy.Decision{Reason: CircuitOpen, Warning: warning}
 }
 
+// Bounds of the state. One namespace's workloads can fill neither the ConfigMap,
+// which takes 1 MiB, nor the webhook's look at it, which comes with each pod.
+const (
+	// PerNamespace is how many entries a namespace has. Where more of its workloads
+	// hang, one entry stands for all of them that would be given the same.
+	PerNamespace = 16
+	// MaxBytes is the size of all keys and values.
+	MaxBytes = 768 << 10
+	// maxValue is that of one value; what is longer was not written here.
+	maxValue = 4 << 10
+	maxTrial = 64
+	maxWhy   = 64
+)
+
+// everything is the kind and name of an entry for all workloads of a namespace. No
+// kind or name that [Of] returns has a star.
+const everything = "*"
+
+// All are the workloads of a namespace together.
+func All(namespace string) Workload { return Workload{namespace, everything, everything} }
+
 // State is all entries: the data of the ConfigMap. The zero value is empty.
 type State map[string]string
 
-// Open returns the entry of the workload, if the breaker is open for this trial.
+// Open returns the entry of the workload, or of all of its namespace, if the
+// breaker is open for this trial.
 func (s State) Open(w Workload, trial string) (Entry, bool) {
-	e, found := s.Entry(w)
-	return e, found && e.Trial == trial
+	for _, k := range []string{key(w), keyOfAll(w.Namespace, trial)} {
+		if e, found := s.read(k); found && e.Trial == trial && (e.Workload == w || e.Workload == All(w.Namespace)) {
+			return e, true
+		}
+	}
+	return Entry{}, false
 }
 
 // Entry returns the entry of the workload, whatever its trial.
 func (s State) Entry(w Workload) (Entry, bool) {
-	var e Entry
-	// What somebody wrote by hand and cannot be read opens nothing.
-	if text, found := s[key(w)]; !found || json.Unmarshal([]byte(text), &e) != nil {
-		return Entry{}, false
-	}
-	return e, e.Workload == w
+	e, found := s.read(key(w))
+	return e, found && e.Workload == w
 }
 
-// With is the state with one more entry, or another one for its workload.
+// read returns the entry with a key. What somebody wrote by hand and cannot be
+// read opens nothing.
+func (s State) read(k string) (e Entry, ok bool) {
+	text, found := s[k]
+	if !found || len(text) > maxValue || json.Unmarshal([]byte(text), &e) != nil || e.Key() != k || !e.bounded() {
+		return Entry{}, false
+	}
+	return e, true
+}
+
+// bounded reports whether the entry is as short as one that is made here.
+func (e Entry) bounded() bool {
+	w := e.Workload
+	ofWorkload := bounded(w.Kind, maxKind) == w.Kind && bounded(w.Name, maxName) == w.Name
+	return len(w.Namespace) <= maxKind && plain(w.Namespace, "-") && (ofWorkload || w == All(w.Namespace)) &&
+		len(e.Trial) <= maxTrial && plain(e.Trial, "-") && len(e.Why) <= maxWhy && e.Since.Year() >= 0 && e.Since.Year() <= 9999
+}
+
+// With is the state with one more entry, or another one for its workload. Within
+// [PerNamespace] and [MaxBytes]: beyond them entries of one namespace and trial
+// become one for all of its workloads; where even that does not fit, the state
+// stays as it was, which [State.Open] tells.
 func (s State) With(e Entry) State {
-	text, err := json.Marshal(e)
-	if err != nil {
-		panic(err) // strings always encode, and times until the year 9999
+	if len(e.Why) > maxWhy {
+		e.Why = strings.ToValidUTF8(e.Why[:maxWhy], "")
+	}
+	if _, open := s.read(keyOfAll(e.Namespace, e.Trial)); open || !e.bounded() {
+		return s
 	}
 	next := maps.Clone(s)
 	if next == nil {
 		next = State{}
 	}
-	next[key(e.Workload)] = string(text)
+	next[e.Key()] = e.encode()
+	for len(next.of(e.Namespace)) > PerNamespace {
+		if !next.merge(e.Namespace) {
+			return s
+		}
+	}
+	if next.size() > MaxBytes {
+		next.tidy()
+	}
+	for next.size() > MaxBytes {
+		if !next.merge(next.largest()) {
+			return s
+		}
+	}
 	return next
+}
+
+func (e Entry) encode() string {
+	text, err := json.Marshal(e)
+	if err != nil {
+		panic(err) // strings always encode, and times until the year 9999
+	}
+	return string(text)
+}
+
+// size is what the API server counts.
+func (s State) size() (bytes int) {
+	for k, v := range s {
+		bytes += len(k) + len(v)
+	}
+	return bytes
+}
+
+// of are the entries of a namespace.
+func (s State) of(namespace string) (list []Entry) {
+	for k := range s {
+		if strings.HasPrefix(k, namespace+".") {
+			if e, ok := s.read(k); ok {
+				list = append(list, e)
+			}
+		}
+	}
+	return list
+}
+
+// merge replaces the entries of the namespace's most frequent trial by one for all
+// of its workloads. It reports whether there were two or more.
+func (s State) merge(namespace string) bool {
+	trials := map[string][]Entry{}
+	var most []Entry
+	for _, e := range s.of(namespace) {
+		if e.Workload == All(namespace) {
+			continue
+		}
+		list := append(trials[e.Trial], e)
+		trials[e.Trial] = list
+		if len(list) > len(most) || (len(list) == len(most) && e.Trial < most[0].Trial) {
+			most = list
+		}
+	}
+	if len(most) < 2 {
+		return false
+	}
+	one := most[0]
+	for _, e := range most {
+		delete(s, e.Key())
+		if e.Since.Before(one.Since) || (e.Since.Equal(one.Since) && e.Name < one.Name) {
+			one = e
+		}
+	}
+	one.Workload = All(namespace)
+	s[one.Key()] = one.encode()
+	return true
+}
+
+// largest is the namespace with the most entries of its workloads.
+func (s State) largest() (namespace string) {
+	count := map[string]int{}
+	for k := range s {
+		if e, ok := s.read(k); ok && e.Workload != All(e.Namespace) {
+			count[e.Namespace]++
+		}
+	}
+	for n, c := range count {
+		if c > count[namespace] || (c == count[namespace] && n < namespace) {
+			namespace = n
+		}
+	}
+	return namespace
+}
+
+// tidy drops what cannot be read: it only takes room away.
+func (s State) tidy() {
+	for k := range s {
+		if _, ok := s.read(k); !ok {
+			delete(s, k)
+		}
+	}
 }
 
 // Without is the state without the entry of a workload.
@@ -141,30 +321,47 @@ func (s State) Without(w Workload) State {
 	return next
 }
 
+// Remove is the state without an entry.
+func (s State) Remove(e Entry) State {
+	next := maps.Clone(s)
+	delete(next, e.Key())
+	return next
+}
+
 // Entries are all that can be read, in the order of their keys.
 func (s State) Entries() []Entry {
 	var all []Entry
 	for _, k := range slices.Sorted(maps.Keys(s)) {
-		var e Entry
-		if json.Unmarshal([]byte(s[k]), &e) == nil && key(e.Workload) == k {
+		if e, ok := s.read(k); ok {
 			all = append(all, e)
 		}
 	}
 	return all
 }
 
-// key is the workload as a ConfigMap's key, of at most 253 characters
-// (https://kubernetes.io/docs/concepts/configuration/configmap/). Neither a
-// namespace nor a kind has a dot in it, so keys are as distinct as workloads.
+// Key is the entry's key in the ConfigMap.
+func (e Entry) Key() string {
+	if e.Workload == All(e.Namespace) {
+		return keyOfAll(e.Namespace, e.Trial)
+	}
+	return key(e.Workload)
+}
+
+// keyOfAll has nothing between two dots, where others have the kind.
+func keyOfAll(namespace, trial string) string { return namespace + ".." + trial }
+
+// key is the workload as a ConfigMap's key: of at most 253 letters, digits, "-", "_"
+// and "." (https://kubernetes.io/docs/concepts/configuration/configmap/). A namespace
+// has no dot in it, so that namespaces never share a key; workloads of one whose
+// names are strange have a digest in it.
 func key(w Workload) string {
 	const most = 253
 	text := w.Namespace + "." + w.Kind + "." + w.Name
-	if len(text) <= most {
+	if len(text) <= most && plain(text, "-._") {
 		return text
 	}
 	sum := sha256.Sum256([]byte(text))
-	digest := "." + hex.EncodeToString(sum[:16])
-	return text[:most-len(digest)] + digest
+	return w.Namespace + "._" + hex.EncodeToString(sum[:16])
 }
 
 // Read gets the state. No ConfigMap is no entry. It needs get on the ConfigMap.

@@ -52,6 +52,8 @@ type IAM struct {
 
 	syncRoles map[string]policy.ARN
 	accounts  map[string]*account
+	// throttled are the accounts whose last observation AWS throttled.
+	throttled map[string]bool
 }
 
 // account is the IAM of one account, once it is known to be that account's.
@@ -72,7 +74,7 @@ type account struct {
 // New is for accounts as the policy lists them: one with a syncRole is reached
 // by assuming it, every other directly.
 func New(accounts []policy.Account) *IAM {
-	i := &IAM{syncRoles: map[string]policy.ARN{}, accounts: map[string]*account{}}
+	i := &IAM{syncRoles: map[string]policy.ARN{}, accounts: map[string]*account{}, throttled: map[string]bool{}}
 	for _, a := range accounts {
 		i.syncRoles[a.ID] = a.SyncRole
 	}
@@ -179,11 +181,15 @@ func (i *IAM) Check(ctx context.Context, target plan.Target) error {
 // others.
 func (i *IAM) Observe(ctx context.Context, target plan.Target) plan.Account {
 	found, err := i.observe(ctx, target)
+	i.throttled[target.Account] = Throttled(err)
 	if err != nil {
 		return plan.Account{Problem: err.Error()}
 	}
 	return found
 }
+
+// Throttled reports whether AWS throttled the last observation of the account.
+func (i *IAM) Throttled(account string) bool { return i.throttled[account] }
 
 func (i *IAM) observe(ctx context.Context, target plan.Target) (plan.Account, error) {
 	a, err := i.open(ctx, target)

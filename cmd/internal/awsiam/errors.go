@@ -5,9 +5,28 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
+
+// throttles are the error codes by which AWS asks for fewer calls.
+var throttles = retry.IsErrorThrottles(retry.DefaultThrottles)
+
+// answered is an error that AWS answered with.
+type answered struct {
+	text      string
+	throttled bool
+}
+
+func (e answered) Error() string { return e.text }
+
+// Throttled reports whether AWS refused a call because there were too many.
+func Throttled(err error) bool {
+	var e answered
+	return errors.As(err, &e) && e.throttled
+}
 
 // stable is err in words that are the same each time the same thing goes wrong:
 // without request ids and counts of attempts, which would make every report look
@@ -28,7 +47,10 @@ func stable(err error) error {
 		// The last link of the SDK's chain speaks for all that came before it.
 		return errors.New("no AWS credentials: there are none in the environment, the shared files or a web identity, and no instance metadata service answers")
 	case errors.As(operation.Err, &answer):
-		return fmt.Errorf("%s: %s: %s", operation.OperationName, answer.ErrorCode(), answer.ErrorMessage())
+		return answered{
+			text:      fmt.Sprintf("%s: %s: %s", operation.OperationName, answer.ErrorCode(), answer.ErrorMessage()),
+			throttled: throttles.IsErrorThrottle(operation.Err) == aws.TrueTernary,
+		}
 	case errors.Is(operation.Err, context.Canceled):
 		return fmt.Errorf("%s: %w", operation.OperationName, context.Canceled)
 	case errors.As(operation.Err, &unsent):

@@ -33,6 +33,37 @@ func newEvents(ctx context.Context, client kubernetes.Interface, reference func(
 	return &events{recorder: recorder, reference: reference, last: map[standing]plan.State{}}, broadcaster.Shutdown
 }
 
+// askersAtOnce bounds the events of one look at service accounts without a grant.
+const askersAtOnce = 20
+
+// ask tells service accounts that ask for what no grant covers, between two passes.
+// Those beyond the bound are told next time.
+func (e *events) ask(standings []plan.Standing) {
+	asking := map[standing]bool{}
+	for _, s := range standings {
+		if s.State == plan.NotGranted {
+			asking[standing{s.Subject, s.Destination}] = true
+		}
+	}
+	for key, state := range e.last {
+		if state == plan.NotGranted && !asking[key] {
+			delete(e.last, key)
+		}
+	}
+	told := 0
+	for _, s := range standings {
+		key := standing{s.Subject, s.Destination}
+		if s.State != plan.NotGranted || e.last[key] == plan.NotGranted {
+			continue
+		}
+		if told++; told > askersAtOnce {
+			return
+		}
+		e.last[key] = s.State
+		e.recorder.Event(e.reference(s.Subject), corev1.EventTypeWarning, string(s.State), s.Message)
+	}
+}
+
 // tell compares with the last time. A change that failed is not told: the next
 // pass tries it again. A process that has just begun does not repeat who is
 // trusted.
@@ -41,7 +72,7 @@ func (e *events) tell(standings []plan.Standing, failures []Failure) {
 	for _, f := range failures {
 		failed[f.Resource] = true
 	}
-	now := map[standing]plan.State{}
+	now, asked := map[standing]plan.State{}, 0
 	for _, s := range standings {
 		key := standing{s.Subject, s.Destination}
 		last, known := e.last[key]
@@ -54,6 +85,12 @@ func (e *events) tell(standings []plan.Standing, failures []Failure) {
 		now[key] = s.State
 		if last == s.State || (s.State == plan.Trusted && !s.Changes) {
 			continue
+		}
+		if s.State == plan.NotGranted {
+			if asked++; asked > askersAtOnce {
+				delete(now, key)
+				continue
+			}
 		}
 		kind := corev1.EventTypeWarning
 		if s.State == plan.Trusted {

@@ -18,7 +18,107 @@ const (
 	jitter = 0.1
 	// firstRetry doubles up to the policy's interval.
 	firstRetry = 5 * time.Second
+
+	// What happens in the cluster is what tenants do, so it wakes sync at most
+	// passBurst times at once, and then every passEvery.
+	passBurst = 2
+	passEvery = 5 * time.Second
 )
+
+// bucket holds the passes that changes in the cluster may cause. A pass takes one
+// out; one comes back every passEvery.
+type bucket struct {
+	// spent is how many are missing, as of the time at.
+	spent float64
+	at    time.Time
+}
+
+// take reports whether a pass may be made now; if not, wait is the time until then.
+func (b *bucket) take(now time.Time) (wait time.Duration, ok bool) {
+	b.spent = max(0, b.spent-float64(now.Sub(b.at))/float64(passEvery))
+	b.at = now
+	if over := b.spent + 1 - passBurst; over > 0 {
+		return time.Duration(over * float64(passEvery)), false
+	}
+	b.spent++
+	return 0, true
+}
+
+// throttledProblem is the same in each pass, so that it is logged once.
+const throttledProblem = "AWS throttles the calls to this account: it is left alone for a while, whatever changes in the cluster"
+
+// backoff is until when accounts are left alone that AWS throttled. An account that
+// is throttled again right after waits twice as long.
+type backoff struct {
+	accounts map[string]*throttling
+	// longest is the policy's interval.
+	longest time.Duration
+	// random is 0 to 1; nil: rand's.
+	random func() float64
+}
+
+type throttling struct {
+	wait  time.Duration
+	until time.Time
+	// skipped: this pass has left the account alone.
+	skipped bool
+}
+
+// holds reports whether the account is left alone at the time.
+func (b *backoff) holds(account string, now time.Time) bool {
+	return b != nil && b.accounts[account] != nil && now.Before(b.accounts[account].until)
+}
+
+// skip is [backoff.holds] for a pass, which then leaves the account alone.
+func (b *backoff) skip(account string, now time.Time) bool {
+	if !b.holds(account, now) {
+		return false
+	}
+	b.accounts[account].skipped = true
+	return true
+}
+
+// throttled notes that AWS throttled a call to the account. Of several in one pass
+// only the first counts.
+func (b *backoff) throttled(account string, now time.Time) {
+	if b == nil || b.holds(account, now) {
+		return
+	}
+	if b.accounts == nil {
+		b.accounts = map[string]*throttling{}
+	}
+	t := b.accounts[account]
+	if t == nil {
+		t = &throttling{}
+		b.accounts[account] = t
+	}
+	t.wait = min(max(2*t.wait, firstRetry), max(b.longest, firstRetry))
+	draw := rand.Float64
+	if b.random != nil {
+		draw = b.random
+	}
+	t.until = now.Add(part(t.wait, 0.5+0.5*draw()))
+}
+
+// over closes a pass: accounts that it reached without being throttled are forgotten.
+func (b *backoff) over(now time.Time) {
+	for account, t := range b.accounts {
+		if !t.skipped && !b.holds(account, now) {
+			delete(b.accounts, account)
+		}
+		t.skipped = false
+	}
+}
+
+// next returns when the first account is due again; zero: none waits.
+func (b *backoff) next() (first time.Time) {
+	for _, t := range b.accounts {
+		if first.IsZero() || t.until.Before(first) {
+			first = t.until
+		}
+	}
+	return first
+}
 
 // pace is when the next pass is due.
 type pace struct {
@@ -31,11 +131,15 @@ type pace struct {
 	random func() float64
 }
 
-// over counts a pass.
-func (p *pace) over(inStep bool, interval time.Duration) {
-	if inStep {
+// over counts a pass. One that a change in the cluster caused does not make the
+// pause longer: else who changes something often could put off everything.
+func (p *pace) over(inStep, caused bool, interval time.Duration) {
+	switch {
+	case inStep:
 		p.retry = 0
-	} else {
+	case caused:
+		p.retry = min(max(p.retry, firstRetry), interval)
+	default:
 		p.retry = min(max(2*p.retry, firstRetry), interval)
 	}
 }

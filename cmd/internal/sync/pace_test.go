@@ -21,16 +21,85 @@ func TestPace(t *testing.T) {
 		{true, interval, 11 * time.Minute},
 	} {
 		for p, want := range map[*pace]time.Duration{least: step.least, most: step.most} {
-			p.over(step.inStep, interval)
+			p.over(step.inStep, false, interval)
 			if got := p.pause(interval); got != want {
 				t.Errorf("step %d: %v, want %v", i, got, want)
 			}
 		}
 	}
+	// What tenants do does not put the next pass off.
+	tenants := &pace{random: func() float64 { return 1 }}
 	for range 20 {
-		most.over(false, interval)
+		tenants.over(false, true, interval)
+	}
+	if got := tenants.pause(interval); got != firstRetry {
+		t.Errorf("after many failures that changes in the cluster caused %v, want %v", got, firstRetry)
+	}
+	for range 20 {
+		most.over(false, false, interval)
 	}
 	if got := most.pause(interval); got != interval {
 		t.Errorf("after many failures %v, want no more than the interval", got)
+	}
+}
+
+// However often something changes, it causes few passes.
+func TestBucket(t *testing.T) {
+	begin := time.Unix(1000, 0)
+	var b bucket
+	passes, step := 0, 100*time.Millisecond
+	const span = time.Minute
+	for at := time.Duration(0); at < span; at += step {
+		if wait, ok := b.take(begin.Add(at)); ok {
+			passes++
+		} else if wait <= 0 || wait > passEvery {
+			t.Fatalf("at %v: wait %v", at, wait)
+		} else if _, early := (&bucket{b.spent, b.at}).take(b.at.Add(wait - time.Millisecond)); early {
+			t.Fatalf("at %v: a pass before the wait of %v is over", at, wait)
+		} else if _, ok := (&bucket{b.spent, b.at}).take(b.at.Add(wait + time.Millisecond)); !ok {
+			t.Fatalf("at %v: no pass after the wait of %v", at, wait)
+		}
+	}
+	if want := passBurst + int(span/passEvery); passes > want || passes < want-1 {
+		t.Errorf("%d passes in %v, want %d", passes, span, want)
+	}
+	for range passBurst {
+		if _, ok := b.take(begin.Add(time.Hour)); !ok {
+			t.Error("the bucket does not fill up again")
+		}
+	}
+	if _, ok := b.take(begin.Add(time.Hour)); ok {
+		t.Error("the bucket holds more than its burst after a quiet hour")
+	}
+}
+
+// A throttled account waits longer each time, and other accounts do not wait.
+func TestBackoff(t *testing.T) {
+	now := time.Unix(1000, 0)
+	b := &backoff{longest: time.Minute, random: func() float64 { return 1 }}
+	for _, want := range []time.Duration{5 * time.Second, 10 * time.Second, 20 * time.Second, 40 * time.Second, time.Minute, time.Minute} {
+		b.throttled("a", now)
+		b.throttled("a", now.Add(time.Second)) // in the same pass
+		if got := b.next().Sub(now); got != want {
+			t.Fatalf("waits %v, want %v", got, want)
+		}
+		// Passes that events cause meanwhile leave it alone, and forget nothing, be
+		// it that the wait ends while such a pass is made.
+		if !b.skip("a", now.Add(want-1)) || b.skip("b", now) {
+			t.Fatal("the wrong account waits")
+		}
+		b.over(now.Add(want))
+		now = now.Add(want)
+		if b.skip("a", now) {
+			t.Fatal("it is never looked at again")
+		}
+	}
+	b.over(now)
+	if b.throttled("a", now); b.next().Sub(now) != firstRetry {
+		t.Errorf("after a pass that reached it, it waits %v", b.next().Sub(now))
+	}
+	var none *backoff
+	if none.throttled("a", now); none.skip("a", now) {
+		t.Error("without a controller an account waits")
 	}
 }

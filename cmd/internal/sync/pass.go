@@ -23,6 +23,8 @@ type passes struct {
 	there       map[policy.ARN]bool
 	allowShrink bool
 	now         func() time.Time
+	// backoff leaves accounts alone that AWS throttled; nil: none.
+	backoff *backoff
 }
 
 // look is what a pass begins with.
@@ -48,7 +50,14 @@ func (s *passes) prepare(ctx context.Context, l look) (plan.Plan, error) {
 		if !l.leftovers && !target.All {
 			target.Path = ""
 		}
+		if s.backoff.skip(target.Account, in.Now) {
+			in.Accounts[target.Account] = plan.Account{Problem: throttledProblem}
+			continue
+		}
 		in.Accounts[target.Account] = s.iam.Observe(ctx, target)
+		if s.iam.Throttled(target.Account) {
+			s.backoff.throttled(target.Account, s.now())
+		}
 	}
 	var notes []plan.Finding
 	note := func(message string, err error) {
@@ -97,6 +106,9 @@ func (s *passes) missing(ctx context.Context, in plan.Input) (missing map[policy
 			continue
 		}
 		exists, err := s.iam.WorkspaceExists(ctx, d.Workspace)
+		if awsiam.Throttled(err) {
+			s.backoff.throttled(workspace.Account, s.now())
+		}
 		if err != nil {
 			notes = append(notes, plan.Finding{Account: workspace.Account, About: workspace.String(), Message: "whether the workspace exists cannot be told: " + err.Error()})
 			continue
@@ -114,6 +126,9 @@ func (s *passes) count(ctx context.Context, p plan.Plan, accounts map[string]pla
 			continue
 		}
 		room, err := s.iam.Room(ctx, c.Account, s.providerQuota)
+		if awsiam.Throttled(err) {
+			s.backoff.throttled(c.Account, s.now())
+		}
 		if err != nil {
 			notes = append(notes, plan.Finding{Account: c.Account, About: "account " + c.Account, Message: "how many roles and providers it still takes cannot be told: " + err.Error()})
 			room = plan.Room{Roles: len(p.Changes), Providers: 1} // IAM itself refuses what is too much
@@ -140,7 +155,8 @@ func (s *passes) held(ctx context.Context, due []policy.Subject) map[policy.Subj
 
 // carryOut makes the plan's changes in their order. One that fails takes those
 // along that build on it: the later ones of the same role, after a provider the
-// rest of its account; and what is to be the last there is made after all, or not.
+// rest of its account, as after a call that AWS throttled; and what is to be the
+// last there is made after all, or not.
 func (s *passes) carryOut(ctx context.Context, p plan.Plan) (made []plan.Change, failures []Failure) {
 	failures = []Failure{}
 	failed := map[string]plan.Call{}
@@ -167,6 +183,10 @@ func (s *passes) carryOut(ctx context.Context, p plan.Plan) (made []plan.Change,
 		base := c.Resource.String()
 		if c.Call.OnProvider() {
 			base = c.Account
+		}
+		if awsiam.Throttled(err) {
+			base = c.Account // more calls would only be throttled too
+			s.backoff.throttled(c.Account, s.now())
 		}
 		if _, found := failed[base]; !found {
 			failed[base], inAccount[c.Account] = c.Call, c.Call

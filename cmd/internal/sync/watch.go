@@ -131,17 +131,18 @@ func (w *watch) reference(s policy.Subject) *corev1.ObjectReference {
 	return ref
 }
 
-// relevant are the service accounts that a plan may depend on: of all others, in
-// clusters with very many, only the number matters, and that it is not 0.
-func relevant(p *policy.Policy, accounts []plan.ServiceAccount) []plan.ServiceAccount {
-	var list []plan.ServiceAccount
+// relevant returns the service accounts that a plan may depend on, which a grant
+// covers, and those that ask for what no grant covers, who get an event. Of all
+// others, in clusters with very many, only the number matters, and that it is not 0.
+func relevant(p *policy.Policy, accounts []plan.ServiceAccount) (granted, askers []plan.ServiceAccount) {
 	for _, sa := range accounts {
-		_, granted := p.Entitled(policy.Subject{Namespace: sa.Namespace, ServiceAccount: sa.Name})
-		if granted || sa.Annotations[policy.AnnotationInject] == "true" {
-			list = append(list, sa)
+		if _, covered := p.Entitled(policy.Subject{Namespace: sa.Namespace, ServiceAccount: sa.Name}); covered {
+			granted = append(granted, sa)
+		} else if sa.Annotations[policy.AnnotationInject] == "true" {
+			askers = append(askers, sa)
 		}
 	}
-	return list
+	return granted, askers
 }
 
 func same(a, b []plan.ServiceAccount) bool {

@@ -20,9 +20,21 @@ type worker struct {
 
 	// Of the last pass:
 	lastPolicy *policy.Policy
-	accounts   []plan.ServiceAccount // the relevant ones
+	accounts   []plan.ServiceAccount // the granted ones
 	inStep     bool
 	pace       pace
+
+	// askers are the service accounts without a grant that ask for injection, as
+	// their events were told last.
+	askers []plan.ServiceAccount
+	// due is when the next pass comes by itself.
+	due time.Time
+	// caused: a change in the cluster is why the pass is made.
+	caused bool
+	bucket bucket
+	// asking paces the events of askers, as bucket does passes.
+	asking  bucket
+	backoff backoff
 
 	// untilLeftovers counts down to the next look for them.
 	untilLeftovers int
@@ -38,13 +50,17 @@ func (w *worker) pass(ctx context.Context) {
 	if p != w.lastPolicy {
 		w.passes, w.untilLeftovers = w.options.passes(w.cluster, p), 0
 		w.passes.iam.OnCall = w.metrics.called
+		// A new policy, too, leaves throttled accounts alone.
+		w.backoff.longest = time.Duration(p.Trust.Interval)
+		w.passes.backoff = &w.backoff
 	}
 	accounts, err := w.watch.serviceAccounts()
 	if err != nil {
 		w.over(ctx, p, nil, false, []line{{slog.LevelError, err.Error()}})
 		return
 	}
-	now := relevant(p, accounts)
+	var now []plan.ServiceAccount
+	now, w.askers = relevant(p, accounts)
 	issuer, err := w.cluster.issuer(ctx, p.Cluster.Issuer)
 	if err != nil {
 		w.over(ctx, p, now, false, []line{{slog.LevelError, err.Error()}})
@@ -68,6 +84,8 @@ func (w *worker) pass(ctx context.Context) {
 		w.logger.Info("changed", "call", c.Call, "resource", c.Resource.String(), "reason", c.Reason)
 	}
 	switch {
+	case w.untilLeftovers > 0 && w.caused:
+		// It counts the passes that come by themselves.
 	case w.untilLeftovers > 0:
 		w.untilLeftovers--
 	case inStep:
@@ -79,26 +97,47 @@ func (w *worker) pass(ctx context.Context) {
 // over closes a pass.
 func (w *worker) over(ctx context.Context, p *policy.Policy, accounts []plan.ServiceAccount, inStep bool, said []line) {
 	w.lastPolicy, w.accounts, w.inStep = p, accounts, inStep
-	w.pace.over(inStep, time.Duration(p.Trust.Interval))
+	now := w.passes.now()
+	interval := time.Duration(p.Trust.Interval)
+	w.backoff.over(now)
+	w.pace.over(inStep, w.caused, interval)
+	switch next := time.Now().Add(w.pace.pause(interval)); {
+	case !w.caused || w.due.IsZero():
+		w.due = next
+	case !inStep && next.Before(w.due):
+		w.due = next
+	}
+	if first := w.backoff.next(); !first.IsZero() {
+		if next := time.Now().Add(first.Sub(now)); next.Before(w.due) {
+			w.due = next
+		}
+	}
 	if ctx.Err() == nil {
 		w.journal.write(said)
 	}
 }
 
 // wait returns when the next pass is due: after the interval, sooner after one
-// that left something undone, and soon after a change that matters.
+// that left something undone, and soon after a change that matters. Changes of the
+// policy are the admin's, and wait for nothing. Those in the cluster are the
+// tenants': the bucket holds them back. Service accounts without a grant cause
+// events, and no pass.
 func (w *worker) wait(ctx context.Context) {
 	pause := time.Hour
 	if w.lastPolicy != nil {
-		pause = w.pace.pause(time.Duration(w.lastPolicy.Trust.Interval))
+		pause = time.Until(w.due)
 	}
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
+	regular := time.NewTimer(pause)
+	defer regular.Stop()
+	again := time.NewTimer(0) // for what changed while the bucket was empty
+	again.Stop()
+	defer again.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-timer.C:
+		case <-regular.C:
+			w.caused = false
 			return
 		case <-w.wake:
 			sleep(ctx, debounce)
@@ -106,21 +145,57 @@ func (w *worker) wait(ctx context.Context) {
 			case <-w.wake:
 			default:
 			}
-			if w.changed() {
+		case <-again.C:
+		}
+		policyChanged, granted, askers := w.changed()
+		var wait time.Duration
+		ok := false
+		switch {
+		case policyChanged:
+			w.caused = false
+			return
+		case granted:
+			if wait, ok = w.bucket.take(time.Now()); ok {
+				w.caused = true
 				return
 			}
+		case askers != nil:
+			if wait, ok = w.asking.take(time.Now()); ok {
+				w.askers = *askers
+				w.events.ask(notGranted(w.lastPolicy, w.askers))
+				continue
+			}
+		default:
+			continue
 		}
+		again.Reset(wait)
 	}
 }
 
-// changed tells whether the last pass would come out otherwise today.
-func (w *worker) changed() bool {
+// changed returns what the last pass would do otherwise today: whether the policy
+// has changed, or service accounts that it grants something; and the service
+// accounts without a grant that ask, if they are others than before.
+func (w *worker) changed() (policyChanged, granted bool, askers *[]plan.ServiceAccount) {
 	p := w.policy.current()
 	if p != w.lastPolicy || p == nil {
-		return p != nil
+		return p != nil, false, nil
 	}
 	accounts, err := w.watch.serviceAccounts()
-	return err != nil || !same(relevant(p, accounts), w.accounts)
+	if err != nil {
+		return false, true, nil // the pass says it
+	}
+	now, asking := relevant(p, accounts)
+	if !same(asking, w.askers) {
+		askers = &asking
+	}
+	return false, !same(now, w.accounts), askers
+}
+
+// notGranted returns how the askers stand, which takes no look at AWS.
+func notGranted(p *policy.Policy, askers []plan.ServiceAccount) []plan.Standing {
+	unmanaged := *p
+	unmanaged.Trust.Manage = policy.ManageNone
+	return plan.Make(plan.Input{Policy: &unmanaged, ServiceAccounts: askers}).Standings
 }
 
 // line is what a pass has to say.
