@@ -10,7 +10,8 @@ while IFS=: read -r file target; do
     # Without the last flag, large seeds are minimised instead of fuzzed.
     out=$(cd "$dir" && "${GO:-go}" test -run '^$' -fuzz "^$target\$" -fuzztime "$time" -fuzzminimizetime=1x . 2>&1)
     status=$?
-    execs=$(sed -nE 's/^fuzz: elapsed: .*, execs: ([0-9]+) .*/\1/p' <<<"$out" | tail -n 1)
+    # Inputs that earlier runs have kept come first, and are executions too.
+    execs=$(sed -nE 's/^fuzz: elapsed: .*, (execs: |gathering baseline coverage: )([0-9]+).*/\2/p' <<<"$out" | sort -n | tail -n 1)
     printf 'fuzz: %-28s %-16s %9s executions\n' "$dir" "$target" "${execs:=0}"
     if [ "$status" -ne 0 ]; then
         printf '%s\n' "$out" >&2
