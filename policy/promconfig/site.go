@@ -47,6 +47,9 @@ func locate(text []byte) (site, bool) {
 	case nullOrEmpty.Match(value):
 		from := d.key + len(line) - len(value)
 		lead := string(bytes.TrimLeft(nullOrEmpty.FindSubmatch(value)[1], " \t"))
+		for lead == "" && (text[from-1] == ' ' || text[from-1] == '\t') {
+			from--
+		}
 		return site{from: from, until: d.keyEnd, lead: lead + newlineOf(text), indent: d.indent}, true
 	case value[0] == '[':
 		return inFlow(text[:d.end], d.key+len(line)-len(value))
