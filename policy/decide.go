@@ -87,8 +87,8 @@ type Entitlement struct {
 }
 
 // Entitled gathers all grants that cover a service account. Destinations add
-// up. Environment is the careful one: container only where each of these grants
-// says so. Of ha and irsa the first that is set counts. ok is false where no
+// up. Environment is container only where all these grants have that value.
+// Of ha and irsa the first that is set counts. ok is false where no
 // grant covers the service account.
 func (p *Policy) Entitled(s Subject) (e Entitlement, ok bool) {
 	granted := map[string]bool{}

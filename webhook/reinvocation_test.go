@@ -53,7 +53,7 @@ func TestIdentityThatAppearsLater(t *testing.T) {
 	}
 }
 
-// Who has a pod that looks like Prometheus's gets to know how to name it.
+// The warning about a pod that only looks like Prometheus names the annotation.
 func TestPodThatResemblesPrometheus(t *testing.T) {
 	f := newFixture(t)
 	r := podRequest(t, operatorPod, func(pod map[string]any) {

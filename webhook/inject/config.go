@@ -122,7 +122,7 @@ func neverReloads(pod *Pod, c *Container, file string, pinned bool) *policy.Deci
 	case other != "":
 		return refuse(reason, "container %q has Prometheus reload, but not when %q changes: %s", other, file, mend)
 	case signals(pod, c) != "":
-		return refuse(reason, "the pod shares its processes, so container %q may have Prometheus reload by a signal, and nothing that is known watches %q: %s", signals(pod, c), file, mend)
+		return refuse(reason, "container %q shares the process namespace and may have Prometheus reload by a signal, and no known reloader watches %q: %s", signals(pod, c), file, mend)
 	case listening(c).Address == "":
 		return refuse(reason, "nothing reloads %q, and the arguments do not say where Prometheus listens: give it a literal --web.listen-address, or a reloader", file)
 	}

@@ -30,8 +30,8 @@ func Prometheus(pod *Pod) (container string, ok bool) {
 }
 
 // Resembles returns the name of a container that may be Prometheus, in a pod of
-// which [Prometheus] knows none; empty: there is no such container. Its owner
-// then gets to know how to name it.
+// which [Prometheus] knows none; empty: there is no such container. The warning
+// then names the annotation.
 func Resembles(pod *Pod) string {
 	for i := range pod.Spec.Containers {
 		if c := &pod.Spec.Containers[i]; resembles(c) {

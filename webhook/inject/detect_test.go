@@ -68,7 +68,7 @@ func TestPrometheus(t *testing.T) {
 		{"promtool in a script", "", "[{name: a, image: prom/prometheus, command: [sh, -c, 'promtool check config /etc/prometheus/prometheus.yml']}]", "", false},
 		{"promtool twice in a script", "", "[{name: a, image: prom/prometheus, command: [/bin/sh, -euo, pipefail, -c], args: ['cd /etc/prometheus && promtool check config a && /bin/promtool check rules b']}]", "", false},
 		{"promtool before Prometheus", "", "[{name: a, image: prom/prometheus, command: [sh, -c, 'promtool check config /a && exec /bin/prometheus --config.file=/a']}]", "a", true},
-		{"promtool before who knows what", "", "[{name: a, image: prom/prometheus, command: [sh, -c, 'promtool check config /a && $RUN']}]", "a", true},
+		{"promtool before an unknown program", "", "[{name: a, image: prom/prometheus, command: [sh, -c, 'promtool check config /a && $RUN']}]", "a", true},
 
 		// Several, and the annotation.
 		{"one that is certain, and one that only has the image", "", "[{name: a, image: prom/prometheus, command: [sh, -c, 'while true; do sleep 1; done']}, {name: b, image: prom/prometheus, args: [--config.file=/a]}]", "b", true},

@@ -46,8 +46,8 @@ type surroundings struct {
 	mounts []VolumeMount
 }
 
-// surround makes the container see the credentials file, and the AWS variables
-// too where the entitlement says so and nothing in the pod has an identity.
+// surround makes the container see the credentials file. It adds the AWS variables
+// where the environment is container and nothing in the pod has an identity.
 func surround(pod *Pod, c *Container, e policy.Entitlement, o Options, reload Reload) (surroundings, *policy.Decision) {
 	var s surroundings
 	token := tokenOf(o.Policy)

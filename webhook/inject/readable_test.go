@@ -10,7 +10,7 @@ import (
 func TestUnreadable(t *testing.T) {
 	const (
 		reads = ""
-		image = "{}" // the image decides who Prometheus is; the sidecar is nobody
+		image = "{}" // the image decides who Prometheus is; the sidecar runs as 65534
 	)
 	for _, c := range []struct {
 		name, security, volume string
@@ -20,7 +20,7 @@ func TestUnreadable(t *testing.T) {
 		{"the owner alone", image, "secret: {secretName: s, defaultMode: 256}", "mode 0400"},
 		{"the group too", image, "secret: {secretName: s, defaultMode: 288}", "mode 0440"},
 		{"others too", image, "secret: {secretName: s, defaultMode: 292}", reads},
-		{"nobody at all", "{runAsUser: 0}", "secret: {secretName: s, defaultMode: 0}", "mode 0000"},
+		{"no bits at all", "{runAsUser: 0}", "secret: {secretName: s, defaultMode: 0}", "mode 0000"},
 		{"root, whose group alone reads", "{runAsUser: 0}", "secret: {secretName: s, defaultMode: 32}", "mode 0040"},
 		{"root, the owner", "{runAsUser: 0}", "secret: {secretName: s, defaultMode: 256}", reads},
 		{"a user of root's group, by default", "{runAsUser: 1000}", "secret: {secretName: s, defaultMode: 288}", reads},
