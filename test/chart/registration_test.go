@@ -82,6 +82,27 @@ webhook:
 	}
 }
 
+// Every registration of a webhook opts out of AKS's enforcer, twice.
+func TestEveryRegistrationOptsOut(t *testing.T) {
+	for name, args := range forms {
+		found := 0
+		for _, object := range render(t, args...) {
+			if !strings.HasSuffix(object.GetKind(), "WebhookConfiguration") {
+				continue
+			}
+			found++
+			for what, all := range map[string]map[string]string{"label": object.GetLabels(), "annotation": object.GetAnnotations()} {
+				if all[registration.EnforcerOptOut] != "true" {
+					t.Errorf("%s: %s %s has no %s %s", name, object.GetKind(), object.GetName(), what, registration.EnforcerOptOut)
+				}
+			}
+		}
+		if found == 0 {
+			t.Errorf("%s: no registration", name)
+		}
+	}
+}
+
 // The match condition stands in a file, so that the template stays readable.
 func TestMatchConditionFile(t *testing.T) {
 	golden(t, filepath.Join(chartDir, "files", "can-be-prometheus.cel"), registration.CanBePrometheus+"\n")

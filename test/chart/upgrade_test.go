@@ -52,6 +52,7 @@ func TestUpgradesInACluster(t *testing.T) {
 		{"from the chart that shipped the Lease, by Helm 4", s.testShippedLease},
 		{"from the chart that shipped the Lease, by Helm 3", old.testShippedLease},
 		{"the enforcer of AKS", s.testEnforcer},
+		{"a Secret that the webhook has made again", s.testSecretAgain},
 		{"other certificates, by Helm 4", s.testCertificateModes},
 		{"other certificates, by Helm 3", old.testCertificateModes},
 		{"the host's network", s.testHostNetwork},
@@ -194,9 +195,12 @@ func (s *scene) testShippedLease(t *testing.T) {
 	}
 	// Back, as docs/install.md has it.
 	sync.stop()
+	must(t, s.Client().AppsV1().Deployments(namespace).Delete(ctx, "ampbridge-sync", metav1.DeleteOptions{}))
 	must(t, leases.Delete(ctx, "ampbridge-sync", metav1.DeleteOptions{}))
 	s.helm(t, "rollback", release, "1", "--namespace", namespace)
 	_, err = leases.Get(ctx, "ampbridge-sync", metav1.GetOptions{})
+	must(t, err)
+	_, err = s.Client().AppsV1().Deployments(namespace).Get(ctx, "ampbridge-sync", metav1.GetOptions{})
 	must(t, err)
 }
 
@@ -279,6 +283,34 @@ func (s *scene) enforce(t *testing.T, read func(metav1.ObjectMeta) map[string]st
 	_, err = registrations.Update(t.Context(), registered, metav1.UpdateOptions{FieldManager: "admissionsenforcer"})
 	must(t, err)
 	return true
+}
+
+// testSecretAgain: what a process creates in place of an object of the chart's is no
+// conflict for the next upgrade, whatever the chart's names and labels.
+func (s *scene) testSecretAgain(t *testing.T) {
+	values := []string{"-f", minimal, "--set", "nameOverride=collector"}
+	s.helm(t, append([]string{"install", release, chartDir, "--namespace", namespace}, values...)...)
+	const name = "ampbridge-collector-webhook"
+	args := podOf(t, render(t, values...).get(t, "Deployment", name)).Containers[0].Args
+	webhook := s.start(t, name, args, file(t, renderedPolicy(t, "-f", minimal)))
+	webhook.ready(t)
+	secrets := s.Client().CoreV1().Secrets(namespace)
+	made, err := secrets.Get(t.Context(), name+"-tls", metav1.GetOptions{})
+	must(t, err)
+	must(t, secrets.Delete(t.Context(), name+"-tls", metav1.DeleteOptions{}))
+	eventually(t, func() string {
+		again, err := secrets.Get(t.Context(), name+"-tls", metav1.GetOptions{})
+		if err != nil || again.UID == made.UID || len(again.Data) == 0 {
+			return webhook.log.under(fmt.Sprint("the Secret is not back: ", err))
+		}
+		return ""
+	})
+	s.helm(t, slices.Concat([]string{"upgrade", release, chartDir, "--namespace", namespace}, values, []string{"--set", "commonLabels.team=platform"})...)
+	again, err := secrets.Get(t.Context(), name+"-tls", metav1.GetOptions{})
+	must(t, err)
+	if again.Labels["team"] != "platform" || again.Labels["app.kubernetes.io/name"] != "collector" || len(again.Data) == 0 {
+		t.Errorf("after the upgrade the Secret has labels %v and %d keys", again.Labels, len(again.Data))
+	}
 }
 
 // testCertificateModes goes from each way to have a certificate to the others. Who

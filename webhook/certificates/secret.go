@@ -115,8 +115,9 @@ func encode(s State, secret *corev1.Secret) *corev1.Secret {
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
 
 // shell is the Secret without content: whoever applies it takes nothing away, and
-// claims nothing that another has made meanwhile.
+// claims nothing that another has made meanwhile. It has no label that the chart can
+// give another value: Helm's next server-side apply would be a conflict.
 func shell(namespace, name string) *applycorev1.SecretApplyConfiguration {
 	return applycorev1.Secret(name, namespace).
-		WithLabels(map[string]string{"app.kubernetes.io/name": "ampbridge", "app.kubernetes.io/component": "webhook"})
+		WithLabels(map[string]string{"app.kubernetes.io/component": "webhook"})
 }

@@ -83,6 +83,35 @@ admissions.enforcer/disabled: "true"
 {{- toYaml (merge (deepCopy (dig "registration" "annotations" dict .root.Values.webhook)) (default dict .more) (include "ampbridge.enforcerOptOut" . | fromYaml)) -}}
 {{- end -}}
 
+{{- /*
+Under server-side apply, a CA bundle that the webhook or cert-manager wrote before is
+theirs, and Helm would stop at it when the other objects are already changed. This
+refuses the upgrade before anything is changed. The manager that applies is the one
+whose fields have the failure policy. Takes (dict "kind" kind "name" name "bundle"
+PEM), for the mode "provided". There is nothing to see in `helm template`.
+*/ -}}
+{{- define "ampbridge.refuseForeignBundle" -}}
+{{- $live := lookup "admissionregistration.k8s.io/v1" .kind "" .name -}}
+{{- $applier := "" -}}
+{{- $writer := "" -}}
+{{- range dig "metadata" "managedFields" list $live -}}
+{{- $fields := toJson .fieldsV1 -}}
+{{- if and (eq .operation "Apply") (contains `"f:failurePolicy"` $fields) -}}
+{{- $applier = .manager -}}
+{{- else if contains `"f:caBundle"` $fields -}}
+{{- $writer = .manager -}}
+{{- end -}}
+{{- end -}}
+{{- $bundle := b64enc .bundle -}}
+{{- $object := printf "%s %s" .kind .name -}}
+{{- $command := printf "kubectl delete %s %s" (lower .kind) .name -}}
+{{- range dig "webhooks" list $live -}}
+{{- if and $applier $writer (ne (dig "clientConfig" "caBundle" "" .) $bundle) -}}
+{{- fail (printf "certificates.provided.caBundle: the CA bundle of %s was written by %s, and server-side apply does not replace it. Run `%s` and then this upgrade at once, which creates it again. Nothing is changed yet" $object $writer $command) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- /* The webhook's own ports, as a YAML mapping. */ -}}
 {{- define "ampbridge.webhookPorts" -}}
 {{- with .Values.webhook -}}
