@@ -66,6 +66,10 @@ func (a *auditor) turn(ctx context.Context, state breaker.State, namespaces map[
 	workloads := slices.SortedFunc(maps.Keys(opening), func(x, y breaker.Workload) int {
 		return cmp.Or(cmp.Compare(x.Namespace, y.Namespace), cmp.Compare(x.Kind, y.Kind), cmp.Compare(x.Name, y.Name))
 	})
+	var entries []breaker.Entry
+	for _, w := range workloads {
+		entries = append(entries, breaker.Entry{Workload: w, Trial: opening[w].Trial, Why: string(opening[w].Reason), Since: now.UTC().Truncate(time.Second)})
+	}
 	var next breaker.State
 	var err error
 	for range 3 {
@@ -73,11 +77,7 @@ func (a *auditor) turn(ctx context.Context, state breaker.State, namespaces map[
 			for _, e := range gone {
 				s = s.Remove(e)
 			}
-			for _, w := range workloads {
-				o := opening[w]
-				s = s.With(breaker.Entry{Workload: w, Trial: o.Trial, Why: string(o.Reason), Since: now.UTC().Truncate(time.Second)})
-			}
-			return s
+			return s.With(entries...)
 		})
 		if !apierrors.IsConflict(err) {
 			break

@@ -199,36 +199,56 @@ func (e Entry) bounded() bool {
 		len(e.Trial) <= maxTrial && plain(e.Trial, "-") && len(e.Why) <= maxWhy && e.Since.Year() >= 0 && e.Since.Year() <= 9999
 }
 
-// With is the state with one more entry, or another one for its workload. Within
-// [PerNamespace] and [MaxBytes]: beyond them entries of one namespace and trial
-// become one for all of its workloads; where even that does not fit, the state
-// stays as it was, which [State.Open] tells.
-func (s State) With(e Entry) State {
-	if len(e.Why) > maxWhy {
-		e.Why = strings.ToValidUTF8(e.Why[:maxWhy], "")
-	}
-	if _, open := s.read(keyOfAll(e.Namespace, e.Trial)); open || !e.bounded() {
-		return s
-	}
+// With is the state with more entries, or others for their workloads. It keeps
+// within [PerNamespace] and [MaxBytes]: beyond them entries of one namespace and
+// trial become one for all of its workloads. An entry for which even that makes no
+// room is left out, which [State.Open] shows.
+func (s State) With(entries ...Entry) State {
 	next := maps.Clone(s)
 	if next == nil {
 		next = State{}
 	}
-	next[e.Key()] = e.encode()
-	for len(next.of(e.Namespace)) > PerNamespace {
-		if !next.merge(e.Namespace) {
-			return s
+	bytes := next.size()
+	for _, e := range entries {
+		if len(e.Why) > maxWhy {
+			e.Why = strings.ToValidUTF8(e.Why[:maxWhy], "")
 		}
-	}
-	if next.size() > MaxBytes {
-		next.tidy()
-	}
-	for next.size() > MaxBytes {
-		if !next.merge(next.largest()) {
-			return s
+		if _, open := next.read(keyOfAll(e.Namespace, e.Trial)); !open && e.bounded() {
+			bytes = next.add(e, bytes)
 		}
 	}
 	return next
+}
+
+// add puts an entry into a state of that many bytes, and returns how many it has then.
+func (s State) add(e Entry, bytes int) int {
+	k := e.Key()
+	before, replaced := s[k]
+	s[k] = e.encode()
+	bytes += len(s[k]) - len(before)
+	if !replaced {
+		bytes += len(k)
+	}
+	fits := true
+	for fits && len(s.of(e.Namespace)) > PerNamespace {
+		fits = s.merge(e.Namespace)
+		bytes = s.size()
+	}
+	if bytes > MaxBytes {
+		s.tidy()
+		bytes = s.size()
+	}
+	for fits && bytes > MaxBytes {
+		fits = s.merge(s.largest())
+		bytes = s.size()
+	}
+	if fits {
+		return bytes
+	}
+	if delete(s, k); replaced {
+		s[k] = before
+	}
+	return s.size()
 }
 
 func (e Entry) encode() string {
@@ -293,8 +313,8 @@ func (s State) merge(namespace string) bool {
 func (s State) largest() (namespace string) {
 	count := map[string]int{}
 	for k := range s {
-		if e, ok := s.read(k); ok && e.Workload != All(e.Namespace) {
-			count[e.Namespace]++
+		if n, rest, _ := strings.Cut(k, "."); !strings.HasPrefix(rest, ".") {
+			count[n]++
 		}
 	}
 	for n, c := range count {

@@ -1,0 +1,179 @@
+package audit_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/ampbridge/ampbridge/audit"
+	"github.com/ampbridge/ampbridge/audit/breaker"
+	"github.com/ampbridge/ampbridge/policy"
+)
+
+// offered is how many workloads of one tenant hang.
+const offered = 5000
+
+func TestTenants(t *testing.T) {
+	w := newWorld(t)
+	t.Run("a breaker that cannot be written", w.testUnwritable)
+	t.Run("one tenant offers 5,000 entries", w.testOffered)
+}
+
+// One tenant's pods all hang, each of a workload of its own. Its namespace comes
+// first, and it has one whose controller nobody could write down. The others'
+// pods are released in the same round.
+func (w *world) testOffered(t *testing.T) {
+	const tenant, other, third = "test-a-tenant", "test-b-other", "test-z-other"
+	for _, n := range []string{tenant, other, third} {
+		w.namespace(t, n)
+	}
+	w.startWebhook(t, other)
+	// What somebody wrote by hand takes nearly all the room there is.
+	filler := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: breaker.ConfigMap}, Data: map[string]string{"filler": strings.Repeat("x", 1_040_000)}}
+	_, err := w.Client().CoreV1().ConfigMaps(home).Update(t.Context(), filler, metav1.UpdateOptions{})
+	if apierrors.IsNotFound(err) {
+		_, err = w.Client().CoreV1().ConfigMaps(home).Create(t.Context(), filler, metav1.CreateOptions{})
+	}
+	must(t, err)
+	begin := time.Now()
+	must(t, w.crowd(t, tenant))
+	t.Logf("%d pods hang after %s", offered, time.Since(begin).Round(time.Second))
+	pods := map[string][]corev1.Pod{}
+	for _, n := range []string{other, third} {
+		pods[n] = w.deploy(t, n, "prometheus", 1, nil)
+		w.report(t, pods[n][0], cannotPull)
+	}
+	// After the round in which the grace is over there is none for an hour.
+	r := w.audit(t, "", func(o *audit.Options) { o.Grace, o.Interval = time.Second, time.Hour })
+	begin = time.Now()
+	for n, before := range pods {
+		within(t, 2*time.Minute, "the pod of "+n+" is released", func() bool { return replaced(before, w.pods(t, n, "prometheus")) })
+		t.Logf("%s: released after %s", n, time.Since(begin).Round(time.Second))
+		if now := w.pods(t, n, "prometheus"); injected(&now[0]) {
+			t.Errorf("%s: the successor is injected", n)
+		}
+	}
+	if n := r.value(t, findings, "stuck"); n < offered {
+		t.Errorf("%v pods are stuck, want %d", n, offered)
+	}
+	object, err := w.Client().CoreV1().ConfigMaps(home).Get(t.Context(), breaker.ConfigMap, metav1.GetOptions{})
+	must(t, err)
+	bytes, ofTenant := 0, 0
+	for k, v := range object.Data {
+		bytes += len(k) + len(v)
+		if strings.HasPrefix(k, tenant+".") {
+			ofTenant++
+		}
+	}
+	t.Logf("%d entries, %d of the tenant, %d bytes; series %v", len(object.Data), ofTenant, bytes, r.value(t, "ampbridge_audit_breaker_open", ""))
+	if ofTenant > breaker.PerNamespace || ofTenant == 0 || bytes > breaker.MaxBytes {
+		t.Errorf("%d entries of the tenant, %d bytes", ofTenant, bytes)
+	}
+	// For the tenant injection pauses too, whatever pod it is.
+	p, err := policy.Parse([]byte(policyText))
+	must(t, err)
+	e, _ := p.Entitled(policy.Subject{Namespace: tenant, ServiceAccount: account})
+	for _, i := range []int{0, offered - 1} {
+		if _, open := breaker.State(object.Data).Open(breaker.Of(tenant, fmt.Sprint("p-", i), "", "", nil), breaker.Trial(p, e, image)); !open {
+			t.Errorf("pod %d of the tenant would hang again", i)
+		}
+	}
+	events, err := w.Client().CoreV1().Events(tenant).List(t.Context(), metav1.ListOptions{})
+	must(t, err)
+	if n := len(events.Items); n > 100 {
+		t.Errorf("%d events about the tenant in a few rounds", n)
+	}
+}
+
+// crowd makes the tenant's pods, and writes what the kubelet reports of them.
+func (w *world) crowd(t *testing.T, namespace string) error {
+	t.Helper()
+	client := w.Client().CoreV1().Pods(namespace)
+	var group sync.WaitGroup
+	errs, numbers := make(chan error, offered), make(chan int)
+	for range 16 {
+		group.Go(func() {
+			for i := range numbers {
+				pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("p-", i)}, Spec: template().Spec}
+				if i == 1 {
+					pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "example.com/v1", Kind: "A/b *", Name: "a\nb" + strings.Repeat("n", 10_000), UID: types.UID("1"), Controller: new(true)}}
+				}
+				made, err := client.Create(context.Background(), pod, metav1.CreateOptions{})
+				for err == nil {
+					cannotPull(&made.Status)
+					if _, err = client.UpdateStatus(context.Background(), made, metav1.UpdateOptions{}); !apierrors.IsConflict(err) {
+						break
+					}
+					made, err = client.Get(context.Background(), made.Name, metav1.GetOptions{})
+				}
+				if err != nil {
+					errs <- err
+				}
+			}
+		})
+	}
+	for i := range offered {
+		numbers <- i
+	}
+	close(numbers)
+	group.Wait()
+	close(errs)
+	var all []error
+	for err := range errs {
+		all = append(all, err)
+	}
+	if len(all) > 3 {
+		all = all[:3]
+	}
+	return errors.Join(all...)
+}
+
+// A failed write holds up neither the release of pods whose entry is there, nor
+// the repair of others. A pod without an entry stays: its successor would hang too.
+func (w *world) testUnwritable(t *testing.T) {
+	const namespace = "test-unwritable"
+	w.namespace(t, namespace)
+	missed := w.deploy(t, namespace, "missed", 1, nil)
+	w.report(t, missed[0], ready)
+	w.startWebhook(t, namespace)
+	time.Sleep(time.Second) // see testMends
+	known, fresh := w.deploy(t, namespace, "known", 1, nil), w.deploy(t, namespace, "fresh", 1, nil)
+	w.report(t, known[0], cannotPull)
+	w.report(t, fresh[0], cannotPull)
+	p, err := policy.Parse([]byte(policyText))
+	must(t, err)
+	e, _ := p.Entitled(policy.Subject{Namespace: namespace, ServiceAccount: account})
+	maps := w.Client().CoreV1().ConfigMaps(home)
+	_, err = breaker.Change(t.Context(), maps, func(s breaker.State) breaker.State {
+		return s.With(breaker.Entry{Workload: breaker.Workload{Namespace: namespace, Kind: "Deployment", Name: "known"}, Trial: breaker.Trial(p, e, image), Why: "ImagePullBackOff", Since: time.Now()})
+	})
+	must(t, err)
+	object, err := maps.Get(t.Context(), breaker.ConfigMap, metav1.GetOptions{})
+	must(t, err)
+	object.Immutable = new(true)
+	_, err = maps.Update(t.Context(), object, metav1.UpdateOptions{})
+	must(t, err)
+	w.audit(t, evict, func(o *audit.Options) {
+		quick(o)
+		o.Grace = time.Second
+	})
+	eventually(t, "the pod with an entry is released", func() bool { return replaced(known, w.pods(t, namespace, "known")) })
+	if now := w.pods(t, namespace, "known"); injected(&now[0]) {
+		t.Error("its successor is injected")
+	}
+	eventually(t, "the missed pod is repaired", func() bool { return replaced(missed, w.pods(t, namespace, "missed")) })
+	if !has(w.pods(t, namespace, "fresh"), fresh[0]) {
+		t.Error("a pod was evicted although its entry could not be written")
+	}
+	must(t, maps.Delete(t.Context(), breaker.ConfigMap, metav1.DeleteOptions{}))
+	eventually(t, "it is released once the entry can be written", func() bool { return replaced(fresh, w.pods(t, namespace, "fresh")) })
+}
