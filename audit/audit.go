@@ -138,6 +138,10 @@ type auditor struct {
 	// outdated is since when an entry of the breaker is about no pod that is there, or
 	// of no trial of today, by its key.
 	outdated map[string]outdated
+	// accounts is how many service accounts the pods of a namespace had, and rounds
+	// how many rounds there were.
+	accounts map[string]int
+	rounds   uint32
 }
 
 // round looks at every labelled namespace, then acts, and then tells. A namespace
@@ -159,16 +163,21 @@ func (a *auditor) round(ctx context.Context) error {
 	}
 	var pods []observed
 	var errs []error
-	unread := map[string]bool{}
+	unread, accounts := map[string]bool{}, map[string]int{}
+	a.rounds++
 	for name, injection := range namespaces {
-		found, err := a.cluster.look(ctx, name, Question{Policy: p, Image: a.Image, Injection: injection, Breaker: state})
+		t := window{uint32((a.accounts[name] + accountsPerRound - 1) / accountsPerRound), a.rounds}
+		found, n, err := a.cluster.look(ctx, name, Question{Policy: p, Image: a.Image, Injection: injection, Breaker: state}, t)
 		if err != nil {
 			errs = append(errs, err)
-			unread[name] = true
+			unread[name], accounts[name] = true, a.accounts[name]
 			continue
 		}
+		// What a round leaves out for the next ones is not gone.
+		unread[name], accounts[name] = t.share > 1, n
 		pods = append(pods, found...)
 	}
+	a.accounts = accounts
 	now := time.Now()
 	sortPods(pods)
 	a.history.age(pods, now, a.grace, unread)

@@ -3,6 +3,7 @@ package audit
 import (
 	"context"
 	"fmt"
+	"hash/fnv"
 	"slices"
 
 	"github.com/go-json-experiment/json"
@@ -66,40 +67,58 @@ type podPage struct {
 	Items []jsontext.Value `json:"items"`
 }
 
+// accountsPerRound is how many service accounts of a namespace a round reads: one
+// call each. Where pods have more, each round looks at another share of them.
+const accountsPerRound = 100
+
+// window says which service accounts' pods a round looks at: of every share one.
+type window struct{ share, number uint32 }
+
+func (t window) covers(account string) bool {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(account)) // it never fails
+	return t.share <= 1 || (h.Sum32()+t.number)%t.share == 0
+}
+
 // look assesses the Prometheus pods of a namespace; those that have ended are
-// left out. q says all but the pod.
-func (c cluster) look(ctx context.Context, namespace string, q Question) ([]observed, error) {
-	var found []observed
+// left out. q says all but the pod. accounts is how many service accounts the pods
+// have; those that are not in the window are not looked at.
+func (c cluster) look(ctx context.Context, namespace string, q Question, t window) (found []observed, accounts int, err error) {
+	names := map[string]bool{}
 	known := known{accounts: map[string]map[string]string{}}
 	for o := (metav1.ListOptions{Limit: firstPage}); ; {
 		raw, err := c.RESTClient().Get().Namespace(namespace).Resource("pods").VersionedParams(&o, scheme.ParameterCodec).
 			SetHeader("Accept", "application/json").Do(ctx).Raw()
 		if err != nil {
-			return nil, fmt.Errorf("list the pods of namespace %s: %w", namespace, err)
+			return nil, 0, fmt.Errorf("list the pods of namespace %s: %w", namespace, err)
 		}
 		var list podPage
 		if err := json.Unmarshal(raw, &list, decodeOptions); err != nil {
-			return nil, fmt.Errorf("list the pods of namespace %s: %w", namespace, err)
+			return nil, 0, fmt.Errorf("list the pods of namespace %s: %w", namespace, err)
 		}
 		for _, item := range list.Items {
 			pod, err := Decode(item)
 			if err != nil {
-				return nil, fmt.Errorf("read a pod of namespace %s: %w", namespace, err)
+				return nil, 0, fmt.Errorf("read a pod of namespace %s: %w", namespace, err)
 			}
 			if !pod.concerned() {
+				continue
+			}
+			account := pod.serviceAccount()
+			if names[account] = true; !t.covers(account) {
 				continue
 			}
 			q.Pod = pod
 			f, err := c.assess(ctx, q, &known)
 			if err != nil {
-				return nil, err
+				return nil, 0, err
 			}
 			if f.Kind != None || pod.leaving() {
 				found = append(found, observe(pod, f))
 			}
 		}
 		if o.Continue = list.Metadata.Continue; o.Continue == "" {
-			return found, nil
+			return found, len(names), nil
 		}
 		if len(raw) < largePage/2 {
 			o.Limit = min(2*o.Limit, page)

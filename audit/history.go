@@ -45,6 +45,10 @@ func sortPods(pods []observed) {
 // history is since when which pod is found as it is.
 type history map[types.UID]sighting
 
+// remembered is how many pods, and how many events, of a namespace are remembered
+// that could not be read in full: else what comes and goes there fills the memory.
+const remembered = 10_000
+
 type sighting struct {
 	namespace string
 	kind      Kind
@@ -58,9 +62,9 @@ type sighting struct {
 // for longer than its grace. Pods that are not seen any more are forgotten, unless
 // their namespace could not be read.
 func (h *history) age(pods []observed, now time.Time, grace func(policy.Reason) time.Duration, unread map[string]bool) {
-	next := history{}
+	next, kept := history{}, map[string]int{}
 	for uid, s := range *h {
-		if unread[s.namespace] {
+		if kept[s.namespace]++; unread[s.namespace] && kept[s.namespace] <= remembered {
 			next[uid] = s
 		}
 	}

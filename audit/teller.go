@@ -123,7 +123,11 @@ func (a *auditor) report(ctx context.Context, p *policy.Policy, pods []observed,
 		still[r] = true
 		a.Logger.Info("finding", "namespace", o.workload.Namespace, "workload", shorten(o.workload.String(), 200), "pod", o.name, "finding", o.Kind, "reason", reason, "text", shorten(text, 500))
 	}
+	kept := map[string]int{}
 	for r := range a.teller.said {
+		if kept[r.namespace]++; kept[r.namespace] > remembered {
+			continue
+		}
 		// A refusal lasts as long as what the eviction was for.
 		if unread[r.namespace] || (r.reason == eventRefused && objects[r.object]) {
 			still[r] = true

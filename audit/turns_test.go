@@ -118,7 +118,42 @@ func TestUnreadNamespaceIsForgottenAlone(t *testing.T) {
 		}
 		h.age(pods, after(0), grace, map[string]bool{"tenant": i > 0})
 	}
+	crowd := history{}
+	for i := range 10 * remembered {
+		crowd[types.UID(fmt.Sprint(i))] = sighting{namespace: "tenant"}
+	}
+	if crowd.age(nil, after(0), grace, map[string]bool{"tenant": true}); len(crowd) > remembered {
+		t.Errorf("%d pods of an unread namespace are remembered", len(crowd))
+	}
 	if _, kept := h["tenant"]; !kept || len(h) != 2 {
 		t.Errorf("%d pods are remembered, that of the unread namespace: %v", len(h), kept)
+	}
+}
+
+// Where pods have very many service accounts, every one of them has its turn.
+func TestTurn(t *testing.T) {
+	const accounts, share = 5000, 50
+	for round := range uint32(2) {
+		looked := map[string]int{}
+		for number := range uint32(share) {
+			covered := 0
+			for i := range accounts {
+				if name := fmt.Sprint("account-", i); (window{share, round*share + number}).covers(name) {
+					looked[name]++
+					covered++
+				}
+			}
+			if covered > 2*accounts/share {
+				t.Errorf("round %d looks at %d", number, covered)
+			}
+		}
+		for i := range accounts {
+			if n := looked[fmt.Sprint("account-", i)]; n != 1 {
+				t.Fatalf("account %d was looked at %d times, want once", i, n)
+			}
+		}
+	}
+	if !(window{0, 1}).covers("a") || !(window{1, 7}).covers("b") {
+		t.Error("a namespace with few is not looked at in full")
 	}
 }

@@ -111,7 +111,7 @@ func (c cluster) serviceAccounts(ctx context.Context) ([]plan.ServiceAccount, er
 			for _, sa := range list.Items {
 				accounts = append(accounts, plan.ServiceAccount{
 					Namespace: sa.Namespace, Injection: policy.Injection(ns.Labels[policy.LabelInjection]),
-					Name: sa.Name, Annotations: sa.Annotations, Created: sa.CreationTimestamp.Time,
+					Name: sa.Name, Annotations: asked(sa.Annotations), Created: sa.CreationTimestamp.Time,
 				})
 			}
 			return list.Continue, nil

@@ -67,13 +67,22 @@ func stripped(object any) (any, error) {
 	return &metav1.PartialObjectMetadata{ObjectMeta: kept}, nil
 }
 
-// asked are the annotations by which a service account asks for something.
+// maxAsked is how long what a service account asks for may be, in bytes: some
+// hundred destinations. An annotation may have 256 KiB, in each service account of a
+// tenant.
+const maxAsked = 8 << 10
+
+// asked are the annotations by which a service account asks for something. One that
+// is too long asks for nothing that there is, like any other mistake.
 func asked(annotations map[string]string) map[string]string {
 	var kept map[string]string
 	for _, name := range []string{policy.AnnotationInject, policy.AnnotationDestinations} {
 		if value, found := annotations[name]; found {
 			if kept == nil {
 				kept = map[string]string{}
+			}
+			if len(value) > maxAsked {
+				value = "(too long)"
 			}
 			kept[name] = value
 		}

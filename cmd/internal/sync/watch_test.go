@@ -123,3 +123,21 @@ func TestStripped(t *testing.T) {
 		t.Errorf("kept %s\nwant %s", text, want)
 	}
 }
+
+// A tenant's annotations do not fill the memory.
+func TestLongAnnotationsAreNotKept(t *testing.T) {
+	for _, c := range []struct{ name, value, want string }{
+		{policy.AnnotationDestinations, "central", "central"},
+		{policy.AnnotationDestinations, strings.Repeat("a,", 100_000), "(too long)"},
+		{policy.AnnotationInject, strings.Repeat("x", 250_000), "(too long)"},
+		{"example.com/other", strings.Repeat("x", 250_000), ""},
+	} {
+		kept, err := stripped(&metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: "a", Annotations: map[string]string{c.name: c.value}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := kept.(*metav1.PartialObjectMetadata).Annotations[c.name]; got != c.want {
+			t.Errorf("%s of %d bytes: kept %.40q, want %q", c.name, len(c.value), got, c.want)
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/ampbridge/ampbridge/policy"
@@ -224,6 +225,15 @@ type journal struct {
 	said   map[line]bool
 }
 
+// shorten keeps a line of the log readable, whatever names are in it.
+func shorten(s string) string {
+	const most = 2000
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "…"
+}
+
 func (j *journal) write(lines []line) {
 	now, trouble, was := map[line]bool{}, false, false
 	for l := range j.said {
@@ -231,7 +241,7 @@ func (j *journal) write(lines []line) {
 	}
 	for _, l := range lines {
 		if !j.said[l] && !now[l] {
-			j.logger.Log(context.Background(), l.level, l.text)
+			j.logger.Log(context.Background(), l.level, shorten(l.text))
 		}
 		now[l] = true
 		trouble = trouble || l.level == slog.LevelError
