@@ -1,0 +1,29 @@
+package webhook_test
+
+import (
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/ampbridge/ampbridge/webhook"
+)
+
+// A workspace that is yet to be made is for bootstrap: the webhook would send
+// metrics to a name that nothing has.
+func TestNewWorkspaceIsRefused(t *testing.T) {
+	good := string(readFile(t, "testdata/policy.yaml"))
+	file := filepath.Join(t.TempDir(), "policy.yaml")
+	if err := os.WriteFile(file, []byte(regexp.MustCompile(`workspace/ws-[0-9a-zA-Z-]+`).ReplaceAllString(good, "workspace/ws-new")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	source := webhook.NewPolicySource(file, webhook.NewMetrics(prometheus.NewRegistry()), slog.New(slog.NewJSONHandler(io.Discard, nil)))
+	if err := source.Err(); source.Current() != nil || err == nil || !strings.Contains(err.Error(), "destinations[0].workspace: is ws-new") {
+		t.Errorf("got %v, %v", source.Current(), err)
+	}
+}
