@@ -8,8 +8,10 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -65,7 +67,35 @@ func (s *scene) syncLeads() {
 	s.try(client.AppsV1().Deployments(system).Delete(s.Context(), "ampbridge-sync", metav1.DeleteOptions{}))
 	s.try(client.CoreV1().Pods(system).Delete(s.Context(), "ampbridge-sync-1", metav1.DeleteOptions{GracePeriodSeconds: new(int64)}))
 	s.try(client.CoordinationV1().Leases(system).Delete(s.Context(), "ampbridge-sync", metav1.DeleteOptions{}))
+	s.syncScheduled(containers)
 	s.healthy(fault{})
+}
+
+// syncScheduled has a CronJob in the Deployment's place (sync.mode: cronJob).
+func (s *scene) syncScheduled(containers []corev1.Container) {
+	s.Helper()
+	jobs := s.kube.Client().BatchV1().CronJobs(system)
+	job, err := jobs.Create(s.Context(), &batchv1.CronJob{
+		ObjectMeta: metav1.ObjectMeta{Name: "ampbridge-sync", Labels: syncLabels},
+		Spec: batchv1.CronJobSpec{Schedule: "*/10 * * * *", Suspend: new(true), JobTemplate: batchv1.JobTemplateSpec{Spec: batchv1.JobSpec{
+			Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{RestartPolicy: corev1.RestartPolicyNever, Containers: containers}},
+		}}},
+	}, metav1.CreateOptions{})
+	s.try(err)
+	s.onlyBroken(doctor.SyncLeads, "cronjob/ampbridge-sync is suspended")
+	job.Spec.Suspend = new(false)
+	job, err = jobs.Update(s.Context(), job, metav1.UpdateOptions{})
+	s.try(err)
+	job.Status.LastScheduleTime = &metav1.Time{Time: time.Now().Add(-time.Hour)}
+	job, err = jobs.UpdateStatus(s.Context(), job, metav1.UpdateOptions{})
+	s.try(err)
+	s.onlyBroken(doctor.SyncLeads, "has not succeeded; no run ever has")
+	job.Status.LastSuccessfulTime = &metav1.Time{Time: time.Now().Add(-59 * time.Minute)}
+	s.must(jobs.UpdateStatus(s.Context(), job, metav1.UpdateOptions{}))
+	if a := s.examine(fault{}); a.State(doctor.SyncLeads) != doctor.OK {
+		s.Fatalf("a CronJob whose last run succeeded\n%s", a.text())
+	}
+	s.try(jobs.Delete(s.Context(), job.Name, metav1.DeleteOptions{}))
 }
 
 // startSync runs sync's controller as its own process.

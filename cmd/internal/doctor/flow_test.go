@@ -1,0 +1,48 @@
+package doctor
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/ampbridge/ampbridge/doctor"
+)
+
+// One read is enough where it proves that samples arrive. Else doctor reads again
+// until one does.
+func TestFlow(t *testing.T) {
+	read := func(sent, retried, pending int) string {
+		return fmt.Sprintf(`prometheus_remote_storage_highest_timestamp_in_seconds 1000
+prometheus_remote_storage_samples_total{remote_name="a"} 500
+prometheus_remote_storage_samples_retried_total{remote_name="a"} %d
+prometheus_remote_storage_samples_pending{remote_name="a"} %d
+prometheus_remote_storage_queue_highest_sent_timestamp_seconds{remote_name="a"} %d
+`, retried, pending, sent)
+	}
+	for _, c := range []struct {
+		name  string
+		reads []string
+		state doctor.State
+	}{
+		{"well", []string{read(999, 0, 20)}, doctor.OK},
+		{"retried, and then sent", []string{read(990, 100, 20), read(999, 100, 20)}, doctor.OK},
+		{"not to be read", []string{""}, doctor.Skipped},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			n := 0
+			f := (*examiner)(nil).flow(t.Context(), []string{"a"}, func() (string, error) {
+				n++
+				if n > len(c.reads) {
+					t.Fatalf("%d reads, want %d", n, len(c.reads))
+				}
+				if c.reads[n-1] == "" {
+					return "", errors.New("the pod is Pending")
+				}
+				return c.reads[n-1], nil
+			})
+			if f.State != c.state || n != len(c.reads) {
+				t.Errorf("%s after %d reads: %s", f.State, n, f.Says)
+			}
+		})
+	}
+}
