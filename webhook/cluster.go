@@ -4,12 +4,15 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"net/http"
 	"runtime/debug"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 
 	"github.com/ampbridge/ampbridge/audit/breaker"
@@ -25,30 +28,58 @@ type Cluster interface {
 	ServiceAccountAndLimits(ctx context.Context, namespace, name string) (annotations map[string]string, limits inject.Limits, err error)
 }
 
+// What look-ups may hold in memory at one time.
+const (
+	// maxAnswer bounds what the API server answers to one look-up, in bytes.
+	// Annotations have up to 256 KiB.
+	maxAnswer = 320 << 10
+	// maxLookups is how many pods look up at one time, and maxBreakerReads how many
+	// read the circuit breaker, the content of one ConfigMap.
+	maxLookups      = 16
+	maxBreakerReads = 4
+	// maxBreaker bounds that ConfigMap, in bytes: what etcd takes.
+	maxBreaker = 3 << 19
+)
+
 // Kubernetes is the real [Cluster]. Its identity needs to get serviceaccounts
 // and to list limitranges and resourcequotas, in every namespace that may be
-// labelled.
+// labelled. It asks for the metadata of service accounts only: their lists of
+// Secrets can be long, and tenants write them.
 func Kubernetes(config *rest.Config) (Cluster, error) {
-	client, err := connect(config)
+	config = connection(config, maxAnswer)
+	client, err := corev1client.NewForConfig(config)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("connect to the API server: %w", err)
 	}
-	return Reader(client), nil
+	accounts, err := metadata.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the API server: %w", err)
+	}
+	return kubernetes{client: client, lookups: semaphore.NewWeighted(maxLookups), account: func(ctx context.Context, namespace, name string) (metav1.Object, error) {
+		return accounts.Resource(corev1.SchemeGroupVersion.WithResource("serviceaccounts")).Namespace(namespace).Get(ctx, name, metav1.GetOptions{})
+	}}, nil
 }
 
 // BreakerIn reads the circuit breaker's state in a namespace, live. It needs to
 // get the ConfigMap [breaker.ConfigMap] there.
 func BreakerIn(config *rest.Config, namespace string) (func(context.Context) (breaker.State, error), error) {
-	client, err := connect(config)
+	client, err := corev1client.NewForConfig(connection(config, maxBreaker))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("connect to the API server: %w", err)
 	}
+	reads := semaphore.NewWeighted(maxBreakerReads)
 	return func(ctx context.Context) (breaker.State, error) {
+		if err := reads.Acquire(ctx, 1); err != nil {
+			return breaker.State{}, fmt.Errorf("wait for other reads of the circuit breaker: %w", err)
+		}
+		defer reads.Release(1)
 		return breaker.Read(ctx, client.ConfigMaps(namespace))
 	}, nil
 }
 
-func connect(config *rest.Config) (corev1client.CoreV1Interface, error) {
+// connection is the configuration with the webhook's own settings, for answers of
+// at most limit bytes.
+func connection(config *rest.Config, limit int64) *rest.Config {
 	config = rest.CopyConfig(config)
 	// A limit on the client's side would make a burst of pods wait for one
 	// another; the API server has a fair one of its own.
@@ -56,30 +87,66 @@ func connect(config *rest.Config) (corev1client.CoreV1Interface, error) {
 	config.ContentType = "application/vnd.kubernetes.protobuf"
 	config.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
 	config.UserAgent = "ampbridge-webhook"
-	client, err := corev1client.NewForConfig(config)
-	if err != nil {
-		return nil, fmt.Errorf("connect to the API server: %w", err)
-	}
-	return client, nil
+	// Compressed, an answer of a few bytes could be a large one.
+	config.DisableCompression = true
+	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return boundedAnswers{next, limit} })
+	return config
 }
 
-// Reader is the [Cluster] that a client reads.
-func Reader(client corev1client.CoreV1Interface) Cluster { return kubernetes{client} }
+// boundedAnswers makes answers fail that are longer than limit bytes.
+type boundedAnswers struct {
+	next  http.RoundTripper
+	limit int64
+}
 
-type kubernetes struct{ client corev1client.CoreV1Interface }
+func (b boundedAnswers) RoundTrip(r *http.Request) (*http.Response, error) {
+	answer, err := b.next.RoundTrip(r)
+	if err == nil {
+		answer.Body = http.MaxBytesReader(nil, answer.Body, b.limit)
+	}
+	return answer, err
+}
+
+// WrappedRoundTripper is for client-go.
+func (b boundedAnswers) WrappedRoundTripper() http.RoundTripper { return b.next }
+
+// Reader is the [Cluster] that a client reads.
+func Reader(client corev1client.CoreV1Interface) Cluster {
+	return kubernetes{client: client, lookups: semaphore.NewWeighted(maxLookups), account: func(ctx context.Context, namespace, name string) (metav1.Object, error) {
+		return client.ServiceAccounts(namespace).Get(ctx, name, metav1.GetOptions{})
+	}}
+}
+
+type kubernetes struct {
+	client  corev1client.CoreV1Interface
+	account func(ctx context.Context, namespace, name string) (metav1.Object, error)
+	lookups *semaphore.Weighted
+}
 
 // ServiceAccount names no resource version, so it sees every write that came
 // before: a pod may be created as soon as its service account is.
 func (k kubernetes) ServiceAccount(ctx context.Context, namespace, name string) (map[string]string, error) {
-	account, err := k.client.ServiceAccounts(namespace).Get(ctx, name, metav1.GetOptions{})
+	if err := k.lookups.Acquire(ctx, 1); err != nil {
+		return nil, fmt.Errorf("wait for other look-ups: %w", err)
+	}
+	defer k.lookups.Release(1)
+	return k.annotations(ctx, namespace, name)
+}
+
+func (k kubernetes) annotations(ctx context.Context, namespace, name string) (map[string]string, error) {
+	account, err := k.account(ctx, namespace, name)
 	if err != nil {
 		return nil, fmt.Errorf("read service account %s of namespace %s: %w", name, namespace, err)
 	}
-	return account.Annotations, nil
+	return account.GetAnnotations(), nil
 }
 
 // ServiceAccountAndLimits reads the three side by side.
 func (k kubernetes) ServiceAccountAndLimits(ctx context.Context, namespace, name string) (annotations map[string]string, limits inject.Limits, err error) {
+	if err := k.lookups.Acquire(ctx, 1); err != nil {
+		return nil, limits, fmt.Errorf("wait for other look-ups: %w", err)
+	}
+	defer k.lookups.Release(1)
 	var group errgroup.Group
 	group.Go(guard(func() (err error) {
 		limits.Ranges, err = k.limitRanges(ctx, namespace)
@@ -89,7 +156,7 @@ func (k kubernetes) ServiceAccountAndLimits(ctx context.Context, namespace, name
 		limits.Quotas, err = k.resourceQuotas(ctx, namespace)
 		return err
 	}))
-	annotations, err = k.ServiceAccount(ctx, namespace, name)
+	annotations, err = k.annotations(ctx, namespace, name)
 	return annotations, limits, cmp.Or(err, group.Wait())
 }
 

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"strconv"
 	"time"
 
 	"github.com/ampbridge/ampbridge/audit/breaker"
@@ -23,6 +24,10 @@ const (
 	LookupFailed policy.Reason = "LookupFailed"
 	// InternalError: a mistake in ampbridge; the log has the details.
 	InternalError policy.Reason = "InternalError"
+	// TooLarge: the object breaks a bound on what the webhook reads.
+	TooLarge policy.Reason = "TooLarge"
+	// Overloaded: other requests took all the memory that requests may take.
+	Overloaded policy.Reason = "Overloaded"
 )
 
 // lookupTimeout bounds all reads for one pod. It leaves the API server, which
@@ -40,6 +45,14 @@ type Dependencies struct {
 	Image   string
 	Metrics *Metrics
 	Logger  *slog.Logger
+	// Intake bounds the memory of all handlers together; nil: of each by itself.
+	Intake *Intake
+}
+
+func (d *Dependencies) setDefaults() {
+	if d.Intake == nil {
+		d.Intake = NewIntake()
+	}
 }
 
 // outcome is a decision and what follows from it.
@@ -79,9 +92,19 @@ type handler[O any] struct {
 
 func (h *handler[O]) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
-	request, err := readReview[O](w, r)
+	v := h.Intake.enter(w, r)
+	if v == nil {
+		h.refuse(w, r, refuse(http.StatusServiceUnavailable, "the webhook has too much to do"))
+		return
+	}
+	defer v.leave()
+	request, err := readReview[O](v, r)
 	if err == nil {
 		err = h.accepts(request.Kind, request.SubResource, request.Operation)
+	}
+	if p := (*passed)(nil); errors.As(err, &p) {
+		h.pass(r.Context(), w, p, start)
+		return
 	}
 	if err != nil {
 		h.refuse(w, r, err)
@@ -99,8 +122,19 @@ func (h *handler[O]) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	took := time.Since(start)
 	h.Metrics.observe(h.resource, out.decision(), string(out.Reason), took)
-	h.log(ctx, out, took, slog.String("uid", request.UID), slog.String("namespace", request.Namespace), slog.Bool("dryRun", request.DryRun))
+	h.log(ctx, out, took, slog.String("uid", request.UID), logged("namespace", request.Namespace), slog.Bool("dryRun", request.DryRun))
 }
+
+// pass admits an object that was not decoded.
+func (h *handler[O]) pass(ctx context.Context, w http.ResponseWriter, p *passed, start time.Time) {
+	_ = writeAnswer(w, p.uid, nil, p.outcome.Warning) // a string always encodes
+	took := time.Since(start)
+	h.Metrics.observe(h.resource, p.outcome.decision(), string(p.outcome.Reason), took)
+	h.log(ctx, p.outcome, took, slog.String("uid", p.uid), logged("namespace", p.namespace), logged("name", p.name))
+}
+
+// logged is a log attribute of a name that somebody else chose.
+func logged(key, name string) slog.Attr { return slog.String(key, shorten(name, maxLoggedName)) }
 
 // accepts refuses what the webhook is not registered for.
 func (h *handler[O]) accepts(kind groupVersionKind, subResource, operation string) error {
@@ -120,7 +154,8 @@ func (h *handler[O]) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	if e := (*httpError)(nil); errors.As(err, &e) {
 		status = e.status
 	}
-	h.Logger.Warn("request refused", "path", r.URL.Path, "status", status, "error", err)
+	h.Metrics.refused.WithLabelValues(strconv.Itoa(status)).Inc()
+	h.Logger.Warn("request refused", "path", shorten(r.URL.Path, maxLoggedName), "status", status, "error", shorten(err.Error(), maxLoggedText))
 	if status == http.StatusMethodNotAllowed {
 		w.Header().Set("Allow", http.MethodPost)
 	}
@@ -159,10 +194,10 @@ func (h *handler[O]) log(ctx context.Context, out outcome, took time.Duration, a
 	}
 	attrs = append(attrs, slog.String("decision", out.decision()), slog.String("reason", string(out.Reason)), slog.String("took", took.String()))
 	if out.Warning != "" {
-		attrs = append(attrs, slog.String("warning", out.Warning))
+		attrs = append(attrs, slog.String("warning", shorten(out.Warning, maxLoggedText)))
 	}
 	if out.err != nil {
-		attrs = append(attrs, slog.String("error", out.err.Error()))
+		attrs = append(attrs, slog.String("error", shorten(out.err.Error(), maxLoggedError)))
 	}
 	h.Logger.LogAttrs(ctx, level, h.resource, append(attrs, out.about...)...)
 }

@@ -18,6 +18,7 @@ const (
 type Metrics struct {
 	decisions         *prometheus.CounterVec
 	duration          *prometheus.HistogramVec
+	refused           *prometheus.CounterVec
 	policyLoadErrors  prometheus.Counter
 	policyLastSuccess prometheus.Gauge
 	policyInfo        *prometheus.GaugeVec
@@ -36,6 +37,10 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 			// The budget is 10 ms; a look-up that fails takes two seconds.
 			Buckets: []float64{.00025, .0005, .001, .0015, .002, .003, .004, .005, .0075, .01, .015, .025, .05, .1, .25, .5, 1, 2.5, 5},
 		}, []string{"resource"}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "ampbridge_admission_requests_refused_total",
+			Help: "Requests that are no review, or whose body did not come, by the HTTP status that was answered.",
+		}, []string{"status"}),
 		policyLoadErrors: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "ampbridge_policy_load_errors_total",
 			Help: "Versions of the policy file that were refused.",
@@ -49,7 +54,7 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 			Help: "1 for the policy in force; hash is the beginning of the SHA-256 of its file.",
 		}, []string{"hash"}),
 	}
-	registry.MustRegister(m.decisions, m.duration, m.policyLoadErrors, m.policyLastSuccess, m.policyInfo)
+	registry.MustRegister(m.decisions, m.duration, m.refused, m.policyLoadErrors, m.policyLastSuccess, m.policyInfo)
 	return m
 }
 

@@ -16,6 +16,7 @@ import (
 // has the value injection. The value comes from the path, for the API server has
 // matched the label already.
 func PodHandler(injection policy.Injection, d Dependencies) http.Handler {
+	d.setDefaults()
 	h := &podHandler{d, injection}
 	return &handler[inject.Pod]{Dependencies: d, kind: "Pod", resource: "pod", operations: []string{"CREATE"}, decide: h.decide}
 }
@@ -39,9 +40,9 @@ func (h *podHandler) decide(ctx context.Context, r *request[inject.Pod], p *poli
 	out := h.settle(ctx, question, pod, p)
 	out.loud = out.loud || prometheus
 	out.about = []slog.Attr{
-		slog.String("pod", podName(pod, r.Name)),
-		slog.String("serviceAccount", account),
-		slog.String("destinations", destinations(out.Decision)),
+		logged("pod", podName(pod, r.Name)),
+		logged("serviceAccount", account),
+		slog.String("destinations", shorten(destinations(out.Decision), maxLoggedText)),
 	}
 	return out
 }

@@ -2,28 +2,29 @@ package webhook
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"mime"
 	"net/http"
+	"os"
 	"strconv"
 	"sync"
 
 	jsonv2 "github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
 const (
-	// maxReview bounds a request's body, in bytes. The API server takes objects
-	// of up to 3 MiB, and an update sends the old one too.
-	maxReview = 7 << 20
 	// maxPooled is the largest buffer that is kept for the next request, in bytes:
 	// a few huge pods must not stay in memory.
-	maxPooled = 256 << 10
+	maxPooled = smallReview + bytes.MinRead
 
 	reviewAPIVersion = "admission.k8s.io/v1"
 	reviewKind       = "AdmissionReview"
@@ -71,8 +72,26 @@ func refuse(status int, format string, args ...any) error {
 	return &httpError{status, fmt.Sprintf(format, args...)}
 }
 
+// passed is a review that is not decoded: its object is admitted as it was.
+type passed struct {
+	head
+	outcome outcome
+}
+
+func (p *passed) Error() string { return p.outcome.Warning }
+
+// tooLarge is about an object that breaks a bound.
+func tooLarge(which string) outcome {
+	return outcome{Decision: policy.Decision{Reason: TooLarge, Warning: "not injected: " + which + ", which is more than the webhook reads; make it smaller"}, loud: true}
+}
+
+// overloaded is about an object for which there is no memory now.
+func overloaded() outcome {
+	return failed(Overloaded, errors.New("no memory is free for the object"), "not injected: the webhook has too much to do; create the pod again later")
+}
+
 // readReview decodes the one review in the request's body.
-func readReview[O any](w http.ResponseWriter, r *http.Request) (*request[O], error) {
+func readReview[O any](v *visit, r *http.Request) (*request[O], error) {
 	if r.Method != http.MethodPost {
 		return nil, refuse(http.StatusMethodNotAllowed, "only POST")
 	}
@@ -81,23 +100,102 @@ func readReview[O any](w http.ResponseWriter, r *http.Request) (*request[O], err
 	}
 	buffer := getBuffer()
 	defer putBuffer(buffer)
-	if n := r.ContentLength; 0 < n && n <= maxReview {
-		buffer.Grow(int(n) + bytes.MinRead)
+	if err := v.readBody(buffer, r); err != nil {
+		return nil, err
 	}
-	if _, err := buffer.ReadFrom(http.MaxBytesReader(w, r.Body, maxReview)); err != nil {
-		if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
-			return nil, refuse(http.StatusRequestEntityTooLarge, "the body exceeds %d bytes", maxReview)
-		}
-		return nil, refuse(http.StatusBadRequest, "the body could not be read")
+	if err := v.admit(r.Context(), buffer.Bytes()); err != nil {
+		return nil, err
 	}
 	var in review[O]
 	if err := jsonv2.Unmarshal(buffer.Bytes(), &in, decodeOptions); err != nil {
-		return nil, refuse(http.StatusBadRequest, "the body is no AdmissionReview: %v", err)
+		return nil, refuse(http.StatusBadRequest, "the body is no AdmissionReview: %s", shorten(err.Error(), maxLoggedText))
 	}
-	if in.APIVersion != reviewAPIVersion || in.Kind != reviewKind || in.Request == nil || in.Request.UID == "" {
+	if in.APIVersion != reviewAPIVersion || in.Kind != reviewKind || in.Request == nil || !validUID(in.Request.UID) {
 		return nil, refuse(http.StatusBadRequest, "the body is no AdmissionReview of %s with a request and its uid", reviewAPIVersion)
 	}
 	return in.Request, nil
+}
+
+func validUID(uid string) bool { return 0 < len(uid) && len(uid) <= maxUID }
+
+// readBody reads the body as far as its size is within the bounds.
+func (v *visit) readBody(buffer *bytes.Buffer, r *http.Request) error {
+	defer v.read()
+	if r.ContentLength > maxDrained {
+		return refuse(http.StatusRequestEntityTooLarge, "the body exceeds %d bytes", maxReview)
+	}
+	if n := min(r.ContentLength, smallReview); n > 0 {
+		buffer.Grow(int(n) + bytes.MinRead)
+	}
+	body := &io.LimitedReader{R: r.Body, N: smallReview}
+	if _, err := buffer.ReadFrom(body); err != nil {
+		return unreadable(err)
+	}
+	if body.N > 0 || int64(buffer.Len()) == r.ContentLength {
+		return nil
+	}
+	h := readHead(buffer.Bytes())
+	if r.ContentLength > maxReview {
+		return drain(r, h, tooLarge(fmt.Sprintf("the review has more than %d bytes", maxReview)))
+	}
+	if !v.enlarge(r.Context()) {
+		return drain(r, h, overloaded())
+	}
+	if n := r.ContentLength; n > 0 {
+		buffer.Grow(int(n) - buffer.Len() + bytes.MinRead)
+	}
+	body.N = maxReview + 1 - smallReview
+	if _, err := buffer.ReadFrom(body); err != nil {
+		return unreadable(err)
+	}
+	if buffer.Len() > maxReview {
+		return drain(r, h, tooLarge(fmt.Sprintf("the review has more than %d bytes", maxReview)))
+	}
+	return nil
+}
+
+func unreadable(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return refuse(http.StatusRequestTimeout, "the body did not come in time")
+	}
+	return refuse(http.StatusBadRequest, "the body could not be read")
+}
+
+// drain throws the rest of the body away, for a client that hears no answer
+// before it has sent everything.
+func drain(r *http.Request, h head, o outcome) error {
+	n, err := io.Copy(io.Discard, io.LimitReader(r.Body, maxDrained))
+	switch {
+	case err != nil:
+		return unreadable(err)
+	case n == maxDrained || !validUID(h.uid):
+		return refuse(http.StatusRequestEntityTooLarge, "the body exceeds %d bytes", maxReview)
+	}
+	return &passed{h, o}
+}
+
+// admit decides whether there is memory for what the body decodes into.
+func (v *visit) admit(ctx context.Context, body []byte) error {
+	weight := weigh(body)
+	switch large := v.hasLarge || weight > heavyReview; {
+	case large && !v.enlarge(ctx):
+		return pass(body, overloaded())
+	case large:
+		if bound := exceeds(body); bound != "" {
+			return pass(body, tooLarge(bound))
+		}
+	case !v.decode(ctx, weight):
+		return pass(body, overloaded())
+	}
+	return nil
+}
+
+func pass(body []byte, o outcome) error {
+	h := readHead(body)
+	if !validUID(h.uid) {
+		return refuse(http.StatusRequestEntityTooLarge, "%s", o.Warning)
+	}
+	return &passed{h, o}
 }
 
 // writeAnswer admits the object of the request with this uid, changed by the
@@ -124,7 +222,7 @@ func writeAnswer(w http.ResponseWriter, uid string, operations []inject.Operatio
 	}
 	if warning != "" {
 		b = append(b, `,"warnings":[`...)
-		if b, err = jsontext.AppendQuote(b, "ampbridge: "+warning); err != nil {
+		if b, err = jsontext.AppendQuote(b, shorten("ampbridge: "+warning, maxWarning)); err != nil {
 			return fmt.Errorf("encode the warning: %w", err)
 		}
 		b = append(b, ']')

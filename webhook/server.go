@@ -20,7 +20,6 @@ import (
 	"k8s.io/client-go/rest"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
-	ctrlwebhook "sigs.k8s.io/controller-runtime/pkg/webhook"
 
 	"github.com/ampbridge/ampbridge/audit/breaker"
 	"github.com/ampbridge/ampbridge/policy"
@@ -128,7 +127,7 @@ func Run(ctx context.Context, o Options) error {
 		return fmt.Errorf("webhook: %w", err)
 	}
 	a := &app{Options: o, source: source, certificate: certificate, handlers: Dependencies{
-		Policy: source.Current, Cluster: o.Cluster, Breaker: o.breaker, Image: o.Image, Metrics: metrics, Logger: o.Logger,
+		Policy: source.Current, Cluster: o.Cluster, Breaker: o.breaker, Image: o.Image, Metrics: metrics, Logger: o.Logger, Intake: NewIntake(),
 	}}
 
 	// What serves lives longer than ctx, by the drain delay and by the requests
@@ -186,12 +185,12 @@ type app struct {
 	certificate certificate
 	handlers    Dependencies
 	draining    atomic.Bool
-	// started says, once there is a server, whether it answers.
-	started atomic.Pointer[func(*http.Request) error]
+	// listening is true once the API server can connect.
+	listening atomic.Bool
 }
 
 func (a *app) serveWebhook(ctx context.Context) error {
-	host, port, err := net.SplitHostPort(a.Addr)
+	_, port, err := net.SplitHostPort(a.Addr)
 	number, numberErr := strconv.Atoi(port)
 	if err != nil || numberErr != nil || number < 1 {
 		return fmt.Errorf("webhook: Addr %q: want host:port, with a port of 1 or more", a.Addr)
@@ -204,29 +203,22 @@ func (a *app) serveWebhook(ctx context.Context) error {
 			return nil // ended while it waited
 		case <-a.certificate.Loaded():
 		}
-		if err := a.server(host, number).Start(ctx); err != nil {
-			return fmt.Errorf("webhook: serve %s: %w", a.Addr, err)
-		}
-		return nil
+		secure := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: a.certificate.GetCertificate, NextProtos: []string{"h2", "http/1.1"}}
+		server := newServer(a.paths(), maxConnections)
+		server.ErrorLog = slog.NewLogLogger(a.Logger.Handler(), slog.LevelInfo)
+		return listenError("serve "+a.Addr, listenAndServe(ctx, server, a.Addr, secure, drainTimeout, func() { a.listening.Store(true) }))
 	})
 	return group.Wait()
 }
 
-func (a *app) server(host string, port int) ctrlwebhook.Server {
-	server := ctrlwebhook.NewServer(ctrlwebhook.Options{
-		Host: host, Port: port,
-		TLSOpts: []func(*tls.Config){func(c *tls.Config) {
-			c.MinVersion = tls.VersionTLS12
-			c.GetCertificate = a.certificate.GetCertificate
-		}},
-	})
+// paths are the handlers at their paths.
+func (a *app) paths() http.Handler {
+	mux := http.NewServeMux()
 	for _, injection := range []policy.Injection{policy.InjectionEnabled, policy.InjectionAnnotated} {
-		server.Register(registration.PodPath+string(injection), a.leaving(PodHandler(injection, a.handlers)))
-		server.Register(registration.ServiceAccountPath+string(injection), a.leaving(ServiceAccountHandler(injection, a.handlers)))
+		mux.Handle(registration.PodPath+string(injection), a.leaving(PodHandler(injection, a.handlers)))
+		mux.Handle(registration.ServiceAccountPath+string(injection), a.leaving(ServiceAccountHandler(injection, a.handlers)))
 	}
-	started := func(r *http.Request) error { return server.StartedChecker()(r) }
-	a.started.Store(&started)
-	return server
+	return mux
 }
 
 // leaving tells clients, once the webhook drains, to close their connections:
@@ -245,8 +237,8 @@ func (a *app) leaving(next http.Handler) http.Handler {
 func (a *app) health() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintln(w, "ok") })
-	mux.HandleFunc("/readyz", func(w http.ResponseWriter, r *http.Request) {
-		if err := a.ready(r); err != nil {
+	mux.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if err := a.ready(); err != nil {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 			return
 		}
@@ -256,13 +248,10 @@ func (a *app) health() http.Handler {
 }
 
 // ready says everything that is missing.
-func (a *app) ready(r *http.Request) error {
+func (a *app) ready() error {
 	serving := a.certificate.Ready()
-	if serving == nil {
+	if serving == nil && !a.listening.Load() {
 		serving = errors.New("the server is about to listen")
-		if started := a.started.Load(); started != nil {
-			serving = (*started)(r)
-		}
 	}
 	var draining error
 	if a.draining.Load() {
@@ -278,30 +267,16 @@ func metricsHandler(own *prometheus.Registry) http.Handler {
 		_ = ctrlmetrics.Registry.Register(c)
 	}
 	mux := http.NewServeMux()
-	mux.Handle("/metrics", promhttp.HandlerFor(prometheus.Gatherers{own, ctrlmetrics.Registry}, promhttp.HandlerOpts{}))
+	mux.Handle("/metrics", promhttp.HandlerFor(prometheus.Gatherers{own, ctrlmetrics.Registry}, promhttp.HandlerOpts{
+		// A compressor takes about a megabyte for each scrape.
+		DisableCompression: true, MaxRequestsInFlight: 2,
+	}))
 	return mux
 }
 
 // serve serves plain HTTP until the context ends.
 func serve(ctx context.Context, name, addr string, handler http.Handler) error {
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
-	if err != nil {
-		return fmt.Errorf("webhook: %s: %w", name, err)
-	}
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 90 * time.Second}
-	stopped := make(chan struct{})
-	go func() {
-		defer close(stopped)
-		<-ctx.Done()
-		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
-		defer cancel()
-		_ = server.Shutdown(ending) // whoever still reads metrics then is cut off
-	}()
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("webhook: %s: %w", name, err)
-	}
-	<-stopped
-	return nil
+	return listenError(name, listenAndServe(ctx, newServer(handler, maxObservers), addr, nil, shutdownTimeout, nil))
 }
 
 // sleep returns early when the context ends.

@@ -13,6 +13,7 @@ import (
 // updated in namespaces whose label has the value injection: it shows them the
 // role that their pods get.
 func ServiceAccountHandler(injection policy.Injection, d Dependencies) http.Handler {
+	d.setDefaults()
 	return &handler[inject.ServiceAccount]{
 		Dependencies: d, kind: "ServiceAccount", resource: "serviceaccount", operations: []string{"CREATE", "UPDATE"},
 		decide: func(_ context.Context, r *request[inject.ServiceAccount], p *policy.Policy) outcome {
@@ -20,7 +21,7 @@ func ServiceAccountHandler(injection policy.Injection, d Dependencies) http.Hand
 			// What is created may leave the namespace to the request's path.
 			account.Metadata.Namespace = r.Namespace
 			operations, decision := inject.Annotate(account, injection, p)
-			return outcome{Decision: decision, operations: operations, about: []slog.Attr{slog.String("serviceAccount", account.Metadata.Name)}}
+			return outcome{Decision: decision, operations: operations, about: []slog.Attr{logged("serviceAccount", account.Metadata.Name)}}
 		},
 	}
 }

@@ -110,6 +110,7 @@ with --cert-dir somebody else does both.`,
 			if o.Logger, err = o.logger(cmd.ErrOrStderr()); err != nil {
 				return err
 			}
+			limitMemory(o.Logger)
 			if o.RESTConfig, err = kubeconfig.Load(o.kubeconfig); err != nil {
 				return err
 			}
