@@ -94,20 +94,20 @@ func (h *handler[O]) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	v := h.Intake.enter(w, r)
 	if v == nil {
-		h.refuse(w, r, refuse(http.StatusServiceUnavailable, "the webhook has too much to do"))
+		refuseRequest(h.Dependencies, w, r, refuse(http.StatusServiceUnavailable, "the webhook has too much to do"))
 		return
 	}
 	defer v.leave()
 	request, err := readReview[O](v, r)
 	if err == nil {
-		err = h.accepts(request.Kind, request.SubResource, request.Operation)
+		err = accepts(h.kind, h.operations, request.Kind, request.SubResource, request.Operation)
 	}
 	if p := (*passed)(nil); errors.As(err, &p) {
 		h.pass(r.Context(), w, p, start)
 		return
 	}
 	if err != nil {
-		h.refuse(w, r, err)
+		refuseRequest(h.Dependencies, w, r, err)
 		return
 	}
 	// Neither the client's going nor the server's shutdown ends the reads: the
@@ -127,6 +127,7 @@ func (h *handler[O]) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // pass admits an object that was not decoded.
 func (h *handler[O]) pass(ctx context.Context, w http.ResponseWriter, p *passed, start time.Time) {
+	p.outcome.Warning = "not injected: " + p.outcome.Warning
 	_ = writeAnswer(w, p.uid, nil, p.outcome.Warning) // a string always encodes
 	took := time.Since(start)
 	h.Metrics.observe(h.resource, p.outcome.decision(), string(p.outcome.Reason), took)
@@ -136,26 +137,27 @@ func (h *handler[O]) pass(ctx context.Context, w http.ResponseWriter, p *passed,
 // logged is a log attribute of a name that somebody else chose.
 func logged(key, name string) slog.Attr { return slog.String(key, shorten(name, maxLoggedName)) }
 
-// accepts refuses what the webhook is not registered for.
-func (h *handler[O]) accepts(kind groupVersionKind, subResource, operation string) error {
-	if kind != (groupVersionKind{Version: "v1", Kind: h.kind}) || subResource != "" {
-		return refuse(http.StatusBadRequest, "this path takes objects of kind %s, version v1", h.kind)
+// accepts refuses what a path is not registered for.
+func accepts(wanted string, operations []string, kind groupVersionKind, subResource, operation string) error {
+	if kind != (groupVersionKind{Version: "v1", Kind: wanted}) || subResource != "" {
+		return refuse(http.StatusBadRequest, "this path takes objects of kind %s, version v1", wanted)
 	}
-	for _, o := range h.operations {
+	for _, o := range operations {
 		if o == operation {
 			return nil
 		}
 	}
-	return refuse(http.StatusBadRequest, "this path takes the operations %v", h.operations)
+	return refuse(http.StatusBadRequest, "this path takes the operations %v", operations)
 }
 
-func (h *handler[O]) refuse(w http.ResponseWriter, r *http.Request, err error) {
+// refuseRequest answers what is no review, and counts it.
+func refuseRequest(d Dependencies, w http.ResponseWriter, r *http.Request, err error) {
 	status := http.StatusBadRequest
 	if e := (*httpError)(nil); errors.As(err, &e) {
 		status = e.status
 	}
-	h.Metrics.refused.WithLabelValues(strconv.Itoa(status)).Inc()
-	h.Logger.Warn("request refused", "path", shorten(r.URL.Path, maxLoggedName), "status", status, "error", shorten(err.Error(), maxLoggedText))
+	d.Metrics.refused.WithLabelValues(strconv.Itoa(status)).Inc()
+	d.Logger.Warn("request refused", "path", shorten(r.URL.Path, maxLoggedName), "status", status, "error", shorten(err.Error(), maxLoggedText))
 	if status == http.StatusMethodNotAllowed {
 		w.Header().Set("Allow", http.MethodPost)
 	}

@@ -19,8 +19,10 @@ type Metrics struct {
 	decisions         *prometheus.CounterVec
 	duration          *prometheus.HistogramVec
 	refused           *prometheus.CounterVec
+	policyReviews     *prometheus.CounterVec
 	policyLoadErrors  prometheus.Counter
 	policyLastSuccess prometheus.Gauge
+	policyFromCopy    prometheus.Gauge
 	policyInfo        *prometheus.GaugeVec
 }
 
@@ -41,6 +43,10 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 			Name: "ampbridge_admission_requests_refused_total",
 			Help: "Requests that are no review, or whose body did not come, by the HTTP status that was answered.",
 		}, []string{"status"}),
+		policyReviews: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "ampbridge_policy_reviews_total",
+			Help: "Versions of the policy that somebody applied, by decision (accepted, refused, unchecked).",
+		}, []string{"decision"}),
 		policyLoadErrors: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "ampbridge_policy_load_errors_total",
 			Help: "Versions of the policy file that were refused.",
@@ -49,12 +55,16 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 			Name: "ampbridge_policy_last_load_success",
 			Help: "1: the newest version of the policy file is in force; 0: it was refused, and the last good one, if any, still is.",
 		}),
+		policyFromCopy: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "ampbridge_policy_from_accepted_copy",
+			Help: "1: the policy in force is the copy of the last good version in ConfigMap ampbridge-policy-accepted, because the file has been bad since the start; 0: it is the file's.",
+		}),
 		policyInfo: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "ampbridge_policy_info",
 			Help: "1 for the policy in force; hash is the beginning of the SHA-256 of its file.",
 		}, []string{"hash"}),
 	}
-	registry.MustRegister(m.decisions, m.duration, m.refused, m.policyLoadErrors, m.policyLastSuccess, m.policyInfo)
+	registry.MustRegister(m.decisions, m.duration, m.refused, m.policyReviews, m.policyFromCopy, m.policyLoadErrors, m.policyLastSuccess, m.policyInfo)
 	return m
 }
 

@@ -30,12 +30,16 @@ type PolicySource struct {
 	current *policy.Policy
 	err     error // why the newest version is not in force
 	seen    string
+	// good is the newest good version of the file; nil: there has been none.
+	good []byte
+	// loaded wakes Keep when there is a new one.
+	loaded chan struct{}
 }
 
 // NewPolicySource reads the file for the first time. It has no error: without a
 // good policy [PolicySource.Err] says why, and a later version may be good.
 func NewPolicySource(path string, metrics *Metrics, logger *slog.Logger) *PolicySource {
-	s := &PolicySource{path: path, metrics: metrics, logger: logger}
+	s := &PolicySource{path: path, metrics: metrics, logger: logger, loaded: make(chan struct{}, 1)}
 	s.load()
 	return s
 }
@@ -93,13 +97,25 @@ func (s *PolicySource) load() {
 		s.report(err)
 		return
 	}
-	s.current = p
-	hash := seen[:12]
+	s.current, s.good = p, data
 	s.metrics.policyLastSuccess.Set(1)
-	s.metrics.policyInfo.Reset()
-	s.metrics.policyInfo.WithLabelValues(hash).Set(1)
+	s.metrics.policyFromCopy.Set(0)
+	hash := s.inForce(data)
+	select {
+	case s.loaded <- struct{}{}:
+	default:
+	}
 	s.logger.Info("policy loaded", "file", s.path, "hash", hash, "cluster", p.Cluster.Name,
 		"destinations", len(p.Destinations), "grants", len(p.Grants), "paused", p.Paused)
+}
+
+// inForce shows which policy is in force, by the beginning of its SHA-256.
+func (s *PolicySource) inForce(data []byte) (hash string) {
+	sum := sha256.Sum256(data)
+	hash = hex.EncodeToString(sum[:])[:12]
+	s.metrics.policyInfo.Reset()
+	s.metrics.policyInfo.WithLabelValues(hash).Set(1)
+	return hash
 }
 
 func (s *PolicySource) report(err error) {

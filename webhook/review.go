@@ -82,12 +82,12 @@ func (p *passed) Error() string { return p.outcome.Warning }
 
 // tooLarge is about an object that breaks a bound.
 func tooLarge(which string) outcome {
-	return outcome{Decision: policy.Decision{Reason: TooLarge, Warning: "not injected: " + which + ", which is more than the webhook reads; make it smaller"}, loud: true}
+	return outcome{Decision: policy.Decision{Reason: TooLarge, Warning: which + ", which is more than the webhook reads; make it smaller"}, loud: true}
 }
 
 // overloaded is about an object for which there is no memory now.
 func overloaded() outcome {
-	return failed(Overloaded, errors.New("no memory is free for the object"), "not injected: the webhook has too much to do; create the pod again later")
+	return failed(Overloaded, errors.New("no memory is free for the object"), "the webhook has too much to do; try again later")
 }
 
 // readReview decodes the one review in the request's body.
@@ -198,9 +198,42 @@ func pass(body []byte, o outcome) error {
 	return &passed{h, o}
 }
 
+// writeRefusal refuses the object of the request with this uid.
+func writeRefusal(w http.ResponseWriter, uid, message string) error {
+	b, err := openAnswer(nil, false, uid)
+	if err != nil {
+		return err
+	}
+	b = append(b, `,"status":{"code":422,"reason":"Invalid","message":`...)
+	if b, err = jsontext.AppendQuote(b, message); err != nil {
+		return fmt.Errorf("encode the message: %w", err)
+	}
+	sendAnswer(w, append(b, '}'))
+	return nil
+}
+
+// openAnswer appends the beginning of an answer.
+func openAnswer(b []byte, allowed bool, uid string) ([]byte, error) {
+	b = append(b, `{"apiVersion":"`+reviewAPIVersion+`","kind":"`+reviewKind+`","response":{"allowed":`...)
+	b = append(strconv.AppendBool(b, allowed), `,"uid":`...)
+	b, err := jsontext.AppendQuote(b, uid)
+	if err != nil {
+		return nil, fmt.Errorf("encode the uid: %w", err)
+	}
+	return b, nil
+}
+
+// sendAnswer ends the answer and sends it.
+func sendAnswer(w http.ResponseWriter, b []byte) {
+	b = append(b, "}}\n"...)
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(len(b))) // or it would go out in chunks
+	_, _ = w.Write(b)                                      // an error means that the API server has gone
+}
+
 // writeAnswer admits the object of the request with this uid, changed by the
 // operations. The answer is put together by hand: all but the patch is constant.
-func writeAnswer(w http.ResponseWriter, uid string, operations []inject.Operation, warning string) error {
+func writeAnswer(w http.ResponseWriter, uid string, operations []inject.Operation, warnings ...string) error {
 	patch, answer := getBuffer(), getBuffer()
 	defer putBuffer(patch)
 	defer putBuffer(answer)
@@ -215,16 +248,22 @@ func writeAnswer(w http.ResponseWriter, uid string, operations []inject.Operatio
 	}
 	const envelope = 512 // bytes; a long warning has the buffer grow once more
 	answer.Grow(base64.StdEncoding.EncodedLen(patch.Len()) + envelope)
-	b := append(answer.AvailableBuffer(), `{"apiVersion":"`+reviewAPIVersion+`","kind":"`+reviewKind+`","response":{"allowed":true,"uid":`...)
-	b, err := jsontext.AppendQuote(b, uid)
+	b, err := openAnswer(answer.AvailableBuffer(), true, uid)
 	if err != nil {
-		return fmt.Errorf("encode the uid: %w", err)
+		return err
 	}
-	if warning != "" {
-		b = append(b, `,"warnings":[`...)
+	separator := `,"warnings":[`
+	for _, warning := range warnings {
+		if warning == "" {
+			continue
+		}
+		b = append(b, separator...)
 		if b, err = jsontext.AppendQuote(b, shorten("ampbridge: "+warning, maxWarning)); err != nil {
 			return fmt.Errorf("encode the warning: %w", err)
 		}
+		separator = ","
+	}
+	if separator == "," {
 		b = append(b, ']')
 	}
 	if patch.Len() > 0 {
@@ -232,10 +271,7 @@ func writeAnswer(w http.ResponseWriter, uid string, operations []inject.Operatio
 		b = base64.StdEncoding.AppendEncode(b, patch.Bytes())
 		b = append(b, '"')
 	}
-	b = append(b, "}}\n"...)
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Content-Length", strconv.Itoa(len(b))) // or it would go out in chunks
-	_, _ = w.Write(b)                                      // an error means that the API server has gone
+	sendAnswer(w, b)
 	return nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"path/filepath"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -44,8 +45,9 @@ type Options struct {
 	CertSecret string
 	// Service in Namespace is what the API server calls, with CertSecret.
 	Service string
-	// WebhookConfiguration is the MutatingWebhookConfiguration that is given the CA
-	// bundle, with CertSecret. Default [registration.DefaultName].
+	// WebhookConfiguration is the name of the MutatingWebhookConfiguration, and of
+	// the policy's ValidatingWebhookConfiguration, that are given the CA bundle, with
+	// CertSecret. Default [registration.DefaultName].
 	WebhookConfiguration string
 	// CertTiming is for tests; the zero value is for use.
 	CertTiming certificates.Timing
@@ -58,15 +60,17 @@ type Options struct {
 	DrainDelay time.Duration
 	// RESTConfig says how to reach the API server.
 	RESTConfig *rest.Config
-	// Namespace is ampbridge's own, where the circuit breaker's state is, and the
-	// webhook's Service and Secret. Empty: there is no breaker.
+	// Namespace is ampbridge's own, where the circuit breaker's state is, the copy of
+	// the last good policy, and the webhook's Service and Secret. Empty: there is
+	// neither breaker nor copy.
 	Namespace string
 	// Cluster, if set, is asked instead of the API server.
 	Cluster Cluster
 	// Logger takes the webhook's log. Default [slog.Default].
 	Logger *slog.Logger
 
-	breaker func(context.Context) (breaker.State, error)
+	breaker  func(context.Context) (breaker.State, error)
+	accepted *Accepted
 }
 
 // shutdownTimeout bounds the health and metrics servers' end.
@@ -106,9 +110,13 @@ func (o *Options) setDefaults() error {
 		return errors.New("webhook: neither RESTConfig nor Cluster is set")
 	}
 	var err error
-	if o.Cluster, err = Kubernetes(o.RESTConfig); err == nil && o.Namespace != "" {
-		o.breaker, err = BreakerIn(o.RESTConfig, o.Namespace)
+	if o.Cluster, err = Kubernetes(o.RESTConfig); err != nil || o.Namespace == "" {
+		return err
 	}
+	if o.breaker, err = BreakerIn(o.RESTConfig, o.Namespace); err != nil {
+		return err
+	}
+	o.accepted, err = AcceptedIn(o.RESTConfig, o.Namespace)
 	return err
 }
 
@@ -152,6 +160,9 @@ func Run(ctx context.Context, o Options) error {
 		return a.serveWebhook(serving)
 	})
 	group.Go(func() error { source.Follow(serving); return nil })
+	if o.accepted != nil {
+		group.Go(func() error { source.Keep(serving, o.accepted); return nil })
+	}
 	group.Go(func() error { return serve(observing, "health", o.HealthAddr, a.health()) })
 	group.Go(func() error { return serve(observing, "metrics", o.MetricsAddr, metricsHandler(registry)) })
 	return group.Wait()
@@ -218,6 +229,7 @@ func (a *app) paths() http.Handler {
 		mux.Handle(registration.PodPath+string(injection), a.leaving(PodHandler(injection, a.handlers)))
 		mux.Handle(registration.ServiceAccountPath+string(injection), a.leaving(ServiceAccountHandler(injection, a.handlers)))
 	}
+	mux.Handle(registration.PolicyPath, a.leaving(PolicyHandler(filepath.Base(a.PolicyFile), a.handlers)))
 	return mux
 }
 

@@ -34,15 +34,16 @@ func bundles(configuration *admissionv1.MutatingWebhookConfiguration, places []i
 	return b
 }
 
-// bundlePatch is the JSON patch that puts the bundle into our entries, and that
-// the API server refuses as a conflict if the object has changed.
-func bundlePatch(configuration *admissionv1.MutatingWebhookConfiguration, places []int, bundle []byte) ([]byte, error) {
+// bundlePatch is the JSON patch that puts the bundle into the entries at these
+// places, and that the API server refuses as a conflict if the object is of
+// another version.
+func bundlePatch(resourceVersion string, places []int, bundle []byte) ([]byte, error) {
 	type operation struct {
 		Op    string `json:"op"`
 		Path  string `json:"path"`
 		Value any    `json:"value"`
 	}
-	operations := []operation{{"replace", "/metadata/resourceVersion", configuration.ResourceVersion}}
+	operations := []operation{{"replace", "/metadata/resourceVersion", resourceVersion}}
 	for _, i := range places {
 		operations = append(operations, operation{"add", fmt.Sprintf("/webhooks/%d/clientConfig/caBundle", i), bundle})
 	}

@@ -35,6 +35,10 @@
 // that has not been able to look for half of the retirement is not ready. Without
 // a configuration nothing is written, so that an uninstall leaves nothing behind.
 //
+// The ValidatingWebhookConfiguration of the same name, which has the policy
+// reviewed, is given the same bundle. It takes no part in the order above: a
+// rotation does not wait for it, and it need not exist.
+//
 // No authority has a private key: each rotation makes a new authority, signs one
 // certificate with it, and forgets the key. Who reads the Secret can play the
 // webhook until the next rotation, and cannot sign anything.
@@ -59,7 +63,7 @@
 // In the cluster (a ClusterRole), for --webhook-configuration ampbridge:
 //
 //	apiGroups: [admissionregistration.k8s.io]
-//	resources: [mutatingwebhookconfigurations]
+//	resources: [mutatingwebhookconfigurations, validatingwebhookconfigurations]
 //	resourceNames: [ampbridge]
 //	verbs: [get, watch, patch]
 //

@@ -29,8 +29,9 @@ type Options struct {
 	Secret string
 	// Service is the name under which the API server calls.
 	Service string
-	// Configuration is the name of the MutatingWebhookConfiguration. Entries of it
-	// that call the Service are given the bundle; others stay as they are.
+	// Configuration is the name of the MutatingWebhookConfiguration, and of the
+	// ValidatingWebhookConfiguration that reviews the policy, where there is one.
+	// Entries that call the Service are given the bundle; others stay as they are.
 	Configuration string
 	// RESTConfig says how to reach the API server.
 	RESTConfig *rest.Config
@@ -60,6 +61,7 @@ type Keeper struct {
 	Options
 	secrets        corev1client.SecretInterface
 	configurations admissionclient.MutatingWebhookConfigurationInterface
+	reviews        admissionclient.ValidatingWebhookConfigurationInterface
 	metrics        *keeperMetrics
 	wake           chan struct{}
 	started        time.Time
@@ -68,6 +70,8 @@ type Keeper struct {
 	held      *Pair
 	problems  string
 	published time.Time
+	// reviewProblem is the last one with the policy's registration.
+	reviewProblem string
 
 	looked  atomic.Pointer[time.Time] // when a look last succeeded
 	trusted atomic.Bool               // the served pair, at that look
@@ -93,7 +97,8 @@ func NewKeeper(o Options) (*Keeper, error) {
 	return &Keeper{
 		serving: newServing(o.Registry), Options: o, metrics: newKeeperMetrics(o.Registry),
 		secrets: core.Secrets(o.Namespace), configurations: admission.MutatingWebhookConfigurations(),
-		wake: make(chan struct{}, 1), started: time.Now(),
+		reviews: admission.ValidatingWebhookConfigurations(),
+		wake:    make(chan struct{}, 1), started: time.Now(),
 	}, nil
 }
 
@@ -103,6 +108,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	var group errgroup.Group
 	group.Go(func() error { k.follow(ctx, k.Secret, k.secrets.Watch); return nil })
 	group.Go(func() error { k.follow(ctx, k.Configuration, k.configurations.Watch); return nil })
+	group.Go(func() error { k.follow(ctx, k.Configuration, k.reviews.Watch); return nil })
 	group.Go(func() error { k.loop(ctx); return nil })
 	return group.Wait()
 }
@@ -144,6 +150,7 @@ func (k *Keeper) pass(ctx context.Context) (time.Duration, error) {
 		if err := k.registered(l); err != nil {
 			return 0, err
 		}
+		k.publishReview(ctx, l)
 		step := Next(l.state, l.observed, k.Timing)
 		if step.Action == Wait {
 			return step.After, nil
@@ -277,12 +284,57 @@ func (k *Keeper) take(ctx context.Context, action Action, l *look) error {
 }
 
 func (k *Keeper) publish(ctx context.Context, l *look) error {
-	patch, err := bundlePatch(l.configuration, l.places, encodeBundle(l.state.Authorities()))
+	patch, err := bundlePatch(l.configuration.ResourceVersion, l.places, encodeBundle(l.state.Authorities()))
 	if err != nil {
 		return err
 	}
 	k.published = time.Now()
 	_, err = k.configurations.Patch(ctx, k.Configuration, types.JSONPatchType, patch, metav1.PatchOptions{FieldManager: fieldManager})
+	return err
+}
+
+// publishReview gives the policy's registration the bundle as well. A rotation
+// does not wait for it: without it the policy is not reviewed when it is applied,
+// and pods are injected as before.
+func (k *Keeper) publishReview(ctx context.Context, l *look) {
+	problem := ""
+	if err := k.tryPublishReview(ctx, l); err != nil {
+		problem = err.Error()
+	}
+	if problem != "" && problem != k.reviewProblem {
+		k.Logger.Warn("the policy is not reviewed when it is applied", "error", problem)
+	}
+	k.reviewProblem = problem
+}
+
+func (k *Keeper) tryPublishReview(ctx context.Context, l *look) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	configuration, err := k.reviews.Get(ctx, k.Configuration, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil // nobody wants it
+	}
+	if err != nil {
+		return fmt.Errorf("read the ValidatingWebhookConfiguration %s: %w", k.Configuration, err)
+	}
+	var places []int
+	authorities := l.state.Authorities()
+	for i, w := range configuration.Webhooks {
+		if s := w.ClientConfig.Service; s != nil && s.Namespace == k.Namespace && s.Name == k.Service && !isBundle(w.ClientConfig.CABundle, authorities) {
+			places = append(places, i)
+		}
+	}
+	if len(places) == 0 || len(authorities) == 0 {
+		return nil
+	}
+	patch, err := bundlePatch(configuration.ResourceVersion, places, encodeBundle(authorities))
+	if err != nil {
+		return err
+	}
+	_, err = k.reviews.Patch(ctx, k.Configuration, types.JSONPatchType, patch, metav1.PatchOptions{FieldManager: fieldManager})
+	if apierrors.IsConflict(err) {
+		return nil // another replica was first; the watch brings us back
+	}
 	return err
 }
 

@@ -149,7 +149,7 @@ func TestBundlePatch(t *testing.T) {
 	if got := bundles(before, places); got.Version != "uid/3" || len(got.Entries) != 2 {
 		t.Errorf("bundles: got %+v", got)
 	}
-	patch, err := bundlePatch(before, places, []byte("new"))
+	patch, err := bundlePatch(before.ResourceVersion, places, []byte("new"))
 	if err != nil {
 		t.Fatal(err)
 	}

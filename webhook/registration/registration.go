@@ -1,4 +1,4 @@
-// Package registration makes the object that tells the API server when to call
+// Package registration makes the objects that tell the API server when to call
 // the webhook. It is a pure function of its options, so that the chart, the
 // demo and the tests register the same thing.
 //
@@ -42,6 +42,9 @@ const (
 // write into the namespace selectors as a field manager of its own, and each later
 // server-side apply of the chart would fail with a conflict.
 const EnforcerOptOut = "admissions.enforcer/disabled"
+
+// PolicyPath is the path of the handler that reviews the policy.
+const PolicyPath = "/policy"
 
 // domain ends the names of the webhooks, which must have three parts.
 const domain = ".webhook.ampbridge.io"
@@ -123,6 +126,50 @@ func New(o Options) (*admissionv1.MutatingWebhookConfiguration, error) {
 		}
 	}
 	return configuration, nil
+}
+
+// PolicyEntryName is the name of the entry that reviews the policy.
+const PolicyEntryName = "policy" + domain
+
+// NewPolicy makes the object that has the API server ask the webhook about one
+// ConfigMap, the policy's, before it changes. No other ConfigMap costs a call. The
+// API server takes every version of the policy while no webhook answers. Of the
+// options it uses Name, ClientConfig and Labels.
+func NewPolicy(o Options, namespace, configMap string) (*admissionv1.ValidatingWebhookConfiguration, error) {
+	if (o.ClientConfig.URL == nil) == (o.ClientConfig.Service == nil) {
+		return nil, errors.New("registration: ClientConfig: set either URL or Service")
+	}
+	if o.Name == "" {
+		o.Name = DefaultName
+	}
+	client, err := clientConfig(o.ClientConfig, PolicyPath)
+	if err != nil {
+		return nil, err
+	}
+	return &admissionv1.ValidatingWebhookConfiguration{
+		TypeMeta:   metav1.TypeMeta{APIVersion: admissionv1.SchemeGroupVersion.String(), Kind: "ValidatingWebhookConfiguration"},
+		ObjectMeta: metav1.ObjectMeta{Name: o.Name, Labels: o.Labels},
+		Webhooks: []admissionv1.ValidatingWebhook{{
+			Name:         PolicyEntryName,
+			ClientConfig: client,
+			Rules: []admissionv1.RuleWithOperations{{
+				Operations: []admissionv1.OperationType{admissionv1.Create, admissionv1.Update},
+				Rule: admissionv1.Rule{
+					APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"configmaps"},
+					Scope: new(admissionv1.NamespacedScope),
+				},
+			}},
+			NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: namespace}},
+			MatchConditions: []admissionv1.MatchCondition{{
+				Name: "is-the-policy", Expression: "object.metadata.name == '" + configMap + "'",
+			}},
+			MatchPolicy:             new(admissionv1.Equivalent),
+			FailurePolicy:           new(admissionv1.Ignore),
+			SideEffects:             new(admissionv1.SideEffectClassNone),
+			TimeoutSeconds:          new(int32(DefaultTimeoutSeconds)),
+			AdmissionReviewVersions: []string{"v1"},
+		}},
+	}, nil
 }
 
 // EntryName is the name under which the API server counts calls, as in

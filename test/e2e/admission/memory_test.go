@@ -1,0 +1,342 @@
+package admission_test
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/cluster"
+	"github.com/ampbridge/ampbridge/test/servingcert"
+	"github.com/ampbridge/ampbridge/test/tools"
+	"github.com/ampbridge/ampbridge/webhook/registration"
+)
+
+const (
+	// containerLimit is the limit of the chart's container, in bytes.
+	containerLimit = 128 << 20
+	// attackBudget is what the webhook may use at its peak, in bytes.
+	attackBudget = 100_000_000
+	// promptly is how long a pod may take beside an attack. It is loose: the
+	// machine that runs the test plays API server, etcd and attackers as well.
+	promptly = 10 * time.Second
+)
+
+// Whatever its callers send, the webhook stays within its memory, does not end,
+// and injects the pods of others.
+func TestMemoryUnderAttack(t *testing.T) {
+	w := &world{Cluster: cluster.Start(t, cluster.Options{}), policyFile: filepath.Join(t.TempDir(), "policy.yaml"), log: &lockedBuffer{}}
+	w.writePolicy(t, "")
+	p := w.startProcess(t)
+	const tenant, other = "test-tenant", "test-other"
+	for _, namespace := range []string{tenant, other} {
+		w.namespace(t, namespace, policy.InjectionEnabled, nil)
+		w.account(t, namespace, "prometheus-server", nil)
+	}
+	eventually(t, "the webhook is called", func() bool {
+		pod, err := w.tryPod(t, other, chartPod(t), true)
+		must(t, err)
+		return injected(pod)
+	})
+	t.Logf("idle: %s", p.usage(t))
+
+	attacks := []struct {
+		name  string
+		begin func(*testing.T) (end func())
+	}{
+		{"a 7 MB review of 2.3 million empty containers", func(t *testing.T) func() {
+			return p.review(t, `"containers":[{}`+strings.Repeat(",{}", 2_300_000)+`]`, "more than")
+		}},
+		{"the same, within the size that is read", func(t *testing.T) func() {
+			return p.review(t, `"containers":[{}`+strings.Repeat(",{}", 340_000)+`]`, "more than 1000 items")
+		}},
+		{"60 stalled bodies", func(t *testing.T) func() { return p.stall(t, 60, 7<<20) }},
+		{"200 stalled bodies within the size that is read", func(t *testing.T) func() { return p.stall(t, 200, 1<<20) }},
+		{"six 3 MB pods of a million envFrom, dry runs", func(t *testing.T) func() {
+			var group sync.WaitGroup
+			for range 6 {
+				group.Go(func() { w.hugePod(t, tenant) })
+			}
+			return group.Wait
+		}},
+		{"a service account with long lists and 100 pods of it", func(t *testing.T) func() {
+			w.hugeAccount(t, tenant)
+			var group sync.WaitGroup
+			for range 100 {
+				group.Go(func() {
+					pod := chartPod(t)
+					pod.Spec.ServiceAccountName, pod.Spec.DeprecatedServiceAccount = "huge", ""
+					if _, err := w.tryPod(t, tenant, pod, true); err != nil {
+						t.Errorf("pod of the huge service account: %v", err)
+					}
+				})
+			}
+			return group.Wait
+		}},
+	}
+	for _, attack := range attacks {
+		t.Run(attack.name, func(t *testing.T) {
+			end := attack.begin(t)
+			var took []time.Duration
+			for range 10 {
+				start := time.Now()
+				if pod := w.pod(t, other, chartPod(t)); !injected(pod) {
+					t.Errorf("a pod beside the attack is not injected: %s", w.lastLine())
+				}
+				took = append(took, time.Since(start))
+			}
+			end()
+			slices.Sort(took)
+			if median := took[len(took)/2]; median > promptly {
+				t.Errorf("pods beside the attack: got %s, want at most %s", median, promptly)
+			}
+			t.Logf("pods beside the attack: median %s, slowest %s; %s", took[len(took)/2], took[len(took)-1], p.usage(t))
+		})
+	}
+	if peak := p.peak(t); peak > attackBudget {
+		t.Errorf("the webhook used %d bytes at its peak, want at most %d", peak, attackBudget)
+	}
+	if used, there := p.group.used(t); there && used > attackBudget {
+		t.Errorf("its cgroup used %d bytes at its peak, want at most %d", used, attackBudget)
+	}
+	if metrics := p.metrics(t); !strings.Contains(metrics, `decision="skip",reason="TooLarge",resource="pod"} `) {
+		t.Errorf("the pods beyond a bound are not counted: %s", metrics)
+	}
+}
+
+// process is `ampbridge webhook` in a cgroup of its own, where one can be made.
+type process struct {
+	pid                int
+	group              cgroup
+	roots              *tls.Config
+	addr, observedAddr string
+}
+
+func (w *world) startProcess(t *testing.T) *process {
+	t.Helper()
+	root, err := tools.Root(t.Context())
+	must(t, err)
+	binary := filepath.Join(t.TempDir(), "ampbridge")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "./cmd/ampbridge")
+	build.Dir = root
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v: %s", err, out)
+	}
+	certs := t.TempDir()
+	ca, err := servingcert.Write(certs, "127.0.0.1")
+	must(t, err)
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(ca)
+	w.webhookConfig(t)
+	kubeconfig, err := w.KubeconfigFor(t.Context(), home, "webhook")
+	must(t, err)
+	p := &process{addr: freeAddr(t), observedAddr: freeAddr(t), roots: &tls.Config{RootCAs: roots, NextProtos: []string{"http/1.1"}}, group: newCgroup(t, containerLimit)}
+	health := freeAddr(t)
+	cmd := exec.Command(binary, "webhook", "--policy", w.policyFile, "--cert-dir", certs, "--addr", p.addr, "--health-addr", health,
+		"--metrics-addr", p.observedAddr, "--image", image, "--kubeconfig", kubeconfig, "--drain-delay", "0s")
+	cmd.Env = []string{"HOME=" + t.TempDir()}
+	if p.group != "" {
+		// In a container the process finds the limit in its cgroup; here it would see
+		// the machine's.
+		cmd.Env = append(cmd.Env, fmt.Sprintf("GOMEMLIMIT=%d", containerLimit/10*8))
+	}
+	cmd.Stdout, cmd.Stderr = w.log, w.log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	must(t, cmd.Start())
+	p.pid = cmd.Process.Pid
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM) // an error means that it has ended, which Wait tells
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("the webhook did not survive: %v", err)
+		}
+		p.group.remove(t)
+	})
+	p.group.add(t, p.pid)
+	eventually(t, "the webhook is ready", func() bool {
+		answer, err := http.Get("http://" + health + "/readyz")
+		if err != nil {
+			return false
+		}
+		_ = answer.Body.Close()
+		return answer.StatusCode == http.StatusOK
+	})
+	configuration, err := registration.New(registration.Options{
+		ClientConfig:       admissionv1.WebhookClientConfig{URL: new("https://" + p.addr), CABundle: ca},
+		ExcludedNamespaces: []string{home},
+	})
+	must(t, err)
+	_, err = w.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Create(t.Context(), configuration, metav1.CreateOptions{})
+	must(t, err)
+	return p
+}
+
+// review sends a review of a pod with these members and waits for its answer,
+// which admits the pod with a warning.
+func (p *process) review(t *testing.T, spec, warning string) (end func()) {
+	t.Helper()
+	body := `{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{"uid":"1","kind":{"group":"","version":"v1","kind":"Pod"},"operation":"CREATE",` +
+		`"object":{"metadata":{},"spec":{` + spec + `}}}}`
+	done := make(chan error, 1)
+	go func() {
+		client := &http.Client{Transport: &http.Transport{TLSClientConfig: p.roots}, Timeout: time.Minute}
+		defer client.CloseIdleConnections()
+		answer, err := client.Post("https://"+p.addr+"/pods/enabled", "application/json", strings.NewReader(body))
+		if err != nil {
+			done <- err
+			return
+		}
+		defer func() { _ = answer.Body.Close() }()
+		text, err := io.ReadAll(answer.Body)
+		if err == nil && (!strings.Contains(string(text), `"allowed":true`) || !strings.Contains(string(text), warning)) {
+			err = fmt.Errorf("got %d: %s", answer.StatusCode, text)
+		}
+		done <- err
+	}()
+	return func() {
+		if err := <-done; err != nil {
+			t.Errorf("the review: %v", err)
+		}
+	}
+}
+
+// stall opens n connections that send all but one byte of a body of this size.
+func (p *process) stall(t *testing.T, n, size int) (end func()) {
+	t.Helper()
+	filler := bytes.Repeat([]byte(" "), size-1)
+	for range n {
+		conn, err := tls.Dial("tcp", p.addr, p.roots)
+		must(t, err)
+		t.Cleanup(func() { _ = conn.Close() })
+		go func() {
+			_, _ = fmt.Fprintf(conn, "POST /pods/enabled HTTP/1.1\r\nHost: webhook\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", size)
+			_, _ = conn.Write(filler) // the webhook may end it before
+		}()
+	}
+	return func() {}
+}
+
+// hugePod creates a pod of 3 MB, as a dry run. It is admitted as it was, or
+// refused by the API server, whose own bounds are narrower in places.
+func (w *world) hugePod(t *testing.T, namespace string) {
+	pod := chartPod(t)
+	for i := range pod.Spec.Containers {
+		if pod.Spec.Containers[i].Name == "prometheus-server" {
+			pod.Spec.Containers[i].EnvFrom = make([]corev1.EnvFromSource, 1_000_000)
+		}
+	}
+	created, err := w.tryPod(t, namespace, pod, true)
+	if err == nil && injected(created) {
+		t.Error("a pod beyond the bounds was injected")
+	}
+}
+
+// hugeAccount creates a service account with as many Secrets as fit into it.
+func (w *world) hugeAccount(t *testing.T, namespace string) {
+	t.Helper()
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "huge"}, Secrets: make([]corev1.ObjectReference, 500_000)}
+	_, err := w.Client().CoreV1().ServiceAccounts(namespace).Create(t.Context(), account, metav1.CreateOptions{})
+	must(t, err)
+}
+
+// peak is the largest resident size of the process so far, in bytes.
+func (p *process) peak(t *testing.T) int64 {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.pid))
+	must(t, err)
+	_, rest, found := strings.Cut(string(text), "VmHWM:")
+	if !found {
+		t.Fatalf("no VmHWM: the webhook has ended, or this is no Linux: %s", text)
+	}
+	kilobytes, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
+	must(t, err)
+	return kilobytes << 10
+}
+
+func (p *process) usage(t *testing.T) string {
+	t.Helper()
+	text := fmt.Sprintf("peak of the process %.1f MB", float64(p.peak(t))/1e6)
+	if used, there := p.group.used(t); there {
+		text += fmt.Sprintf(", of its cgroup %.1f MB", float64(used)/1e6)
+	}
+	return text
+}
+
+func (p *process) metrics(t *testing.T) string {
+	t.Helper()
+	answer, err := http.Get("http://" + p.observedAddr + "/metrics")
+	must(t, err)
+	defer func() { _ = answer.Body.Close() }()
+	text, err := io.ReadAll(answer.Body)
+	must(t, err)
+	return string(text)
+}
+
+// cgroup is the directory of a memory cgroup, of version 1 or 2; empty: none can
+// be made here.
+type cgroup string
+
+// newCgroup makes a cgroup with a limit, if the test may.
+func newCgroup(t *testing.T, limit int64) cgroup {
+	t.Helper()
+	for parent, file := range map[string]string{"/sys/fs/cgroup/memory": "memory.limit_in_bytes", "/sys/fs/cgroup": "memory.max"} {
+		dir := filepath.Join(parent, fmt.Sprintf("ampbridge-admission-test-%d", os.Getpid()))
+		if os.Mkdir(dir, 0o755) != nil {
+			continue
+		}
+		if _, err := os.Stat(filepath.Join(dir, file)); err == nil && os.WriteFile(filepath.Join(dir, file), strconv.AppendInt(nil, limit, 10), 0) == nil {
+			return cgroup(dir)
+		}
+		_ = os.Remove(dir)
+	}
+	t.Log("no cgroup can be made here: only the size of the process is measured")
+	return ""
+}
+
+func (c cgroup) add(t *testing.T, pid int) {
+	t.Helper()
+	if c != "" {
+		must(t, os.WriteFile(filepath.Join(string(c), "cgroup.procs"), strconv.AppendInt(nil, int64(pid), 10), 0))
+	}
+}
+
+// used is the most that the cgroup has used, in bytes.
+func (c cgroup) used(t *testing.T) (bytes int64, there bool) {
+	t.Helper()
+	for _, name := range []string{"memory.max_usage_in_bytes", "memory.peak"} {
+		text, err := os.ReadFile(filepath.Join(string(c), name))
+		if c == "" || errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		must(t, err)
+		bytes, err = strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+		must(t, err)
+		return bytes, bytes > 0
+	}
+	return 0, false
+}
+
+func (c cgroup) remove(t *testing.T) {
+	t.Helper()
+	if c == "" {
+		return
+	}
+	eventually(t, "the cgroup is empty", func() bool { return os.Remove(string(c)) == nil })
+}

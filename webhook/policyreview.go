@@ -1,0 +1,158 @@
+package webhook
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ampbridge/ampbridge/policy"
+)
+
+// configMap is the view of a ConfigMap that holds a policy.
+type configMap struct {
+	Metadata struct {
+		Name        string            `json:"name"`
+		Annotations map[string]string `json:"annotations"`
+	} `json:"metadata"`
+	Data map[string]string `json:"data"`
+}
+
+// Values of the label decision of the policy's reviews.
+const (
+	policyAccepted  = "accepted"
+	policyRefused   = "refused"
+	policyUnchecked = "unchecked"
+)
+
+// maxProblems bounds how many mistakes one refusal lists.
+const maxProblems = 50
+
+// PolicyHandler answers reviews of the ConfigMap that holds the policy. A policy
+// with mistakes is refused with all of them. What the webhook cannot judge it
+// admits with a warning: a policy of another [policy.SchemaVersion], for an
+// upgrade or a rollback changes the policy before it changes the webhook, and a
+// policy beyond the bounds. Key is the name of the policy's file.
+func PolicyHandler(key string, d Dependencies) http.Handler {
+	d.setDefaults()
+	return &policyHandler{Dependencies: d, key: key, judging: make(chan struct{}, 1)}
+}
+
+type policyHandler struct {
+	Dependencies
+	key string
+	// judging has room for the one policy that is decoded at a time: YAML takes a
+	// lot of memory.
+	judging chan struct{}
+}
+
+// verdict is what the handler answers.
+type verdict struct {
+	decision string
+	warnings []string
+	problems []string
+}
+
+func (h *policyHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	v := h.Intake.enter(w, r)
+	if v == nil {
+		refuseRequest(h.Dependencies, w, r, refuse(http.StatusServiceUnavailable, "the webhook has too much to do"))
+		return
+	}
+	defer v.leave()
+	request, err := readReview[configMap](v, r)
+	if err == nil {
+		err = accepts("ConfigMap", []string{"CREATE", "UPDATE"}, request.Kind, request.SubResource, request.Operation)
+	}
+	var uid string
+	var out verdict
+	switch p := (*passed)(nil); {
+	case errors.As(err, &p):
+		uid, out = p.uid, unchecked(p.outcome.Warning)
+	case err != nil:
+		refuseRequest(h.Dependencies, w, r, err)
+		return
+	default:
+		uid, out = request.UID, h.judge(r.Context(), &request.Object)
+	}
+	if len(out.problems) > 0 {
+		err = writeRefusal(w, uid, "the policy is refused:\n"+strings.Join(out.problems, "\n"))
+	} else {
+		err = writeAnswer(w, uid, nil, out.warnings...)
+	}
+	h.Metrics.policyReviews.WithLabelValues(out.decision).Inc()
+	attrs := []slog.Attr{slog.String("uid", uid), slog.String("decision", out.decision), slog.Int("problems", len(out.problems))}
+	for _, warning := range out.warnings {
+		attrs = append(attrs, slog.String("warning", shorten(warning, maxLoggedText)))
+	}
+	if err != nil {
+		attrs = append(attrs, slog.String("error", err.Error()))
+	}
+	h.Logger.LogAttrs(r.Context(), slog.LevelInfo, "policy reviewed", attrs...)
+}
+
+func unchecked(why string) verdict {
+	return verdict{decision: policyUnchecked, warnings: []string{"the policy was not checked: " + why}}
+}
+
+// judge decides about the ConfigMap, and turns a panic into a policy that was not
+// checked.
+func (h *policyHandler) judge(ctx context.Context, c *configMap) (out verdict) {
+	defer func() {
+		if p := recover(); p != nil {
+			h.Logger.Error("recovered from panic", "error", shorten(fmt.Sprintf("%v\n%s", p, debug.Stack()), maxLoggedError))
+			out = unchecked("the webhook failed; its log has the details")
+		}
+	}()
+	if version, marked := c.Metadata.Annotations[policy.AnnotationVersion]; marked && version != policy.SchemaVersion {
+		return unchecked(fmt.Sprintf("it is of version %q, and this webhook knows version %q; it is checked when a webhook of its version starts, or run `ampbridge validate` of that version",
+			shorten(version, maxLoggedName), policy.SchemaVersion))
+	}
+	text, there := c.Data[h.key]
+	if !there {
+		return verdict{decision: policyRefused, problems: []string{
+			fmt.Sprintf("the ConfigMap has no key %s: write the policy under this name, which is the file that the webhook reads", h.key),
+		}}
+	}
+	out.decision = policyAccepted
+	for _, name := range slices.Sorted(maps.Keys(c.Data)) {
+		if name != h.key {
+			out.warnings = append(out.warnings, fmt.Sprintf("the key %s is not read: the policy is %s alone", shorten(name, maxLoggedName), h.key))
+		}
+		if len(out.warnings) == maxProblems {
+			break
+		}
+	}
+	timer := time.NewTimer(maxWait)
+	defer timer.Stop()
+	select {
+	case h.judging <- struct{}{}:
+		defer func() { <-h.judging }()
+	case <-timer.C:
+		return unchecked("the webhook has too much to do; apply it again later")
+	case <-ctx.Done():
+		return unchecked("the client has gone")
+	}
+	_, err := policy.Parse([]byte(text))
+	if err == nil {
+		return out
+	}
+	mistakes := policy.Errors{{Problem: err.Error()}}
+	_ = errors.As(err, &mistakes)
+	for i, m := range mistakes {
+		if i == maxProblems {
+			out.problems = append(out.problems, fmt.Sprintf("and %d more", len(mistakes)-maxProblems))
+			break
+		}
+		m.Path = shorten(m.Path, maxLoggedName)
+		out.problems = append(out.problems, h.key+": "+shorten(m.Error(), maxLoggedText))
+	}
+	out.decision = policyRefused
+	return out
+}
