@@ -31,6 +31,11 @@ const (
 	policyUnchecked = "unchecked"
 )
 
+// maxParts bounds the lines, and the items of lists in brackets, of a policy that
+// is checked here: YAML takes some hundred bytes for each. A policy of a thousand
+// destinations and a thousand grants has 10,000 lines.
+const maxParts = 20_000
+
 // maxProblems bounds how many mistakes one refusal lists.
 const maxProblems = 50
 
@@ -119,6 +124,9 @@ func (h *policyHandler) judge(ctx context.Context, c *configMap) (out verdict) {
 		return verdict{decision: policyRefused, problems: []string{
 			fmt.Sprintf("the ConfigMap has no key %s: write the policy under this name, which is the file that the webhook reads", h.key),
 		}}
+	}
+	if n := strings.Count(text, "\n") + strings.Count(text, ",") + strings.Count(text, "[") + strings.Count(text, "{"); n > maxParts {
+		return unchecked(fmt.Sprintf("it has more than %d lines and items, which is more than is checked here; run `ampbridge validate`", maxParts))
 	}
 	out.decision = policyAccepted
 	for _, name := range slices.Sorted(maps.Keys(c.Data)) {

@@ -52,6 +52,7 @@ func TestPolicyReview(t *testing.T) {
 		{"bad, of a newer version", map[string]string{"policy.yaml": broken}, "2000", "unchecked", []string{"warnings", `version \"2000\"`}},
 		{"good, of an older version", map[string]string{"policy.yaml": good}, "0", "unchecked", []string{"warnings", `version \"0\"`}},
 		{"more than is read", map[string]string{"policy.yaml": good + strings.Repeat("#", 300<<10)}, "", "unchecked", []string{"warnings", "not checked", "262144 bytes"}},
+		{"more lines than are checked", map[string]string{"policy.yaml": good + strings.Repeat("#\n", 21_000)}, "", "unchecked", []string{"warnings", "more than 20000 lines"}},
 		{"many mistakes", map[string]string{"policy.yaml": strings.Repeat("a: 1\n", 1000)}, "", "refused", []string{"more"}},
 		{"a long mistake", map[string]string{"policy.yaml": strings.Repeat("x", 100_000) + ": 1\n"}, "", "refused", []string{"unknown field", "…"}},
 	} {
@@ -129,7 +130,7 @@ func TestPolicyReviewMemory(t *testing.T) {
 	)
 	for _, unit := range []string{"[", "{", "- ", "a: 1\n", "a,", "- a\n", "&a ", "? ", "[],", "x: {}\n"} {
 		f := newFixture(t)
-		text := strings.Repeat(unit, size/(len(unit)+strings.Count(unit, "\n")))
+		text := strings.Repeat(unit, min(20_000/max(1, strings.Count(unit, "\n")+strings.Count(unit, ",")+strings.Count(unit, "[")+strings.Count(unit, "{"))-2, size/(len(unit)+strings.Count(unit, "\n"))))
 		if strings.HasSuffix(unit, ",") {
 			text = "a: [" + text + "]"
 		}
