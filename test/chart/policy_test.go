@@ -36,6 +36,14 @@ func TestPolicySchemaHasThePolicysFields(t *testing.T) {
 	}
 }
 
+// The chart marks the policy with the version of the program beside it.
+func TestPolicyIsMarked(t *testing.T) {
+	marked := render(t, "-f", minimal).get(t, "ConfigMap", "ampbridge-policy").GetAnnotations()[policy.AnnotationVersion]
+	if marked != policy.SchemaVersion {
+		t.Errorf("the policy is marked with version %q, want %q", marked, policy.SchemaVersion)
+	}
+}
+
 // goFields lists the fields of a policy as package policy reads them.
 func goFields(typ reflect.Type, path string, all *[]string) {
 	if typ.Kind() == reflect.Pointer {

@@ -51,6 +51,14 @@ certificates: {mode: provided, provided: {secretName: own, caBundle: "-----BEGIN
 			if diff := cmp.Diff(want, &got); diff != "" {
 				t.Errorf("differs from package registration, -want +got:\n%s", diff)
 			}
+			var gotPolicy admissionv1.ValidatingWebhookConfiguration
+			into(t, render(t, "-f", minimal, "-f", file(t, test.values)).get(t, "ValidatingWebhookConfiguration", registration.DefaultName), &gotPolicy)
+			wantPolicy, err := registration.NewPolicy(test.want, namespace, "ampbridge-policy")
+			must(t, err)
+			gotPolicy.Labels, gotPolicy.Annotations = nil, nil
+			if diff := cmp.Diff(wantPolicy, &gotPolicy); diff != "" {
+				t.Errorf("differs from package registration, -want +got:\n%s", diff)
+			}
 		})
 	}
 }
@@ -112,8 +120,12 @@ func TestCertManagerInjectsTheCA(t *testing.T) {
 	all := render(t, "-f", minimal, "--set", "certificates.mode=certManager")
 	got := all.get(t, "MutatingWebhookConfiguration", registration.DefaultName).GetAnnotations()["cert-manager.io/inject-ca-from"]
 	certificate := all.get(t, "Certificate", "ampbridge-webhook-cert")
-	if want := namespace + "/" + certificate.GetName(); got != want {
+	want := namespace + "/" + certificate.GetName()
+	if got != want {
 		t.Errorf("cert-manager.io/inject-ca-from is %q, want %q", got, want)
+	}
+	if got := all.get(t, "ValidatingWebhookConfiguration", registration.DefaultName).GetAnnotations()["cert-manager.io/inject-ca-from"]; got != want {
+		t.Errorf("cert-manager.io/inject-ca-from of the policy's registration is %q, want %q", got, want)
 	}
 	secret, _, err := unstructured.NestedString(certificate.Object, "spec", "secretName")
 	must(t, err)

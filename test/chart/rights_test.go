@@ -47,6 +47,14 @@ func (s *scene) testWebhookRights(t *testing.T) {
 			_, err := c.CoreV1().ConfigMaps(namespace).Get(ctx, "ampbridge-breaker", metav1.GetOptions{})
 			return err
 		},
+		"keep a copy of the policy": func(ctx context.Context) error {
+			object, err := c.CoreV1().ConfigMaps(namespace).Get(ctx, "ampbridge-policy-accepted", metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			_, err = c.CoreV1().ConfigMaps(namespace).Update(ctx, object, metav1.UpdateOptions{})
+			return err
+		},
 	} {
 		if err := try(t.Context()); err != nil {
 			t.Errorf("%s: %v", what, err)
@@ -71,6 +79,16 @@ func (s *scene) testWebhookRights(t *testing.T) {
 		"apply another secret": applySecret(c, "other"),
 		"delete its registration": func(ctx context.Context) error {
 			return c.AdmissionregistrationV1().MutatingWebhookConfigurations().Delete(ctx, "ampbridge", metav1.DeleteOptions{})
+		},
+		"delete the policy's registration": func(ctx context.Context) error {
+			return c.AdmissionregistrationV1().ValidatingWebhookConfigurations().Delete(ctx, "ampbridge", metav1.DeleteOptions{})
+		},
+		"change another's validating webhook": func(ctx context.Context) error {
+			_, err := c.AdmissionregistrationV1().ValidatingWebhookConfigurations().Patch(ctx, "other", types.MergePatchType, []byte(`{"webhooks":[]}`), metav1.PatchOptions{})
+			return err
+		},
+		"delete the copy of the policy": func(ctx context.Context) error {
+			return c.CoreV1().ConfigMaps(namespace).Delete(ctx, "ampbridge-policy-accepted", metav1.DeleteOptions{})
 		},
 		"evict a pod": evict(c),
 	})
