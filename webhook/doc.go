@@ -11,8 +11,12 @@
 // was, with a warning that says why; see [policy.Decision] for the reasons and
 // the ones that this package adds.
 //
+// Memory is bounded before it is spent: [Intake] bounds what all requests hold
+// together, and an object beyond a bound is admitted as it was.
+//
 // [Run] is the whole process: webhook server, certificate and policy reload,
 // health, metrics, and a shutdown that drops no request. The handlers run on
-// controller-runtime's server, but not on its admission stack, which decodes a
-// review several times over and costs more than the decision itself.
+// net/http's server, not on controller-runtime's: that one bounds neither
+// connections nor bodies, and its admission stack decodes a review several times
+// over and costs more than the decision itself.
 package webhook

@@ -18,6 +18,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/audit/breaker"
 	"github.com/ampbridge/ampbridge/test/servingcert"
+	"github.com/ampbridge/ampbridge/webhook"
 	"github.com/ampbridge/ampbridge/webhook/registration"
 )
 
@@ -94,8 +95,9 @@ func (s *Stage) WebhookLog() (string, error) {
 	return string(log), err
 }
 
-// webhookAccount gives the webhook the rights it needs, all of them to read:
-// three kinds of object, and the one ConfigMap of the circuit breaker.
+// webhookAccount gives the webhook the rights it needs: to read three kinds of
+// object and the ConfigMap of the circuit breaker, and to keep the last good
+// policy in a ConfigMap, which it makes.
 func (s *Stage) webhookAccount(ctx context.Context) (kubeconfig string, err error) {
 	const name = "ampbridge-webhook"
 	client := s.Cluster.Client()
@@ -119,8 +121,13 @@ func (s *Stage) webhookAccount(ctx context.Context) (kubeconfig string, err erro
 	}, metav1.CreateOptions{}); err != nil {
 		return "", err
 	}
+	accepted := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: webhook.AcceptedConfigMap}}
+	if _, err := client.CoreV1().ConfigMaps(SystemNamespace).Create(ctx, accepted, metav1.CreateOptions{}); err != nil {
+		return "", err
+	}
 	if _, err := client.RbacV1().Roles(SystemNamespace).Create(ctx, &rbacv1.Role{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{
 		{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{breaker.ConfigMap}, Verbs: []string{"get"}},
+		{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{webhook.AcceptedConfigMap}, Verbs: []string{"get", "update"}},
 	}}, metav1.CreateOptions{}); err != nil {
 		return "", err
 	}

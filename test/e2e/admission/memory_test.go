@@ -128,34 +128,51 @@ func TestMemoryUnderAttack(t *testing.T) {
 
 // process is `ampbridge webhook` in a cgroup of its own, where one can be made.
 type process struct {
-	pid                int
-	group              cgroup
-	roots              *tls.Config
-	addr, observedAddr string
+	pid          int
+	group        cgroup
+	roots        *tls.Config
+	addr         string
+	observedAddr string
+	health       string
+	stop         func()
 }
 
-func (w *world) startProcess(t *testing.T) *process {
+// install is what processes of one test share.
+type install struct {
+	binary, certs, kubeconfig string
+	ca                        []byte
+}
+
+// install builds ampbridge and makes the webhook's identity and certificate.
+func (w *world) install(t *testing.T) *install {
 	t.Helper()
 	root, err := tools.Root(t.Context())
 	must(t, err)
-	binary := filepath.Join(t.TempDir(), "ampbridge")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "./cmd/ampbridge")
+	i := &install{binary: filepath.Join(t.TempDir(), "ampbridge"), certs: t.TempDir()}
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", i.binary, "./cmd/ampbridge")
 	build.Dir = root
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v: %s", err, out)
 	}
-	certs := t.TempDir()
-	ca, err := servingcert.Write(certs, "127.0.0.1")
+	i.ca, err = servingcert.Write(i.certs, "127.0.0.1")
 	must(t, err)
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(ca)
 	w.webhookConfig(t)
-	kubeconfig, err := w.KubeconfigFor(t.Context(), home, "webhook")
+	i.kubeconfig, err = w.KubeconfigFor(t.Context(), home, "webhook")
 	must(t, err)
-	p := &process{addr: freeAddr(t), observedAddr: freeAddr(t), roots: &tls.Config{RootCAs: roots, NextProtos: []string{"http/1.1"}}, group: newCgroup(t, containerLimit)}
-	health := freeAddr(t)
-	cmd := exec.Command(binary, "webhook", "--policy", w.policyFile, "--cert-dir", certs, "--addr", p.addr, "--health-addr", health,
-		"--metrics-addr", p.observedAddr, "--image", image, "--kubeconfig", kubeconfig, "--drain-delay", "0s")
+	return i
+}
+
+// start starts a webhook, which need not become ready.
+func (w *world) start(t *testing.T, i *install) *process {
+	t.Helper()
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(i.ca)
+	p := &process{
+		addr: freeAddr(t), observedAddr: freeAddr(t), health: freeAddr(t),
+		roots: &tls.Config{RootCAs: roots, NextProtos: []string{"http/1.1"}}, group: newCgroup(t, containerLimit),
+	}
+	cmd := exec.Command(i.binary, "webhook", "--policy", w.policyFile, "--cert-dir", i.certs, "--addr", p.addr, "--health-addr", p.health,
+		"--metrics-addr", p.observedAddr, "--image", image, "--kubeconfig", i.kubeconfig, "--namespace", home, "--drain-delay", "0s")
 	cmd.Env = []string{"HOME=" + t.TempDir()}
 	if p.group != "" {
 		// In a container the process finds the limit in its cgroup; here it would see
@@ -166,30 +183,54 @@ func (w *world) startProcess(t *testing.T) *process {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	must(t, cmd.Start())
 	p.pid = cmd.Process.Pid
-	t.Cleanup(func() {
+	p.stop = sync.OnceFunc(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM) // an error means that it has ended, which Wait tells
 		if err := cmd.Wait(); err != nil {
 			t.Errorf("the webhook did not survive: %v", err)
 		}
 		p.group.remove(t)
 	})
+	t.Cleanup(p.stop)
 	p.group.add(t, p.pid)
+	return p
+}
+
+func (p *process) ready(t *testing.T) {
+	t.Helper()
 	eventually(t, "the webhook is ready", func() bool {
-		answer, err := http.Get("http://" + health + "/readyz")
+		answer, err := http.Get("http://" + p.health + "/readyz")
 		if err != nil {
 			return false
 		}
 		_ = answer.Body.Close()
 		return answer.StatusCode == http.StatusOK
 	})
-	configuration, err := registration.New(registration.Options{
-		ClientConfig:       admissionv1.WebhookClientConfig{URL: new("https://" + p.addr), CABundle: ca},
+}
+
+// startProcess starts a webhook and registers it.
+func (w *world) startProcess(t *testing.T) *process {
+	t.Helper()
+	i := w.install(t)
+	p := w.start(t, i)
+	p.ready(t)
+	w.register(t, p, i)
+	return p
+}
+
+func (w *world) register(t *testing.T, p *process, i *install) {
+	t.Helper()
+	options := registration.Options{
+		ClientConfig:       admissionv1.WebhookClientConfig{URL: new("https://" + p.addr), CABundle: i.ca},
 		ExcludedNamespaces: []string{home},
-	})
+	}
+	configuration, err := registration.New(options)
 	must(t, err)
 	_, err = w.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Create(t.Context(), configuration, metav1.CreateOptions{})
 	must(t, err)
-	return p
+	review, err := registration.NewPolicy(options, home, "ampbridge-policy")
+	must(t, err)
+	_, err = w.Client().AdmissionregistrationV1().ValidatingWebhookConfigurations().Create(t.Context(), review, metav1.CreateOptions{})
+	must(t, err)
 }
 
 // review sends a review of a pod with these members and waits for its answer,
@@ -285,18 +326,24 @@ func (p *process) usage(t *testing.T) string {
 // tooLarge is how many pods were beyond a bound, as the webhook counts them.
 func (p *process) tooLarge(t *testing.T) int {
 	t.Helper()
-	answer, err := http.Get("http://" + p.observedAddr + "/metrics")
-	must(t, err)
-	defer func() { _ = answer.Body.Close() }()
-	text, err := io.ReadAll(answer.Body)
-	must(t, err)
-	_, rest, found := strings.Cut(string(text), `ampbridge_admission_decisions_total{decision="skip",reason="TooLarge",resource="pod"} `)
+	_, rest, found := strings.Cut(p.scrape(t), `ampbridge_admission_decisions_total{decision="skip",reason="TooLarge",resource="pod"} `)
 	if !found {
 		return 0
 	}
 	n, err := strconv.Atoi(strings.Fields(rest)[0])
 	must(t, err)
 	return n
+}
+
+// scrape returns the webhook's metrics.
+func (p *process) scrape(t *testing.T) string {
+	t.Helper()
+	answer, err := http.Get("http://" + p.observedAddr + "/metrics")
+	must(t, err)
+	defer func() { _ = answer.Body.Close() }()
+	text, err := io.ReadAll(answer.Body)
+	must(t, err)
+	return string(text)
 }
 
 // cgroup is the directory of a memory cgroup, of version 1 or 2; empty: none can
@@ -307,7 +354,7 @@ type cgroup string
 func newCgroup(t *testing.T, limit int64) cgroup {
 	t.Helper()
 	for parent, file := range map[string]string{"/sys/fs/cgroup/memory": "memory.limit_in_bytes", "/sys/fs/cgroup": "memory.max"} {
-		dir := filepath.Join(parent, fmt.Sprintf("ampbridge-admission-test-%d", os.Getpid()))
+		dir := filepath.Join(parent, "ampbridge-admission-test-"+strconv.FormatInt(time.Now().UnixNano(), 36))
 		if os.Mkdir(dir, 0o755) != nil {
 			continue
 		}
