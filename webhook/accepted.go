@@ -17,8 +17,9 @@ import (
 const AcceptedConfigMap = "ampbridge-policy-accepted"
 
 const (
-	// acceptedKey is the file in it.
-	acceptedKey = "policy.yaml"
+	// acceptedKey is the file in it. Another name than the policy's own, by which
+	// commands find the policy.
+	acceptedKey = "accepted.yaml"
 	// acceptedTimeout bounds one read or write of it.
 	acceptedTimeout = 5 * time.Second
 	// acceptedRetry is how long to wait after a failure, at first and at most.

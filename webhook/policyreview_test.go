@@ -191,7 +191,7 @@ func TestAcceptedPolicy(t *testing.T) {
 		if version := object.Annotations[policy.AnnotationVersion]; len(object.Data) > 0 && version != policy.SchemaVersion {
 			t.Errorf("the copy is marked with version %q", version)
 		}
-		return object.Data["policy.yaml"]
+		return object.Data["accepted.yaml"]
 	}
 	dir := t.TempDir()
 	start := func(content []byte) (*webhook.PolicySource, *prometheus.Registry) {
@@ -251,7 +251,7 @@ func TestAcceptedPolicy(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		object.Data["policy.yaml"], object.Annotations[policy.AnnotationVersion] = string(broken), "2000"
+		object.Data["accepted.yaml"], object.Annotations[policy.AnnotationVersion] = string(broken), "2000"
 		if _, err := maps.Update(t.Context(), object, metav1.UpdateOptions{}); err != nil {
 			t.Fatal(err)
 		}

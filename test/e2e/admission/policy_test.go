@@ -94,7 +94,7 @@ func TestPolicyIsReviewed(t *testing.T) {
 	eventually(t, "the good policy is kept", func() bool {
 		object, err := accepted.Get(t.Context(), webhook.AcceptedConfigMap, metav1.GetOptions{})
 		must(t, err)
-		return object.Data["policy.yaml"] == good
+		return object.Data["accepted.yaml"] == good
 	})
 	p.stop()
 	must(t, os.WriteFile(w.policyFile, []byte(wrong), 0o600))
