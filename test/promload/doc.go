@@ -9,5 +9,5 @@
 //
 //	cd test/promload && go test ./...                 # 100,000 generated configurations
 //	go test -run TestLoads -cases 1 -seed 4711 -v     # one of them, to look at
-//	go test -fuzz FuzzLoads                           # and whatever a fuzzer makes of them
+//	go test -tags fuzz -fuzz FuzzLoads                # and whatever a fuzzer makes of them
 package promload
