@@ -266,23 +266,51 @@ func (s *scene) testEnforcer(t *testing.T) {
 	}
 }
 
-// enforce writes as the enforcer does, unless the registration's labels, or its
-// annotations, opt out.
+// enforce writes as the enforcer does into the registrations that are there, unless
+// their labels, or their annotations, opt out.
 func (s *scene) enforce(t *testing.T, read func(metav1.ObjectMeta) map[string]string) (wrote bool) {
 	t.Helper()
-	registrations := s.Client().AdmissionregistrationV1().MutatingWebhookConfigurations()
-	registered, err := registrations.Get(t.Context(), registration.DefaultName, metav1.GetOptions{})
-	must(t, err)
-	if read(registered.ObjectMeta)["admissions.enforcer/disabled"] == "true" {
-		return false
+	enforced := func(object metav1.ObjectMeta, selectors ...*metav1.LabelSelector) bool {
+		if read(object)["admissions.enforcer/disabled"] == "true" {
+			return false
+		}
+		for _, selector := range selectors {
+			selector.MatchExpressions = append(selector.MatchExpressions,
+				metav1.LabelSelectorRequirement{Key: "control-plane", Operator: metav1.LabelSelectorOpDoesNotExist})
+		}
+		wrote = true
+		return true
 	}
-	for i := range registered.Webhooks {
-		selector := registered.Webhooks[i].NamespaceSelector
-		selector.MatchExpressions = append(selector.MatchExpressions, metav1.LabelSelectorRequirement{Key: "control-plane", Operator: metav1.LabelSelectorOpDoesNotExist})
-	}
-	_, err = registrations.Update(t.Context(), registered, metav1.UpdateOptions{FieldManager: "admissionsenforcer"})
+	enforcer := metav1.UpdateOptions{FieldManager: "admissionsenforcer"}
+	api := s.Client().AdmissionregistrationV1()
+	mutating, err := api.MutatingWebhookConfigurations().List(t.Context(), metav1.ListOptions{})
 	must(t, err)
-	return true
+	for _, m := range mutating.Items {
+		var selectors []*metav1.LabelSelector
+		for i := range m.Webhooks {
+			selectors = append(selectors, m.Webhooks[i].NamespaceSelector)
+		}
+		if enforced(m.ObjectMeta, selectors...) {
+			_, err := api.MutatingWebhookConfigurations().Update(t.Context(), &m, enforcer)
+			must(t, err)
+		}
+	}
+	validating, err := api.ValidatingWebhookConfigurations().List(t.Context(), metav1.ListOptions{})
+	must(t, err)
+	for _, v := range validating.Items {
+		var selectors []*metav1.LabelSelector
+		for i := range v.Webhooks {
+			selectors = append(selectors, v.Webhooks[i].NamespaceSelector)
+		}
+		if enforced(v.ObjectMeta, selectors...) {
+			_, err := api.ValidatingWebhookConfigurations().Update(t.Context(), &v, enforcer)
+			must(t, err)
+		}
+	}
+	if len(mutating.Items) == 0 {
+		t.Fatal("there is no registration")
+	}
+	return wrote
 }
 
 // testSecretAgain: what a process creates in place of an object of the chart's is no
@@ -346,11 +374,15 @@ func (s *scene) testCertificateModes(t *testing.T) {
 			if err == nil {
 				t.Fatal("Helm changes a field of another manager")
 			}
-			names(t, stderr, "certificates.provided.caBundle", "was written by "+writer, "kubectl delete mutatingwebhookconfiguration ampbridge", "Nothing is changed yet")
+			names(t, stderr, "certificates.provided.caBundle", "was written by "+writer, "kubectl delete mutatingwebhookconfiguration,validatingwebhookconfiguration ampbridge", "Nothing is changed yet")
 			if now := s.webhook(t); now.Generation != deployment.Generation {
 				t.Error("the refused upgrade changed the webhook's Deployment")
 			}
 			must(t, registrations.Delete(t.Context(), registration.DefaultName, metav1.DeleteOptions{}))
+			validating := s.Client().AdmissionregistrationV1().ValidatingWebhookConfigurations()
+			if err := validating.Delete(t.Context(), registration.DefaultName, metav1.DeleteOptions{}); !apierrors.IsNotFound(err) {
+				must(t, err)
+			}
 		}
 		s.helm(t, upgrade(provided(ca)...)...)
 		bundles(authority(ca))

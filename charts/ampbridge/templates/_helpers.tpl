@@ -87,11 +87,13 @@ admissions.enforcer/disabled: "true"
 Under server-side apply, a CA bundle that the webhook or cert-manager wrote before is
 theirs, and Helm would stop at it when the other objects are already changed. This
 refuses the upgrade before anything is changed. The manager that applies is the one
-whose fields have the failure policy. Takes (dict "kind" kind "name" name "bundle"
-PEM), for the mode "provided". There is nothing to see in `helm template`.
+whose fields have the failure policy. Takes the PEM text of the mode "provided".
+`helm template` looks up nothing, so it never refuses.
 */ -}}
 {{- define "ampbridge.refuseForeignBundle" -}}
-{{- $live := lookup "admissionregistration.k8s.io/v1" .kind "" .name -}}
+{{- $bundle := b64enc . -}}
+{{- range $kind := list "MutatingWebhookConfiguration" "ValidatingWebhookConfiguration" -}}
+{{- $live := lookup "admissionregistration.k8s.io/v1" $kind "" "ampbridge" -}}
 {{- $applier := "" -}}
 {{- $writer := "" -}}
 {{- range dig "metadata" "managedFields" list $live -}}
@@ -102,12 +104,11 @@ PEM), for the mode "provided". There is nothing to see in `helm template`.
 {{- $writer = .manager -}}
 {{- end -}}
 {{- end -}}
-{{- $bundle := b64enc .bundle -}}
-{{- $object := printf "%s %s" .kind .name -}}
-{{- $command := printf "kubectl delete %s %s" (lower .kind) .name -}}
 {{- range dig "webhooks" list $live -}}
 {{- if and $applier $writer (ne (dig "clientConfig" "caBundle" "" .) $bundle) -}}
-{{- fail (printf "certificates.provided.caBundle: the CA bundle of %s was written by %s, and server-side apply does not replace it. Run `%s` and then this upgrade at once, which creates it again. Nothing is changed yet" $object $writer $command) -}}
+{{- $what := printf "certificates.provided.caBundle: the CA bundle of %s ampbridge was written by %s, and server-side apply does not replace it" $kind $writer -}}
+{{- fail (printf "%s. Run `kubectl delete mutatingwebhookconfiguration,validatingwebhookconfiguration ampbridge` and then this upgrade at once, which creates them again. Nothing is changed yet" $what) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
