@@ -24,7 +24,9 @@ import (
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/yaml"
 
+	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/cluster"
+	"github.com/ampbridge/ampbridge/webhook"
 	"github.com/ampbridge/ampbridge/webhook/registration"
 )
 
@@ -172,6 +174,11 @@ func (s *scene) testUpgrade(t *testing.T) {
 		_, err = sync.CoreV1().ConfigMaps(namespace).Update(ctx, state, metav1.UpdateOptions{})
 		must(t, err)
 	}
+	accepted, err := s.Client().CoreV1().ConfigMaps(namespace).Get(ctx, webhook.AcceptedConfigMap, metav1.GetOptions{})
+	must(t, err)
+	if accepted.Annotations[policy.AnnotationVersion] != policy.SchemaVersion || len(accepted.Data) == 0 {
+		t.Errorf("the webhook has not kept its policy: %v, %v", accepted.Annotations, accepted.Data)
+	}
 	secret, err := s.Client().CoreV1().Secrets(namespace).Get(ctx, "ampbridge-webhook-tls", metav1.GetOptions{})
 	must(t, err)
 	lease, err := s.Client().CoordinationV1().Leases(namespace).Get(ctx, "ampbridge-sync", metav1.GetOptions{})
@@ -197,6 +204,18 @@ func (s *scene) testUpgrade(t *testing.T) {
 		if *w.TimeoutSeconds != 7 || !slices.Contains(w.NamespaceSelector.MatchExpressions[0].Values, "istio-system") {
 			t.Errorf("%s: the upgrade did not reach it: %+v", w.Name, w)
 		}
+	}
+	reviews, err := s.Client().AdmissionregistrationV1().ValidatingWebhookConfigurations().Get(ctx, registration.DefaultName, metav1.GetOptions{})
+	must(t, err)
+	for _, w := range reviews.Webhooks {
+		if !bytes.Equal(w.ClientConfig.CABundle, secret.Data["ca.crt"]) {
+			t.Errorf("%s: the upgrade made the CA bundle %q", w.Name, w.ClientConfig.CABundle)
+		}
+	}
+	stillAccepted, err := s.Client().CoreV1().ConfigMaps(namespace).Get(ctx, webhook.AcceptedConfigMap, metav1.GetOptions{})
+	must(t, err)
+	if !reflect.DeepEqual(accepted.Data, stillAccepted.Data) || !reflect.DeepEqual(accepted.Annotations, stillAccepted.Annotations) {
+		t.Errorf("the upgrade made the accepted policy %v, %v", stillAccepted.Annotations, stillAccepted.Data)
 	}
 	for _, name := range []string{"ampbridge-sync", "ampbridge-breaker"} {
 		state, err := s.Client().CoreV1().ConfigMaps(namespace).Get(ctx, name, metav1.GetOptions{})
