@@ -86,7 +86,8 @@ func (c cluster) issuer(ctx context.Context, named policy.Issuer) (policy.Issuer
 	return document.Issuer, nil
 }
 
-// serviceAccounts are those of the labelled namespaces.
+// serviceAccounts are those of the labelled namespaces. They keep the role that they
+// show, for the commands that report it.
 func (c cluster) serviceAccounts(ctx context.Context) ([]plan.ServiceAccount, error) {
 	var namespaces []corev1.Namespace
 	err := pages(func(o metav1.ListOptions) (string, error) {
@@ -111,7 +112,7 @@ func (c cluster) serviceAccounts(ctx context.Context) ([]plan.ServiceAccount, er
 			for _, sa := range list.Items {
 				accounts = append(accounts, plan.ServiceAccount{
 					Namespace: sa.Namespace, Injection: policy.Injection(ns.Labels[policy.LabelInjection]),
-					Name: sa.Name, Annotations: asked(sa.Annotations), Created: sa.CreationTimestamp.Time,
+					Name: sa.Name, Annotations: asked(sa.Annotations, policy.AnnotationRoleARN), Created: sa.CreationTimestamp.Time,
 				})
 			}
 			return list.Continue, nil

@@ -74,9 +74,10 @@ const maxAsked = 8 << 10
 
 // asked are the annotations by which a service account asks for something. One that
 // is too long asks for nothing that there is, like any other mistake.
-func asked(annotations map[string]string) map[string]string {
+// more names annotations that are kept beside those.
+func asked(annotations map[string]string, more ...string) map[string]string {
 	var kept map[string]string
-	for _, name := range []string{policy.AnnotationInject, policy.AnnotationDestinations} {
+	for _, name := range append([]string{policy.AnnotationInject, policy.AnnotationDestinations}, more...) {
 		if value, found := annotations[name]; found {
 			if kept == nil {
 				kept = map[string]string{}
