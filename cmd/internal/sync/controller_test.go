@@ -217,11 +217,8 @@ func TestController(t *testing.T) {
 		if leader.metric("ampbridge_sync_leader") != 1 || other.metric("ampbridge_sync_leader") != 0 {
 			t.Error("not exactly one leads")
 		}
-		for _, p := range []*process{one, two} {
-			if status, body := get("http://" + p.options.HealthAddr + "/readyz"); status != http.StatusOK {
-				t.Errorf("/readyz: %d %s", status, body)
-			}
-		}
+		// The one that stands by sees the leader at its next look at the Lease.
+		b.eventually("both are ready", func() bool { return one.ready() == "ok\n" && two.ready() == "ok\n" })
 		for _, p := range []*process{one, two} {
 			if p.metric("ampbridge_sync_last_leader_seen_timestamp_seconds") == 0 {
 				t.Error("a process has never seen a leader")
