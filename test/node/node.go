@@ -50,9 +50,8 @@ type Options struct {
 	// Images are archives (OCI or docker) that pods may use. What an earlier node
 	// of the same test process has imported is there anyway.
 	Images []string
-	// CA holds the certificate authorities, as PEM, that the node trusts when it pulls
-	// images, and that every container finds where a Linux system keeps its own. Empty:
-	// none.
+	// CA holds the certificate authorities, as PEM, that the node and every container
+	// find where a Linux system keeps its own. Empty: the machine's, and none.
 	CA []byte
 	// Hosts are the names, beside the cluster's own, that pods and the test can look
 	// up, with their addresses: [Address], [SecondAddress] or [ThirdAddress].

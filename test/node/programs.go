@@ -33,8 +33,6 @@ state = "/run/containerd"
   sandbox_image = "` + pauseImage + `"
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = "%[2]s"
-  [plugins."io.containerd.grpc.v1.cri".registry]
-    config_path = "%[4]s/certs.d"
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "%[3]s"
     conf_dir = "%[4]s/cni"
@@ -91,8 +89,11 @@ func (n *Node) trust(ctx context.Context) (spec string, err error) {
 	if err != nil {
 		return "", err
 	}
-	// For every registry (https://github.com/containerd/containerd/blob/main/docs/hosts.md).
-	if _, err := n.write("certs.d/_default/hosts.toml", fmt.Sprintf("ca = %q\n", file)); err != nil {
+	// The node's own /etc: for containerd, and for all that the test runs.
+	if err := os.MkdirAll(filepath.Dir(caFile), 0o755); err != nil {
+		return "", err
+	}
+	if err := replaceFile(caFile, string(n.options.CA)); err != nil {
 		return "", err
 	}
 	text, err := exec.CommandContext(ctx, "ctr", "oci", "spec").Output()

@@ -51,7 +51,7 @@ func TestQuickStart(t *testing.T) {
 			e.podReady(e.current(byChart))
 			e.proved("Prometheus runs, as ever")
 
-			sh := e.terminal(authorities)
+			sh := e.terminal()
 			blocks := e.commands(test.platform)
 			for i, block := range blocks {
 				e.proved("commands %d of %d\n%s\n%s", i+1, len(blocks), block, sh.run(e, block))
@@ -130,17 +130,15 @@ type terminal struct {
 	exported string
 }
 
-func (e *environment) terminal(authorities []byte) *terminal {
+func (e *environment) terminal() *terminal {
 	e.Helper()
 	bin, home := e.TempDir(), e.TempDir()
 	for _, name := range []string{"helm", "kubectl"} {
 		e.must(os.Symlink(tools.Path(e.T, name), filepath.Join(bin, name)))
 	}
-	trusted := filepath.Join(home, "ca.pem")
-	e.must(os.WriteFile(trusted, authorities, 0o600))
 	storage, err := imageStore(e.TempDir())
 	e.must(err)
-	env := append([]string{"PATH=" + bin + ":" + os.Getenv("PATH"), "HOME=" + home, "KUBECONFIG=" + e.Kubeconfig(), "SSL_CERT_FILE=" + trusted, storage},
+	env := append([]string{"PATH=" + bin + ":" + os.Getenv("PATH"), "HOME=" + home, "KUBECONFIG=" + e.Kubeconfig(), storage},
 		e.cloud.Account(central).AdminCredentials().Environ()...)
 	// Modules and what is compiled already are the machine's: there is no network here.
 	for _, name := range []string{"GOMODCACHE", "GOCACHE"} {
