@@ -141,7 +141,7 @@ type auditor struct {
 	// accounts is how many service accounts the pods of a namespace had, and rounds
 	// how many rounds there were.
 	accounts map[string]int
-	rounds   uint32
+	rounds   int
 }
 
 // round looks at every labelled namespace, then acts, and then tells. A namespace
@@ -166,7 +166,7 @@ func (a *auditor) round(ctx context.Context) error {
 	unread, accounts := map[string]bool{}, map[string]int{}
 	a.rounds++
 	for name, injection := range namespaces {
-		t := window{uint32((a.accounts[name] + accountsPerRound - 1) / accountsPerRound), a.rounds}
+		t := window{(a.accounts[name] + accountsPerRound - 1) / accountsPerRound, a.rounds}
 		found, n, err := a.cluster.look(ctx, name, Question{Policy: p, Image: a.Image, Injection: injection, Breaker: state}, t)
 		if err != nil {
 			errs = append(errs, err)

@@ -72,12 +72,12 @@ type podPage struct {
 const accountsPerRound = 100
 
 // window says which service accounts' pods a round looks at: of every share one.
-type window struct{ share, number uint32 }
+type window struct{ share, number int }
 
 func (t window) covers(account string) bool {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(account)) // it never fails
-	return t.share <= 1 || (h.Sum32()+t.number)%t.share == 0
+	return t.share <= 1 || (int(h.Sum32()>>1)+t.number)%t.share == 0
 }
 
 // look assesses the Prometheus pods of a namespace; those that have ended are

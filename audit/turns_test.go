@@ -133,9 +133,9 @@ func TestUnreadNamespaceIsForgottenAlone(t *testing.T) {
 // Where pods have very many service accounts, every one of them has its turn.
 func TestTurn(t *testing.T) {
 	const accounts, share = 5000, 50
-	for round := range uint32(2) {
+	for round := range 2 {
 		looked := map[string]int{}
-		for number := range uint32(share) {
+		for number := range share {
 			covered := 0
 			for i := range accounts {
 				if name := fmt.Sprint("account-", i); (window{share, round*share + number}).covers(name) {

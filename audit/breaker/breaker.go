@@ -128,7 +128,7 @@ type Entry struct {
 func (e Entry) Decision() policy.Decision {
 	// The API server cuts warnings at 256 bytes, prefix included; names may be
 	// long, and the fix stands first.
-	workload := e.Workload.String()
+	workload := e.String()
 	if e.Workload == All(e.Namespace) {
 		workload = "every one of namespace " + e.Namespace
 	}
@@ -288,8 +288,8 @@ func (s State) merge(namespace string) bool {
 		if e.Workload == All(namespace) {
 			continue
 		}
-		list := append(trials[e.Trial], e)
-		trials[e.Trial] = list
+		trials[e.Trial] = append(trials[e.Trial], e)
+		list := trials[e.Trial]
 		if len(list) > len(most) || (len(list) == len(most) && e.Trial < most[0].Trial) {
 			most = list
 		}

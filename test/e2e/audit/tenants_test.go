@@ -62,8 +62,9 @@ func (w *world) testOffered(t *testing.T) {
 			t.Errorf("%s: the successor is injected", n)
 		}
 	}
-	if n := r.value(t, findings, "stuck"); n < offered {
-		t.Errorf("%v pods are stuck, want %d", n, offered)
+	// All but the one that has a controller, and is released too.
+	if n := r.value(t, findings, "stuck"); n < offered-1 {
+		t.Errorf("%v pods are stuck, want %d or more", n, offered-1)
 	}
 	object, err := w.Client().CoreV1().ConfigMaps(home).Get(t.Context(), breaker.ConfigMap, metav1.GetOptions{})
 	must(t, err)
@@ -108,6 +109,13 @@ func (w *world) crowd(t *testing.T, namespace string) error {
 					pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "example.com/v1", Kind: "A/b *", Name: "a\nb" + strings.Repeat("n", 10_000), UID: types.UID("1"), Controller: new(true)}}
 				}
 				made, err := client.Create(context.Background(), pod, metav1.CreateOptions{})
+				// On a busy machine the webhook may answer too late, and then the pod is
+				// admitted as it was: such a pod would not hang.
+				for err == nil && !injected(made) {
+					if err = client.Delete(context.Background(), made.Name, metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))}); err == nil {
+						made, err = client.Create(context.Background(), pod, metav1.CreateOptions{})
+					}
+				}
 				for err == nil {
 					cannotPull(&made.Status)
 					if _, err = client.UpdateStatus(context.Background(), made, metav1.UpdateOptions{}); !apierrors.IsConflict(err) {
