@@ -19,9 +19,10 @@ import (
 	"github.com/ampbridge/ampbridge/webhook"
 )
 
+// repeat returns a list with n times the same item in it.
 // repeat is a list or mapping with n times the same item in it.
-func repeat(opening, item, closing string, n int) string {
-	return opening + strings.TrimSuffix(strings.Repeat(item+",", n), ",") + closing
+func repeat(opening, item string, n int) string {
+	return opening + strings.TrimSuffix(strings.Repeat(item+",", n), ",") + "]"
 }
 
 // hostileReview is a review of a pod with these members, as the API server
@@ -46,19 +47,19 @@ func TestObjectsBeyondABound(t *testing.T) {
 		body    []byte
 		warning string
 	}{
-		{"7 MB of empty containers", hostileReview("", repeat(`"containers":[`, "{}", "]", 2_300_000)), "1048576 bytes"},
-		{"3 MB of envFrom", hostileReview("", containers(repeat(`"envFrom":[`, "{}", "]", 1_000_000))), "1048576 bytes"},
-		{"1 MB of empty containers", hostileReview("", repeat(`"containers":[`, "{}", "]", 340_000)), "/request/object/spec/containers has more than 1000 items"},
-		{"60 KB of empty containers", hostileReview("", repeat(`"containers":[`, "{}", "]", 20_000)), "/request/object/spec/containers has more than 1000 items"},
-		{"envFrom", hostileReview("", containers(repeat(`"envFrom":[`, "{}", "]", 100_000))), "/spec/containers/0/envFrom has more than 1000 items"},
-		{"env", hostileReview("", containers(repeat(`"env":[`, `{"name":""}`, "]", 60_000))), "/env has more than 1000 items"},
-		{"arguments", hostileReview("", containers(repeat(`"args":[`, `""`, "]", 200_000))), "/args has more than 1000 items"},
-		{"owners", hostileReview(repeat(`"ownerReferences":[`, "{}", "]", 200_000), containers(`"args":[]`)), "/metadata/ownerReferences has more than 1000 items"},
-		{"lists that nothing reads", hostileReview(repeat(`"managedFields":[`, "{}", "]", 200_000), containers(`"args":[]`)), "/metadata/managedFields has more than 1000 items"},
-		{"lists of lists", hostileReview(`"future":`+repeat("[", repeat("[", "[]", "]", 900), "]", 100), containers(`"args":[]`)), "more than 20000 values"},
+		{"7 MB of empty containers", hostileReview("", repeat(`"containers":[`, "{}", 2_300_000)), "1048576 bytes"},
+		{"3 MB of envFrom", hostileReview("", containers(repeat(`"envFrom":[`, "{}", 1_000_000))), "1048576 bytes"},
+		{"1 MB of empty containers", hostileReview("", repeat(`"containers":[`, "{}", 340_000)), "/request/object/spec/containers has more than 1000 items"},
+		{"60 KB of empty containers", hostileReview("", repeat(`"containers":[`, "{}", 20_000)), "/request/object/spec/containers has more than 1000 items"},
+		{"envFrom", hostileReview("", containers(repeat(`"envFrom":[`, "{}", 100_000))), "/spec/containers/0/envFrom has more than 1000 items"},
+		{"env", hostileReview("", containers(repeat(`"env":[`, `{"name":""}`, 60_000))), "/env has more than 1000 items"},
+		{"arguments", hostileReview("", containers(repeat(`"args":[`, `""`, 200_000))), "/args has more than 1000 items"},
+		{"owners", hostileReview(repeat(`"ownerReferences":[`, "{}", 200_000), containers(`"args":[]`)), "/metadata/ownerReferences has more than 1000 items"},
+		{"lists that nothing reads", hostileReview(repeat(`"managedFields":[`, "{}", 200_000), containers(`"args":[]`)), "/metadata/managedFields has more than 1000 items"},
+		{"lists of lists", hostileReview(`"future":`+repeat("[", repeat("[", "[]", 900), 100), containers(`"args":[]`)), "more than 20000 values"},
 		{"labels", hostileReview(`"labels":`+numbered(20_000), containers(`"args":[]`)), "/metadata/labels has more than 1000 fields"},
 		{"a string", hostileReview(`"annotations":{"a":"`+strings.Repeat("x", 300<<10)+`"}`, containers(`"args":[]`)), "/metadata/annotations/a has more than 262144 bytes"},
-		{"a long name of a long list", hostileReview(`"`+strings.Repeat("x", 2000)+`":`+repeat("[", "{}", "]", 20_000), containers(`"args":[]`)), "… has more than 1000 items"},
+		{"a long name of a long list", hostileReview(`"`+strings.Repeat("x", 2000)+`":`+repeat("[", "{}", 20_000), containers(`"args":[]`)), "… has more than 1000 items"},
 	} {
 		for _, chunked := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, chunked %v", test.name, chunked), func(t *testing.T) {

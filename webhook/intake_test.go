@@ -165,7 +165,7 @@ func FuzzHandler(f *testing.F) {
 		f.Add(encode(f, podRequest(f, file, nil)))
 		f.Add(encode(f, podRequest(f, file, notPrometheus)))
 	}
-	f.Add(hostileReview("", repeat(`"containers":[`, "{}", "]", 3_000)))
+	f.Add(hostileReview("", repeat(`"containers":[`, "{}", 3_000)))
 	f.Add(hostileReview(`"annotations":{"ampbridge.io/container":"prometheus"}`, `"containers":[`+prometheusContainer+`,"args":["--config.file=/a/b"],"volumeMounts":[{"name":"c","mountPath":"/a"}]}],"volumes":[{"name":"c","configMap":{"name":"c"}}]`))
 	f.Add([]byte(`{"request":{"uid":"` + strings.Repeat("x", 300) + `"}}`))
 	f.Add([]byte{})

@@ -28,9 +28,11 @@ const (
 	// Address is the node's own, from the range for documentation. Whatever the
 	// test process serves there, pods reach.
 	Address = "192.0.2.10"
-	// SecondAddress and ThirdAddress are the node's as well: for more servers of the
+	// SecondAddress and [ThirdAddress] are the node's as well: for more servers of the
 	// same port.
-	SecondAddress, ThirdAddress = "192.0.2.11", "192.0.2.12"
+	SecondAddress = "192.0.2.11"
+	// ThirdAddress is one more.
+	ThirdAddress = "192.0.2.12"
 	// podRange is where pods get their addresses, podGateway the node's among them.
 	podRange, podGateway = "10.244.0.0/24", "10.244.0.1"
 	serviceRange         = "10.96.0.0/16"

@@ -99,22 +99,22 @@ func (b *bridge) freeAddr() string {
 	return l.Addr().String()
 }
 
-func get(url string) (int, string) {
+func get(url string) string {
 	response, err := http.Get(url)
 	if err != nil {
-		return 0, err.Error()
+		return err.Error()
 	}
 	defer func() { _ = response.Body.Close() }()
 	body, err := io.ReadAll(response.Body)
 	if err != nil {
-		return 0, err.Error()
+		return err.Error()
 	}
-	return response.StatusCode, string(body)
+	return string(body)
 }
 
 // metric is the value of a sample as /metrics writes it; -1: there is none.
 func (p *process) metric(sample string) float64 {
-	_, text := get("http://" + p.options.MetricsAddr + "/metrics")
+	text := get("http://" + p.options.MetricsAddr + "/metrics")
 	found := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(sample) + ` (\S+)$`).FindStringSubmatch(text)
 	if found == nil {
 		return -1
@@ -126,7 +126,7 @@ func (p *process) metric(sample string) float64 {
 
 // ready is the answer of /readyz.
 func (p *process) ready() string {
-	_, body := get("http://" + p.options.HealthAddr + "/readyz")
+	body := get("http://" + p.options.HealthAddr + "/readyz")
 	return body
 }
 

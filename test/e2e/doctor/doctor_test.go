@@ -1,7 +1,9 @@
 package doctor_test
 
 import (
+	"os"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/ampbridge/ampbridge/doctor"
@@ -108,6 +110,13 @@ const unchecked = 3
 // podLinks need a pod that runs; the table of faults has none.
 var podLinks = []doctor.Link{doctor.Pods, doctor.Identity, doctor.Sidecar, doctor.Flow}
 
+// byHand reports whether the policy leaves the AWS side to others (trust.manage: none).
+func (s *scene) byHand() bool {
+	text, err := os.ReadFile(s.policyFile)
+	s.try(err)
+	return strings.Contains(string(text), "manage: none")
+}
+
 // healthy asks doctor, and expects every link to hold that needs no pod. Nothing
 // runs sync here but the rows themselves.
 func (s *scene) healthy(f fault) {
@@ -120,6 +129,8 @@ func (s *scene) healthy(f fault) {
 		want := doctor.OK
 		switch {
 		case slices.Contains(podLinks, r.Link):
+			want = doctor.Skipped
+		case r.Link == doctor.SyncLeads && s.byHand():
 			want = doctor.Skipped
 		case r.Link == doctor.SyncLeads:
 			want = doctor.Doubtful
