@@ -15,7 +15,6 @@ import (
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 
-	"github.com/ampbridge/ampbridge/audit/breaker"
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
@@ -33,11 +32,9 @@ const (
 	// maxAnswer bounds what the API server answers to one look-up, in bytes.
 	// Annotations have up to 256 KiB.
 	maxAnswer = 320 << 10
-	// maxLookups is how many pods look up at one time, and maxBreakerReads how many
-	// read the circuit breaker, the content of one ConfigMap.
-	maxLookups      = 16
-	maxBreakerReads = 4
-	// maxBreaker bounds that ConfigMap, in bytes: what etcd takes.
+	// maxLookups is how many pods look up at one time.
+	maxLookups = 16
+	// maxBreaker bounds the ConfigMap of the circuit breaker, in bytes: what etcd takes.
 	maxBreaker = 3 << 19
 )
 
@@ -58,23 +55,6 @@ func Kubernetes(config *rest.Config) (Cluster, error) {
 	return kubernetes{client: client, lookups: semaphore.NewWeighted(maxLookups), account: func(ctx context.Context, namespace, name string) (metav1.Object, error) {
 		return accounts.Resource(corev1.SchemeGroupVersion.WithResource("serviceaccounts")).Namespace(namespace).Get(ctx, name, metav1.GetOptions{})
 	}}, nil
-}
-
-// BreakerIn reads the circuit breaker's state in a namespace, live. It needs to
-// get the ConfigMap [breaker.ConfigMap] there.
-func BreakerIn(config *rest.Config, namespace string) (func(context.Context) (breaker.State, error), error) {
-	client, err := corev1client.NewForConfig(connection(config, maxBreaker))
-	if err != nil {
-		return nil, fmt.Errorf("connect to the API server: %w", err)
-	}
-	reads := semaphore.NewWeighted(maxBreakerReads)
-	return func(ctx context.Context) (breaker.State, error) {
-		if err := reads.Acquire(ctx, 1); err != nil {
-			return breaker.State{}, fmt.Errorf("wait for other reads of the circuit breaker: %w", err)
-		}
-		defer reads.Release(1)
-		return breaker.Read(ctx, client.ConfigMaps(namespace))
-	}, nil
 }
 
 // connection is the configuration with the webhook's own settings, for answers of

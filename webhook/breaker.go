@@ -1,0 +1,86 @@
+package webhook
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/rest"
+
+	"github.com/ampbridge/ampbridge/audit/breaker"
+)
+
+// BreakerIn reads the circuit breaker's state in a namespace, live. It needs to
+// get the ConfigMap [breaker.ConfigMap] there.
+//
+// The state can be large, and all tenants share it. So there is one read at a time,
+// and the requests that come meanwhile share the next one: however many pods one
+// tenant creates, another's wait for two reads at most. A read that is shared
+// begins after every request that shares it, so nobody sees an older state than a
+// read of its own would show.
+func BreakerIn(config *rest.Config, namespace string) (func(context.Context) (breaker.State, error), error) {
+	client, err := corev1client.NewForConfig(connection(config, maxBreaker))
+	if err != nil {
+		return nil, fmt.Errorf("connect to the API server: %w", err)
+	}
+	r := sharedReads{turn: make(chan struct{}, 1), read: func(ctx context.Context) (breaker.State, error) {
+		return breaker.Read(ctx, client.ConfigMaps(namespace))
+	}}
+	return r.get, nil
+}
+
+// sharedReads shares reads among the requests that wait for one.
+type sharedReads struct {
+	read func(context.Context) (breaker.State, error)
+	// turn is held by the read that runs.
+	turn chan struct{}
+
+	mu sync.Mutex
+	// next is the read that has not begun; nil: there is none.
+	next *sharedRead
+}
+
+// sharedRead is one read. Its state is shared, and must not be changed.
+type sharedRead struct {
+	done  chan struct{}
+	state breaker.State
+	err   error
+}
+
+// get returns the state of a read that begins after the call.
+func (r *sharedReads) get(ctx context.Context) (breaker.State, error) {
+	r.mu.Lock()
+	next := r.next
+	if next == nil {
+		next = &sharedRead{done: make(chan struct{})}
+		r.next = next
+		go r.run(next)
+	}
+	r.mu.Unlock()
+	select {
+	case <-next.done:
+		return next.state, next.err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("wait for the circuit breaker: %w", ctx.Err())
+	}
+}
+
+// run waits for its turn, and reads. It belongs to no single request, so its time
+// is its own.
+func (r *sharedReads) run(next *sharedRead) {
+	r.turn <- struct{}{}
+	r.mu.Lock()
+	r.next = nil
+	r.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout)
+	defer cancel()
+	defer func() {
+		<-r.turn
+		close(next.done)
+	}()
+	next.err = guard(func() (err error) {
+		next.state, err = r.read(ctx)
+		return err
+	})()
+}
