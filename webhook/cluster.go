@@ -8,7 +8,6 @@ import (
 	"runtime/debug"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sync/semaphore"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
@@ -32,8 +31,6 @@ const (
 	// maxAnswer bounds what the API server answers to one look-up, in bytes.
 	// Annotations have up to 256 KiB.
 	maxAnswer = 320 << 10
-	// maxLookups is how many pods look up at one time.
-	maxLookups = 16
 	// maxBreaker bounds the ConfigMap of the circuit breaker, in bytes: what etcd takes.
 	maxBreaker = 3 << 19
 )
@@ -52,7 +49,7 @@ func Kubernetes(config *rest.Config) (Cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to the API server: %w", err)
 	}
-	return kubernetes{client: client, lookups: semaphore.NewWeighted(maxLookups), account: func(ctx context.Context, namespace, name string) (metav1.Object, error) {
+	return kubernetes{client: client, lookups: newLookups(), account: func(ctx context.Context, namespace, name string) (metav1.Object, error) {
 		return accounts.Resource(corev1.SchemeGroupVersion.WithResource("serviceaccounts")).Namespace(namespace).Get(ctx, name, metav1.GetOptions{})
 	}}, nil
 }
@@ -92,7 +89,7 @@ func (b boundedAnswers) WrappedRoundTripper() http.RoundTripper { return b.next 
 
 // Reader is the [Cluster] that a client reads.
 func Reader(client corev1client.CoreV1Interface) Cluster {
-	return kubernetes{client: client, lookups: semaphore.NewWeighted(maxLookups), account: func(ctx context.Context, namespace, name string) (metav1.Object, error) {
+	return kubernetes{client: client, lookups: newLookups(), account: func(ctx context.Context, namespace, name string) (metav1.Object, error) {
 		return client.ServiceAccounts(namespace).Get(ctx, name, metav1.GetOptions{})
 	}}
 }
@@ -100,16 +97,17 @@ func Reader(client corev1client.CoreV1Interface) Cluster {
 type kubernetes struct {
 	client  corev1client.CoreV1Interface
 	account func(ctx context.Context, namespace, name string) (metav1.Object, error)
-	lookups *semaphore.Weighted
+	lookups *lookups
 }
 
 // ServiceAccount names no resource version, so it sees every write that came
 // before: a pod may be created as soon as its service account is.
 func (k kubernetes) ServiceAccount(ctx context.Context, namespace, name string) (map[string]string, error) {
-	if err := k.lookups.Acquire(ctx, 1); err != nil {
-		return nil, fmt.Errorf("wait for other look-ups: %w", err)
+	done, err := k.lookups.take(ctx, namespace)
+	if err != nil {
+		return nil, err
 	}
-	defer k.lookups.Release(1)
+	defer done()
 	return k.annotations(ctx, namespace, name)
 }
 
@@ -123,10 +121,11 @@ func (k kubernetes) annotations(ctx context.Context, namespace, name string) (ma
 
 // ServiceAccountAndLimits reads the three side by side.
 func (k kubernetes) ServiceAccountAndLimits(ctx context.Context, namespace, name string) (annotations map[string]string, limits inject.Limits, err error) {
-	if err := k.lookups.Acquire(ctx, 1); err != nil {
-		return nil, limits, fmt.Errorf("wait for other look-ups: %w", err)
+	done, err := k.lookups.take(ctx, namespace)
+	if err != nil {
+		return nil, limits, err
 	}
-	defer k.lookups.Release(1)
+	defer done()
 	var group errgroup.Group
 	group.Go(guard(func() (err error) {
 		limits.Ranges, err = k.limitRanges(ctx, namespace)
