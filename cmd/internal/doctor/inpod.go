@@ -208,8 +208,8 @@ func (x *examiner) ownSidecar(ctx context.Context, given order) {
 		return doctor.SidecarState(sidecarStatus(status))
 	})
 	x.found.Look(doctor.Flow, doctor.About{}, func() doctor.Finding {
-		if given.prometheus.Address == "" || given.prometheus.TLS {
-			return unseen("Prometheus does not say where it listens, or wants TLS")
+		if given.prometheus.Address == "" {
+			return unseen("Prometheus does not say where it listens")
 		}
 		var names []string
 		for _, d := range given.destinations {

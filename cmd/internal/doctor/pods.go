@@ -341,11 +341,16 @@ func (x *examiner) prometheus(ctx context.Context, pod *runningPod, path string)
 	if err != nil {
 		return "", fmt.Errorf("the pod does not say where Prometheus listens: %w", err)
 	}
-	scheme := "http"
-	if at.TLS {
-		scheme = "https"
+	text, err := x.proxied(ctx, pod, "http", port, at.Prefix+path)
+	if err == nil || !at.TLS {
+		return text, err
 	}
-	return x.proxied(ctx, pod, scheme, port, at.Prefix+path)
+	// A web configuration may ask for TLS, and prometheus-operator's always has one.
+	text, secure := x.proxied(ctx, pod, "https", port, at.Prefix+path)
+	if secure != nil {
+		return "", fmt.Errorf("by http: %w; by https: %w", err, secure)
+	}
+	return text, nil
 }
 
 // proxied asks a port of the pod through the API server.
