@@ -55,7 +55,7 @@ func (r *sharedReads) get(ctx context.Context) (breaker.State, error) {
 	if next == nil {
 		next = &sharedRead{done: make(chan struct{})}
 		r.next = next
-		go r.run(next)
+		go r.run(context.WithoutCancel(ctx), next)
 	}
 	r.mu.Unlock()
 	select {
@@ -68,12 +68,12 @@ func (r *sharedReads) get(ctx context.Context) (breaker.State, error) {
 
 // run waits for its turn, and reads. It belongs to no single request, so its time
 // is its own.
-func (r *sharedReads) run(next *sharedRead) {
+func (r *sharedReads) run(ctx context.Context, next *sharedRead) {
 	r.turn <- struct{}{}
 	r.mu.Lock()
 	r.next = nil
 	r.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout)
+	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
 	defer func() {
 		<-r.turn

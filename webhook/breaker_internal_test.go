@@ -15,7 +15,7 @@ import (
 // state of a read that began after it.
 func TestSharedReads(t *testing.T) {
 	var reads, running atomic.Int32
-	version := func() string { return string(rune('a' + reads.Load())) }
+	version := func() string { return string('a' + reads.Load()) }
 	r := sharedReads{turn: make(chan struct{}, 1), read: func(context.Context) (breaker.State, error) {
 		if running.Add(1) > 1 {
 			t.Error("two reads run at one time")
