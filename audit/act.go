@@ -13,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/ampbridge/ampbridge/audit/breaker"
+	"github.com/ampbridge/ampbridge/audit/breaker/store"
 	"github.com/ampbridge/ampbridge/policy"
 )
 
@@ -73,7 +74,7 @@ func (a *auditor) turn(ctx context.Context, state breaker.State, namespaces map[
 	var next breaker.State
 	var err error
 	for range 3 {
-		next, err = breaker.Change(ctx, a.cluster.ConfigMaps(a.Namespace), func(s breaker.State) breaker.State {
+		next, err = store.Change(ctx, a.cluster.ConfigMaps(a.Namespace), func(s breaker.State) breaker.State {
 			for _, e := range gone {
 				s = s.Remove(e)
 			}

@@ -13,6 +13,7 @@ import (
 	"k8s.io/client-go/util/flowcontrol"
 
 	"github.com/ampbridge/ampbridge/audit/breaker"
+	"github.com/ampbridge/ampbridge/audit/breaker/store"
 	"github.com/ampbridge/ampbridge/policy"
 )
 
@@ -157,7 +158,7 @@ func (a *auditor) round(ctx context.Context) error {
 		return err
 	}
 	configMaps := a.cluster.ConfigMaps(a.Namespace)
-	state, err := breaker.Read(ctx, configMaps)
+	state, err := store.Read(ctx, configMaps)
 	if err != nil {
 		return err
 	}

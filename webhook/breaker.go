@@ -9,6 +9,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/ampbridge/ampbridge/audit/breaker"
+	"github.com/ampbridge/ampbridge/audit/breaker/store"
 )
 
 // BreakerIn reads the circuit breaker's state in a namespace, live. It needs to
@@ -25,7 +26,7 @@ func BreakerIn(config *rest.Config, namespace string) (func(context.Context) (br
 		return nil, fmt.Errorf("connect to the API server: %w", err)
 	}
 	r := sharedReads{turn: make(chan struct{}, 1), read: func(ctx context.Context) (breaker.State, error) {
-		return breaker.Read(ctx, client.ConfigMaps(namespace))
+		return store.Read(ctx, client.ConfigMaps(namespace))
 	}}
 	return r.get, nil
 }

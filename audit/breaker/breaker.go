@@ -10,7 +10,6 @@
 package breaker
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -20,18 +19,16 @@ import (
 	"strings"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
-
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/assignment"
 )
 
 // ConfigMap is the name of the object that holds the state.
 const ConfigMap = "ampbridge-breaker"
+
+// podTemplateHash is the label that a Deployment gives its pods
+// (https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#pod-template-hash-label).
+const podTemplateHash = "pod-template-hash"
 
 // CircuitOpen is the reason to skip a pod of a workload whose pods hung.
 const CircuitOpen policy.Reason = "CircuitOpen"
@@ -55,7 +52,7 @@ func Of(namespace, pod, kind, name string, labels map[string]string) Workload {
 		return Workload{namespace, "Pod", bounded(pod, maxName)}
 	}
 	// A Deployment calls its ReplicaSets by its own name and this hash.
-	hash := labels[appsv1.DefaultDeploymentUniqueLabelKey]
+	hash := labels[podTemplateHash]
 	if deployment, cut := strings.CutSuffix(name, "-"+hash); kind == "ReplicaSet" && hash != "" && cut {
 		return Workload{namespace, "Deployment", bounded(deployment, maxName)}
 	}
@@ -382,53 +379,4 @@ func key(w Workload) string {
 	}
 	sum := sha256.Sum256([]byte(text))
 	return w.Namespace + "._" + hex.EncodeToString(sum[:16])
-}
-
-// Read gets the state. No ConfigMap is no entry. It needs get on the ConfigMap.
-func Read(ctx context.Context, client corev1client.ConfigMapInterface) (State, error) {
-	object, err := read(ctx, client)
-	if object == nil {
-		return nil, err
-	}
-	return object.Data, nil
-}
-
-// read returns nil where there is none.
-func read(ctx context.Context, client corev1client.ConfigMapInterface) (*corev1.ConfigMap, error) {
-	object, err := client.Get(ctx, ConfigMap, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return nil, nil
-	} else if err != nil {
-		return nil, fmt.Errorf("read ConfigMap %s: %w", ConfigMap, err)
-	}
-	return object, nil
-}
-
-// Change reads the state, and writes what edit makes of it, if that differs. A
-// write that came between is an error, the API server's Conflict: the caller
-// tries again with what is true then. It needs get, create and update.
-func Change(ctx context.Context, client corev1client.ConfigMapInterface, edit func(State) State) (State, error) {
-	object, err := read(ctx, client)
-	if err != nil {
-		return nil, err
-	}
-	var state State
-	if object != nil {
-		state = object.Data
-	}
-	next := edit(state)
-	switch {
-	case maps.Equal(next, state):
-		return state, nil
-	case object == nil:
-		object = &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: ConfigMap}, Data: next}
-		_, err = client.Create(ctx, object, metav1.CreateOptions{})
-	default:
-		object.Data = next
-		_, err = client.Update(ctx, object, metav1.UpdateOptions{})
-	}
-	if err != nil {
-		return nil, fmt.Errorf("write ConfigMap %s: %w", ConfigMap, err)
-	}
-	return next, nil
 }

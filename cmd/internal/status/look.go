@@ -15,7 +15,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/ampbridge/ampbridge/audit"
-	"github.com/ampbridge/ampbridge/audit/breaker"
+	"github.com/ampbridge/ampbridge/audit/breaker/store"
 	"github.com/ampbridge/ampbridge/cmd/internal/awsiam"
 	"github.com/ampbridge/ampbridge/cmd/internal/installation"
 	"github.com/ampbridge/ampbridge/cmd/internal/kubeconfig"
@@ -145,7 +145,7 @@ func (r *Report) destinations(p *policy.Policy) {
 // pods are the Prometheus pods of the labelled namespaces, as the auditor sees
 // them.
 func (l *looker) pods(ctx context.Context, r *Report, p *policy.Policy, accounts []plan.ServiceAccount) {
-	open, err := breaker.Read(ctx, l.client.CoreV1().ConfigMaps(l.options.Namespace))
+	open, err := store.Read(ctx, l.client.CoreV1().ConfigMaps(l.options.Namespace))
 	if err != nil {
 		r.notSeen("the circuit breaker: %v", err)
 	}

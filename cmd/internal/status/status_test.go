@@ -24,6 +24,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/audit"
 	"github.com/ampbridge/ampbridge/audit/breaker"
+	"github.com/ampbridge/ampbridge/audit/breaker/store"
 	"github.com/ampbridge/ampbridge/cmd/internal/root"
 	"github.com/ampbridge/ampbridge/cmd/internal/status"
 	"github.com/ampbridge/ampbridge/policy"
@@ -368,7 +369,7 @@ func (s *scene) openCircuit(pod string) {
 	s.Helper()
 	const other = "ghcr.io/ampbridge/ampbridge:v1"
 	e, _ := s.policy.Entitled(policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus"})
-	_, err := breaker.Change(s.Context(), s.cluster.Client().CoreV1().ConfigMaps("ampbridge-system"), func(state breaker.State) breaker.State {
+	_, err := store.Change(s.Context(), s.cluster.Client().CoreV1().ConfigMaps("ampbridge-system"), func(state breaker.State) breaker.State {
 		return state.With(breaker.Entry{Workload: breaker.Of("monitoring", pod, "", "", nil), Trial: breaker.Trial(s.policy, e, other), Why: "ImagePullBackOff", Since: time.Now()})
 	})
 	s.must(err)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/audit"
 	"github.com/ampbridge/ampbridge/audit/breaker"
+	"github.com/ampbridge/ampbridge/audit/breaker/store"
 	"github.com/ampbridge/ampbridge/policy"
 )
 
@@ -215,7 +216,7 @@ func (w *world) testStuck(t *testing.T) {
 	if n := r.value(t, "ampbridge_audit_breaker_open", "stuck"); n != 1 {
 		t.Errorf("ampbridge_audit_breaker_open is %v, want 1", n)
 	}
-	state, err := breaker.Read(t.Context(), w.Client().CoreV1().ConfigMaps(home))
+	state, err := store.Read(t.Context(), w.Client().CoreV1().ConfigMaps(home))
 	must(t, err)
 	p, err := policy.Parse([]byte(policyText))
 	must(t, err)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/audit"
 	"github.com/ampbridge/ampbridge/audit/breaker"
+	"github.com/ampbridge/ampbridge/audit/breaker/store"
 	"github.com/ampbridge/ampbridge/policy"
 )
 
@@ -161,7 +162,7 @@ func (w *world) testUnwritable(t *testing.T) {
 	must(t, err)
 	e, _ := p.Entitled(policy.Subject{Namespace: namespace, ServiceAccount: account})
 	maps := w.Client().CoreV1().ConfigMaps(home)
-	_, err = breaker.Change(t.Context(), maps, func(s breaker.State) breaker.State {
+	_, err = store.Change(t.Context(), maps, func(s breaker.State) breaker.State {
 		return s.With(breaker.Entry{Workload: breaker.Workload{Namespace: namespace, Kind: "Deployment", Name: "known"}, Trial: breaker.Trial(p, e, image), Why: "ImagePullBackOff", Since: time.Now()})
 	})
 	must(t, err)
