@@ -82,7 +82,7 @@ func (t window) covers(account string) bool {
 
 // look assesses the Prometheus pods of a namespace; those that have ended are
 // left out. q says all but the pod. accounts is how many service accounts the pods
-// have; those that are not in the window are not looked at.
+// have; those that are not in the window wait for a later round.
 func (c cluster) look(ctx context.Context, namespace string, q Question, t window) (found []observed, accounts int, err error) {
 	names := map[string]bool{}
 	known := known{accounts: map[string]map[string]string{}}

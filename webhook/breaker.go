@@ -18,7 +18,7 @@ import (
 // The state can be large, and all tenants share it. So there is one read at a time,
 // and the requests that come meanwhile share the next one: however many pods one
 // tenant creates, another's wait for two reads at most. A read that is shared
-// begins after every request that shares it, so nobody sees an older state than a
+// begins after every request that shares it, so no request sees an older state than a
 // read of its own would show.
 func BreakerIn(config *rest.Config, namespace string) (func(context.Context) (breaker.State, error), error) {
 	client, err := corev1client.NewForConfig(connection(config, maxBreaker))

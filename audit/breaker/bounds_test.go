@@ -112,7 +112,7 @@ func TestManyNamespaces(t *testing.T) {
 	}
 }
 
-// A pod may say anything of its controller: nobody checks it. One key that the API
+// A pod may say anything of its controller: nothing checks it. One key that the API
 // server refuses would stop the breaker of the whole cluster.
 func TestStrangeWorkloads(t *testing.T) {
 	names := map[string]bool{}

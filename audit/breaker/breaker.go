@@ -46,7 +46,7 @@ func (w Workload) String() string { return w.Kind + "/" + w.Name }
 
 // Of is the workload of a pod with these labels and a controller of this kind
 // and name. Without one, the kind being empty, a pod is its own workload. What a
-// pod says of its controller is checked by nobody, so it is bounded here.
+// pod says of its controller is not checked anywhere else, so it is bounded here.
 func Of(namespace, pod, kind, name string, labels map[string]string) Workload {
 	if kind == "" {
 		return Workload{namespace, "Pod", bounded(pod, maxName)}

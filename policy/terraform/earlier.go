@@ -268,8 +268,8 @@ func rawObject(m map[string]string) hclwrite.Tokens {
 }
 
 // removedBlock lets a workspace go: Terraform forgets it, and deletes nothing. Where
-// the state does not have it, it does nothing. It stays for good, because nobody
-// knows when the last state has been applied.
+// the state does not have it, it does nothing. It stays for good, because no run
+// can know when the last state has been applied.
 func removedBlock(name string) string {
 	return comment("No destination has this workspace any more. Terraform lets it go, and its metrics stay.") +
 		"removed {\nfrom = " + workspaceType + "." + name + "\n\nlifecycle {\ndestroy = false\n}\n}\n"

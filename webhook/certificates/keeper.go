@@ -312,7 +312,7 @@ func (k *Keeper) tryPublishReview(ctx context.Context, l *look) error {
 	defer cancel()
 	configuration, err := k.reviews.Get(ctx, k.Configuration, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return nil // nobody wants it
+		return nil // the registration of the review is not installed
 	}
 	if err != nil {
 		return fmt.Errorf("read the ValidatingWebhookConfiguration %s: %w", k.Configuration, err)

@@ -28,7 +28,7 @@ const (
 	syncMetricsPort = 8080
 )
 
-// lookAtSync checks what keeps the AWS side in step.
+// lookAtSync checks what keeps the AWS side in sync with the policy.
 func (x *examiner) lookAtSync(ctx context.Context) {
 	if x.cluster == nil {
 		x.found.Leave(doctor.About{}, noCluster, doctor.SyncLeads)
