@@ -151,7 +151,12 @@ func FuzzState(f *testing.F) {
 	}
 	f.Add(text, "ns", "StatefulSet", "p-0", "one")
 	f.Add([]byte(`{"ns.StatefulSet.p":"{","ns..one":"{\"namespace\":\"ns\",\"kind\":\"*\",\"name\":\"*\",\"trial\":\"one\"}"}`), "ns", "*", "*", "one")
+	f.Add([]byte(`{"a.b.c":"{\"since\":\"9999-12-31T23:59:59+24:59\",\"namespace\":\"a\",\"kind\":\"b\",\"name\":\"c\"}"}`), "a", "b", "c", "")
 	f.Add([]byte(`{"a.b.c":"{\"since\":\"9999-12-31T23:59:59+23:59\",\"namespace\":\"a\",\"kind\":\"b\",\"name\":\"c\"}"}`), "a", "b", "c", "")
+	// Keys that the API server refuses, and with them every later write.
+	f.Add([]byte(`{"...-_1":"{}"}`), "", "..-", "p-0", "one")
+	f.Add([]byte(`{"..one":"{\"namespace\":\"\",\"kind\":\"*\",\"name\":\"*\",\"trial\":\"one\"}"}`), "", "*", "*", "one")
+	f.Add([]byte(`{"ns..one":"{\"namespace\":\"ns\",\"kind\":\"\",\"name\":\"one\",\"trial\":\"one\"}"}`), "ns", "", "one", "one")
 	f.Fuzz(func(t *testing.T, data []byte, namespace, kind, name, trial string) {
 		var state breaker.State
 		if json.Unmarshal(data, &state) != nil {
@@ -166,6 +171,9 @@ func FuzzState(f *testing.F) {
 			}
 			if w := e.Decision().Warning; len(w) > 230 || !utf8.ValidString(w) {
 				t.Errorf("warning %q", w)
+			}
+			if k := e.Key(); len(validation.IsConfigMapKey(k)) > 0 {
+				t.Errorf("key %q", k)
 			}
 			if got, open := state.Open(e.Workload, e.Trial); !open || (got.Workload != e.Workload && e.Workload != breaker.All(e.Namespace)) {
 				t.Errorf("not open for its own entry %+v: %+v", e, got)

@@ -188,12 +188,16 @@ func (s State) read(k string) (e Entry, ok bool) {
 	return e, true
 }
 
-// bounded reports whether the entry is as short as one that is made here.
+// bounded reports whether the entry is as short as one that is made here. Without a
+// namespace its key would begin with a dot, and with two of them the API server
+// refuses the whole ConfigMap; without a kind it would be a key of [All].
 func (e Entry) bounded() bool {
 	w := e.Workload
-	ofWorkload := bounded(w.Kind, maxKind) == w.Kind && bounded(w.Name, maxName) == w.Name
-	return len(w.Namespace) <= maxKind && plain(w.Namespace, "-") && (ofWorkload || w == All(w.Namespace)) &&
-		len(e.Trial) <= maxTrial && plain(e.Trial, "-") && len(e.Why) <= maxWhy && e.Since.Year() >= 0 && e.Since.Year() <= 9999
+	// Years after 9999 and zones of a day or more can be read, but not written.
+	_, err := e.Since.MarshalJSON()
+	ofWorkload := w.Kind != "" && bounded(w.Kind, maxKind) == w.Kind && bounded(w.Name, maxName) == w.Name
+	return w.Namespace != "" && len(w.Namespace) <= maxKind && plain(w.Namespace, "-") && (ofWorkload || w == All(w.Namespace)) &&
+		len(e.Trial) <= maxTrial && plain(e.Trial, "-") && len(e.Why) <= maxWhy && err == nil
 }
 
 // With is the state with more entries, or others for their workloads. It keeps
