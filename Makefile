@@ -100,7 +100,7 @@ fuzz: ## every fuzz target, each for FUZZTIME=30s
 bench: ## the figures of docs/performance.md
 	@$(TOOLS) $(TEST_TOOLS) >/dev/null
 	@$(GO) run ./test/bench
-	@$(GO) test -run '^$$' -bench . -benchmem ./policy/... ./webhook/... ./sidecar/...
+	@$(GO) test -run '^$$' -bench . -benchmem ./policy/... ./webhook/...
 
 .PHONY: vuln
 vuln: ## govulncheck, where its database can be reached

@@ -8,8 +8,8 @@ import (
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 
-	"github.com/ampbridge/ampbridge/audit/breaker"
-	"github.com/ampbridge/ampbridge/audit/breaker/store"
+	"github.com/ampbridge/ampbridge/webhook/breaker"
+	"github.com/ampbridge/ampbridge/webhook/breaker/store"
 )
 
 // BreakerIn reads the circuit breaker's state in a namespace, live. It needs to

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ampbridge/ampbridge/audit/breaker"
+	"github.com/ampbridge/ampbridge/webhook/breaker"
 )
 
 // However many requests there are, one read runs at a time, and a request gets the

@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/ampbridge/ampbridge/audit/breaker"
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/webhook/breaker"
 )
 
 // The API server calls this webhook, then that of EKS Pod Identity, and then this

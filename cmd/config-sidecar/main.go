@@ -17,7 +17,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/ampbridge/ampbridge/sidecar"
+	"github.com/ampbridge/ampbridge/webhook/sidecar"
 
 	// CA roots for where the system has none: the image is made FROM scratch.
 	_ "golang.org/x/crypto/x509roots/fallback"

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/ampbridge/ampbridge/policy"
-	"github.com/ampbridge/ampbridge/policy/assignment"
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
 // program is the built program.
@@ -42,7 +42,7 @@ func run(m *testing.M) int {
 
 // pod is the volumes of a pod, and the sidecar's program in it.
 type pod struct {
-	assignment assignment.Assignment
+	assignment sidecarconfig.Assignment
 	cmd        *exec.Cmd
 	stderr     bytes.Buffer
 }
@@ -58,12 +58,12 @@ func newPod(t *testing.T) *pod {
 	if err := d.Workspace.UnmarshalText([]byte("arn:aws:aps:eu-west-1:111122223333:workspace/ws-central")); err != nil {
 		t.Fatal(err)
 	}
-	p := &pod{assignment: assignment.Assignment{
-		Version: assignment.Version, Cluster: "dev", SessionSeconds: 3600, File: "prometheus.yml",
+	p := &pod{assignment: sidecarconfig.Assignment{
+		Version: sidecarconfig.Version, Cluster: "dev", SessionSeconds: 3600, File: "prometheus.yml",
 		Source: filepath.Join(dir, "source"), Target: filepath.Join(dir, "target"),
 		Credentials: filepath.Join(dir, "credentials", "credentials"), Token: filepath.Join(dir, "token"),
-		STS:          assignment.STS{Endpoint: "http://127.0.0.1:1"},
-		Destinations: []assignment.Destination{{Name: d.Name, Role: "arn:aws:iam::111122223333:role/writer", Region: "eu-west-1", Block: d.Block("dev")}},
+		STS:          sidecarconfig.STS{Endpoint: "http://127.0.0.1:1"},
+		Destinations: []sidecarconfig.Destination{{Name: d.Name, Role: "arn:aws:iam::111122223333:role/writer", Region: "eu-west-1", Block: d.Block("dev")}},
 	}}
 	for _, d := range []string{dir, p.assignment.Source, p.assignment.Target, filepath.Dir(p.assignment.Credentials)} {
 		if err := errors.Join(os.MkdirAll(d, 0o755), os.Chmod(d, 0o777)); err != nil {
@@ -85,7 +85,7 @@ func (p *pod) write(t *testing.T, name string, mode os.FileMode) {
 
 func (p *pod) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(program, args...)
-	cmd.Env = []string{assignment.Variable + "=" + p.assignment.Encode()}
+	cmd.Env = []string{sidecarconfig.Variable + "=" + p.assignment.Encode()}
 	if os.Getuid() == 0 {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	}

@@ -16,8 +16,6 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/bootstrap"
 	"github.com/ampbridge/ampbridge/policy/plan"
-	"github.com/ampbridge/ampbridge/policy/terraform"
-	"github.com/ampbridge/ampbridge/test/tfconfig"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -68,16 +66,6 @@ func desired(t *testing.T, text, account string, change ...func(*bootstrap.Input
 	return c
 }
 
-// central is the first configuration of an account.
-func central(t *testing.T, c bootstrap.Central, existingProvider bool) []byte {
-	t.Helper()
-	text, err := terraform.Central(c, existingProvider, terraform.Earlier{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return text
-}
-
 func golden(t *testing.T, name string, got []byte) {
 	t.Helper()
 	path := filepath.Join("testdata", name)
@@ -101,10 +89,7 @@ func TestGoldens(t *testing.T) {
 		golden(t, id+".txt", []byte(bootstrap.Make(c, bootstrap.Found{Workspaces: []bootstrap.FoundWorkspace{
 			{ARN: c.Workspaces[len(c.Workspaces)-1].ARN, Alias: "by hand"},
 		}}).String()))
-		golden(t, id+".tf", central(t, c, false))
 		golden(t, id+".sh", []byte(bootstrap.Script(c, false)))
-		tfconfig.Check(t, central(t, c, false))
-		tfconfig.Check(t, central(t, c, true))
 	}
 }
 
@@ -143,24 +128,6 @@ func TestSyncIsNoMoreThanItsPermissions(t *testing.T) {
 					t.Errorf("%s: statement %s reaches sync's own role by %s", c.Account, s.Sid, resource)
 				}
 			}
-		}
-		config, err := tfconfig.Parse(central(t, c, false), map[string]map[string]string{
-			"aws_iam_openid_connect_provider.cluster": {"arn": c.Provider.String()},
-			"aws_prometheus_workspace.central":        {"arn": "arn:aws:aps:eu-west-1:111122223333:workspace/ws-new"},
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		for attribute, want := range map[string]policy.Document{
-			"aws_iam_role.sync assume_role_policy": c.Sync.Trust, "aws_iam_role_policy.sync policy": c.Sync.Permissions, "aws_iam_policy.boundary policy": c.Bound,
-		} {
-			address, name, _ := strings.Cut(attribute, " ")
-			if got, err := config.Resources[address].Document(name); err != nil || !policy.Equal(got, want) {
-				t.Errorf("%s: %s: %v: %s, want %s", c.Account, attribute, err, got, want)
-			}
-		}
-		if tags := config.Resources["aws_iam_openid_connect_provider.cluster"].Map("tags"); tags[plan.TagManagedBy] != "ampbridge" {
-			t.Errorf("the provider's tags %v are not as sync writes them", tags)
 		}
 	}
 }
@@ -346,15 +313,6 @@ func TestHostileWordsAreText(t *testing.T) {
 			return err == nil && len(d.Statement) == 1 && slices.Contains(d.Statement[0].Resource, "arn:aws:aps:eu-west-1:111122223333:workspace/ws-made")
 		}) {
 			t.Errorf("no document names the workspace: %q", arguments)
-		}
-		config, err := tfconfig.Parse(central(t, c, false), map[string]map[string]string{
-			"aws_iam_openid_connect_provider.cluster": {"arn": "p"}, "aws_prometheus_workspace.central": {"arn": "w"},
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if w := config.Resources["aws_prometheus_workspace.central"]; w.String("alias") != hostile {
-			t.Errorf("%q became %q in Terraform", hostile, w.String("alias"))
 		}
 	}
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/ampbridge/ampbridge/policy"
-	"github.com/ampbridge/ampbridge/policy/assignment"
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 	"github.com/ampbridge/ampbridge/test/awstest"
 )
 
@@ -61,7 +61,7 @@ func measureSidecar(ctx context.Context, dir string, r *report) error {
 
 // measureIdle starts a sidecar of its own for each size, so that the peak is
 // that size's.
-func measureIdle(program string, a assignment.Assignment, size int, r *report) error {
+func measureIdle(program string, a sidecarconfig.Assignment, size int, r *report) error {
 	if err := os.WriteFile(filepath.Join(a.Source, a.File), configuration(size), 0o600); err != nil {
 		return err
 	}
@@ -74,7 +74,7 @@ func measureIdle(program string, a assignment.Assignment, size int, r *report) e
 		}
 	}
 	cmd := exec.Command(program)
-	cmd.Env = []string{assignment.Variable + "=" + a.Encode(), assignment.PodNameVariable + "=prometheus-0", assignment.PodNamespaceVariable + "=" + namespace}
+	cmd.Env = []string{sidecarconfig.Variable + "=" + a.Encode(), sidecarconfig.PodNameVariable + "=prometheus-0", sidecarconfig.PodNamespaceVariable + "=" + namespace}
 	begun := time.Now()
 	sidecar, err := startCommand(cmd)
 	if err != nil {
@@ -109,12 +109,12 @@ func measureIdle(program string, a assignment.Assignment, size int, r *report) e
 }
 
 // assign prepares a pod's directories, its token and the role that trusts it.
-func assign(ctx context.Context, cloud *awstest.Cloud, dir string) (a assignment.Assignment, err error) {
-	a = assignment.Assignment{
-		Version: assignment.Version, Cluster: "bench", File: "prometheus.yml", Private: true, SessionSeconds: 3600,
+func assign(ctx context.Context, cloud *awstest.Cloud, dir string) (a sidecarconfig.Assignment, err error) {
+	a = sidecarconfig.Assignment{
+		Version: sidecarconfig.Version, Cluster: "bench", File: "prometheus.yml", Private: true, SessionSeconds: 3600,
 		Source: filepath.Join(dir, "source"), Target: filepath.Join(dir, "target"),
 		Credentials: filepath.Join(dir, "credentials", "credentials"), Token: filepath.Join(dir, "token"),
-		STS: assignment.STS{Endpoint: cloud.URL},
+		STS: sidecarconfig.STS{Endpoint: cloud.URL},
 	}
 	if err := os.MkdirAll(a.Source, 0o750); err != nil {
 		return a, err
@@ -147,7 +147,7 @@ func assign(ctx context.Context, cloud *awstest.Cloud, dir string) (a assignment
 	if err := d.Workspace.UnmarshalText([]byte(cloud.Account(sidecarAccount).CreateWorkspace(sidecarRegion, "central").ARN)); err != nil {
 		return a, err
 	}
-	a.Destinations = []assignment.Destination{{Name: d.Name, Role: aws.ToString(role.Role.Arn), Region: sidecarRegion, Block: d.Block(a.Cluster)}}
+	a.Destinations = []sidecarconfig.Destination{{Name: d.Name, Role: aws.ToString(role.Role.Arn), Region: sidecarRegion, Block: d.Block(a.Cluster)}}
 	return a, nil
 }
 

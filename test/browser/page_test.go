@@ -20,7 +20,7 @@ import (
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 
-	"github.com/ampbridge/ampbridge/doctor"
+	"github.com/ampbridge/ampbridge/policy/check"
 )
 
 var screenshots = flag.String("screenshots", "", "`DIR` for a picture of each page")
@@ -30,19 +30,19 @@ const patience = 2 * time.Minute
 
 // ladders are the pages: one where all is well, one where all is broken and
 // says so in words that are hard to break, one with nothing but means missing.
-func ladders() map[string]doctor.Ladder {
-	about := doctor.About{Subject: "system:serviceaccount:monitoring:kube-prometheus-stack-prometheus", Destination: "central", Account: "111122223333"}
+func ladders() map[string]check.Ladder {
+	about := check.About{Subject: "system:serviceaccount:monitoring:kube-prometheus-stack-prometheus", Destination: "central", Account: "111122223333"}
 	long := "arn:aws:iam::111122223333:oidc-provider/westeurope.oic.prod-aks.azure.com/" + strings.Repeat("0123456789abcdef", 8) + "/"
-	pages := map[string]doctor.Ladder{}
-	for name, finding := range map[string]func(doctor.Link) doctor.Finding{
-		"well": func(l doctor.Link) doctor.Finding { return doctor.Holds(l, about, "%s", long) },
-		"broken": func(l doctor.Link) doctor.Finding {
-			return doctor.Fails(l, about, doctor.Do("do this <b>at once</b>", doctor.Command{"aws", "iam", "update-assume-role-policy", "--policy-document", `{"Principal":"` + long + `"}`}), "%s", long)
+	pages := map[string]check.Ladder{}
+	for name, finding := range map[string]func(check.Link) check.Finding{
+		"well": func(l check.Link) check.Finding { return check.Holds(l, about, "%s", long) },
+		"broken": func(l check.Link) check.Finding {
+			return check.Fails(l, about, check.Do("do this <b>at once</b>", check.Command{"aws", "iam", "update-assume-role-policy", "--policy-document", `{"Principal":"` + long + `"}`}), "%s", long)
 		},
-		"unseen": func(l doctor.Link) doctor.Finding { return doctor.Unseen(l, about, "no credentials") },
+		"unseen": func(l check.Link) check.Finding { return check.Unseen(l, about, "no credentials") },
 	} {
-		e := doctor.Examination{Cluster: "dev-aks"}
-		for _, r := range doctor.Chain {
+		e := check.Examination{Cluster: "dev-aks"}
+		for _, r := range check.Chain {
 			e.Add(finding(r.Link))
 		}
 		pages[name] = e.Ladder()
@@ -99,7 +99,7 @@ const examine = `(() => {
   };
 })()`
 
-func look(t *testing.T, browser context.Context, file, name string, width int64, ladder doctor.Ladder) {
+func look(t *testing.T, browser context.Context, file, name string, width int64, ladder check.Ladder) {
 	var mu sync.Mutex
 	var complaints, requests []string
 	listen := func(event any) {
@@ -144,7 +144,7 @@ func look(t *testing.T, browser context.Context, file, name string, width int64,
 		}
 	}
 	var links, states []string
-	for _, r := range doctor.Chain {
+	for _, r := range check.Chain {
 		links, states = append(links, string(r.Link)), append(states, string(ladder.State(r.Link)))
 	}
 	if !slices.Equal(s.Links, links) || !slices.Equal(s.States, states) {

@@ -112,7 +112,7 @@ func (s *jsonSchema) fields(of *jsonSchema, path string, all *[]string) {
 func TestPolicyArrivesAsItWas(t *testing.T) {
 	everythingPolicy, err := yaml.Marshal(readValues(t, everything)["policy"])
 	must(t, err)
-	example, err := os.ReadFile("../../examples/policy.yaml")
+	example, err := os.ReadFile("../../docs/examples/policy.yaml")
 	must(t, err)
 	for name, text := range map[string][]byte{"everything": everythingPolicy, "example": example} {
 		t.Run(name, func(t *testing.T) {

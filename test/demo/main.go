@@ -22,12 +22,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/ampbridge/ampbridge/test/awstest"
-	"github.com/ampbridge/ampbridge/test/podrun"
-	"github.com/ampbridge/ampbridge/test/stage"
+	"github.com/ampbridge/ampbridge/test/env"
+	"github.com/ampbridge/ampbridge/test/kubelet"
 )
 
 func main() {
-	podrun.Init()
+	kubelet.Init()
 	stay := flag.Bool("stay", false, "keep everything running at the end, and say where to look")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -45,9 +45,9 @@ type demo struct {
 	ctx     context.Context
 	out     io.Writer
 	begun   time.Time
-	stage   *stage.Stage
+	stage   *env.Stage
 	pod     *corev1.Pod
-	running *podrun.Pod
+	running *kubelet.Pod
 	verdict string
 }
 
@@ -79,14 +79,14 @@ func (d *demo) run(stay bool) (err error) {
 	}
 	if stay {
 		d.say("\nIt keeps running; Ctrl-C ends it.\n  Prometheus      http://127.0.0.1:%s\n  its configuration http://127.0.0.1:%s/config\n  webhook metrics %s\n  API server      kubectl --kubeconfig %s get pods -A\n  AWS's double    AWS_ENDPOINT_URL=%s\n",
-			stage.Port(d.pod), stage.Port(d.pod), d.stage.MetricsURL, d.stage.Cluster.Kubeconfig(), d.stage.Cloud.URL)
+			env.Port(d.pod), env.Port(d.pod), d.stage.MetricsURL, d.stage.Cluster.Kubeconfig(), d.stage.Cloud.URL)
 		<-d.ctx.Done()
 	}
 	return nil
 }
 
 func (d *demo) programs() (_ string, err error) {
-	d.stage, err = stage.Prepare(d.ctx, stage.Options{Progress: os.Stderr})
+	d.stage, err = env.Prepare(d.ctx, env.Options{Progress: os.Stderr})
 	return "a real kube-apiserver, Prometheus and config reloader, and ampbridge, built from source", err
 }
 
@@ -102,7 +102,7 @@ func (d *demo) cluster() (string, error) {
 		return "", err
 	}
 	return fmt.Sprintf("API server at %s\nissuer %s\nnamespace %s labelled ampbridge.io/injection=enabled, service account %s",
-		d.stage.Cluster.URL, d.stage.Cluster.Issuer, stage.Namespace, stage.ServiceAccount), nil
+		d.stage.Cluster.URL, d.stage.Cluster.Issuer, env.Namespace, env.ServiceAccount), nil
 }
 
 func (d *demo) policy() (string, error) {
@@ -144,11 +144,11 @@ func (d *demo) writes() (n int) {
 }
 
 func (d *demo) admission() (_ string, err error) {
-	d.pod, err = d.stage.Create(d.ctx, stage.Chart{Name: "prometheus-server", Config: stage.SelfScrape})
+	d.pod, err = d.stage.Create(d.ctx, env.Chart{Name: "prometheus-server", Config: env.SelfScrape})
 	if err != nil {
 		return "", err
 	}
-	if !stage.Injected(d.pod) {
+	if !env.Injected(d.pod) {
 		log, _ := d.stage.WebhookLog()
 		return "", fmt.Errorf("the API server stored the pod without the sidecar\n%s", log)
 	}
@@ -196,14 +196,14 @@ func (d *demo) session() (_ string, err error) {
 
 func (d *demo) prometheus() (string, error) {
 	err := d.await("Prometheus to be ready with the block in its configuration", func() bool {
-		shards, ok := stage.Metric(d.ctx, d.pod, "prometheus_remote_storage_shards{remote_name=\"ampbridge-central\"")
-		return ok && shards > 0 && stage.Ready(d.ctx, d.pod)
+		shards, ok := env.Metric(d.ctx, d.pod, "prometheus_remote_storage_shards{remote_name=\"ampbridge-central\"")
+		return ok && shards > 0 && env.Ready(d.ctx, d.pod)
 	})
 	return "ready, with remote_write and its profile in place; it never called STS", err
 }
 
 func (d *demo) samples() (string, error) {
-	const mine = `{job="prometheus",cluster="` + stage.ClusterName + `"}`
+	const mine = `{job="prometheus",cluster="` + env.ClusterName + `"}`
 	var found []awstest.Sample
 	var failed error
 	if err := d.await("samples in the workspace", func() bool {

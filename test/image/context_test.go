@@ -178,7 +178,7 @@ func TestBuildContextLacks(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ line, says string }{
-		{"!doctor\n", "github.com/ampbridge/ampbridge/doctor"},
+		{"!webhook\n", "github.com/ampbridge/ampbridge/webhook"},
 		{"!policy\n", "github.com/ampbridge/ampbridge/policy"},
 		{"!go.sum\n", "go.sum"},
 	} {

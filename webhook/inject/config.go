@@ -6,7 +6,7 @@ import (
 	"strings"
 
 	"github.com/ampbridge/ampbridge/policy"
-	"github.com/ampbridge/ampbridge/policy/assignment"
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
 // configuration is the place where the kubelet puts the configuration that
@@ -23,7 +23,7 @@ type source struct {
 	configuration
 	reload Reload
 	// points are where other volumes are mounted in the configuration's.
-	points []assignment.MountPoint
+	points []sidecarconfig.MountPoint
 }
 
 // Reload is the way by which a changed configuration reaches Prometheus.
@@ -36,7 +36,7 @@ const (
 	// ReloadBySelf: Prometheus watches its configuration.
 	ReloadBySelf Reload = "auto"
 	// ReloadNever: Prometheus reads its configuration when it starts.
-	ReloadNever Reload = assignment.StartOnly
+	ReloadNever Reload = sidecarconfig.StartOnly
 )
 
 // String is the way in words.

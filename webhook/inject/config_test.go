@@ -8,7 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/ampbridge/ampbridge/policy"
-	"github.com/ampbridge/ampbridge/policy/assignment"
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
 func TestConfigFile(t *testing.T) {
@@ -143,20 +143,20 @@ func TestReload(t *testing.T) {
 	for _, c := range []struct {
 		name, members, more string
 		want                Reload
-		prometheus          assignment.Prometheus
+		prometheus          sidecarconfig.Prometheus
 	}{
 		{"a reloader", "args: [--config.file=/c/p.yml], " + directory, "- {name: reload, args: [--watched-dir=/c], " + directory + "}",
-			ReloadByReloader, assignment.Prometheus{Address: "127.0.0.1:9090"}},
+			ReloadByReloader, sidecarconfig.Prometheus{Address: "127.0.0.1:9090"}},
 		{"auto-reload", "args: [--config.file=/c/p.yml, --config.auto-reload, '--web.listen-address=[::]:80'], " + directory, "",
-			ReloadBySelf, assignment.Prometheus{Address: "127.0.0.1:80"}},
+			ReloadBySelf, sidecarconfig.Prometheus{Address: "127.0.0.1:80"}},
 		{"neither", "args: [--config.file=/c/p.yml, --web.listen-address=10.0.0.1:80, --web.route-prefix=/], " + directory, "",
-			ReloadNever, assignment.Prometheus{Address: "10.0.0.1:80"}},
+			ReloadNever, sidecarconfig.Prometheus{Address: "10.0.0.1:80"}},
 		{"a Thanos sidecar that watches nothing", "args: [--config.file=/c/p.yml], " + directory, "- {name: thanos, args: [sidecar, --prometheus.url=http://localhost:9090, --objstore.config-file=/o]}",
-			ReloadNever, assignment.Prometheus{Address: "127.0.0.1:9090"}},
+			ReloadNever, sidecarconfig.Prometheus{Address: "127.0.0.1:9090"}},
 		{"a reloader that ends", "args: [--config.file=/c/p.yml, --web.route-prefix, /p/q/], " + directory, "initContainers: [{name: reload, args: [--watched-dir=/c], " + directory + "}]",
-			ReloadNever, assignment.Prometheus{Address: "127.0.0.1:9090", Prefix: "/p/q"}},
+			ReloadNever, sidecarconfig.Prometheus{Address: "127.0.0.1:9090", Prefix: "/p/q"}},
 		{"the file, with subPath", "args: [--config.file=/c/p.yml, '--web.external-url=https://x.example/p/', --web.config.file=/w.yml], " + file, "",
-			ReloadNever, assignment.Prometheus{Address: "127.0.0.1:9090", Prefix: "/p", TLS: true}},
+			ReloadNever, sidecarconfig.Prometheus{Address: "127.0.0.1:9090", Prefix: "/p", TLS: true}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			init, containers := "", ""
@@ -175,11 +175,11 @@ volumes: [{name: c, configMap: {name: c}}]`)
 			if err := json.Unmarshal([]byte(after.Metadata.Annotations[AnnotationInjected]), &m); err != nil {
 				t.Fatal(err)
 			}
-			a, err := assignment.Decode(assigned(after))
+			a, err := sidecarconfig.Decode(assigned(after))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if m.Reload != c.want || (a.Reload == assignment.StartOnly) != (c.want == ReloadNever) || a.File != "p.yml" {
+			if m.Reload != c.want || (a.Reload == sidecarconfig.StartOnly) != (c.want == ReloadNever) || a.File != "p.yml" {
 				t.Errorf("the annotation says %q, the assignment %q and %s; want %q", m.Reload, a.Reload, a.File, c.want)
 			}
 			if diff := cmp.Diff(c.prometheus, a.Prometheus); diff != "" {
@@ -193,17 +193,17 @@ volumes: [{name: c, configMap: {name: c}}]`)
 func TestNested(t *testing.T) {
 	for _, c := range []struct {
 		name, mounts string
-		want         []assignment.MountPoint
+		want         []sidecarconfig.MountPoint
 		refused      bool
 	}{
-		{"a directory", "{name: map, mountPath: /c/rules}", []assignment.MountPoint{{Name: "rules"}}, false},
-		{"a claim", "{name: claim, mountPath: /c/targets/}", []assignment.MountPoint{{Name: "targets"}}, false},
-		{"a file", "{name: map, mountPath: /c/web.yml, subPath: web.yml}", []assignment.MountPoint{{Name: "web.yml", File: true}}, false},
-		{"a file of the configuration's own volume", "{name: c, mountPath: /c/web.yml, subPath: web.yml}", []assignment.MountPoint{{Name: "web.yml", File: true}}, false},
-		{"a directory of items", "{name: items, mountPath: /c/rules, subPath: a}", []assignment.MountPoint{{Name: "rules"}}, false},
-		{"a host's directory", "{name: hostdir, mountPath: /c/rules}", []assignment.MountPoint{{Name: "rules"}}, false},
-		{"a host's file", "{name: hostfile, mountPath: /c/rules}", []assignment.MountPoint{{Name: "rules", File: true}}, false},
-		{"one in another", "{name: map, mountPath: /c/rules}, {name: claim, mountPath: /c/rules/more/deep}", []assignment.MountPoint{{Name: "rules"}}, false},
+		{"a directory", "{name: map, mountPath: /c/rules}", []sidecarconfig.MountPoint{{Name: "rules"}}, false},
+		{"a claim", "{name: claim, mountPath: /c/targets/}", []sidecarconfig.MountPoint{{Name: "targets"}}, false},
+		{"a file", "{name: map, mountPath: /c/web.yml, subPath: web.yml}", []sidecarconfig.MountPoint{{Name: "web.yml", File: true}}, false},
+		{"a file of the configuration's own volume", "{name: c, mountPath: /c/web.yml, subPath: web.yml}", []sidecarconfig.MountPoint{{Name: "web.yml", File: true}}, false},
+		{"a directory of items", "{name: items, mountPath: /c/rules, subPath: a}", []sidecarconfig.MountPoint{{Name: "rules"}}, false},
+		{"a host's directory", "{name: hostdir, mountPath: /c/rules}", []sidecarconfig.MountPoint{{Name: "rules"}}, false},
+		{"a host's file", "{name: hostfile, mountPath: /c/rules}", []sidecarconfig.MountPoint{{Name: "rules", File: true}}, false},
+		{"one in another", "{name: map, mountPath: /c/rules}, {name: claim, mountPath: /c/rules/more/deep}", []sidecarconfig.MountPoint{{Name: "rules"}}, false},
 		{"beside it", "{name: map, mountPath: /cc}", nil, false},
 		{"deep", "{name: map, mountPath: /c/rules/more}", nil, true},
 		{"a host's who knows what", "{name: host, mountPath: /c/rules}", nil, true},
@@ -228,7 +228,7 @@ volumes:
 				}
 				return
 			}
-			a, err := assignment.Decode(assigned(decode(t, injected(t, data, options(t)))))
+			a, err := sidecarconfig.Decode(assigned(decode(t, injected(t, data, options(t)))))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -6,7 +6,7 @@ import (
 	"strings"
 
 	"github.com/ampbridge/ampbridge/policy"
-	"github.com/ampbridge/ampbridge/policy/assignment"
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
 const (
@@ -51,7 +51,7 @@ type surroundings struct {
 func surround(pod *Pod, c *Container, e policy.Entitlement, o Options, reload Reload) (surroundings, *policy.Decision) {
 	var s surroundings
 	token := tokenOf(o.Policy)
-	for _, dir := range []string{assignment.CredentialsDir, token.MountPath} {
+	for _, dir := range []string{sidecarconfig.CredentialsDir, token.MountPath} {
 		for _, m := range c.VolumeMounts {
 			if m.Name == token.Name && path.Clean(m.MountPath) == token.MountPath && token.Name != VolumeToken {
 				continue // Azure's webhook has mounted it
@@ -63,7 +63,7 @@ func surround(pod *Pod, c *Container, e policy.Entitlement, o Options, reload Re
 			}
 		}
 	}
-	s.mounts = append(s.mounts, VolumeMount{Name: VolumeCredentials, MountPath: assignment.CredentialsDir, ReadOnly: true})
+	s.mounts = append(s.mounts, VolumeMount{Name: VolumeCredentials, MountPath: sidecarconfig.CredentialsDir, ReadOnly: true})
 
 	credentials, config := filesInUse(c)
 	switch {
@@ -163,8 +163,8 @@ func withdraw(pod *Pod, e policy.Entitlement, o Options) []Operation {
 	for i := end - 1; i >= first; i-- {
 		p.remove(at + pointer("env", i))
 	}
-	a, err := assignment.Decode(assigned(pod))
-	if err != nil || a.Reload == assignment.StartOnly {
+	a, err := sidecarconfig.Decode(assigned(pod))
+	if err != nil || a.Reload == sidecarconfig.StartOnly {
 		return p // the SDK of such a Prometheus reads the token
 	}
 	for i := len(c.VolumeMounts) - 1; i >= 0; i-- {

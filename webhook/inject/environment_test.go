@@ -11,7 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/ampbridge/ampbridge/policy"
-	"github.com/ampbridge/ampbridge/policy/assignment"
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
 const (
@@ -259,7 +259,7 @@ volumes: [{name: c, configMap: {name: c}}`+volumes+`]`)
 				t.Errorf("%s: container %s mounts Azure's token %d times", name, c.Name, n)
 			}
 		}
-		a, err := assignment.Decode(assigned(after))
+		a, err := sidecarconfig.Decode(assigned(after))
 		if err != nil || a.Token != "/var/run/secrets/azure/tokens/azure-identity-token" {
 			t.Errorf("%s: token %s, %v", name, a.Token, err)
 		}

@@ -8,7 +8,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/ampbridge/ampbridge/policy"
-	"github.com/ampbridge/ampbridge/policy/assignment"
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
 // fieldWant is what becomes of a pod.
@@ -18,7 +18,7 @@ type fieldWant struct {
 	says string
 	// reload is how a change reaches Prometheus.
 	reload Reload
-	// port is the sidecar's; 0: [assignment.DefaultMetricsPort].
+	// port is the sidecar's; 0: [sidecarconfig.DefaultMetricsPort].
 	port int32
 }
 
@@ -160,14 +160,14 @@ func fieldPod(t *testing.T, text string, want fieldWant) {
 		return
 	}
 	after := decode(t, apply(t, data, ops))
-	a, err := assignment.Decode(assigned(after))
+	a, err := sidecarconfig.Decode(assigned(after))
 	if err != nil {
 		t.Fatal(err)
 	}
 	mark, _ := Marked(ops)
 	port := want.port
 	if port == 0 {
-		port = assignment.DefaultMetricsPort
+		port = sidecarconfig.DefaultMetricsPort
 	}
 	if mark.Reload != want.reload || a.MetricsPort != port || mark.MetricsPort != port {
 		t.Errorf("reload %q, metrics at %d (the mark says %d); want %q, %d", mark.Reload, a.MetricsPort, mark.MetricsPort, want.reload, port)

@@ -9,7 +9,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/ampbridge/ampbridge/policy"
-	"github.com/ampbridge/ampbridge/policy/assignment"
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
 // AnnotationInjected marks an injected pod; its value is an [Injected] as JSON.
@@ -117,18 +117,18 @@ func inject(pod *Pod, e policy.Entitlement, o Options) ([]Operation, *policy.Dec
 		return nil, refuse(NoSidecarImage, "the webhook does not know the sidecar's image: the cluster admin sets sidecar.image in the policy")
 	}
 
-	a := assignment.New(o.Policy, e)
-	a.Source, a.Target, a.File = assignment.SourceDir, assignment.TargetDir, source.file
+	a := sidecarconfig.New(o.Policy, e)
+	a.Source, a.Target, a.File = sidecarconfig.SourceDir, sidecarconfig.TargetDir, source.file
 	a.Credentials, a.Token = credentialsFile, tokenFile(o.Policy)
 	a.Private = runsAs.known()
 	a.Prometheus, a.MountPoints = listening(prometheus), source.points
 	if source.reload == ReloadNever {
-		a.Reload = assignment.StartOnly
+		a.Reload = sidecarconfig.StartOnly
 	}
 	port, metrics := chooseMetricsPort(pod)
 	a.MetricsPort = port.ContainerPort
 	if !metrics {
-		a.MetricsPort = assignment.NoMetrics
+		a.MetricsPort = sidecarconfig.NoMetrics
 	}
 	text := a.Encode()
 	config := &pod.Spec.Volumes[source.volume]
@@ -197,7 +197,7 @@ func present(pod *Pod) *policy.Decision {
 	for i := range pod.Spec.InitContainers {
 		if c := &pod.Spec.InitContainers[i]; c.Name == ContainerSidecar {
 			named = true
-			whole = c.sidecar() && c.setsEnv(assignment.Variable)
+			whole = c.sidecar() && c.setsEnv(sidecarconfig.Variable)
 		}
 	}
 	see("container "+ContainerSidecar, named)
@@ -244,9 +244,9 @@ func servable(pod *Pod) *policy.Decision {
 }
 
 // mark is the value of [AnnotationInjected].
-func mark(e policy.Entitlement, a assignment.Assignment, reload Reload) string {
+func mark(e policy.Entitlement, a sidecarconfig.Assignment, reload Reload) string {
 	sum := sha256.Sum256([]byte(a.Encode()))
-	m := Injected{Version: assignment.Version, Policy: hex.EncodeToString(sum[:6]), Reload: reload, MetricsPort: max(a.MetricsPort, 0)}
+	m := Injected{Version: sidecarconfig.Version, Policy: hex.EncodeToString(sum[:6]), Reload: reload, MetricsPort: max(a.MetricsPort, 0)}
 	for _, d := range e.Destinations {
 		m.Destinations = append(m.Destinations, d.Name)
 	}

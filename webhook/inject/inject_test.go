@@ -12,7 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/ampbridge/ampbridge/policy"
-	"github.com/ampbridge/ampbridge/policy/assignment"
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
 var pods = []string{"operator", "chart", "handwritten", "startonly"}
@@ -88,7 +88,7 @@ func TestInjectedPod(t *testing.T) {
 			if !slices.ContainsFunc(sidecar.VolumeMounts, func(m corev1.VolumeMount) bool { return m.MountPath == apiTokenDir }) {
 				t.Error("the API server would mount an API token into the sidecar")
 			}
-			a, err := assignment.Decode(strings.ReplaceAll(sidecar.Env[0].Value, "$$", "$"))
+			a, err := sidecarconfig.Decode(strings.ReplaceAll(sidecar.Env[0].Value, "$$", "$"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -108,7 +108,7 @@ func TestInjectedPod(t *testing.T) {
 					}
 				}
 				sees := slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool {
-					return m.Name == VolumeCredentials && m.MountPath == assignment.CredentialsDir && m.ReadOnly
+					return m.Name == VolumeCredentials && m.MountPath == sidecarconfig.CredentialsDir && m.ReadOnly
 				})
 				if sees != (c.Name == want.container) {
 					t.Errorf("container %s sees the credentials: %t", c.Name, sees)
@@ -164,7 +164,7 @@ func takeBack(pod any) (target string) {
 	}
 	for _, c := range containersOf(pod) {
 		for _, m := range c["volumeMounts"].([]any) {
-			if m := m.(map[string]any); m["mountPath"] == assignment.TargetDir {
+			if m := m.(map[string]any); m["mountPath"] == sidecarconfig.TargetDir {
 				target = m["name"].(string)
 			}
 		}
@@ -254,7 +254,7 @@ func TestPartsOfAnInjection(t *testing.T) {
 		{`"name":"ampbridge-no-api-token"`, `"name":"x"`},
 		{`"name":"ampbridge-config"`, `"name":"x"`},
 		{`"restartPolicy":"Always","securityContext"`, `"securityContext"`},
-		{assignment.Variable, "X"},
+		{sidecarconfig.Variable, "X"},
 	} {
 		edited := strings.ReplaceAll(whole, part.old, part.new)
 		if edited == whole {
@@ -315,7 +315,7 @@ volumes: [{name: c, configMap: {name: c}}]`)
 			}, got.SecurityContext); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
-			a, err := assignment.Decode(got.Env[0].Value)
+			a, err := sidecarconfig.Decode(got.Env[0].Value)
 			if err != nil || a.Private != c.private {
 				t.Errorf("private: %t, %v; want %t", a.Private, err, c.private)
 			}
@@ -360,7 +360,7 @@ containers:
 - {name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml, --config.auto-reload], volumeMounts: [{name: c, mountPath: /c}]}
 volumes: [{name: c, configMap: {name: c}}]`)
 			after := decode(t, injected(t, data, options(t)))
-			a, err := assignment.Decode(assigned(after))
+			a, err := sidecarconfig.Decode(assigned(after))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -375,7 +375,7 @@ volumes: [{name: c, configMap: {name: c}}]`)
 					t.Errorf("the assignment says %d, the annotation %d", a.MetricsPort, mark.MetricsPort)
 				}
 			}
-			if got == "" && (a.MetricsPort != assignment.NoMetrics || mark.MetricsPort != 0) {
+			if got == "" && (a.MetricsPort != sidecarconfig.NoMetrics || mark.MetricsPort != 0) {
 				t.Errorf("no port: the assignment says %d, the annotation %d", a.MetricsPort, mark.MetricsPort)
 			}
 			if got != c.want {
@@ -414,7 +414,7 @@ func TestInjectedAnnotation(t *testing.T) {
 	}
 	o := options(t)
 	first := read(o, testImage)
-	if first.Version != assignment.Version || !slices.Equal(first.Destinations, []string{"central"}) || len(first.Policy) != 12 {
+	if first.Version != sidecarconfig.Version || !slices.Equal(first.Destinations, []string{"central"}) || len(first.Policy) != 12 {
 		t.Errorf("%+v", first)
 	}
 	if other := read(o, "another"); !cmp.Equal(first, other) {

@@ -5,7 +5,7 @@ import (
 	"net/url"
 	"strings"
 
-	"github.com/ampbridge/ampbridge/policy/assignment"
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
 // defaultListen is Prometheus's own default of --web.listen-address.
@@ -13,7 +13,7 @@ const defaultListen = "0.0.0.0:9090"
 
 // listening is where the sidecar finds Prometheus; zero where the arguments do
 // not say.
-func listening(c *Container) assignment.Prometheus {
+func listening(c *Container) sidecarconfig.Prometheus {
 	first := func(flag, standard string) string {
 		if values := c.flag(flag); len(values) > 0 {
 			return values[0]
@@ -22,11 +22,11 @@ func listening(c *Container) assignment.Prometheus {
 	}
 	address, prefix, external := first("web.listen-address", defaultListen), first("web.route-prefix", ""), first("web.external-url", "")
 	if strings.Contains(address+prefix+external, "$") || c.hasFlag("web.systemd-socket") {
-		return assignment.Prometheus{}
+		return sidecarconfig.Prometheus{}
 	}
 	host, port, err := net.SplitHostPort(address)
 	if err != nil || port == "" {
-		return assignment.Prometheus{}
+		return sidecarconfig.Prometheus{}
 	}
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "127.0.0.1"
@@ -34,12 +34,12 @@ func listening(c *Container) assignment.Prometheus {
 	if prefix == "" {
 		u, err := url.Parse(external)
 		if err != nil {
-			return assignment.Prometheus{}
+			return sidecarconfig.Prometheus{}
 		}
 		prefix = u.Path
 	}
 	if prefix = strings.Trim(prefix, "/"); prefix != "" {
 		prefix = "/" + prefix
 	}
-	return assignment.Prometheus{Address: net.JoinHostPort(host, port), Prefix: prefix, TLS: c.hasFlag("web.config.file")}
+	return sidecarconfig.Prometheus{Address: net.JoinHostPort(host, port), Prefix: prefix, TLS: c.hasFlag("web.config.file")}
 }

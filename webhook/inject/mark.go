@@ -7,7 +7,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/ampbridge/ampbridge/policy"
-	"github.com/ampbridge/ampbridge/policy/assignment"
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
 // Mark returns the mark that an injected pod carries, and the one that it would
@@ -23,11 +23,11 @@ func Mark(pod *Pod, e policy.Entitlement, p *policy.Policy) (carried, today Inje
 	if err := json.Unmarshal([]byte(pod.Metadata.Annotations[AnnotationInjected]), &carried); err != nil {
 		return carried, today, fmt.Errorf("annotation %s: %w", AnnotationInjected, err)
 	}
-	given, err := assignment.Decode(assigned(pod))
+	given, err := sidecarconfig.Decode(assigned(pod))
 	if err != nil {
 		return carried, today, err
 	}
-	now := assignment.New(p, e)
+	now := sidecarconfig.New(p, e)
 	given.Version, given.Cluster, given.SessionSeconds = now.Version, now.Cluster, now.SessionSeconds
 	given.STS, given.Destinations, given.Token = now.STS, now.Destinations, tokenFile(p)
 	if err := json.Unmarshal([]byte(mark(e, given, carried.Reload)), &today); err != nil {
@@ -36,12 +36,12 @@ func Mark(pod *Pod, e policy.Entitlement, p *policy.Policy) (carried, today Inje
 	return carried, today, nil
 }
 
-// assigned is the assignment in the pod's sidecar, as [assignment.Encode] wrote it.
+// assigned is the assignment in the pod's sidecar, as [sidecarconfig.Encode] wrote it.
 func assigned(pod *Pod) string {
 	for i := range pod.Spec.InitContainers {
 		if c := &pod.Spec.InitContainers[i]; c.Name == ContainerSidecar {
 			for _, v := range c.Env {
-				if v.Name == assignment.Variable {
+				if v.Name == sidecarconfig.Variable {
 					return strings.ReplaceAll(v.Value, "$$", "$")
 				}
 			}

@@ -8,14 +8,14 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/ampbridge/ampbridge/policy"
-	"github.com/ampbridge/ampbridge/policy/assignment"
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
 // nested finds the places inside the mounts of a volume where other volumes are
 // mounted. The kubelet makes them in a ConfigMap's or Secret's volume, but not
 // in an emptyDir, and in a read-only one the runtime cannot: the sidecar has to.
-func nested(pod *Pod, volume int) ([]assignment.MountPoint, *policy.Decision) {
-	var points []assignment.MountPoint
+func nested(pod *Pod, volume int) ([]sidecarconfig.MountPoint, *policy.Decision) {
+	var points []sidecarconfig.MountPoint
 	for c := range pod.all {
 		for _, outer := range c.VolumeMounts {
 			if outer.Name != pod.Spec.Volumes[volume].Name {
@@ -32,8 +32,8 @@ func nested(pod *Pod, volume int) ([]assignment.MountPoint, *policy.Decision) {
 					continue // it lies in another volume
 				}
 				file, known := pod.isFile(inner)
-				point := assignment.MountPoint{Name: name, File: file}
-				at := slices.IndexFunc(points, func(p assignment.MountPoint) bool { return p.Name == name })
+				point := sidecarconfig.MountPoint{Name: name, File: file}
+				at := slices.IndexFunc(points, func(p sidecarconfig.MountPoint) bool { return p.Name == name })
 				switch {
 				case deeper || !known || outer.part() || strings.HasPrefix(name, "..") || at >= 0 && points[at] != point:
 					return nil, refuse(NestedMount, "container %q mounts %q inside the configuration's directory %q: mount it beside that directory", c.Name, inner.MountPath, outer.MountPath)

@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/ampbridge/ampbridge/policy/assignment"
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
 const metricsPortName = "ampbridge"
@@ -15,7 +15,7 @@ const metricsPortName = "ampbridge"
 // metricsPorts are those at which the sidecar may serve its metrics, in the order
 // in which they are tried. None lies in the range from which the kernel takes
 // ports for connections.
-var metricsPorts = []int32{assignment.DefaultMetricsPort, 19095, 29095, 19195, 29195, 19295, 29295, 19395}
+var metricsPorts = []int32{sidecarconfig.DefaultMetricsPort, 19095, 29095, 19195, 29195, 19295, 29295, 19395}
 
 // chooseMetricsPort returns a port that no container of the pod takes, as far as
 // the pod says; false where there is none. On the host's network every port is
@@ -52,7 +52,7 @@ func portTaken(pod *Pod, number int32) bool {
 			slices.ContainsFunc(c.Env, func(v EnvVar) bool { return names(v.Value) }) ||
 			slices.ContainsFunc([]Probe{c.LivenessProbe, c.ReadinessProbe, c.StartupProbe}, func(p Probe) bool {
 				return names(string(p.HTTPGet.Port)) || names(string(p.TCPSocket.Port)) || names(string(p.GRPC.Port))
-			}) || number == assignment.DefaultMetricsPort && listensAtDefault(c) {
+			}) || number == sidecarconfig.DefaultMetricsPort && listensAtDefault(c) {
 			return true
 		}
 	}

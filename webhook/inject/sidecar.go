@@ -6,7 +6,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/ampbridge/ampbridge/policy"
-	"github.com/ampbridge/ampbridge/policy/assignment"
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
 // Names of what is added to a pod.
@@ -26,7 +26,7 @@ const (
 	// into every container that mounts nothing there.
 	apiTokenDir = "/var/run/secrets/kubernetes.io/serviceaccount"
 
-	credentialsFile = assignment.CredentialsDir + "/credentials"
+	credentialsFile = sidecarconfig.CredentialsDir + "/credentials"
 	tokenName       = "token"
 
 	// What Azure's workload identity webhook adds to a pod
@@ -141,7 +141,7 @@ func tokenOf(p *policy.Policy) VolumeMount {
 	if p.Token.Source == policy.TokenSourceAzure {
 		return VolumeMount{Name: azureVolume, MountPath: azureTokenDir, ReadOnly: true}
 	}
-	return VolumeMount{Name: VolumeToken, MountPath: assignment.TokenDir, ReadOnly: true}
+	return VolumeMount{Name: VolumeToken, MountPath: sidecarconfig.TokenDir, ReadOnly: true}
 }
 
 // tokenFile is the token's path in such a container.
@@ -149,7 +149,7 @@ func tokenFile(p *policy.Policy) string {
 	if p.Token.Source == policy.TokenSourceAzure {
 		return azureTokenDir + "/" + azureTokenName
 	}
-	return assignment.TokenDir + "/" + tokenName
+	return sidecarconfig.TokenDir + "/" + tokenName
 }
 
 // tokened refuses a pod that lacks the token volume which somebody else adds.
@@ -171,16 +171,16 @@ func sidecar(image, target, assigned string, token VolumeMount, u user, r Resour
 		Image:   image,
 		Command: []string{sidecarProgram},
 		Env: []EnvVar{
-			{Name: assignment.Variable, Value: strings.ReplaceAll(assigned, "$", "$$")},
-			fromField(assignment.PodNameVariable, "metadata.name"),
-			fromField(assignment.PodNamespaceVariable, "metadata.namespace"),
+			{Name: sidecarconfig.Variable, Value: strings.ReplaceAll(assigned, "$", "$$")},
+			fromField(sidecarconfig.PodNameVariable, "metadata.name"),
+			fromField(sidecarconfig.PodNamespaceVariable, "metadata.namespace"),
 		},
 		Resources:     r,
 		RestartPolicy: string(corev1.ContainerRestartPolicyAlways),
 		VolumeMounts: []VolumeMount{
-			{Name: VolumeSource, MountPath: assignment.SourceDir, ReadOnly: true},
-			{Name: target, MountPath: assignment.TargetDir},
-			{Name: VolumeCredentials, MountPath: assignment.CredentialsDir},
+			{Name: VolumeSource, MountPath: sidecarconfig.SourceDir, ReadOnly: true},
+			{Name: target, MountPath: sidecarconfig.TargetDir},
+			{Name: VolumeCredentials, MountPath: sidecarconfig.CredentialsDir},
 			token,
 			{Name: VolumeNoAPIToken, MountPath: apiTokenDir, ReadOnly: true},
 		},

@@ -21,10 +21,10 @@ import (
 	"github.com/ampbridge/ampbridge/cmd/internal/kubeconfig"
 	"github.com/ampbridge/ampbridge/cmd/internal/policyfile"
 	"github.com/ampbridge/ampbridge/cmd/internal/sync"
+	"github.com/ampbridge/ampbridge/cmd/internal/terraform"
 	"github.com/ampbridge/ampbridge/cmd/internal/usage"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/bootstrap"
-	"github.com/ampbridge/ampbridge/policy/terraform"
 )
 
 // Output formats.

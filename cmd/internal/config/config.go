@@ -16,8 +16,8 @@ import (
 	"github.com/ampbridge/ampbridge/cmd/internal/policyfile"
 	"github.com/ampbridge/ampbridge/cmd/internal/usage"
 	"github.com/ampbridge/ampbridge/policy"
-	"github.com/ampbridge/ampbridge/policy/assignment"
 	"github.com/ampbridge/ampbridge/policy/promconfig"
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
 // generation marks the configuration as made by hand; the sidecar counts its
@@ -119,7 +119,7 @@ func Run(o Options, stdin io.Reader, stdout, stderr io.Writer) error {
 		}
 	}
 	var blocks []policy.Block
-	for _, d := range assignment.New(p, entitlement).Destinations {
+	for _, d := range sidecarconfig.New(p, entitlement).Destinations {
 		if d.Replica && o.Pod == "" {
 			return usage.Errorf("the grant sets ha, so the block carries the pod's name: give one with --pod")
 		}

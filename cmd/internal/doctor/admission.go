@@ -15,8 +15,8 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/installation"
-	"github.com/ampbridge/ampbridge/doctor"
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/check"
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
@@ -35,7 +35,7 @@ func (w *warnings) HandleWarningHeader(_ int, _, text string) {
 }
 
 // dryRun creates a Prometheus pod that is admitted and not stored.
-func (x *examiner) dryRun(ctx context.Context, s *subject) doctor.Finding {
+func (x *examiner) dryRun(ctx context.Context, s *subject) check.Finding {
 	heard := &warnings{}
 	config := rest.CopyConfig(x.cluster.config)
 	config.WarningHandler = heard
@@ -52,7 +52,7 @@ func (x *examiner) dryRun(ctx context.Context, s *subject) doctor.Finding {
 	case apierrors.IsBadRequest(err) && strings.Contains(err.Error(), "dry run"):
 		return unseen("another webhook does not take dry runs: %v", err)
 	case err != nil:
-		return fails(doctor.Do("let the namespace admit a pod with the service account: this one is refused with or without ampbridge"), "the pod is refused: %v", err)
+		return fails(check.Do("let the namespace admit a pod with the service account: this one is refused with or without ampbridge"), "the pod is refused: %v", err)
 	}
 	if mark, injected := pod.Annotations[inject.AnnotationInjected]; injected {
 		var m inject.Injected
@@ -62,10 +62,10 @@ func (x *examiner) dryRun(ctx context.Context, s *subject) doctor.Finding {
 		return holds("injected, for %s", strings.Join(m.Destinations, ", "))
 	}
 	if said != "" {
-		return fails(doctor.Do("the warning says what to do; the webhook follows a changed policy within a minute or so"), "left as it was: %s", said)
+		return fails(check.Do("the warning says what to do; the webhook follows a changed policy within a minute or so"), "left as it was: %s", said)
 	}
-	return fails(doctor.Do("the API server did not reach the webhook, or the webhook failed: both fail open; look at the webhook's log, and whether the API server may connect to its pods (firewall, NetworkPolicy)",
-		doctor.Command{"kubectl", "logs", "--namespace", x.System, "--selector", installation.Webhook, "--tail=50"}),
+	return fails(check.Do("the API server did not reach the webhook, or the webhook failed: both fail open; look at the webhook's log, and whether the API server may connect to its pods (firewall, NetworkPolicy)",
+		check.Command{"kubectl", "logs", "--namespace", x.System, "--selector", installation.Webhook, "--tail=50"}),
 		"left as it was, without a word")
 }
 
@@ -114,7 +114,7 @@ func samplePod(s policy.Subject, tokenSource string) *corev1.Pod {
 const tokenSeconds = 600
 
 // mint has the API server make a token, as the kubelet does for a pod.
-func (x *examiner) mint(ctx context.Context, s *subject) doctor.Finding {
+func (x *examiner) mint(ctx context.Context, s *subject) check.Finding {
 	answer, err := x.cluster.client.CoreV1().ServiceAccounts(s.Namespace).CreateToken(ctx, s.ServiceAccount, &authenticationv1.TokenRequest{
 		Spec: authenticationv1.TokenRequestSpec{Audiences: []string{x.policy.Token.Audience}, ExpirationSeconds: new(int64(tokenSeconds))},
 	}, metav1.CreateOptions{})
@@ -122,14 +122,14 @@ func (x *examiner) mint(ctx context.Context, s *subject) doctor.Finding {
 	case forbidden(err):
 		return unseen("you may not have tokens of %s/%s made (create serviceaccounts/token)", s.Namespace, s.ServiceAccount)
 	case err != nil:
-		return fails(doctor.Do("look at the API server"), "the API server makes no token: %v", err)
+		return fails(check.Do("look at the API server"), "the API server makes no token: %v", err)
 	}
-	claims, err := doctor.ReadClaims(answer.Status.Token)
+	claims, err := check.ReadClaims(answer.Status.Token)
 	if err != nil {
-		return fails(doctor.Do("look at the API server"), "%v", err)
+		return fails(check.Do("look at the API server"), "%v", err)
 	}
-	f := doctor.Token(claims, doctor.WantedToken{Issuer: x.issuer, Subject: s.String(), Audience: x.policy.Token.Audience, Source: "minted by TokenRequest"}, x.Now())
-	if f.State == doctor.OK {
+	f := check.Token(claims, check.WantedToken{Issuer: x.issuer, Subject: s.String(), Audience: x.policy.Token.Audience, Source: "minted by TokenRequest"}, x.Now())
+	if f.State == check.OK {
 		s.token, s.claims = answer.Status.Token, claims
 	}
 	if x.issuer == "" {

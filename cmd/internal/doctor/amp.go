@@ -20,26 +20,26 @@ import (
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"google.golang.org/protobuf/encoding/protowire"
 
-	"github.com/ampbridge/ampbridge/doctor"
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/check"
 )
 
 // marker is the series that a remote write of doctor's leaves.
 const marker = "ampbridge_doctor"
 
 // query asks the workspace for a constant, which costs nothing there.
-func query(ctx context.Context, credentials aws.CredentialsProvider, d policy.Destination) *doctor.Refusal {
+func query(ctx context.Context, credentials aws.CredentialsProvider, d policy.Destination) *check.Refusal {
 	base := strings.TrimSuffix(d.URL(), "/api/v1/remote_write")
 	at := base + "/api/v1/query?" + url.Values{"query": {"vector(1)"}}.Encode()
 	return signedCall(ctx, credentials, d.Workspace.Region, http.MethodGet, at, nil, nil)
 }
 
 // write sends one sample, as Prometheus does.
-func write(ctx context.Context, credentials aws.CredentialsProvider, d policy.Destination, labels map[string]string, at time.Time) *doctor.Refusal {
+func write(ctx context.Context, credentials aws.CredentialsProvider, d policy.Destination, labels map[string]string, at time.Time) *check.Refusal {
 	return writeTo(ctx, credentials, d.Workspace.Region, d.URL(), labels, at)
 }
 
-func writeTo(ctx context.Context, credentials aws.CredentialsProvider, region, url string, labels map[string]string, at time.Time) *doctor.Refusal {
+func writeTo(ctx context.Context, credentials aws.CredentialsProvider, region, url string, labels map[string]string, at time.Time) *check.Refusal {
 	header := http.Header{
 		"Content-Type": {"application/x-protobuf"}, "Content-Encoding": {"snappy"},
 		"X-Prometheus-Remote-Write-Version": {"0.1.0"},
@@ -48,14 +48,14 @@ func writeTo(ctx context.Context, credentials aws.CredentialsProvider, region, u
 }
 
 // signedCall returns nil where AMP answers with success.
-func signedCall(ctx context.Context, credentials aws.CredentialsProvider, region, method, at string, header http.Header, body []byte) *doctor.Refusal {
+func signedCall(ctx context.Context, credentials aws.CredentialsProvider, region, method, at string, header http.Header, body []byte) *check.Refusal {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	silent := func(err error) *doctor.Refusal {
+	silent := func(err error) *check.Refusal {
 		for errors.Unwrap(err) != nil {
 			err = errors.Unwrap(err)
 		}
-		return &doctor.Refusal{Text: "no answer: " + err.Error()}
+		return &check.Refusal{Text: "no answer: " + err.Error()}
 	}
 	keys, err := credentials.Retrieve(ctx)
 	if err != nil {
@@ -90,7 +90,7 @@ func signedCall(ctx context.Context, credentials aws.CredentialsProvider, region
 	if code == "" {
 		code = response.Status
 	}
-	return &doctor.Refusal{Code: code, Text: answer.Message, Status: response.StatusCode}
+	return &check.Refusal{Code: code, Text: answer.Message, Status: response.StatusCode}
 }
 
 // oneSample is a WriteRequest with the value 1 for one series

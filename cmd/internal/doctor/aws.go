@@ -15,8 +15,8 @@ import (
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/awsiam"
-	"github.com/ampbridge/ampbridge/doctor"
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/check"
 	"github.com/ampbridge/ampbridge/policy/plan"
 )
 
@@ -52,10 +52,10 @@ func whoAmI(ctx context.Context, region string) caller {
 }
 
 // refusal is what AWS said, or why it said nothing.
-func refusal(err error) doctor.Refusal {
+func refusal(err error) check.Refusal {
 	var answer smithy.APIError
 	var response *smithyhttp.ResponseError
-	r := doctor.Refusal{}
+	r := check.Refusal{}
 	if errors.As(err, &response) && response.Response != nil {
 		r.Status = response.HTTPStatusCode()
 	}
@@ -85,8 +85,8 @@ func (x *examiner) lookAtAWS(ctx context.Context) {
 			x.lookAtRole(ctx, inspectors[account], r)
 		}
 		if len(roles) == 0 {
-			x.found.LeaveOut(doctor.About{Destination: d.Name, Account: account}, "no service account that is looked at has a role for it",
-				doctor.RoleExists, doctor.TrustDocument, doctor.Permissions, doctor.Boundary)
+			x.found.LeaveOut(check.About{Destination: d.Name, Account: account}, "no service account that is looked at has a role for it",
+				check.RoleExists, check.TrustDocument, check.Permissions, check.Boundary)
 		}
 	}
 	for _, s := range x.subjects {
@@ -118,9 +118,9 @@ func (x *examiner) target(d policy.Destination) plan.Target {
 // lookAtAccount returns nil where the account cannot be read.
 func (x *examiner) lookAtAccount(ctx context.Context, me caller, d policy.Destination) *awsiam.Inspector {
 	target := x.target(d)
-	about := doctor.About{Account: target.Account}
+	about := check.About{Account: target.Account}
 	var inspector *awsiam.Inspector
-	x.found.Look(doctor.Account, about, func() doctor.Finding {
+	x.found.Look(check.Account, about, func() check.Finding {
 		if me.missing != "" {
 			return unseen("%s", me.missing)
 		}
@@ -135,49 +135,49 @@ func (x *examiner) lookAtAccount(ctx context.Context, me caller, d policy.Destin
 		return unseen("%v", first)
 	})
 	if inspector == nil {
-		x.found.Leave(about, "the account cannot be read", doctor.OIDCProvider)
+		x.found.Leave(about, "the account cannot be read", check.OIDCProvider)
 		return nil
 	}
 	if x.issuer == "" {
-		x.found.Leave(about, "the issuer is not known", doctor.OIDCProvider)
+		x.found.Leave(about, "the issuer is not known", check.OIDCProvider)
 		return inspector
 	}
-	x.found.Look(doctor.OIDCProvider, about, func() doctor.Finding { return x.provider(ctx, inspector, target, d) })
+	x.found.Look(check.OIDCProvider, about, func() check.Finding { return x.provider(ctx, inspector, target, d) })
 	return inspector
 }
 
-func (x *examiner) provider(ctx context.Context, i *awsiam.Inspector, target plan.Target, d policy.Destination) doctor.Finding {
+func (x *examiner) provider(ctx context.Context, i *awsiam.Inspector, target plan.Target, d policy.Destination) check.Finding {
 	found, err := i.Provider(ctx, target.Provider)
 	if err != nil {
 		return unseen("%v", err)
 	}
-	seen := doctor.ProviderSeen{}
+	seen := check.ProviderSeen{}
 	if found != nil {
-		seen = doctor.ProviderSeen{Exists: true, URL: found.URL, Audiences: found.Audiences, Thumbprints: found.Thumbprints}
+		seen = check.ProviderSeen{Exists: true, URL: found.URL, Audiences: found.Audiences, Thumbprints: found.Thumbprints}
 	} else if seen.Others, err = i.Providers(ctx); err != nil {
 		// The list only sharpens the mend.
 		seen.Others = nil
 	}
 	mend := x.source.sync()
 	if !x.managed(d) {
-		create := doctor.Command{"aws", "iam", "create-open-id-connect-provider", "--url", string(x.issuer), "--client-id-list", x.policy.Token.Audience}
+		create := check.Command{"aws", "iam", "create-open-id-connect-provider", "--url", string(x.issuer), "--client-id-list", x.policy.Token.Audience}
 		if !x.published.Public && x.published.Thumbprint != "" {
 			create = append(create, "--thumbprint-list", x.published.Thumbprint)
 		}
-		mend = doctor.Do("register the issuer", create)
+		mend = check.Do("register the issuer", create)
 	}
-	return doctor.Provider(target.Provider, x.policy.Token.Audience, seen, x.published, mend)
+	return check.Provider(target.Provider, x.policy.Token.Audience, seen, x.published, mend)
 }
 
 // lookAtRole looks at a role and at its documents.
 func (x *examiner) lookAtRole(ctx context.Context, i *awsiam.Inspector, r destinationRole) {
 	arn, d, about := r.arn, r.destination, r.about
 	if i == nil {
-		x.found.Leave(about, "the account cannot be read", doctor.RoleExists, doctor.TrustDocument, doctor.Permissions, doctor.Boundary)
+		x.found.Leave(about, "the account cannot be read", check.RoleExists, check.TrustDocument, check.Permissions, check.Boundary)
 		return
 	}
 	var role *plan.Role
-	x.found.Look(doctor.RoleExists, about, func() doctor.Finding {
+	x.found.Look(check.RoleExists, about, func() check.Finding {
 		var err error
 		role, err = i.Role(ctx, arn.RoleName())
 		switch {
@@ -187,7 +187,7 @@ func (x *examiner) lookAtRole(ctx context.Context, i *awsiam.Inspector, r destin
 		case role == nil:
 			return fails(x.makeRole(r), "there is no role %s", arn)
 		case role.ARN != arn:
-			f := fails(doctor.Do("rename the destination, delete that role, or name it as the destination's role"), "the name is taken by %s, and names are unique whatever their path: %s is not there", role.ARN, arn)
+			f := fails(check.Do("rename the destination, delete that role, or name it as the destination's role"), "the name is taken by %s, and names are unique whatever their path: %s is not there", role.ARN, arn)
 			role = nil
 			return f
 		}
@@ -196,37 +196,37 @@ func (x *examiner) lookAtRole(ctx context.Context, i *awsiam.Inspector, r destin
 	for _, s := range r.subjects {
 		each := x.between(s, d)
 		if role == nil {
-			x.found.Leave(each, "the role cannot be read", doctor.TrustDocument)
+			x.found.Leave(each, "the role cannot be read", check.TrustDocument)
 			continue
 		}
-		x.found.Look(doctor.TrustDocument, each, func() doctor.Finding {
+		x.found.Look(check.TrustDocument, each, func() check.Finding {
 			if x.issuer == "" {
 				return unseen("the issuer is not known")
 			}
-			want := doctor.Wanted{Provider: x.target(d).Provider, Issuer: x.issuer, Audience: x.policy.Token.Audience, Subject: s.Subject}
-			return doctor.Trust(role.Trust, want, x.writeTrust(r, role, want))
+			want := check.Wanted{Provider: x.target(d).Provider, Issuer: x.issuer, Audience: x.policy.Token.Audience, Subject: s.Subject}
+			return check.Trust(role.Trust, want, x.writeTrust(r, role, want))
 		})
 	}
 	if role == nil {
-		x.found.Leave(about, "the role cannot be read", doctor.Permissions, doctor.Boundary)
+		x.found.Leave(about, "the role cannot be read", check.Permissions, check.Boundary)
 		return
 	}
-	x.found.Look(doctor.Permissions, about, func() doctor.Finding {
+	x.found.Look(check.Permissions, about, func() check.Finding {
 		documents, err := i.Policies(ctx, arn.RoleName())
 		if err != nil {
 			return unseen("%v", err)
 		}
-		return doctor.Permission(documents, d, x.writePermission(r))
+		return check.Permission(documents, d, x.writePermission(r))
 	})
-	x.found.Look(doctor.Boundary, about, func() doctor.Finding { return x.boundary(ctx, i, role, d) })
+	x.found.Look(check.Boundary, about, func() check.Finding { return x.boundary(ctx, i, role, d) })
 }
 
-func (x *examiner) boundary(ctx context.Context, i *awsiam.Inspector, role *plan.Role, d policy.Destination) doctor.Finding {
+func (x *examiner) boundary(ctx context.Context, i *awsiam.Inspector, role *plan.Role, d policy.Destination) check.Finding {
 	wanted := ""
 	if x.managed(d) {
 		wanted = x.policy.Boundary(role.ARN.Partition, role.ARN.Account).String()
 	}
-	seen := doctor.BoundarySeen{ARN: role.Boundary}
+	seen := check.BoundarySeen{ARN: role.Boundary}
 	if role.Boundary != "" {
 		document, err := i.Document(ctx, role.Boundary)
 		if err != nil {
@@ -235,35 +235,35 @@ func (x *examiner) boundary(ctx context.Context, i *awsiam.Inspector, role *plan
 			seen.Document = &document
 		}
 	}
-	return doctor.Bounds(seen, wanted, d, x.source.sync())
+	return check.Bounds(seen, wanted, d, x.source.sync())
 }
 
 // lookAtWorkspace asks AMP with the caller's own credentials: a destination's
 // role may not read.
 func (x *examiner) lookAtWorkspace(ctx context.Context, me caller, d policy.Destination) {
-	about := doctor.About{Destination: d.Name}
+	about := check.About{Destination: d.Name}
 	reason := me.missing
 	if reason == "" && me.account != d.Workspace.Account {
 		reason = fmt.Sprintf("these credentials are of account %s, the workspace is of %s", me.account, d.Workspace.Account)
 	}
 	if reason != "" {
-		x.found.Leave(about, reason, doctor.Workspace, doctor.Query)
+		x.found.Leave(about, reason, check.Workspace, check.Query)
 		return
 	}
-	x.found.Look(doctor.Workspace, about, func() doctor.Finding { return describeWorkspace(ctx, me, d) })
-	x.found.Look(doctor.Query, about, func() doctor.Finding {
+	x.found.Look(check.Workspace, about, func() check.Finding { return describeWorkspace(ctx, me, d) })
+	x.found.Look(check.Query, about, func() check.Finding {
 		if refused := query(ctx, me.config.Credentials, d); refused != nil {
-			return doctor.RefusedQuery(*refused, d)
+			return check.RefusedQuery(*refused, d)
 		}
 		return holds("%s answers", d.Workspace.ID())
 	})
 }
 
-func describeWorkspace(ctx context.Context, me caller, d policy.Destination) doctor.Finding {
+func describeWorkspace(ctx context.Context, me caller, d policy.Destination) check.Finding {
 	client := amp.NewFromConfig(me.config, func(o *amp.Options) { o.Region = d.Workspace.Region })
 	out, err := client.DescribeWorkspace(ctx, &amp.DescribeWorkspaceInput{WorkspaceId: aws.String(d.Workspace.ID())})
-	elsewhere := doctor.Do("copy the workspace's whole ARN into the policy, from the region that it is in",
-		doctor.Command{"aws", "amp", "list-workspaces", "--region", d.Workspace.Region})
+	elsewhere := check.Do("copy the workspace's whole ARN into the policy, from the region that it is in",
+		check.Command{"aws", "amp", "list-workspaces", "--region", d.Workspace.Region})
 	if err != nil {
 		switch r := refusal(err); {
 		case r.Status == http.StatusNotFound, r.Code == "InvalidSignatureException":
@@ -276,7 +276,7 @@ func describeWorkspace(ctx context.Context, me caller, d policy.Destination) doc
 		return fails(elsewhere, "%s is %s, not %s", d.Workspace.ID(), got, d.Workspace)
 	}
 	if status := out.Workspace.Status.StatusCode; status != "ACTIVE" {
-		return fails(doctor.Do("wait until the workspace is active"), "%s is %s", d.Workspace.ID(), status)
+		return fails(check.Do("wait until the workspace is active"), "%s is %s", d.Workspace.ID(), status)
 	}
 	return holds("%s is active", d.Workspace.ID())
 }

@@ -13,8 +13,8 @@ import (
 
 	"github.com/ampbridge/ampbridge/cmd/internal/installation"
 	"github.com/ampbridge/ampbridge/cmd/internal/kubeconfig"
-	"github.com/ampbridge/ampbridge/doctor"
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/check"
 )
 
 const (
@@ -46,12 +46,12 @@ func connect(path string) (*cluster, error) {
 func (x *examiner) lookAtCluster(ctx context.Context) {
 	c, err := connect(x.Kubeconfig)
 	if err != nil {
-		x.found.Add(doctor.Unseen(doctor.Kubernetes, doctor.About{}, "%v", err))
+		x.found.Add(check.Unseen(check.Kubernetes, check.About{}, "%v", err))
 	} else {
-		ok := x.found.Look(doctor.Kubernetes, doctor.About{}, func() doctor.Finding {
+		ok := x.found.Look(check.Kubernetes, check.About{}, func() check.Finding {
 			version, err := c.client.Discovery().ServerVersion()
 			if err != nil {
-				return fails(doctor.Do("look at the kubeconfig, and whether the API server is up", doctor.Command{"kubectl", "cluster-info"}), "%s does not answer: %v", c.config.Host, err)
+				return fails(check.Do("look at the kubeconfig, and whether the API server is up", check.Command{"kubectl", "cluster-info"}), "%s does not answer: %v", c.config.Host, err)
 			}
 			return holds("%s, %s", c.config.Host, version.GitVersion)
 		})
@@ -61,35 +61,35 @@ func (x *examiner) lookAtCluster(ctx context.Context) {
 	}
 	if x.Policy != "" {
 		x.source = policySource{file: x.Policy}
-		x.found.Look(doctor.Policy, doctor.About{}, func() doctor.Finding { return x.policyFinding(x.loadPolicy()) })
+		x.found.Look(check.Policy, check.About{}, func() check.Finding { return x.policyFinding(x.loadPolicy()) })
 		return
 	}
 	if x.cluster == nil {
-		x.found.Leave(doctor.About{}, "no cluster to read it from: name its file with --policy", doctor.Policy)
+		x.found.Leave(check.About{}, "no cluster to read it from: name its file with --policy", check.Policy)
 		return
 	}
-	x.found.Look(doctor.Policy, doctor.About{}, func() doctor.Finding { return x.installedPolicy(ctx) })
+	x.found.Look(check.Policy, check.About{}, func() check.Finding { return x.installedPolicy(ctx) })
 }
 
-func (x *examiner) policyFinding(err error) doctor.Finding {
+func (x *examiner) policyFinding(err error) check.Finding {
 	if err == nil {
 		return holds("%s: destinations %s", x.source, names(x.policy.Destinations))
 	}
 	x.policy = nil
-	mend := doctor.Do("correct the policy, and check it")
+	mend := check.Do("correct the policy, and check it")
 	if x.source.file != "" {
-		mend.Commands = []doctor.Command{{"ampbridge", "validate", x.source.file}}
+		mend.Commands = []check.Command{{"ampbridge", "validate", x.source.file}}
 	}
 	return fails(mend, "%s", strings.ReplaceAll(err.Error(), "\n", "; "))
 }
 
 // installedPolicy reads the policy of the installation.
-func (x *examiner) installedPolicy(ctx context.Context) doctor.Finding {
+func (x *examiner) installedPolicy(ctx context.Context) check.Finding {
 	found, err := installation.Policies(ctx, x.cluster.client, x.System)
 	if err != nil {
 		return unseen("the ConfigMaps of %s cannot be listed: %v: name the policy's file with --policy", x.System, err)
 	}
-	install := doctor.Do("install ampbridge in that namespace, name the one it is in with --ampbridge-namespace, or the policy's file with --policy")
+	install := check.Do("install ampbridge in that namespace, name the one it is in with --ampbridge-namespace, or the policy's file with --policy")
 	switch len(found) {
 	case 0:
 		return fails(install, "namespace %s has no ConfigMap with the label %s and the key %s", x.System, installation.Selector, installation.PolicyKey)
@@ -99,7 +99,7 @@ func (x *examiner) installedPolicy(ctx context.Context) doctor.Finding {
 		for _, p := range found {
 			several = append(several, p.ConfigMap)
 		}
-		return fails(doctor.Do("name the policy's file with --policy"), "namespace %s has several policies: %s", x.System, strings.Join(several, ", "))
+		return fails(check.Do("name the policy's file with --policy"), "namespace %s has several policies: %s", x.System, strings.Join(several, ", "))
 	}
 	x.source = policySource{namespace: x.System, release: strings.TrimSuffix(found[0].ConfigMap, policySuffix)}
 	x.policy, err = policy.Parse([]byte(found[0].Text))
@@ -160,38 +160,38 @@ func (c *cluster) labelledAccounts(ctx context.Context) ([]policy.Subject, error
 	return list, nil
 }
 
-func namespaceFinding(name string, labels map[string]string, err error) doctor.Finding {
-	label := doctor.Command{"kubectl", "label", "namespace", name, "--overwrite", policy.LabelInjection + "=" + string(policy.InjectionEnabled)}
+func namespaceFinding(name string, labels map[string]string, err error) check.Finding {
+	label := check.Command{"kubectl", "label", "namespace", name, "--overwrite", policy.LabelInjection + "=" + string(policy.InjectionEnabled)}
 	value, labelled := labels[policy.LabelInjection]
 	switch {
 	case apierrors.IsNotFound(err):
-		return fails(doctor.Do("create the namespace and label it", doctor.Command{"kubectl", "create", "namespace", name}, label), "namespace %s is not there", name)
+		return fails(check.Do("create the namespace and label it", check.Command{"kubectl", "create", "namespace", name}, label), "namespace %s is not there", name)
 	case err != nil:
 		return unseen("namespace %s cannot be read: %v", name, err)
 	case !labelled:
-		return fails(doctor.Do("label the namespace, and roll Prometheus", label), "namespace %s does not carry the label %s: the webhook is not called for it", name, policy.LabelInjection)
+		return fails(check.Do("label the namespace, and roll Prometheus", label), "namespace %s does not carry the label %s: the webhook is not called for it", name, policy.LabelInjection)
 	case value != string(policy.InjectionEnabled) && value != string(policy.InjectionAnnotated):
-		return fails(doctor.Do("write enabled, or annotated", label), "the label %s of namespace %s is %q", policy.LabelInjection, name, value)
+		return fails(check.Do("write enabled, or annotated", label), "the label %s of namespace %s is %q", policy.LabelInjection, name, value)
 	}
 	return holds("%s carries %s=%s", name, policy.LabelInjection, value)
 }
 
-func serviceAccountFinding(s policy.Subject, labels, annotations map[string]string, err error) doctor.Finding {
-	annotate := func(value string) doctor.Command {
-		return doctor.Command{"kubectl", "annotate", "serviceaccount", s.ServiceAccount, "--namespace", s.Namespace, "--overwrite", policy.AnnotationInject + value}
+func serviceAccountFinding(s policy.Subject, labels, annotations map[string]string, err error) check.Finding {
+	annotate := func(value string) check.Command {
+		return check.Command{"kubectl", "annotate", "serviceaccount", s.ServiceAccount, "--namespace", s.Namespace, "--overwrite", policy.AnnotationInject + value}
 	}
 	switch asked := annotations[policy.AnnotationInject]; {
 	case apierrors.IsNotFound(err):
-		return fails(doctor.Do("create it, or grant the one that Prometheus has", doctor.Command{"kubectl", "create", "serviceaccount", s.ServiceAccount, "--namespace", s.Namespace}),
+		return fails(check.Do("create it, or grant the one that Prometheus has", check.Command{"kubectl", "create", "serviceaccount", s.ServiceAccount, "--namespace", s.Namespace}),
 			"service account %s is not in namespace %s", s.ServiceAccount, s.Namespace)
 	case err != nil:
 		return unseen("service account %s/%s cannot be read: %v", s.Namespace, s.ServiceAccount, err)
 	case asked == "false":
-		return fails(doctor.Do("take the annotation away", annotate("-")), "%s/%s has opted out: annotation %s=false", s.Namespace, s.ServiceAccount, policy.AnnotationInject)
+		return fails(check.Do("take the annotation away", annotate("-")), "%s/%s has opted out: annotation %s=false", s.Namespace, s.ServiceAccount, policy.AnnotationInject)
 	case asked != "" && asked != "true":
-		return fails(doctor.Do("write true or false", annotate("=true")), "annotation %s of %s/%s is %q", policy.AnnotationInject, s.Namespace, s.ServiceAccount, asked)
+		return fails(check.Do("write true or false", annotate("=true")), "annotation %s of %s/%s is %q", policy.AnnotationInject, s.Namespace, s.ServiceAccount, asked)
 	case asked == "" && labels[policy.LabelInjection] == string(policy.InjectionAnnotated):
-		return doubts(doctor.Do("annotate the service account, or its pods", annotate("=true")),
+		return doubts(check.Do("annotate the service account, or its pods", annotate("=true")),
 			"the namespace injects what asks for it (%s=annotated), and %s/%s does not: its pods have to", policy.LabelInjection, s.Namespace, s.ServiceAccount)
 	}
 	return holds("it is there")
@@ -199,7 +199,7 @@ func serviceAccountFinding(s policy.Subject, labels, annotations map[string]stri
 
 // grantFinding asks the policy as the webhook does. The destinations are those
 // that are left.
-func grantFinding(p *policy.Policy, s policy.Subject, labels, annotations map[string]string, source policySource) (doctor.Finding, []policy.Destination) {
+func grantFinding(p *policy.Policy, s policy.Subject, labels, annotations map[string]string, source policySource) (check.Finding, []policy.Destination) {
 	// What the links before this one judge is taken as given.
 	injection := policy.Injection(labels[policy.LabelInjection])
 	if injection != policy.InjectionAnnotated {
@@ -215,14 +215,14 @@ func grantFinding(p *policy.Policy, s policy.Subject, labels, annotations map[st
 	case policy.Granted:
 		return holds("it may write to %s", names(d.Destinations)), d.Destinations
 	case policy.Paused:
-		return fails(doctor.Do("in the policy ("+source.String()+"), write paused: false"), "the policy is paused: nothing new is injected"), nil
+		return fails(check.Do("in the policy ("+source.String()+"), write paused: false"), "the policy is paused: nothing new is injected"), nil
 	case policy.NotGranted:
-		return fails(doctor.Do(fmt.Sprintf("in the policy (%s), add to grants: {namespaces: [%s], serviceAccounts: [%s], destinations: [%s]}", source, s.Namespace, s.ServiceAccount, p.Destinations[0].Name)),
+		return fails(check.Do(fmt.Sprintf("in the policy (%s), add to grants: {namespaces: [%s], serviceAccounts: [%s], destinations: [%s]}", source, s.Namespace, s.ServiceAccount, p.Destinations[0].Name)),
 			"no grant of the policy covers %s/%s", s.Namespace, s.ServiceAccount), nil
 	case policy.UnknownDestination:
-		return fails(doctor.Do("correct the annotation", doctor.Command{"kubectl", "annotate", "serviceaccount", s.ServiceAccount, "--namespace", s.Namespace, policy.AnnotationDestinations + "-"}), "%s", d.Warning), nil
+		return fails(check.Do("correct the annotation", check.Command{"kubectl", "annotate", "serviceaccount", s.ServiceAccount, "--namespace", s.Namespace, policy.AnnotationDestinations + "-"}), "%s", d.Warning), nil
 	}
-	return fails(doctor.Do("see what it says"), "%s: %s", d.Reason, d.Warning), nil
+	return fails(check.Do("see what it says"), "%s: %s", d.Reason, d.Warning), nil
 }
 
 func names(destinations []policy.Destination) string {

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/ampbridge/ampbridge/doctor"
+	"github.com/ampbridge/ampbridge/policy/check"
 )
 
 // One read is enough where it proves that samples arrive. Else doctor reads again
@@ -22,11 +22,11 @@ prometheus_remote_storage_queue_highest_sent_timestamp_seconds{remote_name="a"} 
 	for _, c := range []struct {
 		name  string
 		reads []string
-		state doctor.State
+		state check.State
 	}{
-		{"well", []string{read(999, 0, 20)}, doctor.OK},
-		{"retried, and then sent", []string{read(990, 100, 20), read(999, 100, 20)}, doctor.OK},
-		{"not to be read", []string{""}, doctor.Skipped},
+		{"well", []string{read(999, 0, 20)}, check.OK},
+		{"retried, and then sent", []string{read(990, 100, 20), read(999, 100, 20)}, check.OK},
+		{"not to be read", []string{""}, check.Skipped},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			n := 0

@@ -14,10 +14,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/ampbridge/ampbridge/doctor"
 	"github.com/ampbridge/ampbridge/policy"
-	"github.com/ampbridge/ampbridge/policy/assignment"
-	"github.com/ampbridge/ampbridge/sidecar"
+	"github.com/ampbridge/ampbridge/policy/check"
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
+	"github.com/ampbridge/ampbridge/webhook/sidecar"
 )
 
 // environment is a process's environment, by name.
@@ -35,38 +35,38 @@ func environment(entries []string) map[string]string {
 func (x *examiner) inPod(ctx context.Context, env map[string]string) {
 	given, err := orders(env)
 	if err != nil {
-		x.found.Add(doctor.Fails(doctor.Identity, doctor.About{}, doctor.Do("run it in the container "+
+		x.found.Add(check.Fails(check.Identity, check.About{}, check.Do("run it in the container "+
 			"ampbridge-config of an injected pod, or set AWS_ROLE_ARN, AWS_WEB_IDENTITY_TOKEN_FILE and AWS_REGION"), "%v", err))
 		return
 	}
 	x.found.Cluster = given.cluster
-	var want doctor.WantedToken
+	var want check.WantedToken
 	if x.Policy != "" {
 		x.source = policySource{file: x.Policy}
-		if x.found.Look(doctor.Policy, doctor.About{}, func() doctor.Finding { return x.policyFinding(x.loadPolicy()) }) {
+		if x.found.Look(check.Policy, check.About{}, func() check.Finding { return x.policyFinding(x.loadPolicy()) }) {
 			want.Issuer, want.Audience = x.policy.Cluster.Issuer, x.policy.Token.Audience
 		}
 	}
 	var token string
-	var claims doctor.Claims
+	var claims check.Claims
 	want.Source = given.token
-	x.found.Look(doctor.TokenMinted, doctor.About{}, func() (f doctor.Finding) {
+	x.found.Look(check.TokenMinted, check.About{}, func() (f check.Finding) {
 		token, claims, f = readToken(given.token, want, x.Now())
 		return f
 	})
 	if given.credentials != "" {
-		x.found.LeaveOut(doctor.About{}, "the environment of the Prometheus container is not seen from this one: leave --in-pod out", doctor.Identity)
+		x.found.LeaveOut(check.About{}, "the environment of the Prometheus container is not seen from this one: leave --in-pod out", check.Identity)
 	} else {
-		x.found.Look(doctor.Identity, doctor.About{}, func() doctor.Finding { return doctor.Environment(doctor.ContainerSeen{Env: env}) })
+		x.found.Look(check.Identity, check.About{}, func() check.Finding { return check.Environment(check.ContainerSeen{Env: env}) })
 	}
 	if token == "" {
-		x.found.Leave(doctor.About{}, "there is no token to verify", doctor.SigningKeys)
+		x.found.Leave(check.About{}, "there is no token to verify", check.SigningKeys)
 	} else {
 		accepted := func() bool {
 			_, refused := given.destinations[0].session(ctx, token)
 			return refused == nil
 		}
-		x.found.Look(doctor.SigningKeys, doctor.About{}, func() doctor.Finding { return x.keys(ctx, claims.Issuer, token, claims, accepted) })
+		x.found.Look(check.SigningKeys, check.About{}, func() check.Finding { return x.keys(ctx, claims.Issuer, token, claims, accepted) })
 	}
 	for _, d := range given.destinations {
 		x.fromPod(ctx, given, d, token, claims)
@@ -85,7 +85,7 @@ type order struct {
 	// credentials is the sidecar's file, beside which its status lies; empty:
 	// this is not the sidecar's container.
 	credentials string
-	prometheus  assignment.Prometheus
+	prometheus  sidecarconfig.Prometheus
 }
 
 type podDestination struct {
@@ -96,8 +96,8 @@ type podDestination struct {
 }
 
 func orders(env map[string]string) (order, error) {
-	if text := env[assignment.Variable]; text != "" {
-		a, err := assignment.Decode(text)
+	if text := env[sidecarconfig.Variable]; text != "" {
+		a, err := sidecarconfig.Decode(text)
 		if err != nil {
 			return order{}, err
 		}
@@ -135,42 +135,42 @@ func orders(env map[string]string) (order, error) {
 }
 
 // readToken reads the pod's token. It returns none that would be refused.
-func readToken(path string, want doctor.WantedToken, now time.Time) (string, doctor.Claims, doctor.Finding) {
+func readToken(path string, want check.WantedToken, now time.Time) (string, check.Claims, check.Finding) {
 	text, err := os.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return "", doctor.Claims{}, fails(doctor.Do("the volume with the token is missing: create the pod anew in a labelled namespace, with a service account that is granted"), "the token file %s is not there", path)
+		return "", check.Claims{}, fails(check.Do("the volume with the token is missing: create the pod anew in a labelled namespace, with a service account that is granted"), "the token file %s is not there", path)
 	case err != nil:
-		return "", doctor.Claims{}, fails(doctor.Do("let the container's user read the file: run it as the user that the pod's other containers have"), "the token cannot be read: %v", err)
+		return "", check.Claims{}, fails(check.Do("let the container's user read the file: run it as the user that the pod's other containers have"), "the token cannot be read: %v", err)
 	case len(bytes.TrimSpace(text)) == 0:
-		return "", doctor.Claims{}, fails(doctor.Do("create the pod anew, and look at its node's kubelet"), "the token file %s is empty", path)
+		return "", check.Claims{}, fails(check.Do("create the pod anew, and look at its node's kubelet"), "the token file %s is empty", path)
 	}
 	token := string(bytes.TrimSpace(text))
-	claims, err := doctor.ReadClaims(token)
+	claims, err := check.ReadClaims(token)
 	if err != nil {
-		return "", claims, fails(doctor.Do("let the file hold the projected service-account token"), "%s: %v", path, err)
+		return "", claims, fails(check.Do("let the file hold the projected service-account token"), "%s: %v", path, err)
 	}
-	f := doctor.Token(claims, want, now)
-	if f.State == doctor.Broken {
+	f := check.Token(claims, want, now)
+	if f.State == check.Broken {
 		token = ""
 	}
 	return token, claims, f
 }
 
 // fromPod goes the pod's own way to one destination.
-func (x *examiner) fromPod(ctx context.Context, given order, d podDestination, token string, claims doctor.Claims) {
-	about := doctor.About{Subject: claims.Subject, Destination: d.name, Account: d.role.Account}
+func (x *examiner) fromPod(ctx context.Context, given order, d podDestination, token string, claims check.Claims) {
+	about := check.About{Subject: claims.Subject, Destination: d.name, Account: d.role.Account}
 	if token == "" {
-		x.found.Leave(about, "there is no token to exchange", doctor.Session, doctor.Write)
+		x.found.Leave(about, "there is no token to exchange", check.Session, check.Write)
 		return
 	}
-	var sign func() *doctor.Refusal
-	x.found.Look(doctor.Session, about, func() doctor.Finding {
+	var sign func() *check.Refusal
+	x.found.Look(check.Session, about, func() check.Finding {
 		session, refused := d.session(ctx, token)
 		if refused != nil {
-			return doctor.RefusedSession(*refused, false)
+			return check.RefusedSession(*refused, false)
 		}
-		sign = func() *doctor.Refusal {
+		sign = func() *check.Refusal {
 			subject, _ := policy.ParseSubject(claims.Subject)
 			return writeTo(ctx, session, d.region, d.url, map[string]string{
 				"__name__": marker, "cluster": given.cluster, "namespace": subject.Namespace, "service_account": subject.ServiceAccount,
@@ -180,15 +180,15 @@ func (x *examiner) fromPod(ctx context.Context, given order, d podDestination, t
 	})
 	switch {
 	case x.NoWrite:
-		x.found.LeaveOut(about, "left out (--no-write)", doctor.Write)
+		x.found.LeaveOut(about, "left out (--no-write)", check.Write)
 		return
 	case sign == nil || d.url == "":
-		x.found.Leave(about, "the workspace is not known here", doctor.Write)
+		x.found.Leave(about, "the workspace is not known here", check.Write)
 		return
 	}
-	x.found.Look(doctor.Write, about, func() doctor.Finding {
+	x.found.Look(check.Write, about, func() check.Finding {
 		if refused := sign(); refused != nil {
-			return doctor.RefusedWrite(*refused, policy.Destination{Name: d.name})
+			return check.RefusedWrite(*refused, policy.Destination{Name: d.name})
 		}
 		return holds("%s took one sample of %s", d.url, marker)
 	})
@@ -196,7 +196,7 @@ func (x *examiner) fromPod(ctx context.Context, given order, d podDestination, t
 
 // ownSidecar reads the status file, and asks the pod's Prometheus over loopback.
 func (x *examiner) ownSidecar(ctx context.Context, given order) {
-	x.found.Look(doctor.Sidecar, doctor.About{}, func() doctor.Finding {
+	x.found.Look(check.Sidecar, check.About{}, func() check.Finding {
 		text, err := os.ReadFile(filepath.Join(filepath.Dir(given.credentials), sidecar.StatusFile))
 		if err != nil {
 			return unseen("the sidecar has written no status: %v", err)
@@ -205,9 +205,9 @@ func (x *examiner) ownSidecar(ctx context.Context, given order) {
 		if err := json.Unmarshal(text, &status); err != nil {
 			return unseen("the sidecar's status: %v", err)
 		}
-		return doctor.SidecarState(sidecarStatus(status))
+		return check.SidecarState(sidecarStatus(status))
 	})
-	x.found.Look(doctor.Flow, doctor.About{}, func() doctor.Finding {
+	x.found.Look(check.Flow, check.About{}, func() check.Finding {
 		if given.prometheus.Address == "" {
 			return unseen("Prometheus does not say where it listens")
 		}
@@ -222,10 +222,10 @@ func (x *examiner) ownSidecar(ctx context.Context, given order) {
 }
 
 // sidecarStatus is what the status file tells.
-func sidecarStatus(status sidecar.Status) doctor.SidecarSeen {
-	seen := doctor.SidecarSeen{StartFailed: status.StartFailed}
+func sidecarStatus(status sidecar.Status) check.SidecarSeen {
+	seen := check.SidecarSeen{StartFailed: status.StartFailed}
 	for _, d := range status.Destinations {
-		seen.Destinations = append(seen.Destinations, doctor.DestinationSeen{
+		seen.Destinations = append(seen.Destinations, check.DestinationSeen{
 			Name: d.Name, Valid: d.Valid, Served: d.Block, OwnEntry: d.Skipped != "", Error: d.Error,
 			Gap: time.Duration(d.GapSeconds * float64(time.Second)),
 		})

@@ -15,8 +15,8 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 
-	"github.com/ampbridge/ampbridge/doctor"
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/check"
 )
 
 const (
@@ -29,8 +29,8 @@ const (
 // readIssuer reads discovery document and keys as AWS does: over https, without
 // credentials. token, if there is one, is verified with the keys; it is sent
 // nowhere.
-func readIssuer(ctx context.Context, issuer policy.Issuer, token string) doctor.Published {
-	p := doctor.Published{Public: true}
+func readIssuer(ctx context.Context, issuer policy.Issuer, token string) check.Published {
+	p := check.Published{Public: true}
 	r := issuerReader{roots: nil}
 	var discovery struct {
 		Issuer  policy.Issuer `json:"issuer"`

@@ -18,9 +18,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 
-	"github.com/ampbridge/ampbridge/doctor"
 	"github.com/ampbridge/ampbridge/policy"
-	"github.com/ampbridge/ampbridge/policy/assignment"
+	"github.com/ampbridge/ampbridge/policy/check"
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
@@ -30,15 +30,15 @@ type runningPod struct {
 	// container is its Prometheus.
 	container *corev1.Container
 	// assignment is nil where the pod is not injected.
-	assignment *assignment.Assignment
-	about      doctor.About
+	assignment *sidecarconfig.Assignment
+	about      check.About
 }
 
 // lookAtPods looks at the Prometheus pods of the subjects.
 func (x *examiner) lookAtPods(ctx context.Context) {
-	links := []doctor.Link{doctor.Pods, doctor.Identity, doctor.Sidecar, doctor.Flow}
+	links := []check.Link{check.Pods, check.Identity, check.Sidecar, check.Flow}
 	if x.cluster == nil {
-		x.found.Leave(doctor.About{}, noCluster, links...)
+		x.found.Leave(check.About{}, noCluster, links...)
 		return
 	}
 	var none []*subject
@@ -67,8 +67,8 @@ func (x *examiner) lookAtPods(ctx context.Context) {
 }
 
 func (x *examiner) lookAtPod(ctx context.Context, s *subject, pod *runningPod) {
-	x.found.Look(doctor.Pods, pod.about, func() doctor.Finding { return x.injected(s, pod) })
-	x.found.Look(doctor.Identity, pod.about, func() doctor.Finding {
+	x.found.Look(check.Pods, pod.about, func() check.Finding { return x.injected(s, pod) })
+	x.found.Look(check.Identity, pod.about, func() check.Finding {
 		configs := x.givenConfigs(ctx, pod)
 		if pod.assignment != nil {
 			configs = append(configs, x.loadedConfig(ctx, pod))
@@ -77,28 +77,28 @@ func (x *examiner) lookAtPod(ctx context.Context, s *subject, pod *runningPod) {
 	})
 	switch {
 	case pod.optedOut():
-		x.found.LeaveOut(pod.about, "the pod has opted out", doctor.Sidecar, doctor.Flow)
+		x.found.LeaveOut(pod.about, "the pod has opted out", check.Sidecar, check.Flow)
 		return
 	case pod.assignment == nil:
-		x.found.Leave(pod.about, "the pod has no sidecar", doctor.Sidecar, doctor.Flow)
+		x.found.Leave(pod.about, "the pod has no sidecar", check.Sidecar, check.Flow)
 		return
 	}
-	x.found.Look(doctor.Sidecar, pod.about, func() doctor.Finding {
+	x.found.Look(check.Sidecar, pod.about, func() check.Finding {
 		if waits := waiting(pod.Pod); waits != "" {
-			return fails(doctor.Do("let the node have the image that sidecar.image of the policy, or the webhook's --image, names (sidecar.imagePullSecrets for a private registry); then create the pod anew", rollout(pod.Pod)),
+			return fails(check.Do("let the node have the image that sidecar.image of the policy, or the webhook's --image, names (sidecar.imagePullSecrets for a private registry); then create the pod anew", rollout(pod.Pod)),
 				"it does not start, and Prometheus waits for it: %s", waits)
 		}
-		port := cmp.Or(pod.assignment.MetricsPort, assignment.DefaultMetricsPort)
-		if port == assignment.NoMetrics {
+		port := cmp.Or(pod.assignment.MetricsPort, sidecarconfig.DefaultMetricsPort)
+		if port == sidecarconfig.NoMetrics {
 			return unseen("it serves no metrics: the pod is on the host's network, or has no port free")
 		}
 		text, err := x.proxied(ctx, pod, "http", strconv.Itoa(int(port)), "/metrics")
 		if err != nil {
 			return unseen("its metrics cannot be read through the API server: %v", err)
 		}
-		return doctor.SidecarState(doctor.SidecarMetrics(doctor.ReadMetrics(text)))
+		return check.SidecarState(check.SidecarMetrics(check.ReadMetrics(text)))
 	})
-	x.found.Look(doctor.Flow, pod.about, func() doctor.Finding {
+	x.found.Look(check.Flow, pod.about, func() check.Finding {
 		var names []string
 		for _, d := range pod.assignment.Destinations {
 			names = append(names, d.Block.Name)
@@ -112,18 +112,18 @@ const flowEvery = 2 * time.Second
 
 // flow reads Prometheus's metrics, once where that tells enough, else again and
 // again for as long as a queue may take.
-func (*examiner) flow(ctx context.Context, names []string, metrics func() (string, error)) doctor.Finding {
-	var first doctor.Metrics
+func (*examiner) flow(ctx context.Context, names []string, metrics func() (string, error)) check.Finding {
+	var first check.Metrics
 	for began := time.Now(); ; {
 		text, err := metrics()
 		if err != nil {
 			return unseen("Prometheus's metrics cannot be read: %v", err)
 		}
-		last := doctor.ReadMetrics(text)
+		last := check.ReadMetrics(text)
 		if first == nil {
 			first = last
 		}
-		finding, final := doctor.FlowState(first, last, time.Since(began), names)
+		finding, final := check.FlowState(first, last, time.Since(began), names)
 		if final {
 			return finding
 		}
@@ -163,7 +163,7 @@ func (x *examiner) prometheusPods(ctx context.Context, s *subject) ([]*runningPo
 		if !ok || pod.DeletionTimestamp != nil { // one that ends is no longer what the workload is
 			continue
 		}
-		r := &runningPod{Pod: pod, about: doctor.About{Subject: s.String(), Pod: pod.Namespace + "/" + pod.Name}}
+		r := &runningPod{Pod: pod, about: check.About{Subject: s.String(), Pod: pod.Namespace + "/" + pod.Name}}
 		for c := range pod.Spec.Containers {
 			if pod.Spec.Containers[c].Name == name {
 				r.container = &pod.Spec.Containers[c]
@@ -188,14 +188,14 @@ func prometheusContainer(pod *corev1.Pod) (string, bool) {
 	return inject.Prometheus(&seen)
 }
 
-func assigned(pod *corev1.Pod) *assignment.Assignment {
+func assigned(pod *corev1.Pod) *sidecarconfig.Assignment {
 	for _, c := range pod.Spec.InitContainers {
 		if c.Name != inject.ContainerSidecar {
 			continue
 		}
 		for _, v := range c.Env {
-			if v.Name == assignment.Variable {
-				if a, err := assignment.Decode(strings.ReplaceAll(v.Value, "$$", "$")); err == nil {
+			if v.Name == sidecarconfig.Variable {
+				if a, err := sidecarconfig.Decode(strings.ReplaceAll(v.Value, "$$", "$")); err == nil {
 					return &a
 				}
 			}
@@ -210,10 +210,10 @@ func (p *runningPod) optedOut() bool {
 }
 
 // injected judges whether the pod carries what the policy says today.
-func (x *examiner) injected(s *subject, pod *runningPod) doctor.Finding {
-	roll := doctor.Do("roll the workload: pods are injected when they are created", rollout(pod.Pod))
+func (x *examiner) injected(s *subject, pod *runningPod) check.Finding {
+	roll := check.Do("roll the workload: pods are injected when they are created", rollout(pod.Pod))
 	if pod.optedOut() {
-		return doctor.NotAsked("", doctor.About{}, "it has opted out (annotation %s)", policy.AnnotationInject)
+		return check.NotAsked("", check.About{}, "it has opted out (annotation %s)", policy.AnnotationInject)
 	}
 	if pod.assignment == nil {
 		return fails(roll, "it runs, and was not injected when it was created")
@@ -242,7 +242,7 @@ func (x *examiner) injected(s *subject, pod *runningPod) doctor.Finding {
 }
 
 // rollout creates the pod anew.
-func rollout(pod *corev1.Pod) doctor.Command {
+func rollout(pod *corev1.Pod) check.Command {
 	for _, o := range pod.OwnerReferences {
 		if o.Controller == nil || !*o.Controller {
 			continue
@@ -254,15 +254,15 @@ func rollout(pod *corev1.Pod) doctor.Command {
 				kind, name = "deployment", name[:i]
 			}
 		}
-		return doctor.Command{"kubectl", "rollout", "restart", "--namespace", pod.Namespace, kind + "/" + name}
+		return check.Command{"kubectl", "rollout", "restart", "--namespace", pod.Namespace, kind + "/" + name}
 	}
-	return doctor.Command{"kubectl", "delete", "pod", "--namespace", pod.Namespace, pod.Name}
+	return check.Command{"kubectl", "delete", "pod", "--namespace", pod.Namespace, pod.Name}
 }
 
 // identity reads the container's environment as far as the pod's spec and its
 // ConfigMaps show it.
-func (x *examiner) identity(ctx context.Context, pod *runningPod, configs []string) doctor.Finding {
-	seen := doctor.ContainerSeen{Env: map[string]string{}, Configs: configs}
+func (x *examiner) identity(ctx context.Context, pod *runningPod, configs []string) check.Finding {
+	seen := check.ContainerSeen{Env: map[string]string{}, Configs: configs}
 	for _, from := range pod.container.EnvFrom {
 		switch {
 		case from.SecretRef != nil:
@@ -288,7 +288,7 @@ func (x *examiner) identity(ctx context.Context, pod *runningPod, configs []stri
 		}
 	}
 	seen.Given = pod.assignment != nil && seen.Env["AWS_WEB_IDENTITY_TOKEN_FILE"] == pod.assignment.Token
-	finding := doctor.Environment(seen)
+	finding := check.Environment(seen)
 	if finding.Mend != nil {
 		finding.Mend.Do += " (container " + pod.container.Name + " of pod " + pod.Namespace + "/" + pod.Name + ")"
 	}

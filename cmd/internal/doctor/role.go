@@ -5,8 +5,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/ampbridge/ampbridge/doctor"
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/check"
 	"github.com/ampbridge/ampbridge/policy/plan"
 )
 
@@ -15,7 +15,7 @@ type destinationRole struct {
 	arn         policy.ARN
 	destination policy.Destination
 	// about names the subject too where the role is for it alone.
-	about doctor.About
+	about check.About
 	// subjects are those that assume it, of the ones that are looked at.
 	subjects []*subject
 }
@@ -27,7 +27,7 @@ func (x *examiner) rolesOf(d policy.Destination) []destinationRole {
 	})
 	if x.policy.Trust.RoleScope != policy.RoleScopeServiceAccount || !d.Role.IsZero() {
 		role := x.policy.Role(d)
-		return []destinationRole{{role, d, doctor.About{Destination: d.Name, Account: role.Account}, granted}}
+		return []destinationRole{{role, d, check.About{Destination: d.Name, Account: role.Account}, granted}}
 	}
 	roles := make([]destinationRole, len(granted))
 	for i, s := range granted {
@@ -39,7 +39,7 @@ func (x *examiner) rolesOf(d policy.Destination) []destinationRole {
 // makeRole, writeTrust and writePermission are sync's to do, or else commands
 // for whoever keeps the role.
 
-func (x *examiner) makeRole(r destinationRole) doctor.Mend {
+func (x *examiner) makeRole(r destinationRole) check.Mend {
 	if x.managed(r.destination) {
 		return x.source.sync()
 	}
@@ -47,7 +47,7 @@ func (x *examiner) makeRole(r destinationRole) doctor.Mend {
 	way := strings.TrimSuffix(strings.TrimPrefix(r.arn.Resource, "role"), name)
 	mend := x.writePermission(r)
 	mend.Do = "make the role (with a permissions boundary, if your account has one), or let sync keep it (trust.manage: roles)"
-	mend.Commands = append([]doctor.Command{{"aws", "iam", "create-role", "--role-name", name, "--path", way, "--assume-role-policy-document", x.trust(r)}}, mend.Commands...)
+	mend.Commands = append([]check.Command{{"aws", "iam", "create-role", "--role-name", name, "--path", way, "--assume-role-policy-document", x.trust(r)}}, mend.Commands...)
 	return mend
 }
 
@@ -60,7 +60,7 @@ func (x *examiner) trust(r destinationRole) string {
 	return policy.TrustDocument(x.target(r.destination).Provider, x.issuer, x.policy.Token.Audience, subjects).String()
 }
 
-func (x *examiner) writeTrust(r destinationRole, role *plan.Role, want doctor.Wanted) doctor.Mend {
+func (x *examiner) writeTrust(r destinationRole, role *plan.Role, want check.Wanted) check.Mend {
 	if x.managed(r.destination) {
 		mend := x.source.sync()
 		// One subject alone has room, whoever else stands there now.
@@ -70,14 +70,14 @@ func (x *examiner) writeTrust(r destinationRole, role *plan.Role, want doctor.Wa
 		}
 		return mend
 	}
-	return doctor.Do("write the trust document anew (statements of other clusters in it have to be added)", doctor.Command{"aws", "iam", "update-assume-role-policy",
+	return check.Do("write the trust document anew (statements of other clusters in it have to be added)", check.Command{"aws", "iam", "update-assume-role-policy",
 		"--role-name", r.arn.RoleName(), "--policy-document", x.trust(r)})
 }
 
-func (x *examiner) writePermission(r destinationRole) doctor.Mend {
+func (x *examiner) writePermission(r destinationRole) check.Mend {
 	if x.managed(r.destination) {
 		return x.source.sync()
 	}
-	return doctor.Do("give the role a permission document", doctor.Command{"aws", "iam", "put-role-policy",
+	return check.Do("give the role a permission document", check.Command{"aws", "iam", "put-role-policy",
 		"--role-name", r.arn.RoleName(), "--policy-name", plan.PolicyName, "--policy-document", policy.PermissionDocument(r.destination).String()})
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/aws-sdk-go-v2/service/sts/types"
 
-	"github.com/ampbridge/ampbridge/doctor"
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/check"
 )
 
 const (
@@ -32,10 +32,10 @@ type exchange struct {
 }
 
 // session asks STS once, as the sidecar does.
-func (e exchange) session(ctx context.Context, token string) (aws.CredentialsProvider, *doctor.Refusal) {
+func (e exchange) session(ctx context.Context, token string) (aws.CredentialsProvider, *check.Refusal) {
 	client, err := stsHTTP(e.sts)
 	if err != nil {
-		return nil, &doctor.Refusal{Text: err.Error()}
+		return nil, &check.Refusal{Text: err.Error()}
 	}
 	ask := func(creds aws.CredentialsProvider) *sts.Client {
 		o := sts.Options{Region: e.region, Credentials: creds, HTTPClient: client}
@@ -98,13 +98,13 @@ func stsHTTP(o policy.STS) (*http.Client, error) {
 func (x *examiner) lookAtSession(ctx context.Context, s *subject, d policy.Destination) {
 	about := x.between(s, d)
 	if s.token == "" {
-		x.found.Leave(about, "there is no token to exchange", doctor.Session)
+		x.found.Leave(about, "there is no token to exchange", check.Session)
 		return
 	}
-	x.found.Look(doctor.Session, about, func() doctor.Finding {
+	x.found.Look(check.Session, about, func() check.Finding {
 		session, refused := x.way(s, d).session(ctx, s.token)
 		if refused != nil {
-			return doctor.RefusedSession(*refused, x.aligned(about))
+			return check.RefusedSession(*refused, x.aligned(about))
 		}
 		s.session(d.Name, session)
 		return holds("STS gives a session of %s", x.policy.RoleFor(d, s.Subject))
@@ -117,18 +117,18 @@ func (x *examiner) way(s *subject, d policy.Destination) exchange {
 }
 
 // aligned tells whether trust was read, and found right.
-func (x *examiner) aligned(about doctor.About) bool {
+func (x *examiner) aligned(about check.About) bool {
 	for _, f := range x.found.Ladder().Findings {
-		if f.Link == doctor.TrustDocument && f.About == about {
-			return f.State == doctor.OK
+		if f.Link == check.TrustDocument && f.About == about {
+			return f.State == check.OK
 		}
 	}
 	return false
 }
 
 // between is a subject and its destination.
-func (x *examiner) between(s *subject, d policy.Destination) doctor.About {
-	return doctor.About{Subject: s.String(), Destination: d.Name, Account: x.policy.Role(d).Account}
+func (x *examiner) between(s *subject, d policy.Destination) check.About {
+	return check.About{Subject: s.String(), Destination: d.Name, Account: x.policy.Role(d).Account}
 }
 
 // lookAtWrite writes one sample with the subject's session.
@@ -137,18 +137,18 @@ func (x *examiner) lookAtWrite(ctx context.Context, s *subject, d policy.Destina
 	session := s.sessions[d.Name]
 	switch {
 	case x.NoWrite:
-		x.found.LeaveOut(about, "left out (--no-write)", doctor.Write)
+		x.found.LeaveOut(about, "left out (--no-write)", check.Write)
 		return
 	case session == nil:
-		x.found.Leave(about, "there is no session to sign with", doctor.Write)
+		x.found.Leave(about, "there is no session to sign with", check.Write)
 		return
 	}
-	x.found.Look(doctor.Write, about, func() doctor.Finding {
+	x.found.Look(check.Write, about, func() check.Finding {
 		labels := map[string]string{
 			"__name__": marker, "cluster": x.policy.Cluster.Name, "namespace": s.Namespace, "service_account": s.ServiceAccount,
 		}
 		if refused := write(ctx, session, d, labels, time.Now()); refused != nil {
-			return doctor.RefusedWrite(*refused, d)
+			return check.RefusedWrite(*refused, d)
 		}
 		return holds("%s took one sample of %s", d.Workspace.ID(), marker)
 	})

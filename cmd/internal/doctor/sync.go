@@ -14,8 +14,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/installation"
-	"github.com/ampbridge/ampbridge/doctor"
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/check"
 )
 
 const (
@@ -31,28 +31,28 @@ const (
 // lookAtSync checks what keeps the AWS side in sync with the policy.
 func (x *examiner) lookAtSync(ctx context.Context) {
 	if x.cluster == nil {
-		x.found.Leave(doctor.About{}, noCluster, doctor.SyncLeads)
+		x.found.Leave(check.About{}, noCluster, check.SyncLeads)
 		return
 	}
 	if x.policy.Trust.Manage == policy.ManageNone {
-		x.found.LeaveOut(doctor.About{}, "the policy says trust.manage: none, so others keep the AWS side", doctor.SyncLeads)
+		x.found.LeaveOut(check.About{}, "the policy says trust.manage: none, so others keep the AWS side", check.SyncLeads)
 		return
 	}
-	x.found.Look(doctor.SyncLeads, doctor.About{}, func() doctor.Finding {
+	x.found.Look(check.SyncLeads, check.About{}, func() check.Finding {
 		seen, err := x.sync(ctx)
 		if err != nil {
 			return unseen("%v", err)
 		}
-		logs := doctor.Do("see sync's log, which says what it cannot do and why")
+		logs := check.Do("see sync's log, which says what it cannot do and why")
 		if seen.Workload != "" {
-			logs.Commands = []doctor.Command{{"kubectl", "logs", "--namespace", x.System, "--selector", installation.Sync, "--tail=50"}}
+			logs.Commands = []check.Command{{"kubectl", "logs", "--namespace", x.System, "--selector", installation.Sync, "--tail=50"}}
 		}
-		return doctor.Sync(seen, time.Duration(x.policy.Trust.Interval), x.Now(), logs)
+		return check.Sync(seen, time.Duration(x.policy.Trust.Interval), x.Now(), logs)
 	})
 }
 
 // sync observes it. The error says what may not be read.
-func (x *examiner) sync(ctx context.Context) (seen doctor.SyncSeen, err error) {
+func (x *examiner) sync(ctx context.Context) (seen check.SyncSeen, err error) {
 	client, chart := x.cluster.client, metav1.ListOptions{LabelSelector: installation.Sync}
 	deployments, err := client.AppsV1().Deployments(x.System).List(ctx, chart)
 	if err != nil {
@@ -68,7 +68,7 @@ func (x *examiner) sync(ctx context.Context) (seen doctor.SyncSeen, err error) {
 		if len(cronJobs.Items) > 0 {
 			c := cronJobs.Items[0]
 			seen.Workload = "cronjob/" + c.Name
-			seen.Scheduled = &doctor.ScheduleSeen{Suspended: c.Spec.Suspend != nil && *c.Spec.Suspend}
+			seen.Scheduled = &check.ScheduleSeen{Suspended: c.Spec.Suspend != nil && *c.Spec.Suspend}
 			if c.Status.LastScheduleTime != nil {
 				seen.Scheduled.Started = c.Status.LastScheduleTime.Time
 			}
@@ -88,13 +88,13 @@ func (x *examiner) sync(ctx context.Context) (seen doctor.SyncSeen, err error) {
 	if err != nil {
 		seen.Problem = err.Error()
 	}
-	seen.Leader = doctor.ReadMetrics(text)
+	seen.Leader = check.ReadMetrics(text)
 	return seen, nil
 }
 
 // lease reads the Lease, and again where its age does not tell that it is held:
 // the clocks of the leader and of this machine may differ.
-func (x *examiner) lease(ctx context.Context) (*doctor.LeaseSeen, error) {
+func (x *examiner) lease(ctx context.Context) (*check.LeaseSeen, error) {
 	first, err := x.readLease(ctx)
 	if err != nil || first == nil || first.Holder == "" || x.Now().Sub(first.Renewed).Abs() <= first.Lasts {
 		return first, err
@@ -111,7 +111,7 @@ func (x *examiner) lease(ctx context.Context) (*doctor.LeaseSeen, error) {
 }
 
 // readLease returns nil where there is no Lease.
-func (x *examiner) readLease(ctx context.Context) (*doctor.LeaseSeen, error) {
+func (x *examiner) readLease(ctx context.Context) (*check.LeaseSeen, error) {
 	object, err := x.cluster.client.CoordinationV1().Leases(x.System).Get(ctx, leaseName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil, nil
@@ -122,8 +122,8 @@ func (x *examiner) readLease(ctx context.Context) (*doctor.LeaseSeen, error) {
 	return leaseSeen(object.Spec), nil
 }
 
-func leaseSeen(spec coordinationv1.LeaseSpec) *doctor.LeaseSeen {
-	seen := &doctor.LeaseSeen{}
+func leaseSeen(spec coordinationv1.LeaseSpec) *check.LeaseSeen {
+	seen := &check.LeaseSeen{}
 	if spec.HolderIdentity != nil {
 		seen.Holder, _, _ = strings.Cut(*spec.HolderIdentity, "_")
 	}

@@ -10,8 +10,8 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 
-	"github.com/ampbridge/ampbridge/doctor"
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/check"
 )
 
 // probeTimeout bounds one probe, so that what hangs is a finding.
@@ -21,7 +21,7 @@ const probeTimeout = 20 * time.Second
 type examiner struct {
 	Options
 	stdin io.Reader
-	found doctor.Examination
+	found check.Examination
 
 	cluster *cluster // nil: none
 	policy  *policy.Policy
@@ -30,13 +30,13 @@ type examiner struct {
 	issuer   policy.Issuer
 	subjects []*subject
 	// published is what could be read of the issuer.
-	published doctor.Published
+	published check.Published
 }
 
 // subject is a service account on its way through the chain.
 type subject struct {
 	policy.Subject
-	about doctor.About
+	about check.About
 	// labels are its namespace's.
 	labels map[string]string
 	// destinations are those that are granted and not opted out of.
@@ -45,7 +45,7 @@ type subject struct {
 	named bool
 	// token is a secret: it is handed to STS and to nobody else.
 	token  string
-	claims doctor.Claims
+	claims check.Claims
 	// sessions by destination are secret too.
 	sessions map[string]aws.CredentialsProvider
 }
@@ -60,9 +60,9 @@ func (x *examiner) walk(ctx context.Context) {
 		if x.cluster != nil {
 			x.lookAtWebhook(ctx)
 		}
-		for _, r := range doctor.Chain {
+		for _, r := range check.Chain {
 			if !x.found.Has(r.Link) {
-				x.found.Leave(doctor.About{}, "there is no policy to go by", r.Link)
+				x.found.Leave(check.About{}, "there is no policy to go by", r.Link)
 			}
 		}
 		return
@@ -73,15 +73,15 @@ func (x *examiner) walk(ctx context.Context) {
 	if x.cluster != nil {
 		x.lookAtWebhook(ctx)
 		for _, s := range x.subjects {
-			if x.found.Look(doctor.Injection, s.about, func() doctor.Finding { return x.dryRun(ctx, s) }) {
-				x.found.Prove(doctor.Certificate, "the API server has just called the webhook, and takes no certificate that the bundle does not vouch for")
+			if x.found.Look(check.Injection, s.about, func() check.Finding { return x.dryRun(ctx, s) }) {
+				x.found.Prove(check.Certificate, "the API server has just called the webhook, and takes no certificate that the bundle does not vouch for")
 			}
 		}
 		for _, s := range x.subjects {
-			x.found.Look(doctor.TokenMinted, s.about, func() doctor.Finding { return x.mint(ctx, s) })
+			x.found.Look(check.TokenMinted, s.about, func() check.Finding { return x.mint(ctx, s) })
 		}
 	} else {
-		x.found.Leave(doctor.About{}, noCluster, doctor.Registration, doctor.Endpoints, doctor.Certificate, doctor.Injection, doctor.TokenMinted)
+		x.found.Leave(check.About{}, noCluster, check.Registration, check.Endpoints, check.Certificate, check.Injection, check.TokenMinted)
 	}
 	x.lookAtSync(ctx)
 	x.lookAtKeys(ctx)
@@ -95,21 +95,21 @@ func (x *examiner) lookAtIssuer(ctx context.Context) {
 	if x.cluster == nil {
 		x.issuer = x.policy.Cluster.Issuer
 		if x.issuer == "" {
-			x.found.Leave(doctor.About{}, "the policy leaves it to the cluster, and there is none to ask", doctor.IssuerMatches)
+			x.found.Leave(check.About{}, "the policy leaves it to the cluster, and there is none to ask", check.IssuerMatches)
 			return
 		}
 		// Enough for AWS's side to be looked at, though the API server may be down.
-		x.found.Add(doctor.Unseen(doctor.IssuerMatches, doctor.About{}, "the policy's is taken: there is no cluster to compare it with"))
+		x.found.Add(check.Unseen(check.IssuerMatches, check.About{}, "the policy's is taken: there is no cluster to compare it with"))
 		return
 	}
-	x.found.Look(doctor.IssuerMatches, doctor.About{}, func() doctor.Finding {
+	x.found.Look(check.IssuerMatches, check.About{}, func() check.Finding {
 		issuer, err := x.cluster.issuer(ctx)
 		if err != nil {
 			x.issuer = x.policy.Cluster.Issuer
 			return unseen("the API server's discovery document cannot be read: %v", err)
 		}
 		x.issuer = issuer
-		return doctor.Issuer(x.policy.Cluster.Issuer, issuer)
+		return check.Issuer(x.policy.Cluster.Issuer, issuer)
 	})
 }
 
@@ -117,11 +117,11 @@ func (x *examiner) lookAtIssuer(ctx context.Context) {
 // with the same key.
 func (x *examiner) lookAtKeys(ctx context.Context) {
 	if x.issuer == "" {
-		x.found.Leave(doctor.About{}, "the issuer is not known", doctor.SigningKeys)
+		x.found.Leave(check.About{}, "the issuer is not known", check.SigningKeys)
 		return
 	}
 	var token string
-	var claims doctor.Claims
+	var claims check.Claims
 	accepted := func() bool { return false }
 	for _, s := range x.subjects {
 		if s.token != "" && len(s.destinations) > 0 {
@@ -133,14 +133,14 @@ func (x *examiner) lookAtKeys(ctx context.Context) {
 			break
 		}
 	}
-	x.found.Look(doctor.SigningKeys, doctor.About{}, func() doctor.Finding { return x.keys(ctx, x.issuer, token, claims, accepted) })
+	x.found.Look(check.SigningKeys, check.About{}, func() check.Finding { return x.keys(ctx, x.issuer, token, claims, accepted) })
 }
 
 // keys reads the issuer from here. That this fails is no proof that AWS cannot:
 // firewalls differ. accepted tells whether STS takes the token all the same.
-func (x *examiner) keys(ctx context.Context, issuer policy.Issuer, token string, claims doctor.Claims, accepted func() bool) doctor.Finding {
+func (x *examiner) keys(ctx context.Context, issuer policy.Issuer, token string, claims check.Claims, accepted func() bool) check.Finding {
 	x.published = readIssuer(ctx, issuer, token)
-	f := doctor.Keys(issuer, x.published, claims)
+	f := check.Keys(issuer, x.published, claims)
 	if x.published.Problem != "" && accepted() {
 		return holds("AWS has read the keys, for STS takes the token (from here: %s)", x.published.Problem)
 	}
@@ -150,11 +150,11 @@ func (x *examiner) keys(ctx context.Context, issuer policy.Issuer, token string,
 // lookAtSubjects finds out who is granted, and looks at each.
 func (x *examiner) lookAtSubjects(ctx context.Context) {
 	if x.cluster == nil {
-		x.found.Leave(doctor.About{}, noCluster, doctor.Namespace, doctor.ServiceAccount)
+		x.found.Leave(check.About{}, noCluster, check.Namespace, check.ServiceAccount)
 		// The grants alone can tell something.
 		for _, named := range x.literalSubjects() {
 			s := x.addSubject(named, nil)
-			x.found.Look(doctor.Grant, s.about, func() doctor.Finding {
+			x.found.Look(check.Grant, s.about, func() check.Finding {
 				finding, _ := grantFinding(x.policy, named, nil, nil, x.source)
 				return finding
 			})
@@ -163,12 +163,12 @@ func (x *examiner) lookAtSubjects(ctx context.Context) {
 	}
 	subjects, err := x.chosenSubjects(ctx)
 	if err != nil {
-		x.found.Leave(doctor.About{}, err.Error(), doctor.Namespace, doctor.ServiceAccount, doctor.Grant)
+		x.found.Leave(check.About{}, err.Error(), check.Namespace, check.ServiceAccount, check.Grant)
 		return
 	}
 	if len(subjects) == 0 {
-		x.found.Add(doctor.Fails(doctor.Namespace, doctor.About{}, doctor.Do("label the namespace of your Prometheus",
-			doctor.Command{"kubectl", "label", "namespace", "NAMESPACE", policy.LabelInjection + "=" + string(policy.InjectionEnabled)}),
+		x.found.Add(check.Fails(check.Namespace, check.About{}, check.Do("label the namespace of your Prometheus",
+			check.Command{"kubectl", "label", "namespace", "NAMESPACE", policy.LabelInjection + "=" + string(policy.InjectionEnabled)}),
 			"no service account that a grant covers is in a namespace with the label %s", policy.LabelInjection))
 		return
 	}
@@ -178,7 +178,7 @@ func (x *examiner) lookAtSubjects(ctx context.Context) {
 }
 
 func (x *examiner) addSubject(s policy.Subject, labels map[string]string) *subject {
-	added := &subject{Subject: s, about: doctor.About{Subject: s.String()}, labels: labels, named: slices.Contains(x.literalSubjects(), s)}
+	added := &subject{Subject: s, about: check.About{Subject: s.String()}, labels: labels, named: slices.Contains(x.literalSubjects(), s)}
 	if e, ok := x.policy.Entitled(s); ok {
 		added.destinations = e.Destinations
 	}
@@ -189,14 +189,14 @@ func (x *examiner) addSubject(s policy.Subject, labels map[string]string) *subje
 func (x *examiner) lookAtSubject(ctx context.Context, named policy.Subject) {
 	labels, namespaceErr := x.cluster.namespaceLabels(ctx, named.Namespace)
 	s := x.addSubject(named, labels)
-	x.found.Look(doctor.Namespace, s.about, func() doctor.Finding {
+	x.found.Look(check.Namespace, s.about, func() check.Finding {
 		return namespaceFinding(named.Namespace, labels, namespaceErr)
 	})
 	annotations, accountErr := x.cluster.serviceAccountAnnotations(ctx, named)
-	x.found.Look(doctor.ServiceAccount, s.about, func() doctor.Finding {
+	x.found.Look(check.ServiceAccount, s.about, func() check.Finding {
 		return serviceAccountFinding(named, labels, annotations, accountErr)
 	})
-	x.found.Look(doctor.Grant, s.about, func() doctor.Finding {
+	x.found.Look(check.Grant, s.about, func() check.Finding {
 		finding, destinations := grantFinding(x.policy, named, labels, annotations, x.source)
 		if destinations != nil {
 			s.destinations = destinations
@@ -268,22 +268,22 @@ func (x *examiner) chosenSubjects(ctx context.Context) ([]policy.Subject, error)
 	return list, nil
 }
 
-// holds, fails and unseen are findings whose link and subject [doctor.Examination.Look]
+// holds, fails and unseen are findings whose link and subject [check.Examination.Look]
 // fills in.
-func holds(format string, args ...any) doctor.Finding {
-	return doctor.Holds("", doctor.About{}, format, args...)
+func holds(format string, args ...any) check.Finding {
+	return check.Holds("", check.About{}, format, args...)
 }
 
-func fails(mend doctor.Mend, format string, args ...any) doctor.Finding {
-	return doctor.Fails("", doctor.About{}, mend, format, args...)
+func fails(mend check.Mend, format string, args ...any) check.Finding {
+	return check.Fails("", check.About{}, mend, format, args...)
 }
 
-func doubts(mend doctor.Mend, format string, args ...any) doctor.Finding {
-	return doctor.Doubts("", doctor.About{}, mend, format, args...)
+func doubts(mend check.Mend, format string, args ...any) check.Finding {
+	return check.Doubts("", check.About{}, mend, format, args...)
 }
 
-func unseen(format string, args ...any) doctor.Finding {
-	return doctor.Unseen("", doctor.About{}, format, args...)
+func unseen(format string, args ...any) check.Finding {
+	return check.Unseen("", check.About{}, format, args...)
 }
 
 // policySource is where the policy came from.
@@ -301,10 +301,10 @@ func (s policySource) String() string {
 }
 
 // sync is the mend that lets sync do its work.
-func (s policySource) sync() doctor.Mend {
+func (s policySource) sync() check.Mend {
 	if s.file != "" {
-		return doctor.Do("let sync bring AWS in step with the policy", doctor.Command{"ampbridge", "sync", "--once", "--policy", s.file})
+		return check.Do("let sync bring AWS in step with the policy", check.Command{"ampbridge", "sync", "--once", "--policy", s.file})
 	}
-	return doctor.Do("sync mends this at its next pass, and where it cannot, its log says why",
-		doctor.Command{"kubectl", "rollout", "restart", "--namespace", s.namespace, "deployment/" + s.release + "-sync"})
+	return check.Do("sync mends this at its next pass, and where it cannot, its log says why",
+		check.Command{"kubectl", "rollout", "restart", "--namespace", s.namespace, "deployment/" + s.release + "-sync"})
 }

@@ -22,8 +22,8 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/installation"
-	"github.com/ampbridge/ampbridge/doctor"
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/check"
 	"github.com/ampbridge/ampbridge/webhook/registration"
 )
 
@@ -37,27 +37,27 @@ const (
 )
 
 // reinstall puts back what the chart made.
-var reinstall = doctor.Do("install the chart again: it registers the webhook")
+var reinstall = check.Do("install the chart again: it registers the webhook")
 
 // lookAtWebhook asks how the API server would call the webhook.
 func (x *examiner) lookAtWebhook(ctx context.Context) {
 	var object *admissionv1.MutatingWebhookConfiguration
-	x.found.Look(doctor.Registration, doctor.About{}, func() (f doctor.Finding) {
+	x.found.Look(check.Registration, check.About{}, func() (f check.Finding) {
 		object, f = x.registration(ctx)
 		return f
 	})
 	if object == nil || len(object.Webhooks) == 0 {
-		x.found.Leave(doctor.About{}, "the registration could not be read", doctor.Endpoints, doctor.Certificate)
+		x.found.Leave(check.About{}, "the registration could not be read", check.Endpoints, check.Certificate)
 		return
 	}
 	client := object.Webhooks[0].ClientConfig
-	x.found.Look(doctor.Endpoints, doctor.About{}, func() doctor.Finding { return x.endpoints(ctx, client) })
-	x.found.Look(doctor.Certificate, doctor.About{}, func() doctor.Finding {
+	x.found.Look(check.Endpoints, check.About{}, func() check.Finding { return x.endpoints(ctx, client) })
+	x.found.Look(check.Certificate, check.About{}, func() check.Finding {
 		return x.certificate(ctx, client)
 	})
 }
 
-func (x *examiner) registration(ctx context.Context) (*admissionv1.MutatingWebhookConfiguration, doctor.Finding) {
+func (x *examiner) registration(ctx context.Context) (*admissionv1.MutatingWebhookConfiguration, check.Finding) {
 	object, err := x.cluster.client.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, registration.DefaultName, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
@@ -106,12 +106,12 @@ func createsPods(w admissionv1.MutatingWebhook) bool {
 	})
 }
 
-func (x *examiner) endpoints(ctx context.Context, c admissionv1.WebhookClientConfig) doctor.Finding {
+func (x *examiner) endpoints(ctx context.Context, c admissionv1.WebhookClientConfig) check.Finding {
 	if c.Service == nil {
 		return holds("registered by URL, %s", host(c))
 	}
 	service := c.Service.Namespace + "/" + c.Service.Name
-	pods := doctor.Command{"kubectl", "get", "pods", "--namespace", c.Service.Namespace, "--selector", installation.Webhook}
+	pods := check.Command{"kubectl", "get", "pods", "--namespace", c.Service.Namespace, "--selector", installation.Webhook}
 	_, err := x.cluster.client.CoreV1().Services(c.Service.Namespace).Get(ctx, c.Service.Name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return fails(reinstall, "the Service %s is not there", service)
@@ -134,9 +134,9 @@ func (x *examiner) endpoints(ctx context.Context, c admissionv1.WebhookClientCon
 	case ready > 0:
 		return holds("%d ready behind %s", ready, service)
 	case waiting > 0:
-		return fails(doctor.Do("see why the webhook's pods are not ready", pods), "none of the %d pods behind %s is ready: nothing is injected", waiting, service)
+		return fails(check.Do("see why the webhook's pods are not ready", pods), "none of the %d pods behind %s is ready: nothing is injected", waiting, service)
 	}
-	return fails(doctor.Do("see why the webhook has no pods", pods), "no pod is behind %s: nothing is injected", service)
+	return fails(check.Do("see why the webhook has no pods", pods), "no pod is behind %s: nothing is injected", service)
 }
 
 // host is what the API server expects the certificate to be of.
@@ -153,10 +153,10 @@ func host(c admissionv1.WebhookClientConfig) string {
 
 // certificate compares the CA bundle with the certificate that is served: the
 // one of a connection where there can be one, else the one in the Secret.
-func (x *examiner) certificate(ctx context.Context, c admissionv1.WebhookClientConfig) doctor.Finding {
-	inject := doctor.Do("let the webhook, or cert-manager, write the bundle again: restart the webhook; with a certificate of your own, give the chart its CA")
+func (x *examiner) certificate(ctx context.Context, c admissionv1.WebhookClientConfig) check.Finding {
+	inject := check.Do("let the webhook, or cert-manager, write the bundle again: restart the webhook; with a certificate of your own, give the chart its CA")
 	if c.Service != nil {
-		inject.Commands = []doctor.Command{{"kubectl", "rollout", "restart", "--namespace", c.Service.Namespace, "deployment/" + c.Service.Name}}
+		inject.Commands = []check.Command{{"kubectl", "rollout", "restart", "--namespace", c.Service.Namespace, "deployment/" + c.Service.Name}}
 	}
 	roots := x509.NewCertPool()
 	if len(c.CABundle) == 0 {
@@ -181,7 +181,7 @@ func (x *examiner) certificate(ctx context.Context, c admissionv1.WebhookClientC
 		return fails(inject, "the CA bundle does not vouch for the certificate %s: %v", where, err)
 	}
 	if left := leaf.NotAfter.Sub(now); left < expiresSoon && left < leaf.NotAfter.Sub(leaf.NotBefore)/10 {
-		return doubts(inject, "the certificate %s expires in %s, and nobody has renewed it", where, doctor.Span(left))
+		return doubts(inject, "the certificate %s expires in %s, and nobody has renewed it", where, check.Span(left))
 	}
 	return holds("%s, until %s", where, leaf.NotAfter.UTC().Format(time.DateOnly))
 }

@@ -131,7 +131,7 @@ func (r *rotation) publish(c *cluster.Cluster, flags ...string) {
 			o.Now = func() time.Time { return time.Now().Add(49 * time.Hour) }
 		}
 	}
-	out, err := publish(r.T, o)
+	out, err := publishOnce(r.T, o)
 	if err != nil {
 		r.Fatal(out, err)
 	}

@@ -1,6 +1,6 @@
 // Package issuer is the command `ampbridge issuer`: it publishes the discovery
 // document and the public keys of a cluster whose API server AWS cannot reach.
-// What is published is decided by policy/issuer.
+// What is published is decided by cmd/internal/publish.
 package issuer
 
 import (
@@ -16,9 +16,9 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/kubeconfig"
+	"github.com/ampbridge/ampbridge/cmd/internal/publish"
 	"github.com/ampbridge/ampbridge/cmd/internal/usage"
 	"github.com/ampbridge/ampbridge/policy"
-	"github.com/ampbridge/ampbridge/policy/issuer"
 )
 
 const (
@@ -87,7 +87,7 @@ func New() *cobra.Command {
 		Example: "  ampbridge issuer publish --to s3://my-issuer/dev",
 	}
 	var o Options
-	publish := &cobra.Command{
+	publishCommand := &cobra.Command{
 		Use:   "publish --to s3://BUCKET/PREFIX|FOLDER",
 		Short: "Publish discovery document and public keys",
 		Long: `Publish is for clusters whose API server the world cannot reach: it takes the
@@ -112,8 +112,8 @@ published, and a place where another issuer stands is left alone.`,
 			return Publish(cmd.Context(), o, cmd.OutOrStdout())
 		},
 	}
-	o.register(publish.Flags())
-	cmd.AddCommand(publish)
+	o.register(publishCommand.Flags())
+	cmd.AddCommand(publishCommand)
 	return cmd
 }
 
@@ -136,8 +136,8 @@ func Publish(ctx context.Context, o Options, stdout io.Writer) error {
 		now = time.Now
 	}
 	for attempt := 1; ; attempt++ {
-		in := issuer.Input{Issuer: who, Current: source.keys, Keep: o.Keep, Prune: o.Prune, Now: now()}
-		err := publish(ctx, place, in, o.DryRun, stdout)
+		in := publish.Input{Issuer: who, Current: source.keys, Keep: o.Keep, Prune: o.Prune, Now: now()}
+		err := publishOnce(ctx, place, in, o.DryRun, stdout)
 		if !errors.Is(err, errChanged) || attempt == attempts {
 			return err
 		}
@@ -173,32 +173,32 @@ func private(host string) bool {
 	return net.ParseIP(host) != nil || !strings.Contains(host, ".") || strings.HasSuffix(host, ".local") || strings.HasSuffix(host, ".svc") || strings.HasSuffix(host, ".internal")
 }
 
-// publish makes one attempt. [errChanged] asks for another.
-func publish(ctx context.Context, place place, in issuer.Input, dryRun bool, stdout io.Writer) error {
+// publishOnce makes one attempt. [errChanged] asks for another.
+func publishOnce(ctx context.Context, place place, in publish.Input, dryRun bool, stdout io.Writer) error {
 	old, err := look(ctx, place)
 	if err != nil {
 		return err
 	}
 	if old.discovery.data != nil {
-		found, err := issuer.ParseDiscovery(old.discovery.data)
+		found, err := publish.ParseDiscovery(old.discovery.data)
 		if err != nil {
-			return fmt.Errorf("%s: %s: %w; nothing was written", place, issuer.DiscoveryPath, err)
+			return fmt.Errorf("%s: %s: %w; nothing was written", place, publish.DiscoveryPath, err)
 		}
-		if err := issuer.CheckPlace(found, in.Issuer); err != nil {
+		if err := publish.CheckPlace(found, in.Issuer); err != nil {
 			return fmt.Errorf("%s: %w", place, err)
 		}
 	}
 	if old.keys.data != nil {
-		if in.Published, err = issuer.ParseKeys(old.keys.data); err != nil {
-			return fmt.Errorf("%s: %s: %w; nothing was written", place, issuer.KeysPath, err)
+		if in.Published, err = publish.ParseKeys(old.keys.data); err != nil {
+			return fmt.Errorf("%s: %s: %w; nothing was written", place, publish.KeysPath, err)
 		}
 	}
 	if old.memory.data != nil {
-		if in.Memory, err = issuer.ParseMemory(old.memory.data); err != nil {
-			return fmt.Errorf("%s: %s: %w; delete it: keys then stay for another %s", place, issuer.MemoryPath, err, in.Keep)
+		if in.Memory, err = publish.ParseMemory(old.memory.data); err != nil {
+			return fmt.Errorf("%s: %s: %w; delete it: keys then stay for another %s", place, publish.MemoryPath, err, in.Keep)
 		}
 	}
-	p, err := issuer.Publish(in)
+	p, err := publish.Publish(in)
 	if err != nil {
 		return fmt.Errorf("%s: %w; nothing was written", place, err)
 	}
@@ -219,9 +219,9 @@ func publish(ctx context.Context, place place, in issuer.Input, dryRun bool, std
 		contentType string
 		public      bool
 	}{
-		{issuer.KeysPath, old.keys, issuer.Encode(p.Keys), "application/jwk-set+json", true},
-		{issuer.DiscoveryPath, old.discovery, p.Discovery.Encode(), "application/json", true},
-		{issuer.MemoryPath, old.memory, p.Memory.Encode(), "application/json", false},
+		{publish.KeysPath, old.keys, publish.Encode(p.Keys), "application/jwk-set+json", true},
+		{publish.DiscoveryPath, old.discovery, p.Discovery.Encode(), "application/json", true},
+		{publish.MemoryPath, old.memory, p.Memory.Encode(), "application/json", false},
 	} {
 		if string(f.old.data) == string(f.text) {
 			continue
@@ -245,7 +245,7 @@ func publish(ctx context.Context, place place, in issuer.Input, dryRun bool, std
 type standing struct{ keys, discovery, memory object }
 
 func look(ctx context.Context, place place) (s standing, err error) {
-	for name, into := range map[string]*object{issuer.KeysPath: &s.keys, issuer.DiscoveryPath: &s.discovery, issuer.MemoryPath: &s.memory} {
+	for name, into := range map[string]*object{publish.KeysPath: &s.keys, publish.DiscoveryPath: &s.discovery, publish.MemoryPath: &s.memory} {
 		if *into, err = place.read(ctx, name); err != nil {
 			return s, fmt.Errorf("%s: %s: %w", place, name, err)
 		}

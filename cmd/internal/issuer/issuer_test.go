@@ -63,8 +63,8 @@ func file(t *testing.T, text string) string {
 	return path
 }
 
-// publish runs the command for the issuer of the tests.
-func publish(t *testing.T, o issuer.Options) (string, error) {
+// publishOnce runs the command for the issuer of the tests.
+func publishOnce(t *testing.T, o issuer.Options) (string, error) {
 	t.Helper()
 	if o.Issuer == "" && o.Discovery == "" && o.Kubeconfig == "" {
 		o.Issuer = who
@@ -92,17 +92,17 @@ func keyIDs(t *testing.T, text []byte) string {
 
 func TestFolder(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "public")
-	out, err := publish(t, issuer.Options{To: dir, Keys: keySet(t, "a"), DryRun: true})
+	out, err := publishOnce(t, issuer.Options{To: dir, Keys: keySet(t, "a"), DryRun: true})
 	if err != nil || !strings.Contains(out, "+ key a (RS256) of the cluster\ndry run: nothing was written\n") {
 		t.Fatal(out, err)
 	}
 	if _, err := os.Stat(dir); !os.IsNotExist(err) {
 		t.Errorf("a dry run made the folder: %v", err)
 	}
-	if out, err := publish(t, issuer.Options{To: dir, Keys: keySet(t, "a")}); err != nil {
+	if out, err := publishOnce(t, issuer.Options{To: dir, Keys: keySet(t, "a")}); err != nil {
 		t.Fatal(out, err)
 	}
-	if out, err := publish(t, issuer.Options{To: dir, Keys: keySet(t, "b")}); err != nil || !strings.Contains(out, "key a stays: gone from the cluster since") {
+	if out, err := publishOnce(t, issuer.Options{To: dir, Keys: keySet(t, "b")}); err != nil || !strings.Contains(out, "key a stays: gone from the cluster since") {
 		t.Fatal(out, err)
 	}
 	read := func(name string) []byte {
@@ -129,11 +129,11 @@ func TestFolder(t *testing.T) {
 	if err := json.Unmarshal(read(".well-known/openid-configuration"), &discovery); err != nil || discovery["issuer"] != who || discovery["jwks_uri"] != who+"/openid/v1/jwks" {
 		t.Errorf("discovery %v, %v", discovery, err)
 	}
-	if out, err := publish(t, issuer.Options{To: dir, Keys: keySet(t, "b")}); err != nil || !strings.HasSuffix(out, "public: up to date\n") {
+	if out, err := publishOnce(t, issuer.Options{To: dir, Keys: keySet(t, "b")}); err != nil || !strings.HasSuffix(out, "public: up to date\n") {
 		t.Errorf("a second run: %s%v", out, err)
 	}
 	soon := func() time.Time { return time.Now().Add(49 * time.Hour) }
-	if out, err := publish(t, issuer.Options{To: dir, Keys: keySet(t, "b"), Prune: true, Now: soon}); err != nil || !strings.Contains(out, "- key a: gone") {
+	if out, err := publishOnce(t, issuer.Options{To: dir, Keys: keySet(t, "b"), Prune: true, Now: soon}); err != nil || !strings.Contains(out, "- key a: gone") {
 		t.Errorf("pruning: %s%v", out, err)
 	}
 	if got := keyIDs(t, read("openid/v1/jwks")); got != "b" {
@@ -148,7 +148,7 @@ func TestRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	if out, err := publish(t, issuer.Options{To: dir, Keys: keySet(t, "a")}); err != nil {
+	if out, err := publishOnce(t, issuer.Options{To: dir, Keys: keySet(t, "a")}); err != nil {
 		t.Fatal(out, err)
 	}
 	before := tree(t, dir)
@@ -178,7 +178,7 @@ func TestRefusals(t *testing.T) {
 		if c.o.To == "" {
 			c.o.To = dir
 		}
-		if out, err := publish(t, c.o); err == nil || !strings.Contains(err.Error(), c.want) {
+		if out, err := publishOnce(t, c.o); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q\n%s", name, err, c.want, out)
 		}
 	}
@@ -189,12 +189,12 @@ func TestRefusals(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "openid/v1/jwks"), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := publish(t, issuer.Options{To: dir, Keys: keySet(t, "a")}); err == nil || !strings.Contains(err.Error(), "nothing was written") {
+	if out, err := publishOnce(t, issuer.Options{To: dir, Keys: keySet(t, "a")}); err == nil || !strings.Contains(err.Error(), "nothing was written") {
 		t.Errorf("%v\n%s", err, out)
 	}
 	// Ahead of a switch the two differ, and that is said.
 	ahead := issuer.Options{To: t.TempDir(), Keys: keySet(t, "a"), Issuer: who, Ahead: true, Discovery: document("https://kubernetes.default.svc.cluster.local")}
-	if out, err := publish(t, ahead); err != nil || !strings.Contains(out, "issuer "+who+"\n") {
+	if out, err := publishOnce(t, ahead); err != nil || !strings.Contains(out, "issuer "+who+"\n") {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
@@ -273,7 +273,7 @@ func TestBucket(t *testing.T) {
 	const who = "https://my-issuer.s3.eu-west-1.amazonaws.com/dev"
 	_, account, bucket := cloud(t)
 	o := issuer.Options{To: "s3://my-issuer/dev", Keys: keySet(t, "a"), Issuer: who}
-	if out, err := publish(t, o); err != nil {
+	if out, err := publishOnce(t, o); err != nil {
 		t.Fatal(out, err)
 	}
 	// The keys are there before anything points to them.
@@ -288,19 +288,19 @@ func TestBucket(t *testing.T) {
 	// A run that is cut off after the keys is made good by the next.
 	injection := account.Fail("s3:PutObject", awstest.Lose.Times(1))
 	o.Keys = keySet(t, "a", "b")
-	if out, err := publish(t, o); err != nil {
+	if out, err := publishOnce(t, o); err != nil {
 		t.Fatal(out, err)
 	}
 	injection.Stop()
 	if object, _ := bucket.Object("dev/openid/v1/jwks"); keyIDs(t, object.Data) != "a b" {
 		t.Errorf("keys %s", object.Data)
 	}
-	if out, err := publish(t, o); err != nil || !strings.HasSuffix(out, "s3://my-issuer/dev: up to date\n") {
+	if out, err := publishOnce(t, o); err != nil || !strings.HasSuffix(out, "s3://my-issuer/dev: up to date\n") {
 		t.Errorf("a second run: %s%v", out, err)
 	}
 	account.Fail("s3:PutObject", awstest.Deny)
 	o.Keys = keySet(t, "a", "b", "c")
-	if out, err := publish(t, o); err == nil || !strings.Contains(err.Error(), "PutObject: AccessDenied") {
+	if out, err := publishOnce(t, o); err == nil || !strings.Contains(err.Error(), "PutObject: AccessDenied") {
 		t.Errorf("%s%v", out, err)
 	}
 }
@@ -314,7 +314,7 @@ func TestTwoAtOnce(t *testing.T) {
 	sets := []string{keySet(t, "a"), keySet(t, "b"), keySet(t, "c")}
 	for _, set := range sets {
 		go func() {
-			_, err := publish(t, issuer.Options{To: "s3://my-issuer", Keys: set, Issuer: who})
+			_, err := publishOnce(t, issuer.Options{To: "s3://my-issuer", Keys: set, Issuer: who})
 			done <- err
 		}()
 	}

@@ -8,15 +8,15 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/kubeconfig"
+	"github.com/ampbridge/ampbridge/cmd/internal/publish"
 	"github.com/ampbridge/ampbridge/policy"
-	"github.com/ampbridge/ampbridge/policy/issuer"
 )
 
 // source is what the cluster says of itself; discovery is empty where only keys
 // were given.
 type source struct {
 	discovery policy.Issuer
-	keys      []issuer.Key
+	keys      []publish.Key
 }
 
 // source reads files where they are given, and else asks the API server.
@@ -44,21 +44,21 @@ func (o *Options) source(ctx context.Context) (source, error) {
 	}
 	var s source
 	if o.Keys == "" || o.Discovery != "" {
-		data, name, err := read("/"+issuer.DiscoveryPath, o.Discovery)
+		data, name, err := read("/"+publish.DiscoveryPath, o.Discovery)
 		if err != nil {
 			return source{}, err
 		}
-		document, err := issuer.ParseDiscovery(data)
+		document, err := publish.ParseDiscovery(data)
 		if err != nil && !o.Ahead {
 			return source{}, fmt.Errorf("%s: %w", name, err)
 		}
 		s.discovery = document.Issuer
 	}
-	data, name, err := read("/"+issuer.KeysPath, o.Keys)
+	data, name, err := read("/"+publish.KeysPath, o.Keys)
 	if err != nil {
 		return source{}, err
 	}
-	if s.keys, err = issuer.ParseKeys(data); err != nil {
+	if s.keys, err = publish.ParseKeys(data); err != nil {
 		return source{}, fmt.Errorf("%s: %w", name, err)
 	}
 	return s, nil

@@ -12,10 +12,10 @@ import (
 
 	"github.com/ampbridge/ampbridge/cmd/internal/policyfile"
 	"github.com/ampbridge/ampbridge/cmd/internal/sync"
+	"github.com/ampbridge/ampbridge/cmd/internal/terraform"
 	"github.com/ampbridge/ampbridge/cmd/internal/usage"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/plan"
-	"github.com/ampbridge/ampbridge/policy/terraform"
 )
 
 // formatTerraform is the value of -o that this command has beyond sync's.

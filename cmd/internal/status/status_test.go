@@ -22,17 +22,17 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/ampbridge/ampbridge/audit"
-	"github.com/ampbridge/ampbridge/audit/breaker"
-	"github.com/ampbridge/ampbridge/audit/breaker/store"
 	"github.com/ampbridge/ampbridge/cmd/internal/root"
 	"github.com/ampbridge/ampbridge/cmd/internal/status"
 	"github.com/ampbridge/ampbridge/policy"
-	"github.com/ampbridge/ampbridge/policy/assignment"
-	"github.com/ampbridge/ampbridge/sidecar"
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/cluster"
+	"github.com/ampbridge/ampbridge/webhook/audit"
+	"github.com/ampbridge/ampbridge/webhook/breaker"
+	"github.com/ampbridge/ampbridge/webhook/breaker/store"
 	"github.com/ampbridge/ampbridge/webhook/inject"
+	"github.com/ampbridge/ampbridge/webhook/sidecar"
 )
 
 const (
@@ -203,7 +203,7 @@ func (s *scene) runSidecar(ip string) (port int) {
 	token, err := s.cluster.Token(s.Context(), "monitoring", "prometheus", "sts.amazonaws.com", 3600)
 	s.must(err)
 	e, _ := s.policy.Entitled(policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus"})
-	a := assignment.New(s.policy, e)
+	a := sidecarconfig.New(s.policy, e)
 	source := s.file("prometheus.yml", "global: {}\n")
 	a.Source, a.Target, a.File = filepath.Dir(source), s.TempDir(), "prometheus.yml"
 	a.Credentials, a.Token = filepath.Join(s.TempDir(), "credentials"), s.file("token", token)

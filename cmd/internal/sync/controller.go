@@ -16,7 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/client-go/tools/leaderelection"
 
-	"github.com/ampbridge/ampbridge/audit"
+	"github.com/ampbridge/ampbridge/webhook/audit"
 )
 
 const (

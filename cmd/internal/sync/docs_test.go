@@ -26,7 +26,7 @@ func TestDocumentedMetrics(t *testing.T) {
 		return slices.Compact(list)
 	}
 	const doc = "../../../docs/operations.md"
-	registered := names(`"(ampbridge_[a-z_]+)"`, "metrics.go", "../../../audit/metrics.go")
+	registered := names(`"(ampbridge_[a-z_]+)"`, "metrics.go", "../../../webhook/audit/metrics.go")
 	if told := names(`(?m)^\| .(ampbridge_[a-z_]+)`, doc); !slices.Equal(told, registered) {
 		t.Errorf("documented:\n%s\nregistered:\n%s", strings.Join(told, "\n"), strings.Join(registered, "\n"))
 	}

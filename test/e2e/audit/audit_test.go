@@ -10,10 +10,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
-	"github.com/ampbridge/ampbridge/audit"
-	"github.com/ampbridge/ampbridge/audit/breaker"
-	"github.com/ampbridge/ampbridge/audit/breaker/store"
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/webhook/audit"
+	"github.com/ampbridge/ampbridge/webhook/breaker"
+	"github.com/ampbridge/ampbridge/webhook/breaker/store"
 )
 
 const (

@@ -13,12 +13,12 @@ import (
 	"testing"
 
 	"github.com/ampbridge/ampbridge/test/awstest"
-	"github.com/ampbridge/ampbridge/test/stage"
+	"github.com/ampbridge/ampbridge/test/env"
 )
 
 const (
 	audience = "sts.amazonaws.com"
-	roleARN  = "arn:aws:iam::" + stage.AccountID + ":role/ampbridge/" + stage.ClusterName + "/ampbridge." + stage.ClusterName + ".central"
+	roleARN  = "arn:aws:iam::" + env.AccountID + ":role/ampbridge/" + env.ClusterName + "/ampbridge." + env.ClusterName + ".central"
 )
 
 // programs are the AWS CLIs of the machine: the one on PATH, and Debian's where
@@ -39,19 +39,19 @@ func programs(t *testing.T) (found []string) {
 // shell runs bash in which `aws` is one CLI that talks to the double: older ones
 // do not know AWS_ENDPOINT_URL.
 type shell struct {
-	*stage.Stage
+	*env.Stage
 	dir string
 	env []string
 }
 
-func newShell(t *testing.T, s *stage.Stage, program string, env ...string) *shell {
+func newShell(t *testing.T, s *env.Stage, program string, more ...string) *shell {
 	t.Helper()
 	sh := &shell{Stage: s, dir: t.TempDir()}
 	wrapper := fmt.Sprintf("#!/bin/sh\nexec '%s' --endpoint-url '%s' \"$@\"\n", program, s.Cloud.URL)
 	if err := os.WriteFile(filepath.Join(sh.dir, "aws"), []byte(wrapper), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	sh.env = append([]string{"PATH=" + sh.dir + ":" + os.Getenv("PATH"), "HOME=" + sh.dir, "AWS_DEFAULT_REGION=" + stage.Region, "AWS_PAGER=", "AWS_EC2_METADATA_DISABLED=true"}, env...)
+	sh.env = append([]string{"PATH=" + sh.dir + ":" + os.Getenv("PATH"), "HOME=" + sh.dir, "AWS_DEFAULT_REGION=" + env.Region, "AWS_PAGER=", "AWS_EC2_METADATA_DISABLED=true"}, more...)
 	return sh
 }
 
@@ -77,17 +77,17 @@ const (
 )
 
 func TestAssumeRoleWithWebIdentity(t *testing.T) {
-	s := stage.Start(t, stage.Options{})
+	s := env.Start(t, env.Options{})
 	ctx := t.Context()
 	if out, err := s.Sync(ctx); err != nil {
 		t.Fatal(out, err)
 	}
-	if err := s.CreateServiceAccount(ctx, stage.Namespace, "grafana"); err != nil {
+	if err := s.CreateServiceAccount(ctx, env.Namespace, "grafana"); err != nil {
 		t.Fatal(err)
 	}
 	token := func(account, audience string) string {
 		t.Helper()
-		text, err := s.Cluster.Token(ctx, stage.Namespace, account, audience, 3600)
+		text, err := s.Cluster.Token(ctx, env.Namespace, account, audience, 3600)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -102,7 +102,7 @@ func TestAssumeRoleWithWebIdentity(t *testing.T) {
 			environment := func(token string) []string {
 				return []string{"AWS_ROLE_ARN=" + roleARN, "AWS_WEB_IDENTITY_TOKEN_FILE=" + token}
 			}
-			sh := newShell(t, s, program, environment(token(stage.ServiceAccount, audience))...)
+			sh := newShell(t, s, program, environment(token(env.ServiceAccount, audience))...)
 			version, err := sh.run(t, "aws --version")
 			if err != nil {
 				t.Fatal(version, err)
@@ -128,9 +128,9 @@ func TestAssumeRoleWithWebIdentity(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, c := range []struct{ what, got, want string }{
-				{"subject", answer.SubjectFromWebIdentityToken, "system:serviceaccount:" + stage.Namespace + ":" + stage.ServiceAccount},
-				{"role", answer.AssumedRoleUser.Arn, "arn:aws:sts::" + stage.AccountID + ":assumed-role/ampbridge." + stage.ClusterName + ".central/x-account"},
-				{"provider", answer.Provider, "arn:aws:iam::" + stage.AccountID + ":oidc-provider/" + strings.TrimPrefix(s.Cluster.Issuer, "https://")},
+				{"subject", answer.SubjectFromWebIdentityToken, "system:serviceaccount:" + env.Namespace + ":" + env.ServiceAccount},
+				{"role", answer.AssumedRoleUser.Arn, "arn:aws:sts::" + env.AccountID + ":assumed-role/ampbridge." + env.ClusterName + ".central/x-account"},
+				{"provider", answer.Provider, "arn:aws:iam::" + env.AccountID + ":oidc-provider/" + strings.TrimPrefix(s.Cluster.Issuer, "https://")},
 				{"audience", answer.Audience, audience},
 			} {
 				if c.got != c.want {
@@ -145,11 +145,11 @@ func TestAssumeRoleWithWebIdentity(t *testing.T) {
 export AWS_SECRET_ACCESS_KEY=$(printf %s "$TEMP_CREDS" | sed -n 's/.*"SecretAccessKey": "\([^"]*\)".*/\1/p')
 export AWS_SESSION_TOKEN=$(printf %s "$TEMP_CREDS" | sed -n 's/.*"SessionToken": "\([^"]*\)".*/\1/p')
 aws sts get-caller-identity --query Arn --output text`)
-			if err != nil || strings.TrimSpace(out) != "arn:aws:sts::"+stage.AccountID+":assumed-role/ampbridge."+stage.ClusterName+".central/aks-to-amp-test" {
+			if err != nil || strings.TrimSpace(out) != "arn:aws:sts::"+env.AccountID+":assumed-role/ampbridge."+env.ClusterName+".central/aks-to-amp-test" {
 				t.Errorf("%s, %v", out, err)
 			}
 			for name, c := range map[string]struct{ token, want string }{
-				"another audience":        {token(stage.ServiceAccount, "api://AzureADTokenExchange"), "(InvalidIdentityToken) when calling the AssumeRoleWithWebIdentity operation"},
+				"another audience":        {token(env.ServiceAccount, "api://AzureADTokenExchange"), "(InvalidIdentityToken) when calling the AssumeRoleWithWebIdentity operation"},
 				"another service account": {token("grafana", audience), "(AccessDenied) when calling the AssumeRoleWithWebIdentity operation: Not authorized to perform sts:AssumeRoleWithWebIdentity"},
 			} {
 				out, err := newShell(t, s, program, environment(c.token)...).run(t, moduleCommand)
@@ -164,7 +164,7 @@ aws sts get-caller-identity --query Arn --output text`)
 // The commands that bootstrap prints are run as they stand there, in an account
 // with nothing in it; bootstrap then finds nothing left to do.
 func TestBootstrapScript(t *testing.T) {
-	s := stage.Start(t, stage.Options{})
+	s := env.Start(t, env.Options{})
 	ctx := t.Context()
 	const alias = `it's "new"; $(exit 1) & file:///etc/passwd`
 	for i, program := range programs(t) {
@@ -177,7 +177,7 @@ cluster: {name: dev, issuer: %q}
 destinations:
 - {name: central, workspace: "arn:aws:aps:%s:%s:workspace/ws-new"}
 trust: {permissionsBoundary: "arn:aws:iam::%s:policy/team/ampbridge-boundary"}
-`, s.Cluster.Issuer, stage.Region, account.ID, account.ID)
+`, s.Cluster.Issuer, env.Region, account.ID, account.ID)
 			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -193,7 +193,7 @@ trust: {permissionsBoundary: "arn:aws:iam::%s:policy/team/ampbridge-boundary"}
 			if out, err = sh.run(t, script); err != nil {
 				t.Fatalf("%v\n%s\n%s", err, out, script)
 			}
-			for _, part := range []string{"arn:aws:aps:" + stage.Region + ":" + account.ID + ":workspace/ws-", "sync's role: arn:aws:iam::" + account.ID + ":role/ampbridge-sync.dev"} {
+			for _, part := range []string{"arn:aws:aps:" + env.Region + ":" + account.ID + ":workspace/ws-", "sync's role: arn:aws:iam::" + account.ID + ":role/ampbridge-sync.dev"} {
 				if !strings.Contains(out, part) {
 					t.Errorf("no %q in\n%s", part, out)
 				}
@@ -217,7 +217,7 @@ trust: {permissionsBoundary: "arn:aws:iam::%s:policy/team/ampbridge-boundary"}
 }
 
 // ampbridge runs the product with an account's administrator keys.
-func ampbridge(t *testing.T, s *stage.Stage, account *awstest.Account, args ...string) (string, error) {
+func ampbridge(t *testing.T, s *env.Stage, account *awstest.Account, args ...string) (string, error) {
 	t.Helper()
 	home := s.Account
 	s.Account = account

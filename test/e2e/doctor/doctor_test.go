@@ -6,14 +6,14 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/ampbridge/ampbridge/doctor"
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/check"
 )
 
 // fault is a row: what breaks, which link doctor names, and how it is mended.
 type fault struct {
 	name string
-	link doctor.Link
+	link check.Link
 	// subject is the only one for whom it is broken; empty: for all.
 	subject policy.Subject
 	// says is part of the finding's sentence.
@@ -65,16 +65,16 @@ func (s *scene) act(f fault) {
 	if !contains(a.finding().Says, f.says) {
 		s.Errorf("it does not say %q\n%s", f.says, a.text())
 	}
-	for _, r := range doctor.Chain {
+	for _, r := range check.Chain {
 		if r.Link == f.link {
 			break
 		}
-		if state := a.State(r.Link); state != doctor.OK && r.Link != doctor.SyncLeads {
+		if state := a.State(r.Link); state != check.OK && r.Link != check.SyncLeads {
 			s.Errorf("%s comes before %s, and is %s\n%s", r.Link, f.link, state, a.text())
 		}
 	}
 	for _, other := range a.Findings {
-		if f.subject != (policy.Subject{}) && other.Link == f.link && (other.State == doctor.Broken) != (other.About.Subject == f.subject.String()) {
+		if f.subject != (policy.Subject{}) && other.Link == f.link && (other.State == check.Broken) != (other.About.Subject == f.subject.String()) {
 			s.Errorf("%s is to be broken for %s alone\n%s", f.link, f.subject, a.text())
 		}
 	}
@@ -108,7 +108,7 @@ func (s *scene) examine(f fault) answer {
 const unchecked = 3
 
 // podLinks need a pod that runs; the table of faults has none.
-var podLinks = []doctor.Link{doctor.Pods, doctor.Identity, doctor.Sidecar, doctor.Flow}
+var podLinks = []check.Link{check.Pods, check.Identity, check.Sidecar, check.Flow}
 
 // byHand reports whether the policy leaves the AWS side to others (trust.manage: none).
 func (s *scene) byHand() bool {
@@ -125,15 +125,15 @@ func (s *scene) healthy(f fault) {
 	if a.status != unchecked || len(a.Broken) != 0 || !slices.Equal(a.NotChecked, podLinks) || !contains(a.stderr, "every link that was checked holds") {
 		s.Fatalf("status %d, broken %v, %s\n%s", a.status, a.Broken, a.stderr, a.text())
 	}
-	for _, r := range doctor.Chain {
-		want := doctor.OK
+	for _, r := range check.Chain {
+		want := check.OK
 		switch {
 		case slices.Contains(podLinks, r.Link):
-			want = doctor.Skipped
-		case r.Link == doctor.SyncLeads && s.byHand():
-			want = doctor.Skipped
-		case r.Link == doctor.SyncLeads:
-			want = doctor.Doubtful
+			want = check.Skipped
+		case r.Link == check.SyncLeads && s.byHand():
+			want = check.Skipped
+		case r.Link == check.SyncLeads:
+			want = check.Doubtful
 		}
 		if state := a.State(r.Link); state != want {
 			s.Fatalf("%s is %s\n%s", r.Link, state, a.text())

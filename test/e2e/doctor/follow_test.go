@@ -11,13 +11,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/ampbridge/ampbridge/doctor"
+	"github.com/ampbridge/ampbridge/policy/check"
 )
 
 // follow carries out a mend's commands. ampbridge is the program itself; kubectl
 // and aws are read word by word and done with their own libraries, so that a
 // command that these programs would not take fails here too.
-func (s *scene) follow(m *doctor.Mend) {
+func (s *scene) follow(m *check.Mend) {
 	s.Helper()
 	if m == nil || len(m.Commands) == 0 {
 		s.Fatal("the mend has no command")

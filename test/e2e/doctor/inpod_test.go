@@ -11,9 +11,9 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/ampbridge/ampbridge/doctor"
 	"github.com/ampbridge/ampbridge/policy"
-	"github.com/ampbridge/ampbridge/policy/assignment"
+	"github.com/ampbridge/ampbridge/policy/check"
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 	"github.com/ampbridge/ampbridge/test/awstest"
 )
 
@@ -38,26 +38,26 @@ func (s *scene) inPod() {
 		token func(*scene) string
 		env   []string
 		args  []string
-		link  doctor.Link // empty: all is well
+		link  check.Link // empty: all is well
 		says  string
 	}{
 		{"all well", ours, identity, nil, "", ""},
 		{"all well, by the policy", ours, identity, []string{"--policy", s.policyFile}, "", ""},
-		{"token file missing", nil, identity, nil, doctor.TokenMinted, "is not there"},
-		{"token file empty", func(*scene) string { return "\n" }, identity, nil, doctor.TokenMinted, "is empty"},
-		{"not a token", func(*scene) string { return "eyJzb21ldGhpbmcgZWxzZQ" }, identity, nil, doctor.TokenMinted, "this is no token"},
-		{"the Azure token", token(serviceAccount, policy.AudienceAzure), identity, []string{"--policy", s.policyFile}, doctor.TokenMinted, "this is the token of Azure's webhook"},
-		{"the Azure token, unknown to the pod", token(serviceAccount, policy.AudienceAzure), identity, nil, doctor.Session, "Incorrect token audience"},
+		{"token file missing", nil, identity, nil, check.TokenMinted, "is not there"},
+		{"token file empty", func(*scene) string { return "\n" }, identity, nil, check.TokenMinted, "is empty"},
+		{"not a token", func(*scene) string { return "eyJzb21ldGhpbmcgZWxzZQ" }, identity, nil, check.TokenMinted, "this is no token"},
+		{"the Azure token", token(serviceAccount, policy.AudienceAzure), identity, []string{"--policy", s.policyFile}, check.TokenMinted, "this is the token of Azure's webhook"},
+		{"the Azure token, unknown to the pod", token(serviceAccount, policy.AudienceAzure), identity, nil, check.Session, "Incorrect token audience"},
 		{"expired token", func(*scene) string {
 			signer := awstest.NewSigner(issuerURL, jose.RS256)
 			claims := signer.Claims("system:serviceaccount:"+namespace+":"+serviceAccount, "sts.amazonaws.com")
 			claims["exp"] = time.Now().Add(-time.Hour).Unix()
 			return signer.Sign(claims)
-		}, identity, nil, doctor.TokenMinted, "it expired at"},
-		{"subject mismatch", token("default", "sts.amazonaws.com"), identity, nil, doctor.Session, "Not authorized"},
-		{"static keys win over the role", ours, append(slices.Clone(identity), "AWS_ACCESS_KEY_ID=AKIAEXAMPLE"), nil, doctor.Identity, "static keys win"},
-		{"no identity", ours, nil, nil, doctor.Identity, "the pod has no identity for AWS"},
-		{"the sidecar's container", ours, []string{assignment.Variable + "=" + s.orders(file)}, nil, "", ""},
+		}, identity, nil, check.TokenMinted, "it expired at"},
+		{"subject mismatch", token("default", "sts.amazonaws.com"), identity, nil, check.Session, "Not authorized"},
+		{"static keys win over the role", ours, append(slices.Clone(identity), "AWS_ACCESS_KEY_ID=AKIAEXAMPLE"), nil, check.Identity, "static keys win"},
+		{"no identity", ours, nil, nil, check.Identity, "the pod has no identity for AWS"},
+		{"the sidecar's container", ours, []string{sidecarconfig.Variable + "=" + s.orders(file)}, nil, "", ""},
 	} {
 		s.Run(c.name, func(t *testing.T) {
 			s := s.in(t)
@@ -68,7 +68,7 @@ func (s *scene) inPod() {
 			env := []string{"HOME=" + s.dir, "HTTPS_PROXY=" + s.proxy, "SSL_CERT_FILE=" + filepath.Join(s.dir, "public-ca.pem"), "AWS_ENDPOINT_URL_STS=" + s.cloud.URL}
 			a := s.ask(append(env, c.env...), append([]string{"--in-pod"}, c.args...)...)
 			if c.link == "" {
-				if a.status != unchecked || a.State(doctor.Session) != doctor.OK {
+				if a.status != unchecked || a.State(check.Session) != check.OK {
 					t.Errorf("status %d\n%s", a.status, a.text())
 				}
 				return
@@ -81,7 +81,7 @@ func (s *scene) inPod() {
 					break
 				}
 				// Outside of the sidecar's container the workspace is not known.
-				if f.State != doctor.OK && f.Link != doctor.Write {
+				if f.State != check.OK && f.Link != check.Write {
 					t.Errorf("%s is %s\n%s", f.Link, f.State, a.text())
 				}
 			}
@@ -95,13 +95,13 @@ func (s *scene) orders(file string) string {
 	pod, err := s.kube.Client().CoreV1().Pods(namespace).Create(s.Context(), prometheusPod("orders", nil), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 	s.try(err)
 	for _, v := range pod.Spec.InitContainers[0].Env {
-		if v.Name != assignment.Variable {
+		if v.Name != sidecarconfig.Variable {
 			continue
 		}
-		a, err := assignment.Decode(strings.ReplaceAll(v.Value, "$$", "$"))
+		a, err := sidecarconfig.Decode(strings.ReplaceAll(v.Value, "$$", "$"))
 		s.try(err)
 		// What this machine has under the fixed names is not the pod's.
-		a.Token, a.Credentials, a.Prometheus = file, filepath.Join(s.TempDir(), "credentials"), assignment.Prometheus{}
+		a.Token, a.Credentials, a.Prometheus = file, filepath.Join(s.TempDir(), "credentials"), sidecarconfig.Prometheus{}
 		return a.Encode()
 	}
 	s.Fatal("the pod was not injected")

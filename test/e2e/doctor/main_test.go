@@ -34,11 +34,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
-	"github.com/ampbridge/ampbridge/doctor"
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/check"
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/cluster"
-	"github.com/ampbridge/ampbridge/test/podrun"
+	"github.com/ampbridge/ampbridge/test/kubelet"
 	"github.com/ampbridge/ampbridge/test/servingcert"
 	"github.com/ampbridge/ampbridge/test/tools"
 	"github.com/ampbridge/ampbridge/webhook/registration"
@@ -59,7 +59,7 @@ const (
 )
 
 func TestMain(m *testing.M) {
-	podrun.Init()
+	kubelet.Init()
 	rest.SetDefaultWarningHandler(rest.NoWarnings{}) // doctor shows them
 	os.Exit(m.Run())
 }
@@ -329,12 +329,12 @@ func (s *scene) environ() []string {
 
 // answer is doctor's JSON.
 type answer struct {
-	Version int           `json:"version"`
-	Verdict string        `json:"verdict"`
-	Broken  []doctor.Link `json:"broken"`
+	Version int          `json:"version"`
+	Verdict string       `json:"verdict"`
+	Broken  []check.Link `json:"broken"`
 	// NotChecked are the links of which something was not checked.
-	NotChecked []doctor.Link `json:"notChecked"`
-	doctor.Ladder
+	NotChecked []check.Link `json:"notChecked"`
+	check.Ladder
 	status int
 	stderr string
 }
@@ -375,10 +375,10 @@ func (a answer) text() string {
 }
 
 // finding is the broken one.
-func (a answer) finding() doctor.Finding {
-	i := slices.IndexFunc(a.Findings, func(f doctor.Finding) bool { return f.State == doctor.Broken })
+func (a answer) finding() check.Finding {
+	i := slices.IndexFunc(a.Findings, func(f check.Finding) bool { return f.State == check.Broken })
 	if i < 0 {
-		return doctor.Finding{}
+		return check.Finding{}
 	}
 	return a.Findings[i]
 }

@@ -15,7 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
-	"github.com/ampbridge/ampbridge/doctor"
+	"github.com/ampbridge/ampbridge/policy/check"
 )
 
 // means takes away what doctor may have at hand: it does what it can.
@@ -24,8 +24,8 @@ func (s *scene) means() {
 	s.Run("no cluster", func(t *testing.T) {
 		s := s.in(t)
 		a := s.ask(append(s.environ(), "KUBECONFIG=/dev/null"), "--policy", s.policyFile)
-		s.unseen(a, doctor.Kubernetes, doctor.IssuerMatches, doctor.Namespace, doctor.ServiceAccount, doctor.Registration, doctor.Endpoints,
-			doctor.Certificate, doctor.Injection, doctor.TokenMinted, doctor.SyncLeads, doctor.Session, doctor.Write, doctor.Pods, doctor.Identity, doctor.Sidecar, doctor.Flow)
+		s.unseen(a, check.Kubernetes, check.IssuerMatches, check.Namespace, check.ServiceAccount, check.Registration, check.Endpoints,
+			check.Certificate, check.Injection, check.TokenMinted, check.SyncLeads, check.Session, check.Write, check.Pods, check.Identity, check.Sidecar, check.Flow)
 	})
 	s.Run("the API server does not answer", func(t *testing.T) {
 		s := s.in(t)
@@ -34,7 +34,7 @@ func (s *scene) means() {
 		s.try(err)
 		s.try(os.WriteFile(config, bytes.ReplaceAll(up, []byte(s.kube.URL), []byte("https://127.0.0.1:1")), 0o600))
 		a := s.ask(s.environ(), "--policy", s.policyFile, "--kubeconfig", config)
-		if !slices.Equal(a.Broken, []doctor.Link{doctor.Kubernetes}) || a.State(doctor.OIDCProvider) != doctor.OK || a.State(doctor.Workspace) != doctor.OK {
+		if !slices.Equal(a.Broken, []check.Link{check.Kubernetes}) || a.State(check.OIDCProvider) != check.OK || a.State(check.Workspace) != check.OK {
 			s.Errorf("broken %v\n%s", a.Broken, a.text())
 		}
 	})
@@ -45,8 +45,8 @@ func (s *scene) means() {
 		}), "AWS_EC2_METADATA_DISABLED=true")
 		a := s.ask(env, "--policy", s.policyFile, "--kubeconfig", s.kube.Kubeconfig())
 		// STS and the remote write take the pod's own token.
-		s.unseen(a, append([]doctor.Link{doctor.Account, doctor.OIDCProvider, doctor.RoleExists, doctor.TrustDocument, doctor.Permissions,
-			doctor.Boundary, doctor.Workspace, doctor.Query}, podLinks...)...)
+		s.unseen(a, append([]check.Link{check.Account, check.OIDCProvider, check.RoleExists, check.TrustDocument, check.Permissions,
+			check.Boundary, check.Workspace, check.Query}, podLinks...)...)
 	})
 	s.Run("no way to the issuer, but AWS has one", func(t *testing.T) {
 		s := s.in(t)
@@ -58,15 +58,15 @@ func (s *scene) means() {
 		s.setPolicy("  issuer: "+issuerURL+"\n", "")
 		defer s.setPolicy()
 		a := s.ask(append(s.environ(), "KUBECONFIG=/dev/null"), "--policy", s.policyFile)
-		if a.status != unchecked || a.State(doctor.TrustDocument) != doctor.Skipped || a.State(doctor.RoleExists) != doctor.OK {
+		if a.status != unchecked || a.State(check.TrustDocument) != check.Skipped || a.State(check.RoleExists) != check.OK {
 			s.Errorf("status %d\n%s", a.status, a.text())
 		}
 	})
 	s.Run("no sample", func(t *testing.T) {
 		s := s.in(t)
 		a := s.examine(fault{args: []string{"--no-write"}})
-		s.unseen(a, append([]doctor.Link{doctor.Write}, podLinks...)...)
-		if slices.Contains(a.NotChecked, doctor.Write) {
+		s.unseen(a, append([]check.Link{check.Write}, podLinks...)...)
+		if slices.Contains(a.NotChecked, check.Write) {
 			s.Errorf("what --no-write leaves out counts as not checked: %v", a.NotChecked)
 		}
 	})
@@ -84,18 +84,18 @@ func (s *scene) means() {
 }
 
 // unseen expects these links not to be looked at, and all others to hold.
-func (s *scene) unseen(a answer, links ...doctor.Link) {
+func (s *scene) unseen(a answer, links ...check.Link) {
 	s.Helper()
 	if a.status != unchecked {
 		s.Errorf("status %d, %s", a.status, a.stderr)
 	}
-	for _, r := range doctor.Chain {
-		want := doctor.OK
+	for _, r := range check.Chain {
+		want := check.OK
 		switch {
 		case slices.Contains(links, r.Link):
-			want = doctor.Skipped
-		case r.Link == doctor.SyncLeads:
-			want = doctor.Doubtful
+			want = check.Skipped
+		case r.Link == check.SyncLeads:
+			want = check.Doubtful
 		}
 		if state := a.State(r.Link); state != want {
 			s.Errorf("%s is %s, want %s\n%s", r.Link, state, want, a.text())
@@ -128,6 +128,6 @@ func (s *scene) documentedRights() {
 	keys, err := s.account.PutUser("doctor", blocks["json"])
 	s.try(err)
 	env := append(s.environ(), keys.Environ()...)
-	s.await("the rights are in force", func() bool { return s.ask(env, "--kubeconfig", kubeconfig).State(doctor.Policy) == doctor.OK })
+	s.await("the rights are in force", func() bool { return s.ask(env, "--kubeconfig", kubeconfig).State(check.Policy) == check.OK })
 	s.unseen(s.ask(env, "--kubeconfig", kubeconfig), podLinks...)
 }

@@ -14,10 +14,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/ampbridge/ampbridge/doctor"
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/check"
 	"github.com/ampbridge/ampbridge/test/awstest"
-	"github.com/ampbridge/ampbridge/test/podrun"
+	"github.com/ampbridge/ampbridge/test/kubelet"
 	"github.com/ampbridge/ampbridge/test/tools"
 )
 
@@ -43,7 +43,7 @@ func (s *scene) pods() {
 		s.createPod("late", nil)
 		s.labelNamespace(`"enabled"`)
 		s.awaitInjection(true)
-		a := s.onlyBroken(doctor.Pods, "was not injected when it was created")
+		a := s.onlyBroken(check.Pods, "was not injected when it was created")
 		s.follow(a.finding().Mend)
 		s.createPod("late", nil) // its controller
 		s.podHolds("late")
@@ -56,7 +56,7 @@ func (s *scene) pods() {
 				{Name: "AWS_ACCESS_KEY_ID", Value: "AKIAEXAMPLE"}, {Name: "AWS_SECRET_ACCESS_KEY", Value: "example"},
 			}
 		})
-		s.onlyBroken(doctor.Identity, "static keys win")
+		s.onlyBroken(check.Identity, "static keys win")
 		s.deletePod("keys")
 		s.createPod("keys", nil)
 		s.podHolds("keys")
@@ -69,7 +69,7 @@ func (s *scene) pods() {
 		}}
 		s.must(s.kube.Client().CoreV1().ConfigMaps(namespace).Create(s.Context(), config, metav1.CreateOptions{}))
 		s.createPod("itself", nil)
-		s.onlyBroken(doctor.Identity, "would have to assume itself")
+		s.onlyBroken(check.Identity, "would have to assume itself")
 		config.Data["prometheus.yml"] = "{}\n"
 		s.must(s.kube.Client().CoreV1().ConfigMaps(namespace).Update(s.Context(), config, metav1.UpdateOptions{}))
 		s.podHolds("itself")
@@ -80,7 +80,7 @@ func (s *scene) pods() {
 		// What a kubelet says of it.
 		s.must(s.kube.Client().CoreV1().Pods(namespace).Patch(s.Context(), "waits", types.MergePatchType,
 			[]byte(`{"status":{"phase":"Pending","initContainerStatuses":[{"name":"ampbridge-config","image":"x","imageID":"","ready":false,"restartCount":0,"state":{"waiting":{"reason":"ImagePullBackOff","message":"not found"}}}]}}`), metav1.PatchOptions{}, "status"))
-		a := s.onlyBroken(doctor.Sidecar, "ImagePullBackOff: not found")
+		a := s.onlyBroken(check.Sidecar, "ImagePullBackOff: not found")
 		s.follow(a.finding().Mend)
 		s.createPod("waits", nil)
 		s.podHolds("waits")
@@ -103,7 +103,7 @@ func (s *scene) livePod() {
 	s.await("doctor names the identity alone", func() bool {
 		s.address("live")
 		a := s.examine(fault{})
-		return slices.Equal(a.Broken, []doctor.Link{doctor.Identity}) && contains(a.finding().Says, "no longer the node's role")
+		return slices.Equal(a.Broken, []check.Link{check.Identity}) && contains(a.finding().Says, "no longer the node's role")
 	})
 	stop()
 
@@ -132,14 +132,14 @@ func (s *scene) stuck(pod string) {
 			s.address(pod)
 			// Doctor's own sample would fail first.
 			a := s.examine(fault{args: []string{"--no-write"}})
-			return a.status == 1 && slices.Equal(a.Broken, []doctor.Link{doctor.Flow}) && contains(a.finding().Says, c.says)
+			return a.status == 1 && slices.Equal(a.Broken, []check.Link{check.Flow}) && contains(a.finding().Says, c.says)
 		})
 		failing.Stop()
 		// What was refused stays a warning until Prometheus starts again.
 		s.await("it flows again", func() bool {
 			s.address(pod)
 			a := s.examine(fault{})
-			return a.status == 0 && (a.State(doctor.Flow) == doctor.OK || contains(a.text(), "samples were refused since the start"))
+			return a.status == 0 && (a.State(check.Flow) == check.OK || contains(a.text(), "samples were refused since the start"))
 		})
 	}
 }
@@ -159,7 +159,7 @@ func (s *scene) awaitAll(pod string) {
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
 		s.address(pod)
 		a = s.examine(fault{})
-		if a.status == 0 && !slices.ContainsFunc(doctor.Chain, func(r doctor.Rung) bool { return a.State(r.Link) != doctor.OK && r.Link != doctor.SyncLeads }) {
+		if a.status == 0 && !slices.ContainsFunc(check.Chain, func(r check.Rung) bool { return a.State(r.Link) != check.OK && r.Link != check.SyncLeads }) {
 			return
 		}
 	}
@@ -167,7 +167,7 @@ func (s *scene) awaitAll(pod string) {
 }
 
 // onlyBroken asks doctor, and expects exactly that link.
-func (s *scene) onlyBroken(l doctor.Link, says string) answer {
+func (s *scene) onlyBroken(l check.Link, says string) answer {
 	s.Helper()
 	a := s.examine(fault{})
 	if len(a.Broken) != 1 || a.Broken[0] != l || a.status != 1 || !contains(a.finding().Says, says) {
@@ -180,7 +180,7 @@ func (s *scene) onlyBroken(l doctor.Link, says string) answer {
 func (s *scene) podHolds(name string) {
 	s.Helper()
 	a := s.examine(fault{})
-	if a.status != unchecked || a.State(doctor.Pods) != doctor.OK || a.State(doctor.Identity) != doctor.OK {
+	if a.status != unchecked || a.State(check.Pods) != check.OK || a.State(check.Identity) != check.OK {
 		s.Fatalf("status %d\n%s", a.status, a.text())
 	}
 	s.deletePod(name)
@@ -223,7 +223,7 @@ func (s *scene) runPod(name, port, config string, change func(*corev1.Pod)) (sto
 	})
 	log, err := os.Create(filepath.Join(s.dir, name+".log"))
 	s.try(err)
-	run, err := podrun.Run(s.root.Context(), s.kube.Client(), pod, podrun.Options{Dir: s.dir, Log: log, Images: s.images(s.T)})
+	run, err := kubelet.Run(s.root.Context(), s.kube.Client(), pod, kubelet.Options{Dir: s.dir, Log: log, Images: s.images(s.T)})
 	s.try(err)
 	s.Cleanup(func() { _ = run.Close() })
 	s.await("the pod is ready", run.Ready)
@@ -235,7 +235,7 @@ func (s *scene) runPod(name, port, config string, change func(*corev1.Pod)) (sto
 }
 
 // images are what the node has.
-func (s *scene) images(t *testing.T) podrun.Images {
+func (s *scene) images(t *testing.T) kubelet.Images {
 	t.Helper()
 	sidecar := filepath.Join(s.dir, "config-sidecar")
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", sidecar, "github.com/ampbridge/ampbridge/cmd/config-sidecar")
@@ -246,7 +246,7 @@ func (s *scene) images(t *testing.T) podrun.Images {
 	reloader, err := tools.Find(t.Context(), "prometheus-config-reloader", os.Stderr)
 	s.try(err)
 	const nobody = 65534
-	return podrun.Images{
+	return kubelet.Images{
 		{Match: "prometheus/prometheus", Binaries: map[string]string{"/bin/prometheus": s.prometheus}, Entrypoint: []string{"/bin/prometheus"}, WorkingDir: "/prometheus", Volumes: []string{"/prometheus"}, User: nobody},
 		{Match: "prometheus-operator/prometheus-config-reloader", Binaries: map[string]string{"/bin/prometheus-config-reloader": reloader}, Entrypoint: []string{"/bin/prometheus-config-reloader"}, User: nobody},
 		{Match: "registry.example/ampbridge", Binaries: map[string]string{"/config-sidecar": sidecar}, Entrypoint: []string{"/config-sidecar"}, User: nobody},

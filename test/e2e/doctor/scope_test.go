@@ -10,8 +10,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/ampbridge/ampbridge/doctor"
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/check"
 )
 
 // With trust.roleScope: serviceAccount there are two service accounts, each with
@@ -24,17 +24,17 @@ var (
 )
 
 var scopeFaults = []fault{
-	{name: "another's subject", link: doctor.TrustDocument, says: "lets in " + first.String() + ", and not " + second.String(), play: trustFirst},
-	{name: "role missing", link: doctor.RoleExists, says: "there is no role arn:aws:iam::" + accountID + ":role/ampbridge/demo/" + secondsOwn, play: deleteSecondsOwn},
-	{name: "another's subject, no sync", link: doctor.TrustDocument, says: "and not " + second.String(), play: func(s *scene) {
+	{name: "another's subject", link: check.TrustDocument, says: "lets in " + first.String() + ", and not " + second.String(), play: trustFirst},
+	{name: "role missing", link: check.RoleExists, says: "there is no role arn:aws:iam::" + accountID + ":role/ampbridge/demo/" + secondsOwn, play: deleteSecondsOwn},
+	{name: "another's subject, no sync", link: check.TrustDocument, says: "and not " + second.String(), play: func(s *scene) {
 		s.setPolicy(eachItsOwn("trust:\n", "trust:\n  manage: none\n")...)
 		trustFirst(s)
 	}},
-	{name: "permission document missing, no sync", link: doctor.Permissions, says: "nothing in it", play: func(s *scene) {
+	{name: "permission document missing, no sync", link: check.Permissions, says: "nothing in it", play: func(s *scene) {
 		s.must(s.iam.DeleteRolePolicy(s.Context(), &iam.DeleteRolePolicyInput{RoleName: &secondsOwn, PolicyName: aws.String("ampbridge")}))
 	}},
 	// The last: sync takes over again only what is its own.
-	{name: "role missing, no sync", link: doctor.RoleExists, says: "there is no role", play: deleteSecondsOwn},
+	{name: "role missing, no sync", link: check.RoleExists, says: "there is no role", play: deleteSecondsOwn},
 }
 
 // eachItsOwn are replacements that make the policy of the two.
@@ -59,22 +59,22 @@ func (s *scene) roleForEach() {
 	s.setPolicy(eachItsOwn()...)
 	s.webhookPolicy(s.policy(eachItsOwn()...))
 	s.sync()
-	s.await("the webhook grants both", func() bool { return s.examine(fault{}).State(doctor.Injection) == doctor.OK })
+	s.await("the webhook grants both", func() bool { return s.examine(fault{}).State(check.Injection) == check.OK })
 	s.healthy(fault{})
 	a := s.examine(fault{})
-	for _, link := range []doctor.Link{doctor.RoleExists, doctor.TrustDocument, doctor.Permissions, doctor.Boundary, doctor.Session, doctor.Write} {
+	for _, link := range []check.Link{check.RoleExists, check.TrustDocument, check.Permissions, check.Boundary, check.Session, check.Write} {
 		for subject, role := range map[policy.Subject]string{first: ownRole, second: secondsOwn} {
-			i := slices.IndexFunc(a.Findings, func(f doctor.Finding) bool {
-				return f.Link == link && f.About == doctor.About{Subject: subject.String(), Destination: "central", Account: accountID}
+			i := slices.IndexFunc(a.Findings, func(f check.Finding) bool {
+				return f.Link == link && f.About == check.About{Subject: subject.String(), Destination: "central", Account: accountID}
 			})
-			if i < 0 || (link == doctor.RoleExists || link == doctor.Session) && !contains(a.Findings[i].Says, "/"+role) {
+			if i < 0 || (link == check.RoleExists || link == check.Session) && !contains(a.Findings[i].Says, "/"+role) {
 				s.Errorf("%s does not tell of %s of %s\n%s", link, role, subject, a.text())
 			}
 		}
 	}
 	s.setPolicy(eachItsOwn("grants:\n", fmt.Sprintf("- {name: idle, workspace: %q, endpoint: %q}\ngrants:\n", s.workspace.ARN, s.cloud.URL))...)
-	if a = s.examine(fault{}); a.status != unchecked || !slices.ContainsFunc(a.Findings, func(f doctor.Finding) bool {
-		return f.Link == doctor.RoleExists && f.State == doctor.Skipped && f.NotAsked && f.About == doctor.About{Destination: "idle", Account: accountID}
+	if a = s.examine(fault{}); a.status != unchecked || !slices.ContainsFunc(a.Findings, func(f check.Finding) bool {
+		return f.Link == check.RoleExists && f.State == check.Skipped && f.NotAsked && f.About == check.About{Destination: "idle", Account: accountID}
 	}) {
 		s.Errorf("a destination that is granted to nobody: status %d\n%s", a.status, a.text())
 	}

@@ -16,7 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/ampbridge/ampbridge/doctor"
+	"github.com/ampbridge/ampbridge/policy/check"
 )
 
 // syncLabels are the chart's.
@@ -33,7 +33,7 @@ func (s *scene) syncLeads() {
 			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: syncLabels}, Spec: corev1.PodSpec{Containers: containers}},
 		},
 	}, metav1.CreateOptions{}))
-	s.onlyBroken(doctor.SyncLeads, "no replica of deployment/ampbridge-sync has ever led: there is no Lease")
+	s.onlyBroken(check.SyncLeads, "no replica of deployment/ampbridge-sync has ever led: there is no Lease")
 
 	// Its pod has the name of this machine, which the process finds, and its address.
 	host, err := os.Hostname()
@@ -51,18 +51,18 @@ func (s *scene) syncLeads() {
 	policy := filepath.Join(s.dir, "sync-policy.yaml")
 	s.try(os.WriteFile(policy, []byte(s.policy()), 0o600))
 	run := s.startSync(policy, net.JoinHostPort(s.host, port))
-	s.await("sync leads, and its pass succeeds", func() bool { return s.examine(fault{}).State(doctor.SyncLeads) == doctor.OK })
+	s.await("sync leads, and its pass succeeds", func() bool { return s.examine(fault{}).State(check.SyncLeads) == check.OK })
 
 	s.try(os.WriteFile(policy, []byte(s.policy("destinations: [central]", "destinations: [centrall]")), 0o600))
-	s.await("sync refuses the policy", func() bool { return s.examine(fault{}).State(doctor.SyncLeads) == doctor.Broken })
-	s.onlyBroken(doctor.SyncLeads, "refuses the newest version of the policy")
+	s.await("sync refuses the policy", func() bool { return s.examine(fault{}).State(check.SyncLeads) == check.Broken })
+	s.onlyBroken(check.SyncLeads, "refuses the newest version of the policy")
 	s.try(os.WriteFile(policy, []byte(s.policy()), 0o600))
-	s.await("sync takes the policy", func() bool { return s.examine(fault{}).State(doctor.SyncLeads) == doctor.OK })
+	s.await("sync takes the policy", func() bool { return s.examine(fault{}).State(check.SyncLeads) == check.OK })
 
 	s.try(run.Process.Kill())
 	_ = run.Wait() // killed
-	s.await("nobody leads", func() bool { return s.examine(fault{}).State(doctor.SyncLeads) == doctor.Broken })
-	s.onlyBroken(doctor.SyncLeads, "renewed the Lease last")
+	s.await("nobody leads", func() bool { return s.examine(fault{}).State(check.SyncLeads) == check.Broken })
+	s.onlyBroken(check.SyncLeads, "renewed the Lease last")
 
 	s.try(client.AppsV1().Deployments(system).Delete(s.Context(), "ampbridge-sync", metav1.DeleteOptions{}))
 	s.try(client.CoreV1().Pods(system).Delete(s.Context(), "ampbridge-sync-1", metav1.DeleteOptions{GracePeriodSeconds: new(int64)}))
@@ -88,12 +88,12 @@ func (s *scene) syncScheduled(containers []corev1.Container) {
 			Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{RestartPolicy: corev1.RestartPolicyNever, Containers: containers}},
 		}}},
 	}, metav1.CreateOptions{}))
-	s.onlyBroken(doctor.SyncLeads, "cronjob/ampbridge-sync is suspended")
+	s.onlyBroken(check.SyncLeads, "cronjob/ampbridge-sync is suspended")
 	patch(`{"spec":{"suspend":false}}`)
 	patch(`{"status":{"lastScheduleTime":"`+ago(time.Hour)+`"}}`, "status")
-	s.onlyBroken(doctor.SyncLeads, "has not succeeded; no run ever has")
+	s.onlyBroken(check.SyncLeads, "has not succeeded; no run ever has")
 	patch(`{"status":{"lastSuccessfulTime":"`+ago(59*time.Minute)+`"}}`, "status")
-	if a := s.examine(fault{}); a.State(doctor.SyncLeads) != doctor.OK {
+	if a := s.examine(fault{}); a.State(check.SyncLeads) != check.OK {
 		s.Fatalf("a CronJob whose last run succeeded\n%s", a.text())
 	}
 	s.try(jobs.Delete(s.Context(), name, metav1.DeleteOptions{}))

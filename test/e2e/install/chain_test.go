@@ -15,10 +15,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/ampbridge/ampbridge/policy"
-	"github.com/ampbridge/ampbridge/sidecar/session"
 	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/env"
 	"github.com/ampbridge/ampbridge/test/node"
-	"github.com/ampbridge/ampbridge/test/stage"
+	"github.com/ampbridge/ampbridge/webhook/sidecar/session"
 )
 
 // A workload is one of the ways in which people run Prometheus.
@@ -109,7 +109,7 @@ func (e *environment) trusted(w workload) {
 func (e *environment) injected(w workload) (pod *corev1.Pod) {
 	e.Helper()
 	pod = e.current(w)
-	if !stage.Injected(pod) {
+	if !env.Injected(pod) {
 		e.Fatalf("pod %s of %s is not injected: %v", pod.Name, w.what, pod.Annotations)
 	}
 	e.proved("admission: %s, pod %s, has the config sidecar; the namespace enforces the restricted standard", w.what, pod.Name)

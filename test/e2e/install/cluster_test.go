@@ -17,7 +17,7 @@ import (
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/metadata"
 
-	"github.com/ampbridge/ampbridge/test/stage"
+	"github.com/ampbridge/ampbridge/test/env"
 )
 
 // What the tests ask of the cluster, and have it do.
@@ -74,7 +74,7 @@ func (e *environment) runs(pod *corev1.Pod) {
 	e.Helper()
 	stored, err := e.Client().CoreV1().Pods(pod.Namespace).Create(e.Context(), pod, metav1.CreateOptions{})
 	e.must(err)
-	if stage.Injected(stored) {
+	if env.Injected(stored) {
 		e.Fatalf("pod %s/%s is injected", pod.Namespace, pod.Name)
 	}
 	e.podReady(stored)
@@ -84,7 +84,7 @@ func (e *environment) runs(pod *corev1.Pod) {
 // injectedPods are those that run.
 func (e *environment) injectedPods() []corev1.Pod {
 	e.Helper()
-	return slices.DeleteFunc(e.pods(monitoring, ""), func(p corev1.Pod) bool { return p.Spec.NodeName == "" || !stage.Injected(&p) })
+	return slices.DeleteFunc(e.pods(monitoring, ""), func(p corev1.Pod) bool { return p.Spec.NodeName == "" || !env.Injected(&p) })
 }
 
 // scale sets the webhook's replicas, and waits until the API server has that many to call.

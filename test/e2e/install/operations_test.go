@@ -14,7 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/ampbridge/ampbridge/test/stage"
+	"github.com/ampbridge/ampbridge/test/env"
 )
 
 const (
@@ -71,7 +71,7 @@ func (e *environment) upgrades() {
 				pod := e.pod(monitoring, name, prometheusLabels)
 				pod.Spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "example.com/never"}}
 				stored, err := e.Client().CoreV1().Pods(monitoring).Create(ctx, pod, metav1.CreateOptions{})
-				if err == nil && !stage.Injected(stored) {
+				if err == nil && !env.Injected(stored) {
 					err = fmt.Errorf("pod %s is not injected", name)
 				}
 				mu.Lock()
@@ -124,7 +124,7 @@ func (e *environment) allReplicasDead() {
 	e.runs(e.pod(elsewhere, "meanwhile", nil))
 	e.runs(e.pod(monitoring, "meanwhile", nil))
 	pod := e.roll(byChart)
-	if stage.Injected(pod) {
+	if env.Injected(pod) {
 		e.Fatalf("pod %s is injected, by no webhook", pod.Name)
 	}
 	e.podReady(pod)
@@ -140,7 +140,7 @@ func (e *environment) allReplicasDead() {
 	e.proved("the auditor says so, by an event InjectionMissed that names the pod and the command that mends it")
 	e.scale(2)
 	pod = e.roll(byChart)
-	if !stage.Injected(pod) {
+	if !env.Injected(pod) {
 		e.Fatalf("pod %s is not injected", pod.Name)
 	}
 	e.ready(pod)
@@ -163,7 +163,7 @@ func (e *environment) uninstall() {
 	e.runs(e.pod(monitoring, "afterwards", prometheusLabels))
 	e.install()
 	pod := e.roll(byChart)
-	if !stage.Injected(pod) {
+	if !env.Injected(pod) {
 		e.Fatalf("pod %s is not injected after the chart is installed again", pod.Name)
 	}
 	e.ready(pod)

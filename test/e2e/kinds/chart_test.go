@@ -9,7 +9,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
-	"github.com/ampbridge/ampbridge/test/stage"
+	"github.com/ampbridge/ampbridge/test/env"
 )
 
 // variant is what a user's values make of the chart's objects.
@@ -28,7 +28,7 @@ func chart(file string, change variant) func(*scene, asked) (made, error) {
 		}
 		kinds := map[string]*unstructured.Unstructured{}
 		for _, object := range manifests {
-			object.SetNamespace(stage.Namespace)
+			object.SetNamespace(env.Namespace)
 			kinds[object.GetKind()] = object
 		}
 		config, err := chartConfig(kinds["ConfigMap"])

@@ -6,7 +6,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/ampbridge/ampbridge/test/stage"
+	"github.com/ampbridge/ampbridge/test/env"
 )
 
 // hand makes a pod as people write them: change gets one whose configuration is
@@ -14,15 +14,15 @@ import (
 func hand(change func(*corev1.Pod)) func(*scene, asked) (made, error) {
 	return func(s *scene, a asked) (made, error) {
 		if err := s.create(a, &corev1.ConfigMap{
-			ObjectMeta: metav1.ObjectMeta{Name: a.name, Namespace: stage.Namespace},
+			ObjectMeta: metav1.ObjectMeta{Name: a.name, Namespace: env.Namespace},
 			Data:       map[string]string{"prometheus.yml": a.config},
 		}); err != nil {
 			return made{}, err
 		}
 		pod := &corev1.Pod{
-			ObjectMeta: metav1.ObjectMeta{Name: a.name, Namespace: stage.Namespace},
+			ObjectMeta: metav1.ObjectMeta{Name: a.name, Namespace: env.Namespace},
 			Spec: corev1.PodSpec{
-				ServiceAccountName: stage.ServiceAccount,
+				ServiceAccountName: env.ServiceAccount,
 				Containers: []corev1.Container{{
 					Name: "main", Image: "quay.io/prometheus/prometheus:" + a.tag,
 					VolumeMounts: []corev1.VolumeMount{{Name: "config", MountPath: "/etc/prometheus"}},

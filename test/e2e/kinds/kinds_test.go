@@ -4,7 +4,7 @@
 // configuration reaches it. docs/compatibility.md is its table in prose.
 //
 // Pods run as the API server stored them after admission, but for their ports:
-// see [stage.Ports].
+// see [env.Ports].
 package kinds_test
 
 import (
@@ -19,13 +19,13 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/ampbridge/ampbridge/test/podrun"
-	"github.com/ampbridge/ampbridge/test/stage"
+	"github.com/ampbridge/ampbridge/test/env"
+	"github.com/ampbridge/ampbridge/test/kubelet"
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
 func TestMain(m *testing.M) {
-	podrun.Init()
+	kubelet.Init()
 	os.Exit(m.Run())
 }
 
@@ -57,7 +57,7 @@ type asked struct {
 	tag  string
 	// config is the user's configuration; it changes.
 	config string
-	ports  stage.Ports
+	ports  env.Ports
 }
 
 // made is a pod, and how its user changes its configuration.
@@ -115,7 +115,7 @@ func TestKinds(t *testing.T) {
 // user's is live with the block in it, without a restart.
 func conforms(t *testing.T, s *scene, r row) {
 	ctx, begun := t.Context(), time.Now()
-	ports, err := stage.NewPorts()
+	ports, err := env.NewPorts()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,7 +158,7 @@ type subject struct {
 	*testing.T
 	scene *scene
 	pod   *corev1.Pod
-	*podrun.Pod
+	*kubelet.Pod
 }
 
 // run plays the kubelet for a pod until the test ends.
@@ -194,7 +194,7 @@ func (p *subject) arrives(job string) { p.arrivesIn(p.scene.Workspace.ID, job) }
 
 func (p *subject) arrivesIn(workspace, job string) {
 	p.Helper()
-	promql := fmt.Sprintf(`up{job=%q,cluster=%q}`, job, stage.ClusterName)
+	promql := fmt.Sprintf(`up{job=%q,cluster=%q}`, job, env.ClusterName)
 	p.await("samples of job "+job, func() bool {
 		found, err := p.scene.Cloud.Query(p.Context(), workspace, promql)
 		return err == nil && len(found) == 1
@@ -221,7 +221,7 @@ func (p *subject) changes(change func() error, job string) time.Duration {
 		return err == nil && now != before
 	})
 	p.await("the change to be live", func() bool {
-		loaded := stage.LoadedConfig(p.Context(), p.pod)
+		loaded := env.LoadedConfig(p.Context(), p.pod)
 		return strings.Contains(loaded, "job_name: "+job+"\n") && strings.Contains(loaded, "ampbridge-central")
 	})
 	return time.Since(reached)
@@ -238,7 +238,7 @@ func (p *subject) unharmed() {
 			}
 		}
 	}
-	if v, ok := stage.Metric(p.Context(), p.pod, "prometheus_config_last_reload_successful"); !ok || v != 1 {
+	if v, ok := env.Metric(p.Context(), p.pod, "prometheus_config_last_reload_successful"); !ok || v != 1 {
 		p.Errorf("prometheus_config_last_reload_successful = %v", v)
 	}
 	for _, w := range p.scene.Cloud.Writes(p.scene.Workspace.ID) {
@@ -249,7 +249,7 @@ func (p *subject) unharmed() {
 }
 
 // configuration has the server scrape itself under a name.
-func configuration(job string, ports stage.Ports) string {
+func configuration(job string, ports env.Ports) string {
 	return fmt.Sprintf(`global:
   scrape_interval: 1s
 scrape_configs:

@@ -16,7 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/ampbridge/ampbridge/test/stage"
+	"github.com/ampbridge/ampbridge/test/env"
 	"github.com/ampbridge/ampbridge/test/tools"
 )
 
@@ -45,7 +45,7 @@ func (s *scene) startOperator(t *testing.T) {
 		}
 	}
 
-	port, err := stage.FreePort()
+	port, err := env.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +53,7 @@ func (s *scene) startOperator(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(tools.Path(t, "prometheus-operator"), "--namespaces="+stage.Namespace, "--feature-gates=PrometheusAgentDaemonSet=true",
+	cmd := exec.Command(tools.Path(t, "prometheus-operator"), "--namespaces="+env.Namespace, "--feature-gates=PrometheusAgentDaemonSet=true",
 		fmt.Sprintf("--web.listen-address=127.0.0.1:%d", port))
 	cmd.Env = []string{"KUBECONFIG=" + s.Cluster.Kubeconfig()}
 	cmd.Stdout, cmd.Stderr = log, log
@@ -131,7 +131,7 @@ func operators(file, pod string) func(*scene, asked) (made, error) {
 		const key = "scrape-configs.yaml"
 		additional := a.name + "-scrape-configs"
 		if err := s.create(a, &corev1.Secret{
-			ObjectMeta: metav1.ObjectMeta{Name: additional, Namespace: stage.Namespace},
+			ObjectMeta: metav1.ObjectMeta{Name: additional, Namespace: env.Namespace},
 			Data:       map[string][]byte{key: []byte(jobs(a.config))},
 		}); err != nil {
 			return made{}, err

@@ -9,12 +9,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/ampbridge/ampbridge/test/stage"
+	"github.com/ampbridge/ampbridge/test/env"
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
 // start has a hand-written pod run.
-func (s *scene) start(t *testing.T, name, tag string, ports stage.Ports, change func(*corev1.Pod)) (*subject, made) {
+func (s *scene) start(t *testing.T, name, tag string, ports env.Ports, change func(*corev1.Pod)) (*subject, made) {
 	t.Helper()
 	m, err := hand(change)(s, asked{TB: t, name: name, tag: tag, config: configuration("first-"+name, ports), ports: ports})
 	if err != nil {
@@ -29,14 +29,14 @@ func (s *scene) newPolicy(t *testing.T, text string) {
 	t.Helper()
 	injection := func() (mark inject.Injected) {
 		pod := &corev1.Pod{
-			ObjectMeta: metav1.ObjectMeta{Name: "which-policy", Namespace: stage.Namespace},
+			ObjectMeta: metav1.ObjectMeta{Name: "which-policy", Namespace: env.Namespace},
 			Spec: corev1.PodSpec{
-				ServiceAccountName: stage.ServiceAccount,
+				ServiceAccountName: env.ServiceAccount,
 				Containers:         []corev1.Container{{Name: "main", Image: "prometheus/prometheus", VolumeMounts: []corev1.VolumeMount{{Name: "config", MountPath: "/etc/prometheus"}}}},
 				Volumes:            []corev1.Volume{{Name: "config", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "any"}}}}},
 			},
 		}
-		admitted, err := s.Cluster.Client().CoreV1().Pods(stage.Namespace).Create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		admitted, err := s.Cluster.Client().CoreV1().Pods(env.Namespace).Create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -62,7 +62,7 @@ func (s *scene) newPolicy(t *testing.T, text string) {
 func twoAccounts(t *testing.T, s *scene) {
 	ctx := t.Context()
 	second := s.Cloud.Account("444455556666")
-	workspace := second.CreateWorkspace(stage.Region, "second")
+	workspace := second.CreateWorkspace(env.Region, "second")
 	if _, err := second.PutManagedPolicy("ampbridge-boundary", `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"aps:RemoteWrite","Resource":"*"}]}`); err != nil {
 		t.Fatal(err)
 	}
@@ -71,13 +71,13 @@ func twoAccounts(t *testing.T, s *scene) {
 		"destinations: [central]", "destinations: [central, second]",
 	).Replace(policy(s.Stage))
 	s.newPolicy(t, text)
-	ports, err := stage.NewPorts()
+	ports, err := env.NewPorts()
 	if err != nil {
 		t.Fatal(err)
 	}
 	p, _ := s.start(t, "two-accounts", current, ports, feature)
 	p.arrives("first-two-accounts")
-	if loaded := stage.LoadedConfig(ctx, p.pod); strings.Contains(loaded, "ampbridge-second") {
+	if loaded := env.LoadedConfig(ctx, p.pod); strings.Contains(loaded, "ampbridge-second") {
 		t.Errorf("the block of a destination without a session is in the configuration:\n%s", loaded)
 	}
 
@@ -107,7 +107,7 @@ func newerField(t *testing.T, s *scene) {
 	for _, tag := range []string{"v2.42.0", sdkV1, current} {
 		t.Run(tag, func(t *testing.T) {
 			t.Parallel()
-			ports, err := stage.NewPorts()
+			ports, err := env.NewPorts()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -116,11 +116,11 @@ func newerField(t *testing.T, s *scene) {
 			p.arrives("first-" + name)
 			knows := tag != "v2.42.0"
 			if knows {
-				p.await("the field", func() bool { return strings.Contains(stage.LoadedConfig(t.Context(), p.pod), field) })
+				p.await("the field", func() bool { return strings.Contains(env.LoadedConfig(t.Context(), p.pod), field) })
 			}
 			lag := p.changes(func() error { return m.set(t.Context(), configuration("second-"+name, ports)) }, "second-"+name)
 			p.arrives("second-" + name)
-			if loaded := stage.LoadedConfig(t.Context(), p.pod); strings.Contains(loaded, field) != knows {
+			if loaded := env.LoadedConfig(t.Context(), p.pod); strings.Contains(loaded, field) != knows {
 				t.Errorf("%s in the configuration: %t, want %t", field, !knows, knows)
 			}
 			p.unharmed()

@@ -19,37 +19,37 @@ import (
 
 	"github.com/go-logr/logr"
 
-	"github.com/ampbridge/ampbridge/test/podrun"
-	"github.com/ampbridge/ampbridge/test/stage"
+	"github.com/ampbridge/ampbridge/test/env"
+	"github.com/ampbridge/ampbridge/test/kubelet"
 	"github.com/ampbridge/ampbridge/test/tools"
 )
 
 // scene is a stage whose trust is in place, with a node's worth of images and a
 // client for objects of every kind.
 type scene struct {
-	*stage.Stage
+	*env.Stage
 	client client.Client
 }
 
 // serviceAccounts are those that the rows' pods run as: the chart brings its own.
-var serviceAccounts = []string{stage.ServiceAccount, "prometheus-server"}
+var serviceAccounts = []string{env.ServiceAccount, "prometheus-server"}
 
 func newScene(t *testing.T) *scene {
 	t.Helper()
 	log.SetLogger(logr.Discard()) // the client's, which says much otherwise
 	ctx := t.Context()
-	s := stage.Start(t, stage.Options{})
+	s := env.Start(t, env.Options{})
 	for tool, tag := range map[string]string{"prometheus-3.1": sdkV1, "prometheus-2.42": "v2.42.0"} {
 		if err := s.AddPrometheus(ctx, tool, tag); err != nil {
 			t.Fatal(err)
 		}
 	}
-	s.AddImage(podrun.Image{Match: "busybox/prometheus", Binaries: map[string]string{
+	s.AddImage(kubelet.Image{Match: "busybox/prometheus", Binaries: map[string]string{
 		"/bin/prometheus": tools.Path(t, "prometheus"), "/bin/sh": tools.Path(t, "gosh"),
 	}, Entrypoint: []string{"/bin/prometheus"}, WorkingDir: "/prometheus", User: 65534})
-	s.AddImage(podrun.Image{Match: "jimmidyson/configmap-reload", Binaries: map[string]string{"/configmap-reload": buildReloader(t)},
+	s.AddImage(kubelet.Image{Match: "jimmidyson/configmap-reload", Binaries: map[string]string{"/configmap-reload": buildReloader(t)},
 		Entrypoint: []string{"/configmap-reload"}, User: 65534})
-	if err := s.CreateServiceAccount(ctx, stage.Namespace, "prometheus-server"); err != nil {
+	if err := s.CreateServiceAccount(ctx, env.Namespace, "prometheus-server"); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.SetPolicy(policy(s)); err != nil {
@@ -66,8 +66,8 @@ func newScene(t *testing.T) *scene {
 }
 
 // policy grants all the service accounts.
-func policy(s *stage.Stage) string {
-	return strings.Replace(s.Policy(), "serviceAccounts: ["+stage.ServiceAccount+"]", "serviceAccounts: ["+strings.Join(serviceAccounts, ", ")+"]", 1)
+func policy(s *env.Stage) string {
+	return strings.Replace(s.Policy(), "serviceAccounts: ["+env.ServiceAccount+"]", "serviceAccounts: ["+strings.Join(serviceAccounts, ", ")+"]", 1)
 }
 
 func buildReloader(t *testing.T) string {
@@ -113,7 +113,7 @@ func (s *scene) create(t testing.TB, object client.Object) error {
 // setSecret changes a key of a Secret, and setConfigMap one of a ConfigMap.
 func (s *scene) setSecret(ctx context.Context, name, key string, value []byte) error {
 	secret := &corev1.Secret{}
-	if err := s.client.Get(ctx, client.ObjectKey{Namespace: stage.Namespace, Name: name}, secret); err != nil {
+	if err := s.client.Get(ctx, client.ObjectKey{Namespace: env.Namespace, Name: name}, secret); err != nil {
 		return err
 	}
 	secret.Data[key] = value
@@ -122,7 +122,7 @@ func (s *scene) setSecret(ctx context.Context, name, key string, value []byte) e
 
 func (s *scene) setConfigMap(ctx context.Context, name, key, value string) error {
 	config := &corev1.ConfigMap{}
-	if err := s.client.Get(ctx, client.ObjectKey{Namespace: stage.Namespace, Name: name}, config); err != nil {
+	if err := s.client.Get(ctx, client.ObjectKey{Namespace: env.Namespace, Name: name}, config); err != nil {
 		return err
 	}
 	config.Data[key] = value
@@ -136,7 +136,7 @@ func (s *scene) awaitPod(ctx context.Context, prefix string) (*corev1.Pod, error
 	defer cancel()
 	for {
 		pods := &corev1.PodList{}
-		if err := s.client.List(ctx, pods, client.InNamespace(stage.Namespace)); err != nil {
+		if err := s.client.List(ctx, pods, client.InNamespace(env.Namespace)); err != nil {
 			return nil, err
 		}
 		for i := range pods.Items {

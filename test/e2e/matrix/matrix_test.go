@@ -18,12 +18,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/ampbridge/ampbridge/test/awstest"
-	"github.com/ampbridge/ampbridge/test/podrun"
-	"github.com/ampbridge/ampbridge/test/stage"
+	"github.com/ampbridge/ampbridge/test/env"
+	"github.com/ampbridge/ampbridge/test/kubelet"
 )
 
 func TestMain(m *testing.M) {
-	podrun.Init()
+	kubelet.Init()
 	os.Exit(m.Run())
 }
 
@@ -63,7 +63,7 @@ func TestSafetyMatrix(t *testing.T) {
 		for _, v := range versions {
 			t.Run(v.version, func(t *testing.T) {
 				t.Parallel()
-				s := stage.Start(t, stage.Options{})
+				s := env.Start(t, env.Options{})
 				// Half a minute, so that a renewal falls into every fault.
 				s.Cloud.SetSessionLife(30 * time.Second)
 				if out, err := s.Sync(t.Context()); err != nil {
@@ -100,14 +100,14 @@ func table(rows []row) string {
 // subject is one Prometheus under test.
 type subject struct {
 	*testing.T
-	stage   *stage.Stage
+	stage   *env.Stage
 	pod     *corev1.Pod
-	run     *podrun.Pod
+	run     *kubelet.Pod
 	allowed int // failed starts of an event
 }
 
 // play runs all faults over one version and kind.
-func play(t *testing.T, s *stage.Stage, version, tag, kind string, allowed int) []row {
+func play(t *testing.T, s *env.Stage, version, tag, kind string, allowed int) []row {
 	name := strings.ReplaceAll(kind+"-"+version, ".", "-")
 	p := create(t, s, name, tag, kind, allowed)
 	p.ready(time.Now())
@@ -135,9 +135,9 @@ func play(t *testing.T, s *stage.Stage, version, tag, kind string, allowed int) 
 }
 
 // create makes a pod and runs it.
-func create(t *testing.T, s *stage.Stage, name, tag, kind string, allowed int) *subject {
+func create(t *testing.T, s *env.Stage, name, tag, kind string, allowed int) *subject {
 	t.Helper()
-	pod, err := s.Create(t.Context(), stage.Chart{Name: name, Config: stage.SelfScrape, Change: func(pod *corev1.Pod) {
+	pod, err := s.Create(t.Context(), env.Chart{Name: name, Config: env.SelfScrape, Change: func(pod *corev1.Pod) {
 		pod.Spec.Containers[1].Image = "quay.io/prometheus/prometheus:" + tag
 		if kind == "start-only" {
 			pod.Spec.Containers = pod.Spec.Containers[1:]
@@ -146,7 +146,7 @@ func create(t *testing.T, s *stage.Stage, name, tag, kind string, allowed int) *
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !stage.Injected(pod) {
+	if !env.Injected(pod) {
 		t.Fatalf("%s was not injected", name)
 	}
 	p := &subject{T: t, stage: s, pod: pod, allowed: allowed}
@@ -175,7 +175,7 @@ func (p *subject) end() {
 	}
 }
 
-func (p *subject) server() *podrun.Container { return p.run.Container("prometheus-server") }
+func (p *subject) server() *kubelet.Container { return p.run.Container("prometheus-server") }
 
 func (p *subject) await(what string, condition func() bool) {
 	p.Helper()
@@ -188,7 +188,7 @@ func (p *subject) await(what string, condition func() bool) {
 
 func (p *subject) ready(begun time.Time) time.Duration {
 	p.Helper()
-	p.await("Prometheus to be ready", func() bool { return stage.Ready(p.Context(), p.pod) })
+	p.await("Prometheus to be ready", func() bool { return env.Ready(p.Context(), p.pod) })
 	return time.Since(begun)
 }
 
@@ -198,7 +198,7 @@ func (p *subject) settled(kind string) {
 	p.Helper()
 	p.ready(time.Now())
 	if kind == "reloadable" {
-		p.await("the block", func() bool { return strings.Contains(stage.LoadedConfig(p.Context(), p.pod), "ampbridge-central") })
+		p.await("the block", func() bool { return strings.Contains(env.LoadedConfig(p.Context(), p.pod), "ampbridge-central") })
 	}
 }
 
@@ -223,7 +223,7 @@ func (p *subject) renewal(injection *awstest.Injection) string {
 	p.Helper()
 	before := p.server().Restarts()
 	p.await("an attempt at a session that fails", func() bool { return injection.Hits() >= 2 })
-	if !stage.Ready(p.Context(), p.pod) || p.server().Restarts() != before {
+	if !env.Ready(p.Context(), p.pod) || p.server().Restarts() != before {
 		p.Errorf("%s is not as it was after failed renewals", p.pod.Name)
 	}
 	return "unharmed"
@@ -233,7 +233,7 @@ func (p *subject) reload() string {
 	p.Helper()
 	failed := 0
 	for range 4 {
-		if err := stage.Reload(p.Context(), p.pod); err != nil {
+		if err := env.Reload(p.Context(), p.pod); err != nil {
 			failed++
 			p.Errorf("%s: %v", p.pod.Name, err)
 		}

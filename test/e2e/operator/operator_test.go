@@ -18,12 +18,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
-	"github.com/ampbridge/ampbridge/test/podrun"
-	"github.com/ampbridge/ampbridge/test/stage"
+	"github.com/ampbridge/ampbridge/test/env"
+	"github.com/ampbridge/ampbridge/test/kubelet"
 )
 
 func TestMain(m *testing.M) {
-	podrun.Init()
+	kubelet.Init()
 	os.Exit(m.Run())
 }
 
@@ -100,7 +100,7 @@ func operatorPod(t *testing.T, port int) *corev1.Pod {
 
 func freePort(t *testing.T) int {
 	t.Helper()
-	port, err := stage.FreePort()
+	port, err := env.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,11 +109,11 @@ func freePort(t *testing.T) int {
 
 func TestOperatorsSecret(t *testing.T) {
 	ctx := t.Context()
-	s := stage.Start(t, stage.Options{})
+	s := env.Start(t, env.Options{})
 	if err := s.SetPolicy(strings.Replace(s.Policy(), "serviceAccounts: [prometheus]", "serviceAccounts: [prometheus-k8s]", 1)); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.CreateServiceAccount(ctx, stage.Namespace, "prometheus-k8s"); err != nil {
+	if err := s.CreateServiceAccount(ctx, env.Namespace, "prometheus-k8s"); err != nil {
 		t.Fatal(err)
 	}
 	if out, err := s.Sync(ctx); err != nil {
@@ -122,23 +122,23 @@ func TestOperatorsSecret(t *testing.T) {
 	port := freePort(t)
 	client := s.Cluster.Client().CoreV1()
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "prometheus-k8s"}, Data: map[string][]byte{"prometheus.yaml.gz": gzipped(t, configuration(port, "first"))}}
-	if _, err := client.Secrets(stage.Namespace).Create(ctx, secret, metav1.CreateOptions{}); err != nil {
+	if _, err := client.Secrets(env.Namespace).Create(ctx, secret, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := client.Secrets(stage.Namespace).Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "prometheus-k8s-tls-assets-0"}}, metav1.CreateOptions{}); err != nil {
+	if _, err := client.Secrets(env.Namespace).Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "prometheus-k8s-tls-assets-0"}}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := client.ConfigMaps(stage.Namespace).Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "prometheus-k8s-rulefiles-0"}}, metav1.CreateOptions{}); err != nil {
+	if _, err := client.ConfigMaps(env.Namespace).Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "prometheus-k8s-rulefiles-0"}}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	// The webhook reads its policy again by itself: a moment later, not at once.
 	var pod *corev1.Pod
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(200 * time.Millisecond) {
-		dry, err := client.Pods(stage.Namespace).Create(ctx, operatorPod(t, port), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		dry, err := client.Pods(env.Namespace).Create(ctx, operatorPod(t, port), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if stage.Injected(dry) {
+		if env.Injected(dry) {
 			break
 		}
 		if time.Now().After(deadline) {
@@ -146,7 +146,7 @@ func TestOperatorsSecret(t *testing.T) {
 			t.Fatalf("the operator's pod is not injected (%v)\n%s", err, log)
 		}
 	}
-	pod, err := client.Pods(stage.Namespace).Create(ctx, operatorPod(t, port), metav1.CreateOptions{})
+	pod, err := client.Pods(env.Namespace).Create(ctx, operatorPod(t, port), metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,7 +166,7 @@ func TestOperatorsSecret(t *testing.T) {
 		t.Helper()
 		waiting, cancel := context.WithTimeout(ctx, 90*time.Second)
 		defer cancel()
-		promql := fmt.Sprintf(`up{job=%q,cluster=%q,prometheus_replica=%q}`, job, stage.ClusterName, pod.Name)
+		promql := fmt.Sprintf(`up{job=%q,cluster=%q,prometheus_replica=%q}`, job, env.ClusterName, pod.Name)
 		if err := run.Await(waiting, "samples of job "+job, func() bool {
 			found, err := s.Cloud.Query(waiting, s.Workspace.ID, promql)
 			return err == nil && len(found) == 1
@@ -178,7 +178,7 @@ func TestOperatorsSecret(t *testing.T) {
 
 	// The operator changes its Secret: the change is live, the block with it.
 	secret.Data["prometheus.yaml.gz"] = gzipped(t, configuration(port, "second"))
-	if _, err := client.Secrets(stage.Namespace).Update(ctx, secret, metav1.UpdateOptions{}); err != nil {
+	if _, err := client.Secrets(env.Namespace).Update(ctx, secret, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	arrives("second")

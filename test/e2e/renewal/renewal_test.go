@@ -8,12 +8,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ampbridge/ampbridge/test/podrun"
-	"github.com/ampbridge/ampbridge/test/stage"
+	"github.com/ampbridge/ampbridge/test/env"
+	"github.com/ampbridge/ampbridge/test/kubelet"
 )
 
 func TestMain(m *testing.M) {
-	podrun.Init()
+	kubelet.Init()
 	os.Exit(m.Run())
 }
 
@@ -23,12 +23,12 @@ func TestMain(m *testing.M) {
 // queue is never rebuilt.
 func TestTenRenewals(t *testing.T) {
 	ctx := t.Context()
-	s := stage.Start(t, stage.Options{})
+	s := env.Start(t, env.Options{})
 	s.Cloud.SetSessionLife(time.Minute)
 	if out, err := s.Sync(ctx); err != nil {
 		t.Fatal(out, err)
 	}
-	pod, err := s.Create(ctx, stage.Chart{Name: "renewal", Config: strings.ReplaceAll(stage.SelfScrape, "1s", "500ms")})
+	pod, err := s.Create(ctx, env.Chart{Name: "renewal", Config: strings.ReplaceAll(env.SelfScrape, "1s", "500ms")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +58,7 @@ func TestTenRenewals(t *testing.T) {
 			keys[w.AccessKeyID] = true
 		}
 		// A rebuilt queue starts to count from zero.
-		now, ok := stage.Metric(ctx, pod, "prometheus_remote_storage_samples_total"+queue)
+		now, ok := env.Metric(ctx, pod, "prometheus_remote_storage_samples_total"+queue)
 		if ok && now < sent {
 			t.Fatalf("the queue was rebuilt: it had sent %v samples, and now %v", sent, now)
 		}
@@ -74,7 +74,7 @@ func TestTenRenewals(t *testing.T) {
 	}
 	for _, metric := range []string{"failed", "dropped", "retried"} {
 		// Prometheus shows the dropped ones by reason, so none at all where none was.
-		if v, ok := stage.Metric(ctx, pod, "prometheus_remote_storage_samples_"+metric+"_total"+queue); v != 0 || !ok && metric != "dropped" {
+		if v, ok := env.Metric(ctx, pod, "prometheus_remote_storage_samples_"+metric+"_total"+queue); v != 0 || !ok && metric != "dropped" {
 			t.Errorf("samples %s: %v", metric, v)
 		}
 	}
@@ -85,7 +85,7 @@ func TestTenRenewals(t *testing.T) {
 	if server.Restarts() != 0 {
 		t.Errorf("Prometheus restarted %d times", server.Restarts())
 	}
-	if v, _ := stage.Metric(ctx, pod, "prometheus_config_last_reload_successful"); v != 1 {
+	if v, _ := env.Metric(ctx, pod, "prometheus_config_last_reload_successful"); v != 1 {
 		t.Error("the last reload failed")
 	}
 	t.Logf("%d sessions signed %d samples, none failed", len(keys), samples)

@@ -18,12 +18,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/ampbridge/ampbridge/test/awstest"
-	"github.com/ampbridge/ampbridge/test/podrun"
-	"github.com/ampbridge/ampbridge/test/stage"
+	"github.com/ampbridge/ampbridge/test/env"
+	"github.com/ampbridge/ampbridge/test/kubelet"
 )
 
 func TestMain(m *testing.M) {
-	podrun.Init()
+	kubelet.Init()
 	os.Exit(m.Run())
 }
 
@@ -34,18 +34,18 @@ const patience = 90 * time.Second
 // faults are what STS can do. Each call starts one, and returns what ends it.
 var faults = []struct {
 	name  string
-	start func(*stage.Stage) (stop func())
+	start func(*env.Stage) (stop func())
 }{
-	{"refused", func(s *stage.Stage) func() { return s.Cloud.Fail("sts:*", awstest.Refuse).Stop }},
-	{"denying", func(s *stage.Stage) func() { return s.Cloud.Fail("sts:*", awstest.Deny).Stop }},
-	{"hanging", func(s *stage.Stage) func() { return s.Cloud.Fail("sts:*", awstest.Hang).Stop }},
-	{"5xx", func(s *stage.Stage) func() { return s.Cloud.Fail("sts:*", awstest.ServerError).Stop }},
+	{"refused", func(s *env.Stage) func() { return s.Cloud.Fail("sts:*", awstest.Refuse).Stop }},
+	{"denying", func(s *env.Stage) func() { return s.Cloud.Fail("sts:*", awstest.Deny).Stop }},
+	{"hanging", func(s *env.Stage) func() { return s.Cloud.Fail("sts:*", awstest.Hang).Stop }},
+	{"5xx", func(s *env.Stage) func() { return s.Cloud.Fail("sts:*", awstest.ServerError).Stop }},
 }
 
 // scene is a stage whose trust is in place.
-func scene(t *testing.T) *stage.Stage {
+func scene(t *testing.T) *env.Stage {
 	t.Helper()
-	s := stage.Start(t, stage.Options{})
+	s := env.Start(t, env.Options{})
 	if out, err := s.Sync(t.Context()); err != nil {
 		t.Fatal(out, err)
 	}
@@ -55,13 +55,13 @@ func scene(t *testing.T) *stage.Stage {
 // subject is one Prometheus under test.
 type subject struct {
 	*testing.T
-	stage *stage.Stage
+	stage *env.Stage
 	pod   *corev1.Pod
-	run   *podrun.Pod
+	run   *kubelet.Pod
 }
 
 // start creates a pod and runs it; it ends with the test.
-func start(t *testing.T, s *stage.Stage, c stage.Chart) *subject {
+func start(t *testing.T, s *env.Stage, c env.Chart) *subject {
 	t.Helper()
 	pod, err := s.Create(t.Context(), c)
 	if err != nil {
@@ -82,7 +82,7 @@ func start(t *testing.T, s *stage.Stage, c stage.Chart) *subject {
 	return &subject{t, s, pod, run}
 }
 
-func (p *subject) server() *podrun.Container { return p.run.Container("prometheus-server") }
+func (p *subject) server() *kubelet.Container { return p.run.Container("prometheus-server") }
 
 func (p *subject) await(what string, condition func() bool) {
 	p.Helper()
@@ -96,7 +96,7 @@ func (p *subject) await(what string, condition func() bool) {
 // ready waits for the server, and returns how long it took since begun.
 func (p *subject) ready(begun time.Time) time.Duration {
 	p.Helper()
-	p.await("Prometheus to be ready", func() bool { return stage.Ready(p.Context(), p.pod) })
+	p.await("Prometheus to be ready", func() bool { return env.Ready(p.Context(), p.pod) })
 	return time.Since(begun)
 }
 
@@ -116,7 +116,7 @@ func (p *subject) arrived() int {
 // scraped is how many samples of its own `up` the subject took since a time.
 func (p *subject) scraped(since time.Time) int {
 	p.Helper()
-	v, _ := stage.Value(p.Context(), p.pod, fmt.Sprintf(`sum(count_over_time(up{job=%q}[%ds]))`, p.pod.Name, int(time.Since(since).Seconds())))
+	v, _ := env.Value(p.Context(), p.pod, fmt.Sprintf(`sum(count_over_time(up{job=%q}[%ds]))`, p.pod.Name, int(time.Since(since).Seconds())))
 	return int(v)
 }
 
@@ -127,7 +127,7 @@ func (p *subject) unharmed(restarts int) {
 	if n := p.server().Restarts(); n != restarts {
 		p.Errorf("Prometheus restarted %d times, want %d; exit codes %v", n, restarts, p.server().ExitCodes())
 	}
-	if v, ok := stage.Metric(p.Context(), p.pod, "prometheus_config_last_reload_successful"); !ok || v != 1 {
+	if v, ok := env.Metric(p.Context(), p.pod, "prometheus_config_last_reload_successful"); !ok || v != 1 {
 		p.Errorf("prometheus_config_last_reload_successful = %v", v)
 	}
 	logs := p.server().Logs() + p.run.Container("prometheus-server-configmap-reload").Logs()
@@ -143,7 +143,7 @@ func (p *subject) failed() float64 {
 	p.Helper()
 	var sum float64
 	for _, metric := range []string{"failed", "dropped"} {
-		v, _ := stage.Metric(p.Context(), p.pod, fmt.Sprintf(`prometheus_remote_storage_samples_%s_total{remote_name="ampbridge-central"`, metric))
+		v, _ := env.Metric(p.Context(), p.pod, fmt.Sprintf(`prometheus_remote_storage_samples_%s_total{remote_name="ampbridge-central"`, metric))
 		sum += v
 	}
 	return sum

@@ -11,7 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/ampbridge/ampbridge/test/awstest"
-	"github.com/ampbridge/ampbridge/test/stage"
+	"github.com/ampbridge/ampbridge/test/env"
 )
 
 // TestStart: whatever STS does while a pod starts, Prometheus comes up on its
@@ -19,8 +19,8 @@ import (
 func TestStart(t *testing.T) {
 	s := scene(t)
 	begun := time.Now()
-	plain := start(t, s, stage.Chart{Name: "plain", Config: config("plain", ""), Annotations: map[string]string{"ampbridge.io/inject": "false"}})
-	if stage.Injected(plain.pod) {
+	plain := start(t, s, env.Chart{Name: "plain", Config: config("plain", ""), Annotations: map[string]string{"ampbridge.io/inject": "false"}})
+	if env.Injected(plain.pod) {
 		t.Fatal("the pod that opted out was injected")
 	}
 	baseline := plain.ready(begun)
@@ -32,7 +32,7 @@ func TestStart(t *testing.T) {
 			defer stop()
 			name := "start-" + strings.ToLower(fault.name)
 			begun := time.Now()
-			p := start(t, s, stage.Chart{Name: name, Config: config(name, "")})
+			p := start(t, s, env.Chart{Name: name, Config: config(name, "")})
 			took := p.ready(begun)
 			t.Logf("%-10s ready after %.1f s", fault.name, took.Seconds())
 			// The promise is 5 s more than without; twice the baseline leaves room
@@ -40,7 +40,7 @@ func TestStart(t *testing.T) {
 			if limit := 2*baseline + 5*time.Second; took > limit {
 				t.Errorf("ready after %s, more than %s", took, limit)
 			}
-			if _, has := stage.Metric(t.Context(), p.pod, `prometheus_remote_storage_shards{`); has {
+			if _, has := env.Metric(t.Context(), p.pod, `prometheus_remote_storage_shards{`); has {
 				t.Error("a remote_write is in the configuration although there is no session")
 			}
 			if n := p.arrived(); n != 0 {
@@ -59,7 +59,7 @@ func TestStart(t *testing.T) {
 func TestLater(t *testing.T) {
 	s := scene(t)
 	url, received := sink(t)
-	p := start(t, s, stage.Chart{Name: "later", Config: config("later", "remote_write:\n- {name: mine, url: \""+url+"\"}\n")})
+	p := start(t, s, env.Chart{Name: "later", Config: config("later", "remote_write:\n- {name: mine, url: \""+url+"\"}\n")})
 	p.ready(time.Now())
 	p.await("the first samples", func() bool { return p.arrived() > 0 })
 	since := time.Now()
@@ -70,7 +70,7 @@ func TestLater(t *testing.T) {
 		for ctx.Err() == nil {
 			// A server that is being killed on purpose cannot answer: that is no
 			// failed reload, but an HTTP status is.
-			if err := stage.Reload(ctx, p.pod); err != nil && strings.Contains(err.Error(), "/-/reload: ") {
+			if err := env.Reload(ctx, p.pod); err != nil && strings.Contains(err.Error(), "/-/reload: ") {
 				t.Errorf("reload: %v", err)
 			}
 			time.Sleep(time.Second)
@@ -133,13 +133,13 @@ func TestByHand(t *testing.T) {
 		server := &pod.Spec.Containers[1]
 		server.VolumeMounts = append(server.VolumeMounts, corev1.VolumeMount{Name: "token", MountPath: "/var/run/secrets/aws", ReadOnly: true})
 		server.Env = []corev1.EnvVar{
-			{Name: "AWS_ROLE_ARN", Value: "arn:aws:iam::" + stage.AccountID + ":role/ampbridge/" + stage.ClusterName + "/ampbridge." + stage.ClusterName + ".central"},
+			{Name: "AWS_ROLE_ARN", Value: "arn:aws:iam::" + env.AccountID + ":role/ampbridge/" + env.ClusterName + "/ampbridge." + env.ClusterName + ".central"},
 			{Name: "AWS_WEB_IDENTITY_TOKEN_FILE", Value: "/var/run/secrets/aws/token"},
-			{Name: "AWS_REGION", Value: stage.Region},
+			{Name: "AWS_REGION", Value: env.Region},
 			{Name: "AWS_ENDPOINT_URL_STS", Value: s.Cloud.URL},
 		}
 	}
-	sigv4 := "remote_write:\n- {name: mine, url: \"" + url + "\"}\n- {name: amp, url: \"" + s.Workspace.RemoteWriteURL(s.Cloud.URL) + "\", sigv4: {region: " + stage.Region + "}}\n"
+	sigv4 := "remote_write:\n- {name: mine, url: \"" + url + "\"}\n- {name: amp, url: \"" + s.Workspace.RemoteWriteURL(s.Cloud.URL) + "\", sigv4: {region: " + env.Region + "}}\n"
 	optOut := map[string]string{"ampbridge.io/inject": "false"}
 
 	for _, fault := range faults {
@@ -147,10 +147,10 @@ func TestByHand(t *testing.T) {
 			stop := fault.start(s)
 			defer stop()
 			name := "by-hand-" + strings.ToLower(fault.name)
-			p := start(t, s, stage.Chart{Name: name, Config: config(name, sigv4), Annotations: optOut, Change: byHand})
+			p := start(t, s, env.Chart{Name: name, Config: config(name, sigv4), Annotations: optOut, Change: byHand})
 			if fault.name == "hanging" {
 				time.Sleep(10 * time.Second)
-				if stage.Ready(t.Context(), p.pod) {
+				if env.Ready(t.Context(), p.pod) {
 					t.Error("Prometheus is ready although STS hangs: the sidecar may no longer be needed")
 				}
 				return
@@ -163,16 +163,16 @@ func TestByHand(t *testing.T) {
 	}
 
 	t.Run("panic", func(t *testing.T) {
-		p := start(t, s, stage.Chart{Name: "by-hand-panic", Config: config("by-hand-panic", sigv4), Annotations: optOut, Change: byHand})
+		p := start(t, s, env.Chart{Name: "by-hand-panic", Config: config("by-hand-panic", sigv4), Annotations: optOut, Change: byHand})
 		p.ready(time.Now())
 		p.await("samples", func() bool { return p.arrived() > 0 })
 		stop := s.Cloud.Fail("sts:*", awstest.Deny).Stop
 		defer stop()
-		if err := stage.Reload(t.Context(), p.pod); err == nil {
+		if err := env.Reload(t.Context(), p.pod); err == nil {
 			t.Error("a reload without STS succeeded: the sidecar may no longer be needed")
 		}
 		stop()
-		_ = stage.Reload(t.Context(), p.pod) // the server dies while it answers
+		_ = env.Reload(t.Context(), p.pod) // the server dies while it answers
 		p.await("Prometheus to panic at the reload after the failed one", func() bool { return p.server().Restarts() > 0 })
 		if logs := p.server().Logs(); !strings.Contains(logs, "panic: duplicate metrics collector registration attempted") {
 			t.Error("Prometheus ended, but not with the panic that is known")

@@ -21,13 +21,13 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/ampbridge/ampbridge/test/podrun"
-	"github.com/ampbridge/ampbridge/test/stage"
+	"github.com/ampbridge/ampbridge/test/env"
+	"github.com/ampbridge/ampbridge/test/kubelet"
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
 func TestMain(m *testing.M) {
-	podrun.Init()
+	kubelet.Init()
 	os.Exit(m.Run())
 }
 
@@ -39,7 +39,7 @@ const held = "not started: held in init, the circuit breaker's case"
 // Prometheus.
 var faults = []struct {
 	name string
-	play func(*testing.T, *stage.Stage) string
+	play func(*testing.T, *env.Stage) string
 }{
 	{"killed ten times in a row while Prometheus runs", killed},
 	{"hangs while Prometheus runs", hanging},
@@ -56,7 +56,7 @@ var faults = []struct {
 }
 
 func TestSidecarFaults(t *testing.T) {
-	s := stage.Start(t, stage.Options{})
+	s := env.Start(t, env.Options{})
 	if out, err := s.Sync(t.Context()); err != nil {
 		t.Fatal(out, err)
 	}
@@ -70,7 +70,7 @@ func TestSidecarFaults(t *testing.T) {
 	t.Log("\n" + table.String())
 }
 
-func killed(t *testing.T, s *stage.Stage) string {
+func killed(t *testing.T, s *env.Stage) string {
 	p := start(t, s, "killed", nil)
 	p.ready()
 	p.flowing()
@@ -89,7 +89,7 @@ func killed(t *testing.T, s *stage.Stage) string {
 
 // hanging stops the process, which then has no new heartbeat, and makes the last
 // one old instead of waiting.
-func hanging(t *testing.T, s *stage.Stage) string {
+func hanging(t *testing.T, s *env.Stage) string {
 	p := start(t, s, "hanging", nil)
 	p.ready()
 	p.flowing()
@@ -108,7 +108,7 @@ func hanging(t *testing.T, s *stage.Stage) string {
 	return "not restarted, no failed reload, samples go on; the liveness probe restarts the sidecar"
 }
 
-func crashing(t *testing.T, s *stage.Stage) string {
+func crashing(t *testing.T, s *env.Stage) string {
 	const image = "registry.example/crashing"
 	program := filepath.Join(t.TempDir(), "crashing")
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "./crashing")
@@ -116,7 +116,7 @@ func crashing(t *testing.T, s *stage.Stage) string {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	s.AddImage(podrun.Image{Match: image, Binaries: map[string]string{"/config-sidecar": program}, User: 65534})
+	s.AddImage(kubelet.Image{Match: image, Binaries: map[string]string{"/config-sidecar": program}, User: 65534})
 	p := startWith(t, s, "crashing", image+":v1")
 	p.await("the sidecar to have crashed three times", func() bool { return len(p.sidecar().ExitCodes()) >= 3 })
 	if codes := p.sidecar().ExitCodes(); slices.ContainsFunc(codes, func(code int32) bool { return code != 1 }) {
@@ -126,7 +126,7 @@ func crashing(t *testing.T, s *stage.Stage) string {
 	return held
 }
 
-func absent(t *testing.T, s *stage.Stage) string {
+func absent(t *testing.T, s *env.Stage) string {
 	p := startWith(t, s, "absent", "registry.example/absent:v1")
 	p.await("the image to be missed", func() bool {
 		waiting := p.sidecar().Status().State.Waiting
@@ -139,7 +139,7 @@ func absent(t *testing.T, s *stage.Stage) string {
 
 // startWith runs a pod whose sidecar has that image, by a policy that lasts as
 // long as the row.
-func startWith(t *testing.T, s *stage.Stage, name, image string) *subject {
+func startWith(t *testing.T, s *env.Stage, name, image string) *subject {
 	t.Helper()
 	if err := s.SetPolicy(s.Policy() + "sidecar: {image: " + image + "}\n"); err != nil {
 		t.Fatal(err)
@@ -149,14 +149,14 @@ func startWith(t *testing.T, s *stage.Stage, name, image string) *subject {
 	if err := s.SetPolicy(s.Policy()); err != nil {
 		t.Fatal(err)
 	}
-	createWith(t, s, name+"-after", stage.SidecarImage)
+	createWith(t, s, name+"-after", env.SidecarImage)
 	p.begin()
 	return p
 }
 
 // createWith makes pods until the webhook has read the policy that gives that
 // image, and returns the one that has it.
-func createWith(t *testing.T, s *stage.Stage, name, image string) *subject {
+func createWith(t *testing.T, s *env.Stage, name, image string) *subject {
 	t.Helper()
 	deadline := time.Now().Add(patience)
 	for n := 0; ; n++ {
@@ -171,7 +171,7 @@ func createWith(t *testing.T, s *stage.Stage, name, image string) *subject {
 	}
 }
 
-func tokenless(t *testing.T, s *stage.Stage) string {
+func tokenless(t *testing.T, s *env.Stage) string {
 	s.Cloud.SetSessionLife(20 * time.Second)
 	defer s.Cloud.SetSessionLife(0)
 	spoilers := []struct {
@@ -213,7 +213,7 @@ func (p *subject) token() string {
 	return filepath.Join(p.run.VolumeDir(inject.VolumeToken), "token")
 }
 
-func portTaken(t *testing.T, s *stage.Stage) string {
+func portTaken(t *testing.T, s *env.Stage) string {
 	ctx, release := context.WithCancel(t.Context())
 	var taker sync.WaitGroup
 	defer taker.Wait()
@@ -247,7 +247,7 @@ func take(ctx context.Context, address string) {
 
 // The containers have no capabilities, so that the directory's mode holds for
 // them whoever runs the test. It fails writes as a full volume does.
-func unwritable(t *testing.T, s *stage.Stage) string {
+func unwritable(t *testing.T, s *env.Stage) string {
 	p := start(t, s, "unwritable", nil)
 	p.ready()
 	p.flowing()
@@ -265,26 +265,26 @@ func unwritable(t *testing.T, s *stage.Stage) string {
 		t.Fatal(err)
 	}
 	p.await("the sidecar to fail at the change", func() bool { return strings.Contains(p.sidecar().Logs(), "permission denied") })
-	if applied := stage.LoadedConfig(t.Context(), p.pod); strings.Contains(applied, "scrape_interval: 2s") {
+	if applied := env.LoadedConfig(t.Context(), p.pod); strings.Contains(applied, "scrape_interval: 2s") {
 		t.Error("the change got through: the volume takes writes")
 	}
 	p.flowing()
 	p.unharmed()
 	chmod(0o755)
 	p.await("the change", func() bool {
-		return p.hasBlock() && strings.Contains(stage.LoadedConfig(t.Context(), p.pod), "scrape_interval: 2s")
+		return p.hasBlock() && strings.Contains(env.LoadedConfig(t.Context(), p.pod), "scrape_interval: 2s")
 	})
 	p.unharmed()
 	return "runs on with the last configuration, samples go on; the change is live once there is room"
 }
 
-func root(t *testing.T, s *stage.Stage) string {
+func root(t *testing.T, s *env.Stage) string {
 	return served(t, s, "root", func(pod *corev1.Pod) {
 		pod.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: new(int64(0))}
 	})
 }
 
-func arbitrary(t *testing.T, s *stage.Stage) string {
+func arbitrary(t *testing.T, s *env.Stage) string {
 	return served(t, s, "arbitrary", func(pod *corev1.Pod) {
 		const user = int64(1000650000)
 		pod.Spec.SecurityContext = &corev1.PodSecurityContext{
@@ -294,7 +294,7 @@ func arbitrary(t *testing.T, s *stage.Stage) string {
 }
 
 // served runs a pod whose user is its own: it has to be served like any other.
-func served(t *testing.T, s *stage.Stage, name string, change func(*corev1.Pod)) string {
+func served(t *testing.T, s *env.Stage, name string, change func(*corev1.Pod)) string {
 	t.Helper()
 	p := start(t, s, name, change)
 	p.ready()
@@ -304,8 +304,8 @@ func served(t *testing.T, s *stage.Stage, name string, change func(*corev1.Pod))
 	return "ready, samples"
 }
 
-func neighbours(t *testing.T, s *stage.Stage) string {
-	port, err := stage.FreePort()
+func neighbours(t *testing.T, s *env.Stage) string {
+	port, err := env.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -333,7 +333,7 @@ func neighbours(t *testing.T, s *stage.Stage) string {
 	return "ready, samples; the others start and stay, after the sidecar"
 }
 
-func skewed(t *testing.T, s *stage.Stage) string {
+func skewed(t *testing.T, s *env.Stage) string {
 	const skew = 2 * time.Hour
 	s.Cloud.Advance(skew)
 	p := start(t, s, "skewed", nil)

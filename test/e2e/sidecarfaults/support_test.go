@@ -9,8 +9,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/ampbridge/ampbridge/test/podrun"
-	"github.com/ampbridge/ampbridge/test/stage"
+	"github.com/ampbridge/ampbridge/test/env"
+	"github.com/ampbridge/ampbridge/test/kubelet"
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
@@ -21,27 +21,27 @@ const patience = time.Minute
 // subject is one Prometheus under test.
 type subject struct {
 	*testing.T
-	stage *stage.Stage
+	stage *env.Stage
 	pod   *corev1.Pod
-	run   *podrun.Pod
+	run   *kubelet.Pod
 }
 
 // create makes a pod whose Prometheus scrapes itself under a job of the pod's
 // name, without running it.
-func create(t *testing.T, s *stage.Stage, name string, change func(*corev1.Pod)) *subject {
+func create(t *testing.T, s *env.Stage, name string, change func(*corev1.Pod)) *subject {
 	t.Helper()
-	pod, err := s.Create(t.Context(), stage.Chart{Name: name, Config: config(name), Change: change})
+	pod, err := s.Create(t.Context(), env.Chart{Name: name, Config: config(name), Change: change})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !stage.Injected(pod) {
+	if !env.Injected(pod) {
 		t.Fatalf("%s was not injected", name)
 	}
 	return &subject{T: t, stage: s, pod: pod}
 }
 
 // start creates a pod and runs it; it ends with the row.
-func start(t *testing.T, s *stage.Stage, name string, change func(*corev1.Pod)) *subject {
+func start(t *testing.T, s *env.Stage, name string, change func(*corev1.Pod)) *subject {
 	t.Helper()
 	p := create(t, s, name, change)
 	p.begin()
@@ -72,8 +72,8 @@ scrape_configs:
 `, job)
 }
 
-func (p *subject) server() *podrun.Container  { return p.run.Container("prometheus-server") }
-func (p *subject) sidecar() *podrun.Container { return p.run.Container(inject.ContainerSidecar) }
+func (p *subject) server() *kubelet.Container  { return p.run.Container("prometheus-server") }
+func (p *subject) sidecar() *kubelet.Container { return p.run.Container(inject.ContainerSidecar) }
 
 func (p *subject) await(what string, condition func() bool) {
 	p.Helper()
@@ -86,13 +86,13 @@ func (p *subject) await(what string, condition func() bool) {
 
 func (p *subject) ready() {
 	p.Helper()
-	p.await("Prometheus to be ready", func() bool { return stage.Ready(p.Context(), p.pod) })
+	p.await("Prometheus to be ready", func() bool { return env.Ready(p.Context(), p.pod) })
 }
 
 // block tells whether the destination's block is in the configuration that
 // Prometheus has applied. Where Prometheus does not answer, neither is known.
 func (p *subject) block() (in, known bool) {
-	applied := stage.LoadedConfig(p.Context(), p.pod)
+	applied := env.LoadedConfig(p.Context(), p.pod)
 	return strings.Contains(applied, "ampbridge-central"), applied != ""
 }
 
@@ -130,13 +130,13 @@ func (p *subject) flowing() {
 // a configuration.
 func (p *subject) unharmed() {
 	p.Helper()
-	if !stage.Ready(p.Context(), p.pod) {
+	if !env.Ready(p.Context(), p.pod) {
 		p.Errorf("%s: Prometheus is not ready", p.pod.Name)
 	}
 	if n := p.server().Restarts(); n != 0 {
 		p.Errorf("%s: Prometheus restarted %d times; exit codes %v", p.pod.Name, n, p.server().ExitCodes())
 	}
-	if v, ok := stage.Metric(p.Context(), p.pod, "prometheus_config_last_reload_successful"); !ok || v != 1 {
+	if v, ok := env.Metric(p.Context(), p.pod, "prometheus_config_last_reload_successful"); !ok || v != 1 {
 		p.Errorf("%s: prometheus_config_last_reload_successful = %v", p.pod.Name, v)
 	}
 	logs := p.server().Logs() + p.run.Container("prometheus-server-configmap-reload").Logs()

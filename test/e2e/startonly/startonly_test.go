@@ -17,14 +17,14 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/ampbridge/ampbridge/sidecar"
 	"github.com/ampbridge/ampbridge/test/awstest"
-	"github.com/ampbridge/ampbridge/test/podrun"
-	"github.com/ampbridge/ampbridge/test/stage"
+	"github.com/ampbridge/ampbridge/test/env"
+	"github.com/ampbridge/ampbridge/test/kubelet"
+	"github.com/ampbridge/ampbridge/webhook/sidecar"
 )
 
 func TestMain(m *testing.M) {
-	podrun.Init()
+	kubelet.Init()
 	os.Exit(m.Run())
 }
 
@@ -37,9 +37,9 @@ var faults = []struct {
 	fault awstest.Fault
 }{{"denying", awstest.Deny}, {"hanging", awstest.Hang}, {"refused", awstest.Refuse}}
 
-func scene(t *testing.T) *stage.Stage {
+func scene(t *testing.T) *env.Stage {
 	t.Helper()
-	s := stage.Start(t, stage.Options{})
+	s := env.Start(t, env.Options{})
 	if out, err := s.Sync(t.Context()); err != nil {
 		t.Fatal(out, err)
 	}
@@ -49,17 +49,17 @@ func scene(t *testing.T) *stage.Stage {
 // subject is one Prometheus under test.
 type subject struct {
 	*testing.T
-	stage *stage.Stage
+	stage *env.Stage
 	pod   *corev1.Pod
-	run   *podrun.Pod
+	run   *kubelet.Pod
 }
 
 // start runs the chart's pod without its reloader, with external labels; it ends
 // with the test.
-func start(t *testing.T, s *stage.Stage, name, labels string, change func(*corev1.Pod)) *subject {
+func start(t *testing.T, s *env.Stage, name, labels string, change func(*corev1.Pod)) *subject {
 	t.Helper()
 	config := fmt.Sprintf("global: {scrape_interval: 1s, external_labels: {%s}}\nscrape_configs:\n- job_name: %s\n  static_configs: [{targets: [\"127.0.0.1:%%PORT%%\"]}]\n", labels, name)
-	pod, err := s.Create(t.Context(), stage.Chart{Name: name, Config: config, Change: func(pod *corev1.Pod) {
+	pod, err := s.Create(t.Context(), env.Chart{Name: name, Config: config, Change: func(pod *corev1.Pod) {
 		pod.Spec.Containers = pod.Spec.Containers[1:]
 		if change != nil {
 			change(pod)
@@ -100,12 +100,12 @@ func (p *subject) await(what string, condition func() bool) {
 // ready waits for the server.
 func (p *subject) ready() {
 	p.Helper()
-	p.await("Prometheus to be ready", func() bool { return stage.Ready(p.Context(), p.pod) })
+	p.await("Prometheus to be ready", func() bool { return env.Ready(p.Context(), p.pod) })
 }
 
 // writes tells whether the running Prometheus has the block.
 func (p *subject) writes() bool {
-	_, has := stage.Metric(p.Context(), p.pod, `prometheus_remote_storage_shards{`)
+	_, has := env.Metric(p.Context(), p.pod, `prometheus_remote_storage_shards{`)
 	return has
 }
 

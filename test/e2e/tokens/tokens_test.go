@@ -24,12 +24,12 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/ampbridge/ampbridge/test/awstest"
-	"github.com/ampbridge/ampbridge/test/stage"
+	"github.com/ampbridge/ampbridge/test/env"
 )
 
 const (
 	audience = "sts.amazonaws.com"
-	roleARN  = "arn:aws:iam::" + stage.AccountID + ":role/ampbridge/" + stage.ClusterName + "/ampbridge." + stage.ClusterName + ".central"
+	roleARN  = "arn:aws:iam::" + env.AccountID + ":role/ampbridge/" + env.ClusterName + "/ampbridge." + env.ClusterName + ".central"
 )
 
 // TestTokens is the matrix: one token that is right, and every near miss with
@@ -41,7 +41,7 @@ func TestTokens(t *testing.T) {
 		"AKS": "https://westeurope.oic.prod-aks.azure.com/0a0a0a0a-1111-2222-3333-444455556666/7b7b7b7b-1111-2222-3333-444455556666/",
 	} {
 		t.Run(platform, func(t *testing.T) {
-			s := stage.Start(t, stage.Options{Issuer: issuer})
+			s := env.Start(t, env.Options{Issuer: issuer})
 			ctx := t.Context()
 			if out, err := s.Sync(ctx); err != nil {
 				t.Fatal(out, err)
@@ -51,15 +51,15 @@ func TestTokens(t *testing.T) {
 	}
 }
 
-func matrix(t *testing.T, s *stage.Stage) {
+func matrix(t *testing.T, s *env.Stage) {
 	ctx := t.Context()
-	if err := s.CreateServiceAccount(ctx, stage.Namespace, "grafana"); err != nil {
+	if err := s.CreateServiceAccount(ctx, env.Namespace, "grafana"); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Cluster.Namespace(ctx, "monitoring-2", map[string]string{"ampbridge.io/injection": "enabled"}); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.CreateServiceAccount(ctx, "monitoring-2", stage.ServiceAccount); err != nil {
+	if err := s.CreateServiceAccount(ctx, "monitoring-2", env.ServiceAccount); err != nil {
 		t.Fatal(err)
 	}
 	token := func(namespace, serviceAccount, audience string) string {
@@ -70,7 +70,7 @@ func matrix(t *testing.T, s *stage.Stage) {
 		}
 		return token
 	}
-	subject := "system:serviceaccount:" + stage.Namespace + ":" + stage.ServiceAccount
+	subject := "system:serviceaccount:" + env.Namespace + ":" + env.ServiceAccount
 	// A cluster that the world can reach, but that no provider names.
 	stranger := awstest.NewSigner("https://oidc.eks.eu-west-1.amazonaws.com/id/FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF", jose.RS256)
 	if _, err := s.Cloud.RegisterIssuer(stranger.Issuer, stranger, awstest.PublicCA); err != nil {
@@ -80,12 +80,12 @@ func matrix(t *testing.T, s *stage.Stage) {
 	forger := awstest.NewSigner(s.Cluster.Issuer, jose.RS256)
 	slashed := awstest.NewSigner(toggleSlash(s.Cluster.Issuer), jose.RS256)
 
-	right := token(stage.Namespace, stage.ServiceAccount, audience)
+	right := token(env.Namespace, env.ServiceAccount, audience)
 	for _, row := range []struct{ name, token, code, message string }{
 		{"right", right, "", ""},
-		{"wrong audience", token(stage.Namespace, stage.ServiceAccount, "api://AzureADTokenExchange"), "InvalidIdentityToken", "Incorrect token audience"},
-		{"wrong subject", token(stage.Namespace, "grafana", audience), "AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity"},
-		{"other namespace", token("monitoring-2", stage.ServiceAccount, audience), "AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity"},
+		{"wrong audience", token(env.Namespace, env.ServiceAccount, "api://AzureADTokenExchange"), "InvalidIdentityToken", "Incorrect token audience"},
+		{"wrong subject", token(env.Namespace, "grafana", audience), "AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity"},
+		{"other namespace", token("monitoring-2", env.ServiceAccount, audience), "AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity"},
 		{"unknown issuer", stranger.Token(subject, audience), "InvalidIdentityToken", "No OpenIDConnect provider found in your account for " + stranger.Issuer},
 		{"the issuer's slash", slashed.Token(subject, audience), "InvalidIdentityToken", "No OpenIDConnect provider found in your account for " + slashed.Issuer},
 		{"foreign signature", forger.Token(subject, audience), "InvalidIdentityToken", "Couldn't retrieve verification key from your identity provider"},
@@ -133,8 +133,8 @@ func expect(t *testing.T, name string, err error, code, message string) {
 }
 
 // assume is what the sidecar does, with the SDK alone: an unsigned call.
-func assume(ctx context.Context, s *stage.Stage, token string) (awstest.Credentials, error) {
-	client := sts.New(sts.Options{Region: stage.Region, BaseEndpoint: &s.Cloud.URL, Retryer: aws.NopRetryer{}})
+func assume(ctx context.Context, s *env.Stage, token string) (awstest.Credentials, error) {
+	client := sts.New(sts.Options{Region: env.Region, BaseEndpoint: &s.Cloud.URL, Retryer: aws.NopRetryer{}})
 	out, err := client.AssumeRoleWithWebIdentity(ctx, &sts.AssumeRoleWithWebIdentityInput{
 		RoleArn: aws.String(roleARN), RoleSessionName: aws.String("matrix"), WebIdentityToken: &token,
 	})
@@ -147,11 +147,11 @@ func assume(ctx context.Context, s *stage.Stage, token string) (awstest.Credenti
 
 // writes sends one sample in every way that must fail, and then in the one
 // that must not.
-func writes(ctx context.Context, t *testing.T, s *stage.Stage, valid awstest.Credentials) {
+func writes(ctx context.Context, t *testing.T, s *env.Stage, valid awstest.Credentials) {
 	forged, tokenless := valid, valid
 	forged.SecretAccessKey = strings.Repeat("x", 40)
 	tokenless.SessionToken = ""
-	elsewhere := s.Account.CreateWorkspace(stage.Region, "elsewhere")
+	elsewhere := s.Account.CreateWorkspace(env.Region, "elsewhere")
 	for _, row := range []struct {
 		name        string
 		credentials *awstest.Credentials
@@ -179,7 +179,7 @@ func writes(ctx context.Context, t *testing.T, s *stage.Stage, valid awstest.Cre
 }
 
 // stored counts the series that this test got into a workspace.
-func stored(ctx context.Context, t *testing.T, s *stage.Stage, w *awstest.Workspace) int {
+func stored(ctx context.Context, t *testing.T, s *env.Stage, w *awstest.Workspace) int {
 	t.Helper()
 	samples, err := s.Cloud.Query(ctx, w.ID, `count_over_time({__name__=~"e2e_.+"}[1h])`)
 	if err != nil {
@@ -189,7 +189,7 @@ func stored(ctx context.Context, t *testing.T, s *stage.Stage, w *awstest.Worksp
 }
 
 // write sends one sample of a metric, signed as Prometheus signs.
-func write(ctx context.Context, t *testing.T, s *stage.Stage, w *awstest.Workspace, credentials *awstest.Credentials, metric string) (int, string) {
+func write(ctx context.Context, t *testing.T, s *env.Stage, w *awstest.Workspace, credentials *awstest.Credentials, metric string) (int, string) {
 	t.Helper()
 	body := literalSnappy(writeRequest(metric, 1, time.Now()))
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, w.RemoteWriteURL(s.Cloud.URL), bytes.NewReader(body))
@@ -203,7 +203,7 @@ func write(ctx context.Context, t *testing.T, s *stage.Stage, w *awstest.Workspa
 		sum := sha256.Sum256(body)
 		if err := v4.NewSigner().SignHTTP(ctx, aws.Credentials{
 			AccessKeyID: credentials.AccessKeyID, SecretAccessKey: credentials.SecretAccessKey, SessionToken: credentials.SessionToken,
-		}, request, hex.EncodeToString(sum[:]), "aps", stage.Region, s.Cloud.Now()); err != nil {
+		}, request, hex.EncodeToString(sum[:]), "aps", env.Region, s.Cloud.Now()); err != nil {
 			t.Fatal(err)
 		}
 	}

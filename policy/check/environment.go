@@ -1,0 +1,226 @@
+package check
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v4"
+)
+
+// ContainerSeen is what is known of a Prometheus container's AWS identity.
+type ContainerSeen struct {
+	// Env is its environment; values are looked at, and never shown.
+	Env map[string]string
+	// Given is true where ampbridge put the AWS variables there (environment: container).
+	Given bool
+	// Hidden names where more of the environment comes from that cannot be read.
+	Hidden []string
+	// Configs are the configurations that Prometheus has applied or is given, as YAML.
+	Configs []string
+}
+
+// withoutIdentity is the fix for a container that must keep its own identity.
+const withoutIdentity = `keep ampbridge's identity out of the Prometheus container: environment: sidecar in the grant (the default), ` +
+	`or the annotation ampbridge.io/environment: "sidecar" on the pod; then roll it`
+
+// Environment judges the AWS identity of a Prometheus container, and what it does
+// to each user of the AWS SDK's default chain in its configuration.
+func Environment(c ContainerSeen) Finding {
+	users, readable := usersOf(c.Configs)
+	_, keys := c.Env["AWS_ACCESS_KEY_ID"]
+	role, web := c.Env["AWS_ROLE_ARN"], c.Env["AWS_WEB_IDENTITY_TOKEN_FILE"] != ""
+	if keys && (role != "" || web) {
+		return Fails(Identity, About{}, Do("take AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY out of the environment"),
+			"AWS_ACCESS_KEY_ID is set beside AWS_ROLE_ARN: static keys win, and the role is never used")
+	}
+	if role != "" {
+		for _, u := range users {
+			if u.assumes == role {
+				return Fails(Identity, About{}, Do("take role_arn out of that entry, or the whole entry: ampbridge adds its own remote_write"),
+					"%s has role_arn %s, which is also AWS_ROLE_ARN: the role would have to assume itself, and IAM denies that", u.where, role)
+			}
+		}
+	}
+	if c.Given && len(users) > 0 {
+		return moved(users)
+	}
+	switch {
+	case keys:
+		return Doubts(Identity, About{}, Do("take the static keys out, if nothing else needs them"), "AWS_ACCESS_KEY_ID is set: ampbridge does not use it, but something may")
+	case len(c.Hidden) > 0:
+		return Unseen(Identity, About{}, "part of the container's environment comes from %s, which doctor does not read", strings.Join(c.Hidden, ", "))
+	case c.Given && !readable:
+		return Unseen(Identity, About{}, "the container has ampbridge's AWS_ROLE_ARN, and its configuration cannot be read: a sigv4 or a service discovery of its own would use that role")
+	}
+	says := "no static keys"
+	switch {
+	case c.Given:
+		says += ", AWS_ROLE_ARN for people and tools"
+	case role != "":
+		says += ", AWS_ROLE_ARN is the pod's own"
+	}
+	if len(users) > 0 {
+		says += "; the identity of the pod or its node is used, as before, by " + whereOf(users)
+	}
+	return Holds(Identity, About{}, "%s", says)
+}
+
+// moved judges users of the default chain that now get ampbridge's role.
+func moved(users []chainUser) Finding {
+	gets := map[chainUse]string{
+		useDiscovery: "service discovery is refused, and finds nothing",
+		useAlerts:    "alerts are refused",
+		useAssume:    "ampbridge's role may assume no other role",
+	}
+	var broken []chainUser
+	var what []string
+	for _, u := range users {
+		if u.use == useWrite {
+			continue
+		}
+		broken = append(broken, u)
+		if !slices.Contains(what, gets[u.use]) {
+			what = append(what, gets[u.use])
+		}
+	}
+	if len(broken) == 0 {
+		return Doubts(Identity, About{}, Do(withoutIdentity),
+			"%s now %s AWS_ROLE_ARN, which is ampbridge's: it may write to that role's workspace, and to no other", whereOf(users), use(users))
+	}
+	return Fails(Identity, About{}, Do(withoutIdentity),
+		"%s now %s AWS_ROLE_ARN, which is ampbridge's, and no longer the node's role or the pod's own identity: %s", whereOf(broken), use(broken), strings.Join(what, "; "))
+}
+
+// use returns the verb for the users.
+func use(users []chainUser) string {
+	if len(users) == 1 {
+		return "uses"
+	}
+	return "use"
+}
+
+// chainUse is what somebody uses the AWS SDK's default chain for.
+type chainUse int
+
+const (
+	useWrite chainUse = iota
+	// useAssume is a sigv4 that assumes a role of its own from there.
+	useAssume
+	useAlerts
+	useDiscovery
+)
+
+// chainUser is an entry of Prometheus's configuration that gets its AWS identity
+// from the SDK's default chain.
+type chainUser struct {
+	// where is its place in the configuration, such as remote_write[0].sigv4.
+	where string
+	use   chainUse
+	// assumes is its role_arn; empty: none.
+	assumes string
+}
+
+// whereOf lists places, and cuts a long list short.
+func whereOf(users []chainUser) string {
+	const shown = 3
+	var list []string
+	for _, u := range users {
+		list = append(list, u.where)
+	}
+	if n := len(list) - shown; n > 1 {
+		list = append(list[:shown], fmt.Sprintf("%d more", n))
+	}
+	return strings.Join(list, ", ")
+}
+
+// discoveries are Prometheus's service discoveries that use the AWS SDK
+// (https://prometheus.io/docs/prometheus/latest/configuration/configuration/).
+var discoveries = []string{
+	"aws_sd_configs", "ec2_sd_configs", "ecs_sd_configs", "elasticache_sd_configs", "lightsail_sd_configs", "msk_sd_configs", "rds_sd_configs",
+}
+
+// awsIdentity is what an entry says of its identity.
+type awsIdentity struct {
+	AccessKey string `yaml:"access_key"`
+	Profile   string `yaml:"profile"`
+	RoleARN   string `yaml:"role_arn"`
+}
+
+// chained reports whether the entry gets its identity from the default chain. A
+// role_arn is assumed with whatever identity that finds.
+func (i awsIdentity) chained() bool { return i.AccessKey == "" && i.Profile == "" }
+
+// prometheusConfig is what of a configuration may use AWS. Agent mode has the same
+// fields, and files of scrape_config_files have the second.
+type prometheusConfig struct {
+	RemoteWrite   []signing                         `yaml:"remote_write"`
+	ScrapeConfigs []map[string]yaml.Node            `yaml:"scrape_configs"`
+	Alerting      struct{ Alertmanagers []manager } `yaml:"alerting"`
+}
+
+type signing struct {
+	SigV4 *awsIdentity `yaml:"sigv4"`
+}
+
+// manager is an entry of alertmanagers: it signs, and discovers.
+type manager struct {
+	signing     `yaml:",inline"`
+	Discoveries map[string]yaml.Node `yaml:",inline"`
+}
+
+// usersOf returns every user of the default chain, each once. It is readable where
+// some configuration is YAML: what is wrong with one is Prometheus's to say.
+func usersOf(configs []string) (users []chainUser, readable bool) {
+	for _, text := range configs {
+		var c prometheusConfig
+		if text == "" || yaml.Unmarshal([]byte(text), &c) != nil {
+			continue
+		}
+		readable = true
+		for i, w := range c.RemoteWrite {
+			users = w.add(users, fmt.Sprintf("remote_write[%d]", i), useWrite)
+		}
+		for i, m := range c.Alerting.Alertmanagers {
+			where := fmt.Sprintf("alerting.alertmanagers[%d]", i)
+			users = discovered(m.add(users, where, useAlerts), where, m.Discoveries)
+		}
+		for i, s := range c.ScrapeConfigs {
+			users = discovered(users, fmt.Sprintf("scrape_configs[%d]", i), s)
+		}
+	}
+	slices.SortStableFunc(users, func(a, b chainUser) int { return cmp.Compare(a.where, b.where) })
+	return slices.Compact(users), readable
+}
+
+// add appends an entry that signs.
+func (s signing) add(users []chainUser, where string, use chainUse) []chainUser {
+	if s.SigV4 == nil || !s.SigV4.chained() {
+		return users
+	}
+	if s.SigV4.RoleARN != "" {
+		use = useAssume
+	}
+	return append(users, chainUser{where + ".sigv4", use, s.SigV4.RoleARN})
+}
+
+// discovered appends an entry's service discoveries.
+func discovered(users []chainUser, where string, entry map[string]yaml.Node) []chainUser {
+	for _, name := range discoveries {
+		node, ok := entry[name]
+		if !ok {
+			continue
+		}
+		var list []awsIdentity
+		if node.Decode(&list) != nil {
+			continue
+		}
+		for i, d := range list {
+			if d.chained() {
+				users = append(users, chainUser{fmt.Sprintf("%s.%s[%d]", where, name, i), useDiscovery, d.RoleARN})
+			}
+		}
+	}
+	return users
+}

@@ -1,0 +1,252 @@
+package check
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Metrics are the samples of one scrape: name → series.
+type Metrics map[string][]Sample
+
+// Sample is one series and its value.
+type Sample struct {
+	Labels map[string]string
+	Value  float64
+}
+
+// ReadMetrics reads Prometheus's text format; lines that it cannot read are left
+// out (https://prometheus.io/docs/instrumenting/exposition_formats/).
+func ReadMetrics(text string) Metrics {
+	m := Metrics{}
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		end := strings.LastIndexByte(line, '}') + 1
+		head, rest := line[:end], line[end:]
+		if end == 0 {
+			head, rest, _ = strings.Cut(line, " ")
+		}
+		fields := strings.Fields(rest)
+		if len(fields) == 0 {
+			continue
+		}
+		value, err := strconv.ParseFloat(fields[0], 64)
+		if err != nil {
+			continue
+		}
+		name, labels, _ := strings.Cut(head, "{")
+		m[name] = append(m[name], Sample{readLabels(strings.TrimSuffix(labels, "}")), value})
+	}
+	return m
+}
+
+// readLabels reads name="value",…; values are Go strings in their quoting.
+func readLabels(text string) map[string]string {
+	labels := map[string]string{}
+	for text != "" {
+		name, rest, found := strings.Cut(text, "=")
+		quoted, err := strconv.QuotedPrefix(rest)
+		if !found || err != nil {
+			return labels
+		}
+		value, err := strconv.Unquote(quoted)
+		if err != nil {
+			return labels
+		}
+		labels[strings.Trim(name, ", ")] = value
+		text = strings.TrimPrefix(rest[len(quoted):], ",")
+	}
+	return labels
+}
+
+// of is the value of a series with the label; ok is false where there is none.
+func (m Metrics) of(name, label, value string) (v float64, ok bool) {
+	for _, s := range m[name] {
+		if s.Labels[label] == value {
+			return s.Value, true
+		}
+	}
+	return 0, false
+}
+
+// SidecarSeen is what a config sidecar says of itself.
+type SidecarSeen struct {
+	// StartFailed: a Prometheus that nothing reloads did not come up with the block.
+	StartFailed  bool
+	Destinations []DestinationSeen
+}
+
+// DestinationSeen is how one destination stands with the sidecar.
+type DestinationSeen struct {
+	Name string
+	// Valid: there is a session that can sign. Served: the block is in.
+	Valid, Served bool
+	// OwnEntry: the user's own remote_write writes to the workspace already.
+	OwnEntry bool
+	// Error is why there is no session, where the sidecar tells.
+	Error string
+	// Gap is how long the block has been missing since the start.
+	Gap time.Duration
+}
+
+// SidecarMetrics reads the sidecar's metrics.
+func SidecarMetrics(m Metrics) SidecarSeen {
+	var seen SidecarSeen
+	for _, s := range m["ampbridge_start_failed"] {
+		seen.StartFailed = s.Value == 1
+	}
+	for _, s := range m["ampbridge_session_valid"] {
+		d := DestinationSeen{Name: s.Labels["destination"], Valid: s.Value == 1}
+		served, _ := m.of("ampbridge_block_served", "destination", d.Name)
+		own, _ := m.of("ampbridge_block_own_entry", "destination", d.Name)
+		gap, _ := m.of("ampbridge_gap_seconds", "destination", d.Name)
+		d.Served, d.OwnEntry, d.Gap = served == 1, own == 1, seconds(gap)
+		seen.Destinations = append(seen.Destinations, d)
+	}
+	return seen
+}
+
+// SidecarState judges it.
+func SidecarState(seen SidecarSeen) Finding {
+	look := Do("see the sidecar's log (container ampbridge-config); the links above tell what STS says to a token of today")
+	switch {
+	case len(seen.Destinations) == 0:
+		return Unseen(Sidecar, About{}, "it tells of no destination")
+	case seen.StartFailed:
+		return Fails(Sidecar, About{}, Do("create the pod anew: nothing reloads this Prometheus, and it did not start with the block"), "a start with the block failed, so the pod runs without it")
+	}
+	var says []string
+	for _, d := range seen.Destinations {
+		switch {
+		case d.OwnEntry:
+			return Doubts(Sidecar, About{}, Do("take the remote_write to this workspace out of Prometheus's own configuration"), "%s: Prometheus's own configuration writes to the workspace already, so the block is left out", d.Name)
+		case !d.Valid && d.Error != "":
+			return Fails(Sidecar, About{}, look, "%s: there is no session (%s), so Prometheus runs without the block", d.Name, d.Error)
+		case !d.Valid:
+			return Fails(Sidecar, About{}, look, "%s: there is no valid session, so Prometheus runs without the block", d.Name)
+		case !d.Served:
+			return Fails(Sidecar, About{}, look, "%s: there is a session, and the block is not served: the configuration cannot be edited", d.Name)
+		}
+		says = append(says, fmt.Sprintf("%s: session valid, block served, %s without it since the start", d.Name, Span(d.Gap)))
+	}
+	return Holds(Sidecar, About{}, "%s", strings.Join(says, "; "))
+}
+
+// lagTolerated is how far remote_write may be behind before samples queue up.
+const lagTolerated = 2 * time.Minute
+
+// FlowWindow is how long two reads of a queue must be apart to tell that it is
+// stuck: a batch waits up to 5 seconds for more samples, and a new queue begins
+// about as late.
+const FlowWindow = 20 * time.Second
+
+// queue is one remote_write of Prometheus, by its own metrics.
+type queue struct {
+	found bool
+	// newest is the time of the newest sample that there is to send, sent that of
+	// the newest one that was sent or given up; 0: none.
+	newest, sent float64
+	// attempts counts samples each time that they are sent. It says nothing of what
+	// the other side took: retried and failed ones are counted too.
+	attempts, retried, failed, pending float64
+}
+
+func (m Metrics) queue(name string) (q queue) {
+	read := func(metric string) float64 {
+		v, _ := m.of("prometheus_remote_storage_"+metric, "remote_name", name)
+		return v
+	}
+	_, q.found = m.of("prometheus_remote_storage_samples_total", "remote_name", name)
+	q.sent = read("queue_highest_sent_timestamp_seconds")
+	q.attempts, q.retried, q.failed, q.pending = read("samples_total"), read("samples_retried_total"), read("samples_failed_total"), read("samples_pending")
+	for _, s := range m["prometheus_remote_storage_highest_timestamp_in_seconds"] {
+		q.newest = max(q.newest, s.Value)
+	}
+	q.newest = max(q.newest, read("queue_highest_timestamp_seconds"))
+	return q
+}
+
+// lag is how far the queue is behind what there is to send.
+func (q queue) lag() time.Duration { return seconds(max(0, q.newest-q.sent)) }
+
+// FlowState judges remote_write by Prometheus's own metrics, read twice with some
+// time between. names are those of the blocks. It is final where a later read
+// would change nothing; else ask again until the reads are FlowWindow apart.
+func FlowState(first, last Metrics, apart time.Duration, names []string) (f Finding, final bool) {
+	worst, final := Finding{Link: Flow, State: OK}, true
+	var says []string
+	for _, name := range names {
+		one, done := queueState(name, first.queue(name), last.queue(name), apart)
+		final = final && done
+		// One that is not checked is no better than a warning.
+		if one.State.worse(worst.State) && worst.State != Skipped || one.State == Skipped && worst.State == Doubtful || one.State == Broken {
+			worst = one
+		}
+		says = append(says, one.Says)
+	}
+	if worst.State == OK {
+		worst.Says = strings.Join(says, "; ")
+	}
+	return worst, final
+}
+
+// queueState judges one queue. What is no more than unproven after the first read
+// is not final.
+func queueState(name string, was, is queue, apart time.Duration) (f Finding, final bool) {
+	if !is.found {
+		return Fails(Flow, About{}, Do("let Prometheus read its configuration again (the pod's reloader, or a new pod)"),
+			"Prometheus has no remote_write of the name %s: it has not applied the configuration that the sidecar serves", name), apart >= FlowWindow
+	}
+	log := Do("see Prometheus's log for errors of remote_write: AMP throttles (429), refuses (403, 400), or does not answer")
+	if is.sent > 0 && is.failed == 0 && is.retried == 0 && is.lag() <= lagTolerated {
+		// Whatever was sent was taken at the first attempt.
+		return Holds(Flow, About{}, "%s is %s behind, nothing refused, nothing retried", name, Span(is.lag())), true
+	}
+	if is.attempts < was.attempts || is.failed < was.failed || !was.found {
+		was = queue{} // Prometheus was started again, or has read its configuration, between the reads
+	}
+	failed, retried := is.failed-was.failed, is.retried-was.retried
+	// Whatever is pending may be an attempt that has no answer yet.
+	taken := is.attempts - was.attempts - retried - failed - is.pending
+	advanced := is.sent > was.sent
+	switch {
+	case advanced && (failed == 0 || taken > 0):
+		return flowing(name, was, is, log), true
+	case apart < FlowWindow:
+		return Unseen(Flow, About{}, "%s: not known yet", name), false
+	case failed > 0:
+		return Fails(Flow, About{}, Do("see Prometheus's log: AMP says why it refuses, and what it refused is not sent again"),
+			"%s: %.0f samples were refused within %s, and none is known to be taken", name, failed, Span(apart)), true
+	case is.pending > 0 || retried > 0:
+		since := "none was ever sent"
+		if is.sent > 0 {
+			since = "the newest that was sent is " + Span(is.lag()) + " behind"
+		}
+		return Fails(Flow, About{}, log, "%s: %.0f samples are pending, %.0f were retried within %s, and none was sent; %s", name, is.pending, retried, Span(apart), since), true
+	case is.sent == 0:
+		return Unseen(Flow, About{}, "%s: nothing was sent yet, and nothing waits to be sent: ask again after the next scrape", name), true
+	}
+	return flowing(name, was, is, log), true
+}
+
+// flowing judges a queue that sends, or has nothing to send.
+func flowing(name string, was, is queue, log Mend) Finding {
+	lag := is.lag()
+	switch {
+	case lag > lagTolerated && was.sent > 0 && lag < was.lag():
+		return Doubts(Flow, About{}, log, "%s is %s behind, and catches up", name, Span(lag))
+	case lag > lagTolerated:
+		return Fails(Flow, About{}, log, "%s is %s behind", name, Span(lag))
+	case is.failed > 0:
+		return Doubts(Flow, About{}, Do("see Prometheus's log: what AMP refused is not sent again"), "%s is %s behind; %.0f samples were refused since the start", name, Span(lag), is.failed)
+	}
+	return Holds(Flow, About{}, "%s is %s behind, nothing refused, %.0f retried since the start", name, Span(lag), is.retried)
+}
+
+func seconds(s float64) time.Duration {
+	return (time.Duration(s * float64(time.Second))).Round(time.Second)
+}

@@ -1,0 +1,95 @@
+package check
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ampbridge/ampbridge/policy"
+)
+
+// Claims are what is read of a token, its signature left aside.
+type Claims struct {
+	Issuer   policy.Issuer
+	Subject  string
+	Audience []string
+	Expires  time.Time
+	// KeyID and Algorithm say how it was signed.
+	KeyID, Algorithm string
+}
+
+// errNotToken says nothing of what was there instead: it may be a secret.
+var errNotToken = errors.New("this is no token: three parts of base64url, divided by dots, are expected")
+
+// ReadClaims reads a service-account token (a JWT, RFC 7519) without verifying
+// it. The error never shows any of it.
+func ReadClaims(token string) (Claims, error) {
+	parts := strings.Split(strings.TrimSpace(token), ".")
+	if len(parts) != 3 {
+		return Claims{}, errNotToken
+	}
+	var header struct{ Kid, Alg string }
+	var body struct {
+		Iss policy.Issuer
+		Sub string
+		Aud audiences
+		Exp int64
+	}
+	for i, into := range []any{&header, &body} {
+		text, err := base64.RawURLEncoding.DecodeString(parts[i])
+		if err != nil || json.Unmarshal(text, into) != nil {
+			return Claims{}, errNotToken
+		}
+	}
+	return Claims{body.Iss, body.Sub, body.Aud, time.Unix(body.Exp, 0), header.Kid, header.Alg}, nil
+}
+
+// audiences may be one string or several.
+type audiences []string
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (a *audiences) UnmarshalJSON(data []byte) error {
+	var one string
+	if json.Unmarshal(data, &one) == nil {
+		*a = audiences{one}
+		return nil
+	}
+	return json.Unmarshal(data, (*[]string)(a))
+}
+
+// WantedToken is what a token should be. Empty members are not looked at.
+type WantedToken struct {
+	Issuer   policy.Issuer
+	Subject  string
+	Audience string
+	// Source says where the token came from, for the sentence.
+	Source string
+}
+
+// Token judges a token's claims at a time.
+func Token(c Claims, want WantedToken, now time.Time) Finding {
+	fails := func(mend Mend, format string, args ...any) Finding {
+		return Fails(TokenMinted, About{}, mend, want.Source+": "+format, args...)
+	}
+	switch {
+	case want.Issuer != "" && c.Issuer != want.Issuer:
+		return fails(Do(fmt.Sprintf("in the policy, write cluster.issuer: %q, or leave it out", string(c.Issuer))), "its issuer is %s, not %s", c.Issuer, want.Issuer)
+	case want.Subject != "" && c.Subject != want.Subject:
+		return fails(Do("give the pod the service account that is granted (spec.serviceAccountName)"), "its subject is %s, not %s", c.Subject, want.Subject)
+	case want.Audience != "" && !slices.Contains(c.Audience, want.Audience):
+		if slices.Contains(c.Audience, policy.AudienceAzure) {
+			return fails(Do("show STS the token that ampbridge projects, not Azure's; or set token.source: azure in the policy, which registers this audience"),
+				"its audience is %s: this is the token of Azure's webhook, and AWS wants %s", policy.AudienceAzure, want.Audience)
+		}
+		return fails(Do(fmt.Sprintf("project a token of the audience %s, or set token.audience in the policy", want.Audience)), "its audience is %s, not %s", strings.Join(c.Audience, ", "), want.Audience)
+	case !now.Before(c.Expires):
+		return fails(Do("create the pod anew, and look at its node: the kubelet renews tokens, this one it did not"), "it expired at %s", c.Expires.UTC().Format(time.RFC3339))
+	case c.Algorithm != "" && !slices.Contains([]string{"RS256", "RS384", "RS512", "ES256", "ES384", "ES512"}, c.Algorithm):
+		return fails(Do("sign service-account tokens with RSA or ECDSA keys"), "it is signed with %s, which AWS does not take", c.Algorithm)
+	}
+	return Holds(TokenMinted, About{}, "%s: %s, audience %s, for %s more", want.Source, c.Subject, strings.Join(c.Audience, ", "), Span(c.Expires.Sub(now)))
+}

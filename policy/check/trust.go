@@ -1,0 +1,153 @@
+package check
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/ampbridge/ampbridge/policy"
+)
+
+// Wanted is whom a trust document is to let in, and how.
+type Wanted struct {
+	Provider policy.ARN
+	Issuer   policy.Issuer
+	Audience string
+	Subject  policy.Subject
+}
+
+// Trust judges a role's trust document, as IAM returned it. A document that
+// lets the subject in is not enough: it must not let in anybody else that says
+// less. mend is what writes it anew.
+func Trust(document string, want Wanted, mend Mend) Finding {
+	fails := func(format string, args ...any) Finding {
+		return Fails(TrustDocument, About{}, mend, format, args...)
+	}
+	d, err := policy.ParseDocument(document)
+	if err != nil {
+		return fails("it cannot be read: %v", err)
+	}
+	var misses []string
+	for _, s := range d.Statement {
+		if !matchAny(s.Action, "sts:AssumeRoleWithWebIdentity", true) {
+			continue
+		}
+		if s.Effect == "Deny" {
+			misses = append(misses, "it denies web identities: the role is closed")
+			continue
+		}
+		miss := want.miss(s)
+		if miss == "" {
+			return Holds(TrustDocument, About{}, "lets %s in, of %s and %s alone", want.Subject, want.Provider, want.Audience)
+		}
+		misses = append(misses, miss)
+	}
+	if len(misses) == 0 {
+		return fails("no statement of it allows sts:AssumeRoleWithWebIdentity")
+	}
+	return fails("%s", strings.Join(slices.Compact(misses), "; "))
+}
+
+// Full tells whether a trust document that also let the subject in would have
+// more characters than the quota: sync refuses it then.
+func (w Wanted) Full(document string, quota int) bool {
+	d, err := policy.ParseDocument(document)
+	if err != nil {
+		return false
+	}
+	subjects := append(d.Subjects(w.Issuer), w.Subject)
+	return len(policy.TrustDocument(w.Provider, w.Issuer, w.Audience, subjects).String()) > quota
+}
+
+// miss is why a statement does not let exactly the wanted ones in; empty: it does.
+func (w Wanted) miss(s policy.Statement) string {
+	var federated policy.Values
+	if s.Principal != nil {
+		federated = (*s.Principal)["Federated"]
+	}
+	if !slices.Contains(federated, w.Provider.String()) {
+		return fmt.Sprintf("Principal.Federated is %s, not %s", list(federated, "missing"), w.Provider)
+	}
+	sub, aud := w.Issuer.Host()+":sub", w.Issuer.Host()+":aud"
+	for _, operator := range slices.Sorted(maps.Keys(s.Condition)) {
+		for _, key := range slices.Sorted(maps.Keys(s.Condition[operator])) {
+			if miss := w.condition(operator, key, s.Condition[operator][key]); miss != "" {
+				return miss
+			}
+		}
+	}
+	subjects, audiences := equals(s, sub), equals(s, aud)
+	switch {
+	case subjects == nil:
+		return "no condition on " + sub + ": every pod of the cluster is let in" + nearKey(s, sub)
+	case !slices.Contains(subjects, w.Subject.String()):
+		return w.wrongSubject(subjects)
+	case audiences == nil:
+		return "no condition on " + aud + ": a token of any audience is let in"
+	case !slices.Contains(audiences, w.Audience):
+		return fmt.Sprintf("%s must be %s: it is %s", aud, w.Audience, strings.Join(audiences, ", "))
+	}
+	return ""
+}
+
+// condition refuses conditions that pass where they should not, or never.
+func (w Wanted) condition(operator, key string, values policy.Values) string {
+	folded := strings.ToLower(operator)
+	if strings.HasSuffix(folded, "ifexists") || strings.HasPrefix(folded, "forallvalues:") {
+		return fmt.Sprintf("%s of %s passes where the token does not say: write StringEquals", operator, key)
+	}
+	if folded == "stringlike" && slices.ContainsFunc(values, func(v string) bool { return strings.ContainsAny(v, "*?") }) {
+		return fmt.Sprintf("StringLike of %s lets in whatever %s matches: write StringEquals and exact names", key, strings.Join(values, ", "))
+	}
+	host := w.Issuer.Host()
+	for _, claim := range []string{":sub", ":aud"} {
+		named, found := strings.CutSuffix(key, claim)
+		if !found || named == host {
+			continue
+		}
+		if strings.TrimSuffix(named, "/") == strings.TrimSuffix(host, "/") {
+			return fmt.Sprintf("the condition key is %s, and must be %s: the slash before %s counts", key, host+claim, claim)
+		}
+		return fmt.Sprintf("the condition key %s is of another issuer, so it can never match: it must be %s", key, host+claim)
+	}
+	return ""
+}
+
+func (w Wanted) wrongSubject(subjects []string) string {
+	for _, s := range subjects {
+		if _, err := policy.ParseSubject(s); err != nil {
+			return fmt.Sprintf("its :sub is %q, which no token has: write %s", s, w.Subject)
+		}
+	}
+	const shown = 3
+	others := strings.Join(subjects[:min(shown, len(subjects))], ", ")
+	if more := len(subjects) - shown; more > 0 {
+		others += fmt.Sprintf(" and %d more", more)
+	}
+	return fmt.Sprintf("its :sub lets in %s, and not %s", others, w.Subject)
+}
+
+// equals are the values that StringEquals, in whatever case, has for a key; nil:
+// none.
+func equals(s policy.Statement, key string) policy.Values {
+	for operator, keys := range s.Condition {
+		if folded := strings.ToLower(operator); folded == "stringequals" || folded == "stringlike" {
+			if values, found := keys[key]; found {
+				return values
+			}
+		}
+	}
+	return nil
+}
+
+func nearKey(s policy.Statement, key string) string {
+	for _, keys := range s.Condition {
+		for k := range keys {
+			if strings.EqualFold(k, key) {
+				return " (" + k + " differs by upper and lower case)"
+			}
+		}
+	}
+	return ""
+}

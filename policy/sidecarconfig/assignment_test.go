@@ -1,0 +1,129 @@
+package sidecarconfig
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/ampbridge/ampbridge/policy"
+)
+
+func example(t *testing.T, serviceAccount policy.Subject) Assignment {
+	t.Helper()
+	data, err := os.ReadFile("../testdata/full.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := policy.Parse(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, ok := p.Entitled(serviceAccount)
+	if !ok {
+		t.Fatalf("%s is not entitled", serviceAccount)
+	}
+	a := New(p, e)
+	a.Source, a.Target, a.File = SourceDir, TargetDir, "prometheus.yml"
+	a.Credentials, a.Token = CredentialsDir+"/credentials", TokenDir+"/token"
+	return a
+}
+
+func TestNew(t *testing.T) {
+	a := example(t, policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus-k8s"})
+	if a.SessionSeconds != 12*3600 || a.STS.ProxyURL != "http://proxy.example:3128" || len(a.Destinations) != 2 {
+		t.Errorf("assignment = %+v", a)
+	}
+	central, backup := a.Destinations[0], a.Destinations[1]
+	if central.Role != "arn:aws:iam::111122223333:role/ampbridge/dev-aks/ampbridge.dev-aks.central" || central.AssumeRole != "" || central.Region != "eu-west-1" {
+		t.Errorf("central = %+v", central)
+	}
+	if backup.AssumeRole != "arn:aws-us-gov:iam::444455556666:role/writer" {
+		t.Errorf("backup = %+v", backup)
+	}
+}
+
+// TestRolesOfServiceAccounts: where each service account has a role of its own,
+// the sidecar is told that one, unless the admin keeps the destination's.
+func TestRolesOfServiceAccounts(t *testing.T) {
+	data, err := os.ReadFile("../testdata/full.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := policy.Parse(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Trust.RoleScope = policy.RoleScopeServiceAccount
+	p.Destinations[1].Role = policy.ARN{Partition: "aws-us-gov", Service: "iam", Account: "444455556666", Resource: "role/admins"}
+	e, _ := p.Entitled(policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus-k8s"})
+	a := New(p, e)
+	for i, want := range []string{"arn:aws:iam::111122223333:role/ampbridge/dev-aks/ampbridge.dev-aks.central.monitoring.prometheus-k8s", "arn:aws-us-gov:iam::444455556666:role/admins"} {
+		if got := a.Destinations[i].Role; got != want {
+			t.Errorf("destination %d: %s, want %s", i, got, want)
+		}
+	}
+}
+
+// TestReplicaLabels: only a declared group elects replicas, under its own name.
+func TestReplicaLabels(t *testing.T) {
+	plain := example(t, policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus-k8s"}).Destinations[0].For("p-0")
+	for _, r := range plain.WriteRelabelConfigs {
+		if r.TargetLabel == "__replica__" {
+			t.Error("a pod outside of a group carries __replica__")
+		}
+	}
+	group := example(t, policy.Subject{Namespace: "legacy", ServiceAccount: "prometheus"}).Destinations[0].For("p-0")
+	labels := map[string]string{}
+	for _, r := range group.WriteRelabelConfigs {
+		if r.Replacement != nil {
+			labels[r.TargetLabel] = *r.Replacement
+		}
+	}
+	if labels["cluster"] != "legacy-pair" || labels["__replica__"] != "p-0" {
+		t.Errorf("labels = %v", labels)
+	}
+}
+
+func TestEncodeAndDecode(t *testing.T) {
+	a := example(t, policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus-k8s"})
+	a.Reload, a.Prometheus = StartOnly, Prometheus{Address: "127.0.0.1:9090", Prefix: "/p", TLS: true}
+	a.MountPoints = []MountPoint{{Name: "rules"}, {Name: "web.yml", File: true}}
+	got, err := Decode(a.Encode())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(a, got); diff != "" {
+		t.Errorf("round trip (-want +got):\n%s", diff)
+	}
+	// A later webhook may say more.
+	if _, err := Decode(strings.Replace(a.Encode(), `{"version":1`, `{"version":1,"later":true`, 1)); err != nil {
+		t.Errorf("with a field of a later version: %v", err)
+	}
+}
+
+// TestOldest: what says nothing new reads as it always did, and newer fields of
+// a block come with a policy that asks for them only: the text's hash tells
+// outdated pods.
+func TestOldest(t *testing.T) {
+	text := example(t, policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus-k8s"}).Encode()
+	for _, newer := range []string{"reload", "prometheus", "mountPoints", "send_native_histograms", "sample_age_limit"} {
+		if strings.Contains(text, `"`+newer+`":`) {
+			t.Errorf("%s is written: %s", newer, text)
+		}
+	}
+}
+
+func TestDecodeNamesWhatIsWrong(t *testing.T) {
+	a := example(t, policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus-k8s"})
+	noToken, newer := a, a
+	noToken.Token, newer.Version = "", 2
+	for text, want := range map[string]string{
+		"": Variable, "{": Variable, noToken.Encode(): "token is missing", newer.Encode(): "version 2",
+	} {
+		if _, err := Decode(text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("Decode(%.40q) = %v, want %q in it", text, err, want)
+		}
+	}
+}

@@ -1,0 +1,59 @@
+package sidecarconfig
+
+import (
+	"os"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/ampbridge/ampbridge/policy"
+)
+
+// FuzzDecode: what is read is complete, and reads the same again once it is
+// written; and a pod's name finds its way into the blocks, whatever it is.
+func FuzzDecode(f *testing.F) {
+	data, err := os.ReadFile("../testdata/full.yaml")
+	if err != nil {
+		f.Fatal(err)
+	}
+	p, err := policy.Parse(data)
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, account := range []string{"prometheus-k8s", "other"} {
+		e, _ := p.Entitled(policy.Subject{Namespace: "monitoring", ServiceAccount: account})
+		a := New(p, e)
+		a.Source, a.Target, a.File = SourceDir, TargetDir, "prometheus.yml"
+		a.Credentials, a.Token = CredentialsDir+"/credentials", TokenDir+"/token"
+		f.Add(a.Encode(), "prometheus-0")
+	}
+	for _, text := range []string{"", "{}", "null", "[]", `{"version":2}`, `{"version":1,"source":"a","target":"b","file":"c","credentials":"d","token":"e","unknown":1,"destinations":[null,{}]}`} {
+		f.Add(text, "")
+	}
+	f.Fuzz(func(t *testing.T, text, pod string) {
+		a, err := Decode(text)
+		if err != nil {
+			return
+		}
+		if a.Version != Version || a.Source == "" || a.Target == "" || a.File == "" || a.Credentials == "" || a.Token == "" {
+			t.Errorf("an incomplete assignment is read: %+v", a)
+		}
+		again, err := Decode(a.Encode())
+		if err != nil {
+			t.Fatalf("%v in %s", err, a.Encode())
+		}
+		if diff := cmp.Diff(a, again, cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("written and read again (-first +second):\n%s", diff)
+		}
+		for _, d := range a.Destinations {
+			got := d.For(pod)
+			if added := len(got.WriteRelabelConfigs) - len(d.Block.WriteRelabelConfigs); d.Replica != (added == 2) {
+				t.Errorf("%d rules were added, replica %v", added, d.Replica)
+			}
+			if _, omitted := got.For(policy.Version{}); omitted == nil && got.QueueConfig.SampleAgeLimit != "" {
+				t.Error("a field of newer versions is left to one that is not known")
+			}
+		}
+	})
+}

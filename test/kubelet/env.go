@@ -1,0 +1,157 @@
+package kubelet
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+)
+
+// environment is the environment of a container, and argv its command with $(NAME) expanded in it, resolved as the
+// kubelet does (Kubelet.makeEnvironmentVariables): envFrom first, then env in order, each value seeing those before it,
+// then the API server's address; the image's and the runtime's own variables come beneath and are not expanded.
+func (p *Pod) environment(ctx context.Context, c *corev1.Container, image Image) (env, argv []string, err error) {
+	vars := map[string]string{}
+	service := p.serviceEnv()
+	lookup := func(name string) (string, bool) {
+		if v, ok := vars[name]; ok {
+			return v, true
+		}
+		v, ok := service[name]
+		return v, ok
+	}
+	for _, from := range c.EnvFrom {
+		data, err := p.envSource(ctx, from)
+		if err != nil {
+			return nil, nil, fmt.Errorf("envFrom: %w", err)
+		}
+		for k, v := range data {
+			vars[from.Prefix+k] = v
+		}
+	}
+	for _, e := range c.Env {
+		value, ok := expand(e.Value, lookup), true
+		if e.Value == "" && e.ValueFrom != nil {
+			if value, ok, err = p.envValue(ctx, e.ValueFrom, c); err != nil {
+				return nil, nil, fmt.Errorf("env %s: %w", e.Name, err)
+			}
+		}
+		if ok {
+			vars[e.Name] = value
+		}
+	}
+	expandAll := func(in []string) (out []string) {
+		for _, s := range in {
+			out = append(out, expand(s, lookup))
+		}
+		return out
+	}
+	argv = image.argv(expandAll(c.Command), expandAll(c.Args))
+
+	all := map[string]string{
+		"PATH":     "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"HOME":     "/",
+		"HOSTNAME": p.hostname(),
+	}
+	for _, kv := range image.Env {
+		k, v, _ := strings.Cut(kv, "=")
+		all[k] = v
+	}
+	maps.Copy(all, service)
+	maps.Copy(all, vars)
+	for _, k := range slices.Sorted(maps.Keys(all)) {
+		env = append(env, k+"="+all[k])
+	}
+	return env, argv, nil
+}
+
+// serviceEnv is the one service that every pod is told of, whatever its enableServiceLinks.
+func (p *Pod) serviceEnv() map[string]string {
+	u, err := url.Parse(p.opts.APIServer)
+	if p.opts.APIServer == "" || err != nil {
+		return nil
+	}
+	host, port := u.Hostname(), u.Port()
+	if port == "" {
+		port = "443"
+	}
+	addr := "tcp://" + net.JoinHostPort(host, port)
+	return map[string]string{
+		"KUBERNETES_SERVICE_HOST":       host,
+		"KUBERNETES_SERVICE_PORT":       port,
+		"KUBERNETES_SERVICE_PORT_HTTPS": port,
+		"KUBERNETES_PORT":               addr,
+	}
+}
+
+func (p *Pod) envSource(ctx context.Context, from corev1.EnvFromSource) (map[string]string, error) {
+	switch {
+	case from.ConfigMapRef != nil:
+		cm, err := p.objects.configMap(ctx, from.ConfigMapRef.Name)
+		if err != nil {
+			return nil, unlessOptional(err, from.ConfigMapRef.Optional)
+		}
+		return cm.Data, nil
+	case from.SecretRef != nil:
+		s, err := p.objects.secret(ctx, from.SecretRef.Name)
+		if err != nil {
+			return nil, unlessOptional(err, from.SecretRef.Optional)
+		}
+		data := make(map[string]string, len(s.Data))
+		for k, v := range s.Data {
+			data[k] = string(v)
+		}
+		return data, nil
+	}
+	return nil, fmt.Errorf("neither a configMapRef nor a secretRef")
+}
+
+// envValue resolves a variable's source; ok is false where an optional source is missing and the variable is left out.
+func (p *Pod) envValue(ctx context.Context, from *corev1.EnvVarSource, c *corev1.Container) (value string, ok bool, err error) {
+	switch {
+	case from.FieldRef != nil:
+		value, err = p.fieldValue(from.FieldRef.FieldPath)
+		return value, true, err
+	case from.ResourceFieldRef != nil:
+		value, err = p.resourceValue(from.ResourceFieldRef, c)
+		return value, true, err
+	case from.ConfigMapKeyRef != nil:
+		ref := from.ConfigMapKeyRef
+		cm, err := p.objects.configMap(ctx, ref.Name)
+		if err != nil {
+			return "", false, unlessOptional(err, ref.Optional)
+		}
+		if value, ok = cm.Data[ref.Key]; !ok && !isTrue(ref.Optional) {
+			return "", false, fmt.Errorf("ConfigMap %s has no key %s", ref.Name, ref.Key)
+		}
+		return value, ok, nil
+	case from.SecretKeyRef != nil:
+		ref := from.SecretKeyRef
+		s, err := p.objects.secret(ctx, ref.Name)
+		if err != nil {
+			return "", false, unlessOptional(err, ref.Optional)
+		}
+		data, ok := s.Data[ref.Key]
+		if !ok && !isTrue(ref.Optional) {
+			return "", false, fmt.Errorf("secret %s has no key %s", ref.Name, ref.Key)
+		}
+		return string(data), ok, nil
+	}
+	return "", false, fmt.Errorf("valueFrom of a kind that podrun does not know")
+}
+
+// unlessOptional forgives that an optional object does not exist.
+func unlessOptional(err error, optional *bool) error {
+	if isTrue(optional) && apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+func isTrue(b *bool) bool { return b != nil && *b }

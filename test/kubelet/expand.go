@@ -1,0 +1,33 @@
+package kubelet
+
+import "strings"
+
+// expand replaces $(NAME) in s by the value that lookup finds, by the rules of the Kubernetes API: an unknown reference
+// stays as it is, $$ stands for one $, and so $$(NAME) for the text $(NAME).
+func expand(s string, lookup func(name string) (string, bool)) string {
+	var b strings.Builder
+	for {
+		before, rest, found := strings.Cut(s, "$")
+		b.WriteString(before)
+		if !found {
+			return b.String()
+		}
+		s = rest
+		if strings.HasPrefix(rest, "$") {
+			b.WriteByte('$')
+			s = rest[1:]
+			continue
+		}
+		name, after, closed := strings.Cut(strings.TrimPrefix(rest, "("), ")")
+		if !strings.HasPrefix(rest, "(") || !closed {
+			b.WriteByte('$') // not a reference; what follows is read as text
+			continue
+		}
+		if value, ok := lookup(name); ok {
+			b.WriteString(value)
+		} else {
+			b.WriteString("$(" + name + ")")
+		}
+		s = after
+	}
+}

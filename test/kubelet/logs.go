@@ -1,0 +1,61 @@
+package kubelet
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"sync"
+)
+
+// maxLog is how many bytes of a container's output are kept.
+const maxLog = 1 << 20
+
+// logs keeps the end of a container's output and passes whole lines on, marked with the container's name.
+type logs struct {
+	name string
+	tee  io.Writer // may be nil; takes one whole line a call
+
+	mu      sync.Mutex
+	kept    []byte
+	partial []byte
+}
+
+func (l *logs) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.kept = append(l.kept, b...)
+	if extra := len(l.kept) - maxLog; extra > maxLog { // let it grow to twice the size, so that not every write copies
+		l.kept = append([]byte(nil), l.kept[extra:]...)
+	}
+	if l.tee == nil {
+		return len(b), nil
+	}
+	l.partial = append(l.partial, b...)
+	for {
+		line, rest, whole := bytes.Cut(l.partial, []byte("\n"))
+		if !whole {
+			return len(b), nil
+		}
+		// A reader of the log who is gone is no reason to end the container.
+		_, _ = fmt.Fprintf(l.tee, "[%s] %s\n", l.name, line)
+		l.partial = rest
+	}
+}
+
+func (l *logs) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return string(l.kept[max(0, len(l.kept)-maxLog):])
+}
+
+// syncWriter lets several containers write to one writer.
+type syncWriter struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (s *syncWriter) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.w.Write(b)
+}

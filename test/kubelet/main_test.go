@@ -1,0 +1,209 @@
+package kubelet
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/ampbridge/ampbridge/test/cluster"
+)
+
+const (
+	namespace = "default"
+	image     = "registry.example/tests/probe"
+)
+
+// testbed is what all tests of this package share: one cluster, and the program of the one image.
+var testbed struct {
+	cluster *cluster.Cluster
+	client  kubernetes.Interface
+	probe   string
+}
+
+func TestMain(m *testing.M) {
+	Init()
+	if kubeconfig := os.Getenv(orphanEnv); kubeconfig != "" {
+		orphan(kubeconfig)
+	}
+	code, err := runTests(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func runTests(m *testing.M) (code int, err error) {
+	dir, err := os.MkdirTemp("", "podrun-test-")
+	if err != nil {
+		return 1, err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	testbed.probe = filepath.Join(dir, "probe")
+	build := exec.Command("go", "build", "-buildvcs=false", "-o", testbed.probe, "./testdata/probe")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // static: containers hold no libraries
+	if out, err := build.CombinedOutput(); err != nil {
+		return 1, fmt.Errorf("building the probe: %w\n%s", err, out)
+	}
+	c, err := cluster.New(context.Background(), cluster.Options{})
+	if err != nil {
+		return 1, err
+	}
+	testbed.cluster, testbed.client = c, c.Client()
+	code = m.Run()
+	return code, c.Close()
+}
+
+// report is what the probe prints; see testdata/probe.
+type report struct {
+	Args, Env, Root []string
+	Dir, Hostname   string
+	UID, GID        int
+	Caps            string
+	Files, Writes   map[string]string
+}
+
+func (r report) env(name string) string {
+	for _, kv := range r.Env {
+		if k, v, _ := strings.Cut(kv, "="); k == name {
+			return v
+		}
+	}
+	return "(unset)"
+}
+
+// newestReport is the last that the container has printed.
+func newestReport(t *testing.T, c *Container) report {
+	t.Helper()
+	var r report
+	lines := strings.Split(strings.TrimSpace(c.Logs()), "\n")
+	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &r); err != nil {
+		t.Fatalf("container %s printed no report: %v\n%s", c.Name(), err, c.pod.Describe())
+	}
+	return r
+}
+
+// newPod is a pod whose containers are not restarted.
+func newPod(containers ...corev1.Container) *corev1.Pod {
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "pod-", Labels: map[string]string{"app": "probe"}},
+		Spec:       corev1.PodSpec{Containers: containers, RestartPolicy: corev1.RestartPolicyNever},
+	}
+}
+
+func container(name string, args ...string) corev1.Container {
+	return corev1.Container{
+		Name: name, Image: image + ":v1", Args: args,
+		Env: []corev1.EnvVar{{Name: "NAME", Value: name}},
+	}
+}
+
+// create stores the pod and returns it as the API server did. Right after the start of a cluster the namespace has no
+// service account yet.
+func create(t *testing.T, pod *corev1.Pod) *corev1.Pod {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		created, err := testbed.client.CoreV1().Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{})
+		if err == nil {
+			return created
+		}
+		if !apierrors.IsForbidden(err) || time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// run creates the pod and runs it until the test's end.
+func run(t *testing.T, pod *corev1.Pod, change ...func(*Options)) *Pod {
+	t.Helper()
+	opts := Options{
+		Images: Images{{
+			Match:      "tests/probe",
+			Binaries:   map[string]string{"/bin/probe": testbed.probe},
+			Entrypoint: []string{"/bin/probe"}, Cmd: []string{"report"},
+			Env: []string{"FROM_IMAGE=yes"}, WorkingDir: "/work", User: 65532,
+		}},
+		APIServer:      testbed.cluster.URL,
+		Dir:            t.TempDir(),
+		SyncPeriod:     20 * time.Millisecond,
+		RestartBackoff: 20 * time.Millisecond,
+	}
+	for _, f := range change {
+		f(&opts)
+	}
+	p, err := Run(t.Context(), testbed.client, create(t, pod), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return p
+}
+
+func await(t *testing.T, p *Pod, what string, condition func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if err := p.Await(ctx, what, condition); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func ended(p *Pod) func() bool {
+	return func() bool { return p.Phase() == corev1.PodSucceeded || p.Phase() == corev1.PodFailed }
+}
+
+func configMap(t *testing.T, data map[string]string) *corev1.ConfigMap {
+	t.Helper()
+	cm, err := testbed.client.CoreV1().ConfigMaps(namespace).Create(t.Context(),
+		&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{GenerateName: "config-"}, Data: data}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cm
+}
+
+func update(t *testing.T, cm *corev1.ConfigMap, data map[string]string) {
+	t.Helper()
+	cm = cm.DeepCopy()
+	cm.Data, cm.ResourceVersion = data, ""
+	if _, err := testbed.client.CoreV1().ConfigMaps(namespace).Update(t.Context(), cm, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func configMapVolume(cm *corev1.ConfigMap) corev1.Volume {
+	return corev1.Volume{Name: "config", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
+		LocalObjectReference: corev1.LocalObjectReference{Name: cm.Name},
+	}}}
+}
+
+func emptyDir(name string) corev1.Volume {
+	return corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}
+}
+
+// freePort is a port of the loopback interface that nothing listens on now.
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().(*net.TCPAddr).Port
+}

@@ -1,0 +1,107 @@
+package kubelet
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	coreinformers "k8s.io/client-go/informers/core/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+)
+
+// readTimeout bounds how long a container's start waits for an object's first read.
+const readTimeout = 10 * time.Second
+
+// objects are the ConfigMaps and Secrets that a pod refers to, and the pod itself. Each is watched on its own, by name,
+// from its first use on, as the kubelet does: a node may not list those of others.
+type objects struct {
+	client    kubernetes.Interface
+	namespace string
+	ctx       context.Context // ends the watches
+	watches   sync.WaitGroup
+
+	mu    sync.Mutex
+	known map[string]*watched // by resource/name
+}
+
+type watched struct {
+	cache.SharedIndexInformer
+	mu  sync.Mutex
+	err error // of the last attempt to read
+}
+
+type newInformer func(kubernetes.Interface, string, time.Duration, cache.Indexers, func(*metav1.ListOptions)) cache.SharedIndexInformer
+
+func (o *objects) configMap(ctx context.Context, name string) (*corev1.ConfigMap, error) {
+	obj, err := o.get(ctx, "configmaps", name, func(c kubernetes.Interface, ns string, d time.Duration, i cache.Indexers, f func(*metav1.ListOptions)) cache.SharedIndexInformer {
+		return coreinformers.NewFilteredConfigMapInformer(c, ns, d, i, f)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return obj.(*corev1.ConfigMap), nil
+}
+
+func (o *objects) secret(ctx context.Context, name string) (*corev1.Secret, error) {
+	obj, err := o.get(ctx, "secrets", name, func(c kubernetes.Interface, ns string, d time.Duration, i cache.Indexers, f func(*metav1.ListOptions)) cache.SharedIndexInformer {
+		return coreinformers.NewFilteredSecretInformer(c, ns, d, i, f)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return obj.(*corev1.Secret), nil
+}
+
+func (o *objects) pod(ctx context.Context, name string) (*corev1.Pod, error) {
+	obj, err := o.get(ctx, "pods", name, func(c kubernetes.Interface, ns string, d time.Duration, i cache.Indexers, f func(*metav1.ListOptions)) cache.SharedIndexInformer {
+		return coreinformers.NewFilteredPodInformer(c, ns, d, i, f)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return obj.(*corev1.Pod), nil
+}
+
+// get returns the newest known state of an object, or a not-found error of the API.
+func (o *objects) get(ctx context.Context, resource, name string, informer newInformer) (any, error) {
+	w := o.watch(resource, name, informer)
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	if !cache.WaitForCacheSync(ctx.Done(), w.HasSynced) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return nil, fmt.Errorf("%s %s/%s could not be read within %s: %w", resource, o.namespace, name, readTimeout, w.err)
+	}
+	obj, found, err := w.GetStore().GetByKey(o.namespace + "/" + name)
+	if err == nil && !found {
+		err = apierrors.NewNotFound(corev1.Resource(resource), name)
+	}
+	return obj, err
+}
+
+func (o *objects) watch(resource, name string, informer newInformer) *watched {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	key := resource + "/" + name
+	if w, ok := o.known[key]; ok {
+		return w
+	}
+	w := &watched{SharedIndexInformer: informer(o.client, o.namespace, 0, cache.Indexers{}, func(l *metav1.ListOptions) {
+		l.FieldSelector = fields.OneTermEqualSelector("metadata.name", name).String()
+	})}
+	// Only fails on an informer that already runs.
+	_ = w.SetWatchErrorHandler(func(_ *cache.Reflector, err error) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.err = err
+	})
+	o.known[key] = w
+	o.watches.Go(func() { w.Run(o.ctx.Done()) })
+	return w
+}

@@ -1,0 +1,234 @@
+package kubelet
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+)
+
+// A volume is a directory of the host. One with content is written again whenever that changes.
+type volume struct {
+	name    string
+	dir     string
+	content func(context.Context) (map[string]projection, error) // nil: the containers' own, empty at first
+	written map[string]projection
+}
+
+// sync brings the volume up to date. On an error the volume keeps what it holds, as on a real node.
+func (v *volume) sync(ctx context.Context) error {
+	if v.content == nil {
+		return nil
+	}
+	payload, err := v.content(ctx)
+	if err == nil {
+		same := func(a, b projection) bool { return a.mode == b.mode && bytes.Equal(a.data, b.data) }
+		if v.written != nil && maps.EqualFunc(payload, v.written, same) {
+			return nil
+		}
+		err = writeAtomically(v.dir, payload)
+	}
+	if err != nil {
+		return fmt.Errorf("volume %s: %w", v.name, err)
+	}
+	v.written = payload
+	return nil
+}
+
+// addVolume makes the directory of a volume whose kind unsupported has let pass.
+func (p *Pod) addVolume(spec corev1.Volume) error {
+	v := &volume{name: spec.Name, dir: filepath.Join(p.dir, "volumes", spec.Name)}
+	mode := fs.FileMode(0o755)
+	switch {
+	case spec.ConfigMap != nil:
+		v.content = func(ctx context.Context) (map[string]projection, error) {
+			src := spec.ConfigMap
+			return p.configMapFiles(ctx, src.Name, src.Items, src.DefaultMode, src.Optional)
+		}
+	case spec.Secret != nil:
+		v.content = func(ctx context.Context) (map[string]projection, error) {
+			src := spec.Secret
+			return p.secretFiles(ctx, src.SecretName, src.Items, src.DefaultMode, src.Optional)
+		}
+	case spec.DownwardAPI != nil:
+		v.content = func(context.Context) (map[string]projection, error) {
+			return p.downwardFiles(spec.DownwardAPI.Items, spec.DownwardAPI.DefaultMode)
+		}
+	case spec.Projected != nil:
+		v.content = func(ctx context.Context) (map[string]projection, error) {
+			return p.projectedFiles(ctx, spec.Projected)
+		}
+	default: // emptyDir, persistentVolumeClaim
+		mode = 0o777
+	}
+	if err := errors.Join(os.MkdirAll(v.dir, mode), os.Chmod(v.dir, mode)); err != nil {
+		return err
+	}
+	p.volumes[spec.Name] = v
+	return nil
+}
+
+func (p *Pod) configMapFiles(ctx context.Context, name string, items []corev1.KeyToPath, mode *int32, optional *bool) (map[string]projection, error) {
+	cm, err := p.objects.configMap(ctx, name)
+	if apierrors.IsNotFound(err) && isTrue(optional) {
+		return map[string]projection{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	data := maps.Clone(cm.BinaryData)
+	if data == nil {
+		data = map[string][]byte{}
+	}
+	for k, v := range cm.Data {
+		data[k] = []byte(v)
+	}
+	return pick("ConfigMap "+name, data, items, mode, optional)
+}
+
+func (p *Pod) secretFiles(ctx context.Context, name string, items []corev1.KeyToPath, mode *int32, optional *bool) (map[string]projection, error) {
+	s, err := p.objects.secret(ctx, name)
+	if apierrors.IsNotFound(err) && isTrue(optional) {
+		return map[string]projection{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return pick("Secret "+name, s.Data, items, mode, optional)
+}
+
+// pick lays an object's keys out as files: all of them, or the items.
+func pick(object string, data map[string][]byte, items []corev1.KeyToPath, mode *int32, optional *bool) (map[string]projection, error) {
+	files := map[string]projection{}
+	if items == nil {
+		for k, v := range data {
+			files[k] = projection{v, fileMode(nil, mode)}
+		}
+	}
+	for _, item := range items {
+		v, ok := data[item.Key]
+		if !ok {
+			if isTrue(optional) {
+				continue
+			}
+			return nil, fmt.Errorf("%s has no key %s", object, item.Key)
+		}
+		files[path.Clean(item.Path)] = projection{v, fileMode(item.Mode, mode)}
+	}
+	return files, nil
+}
+
+func (p *Pod) downwardFiles(items []corev1.DownwardAPIVolumeFile, mode *int32) (map[string]projection, error) {
+	files := map[string]projection{}
+	for _, item := range items {
+		var value string
+		var err error
+		switch {
+		case item.FieldRef != nil:
+			value, err = p.fieldValue(item.FieldRef.FieldPath)
+		case item.ResourceFieldRef != nil:
+			value, err = p.resourceValue(item.ResourceFieldRef, nil)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", item.Path, err)
+		}
+		files[path.Clean(item.Path)] = projection{[]byte(value), fileMode(item.Mode, mode)}
+	}
+	return files, nil
+}
+
+func (p *Pod) projectedFiles(ctx context.Context, spec *corev1.ProjectedVolumeSource) (map[string]projection, error) {
+	files := map[string]projection{}
+	for _, src := range spec.Sources {
+		var more map[string]projection
+		var err error
+		switch {
+		case src.ConfigMap != nil:
+			more, err = p.configMapFiles(ctx, src.ConfigMap.Name, src.ConfigMap.Items, spec.DefaultMode, src.ConfigMap.Optional)
+		case src.Secret != nil:
+			more, err = p.secretFiles(ctx, src.Secret.Name, src.Secret.Items, spec.DefaultMode, src.Secret.Optional)
+		case src.DownwardAPI != nil:
+			more, err = p.downwardFiles(src.DownwardAPI.Items, spec.DefaultMode)
+		case src.ServiceAccountToken != nil:
+			more, err = p.tokenFile(ctx, src.ServiceAccountToken, spec.DefaultMode)
+		}
+		if err != nil {
+			return nil, err
+		}
+		maps.Copy(files, more)
+	}
+	return files, nil
+}
+
+// tokenFile is private where the kubelet can make it so: to the one user that all containers run as, or to the group
+// of the pod's fsGroup.
+func (p *Pod) tokenFile(ctx context.Context, src *corev1.ServiceAccountTokenProjection, defaultMode *int32) (map[string]projection, error) {
+	token, err := p.tokens.get(ctx, src.Audience, src.ExpirationSeconds)
+	if err != nil {
+		return nil, err
+	}
+	mode := fileMode(nil, defaultMode)
+	switch sc := p.spec.Spec.SecurityContext; {
+	case sc != nil && sc.FSGroup != nil:
+		mode = 0o640
+	case p.haveOneUser():
+		mode = 0o600
+	}
+	return map[string]projection{path.Clean(src.Path): {[]byte(token), mode}}, nil
+}
+
+// haveOneUser reports whether the pod itself says that all its containers run as the same user.
+func (p *Pod) haveOneUser() bool {
+	var first *int64
+	for _, c := range p.containers {
+		uid := effective(c.spec.SecurityContext, p.spec.Spec.SecurityContext).user
+		if uid == nil || first != nil && *first != *uid {
+			return false
+		}
+		first = uid
+	}
+	return true
+}
+
+// fileMode is the mode of one file: its own, or its volume's, or 0644, the API's default.
+func fileMode(own, volume *int32) fs.FileMode {
+	for _, m := range []*int32{own, volume} {
+		if m != nil {
+			return fs.FileMode(*m).Perm() // set-user-id and the like mean nothing here
+		}
+	}
+	return 0o644
+}
+
+// source is the path on the host of a mount of the volume. A subPath is resolved now, once: whatever happens to the
+// volume later, the mount stays on the file that it names today.
+func (v *volume) source(subPath string) (string, error) {
+	if subPath == "" {
+		return v.dir, nil
+	}
+	if !filepath.IsLocal(subPath) {
+		return "", fmt.Errorf("subPath %q: want a relative path inside the volume", subPath)
+	}
+	root, err := os.OpenRoot(v.dir) // no link of a container's making leads out
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = root.Close() }()
+	if _, err := root.Stat(subPath); errors.Is(err, fs.ErrNotExist) {
+		// The kubelet makes a missing one a directory.
+		if err := root.MkdirAll(subPath, 0o755); err != nil {
+			return "", err
+		}
+	} else if err != nil {
+		return "", fmt.Errorf("subPath %q: %w", subPath, err)
+	}
+	return filepath.EvalSymlinks(filepath.Join(v.dir, subPath))
+}

@@ -1,0 +1,292 @@
+package audit
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/webhook/breaker"
+	"github.com/ampbridge/ampbridge/webhook/breaker/store"
+)
+
+// forgetting is for how long an entry of the breaker outlives the trial that it is
+// about: a webhook's replica may still hold the older policy.
+const forgetting = 10 * time.Minute
+
+// unseen is for how long an entry outlives the last pod of its workload.
+const unseen = time.Hour
+
+// outdated is since when an entry is about nothing, and for how long it may be.
+type outdated struct {
+	since time.Time
+	stay  time.Duration
+}
+
+// Bounds of what one round does, so that it ends soon. Namespaces take turns.
+const (
+	releasesPerRound     = 200
+	releasesPerNamespace = 20
+)
+
+// turned is what a round made of the breaker.
+type turned struct {
+	state breaker.State
+	// opened are those for which it opened, closed those it tries again.
+	opened, closed map[breaker.Workload]*observed
+}
+
+// turn opens the breaker for the workloads of stuck pods, and forgets the
+// entries that are about nothing any more. With an error the state is what it was.
+func (a *auditor) turn(ctx context.Context, state breaker.State, namespaces map[string]policy.Injection, pods []observed, now time.Time, unread map[string]bool) (turned, error) {
+	result := turned{state: state, opened: map[breaker.Workload]*observed{}, closed: map[breaker.Workload]*observed{}}
+	opening := map[breaker.Workload]*observed{}
+	today := map[breaker.Workload]*observed{}
+	trials := map[breaker.Entry]bool{}
+	for i := range pods {
+		o := &pods[i]
+		if o.Trial == "" || o.leaving {
+			continue
+		}
+		today[o.workload] = o
+		trials[breaker.Entry{Workload: breaker.All(o.workload.Namespace), Trial: o.Trial}] = true
+		_, open := state.Open(o.workload, o.Trial)
+		if o.Kind == Stuck && !open && a.blames(o) {
+			opening[o.workload] = o
+		}
+	}
+	gone := a.expire(state, namespaces, today, trials, now, unread)
+	// In an order of its own, so that a second attempt comes to the same.
+	workloads := slices.SortedFunc(maps.Keys(opening), func(x, y breaker.Workload) int {
+		return cmp.Or(cmp.Compare(x.Namespace, y.Namespace), cmp.Compare(x.Kind, y.Kind), cmp.Compare(x.Name, y.Name))
+	})
+	var entries []breaker.Entry
+	for _, w := range workloads {
+		entries = append(entries, breaker.Entry{Workload: w, Trial: opening[w].Trial, Why: string(opening[w].Reason), Since: now.UTC().Truncate(time.Second)})
+	}
+	var next breaker.State
+	var err error
+	for range 3 {
+		next, err = store.Change(ctx, a.cluster.ConfigMaps(a.Namespace), func(s breaker.State) breaker.State {
+			for _, e := range gone {
+				s = s.Remove(e)
+			}
+			return s.With(entries...)
+		})
+		if !apierrors.IsConflict(err) {
+			break
+		}
+	}
+	if err != nil {
+		a.metrics.breakers(state, a.outdated)
+		return result, err
+	}
+	result.state = next
+	full := 0
+	for _, w := range workloads {
+		o := opening[w]
+		if _, open := next.Open(w, o.Trial); open {
+			result.opened[w] = o
+		} else {
+			full++
+		}
+	}
+	for _, e := range gone {
+		if o := today[e.Workload]; o != nil {
+			result.closed[e.Workload] = o
+		}
+	}
+	a.metrics.breakers(next, a.outdated)
+	if full > 0 {
+		err = fmt.Errorf("ConfigMap %s is full: injection does not pause for %d workloads, whose pods hang; correct the sidecar's image or the policy", breaker.ConfigMap, full)
+	}
+	return result, err
+}
+
+// announce tells what a round made of the breaker. An event that is missing holds
+// up nothing.
+func (a *auditor) announce(ctx context.Context, t turned, now time.Time) {
+	var errs []error
+	for w, o := range t.opened {
+		if !a.teller.may(w.Namespace) {
+			continue
+		}
+		a.Logger.Warn("circuit breaker opens", "namespace", w.Namespace, "workload", shorten(w.String(), 200), "pod", o.name, "why", o.Reason, "message", shorten(o.Text, 500))
+		errs = append(errs, a.teller.tell(ctx, o, corev1.EventTypeWarning, eventOpen, fmt.Sprintf(
+			"hangs on the config sidecar since %s (%s: %s). Injection pauses for %s until the policy or the sidecar's image changes; %s",
+			minutes(now.Sub(o.since)), o.Reason, shorten(o.Text, 500), w, afterwards(o))))
+	}
+	for w, o := range t.closed {
+		if a.teller.may(w.Namespace) {
+			errs = append(errs, a.teller.tell(ctx, o, corev1.EventTypeNormal, eventClosed, fmt.Sprintf("injection of %s is tried again: the policy or the sidecar's image has changed", w)))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		a.Logger.Error("audit", "error", shorten(err.Error(), 2000))
+	}
+}
+
+func afterwards(o *observed) string {
+	if o.controller == nil {
+		return "nothing creates the pod again: delete it and create it again, and it starts without the sidecar"
+	}
+	return "the pod is evicted, and its successor starts without the sidecar"
+}
+
+// blames tells whether a pod's hanging says something about today's trial. One
+// that hangs on what an older policy gave it does not, unless it is already the
+// successor of such a one: then what it carries was changed on its way, and not
+// by time.
+func (a *auditor) blames(o *observed) bool {
+	return !o.Older || a.pace.successor(o.workload, o.created)
+}
+
+// expire are the entries that go: of namespaces without the label, of trials that
+// nobody makes any more, and of workloads whose pods have been gone for long.
+func (a *auditor) expire(state breaker.State, namespaces map[string]policy.Injection, today map[breaker.Workload]*observed, trials map[breaker.Entry]bool, now time.Time, unread map[string]bool) (gone []breaker.Entry) {
+	next := map[string]outdated{}
+	for _, e := range state.Entries() {
+		_, labelled := namespaces[e.Namespace]
+		o, seen := today[e.Workload]
+		current := seen && o.Trial == e.Trial
+		if e.Workload == breaker.All(e.Namespace) {
+			seen, current = false, trials[breaker.Entry{Workload: e.Workload, Trial: e.Trial}]
+		}
+		stay := unseen
+		if seen {
+			stay = forgetting
+		}
+		switch before, known := a.outdated[e.Key()]; {
+		case !labelled:
+			gone = append(gone, e)
+		case unread[e.Namespace]:
+			if known {
+				next[e.Key()] = before
+			}
+		case current:
+		case !known || before.stay != stay:
+			next[e.Key()] = outdated{now, stay}
+		case now.Sub(before.since) >= stay:
+			gone = append(gone, e)
+		default:
+			next[e.Key()] = before
+		}
+	}
+	a.outdated = next
+	return gone
+}
+
+// release evicts the pods that are stuck: they run nothing, and a pending pod
+// is held by no budget. A pod that hangs on what the next would be given too stays:
+// that one would hang as well.
+func (a *auditor) release(ctx context.Context, pods []observed, t turned, now time.Time) error {
+	var due []*observed
+	for i := range pods {
+		o := &pods[i]
+		if o.Kind != Stuck || o.controller == nil {
+			continue
+		}
+		_, open := t.state.Open(o.workload, o.Trial)
+		hangsAgain := o.Trial != "" && a.blames(o) && !open
+		if !hangsAgain && (t.opened[o.workload] != nil || a.pace.due(o.workload, o.created, now, true)) {
+			due = append(due, o)
+		}
+	}
+	var errs []error
+	for _, o := range inTurns(due, releasesPerNamespace, releasesPerRound) {
+		errs = append(errs, a.evict(ctx, o, now, true))
+	}
+	return errors.Join(errs...)
+}
+
+// inTurns picks pods of all namespaces in turns: first one of each, then a second,
+// up to a bound for each and one for all. The pods of each are in order.
+func inTurns(pods []*observed, each, all int) (picked []*observed) {
+	queues := map[string][]*observed{}
+	for _, o := range pods {
+		if q := queues[o.workload.Namespace]; len(q) < each {
+			queues[o.workload.Namespace] = append(q, o)
+		}
+	}
+	namespaces := slices.Sorted(maps.Keys(queues))
+	for turn := range each {
+		for _, n := range namespaces {
+			if q := queues[n]; turn < len(q) && len(picked) < all {
+				picked = append(picked, q[turn])
+			}
+		}
+	}
+	return picked
+}
+
+// repair evicts missed and outdated pods, of each workload one, and only while
+// all the others are ready. Those that waited longest come first: budgets that
+// refuse some of them would otherwise use up the pace of all.
+func (a *auditor) repair(ctx context.Context, pods []observed, now time.Time) error {
+	chosen := map[breaker.Workload]*observed{}
+	unsettled := map[breaker.Workload][]string{}
+	for i := range pods {
+		o := &pods[i]
+		if o.leaving || !o.ready {
+			unsettled[o.workload] = append(unsettled[o.workload], o.name)
+		}
+		mendable := (o.Kind == Missed || o.Kind == Outdated) && o.controller != nil
+		if chosen[o.workload] == nil && mendable && now.Sub(o.since) >= a.Settle && a.pace.due(o.workload, o.created, now, false) {
+			chosen[o.workload] = o
+		}
+	}
+	candidates := slices.SortedFunc(maps.Values(chosen), func(x, y *observed) int {
+		return cmp.Or(a.pace.attempts[x.workload].asked.Compare(a.pace.attempts[y.workload].asked), x.since.Compare(y.since), cmp.Compare(x.workload.Namespace, y.workload.Namespace), cmp.Compare(x.name, y.name))
+	})
+	var errs []error
+	for _, o := range candidates {
+		if slices.ContainsFunc(unsettled[o.workload], func(name string) bool { return name != o.name }) {
+			continue
+		}
+		if !a.bucket.TryAccept() {
+			break
+		}
+		errs = append(errs, a.evict(ctx, o, now, false))
+	}
+	return errors.Join(errs...)
+}
+
+// evict evicts a pod and tells so.
+func (a *auditor) evict(ctx context.Context, o *observed, now time.Time, unchanged bool) error {
+	result, err := a.cluster.evict(ctx, *o, unchanged)
+	a.metrics.evictions.WithLabelValues(result).Inc()
+	a.Logger.Info("eviction", "namespace", o.workload.Namespace, "workload", shorten(o.workload.String(), 200), "pod", o.name, "finding", o.Kind, "result", result)
+	a.pace.record(o.workload, o.created, now, result == resultEvicted)
+	switch result {
+	case resultEvicted:
+		if !a.teller.may(o.workload.Namespace) {
+			return nil
+		}
+		return a.teller.tell(ctx, o, corev1.EventTypeNormal, eventEvicted, fmt.Sprintf("evicted, because it was %s; its successor is admitted as the policy says today", o.Kind))
+	case resultRefused:
+		return a.refused(ctx, o)
+	}
+	return err
+}
+
+// refused tells once per pod and finding that an eviction has to wait.
+func (a *auditor) refused(ctx context.Context, o *observed) error {
+	const text = "its eviction is refused for now, by a PodDisruptionBudget or because the API server is busy; it is tried again"
+	object, _ := about(o)
+	r := remark{o.workload.Namespace, object.UID, eventRefused, text}
+	if a.teller.said[r] || !a.teller.may(o.workload.Namespace) {
+		return nil
+	}
+	if err := a.teller.tell(ctx, o, corev1.EventTypeWarning, eventRefused, text); err != nil {
+		return err
+	}
+	a.teller.said[r] = true
+	return nil
+}

@@ -1,0 +1,93 @@
+package audit
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/webhook/breaker"
+)
+
+// observed is what a round keeps of a pod.
+type observed struct {
+	Finding
+	name            string
+	uid             types.UID
+	resourceVersion string
+	created         time.Time
+	ready, leaving  bool
+	workload        breaker.Workload
+	// controller is nil for a pod that nobody would create again.
+	controller *metav1.OwnerReference
+	// since is when the finding was first made.
+	since time.Time
+}
+
+func observe(p *Pod, f Finding) observed {
+	m := &p.Record.Metadata
+	return observed{
+		Finding: f, name: p.Metadata.Name, uid: m.UID, resourceVersion: m.ResourceVersion, created: m.CreationTimestamp,
+		ready: p.ready(), leaving: p.leaving(), workload: p.workload(), controller: p.controller(),
+	}
+}
+
+// sortPods puts them in an order that does not depend on the API server's.
+func sortPods(pods []observed) {
+	slices.SortFunc(pods, func(a, b observed) int {
+		return cmp.Or(cmp.Compare(a.workload.Namespace, b.workload.Namespace), cmp.Compare(a.name, b.name))
+	})
+}
+
+// history is since when which pod is found as it is.
+type history map[types.UID]sighting
+
+// remembered is how many pods, and how many events, of a namespace are remembered
+// that could not be read in full: else what comes and goes there fills the memory.
+const remembered = 10_000
+
+type sighting struct {
+	namespace string
+	kind      Kind
+	trial     string
+	since     time.Time
+	// grace is for how long it may be so.
+	grace time.Duration
+}
+
+// age fills in since when the findings hold, and makes a pod Stuck that hangs
+// for longer than its grace. Pods that are not seen any more are forgotten, unless
+// their namespace could not be read.
+func (h *history) age(pods []observed, now time.Time, grace func(policy.Reason) time.Duration, unread map[string]bool) {
+	next, kept := history{}, map[string]int{}
+	for uid, s := range *h {
+		if kept[s.namespace]++; unread[s.namespace] && kept[s.namespace] <= remembered {
+			next[uid] = s
+		}
+	}
+	for i := range pods {
+		o := &pods[i]
+		if o.Kind == None {
+			continue
+		}
+		s, seen := (*h)[o.uid]
+		// A changed policy begins another finding; but a pod that hangs goes on
+		// hanging, and what it was first seen to hang on is to blame.
+		if !seen || s.kind != o.Kind || (s.trial != o.Trial && o.Kind != Hanging) {
+			s = sighting{namespace: o.workload.Namespace, kind: o.Kind, trial: o.Trial, since: now}
+		}
+		s.grace = grace(o.Reason)
+		next[o.uid] = s
+		o.since = s.since
+		if o.Kind == Hanging {
+			o.Older = o.Older || s.trial != o.Trial
+			if now.Sub(s.since) >= s.grace {
+				o.Kind = Stuck
+			}
+		}
+	}
+	*h = next
+}

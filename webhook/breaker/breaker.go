@@ -1,0 +1,386 @@
+// Package breaker is the memory that the auditor and the webhook share: the
+// workloads whose pods hung on the config sidecar, for which injection pauses.
+// The auditor writes it, to the ConfigMap ampbridge-breaker in ampbridge's own
+// namespace; the webhook reads it, so that it keeps having no side effects.
+//
+// An entry is about one trial: what would be injected into the workload, under
+// one policy and one image. A changed policy or image is another trial, for
+// which the breaker is closed: injection tries again by itself. Who wants that
+// sooner deletes the entry, or the whole ConfigMap.
+package breaker
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
+)
+
+// ConfigMap is the name of the object that holds the state.
+const ConfigMap = "ampbridge-breaker"
+
+// podTemplateHash is the label that a Deployment gives its pods
+// (https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#pod-template-hash-label).
+const podTemplateHash = "pod-template-hash"
+
+// CircuitOpen is the reason to skip a pod of a workload whose pods hung.
+const CircuitOpen policy.Reason = "CircuitOpen"
+
+// Workload is what people deploy: the controller of a pod, and for the
+// ReplicaSet of a Deployment the Deployment, so that a new revision is the same
+// workload.
+type Workload struct {
+	Namespace string `json:"namespace"`
+	Kind      string `json:"kind"`
+	Name      string `json:"name"`
+}
+
+func (w Workload) String() string { return w.Kind + "/" + w.Name }
+
+// Of is the workload of a pod with these labels and a controller of this kind
+// and name. Without one, the kind being empty, a pod is its own workload. What a
+// pod says of its controller is not checked anywhere else, so it is bounded here.
+func Of(namespace, pod, kind, name string, labels map[string]string) Workload {
+	if kind == "" {
+		return Workload{namespace, "Pod", bounded(pod, maxName)}
+	}
+	// A Deployment calls its ReplicaSets by its own name and this hash.
+	hash := labels[podTemplateHash]
+	if deployment, cut := strings.CutSuffix(name, "-"+hash); kind == "ReplicaSet" && hash != "" && cut {
+		return Workload{namespace, "Deployment", bounded(deployment, maxName)}
+	}
+	return Workload{namespace, bounded(kind, maxKind), bounded(name, maxName)}
+}
+
+// What Kubernetes takes as the names of kinds and objects.
+const (
+	maxKind = 63
+	maxName = 253
+)
+
+// bounded returns s, if it is what a kind or name can be, or else the beginning of
+// it and a digest.
+func bounded(s string, most int) string {
+	if len(s) <= most && plain(s, "-._:") {
+		return s
+	}
+	const begin = 20
+	sum := sha256.Sum256([]byte(s))
+	letters := strings.Map(func(r rune) rune {
+		if !plain(string(r), "-.") {
+			return '-'
+		}
+		return r
+	}, s[:min(len(s), begin)])
+	return letters[:min(len(letters), begin)] + "_" + hex.EncodeToString(sum[:16])
+}
+
+// plain reports whether s is made of letters and digits of ASCII, and of more.
+func plain(s, more string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune(more, rune(c)) {
+			return false
+		}
+	}
+	return true
+}
+
+// Trial names what would be injected into a pod with this entitlement: 12 hex
+// digits that change with everything in the policy that could make its sidecar
+// hang, and with the image. image is the webhook's, for policies that name none.
+func Trial(p *policy.Policy, e policy.Entitlement, image string) string {
+	text, err := json.Marshal(struct {
+		Assignment string
+		Sidecar    policy.Sidecar
+		Token      policy.Token
+		Image      string
+	}{sidecarconfig.New(p, e).Encode(), p.Sidecar, p.Token, image})
+	if err != nil {
+		panic(err) // strings and numbers always encode
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:6])
+}
+
+// Entry is one workload for which injection pauses.
+type Entry struct {
+	Workload
+	// Trial is the [Trial] that failed.
+	Trial string `json:"trial"`
+	// Why is how the sidecar hung, as in ImagePullBackOff.
+	Why string `json:"why"`
+	// Since is when the breaker opened.
+	Since time.Time `json:"since"`
+}
+
+// Decision is to skip, with a warning for whoever creates the pod.
+func (e Entry) Decision() policy.Decision {
+	// The API server cuts warnings at 256 bytes, prefix included; names may be
+	// long, and the fix stands first.
+	workload := e.String()
+	if e.Workload == All(e.Namespace) {
+		workload = "every one of namespace " + e.Namespace
+	}
+	warning := fmt.Sprintf("injection pauses until the policy or the sidecar's image changes: pods hung on the config sidecar (%.40s); the cluster admin fixes that; workload %s", e.Why, workload)
+	const most = 230
+	if len(warning) > most {
+		warning = strings.ToValidUTF8(warning[:most], "")
+	}
+	return policy.Decision{Reason: CircuitOpen, Warning: warning}
+}
+
+// Bounds of the state. One namespace's workloads can fill neither the ConfigMap,
+// which takes 1 MiB, nor the webhook's look at it, which comes with each pod.
+const (
+	// PerNamespace is how many entries a namespace has. Where more of its workloads
+	// hang, one entry stands for all of them that would be given the same.
+	PerNamespace = 16
+	// MaxBytes is the size of all keys and values.
+	MaxBytes = 768 << 10
+	// maxValue is that of one value; what is longer was not written here.
+	maxValue = 4 << 10
+	maxTrial = 64
+	maxWhy   = 64
+)
+
+// everything is the kind and name of an entry for all workloads of a namespace. No
+// kind or name that [Of] returns has a star.
+const everything = "*"
+
+// All are the workloads of a namespace together.
+func All(namespace string) Workload { return Workload{namespace, everything, everything} }
+
+// State is all entries: the data of the ConfigMap. The zero value is empty.
+type State map[string]string
+
+// Open returns the entry of the workload, or of all of its namespace, if the
+// breaker is open for this trial.
+func (s State) Open(w Workload, trial string) (Entry, bool) {
+	for _, k := range []string{key(w), keyOfAll(w.Namespace, trial)} {
+		if e, found := s.read(k); found && e.Trial == trial && (e.Workload == w || e.Workload == All(w.Namespace)) {
+			return e, true
+		}
+	}
+	return Entry{}, false
+}
+
+// Entry returns the entry of the workload, whatever its trial.
+func (s State) Entry(w Workload) (Entry, bool) {
+	e, found := s.read(key(w))
+	return e, found && e.Workload == w
+}
+
+// read returns the entry with a key. What somebody wrote by hand and cannot be
+// read opens nothing.
+func (s State) read(k string) (e Entry, ok bool) {
+	text, found := s[k]
+	if !found || len(text) > maxValue || json.Unmarshal([]byte(text), &e) != nil || e.Key() != k || !e.bounded() {
+		return Entry{}, false
+	}
+	return e, true
+}
+
+// bounded reports whether the entry is as short as one that is made here. Without a
+// namespace its key would begin with a dot, and with two of them the API server
+// refuses the whole ConfigMap; without a kind it would be a key of [All].
+func (e Entry) bounded() bool {
+	w := e.Workload
+	// Years after 9999 and zones of a day or more can be read, but not written.
+	_, err := e.Since.MarshalJSON()
+	ofWorkload := w.Kind != "" && bounded(w.Kind, maxKind) == w.Kind && bounded(w.Name, maxName) == w.Name
+	return w.Namespace != "" && len(w.Namespace) <= maxKind && plain(w.Namespace, "-") && (ofWorkload || w == All(w.Namespace)) &&
+		len(e.Trial) <= maxTrial && plain(e.Trial, "-") && len(e.Why) <= maxWhy && err == nil
+}
+
+// With is the state with more entries, or others for their workloads. It keeps
+// within [PerNamespace] and [MaxBytes]: beyond them entries of one namespace and
+// trial become one for all of its workloads. An entry for which even that makes no
+// room is left out, which [State.Open] shows.
+func (s State) With(entries ...Entry) State {
+	next := maps.Clone(s)
+	if next == nil {
+		next = State{}
+	}
+	bytes := next.size()
+	for _, e := range entries {
+		if len(e.Why) > maxWhy {
+			e.Why = strings.ToValidUTF8(e.Why[:maxWhy], "")
+		}
+		if _, open := next.read(keyOfAll(e.Namespace, e.Trial)); !open && e.bounded() {
+			bytes = next.add(e, bytes)
+		}
+	}
+	return next
+}
+
+// add puts an entry into a state of that many bytes, and returns how many it has then.
+func (s State) add(e Entry, bytes int) int {
+	k := e.Key()
+	before, replaced := s[k]
+	s[k] = e.encode()
+	bytes += len(s[k]) - len(before)
+	if !replaced {
+		bytes += len(k)
+	}
+	fits := true
+	for fits && len(s.of(e.Namespace)) > PerNamespace {
+		fits = s.merge(e.Namespace)
+		bytes = s.size()
+	}
+	if bytes > MaxBytes {
+		s.tidy()
+		bytes = s.size()
+	}
+	for fits && bytes > MaxBytes {
+		fits = s.merge(s.largest())
+		bytes = s.size()
+	}
+	if fits {
+		return bytes
+	}
+	if delete(s, k); replaced {
+		s[k] = before
+	}
+	return s.size()
+}
+
+func (e Entry) encode() string {
+	text, err := json.Marshal(e)
+	if err != nil {
+		panic(err) // strings always encode, and times until the year 9999
+	}
+	return string(text)
+}
+
+// size is what the API server counts.
+func (s State) size() (bytes int) {
+	for k, v := range s {
+		bytes += len(k) + len(v)
+	}
+	return bytes
+}
+
+// of are the entries of a namespace.
+func (s State) of(namespace string) (list []Entry) {
+	for k := range s {
+		if strings.HasPrefix(k, namespace+".") {
+			if e, ok := s.read(k); ok {
+				list = append(list, e)
+			}
+		}
+	}
+	return list
+}
+
+// merge replaces the entries of the namespace's most frequent trial by one for all
+// of its workloads. It reports whether there were two or more.
+func (s State) merge(namespace string) bool {
+	trials := map[string][]Entry{}
+	var most []Entry
+	for _, e := range s.of(namespace) {
+		if e.Workload == All(namespace) {
+			continue
+		}
+		trials[e.Trial] = append(trials[e.Trial], e)
+		list := trials[e.Trial]
+		if len(list) > len(most) || (len(list) == len(most) && e.Trial < most[0].Trial) {
+			most = list
+		}
+	}
+	if len(most) < 2 {
+		return false
+	}
+	one := most[0]
+	for _, e := range most {
+		delete(s, e.Key())
+		if e.Since.Before(one.Since) || (e.Since.Equal(one.Since) && e.Name < one.Name) {
+			one = e
+		}
+	}
+	one.Workload = All(namespace)
+	s[one.Key()] = one.encode()
+	return true
+}
+
+// largest is the namespace with the most entries of its workloads.
+func (s State) largest() (namespace string) {
+	count := map[string]int{}
+	for k := range s {
+		if n, rest, _ := strings.Cut(k, "."); !strings.HasPrefix(rest, ".") {
+			count[n]++
+		}
+	}
+	for n, c := range count {
+		if c > count[namespace] || (c == count[namespace] && n < namespace) {
+			namespace = n
+		}
+	}
+	return namespace
+}
+
+// tidy drops what cannot be read: it only takes room away.
+func (s State) tidy() {
+	for k := range s {
+		if _, ok := s.read(k); !ok {
+			delete(s, k)
+		}
+	}
+}
+
+// Without is the state without the entry of a workload.
+func (s State) Without(w Workload) State {
+	next := maps.Clone(s)
+	delete(next, key(w))
+	return next
+}
+
+// Remove is the state without an entry.
+func (s State) Remove(e Entry) State {
+	next := maps.Clone(s)
+	delete(next, e.Key())
+	return next
+}
+
+// Entries are all that can be read, in the order of their keys.
+func (s State) Entries() []Entry {
+	var all []Entry
+	for _, k := range slices.Sorted(maps.Keys(s)) {
+		if e, ok := s.read(k); ok {
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
+// Key is the entry's key in the ConfigMap.
+func (e Entry) Key() string {
+	if e.Workload == All(e.Namespace) {
+		return keyOfAll(e.Namespace, e.Trial)
+	}
+	return key(e.Workload)
+}
+
+// keyOfAll has nothing between two dots, where others have the kind.
+func keyOfAll(namespace, trial string) string { return namespace + ".." + trial }
+
+// key is the workload as a ConfigMap's key: of at most 253 letters, digits, "-", "_"
+// and "." (https://kubernetes.io/docs/concepts/configuration/configmap/). A namespace
+// has no dot in it, so that namespaces never share a key; workloads of one whose
+// names are strange have a digest in it.
+func key(w Workload) string {
+	const most = 253
+	text := w.Namespace + "." + w.Kind + "." + w.Name
+	if len(text) <= most && plain(text, "-._") {
+		return text
+	}
+	sum := sha256.Sum256([]byte(text))
+	return w.Namespace + "._" + hex.EncodeToString(sum[:16])
+}

@@ -1,0 +1,106 @@
+package sidecar
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+
+	"github.com/ampbridge/ampbridge/webhook/sidecar/mirror"
+)
+
+// TestBellWakesWatchersOfTheFile: who watches the file, and not its directory,
+// is told of every change, also where the file cannot be written to.
+func TestBellWakesWatchersOfTheFile(t *testing.T) {
+	for _, mode := range []os.FileMode{0o644, 0o444} {
+		t.Run(mode.String(), func(t *testing.T) {
+			dir := t.TempDir()
+			path := filepath.Join(dir, "prometheus.yml")
+			var b bell
+			begun := time.Now()
+			t.Cleanup(func() {
+				if err := b.close(); err != nil {
+					t.Error(err)
+				}
+			})
+			change := func(n int) {
+				t.Helper()
+				if _, err := mirror.Write(dir, mirror.Files{"prometheus.yml": {Mode: mode, Content: fmt.Appendf(nil, "# %d\n", n)}}); err != nil {
+					t.Fatal(err)
+				}
+				if err := b.ring(path, begun.Add(time.Duration(n)*drained)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			change(0)
+			watcher, err := fsnotify.NewWatcher()
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if err := watcher.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+			if err := watcher.Add(path); err != nil {
+				t.Fatal(err)
+			}
+			for n := 1; n <= 5; n++ {
+				change(n)
+				select {
+				case <-watcher.Events:
+				case <-time.After(10 * time.Second):
+					t.Fatalf("change %d is not noticed", n)
+				}
+				for quiet := false; !quiet; {
+					select {
+					case <-watcher.Events:
+					case <-time.After(100 * time.Millisecond):
+						quiet = true
+					}
+				}
+			}
+			if got, err := os.ReadFile(path); err != nil || string(got) != "# 5\n" {
+				t.Errorf("the file in use holds %q, %v", got, err)
+			}
+		})
+	}
+}
+
+// TestBellLeavesReadersTheirFile: two changes in a row take nothing away from
+// who has just opened the file.
+func TestBellLeavesReadersTheirFile(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "prometheus.yml")
+	var b bell
+	t.Cleanup(func() {
+		if err := b.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	now := time.Now()
+	var reader *os.File
+	for n := range 3 {
+		if _, err := mirror.Write(dir, mirror.Files{"prometheus.yml": {Mode: 0o644, Content: fmt.Appendf(nil, "# %d\n", n)}}); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.ring(path, now.Add(time.Duration(n)*time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if n == 0 {
+			var err error
+			if reader, err = os.Open(path); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	got, err := io.ReadAll(reader)
+	if err = errors.Join(err, reader.Close()); err != nil || string(got) != "# 0\n" {
+		t.Errorf("the reader got %q, %v", got, err)
+	}
+}

@@ -1,0 +1,102 @@
+package sidecar
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
+	"github.com/ampbridge/ampbridge/webhook/sidecar/session"
+)
+
+// TestEditorDoesNotWait: an edit that takes too long goes on, its result is
+// used once it is there, and until then nothing else is begun.
+func TestEditorDoesNotWait(t *testing.T) {
+	e := editor{limit: time.Millisecond}
+	finish := make(chan struct{})
+	slow := func() rendered { <-finish; return rendered{result: "slow"} }
+	fast := func() rendered { return rendered{result: "fast"} }
+	if _, ok := e.do(t.Context(), "a", slow); ok || e.ready() {
+		t.Fatal("the slow edit has ended")
+	}
+	if _, ok := e.do(t.Context(), "b", fast); ok {
+		t.Error("a second edit was begun beside the first")
+	}
+	close(finish)
+	<-e.late.ended
+	if out, ok := e.do(t.Context(), "a", fast); !ok || out.result != "slow" || e.ready() {
+		t.Errorf("%v, %+v: want the slow edit's result, once", ok, out)
+	}
+	e.limit = time.Minute
+	if out, ok := e.do(t.Context(), "b", fast); !ok || out.result != "fast" {
+		t.Errorf("%v, %+v: want another edit's result", ok, out)
+	}
+}
+
+// TestEditorForgetsAnEditOfSomethingElse: a late result is used for what it was
+// made of, and for nothing else.
+func TestEditorForgetsAnEditOfSomethingElse(t *testing.T) {
+	e := editor{limit: time.Millisecond}
+	finish := make(chan struct{})
+	e.do(t.Context(), "a", func() rendered { <-finish; return rendered{result: "old"} })
+	close(finish)
+	<-e.late.ended
+	e.limit = time.Minute
+	if out, ok := e.do(t.Context(), "b", func() rendered { return rendered{result: "new"} }); !ok || out.result != "new" {
+		t.Errorf("%v, %+v: want the new edit's result", ok, out)
+	}
+}
+
+// TestEditorEndsWithItsContext: no edit delays the end of the process.
+func TestEditorEndsWithItsContext(t *testing.T) {
+	e := editor{limit: time.Hour}
+	finish := make(chan struct{})
+	defer close(finish)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, ok := e.do(ctx, "a", func() rendered { <-finish; return rendered{} }); ok {
+		t.Error("an edit that hangs has a result")
+	}
+}
+
+// TestLateEditIsServed: while an edit goes on, the user's own configuration is
+// served, with the reason, and the block follows.
+func TestLateEditIsServed(t *testing.T) {
+	dir := t.TempDir()
+	a := sidecarconfig.Assignment{
+		Version: sidecarconfig.Version, Source: filepath.Join(dir, "source"), Target: filepath.Join(dir, "target"), File: "prometheus.yml",
+		Credentials: filepath.Join(dir, "credentials", "credentials"), Token: "token",
+		Destinations: []sidecarconfig.Destination{{Name: "central", Block: destinations(t)[0].block}},
+	}
+	for _, d := range []string{a.Source, a.Target, filepath.Dir(a.Credentials)} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	user := "x: [" + strings.Repeat("a,", 1<<16) + "]\n"
+	if err := os.WriteFile(filepath.Join(a.Source, a.File), []byte(user), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s := newServer(Options{Assignment: a.Encode()})
+	s.destinations[0].session = session.Session{AccessKeyID: "ASIA", Expires: time.Now().Add(time.Hour)}
+	s.editor.limit = 0
+	served := func() string {
+		content, err := os.ReadFile(filepath.Join(a.Target, a.File))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(content)
+	}
+	s.step(t.Context(), time.Now())
+	if served() != user || s.served.result != "passed_through" || !strings.Contains(s.served.trouble, "when the edit is done") {
+		t.Fatalf("served %.80q as %s: %s", served(), s.served.result, s.served.trouble)
+	}
+	<-s.editor.late.ended
+	s.step(t.Context(), time.Now())
+	if !strings.Contains(served(), "name: ampbridge-central") || s.served.result != "rendered" {
+		t.Errorf("served %.80q as %s: %s", served(), s.served.result, s.served.trouble)
+	}
+}

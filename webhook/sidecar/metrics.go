@@ -1,0 +1,155 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
+)
+
+// metrics are the counters; the rest is read off the server when asked for.
+type metrics struct {
+	registry *prometheus.Registry
+	renewals *prometheus.CounterVec
+	renders  *prometheus.CounterVec
+}
+
+func newMetrics(s *server) metrics {
+	m := metrics{
+		registry: prometheus.NewRegistry(),
+		renewals: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "ampbridge_session_renewals_total", Help: "Attempts to get a session from STS, by result: success, failure.",
+		}, []string{"destination", "result"}),
+		renders: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "ampbridge_config_renders_total",
+			Help: "Configurations served, by result: rendered (with a block), plain (none was due), passed_through (it cannot be edited), mirrored (there is no such file); and failure, where nothing could be served.",
+		}, []string{"result"}),
+	}
+	m.registry.MustRegister(m.renewals, m.renders, collector{s})
+	return m
+}
+
+// collector shows the server's state.
+type collector struct{ *server }
+
+var (
+	descValid      = prometheus.NewDesc("ampbridge_session_valid", "1 while the destination's session can sign; where nothing reloads Prometheus, while STS has just given one.", []string{"destination"}, nil)
+	descExpiry     = prometheus.NewDesc("ampbridge_session_expiry_timestamp_seconds", "When the destination's session expires.", []string{"destination"}, nil)
+	descGap        = prometheus.NewDesc("ampbridge_gap_seconds", "Time since the sidecar's start without the destination's block: those samples are not sent later.", []string{"destination"}, nil)
+	descServed     = prometheus.NewDesc("ampbridge_block_served", "1 while the destination's block is in the configuration that is served.", []string{"destination"}, nil)
+	descOwnEntry   = prometheus.NewDesc("ampbridge_block_own_entry", "1 where the user's own remote_write writes to the destination's workspace, so that the block is left out.", []string{"destination"}, nil)
+	descOmitted    = prometheus.NewDesc("ampbridge_block_field_omitted", "1 for a field of the policy that the block does without, because this Prometheus is too old for it or does not tell its version.", []string{"destination", "field", "since"}, nil)
+	descStartOnly  = prometheus.NewDesc("ampbridge_start_only", "1 where nothing reloads Prometheus, so that the block reaches it when it starts, or not at all.", nil, nil)
+	descFailed     = prometheus.NewDesc("ampbridge_start_failed", "1 once a Prometheus that nothing reloads did not come up with the block, and no longer gets it.", nil, nil)
+	descVersion    = prometheus.NewDesc("ampbridge_prometheus_info", "The version of the pod's Prometheus, where a field of the block depends on it.", []string{"version"}, nil)
+	descLastRender = prometheus.NewDesc("ampbridge_config_last_render_timestamp_seconds", "When a configuration was last served.", nil, nil)
+	descConfig     = prometheus.NewDesc("ampbridge_config_info", "Hashes of the user's configuration and of the served one.", []string{"source_hash", "rendered_hash"}, nil)
+)
+
+// Describe implements [prometheus.Collector].
+func (c collector) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{descValid, descExpiry, descGap, descServed, descOwnEntry, descOmitted, descStartOnly, descFailed, descVersion, descLastRender, descConfig} {
+		out <- d
+	}
+}
+
+// Collect implements [prometheus.Collector].
+func (c collector) Collect(out chan<- prometheus.Metric) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
+	}
+	gauge(descStartOnly, number(c.startOnly()))
+	gauge(descFailed, number(c.startFailed))
+	if !c.prometheus.version.IsZero() {
+		gauge(descVersion, 1, c.prometheus.version.String())
+	}
+	for _, d := range c.destinations {
+		gauge(descValid, number(c.usable(d, now)), d.Name)
+		gauge(descServed, number(slices.Contains(c.served.destinations, d.Name)), d.Name)
+		gauge(descOwnEntry, number(d.skipped != ""), d.Name)
+		for _, o := range d.omitted {
+			gauge(descOmitted, 1, d.Name, o.Field, o.Since.String())
+		}
+		if !d.session.Expires.IsZero() {
+			gauge(descExpiry, seconds(d.session.Expires), d.Name)
+		}
+		gauge(descGap, d.missing(now).Seconds(), d.Name)
+	}
+	if c.served.key != "" {
+		gauge(descLastRender, seconds(c.served.at))
+		gauge(descConfig, 1, c.served.source, c.served.rendered)
+	}
+}
+
+func number(is bool) float64 {
+	if is {
+		return 1
+	}
+	return 0
+}
+
+func seconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
+
+// missing is how long the block has been missing in all.
+func (d *destination) missing(now time.Time) time.Duration {
+	if d.out.IsZero() {
+		return d.gap
+	}
+	return d.gap + now.Sub(d.out)
+}
+
+// portPause is how long to wait for a port that another process has.
+const portPause = 30 * time.Second
+
+// metricsAddress is the address with the port that the webhook chose; empty
+// where there is none.
+func (s *server) metricsAddress(address string) string {
+	port := s.assignment.MetricsPort
+	host, _, err := net.SplitHostPort(address)
+	switch {
+	case port == sidecarconfig.NoMetrics || address == "":
+		return ""
+	case port <= 0 || err != nil:
+		return address
+	}
+	return net.JoinHostPort(host, strconv.Itoa(int(port)))
+}
+
+// serveMetrics serves until ctx ends. A port that is taken is waited for: it
+// is no reason to end, nor to stop working.
+func (s *server) serveMetrics(ctx context.Context, address string) {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{DisableCompression: true}))
+	for told := false; ; {
+		var config net.ListenConfig
+		socket, err := config.Listen(ctx, "tcp", address)
+		if err == nil {
+			told = false
+			server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
+			stop := context.AfterFunc(ctx, func() { _ = server.Close() })
+			err = server.Serve(socket)
+			stop()
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if !told && !errors.Is(err, http.ErrServerClosed) {
+			told = true
+			s.log.Warn("metrics are not served: will try again", "address", address, "error", err)
+		}
+		if !sleep(ctx, portPause) {
+			return
+		}
+	}
+}

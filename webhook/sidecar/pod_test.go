@@ -1,0 +1,197 @@
+package sidecar_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
+	"github.com/ampbridge/ampbridge/test/ststest"
+	"github.com/ampbridge/ampbridge/webhook/sidecar"
+	"github.com/ampbridge/ampbridge/webhook/sidecar/mirror"
+)
+
+const (
+	user     = "global:\n  scrape_interval: 15s\n"
+	rules    = "groups: []\n"
+	patience = 20 * time.Second
+)
+
+// pod is a pod's volumes, and the sidecar in it.
+type pod struct {
+	*ststest.World
+	assignment sidecarconfig.Assignment
+	text       string // in the place of the encoded assignment
+	metrics    string
+	log        log
+	stop       func()
+}
+
+// log keeps what the sidecar says.
+type log struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *log) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// newPod is a pod whose sidecar has not started yet. Its sessions last that
+// many seconds.
+func newPod(t *testing.T, seconds int, destinations ...string) *pod {
+	t.Helper()
+	p := &pod{World: ststest.New(t), stop: func() {}}
+	p.AllowShortSessions()
+	dir := t.TempDir()
+	p.assignment = sidecarconfig.Assignment{
+		Version: sidecarconfig.Version, Cluster: "dev",
+		Source: filepath.Join(dir, "source"), Target: filepath.Join(dir, "target"), File: "prometheus.yml",
+		Credentials: filepath.Join(dir, "credentials", "credentials"), Private: true, Token: p.Token,
+		SessionSeconds: seconds, STS: sidecarconfig.STS{Endpoint: p.URL},
+	}
+	for _, d := range []string{"source", "target", "credentials"} {
+		if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, name := range destinations {
+		var d policy.Destination
+		d.Name = name
+		if err := d.Workspace.UnmarshalText(fmt.Appendf(nil, "arn:aws:aps:eu-west-1:11112222333%d:workspace/ws-%s", i, name)); err != nil {
+			t.Fatal(err)
+		}
+		p.assignment.Destinations = append(p.assignment.Destinations, sidecarconfig.Destination{
+			Name: name, Role: p.Role(t, fmt.Sprintf("11112222333%d", i), "writer", 43200), Region: ststest.Region, Block: d.Block("dev"),
+		})
+	}
+	p.configure(t, user)
+	return p
+}
+
+// configure plays the kubelet: it swaps the source.
+func (p *pod) configure(t *testing.T, config string) {
+	t.Helper()
+	if _, err := mirror.Write(p.assignment.Source, mirror.Files{
+		"prometheus.yml": {Mode: 0o644, Content: []byte(config)},
+		"rules.yml":      {Mode: 0o640, Content: []byte(rules)},
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (p *pod) options() sidecar.Options {
+	o := sidecar.Options{
+		Assignment: p.text, Pod: "prometheus-0", Namespace: "monitoring", MetricsAddress: p.metrics,
+		Source: p.assignment.Source, Target: p.assignment.Target, Log: slog.New(slog.NewJSONHandler(&p.log, nil)),
+	}
+	if p.text == "" {
+		o.Assignment = p.assignment.Encode()
+	}
+	return o
+}
+
+// start runs a sidecar until stop is called, or the test ends.
+func (p *pod) start(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if err := sidecar.Run(ctx, p.options()); err != nil {
+			t.Error(err)
+		}
+	}()
+	p.stop = sync.OnceFunc(func() {
+		cancel()
+		select {
+		case <-ended:
+		case <-time.After(patience):
+			t.Error("the sidecar does not end")
+		}
+	})
+	t.Cleanup(func() {
+		p.stop()
+		if t.Failed() {
+			t.Log(p.log.String())
+		}
+	})
+}
+
+// eventually waits until holds.
+func (p *pod) eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !holds(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %v: %s\nserved: %q\ncredentials: %q", patience, what, p.served(), p.profiles())
+		}
+	}
+}
+
+// served is the configuration as Prometheus sees it; empty until there is one.
+func (p *pod) served() string {
+	content, err := os.ReadFile(filepath.Join(p.assignment.Target, p.assignment.File))
+	if err != nil {
+		return ""
+	}
+	return string(content)
+}
+
+// has tells whether the block of a destination is served.
+func (p *pod) has(destination string) bool {
+	return strings.Contains(p.served(), "name: "+policy.BlockName(destination)+"\n")
+}
+
+// profiles are the heads of the credentials file, in the form that belongs
+// there.
+func (p *pod) profiles() (heads []string) {
+	content, err := os.ReadFile(p.assignment.Credentials)
+	if err != nil {
+		return nil
+	}
+	for line := range strings.Lines(string(content)) {
+		if strings.HasPrefix(line, "[") && !strings.HasPrefix(line, "[profile ") {
+			heads = append(heads, strings.TrimSpace(line))
+		}
+	}
+	return heads
+}
+
+// credentials is the text of the file that Prometheus's SDK reads.
+func (p *pod) credentials(t *testing.T) string {
+	t.Helper()
+	content, err := os.ReadFile(p.assignment.Credentials)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(content)
+}
+
+func (p *pod) status(t *testing.T) (s sidecar.Status) {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join(filepath.Dir(p.assignment.Credentials), sidecar.StatusFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(content, &s); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}

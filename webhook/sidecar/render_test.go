@@ -1,0 +1,120 @@
+package sidecar
+
+import (
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
+	"github.com/ampbridge/ampbridge/webhook/sidecar/session"
+)
+
+func destinations(t testing.TB) []*destination {
+	t.Helper()
+	d := policy.Destination{Name: "central"}
+	if err := d.Workspace.UnmarshalText([]byte("arn:aws:aps:eu-west-1:111122223333:workspace/ws-central")); err != nil {
+		t.Fatal(err)
+	}
+	return []*destination{{Destination: sidecarconfig.Destination{Name: d.Name}, block: d.Block("dev"), session: session.Session{AccessKeyID: "ASIA"}}}
+}
+
+func zip(t testing.TB, text string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	if _, err := w.Write([]byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// TestRenderPassesThrough: what cannot be edited comes back to the byte, with
+// the reason.
+func TestRenderPassesThrough(t *testing.T) {
+	long := "x: [" + strings.Repeat("a,", 1<<19) + "]\n" // 1 MiB
+	whole := zip(t, "a: 1\n")
+	for name, tc := range map[string]struct {
+		content []byte
+		want    string
+	}{
+		"broken YAML":             {[]byte("a: ["), "not YAML"},
+		"gzip cut off":            {whole[:len(whole)-4], "gzip: unexpected EOF"},
+		"gzip of broken YAML":     {zip(t, "a: ["), "not YAML"},
+		"not gzip after all":      {[]byte{0x1f, 0x8b, 0, 0}, "gzip: "},
+		"too long":                {[]byte(long), "may need 241 MiB of memory, and has 64 MiB: raise sidecar.resources.limits.memory"},
+		"gzip of what is long":    {zip(t, long), "may need 241 MiB of memory, and has 64 MiB: raise sidecar.resources.limits.memory"},
+		"merge keys that explode": {mergeKeys(t), "excessive aliasing"},
+		"gzip bomb":               {zip(t, strings.Repeat("\n", maxUnzipped+1)), "larger than 32 MiB"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := render(tc.content, destinations(t), policy.Version{}, 64<<20)
+			if !bytes.Equal(got.content, tc.content) || got.result != "passed_through" || !strings.Contains(got.trouble, tc.want) {
+				t.Errorf("%s: %s", got.result, got.trouble)
+			}
+		})
+	}
+}
+
+// TestRenderIsDeterministic: the same input gives the same bytes, or reloaders
+// would reload for nothing.
+func TestRenderIsDeterministic(t *testing.T) {
+	for _, content := range [][]byte{[]byte("a: 1\n"), zip(t, "a: 1\n")} {
+		one, two := render(content, destinations(t), policy.Version{}, 64<<20), render(content, destinations(t), policy.Version{}, 64<<20)
+		if one.result != "rendered" || !bytes.Equal(one.content, two.content) {
+			t.Errorf("%s, then %s: %q and %q", one.result, two.result, one.content, two.content)
+		}
+	}
+}
+
+func TestWithinSurvivesAPanic(t *testing.T) {
+	_, err := within([]byte("a"), func([]byte) ([]byte, error) { panic(errors.New("boom")) })
+	if err == nil || !strings.Contains(err.Error(), "boom") {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestRoomFor(t *testing.T) {
+	for _, tc := range []struct{ limit, want int64 }{{0, 0}, {128 << 20, 108 << 20}, {16 << 20, 1}} {
+		if got := roomFor(tc.limit); got != tc.want {
+			t.Errorf("roomFor(%d) = %d, want %d", tc.limit, got, tc.want)
+		}
+	}
+}
+
+// mergeKeys are few bytes with 12^16 ways through their merge keys.
+func mergeKeys(t *testing.T) []byte {
+	t.Helper()
+	text, err := os.ReadFile("../policy/promconfig/testdata/merge-keys.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// TestGap adds up the time without the block.
+func TestGap(t *testing.T) {
+	at := func(seconds int) time.Time { return time.Unix(int64(seconds), 0) }
+	d := &destination{out: at(0)}
+	d.note(at(2), false)
+	d.note(at(3), true)
+	d.note(at(10), true)
+	d.note(at(20), false)
+	d.skipped = "the user's own"
+	d.note(at(25), false)
+	if got := d.missing(at(30)); got != 8*time.Second {
+		t.Errorf("a gap of %v, want 8s", got)
+	}
+	d.skipped = ""
+	d.note(at(30), false)
+	if got := d.missing(at(31)); got != 9*time.Second {
+		t.Errorf("a gap of %v, want 9s", got)
+	}
+}

@@ -1,0 +1,226 @@
+package session_test
+
+import (
+	"context"
+	"encoding/pem"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/ststest"
+	"github.com/ampbridge/ampbridge/webhook/sidecar/session"
+)
+
+const account = "111122223333"
+
+func client(t *testing.T, w *ststest.World, change func(*session.Options)) *session.Client {
+	t.Helper()
+	o := session.Options{Token: w.Token, Name: session.Name("dev", "monitoring", "prometheus-0"), Seconds: 6 * 3600, Endpoint: w.URL}
+	if change != nil {
+		change(&o)
+	}
+	c, err := session.NewClient(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func checkLife(t *testing.T, s session.Session, want time.Duration) {
+	t.Helper()
+	if life := s.Life(); life > want || life < want-10*time.Second {
+		t.Errorf("the session lasts %v, want %v", life, want)
+	}
+	if s.AccessKeyID == "" || s.SecretAccessKey == "" || s.SessionToken == "" {
+		t.Error("the session lacks keys")
+	}
+}
+
+func TestObtain(t *testing.T) {
+	w := ststest.New(t)
+	role := w.Role(t, account, "writer", 43200)
+	s, err := client(t, w, nil).Obtain(context.Background(), ststest.Region, role, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkLife(t, s, 6*time.Hour)
+	if calls := w.Calls(); !strings.HasSuffix(calls[len(calls)-1].Principal, "/dev-monitoring-prometheus-0") {
+		t.Errorf("the session is named %s", calls[len(calls)-1].Principal)
+	}
+}
+
+// TestObtainBeyondTheRole: the role allows an hour only, which is found out
+// once.
+func TestObtainBeyondTheRole(t *testing.T) {
+	w := ststest.New(t)
+	role := w.Role(t, account, "short", 3600)
+	c := client(t, w, nil)
+	for range 3 {
+		s, err := c.Obtain(context.Background(), ststest.Region, role, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkLife(t, s, time.Hour)
+	}
+	if n := w.Assumed("AssumeRoleWithWebIdentity"); n != 4 {
+		t.Errorf("%d calls for three sessions, want 4", n)
+	}
+}
+
+func TestObtainChained(t *testing.T) {
+	w := ststest.New(t)
+	first := w.Role(t, account, "first", 43200)
+	second := w.ChainedRole(t, "444455556666", "second", first)
+	s, err := client(t, w, nil).Obtain(context.Background(), ststest.Region, first, second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkLife(t, s, time.Hour)
+	stranger := w.ChainedRole(t, "444455556666", "stranger", w.Role(t, account, "other", 3600))
+	_, err = client(t, w, nil).Obtain(context.Background(), ststest.Region, first, stranger)
+	if err == nil || !strings.HasPrefix(err.Error(), "assumeRole: AccessDenied: User: ") {
+		t.Errorf("error %v, want AccessDenied of assumeRole", err)
+	}
+}
+
+// TestObtainReadsTheTokenAgain: the kubelet replaces it.
+func TestObtainReadsTheTokenAgain(t *testing.T) {
+	w := ststest.New(t)
+	role := w.Role(t, account, "writer", 3600)
+	c := client(t, w, nil)
+	if _, err := c.Obtain(context.Background(), ststest.Region, role, ""); err != nil {
+		t.Fatal(err)
+	}
+	w.WriteToken(t, w.ExpiredToken())
+	if _, err := c.Obtain(context.Background(), ststest.Region, role, ""); err == nil {
+		t.Error("an expired token gives a session")
+	}
+}
+
+// TestErrors: the same trouble reads the same every time, and names no ports,
+// request ids or tokens.
+func TestErrors(t *testing.T) {
+	w := ststest.New(t)
+	role := w.Role(t, account, "writer", 3600)
+	for name, tc := range map[string]struct {
+		trouble func(t *testing.T) *session.Client
+		want    string
+	}{
+		"denied": {func(t *testing.T) *session.Client {
+			t.Cleanup(w.Fail("sts:*", awstest.Deny).Stop)
+			return client(t, w, nil)
+		}, "^AccessDenied: "},
+		"throttled": {func(t *testing.T) *session.Client {
+			t.Cleanup(w.Fail("sts:*", awstest.Throttle).Stop)
+			return client(t, w, nil)
+		}, "^Throttling: Rate exceeded$"},
+		"server error": {func(t *testing.T) *session.Client {
+			t.Cleanup(w.Fail("sts:*", awstest.ServerError).Stop)
+			return client(t, w, nil)
+		}, "^(Internal|STS answered with HTTP status 500)"},
+		"reset": {func(t *testing.T) *session.Client {
+			t.Cleanup(w.Fail("sts:*", awstest.Refuse).Stop)
+			return client(t, w, nil)
+		}, "^STS cannot be reached: "},
+		"hanging": {func(t *testing.T) *session.Client {
+			t.Cleanup(w.Fail("sts:*", awstest.Hang).Stop)
+			return client(t, w, nil)
+		}, "^STS did not answer within 5s$"},
+		"refused": {func(t *testing.T) *session.Client {
+			return client(t, w, func(o *session.Options) { o.Endpoint = "http://" + closedPort(t) })
+		}, "^STS cannot be reached: connect: connection refused$"},
+		"unknown host": {func(t *testing.T) *session.Client {
+			return client(t, w, func(o *session.Options) { o.Endpoint = "http://sts.invalid." })
+		}, "^STS cannot be reached: .*sts.invalid"},
+		"not STS": {func(t *testing.T) *session.Client {
+			server := httptest.NewServer(http.NotFoundHandler())
+			t.Cleanup(server.Close)
+			return client(t, w, func(o *session.Options) { o.Endpoint = server.URL })
+		}, "^STS answered with HTTP status 404$"},
+		"unknown CA": {func(t *testing.T) *session.Client {
+			return client(t, w, func(o *session.Options) { o.Endpoint = w.TLSURL })
+		}, "^STS cannot be trusted: x509: certificate signed by unknown authority"},
+		"expired token": {func(t *testing.T) *session.Client {
+			return client(t, w, func(o *session.Options) { o.Token = file(t, w.ExpiredToken()) })
+		}, "^ExpiredTokenException: the service account token has expired: "},
+		"garbage token": {func(t *testing.T) *session.Client {
+			return client(t, w, func(o *session.Options) { o.Token = file(t, "gar.ba.ge") })
+		}, "^InvalidIdentityToken: "},
+		"empty token": {func(t *testing.T) *session.Client {
+			return client(t, w, func(o *session.Options) { o.Token = file(t, "\n") })
+		}, "token .* is empty$"},
+		"no token": {func(t *testing.T) *session.Client {
+			return client(t, w, func(o *session.Options) { o.Token = "/nonexistent/token" })
+		}, "^the service account token cannot be read: open /nonexistent/token: no such file"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := tc.trouble(t)
+			_, first := c.Obtain(context.Background(), ststest.Region, role, "")
+			if first == nil || !regexp.MustCompile(tc.want).MatchString(first.Error()) {
+				t.Fatalf("error %v, want %s", first, tc.want)
+			}
+			if name == "hanging" {
+				return
+			}
+			if _, second := c.Obtain(context.Background(), ststest.Region, role, ""); second == nil || second.Error() != first.Error() {
+				t.Errorf("then %v, first %v", second, first)
+			}
+		})
+	}
+}
+
+func TestCABundleAndProxy(t *testing.T) {
+	w := ststest.New(t)
+	role := w.Role(t, account, "writer", 3600)
+	obtain := func(change func(*session.Options)) error {
+		_, err := client(t, w, change).Obtain(context.Background(), ststest.Region, role, "")
+		return err
+	}
+	if err := obtain(func(o *session.Options) { o.Endpoint, o.CABundle = w.TLSURL, string(w.CA) }); err != nil {
+		t.Error("with the CA:", err)
+	}
+	base, err := url.Parse(w.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		if r.In.URL.Host == "sts.eu-west-1.example" { // as proxies are asked
+			r.SetURL(base)
+		}
+	}})
+	defer proxy.Close()
+	if err := obtain(func(o *session.Options) { o.Endpoint, o.ProxyURL = "http://sts.eu-west-1.example", proxy.URL }); err != nil {
+		t.Error("through the proxy:", err)
+	}
+}
+
+func TestNewClientErrors(t *testing.T) {
+	garbage := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("x")}))
+	for want, o := range map[string]session.Options{
+		"sts.proxyURL": {ProxyURL: "no url"},
+		"sts.caBundle": {CABundle: garbage},
+	} {
+		if _, err := session.NewClient(o); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want one about %s", err, want)
+		}
+	}
+}
+
+func closedPort(t *testing.T) string {
+	t.Helper()
+	socket, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := socket.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return socket.Addr().String()
+}

@@ -1,0 +1,227 @@
+// Package sidecar is the config sidecar: it stands between the configuration
+// that a user's Prometheus is given and the Prometheus that reads it, and adds
+// the block of a destination for exactly as long as there is a valid session
+// to sign with.
+//
+// It is built so that Prometheus never depends on AWS, nor on the sidecar
+// doing well. What Prometheus sees is either the user's own configuration to
+// the byte, or that configuration with blocks whose credentials already lie in
+// the credentials file. Whatever fails is logged, counted and tried again. Two
+// things end [Run]: the end of its context, and a first configuration that
+// cannot be served at all, for which the pod waits.
+//
+// Nothing hangs for long. An edit that takes too long goes on beside the loop,
+// and the user's own configuration is served meanwhile (editor.go). A loop that
+// does not move loses its heartbeat, and the liveness probe restarts the
+// process (watchdog.go).
+//
+//	         session (one goroutine per destination)
+//	STS ───► keep ──► credentials file ──► result ─┐
+//	                                               ▼
+//	source directory ──(poll)────────────────► loop ──► target directory
+//
+// A pod whose Prometheus reads its configuration only when it starts is the one
+// exception: there Prometheus calls STS itself, and the sidecar gives it the
+// block while STS provably answers. See startonly.go, and watch.go for what is
+// seen of Prometheus.
+//
+// Package mirror copies the files, package session gets and keeps the
+// sessions, package promconfig edits the YAML tree.
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
+	"github.com/ampbridge/ampbridge/webhook/sidecar/mirror"
+	"github.com/ampbridge/ampbridge/webhook/sidecar/session"
+)
+
+// DefaultMetricsAddress is where metrics are served, at /metrics, unless the
+// assignment names another port.
+const DefaultMetricsAddress = ":9095"
+
+const (
+	// firstWait is how long the first configuration is held back for the first
+	// sessions: a good start needs no reload, and a bad one costs Prometheus no
+	// more than this.
+	firstWait = 3 * time.Second
+	// poll is how often the source is looked at. That costs a few system calls,
+	// works on every volume, and cannot run out as inotify's watches can.
+	poll = 400 * time.Millisecond
+	// pause follows a failure of the loop's own work.
+	pause = 2 * time.Second
+)
+
+// Options is what a sidecar is told from outside.
+type Options struct {
+	// Assignment is the encoded assignment. Where it cannot be decoded, the
+	// source is mirrored as it is.
+	Assignment string
+	// Pod and Namespace go into the name of the role session.
+	Pod, Namespace string
+	// Source and Target are the directories to use without an assignment, and
+	// Credentials is the directory that holds the heartbeat then. Empty: none.
+	Source, Target, Credentials string
+	// MetricsAddress is where to listen. Empty: no metrics.
+	MetricsAddress string
+	// MemoryLimit is what the process may use, in bytes; 0: as much as it likes.
+	// A configuration that cannot be edited within it is mirrored as it is.
+	MemoryLimit int64
+	Log         *slog.Logger
+}
+
+// FromEnvironment reads what the webhook put into the container.
+func FromEnvironment(getenv func(string) string) Options {
+	return Options{
+		Assignment: getenv(sidecarconfig.Variable),
+		Pod:        getenv(sidecarconfig.PodNameVariable), Namespace: getenv(sidecarconfig.PodNamespaceVariable),
+		Source: sidecarconfig.SourceDir, Target: sidecarconfig.TargetDir, Credentials: sidecarconfig.CredentialsDir,
+		MetricsAddress: DefaultMetricsAddress, MemoryLimit: MemoryLimit(),
+	}
+}
+
+// assigned is the assignment, or the one that changes nothing.
+func (o Options) assigned() (sidecarconfig.Assignment, error) {
+	a, err := sidecarconfig.Decode(o.Assignment)
+	if err != nil {
+		return sidecarconfig.Assignment{Source: o.Source, Target: o.Target, MetricsPort: sidecarconfig.NoMetrics}, err
+	}
+	return a, nil
+}
+
+// Ready tells whether the target holds a configuration, so that the pod's other
+// containers may start.
+func Ready(o Options) error {
+	a, _ := o.assigned() // Run has logged it
+	if !mirror.Served(a.Target) {
+		return errors.New(a.Target + " holds no configuration yet")
+	}
+	return nil
+}
+
+// Run works until its context ends, and returns nil. It returns an error that names the
+// fix where the first configuration cannot be served.
+func Run(outer context.Context, o Options) error {
+	s := newServer(o)
+	ctx, end := context.WithCancelCause(outer)
+	defer end(nil)
+	s.end = end
+	var group sync.WaitGroup
+	start := func(name string, work func(context.Context)) {
+		group.Go(func() { s.persist(ctx, name, work) })
+	}
+	for _, d := range s.destinations {
+		keep := s.keep
+		if s.startOnly() {
+			keep = s.prove
+		}
+		start("session "+d.Name, func(ctx context.Context) { keep(ctx, d) })
+	}
+	if s.watches() {
+		start("Prometheus", s.watch)
+	}
+	if address := s.metricsAddress(o.MetricsAddress); address != "" {
+		start("metrics", func(ctx context.Context) { s.serveMetrics(ctx, address) })
+	}
+	if heartbeat := o.heartbeat(); heartbeat != "" {
+		start("watchdog", func(ctx context.Context) { s.watchdog(ctx, heartbeat) })
+	}
+	start("configuration", s.loop)
+	group.Wait()
+	if outer.Err() != nil {
+		return nil
+	}
+	return context.Cause(ctx)
+}
+
+// persist does work until it returns on its own: a panic is logged, and the
+// work begun again.
+func (s *server) persist(ctx context.Context, name string, work func(context.Context)) {
+	for {
+		if survived(func() { work(ctx) }, func(trouble any, stack []byte) {
+			s.log.Error("panic, will go on", "in", name, "panic", trouble, "stack", string(stack))
+		}) {
+			return
+		}
+		if !sleep(ctx, pause) {
+			return
+		}
+	}
+}
+
+// survived calls work, and report if it panics.
+func survived(work func(), report func(trouble any, stack []byte)) (ok bool) {
+	defer func() {
+		if trouble := recover(); trouble != nil {
+			report(trouble, debug.Stack())
+		}
+	}()
+	work()
+	return true
+}
+
+// sleep returns false if ctx ends first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+func newServer(o Options) *server {
+	s := &server{log: o.Log, started: time.Now(), results: make(chan result), changed: make(chan struct{}, 1), editor: editor{limit: editLimit}, room: roomFor(o.MemoryLimit)}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	var err error
+	if s.assignment, err = o.assigned(); err != nil {
+		s.log.Error("cannot read the assignment: the configuration is mirrored as it is", "error", err)
+	}
+	for _, p := range s.assignment.MountPoints {
+		s.mountPoints = append(s.mountPoints, mirror.MountPoint(p))
+	}
+	s.metrics = newMetrics(s)
+	if len(s.assignment.Destinations) == 0 {
+		return s
+	}
+	s.sessions = session.Options{
+		Token: s.assignment.Token, Name: session.Name(s.assignment.Cluster, o.Namespace, o.Pod), Seconds: s.assignment.SessionSeconds,
+		Endpoint: s.assignment.STS.Endpoint, ProxyURL: s.assignment.STS.ProxyURL, CABundle: s.assignment.STS.CABundle,
+	}
+	if s.startOnly() {
+		s.sessions.Seconds = proofSeconds
+		s.recall()
+	} else {
+		mode := fs.FileMode(0o644)
+		if s.assignment.Private {
+			mode = 0o600
+		}
+		if s.store, err = session.OpenStore(s.assignment.Credentials, mode); err != nil {
+			s.log.Warn("the credentials of an earlier run cannot be read", "error", err)
+		}
+	}
+	s.client, s.clientErr = session.NewClient(s.sessions)
+	for _, assigned := range s.assignment.Destinations {
+		d := &destination{Destination: assigned, block: assigned.For(o.Pod), proving: s.startOnly(), changed: make(chan struct{}, 1)}
+		if !slices.Contains(s.loaded, d.Name) {
+			d.out = s.started
+		}
+		if !d.proving {
+			d.session = s.store.Session(d.profile())
+		}
+		s.destinations = append(s.destinations, d)
+	}
+	return s
+}

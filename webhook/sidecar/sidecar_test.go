@@ -1,0 +1,419 @@
+package sidecar_test
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ampbridge/ampbridge/policy/promconfig"
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
+	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/webhook/sidecar"
+	"github.com/ampbridge/ampbridge/webhook/sidecar/mirror"
+)
+
+func TestServesTheBlock(t *testing.T) {
+	t.Parallel()
+	p := newPod(t, 3600, "central")
+	if err := sidecar.Ready(p.options()); err == nil {
+		t.Error("ready before there is a configuration")
+	}
+	p.start(t)
+	p.eventually(t, "the block is served", func() bool { return p.has("central") })
+	if err := sidecar.Ready(p.options()); err != nil {
+		t.Error(err)
+	}
+	if n := strings.Count(p.log.String(), "configuration served"); n != 1 {
+		t.Errorf("%d configurations were served, want the first to have the block", n)
+	}
+	if back, err := promconfig.Remove([]byte(p.served())); err != nil || string(back) != user {
+		t.Errorf("without the block: %q, %v", back, err)
+	}
+	if got := p.profiles(); len(got) != 1 || got[0] != "[ampbridge-central]" {
+		t.Errorf("profiles %v", got)
+	}
+	if info, err := os.Stat(p.assignment.Credentials); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("credentials: %v, %v", info.Mode(), err)
+	}
+	if info, err := os.Stat(filepath.Join(p.assignment.Target, "rules.yml")); err != nil || info.Mode().Perm() != 0o640 {
+		t.Errorf("the other file: %v", err)
+	}
+	p.eventually(t, "the status says so", func() bool {
+		d := p.status(t).Destinations[0]
+		return d.Block && d.Valid && d.Error == "" && d.GapSince.IsZero()
+	})
+}
+
+// TestTroubleAtStart: whatever STS does, Prometheus gets its own configuration
+// about three seconds later, and the block once STS recovers.
+func TestTroubleAtStart(t *testing.T) {
+	t.Parallel()
+	for name, trouble := range map[string]func(t *testing.T, p *pod) (mend func()){
+		"refused": func(t *testing.T, p *pod) func() {
+			p.StopListening()
+			return func() {
+				if err := p.StartListening(); err != nil {
+					t.Error(err)
+				}
+			}
+		},
+		"denied":       func(_ *testing.T, p *pod) func() { return p.Fail("sts:*", awstest.Deny).Stop },
+		"hanging":      func(_ *testing.T, p *pod) func() { return p.Fail("sts:*", awstest.Hang).Stop },
+		"server error": func(_ *testing.T, p *pod) func() { return p.Fail("sts:*", awstest.ServerError).Stop },
+		"no token": func(t *testing.T, p *pod) func() {
+			token, err := os.ReadFile(p.Token)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Remove(p.Token); err != nil {
+				t.Fatal(err)
+			}
+			return func() { p.WriteToken(t, string(token)) }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newPod(t, 3600, "central")
+			mend := trouble(t, p)
+			begin := time.Now()
+			p.start(t)
+			p.eventually(t, "something is served", func() bool { return p.served() != "" })
+			if waited := time.Since(begin); waited > 8*time.Second {
+				t.Errorf("Prometheus had to wait for %v", waited)
+			}
+			if p.served() != user {
+				t.Errorf("served %q, want the user's own configuration", p.served())
+			}
+			p.eventually(t, "the status names the trouble", func() bool { return p.status(t).Destinations[0].Error != "" })
+			mend()
+			p.eventually(t, "the block is served", func() bool { return p.has("central") })
+			p.eventually(t, "the status is good", func() bool {
+				d := p.status(t).Destinations[0]
+				return d.Error == "" && d.Block && d.GapSeconds > 2
+			})
+		})
+	}
+}
+
+// TestExpiry: the block goes with the session, the profile stays.
+func TestExpiry(t *testing.T) {
+	t.Parallel()
+	p := newPod(t, 3, "central")
+	p.start(t)
+	p.eventually(t, "the block is served", func() bool { return p.has("central") })
+	fault := p.Fail("sts:*", awstest.ServerError)
+	p.eventually(t, "the block is out", func() bool { return p.served() == user })
+	if got := p.profiles(); len(got) != 1 {
+		t.Errorf("profiles %v: what Prometheus may still hold is gone", got)
+	}
+	fault.Stop()
+	p.eventually(t, "the block is in again", func() bool { return p.has("central") })
+}
+
+// TestRenewal: each new session is in the file before the configuration tells
+// of it, and the block is never out.
+func TestRenewal(t *testing.T) {
+	t.Parallel()
+	p := newPod(t, 6, "central")
+	p.start(t)
+	p.eventually(t, "the block is served", func() bool { return p.has("central") })
+	configs, keys := map[string]bool{}, map[string]bool{}
+	p.eventually(t, "five sessions", func() bool {
+		config := p.served()
+		if !p.has("central") {
+			t.Fatalf("the block is out: %q", config)
+		}
+		if !configs[config] {
+			content, err := os.ReadFile(p.assignment.Credentials)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if keys[string(content)] {
+				t.Error("a configuration was served before its credentials")
+			}
+			configs[config], keys[string(content)] = true, true
+		}
+		return len(configs) == 5
+	})
+	if n := strings.Count(p.log.String(), "\n"); n > 4 {
+		t.Errorf("%d lines in the log of an undisturbed sidecar", n)
+	}
+}
+
+// TestRestart: a sidecar that is started again goes on with its sessions,
+// though STS is away, and gives no cause for a reload.
+func TestRestart(t *testing.T) {
+	t.Parallel()
+	p := newPod(t, 3600, "central")
+	p.start(t)
+	p.eventually(t, "the block is served", func() bool { return p.has("central") })
+	p.stop()
+	before, err := os.Readlink(filepath.Join(p.assignment.Target, "..data"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.StopListening()
+	p.start(t)
+	p.eventually(t, "it has looked", func() bool { return strings.Count(p.log.String(), "configuration served") == 2 })
+	if after, err := os.Readlink(filepath.Join(p.assignment.Target, "..data")); err != nil || after != before {
+		t.Errorf("..data moved from %s to %s, %v", before, after, err)
+	}
+	p.configure(t, user+"# changed\n")
+	p.eventually(t, "a change is served, with the block", func() bool { return strings.Contains(p.served(), "# changed") })
+	if !p.has("central") {
+		t.Error("the block is out")
+	}
+}
+
+func TestSourceChanges(t *testing.T) {
+	t.Parallel()
+	p := newPod(t, 3600, "central")
+	p.start(t)
+	p.eventually(t, "the block is served", func() bool { return p.has("central") })
+	p.configure(t, "global: {scrape_interval: 30s}\n")
+	p.eventually(t, "the change is served", func() bool { return strings.Contains(p.served(), "30s") && p.has("central") })
+
+	broken := "global: [\n"
+	p.configure(t, broken)
+	p.eventually(t, "the broken configuration is passed through", func() bool { return p.served() == broken })
+	p.eventually(t, "the status says why", func() bool {
+		s := p.status(t)
+		return s.Config.Result == "passed_through" && strings.Contains(s.Config.Trouble, "not YAML") && !s.Destinations[0].Block
+	})
+
+	own := "remote_write: [{url: 'https://vpce/workspaces/ws-central/api/v1/remote_write'}]\n"
+	p.configure(t, own)
+	p.eventually(t, "the user's own entry wins", func() bool { return p.served() == own })
+	p.eventually(t, "the status says so", func() bool { return p.status(t).Destinations[0].Skipped != "" })
+
+	hidden := p.assignment.Source + ".hidden"
+	if err := os.Rename(p.assignment.Source, hidden); err != nil {
+		t.Fatal(err)
+	}
+	p.eventually(t, "the status tells that the source is gone", func() bool { return p.status(t).Trouble != "" })
+	if p.served() != own {
+		t.Errorf("served %q while the source is gone", p.served())
+	}
+	if err := os.Rename(hidden, p.assignment.Source); err != nil {
+		t.Fatal(err)
+	}
+	p.eventually(t, "the source is back", func() bool { return p.status(t).Trouble == "" })
+	p.configure(t, user)
+	p.eventually(t, "the block is served again", func() bool { return p.has("central") })
+}
+
+// TestTargetCannotBeWritten: trouble with the target is waited out.
+func TestTargetCannotBeWritten(t *testing.T) {
+	t.Parallel()
+	p := newPod(t, 3600, "central")
+	p.start(t)
+	p.eventually(t, "the block is served", func() bool { return p.has("central") })
+	hidden := p.assignment.Target + ".hidden"
+	if err := os.Rename(p.assignment.Target, hidden); err != nil {
+		t.Fatal(err)
+	}
+	p.configure(t, user+"# changed\n")
+	p.eventually(t, "the status tells", func() bool { return p.status(t).Trouble != "" })
+	if err := os.Rename(hidden, p.assignment.Target); err != nil {
+		t.Fatal(err)
+	}
+	p.eventually(t, "the change is served", func() bool { return strings.Contains(p.served(), "# changed") })
+}
+
+// TestTwoDestinations: one that is denied holds nothing back.
+func TestTwoDestinations(t *testing.T) {
+	t.Parallel()
+	p := newPod(t, 3600, "central", "backup")
+	fault := p.Account("111122223331").Fail("sts:*", awstest.Deny)
+	p.start(t)
+	p.eventually(t, "the one block is served", func() bool { return p.has("central") })
+	if p.has("backup") {
+		t.Error("the denied destination's block is served")
+	}
+	fault.Stop()
+	p.eventually(t, "both blocks are served", func() bool { return p.has("central") && p.has("backup") })
+	if got := p.profiles(); len(got) != 2 {
+		t.Errorf("profiles %v", got)
+	}
+}
+
+// TestOperatorsSecret is gzipped.
+func TestOperatorsSecret(t *testing.T) {
+	t.Parallel()
+	p := newPod(t, 3600, "central")
+	p.assignment.File = "prometheus.yaml.gz"
+	var zipped bytes.Buffer
+	w := gzip.NewWriter(&zipped)
+	if _, err := io.WriteString(w, "a: $(POD_NAME)\n"); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := mirror.Write(p.assignment.Source, mirror.Files{p.assignment.File: {Mode: 0o644, Content: zipped.Bytes()}}); err != nil {
+		t.Fatal(err)
+	}
+	p.start(t)
+	p.eventually(t, "something is served", func() bool { return p.served() != "" })
+	r, err := gzip.NewReader(strings.NewReader(p.served()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(text), "name: ampbridge-central\n") || !strings.Contains(string(text), "a: $(POD_NAME)\n") {
+		t.Errorf("served %q", text)
+	}
+}
+
+// TestWithoutAnAssignment mirrors, and lives.
+func TestWithoutAnAssignment(t *testing.T) {
+	t.Parallel()
+	p := newPod(t, 3600)
+	p.text = "{broken"
+	p.start(t)
+	p.eventually(t, "the source is mirrored", func() bool { return p.served() == user })
+	p.configure(t, user+"# changed\n")
+	p.eventually(t, "a change is mirrored", func() bool { return strings.Contains(p.served(), "# changed") })
+	if err := sidecar.Ready(p.options()); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestMountPoints: there is room for other volumes before Prometheus starts.
+func TestMountPoints(t *testing.T) {
+	t.Parallel()
+	p := newPod(t, 3600)
+	p.assignment.MountPoints = []sidecarconfig.MountPoint{{Name: "rules"}, {Name: "web.yml", File: true}}
+	p.start(t)
+	p.eventually(t, "the source is mirrored", func() bool { return sidecar.Ready(p.options()) == nil })
+	for name, dir := range map[string]bool{"rules": true, "web.yml": false} {
+		if info, err := os.Lstat(filepath.Join(p.assignment.Target, name)); err != nil || info.IsDir() != dir {
+			t.Errorf("%s: %v, %v", name, info, err)
+		}
+	}
+}
+
+// TestUnusableSTSSettings: a proxy that is no URL costs the block, not the
+// configuration.
+func TestUnusableSTSSettings(t *testing.T) {
+	t.Parallel()
+	p := newPod(t, 3600, "central")
+	p.assignment.STS.ProxyURL = "::"
+	p.start(t)
+	p.eventually(t, "the user's own configuration is served", func() bool { return p.served() == user })
+	p.eventually(t, "the status says why", func() bool {
+		return strings.Contains(p.status(t).Destinations[0].Error, "sts.proxyURL")
+	})
+}
+
+func TestMetrics(t *testing.T) {
+	t.Parallel()
+	p := newPod(t, 3600, "central")
+	socket, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.metrics = socket.Addr().String()
+	if err := socket.Close(); err != nil {
+		t.Fatal(err)
+	}
+	p.newer()
+	p.start(t)
+	p.eventually(t, "the block is served", func() bool { return p.has("central") })
+	get := func() string {
+		answer, err := http.Get("http://" + p.metrics + "/metrics")
+		if err != nil {
+			return ""
+		}
+		defer func() { _ = answer.Body.Close() }()
+		body, err := io.ReadAll(answer.Body)
+		if err != nil {
+			return ""
+		}
+		return string(body)
+	}
+	p.eventually(t, "metrics", func() bool { return strings.Contains(get(), "ampbridge_config_renders_total") })
+	for _, want := range []string{
+		`ampbridge_session_valid{destination="central"} 1`,
+		`ampbridge_session_expiry_timestamp_seconds{destination="central"} 1.`,
+		`ampbridge_session_renewals_total{destination="central",result="success"} 1`,
+		`ampbridge_config_renders_total{result="rendered"} 1`,
+		`ampbridge_config_last_render_timestamp_seconds 1.`,
+		`ampbridge_config_info{rendered_hash="`,
+		`ampbridge_gap_seconds{destination="central"} `,
+		`ampbridge_block_served{destination="central"} 1`,
+		`ampbridge_block_own_entry{destination="central"} 0`,
+		`ampbridge_block_field_omitted{destination="central",field="send_native_histograms",since="2.40"} 1`,
+		`ampbridge_start_only 0`,
+	} {
+		if !strings.Contains(get(), want) {
+			t.Errorf("metrics lack %s:\n%s", want, get())
+		}
+	}
+	p.configure(t, "remote_write: [{name: mine, url: 'https://vpce/workspaces/ws-central/api/v1/remote_write'}]\n")
+	p.eventually(t, "metrics tell of the user's own entry", func() bool {
+		return strings.Contains(get(), `ampbridge_block_own_entry{destination="central"} 1`) && strings.Contains(get(), `ampbridge_block_served{destination="central"} 0`)
+	})
+	p.eventually(t, "the log and the status name it", func() bool {
+		return strings.Contains(p.log.String(), "the block is left out") && strings.Contains(p.status(t).Destinations[0].Skipped, `"mine" writes to this workspace already`)
+	})
+}
+
+// TestMetricsPortTaken is no reason not to work.
+func TestMetricsPortTaken(t *testing.T) {
+	t.Parallel()
+	p := newPod(t, 3600, "central")
+	socket, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = socket.Close() }()
+	p.metrics = socket.Addr().String()
+	p.start(t)
+	p.eventually(t, "the block is served", func() bool { return p.has("central") })
+	p.eventually(t, "the log says so", func() bool { return strings.Contains(p.log.String(), "metrics are not served") })
+}
+
+func TestNoSecretsInLogOrStatus(t *testing.T) {
+	t.Parallel()
+	p := newPod(t, 3600, "central")
+	p.start(t)
+	p.eventually(t, "the block is served", func() bool { return p.has("central") })
+	token, err := os.ReadFile(p.Token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	credentials, err := os.ReadFile(p.assignment.Credentials)
+	if err != nil {
+		t.Fatal(err)
+	}
+	status, err := json.Marshal(p.status(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	secrets := map[string]bool{string(token): true}
+	for line := range strings.Lines(string(credentials)) {
+		if _, value, ok := strings.Cut(line, " = "); ok {
+			secrets[strings.TrimSpace(value)] = true
+		}
+	}
+	if len(secrets) != 4 {
+		t.Fatalf("%d secrets found, want token, id, key and session token", len(secrets))
+	}
+	for secret := range secrets {
+		if strings.Contains(p.log.String()+string(status)+p.served(), secret) {
+			t.Error("a secret is shown")
+		}
+	}
+}
