@@ -87,8 +87,8 @@ func (b boundedAnswers) RoundTrip(r *http.Request) (*http.Response, error) {
 // WrappedRoundTripper is for client-go.
 func (b boundedAnswers) WrappedRoundTripper() http.RoundTripper { return b.next }
 
-// Reader is the [Cluster] that a client reads.
-func Reader(client corev1client.CoreV1Interface) Cluster {
+// NewCluster is the [Cluster] that a client reads.
+func NewCluster(client corev1client.CoreV1Interface) Cluster {
 	return kubernetes{client: client, lookups: newLookups(), account: func(ctx context.Context, namespace, name string) (metav1.Object, error) {
 		return client.ServiceAccounts(namespace).Get(ctx, name, metav1.GetOptions{})
 	}}

@@ -61,14 +61,14 @@ type outcome struct {
 	operations []inject.Operation
 	// err: nothing could be decided. Reason and Warning say so to people.
 	err error
-	// loud outcomes are logged by default, the others for debugging.
-	loud bool
-	// about tells the log whose outcome it is.
-	about []slog.Attr
+	// notable outcomes are logged by default, the others for debugging.
+	notable bool
+	// attrs tells the log whose outcome it is.
+	attrs []slog.Attr
 }
 
 func failed(reason policy.Reason, err error, warning string) outcome {
-	return outcome{Decision: policy.Decision{Reason: reason, Warning: warning}, err: err, loud: true}
+	return outcome{Decision: policy.Decision{Reason: reason, Warning: warning}, err: err, notable: true}
 }
 
 func (o outcome) decision() string {
@@ -188,7 +188,7 @@ func (h *handler[O]) log(ctx context.Context, out outcome, took time.Duration, a
 	switch {
 	case out.err != nil:
 		level = slog.LevelError
-	case out.loud:
+	case out.notable:
 		level = slog.LevelInfo
 	}
 	if !h.Logger.Enabled(ctx, level) {
@@ -201,5 +201,5 @@ func (h *handler[O]) log(ctx context.Context, out outcome, took time.Duration, a
 	if out.err != nil {
 		attrs = append(attrs, slog.String("error", shorten(out.err.Error(), maxLoggedError)))
 	}
-	h.Logger.LogAttrs(ctx, level, h.resource, append(attrs, out.about...)...)
+	h.Logger.LogAttrs(ctx, level, h.resource, append(attrs, out.attrs...)...)
 }

@@ -16,7 +16,7 @@ import (
 func TestSlowNamespaceHoldsUpNoOther(t *testing.T) {
 	f := newFixture(t)
 	slow := &slowReads{CoreV1Interface: f.client.CoreV1(), namespace: "tenant", release: make(chan struct{})}
-	f.Cluster = webhook.Reader(slow)
+	f.Cluster = webhook.NewCluster(slow)
 	server := f.serve()
 	var tenants sync.WaitGroup
 	for range 40 {

@@ -37,9 +37,9 @@ func (h *podHandler) decide(ctx context.Context, r *request[inject.Pod], p *poli
 		Namespace: r.Namespace, Injection: h.injection, ServiceAccount: account,
 		Prometheus: prometheus, Resembles: inject.Resembles(pod), PodAnnotations: pod.Metadata.Annotations,
 	}
-	out := h.settle(ctx, question, pod, p)
-	out.loud = out.loud || prometheus
-	out.about = []slog.Attr{
+	out := h.decidePod(ctx, question, pod, p)
+	out.notable = out.notable || prometheus
+	out.attrs = []slog.Attr{
 		logged("pod", podName(pod, r.Name)),
 		logged("serviceAccount", account),
 		slog.String("destinations", shorten(destinations(out.Decision), maxLoggedText)),
@@ -47,10 +47,10 @@ func (h *podHandler) decide(ctx context.Context, r *request[inject.Pod], p *poli
 	return out
 }
 
-// settle reads as little of the cluster as the decision needs.
-func (h *podHandler) settle(ctx context.Context, question policy.Request, pod *inject.Pod, p *policy.Policy) outcome {
+// decidePod reads as little of the cluster as the decision needs.
+func (h *podHandler) decidePod(ctx context.Context, question policy.Request, pod *inject.Pod, p *policy.Policy) outcome {
 	decision := p.Decide(question)
-	if final(decision.Reason) {
+	if isFinal(decision.Reason) {
 		return outcome{Decision: decision}
 	}
 	// The service account's annotations may still turn the decision either way;
@@ -83,16 +83,16 @@ func (h *podHandler) settle(ctx context.Context, question policy.Request, pod *i
 		}
 		owner := pod.Metadata.Controller()
 		workload := breaker.Of(question.Namespace, podName(pod, ""), owner.Kind, owner.Name, pod.Metadata.Labels)
-		if entry, open := state.Open(workload, breaker.Trial(p, decision.Entitlement, h.Image)); open {
+		if entry, open := state.Open(workload, breaker.Revision(p, decision.Entitlement, h.Image)); open {
 			return outcome{Decision: entry.Decision()}
 		}
 	}
 	return outcome{Decision: decision, operations: operations}
 }
 
-// final tells whether no annotation of a service account could change a
+// isFinal tells whether no annotation of a service account could change a
 // decision of this reason into another that matters.
-func final(r policy.Reason) bool {
+func isFinal(r policy.Reason) bool {
 	switch r {
 	case policy.NotLabelled, policy.OptedOut, policy.NotPrometheus, policy.InvalidAnnotation:
 		return true

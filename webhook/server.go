@@ -183,7 +183,7 @@ func (o *Options) certificate(registry prometheus.Registerer) (certificate, erro
 	if o.CertDir != "" {
 		return certificates.NewDirectory(o.CertDir, registry, o.Logger), nil
 	}
-	return certificates.NewKeeper(certificates.Options{
+	return certificates.NewRotator(certificates.Options{
 		Namespace: o.Namespace, Secret: o.CertSecret, Service: o.Service, Configuration: o.WebhookConfiguration,
 		RESTConfig: o.RESTConfig, Timing: o.CertTiming, Registry: registry, Logger: o.Logger,
 	})
@@ -226,17 +226,17 @@ func (a *app) serveWebhook(ctx context.Context) error {
 func (a *app) paths() http.Handler {
 	mux := http.NewServeMux()
 	for _, injection := range []policy.Injection{policy.InjectionEnabled, policy.InjectionAnnotated} {
-		mux.Handle(registration.PodPath+string(injection), a.leaving(PodHandler(injection, a.handlers)))
-		mux.Handle(registration.ServiceAccountPath+string(injection), a.leaving(ServiceAccountHandler(injection, a.handlers)))
+		mux.Handle(registration.PodPath+string(injection), a.closeOnDrain(PodHandler(injection, a.handlers)))
+		mux.Handle(registration.ServiceAccountPath+string(injection), a.closeOnDrain(ServiceAccountHandler(injection, a.handlers)))
 	}
-	mux.Handle(registration.PolicyPath, a.leaving(PolicyHandler(filepath.Base(a.PolicyFile), a.handlers)))
+	mux.Handle(registration.PolicyPath, a.closeOnDrain(PolicyHandler(filepath.Base(a.PolicyFile), a.handlers)))
 	return mux
 }
 
-// leaving tells clients, once the webhook drains, to close their connections:
+// closeOnDrain tells clients, once the webhook drains, to close their connections:
 // none is then idle at the moment of the shutdown, where a request could cross
 // it on its way.
-func (a *app) leaving(next http.Handler) http.Handler {
+func (a *app) closeOnDrain(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if a.draining.Load() {
 			w.Header().Set("Connection", "close")

@@ -43,7 +43,7 @@ func run(t *testing.T, edit func(*webhook.Options)) *running {
 	w.Options = webhook.Options{
 		Addr: freeAddr(t), HealthAddr: freeAddr(t), MetricsAddr: freeAddr(t),
 		CertDir: t.TempDir(), PolicyFile: filepath.Join(t.TempDir(), "policy.yaml"), Image: image,
-		Cluster: webhook.Reader(fake.NewClientset(&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: account}}).CoreV1()),
+		Cluster: webhook.NewCluster(fake.NewClientset(&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: account}}).CoreV1()),
 		Logger:  slog.New(slog.NewJSONHandler(w.log, nil)),
 	}
 	if edit != nil {

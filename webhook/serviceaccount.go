@@ -21,7 +21,7 @@ func ServiceAccountHandler(injection policy.Injection, d Dependencies) http.Hand
 			// What is created may leave the namespace to the request's path.
 			account.Metadata.Namespace = r.Namespace
 			operations, decision := inject.Annotate(account, injection, p)
-			return outcome{Decision: decision, operations: operations, about: []slog.Attr{logged("serviceAccount", account.Metadata.Name)}}
+			return outcome{Decision: decision, operations: operations, attrs: []slog.Attr{logged("serviceAccount", account.Metadata.Name)}}
 		},
 	}
 }

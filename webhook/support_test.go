@@ -50,7 +50,7 @@ func newFixture(t *testing.T) *fixture {
 	f := &fixture{T: t, policy: p, metrics: prometheus.NewRegistry(), log: &lockedBuffer{}}
 	f.client = fake.NewClientset(&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: account}})
 	f.Dependencies = webhook.Dependencies{
-		Policy: func() *policy.Policy { return f.policy }, Cluster: webhook.Reader(f.client.CoreV1()), Image: image,
+		Policy: func() *policy.Policy { return f.policy }, Cluster: webhook.NewCluster(f.client.CoreV1()), Image: image,
 		Metrics: webhook.NewMetrics(f.metrics), Logger: slog.New(slog.NewJSONHandler(f.log, nil)),
 	}
 	return f

@@ -42,7 +42,7 @@ func run(m *testing.M) int {
 
 // pod is the volumes of a pod, and the sidecar's program in it.
 type pod struct {
-	assignment sidecarconfig.Assignment
+	assignment sidecarconfig.Config
 	cmd        *exec.Cmd
 	stderr     bytes.Buffer
 }
@@ -58,7 +58,7 @@ func newPod(t *testing.T) *pod {
 	if err := d.Workspace.UnmarshalText([]byte("arn:aws:aps:eu-west-1:111122223333:workspace/ws-central")); err != nil {
 		t.Fatal(err)
 	}
-	p := &pod{assignment: sidecarconfig.Assignment{
+	p := &pod{assignment: sidecarconfig.Config{
 		Version: sidecarconfig.Version, Cluster: "dev", SessionSeconds: 3600, File: "prometheus.yml",
 		Source: filepath.Join(dir, "source"), Target: filepath.Join(dir, "target"),
 		Credentials: filepath.Join(dir, "credentials", "credentials"), Token: filepath.Join(dir, "token"),

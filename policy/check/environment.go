@@ -32,13 +32,13 @@ func Environment(c ContainerSeen) Finding {
 	_, keys := c.Env["AWS_ACCESS_KEY_ID"]
 	role, web := c.Env["AWS_ROLE_ARN"], c.Env["AWS_WEB_IDENTITY_TOKEN_FILE"] != ""
 	if keys && (role != "" || web) {
-		return Fails(Identity, About{}, Do("take AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY out of the environment"),
+		return Failed(Identity, About{}, NewFix("take AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY out of the environment"),
 			"AWS_ACCESS_KEY_ID is set beside AWS_ROLE_ARN: static keys win, and the role is never used")
 	}
 	if role != "" {
 		for _, u := range users {
 			if u.assumes == role {
-				return Fails(Identity, About{}, Do("take role_arn out of that entry, or the whole entry: ampbridge adds its own remote_write"),
+				return Failed(Identity, About{}, NewFix("take role_arn out of that entry, or the whole entry: ampbridge adds its own remote_write"),
 					"%s has role_arn %s, which is also AWS_ROLE_ARN: the role would have to assume itself, and IAM denies that", u.where, role)
 			}
 		}
@@ -48,11 +48,11 @@ func Environment(c ContainerSeen) Finding {
 	}
 	switch {
 	case keys:
-		return Doubts(Identity, About{}, Do("take the static keys out, if nothing else needs them"), "AWS_ACCESS_KEY_ID is set: ampbridge does not use it, but something may")
+		return Warned(Identity, About{}, NewFix("take the static keys out, if nothing else needs them"), "AWS_ACCESS_KEY_ID is set: ampbridge does not use it, but something may")
 	case len(c.Hidden) > 0:
-		return Unseen(Identity, About{}, "part of the container's environment comes from %s, which doctor does not read", strings.Join(c.Hidden, ", "))
+		return Skipped(Identity, About{}, "part of the container's environment comes from %s, which doctor does not read", strings.Join(c.Hidden, ", "))
 	case c.Given && !readable:
-		return Unseen(Identity, About{}, "the container has ampbridge's AWS_ROLE_ARN, and its configuration cannot be read: a sigv4 or a service discovery of its own would use that role")
+		return Skipped(Identity, About{}, "the container has ampbridge's AWS_ROLE_ARN, and its configuration cannot be read: a sigv4 or a service discovery of its own would use that role")
 	}
 	says := "no static keys"
 	switch {
@@ -64,7 +64,7 @@ func Environment(c ContainerSeen) Finding {
 	if len(users) > 0 {
 		says += "; the identity of the pod or its node is used, as before, by " + whereOf(users)
 	}
-	return Holds(Identity, About{}, "%s", says)
+	return Passed(Identity, About{}, "%s", says)
 }
 
 // moved judges users of the default chain that now get ampbridge's role.
@@ -86,10 +86,10 @@ func moved(users []chainUser) Finding {
 		}
 	}
 	if len(broken) == 0 {
-		return Doubts(Identity, About{}, Do(withoutIdentity),
+		return Warned(Identity, About{}, NewFix(withoutIdentity),
 			"%s now %s AWS_ROLE_ARN, which is ampbridge's: it may write to that role's workspace, and to no other", whereOf(users), use(users))
 	}
-	return Fails(Identity, About{}, Do(withoutIdentity),
+	return Failed(Identity, About{}, NewFix(withoutIdentity),
 		"%s now %s AWS_ROLE_ARN, which is ampbridge's, and no longer the node's role or the pod's own identity: %s", whereOf(broken), use(broken), strings.Join(what, "; "))
 }
 

@@ -12,31 +12,31 @@ type State string
 
 // The states, from the best to the worst.
 const (
-	// OK: the link holds.
-	OK State = "ok"
-	// Skipped: it was not checked, because another link is broken, because the
+	// Pass: the link holds.
+	Pass State = "ok"
+	// Skip: it was not checked, because another link is broken, because the
 	// means are missing, or because there is nothing to check.
-	Skipped State = "skipped"
-	// Doubtful: it holds now, but something about it wants a look.
-	Doubtful State = "doubtful"
-	// Broken: this is what has to be mended.
-	Broken State = "broken"
+	Skip State = "skipped"
+	// Warn: it holds now, but something about it wants a look.
+	Warn State = "doubtful"
+	// Fail: this is what has to be mended.
+	Fail State = "broken"
 )
 
 // worse compares states by the order in which they are listed above.
 func (s State) worse(than State) bool {
-	order := []State{OK, Skipped, Doubtful, Broken}
+	order := []State{Pass, Skip, Warn, Fail}
 	return slices.Index(order, s) > slices.Index(order, than)
 }
 
 // Mark is the sign of a state on the ladder.
 func (s State) Mark() string {
 	switch s {
-	case OK:
+	case Pass:
 		return "✓"
-	case Broken:
+	case Fail:
 		return "✗"
-	case Doubtful:
+	case Warn:
 		return "!"
 	}
 	return "–"
@@ -80,24 +80,24 @@ func (a About) String() string {
 
 // Finding is how one link stands, for one thing.
 type Finding struct {
-	Link  Link  `json:"link"`
+	Check ID    `json:"link"`
 	State State `json:"state"`
 	About About `json:"about,omitzero"`
-	// Says is one sentence: what was seen. It holds no secret.
-	Says string `json:"says"`
-	// Because is the broken link on account of which this one was not checked.
-	Because Link `json:"because,omitempty"`
+	// Message is one sentence: what was seen. It holds no secret.
+	Message string `json:"says"`
+	// BlockedBy is the broken link on account of which this one was not checked.
+	BlockedBy ID `json:"because,omitempty"`
 	// NotAsked is true where there is nothing to check: a flag left the link out, or
 	// the link does not apply. It does not count as something that was not checked.
 	NotAsked bool `json:"notAsked,omitempty"`
-	// Mend is what to do; nil where there is nothing.
-	Mend *Mend `json:"mend,omitempty"`
+	// Fix is what to do; nil where there is nothing.
+	Fix *Fix `json:"mend,omitempty"`
 }
 
-// Mend is what makes a broken link hold.
-type Mend struct {
-	// Do says it in words, for the person who has to.
-	Do string `json:"do"`
+// Fix is what makes a broken link hold.
+type Fix struct {
+	// Summary says it in words, for the person who has to.
+	Summary string `json:"do"`
 	// Commands do it, in this order, where commands can. Each is a program and
 	// its arguments, as they are handed to it.
 	Commands []Command `json:"commands,omitempty"`
@@ -123,39 +123,39 @@ func quote(word string) string {
 	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
-// Holds is the finding of a link that holds.
-func Holds(l Link, a About, format string, args ...any) Finding {
-	return Finding{Link: l, State: OK, About: a, Says: fmt.Sprintf(format, args...)}
+// Passed is the finding of a link that holds.
+func Passed(l ID, a About, format string, args ...any) Finding {
+	return Finding{Check: l, State: Pass, About: a, Message: fmt.Sprintf(format, args...)}
 }
 
-// Fails is the finding of a broken link.
-func Fails(l Link, a About, mend Mend, format string, args ...any) Finding {
-	return Finding{Link: l, State: Broken, About: a, Says: fmt.Sprintf(format, args...), Mend: &mend}
+// Failed is the finding of a broken link.
+func Failed(l ID, a About, mend Fix, format string, args ...any) Finding {
+	return Finding{Check: l, State: Fail, About: a, Message: fmt.Sprintf(format, args...), Fix: &mend}
 }
 
-// Doubts is the finding of a link that holds, but not for long, or not quite.
-func Doubts(l Link, a About, mend Mend, format string, args ...any) Finding {
-	f := Fails(l, a, mend, format, args...)
-	f.State = Doubtful
+// Warned is the finding of a link that holds, but not for long, or not quite.
+func Warned(l ID, a About, mend Fix, format string, args ...any) Finding {
+	f := Failed(l, a, mend, format, args...)
+	f.State = Warn
 	return f
 }
 
-// Unseen is the finding of a link that could not be looked at, for want of the
+// Skipped is the finding of a link that could not be looked at, for want of the
 // means.
-func Unseen(l Link, a About, format string, args ...any) Finding {
-	return Finding{Link: l, State: Skipped, About: a, Says: fmt.Sprintf(format, args...)}
+func Skipped(l ID, a About, format string, args ...any) Finding {
+	return Finding{Check: l, State: Skip, About: a, Message: fmt.Sprintf(format, args...)}
 }
 
 // NotAsked is the finding of a link that need not be checked: a flag leaves it
 // out, or it does not apply.
-func NotAsked(l Link, a About, format string, args ...any) Finding {
-	f := Unseen(l, a, format, args...)
+func NotAsked(l ID, a About, format string, args ...any) Finding {
+	f := Skipped(l, a, format, args...)
 	f.NotAsked = true
 	return f
 }
 
-// Do is a mend in words, with the commands that do it, if any.
-func Do(words string, commands ...Command) Mend { return Mend{Do: words, Commands: commands} }
+// NewFix is a mend in words, with the commands that do it, if any.
+func NewFix(words string, commands ...Command) Fix { return Fix{Summary: words, Commands: commands} }
 
 // Span is a duration for people, in its largest unit.
 func Span(d time.Duration) string {

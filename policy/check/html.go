@@ -29,7 +29,7 @@ func (p *page) put(format string, args ...any) {
 // HTML writes the ladder as one page that needs nothing else: no script, no
 // network. It begins with the sequence of the steps, in the colours of their
 // links.
-func (l Ladder) HTML(w io.Writer) error {
+func (l Report) HTML(w io.Writer) error {
 	var p page
 	l.putTitle(&p)
 	l.putVerdict(&p)
@@ -40,8 +40,8 @@ func (l Ladder) HTML(w io.Writer) error {
 	}
 	p.put("</figure>\n\n<h2>Link by link</h2>\n<ol>\n")
 	for _, r := range Chain {
-		if findings := l.of(r.Link); len(findings) > 0 {
-			r.put(&p, l.State(r.Link), findings)
+		if findings := l.of(r.ID); len(findings) > 0 {
+			r.put(&p, l.State(r.ID), findings)
 		}
 	}
 	p.put("</ol>\n<footer>✓ holds · ✗ is broken · ! wants a look · – was not checked. This page holds no secrets.</footer>\n</main>\n</body>\n</html>\n")
@@ -49,7 +49,7 @@ func (l Ladder) HTML(w io.Writer) error {
 	return err
 }
 
-func (l Ladder) putTitle(p *page) {
+func (l Report) putTitle(p *page) {
 	before, after, _ := strings.Cut(pageHead, "</title>")
 	_, _ = p.WriteString(before) // a Builder takes everything
 	mark, _ := l.outcome()
@@ -60,7 +60,7 @@ func (l Ladder) putTitle(p *page) {
 	_, _ = p.WriteString("</title>" + after)
 }
 
-func (l Ladder) putVerdict(p *page) {
+func (l Report) putVerdict(p *page) {
 	p.put("<h1>ampbridge doctor")
 	if l.Cluster != "" {
 		p.put(" · cluster %v", l.Cluster)
@@ -75,32 +75,32 @@ func (l Ladder) putVerdict(p *page) {
 }
 
 // outcome returns the page's mark, and the class of its verdict.
-func (l Ladder) outcome() (mark, class string) {
+func (l Report) outcome() (mark, class string) {
 	switch {
-	case len(l.Broken()) > 0:
-		return Broken.Mark(), "broken"
+	case len(l.Failed()) > 0:
+		return Fail.Mark(), "broken"
 	case len(l.Unchecked()) > 0:
-		return Skipped.Mark(), "unchecked"
+		return Skip.Mark(), "unchecked"
 	}
-	return OK.Mark(), "ok"
+	return Pass.Mark(), "ok"
 }
 
 // putTodo names the broken links again: nobody should have to look for them.
-func (l Ladder) putTodo(p *page) {
+func (l Report) putTodo(p *page) {
 	first := true
 	for _, r := range Chain {
-		for _, f := range l.of(r.Link) {
-			if f.State != Broken {
+		for _, f := range l.of(r.ID) {
+			if f.State != Fail {
 				continue
 			}
 			if first {
 				p.put("<h2>What to do</h2>\n")
 			}
 			first = false
-			p.put("<section class=\"todo\"><p class=\"finding broken\"><a href=\"#link-%v\"><strong>%v</strong></a> ", f.Link, f.Link)
+			p.put("<section class=\"todo\"><p class=\"finding broken\"><a href=\"#link-%v\"><strong>%v</strong></a> ", f.Check, f.Check)
 			f.putAbout(p)
-			p.put("<span>%v</span></p>\n", f.Says)
-			f.putMend(p)
+			p.put("<span>%v</span></p>\n", f.Message)
+			f.putFix(p)
 			p.put("</section>\n")
 		}
 	}
@@ -112,26 +112,26 @@ func (f Finding) putAbout(p *page) {
 	}
 }
 
-func (f Finding) putMend(p *page) {
-	if f.Mend == nil {
+func (f Finding) putFix(p *page) {
+	if f.Fix == nil {
 		return
 	}
-	p.put("<div class=\"mend\"><p>→ %v</p>", f.Mend.Do)
-	for _, command := range f.Mend.Commands {
+	p.put("<div class=\"mend\"><p>→ %v</p>", f.Fix.Summary)
+	for _, command := range f.Fix.Commands {
 		p.put("<pre>%v</pre>", command)
 	}
 	p.put("</div>")
 }
 
-func (r Rung) put(p *page, state State, findings []Finding) {
-	p.put("<li class=\"rung %v\" id=\"link-%v\" data-link=\"%v\" data-state=\"%v\">\n", state, r.Link, r.Link, state)
-	p.put("<span class=\"mark\" aria-label=\"%v\">%v</span><span class=\"name\">%v</span>\n", state, state.Mark(), r.Link)
-	p.put("<div class=\"body\"><p class=\"asks\">%v</p>\n", r.Asks)
+func (r Check) put(p *page, state State, findings []Finding) {
+	p.put("<li class=\"rung %v\" id=\"link-%v\" data-link=\"%v\" data-state=\"%v\">\n", state, r.ID, r.ID, state)
+	p.put("<span class=\"mark\" aria-label=\"%v\">%v</span><span class=\"name\">%v</span>\n", state, state.Mark(), r.ID)
+	p.put("<div class=\"body\"><p class=\"asks\">%v</p>\n", r.Question)
 	for _, f := range findings {
 		p.put("<p class=\"finding %v\">", f.State)
 		f.putAbout(p)
-		p.put("<span class=\"what\">%v</span></p>\n", f.Says)
-		f.putMend(p)
+		p.put("<span class=\"what\">%v</span></p>\n", f.Message)
+		f.putFix(p)
 		p.put("\n")
 	}
 	p.put("</div></li>\n")
@@ -163,18 +163,18 @@ var lanes = []struct{ name, short string }{
 // steps are those of the README's diagram, with the links that each rests on.
 var steps = []struct {
 	from, to, says string
-	links          []Link
+	links          []ID
 }{
-	{"admin", "Kubernetes", "policy, label on the namespace", []Link{Kubernetes, Policy, Namespace}},
-	{"sync", "Kubernetes", "which service accounts are granted?", []Link{ServiceAccount, Grant, SyncLeads}},
-	{"sync", "AWS", "OIDC provider, role, exact trust", []Link{Account, OIDCProvider, RoleExists, TrustDocument, Permissions, Boundary}},
-	{"Kubernetes", "webhook", "a Prometheus pod is created", []Link{Registration, Endpoints, Certificate}},
-	{"webhook", "Kubernetes", "patch: token, sidecar, environment", []Link{Injection}},
-	{"Kubernetes", "Prometheus", "the kubelet starts the pod", []Link{Pods, Identity}},
-	{"sidecar", "AWS", "the pod's own token, which AWS verifies", []Link{IssuerMatches, TokenMinted, SigningKeys}},
-	{"AWS", "sidecar", "session credentials", []Link{Session}},
-	{"sidecar", "Prometheus", "AWS profile, then remote_write", []Link{Sidecar}},
-	{"Prometheus", "AWS", "signed remote_write", []Link{Workspace, Query, Write, Flow}},
+	{"admin", "Kubernetes", "policy, label on the namespace", []ID{Kubernetes, Policy, Namespace}},
+	{"sync", "Kubernetes", "which service accounts are granted?", []ID{ServiceAccount, Grant, SyncLeads}},
+	{"sync", "AWS", "OIDC provider, role, exact trust", []ID{Account, OIDCProvider, RoleExists, TrustDocument, Permissions, Boundary}},
+	{"Kubernetes", "webhook", "a Prometheus pod is created", []ID{Registration, Endpoints, Certificate}},
+	{"webhook", "Kubernetes", "patch: token, sidecar, environment", []ID{Injection}},
+	{"Kubernetes", "Prometheus", "the kubelet starts the pod", []ID{Pods, Identity}},
+	{"sidecar", "AWS", "the pod's own token, which AWS verifies", []ID{IssuerMatches, TokenMinted, SigningKeys}},
+	{"AWS", "sidecar", "session credentials", []ID{Session}},
+	{"sidecar", "Prometheus", "AWS profile, then remote_write", []ID{Sidecar}},
+	{"Prometheus", "AWS", "signed remote_write", []ID{Workspace, Query, Write, Flow}},
 }
 
 type (
@@ -191,7 +191,7 @@ type (
 	step struct {
 		Number                            int
 		State                             State
-		Link                              Link
+		Link                              ID
 		Says, Title                       string
 		From, To, Y                       int
 		DotX, DotY, NumberY, TextX, TextY int
@@ -204,7 +204,7 @@ const roomy = 600
 
 // diagram draws the sequence for a width, in CSS pixels: text stays as large as
 // it is on any screen, and each step has its words above its arrow.
-func (l Ladder) diagram(class string, width, height int) diagram {
+func (l Report) diagram(class string, width, height int) diagram {
 	const top, edge = 34, 26
 	d := diagram{Class: class, Width: width, Height: top + height*len(steps) + 4}
 	x := map[string]int{}
@@ -235,7 +235,7 @@ func (l Ladder) diagram(class string, width, height int) diagram {
 		}
 		v.Head = fmt.Sprintf("%d,%d %d,%d %d,%d", to, y, to-tip, y-4, to-tip, y+4)
 		v.To = to - tip/2
-		if v.State == Broken {
+		if v.State == Fail {
 			at := (from + to) / 2
 			v.Cross = fmt.Sprintf("M%d %d L%d %d M%d %d L%d %d", at-5, y-5, at+5, y+5, at-5, y+5, at+5, y-5)
 		}
@@ -246,17 +246,17 @@ func (l Ladder) diagram(class string, width, height int) diagram {
 
 // worst is the state of several links together, and the link that has it: one
 // that was not looked at for want of means says nothing, where others do.
-func (l Ladder) worst(links []Link) (State, Link) {
-	state, at := Skipped, links[0]
+func (l Report) worst(links []ID) (State, ID) {
+	state, at := Skip, links[0]
 	for _, link := range links {
-		if s := l.State(link); s.worse(state) || state == Skipped && s == OK {
+		if s := l.State(link); s.worse(state) || state == Skip && s == Pass {
 			state, at = s, link
 		}
 	}
 	for _, link := range links {
 		for _, f := range l.of(link) {
-			if f.Because != "" && state == OK {
-				return Skipped, link
+			if f.BlockedBy != "" && state == Pass {
+				return Skip, link
 			}
 		}
 	}

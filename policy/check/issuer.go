@@ -7,14 +7,14 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 )
 
-// Issuer compares what the policy says of the issuer (empty: nothing) with what
+// CheckIssuer compares what the policy says of the issuer (empty: nothing) with what
 // the API server says of itself.
-func Issuer(named, found policy.Issuer) Finding {
+func CheckIssuer(named, found policy.Issuer) Finding {
 	if err := found.Validate(); err != nil {
-		return Fails(IssuerMatches, About{}, Do("give the API server an issuer that AWS can register (--service-account-issuer)"), "the API server's issuer: %v", err)
+		return Failed(IssuerMatches, About{}, NewFix("give the API server an issuer that AWS can register (--service-account-issuer)"), "the API server's issuer: %v", err)
 	}
 	if named == "" || named == found {
-		return Holds(IssuerMatches, About{}, "%s", found)
+		return Passed(IssuerMatches, About{}, "%s", found)
 	}
 	how := ""
 	switch {
@@ -23,7 +23,7 @@ func Issuer(named, found policy.Issuer) Finding {
 	case strings.EqualFold(string(named), string(found)):
 		how = ": they differ by upper and lower case, and it counts"
 	}
-	return Fails(IssuerMatches, About{}, Do(fmt.Sprintf("in the policy, write cluster.issuer: %q, or leave it out; or use the kubeconfig of the other cluster", string(found))),
+	return Failed(IssuerMatches, About{}, NewFix(fmt.Sprintf("in the policy, write cluster.issuer: %q, or leave it out; or use the kubeconfig of the other cluster", string(found))),
 		"the policy's is %s, the API server's is %s%s", named, found, how)
 }
 
@@ -49,19 +49,19 @@ type Published struct {
 // Keys judges what an issuer publishes. token is what has to be verified; its
 // zero value, where none could be had, leaves that out.
 func Keys(issuer policy.Issuer, p Published, token Claims) Finding {
-	fails := func(mend Mend, format string, args ...any) Finding {
-		return Fails(SigningKeys, About{}, mend, format, args...)
+	fails := func(mend Fix, format string, args ...any) Finding {
+		return Failed(SigningKeys, About{}, mend, format, args...)
 	}
-	publish := Do("make the discovery document and the keys readable for everybody, or publish them with ampbridge issuer publish")
+	publish := NewFix("make the discovery document and the keys readable for everybody, or publish them with ampbridge issuer publish")
 	switch {
 	case p.Problem != "":
 		return fails(publish, "%s", p.Problem)
 	case p.Issuer != issuer:
 		return fails(publish, "the discovery document under %s is that of %s", issuer, p.Issuer)
 	case !strings.HasPrefix(p.JWKSURI, "https://"):
-		return fails(Do("set the API server's --service-account-jwks-uri to an https URL below the issuer"), "jwks_uri is %q, and AWS takes https alone", p.JWKSURI)
+		return fails(NewFix("set the API server's --service-account-jwks-uri to an https URL below the issuer"), "jwks_uri is %q, and AWS takes https alone", p.JWKSURI)
 	case token.KeyID != "" && !p.Signed:
-		return fails(Do("publish the API server's present keys beside the old ones, and wait until AWS has read them (minutes)",
+		return fails(NewFix("publish the API server's present keys beside the old ones, and wait until AWS has read them (minutes)",
 			Command{"kubectl", "get", "--raw", "/openid/v1/jwks"}),
 			"the published keys (%s) hold none that signed the token (%s): keys were rotated, and not published", strings.Join(p.Keys, ", "), token.KeyID)
 	}
@@ -69,5 +69,5 @@ func Keys(issuer policy.Issuer, p Published, token Claims) Finding {
 	if !p.Public {
 		who = "its certificate is of a private CA, thumbprint " + p.Thumbprint
 	}
-	return Holds(SigningKeys, About{}, "%d published, %s", len(p.Keys), who)
+	return Passed(SigningKeys, About{}, "%d published, %s", len(p.Keys), who)
 }

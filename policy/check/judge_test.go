@@ -28,14 +28,14 @@ var (
 // judged is what a test expects of a finding.
 func judged(t *testing.T, f Finding, state State, says string) {
 	t.Helper()
-	if f.State != state || !strings.Contains(f.Says, says) {
-		t.Errorf("%s: %s\nwant %s: …%s…", f.State, f.Says, state, says)
+	if f.State != state || !strings.Contains(f.Message, says) {
+		t.Errorf("%s: %s\nwant %s: …%s…", f.State, f.Message, state, says)
 	}
-	if (f.State == Broken || f.State == Doubtful) != (f.Mend != nil) {
-		t.Errorf("%s, mend %v", f.State, f.Mend)
+	if (f.State == Fail || f.State == Warn) != (f.Fix != nil) {
+		t.Errorf("%s, mend %v", f.State, f.Fix)
 	}
-	if f.Mend != nil && f.Mend.Do == "" {
-		t.Errorf("%s: the mend has no words", f.Says)
+	if f.Fix != nil && f.Fix.Summary == "" {
+		t.Errorf("%s: the mend has no words", f.Message)
 	}
 }
 
@@ -46,14 +46,14 @@ func TestIssuer(t *testing.T) {
 		state        State
 		says         string
 	}{
-		{"left to the cluster", "", aks, OK, string(aks)},
-		{"the same", aks, aks, OK, string(aks)},
-		{"no slash", "https://westeurope.oic.prod-aks.azure.com/tenant/uuid", aks, Broken, "the slash at the end"},
-		{"case", "https://westeurope.oic.prod-aks.azure.com/Tenant/uuid/", aks, Broken, "upper and lower case"},
-		{"another", "https://example.com", aks, Broken, "the policy's is https://example.com"},
-		{"none that AWS takes", "", "https://kubernetes.default.svc:6443", Broken, "port"},
+		{"left to the cluster", "", aks, Pass, string(aks)},
+		{"the same", aks, aks, Pass, string(aks)},
+		{"no slash", "https://westeurope.oic.prod-aks.azure.com/tenant/uuid", aks, Fail, "the slash at the end"},
+		{"case", "https://westeurope.oic.prod-aks.azure.com/Tenant/uuid/", aks, Fail, "upper and lower case"},
+		{"another", "https://example.com", aks, Fail, "the policy's is https://example.com"},
+		{"none that AWS takes", "", "https://kubernetes.default.svc:6443", Fail, "port"},
 	} {
-		t.Run(c.name, func(t *testing.T) { judged(t, Issuer(c.named, c.found), c.state, c.says) })
+		t.Run(c.name, func(t *testing.T) { judged(t, CheckIssuer(c.named, c.found), c.state, c.says) })
 	}
 }
 
@@ -67,13 +67,13 @@ func TestKeys(t *testing.T) {
 		state  State
 		says   string
 	}{
-		{"good", func(*Published) {}, token, OK, "a public CA"},
-		{"private CA", func(p *Published) { p.Public = false }, token, OK, "a private CA, thumbprint aa"},
-		{"unreachable", func(p *Published) { p.Problem = "no such host" }, token, Broken, "no such host"},
-		{"of another issuer", func(p *Published) { p.Issuer = "https://example.com" }, token, Broken, "is that of https://example.com"},
-		{"http", func(p *Published) { p.JWKSURI = "http://example.com/keys" }, token, Broken, "takes https alone"},
-		{"rotated", func(p *Published) { p.Signed = false }, token, Broken, "hold none that signed"},
-		{"no token to verify", func(p *Published) { p.Signed = false }, Claims{}, OK, "1 published"},
+		{"good", func(*Published) {}, token, Pass, "a public CA"},
+		{"private CA", func(p *Published) { p.Public = false }, token, Pass, "a private CA, thumbprint aa"},
+		{"unreachable", func(p *Published) { p.Problem = "no such host" }, token, Fail, "no such host"},
+		{"of another issuer", func(p *Published) { p.Issuer = "https://example.com" }, token, Fail, "is that of https://example.com"},
+		{"http", func(p *Published) { p.JWKSURI = "http://example.com/keys" }, token, Fail, "takes https alone"},
+		{"rotated", func(p *Published) { p.Signed = false }, token, Fail, "hold none that signed"},
+		{"no token to verify", func(p *Published) { p.Signed = false }, Claims{}, Pass, "1 published"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := good
@@ -106,15 +106,15 @@ func TestToken(t *testing.T) {
 		state State
 		says  string
 	}{
-		{"good", "RS256", map[string]any{}, OK, "for 10 minutes more"},
-		{"one audience of several", "ES256", map[string]any{"aud": []string{"other", audience}}, OK, "other, sts.amazonaws.com"},
-		{"audience as text", "RS256", map[string]any{"aud": audience}, OK, audience},
-		{"wrong issuer", "RS256", map[string]any{"iss": "https://example.com"}, Broken, "its issuer is https://example.com"},
-		{"wrong subject", "RS256", map[string]any{"sub": "system:serviceaccount:a:b"}, Broken, "its subject is"},
-		{"wrong audience", "RS256", map[string]any{"aud": "vault"}, Broken, "its audience is vault"},
-		{"Azure's", "RS256", map[string]any{"aud": policy.AudienceAzure}, Broken, "Azure's webhook"},
-		{"expired", "RS256", map[string]any{"exp": now.Unix()}, Broken, "it expired at 1970-01-12"},
-		{"signed with something else", "EdDSA", map[string]any{}, Broken, "EdDSA"},
+		{"good", "RS256", map[string]any{}, Pass, "for 10 minutes more"},
+		{"one audience of several", "ES256", map[string]any{"aud": []string{"other", audience}}, Pass, "other, sts.amazonaws.com"},
+		{"audience as text", "RS256", map[string]any{"aud": audience}, Pass, audience},
+		{"wrong issuer", "RS256", map[string]any{"iss": "https://example.com"}, Fail, "its issuer is https://example.com"},
+		{"wrong subject", "RS256", map[string]any{"sub": "system:serviceaccount:a:b"}, Fail, "its subject is"},
+		{"wrong audience", "RS256", map[string]any{"aud": "vault"}, Fail, "its audience is vault"},
+		{"Azure's", "RS256", map[string]any{"aud": policy.AudienceAzure}, Fail, "Azure's webhook"},
+		{"expired", "RS256", map[string]any{"exp": now.Unix()}, Fail, "it expired at 1970-01-12"},
+		{"signed with something else", "EdDSA", map[string]any{}, Fail, "EdDSA"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			body := map[string]any{"iss": aks, "sub": prometheus.String(), "aud": []string{audience}, "exp": now.Add(10 * time.Minute).Unix()}
@@ -153,18 +153,18 @@ func TestProvider(t *testing.T) {
 		state     State
 		says      string
 	}{
-		{"good", good, Published{Public: true, Thumbprint: "bb"}, OK, audience},
-		{"its CA", good, Published{Thumbprint: "aa"}, OK, audience},
-		{"another CA", good, Published{Thumbprint: "bb"}, Broken, "the provider lists AA"},
-		{"issuer not read", good, Published{}, OK, audience},
-		{"no audience", ProviderSeen{Exists: true, URL: aks.Host()}, Published{}, Broken, "of nobody"},
-		{"another URL", ProviderSeen{Exists: true, URL: "example.com"}, Published{}, Broken, "stands for example.com"},
-		{"none", ProviderSeen{}, Published{}, Broken, "there is no " + provider.String()},
-		{"no slash", ProviderSeen{Others: []policy.ARN{policy.Issuer(strings.TrimSuffix(string(aks), "/")).ProviderARN("aws", "111122223333")}}, Published{}, Broken, "the slash at the end counts"},
-		{"quota", ProviderSeen{Others: many}, Published{}, Broken, "100 OIDC providers"},
+		{"good", good, Published{Public: true, Thumbprint: "bb"}, Pass, audience},
+		{"its CA", good, Published{Thumbprint: "aa"}, Pass, audience},
+		{"another CA", good, Published{Thumbprint: "bb"}, Fail, "the provider lists AA"},
+		{"issuer not read", good, Published{}, Pass, audience},
+		{"no audience", ProviderSeen{Exists: true, URL: aks.Host()}, Published{}, Fail, "of nobody"},
+		{"another URL", ProviderSeen{Exists: true, URL: "example.com"}, Published{}, Fail, "stands for example.com"},
+		{"none", ProviderSeen{}, Published{}, Fail, "there is no " + provider.String()},
+		{"no slash", ProviderSeen{Others: []policy.ARN{policy.Issuer(strings.TrimSuffix(string(aks), "/")).ProviderARN("aws", "111122223333")}}, Published{}, Fail, "the slash at the end counts"},
+		{"quota", ProviderSeen{Others: many}, Published{}, Fail, "100 OIDC providers"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			judged(t, Provider(provider, audience, c.seen, c.published, Do("sync")), c.state, c.says)
+			judged(t, Provider(provider, audience, c.seen, c.published, NewFix("sync")), c.state, c.says)
 		})
 	}
 }
@@ -178,29 +178,29 @@ func TestTrust(t *testing.T) {
 		state    State
 		says     string
 	}{
-		{"ours", good, OK, "lets system:serviceaccount:monitoring:prometheus in"},
-		{"beside another cluster's", strings.Replace(good, "[{", `[{"Effect":"Allow","Principal":{"Federated":"arn:aws:iam::111122223333:oidc-provider/example.com"},"Action":"sts:AssumeRoleWithWebIdentity","Condition":{"StringEquals":{"example.com:sub":"x"}}},{`, 1), OK, "lets"},
-		{"more conditions of this issuer", strings.Replace(good, `"StringEquals":{`, `"StringEquals":{"aws:RequestedRegion":"eu-west-1",`, 1), OK, "lets"},
-		{"not JSON", "{", Broken, "cannot be read"},
-		{"for somebody else", `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"111122223333"},"Action":"sts:AssumeRole"}]}`, Broken, "no statement of it allows"},
-		{"closed", `{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Principal":{"Federated":"x"},"Action":"sts:AssumeRoleWithWebIdentity"}]}`, Broken, "the role is closed"},
-		{"principal", strings.Replace(good, provider.String(), "arn:aws:iam::111122223333:oidc-provider/example.com", 1), Broken, "Principal.Federated is arn:aws:iam::111122223333:oidc-provider/example.com"},
-		{"no principal", strings.Replace(good, `"Principal":{"Federated":"`+provider.String()+`"},`, "", 1), Broken, "Principal.Federated is missing"},
-		{"subject", strings.ReplaceAll(good, "monitoring:prometheus", "monitoring:grafana"), Broken, "and not system:serviceaccount:monitoring:prometheus"},
-		{"format", strings.ReplaceAll(good, "system:serviceaccount:monitoring:prometheus", "monitoring:prometheus"), Broken, "which no token has"},
-		{"slash in the key", strings.ReplaceAll(good, "uuid/:", "uuid:"), Broken, "the slash before"},
-		{"key of another issuer", strings.ReplaceAll(good, "uuid/:", "other/:"), Broken, "of another issuer"},
-		{"no :sub", strings.Replace(good, `/:sub"`, `/:amr"`, 1), Broken, "every pod of the cluster is let in"},
-		{"no :aud", strings.Replace(good, `/:aud"`, `/:amr"`, 1), Broken, "a token of any audience"},
-		{"wrong :aud", strings.Replace(good, audience, policy.AudienceAzure, 1), Broken, "it is api://AzureADTokenExchange"},
-		{"IfExists", strings.Replace(good, "StringEquals", "StringEqualsIfExists", 1), Broken, "passes where the token does not say"},
-		{"ForAllValues", strings.Replace(good, "StringEquals", "ForAllValues:StringEquals", 1), Broken, "passes where the token does not say"},
-		{"wildcard", strings.ReplaceAll(strings.Replace(good, "StringEquals", "StringLike", 1), "monitoring:prometheus", "monitoring:*"), Broken, "lets in whatever"},
-		{"StringLike without one", strings.Replace(good, "StringEquals", "StringLike", 1), OK, "lets"},
-		{"a statement without a list", strings.Replace(good, "["+statement+"]", statement, 1), OK, "lets"},
+		{"ours", good, Pass, "lets system:serviceaccount:monitoring:prometheus in"},
+		{"beside another cluster's", strings.Replace(good, "[{", `[{"Effect":"Allow","Principal":{"Federated":"arn:aws:iam::111122223333:oidc-provider/example.com"},"Action":"sts:AssumeRoleWithWebIdentity","Condition":{"StringEquals":{"example.com:sub":"x"}}},{`, 1), Pass, "lets"},
+		{"more conditions of this issuer", strings.Replace(good, `"StringEquals":{`, `"StringEquals":{"aws:RequestedRegion":"eu-west-1",`, 1), Pass, "lets"},
+		{"not JSON", "{", Fail, "cannot be read"},
+		{"for somebody else", `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"111122223333"},"Action":"sts:AssumeRole"}]}`, Fail, "no statement of it allows"},
+		{"closed", `{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Principal":{"Federated":"x"},"Action":"sts:AssumeRoleWithWebIdentity"}]}`, Fail, "the role is closed"},
+		{"principal", strings.Replace(good, provider.String(), "arn:aws:iam::111122223333:oidc-provider/example.com", 1), Fail, "Principal.Federated is arn:aws:iam::111122223333:oidc-provider/example.com"},
+		{"no principal", strings.Replace(good, `"Principal":{"Federated":"`+provider.String()+`"},`, "", 1), Fail, "Principal.Federated is missing"},
+		{"subject", strings.ReplaceAll(good, "monitoring:prometheus", "monitoring:grafana"), Fail, "and not system:serviceaccount:monitoring:prometheus"},
+		{"format", strings.ReplaceAll(good, "system:serviceaccount:monitoring:prometheus", "monitoring:prometheus"), Fail, "which no token has"},
+		{"slash in the key", strings.ReplaceAll(good, "uuid/:", "uuid:"), Fail, "the slash before"},
+		{"key of another issuer", strings.ReplaceAll(good, "uuid/:", "other/:"), Fail, "of another issuer"},
+		{"no :sub", strings.Replace(good, `/:sub"`, `/:amr"`, 1), Fail, "every pod of the cluster is let in"},
+		{"no :aud", strings.Replace(good, `/:aud"`, `/:amr"`, 1), Fail, "a token of any audience"},
+		{"wrong :aud", strings.Replace(good, audience, policy.AudienceAzure, 1), Fail, "it is api://AzureADTokenExchange"},
+		{"IfExists", strings.Replace(good, "StringEquals", "StringEqualsIfExists", 1), Fail, "passes where the token does not say"},
+		{"ForAllValues", strings.Replace(good, "StringEquals", "ForAllValues:StringEquals", 1), Fail, "passes where the token does not say"},
+		{"wildcard", strings.ReplaceAll(strings.Replace(good, "StringEquals", "StringLike", 1), "monitoring:prometheus", "monitoring:*"), Fail, "lets in whatever"},
+		{"StringLike without one", strings.Replace(good, "StringEquals", "StringLike", 1), Pass, "lets"},
+		{"a statement without a list", strings.Replace(good, "["+statement+"]", statement, 1), Pass, "lets"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			judged(t, Trust(c.document, Wanted{provider, aks, audience, prometheus}, Do("sync")), c.state, c.says)
+			judged(t, Trust(c.document, Wanted{provider, aks, audience, prometheus}, NewFix("sync")), c.state, c.says)
 		})
 	}
 }
@@ -228,18 +228,18 @@ func TestPermission(t *testing.T) {
 		state       State
 		says        string
 	}{
-		{"ours", []string{policy.PermissionDocument(destination).String()}, destination, OK, "allows aps:RemoteWrite"},
-		{"ours, chained", []string{policy.PermissionDocument(chained).String()}, chained, OK, "allows sts:AssumeRole on " + second.String()},
-		{"not the chain's", []string{policy.PermissionDocument(destination).String()}, chained, Broken, "nothing in it allows sts:AssumeRole"},
-		{"AWS's managed policy", []string{`{"Statement":[{"Action":["aps:RemoteWrite"],"Effect":"Allow","Resource":"*"}]}`}, destination, OK, "allows"},
-		{"wildcards, cases", []string{`{"Statement":[{"Action":"APS:remote*","Effect":"Allow","Resource":"arn:aws:aps:eu-west-?:*:workspace/ws-*"}]}`}, destination, OK, "allows"},
-		{"NotAction", []string{`{"Statement":[{"NotAction":"iam:*","Effect":"Allow","Resource":"*"}]}`}, destination, OK, "allows"},
-		{"NotResource", []string{`{"Statement":[{"Action":"aps:*","Effect":"Allow","NotResource":"*/ws-1"}]}`}, destination, Broken, "nothing in it"},
-		{"another workspace", []string{`{"Statement":[{"Action":"aps:RemoteWrite","Effect":"Allow","Resource":"arn:x"}]}`}, destination, Broken, "on arn:x, and not on"},
-		{"denied elsewhere", []string{policy.PermissionDocument(destination).String(), `{"Statement":[{"Action":"*","Effect":"Deny","Resource":"*"}]}`}, destination, Broken, "a policy of the role denies"},
-		{"a condition decides", []string{`{"Statement":[{"Action":"aps:RemoteWrite","Effect":"Allow","Resource":"*","Condition":{"IpAddress":{"aws:SourceIp":"192.0.2.0/24"}}}]}`}, destination, Doubtful, "conditions decide"},
-		{"a condition may deny", []string{policy.PermissionDocument(destination).String(), `{"Statement":[{"Action":"*","Effect":"Deny","Resource":"*","Condition":{"Bool":{"aws:SecureTransport":"false"}}}]}`}, destination, Doubtful, "conditions decide"},
-		{"none", nil, destination, Broken, "nothing in it allows"},
+		{"ours", []string{policy.PermissionDocument(destination).String()}, destination, Pass, "allows aps:RemoteWrite"},
+		{"ours, chained", []string{policy.PermissionDocument(chained).String()}, chained, Pass, "allows sts:AssumeRole on " + second.String()},
+		{"not the chain's", []string{policy.PermissionDocument(destination).String()}, chained, Fail, "nothing in it allows sts:AssumeRole"},
+		{"AWS's managed policy", []string{`{"Statement":[{"Action":["aps:RemoteWrite"],"Effect":"Allow","Resource":"*"}]}`}, destination, Pass, "allows"},
+		{"wildcards, cases", []string{`{"Statement":[{"Action":"APS:remote*","Effect":"Allow","Resource":"arn:aws:aps:eu-west-?:*:workspace/ws-*"}]}`}, destination, Pass, "allows"},
+		{"NotAction", []string{`{"Statement":[{"NotAction":"iam:*","Effect":"Allow","Resource":"*"}]}`}, destination, Pass, "allows"},
+		{"NotResource", []string{`{"Statement":[{"Action":"aps:*","Effect":"Allow","NotResource":"*/ws-1"}]}`}, destination, Fail, "nothing in it"},
+		{"another workspace", []string{`{"Statement":[{"Action":"aps:RemoteWrite","Effect":"Allow","Resource":"arn:x"}]}`}, destination, Fail, "on arn:x, and not on"},
+		{"denied elsewhere", []string{policy.PermissionDocument(destination).String(), `{"Statement":[{"Action":"*","Effect":"Deny","Resource":"*"}]}`}, destination, Fail, "a policy of the role denies"},
+		{"a condition decides", []string{`{"Statement":[{"Action":"aps:RemoteWrite","Effect":"Allow","Resource":"*","Condition":{"IpAddress":{"aws:SourceIp":"192.0.2.0/24"}}}]}`}, destination, Warn, "conditions decide"},
+		{"a condition may deny", []string{policy.PermissionDocument(destination).String(), `{"Statement":[{"Action":"*","Effect":"Deny","Resource":"*","Condition":{"Bool":{"aws:SecureTransport":"false"}}}]}`}, destination, Warn, "conditions decide"},
+		{"none", nil, destination, Fail, "nothing in it allows"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var documents []policy.Document
@@ -250,7 +250,7 @@ func TestPermission(t *testing.T) {
 				}
 				documents = append(documents, d)
 			}
-			judged(t, Permission(documents, c.destination, Do("sync")), c.state, c.says)
+			judged(t, Permission(documents, c.destination, NewFix("sync")), c.state, c.says)
 		})
 	}
 }
@@ -268,20 +268,20 @@ func TestBounds(t *testing.T) {
 		says     string
 		commands int
 	}{
-		{"ours", BoundarySeen{ARN: arn, Document: &writes}, arn, OK, "allows aps:RemoteWrite", 0},
-		{"none wanted", BoundarySeen{}, "", OK, "asks for none", 0},
-		{"one that nobody asked for", BoundarySeen{ARN: arn, Document: &writes}, "", OK, "allows", 0},
-		{"missing", BoundarySeen{}, arn, Broken, "the role has none", 0},
-		{"another", BoundarySeen{ARN: "arn:x", Document: &writes}, arn, Broken, "the role's is arn:x", 0},
-		{"too narrow", BoundarySeen{ARN: arn, Document: &reads}, arn, Broken, "does not allow", 1},
-		{"denies", BoundarySeen{ARN: arn, Document: &denies}, arn, Broken, "does not allow", 0},
-		{"unreadable", BoundarySeen{ARN: arn, Problem: "AccessDenied"}, arn, Skipped, "AccessDenied", 0},
+		{"ours", BoundarySeen{ARN: arn, Document: &writes}, arn, Pass, "allows aps:RemoteWrite", 0},
+		{"none wanted", BoundarySeen{}, "", Pass, "asks for none", 0},
+		{"one that nobody asked for", BoundarySeen{ARN: arn, Document: &writes}, "", Pass, "allows", 0},
+		{"missing", BoundarySeen{}, arn, Fail, "the role has none", 0},
+		{"another", BoundarySeen{ARN: "arn:x", Document: &writes}, arn, Fail, "the role's is arn:x", 0},
+		{"too narrow", BoundarySeen{ARN: arn, Document: &reads}, arn, Fail, "does not allow", 1},
+		{"denies", BoundarySeen{ARN: arn, Document: &denies}, arn, Fail, "does not allow", 0},
+		{"unreadable", BoundarySeen{ARN: arn, Problem: "AccessDenied"}, arn, Skip, "AccessDenied", 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			f := Bounds(c.seen, c.wanted, destination, Do("sync"))
+			f := Bounds(c.seen, c.wanted, destination, NewFix("sync"))
 			judged(t, f, c.state, c.says)
-			if f.Mend != nil && len(f.Mend.Commands) != c.commands {
-				t.Errorf("commands %v, want %d", f.Mend.Commands, c.commands)
+			if f.Fix != nil && len(f.Fix.Commands) != c.commands {
+				t.Errorf("commands %v, want %d", f.Fix.Commands, c.commands)
 			}
 		})
 	}
@@ -294,25 +294,25 @@ func TestRefusals(t *testing.T) {
 		state   State
 		do      string
 	}{
-		{"audience", RefusedSession(Refusal{Code: "InvalidIdentityToken", Text: "Incorrect token audience", Status: 400}, false), Broken, "audience"},
-		{"provider", RefusedSession(Refusal{Code: "InvalidIdentityToken", Text: "No OpenIDConnect provider found in your account for x", Status: 400}, false), Broken, "register the issuer"},
-		{"keys", RefusedSession(Refusal{Code: "InvalidIdentityToken", Text: "Couldn't retrieve verification key from your identity provider", Status: 400}, true), Broken, "public"},
-		{"thumbprint", RefusedSession(Refusal{Code: "InvalidIdentityToken", Text: "OpenIDConnect provider's HTTPS certificate doesn't match configured thumbprint", Status: 400}, true), Broken, "thumbprint"},
-		{"expired", RefusedSession(Refusal{Code: "ExpiredTokenException", Text: "Token expired", Status: 400}, true), Broken, "clock"},
-		{"denied, aligned", RefusedSession(Refusal{Code: "AccessDenied", Text: "Not authorized", Status: 403}, true), Broken, "wait"},
-		{"denied, not read", RefusedSession(Refusal{Code: "AccessDenied", Text: "Not authorized", Status: 403}, false), Broken, "credentials that may read IAM"},
-		{"the second role", RefusedSession(Refusal{Code: "AccessDenied", Text: "no", Status: 403, Second: second}, true), Broken, "the second role (assumeRole)"},
-		{"silence", RefusedSession(Refusal{Text: "connection refused"}, true), Broken, "sts.endpoint"},
-		{"write denied", RefusedWrite(Refusal{Code: "AccessDeniedException", Text: "no", Status: 403}, destination), Broken, "service control policy"},
-		{"write throttled", RefusedWrite(Refusal{Code: "ThrottlingException", Text: "Rate exceeded", Status: 429}, destination), Broken, "limits"},
-		{"write elsewhere", RefusedWrite(Refusal{Code: "InvalidSignatureException", Text: "Credential should be scoped to a valid region.", Status: 403}, destination), Broken, "another region than eu-west-1"},
-		{"query denied", RefusedQuery(Refusal{Code: "AccessDeniedException", Text: "no", Status: 403}, destination), Skipped, ""},
-		{"query of nothing", RefusedQuery(Refusal{Code: "ResourceNotFoundException", Text: "no", Status: 404}, destination), Broken, "copy the workspace's ARN"},
+		{"audience", RefusedSession(Refusal{Code: "InvalidIdentityToken", Text: "Incorrect token audience", Status: 400}, false), Fail, "audience"},
+		{"provider", RefusedSession(Refusal{Code: "InvalidIdentityToken", Text: "No OpenIDConnect provider found in your account for x", Status: 400}, false), Fail, "register the issuer"},
+		{"keys", RefusedSession(Refusal{Code: "InvalidIdentityToken", Text: "Couldn't retrieve verification key from your identity provider", Status: 400}, true), Fail, "public"},
+		{"thumbprint", RefusedSession(Refusal{Code: "InvalidIdentityToken", Text: "OpenIDConnect provider's HTTPS certificate doesn't match configured thumbprint", Status: 400}, true), Fail, "thumbprint"},
+		{"expired", RefusedSession(Refusal{Code: "ExpiredTokenException", Text: "Token expired", Status: 400}, true), Fail, "clock"},
+		{"denied, aligned", RefusedSession(Refusal{Code: "AccessDenied", Text: "Not authorized", Status: 403}, true), Fail, "wait"},
+		{"denied, not read", RefusedSession(Refusal{Code: "AccessDenied", Text: "Not authorized", Status: 403}, false), Fail, "credentials that may read IAM"},
+		{"the second role", RefusedSession(Refusal{Code: "AccessDenied", Text: "no", Status: 403, Second: second}, true), Fail, "the second role (assumeRole)"},
+		{"silence", RefusedSession(Refusal{Text: "connection refused"}, true), Fail, "sts.endpoint"},
+		{"write denied", RefusedWrite(Refusal{Code: "AccessDeniedException", Text: "no", Status: 403}, destination), Fail, "service control policy"},
+		{"write throttled", RefusedWrite(Refusal{Code: "ThrottlingException", Text: "Rate exceeded", Status: 429}, destination), Fail, "limits"},
+		{"write elsewhere", RefusedWrite(Refusal{Code: "InvalidSignatureException", Text: "Credential should be scoped to a valid region.", Status: 403}, destination), Fail, "another region than eu-west-1"},
+		{"query denied", RefusedQuery(Refusal{Code: "AccessDeniedException", Text: "no", Status: 403}, destination), Skip, ""},
+		{"query of nothing", RefusedQuery(Refusal{Code: "ResourceNotFoundException", Text: "no", Status: 404}, destination), Fail, "copy the workspace's ARN"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			judged(t, c.finding, c.state, "")
-			if c.finding.Mend != nil && !strings.Contains(c.finding.Mend.Do, c.do) {
-				t.Errorf("%q lacks %q", c.finding.Mend.Do, c.do)
+			if c.finding.Fix != nil && !strings.Contains(c.finding.Fix.Summary, c.do) {
+				t.Errorf("%q lacks %q", c.finding.Fix.Summary, c.do)
 			}
 		})
 	}
@@ -362,46 +362,46 @@ func TestEnvironment(t *testing.T) {
 		says    string
 		sidecar string
 	}{
-		{"nothing configured", ContainerSeen{Configs: []string{"{}"}}, OK, "AWS_ROLE_ARN for people and tools", "no static keys"},
-		{"as Prometheus renders it", ContainerSeen{Configs: []string{loaded}}, Broken, "remote_write[0].sigv4, scrape_configs[0].ec2_sd_configs[0] now use AWS_ROLE_ARN",
+		{"nothing configured", ContainerSeen{Configs: []string{"{}"}}, Pass, "AWS_ROLE_ARN for people and tools", "no static keys"},
+		{"as Prometheus renders it", ContainerSeen{Configs: []string{loaded}}, Fail, "remote_write[0].sigv4, scrape_configs[0].ec2_sd_configs[0] now use AWS_ROLE_ARN",
 			"as before, by remote_write[0].sigv4, scrape_configs[0].ec2_sd_configs[0]"},
-		{"own sigv4", ContainerSeen{Configs: []string{signed("region: eu-west-1")}}, Doubtful, "remote_write[0].sigv4 now uses AWS_ROLE_ARN", "as before, by remote_write[0].sigv4"},
-		{"own sigv4, empty", ContainerSeen{Configs: []string{signed("")}}, Doubtful, "may write to that role's workspace, and to no other", "by remote_write[0].sigv4"},
-		{"own sigv4 with a role of its own", ContainerSeen{Configs: []string{signed("role_arn: '" + role + "amp'")}}, Broken, "may assume no other role", "by remote_write[0].sigv4"},
-		{"own sigv4 with a profile", ContainerSeen{Configs: []string{signed("profile: mine")}}, OK, "for people and tools", "no static keys"},
-		{"own sigv4 with keys", ContainerSeen{Configs: []string{signed("access_key: A, secret_key: <secret>")}}, OK, "for people and tools", "no static keys"},
+		{"own sigv4", ContainerSeen{Configs: []string{signed("region: eu-west-1")}}, Warn, "remote_write[0].sigv4 now uses AWS_ROLE_ARN", "as before, by remote_write[0].sigv4"},
+		{"own sigv4, empty", ContainerSeen{Configs: []string{signed("")}}, Warn, "may write to that role's workspace, and to no other", "by remote_write[0].sigv4"},
+		{"own sigv4 with a role of its own", ContainerSeen{Configs: []string{signed("role_arn: '" + role + "amp'")}}, Fail, "may assume no other role", "by remote_write[0].sigv4"},
+		{"own sigv4 with a profile", ContainerSeen{Configs: []string{signed("profile: mine")}}, Pass, "for people and tools", "no static keys"},
+		{"own sigv4 with keys", ContainerSeen{Configs: []string{signed("access_key: A, secret_key: <secret>")}}, Pass, "for people and tools", "no static keys"},
 		{"ampbridge's own block", ContainerSeen{Configs: []string{"remote_write: [{name: ampbridge-central, url: 'https://x', sigv4: {region: eu-west-1, profile: ampbridge-central}}]"}},
-			OK, "for people and tools", "no static keys"},
-		{"self-assume", ContainerSeen{Configs: []string{signed("role_arn: '" + role + "ampbridge'")}}, Broken, "would have to assume itself", "by remote_write[0].sigv4"},
-		{"Alertmanager", ContainerSeen{Configs: []string{alerts}}, Broken, "alerting.alertmanagers[0].sigv4 now uses AWS_ROLE_ARN, which is ampbridge's, and no longer the node's role or the pod's own identity: alerts are refused",
+			Pass, "for people and tools", "no static keys"},
+		{"self-assume", ContainerSeen{Configs: []string{signed("role_arn: '" + role + "ampbridge'")}}, Fail, "would have to assume itself", "by remote_write[0].sigv4"},
+		{"Alertmanager", ContainerSeen{Configs: []string{alerts}}, Fail, "alerting.alertmanagers[0].sigv4 now uses AWS_ROLE_ARN, which is ampbridge's, and no longer the node's role or the pod's own identity: alerts are refused",
 			"by alerting.alertmanagers[0].sigv4"},
 		{"Alertmanager, found by discovery", ContainerSeen{Configs: []string{"alerting: {alertmanagers: [{scheme: https}, {ec2_sd_configs: [{region: eu-west-1}]}]}"}},
-			Broken, "alerting.alertmanagers[1].ec2_sd_configs[0] now uses", "by alerting.alertmanagers[1].ec2_sd_configs[0]"},
-		{"EC2", ContainerSeen{Configs: []string{discovery("ec2", "")}}, Broken, "scrape_configs[0].ec2_sd_configs[0] now uses", "by scrape_configs[0].ec2"},
-		{"Lightsail", ContainerSeen{Configs: []string{discovery("lightsail", "region: a")}}, Broken, "lightsail_sd_configs[0] now uses", "lightsail"},
-		{"ECS", ContainerSeen{Configs: []string{discovery("ecs", "region: a")}}, Broken, "ecs_sd_configs[0] now uses", "ecs"},
-		{"MSK", ContainerSeen{Configs: []string{discovery("msk", "region: a")}}, Broken, "msk_sd_configs[0] now uses", "msk"},
-		{"ElastiCache", ContainerSeen{Configs: []string{discovery("elasticache", "region: a")}}, Broken, "elasticache_sd_configs[0] now uses", "elasticache"},
-		{"RDS", ContainerSeen{Configs: []string{discovery("rds", "region: a")}}, Broken, "rds_sd_configs[0] now uses", "rds"},
-		{"any of AWS", ContainerSeen{Configs: []string{discovery("aws", "role: ecs, region: a")}}, Broken, "aws_sd_configs[0] now uses", "aws"},
-		{"discovery with a role of its own", ContainerSeen{Configs: []string{discovery("ec2", "role_arn: '"+role+"discovery'")}}, Broken, "ec2_sd_configs[0] now uses", "ec2"},
-		{"discovery with a profile, or keys", ContainerSeen{Configs: []string{discovery("ec2", "profile: a"), discovery("rds", "access_key: a")}}, OK, "for people", "no static keys"},
-		{"discovery of others", ContainerSeen{Configs: []string{discovery("kubernetes", "role: pod"), discovery("azure", "")}}, OK, "for people", "no static keys"},
-		{"a file of scrape_config_files", ContainerSeen{Configs: []string{"{}", "groups: []", "scrape_configs:\n- job_name: b\n  ecs_sd_configs:\n  - region: a\n"}}, Broken, "scrape_configs[0].ecs_sd_configs[0] now uses", "ecs"},
-		{"the same, applied and given", ContainerSeen{Configs: []string{alerts, alerts}}, Broken, "alerting.alertmanagers[0].sigv4 now uses", "by alerting.alertmanagers[0].sigv4"},
-		{"many", ContainerSeen{Configs: []string{"scrape_configs: [{ec2_sd_configs: [{}, {}, {}, {}, {}, {}]}]"}}, Broken, "ec2_sd_configs[2], 3 more now use", "3 more"},
-		{"a bracket that yaml/v4 reads as a map", ContainerSeen{Configs: []string{"scrape_configs: [{static_configs: [{targets: [localhost:]}], ec2_sd_configs: [{}]}]"}}, Broken, "ec2_sd_configs[0] now uses", "ec2"},
-		{"not readable", ContainerSeen{Configs: []string{"{"}}, Skipped, "its configuration cannot be read", "no static keys"},
-		{"not there", ContainerSeen{}, Skipped, "its configuration cannot be read", "no static keys"},
-		{"part of the environment not seen", ContainerSeen{Configs: []string{"{}"}, Hidden: []string{"Secret a"}}, Skipped, "comes from Secret a", "comes from Secret a"},
+			Fail, "alerting.alertmanagers[1].ec2_sd_configs[0] now uses", "by alerting.alertmanagers[1].ec2_sd_configs[0]"},
+		{"EC2", ContainerSeen{Configs: []string{discovery("ec2", "")}}, Fail, "scrape_configs[0].ec2_sd_configs[0] now uses", "by scrape_configs[0].ec2"},
+		{"Lightsail", ContainerSeen{Configs: []string{discovery("lightsail", "region: a")}}, Fail, "lightsail_sd_configs[0] now uses", "lightsail"},
+		{"ECS", ContainerSeen{Configs: []string{discovery("ecs", "region: a")}}, Fail, "ecs_sd_configs[0] now uses", "ecs"},
+		{"MSK", ContainerSeen{Configs: []string{discovery("msk", "region: a")}}, Fail, "msk_sd_configs[0] now uses", "msk"},
+		{"ElastiCache", ContainerSeen{Configs: []string{discovery("elasticache", "region: a")}}, Fail, "elasticache_sd_configs[0] now uses", "elasticache"},
+		{"RDS", ContainerSeen{Configs: []string{discovery("rds", "region: a")}}, Fail, "rds_sd_configs[0] now uses", "rds"},
+		{"any of AWS", ContainerSeen{Configs: []string{discovery("aws", "role: ecs, region: a")}}, Fail, "aws_sd_configs[0] now uses", "aws"},
+		{"discovery with a role of its own", ContainerSeen{Configs: []string{discovery("ec2", "role_arn: '"+role+"discovery'")}}, Fail, "ec2_sd_configs[0] now uses", "ec2"},
+		{"discovery with a profile, or keys", ContainerSeen{Configs: []string{discovery("ec2", "profile: a"), discovery("rds", "access_key: a")}}, Pass, "for people", "no static keys"},
+		{"discovery of others", ContainerSeen{Configs: []string{discovery("kubernetes", "role: pod"), discovery("azure", "")}}, Pass, "for people", "no static keys"},
+		{"a file of scrape_config_files", ContainerSeen{Configs: []string{"{}", "groups: []", "scrape_configs:\n- job_name: b\n  ecs_sd_configs:\n  - region: a\n"}}, Fail, "scrape_configs[0].ecs_sd_configs[0] now uses", "ecs"},
+		{"the same, applied and given", ContainerSeen{Configs: []string{alerts, alerts}}, Fail, "alerting.alertmanagers[0].sigv4 now uses", "by alerting.alertmanagers[0].sigv4"},
+		{"many", ContainerSeen{Configs: []string{"scrape_configs: [{ec2_sd_configs: [{}, {}, {}, {}, {}, {}]}]"}}, Fail, "ec2_sd_configs[2], 3 more now use", "3 more"},
+		{"a bracket that yaml/v4 reads as a map", ContainerSeen{Configs: []string{"scrape_configs: [{static_configs: [{targets: [localhost:]}], ec2_sd_configs: [{}]}]"}}, Fail, "ec2_sd_configs[0] now uses", "ec2"},
+		{"not readable", ContainerSeen{Configs: []string{"{"}}, Skip, "its configuration cannot be read", "no static keys"},
+		{"not there", ContainerSeen{}, Skip, "its configuration cannot be read", "no static keys"},
+		{"part of the environment not seen", ContainerSeen{Configs: []string{"{}"}, Hidden: []string{"Secret a"}}, Skip, "comes from Secret a", "comes from Secret a"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			given := c.seen
 			given.Env, given.Given = environment(), true
 			judged(t, Environment(given), c.state, c.says)
-			state := OK
+			state := Pass
 			if len(c.seen.Hidden) > 0 {
-				state = Skipped
+				state = Skip
 			}
 			judged(t, Environment(c.seen), state, c.sidecar)
 		})
@@ -412,16 +412,16 @@ func TestEnvironment(t *testing.T) {
 		state State
 		says  string
 	}{
-		{"a role and static keys", ContainerSeen{Env: environment("AWS_ACCESS_KEY_ID")}, Broken, "static keys win"},
-		{"static keys alone", ContainerSeen{Env: map[string]string{"AWS_ACCESS_KEY_ID": "secret"}}, Doubtful, "something may"},
-		{"the pod's own role, with users", ContainerSeen{Env: environment(), Configs: []string{alerts}}, OK, "AWS_ROLE_ARN is the pod's own; the identity of the pod or its node is used, as before, by alerting"},
-		{"the pod's own role assumes itself", ContainerSeen{Env: environment(), Configs: []string{signed("role_arn: '" + role + "ampbridge'")}}, Broken, "would have to assume itself"},
+		{"a role and static keys", ContainerSeen{Env: environment("AWS_ACCESS_KEY_ID")}, Fail, "static keys win"},
+		{"static keys alone", ContainerSeen{Env: map[string]string{"AWS_ACCESS_KEY_ID": "secret"}}, Warn, "something may"},
+		{"the pod's own role, with users", ContainerSeen{Env: environment(), Configs: []string{alerts}}, Pass, "AWS_ROLE_ARN is the pod's own; the identity of the pod or its node is used, as before, by alerting"},
+		{"the pod's own role assumes itself", ContainerSeen{Env: environment(), Configs: []string{signed("role_arn: '" + role + "ampbridge'")}}, Fail, "would have to assume itself"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := Environment(c.seen)
 			judged(t, f, c.state, c.says)
-			if strings.Contains(f.Says, "secret") {
-				t.Errorf("it shows a value: %s", f.Says)
+			if strings.Contains(f.Message, "secret") {
+				t.Errorf("it shows a value: %s", f.Message)
 			}
 		})
 	}
@@ -442,19 +442,19 @@ func TestSidecarState(t *testing.T) {
 		state          State
 		says           string
 	}{
-		{"well", "", "", OK, "central: session valid, block served, 4 seconds"},
-		{"no session", `session_valid{destination="central"} 1`, `session_valid{destination="central"} 0`, Broken, "no valid session"},
-		{"block not served", `served{destination="central"} 1`, `served{destination="central"} 0`, Broken, "the block is not served"},
-		{"own entry", `entry{destination="central"} 0`, `entry{destination="central"} 1`, Doubtful, "writes to the workspace already"},
-		{"start failed", "failed 0", "failed 1", Broken, "a start with the block failed"},
-		{"no destination", `ampbridge_session_valid{`, `other{`, Skipped, "no destination"},
+		{"well", "", "", Pass, "central: session valid, block served, 4 seconds"},
+		{"no session", `session_valid{destination="central"} 1`, `session_valid{destination="central"} 0`, Fail, "no valid session"},
+		{"block not served", `served{destination="central"} 1`, `served{destination="central"} 0`, Fail, "the block is not served"},
+		{"own entry", `entry{destination="central"} 0`, `entry{destination="central"} 1`, Warn, "writes to the workspace already"},
+		{"start failed", "failed 0", "failed 1", Fail, "a start with the block failed"},
+		{"no destination", `ampbridge_session_valid{`, `other{`, Skip, "no destination"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			text := strings.Replace(sidecarMetrics, c.old, c.new, 1)
 			judged(t, SidecarState(SidecarMetrics(ReadMetrics(text))), c.state, c.says)
 		})
 	}
-	judged(t, SidecarState(SidecarSeen{Destinations: []DestinationSeen{{Name: "central", Error: "AccessDenied: no"}}}), Broken, "no session (AccessDenied: no)")
+	judged(t, SidecarState(SidecarSeen{Destinations: []DestinationSeen{{Name: "central", Error: "AccessDenied: no"}}}), Fail, "no session (AccessDenied: no)")
 }
 
 // remoteWrite is what Prometheus's metrics say of one remote_write.
@@ -483,32 +483,32 @@ func TestFlowState(t *testing.T) {
 		says        string
 		final       bool
 	}{
-		{"well, at the first read", remoteWrite{now, now - 1, 900, 0, 0, 20}, remoteWrite{now, now - 1, 900, 0, 0, 20}, 0, OK, "central is 1 second behind, nothing refused, nothing retried", true},
-		{"it failed once, at the first read", remoteWrite{now, now - 1, 900, 100, 0, 20}, remoteWrite{now, now - 1, 900, 100, 0, 20}, 0, Skipped, "not known yet", false},
-		{"it failed once, and sends", remoteWrite{now, now - 1, 900, 100, 0, 20}, remoteWrite{now + 5, now + 4, 1000, 100, 0, 0}, 5 * time.Second, OK, "100 retried since the start", true},
-		{"it failed once, and has nothing to send", remoteWrite{now, now, 900, 100, 0, 0}, remoteWrite{now, now, 900, 100, 0, 0}, FlowWindow, OK, "0 seconds behind", true},
+		{"well, at the first read", remoteWrite{now, now - 1, 900, 0, 0, 20}, remoteWrite{now, now - 1, 900, 0, 0, 20}, 0, Pass, "central is 1 second behind, nothing refused, nothing retried", true},
+		{"it failed once, at the first read", remoteWrite{now, now - 1, 900, 100, 0, 20}, remoteWrite{now, now - 1, 900, 100, 0, 20}, 0, Skip, "not known yet", false},
+		{"it failed once, and sends", remoteWrite{now, now - 1, 900, 100, 0, 20}, remoteWrite{now + 5, now + 4, 1000, 100, 0, 0}, 5 * time.Second, Pass, "100 retried since the start", true},
+		{"it failed once, and has nothing to send", remoteWrite{now, now, 900, 100, 0, 0}, remoteWrite{now, now, 900, 100, 0, 0}, FlowWindow, Pass, "0 seconds behind", true},
 
 		// AMP answers 503 from the start: attempts and retries grow, nothing is sent.
-		{"retried and never sent", remoteWrite{now, 0, 500, 400, 0, 100}, remoteWrite{now + 20, 0, 900, 800, 0, 100}, FlowWindow, Broken,
+		{"retried and never sent", remoteWrite{now, 0, 500, 400, 0, 100}, remoteWrite{now + 20, 0, 900, 800, 0, 100}, FlowWindow, Fail,
 			"central: 100 samples are pending, 400 were retried within 20 seconds, and none was sent; none was ever sent", true},
-		{"retried and never sent, too soon to tell", remoteWrite{now, 0, 500, 400, 0, 100}, remoteWrite{now + 4, 0, 600, 500, 0, 100}, 4 * time.Second, Skipped, "not known yet", false},
+		{"retried and never sent, too soon to tell", remoteWrite{now, 0, 500, 400, 0, 100}, remoteWrite{now + 4, 0, 600, 500, 0, 100}, 4 * time.Second, Skip, "not known yet", false},
 		// AMP does not answer: one attempt hangs, nothing is retried yet.
-		{"pending and never sent", remoteWrite{now, 0, 100, 0, 0, 100}, remoteWrite{now + 20, 0, 100, 0, 0, 400}, FlowWindow, Broken, "400 samples are pending, 0 were retried", true},
+		{"pending and never sent", remoteWrite{now, 0, 100, 0, 0, 100}, remoteWrite{now + 20, 0, 100, 0, 0, 400}, FlowWindow, Fail, "400 samples are pending, 0 were retried", true},
 		// It worked until a minute ago: less behind than is tolerated, and stuck.
-		{"stuck for a minute", remoteWrite{now, now - 40, 5000, 600, 0, 300}, remoteWrite{now + 20, now - 40, 5200, 800, 0, 500}, FlowWindow, Broken, "the newest that was sent is 60 seconds behind", true},
-		{"stuck, and behind", remoteWrite{now, late, 5000, 600, 0, 300}, remoteWrite{now, late, 5000, 600, 0, 300}, FlowWindow, Broken, "28 hours behind", true},
+		{"stuck for a minute", remoteWrite{now, now - 40, 5000, 600, 0, 300}, remoteWrite{now + 20, now - 40, 5200, 800, 0, 500}, FlowWindow, Fail, "the newest that was sent is 60 seconds behind", true},
+		{"stuck, and behind", remoteWrite{now, late, 5000, 600, 0, 300}, remoteWrite{now, late, 5000, 600, 0, 300}, FlowWindow, Fail, "28 hours behind", true},
 
 		// A refused batch counts as sent: the timestamp advances, nothing arrives.
-		{"all refused", remoteWrite{now, now - 1, 900, 0, 900, 0}, remoteWrite{now + 20, now + 19, 1400, 0, 1400, 0}, FlowWindow, Broken,
+		{"all refused", remoteWrite{now, now - 1, 900, 0, 900, 0}, remoteWrite{now + 20, now + 19, 1400, 0, 1400, 0}, FlowWindow, Fail,
 			"central: 500 samples were refused within 20 seconds, and none is known to be taken", true},
-		{"all refused, and some in flight", remoteWrite{now, now - 1, 900, 0, 900, 0}, remoteWrite{now + 20, now + 19, 1500, 0, 1400, 100}, FlowWindow, Broken, "none is known to be taken", true},
-		{"some refused", remoteWrite{now, now - 1, 900, 0, 0, 0}, remoteWrite{now + 5, now + 4, 1400, 0, 12, 0}, 5 * time.Second, Doubtful, "12 samples were refused since the start", true},
-		{"some refused long ago", remoteWrite{now, now - 1, 900, 0, 12, 0}, remoteWrite{now + 5, now + 4, 1400, 0, 12, 0}, 5 * time.Second, Doubtful, "12 samples were refused since the start", true},
+		{"all refused, and some in flight", remoteWrite{now, now - 1, 900, 0, 900, 0}, remoteWrite{now + 20, now + 19, 1500, 0, 1400, 100}, FlowWindow, Fail, "none is known to be taken", true},
+		{"some refused", remoteWrite{now, now - 1, 900, 0, 0, 0}, remoteWrite{now + 5, now + 4, 1400, 0, 12, 0}, 5 * time.Second, Warn, "12 samples were refused since the start", true},
+		{"some refused long ago", remoteWrite{now, now - 1, 900, 0, 12, 0}, remoteWrite{now + 5, now + 4, 1400, 0, 12, 0}, 5 * time.Second, Warn, "12 samples were refused since the start", true},
 
-		{"it catches up", remoteWrite{now, late, 500, 400, 0, 9000}, remoteWrite{now + 5, late + 500, 5000, 400, 0, 9000}, 5 * time.Second, Doubtful, "28 hours behind, and catches up", true},
-		{"it falls behind", remoteWrite{now, late, 500, 400, 0, 9000}, remoteWrite{now + 5, late + 1, 600, 400, 0, 9000}, 5 * time.Second, Broken, "central is 28 hours behind", true},
-		{"nothing scraped yet", remoteWrite{}, remoteWrite{}, FlowWindow, Skipped, "nothing was sent yet, and nothing waits", true},
-		{"started again between the reads", remoteWrite{now, now - 1, 900, 90, 0, 20}, remoteWrite{now + 20, 0, 40, 40, 0, 40}, FlowWindow, Broken, "40 were retried", true},
+		{"it catches up", remoteWrite{now, late, 500, 400, 0, 9000}, remoteWrite{now + 5, late + 500, 5000, 400, 0, 9000}, 5 * time.Second, Warn, "28 hours behind, and catches up", true},
+		{"it falls behind", remoteWrite{now, late, 500, 400, 0, 9000}, remoteWrite{now + 5, late + 1, 600, 400, 0, 9000}, 5 * time.Second, Fail, "central is 28 hours behind", true},
+		{"nothing scraped yet", remoteWrite{}, remoteWrite{}, FlowWindow, Skip, "nothing was sent yet, and nothing waits", true},
+		{"started again between the reads", remoteWrite{now, now - 1, 900, 90, 0, 20}, remoteWrite{now + 20, 0, 40, 40, 0, 40}, FlowWindow, Fail, "40 were retried", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f, final := FlowState(ReadMetrics(c.first.metrics("central")), ReadMetrics(c.last.metrics("central")), c.apart, []string{"central"})
@@ -532,12 +532,12 @@ func TestFlowStateOfSeveral(t *testing.T) {
 		says  string
 		final bool
 	}{
-		{"both well", well, well, 0, OK, "a is 1 second behind, nothing refused, nothing retried; b is", true},
-		{"one is stuck, too soon to tell", well, stuck, 0, Skipped, "b: not known yet", false},
-		{"one is stuck", well, stuck, FlowWindow, Broken, "b: 100 samples are pending", true},
-		{"a warning does not hide what is not checked", refused, idle, FlowWindow, Skipped, "b: nothing was sent yet", true},
-		{"nor the other way round", idle, refused, FlowWindow, Skipped, "a: nothing was sent yet", true},
-		{"what is not checked does not hide what is broken", idle, stuck, FlowWindow, Broken, "b: 100 samples", true},
+		{"both well", well, well, 0, Pass, "a is 1 second behind, nothing refused, nothing retried; b is", true},
+		{"one is stuck, too soon to tell", well, stuck, 0, Skip, "b: not known yet", false},
+		{"one is stuck", well, stuck, FlowWindow, Fail, "b: 100 samples are pending", true},
+		{"a warning does not hide what is not checked", refused, idle, FlowWindow, Skip, "b: nothing was sent yet", true},
+		{"nor the other way round", idle, refused, FlowWindow, Skip, "a: nothing was sent yet", true},
+		{"what is not checked does not hide what is broken", idle, stuck, FlowWindow, Fail, "b: 100 samples", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			m := ReadMetrics(c.a.metrics("a") + c.b.metrics("b"))
@@ -551,7 +551,7 @@ func TestFlowStateOfSeveral(t *testing.T) {
 	m := ReadMetrics(well.metrics("mine"))
 	for apart, want := range map[time.Duration]bool{0: false, FlowWindow: true} {
 		f, final := FlowState(m, m, apart, []string{"ampbridge-central"})
-		judged(t, f, Broken, "no remote_write of the name ampbridge-central")
+		judged(t, f, Fail, "no remote_write of the name ampbridge-central")
 		if final != want {
 			t.Errorf("a block that is not there, after %s: final %v", apart, final)
 		}
@@ -578,35 +578,35 @@ func TestSync(t *testing.T) {
 		state State
 		says  string
 	}{
-		{"well", SyncSeen{Workload: deployment, Lease: lease(2 * time.Second), Leader: well}, OK, "sync-1 leads, and its last pass succeeded 3 minutes ago"},
-		{"the leader's clock is ahead", SyncSeen{Workload: deployment, Lease: lease(-10 * time.Second), Leader: well}, OK, "sync-1 leads"},
-		{"the leader's clock is an hour behind", SyncSeen{Workload: deployment, Lease: &LeaseSeen{"sync-1", ago(time.Hour), 15 * time.Second, true}, Leader: well}, OK, "sync-1 leads"},
-		{"by hand, beside the cluster", SyncSeen{Lease: lease(2 * time.Second), Problem: "no such pod"}, Skipped, "is not known: no such pod"},
-		{"not installed", SyncSeen{}, Doubtful, "nothing in the cluster runs sync"},
-		{"not installed any more", SyncSeen{Lease: lease(time.Hour)}, Doubtful, "nothing in the cluster runs sync"},
+		{"well", SyncSeen{Workload: deployment, Lease: lease(2 * time.Second), Leader: well}, Pass, "sync-1 leads, and its last pass succeeded 3 minutes ago"},
+		{"the leader's clock is ahead", SyncSeen{Workload: deployment, Lease: lease(-10 * time.Second), Leader: well}, Pass, "sync-1 leads"},
+		{"the leader's clock is an hour behind", SyncSeen{Workload: deployment, Lease: &LeaseSeen{"sync-1", ago(time.Hour), 15 * time.Second, true}, Leader: well}, Pass, "sync-1 leads"},
+		{"by hand, beside the cluster", SyncSeen{Lease: lease(2 * time.Second), Problem: "no such pod"}, Skip, "is not known: no such pod"},
+		{"not installed", SyncSeen{}, Warn, "nothing in the cluster runs sync"},
+		{"not installed any more", SyncSeen{Lease: lease(time.Hour)}, Warn, "nothing in the cluster runs sync"},
 		// Argo CD never applies a Lease.
-		{"no Lease", SyncSeen{Workload: deployment}, Broken, "no replica of deployment/ampbridge-sync has ever led: there is no Lease"},
-		{"never held", SyncSeen{Workload: deployment, Lease: &LeaseSeen{"", ago(time.Hour), time.Second, false}}, Broken, "gave the Lease back 60 minutes ago"},
-		{"no leader for an hour", SyncSeen{Workload: deployment, Lease: lease(3 * time.Hour), Leader: well}, Broken, "sync-1 renewed the Lease last, 3 hours ago"},
-		{"the future, and it does not move", SyncSeen{Workload: deployment, Lease: lease(-time.Hour), Leader: well}, Broken, "no replica"},
-		{"metrics not to be had", SyncSeen{Workload: deployment, Lease: lease(0), Problem: "forbidden"}, Skipped, "not known: forbidden"},
-		{"another program's metrics", SyncSeen{Workload: deployment, Lease: lease(0), Leader: ReadMetrics("up 1\n")}, Skipped, "it has no metric"},
-		{"it refuses the policy", SyncSeen{Workload: deployment, Lease: lease(0), Leader: leader(time.Minute, 0, 0, time.Hour)}, Broken, "refuses the newest version of the policy"},
-		{"one refusal", SyncSeen{Workload: deployment, Lease: lease(0), Leader: leader(time.Minute, 1, 1, time.Hour)}, Broken, "refused 1 thing that the policy asks for"},
-		{"refusals, and never a success", SyncSeen{Workload: deployment, Lease: lease(0), Leader: leader(0, 3, 1, time.Minute)}, Broken, "refused 3 things"},
-		{"just started", SyncSeen{Workload: deployment, Lease: lease(0), Leader: leader(0, 0, 1, time.Minute)}, Skipped, "its first pass is not over"},
-		{"never a success", SyncSeen{Workload: deployment, Lease: lease(0), Leader: leader(0, 0, 1, time.Hour)}, Broken, "none of its passes has succeeded in 60 minutes"},
-		{"no success for long", SyncSeen{Workload: deployment, Lease: lease(0), Leader: leader(26*time.Minute, 0, 1, time.Hour)}, Broken, "ended 26 minutes ago: there should be one every 10 minutes"},
-		{"a CronJob", SyncSeen{Workload: cronJob, Scheduled: &ScheduleSeen{false, ago(4 * time.Minute), ago(3 * time.Minute)}}, OK, "its last run succeeded 3 minutes ago"},
-		{"a CronJob at work", SyncSeen{Workload: cronJob, Scheduled: &ScheduleSeen{false, ago(time.Minute), ago(time.Hour)}}, OK, "a run is at work"},
-		{"a CronJob that fails", SyncSeen{Workload: cronJob, Scheduled: &ScheduleSeen{false, ago(time.Hour), ago(3 * time.Hour)}}, Broken, "has not succeeded; the last that did ended 3 hours ago"},
-		{"a CronJob that has always failed", SyncSeen{Workload: cronJob, Scheduled: &ScheduleSeen{Started: ago(time.Hour)}}, Broken, "no run ever has"},
-		{"a CronJob that is suspended", SyncSeen{Workload: cronJob, Scheduled: &ScheduleSeen{true, ago(time.Hour), ago(time.Hour)}}, Broken, "is suspended"},
-		{"a CronJob before its first run", SyncSeen{Workload: cronJob, Scheduled: &ScheduleSeen{}}, Skipped, "has not run yet"},
-		{"a CronJob in its first run", SyncSeen{Workload: cronJob, Scheduled: &ScheduleSeen{Started: ago(time.Minute)}}, Skipped, "first run is not over"},
+		{"no Lease", SyncSeen{Workload: deployment}, Fail, "no replica of deployment/ampbridge-sync has ever led: there is no Lease"},
+		{"never held", SyncSeen{Workload: deployment, Lease: &LeaseSeen{"", ago(time.Hour), time.Second, false}}, Fail, "gave the Lease back 60 minutes ago"},
+		{"no leader for an hour", SyncSeen{Workload: deployment, Lease: lease(3 * time.Hour), Leader: well}, Fail, "sync-1 renewed the Lease last, 3 hours ago"},
+		{"the future, and it does not move", SyncSeen{Workload: deployment, Lease: lease(-time.Hour), Leader: well}, Fail, "no replica"},
+		{"metrics not to be had", SyncSeen{Workload: deployment, Lease: lease(0), Problem: "forbidden"}, Skip, "not known: forbidden"},
+		{"another program's metrics", SyncSeen{Workload: deployment, Lease: lease(0), Leader: ReadMetrics("up 1\n")}, Skip, "it has no metric"},
+		{"it refuses the policy", SyncSeen{Workload: deployment, Lease: lease(0), Leader: leader(time.Minute, 0, 0, time.Hour)}, Fail, "refuses the newest version of the policy"},
+		{"one refusal", SyncSeen{Workload: deployment, Lease: lease(0), Leader: leader(time.Minute, 1, 1, time.Hour)}, Fail, "refused 1 thing that the policy asks for"},
+		{"refusals, and never a success", SyncSeen{Workload: deployment, Lease: lease(0), Leader: leader(0, 3, 1, time.Minute)}, Fail, "refused 3 things"},
+		{"just started", SyncSeen{Workload: deployment, Lease: lease(0), Leader: leader(0, 0, 1, time.Minute)}, Skip, "its first pass is not over"},
+		{"never a success", SyncSeen{Workload: deployment, Lease: lease(0), Leader: leader(0, 0, 1, time.Hour)}, Fail, "none of its passes has succeeded in 60 minutes"},
+		{"no success for long", SyncSeen{Workload: deployment, Lease: lease(0), Leader: leader(26*time.Minute, 0, 1, time.Hour)}, Fail, "ended 26 minutes ago: there should be one every 10 minutes"},
+		{"a CronJob", SyncSeen{Workload: cronJob, Scheduled: &ScheduleSeen{false, ago(4 * time.Minute), ago(3 * time.Minute)}}, Pass, "its last run succeeded 3 minutes ago"},
+		{"a CronJob at work", SyncSeen{Workload: cronJob, Scheduled: &ScheduleSeen{false, ago(time.Minute), ago(time.Hour)}}, Pass, "a run is at work"},
+		{"a CronJob that fails", SyncSeen{Workload: cronJob, Scheduled: &ScheduleSeen{false, ago(time.Hour), ago(3 * time.Hour)}}, Fail, "has not succeeded; the last that did ended 3 hours ago"},
+		{"a CronJob that has always failed", SyncSeen{Workload: cronJob, Scheduled: &ScheduleSeen{Started: ago(time.Hour)}}, Fail, "no run ever has"},
+		{"a CronJob that is suspended", SyncSeen{Workload: cronJob, Scheduled: &ScheduleSeen{true, ago(time.Hour), ago(time.Hour)}}, Fail, "is suspended"},
+		{"a CronJob before its first run", SyncSeen{Workload: cronJob, Scheduled: &ScheduleSeen{}}, Skip, "has not run yet"},
+		{"a CronJob in its first run", SyncSeen{Workload: cronJob, Scheduled: &ScheduleSeen{Started: ago(time.Minute)}}, Skip, "first run is not over"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			judged(t, Sync(c.seen, 10*time.Minute, now, Do("see its log")), c.state, c.says)
+			judged(t, Sync(c.seen, 10*time.Minute, now, NewFix("see its log")), c.state, c.says)
 		})
 	}
 }

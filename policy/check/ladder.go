@@ -6,45 +6,45 @@ import (
 	"strings"
 )
 
-// Ladder is the outcome of an examination: findings in the chain's order.
-type Ladder struct {
+// Report is the outcome of an examination: findings in the chain's order.
+type Report struct {
 	// Cluster is the policy's name of the cluster; empty where it is not known.
 	Cluster string `json:"cluster"`
 	// Healthy: some link was checked, and none is broken. Warnings and links that
-	// were not checked do not count: see [Ladder.Unchecked].
+	// were not checked do not count: see [Report.Unchecked].
 	Healthy  bool      `json:"healthy"`
 	Findings []Finding `json:"findings"`
 }
 
-// Examination collects findings. The zero value is ready for use.
-type Examination struct {
+// Runner collects findings. The zero value is ready for use.
+type Runner struct {
 	Cluster  string
 	findings []Finding
 }
 
 // Add takes findings.
-func (e *Examination) Add(findings ...Finding) { e.findings = append(e.findings, findings...) }
+func (e *Runner) Add(findings ...Finding) { e.findings = append(e.findings, findings...) }
 
 // Has reports whether anything was found of the link.
-func (e *Examination) Has(l Link) bool {
-	return slices.ContainsFunc(e.findings, func(f Finding) bool { return f.Link == l })
+func (e *Runner) Has(l ID) bool {
+	return slices.ContainsFunc(e.findings, func(f Finding) bool { return f.Check == l })
 }
 
 // Blocked reports whether the link cannot be checked, because one that it needs
 // is broken or was itself not checked for such a reason. If so that is added as a
 // finding.
-func (e *Examination) Blocked(l Link, a About) bool {
-	for _, need := range rung(l).Needs {
+func (e *Runner) Blocked(l ID, a About) bool {
+	for _, need := range checkOf(l).Needs {
 		for _, f := range e.findings {
-			if f.Link != need || !f.About.meets(a) {
+			if f.Check != need || !f.About.meets(a) {
 				continue
 			}
-			cause := f.Because
-			if f.State == Broken {
+			cause := f.BlockedBy
+			if f.State == Fail {
 				cause = need
 			}
 			if cause != "" {
-				e.Add(Finding{Link: l, State: Skipped, About: a, Because: cause, Says: "not checked: it rests on " + string(cause)})
+				e.Add(Finding{Check: l, State: Skip, About: a, BlockedBy: cause, Message: "not checked: it rests on " + string(cause)})
 				return true
 			}
 		}
@@ -52,18 +52,18 @@ func (e *Examination) Blocked(l Link, a About) bool {
 	return false
 }
 
-// Leave adds that links are not checked: because of a broken one that they rest
+// Skip adds that links are not checked: because of a broken one that they rest
 // on, or else for the reason that is given.
-func (e *Examination) Leave(a About, why string, links ...Link) {
+func (e *Runner) Skip(a About, why string, links ...ID) {
 	for _, l := range links {
 		if !e.Blocked(l, a) {
-			e.Add(Unseen(l, a, "%s", why))
+			e.Add(Skipped(l, a, "%s", why))
 		}
 	}
 }
 
 // LeaveOut adds that links need not be checked.
-func (e *Examination) LeaveOut(a About, why string, links ...Link) {
+func (e *Runner) LeaveOut(a About, why string, links ...ID) {
 	for _, l := range links {
 		if !e.Blocked(l, a) {
 			e.Add(NotAsked(l, a, "%s", why))
@@ -73,63 +73,63 @@ func (e *Examination) LeaveOut(a About, why string, links ...Link) {
 
 // Prove turns what could not be checked of a link into a finding that it holds:
 // a later check has proved it.
-func (e *Examination) Prove(l Link, says string) {
+func (e *Runner) Prove(l ID, says string) {
 	for i, f := range e.findings {
-		if f.Link == l && f.State == Skipped && f.Because == "" {
-			e.findings[i] = Holds(l, f.About, "%s", says)
+		if f.Check == l && f.State == Skip && f.BlockedBy == "" {
+			e.findings[i] = Passed(l, f.About, "%s", says)
 		}
 	}
 }
 
-// Look adds what the probe finds, unless the link is blocked. It tells whether
+// Run adds what the probe finds, unless the link is blocked. It tells whether
 // the link holds.
-func (e *Examination) Look(l Link, a About, probe func() Finding) bool {
+func (e *Runner) Run(l ID, a About, probe func() Finding) bool {
 	if e.Blocked(l, a) {
 		return false
 	}
 	f := probe()
-	f.Link, f.About = l, a
+	f.Check, f.About = l, a
 	e.Add(f)
-	return f.State == OK || f.State == Doubtful
+	return f.State == Pass || f.State == Warn
 }
 
-// Ladder is what was found.
-func (e *Examination) Ladder() Ladder {
-	l := Ladder{Cluster: e.Cluster, Findings: slices.Clone(e.findings)}
-	slices.SortStableFunc(l.Findings, func(a, b Finding) int { return place(a.Link) - place(b.Link) })
-	l.Healthy = len(l.Broken()) == 0 && slices.ContainsFunc(l.Findings, func(f Finding) bool { return f.State != Skipped })
+// Report is what was found.
+func (e *Runner) Report() Report {
+	l := Report{Cluster: e.Cluster, Findings: slices.Clone(e.findings)}
+	slices.SortStableFunc(l.Findings, func(a, b Finding) int { return position(a.Check) - position(b.Check) })
+	l.Healthy = len(l.Failed()) == 0 && slices.ContainsFunc(l.Findings, func(f Finding) bool { return f.State != Skip })
 	return l
 }
 
-// Broken are the links that are, each once.
-func (l Ladder) Broken() []Link {
-	var links []Link
+// Failed are the links that are, each once.
+func (l Report) Failed() []ID {
+	var links []ID
 	for _, f := range l.Findings {
-		if f.State == Broken && !slices.Contains(links, f.Link) {
-			links = append(links, f.Link)
+		if f.State == Fail && !slices.Contains(links, f.Check) {
+			links = append(links, f.Check)
 		}
 	}
 	return links
 }
 
 // Unchecked returns the links of which something was not checked, each once.
-func (l Ladder) Unchecked() []Link {
-	var links []Link
+func (l Report) Unchecked() []ID {
+	var links []ID
 	for _, f := range l.Findings {
-		if f.State == Skipped && !f.NotAsked && !slices.Contains(links, f.Link) {
-			links = append(links, f.Link)
+		if f.State == Skip && !f.NotAsked && !slices.Contains(links, f.Check) {
+			links = append(links, f.Check)
 		}
 	}
 	return links
 }
 
 // State is the worst of a link's findings; Skipped where there are none.
-func (l Ladder) State(link Link) State {
+func (l Report) State(link ID) State {
 	findings := l.of(link)
 	if len(findings) == 0 {
-		return Skipped
+		return Skip
 	}
-	worst := OK
+	worst := Pass
 	for _, f := range findings {
 		if f.State.worse(worst) {
 			worst = f.State
@@ -139,13 +139,13 @@ func (l Ladder) State(link Link) State {
 }
 
 // Verdict sums it up in one sentence.
-func (l Ladder) Verdict() string {
+func (l Report) Verdict() string {
 	doubtful, unchecked := 0, 0
 	for _, f := range l.Findings {
 		switch {
-		case f.State == Doubtful:
+		case f.State == Warn:
 			doubtful++
-		case f.State == Skipped && !f.NotAsked:
+		case f.State == Skip && !f.NotAsked:
 			unchecked++
 		}
 	}
@@ -160,7 +160,7 @@ func (l Ladder) Verdict() string {
 	if len(rest) > 0 {
 		tail = " (" + strings.Join(rest, ", ") + ")"
 	}
-	broken := l.Broken()
+	broken := l.Failed()
 	switch len(broken) {
 	case 0:
 		switch {

@@ -13,12 +13,12 @@ import (
 func TestChainNeedsWhatComesBefore(t *testing.T) {
 	for i, r := range Chain {
 		for _, need := range r.Needs {
-			if at := place(need); at >= i {
-				t.Errorf("%s needs %s, which is not before it", r.Link, need)
+			if at := position(need); at >= i {
+				t.Errorf("%s needs %s, which is not before it", r.ID, need)
 			}
 		}
-		if !strings.HasSuffix(r.Asks, "?") {
-			t.Errorf("%s asks %q", r.Link, r.Asks)
+		if !strings.HasSuffix(r.Question, "?") {
+			t.Errorf("%s asks %q", r.ID, r.Question)
 		}
 	}
 }
@@ -27,12 +27,12 @@ func TestEveryLinkHasAStepOfTheDiagram(t *testing.T) {
 	for _, r := range Chain {
 		n := 0
 		for _, s := range steps {
-			if slices.Contains(s.links, r.Link) {
+			if slices.Contains(s.links, r.ID) {
 				n++
 			}
 		}
 		if n != 1 {
-			t.Errorf("%s is in %d steps of the diagram, want 1", r.Link, n)
+			t.Errorf("%s is in %d steps of the diagram, want 1", r.ID, n)
 		}
 	}
 }
@@ -43,24 +43,24 @@ func TestBlocked(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		before  []Finding
-		link    Link
+		link    ID
 		about   About
-		because Link // empty: it is looked at
+		because ID // empty: it is looked at
 	}{
 		{"nothing before", nil, Session, central, ""},
-		{"what it needs holds", []Finding{Holds(TrustDocument, central, "")}, Session, central, ""},
-		{"what it needs is broken", []Finding{Fails(TrustDocument, central, Mend{}, "")}, Session, central, TrustDocument},
-		{"what it needs is doubtful", []Finding{Doubts(TrustDocument, central, Mend{}, "")}, Session, central, ""},
-		{"what it needs could not be looked at", []Finding{Unseen(TrustDocument, central, "no credentials")}, Session, central, ""},
-		{"another destination's is broken", []Finding{Fails(TrustDocument, backup, Mend{}, "")}, Session, central, ""},
-		{"that of all of the account is broken", []Finding{Fails(OIDCProvider, About{Account: central.Account}, Mend{}, "")}, Session, central, OIDCProvider},
-		{"that of another account is broken", []Finding{Fails(OIDCProvider, About{Account: backup.Account}, Mend{}, "")}, Session, central, ""},
-		{"that of everything is broken", []Finding{Fails(IssuerMatches, About{}, Mend{}, "")}, TrustDocument, central, IssuerMatches},
-		{"what that needs is broken", []Finding{Fails(RoleExists, central, Mend{}, ""), {Link: Session, State: Skipped, About: central, Because: RoleExists}}, Write, central, RoleExists},
-		{"something else is broken", []Finding{Fails(Endpoints, About{}, Mend{}, "")}, Session, central, ""},
+		{"what it needs holds", []Finding{Passed(TrustDocument, central, "")}, Session, central, ""},
+		{"what it needs is broken", []Finding{Failed(TrustDocument, central, Fix{}, "")}, Session, central, TrustDocument},
+		{"what it needs is doubtful", []Finding{Warned(TrustDocument, central, Fix{}, "")}, Session, central, ""},
+		{"what it needs could not be looked at", []Finding{Skipped(TrustDocument, central, "no credentials")}, Session, central, ""},
+		{"another destination's is broken", []Finding{Failed(TrustDocument, backup, Fix{}, "")}, Session, central, ""},
+		{"that of all of the account is broken", []Finding{Failed(OIDCProvider, About{Account: central.Account}, Fix{}, "")}, Session, central, OIDCProvider},
+		{"that of another account is broken", []Finding{Failed(OIDCProvider, About{Account: backup.Account}, Fix{}, "")}, Session, central, ""},
+		{"that of everything is broken", []Finding{Failed(IssuerMatches, About{}, Fix{}, "")}, TrustDocument, central, IssuerMatches},
+		{"what that needs is broken", []Finding{Failed(RoleExists, central, Fix{}, ""), {Check: Session, State: Skip, About: central, BlockedBy: RoleExists}}, Write, central, RoleExists},
+		{"something else is broken", []Finding{Failed(Endpoints, About{}, Fix{}, "")}, Session, central, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			var e Examination
+			var e Runner
 			e.Add(c.before...)
 			if got := e.Blocked(c.link, c.about); got != (c.because != "") {
 				t.Fatalf("blocked: %v", got)
@@ -68,7 +68,7 @@ func TestBlocked(t *testing.T) {
 			if c.because == "" {
 				return
 			}
-			want := Finding{Link: c.link, State: Skipped, About: c.about, Because: c.because, Says: "not checked: it rests on " + string(c.because)}
+			want := Finding{Check: c.link, State: Skip, About: c.about, BlockedBy: c.because, Message: "not checked: it rests on " + string(c.because)}
 			if diff := cmp.Diff(want, e.findings[len(e.findings)-1]); diff != "" {
 				t.Error(diff)
 			}
@@ -82,19 +82,19 @@ func TestVerdict(t *testing.T) {
 		findings []Finding
 		want     string
 	}{
-		{"all well", []Finding{Holds(Policy, About{}, "")}, "every link holds"},
-		{"some not checked", []Finding{Holds(Policy, About{}, ""), Unseen(Pods, About{}, "")}, "every link that was checked holds (1 not checked)"},
-		{"some not asked", []Finding{Holds(Policy, About{}, ""), NotAsked(Write, About{}, "")}, "every link holds"},
-		{"some not checked, some not asked", []Finding{Holds(Policy, About{}, ""), Unseen(Pods, About{}, ""), NotAsked(Write, About{}, "")}, "every link that was checked holds (1 not checked)"},
-		{"a doubt", []Finding{Doubts(Policy, About{}, Mend{}, "")}, "every link holds (1 doubtful)"},
-		{"none checked", []Finding{Unseen(Policy, About{}, "")}, "nothing could be checked (1 not checked)"},
-		{"one broken twice", []Finding{Fails(TrustDocument, About{Destination: "a"}, Mend{}, ""), Fails(TrustDocument, About{Destination: "b"}, Mend{}, "")}, "1 link is broken: trust"},
-		{"two", []Finding{Fails(TrustDocument, About{}, Mend{}, ""), Fails(Policy, About{}, Mend{}, ""), Doubts(Pods, About{}, Mend{}, "")}, "2 links are broken: policy, trust (1 doubtful)"},
+		{"all well", []Finding{Passed(Policy, About{}, "")}, "every link holds"},
+		{"some not checked", []Finding{Passed(Policy, About{}, ""), Skipped(Pods, About{}, "")}, "every link that was checked holds (1 not checked)"},
+		{"some not asked", []Finding{Passed(Policy, About{}, ""), NotAsked(Write, About{}, "")}, "every link holds"},
+		{"some not checked, some not asked", []Finding{Passed(Policy, About{}, ""), Skipped(Pods, About{}, ""), NotAsked(Write, About{}, "")}, "every link that was checked holds (1 not checked)"},
+		{"a doubt", []Finding{Warned(Policy, About{}, Fix{}, "")}, "every link holds (1 doubtful)"},
+		{"none checked", []Finding{Skipped(Policy, About{}, "")}, "nothing could be checked (1 not checked)"},
+		{"one broken twice", []Finding{Failed(TrustDocument, About{Destination: "a"}, Fix{}, ""), Failed(TrustDocument, About{Destination: "b"}, Fix{}, "")}, "1 link is broken: trust"},
+		{"two", []Finding{Failed(TrustDocument, About{}, Fix{}, ""), Failed(Policy, About{}, Fix{}, ""), Warned(Pods, About{}, Fix{}, "")}, "2 links are broken: policy, trust (1 doubtful)"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			var e Examination
+			var e Runner
 			e.Add(c.findings...)
-			l := e.Ladder()
+			l := e.Report()
 			if got := l.Verdict(); got != c.want {
 				t.Errorf("%q, want %q", got, c.want)
 			}
@@ -110,19 +110,19 @@ func TestUnchecked(t *testing.T) {
 	for _, c := range []struct {
 		name     string
 		findings []Finding
-		want     []Link
+		want     []ID
 	}{
 		{"nothing", nil, nil},
-		{"all well", []Finding{Holds(Policy, About{}, ""), Doubts(Pods, a, Mend{}, "")}, nil},
-		{"no means", []Finding{Holds(Flow, a, ""), Unseen(Flow, b, "no right to read it")}, []Link{Flow}},
+		{"all well", []Finding{Passed(Policy, About{}, ""), Warned(Pods, a, Fix{}, "")}, nil},
+		{"no means", []Finding{Passed(Flow, a, ""), Skipped(Flow, b, "no right to read it")}, []ID{Flow}},
 		{"not asked", []Finding{NotAsked(Write, About{}, "--no-write")}, nil},
-		{"behind a broken one", []Finding{Fails(Session, About{}, Mend{}, ""), {Link: Sidecar, State: Skipped, About: a, Because: Session}}, []Link{Sidecar}},
-		{"each once, in the chain's order", []Finding{Unseen(Flow, a, ""), Unseen(Flow, b, ""), Unseen(Account, About{}, "")}, []Link{Account, Flow}},
+		{"behind a broken one", []Finding{Failed(Session, About{}, Fix{}, ""), {Check: Sidecar, State: Skip, About: a, BlockedBy: Session}}, []ID{Sidecar}},
+		{"each once, in the chain's order", []Finding{Skipped(Flow, a, ""), Skipped(Flow, b, ""), Skipped(Account, About{}, "")}, []ID{Account, Flow}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			var e Examination
+			var e Runner
 			e.Add(c.findings...)
-			if diff := cmp.Diff(c.want, e.Ladder().Unchecked()); diff != "" {
+			if diff := cmp.Diff(c.want, e.Report().Unchecked()); diff != "" {
 				t.Error(diff)
 			}
 		})
@@ -131,15 +131,15 @@ func TestUnchecked(t *testing.T) {
 
 // A later check can prove a link for which the means are missing, and no other.
 func TestProve(t *testing.T) {
-	var e Examination
-	e.Add(Unseen(Certificate, About{}, "the Secret cannot be read"), Unseen(Endpoints, About{}, "no rights"),
-		Finding{Link: Certificate, State: Skipped, Because: Registration}, Fails(Certificate, About{}, Mend{}, "it has expired"))
+	var e Runner
+	e.Add(Skipped(Certificate, About{}, "the Secret cannot be read"), Skipped(Endpoints, About{}, "no rights"),
+		Finding{Check: Certificate, State: Skip, BlockedBy: Registration}, Failed(Certificate, About{}, Fix{}, "it has expired"))
 	e.Prove(Certificate, "the dry run proves it")
 	var states []State
 	for _, f := range e.findings {
 		states = append(states, f.State)
 	}
-	if diff := cmp.Diff([]State{OK, Skipped, Skipped, Broken}, states); diff != "" {
+	if diff := cmp.Diff([]State{Pass, Skip, Skip, Fail}, states); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -161,13 +161,13 @@ func TestCommand(t *testing.T) {
 
 // With many service accounts the text tells apart only what does not hold.
 func TestTextOfMany(t *testing.T) {
-	var e Examination
+	var e Runner
 	for _, name := range []string{"a", "b", "c", "d", "e"} {
-		e.Add(Holds(TrustDocument, About{Subject: "system:serviceaccount:monitoring:" + name}, "fine"))
+		e.Add(Passed(TrustDocument, About{Subject: "system:serviceaccount:monitoring:" + name}, "fine"))
 	}
-	e.Add(Fails(TrustDocument, About{Subject: "system:serviceaccount:monitoring:f"}, Do("mend it"), "wrong"))
+	e.Add(Failed(TrustDocument, About{Subject: "system:serviceaccount:monitoring:f"}, NewFix("mend it"), "wrong"))
 	var b strings.Builder
-	if err := e.Ladder().Text(&b); err != nil {
+	if err := e.Report().Text(&b); err != nil {
 		t.Fatal(err)
 	}
 	want := `✓ trust            5 hold, the first of them for monitoring/a

@@ -112,28 +112,28 @@ func SidecarMetrics(m Metrics) SidecarSeen {
 
 // SidecarState judges it.
 func SidecarState(seen SidecarSeen) Finding {
-	look := Do("see the sidecar's log (container ampbridge-config); the links above tell what STS says to a token of today")
+	look := NewFix("see the sidecar's log (container ampbridge-config); the links above tell what STS says to a token of today")
 	switch {
 	case len(seen.Destinations) == 0:
-		return Unseen(Sidecar, About{}, "it tells of no destination")
+		return Skipped(Sidecar, About{}, "it tells of no destination")
 	case seen.StartFailed:
-		return Fails(Sidecar, About{}, Do("create the pod anew: nothing reloads this Prometheus, and it did not start with the block"), "a start with the block failed, so the pod runs without it")
+		return Failed(Sidecar, About{}, NewFix("create the pod anew: nothing reloads this Prometheus, and it did not start with the block"), "a start with the block failed, so the pod runs without it")
 	}
 	var says []string
 	for _, d := range seen.Destinations {
 		switch {
 		case d.OwnEntry:
-			return Doubts(Sidecar, About{}, Do("take the remote_write to this workspace out of Prometheus's own configuration"), "%s: Prometheus's own configuration writes to the workspace already, so the block is left out", d.Name)
+			return Warned(Sidecar, About{}, NewFix("take the remote_write to this workspace out of Prometheus's own configuration"), "%s: Prometheus's own configuration writes to the workspace already, so the block is left out", d.Name)
 		case !d.Valid && d.Error != "":
-			return Fails(Sidecar, About{}, look, "%s: there is no session (%s), so Prometheus runs without the block", d.Name, d.Error)
+			return Failed(Sidecar, About{}, look, "%s: there is no session (%s), so Prometheus runs without the block", d.Name, d.Error)
 		case !d.Valid:
-			return Fails(Sidecar, About{}, look, "%s: there is no valid session, so Prometheus runs without the block", d.Name)
+			return Failed(Sidecar, About{}, look, "%s: there is no valid session, so Prometheus runs without the block", d.Name)
 		case !d.Served:
-			return Fails(Sidecar, About{}, look, "%s: there is a session, and the block is not served: the configuration cannot be edited", d.Name)
+			return Failed(Sidecar, About{}, look, "%s: there is a session, and the block is not served: the configuration cannot be edited", d.Name)
 		}
 		says = append(says, fmt.Sprintf("%s: session valid, block served, %s without it since the start", d.Name, Span(d.Gap)))
 	}
-	return Holds(Sidecar, About{}, "%s", strings.Join(says, "; "))
+	return Passed(Sidecar, About{}, "%s", strings.Join(says, "; "))
 }
 
 // lagTolerated is how far remote_write may be behind before samples queue up.
@@ -177,19 +177,19 @@ func (q queue) lag() time.Duration { return seconds(max(0, q.newest-q.sent)) }
 // time between. names are those of the blocks. It is final where a later read
 // would change nothing; else ask again until the reads are FlowWindow apart.
 func FlowState(first, last Metrics, apart time.Duration, names []string) (f Finding, final bool) {
-	worst, final := Finding{Link: Flow, State: OK}, true
+	worst, final := Finding{Check: Flow, State: Pass}, true
 	var says []string
 	for _, name := range names {
 		one, done := queueState(name, first.queue(name), last.queue(name), apart)
 		final = final && done
 		// One that is not checked is no better than a warning.
-		if one.State.worse(worst.State) && worst.State != Skipped || one.State == Skipped && worst.State == Doubtful || one.State == Broken {
+		if one.State.worse(worst.State) && worst.State != Skip || one.State == Skip && worst.State == Warn || one.State == Fail {
 			worst = one
 		}
-		says = append(says, one.Says)
+		says = append(says, one.Message)
 	}
-	if worst.State == OK {
-		worst.Says = strings.Join(says, "; ")
+	if worst.State == Pass {
+		worst.Message = strings.Join(says, "; ")
 	}
 	return worst, final
 }
@@ -198,13 +198,13 @@ func FlowState(first, last Metrics, apart time.Duration, names []string) (f Find
 // is not final.
 func queueState(name string, was, is queue, apart time.Duration) (f Finding, final bool) {
 	if !is.found {
-		return Fails(Flow, About{}, Do("let Prometheus read its configuration again (the pod's reloader, or a new pod)"),
+		return Failed(Flow, About{}, NewFix("let Prometheus read its configuration again (the pod's reloader, or a new pod)"),
 			"Prometheus has no remote_write of the name %s: it has not applied the configuration that the sidecar serves", name), apart >= FlowWindow
 	}
-	log := Do("see Prometheus's log for errors of remote_write: AMP throttles (429), refuses (403, 400), or does not answer")
+	log := NewFix("see Prometheus's log for errors of remote_write: AMP throttles (429), refuses (403, 400), or does not answer")
 	if is.sent > 0 && is.failed == 0 && is.retried == 0 && is.lag() <= lagTolerated {
 		// Whatever was sent was taken at the first attempt.
-		return Holds(Flow, About{}, "%s is %s behind, nothing refused, nothing retried", name, Span(is.lag())), true
+		return Passed(Flow, About{}, "%s is %s behind, nothing refused, nothing retried", name, Span(is.lag())), true
 	}
 	if is.attempts < was.attempts || is.failed < was.failed || !was.found {
 		was = queue{} // Prometheus was started again, or has read its configuration, between the reads
@@ -217,34 +217,34 @@ func queueState(name string, was, is queue, apart time.Duration) (f Finding, fin
 	case advanced && (failed == 0 || taken > 0):
 		return flowing(name, was, is, log), true
 	case apart < FlowWindow:
-		return Unseen(Flow, About{}, "%s: not known yet", name), false
+		return Skipped(Flow, About{}, "%s: not known yet", name), false
 	case failed > 0:
-		return Fails(Flow, About{}, Do("see Prometheus's log: AMP says why it refuses, and what it refused is not sent again"),
+		return Failed(Flow, About{}, NewFix("see Prometheus's log: AMP says why it refuses, and what it refused is not sent again"),
 			"%s: %.0f samples were refused within %s, and none is known to be taken", name, failed, Span(apart)), true
 	case is.pending > 0 || retried > 0:
 		since := "none was ever sent"
 		if is.sent > 0 {
 			since = "the newest that was sent is " + Span(is.lag()) + " behind"
 		}
-		return Fails(Flow, About{}, log, "%s: %.0f samples are pending, %.0f were retried within %s, and none was sent; %s", name, is.pending, retried, Span(apart), since), true
+		return Failed(Flow, About{}, log, "%s: %.0f samples are pending, %.0f were retried within %s, and none was sent; %s", name, is.pending, retried, Span(apart), since), true
 	case is.sent == 0:
-		return Unseen(Flow, About{}, "%s: nothing was sent yet, and nothing waits to be sent: ask again after the next scrape", name), true
+		return Skipped(Flow, About{}, "%s: nothing was sent yet, and nothing waits to be sent: ask again after the next scrape", name), true
 	}
 	return flowing(name, was, is, log), true
 }
 
 // flowing judges a queue that sends, or has nothing to send.
-func flowing(name string, was, is queue, log Mend) Finding {
+func flowing(name string, was, is queue, log Fix) Finding {
 	lag := is.lag()
 	switch {
 	case lag > lagTolerated && was.sent > 0 && lag < was.lag():
-		return Doubts(Flow, About{}, log, "%s is %s behind, and catches up", name, Span(lag))
+		return Warned(Flow, About{}, log, "%s is %s behind, and catches up", name, Span(lag))
 	case lag > lagTolerated:
-		return Fails(Flow, About{}, log, "%s is %s behind", name, Span(lag))
+		return Failed(Flow, About{}, log, "%s is %s behind", name, Span(lag))
 	case is.failed > 0:
-		return Doubts(Flow, About{}, Do("see Prometheus's log: what AMP refused is not sent again"), "%s is %s behind; %.0f samples were refused since the start", name, Span(lag), is.failed)
+		return Warned(Flow, About{}, NewFix("see Prometheus's log: what AMP refused is not sent again"), "%s is %s behind; %.0f samples were refused since the start", name, Span(lag), is.failed)
 	}
-	return Holds(Flow, About{}, "%s is %s behind, nothing refused, %.0f retried since the start", name, Span(lag), is.retried)
+	return Passed(Flow, About{}, "%s is %s behind, nothing refused, %.0f retried since the start", name, Span(lag), is.retried)
 }
 
 func seconds(s float64) time.Duration {

@@ -98,20 +98,20 @@ func NeededOf(d policy.Destination) (action, resource string) {
 }
 
 // Permission judges all the policies of a role together.
-func Permission(documents []policy.Document, d policy.Destination, mend Mend) Finding {
+func Permission(documents []policy.Document, d policy.Destination, mend Fix) Finding {
 	action, resource := NeededOf(d)
 	switch Evaluate(documents, action, resource) {
 	case Allows:
-		return Holds(Permissions, About{}, "allows %s on %s", action, resource)
+		return Passed(Permissions, About{}, "allows %s on %s", action, resource)
 	case Depends:
-		return Doubts(Permissions, About{}, Do("look at the conditions in the role's policies"), "conditions decide whether it allows %s on %s", action, resource)
+		return Warned(Permissions, About{}, NewFix("look at the conditions in the role's policies"), "conditions decide whether it allows %s on %s", action, resource)
 	case Denies:
-		return Fails(Permissions, About{}, Do("take the statement that denies it out of the role's policies: somebody put it there beside the permission document"), "a policy of the role denies %s on %s", action, resource)
+		return Failed(Permissions, About{}, NewFix("take the statement that denies it out of the role's policies: somebody put it there beside the permission document"), "a policy of the role denies %s on %s", action, resource)
 	}
 	if others := resources(documents, action); len(others) > 0 {
-		return Fails(Permissions, About{}, mend, "it allows %s on %s, and not on %s", action, strings.Join(others, ", "), resource)
+		return Failed(Permissions, About{}, mend, "it allows %s on %s, and not on %s", action, strings.Join(others, ", "), resource)
 	}
-	return Fails(Permissions, About{}, mend, "nothing in it allows %s on %s", action, resource)
+	return Failed(Permissions, About{}, mend, "nothing in it allows %s on %s", action, resource)
 }
 
 // resources are those on which the action is allowed.
@@ -139,31 +139,31 @@ type BoundarySeen struct {
 
 // Bounds judges a role's permissions boundary. wanted is the policy's; empty:
 // any will do, none too.
-func Bounds(b BoundarySeen, wanted string, d policy.Destination, mend Mend) Finding {
+func Bounds(b BoundarySeen, wanted string, d policy.Destination, mend Fix) Finding {
 	action, resource := NeededOf(d)
 	switch {
 	case wanted != "" && b.ARN == "":
-		return Fails(Boundary, About{}, mend, "the role has none, and the policy wants %s", wanted)
+		return Failed(Boundary, About{}, mend, "the role has none, and the policy wants %s", wanted)
 	case wanted != "" && b.ARN != wanted:
-		return Fails(Boundary, About{}, mend, "the role's is %s, and the policy wants %s", b.ARN, wanted)
+		return Failed(Boundary, About{}, mend, "the role's is %s, and the policy wants %s", b.ARN, wanted)
 	case b.ARN == "":
-		return Holds(Boundary, About{}, "the role has none, and the policy asks for none")
+		return Passed(Boundary, About{}, "the role has none, and the policy asks for none")
 	case b.Document == nil:
-		return Unseen(Boundary, About{}, "%s cannot be read: %s", b.ARN, b.Problem)
+		return Skipped(Boundary, About{}, "%s cannot be read: %s", b.ARN, b.Problem)
 	}
 	switch Evaluate([]policy.Document{*b.Document}, action, resource) {
 	case Allows:
-		return Holds(Boundary, About{}, "%s allows %s on %s", b.ARN, action, resource)
+		return Passed(Boundary, About{}, "%s allows %s on %s", b.ARN, action, resource)
 	case Depends:
-		return Doubts(Boundary, About{}, Do("look at the conditions in the boundary"), "conditions in %s decide whether %s is allowed on %s", b.ARN, action, resource)
+		return Warned(Boundary, About{}, NewFix("look at the conditions in the boundary"), "conditions in %s decide whether %s is allowed on %s", b.ARN, action, resource)
 	}
 	says := fmt.Sprintf("%s does not allow %s on %s, whatever the permission document says", b.ARN, action, resource)
-	do := Do("let the boundary allow " + action + " on " + resource + ": it is a managed policy that the account's administrators keep")
+	do := NewFix("let the boundary allow " + action + " on " + resource + ": it is a managed policy that the account's administrators keep")
 	if Evaluate([]policy.Document{*b.Document}, action, resource) == Silent {
 		// Where it denies, that was somebody's will: no command undoes it.
 		do.Commands = []Command{{"aws", "iam", "create-policy-version", "--policy-arn", b.ARN, "--set-as-default", "--policy-document", widened(*b.Document, action, resource)}}
 	}
-	return Fails(Boundary, About{}, do, "%s", says)
+	return Failed(Boundary, About{}, do, "%s", says)
 }
 
 // widened is the document with one statement more.

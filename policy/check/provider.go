@@ -25,41 +25,41 @@ const providerQuota = 100
 
 // Provider judges the OIDC provider that should have the ARN. published is what
 // is known of the issuer's certificate; sync says what makes a missing one.
-func Provider(arn policy.ARN, audience string, p ProviderSeen, published Published, sync Mend) Finding {
+func Provider(arn policy.ARN, audience string, p ProviderSeen, published Published, sync Fix) Finding {
 	about := About{Account: arn.Account}
 	if !p.Exists {
 		return missingProvider(arn, p, sync)
 	}
 	if host := strings.TrimPrefix(arn.Resource, "oidc-provider/"); p.URL != host {
-		return Fails(OIDCProvider, about, sync, "%s stands for %s, not for %s", arn, p.URL, host)
+		return Failed(OIDCProvider, about, sync, "%s stands for %s, not for %s", arn, p.URL, host)
 	}
 	if !slices.Contains(p.Audiences, audience) {
-		return Fails(OIDCProvider, about, Do("register the audience", Command{"aws", "iam", "add-client-id-to-open-id-connect-provider",
+		return Failed(OIDCProvider, about, NewFix("register the audience", Command{"aws", "iam", "add-client-id-to-open-id-connect-provider",
 			"--open-id-connect-provider-arn", arn.String(), "--client-id", audience}),
 			"it takes the audience %s, and not %s: AWS would answer Incorrect token audience", list(p.Audiences, "of nobody"), audience)
 	}
 	if published.Thumbprint != "" && !published.Public && !holdsFold(p.Thumbprints, published.Thumbprint) {
-		return Fails(OIDCProvider, about, Do("give it the thumbprint of the CA that the issuer has now", Command{"aws", "iam", "update-open-id-connect-provider-thumbprint",
+		return Failed(OIDCProvider, about, NewFix("give it the thumbprint of the CA that the issuer has now", Command{"aws", "iam", "update-open-id-connect-provider-thumbprint",
 			"--open-id-connect-provider-arn", arn.String(), "--thumbprint-list", published.Thumbprint}),
 			"the issuer's certificate is of a private CA with the thumbprint %s, and the provider lists %s", published.Thumbprint, list(p.Thumbprints, "none"))
 	}
-	return Holds(OIDCProvider, about, "%s, audience %s", arn, audience)
+	return Passed(OIDCProvider, about, "%s, audience %s", arn, audience)
 }
 
-func missingProvider(arn policy.ARN, p ProviderSeen, sync Mend) Finding {
+func missingProvider(arn policy.ARN, p ProviderSeen, sync Fix) Finding {
 	about := About{Account: arn.Account}
 	wanted := strings.TrimSuffix(arn.Resource, "/")
 	for _, other := range p.Others {
 		if strings.TrimSuffix(other.Resource, "/") == wanted {
-			return Fails(OIDCProvider, about, sync, "there is %s, but not %s: the slash at the end counts", other, arn)
+			return Failed(OIDCProvider, about, sync, "there is %s, but not %s: the slash at the end counts", other, arn)
 		}
 	}
 	if n := len(p.Others); n >= providerQuota {
-		return Fails(OIDCProvider, about, Do("have the quota of OIDC providers raised (up to 700) and tell sync (--provider-quota), or delete providers of clusters that are gone; sync makes it then",
+		return Failed(OIDCProvider, about, NewFix("have the quota of OIDC providers raised (up to 700) and tell sync (--provider-quota), or delete providers of clusters that are gone; sync makes it then",
 			Command{"aws", "service-quotas", "request-service-quota-increase", "--service-code", "iam", "--quota-code", providerQuotaCode, "--desired-value", "200", "--region", "us-east-1"}),
 			"there is no %s, and the account has %d OIDC providers: its quota is probably used up", arn, n)
 	}
-	return Fails(OIDCProvider, about, sync, "there is no %s", arn)
+	return Failed(OIDCProvider, about, sync, "there is no %s", arn)
 }
 
 // providerQuotaCode names the quota in the Service Quotas API, where IAM's are

@@ -46,7 +46,7 @@ var refusals = []struct{ code, text, do string }{
 // RefusedSession judges a session that STS did not give. aligned: the documents
 // were read, and let the subject in.
 func RefusedSession(r Refusal, aligned bool) Finding {
-	fails := func(do string) Finding { return Fails(Session, About{}, Do(do), "%s", r) }
+	fails := func(do string) Finding { return Failed(Session, About{}, NewFix(do), "%s", r) }
 	for _, known := range refusals {
 		if strings.HasPrefix(r.Code, known.code) && strings.Contains(r.Text, known.text) {
 			return fails(known.do)
@@ -67,19 +67,19 @@ func RefusedSession(r Refusal, aligned bool) Finding {
 
 // RefusedWrite judges a remote write that AMP did not take.
 func RefusedWrite(r Refusal, d policy.Destination) Finding {
-	return Fails(Write, About{}, Do(ampMend(r, d, "aps:RemoteWrite")), "%s", r)
+	return Failed(Write, About{}, NewFix(ampFix(r, d, "aps:RemoteWrite")), "%s", r)
 }
 
 // RefusedQuery judges a query that AMP did not answer, made with the credentials
 // of whoever runs doctor.
 func RefusedQuery(r Refusal, d policy.Destination) Finding {
 	if r.Status == 403 && !strings.Contains(r.Text, "region") {
-		return Unseen(Query, About{}, "these credentials may not query: %s", r)
+		return Skipped(Query, About{}, "these credentials may not query: %s", r)
 	}
-	return Fails(Query, About{}, Do(ampMend(r, d, "aps:QueryMetrics")), "%s", r)
+	return Failed(Query, About{}, NewFix(ampFix(r, d, "aps:QueryMetrics")), "%s", r)
 }
 
-func ampMend(r Refusal, d policy.Destination, action string) string {
+func ampFix(r Refusal, d policy.Destination, action string) string {
 	switch {
 	case strings.Contains(r.Text, "region"):
 		return "the workspace lies in another region than " + d.Workspace.Region + ": copy its whole ARN into the policy, as aws amp list-workspaces prints it"

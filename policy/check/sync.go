@@ -49,27 +49,27 @@ const syncPatience = 5 * time.Minute
 
 // Sync judges it. Every interval it compares all of AWS with the policy. logs is
 // the fix that shows its log.
-func Sync(seen SyncSeen, interval time.Duration, now time.Time, logs Mend) Finding {
+func Sync(seen SyncSeen, interval time.Duration, now time.Time, logs Fix) Finding {
 	switch {
 	case seen.Scheduled != nil:
 		return scheduled(seen.Workload, *seen.Scheduled, now, logs)
 	case seen.Workload == "" && !seen.Lease.held(now):
-		return Doubts(SyncLeads, About{}, Do("let the chart run sync (sync.enabled), or run ampbridge sync --once whenever policy or service accounts change"),
+		return Warned(SyncLeads, About{}, NewFix("let the chart run sync (sync.enabled), or run ampbridge sync --once whenever policy or service accounts change"),
 			"nothing in the cluster runs sync: the AWS side follows neither the policy nor new service accounts by itself")
 	case seen.Lease == nil:
-		return Fails(SyncLeads, About{}, logs, "no replica of %s has ever led: there is no Lease", seen.Workload)
+		return Failed(SyncLeads, About{}, logs, "no replica of %s has ever led: there is no Lease", seen.Workload)
 	case !seen.Lease.held(now) && seen.Lease.Holder == "":
-		return Fails(SyncLeads, About{}, logs, "no replica of %s leads: the last leader gave the Lease back %s ago", seen.Workload, Span(now.Sub(seen.Lease.Renewed)))
+		return Failed(SyncLeads, About{}, logs, "no replica of %s leads: the last leader gave the Lease back %s ago", seen.Workload, Span(now.Sub(seen.Lease.Renewed)))
 	case !seen.Lease.held(now):
-		return Fails(SyncLeads, About{}, logs, "no replica of %s leads: %s renewed the Lease last, %s ago", seen.Workload, seen.Lease.Holder, Span(max(0, now.Sub(seen.Lease.Renewed))))
+		return Failed(SyncLeads, About{}, logs, "no replica of %s leads: %s renewed the Lease last, %s ago", seen.Workload, seen.Lease.Holder, Span(max(0, now.Sub(seen.Lease.Renewed))))
 	case seen.Problem != "":
-		return Unseen(SyncLeads, About{}, "%s leads; whether its passes succeed is not known: %s", seen.Lease.Holder, seen.Problem)
+		return Skipped(SyncLeads, About{}, "%s leads; whether its passes succeed is not known: %s", seen.Lease.Holder, seen.Problem)
 	}
 	return leader(seen.Lease.Holder, seen.Leader, interval, now, logs)
 }
 
 // leader judges the replica that leads by its metrics.
-func leader(holder string, m Metrics, interval time.Duration, now time.Time, logs Mend) Finding {
+func leader(holder string, m Metrics, interval time.Duration, now time.Time, logs Fix) Finding {
 	started, _ := m.of("process_start_time_seconds", "", "")
 	success, known := m.of("ampbridge_sync_last_success_timestamp_seconds", "", "")
 	loaded, _ := m.of("ampbridge_policy_last_load_success", "", "")
@@ -77,40 +77,40 @@ func leader(holder string, m Metrics, interval time.Duration, now time.Time, log
 	ago := now.Sub(unix(success))
 	switch {
 	case !known:
-		return Unseen(SyncLeads, About{}, "%s leads; whether its passes succeed is not known: it has no metric ampbridge_sync_last_success_timestamp_seconds", holder)
+		return Skipped(SyncLeads, About{}, "%s leads; whether its passes succeed is not known: it has no metric ampbridge_sync_last_success_timestamp_seconds", holder)
 	case loaded == 0:
-		return Fails(SyncLeads, About{}, logs, "%s leads, and refuses the newest version of the policy", holder)
+		return Failed(SyncLeads, About{}, logs, "%s leads, and refuses the newest version of the policy", holder)
 	case refusals > 0:
-		return Fails(SyncLeads, About{}, logs, "%s leads, and its last pass refused %s that the policy asks for", holder, count(int(refusals), "thing"))
+		return Failed(SyncLeads, About{}, logs, "%s leads, and its last pass refused %s that the policy asks for", holder, count(int(refusals), "thing"))
 	case success == 0 && now.Sub(unix(started)) < syncPatience:
-		return Unseen(SyncLeads, About{}, "%s leads, and its first pass is not over: ask again in a minute", holder)
+		return Skipped(SyncLeads, About{}, "%s leads, and its first pass is not over: ask again in a minute", holder)
 	case success == 0:
-		return Fails(SyncLeads, About{}, logs, "%s leads, and none of its passes has succeeded in %s", holder, Span(now.Sub(unix(started))))
+		return Failed(SyncLeads, About{}, logs, "%s leads, and none of its passes has succeeded in %s", holder, Span(now.Sub(unix(started))))
 	case ago > 2*interval+syncPatience:
-		return Fails(SyncLeads, About{}, logs, "%s leads, and its last pass that succeeded ended %s ago: there should be one every %s", holder, Span(ago), Span(interval))
+		return Failed(SyncLeads, About{}, logs, "%s leads, and its last pass that succeeded ended %s ago: there should be one every %s", holder, Span(ago), Span(interval))
 	}
-	return Holds(SyncLeads, About{}, "%s leads, and its last pass succeeded %s ago", holder, Span(max(0, ago)))
+	return Passed(SyncLeads, About{}, "%s leads, and its last pass succeeded %s ago", holder, Span(max(0, ago)))
 }
 
 // scheduled judges a CronJob.
-func scheduled(name string, s ScheduleSeen, now time.Time, logs Mend) Finding {
+func scheduled(name string, s ScheduleSeen, now time.Time, logs Fix) Finding {
 	last := "no run ever has"
 	if !s.Succeeded.IsZero() {
 		last = fmt.Sprintf("the last that did ended %s ago", Span(now.Sub(s.Succeeded)))
 	}
 	switch {
 	case s.Suspended:
-		return Fails(SyncLeads, About{}, Do("let it run again: spec.suspend: false"), "%s is suspended; %s", name, last)
+		return Failed(SyncLeads, About{}, NewFix("let it run again: spec.suspend: false"), "%s is suspended; %s", name, last)
 	case s.Started.IsZero():
-		return Unseen(SyncLeads, About{}, "%s has not run yet", name)
+		return Skipped(SyncLeads, About{}, "%s has not run yet", name)
 	case !s.Succeeded.Before(s.Started):
-		return Holds(SyncLeads, About{}, "%s: its last run succeeded %s ago", name, Span(max(0, now.Sub(s.Succeeded))))
+		return Passed(SyncLeads, About{}, "%s: its last run succeeded %s ago", name, Span(max(0, now.Sub(s.Succeeded))))
 	case now.Sub(s.Started) > syncPatience:
-		return Fails(SyncLeads, About{}, logs, "%s: the run that began %s ago has not succeeded; %s", name, Span(now.Sub(s.Started)), last)
+		return Failed(SyncLeads, About{}, logs, "%s: the run that began %s ago has not succeeded; %s", name, Span(now.Sub(s.Started)), last)
 	case s.Succeeded.IsZero():
-		return Unseen(SyncLeads, About{}, "%s: its first run is not over", name)
+		return Skipped(SyncLeads, About{}, "%s: its first run is not over", name)
 	}
-	return Holds(SyncLeads, About{}, "%s: a run is at work; the last that succeeded ended %s ago", name, Span(now.Sub(s.Succeeded)))
+	return Passed(SyncLeads, About{}, "%s: a run is at work; the last that succeeded ended %s ago", name, Span(now.Sub(s.Succeeded)))
 }
 
 // unix is a time as metrics write it.

@@ -11,30 +11,30 @@ import (
 
 // Text writes the ladder for people: a line for each finding, the mend under
 // each that needs one.
-func (l Ladder) Text(w io.Writer) error {
+func (l Report) Text(w io.Writer) error {
 	var b bytes.Buffer
 	width := 0
 	for _, r := range Chain {
-		width = max(width, len(r.Link))
+		width = max(width, len(r.ID))
 	}
 	indent := strings.Repeat(" ", width+4)
 	for _, r := range Chain {
-		findings := l.of(r.Link)
+		findings := l.of(r.ID)
 		if held := held(findings); len(held) > few {
-			fmt.Fprintf(&b, "%s %-*s  %d hold, the first of them for %s\n", OK.Mark(), width, r.Link, len(held), held[0].About)
-			findings = slices.DeleteFunc(findings, func(f Finding) bool { return f.State == OK })
+			fmt.Fprintf(&b, "%s %-*s  %d hold, the first of them for %s\n", Pass.Mark(), width, r.ID, len(held), held[0].About)
+			findings = slices.DeleteFunc(findings, func(f Finding) bool { return f.State == Pass })
 		}
 		for _, f := range findings {
 			about := f.About.String()
 			if about != "" {
 				about += ": "
 			}
-			fmt.Fprintf(&b, "%s %-*s  %s%s\n", f.State.Mark(), width, f.Link, about, f.Says)
-			if f.Mend == nil {
+			fmt.Fprintf(&b, "%s %-*s  %s%s\n", f.State.Mark(), width, f.Check, about, f.Message)
+			if f.Fix == nil {
 				continue
 			}
-			fmt.Fprintf(&b, "%s→ %s\n", indent, f.Mend.Do)
-			for _, c := range f.Mend.Commands {
+			fmt.Fprintf(&b, "%s→ %s\n", indent, f.Fix.Summary)
+			for _, c := range f.Fix.Commands {
 				fmt.Fprintf(&b, "%s  $ %s\n", indent, c)
 			}
 		}
@@ -48,28 +48,28 @@ func (l Ladder) Text(w io.Writer) error {
 const few = 3
 
 func held(findings []Finding) []Finding {
-	return slices.DeleteFunc(slices.Clone(findings), func(f Finding) bool { return f.State != OK })
+	return slices.DeleteFunc(slices.Clone(findings), func(f Finding) bool { return f.State != Pass })
 }
 
 // JSON writes the ladder for programs.
-func (l Ladder) JSON(w io.Writer) error {
+func (l Report) JSON(w io.Writer) error {
 	e := json.NewEncoder(w)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
 	return e.Encode(struct {
 		Version    int    `json:"version"`
 		Verdict    string `json:"verdict"`
-		Broken     []Link `json:"broken"`
-		NotChecked []Link `json:"notChecked"`
-		Ladder
-	}{1, l.Verdict(), append([]Link{}, l.Broken()...), append([]Link{}, l.Unchecked()...), l})
+		Broken     []ID   `json:"broken"`
+		NotChecked []ID   `json:"notChecked"`
+		Report
+	}{1, l.Verdict(), append([]ID{}, l.Failed()...), append([]ID{}, l.Unchecked()...), l})
 }
 
 // of are the findings of a link.
-func (l Ladder) of(link Link) []Finding {
+func (l Report) of(link ID) []Finding {
 	var list []Finding
 	for _, f := range l.Findings {
-		if f.Link == link {
+		if f.Check == link {
 			list = append(list, f)
 		}
 	}

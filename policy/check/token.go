@@ -72,24 +72,24 @@ type WantedToken struct {
 
 // Token judges a token's claims at a time.
 func Token(c Claims, want WantedToken, now time.Time) Finding {
-	fails := func(mend Mend, format string, args ...any) Finding {
-		return Fails(TokenMinted, About{}, mend, want.Source+": "+format, args...)
+	fails := func(mend Fix, format string, args ...any) Finding {
+		return Failed(TokenMinted, About{}, mend, want.Source+": "+format, args...)
 	}
 	switch {
 	case want.Issuer != "" && c.Issuer != want.Issuer:
-		return fails(Do(fmt.Sprintf("in the policy, write cluster.issuer: %q, or leave it out", string(c.Issuer))), "its issuer is %s, not %s", c.Issuer, want.Issuer)
+		return fails(NewFix(fmt.Sprintf("in the policy, write cluster.issuer: %q, or leave it out", string(c.Issuer))), "its issuer is %s, not %s", c.Issuer, want.Issuer)
 	case want.Subject != "" && c.Subject != want.Subject:
-		return fails(Do("give the pod the service account that is granted (spec.serviceAccountName)"), "its subject is %s, not %s", c.Subject, want.Subject)
+		return fails(NewFix("give the pod the service account that is granted (spec.serviceAccountName)"), "its subject is %s, not %s", c.Subject, want.Subject)
 	case want.Audience != "" && !slices.Contains(c.Audience, want.Audience):
 		if slices.Contains(c.Audience, policy.AudienceAzure) {
-			return fails(Do("show STS the token that ampbridge projects, not Azure's; or set token.source: azure in the policy, which registers this audience"),
+			return fails(NewFix("show STS the token that ampbridge projects, not Azure's; or set token.source: azure in the policy, which registers this audience"),
 				"its audience is %s: this is the token of Azure's webhook, and AWS wants %s", policy.AudienceAzure, want.Audience)
 		}
-		return fails(Do(fmt.Sprintf("project a token of the audience %s, or set token.audience in the policy", want.Audience)), "its audience is %s, not %s", strings.Join(c.Audience, ", "), want.Audience)
+		return fails(NewFix(fmt.Sprintf("project a token of the audience %s, or set token.audience in the policy", want.Audience)), "its audience is %s, not %s", strings.Join(c.Audience, ", "), want.Audience)
 	case !now.Before(c.Expires):
-		return fails(Do("create the pod anew, and look at its node: the kubelet renews tokens, this one it did not"), "it expired at %s", c.Expires.UTC().Format(time.RFC3339))
+		return fails(NewFix("create the pod anew, and look at its node: the kubelet renews tokens, this one it did not"), "it expired at %s", c.Expires.UTC().Format(time.RFC3339))
 	case c.Algorithm != "" && !slices.Contains([]string{"RS256", "RS384", "RS512", "ES256", "ES384", "ES512"}, c.Algorithm):
-		return fails(Do("sign service-account tokens with RSA or ECDSA keys"), "it is signed with %s, which AWS does not take", c.Algorithm)
+		return fails(NewFix("sign service-account tokens with RSA or ECDSA keys"), "it is signed with %s, which AWS does not take", c.Algorithm)
 	}
-	return Holds(TokenMinted, About{}, "%s: %s, audience %s, for %s more", want.Source, c.Subject, strings.Join(c.Audience, ", "), Span(c.Expires.Sub(now)))
+	return Passed(TokenMinted, About{}, "%s: %s, audience %s, for %s more", want.Source, c.Subject, strings.Join(c.Audience, ", "), Span(c.Expires.Sub(now)))
 }

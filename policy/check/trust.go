@@ -20,9 +20,9 @@ type Wanted struct {
 // Trust judges a role's trust document, as IAM returned it. A document that
 // lets the subject in is not enough: it must not let in anybody else that says
 // less. mend is what writes it anew.
-func Trust(document string, want Wanted, mend Mend) Finding {
+func Trust(document string, want Wanted, mend Fix) Finding {
 	fails := func(format string, args ...any) Finding {
-		return Fails(TrustDocument, About{}, mend, format, args...)
+		return Failed(TrustDocument, About{}, mend, format, args...)
 	}
 	d, err := policy.ParseDocument(document)
 	if err != nil {
@@ -39,7 +39,7 @@ func Trust(document string, want Wanted, mend Mend) Finding {
 		}
 		miss := want.miss(s)
 		if miss == "" {
-			return Holds(TrustDocument, About{}, "lets %s in, of %s and %s alone", want.Subject, want.Provider, want.Audience)
+			return Passed(TrustDocument, About{}, "lets %s in, of %s and %s alone", want.Subject, want.Provider, want.Audience)
 		}
 		misses = append(misses, miss)
 	}

@@ -25,9 +25,9 @@ type Input struct {
 
 	// Now is when the service accounts were looked at.
 	Now time.Time
-	// Memory is what [Remember] made of that look; zero: nobody is pruned.
-	Memory Memory
-	// Held says of subjects that are [Due] why they are not to be pruned, as in
+	// Absence is what [TrackAbsence] made of that look; zero: nobody is pruned.
+	Absence AbsenceState
+	// Held says of subjects that are [PruneCandidates] why they are not to be pruned, as in
 	// "a pod of it runs".
 	Held map[policy.Subject]string
 	// AllowShrink prunes even where more than half would go at once.
@@ -37,11 +37,11 @@ type Input struct {
 	Missing map[policy.ARN]bool
 }
 
-// Make compares what is with what the policy wants.
-func Make(in Input) Plan {
-	m := newMaking(in)
-	m.say()
-	m.absences()
+// Compute compares what is with what the policy wants.
+func Compute(in Input) Plan {
+	m := newPlanner(in)
+	m.noteDenied()
+	m.noteAbsences()
 	for i, d := range m.policy.Destinations {
 		if Managed(m.policy, d) && m.missing(d) {
 			m.refuse(d.Workspace.ARN, fmt.Sprintf("destinations[%d].workspace does not exist: there is no such workspace in account %s and region %s, so nobody new is trusted for destination %s; "+
@@ -58,10 +58,10 @@ func Make(in Input) Plan {
 	return m.plan
 }
 
-func newMaking(in Input) *making {
-	m := &making{
+func newPlanner(in Input) *planner {
+	m := &planner{
 		policy: in.Policy, issuer: in.Issuer, quota: in.TrustQuota, seen: map[policy.Subject]seen{},
-		now: in.Now, memory: in.Memory, held: in.Held, allowShrink: in.AllowShrink, absent: in.Missing,
+		now: in.Now, absence: in.Absence, held: in.Held, allowShrink: in.AllowShrink, absent: in.Missing,
 		plan: Plan{
 			Cluster: in.Policy.Cluster.Name, Issuer: in.Issuer, Owner: policy.Owner(in.Policy.Cluster.Name, in.Issuer),
 			Changes: []Change{}, Refusals: []Finding{}, Notes: []Finding{},
@@ -70,12 +70,12 @@ func newMaking(in Input) *making {
 	if m.quota == 0 {
 		m.quota = TrustQuota
 	}
-	m.wishes(in.ServiceAccounts)
+	m.collectIntents(in.ServiceAccounts)
 	return m
 }
 
-// making is a plan on its way.
-type making struct {
+// planner is a plan on its way.
+type planner struct {
 	policy *policy.Policy
 	issuer policy.Issuer
 	quota  int
@@ -83,34 +83,34 @@ type making struct {
 	plan   Plan
 
 	now         time.Time
-	memory      Memory
+	absence     AbsenceState
 	held        map[policy.Subject]string
 	allowShrink bool
 	// absent are workspaces.
 	absent map[policy.ARN]bool
 	// Of the account at hand: pruned are those that it loses, room is what it takes.
-	pruned map[policy.Subject]bool
-	room   Room
+	pruned   map[policy.Subject]bool
+	headroom Headroom
 }
 
-func (m *making) note(account, about, message string) {
+func (m *planner) note(account, about, message string) {
 	m.plan.Notes = append(m.plan.Notes, Finding{account, about, message})
 }
 
-func (m *making) refuse(about policy.ARN, message string) {
+func (m *planner) refuse(about policy.ARN, message string) {
 	m.plan.Refusals = append(m.plan.Refusals, Finding{about.Account, about.String(), message})
 }
 
-func (m *making) account(target Target, found Account) {
+func (m *planner) account(target Target, found Account) {
 	if found.Problem != "" {
 		m.refuse(target.Provider, found.Problem)
 		return
 	}
 	var narrower, roles, closing []Change
 	trusting, wanting := false, false // wanting: somebody does not get what the policy grants
-	standings, refusals := len(m.plan.Standings), len(m.plan.Refusals)
+	standings, refusals := len(m.plan.SubjectStatuses), len(m.plan.Refusals)
 	m.pruned = m.prunable(target, found)
-	m.vacant(found.Room)
+	m.countHeadroom(found.Headroom)
 	used := map[policy.ARN]bool{}
 	for _, d := range m.policy.Destinations {
 		if !Managed(m.policy, d) || m.policy.Role(d).Account != target.Account {
@@ -126,7 +126,7 @@ func (m *making) account(target Target, found Account) {
 	}
 	for _, other := range found.all() {
 		if !used[other.ARN] {
-			first, last := m.unwanted(other, target.Provider)
+			first, last := m.closeRole(other, target.Provider)
 			narrower, closing = append(narrower, first...), append(closing, last...)
 		}
 	}
@@ -152,7 +152,7 @@ func (m *making) account(target Target, found Account) {
 }
 
 // provider is ok where tokens of the cluster are, or will be, accepted.
-func (m *making) provider(arn policy.ARN, in Account) (changes []Change, ok bool) {
+func (m *planner) provider(arn policy.ARN, in Account) (changes []Change, ok bool) {
 	audience, thumbprints := m.policy.Token.Audience, m.policy.Cluster.IssuerCA.Thumbprints()
 	tags := m.tags()
 	base := Change{Account: arn.Account, Resource: arn, Owner: m.plan.Owner}
@@ -210,7 +210,7 @@ func (m *making) provider(arn policy.ARN, in Account) (changes []Change, ok bool
 }
 
 // accepted tells whether tokens of the cluster are accepted already.
-func (m *making) accepted(found *Provider) bool {
+func (m *planner) accepted(found *Provider) bool {
 	if found == nil || !slices.Contains(found.Audiences, m.policy.Token.Audience) {
 		return false
 	}
@@ -220,7 +220,7 @@ func (m *making) accepted(found *Provider) bool {
 
 // role is what a role needs: the changes that come first, because they make its
 // trust narrower, and the rest.
-func (m *making) role(r wantedRole, provider policy.ARN, in Account) (first, changes []Change) {
+func (m *planner) role(r wantedRole, provider policy.ARN, in Account) (first, changes []Change) {
 	d, arn, found, exists, trusted, subjects := r.destination, r.arn, r.found, r.exists, r.trusted, r.subjects
 	trust, permissions := m.trust(provider, subjects), policy.PermissionDocument(d)
 	tags := r.tags
@@ -294,7 +294,7 @@ func (m *making) role(r wantedRole, provider policy.ARN, in Account) (first, cha
 }
 
 // owned refuses a role of our name that is not this cluster's.
-func (m *making) owned(arn policy.ARN, found Role) bool {
+func (m *planner) owned(arn policy.ARN, found Role) bool {
 	owner := found.Tags[TagOwner]
 	switch {
 	case Owned(found.Tags, m.plan.Owner) && found.ARN == arn:
@@ -318,7 +318,7 @@ func Owned(tags map[string]string, owner string) bool { return tags[TagOwner] ==
 // it: IAM refuses an empty list, and deleting the role could not be undone. A
 // new one of the same name is another principal to every document that names
 // the old, such as the trust of a chained role.
-func (m *making) trust(provider policy.ARN, subjects []policy.Subject) policy.Document {
+func (m *planner) trust(provider policy.ARN, subjects []policy.Subject) policy.Document {
 	if len(subjects) > 0 {
 		return policy.TrustDocument(provider, m.issuer, m.policy.Token.Audience, subjects)
 	}
@@ -330,14 +330,14 @@ func (m *making) trust(provider policy.ARN, subjects []policy.Subject) policy.Do
 }
 
 // trusted are the subjects that a trust document lets in.
-func (m *making) trusted(d policy.Document) []policy.Subject {
+func (m *planner) trusted(d policy.Document) []policy.Subject {
 	subjects := d.Subjects(m.issuer)
 	slices.SortFunc(subjects, compareSubjects)
 	return slices.Compact(subjects)
 }
 
 // session is what IAM takes as a role's maximum: whole seconds, an hour or more.
-func (m *making) session() time.Duration {
+func (m *planner) session() time.Duration {
 	d := time.Duration(m.policy.Session.Duration)
 	if rest := d % time.Second; rest > 0 {
 		d += time.Second - rest
@@ -353,7 +353,7 @@ func Tags(cluster, owner string) map[string]string {
 }
 
 // tags are those of all that sync makes, and more: keys and values.
-func (m *making) tags(more ...string) map[string]string {
+func (m *planner) tags(more ...string) map[string]string {
 	tags := Tags(m.policy.Cluster.Name, m.plan.Owner)
 	for pair := range slices.Chunk(more, 2) {
 		tags[pair[0]] = pair[1]

@@ -2,7 +2,7 @@
 // lists the changes that bring the two in step: a pure function, so that what
 // `ampbridge plan` prints is exactly what `ampbridge sync` does.
 //
-// [Targets] says what to look at, [Make] compares. Its rules:
+// [Targets] says what to look at, [Compute] compares. Its rules:
 //
 //   - Trust is never wider than the policy: a subject that no grant covers any
 //     more leaves its role's trust document in this very plan, before anything
@@ -11,8 +11,8 @@
 //     trusted while its service account is not seen. A Helm upgrade deletes and
 //     re-creates service accounts; taking trust away for that second would cost
 //     samples.
-//   - Who is not seen for longer than trust.pruneAfter is pruned, see [Remember]
-//     and [Due]: not while pods of it run, and not where so many are missed that
+//   - Who is not seen for longer than trust.pruneAfter is pruned, see [TrackAbsence]
+//     and [PruneCandidates]: not while pods of it run, and not where so many are missed that
 //     the list is rather wrong.
 //   - A destination has one role, or one for each subject, as trust.roleScope has
 //     it. Where that changes, trust moves: new roles first, and the old ones are
@@ -90,11 +90,11 @@ type Account struct {
 	Provider *Provider
 	// Roles by name; those that do not exist are missing.
 	Roles map[string]Role
-	// Others lie on the target's path and are none of its roles; with
+	// Orphans lie on the target's path and are none of its roles; with
 	// [Target.All], they are among Roles.
-	Others []Role
-	// Room is how many more things the account takes; nil: it was not asked.
-	Room *Room
+	Orphans []Role
+	// Headroom is how many more things the account takes; nil: it was not asked.
+	Headroom *Headroom
 	// References are all the account's roles whose trust documents name the
 	// provider; looked for only where everything is to be removed.
 	References []policy.ARN
@@ -104,13 +104,13 @@ type Account struct {
 
 // all are the roles that were found, in an order that does not depend on IAM.
 func (a Account) all() []Role {
-	list := slices.AppendSeq(slices.Clone(a.Others), maps.Values(a.Roles))
+	list := slices.AppendSeq(slices.Clone(a.Orphans), maps.Values(a.Roles))
 	slices.SortFunc(list, func(a, b Role) int { return strings.Compare(a.ARN.String(), b.ARN.String()) })
 	return list
 }
 
-// Room is what is left of an account's quotas.
-type Room struct{ Roles, Providers int }
+// Headroom is what is left of an account's quotas.
+type Headroom struct{ Roles, Providers int }
 
 // ManagedPolicy is a customer managed policy as IAM describes it.
 type ManagedPolicy struct {
@@ -153,12 +153,12 @@ type Plan struct {
 	Refusals []Finding `json:"refusals"`
 	// Notes are worth knowing; nothing needs to be mended.
 	Notes []Finding `json:"notes"`
-	// Standings are how the subjects fare, in no particular order.
-	Standings []Standing `json:"-"`
+	// SubjectStatuses are how the subjects fare, in no particular order.
+	SubjectStatuses []SubjectStatus `json:"-"`
 }
 
-// InStep tells whether there is nothing to do and nothing refused.
-func (p Plan) InStep() bool { return len(p.Changes) == 0 && len(p.Refusals) == 0 }
+// InSync tells whether there is nothing to do and nothing refused.
+func (p Plan) InSync() bool { return len(p.Changes) == 0 && len(p.Refusals) == 0 }
 
 // Call is the IAM operation that makes a change.
 type Call string
@@ -254,7 +254,7 @@ func (in Input) Targets() []Target {
 	if in.Policy.Trust.RoleScope != policy.RoleScopeServiceAccount {
 		return targets
 	}
-	m := newMaking(in)
+	m := newPlanner(in)
 	for i := range targets {
 		t := &targets[i]
 		for _, d := range in.Policy.Destinations {
@@ -262,7 +262,7 @@ func (in Input) Targets() []Target {
 				continue
 			}
 			for s := range m.seen {
-				if m.wish(s, d.Name) == wanted {
+				if m.intentOf(s, d.Name) == wanted {
 					t.Roles = append(t.Roles, in.Policy.RoleFor(d, s).RoleName())
 				}
 			}

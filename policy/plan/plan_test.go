@@ -60,7 +60,7 @@ trust: {permissionsBoundary: "arn:aws:iam::999999999999:policy/ampbridge/boundar
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.in.Issuer = issuer
-			p := Make(c.in)
+			p := Compute(c.in)
 			text, err := json.MarshalIndent(p, "", "  ")
 			if err != nil {
 				t.Fatal(err)
@@ -69,11 +69,11 @@ trust: {permissionsBoundary: "arn:aws:iam::999999999999:policy/ampbridge/boundar
 			golden(t, c.name+".want.json", string(text)+"\n")
 
 			c.in.Accounts = carryOut(p, c.in.Accounts)
-			if again := Make(c.in); len(again.Changes) > 0 {
+			if again := Compute(c.in); len(again.Changes) > 0 {
 				t.Errorf("the plan after the plan is not empty: %v", calls(again))
 			}
 			slices.Reverse(c.in.ServiceAccounts)
-			if again := Make(c.in); len(again.Changes) > 0 {
+			if again := Compute(c.in); len(again.Changes) > 0 {
 				t.Errorf("the order of the service accounts counts: %v", calls(again))
 			}
 		})
@@ -135,7 +135,7 @@ grants:`, "destinations: [central]}", "destinations: [central, backup]}").Replac
 			if c.before != nil {
 				before = synced(t, c.before...)
 			}
-			p := Make(Input{Policy: parse(t, c.policy), Issuer: issuer, ServiceAccounts: c.now, Accounts: before})
+			p := Compute(Input{Policy: parse(t, c.policy), Issuer: issuer, ServiceAccounts: c.now, Accounts: before})
 			if len(p.Refusals) > 0 {
 				t.Errorf("refused: %v", p.Refusals)
 			}
@@ -149,7 +149,7 @@ grants:`, "destinations: [central]}", "destinations: [central, backup]}").Replac
 func TestClosedRoleLetsNobodyIn(t *testing.T) {
 	before := synced(t, serviceAccount("team-a/prometheus", time.Hour))
 	revoked := parse(t, strings.Replace(base, `[monitoring, "team-*"]`, "[monitoring]", 1))
-	p := Make(Input{Policy: revoked, Issuer: issuer, Accounts: before})
+	p := Compute(Input{Policy: revoked, Issuer: issuer, Accounts: before})
 	if diff := cmp.Diff([]string{"UpdateAssumeRolePolicy"}, calls(p)); diff != "" {
 		t.Fatal(diff)
 	}
@@ -159,10 +159,10 @@ func TestClosedRoleLetsNobodyIn(t *testing.T) {
 		}
 	}
 	after := carryOut(p, before)
-	if again := Make(Input{Policy: revoked, Issuer: issuer, Accounts: after}); len(again.Changes) > 0 {
+	if again := Compute(Input{Policy: revoked, Issuer: issuer, Accounts: after}); len(again.Changes) > 0 {
 		t.Errorf("a closed role is not left alone: %v", calls(again))
 	}
-	reopened := Make(Input{Policy: parse(t, base), Issuer: issuer, Accounts: after, ServiceAccounts: []ServiceAccount{serviceAccount("team-a/prometheus", time.Hour)}})
+	reopened := Compute(Input{Policy: parse(t, base), Issuer: issuer, Accounts: after, ServiceAccounts: []ServiceAccount{serviceAccount("team-a/prometheus", time.Hour)}})
 	if got := trusts(t, carryOut(reopened, after)); !slices.Equal(got, []string{"team-a/prometheus"}) {
 		t.Errorf("reopened: trusted %v", got)
 	}
@@ -206,12 +206,12 @@ func TestDriftIsCorrectedAndNothingElse(t *testing.T) {
 			}
 			accounts[account] = a
 			in := Input{Policy: parse(t, base), Issuer: issuer, ServiceAccounts: []ServiceAccount{sa}, Accounts: accounts}
-			p := Make(in)
+			p := Compute(in)
 			if diff := cmp.Diff(c.want, calls(p)); diff != "" {
 				t.Errorf("calls (-want +got):\n%s", diff)
 			}
 			in.Accounts = carryOut(p, accounts)
-			if again := Make(in); !again.InStep() {
+			if again := Compute(in); !again.InSync() {
 				t.Errorf("not in step after the plan: %v %v", calls(again), again.Refusals)
 			}
 		})
@@ -244,7 +244,7 @@ func TestRefusals(t *testing.T) {
 		{"an account that could not be read", map[string]Account{account: {Problem: "GetRole: AccessDenied: no"}}, "GetRole: AccessDenied: no"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p := Make(Input{Policy: parse(t, base), Issuer: issuer, Accounts: c.accounts, ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)}})
+			p := Compute(Input{Policy: parse(t, base), Issuer: issuer, Accounts: c.accounts, ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)}})
 			if len(p.Changes) > 0 {
 				t.Errorf("changes in an account that must not be touched: %v", calls(p))
 			}
@@ -268,7 +268,7 @@ func TestSubjectsThatWereAddedByHand(t *testing.T) {
 	if len(trusts(t, accounts)) < 4 {
 		t.Fatalf("nothing was added: %s", r.Trust)
 	}
-	p := Make(Input{Policy: parse(t, base), Issuer: issuer, Accounts: accounts, ServiceAccounts: []ServiceAccount{
+	p := Compute(Input{Policy: parse(t, base), Issuer: issuer, Accounts: accounts, ServiceAccounts: []ServiceAccount{
 		serviceAccount("monitoring/prometheus", time.Hour), serviceAccount("team-out/prometheus", time.Hour, "ampbridge.io/inject", "false"),
 	}})
 	after := carryOut(p, accounts)
@@ -294,7 +294,7 @@ func TestTrustShrinksFirst(t *testing.T) {
 		r := accounts[account].Roles[role]
 		r.Boundary = ""
 		accounts[account].Roles[role] = r
-		p := Make(Input{Policy: revoked, Issuer: issuer, Accounts: accounts, ServiceAccounts: now})
+		p := Compute(Input{Policy: revoked, Issuer: issuer, Accounts: accounts, ServiceAccounts: now})
 		if diff := cmp.Diff([]string{"UpdateAssumeRolePolicy", "PutRolePermissionsBoundary", "UpdateAssumeRolePolicy"}, calls(p)); diff != "" {
 			t.Fatal(diff)
 		}
@@ -309,7 +309,7 @@ func TestTrustShrinksFirst(t *testing.T) {
 	t.Run("though the provider is refused", func(t *testing.T) {
 		accounts := before()
 		accounts[account].Provider.Tags[TagOwner] = "0123"
-		p := Make(Input{Policy: revoked, Issuer: issuer, Accounts: accounts, ServiceAccounts: now})
+		p := Compute(Input{Policy: revoked, Issuer: issuer, Accounts: accounts, ServiceAccounts: now})
 		if len(p.Refusals) != 1 {
 			t.Errorf("refusals %v", p.Refusals)
 		}
@@ -323,7 +323,7 @@ func TestRolesThatNoDestinationUses(t *testing.T) {
 	two := strings.NewReplacer("grants:", `- {name: backup, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0009"}
 grants:`, "destinations: [central]}", "destinations: [central, backup]}").Replace(base)
 	in := Input{Policy: parse(t, two), Issuer: issuer, ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)}}
-	in.Accounts = carryOut(Make(in), nil)
+	in.Accounts = carryOut(Compute(in), nil)
 	left := in.Accounts[account].Roles["ampbridge.dev-aks.backup"]
 	foreign := left
 	foreign.Tags = map[string]string{TagOwner: "0123"}
@@ -345,10 +345,10 @@ grants:`, "destinations: [central]}", "destinations: [central, backup]}").Replac
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			found := alone
-			found.Others = []Role{c.other}
+			found.Orphans = []Role{c.other}
 			in := Input{Policy: c.policy, Issuer: issuer, ServiceAccounts: in.ServiceAccounts, Accounts: map[string]Account{account: found}}
 			var change *Change
-			for _, made := range Make(in).Changes {
+			for _, made := range Compute(in).Changes {
 				if made.Resource == left.ARN {
 					change = &made
 				}
@@ -362,8 +362,8 @@ grants:`, "destinations: [central]}", "destinations: [central, backup]}").Replac
 			if got := change.Trust.Subjects(issuer); len(got) > 0 || change.Trust.Statement[0].Effect != "Deny" || len(change.Trust.Statement) != 1 {
 				t.Errorf("trust document %s", change.Trust)
 			}
-			found.Others[0].Trust = change.Trust.String()
-			if again := Make(in); !again.InStep() {
+			found.Orphans[0].Trust = change.Trust.String()
+			if again := Compute(in); !again.InSync() {
 				t.Errorf("the plan after the plan:\n%s", again)
 			}
 		})
@@ -374,7 +374,7 @@ func TestForeignProviderWithTheAudienceIsUsed(t *testing.T) {
 	in := Input{Policy: parse(t, base), Issuer: issuer, ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)}, Accounts: map[string]Account{
 		account: {Provider: &Provider{Audiences: []string{"other", "sts.amazonaws.com"}, Tags: map[string]string{"terraform": "yes"}}},
 	}}
-	if diff := cmp.Diff([]string{"CreateRole", "PutRolePolicy"}, calls(Make(in))); diff != "" {
+	if diff := cmp.Diff([]string{"CreateRole", "PutRolePolicy"}, calls(Compute(in))); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -385,7 +385,7 @@ func TestTrustQuota(t *testing.T) {
 		all = append(all, serviceAccount(fmt.Sprintf("team-%02d/prometheus", i), time.Duration(i)*time.Hour))
 	}
 	in := Input{Policy: parse(t, base), Issuer: issuer, ServiceAccounts: all}
-	p := Make(in)
+	p := Compute(in)
 	if len(p.Refusals) != 1 || !strings.Contains(p.Refusals[0].Message, "--trust-quota") {
 		t.Fatalf("refusals %v, want one that names the ways out", p.Refusals)
 	}
@@ -404,21 +404,21 @@ func TestTrustQuota(t *testing.T) {
 	// An older newcomer does not push out who is trusted.
 	in.Accounts = accounts
 	in.ServiceAccounts = append(in.ServiceAccounts, serviceAccount("team-zz/prometheus", 1000*time.Hour))
-	again := Make(in)
+	again := Compute(in)
 	if len(again.Changes) != 0 || len(again.Refusals) != 1 {
 		t.Errorf("full role: changes %v, refusals %v", calls(again), again.Refusals)
 	}
 
 	in.TrustQuota = 8192
-	if raised := Make(in); len(raised.Refusals) != 0 || len(trusts(t, carryOut(raised, accounts))) != 61 {
+	if raised := Compute(in); len(raised.Refusals) != 0 || len(trusts(t, carryOut(raised, accounts))) != 61 {
 		t.Errorf("raised quota: refusals %v", raised.Refusals)
 	}
 }
 
 func TestManagedByOthers(t *testing.T) {
 	none := strings.Replace(base, "trust: {", "trust: {manage: none, ", 1)
-	p := Make(Input{Policy: parse(t, none), Issuer: issuer, ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)}})
-	if !p.InStep() || len(p.Notes) != 1 || Targets(parse(t, none), issuer) != nil {
+	p := Compute(Input{Policy: parse(t, none), Issuer: issuer, ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)}})
+	if !p.InSync() || len(p.Notes) != 1 || Targets(parse(t, none), issuer) != nil {
 		t.Errorf("trust.manage: none: %+v, targets %v", p, Targets(parse(t, none), issuer))
 	}
 }
@@ -433,7 +433,7 @@ func TestMaximumSessionAndBoundary(t *testing.T) {
 		{"1h0m0.5s", "arn:aws:iam::aws:policy/ReadOnlyAccess", "arn:aws:iam::aws:policy/ReadOnlyAccess", 3601},
 	} {
 		text := strings.Replace(base, "arn:aws:iam::999999999999:policy/ampbridge/boundary", c.boundary, 1) + "session: {duration: " + c.duration + "}\n"
-		p := Make(Input{Policy: parse(t, text), Issuer: issuer, ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)}})
+		p := Compute(Input{Policy: parse(t, text), Issuer: issuer, ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)}})
 		if got := p.Changes[1]; got.MaxSessionSeconds != c.want || got.Boundary.String() != c.wantBoundary {
 			t.Errorf("%s, %s: got %d seconds and %s", c.duration, c.boundary, got.MaxSessionSeconds, got.Boundary)
 		}
@@ -461,7 +461,7 @@ func TestTrustIsNeitherWiderThanThePolicyNorLost(t *testing.T) {
 		before := synced(t, pick()...)
 		now := pick()
 		in := Input{Policy: p, Issuer: issuer, ServiceAccounts: now, Accounts: before}
-		first := Make(in)
+		first := Compute(in)
 		after := carryOut(first, before)
 		got := trusts(t, after)
 		granted := func(name string) bool {
@@ -484,7 +484,7 @@ func TestTrustIsNeitherWiderThanThePolicyNorLost(t *testing.T) {
 			}
 		}
 		in.Accounts = after
-		if again := Make(in); len(again.Changes) > 0 {
+		if again := Compute(in); len(again.Changes) > 0 {
 			t.Fatalf("run %d: the plan after the plan: %v", i, calls(again))
 		}
 	}

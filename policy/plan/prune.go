@@ -9,9 +9,9 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 )
 
-// Memory is since when trusted subjects have not been seen. It lasts from run to
+// AbsenceState is since when trusted subjects have not been seen. It lasts from run to
 // run, so that the grace period does not begin anew with each.
-type Memory struct {
+type AbsenceState struct {
 	// Owner is whom the memory was made for, see [policy.Owner]: that of another
 	// cluster, or of this one with another issuer, says nothing.
 	Owner string
@@ -20,26 +20,26 @@ type Memory struct {
 }
 
 // Equal tells whether a and b hold the same.
-func (a Memory) Equal(b Memory) bool {
+func (a AbsenceState) Equal(b AbsenceState) bool {
 	return len(a.Missed) == 0 && len(b.Missed) == 0 ||
 		a.Owner == b.Owner && maps.EqualFunc(a.Missed, b.Missed, time.Time.Equal)
 }
 
-// Remember is the memory after a look: the subjects that are trusted and granted
+// TrackAbsence is the memory after a look: the subjects that are trusted and granted
 // but not seen, each since the first look that missed it. Who is seen again is
 // forgotten. In an account that could not be read everybody may be trusted, so
 // that its trouble sets no clock back.
-func Remember(old Memory, in Input) Memory {
-	m := newMaking(in)
-	now := Memory{Owner: m.plan.Owner, Missed: map[policy.Subject]time.Time{}}
+func TrackAbsence(old AbsenceState, in Input) AbsenceState {
+	m := newPlanner(in)
+	now := AbsenceState{Owner: m.plan.Owner, Missed: map[policy.Subject]time.Time{}}
 	if old.Owner != now.Owner {
-		old = Memory{}
+		old = AbsenceState{}
 	}
 	unread := false
 	for _, target := range Targets(in.Policy, in.Issuer) {
 		found := in.Accounts[target.Account]
 		unread = unread || found.Problem != ""
-		for _, r := range m.ours(target, found) {
+		for _, r := range m.isOurs(target, found) {
 			for _, s := range r.absent {
 				now.Missed[s] = in.Now.UTC().Truncate(time.Second)
 			}
@@ -54,18 +54,18 @@ func Remember(old Memory, in Input) Memory {
 	return now
 }
 
-// Due are the subjects whose grace period is over, sorted. Before they are
+// PruneCandidates are the subjects whose grace period is over, sorted. Before they are
 // pruned, the caller looks whether pods of them run: see [Input.Held].
-func Due(in Input) []policy.Subject { return newMaking(in).due() }
+func PruneCandidates(in Input) []policy.Subject { return newPlanner(in).pruneCandidates() }
 
-func (m *making) due() []policy.Subject {
+func (m *planner) pruneCandidates() []policy.Subject {
 	var list []policy.Subject
 	// An empty list is more likely wrong than true: every namespace has a service
 	// account of its own.
-	if m.memory.Owner != m.plan.Owner || len(m.seen) == 0 {
+	if m.absence.Owner != m.plan.Owner || len(m.seen) == 0 {
 		return nil
 	}
-	for s, since := range m.memory.Missed {
+	for s, since := range m.absence.Missed {
 		if _, seen := m.seen[s]; !seen && m.now.Sub(since) >= time.Duration(m.policy.Trust.PruneAfter) {
 			list = append(list, s)
 		}
@@ -81,9 +81,9 @@ type roleOfOurs struct {
 	trusted, absent []policy.Subject
 }
 
-// ours are, for each destination of the target, those whom roles of this cluster
+// isOurs are, for each destination of the target, those whom roles of this cluster
 // trust.
-func (m *making) ours(target Target, found Account) []roleOfOurs {
+func (m *planner) isOurs(target Target, found Account) []roleOfOurs {
 	var list []roleOfOurs
 	for _, d := range m.policy.Destinations {
 		if !Managed(m.policy, d) || d.Workspace.Account != target.Account {
@@ -97,7 +97,7 @@ func (m *making) ours(target Target, found Account) []roleOfOurs {
 		r.trusted = distinct(append(own, former...))
 		room := places{policy: m.policy, destination: d.Name}
 		for _, s := range r.trusted {
-			if m.wish(s, d.Name) == unseen && room.granted(s) {
+			if m.intentOf(s, d.Name) == unseen && room.granted(s) {
 				r.absent = append(r.absent, s)
 			}
 		}
@@ -108,15 +108,15 @@ func (m *making) ours(target Target, found Account) []roleOfOurs {
 
 // prunable are the due subjects of an account that may go now: all that no pod
 // holds, or nobody, where a role or the account would lose too many.
-func (m *making) prunable(target Target, found Account) map[policy.Subject]bool {
+func (m *planner) prunable(target Target, found Account) map[policy.Subject]bool {
 	prunable := map[policy.Subject]bool{}
-	for _, s := range m.due() {
+	for _, s := range m.pruneCandidates() {
 		if _, held := m.held[s]; !held {
 			prunable[s] = true
 		}
 	}
 	all := roleOfOurs{arn: target.Provider}
-	roles := m.ours(target, found)
+	roles := m.isOurs(target, found)
 	for _, r := range roles {
 		all.trusted, all.absent = append(all.trusted, r.trusted...), append(all.absent, r.absent...)
 	}
@@ -143,11 +143,11 @@ func (m *making) prunable(target Target, found Account) map[policy.Subject]bool 
 // suspicious tells whether so many of all are rather lost than gone.
 func suspicious(gone, all int) bool { return gone >= 2 && 2*gone > all }
 
-// absences says of everybody who is missed what becomes of it.
-func (m *making) absences() {
-	due := m.due()
-	for _, s := range slices.SortedFunc(maps.Keys(m.memory.Missed), compareSubjects) {
-		since := m.memory.Missed[s]
+// noteAbsences says of everybody who is missed what becomes of it.
+func (m *planner) noteAbsences() {
+	due := m.pruneCandidates()
+	for _, s := range slices.SortedFunc(maps.Keys(m.absence.Missed), compareSubjects) {
+		since := m.absence.Missed[s]
 		said := "not seen since " + since.Format(time.RFC3339)
 		switch reason, held := m.held[s]; {
 		case slices.Contains(due, s) && held:

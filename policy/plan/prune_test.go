@@ -45,8 +45,8 @@ func TestPrune(t *testing.T) {
 		{"a pod of it runs", missing(1), time.Hour, func(in *Input) { in.Held = map[policy.Subject]string{subject(gone): "a pod of it runs: p-0"} }, 4, "but a pod of it runs: p-0"},
 		{"nothing at all is seen", nil, 24 * time.Hour, nil, 4, "no service account at all is seen"},
 		{"nothing at all is seen, whatever may shrink", nil, 24 * time.Hour, func(in *Input) { in.AllowShrink = true }, 4, "no service account at all is seen"},
-		{"a memory that could not be read", missing(1), time.Hour, func(in *Input) { in.Memory = Memory{} }, 4, ""},
-		{"a memory made for another cluster or issuer", missing(1), time.Hour, func(in *Input) { in.Memory.Owner = "0123" }, 4, ""},
+		{"a memory that could not be read", missing(1), time.Hour, func(in *Input) { in.Absence = AbsenceState{} }, 4, ""},
+		{"a memory made for another cluster or issuer", missing(1), time.Hour, func(in *Input) { in.Absence.Owner = "0123" }, 4, ""},
 		{"half of them", missing(2), time.Hour, nil, 2, ""},
 		{"more than half", missing(3), time.Hour, nil, 4, "3 of 4 trusted subjects are not seen any more"},
 		{"more than half, as allowed", missing(3), time.Hour, func(in *Input) { in.AllowShrink = true }, 1, ""},
@@ -54,13 +54,13 @@ func TestPrune(t *testing.T) {
 			in.Held = map[policy.Subject]string{subject("team-a/prometheus"): "x", subject("team-b/prometheus"): "x"}
 		}, 3, "team-b"},
 		{"a shrinking list is suspected before all are due", missing(3), time.Hour, func(in *Input) {
-			in.Memory.Missed[subject("team-a/prometheus")], in.Memory.Missed[subject("team-b/prometheus")] = in.Now, in.Now
+			in.Absence.Missed[subject("team-a/prometheus")], in.Absence.Missed[subject("team-b/prometheus")] = in.Now, in.Now
 		}, 4, "3 of 4"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			accounts := synced(t, all...)
 			in := Input{Policy: parse(t, base), Issuer: issuer, ServiceAccounts: missing(1), Accounts: accounts, Now: noon}
-			first := Remember(Memory{}, in)
+			first := TrackAbsence(AbsenceState{}, in)
 			if diff := cmp.Diff(map[policy.Subject]time.Time{subject(gone): noon}, first.Missed); diff != "" {
 				t.Fatalf("first look: %s", diff)
 			}
@@ -71,19 +71,19 @@ func TestPrune(t *testing.T) {
 				}
 			}
 			in.Now, in.ServiceAccounts = noon.Add(c.after), c.now
-			in.Memory = Remember(first, in)
+			in.Absence = TrackAbsence(first, in)
 			if c.edit != nil {
 				c.edit(&in)
 			}
-			p := Make(in)
+			p := Compute(in)
 			if got := trusts(t, carryOut(p, accounts)); len(got) != c.want {
 				t.Errorf("trusted: %v, want %d", got, c.want)
 			}
 			if !strings.Contains(p.String(), c.says) {
 				t.Errorf("the plan does not say %q:\n%s", c.says, p)
 			}
-			if pruned := slices.ContainsFunc(p.Standings, func(s Standing) bool { return s.State == Pruned }); pruned != (c.want < 4) {
-				t.Errorf("standings: %+v", p.Standings)
+			if pruned := slices.ContainsFunc(p.SubjectStatuses, func(s SubjectStatus) bool { return s.State == Pruned }); pruned != (c.want < 4) {
+				t.Errorf("standings: %+v", p.SubjectStatuses)
 			}
 		})
 	}
@@ -94,12 +94,12 @@ func TestPruneGuardsTheAccount(t *testing.T) {
 	two := parse(t, strings.NewReplacer("grants:", `- {name: backup, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0009"}
 grants:`, "destinations: [central]}", "destinations: [central]}\n- {namespaces: [other], serviceAccounts: [x], destinations: [backup]}").Replace(base))
 	in := Input{Policy: two, Issuer: issuer, ServiceAccounts: []ServiceAccount{serviceAccount("team-a/prometheus", time.Hour), serviceAccount("other/x", time.Hour)}, Now: noon}
-	in.Accounts = carryOut(Make(in), nil)
+	in.Accounts = carryOut(Compute(in), nil)
 	in.ServiceAccounts = []ServiceAccount{serviceAccount("other/default", time.Hour)}
-	memory := Remember(Memory{}, in)
+	memory := TrackAbsence(AbsenceState{}, in)
 	in.Now = noon.Add(time.Hour)
-	in.Memory = Remember(memory, in)
-	p := Make(in)
+	in.Absence = TrackAbsence(memory, in)
+	p := Compute(in)
 	if len(p.Changes) != 0 || len(p.Refusals) != 1 || !strings.Contains(p.Refusals[0].Message, "2 of 2") {
 		t.Errorf("plan:\n%s", p)
 	}
@@ -109,7 +109,7 @@ func TestMemory(t *testing.T) {
 	here, gone := serviceAccount("monitoring/prometheus", time.Hour), serviceAccount("team-a/prometheus", time.Hour)
 	accounts := synced(t, here, gone)
 	in := Input{Policy: parse(t, base), Issuer: issuer, ServiceAccounts: []ServiceAccount{here}, Accounts: accounts, Now: noon}
-	first := Remember(Memory{}, in)
+	first := TrackAbsence(AbsenceState{}, in)
 	in.Now = noon.Add(time.Minute)
 
 	for _, c := range []struct {
@@ -132,13 +132,13 @@ func TestMemory(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			in := in
 			c.edit(&in)
-			got, missed := Remember(first, in).Missed[subject("team-a/prometheus")]
+			got, missed := TrackAbsence(first, in).Missed[subject("team-a/prometheus")]
 			if missed == c.want.IsZero() || !got.Equal(c.want) {
 				t.Errorf("missed %v since %v, want %v", missed, got, c.want)
 			}
 		})
 	}
-	if again := Remember(first, in); !again.Equal(first) {
+	if again := TrackAbsence(first, in); !again.Equal(first) {
 		t.Errorf("the memory changed from look to look: %v, %v", first, again)
 	}
 }
@@ -153,7 +153,7 @@ func TestPruneProperty(t *testing.T) {
 		p := parse(t, base)
 		p.Trust.PruneAfter = policy.Duration(grace * time.Minute)
 		var accounts map[string]Account
-		var memory Memory
+		var memory AbsenceState
 		lastSeen, held := map[policy.Subject]int{}, map[policy.Subject]string{}
 		for step := range steps {
 			seen := []ServiceAccount{serviceAccount("monitoring/prometheus", 0)}
@@ -171,10 +171,10 @@ func TestPruneProperty(t *testing.T) {
 				Policy: p, Issuer: issuer, ServiceAccounts: seen, Accounts: accounts, Held: held,
 				Now: noon.Add(time.Duration(step) * time.Minute), AllowShrink: random.Intn(2) == 0,
 			}
-			in.Memory = Remember(memory, in)
-			memory = in.Memory
+			in.Absence = TrackAbsence(memory, in)
+			memory = in.Absence
 			before := trusts(t, accounts)
-			made := Make(in)
+			made := Compute(in)
 			accounts = carryOut(made, accounts)
 			after := trusts(t, accounts)
 			for _, name := range before {

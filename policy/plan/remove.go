@@ -39,20 +39,20 @@ func RemovalTargets(p *policy.Policy, issuer policy.Issuer) []Target {
 // found there: its roles, and then its provider, unless a role that stays names
 // it. Deleting a provider that is in use would shut out whoever uses it.
 func Remove(p *policy.Policy, issuer policy.Issuer, accounts map[string]Account) Plan {
-	m := newMaking(Input{Policy: p, Issuer: issuer})
+	m := newPlanner(Input{Policy: p, Issuer: issuer})
 	for _, target := range RemovalTargets(p, issuer) {
 		m.remove(target, accounts[target.Account])
 	}
 	return m.plan
 }
 
-func (m *making) remove(target Target, found Account) {
+func (m *planner) remove(target Target, found Account) {
 	if found.Problem != "" {
 		m.refuse(target.Provider, found.Problem)
 		return
 	}
 	gone := map[policy.ARN]bool{}
-	for _, r := range found.Others {
+	for _, r := range found.Orphans {
 		if !Owned(r.Tags, m.plan.Owner) {
 			m.note(target.Account, r.ARN.String(), "lies on the cluster's path, but was not made by sync: left as it is")
 			continue

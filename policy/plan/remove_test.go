@@ -24,20 +24,20 @@ func TestRemove(t *testing.T) {
 		says string // part of a note or refusal
 	}{
 		{"all of it", func(*Account) {}, all, ""},
-		{"our own role names the provider", func(a *Account) { a.References = []policy.ARN{a.Others[0].ARN} }, all, ""},
-		{"a foreign role on our path", func(a *Account) { a.Others = append(a.Others, foreign) }, all, "left as it is"},
+		{"our own role names the provider", func(a *Account) { a.References = []policy.ARN{a.Orphans[0].ARN} }, all, ""},
+		{"a foreign role on our path", func(a *Account) { a.Orphans = append(a.Orphans, foreign) }, all, "left as it is"},
 		{"a role that stays names the provider", func(a *Account) { a.References = []policy.ARN{foreign.ARN} }, all[:2], "is left, because roles that stay trust it: " + foreign.ARN.String()},
 		{"who names it cannot be seen", func(a *Account) { a.ReferencesProblem = "ListRoles: AccessDenied" }, all[:2], "cannot be seen (ListRoles: AccessDenied)"},
 		{"a provider of others", func(a *Account) { a.Provider.Tags = nil }, all[:2], "was not made by sync"},
 		{"a provider of another cluster", func(a *Account) { a.Provider.Tags = map[string]string{TagOwner: "0123"} }, all[:2], "was not made by sync of this cluster"},
 		{"no provider", func(a *Account) { a.Provider = nil }, all[:2], ""},
-		{"nothing is ours", func(a *Account) { a.Provider, a.Others = nil, []Role{foreign} }, nil, ""},
+		{"nothing is ours", func(a *Account) { a.Provider, a.Orphans = nil, []Role{foreign} }, nil, ""},
 		{"an account that cannot be read", func(a *Account) { a.Problem = "denied" }, nil, "denied"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			accounts := synced(t, serviceAccount("monitoring/prometheus", time.Hour))
 			a := accounts[account]
-			a.Others, a.Roles = []Role{a.Roles[role]}, nil
+			a.Orphans, a.Roles = []Role{a.Roles[role]}, nil
 			c.edit(&a)
 			p := Remove(parse(t, base), issuer, map[string]Account{account: a})
 			if diff := cmp.Diff(c.want, calls(p)); diff != "" {

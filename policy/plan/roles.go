@@ -28,19 +28,19 @@ type wantedRole struct {
 	description, lacking string
 }
 
-func (m *making) perServiceAccount() bool {
+func (m *planner) perServiceAccount() bool {
 	return m.policy.Trust.RoleScope == policy.RoleScopeServiceAccount
 }
 
 // rolesOf are the roles that d needs, or has: one, or one for each subject.
-func (m *making) rolesOf(d policy.Destination, provider policy.ARN, found Account) []wantedRole {
+func (m *planner) rolesOf(d policy.Destination, provider policy.ARN, found Account) []wantedRole {
 	if m.perServiceAccount() {
 		return m.subjectsRoles(d, found)
 	}
 	return m.destinationsRole(d, provider, found)
 }
 
-func (m *making) look(arn policy.ARN, d policy.Destination, found Account) wantedRole {
+func (m *planner) inspectRole(arn policy.ARN, d policy.Destination, found Account) wantedRole {
 	r := wantedRole{arn: arn, destination: d}
 	r.found, r.exists = found.Roles[arn.RoleName()]
 	is, err := policy.ParseDocument(r.found.Trust)
@@ -48,8 +48,8 @@ func (m *making) look(arn policy.ARN, d policy.Destination, found Account) wante
 	return r
 }
 
-func (m *making) destinationsRole(d policy.Destination, provider policy.ARN, found Account) []wantedRole {
-	r := m.look(m.policy.Role(d), d, found)
+func (m *planner) destinationsRole(d policy.Destination, provider policy.ARN, found Account) []wantedRole {
+	r := m.inspectRole(m.policy.Role(d), d, found)
 	if r.exists && !m.owned(r.arn, r.found) {
 		m.wanting(d, m.plan.Refusals[len(m.plan.Refusals)-1].Message)
 		return nil
@@ -71,13 +71,13 @@ func (m *making) destinationsRole(d policy.Destination, provider policy.ARN, fou
 				"or raise the account's quota \"Role trust policy length\" and tell sync with --trust-quota, "+
 				"or name the workspace in a second destination, which has a role of its own, and divide the grants",
 			length, m.quota, joined(refused)))
-		m.full(d, refused, "there is no room for newer ones in the trust document of "+r.arn.String())
+		m.refuseFull(d, refused, "there is no room for newer ones in the trust document of "+r.arn.String())
 	}
 	if !r.exists && len(subjects) > 0 && !m.takeRole() {
 		m.overRoles(d, subjects)
 		subjects = nil
 	}
-	m.stands(d, r.trusted, subjects)
+	m.statusOf(d, r.trusted, subjects)
 	if len(subjects) == 0 && !r.exists {
 		m.note(r.arn.Account, r.arn.String(), "destination "+d.Name+": no service account that the policy grants is there yet, so no role is made")
 		return nil
@@ -89,7 +89,7 @@ func (m *making) destinationsRole(d policy.Destination, provider policy.ARN, fou
 }
 
 // subjectsRoles are those of everybody who is to be trusted for d, or is.
-func (m *making) subjectsRoles(d policy.Destination, found Account) []wantedRole {
+func (m *planner) subjectsRoles(d policy.Destination, found Account) []wantedRole {
 	own, former := m.trustees(d, found)
 	fits := func(_ []policy.Subject, s policy.Subject) bool {
 		_, exists := found.Roles[m.policy.RoleFor(d, s).RoleName()]
@@ -102,10 +102,10 @@ func (m *making) subjectsRoles(d policy.Destination, found Account) []wantedRole
 	var list []wantedRole
 	var standing []policy.Subject
 	for _, s := range distinct(slices.Concat(own, kept)) {
-		r := m.look(m.policy.RoleFor(d, s), d, found)
+		r := m.inspectRole(m.policy.RoleFor(d, s), d, found)
 		wants := slices.Contains(kept, s)
 		if r.exists && !m.owned(r.arn, r.found) {
-			m.stand(s, d, Refused, false, "not trusted for destination "+d.Name+": "+m.plan.Refusals[len(m.plan.Refusals)-1].Message)
+			m.setStatus(s, d, Refused, false, "not trusted for destination "+d.Name+": "+m.plan.Refusals[len(m.plan.Refusals)-1].Message)
 			continue
 		}
 		if wants {
@@ -120,13 +120,13 @@ func (m *making) subjectsRoles(d policy.Destination, found Account) []wantedRole
 		r.lacking = s.String() + " has no role for destination " + d.Name
 		list = append(list, r)
 	}
-	m.stands(d, own, standing)
+	m.statusOf(d, own, standing)
 	return list
 }
 
 // trustees are those whom roles of this cluster trust for d: roles as the policy
 // scopes them now, and roles of the other scope.
-func (m *making) trustees(d policy.Destination, found Account) (own, former []policy.Subject) {
+func (m *planner) trustees(d policy.Destination, found Account) (own, former []policy.Subject) {
 	for _, r := range found.all() {
 		if !Owned(r.Tags, m.plan.Owner) {
 			continue
@@ -148,17 +148,17 @@ func (m *making) trustees(d policy.Destination, found Account) (own, former []po
 }
 
 // formerRole is what the role of s would be in the other trust.roleScope.
-func (m *making) formerRole(d policy.Destination, s policy.Subject) policy.ARN {
+func (m *planner) formerRole(d policy.Destination, s policy.Subject) policy.ARN {
 	if m.perServiceAccount() {
 		return m.policy.Role(d)
 	}
 	return m.policy.ServiceAccountRole(d, s)
 }
 
-// unwanted closes a role of this cluster that nobody uses any more. One of the
+// closeRole closes a role of this cluster that nobody uses any more. One of the
 // other trust.roleScope is closed last, when those in its stead are there; but
 // whom the policy does not grant leaves it first.
-func (m *making) unwanted(found Role, provider policy.ARN) (first, last []Change) {
+func (m *planner) closeRole(found Role, provider policy.ARN) (first, last []Change) {
 	named := slices.ContainsFunc(m.policy.Destinations, func(d policy.Destination) bool {
 		return found.ARN == d.Role || found.ARN == d.AssumeRole
 	})
@@ -198,44 +198,44 @@ func (m *making) unwanted(found Role, provider policy.ARN) (first, last []Change
 	return change(moving, "trust.roleScope has changed, and the role trusts others than those who move"), last
 }
 
-// vacant begins to count an account's room; nil: no end to it.
-func (m *making) vacant(room *Room) {
+// countHeadroom begins to count an account's room; nil: no end to it.
+func (m *planner) countHeadroom(room *Headroom) {
 	const endless = 1 << 30
-	m.room = Room{Roles: endless, Providers: endless}
+	m.headroom = Headroom{Roles: endless, Providers: endless}
 	if room != nil {
-		m.room = *room
+		m.headroom = *room
 	}
 }
 
 // takeRole takes the place of one more role, if there is one.
-func (m *making) takeRole() bool {
-	if m.room.Roles <= 0 {
+func (m *planner) takeRole() bool {
+	if m.headroom.Roles <= 0 {
 		return false
 	}
-	m.room.Roles--
+	m.headroom.Roles--
 	return true
 }
 
-func (m *making) overRoles(d policy.Destination, refused []policy.Subject) {
+func (m *planner) overRoles(d policy.Destination, refused []policy.Subject) {
 	mend := "raise its quota \"Roles per account\", or delete roles that nobody uses"
 	if m.perServiceAccount() {
 		mend += ", or set trust.roleScope: destination, where a destination has one role"
 	}
 	m.refuse(d.Workspace.ARN, fmt.Sprintf("account %s has no room for the roles of destination %s, so that it is refused to the newest: %s; %s",
 		d.Workspace.Account, d.Name, joined(refused), mend))
-	m.full(d, refused, "account "+d.Workspace.Account+" has no room for more roles")
+	m.refuseFull(d, refused, "account "+d.Workspace.Account+" has no room for more roles")
 }
 
-// full tells the subjects that a quota keeps them out.
-func (m *making) full(d policy.Destination, refused []policy.Subject, why string) {
+// refuseFull tells the subjects that a quota keeps them out.
+func (m *planner) refuseFull(d policy.Destination, refused []policy.Subject, why string) {
 	for _, s := range refused {
-		m.stand(s, d, QuotaExceeded, false, "not trusted for destination "+d.Name+": "+why+"; the cluster's admin can raise the account's quota, or divide the grants")
+		m.setStatus(s, d, QuotaExceeded, false, "not trusted for destination "+d.Name+": "+why+"; the cluster's admin can raise the account's quota, or divide the grants")
 	}
 }
 
 // providerRefused refuses a provider that the account has no room for.
-func (m *making) providerRefused(arn policy.ARN) bool {
-	if m.room.Providers > 0 {
+func (m *planner) providerRefused(arn policy.ARN) bool {
+	if m.headroom.Providers > 0 {
 		return false
 	}
 	m.refuse(arn, fmt.Sprintf("account %s has no room for another OIDC provider, so nobody new is trusted in it; "+

@@ -42,13 +42,13 @@ func elsewhere(p *policy.Policy, a Account) Account {
 		return a
 	}
 	b := a
-	b.Roles, b.Others = map[string]Role{}, nil
+	b.Roles, b.Orphans = map[string]Role{}, nil
 	for _, r := range a.all() {
 		name := r.ARN.RoleName()
 		if slices.ContainsFunc(p.Destinations, func(d policy.Destination) bool { return p.Role(d).RoleName() == name }) {
 			b.Roles[name] = r
 		} else {
-			b.Others = append(b.Others, r)
+			b.Orphans = append(b.Orphans, r)
 		}
 	}
 	return b
@@ -63,7 +63,7 @@ func TestARoleForEachServiceAccount(t *testing.T) {
 	if want := []string{"ampbridge.dev-aks.central.monitoring.prometheus", "ampbridge.dev-aks.central.team-a.prometheus"}; len(targets) != 1 || !targets[0].All || !slices.Equal(targets[0].Roles, want) {
 		t.Errorf("targets %+v", targets)
 	}
-	first := Make(in)
+	first := Compute(in)
 	if diff := cmp.Diff([]string{"CreateOpenIDConnectProvider", "CreateRole", "PutRolePolicy", "CreateRole", "PutRolePolicy"}, calls(first)); diff != "" {
 		t.Fatal(diff)
 	}
@@ -77,7 +77,7 @@ func TestARoleForEachServiceAccount(t *testing.T) {
 	}, whoTrusts(t, in.Accounts[account])); diff != "" {
 		t.Error(diff)
 	}
-	if again := Make(in); !again.InStep() {
+	if again := Compute(in); !again.InSync() {
 		t.Errorf("the plan after the plan:\n%s", again)
 	}
 
@@ -86,14 +86,14 @@ func TestARoleForEachServiceAccount(t *testing.T) {
 	r := in.Accounts[account].Roles["ampbridge.dev-aks.central.monitoring.prometheus"]
 	r.Trust = strings.Replace(r.Trust, `:sub":"system:serviceaccount:monitoring:prometheus"`, `:sub":["system:serviceaccount:monitoring:prometheus","system:serviceaccount:team-a:prometheus"]`, 1)
 	in.Accounts[account].Roles[r.ARN.RoleName()] = r
-	second := Make(in)
+	second := Compute(in)
 	in.Accounts = carryOut(second, in.Accounts)
 	if diff := cmp.Diff(map[string]string{
 		"ampbridge.dev-aks.central.monitoring.prometheus": "monitoring/prometheus", "ampbridge.dev-aks.central.team-a.prometheus": "",
 	}, whoTrusts(t, in.Accounts[account])); diff != "" {
 		t.Errorf("%s\n%s", diff, second)
 	}
-	if again := Make(in); !again.InStep() {
+	if again := Compute(in); !again.InSync() {
 		t.Errorf("the plan after the second plan:\n%s", again)
 	}
 
@@ -102,11 +102,11 @@ func TestARoleForEachServiceAccount(t *testing.T) {
 	foreign := r
 	foreign.Tags = nil
 	in.Accounts = map[string]Account{account: {Roles: map[string]Role{r.ARN.RoleName(): foreign}}}
-	third := Make(in)
+	third := Compute(in)
 	if len(third.Refusals) != 1 || !strings.Contains(third.Refusals[0].Message, "was not made by sync") || len(third.Changes) != 3 {
 		t.Errorf("a foreign role:\n%s", third)
 	}
-	for _, s := range third.Standings {
+	for _, s := range third.SubjectStatuses {
 		if want := map[string]State{"monitoring": Refused, "team-a": Trusted}[s.Subject.Namespace]; s.State != want {
 			t.Errorf("%s: %s, want %s", s.Subject, s.State, want)
 		}
@@ -121,7 +121,7 @@ func TestTheScopeChanges(t *testing.T) {
 		in := Input{Policy: from, Issuer: issuer, Now: noon, ServiceAccounts: []ServiceAccount{
 			serviceAccount("monitoring/prometheus", time.Hour), serviceAccount("team-a/prometheus", time.Hour), serviceAccount("team-b/prometheus", time.Hour),
 		}}
-		in.Accounts = carryOut(Make(in), nil)
+		in.Accounts = carryOut(Compute(in), nil)
 		trusted := func(name string) (n int) {
 			for _, subjects := range whoTrusts(t, in.Accounts[account]) {
 				n += strings.Count(" "+subjects+" ", " "+name+" ")
@@ -130,7 +130,7 @@ func TestTheScopeChanges(t *testing.T) {
 		}
 		in.Policy, in.Accounts[account] = to, elsewhere(to, in.Accounts[account])
 		in.ServiceAccounts = in.ServiceAccounts[:1] // team-a's is away for a moment
-		all := Make(in)
+		all := Compute(in)
 		// As far as it comes, change by change: as many as were made before it was killed.
 		before := in.Accounts
 		for n := range len(all.Changes) + 1 {
@@ -147,10 +147,10 @@ func TestTheScopeChanges(t *testing.T) {
 				t.Errorf("after %d changes a subject without a grant is trusted", n)
 			}
 			for range 3 { // the next runs go on from there
-				in.Accounts = carryOut(Make(in), in.Accounts)
+				in.Accounts = carryOut(Compute(in), in.Accounts)
 				in.Accounts[account] = elsewhere(to, in.Accounts[account])
 			}
-			if again := Make(in); !again.InStep() || trusted("monitoring/prometheus") != 1 || trusted("team-a/prometheus") != 1 || trusted("team-b/prometheus") != 0 {
+			if again := Compute(in); !again.InSync() || trusted("monitoring/prometheus") != 1 || trusted("team-a/prometheus") != 1 || trusted("team-b/prometheus") != 0 {
 				t.Errorf("in the end: %v\n%s", whoTrusts(t, in.Accounts[account]), again)
 			}
 		}
@@ -160,14 +160,14 @@ func TestTheScopeChanges(t *testing.T) {
 
 		// Something is refused: the old ones stay open.
 		in.Accounts = before
-		in.Accounts[account] = Account{Roles: before[account].Roles, Others: before[account].Others, Room: &Room{}, Provider: before[account].Provider}
-		refused := Make(in)
+		in.Accounts[account] = Account{Roles: before[account].Roles, Orphans: before[account].Orphans, Headroom: &Headroom{}, Provider: before[account].Provider}
+		refused := Compute(in)
 		if slices.ContainsFunc(refused.Changes, func(c Change) bool { return c.Last }) || len(refused.Refusals) == 0 {
 			t.Errorf("no room:\n%s", refused)
 		}
 		in.Accounts, in.Missing = before, map[policy.ARN]bool{to.Destinations[0].Workspace.ARN: true}
-		in.Accounts[account] = Account{Roles: before[account].Roles, Others: before[account].Others, Provider: before[account].Provider}
-		if missing := Make(in); slices.ContainsFunc(missing.Changes, func(c Change) bool { return c.Last }) || len(missing.Refusals) == 0 {
+		in.Accounts[account] = Account{Roles: before[account].Roles, Orphans: before[account].Orphans, Provider: before[account].Provider}
+		if missing := Compute(in); slices.ContainsFunc(missing.Changes, func(c Change) bool { return c.Last }) || len(missing.Refusals) == 0 {
 			t.Errorf("no workspace:\n%s", missing)
 		}
 	}
@@ -181,10 +181,10 @@ func TestTheScopeChangesToADocumentThatIsTooShort(t *testing.T) {
 		all = append(all, serviceAccount(fmt.Sprintf("team-%02d/prometheus", i), time.Duration(i)*time.Hour))
 	}
 	in := Input{Policy: parse(t, each), Issuer: issuer, ServiceAccounts: all}
-	in.Accounts = carryOut(Make(in), nil)
+	in.Accounts = carryOut(Compute(in), nil)
 	in.Policy = parse(t, base)
 	in.Accounts[account] = elsewhere(in.Policy, in.Accounts[account])
-	p := Make(in)
+	p := Compute(in)
 	if len(p.Refusals) != 1 || !strings.Contains(p.Refusals[0].Message, "roleScope: serviceAccount") {
 		t.Fatalf("refusals: %v", p.Refusals)
 	}
@@ -204,22 +204,22 @@ func TestPruneARoleOfItsOwn(t *testing.T) {
 	in := Input{Policy: parse(t, each), Issuer: issuer, Now: noon, ServiceAccounts: []ServiceAccount{
 		serviceAccount("monitoring/prometheus", time.Hour), serviceAccount("team-a/prometheus", time.Hour), serviceAccount("team-b/prometheus", time.Hour),
 	}}
-	in.Accounts = carryOut(Make(in), nil)
+	in.Accounts = carryOut(Compute(in), nil)
 	in.ServiceAccounts = in.ServiceAccounts[:2]
-	memory := Remember(Memory{}, in)
+	memory := TrackAbsence(AbsenceState{}, in)
 	for _, c := range []struct {
 		after time.Duration
 		want  string
 	}{{time.Hour - time.Second, "team-b/prometheus"}, {time.Hour, ""}} {
 		in.Now = noon.Add(c.after)
-		in.Memory = Remember(memory, in)
-		if got := whoTrusts(t, carryOut(Make(in), in.Accounts)[account])["ampbridge.dev-aks.central.team-b.prometheus"]; got != c.want {
+		in.Absence = TrackAbsence(memory, in)
+		if got := whoTrusts(t, carryOut(Compute(in), in.Accounts)[account])["ampbridge.dev-aks.central.team-b.prometheus"]; got != c.want {
 			t.Errorf("after %s: trusts %q, want %q", c.after, got, c.want)
 		}
 	}
 	in.ServiceAccounts = in.ServiceAccounts[:1]
-	in.Memory.Missed[subject("team-a/prometheus")] = noon
-	if p := Make(in); len(p.Changes) > 0 || len(p.Refusals) != 1 || !strings.Contains(p.Refusals[0].Message, "2 of 3") {
+	in.Absence.Missed[subject("team-a/prometheus")] = noon
+	if p := Compute(in); len(p.Changes) > 0 || len(p.Refusals) != 1 || !strings.Contains(p.Refusals[0].Message, "2 of 3") {
 		t.Errorf("more than half:\n%s", p)
 	}
 }
@@ -229,8 +229,8 @@ func TestRoomForRoles(t *testing.T) {
 	for i := range 5 {
 		all = append(all, serviceAccount(fmt.Sprintf("team-%d/prometheus", i), time.Duration(i)*time.Hour))
 	}
-	in := Input{Policy: parse(t, each), Issuer: issuer, ServiceAccounts: all, Accounts: map[string]Account{account: {Room: &Room{Roles: 2, Providers: 1}}}}
-	p := Make(in)
+	in := Input{Policy: parse(t, each), Issuer: issuer, ServiceAccounts: all, Accounts: map[string]Account{account: {Headroom: &Headroom{Roles: 2, Providers: 1}}}}
+	p := Compute(in)
 	made := whoTrusts(t, carryOut(p, in.Accounts)[account])
 	if want := []string{"ampbridge.dev-aks.central.team-3.prometheus", "ampbridge.dev-aks.central.team-4.prometheus"}; !slices.Equal(slices.Sorted(maps.Keys(made)), want) {
 		t.Errorf("made %v, want the oldest two", made)
@@ -239,17 +239,17 @@ func TestRoomForRoles(t *testing.T) {
 		t.Errorf("refusals %v", p.Refusals)
 	}
 
-	in.Policy, in.Accounts = parse(t, base), map[string]Account{account: {Room: &Room{Providers: 1}}}
-	if p := Make(in); len(p.Changes) > 0 || len(p.Refusals) != 1 {
+	in.Policy, in.Accounts = parse(t, base), map[string]Account{account: {Headroom: &Headroom{Providers: 1}}}
+	if p := Compute(in); len(p.Changes) > 0 || len(p.Refusals) != 1 {
 		t.Errorf("no room for the destination's role:\n%s", p)
 	}
-	in.Accounts = map[string]Account{account: {Room: &Room{Roles: 1}}}
-	p = Make(in)
+	in.Accounts = map[string]Account{account: {Headroom: &Headroom{Roles: 1}}}
+	p = Compute(in)
 	if len(p.Changes) > 0 || len(p.Refusals) != 1 || !strings.Contains(p.Refusals[0].Message, "--provider-quota") {
 		t.Errorf("no room for the provider:\n%s", p)
 	}
-	if i := slices.IndexFunc(p.Standings, func(s Standing) bool { return s.State == Trusted }); i >= 0 {
-		t.Errorf("promised %+v", p.Standings[i])
+	if i := slices.IndexFunc(p.SubjectStatuses, func(s SubjectStatus) bool { return s.State == Trusted }); i >= 0 {
+		t.Errorf("promised %+v", p.SubjectStatuses[i])
 	}
 }
 
@@ -257,17 +257,17 @@ func TestRoomForRoles(t *testing.T) {
 func TestMissingWorkspace(t *testing.T) {
 	p := parse(t, base)
 	in := Input{Policy: p, Issuer: issuer, Missing: map[policy.ARN]bool{p.Destinations[0].Workspace.ARN: true}, ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)}}
-	first := Make(in)
+	first := Compute(in)
 	if len(first.Changes) > 0 || len(first.Refusals) != 1 || !strings.Contains(first.Refusals[0].Message, "destinations[0].workspace does not exist") ||
-		len(first.Standings) != 1 || first.Standings[0].State != WorkspaceMissing {
-		t.Errorf("from nothing:\n%s%v", first, first.Standings)
+		len(first.SubjectStatuses) != 1 || first.SubjectStatuses[0].State != WorkspaceMissing {
+		t.Errorf("from nothing:\n%s%v", first, first.SubjectStatuses)
 	}
 	in.Accounts = synced(t, serviceAccount("monitoring/prometheus", time.Hour), serviceAccount("team-a/prometheus", time.Hour))
 	r := in.Accounts[account].Roles[role]
 	r.Permissions = strings.Replace(r.Permissions, "ws-0001", "ws-0000", 1)
 	in.Accounts[account].Roles[role] = r
 	in.ServiceAccounts = append(in.ServiceAccounts, serviceAccount("team-new/prometheus", time.Hour), serviceAccount("team-a/prometheus", time.Hour, policy.AnnotationInject, "false"))
-	second := Make(in)
+	second := Compute(in)
 	if diff := cmp.Diff([]string{"UpdateAssumeRolePolicy"}, calls(second)); diff != "" {
 		t.Errorf("what the role may do must stay: %s", diff)
 	}
@@ -301,7 +301,7 @@ func TestScopesComeToTheSame(t *testing.T) {
 				accounts[account] = elsewhere(p, a)
 			}
 			in.Accounts = accounts
-			accounts = carryOut(Make(in), accounts)
+			accounts = carryOut(Compute(in), accounts)
 			got := map[string]bool{}
 			for _, subjects := range whoTrusts(t, accounts[account]) {
 				for _, name := range strings.Fields(subjects) {
@@ -316,7 +316,7 @@ func TestScopesComeToTheSame(t *testing.T) {
 			}
 			accounts[account] = elsewhere(p, accounts[account])
 			in.Accounts = accounts
-			if again := Make(in); !again.InStep() {
+			if again := Compute(in); !again.InSync() {
 				t.Fatalf("run %d, step %d: the plan after the plan:\n%s", i, step, again)
 			}
 		}

@@ -19,8 +19,8 @@ const (
 	Pruned  State = "Pruned"
 )
 
-// Standing is where a subject is once the plan is carried out.
-type Standing struct {
+// SubjectStatus is where a subject is once the plan is carried out.
+type SubjectStatus struct {
 	Subject policy.Subject
 	// Destination is empty with [NotGranted].
 	Destination string
@@ -33,36 +33,36 @@ type Standing struct {
 	Message string
 }
 
-func (m *making) stand(s policy.Subject, d policy.Destination, state State, changes bool, message string) {
-	m.plan.Standings = append(m.plan.Standings, Standing{s, d.Name, m.policy.RoleFor(d, s), state, changes, message})
+func (m *planner) setStatus(s policy.Subject, d policy.Destination, state State, changes bool, message string) {
+	m.plan.SubjectStatuses = append(m.plan.SubjectStatuses, SubjectStatus{s, d.Name, m.policy.RoleFor(d, s), state, changes, message})
 }
 
-// stands tells, once the subjects of d are chosen, who of them is new.
-func (m *making) stands(d policy.Destination, trusted, subjects []policy.Subject) {
+// statusOf tells, once the subjects of d are chosen, who of them is new.
+func (m *planner) statusOf(d policy.Destination, trusted, subjects []policy.Subject) {
 	was := map[policy.Subject]bool{}
 	for _, s := range trusted {
 		was[s] = true
 	}
 	for _, s := range subjects {
-		m.stand(s, d, Trusted, !was[s], "may write to destination "+d.Name+" as "+m.policy.RoleFor(d, s).String())
+		m.setStatus(s, d, Trusted, !was[s], "may write to destination "+d.Name+" as "+m.policy.RoleFor(d, s).String())
 	}
 }
 
 // wanting are those of destination d who want trust and, with a role of somebody
 // else in the way, do not get it.
-func (m *making) wanting(d policy.Destination, message string) {
+func (m *planner) wanting(d policy.Destination, message string) {
 	for s, sa := range m.seen {
 		if sa.destinations[d.Name] {
-			m.stand(s, d, Refused, false, "not trusted for destination "+d.Name+": "+message)
+			m.setStatus(s, d, Refused, false, "not trusted for destination "+d.Name+": "+message)
 		}
 	}
 }
 
 // refused takes back what was promised from the n-th standing on: the provider
 // is refused, so that nobody new is trusted.
-func (m *making) refused(from int, message string) {
-	for i := from; i < len(m.plan.Standings); i++ {
-		if s := &m.plan.Standings[i]; s.State == Trusted && s.Changes {
+func (m *planner) refused(from int, message string) {
+	for i := from; i < len(m.plan.SubjectStatuses); i++ {
+		if s := &m.plan.SubjectStatuses[i]; s.State == Trusted && s.Changes {
 			s.State, s.Changes, s.Message = Refused, false, "not trusted for destination "+s.Destination+": "+message
 		}
 	}

@@ -40,7 +40,7 @@ func TestStandings(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			c.in.Issuer = issuer
 			var got []string
-			for _, s := range Make(c.in).Standings {
+			for _, s := range Compute(c.in).SubjectStatuses {
 				changes := ""
 				if s.Changes {
 					changes = "*"

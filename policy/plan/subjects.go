@@ -11,19 +11,19 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 )
 
-// wish is what a service account, as it is seen now, wants of a destination.
-type wish int
+// intent is what a service account, as it is seen now, wants of a destination.
+type intent int
 
 const (
-	unseen   wish = iota // no such service account in a labelled namespace
-	wanted               // a pod of it may be injected
-	unwanted             // it opted out, or named other destinations
-	unclear              // its annotations cannot be read
+	unseen   intent = iota // no such service account in a labelled namespace
+	wanted                 // a pod of it may be injected
+	unwanted               // it opted out, or named other destinations
+	unclear                // its annotations cannot be read
 )
 
-// wishes asks, for every service account, the very decision that the webhook
+// collectIntents asks, for every service account, the very decision that the webhook
 // would take about a pod that asks for injection.
-func (m *making) wishes(accounts []ServiceAccount) {
+func (m *planner) collectIntents(accounts []ServiceAccount) {
 	// The pause switch stops injections; pods that run keep their trust.
 	running := *m.policy
 	running.Paused = false
@@ -45,8 +45,8 @@ func (m *making) wishes(accounts []ServiceAccount) {
 	}
 }
 
-// say tells of service accounts that want what they do not get.
-func (m *making) say() {
+// noteDenied tells of service accounts that want what they do not get.
+func (m *planner) noteDenied() {
 	for _, subject := range slices.SortedFunc(maps.Keys(m.seen), compareSubjects) {
 		s := m.seen[subject]
 		_, granted := m.policy.Entitled(subject)
@@ -54,7 +54,7 @@ func (m *making) say() {
 		case s.otherwise == unclear && granted:
 			m.note("", subject.String(), s.decision.Warning)
 		case s.decision.Reason == policy.NotGranted && s.asks:
-			m.plan.Standings = append(m.plan.Standings, Standing{Subject: subject, State: NotGranted, Message: s.decision.Warning})
+			m.plan.SubjectStatuses = append(m.plan.SubjectStatuses, SubjectStatus{Subject: subject, State: NotGranted, Message: s.decision.Warning})
 		}
 	}
 }
@@ -63,12 +63,12 @@ func (m *making) say() {
 type seen struct {
 	created      time.Time
 	destinations map[string]bool
-	otherwise    wish // about every other destination
-	asks         bool // by its annotation
+	otherwise    intent // about every other destination
+	asks         bool   // by its annotation
 	decision     policy.Decision
 }
 
-func (m *making) wish(s policy.Subject, destination string) wish {
+func (m *planner) intentOf(s policy.Subject, destination string) intent {
 	switch sa, found := m.seen[s]; {
 	case !found:
 		return unseen
@@ -86,14 +86,14 @@ func (m *making) wish(s policy.Subject, destination string) wish {
 //
 // Former ones are trusted by roles of the other trust.roleScope. They come before
 // the newcomers: their trust moves. fits tells whether there is room for one more.
-func (m *making) subjects(d policy.Destination, trusted, former []policy.Subject, fits func(kept []policy.Subject, s policy.Subject) bool) (kept, refused []policy.Subject, pruned int) {
+func (m *planner) subjects(d policy.Destination, trusted, former []policy.Subject, fits func(kept []policy.Subject, s policy.Subject) bool) (kept, refused []policy.Subject, pruned int) {
 	room := places{policy: m.policy, destination: d.Name, taken: map[place]int{}}
 	for _, s := range trusted {
-		switch w := m.wish(s, d.Name); {
+		switch w := m.intentOf(s, d.Name); {
 		case !room.granted(s) || w == unwanted:
 		case w == unseen && m.pruned[s]:
 			pruned++
-			m.stand(s, d, Pruned, true, "not seen since "+m.memory.Missed[s].Format(time.RFC3339)+": not trusted for destination "+d.Name+" any more")
+			m.setStatus(s, d, Pruned, true, "not seen since "+m.absence.Missed[s].Format(time.RFC3339)+": not trusted for destination "+d.Name+" any more")
 		default:
 			room.take(s)
 			kept = append(kept, s)
@@ -106,7 +106,7 @@ func (m *making) subjects(d policy.Destination, trusted, former []policy.Subject
 		}
 	}
 	for s := range m.seen {
-		if m.wish(s, d.Name) == wanted && !slices.Contains(kept, s) && !slices.Contains(moving, s) {
+		if m.intentOf(s, d.Name) == wanted && !slices.Contains(kept, s) && !slices.Contains(moving, s) {
 			newcomers = append(newcomers, s)
 		}
 	}
@@ -115,7 +115,7 @@ func (m *making) subjects(d policy.Destination, trusted, former []policy.Subject
 	})
 	for _, s := range append(moving, newcomers...) {
 		if m.missing(d) {
-			m.stand(s, d, WorkspaceMissing, false, "not trusted for destination "+d.Name+": its workspace "+d.Workspace.String()+" does not exist; the cluster's admin corrects destinations[].workspace in the policy")
+			m.setStatus(s, d, WorkspaceMissing, false, "not trusted for destination "+d.Name+": its workspace "+d.Workspace.String()+" does not exist; the cluster's admin corrects destinations[].workspace in the policy")
 			continue
 		}
 		if !room.take(s) && !slices.Contains(moving, s) {
@@ -123,7 +123,7 @@ func (m *making) subjects(d policy.Destination, trusted, former []policy.Subject
 				"not trusted for destination %s: namespace %s has all the subjects that maxSubjectsPerNamespace allows, and older ones keep their place; raise it in the grant",
 				d.Name, s.Namespace)
 			m.note(d.Workspace.Account, s.String(), message)
-			m.stand(s, d, CapReached, false, message)
+			m.setStatus(s, d, CapReached, false, message)
 			continue
 		}
 		if fits(kept, s) {
@@ -137,13 +137,13 @@ func (m *making) subjects(d policy.Destination, trusted, former []policy.Subject
 }
 
 // mayKeep tells whether a subject that is trusted for d goes on being so.
-func (m *making) mayKeep(s policy.Subject, d policy.Destination) bool {
-	w := m.wish(s, d.Name)
+func (m *planner) mayKeep(s policy.Subject, d policy.Destination) bool {
+	w := m.intentOf(s, d.Name)
 	return places{policy: m.policy, destination: d.Name}.granted(s) && w != unwanted && (w != unseen || !m.pruned[s])
 }
 
 // missing tells whether the workspace of d is known not to exist.
-func (m *making) missing(d policy.Destination) bool { return m.absent[d.Workspace.ARN] }
+func (m *planner) missing(d policy.Destination) bool { return m.absent[d.Workspace.ARN] }
 
 // places counts who takes up the room that the grants leave to a destination.
 type places struct {

@@ -88,9 +88,9 @@ func carryOut(p Plan, accounts map[string]Account) map[string]Account {
 			a.Provider = &provider
 		} else {
 			r := a.Roles[c.Resource.RoleName()]
-			if i := slices.IndexFunc(a.Others, func(o Role) bool { return o.ARN == c.Resource }); i >= 0 {
-				r = a.Others[i]
-				a.Others = slices.Delete(slices.Clone(a.Others), i, i+1)
+			if i := slices.IndexFunc(a.Orphans, func(o Role) bool { return o.ARN == c.Resource }); i >= 0 {
+				r = a.Orphans[i]
+				a.Orphans = slices.Delete(slices.Clone(a.Orphans), i, i+1)
 			}
 			r.ARN, r.Tags = c.Resource, merged(r.Tags, c.Tags)
 			if c.Trust != nil {
@@ -122,7 +122,7 @@ func merged(a, b map[string]string) map[string]string {
 // synced is what a first plan for the policy base leaves behind.
 func synced(t *testing.T, accounts ...ServiceAccount) map[string]Account {
 	t.Helper()
-	p := Make(Input{Policy: parse(t, base), Issuer: issuer, ServiceAccounts: accounts})
+	p := Compute(Input{Policy: parse(t, base), Issuer: issuer, ServiceAccounts: accounts})
 	if len(p.Refusals) > 0 {
 		t.Fatalf("refused: %v", p.Refusals)
 	}

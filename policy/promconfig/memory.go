@@ -25,7 +25,7 @@ func (e *TooLargeError) Error() string {
 
 // enough returns an error where an edit of that manner may need more than memory;
 // 0 bounds nothing.
-func enough(config []byte, m manner, memory int64) error {
+func enough(config []byte, m strategy, memory int64) error {
 	if memory == 0 {
 		return nil
 	}

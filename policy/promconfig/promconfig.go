@@ -108,7 +108,7 @@ func RenderWithin(memory int64, config []byte, blocks []policy.Block, generation
 		result.Config = config
 		return result, nil
 	}
-	result.Config, err = inTurn([]manner{spliced, rewritten, bare}, func(m manner) ([]byte, error) {
+	result.Config, err = inTurn([]strategy{spliced, rewritten, bare}, func(m strategy) ([]byte, error) {
 		if err := enough(config, m, memory); err != nil {
 			return nil, err
 		}
@@ -145,7 +145,7 @@ type edit struct {
 }
 
 // apply puts the blocks in, in one manner.
-func (e edit) apply(config []byte, before meaning, m manner) ([]byte, error) {
+func (e edit) apply(config []byte, before meaning, m strategy) ([]byte, error) {
 	s, err := parse(config)
 	if err != nil && m != spliced {
 		return nil, fmt.Errorf("%w: %w", errUneditable, err)
@@ -196,7 +196,7 @@ func Remove(config []byte) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configuration: %w", err)
 	}
-	return inTurn([]manner{spliced, rewritten, bare}, func(m manner) ([]byte, error) {
+	return inTurn([]strategy{spliced, rewritten, bare}, func(m strategy) ([]byte, error) {
 		back, err := remove(h, rest, m)
 		if err != nil {
 			return nil, err
@@ -208,7 +208,7 @@ func Remove(config []byte) ([]byte, error) {
 	})
 }
 
-func remove(h header, rest []byte, m manner) ([]byte, error) {
+func remove(h header, rest []byte, m strategy) ([]byte, error) {
 	if m == spliced {
 		return h.undo(rest)
 	}

@@ -23,18 +23,18 @@ var hidden = regexp.MustCompile(`\\(x|u00|U000000)2[48]|\$\\\r?\n`)
 // errUneditable is rare: constructs that the YAML library cannot write back.
 var errUneditable = errors.New("configuration uses YAML that cannot be written back unchanged: simplify its comments, anchors or escapes")
 
-// manner is a way to write an edited configuration. The later ones keep less of
+// strategy is a way to write an edited configuration. The later ones keep less of
 // how it looked, and work for more.
-type manner int
+type strategy int
 
 const (
-	spliced   manner = iota // the user's text, with the blocks put in
-	rewritten               // the tree, with its comments
-	bare                    // the tree: comments can be put where they break it
+	spliced   strategy = iota // the user's text, with the blocks put in
+	rewritten                 // the tree, with its comments
+	bare                      // the tree: comments can be put where they break it
 )
 
 // inTurn tries one manner after the other, until one serves.
-func inTurn(manners []manner, try func(manner) ([]byte, error)) (out []byte, err error) {
+func inTurn(manners []strategy, try func(strategy) ([]byte, error)) (out []byte, err error) {
 	for _, m := range manners {
 		if out, err = try(m); !errors.Is(err, errUneditable) {
 			return out, err
@@ -46,7 +46,7 @@ func inTurn(manners []manner, try func(manner) ([]byte, error)) (out []byte, err
 // text writes the edited trees, with head as the first line, and uses them up:
 // what comes out is parsed again, and two trees of a large configuration would
 // need too much memory at a time.
-func (s *stream) text(head string, m manner) (out []byte, err error) {
+func (s *stream) text(head string, m strategy) (out []byte, err error) {
 	allowed := bytes.Count(s.source, []byte(expansion))
 	if m == bare {
 		s.walk(func(n *yaml.Node) {

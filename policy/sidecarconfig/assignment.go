@@ -20,7 +20,7 @@ const Version = 1
 
 // Environment variables of the sidecar's container.
 const (
-	// Variable holds the assignment, encoded by [Assignment.Encode].
+	// Variable holds the assignment, encoded by [Config.Encode].
 	Variable = "AMPBRIDGE_ASSIGNMENT"
 	// PodNameVariable and PodNamespaceVariable come from the downward API:
 	// pods have no name at admission.
@@ -37,8 +37,8 @@ const (
 	TokenDir       = "/var/run/secrets/ampbridge.io/token"
 )
 
-// Assignment is one sidecar's work. It holds no secrets.
-type Assignment struct {
+// Config is one sidecar's work. It holds no secrets.
+type Config struct {
 	Version int    `json:"version"`
 	Cluster string `json:"cluster"`
 	// Source is the directory where the kubelet puts the user's files; Target
@@ -73,14 +73,14 @@ type Assignment struct {
 	MetricsPort int32 `json:"metricsPort,omitempty"`
 }
 
-// Values of [Assignment.MetricsPort].
+// Values of [Config.MetricsPort].
 const (
 	DefaultMetricsPort int32 = 9095
 	// NoMetrics: no port is free, or the pod is on the host's network.
 	NoMetrics int32 = -1
 )
 
-// StartOnly is the [Assignment.Reload] of pods whose Prometheus reads its
+// StartOnly is the [Config.Reload] of pods whose Prometheus reads its
 // configuration when it starts, and never again. No session could be handed
 // over to it later, so its profile holds the role and the token's file, and
 // its SDK gets the sessions: the block is served only while STS provably
@@ -125,8 +125,8 @@ type Destination struct {
 
 // New is the assignment that follows from a policy and what it entitles a pod
 // to; the caller adds the files' places.
-func New(p *policy.Policy, e policy.Entitlement) Assignment {
-	a := Assignment{
+func New(p *policy.Policy, e policy.Entitlement) Config {
+	a := Config{
 		Version: Version, Cluster: p.Cluster.Name,
 		SessionSeconds: int(time.Duration(p.Session.Duration) / time.Second),
 		STS:            STS(p.STS),
@@ -155,7 +155,7 @@ func (d Destination) For(pod string) policy.Block {
 // Encode writes the assignment as JSON. The kubelet expands $(NAME) and $$ in
 // the values of environment variables: whoever puts the text into a pod doubles
 // every $ in it.
-func (a Assignment) Encode() string {
+func (a Config) Encode() string {
 	text, err := json.Marshal(a)
 	if err != nil {
 		panic(err) // strings, numbers and slices of them always encode
@@ -163,9 +163,9 @@ func (a Assignment) Encode() string {
 	return string(text)
 }
 
-// Decode reads what [Assignment.Encode] wrote, of this or a later minor form.
-func Decode(text string) (Assignment, error) {
-	var a Assignment
+// Decode reads what [Config.Encode] wrote, of this or a later minor form.
+func Decode(text string) (Config, error) {
+	var a Config
 	if err := json.Unmarshal([]byte(text), &a); err != nil {
 		return a, fmt.Errorf("%s: %w", Variable, err)
 	}

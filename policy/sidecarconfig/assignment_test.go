@@ -10,7 +10,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 )
 
-func example(t *testing.T, serviceAccount policy.Subject) Assignment {
+func example(t *testing.T, serviceAccount policy.Subject) Config {
 	t.Helper()
 	data, err := os.ReadFile("../testdata/full.yaml")
 	if err != nil {

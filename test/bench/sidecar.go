@@ -61,7 +61,7 @@ func measureSidecar(ctx context.Context, dir string, r *report) error {
 
 // measureIdle starts a sidecar of its own for each size, so that the peak is
 // that size's.
-func measureIdle(program string, a sidecarconfig.Assignment, size int, r *report) error {
+func measureIdle(program string, a sidecarconfig.Config, size int, r *report) error {
 	if err := os.WriteFile(filepath.Join(a.Source, a.File), configuration(size), 0o600); err != nil {
 		return err
 	}
@@ -109,8 +109,8 @@ func measureIdle(program string, a sidecarconfig.Assignment, size int, r *report
 }
 
 // assign prepares a pod's directories, its token and the role that trusts it.
-func assign(ctx context.Context, cloud *awstest.Cloud, dir string) (a sidecarconfig.Assignment, err error) {
-	a = sidecarconfig.Assignment{
+func assign(ctx context.Context, cloud *awstest.Cloud, dir string) (a sidecarconfig.Config, err error) {
+	a = sidecarconfig.Config{
 		Version: sidecarconfig.Version, Cluster: "bench", File: "prometheus.yml", Private: true, SessionSeconds: 3600,
 		Source: filepath.Join(dir, "source"), Target: filepath.Join(dir, "target"),
 		Credentials: filepath.Join(dir, "credentials", "credentials"), Token: filepath.Join(dir, "token"),

@@ -293,7 +293,7 @@ func (c *simulatedCluster) run() bool {
 }
 
 func (c *simulatedCluster) plan(found plan.Account) plan.Plan {
-	return plan.Make(plan.Input{Policy: c.policy, Issuer: c.issuer, ServiceAccounts: c.serviceAccounts(), Accounts: map[string]plan.Account{c.account: found}})
+	return plan.Compute(plan.Input{Policy: c.policy, Issuer: c.issuer, ServiceAccounts: c.serviceAccounts(), Accounts: map[string]plan.Account{c.account: found}})
 }
 
 // observe makes the reads of awsiam's Observe: the provider, each role and its

@@ -43,9 +43,9 @@ type turned struct {
 	opened, closed map[breaker.Workload]*observed
 }
 
-// turn opens the breaker for the workloads of stuck pods, and forgets the
+// updateBreaker opens the breaker for the workloads of stuck pods, and forgets the
 // entries that are about nothing any more. With an error the state is what it was.
-func (a *auditor) turn(ctx context.Context, state breaker.State, namespaces map[string]policy.Injection, pods []observed, now time.Time, unread map[string]bool) (turned, error) {
+func (a *auditor) updateBreaker(ctx context.Context, state breaker.State, namespaces map[string]policy.Injection, pods []observed, now time.Time, unread map[string]bool) (turned, error) {
 	result := turned{state: state, opened: map[breaker.Workload]*observed{}, closed: map[breaker.Workload]*observed{}}
 	opening := map[breaker.Workload]*observed{}
 	today := map[breaker.Workload]*observed{}
@@ -56,9 +56,9 @@ func (a *auditor) turn(ctx context.Context, state breaker.State, namespaces map[
 			continue
 		}
 		today[o.workload] = o
-		trials[breaker.Entry{Workload: breaker.All(o.workload.Namespace), Trial: o.Trial}] = true
+		trials[breaker.Entry{Workload: breaker.All(o.workload.Namespace), Revision: o.Trial}] = true
 		_, open := state.Open(o.workload, o.Trial)
-		if o.Kind == Stuck && !open && a.blames(o) {
+		if o.Kind == Stuck && !open && a.attributable(o) {
 			opening[o.workload] = o
 		}
 	}
@@ -69,7 +69,7 @@ func (a *auditor) turn(ctx context.Context, state breaker.State, namespaces map[
 	})
 	var entries []breaker.Entry
 	for _, w := range workloads {
-		entries = append(entries, breaker.Entry{Workload: w, Trial: opening[w].Trial, Why: string(opening[w].Reason), Since: now.UTC().Truncate(time.Second)})
+		entries = append(entries, breaker.Entry{Workload: w, Revision: opening[w].Trial, Cause: string(opening[w].Reason), Since: now.UTC().Truncate(time.Second)})
 	}
 	var next breaker.State
 	var err error
@@ -115,17 +115,17 @@ func (a *auditor) turn(ctx context.Context, state breaker.State, namespaces map[
 func (a *auditor) announce(ctx context.Context, t turned, now time.Time) {
 	var errs []error
 	for w, o := range t.opened {
-		if !a.teller.may(w.Namespace) {
+		if !a.events.may(w.Namespace) {
 			continue
 		}
 		a.Logger.Warn("circuit breaker opens", "namespace", w.Namespace, "workload", shorten(w.String(), 200), "pod", o.name, "why", o.Reason, "message", shorten(o.Text, 500))
-		errs = append(errs, a.teller.tell(ctx, o, corev1.EventTypeWarning, eventOpen, fmt.Sprintf(
+		errs = append(errs, a.events.record(ctx, o, corev1.EventTypeWarning, eventOpen, fmt.Sprintf(
 			"hangs on the config sidecar since %s (%s: %s). Injection pauses for %s until the policy or the sidecar's image changes; %s",
 			minutes(now.Sub(o.since)), o.Reason, shorten(o.Text, 500), w, afterwards(o))))
 	}
 	for w, o := range t.closed {
-		if a.teller.may(w.Namespace) {
-			errs = append(errs, a.teller.tell(ctx, o, corev1.EventTypeNormal, eventClosed, fmt.Sprintf("injection of %s is tried again: the policy or the sidecar's image has changed", w)))
+		if a.events.may(w.Namespace) {
+			errs = append(errs, a.events.record(ctx, o, corev1.EventTypeNormal, eventClosed, fmt.Sprintf("injection of %s is tried again: the policy or the sidecar's image has changed", w)))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -140,11 +140,11 @@ func afterwards(o *observed) string {
 	return "the pod is evicted, and its successor starts without the sidecar"
 }
 
-// blames tells whether a pod's hanging says something about today's trial. One
+// attributable tells whether a pod's hanging says something about today's trial. One
 // that hangs on what an older policy gave it does not, unless it is already the
 // successor of such a one: then what it carries was changed on its way, and not
 // by time.
-func (a *auditor) blames(o *observed) bool {
+func (a *auditor) attributable(o *observed) bool {
 	return !o.Older || a.pace.successor(o.workload, o.created)
 }
 
@@ -155,9 +155,9 @@ func (a *auditor) expire(state breaker.State, namespaces map[string]policy.Injec
 	for _, e := range state.Entries() {
 		_, labelled := namespaces[e.Namespace]
 		o, seen := today[e.Workload]
-		current := seen && o.Trial == e.Trial
+		current := seen && o.Trial == e.Revision
 		if e.Workload == breaker.All(e.Namespace) {
-			seen, current = false, trials[breaker.Entry{Workload: e.Workload, Trial: e.Trial}]
+			seen, current = false, trials[breaker.Entry{Workload: e.Workload, Revision: e.Revision}]
 		}
 		stay := unseen
 		if seen {
@@ -183,10 +183,10 @@ func (a *auditor) expire(state breaker.State, namespaces map[string]policy.Injec
 	return gone
 }
 
-// release evicts the pods that are stuck: they run nothing, and a pending pod
+// evictStuck evicts the pods that are stuck: they run nothing, and a pending pod
 // is held by no budget. A pod that hangs on what the next would be given too stays:
 // that one would hang as well.
-func (a *auditor) release(ctx context.Context, pods []observed, t turned, now time.Time) error {
+func (a *auditor) evictStuck(ctx context.Context, pods []observed, t turned, now time.Time) error {
 	var due []*observed
 	for i := range pods {
 		o := &pods[i]
@@ -194,7 +194,7 @@ func (a *auditor) release(ctx context.Context, pods []observed, t turned, now ti
 			continue
 		}
 		_, open := t.state.Open(o.workload, o.Trial)
-		hangsAgain := o.Trial != "" && a.blames(o) && !open
+		hangsAgain := o.Trial != "" && a.attributable(o) && !open
 		if !hangsAgain && (t.opened[o.workload] != nil || a.pace.due(o.workload, o.created, now, true)) {
 			due = append(due, o)
 		}
@@ -266,10 +266,10 @@ func (a *auditor) evict(ctx context.Context, o *observed, now time.Time, unchang
 	a.pace.record(o.workload, o.created, now, result == resultEvicted)
 	switch result {
 	case resultEvicted:
-		if !a.teller.may(o.workload.Namespace) {
+		if !a.events.may(o.workload.Namespace) {
 			return nil
 		}
-		return a.teller.tell(ctx, o, corev1.EventTypeNormal, eventEvicted, fmt.Sprintf("evicted, because it was %s; its successor is admitted as the policy says today", o.Kind))
+		return a.events.record(ctx, o, corev1.EventTypeNormal, eventEvicted, fmt.Sprintf("evicted, because it was %s; its successor is admitted as the policy says today", o.Kind))
 	case resultRefused:
 		return a.refused(ctx, o)
 	}
@@ -279,14 +279,14 @@ func (a *auditor) evict(ctx context.Context, o *observed, now time.Time, unchang
 // refused tells once per pod and finding that an eviction has to wait.
 func (a *auditor) refused(ctx context.Context, o *observed) error {
 	const text = "its eviction is refused for now, by a PodDisruptionBudget or because the API server is busy; it is tried again"
-	object, _ := about(o)
-	r := remark{o.workload.Namespace, object.UID, eventRefused, text}
-	if a.teller.said[r] || !a.teller.may(o.workload.Namespace) {
+	object, _ := target(o)
+	r := eventKey{o.workload.Namespace, object.UID, eventRefused, text}
+	if a.events.sent[r] || !a.events.may(o.workload.Namespace) {
 		return nil
 	}
-	if err := a.teller.tell(ctx, o, corev1.EventTypeWarning, eventRefused, text); err != nil {
+	if err := a.events.record(ctx, o, corev1.EventTypeWarning, eventRefused, text); err != nil {
 		return err
 	}
-	a.teller.said[r] = true
+	a.events.sent[r] = true
 	return nil
 }

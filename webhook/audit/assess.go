@@ -55,7 +55,7 @@ type Finding struct {
 	Reason policy.Reason
 	// Text is what is the matter, and for Skipped how to mend it.
 	Text string
-	// Trial is [breaker.Trial] for this pod. Empty: it would not be injected.
+	// Trial is [breaker.Revision] for this pod. Empty: it would not be injected.
 	Trial string
 	// Older: the pod hangs on another sidecar than it would be given today, so
 	// that today's is not to blame.
@@ -80,7 +80,7 @@ func Assess(q Question) Finding {
 	}
 	found := Finding{Reason: decision.Reason, Text: decision.Warning}
 	if decision.Inject {
-		found.Trial = breaker.Trial(q.Policy, decision.Entitlement, q.Image)
+		found.Trial = breaker.Revision(q.Policy, decision.Entitlement, q.Image)
 	}
 	_, injected := pod.Metadata.Annotations[inject.AnnotationInjected]
 	if why, message, hangs := pod.Hangs(); injected && hangs {

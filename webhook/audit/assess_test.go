@@ -120,7 +120,7 @@ func TestAssess(t *testing.T) {
 	withVariables := admitted(t, podText, container)
 	pull := waiting(`"state": {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off"}}`)
 	w := breaker.Workload{Namespace: "monitoring", Kind: "StatefulSet", Name: "p"}
-	open := breaker.State{}.With(breaker.Entry{Workload: w, Trial: breaker.Trial(now, entitled(t, now), testImage), Why: "ImagePullBackOff"})
+	open := breaker.State{}.With(breaker.Entry{Workload: w, Revision: breaker.Revision(now, entitled(t, now), testImage), Cause: "ImagePullBackOff"})
 	annotated := func(key, value string) string {
 		return `{"metadata": {"annotations": {"` + key + `": "` + value + `"}}}`
 	}

@@ -109,7 +109,7 @@ func Run(ctx context.Context, o Options) error {
 	a := &auditor{
 		Options: o, cluster: cluster{client}, metrics: metrics,
 		bucket: flowcontrol.NewTokenBucketPassiveRateLimiter(float32(1/o.EvictionInterval.Seconds()), EvictionBurst),
-		teller: teller{client: client, instance: o.Instance, said: map[remark]bool{}},
+		events: eventRecorder{client: client, instance: o.Instance, sent: map[eventKey]bool{}},
 		pace:   pace{o.EvictionInterval, map[breaker.Workload]attempt{}},
 	}
 	timer := time.NewTimer(0)
@@ -132,7 +132,7 @@ type auditor struct {
 	Options
 	cluster cluster
 	metrics *metrics
-	teller  teller
+	events  eventRecorder
 	bucket  flowcontrol.PassiveRateLimiter
 	pace    pace
 	history history
@@ -183,11 +183,11 @@ func (a *auditor) round(ctx context.Context) error {
 	sortPods(pods)
 	a.history.age(pods, now, a.grace, unread)
 	a.metrics.found(pods)
-	a.teller.begin(namespaces)
+	a.events.begin(namespaces)
 	var turned turned
 	if !a.NoBreaker {
-		turned, err = a.turn(ctx, state, namespaces, pods, now, unread)
-		errs = append(errs, err, a.release(ctx, pods, turned, now))
+		turned, err = a.updateBreaker(ctx, state, namespaces, pods, now, unread)
+		errs = append(errs, err, a.evictStuck(ctx, pods, turned, now))
 	}
 	if p.Audit.Repair == policy.RepairEvict {
 		errs = append(errs, a.repair(ctx, pods, now))

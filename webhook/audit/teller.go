@@ -27,11 +27,11 @@ const (
 	eventRefused  = "EvictionRefused"
 )
 
-// teller writes events, each once as long as what it says goes on being so.
-type teller struct {
+// eventRecorder writes events, each once as long as what it says goes on being so.
+type eventRecorder struct {
 	client   corev1client.EventsGetter
 	instance string
-	said     map[remark]bool
+	sent     map[eventKey]bool
 	// left is how many more events this round writes, by namespace.
 	left map[string]int
 }
@@ -44,7 +44,7 @@ const (
 )
 
 // begin begins a round.
-func (t *teller) begin(namespaces map[string]policy.Injection) {
+func (t *eventRecorder) begin(namespaces map[string]policy.Injection) {
 	t.left = map[string]int{}
 	for n := range namespaces {
 		t.left[n] = min(eventsPerNamespace, max(1, eventsPerRound/len(namespaces)))
@@ -53,21 +53,21 @@ func (t *teller) begin(namespaces map[string]policy.Injection) {
 
 // may reports whether one more event of this round may be about the namespace, and
 // counts it.
-func (t *teller) may(namespace string) bool {
+func (t *eventRecorder) may(namespace string) bool {
 	t.left[namespace]--
 	return t.left[namespace] >= 0
 }
 
-// remark is what makes two events the same: pods come and go, but what is said
+// eventKey is what makes two events the same: pods come and go, but what is said
 // about their owner stays.
-type remark struct {
+type eventKey struct {
 	namespace    string
 	object       types.UID
 	reason, text string
 }
 
-// about is the object that the event is on: the pod's controller, or the pod.
-func about(o *observed) (corev1.ObjectReference, *corev1.ObjectReference) {
+// target is the object that the event is on: the pod's controller, or the pod.
+func target(o *observed) (corev1.ObjectReference, *corev1.ObjectReference) {
 	pod := corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: o.workload.Namespace, Name: o.name, UID: o.uid}
 	if c := o.controller; c != nil {
 		return corev1.ObjectReference{APIVersion: c.APIVersion, Kind: c.Kind, Namespace: o.workload.Namespace, Name: c.Name, UID: c.UID}, &pod
@@ -75,9 +75,9 @@ func about(o *observed) (corev1.ObjectReference, *corev1.ObjectReference) {
 	return pod, nil
 }
 
-// tell writes an event now.
-func (t *teller) tell(ctx context.Context, o *observed, kind, reason, text string) error {
-	object, related := about(o)
+// record writes an event now.
+func (t *eventRecorder) record(ctx context.Context, o *observed, kind, reason, text string) error {
+	object, related := target(o)
 	now := metav1.Now()
 	_, err := t.client.Events(o.workload.Namespace).Create(ctx, &corev1.Event{
 		ObjectMeta:     metav1.ObjectMeta{GenerateName: shorten(object.Name, 200) + ".", Namespace: o.workload.Namespace},
@@ -99,24 +99,24 @@ func (t *teller) tell(ctx context.Context, o *observed, kind, reason, text strin
 // forgotten once its namespace was read, and is told again when it comes back.
 func (a *auditor) report(ctx context.Context, p *policy.Policy, pods []observed, unread map[string]bool) error {
 	var errs []error
-	still, objects := map[remark]bool{}, map[types.UID]bool{}
+	still, objects := map[eventKey]bool{}, map[types.UID]bool{}
 	for i := range pods {
 		o := &pods[i]
-		kind, reason, text := note(o, p.Audit.Repair == policy.RepairEvict)
+		kind, reason, text := eventOf(o, p.Audit.Repair == policy.RepairEvict)
 		if reason == "" {
 			continue
 		}
-		object, _ := about(o)
+		object, _ := target(o)
 		objects[object.UID] = true
-		r := remark{o.workload.Namespace, object.UID, reason, text}
-		if still[r] || a.teller.said[r] {
+		r := eventKey{o.workload.Namespace, object.UID, reason, text}
+		if still[r] || a.events.sent[r] {
 			still[r] = true
 			continue
 		}
-		if !a.teller.may(o.workload.Namespace) {
+		if !a.events.may(o.workload.Namespace) {
 			continue
 		}
-		if err := a.teller.tell(ctx, o, kind, reason, text); err != nil {
+		if err := a.events.record(ctx, o, kind, reason, text); err != nil {
 			errs = append(errs, err)
 			continue
 		}
@@ -124,7 +124,7 @@ func (a *auditor) report(ctx context.Context, p *policy.Policy, pods []observed,
 		a.Logger.Info("finding", "namespace", o.workload.Namespace, "workload", shorten(o.workload.String(), 200), "pod", o.name, "finding", o.Kind, "reason", reason, "text", shorten(text, 500))
 	}
 	kept := map[string]int{}
-	for r := range a.teller.said {
+	for r := range a.events.sent {
 		if kept[r.namespace]++; kept[r.namespace] > remembered {
 			continue
 		}
@@ -133,17 +133,17 @@ func (a *auditor) report(ctx context.Context, p *policy.Policy, pods []observed,
 			still[r] = true
 		}
 	}
-	a.teller.said = still
+	a.events.sent = still
 	return errors.Join(errs...)
 }
 
-// note is the event of a finding; no reason: none.
-func note(o *observed, repair bool) (kind, reason, text string) {
+// eventOf is the event of a finding; no reason: none.
+func eventOf(o *observed, repair bool) (kind, reason, text string) {
 	switch o.Kind {
 	case Missed:
-		return corev1.EventTypeWarning, eventMissed, "not injected: " + o.Text + ". " + mend(o, repair)
+		return corev1.EventTypeWarning, eventMissed, "not injected: " + o.Text + ". " + fix(o, repair)
 	case Outdated:
-		return corev1.EventTypeNormal, eventOutdated, "injected, but " + o.Text + ". " + mend(o, repair)
+		return corev1.EventTypeNormal, eventOutdated, "injected, but " + o.Text + ". " + fix(o, repair)
 	case Stuck:
 		// The kubelet's words follow in another form with each attempt.
 		return corev1.EventTypeWarning, eventHangs, fmt.Sprintf("the config sidecar keeps the pod from starting: %s", o.Reason)
@@ -153,8 +153,8 @@ func note(o *observed, repair bool) (kind, reason, text string) {
 	return "", "", ""
 }
 
-// mend says how the pod gets what it lacks.
-func mend(o *observed, repair bool) string {
+// fix says how the pod gets what it lacks.
+func fix(o *observed, repair bool) string {
 	switch w := o.workload; {
 	case o.controller == nil:
 		return "Nothing creates the pod again: delete it and create it again"

@@ -44,7 +44,7 @@ func TestEventsOfARound(t *testing.T) {
 		for i := range c.namespaces {
 			all[fmt.Sprint(i)] = policy.InjectionEnabled
 		}
-		var te teller
+		var te eventRecorder
 		for round := range 2 {
 			te.begin(all)
 			for n := range all {
@@ -85,11 +85,11 @@ func TestExpire(t *testing.T) {
 		{"no pod of the namespace is there", all, "", false, true, unseen},
 	} {
 		a := &auditor{}
-		state := breaker.State{}.With(breaker.Entry{Workload: c.workload, Trial: "one"})
+		state := breaker.State{}.With(breaker.Entry{Workload: c.workload, Revision: "one"})
 		today, trials, namespaces := map[breaker.Workload]*observed{}, map[breaker.Entry]bool{}, labelled
 		if c.trial != "" {
 			today[w] = &observed{Finding: Finding{Trial: c.trial}, workload: w}
-			trials[breaker.Entry{Workload: all, Trial: c.trial}] = true
+			trials[breaker.Entry{Workload: all, Revision: c.trial}] = true
 		}
 		if !c.label {
 			namespaces = nil

@@ -24,7 +24,7 @@ func size(s breaker.State) (n int) {
 }
 
 func entry(namespace, kind, name, trial string) breaker.Entry {
-	return breaker.Entry{Workload: breaker.Of(namespace, "pod", kind, name, nil), Trial: trial, Why: "ImagePullBackOff", Since: since}
+	return breaker.Entry{Workload: breaker.Of(namespace, "pod", kind, name, nil), Revision: trial, Cause: "ImagePullBackOff", Since: since}
 }
 
 // What was reported: one tenant's workloads filled the ConfigMap. The other shapes
@@ -53,7 +53,7 @@ func TestOneNamespaceFillsNothing(t *testing.T) {
 			open := 0
 			for i := range offered {
 				if e := c.entry(i); state != nil {
-					if _, found := state.Open(e.Workload, e.Trial); found {
+					if _, found := state.Open(e.Workload, e.Revision); found {
 						open++
 					}
 				}
@@ -119,7 +119,7 @@ func TestStrangeWorkloads(t *testing.T) {
 	for _, name := range []string{"*", "", "a/b", "a b", "a:b", "..", "line\nend", "ünïcode", "\xff\xfe", strings.Repeat("n", 100<<10), strings.Repeat("ü", 300), `"}`, "a.b", "-"} {
 		for _, kind := range []string{"StatefulSet", "*", "a/b", strings.Repeat("k", 100<<10), "\x00", "a.b"} {
 			w := breaker.Of("ns", "pod", kind, name, nil)
-			state := breaker.State{}.With(breaker.Entry{Workload: w, Trial: "one", Why: strings.Repeat("ü", 100), Since: since})
+			state := breaker.State{}.With(breaker.Entry{Workload: w, Revision: "one", Cause: strings.Repeat("ü", 100), Since: since})
 			if _, open := state.Open(w, "one"); !open {
 				t.Errorf("%.20q %.20q: not open", kind, name)
 			}
@@ -144,7 +144,7 @@ func FuzzState(f *testing.F) {
 	for i := range 3 {
 		valid = valid.With(entry("ns", "StatefulSet", fmt.Sprint("p-", i), "one"))
 	}
-	valid = valid.With(breaker.Entry{Workload: breaker.All("ns"), Trial: "two", Since: since})
+	valid = valid.With(breaker.Entry{Workload: breaker.All("ns"), Revision: "two", Since: since})
 	text, err := json.Marshal(valid)
 	if err != nil {
 		f.Fatal(err)
@@ -166,7 +166,7 @@ func FuzzState(f *testing.F) {
 		entries := state.Entries()
 		again := breaker.State{}
 		for _, e := range entries {
-			if len(e.Namespace) > 63 || len(e.Kind) > 63 || len(e.Name) > 253 || len(e.Why) > 64 || len(e.Trial) > 64 {
+			if len(e.Namespace) > 63 || len(e.Kind) > 63 || len(e.Name) > 253 || len(e.Cause) > 64 || len(e.Revision) > 64 {
 				t.Fatalf("an entry without bounds: %+v", e)
 			}
 			if w := e.Decision().Warning; len(w) > 230 || !utf8.ValidString(w) {
@@ -175,7 +175,7 @@ func FuzzState(f *testing.F) {
 			if k := e.Key(); len(validation.IsConfigMapKey(k)) > 0 {
 				t.Errorf("key %q", k)
 			}
-			if got, open := state.Open(e.Workload, e.Trial); !open || (got.Workload != e.Workload && e.Workload != breaker.All(e.Namespace)) {
+			if got, open := state.Open(e.Workload, e.Revision); !open || (got.Workload != e.Workload && e.Workload != breaker.All(e.Namespace)) {
 				t.Errorf("not open for its own entry %+v: %+v", e, got)
 			}
 			again = again.With(e)
@@ -185,11 +185,11 @@ func FuzzState(f *testing.F) {
 		}
 		// Nothing that was open is shut by being encoded again, unless it is full.
 		for _, e := range entries {
-			if _, open := again.Open(e.Workload, e.Trial); !open && len(entries) <= breaker.PerNamespace {
+			if _, open := again.Open(e.Workload, e.Revision); !open && len(entries) <= breaker.PerNamespace {
 				t.Errorf("%+v is lost", e)
 			}
 		}
-		e := breaker.Entry{Workload: breaker.Of(namespace, "pod", kind, name, nil), Trial: trial, Why: name, Since: since}
+		e := breaker.Entry{Workload: breaker.Of(namespace, "pod", kind, name, nil), Revision: trial, Cause: name, Since: since}
 		next := state.With(e)
 		if !maps.Equal(next, state) && size(next) > breaker.MaxBytes {
 			t.Errorf("with one more it has %d bytes", size(next))

@@ -93,10 +93,10 @@ func plain(s, more string) bool {
 	return true
 }
 
-// Trial names what would be injected into a pod with this entitlement: 12 hex
+// Revision names what would be injected into a pod with this entitlement: 12 hex
 // digits that change with everything in the policy that could make its sidecar
 // hang, and with the image. image is the webhook's, for policies that name none.
-func Trial(p *policy.Policy, e policy.Entitlement, image string) string {
+func Revision(p *policy.Policy, e policy.Entitlement, image string) string {
 	text, err := json.Marshal(struct {
 		Assignment string
 		Sidecar    policy.Sidecar
@@ -113,10 +113,10 @@ func Trial(p *policy.Policy, e policy.Entitlement, image string) string {
 // Entry is one workload for which injection pauses.
 type Entry struct {
 	Workload
-	// Trial is the [Trial] that failed.
-	Trial string `json:"trial"`
-	// Why is how the sidecar hung, as in ImagePullBackOff.
-	Why string `json:"why"`
+	// Revision is the [Revision] that failed.
+	Revision string `json:"trial"`
+	// Cause is how the sidecar hung, as in ImagePullBackOff.
+	Cause string `json:"why"`
 	// Since is when the breaker opened.
 	Since time.Time `json:"since"`
 }
@@ -129,7 +129,7 @@ func (e Entry) Decision() policy.Decision {
 	if e.Workload == All(e.Namespace) {
 		workload = "every one of namespace " + e.Namespace
 	}
-	warning := fmt.Sprintf("injection pauses until the policy or the sidecar's image changes: pods hung on the config sidecar (%.40s); the cluster admin fixes that; workload %s", e.Why, workload)
+	warning := fmt.Sprintf("injection pauses until the policy or the sidecar's image changes: pods hung on the config sidecar (%.40s); the cluster admin fixes that; workload %s", e.Cause, workload)
 	const most = 230
 	if len(warning) > most {
 		warning = strings.ToValidUTF8(warning[:most], "")
@@ -165,7 +165,7 @@ type State map[string]string
 // breaker is open for this trial.
 func (s State) Open(w Workload, trial string) (Entry, bool) {
 	for _, k := range []string{key(w), keyOfAll(w.Namespace, trial)} {
-		if e, found := s.read(k); found && e.Trial == trial && (e.Workload == w || e.Workload == All(w.Namespace)) {
+		if e, found := s.read(k); found && e.Revision == trial && (e.Workload == w || e.Workload == All(w.Namespace)) {
 			return e, true
 		}
 	}
@@ -197,7 +197,7 @@ func (e Entry) bounded() bool {
 	_, err := e.Since.MarshalJSON()
 	ofWorkload := w.Kind != "" && bounded(w.Kind, maxKind) == w.Kind && bounded(w.Name, maxName) == w.Name
 	return w.Namespace != "" && len(w.Namespace) <= maxKind && plain(w.Namespace, "-") && (ofWorkload || w == All(w.Namespace)) &&
-		len(e.Trial) <= maxTrial && plain(e.Trial, "-") && len(e.Why) <= maxWhy && err == nil
+		len(e.Revision) <= maxTrial && plain(e.Revision, "-") && len(e.Cause) <= maxWhy && err == nil
 }
 
 // With is the state with more entries, or others for their workloads. It keeps
@@ -211,10 +211,10 @@ func (s State) With(entries ...Entry) State {
 	}
 	bytes := next.size()
 	for _, e := range entries {
-		if len(e.Why) > maxWhy {
-			e.Why = strings.ToValidUTF8(e.Why[:maxWhy], "")
+		if len(e.Cause) > maxWhy {
+			e.Cause = strings.ToValidUTF8(e.Cause[:maxWhy], "")
 		}
-		if _, open := next.read(keyOfAll(e.Namespace, e.Trial)); !open && e.bounded() {
+		if _, open := next.read(keyOfAll(e.Namespace, e.Revision)); !open && e.bounded() {
 			bytes = next.add(e, bytes)
 		}
 	}
@@ -289,9 +289,9 @@ func (s State) merge(namespace string) bool {
 		if e.Workload == All(namespace) {
 			continue
 		}
-		trials[e.Trial] = append(trials[e.Trial], e)
-		list := trials[e.Trial]
-		if len(list) > len(most) || (len(list) == len(most) && e.Trial < most[0].Trial) {
+		trials[e.Revision] = append(trials[e.Revision], e)
+		list := trials[e.Revision]
+		if len(list) > len(most) || (len(list) == len(most) && e.Revision < most[0].Revision) {
 			most = list
 		}
 	}
@@ -363,7 +363,7 @@ func (s State) Entries() []Entry {
 // Key is the entry's key in the ConfigMap.
 func (e Entry) Key() string {
 	if e.Workload == All(e.Namespace) {
-		return keyOfAll(e.Namespace, e.Trial)
+		return keyOfAll(e.Namespace, e.Revision)
 	}
 	return key(e.Workload)
 }

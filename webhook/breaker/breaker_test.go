@@ -56,7 +56,7 @@ func TestTrial(t *testing.T) {
 		if !ok {
 			t.Fatal("not granted")
 		}
-		return breaker.Trial(p, e, image)
+		return breaker.Revision(p, e, image)
 	}
 	first := trial("", "a")
 	for _, test := range []struct {
@@ -82,7 +82,7 @@ func TestTrial(t *testing.T) {
 
 func TestState(t *testing.T) {
 	w := breaker.Workload{Namespace: "ns", Kind: "StatefulSet", Name: "prometheus"}
-	entry := breaker.Entry{Workload: w, Trial: "one", Why: "ImagePullBackOff", Since: time.Unix(1, 0).UTC()}
+	entry := breaker.Entry{Workload: w, Revision: "one", Cause: "ImagePullBackOff", Since: time.Unix(1, 0).UTC()}
 	var empty breaker.State
 	state := empty.With(entry)
 	if got, open := state.Open(w, "one"); !open || got != entry {
@@ -91,7 +91,7 @@ func TestState(t *testing.T) {
 	if _, open := state.Open(w, "two"); open {
 		t.Error("open for another trial")
 	}
-	if got, found := state.Entry(w); !found || got.Trial != "one" {
+	if got, found := state.Entry(w); !found || got.Revision != "one" {
 		t.Errorf("got %+v, %v", got, found)
 	}
 	for _, other := range []breaker.Workload{
@@ -113,7 +113,7 @@ func TestState(t *testing.T) {
 	}
 	long := w
 	long.Name = strings.Repeat("n", 253)
-	longer := state.With(breaker.Entry{Workload: long, Trial: "one"})
+	longer := state.With(breaker.Entry{Workload: long, Revision: "one"})
 	for key := range longer {
 		if len(key) > 253 {
 			t.Errorf("a key of %d characters", len(key))
@@ -122,7 +122,7 @@ func TestState(t *testing.T) {
 	if _, open := longer.Open(long, "one"); !open {
 		t.Error("not open for a long name")
 	}
-	if d := (breaker.Entry{Workload: long, Why: "ImagePullBackOff"}).Decision(); d.Inject || d.Reason != breaker.CircuitOpen || len(d.Warning) > 240 || !strings.Contains(d.Warning, "ImagePullBackOff") {
+	if d := (breaker.Entry{Workload: long, Cause: "ImagePullBackOff"}).Decision(); d.Inject || d.Reason != breaker.CircuitOpen || len(d.Warning) > 240 || !strings.Contains(d.Warning, "ImagePullBackOff") {
 		t.Errorf("got %+v", d)
 	}
 }

@@ -1,6 +1,6 @@
 // Package certificates gives the webhook the certificate that it serves: out of
 // a directory that somebody else fills ([Directory]), or made, shared and rotated
-// by the webhook's replicas themselves ([Keeper]).
+// by the webhook's replicas themselves ([Rotator]).
 //
 // # A rotation without a gap
 //

@@ -20,7 +20,7 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// Options say what a [Keeper] keeps, and where.
+// Options say what a [Rotator] keeps, and where.
 type Options struct {
 	// Namespace is that of the Secret and of the Service.
 	Namespace string
@@ -54,22 +54,22 @@ const (
 	publishPause = time.Second
 )
 
-// Keeper serves a certificate that the replicas of the webhook keep, together,
+// Rotator serves a certificate that the replicas of the webhook keep, together,
 // in a Secret.
-type Keeper struct {
+type Rotator struct {
 	*serving
 	Options
 	secrets        corev1client.SecretInterface
 	configurations admissionclient.MutatingWebhookConfigurationInterface
 	reviews        admissionclient.ValidatingWebhookConfigurationInterface
-	metrics        *keeperMetrics
+	metrics        *rotatorMetrics
 	wake           chan struct{}
 	started        time.Time
 
 	// These are the loop's own.
-	held      *Pair
-	problems  string
-	published time.Time
+	servingPair *Pair
+	problems    string
+	published   time.Time
 	// reviewProblem is the last one with the policy's registration.
 	reviewProblem string
 
@@ -78,8 +78,8 @@ type Keeper struct {
 	problem atomic.Pointer[error]     // of the last pass
 }
 
-// NewKeeper returns a keeper that has done nothing yet.
-func NewKeeper(o Options) (*Keeper, error) {
+// NewRotator returns a keeper that has done nothing yet.
+func NewRotator(o Options) (*Rotator, error) {
 	o.Timing = o.Timing.withDefaults()
 	config := rest.CopyConfig(o.RESTConfig)
 	config.QPS = -1
@@ -94,8 +94,8 @@ func NewKeeper(o Options) (*Keeper, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to the API server: %w", err)
 	}
-	return &Keeper{
-		serving: newServing(o.Registry), Options: o, metrics: newKeeperMetrics(o.Registry),
+	return &Rotator{
+		serving: newServing(o.Registry), Options: o, metrics: newRotatorMetrics(o.Registry),
 		secrets: core.Secrets(o.Namespace), configurations: admission.MutatingWebhookConfigurations(),
 		reviews: admission.ValidatingWebhookConfigurations(),
 		wake:    make(chan struct{}, 1), started: time.Now(),
@@ -104,7 +104,7 @@ func NewKeeper(o Options) (*Keeper, error) {
 
 // Run keeps the certificate until the context ends. Nothing makes it fail: it
 // goes on serving what it has, and tries again.
-func (k *Keeper) Run(ctx context.Context) error {
+func (k *Rotator) Run(ctx context.Context) error {
 	var group errgroup.Group
 	group.Go(func() error { k.follow(ctx, k.Secret, k.secrets.Watch); return nil })
 	group.Go(func() error { k.follow(ctx, k.Configuration, k.configurations.Watch); return nil })
@@ -113,7 +113,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
-func (k *Keeper) loop(ctx context.Context) {
+func (k *Rotator) loop(ctx context.Context) {
 	for retry := firstRetry; ctx.Err() == nil; {
 		wait, err := k.pass(ctx)
 		if ctx.Err() != nil {
@@ -140,13 +140,13 @@ func (k *Keeper) loop(ctx context.Context) {
 }
 
 // pass takes the steps that can be taken now, and returns when to look again.
-func (k *Keeper) pass(ctx context.Context) (time.Duration, error) {
+func (k *Rotator) pass(ctx context.Context) (time.Duration, error) {
 	for range maxSteps {
 		l, err := k.look(ctx)
 		if err != nil {
 			return 0, err
 		}
-		k.adopt(l)
+		k.use(l)
 		if err := k.registered(l); err != nil {
 			return 0, err
 		}
@@ -158,7 +158,7 @@ func (k *Keeper) pass(ctx context.Context) (time.Duration, error) {
 		if pause := publishPause - time.Since(k.published); step.Action == Publish && pause > 0 {
 			return pause, nil
 		}
-		err = k.take(ctx, step.Action, l)
+		err = k.apply(ctx, step.Action, l)
 		switch {
 		case apierrors.IsConflict(err), apierrors.IsNotFound(err):
 			k.Logger.Debug("another replica was first", "action", step.Action)
@@ -184,7 +184,7 @@ type look struct {
 // configuration is to hold writes the Secret first; so a state that is out of
 // date comes with a configuration that is out of date, and the API server
 // refuses what is made of it.
-func (k *Keeper) look(ctx context.Context) (*look, error) {
+func (k *Rotator) look(ctx context.Context) (*look, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	l := &look{}
@@ -205,7 +205,7 @@ func (k *Keeper) look(ctx context.Context) (*look, error) {
 	}
 	l.places = ours(l.configuration, k.Namespace, k.Service)
 	now := time.Now()
-	l.observed = Observed{Now: now, Names: k.names(), Held: k.held, Trusted: bundles(l.configuration, l.places)}
+	l.observed = Observed{Now: now, Names: k.names(), Held: k.servingPair, Trusted: bundles(l.configuration, l.places)}
 	var problems []string
 	l.state, problems, err = decode(l.secret, now)
 	if said := fmt.Sprint(problems); said != k.problems {
@@ -222,27 +222,27 @@ func (k *Keeper) look(ctx context.Context) (*look, error) {
 }
 
 // names are those under which an API server may call.
-func (k *Keeper) names() []string {
+func (k *Rotator) names() []string {
 	return []string{k.Service, k.Service + "." + k.Namespace, k.Service + "." + k.Namespace + ".svc"}
 }
 
-// adopt serves what the state says.
-func (k *Keeper) adopt(l *look) {
+// use serves what the state says.
+func (k *Rotator) use(l *look) {
 	if pair := l.state.Serve(l.observed); pair != nil {
-		k.held = pair
+		k.servingPair = pair
 		if k.serve(pair.served) {
 			k.Logger.Info("serving certificate", "action", "serve", "ends", pair.NotAfter())
 		}
 		l.observed.Held = pair
 	}
-	k.trusted.Store(l.observed.Trusted.Cover(k.held))
+	k.trusted.Store(l.observed.Trusted.Cover(k.servingPair))
 	k.metrics.observe(l.state, k.trusted.Load())
 }
 
 // registered: without somebody to call us there is nothing to keep. So a Secret
 // that is deleted together with the configuration, as helm uninstall does, is
 // not put back by a replica that is still there.
-func (k *Keeper) registered(l *look) error {
+func (k *Rotator) registered(l *look) error {
 	switch {
 	case l.configuration == nil:
 		return fmt.Errorf("there is no MutatingWebhookConfiguration %s: install the chart again, or name the right one with --webhook-configuration", k.Configuration)
@@ -253,9 +253,9 @@ func (k *Keeper) registered(l *look) error {
 	return nil
 }
 
-// take takes one step, which is one write; a conflict means that another
+// apply takes one step, which is one write; a conflict means that another
 // replica has taken it, or a better one.
-func (k *Keeper) take(ctx context.Context, action Action, l *look) error {
+func (k *Rotator) apply(ctx context.Context, action Action, l *look) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	if action == Publish {
@@ -283,7 +283,7 @@ func (k *Keeper) take(ctx context.Context, action Action, l *look) error {
 	return err
 }
 
-func (k *Keeper) publish(ctx context.Context, l *look) error {
+func (k *Rotator) publish(ctx context.Context, l *look) error {
 	patch, err := bundlePatch(l.configuration.ResourceVersion, l.places, encodeBundle(l.state.Authorities()))
 	if err != nil {
 		return err
@@ -296,7 +296,7 @@ func (k *Keeper) publish(ctx context.Context, l *look) error {
 // publishReview gives the policy's registration the bundle as well. A rotation
 // does not wait for it: without it the policy is not reviewed when it is applied,
 // and pods are injected as before.
-func (k *Keeper) publishReview(ctx context.Context, l *look) {
+func (k *Rotator) publishReview(ctx context.Context, l *look) {
 	problem := ""
 	if err := k.tryPublishReview(ctx, l); err != nil {
 		problem = err.Error()
@@ -307,7 +307,7 @@ func (k *Keeper) publishReview(ctx context.Context, l *look) {
 	k.reviewProblem = problem
 }
 
-func (k *Keeper) tryPublishReview(ctx context.Context, l *look) error {
+func (k *Rotator) tryPublishReview(ctx context.Context, l *look) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	configuration, err := k.reviews.Get(ctx, k.Configuration, metav1.GetOptions{})
@@ -339,7 +339,7 @@ func (k *Keeper) tryPublishReview(ctx context.Context, l *look) error {
 }
 
 // Ready says why an API server could not call this replica.
-func (k *Keeper) Ready() error {
+func (k *Rotator) Ready() error {
 	why := errors.New("the API server has not been asked yet")
 	if problem := k.problem.Load(); problem != nil {
 		why = *problem
@@ -356,7 +356,7 @@ func (k *Keeper) Ready() error {
 	return nil
 }
 
-func (k *Keeper) lastLook() time.Time {
+func (k *Rotator) lastLook() time.Time {
 	if at := k.looked.Load(); at != nil {
 		return *at
 	}

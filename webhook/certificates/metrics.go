@@ -5,14 +5,14 @@ import "github.com/prometheus/client_golang/prometheus"
 // names of all states, see State.Name.
 var stateNames = []string{"none", "stable", "announcing", "retiring"}
 
-type keeperMetrics struct {
+type rotatorMetrics struct {
 	state   *prometheus.GaugeVec
 	trusted prometheus.Gauge
 	errors  prometheus.Counter
 }
 
-func newKeeperMetrics(registry prometheus.Registerer) *keeperMetrics {
-	m := &keeperMetrics{
+func newRotatorMetrics(registry prometheus.Registerer) *rotatorMetrics {
+	m := &rotatorMetrics{
 		state: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "ampbridge_certificate_state",
 			Help: "1 for what the Secret is at: none, stable, announcing (a new authority is being made known), retiring (the old one is still trusted).",
@@ -31,7 +31,7 @@ func newKeeperMetrics(registry prometheus.Registerer) *keeperMetrics {
 	return m
 }
 
-func (m *keeperMetrics) observe(s State, trusted bool) {
+func (m *rotatorMetrics) observe(s State, trusted bool) {
 	for _, name := range stateNames {
 		value := 0.0
 		if name == s.Name() {

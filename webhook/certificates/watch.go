@@ -11,7 +11,7 @@ import (
 
 // follow wakes the loop at each change of the object of that name, until the
 // context ends. A change is only a reason to look: what counts is read live.
-func (k *Keeper) follow(ctx context.Context, name string, open func(context.Context, metav1.ListOptions) (watch.Interface, error)) {
+func (k *Rotator) follow(ctx context.Context, name string, open func(context.Context, metav1.ListOptions) (watch.Interface, error)) {
 	options := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()}
 	said := ""
 	for retry := firstRetry; ctx.Err() == nil; {
@@ -38,7 +38,7 @@ func (k *Keeper) follow(ctx context.Context, name string, open func(context.Cont
 }
 
 // drain returns when the watch ends, as it does every few minutes.
-func (k *Keeper) drain(ctx context.Context, w watch.Interface) {
+func (k *Rotator) drain(ctx context.Context, w watch.Interface) {
 	defer w.Stop()
 	for {
 		select {
@@ -54,7 +54,7 @@ func (k *Keeper) drain(ctx context.Context, w watch.Interface) {
 }
 
 // poke never blocks: one wake-up stands for all that are waiting.
-func (k *Keeper) poke() {
+func (k *Rotator) poke() {
 	select {
 	case k.wake <- struct{}{}:
 	default:

@@ -52,10 +52,10 @@ func (r Reload) String() string {
 	return string(r)
 }
 
-// locate finds the configuration of the container at an index, in one of the
+// locateConfig finds the configuration of the container at an index, in one of the
 // shapes that can be served: a volume that only the kubelet writes to, or the
 // operator's, where a reloader expands such a volume's file into an emptyDir.
-func locate(pod *Pod, prometheus int) (source, *policy.Decision) {
+func locateConfig(pod *Pod, prometheus int) (source, *policy.Decision) {
 	c := &pod.Spec.Containers[prometheus]
 	file, refused := configFile(c)
 	if refused != nil {

@@ -120,11 +120,11 @@ volumes: [{name: c, configMap: {name: c}}]`, "c", "p.yml"},
 		t.Run(c.name, func(t *testing.T) {
 			data := podOf(t, c.spec)
 			pod := decode(t, data)
-			index, refused := chosen(pod)
+			index, refused := selectContainer(pod)
 			if refused != nil {
 				t.Fatal(refused.Warning)
 			}
-			got, refused := locate(pod, index)
+			got, refused := locateConfig(pod, index)
 			if refused != nil {
 				t.Fatal(refused.Reason, refused.Warning)
 			}

@@ -154,8 +154,8 @@ func (p *Pod) containers(match func(*Container) bool) []int {
 	return found
 }
 
-// chosen is the index of the container to inject.
-func chosen(pod *Pod) (int, *policy.Decision) {
+// selectContainer is the index of the container to inject.
+func selectContainer(pod *Pod) (int, *policy.Decision) {
 	found := candidates(pod)
 	if len(found) == 1 {
 		return found[0], nil

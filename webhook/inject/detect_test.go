@@ -109,7 +109,7 @@ func TestPrometheusByAnnotation(t *testing.T) {
 			if container != c.want || ok != c.ok {
 				t.Errorf("%q, %t; want %q, %t", container, ok, c.want, c.ok)
 			}
-			index, refused := chosen(pod)
+			index, refused := selectContainer(pod)
 			switch {
 			case c.reason == "" && (refused != nil || pod.Spec.Containers[index].Name != c.want):
 				t.Errorf("Inject chooses %d, %v; want %s", index, refused, c.want)

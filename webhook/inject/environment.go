@@ -40,16 +40,16 @@ var azureVariables = []string{"AZURE_CLIENT_ID", "AZURE_TENANT_ID", "AZURE_FEDER
 // identityVolumes are added by amazon-eks-pod-identity-webhook.
 var identityVolumes = []string{"aws-iam-token", "eks-pod-identity-token"}
 
-// surroundings are what the Prometheus container gets.
-type surroundings struct {
+// environment are what the Prometheus container gets.
+type environment struct {
 	env    []EnvVar
 	mounts []VolumeMount
 }
 
-// surround makes the container see the credentials file. It adds the AWS variables
+// planEnvironment makes the container see the credentials file. It adds the AWS variables
 // where the environment is container and nothing in the pod has an identity.
-func surround(pod *Pod, c *Container, e policy.Entitlement, o Options, reload Reload) (surroundings, *policy.Decision) {
-	var s surroundings
+func planEnvironment(pod *Pod, c *Container, e policy.Entitlement, o Options, reload Reload) (environment, *policy.Decision) {
+	var s environment
 	token := tokenOf(o.Policy)
 	for _, dir := range []string{sidecarconfig.CredentialsDir, token.MountPath} {
 		for _, m := range c.VolumeMounts {
@@ -137,7 +137,7 @@ func identityEnv(e policy.Entitlement, p *policy.Policy) []EnvVar {
 // EKS Pod Identity's for one, come after this one, and the API server then calls
 // this one again.
 func withdraw(pod *Pod, e policy.Entitlement, o Options) []Operation {
-	index, refused := chosen(pod)
+	index, refused := selectContainer(pod)
 	identity := identityEnv(e, o.Policy)
 	if refused != nil || len(identity) == 0 {
 		return nil
@@ -175,18 +175,18 @@ func withdraw(pod *Pod, e policy.Entitlement, o Options) []Operation {
 	return p
 }
 
-func (s *surroundings) sets(name string) bool {
+func (s *environment) sets(name string) bool {
 	return slices.ContainsFunc(s.env, func(v EnvVar) bool { return v.Name == name })
 }
 
 // mount adds a mount that neither the container nor s has yet.
-func (s *surroundings) mount(c *Container, m VolumeMount) {
+func (s *environment) mount(c *Container, m VolumeMount) {
 	if !c.mounts(m.MountPath) && !slices.Contains(s.mounts, m) {
 		s.mounts = append(s.mounts, m)
 	}
 }
 
-func (s *surroundings) setEnv(name, value string) {
+func (s *environment) setEnv(name, value string) {
 	s.env = append(s.env, EnvVar{Name: name, Value: value})
 }
 

@@ -79,13 +79,13 @@ func Inject(pod *Pod, d policy.Decision, o Options) ([]Operation, policy.Decisio
 }
 
 func inject(pod *Pod, e policy.Entitlement, o Options) ([]Operation, *policy.Decision) {
-	if refused := present(pod); refused != nil {
+	if refused := checkExisting(pod); refused != nil {
 		return nil, refused
 	}
-	if refused := servable(pod); refused != nil {
+	if refused := checkSupported(pod); refused != nil {
 		return nil, refused
 	}
-	index, refused := chosen(pod)
+	index, refused := selectContainer(pod)
 	if refused != nil {
 		return nil, refused
 	}
@@ -93,7 +93,7 @@ func inject(pod *Pod, e policy.Entitlement, o Options) ([]Operation, *policy.Dec
 	if refused := tooOld(pod, prometheus); refused != nil {
 		return nil, refused
 	}
-	source, refused := locate(pod, index)
+	source, refused := locateConfig(pod, index)
 	if refused != nil {
 		return nil, refused
 	}
@@ -101,14 +101,14 @@ func inject(pod *Pod, e policy.Entitlement, o Options) ([]Operation, *policy.Dec
 	if refused := unreadable(pod, &pod.Spec.Volumes[source.volume], runsAs); refused != nil {
 		return nil, refused
 	}
-	if refused := tokened(pod, o.Policy); refused != nil {
+	if refused := requireToken(pod, o.Policy); refused != nil {
 		return nil, refused
 	}
-	surroundings, refused := surround(pod, prometheus, e, o, source.reload)
+	surroundings, refused := planEnvironment(pod, prometheus, e, o, source.reload)
 	if refused != nil {
 		return nil, refused
 	}
-	resources, refused := fit(o.Policy.Sidecar.Resources, pod, o.Limits)
+	resources, refused := fitResources(o.Policy.Sidecar.Resources, pod, o.Limits)
 	if refused != nil {
 		return nil, refused
 	}
@@ -173,9 +173,9 @@ func readOnly(p *patch, list string, containers []Container, volume string) {
 	}
 }
 
-// present looks for an injection: a whole one is left as it is, of a part of
+// checkExisting looks for an injection: a whole one is left as it is, of a part of
 // one nobody knows what it is meant to be.
-func present(pod *Pod) *policy.Decision {
+func checkExisting(pod *Pod) *policy.Decision {
 	var found, missing []string
 	see := func(what string, there bool) {
 		if there {
@@ -187,7 +187,7 @@ func present(pod *Pod) *policy.Decision {
 	_, annotated := pod.Metadata.Annotations[AnnotationInjected]
 	see("annotation "+AnnotationInjected, annotated)
 	for _, name := range []string{VolumeSource, VolumeCredentials, VolumeToken, VolumeNoAPIToken} {
-		if name == VolumeToken && azures(pod) {
+		if name == VolumeToken && usesAzureToken(pod) {
 			continue
 		}
 		see("volume "+name, pod.volume(name) >= 0)
@@ -212,16 +212,16 @@ func present(pod *Pod) *policy.Decision {
 	return refuse(PartlyInjected, "the pod has %s, but no %s: remove what is named ampbridge from its manifest", found[0], missing[0])
 }
 
-// azures tells whether a sidecar takes the token of Azure's webhook.
-func azures(pod *Pod) bool {
+// usesAzureToken tells whether a sidecar takes the token of Azure's webhook.
+func usesAzureToken(pod *Pod) bool {
 	return slices.ContainsFunc(pod.Spec.InitContainers, func(c Container) bool {
 		return c.Name == ContainerSidecar && pod.volume(VolumeToken) < 0 &&
 			slices.ContainsFunc(c.VolumeMounts, func(m VolumeMount) bool { return m.Name == azureVolume })
 	})
 }
 
-// servable refuses pods that no patch can be right for.
-func servable(pod *Pod) *policy.Decision {
+// checkSupported refuses pods that no patch can be right for.
+func checkSupported(pod *Pod) *policy.Decision {
 	if pod.Metadata.Name == "" && pod.Metadata.GenerateName == "" {
 		return refuse(MalformedPod, "the pod has neither a name nor a generateName")
 	}
@@ -244,7 +244,7 @@ func servable(pod *Pod) *policy.Decision {
 }
 
 // mark is the value of [AnnotationInjected].
-func mark(e policy.Entitlement, a sidecarconfig.Assignment, reload Reload) string {
+func mark(e policy.Entitlement, a sidecarconfig.Config, reload Reload) string {
 	sum := sha256.Sum256([]byte(a.Encode()))
 	m := Injected{Version: sidecarconfig.Version, Policy: hex.EncodeToString(sum[:6]), Reload: reload, MetricsPort: max(a.MetricsPort, 0)}
 	for _, d := range e.Destinations {

@@ -29,13 +29,13 @@ func quantities(cpu, memory string) corev1.ResourceList {
 	return corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(cpu), corev1.ResourceMemory: resource.MustParse(memory)}
 }
 
-// fit finds resources with which the API server admits the pod and the sidecar
+// fitResources finds resources with which the API server admits the pod and the sidecar
 // wherever it admits the pod alone.
 //
 // Whatever a LimitRange would fill in is set here, so the result is the same
 // whether its defaults are applied before or after. A native sidecar's
 // resources add to the pod's, request for request and limit for limit.
-func fit(wanted policy.Resources, pod *Pod, limits Limits) (Resources, *policy.Decision) {
+func fitResources(wanted policy.Resources, pod *Pod, limits Limits) (Resources, *policy.Decision) {
 	none := Resources{}
 	if pod.Spec.Resources.any() {
 		// Resources of the pod as a whole bound the sum of its containers'.

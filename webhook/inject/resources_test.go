@@ -72,7 +72,7 @@ func TestFit(t *testing.T) {
 			if c.wanted == (policy.Resources{}) {
 				c.wanted = wanted
 			}
-			got, refused := fit(c.wanted, resourcePod(t, c.pod), limitsOfNamespace(t, c.ranges, c.quotas))
+			got, refused := fitResources(c.wanted, resourcePod(t, c.pod), limitsOfNamespace(t, c.ranges, c.quotas))
 			if refused != nil {
 				t.Fatal(refused.Reason, refused.Warning)
 			}
@@ -105,7 +105,7 @@ func TestFitNot(t *testing.T) {
 			quotas: "[{hard: {cpu: 4}}]", want: QuotaExceeded, says: "cpu"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, refused := fit(wanted, resourcePod(t, c.pod), limitsOfNamespace(t, c.ranges, c.quotas))
+			_, refused := fitResources(wanted, resourcePod(t, c.pod), limitsOfNamespace(t, c.ranges, c.quotas))
 			if refused == nil {
 				t.Fatal("not refused")
 			}

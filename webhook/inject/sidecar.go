@@ -152,8 +152,8 @@ func tokenFile(p *policy.Policy) string {
 	return sidecarconfig.TokenDir + "/" + tokenName
 }
 
-// tokened refuses a pod that lacks the token volume which somebody else adds.
-func tokened(pod *Pod, p *policy.Policy) *policy.Decision {
+// requireToken refuses a pod that lacks the token volume which somebody else adds.
+func requireToken(pod *Pod, p *policy.Policy) *policy.Decision {
 	switch {
 	case p.Token.Source != policy.TokenSourceAzure || pod.volume(azureVolume) >= 0:
 		return nil

@@ -6,13 +6,13 @@ import (
 	"time"
 )
 
-// bell wakes programs that watch the configuration file instead of its
+// inodeNotifier wakes programs that watch the configuration file instead of its
 // directory, as prometheus-config-reloader does for --config-file. Their watch
 // is on the file that they found when they started. It tells them that this file
 // was replaced, and ends with it: of a second change they would learn minutes
 // later. So the replaced files are kept open, which keeps the watches alive, and
 // touched whenever there is something new.
-type bell struct {
+type inodeNotifier struct {
 	current  *os.File
 	replaced []replaced
 }
@@ -31,9 +31,9 @@ const drained = time.Minute
 // that is closed is lost, which costs its owner minutes and nothing else.
 const maxReplaced = 256
 
-// ring is called after each change with the path of the file in use. What
+// touch is called after each change with the path of the file in use. What
 // cannot be kept open is not watched.
-func (b *bell) ring(path string, now time.Time) error {
+func (b *inodeNotifier) touch(path string, now time.Time) error {
 	next, err := os.OpenFile(path, os.O_RDWR, 0)
 	if errors.Is(err, os.ErrPermission) {
 		next, err = os.Open(path)
@@ -67,7 +67,7 @@ func (b *bell) ring(path string, now time.Time) error {
 }
 
 // close lets go of all.
-func (b *bell) close() error {
+func (b *inodeNotifier) close() error {
 	var errs []error
 	if b.current != nil {
 		errs = append(errs, b.current.Close())

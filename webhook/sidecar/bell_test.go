@@ -21,7 +21,7 @@ func TestBellWakesWatchersOfTheFile(t *testing.T) {
 		t.Run(mode.String(), func(t *testing.T) {
 			dir := t.TempDir()
 			path := filepath.Join(dir, "prometheus.yml")
-			var b bell
+			var b inodeNotifier
 			begun := time.Now()
 			t.Cleanup(func() {
 				if err := b.close(); err != nil {
@@ -33,7 +33,7 @@ func TestBellWakesWatchersOfTheFile(t *testing.T) {
 				if _, err := mirror.Write(dir, mirror.Files{"prometheus.yml": {Mode: mode, Content: fmt.Appendf(nil, "# %d\n", n)}}); err != nil {
 					t.Fatal(err)
 				}
-				if err := b.ring(path, begun.Add(time.Duration(n)*drained)); err != nil {
+				if err := b.touch(path, begun.Add(time.Duration(n)*drained)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -77,7 +77,7 @@ func TestBellWakesWatchersOfTheFile(t *testing.T) {
 func TestBellLeavesReadersTheirFile(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "prometheus.yml")
-	var b bell
+	var b inodeNotifier
 	t.Cleanup(func() {
 		if err := b.close(); err != nil {
 			t.Error(err)
@@ -89,7 +89,7 @@ func TestBellLeavesReadersTheirFile(t *testing.T) {
 		if _, err := mirror.Write(dir, mirror.Files{"prometheus.yml": {Mode: 0o644, Content: fmt.Appendf(nil, "# %d\n", n)}}); err != nil {
 			t.Fatal(err)
 		}
-		if err := b.ring(path, now.Add(time.Duration(n)*time.Second)); err != nil {
+		if err := b.touch(path, now.Add(time.Duration(n)*time.Second)); err != nil {
 			t.Fatal(err)
 		}
 		if n == 0 {

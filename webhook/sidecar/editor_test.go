@@ -66,7 +66,7 @@ func TestEditorEndsWithItsContext(t *testing.T) {
 // served, with the reason, and the block follows.
 func TestLateEditIsServed(t *testing.T) {
 	dir := t.TempDir()
-	a := sidecarconfig.Assignment{
+	a := sidecarconfig.Config{
 		Version: sidecarconfig.Version, Source: filepath.Join(dir, "source"), Target: filepath.Join(dir, "target"), File: "prometheus.yml",
 		Credentials: filepath.Join(dir, "credentials", "credentials"), Token: "token",
 		Destinations: []sidecarconfig.Destination{{Name: "central", Block: destinations(t)[0].block}},
@@ -91,12 +91,12 @@ func TestLateEditIsServed(t *testing.T) {
 		return string(content)
 	}
 	s.step(t.Context(), time.Now())
-	if served() != user || s.served.result != "passed_through" || !strings.Contains(s.served.trouble, "when the edit is done") {
-		t.Fatalf("served %.80q as %s: %s", served(), s.served.result, s.served.trouble)
+	if served() != user || s.served.result != "passed_through" || !strings.Contains(s.served.lastError, "when the edit is done") {
+		t.Fatalf("served %.80q as %s: %s", served(), s.served.result, s.served.lastError)
 	}
 	<-s.editor.late.ended
 	s.step(t.Context(), time.Now())
 	if !strings.Contains(served(), "name: ampbridge-central") || s.served.result != "rendered" {
-		t.Errorf("served %.80q as %s: %s", served(), s.served.result, s.served.trouble)
+		t.Errorf("served %.80q as %s: %s", served(), s.served.result, s.served.lastError)
 	}
 }

@@ -23,21 +23,21 @@ import (
 
 // server is one running sidecar.
 type server struct {
-	log        *slog.Logger
-	assignment sidecarconfig.Assignment
-	started    time.Time
-	store      *session.Store
-	client     *session.Client
-	clientErr  error // why there is no client
-	sessions   session.Options
-	results    chan result
-	changed    chan struct{} // what is seen of Prometheus has
-	room       int64         // for an edit, in bytes of memory
-	editor     editor
-	beat       atomic.Int64            // when the loop last moved, in nanoseconds since started
-	end        context.CancelCauseFunc // ends Run
-	metrics    metrics
-	bell       bell
+	log       *slog.Logger
+	config    sidecarconfig.Config
+	started   time.Time
+	store     *session.Store
+	client    *session.Client
+	clientErr error // why there is no client
+	sessions  session.Options
+	results   chan result
+	changed   chan struct{} // what is seen of Prometheus has
+	room      int64         // for an edit, in bytes of memory
+	editor    editor
+	beat      atomic.Int64            // when the loop last moved, in nanoseconds since started
+	end       context.CancelCauseFunc // ends Run
+	metrics   metrics
+	notifier  inodeNotifier
 	// mountPoints are those of other volumes in the target.
 	mountPoints []mirror.MountPoint
 
@@ -45,10 +45,10 @@ type server struct {
 	mu           sync.Mutex
 	destinations []*destination
 	served       state
-	trouble      string // with the source or the target; empty: none
+	lastError    string // with the source or the target; empty: none
 	retry        time.Time
 	status       []byte // as last written
-	prometheus   sight
+	prometheus   prometheusState
 	// loaded are the destinations in the configuration with which Prometheus
 	// became ready. offered: what it reads when it starts may have had a block
 	// since it last ended; startFailed: it did not come up with one.
@@ -63,9 +63,9 @@ type destination struct {
 	session session.Session
 	// proving: the session only proves that STS answers.
 	proving bool
-	// trouble is why the last attempt at a session failed; empty: it did not.
-	trouble string
-	changed chan struct{} // what is seen of Prometheus has
+	// lastError is why the last attempt at a session failed; empty: it did not.
+	lastError string
+	changed   chan struct{} // what is seen of Prometheus has
 	// omitted are the fields of the block that this Prometheus does not know.
 	omitted []policy.Omission
 	// skipped is why the block is left out though there is a session.
@@ -94,7 +94,7 @@ type state struct {
 	source       string // hash of the user's configuration file
 	rendered     string // hash of the served one
 	result       string
-	trouble      string // why the user's configuration was served as it is
+	lastError    string // why the user's configuration was served as it is
 	destinations []string
 }
 
@@ -105,9 +105,9 @@ type result struct {
 	err         error
 }
 
-// keep gets sessions for d, one after the other, and reports each attempt. A
+// renew gets sessions for d, one after the other, and reports each attempt. A
 // session is reported once it lies in the credentials file.
-func (s *server) keep(ctx context.Context, d *destination) {
+func (s *server) renew(ctx context.Context, d *destination) {
 	current, failures := s.store.Session(d.profile()), 0
 	if current.Valid(time.Now()) && !sleep(ctx, time.Until(current.Renewal())) {
 		return
@@ -154,7 +154,7 @@ func (s *server) obtain(ctx context.Context, d *destination) (session.Session, e
 func (s *server) loop(ctx context.Context) {
 	ticker := time.NewTicker(poll)
 	defer ticker.Stop()
-	defer func() { _ = s.bell.close() }() // only read and touched
+	defer func() { _ = s.notifier.close() }() // only read and touched
 	for {
 		s.beat.Store(int64(time.Since(s.started)))
 		s.step(ctx, time.Now())
@@ -177,17 +177,17 @@ func (s *server) accept(r result) {
 	d := r.destination
 	if r.err != nil {
 		s.metrics.renewals.WithLabelValues(d.Name, "failure").Inc()
-		if text := r.err.Error(); text != d.trouble {
-			d.trouble = text
+		if text := r.err.Error(); text != d.lastError {
+			d.lastError = text
 			s.log.Warn("no session", "destination", d.Name, "role", d.Role, "error", text, "valid", d.session.Valid(time.Now()))
 		}
 		return
 	}
 	s.metrics.renewals.WithLabelValues(d.Name, "success").Inc()
-	if d.trouble != "" || !d.session.Valid(time.Now()) {
+	if d.lastError != "" || !d.session.Valid(time.Now()) {
 		s.log.Info("session obtained", "destination", d.Name, "role", d.Role, "expires", r.session.Expires)
 	}
-	d.session, d.trouble = r.session, ""
+	d.session, d.lastError = r.session, ""
 }
 
 // step serves the configuration if it is due.
@@ -205,13 +205,13 @@ func (s *server) step(ctx context.Context, now time.Time) {
 	if waiting || early {
 		return
 	}
-	fingerprint, err := mirror.Fingerprint(s.assignment.Source)
+	fingerprint, err := mirror.Fingerprint(s.config.Source)
 	if err == nil {
 		if key := digest([]byte(generation(valid) + "\n" + version.String() + "\n" + fingerprint)); key != s.served.key || s.editor.ready() {
 			err = s.serve(ctx, now, key, valid, version)
 		}
 	}
-	s.settle(now, err)
+	s.recordResult(now, err)
 }
 
 // valid are the destinations whose block is due. The caller holds mu.
@@ -268,36 +268,36 @@ func digest(content []byte) string {
 func (s *server) serve(ctx context.Context, now time.Time, key string, valid []*destination, version policy.Version) error {
 	// A render of a large configuration leaves garbage many times its size.
 	defer debug.FreeOSMemory()
-	files, err := mirror.Read(s.assignment.Source)
+	files, err := mirror.Read(s.config.Source)
 	if err != nil {
 		return err
 	}
 	next := state{key: key, at: now, result: "mirrored"}
 	var out rendered
-	if file, ok := files[s.assignment.File]; ok {
+	if file, ok := files[s.config.File]; ok {
 		next.source = digest(file.Content)
 		out = s.edit(ctx, key+next.source, file.Content, valid, version)
 		if ctx.Err() != nil {
 			return nil // what is served stays
 		}
-		next.result, next.trouble, next.destinations = out.result, out.trouble, out.destinations
+		next.result, next.lastError, next.destinations = out.result, out.trouble, out.destinations
 		file.Content = out.content
 		next.rendered = digest(file.Content)
-		files[s.assignment.File] = file
-	} else if s.assignment.File != "" {
-		next.trouble = "the source has no file " + s.assignment.File
+		files[s.config.File] = file
+	} else if s.config.File != "" {
+		next.lastError = "the source has no file " + s.config.File
 	}
 	if len(next.destinations) > 0 {
 		s.mu.Lock()
 		s.offered = true // before anybody can read it
 		s.mu.Unlock()
 	}
-	changed, err := mirror.Write(s.assignment.Target, files, s.mountPoints...)
+	changed, err := mirror.Write(s.config.Target, files, s.mountPoints...)
 	if err != nil {
 		return err
 	}
-	if _, ok := files[s.assignment.File]; ok && changed {
-		if err := s.bell.ring(filepath.Join(s.assignment.Target, s.assignment.File), now); err != nil {
+	if _, ok := files[s.config.File]; ok && changed {
+		if err := s.notifier.touch(filepath.Join(s.config.Target, s.config.File), now); err != nil {
 			s.log.Warn("programs that watch the configuration file, and not its directory, may notice changes late", "error", err)
 		}
 	}
@@ -348,16 +348,16 @@ func (s *server) announce(next state, out rendered) {
 			s.log.Warn("fields of the block are left out: this Prometheus does not know them, or its version is not known", "destination", d.Name, "fields", fields(omitted))
 		}
 	}
-	if next.trouble != "" && next.trouble != s.served.trouble {
-		s.log.Warn("the configuration is served as it is", "file", s.assignment.File, "error", next.trouble)
+	if next.lastError != "" && next.lastError != s.served.lastError {
+		s.log.Warn("the configuration is served as it is", "file", s.config.File, "error", next.lastError)
 	}
-	if s.served.key == "" || !slices.Equal(next.destinations, s.served.destinations) || next.source != s.served.source || next.trouble != s.served.trouble {
+	if s.served.key == "" || !slices.Equal(next.destinations, s.served.destinations) || next.source != s.served.source || next.lastError != s.served.lastError {
 		s.log.Info("configuration served", "destinations", next.destinations, "result", next.result, "source", next.source, "rendered", next.rendered)
 	}
 }
 
-// note keeps the account of gaps.
-func (d *destination) note(now time.Time, in bool) {
+// trackGap keeps the account of gaps.
+func (d *destination) trackGap(now time.Time, in bool) {
 	switch covered := in || d.skipped != ""; {
 	case covered && !d.out.IsZero():
 		d.gap += now.Sub(d.out)
@@ -367,8 +367,8 @@ func (d *destination) note(now time.Time, in bool) {
 	}
 }
 
-// settle notes whether the last step succeeded, and tells the world.
-func (s *server) settle(now time.Time, err error) {
+// recordResult notes whether the last step succeeded, and tells the world.
+func (s *server) recordResult(now time.Time, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	have := s.served.destinations
@@ -376,7 +376,7 @@ func (s *server) settle(now time.Time, err error) {
 		have = s.loaded
 	}
 	for _, d := range s.destinations {
-		d.note(now, slices.Contains(have, d.Name))
+		d.trackGap(now, slices.Contains(have, d.Name))
 	}
 	text := ""
 	if err != nil {
@@ -385,13 +385,13 @@ func (s *server) settle(now time.Time, err error) {
 		s.retry = now.Add(pause)
 		s.metrics.renders.WithLabelValues("failure").Inc()
 	}
-	if text != s.trouble && text != "" {
+	if text != s.lastError && text != "" {
 		s.log.Error("the configuration cannot be mirrored: what was served stays", "error", text)
-	} else if text != s.trouble {
+	} else if text != s.lastError {
 		s.log.Info("the configuration can be mirrored again")
 	}
-	s.trouble = text
-	if err != nil && s.served.key == "" && now.Sub(s.started) > firstLimit && !mirror.Served(s.assignment.Target) {
+	s.lastError = text
+	if err != nil && s.served.key == "" && now.Sub(s.started) > firstLimit && !mirror.Served(s.config.Target) {
 		s.end(err)
 	}
 }

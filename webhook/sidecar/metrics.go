@@ -115,7 +115,7 @@ const portPause = 30 * time.Second
 // metricsAddress is the address with the port that the webhook chose; empty
 // where there is none.
 func (s *server) metricsAddress(address string) string {
-	port := s.assignment.MetricsPort
+	port := s.config.MetricsPort
 	host, _, err := net.SplitHostPort(address)
 	switch {
 	case port == sidecarconfig.NoMetrics || address == "":

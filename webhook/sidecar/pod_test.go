@@ -29,7 +29,7 @@ const (
 // pod is a pod's volumes, and the sidecar in it.
 type pod struct {
 	*ststest.World
-	assignment sidecarconfig.Assignment
+	assignment sidecarconfig.Config
 	text       string // in the place of the encoded assignment
 	metrics    string
 	log        log
@@ -61,7 +61,7 @@ func newPod(t *testing.T, seconds int, destinations ...string) *pod {
 	p := &pod{World: ststest.New(t), stop: func() {}}
 	p.AllowShortSessions()
 	dir := t.TempDir()
-	p.assignment = sidecarconfig.Assignment{
+	p.assignment = sidecarconfig.Config{
 		Version: sidecarconfig.Version, Cluster: "dev",
 		Source: filepath.Join(dir, "source"), Target: filepath.Join(dir, "target"), File: "prometheus.yml",
 		Credentials: filepath.Join(dir, "credentials", "credentials"), Private: true, Token: p.Token,

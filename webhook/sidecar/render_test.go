@@ -103,17 +103,17 @@ func mergeKeys(t *testing.T) []byte {
 func TestGap(t *testing.T) {
 	at := func(seconds int) time.Time { return time.Unix(int64(seconds), 0) }
 	d := &destination{out: at(0)}
-	d.note(at(2), false)
-	d.note(at(3), true)
-	d.note(at(10), true)
-	d.note(at(20), false)
+	d.trackGap(at(2), false)
+	d.trackGap(at(3), true)
+	d.trackGap(at(10), true)
+	d.trackGap(at(20), false)
 	d.skipped = "the user's own"
-	d.note(at(25), false)
+	d.trackGap(at(25), false)
 	if got := d.missing(at(30)); got != 8*time.Second {
 		t.Errorf("a gap of %v, want 8s", got)
 	}
 	d.skipped = ""
-	d.note(at(30), false)
+	d.trackGap(at(30), false)
 	if got := d.missing(at(31)); got != 9*time.Second {
 		t.Errorf("a gap of %v, want 9s", got)
 	}

@@ -89,10 +89,10 @@ func FromEnvironment(getenv func(string) string) Options {
 }
 
 // assigned is the assignment, or the one that changes nothing.
-func (o Options) assigned() (sidecarconfig.Assignment, error) {
+func (o Options) assigned() (sidecarconfig.Config, error) {
 	a, err := sidecarconfig.Decode(o.Assignment)
 	if err != nil {
-		return sidecarconfig.Assignment{Source: o.Source, Target: o.Target, MetricsPort: sidecarconfig.NoMetrics}, err
+		return sidecarconfig.Config{Source: o.Source, Target: o.Target, MetricsPort: sidecarconfig.NoMetrics}, err
 	}
 	return a, nil
 }
@@ -119,7 +119,7 @@ func Run(outer context.Context, o Options) error {
 		group.Go(func() { s.persist(ctx, name, work) })
 	}
 	for _, d := range s.destinations {
-		keep := s.keep
+		keep := s.renew
 		if s.startOnly() {
 			keep = s.prove
 		}
@@ -186,34 +186,34 @@ func newServer(o Options) *server {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	var err error
-	if s.assignment, err = o.assigned(); err != nil {
+	if s.config, err = o.assigned(); err != nil {
 		s.log.Error("cannot read the assignment: the configuration is mirrored as it is", "error", err)
 	}
-	for _, p := range s.assignment.MountPoints {
+	for _, p := range s.config.MountPoints {
 		s.mountPoints = append(s.mountPoints, mirror.MountPoint(p))
 	}
 	s.metrics = newMetrics(s)
-	if len(s.assignment.Destinations) == 0 {
+	if len(s.config.Destinations) == 0 {
 		return s
 	}
 	s.sessions = session.Options{
-		Token: s.assignment.Token, Name: session.Name(s.assignment.Cluster, o.Namespace, o.Pod), Seconds: s.assignment.SessionSeconds,
-		Endpoint: s.assignment.STS.Endpoint, ProxyURL: s.assignment.STS.ProxyURL, CABundle: s.assignment.STS.CABundle,
+		Token: s.config.Token, Name: session.Name(s.config.Cluster, o.Namespace, o.Pod), Seconds: s.config.SessionSeconds,
+		Endpoint: s.config.STS.Endpoint, ProxyURL: s.config.STS.ProxyURL, CABundle: s.config.STS.CABundle,
 	}
 	if s.startOnly() {
 		s.sessions.Seconds = proofSeconds
 		s.recall()
 	} else {
 		mode := fs.FileMode(0o644)
-		if s.assignment.Private {
+		if s.config.Private {
 			mode = 0o600
 		}
-		if s.store, err = session.OpenStore(s.assignment.Credentials, mode); err != nil {
+		if s.store, err = session.OpenStore(s.config.Credentials, mode); err != nil {
 			s.log.Warn("the credentials of an earlier run cannot be read", "error", err)
 		}
 	}
 	s.client, s.clientErr = session.NewClient(s.sessions)
-	for _, assigned := range s.assignment.Destinations {
+	for _, assigned := range s.config.Destinations {
 		d := &destination{Destination: assigned, block: assigned.For(o.Pod), proving: s.startOnly(), changed: make(chan struct{}, 1)}
 		if !slices.Contains(s.loaded, d.Name) {
 			d.out = s.started

@@ -35,14 +35,14 @@ const (
 	failedStartFile = "start-failed"
 )
 
-func (s *server) startOnly() bool { return s.assignment.Reload == sidecarconfig.StartOnly }
+func (s *server) startOnly() bool { return s.config.Reload == sidecarconfig.StartOnly }
 
 // prove keeps asking STS for sessions of d, which are used for nothing else.
 func (s *server) prove(ctx context.Context, d *destination) {
 	for failures := 0; ctx.Err() == nil; {
 		next, err := s.obtain(ctx, d)
 		wait := proofEveryStarting
-		if s.sight().ready {
+		if s.prometheusNow().ready {
 			wait = proofEvery
 		}
 		if err == nil {
@@ -69,7 +69,7 @@ func (s *server) prove(ctx context.Context, d *destination) {
 // proven tells whether Prometheus, if it starts now, gets a session for d. The
 // caller holds mu.
 func (s *server) proven(d *destination, now time.Time) bool {
-	return !s.startFailed && d.trouble == "" && d.session.Obtained.After(s.prometheus.ended) && now.Sub(d.session.Obtained) < proofLife
+	return !s.startFailed && d.lastError == "" && d.session.Obtained.After(s.prometheus.ended) && now.Sub(d.session.Obtained) < proofLife
 }
 
 // profiles writes the config file by which Prometheus's SDK gets sessions.
@@ -78,11 +78,11 @@ func (s *server) profiles() error {
 	for _, d := range s.destinations {
 		profiles = append(profiles, session.Profile{Name: d.profile(), Region: d.Region, Role: d.Role, AssumeRole: d.AssumeRole})
 	}
-	return session.WriteProfiles(s.assignment.Credentials, profiles, s.sessions)
+	return session.WriteProfiles(s.config.Credentials, profiles, s.sessions)
 }
 
 // ended notes the end of a Prometheus that was last seen so. The caller holds mu.
-func (s *server) ended(last sight) {
+func (s *server) ended(last prometheusState) {
 	s.loaded = nil
 	if !s.startOnly() || last.ready || !s.offered || s.startFailed {
 		return
@@ -95,7 +95,7 @@ func (s *server) ended(last sight) {
 }
 
 func (s *server) failedStart() string {
-	return filepath.Join(filepath.Dir(s.assignment.Credentials), failedStartFile)
+	return filepath.Join(filepath.Dir(s.config.Credentials), failedStartFile)
 }
 
 // recall restores what an earlier run of the sidecar knew.
@@ -106,7 +106,7 @@ func (s *server) recall() {
 		s.log.Warn("the memory of a failed start cannot be read", "error", err)
 	}
 	// What Prometheus read may have had the block in it.
-	s.offered = mirror.Served(s.assignment.Target)
+	s.offered = mirror.Served(s.config.Target)
 	var last Status
 	if text, err := os.ReadFile(s.statusFile()); err == nil && json.Unmarshal(text, &last) == nil {
 		for _, d := range last.Destinations {

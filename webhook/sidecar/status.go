@@ -73,8 +73,8 @@ type DestinationStatus struct {
 
 func (s *server) currentStatus(now time.Time) Status {
 	status := Status{
-		Started: s.started, Trouble: s.trouble,
-		Config: ConfigStatus{Served: s.served.at, Result: s.served.result, SourceHash: s.served.source, RenderedHash: s.served.rendered, Trouble: s.served.trouble},
+		Started: s.started, Trouble: s.lastError,
+		Config: ConfigStatus{Served: s.served.at, Result: s.served.result, SourceHash: s.served.source, RenderedHash: s.served.rendered, Trouble: s.served.lastError},
 	}
 	status.StartOnly, status.StartFailed = s.startOnly(), s.startFailed
 	status.Prometheus = PrometheusStatus{Listening: s.prometheus.listening, Ready: s.prometheus.ready}
@@ -84,7 +84,7 @@ func (s *server) currentStatus(now time.Time) Status {
 	for _, d := range s.destinations {
 		status.Destinations = append(status.Destinations, DestinationStatus{
 			Name: d.Name, Block: d.skipped == "" && d.out.IsZero(), Skipped: d.skipped, Omitted: fields(d.omitted),
-			Obtained: d.session.Obtained, Expires: d.session.Expires, Valid: s.usable(d, now), Error: d.trouble,
+			Obtained: d.session.Obtained, Expires: d.session.Expires, Valid: s.usable(d, now), Error: d.lastError,
 			GapSeconds: d.gap.Seconds(), GapSince: d.out,
 		})
 	}
@@ -92,7 +92,7 @@ func (s *server) currentStatus(now time.Time) Status {
 }
 
 func (s *server) statusFile() string {
-	return filepath.Join(filepath.Dir(s.assignment.Credentials), StatusFile)
+	return filepath.Join(filepath.Dir(s.config.Credentials), StatusFile)
 }
 
 // writeStatus writes the status file if anything in it has changed.

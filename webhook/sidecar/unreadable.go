@@ -19,7 +19,7 @@ const firstLimit = 20 * time.Second
 // explain returns err, of serving the configuration, with the fix.
 func (s *server) explain(err error) error {
 	var at *fs.PathError
-	if !errors.As(err, &at) || !errors.Is(err, fs.ErrPermission) || !inside(at.Path, s.assignment.Source) {
+	if !errors.As(err, &at) || !errors.Is(err, fs.ErrPermission) || !inside(at.Path, s.config.Source) {
 		return fmt.Errorf("cannot serve Prometheus's configuration: %w", err)
 	}
 	return fmt.Errorf("cannot read %s of the volume that holds Prometheus's configuration, as user %d and group %d%s: %w. "+
@@ -35,7 +35,7 @@ func inside(path, dir string) bool {
 
 // inSource returns the name by which the user knows a file of the source.
 func (s *server) inSource(path string) string {
-	relative, err := filepath.Rel(s.assignment.Source, path)
+	relative, err := filepath.Rel(s.config.Source, path)
 	if err != nil {
 		return path
 	}

@@ -28,8 +28,8 @@ const (
 	versionAttempts = 10
 )
 
-// sight is what the sidecar sees of the pod's Prometheus.
-type sight struct {
+// prometheusState is what the sidecar sees of the pod's Prometheus.
+type prometheusState struct {
 	// looked: at least one attempt was made. fresh: it was not there at first,
 	// so that its start has been seen.
 	looked, fresh bool
@@ -47,7 +47,7 @@ type sight struct {
 // watches tells whether anything depends on what Prometheus does: a pod that
 // only starts it, or a block with fields for certain versions.
 func (s *server) watches() bool {
-	return s.assignment.Prometheus.Address != "" && (s.startOnly() || s.wantsVersion())
+	return s.config.Prometheus.Address != "" && (s.startOnly() || s.wantsVersion())
 }
 
 func (s *server) wantsVersion() bool {
@@ -66,12 +66,14 @@ func (s *server) watch(ctx context.Context) {
 		if err != nil {
 			// Anything but a refusal may as well be a Prometheus that is busy.
 			refused := errors.Is(err, syscall.ECONNREFUSED)
-			s.seen(func(p *sight) { p.looked, p.fresh, p.listening = true, p.fresh || refused, p.listening && !refused })
+			s.observe(func(p *prometheusState) {
+				p.looked, p.fresh, p.listening = true, p.fresh || refused, p.listening && !refused
+			})
 			sleep(ctx, look)
 			continue
 		}
 		begun := time.Now()
-		s.seen(func(p *sight) { p.looked, p.listening = true, true })
+		s.observe(func(p *prometheusState) { p.looked, p.listening = true, true })
 		alive, end := context.WithCancel(ctx)
 		stop := context.AfterFunc(ctx, func() { _ = connection.Close() })
 		go func() {
@@ -93,8 +95,8 @@ func (s *server) dial(ctx context.Context) (connection net.Conn, scheme string, 
 	ctx, cancel := context.WithTimeout(ctx, answer)
 	defer cancel()
 	var dialer net.Dialer
-	address := s.assignment.Prometheus.Address
-	if s.assignment.Prometheus.TLS {
+	address := s.config.Prometheus.Address
+	if s.config.Prometheus.TLS {
 		// A connection to a TLS port that says nothing would be an error in
 		// Prometheus's log, and so would one that speaks plain HTTP.
 		secure := tls.Dialer{NetDialer: &dialer, Config: unverified()}
@@ -115,22 +117,22 @@ func unverified() *tls.Config {
 // question asks a Prometheus that listens whether it is ready, and then which
 // version it is, until it ends.
 func (s *server) question(ctx context.Context, scheme string) {
-	if s.sight().ready && !s.sight().version.IsZero() {
+	if s.prometheusNow().ready && !s.prometheusNow().version.IsZero() {
 		return // it has only closed the connection
 	}
 	client := &http.Client{Timeout: answer, Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: unverified()}}
-	base := scheme + "://" + s.assignment.Prometheus.Address + s.assignment.Prometheus.Prefix
+	base := scheme + "://" + s.config.Prometheus.Address + s.config.Prometheus.Prefix
 	begun := time.Now()
 	for !ready(ctx, client, base, begun) {
 		if !sleep(ctx, ask) {
 			return
 		}
 	}
-	s.seen(func(p *sight) { p.ready = true })
+	s.observe(func(p *prometheusState) { p.ready = true })
 	for attempt := 1; ; attempt++ {
 		running, err := version(ctx, client, base)
 		if err == nil || attempt == versionAttempts {
-			s.seen(func(p *sight) { p.version, p.asked = running, true })
+			s.observe(func(p *prometheusState) { p.version, p.asked = running, true })
 			return
 		}
 		if !sleep(ctx, 4*ask) {
@@ -178,14 +180,14 @@ func get(ctx context.Context, client *http.Client, url string) (status int, body
 	return response.StatusCode, body, err
 }
 
-func (s *server) sight() sight {
+func (s *server) prometheusNow() prometheusState {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.prometheus
 }
 
-// seen notes a change of what is seen, and has the loop act on it.
-func (s *server) seen(change func(*sight)) {
+// observe notes a change of what is seen, and has the loop act on it.
+func (s *server) observe(change func(*prometheusState)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	before := s.prometheus
@@ -194,7 +196,7 @@ func (s *server) seen(change func(*sight)) {
 	if before.listening && !now.listening {
 		s.ended(before)
 		// Another program may start in its place: the image's tag may have moved.
-		*now = sight{looked: true, fresh: true, ended: time.Now()}
+		*now = prometheusState{looked: true, fresh: true, ended: time.Now()}
 	}
 	if !before.ready && now.ready && now.fresh {
 		s.loaded = slices.Clone(s.served.destinations)

@@ -27,12 +27,12 @@ type detail struct {
 	pass int
 }
 
-// all are the roles on the target's path, and those of its names that lie
+// listRoles are the roles on the target's path, and those of its names that lie
 // elsewhere. A list has their trust documents, so a change by hand to whom they
 // trust is found at once. What else there is of a role takes two reads. They are
 // made where a role is new, or its trust document another than it was; and in
 // each pass for some others, so that it takes [rotation] passes to see them all.
-func (a *account) all(ctx context.Context, target plan.Target) (map[string]plan.Role, error) {
+func (a *account) listRoles(ctx context.Context, target plan.Target) (map[string]plan.Role, error) {
 	a.pass++
 	roles, ids, err := a.list(ctx, target.Path)
 	if err != nil {
@@ -50,7 +50,7 @@ func (a *account) all(ctx context.Context, target plan.Target) (map[string]plan.
 	slices.SortStableFunc(known, func(x, y string) int { return cmp.Compare(a.known[x].pass, a.known[y].pass) })
 	due = append(due, known[:(len(known)+rotation-1)/rotation]...)
 	for _, name := range due {
-		role, err := a.full(ctx, name)
+		role, err := a.readRole(ctx, name)
 		if err != nil {
 			return nil, err
 		}
@@ -80,7 +80,7 @@ func (a *account) list(ctx context.Context, path string) (roles map[string]plan.
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(ctx)
 		if err != nil {
-			return nil, nil, stable(err)
+			return nil, nil, normalizeError(err)
 		}
 		for i := range page.Roles {
 			role, err := roleOf(&page.Roles[i])
@@ -103,8 +103,8 @@ func names(roles map[string]plan.Role, more []string) []string {
 	return slices.Compact(list)
 }
 
-// full is a role with its permission document; the zero: there is none.
-func (a *account) full(ctx context.Context, name string) (plan.Role, error) {
+// readRole is a role with its permission document; the zero: there is none.
+func (a *account) readRole(ctx context.Context, name string) (plan.Role, error) {
 	role, err := a.role(ctx, name)
 	if err != nil || role == nil {
 		return plan.Role{}, err

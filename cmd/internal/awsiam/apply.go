@@ -37,14 +37,14 @@ func (i *IAM) Apply(ctx context.Context, c plan.Change) error {
 	case c.Call == plan.CreatePolicy:
 		return a.createPolicy(ctx, c)
 	case c.Call == plan.UpdatePolicy:
-		return stable(a.updatePolicy(ctx, c))
+		return normalizeError(a.updatePolicy(ctx, c))
 	case c.Call.Deletes():
-		return stable(a.delete(ctx, c))
+		return normalizeError(a.delete(ctx, c))
 	case c.Call.OnProvider():
 		if err := a.checkProvider(ctx, c); err != nil {
 			return err
 		}
-		return stable(a.changeProvider(ctx, c))
+		return normalizeError(a.changeProvider(ctx, c))
 	}
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
 		found, err := a.checkRole(ctx, c)
@@ -57,7 +57,7 @@ func (i *IAM) Apply(ctx context.Context, c plan.Change) error {
 				return noBoundary(c) // the role was there
 			}
 			if !missing(err) {
-				return stable(err)
+				return normalizeError(err)
 			}
 		}
 		// A role of a moment ago may not be visible yet; any other is gone.
@@ -83,7 +83,7 @@ func (a *account) createProvider(ctx context.Context, c plan.Change) error {
 	if exists(err) {
 		return a.checkProvider(ctx, c)
 	}
-	return stable(err)
+	return normalizeError(err)
 }
 
 func (a *account) createRole(ctx context.Context, c plan.Change) error {
@@ -115,7 +115,7 @@ func (a *account) createRole(ctx context.Context, c plan.Change) error {
 	if err == nil {
 		a.created[c.Resource] = time.Now()
 	}
-	return stable(err)
+	return normalizeError(err)
 }
 
 // path is that of a role or policy, as IAM is given it.
@@ -171,7 +171,7 @@ func (a *account) delete(ctx context.Context, c plan.Change) error {
 			return err
 		}
 		if !plan.Owned(found.Tags, c.Owner) {
-			return foreign(c, c.Resource)
+			return errNotOwned(c, c.Resource)
 		}
 		_, err = a.iam.DeleteOpenIDConnectProvider(ctx, &iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(c.Resource.String())})
 		return err
@@ -203,7 +203,7 @@ func (a *account) checkProvider(ctx context.Context, c plan.Change) error {
 	case found == nil:
 		return fmt.Errorf("%s: the provider %s is not there: the next run makes it again", c.Call, c.Resource)
 	case !plan.Owned(found.Tags, c.Owner):
-		return foreign(c, c.Resource)
+		return errNotOwned(c, c.Resource)
 	}
 	return nil
 }
@@ -215,12 +215,12 @@ func (a *account) checkRole(ctx context.Context, c plan.Change) (found bool, err
 		return false, err
 	}
 	if role.ARN != c.Resource || !plan.Owned(role.Tags, c.Owner) {
-		return true, foreign(c, role.ARN)
+		return true, errNotOwned(c, role.ARN)
 	}
 	return true, nil
 }
 
-func foreign(c plan.Change, found policy.ARN) error {
+func errNotOwned(c plan.Change, found policy.ARN) error {
 	return fmt.Errorf("%s: refused: %s is not this cluster's (tag %s), though it was free or ours when the plan was made; run it again for the way out", c.Call, found, plan.TagOwner)
 }
 

@@ -65,7 +65,7 @@ type account struct {
 	config aws.Config
 	// created holds when this process made a role: IAM may not show it at once.
 	created map[policy.ARN]time.Time
-	// known is what lists do not show of roles; see [account.all].
+	// known is what lists do not show of roles; see [account.listRoles].
 	known map[string]detail
 	// pass counts the observations.
 	pass int
@@ -111,7 +111,7 @@ func (i *IAM) open(ctx context.Context, target plan.Target) (*account, error) {
 	}
 	identity, err := a.sts.GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
 	if err != nil {
-		return nil, stable(err)
+		return nil, normalizeError(err)
 	}
 	if got := aws.ToString(identity.Account); got != target.Account {
 		return nil, fmt.Errorf("the credentials are of account %s, not of %s: list %s under trust.accounts with a syncRole that these credentials may assume", got, target.Account, target.Account)
@@ -129,7 +129,7 @@ func (i *IAM) chained(ctx context.Context, cfg aws.Config, account string) (bool
 	}
 	identity, err := sts.NewFromConfig(cfg).GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
 	if err != nil {
-		return false, stable(err)
+		return false, normalizeError(err)
 	}
 	// A session names its role without the path; role names are unique without it.
 	session := fmt.Sprintf("arn:%s:sts::%s:assumed-role/%s/", role.Partition, role.Account, role.RoleName())
@@ -201,7 +201,7 @@ func (i *IAM) observe(ctx context.Context, target plan.Target) (plan.Account, er
 		return plan.Account{}, err
 	}
 	if target.All {
-		found.Roles, err = a.all(ctx, target)
+		found.Roles, err = a.listRoles(ctx, target)
 		return found, err
 	}
 	for _, name := range target.Roles {
@@ -218,7 +218,7 @@ func (i *IAM) observe(ctx context.Context, target plan.Target) (plan.Account, er
 		found.Roles[name] = *role
 	}
 	if target.Path != "" {
-		found.Others, err = a.others(ctx, target)
+		found.Orphans, err = a.others(ctx, target)
 	}
 	return found, err
 }
@@ -234,7 +234,7 @@ func (i *IAM) References(ctx context.Context, target plan.Target, found plan.Acc
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(ctx)
 		if err != nil {
-			found.ReferencesProblem = stable(err).Error()
+			found.ReferencesProblem = normalizeError(err).Error()
 			return found
 		}
 		for _, r := range page.Roles {
@@ -261,7 +261,7 @@ func (a *account) others(ctx context.Context, target plan.Target) ([]plan.Role, 
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(ctx)
 		if err != nil {
-			return nil, stable(err)
+			return nil, normalizeError(err)
 		}
 		for _, r := range page.Roles {
 			name := aws.ToString(r.RoleName)
@@ -287,7 +287,7 @@ func (a *account) provider(ctx context.Context, arn policy.ARN) (*plan.Provider,
 		return nil, nil
 	}
 	if err != nil {
-		return nil, stable(err)
+		return nil, normalizeError(err)
 	}
 	return &plan.Provider{Audiences: out.ClientIDList, Thumbprints: out.ThumbprintList, Tags: tagMap(out.Tags)}, nil
 }
@@ -299,7 +299,7 @@ func (a *account) role(ctx context.Context, name string) (*plan.Role, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, stable(err)
+		return nil, normalizeError(err)
 	}
 	role, err := roleOf(out.Role)
 	if err != nil {
@@ -335,7 +335,7 @@ func (a *account) permissions(ctx context.Context, role string) (string, error) 
 		return "", nil
 	}
 	if err != nil {
-		return "", stable(err)
+		return "", normalizeError(err)
 	}
 	document, err := url.PathUnescape(aws.ToString(out.PolicyDocument))
 	if err != nil {

@@ -237,7 +237,7 @@ func TestRoleThatIsNotVisibleYet(t *testing.T) {
 	i := awsiam.New(nil)
 	w.apply(i, w.plan(i, "prometheus"))
 	w.cloud.SetReadDelay(0)
-	if again := w.plan(i, "prometheus"); !again.InStep() {
+	if again := w.plan(i, "prometheus"); !again.InSync() {
 		t.Errorf("not in step:\n%s", again)
 	}
 }

@@ -28,11 +28,11 @@ func Throttled(err error) bool {
 	return errors.As(err, &e) && e.throttled
 }
 
-// stable is err in words that are the same each time the same thing goes wrong:
+// normalizeError is err in words that are the same each time the same thing goes wrong:
 // without request ids and counts of attempts, which would make every report look
 // new. The operation is the innermost, which may be the AssumeRole that
 // credentials needed rather than the call that asked for them.
-func stable(err error) error {
+func normalizeError(err error) error {
 	var operation *smithy.OperationError
 	if !errors.As(err, &operation) {
 		return err

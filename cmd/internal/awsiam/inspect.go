@@ -41,7 +41,7 @@ func (i *Inspector) Provider(ctx context.Context, arn policy.ARN) (*ProviderDeta
 	case missing(err):
 		return nil, nil
 	case err != nil:
-		return nil, stable(err)
+		return nil, normalizeError(err)
 	}
 	return &ProviderDetails{aws.ToString(out.Url), out.ClientIDList, out.ThumbprintList}, nil
 }
@@ -50,7 +50,7 @@ func (i *Inspector) Provider(ctx context.Context, arn policy.ARN) (*ProviderDeta
 func (i *Inspector) Providers(ctx context.Context) ([]policy.ARN, error) {
 	out, err := i.account.iam.ListOpenIDConnectProviders(ctx, &iam.ListOpenIDConnectProvidersInput{})
 	if err != nil {
-		return nil, stable(err)
+		return nil, normalizeError(err)
 	}
 	var list []policy.ARN
 	for _, p := range out.OpenIDConnectProviderList {
@@ -83,12 +83,12 @@ func (i *Inspector) Policies(ctx context.Context, role string) ([]policy.Documen
 	for inline.HasMorePages() {
 		page, err := inline.NextPage(ctx)
 		if err != nil {
-			return nil, stable(err)
+			return nil, normalizeError(err)
 		}
 		for _, name := range page.PolicyNames {
 			out, err := i.account.iam.GetRolePolicy(ctx, &iam.GetRolePolicyInput{RoleName: &role, PolicyName: &name})
 			if err != nil {
-				return nil, stable(err)
+				return nil, normalizeError(err)
 			}
 			d, err := parse(aws.ToString(out.PolicyDocument), name)
 			if err != nil {
@@ -101,7 +101,7 @@ func (i *Inspector) Policies(ctx context.Context, role string) ([]policy.Documen
 	for attached.HasMorePages() {
 		page, err := attached.NextPage(ctx)
 		if err != nil {
-			return nil, stable(err)
+			return nil, normalizeError(err)
 		}
 		for _, p := range page.AttachedPolicies {
 			d, err := i.Document(ctx, aws.ToString(p.PolicyArn))
@@ -118,11 +118,11 @@ func (i *Inspector) Policies(ctx context.Context, role string) ([]policy.Documen
 func (i *Inspector) Document(ctx context.Context, arn string) (policy.Document, error) {
 	p, err := i.account.iam.GetPolicy(ctx, &iam.GetPolicyInput{PolicyArn: &arn})
 	if err != nil {
-		return policy.Document{}, stable(err)
+		return policy.Document{}, normalizeError(err)
 	}
 	v, err := i.account.iam.GetPolicyVersion(ctx, &iam.GetPolicyVersionInput{PolicyArn: &arn, VersionId: p.Policy.DefaultVersionId})
 	if err != nil {
-		return policy.Document{}, stable(err)
+		return policy.Document{}, normalizeError(err)
 	}
 	return parse(aws.ToString(v.PolicyVersion.Document), arn)
 }

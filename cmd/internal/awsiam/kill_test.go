@@ -102,7 +102,7 @@ func runOnce(ctx context.Context, w *world, i *awsiam.IAM) error {
 	for _, target := range plan.Targets(w.policy, w.issuer) {
 		observed[target.Account] = i.Observe(ctx, target)
 	}
-	return applied(ctx, i, plan.Make(plan.Input{Policy: w.policy, Issuer: w.issuer, Accounts: observed, ServiceAccounts: []plan.ServiceAccount{
+	return applied(ctx, i, plan.Compute(plan.Input{Policy: w.policy, Issuer: w.issuer, Accounts: observed, ServiceAccounts: []plan.ServiceAccount{
 		{Namespace: "monitoring", Name: "prometheus", Injection: policy.InjectionEnabled},
 	}}))
 }

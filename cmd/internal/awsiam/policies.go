@@ -32,11 +32,11 @@ func (a *account) managedPolicy(ctx context.Context, arn policy.ARN) (*plan.Mana
 		return nil, nil
 	}
 	if err != nil {
-		return nil, stable(err)
+		return nil, normalizeError(err)
 	}
 	version, err := a.iam.GetPolicyVersion(ctx, &iam.GetPolicyVersionInput{PolicyArn: name, VersionId: found.Policy.DefaultVersionId})
 	if err != nil {
-		return nil, stable(err)
+		return nil, normalizeError(err)
 	}
 	document, err := url.PathUnescape(aws.ToString(version.PolicyVersion.Document))
 	if err != nil {
@@ -53,7 +53,7 @@ func (a *account) createPolicy(ctx context.Context, c plan.Change) error {
 	if exists(err) {
 		return a.checkPolicy(ctx, c)
 	}
-	return stable(err)
+	return normalizeError(err)
 }
 
 // updatePolicy makes a new version the default one. Of those that are not, the
@@ -90,7 +90,7 @@ func (a *account) checkPolicy(ctx context.Context, c plan.Change) error {
 	case found == nil:
 		return fmt.Errorf("%s: the policy %s is not there: the name is taken by one on another path", c.Call, c.Resource)
 	case !plan.Owned(found.Tags, c.Owner):
-		return foreign(c, c.Resource)
+		return errNotOwned(c, c.Resource)
 	}
 	return nil
 }

@@ -14,26 +14,26 @@ import (
 	"github.com/ampbridge/ampbridge/policy/plan"
 )
 
-// Room counts what is left of the quotas of an account that was observed. IAM
+// Headroom counts what is left of the quotas of an account that was observed. IAM
 // tells its quota of roles; that of OIDC providers, it keeps to itself.
-func (i *IAM) Room(ctx context.Context, account string, providerQuota int) (plan.Room, error) {
+func (i *IAM) Headroom(ctx context.Context, account string, providerQuota int) (plan.Headroom, error) {
 	a := i.accounts[account]
 	if a == nil {
-		return plan.Room{}, fmt.Errorf("account %s was not observed", account)
+		return plan.Headroom{}, fmt.Errorf("account %s was not observed", account)
 	}
 	summary, err := a.iam.GetAccountSummary(ctx, &iam.GetAccountSummaryInput{})
 	if err != nil {
-		return plan.Room{}, stable(err)
+		return plan.Headroom{}, normalizeError(err)
 	}
 	quota, told := summary.SummaryMap["RolesQuota"]
 	if !told {
-		return plan.Room{}, errors.New("GetAccountSummary: there is no RolesQuota in it")
+		return plan.Headroom{}, errors.New("GetAccountSummary: there is no RolesQuota in it")
 	}
 	providers, err := a.iam.ListOpenIDConnectProviders(ctx, &iam.ListOpenIDConnectProvidersInput{})
 	if err != nil {
-		return plan.Room{}, stable(err)
+		return plan.Headroom{}, normalizeError(err)
 	}
-	return plan.Room{
+	return plan.Headroom{
 		Roles:     int(quota - summary.SummaryMap["Roles"]),
 		Providers: providerQuota - len(providers.OpenIDConnectProviderList),
 	}, nil
@@ -57,5 +57,5 @@ func (i *IAM) WorkspaceExists(ctx context.Context, w policy.Workspace) (bool, er
 			return false, nil
 		}
 	}
-	return err == nil, stable(err)
+	return err == nil, normalizeError(err)
 }

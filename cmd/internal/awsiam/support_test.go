@@ -118,7 +118,7 @@ func (w *world) plan(i *awsiam.IAM, names ...string) plan.Plan {
 	for _, target := range plan.Targets(w.policy, w.issuer) {
 		observed[target.Account] = i.Observe(w.ctx, target)
 	}
-	return plan.Make(plan.Input{Policy: w.policy, Issuer: w.issuer, ServiceAccounts: accounts, Accounts: observed})
+	return plan.Compute(plan.Input{Policy: w.policy, Issuer: w.issuer, ServiceAccounts: accounts, Accounts: observed})
 }
 
 func (w *world) apply(i *awsiam.IAM, p plan.Plan) {
@@ -139,7 +139,7 @@ func (w *world) converge(names ...string) {
 	w.Helper()
 	i := awsiam.New(w.policy.Trust.Accounts)
 	w.apply(i, w.plan(i, names...))
-	if again := w.plan(i, names...); !again.InStep() {
+	if again := w.plan(i, names...); !again.InSync() {
 		w.Fatalf("not in step after a run:\n%s", again)
 	}
 }

@@ -35,36 +35,36 @@ func (w *warnings) HandleWarningHeader(_ int, _, text string) {
 }
 
 // dryRun creates a Prometheus pod that is admitted and not stored.
-func (x *examiner) dryRun(ctx context.Context, s *subject) check.Finding {
+func (x *runner) dryRun(ctx context.Context, s *subject) check.Finding {
 	heard := &warnings{}
 	config := rest.CopyConfig(x.cluster.config)
 	config.WarningHandler = heard
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
-		return unseen("%v", err)
+		return skipped("%v", err)
 	}
 	pod, err := client.CoreV1().Pods(s.Namespace).Create(ctx, samplePod(s.Subject, x.policy.Token.Source), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 	said := strings.Join(heard.said, "; ")
 	switch {
 	// Admission plugins forbid too, in their own words.
 	case forbidden(err) && strings.Contains(err.Error(), "cannot create resource"):
-		return unseen("you may not create pods in %s, not in a dry run either: %v", s.Namespace, err)
+		return skipped("you may not create pods in %s, not in a dry run either: %v", s.Namespace, err)
 	case apierrors.IsBadRequest(err) && strings.Contains(err.Error(), "dry run"):
-		return unseen("another webhook does not take dry runs: %v", err)
+		return skipped("another webhook does not take dry runs: %v", err)
 	case err != nil:
-		return fails(check.Do("let the namespace admit a pod with the service account: this one is refused with or without ampbridge"), "the pod is refused: %v", err)
+		return failed(check.NewFix("let the namespace admit a pod with the service account: this one is refused with or without ampbridge"), "the pod is refused: %v", err)
 	}
 	if mark, injected := pod.Annotations[inject.AnnotationInjected]; injected {
 		var m inject.Injected
 		if err := json.Unmarshal([]byte(mark), &m); err != nil {
-			return unseen("injected, with a mark that cannot be read: %v", err)
+			return skipped("injected, with a mark that cannot be read: %v", err)
 		}
-		return holds("injected, for %s", strings.Join(m.Destinations, ", "))
+		return passed("injected, for %s", strings.Join(m.Destinations, ", "))
 	}
 	if said != "" {
-		return fails(check.Do("the warning says what to do; the webhook follows a changed policy within a minute or so"), "left as it was: %s", said)
+		return failed(check.NewFix("the warning says what to do; the webhook follows a changed policy within a minute or so"), "left as it was: %s", said)
 	}
-	return fails(check.Do("the API server did not reach the webhook, or the webhook failed: both fail open; look at the webhook's log, and whether the API server may connect to its pods (firewall, NetworkPolicy)",
+	return failed(check.NewFix("the API server did not reach the webhook, or the webhook failed: both fail open; look at the webhook's log, and whether the API server may connect to its pods (firewall, NetworkPolicy)",
 		check.Command{"kubectl", "logs", "--namespace", x.System, "--selector", installation.Webhook, "--tail=50"}),
 		"left as it was, without a word")
 }
@@ -114,22 +114,22 @@ func samplePod(s policy.Subject, tokenSource string) *corev1.Pod {
 const tokenSeconds = 600
 
 // mint has the API server make a token, as the kubelet does for a pod.
-func (x *examiner) mint(ctx context.Context, s *subject) check.Finding {
+func (x *runner) mint(ctx context.Context, s *subject) check.Finding {
 	answer, err := x.cluster.client.CoreV1().ServiceAccounts(s.Namespace).CreateToken(ctx, s.ServiceAccount, &authenticationv1.TokenRequest{
 		Spec: authenticationv1.TokenRequestSpec{Audiences: []string{x.policy.Token.Audience}, ExpirationSeconds: new(int64(tokenSeconds))},
 	}, metav1.CreateOptions{})
 	switch {
 	case forbidden(err):
-		return unseen("you may not have tokens of %s/%s made (create serviceaccounts/token)", s.Namespace, s.ServiceAccount)
+		return skipped("you may not have tokens of %s/%s made (create serviceaccounts/token)", s.Namespace, s.ServiceAccount)
 	case err != nil:
-		return fails(check.Do("look at the API server"), "the API server makes no token: %v", err)
+		return failed(check.NewFix("look at the API server"), "the API server makes no token: %v", err)
 	}
 	claims, err := check.ReadClaims(answer.Status.Token)
 	if err != nil {
-		return fails(check.Do("look at the API server"), "%v", err)
+		return failed(check.NewFix("look at the API server"), "%v", err)
 	}
 	f := check.Token(claims, check.WantedToken{Issuer: x.issuer, Subject: s.String(), Audience: x.policy.Token.Audience, Source: "minted by TokenRequest"}, x.Now())
-	if f.State == check.OK {
+	if f.State == check.Pass {
 		s.token, s.claims = answer.Status.Token, claims
 	}
 	if x.issuer == "" {

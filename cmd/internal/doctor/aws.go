@@ -33,8 +33,8 @@ type caller struct {
 	missing string
 }
 
-// whoAmI finds the SDK's usual credentials.
-func whoAmI(ctx context.Context, region string) caller {
+// callerIdentity finds the SDK's usual credentials.
+func callerIdentity(ctx context.Context, region string) caller {
 	cfg, err := config.LoadDefaultConfig(ctx, config.WithDefaultRegion(region))
 	if err != nil {
 		return caller{missing: "AWS configuration: " + err.Error()}
@@ -70,86 +70,86 @@ func refusal(err error) check.Refusal {
 	return r
 }
 
-// lookAtAWS looks at provider, roles and workspaces, and then goes the way that
+// checkAWS looks at provider, roles and workspaces, and then goes the way that
 // a pod goes.
-func (x *examiner) lookAtAWS(ctx context.Context) {
-	me := whoAmI(ctx, x.policy.Destinations[0].Workspace.Region)
+func (x *runner) checkAWS(ctx context.Context) {
+	me := callerIdentity(ctx, x.policy.Destinations[0].Workspace.Region)
 	inspectors := map[string]*awsiam.Inspector{}
 	for _, d := range x.policy.Destinations {
 		account := x.policy.Role(d).Account
 		if _, done := inspectors[account]; !done {
-			inspectors[account] = x.lookAtAccount(ctx, me, d)
+			inspectors[account] = x.checkAccount(ctx, me, d)
 		}
 		roles := x.rolesOf(d)
 		for _, r := range roles {
-			x.lookAtRole(ctx, inspectors[account], r)
+			x.checkRole(ctx, inspectors[account], r)
 		}
 		if len(roles) == 0 {
-			x.found.LeaveOut(check.About{Destination: d.Name, Account: account}, "no service account that is looked at has a role for it",
+			x.checks.LeaveOut(check.About{Destination: d.Name, Account: account}, "no service account that is looked at has a role for it",
 				check.RoleExists, check.TrustDocument, check.Permissions, check.Boundary)
 		}
 	}
 	for _, s := range x.subjects {
 		for _, d := range s.destinations {
-			x.lookAtSession(ctx, s, d)
+			x.checkSession(ctx, s, d)
 		}
 	}
 	for _, d := range x.policy.Destinations {
-		x.lookAtWorkspace(ctx, me, d)
+		x.checkWorkspace(ctx, me, d)
 	}
 	for _, s := range x.subjects {
 		for _, d := range s.destinations {
-			x.lookAtWrite(ctx, s, d)
+			x.checkWrite(ctx, s, d)
 		}
 	}
 }
 
 // managed tells whether sync keeps the role of d.
-func (x *examiner) managed(d policy.Destination) bool {
+func (x *runner) managed(d policy.Destination) bool {
 	return x.policy.Trust.Manage == policy.ManageRoles && d.Role.IsZero()
 }
 
 // target is the account of a destination's role.
-func (x *examiner) target(d policy.Destination) plan.Target {
+func (x *runner) target(d policy.Destination) plan.Target {
 	role := x.policy.Role(d)
 	return plan.Target{Account: role.Account, Region: d.Workspace.Region, Provider: x.issuer.ProviderARN(role.Partition, role.Account)}
 }
 
-// lookAtAccount returns nil where the account cannot be read.
-func (x *examiner) lookAtAccount(ctx context.Context, me caller, d policy.Destination) *awsiam.Inspector {
+// checkAccount returns nil where the account cannot be read.
+func (x *runner) checkAccount(ctx context.Context, me caller, d policy.Destination) *awsiam.Inspector {
 	target := x.target(d)
 	about := check.About{Account: target.Account}
 	var inspector *awsiam.Inspector
-	x.found.Look(check.Account, about, func() check.Finding {
+	x.checks.Run(check.Account, about, func() check.Finding {
 		if me.missing != "" {
-			return unseen("%s", me.missing)
+			return skipped("%s", me.missing)
 		}
 		var err error
 		if inspector, err = awsiam.New(nil).Inspect(ctx, target); err == nil {
-			return holds("as %s", me.arn)
+			return passed("as %s", me.arn)
 		}
 		first := err
 		if inspector, err = awsiam.New(x.policy.Trust.Accounts).Inspect(ctx, target); err == nil {
-			return holds("as the account's syncRole, assumed by %s", me.arn)
+			return passed("as the account's syncRole, assumed by %s", me.arn)
 		}
-		return unseen("%v", first)
+		return skipped("%v", first)
 	})
 	if inspector == nil {
-		x.found.Leave(about, "the account cannot be read", check.OIDCProvider)
+		x.checks.Skip(about, "the account cannot be read", check.OIDCProvider)
 		return nil
 	}
 	if x.issuer == "" {
-		x.found.Leave(about, "the issuer is not known", check.OIDCProvider)
+		x.checks.Skip(about, "the issuer is not known", check.OIDCProvider)
 		return inspector
 	}
-	x.found.Look(check.OIDCProvider, about, func() check.Finding { return x.provider(ctx, inspector, target, d) })
+	x.checks.Run(check.OIDCProvider, about, func() check.Finding { return x.provider(ctx, inspector, target, d) })
 	return inspector
 }
 
-func (x *examiner) provider(ctx context.Context, i *awsiam.Inspector, target plan.Target, d policy.Destination) check.Finding {
+func (x *runner) provider(ctx context.Context, i *awsiam.Inspector, target plan.Target, d policy.Destination) check.Finding {
 	found, err := i.Provider(ctx, target.Provider)
 	if err != nil {
-		return unseen("%v", err)
+		return skipped("%v", err)
 	}
 	seen := check.ProviderSeen{}
 	if found != nil {
@@ -164,64 +164,64 @@ func (x *examiner) provider(ctx context.Context, i *awsiam.Inspector, target pla
 		if !x.published.Public && x.published.Thumbprint != "" {
 			create = append(create, "--thumbprint-list", x.published.Thumbprint)
 		}
-		mend = check.Do("register the issuer", create)
+		mend = check.NewFix("register the issuer", create)
 	}
 	return check.Provider(target.Provider, x.policy.Token.Audience, seen, x.published, mend)
 }
 
-// lookAtRole looks at a role and at its documents.
-func (x *examiner) lookAtRole(ctx context.Context, i *awsiam.Inspector, r destinationRole) {
+// checkRole looks at a role and at its documents.
+func (x *runner) checkRole(ctx context.Context, i *awsiam.Inspector, r destinationRole) {
 	arn, d, about := r.arn, r.destination, r.about
 	if i == nil {
-		x.found.Leave(about, "the account cannot be read", check.RoleExists, check.TrustDocument, check.Permissions, check.Boundary)
+		x.checks.Skip(about, "the account cannot be read", check.RoleExists, check.TrustDocument, check.Permissions, check.Boundary)
 		return
 	}
 	var role *plan.Role
-	x.found.Look(check.RoleExists, about, func() check.Finding {
+	x.checks.Run(check.RoleExists, about, func() check.Finding {
 		var err error
 		role, err = i.Role(ctx, arn.RoleName())
 		switch {
 		case err != nil:
 			role = nil
-			return unseen("%v", err)
+			return skipped("%v", err)
 		case role == nil:
-			return fails(x.makeRole(r), "there is no role %s", arn)
+			return failed(x.makeRole(r), "there is no role %s", arn)
 		case role.ARN != arn:
-			f := fails(check.Do("rename the destination, delete that role, or name it as the destination's role"), "the name is taken by %s, and names are unique whatever their path: %s is not there", role.ARN, arn)
+			f := failed(check.NewFix("rename the destination, delete that role, or name it as the destination's role"), "the name is taken by %s, and names are unique whatever their path: %s is not there", role.ARN, arn)
 			role = nil
 			return f
 		}
-		return holds("%s", arn)
+		return passed("%s", arn)
 	})
 	for _, s := range r.subjects {
 		each := x.between(s, d)
 		if role == nil {
-			x.found.Leave(each, "the role cannot be read", check.TrustDocument)
+			x.checks.Skip(each, "the role cannot be read", check.TrustDocument)
 			continue
 		}
-		x.found.Look(check.TrustDocument, each, func() check.Finding {
+		x.checks.Run(check.TrustDocument, each, func() check.Finding {
 			if x.issuer == "" {
-				return unseen("the issuer is not known")
+				return skipped("the issuer is not known")
 			}
 			want := check.Wanted{Provider: x.target(d).Provider, Issuer: x.issuer, Audience: x.policy.Token.Audience, Subject: s.Subject}
 			return check.Trust(role.Trust, want, x.writeTrust(r, role, want))
 		})
 	}
 	if role == nil {
-		x.found.Leave(about, "the role cannot be read", check.Permissions, check.Boundary)
+		x.checks.Skip(about, "the role cannot be read", check.Permissions, check.Boundary)
 		return
 	}
-	x.found.Look(check.Permissions, about, func() check.Finding {
+	x.checks.Run(check.Permissions, about, func() check.Finding {
 		documents, err := i.Policies(ctx, arn.RoleName())
 		if err != nil {
-			return unseen("%v", err)
+			return skipped("%v", err)
 		}
 		return check.Permission(documents, d, x.writePermission(r))
 	})
-	x.found.Look(check.Boundary, about, func() check.Finding { return x.boundary(ctx, i, role, d) })
+	x.checks.Run(check.Boundary, about, func() check.Finding { return x.boundary(ctx, i, role, d) })
 }
 
-func (x *examiner) boundary(ctx context.Context, i *awsiam.Inspector, role *plan.Role, d policy.Destination) check.Finding {
+func (x *runner) boundary(ctx context.Context, i *awsiam.Inspector, role *plan.Role, d policy.Destination) check.Finding {
 	wanted := ""
 	if x.managed(d) {
 		wanted = x.policy.Boundary(role.ARN.Partition, role.ARN.Account).String()
@@ -238,45 +238,45 @@ func (x *examiner) boundary(ctx context.Context, i *awsiam.Inspector, role *plan
 	return check.Bounds(seen, wanted, d, x.source.sync())
 }
 
-// lookAtWorkspace asks AMP with the caller's own credentials: a destination's
+// checkWorkspace asks AMP with the caller's own credentials: a destination's
 // role may not read.
-func (x *examiner) lookAtWorkspace(ctx context.Context, me caller, d policy.Destination) {
+func (x *runner) checkWorkspace(ctx context.Context, me caller, d policy.Destination) {
 	about := check.About{Destination: d.Name}
 	reason := me.missing
 	if reason == "" && me.account != d.Workspace.Account {
 		reason = fmt.Sprintf("these credentials are of account %s, the workspace is of %s", me.account, d.Workspace.Account)
 	}
 	if reason != "" {
-		x.found.Leave(about, reason, check.Workspace, check.Query)
+		x.checks.Skip(about, reason, check.Workspace, check.Query)
 		return
 	}
-	x.found.Look(check.Workspace, about, func() check.Finding { return describeWorkspace(ctx, me, d) })
-	x.found.Look(check.Query, about, func() check.Finding {
+	x.checks.Run(check.Workspace, about, func() check.Finding { return describeWorkspace(ctx, me, d) })
+	x.checks.Run(check.Query, about, func() check.Finding {
 		if refused := query(ctx, me.config.Credentials, d); refused != nil {
 			return check.RefusedQuery(*refused, d)
 		}
-		return holds("%s answers", d.Workspace.ID())
+		return passed("%s answers", d.Workspace.ID())
 	})
 }
 
 func describeWorkspace(ctx context.Context, me caller, d policy.Destination) check.Finding {
 	client := amp.NewFromConfig(me.config, func(o *amp.Options) { o.Region = d.Workspace.Region })
 	out, err := client.DescribeWorkspace(ctx, &amp.DescribeWorkspaceInput{WorkspaceId: aws.String(d.Workspace.ID())})
-	elsewhere := check.Do("copy the workspace's whole ARN into the policy, from the region that it is in",
+	elsewhere := check.NewFix("copy the workspace's whole ARN into the policy, from the region that it is in",
 		check.Command{"aws", "amp", "list-workspaces", "--region", d.Workspace.Region})
 	if err != nil {
 		switch r := refusal(err); {
 		case r.Status == http.StatusNotFound, r.Code == "InvalidSignatureException":
-			return fails(elsewhere, "there is no %s in %s of account %s: %s", d.Workspace.ID(), d.Workspace.Region, d.Workspace.Account, r)
+			return failed(elsewhere, "there is no %s in %s of account %s: %s", d.Workspace.ID(), d.Workspace.Region, d.Workspace.Account, r)
 		default:
-			return unseen("it cannot be described: %s", r)
+			return skipped("it cannot be described: %s", r)
 		}
 	}
 	if got := aws.ToString(out.Workspace.Arn); got != d.Workspace.String() {
-		return fails(elsewhere, "%s is %s, not %s", d.Workspace.ID(), got, d.Workspace)
+		return failed(elsewhere, "%s is %s, not %s", d.Workspace.ID(), got, d.Workspace)
 	}
 	if status := out.Workspace.Status.StatusCode; status != "ACTIVE" {
-		return fails(check.Do("wait until the workspace is active"), "%s is %s", d.Workspace.ID(), status)
+		return failed(check.NewFix("wait until the workspace is active"), "%s is %s", d.Workspace.ID(), status)
 	}
-	return holds("%s is active", d.Workspace.ID())
+	return passed("%s is active", d.Workspace.ID())
 }

@@ -42,18 +42,18 @@ func connect(path string) (*cluster, error) {
 	return &cluster{config, client}, err
 }
 
-// lookAtCluster connects, and reads the policy.
-func (x *examiner) lookAtCluster(ctx context.Context) {
+// checkCluster connects, and reads the policy.
+func (x *runner) checkCluster(ctx context.Context) {
 	c, err := connect(x.Kubeconfig)
 	if err != nil {
-		x.found.Add(check.Unseen(check.Kubernetes, check.About{}, "%v", err))
+		x.checks.Add(check.Skipped(check.Kubernetes, check.About{}, "%v", err))
 	} else {
-		ok := x.found.Look(check.Kubernetes, check.About{}, func() check.Finding {
+		ok := x.checks.Run(check.Kubernetes, check.About{}, func() check.Finding {
 			version, err := c.client.Discovery().ServerVersion()
 			if err != nil {
-				return fails(check.Do("look at the kubeconfig, and whether the API server is up", check.Command{"kubectl", "cluster-info"}), "%s does not answer: %v", c.config.Host, err)
+				return failed(check.NewFix("look at the kubeconfig, and whether the API server is up", check.Command{"kubectl", "cluster-info"}), "%s does not answer: %v", c.config.Host, err)
 			}
-			return holds("%s, %s", c.config.Host, version.GitVersion)
+			return passed("%s, %s", c.config.Host, version.GitVersion)
 		})
 		if ok {
 			x.cluster = c
@@ -61,45 +61,45 @@ func (x *examiner) lookAtCluster(ctx context.Context) {
 	}
 	if x.Policy != "" {
 		x.source = policySource{file: x.Policy}
-		x.found.Look(check.Policy, check.About{}, func() check.Finding { return x.policyFinding(x.loadPolicy()) })
+		x.checks.Run(check.Policy, check.About{}, func() check.Finding { return x.policyFinding(x.loadPolicy()) })
 		return
 	}
 	if x.cluster == nil {
-		x.found.Leave(check.About{}, "no cluster to read it from: name its file with --policy", check.Policy)
+		x.checks.Skip(check.About{}, "no cluster to read it from: name its file with --policy", check.Policy)
 		return
 	}
-	x.found.Look(check.Policy, check.About{}, func() check.Finding { return x.installedPolicy(ctx) })
+	x.checks.Run(check.Policy, check.About{}, func() check.Finding { return x.installedPolicy(ctx) })
 }
 
-func (x *examiner) policyFinding(err error) check.Finding {
+func (x *runner) policyFinding(err error) check.Finding {
 	if err == nil {
-		return holds("%s: destinations %s", x.source, names(x.policy.Destinations))
+		return passed("%s: destinations %s", x.source, names(x.policy.Destinations))
 	}
 	x.policy = nil
-	mend := check.Do("correct the policy, and check it")
+	mend := check.NewFix("correct the policy, and check it")
 	if x.source.file != "" {
 		mend.Commands = []check.Command{{"ampbridge", "validate", x.source.file}}
 	}
-	return fails(mend, "%s", strings.ReplaceAll(err.Error(), "\n", "; "))
+	return failed(mend, "%s", strings.ReplaceAll(err.Error(), "\n", "; "))
 }
 
 // installedPolicy reads the policy of the installation.
-func (x *examiner) installedPolicy(ctx context.Context) check.Finding {
+func (x *runner) installedPolicy(ctx context.Context) check.Finding {
 	found, err := installation.Policies(ctx, x.cluster.client, x.System)
 	if err != nil {
-		return unseen("the ConfigMaps of %s cannot be listed: %v: name the policy's file with --policy", x.System, err)
+		return skipped("the ConfigMaps of %s cannot be listed: %v: name the policy's file with --policy", x.System, err)
 	}
-	install := check.Do("install ampbridge in that namespace, name the one it is in with --ampbridge-namespace, or the policy's file with --policy")
+	install := check.NewFix("install ampbridge in that namespace, name the one it is in with --ampbridge-namespace, or the policy's file with --policy")
 	switch len(found) {
 	case 0:
-		return fails(install, "namespace %s has no ConfigMap with the label %s and the key %s", x.System, installation.Selector, installation.PolicyKey)
+		return failed(install, "namespace %s has no ConfigMap with the label %s and the key %s", x.System, installation.Selector, installation.PolicyKey)
 	case 1:
 	default:
 		var several []string
 		for _, p := range found {
 			several = append(several, p.ConfigMap)
 		}
-		return fails(check.Do("name the policy's file with --policy"), "namespace %s has several policies: %s", x.System, strings.Join(several, ", "))
+		return failed(check.NewFix("name the policy's file with --policy"), "namespace %s has several policies: %s", x.System, strings.Join(several, ", "))
 	}
 	x.source = policySource{namespace: x.System, release: strings.TrimSuffix(found[0].ConfigMap, policySuffix)}
 	x.policy, err = policy.Parse([]byte(found[0].Text))
@@ -165,15 +165,15 @@ func namespaceFinding(name string, labels map[string]string, err error) check.Fi
 	value, labelled := labels[policy.LabelInjection]
 	switch {
 	case apierrors.IsNotFound(err):
-		return fails(check.Do("create the namespace and label it", check.Command{"kubectl", "create", "namespace", name}, label), "namespace %s is not there", name)
+		return failed(check.NewFix("create the namespace and label it", check.Command{"kubectl", "create", "namespace", name}, label), "namespace %s is not there", name)
 	case err != nil:
-		return unseen("namespace %s cannot be read: %v", name, err)
+		return skipped("namespace %s cannot be read: %v", name, err)
 	case !labelled:
-		return fails(check.Do("label the namespace, and roll Prometheus", label), "namespace %s does not carry the label %s: the webhook is not called for it", name, policy.LabelInjection)
+		return failed(check.NewFix("label the namespace, and roll Prometheus", label), "namespace %s does not carry the label %s: the webhook is not called for it", name, policy.LabelInjection)
 	case value != string(policy.InjectionEnabled) && value != string(policy.InjectionAnnotated):
-		return fails(check.Do("write enabled, or annotated", label), "the label %s of namespace %s is %q", policy.LabelInjection, name, value)
+		return failed(check.NewFix("write enabled, or annotated", label), "the label %s of namespace %s is %q", policy.LabelInjection, name, value)
 	}
-	return holds("%s carries %s=%s", name, policy.LabelInjection, value)
+	return passed("%s carries %s=%s", name, policy.LabelInjection, value)
 }
 
 func serviceAccountFinding(s policy.Subject, labels, annotations map[string]string, err error) check.Finding {
@@ -182,19 +182,19 @@ func serviceAccountFinding(s policy.Subject, labels, annotations map[string]stri
 	}
 	switch asked := annotations[policy.AnnotationInject]; {
 	case apierrors.IsNotFound(err):
-		return fails(check.Do("create it, or grant the one that Prometheus has", check.Command{"kubectl", "create", "serviceaccount", s.ServiceAccount, "--namespace", s.Namespace}),
+		return failed(check.NewFix("create it, or grant the one that Prometheus has", check.Command{"kubectl", "create", "serviceaccount", s.ServiceAccount, "--namespace", s.Namespace}),
 			"service account %s is not in namespace %s", s.ServiceAccount, s.Namespace)
 	case err != nil:
-		return unseen("service account %s/%s cannot be read: %v", s.Namespace, s.ServiceAccount, err)
+		return skipped("service account %s/%s cannot be read: %v", s.Namespace, s.ServiceAccount, err)
 	case asked == "false":
-		return fails(check.Do("take the annotation away", annotate("-")), "%s/%s has opted out: annotation %s=false", s.Namespace, s.ServiceAccount, policy.AnnotationInject)
+		return failed(check.NewFix("take the annotation away", annotate("-")), "%s/%s has opted out: annotation %s=false", s.Namespace, s.ServiceAccount, policy.AnnotationInject)
 	case asked != "" && asked != "true":
-		return fails(check.Do("write true or false", annotate("=true")), "annotation %s of %s/%s is %q", policy.AnnotationInject, s.Namespace, s.ServiceAccount, asked)
+		return failed(check.NewFix("write true or false", annotate("=true")), "annotation %s of %s/%s is %q", policy.AnnotationInject, s.Namespace, s.ServiceAccount, asked)
 	case asked == "" && labels[policy.LabelInjection] == string(policy.InjectionAnnotated):
-		return doubts(check.Do("annotate the service account, or its pods", annotate("=true")),
+		return warned(check.NewFix("annotate the service account, or its pods", annotate("=true")),
 			"the namespace injects what asks for it (%s=annotated), and %s/%s does not: its pods have to", policy.LabelInjection, s.Namespace, s.ServiceAccount)
 	}
-	return holds("it is there")
+	return passed("it is there")
 }
 
 // grantFinding asks the policy as the webhook does. The destinations are those
@@ -213,16 +213,16 @@ func grantFinding(p *policy.Policy, s policy.Subject, labels, annotations map[st
 	d := p.Decide(policy.Request{Namespace: s.Namespace, Injection: injection, ServiceAccount: s.ServiceAccount, Prometheus: true, ServiceAccountAnnotations: asked})
 	switch d.Reason {
 	case policy.Granted:
-		return holds("it may write to %s", names(d.Destinations)), d.Destinations
+		return passed("it may write to %s", names(d.Destinations)), d.Destinations
 	case policy.Paused:
-		return fails(check.Do("in the policy ("+source.String()+"), write paused: false"), "the policy is paused: nothing new is injected"), nil
+		return failed(check.NewFix("in the policy ("+source.String()+"), write paused: false"), "the policy is paused: nothing new is injected"), nil
 	case policy.NotGranted:
-		return fails(check.Do(fmt.Sprintf("in the policy (%s), add to grants: {namespaces: [%s], serviceAccounts: [%s], destinations: [%s]}", source, s.Namespace, s.ServiceAccount, p.Destinations[0].Name)),
+		return failed(check.NewFix(fmt.Sprintf("in the policy (%s), add to grants: {namespaces: [%s], serviceAccounts: [%s], destinations: [%s]}", source, s.Namespace, s.ServiceAccount, p.Destinations[0].Name)),
 			"no grant of the policy covers %s/%s", s.Namespace, s.ServiceAccount), nil
 	case policy.UnknownDestination:
-		return fails(check.Do("correct the annotation", check.Command{"kubectl", "annotate", "serviceaccount", s.ServiceAccount, "--namespace", s.Namespace, policy.AnnotationDestinations + "-"}), "%s", d.Warning), nil
+		return failed(check.NewFix("correct the annotation", check.Command{"kubectl", "annotate", "serviceaccount", s.ServiceAccount, "--namespace", s.Namespace, policy.AnnotationDestinations + "-"}), "%s", d.Warning), nil
 	}
-	return fails(check.Do("see what it says"), "%s: %s", d.Reason, d.Warning), nil
+	return failed(check.NewFix("see what it says"), "%s: %s", d.Reason, d.Warning), nil
 }
 
 func names(destinations []policy.Destination) string {

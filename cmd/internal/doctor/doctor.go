@@ -147,7 +147,7 @@ func Run(ctx context.Context, o Options, stdin io.Reader, stdout io.Writer) erro
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	x := &examiner{Options: o, stdin: stdin}
+	x := &runner{Options: o, stdin: stdin}
 	if o.InPod {
 		x.inPod(ctx, environment(os.Environ()))
 	} else {
@@ -156,13 +156,13 @@ func Run(ctx context.Context, o Options, stdin io.Reader, stdout io.Writer) erro
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	ladder := x.found.Ladder()
+	ladder := x.checks.Report()
 	write := map[string]func(io.Writer) error{Text: ladder.Text, JSON: ladder.JSON, HTML: ladder.HTML}[o.Output]
 	if err := write(stdout); err != nil {
 		return err
 	}
 	switch {
-	case len(ladder.Broken()) > 0:
+	case len(ladder.Failed()) > 0:
 		return errors.New(ladder.Verdict())
 	case len(ladder.Unchecked()) > 0:
 		return &UncheckedError{ladder.Verdict()}
@@ -171,7 +171,7 @@ func Run(ctx context.Context, o Options, stdin io.Reader, stdout io.Writer) erro
 }
 
 // loadPolicy reads the policy from its file.
-func (x *examiner) loadPolicy() (err error) {
+func (x *runner) loadPolicy() (err error) {
 	x.policy, err = policyfile.Load(x.Policy, x.stdin)
 	return err
 }

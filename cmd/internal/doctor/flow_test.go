@@ -24,13 +24,13 @@ prometheus_remote_storage_queue_highest_sent_timestamp_seconds{remote_name="a"} 
 		reads []string
 		state check.State
 	}{
-		{"well", []string{read(999, 0, 20)}, check.OK},
-		{"retried, and then sent", []string{read(990, 100, 20), read(999, 100, 20)}, check.OK},
-		{"not to be read", []string{""}, check.Skipped},
+		{"well", []string{read(999, 0, 20)}, check.Pass},
+		{"retried, and then sent", []string{read(990, 100, 20), read(999, 100, 20)}, check.Pass},
+		{"not to be read", []string{""}, check.Skip},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			n := 0
-			f := (*examiner)(nil).flow(t.Context(), []string{"a"}, func() (string, error) {
+			f := (*runner)(nil).flow(t.Context(), []string{"a"}, func() (string, error) {
 				n++
 				if n > len(c.reads) {
 					t.Fatalf("%d reads, want %d", n, len(c.reads))
@@ -41,7 +41,7 @@ prometheus_remote_storage_queue_highest_sent_timestamp_seconds{remote_name="a"} 
 				return c.reads[n-1], nil
 			})
 			if f.State != c.state || n != len(c.reads) {
-				t.Errorf("%s after %d reads: %s", f.State, n, f.Says)
+				t.Errorf("%s after %d reads: %s", f.State, n, f.Message)
 			}
 		})
 	}

@@ -32,41 +32,41 @@ func environment(entries []string) map[string]string {
 
 // inPod looks from within a pod: with the sidecar's assignment, where it is the
 // sidecar's own container, else with what the environment says.
-func (x *examiner) inPod(ctx context.Context, env map[string]string) {
-	given, err := orders(env)
+func (x *runner) inPod(ctx context.Context, env map[string]string) {
+	given, err := readSidecarConfig(env)
 	if err != nil {
-		x.found.Add(check.Fails(check.Identity, check.About{}, check.Do("run it in the container "+
+		x.checks.Add(check.Failed(check.Identity, check.About{}, check.NewFix("run it in the container "+
 			"ampbridge-config of an injected pod, or set AWS_ROLE_ARN, AWS_WEB_IDENTITY_TOKEN_FILE and AWS_REGION"), "%v", err))
 		return
 	}
-	x.found.Cluster = given.cluster
+	x.checks.Cluster = given.cluster
 	var want check.WantedToken
 	if x.Policy != "" {
 		x.source = policySource{file: x.Policy}
-		if x.found.Look(check.Policy, check.About{}, func() check.Finding { return x.policyFinding(x.loadPolicy()) }) {
+		if x.checks.Run(check.Policy, check.About{}, func() check.Finding { return x.policyFinding(x.loadPolicy()) }) {
 			want.Issuer, want.Audience = x.policy.Cluster.Issuer, x.policy.Token.Audience
 		}
 	}
 	var token string
 	var claims check.Claims
 	want.Source = given.token
-	x.found.Look(check.TokenMinted, check.About{}, func() (f check.Finding) {
+	x.checks.Run(check.TokenMinted, check.About{}, func() (f check.Finding) {
 		token, claims, f = readToken(given.token, want, x.Now())
 		return f
 	})
 	if given.credentials != "" {
-		x.found.LeaveOut(check.About{}, "the environment of the Prometheus container is not seen from this one: leave --in-pod out", check.Identity)
+		x.checks.LeaveOut(check.About{}, "the environment of the Prometheus container is not seen from this one: leave --in-pod out", check.Identity)
 	} else {
-		x.found.Look(check.Identity, check.About{}, func() check.Finding { return check.Environment(check.ContainerSeen{Env: env}) })
+		x.checks.Run(check.Identity, check.About{}, func() check.Finding { return check.Environment(check.ContainerSeen{Env: env}) })
 	}
 	if token == "" {
-		x.found.Leave(check.About{}, "there is no token to verify", check.SigningKeys)
+		x.checks.Skip(check.About{}, "there is no token to verify", check.SigningKeys)
 	} else {
 		accepted := func() bool {
 			_, refused := given.destinations[0].session(ctx, token)
 			return refused == nil
 		}
-		x.found.Look(check.SigningKeys, check.About{}, func() check.Finding { return x.keys(ctx, claims.Issuer, token, claims, accepted) })
+		x.checks.Run(check.SigningKeys, check.About{}, func() check.Finding { return x.keys(ctx, claims.Issuer, token, claims, accepted) })
 	}
 	for _, d := range given.destinations {
 		x.fromPod(ctx, given, d, token, claims)
@@ -76,8 +76,8 @@ func (x *examiner) inPod(ctx context.Context, env map[string]string) {
 	}
 }
 
-// order is what a pod was told.
-type order struct {
+// sidecarConfig is what a pod was told.
+type sidecarConfig struct {
 	cluster      string
 	token        string
 	sts          policy.STS
@@ -95,15 +95,15 @@ type podDestination struct {
 	url string
 }
 
-func orders(env map[string]string) (order, error) {
+func readSidecarConfig(env map[string]string) (sidecarConfig, error) {
 	if text := env[sidecarconfig.Variable]; text != "" {
 		a, err := sidecarconfig.Decode(text)
 		if err != nil {
-			return order{}, err
+			return sidecarConfig{}, err
 		}
-		o := order{cluster: a.Cluster, token: a.Token, sts: policy.STS(a.STS), credentials: a.Credentials, prometheus: a.Prometheus}
+		o := sidecarConfig{cluster: a.Cluster, token: a.Token, sts: policy.STS(a.STS), credentials: a.Credentials, prometheus: a.Prometheus}
 		if len(a.Destinations) == 0 {
-			return order{}, errors.New("the sidecar was given no destination")
+			return sidecarConfig{}, errors.New("the sidecar was given no destination")
 		}
 		for _, d := range a.Destinations {
 			role, err := policy.ParseARN(d.Role)
@@ -112,7 +112,7 @@ func orders(env map[string]string) (order, error) {
 				second, err = policy.ParseARN(d.AssumeRole)
 			}
 			if err != nil {
-				return order{}, err
+				return sidecarConfig{}, err
 			}
 			o.destinations = append(o.destinations, podDestination{exchange{d.Region, role, second, o.sts}, d.Name, d.Block.URL})
 		}
@@ -124,14 +124,14 @@ func orders(env map[string]string) (order, error) {
 		region = env["AWS_DEFAULT_REGION"]
 	}
 	if role == "" || file == "" || region == "" {
-		return order{}, errors.New("this is no container of ampbridge's, and AWS_ROLE_ARN, AWS_WEB_IDENTITY_TOKEN_FILE or AWS_REGION is missing: the pod has no identity for AWS")
+		return sidecarConfig{}, errors.New("this is no container of ampbridge's, and AWS_ROLE_ARN, AWS_WEB_IDENTITY_TOKEN_FILE or AWS_REGION is missing: the pod has no identity for AWS")
 	}
 	arn, err := policy.ParseARN(role)
 	if err != nil {
-		return order{}, fmt.Errorf("AWS_ROLE_ARN: %w", err)
+		return sidecarConfig{}, fmt.Errorf("AWS_ROLE_ARN: %w", err)
 	}
 	endpoint := policy.STS{Endpoint: env["AWS_ENDPOINT_URL_STS"]}
-	return order{token: file, sts: endpoint, destinations: []podDestination{{exchange{region, arn, policy.ARN{}, endpoint}, "", ""}}}, nil
+	return sidecarConfig{token: file, sts: endpoint, destinations: []podDestination{{exchange{region, arn, policy.ARN{}, endpoint}, "", ""}}}, nil
 }
 
 // readToken reads the pod's token. It returns none that would be refused.
@@ -139,33 +139,33 @@ func readToken(path string, want check.WantedToken, now time.Time) (string, chec
 	text, err := os.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return "", check.Claims{}, fails(check.Do("the volume with the token is missing: create the pod anew in a labelled namespace, with a service account that is granted"), "the token file %s is not there", path)
+		return "", check.Claims{}, failed(check.NewFix("the volume with the token is missing: create the pod anew in a labelled namespace, with a service account that is granted"), "the token file %s is not there", path)
 	case err != nil:
-		return "", check.Claims{}, fails(check.Do("let the container's user read the file: run it as the user that the pod's other containers have"), "the token cannot be read: %v", err)
+		return "", check.Claims{}, failed(check.NewFix("let the container's user read the file: run it as the user that the pod's other containers have"), "the token cannot be read: %v", err)
 	case len(bytes.TrimSpace(text)) == 0:
-		return "", check.Claims{}, fails(check.Do("create the pod anew, and look at its node's kubelet"), "the token file %s is empty", path)
+		return "", check.Claims{}, failed(check.NewFix("create the pod anew, and look at its node's kubelet"), "the token file %s is empty", path)
 	}
 	token := string(bytes.TrimSpace(text))
 	claims, err := check.ReadClaims(token)
 	if err != nil {
-		return "", claims, fails(check.Do("let the file hold the projected service-account token"), "%s: %v", path, err)
+		return "", claims, failed(check.NewFix("let the file hold the projected service-account token"), "%s: %v", path, err)
 	}
 	f := check.Token(claims, want, now)
-	if f.State == check.Broken {
+	if f.State == check.Fail {
 		token = ""
 	}
 	return token, claims, f
 }
 
 // fromPod goes the pod's own way to one destination.
-func (x *examiner) fromPod(ctx context.Context, given order, d podDestination, token string, claims check.Claims) {
+func (x *runner) fromPod(ctx context.Context, given sidecarConfig, d podDestination, token string, claims check.Claims) {
 	about := check.About{Subject: claims.Subject, Destination: d.name, Account: d.role.Account}
 	if token == "" {
-		x.found.Leave(about, "there is no token to exchange", check.Session, check.Write)
+		x.checks.Skip(about, "there is no token to exchange", check.Session, check.Write)
 		return
 	}
 	var sign func() *check.Refusal
-	x.found.Look(check.Session, about, func() check.Finding {
+	x.checks.Run(check.Session, about, func() check.Finding {
 		session, refused := d.session(ctx, token)
 		if refused != nil {
 			return check.RefusedSession(*refused, false)
@@ -176,40 +176,40 @@ func (x *examiner) fromPod(ctx context.Context, given order, d podDestination, t
 				"__name__": marker, "cluster": given.cluster, "namespace": subject.Namespace, "service_account": subject.ServiceAccount,
 			}, time.Now())
 		}
-		return holds("STS gives a session of %s", d.role)
+		return passed("STS gives a session of %s", d.role)
 	})
 	switch {
 	case x.NoWrite:
-		x.found.LeaveOut(about, "left out (--no-write)", check.Write)
+		x.checks.LeaveOut(about, "left out (--no-write)", check.Write)
 		return
 	case sign == nil || d.url == "":
-		x.found.Leave(about, "the workspace is not known here", check.Write)
+		x.checks.Skip(about, "the workspace is not known here", check.Write)
 		return
 	}
-	x.found.Look(check.Write, about, func() check.Finding {
+	x.checks.Run(check.Write, about, func() check.Finding {
 		if refused := sign(); refused != nil {
 			return check.RefusedWrite(*refused, policy.Destination{Name: d.name})
 		}
-		return holds("%s took one sample of %s", d.url, marker)
+		return passed("%s took one sample of %s", d.url, marker)
 	})
 }
 
 // ownSidecar reads the status file, and asks the pod's Prometheus over loopback.
-func (x *examiner) ownSidecar(ctx context.Context, given order) {
-	x.found.Look(check.Sidecar, check.About{}, func() check.Finding {
+func (x *runner) ownSidecar(ctx context.Context, given sidecarConfig) {
+	x.checks.Run(check.Sidecar, check.About{}, func() check.Finding {
 		text, err := os.ReadFile(filepath.Join(filepath.Dir(given.credentials), sidecar.StatusFile))
 		if err != nil {
-			return unseen("the sidecar has written no status: %v", err)
+			return skipped("the sidecar has written no status: %v", err)
 		}
 		var status sidecar.Status
 		if err := json.Unmarshal(text, &status); err != nil {
-			return unseen("the sidecar's status: %v", err)
+			return skipped("the sidecar's status: %v", err)
 		}
 		return check.SidecarState(sidecarStatus(status))
 	})
-	x.found.Look(check.Flow, check.About{}, func() check.Finding {
+	x.checks.Run(check.Flow, check.About{}, func() check.Finding {
 		if given.prometheus.Address == "" {
-			return unseen("Prometheus does not say where it listens")
+			return skipped("Prometheus does not say where it listens")
 		}
 		var names []string
 		for _, d := range given.destinations {

@@ -30,45 +30,45 @@ type runningPod struct {
 	// container is its Prometheus.
 	container *corev1.Container
 	// assignment is nil where the pod is not injected.
-	assignment *sidecarconfig.Assignment
+	assignment *sidecarconfig.Config
 	about      check.About
 }
 
-// lookAtPods looks at the Prometheus pods of the subjects.
-func (x *examiner) lookAtPods(ctx context.Context) {
-	links := []check.Link{check.Pods, check.Identity, check.Sidecar, check.Flow}
+// checkPods looks at the Prometheus pods of the subjects.
+func (x *runner) checkPods(ctx context.Context) {
+	links := []check.ID{check.Pods, check.Identity, check.Sidecar, check.Flow}
 	if x.cluster == nil {
-		x.found.Leave(check.About{}, noCluster, links...)
+		x.checks.Skip(check.About{}, noCluster, links...)
 		return
 	}
 	var none []*subject
 	for _, s := range x.subjects {
 		pods, err := x.prometheusPods(ctx, s)
 		if err != nil {
-			x.found.Leave(s.about, "the pods cannot be listed: "+err.Error(), links...)
+			x.checks.Skip(s.about, "the pods cannot be listed: "+err.Error(), links...)
 			continue
 		}
 		if len(pods) == 0 {
 			none = append(none, s)
 		}
 		for _, pod := range pods {
-			x.lookAtPod(ctx, s, pod)
+			x.checkPod(ctx, s, pod)
 		}
 	}
 	// A wildcard also covers service accounts that are not Prometheus's.
 	for _, s := range none {
 		const says = "no Prometheus pod of this service account runs"
 		if s.named || len(none) == len(x.subjects) {
-			x.found.Leave(s.about, says, links...)
+			x.checks.Skip(s.about, says, links...)
 		} else {
-			x.found.LeaveOut(s.about, says, links...)
+			x.checks.LeaveOut(s.about, says, links...)
 		}
 	}
 }
 
-func (x *examiner) lookAtPod(ctx context.Context, s *subject, pod *runningPod) {
-	x.found.Look(check.Pods, pod.about, func() check.Finding { return x.injected(s, pod) })
-	x.found.Look(check.Identity, pod.about, func() check.Finding {
+func (x *runner) checkPod(ctx context.Context, s *subject, pod *runningPod) {
+	x.checks.Run(check.Pods, pod.about, func() check.Finding { return x.injected(s, pod) })
+	x.checks.Run(check.Identity, pod.about, func() check.Finding {
 		configs := x.givenConfigs(ctx, pod)
 		if pod.assignment != nil {
 			configs = append(configs, x.loadedConfig(ctx, pod))
@@ -77,28 +77,28 @@ func (x *examiner) lookAtPod(ctx context.Context, s *subject, pod *runningPod) {
 	})
 	switch {
 	case pod.optedOut():
-		x.found.LeaveOut(pod.about, "the pod has opted out", check.Sidecar, check.Flow)
+		x.checks.LeaveOut(pod.about, "the pod has opted out", check.Sidecar, check.Flow)
 		return
 	case pod.assignment == nil:
-		x.found.Leave(pod.about, "the pod has no sidecar", check.Sidecar, check.Flow)
+		x.checks.Skip(pod.about, "the pod has no sidecar", check.Sidecar, check.Flow)
 		return
 	}
-	x.found.Look(check.Sidecar, pod.about, func() check.Finding {
+	x.checks.Run(check.Sidecar, pod.about, func() check.Finding {
 		if waits := waiting(pod.Pod); waits != "" {
-			return fails(check.Do("let the node have the image that sidecar.image of the policy, or the webhook's --image, names (sidecar.imagePullSecrets for a private registry); then create the pod anew", rollout(pod.Pod)),
+			return failed(check.NewFix("let the node have the image that sidecar.image of the policy, or the webhook's --image, names (sidecar.imagePullSecrets for a private registry); then create the pod anew", rollout(pod.Pod)),
 				"it does not start, and Prometheus waits for it: %s", waits)
 		}
 		port := cmp.Or(pod.assignment.MetricsPort, sidecarconfig.DefaultMetricsPort)
 		if port == sidecarconfig.NoMetrics {
-			return unseen("it serves no metrics: the pod is on the host's network, or has no port free")
+			return skipped("it serves no metrics: the pod is on the host's network, or has no port free")
 		}
 		text, err := x.proxied(ctx, pod, "http", strconv.Itoa(int(port)), "/metrics")
 		if err != nil {
-			return unseen("its metrics cannot be read through the API server: %v", err)
+			return skipped("its metrics cannot be read through the API server: %v", err)
 		}
 		return check.SidecarState(check.SidecarMetrics(check.ReadMetrics(text)))
 	})
-	x.found.Look(check.Flow, pod.about, func() check.Finding {
+	x.checks.Run(check.Flow, pod.about, func() check.Finding {
 		var names []string
 		for _, d := range pod.assignment.Destinations {
 			names = append(names, d.Block.Name)
@@ -112,12 +112,12 @@ const flowEvery = 2 * time.Second
 
 // flow reads Prometheus's metrics, once where that tells enough, else again and
 // again for as long as a queue may take.
-func (*examiner) flow(ctx context.Context, names []string, metrics func() (string, error)) check.Finding {
+func (*runner) flow(ctx context.Context, names []string, metrics func() (string, error)) check.Finding {
 	var first check.Metrics
 	for began := time.Now(); ; {
 		text, err := metrics()
 		if err != nil {
-			return unseen("Prometheus's metrics cannot be read: %v", err)
+			return skipped("Prometheus's metrics cannot be read: %v", err)
 		}
 		last := check.ReadMetrics(text)
 		if first == nil {
@@ -128,7 +128,7 @@ func (*examiner) flow(ctx context.Context, names []string, metrics func() (strin
 			return finding
 		}
 		if err := pause(ctx, flowEvery); err != nil {
-			return unseen("%v", err)
+			return skipped("%v", err)
 		}
 	}
 }
@@ -145,7 +145,7 @@ func waiting(pod *corev1.Pod) string {
 }
 
 // prometheusPods are the subject's pods that are Prometheus.
-func (x *examiner) prometheusPods(ctx context.Context, s *subject) ([]*runningPod, error) {
+func (x *runner) prometheusPods(ctx context.Context, s *subject) ([]*runningPod, error) {
 	list, err := x.cluster.client.CoreV1().Pods(s.Namespace).List(ctx, metav1.ListOptions{
 		FieldSelector: fields.AndSelectors(
 			fields.OneTermEqualSelector("spec.serviceAccountName", s.ServiceAccount),
@@ -188,7 +188,7 @@ func prometheusContainer(pod *corev1.Pod) (string, bool) {
 	return inject.Prometheus(&seen)
 }
 
-func assigned(pod *corev1.Pod) *sidecarconfig.Assignment {
+func assigned(pod *corev1.Pod) *sidecarconfig.Config {
 	for _, c := range pod.Spec.InitContainers {
 		if c.Name != inject.ContainerSidecar {
 			continue
@@ -210,35 +210,35 @@ func (p *runningPod) optedOut() bool {
 }
 
 // injected judges whether the pod carries what the policy says today.
-func (x *examiner) injected(s *subject, pod *runningPod) check.Finding {
-	roll := check.Do("roll the workload: pods are injected when they are created", rollout(pod.Pod))
+func (x *runner) injected(s *subject, pod *runningPod) check.Finding {
+	roll := check.NewFix("roll the workload: pods are injected when they are created", rollout(pod.Pod))
 	if pod.optedOut() {
 		return check.NotAsked("", check.About{}, "it has opted out (annotation %s)", policy.AnnotationInject)
 	}
 	if pod.assignment == nil {
-		return fails(roll, "it runs, and was not injected when it was created")
+		return failed(roll, "it runs, and was not injected when it was created")
 	}
 	entitlement, ok := x.policy.Entitled(s.Subject)
 	if !ok {
-		return holds("injected")
+		return passed("injected")
 	}
 	entitlement.Destinations = s.destinations
 	text, err := json.Marshal(pod.Pod)
 	if err != nil {
-		return unseen("%v", err)
+		return skipped("%v", err)
 	}
 	var seen inject.Pod
 	if err := json.Unmarshal(text, &seen); err != nil {
-		return unseen("%v", err)
+		return skipped("%v", err)
 	}
 	carried, today, err := inject.Mark(&seen, entitlement, x.policy)
 	if err != nil {
-		return fails(roll, "its injection cannot be read: %v", err)
+		return failed(roll, "its injection cannot be read: %v", err)
 	}
 	if carried.Policy != today.Policy {
-		return doubts(roll, "it carries what an older policy said")
+		return warned(roll, "it carries what an older policy said")
 	}
-	return holds("injected, %s", carried.Reload)
+	return passed("injected, %s", carried.Reload)
 }
 
 // rollout creates the pod anew.
@@ -261,7 +261,7 @@ func rollout(pod *corev1.Pod) check.Command {
 
 // identity reads the container's environment as far as the pod's spec and its
 // ConfigMaps show it.
-func (x *examiner) identity(ctx context.Context, pod *runningPod, configs []string) check.Finding {
+func (x *runner) identity(ctx context.Context, pod *runningPod, configs []string) check.Finding {
 	seen := check.ContainerSeen{Env: map[string]string{}, Configs: configs}
 	for _, from := range pod.container.EnvFrom {
 		switch {
@@ -289,15 +289,15 @@ func (x *examiner) identity(ctx context.Context, pod *runningPod, configs []stri
 	}
 	seen.Given = pod.assignment != nil && seen.Env["AWS_WEB_IDENTITY_TOKEN_FILE"] == pod.assignment.Token
 	finding := check.Environment(seen)
-	if finding.Mend != nil {
-		finding.Mend.Do += " (container " + pod.container.Name + " of pod " + pod.Namespace + "/" + pod.Name + ")"
+	if finding.Fix != nil {
+		finding.Fix.Summary += " (container " + pod.container.Name + " of pod " + pod.Namespace + "/" + pod.Name + ")"
 	}
 	return finding
 }
 
 // givenConfigs are the configurations in the pod's ConfigMaps: one that
 // Prometheus could not apply is seen there alone.
-func (x *examiner) givenConfigs(ctx context.Context, pod *runningPod) []string {
+func (x *runner) givenConfigs(ctx context.Context, pod *runningPod) []string {
 	var found []string
 	for _, v := range pod.Spec.Volumes {
 		if v.ConfigMap == nil {
@@ -318,7 +318,7 @@ func (x *examiner) givenConfigs(ctx context.Context, pod *runningPod) []string {
 
 // loadedConfig is the configuration that Prometheus applied, in which it hides
 // secrets itself; empty where it cannot be had.
-func (x *examiner) loadedConfig(ctx context.Context, pod *runningPod) string {
+func (x *runner) loadedConfig(ctx context.Context, pod *runningPod) string {
 	text, err := x.prometheus(ctx, pod, "/api/v1/status/config")
 	if err != nil {
 		return ""
@@ -335,7 +335,7 @@ func (x *examiner) loadedConfig(ctx context.Context, pod *runningPod) string {
 }
 
 // prometheus asks the pod's server.
-func (x *examiner) prometheus(ctx context.Context, pod *runningPod, path string) (string, error) {
+func (x *runner) prometheus(ctx context.Context, pod *runningPod, path string) (string, error) {
 	at := pod.assignment.Prometheus
 	_, port, err := net.SplitHostPort(at.Address)
 	if err != nil {
@@ -354,7 +354,7 @@ func (x *examiner) prometheus(ctx context.Context, pod *runningPod, path string)
 }
 
 // proxied asks a port of the pod through the API server.
-func (x *examiner) proxied(ctx context.Context, pod *runningPod, scheme, port, path string) (string, error) {
+func (x *runner) proxied(ctx context.Context, pod *runningPod, scheme, port, path string) (string, error) {
 	if _, err := strconv.Atoi(port); err != nil {
 		return "", err
 	}

@@ -21,7 +21,7 @@ type destinationRole struct {
 }
 
 // rolesOf are the roles for d: one, or one for each subject (trust.roleScope).
-func (x *examiner) rolesOf(d policy.Destination) []destinationRole {
+func (x *runner) rolesOf(d policy.Destination) []destinationRole {
 	granted := slices.DeleteFunc(slices.Clone(x.subjects), func(s *subject) bool {
 		return !slices.ContainsFunc(s.destinations, func(to policy.Destination) bool { return to.Name == d.Name })
 	})
@@ -39,20 +39,20 @@ func (x *examiner) rolesOf(d policy.Destination) []destinationRole {
 // makeRole, writeTrust and writePermission are sync's to do, or else commands
 // for whoever keeps the role.
 
-func (x *examiner) makeRole(r destinationRole) check.Mend {
+func (x *runner) makeRole(r destinationRole) check.Fix {
 	if x.managed(r.destination) {
 		return x.source.sync()
 	}
 	name := r.arn.RoleName()
 	way := strings.TrimSuffix(strings.TrimPrefix(r.arn.Resource, "role"), name)
 	mend := x.writePermission(r)
-	mend.Do = "make the role (with a permissions boundary, if your account has one), or let sync keep it (trust.manage: roles)"
+	mend.Summary = "make the role (with a permissions boundary, if your account has one), or let sync keep it (trust.manage: roles)"
 	mend.Commands = append([]check.Command{{"aws", "iam", "create-role", "--role-name", name, "--path", way, "--assume-role-policy-document", x.trust(r)}}, mend.Commands...)
 	return mend
 }
 
 // trust is the document that lets in whoever assumes the role.
-func (x *examiner) trust(r destinationRole) string {
+func (x *runner) trust(r destinationRole) string {
 	subjects := make([]policy.Subject, len(r.subjects))
 	for i, s := range r.subjects {
 		subjects[i] = s.Subject
@@ -60,24 +60,24 @@ func (x *examiner) trust(r destinationRole) string {
 	return policy.TrustDocument(x.target(r.destination).Provider, x.issuer, x.policy.Token.Audience, subjects).String()
 }
 
-func (x *examiner) writeTrust(r destinationRole, role *plan.Role, want check.Wanted) check.Mend {
+func (x *runner) writeTrust(r destinationRole, role *plan.Role, want check.Wanted) check.Fix {
 	if x.managed(r.destination) {
 		mend := x.source.sync()
 		// One subject alone has room, whoever else stands there now.
 		if r.about.Subject == "" && want.Full(role.Trust, plan.TrustQuota) {
-			mend.Do = fmt.Sprintf("the trust document has no room for it below AWS's usual %d characters: have the account's quota raised (role trust policy length) and tell sync (--trust-quota), "+
-				"or give each service account its own role (trust.roleScope: serviceAccount), or grant fewer; then ", plan.TrustQuota) + mend.Do
+			mend.Summary = fmt.Sprintf("the trust document has no room for it below AWS's usual %d characters: have the account's quota raised (role trust policy length) and tell sync (--trust-quota), "+
+				"or give each service account its own role (trust.roleScope: serviceAccount), or grant fewer; then ", plan.TrustQuota) + mend.Summary
 		}
 		return mend
 	}
-	return check.Do("write the trust document anew (statements of other clusters in it have to be added)", check.Command{"aws", "iam", "update-assume-role-policy",
+	return check.NewFix("write the trust document anew (statements of other clusters in it have to be added)", check.Command{"aws", "iam", "update-assume-role-policy",
 		"--role-name", r.arn.RoleName(), "--policy-document", x.trust(r)})
 }
 
-func (x *examiner) writePermission(r destinationRole) check.Mend {
+func (x *runner) writePermission(r destinationRole) check.Fix {
 	if x.managed(r.destination) {
 		return x.source.sync()
 	}
-	return check.Do("give the role a permission document", check.Command{"aws", "iam", "put-role-policy",
+	return check.NewFix("give the role a permission document", check.Command{"aws", "iam", "put-role-policy",
 		"--role-name", r.arn.RoleName(), "--policy-name", plan.PolicyName, "--policy-document", policy.PermissionDocument(r.destination).String()})
 }

@@ -94,63 +94,63 @@ func stsHTTP(o policy.STS) (*http.Client, error) {
 	return &http.Client{Transport: transport, Timeout: probeTimeout}, nil
 }
 
-// lookAtSession has STS exchange the subject's token.
-func (x *examiner) lookAtSession(ctx context.Context, s *subject, d policy.Destination) {
+// checkSession has STS exchange the subject's token.
+func (x *runner) checkSession(ctx context.Context, s *subject, d policy.Destination) {
 	about := x.between(s, d)
 	if s.token == "" {
-		x.found.Leave(about, "there is no token to exchange", check.Session)
+		x.checks.Skip(about, "there is no token to exchange", check.Session)
 		return
 	}
-	x.found.Look(check.Session, about, func() check.Finding {
+	x.checks.Run(check.Session, about, func() check.Finding {
 		session, refused := x.way(s, d).session(ctx, s.token)
 		if refused != nil {
 			return check.RefusedSession(*refused, x.aligned(about))
 		}
 		s.session(d.Name, session)
-		return holds("STS gives a session of %s", x.policy.RoleFor(d, s.Subject))
+		return passed("STS gives a session of %s", x.policy.RoleFor(d, s.Subject))
 	})
 }
 
 // way is how a pod of s comes to a session for d.
-func (x *examiner) way(s *subject, d policy.Destination) exchange {
+func (x *runner) way(s *subject, d policy.Destination) exchange {
 	return exchange{d.Workspace.Region, x.policy.RoleFor(d, s.Subject), d.AssumeRole, x.policy.STS}
 }
 
 // aligned tells whether trust was read, and found right.
-func (x *examiner) aligned(about check.About) bool {
-	for _, f := range x.found.Ladder().Findings {
-		if f.Link == check.TrustDocument && f.About == about {
-			return f.State == check.OK
+func (x *runner) aligned(about check.About) bool {
+	for _, f := range x.checks.Report().Findings {
+		if f.Check == check.TrustDocument && f.About == about {
+			return f.State == check.Pass
 		}
 	}
 	return false
 }
 
 // between is a subject and its destination.
-func (x *examiner) between(s *subject, d policy.Destination) check.About {
+func (x *runner) between(s *subject, d policy.Destination) check.About {
 	return check.About{Subject: s.String(), Destination: d.Name, Account: x.policy.Role(d).Account}
 }
 
-// lookAtWrite writes one sample with the subject's session.
-func (x *examiner) lookAtWrite(ctx context.Context, s *subject, d policy.Destination) {
+// checkWrite writes one sample with the subject's session.
+func (x *runner) checkWrite(ctx context.Context, s *subject, d policy.Destination) {
 	about := x.between(s, d)
 	session := s.sessions[d.Name]
 	switch {
 	case x.NoWrite:
-		x.found.LeaveOut(about, "left out (--no-write)", check.Write)
+		x.checks.LeaveOut(about, "left out (--no-write)", check.Write)
 		return
 	case session == nil:
-		x.found.Leave(about, "there is no session to sign with", check.Write)
+		x.checks.Skip(about, "there is no session to sign with", check.Write)
 		return
 	}
-	x.found.Look(check.Write, about, func() check.Finding {
+	x.checks.Run(check.Write, about, func() check.Finding {
 		labels := map[string]string{
 			"__name__": marker, "cluster": x.policy.Cluster.Name, "namespace": s.Namespace, "service_account": s.ServiceAccount,
 		}
 		if refused := write(ctx, session, d, labels, time.Now()); refused != nil {
 			return check.RefusedWrite(*refused, d)
 		}
-		return holds("%s took one sample of %s", d.Workspace.ID(), marker)
+		return passed("%s took one sample of %s", d.Workspace.ID(), marker)
 	})
 }
 

@@ -29,21 +29,21 @@ const (
 )
 
 // lookAtSync checks what keeps the AWS side in sync with the policy.
-func (x *examiner) lookAtSync(ctx context.Context) {
+func (x *runner) lookAtSync(ctx context.Context) {
 	if x.cluster == nil {
-		x.found.Leave(check.About{}, noCluster, check.SyncLeads)
+		x.checks.Skip(check.About{}, noCluster, check.SyncLeads)
 		return
 	}
 	if x.policy.Trust.Manage == policy.ManageNone {
-		x.found.LeaveOut(check.About{}, "the policy says trust.manage: none, so others keep the AWS side", check.SyncLeads)
+		x.checks.LeaveOut(check.About{}, "the policy says trust.manage: none, so others keep the AWS side", check.SyncLeads)
 		return
 	}
-	x.found.Look(check.SyncLeads, check.About{}, func() check.Finding {
+	x.checks.Run(check.SyncLeads, check.About{}, func() check.Finding {
 		seen, err := x.sync(ctx)
 		if err != nil {
-			return unseen("%v", err)
+			return skipped("%v", err)
 		}
-		logs := check.Do("see sync's log, which says what it cannot do and why")
+		logs := check.NewFix("see sync's log, which says what it cannot do and why")
 		if seen.Workload != "" {
 			logs.Commands = []check.Command{{"kubectl", "logs", "--namespace", x.System, "--selector", installation.Sync, "--tail=50"}}
 		}
@@ -52,7 +52,7 @@ func (x *examiner) lookAtSync(ctx context.Context) {
 }
 
 // sync observes it. The error says what may not be read.
-func (x *examiner) sync(ctx context.Context) (seen check.SyncSeen, err error) {
+func (x *runner) sync(ctx context.Context) (seen check.SyncSeen, err error) {
 	client, chart := x.cluster.client, metav1.ListOptions{LabelSelector: installation.Sync}
 	deployments, err := client.AppsV1().Deployments(x.System).List(ctx, chart)
 	if err != nil {
@@ -94,7 +94,7 @@ func (x *examiner) sync(ctx context.Context) (seen check.SyncSeen, err error) {
 
 // lease reads the Lease, and again where its age does not tell that it is held:
 // the clocks of the leader and of this machine may differ.
-func (x *examiner) lease(ctx context.Context) (*check.LeaseSeen, error) {
+func (x *runner) lease(ctx context.Context) (*check.LeaseSeen, error) {
 	first, err := x.readLease(ctx)
 	if err != nil || first == nil || first.Holder == "" || x.Now().Sub(first.Renewed).Abs() <= first.Lasts {
 		return first, err
@@ -111,7 +111,7 @@ func (x *examiner) lease(ctx context.Context) (*check.LeaseSeen, error) {
 }
 
 // readLease returns nil where there is no Lease.
-func (x *examiner) readLease(ctx context.Context) (*check.LeaseSeen, error) {
+func (x *runner) readLease(ctx context.Context) (*check.LeaseSeen, error) {
 	object, err := x.cluster.client.CoordinationV1().Leases(x.System).Get(ctx, leaseName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil, nil
@@ -138,7 +138,7 @@ func leaseSeen(spec coordinationv1.LeaseSpec) *check.LeaseSeen {
 
 // leaderMetrics reads the metrics of the leader through the API server. A long
 // name of a pod is longer than its host name, which the Lease has.
-func (x *examiner) leaderMetrics(ctx context.Context, host string) (string, error) {
+func (x *runner) leaderMetrics(ctx context.Context, host string) (string, error) {
 	pods, err := x.cluster.client.CoreV1().Pods(x.System).List(ctx, metav1.ListOptions{LabelSelector: installation.Sync})
 	if err != nil {
 		return "", fmt.Errorf("the pods of %s cannot be listed: %w", x.System, err)

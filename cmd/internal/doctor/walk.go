@@ -17,11 +17,11 @@ import (
 // probeTimeout bounds one probe, so that what hangs is a finding.
 const probeTimeout = 20 * time.Second
 
-// examiner walks the chain.
-type examiner struct {
+// runner walks the chain.
+type runner struct {
 	Options
-	stdin io.Reader
-	found check.Examination
+	stdin  io.Reader
+	checks check.Runner
 
 	cluster *cluster // nil: none
 	policy  *policy.Policy
@@ -54,70 +54,70 @@ type subject struct {
 const noCluster = "no cluster to look at"
 
 // walk is the look from outside.
-func (x *examiner) walk(ctx context.Context) {
-	x.lookAtCluster(ctx)
+func (x *runner) walk(ctx context.Context) {
+	x.checkCluster(ctx)
 	if x.policy == nil {
 		if x.cluster != nil {
-			x.lookAtWebhook(ctx)
+			x.checkWebhook(ctx)
 		}
 		for _, r := range check.Chain {
-			if !x.found.Has(r.Link) {
-				x.found.Leave(check.About{}, "there is no policy to go by", r.Link)
+			if !x.checks.Has(r.ID) {
+				x.checks.Skip(check.About{}, "there is no policy to go by", r.ID)
 			}
 		}
 		return
 	}
-	x.found.Cluster = x.policy.Cluster.Name
-	x.lookAtIssuer(ctx)
-	x.lookAtSubjects(ctx)
+	x.checks.Cluster = x.policy.Cluster.Name
+	x.checkIssuer(ctx)
+	x.checkSubjects(ctx)
 	if x.cluster != nil {
-		x.lookAtWebhook(ctx)
+		x.checkWebhook(ctx)
 		for _, s := range x.subjects {
-			if x.found.Look(check.Injection, s.about, func() check.Finding { return x.dryRun(ctx, s) }) {
-				x.found.Prove(check.Certificate, "the API server has just called the webhook, and takes no certificate that the bundle does not vouch for")
+			if x.checks.Run(check.Injection, s.about, func() check.Finding { return x.dryRun(ctx, s) }) {
+				x.checks.Prove(check.Certificate, "the API server has just called the webhook, and takes no certificate that the bundle does not vouch for")
 			}
 		}
 		for _, s := range x.subjects {
-			x.found.Look(check.TokenMinted, s.about, func() check.Finding { return x.mint(ctx, s) })
+			x.checks.Run(check.TokenMinted, s.about, func() check.Finding { return x.mint(ctx, s) })
 		}
 	} else {
-		x.found.Leave(check.About{}, noCluster, check.Registration, check.Endpoints, check.Certificate, check.Injection, check.TokenMinted)
+		x.checks.Skip(check.About{}, noCluster, check.Registration, check.Endpoints, check.Certificate, check.Injection, check.TokenMinted)
 	}
 	x.lookAtSync(ctx)
-	x.lookAtKeys(ctx)
-	x.lookAtAWS(ctx)
-	x.lookAtPods(ctx)
+	x.checkKeys(ctx)
+	x.checkAWS(ctx)
+	x.checkPods(ctx)
 }
 
-// lookAtIssuer compares the API server's issuer with the policy's. Without a
+// checkIssuer compares the API server's issuer with the policy's. Without a
 // cluster the policy's is believed.
-func (x *examiner) lookAtIssuer(ctx context.Context) {
+func (x *runner) checkIssuer(ctx context.Context) {
 	if x.cluster == nil {
 		x.issuer = x.policy.Cluster.Issuer
 		if x.issuer == "" {
-			x.found.Leave(check.About{}, "the policy leaves it to the cluster, and there is none to ask", check.IssuerMatches)
+			x.checks.Skip(check.About{}, "the policy leaves it to the cluster, and there is none to ask", check.IssuerMatches)
 			return
 		}
 		// Enough for AWS's side to be looked at, though the API server may be down.
-		x.found.Add(check.Unseen(check.IssuerMatches, check.About{}, "the policy's is taken: there is no cluster to compare it with"))
+		x.checks.Add(check.Skipped(check.IssuerMatches, check.About{}, "the policy's is taken: there is no cluster to compare it with"))
 		return
 	}
-	x.found.Look(check.IssuerMatches, check.About{}, func() check.Finding {
+	x.checks.Run(check.IssuerMatches, check.About{}, func() check.Finding {
 		issuer, err := x.cluster.issuer(ctx)
 		if err != nil {
 			x.issuer = x.policy.Cluster.Issuer
-			return unseen("the API server's discovery document cannot be read: %v", err)
+			return skipped("the API server's discovery document cannot be read: %v", err)
 		}
 		x.issuer = issuer
-		return check.Issuer(x.policy.Cluster.Issuer, issuer)
+		return check.CheckIssuer(x.policy.Cluster.Issuer, issuer)
 	})
 }
 
-// lookAtKeys reads the issuer as AWS would. One token is enough: all are signed
+// checkKeys reads the issuer as AWS would. One token is enough: all are signed
 // with the same key.
-func (x *examiner) lookAtKeys(ctx context.Context) {
+func (x *runner) checkKeys(ctx context.Context) {
 	if x.issuer == "" {
-		x.found.Leave(check.About{}, "the issuer is not known", check.SigningKeys)
+		x.checks.Skip(check.About{}, "the issuer is not known", check.SigningKeys)
 		return
 	}
 	var token string
@@ -133,28 +133,28 @@ func (x *examiner) lookAtKeys(ctx context.Context) {
 			break
 		}
 	}
-	x.found.Look(check.SigningKeys, check.About{}, func() check.Finding { return x.keys(ctx, x.issuer, token, claims, accepted) })
+	x.checks.Run(check.SigningKeys, check.About{}, func() check.Finding { return x.keys(ctx, x.issuer, token, claims, accepted) })
 }
 
 // keys reads the issuer from here. That this fails is no proof that AWS cannot:
 // firewalls differ. accepted tells whether STS takes the token all the same.
-func (x *examiner) keys(ctx context.Context, issuer policy.Issuer, token string, claims check.Claims, accepted func() bool) check.Finding {
+func (x *runner) keys(ctx context.Context, issuer policy.Issuer, token string, claims check.Claims, accepted func() bool) check.Finding {
 	x.published = readIssuer(ctx, issuer, token)
 	f := check.Keys(issuer, x.published, claims)
 	if x.published.Problem != "" && accepted() {
-		return holds("AWS has read the keys, for STS takes the token (from here: %s)", x.published.Problem)
+		return passed("AWS has read the keys, for STS takes the token (from here: %s)", x.published.Problem)
 	}
 	return f
 }
 
-// lookAtSubjects finds out who is granted, and looks at each.
-func (x *examiner) lookAtSubjects(ctx context.Context) {
+// checkSubjects finds out who is granted, and looks at each.
+func (x *runner) checkSubjects(ctx context.Context) {
 	if x.cluster == nil {
-		x.found.Leave(check.About{}, noCluster, check.Namespace, check.ServiceAccount)
+		x.checks.Skip(check.About{}, noCluster, check.Namespace, check.ServiceAccount)
 		// The grants alone can tell something.
 		for _, named := range x.literalSubjects() {
 			s := x.addSubject(named, nil)
-			x.found.Look(check.Grant, s.about, func() check.Finding {
+			x.checks.Run(check.Grant, s.about, func() check.Finding {
 				finding, _ := grantFinding(x.policy, named, nil, nil, x.source)
 				return finding
 			})
@@ -163,21 +163,21 @@ func (x *examiner) lookAtSubjects(ctx context.Context) {
 	}
 	subjects, err := x.chosenSubjects(ctx)
 	if err != nil {
-		x.found.Leave(check.About{}, err.Error(), check.Namespace, check.ServiceAccount, check.Grant)
+		x.checks.Skip(check.About{}, err.Error(), check.Namespace, check.ServiceAccount, check.Grant)
 		return
 	}
 	if len(subjects) == 0 {
-		x.found.Add(check.Fails(check.Namespace, check.About{}, check.Do("label the namespace of your Prometheus",
+		x.checks.Add(check.Failed(check.Namespace, check.About{}, check.NewFix("label the namespace of your Prometheus",
 			check.Command{"kubectl", "label", "namespace", "NAMESPACE", policy.LabelInjection + "=" + string(policy.InjectionEnabled)}),
 			"no service account that a grant covers is in a namespace with the label %s", policy.LabelInjection))
 		return
 	}
 	for _, s := range subjects {
-		x.lookAtSubject(ctx, s)
+		x.checkSubject(ctx, s)
 	}
 }
 
-func (x *examiner) addSubject(s policy.Subject, labels map[string]string) *subject {
+func (x *runner) addSubject(s policy.Subject, labels map[string]string) *subject {
 	added := &subject{Subject: s, about: check.About{Subject: s.String()}, labels: labels, named: slices.Contains(x.literalSubjects(), s)}
 	if e, ok := x.policy.Entitled(s); ok {
 		added.destinations = e.Destinations
@@ -186,17 +186,17 @@ func (x *examiner) addSubject(s policy.Subject, labels map[string]string) *subje
 	return added
 }
 
-func (x *examiner) lookAtSubject(ctx context.Context, named policy.Subject) {
+func (x *runner) checkSubject(ctx context.Context, named policy.Subject) {
 	labels, namespaceErr := x.cluster.namespaceLabels(ctx, named.Namespace)
 	s := x.addSubject(named, labels)
-	x.found.Look(check.Namespace, s.about, func() check.Finding {
+	x.checks.Run(check.Namespace, s.about, func() check.Finding {
 		return namespaceFinding(named.Namespace, labels, namespaceErr)
 	})
 	annotations, accountErr := x.cluster.serviceAccountAnnotations(ctx, named)
-	x.found.Look(check.ServiceAccount, s.about, func() check.Finding {
+	x.checks.Run(check.ServiceAccount, s.about, func() check.Finding {
 		return serviceAccountFinding(named, labels, annotations, accountErr)
 	})
-	x.found.Look(check.Grant, s.about, func() check.Finding {
+	x.checks.Run(check.Grant, s.about, func() check.Finding {
 		finding, destinations := grantFinding(x.policy, named, labels, annotations, x.source)
 		if destinations != nil {
 			s.destinations = destinations
@@ -206,7 +206,7 @@ func (x *examiner) lookAtSubject(ctx context.Context, named policy.Subject) {
 }
 
 // literalSubjects are those that the grants name without a wildcard.
-func (x *examiner) literalSubjects() []policy.Subject {
+func (x *runner) literalSubjects() []policy.Subject {
 	if x.ServiceAccount != "" {
 		return []policy.Subject{{Namespace: x.Namespace, ServiceAccount: x.ServiceAccount}}
 	}
@@ -236,7 +236,7 @@ func literal(g policy.Grant) []policy.Subject {
 // chosenSubjects are those to look at: the one that is named; else the service
 // accounts that exist and are granted; and of a grant that covers none of these,
 // the ones that it names.
-func (x *examiner) chosenSubjects(ctx context.Context) ([]policy.Subject, error) {
+func (x *runner) chosenSubjects(ctx context.Context) ([]policy.Subject, error) {
 	if x.ServiceAccount != "" {
 		return x.literalSubjects(), nil
 	}
@@ -268,22 +268,22 @@ func (x *examiner) chosenSubjects(ctx context.Context) ([]policy.Subject, error)
 	return list, nil
 }
 
-// holds, fails and unseen are findings whose link and subject [check.Examination.Look]
+// passed, fails and unseen are findings whose link and subject [check.Runner.Look]
 // fills in.
-func holds(format string, args ...any) check.Finding {
-	return check.Holds("", check.About{}, format, args...)
+func passed(format string, args ...any) check.Finding {
+	return check.Passed("", check.About{}, format, args...)
 }
 
-func fails(mend check.Mend, format string, args ...any) check.Finding {
-	return check.Fails("", check.About{}, mend, format, args...)
+func failed(mend check.Fix, format string, args ...any) check.Finding {
+	return check.Failed("", check.About{}, mend, format, args...)
 }
 
-func doubts(mend check.Mend, format string, args ...any) check.Finding {
-	return check.Doubts("", check.About{}, mend, format, args...)
+func warned(mend check.Fix, format string, args ...any) check.Finding {
+	return check.Warned("", check.About{}, mend, format, args...)
 }
 
-func unseen(format string, args ...any) check.Finding {
-	return check.Unseen("", check.About{}, format, args...)
+func skipped(format string, args ...any) check.Finding {
+	return check.Skipped("", check.About{}, format, args...)
 }
 
 // policySource is where the policy came from.
@@ -301,10 +301,10 @@ func (s policySource) String() string {
 }
 
 // sync is the mend that lets sync do its work.
-func (s policySource) sync() check.Mend {
+func (s policySource) sync() check.Fix {
 	if s.file != "" {
-		return check.Do("let sync bring AWS in step with the policy", check.Command{"ampbridge", "sync", "--once", "--policy", s.file})
+		return check.NewFix("let sync bring AWS in step with the policy", check.Command{"ampbridge", "sync", "--once", "--policy", s.file})
 	}
-	return check.Do("sync mends this at its next pass, and where it cannot, its log says why",
+	return check.NewFix("sync mends this at its next pass, and where it cannot, its log says why",
 		check.Command{"kubectl", "rollout", "restart", "--namespace", s.namespace, "deployment/" + s.release + "-sync"})
 }

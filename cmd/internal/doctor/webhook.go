@@ -37,33 +37,33 @@ const (
 )
 
 // reinstall puts back what the chart made.
-var reinstall = check.Do("install the chart again: it registers the webhook")
+var reinstall = check.NewFix("install the chart again: it registers the webhook")
 
-// lookAtWebhook asks how the API server would call the webhook.
-func (x *examiner) lookAtWebhook(ctx context.Context) {
+// checkWebhook asks how the API server would call the webhook.
+func (x *runner) checkWebhook(ctx context.Context) {
 	var object *admissionv1.MutatingWebhookConfiguration
-	x.found.Look(check.Registration, check.About{}, func() (f check.Finding) {
+	x.checks.Run(check.Registration, check.About{}, func() (f check.Finding) {
 		object, f = x.registration(ctx)
 		return f
 	})
 	if object == nil || len(object.Webhooks) == 0 {
-		x.found.Leave(check.About{}, "the registration could not be read", check.Endpoints, check.Certificate)
+		x.checks.Skip(check.About{}, "the registration could not be read", check.Endpoints, check.Certificate)
 		return
 	}
 	client := object.Webhooks[0].ClientConfig
-	x.found.Look(check.Endpoints, check.About{}, func() check.Finding { return x.endpoints(ctx, client) })
-	x.found.Look(check.Certificate, check.About{}, func() check.Finding {
+	x.checks.Run(check.Endpoints, check.About{}, func() check.Finding { return x.endpoints(ctx, client) })
+	x.checks.Run(check.Certificate, check.About{}, func() check.Finding {
 		return x.certificate(ctx, client)
 	})
 }
 
-func (x *examiner) registration(ctx context.Context) (*admissionv1.MutatingWebhookConfiguration, check.Finding) {
+func (x *runner) registration(ctx context.Context) (*admissionv1.MutatingWebhookConfiguration, check.Finding) {
 	object, err := x.cluster.client.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, registration.DefaultName, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
-		return nil, fails(reinstall, "there is no MutatingWebhookConfiguration %s: nothing is injected", registration.DefaultName)
+		return nil, failed(reinstall, "there is no MutatingWebhookConfiguration %s: nothing is injected", registration.DefaultName)
 	case err != nil:
-		return nil, unseen("the MutatingWebhookConfiguration %s cannot be read: %v", registration.DefaultName, err)
+		return nil, skipped("the MutatingWebhookConfiguration %s cannot be read: %v", registration.DefaultName, err)
 	}
 	var differs []string
 	for _, s := range x.subjects {
@@ -74,14 +74,14 @@ func (x *examiner) registration(ctx context.Context) (*admissionv1.MutatingWebho
 		entry := registration.EntryName("pods", injection)
 		i := slices.IndexFunc(object.Webhooks, func(w admissionv1.MutatingWebhook) bool { return w.Name == entry })
 		if i < 0 {
-			return object, fails(reinstall, "it has no entry %s, which namespace %s needs", entry, s.Namespace)
+			return object, failed(reinstall, "it has no entry %s, which namespace %s needs", entry, s.Namespace)
 		}
 		w := object.Webhooks[i]
 		switch {
 		case !selects(w.NamespaceSelector, s.labels):
-			return object, fails(reinstall, "its entry %s does not select namespace %s: look at its namespaceSelector", entry, s.Namespace)
+			return object, failed(reinstall, "its entry %s does not select namespace %s: look at its namespaceSelector", entry, s.Namespace)
 		case !createsPods(w):
-			return object, fails(reinstall, "its entry %s has no rule for the creation of pods", entry)
+			return object, failed(reinstall, "its entry %s has no rule for the creation of pods", entry)
 		case w.ObjectSelector != nil && len(w.ObjectSelector.MatchLabels)+len(w.ObjectSelector.MatchExpressions) > 0:
 			differs = append(differs, "it has an objectSelector")
 		case len(w.MatchConditions) != 1 || w.MatchConditions[0].Expression != registration.CanBePrometheus:
@@ -89,9 +89,9 @@ func (x *examiner) registration(ctx context.Context) (*admissionv1.MutatingWebho
 		}
 	}
 	if len(differs) > 0 {
-		return object, doubts(reinstall, "%s", strings.Join(slices.Compact(differs), ", "))
+		return object, warned(reinstall, "%s", strings.Join(slices.Compact(differs), ", "))
 	}
-	return object, holds("MutatingWebhookConfiguration %s", registration.DefaultName)
+	return object, passed("MutatingWebhookConfiguration %s", registration.DefaultName)
 }
 
 func selects(selector *metav1.LabelSelector, set map[string]string) bool {
@@ -106,19 +106,19 @@ func createsPods(w admissionv1.MutatingWebhook) bool {
 	})
 }
 
-func (x *examiner) endpoints(ctx context.Context, c admissionv1.WebhookClientConfig) check.Finding {
+func (x *runner) endpoints(ctx context.Context, c admissionv1.WebhookClientConfig) check.Finding {
 	if c.Service == nil {
-		return holds("registered by URL, %s", host(c))
+		return passed("registered by URL, %s", host(c))
 	}
 	service := c.Service.Namespace + "/" + c.Service.Name
 	pods := check.Command{"kubectl", "get", "pods", "--namespace", c.Service.Namespace, "--selector", installation.Webhook}
 	_, err := x.cluster.client.CoreV1().Services(c.Service.Namespace).Get(ctx, c.Service.Name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return fails(reinstall, "the Service %s is not there", service)
+		return failed(reinstall, "the Service %s is not there", service)
 	}
 	list, listErr := x.cluster.client.DiscoveryV1().EndpointSlices(c.Service.Namespace).List(ctx, metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=" + c.Service.Name})
 	if err := errors.Join(err, listErr); err != nil {
-		return unseen("the endpoints of %s cannot be read: %v", service, err)
+		return skipped("the endpoints of %s cannot be read: %v", service, err)
 	}
 	ready, waiting := 0, 0
 	for _, slice := range list.Items {
@@ -132,11 +132,11 @@ func (x *examiner) endpoints(ctx context.Context, c admissionv1.WebhookClientCon
 	}
 	switch {
 	case ready > 0:
-		return holds("%d ready behind %s", ready, service)
+		return passed("%d ready behind %s", ready, service)
 	case waiting > 0:
-		return fails(check.Do("see why the webhook's pods are not ready", pods), "none of the %d pods behind %s is ready: nothing is injected", waiting, service)
+		return failed(check.NewFix("see why the webhook's pods are not ready", pods), "none of the %d pods behind %s is ready: nothing is injected", waiting, service)
 	}
-	return fails(check.Do("see why the webhook has no pods", pods), "no pod is behind %s: nothing is injected", service)
+	return failed(check.NewFix("see why the webhook has no pods", pods), "no pod is behind %s: nothing is injected", service)
 }
 
 // host is what the API server expects the certificate to be of.
@@ -153,21 +153,21 @@ func host(c admissionv1.WebhookClientConfig) string {
 
 // certificate compares the CA bundle with the certificate that is served: the
 // one of a connection where there can be one, else the one in the Secret.
-func (x *examiner) certificate(ctx context.Context, c admissionv1.WebhookClientConfig) check.Finding {
-	inject := check.Do("let the webhook, or cert-manager, write the bundle again: restart the webhook; with a certificate of your own, give the chart its CA")
+func (x *runner) certificate(ctx context.Context, c admissionv1.WebhookClientConfig) check.Finding {
+	inject := check.NewFix("let the webhook, or cert-manager, write the bundle again: restart the webhook; with a certificate of your own, give the chart its CA")
 	if c.Service != nil {
 		inject.Commands = []check.Command{{"kubectl", "rollout", "restart", "--namespace", c.Service.Namespace, "deployment/" + c.Service.Name}}
 	}
 	roots := x509.NewCertPool()
 	if len(c.CABundle) == 0 {
-		return fails(inject, "the registration has no CA bundle: the API server trusts no certificate of the webhook's")
+		return failed(inject, "the registration has no CA bundle: the API server trusts no certificate of the webhook's")
 	}
 	if !roots.AppendCertsFromPEM(c.CABundle) {
-		return fails(inject, "the registration's CA bundle holds no certificate")
+		return failed(inject, "the registration's CA bundle holds no certificate")
 	}
 	chain, where, err := x.served(ctx, c)
 	if err != nil {
-		return unseen("%v; the dry run below tells whether it is right", err)
+		return skipped("%v; the dry run below tells whether it is right", err)
 	}
 	intermediates := x509.NewCertPool()
 	for _, cert := range chain[1:] {
@@ -175,19 +175,19 @@ func (x *examiner) certificate(ctx context.Context, c admissionv1.WebhookClientC
 	}
 	leaf, now := chain[0], x.Now()
 	if now.After(leaf.NotAfter) {
-		return fails(inject, "the certificate %s expired at %s", where, leaf.NotAfter.UTC().Format(time.RFC3339))
+		return failed(inject, "the certificate %s expired at %s", where, leaf.NotAfter.UTC().Format(time.RFC3339))
 	}
 	if _, err := leaf.Verify(x509.VerifyOptions{DNSName: host(c), Roots: roots, Intermediates: intermediates, CurrentTime: now}); err != nil {
-		return fails(inject, "the CA bundle does not vouch for the certificate %s: %v", where, err)
+		return failed(inject, "the CA bundle does not vouch for the certificate %s: %v", where, err)
 	}
 	if left := leaf.NotAfter.Sub(now); left < expiresSoon && left < leaf.NotAfter.Sub(leaf.NotBefore)/10 {
-		return doubts(inject, "the certificate %s expires in %s, and nobody has renewed it", where, check.Span(left))
+		return warned(inject, "the certificate %s expires in %s, and nobody has renewed it", where, check.Span(left))
 	}
-	return holds("%s, until %s", where, leaf.NotAfter.UTC().Format(time.DateOnly))
+	return passed("%s, until %s", where, leaf.NotAfter.UTC().Format(time.DateOnly))
 }
 
 // served is the certificate chain that the webhook shows, and where it was found.
-func (x *examiner) served(ctx context.Context, c admissionv1.WebhookClientConfig) ([]*x509.Certificate, string, error) {
+func (x *runner) served(ctx context.Context, c admissionv1.WebhookClientConfig) ([]*x509.Certificate, string, error) {
 	address := host(c)
 	port := "443"
 	if c.Service == nil {

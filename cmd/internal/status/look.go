@@ -31,16 +31,16 @@ const (
 	awsTimeout = 20 * time.Second
 )
 
-// looker knows where to look.
-type looker struct {
+// collector knows where to look.
+type collector struct {
 	options Options
 	client  kubernetes.Interface
 	// file is the policy given on the command line.
 	file *policy.Policy
 }
 
-func newLooker(o Options, stdin io.Reader) (*looker, error) {
-	l := &looker{options: o}
+func newCollector(o Options, stdin io.Reader) (*collector, error) {
+	l := &collector{options: o}
 	var err error
 	if o.Policy != "" {
 		if l.file, err = policyfile.Load(o.Policy, stdin); err != nil {
@@ -58,7 +58,7 @@ func newLooker(o Options, stdin io.Reader) (*looker, error) {
 
 // look makes a report. The error is that of what nothing can be said without:
 // the policy, and the service accounts.
-func (l *looker) look(ctx context.Context) (Report, error) {
+func (l *collector) look(ctx context.Context) (Report, error) {
 	r := Report{Time: time.Now(), Subjects: []Subject{}, Pods: []Pod{}, NotSeen: []string{}}
 	p, from, err := l.policy(ctx)
 	if err != nil {
@@ -77,7 +77,7 @@ func (l *looker) look(ctx context.Context) (Report, error) {
 }
 
 // policy is that of the command line, or the installation's.
-func (l *looker) policy(ctx context.Context) (p *policy.Policy, from string, err error) {
+func (l *collector) policy(ctx context.Context) (p *policy.Policy, from string, err error) {
 	if l.file != nil {
 		return l.file, l.options.Policy, nil
 	}
@@ -144,7 +144,7 @@ func (r *Report) destinations(p *policy.Policy) {
 
 // pods are the Prometheus pods of the labelled namespaces, as the auditor sees
 // them.
-func (l *looker) pods(ctx context.Context, r *Report, p *policy.Policy, accounts []plan.ServiceAccount) {
+func (l *collector) pods(ctx context.Context, r *Report, p *policy.Policy, accounts []plan.ServiceAccount) {
 	open, err := store.Read(ctx, l.client.CoreV1().ConfigMaps(l.options.Namespace))
 	if err != nil {
 		r.notSeen("the circuit breaker: %v", err)
@@ -186,7 +186,7 @@ func (l *looker) pods(ctx context.Context, r *Report, p *policy.Policy, accounts
 }
 
 // in are the pods of a namespace, and its limits.
-func (l *looker) in(ctx context.Context, namespace string) (pods []corev1.Pod, limits inject.Limits, err error) {
+func (l *collector) in(ctx context.Context, namespace string) (pods []corev1.Pod, limits inject.Limits, err error) {
 	const page = 200
 	for o := (metav1.ListOptions{Limit: page}); ; {
 		list, err := l.client.CoreV1().Pods(namespace).List(ctx, o)
@@ -217,7 +217,7 @@ func account(pod *corev1.Pod) string {
 }
 
 // pod is concerned where it was injected, or an audit has something to say of it.
-func (l *looker) pod(ctx context.Context, pod *corev1.Pod, q audit.Question) (seen Pod, concerned bool, err error) {
+func (l *collector) pod(ctx context.Context, pod *corev1.Pod, q audit.Question) (seen Pod, concerned bool, err error) {
 	text, err := json.Marshal(pod)
 	if err != nil {
 		return seen, false, err
@@ -255,7 +255,7 @@ func (l *looker) pod(ctx context.Context, pod *corev1.Pod, q audit.Question) (se
 }
 
 // image is the one that the installed webhook injects.
-func (l *looker) image(ctx context.Context) (string, error) {
+func (l *collector) image(ctx context.Context) (string, error) {
 	list, err := l.client.AppsV1().Deployments(l.options.Namespace).List(ctx, metav1.ListOptions{LabelSelector: installation.Webhook})
 	if err != nil {
 		return "", err
@@ -277,7 +277,7 @@ func (l *looker) image(ctx context.Context) (string, error) {
 }
 
 // roles looks at AWS, where there are credentials.
-func (l *looker) roles(ctx context.Context, r *Report, p *policy.Policy, issuer policy.Issuer) {
+func (l *collector) roles(ctx context.Context, r *Report, p *policy.Policy, issuer policy.Issuer) {
 	if l.options.NoAWS {
 		r.notSeen("AWS: --no-aws")
 		return

@@ -19,7 +19,7 @@ const sidecarTimeout = 5 * time.Second
 
 // sidecar reads the sidecar's metrics through the API server, which reaches pods
 // where people's machines do not.
-func (l *looker) sidecar(ctx context.Context, pod *corev1.Pod) (map[string]Sidecar, error) {
+func (l *collector) sidecar(ctx context.Context, pod *corev1.Pod) (map[string]Sidecar, error) {
 	port := ""
 	for _, c := range pod.Spec.InitContainers {
 		if c.Name == inject.ContainerSidecar && len(c.Ports) > 0 {

@@ -96,7 +96,7 @@ const clear = "\x1b[H\x1b[2J"
 
 // Run looks, once or again and again, and prints what it sees.
 func Run(ctx context.Context, o Options, stdin io.Reader, stdout io.Writer) error {
-	l, err := newLooker(o, stdin)
+	l, err := newCollector(o, stdin)
 	if err != nil {
 		return err
 	}

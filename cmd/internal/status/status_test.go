@@ -370,7 +370,7 @@ func (s *scene) openCircuit(pod string) {
 	const other = "ghcr.io/ampbridge/ampbridge:v1"
 	e, _ := s.policy.Entitled(policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus"})
 	_, err := store.Change(s.Context(), s.cluster.Client().CoreV1().ConfigMaps("ampbridge-system"), func(state breaker.State) breaker.State {
-		return state.With(breaker.Entry{Workload: breaker.Of("monitoring", pod, "", "", nil), Trial: breaker.Trial(s.policy, e, other), Why: "ImagePullBackOff", Since: time.Now()})
+		return state.With(breaker.Entry{Workload: breaker.Of("monitoring", pod, "", "", nil), Revision: breaker.Revision(s.policy, e, other), Cause: "ImagePullBackOff", Since: time.Now()})
 	})
 	s.must(err)
 	labels := map[string]string{"app.kubernetes.io/name": "ampbridge", "app.kubernetes.io/component": "webhook"}

@@ -28,9 +28,9 @@ const (
 
 	// debounce gathers what happens at once, as in a Helm upgrade.
 	debounce = 500 * time.Millisecond
-	// leftoversEvery is how many passes there are from one look for roles that no
+	// orphansEvery is how many passes there are from one look for roles that no
 	// destination uses to the next; their list costs a call.
-	leftoversEvery = 36
+	orphansEvery = 36
 )
 
 // Control syncs until the context ends, in one of the processes that share a
@@ -42,7 +42,7 @@ func Control(ctx context.Context, o Options, logger *slog.Logger) error {
 		return err
 	}
 	registry := prometheus.NewRegistry()
-	c := &controller{options: o, cluster: cluster, logger: logger, registry: registry, metrics: newMetrics(registry), wake: make(chan struct{}, 1), journal: journal{logger: logger}}
+	c := &controller{options: o, cluster: cluster, logger: logger, registry: registry, metrics: newMetrics(registry), wake: make(chan struct{}, 1), log: dedupLog{logger: logger}}
 	c.policy = &policySource{path: o.Policy, logger: logger, metrics: c.metrics, changed: c.trigger}
 	c.policy.load()
 	c.unsynced.Store(true)
@@ -66,7 +66,7 @@ type controller struct {
 	registry *prometheus.Registry
 	metrics  *metrics
 	policy   *policySource
-	journal  journal
+	log      dedupLog
 	// wake has room for one: a wake-up that finds it full is not lost.
 	wake chan struct{}
 	// leads, unsynced and leadership are for readiness.

@@ -38,7 +38,7 @@ const askersAtOnce = 20
 
 // ask tells service accounts that ask for what no grant covers, between two passes.
 // Those beyond the bound are told next time.
-func (e *events) ask(standings []plan.Standing) {
+func (e *events) ask(standings []plan.SubjectStatus) {
 	asking := map[standing]bool{}
 	for _, s := range standings {
 		if s.State == plan.NotGranted {
@@ -67,7 +67,7 @@ func (e *events) ask(standings []plan.Standing) {
 // tell compares with the last time. A change that failed is not told: the next
 // pass tries it again. A process that has just begun does not repeat who is
 // trusted.
-func (e *events) tell(standings []plan.Standing, failures []Failure) {
+func (e *events) tell(standings []plan.SubjectStatus, failures []Failure) {
 	failed := map[policy.ARN]bool{}
 	for _, f := range failures {
 		failed[f.Resource] = true

@@ -24,40 +24,40 @@ const (
 	memoryMissed = "missed" // JSON: subject → RFC 3339
 )
 
-// memory keeps a [plan.Memory] in a ConfigMap, so that it outlives the process.
-type memory struct {
+// stateStore keeps a [plan.AbsenceState] in a ConfigMap, so that it outlives the process.
+type stateStore struct {
 	client    kubernetes.Interface
 	namespace string
 }
 
-// remembered is the memory as it was read, with the ConfigMap to be updated; nil:
+// storedState is the memory as it was read, with the ConfigMap to be updated; nil:
 // there is none yet.
-type remembered struct {
-	plan.Memory
+type storedState struct {
+	plan.AbsenceState
 	stored *corev1.ConfigMap
 }
 
-func (m memory) String() string { return "ConfigMap " + m.namespace + "/" + memoryName }
+func (m stateStore) String() string { return "ConfigMap " + m.namespace + "/" + memoryName }
 
-func (m memory) read(ctx context.Context) (remembered, error) {
+func (m stateStore) read(ctx context.Context) (storedState, error) {
 	stored, err := m.client.CoreV1().ConfigMaps(m.namespace).Get(ctx, memoryName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return remembered{}, nil
+		return storedState{}, nil
 	}
 	if err != nil {
-		return remembered{}, err
+		return storedState{}, err
 	}
 	missed := map[string]time.Time{}
 	if text := stored.Data[memoryMissed]; text != "" {
 		if err := json.Unmarshal([]byte(text), &missed); err != nil {
-			return remembered{}, fmt.Errorf("%s: %w: delete the ConfigMap, and the grace periods begin anew", memoryMissed, err)
+			return storedState{}, fmt.Errorf("%s: %w: delete the ConfigMap, and the grace periods begin anew", memoryMissed, err)
 		}
 	}
-	r := remembered{stored: stored, Memory: plan.Memory{Owner: stored.Data[memoryOwner], Missed: map[policy.Subject]time.Time{}}}
+	r := storedState{stored: stored, AbsenceState: plan.AbsenceState{Owner: stored.Data[memoryOwner], Missed: map[policy.Subject]time.Time{}}}
 	for name, since := range missed {
 		subject, err := policy.ParseSubject(name)
 		if err != nil {
-			return remembered{}, fmt.Errorf("%s: %w: delete the ConfigMap, and the grace periods begin anew", memoryMissed, err)
+			return storedState{}, fmt.Errorf("%s: %w: delete the ConfigMap, and the grace periods begin anew", memoryMissed, err)
 		}
 		r.Missed[subject] = since
 	}
@@ -66,7 +66,7 @@ func (m memory) read(ctx context.Context) (remembered, error) {
 
 // write stores what changed. It is refused where another process wrote since the
 // read: that one saw the same, and the next pass looks again.
-func (m memory) write(ctx context.Context, old remembered, now plan.Memory) error {
+func (m stateStore) write(ctx context.Context, old storedState, now plan.AbsenceState) error {
 	if old.Equal(now) {
 		return nil
 	}

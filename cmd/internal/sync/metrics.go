@@ -64,14 +64,14 @@ func (m *metrics) planned(p *policy.Policy, made plan.Plan) {
 	for _, d := range p.Destinations {
 		m.subjects.WithLabelValues(d.Name).Set(0)
 	}
-	for _, s := range made.Standings {
+	for _, s := range made.SubjectStatuses {
 		if s.State == plan.Trusted {
 			m.subjects.WithLabelValues(s.Destination).Inc()
 		}
 	}
 }
 
-func (m *metrics) carriedOut(made []plan.Change, failures []Failure, inStep bool, now time.Time) {
+func (m *metrics) applied(made []plan.Change, failures []Failure, inStep bool, now time.Time) {
 	for _, c := range made {
 		m.changes.WithLabelValues(string(c.Call), "made").Inc()
 	}

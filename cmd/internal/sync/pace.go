@@ -47,9 +47,9 @@ func (b *bucket) take(now time.Time) (wait time.Duration, ok bool) {
 // throttledProblem is the same in each pass, so that it is logged once.
 const throttledProblem = "AWS throttles the calls to this account: it is left alone for a while, whatever changes in the cluster"
 
-// backoff is until when accounts are left alone that AWS throttled. An account that
+// throttledAccounts is until when accounts are left alone that AWS throttled. An account that
 // is throttled again right after waits twice as long.
-type backoff struct {
+type throttledAccounts struct {
 	accounts map[string]*throttling
 	// longest is the policy's interval.
 	longest time.Duration
@@ -65,12 +65,12 @@ type throttling struct {
 }
 
 // holds reports whether the account is left alone at the time.
-func (b *backoff) holds(account string, now time.Time) bool {
+func (b *throttledAccounts) holds(account string, now time.Time) bool {
 	return b != nil && b.accounts[account] != nil && now.Before(b.accounts[account].until)
 }
 
-// skip is [backoff.holds] for a pass, which then leaves the account alone.
-func (b *backoff) skip(account string, now time.Time) bool {
+// skip is [throttled.holds] for a pass, which then leaves the account alone.
+func (b *throttledAccounts) skip(account string, now time.Time) bool {
 	if !b.holds(account, now) {
 		return false
 	}
@@ -80,7 +80,7 @@ func (b *backoff) skip(account string, now time.Time) bool {
 
 // throttled notes that AWS throttled a call to the account. Of several in one pass
 // only the first counts.
-func (b *backoff) throttled(account string, now time.Time) {
+func (b *throttledAccounts) throttled(account string, now time.Time) {
 	if b == nil || b.holds(account, now) {
 		return
 	}
@@ -101,7 +101,7 @@ func (b *backoff) throttled(account string, now time.Time) {
 }
 
 // over closes a pass: accounts that it reached without being throttled are forgotten.
-func (b *backoff) over(now time.Time) {
+func (b *throttledAccounts) over(now time.Time) {
 	for account, t := range b.accounts {
 		if !t.skipped && !b.holds(account, now) {
 			delete(b.accounts, account)
@@ -111,7 +111,7 @@ func (b *backoff) over(now time.Time) {
 }
 
 // next returns when the first account is due again; zero: none waits.
-func (b *backoff) next() (first time.Time) {
+func (b *throttledAccounts) next() (first time.Time) {
 	for _, t := range b.accounts {
 		if first.IsZero() || t.until.Before(first) {
 			first = t.until
@@ -120,8 +120,8 @@ func (b *backoff) next() (first time.Time) {
 	return first
 }
 
-// pace is when the next pass is due.
-type pace struct {
+// backoff is when the next pass is due.
+type backoff struct {
 	// retry is the longest pause until the pass after one that left something
 	// undone; 0: nothing was.
 	retry time.Duration
@@ -131,9 +131,9 @@ type pace struct {
 	random func() float64
 }
 
-// over counts a pass. One that a change in the cluster caused does not make the
+// record counts a pass. One that a change in the cluster caused does not make the
 // pause longer: else who changes something often could put off everything.
-func (p *pace) over(inStep, caused bool, interval time.Duration) {
+func (p *backoff) record(inStep, caused bool, interval time.Duration) {
 	switch {
 	case inStep:
 		p.retry = 0
@@ -147,7 +147,7 @@ func (p *pace) over(inStep, caused bool, interval time.Duration) {
 // pause is the time until the next pass: after one that left something undone a
 // while that grows, at random between its half and its whole, up to the interval;
 // else the interval, of which the first is cut short at random.
-func (p *pace) pause(interval time.Duration) time.Duration {
+func (p *backoff) pause(interval time.Duration) time.Duration {
 	switch {
 	case p.retry > 0:
 		return part(p.retry, 0.5+0.5*p.draw())
@@ -158,7 +158,7 @@ func (p *pace) pause(interval time.Duration) time.Duration {
 	return part(interval, 1+jitter*p.draw())
 }
 
-func (p *pace) draw() float64 {
+func (p *backoff) draw() float64 {
 	if p.random != nil {
 		return p.random()
 	}

@@ -8,7 +8,7 @@ import (
 // What the next pass waits for, with the least and the most that chance adds.
 func TestPace(t *testing.T) {
 	const interval = 10 * time.Minute
-	least, most := &pace{random: func() float64 { return 0 }}, &pace{random: func() float64 { return 1 }}
+	least, most := &backoff{random: func() float64 { return 0 }}, &backoff{random: func() float64 { return 1 }}
 	for i, step := range []struct {
 		inStep      bool
 		least, most time.Duration
@@ -20,23 +20,23 @@ func TestPace(t *testing.T) {
 		{false, 2500 * time.Millisecond, 5 * time.Second},
 		{true, interval, 11 * time.Minute},
 	} {
-		for p, want := range map[*pace]time.Duration{least: step.least, most: step.most} {
-			p.over(step.inStep, false, interval)
+		for p, want := range map[*backoff]time.Duration{least: step.least, most: step.most} {
+			p.record(step.inStep, false, interval)
 			if got := p.pause(interval); got != want {
 				t.Errorf("step %d: %v, want %v", i, got, want)
 			}
 		}
 	}
 	// What tenants do does not put the next pass off.
-	tenants := &pace{random: func() float64 { return 1 }}
+	tenants := &backoff{random: func() float64 { return 1 }}
 	for range 20 {
-		tenants.over(false, true, interval)
+		tenants.record(false, true, interval)
 	}
 	if got := tenants.pause(interval); got != firstRetry {
 		t.Errorf("after many failures that changes in the cluster caused %v, want %v", got, firstRetry)
 	}
 	for range 20 {
-		most.over(false, false, interval)
+		most.record(false, false, interval)
 	}
 	if got := most.pause(interval); got != interval {
 		t.Errorf("after many failures %v, want no more than the interval", got)
@@ -76,7 +76,7 @@ func TestBucket(t *testing.T) {
 // A throttled account waits longer each time, and other accounts do not wait.
 func TestBackoff(t *testing.T) {
 	now := time.Unix(1000, 0)
-	b := &backoff{longest: time.Minute, random: func() float64 { return 1 }}
+	b := &throttledAccounts{longest: time.Minute, random: func() float64 { return 1 }}
 	for _, want := range []time.Duration{5 * time.Second, 10 * time.Second, 20 * time.Second, 40 * time.Second, time.Minute, time.Minute} {
 		b.throttled("a", now)
 		b.throttled("a", now.Add(time.Second)) // in the same pass
@@ -98,7 +98,7 @@ func TestBackoff(t *testing.T) {
 	if b.throttled("a", now); b.next().Sub(now) != firstRetry {
 		t.Errorf("after a pass that reached it, it waits %v", b.next().Sub(now))
 	}
-	var none *backoff
+	var none *throttledAccounts
 	if none.throttled("a", now); none.skip("a", now) {
 		t.Error("without a controller an account waits")
 	}

@@ -10,86 +10,86 @@ import (
 	"github.com/ampbridge/ampbridge/policy/plan"
 )
 
-// passes makes plans from what is there and carries them out: the one way, with
+// reconciler makes plans from what is there and carries them out: the one way, with
 // --once and without.
-type passes struct {
+type reconciler struct {
 	cluster    cluster
 	iam        *awsiam.IAM
-	memory     memory
+	state      stateStore
 	trustQuota int
 	// providerQuota is how many OIDC providers an account takes.
 	providerQuota int
-	// there are the workspaces that were seen: they are not looked for again.
-	there       map[policy.ARN]bool
-	allowShrink bool
-	now         func() time.Time
-	// backoff leaves accounts alone that AWS throttled; nil: none.
-	backoff *backoff
+	// seenWorkspaces are the workspaces that were seen: they are not looked for again.
+	seenWorkspaces map[policy.ARN]bool
+	allowShrink    bool
+	now            func() time.Time
+	// throttled leaves accounts alone that AWS throttled; nil: none.
+	throttled *throttledAccounts
 }
 
-// look is what a pass begins with.
-type look struct {
+// snapshot is what a pass begins with.
+type snapshot struct {
 	policy   *policy.Policy
 	issuer   policy.Issuer
 	accounts []plan.ServiceAccount
 	// live: the accounts come from the API server, not from a cache.
 	live bool
-	// leftovers: roles that no destination uses any more are looked for too.
-	leftovers bool
+	// orphans: roles that no destination uses any more are looked for too.
+	orphans bool
 	// dryRun: nothing is to be changed, the memory neither.
 	dryRun bool
 }
 
 // prepare observes and plans, and remembers whom it missed.
-func (s *passes) prepare(ctx context.Context, l look) (plan.Plan, error) {
+func (s *reconciler) prepare(ctx context.Context, l snapshot) (plan.Plan, error) {
 	in := plan.Input{
 		Policy: l.policy, Issuer: l.issuer, ServiceAccounts: l.accounts, Accounts: map[string]plan.Account{},
 		TrustQuota: s.trustQuota, Now: s.now(), AllowShrink: s.allowShrink,
 	}
 	for _, target := range in.Targets() {
-		if !l.leftovers && !target.All {
+		if !l.orphans && !target.All {
 			target.Path = ""
 		}
-		if s.backoff.skip(target.Account, in.Now) {
+		if s.throttled.skip(target.Account, in.Now) {
 			in.Accounts[target.Account] = plan.Account{Problem: throttledProblem}
 			continue
 		}
 		in.Accounts[target.Account] = s.iam.Observe(ctx, target)
 		if s.iam.Throttled(target.Account) {
-			s.backoff.throttled(target.Account, s.now())
+			s.throttled.throttled(target.Account, s.now())
 		}
 	}
 	var notes []plan.Finding
 	note := func(message string, err error) {
-		notes = append(notes, plan.Finding{About: s.memory.String(), Message: fmt.Sprintf("%s: %v", message, err)})
+		notes = append(notes, plan.Finding{About: s.state.String(), Message: fmt.Sprintf("%s: %v", message, err)})
 	}
 	var found []plan.Finding
 	in.Missing, found = s.missing(ctx, in)
 	notes = append(notes, found...)
-	old, err := s.memory.read(ctx)
+	old, err := s.state.read(ctx)
 	if err != nil {
 		note("cannot be read, so nobody is pruned", err)
 	} else {
-		in.Memory = plan.Remember(old.Memory, in)
-		if due := plan.Due(in); len(due) > 0 && !l.live {
+		in.Absence = plan.TrackAbsence(old.AbsenceState, in)
+		if due := plan.PruneCandidates(in); len(due) > 0 && !l.live {
 			// Nobody loses trust because a cache is late.
 			if in.ServiceAccounts, err = s.cluster.serviceAccounts(ctx); err != nil {
 				return plan.Plan{}, err
 			}
-			in.Memory = plan.Remember(old.Memory, in)
+			in.Absence = plan.TrackAbsence(old.AbsenceState, in)
 		}
-		in.Held = s.held(ctx, plan.Due(in))
+		in.Held = s.held(ctx, plan.PruneCandidates(in))
 		if !l.dryRun {
 			// Before the changes: a run that is killed while it makes them has
 			// forgotten nothing.
-			if err := s.memory.write(ctx, old, in.Memory); err != nil {
+			if err := s.state.write(ctx, old, in.Absence); err != nil {
 				note("cannot be written, so nobody will be pruned", err)
 			}
 		}
 	}
-	p := plan.Make(in)
+	p := plan.Compute(in)
 	if found, counted := s.count(ctx, p, in.Accounts); counted {
-		p = plan.Make(in)
+		p = plan.Compute(in)
 		notes = append(notes, found...)
 	}
 	p.Notes = append(p.Notes, notes...)
@@ -98,49 +98,49 @@ func (s *passes) prepare(ctx context.Context, l look) (plan.Plan, error) {
 
 // missing looks for the policy's workspaces, until each was seen once. Where that
 // cannot be told, it is said, and holds up nothing.
-func (s *passes) missing(ctx context.Context, in plan.Input) (missing map[policy.ARN]bool, notes []plan.Finding) {
+func (s *reconciler) missing(ctx context.Context, in plan.Input) (missing map[policy.ARN]bool, notes []plan.Finding) {
 	missing = map[policy.ARN]bool{}
 	for _, d := range in.Policy.Destinations {
 		workspace := d.Workspace.ARN
-		if _, asked := missing[workspace]; asked || s.there[workspace] || !plan.Managed(in.Policy, d) || in.Accounts[workspace.Account].Problem != "" {
+		if _, asked := missing[workspace]; asked || s.seenWorkspaces[workspace] || !plan.Managed(in.Policy, d) || in.Accounts[workspace.Account].Problem != "" {
 			continue
 		}
 		exists, err := s.iam.WorkspaceExists(ctx, d.Workspace)
 		if awsiam.Throttled(err) {
-			s.backoff.throttled(workspace.Account, s.now())
+			s.throttled.throttled(workspace.Account, s.now())
 		}
 		if err != nil {
 			notes = append(notes, plan.Finding{Account: workspace.Account, About: workspace.String(), Message: "whether the workspace exists cannot be told: " + err.Error()})
 			continue
 		}
-		s.there[workspace], missing[workspace] = exists, !exists
+		s.seenWorkspaces[workspace], missing[workspace] = exists, !exists
 	}
 	return missing, notes
 }
 
 // count completes accounts in which the plan would make something by their room.
-func (s *passes) count(ctx context.Context, p plan.Plan, accounts map[string]plan.Account) (notes []plan.Finding, counted bool) {
+func (s *reconciler) count(ctx context.Context, p plan.Plan, accounts map[string]plan.Account) (notes []plan.Finding, counted bool) {
 	for _, c := range p.Changes {
 		a := accounts[c.Account]
-		if !c.Call.Creates() || a.Room != nil {
+		if !c.Call.Creates() || a.Headroom != nil {
 			continue
 		}
-		room, err := s.iam.Room(ctx, c.Account, s.providerQuota)
+		room, err := s.iam.Headroom(ctx, c.Account, s.providerQuota)
 		if awsiam.Throttled(err) {
-			s.backoff.throttled(c.Account, s.now())
+			s.throttled.throttled(c.Account, s.now())
 		}
 		if err != nil {
 			notes = append(notes, plan.Finding{Account: c.Account, About: "account " + c.Account, Message: "how many roles and providers it still takes cannot be told: " + err.Error()})
-			room = plan.Room{Roles: len(p.Changes), Providers: 1} // IAM itself refuses what is too much
+			room = plan.Headroom{Roles: len(p.Changes), Providers: 1} // IAM itself refuses what is too much
 		}
-		a.Room = &room
+		a.Headroom = &room
 		accounts[c.Account], counted = a, true
 	}
 	return notes, counted
 }
 
 // held says who of the due subjects has pods, or may have.
-func (s *passes) held(ctx context.Context, due []policy.Subject) map[policy.Subject]string {
+func (s *reconciler) held(ctx context.Context, due []policy.Subject) map[policy.Subject]string {
 	held := map[policy.Subject]string{}
 	for _, subject := range due {
 		switch pod, err := s.cluster.podOf(ctx, subject); {
@@ -153,11 +153,11 @@ func (s *passes) held(ctx context.Context, due []policy.Subject) map[policy.Subj
 	return held
 }
 
-// carryOut makes the plan's changes in their order. One that fails takes those
+// applyAndReport makes the plan's changes in their order. One that fails takes those
 // along that build on it: the later ones of the same role, after a provider the
 // rest of its account, as after a call that AWS throttled; and what is to be the
 // last there is made after all, or not.
-func (s *passes) carryOut(ctx context.Context, p plan.Plan) (made []plan.Change, failures []Failure) {
+func (s *reconciler) apply(ctx context.Context, p plan.Plan) (made []plan.Change, failures []Failure) {
 	failures = []Failure{}
 	failed := map[string]plan.Call{}
 	inAccount := map[string]plan.Call{}
@@ -186,7 +186,7 @@ func (s *passes) carryOut(ctx context.Context, p plan.Plan) (made []plan.Change,
 		}
 		if awsiam.Throttled(err) {
 			base = c.Account // more calls would only be throttled too
-			s.backoff.throttled(c.Account, s.now())
+			s.throttled.throttled(c.Account, s.now())
 		}
 		if _, found := failed[base]; !found {
 			failed[base], inAccount[c.Account] = c.Call, c.Call

@@ -229,8 +229,8 @@ type Report struct {
 	// Made counts the changes that were carried out.
 	Made     int       `json:"made"`
 	Failures []Failure `json:"failures"`
-	// InStep: nothing is left to do, and nothing was refused.
-	InStep bool `json:"inStep"`
+	// InSync: nothing is left to do, and nothing was refused.
+	InSync bool `json:"inStep"`
 }
 
 // Failure is a change that was not made.
@@ -257,7 +257,7 @@ func Run(ctx context.Context, o Options, stdin io.Reader, stdout io.Writer) erro
 	if err != nil {
 		return err
 	}
-	passes := o.passes(cluster, p)
+	passes := o.reconciler(cluster, p)
 	if o.Remove {
 		return remove(ctx, o, passes, p, issuer, stdout)
 	}
@@ -265,15 +265,15 @@ func Run(ctx context.Context, o Options, stdin io.Reader, stdout io.Writer) erro
 	if err != nil {
 		return err
 	}
-	made, err := passes.prepare(ctx, look{policy: p, issuer: issuer, accounts: accounts, live: true, leftovers: true, dryRun: o.DryRun})
+	made, err := passes.prepare(ctx, snapshot{policy: p, issuer: issuer, accounts: accounts, live: true, orphans: true, dryRun: o.DryRun})
 	if err != nil {
 		return err
 	}
-	return carryOut(ctx, o, passes, made, stdout)
+	return applyAndReport(ctx, o, passes, made, stdout)
 }
 
-// carryOut shows the plan, carries it out unless it is a dry run, and reports.
-func carryOut(ctx context.Context, o Options, passes *passes, p plan.Plan, stdout io.Writer) error {
+// applyAndReport shows the plan, carries it out unless it is a dry run, and reports.
+func applyAndReport(ctx context.Context, o Options, passes *reconciler, p plan.Plan, stdout io.Writer) error {
 	report := Report{DryRun: o.DryRun, Failures: []Failure{}, Plan: p}
 	if o.Output == Text {
 		if _, err := io.WriteString(stdout, p.String()); err != nil {
@@ -282,10 +282,10 @@ func carryOut(ctx context.Context, o Options, passes *passes, p plan.Plan, stdou
 	}
 	if !o.DryRun {
 		var made []plan.Change
-		made, report.Failures = passes.carryOut(ctx, p)
+		made, report.Failures = passes.apply(ctx, p)
 		report.Made = len(made)
 	}
-	report.InStep = len(p.Refusals) == 0 && report.Made == len(p.Changes)
+	report.InSync = len(p.Refusals) == 0 && report.Made == len(p.Changes)
 	if err := report.write(stdout, o.Output); err != nil {
 		return err
 	}
@@ -295,15 +295,15 @@ func carryOut(ctx context.Context, o Options, passes *passes, p plan.Plan, stdou
 	return nil
 }
 
-func (o *Options) passes(cluster cluster, p *policy.Policy) *passes {
+func (o *Options) reconciler(cluster cluster, p *policy.Policy) *reconciler {
 	now := o.Now
 	if now == nil {
 		now = time.Now
 	}
-	return &passes{
-		cluster: cluster, iam: awsiam.New(p.Trust.Accounts), memory: memory{cluster.client, o.Namespace},
+	return &reconciler{
+		cluster: cluster, iam: awsiam.New(p.Trust.Accounts), state: stateStore{cluster.client, o.Namespace},
 		trustQuota: o.TrustQuota, providerQuota: cmp.Or(o.ProviderQuota, ProviderQuota), allowShrink: o.AllowShrink, now: now,
-		there: map[policy.ARN]bool{},
+		seenWorkspaces: map[policy.ARN]bool{},
 	}
 }
 
@@ -327,13 +327,13 @@ func (r *Report) write(stdout io.Writer, format string) error {
 
 func (r *Report) closing() string {
 	switch {
-	case r.DryRun && !r.Plan.InStep():
+	case r.DryRun && !r.Plan.InSync():
 		return "sync: dry run: nothing was changed"
 	case r.removes():
 		return fmt.Sprintf("sync: removed: %d of %d deletions made, %d refused", r.Made, len(r.Plan.Changes), len(r.Plan.Refusals))
-	case r.InStep && r.Made == 0:
+	case r.InSync && r.Made == 0:
 		return "sync: in step: nothing to change"
-	case r.InStep:
+	case r.InSync:
 		return fmt.Sprintf("sync: in step: %d of %d changes made", r.Made, len(r.Plan.Changes))
 	}
 	return fmt.Sprintf("sync: not in step: %d of %d changes made, %d refused", r.Made, len(r.Plan.Changes), len(r.Plan.Refusals))

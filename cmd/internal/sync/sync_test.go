@@ -246,7 +246,7 @@ func TestSync(t *testing.T) {
 		denied.Stop()
 		var report sync.Report
 		b.must(json.Unmarshal([]byte(output), &report))
-		if err == nil || report.InStep || report.Made != 1 || len(report.Failures) != 2 ||
+		if err == nil || report.InSync || report.Made != 1 || len(report.Failures) != 2 ||
 			report.Failures[0].Error != "CreateRole: AccessDenied: Access denied" || report.Failures[1].Error != "PutRolePolicy: not tried, because CreateRole failed" {
 			t.Errorf("error %v, report %+v", err, report)
 		}

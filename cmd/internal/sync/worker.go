@@ -17,13 +17,13 @@ type worker struct {
 	*controller
 	watch  *watch
 	events *events
-	passes *passes
+	passes *reconciler
 
 	// Of the last pass:
 	lastPolicy *policy.Policy
 	accounts   []plan.ServiceAccount // the granted ones
-	inStep     bool
-	pace       pace
+	inSync     bool
+	backoff    backoff
 
 	// askers are the service accounts without a grant that ask for injection, as
 	// their events were told last.
@@ -34,11 +34,11 @@ type worker struct {
 	caused bool
 	bucket bucket
 	// asking paces the events of askers, as bucket does passes.
-	asking  bucket
-	backoff backoff
+	asking    bucket
+	throttled throttledAccounts
 
-	// untilLeftovers counts down to the next look for them.
-	untilLeftovers int
+	// untilOrphans counts down to the next look for them.
+	untilOrphans int
 }
 
 // pass brings AWS in step once. What goes wrong is in the journal and in the
@@ -49,72 +49,72 @@ func (w *worker) pass(ctx context.Context) {
 		return // readiness and log say so; the next version wakes us
 	}
 	if p != w.lastPolicy {
-		w.passes, w.untilLeftovers = w.options.passes(w.cluster, p), 0
+		w.passes, w.untilOrphans = w.options.reconciler(w.cluster, p), 0
 		w.passes.iam.OnCall = w.metrics.called
 		// A new policy, too, leaves throttled accounts alone.
-		w.backoff.longest = time.Duration(p.Trust.Interval)
-		w.passes.backoff = &w.backoff
+		w.throttled.longest = time.Duration(p.Trust.Interval)
+		w.passes.throttled = &w.throttled
 	}
 	accounts, err := w.watch.serviceAccounts()
 	if err != nil {
-		w.over(ctx, p, nil, false, []line{{slog.LevelError, err.Error()}})
+		w.finish(ctx, p, nil, false, []line{{slog.LevelError, err.Error()}})
 		return
 	}
 	var now []plan.ServiceAccount
 	now, w.askers = relevant(p, accounts)
 	issuer, err := w.cluster.issuer(ctx, p.Cluster.Issuer)
 	if err != nil {
-		w.over(ctx, p, now, false, []line{{slog.LevelError, err.Error()}})
+		w.finish(ctx, p, now, false, []line{{slog.LevelError, err.Error()}})
 		return
 	}
-	made, err := w.passes.prepare(ctx, look{policy: p, issuer: issuer, accounts: accounts, leftovers: w.untilLeftovers == 0})
+	made, err := w.passes.prepare(ctx, snapshot{policy: p, issuer: issuer, accounts: accounts, orphans: w.untilOrphans == 0})
 	if err != nil {
-		w.over(ctx, p, now, false, []line{{slog.LevelError, err.Error()}})
+		w.finish(ctx, p, now, false, []line{{slog.LevelError, err.Error()}})
 		return
 	}
 	w.metrics.planned(p, made)
-	pruned := slices.ContainsFunc(made.Standings, func(s plan.Standing) bool { return s.State == plan.Pruned })
-	if w.inStep && p == w.lastPolicy && same(now, w.accounts) && !pruned {
+	pruned := slices.ContainsFunc(made.SubjectStatuses, func(s plan.SubjectStatus) bool { return s.State == plan.Pruned })
+	if w.inSync && p == w.lastPolicy && same(now, w.accounts) && !pruned {
 		w.metrics.drift.Add(float64(len(made.Changes)))
 	}
-	done, failures := w.passes.carryOut(ctx, made)
+	done, failures := w.passes.apply(ctx, made)
 	inStep := len(made.Refusals)+len(failures) == 0
-	w.metrics.carriedOut(done, failures, inStep, w.passes.now())
-	w.events.tell(made.Standings, failures)
+	w.metrics.applied(done, failures, inStep, w.passes.now())
+	w.events.tell(made.SubjectStatuses, failures)
 	for _, c := range done {
 		w.logger.Info("changed", "call", c.Call, "resource", c.Resource.String(), "reason", c.Reason)
 	}
 	switch {
-	case w.untilLeftovers > 0 && w.caused:
+	case w.untilOrphans > 0 && w.caused:
 		// It counts the passes that come by themselves.
-	case w.untilLeftovers > 0:
-		w.untilLeftovers--
+	case w.untilOrphans > 0:
+		w.untilOrphans--
 	case inStep:
-		w.untilLeftovers = leftoversEvery - 1
+		w.untilOrphans = orphansEvery - 1
 	}
-	w.over(ctx, p, now, inStep, lines(made, failures))
+	w.finish(ctx, p, now, inStep, lines(made, failures))
 }
 
-// over closes a pass.
-func (w *worker) over(ctx context.Context, p *policy.Policy, accounts []plan.ServiceAccount, inStep bool, said []line) {
-	w.lastPolicy, w.accounts, w.inStep = p, accounts, inStep
+// finish closes a pass.
+func (w *worker) finish(ctx context.Context, p *policy.Policy, accounts []plan.ServiceAccount, inStep bool, said []line) {
+	w.lastPolicy, w.accounts, w.inSync = p, accounts, inStep
 	now := w.passes.now()
 	interval := time.Duration(p.Trust.Interval)
-	w.backoff.over(now)
-	w.pace.over(inStep, w.caused, interval)
-	switch next := time.Now().Add(w.pace.pause(interval)); {
+	w.throttled.over(now)
+	w.backoff.record(inStep, w.caused, interval)
+	switch next := time.Now().Add(w.backoff.pause(interval)); {
 	case !w.caused || w.due.IsZero():
 		w.due = next
 	case !inStep && next.Before(w.due):
 		w.due = next
 	}
-	if first := w.backoff.next(); !first.IsZero() {
+	if first := w.throttled.next(); !first.IsZero() {
 		if next := time.Now().Add(first.Sub(now)); next.Before(w.due) {
 			w.due = next
 		}
 	}
 	if ctx.Err() == nil {
-		w.journal.write(said)
+		w.log.write(said)
 	}
 }
 
@@ -193,10 +193,10 @@ func (w *worker) changed() (policyChanged, granted bool, askers *[]plan.ServiceA
 }
 
 // notGranted returns how the askers stand, which takes no look at AWS.
-func notGranted(p *policy.Policy, askers []plan.ServiceAccount) []plan.Standing {
+func notGranted(p *policy.Policy, askers []plan.ServiceAccount) []plan.SubjectStatus {
 	unmanaged := *p
 	unmanaged.Trust.Manage = policy.ManageNone
-	return plan.Make(plan.Input{Policy: &unmanaged, ServiceAccounts: askers}).Standings
+	return plan.Compute(plan.Input{Policy: &unmanaged, ServiceAccounts: askers}).SubjectStatuses
 }
 
 // line is what a pass has to say.
@@ -219,10 +219,10 @@ func lines(p plan.Plan, failures []Failure) []line {
 	return list
 }
 
-// journal logs what is said once, however many passes say it again.
-type journal struct {
+// dedupLog logs what is said once, however many passes say it again.
+type dedupLog struct {
 	logger *slog.Logger
-	said   map[line]bool
+	logged map[line]bool
 }
 
 // shorten keeps a line of the log readable, whatever names are in it.
@@ -234,20 +234,20 @@ func shorten(s string) string {
 	return strings.ToValidUTF8(s[:most], "") + "…"
 }
 
-func (j *journal) write(lines []line) {
+func (j *dedupLog) write(lines []line) {
 	now, trouble, was := map[line]bool{}, false, false
-	for l := range j.said {
+	for l := range j.logged {
 		was = was || l.level == slog.LevelError
 	}
 	for _, l := range lines {
-		if !j.said[l] && !now[l] {
+		if !j.logged[l] && !now[l] {
 			j.logger.Log(context.Background(), l.level, shorten(l.text))
 		}
 		now[l] = true
 		trouble = trouble || l.level == slog.LevelError
 	}
-	if (was || j.said == nil) && !trouble {
+	if (was || j.logged == nil) && !trouble {
 		j.logger.Info("in step")
 	}
-	j.said = now
+	j.logged = now
 }

@@ -20,7 +20,7 @@ const providerAddress = "aws_iam_openid_connect_provider.cluster"
 func Desired(in plan.Input) plan.Plan {
 	p := *in.Policy
 	p.Trust.Manage = policy.ManageRoles
-	return plan.Make(plan.Input{
+	return plan.Compute(plan.Input{
 		Policy: &p, Issuer: in.Issuer, ServiceAccounts: in.ServiceAccounts, TrustQuota: in.TrustQuota,
 		Accounts: map[string]plan.Account{},
 	})

@@ -224,10 +224,10 @@ func (w *world) testStuck(t *testing.T) {
 	successor := w.pods(t, namespace, "stuck")[0]
 	owner := metav1.GetControllerOf(&successor)
 	workload := breaker.Of(namespace, successor.Name, owner.Kind, owner.Name, successor.Labels)
-	if entry, open := state.Open(workload, breaker.Trial(p, e, image)); !open || entry.Why != "ImagePullBackOff" || workload.String() != "Deployment/stuck" {
+	if entry, open := state.Open(workload, breaker.Revision(p, e, image)); !open || entry.Cause != "ImagePullBackOff" || workload.String() != "Deployment/stuck" {
 		t.Errorf("the breaker of %s: %+v, open %v", workload, entry, open)
 	}
-	if _, open := state.Open(workload, breaker.Trial(p, e, image+"-mended")); open {
+	if _, open := state.Open(workload, breaker.Revision(p, e, image+"-mended")); open {
 		t.Error("the breaker stays open for another image")
 	}
 }

@@ -85,7 +85,7 @@ func (w *world) testOffered(t *testing.T) {
 	must(t, err)
 	e, _ := p.Entitled(policy.Subject{Namespace: tenant, ServiceAccount: account})
 	for _, i := range []int{0, offered - 1} {
-		if _, open := breaker.State(object.Data).Open(breaker.Of(tenant, fmt.Sprint("p-", i), "", "", nil), breaker.Trial(p, e, image)); !open {
+		if _, open := breaker.State(object.Data).Open(breaker.Of(tenant, fmt.Sprint("p-", i), "", "", nil), breaker.Revision(p, e, image)); !open {
 			t.Errorf("pod %d of the tenant would hang again", i)
 		}
 	}
@@ -163,7 +163,7 @@ func (w *world) testUnwritable(t *testing.T) {
 	e, _ := p.Entitled(policy.Subject{Namespace: namespace, ServiceAccount: account})
 	maps := w.Client().CoreV1().ConfigMaps(home)
 	_, err = store.Change(t.Context(), maps, func(s breaker.State) breaker.State {
-		return s.With(breaker.Entry{Workload: breaker.Workload{Namespace: namespace, Kind: "Deployment", Name: "known"}, Trial: breaker.Trial(p, e, image), Why: "ImagePullBackOff", Since: time.Now()})
+		return s.With(breaker.Entry{Workload: breaker.Workload{Namespace: namespace, Kind: "Deployment", Name: "known"}, Revision: breaker.Revision(p, e, image), Cause: "ImagePullBackOff", Since: time.Now()})
 	})
 	must(t, err)
 	object, err := maps.Get(t.Context(), breaker.ConfigMap, metav1.GetOptions{})

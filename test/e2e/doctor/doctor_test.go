@@ -13,7 +13,7 @@ import (
 // fault is a row: what breaks, which link doctor names, and how it is mended.
 type fault struct {
 	name string
-	link check.Link
+	link check.ID
 	// subject is the only one for whom it is broken; empty: for all.
 	subject policy.Subject
 	// says is part of the finding's sentence.
@@ -62,19 +62,19 @@ func (s *scene) act(f fault) {
 	if len(a.Broken) != 1 || a.Broken[0] != f.link || a.status != 1 {
 		s.Fatalf("broken: %v, status %d; want %s, 1\n%s", a.Broken, a.status, f.link, a.text())
 	}
-	if !contains(a.finding().Says, f.says) {
+	if !contains(a.finding().Message, f.says) {
 		s.Errorf("it does not say %q\n%s", f.says, a.text())
 	}
 	for _, r := range check.Chain {
-		if r.Link == f.link {
+		if r.ID == f.link {
 			break
 		}
-		if state := a.State(r.Link); state != check.OK && r.Link != check.SyncLeads {
-			s.Errorf("%s comes before %s, and is %s\n%s", r.Link, f.link, state, a.text())
+		if state := a.State(r.ID); state != check.Pass && r.ID != check.SyncLeads {
+			s.Errorf("%s comes before %s, and is %s\n%s", r.ID, f.link, state, a.text())
 		}
 	}
 	for _, other := range a.Findings {
-		if f.subject != (policy.Subject{}) && other.Link == f.link && (other.State == check.Broken) != (other.About.Subject == f.subject.String()) {
+		if f.subject != (policy.Subject{}) && other.Check == f.link && (other.State == check.Fail) != (other.About.Subject == f.subject.String()) {
 			s.Errorf("%s is to be broken for %s alone\n%s", f.link, f.subject, a.text())
 		}
 	}
@@ -82,11 +82,11 @@ func (s *scene) act(f fault) {
 		return
 	}
 	finding := a.finding()
-	s.Logf("%s: %s\n→ %s", finding.Link, finding.Says, finding.Mend.Do)
+	s.Logf("%s: %s\n→ %s", finding.Check, finding.Message, finding.Fix.Summary)
 	if f.mend != nil {
 		f.mend(s)
 	} else {
-		s.follow(finding.Mend)
+		s.follow(finding.Fix)
 	}
 	s.healthy(f)
 	if f.after != nil {
@@ -108,7 +108,7 @@ func (s *scene) examine(f fault) answer {
 const unchecked = 3
 
 // podLinks need a pod that runs; the table of faults has none.
-var podLinks = []check.Link{check.Pods, check.Identity, check.Sidecar, check.Flow}
+var podLinks = []check.ID{check.Pods, check.Identity, check.Sidecar, check.Flow}
 
 // byHand reports whether the policy leaves the AWS side to others (trust.manage: none).
 func (s *scene) byHand() bool {
@@ -126,17 +126,17 @@ func (s *scene) healthy(f fault) {
 		s.Fatalf("status %d, broken %v, %s\n%s", a.status, a.Broken, a.stderr, a.text())
 	}
 	for _, r := range check.Chain {
-		want := check.OK
+		want := check.Pass
 		switch {
-		case slices.Contains(podLinks, r.Link):
-			want = check.Skipped
-		case r.Link == check.SyncLeads && s.byHand():
-			want = check.Skipped
-		case r.Link == check.SyncLeads:
-			want = check.Doubtful
+		case slices.Contains(podLinks, r.ID):
+			want = check.Skip
+		case r.ID == check.SyncLeads && s.byHand():
+			want = check.Skip
+		case r.ID == check.SyncLeads:
+			want = check.Warn
 		}
-		if state := a.State(r.Link); state != want {
-			s.Fatalf("%s is %s\n%s", r.Link, state, a.text())
+		if state := a.State(r.ID); state != want {
+			s.Fatalf("%s is %s\n%s", r.ID, state, a.text())
 		}
 	}
 }

@@ -96,7 +96,7 @@ var webhookFaults = []fault{
 				Type: corev1.LimitTypeContainer, Min: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("64Mi")},
 			}}},
 		}, metav1.CreateOptions{}))
-		s.await("the API server knows the limits", func() bool { return contains(s.examine(fault{}).finding().Says, "minimum memory usage") })
+		s.await("the API server knows the limits", func() bool { return contains(s.examine(fault{}).finding().Message, "minimum memory usage") })
 	}, mend: func(s *scene) {
 		s.try(s.kube.Client().CoreV1().LimitRanges(namespace).Delete(s.Context(), "big", metav1.DeleteOptions{}))
 		s.await("the API server has forgotten them", func() bool { return s.examine(fault{}).status == unchecked })
@@ -280,7 +280,7 @@ var workspaceFaults = []fault{
 }
 
 // injected is a fault that the double plays until the row ends it.
-func injected(name string, link check.Link, says, target string, f awstest.Fault) fault {
+func injected(name string, link check.ID, says, target string, f awstest.Fault) fault {
 	var injection *awstest.Injection
 	return fault{name: name, link: link, says: says, play: func(s *scene) { injection = s.cloud.Fail(target, f) }, mend: func(*scene) { injection.Stop() }}
 }

@@ -17,7 +17,7 @@ import (
 // follow carries out a mend's commands. ampbridge is the program itself; kubectl
 // and aws are read word by word and done with their own libraries, so that a
 // command that these programs would not take fails here too.
-func (s *scene) follow(m *check.Mend) {
+func (s *scene) follow(m *check.Fix) {
 	s.Helper()
 	if m == nil || len(m.Commands) == 0 {
 		s.Fatal("the mend has no command")

@@ -38,7 +38,7 @@ func (s *scene) inPod() {
 		token func(*scene) string
 		env   []string
 		args  []string
-		link  check.Link // empty: all is well
+		link  check.ID // empty: all is well
 		says  string
 	}{
 		{"all well", ours, identity, nil, "", ""},
@@ -68,21 +68,21 @@ func (s *scene) inPod() {
 			env := []string{"HOME=" + s.dir, "HTTPS_PROXY=" + s.proxy, "SSL_CERT_FILE=" + filepath.Join(s.dir, "public-ca.pem"), "AWS_ENDPOINT_URL_STS=" + s.cloud.URL}
 			a := s.ask(append(env, c.env...), append([]string{"--in-pod"}, c.args...)...)
 			if c.link == "" {
-				if a.status != unchecked || a.State(check.Session) != check.OK {
+				if a.status != unchecked || a.State(check.Session) != check.Pass {
 					t.Errorf("status %d\n%s", a.status, a.text())
 				}
 				return
 			}
-			if len(a.Broken) != 1 || a.Broken[0] != c.link || a.status != 1 || !contains(a.finding().Says, c.says) {
+			if len(a.Broken) != 1 || a.Broken[0] != c.link || a.status != 1 || !contains(a.finding().Message, c.says) {
 				t.Errorf("broken %v, status %d; want %s (%q)\n%s", a.Broken, a.status, c.link, c.says, a.text())
 			}
 			for _, f := range a.Findings {
-				if f.Link == c.link {
+				if f.Check == c.link {
 					break
 				}
 				// Outside of the sidecar's container the workspace is not known.
-				if f.State != check.OK && f.Link != check.Write {
-					t.Errorf("%s is %s\n%s", f.Link, f.State, a.text())
+				if f.State != check.Pass && f.Check != check.Write {
+					t.Errorf("%s is %s\n%s", f.Check, f.State, a.text())
 				}
 			}
 		})

@@ -329,12 +329,12 @@ func (s *scene) environ() []string {
 
 // answer is doctor's JSON.
 type answer struct {
-	Version int          `json:"version"`
-	Verdict string       `json:"verdict"`
-	Broken  []check.Link `json:"broken"`
+	Version int        `json:"version"`
+	Verdict string     `json:"verdict"`
+	Broken  []check.ID `json:"broken"`
 	// NotChecked are the links of which something was not checked.
-	NotChecked []check.Link `json:"notChecked"`
-	check.Ladder
+	NotChecked []check.ID `json:"notChecked"`
+	check.Report
 	status int
 	stderr string
 }
@@ -376,7 +376,7 @@ func (a answer) text() string {
 
 // finding is the broken one.
 func (a answer) finding() check.Finding {
-	i := slices.IndexFunc(a.Findings, func(f check.Finding) bool { return f.State == check.Broken })
+	i := slices.IndexFunc(a.Findings, func(f check.Finding) bool { return f.State == check.Fail })
 	if i < 0 {
 		return check.Finding{}
 	}

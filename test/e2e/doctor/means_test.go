@@ -34,7 +34,7 @@ func (s *scene) means() {
 		s.try(err)
 		s.try(os.WriteFile(config, bytes.ReplaceAll(up, []byte(s.kube.URL), []byte("https://127.0.0.1:1")), 0o600))
 		a := s.ask(s.environ(), "--policy", s.policyFile, "--kubeconfig", config)
-		if !slices.Equal(a.Broken, []check.Link{check.Kubernetes}) || a.State(check.OIDCProvider) != check.OK || a.State(check.Workspace) != check.OK {
+		if !slices.Equal(a.Broken, []check.ID{check.Kubernetes}) || a.State(check.OIDCProvider) != check.Pass || a.State(check.Workspace) != check.Pass {
 			s.Errorf("broken %v\n%s", a.Broken, a.text())
 		}
 	})
@@ -45,7 +45,7 @@ func (s *scene) means() {
 		}), "AWS_EC2_METADATA_DISABLED=true")
 		a := s.ask(env, "--policy", s.policyFile, "--kubeconfig", s.kube.Kubeconfig())
 		// STS and the remote write take the pod's own token.
-		s.unseen(a, append([]check.Link{check.Account, check.OIDCProvider, check.RoleExists, check.TrustDocument, check.Permissions,
+		s.unseen(a, append([]check.ID{check.Account, check.OIDCProvider, check.RoleExists, check.TrustDocument, check.Permissions,
 			check.Boundary, check.Workspace, check.Query}, podLinks...)...)
 	})
 	s.Run("no way to the issuer, but AWS has one", func(t *testing.T) {
@@ -58,14 +58,14 @@ func (s *scene) means() {
 		s.setPolicy("  issuer: "+issuerURL+"\n", "")
 		defer s.setPolicy()
 		a := s.ask(append(s.environ(), "KUBECONFIG=/dev/null"), "--policy", s.policyFile)
-		if a.status != unchecked || a.State(check.TrustDocument) != check.Skipped || a.State(check.RoleExists) != check.OK {
+		if a.status != unchecked || a.State(check.TrustDocument) != check.Skip || a.State(check.RoleExists) != check.Pass {
 			s.Errorf("status %d\n%s", a.status, a.text())
 		}
 	})
 	s.Run("no sample", func(t *testing.T) {
 		s := s.in(t)
 		a := s.examine(fault{args: []string{"--no-write"}})
-		s.unseen(a, append([]check.Link{check.Write}, podLinks...)...)
+		s.unseen(a, append([]check.ID{check.Write}, podLinks...)...)
 		if slices.Contains(a.NotChecked, check.Write) {
 			s.Errorf("what --no-write leaves out counts as not checked: %v", a.NotChecked)
 		}
@@ -84,21 +84,21 @@ func (s *scene) means() {
 }
 
 // unseen expects these links not to be looked at, and all others to hold.
-func (s *scene) unseen(a answer, links ...check.Link) {
+func (s *scene) unseen(a answer, links ...check.ID) {
 	s.Helper()
 	if a.status != unchecked {
 		s.Errorf("status %d, %s", a.status, a.stderr)
 	}
 	for _, r := range check.Chain {
-		want := check.OK
+		want := check.Pass
 		switch {
-		case slices.Contains(links, r.Link):
-			want = check.Skipped
-		case r.Link == check.SyncLeads:
-			want = check.Doubtful
+		case slices.Contains(links, r.ID):
+			want = check.Skip
+		case r.ID == check.SyncLeads:
+			want = check.Warn
 		}
-		if state := a.State(r.Link); state != want {
-			s.Errorf("%s is %s, want %s\n%s", r.Link, state, want, a.text())
+		if state := a.State(r.ID); state != want {
+			s.Errorf("%s is %s, want %s\n%s", r.ID, state, want, a.text())
 		}
 	}
 }
@@ -128,6 +128,6 @@ func (s *scene) documentedRights() {
 	keys, err := s.account.PutUser("doctor", blocks["json"])
 	s.try(err)
 	env := append(s.environ(), keys.Environ()...)
-	s.await("the rights are in force", func() bool { return s.ask(env, "--kubeconfig", kubeconfig).State(check.Policy) == check.OK })
+	s.await("the rights are in force", func() bool { return s.ask(env, "--kubeconfig", kubeconfig).State(check.Policy) == check.Pass })
 	s.unseen(s.ask(env, "--kubeconfig", kubeconfig), podLinks...)
 }

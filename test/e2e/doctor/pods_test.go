@@ -44,7 +44,7 @@ func (s *scene) pods() {
 		s.labelNamespace(`"enabled"`)
 		s.awaitInjection(true)
 		a := s.onlyBroken(check.Pods, "was not injected when it was created")
-		s.follow(a.finding().Mend)
+		s.follow(a.finding().Fix)
 		s.createPod("late", nil) // its controller
 		s.podHolds("late")
 	})
@@ -81,7 +81,7 @@ func (s *scene) pods() {
 		s.must(s.kube.Client().CoreV1().Pods(namespace).Patch(s.Context(), "waits", types.MergePatchType,
 			[]byte(`{"status":{"phase":"Pending","initContainerStatuses":[{"name":"ampbridge-config","image":"x","imageID":"","ready":false,"restartCount":0,"state":{"waiting":{"reason":"ImagePullBackOff","message":"not found"}}}]}}`), metav1.PatchOptions{}, "status"))
 		a := s.onlyBroken(check.Sidecar, "ImagePullBackOff: not found")
-		s.follow(a.finding().Mend)
+		s.follow(a.finding().Fix)
 		s.createPod("waits", nil)
 		s.podHolds("waits")
 	})
@@ -103,7 +103,7 @@ func (s *scene) livePod() {
 	s.await("doctor names the identity alone", func() bool {
 		s.address("live")
 		a := s.examine(fault{})
-		return slices.Equal(a.Broken, []check.Link{check.Identity}) && contains(a.finding().Says, "no longer the node's role")
+		return slices.Equal(a.Broken, []check.ID{check.Identity}) && contains(a.finding().Message, "no longer the node's role")
 	})
 	stop()
 
@@ -132,14 +132,14 @@ func (s *scene) stuck(pod string) {
 			s.address(pod)
 			// Doctor's own sample would fail first.
 			a := s.examine(fault{args: []string{"--no-write"}})
-			return a.status == 1 && slices.Equal(a.Broken, []check.Link{check.Flow}) && contains(a.finding().Says, c.says)
+			return a.status == 1 && slices.Equal(a.Broken, []check.ID{check.Flow}) && contains(a.finding().Message, c.says)
 		})
 		failing.Stop()
 		// What was refused stays a warning until Prometheus starts again.
 		s.await("it flows again", func() bool {
 			s.address(pod)
 			a := s.examine(fault{})
-			return a.status == 0 && (a.State(check.Flow) == check.OK || contains(a.text(), "samples were refused since the start"))
+			return a.status == 0 && (a.State(check.Flow) == check.Pass || contains(a.text(), "samples were refused since the start"))
 		})
 	}
 }
@@ -159,7 +159,7 @@ func (s *scene) awaitAll(pod string) {
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
 		s.address(pod)
 		a = s.examine(fault{})
-		if a.status == 0 && !slices.ContainsFunc(check.Chain, func(r check.Rung) bool { return a.State(r.Link) != check.OK && r.Link != check.SyncLeads }) {
+		if a.status == 0 && !slices.ContainsFunc(check.Chain, func(r check.Check) bool { return a.State(r.ID) != check.Pass && r.ID != check.SyncLeads }) {
 			return
 		}
 	}
@@ -167,10 +167,10 @@ func (s *scene) awaitAll(pod string) {
 }
 
 // onlyBroken asks doctor, and expects exactly that link.
-func (s *scene) onlyBroken(l check.Link, says string) answer {
+func (s *scene) onlyBroken(l check.ID, says string) answer {
 	s.Helper()
 	a := s.examine(fault{})
-	if len(a.Broken) != 1 || a.Broken[0] != l || a.status != 1 || !contains(a.finding().Says, says) {
+	if len(a.Broken) != 1 || a.Broken[0] != l || a.status != 1 || !contains(a.finding().Message, says) {
 		s.Fatalf("broken: %v, status %d; want %s (%q)\n%s", a.Broken, a.status, l, says, a.text())
 	}
 	return a
@@ -180,7 +180,7 @@ func (s *scene) onlyBroken(l check.Link, says string) answer {
 func (s *scene) podHolds(name string) {
 	s.Helper()
 	a := s.examine(fault{})
-	if a.status != unchecked || a.State(check.Pods) != check.OK || a.State(check.Identity) != check.OK {
+	if a.status != unchecked || a.State(check.Pods) != check.Pass || a.State(check.Identity) != check.Pass {
 		s.Fatalf("status %d\n%s", a.status, a.text())
 	}
 	s.deletePod(name)

@@ -59,22 +59,22 @@ func (s *scene) roleForEach() {
 	s.setPolicy(eachItsOwn()...)
 	s.webhookPolicy(s.policy(eachItsOwn()...))
 	s.sync()
-	s.await("the webhook grants both", func() bool { return s.examine(fault{}).State(check.Injection) == check.OK })
+	s.await("the webhook grants both", func() bool { return s.examine(fault{}).State(check.Injection) == check.Pass })
 	s.healthy(fault{})
 	a := s.examine(fault{})
-	for _, link := range []check.Link{check.RoleExists, check.TrustDocument, check.Permissions, check.Boundary, check.Session, check.Write} {
+	for _, link := range []check.ID{check.RoleExists, check.TrustDocument, check.Permissions, check.Boundary, check.Session, check.Write} {
 		for subject, role := range map[policy.Subject]string{first: ownRole, second: secondsOwn} {
 			i := slices.IndexFunc(a.Findings, func(f check.Finding) bool {
-				return f.Link == link && f.About == check.About{Subject: subject.String(), Destination: "central", Account: accountID}
+				return f.Check == link && f.About == check.About{Subject: subject.String(), Destination: "central", Account: accountID}
 			})
-			if i < 0 || (link == check.RoleExists || link == check.Session) && !contains(a.Findings[i].Says, "/"+role) {
+			if i < 0 || (link == check.RoleExists || link == check.Session) && !contains(a.Findings[i].Message, "/"+role) {
 				s.Errorf("%s does not tell of %s of %s\n%s", link, role, subject, a.text())
 			}
 		}
 	}
 	s.setPolicy(eachItsOwn("grants:\n", fmt.Sprintf("- {name: idle, workspace: %q, endpoint: %q}\ngrants:\n", s.workspace.ARN, s.cloud.URL))...)
 	if a = s.examine(fault{}); a.status != unchecked || !slices.ContainsFunc(a.Findings, func(f check.Finding) bool {
-		return f.Link == check.RoleExists && f.State == check.Skipped && f.NotAsked && f.About == check.About{Destination: "idle", Account: accountID}
+		return f.Check == check.RoleExists && f.State == check.Skip && f.NotAsked && f.About == check.About{Destination: "idle", Account: accountID}
 	}) {
 		s.Errorf("a destination that is granted to nobody: status %d\n%s", a.status, a.text())
 	}

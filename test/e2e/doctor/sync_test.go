@@ -51,17 +51,17 @@ func (s *scene) syncLeads() {
 	policy := filepath.Join(s.dir, "sync-policy.yaml")
 	s.try(os.WriteFile(policy, []byte(s.policy()), 0o600))
 	run := s.startSync(policy, net.JoinHostPort(s.host, port))
-	s.await("sync leads, and its pass succeeds", func() bool { return s.examine(fault{}).State(check.SyncLeads) == check.OK })
+	s.await("sync leads, and its pass succeeds", func() bool { return s.examine(fault{}).State(check.SyncLeads) == check.Pass })
 
 	s.try(os.WriteFile(policy, []byte(s.policy("destinations: [central]", "destinations: [centrall]")), 0o600))
-	s.await("sync refuses the policy", func() bool { return s.examine(fault{}).State(check.SyncLeads) == check.Broken })
+	s.await("sync refuses the policy", func() bool { return s.examine(fault{}).State(check.SyncLeads) == check.Fail })
 	s.onlyBroken(check.SyncLeads, "refuses the newest version of the policy")
 	s.try(os.WriteFile(policy, []byte(s.policy()), 0o600))
-	s.await("sync takes the policy", func() bool { return s.examine(fault{}).State(check.SyncLeads) == check.OK })
+	s.await("sync takes the policy", func() bool { return s.examine(fault{}).State(check.SyncLeads) == check.Pass })
 
 	s.try(run.Process.Kill())
 	_ = run.Wait() // killed
-	s.await("nobody leads", func() bool { return s.examine(fault{}).State(check.SyncLeads) == check.Broken })
+	s.await("nobody leads", func() bool { return s.examine(fault{}).State(check.SyncLeads) == check.Fail })
 	s.onlyBroken(check.SyncLeads, "renewed the Lease last")
 
 	s.try(client.AppsV1().Deployments(system).Delete(s.Context(), "ampbridge-sync", metav1.DeleteOptions{}))
@@ -93,7 +93,7 @@ func (s *scene) syncScheduled(containers []corev1.Container) {
 	patch(`{"status":{"lastScheduleTime":"`+ago(time.Hour)+`"}}`, "status")
 	s.onlyBroken(check.SyncLeads, "has not succeeded; no run ever has")
 	patch(`{"status":{"lastSuccessfulTime":"`+ago(59*time.Minute)+`"}}`, "status")
-	if a := s.examine(fault{}); a.State(check.SyncLeads) != check.OK {
+	if a := s.examine(fault{}); a.State(check.SyncLeads) != check.Pass {
 		s.Fatalf("a CronJob whose last run succeeded\n%s", a.text())
 	}
 	s.try(jobs.Delete(s.Context(), name, metav1.DeleteOptions{}))

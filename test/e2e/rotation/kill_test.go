@@ -26,9 +26,9 @@ import (
 var quick = certificates.Timing{Propagation: 500 * time.Millisecond, Retirement: 3 * time.Second, Resync: time.Second}
 
 // keep starts a keeper; stop ends it, and is called by itself at the end.
-func keep(t *testing.T, config *rest.Config, name string) (k *certificates.Keeper, stop func()) {
+func keep(t *testing.T, config *rest.Config, name string) (k *certificates.Rotator, stop func()) {
 	t.Helper()
-	k, err := certificates.NewKeeper(certificates.Options{
+	k, err := certificates.NewRotator(certificates.Options{
 		Namespace: home, Secret: name, Service: name, Configuration: name, RESTConfig: config, Timing: quick,
 		Registry: prometheus.NewRegistry(), Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
@@ -42,7 +42,7 @@ func keep(t *testing.T, config *rest.Config, name string) (k *certificates.Keepe
 	return k, stop
 }
 
-func served(t *testing.T, k *certificates.Keeper) []byte {
+func served(t *testing.T, k *certificates.Rotator) []byte {
 	t.Helper()
 	c, err := k.GetCertificate(&tls.ClientHelloInfo{})
 	must(t, err)
@@ -170,7 +170,7 @@ func TestReplicasAgree(t *testing.T) {
 	w := newWorld(t)
 	const name = "together"
 	w.register(t, name, name)
-	keepers := make([]*certificates.Keeper, 5)
+	keepers := make([]*certificates.Rotator, 5)
 	for i := range keepers {
 		keepers[i], _ = keep(t, w.Config(), name)
 	}

@@ -198,7 +198,7 @@ func neverWider(t *testing.T, scope string) {
 		if existed {
 			found = d.found(p, random)
 		}
-		made := plan.Make(plan.Input{Policy: p, Issuer: policy.Issuer(d.issuer), ServiceAccounts: d.accounts, TrustQuota: 1 << 20,
+		made := plan.Compute(plan.Input{Policy: p, Issuer: policy.Issuer(d.issuer), ServiceAccounts: d.accounts, TrustQuota: 1 << 20,
 			Accounts: map[string]plan.Account{accountID: found}})
 		for _, destination := range p.Destinations {
 			tokens := d.tokens(destination.Name, random)
@@ -256,7 +256,7 @@ func onTheWay(made plan.Plan, found plan.Account, destination string) map[policy
 			documents[c.Resource] = append(documents[c.Resource], c.Trust.String())
 		}
 	}
-	for _, r := range slices.AppendSeq(slices.Clone(found.Others), maps.Values(found.Roles)) {
+	for _, r := range slices.AppendSeq(slices.Clone(found.Orphans), maps.Values(found.Roles)) {
 		if r.Tags[plan.TagDestination] == destination && len(documents[r.ARN]) == 0 {
 			documents[r.ARN] = []string{r.Trust}
 		}
@@ -344,7 +344,7 @@ func (d drawn) found(p *policy.Policy, random *rand.Rand) plan.Account {
 		if p.Trust.RoleScope == policy.RoleScopeServiceAccount || arn == p.Role(destination) {
 			account.Roles[arn.RoleName()] = role
 		} else {
-			account.Others = append(account.Others, role)
+			account.Orphans = append(account.Orphans, role)
 		}
 	}
 	for _, destination := range p.Destinations {

@@ -16,7 +16,7 @@ func TestChange(t *testing.T) {
 		t.Fatal(state, err)
 	}
 	w := breaker.Workload{Namespace: "ns", Kind: "StatefulSet", Name: "prometheus"}
-	open := func(s breaker.State) breaker.State { return s.With(breaker.Entry{Workload: w, Trial: "one"}) }
+	open := func(s breaker.State) breaker.State { return s.With(breaker.Entry{Workload: w, Revision: "one"}) }
 	shut := func(s breaker.State) breaker.State { return s.Without(w) }
 	for i, edit := range []func(breaker.State) breaker.State{shut, open, open, shut} {
 		written, err := store.Change(t.Context(), client, edit)
