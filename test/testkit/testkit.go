@@ -1,0 +1,87 @@
+// Package testkit holds the small things that tests of many packages need: golden
+// files, waiting for a condition, and addresses to listen on.
+package testkit
+
+import (
+	"flag"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+// Updating reports whether the test runs with -update, which writes golden files
+// instead of comparing with them.
+func Updating() bool { return *update }
+
+// Golden compares got with a file, whose path is relative to the package's
+// folder. With -update it writes the file.
+func Golden[T string | []byte](t testing.TB, path string, got T) {
+	t.Helper()
+	if *update {
+		if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(got), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatalf("%v; run the test with -update to write it, and read the difference", err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("%s differs (-want +got); run the test with -update if the new text is right:\n%s", path, diff)
+	}
+}
+
+// Timeout is how long [Eventually] waits. It is far more than any condition
+// needs on a quiet machine, so that a busy one fails no test.
+const Timeout = 2 * time.Minute
+
+// Eventually waits until the condition holds, and fails the test after [Timeout].
+// what names the condition.
+func Eventually(t testing.TB, what string, condition func() bool) {
+	t.Helper()
+	Within(t, Timeout, what, condition)
+}
+
+// Within waits until the condition holds, and fails the test after the timeout.
+func Within(t testing.TB, timeout time.Duration, what string, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(timeout); !condition(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %s: %s", timeout, what)
+		}
+	}
+}
+
+// Must fails the test if there is an error.
+func Must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// FreeAddr returns a loopback address, host and port, on which nothing listens.
+func FreeAddr(t testing.TB) string {
+	t.Helper()
+	return FreeAddrOn(t, "127.0.0.1")
+}
+
+// FreeAddrOn returns an address of a host, host and port, on which nothing
+// listens.
+func FreeAddrOn(t testing.TB, host string) string {
+	t.Helper()
+	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	Must(t, err)
+	Must(t, l.Close())
+	return l.Addr().String()
+}
