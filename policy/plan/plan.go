@@ -1,8 +1,30 @@
-// Package plan compares what the policy asks of AWS with what is there, and
-// lists the changes that bring the two in step: a pure function, so that what
-// `ampbridge plan` prints is exactly what `ampbridge sync` does.
+// Package plan compares AWS as it is with what the policy wants, and lists the
+// changes that bring AWS in sync: a pure function, so that what `ampbridge plan`
+// prints is exactly what `ampbridge sync` does.
 //
-// [Targets] says what to look at, [Compute] compares. Its rules:
+// [Targets] says what to look at, [Compute] compares:
+//
+//	current                              desired                  change
+//	-----------------------------------  -----------------------  --------------------------------------
+//	no role                              a subject                create the role, put its permissions
+//	no role                              no subject               none, with a note
+//	role of another owner                any                      refused, with the fix
+//	role trusts a subject                subject not granted      remove the subject, before all else
+//	role trusts a subject                subject opted out        remove the subject, before all else
+//	role trusts a subject                granted, not seen        none until trust.pruneAfter, then remove
+//	role trusts no such subject          granted, asks for it     add the subject, after all else is right
+//	trust document in another form       any                      replace it, before all else
+//	boundary, permissions, session, tags
+//	  differ                             the policy's             put the policy's
+//	role of no destination               none                     close it: only a Deny statement is left
+//	role of the other trust.roleScope    subjects have moved      close it, after all else has succeeded
+//	workspace does not exist             a new subject            refused; the role stays as it is
+//	no provider                          a role trusts a subject  create the provider
+//	provider of another owner            a role trusts a subject  refused, with the fix
+//	provider without an owner            a role trusts a subject  used as it is, with a note
+//	audience, thumbprints, tags differ   the policy's             add or replace them
+//
+// Its rules:
 //
 //   - Trust is never wider than the policy: a subject that no grant covers any
 //     more leaves its role's trust document in this very plan, before anything
@@ -140,7 +162,7 @@ type Role struct {
 	Tags        map[string]string
 }
 
-// Plan is what brings AWS in step with the policy. It is printed as text by
+// Plan lists the changes that bring AWS in sync with the policy. It is printed as text by
 // [Plan.String], and encodes as JSON.
 type Plan struct {
 	Cluster string        `json:"cluster"`
@@ -151,13 +173,13 @@ type Plan struct {
 	Changes []Change `json:"changes"`
 	// Refusals are what the policy asks for and the plan cannot do.
 	Refusals []Finding `json:"refusals"`
-	// Notes are worth knowing; nothing needs to be mended.
+	// Notes are worth knowing; they need no fix.
 	Notes []Finding `json:"notes"`
-	// SubjectStatuses are how the subjects fare, in no particular order.
+	// SubjectStatuses tell what each subject gets, in no particular order.
 	SubjectStatuses []SubjectStatus `json:"-"`
 }
 
-// InSync tells whether there is nothing to do and nothing refused.
+// InSync reports whether there is nothing to do and nothing refused.
 func (p Plan) InSync() bool { return len(p.Changes) == 0 && len(p.Refusals) == 0 }
 
 // Call is the IAM operation that makes a change.
@@ -187,17 +209,17 @@ const (
 	DeleteProvider    Call = "DeleteOpenIDConnectProvider"
 )
 
-// Creates tells whether c makes something new.
+// Creates reports whether c makes something new.
 func (c Call) Creates() bool {
 	return c == CreateProvider || c == CreateRole || c == CreateWorkspace || c == CreatePolicy
 }
 
-// Deletes tells whether c takes something away for good.
+// Deletes reports whether c takes something away for good.
 func (c Call) Deletes() bool {
 	return c == DeletePermissions || c == DeleteRole || c == DeleteProvider
 }
 
-// OnProvider tells whether c makes or changes the provider, on which the
+// OnProvider reports whether c makes or changes the provider, on which the
 // account's roles depend.
 func (c Call) OnProvider() bool {
 	return c == CreateProvider || c == AddAudience || c == UpdateThumbprints || c == TagProvider
@@ -254,15 +276,15 @@ func (in Input) Targets() []Target {
 	if in.Policy.Trust.RoleScope != policy.RoleScopeServiceAccount {
 		return targets
 	}
-	m := newPlanner(in)
+	p := newPlanner(in)
 	for i := range targets {
 		t := &targets[i]
 		for _, d := range in.Policy.Destinations {
 			if !Managed(in.Policy, d) || d.Workspace.Account != t.Account {
 				continue
 			}
-			for s := range m.seen {
-				if m.intentOf(s, d.Name) == wanted {
+			for s := range p.seen {
+				if p.intentOf(s, d.Name) == wanted {
 					t.Roles = append(t.Roles, in.Policy.RoleFor(d, s).RoleName())
 				}
 			}
@@ -299,7 +321,7 @@ func Targets(p *policy.Policy, issuer policy.Issuer) []Target {
 	return targets
 }
 
-// Managed tells whether sync keeps the roles of d: an explicit one is its admin's.
+// Managed reports whether sync keeps the roles of d: an explicit one is its admin's.
 func Managed(p *policy.Policy, d policy.Destination) bool {
 	return p.Trust.Manage == policy.ManageRoles && d.Role.IsZero()
 }

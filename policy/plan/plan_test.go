@@ -212,7 +212,7 @@ func TestDriftIsCorrectedAndNothingElse(t *testing.T) {
 			}
 			in.Accounts = carryOut(p, accounts)
 			if again := Compute(in); !again.InSync() {
-				t.Errorf("not in step after the plan: %v %v", calls(again), again.Refusals)
+				t.Errorf("not in sync after the plan: %v %v", calls(again), again.Refusals)
 			}
 		})
 	}

@@ -62,7 +62,7 @@ func TestPrune(t *testing.T) {
 			in := Input{Policy: parse(t, base), Issuer: issuer, ServiceAccounts: missing(1), Accounts: accounts, Now: noon}
 			first := TrackAbsence(AbsenceState{}, in)
 			if diff := cmp.Diff(map[policy.Subject]time.Time{subject(gone): noon}, first.Missed); diff != "" {
-				t.Fatalf("first look: %s", diff)
+				t.Fatalf("first snapshot: %s", diff)
 			}
 			// The others were missed with it.
 			for _, sa := range all[len(c.now):] {
@@ -83,7 +83,7 @@ func TestPrune(t *testing.T) {
 				t.Errorf("the plan does not say %q:\n%s", c.says, p)
 			}
 			if pruned := slices.ContainsFunc(p.SubjectStatuses, func(s SubjectStatus) bool { return s.State == Pruned }); pruned != (c.want < 4) {
-				t.Errorf("standings: %+v", p.SubjectStatuses)
+				t.Errorf("subject statuses: %+v", p.SubjectStatuses)
 			}
 		})
 	}
@@ -127,7 +127,7 @@ func TestMemory(t *testing.T) {
 		{"the role is somebody else's", func(in *Input) {
 			in.Accounts = map[string]Account{account: {Roles: map[string]Role{role: {ARN: accounts[account].Roles[role].ARN, Trust: accounts[account].Roles[role].Trust}}}}
 		}, time.Time{}},
-		{"another issuer: it begins anew, and knows nobody", func(in *Input) { in.Issuer += "x/" }, time.Time{}},
+		{"another issuer: the state starts empty", func(in *Input) { in.Issuer += "x/" }, time.Time{}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			in := in
@@ -139,7 +139,7 @@ func TestMemory(t *testing.T) {
 		})
 	}
 	if again := TrackAbsence(first, in); !again.Equal(first) {
-		t.Errorf("the memory changed from look to look: %v, %v", first, again)
+		t.Errorf("the state changed from snapshot to snapshot: %v, %v", first, again)
 	}
 }
 

@@ -38,34 +38,34 @@ func RemovalTargets(p *policy.Policy, issuer policy.Issuer) []Target {
 // Remove deletes all that the cluster owns at the [RemovalTargets], as it was
 // found there: its roles, and then its provider, unless a role that stays names
 // it. Deleting a provider that is in use would shut out whoever uses it.
-func Remove(p *policy.Policy, issuer policy.Issuer, accounts map[string]Account) Plan {
-	m := newPlanner(Input{Policy: p, Issuer: issuer})
-	for _, target := range RemovalTargets(p, issuer) {
-		m.remove(target, accounts[target.Account])
+func Remove(from *policy.Policy, issuer policy.Issuer, accounts map[string]Account) Plan {
+	p := newPlanner(Input{Policy: from, Issuer: issuer})
+	for _, target := range RemovalTargets(from, issuer) {
+		p.remove(target, accounts[target.Account])
 	}
-	return m.plan
+	return p.plan
 }
 
-func (m *planner) remove(target Target, found Account) {
+func (p *planner) remove(target Target, found Account) {
 	if found.Problem != "" {
-		m.refuse(target.Provider, found.Problem)
+		p.refuse(target.Provider, found.Problem)
 		return
 	}
 	gone := map[policy.ARN]bool{}
 	for _, r := range found.Orphans {
-		if !Owned(r.Tags, m.plan.Owner) {
-			m.note(target.Account, r.ARN.String(), "lies on the cluster's path, but was not made by sync: left as it is")
+		if !Owned(r.Tags, p.plan.Owner) {
+			p.note(target.Account, r.ARN.String(), "lies on the cluster's path, but was not made by sync: left as it is")
 			continue
 		}
 		gone[r.ARN] = true
-		base := Change{Account: target.Account, Resource: r.ARN, Owner: m.plan.Owner, Destination: r.Tags[TagDestination]}
+		base := Change{Account: target.Account, Resource: r.ARN, Owner: p.plan.Owner, Destination: r.Tags[TagDestination]}
 		for _, step := range []struct {
 			call   Call
 			reason string
 		}{{DeletePermissions, "a role with a policy cannot be deleted"}, {DeleteRole, "the cluster owns it"}} {
 			c := base
 			c.Call, c.Reason = step.call, step.reason
-			m.plan.Changes = append(m.plan.Changes, c)
+			p.plan.Changes = append(p.plan.Changes, c)
 		}
 	}
 	if found.Provider == nil {
@@ -77,16 +77,16 @@ func (m *planner) remove(target Target, found Account) {
 		names = append(names, r.String())
 	}
 	switch {
-	case !Owned(found.Provider.Tags, m.plan.Owner):
-		m.note(target.Account, target.Provider.String(), "was not made by sync of this cluster: left as it is")
+	case !Owned(found.Provider.Tags, p.plan.Owner):
+		p.note(target.Account, target.Provider.String(), "was not made by sync of this cluster: left as it is")
 	case found.ReferencesProblem != "":
-		m.refuse(target.Provider, fmt.Sprintf("who else uses it cannot be seen (%s), so it is left; delete it by hand: "+
+		p.refuse(target.Provider, fmt.Sprintf("who else uses it cannot be seen (%s), so it is left; delete it by hand: "+
 			"aws iam delete-open-id-connect-provider --open-id-connect-provider-arn '%s'", found.ReferencesProblem, target.Provider))
 	case len(stay) > 0:
-		m.note(target.Account, target.Provider.String(), "is left, because roles that stay trust it: "+strings.Join(names, ", "))
+		p.note(target.Account, target.Provider.String(), "is left, because roles that stay trust it: "+strings.Join(names, ", "))
 	default:
-		m.plan.Changes = append(m.plan.Changes, Change{
-			Call: DeleteProvider, Account: target.Account, Resource: target.Provider, Owner: m.plan.Owner, Last: true, Reason: "the cluster owns it, and no role that stays names it",
+		p.plan.Changes = append(p.plan.Changes, Change{
+			Call: DeleteProvider, Account: target.Account, Resource: target.Provider, Owner: p.plan.Owner, Last: true, Reason: "the cluster owns it, and no role that stays names it",
 		})
 	}
 }

@@ -23,9 +23,9 @@ const (
 
 // collectIntents asks, for every service account, the very decision that the webhook
 // would take about a pod that asks for injection.
-func (m *planner) collectIntents(accounts []ServiceAccount) {
+func (p *planner) collectIntents(accounts []ServiceAccount) {
 	// The pause switch stops injections; pods that run keep their trust.
-	running := *m.policy
+	running := *p.policy
 	running.Paused = false
 	for _, sa := range accounts {
 		decision := running.Decide(policy.Request{
@@ -41,20 +41,20 @@ func (m *planner) collectIntents(accounts []ServiceAccount) {
 		for _, d := range decision.Destinations {
 			s.destinations[d.Name] = true
 		}
-		m.seen[policy.Subject{Namespace: sa.Namespace, ServiceAccount: sa.Name}] = s
+		p.seen[policy.Subject{Namespace: sa.Namespace, ServiceAccount: sa.Name}] = s
 	}
 }
 
 // noteDenied tells of service accounts that want what they do not get.
-func (m *planner) noteDenied() {
-	for _, subject := range slices.SortedFunc(maps.Keys(m.seen), compareSubjects) {
-		s := m.seen[subject]
-		_, granted := m.policy.Entitled(subject)
+func (p *planner) noteDenied() {
+	for _, subject := range slices.SortedFunc(maps.Keys(p.seen), compareSubjects) {
+		s := p.seen[subject]
+		_, granted := p.policy.Entitled(subject)
 		switch {
 		case s.otherwise == unclear && granted:
-			m.note("", subject.String(), s.decision.Warning)
+			p.note("", subject.String(), s.decision.Warning)
 		case s.decision.Reason == policy.NotGranted && s.asks:
-			m.plan.SubjectStatuses = append(m.plan.SubjectStatuses, SubjectStatus{Subject: subject, State: NotGranted, Message: s.decision.Warning})
+			p.plan.SubjectStatuses = append(p.plan.SubjectStatuses, SubjectStatus{Subject: subject, State: NotGranted, Message: s.decision.Warning})
 		}
 	}
 }
@@ -68,8 +68,8 @@ type seen struct {
 	decision     policy.Decision
 }
 
-func (m *planner) intentOf(s policy.Subject, destination string) intent {
-	switch sa, found := m.seen[s]; {
+func (p *planner) intentOf(s policy.Subject, destination string) intent {
+	switch sa, found := p.seen[s]; {
 	case !found:
 		return unseen
 	case sa.destinations[destination]:
@@ -85,15 +85,15 @@ func (m *planner) intentOf(s policy.Subject, destination string) intent {
 // who lose it because they have not been seen for long.
 //
 // Former ones are trusted by roles of the other trust.roleScope. They come before
-// the newcomers: their trust moves. fits tells whether there is room for one more.
-func (m *planner) subjects(d policy.Destination, trusted, former []policy.Subject, fits func(kept []policy.Subject, s policy.Subject) bool) (kept, refused []policy.Subject, pruned int) {
-	room := places{policy: m.policy, destination: d.Name, taken: map[place]int{}}
+// the newcomers: their trust moves. fits reports whether there is room for one more.
+func (p *planner) subjects(d policy.Destination, trusted, former []policy.Subject, fits func(kept []policy.Subject, s policy.Subject) bool) (kept, refused []policy.Subject, pruned int) {
+	room := places{policy: p.policy, destination: d.Name, taken: map[place]int{}}
 	for _, s := range trusted {
-		switch w := m.intentOf(s, d.Name); {
+		switch w := p.intentOf(s, d.Name); {
 		case !room.granted(s) || w == unwanted:
-		case w == unseen && m.pruned[s]:
+		case w == unseen && p.pruned[s]:
 			pruned++
-			m.setStatus(s, d, Pruned, true, "not seen since "+m.absence.Missed[s].Format(time.RFC3339)+": not trusted for destination "+d.Name+" any more")
+			p.setStatus(s, d, Pruned, true, "not seen since "+p.absence.Missed[s].Format(time.RFC3339)+": not trusted for destination "+d.Name+" any more")
 		default:
 			room.take(s)
 			kept = append(kept, s)
@@ -101,29 +101,29 @@ func (m *planner) subjects(d policy.Destination, trusted, former []policy.Subjec
 	}
 	var moving, newcomers []policy.Subject
 	for _, s := range former {
-		if m.mayKeep(s, d) && !slices.Contains(kept, s) {
+		if p.mayKeep(s, d) && !slices.Contains(kept, s) {
 			moving = append(moving, s)
 		}
 	}
-	for s := range m.seen {
-		if m.intentOf(s, d.Name) == wanted && !slices.Contains(kept, s) && !slices.Contains(moving, s) {
+	for s := range p.seen {
+		if p.intentOf(s, d.Name) == wanted && !slices.Contains(kept, s) && !slices.Contains(moving, s) {
 			newcomers = append(newcomers, s)
 		}
 	}
 	slices.SortFunc(newcomers, func(a, b policy.Subject) int {
-		return cmp.Or(m.seen[a].created.Compare(m.seen[b].created), compareSubjects(a, b))
+		return cmp.Or(p.seen[a].created.Compare(p.seen[b].created), compareSubjects(a, b))
 	})
 	for _, s := range append(moving, newcomers...) {
-		if m.missing(d) {
-			m.setStatus(s, d, WorkspaceMissing, false, "not trusted for destination "+d.Name+": its workspace "+d.Workspace.String()+" does not exist; the cluster's admin corrects destinations[].workspace in the policy")
+		if p.missing(d) {
+			p.setStatus(s, d, WorkspaceMissing, false, "not trusted for destination "+d.Name+": its workspace "+d.Workspace.String()+" does not exist; the cluster's admin corrects destinations[].workspace in the policy")
 			continue
 		}
 		if !room.take(s) && !slices.Contains(moving, s) {
 			message := fmt.Sprintf(
 				"not trusted for destination %s: namespace %s has all the subjects that maxSubjectsPerNamespace allows, and older ones keep their place; raise it in the grant",
 				d.Name, s.Namespace)
-			m.note(d.Workspace.Account, s.String(), message)
-			m.setStatus(s, d, CapReached, false, message)
+			p.note(d.Workspace.Account, s.String(), message)
+			p.setStatus(s, d, CapReached, false, message)
 			continue
 		}
 		if fits(kept, s) {
@@ -136,14 +136,14 @@ func (m *planner) subjects(d policy.Destination, trusted, former []policy.Subjec
 	return kept, refused, pruned
 }
 
-// mayKeep tells whether a subject that is trusted for d goes on being so.
-func (m *planner) mayKeep(s policy.Subject, d policy.Destination) bool {
-	w := m.intentOf(s, d.Name)
-	return places{policy: m.policy, destination: d.Name}.granted(s) && w != unwanted && (w != unseen || !m.pruned[s])
+// mayKeep reports whether a subject that is trusted for d goes on being so.
+func (p *planner) mayKeep(s policy.Subject, d policy.Destination) bool {
+	w := p.intentOf(s, d.Name)
+	return places{policy: p.policy, destination: d.Name}.granted(s) && w != unwanted && (w != unseen || !p.pruned[s])
 }
 
-// missing tells whether the workspace of d is known not to exist.
-func (m *planner) missing(d policy.Destination) bool { return m.absent[d.Workspace.ARN] }
+// missing reports whether the workspace of d is known not to exist.
+func (p *planner) missing(d policy.Destination) bool { return p.absent[d.Workspace.ARN] }
 
 // places counts who takes up the room that the grants leave to a destination.
 type places struct {

@@ -11,7 +11,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 )
 
-func TestStandings(t *testing.T) {
+func TestSubjectStatuses(t *testing.T) {
 	old, late := serviceAccount("team-a/prometheus", 2*time.Hour), serviceAccount("team-a/b-prometheus", time.Hour)
 	capped := strings.Replace(base, "destinations: [central]}", "destinations: [central], maxSubjectsPerNamespace: 1}", 1)
 	foreign := map[string]Account{account: {Roles: map[string]Role{role: {ARN: policy.ARN{Partition: "aws", Service: "iam", Account: account, Resource: "role/" + role}}}}}
@@ -52,7 +52,7 @@ func TestStandings(t *testing.T) {
 			}
 			slices.Sort(got)
 			if diff := cmp.Diff(c.want, got); diff != "" {
-				t.Errorf("standings (-want +got):\n%s", diff)
+				t.Errorf("subject statuses (-want +got):\n%s", diff)
 			}
 		})
 	}

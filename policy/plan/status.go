@@ -2,8 +2,8 @@ package plan
 
 import "github.com/ampbridge/ampbridge/policy"
 
-// State is how a subject stands with a destination, in one word: the reason of
-// the event on its ServiceAccount.
+// State is what a subject gets of a destination, in one word: the reason of the
+// event on its ServiceAccount.
 type State string
 
 // The states.
@@ -33,36 +33,36 @@ type SubjectStatus struct {
 	Message string
 }
 
-func (m *planner) setStatus(s policy.Subject, d policy.Destination, state State, changes bool, message string) {
-	m.plan.SubjectStatuses = append(m.plan.SubjectStatuses, SubjectStatus{s, d.Name, m.policy.RoleFor(d, s), state, changes, message})
+func (p *planner) setStatus(s policy.Subject, d policy.Destination, state State, changes bool, message string) {
+	p.plan.SubjectStatuses = append(p.plan.SubjectStatuses, SubjectStatus{s, d.Name, p.policy.RoleFor(d, s), state, changes, message})
 }
 
 // statusOf tells, once the subjects of d are chosen, who of them is new.
-func (m *planner) statusOf(d policy.Destination, trusted, subjects []policy.Subject) {
+func (p *planner) statusOf(d policy.Destination, trusted, subjects []policy.Subject) {
 	was := map[policy.Subject]bool{}
 	for _, s := range trusted {
 		was[s] = true
 	}
 	for _, s := range subjects {
-		m.setStatus(s, d, Trusted, !was[s], "may write to destination "+d.Name+" as "+m.policy.RoleFor(d, s).String())
+		p.setStatus(s, d, Trusted, !was[s], "may write to destination "+d.Name+" as "+p.policy.RoleFor(d, s).String())
 	}
 }
 
 // wanting are those of destination d who want trust and, with a role of somebody
 // else in the way, do not get it.
-func (m *planner) wanting(d policy.Destination, message string) {
-	for s, sa := range m.seen {
+func (p *planner) wanting(d policy.Destination, message string) {
+	for s, sa := range p.seen {
 		if sa.destinations[d.Name] {
-			m.setStatus(s, d, Refused, false, "not trusted for destination "+d.Name+": "+message)
+			p.setStatus(s, d, Refused, false, "not trusted for destination "+d.Name+": "+message)
 		}
 	}
 }
 
-// refused takes back what was promised from the n-th standing on: the provider
+// refused takes back the trust that was promised from that status on: the provider
 // is refused, so that nobody new is trusted.
-func (m *planner) refused(from int, message string) {
-	for i := from; i < len(m.plan.SubjectStatuses); i++ {
-		if s := &m.plan.SubjectStatuses[i]; s.State == Trusted && s.Changes {
+func (p *planner) refused(from int, message string) {
+	for i := from; i < len(p.plan.SubjectStatuses); i++ {
+		if s := &p.plan.SubjectStatuses[i]; s.State == Trusted && s.Changes {
 			s.State, s.Changes, s.Message = Refused, false, "not trusted for destination "+s.Destination+": "+message
 		}
 	}

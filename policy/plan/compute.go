@@ -1,0 +1,353 @@
+package plan
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/ampbridge/ampbridge/policy"
+)
+
+// Input is all that a plan depends on.
+type Input struct {
+	Policy *policy.Policy
+	// Issuer is the cluster's, discovered where the policy names none.
+	Issuer policy.Issuer
+	// ServiceAccounts are those of all labelled namespaces, in any order.
+	ServiceAccounts []ServiceAccount
+	// Accounts is what was found at the [Targets], by account id.
+	Accounts map[string]Account
+	// TrustQuota is in characters; 0: [TrustQuota].
+	TrustQuota int
+
+	// Now is when the service accounts were looked at.
+	Now time.Time
+	// Absence is what [TrackAbsence] made of that snapshot; zero: nobody is pruned.
+	Absence AbsenceState
+	// Held says of subjects that are [PruneCandidates] why they are not to be pruned, as in
+	// "a pod of it runs".
+	Held map[policy.Subject]string
+	// AllowShrink prunes even where more than half would go at once.
+	AllowShrink bool
+	// Missing are the workspaces of the policy that are known not to exist: nobody
+	// new is trusted for them, and what there is for them stays.
+	Missing map[policy.ARN]bool
+}
+
+// Compute compares what is with what the policy wants.
+func Compute(in Input) Plan {
+	p := newPlanner(in)
+	p.noteDenied()
+	p.noteAbsences()
+	for i, d := range p.policy.Destinations {
+		if Managed(p.policy, d) && p.missing(d) {
+			p.refuse(d.Workspace.ARN, fmt.Sprintf("destinations[%d].workspace does not exist: there is no such workspace in account %s and region %s, so nobody new is trusted for destination %s; "+
+				"copy its ARN, as `aws amp list-workspaces --region %s` prints it", i, d.Workspace.Account, d.Workspace.Region, d.Name, d.Workspace.Region))
+		}
+		if !Managed(p.policy, d) {
+			role := p.policy.Role(d)
+			p.note(role.Account, role.String(), "destination "+d.Name+": not managed by sync; whoever keeps the role keeps its trust")
+		}
+	}
+	for _, target := range Targets(in.Policy, in.Issuer) {
+		p.account(target, in.Accounts[target.Account])
+	}
+	return p.plan
+}
+
+func newPlanner(in Input) *planner {
+	p := &planner{
+		policy: in.Policy, issuer: in.Issuer, quota: in.TrustQuota, seen: map[policy.Subject]seen{},
+		now: in.Now, absence: in.Absence, held: in.Held, allowShrink: in.AllowShrink, absent: in.Missing,
+		plan: Plan{
+			Cluster: in.Policy.Cluster.Name, Issuer: in.Issuer, Owner: policy.Owner(in.Policy.Cluster.Name, in.Issuer),
+			Changes: []Change{}, Refusals: []Finding{}, Notes: []Finding{},
+		},
+	}
+	if p.quota == 0 {
+		p.quota = TrustQuota
+	}
+	p.collectIntents(in.ServiceAccounts)
+	return p
+}
+
+// planner is a plan on its way.
+type planner struct {
+	policy *policy.Policy
+	issuer policy.Issuer
+	quota  int
+	seen   map[policy.Subject]seen
+	plan   Plan
+
+	now         time.Time
+	absence     AbsenceState
+	held        map[policy.Subject]string
+	allowShrink bool
+	// absent are workspaces.
+	absent map[policy.ARN]bool
+	// Of the current account: the subjects that it loses, and what it still takes.
+	pruned   map[policy.Subject]bool
+	headroom Headroom
+}
+
+func (p *planner) note(account, about, message string) {
+	p.plan.Notes = append(p.plan.Notes, Finding{account, about, message})
+}
+
+func (p *planner) refuse(about policy.ARN, message string) {
+	p.plan.Refusals = append(p.plan.Refusals, Finding{about.Account, about.String(), message})
+}
+
+func (p *planner) account(target Target, found Account) {
+	if found.Problem != "" {
+		p.refuse(target.Provider, found.Problem)
+		return
+	}
+	var narrower, roles, closing []Change
+	trusting, wanting := false, false // wanting: somebody does not get what the policy grants
+	statuses, refusals := len(p.plan.SubjectStatuses), len(p.plan.Refusals)
+	p.pruned = p.prunable(target, found)
+	p.countHeadroom(found.Headroom)
+	used := map[policy.ARN]bool{}
+	for _, d := range p.policy.Destinations {
+		if !Managed(p.policy, d) || p.policy.Role(d).Account != target.Account {
+			continue
+		}
+		wanting = wanting || p.missing(d)
+		for _, r := range p.rolesOf(d, target.Provider, found) {
+			first, changes := p.roleChanges(r, target.Provider, found)
+			narrower, roles = append(narrower, first...), append(roles, changes...)
+			trusting = trusting || len(r.subjects) > 0
+			used[r.arn] = true
+		}
+	}
+	for _, other := range found.all() {
+		if !used[other.ARN] {
+			first, last := p.closeRole(other, target.Provider)
+			narrower, closing = append(narrower, first...), append(closing, last...)
+		}
+	}
+	// Trust that shrinks waits for nothing, and for no provider.
+	p.plan.Changes = append(p.plan.Changes, narrower...)
+	// A provider that no role trusts is not needed yet.
+	if trusting {
+		changes, ok := p.provider(target.Provider, found)
+		if !ok {
+			p.refused(statuses, p.plan.Refusals[len(p.plan.Refusals)-1].Message)
+			return
+		}
+		p.plan.Changes = append(p.plan.Changes, changes...)
+	}
+	p.plan.Changes = append(p.plan.Changes, roles...)
+	if wanting = wanting || len(p.plan.Refusals) > refusals; !wanting {
+		p.plan.Changes = append(p.plan.Changes, closing...)
+	} else {
+		for _, c := range closing {
+			p.note(c.Account, c.Resource.String(), "is of the other trust.roleScope; it is closed once nothing of the account is refused")
+		}
+	}
+}
+
+// provider is ok where tokens of the cluster are, or will be, accepted.
+func (p *planner) provider(arn policy.ARN, in Account) (changes []Change, ok bool) {
+	audience, thumbprints := p.policy.Token.Audience, p.policy.Cluster.IssuerCA.Thumbprints()
+	tags := p.tags()
+	base := Change{Account: arn.Account, Resource: arn, Owner: p.plan.Owner}
+	found := in.Provider
+	if found == nil {
+		if p.providerRefused(arn) {
+			return nil, false
+		}
+		c := base
+		c.Call, c.Reason, c.Audience, c.Thumbprints, c.Tags = CreateProvider, "the account does not know the cluster's issuer", audience, thumbprints, tags
+		c.Differences = append([]Difference{{Field: "audience", Becomes: audience}}, tagDifferences(nil, tags)...)
+		if len(thumbprints) > 0 {
+			c.Differences = append(c.Differences, Difference{Field: "thumbprints", Becomes: strings.Join(thumbprints, ", ")})
+		}
+		return []Change{c}, true
+	}
+	trusted := len(thumbprints) == 0 || sameThumbprints(found.Thumbprints, thumbprints)
+	registered := slices.Contains(found.Audiences, audience)
+	if owner := found.Tags[TagOwner]; owner != p.plan.Owner {
+		switch {
+		case owner != "":
+			p.refuse(arn, fmt.Sprintf("belongs to cluster %q, which has the same issuer (%s %s, this cluster's is %s): a token of either would be taken for the other's; "+
+				"give the API server an issuer of its own, or, if the cluster was renamed, set cluster.name back", found.Tags[TagCluster], TagOwner, owner, p.plan.Owner))
+			return nil, false
+		case !registered:
+			p.refuse(arn, fmt.Sprintf("was not made by sync and does not take the audience %q, so nobody new is trusted in this account; add it: "+
+				"aws iam add-client-id-to-open-id-connect-provider --open-id-connect-provider-arn '%s' --client-id '%s'", audience, arn, audience))
+			return nil, false
+		}
+		p.note(arn.Account, arn.String(), "was not made by sync: used as it is")
+		if !trusted {
+			p.note(arn.Account, arn.String(), fmt.Sprintf("has other thumbprints than those of cluster.issuerCA; if STS does not take the issuer's certificate, set them: "+
+				"aws iam update-open-id-connect-provider-thumbprint --open-id-connect-provider-arn '%s' --thumbprint-list %s", arn, strings.Join(thumbprints, " ")))
+		}
+		return nil, true
+	}
+	if !registered {
+		c := base
+		c.Call, c.Reason, c.Audience = AddAudience, "the provider does not take the audience of the cluster's tokens", audience
+		c.Differences = []Difference{{Field: "audience", Becomes: audience}}
+		changes = append(changes, c)
+	}
+	if !trusted {
+		c := base
+		c.Call, c.Reason, c.Thumbprints = UpdateThumbprints, "the thumbprints are not those of cluster.issuerCA", thumbprints
+		c.Differences = []Difference{{"thumbprints", strings.Join(found.Thumbprints, ", "), strings.Join(thumbprints, ", ")}}
+		changes = append(changes, c)
+	}
+	if d := tagDifferences(found.Tags, tags); len(d) > 0 {
+		c := base
+		c.Call, c.Reason, c.Differences, c.Tags = TagProvider, "the tags are not as sync writes them", d, tags
+		changes = append(changes, c)
+	}
+	return changes, true
+}
+
+// accepted reports whether tokens of the cluster are accepted already.
+func (p *planner) accepted(found *Provider) bool {
+	if found == nil || !slices.Contains(found.Audiences, p.policy.Token.Audience) {
+		return false
+	}
+	owner := found.Tags[TagOwner]
+	return owner == "" || owner == p.plan.Owner
+}
+
+// owned refuses a role of our name that is not this cluster's.
+func (p *planner) owned(arn policy.ARN, found Role) bool {
+	owner := found.Tags[TagOwner]
+	switch {
+	case Owned(found.Tags, p.plan.Owner) && found.ARN == arn:
+		return true
+	case owner == "":
+		p.refuse(arn, fmt.Sprintf("the name is taken by %s, which was not made by sync (no tag %s), and names are unique whatever their path; "+
+			"rename the destination, delete that role, or give it as the destination's role and keep it yourself", found.ARN, TagOwner))
+	case owner != p.plan.Owner:
+		p.refuse(arn, fmt.Sprintf("%s belongs to another cluster of the name %q, with another issuer (%s %s, this cluster's is %s); "+
+			"choose another cluster.name, or delete that role if its cluster is gone", found.ARN, found.Tags[TagCluster], TagOwner, owner, p.plan.Owner))
+	default:
+		p.refuse(arn, fmt.Sprintf("%s carries this cluster's tags but lies elsewhere, and names are unique whatever their path; delete that role", found.ARN))
+	}
+	return false
+}
+
+// Owned reports whether tags name the owner.
+func Owned(tags map[string]string, owner string) bool { return tags[TagOwner] == owner }
+
+// trust lets the subjects in. Without any the role stays, but nobody may assume
+// it: IAM refuses an empty list, and deleting the role could not be undone. A
+// new one of the same name is another principal to every document that names
+// the old, such as the trust of a chained role.
+func (p *planner) trust(provider policy.ARN, subjects []policy.Subject) policy.Document {
+	if len(subjects) > 0 {
+		return policy.TrustDocument(provider, p.issuer, p.policy.Token.Audience, subjects)
+	}
+	return policy.Document{Version: policy.DocumentVersion, Statement: []policy.Statement{{
+		Effect:    "Deny",
+		Principal: &policy.Principal{"Federated": {provider.String()}},
+		Action:    policy.Values{"sts:AssumeRoleWithWebIdentity"},
+	}}}
+}
+
+// trusted are the subjects that a trust document lets in.
+func (p *planner) trusted(d policy.Document) []policy.Subject {
+	subjects := d.Subjects(p.issuer)
+	slices.SortFunc(subjects, compareSubjects)
+	return slices.Compact(subjects)
+}
+
+// session is what IAM takes as a role's maximum: whole seconds, an hour or more.
+func (p *planner) session() time.Duration {
+	d := time.Duration(p.policy.Session.Duration)
+	if rest := d % time.Second; rest > 0 {
+		d += time.Second - rest
+	}
+	return max(d, time.Hour)
+}
+
+func seconds(d time.Duration) int { return int(d / time.Second) }
+
+// Tags are on everything of a cluster.
+func Tags(cluster, owner string) map[string]string {
+	return map[string]string{TagOwner: owner, TagCluster: cluster, TagManagedBy: managedBy}
+}
+
+// tags are those of all that sync makes, and more: keys and values.
+func (p *planner) tags(more ...string) map[string]string {
+	tags := Tags(p.policy.Cluster.Name, p.plan.Owner)
+	for pair := range slices.Chunk(more, 2) {
+		tags[pair[0]] = pair[1]
+	}
+	return tags
+}
+
+// tagDifferences ignores tags that are not ours: accounts have tags of their own.
+func tagDifferences(is, want map[string]string) []Difference {
+	var list []Difference
+	for _, key := range slices.Sorted(maps.Keys(want)) {
+		if was, found := is[key]; !found || was != want[key] {
+			list = append(list, Difference{"tag " + key, was, want[key]})
+		}
+	}
+	return list
+}
+
+func subjectDifferences(is, want []policy.Subject) []Difference {
+	var list []Difference
+	for _, s := range is {
+		if !slices.Contains(want, s) {
+			list = append(list, Difference{Field: "subject", Was: s.String()})
+		}
+	}
+	for _, s := range want {
+		if !slices.Contains(is, s) {
+			list = append(list, Difference{Field: "subject", Becomes: s.String()})
+		}
+	}
+	return list
+}
+
+func trustReason(subjects []Difference, pruned, left int) string {
+	added, removed := 0, 0
+	for _, d := range subjects {
+		if d.Becomes != "" {
+			added++
+		} else {
+			removed++
+		}
+	}
+	var parts []string
+	if added > 0 {
+		parts = append(parts, count(added, "new subject"))
+	}
+	if pruned > 0 {
+		parts = append(parts, count(pruned, "subject")+" not seen for longer than trust.pruneAfter")
+	}
+	if removed -= pruned; removed > 0 {
+		parts = append(parts, count(removed, "subject")+" not granted any more, or opted out")
+	}
+	if left == 0 {
+		parts = append(parts, "nobody is left, so the role is closed")
+	}
+	return strings.Join(parts, ", ")
+}
+
+// plainText is a document as people read it.
+func plainText(document string) string {
+	if d, err := policy.ParseDocument(document); err == nil {
+		return d.String()
+	}
+	return document
+}
+
+func count(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return strconv.Itoa(n) + " " + what
+}

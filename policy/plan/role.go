@@ -1,0 +1,138 @@
+package plan
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ampbridge/ampbridge/policy"
+)
+
+// roleDiff is one role as it is, beside what the policy wants of it.
+type roleDiff struct {
+	planner *planner
+	wantedRole
+	provider policy.ARN
+	boundary policy.ARN
+	session  time.Duration
+	// bounded and permitted report whether boundary and permission document are right.
+	bounded, permitted bool
+	// next lists the subjects to trust before anything else is fixed.
+	next []policy.Subject
+}
+
+// roleChanges returns what one role needs. first has the change that makes its
+// trust narrower: it waits for nothing, and for no provider.
+func (p *planner) roleChanges(r wantedRole, provider policy.ARN, account Account) (first, changes []Change) {
+	d := p.compareRole(r, provider, account)
+	if p.missing(r.destination) {
+		return d.narrow(), nil // left as it is, until the policy names a workspace that exists
+	}
+	if !r.exists {
+		return nil, append(d.create(), d.fix()...)
+	}
+	return d.narrow(), slices.Concat(d.fix(), d.grow(), d.describe())
+}
+
+func (p *planner) compareRole(r wantedRole, provider policy.ARN, account Account) roleDiff {
+	d := roleDiff{
+		planner: p, wantedRole: r, provider: provider,
+		boundary: p.policy.Boundary(r.arn.Partition, r.arn.Account), session: p.session(),
+	}
+	d.bounded = r.found.Boundary == d.boundary.String()
+	permissions, err := policy.ParseDocument(r.found.Permissions)
+	d.permitted = err == nil && policy.Equal(permissions, policy.PermissionDocument(r.destination))
+	// Trust that grows waits until all else is right, the boundary above all.
+	d.next = slices.DeleteFunc(slices.Clone(r.trusted), func(s policy.Subject) bool { return !slices.Contains(r.subjects, s) })
+	if d.bounded && d.permitted && p.accepted(account.Provider) {
+		d.next = r.subjects
+	}
+	return d
+}
+
+// change returns a change of this role; the caller adds the values that the call writes.
+func (d roleDiff) change(call Call, reason string, differences ...Difference) Change {
+	return Change{
+		Call: call, Account: d.arn.Account, Resource: d.arn, Owner: d.planner.plan.Owner, Destination: d.destination.Name,
+		Reason: reason, Differences: differences,
+	}
+}
+
+func (d roleDiff) create() []Change {
+	differences := append(subjectDifferences(nil, d.subjects),
+		Difference{Field: "permissions boundary", Becomes: d.boundary.String()},
+		Difference{Field: "maximum session", Becomes: d.session.String()})
+	c := d.change(CreateRole, d.lacking, append(differences, tagDifferences(nil, d.tags)...)...)
+	trust := d.planner.trust(d.provider, d.subjects)
+	c.Trust, c.Boundary, c.MaxSessionSeconds, c.Description, c.Tags = &trust, d.boundary, seconds(d.session), d.description, d.tags
+	return []Change{c}
+}
+
+// narrow takes subjects out of the trust document, or writes it as sync writes it.
+func (d roleDiff) narrow() []Change {
+	drifted := !d.readable || !policy.Equal(d.current, d.planner.trust(d.provider, d.trusted))
+	if !d.exists || (!drifted && slices.Equal(d.next, d.trusted)) {
+		return nil
+	}
+	document := d.planner.trust(d.provider, d.next)
+	differences := subjectDifferences(d.trusted, d.next)
+	reason := trustReason(differences, d.pruned, len(d.subjects))
+	if drifted {
+		reason = strings.TrimSuffix("the trust document is not as sync writes it; "+reason, "; ")
+		differences = append(differences, Difference{"trust document", plainText(d.found.Trust), document.String()})
+	}
+	c := d.change(UpdateTrust, reason, differences...)
+	c.Trust = &document
+	return []Change{c}
+}
+
+// fix puts the boundary and the permission document right.
+func (d roleDiff) fix() (changes []Change) {
+	if d.exists && !d.bounded {
+		c := d.change(PutBoundary, "the permissions boundary differs from the policy's",
+			Difference{"permissions boundary", d.found.Boundary, d.boundary.String()})
+		c.Boundary = d.boundary
+		changes = append(changes, c)
+	}
+	if !d.permitted {
+		reason := "the permission document differs from the policy's"
+		if d.found.Permissions == "" {
+			reason = "the role has no permission document"
+		}
+		permissions := policy.PermissionDocument(d.destination)
+		c := d.change(PutPermissions, reason,
+			Difference{"permission document", plainText(d.found.Permissions), permissions.String()})
+		c.Permissions = &permissions
+		changes = append(changes, c)
+	}
+	return changes
+}
+
+// grow adds the subjects that waited for boundary, permissions and provider.
+func (d roleDiff) grow() []Change {
+	if len(d.subjects) <= len(d.next) {
+		return nil
+	}
+	differences := subjectDifferences(d.next, d.subjects)
+	c := d.change(UpdateTrust, trustReason(differences, 0, len(d.subjects)), differences...)
+	trust := d.planner.trust(d.provider, d.subjects)
+	c.Trust = &trust
+	return []Change{c}
+}
+
+// describe puts session length and tags right: nothing waits for them.
+func (d roleDiff) describe() (changes []Change) {
+	if d.found.MaxSession != d.session {
+		c := d.change(UpdateSession, "the maximum session duration differs from the policy's",
+			Difference{"maximum session", d.found.MaxSession.String(), d.session.String()})
+		// UpdateRole removes the description unless the call repeats it.
+		c.MaxSessionSeconds, c.Description = seconds(d.session), d.found.Description
+		changes = append(changes, c)
+	}
+	if differences := tagDifferences(d.found.Tags, d.tags); len(differences) > 0 {
+		c := d.change(TagRole, "the tags are not as sync writes them", differences...)
+		c.Tags = d.tags
+		changes = append(changes, c)
+	}
+	return changes
+}
