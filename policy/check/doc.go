@@ -1,13 +1,15 @@
-// Package check says whether the chain from a cluster's Prometheus to its
-// workspace holds, link by link, and what to do about the link that does not.
+// Package check judges whether samples can flow from a cluster's Prometheus to
+// its workspace. It reports what failed and how to fix it.
 //
-// It is pure: a program observes the cluster and AWS, and gives what it found to
-// the judgements of this package ([CheckIssuer], [Claims], [Keys], [Provider], [Trust],
-// [Permission], …). Each makes one [Finding]: a [Check], a [State], what there is
-// to say, and a [Fix]. [Runner] puts findings in the chain's order and knows
-// which links cannot be looked at because an earlier one is broken, so that
-// exactly the broken link is named.
+// The package is pure. A program observes the cluster and AWS, and passes what it
+// found to the judgements of this package ([Issuer], [Token], [Keys], [Provider],
+// [Trust], [Permission], …). Each judgement returns one [Finding]: the [ID] of a
+// check, a [Status], a message and a [Fix].
 //
-// A [Report] is printed by [Report.Text], [Report.JSON] and [Report.HTML]. No
-// finding ever holds a token, a key or the credentials of a session.
+// [Runner] collects the findings. It skips a check if a check that it depends on
+// failed, so that a report names only the cause. [Runner.Report] returns the
+// findings in the order of [All].
+//
+// The package cmd/internal/doctor/report prints a [Report] as text, JSON and
+// HTML. A finding never contains a token, a key or the credentials of a session.
 package check

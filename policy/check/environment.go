@@ -9,25 +9,25 @@ import (
 	"go.yaml.in/yaml/v4"
 )
 
-// ContainerSeen is what is known of a Prometheus container's AWS identity.
-type ContainerSeen struct {
-	// Env is its environment; values are looked at, and never shown.
+// ContainerState is what is known about the AWS identity of a Prometheus container.
+type ContainerState struct {
+	// Env is its environment. Its values are never shown.
 	Env map[string]string
-	// Given is true where ampbridge put the AWS variables there (environment: container).
+	// Given is true if ampbridge set the AWS variables (environment: container).
 	Given bool
-	// Hidden names where more of the environment comes from that cannot be read.
+	// Hidden lists the sources of the environment that cannot be read.
 	Hidden []string
-	// Configs are the configurations that Prometheus has applied or is given, as YAML.
+	// Configs are the configurations in the pod, and the one that Prometheus applied, as YAML.
 	Configs []string
 }
 
 // withoutIdentity is the fix for a container that must keep its own identity.
 const withoutIdentity = `keep ampbridge's identity out of the Prometheus container: environment: sidecar in the grant (the default), ` +
-	`or the annotation ampbridge.io/environment: "sidecar" on the pod; then roll it`
+	`or the annotation ampbridge.io/environment: "sidecar" on the pod; then restart it`
 
 // Environment judges the AWS identity of a Prometheus container, and what it does
 // to each user of the AWS SDK's default chain in its configuration.
-func Environment(c ContainerSeen) Finding {
+func Environment(c ContainerState) Finding {
 	users, readable := usersOf(c.Configs)
 	_, keys := c.Env["AWS_ACCESS_KEY_ID"]
 	role, web := c.Env["AWS_ROLE_ARN"], c.Env["AWS_WEB_IDENTITY_TOKEN_FILE"] != ""
@@ -54,17 +54,17 @@ func Environment(c ContainerSeen) Finding {
 	case c.Given && !readable:
 		return Skipped(Identity, About{}, "the container has ampbridge's AWS_ROLE_ARN, and its configuration cannot be read: a sigv4 or a service discovery of its own would use that role")
 	}
-	says := "no static keys"
+	message := "no static keys"
 	switch {
 	case c.Given:
-		says += ", AWS_ROLE_ARN for people and tools"
+		message += ", AWS_ROLE_ARN for people and tools"
 	case role != "":
-		says += ", AWS_ROLE_ARN is the pod's own"
+		message += ", AWS_ROLE_ARN is the pod's own"
 	}
 	if len(users) > 0 {
-		says += "; the identity of the pod or its node is used, as before, by " + whereOf(users)
+		message += "; the identity of the pod or its node is used, as before, by " + whereOf(users)
 	}
-	return Passed(Identity, About{}, "%s", says)
+	return Passed(Identity, About{}, "%s", message)
 }
 
 // moved judges users of the default chain that now get ampbridge's role.
@@ -74,23 +74,23 @@ func moved(users []chainUser) Finding {
 		useAlerts:    "alerts are refused",
 		useAssume:    "ampbridge's role may assume no other role",
 	}
-	var broken []chainUser
-	var what []string
+	var refused []chainUser
+	var effects []string
 	for _, u := range users {
 		if u.use == useWrite {
 			continue
 		}
-		broken = append(broken, u)
-		if !slices.Contains(what, gets[u.use]) {
-			what = append(what, gets[u.use])
+		refused = append(refused, u)
+		if !slices.Contains(effects, gets[u.use]) {
+			effects = append(effects, gets[u.use])
 		}
 	}
-	if len(broken) == 0 {
+	if len(refused) == 0 {
 		return Warned(Identity, About{}, NewFix(withoutIdentity),
 			"%s now %s AWS_ROLE_ARN, which is ampbridge's: it may write to that role's workspace, and to no other", whereOf(users), use(users))
 	}
 	return Failed(Identity, About{}, NewFix(withoutIdentity),
-		"%s now %s AWS_ROLE_ARN, which is ampbridge's, and no longer the node's role or the pod's own identity: %s", whereOf(broken), use(broken), strings.Join(what, "; "))
+		"%s now %s AWS_ROLE_ARN, which is ampbridge's, and no longer the node's role or the pod's own identity: %s", whereOf(refused), use(refused), strings.Join(effects, "; "))
 }
 
 // use returns the verb for the users.
@@ -141,7 +141,7 @@ var discoveries = []string{
 	"aws_sd_configs", "ec2_sd_configs", "ecs_sd_configs", "elasticache_sd_configs", "lightsail_sd_configs", "msk_sd_configs", "rds_sd_configs",
 }
 
-// awsIdentity is what an entry says of its identity.
+// awsIdentity has the fields of an entry that choose its identity.
 type awsIdentity struct {
 	AccessKey string `yaml:"access_key"`
 	Profile   string `yaml:"profile"`
@@ -170,8 +170,8 @@ type manager struct {
 	Discoveries map[string]yaml.Node `yaml:",inline"`
 }
 
-// usersOf returns every user of the default chain, each once. It is readable where
-// some configuration is YAML: what is wrong with one is Prometheus's to say.
+// usersOf returns every user of the default chain, each once. It is readable if
+// some configuration is YAML: Prometheus itself reports what is wrong with one.
 func usersOf(configs []string) (users []chainUser, readable bool) {
 	for _, text := range configs {
 		var c prometheusConfig

@@ -7,61 +7,47 @@ import (
 	"time"
 )
 
-// State says how a link stands.
-type State string
+// Status is the result of a check.
+type Status string
 
-// The states, from the best to the worst.
+// The statuses, from the best to the worst.
 const (
-	// Pass: the link holds.
-	Pass State = "ok"
-	// Skip: it was not checked, because another link is broken, because the
-	// means are missing, or because there is nothing to check.
-	Skip State = "skipped"
-	// Warn: it holds now, but something about it wants a look.
-	Warn State = "doubtful"
-	// Fail: this is what has to be mended.
-	Fail State = "broken"
+	// Pass means that the check ran and found nothing wrong.
+	Pass Status = "pass"
+	// Skip means that the check did not run: a check that it depends on failed, a
+	// permission or a credential is missing, or there is nothing to check.
+	Skip Status = "skip"
+	// Warn means that the check passed, but something may fail later.
+	Warn Status = "warn"
+	// Fail means that something must be fixed.
+	Fail Status = "fail"
 )
 
-// worse compares states by the order in which they are listed above.
-func (s State) worse(than State) bool {
-	order := []State{Pass, Skip, Warn, Fail}
+// Worse reports whether the status comes after the other one in the list above.
+func (s Status) Worse(than Status) bool {
+	order := []Status{Pass, Skip, Warn, Fail}
 	return slices.Index(order, s) > slices.Index(order, than)
 }
 
-// Mark is the sign of a state on the ladder.
-func (s State) Mark() string {
-	switch s {
-	case Pass:
-		return "✓"
-	case Fail:
-		return "✗"
-	case Warn:
-		return "!"
-	}
-	return "–"
-}
-
-// About says which of several things a finding is about. Empty members mean all
-// of them.
+// About identifies the object of a finding. An empty member means all objects.
 type About struct {
 	// Subject is system:serviceaccount:<namespace>:<name>.
 	Subject string `json:"subject,omitempty"`
-	// Destination is a name of the policy's.
+	// Destination is the name of a destination in the policy.
 	Destination string `json:"destination,omitempty"`
-	// Account is the id of an AWS account.
+	// Account is the ID of an AWS account.
 	Account string `json:"account,omitempty"`
 	// Pod is <namespace>/<name>.
 	Pod string `json:"pod,omitempty"`
 }
 
-// meets tells whether what is said of one is true of the other too.
-func (a About) meets(b About) bool {
+// overlaps reports whether a finding about one object also concerns the other.
+func (a About) overlaps(b About) bool {
 	same := func(x, y string) bool { return x == "" || y == "" || x == y }
 	return same(a.Subject, b.Subject) && same(a.Destination, b.Destination) && same(a.Account, b.Account) && same(a.Pod, b.Pod)
 }
 
-// String is short: the subject without its prefix.
+// String returns a short form, with the subject without its prefix.
 func (a About) String() string {
 	var parts []string
 	if _, name, found := strings.Cut(a.Subject, "serviceaccount:"); found {
@@ -78,35 +64,37 @@ func (a About) String() string {
 	return strings.Join(parts, " → ")
 }
 
-// Finding is how one link stands, for one thing.
+// Finding is the result of one check for one object.
+//
+// The JSON names are those of `ampbridge doctor -o json`.
 type Finding struct {
-	Check ID    `json:"link"`
-	State State `json:"state"`
-	About About `json:"about,omitzero"`
-	// Message is one sentence: what was seen. It holds no secret.
-	Message string `json:"says"`
-	// BlockedBy is the broken link on account of which this one was not checked.
-	BlockedBy ID `json:"because,omitempty"`
-	// NotAsked is true where there is nothing to check: a flag left the link out, or
-	// the link does not apply. It does not count as something that was not checked.
-	NotAsked bool `json:"notAsked,omitempty"`
-	// Fix is what to do; nil where there is nothing.
-	Fix *Fix `json:"mend,omitempty"`
+	ID     ID     `json:"id"`
+	Status Status `json:"status"`
+	About  About  `json:"about,omitzero"`
+	// Message is one sentence about what was found. It contains no secret.
+	Message string `json:"message"`
+	// BlockedBy is the failed check because of which this one was skipped.
+	BlockedBy ID `json:"blockedBy,omitempty"`
+	// Excluded is true if the check was skipped on purpose: a flag excludes it, or it
+	// does not apply. [Report.Unchecked] ignores such findings.
+	Excluded bool `json:"excluded,omitempty"`
+	// Fix is what to do; nil: nothing.
+	Fix *Fix `json:"fix,omitempty"`
 }
 
-// Fix is what makes a broken link hold.
+// Fix is what makes a failed check pass.
 type Fix struct {
-	// Summary says it in words, for the person who has to.
-	Summary string `json:"do"`
-	// Commands do it, in this order, where commands can. Each is a program and
-	// its arguments, as they are handed to it.
+	// Summary describes the fix for a person.
+	Summary string `json:"summary"`
+	// Commands carry out the fix, in this order; empty: no command can. Each is a
+	// program and its arguments.
 	Commands []Command `json:"commands,omitempty"`
 }
 
 // Command is a program and its arguments.
 type Command []string
 
-// String is the command as it is typed into a POSIX shell.
+// String returns the command as a POSIX shell reads it.
 func (c Command) String() string {
 	words := make([]string, len(c))
 	for i, w := range c {
@@ -123,41 +111,44 @@ func quote(word string) string {
 	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
-// Passed is the finding of a link that holds.
-func Passed(l ID, a About, format string, args ...any) Finding {
-	return Finding{Check: l, State: Pass, About: a, Message: fmt.Sprintf(format, args...)}
+// Passed returns the finding of a check that passed.
+func Passed(id ID, a About, format string, args ...any) Finding {
+	return Finding{ID: id, Status: Pass, About: a, Message: fmt.Sprintf(format, args...)}
 }
 
-// Failed is the finding of a broken link.
-func Failed(l ID, a About, mend Fix, format string, args ...any) Finding {
-	return Finding{Check: l, State: Fail, About: a, Message: fmt.Sprintf(format, args...), Fix: &mend}
+// Failed returns the finding of a check that failed.
+func Failed(id ID, a About, fix Fix, format string, args ...any) Finding {
+	return Finding{ID: id, Status: Fail, About: a, Message: fmt.Sprintf(format, args...), Fix: &fix}
 }
 
-// Warned is the finding of a link that holds, but not for long, or not quite.
-func Warned(l ID, a About, mend Fix, format string, args ...any) Finding {
-	f := Failed(l, a, mend, format, args...)
-	f.State = Warn
+// Warned returns the finding of a check that passed, but not for long, or not
+// fully.
+func Warned(id ID, a About, fix Fix, format string, args ...any) Finding {
+	f := Failed(id, a, fix, format, args...)
+	f.Status = Warn
 	return f
 }
 
-// Skipped is the finding of a link that could not be looked at, for want of the
-// means.
-func Skipped(l ID, a About, format string, args ...any) Finding {
-	return Finding{Check: l, State: Skip, About: a, Message: fmt.Sprintf(format, args...)}
+// Skipped returns the finding of a check that could not run, because a permission
+// or a credential is missing.
+func Skipped(id ID, a About, format string, args ...any) Finding {
+	return Finding{ID: id, Status: Skip, About: a, Message: fmt.Sprintf(format, args...)}
 }
 
-// NotAsked is the finding of a link that need not be checked: a flag leaves it
-// out, or it does not apply.
-func NotAsked(l ID, a About, format string, args ...any) Finding {
-	f := Skipped(l, a, format, args...)
-	f.NotAsked = true
+// Excluded returns the finding of a check that need not run: a flag excludes it, or
+// it does not apply.
+func Excluded(id ID, a About, format string, args ...any) Finding {
+	f := Skipped(id, a, format, args...)
+	f.Excluded = true
 	return f
 }
 
-// NewFix is a mend in words, with the commands that do it, if any.
-func NewFix(words string, commands ...Command) Fix { return Fix{Summary: words, Commands: commands} }
+// NewFix returns a fix with a summary and the commands that carry it out, if any.
+func NewFix(summary string, commands ...Command) Fix {
+	return Fix{Summary: summary, Commands: commands}
+}
 
-// Span is a duration for people, in its largest unit.
+// Span returns a duration for people, in its largest unit.
 func Span(d time.Duration) string {
 	const day = 24 * time.Hour
 	for _, u := range []struct {
@@ -171,7 +162,7 @@ func Span(d time.Duration) string {
 	return count(int(d.Round(time.Second)/time.Second), "second")
 }
 
-// count is a number with what is counted.
+// count returns a number with its noun.
 func count(n int, what string) string {
 	if n == 1 {
 		return "1 " + what

@@ -2,12 +2,11 @@ package check
 
 import (
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 )
 
-// Metrics are the samples of one scrape: name → series.
+// Metrics are the samples of one scrape, by name.
 type Metrics map[string][]Sample
 
 // Sample is one series and its value.
@@ -16,54 +15,7 @@ type Sample struct {
 	Value  float64
 }
 
-// ReadMetrics reads Prometheus's text format; lines that it cannot read are left
-// out (https://prometheus.io/docs/instrumenting/exposition_formats/).
-func ReadMetrics(text string) Metrics {
-	m := Metrics{}
-	for line := range strings.Lines(text) {
-		line = strings.TrimSpace(line)
-		if line == "" || line[0] == '#' {
-			continue
-		}
-		end := strings.LastIndexByte(line, '}') + 1
-		head, rest := line[:end], line[end:]
-		if end == 0 {
-			head, rest, _ = strings.Cut(line, " ")
-		}
-		fields := strings.Fields(rest)
-		if len(fields) == 0 {
-			continue
-		}
-		value, err := strconv.ParseFloat(fields[0], 64)
-		if err != nil {
-			continue
-		}
-		name, labels, _ := strings.Cut(head, "{")
-		m[name] = append(m[name], Sample{readLabels(strings.TrimSuffix(labels, "}")), value})
-	}
-	return m
-}
-
-// readLabels reads name="value",…; values are Go strings in their quoting.
-func readLabels(text string) map[string]string {
-	labels := map[string]string{}
-	for text != "" {
-		name, rest, found := strings.Cut(text, "=")
-		quoted, err := strconv.QuotedPrefix(rest)
-		if !found || err != nil {
-			return labels
-		}
-		value, err := strconv.Unquote(quoted)
-		if err != nil {
-			return labels
-		}
-		labels[strings.Trim(name, ", ")] = value
-		text = strings.TrimPrefix(rest[len(quoted):], ",")
-	}
-	return labels
-}
-
-// of is the value of a series with the label; ok is false where there is none.
+// of returns the value of the series with the label; ok is false if there is none.
 func (m Metrics) of(name, label, value string) (v float64, ok bool) {
 	for _, s := range m[name] {
 		if s.Labels[label] == value {
@@ -73,14 +25,14 @@ func (m Metrics) of(name, label, value string) (v float64, ok bool) {
 	return 0, false
 }
 
-// SidecarSeen is what a config sidecar says of itself.
+// SidecarSeen is the state that a config sidecar reports.
 type SidecarSeen struct {
 	// StartFailed: a Prometheus that nothing reloads did not come up with the block.
 	StartFailed  bool
 	Destinations []DestinationSeen
 }
 
-// DestinationSeen is how one destination stands with the sidecar.
+// DestinationSeen is the state of one destination in the sidecar.
 type DestinationSeen struct {
 	Name string
 	// Valid: there is a session that can sign. Served: the block is in.
@@ -112,28 +64,28 @@ func SidecarMetrics(m Metrics) SidecarSeen {
 
 // SidecarState judges it.
 func SidecarState(seen SidecarSeen) Finding {
-	look := NewFix("see the sidecar's log (container ampbridge-config); the links above tell what STS says to a token of today")
+	seeLog := NewFix("see the sidecar's log (container ampbridge-config); the checks above show how STS answers a fresh token")
 	switch {
 	case len(seen.Destinations) == 0:
-		return Skipped(Sidecar, About{}, "it tells of no destination")
+		return Skipped(Sidecar, About{}, "it reports no destination")
 	case seen.StartFailed:
-		return Failed(Sidecar, About{}, NewFix("create the pod anew: nothing reloads this Prometheus, and it did not start with the block"), "a start with the block failed, so the pod runs without it")
+		return Failed(Sidecar, About{}, NewFix("replace the pod: nothing reloads this Prometheus, and it did not start with the block"), "a start with the block failed, so the pod runs without it")
 	}
-	var says []string
+	var messages []string
 	for _, d := range seen.Destinations {
 		switch {
 		case d.OwnEntry:
 			return Warned(Sidecar, About{}, NewFix("take the remote_write to this workspace out of Prometheus's own configuration"), "%s: Prometheus's own configuration writes to the workspace already, so the block is left out", d.Name)
 		case !d.Valid && d.Error != "":
-			return Failed(Sidecar, About{}, look, "%s: there is no session (%s), so Prometheus runs without the block", d.Name, d.Error)
+			return Failed(Sidecar, About{}, seeLog, "%s: there is no session (%s), so Prometheus runs without the block", d.Name, d.Error)
 		case !d.Valid:
-			return Failed(Sidecar, About{}, look, "%s: there is no valid session, so Prometheus runs without the block", d.Name)
+			return Failed(Sidecar, About{}, seeLog, "%s: there is no valid session, so Prometheus runs without the block", d.Name)
 		case !d.Served:
-			return Failed(Sidecar, About{}, look, "%s: there is a session, and the block is not served: the configuration cannot be edited", d.Name)
+			return Failed(Sidecar, About{}, seeLog, "%s: there is a session, and the block is not served: the configuration cannot be edited", d.Name)
 		}
-		says = append(says, fmt.Sprintf("%s: session valid, block served, %s without it since the start", d.Name, Span(d.Gap)))
+		messages = append(messages, fmt.Sprintf("%s: session valid, block served, %s without it since the start", d.Name, Span(d.Gap)))
 	}
-	return Passed(Sidecar, About{}, "%s", strings.Join(says, "; "))
+	return Passed(Sidecar, About{}, "%s", strings.Join(messages, "; "))
 }
 
 // lagTolerated is how far remote_write may be behind before samples queue up.
@@ -150,8 +102,8 @@ type queue struct {
 	// newest is the time of the newest sample that there is to send, sent that of
 	// the newest one that was sent or given up; 0: none.
 	newest, sent float64
-	// attempts counts samples each time that they are sent. It says nothing of what
-	// the other side took: retried and failed ones are counted too.
+	// attempts counts samples each time that they are sent, also those that are
+	// retried or refused.
 	attempts, retried, failed, pending float64
 }
 
@@ -175,21 +127,21 @@ func (q queue) lag() time.Duration { return seconds(max(0, q.newest-q.sent)) }
 
 // FlowState judges remote_write by Prometheus's own metrics, read twice with some
 // time between. names are those of the blocks. It is final where a later read
-// would change nothing; else ask again until the reads are FlowWindow apart.
+// would change nothing; else read again until the reads are FlowWindow apart.
 func FlowState(first, last Metrics, apart time.Duration, names []string) (f Finding, final bool) {
-	worst, final := Finding{Check: Flow, State: Pass}, true
-	var says []string
+	worst, final := Finding{ID: Flow, Status: Pass}, true
+	var messages []string
 	for _, name := range names {
 		one, done := queueState(name, first.queue(name), last.queue(name), apart)
 		final = final && done
-		// One that is not checked is no better than a warning.
-		if one.State.worse(worst.State) && worst.State != Skip || one.State == Skip && worst.State == Warn || one.State == Fail {
+		// A skipped one is no better than a warning.
+		if one.Status.Worse(worst.Status) && worst.Status != Skip || one.Status == Skip && worst.Status == Warn || one.Status == Fail {
 			worst = one
 		}
-		says = append(says, one.Message)
+		messages = append(messages, one.Message)
 	}
-	if worst.State == Pass {
-		worst.Message = strings.Join(says, "; ")
+	if worst.Status == Pass {
+		worst.Message = strings.Join(messages, "; ")
 	}
 	return worst, final
 }
@@ -203,7 +155,7 @@ func queueState(name string, was, is queue, apart time.Duration) (f Finding, fin
 	}
 	log := NewFix("see Prometheus's log for errors of remote_write: AMP throttles (429), refuses (403, 400), or does not answer")
 	if is.sent > 0 && is.failed == 0 && is.retried == 0 && is.lag() <= lagTolerated {
-		// Whatever was sent was taken at the first attempt.
+		// AMP accepted everything at the first attempt.
 		return Passed(Flow, About{}, "%s is %s behind, nothing refused, nothing retried", name, Span(is.lag())), true
 	}
 	if is.attempts < was.attempts || is.failed < was.failed || !was.found {
@@ -219,8 +171,8 @@ func queueState(name string, was, is queue, apart time.Duration) (f Finding, fin
 	case apart < FlowWindow:
 		return Skipped(Flow, About{}, "%s: not known yet", name), false
 	case failed > 0:
-		return Failed(Flow, About{}, NewFix("see Prometheus's log: AMP says why it refuses, and what it refused is not sent again"),
-			"%s: %.0f samples were refused within %s, and none is known to be taken", name, failed, Span(apart)), true
+		return Failed(Flow, About{}, NewFix("see Prometheus's log for AMP's reason; Prometheus does not send refused samples again"),
+			"%s: %.0f samples were refused within %s, and none is known to be accepted", name, failed, Span(apart)), true
 	case is.pending > 0 || retried > 0:
 		since := "none was ever sent"
 		if is.sent > 0 {
@@ -228,7 +180,7 @@ func queueState(name string, was, is queue, apart time.Duration) (f Finding, fin
 		}
 		return Failed(Flow, About{}, log, "%s: %.0f samples are pending, %.0f were retried within %s, and none was sent; %s", name, is.pending, retried, Span(apart), since), true
 	case is.sent == 0:
-		return Skipped(Flow, About{}, "%s: nothing was sent yet, and nothing waits to be sent: ask again after the next scrape", name), true
+		return Skipped(Flow, About{}, "%s: nothing was sent yet, and nothing waits to be sent: run doctor again after the next scrape", name), true
 	}
 	return flowing(name, was, is, log), true
 }
@@ -242,7 +194,7 @@ func flowing(name string, was, is queue, log Fix) Finding {
 	case lag > lagTolerated:
 		return Failed(Flow, About{}, log, "%s is %s behind", name, Span(lag))
 	case is.failed > 0:
-		return Warned(Flow, About{}, NewFix("see Prometheus's log: what AMP refused is not sent again"), "%s is %s behind; %.0f samples were refused since the start", name, Span(lag), is.failed)
+		return Warned(Flow, About{}, NewFix("see Prometheus's log; it does not send refused samples again"), "%s is %s behind; %.0f samples were refused since the start", name, Span(lag), is.failed)
 	}
 	return Passed(Flow, About{}, "%s is %s behind, nothing refused, %.0f retried since the start", name, Span(lag), is.retried)
 }

@@ -8,10 +8,10 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 )
 
-// Answer is what documents say of an action.
+// Answer is the result of an evaluation.
 type Answer int
 
-// What a document can say. Silence denies.
+// The answers. Silence denies.
 const (
 	Silent Answer = iota
 	Allows
@@ -24,7 +24,7 @@ const (
 // conditions (https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html).
 // A statement with conditions that would decide makes it [Depends].
 func Evaluate(documents []policy.Document, action, resource string) Answer {
-	said := Silent
+	answer := Silent
 	for _, d := range documents {
 		for _, s := range d.Statement {
 			if !covers(s, action, resource) {
@@ -34,15 +34,15 @@ func Evaluate(documents []policy.Document, action, resource string) Answer {
 			case s.Effect == "Deny" && len(s.Condition) == 0:
 				return Denies
 			case len(s.Condition) > 0:
-				if said != Allows || s.Effect == "Deny" {
-					said = Depends
+				if answer != Allows || s.Effect == "Deny" {
+					answer = Depends
 				}
-			case said == Silent:
-				said = Allows
+			case answer == Silent:
+				answer = Allows
 			}
 		}
 	}
-	return said
+	return answer
 }
 
 func covers(s policy.Statement, action, resource string) bool {
@@ -89,7 +89,7 @@ func match(pattern, name string) bool {
 	return len(pattern) == len(name)
 }
 
-// NeededOf is what the role of a destination has to be allowed.
+// NeededOf returns the permission that the role of a destination needs.
 func NeededOf(d policy.Destination) (action, resource string) {
 	if !d.AssumeRole.IsZero() {
 		return "sts:AssumeRole", d.AssumeRole.String()
@@ -98,20 +98,20 @@ func NeededOf(d policy.Destination) (action, resource string) {
 }
 
 // Permission judges all the policies of a role together.
-func Permission(documents []policy.Document, d policy.Destination, mend Fix) Finding {
+func Permission(documents []policy.Document, d policy.Destination, fix Fix) Finding {
 	action, resource := NeededOf(d)
 	switch Evaluate(documents, action, resource) {
 	case Allows:
 		return Passed(Permissions, About{}, "allows %s on %s", action, resource)
 	case Depends:
-		return Warned(Permissions, About{}, NewFix("look at the conditions in the role's policies"), "conditions decide whether it allows %s on %s", action, resource)
+		return Warned(Permissions, About{}, NewFix("check the conditions in the role's policies"), "conditions decide whether it allows %s on %s", action, resource)
 	case Denies:
-		return Failed(Permissions, About{}, NewFix("take the statement that denies it out of the role's policies: somebody put it there beside the permission document"), "a policy of the role denies %s on %s", action, resource)
+		return Failed(Permissions, About{}, NewFix("remove the statement that denies it from the role's policies: it is not in ampbridge's permission document"), "a policy of the role denies %s on %s", action, resource)
 	}
 	if others := resources(documents, action); len(others) > 0 {
-		return Failed(Permissions, About{}, mend, "it allows %s on %s, and not on %s", action, strings.Join(others, ", "), resource)
+		return Failed(Permissions, About{}, fix, "it allows %s on %s, and not on %s", action, strings.Join(others, ", "), resource)
 	}
-	return Failed(Permissions, About{}, mend, "nothing in it allows %s on %s", action, resource)
+	return Failed(Permissions, About{}, fix, "nothing in it allows %s on %s", action, resource)
 }
 
 // resources are those on which the action is allowed.
@@ -127,27 +127,27 @@ func resources(documents []policy.Document, action string) []string {
 	return list
 }
 
-// BoundarySeen is a role's permissions boundary.
-type BoundarySeen struct {
-	// ARN is empty where the role has none.
+// BoundaryState is a role's permissions boundary.
+type BoundaryState struct {
+	// ARN is empty if the role has none.
 	ARN string
-	// Document is what that policy says; nil where it could not be read.
+	// Document is the content of that policy; nil: it could not be read.
 	Document *policy.Document
-	// Problem is why.
+	// Problem is why it could not be read.
 	Problem string
 }
 
-// Bounds judges a role's permissions boundary. wanted is the policy's; empty:
-// any will do, none too.
-func Bounds(b BoundarySeen, wanted string, d policy.Destination, mend Fix) Finding {
+// Bounds judges a role's permissions boundary. wanted is the one that the
+// policy requires; empty: none.
+func Bounds(b BoundaryState, wanted string, d policy.Destination, fix Fix) Finding {
 	action, resource := NeededOf(d)
 	switch {
 	case wanted != "" && b.ARN == "":
-		return Failed(Boundary, About{}, mend, "the role has none, and the policy wants %s", wanted)
+		return Failed(Boundary, About{}, fix, "the role has none, and the policy requires %s", wanted)
 	case wanted != "" && b.ARN != wanted:
-		return Failed(Boundary, About{}, mend, "the role's is %s, and the policy wants %s", b.ARN, wanted)
+		return Failed(Boundary, About{}, fix, "the role's is %s, and the policy requires %s", b.ARN, wanted)
 	case b.ARN == "":
-		return Passed(Boundary, About{}, "the role has none, and the policy asks for none")
+		return Passed(Boundary, About{}, "the role has none, and the policy requires none")
 	case b.Document == nil:
 		return Skipped(Boundary, About{}, "%s cannot be read: %s", b.ARN, b.Problem)
 	}
@@ -155,19 +155,19 @@ func Bounds(b BoundarySeen, wanted string, d policy.Destination, mend Fix) Findi
 	case Allows:
 		return Passed(Boundary, About{}, "%s allows %s on %s", b.ARN, action, resource)
 	case Depends:
-		return Warned(Boundary, About{}, NewFix("look at the conditions in the boundary"), "conditions in %s decide whether %s is allowed on %s", b.ARN, action, resource)
+		return Warned(Boundary, About{}, NewFix("check the conditions in the boundary"), "conditions in %s decide whether %s is allowed on %s", b.ARN, action, resource)
 	}
-	says := fmt.Sprintf("%s does not allow %s on %s, whatever the permission document says", b.ARN, action, resource)
-	do := NewFix("let the boundary allow " + action + " on " + resource + ": it is a managed policy that the account's administrators keep")
+	message := fmt.Sprintf("%s does not allow %s on %s, whatever the permission document allows", b.ARN, action, resource)
+	widenFix := NewFix("let the boundary allow " + action + " on " + resource + ": it is a managed policy that the account's administrators keep")
 	if Evaluate([]policy.Document{*b.Document}, action, resource) == Silent {
-		// Where it denies, that was somebody's will: no command undoes it.
-		do.Commands = []Command{{"aws", "iam", "create-policy-version", "--policy-arn", b.ARN, "--set-as-default", "--policy-document", widened(*b.Document, action, resource)}}
+		// A statement that denies was written on purpose: no command removes it.
+		widenFix.Commands = []Command{{"aws", "iam", "create-policy-version", "--policy-arn", b.ARN, "--set-as-default", "--policy-document", widen(*b.Document, action, resource)}}
 	}
-	return Failed(Boundary, About{}, do, "%s", says)
+	return Failed(Boundary, About{}, widenFix, "%s", message)
 }
 
-// widened is the document with one statement more.
-func widened(d policy.Document, action, resource string) string {
+// widen returns the document with one more statement.
+func widen(d policy.Document, action, resource string) string {
 	d.Statement = append(slices.Clone(d.Statement), policy.Statement{Effect: "Allow", Action: policy.Values{action}, Resource: policy.Values{resource}})
 	return d.String()
 }

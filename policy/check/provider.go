@@ -7,15 +7,15 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 )
 
-// ProviderSeen is an account's OIDC provider for the issuer.
-type ProviderSeen struct {
-	// Exists is false where there is none; only Others and Total tell then.
+// ProviderState is an account's OIDC provider for the issuer.
+type ProviderState struct {
+	// Exists is false if there is none. Then only Others is set.
 	Exists bool
-	// URL is as IAM gives it back, without https://.
+	// URL is the issuer as IAM returns it, without https://.
 	URL         string
 	Audiences   []string
 	Thumbprints []string
-	// Others are ARNs of the account's providers, where this one is missing.
+	// Others are the ARNs of the account's providers, if this one does not exist.
 	Others []policy.ARN
 }
 
@@ -24,29 +24,30 @@ type ProviderSeen struct {
 const providerQuota = 100
 
 // Provider judges the OIDC provider that should have the ARN. published is what
-// is known of the issuer's certificate; sync says what makes a missing one.
-func Provider(arn policy.ARN, audience string, p ProviderSeen, published Published, sync Fix) Finding {
+// is known about the issuer's certificate; sync is the fix that
+// creates a missing one.
+func Provider(arn policy.ARN, audience string, p ProviderState, published Published, sync Fix) Finding {
 	about := About{Account: arn.Account}
 	if !p.Exists {
 		return missingProvider(arn, p, sync)
 	}
 	if host := strings.TrimPrefix(arn.Resource, "oidc-provider/"); p.URL != host {
-		return Failed(OIDCProvider, about, sync, "%s stands for %s, not for %s", arn, p.URL, host)
+		return Failed(OIDCProvider, about, sync, "%s is for %s, not for %s", arn, p.URL, host)
 	}
 	if !slices.Contains(p.Audiences, audience) {
 		return Failed(OIDCProvider, about, NewFix("register the audience", Command{"aws", "iam", "add-client-id-to-open-id-connect-provider",
 			"--open-id-connect-provider-arn", arn.String(), "--client-id", audience}),
-			"it takes the audience %s, and not %s: AWS would answer Incorrect token audience", list(p.Audiences, "of nobody"), audience)
+			"its audiences are %s, not %s: AWS would answer Incorrect token audience", list(p.Audiences, "none"), audience)
 	}
-	if published.Thumbprint != "" && !published.Public && !holdsFold(p.Thumbprints, published.Thumbprint) {
-		return Failed(OIDCProvider, about, NewFix("give it the thumbprint of the CA that the issuer has now", Command{"aws", "iam", "update-open-id-connect-provider-thumbprint",
+	if published.Thumbprint != "" && !published.Public && !containsFold(p.Thumbprints, published.Thumbprint) {
+		return Failed(OIDCProvider, about, NewFix("set the thumbprint of the issuer's current CA", Command{"aws", "iam", "update-open-id-connect-provider-thumbprint",
 			"--open-id-connect-provider-arn", arn.String(), "--thumbprint-list", published.Thumbprint}),
 			"the issuer's certificate is of a private CA with the thumbprint %s, and the provider lists %s", published.Thumbprint, list(p.Thumbprints, "none"))
 	}
 	return Passed(OIDCProvider, about, "%s, audience %s", arn, audience)
 }
 
-func missingProvider(arn policy.ARN, p ProviderSeen, sync Fix) Finding {
+func missingProvider(arn policy.ARN, p ProviderState, sync Fix) Finding {
 	about := About{Account: arn.Account}
 	wanted := strings.TrimSuffix(arn.Resource, "/")
 	for _, other := range p.Others {
@@ -55,9 +56,9 @@ func missingProvider(arn policy.ARN, p ProviderSeen, sync Fix) Finding {
 		}
 	}
 	if n := len(p.Others); n >= providerQuota {
-		return Failed(OIDCProvider, about, NewFix("have the quota of OIDC providers raised (up to 700) and tell sync (--provider-quota), or delete providers of clusters that are gone; sync makes it then",
+		return Failed(OIDCProvider, about, NewFix("request a higher quota of OIDC providers (up to 700) and pass it to sync (--provider-quota), or delete the providers of deleted clusters; then sync creates it",
 			Command{"aws", "service-quotas", "request-service-quota-increase", "--service-code", "iam", "--quota-code", providerQuotaCode, "--desired-value", "200", "--region", "us-east-1"}),
-			"there is no %s, and the account has %d OIDC providers: its quota is probably used up", arn, n)
+			"there is no %s, and the account has %d OIDC providers: the quota is probably used up", arn, n)
 	}
 	return Failed(OIDCProvider, about, sync, "there is no %s", arn)
 }
@@ -66,7 +67,7 @@ func missingProvider(arn policy.ARN, p ProviderSeen, sync Fix) Finding {
 // those of us-east-1.
 const providerQuotaCode = "L-858F3967"
 
-// list is the items, or what to say where there are none.
+// list returns the items, or none if there are no items.
 func list(items []string, none string) string {
 	if len(items) == 0 {
 		return none
@@ -74,6 +75,6 @@ func list(items []string, none string) string {
 	return strings.Join(items, ", ")
 }
 
-func holdsFold(items []string, item string) bool {
+func containsFold(items []string, item string) bool {
 	return slices.ContainsFunc(items, func(i string) bool { return strings.EqualFold(i, item) })
 }

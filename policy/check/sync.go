@@ -5,70 +5,70 @@ import (
 	"time"
 )
 
-// SyncSeen is what is known of sync, which keeps the AWS side.
-type SyncSeen struct {
-	// Workload is what runs it, such as deployment/ampbridge-sync; empty: nothing in
-	// the cluster does.
+// SyncState is what is known of sync, which keeps the AWS side.
+type SyncState struct {
+	// Workload is the object that runs it, such as deployment/ampbridge-sync; empty:
+	// none in the cluster.
 	Workload string
-	// Scheduled is set where the workload is a CronJob; nil: it is a Deployment.
-	Scheduled *ScheduleSeen
+	// CronJob is set if the workload is a CronJob; nil: it is a Deployment.
+	CronJob *CronJobState
 	// Lease is the one by which its replicas choose a leader; nil: there is none.
-	Lease *LeaseSeen
-	// Leader are the metrics of the replica that leads, and Problem is why they
-	// could not be read.
+	Lease *LeaseState
+	// Leader holds the metrics of the leading replica. Problem is why they could not
+	// be read.
 	Leader  Metrics
 	Problem string
 }
 
-// LeaseSeen is a Lease.
-type LeaseSeen struct {
-	// Holder is the replica that leads; empty: it was given back.
+// LeaseState is a Lease.
+type LeaseState struct {
+	// Holder is the leading replica; empty: it released the Lease.
 	Holder string
 	// Renewed is when, by the leader's clock; Lasts is for how long.
 	Renewed time.Time
 	Lasts   time.Duration
-	// Moved is true where it was renewed while doctor watched, whatever the clocks say.
+	// Moved is true if it was renewed while doctor watched, whatever the clocks show.
 	Moved bool
 }
 
-// held reports whether a leader lives.
-func (l *LeaseSeen) held(now time.Time) bool {
+// held reports whether a leader holds the Lease.
+func (l *LeaseState) held(now time.Time) bool {
 	return l != nil && l.Holder != "" && (l.Moved || now.Sub(l.Renewed).Abs() <= l.Lasts)
 }
 
-// ScheduleSeen is a CronJob.
-type ScheduleSeen struct {
+// CronJobState is a CronJob.
+type CronJobState struct {
 	Suspended bool
 	// Started is when its last run began, Succeeded when the last run that succeeded
 	// ended; zero: there was none.
 	Started, Succeeded time.Time
 }
 
-// syncPatience is how long a first pass or a run of a CronJob may take.
-const syncPatience = 5 * time.Minute
+// syncGrace is how long a first pass or a run of a CronJob may take.
+const syncGrace = 5 * time.Minute
 
 // Sync judges it. Every interval it compares all of AWS with the policy. logs is
 // the fix that shows its log.
-func Sync(seen SyncSeen, interval time.Duration, now time.Time, logs Fix) Finding {
+func Sync(s SyncState, interval time.Duration, now time.Time, logs Fix) Finding {
 	switch {
-	case seen.Scheduled != nil:
-		return scheduled(seen.Workload, *seen.Scheduled, now, logs)
-	case seen.Workload == "" && !seen.Lease.held(now):
+	case s.CronJob != nil:
+		return scheduled(s.Workload, *s.CronJob, now, logs)
+	case s.Workload == "" && !s.Lease.held(now):
 		return Warned(SyncLeads, About{}, NewFix("let the chart run sync (sync.enabled), or run ampbridge sync --once whenever policy or service accounts change"),
-			"nothing in the cluster runs sync: the AWS side follows neither the policy nor new service accounts by itself")
-	case seen.Lease == nil:
-		return Failed(SyncLeads, About{}, logs, "no replica of %s has ever led: there is no Lease", seen.Workload)
-	case !seen.Lease.held(now) && seen.Lease.Holder == "":
-		return Failed(SyncLeads, About{}, logs, "no replica of %s leads: the last leader gave the Lease back %s ago", seen.Workload, Span(now.Sub(seen.Lease.Renewed)))
-	case !seen.Lease.held(now):
-		return Failed(SyncLeads, About{}, logs, "no replica of %s leads: %s renewed the Lease last, %s ago", seen.Workload, seen.Lease.Holder, Span(max(0, now.Sub(seen.Lease.Renewed))))
-	case seen.Problem != "":
-		return Skipped(SyncLeads, About{}, "%s leads; whether its passes succeed is not known: %s", seen.Lease.Holder, seen.Problem)
+			"nothing in the cluster runs sync: the AWS side follows neither the policy nor new service accounts")
+	case s.Lease == nil:
+		return Failed(SyncLeads, About{}, logs, "no replica of %s ever led: there is no Lease", s.Workload)
+	case !s.Lease.held(now) && s.Lease.Holder == "":
+		return Failed(SyncLeads, About{}, logs, "no replica of %s leads: the last leader released the Lease %s ago", s.Workload, Span(now.Sub(s.Lease.Renewed)))
+	case !s.Lease.held(now):
+		return Failed(SyncLeads, About{}, logs, "no replica of %s leads: %s renewed the Lease last, %s ago", s.Workload, s.Lease.Holder, Span(max(0, now.Sub(s.Lease.Renewed))))
+	case s.Problem != "":
+		return Skipped(SyncLeads, About{}, "%s leads; whether its passes succeed is not known: %s", s.Lease.Holder, s.Problem)
 	}
-	return leader(seen.Lease.Holder, seen.Leader, interval, now, logs)
+	return leader(s.Lease.Holder, s.Leader, interval, now, logs)
 }
 
-// leader judges the replica that leads by its metrics.
+// leader judges the leading replica by its metrics.
 func leader(holder string, m Metrics, interval time.Duration, now time.Time, logs Fix) Finding {
 	started, _ := m.of("process_start_time_seconds", "", "")
 	success, known := m.of("ampbridge_sync_last_success_timestamp_seconds", "", "")
@@ -81,36 +81,36 @@ func leader(holder string, m Metrics, interval time.Duration, now time.Time, log
 	case loaded == 0:
 		return Failed(SyncLeads, About{}, logs, "%s leads, and refuses the newest version of the policy", holder)
 	case refusals > 0:
-		return Failed(SyncLeads, About{}, logs, "%s leads, and its last pass refused %s that the policy asks for", holder, count(int(refusals), "thing"))
-	case success == 0 && now.Sub(unix(started)) < syncPatience:
-		return Skipped(SyncLeads, About{}, "%s leads, and its first pass is not over: ask again in a minute", holder)
+		return Failed(SyncLeads, About{}, logs, "%s leads, and its last pass refused %s that the policy requires", holder, count(int(refusals), "change"))
+	case success == 0 && now.Sub(unix(started)) < syncGrace:
+		return Skipped(SyncLeads, About{}, "%s leads, and its first pass is not finished: run doctor again in a minute", holder)
 	case success == 0:
 		return Failed(SyncLeads, About{}, logs, "%s leads, and none of its passes has succeeded in %s", holder, Span(now.Sub(unix(started))))
-	case ago > 2*interval+syncPatience:
-		return Failed(SyncLeads, About{}, logs, "%s leads, and its last pass that succeeded ended %s ago: there should be one every %s", holder, Span(ago), Span(interval))
+	case ago > 2*interval+syncGrace:
+		return Failed(SyncLeads, About{}, logs, "%s leads, and its last successful pass ended %s ago: there should be one every %s", holder, Span(ago), Span(interval))
 	}
 	return Passed(SyncLeads, About{}, "%s leads, and its last pass succeeded %s ago", holder, Span(max(0, ago)))
 }
 
 // scheduled judges a CronJob.
-func scheduled(name string, s ScheduleSeen, now time.Time, logs Fix) Finding {
-	last := "no run ever has"
+func scheduled(name string, s CronJobState, now time.Time, logs Fix) Finding {
+	last := "no run ever succeeded"
 	if !s.Succeeded.IsZero() {
-		last = fmt.Sprintf("the last that did ended %s ago", Span(now.Sub(s.Succeeded)))
+		last = fmt.Sprintf("the last successful run ended %s ago", Span(now.Sub(s.Succeeded)))
 	}
 	switch {
 	case s.Suspended:
-		return Failed(SyncLeads, About{}, NewFix("let it run again: spec.suspend: false"), "%s is suspended; %s", name, last)
+		return Failed(SyncLeads, About{}, NewFix("resume it: spec.suspend: false"), "%s is suspended; %s", name, last)
 	case s.Started.IsZero():
 		return Skipped(SyncLeads, About{}, "%s has not run yet", name)
 	case !s.Succeeded.Before(s.Started):
 		return Passed(SyncLeads, About{}, "%s: its last run succeeded %s ago", name, Span(max(0, now.Sub(s.Succeeded))))
-	case now.Sub(s.Started) > syncPatience:
+	case now.Sub(s.Started) > syncGrace:
 		return Failed(SyncLeads, About{}, logs, "%s: the run that began %s ago has not succeeded; %s", name, Span(now.Sub(s.Started)), last)
 	case s.Succeeded.IsZero():
-		return Skipped(SyncLeads, About{}, "%s: its first run is not over", name)
+		return Skipped(SyncLeads, About{}, "%s: its first run is not finished", name)
 	}
-	return Passed(SyncLeads, About{}, "%s: a run is at work; the last that succeeded ended %s ago", name, Span(now.Sub(s.Succeeded)))
+	return Passed(SyncLeads, About{}, "%s: a run is in progress; the last successful run ended %s ago", name, Span(now.Sub(s.Succeeded)))
 }
 
 // unix is a time as metrics write it.

@@ -12,18 +12,18 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 )
 
-// Claims are what is read of a token, its signature left aside.
+// Claims are the claims of a token. Its signature is not verified.
 type Claims struct {
 	Issuer   policy.Issuer
 	Subject  string
 	Audience []string
 	Expires  time.Time
-	// KeyID and Algorithm say how it was signed.
+	// KeyID and Algorithm are those of its signature.
 	KeyID, Algorithm string
 }
 
-// errNotToken says nothing of what was there instead: it may be a secret.
-var errNotToken = errors.New("this is no token: three parts of base64url, divided by dots, are expected")
+// errNotToken does not show the text: it may be a secret.
+var errNotToken = errors.New("this is not a token: three parts in base64url, separated by dots, are expected")
 
 // ReadClaims reads a service-account token (a JWT, RFC 7519) without verifying
 // it. The error never shows any of it.
@@ -61,35 +61,35 @@ func (a *audiences) UnmarshalJSON(data []byte) error {
 	return json.Unmarshal(data, (*[]string)(a))
 }
 
-// WantedToken is what a token should be. Empty members are not looked at.
+// WantedToken describes the right token. Empty members are not compared.
 type WantedToken struct {
 	Issuer   policy.Issuer
 	Subject  string
 	Audience string
-	// Source says where the token came from, for the sentence.
+	// Source is the origin of the token, for the message.
 	Source string
 }
 
 // Token judges a token's claims at a time.
 func Token(c Claims, want WantedToken, now time.Time) Finding {
-	fails := func(mend Fix, format string, args ...any) Finding {
-		return Failed(TokenMinted, About{}, mend, want.Source+": "+format, args...)
+	fails := func(fix Fix, format string, args ...any) Finding {
+		return Failed(TokenMinted, About{}, fix, want.Source+": "+format, args...)
 	}
 	switch {
 	case want.Issuer != "" && c.Issuer != want.Issuer:
 		return fails(NewFix(fmt.Sprintf("in the policy, write cluster.issuer: %q, or leave it out", string(c.Issuer))), "its issuer is %s, not %s", c.Issuer, want.Issuer)
 	case want.Subject != "" && c.Subject != want.Subject:
-		return fails(NewFix("give the pod the service account that is granted (spec.serviceAccountName)"), "its subject is %s, not %s", c.Subject, want.Subject)
+		return fails(NewFix("give the pod the service account of the grant (spec.serviceAccountName)"), "its subject is %s, not %s", c.Subject, want.Subject)
 	case want.Audience != "" && !slices.Contains(c.Audience, want.Audience):
 		if slices.Contains(c.Audience, policy.AudienceAzure) {
-			return fails(NewFix("show STS the token that ampbridge projects, not Azure's; or set token.source: azure in the policy, which registers this audience"),
-				"its audience is %s: this is the token of Azure's webhook, and AWS wants %s", policy.AudienceAzure, want.Audience)
+			return fails(NewFix("send STS the token that ampbridge projects, not Azure's; or set token.source: azure in the policy, which registers this audience"),
+				"its audience is %s: this is the token of Azure's webhook, and AWS requires %s", policy.AudienceAzure, want.Audience)
 		}
-		return fails(NewFix(fmt.Sprintf("project a token of the audience %s, or set token.audience in the policy", want.Audience)), "its audience is %s, not %s", strings.Join(c.Audience, ", "), want.Audience)
+		return fails(NewFix(fmt.Sprintf("project a token for the audience %s, or set token.audience in the policy", want.Audience)), "its audience is %s, not %s", strings.Join(c.Audience, ", "), want.Audience)
 	case !now.Before(c.Expires):
-		return fails(NewFix("create the pod anew, and look at its node: the kubelet renews tokens, this one it did not"), "it expired at %s", c.Expires.UTC().Format(time.RFC3339))
+		return fails(NewFix("replace the pod, and check its node: the kubelet renews tokens, and did not renew this one"), "it expired at %s", c.Expires.UTC().Format(time.RFC3339))
 	case c.Algorithm != "" && !slices.Contains([]string{"RS256", "RS384", "RS512", "ES256", "ES384", "ES512"}, c.Algorithm):
-		return fails(NewFix("sign service-account tokens with RSA or ECDSA keys"), "it is signed with %s, which AWS does not take", c.Algorithm)
+		return fails(NewFix("sign service-account tokens with RSA or ECDSA keys"), "it is signed with %s, which AWS does not accept", c.Algorithm)
 	}
 	return Passed(TokenMinted, About{}, "%s: %s, audience %s, for %s more", want.Source, c.Subject, strings.Join(c.Audience, ", "), Span(c.Expires.Sub(now)))
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 )
 
-// Wanted is whom a trust document is to let in, and how.
-type Wanted struct {
+// WantedTrust is the subject that a trust document must let in, and its conditions.
+type WantedTrust struct {
 	Provider policy.ARN
 	Issuer   policy.Issuer
 	Audience string
@@ -18,11 +18,11 @@ type Wanted struct {
 }
 
 // Trust judges a role's trust document, as IAM returned it. A document that
-// lets the subject in is not enough: it must not let in anybody else that says
-// less. mend is what writes it anew.
-func Trust(document string, want Wanted, mend Fix) Finding {
+// lets the subject in is not enough: its conditions must be exact. fix replaces the
+// document.
+func Trust(document string, want WantedTrust, fix Fix) Finding {
 	fails := func(format string, args ...any) Finding {
-		return Failed(TrustDocument, About{}, mend, format, args...)
+		return Failed(TrustDocument, About{}, fix, format, args...)
 	}
 	d, err := policy.ParseDocument(document)
 	if err != nil {
@@ -39,7 +39,7 @@ func Trust(document string, want Wanted, mend Fix) Finding {
 		}
 		miss := want.miss(s)
 		if miss == "" {
-			return Passed(TrustDocument, About{}, "lets %s in, of %s and %s alone", want.Subject, want.Provider, want.Audience)
+			return Passed(TrustDocument, About{}, "lets %s in, with provider %s and audience %s", want.Subject, want.Provider, want.Audience)
 		}
 		misses = append(misses, miss)
 	}
@@ -49,9 +49,9 @@ func Trust(document string, want Wanted, mend Fix) Finding {
 	return fails("%s", strings.Join(slices.Compact(misses), "; "))
 }
 
-// Full tells whether a trust document that also let the subject in would have
-// more characters than the quota: sync refuses it then.
-func (w Wanted) Full(document string, quota int) bool {
+// ExceedsQuota reports whether the trust document with the subject added has more
+// characters than the quota. Then sync refuses to write it.
+func (w WantedTrust) ExceedsQuota(document string, quota int) bool {
 	d, err := policy.ParseDocument(document)
 	if err != nil {
 		return false
@@ -60,8 +60,8 @@ func (w Wanted) Full(document string, quota int) bool {
 	return len(policy.TrustDocument(w.Provider, w.Issuer, w.Audience, subjects).String()) > quota
 }
 
-// miss is why a statement does not let exactly the wanted ones in; empty: it does.
-func (w Wanted) miss(s policy.Statement) string {
+// miss returns why a statement does not let exactly the subject in; empty: it does.
+func (w WantedTrust) miss(s policy.Statement) string {
 	var federated policy.Values
 	if s.Principal != nil {
 		federated = (*s.Principal)["Federated"]
@@ -92,10 +92,10 @@ func (w Wanted) miss(s policy.Statement) string {
 }
 
 // condition refuses conditions that pass where they should not, or never.
-func (w Wanted) condition(operator, key string, values policy.Values) string {
+func (w WantedTrust) condition(operator, key string, values policy.Values) string {
 	folded := strings.ToLower(operator)
 	if strings.HasSuffix(folded, "ifexists") || strings.HasPrefix(folded, "forallvalues:") {
-		return fmt.Sprintf("%s of %s passes where the token does not say: write StringEquals", operator, key)
+		return fmt.Sprintf("%s of %s also passes without the claim: write StringEquals", operator, key)
 	}
 	if folded == "stringlike" && slices.ContainsFunc(values, func(v string) bool { return strings.ContainsAny(v, "*?") }) {
 		return fmt.Sprintf("StringLike of %s lets in whatever %s matches: write StringEquals and exact names", key, strings.Join(values, ", "))
@@ -114,7 +114,7 @@ func (w Wanted) condition(operator, key string, values policy.Values) string {
 	return ""
 }
 
-func (w Wanted) wrongSubject(subjects []string) string {
+func (w WantedTrust) wrongSubject(subjects []string) string {
 	for _, s := range subjects {
 		if _, err := policy.ParseSubject(s); err != nil {
 			return fmt.Sprintf("its :sub is %q, which no token has: write %s", s, w.Subject)
@@ -128,8 +128,7 @@ func (w Wanted) wrongSubject(subjects []string) string {
 	return fmt.Sprintf("its :sub lets in %s, and not %s", others, w.Subject)
 }
 
-// equals are the values that StringEquals, in whatever case, has for a key; nil:
-// none.
+// equals returns the values of StringEquals, in any case, for a key; nil: none.
 func equals(s policy.Statement, key string) policy.Values {
 	for operator, keys := range s.Condition {
 		if folded := strings.ToLower(operator); folded == "stringequals" || folded == "stringlike" {

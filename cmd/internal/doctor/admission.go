@@ -20,61 +20,61 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
-// warnings collects what the API server says beside its answer: that is how the
-// webhook tells why it skipped.
+// warnings collects the warnings of the API server. The webhook uses them to
+// report why it skipped a pod.
 type warnings struct {
-	mu   sync.Mutex
-	said []string
+	mu    sync.Mutex
+	texts []string
 }
 
 // HandleWarningHeader implements [rest.WarningHandler].
 func (w *warnings) HandleWarningHeader(_ int, _, text string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.said = append(w.said, text)
+	w.texts = append(w.texts, text)
 }
 
-// dryRun creates a Prometheus pod that is admitted and not stored.
+// dryRun creates a Prometheus pod that is admitted but not stored.
 func (x *runner) dryRun(ctx context.Context, s *subject) check.Finding {
-	heard := &warnings{}
+	collected := &warnings{}
 	config := rest.CopyConfig(x.cluster.config)
-	config.WarningHandler = heard
+	config.WarningHandler = collected
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return skipped("%v", err)
 	}
 	pod, err := client.CoreV1().Pods(s.Namespace).Create(ctx, samplePod(s.Subject, x.policy.Token.Source), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
-	said := strings.Join(heard.said, "; ")
+	warning := strings.Join(collected.texts, "; ")
 	switch {
-	// Admission plugins forbid too, in their own words.
+	// Admission plugins forbid too, with other messages.
 	case forbidden(err) && strings.Contains(err.Error(), "cannot create resource"):
-		return skipped("you may not create pods in %s, not in a dry run either: %v", s.Namespace, err)
+		return skipped("you may not create pods in %s, not even in a dry run: %v", s.Namespace, err)
 	case apierrors.IsBadRequest(err) && strings.Contains(err.Error(), "dry run"):
-		return skipped("another webhook does not take dry runs: %v", err)
+		return skipped("another webhook does not support dry runs: %v", err)
 	case err != nil:
-		return failed(check.NewFix("let the namespace admit a pod with the service account: this one is refused with or without ampbridge"), "the pod is refused: %v", err)
+		return failed(check.NewFix("let the namespace admit a pod with the service account: this one is refused, with or without ampbridge"), "the pod is refused: %v", err)
 	}
-	if mark, injected := pod.Annotations[inject.AnnotationInjected]; injected {
+	if annotation, injected := pod.Annotations[inject.AnnotationInjected]; injected {
 		var m inject.Injected
-		if err := json.Unmarshal([]byte(mark), &m); err != nil {
-			return skipped("injected, with a mark that cannot be read: %v", err)
+		if err := json.Unmarshal([]byte(annotation), &m); err != nil {
+			return skipped("injected, with an annotation that cannot be read: %v", err)
 		}
 		return passed("injected, for %s", strings.Join(m.Destinations, ", "))
 	}
-	if said != "" {
-		return failed(check.NewFix("the warning says what to do; the webhook follows a changed policy within a minute or so"), "left as it was: %s", said)
+	if warning != "" {
+		return failed(check.NewFix("follow the webhook's warning; the webhook applies a changed policy within about a minute"), "the pod was not injected: %s", warning)
 	}
-	return failed(check.NewFix("the API server did not reach the webhook, or the webhook failed: both fail open; look at the webhook's log, and whether the API server may connect to its pods (firewall, NetworkPolicy)",
+	return failed(check.NewFix("the API server did not reach the webhook, or the webhook failed: both fail open; check the webhook's log, and whether the API server may connect to its pods (firewall, NetworkPolicy)",
 		check.Command{"kubectl", "logs", "--namespace", x.System, "--selector", installation.Webhook, "--tail=50"}),
-		"left as it was, without a word")
+		"the pod was not injected, and the webhook gave no reason")
 }
 
-// samplePod is what the prometheus-community chart makes, as small as it can
-// be, and fit for the restricted Pod Security Standard and for quotas.
+// samplePod returns a small pod like that of the prometheus-community chart. It
+// meets the restricted Pod Security Standard and sets resources for quotas.
 func samplePod(s policy.Subject, tokenSource string) *corev1.Pod {
 	labels := map[string]string{"app.kubernetes.io/name": "prometheus", "app.kubernetes.io/component": "server"}
 	if tokenSource == policy.TokenSourceAzure {
-		labels["azure.workload.identity/use"] = "true" // asks Azure's webhook for its token
+		labels["azure.workload.identity/use"] = "true" // lets Azure's webhook add its token
 	}
 	small := corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("10m"), corev1.ResourceMemory: resource.MustParse("32Mi")}
 	container := func(name, image string, args ...string) corev1.Container {
@@ -110,30 +110,30 @@ func samplePod(s policy.Subject, tokenSource string) *corev1.Pod {
 	}
 }
 
-// tokenSeconds is the shortest life that Kubernetes gives a token.
+// tokenSeconds is the shortest lifetime of a token in Kubernetes.
 const tokenSeconds = 600
 
-// mint has the API server make a token, as the kubelet does for a pod.
-func (x *runner) mint(ctx context.Context, s *subject) check.Finding {
-	answer, err := x.cluster.client.CoreV1().ServiceAccounts(s.Namespace).CreateToken(ctx, s.ServiceAccount, &authenticationv1.TokenRequest{
+// mintToken requests a token from the API server, as the kubelet does for a pod.
+func (x *runner) mintToken(ctx context.Context, s *subject) check.Finding {
+	response, err := x.cluster.client.CoreV1().ServiceAccounts(s.Namespace).CreateToken(ctx, s.ServiceAccount, &authenticationv1.TokenRequest{
 		Spec: authenticationv1.TokenRequestSpec{Audiences: []string{x.policy.Token.Audience}, ExpirationSeconds: new(int64(tokenSeconds))},
 	}, metav1.CreateOptions{})
 	switch {
 	case forbidden(err):
-		return skipped("you may not have tokens of %s/%s made (create serviceaccounts/token)", s.Namespace, s.ServiceAccount)
+		return skipped("you may not request tokens of %s/%s (create serviceaccounts/token)", s.Namespace, s.ServiceAccount)
 	case err != nil:
-		return failed(check.NewFix("look at the API server"), "the API server makes no token: %v", err)
+		return failed(check.NewFix("check the API server"), "the API server issues no token: %v", err)
 	}
-	claims, err := check.ReadClaims(answer.Status.Token)
+	claims, err := check.ReadClaims(response.Status.Token)
 	if err != nil {
-		return failed(check.NewFix("look at the API server"), "%v", err)
+		return failed(check.NewFix("check the API server"), "%v", err)
 	}
 	f := check.Token(claims, check.WantedToken{Issuer: x.issuer, Subject: s.String(), Audience: x.policy.Token.Audience, Source: "minted by TokenRequest"}, x.Now())
-	if f.State == check.Pass {
-		s.token, s.claims = answer.Status.Token, claims
+	if f.Status == check.Pass {
+		s.token, s.claims = response.Status.Token, claims
 	}
 	if x.issuer == "" {
-		x.issuer = claims.Issuer // where the API server's document cannot be read
+		x.issuer = claims.Issuer // if the API server's document cannot be read
 	}
 	return f
 }

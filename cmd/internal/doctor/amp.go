@@ -24,10 +24,10 @@ import (
 	"github.com/ampbridge/ampbridge/policy/check"
 )
 
-// marker is the series that a remote write of doctor's leaves.
+// marker is the name of the series that doctor writes.
 const marker = "ampbridge_doctor"
 
-// query asks the workspace for a constant, which costs nothing there.
+// query queries the workspace for a constant, which costs nothing.
 func query(ctx context.Context, credentials aws.CredentialsProvider, d policy.Destination) *check.Refusal {
 	base := strings.TrimSuffix(d.URL(), "/api/v1/remote_write")
 	at := base + "/api/v1/query?" + url.Values{"query": {"vector(1)"}}.Encode()
@@ -47,11 +47,11 @@ func writeTo(ctx context.Context, credentials aws.CredentialsProvider, region, u
 	return signedCall(ctx, credentials, region, http.MethodPost, url, header, literalSnappy(oneSample(labels, at)))
 }
 
-// signedCall returns nil where AMP answers with success.
+// signedCall returns nil if AMP answers with success.
 func signedCall(ctx context.Context, credentials aws.CredentialsProvider, region, method, at string, header http.Header, body []byte) *check.Refusal {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	silent := func(err error) *check.Refusal {
+	noAnswer := func(err error) *check.Refusal {
 		for errors.Unwrap(err) != nil {
 			err = errors.Unwrap(err)
 		}
@@ -59,22 +59,22 @@ func signedCall(ctx context.Context, credentials aws.CredentialsProvider, region
 	}
 	keys, err := credentials.Retrieve(ctx)
 	if err != nil {
-		return silent(err)
+		return noAnswer(err)
 	}
 	request, err := http.NewRequestWithContext(ctx, method, at, bytes.NewReader(body))
 	if err != nil {
-		return silent(err)
+		return noAnswer(err)
 	}
 	for name, values := range header {
 		request.Header[name] = values
 	}
 	sum := sha256.Sum256(body)
 	if err := v4.NewSigner().SignHTTP(ctx, keys, request, hex.EncodeToString(sum[:]), "aps", region, time.Now()); err != nil {
-		return silent(err)
+		return noAnswer(err)
 	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
-		return silent(err)
+		return noAnswer(err)
 	}
 	defer func() { _ = response.Body.Close() }()
 	if response.StatusCode/100 == 2 {

@@ -20,16 +20,16 @@ import (
 	"github.com/ampbridge/ampbridge/policy/plan"
 )
 
-// credentialsTimeout is for finding credentials: without any, the SDK asks for
-// an instance's at last.
+// credentialsTimeout bounds the search for credentials: the SDK tries those of an
+// EC2 instance last.
 const credentialsTimeout = 5 * time.Second
 
-// caller is whoever runs doctor, as AWS sees him; nil: nobody.
+// caller is the AWS identity of the user of doctor.
 type caller struct {
 	config  aws.Config
 	account string
 	arn     string
-	// why there is none.
+	// missing is why there is none; empty: there is one.
 	missing string
 }
 
@@ -51,7 +51,7 @@ func callerIdentity(ctx context.Context, region string) caller {
 	return caller{config: cfg, account: aws.ToString(out.Account), arn: aws.ToString(out.Arn)}
 }
 
-// refusal is what AWS said, or why it said nothing.
+// refusal returns AWS's error, or why AWS did not answer.
 func refusal(err error) check.Refusal {
 	var answer smithy.APIError
 	var response *smithyhttp.ResponseError
@@ -70,8 +70,8 @@ func refusal(err error) check.Refusal {
 	return r
 }
 
-// checkAWS looks at provider, roles and workspaces, and then goes the way that
-// a pod goes.
+// checkAWS checks provider, roles and workspaces, and then gets a session and writes
+// a sample as a pod does.
 func (x *runner) checkAWS(ctx context.Context) {
 	me := callerIdentity(ctx, x.policy.Destinations[0].Workspace.Region)
 	inspectors := map[string]*awsiam.Inspector{}
@@ -85,7 +85,7 @@ func (x *runner) checkAWS(ctx context.Context) {
 			x.checkRole(ctx, inspectors[account], r)
 		}
 		if len(roles) == 0 {
-			x.checks.LeaveOut(check.About{Destination: d.Name, Account: account}, "no service account that is looked at has a role for it",
+			x.checks.Exclude(check.About{Destination: d.Name, Account: account}, "no checked service account has a role for it",
 				check.RoleExists, check.TrustDocument, check.Permissions, check.Boundary)
 		}
 	}
@@ -104,18 +104,18 @@ func (x *runner) checkAWS(ctx context.Context) {
 	}
 }
 
-// managed tells whether sync keeps the role of d.
+// managed reports whether sync manages the role of d.
 func (x *runner) managed(d policy.Destination) bool {
 	return x.policy.Trust.Manage == policy.ManageRoles && d.Role.IsZero()
 }
 
-// target is the account of a destination's role.
+// target returns the account of a destination's role.
 func (x *runner) target(d policy.Destination) plan.Target {
 	role := x.policy.Role(d)
 	return plan.Target{Account: role.Account, Region: d.Workspace.Region, Provider: x.issuer.ProviderARN(role.Partition, role.Account)}
 }
 
-// checkAccount returns nil where the account cannot be read.
+// checkAccount returns nil if the account cannot be read.
 func (x *runner) checkAccount(ctx context.Context, me caller, d policy.Destination) *awsiam.Inspector {
 	target := x.target(d)
 	about := check.About{Account: target.Account}
@@ -151,25 +151,25 @@ func (x *runner) provider(ctx context.Context, i *awsiam.Inspector, target plan.
 	if err != nil {
 		return skipped("%v", err)
 	}
-	seen := check.ProviderSeen{}
+	state := check.ProviderState{}
 	if found != nil {
-		seen = check.ProviderSeen{Exists: true, URL: found.URL, Audiences: found.Audiences, Thumbprints: found.Thumbprints}
-	} else if seen.Others, err = i.Providers(ctx); err != nil {
-		// The list only sharpens the mend.
-		seen.Others = nil
+		state = check.ProviderState{Exists: true, URL: found.URL, Audiences: found.Audiences, Thumbprints: found.Thumbprints}
+	} else if state.Others, err = i.Providers(ctx); err != nil {
+		// The list only makes the fix more exact.
+		state.Others = nil
 	}
-	mend := x.source.sync()
+	fix := x.source.sync()
 	if !x.managed(d) {
 		create := check.Command{"aws", "iam", "create-open-id-connect-provider", "--url", string(x.issuer), "--client-id-list", x.policy.Token.Audience}
 		if !x.published.Public && x.published.Thumbprint != "" {
 			create = append(create, "--thumbprint-list", x.published.Thumbprint)
 		}
-		mend = check.NewFix("register the issuer", create)
+		fix = check.NewFix("register the issuer", create)
 	}
-	return check.Provider(target.Provider, x.policy.Token.Audience, seen, x.published, mend)
+	return check.Provider(target.Provider, x.policy.Token.Audience, state, x.published, fix)
 }
 
-// checkRole looks at a role and at its documents.
+// checkRole checks a role and its documents.
 func (x *runner) checkRole(ctx context.Context, i *awsiam.Inspector, r destinationRole) {
 	arn, d, about := r.arn, r.destination, r.about
 	if i == nil {
@@ -185,26 +185,26 @@ func (x *runner) checkRole(ctx context.Context, i *awsiam.Inspector, r destinati
 			role = nil
 			return skipped("%v", err)
 		case role == nil:
-			return failed(x.makeRole(r), "there is no role %s", arn)
+			return failed(x.fixRole(r), "there is no role %s", arn)
 		case role.ARN != arn:
-			f := failed(check.NewFix("rename the destination, delete that role, or name it as the destination's role"), "the name is taken by %s, and names are unique whatever their path: %s is not there", role.ARN, arn)
+			f := failed(check.NewFix("rename the destination, delete that role, or set it as the destination's role"), "%s has the same name, and names are unique across paths: %s does not exist", role.ARN, arn)
 			role = nil
 			return f
 		}
 		return passed("%s", arn)
 	})
 	for _, s := range r.subjects {
-		each := x.between(s, d)
+		about := x.between(s, d)
 		if role == nil {
-			x.checks.Skip(each, "the role cannot be read", check.TrustDocument)
+			x.checks.Skip(about, "the role cannot be read", check.TrustDocument)
 			continue
 		}
-		x.checks.Run(check.TrustDocument, each, func() check.Finding {
+		x.checks.Run(check.TrustDocument, about, func() check.Finding {
 			if x.issuer == "" {
 				return skipped("the issuer is not known")
 			}
-			want := check.Wanted{Provider: x.target(d).Provider, Issuer: x.issuer, Audience: x.policy.Token.Audience, Subject: s.Subject}
-			return check.Trust(role.Trust, want, x.writeTrust(r, role, want))
+			want := check.WantedTrust{Provider: x.target(d).Provider, Issuer: x.issuer, Audience: x.policy.Token.Audience, Subject: s.Subject}
+			return check.Trust(role.Trust, want, x.fixTrust(r, role, want))
 		})
 	}
 	if role == nil {
@@ -216,7 +216,7 @@ func (x *runner) checkRole(ctx context.Context, i *awsiam.Inspector, r destinati
 		if err != nil {
 			return skipped("%v", err)
 		}
-		return check.Permission(documents, d, x.writePermission(r))
+		return check.Permission(documents, d, x.fixPermission(r))
 	})
 	x.checks.Run(check.Boundary, about, func() check.Finding { return x.boundary(ctx, i, role, d) })
 }
@@ -226,25 +226,25 @@ func (x *runner) boundary(ctx context.Context, i *awsiam.Inspector, role *plan.R
 	if x.managed(d) {
 		wanted = x.policy.Boundary(role.ARN.Partition, role.ARN.Account).String()
 	}
-	seen := check.BoundarySeen{ARN: role.Boundary}
+	state := check.BoundaryState{ARN: role.Boundary}
 	if role.Boundary != "" {
 		document, err := i.Document(ctx, role.Boundary)
 		if err != nil {
-			seen.Problem = err.Error()
+			state.Problem = err.Error()
 		} else {
-			seen.Document = &document
+			state.Document = &document
 		}
 	}
-	return check.Bounds(seen, wanted, d, x.source.sync())
+	return check.Bounds(state, wanted, d, x.source.sync())
 }
 
-// checkWorkspace asks AMP with the caller's own credentials: a destination's
-// role may not read.
+// checkWorkspace uses the caller's own credentials: a destination's role may not
+// read.
 func (x *runner) checkWorkspace(ctx context.Context, me caller, d policy.Destination) {
 	about := check.About{Destination: d.Name}
 	reason := me.missing
 	if reason == "" && me.account != d.Workspace.Account {
-		reason = fmt.Sprintf("these credentials are of account %s, the workspace is of %s", me.account, d.Workspace.Account)
+		reason = fmt.Sprintf("these credentials are for account %s, the workspace is in %s", me.account, d.Workspace.Account)
 	}
 	if reason != "" {
 		x.checks.Skip(about, reason, check.Workspace, check.Query)
@@ -262,7 +262,7 @@ func (x *runner) checkWorkspace(ctx context.Context, me caller, d policy.Destina
 func describeWorkspace(ctx context.Context, me caller, d policy.Destination) check.Finding {
 	client := amp.NewFromConfig(me.config, func(o *amp.Options) { o.Region = d.Workspace.Region })
 	out, err := client.DescribeWorkspace(ctx, &amp.DescribeWorkspaceInput{WorkspaceId: aws.String(d.Workspace.ID())})
-	elsewhere := check.NewFix("copy the workspace's whole ARN into the policy, from the region that it is in",
+	elsewhere := check.NewFix("copy the workspace's whole ARN into the policy, from its own region",
 		check.Command{"aws", "amp", "list-workspaces", "--region", d.Workspace.Region})
 	if err != nil {
 		switch r := refusal(err); {

@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	// policySuffix ends the ConfigMap's name; before it stands the release's.
+	// policySuffix ends the ConfigMap's name, after the name of the release.
 	policySuffix = "-policy"
 	// pageSize bounds what one list call returns.
 	pageSize = 500
@@ -51,7 +51,7 @@ func (x *runner) checkCluster(ctx context.Context) {
 		ok := x.checks.Run(check.Kubernetes, check.About{}, func() check.Finding {
 			version, err := c.client.Discovery().ServerVersion()
 			if err != nil {
-				return failed(check.NewFix("look at the kubeconfig, and whether the API server is up", check.Command{"kubectl", "cluster-info"}), "%s does not answer: %v", c.config.Host, err)
+				return failed(check.NewFix("check the kubeconfig, and whether the API server is up", check.Command{"kubectl", "cluster-info"}), "%s does not answer: %v", c.config.Host, err)
 			}
 			return passed("%s, %s", c.config.Host, version.GitVersion)
 		})
@@ -65,7 +65,7 @@ func (x *runner) checkCluster(ctx context.Context) {
 		return
 	}
 	if x.cluster == nil {
-		x.checks.Skip(check.About{}, "no cluster to read it from: name its file with --policy", check.Policy)
+		x.checks.Skip(check.About{}, "no cluster to read it from: pass its file with --policy", check.Policy)
 		return
 	}
 	x.checks.Run(check.Policy, check.About{}, func() check.Finding { return x.installedPolicy(ctx) })
@@ -76,20 +76,20 @@ func (x *runner) policyFinding(err error) check.Finding {
 		return passed("%s: destinations %s", x.source, names(x.policy.Destinations))
 	}
 	x.policy = nil
-	mend := check.NewFix("correct the policy, and check it")
+	fix := check.NewFix("correct the policy, and validate it")
 	if x.source.file != "" {
-		mend.Commands = []check.Command{{"ampbridge", "validate", x.source.file}}
+		fix.Commands = []check.Command{{"ampbridge", "validate", x.source.file}}
 	}
-	return failed(mend, "%s", strings.ReplaceAll(err.Error(), "\n", "; "))
+	return failed(fix, "%s", strings.ReplaceAll(err.Error(), "\n", "; "))
 }
 
 // installedPolicy reads the policy of the installation.
 func (x *runner) installedPolicy(ctx context.Context) check.Finding {
 	found, err := installation.Policies(ctx, x.cluster.client, x.System)
 	if err != nil {
-		return skipped("the ConfigMaps of %s cannot be listed: %v: name the policy's file with --policy", x.System, err)
+		return skipped("the ConfigMaps of %s cannot be listed: %v: pass the policy's file with --policy", x.System, err)
 	}
-	install := check.NewFix("install ampbridge in that namespace, name the one it is in with --ampbridge-namespace, or the policy's file with --policy")
+	install := check.NewFix("install ampbridge in that namespace, or pass its namespace with --ampbridge-namespace, or the policy's file with --policy")
 	switch len(found) {
 	case 0:
 		return failed(install, "namespace %s has no ConfigMap with the label %s and the key %s", x.System, installation.Selector, installation.PolicyKey)
@@ -99,14 +99,14 @@ func (x *runner) installedPolicy(ctx context.Context) check.Finding {
 		for _, p := range found {
 			several = append(several, p.ConfigMap)
 		}
-		return failed(check.NewFix("name the policy's file with --policy"), "namespace %s has several policies: %s", x.System, strings.Join(several, ", "))
+		return failed(check.NewFix("pass the policy's file with --policy"), "namespace %s has several policies: %s", x.System, strings.Join(several, ", "))
 	}
 	x.source = policySource{namespace: x.System, release: strings.TrimSuffix(found[0].ConfigMap, policySuffix)}
 	x.policy, err = policy.Parse([]byte(found[0].Text))
 	return x.policyFinding(err)
 }
 
-// issuer is what the API server says of itself.
+// issuer returns the issuer in the API server's discovery document.
 func (c *cluster) issuer(ctx context.Context) (policy.Issuer, error) {
 	data, err := c.client.Discovery().RESTClient().Get().AbsPath("/.well-known/openid-configuration").DoRaw(ctx)
 	if err != nil {
@@ -136,7 +136,7 @@ func (c *cluster) serviceAccountAnnotations(ctx context.Context, s policy.Subjec
 	return sa.Annotations, nil
 }
 
-// labelledAccounts are the service accounts of labelled namespaces.
+// labelledAccounts returns the service accounts of labelled namespaces.
 func (c *cluster) labelledAccounts(ctx context.Context) ([]policy.Subject, error) {
 	var list []policy.Subject
 	namespaces, err := c.client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{LabelSelector: policy.LabelInjection})
@@ -165,11 +165,11 @@ func namespaceFinding(name string, labels map[string]string, err error) check.Fi
 	value, labelled := labels[policy.LabelInjection]
 	switch {
 	case apierrors.IsNotFound(err):
-		return failed(check.NewFix("create the namespace and label it", check.Command{"kubectl", "create", "namespace", name}, label), "namespace %s is not there", name)
+		return failed(check.NewFix("create the namespace and label it", check.Command{"kubectl", "create", "namespace", name}, label), "namespace %s does not exist", name)
 	case err != nil:
 		return skipped("namespace %s cannot be read: %v", name, err)
 	case !labelled:
-		return failed(check.NewFix("label the namespace, and roll Prometheus", label), "namespace %s does not carry the label %s: the webhook is not called for it", name, policy.LabelInjection)
+		return failed(check.NewFix("label the namespace, and restart Prometheus", label), "namespace %s does not carry the label %s: the webhook is not called for it", name, policy.LabelInjection)
 	case value != string(policy.InjectionEnabled) && value != string(policy.InjectionAnnotated):
 		return failed(check.NewFix("write enabled, or annotated", label), "the label %s of namespace %s is %q", policy.LabelInjection, name, value)
 	}
@@ -177,40 +177,40 @@ func namespaceFinding(name string, labels map[string]string, err error) check.Fi
 }
 
 func serviceAccountFinding(s policy.Subject, labels, annotations map[string]string, err error) check.Finding {
-	annotate := func(value string) check.Command {
-		return check.Command{"kubectl", "annotate", "serviceaccount", s.ServiceAccount, "--namespace", s.Namespace, "--overwrite", policy.AnnotationInject + value}
+	annotate := func(suffix string) check.Command {
+		return check.Command{"kubectl", "annotate", "serviceaccount", s.ServiceAccount, "--namespace", s.Namespace, "--overwrite", policy.AnnotationInject + suffix}
 	}
-	switch asked := annotations[policy.AnnotationInject]; {
+	switch value := annotations[policy.AnnotationInject]; {
 	case apierrors.IsNotFound(err):
-		return failed(check.NewFix("create it, or grant the one that Prometheus has", check.Command{"kubectl", "create", "serviceaccount", s.ServiceAccount, "--namespace", s.Namespace}),
-			"service account %s is not in namespace %s", s.ServiceAccount, s.Namespace)
+		return failed(check.NewFix("create it, or grant the one that Prometheus uses", check.Command{"kubectl", "create", "serviceaccount", s.ServiceAccount, "--namespace", s.Namespace}),
+			"service account %s does not exist in namespace %s", s.ServiceAccount, s.Namespace)
 	case err != nil:
 		return skipped("service account %s/%s cannot be read: %v", s.Namespace, s.ServiceAccount, err)
-	case asked == "false":
-		return failed(check.NewFix("take the annotation away", annotate("-")), "%s/%s has opted out: annotation %s=false", s.Namespace, s.ServiceAccount, policy.AnnotationInject)
-	case asked != "" && asked != "true":
-		return failed(check.NewFix("write true or false", annotate("=true")), "annotation %s of %s/%s is %q", policy.AnnotationInject, s.Namespace, s.ServiceAccount, asked)
-	case asked == "" && labels[policy.LabelInjection] == string(policy.InjectionAnnotated):
+	case value == "false":
+		return failed(check.NewFix("remove the annotation", annotate("-")), "%s/%s has opted out: annotation %s=false", s.Namespace, s.ServiceAccount, policy.AnnotationInject)
+	case value != "" && value != "true":
+		return failed(check.NewFix("write true or false", annotate("=true")), "annotation %s of %s/%s is %q", policy.AnnotationInject, s.Namespace, s.ServiceAccount, value)
+	case value == "" && labels[policy.LabelInjection] == string(policy.InjectionAnnotated):
 		return warned(check.NewFix("annotate the service account, or its pods", annotate("=true")),
-			"the namespace injects what asks for it (%s=annotated), and %s/%s does not: its pods have to", policy.LabelInjection, s.Namespace, s.ServiceAccount)
+			"the namespace injects only with an annotation (%s=annotated), and %s/%s has none: its pods need it", policy.LabelInjection, s.Namespace, s.ServiceAccount)
 	}
-	return passed("it is there")
+	return passed("the service account exists")
 }
 
-// grantFinding asks the policy as the webhook does. The destinations are those
-// that are left.
+// grantFinding asks the policy as the webhook does. It also returns the granted
+// destinations.
 func grantFinding(p *policy.Policy, s policy.Subject, labels, annotations map[string]string, source policySource) (check.Finding, []policy.Destination) {
-	// What the links before this one judge is taken as given.
+	// Earlier checks judge the label and the annotation. Here they count as right.
 	injection := policy.Injection(labels[policy.LabelInjection])
 	if injection != policy.InjectionAnnotated {
 		injection = policy.InjectionEnabled
 	}
-	asked := map[string]string{}
+	effective := map[string]string{}
 	for name, value := range annotations {
-		asked[name] = value
+		effective[name] = value
 	}
-	asked[policy.AnnotationInject] = "true"
-	d := p.Decide(policy.Request{Namespace: s.Namespace, Injection: injection, ServiceAccount: s.ServiceAccount, Prometheus: true, ServiceAccountAnnotations: asked})
+	effective[policy.AnnotationInject] = "true"
+	d := p.Decide(policy.Request{Namespace: s.Namespace, Injection: injection, ServiceAccount: s.ServiceAccount, Prometheus: true, ServiceAccountAnnotations: effective})
 	switch d.Reason {
 	case policy.Granted:
 		return passed("it may write to %s", names(d.Destinations)), d.Destinations
@@ -222,7 +222,7 @@ func grantFinding(p *policy.Policy, s policy.Subject, labels, annotations map[st
 	case policy.UnknownDestination:
 		return failed(check.NewFix("correct the annotation", check.Command{"kubectl", "annotate", "serviceaccount", s.ServiceAccount, "--namespace", s.Namespace, policy.AnnotationDestinations + "-"}), "%s", d.Warning), nil
 	}
-	return failed(check.NewFix("see what it says"), "%s: %s", d.Reason, d.Warning), nil
+	return failed(check.NewFix("follow the warning"), "%s: %s", d.Reason, d.Warning), nil
 }
 
 func names(destinations []policy.Destination) string {
@@ -233,7 +233,7 @@ func names(destinations []policy.Destination) string {
 	return strings.Join(list, ", ")
 }
 
-// forbidden tells whether the API server knows the caller, and does not let him.
+// forbidden reports whether the API server refused the caller.
 func forbidden(err error) bool {
 	return apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err)
 }

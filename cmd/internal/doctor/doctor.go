@@ -1,24 +1,24 @@
-// Package doctor is the command `ampbridge doctor`: it walks the chain from a
-// cluster's Prometheus to its workspace, and says which link is not aligned and
-// how to mend it. It observes; what an observation means is said by the pure
-// package doctor at the root.
+// Package doctor is the command `ampbridge doctor`. It checks everything between a
+// cluster's Prometheus and its workspace, and reports what failed and how to fix
+// it. This package only observes: policy/check judges what it found, and
+// doctor/report prints the result.
 //
-// One file for each edge: cluster.go and admission.go talk to the Kubernetes API,
-// issuer.go to the issuer as AWS would, aws.go to STS and AMP (IAM is read
-// through awsiam), pods.go to running pods through the API server's proxy, and
-// inpod.go looks at the pod that doctor itself runs in.
+// There is one file for each system: cluster.go and admission.go for the Kubernetes
+// API, issuer.go for the issuer as AWS reads it, aws.go for STS and AMP (awsiam
+// reads IAM), pods.go for running pods through the API server's proxy, and inpod.go
+// for the pod that doctor itself runs in.
 //
-// What it needs of Kubernetes; whatever is missing is a link that is not looked
-// at:
+// It needs these permissions in Kubernetes. Without one of them, a check is
+// skipped:
 //
 //	in its own namespace
 //	  configmaps, secrets            get, list (the policy, the serving certificate)
 //	  deployments, cronjobs, pods    list (sync)
 //	  leases                         get (sync's)
 //	  pods/proxy                     get (sync's metrics)
-//	in the namespace of a subject
+//	in the namespace of a service account
 //	  configmaps                     get (Prometheus's configuration and environment)
-//	  pods                           list; create (as a dry run: nothing is made)
+//	  pods                           list; create (as a dry run: nothing is stored)
 //	  pods/proxy                     get
 //	  serviceaccounts                get, list
 //	  serviceaccounts/token          create
@@ -39,9 +39,11 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/ampbridge/ampbridge/cmd/internal/doctor/report"
 	"github.com/ampbridge/ampbridge/cmd/internal/kubeconfig"
 	"github.com/ampbridge/ampbridge/cmd/internal/policyfile"
 	"github.com/ampbridge/ampbridge/cmd/internal/usage"
+	"github.com/ampbridge/ampbridge/policy/check"
 )
 
 // Output formats.
@@ -57,10 +59,10 @@ type Options struct {
 	Kubeconfig string
 	// System is ampbridge's own namespace.
 	System string
-	// Namespace and ServiceAccount narrow the look to some subjects.
+	// Namespace and ServiceAccount select some service accounts.
 	Namespace, ServiceAccount string
 	InPod                     bool
-	// NoWrite leaves the remote write out, which costs one sample.
+	// NoWrite excludes the remote write, which leaves one sample.
 	NoWrite bool
 	Output  string
 	// Now is the clock; nil: the system's.
@@ -71,16 +73,16 @@ func (o *Options) register(flags *pflag.FlagSet) {
 	flags.StringVar(&o.Policy, "policy", "", "the policy `FILE`; - is standard input (default: the ConfigMap of the installation)")
 	kubeconfig.Register(flags, &o.Kubeconfig)
 	flags.StringVar(&o.System, "ampbridge-namespace", "ampbridge-system", "the `NAMESPACE` that ampbridge is installed in")
-	flags.StringVarP(&o.Namespace, "namespace", "n", "", "look at service accounts of this `NAMESPACE` alone")
-	flags.StringVar(&o.ServiceAccount, "service-account", "", "look at service accounts of this `NAME` alone")
-	flags.BoolVar(&o.InPod, "in-pod", false, "look at the pod that doctor runs in: its token, its environment, its sidecar")
-	flags.BoolVar(&o.NoWrite, "no-write", false, "write no sample (ampbridge_doctor, one for each subject and destination)")
+	flags.StringVarP(&o.Namespace, "namespace", "n", "", "check only service accounts of this `NAMESPACE`")
+	flags.StringVar(&o.ServiceAccount, "service-account", "", "check only service accounts of this `NAME`")
+	flags.BoolVar(&o.InPod, "in-pod", false, "check the pod that doctor runs in: its token, its environment, its sidecar")
+	flags.BoolVar(&o.NoWrite, "no-write", false, "write no sample (ampbridge_doctor, one for each service account and destination)")
 	flags.StringVarP(&o.Output, "output", "o", Text, "output `FORMAT`: text, json or html")
 }
 
 func (o *Options) validate() error {
 	if o.InPod && (o.Namespace != "" || o.ServiceAccount != "") {
-		return usage.Errorf("--in-pod looks at its own pod: leave --namespace and --service-account out")
+		return usage.Errorf("--in-pod checks its own pod: leave out --namespace and --service-account")
 	}
 	if o.Namespace == "" && o.ServiceAccount != "" {
 		return usage.Errorf("--service-account needs --namespace")
@@ -93,35 +95,36 @@ func New() *cobra.Command {
 	var o Options
 	cmd := &cobra.Command{
 		Use:   "doctor",
-		Short: "Walk the whole chain, say which link is broken, and how to mend it",
-		Long: `Doctor walks the chain from the cluster to the workspace, link by link: issuer,
-namespace, service account, grant, webhook, a pod created in a dry run, a token, the
-issuer's keys as AWS reads them, OIDC provider, role and its documents, a session of
-STS for a real token, a signed query and a signed remote write, and the Prometheus
-pods that run. Each link is a line: ✓ it holds, ✗ it is broken, with the mend below, !
-it wants a look, – it was not checked, and why.
+		Short: "Check everything from the cluster to the workspace, and show how to fix what failed",
+		Long: `Doctor checks everything from the cluster to the workspace: issuer, namespace,
+service account, grant, webhook, a pod created in a dry run, a token, the issuer's
+keys as AWS reads them, OIDC provider, role and its documents, a session of STS for a
+real token, a signed query and a signed remote write, and the running Prometheus pods.
+Each check is a line: ✓ pass, ✗ fail, with the fix below, ! warn, – skip, with the
+reason.
 
-A kubeconfig and AWS credentials are used where there are any; either may be missing.
-Nothing is changed, but that the remote write leaves one sample (--no-write).
+Doctor uses your kubeconfig and your AWS credentials. Either may be missing: then it
+skips some checks. It changes nothing, but the remote write leaves one sample
+(--no-write).
 
-The status is
-  0  everything that was asked was checked, and holds (warnings, !, count as holding)
-  1  a link is broken, or doctor could not do its work
+The exit status is
+  0  every check passed, with or without warnings
+  1  a check failed, or doctor itself failed
   2  the command line is wrong
-  3  no link is broken, and something was not checked
-What a flag leaves out, or does not apply, is not asked.
+  3  no check failed, and some were skipped
+Checks that a flag excludes, or that do not apply, do not count as skipped.
 
-In a pod that ampbridge injected, the sidecar's image has doctor too:
+The sidecar's image contains doctor too. In a pod that ampbridge injected:
 
   kubectl exec -n NAMESPACE POD -c ampbridge-config -- /ampbridge doctor --in-pod`,
 		Example: `  ampbridge doctor
   ampbridge doctor --policy policy.yaml --namespace monitoring --service-account prometheus
 
-  # A page to hand on.
+  # A page to share.
   ampbridge doctor -o html > doctor.html
 
   # For other programs.
-  ampbridge doctor -o json | jq .broken`,
+  ampbridge doctor -o json | jq .failed`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := o.validate(); err != nil {
@@ -134,15 +137,15 @@ In a pod that ampbridge injected, the sidecar's image has doctor too:
 	return cmd
 }
 
-// UncheckedError is the verdict where no link is broken, and something was not
-// checked: it is no proof that the chain holds.
-type UncheckedError struct{ verdict string }
+// UncheckedError means that no check failed and some were skipped: it is not
+// proven that samples can flow.
+type UncheckedError struct{ summary string }
 
 // Error implements error.
-func (e *UncheckedError) Error() string { return e.verdict }
+func (e *UncheckedError) Error() string { return e.summary }
 
-// Run examines, and writes the ladder on stdout. The error is the verdict, where
-// a link is broken or was not checked.
+// Run runs the checks and writes the report to stdout. The error is the summary of
+// the report if a check failed or was skipped.
 func Run(ctx context.Context, o Options, stdin io.Reader, stdout io.Writer) error {
 	if o.Now == nil {
 		o.Now = time.Now
@@ -151,21 +154,21 @@ func Run(ctx context.Context, o Options, stdin io.Reader, stdout io.Writer) erro
 	if o.InPod {
 		x.inPod(ctx, environment(os.Environ()))
 	} else {
-		x.walk(ctx)
+		x.inCluster(ctx)
 	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	ladder := x.checks.Report()
-	write := map[string]func(io.Writer) error{Text: ladder.Text, JSON: ladder.JSON, HTML: ladder.HTML}[o.Output]
-	if err := write(stdout); err != nil {
+	result := x.checks.Report()
+	write := map[string]func(io.Writer, check.Report) error{Text: report.Text, JSON: report.JSON, HTML: report.HTML}[o.Output]
+	if err := write(stdout, result); err != nil {
 		return err
 	}
 	switch {
-	case len(ladder.Failed()) > 0:
-		return errors.New(ladder.Verdict())
-	case len(ladder.Unchecked()) > 0:
-		return &UncheckedError{ladder.Verdict()}
+	case len(result.Failed()) > 0:
+		return errors.New(result.Summary())
+	case len(result.Unchecked()) > 0:
+		return &UncheckedError{result.Summary()}
 	}
 	return nil
 }

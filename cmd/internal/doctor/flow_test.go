@@ -22,7 +22,7 @@ prometheus_remote_storage_queue_highest_sent_timestamp_seconds{remote_name="a"} 
 	for _, c := range []struct {
 		name  string
 		reads []string
-		state check.State
+		state check.Status
 	}{
 		{"well", []string{read(999, 0, 20)}, check.Pass},
 		{"retried, and then sent", []string{read(990, 100, 20), read(999, 100, 20)}, check.Pass},
@@ -40,8 +40,8 @@ prometheus_remote_storage_queue_highest_sent_timestamp_seconds{remote_name="a"} 
 				}
 				return c.reads[n-1], nil
 			})
-			if f.State != c.state || n != len(c.reads) {
-				t.Errorf("%s after %d reads: %s", f.State, n, f.Message)
+			if f.Status != c.state || n != len(c.reads) {
+				t.Errorf("%s after %d reads: %s", f.Status, n, f.Message)
 			}
 		})
 	}

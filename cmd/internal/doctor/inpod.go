@@ -20,7 +20,7 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/sidecar"
 )
 
-// environment is a process's environment, by name.
+// environment returns a process's environment, by name.
 func environment(entries []string) map[string]string {
 	env := map[string]string{}
 	for _, e := range entries {
@@ -30,8 +30,8 @@ func environment(entries []string) map[string]string {
 	return env
 }
 
-// inPod looks from within a pod: with the sidecar's assignment, where it is the
-// sidecar's own container, else with what the environment says.
+// inPod checks the pod that doctor runs in. In the sidecar's container it uses the
+// sidecar config, else the environment.
 func (x *runner) inPod(ctx context.Context, env map[string]string) {
 	given, err := readSidecarConfig(env)
 	if err != nil {
@@ -55,9 +55,9 @@ func (x *runner) inPod(ctx context.Context, env map[string]string) {
 		return f
 	})
 	if given.credentials != "" {
-		x.checks.LeaveOut(check.About{}, "the environment of the Prometheus container is not seen from this one: leave --in-pod out", check.Identity)
+		x.checks.Exclude(check.About{}, "the environment of the Prometheus container is not visible here: run doctor without --in-pod", check.Identity)
 	} else {
-		x.checks.Run(check.Identity, check.About{}, func() check.Finding { return check.Environment(check.ContainerSeen{Env: env}) })
+		x.checks.Run(check.Identity, check.About{}, func() check.Finding { return check.Environment(check.ContainerState{Env: env}) })
 	}
 	if token == "" {
 		x.checks.Skip(check.About{}, "there is no token to verify", check.SigningKeys)
@@ -76,14 +76,14 @@ func (x *runner) inPod(ctx context.Context, env map[string]string) {
 	}
 }
 
-// sidecarConfig is what a pod was told.
+// sidecarConfig is the configuration that a pod has.
 type sidecarConfig struct {
 	cluster      string
 	token        string
 	sts          policy.STS
 	destinations []podDestination
-	// credentials is the sidecar's file, beside which its status lies; empty:
-	// this is not the sidecar's container.
+	// credentials is the sidecar's file, in the directory of its status; empty: this
+	// is not the sidecar's container.
 	credentials string
 	prometheus  sidecarconfig.Prometheus
 }
@@ -91,7 +91,7 @@ type sidecarConfig struct {
 type podDestination struct {
 	exchange
 	name string
-	// url is where to write to; empty: not known here.
+	// url is the remote_write address; empty: it is not known here.
 	url string
 }
 
@@ -103,7 +103,7 @@ func readSidecarConfig(env map[string]string) (sidecarConfig, error) {
 		}
 		o := sidecarConfig{cluster: a.Cluster, token: a.Token, sts: policy.STS(a.STS), credentials: a.Credentials, prometheus: a.Prometheus}
 		if len(a.Destinations) == 0 {
-			return sidecarConfig{}, errors.New("the sidecar was given no destination")
+			return sidecarConfig{}, errors.New("the sidecar config has no destination")
 		}
 		for _, d := range a.Destinations {
 			role, err := policy.ParseARN(d.Role)
@@ -124,7 +124,7 @@ func readSidecarConfig(env map[string]string) (sidecarConfig, error) {
 		region = env["AWS_DEFAULT_REGION"]
 	}
 	if role == "" || file == "" || region == "" {
-		return sidecarConfig{}, errors.New("this is no container of ampbridge's, and AWS_ROLE_ARN, AWS_WEB_IDENTITY_TOKEN_FILE or AWS_REGION is missing: the pod has no identity for AWS")
+		return sidecarConfig{}, errors.New("this is not a container of ampbridge, and AWS_ROLE_ARN, AWS_WEB_IDENTITY_TOKEN_FILE or AWS_REGION is missing: the pod has no identity for AWS")
 	}
 	arn, err := policy.ParseARN(role)
 	if err != nil {
@@ -134,30 +134,30 @@ func readSidecarConfig(env map[string]string) (sidecarConfig, error) {
 	return sidecarConfig{token: file, sts: endpoint, destinations: []podDestination{{exchange{region, arn, policy.ARN{}, endpoint}, "", ""}}}, nil
 }
 
-// readToken reads the pod's token. It returns none that would be refused.
+// readToken reads the pod's token. It returns no token that AWS would refuse.
 func readToken(path string, want check.WantedToken, now time.Time) (string, check.Claims, check.Finding) {
 	text, err := os.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return "", check.Claims{}, failed(check.NewFix("the volume with the token is missing: create the pod anew in a labelled namespace, with a service account that is granted"), "the token file %s is not there", path)
+		return "", check.Claims{}, failed(check.NewFix("the volume with the token is missing: replace the pod, in a labelled namespace and with a service account of a grant"), "the token file %s does not exist", path)
 	case err != nil:
 		return "", check.Claims{}, failed(check.NewFix("let the container's user read the file: run it as the user that the pod's other containers have"), "the token cannot be read: %v", err)
 	case len(bytes.TrimSpace(text)) == 0:
-		return "", check.Claims{}, failed(check.NewFix("create the pod anew, and look at its node's kubelet"), "the token file %s is empty", path)
+		return "", check.Claims{}, failed(check.NewFix("replace the pod, and check the kubelet of its node"), "the token file %s is empty", path)
 	}
 	token := string(bytes.TrimSpace(text))
 	claims, err := check.ReadClaims(token)
 	if err != nil {
-		return "", claims, failed(check.NewFix("let the file hold the projected service-account token"), "%s: %v", path, err)
+		return "", claims, failed(check.NewFix("write the projected service-account token to the file"), "%s: %v", path, err)
 	}
 	f := check.Token(claims, want, now)
-	if f.State == check.Fail {
+	if f.Status == check.Fail {
 		token = ""
 	}
 	return token, claims, f
 }
 
-// fromPod goes the pod's own way to one destination.
+// fromPod gets a session for one destination and writes a sample, as the pod does.
 func (x *runner) fromPod(ctx context.Context, given sidecarConfig, d podDestination, token string, claims check.Claims) {
 	about := check.About{Subject: claims.Subject, Destination: d.name, Account: d.role.Account}
 	if token == "" {
@@ -180,7 +180,7 @@ func (x *runner) fromPod(ctx context.Context, given sidecarConfig, d podDestinat
 	})
 	switch {
 	case x.NoWrite:
-		x.checks.LeaveOut(about, "left out (--no-write)", check.Write)
+		x.checks.Exclude(about, "excluded by --no-write", check.Write)
 		return
 	case sign == nil || d.url == "":
 		x.checks.Skip(about, "the workspace is not known here", check.Write)
@@ -190,11 +190,12 @@ func (x *runner) fromPod(ctx context.Context, given sidecarConfig, d podDestinat
 		if refused := sign(); refused != nil {
 			return check.RefusedWrite(*refused, policy.Destination{Name: d.name})
 		}
-		return passed("%s took one sample of %s", d.url, marker)
+		return passed("%s accepted one sample of %s", d.url, marker)
 	})
 }
 
-// ownSidecar reads the status file, and asks the pod's Prometheus over loopback.
+// ownSidecar reads the status file, and the metrics of the pod's Prometheus over
+// loopback.
 func (x *runner) ownSidecar(ctx context.Context, given sidecarConfig) {
 	x.checks.Run(check.Sidecar, check.About{}, func() check.Finding {
 		text, err := os.ReadFile(filepath.Join(filepath.Dir(given.credentials), sidecar.StatusFile))
@@ -209,7 +210,7 @@ func (x *runner) ownSidecar(ctx context.Context, given sidecarConfig) {
 	})
 	x.checks.Run(check.Flow, check.About{}, func() check.Finding {
 		if given.prometheus.Address == "" {
-			return skipped("Prometheus does not say where it listens")
+			return skipped("the address of Prometheus is not known")
 		}
 		var names []string
 		for _, d := range given.destinations {
@@ -221,7 +222,7 @@ func (x *runner) ownSidecar(ctx context.Context, given sidecarConfig) {
 	})
 }
 
-// sidecarStatus is what the status file tells.
+// sidecarStatus converts the status file.
 func sidecarStatus(status sidecar.Status) check.SidecarSeen {
 	seen := check.SidecarSeen{StartFailed: status.StartFailed}
 	for _, d := range status.Destinations {

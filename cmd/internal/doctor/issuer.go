@@ -20,15 +20,15 @@ import (
 )
 
 const (
-	// issuerTimeout is what AWS gives an issuer.
+	// issuerTimeout is AWS's timeout for an issuer.
 	issuerTimeout = 5 * time.Second
-	// maxDocument bounds what is read of an issuer, in bytes.
+	// maxDocument is the most that is read of a document, in bytes.
 	maxDocument = 1 << 20
 )
 
 // readIssuer reads discovery document and keys as AWS does: over https, without
-// credentials. token, if there is one, is verified with the keys; it is sent
-// nowhere.
+// credentials. It verifies the token with the keys, if there is one, and sends
+// it nowhere.
 func readIssuer(ctx context.Context, issuer policy.Issuer, token string) check.Published {
 	p := check.Published{Public: true}
 	r := issuerReader{roots: nil}
@@ -63,7 +63,7 @@ func readIssuer(ctx context.Context, issuer policy.Issuer, token string) check.P
 
 var algorithms = []jose.SignatureAlgorithm{jose.RS256, jose.RS384, jose.RS512, jose.ES256, jose.ES384, jose.ES512}
 
-// signed tells whether one of the keys verifies the token.
+// signed reports whether one of the keys verifies the token.
 func signed(token string, keys jose.JSONWebKeySet) bool {
 	parsed, err := jose.ParseSignedCompact(token, algorithms)
 	if err != nil {
@@ -77,8 +77,8 @@ func signed(token string, keys jose.JSONWebKeySet) bool {
 	return false
 }
 
-// issuerReader reads from an issuer whose certificate a public CA vouches for,
-// or else the last certificate of its own chain: AWS trusts that by its
+// issuerReader reads from an issuer with a certificate of a public CA. It also
+// trusts the last certificate of a private chain: AWS trusts that one by its
 // thumbprint.
 type issuerReader struct {
 	roots      *x509.CertPool
@@ -126,7 +126,7 @@ func (r *issuerReader) get(ctx context.Context, from string, into any) error {
 	return nil
 }
 
-// thumbprint is what belongs in a provider's list
+// thumbprint returns the thumbprint for a provider's list
 // (https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_providers_create_oidc_verify-thumbprint.html).
 func thumbprint(c *x509.Certificate) string {
 	sum := sha1.Sum(c.Raw)

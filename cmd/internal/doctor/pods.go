@@ -29,23 +29,23 @@ type runningPod struct {
 	*corev1.Pod
 	// container is its Prometheus.
 	container *corev1.Container
-	// assignment is nil where the pod is not injected.
-	assignment *sidecarconfig.Config
-	about      check.About
+	// config is the sidecar config; nil: the pod is not injected.
+	config *sidecarconfig.Config
+	about  check.About
 }
 
-// checkPods looks at the Prometheus pods of the subjects.
+// checkPods checks the Prometheus pods of the subjects.
 func (x *runner) checkPods(ctx context.Context) {
-	links := []check.ID{check.Pods, check.Identity, check.Sidecar, check.Flow}
+	ids := []check.ID{check.Pods, check.Identity, check.Sidecar, check.Flow}
 	if x.cluster == nil {
-		x.checks.Skip(check.About{}, noCluster, links...)
+		x.checks.Skip(check.About{}, noCluster, ids...)
 		return
 	}
 	var none []*subject
 	for _, s := range x.subjects {
 		pods, err := x.prometheusPods(ctx, s)
 		if err != nil {
-			x.checks.Skip(s.about, "the pods cannot be listed: "+err.Error(), links...)
+			x.checks.Skip(s.about, "the pods cannot be listed: "+err.Error(), ids...)
 			continue
 		}
 		if len(pods) == 0 {
@@ -55,13 +55,13 @@ func (x *runner) checkPods(ctx context.Context) {
 			x.checkPod(ctx, s, pod)
 		}
 	}
-	// A wildcard also covers service accounts that are not Prometheus's.
+	// A wildcard also covers service accounts of other programs.
 	for _, s := range none {
-		const says = "no Prometheus pod of this service account runs"
+		const message = "no Prometheus pod of this service account is running"
 		if s.named || len(none) == len(x.subjects) {
-			x.checks.Skip(s.about, says, links...)
+			x.checks.Skip(s.about, message, ids...)
 		} else {
-			x.checks.LeaveOut(s.about, says, links...)
+			x.checks.Exclude(s.about, message, ids...)
 		}
 	}
 }
@@ -70,25 +70,25 @@ func (x *runner) checkPod(ctx context.Context, s *subject, pod *runningPod) {
 	x.checks.Run(check.Pods, pod.about, func() check.Finding { return x.injected(s, pod) })
 	x.checks.Run(check.Identity, pod.about, func() check.Finding {
 		configs := x.givenConfigs(ctx, pod)
-		if pod.assignment != nil {
+		if pod.config != nil {
 			configs = append(configs, x.loadedConfig(ctx, pod))
 		}
 		return x.identity(ctx, pod, configs)
 	})
 	switch {
 	case pod.optedOut():
-		x.checks.LeaveOut(pod.about, "the pod has opted out", check.Sidecar, check.Flow)
+		x.checks.Exclude(pod.about, "the pod opted out", check.Sidecar, check.Flow)
 		return
-	case pod.assignment == nil:
+	case pod.config == nil:
 		x.checks.Skip(pod.about, "the pod has no sidecar", check.Sidecar, check.Flow)
 		return
 	}
 	x.checks.Run(check.Sidecar, pod.about, func() check.Finding {
-		if waits := waiting(pod.Pod); waits != "" {
-			return failed(check.NewFix("let the node have the image that sidecar.image of the policy, or the webhook's --image, names (sidecar.imagePullSecrets for a private registry); then create the pod anew", rollout(pod.Pod)),
-				"it does not start, and Prometheus waits for it: %s", waits)
+		if reason := waiting(pod.Pod); reason != "" {
+			return failed(check.NewFix("let the node have the image that sidecar.image of the policy, or the webhook's --image, names (sidecar.imagePullSecrets for a private registry); then replace the pod", rollout(pod.Pod)),
+				"it does not start, and Prometheus waits for it: %s", reason)
 		}
-		port := cmp.Or(pod.assignment.MetricsPort, sidecarconfig.DefaultMetricsPort)
+		port := cmp.Or(pod.config.MetricsPort, sidecarconfig.DefaultMetricsPort)
 		if port == sidecarconfig.NoMetrics {
 			return skipped("it serves no metrics: the pod is on the host's network, or has no port free")
 		}
@@ -96,22 +96,26 @@ func (x *runner) checkPod(ctx context.Context, s *subject, pod *runningPod) {
 		if err != nil {
 			return skipped("its metrics cannot be read through the API server: %v", err)
 		}
-		return check.SidecarState(check.SidecarMetrics(check.ReadMetrics(text)))
+		metrics, err := parseMetrics(text)
+		if err != nil {
+			return skipped("its metrics cannot be parsed: %v", err)
+		}
+		return check.SidecarState(check.SidecarMetrics(metrics))
 	})
 	x.checks.Run(check.Flow, pod.about, func() check.Finding {
 		var names []string
-		for _, d := range pod.assignment.Destinations {
+		for _, d := range pod.config.Destinations {
 			names = append(names, d.Block.Name)
 		}
 		return x.flow(ctx, names, func() (string, error) { return x.prometheus(ctx, pod, "/metrics") })
 	})
 }
 
-// flowEvery is how often Prometheus's metrics are read until they tell enough.
+// flowEvery is the pause between two reads of Prometheus's metrics.
 const flowEvery = 2 * time.Second
 
-// flow reads Prometheus's metrics, once where that tells enough, else again and
-// again for as long as a queue may take.
+// flow reads Prometheus's metrics, once if that is enough, else repeatedly for as
+// long as a queue may take.
 func (*runner) flow(ctx context.Context, names []string, metrics func() (string, error)) check.Finding {
 	var first check.Metrics
 	for began := time.Now(); ; {
@@ -119,7 +123,10 @@ func (*runner) flow(ctx context.Context, names []string, metrics func() (string,
 		if err != nil {
 			return skipped("Prometheus's metrics cannot be read: %v", err)
 		}
-		last := check.ReadMetrics(text)
+		last, err := parseMetrics(text)
+		if err != nil {
+			return skipped("Prometheus's metrics cannot be parsed: %v", err)
+		}
 		if first == nil {
 			first = last
 		}
@@ -133,8 +140,8 @@ func (*runner) flow(ctx context.Context, names []string, metrics func() (string,
 	}
 }
 
-// waiting is why the sidecar does not start, where the kubelet says so; the
-// first moments of a pod are no reason.
+// waiting returns the kubelet's reason why the sidecar does not start; empty: there
+// is none, or the pod is still being created.
 func waiting(pod *corev1.Pod) string {
 	for _, c := range pod.Status.InitContainerStatuses {
 		if w := c.State.Waiting; c.Name == inject.ContainerSidecar && w != nil && w.Reason != "PodInitializing" && w.Reason != "ContainerCreating" {
@@ -144,7 +151,7 @@ func waiting(pod *corev1.Pod) string {
 	return ""
 }
 
-// prometheusPods are the subject's pods that are Prometheus.
+// prometheusPods returns the subject's pods that run Prometheus.
 func (x *runner) prometheusPods(ctx context.Context, s *subject) ([]*runningPod, error) {
 	list, err := x.cluster.client.CoreV1().Pods(s.Namespace).List(ctx, metav1.ListOptions{
 		FieldSelector: fields.AndSelectors(
@@ -160,7 +167,7 @@ func (x *runner) prometheusPods(ctx context.Context, s *subject) ([]*runningPod,
 	for i := range list.Items {
 		pod := &list.Items[i]
 		name, ok := prometheusContainer(pod)
-		if !ok || pod.DeletionTimestamp != nil { // one that ends is no longer what the workload is
+		if !ok || pod.DeletionTimestamp != nil { // a terminating pod has been replaced
 			continue
 		}
 		r := &runningPod{Pod: pod, about: check.About{Subject: s.String(), Pod: pod.Namespace + "/" + pod.Name}}
@@ -169,7 +176,7 @@ func (x *runner) prometheusPods(ctx context.Context, s *subject) ([]*runningPod,
 				r.container = &pod.Spec.Containers[c]
 			}
 		}
-		r.assignment = assigned(pod)
+		r.config = sidecarConfigOf(pod)
 		found = append(found, r)
 	}
 	return found, nil
@@ -181,14 +188,14 @@ func prometheusContainer(pod *corev1.Pod) (string, bool) {
 	if err != nil {
 		return "", false
 	}
-	var seen inject.Pod
-	if json.Unmarshal(text, &seen) != nil {
+	var converted inject.Pod
+	if json.Unmarshal(text, &converted) != nil {
 		return "", false
 	}
-	return inject.Prometheus(&seen)
+	return inject.Prometheus(&converted)
 }
 
-func assigned(pod *corev1.Pod) *sidecarconfig.Config {
+func sidecarConfigOf(pod *corev1.Pod) *sidecarconfig.Config {
 	for _, c := range pod.Spec.InitContainers {
 		if c.Name != inject.ContainerSidecar {
 			continue
@@ -204,19 +211,19 @@ func assigned(pod *corev1.Pod) *sidecarconfig.Config {
 	return nil
 }
 
-// optedOut reports whether the pod asked to be left alone, and was.
+// optedOut reports whether the pod opted out and was not injected.
 func (p *runningPod) optedOut() bool {
-	return p.assignment == nil && p.Annotations[policy.AnnotationInject] == "false"
+	return p.config == nil && p.Annotations[policy.AnnotationInject] == "false"
 }
 
-// injected judges whether the pod carries what the policy says today.
+// injected judges whether the pod was injected by the current policy.
 func (x *runner) injected(s *subject, pod *runningPod) check.Finding {
-	roll := check.NewFix("roll the workload: pods are injected when they are created", rollout(pod.Pod))
+	restart := check.NewFix("restart the workload: pods are injected when they are created", rollout(pod.Pod))
 	if pod.optedOut() {
-		return check.NotAsked("", check.About{}, "it has opted out (annotation %s)", policy.AnnotationInject)
+		return check.Excluded("", check.About{}, "it opted out (annotation %s)", policy.AnnotationInject)
 	}
-	if pod.assignment == nil {
-		return failed(roll, "it runs, and was not injected when it was created")
+	if pod.config == nil {
+		return failed(restart, "it is running, and was not injected when it was created")
 	}
 	entitlement, ok := x.policy.Entitled(s.Subject)
 	if !ok {
@@ -227,21 +234,21 @@ func (x *runner) injected(s *subject, pod *runningPod) check.Finding {
 	if err != nil {
 		return skipped("%v", err)
 	}
-	var seen inject.Pod
-	if err := json.Unmarshal(text, &seen); err != nil {
+	var converted inject.Pod
+	if err := json.Unmarshal(text, &converted); err != nil {
 		return skipped("%v", err)
 	}
-	carried, today, err := inject.Mark(&seen, entitlement, x.policy)
+	carried, current, err := inject.Mark(&converted, entitlement, x.policy)
 	if err != nil {
-		return failed(roll, "its injection cannot be read: %v", err)
+		return failed(restart, "its injection cannot be read: %v", err)
 	}
-	if carried.Policy != today.Policy {
-		return warned(roll, "it carries what an older policy said")
+	if carried.Policy != current.Policy {
+		return warned(restart, "it was injected by an older policy")
 	}
 	return passed("injected, %s", carried.Reload)
 }
 
-// rollout creates the pod anew.
+// rollout returns the command that replaces the pod.
 func rollout(pod *corev1.Pod) check.Command {
 	for _, o := range pod.OwnerReferences {
 		if o.Controller == nil || !*o.Controller {
@@ -259,44 +266,43 @@ func rollout(pod *corev1.Pod) check.Command {
 	return check.Command{"kubectl", "delete", "pod", "--namespace", pod.Namespace, pod.Name}
 }
 
-// identity reads the container's environment as far as the pod's spec and its
-// ConfigMaps show it.
+// identity reads the container's environment from the pod's spec and its ConfigMaps.
 func (x *runner) identity(ctx context.Context, pod *runningPod, configs []string) check.Finding {
-	seen := check.ContainerSeen{Env: map[string]string{}, Configs: configs}
+	state := check.ContainerState{Env: map[string]string{}, Configs: configs}
 	for _, from := range pod.container.EnvFrom {
 		switch {
 		case from.SecretRef != nil:
-			seen.Hidden = append(seen.Hidden, "Secret "+from.SecretRef.Name)
+			state.Hidden = append(state.Hidden, "Secret "+from.SecretRef.Name)
 		case from.ConfigMapRef != nil:
 			object, err := x.cluster.client.CoreV1().ConfigMaps(pod.Namespace).Get(ctx, from.ConfigMapRef.Name, metav1.GetOptions{})
 			if apierrors.IsNotFound(err) {
 				continue // optional, or the pod would not run
 			}
 			if err != nil {
-				seen.Hidden = append(seen.Hidden, "ConfigMap "+from.ConfigMapRef.Name)
+				state.Hidden = append(state.Hidden, "ConfigMap "+from.ConfigMapRef.Name)
 				continue
 			}
 			for name, value := range object.Data {
-				seen.Env[from.Prefix+name] = value
+				state.Env[from.Prefix+name] = value
 			}
 		}
 	}
 	for _, v := range pod.container.Env {
-		seen.Env[v.Name] = v.Value
+		state.Env[v.Name] = v.Value
 		if v.ValueFrom != nil {
-			seen.Env[v.Name] = "(from elsewhere)"
+			state.Env[v.Name] = "(from elsewhere)"
 		}
 	}
-	seen.Given = pod.assignment != nil && seen.Env["AWS_WEB_IDENTITY_TOKEN_FILE"] == pod.assignment.Token
-	finding := check.Environment(seen)
+	state.Given = pod.config != nil && state.Env["AWS_WEB_IDENTITY_TOKEN_FILE"] == pod.config.Token
+	finding := check.Environment(state)
 	if finding.Fix != nil {
 		finding.Fix.Summary += " (container " + pod.container.Name + " of pod " + pod.Namespace + "/" + pod.Name + ")"
 	}
 	return finding
 }
 
-// givenConfigs are the configurations in the pod's ConfigMaps: one that
-// Prometheus could not apply is seen there alone.
+// givenConfigs returns the configurations in the pod's ConfigMaps, which Prometheus
+// may not have applied.
 func (x *runner) givenConfigs(ctx context.Context, pod *runningPod) []string {
 	var found []string
 	for _, v := range pod.Spec.Volumes {
@@ -305,7 +311,7 @@ func (x *runner) givenConfigs(ctx context.Context, pod *runningPod) []string {
 		}
 		object, err := x.cluster.client.CoreV1().ConfigMaps(pod.Namespace).Get(ctx, v.ConfigMap.Name, metav1.GetOptions{})
 		if err != nil {
-			continue // not there yet, or none of ours to read
+			continue // it does not exist yet, or may not be read
 		}
 		for _, name := range slices.Sorted(maps.Keys(object.Data)) {
 			if ext := path.Ext(name); ext == ".yml" || ext == ".yaml" {
@@ -316,8 +322,8 @@ func (x *runner) givenConfigs(ctx context.Context, pod *runningPod) []string {
 	return found
 }
 
-// loadedConfig is the configuration that Prometheus applied, in which it hides
-// secrets itself; empty where it cannot be had.
+// loadedConfig returns the configuration that Prometheus applied; empty: it cannot be
+// read. Prometheus hides the secrets in it.
 func (x *runner) loadedConfig(ctx context.Context, pod *runningPod) string {
 	text, err := x.prometheus(ctx, pod, "/api/v1/status/config")
 	if err != nil {
@@ -334,12 +340,12 @@ func (x *runner) loadedConfig(ctx context.Context, pod *runningPod) string {
 	return answer.Data.YAML
 }
 
-// prometheus asks the pod's server.
+// prometheus reads a path of the pod's Prometheus.
 func (x *runner) prometheus(ctx context.Context, pod *runningPod, path string) (string, error) {
-	at := pod.assignment.Prometheus
+	at := pod.config.Prometheus
 	_, port, err := net.SplitHostPort(at.Address)
 	if err != nil {
-		return "", fmt.Errorf("the pod does not say where Prometheus listens: %w", err)
+		return "", fmt.Errorf("the address of Prometheus is not known: %w", err)
 	}
 	text, err := x.proxied(ctx, pod, "http", port, at.Prefix+path)
 	if err == nil || !at.TLS {
@@ -353,7 +359,7 @@ func (x *runner) prometheus(ctx context.Context, pod *runningPod, path string) (
 	return text, nil
 }
 
-// proxied asks a port of the pod through the API server.
+// proxied reads a path of a port of the pod through the API server.
 func (x *runner) proxied(ctx context.Context, pod *runningPod, scheme, port, path string) (string, error) {
 	if _, err := strconv.Atoi(port); err != nil {
 		return "", err

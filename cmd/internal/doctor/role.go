@@ -14,13 +14,13 @@ import (
 type destinationRole struct {
 	arn         policy.ARN
 	destination policy.Destination
-	// about names the subject too where the role is for it alone.
+	// about includes the subject if the role is for that subject alone.
 	about check.About
-	// subjects are those that assume it, of the ones that are looked at.
+	// subjects are the checked subjects that assume it.
 	subjects []*subject
 }
 
-// rolesOf are the roles for d: one, or one for each subject (trust.roleScope).
+// rolesOf returns the roles for d: one, or one for each subject (trust.roleScope).
 func (x *runner) rolesOf(d policy.Destination) []destinationRole {
 	granted := slices.DeleteFunc(slices.Clone(x.subjects), func(s *subject) bool {
 		return !slices.ContainsFunc(s.destinations, func(to policy.Destination) bool { return to.Name == d.Name })
@@ -36,22 +36,22 @@ func (x *runner) rolesOf(d policy.Destination) []destinationRole {
 	return roles
 }
 
-// makeRole, writeTrust and writePermission are sync's to do, or else commands
-// for whoever keeps the role.
+// fixRole, fixTrust and fixPermission return the fix: sync does it, or else
+// commands do it for the role's administrator.
 
-func (x *runner) makeRole(r destinationRole) check.Fix {
+func (x *runner) fixRole(r destinationRole) check.Fix {
 	if x.managed(r.destination) {
 		return x.source.sync()
 	}
 	name := r.arn.RoleName()
-	way := strings.TrimSuffix(strings.TrimPrefix(r.arn.Resource, "role"), name)
-	mend := x.writePermission(r)
-	mend.Summary = "make the role (with a permissions boundary, if your account has one), or let sync keep it (trust.manage: roles)"
-	mend.Commands = append([]check.Command{{"aws", "iam", "create-role", "--role-name", name, "--path", way, "--assume-role-policy-document", x.trust(r)}}, mend.Commands...)
-	return mend
+	path := strings.TrimSuffix(strings.TrimPrefix(r.arn.Resource, "role"), name)
+	fix := x.fixPermission(r)
+	fix.Summary = "create the role (with a permissions boundary, if your account has one), or let sync manage it (trust.manage: roles)"
+	fix.Commands = append([]check.Command{{"aws", "iam", "create-role", "--role-name", name, "--path", path, "--assume-role-policy-document", x.trust(r)}}, fix.Commands...)
+	return fix
 }
 
-// trust is the document that lets in whoever assumes the role.
+// trust returns the trust document for the subjects of the role.
 func (x *runner) trust(r destinationRole) string {
 	subjects := make([]policy.Subject, len(r.subjects))
 	for i, s := range r.subjects {
@@ -60,24 +60,24 @@ func (x *runner) trust(r destinationRole) string {
 	return policy.TrustDocument(x.target(r.destination).Provider, x.issuer, x.policy.Token.Audience, subjects).String()
 }
 
-func (x *runner) writeTrust(r destinationRole, role *plan.Role, want check.Wanted) check.Fix {
+func (x *runner) fixTrust(r destinationRole, role *plan.Role, want check.WantedTrust) check.Fix {
 	if x.managed(r.destination) {
-		mend := x.source.sync()
-		// One subject alone has room, whoever else stands there now.
-		if r.about.Subject == "" && want.Full(role.Trust, plan.TrustQuota) {
-			mend.Summary = fmt.Sprintf("the trust document has no room for it below AWS's usual %d characters: have the account's quota raised (role trust policy length) and tell sync (--trust-quota), "+
-				"or give each service account its own role (trust.roleScope: serviceAccount), or grant fewer; then ", plan.TrustQuota) + mend.Summary
+		fix := x.source.sync()
+		// A document for one subject alone is always below the quota.
+		if r.about.Subject == "" && want.ExceedsQuota(role.Trust, plan.TrustQuota) {
+			fix.Summary = fmt.Sprintf("with this subject the trust document exceeds AWS's default of %d characters: request a higher quota (role trust policy length) and pass it to sync (--trust-quota), "+
+				"or give each service account its own role (trust.roleScope: serviceAccount), or grant fewer; then ", plan.TrustQuota) + fix.Summary
 		}
-		return mend
+		return fix
 	}
-	return check.NewFix("write the trust document anew (statements of other clusters in it have to be added)", check.Command{"aws", "iam", "update-assume-role-policy",
+	return check.NewFix("replace the trust document (add the statements of other clusters in it)", check.Command{"aws", "iam", "update-assume-role-policy",
 		"--role-name", r.arn.RoleName(), "--policy-document", x.trust(r)})
 }
 
-func (x *runner) writePermission(r destinationRole) check.Fix {
+func (x *runner) fixPermission(r destinationRole) check.Fix {
 	if x.managed(r.destination) {
 		return x.source.sync()
 	}
-	return check.NewFix("give the role a permission document", check.Command{"aws", "iam", "put-role-policy",
+	return check.NewFix("add a permission document to the role", check.Command{"aws", "iam", "put-role-policy",
 		"--role-name", r.arn.RoleName(), "--policy-name", plan.PolicyName, "--policy-document", policy.PermissionDocument(r.destination).String()})
 }

@@ -20,31 +20,32 @@ import (
 
 const (
 	sessionName = "ampbridge-doctor"
-	// sessionSeconds is the shortest session that STS gives.
+	// sessionSeconds is the shortest lifetime of a session in STS.
 	sessionSeconds = 900
 )
 
-// exchange is a way to a session: the token's, or the chained role's behind it.
+// exchange describes how to get a session: for a role, and then for a second role
+// (assumeRole) if there is one.
 type exchange struct {
 	region           string
 	role, assumeRole policy.ARN
 	sts              policy.STS
 }
 
-// session asks STS once, as the sidecar does.
+// session requests a session from STS once, as the sidecar does.
 func (e exchange) session(ctx context.Context, token string) (aws.CredentialsProvider, *check.Refusal) {
 	client, err := stsHTTP(e.sts)
 	if err != nil {
 		return nil, &check.Refusal{Text: err.Error()}
 	}
-	ask := func(creds aws.CredentialsProvider) *sts.Client {
+	newClient := func(creds aws.CredentialsProvider) *sts.Client {
 		o := sts.Options{Region: e.region, Credentials: creds, HTTPClient: client}
 		if e.sts.Endpoint != "" {
 			o.BaseEndpoint = &e.sts.Endpoint
 		}
 		return sts.New(o)
 	}
-	out, err := ask(aws.AnonymousCredentials{}).AssumeRoleWithWebIdentity(ctx, &sts.AssumeRoleWithWebIdentityInput{
+	out, err := newClient(aws.AnonymousCredentials{}).AssumeRoleWithWebIdentity(ctx, &sts.AssumeRoleWithWebIdentityInput{
 		RoleArn: aws.String(e.role.String()), RoleSessionName: aws.String(sessionName),
 		WebIdentityToken: &token, DurationSeconds: aws.Int32(sessionSeconds),
 	})
@@ -56,7 +57,7 @@ func (e exchange) session(ctx context.Context, token string) (aws.CredentialsPro
 	if e.assumeRole.IsZero() {
 		return keys, nil
 	}
-	chained, err := ask(keys).AssumeRole(ctx, &sts.AssumeRoleInput{
+	chained, err := newClient(keys).AssumeRole(ctx, &sts.AssumeRoleInput{
 		RoleArn: aws.String(e.assumeRole.String()), RoleSessionName: aws.String(sessionName), DurationSeconds: aws.Int32(sessionSeconds),
 	})
 	if err != nil {
@@ -71,7 +72,8 @@ func static(c *types.Credentials) aws.CredentialsProvider {
 	return credentials.NewStaticCredentialsProvider(aws.ToString(c.AccessKeyId), aws.ToString(c.SecretAccessKey), aws.ToString(c.SessionToken))
 }
 
-// stsHTTP reaches STS as the policy says.
+// stsHTTP returns the HTTP client for STS: the policy sets its proxy and its CA
+// bundle.
 func stsHTTP(o policy.STS) (*http.Client, error) {
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12}}
 	if o.ProxyURL != "" {
@@ -87,14 +89,14 @@ func stsHTTP(o policy.STS) (*http.Client, error) {
 			roots = x509.NewCertPool()
 		}
 		if !roots.AppendCertsFromPEM([]byte(o.CABundle)) {
-			return nil, errors.New("sts.caBundle holds no certificate")
+			return nil, errors.New("sts.caBundle contains no certificate")
 		}
 		transport.TLSClientConfig.RootCAs = roots
 	}
 	return &http.Client{Transport: transport, Timeout: probeTimeout}, nil
 }
 
-// checkSession has STS exchange the subject's token.
+// checkSession exchanges the subject's token for a session of STS.
 func (x *runner) checkSession(ctx context.Context, s *subject, d policy.Destination) {
 	about := x.between(s, d)
 	if s.token == "" {
@@ -102,31 +104,31 @@ func (x *runner) checkSession(ctx context.Context, s *subject, d policy.Destinat
 		return
 	}
 	x.checks.Run(check.Session, about, func() check.Finding {
-		session, refused := x.way(s, d).session(ctx, s.token)
+		session, refused := x.exchange(s, d).session(ctx, s.token)
 		if refused != nil {
-			return check.RefusedSession(*refused, x.aligned(about))
+			return check.RefusedSession(*refused, x.trustPassed(about))
 		}
-		s.session(d.Name, session)
+		s.keepSession(d.Name, session)
 		return passed("STS gives a session of %s", x.policy.RoleFor(d, s.Subject))
 	})
 }
 
-// way is how a pod of s comes to a session for d.
-func (x *runner) way(s *subject, d policy.Destination) exchange {
+// exchange returns how a pod of s gets a session for d.
+func (x *runner) exchange(s *subject, d policy.Destination) exchange {
 	return exchange{d.Workspace.Region, x.policy.RoleFor(d, s.Subject), d.AssumeRole, x.policy.STS}
 }
 
-// aligned tells whether trust was read, and found right.
-func (x *runner) aligned(about check.About) bool {
+// trustPassed reports whether the check of the trust document passed.
+func (x *runner) trustPassed(about check.About) bool {
 	for _, f := range x.checks.Report().Findings {
-		if f.Check == check.TrustDocument && f.About == about {
-			return f.State == check.Pass
+		if f.ID == check.TrustDocument && f.About == about {
+			return f.Status == check.Pass
 		}
 	}
 	return false
 }
 
-// between is a subject and its destination.
+// between returns the object of a finding about a subject and its destination.
 func (x *runner) between(s *subject, d policy.Destination) check.About {
 	return check.About{Subject: s.String(), Destination: d.Name, Account: x.policy.Role(d).Account}
 }
@@ -137,7 +139,7 @@ func (x *runner) checkWrite(ctx context.Context, s *subject, d policy.Destinatio
 	session := s.sessions[d.Name]
 	switch {
 	case x.NoWrite:
-		x.checks.LeaveOut(about, "left out (--no-write)", check.Write)
+		x.checks.Exclude(about, "excluded by --no-write", check.Write)
 		return
 	case session == nil:
 		x.checks.Skip(about, "there is no session to sign with", check.Write)
@@ -150,12 +152,12 @@ func (x *runner) checkWrite(ctx context.Context, s *subject, d policy.Destinatio
 		if refused := write(ctx, session, d, labels, time.Now()); refused != nil {
 			return check.RefusedWrite(*refused, d)
 		}
-		return passed("%s took one sample of %s", d.Workspace.ID(), marker)
+		return passed("%s accepted one sample of %s", d.Workspace.ID(), marker)
 	})
 }
 
-// session keeps a session for the write.
-func (s *subject) session(destination string, keys aws.CredentialsProvider) {
+// keepSession keeps a session for the write.
+func (s *subject) keepSession(destination string, keys aws.CredentialsProvider) {
 	if s.sessions == nil {
 		s.sessions = map[string]aws.CredentialsProvider{}
 	}

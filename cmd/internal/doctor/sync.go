@@ -19,82 +19,84 @@ import (
 )
 
 const (
-	// leaseName is that of sync's Lease, in ampbridge's own namespace.
+	// leaseName is the name of sync's Lease, in ampbridge's own namespace.
 	leaseName = "ampbridge-sync"
-	// leaseWatch is how long doctor waits for a renewal where the clocks differ;
-	// a leader renews every two seconds.
+	// leaseWatch is how long doctor waits for a renewal if the clocks differ. A leader
+	// renews every two seconds.
 	leaseWatch = 5 * time.Second
-	// syncMetricsPort is where sync serves metrics, where its pod names no port.
+	// syncMetricsPort is the port of sync's metrics if its pod names none.
 	syncMetricsPort = 8080
 )
 
-// lookAtSync checks what keeps the AWS side in sync with the policy.
-func (x *runner) lookAtSync(ctx context.Context) {
+// checkSync checks sync, which updates AWS to match the policy.
+func (x *runner) checkSync(ctx context.Context) {
 	if x.cluster == nil {
 		x.checks.Skip(check.About{}, noCluster, check.SyncLeads)
 		return
 	}
 	if x.policy.Trust.Manage == policy.ManageNone {
-		x.checks.LeaveOut(check.About{}, "the policy says trust.manage: none, so others keep the AWS side", check.SyncLeads)
+		x.checks.Exclude(check.About{}, "the policy has trust.manage: none, so sync does not manage AWS", check.SyncLeads)
 		return
 	}
 	x.checks.Run(check.SyncLeads, check.About{}, func() check.Finding {
-		seen, err := x.sync(ctx)
+		state, err := x.sync(ctx)
 		if err != nil {
 			return skipped("%v", err)
 		}
-		logs := check.NewFix("see sync's log, which says what it cannot do and why")
-		if seen.Workload != "" {
+		logs := check.NewFix("see sync's log for the changes that failed, and why")
+		if state.Workload != "" {
 			logs.Commands = []check.Command{{"kubectl", "logs", "--namespace", x.System, "--selector", installation.Sync, "--tail=50"}}
 		}
-		return check.Sync(seen, time.Duration(x.policy.Trust.Interval), x.Now(), logs)
+		return check.Sync(state, time.Duration(x.policy.Trust.Interval), x.Now(), logs)
 	})
 }
 
-// sync observes it. The error says what may not be read.
-func (x *runner) sync(ctx context.Context) (seen check.SyncSeen, err error) {
+// sync observes sync. The error is about what cannot be read.
+func (x *runner) sync(ctx context.Context) (state check.SyncState, err error) {
 	client, chart := x.cluster.client, metav1.ListOptions{LabelSelector: installation.Sync}
 	deployments, err := client.AppsV1().Deployments(x.System).List(ctx, chart)
 	if err != nil {
-		return seen, fmt.Errorf("the Deployments of %s cannot be listed: %w", x.System, err)
+		return state, fmt.Errorf("the Deployments of %s cannot be listed: %w", x.System, err)
 	}
 	if len(deployments.Items) > 0 {
-		seen.Workload = "deployment/" + deployments.Items[0].Name
+		state.Workload = "deployment/" + deployments.Items[0].Name
 	} else {
 		cronJobs, err := client.BatchV1().CronJobs(x.System).List(ctx, chart)
 		if err != nil {
-			return seen, fmt.Errorf("the CronJobs of %s cannot be listed: %w", x.System, err)
+			return state, fmt.Errorf("the CronJobs of %s cannot be listed: %w", x.System, err)
 		}
 		if len(cronJobs.Items) > 0 {
 			c := cronJobs.Items[0]
-			seen.Workload = "cronjob/" + c.Name
-			seen.Scheduled = &check.ScheduleSeen{Suspended: c.Spec.Suspend != nil && *c.Spec.Suspend}
+			state.Workload = "cronjob/" + c.Name
+			state.CronJob = &check.CronJobState{Suspended: c.Spec.Suspend != nil && *c.Spec.Suspend}
 			if c.Status.LastScheduleTime != nil {
-				seen.Scheduled.Started = c.Status.LastScheduleTime.Time
+				state.CronJob.Started = c.Status.LastScheduleTime.Time
 			}
 			if c.Status.LastSuccessfulTime != nil {
-				seen.Scheduled.Succeeded = c.Status.LastSuccessfulTime.Time
+				state.CronJob.Succeeded = c.Status.LastSuccessfulTime.Time
 			}
-			return seen, nil
+			return state, nil
 		}
 	}
-	if seen.Lease, err = x.lease(ctx); err != nil {
-		return seen, fmt.Errorf("the Lease %s/%s cannot be read: %w", x.System, leaseName, err)
+	if state.Lease, err = x.lease(ctx); err != nil {
+		return state, fmt.Errorf("the Lease %s/%s cannot be read: %w", x.System, leaseName, err)
 	}
-	if seen.Lease == nil || seen.Lease.Holder == "" {
-		return seen, nil
+	if state.Lease == nil || state.Lease.Holder == "" {
+		return state, nil
 	}
-	text, err := x.leaderMetrics(ctx, seen.Lease.Holder)
+	text, err := x.leaderMetrics(ctx, state.Lease.Holder)
+	if err == nil {
+		state.Leader, err = parseMetrics(text)
+	}
 	if err != nil {
-		seen.Problem = err.Error()
+		state.Problem = err.Error()
 	}
-	seen.Leader = check.ReadMetrics(text)
-	return seen, nil
+	return state, nil
 }
 
-// lease reads the Lease, and again where its age does not tell that it is held:
-// the clocks of the leader and of this machine may differ.
-func (x *runner) lease(ctx context.Context) (*check.LeaseSeen, error) {
+// lease reads the Lease. If it looks expired, lease reads it again: the clocks of the
+// leader and of this machine may differ.
+func (x *runner) lease(ctx context.Context) (*check.LeaseState, error) {
 	first, err := x.readLease(ctx)
 	if err != nil || first == nil || first.Holder == "" || x.Now().Sub(first.Renewed).Abs() <= first.Lasts {
 		return first, err
@@ -110,8 +112,8 @@ func (x *runner) lease(ctx context.Context) (*check.LeaseSeen, error) {
 	return second, nil
 }
 
-// readLease returns nil where there is no Lease.
-func (x *runner) readLease(ctx context.Context) (*check.LeaseSeen, error) {
+// readLease returns nil if there is no Lease.
+func (x *runner) readLease(ctx context.Context) (*check.LeaseState, error) {
 	object, err := x.cluster.client.CoordinationV1().Leases(x.System).Get(ctx, leaseName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil, nil
@@ -119,25 +121,25 @@ func (x *runner) readLease(ctx context.Context) (*check.LeaseSeen, error) {
 	if err != nil {
 		return nil, err
 	}
-	return leaseSeen(object.Spec), nil
+	return leaseState(object.Spec), nil
 }
 
-func leaseSeen(spec coordinationv1.LeaseSpec) *check.LeaseSeen {
-	seen := &check.LeaseSeen{}
+func leaseState(spec coordinationv1.LeaseSpec) *check.LeaseState {
+	state := &check.LeaseState{}
 	if spec.HolderIdentity != nil {
-		seen.Holder, _, _ = strings.Cut(*spec.HolderIdentity, "_")
+		state.Holder, _, _ = strings.Cut(*spec.HolderIdentity, "_")
 	}
 	if spec.RenewTime != nil {
-		seen.Renewed = spec.RenewTime.Time
+		state.Renewed = spec.RenewTime.Time
 	}
 	if spec.LeaseDurationSeconds != nil {
-		seen.Lasts = time.Duration(*spec.LeaseDurationSeconds) * time.Second
+		state.Lasts = time.Duration(*spec.LeaseDurationSeconds) * time.Second
 	}
-	return seen
+	return state
 }
 
-// leaderMetrics reads the metrics of the leader through the API server. A long
-// name of a pod is longer than its host name, which the Lease has.
+// leaderMetrics reads the metrics of the leader through the API server. The Lease
+// has the pod's host name, which can be shorter than the pod's name.
 func (x *runner) leaderMetrics(ctx context.Context, host string) (string, error) {
 	pods, err := x.cluster.client.CoreV1().Pods(x.System).List(ctx, metav1.ListOptions{LabelSelector: installation.Sync})
 	if err != nil {
@@ -157,7 +159,7 @@ func (x *runner) leaderMetrics(ctx context.Context, host string) (string, error)
 		}
 		return string(text), nil
 	}
-	return "", errors.New("it is no pod of " + x.System)
+	return "", errors.New("it is not a pod of " + x.System)
 }
 
 func metricsPort(pod *corev1.Pod) int {

@@ -28,18 +28,18 @@ import (
 )
 
 const (
-	// dialTimeout is short: what cannot be reached is no reason to wait.
+	// dialTimeout is short, because the webhook is often not reachable from here.
 	dialTimeout = 2 * time.Second
-	// expiresSoon is when a certificate that nobody renewed wants a look.
+	// expiresSoon is the remaining lifetime of a certificate that is a warning.
 	expiresSoon = 7 * 24 * time.Hour
-	// certificateSuffix follows the Service's name without its component.
+	// certificateSuffix is appended to the Service's name.
 	certificateSuffix = "-tls"
 )
 
-// reinstall puts back what the chart made.
+// reinstall restores the objects of the chart.
 var reinstall = check.NewFix("install the chart again: it registers the webhook")
 
-// checkWebhook asks how the API server would call the webhook.
+// checkWebhook checks how the API server would call the webhook.
 func (x *runner) checkWebhook(ctx context.Context) {
 	var object *admissionv1.MutatingWebhookConfiguration
 	x.checks.Run(check.Registration, check.About{}, func() (f check.Finding) {
@@ -69,7 +69,7 @@ func (x *runner) registration(ctx context.Context) (*admissionv1.MutatingWebhook
 	for _, s := range x.subjects {
 		injection := policy.Injection(s.labels[policy.LabelInjection])
 		if injection != policy.InjectionEnabled && injection != policy.InjectionAnnotated {
-			continue // a finding of its own
+			continue // the namespace check reports it
 		}
 		entry := registration.EntryName("pods", injection)
 		i := slices.IndexFunc(object.Webhooks, func(w admissionv1.MutatingWebhook) bool { return w.Name == entry })
@@ -79,13 +79,13 @@ func (x *runner) registration(ctx context.Context) (*admissionv1.MutatingWebhook
 		w := object.Webhooks[i]
 		switch {
 		case !selects(w.NamespaceSelector, s.labels):
-			return object, failed(reinstall, "its entry %s does not select namespace %s: look at its namespaceSelector", entry, s.Namespace)
+			return object, failed(reinstall, "its entry %s does not select namespace %s: check its namespaceSelector", entry, s.Namespace)
 		case !createsPods(w):
 			return object, failed(reinstall, "its entry %s has no rule for the creation of pods", entry)
 		case w.ObjectSelector != nil && len(w.ObjectSelector.MatchLabels)+len(w.ObjectSelector.MatchExpressions) > 0:
 			differs = append(differs, "it has an objectSelector")
 		case len(w.MatchConditions) != 1 || w.MatchConditions[0].Expression != registration.CanBePrometheus:
-			differs = append(differs, "its match conditions are not those of this version")
+			differs = append(differs, "its match conditions are those of another version")
 		}
 	}
 	if len(differs) > 0 {
@@ -96,7 +96,7 @@ func (x *runner) registration(ctx context.Context) (*admissionv1.MutatingWebhook
 
 func selects(selector *metav1.LabelSelector, set map[string]string) bool {
 	s, err := metav1.LabelSelectorAsSelector(selector)
-	// None at all selects everything; an empty one too.
+	// A missing or empty selector selects everything.
 	return err == nil && (selector == nil || s.Matches(labels.Set(set)))
 }
 
@@ -114,7 +114,7 @@ func (x *runner) endpoints(ctx context.Context, c admissionv1.WebhookClientConfi
 	pods := check.Command{"kubectl", "get", "pods", "--namespace", c.Service.Namespace, "--selector", installation.Webhook}
 	_, err := x.cluster.client.CoreV1().Services(c.Service.Namespace).Get(ctx, c.Service.Name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return failed(reinstall, "the Service %s is not there", service)
+		return failed(reinstall, "the Service %s does not exist", service)
 	}
 	list, listErr := x.cluster.client.DiscoveryV1().EndpointSlices(c.Service.Namespace).List(ctx, metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=" + c.Service.Name})
 	if err := errors.Join(err, listErr); err != nil {
@@ -134,12 +134,12 @@ func (x *runner) endpoints(ctx context.Context, c admissionv1.WebhookClientConfi
 	case ready > 0:
 		return passed("%d ready behind %s", ready, service)
 	case waiting > 0:
-		return failed(check.NewFix("see why the webhook's pods are not ready", pods), "none of the %d pods behind %s is ready: nothing is injected", waiting, service)
+		return failed(check.NewFix("find out why the webhook's pods are not ready", pods), "none of the %d pods behind %s is ready: nothing is injected", waiting, service)
 	}
-	return failed(check.NewFix("see why the webhook has no pods", pods), "no pod is behind %s: nothing is injected", service)
+	return failed(check.NewFix("find out why the webhook has no pods", pods), "no pod is behind %s: nothing is injected", service)
 }
 
-// host is what the API server expects the certificate to be of.
+// host returns the name that the API server expects in the certificate.
 func host(c admissionv1.WebhookClientConfig) string {
 	if c.Service != nil {
 		return c.Service.Name + "." + c.Service.Namespace + ".svc"
@@ -151,23 +151,23 @@ func host(c admissionv1.WebhookClientConfig) string {
 	return u.Hostname()
 }
 
-// certificate compares the CA bundle with the certificate that is served: the
-// one of a connection where there can be one, else the one in the Secret.
+// certificate verifies the webhook's certificate with the CA bundle. It reads the
+// certificate from a connection if possible, else from the Secret.
 func (x *runner) certificate(ctx context.Context, c admissionv1.WebhookClientConfig) check.Finding {
-	inject := check.NewFix("let the webhook, or cert-manager, write the bundle again: restart the webhook; with a certificate of your own, give the chart its CA")
+	renew := check.NewFix("let the webhook, or cert-manager, write the bundle again: restart the webhook; with a certificate of your own, pass its CA to the chart")
 	if c.Service != nil {
-		inject.Commands = []check.Command{{"kubectl", "rollout", "restart", "--namespace", c.Service.Namespace, "deployment/" + c.Service.Name}}
+		renew.Commands = []check.Command{{"kubectl", "rollout", "restart", "--namespace", c.Service.Namespace, "deployment/" + c.Service.Name}}
 	}
 	roots := x509.NewCertPool()
 	if len(c.CABundle) == 0 {
-		return failed(inject, "the registration has no CA bundle: the API server trusts no certificate of the webhook's")
+		return failed(renew, "the registration has no CA bundle: the API server trusts no certificate of the webhook")
 	}
 	if !roots.AppendCertsFromPEM(c.CABundle) {
-		return failed(inject, "the registration's CA bundle holds no certificate")
+		return failed(renew, "the registration's CA bundle contains no certificate")
 	}
 	chain, where, err := x.served(ctx, c)
 	if err != nil {
-		return skipped("%v; the dry run below tells whether it is right", err)
+		return skipped("%v; the dry run below shows whether it is right", err)
 	}
 	intermediates := x509.NewCertPool()
 	for _, cert := range chain[1:] {
@@ -175,18 +175,18 @@ func (x *runner) certificate(ctx context.Context, c admissionv1.WebhookClientCon
 	}
 	leaf, now := chain[0], x.Now()
 	if now.After(leaf.NotAfter) {
-		return failed(inject, "the certificate %s expired at %s", where, leaf.NotAfter.UTC().Format(time.RFC3339))
+		return failed(renew, "the certificate %s expired at %s", where, leaf.NotAfter.UTC().Format(time.RFC3339))
 	}
 	if _, err := leaf.Verify(x509.VerifyOptions{DNSName: host(c), Roots: roots, Intermediates: intermediates, CurrentTime: now}); err != nil {
-		return failed(inject, "the CA bundle does not vouch for the certificate %s: %v", where, err)
+		return failed(renew, "the CA bundle does not verify the certificate %s: %v", where, err)
 	}
 	if left := leaf.NotAfter.Sub(now); left < expiresSoon && left < leaf.NotAfter.Sub(leaf.NotBefore)/10 {
-		return warned(inject, "the certificate %s expires in %s, and nobody has renewed it", where, check.Span(left))
+		return warned(renew, "the certificate %s expires in %s, and was not renewed", where, check.Span(left))
 	}
 	return passed("%s, until %s", where, leaf.NotAfter.UTC().Format(time.DateOnly))
 }
 
-// served is the certificate chain that the webhook shows, and where it was found.
+// served returns the certificate chain of the webhook, and its source.
 func (x *runner) served(ctx context.Context, c admissionv1.WebhookClientConfig) ([]*x509.Certificate, string, error) {
 	address := host(c)
 	port := "443"
@@ -201,14 +201,14 @@ func (x *runner) served(ctx context.Context, c admissionv1.WebhookClientConfig) 
 	} else if c.Service.Port != nil {
 		port = fmt.Sprint(*c.Service.Port)
 	}
-	// Outside of the cluster a Service's name is nobody's, or a stranger's.
+	// Outside the cluster a Service's name has no address, or that of another host.
 	if c.Service == nil || os.Getenv("KUBERNETES_SERVICE_HOST") != "" {
 		chain, err := dial(ctx, net.JoinHostPort(address, port), address)
 		if err == nil {
 			return chain, "served at " + net.JoinHostPort(address, port), nil
 		}
 		if c.Service == nil {
-			return nil, "", fmt.Errorf("the webhook's certificate cannot be had: %w", err)
+			return nil, "", fmt.Errorf("the webhook's certificate cannot be read: %w", err)
 		}
 	}
 	name := c.Service.Name + certificateSuffix
@@ -223,8 +223,7 @@ func (x *runner) served(ctx context.Context, c admissionv1.WebhookClientConfig) 
 	return chain, "in Secret " + c.Service.Namespace + "/" + name, nil
 }
 
-// dial asks for the certificate, whoever vouches for it: what is wrong with it
-// is told by its error.
+// dial returns the certificate chain of a server, also one that is not trusted.
 func dial(ctx context.Context, address, name string) ([]*x509.Certificate, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
@@ -240,8 +239,8 @@ func dial(ctx context.Context, address, name string) ([]*x509.Certificate, error
 	return conn.(*tls.Conn).ConnectionState().PeerCertificates, nil
 }
 
-// unverified is the chain that a connection was refused for; nil: that was not
-// the reason.
+// unverified returns the chain that failed the verification; nil: the error has
+// another reason.
 func unverified(err error) []*x509.Certificate {
 	var refused *tls.CertificateVerificationError
 	if !errors.As(err, &refused) {
@@ -264,7 +263,7 @@ func certificates(data []byte) ([]*x509.Certificate, error) {
 		chain = append(chain, cert)
 	}
 	if len(chain) == 0 {
-		return nil, errors.New("tls.crt holds no certificate")
+		return nil, errors.New("tls.crt contains no certificate")
 	}
 	return chain, nil
 }

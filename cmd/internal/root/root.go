@@ -30,7 +30,7 @@ const (
 	OK     = 0
 	Failed = 1
 	Usage  = 2
-	// Unchecked is doctor's: nothing failed, and something was not checked.
+	// Unchecked is doctor's: no check failed, and some were skipped.
 	Unchecked = 3
 )
 

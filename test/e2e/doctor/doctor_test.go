@@ -10,27 +10,28 @@ import (
 	"github.com/ampbridge/ampbridge/policy/check"
 )
 
-// fault is a row: what breaks, which link doctor names, and how it is mended.
+// fault is a row: what goes wrong, which check fails, and how it is fixed.
 type fault struct {
 	name string
-	link check.ID
-	// subject is the only one for whom it is broken; empty: for all.
+	// id is the check that fails.
+	id check.ID
+	// subject is the only one for which the check fails; empty: for all.
 	subject policy.Subject
-	// says is part of the finding's sentence.
-	says string
-	play func(*scene)
-	// mend does what the words of the mend say; nil: its commands are followed.
-	mend func(*scene)
-	// after puts back what the mend does not concern.
-	after func(*scene)
-	// installed: the policy comes from the ConfigMap.
+	// message is a part of the finding's message.
+	message string
+	inject  func(*fixture)
+	// fix does what the summary of the fix describes; nil: run the commands of the fix.
+	fix func(*fixture)
+	// after restores what the fix does not change.
+	after func(*fixture)
+	// installed is true if the policy comes from the ConfigMap.
 	installed bool
 	// args are doctor's.
 	args []string
 }
 
 func TestDoctor(t *testing.T) {
-	s := newScene(t)
+	s := newFixture(t)
 	s.healthy(fault{})
 	s.healthy(fault{installed: true})
 	t.Run("means", func(t *testing.T) { s.in(t).means() })
@@ -40,51 +41,51 @@ func TestDoctor(t *testing.T) {
 	t.Run("a role for each service account", func(t *testing.T) { s.in(t).roleForEach() })
 	for _, faults := range [][]fault{clusterFaults, webhookFaults, issuerFaults, awsFaults, byHandFaults, workspaceFaults} {
 		for _, f := range faults {
-			// Every row starts where the one before ended: in order.
+			// Each row starts from the state of the row before it, which is healthy.
 			if !t.Run(f.name, func(t *testing.T) { s.in(t).act(f) }) {
-				t.Fatal("the rows that follow would start from a broken chain")
+				t.Fatal("the next rows would start from a failed check")
 			}
 		}
 	}
 }
 
-// in is the scene, for a row's own test.
-func (s *scene) in(t *testing.T) *scene {
+// in returns the fixture for a row's own test.
+func (s *fixture) in(t *testing.T) *fixture {
 	c := *s
 	c.T = t
 	return &c
 }
 
-func (s *scene) act(f fault) {
+func (s *fixture) act(f fault) {
 	s.Helper()
-	f.play(s)
-	a := s.examine(f)
-	if len(a.Broken) != 1 || a.Broken[0] != f.link || a.status != 1 {
-		s.Fatalf("broken: %v, status %d; want %s, 1\n%s", a.Broken, a.status, f.link, a.text())
+	f.inject(s)
+	a := s.runDoctor(f)
+	if len(a.Failed) != 1 || a.Failed[0] != f.id || a.status != 1 {
+		s.Fatalf("failed: %v, status %d; want %s, 1\n%s", a.Failed, a.status, f.id, a.text())
 	}
-	if !contains(a.finding().Message, f.says) {
-		s.Errorf("it does not say %q\n%s", f.says, a.text())
+	if !contains(a.finding().Message, f.message) {
+		s.Errorf("the message has no %q\n%s", f.message, a.text())
 	}
-	for _, r := range check.Chain {
-		if r.ID == f.link {
+	for _, c := range check.All {
+		if c.ID == f.id {
 			break
 		}
-		if state := a.State(r.ID); state != check.Pass && r.ID != check.SyncLeads {
-			s.Errorf("%s comes before %s, and is %s\n%s", r.ID, f.link, state, a.text())
+		if status := a.Status(c.ID); status != check.Pass && c.ID != check.SyncLeads {
+			s.Errorf("%s comes before %s, and its status is %s\n%s", c.ID, f.id, status, a.text())
 		}
 	}
 	for _, other := range a.Findings {
-		if f.subject != (policy.Subject{}) && other.Check == f.link && (other.State == check.Fail) != (other.About.Subject == f.subject.String()) {
-			s.Errorf("%s is to be broken for %s alone\n%s", f.link, f.subject, a.text())
+		if f.subject != (policy.Subject{}) && other.ID == f.id && (other.Status == check.Fail) != (other.About.Subject == f.subject.String()) {
+			s.Errorf("%s must fail for %s alone\n%s", f.id, f.subject, a.text())
 		}
 	}
 	if s.Failed() {
 		return
 	}
 	finding := a.finding()
-	s.Logf("%s: %s\n→ %s", finding.Check, finding.Message, finding.Fix.Summary)
-	if f.mend != nil {
-		f.mend(s)
+	s.Logf("%s: %s\n→ %s", finding.ID, finding.Message, finding.Fix.Summary)
+	if f.fix != nil {
+		f.fix(s)
 	} else {
 		s.follow(finding.Fix)
 	}
@@ -94,49 +95,48 @@ func (s *scene) act(f fault) {
 	}
 }
 
-func (s *scene) examine(f fault) answer {
+func (s *fixture) runDoctor(f fault) answer {
 	s.Helper()
 	args := []string{"--kubeconfig", s.kube.Kubeconfig()}
 	if !f.installed {
 		args = append(args, "--policy", s.policyFile)
 	}
-	return s.ask(s.environ(), append(args, f.args...)...)
+	return s.doctor(s.environ(), append(args, f.args...)...)
 }
 
-// unchecked is the exit status where no link is broken, and something was not
-// checked.
+// unchecked is the exit status if no check failed and some were skipped.
 const unchecked = 3
 
-// podLinks need a pod that runs; the table of faults has none.
-var podLinks = []check.ID{check.Pods, check.Identity, check.Sidecar, check.Flow}
+// podChecks need a running pod; the table of faults has none.
+var podChecks = []check.ID{check.Pods, check.Identity, check.Sidecar, check.Flow}
 
 // byHand reports whether the policy leaves the AWS side to others (trust.manage: none).
-func (s *scene) byHand() bool {
+func (s *fixture) byHand() bool {
 	text, err := os.ReadFile(s.policyFile)
 	s.try(err)
 	return strings.Contains(string(text), "manage: none")
 }
 
-// healthy asks doctor, and expects every link to hold that needs no pod. Nothing
-// runs sync here but the rows themselves.
-func (s *scene) healthy(f fault) {
+// healthy runs doctor, and expects every check to pass that needs no pod. Only the
+// rows themselves run sync.
+func (s *fixture) healthy(f fault) {
 	s.Helper()
-	a := s.examine(f)
-	if a.status != unchecked || len(a.Broken) != 0 || !slices.Equal(a.NotChecked, podLinks) || !contains(a.stderr, "every link that was checked holds") {
-		s.Fatalf("status %d, broken %v, %s\n%s", a.status, a.Broken, a.stderr, a.text())
+	a := s.runDoctor(f)
+	if a.status != unchecked || len(a.Failed) != 0 || !slices.Equal(a.NotChecked, podChecks) || !contains(a.stderr, "checks passed") || contains(a.stderr, "failed") {
+		s.Fatalf("status %d, failed %v, %s\n%s", a.status, a.Failed, a.stderr, a.text())
 	}
-	for _, r := range check.Chain {
+	for _, c := range check.All {
 		want := check.Pass
 		switch {
-		case slices.Contains(podLinks, r.ID):
+		case slices.Contains(podChecks, c.ID):
 			want = check.Skip
-		case r.ID == check.SyncLeads && s.byHand():
+		case c.ID == check.SyncLeads && s.byHand():
 			want = check.Skip
-		case r.ID == check.SyncLeads:
+		case c.ID == check.SyncLeads:
 			want = check.Warn
 		}
-		if state := a.State(r.ID); state != want {
-			s.Fatalf("%s is %s\n%s", r.ID, state, a.text())
+		if status := a.Status(c.ID); status != want {
+			s.Fatalf("%s: %s, want %s\n%s", c.ID, status, want, a.text())
 		}
 	}
 }

@@ -14,15 +14,15 @@ import (
 	"github.com/ampbridge/ampbridge/policy/check"
 )
 
-// follow carries out a mend's commands. ampbridge is the program itself; kubectl
+// follow runs the commands of a fix. ampbridge is the program itself; kubectl
 // and aws are read word by word and done with their own libraries, so that a
 // command that these programs would not take fails here too.
-func (s *scene) follow(m *check.Fix) {
+func (s *fixture) follow(fix *check.Fix) {
 	s.Helper()
-	if m == nil || len(m.Commands) == 0 {
-		s.Fatal("the mend has no command")
+	if fix == nil || len(fix.Commands) == 0 {
+		s.Fatal("the fix has no command")
 	}
-	for _, c := range m.Commands {
+	for _, c := range fix.Commands {
 		s.Logf("$ %s", c)
 		switch c[0] {
 		case "ampbridge":
@@ -63,11 +63,11 @@ func readArgs(list []string) args {
 	return a
 }
 
-func (s *scene) kubectl(a args) {
+func (s *fixture) kubectl(a args) {
 	s.Helper()
 	client, ns := s.kube.Client().CoreV1(), a.flags["--namespace"]
-	change := func(kind, field, assignment string) {
-		name, value, set := strings.Cut(assignment, "=")
+	change := func(kind, field, change string) {
+		name, value, set := strings.Cut(change, "=")
 		patch := fmt.Sprintf(`{"metadata":{%q:{%q:%q}}}`, field, name, value)
 		if !set {
 			patch = fmt.Sprintf(`{"metadata":{%q:{%q:null}}}`, field, strings.TrimSuffix(name, "-"))
@@ -100,7 +100,7 @@ func (s *scene) kubectl(a args) {
 	}
 }
 
-func (s *scene) aws(a args) {
+func (s *fixture) aws(a args) {
 	s.Helper()
 	var err error
 	switch call := strings.Join(a.words, " "); call {

@@ -20,11 +20,11 @@ import (
 // inPod runs doctor with what a container has: an environment, and a token file.
 // Outside of the sidecar's container the workspace is not known, and in it there
 // is no Prometheus here: something is never checked.
-func (s *scene) inPod() {
+func (s *fixture) inPod() {
 	role := "arn:aws:iam::" + accountID + ":role/ampbridge/demo/" + roleName
 	file := filepath.Join(s.dir, "token")
-	token := func(serviceAccount, audience string) func(*scene) string {
-		return func(s *scene) string {
+	token := func(serviceAccount, audience string) func(*fixture) string {
+		return func(s *fixture) string {
 			s.Helper()
 			text, err := s.kube.Token(s.Context(), namespace, serviceAccount, audience, 600)
 			s.try(err)
@@ -34,21 +34,21 @@ func (s *scene) inPod() {
 	ours := token(serviceAccount, "sts.amazonaws.com")
 	identity := []string{"AWS_ROLE_ARN=" + role, "AWS_WEB_IDENTITY_TOKEN_FILE=" + file, "AWS_REGION=" + region}
 	for _, c := range []struct {
-		name  string
-		token func(*scene) string
-		env   []string
-		args  []string
-		link  check.ID // empty: all is well
-		says  string
+		name    string
+		token   func(*fixture) string
+		env     []string
+		args    []string
+		id      check.ID // empty: none fails
+		message string
 	}{
 		{"all well", ours, identity, nil, "", ""},
 		{"all well, by the policy", ours, identity, []string{"--policy", s.policyFile}, "", ""},
-		{"token file missing", nil, identity, nil, check.TokenMinted, "is not there"},
-		{"token file empty", func(*scene) string { return "\n" }, identity, nil, check.TokenMinted, "is empty"},
-		{"not a token", func(*scene) string { return "eyJzb21ldGhpbmcgZWxzZQ" }, identity, nil, check.TokenMinted, "this is no token"},
+		{"token file missing", nil, identity, nil, check.TokenMinted, "does not exist"},
+		{"token file empty", func(*fixture) string { return "\n" }, identity, nil, check.TokenMinted, "is empty"},
+		{"not a token", func(*fixture) string { return "eyJzb21ldGhpbmcgZWxzZQ" }, identity, nil, check.TokenMinted, "this is not a token"},
 		{"the Azure token", token(serviceAccount, policy.AudienceAzure), identity, []string{"--policy", s.policyFile}, check.TokenMinted, "this is the token of Azure's webhook"},
 		{"the Azure token, unknown to the pod", token(serviceAccount, policy.AudienceAzure), identity, nil, check.Session, "Incorrect token audience"},
-		{"expired token", func(*scene) string {
+		{"expired token", func(*fixture) string {
 			signer := awstest.NewSigner(issuerURL, jose.RS256)
 			claims := signer.Claims("system:serviceaccount:"+namespace+":"+serviceAccount, "sts.amazonaws.com")
 			claims["exp"] = time.Now().Add(-time.Hour).Unix()
@@ -57,7 +57,7 @@ func (s *scene) inPod() {
 		{"subject mismatch", token("default", "sts.amazonaws.com"), identity, nil, check.Session, "Not authorized"},
 		{"static keys win over the role", ours, append(slices.Clone(identity), "AWS_ACCESS_KEY_ID=AKIAEXAMPLE"), nil, check.Identity, "static keys win"},
 		{"no identity", ours, nil, nil, check.Identity, "the pod has no identity for AWS"},
-		{"the sidecar's container", ours, []string{sidecarconfig.Variable + "=" + s.orders(file)}, nil, "", ""},
+		{"the sidecar's container", ours, []string{sidecarconfig.Variable + "=" + s.sidecarConfig(file)}, nil, "", ""},
 	} {
 		s.Run(c.name, func(t *testing.T) {
 			s := s.in(t)
@@ -66,33 +66,33 @@ func (s *scene) inPod() {
 				s.try(os.WriteFile(file, []byte(c.token(s)), 0o600))
 			}
 			env := []string{"HOME=" + s.dir, "HTTPS_PROXY=" + s.proxy, "SSL_CERT_FILE=" + filepath.Join(s.dir, "public-ca.pem"), "AWS_ENDPOINT_URL_STS=" + s.cloud.URL}
-			a := s.ask(append(env, c.env...), append([]string{"--in-pod"}, c.args...)...)
-			if c.link == "" {
-				if a.status != unchecked || a.State(check.Session) != check.Pass {
+			a := s.doctor(append(env, c.env...), append([]string{"--in-pod"}, c.args...)...)
+			if c.id == "" {
+				if a.status != unchecked || a.Status(check.Session) != check.Pass {
 					t.Errorf("status %d\n%s", a.status, a.text())
 				}
 				return
 			}
-			if len(a.Broken) != 1 || a.Broken[0] != c.link || a.status != 1 || !contains(a.finding().Message, c.says) {
-				t.Errorf("broken %v, status %d; want %s (%q)\n%s", a.Broken, a.status, c.link, c.says, a.text())
+			if len(a.Failed) != 1 || a.Failed[0] != c.id || a.status != 1 || !contains(a.finding().Message, c.message) {
+				t.Errorf("failed %v, status %d; want %s (%q)\n%s", a.Failed, a.status, c.id, c.message, a.text())
 			}
 			for _, f := range a.Findings {
-				if f.Check == c.link {
+				if f.ID == c.id {
 					break
 				}
 				// Outside of the sidecar's container the workspace is not known.
-				if f.State != check.Pass && f.Check != check.Write {
-					t.Errorf("%s is %s\n%s", f.Check, f.State, a.text())
+				if f.Status != check.Pass && f.ID != check.Write {
+					t.Errorf("%s is %s\n%s", f.ID, f.Status, a.text())
 				}
 			}
 		})
 	}
 }
 
-// orders are what the webhook tells a sidecar, whose token is in the file.
-func (s *scene) orders(file string) string {
+// sidecarConfig returns the config of a sidecar, with the token in the file.
+func (s *fixture) sidecarConfig(file string) string {
 	s.Helper()
-	pod, err := s.kube.Client().CoreV1().Pods(namespace).Create(s.Context(), prometheusPod("orders", nil), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	pod, err := s.kube.Client().CoreV1().Pods(namespace).Create(s.Context(), prometheusPod("config", nil), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 	s.try(err)
 	for _, v := range pod.Spec.InitContainers[0].Env {
 		if v.Name != sidecarconfig.Variable {

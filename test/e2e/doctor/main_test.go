@@ -1,11 +1,11 @@
-// Package doctor_test breaks the chain, one link at a time, and asks doctor.
+// Package doctor_test makes one check fail at a time, and runs doctor.
 //
-// All rows share one scene: a real control plane, AWS's double, and the webhook
+// All rows share one fixture: a real control plane, AWS's double, and the webhook
 // behind a Service, as the chart installs it. Each row begins where everything
-// holds, breaks one thing, and expects doctor to name exactly that link, with
-// everything before it in order. Then the mend is followed, and everything holds
-// again: where the mend is commands, those very commands are carried out; where it
-// is words, the row does what they say.
+// passes, injects one fault, and expects that exactly this check fails, with
+// everything before it passed. Then it follows the fix, and everything passes again:
+// the test runs the commands of the fix, or else the row does what the summary of
+// the fix describes.
 package doctor_test
 
 import (
@@ -40,6 +40,7 @@ import (
 	"github.com/ampbridge/ampbridge/test/cluster"
 	"github.com/ampbridge/ampbridge/test/kubelet"
 	"github.com/ampbridge/ampbridge/test/servingcert"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tools"
 	"github.com/ampbridge/ampbridge/webhook/registration"
 )
@@ -54,8 +55,8 @@ const (
 	// issuerURL ends in a slash, as AKS's do, and its certificate is of a private
 	// CA, as those of clusters at home are.
 	issuerURL = "https://oidc.example.com/clusters/demo/"
-	// patience bounds waiting for what must come.
-	patience = 90 * time.Second
+	// timeout bounds waiting for what must come.
+	timeout = 90 * time.Second
 )
 
 func TestMain(m *testing.M) {
@@ -67,8 +68,8 @@ func TestMain(m *testing.M) {
 // process is the webhook's, which rows stop and start; nil: it does not run.
 type process struct{ *exec.Cmd }
 
-// scene is what the rows share.
-type scene struct {
+// fixture is shared by all rows.
+type fixture struct {
 	// T is the row's, root the test's that all rows belong to.
 	*testing.T
 	root      *testing.T
@@ -92,9 +93,9 @@ type scene struct {
 	registration *admissionv1.MutatingWebhookConfiguration
 }
 
-func newScene(t *testing.T) *scene {
+func newFixture(t *testing.T) *fixture {
 	t.Helper()
-	s := &scene{T: t, root: t, dir: t.TempDir(), webhook: &process{}}
+	s := &fixture{T: t, root: t, dir: t.TempDir(), webhook: &process{}}
 	s.build()
 	s.cloud = awstest.Start(t, awstest.Options{Prometheus: s.prometheus})
 	s.account = s.cloud.Account(accountID)
@@ -121,16 +122,16 @@ func newScene(t *testing.T) *scene {
 	return s
 }
 
-func (s *scene) must(_ any, err error) { s.Helper(); s.try(err) }
+func (s *fixture) must(_ any, err error) { s.Helper(); s.try(err) }
 
-func (s *scene) try(err error) {
+func (s *fixture) try(err error) {
 	s.Helper()
 	if err != nil {
 		s.Fatal(err)
 	}
 }
 
-func (s *scene) build() {
+func (s *fixture) build() {
 	s.Helper()
 	s.ampbridge = filepath.Join(s.dir, "ampbridge")
 	out, err := exec.CommandContext(s.Context(), "go", "build", "-o", s.ampbridge, "github.com/ampbridge/ampbridge/cmd/ampbridge").CombinedOutput()
@@ -144,8 +145,8 @@ func (s *scene) build() {
 	s.must(nil, err)
 }
 
-// policy is the scene's, with replacements made: old, new, old, new, …
-func (s *scene) policy(replace ...string) string {
+// policy returns the policy of the fixture, with replacements: old, new, old, new, …
+func (s *fixture) policy(replace ...string) string {
 	text := fmt.Sprintf(`apiVersion: ampbridge.io/v1alpha1
 kind: Policy
 paused: false
@@ -179,13 +180,13 @@ trust:
 	return text
 }
 
-func (s *scene) setPolicy(replace ...string) {
+func (s *fixture) setPolicy(replace ...string) {
 	s.Helper()
 	s.try(os.WriteFile(s.policyFile, []byte(s.policy(replace...)), 0o600))
 }
 
 // configMap is the chart's.
-func (s *scene) configMap() {
+func (s *fixture) configMap() {
 	s.Helper()
 	s.must(s.kube.Client().CoreV1().ConfigMaps(system).Create(s.Context(), &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Name: "ampbridge-policy", Labels: map[string]string{"app.kubernetes.io/name": "ampbridge"}},
@@ -195,7 +196,7 @@ func (s *scene) configMap() {
 
 // install makes what the chart makes of the webhook: Service, endpoints, Secret,
 // registration; and runs it.
-func (s *scene) install() {
+func (s *fixture) install() {
 	s.Helper()
 	ca, err := servingcert.Write(s.dir, service+"."+system+".svc")
 	s.try(err)
@@ -206,7 +207,7 @@ func (s *scene) install() {
 	}
 	client := s.kube.Client()
 	s.must(client.CoreV1().Secrets(system).Create(s.Context(), secret, metav1.CreateOptions{}))
-	s.webhookAddr = net.JoinHostPort(s.host, freePort(s.T, s.host))
+	s.webhookAddr = testkit.FreeAddrOn(s.T, s.host)
 	s.makeService()
 	s.startWebhook()
 	s.registration, err = registration.New(registration.Options{
@@ -219,7 +220,7 @@ func (s *scene) install() {
 	s.register()
 }
 
-func (s *scene) makeService() {
+func (s *fixture) makeService() {
 	s.Helper()
 	_, port, err := net.SplitHostPort(s.webhookAddr)
 	s.try(err)
@@ -239,11 +240,11 @@ func (s *scene) makeService() {
 }
 
 // startWebhook runs the webhook as its own process.
-func (s *scene) startWebhook() {
+func (s *fixture) startWebhook() {
 	s.Helper()
-	health := net.JoinHostPort("127.0.0.1", freePort(s.T, "127.0.0.1"))
+	health := testkit.FreeAddr(s.T)
 	cmd := exec.Command(s.ampbridge, "webhook", "--policy", filepath.Join(s.dir, "webhook-policy.yaml"), "--cert-dir", s.dir,
-		"--addr", s.webhookAddr, "--health-addr", health, "--metrics-addr", net.JoinHostPort("127.0.0.1", freePort(s.T, "127.0.0.1")),
+		"--addr", s.webhookAddr, "--health-addr", health, "--metrics-addr", testkit.FreeAddr(s.T),
 		"--image", "registry.example/ampbridge:dev", "--kubeconfig", s.kube.Kubeconfig(), "--namespace", system, "--drain-delay", "0s")
 	cmd.Env = []string{"HOME=" + s.dir}
 	var output bytes.Buffer
@@ -252,7 +253,7 @@ func (s *scene) startWebhook() {
 	s.try(cmd.Start())
 	s.webhook.Cmd = cmd
 	s.root.Cleanup(s.stopWebhook)
-	s.await("the webhook is ready", func() bool {
+	s.eventually("the webhook is ready", func() bool {
 		response, err := http.Get("http://" + health + "/readyz")
 		if err != nil {
 			return false
@@ -262,7 +263,7 @@ func (s *scene) startWebhook() {
 	})
 }
 
-func (s *scene) stopWebhook() {
+func (s *fixture) stopWebhook() {
 	if s.webhook.Cmd == nil {
 		return
 	}
@@ -272,44 +273,40 @@ func (s *scene) stopWebhook() {
 }
 
 // register makes the registration, and waits until the API server has read it.
-func (s *scene) register() {
+func (s *fixture) register() {
 	s.Helper()
 	configurations := s.kube.Client().AdmissionregistrationV1().MutatingWebhookConfigurations()
 	if err := configurations.Delete(s.Context(), s.registration.Name, metav1.DeleteOptions{}); err == nil {
-		s.Log("registered anew")
+		s.Log("registered again")
 	}
 	s.must(configurations.Create(s.Context(), s.registration.DeepCopy(), metav1.CreateOptions{}))
-	s.awaitInjection(true)
+	s.waitForInjection(true)
 }
 
-// awaitInjection waits until the API server, which follows its own objects by a
+// waitForInjection waits until the API server, which follows its own objects by a
 // watch, does or does not inject.
-func (s *scene) awaitInjection(want bool) {
+func (s *fixture) waitForInjection(want bool) {
 	s.Helper()
-	s.await(fmt.Sprintf("pods are injected: %v", want), func() bool {
+	s.eventually(fmt.Sprintf("pods are injected: %v", want), func() bool {
 		pod, err := s.kube.Client().CoreV1().Pods(namespace).Create(s.Context(), prometheusPod("probe", nil), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		s.try(err)
 		return (pod.Annotations["ampbridge.io/injected"] != "") == want
 	})
 }
 
-func (s *scene) await(what string, ok func() bool) {
+func (s *fixture) eventually(what string, ok func() bool) {
 	s.Helper()
-	for deadline := time.Now().Add(patience); !ok(); time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			s.Fatalf("not within %s: %s", patience, what)
-		}
-	}
+	testkit.Within(s.T, timeout, what, ok)
 }
 
 // sync is `ampbridge sync --once`, with more flags.
-func (s *scene) sync(flags ...string) {
+func (s *fixture) sync(flags ...string) {
 	s.Helper()
 	s.run(append([]string{"sync", "--once", "--policy", s.policyFile, "--kubeconfig", s.kube.Kubeconfig()}, flags...)...)
 }
 
 // run runs ampbridge as an administrator of cluster and account.
-func (s *scene) run(args ...string) {
+func (s *fixture) run(args ...string) {
 	s.Helper()
 	cmd := exec.CommandContext(s.Context(), s.ampbridge, args...)
 	cmd.Env = s.environ()
@@ -319,7 +316,7 @@ func (s *scene) run(args ...string) {
 }
 
 // environ is an administrator's, whose way to the internet is the proxy.
-func (s *scene) environ() []string {
+func (s *fixture) environ() []string {
 	ca := filepath.Join(s.dir, "public-ca.pem")
 	s.try(os.WriteFile(ca, s.cloud.CA, 0o600))
 	return append(append([]string{
@@ -330,9 +327,9 @@ func (s *scene) environ() []string {
 // answer is doctor's JSON.
 type answer struct {
 	Version int        `json:"version"`
-	Verdict string     `json:"verdict"`
-	Broken  []check.ID `json:"broken"`
-	// NotChecked are the links of which something was not checked.
+	Summary string     `json:"summary"`
+	Failed  []check.ID `json:"failed"`
+	// NotChecked are the checks with a skipped finding.
 	NotChecked []check.ID `json:"notChecked"`
 	check.Report
 	status int
@@ -342,8 +339,8 @@ type answer struct {
 // secrets must not be in what doctor prints: the start of every JSON Web Token.
 const tokenStart = "eyJ"
 
-// ask runs doctor as its own process.
-func (s *scene) ask(env []string, args ...string) answer {
+// doctor runs doctor as its own process.
+func (s *fixture) doctor(env []string, args ...string) answer {
 	s.Helper()
 	cmd := exec.CommandContext(s.Context(), s.ampbridge, append([]string{"doctor", "-o", "json"}, args...)...)
 	cmd.Env = env
@@ -367,16 +364,18 @@ func (s *scene) ask(env []string, args ...string) answer {
 	return a
 }
 
-// text is the ladder as people see it.
+// text returns the findings, a line each, and the summary.
 func (a answer) text() string {
 	var b strings.Builder
-	_ = a.Text(&b)
-	return b.String()
+	for _, f := range a.Findings {
+		fmt.Fprintf(&b, "%s %-15s  %s: %s\n", f.Status, f.ID, f.About, f.Message)
+	}
+	return b.String() + a.Summary
 }
 
-// finding is the broken one.
+// finding returns the first failed one.
 func (a answer) finding() check.Finding {
-	i := slices.IndexFunc(a.Findings, func(f check.Finding) bool { return f.State == check.Fail })
+	i := slices.IndexFunc(a.Findings, func(f check.Finding) bool { return f.Status == check.Fail })
 	if i < 0 {
 		return check.Finding{}
 	}
@@ -409,7 +408,7 @@ func (p *published) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // startProxy is the internet: it leads CONNECT requests to the hosts of the
 // issuers that the double knows, and to no others.
-func (s *scene) startProxy() {
+func (s *fixture) startProxy() {
 	s.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	s.try(err)
@@ -437,16 +436,10 @@ func (s *scene) startProxy() {
 	s.proxy = "http://" + l.Addr().String()
 }
 
+// freePort returns a free port of a host.
 func freePort(t *testing.T, host string) string {
 	t.Helper()
-	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, port, err := net.SplitHostPort(testkit.FreeAddrOn(t, host))
+	testkit.Must(t, err)
 	return port
 }

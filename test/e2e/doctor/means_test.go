@@ -18,13 +18,13 @@ import (
 	"github.com/ampbridge/ampbridge/policy/check"
 )
 
-// means takes away what doctor may have at hand: it does what it can.
-func (s *scene) means() {
+// means removes access that doctor may have: it runs the checks that are left.
+func (s *fixture) means() {
 	s.Run("the documented rights, and no others", func(t *testing.T) { s.in(t).documentedRights() })
 	s.Run("no cluster", func(t *testing.T) {
 		s := s.in(t)
-		a := s.ask(append(s.environ(), "KUBECONFIG=/dev/null"), "--policy", s.policyFile)
-		s.unseen(a, check.Kubernetes, check.IssuerMatches, check.Namespace, check.ServiceAccount, check.Registration, check.Endpoints,
+		a := s.doctor(append(s.environ(), "KUBECONFIG=/dev/null"), "--policy", s.policyFile)
+		s.expectSkipped(a, check.Kubernetes, check.IssuerMatches, check.Namespace, check.ServiceAccount, check.Registration, check.Endpoints,
 			check.Certificate, check.Injection, check.TokenMinted, check.SyncLeads, check.Session, check.Write, check.Pods, check.Identity, check.Sidecar, check.Flow)
 	})
 	s.Run("the API server does not answer", func(t *testing.T) {
@@ -33,9 +33,9 @@ func (s *scene) means() {
 		up, err := os.ReadFile(s.kube.Kubeconfig())
 		s.try(err)
 		s.try(os.WriteFile(config, bytes.ReplaceAll(up, []byte(s.kube.URL), []byte("https://127.0.0.1:1")), 0o600))
-		a := s.ask(s.environ(), "--policy", s.policyFile, "--kubeconfig", config)
-		if !slices.Equal(a.Broken, []check.ID{check.Kubernetes}) || a.State(check.OIDCProvider) != check.Pass || a.State(check.Workspace) != check.Pass {
-			s.Errorf("broken %v\n%s", a.Broken, a.text())
+		a := s.doctor(s.environ(), "--policy", s.policyFile, "--kubeconfig", config)
+		if !slices.Equal(a.Failed, []check.ID{check.Kubernetes}) || a.Status(check.OIDCProvider) != check.Pass || a.Status(check.Workspace) != check.Pass {
+			s.Errorf("failed %v\n%s", a.Failed, a.text())
 		}
 	})
 	s.Run("no AWS credentials", func(t *testing.T) {
@@ -43,36 +43,36 @@ func (s *scene) means() {
 		env := append(slices.DeleteFunc(s.environ(), func(e string) bool {
 			return strings.HasPrefix(e, "AWS_ACCESS_KEY_ID") || strings.HasPrefix(e, "AWS_SECRET_ACCESS_KEY")
 		}), "AWS_EC2_METADATA_DISABLED=true")
-		a := s.ask(env, "--policy", s.policyFile, "--kubeconfig", s.kube.Kubeconfig())
+		a := s.doctor(env, "--policy", s.policyFile, "--kubeconfig", s.kube.Kubeconfig())
 		// STS and the remote write take the pod's own token.
-		s.unseen(a, append([]check.ID{check.Account, check.OIDCProvider, check.RoleExists, check.TrustDocument, check.Permissions,
-			check.Boundary, check.Workspace, check.Query}, podLinks...)...)
+		s.expectSkipped(a, append([]check.ID{check.Account, check.OIDCProvider, check.RoleExists, check.TrustDocument, check.Permissions,
+			check.Boundary, check.Workspace, check.Query}, podChecks...)...)
 	})
 	s.Run("no way to the issuer, but AWS has one", func(t *testing.T) {
 		s := s.in(t)
-		a := s.ask(append(s.environ(), "HTTPS_PROXY=http://127.0.0.1:1"), "--policy", s.policyFile, "--kubeconfig", s.kube.Kubeconfig())
-		s.unseen(a, podLinks...)
+		a := s.doctor(append(s.environ(), "HTTPS_PROXY=http://127.0.0.1:1"), "--policy", s.policyFile, "--kubeconfig", s.kube.Kubeconfig())
+		s.expectSkipped(a, podChecks...)
 	})
-	s.Run("nobody tells the issuer", func(t *testing.T) {
+	s.Run("the issuer is not known", func(t *testing.T) {
 		s := s.in(t)
 		s.setPolicy("  issuer: "+issuerURL+"\n", "")
 		defer s.setPolicy()
-		a := s.ask(append(s.environ(), "KUBECONFIG=/dev/null"), "--policy", s.policyFile)
-		if a.status != unchecked || a.State(check.TrustDocument) != check.Skip || a.State(check.RoleExists) != check.Pass {
+		a := s.doctor(append(s.environ(), "KUBECONFIG=/dev/null"), "--policy", s.policyFile)
+		if a.status != unchecked || a.Status(check.TrustDocument) != check.Skip || a.Status(check.RoleExists) != check.Pass {
 			s.Errorf("status %d\n%s", a.status, a.text())
 		}
 	})
 	s.Run("no sample", func(t *testing.T) {
 		s := s.in(t)
-		a := s.examine(fault{args: []string{"--no-write"}})
-		s.unseen(a, append([]check.ID{check.Write}, podLinks...)...)
+		a := s.runDoctor(fault{args: []string{"--no-write"}})
+		s.expectSkipped(a, append([]check.ID{check.Write}, podChecks...)...)
 		if slices.Contains(a.NotChecked, check.Write) {
 			s.Errorf("what --no-write leaves out counts as not checked: %v", a.NotChecked)
 		}
 	})
 	s.Run("every format", func(t *testing.T) {
 		s := s.in(t)
-		for format, part := range map[string]string{"text": "✓ write ", "html": `data-link="write" data-state="ok"`} {
+		for format, part := range map[string]string{"text": "✓ write ", "html": `data-check="write" data-status="pass"`} {
 			cmd := exec.CommandContext(s.Context(), s.ampbridge, "doctor", "-o", format, "--kubeconfig", s.kube.Kubeconfig())
 			cmd.Env = s.environ()
 			out, err := cmd.CombinedOutput()
@@ -83,22 +83,22 @@ func (s *scene) means() {
 	})
 }
 
-// unseen expects these links not to be looked at, and all others to hold.
-func (s *scene) unseen(a answer, links ...check.ID) {
+// expectSkipped expects that these checks are skipped, and all others pass.
+func (s *fixture) expectSkipped(a answer, ids ...check.ID) {
 	s.Helper()
 	if a.status != unchecked {
 		s.Errorf("status %d, %s", a.status, a.stderr)
 	}
-	for _, r := range check.Chain {
+	for _, r := range check.All {
 		want := check.Pass
 		switch {
-		case slices.Contains(links, r.ID):
+		case slices.Contains(ids, r.ID):
 			want = check.Skip
 		case r.ID == check.SyncLeads:
 			want = check.Warn
 		}
-		if state := a.State(r.ID); state != want {
-			s.Errorf("%s is %s, want %s\n%s", r.ID, state, want, a.text())
+		if status := a.Status(r.ID); status != want {
+			s.Errorf("%s: %s, want %s\n%s", r.ID, status, want, a.text())
 		}
 	}
 }
@@ -106,7 +106,7 @@ func (s *scene) unseen(a answer, links ...check.ID) {
 var fenced = regexp.MustCompile("(?s)```(yaml|json)\n(.*?)```")
 
 // documentedRights runs doctor with the rights that docs/doctor.md lists.
-func (s *scene) documentedRights() {
+func (s *fixture) documentedRights() {
 	page, err := os.ReadFile(filepath.Join("..", "..", "..", "docs", "doctor.md"))
 	s.try(err)
 	blocks := map[string]string{}
@@ -128,6 +128,6 @@ func (s *scene) documentedRights() {
 	keys, err := s.account.PutUser("doctor", blocks["json"])
 	s.try(err)
 	env := append(s.environ(), keys.Environ()...)
-	s.await("the rights are in force", func() bool { return s.ask(env, "--kubeconfig", kubeconfig).State(check.Policy) == check.Pass })
-	s.unseen(s.ask(env, "--kubeconfig", kubeconfig), podLinks...)
+	s.eventually("the rights are in force", func() bool { return s.doctor(env, "--kubeconfig", kubeconfig).Status(check.Policy) == check.Pass })
+	s.expectSkipped(s.doctor(env, "--kubeconfig", kubeconfig), podChecks...)
 }

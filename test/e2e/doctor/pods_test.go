@@ -27,7 +27,7 @@ scrape_configs:
 - job_name: self
   static_configs: [{targets: ["127.0.0.1:%s"]}]
 `
-	// nodesRole is a service discovery that asks EC2 as whoever it is.
+	// nodesRole has a service discovery that calls EC2 with the default identity.
 	nodesRole = selfScrape + `- job_name: nodes
   ec2_sd_configs:
   - region: eu-west-1
@@ -35,18 +35,18 @@ scrape_configs:
 `
 )
 
-// pods plays what can be wrong with pods that exist.
-func (s *scene) pods() {
+// pods injects the faults of existing pods.
+func (s *fixture) pods() {
 	s.Run("not injected", func(t *testing.T) {
 		s := s.in(t)
 		s.labelNamespace("null")
 		s.createPod("late", nil)
 		s.labelNamespace(`"enabled"`)
-		s.awaitInjection(true)
-		a := s.onlyBroken(check.Pods, "was not injected when it was created")
+		s.waitForInjection(true)
+		a := s.onlyFailed(check.Pods, "was not injected when it was created")
 		s.follow(a.finding().Fix)
 		s.createPod("late", nil) // its controller
-		s.podHolds("late")
+		s.podPasses("late")
 	})
 	s.Run("static keys win over the role", func(t *testing.T) {
 		s := s.in(t)
@@ -56,10 +56,10 @@ func (s *scene) pods() {
 				{Name: "AWS_ACCESS_KEY_ID", Value: "AKIAEXAMPLE"}, {Name: "AWS_SECRET_ACCESS_KEY", Value: "example"},
 			}
 		})
-		s.onlyBroken(check.Identity, "static keys win")
+		s.onlyFailed(check.Identity, "static keys win")
 		s.deletePod("keys")
 		s.createPod("keys", nil)
-		s.podHolds("keys")
+		s.podPasses("keys")
 	})
 	s.Run("self-assume in a remote_write of one's own", func(t *testing.T) {
 		s := s.in(t)
@@ -69,125 +69,126 @@ func (s *scene) pods() {
 		}}
 		s.must(s.kube.Client().CoreV1().ConfigMaps(namespace).Create(s.Context(), config, metav1.CreateOptions{}))
 		s.createPod("itself", nil)
-		s.onlyBroken(check.Identity, "would have to assume itself")
+		s.onlyFailed(check.Identity, "would have to assume itself")
 		config.Data["prometheus.yml"] = "{}\n"
 		s.must(s.kube.Client().CoreV1().ConfigMaps(namespace).Update(s.Context(), config, metav1.UpdateOptions{}))
-		s.podHolds("itself")
+		s.podPasses("itself")
 	})
 	s.Run("the sidecar's image cannot be had", func(t *testing.T) {
 		s := s.in(t)
 		s.createPod("waits", nil)
-		// What a kubelet says of it.
+		// The status that a kubelet sets.
 		s.must(s.kube.Client().CoreV1().Pods(namespace).Patch(s.Context(), "waits", types.MergePatchType,
 			[]byte(`{"status":{"phase":"Pending","initContainerStatuses":[{"name":"ampbridge-config","image":"x","imageID":"","ready":false,"restartCount":0,"state":{"waiting":{"reason":"ImagePullBackOff","message":"not found"}}}]}}`), metav1.PatchOptions{}, "status"))
-		a := s.onlyBroken(check.Sidecar, "ImagePullBackOff: not found")
+		a := s.onlyFailed(check.Sidecar, "ImagePullBackOff: not found")
 		s.follow(a.finding().Fix)
 		s.createPod("waits", nil)
-		s.podHolds("waits")
+		s.podPasses("waits")
 	})
 	s.Run("it runs", func(t *testing.T) { s.in(t).livePod() })
 }
 
 // livePod runs a whole pod: Prometheus, its reloader, the sidecar.
-func (s *scene) livePod() {
+func (s *fixture) livePod() {
 	port := freePort(s.T, s.host)
 	stop := s.runPod("live", port, selfScrape, nil)
-	s.awaitAll("live")
+	s.waitForAll("live")
 	s.stuck("live")
 
 	// Its user adds a service discovery that was the node's business so far.
 	s.must(s.kube.Client().CoreV1().ConfigMaps(namespace).Patch(s.Context(), "live", types.MergePatchType,
 		fmt.Appendf(nil, `{"data":{"prometheus.yml":%q}}`, fmt.Sprintf(nodesRole, port)), metav1.PatchOptions{}))
-	// Pods of podrun share the machine's ports: the sidecar at 9095 may be another
+	// Pods of test/kubelet share the machine's ports: the sidecar at 9095 may be another
 	// test's for a while.
-	s.await("doctor names the identity alone", func() bool {
+	s.eventually("only the identity fails", func() bool {
 		s.address("live")
-		a := s.examine(fault{})
-		return slices.Equal(a.Broken, []check.ID{check.Identity}) && contains(a.finding().Message, "no longer the node's role")
+		a := s.runDoctor(fault{})
+		return slices.Equal(a.Failed, []check.ID{check.Identity}) && contains(a.finding().Message, "no longer the node's role")
 	})
 	stop()
 
-	// What the mend says: the annotation, and a new pod.
+	// The fix: the annotation, and a new pod.
 	port = freePort(s.T, s.host)
 	stop = s.runPod("apart", port, nodesRole, func(pod *corev1.Pod) {
 		pod.Annotations = map[string]string{policy.AnnotationEnvironment: string(policy.EnvironmentSidecar)}
 	})
 	defer stop()
-	s.awaitAll("apart")
+	s.waitForAll("apart")
 }
 
-// stuck has AMP fail: what is retried, refused or pending for ever is not in flow.
-func (s *scene) stuck(pod string) {
+// stuck lets AMP fail: samples that are retried, refused or pending for ever fail the
+// check.
+func (s *fixture) stuck(pod string) {
 	s.Helper()
 	for _, c := range []struct {
-		name, says string
-		fault      awstest.Fault
+		name, message string
+		fault         awstest.Fault
 	}{
 		{"AMP fails", "and none was sent", awstest.ServerError},
 		{"AMP does not answer", "and none was sent", awstest.Hang},
-		{"AMP refuses everything", "none is known to be taken", awstest.Respond(400, "ValidationException", "no")},
+		{"AMP refuses everything", "none is known to be accepted", awstest.Respond(400, "ValidationException", "no")},
 	} {
 		failing := s.account.Fail("aps:RemoteWrite", c.fault)
-		s.await("doctor finds remote_write stuck: "+c.name, func() bool {
+		s.eventually("doctor finds remote_write stuck: "+c.name, func() bool {
 			s.address(pod)
 			// Doctor's own sample would fail first.
-			a := s.examine(fault{args: []string{"--no-write"}})
-			return a.status == 1 && slices.Equal(a.Broken, []check.ID{check.Flow}) && contains(a.finding().Message, c.says)
+			a := s.runDoctor(fault{args: []string{"--no-write"}})
+			return a.status == 1 && slices.Equal(a.Failed, []check.ID{check.Flow}) && contains(a.finding().Message, c.message)
 		})
 		failing.Stop()
 		// What was refused stays a warning until Prometheus starts again.
-		s.await("it flows again", func() bool {
+		s.eventually("it flows again", func() bool {
 			s.address(pod)
-			a := s.examine(fault{})
-			return a.status == 0 && (a.State(check.Flow) == check.Pass || contains(a.text(), "samples were refused since the start"))
+			a := s.runDoctor(fault{})
+			return a.status == 0 && (a.Status(check.Flow) == check.Pass || contains(a.text(), "samples were refused since the start"))
 		})
 	}
 }
 
-// address gives the pod the machine's address, and again where podrun has
+// address gives the pod the machine's address, and again after test/kubelet has
 // written its own: the API server proxies to no loopback address.
-func (s *scene) address(name string) {
+func (s *fixture) address(name string) {
 	s.Helper()
 	s.must(s.kube.Client().CoreV1().Pods(namespace).Patch(s.Context(), name, types.MergePatchType,
 		fmt.Appendf(nil, `{"status":{"podIP":%q,"podIPs":[{"ip":%q}]}}`, s.host, s.host), metav1.PatchOptions{}, "status"))
 }
 
-// awaitAll waits until every link holds, those of the pod too.
-func (s *scene) awaitAll(pod string) {
+// waitForAll waits until every check passes, those of the pod too.
+func (s *fixture) waitForAll(pod string) {
 	s.Helper()
 	var a answer
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
+	for deadline := time.Now().Add(timeout); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
 		s.address(pod)
-		a = s.examine(fault{})
-		if a.status == 0 && !slices.ContainsFunc(check.Chain, func(r check.Check) bool { return a.State(r.ID) != check.Pass && r.ID != check.SyncLeads }) {
+		a = s.runDoctor(fault{})
+		if a.status == 0 && !slices.ContainsFunc(check.All, func(r check.Check) bool { return a.Status(r.ID) != check.Pass && r.ID != check.SyncLeads }) {
 			return
 		}
 	}
-	s.Fatalf("not within %s: every link holds\n%s", patience, a.text())
+	s.Fatalf("not within %s: every check passes\n%s", timeout, a.text())
 }
 
-// onlyBroken asks doctor, and expects exactly that link.
-func (s *scene) onlyBroken(l check.ID, says string) answer {
+// onlyFailed runs doctor, and expects that exactly this check fails.
+func (s *fixture) onlyFailed(id check.ID, message string) answer {
 	s.Helper()
-	a := s.examine(fault{})
-	if len(a.Broken) != 1 || a.Broken[0] != l || a.status != 1 || !contains(a.finding().Message, says) {
-		s.Fatalf("broken: %v, status %d; want %s (%q)\n%s", a.Broken, a.status, l, says, a.text())
+	a := s.runDoctor(fault{})
+	if len(a.Failed) != 1 || a.Failed[0] != id || a.status != 1 || !contains(a.finding().Message, message) {
+		s.Fatalf("failed: %v, status %d; want %s (%q)\n%s", a.Failed, a.status, id, message, a.text())
 	}
 	return a
 }
 
-// podHolds expects the mended pod to be in order, and takes it away.
-func (s *scene) podHolds(name string) {
+// podPasses expects that the checks of the fixed pod pass, and deletes it.
+func (s *fixture) podPasses(name string) {
 	s.Helper()
-	a := s.examine(fault{})
-	if a.status != unchecked || a.State(check.Pods) != check.Pass || a.State(check.Identity) != check.Pass {
+	a := s.runDoctor(fault{})
+	if a.status != unchecked || a.Status(check.Pods) != check.Pass || a.Status(check.Identity) != check.Pass {
 		s.Fatalf("status %d\n%s", a.status, a.text())
 	}
 	s.deletePod(name)
 }
 
 // createPod creates a Prometheus pod, and its configuration where the row has none.
-func (s *scene) createPod(name string, change func(*corev1.Pod)) *corev1.Pod {
+func (s *fixture) createPod(name string, change func(*corev1.Pod)) *corev1.Pod {
 	s.Helper()
 	_, err := s.kube.Client().CoreV1().ConfigMaps(namespace).Create(s.Context(), &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Name: name}, Data: map[string]string{"prometheus.yml": "{}\n"},
@@ -200,13 +201,13 @@ func (s *scene) createPod(name string, change func(*corev1.Pod)) *corev1.Pod {
 	return pod
 }
 
-func (s *scene) deletePod(name string) {
+func (s *fixture) deletePod(name string) {
 	s.Helper()
 	s.kubectl(args{words: []string{"delete", "pod", name}, flags: map[string]string{"--namespace": namespace}})
 }
 
-// runPod plays the kubelet.
-func (s *scene) runPod(name, port, config string, change func(*corev1.Pod)) (stop func()) {
+// runPod does the work of the kubelet.
+func (s *fixture) runPod(name, port, config string, change func(*corev1.Pod)) (stop func()) {
 	s.Helper()
 	s.must(s.kube.Client().CoreV1().ConfigMaps(namespace).Create(s.Context(), &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Name: name}, Data: map[string]string{"prometheus.yml": fmt.Sprintf(config, port)},
@@ -226,7 +227,7 @@ func (s *scene) runPod(name, port, config string, change func(*corev1.Pod)) (sto
 	run, err := kubelet.Run(s.root.Context(), s.kube.Client(), pod, kubelet.Options{Dir: s.dir, Log: log, Images: s.images(s.T)})
 	s.try(err)
 	s.Cleanup(func() { _ = run.Close() })
-	s.await("the pod is ready", run.Ready)
+	s.eventually("the pod is ready", run.Ready)
 	return func() {
 		s.try(run.Close())
 		s.deletePod(name)
@@ -235,7 +236,7 @@ func (s *scene) runPod(name, port, config string, change func(*corev1.Pod)) (sto
 }
 
 // images are what the node has.
-func (s *scene) images(t *testing.T) kubelet.Images {
+func (s *fixture) images(t *testing.T) kubelet.Images {
 	t.Helper()
 	sidecar := filepath.Join(s.dir, "config-sidecar")
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", sidecar, "github.com/ampbridge/ampbridge/cmd/config-sidecar")

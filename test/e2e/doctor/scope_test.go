@@ -24,17 +24,17 @@ var (
 )
 
 var scopeFaults = []fault{
-	{name: "another's subject", link: check.TrustDocument, says: "lets in " + first.String() + ", and not " + second.String(), play: trustFirst},
-	{name: "role missing", link: check.RoleExists, says: "there is no role arn:aws:iam::" + accountID + ":role/ampbridge/demo/" + secondsOwn, play: deleteSecondsOwn},
-	{name: "another's subject, no sync", link: check.TrustDocument, says: "and not " + second.String(), play: func(s *scene) {
+	{name: "another's subject", id: check.TrustDocument, message: "lets in " + first.String() + ", and not " + second.String(), inject: trustFirst},
+	{name: "role missing", id: check.RoleExists, message: "there is no role arn:aws:iam::" + accountID + ":role/ampbridge/demo/" + secondsOwn, inject: deleteSecondsOwn},
+	{name: "another's subject, no sync", id: check.TrustDocument, message: "and not " + second.String(), inject: func(s *fixture) {
 		s.setPolicy(eachItsOwn("trust:\n", "trust:\n  manage: none\n")...)
 		trustFirst(s)
 	}},
-	{name: "permission document missing, no sync", link: check.Permissions, says: "nothing in it", play: func(s *scene) {
+	{name: "permission document missing, no sync", id: check.Permissions, message: "nothing in it", inject: func(s *fixture) {
 		s.must(s.iam.DeleteRolePolicy(s.Context(), &iam.DeleteRolePolicyInput{RoleName: &secondsOwn, PolicyName: aws.String("ampbridge")}))
 	}},
 	// The last: sync takes over again only what is its own.
-	{name: "role missing, no sync", link: check.RoleExists, says: "there is no role", play: deleteSecondsOwn},
+	{name: "role missing, no sync", id: check.RoleExists, message: "there is no role", inject: deleteSecondsOwn},
 }
 
 // eachItsOwn are replacements that make the policy of the two.
@@ -43,46 +43,46 @@ func eachItsOwn(more ...string) []string {
 		"  permissionsBoundary:", "  roleScope: serviceAccount\n  permissionsBoundary:"}, more...)
 }
 
-func trustFirst(s *scene) {
+func trustFirst(s *fixture) {
 	s.must(s.iam.UpdateAssumeRolePolicy(s.Context(), &iam.UpdateAssumeRolePolicyInput{RoleName: &secondsOwn, PolicyDocument: aws.String(
 		policy.TrustDocument(policy.Issuer(issuerURL).ProviderARN("aws", accountID), issuerURL, "sts.amazonaws.com", []policy.Subject{first}).String())}))
 }
 
-func deleteSecondsOwn(s *scene) {
+func deleteSecondsOwn(s *fixture) {
 	s.must(s.iam.DeleteRolePolicy(s.Context(), &iam.DeleteRolePolicyInput{RoleName: &secondsOwn, PolicyName: aws.String("ampbridge")}))
 	s.must(s.iam.DeleteRole(s.Context(), &iam.DeleteRoleInput{RoleName: &secondsOwn}))
 }
 
-func (s *scene) roleForEach() {
+func (s *fixture) roleForEach() {
 	accounts := s.kube.Client().CoreV1().ServiceAccounts(namespace)
 	s.must(accounts.Create(s.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: second.ServiceAccount}}, metav1.CreateOptions{}))
 	s.setPolicy(eachItsOwn()...)
 	s.webhookPolicy(s.policy(eachItsOwn()...))
 	s.sync()
-	s.await("the webhook grants both", func() bool { return s.examine(fault{}).State(check.Injection) == check.Pass })
+	s.eventually("the webhook grants both", func() bool { return s.runDoctor(fault{}).Status(check.Injection) == check.Pass })
 	s.healthy(fault{})
-	a := s.examine(fault{})
-	for _, link := range []check.ID{check.RoleExists, check.TrustDocument, check.Permissions, check.Boundary, check.Session, check.Write} {
+	a := s.runDoctor(fault{})
+	for _, id := range []check.ID{check.RoleExists, check.TrustDocument, check.Permissions, check.Boundary, check.Session, check.Write} {
 		for subject, role := range map[policy.Subject]string{first: ownRole, second: secondsOwn} {
 			i := slices.IndexFunc(a.Findings, func(f check.Finding) bool {
-				return f.Check == link && f.About == check.About{Subject: subject.String(), Destination: "central", Account: accountID}
+				return f.ID == id && f.About == check.About{Subject: subject.String(), Destination: "central", Account: accountID}
 			})
-			if i < 0 || (link == check.RoleExists || link == check.Session) && !contains(a.Findings[i].Message, "/"+role) {
-				s.Errorf("%s does not tell of %s of %s\n%s", link, role, subject, a.text())
+			if i < 0 || (id == check.RoleExists || id == check.Session) && !contains(a.Findings[i].Message, "/"+role) {
+				s.Errorf("%s has no finding with %s of %s\n%s", id, role, subject, a.text())
 			}
 		}
 	}
 	s.setPolicy(eachItsOwn("grants:\n", fmt.Sprintf("- {name: idle, workspace: %q, endpoint: %q}\ngrants:\n", s.workspace.ARN, s.cloud.URL))...)
-	if a = s.examine(fault{}); a.status != unchecked || !slices.ContainsFunc(a.Findings, func(f check.Finding) bool {
-		return f.Check == check.RoleExists && f.State == check.Skip && f.NotAsked && f.About == check.About{Destination: "idle", Account: accountID}
+	if a = s.runDoctor(fault{}); a.status != unchecked || !slices.ContainsFunc(a.Findings, func(f check.Finding) bool {
+		return f.ID == check.RoleExists && f.Status == check.Skip && f.Excluded && f.About == check.About{Destination: "idle", Account: accountID}
 	}) {
-		s.Errorf("a destination that is granted to nobody: status %d\n%s", a.status, a.text())
+		s.Errorf("a destination that is granted to no service account: status %d\n%s", a.status, a.text())
 	}
 	s.setPolicy(eachItsOwn()...)
 	for _, f := range scopeFaults {
 		f.subject = second
 		if !s.Run(f.name, func(t *testing.T) { s.in(t).act(f) }) {
-			s.Fatal("the rows that follow would start from a broken chain")
+			s.Fatal("the next rows would start from a failed check")
 		}
 	}
 	s.try(accounts.Delete(s.Context(), second.ServiceAccount, metav1.DeleteOptions{}))

@@ -17,13 +17,14 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/ampbridge/ampbridge/policy/check"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // syncLabels are the chart's.
 var syncLabels = map[string]string{"app.kubernetes.io/name": "ampbridge", "app.kubernetes.io/component": "sync"}
 
 // syncLeads runs sync as the chart's Deployment does, and takes it away again.
-func (s *scene) syncLeads() {
+func (s *fixture) syncLeads() {
 	client := s.kube.Client()
 	containers := []corev1.Container{{Name: "sync", Image: "registry.example/ampbridge:dev"}}
 	s.must(client.AppsV1().Deployments(system).Create(s.Context(), &appsv1.Deployment{
@@ -33,7 +34,7 @@ func (s *scene) syncLeads() {
 			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: syncLabels}, Spec: corev1.PodSpec{Containers: containers}},
 		},
 	}, metav1.CreateOptions{}))
-	s.onlyBroken(check.SyncLeads, "no replica of deployment/ampbridge-sync has ever led: there is no Lease")
+	s.onlyFailed(check.SyncLeads, "no replica of deployment/ampbridge-sync ever led: there is no Lease")
 
 	// Its pod has the name of this machine, which the process finds, and its address.
 	host, err := os.Hostname()
@@ -51,18 +52,18 @@ func (s *scene) syncLeads() {
 	policy := filepath.Join(s.dir, "sync-policy.yaml")
 	s.try(os.WriteFile(policy, []byte(s.policy()), 0o600))
 	run := s.startSync(policy, net.JoinHostPort(s.host, port))
-	s.await("sync leads, and its pass succeeds", func() bool { return s.examine(fault{}).State(check.SyncLeads) == check.Pass })
+	s.eventually("sync leads, and its pass succeeds", func() bool { return s.runDoctor(fault{}).Status(check.SyncLeads) == check.Pass })
 
 	s.try(os.WriteFile(policy, []byte(s.policy("destinations: [central]", "destinations: [centrall]")), 0o600))
-	s.await("sync refuses the policy", func() bool { return s.examine(fault{}).State(check.SyncLeads) == check.Fail })
-	s.onlyBroken(check.SyncLeads, "refuses the newest version of the policy")
+	s.eventually("sync refuses the policy", func() bool { return s.runDoctor(fault{}).Status(check.SyncLeads) == check.Fail })
+	s.onlyFailed(check.SyncLeads, "refuses the newest version of the policy")
 	s.try(os.WriteFile(policy, []byte(s.policy()), 0o600))
-	s.await("sync takes the policy", func() bool { return s.examine(fault{}).State(check.SyncLeads) == check.Pass })
+	s.eventually("sync takes the policy", func() bool { return s.runDoctor(fault{}).Status(check.SyncLeads) == check.Pass })
 
 	s.try(run.Process.Kill())
 	_ = run.Wait() // killed
-	s.await("nobody leads", func() bool { return s.examine(fault{}).State(check.SyncLeads) == check.Fail })
-	s.onlyBroken(check.SyncLeads, "renewed the Lease last")
+	s.eventually("no replica leads", func() bool { return s.runDoctor(fault{}).Status(check.SyncLeads) == check.Fail })
+	s.onlyFailed(check.SyncLeads, "renewed the Lease last")
 
 	s.try(client.AppsV1().Deployments(system).Delete(s.Context(), "ampbridge-sync", metav1.DeleteOptions{}))
 	s.try(client.CoreV1().Pods(system).Delete(s.Context(), "ampbridge-sync-1", metav1.DeleteOptions{GracePeriodSeconds: new(int64)}))
@@ -72,7 +73,7 @@ func (s *scene) syncLeads() {
 }
 
 // syncScheduled has a CronJob in the Deployment's place (sync.mode: cronJob).
-func (s *scene) syncScheduled(containers []corev1.Container) {
+func (s *fixture) syncScheduled(containers []corev1.Container) {
 	s.Helper()
 	jobs := s.kube.Client().BatchV1().CronJobs(system)
 	const name = "ampbridge-sync"
@@ -88,22 +89,22 @@ func (s *scene) syncScheduled(containers []corev1.Container) {
 			Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{RestartPolicy: corev1.RestartPolicyNever, Containers: containers}},
 		}}},
 	}, metav1.CreateOptions{}))
-	s.onlyBroken(check.SyncLeads, "cronjob/ampbridge-sync is suspended")
+	s.onlyFailed(check.SyncLeads, "cronjob/ampbridge-sync is suspended")
 	patch(`{"spec":{"suspend":false}}`)
 	patch(`{"status":{"lastScheduleTime":"`+ago(time.Hour)+`"}}`, "status")
-	s.onlyBroken(check.SyncLeads, "has not succeeded; no run ever has")
+	s.onlyFailed(check.SyncLeads, "has not succeeded; no run ever succeeded")
 	patch(`{"status":{"lastSuccessfulTime":"`+ago(59*time.Minute)+`"}}`, "status")
-	if a := s.examine(fault{}); a.State(check.SyncLeads) != check.Pass {
+	if a := s.runDoctor(fault{}); a.Status(check.SyncLeads) != check.Pass {
 		s.Fatalf("a CronJob whose last run succeeded\n%s", a.text())
 	}
 	s.try(jobs.Delete(s.Context(), name, metav1.DeleteOptions{}))
 }
 
 // startSync runs sync's controller as its own process.
-func (s *scene) startSync(policy, metrics string) *exec.Cmd {
+func (s *fixture) startSync(policy, metrics string) *exec.Cmd {
 	s.Helper()
 	cmd := exec.Command(s.ampbridge, "sync", "--policy", policy, "--kubeconfig", s.kube.Kubeconfig(), "--namespace", system,
-		"--metrics-addr", metrics, "--health-addr", net.JoinHostPort("127.0.0.1", freePort(s.T, "127.0.0.1")))
+		"--metrics-addr", metrics, "--health-addr", testkit.FreeAddr(s.T))
 	cmd.Env = s.environ()
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output

@@ -129,15 +129,15 @@ func (e *environment) session(pod *corev1.Pod) {
 	e.proved("session: the sidecar showed STS, at %s, the pod's projected token, and is %s", awsHosts[0], principal)
 }
 
-// doctor walks the same chain, as a person would who looks for what is wrong.
+// doctor runs the same checks, as a person does to find a fault.
 func (e *environment) doctor() {
 	e.Helper()
 	said := e.ampbridge("doctor", "--namespace", monitoring)
-	held := strings.Count(said, "✓")
-	if held == 0 || strings.Contains(said, "✗") {
+	passed := strings.Count(said, "✓")
+	if passed == 0 || strings.Contains(said, "✗") {
 		e.Fatalf("ampbridge doctor:\n%s", said)
 	}
-	e.proved("ampbridge doctor finds nothing broken: %d links hold", held)
+	e.proved("ampbridge doctor: %d checks passed, none failed", passed)
 }
 
 // role is the beginning of the ARNs of a role's sessions.

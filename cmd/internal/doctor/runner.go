@@ -17,7 +17,7 @@ import (
 // probeTimeout bounds one probe, so that what hangs is a finding.
 const probeTimeout = 20 * time.Second
 
-// runner walks the chain.
+// runner runs the checks.
 type runner struct {
 	Options
 	stdin  io.Reader
@@ -25,44 +25,44 @@ type runner struct {
 
 	cluster *cluster // nil: none
 	policy  *policy.Policy
-	// source is where the policy came from.
+	// source is the origin of the policy.
 	source   policySource
 	issuer   policy.Issuer
 	subjects []*subject
-	// published is what could be read of the issuer.
+	// published is what the issuer publishes.
 	published check.Published
 }
 
-// subject is a service account on its way through the chain.
+// subject is a service account, and what the checks found about it.
 type subject struct {
 	policy.Subject
 	about check.About
-	// labels are its namespace's.
+	// labels are those of its namespace.
 	labels map[string]string
-	// destinations are those that are granted and not opted out of.
+	// destinations are those of its grants, without those that it opted out of.
 	destinations []policy.Destination
-	// named is true where a grant or a flag names it, without a wildcard.
+	// named is true if a grant or a flag names it without a wildcard.
 	named bool
-	// token is a secret: it is handed to STS and to nobody else.
+	// token is a secret: only STS gets it.
 	token  string
 	claims check.Claims
-	// sessions by destination are secret too.
+	// sessions by destination are secrets too.
 	sessions map[string]aws.CredentialsProvider
 }
 
-// noCluster is why links of Kubernetes are left out.
-const noCluster = "no cluster to look at"
+// noCluster is why checks of Kubernetes are skipped.
+const noCluster = "no cluster"
 
-// walk is the look from outside.
-func (x *runner) walk(ctx context.Context) {
+// inCluster runs all checks from outside the pods.
+func (x *runner) inCluster(ctx context.Context) {
 	x.checkCluster(ctx)
 	if x.policy == nil {
 		if x.cluster != nil {
 			x.checkWebhook(ctx)
 		}
-		for _, r := range check.Chain {
-			if !x.checks.Has(r.ID) {
-				x.checks.Skip(check.About{}, "there is no policy to go by", r.ID)
+		for _, c := range check.All {
+			if !x.checks.Has(c.ID) {
+				x.checks.Skip(check.About{}, "there is no policy", c.ID)
 			}
 		}
 		return
@@ -74,32 +74,32 @@ func (x *runner) walk(ctx context.Context) {
 		x.checkWebhook(ctx)
 		for _, s := range x.subjects {
 			if x.checks.Run(check.Injection, s.about, func() check.Finding { return x.dryRun(ctx, s) }) {
-				x.checks.Prove(check.Certificate, "the API server has just called the webhook, and takes no certificate that the bundle does not vouch for")
+				x.checks.Prove(check.Certificate, "the API server called the webhook in the dry run, and it verifies the certificate with the bundle")
 			}
 		}
 		for _, s := range x.subjects {
-			x.checks.Run(check.TokenMinted, s.about, func() check.Finding { return x.mint(ctx, s) })
+			x.checks.Run(check.TokenMinted, s.about, func() check.Finding { return x.mintToken(ctx, s) })
 		}
 	} else {
 		x.checks.Skip(check.About{}, noCluster, check.Registration, check.Endpoints, check.Certificate, check.Injection, check.TokenMinted)
 	}
-	x.lookAtSync(ctx)
+	x.checkSync(ctx)
 	x.checkKeys(ctx)
 	x.checkAWS(ctx)
 	x.checkPods(ctx)
 }
 
-// checkIssuer compares the API server's issuer with the policy's. Without a
-// cluster the policy's is believed.
+// checkIssuer compares the API server's issuer with the policy's. Without a cluster
+// it uses the policy's.
 func (x *runner) checkIssuer(ctx context.Context) {
 	if x.cluster == nil {
 		x.issuer = x.policy.Cluster.Issuer
 		if x.issuer == "" {
-			x.checks.Skip(check.About{}, "the policy leaves it to the cluster, and there is none to ask", check.IssuerMatches)
+			x.checks.Skip(check.About{}, "the policy does not set it, and there is no cluster", check.IssuerMatches)
 			return
 		}
-		// Enough for AWS's side to be looked at, though the API server may be down.
-		x.checks.Add(check.Skipped(check.IssuerMatches, check.About{}, "the policy's is taken: there is no cluster to compare it with"))
+		// This is enough for the checks of AWS if the API server is down.
+		x.checks.Add(check.Skipped(check.IssuerMatches, check.About{}, "doctor uses the policy's: there is no cluster to compare it with"))
 		return
 	}
 	x.checks.Run(check.IssuerMatches, check.About{}, func() check.Finding {
@@ -109,7 +109,7 @@ func (x *runner) checkIssuer(ctx context.Context) {
 			return skipped("the API server's discovery document cannot be read: %v", err)
 		}
 		x.issuer = issuer
-		return check.CheckIssuer(x.policy.Cluster.Issuer, issuer)
+		return check.Issuer(x.policy.Cluster.Issuer, issuer)
 	})
 }
 
@@ -127,7 +127,7 @@ func (x *runner) checkKeys(ctx context.Context) {
 		if s.token != "" && len(s.destinations) > 0 {
 			token, claims = s.token, s.claims
 			accepted = func() bool {
-				_, refused := x.way(s, s.destinations[0]).session(ctx, token)
+				_, refused := x.exchange(s, s.destinations[0]).session(ctx, token)
 				return refused == nil
 			}
 			break
@@ -136,22 +136,22 @@ func (x *runner) checkKeys(ctx context.Context) {
 	x.checks.Run(check.SigningKeys, check.About{}, func() check.Finding { return x.keys(ctx, x.issuer, token, claims, accepted) })
 }
 
-// keys reads the issuer from here. That this fails is no proof that AWS cannot:
-// firewalls differ. accepted tells whether STS takes the token all the same.
+// keys reads the issuer from here. If that fails, AWS may still be able to read it:
+// firewalls differ. accepted reports whether STS accepts the token.
 func (x *runner) keys(ctx context.Context, issuer policy.Issuer, token string, claims check.Claims, accepted func() bool) check.Finding {
 	x.published = readIssuer(ctx, issuer, token)
 	f := check.Keys(issuer, x.published, claims)
 	if x.published.Problem != "" && accepted() {
-		return passed("AWS has read the keys, for STS takes the token (from here: %s)", x.published.Problem)
+		return passed("AWS has read the keys: STS accepts the token (from here: %s)", x.published.Problem)
 	}
 	return f
 }
 
-// checkSubjects finds out who is granted, and looks at each.
+// checkSubjects finds the granted subjects, and checks each.
 func (x *runner) checkSubjects(ctx context.Context) {
 	if x.cluster == nil {
 		x.checks.Skip(check.About{}, noCluster, check.Namespace, check.ServiceAccount)
-		// The grants alone can tell something.
+		// The grants can be checked without a cluster.
 		for _, named := range x.literalSubjects() {
 			s := x.addSubject(named, nil)
 			x.checks.Run(check.Grant, s.about, func() check.Finding {
@@ -205,7 +205,7 @@ func (x *runner) checkSubject(ctx context.Context, named policy.Subject) {
 	})
 }
 
-// literalSubjects are those that the grants name without a wildcard.
+// literalSubjects returns the subjects that the grants name without a wildcard.
 func (x *runner) literalSubjects() []policy.Subject {
 	if x.ServiceAccount != "" {
 		return []policy.Subject{{Namespace: x.Namespace, ServiceAccount: x.ServiceAccount}}
@@ -233,9 +233,9 @@ func literal(g policy.Grant) []policy.Subject {
 	return list
 }
 
-// chosenSubjects are those to look at: the one that is named; else the service
-// accounts that exist and are granted; and of a grant that covers none of these,
-// the ones that it names.
+// chosenSubjects returns the subjects to check: the one in the flags; else the
+// service accounts that exist and have a grant, and, for a grant that covers none of
+// these, the ones that it names.
 func (x *runner) chosenSubjects(ctx context.Context) ([]policy.Subject, error) {
 	if x.ServiceAccount != "" {
 		return x.literalSubjects(), nil
@@ -268,27 +268,27 @@ func (x *runner) chosenSubjects(ctx context.Context) ([]policy.Subject, error) {
 	return list, nil
 }
 
-// passed, fails and unseen are findings whose link and subject [check.Runner.Look]
-// fills in.
+// passed, failed, warned and skipped return a finding. [check.Runner.Run] adds its ID
+// and its object.
 func passed(format string, args ...any) check.Finding {
 	return check.Passed("", check.About{}, format, args...)
 }
 
-func failed(mend check.Fix, format string, args ...any) check.Finding {
-	return check.Failed("", check.About{}, mend, format, args...)
+func failed(fix check.Fix, format string, args ...any) check.Finding {
+	return check.Failed("", check.About{}, fix, format, args...)
 }
 
-func warned(mend check.Fix, format string, args ...any) check.Finding {
-	return check.Warned("", check.About{}, mend, format, args...)
+func warned(fix check.Fix, format string, args ...any) check.Finding {
+	return check.Warned("", check.About{}, fix, format, args...)
 }
 
 func skipped(format string, args ...any) check.Finding {
 	return check.Skipped("", check.About{}, format, args...)
 }
 
-// policySource is where the policy came from.
+// policySource is the origin of the policy.
 type policySource struct {
-	// file, or else a ConfigMap of the release.
+	// file is the path; empty: a ConfigMap of the release.
 	file               string
 	namespace, release string
 }
@@ -300,11 +300,11 @@ func (s policySource) String() string {
 	return fmt.Sprintf("ConfigMap %s/%s-policy", s.namespace, s.release)
 }
 
-// sync is the mend that lets sync do its work.
+// sync returns the fix that runs sync.
 func (s policySource) sync() check.Fix {
 	if s.file != "" {
-		return check.NewFix("let sync bring AWS in step with the policy", check.Command{"ampbridge", "sync", "--once", "--policy", s.file})
+		return check.NewFix("let sync update AWS to match the policy", check.Command{"ampbridge", "sync", "--once", "--policy", s.file})
 	}
-	return check.NewFix("sync mends this at its next pass, and where it cannot, its log says why",
+	return check.NewFix("sync fixes this in its next pass; if it cannot, its log shows why",
 		check.Command{"kubectl", "rollout", "restart", "--namespace", s.namespace, "deployment/" + s.release + "-sync"})
 }

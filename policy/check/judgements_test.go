@@ -3,7 +3,6 @@ package check
 import (
 	"encoding/base64"
 	"encoding/json"
-	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -25,17 +24,17 @@ var (
 	second = policy.ARN{Partition: "aws", Service: "iam", Account: "444455556666", Resource: "role/second"}
 )
 
-// judged is what a test expects of a finding.
-func judged(t *testing.T, f Finding, state State, says string) {
+// judged fails the test if the finding has another status or lacks the message.
+func judged(t *testing.T, f Finding, status Status, message string) {
 	t.Helper()
-	if f.State != state || !strings.Contains(f.Message, says) {
-		t.Errorf("%s: %s\nwant %s: …%s…", f.State, f.Message, state, says)
+	if f.Status != status || !strings.Contains(f.Message, message) {
+		t.Errorf("%s: %s\nwant %s: …%s…", f.Status, f.Message, status, message)
 	}
-	if (f.State == Fail || f.State == Warn) != (f.Fix != nil) {
-		t.Errorf("%s, mend %v", f.State, f.Fix)
+	if (f.Status == Fail || f.Status == Warn) != (f.Fix != nil) {
+		t.Errorf("%s, fix %v", f.Status, f.Fix)
 	}
 	if f.Fix != nil && f.Fix.Summary == "" {
-		t.Errorf("%s: the mend has no words", f.Message)
+		t.Errorf("%s: the fix has no summary", f.Message)
 	}
 }
 
@@ -43,8 +42,8 @@ func TestIssuer(t *testing.T) {
 	for _, c := range []struct {
 		name         string
 		named, found policy.Issuer
-		state        State
-		says         string
+		status       Status
+		message      string
 	}{
 		{"left to the cluster", "", aks, Pass, string(aks)},
 		{"the same", aks, aks, Pass, string(aks)},
@@ -53,7 +52,7 @@ func TestIssuer(t *testing.T) {
 		{"another", "https://example.com", aks, Fail, "the policy's is https://example.com"},
 		{"none that AWS takes", "", "https://kubernetes.default.svc:6443", Fail, "port"},
 	} {
-		t.Run(c.name, func(t *testing.T) { judged(t, CheckIssuer(c.named, c.found), c.state, c.says) })
+		t.Run(c.name, func(t *testing.T) { judged(t, Issuer(c.named, c.found), c.status, c.message) })
 	}
 }
 
@@ -61,24 +60,24 @@ func TestKeys(t *testing.T) {
 	good := Published{Issuer: aks, JWKSURI: "https://example.com/keys", Keys: []string{"one"}, Signed: true, Public: true, Thumbprint: "aa"}
 	token := Claims{KeyID: "one"}
 	for _, c := range []struct {
-		name   string
-		change func(*Published)
-		token  Claims
-		state  State
-		says   string
+		name    string
+		change  func(*Published)
+		token   Claims
+		status  Status
+		message string
 	}{
 		{"good", func(*Published) {}, token, Pass, "a public CA"},
 		{"private CA", func(p *Published) { p.Public = false }, token, Pass, "a private CA, thumbprint aa"},
 		{"unreachable", func(p *Published) { p.Problem = "no such host" }, token, Fail, "no such host"},
 		{"of another issuer", func(p *Published) { p.Issuer = "https://example.com" }, token, Fail, "is that of https://example.com"},
-		{"http", func(p *Published) { p.JWKSURI = "http://example.com/keys" }, token, Fail, "takes https alone"},
-		{"rotated", func(p *Published) { p.Signed = false }, token, Fail, "hold none that signed"},
+		{"http", func(p *Published) { p.JWKSURI = "http://example.com/keys" }, token, Fail, "accepts only https"},
+		{"rotated", func(p *Published) { p.Signed = false }, token, Fail, "none of the published keys"},
 		{"no token to verify", func(p *Published) { p.Signed = false }, Claims{}, Pass, "1 published"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := good
 			c.change(&p)
-			judged(t, Keys(aks, p, c.token), c.state, c.says)
+			judged(t, Keys(aks, p, c.token), c.status, c.message)
 		})
 	}
 }
@@ -100,11 +99,11 @@ func TestToken(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
 	want := WantedToken{Issuer: aks, Subject: prometheus.String(), Audience: audience, Source: "the file"}
 	for _, c := range []struct {
-		name  string
-		alg   string
-		body  map[string]any
-		state State
-		says  string
+		name    string
+		alg     string
+		body    map[string]any
+		status  Status
+		message string
 	}{
 		{"good", "RS256", map[string]any{}, Pass, "for 10 minutes more"},
 		{"one audience of several", "ES256", map[string]any{"aud": []string{"other", audience}}, Pass, "other, sts.amazonaws.com"},
@@ -125,7 +124,7 @@ func TestToken(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			judged(t, Token(claims, want, now), c.state, c.says)
+			judged(t, Token(claims, want, now), c.status, c.message)
 		})
 	}
 }
@@ -141,30 +140,30 @@ func TestReadClaimsShowsNothing(t *testing.T) {
 }
 
 func TestProvider(t *testing.T) {
-	good := ProviderSeen{Exists: true, URL: aks.Host(), Audiences: []string{"x", audience}, Thumbprints: []string{"AA"}}
+	good := ProviderState{Exists: true, URL: aks.Host(), Audiences: []string{"x", audience}, Thumbprints: []string{"AA"}}
 	var many []policy.ARN
 	for range providerQuota {
 		many = append(many, policy.Issuer("https://example.com/x").ProviderARN("aws", "111122223333"))
 	}
 	for _, c := range []struct {
 		name      string
-		seen      ProviderSeen
+		seen      ProviderState
 		published Published
-		state     State
-		says      string
+		status    Status
+		message   string
 	}{
 		{"good", good, Published{Public: true, Thumbprint: "bb"}, Pass, audience},
 		{"its CA", good, Published{Thumbprint: "aa"}, Pass, audience},
 		{"another CA", good, Published{Thumbprint: "bb"}, Fail, "the provider lists AA"},
 		{"issuer not read", good, Published{}, Pass, audience},
-		{"no audience", ProviderSeen{Exists: true, URL: aks.Host()}, Published{}, Fail, "of nobody"},
-		{"another URL", ProviderSeen{Exists: true, URL: "example.com"}, Published{}, Fail, "stands for example.com"},
-		{"none", ProviderSeen{}, Published{}, Fail, "there is no " + provider.String()},
-		{"no slash", ProviderSeen{Others: []policy.ARN{policy.Issuer(strings.TrimSuffix(string(aks), "/")).ProviderARN("aws", "111122223333")}}, Published{}, Fail, "the slash at the end counts"},
-		{"quota", ProviderSeen{Others: many}, Published{}, Fail, "100 OIDC providers"},
+		{"no audience", ProviderState{Exists: true, URL: aks.Host()}, Published{}, Fail, "its audiences are none"},
+		{"another URL", ProviderState{Exists: true, URL: "example.com"}, Published{}, Fail, "is for example.com"},
+		{"none", ProviderState{}, Published{}, Fail, "there is no " + provider.String()},
+		{"no slash", ProviderState{Others: []policy.ARN{policy.Issuer(strings.TrimSuffix(string(aks), "/")).ProviderARN("aws", "111122223333")}}, Published{}, Fail, "the slash at the end counts"},
+		{"quota", ProviderState{Others: many}, Published{}, Fail, "100 OIDC providers"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			judged(t, Provider(provider, audience, c.seen, c.published, NewFix("sync")), c.state, c.says)
+			judged(t, Provider(provider, audience, c.seen, c.published, NewFix("sync")), c.status, c.message)
 		})
 	}
 }
@@ -175,8 +174,8 @@ func TestTrust(t *testing.T) {
 	for _, c := range []struct {
 		name     string
 		document string
-		state    State
-		says     string
+		status   Status
+		message  string
 	}{
 		{"ours", good, Pass, "lets system:serviceaccount:monitoring:prometheus in"},
 		{"beside another cluster's", strings.Replace(good, "[{", `[{"Effect":"Allow","Principal":{"Federated":"arn:aws:iam::111122223333:oidc-provider/example.com"},"Action":"sts:AssumeRoleWithWebIdentity","Condition":{"StringEquals":{"example.com:sub":"x"}}},{`, 1), Pass, "lets"},
@@ -193,26 +192,26 @@ func TestTrust(t *testing.T) {
 		{"no :sub", strings.Replace(good, `/:sub"`, `/:amr"`, 1), Fail, "every pod of the cluster is let in"},
 		{"no :aud", strings.Replace(good, `/:aud"`, `/:amr"`, 1), Fail, "a token of any audience"},
 		{"wrong :aud", strings.Replace(good, audience, policy.AudienceAzure, 1), Fail, "it is api://AzureADTokenExchange"},
-		{"IfExists", strings.Replace(good, "StringEquals", "StringEqualsIfExists", 1), Fail, "passes where the token does not say"},
-		{"ForAllValues", strings.Replace(good, "StringEquals", "ForAllValues:StringEquals", 1), Fail, "passes where the token does not say"},
+		{"IfExists", strings.Replace(good, "StringEquals", "StringEqualsIfExists", 1), Fail, "also passes without the claim"},
+		{"ForAllValues", strings.Replace(good, "StringEquals", "ForAllValues:StringEquals", 1), Fail, "also passes without the claim"},
 		{"wildcard", strings.ReplaceAll(strings.Replace(good, "StringEquals", "StringLike", 1), "monitoring:prometheus", "monitoring:*"), Fail, "lets in whatever"},
 		{"StringLike without one", strings.Replace(good, "StringEquals", "StringLike", 1), Pass, "lets"},
 		{"a statement without a list", strings.Replace(good, "["+statement+"]", statement, 1), Pass, "lets"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			judged(t, Trust(c.document, Wanted{provider, aks, audience, prometheus}, NewFix("sync")), c.state, c.says)
+			judged(t, Trust(c.document, WantedTrust{provider, aks, audience, prometheus}, NewFix("sync")), c.status, c.message)
 		})
 	}
 }
 
-func TestFull(t *testing.T) {
+func TestExceedsQuota(t *testing.T) {
 	var many []policy.Subject
 	for n := range 30 {
 		many = append(many, policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus-" + string(rune('a'+n%26)) + strings.Repeat("x", n)})
 	}
-	want := Wanted{provider, aks, audience, prometheus}
+	want := WantedTrust{provider, aks, audience, prometheus}
 	for n, full := range map[int]bool{1: false, 30: true} {
-		if got := want.Full(policy.TrustDocument(provider, aks, audience, many[:n]).String(), 2048); got != full {
+		if got := want.ExceedsQuota(policy.TrustDocument(provider, aks, audience, many[:n]).String(), 2048); got != full {
 			t.Errorf("%d subjects: %v", n, got)
 		}
 	}
@@ -225,8 +224,8 @@ func TestPermission(t *testing.T) {
 		name        string
 		documents   []string
 		destination policy.Destination
-		state       State
-		says        string
+		status      Status
+		message     string
 	}{
 		{"ours", []string{policy.PermissionDocument(destination).String()}, destination, Pass, "allows aps:RemoteWrite"},
 		{"ours, chained", []string{policy.PermissionDocument(chained).String()}, chained, Pass, "allows sts:AssumeRole on " + second.String()},
@@ -250,7 +249,7 @@ func TestPermission(t *testing.T) {
 				}
 				documents = append(documents, d)
 			}
-			judged(t, Permission(documents, c.destination, NewFix("sync")), c.state, c.says)
+			judged(t, Permission(documents, c.destination, NewFix("sync")), c.status, c.message)
 		})
 	}
 }
@@ -262,24 +261,24 @@ func TestBounds(t *testing.T) {
 	denies := policy.Document{Statement: []policy.Statement{{Effect: "Deny", Action: policy.Values{"aps:*"}, Resource: policy.Values{"*"}}}}
 	for _, c := range []struct {
 		name     string
-		seen     BoundarySeen
+		seen     BoundaryState
 		wanted   string
-		state    State
-		says     string
+		status   Status
+		message  string
 		commands int
 	}{
-		{"ours", BoundarySeen{ARN: arn, Document: &writes}, arn, Pass, "allows aps:RemoteWrite", 0},
-		{"none wanted", BoundarySeen{}, "", Pass, "asks for none", 0},
-		{"one that nobody asked for", BoundarySeen{ARN: arn, Document: &writes}, "", Pass, "allows", 0},
-		{"missing", BoundarySeen{}, arn, Fail, "the role has none", 0},
-		{"another", BoundarySeen{ARN: "arn:x", Document: &writes}, arn, Fail, "the role's is arn:x", 0},
-		{"too narrow", BoundarySeen{ARN: arn, Document: &reads}, arn, Fail, "does not allow", 1},
-		{"denies", BoundarySeen{ARN: arn, Document: &denies}, arn, Fail, "does not allow", 0},
-		{"unreadable", BoundarySeen{ARN: arn, Problem: "AccessDenied"}, arn, Skip, "AccessDenied", 0},
+		{"ours", BoundaryState{ARN: arn, Document: &writes}, arn, Pass, "allows aps:RemoteWrite", 0},
+		{"none wanted", BoundaryState{}, "", Pass, "requires none", 0},
+		{"one that is not required", BoundaryState{ARN: arn, Document: &writes}, "", Pass, "allows", 0},
+		{"missing", BoundaryState{}, arn, Fail, "the role has none", 0},
+		{"another", BoundaryState{ARN: "arn:x", Document: &writes}, arn, Fail, "the role's is arn:x", 0},
+		{"too narrow", BoundaryState{ARN: arn, Document: &reads}, arn, Fail, "does not allow", 1},
+		{"denies", BoundaryState{ARN: arn, Document: &denies}, arn, Fail, "does not allow", 0},
+		{"unreadable", BoundaryState{ARN: arn, Problem: "AccessDenied"}, arn, Skip, "AccessDenied", 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := Bounds(c.seen, c.wanted, destination, NewFix("sync"))
-			judged(t, f, c.state, c.says)
+			judged(t, f, c.status, c.message)
 			if f.Fix != nil && len(f.Fix.Commands) != c.commands {
 				t.Errorf("commands %v, want %d", f.Fix.Commands, c.commands)
 			}
@@ -291,15 +290,15 @@ func TestRefusals(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		finding Finding
-		state   State
-		do      string
+		status  Status
+		fix     string
 	}{
 		{"audience", RefusedSession(Refusal{Code: "InvalidIdentityToken", Text: "Incorrect token audience", Status: 400}, false), Fail, "audience"},
 		{"provider", RefusedSession(Refusal{Code: "InvalidIdentityToken", Text: "No OpenIDConnect provider found in your account for x", Status: 400}, false), Fail, "register the issuer"},
 		{"keys", RefusedSession(Refusal{Code: "InvalidIdentityToken", Text: "Couldn't retrieve verification key from your identity provider", Status: 400}, true), Fail, "public"},
 		{"thumbprint", RefusedSession(Refusal{Code: "InvalidIdentityToken", Text: "OpenIDConnect provider's HTTPS certificate doesn't match configured thumbprint", Status: 400}, true), Fail, "thumbprint"},
 		{"expired", RefusedSession(Refusal{Code: "ExpiredTokenException", Text: "Token expired", Status: 400}, true), Fail, "clock"},
-		{"denied, aligned", RefusedSession(Refusal{Code: "AccessDenied", Text: "Not authorized", Status: 403}, true), Fail, "wait"},
+		{"denied, trusted", RefusedSession(Refusal{Code: "AccessDenied", Text: "Not authorized", Status: 403}, true), Fail, "wait"},
 		{"denied, not read", RefusedSession(Refusal{Code: "AccessDenied", Text: "Not authorized", Status: 403}, false), Fail, "credentials that may read IAM"},
 		{"the second role", RefusedSession(Refusal{Code: "AccessDenied", Text: "no", Status: 403, Second: second}, true), Fail, "the second role (assumeRole)"},
 		{"silence", RefusedSession(Refusal{Text: "connection refused"}, true), Fail, "sts.endpoint"},
@@ -310,9 +309,9 @@ func TestRefusals(t *testing.T) {
 		{"query of nothing", RefusedQuery(Refusal{Code: "ResourceNotFoundException", Text: "no", Status: 404}, destination), Fail, "copy the workspace's ARN"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			judged(t, c.finding, c.state, "")
-			if c.finding.Fix != nil && !strings.Contains(c.finding.Fix.Summary, c.do) {
-				t.Errorf("%q lacks %q", c.finding.Fix.Summary, c.do)
+			judged(t, c.finding, c.status, "")
+			if c.finding.Fix != nil && !strings.Contains(c.finding.Fix.Summary, c.fix) {
+				t.Errorf("%q lacks %q", c.finding.Fix.Summary, c.fix)
 			}
 		})
 	}
@@ -356,70 +355,70 @@ func TestEnvironment(t *testing.T) {
 	const alerts = "alerting: {alertmanagers: [{sigv4: {region: eu-west-1}, static_configs: [{targets: [a]}]}]}"
 	for _, c := range []struct {
 		name string
-		seen ContainerSeen
-		// state and says are for environment: container; sidecar is for the sidecar.
-		state   State
-		says    string
+		seen ContainerState
+		// status and message are for environment: container, sidecar for environment: sidecar.
+		status  Status
+		message string
 		sidecar string
 	}{
-		{"nothing configured", ContainerSeen{Configs: []string{"{}"}}, Pass, "AWS_ROLE_ARN for people and tools", "no static keys"},
-		{"as Prometheus renders it", ContainerSeen{Configs: []string{loaded}}, Fail, "remote_write[0].sigv4, scrape_configs[0].ec2_sd_configs[0] now use AWS_ROLE_ARN",
+		{"nothing configured", ContainerState{Configs: []string{"{}"}}, Pass, "AWS_ROLE_ARN for people and tools", "no static keys"},
+		{"as Prometheus renders it", ContainerState{Configs: []string{loaded}}, Fail, "remote_write[0].sigv4, scrape_configs[0].ec2_sd_configs[0] now use AWS_ROLE_ARN",
 			"as before, by remote_write[0].sigv4, scrape_configs[0].ec2_sd_configs[0]"},
-		{"own sigv4", ContainerSeen{Configs: []string{signed("region: eu-west-1")}}, Warn, "remote_write[0].sigv4 now uses AWS_ROLE_ARN", "as before, by remote_write[0].sigv4"},
-		{"own sigv4, empty", ContainerSeen{Configs: []string{signed("")}}, Warn, "may write to that role's workspace, and to no other", "by remote_write[0].sigv4"},
-		{"own sigv4 with a role of its own", ContainerSeen{Configs: []string{signed("role_arn: '" + role + "amp'")}}, Fail, "may assume no other role", "by remote_write[0].sigv4"},
-		{"own sigv4 with a profile", ContainerSeen{Configs: []string{signed("profile: mine")}}, Pass, "for people and tools", "no static keys"},
-		{"own sigv4 with keys", ContainerSeen{Configs: []string{signed("access_key: A, secret_key: <secret>")}}, Pass, "for people and tools", "no static keys"},
-		{"ampbridge's own block", ContainerSeen{Configs: []string{"remote_write: [{name: ampbridge-central, url: 'https://x', sigv4: {region: eu-west-1, profile: ampbridge-central}}]"}},
+		{"own sigv4", ContainerState{Configs: []string{signed("region: eu-west-1")}}, Warn, "remote_write[0].sigv4 now uses AWS_ROLE_ARN", "as before, by remote_write[0].sigv4"},
+		{"own sigv4, empty", ContainerState{Configs: []string{signed("")}}, Warn, "may write to that role's workspace, and to no other", "by remote_write[0].sigv4"},
+		{"own sigv4 with a role of its own", ContainerState{Configs: []string{signed("role_arn: '" + role + "amp'")}}, Fail, "may assume no other role", "by remote_write[0].sigv4"},
+		{"own sigv4 with a profile", ContainerState{Configs: []string{signed("profile: mine")}}, Pass, "for people and tools", "no static keys"},
+		{"own sigv4 with keys", ContainerState{Configs: []string{signed("access_key: A, secret_key: <secret>")}}, Pass, "for people and tools", "no static keys"},
+		{"ampbridge's own block", ContainerState{Configs: []string{"remote_write: [{name: ampbridge-central, url: 'https://x', sigv4: {region: eu-west-1, profile: ampbridge-central}}]"}},
 			Pass, "for people and tools", "no static keys"},
-		{"self-assume", ContainerSeen{Configs: []string{signed("role_arn: '" + role + "ampbridge'")}}, Fail, "would have to assume itself", "by remote_write[0].sigv4"},
-		{"Alertmanager", ContainerSeen{Configs: []string{alerts}}, Fail, "alerting.alertmanagers[0].sigv4 now uses AWS_ROLE_ARN, which is ampbridge's, and no longer the node's role or the pod's own identity: alerts are refused",
+		{"self-assume", ContainerState{Configs: []string{signed("role_arn: '" + role + "ampbridge'")}}, Fail, "would have to assume itself", "by remote_write[0].sigv4"},
+		{"Alertmanager", ContainerState{Configs: []string{alerts}}, Fail, "alerting.alertmanagers[0].sigv4 now uses AWS_ROLE_ARN, which is ampbridge's, and no longer the node's role or the pod's own identity: alerts are refused",
 			"by alerting.alertmanagers[0].sigv4"},
-		{"Alertmanager, found by discovery", ContainerSeen{Configs: []string{"alerting: {alertmanagers: [{scheme: https}, {ec2_sd_configs: [{region: eu-west-1}]}]}"}},
+		{"Alertmanager, found by discovery", ContainerState{Configs: []string{"alerting: {alertmanagers: [{scheme: https}, {ec2_sd_configs: [{region: eu-west-1}]}]}"}},
 			Fail, "alerting.alertmanagers[1].ec2_sd_configs[0] now uses", "by alerting.alertmanagers[1].ec2_sd_configs[0]"},
-		{"EC2", ContainerSeen{Configs: []string{discovery("ec2", "")}}, Fail, "scrape_configs[0].ec2_sd_configs[0] now uses", "by scrape_configs[0].ec2"},
-		{"Lightsail", ContainerSeen{Configs: []string{discovery("lightsail", "region: a")}}, Fail, "lightsail_sd_configs[0] now uses", "lightsail"},
-		{"ECS", ContainerSeen{Configs: []string{discovery("ecs", "region: a")}}, Fail, "ecs_sd_configs[0] now uses", "ecs"},
-		{"MSK", ContainerSeen{Configs: []string{discovery("msk", "region: a")}}, Fail, "msk_sd_configs[0] now uses", "msk"},
-		{"ElastiCache", ContainerSeen{Configs: []string{discovery("elasticache", "region: a")}}, Fail, "elasticache_sd_configs[0] now uses", "elasticache"},
-		{"RDS", ContainerSeen{Configs: []string{discovery("rds", "region: a")}}, Fail, "rds_sd_configs[0] now uses", "rds"},
-		{"any of AWS", ContainerSeen{Configs: []string{discovery("aws", "role: ecs, region: a")}}, Fail, "aws_sd_configs[0] now uses", "aws"},
-		{"discovery with a role of its own", ContainerSeen{Configs: []string{discovery("ec2", "role_arn: '"+role+"discovery'")}}, Fail, "ec2_sd_configs[0] now uses", "ec2"},
-		{"discovery with a profile, or keys", ContainerSeen{Configs: []string{discovery("ec2", "profile: a"), discovery("rds", "access_key: a")}}, Pass, "for people", "no static keys"},
-		{"discovery of others", ContainerSeen{Configs: []string{discovery("kubernetes", "role: pod"), discovery("azure", "")}}, Pass, "for people", "no static keys"},
-		{"a file of scrape_config_files", ContainerSeen{Configs: []string{"{}", "groups: []", "scrape_configs:\n- job_name: b\n  ecs_sd_configs:\n  - region: a\n"}}, Fail, "scrape_configs[0].ecs_sd_configs[0] now uses", "ecs"},
-		{"the same, applied and given", ContainerSeen{Configs: []string{alerts, alerts}}, Fail, "alerting.alertmanagers[0].sigv4 now uses", "by alerting.alertmanagers[0].sigv4"},
-		{"many", ContainerSeen{Configs: []string{"scrape_configs: [{ec2_sd_configs: [{}, {}, {}, {}, {}, {}]}]"}}, Fail, "ec2_sd_configs[2], 3 more now use", "3 more"},
-		{"a bracket that yaml/v4 reads as a map", ContainerSeen{Configs: []string{"scrape_configs: [{static_configs: [{targets: [localhost:]}], ec2_sd_configs: [{}]}]"}}, Fail, "ec2_sd_configs[0] now uses", "ec2"},
-		{"not readable", ContainerSeen{Configs: []string{"{"}}, Skip, "its configuration cannot be read", "no static keys"},
-		{"not there", ContainerSeen{}, Skip, "its configuration cannot be read", "no static keys"},
-		{"part of the environment not seen", ContainerSeen{Configs: []string{"{}"}, Hidden: []string{"Secret a"}}, Skip, "comes from Secret a", "comes from Secret a"},
+		{"EC2", ContainerState{Configs: []string{discovery("ec2", "")}}, Fail, "scrape_configs[0].ec2_sd_configs[0] now uses", "by scrape_configs[0].ec2"},
+		{"Lightsail", ContainerState{Configs: []string{discovery("lightsail", "region: a")}}, Fail, "lightsail_sd_configs[0] now uses", "lightsail"},
+		{"ECS", ContainerState{Configs: []string{discovery("ecs", "region: a")}}, Fail, "ecs_sd_configs[0] now uses", "ecs"},
+		{"MSK", ContainerState{Configs: []string{discovery("msk", "region: a")}}, Fail, "msk_sd_configs[0] now uses", "msk"},
+		{"ElastiCache", ContainerState{Configs: []string{discovery("elasticache", "region: a")}}, Fail, "elasticache_sd_configs[0] now uses", "elasticache"},
+		{"RDS", ContainerState{Configs: []string{discovery("rds", "region: a")}}, Fail, "rds_sd_configs[0] now uses", "rds"},
+		{"any of AWS", ContainerState{Configs: []string{discovery("aws", "role: ecs, region: a")}}, Fail, "aws_sd_configs[0] now uses", "aws"},
+		{"discovery with a role of its own", ContainerState{Configs: []string{discovery("ec2", "role_arn: '"+role+"discovery'")}}, Fail, "ec2_sd_configs[0] now uses", "ec2"},
+		{"discovery with a profile, or keys", ContainerState{Configs: []string{discovery("ec2", "profile: a"), discovery("rds", "access_key: a")}}, Pass, "for people", "no static keys"},
+		{"discovery of others", ContainerState{Configs: []string{discovery("kubernetes", "role: pod"), discovery("azure", "")}}, Pass, "for people", "no static keys"},
+		{"a file of scrape_config_files", ContainerState{Configs: []string{"{}", "groups: []", "scrape_configs:\n- job_name: b\n  ecs_sd_configs:\n  - region: a\n"}}, Fail, "scrape_configs[0].ecs_sd_configs[0] now uses", "ecs"},
+		{"the same, applied and given", ContainerState{Configs: []string{alerts, alerts}}, Fail, "alerting.alertmanagers[0].sigv4 now uses", "by alerting.alertmanagers[0].sigv4"},
+		{"many", ContainerState{Configs: []string{"scrape_configs: [{ec2_sd_configs: [{}, {}, {}, {}, {}, {}]}]"}}, Fail, "ec2_sd_configs[2], 3 more now use", "3 more"},
+		{"a bracket that yaml/v4 reads as a map", ContainerState{Configs: []string{"scrape_configs: [{static_configs: [{targets: [localhost:]}], ec2_sd_configs: [{}]}]"}}, Fail, "ec2_sd_configs[0] now uses", "ec2"},
+		{"not readable", ContainerState{Configs: []string{"{"}}, Skip, "its configuration cannot be read", "no static keys"},
+		{"not there", ContainerState{}, Skip, "its configuration cannot be read", "no static keys"},
+		{"part of the environment not seen", ContainerState{Configs: []string{"{}"}, Hidden: []string{"Secret a"}}, Skip, "comes from Secret a", "comes from Secret a"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			given := c.seen
 			given.Env, given.Given = environment(), true
-			judged(t, Environment(given), c.state, c.says)
-			state := Pass
+			judged(t, Environment(given), c.status, c.message)
+			status := Pass
 			if len(c.seen.Hidden) > 0 {
-				state = Skip
+				status = Skip
 			}
-			judged(t, Environment(c.seen), state, c.sidecar)
+			judged(t, Environment(c.seen), status, c.sidecar)
 		})
 	}
 	for _, c := range []struct {
-		name  string
-		seen  ContainerSeen
-		state State
-		says  string
+		name    string
+		seen    ContainerState
+		status  Status
+		message string
 	}{
-		{"a role and static keys", ContainerSeen{Env: environment("AWS_ACCESS_KEY_ID")}, Fail, "static keys win"},
-		{"static keys alone", ContainerSeen{Env: map[string]string{"AWS_ACCESS_KEY_ID": "secret"}}, Warn, "something may"},
-		{"the pod's own role, with users", ContainerSeen{Env: environment(), Configs: []string{alerts}}, Pass, "AWS_ROLE_ARN is the pod's own; the identity of the pod or its node is used, as before, by alerting"},
-		{"the pod's own role assumes itself", ContainerSeen{Env: environment(), Configs: []string{signed("role_arn: '" + role + "ampbridge'")}}, Fail, "would have to assume itself"},
+		{"a role and static keys", ContainerState{Env: environment("AWS_ACCESS_KEY_ID")}, Fail, "static keys win"},
+		{"static keys alone", ContainerState{Env: map[string]string{"AWS_ACCESS_KEY_ID": "secret"}}, Warn, "something may"},
+		{"the pod's own role, with users", ContainerState{Env: environment(), Configs: []string{alerts}}, Pass, "AWS_ROLE_ARN is the pod's own; the identity of the pod or its node is used, as before, by alerting"},
+		{"the pod's own role assumes itself", ContainerState{Env: environment(), Configs: []string{signed("role_arn: '" + role + "ampbridge'")}}, Fail, "would have to assume itself"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := Environment(c.seen)
-			judged(t, f, c.state, c.says)
+			judged(t, f, c.status, c.message)
 			if strings.Contains(f.Message, "secret") {
 				t.Errorf("it shows a value: %s", f.Message)
 			}
@@ -427,50 +426,62 @@ func TestEnvironment(t *testing.T) {
 	}
 }
 
-const sidecarMetrics = `# HELP ampbridge_session_valid 1 while the destination's session can sign.
-# TYPE ampbridge_session_valid gauge
-ampbridge_session_valid{destination="central"} 1
-ampbridge_block_served{destination="central"} 1
-ampbridge_block_own_entry{destination="central"} 0
-ampbridge_gap_seconds{destination="central"} 4.2
-ampbridge_start_failed 0
-`
+// series returns a metric with one series, which has the label unless it is empty.
+func series(label, labelValue string, value float64) []Sample {
+	if label == "" {
+		return []Sample{{Value: value}}
+	}
+	return []Sample{{Labels: map[string]string{label: labelValue}, Value: value}}
+}
 
 func TestSidecarState(t *testing.T) {
 	for _, c := range []struct {
-		name, old, new string
-		state          State
-		says           string
+		name    string
+		change  func(Metrics)
+		status  Status
+		message string
 	}{
-		{"well", "", "", Pass, "central: session valid, block served, 4 seconds"},
-		{"no session", `session_valid{destination="central"} 1`, `session_valid{destination="central"} 0`, Fail, "no valid session"},
-		{"block not served", `served{destination="central"} 1`, `served{destination="central"} 0`, Fail, "the block is not served"},
-		{"own entry", `entry{destination="central"} 0`, `entry{destination="central"} 1`, Warn, "writes to the workspace already"},
-		{"start failed", "failed 0", "failed 1", Fail, "a start with the block failed"},
-		{"no destination", `ampbridge_session_valid{`, `other{`, Skip, "no destination"},
+		{"well", func(Metrics) {}, Pass, "central: session valid, block served, 4 seconds"},
+		{"no session", func(m Metrics) { m["ampbridge_session_valid"][0].Value = 0 }, Fail, "no valid session"},
+		{"block not served", func(m Metrics) { m["ampbridge_block_served"][0].Value = 0 }, Fail, "the block is not served"},
+		{"own entry", func(m Metrics) { m["ampbridge_block_own_entry"][0].Value = 1 }, Warn, "writes to the workspace already"},
+		{"start failed", func(m Metrics) { m["ampbridge_start_failed"][0].Value = 1 }, Fail, "a start with the block failed"},
+		{"no destination", func(m Metrics) { delete(m, "ampbridge_session_valid") }, Skip, "no destination"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			text := strings.Replace(sidecarMetrics, c.old, c.new, 1)
-			judged(t, SidecarState(SidecarMetrics(ReadMetrics(text))), c.state, c.says)
+			m := Metrics{
+				"ampbridge_session_valid":   series("destination", "central", 1),
+				"ampbridge_block_served":    series("destination", "central", 1),
+				"ampbridge_block_own_entry": series("destination", "central", 0),
+				"ampbridge_gap_seconds":     series("destination", "central", 4.2),
+				"ampbridge_start_failed":    series("", "", 0),
+			}
+			c.change(m)
+			judged(t, SidecarState(SidecarMetrics(m)), c.status, c.message)
 		})
 	}
 	judged(t, SidecarState(SidecarSeen{Destinations: []DestinationSeen{{Name: "central", Error: "AccessDenied: no"}}}), Fail, "no session (AccessDenied: no)")
 }
 
-// remoteWrite is what Prometheus's metrics say of one remote_write.
+// remoteWrite contains Prometheus's metrics of one remote_write.
 type remoteWrite struct{ newest, sent, attempts, retried, failed, pending float64 }
 
-func (w remoteWrite) metrics(name string) string {
-	labels := fmt.Sprintf(`{remote_name=%q,url="https://x/?a=\"b\",c={d}"}`, name)
-	var b strings.Builder
-	fmt.Fprintf(&b, "# HELP prometheus_remote_storage_highest_timestamp_in_seconds x\nprometheus_remote_storage_highest_timestamp_in_seconds %g\n", w.newest)
+// addTo adds the metrics of a remote_write with the name.
+func (w remoteWrite) addTo(m Metrics, name string) {
+	const prefix = "prometheus_remote_storage_"
+	m[prefix+"highest_timestamp_in_seconds"] = series("", "", w.newest)
 	for metric, value := range map[string]float64{
 		"queue_highest_sent_timestamp_seconds": w.sent, "samples_total": w.attempts, "samples_retried_total": w.retried,
 		"samples_failed_total": w.failed, "samples_pending": w.pending,
 	} {
-		fmt.Fprintf(&b, "prometheus_remote_storage_%s%s %g\n", metric, labels, value)
+		m[prefix+metric] = append(m[prefix+metric], series("remote_name", name, value)...)
 	}
-	return b.String()
+}
+
+func (w remoteWrite) metrics(name string) Metrics {
+	m := Metrics{}
+	w.addTo(m, name)
+	return m
 }
 
 func TestFlowState(t *testing.T) {
@@ -479,8 +490,8 @@ func TestFlowState(t *testing.T) {
 		name        string
 		first, last remoteWrite
 		apart       time.Duration
-		state       State
-		says        string
+		status      Status
+		message     string
 		final       bool
 	}{
 		{"well, at the first read", remoteWrite{now, now - 1, 900, 0, 0, 20}, remoteWrite{now, now - 1, 900, 0, 0, 20}, 0, Pass, "central is 1 second behind, nothing refused, nothing retried", true},
@@ -500,8 +511,8 @@ func TestFlowState(t *testing.T) {
 
 		// A refused batch counts as sent: the timestamp advances, nothing arrives.
 		{"all refused", remoteWrite{now, now - 1, 900, 0, 900, 0}, remoteWrite{now + 20, now + 19, 1400, 0, 1400, 0}, FlowWindow, Fail,
-			"central: 500 samples were refused within 20 seconds, and none is known to be taken", true},
-		{"all refused, and some in flight", remoteWrite{now, now - 1, 900, 0, 900, 0}, remoteWrite{now + 20, now + 19, 1500, 0, 1400, 100}, FlowWindow, Fail, "none is known to be taken", true},
+			"central: 500 samples were refused within 20 seconds, and none is known to be accepted", true},
+		{"all refused, and some in flight", remoteWrite{now, now - 1, 900, 0, 900, 0}, remoteWrite{now + 20, now + 19, 1500, 0, 1400, 100}, FlowWindow, Fail, "none is known to be accepted", true},
 		{"some refused", remoteWrite{now, now - 1, 900, 0, 0, 0}, remoteWrite{now + 5, now + 4, 1400, 0, 12, 0}, 5 * time.Second, Warn, "12 samples were refused since the start", true},
 		{"some refused long ago", remoteWrite{now, now - 1, 900, 0, 12, 0}, remoteWrite{now + 5, now + 4, 1400, 0, 12, 0}, 5 * time.Second, Warn, "12 samples were refused since the start", true},
 
@@ -511,8 +522,8 @@ func TestFlowState(t *testing.T) {
 		{"started again between the reads", remoteWrite{now, now - 1, 900, 90, 0, 20}, remoteWrite{now + 20, 0, 40, 40, 0, 40}, FlowWindow, Fail, "40 were retried", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			f, final := FlowState(ReadMetrics(c.first.metrics("central")), ReadMetrics(c.last.metrics("central")), c.apart, []string{"central"})
-			judged(t, f, c.state, c.says)
+			f, final := FlowState(c.first.metrics("central"), c.last.metrics("central"), c.apart, []string{"central"})
+			judged(t, f, c.status, c.message)
 			if final != c.final {
 				t.Errorf("final: %v", final)
 			}
@@ -525,30 +536,31 @@ func TestFlowStateOfSeveral(t *testing.T) {
 	well, stuck := remoteWrite{now, now - 1, 900, 0, 0, 20}, remoteWrite{now, 0, 900, 800, 0, 100}
 	refused, idle := remoteWrite{now, now - 1, 900, 0, 9, 0}, remoteWrite{now, 0, 0, 0, 0, 0}
 	for _, c := range []struct {
-		name  string
-		a, b  remoteWrite
-		apart time.Duration
-		state State
-		says  string
-		final bool
+		name    string
+		a, b    remoteWrite
+		apart   time.Duration
+		status  Status
+		message string
+		final   bool
 	}{
 		{"both well", well, well, 0, Pass, "a is 1 second behind, nothing refused, nothing retried; b is", true},
 		{"one is stuck, too soon to tell", well, stuck, 0, Skip, "b: not known yet", false},
 		{"one is stuck", well, stuck, FlowWindow, Fail, "b: 100 samples are pending", true},
-		{"a warning does not hide what is not checked", refused, idle, FlowWindow, Skip, "b: nothing was sent yet", true},
-		{"nor the other way round", idle, refused, FlowWindow, Skip, "a: nothing was sent yet", true},
-		{"what is not checked does not hide what is broken", idle, stuck, FlowWindow, Fail, "b: 100 samples", true},
+		{"a warning does not hide a skipped one", refused, idle, FlowWindow, Skip, "b: nothing was sent yet", true},
+		{"a skipped one hides a warning", idle, refused, FlowWindow, Skip, "a: nothing was sent yet", true},
+		{"a skipped one does not hide a failed one", idle, stuck, FlowWindow, Fail, "b: 100 samples", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			m := ReadMetrics(c.a.metrics("a") + c.b.metrics("b"))
+			m := c.a.metrics("a")
+			c.b.addTo(m, "b")
 			f, final := FlowState(m, m, c.apart, []string{"a", "b"})
-			judged(t, f, c.state, c.says)
+			judged(t, f, c.status, c.message)
 			if final != c.final {
 				t.Errorf("final: %v", final)
 			}
 		})
 	}
-	m := ReadMetrics(well.metrics("mine"))
+	m := well.metrics("mine")
 	for apart, want := range map[time.Duration]bool{0: false, FlowWindow: true} {
 		f, final := FlowState(m, m, apart, []string{"ampbridge-central"})
 		judged(t, f, Fail, "no remote_write of the name ampbridge-central")
@@ -561,52 +573,56 @@ func TestFlowStateOfSeveral(t *testing.T) {
 func TestSync(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
 	ago := func(d time.Duration) time.Time { return now.Add(-d) }
-	lease := func(age time.Duration) *LeaseSeen { return &LeaseSeen{"sync-1", ago(age), 15 * time.Second, false} }
-	leader := func(success time.Duration, refusals, loaded int, up time.Duration) Metrics {
+	lease := func(age time.Duration) *LeaseState { return &LeaseState{"sync-1", ago(age), 15 * time.Second, false} }
+	leader := func(success time.Duration, refusals, loaded float64, up time.Duration) Metrics {
 		at := float64(ago(success).Unix())
 		if success == 0 {
 			at = 0
 		}
-		return ReadMetrics(fmt.Sprintf("ampbridge_sync_last_success_timestamp_seconds %g\nampbridge_sync_refusals %d\nampbridge_policy_last_load_success %d\nprocess_start_time_seconds %g\n",
-			at, refusals, loaded, float64(ago(up).Unix())))
+		return Metrics{
+			"ampbridge_sync_last_success_timestamp_seconds": series("", "", at),
+			"ampbridge_sync_refusals":                       series("", "", refusals),
+			"ampbridge_policy_last_load_success":            series("", "", loaded),
+			"process_start_time_seconds":                    series("", "", float64(ago(up).Unix())),
+		}
 	}
 	const deployment, cronJob = "deployment/ampbridge-sync", "cronjob/ampbridge-sync"
 	well := leader(3*time.Minute, 0, 1, time.Hour)
 	for _, c := range []struct {
-		name  string
-		seen  SyncSeen
-		state State
-		says  string
+		name    string
+		seen    SyncState
+		status  Status
+		message string
 	}{
-		{"well", SyncSeen{Workload: deployment, Lease: lease(2 * time.Second), Leader: well}, Pass, "sync-1 leads, and its last pass succeeded 3 minutes ago"},
-		{"the leader's clock is ahead", SyncSeen{Workload: deployment, Lease: lease(-10 * time.Second), Leader: well}, Pass, "sync-1 leads"},
-		{"the leader's clock is an hour behind", SyncSeen{Workload: deployment, Lease: &LeaseSeen{"sync-1", ago(time.Hour), 15 * time.Second, true}, Leader: well}, Pass, "sync-1 leads"},
-		{"by hand, beside the cluster", SyncSeen{Lease: lease(2 * time.Second), Problem: "no such pod"}, Skip, "is not known: no such pod"},
-		{"not installed", SyncSeen{}, Warn, "nothing in the cluster runs sync"},
-		{"not installed any more", SyncSeen{Lease: lease(time.Hour)}, Warn, "nothing in the cluster runs sync"},
+		{"well", SyncState{Workload: deployment, Lease: lease(2 * time.Second), Leader: well}, Pass, "sync-1 leads, and its last pass succeeded 3 minutes ago"},
+		{"the leader's clock is ahead", SyncState{Workload: deployment, Lease: lease(-10 * time.Second), Leader: well}, Pass, "sync-1 leads"},
+		{"the leader's clock is an hour behind", SyncState{Workload: deployment, Lease: &LeaseState{"sync-1", ago(time.Hour), 15 * time.Second, true}, Leader: well}, Pass, "sync-1 leads"},
+		{"by hand, beside the cluster", SyncState{Lease: lease(2 * time.Second), Problem: "no such pod"}, Skip, "is not known: no such pod"},
+		{"not installed", SyncState{}, Warn, "nothing in the cluster runs sync"},
+		{"not installed any more", SyncState{Lease: lease(time.Hour)}, Warn, "nothing in the cluster runs sync"},
 		// Argo CD never applies a Lease.
-		{"no Lease", SyncSeen{Workload: deployment}, Fail, "no replica of deployment/ampbridge-sync has ever led: there is no Lease"},
-		{"never held", SyncSeen{Workload: deployment, Lease: &LeaseSeen{"", ago(time.Hour), time.Second, false}}, Fail, "gave the Lease back 60 minutes ago"},
-		{"no leader for an hour", SyncSeen{Workload: deployment, Lease: lease(3 * time.Hour), Leader: well}, Fail, "sync-1 renewed the Lease last, 3 hours ago"},
-		{"the future, and it does not move", SyncSeen{Workload: deployment, Lease: lease(-time.Hour), Leader: well}, Fail, "no replica"},
-		{"metrics not to be had", SyncSeen{Workload: deployment, Lease: lease(0), Problem: "forbidden"}, Skip, "not known: forbidden"},
-		{"another program's metrics", SyncSeen{Workload: deployment, Lease: lease(0), Leader: ReadMetrics("up 1\n")}, Skip, "it has no metric"},
-		{"it refuses the policy", SyncSeen{Workload: deployment, Lease: lease(0), Leader: leader(time.Minute, 0, 0, time.Hour)}, Fail, "refuses the newest version of the policy"},
-		{"one refusal", SyncSeen{Workload: deployment, Lease: lease(0), Leader: leader(time.Minute, 1, 1, time.Hour)}, Fail, "refused 1 thing that the policy asks for"},
-		{"refusals, and never a success", SyncSeen{Workload: deployment, Lease: lease(0), Leader: leader(0, 3, 1, time.Minute)}, Fail, "refused 3 things"},
-		{"just started", SyncSeen{Workload: deployment, Lease: lease(0), Leader: leader(0, 0, 1, time.Minute)}, Skip, "its first pass is not over"},
-		{"never a success", SyncSeen{Workload: deployment, Lease: lease(0), Leader: leader(0, 0, 1, time.Hour)}, Fail, "none of its passes has succeeded in 60 minutes"},
-		{"no success for long", SyncSeen{Workload: deployment, Lease: lease(0), Leader: leader(26*time.Minute, 0, 1, time.Hour)}, Fail, "ended 26 minutes ago: there should be one every 10 minutes"},
-		{"a CronJob", SyncSeen{Workload: cronJob, Scheduled: &ScheduleSeen{false, ago(4 * time.Minute), ago(3 * time.Minute)}}, Pass, "its last run succeeded 3 minutes ago"},
-		{"a CronJob at work", SyncSeen{Workload: cronJob, Scheduled: &ScheduleSeen{false, ago(time.Minute), ago(time.Hour)}}, Pass, "a run is at work"},
-		{"a CronJob that fails", SyncSeen{Workload: cronJob, Scheduled: &ScheduleSeen{false, ago(time.Hour), ago(3 * time.Hour)}}, Fail, "has not succeeded; the last that did ended 3 hours ago"},
-		{"a CronJob that has always failed", SyncSeen{Workload: cronJob, Scheduled: &ScheduleSeen{Started: ago(time.Hour)}}, Fail, "no run ever has"},
-		{"a CronJob that is suspended", SyncSeen{Workload: cronJob, Scheduled: &ScheduleSeen{true, ago(time.Hour), ago(time.Hour)}}, Fail, "is suspended"},
-		{"a CronJob before its first run", SyncSeen{Workload: cronJob, Scheduled: &ScheduleSeen{}}, Skip, "has not run yet"},
-		{"a CronJob in its first run", SyncSeen{Workload: cronJob, Scheduled: &ScheduleSeen{Started: ago(time.Minute)}}, Skip, "first run is not over"},
+		{"no Lease", SyncState{Workload: deployment}, Fail, "no replica of deployment/ampbridge-sync ever led: there is no Lease"},
+		{"never held", SyncState{Workload: deployment, Lease: &LeaseState{"", ago(time.Hour), time.Second, false}}, Fail, "released the Lease 60 minutes ago"},
+		{"no leader for an hour", SyncState{Workload: deployment, Lease: lease(3 * time.Hour), Leader: well}, Fail, "sync-1 renewed the Lease last, 3 hours ago"},
+		{"the future, and it does not move", SyncState{Workload: deployment, Lease: lease(-time.Hour), Leader: well}, Fail, "no replica"},
+		{"metrics not to be had", SyncState{Workload: deployment, Lease: lease(0), Problem: "forbidden"}, Skip, "not known: forbidden"},
+		{"another program's metrics", SyncState{Workload: deployment, Lease: lease(0), Leader: Metrics{"up": series("", "", 1)}}, Skip, "it has no metric"},
+		{"it refuses the policy", SyncState{Workload: deployment, Lease: lease(0), Leader: leader(time.Minute, 0, 0, time.Hour)}, Fail, "refuses the newest version of the policy"},
+		{"one refusal", SyncState{Workload: deployment, Lease: lease(0), Leader: leader(time.Minute, 1, 1, time.Hour)}, Fail, "refused 1 change that the policy requires"},
+		{"refusals, and never a success", SyncState{Workload: deployment, Lease: lease(0), Leader: leader(0, 3, 1, time.Minute)}, Fail, "refused 3 changes"},
+		{"just started", SyncState{Workload: deployment, Lease: lease(0), Leader: leader(0, 0, 1, time.Minute)}, Skip, "its first pass is not finished"},
+		{"never a success", SyncState{Workload: deployment, Lease: lease(0), Leader: leader(0, 0, 1, time.Hour)}, Fail, "none of its passes has succeeded in 60 minutes"},
+		{"no success for long", SyncState{Workload: deployment, Lease: lease(0), Leader: leader(26*time.Minute, 0, 1, time.Hour)}, Fail, "ended 26 minutes ago: there should be one every 10 minutes"},
+		{"a CronJob", SyncState{Workload: cronJob, CronJob: &CronJobState{false, ago(4 * time.Minute), ago(3 * time.Minute)}}, Pass, "its last run succeeded 3 minutes ago"},
+		{"a CronJob at work", SyncState{Workload: cronJob, CronJob: &CronJobState{false, ago(time.Minute), ago(time.Hour)}}, Pass, "a run is in progress"},
+		{"a CronJob that fails", SyncState{Workload: cronJob, CronJob: &CronJobState{false, ago(time.Hour), ago(3 * time.Hour)}}, Fail, "has not succeeded; the last successful run ended 3 hours ago"},
+		{"a CronJob that has always failed", SyncState{Workload: cronJob, CronJob: &CronJobState{Started: ago(time.Hour)}}, Fail, "no run ever succeeded"},
+		{"a CronJob that is suspended", SyncState{Workload: cronJob, CronJob: &CronJobState{true, ago(time.Hour), ago(time.Hour)}}, Fail, "is suspended"},
+		{"a CronJob before its first run", SyncState{Workload: cronJob, CronJob: &CronJobState{}}, Skip, "has not run yet"},
+		{"a CronJob in its first run", SyncState{Workload: cronJob, CronJob: &CronJobState{Started: ago(time.Minute)}}, Skip, "first run is not finished"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			judged(t, Sync(c.seen, 10*time.Minute, now, NewFix("see its log")), c.state, c.says)
+			judged(t, Sync(c.seen, 10*time.Minute, now, NewFix("see its log")), c.status, c.message)
 		})
 	}
 }

@@ -1,0 +1,126 @@
+package check
+
+// ID names a check. The IDs are part of the JSON output and do not change.
+type ID string
+
+// The checks, in the order of [All].
+const (
+	Kubernetes     ID = "kubernetes"
+	Policy         ID = "policy"
+	IssuerMatches  ID = "issuer"
+	Namespace      ID = "namespace"
+	ServiceAccount ID = "service-account"
+	Grant          ID = "grant"
+	Registration   ID = "webhook"
+	Endpoints      ID = "endpoints"
+	Certificate    ID = "certificate"
+	Injection      ID = "injection"
+	TokenMinted    ID = "token"
+	SigningKeys    ID = "keys"
+	SyncLeads      ID = "sync"
+	Account        ID = "account"
+	OIDCProvider   ID = "provider"
+	RoleExists     ID = "role"
+	TrustDocument  ID = "trust"
+	Permissions    ID = "permission"
+	Boundary       ID = "boundary"
+	Session        ID = "session"
+	Workspace      ID = "workspace"
+	Query          ID = "query"
+	Write          ID = "write"
+	Pods           ID = "pods"
+	Identity       ID = "identity"
+	Sidecar        ID = "sidecar"
+	Flow           ID = "flow"
+)
+
+// Check is one question about the installation.
+type Check struct {
+	ID ID
+	// Question is answered with yes if the check passes.
+	Question string
+	// Needs lists the checks that this one depends on. If one of them failed, this
+	// check is skipped: it would fail for the same reason.
+	Needs []ID
+}
+
+// All lists every check, from the cluster to the samples.
+var All = []Check{
+	{Kubernetes, "does the API server answer?", nil},
+	{Policy, "does the policy exist, and is it valid?", nil},
+	{IssuerMatches, "is the API server's issuer the policy's, byte for byte?", []ID{Kubernetes, Policy}},
+	{Namespace, "does the namespace carry the label?", []ID{Kubernetes, Policy}},
+	{ServiceAccount, "does the service account exist, without an opt-out?", []ID{Kubernetes, Policy}},
+	{Grant, "does a grant cover it?", []ID{Policy}},
+	{Registration, "is the webhook registered for pods of the namespace?", []ID{Kubernetes}},
+	{Endpoints, "is a webhook pod ready behind its Service?", []ID{Kubernetes, Registration}},
+	{
+		Certificate, "does the API server's CA bundle verify the certificate that the webhook serves?",
+		[]ID{Kubernetes, Registration},
+	},
+	{
+		Injection, "is a pod that is created in a dry run injected?",
+		[]ID{Kubernetes, Policy, Namespace, ServiceAccount, Grant, Registration, Endpoints, Certificate},
+	},
+	{
+		TokenMinted, "is there a fresh token with the right issuer, subject and audience?",
+		[]ID{Kubernetes, IssuerMatches, ServiceAccount},
+	},
+	{
+		SigningKeys, "can AWS read the issuer's discovery document, and do its keys include the one that signed the token?",
+		[]ID{IssuerMatches},
+	},
+	{SyncLeads, "does sync run, and did its last pass succeed?", []ID{Kubernetes, Policy}},
+	{Account, "do these credentials belong to the account of the role?", []ID{Policy}},
+	{
+		OIDCProvider, "does the account have an OIDC provider for exactly this issuer, with the audience?",
+		[]ID{Policy, IssuerMatches, Account},
+	},
+	{RoleExists, "does the role for the destination exist?", []ID{Policy, Account}},
+	{
+		TrustDocument, "does its trust document let exactly this subject in, by issuer and audience?",
+		[]ID{IssuerMatches, Grant, RoleExists},
+	},
+	{Permissions, "does its permission document allow writing to the workspace?", []ID{RoleExists}},
+	{Boundary, "does its permissions boundary allow it?", []ID{RoleExists}},
+	{
+		Session, "does STS give a session for a real token?",
+		[]ID{TokenMinted, SigningKeys, Grant, OIDCProvider, RoleExists, TrustDocument},
+	},
+	{Workspace, "does the workspace exist, and is it active?", []ID{Policy, Account}},
+	{Query, "does the workspace answer a signed query?", []ID{Workspace}},
+	{
+		Write, "does the workspace accept a remote write that the session signed?",
+		[]ID{Session, Permissions, Boundary, Workspace, Query},
+	},
+	{
+		Pods, "are the running Prometheus pods injected?",
+		[]ID{Kubernetes, Policy, Namespace, ServiceAccount, Grant, Injection},
+	},
+	{
+		Identity, "does everything in the Prometheus container have the AWS identity that it needs?",
+		[]ID{Kubernetes},
+	},
+	{Sidecar, "does the config sidecar have a valid session, and is the block served?", []ID{Pods, Session}},
+	{Flow, "does remote_write deliver and keep up, without errors?", []ID{Sidecar, Write}},
+}
+
+// find returns the check with the ID.
+func find(id ID) Check {
+	for _, c := range All {
+		if c.ID == id {
+			return c
+		}
+	}
+	return Check{ID: id}
+}
+
+// position returns the index of the check in [All].
+func position(id ID) int {
+	for i, c := range All {
+		if c.ID == id {
+			return i
+		}
+	}
+	return len(All)
+}

@@ -1,0 +1,204 @@
+package check
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Report is the result of all checks: findings in the order of [All].
+type Report struct {
+	// Cluster is the policy's name of the cluster; empty: it is not known.
+	Cluster string `json:"cluster"`
+	// Healthy is true if a check ran and none failed. Warnings and skipped checks
+	// do not count: see [Report.Unchecked].
+	Healthy  bool      `json:"healthy"`
+	Findings []Finding `json:"findings"`
+}
+
+// Runner collects findings. The zero value is ready for use.
+type Runner struct {
+	Cluster  string
+	findings []Finding
+}
+
+// Add appends findings.
+func (r *Runner) Add(findings ...Finding) { r.findings = append(r.findings, findings...) }
+
+// Has reports whether there is a finding of the check.
+func (r *Runner) Has(id ID) bool {
+	return slices.ContainsFunc(r.findings, func(f Finding) bool { return f.ID == id })
+}
+
+// Blocked reports whether the check cannot run, because a check that it depends
+// on failed or was itself blocked. If so, Blocked adds a finding that it was
+// skipped.
+func (r *Runner) Blocked(id ID, a About) bool {
+	for _, need := range find(id).Needs {
+		for _, f := range r.findings {
+			if f.ID != need || !f.About.overlaps(a) {
+				continue
+			}
+			cause := f.BlockedBy
+			if f.Status == Fail {
+				cause = need
+			}
+			if cause != "" {
+				r.Add(Finding{ID: id, Status: Skip, About: a, BlockedBy: cause, Message: "depends on " + string(cause) + ", which failed"})
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Skip adds that checks were skipped: because a check that they depend on failed,
+// or else for the given reason.
+func (r *Runner) Skip(a About, reason string, ids ...ID) {
+	for _, id := range ids {
+		if !r.Blocked(id, a) {
+			r.Add(Skipped(id, a, "%s", reason))
+		}
+	}
+}
+
+// Exclude adds that checks need not run.
+func (r *Runner) Exclude(a About, reason string, ids ...ID) {
+	for _, id := range ids {
+		if !r.Blocked(id, a) {
+			r.Add(Excluded(id, a, "%s", reason))
+		}
+	}
+}
+
+// Prove replaces the skipped findings of a check by passed ones, because a later
+// check proved it. Findings that are blocked stay.
+func (r *Runner) Prove(id ID, message string) {
+	for i, f := range r.findings {
+		if f.ID == id && f.Status == Skip && f.BlockedBy == "" {
+			r.findings[i] = Passed(id, f.About, "%s", message)
+		}
+	}
+}
+
+// Run calls the probe and adds its finding, unless the check is blocked. It
+// reports whether the check passed, with or without a warning.
+func (r *Runner) Run(id ID, a About, probe func() Finding) bool {
+	if r.Blocked(id, a) {
+		return false
+	}
+	f := probe()
+	f.ID, f.About = id, a
+	r.Add(f)
+	return f.Status == Pass || f.Status == Warn
+}
+
+// Report returns the findings so far.
+func (r *Runner) Report() Report {
+	report := Report{Cluster: r.Cluster, Findings: slices.Clone(r.findings)}
+	slices.SortStableFunc(report.Findings, func(a, b Finding) int { return position(a.ID) - position(b.ID) })
+	report.Healthy = len(report.Failed()) == 0 &&
+		slices.ContainsFunc(report.Findings, func(f Finding) bool { return f.Status != Skip })
+	return report
+}
+
+// Of returns the findings of a check.
+func (r Report) Of(id ID) []Finding {
+	var list []Finding
+	for _, f := range r.Findings {
+		if f.ID == id {
+			list = append(list, f)
+		}
+	}
+	return list
+}
+
+// Failed returns the checks that failed, each once.
+func (r Report) Failed() []ID {
+	return r.ids(func(f Finding) bool { return f.Status == Fail })
+}
+
+// Unchecked returns the checks with a finding that was skipped and not excluded,
+// each once.
+func (r Report) Unchecked() []ID {
+	return r.ids(func(f Finding) bool { return f.Status == Skip && !f.Excluded })
+}
+
+// ids returns the checks with a finding that matches, each once.
+func (r Report) ids(match func(Finding) bool) []ID {
+	var ids []ID
+	for _, f := range r.Findings {
+		if match(f) && !slices.Contains(ids, f.ID) {
+			ids = append(ids, f.ID)
+		}
+	}
+	return ids
+}
+
+// Status returns the worst status of a check's findings; [Skip] if there are none.
+func (r Report) Status(id ID) Status {
+	findings := r.Of(id)
+	if len(findings) == 0 {
+		return Skip
+	}
+	worst := Pass
+	for _, f := range findings {
+		if f.Status.Worse(worst) {
+			worst = f.Status
+		}
+	}
+	return worst
+}
+
+// Counts are the results of a report. Each check counts once: as failed if one
+// of its findings failed, else as skipped if one of them was skipped and not
+// excluded, else as warned or passed. A check that is excluded does not count.
+type Counts struct {
+	Passed, Warned, Skipped int
+	// Failed lists the checks that failed.
+	Failed []ID
+}
+
+// Counts returns the results of the report.
+func (r Report) Counts() Counts {
+	c := Counts{Failed: r.Failed()}
+	unchecked := r.Unchecked()
+	for _, known := range All {
+		switch {
+		case slices.Contains(c.Failed, known.ID):
+		case slices.Contains(unchecked, known.ID):
+			c.Skipped++
+		case r.Status(known.ID) == Warn:
+			c.Warned++
+		case slices.ContainsFunc(r.Of(known.ID), func(f Finding) bool { return f.Status == Pass }):
+			c.Passed++
+		}
+	}
+	return c
+}
+
+// Summary returns the results in one line, such as "12 checks passed, 1 failed
+// (trust), 1 warning, 6 skipped".
+func (r Report) Summary() string {
+	c := r.Counts()
+	parts := []string{count(c.Passed, "check") + " passed"}
+	if n := len(c.Failed); n > 0 {
+		parts = append(parts, fmt.Sprintf("%d failed (%s)", n, join(c.Failed)))
+	}
+	if c.Warned > 0 {
+		parts = append(parts, count(c.Warned, "warning"))
+	}
+	if c.Skipped > 0 {
+		parts = append(parts, fmt.Sprintf("%d skipped", c.Skipped))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// join returns the IDs, separated by commas.
+func join(ids []ID) string {
+	names := make([]string, len(ids))
+	for i, id := range ids {
+		names[i] = string(id)
+	}
+	return strings.Join(names, ", ")
+}
