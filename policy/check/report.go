@@ -179,8 +179,9 @@ func (r Report) Counts() Counts {
 
 // Summary returns the results in one line, such as "12 checks passed, 1 failed
 // (trust), 1 warning, 6 skipped".
-func (r Report) Summary() string {
-	c := r.Counts()
+func (r Report) Summary() string { return r.Counts().String() }
+
+func (c Counts) String() string {
 	parts := []string{count(c.Passed, "check") + " passed"}
 	if n := len(c.Failed); n > 0 {
 		parts = append(parts, fmt.Sprintf("%d failed (%s)", n, join(c.Failed)))

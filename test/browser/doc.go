@@ -1,7 +1,8 @@
-// Package browser opens the page of `ampbridge doctor -o html` in a real browser,
-// wide and as narrow as a phone. Its test needs Chromium (/usr/bin/chromium, or
-// what $CHROMIUM names) and the build tag e2e:
+// Package browser opens pages of `ampbridge doctor -o html` in a real browser, wide
+// and as narrow as a phone. The pages are golden files of
+// cmd/internal/doctor/report. The test needs Chromium (/usr/bin/chromium, or the path
+// in $CHROMIUM) and the build tag e2e:
 //
 //	go test -tags e2e ./...
-//	go test -tags e2e ./... -screenshots DIR   # and looks are kept
+//	go test -tags e2e ./... -screenshots DIR   # keeps pictures
 package browser

@@ -68,23 +68,29 @@ func (p *page) putSummary(r check.Report) {
 	if r.Cluster != "" {
 		p.put(" · cluster %v", r.Cluster)
 	}
-	headline, rest, _ := strings.Cut(r.Summary(), ", ")
-	if failed := r.Failed(); len(failed) > 0 {
-		names := make([]string, len(failed))
-		for i, id := range failed {
-			names[i] = string(id)
+	counts := r.Counts()
+	headline, rest, _ := strings.Cut(counts.String(), ", ")
+	if failed := counts.Failed; len(failed) > 0 {
+		counts.Failed = nil
+		headline, rest = "1 check failed: "+string(failed[0]), counts.String()
+		if len(failed) > 1 {
+			headline = fmt.Sprintf("%d checks failed: %s", len(failed), join(failed))
 		}
-		noun := "checks"
-		if len(failed) == 1 {
-			noun = "check"
-		}
-		headline, rest = fmt.Sprintf("%d %s failed: %s", len(failed), noun, strings.Join(names, ", ")), r.Summary()
 	}
 	p.put("</h1>\n<p class=\"summary %v\">%v</p>\n", overall(r), headline)
 	if rest != "" {
 		p.put("<p class=\"rest\">%v</p>", rest)
 	}
 	p.put("\n\n")
+}
+
+// join returns the IDs, separated by commas.
+func join(ids []check.ID) string {
+	names := make([]string, len(ids))
+	for i, id := range ids {
+		names[i] = string(id)
+	}
+	return strings.Join(names, ", ")
 }
 
 // overall returns the status of the whole report.
