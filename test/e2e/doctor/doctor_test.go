@@ -34,7 +34,7 @@ func TestDoctor(t *testing.T) {
 	s := newFixture(t)
 	s.healthy(fault{})
 	s.healthy(fault{installed: true})
-	t.Run("means", func(t *testing.T) { s.in(t).means() })
+	t.Run("limited access", func(t *testing.T) { s.in(t).limitedAccess() })
 	t.Run("pods", func(t *testing.T) { s.in(t).pods() })
 	t.Run("sync", func(t *testing.T) { s.in(t).syncLeads() })
 	t.Run("in a pod", func(t *testing.T) { s.in(t).inPod() })

@@ -18,8 +18,8 @@ import (
 	"github.com/ampbridge/ampbridge/policy/check"
 )
 
-// means removes access that doctor may have: it runs the checks that are left.
-func (s *fixture) means() {
+// limitedAccess removes access that doctor may have: it runs the checks that are left.
+func (s *fixture) limitedAccess() {
 	s.Run("the documented rights, and no others", func(t *testing.T) { s.in(t).documentedRights() })
 	s.Run("no cluster", func(t *testing.T) {
 		s := s.in(t)
