@@ -40,21 +40,21 @@ func writeRequest(metric string, value float64, at time.Time) []byte {
 }
 
 // request is a signed request to AMP. Change, if not nil, tampers with it before it is signed.
-func (w *world) request(method, path string, body []byte, creds awstest.Credentials, change func(*http.Request)) *http.Request {
-	w.t.Helper()
-	r := w.unsigned(method, path, body)
+func (f *fixture) request(method, path string, body []byte, creds awstest.Credentials, change func(*http.Request)) *http.Request {
+	f.t.Helper()
+	r := f.unsigned(method, path, body)
 	if change != nil {
 		change(r)
 	}
-	w.sign(r, body, creds, "aps", region, time.Now())
+	f.sign(r, body, creds, "aps", region, time.Now())
 	return r
 }
 
-func (w *world) unsigned(method, path string, body []byte) *http.Request {
-	w.t.Helper()
-	r, err := http.NewRequest(method, w.cloud.URL+path, bytes.NewReader(body))
+func (f *fixture) unsigned(method, path string, body []byte) *http.Request {
+	f.t.Helper()
+	r, err := http.NewRequest(method, f.cloud.URL+path, bytes.NewReader(body))
 	if err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
 	r.Header.Set("Content-Type", "application/x-protobuf")
 	r.Header.Set("Content-Encoding", "snappy")
@@ -62,70 +62,70 @@ func (w *world) unsigned(method, path string, body []byte) *http.Request {
 	return r
 }
 
-func (w *world) sign(r *http.Request, body []byte, creds awstest.Credentials, service, region string, at time.Time) {
-	w.t.Helper()
+func (f *fixture) sign(r *http.Request, body []byte, creds awstest.Credentials, service, region string, at time.Time) {
+	f.t.Helper()
 	hash := sha256.Sum256(body)
 	signed := aws.Credentials{AccessKeyID: creds.AccessKeyID, SecretAccessKey: creds.SecretAccessKey, SessionToken: creds.SessionToken}
 	if err := v4.NewSigner().SignHTTP(background, signed, r, hex.EncodeToString(hash[:]), service, region, at); err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
 }
 
 // send returns the status, the error's type and the body.
-func (w *world) send(r *http.Request) (int, string, string) {
-	w.t.Helper()
+func (f *fixture) send(r *http.Request) (int, string, string) {
+	f.t.Helper()
 	response, err := http.DefaultClient.Do(r)
 	if err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
 	body, err := io.ReadAll(response.Body)
 	if err := errors.Join(err, response.Body.Close()); err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
 	return response.StatusCode, response.Header.Get("X-Amzn-Errortype"), string(body)
 }
 
-func (w *world) writePath() string { return "/workspaces/" + w.workspace.ID + "/api/v1/remote_write" }
+func (f *fixture) writePath() string { return "/workspaces/" + f.workspace.ID + "/api/v1/remote_write" }
 
 func TestWriteAndQuery(t *testing.T) {
-	w := newWorld(t, awstest.Options{Prometheus: tools.Path(t, "prometheus")})
-	w.putRolePolicy(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":["aps:RemoteWrite","aps:QueryMetrics","aps:GetLabels"],"Resource":"` + w.workspace.ARN + `"}}`)
-	creds := w.session()
+	f := newFixture(t, awstest.Options{Prometheus: tools.Path(t, "prometheus")})
+	f.putRolePolicy(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":["aps:RemoteWrite","aps:QueryMetrics","aps:GetLabels"],"Resource":"` + f.workspace.ARN + `"}}`)
+	creds := f.session()
 	now := time.Now()
 	body := writeRequest("answer", 42, now)
-	if status, _, text := w.send(w.request("POST", w.writePath(), body, creds, nil)); status/100 != 2 {
+	if status, _, text := f.send(f.request("POST", f.writePath(), body, creds, nil)); status/100 != 2 {
 		t.Fatalf("write: %d %s", status, text)
 	}
 
-	samples, err := w.cloud.Query(background, w.workspace.ID, "answer")
+	samples, err := f.cloud.Query(background, f.workspace.ID, "answer")
 	if err != nil || len(samples) != 1 || samples[0].Value != 42 || samples[0].Metric["__name__"] != "answer" {
 		t.Errorf("Query() = %v, %v", samples, err)
 	}
-	path := "/workspaces/" + w.workspace.ID + "/api/v1/query"
-	get := w.request("GET", path+"?query="+url.QueryEscape(`answer + 1`), nil, creds, nil)
-	if status, _, text := w.send(get); status != 200 || !strings.Contains(text, `"43"`) {
+	path := "/workspaces/" + f.workspace.ID + "/api/v1/query"
+	get := f.request("GET", path+"?query="+url.QueryEscape(`answer + 1`), nil, creds, nil)
+	if status, _, text := f.send(get); status != 200 || !strings.Contains(text, `"43"`) {
 		t.Errorf("signed GET query: %d %s", status, text)
 	}
 	form := []byte("query=" + url.QueryEscape("answer * 2"))
-	post := w.request("POST", path, form, creds, func(r *http.Request) {
+	post := f.request("POST", path, form, creds, func(r *http.Request) {
 		r.Header = http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}
 	})
-	if status, _, text := w.send(post); status != 200 || !strings.Contains(text, `"84"`) {
+	if status, _, text := f.send(post); status != 200 || !strings.Contains(text, `"84"`) {
 		t.Errorf("signed POST query: %d %s", status, text)
 	}
-	labels := w.request("GET", "/workspaces/"+w.workspace.ID+"/api/v1/label/__name__/values", nil, creds, nil)
-	if status, _, text := w.send(labels); status != 200 || !strings.Contains(text, `"answer"`) {
+	labels := f.request("GET", "/workspaces/"+f.workspace.ID+"/api/v1/label/__name__/values", nil, creds, nil)
+	if status, _, text := f.send(labels); status != 200 || !strings.Contains(text, `"answer"`) {
 		t.Errorf("labels: %d %s", status, text)
 	}
-	series := w.request("GET", "/workspaces/"+w.workspace.ID+"/api/v1/series?match[]=answer", nil, creds, nil)
-	if status, code, _ := w.send(series); status != 403 || code != "AccessDeniedException" {
+	series := f.request("GET", "/workspaces/"+f.workspace.ID+"/api/v1/series?match[]=answer", nil, creds, nil)
+	if status, code, _ := f.send(series); status != 403 || code != "AccessDeniedException" {
 		t.Errorf("series without the permission: %d %s", status, code)
 	}
-	if status, _, text := w.send(w.unsigned("GET", path+"?query=answer", nil)); status != 403 {
+	if status, _, text := f.send(f.unsigned("GET", path+"?query=answer", nil)); status != 403 {
 		t.Errorf("unsigned query: %d %s", status, text)
 	}
 
-	writes := w.cloud.Writes(w.workspace.ID)
+	writes := f.cloud.Writes(f.workspace.ID)
 	if len(writes) != 1 || !writes[0].Stored() || writes[0].AccessKeyID != creds.AccessKeyID || writes[0].Bytes != len(body) ||
 		writes[0].Samples != 1 || writes[0].SessionName != "dev-monitoring-prometheus-0" || writes[0].Reason != "" {
 		t.Errorf("writes = %+v", writes)
@@ -134,14 +134,14 @@ func TestWriteAndQuery(t *testing.T) {
 
 // TestWritesRefused is everything that must not be stored, and what AWS calls it.
 func TestWritesRefused(t *testing.T) {
-	w := newWorld(t, awstest.Options{Prometheus: tools.Path(t, "prometheus")})
-	creds, body := w.session(), writeRequest("answer", 42, time.Now())
-	other := w.account.CreateWorkspace(region, "other")
-	foreign := w.cloud.Account("999900001111").CreateWorkspace(region, "foreign")
+	f := newFixture(t, awstest.Options{Prometheus: tools.Path(t, "prometheus")})
+	creds, body := f.session(), writeRequest("answer", 42, time.Now())
+	other := f.account.CreateWorkspace(region, "other")
+	foreign := f.cloud.Account("999900001111").CreateWorkspace(region, "foreign")
 	path := func(id string) string { return "/workspaces/" + id + "/api/v1/remote_write" }
 	signed := func(creds awstest.Credentials, service, region string, at time.Time) *http.Request {
-		r := w.unsigned("POST", w.writePath(), body)
-		w.sign(r, body, creds, service, region, at)
+		r := f.unsigned("POST", f.writePath(), body)
+		f.sign(r, body, creds, service, region, at)
 		return r
 	}
 	forged := creds
@@ -149,14 +149,14 @@ func TestWritesRefused(t *testing.T) {
 	tokenless := creds
 	tokenless.SessionToken = ""
 	mixed := creds
-	mixed.SessionToken = w.session().SessionToken
+	mixed.SessionToken = f.session().SessionToken
 	unknown := awstest.Credentials{AccessKeyID: "AKIAIOSFODNN7EXAMPLE", SecretAccessKey: strings.Repeat("A", 40)}
 	tampered := func(change func(*http.Request)) *http.Request {
 		r := signed(creds, "aps", region, time.Now())
 		change(r)
 		return r
 	}
-	reader, err := w.account.PutUser("reader", `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"aps:QueryMetrics","Resource":"*"}}`)
+	reader, err := f.account.PutUser("reader", `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"aps:QueryMetrics","Resource":"*"}}`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +167,7 @@ func TestWritesRefused(t *testing.T) {
 		status  int
 		code    string
 	}{
-		{"unsigned", w.unsigned("POST", w.writePath(), body), 403, "MissingAuthenticationTokenException"},
+		{"unsigned", f.unsigned("POST", f.writePath(), body), 403, "MissingAuthenticationTokenException"},
 		{"signed with another secret", signed(forged, "aps", region, time.Now()), 403, "InvalidSignatureException"},
 		{"unknown key", signed(unknown, "aps", region, time.Now()), 403, "UnrecognizedClientException"},
 		{"without the session token", signed(tokenless, "aps", region, time.Now()), 403, "UnrecognizedClientException"},
@@ -183,36 +183,36 @@ func TestWritesRefused(t *testing.T) {
 		{"another path", tampered(func(r *http.Request) { r.URL.Path = path(other.ID) }), 403, "InvalidSignatureException"},
 		{"another query", tampered(func(r *http.Request) { r.URL.RawQuery = "a=b" }), 403, "InvalidSignatureException"},
 		{"no signature in the header", tampered(func(r *http.Request) { r.Header.Set("Authorization", "Bearer x") }), 403, "IncompleteSignatureException"},
-		{"another workspace of the account", w.request("POST", path(other.ID), body, creds, nil), 403, "AccessDeniedException"},
-		{"a workspace of another account", w.request("POST", path(foreign.ID), body, w.account.AdminCredentials(), nil), 403, "AccessDeniedException"},
-		{"a workspace that does not exist", w.request("POST", path("ws-none"), body, w.account.AdminCredentials(), nil), 404, "ResourceNotFoundException"},
-		{"without the permission", w.request("POST", w.writePath(), body, reader, nil), 403, "AccessDeniedException"},
-		{"not snappy", w.request("POST", w.writePath(), []byte("\x09garbage"), creds, nil), 400, "ValidationException"},
-		{"a sample of two hours ago", w.request("POST", w.writePath(), writeRequest("answer", 1, time.Now().Add(-2*time.Hour)), creds, nil), 400, "ValidationException"},
-		{"an unknown path", w.request("POST", "/workspaces/"+w.workspace.ID+"/api/v1/admin", body, creds, nil), 404, "UnknownOperationException"},
+		{"another workspace of the account", f.request("POST", path(other.ID), body, creds, nil), 403, "AccessDeniedException"},
+		{"a workspace of another account", f.request("POST", path(foreign.ID), body, f.account.AdminCredentials(), nil), 403, "AccessDeniedException"},
+		{"a workspace that does not exist", f.request("POST", path("ws-none"), body, f.account.AdminCredentials(), nil), 404, "ResourceNotFoundException"},
+		{"without the permission", f.request("POST", f.writePath(), body, reader, nil), 403, "AccessDeniedException"},
+		{"not snappy", f.request("POST", f.writePath(), []byte("\x09garbage"), creds, nil), 400, "ValidationException"},
+		{"a sample of two hours ago", f.request("POST", f.writePath(), writeRequest("answer", 1, time.Now().Add(-2*time.Hour)), creds, nil), 400, "ValidationException"},
+		{"an unknown path", f.request("POST", "/workspaces/"+f.workspace.ID+"/api/v1/admin", body, creds, nil), 404, "UnknownOperationException"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			status, code, text := w.send(test.request)
+			status, code, text := f.send(test.request)
 			if status != test.status || code != test.code {
 				t.Errorf("%d %s %s, want %d %s", status, code, text, test.status, test.code)
 			}
 		})
 	}
 	t.Run("expired session", func(t *testing.T) {
-		w.cloud.Advance(2 * time.Hour)
-		status, code, text := w.send(w.request("POST", w.writePath(), body, creds, nil))
+		f.cloud.Advance(2 * time.Hour)
+		status, code, text := f.send(f.request("POST", f.writePath(), body, creds, nil))
 		if status != 403 || code != "ExpiredTokenException" {
 			t.Errorf("%d %s %s", status, code, text)
 		}
 	})
-	for _, id := range []string{w.workspace.ID, other.ID, foreign.ID} {
-		samples, err := w.cloud.Query(background, id, `{__name__=~".+"}`)
+	for _, id := range []string{f.workspace.ID, other.ID, foreign.ID} {
+		samples, err := f.cloud.Query(background, id, `{__name__=~".+"}`)
 		if err != nil || len(samples) != 0 {
 			t.Errorf("workspace %s holds %v, %v; want nothing", id, samples, err)
 		}
 	}
-	for _, write := range w.cloud.Writes(w.workspace.ID) {
+	for _, write := range f.cloud.Writes(f.workspace.ID) {
 		if write.Stored() || write.Reason == "" {
 			t.Errorf("write = %+v, want it refused with a reason", write)
 		}
@@ -221,56 +221,56 @@ func TestWritesRefused(t *testing.T) {
 
 // TestASessionFollowsItsRole is what a session may do when its role changes, which AWS looks up anew.
 func TestASessionFollowsItsRole(t *testing.T) {
-	w := newWorld(t, awstest.Options{Prometheus: tools.Path(t, "prometheus")})
-	creds := w.session()
+	f := newFixture(t, awstest.Options{Prometheus: tools.Path(t, "prometheus")})
+	creds := f.session()
 	write := func(want int) {
 		t.Helper()
-		if status, _, text := w.send(w.request("POST", w.writePath(), writeRequest("answer", 42, time.Now()), creds, nil)); status != want {
+		if status, _, text := f.send(f.request("POST", f.writePath(), writeRequest("answer", 42, time.Now()), creds, nil)); status != want {
 			t.Errorf("write: %d %s, want %d", status, text, want)
 		}
 	}
 	name := aws.String(writerRole)
 	write(204)
-	w.updateTrust(trust(w.provider, eksIssuer, "system:serviceaccount:other:other"))
+	f.updateTrust(trust(f.provider, eksIssuer, "system:serviceaccount:other:other"))
 	write(204) // a session outlives the trust that it came from
 
-	boundary, err := w.account.PutManagedPolicy("boundary", `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"aps:QueryMetrics","Resource":"*"}}`)
+	boundary, err := f.account.PutManagedPolicy("boundary", `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"aps:QueryMetrics","Resource":"*"}}`)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.iam.PutRolePermissionsBoundary(background, &iam.PutRolePermissionsBoundaryInput{RoleName: name, PermissionsBoundary: aws.String(boundary)}); err != nil {
+	if _, err := f.iam.PutRolePermissionsBoundary(background, &iam.PutRolePermissionsBoundaryInput{RoleName: name, PermissionsBoundary: aws.String(boundary)}); err != nil {
 		t.Fatal(err)
 	}
 	write(403)
-	if _, err := w.iam.DeleteRolePermissionsBoundary(background, &iam.DeleteRolePermissionsBoundaryInput{RoleName: name}); err != nil {
+	if _, err := f.iam.DeleteRolePermissionsBoundary(background, &iam.DeleteRolePermissionsBoundaryInput{RoleName: name}); err != nil {
 		t.Fatal(err)
 	}
 	write(204)
-	if _, err := w.iam.DeleteRolePolicy(background, &iam.DeleteRolePolicyInput{RoleName: name, PolicyName: aws.String("remote-write")}); err != nil {
+	if _, err := f.iam.DeleteRolePolicy(background, &iam.DeleteRolePolicyInput{RoleName: name, PolicyName: aws.String("remote-write")}); err != nil {
 		t.Fatal(err)
 	}
 	write(403)
-	if _, err := w.iam.AttachRolePolicy(background, &iam.AttachRolePolicyInput{RoleName: name, PolicyArn: aws.String("arn:aws:iam::aws:policy/AmazonPrometheusRemoteWriteAccess")}); err != nil {
+	if _, err := f.iam.AttachRolePolicy(background, &iam.AttachRolePolicyInput{RoleName: name, PolicyArn: aws.String("arn:aws:iam::aws:policy/AmazonPrometheusRemoteWriteAccess")}); err != nil {
 		t.Fatal(err)
 	}
 	write(204)
 
-	if _, err := w.iam.DetachRolePolicy(background, &iam.DetachRolePolicyInput{RoleName: name, PolicyArn: aws.String("arn:aws:iam::aws:policy/AmazonPrometheusRemoteWriteAccess")}); err != nil {
+	if _, err := f.iam.DetachRolePolicy(background, &iam.DetachRolePolicyInput{RoleName: name, PolicyArn: aws.String("arn:aws:iam::aws:policy/AmazonPrometheusRemoteWriteAccess")}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.iam.DeleteRole(background, &iam.DeleteRoleInput{RoleName: name}); err != nil {
+	if _, err := f.iam.DeleteRole(background, &iam.DeleteRoleInput{RoleName: name}); err != nil {
 		t.Fatal(err)
 	}
-	w.createRole(writerRole, trust(w.provider, eksIssuer, subject))
-	w.putRolePolicy(allowWrite(w.workspace.ARN))
+	f.createRole(writerRole, trust(f.provider, eksIssuer, subject))
+	f.putRolePolicy(allowWrite(f.workspace.ARN))
 	write(403) // another role of the same name
 }
 
 func TestControlPlane(t *testing.T) {
-	w := newWorld(t, awstest.Options{})
-	admin := w.account.AdminCredentials()
+	f := newFixture(t, awstest.Options{})
+	admin := f.account.AdminCredentials()
 	var made struct{ WorkspaceID, ARN string }
-	status, _, text := w.send(w.request("POST", "/workspaces", []byte(`{"alias":"second","tags":{"team":"x"}}`), admin, nil))
+	status, _, text := f.send(f.request("POST", "/workspaces", []byte(`{"alias":"second","tags":{"team":"x"}}`), admin, nil))
 	if err := json.Unmarshal([]byte(text), &made); err != nil || status != 202 || !strings.HasPrefix(made.WorkspaceID, "ws-") {
 		t.Fatalf("create: %d %s (%v)", status, text, err)
 	}
@@ -282,30 +282,30 @@ func TestControlPlane(t *testing.T) {
 			Tags                           map[string]string
 		}
 	}
-	status, _, text = w.send(w.request("GET", "/workspaces/"+made.WorkspaceID, nil, admin, nil))
+	status, _, text = f.send(f.request("GET", "/workspaces/"+made.WorkspaceID, nil, admin, nil))
 	if err := json.Unmarshal([]byte(text), &described); err != nil || status != 200 {
 		t.Fatalf("describe: %d %s (%v)", status, text, err)
 	}
 	got := described.Workspace
 	if got.ARN != made.ARN || got.Alias != "second" || got.Status.StatusCode != "ACTIVE" || got.Tags["team"] != "x" ||
-		math.Abs(got.CreatedAt-float64(time.Now().Unix())) > 300 || got.PrometheusEndpoint != w.cloud.URL+"/workspaces/"+made.WorkspaceID+"/" {
+		math.Abs(got.CreatedAt-float64(time.Now().Unix())) > 300 || got.PrometheusEndpoint != f.cloud.URL+"/workspaces/"+made.WorkspaceID+"/" {
 		t.Errorf("workspace = %+v", got)
 	}
-	if status, _, text := w.send(w.request("GET", "/workspaces?alias=sec", nil, admin, nil)); status != 200 || strings.Count(text, `"workspaceId"`) != 1 {
+	if status, _, text := f.send(f.request("GET", "/workspaces?alias=sec", nil, admin, nil)); status != 200 || strings.Count(text, `"workspaceId"`) != 1 {
 		t.Errorf("list: %d %s", status, text)
 	}
-	if status, code, _ := w.send(w.request("GET", "/workspaces/"+w.workspace.ID, nil, w.session(), nil)); status != 403 || code != "AccessDeniedException" {
+	if status, code, _ := f.send(f.request("GET", "/workspaces/"+f.workspace.ID, nil, f.session(), nil)); status != 403 || code != "AccessDeniedException" {
 		t.Errorf("describe without the permission: %d %s", status, code)
 	}
 }
 
 // TestNoPrometheus is a double that was given no binary: it says so.
 func TestNoPrometheus(t *testing.T) {
-	w := newWorld(t, awstest.Options{})
-	if status, _, text := w.send(w.request("POST", w.writePath(), writeRequest("a", 1, time.Now()), w.session(), nil)); status != 500 || !strings.Contains(text, "Options.Prometheus names no binary") {
+	f := newFixture(t, awstest.Options{})
+	if status, _, text := f.send(f.request("POST", f.writePath(), writeRequest("a", 1, time.Now()), f.session(), nil)); status != 500 || !strings.Contains(text, "Options.Prometheus names no binary") {
 		t.Errorf("write: %d %s", status, text)
 	}
-	if _, err := w.cloud.Query(context.Background(), w.workspace.ID, "a"); err == nil {
+	if _, err := f.cloud.Query(context.Background(), f.workspace.ID, "a"); err == nil {
 		t.Error("a query without a Prometheus succeeds")
 	}
 }

@@ -19,13 +19,13 @@ import (
 )
 
 func TestFaults(t *testing.T) {
-	w := newWorld(t, awstest.Options{})
+	f := newFixture(t, awstest.Options{})
 	assume := func() error {
-		_, err := w.assume(w.signer.Token(subject, stsTokens))
+		_, err := f.assume(f.signer.Token(subject, stsTokens))
 		return err
 	}
 	getRole := func() error {
-		_, err := w.iam.GetRole(background, &iam.GetRoleInput{RoleName: aws.String(writerRole)})
+		_, err := f.iam.GetRole(background, &iam.GetRoleInput{RoleName: aws.String(writerRole)})
 		return err
 	}
 	tests := []struct {
@@ -45,7 +45,7 @@ func TestFaults(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			fault := w.cloud.Fail(test.target, test.fault)
+			fault := f.cloud.Fail(test.target, test.fault)
 			wantError(t, test.call(), test.code, test.message)
 			fault.Stop()
 			if err := test.call(); err != nil {
@@ -59,14 +59,14 @@ func TestFaults(t *testing.T) {
 }
 
 func TestFaultsOfAMP(t *testing.T) {
-	w := newWorld(t, awstest.Options{})
-	creds, body := w.session(), writeRequest("a", 1, time.Now())
+	f := newFixture(t, awstest.Options{})
+	creds, body := f.session(), writeRequest("a", 1, time.Now())
 	for _, test := range []struct {
 		fault  awstest.Fault
 		status int
 	}{{awstest.Deny, 403}, {awstest.Throttle, 429}, {awstest.ServerError, 500}, {awstest.Respond(503, "ServiceUnavailable", ""), 503}} {
-		fault := w.account.Fail("aps:RemoteWrite", test.fault)
-		if status, code, _ := w.send(w.request("POST", w.writePath(), body, creds, nil)); status != test.status {
+		fault := f.account.Fail("aps:RemoteWrite", test.fault)
+		if status, code, _ := f.send(f.request("POST", f.writePath(), body, creds, nil)); status != test.status {
 			t.Errorf("status = %d %s, want %d", status, code, test.status)
 		}
 		fault.Stop()
@@ -74,57 +74,57 @@ func TestFaultsOfAMP(t *testing.T) {
 }
 
 func TestFaultOfOneAccountOnly(t *testing.T) {
-	w := newWorld(t, awstest.Options{})
-	fault := w.cloud.Account("999900001111").Fail("*", awstest.Deny)
-	w.session()
+	f := newFixture(t, awstest.Options{})
+	fault := f.cloud.Account("999900001111").Fail("*", awstest.Deny)
+	f.session()
 	if fault.Hits() != 0 {
 		t.Error("the fault struck another account")
 	}
 }
 
 func TestFaultForSomeCalls(t *testing.T) {
-	w := newWorld(t, awstest.Options{})
-	w.cloud.Fail("sts:*", awstest.ServerError.Times(2))
+	f := newFixture(t, awstest.Options{})
+	f.cloud.Fail("sts:*", awstest.ServerError.Times(2))
 	for range 2 {
-		_, err := w.assume(w.signer.Token(subject, stsTokens))
+		_, err := f.assume(f.signer.Token(subject, stsTokens))
 		wantError(t, err, "InternalFailure", "")
 	}
-	w.session()
+	f.session()
 }
 
 func TestRefusedConnections(t *testing.T) {
-	w := newWorld(t, awstest.Options{})
-	token := w.signer.Token(subject, stsTokens)
+	f := newFixture(t, awstest.Options{})
+	token := f.signer.Token(subject, stsTokens)
 
-	fault := w.cloud.Fail("sts:*", awstest.Refuse)
-	if _, err := w.assume(token); !errors.Is(err, syscall.ECONNRESET) {
+	fault := f.cloud.Fail("sts:*", awstest.Refuse)
+	if _, err := f.assume(token); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("refuse: error = %v, want a reset connection", err)
 	}
 	fault.Stop()
-	w.session()
+	f.session()
 
-	w.cloud.StopListening()
-	if _, err := w.assume(token); err == nil {
+	f.cloud.StopListening()
+	if _, err := f.assume(token); err == nil {
 		t.Error("not listening: a call got an answer")
 	}
-	for _, endpoint := range []string{w.cloud.URL, w.cloud.TLSURL} {
+	for _, endpoint := range []string{f.cloud.URL, f.cloud.TLSURL} {
 		_, address, _ := strings.Cut(endpoint, "//")
 		if _, err := net.Dial("tcp", address); !errors.Is(err, syscall.ECONNREFUSED) {
 			t.Errorf("not listening: error = %v, want a refused connection", err)
 		}
 	}
-	if err := w.cloud.StartListening(); err != nil {
+	if err := f.cloud.StartListening(); err != nil {
 		t.Fatal(err)
 	}
-	w.session()
+	f.session()
 }
 
 func TestHang(t *testing.T) {
-	w := newWorld(t, awstest.Options{})
-	fault := w.cloud.Fail("sts:*", awstest.Hang)
+	f := newFixture(t, awstest.Options{})
+	fault := f.cloud.Fail("sts:*", awstest.Hang)
 	ended := make(chan error, 1)
 	go func() {
-		_, err := w.assume(w.signer.Token(subject, stsTokens))
+		_, err := f.assume(f.signer.Token(subject, stsTokens))
 		ended <- err
 	}()
 	for deadline := time.Now().Add(10 * time.Second); fault.Hits() == 0; time.Sleep(time.Millisecond) {
@@ -144,10 +144,10 @@ func TestHang(t *testing.T) {
 }
 
 func TestSlow(t *testing.T) {
-	w := newWorld(t, awstest.Options{})
-	w.cloud.Fail("sts:*", awstest.Slow(200*time.Millisecond))
+	f := newFixture(t, awstest.Options{})
+	f.cloud.Fail("sts:*", awstest.Slow(200*time.Millisecond))
 	began := time.Now()
-	w.session()
+	f.session()
 	if took := time.Since(began); took < 200*time.Millisecond {
 		t.Errorf("took %s", took)
 	}
@@ -155,35 +155,35 @@ func TestSlow(t *testing.T) {
 
 // TestLostAnswer is a client that cannot know that its role exists.
 func TestLostAnswer(t *testing.T) {
-	w := newWorld(t, awstest.Options{})
-	fault := w.cloud.Fail("iam:CreateRole", awstest.Lose)
-	in := &iam.CreateRoleInput{RoleName: aws.String("lost"), AssumeRolePolicyDocument: aws.String(trust(w.provider, eksIssuer, subject))}
-	if _, err := w.iam.CreateRole(background, in); err == nil {
+	f := newFixture(t, awstest.Options{})
+	fault := f.cloud.Fail("iam:CreateRole", awstest.Lose)
+	in := &iam.CreateRoleInput{RoleName: aws.String("lost"), AssumeRolePolicyDocument: aws.String(trust(f.provider, eksIssuer, subject))}
+	if _, err := f.iam.CreateRole(background, in); err == nil {
 		t.Fatal("the answer arrived")
 	}
 	fault.Stop()
-	_, err := w.iam.CreateRole(background, in)
+	_, err := f.iam.CreateRole(background, in)
 	wantError(t, err, "EntityAlreadyExists", "Role with name lost already exists.")
 }
 
 // TestTLS asks for STS by its real name, as clients do that know no endpoint override.
 func TestTLS(t *testing.T) {
-	w := newWorld(t, awstest.Options{})
+	f := newFixture(t, awstest.Options{})
 	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(w.cloud.CA) {
+	if !pool.AppendCertsFromPEM(f.cloud.CA) {
 		t.Fatal("CA is not PEM")
 	}
 	client := &http.Client{Transport: &http.Transport{
 		TLSClientConfig: &tls.Config{RootCAs: pool},
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			if address == "sts.eu-west-1.amazonaws.com:443" || address == "sts.amazonaws.com:443" {
-				address = w.cloud.TLSURL[len("https://"):]
+				address = f.cloud.TLSURL[len("https://"):]
 			}
 			return (&net.Dialer{}).DialContext(ctx, network, address)
 		},
 	}}
-	for _, endpoint := range []string{"https://sts.eu-west-1.amazonaws.com", "https://sts.amazonaws.com", w.cloud.TLSURL} {
-		config := w.cloud.Config(w.account.AdminCredentials(), region)
+	for _, endpoint := range []string{"https://sts.eu-west-1.amazonaws.com", "https://sts.amazonaws.com", f.cloud.TLSURL} {
+		config := f.cloud.Config(f.account.AdminCredentials(), region)
 		config.BaseEndpoint, config.HTTPClient = aws.String(endpoint), client
 		if _, err := iam.NewFromConfig(config).ListRoles(background, nil); err != nil {
 			t.Errorf("%s: %v", endpoint, err)

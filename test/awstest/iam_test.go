@@ -21,28 +21,28 @@ import (
 var background = context.Background()
 
 // iamFor is a client of a user who has exactly the policy.
-func (w *world) iamFor(name, policy string) *iam.Client {
-	w.t.Helper()
-	creds, err := w.account.PutUser(name, policy)
+func (f *fixture) iamFor(name, policy string) *iam.Client {
+	f.t.Helper()
+	creds, err := f.account.PutUser(name, policy)
 	if err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
-	return iam.NewFromConfig(w.cloud.Config(creds, region), noRetries[iam.Options])
+	return iam.NewFromConfig(f.cloud.Config(creds, region), noRetries[iam.Options])
 }
 
 func TestIAMErrors(t *testing.T) {
-	w := newWorld(t, awstest.Options{})
-	w.account.SetQuotas(func(q *awstest.Quotas) {
+	f := newFixture(t, awstest.Options{})
+	f.account.SetQuotas(func(q *awstest.Quotas) {
 		q.TrustPolicy, q.InlinePolicies, q.Roles, q.Providers, q.ClientIDs, q.Tags = 600, 300, 2, 2, 2, 1
 	})
-	w.createRole("Second", trust(w.provider, eksIssuer, subject))
-	register(t, w.cloud, awstest.NewSigner(aksIssuer, jose.ES256), awstest.PublicCA) // IAM fetches its thumbprint
-	w.createProvider(aksIssuer, stsTokens)
-	aksProvider := w.account.ProviderARN(aksIssuer)
+	f.createRole("Second", trust(f.provider, eksIssuer, subject))
+	register(t, f.cloud, awstest.NewSigner(aksIssuer, jose.ES256), awstest.PublicCA) // IAM fetches its thumbprint
+	f.createProvider(aksIssuer, stsTokens)
+	aksProvider := f.account.ProviderARN(aksIssuer)
 	name, second, missing := aws.String(writerRole), aws.String("Second"), aws.String("missing")
-	good := aws.String(trust(w.provider, eksIssuer, subject))
-	long := aws.String(trust(w.provider, eksIssuer, subject, strings.Repeat("x", 500)))
-	policy := aws.String(allowWrite(w.workspace.ARN))
+	good := aws.String(trust(f.provider, eksIssuer, subject))
+	long := aws.String(trust(f.provider, eksIssuer, subject, strings.Repeat("x", 500)))
+	policy := aws.String(allowWrite(f.workspace.ARN))
 	tags := func(keys ...string) (list []types.Tag) {
 		for _, key := range keys {
 			list = append(list, types.Tag{Key: aws.String(key), Value: aws.String("v")})
@@ -56,117 +56,117 @@ func TestIAMErrors(t *testing.T) {
 		code, message string
 	}{
 		{"role exists", func() error {
-			_, err := w.iam.CreateRole(background, &iam.CreateRoleInput{RoleName: name, AssumeRolePolicyDocument: good})
+			_, err := f.iam.CreateRole(background, &iam.CreateRoleInput{RoleName: name, AssumeRolePolicyDocument: good})
 			return err
 		}, "EntityAlreadyExists", "Role with name ampbridge.dev.central already exists."},
 		{"role exists under another path and case", func() error {
-			_, err := w.iam.CreateRole(background, &iam.CreateRoleInput{RoleName: aws.String("SECOND"), Path: aws.String("/b/"), AssumeRolePolicyDocument: good})
+			_, err := f.iam.CreateRole(background, &iam.CreateRoleInput{RoleName: aws.String("SECOND"), Path: aws.String("/b/"), AssumeRolePolicyDocument: good})
 			return err
 		}, "EntityAlreadyExists", "Role with name SECOND already exists."},
 		{"too many roles", func() error {
-			_, err := w.iam.CreateRole(background, &iam.CreateRoleInput{RoleName: missing, AssumeRolePolicyDocument: good})
+			_, err := f.iam.CreateRole(background, &iam.CreateRoleInput{RoleName: missing, AssumeRolePolicyDocument: good})
 			return err
 		}, "LimitExceeded", "Cannot exceed quota for RolesPerAccount: 2"},
 		{"trust policy too long at creation", func() error {
-			_, err := w.iam.CreateRole(background, &iam.CreateRoleInput{RoleName: missing, AssumeRolePolicyDocument: long})
+			_, err := f.iam.CreateRole(background, &iam.CreateRoleInput{RoleName: missing, AssumeRolePolicyDocument: long})
 			return err
 		}, "LimitExceeded", "Cannot exceed quota for ACLSizePerRole: 600"},
 		{"trust policy too long", func() error {
-			_, err := w.iam.UpdateAssumeRolePolicy(background, &iam.UpdateAssumeRolePolicyInput{RoleName: name, PolicyDocument: long})
+			_, err := f.iam.UpdateAssumeRolePolicy(background, &iam.UpdateAssumeRolePolicyInput{RoleName: name, PolicyDocument: long})
 			return err
 		}, "LimitExceeded", "Cannot exceed quota for ACLSizePerRole: 600"},
 		{"trust policy malformed", func() error {
-			_, err := w.iam.UpdateAssumeRolePolicy(background, &iam.UpdateAssumeRolePolicyInput{RoleName: name, PolicyDocument: aws.String("{}")})
+			_, err := f.iam.UpdateAssumeRolePolicy(background, &iam.UpdateAssumeRolePolicyInput{RoleName: name, PolicyDocument: aws.String("{}")})
 			return err
 		}, "MalformedPolicyDocument", "Syntax errors in policy."},
 		{"principal that does not exist", func() error {
-			_, err := w.iam.UpdateAssumeRolePolicy(background, &iam.UpdateAssumeRolePolicyInput{RoleName: name, PolicyDocument: aws.String(
+			_, err := f.iam.UpdateAssumeRolePolicy(background, &iam.UpdateAssumeRolePolicyInput{RoleName: name, PolicyDocument: aws.String(
 				`{"Statement":{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::111122223333:role/nobody"},"Action":"sts:AssumeRole"}}`)})
 			return err
 		}, "MalformedPolicyDocument", `Invalid principal in policy: "AWS":"arn:aws:iam::111122223333:role/nobody"`},
 		{"role name", func() error {
-			_, err := w.iam.CreateRole(background, &iam.CreateRoleInput{RoleName: aws.String(strings.Repeat("x", 65)), AssumeRolePolicyDocument: good})
+			_, err := f.iam.CreateRole(background, &iam.CreateRoleInput{RoleName: aws.String(strings.Repeat("x", 65)), AssumeRolePolicyDocument: good})
 			return err
 		}, "ValidationError", "1 validation error detected"},
 		{"role path", func() error {
-			_, err := w.iam.CreateRole(background, &iam.CreateRoleInput{RoleName: missing, Path: aws.String("a"), AssumeRolePolicyDocument: good})
+			_, err := f.iam.CreateRole(background, &iam.CreateRoleInput{RoleName: missing, Path: aws.String("a"), AssumeRolePolicyDocument: good})
 			return err
 		}, "ValidationError", "The specified value for path is invalid."},
 		{"session duration", func() error {
-			_, err := w.iam.UpdateRole(background, &iam.UpdateRoleInput{RoleName: name, MaxSessionDuration: aws.Int32(3599)})
+			_, err := f.iam.UpdateRole(background, &iam.UpdateRoleInput{RoleName: name, MaxSessionDuration: aws.Int32(3599)})
 			return err
 		}, "ValidationError", "1 validation error detected: Value '3599' at 'maxSessionDuration' failed to satisfy constraint: Member must have value greater than or equal to 3600"},
 		{"boundary that does not exist", func() error {
-			_, err := w.iam.PutRolePermissionsBoundary(background, &iam.PutRolePermissionsBoundaryInput{RoleName: name, PermissionsBoundary: aws.String("arn:aws:iam::111122223333:policy/nothing")})
+			_, err := f.iam.PutRolePermissionsBoundary(background, &iam.PutRolePermissionsBoundaryInput{RoleName: name, PermissionsBoundary: aws.String("arn:aws:iam::111122223333:policy/nothing")})
 			return err
 		}, "NoSuchEntity", "Scope ARN: arn:aws:iam::111122223333:policy/nothing does not exist or is not attachable."},
 		{"no such role", func() error {
-			_, err := w.iam.GetRole(background, &iam.GetRoleInput{RoleName: missing})
+			_, err := f.iam.GetRole(background, &iam.GetRoleInput{RoleName: missing})
 			return err
 		}, "NoSuchEntity", "The role with name missing cannot be found."},
 		{"too many role tags", func() error {
-			_, err := w.iam.TagRole(background, &iam.TagRoleInput{RoleName: name, Tags: tags("a", "b")})
+			_, err := f.iam.TagRole(background, &iam.TagRoleInput{RoleName: name, Tags: tags("a", "b")})
 			return err
 		}, "LimitExceeded", "The number of tags has reached the maximum limit."},
 		{"tag twice", func() error {
-			_, err := w.iam.TagRole(background, &iam.TagRoleInput{RoleName: name, Tags: tags("a", "A")})
+			_, err := f.iam.TagRole(background, &iam.TagRoleInput{RoleName: name, Tags: tags("a", "A")})
 			return err
 		}, "InvalidInput", "Duplicate tag keys found."},
 		{"tag key", func() error {
-			_, err := w.iam.TagRole(background, &iam.TagRoleInput{RoleName: name, Tags: tags("a#")})
+			_, err := f.iam.TagRole(background, &iam.TagRoleInput{RoleName: name, Tags: tags("a#")})
 			return err
 		}, "ValidationError", "1 validation error detected"},
 		{"no such inline policy", func() error {
-			_, err := w.iam.GetRolePolicy(background, &iam.GetRolePolicyInput{RoleName: name, PolicyName: missing})
+			_, err := f.iam.GetRolePolicy(background, &iam.GetRolePolicyInput{RoleName: name, PolicyName: missing})
 			return err
 		}, "NoSuchEntity", "The role policy with name missing cannot be found."},
 		{"inline policies too long together", func() error {
-			_, err := w.iam.PutRolePolicy(background, &iam.PutRolePolicyInput{RoleName: name, PolicyName: missing, PolicyDocument: policy})
+			_, err := f.iam.PutRolePolicy(background, &iam.PutRolePolicyInput{RoleName: name, PolicyName: missing, PolicyDocument: policy})
 			return err
 		}, "LimitExceeded", "Maximum policy size of 300 bytes exceeded for role ampbridge.dev.central"},
 		{"role with an inline policy", func() error {
-			_, err := w.iam.DeleteRole(background, &iam.DeleteRoleInput{RoleName: name})
+			_, err := f.iam.DeleteRole(background, &iam.DeleteRoleInput{RoleName: name})
 			return err
 		}, "DeleteConflict", "Cannot delete entity, must delete policies first."},
 		{"role with an attached policy", func() error {
-			_, err := w.iam.AttachRolePolicy(background, &iam.AttachRolePolicyInput{RoleName: second, PolicyArn: aws.String("arn:aws:iam::aws:policy/AmazonPrometheusRemoteWriteAccess")})
+			_, err := f.iam.AttachRolePolicy(background, &iam.AttachRolePolicyInput{RoleName: second, PolicyArn: aws.String("arn:aws:iam::aws:policy/AmazonPrometheusRemoteWriteAccess")})
 			if err != nil {
 				return err
 			}
-			_, err = w.iam.DeleteRole(background, &iam.DeleteRoleInput{RoleName: second})
+			_, err = f.iam.DeleteRole(background, &iam.DeleteRoleInput{RoleName: second})
 			return err
 		}, "DeleteConflict", "Cannot delete entity, must detach all policies first."},
 		{"attach what does not exist", func() error {
-			_, err := w.iam.AttachRolePolicy(background, &iam.AttachRolePolicyInput{RoleName: name, PolicyArn: aws.String("arn:aws:iam::aws:policy/Nothing")})
+			_, err := f.iam.AttachRolePolicy(background, &iam.AttachRolePolicyInput{RoleName: name, PolicyArn: aws.String("arn:aws:iam::aws:policy/Nothing")})
 			return err
 		}, "NoSuchEntity", "Policy arn:aws:iam::aws:policy/Nothing does not exist or is not attachable."},
 		{"provider exists", func() error {
-			_, err := w.iam.CreateOpenIDConnectProvider(background, &iam.CreateOpenIDConnectProviderInput{Url: aws.String(eksIssuer)})
+			_, err := f.iam.CreateOpenIDConnectProvider(background, &iam.CreateOpenIDConnectProviderInput{Url: aws.String(eksIssuer)})
 			return err
 		}, "EntityAlreadyExists", "Provider with url " + eksIssuer + " already exists."},
 		{"too many providers", func() error {
-			_, err := w.iam.CreateOpenIDConnectProvider(background, &iam.CreateOpenIDConnectProviderInput{Url: aws.String("https://example.com"), ThumbprintList: []string{strings.Repeat("a", 40)}})
+			_, err := f.iam.CreateOpenIDConnectProvider(background, &iam.CreateOpenIDConnectProviderInput{Url: aws.String("https://example.com"), ThumbprintList: []string{strings.Repeat("a", 40)}})
 			return err
 		}, "LimitExceeded", "Cannot exceed quota for OpenIdConnectProvidersPerAccount: 2"},
 		{"provider that IAM cannot reach", func() error {
-			_, err := w.iam.CreateOpenIDConnectProvider(background, &iam.CreateOpenIDConnectProviderInput{Url: aws.String("https://10-0-0-1.internal.example")})
+			_, err := f.iam.CreateOpenIDConnectProvider(background, &iam.CreateOpenIDConnectProviderInput{Url: aws.String("https://10-0-0-1.internal.example")})
 			return err
 		}, "OpenIdIdpCommunicationError", "Unable to communicate with the identity provider"},
 		{"provider with a port", func() error {
-			_, err := w.iam.CreateOpenIDConnectProvider(background, &iam.CreateOpenIDConnectProviderInput{Url: aws.String("https://example.com:6443")})
+			_, err := f.iam.CreateOpenIDConnectProvider(background, &iam.CreateOpenIDConnectProviderInput{Url: aws.String("https://example.com:6443")})
 			return err
 		}, "ValidationError", "Invalid Open ID Connect Provider URL"},
 		{"provider over http", func() error {
-			_, err := w.iam.CreateOpenIDConnectProvider(background, &iam.CreateOpenIDConnectProviderInput{Url: aws.String("http://example.com")})
+			_, err := f.iam.CreateOpenIDConnectProvider(background, &iam.CreateOpenIDConnectProviderInput{Url: aws.String("http://example.com")})
 			return err
 		}, "ValidationError", "Invalid Open ID Connect Provider URL"},
 		{"no such provider", func() error {
-			_, err := w.iam.GetOpenIDConnectProvider(background, &iam.GetOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(aksProvider + "x")})
+			_, err := f.iam.GetOpenIDConnectProvider(background, &iam.GetOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(aksProvider + "x")})
 			return err
 		}, "NoSuchEntity", "OpenIDConnect Provider not found for arn " + aksProvider + "x"},
 		{"too many client IDs", func() error {
 			for _, id := range []string{"one", "two"} {
-				_, err := w.iam.AddClientIDToOpenIDConnectProvider(background, &iam.AddClientIDToOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(aksProvider), ClientID: aws.String(id)})
+				_, err := f.iam.AddClientIDToOpenIDConnectProvider(background, &iam.AddClientIDToOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(aksProvider), ClientID: aws.String(id)})
 				if err != nil {
 					return err
 				}
@@ -174,23 +174,23 @@ func TestIAMErrors(t *testing.T) {
 			return nil
 		}, "LimitExceeded", "Cannot exceed quota for ClientIdsPerOpenIdConnectProvider: 2"},
 		{"no thumbprint left", func() error {
-			_, err := w.iam.UpdateOpenIDConnectProviderThumbprint(background, &iam.UpdateOpenIDConnectProviderThumbprintInput{OpenIDConnectProviderArn: aws.String(aksProvider), ThumbprintList: []string{}})
+			_, err := f.iam.UpdateOpenIDConnectProviderThumbprint(background, &iam.UpdateOpenIDConnectProviderThumbprintInput{OpenIDConnectProviderArn: aws.String(aksProvider), ThumbprintList: []string{}})
 			return err
 		}, "InvalidInput", "Thumbprint list must contain at least one entry."},
 		{"thumbprint", func() error {
-			_, err := w.iam.UpdateOpenIDConnectProviderThumbprint(background, &iam.UpdateOpenIDConnectProviderThumbprintInput{OpenIDConnectProviderArn: aws.String(aksProvider), ThumbprintList: []string{"abc"}})
+			_, err := f.iam.UpdateOpenIDConnectProviderThumbprint(background, &iam.UpdateOpenIDConnectProviderThumbprintInput{OpenIDConnectProviderArn: aws.String(aksProvider), ThumbprintList: []string{"abc"}})
 			return err
 		}, "ValidationError", "1 validation error detected"},
 		{"policy exists", func() error {
 			for range 2 {
-				if _, err := w.iam.CreatePolicy(background, &iam.CreatePolicyInput{PolicyName: aws.String("boundary"), PolicyDocument: policy}); err != nil {
+				if _, err := f.iam.CreatePolicy(background, &iam.CreatePolicyInput{PolicyName: aws.String("boundary"), PolicyDocument: policy}); err != nil {
 					return err
 				}
 			}
 			return nil
 		}, "EntityAlreadyExists", "A policy called boundary already exists. Duplicate names are not allowed."},
 		{"no such policy", func() error {
-			_, err := w.iam.GetPolicy(background, &iam.GetPolicyInput{PolicyArn: aws.String("arn:aws:iam::111122223333:policy/x")})
+			_, err := f.iam.GetPolicy(background, &iam.GetPolicyInput{PolicyArn: aws.String("arn:aws:iam::111122223333:policy/x")})
 			return err
 		}, "NoSuchEntity", "Policy arn:aws:iam::111122223333:policy/x was not found."},
 	}
@@ -200,9 +200,9 @@ func TestIAMErrors(t *testing.T) {
 }
 
 func TestRoleComesBackEncodedAndCanonical(t *testing.T) {
-	w := newWorld(t, awstest.Options{})
-	w.updateTrust(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":["444455556666"]},"Action":["sts:AssumeRole"]}]}`)
-	out, err := w.iam.GetRole(background, &iam.GetRoleInput{RoleName: aws.String(writerRole)})
+	f := newFixture(t, awstest.Options{})
+	f.updateTrust(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":["444455556666"]},"Action":["sts:AssumeRole"]}]}`)
+	out, err := f.iam.GetRole(background, &iam.GetRoleInput{RoleName: aws.String(writerRole)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,16 +223,16 @@ func TestRoleComesBackEncodedAndCanonical(t *testing.T) {
 }
 
 func TestDeletedPrincipalShowsItsID(t *testing.T) {
-	w := newWorld(t, awstest.Options{})
-	w.createRole("caller", trust(w.provider, eksIssuer, subject))
-	caller, err := w.iam.GetRole(background, &iam.GetRoleInput{RoleName: aws.String("caller")})
+	f := newFixture(t, awstest.Options{})
+	f.createRole("caller", trust(f.provider, eksIssuer, subject))
+	caller, err := f.iam.GetRole(background, &iam.GetRoleInput{RoleName: aws.String("caller")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.updateTrust(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Principal":{"AWS":"` + *caller.Role.Arn + `"},"Action":"sts:AssumeRole"}}`)
+	f.updateTrust(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Principal":{"AWS":"` + *caller.Role.Arn + `"},"Action":"sts:AssumeRole"}}`)
 	shows := func(want string) {
 		t.Helper()
-		out, err := w.iam.GetRole(background, &iam.GetRoleInput{RoleName: aws.String(writerRole)})
+		out, err := f.iam.GetRole(background, &iam.GetRoleInput{RoleName: aws.String(writerRole)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -241,16 +241,16 @@ func TestDeletedPrincipalShowsItsID(t *testing.T) {
 		}
 	}
 	shows(*caller.Role.Arn)
-	if _, err := w.iam.DeleteRole(background, &iam.DeleteRoleInput{RoleName: aws.String("caller")}); err != nil {
+	if _, err := f.iam.DeleteRole(background, &iam.DeleteRoleInput{RoleName: aws.String("caller")}); err != nil {
 		t.Fatal(err)
 	}
 	shows(*caller.Role.RoleId)
-	w.createRole("caller", trust(w.provider, eksIssuer, subject))
+	f.createRole("caller", trust(f.provider, eksIssuer, subject))
 	shows(*caller.Role.RoleId)
 }
 
 func TestRoleLifeCycle(t *testing.T) {
-	w := newWorld(t, awstest.Options{})
+	f := newFixture(t, awstest.Options{})
 	name := aws.String(writerRole)
 	must := func(_ any, err error) {
 		t.Helper()
@@ -258,47 +258,47 @@ func TestRoleLifeCycle(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	boundary, err := w.account.PutManagedPolicy("boundary", allowWrite("*"))
+	boundary, err := f.account.PutManagedPolicy("boundary", allowWrite("*"))
 	must(nil, err)
-	must(w.iam.UpdateRole(background, &iam.UpdateRoleInput{RoleName: name, MaxSessionDuration: aws.Int32(43200), Description: aws.String("writes")}))
-	must(w.iam.TagRole(background, &iam.TagRoleInput{RoleName: name, Tags: []types.Tag{{Key: aws.String("owner"), Value: aws.String("a")}, {Key: aws.String("x"), Value: aws.String("")}}}))
-	must(w.iam.TagRole(background, &iam.TagRoleInput{RoleName: name, Tags: []types.Tag{{Key: aws.String("owner"), Value: aws.String("b")}}}))
-	must(w.iam.UntagRole(background, &iam.UntagRoleInput{RoleName: name, TagKeys: []string{"x"}}))
-	must(w.iam.PutRolePermissionsBoundary(background, &iam.PutRolePermissionsBoundaryInput{RoleName: name, PermissionsBoundary: aws.String(boundary)}))
-	out, err := w.iam.GetRole(background, &iam.GetRoleInput{RoleName: name})
+	must(f.iam.UpdateRole(background, &iam.UpdateRoleInput{RoleName: name, MaxSessionDuration: aws.Int32(43200), Description: aws.String("writes")}))
+	must(f.iam.TagRole(background, &iam.TagRoleInput{RoleName: name, Tags: []types.Tag{{Key: aws.String("owner"), Value: aws.String("a")}, {Key: aws.String("x"), Value: aws.String("")}}}))
+	must(f.iam.TagRole(background, &iam.TagRoleInput{RoleName: name, Tags: []types.Tag{{Key: aws.String("owner"), Value: aws.String("b")}}}))
+	must(f.iam.UntagRole(background, &iam.UntagRoleInput{RoleName: name, TagKeys: []string{"x"}}))
+	must(f.iam.PutRolePermissionsBoundary(background, &iam.PutRolePermissionsBoundaryInput{RoleName: name, PermissionsBoundary: aws.String(boundary)}))
+	out, err := f.iam.GetRole(background, &iam.GetRoleInput{RoleName: name})
 	must(nil, err)
 	r := out.Role
 	if *r.MaxSessionDuration != 43200 || *r.Description != "writes" || len(r.Tags) != 1 || *r.Tags[0].Value != "b" || *r.PermissionsBoundary.PermissionsBoundaryArn != boundary {
 		t.Errorf("role = %+v", r)
 	}
-	list, err := w.iam.ListRoles(background, &iam.ListRolesInput{PathPrefix: aws.String("/ampbridge/")})
+	list, err := f.iam.ListRoles(background, &iam.ListRolesInput{PathPrefix: aws.String("/ampbridge/")})
 	must(nil, err)
 	if len(list.Roles) != 1 || list.Roles[0].Tags != nil || list.Roles[0].PermissionsBoundary != nil {
 		t.Errorf("ListRoles shows %+v, want one role without tags and boundary", list.Roles)
 	}
-	must(w.iam.UpdateRole(background, &iam.UpdateRoleInput{RoleName: name}))
-	must(w.iam.DeleteRolePermissionsBoundary(background, &iam.DeleteRolePermissionsBoundaryInput{RoleName: name}))
-	out, err = w.iam.GetRole(background, &iam.GetRoleInput{RoleName: name})
+	must(f.iam.UpdateRole(background, &iam.UpdateRoleInput{RoleName: name}))
+	must(f.iam.DeleteRolePermissionsBoundary(background, &iam.DeleteRolePermissionsBoundaryInput{RoleName: name}))
+	out, err = f.iam.GetRole(background, &iam.GetRoleInput{RoleName: name})
 	must(nil, err)
 	if *out.Role.MaxSessionDuration != 3600 || *out.Role.Description != "writes" || out.Role.PermissionsBoundary != nil {
 		t.Errorf("role = %+v, want the default duration back and no boundary", out.Role)
 	}
-	policies, err := w.iam.ListRolePolicies(background, &iam.ListRolePoliciesInput{RoleName: name})
+	policies, err := f.iam.ListRolePolicies(background, &iam.ListRolePoliciesInput{RoleName: name})
 	must(nil, err)
 	if !slices.Equal(policies.PolicyNames, []string{"remote-write"}) {
 		t.Errorf("inline policies = %v", policies.PolicyNames)
 	}
-	must(w.iam.DeleteRolePolicy(background, &iam.DeleteRolePolicyInput{RoleName: name, PolicyName: aws.String("remote-write")}))
-	must(w.iam.DeleteRole(background, &iam.DeleteRoleInput{RoleName: name}))
+	must(f.iam.DeleteRolePolicy(background, &iam.DeleteRolePolicyInput{RoleName: name, PolicyName: aws.String("remote-write")}))
+	must(f.iam.DeleteRole(background, &iam.DeleteRoleInput{RoleName: name}))
 }
 
 func TestListRolesPages(t *testing.T) {
-	w := newWorld(t, awstest.Options{})
+	f := newFixture(t, awstest.Options{})
 	for i := range 5 {
-		w.createRole(fmt.Sprintf("r%d", i), trust(w.provider, eksIssuer, subject))
+		f.createRole(fmt.Sprintf("r%d", i), trust(f.provider, eksIssuer, subject))
 	}
 	pages, names := 0, []string{}
-	pager := iam.NewListRolesPaginator(w.iam, &iam.ListRolesInput{MaxItems: aws.Int32(2)})
+	pager := iam.NewListRolesPaginator(f.iam, &iam.ListRolesInput{MaxItems: aws.Int32(2)})
 	for pager.HasMorePages() {
 		page, err := pager.NextPage(background)
 		if err != nil {
@@ -315,53 +315,53 @@ func TestListRolesPages(t *testing.T) {
 }
 
 func TestProviderLifeCycle(t *testing.T) {
-	w := newWorld(t, awstest.Options{})
-	arn := aws.String(w.provider)
-	if _, err := w.iam.AddClientIDToOpenIDConnectProvider(background, &iam.AddClientIDToOpenIDConnectProviderInput{OpenIDConnectProviderArn: arn, ClientID: aws.String("second")}); err != nil {
+	f := newFixture(t, awstest.Options{})
+	arn := aws.String(f.provider)
+	if _, err := f.iam.AddClientIDToOpenIDConnectProvider(background, &iam.AddClientIDToOpenIDConnectProviderInput{OpenIDConnectProviderArn: arn, ClientID: aws.String("second")}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.iam.TagOpenIDConnectProvider(background, &iam.TagOpenIDConnectProviderInput{OpenIDConnectProviderArn: arn, Tags: []types.Tag{{Key: aws.String("k"), Value: aws.String("v")}}}); err != nil {
+	if _, err := f.iam.TagOpenIDConnectProvider(background, &iam.TagOpenIDConnectProviderInput{OpenIDConnectProviderArn: arn, Tags: []types.Tag{{Key: aws.String("k"), Value: aws.String("v")}}}); err != nil {
 		t.Fatal(err)
 	}
-	out, err := w.iam.GetOpenIDConnectProvider(background, &iam.GetOpenIDConnectProviderInput{OpenIDConnectProviderArn: arn})
+	out, err := f.iam.GetOpenIDConnectProvider(background, &iam.GetOpenIDConnectProviderInput{OpenIDConnectProviderArn: arn})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if *out.Url != strings.TrimPrefix(eksIssuer, "https://") || !slices.Equal(out.ClientIDList, []string{stsTokens, "second"}) ||
-		!slices.Equal(out.ThumbprintList, []string{w.issuer.Thumbprint()}) || len(out.Tags) != 1 {
+		!slices.Equal(out.ThumbprintList, []string{f.issuer.Thumbprint()}) || len(out.Tags) != 1 {
 		t.Errorf("provider = %+v", out)
 	}
-	list, err := w.iam.ListOpenIDConnectProviders(background, nil)
+	list, err := f.iam.ListOpenIDConnectProviders(background, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(list.OpenIDConnectProviderList) != 1 || *list.OpenIDConnectProviderList[0].Arn != w.provider {
+	if len(list.OpenIDConnectProviderList) != 1 || *list.OpenIDConnectProviderList[0].Arn != f.provider {
 		t.Errorf("providers = %+v", list.OpenIDConnectProviderList)
 	}
 	for range 2 { // a second deletion succeeds too
-		if _, err := w.iam.DeleteOpenIDConnectProvider(background, &iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: arn}); err != nil {
+		if _, err := f.iam.DeleteOpenIDConnectProvider(background, &iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: arn}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	_, err = w.assume(w.signer.Token(subject, stsTokens))
+	_, err = f.assume(f.signer.Token(subject, stsTokens))
 	wantError(t, err, "InvalidIdentityToken", "No OpenIDConnect provider found in your account for "+eksIssuer)
 }
 
 // TestBoundaryIsRequired runs IAM calls under the policy that a careful administrator gives to a program that
 // makes roles.
 func TestBoundaryIsRequired(t *testing.T) {
-	w := newWorld(t, awstest.Options{})
-	boundary, err := w.account.PutManagedPolicy("boundary", allowWrite("*"))
+	f := newFixture(t, awstest.Options{})
+	boundary, err := f.account.PutManagedPolicy("boundary", allowWrite("*"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	client := w.iamFor("sync", `{"Version":"2012-10-17","Statement":[
+	client := f.iamFor("sync", `{"Version":"2012-10-17","Statement":[
 		{"Effect":"Allow","Action":["iam:CreateRole","iam:PutRolePolicy"],"Resource":"arn:aws:iam::111122223333:role/ampbridge/dev/*",
 		 "Condition":{"StringEquals":{"iam:PermissionsBoundary":"`+boundary+`"}}},
 		{"Effect":"Allow","Action":["iam:GetRole","iam:TagRole"],"Resource":"arn:aws:iam::111122223333:role/ampbridge/dev/*"}]}`)
 	create := func(name, path, boundary string, tagged bool) error {
 		in := &iam.CreateRoleInput{
-			RoleName: aws.String(name), Path: aws.String(path), AssumeRolePolicyDocument: aws.String(trust(w.provider, eksIssuer, subject)),
+			RoleName: aws.String(name), Path: aws.String(path), AssumeRolePolicyDocument: aws.String(trust(f.provider, eksIssuer, subject)),
 		}
 		if boundary != "" {
 			in.PermissionsBoundary = aws.String(boundary)
@@ -391,9 +391,9 @@ func TestBoundaryIsRequired(t *testing.T) {
 	if _, err := client.GetRole(background, &iam.GetRoleInput{RoleName: aws.String("a")}); err != nil {
 		t.Error(err)
 	}
-	untagged := w.iamFor("untagged", `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"iam:CreateRole","Resource":"*"}}`)
+	untagged := f.iamFor("untagged", `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"iam:CreateRole","Resource":"*"}}`)
 	_, err = untagged.CreateRole(background, &iam.CreateRoleInput{
-		RoleName: aws.String("b"), AssumeRolePolicyDocument: aws.String(trust(w.provider, eksIssuer, subject)),
+		RoleName: aws.String("b"), AssumeRolePolicyDocument: aws.String(trust(f.provider, eksIssuer, subject)),
 		Tags: []types.Tag{{Key: aws.String("k"), Value: aws.String("v")}},
 	})
 	wantError(t, err, "AccessDenied", "User: arn:aws:iam::111122223333:user/untagged is not authorized to perform: iam:TagRole")
@@ -404,10 +404,10 @@ func TestBoundaryIsRequired(t *testing.T) {
 }
 
 func TestCallsAreRecorded(t *testing.T) {
-	w := newWorld(t, awstest.Options{})
-	before := len(w.cloud.Calls())
-	_, _ = w.iam.GetRole(background, &iam.GetRoleInput{RoleName: aws.String("missing")})
-	calls := w.cloud.Calls()[before:]
+	f := newFixture(t, awstest.Options{})
+	before := len(f.cloud.Calls())
+	_, _ = f.iam.GetRole(background, &iam.GetRoleInput{RoleName: aws.String("missing")})
+	calls := f.cloud.Calls()[before:]
 	if len(calls) != 1 {
 		t.Fatalf("calls = %+v, want one", calls)
 	}
@@ -419,10 +419,10 @@ func TestCallsAreRecorded(t *testing.T) {
 }
 
 func TestStaleReads(t *testing.T) {
-	w := newWorld(t, awstest.Options{})
-	w.cloud.SetReadDelay(time.Hour)
-	_, err := w.iam.GetRole(background, &iam.GetRoleInput{RoleName: aws.String(writerRole)})
+	f := newFixture(t, awstest.Options{})
+	f.cloud.SetReadDelay(time.Hour)
+	_, err := f.iam.GetRole(background, &iam.GetRoleInput{RoleName: aws.String(writerRole)})
 	wantError(t, err, "NoSuchEntity", "The role with name")
-	_, err = w.iam.CreateRole(background, &iam.CreateRoleInput{RoleName: aws.String(writerRole), AssumeRolePolicyDocument: aws.String(trust(w.provider, eksIssuer, subject))})
+	_, err = f.iam.CreateRole(background, &iam.CreateRoleInput{RoleName: aws.String(writerRole), AssumeRolePolicyDocument: aws.String(trust(f.provider, eksIssuer, subject))})
 	wantError(t, err, "EntityAlreadyExists", "Role with name")
 }

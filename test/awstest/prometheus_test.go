@@ -17,7 +17,7 @@ import (
 // from a profile and writes its own samples.
 func TestRealPrometheusWrites(t *testing.T) {
 	binary := tools.Path(t, "prometheus")
-	w := newWorld(t, awstest.Options{Prometheus: binary})
+	f := newFixture(t, awstest.Options{Prometheus: binary})
 	dir := t.TempDir()
 	write := func(name, text string) string {
 		path := filepath.Join(dir, name)
@@ -26,7 +26,7 @@ func TestRealPrometheusWrites(t *testing.T) {
 		}
 		return path
 	}
-	creds := w.session()
+	creds := f.session()
 	profile := write("credentials", fmt.Sprintf("[central]\naws_access_key_id = %s\naws_secret_access_key = %s\naws_session_token = %s\n",
 		creds.AccessKeyID, creds.SecretAccessKey, creds.SessionToken))
 	address := freeAddress(t)
@@ -39,7 +39,7 @@ remote_write:
 - url: %s
   sigv4: {region: %s, profile: central}
   queue_config: {batch_send_deadline: 200ms}
-`, address, w.workspace.RemoteWriteURL(w.cloud.URL), region))
+`, address, f.workspace.RemoteWriteURL(f.cloud.URL), region))
 
 	var output bytes.Buffer
 	command := exec.Command(binary, "--config.file="+configuration, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+address)
@@ -56,15 +56,15 @@ remote_write:
 		}
 	})
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(200 * time.Millisecond) {
-		samples, err := w.cloud.Query(background, w.workspace.ID, `up{cluster="dev",job="self"}`)
+		samples, err := f.cloud.Query(background, f.workspace.ID, `up{cluster="dev",job="self"}`)
 		if err == nil && len(samples) == 1 && samples[0].Value == 1 {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("no samples after a minute: %v, %v; writes: %+v", samples, err, w.cloud.Writes(w.workspace.ID))
+			t.Fatalf("no samples after a minute: %v, %v; writes: %+v", samples, err, f.cloud.Writes(f.workspace.ID))
 		}
 	}
-	for _, write := range w.cloud.Writes(w.workspace.ID) {
+	for _, write := range f.cloud.Writes(f.workspace.ID) {
 		if !write.Stored() || write.AccessKeyID != creds.AccessKeyID {
 			t.Errorf("write = %+v", write)
 		}

@@ -15,16 +15,16 @@ import (
 
 // TestSignaturesOfQueryCalls is what IAM and STS say of requests that are not authentic.
 func TestSignaturesOfQueryCalls(t *testing.T) {
-	w := newWorld(t, awstest.Options{})
-	admin, session := w.account.AdminCredentials(), w.session()
+	f := newFixture(t, awstest.Options{})
+	admin, session := f.account.AdminCredentials(), f.session()
 	forged, unknown := admin, admin
 	forged.SecretAccessKey = strings.Repeat("A", 40)
 	unknown.AccessKeyID = "AKIAIOSFODNN7EXAMPLE"
 	const form = "Action=GetCallerIdentity&Version=2011-06-15"
 	request := func(creds awstest.Credentials, service string, at time.Time, change func(*http.Request)) *http.Request {
-		r := w.unsigned("POST", "/", []byte(form))
+		r := f.unsigned("POST", "/", []byte(form))
 		r.Header = http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}
-		w.sign(r, []byte(form), creds, service, region, at)
+		f.sign(r, []byte(form), creds, service, region, at)
 		if change != nil {
 			change(r)
 		}
@@ -55,25 +55,25 @@ func TestSignaturesOfQueryCalls(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			status, _, text := w.send(test.request)
+			status, _, text := f.send(test.request)
 			if status != test.status || !strings.Contains(text, test.code) {
 				t.Errorf("%d %s, want %d %s", status, text, test.status, test.code)
 			}
 		})
 	}
-	w.cloud.Advance(2 * time.Hour)
-	if status, _, text := w.send(request(session, "sts", time.Now(), nil)); status != 403 || !strings.Contains(text, "<Code>ExpiredToken</Code>") {
+	f.cloud.Advance(2 * time.Hour)
+	if status, _, text := f.send(request(session, "sts", time.Now(), nil)); status != 403 || !strings.Contains(text, "<Code>ExpiredToken</Code>") {
 		t.Errorf("expired session: %d %s", status, text)
 	}
-	if status, _, text := w.send(request(admin, "sts", time.Now(), nil)); status != 200 {
+	if status, _, text := f.send(request(admin, "sts", time.Now(), nil)); status != 200 {
 		t.Errorf("static keys after the clock was advanced: %d %s", status, text)
 	}
 }
 
 // TestSignedPathsAndQueries is where canonical forms go wrong.
 func TestSignedPathsAndQueries(t *testing.T) {
-	w := newWorld(t, awstest.Options{Prometheus: tools.Path(t, "prometheus")})
-	base := "/workspaces/" + w.workspace.ID + "/api/v1/"
+	f := newFixture(t, awstest.Options{Prometheus: tools.Path(t, "prometheus")})
+	base := "/workspaces/" + f.workspace.ID + "/api/v1/"
 	for _, path := range []string{
 		"label/job/values",
 		"label/U__a%20b/values",
@@ -83,7 +83,7 @@ func TestSignedPathsAndQueries(t *testing.T) {
 		"query?time=1700000000&query=1",
 		"labels?",
 	} {
-		if status, code, text := w.send(w.request("GET", base+path, nil, w.account.AdminCredentials(), nil)); status != 200 {
+		if status, code, text := f.send(f.request("GET", base+path, nil, f.account.AdminCredentials(), nil)); status != 200 {
 			t.Errorf("%s: %d %s %s", path, status, code, text)
 		}
 	}
@@ -91,8 +91,8 @@ func TestSignedPathsAndQueries(t *testing.T) {
 
 // TestSessionPolicy is a session that asked for less than its role may do.
 func TestSessionPolicy(t *testing.T) {
-	w := newWorld(t, awstest.Options{})
-	out, err := w.assume(w.signer.Token(subject, stsTokens), func(in *sts.AssumeRoleWithWebIdentityInput) {
+	f := newFixture(t, awstest.Options{})
+	out, err := f.assume(f.signer.Token(subject, stsTokens), func(in *sts.AssumeRoleWithWebIdentityInput) {
 		in.Policy = aws.String(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"aps:QueryMetrics","Resource":"*"}}`)
 	})
 	if err != nil {
@@ -101,7 +101,7 @@ func TestSessionPolicy(t *testing.T) {
 	creds := awstest.Credentials{
 		AccessKeyID: *out.Credentials.AccessKeyId, SecretAccessKey: *out.Credentials.SecretAccessKey, SessionToken: *out.Credentials.SessionToken,
 	}
-	status, code, text := w.send(w.request("POST", w.writePath(), writeRequest("a", 1, time.Now()), creds, nil))
+	status, code, text := f.send(f.request("POST", f.writePath(), writeRequest("a", 1, time.Now()), creds, nil))
 	if status != 403 || code != "AccessDeniedException" || !strings.Contains(text, "because no session policy allows the aps:RemoteWrite action") {
 		t.Errorf("%d %s %s", status, code, text)
 	}

@@ -22,8 +22,8 @@ const (
 )
 
 func TestAssumeRoleWithWebIdentity(t *testing.T) {
-	w := newWorld(t, awstest.Options{})
-	out, err := w.assume(w.signer.Token(subject, stsTokens))
+	f := newFixture(t, awstest.Options{})
+	out, err := f.assume(f.signer.Token(subject, stsTokens))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,10 +38,10 @@ func TestAssumeRoleWithWebIdentity(t *testing.T) {
 	if *out.AssumedRoleUser.Arn != wantARN || !strings.HasPrefix(*out.AssumedRoleUser.AssumedRoleId, "AROA") {
 		t.Errorf("assumed role = %s, %s", *out.AssumedRoleUser.Arn, *out.AssumedRoleUser.AssumedRoleId)
 	}
-	if *out.SubjectFromWebIdentityToken != subject || *out.Audience != stsTokens || *out.Provider != w.provider {
+	if *out.SubjectFromWebIdentityToken != subject || *out.Audience != stsTokens || *out.Provider != f.provider {
 		t.Errorf("subject %s, audience %s, provider %s", *out.SubjectFromWebIdentityToken, *out.Audience, *out.Provider)
 	}
-	caller, err := newSTS(w.cloud, w.session()).GetCallerIdentity(context.Background(), nil)
+	caller, err := newSTS(f.cloud, f.session()).GetCallerIdentity(context.Background(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,14 +51,14 @@ func TestAssumeRoleWithWebIdentity(t *testing.T) {
 }
 
 func TestTokensRefused(t *testing.T) {
-	w := newWorld(t, awstest.Options{})
+	f := newFixture(t, awstest.Options{})
 	stranger := awstest.NewSigner("https://container.googleapis.com/v1/projects/p/locations/l/clusters/c", jose.RS256)
-	register(t, w.cloud, stranger, awstest.PublicCA)
+	register(t, f.cloud, stranger, awstest.PublicCA)
 	forger := awstest.NewSigner(eksIssuer, jose.RS256)
 	claims := func(change func(map[string]any)) string {
-		c := w.signer.Claims(subject, stsTokens)
+		c := f.signer.Claims(subject, stsTokens)
 		change(c)
-		return w.signer.Sign(c)
+		return f.signer.Sign(c)
 	}
 	without := func(name string) string {
 		return claims(func(c map[string]any) { delete(c, name) })
@@ -68,10 +68,10 @@ func TestTokensRefused(t *testing.T) {
 	tests := []struct {
 		name, token, code, message string
 	}{
-		{"wrong audience", w.signer.Token(subject, "api://AzureADTokenExchange"), "InvalidIdentityToken", "Incorrect token audience"},
-		{"wrong subject", w.signer.Token("system:serviceaccount:monitoring:other", stsTokens), "AccessDenied", notAuthorized},
-		{"subject in another case", w.signer.Token(strings.ToUpper(subject), stsTokens), "AccessDenied", notAuthorized},
-		{"other namespace", w.signer.Token("system:serviceaccount:other:prometheus-k8s", stsTokens), "AccessDenied", notAuthorized},
+		{"wrong audience", f.signer.Token(subject, "api://AzureADTokenExchange"), "InvalidIdentityToken", "Incorrect token audience"},
+		{"wrong subject", f.signer.Token("system:serviceaccount:monitoring:other", stsTokens), "AccessDenied", notAuthorized},
+		{"subject in another case", f.signer.Token(strings.ToUpper(subject), stsTokens), "AccessDenied", notAuthorized},
+		{"other namespace", f.signer.Token("system:serviceaccount:other:prometheus-k8s", stsTokens), "AccessDenied", notAuthorized},
 		{"unknown issuer", stranger.Token(subject, stsTokens), "InvalidIdentityToken", "No OpenIDConnect provider found in your account for " + stranger.Issuer},
 		{"issuer with a slash too many", claims(func(c map[string]any) { c["iss"] = eksIssuer + "/" }), "InvalidIdentityToken", "No OpenIDConnect provider found in your account for " + eksIssuer + "/"},
 		{"foreign signature", forger.Token(subject, stsTokens), "InvalidIdentityToken", noKey},
@@ -82,15 +82,15 @@ func TestTokensRefused(t *testing.T) {
 		{"fractional time", claims(func(c map[string]any) { c["exp"] = 4e9 + 0.5 }), "InvalidIdentityToken", "The ID Token provided is not a valid JWT."},
 		{"no token", "garbage", "InvalidIdentityToken", "The ID Token provided is not a valid JWT."},
 		{"algorithm none", "eyJhbGciOiJub25lIn0.e30.", "InvalidIdentityToken", "The ID Token provided is not a valid JWT."},
-		{"too long", w.signer.Token(strings.Repeat("x", 20000), stsTokens), "ValidationError", "1 validation error detected"},
+		{"too long", f.signer.Token(strings.Repeat("x", 20000), stsTokens), "ValidationError", "1 validation error detected"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			_, err := w.assume(test.token)
+			_, err := f.assume(test.token)
 			wantError(t, err, test.code, test.message)
 		})
 	}
-	for _, call := range w.cloud.Calls() {
+	for _, call := range f.cloud.Calls() {
 		if call.Action == "AssumeRoleWithWebIdentity" && call.Code == "" {
 			t.Errorf("a session was issued: %+v", call)
 		}
@@ -99,20 +99,20 @@ func TestTokensRefused(t *testing.T) {
 
 // TestForeignSignatureWithAKnownKeyID is a forger who names the real key.
 func TestForeignSignatureWithAKnownKeyID(t *testing.T) {
-	w := newWorld(t, awstest.Options{})
-	genuine := strings.Split(w.signer.Token(subject, stsTokens), ".")
-	other := strings.Split(w.signer.Token("system:serviceaccount:other:other", stsTokens), ".")
-	_, err := w.assume(genuine[0] + "." + genuine[1] + "." + other[2])
+	f := newFixture(t, awstest.Options{})
+	genuine := strings.Split(f.signer.Token(subject, stsTokens), ".")
+	other := strings.Split(f.signer.Token("system:serviceaccount:other:other", stsTokens), ".")
+	_, err := f.assume(genuine[0] + "." + genuine[1] + "." + other[2])
 	wantError(t, err, "InvalidIdentityToken", "Token signature invalid")
 }
 
 func TestTokenAlgorithms(t *testing.T) {
 	for _, algorithm := range []jose.SignatureAlgorithm{jose.RS256, jose.RS384, jose.RS512, jose.ES256, jose.ES384, jose.ES512, jose.PS256} {
 		t.Run(string(algorithm), func(t *testing.T) {
-			w := newWorld(t, awstest.Options{})
+			f := newFixture(t, awstest.Options{})
 			signer := awstest.NewSigner(eksIssuer, algorithm)
-			register(t, w.cloud, signer, awstest.PublicCA)
-			_, err := w.assume(signer.Token(subject, stsTokens))
+			register(t, f.cloud, signer, awstest.PublicCA)
+			_, err := f.assume(signer.Token(subject, stsTokens))
 			if algorithm == jose.PS256 {
 				wantError(t, err, "InvalidIdentityToken", "The ID Token provided is not a valid JWT.")
 			} else if err != nil {
@@ -123,7 +123,7 @@ func TestTokenAlgorithms(t *testing.T) {
 }
 
 func TestTrustDocuments(t *testing.T) {
-	w := newWorld(t, awstest.Options{})
+	f := newFixture(t, awstest.Options{})
 	key := strings.TrimPrefix(eksIssuer, "https://")
 	statement := func(effect, principal, action, condition string) string {
 		return fmt.Sprintf(`{"Effect":%q,"Principal":{"Federated":%q},"Action":%q,"Condition":%s}`, effect, principal, action, condition)
@@ -135,29 +135,29 @@ func TestTrustDocuments(t *testing.T) {
 		statements []string
 		want       bool
 	}{
-		{"exact subject", []string{statement("Allow", w.provider, web, sub("StringEquals", subject))}, true},
-		{"like", []string{statement("Allow", w.provider, web, sub("StringLike", "system:serviceaccount:monitoring:*"))}, true},
-		{"wildcard without like", []string{statement("Allow", w.provider, web, sub("StringEquals", "system:serviceaccount:monitoring:*"))}, false},
-		{"no condition lets everybody in", []string{statement("Allow", w.provider, web, "{}")}, true},
-		{"other provider", []string{statement("Allow", w.provider+"X", web, sub("StringEquals", subject))}, false},
-		{"other action", []string{statement("Allow", w.provider, "sts:AssumeRole", sub("StringEquals", subject))}, false},
-		{"key of another issuer", []string{statement("Allow", w.provider, web, `{"StringEquals":{"example.com:sub":"`+subject+`"}}`)}, false},
-		{"key with a spurious slash", []string{statement("Allow", w.provider, web, `{"StringEquals":{"`+key+`/:sub":"`+subject+`"}}`)}, false},
-		{"two issuers' keys in one statement never match", []string{statement("Allow", w.provider, web, `{"StringEquals":{"`+key+`:sub":"`+subject+`","example.com:sub":"`+subject+`"}}`)}, false},
-		{"if exists passes an absent key", []string{statement("Allow", w.provider, web, `{"StringEqualsIfExists":{"example.com:sub":"x"}}`)}, true},
+		{"exact subject", []string{statement("Allow", f.provider, web, sub("StringEquals", subject))}, true},
+		{"like", []string{statement("Allow", f.provider, web, sub("StringLike", "system:serviceaccount:monitoring:*"))}, true},
+		{"wildcard without like", []string{statement("Allow", f.provider, web, sub("StringEquals", "system:serviceaccount:monitoring:*"))}, false},
+		{"no condition lets everybody in", []string{statement("Allow", f.provider, web, "{}")}, true},
+		{"other provider", []string{statement("Allow", f.provider+"X", web, sub("StringEquals", subject))}, false},
+		{"other action", []string{statement("Allow", f.provider, "sts:AssumeRole", sub("StringEquals", subject))}, false},
+		{"key of another issuer", []string{statement("Allow", f.provider, web, `{"StringEquals":{"example.com:sub":"`+subject+`"}}`)}, false},
+		{"key with a spurious slash", []string{statement("Allow", f.provider, web, `{"StringEquals":{"`+key+`/:sub":"`+subject+`"}}`)}, false},
+		{"two issuers' keys in one statement never match", []string{statement("Allow", f.provider, web, `{"StringEquals":{"`+key+`:sub":"`+subject+`","example.com:sub":"`+subject+`"}}`)}, false},
+		{"if exists passes an absent key", []string{statement("Allow", f.provider, web, `{"StringEqualsIfExists":{"example.com:sub":"x"}}`)}, true},
 		{"deny wins", []string{
-			statement("Allow", w.provider, web, sub("StringEquals", subject)),
-			statement("Deny", w.provider, web, sub("StringLike", "*")),
+			statement("Allow", f.provider, web, sub("StringEquals", subject)),
+			statement("Deny", f.provider, web, sub("StringLike", "*")),
 		}, false},
 		{"deny for others", []string{
-			statement("Allow", w.provider, web, "{}"),
-			statement("Deny", w.provider, web, sub("StringNotEquals", subject)),
+			statement("Allow", f.provider, web, "{}"),
+			statement("Deny", f.provider, web, sub("StringNotEquals", subject)),
 		}, true},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			w.updateTrust(`{"Version":"2012-10-17","Statement":[` + strings.Join(test.statements, ",") + `]}`)
-			_, err := w.assume(w.signer.Token(subject, stsTokens))
+			f.updateTrust(`{"Version":"2012-10-17","Statement":[` + strings.Join(test.statements, ",") + `]}`)
+			_, err := f.assume(f.signer.Token(subject, stsTokens))
 			if test.want && err != nil {
 				t.Error(err)
 			}
@@ -169,8 +169,8 @@ func TestTrustDocuments(t *testing.T) {
 }
 
 func TestSessionParameters(t *testing.T) {
-	w := newWorld(t, awstest.Options{})
-	token := w.signer.Token(subject, stsTokens)
+	f := newFixture(t, awstest.Options{})
+	token := f.signer.Token(subject, stsTokens)
 	duration := func(seconds int32) func(*sts.AssumeRoleWithWebIdentityInput) {
 		return func(in *sts.AssumeRoleWithWebIdentityInput) { in.DurationSeconds = aws.Int32(seconds) }
 	}
@@ -195,7 +195,7 @@ func TestSessionParameters(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			_, err := w.assume(token, test.change)
+			_, err := f.assume(token, test.change)
 			if test.code == "" {
 				if err != nil {
 					t.Error(err)
@@ -205,51 +205,51 @@ func TestSessionParameters(t *testing.T) {
 			wantError(t, err, test.code, test.message)
 		})
 	}
-	w.cloud.AllowShortSessions()
-	if _, err := w.assume(token, duration(1)); err != nil {
+	f.cloud.AllowShortSessions()
+	if _, err := f.assume(token, duration(1)); err != nil {
 		t.Errorf("a second, with short sessions allowed: %v", err)
 	}
-	w.cloud.SetSessionLife(time.Minute)
-	out, err := w.assume(token, duration(3600))
+	f.cloud.SetSessionLife(time.Minute)
+	out, err := f.assume(token, duration(3600))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if left := out.Credentials.Expiration.Sub(w.cloud.Now()); left > time.Minute {
+	if left := out.Credentials.Expiration.Sub(f.cloud.Now()); left > time.Minute {
 		t.Errorf("with sessions of a minute, one of an hour ends in %s", left)
 	}
 }
 
 // TestTrailingSlashOfAnIssuer is AKS: the slash belongs to the issuer, its provider and its keys.
 func TestTrailingSlashOfAnIssuer(t *testing.T) {
-	w := newWorld(t, awstest.Options{})
+	f := newFixture(t, awstest.Options{})
 	signer := awstest.NewSigner(aksIssuer, jose.RS256)
-	register(t, w.cloud, signer, awstest.PublicCA)
-	provider := w.account.ProviderARN(aksIssuer)
-	w.updateTrust(trust(provider, aksIssuer, subject))
+	register(t, f.cloud, signer, awstest.PublicCA)
+	provider := f.account.ProviderARN(aksIssuer)
+	f.updateTrust(trust(provider, aksIssuer, subject))
 
-	w.createProvider(strings.TrimSuffix(aksIssuer, "/"), stsTokens)
-	_, err := w.assume(signer.Token(subject, stsTokens))
+	f.createProvider(strings.TrimSuffix(aksIssuer, "/"), stsTokens)
+	_, err := f.assume(signer.Token(subject, stsTokens))
 	wantError(t, err, "InvalidIdentityToken", "No OpenIDConnect provider found in your account for "+aksIssuer)
 
-	w.createProvider(aksIssuer, stsTokens)
-	if _, err := w.assume(signer.Token(subject, stsTokens)); err != nil {
+	f.createProvider(aksIssuer, stsTokens)
+	if _, err := f.assume(signer.Token(subject, stsTokens)); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestPrivateCANeedsItsThumbprint(t *testing.T) {
-	w := newWorld(t, awstest.Options{})
+	f := newFixture(t, awstest.Options{})
 	signer := awstest.NewSigner("https://issuer.corp.example/clusters/one", jose.ES256)
-	issuer := register(t, w.cloud, signer, awstest.PrivateCA)
-	provider := w.account.ProviderARN(signer.Issuer)
-	w.updateTrust(trust(provider, signer.Issuer, subject))
+	issuer := register(t, f.cloud, signer, awstest.PrivateCA)
+	provider := f.account.ProviderARN(signer.Issuer)
+	f.updateTrust(trust(provider, signer.Issuer, subject))
 	create := func(thumbprints ...string) {
 		t.Helper()
-		_, err := w.iam.DeleteOpenIDConnectProvider(context.Background(), &iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(provider)})
+		_, err := f.iam.DeleteOpenIDConnectProvider(context.Background(), &iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(provider)})
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = w.iam.CreateOpenIDConnectProvider(context.Background(), &iam.CreateOpenIDConnectProviderInput{
+		_, err = f.iam.CreateOpenIDConnectProvider(context.Background(), &iam.CreateOpenIDConnectProviderInput{
 			Url: aws.String(signer.Issuer), ClientIDList: []string{stsTokens}, ThumbprintList: thumbprints,
 		})
 		if err != nil {
@@ -257,34 +257,34 @@ func TestPrivateCANeedsItsThumbprint(t *testing.T) {
 		}
 	}
 	create(strings.Repeat("0", 40))
-	_, err := w.assume(signer.Token(subject, stsTokens))
+	_, err := f.assume(signer.Token(subject, stsTokens))
 	wantError(t, err, "InvalidIdentityToken", badThumbprint)
 
 	create(strings.ToUpper(issuer.Thumbprint()))
-	if _, err := w.assume(signer.Token(subject, stsTokens)); err != nil {
+	if _, err := f.assume(signer.Token(subject, stsTokens)); err != nil {
 		t.Errorf("with the thumbprint: %v", err)
 	}
 	create() // IAM fetches it
-	if _, err := w.assume(signer.Token(subject, stsTokens)); err != nil {
+	if _, err := f.assume(signer.Token(subject, stsTokens)); err != nil {
 		t.Errorf("with the thumbprint that IAM fetched: %v", err)
 	}
 }
 
 func TestIssuerOutOfReach(t *testing.T) {
-	w := newWorld(t, awstest.Options{})
-	fault := w.issuer.Fail(awstest.Refuse)
-	_, err := w.assume(w.signer.Token(subject, stsTokens))
+	f := newFixture(t, awstest.Options{})
+	fault := f.issuer.Fail(awstest.Refuse)
+	_, err := f.assume(f.signer.Token(subject, stsTokens))
 	wantError(t, err, "InvalidIdentityToken", noKey)
 	fault.Stop()
-	if _, err := w.assume(w.signer.Token(subject, stsTokens)); err != nil {
+	if _, err := f.assume(f.signer.Token(subject, stsTokens)); err != nil {
 		t.Error(err)
 	}
-	fault = w.issuer.Fail(awstest.ServerError)
-	if _, err := w.assume(w.signer.Token(subject, stsTokens)); err != nil {
+	fault = f.issuer.Fail(awstest.ServerError)
+	if _, err := f.assume(f.signer.Token(subject, stsTokens)); err != nil {
 		t.Errorf("keys fetched a moment ago do not serve: %v", err)
 	}
-	w.cloud.Advance(time.Minute)
-	_, err = w.assume(w.signer.Token(subject, stsTokens))
+	f.cloud.Advance(time.Minute)
+	_, err = f.assume(f.signer.Token(subject, stsTokens))
 	wantError(t, err, "InvalidIdentityToken", noKey)
 	if fault.Hits() == 0 {
 		t.Error("the issuer was not asked again")
@@ -292,73 +292,73 @@ func TestIssuerOutOfReach(t *testing.T) {
 }
 
 func TestKeyRotation(t *testing.T) {
-	w := newWorld(t, awstest.Options{})
-	old := w.signer.Token(subject, stsTokens)
-	if _, err := w.assume(old); err != nil {
+	f := newFixture(t, awstest.Options{})
+	old := f.signer.Token(subject, stsTokens)
+	if _, err := f.assume(old); err != nil {
 		t.Fatal(err)
 	}
-	w.signer.Rotate(1)
-	for name, token := range map[string]string{"old key": old, "new key": w.signer.Token(subject, stsTokens)} {
-		if _, err := w.assume(token); err != nil {
+	f.signer.Rotate(1)
+	for name, token := range map[string]string{"old key": old, "new key": f.signer.Token(subject, stsTokens)} {
+		if _, err := f.assume(token); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	w.signer.Rotate(0)
-	w.cloud.Advance(time.Minute)
-	_, err := w.assume(old)
+	f.signer.Rotate(0)
+	f.cloud.Advance(time.Minute)
+	_, err := f.assume(old)
 	wantError(t, err, "InvalidIdentityToken", noKey)
 }
 
 func TestTokensExpireOnTheDoublesClock(t *testing.T) {
-	w := newWorld(t, awstest.Options{})
-	token := w.signer.Token(subject, stsTokens)
-	w.cloud.Advance(61 * time.Minute)
-	_, err := w.assume(token)
+	f := newFixture(t, awstest.Options{})
+	token := f.signer.Token(subject, stsTokens)
+	f.cloud.Advance(61 * time.Minute)
+	_, err := f.assume(token)
 	wantError(t, err, "ExpiredTokenException", "Token expired: current date/time ")
 }
 
 func TestChainedRoles(t *testing.T) {
-	w := newWorld(t, awstest.Options{})
+	f := newFixture(t, awstest.Options{})
 	ctx := context.Background()
-	other := w.cloud.Account("444455556666")
-	client := iam.NewFromConfig(w.cloud.Config(other.AdminCredentials(), region))
+	other := f.cloud.Account("444455556666")
+	client := iam.NewFromConfig(f.cloud.Config(other.AdminCredentials(), region))
 	second, err := client.CreateRole(ctx, &iam.CreateRoleInput{
 		RoleName: aws.String("second"), MaxSessionDuration: aws.Int32(7200), AssumeRolePolicyDocument: aws.String(
-			`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"` + w.roleARN + `"},"Action":"sts:AssumeRole"}]}`),
+			`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"` + f.roleARN + `"},"Action":"sts:AssumeRole"}]}`),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	assume := func(arn string, seconds int32) error {
-		_, err := newSTS(w.cloud, w.session()).AssumeRole(ctx, &sts.AssumeRoleInput{
+		_, err := newSTS(f.cloud, f.session()).AssumeRole(ctx, &sts.AssumeRoleInput{
 			RoleArn: aws.String(arn), RoleSessionName: aws.String("chained"), DurationSeconds: aws.Int32(seconds),
 		})
 		return err
 	}
 	refused := "User: arn:aws:sts::111122223333:assumed-role/ampbridge.dev.central/dev-monitoring-prometheus-0 is not authorized to perform: sts:AssumeRole on resource: "
 	wantError(t, assume(*second.Role.Arn, 3600), "AccessDenied", refused+*second.Role.Arn)
-	wantError(t, assume(w.roleARN, 3600), "AccessDenied", refused+w.roleARN) // itself
+	wantError(t, assume(f.roleARN, 3600), "AccessDenied", refused+f.roleARN) // itself
 
-	w.putRolePolicy(fmt.Sprintf(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"sts:AssumeRole","Resource":["%s","%s"]}}`, *second.Role.Arn, w.roleARN))
+	f.putRolePolicy(fmt.Sprintf(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"sts:AssumeRole","Resource":["%s","%s"]}}`, *second.Role.Arn, f.roleARN))
 	if err := assume(*second.Role.Arn, 3600); err != nil {
 		t.Errorf("trusted and permitted: %v", err)
 	}
 	wantError(t, assume(*second.Role.Arn, 3601), "ValidationError", "The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by role chaining.")
-	wantError(t, assume(w.roleARN, 3600), "AccessDenied", refused+w.roleARN) // permitted, not trusted
+	wantError(t, assume(f.roleARN, 3600), "AccessDenied", refused+f.roleARN) // permitted, not trusted
 }
 
 func TestPropagationDelay(t *testing.T) {
-	w := newWorld(t, awstest.Options{})
-	w.cloud.SetPropagationDelay(time.Hour)
-	w.cloud.Advance(2 * time.Hour)
-	claims := w.signer.Claims(subject, stsTokens)
+	f := newFixture(t, awstest.Options{})
+	f.cloud.SetPropagationDelay(time.Hour)
+	f.cloud.Advance(2 * time.Hour)
+	claims := f.signer.Claims(subject, stsTokens)
 	claims["exp"] = time.Now().Add(24 * time.Hour).Unix()
-	token := w.signer.Sign(claims)
-	w.updateTrust(trust(w.provider, eksIssuer, "system:serviceaccount:other:other"))
-	if _, err := w.assume(token); err != nil {
+	token := f.signer.Sign(claims)
+	f.updateTrust(trust(f.provider, eksIssuer, "system:serviceaccount:other:other"))
+	if _, err := f.assume(token); err != nil {
 		t.Errorf("STS sees the new trust at once: %v", err)
 	}
-	w.cloud.Advance(2 * time.Hour)
-	_, err := w.assume(token)
+	f.cloud.Advance(2 * time.Hour)
+	_, err := f.assume(token)
 	wantError(t, err, "AccessDenied", notAuthorized)
 }

@@ -21,15 +21,15 @@ import (
 // The certificate is issued, the bundle injected, and a pod admitted; and again
 // after the certificate, and after the authority, is renewed.
 func TestCertManager(t *testing.T) {
-	w := newWorld(t)
-	w.startCertManager(t)
-	w.apply(t, "testdata/certificates.yaml")
-	w.register(t)
-	eventually(t, "the certificate is issued", func() bool { return w.data(t, tlsSecret)["tls.crt"] != nil })
-	eventually(t, "the bundle is injected", func() bool { return bytes.Equal(w.bundle(t), w.data(t, tlsSecret)["ca.crt"]) })
-	w.startWebhook(t)
-	eventually(t, "a pod is injected", func() bool { return w.admit(t) })
-	first, authority := w.data(t, tlsSecret), w.data(t, caSecret)
+	f := newFixture(t)
+	f.startCertManager(t)
+	f.apply(t, "testdata/certificates.yaml")
+	f.register(t)
+	eventually(t, "the certificate is issued", func() bool { return f.data(t, tlsSecret)["tls.crt"] != nil })
+	eventually(t, "the bundle is injected", func() bool { return bytes.Equal(f.bundle(t), f.data(t, tlsSecret)["ca.crt"]) })
+	f.startWebhook(t)
+	eventually(t, "a pod is injected", func() bool { return f.admit(t) })
+	first, authority := f.data(t, tlsSecret), f.data(t, caSecret)
 	leaf := parse(t, first["tls.crt"])
 	for _, name := range []string{service, service + "." + home, service + "." + home + ".svc"} {
 		if err := leaf.VerifyHostname(name); err != nil {
@@ -38,8 +38,8 @@ func TestCertManager(t *testing.T) {
 	}
 
 	t.Run("the certificate is renewed", func(t *testing.T) {
-		w.renewed(t, tlsSecret)
-		if now := w.data(t, tlsSecret); !bytes.Equal(now["ca.crt"], first["ca.crt"]) {
+		f.renewed(t, tlsSecret)
+		if now := f.data(t, tlsSecret); !bytes.Equal(now["ca.crt"], first["ca.crt"]) {
 			t.Error("the authority is another")
 		}
 	})
@@ -47,56 +47,56 @@ func TestCertManager(t *testing.T) {
 	// The old certificate is good under the new authority, and the new one under
 	// the old: pods are injected all the time.
 	t.Run("the authority is renewed, and then the certificate", func(t *testing.T) {
-		w.renewed(t, caSecret)
-		if bytes.Equal(w.data(t, caSecret)["tls.crt"], authority["tls.crt"]) {
+		f.renewed(t, caSecret)
+		if bytes.Equal(f.data(t, caSecret)["tls.crt"], authority["tls.crt"]) {
 			t.Fatal("the authority is the old one")
 		}
 		// The issuer may take a moment to see its new authority.
 		eventually(t, "a certificate of the new authority", func() bool {
-			w.renewed(t, tlsSecret)
-			return bytes.Equal(w.data(t, tlsSecret)["ca.crt"], w.data(t, caSecret)["tls.crt"])
+			f.renewed(t, tlsSecret)
+			return bytes.Equal(f.data(t, tlsSecret)["ca.crt"], f.data(t, caSecret)["tls.crt"])
 		})
 		eventually(t, "the new authority is injected", func() bool {
-			w.wantInjected(t)
+			f.wantInjected(t)
 			// cainjector keeps the old one beside it.
-			return bytes.Contains(w.bundle(t), w.data(t, caSecret)["tls.crt"])
+			return bytes.Contains(f.bundle(t), f.data(t, caSecret)["tls.crt"])
 		})
-		w.wantInjected(t)
+		f.wantInjected(t)
 	})
 }
 
 // renewed has cert-manager renew a certificate, and returns when it is there,
 // and served if it is the webhook's. Pods are injected meanwhile.
-func (w *world) renewed(t *testing.T, name string) {
+func (f *fixture) renewed(t *testing.T, name string) {
 	t.Helper()
-	before := w.data(t, name)["tls.crt"]
-	w.renew(t, name)
+	before := f.data(t, name)["tls.crt"]
+	f.renew(t, name)
 	eventually(t, name+" is renewed", func() bool {
-		w.wantInjected(t)
-		now := w.data(t, name)["tls.crt"]
-		return !bytes.Equal(now, before) && (name != tlsSecret || bytes.Equal(w.served(t), parse(t, now).Raw))
+		f.wantInjected(t)
+		now := f.data(t, name)["tls.crt"]
+		return !bytes.Equal(now, before) && (name != tlsSecret || bytes.Equal(f.served(t), parse(t, now).Raw))
 	})
-	w.wantInjected(t)
+	f.wantInjected(t)
 }
 
 // renew asks cert-manager for a new certificate, as `cmctl renew` does.
-func (w *world) renew(t *testing.T, name string) {
+func (f *fixture) renew(t *testing.T, name string) {
 	t.Helper()
 	must(t, retry.RetryOnConflict(retry.DefaultBackoff, func() error {
 		var certificate cmapi.Certificate
-		if err := w.client.Get(t.Context(), client.ObjectKey{Namespace: home, Name: name}, &certificate); err != nil {
+		if err := f.client.Get(t.Context(), client.ObjectKey{Namespace: home, Name: name}, &certificate); err != nil {
 			return err
 		}
 		apiutil.SetCertificateCondition(&certificate, certificate.Generation, cmapi.CertificateConditionIssuing, cmmeta.ConditionTrue, "ManuallyTriggered", "renewed by a test")
-		return w.client.Status().Update(t.Context(), &certificate)
+		return f.client.Status().Update(t.Context(), &certificate)
 	}))
 }
 
 // data is a Secret's; nil when there is none.
-func (w *world) data(t *testing.T, name string) map[string][]byte {
+func (f *fixture) data(t *testing.T, name string) map[string][]byte {
 	t.Helper()
 	var secret corev1.Secret
-	if err := w.client.Get(t.Context(), client.ObjectKey{Namespace: home, Name: name}, &secret); err != nil && !apierrors.IsNotFound(err) {
+	if err := f.client.Get(t.Context(), client.ObjectKey{Namespace: home, Name: name}, &secret); err != nil && !apierrors.IsNotFound(err) {
 		t.Fatal(err)
 	}
 	return secret.Data
@@ -113,9 +113,9 @@ func parse(t *testing.T, data []byte) *x509.Certificate {
 	return c
 }
 
-func (w *world) wantInjected(t *testing.T) {
+func (f *fixture) wantInjected(t *testing.T) {
 	t.Helper()
-	if !w.admit(t) {
+	if !f.admit(t) {
 		t.Error("a pod is not injected")
 	}
 }

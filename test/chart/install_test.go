@@ -33,35 +33,35 @@ import (
 // One cluster, and what an admin does to it from install to uninstall. There is
 // no node, so pods are admitted and do not run.
 func TestInAClusterFromInstallToUninstall(t *testing.T) {
-	s := &scene{Cluster: cluster.Start(t, cluster.Options{}), program: helm4}
+	f := &fixture{Cluster: cluster.Start(t, cluster.Options{}), program: helm4}
 	restricted := map[string]string{"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"}
-	must(t, s.Namespace(t.Context(), namespace, restricted))
-	must(t, s.Namespace(t.Context(), "other-system", restricted))
-	must(t, s.Namespace(t.Context(), "monitoring", map[string]string{"ampbridge.io/injection": "enabled"}))
-	s.defineCustomResources(t)
-	before := s.settled(t)
+	must(t, f.Namespace(t.Context(), namespace, restricted))
+	must(t, f.Namespace(t.Context(), "other-system", restricted))
+	must(t, f.Namespace(t.Context(), "monitoring", map[string]string{"ampbridge.io/injection": "enabled"}))
+	f.defineCustomResources(t)
+	before := f.settled(t)
 
-	t.Run("the notes say what comes next", s.testNotes)
+	t.Run("the notes say what comes next", f.testNotes)
 
-	s.helm(t, "install", release, chartDir, "--namespace", namespace, "-f", minimal)
+	f.helm(t, "install", release, chartDir, "--namespace", namespace, "-f", minimal)
 	for _, step := range []struct {
 		name string
 		run  func(*testing.T)
 	}{
-		{"pods are admitted under the restricted standard", func(t *testing.T) { s.testPods(t, 2, 1) }},
-		{"a second install is refused", s.testSecondInstall},
-		{"the processes need no more than their rights", s.testProcesses},
-		{"only pods that can be Prometheus reach the webhook", s.testReach},
-		{"the webhook's rights", s.testWebhookRights},
-		{"sync's rights", s.testSyncRights},
-		{"an upgrade keeps what the processes wrote", s.testUpgrade},
-		{"uninstall leaves the cluster as found", func(t *testing.T) { s.testUninstall(t, before) }},
+		{"pods are admitted under the restricted standard", func(t *testing.T) { f.testPods(t, 2, 1) }},
+		{"a second install is refused", f.testSecondInstall},
+		{"the processes need no more than their rights", f.testProcesses},
+		{"only pods that can be Prometheus reach the webhook", f.testReach},
+		{"the webhook's rights", f.testWebhookRights},
+		{"sync's rights", f.testSyncRights},
+		{"an upgrade keeps what the processes wrote", f.testUpgrade},
+		{"uninstall leaves the cluster as found", func(t *testing.T) { f.testUninstall(t, before) }},
 		{"again, with everything", func(t *testing.T) {
-			s.helm(t, append([]string{"install", release, chartDir, "--namespace", namespace, "--set", "certificates.mode=certManager"}, forms["the chart's own keys"]...)...)
-			s.testPods(t, 3, 2)
-			s.testUninstall(t, before)
+			f.helm(t, append([]string{"install", release, chartDir, "--namespace", namespace, "--set", "certificates.mode=certManager"}, forms["the chart's own keys"]...)...)
+			f.testPods(t, 3, 2)
+			f.testUninstall(t, before)
 		}},
-		{"again, by Helm 3, and upgraded by Helm 4", func(t *testing.T) { s.testHelm3(t, before) }},
+		{"again, by Helm 3, and upgraded by Helm 4", func(t *testing.T) { f.testHelm3(t, before) }},
 	} {
 		if !t.Run(step.name, step.run) {
 			return
@@ -69,36 +69,36 @@ func TestInAClusterFromInstallToUninstall(t *testing.T) {
 	}
 }
 
-type scene struct {
+type fixture struct {
 	*cluster.Cluster
 	// program is the Helm that installs and upgrades.
 	program string
 }
 
-func (s *scene) helm(t *testing.T, args ...string) string {
+func (f *fixture) helm(t *testing.T, args ...string) string {
 	t.Helper()
-	return mustRunHelm(t, s.program, append(args, "--kubeconfig", s.Kubeconfig())...)
+	return mustRunHelm(t, f.program, append(args, "--kubeconfig", f.Kubeconfig())...)
 }
 
 // testHelm3: Helm 3 installs and upgrades as Helm 4 does, and Helm 4 goes on with
 // its release, on the client's side as Helm 3 did and on the server's.
-func (s *scene) testHelm3(t *testing.T, before map[string]string) {
-	old := &scene{Cluster: s.Cluster, program: helm3}
+func (f *fixture) testHelm3(t *testing.T, before map[string]string) {
+	old := &fixture{Cluster: f.Cluster, program: helm3}
 	old.helm(t, "install", release, chartDir, "--namespace", namespace, "-f", minimal)
-	s.testPods(t, 2, 1)
+	f.testPods(t, 2, 1)
 	upgrade := []string{"upgrade", release, chartDir, "--namespace", namespace, "-f", minimal}
 	for i, step := range []struct {
-		by   *scene
+		by   *fixture
 		args []string
 	}{
 		{old, nil},
-		{s, nil},
-		{s, []string{"--server-side=true"}},
-		{s, nil},
+		{f, nil},
+		{f, []string{"--server-side=true"}},
+		{f, nil},
 	} {
 		timeout := 10 + i
 		step.by.helm(t, slices.Concat(upgrade, step.args, []string{"--set", fmt.Sprintf("webhook.timeoutSeconds=%d", timeout)})...)
-		registered, err := s.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(), registration.DefaultName, metav1.GetOptions{})
+		registered, err := f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(), registration.DefaultName, metav1.GetOptions{})
 		must(t, err)
 		for _, w := range registered.Webhooks {
 			if *w.TimeoutSeconds != int32(timeout) {
@@ -106,13 +106,13 @@ func (s *scene) testHelm3(t *testing.T, before map[string]string) {
 			}
 		}
 	}
-	s.testUninstall(t, before)
+	f.testUninstall(t, before)
 }
 
 // NOTES.txt says what comes next, with the names of this release.
-func (s *scene) testNotes(t *testing.T) {
+func (f *fixture) testNotes(t *testing.T) {
 	notes := func(args ...string) string {
-		out := s.helm(t, append([]string{"install", "metrics", chartDir, "--namespace", namespace, "--dry-run=client", "-f", minimal}, args...)...)
+		out := f.helm(t, append([]string{"install", "metrics", chartDir, "--namespace", namespace, "--dry-run=client", "-f", minimal}, args...)...)
 		_, notes, found := strings.Cut(out, "NOTES:")
 		if !found {
 			t.Fatal("no notes")
@@ -129,9 +129,9 @@ func (s *scene) testNotes(t *testing.T) {
 
 // testPods: the ReplicaSet controller creates pods, so those that are there were
 // admitted.
-func (s *scene) testPods(t *testing.T, webhook, sync int) {
+func (f *fixture) testPods(t *testing.T, webhook, sync int) {
 	eventually(t, func() string {
-		pods, err := s.Client().CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{})
+		pods, err := f.Client().CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{})
 		must(t, err)
 		count := map[string]int{}
 		for _, p := range pods.Items {
@@ -140,7 +140,7 @@ func (s *scene) testPods(t *testing.T, webhook, sync int) {
 		return cmp.Diff(map[string]int{"webhook": webhook, "sync": sync}, count)
 	})
 	// What the ReplicaSet controller is refused, it says in events.
-	events, err := s.Client().CoreV1().Events(namespace).List(t.Context(), metav1.ListOptions{FieldSelector: "type=Warning"})
+	events, err := f.Client().CoreV1().Events(namespace).List(t.Context(), metav1.ListOptions{FieldSelector: "type=Warning"})
 	must(t, err)
 	for _, e := range events.Items {
 		if e.Reason == "FailedCreate" {
@@ -149,13 +149,13 @@ func (s *scene) testPods(t *testing.T, webhook, sync int) {
 	}
 }
 
-func (s *scene) testSecondInstall(t *testing.T) {
-	out, stderr, err := runHelm(t, s.program, "install", "another", chartDir, "--namespace", "other-system", "-f", minimal, "--kubeconfig", s.Kubeconfig())
+func (f *fixture) testSecondInstall(t *testing.T) {
+	out, stderr, err := runHelm(t, f.program, "install", "another", chartDir, "--namespace", "other-system", "-f", minimal, "--kubeconfig", f.Kubeconfig())
 	if err == nil {
 		t.Fatalf("a second ampbridge is installed:\n%s", out)
 	}
 	names(t, stderr, "MutatingWebhookConfiguration", `"ampbridge"`, "cannot be imported into the current release")
-	objects, err := s.Client().CoreV1().ServiceAccounts("other-system").List(t.Context(), metav1.ListOptions{})
+	objects, err := f.Client().CoreV1().ServiceAccounts("other-system").List(t.Context(), metav1.ListOptions{})
 	must(t, err)
 	if len(objects.Items) != 1 {
 		t.Errorf("the refused install left something behind: %v", objects.Items)
@@ -164,9 +164,9 @@ func (s *scene) testSecondInstall(t *testing.T) {
 
 // testUpgrade goes on with what the processes wrote, and with what they may write
 // later.
-func (s *scene) testUpgrade(t *testing.T) {
+func (f *fixture) testUpgrade(t *testing.T) {
 	ctx := t.Context()
-	sync := s.as(t, "ampbridge-sync")
+	sync := f.as(t, "ampbridge-sync")
 	for _, name := range []string{"ampbridge-sync", "ampbridge-breaker"} {
 		state, err := sync.CoreV1().ConfigMaps(namespace).Get(ctx, name, metav1.GetOptions{})
 		must(t, err)
@@ -174,28 +174,28 @@ func (s *scene) testUpgrade(t *testing.T) {
 		_, err = sync.CoreV1().ConfigMaps(namespace).Update(ctx, state, metav1.UpdateOptions{})
 		must(t, err)
 	}
-	accepted, err := s.Client().CoreV1().ConfigMaps(namespace).Get(ctx, webhook.AcceptedConfigMap, metav1.GetOptions{})
+	accepted, err := f.Client().CoreV1().ConfigMaps(namespace).Get(ctx, webhook.AcceptedConfigMap, metav1.GetOptions{})
 	must(t, err)
 	if accepted.Annotations[policy.AnnotationVersion] != policy.SchemaVersion || len(accepted.Data) == 0 {
 		t.Errorf("the webhook has not kept its policy: %v, %v", accepted.Annotations, accepted.Data)
 	}
-	secret, err := s.Client().CoreV1().Secrets(namespace).Get(ctx, "ampbridge-webhook-tls", metav1.GetOptions{})
+	secret, err := f.Client().CoreV1().Secrets(namespace).Get(ctx, "ampbridge-webhook-tls", metav1.GetOptions{})
 	must(t, err)
-	lease, err := s.Client().CoordinationV1().Leases(namespace).Get(ctx, "ampbridge-sync", metav1.GetOptions{})
+	lease, err := f.Client().CoordinationV1().Leases(namespace).Get(ctx, "ampbridge-sync", metav1.GetOptions{})
 	must(t, err)
-	deployment, err := s.Client().AppsV1().Deployments(namespace).Get(ctx, "ampbridge-webhook", metav1.GetOptions{})
+	deployment, err := f.Client().AppsV1().Deployments(namespace).Get(ctx, "ampbridge-webhook", metav1.GetOptions{})
 	must(t, err)
 
 	// The registration, the policy and the labels change; pods have no reason to.
-	s.helm(t, "upgrade", release, chartDir, "--namespace", namespace, "-f", minimal, "--set", "webhook.timeoutSeconds=7", "--set", "policy.paused=true",
+	f.helm(t, "upgrade", release, chartDir, "--namespace", namespace, "-f", minimal, "--set", "webhook.timeoutSeconds=7", "--set", "policy.paused=true",
 		"--set", "webhook.excludedNamespaces={istio-system}")
 
-	kept, err := s.Client().CoreV1().Secrets(namespace).Get(ctx, "ampbridge-webhook-tls", metav1.GetOptions{})
+	kept, err := f.Client().CoreV1().Secrets(namespace).Get(ctx, "ampbridge-webhook-tls", metav1.GetOptions{})
 	must(t, err)
 	if len(kept.Data) == 0 || !reflect.DeepEqual(secret.Data, kept.Data) || !reflect.DeepEqual(secret.Annotations, kept.Annotations) {
 		t.Errorf("the upgrade changed the certificate's Secret: annotations %v, then %v", secret.Annotations, kept.Annotations)
 	}
-	registered, err := s.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, registration.DefaultName, metav1.GetOptions{})
+	registered, err := f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, registration.DefaultName, metav1.GetOptions{})
 	must(t, err)
 	for _, w := range registered.Webhooks {
 		if !bytes.Equal(w.ClientConfig.CABundle, secret.Data["ca.crt"]) {
@@ -205,60 +205,60 @@ func (s *scene) testUpgrade(t *testing.T) {
 			t.Errorf("%s: the upgrade did not reach it: %+v", w.Name, w)
 		}
 	}
-	reviews, err := s.Client().AdmissionregistrationV1().ValidatingWebhookConfigurations().Get(ctx, registration.DefaultName, metav1.GetOptions{})
+	reviews, err := f.Client().AdmissionregistrationV1().ValidatingWebhookConfigurations().Get(ctx, registration.DefaultName, metav1.GetOptions{})
 	must(t, err)
 	for _, w := range reviews.Webhooks {
 		if !bytes.Equal(w.ClientConfig.CABundle, secret.Data["ca.crt"]) {
 			t.Errorf("%s: the upgrade made the CA bundle %q", w.Name, w.ClientConfig.CABundle)
 		}
 	}
-	stillAccepted, err := s.Client().CoreV1().ConfigMaps(namespace).Get(ctx, webhook.AcceptedConfigMap, metav1.GetOptions{})
+	stillAccepted, err := f.Client().CoreV1().ConfigMaps(namespace).Get(ctx, webhook.AcceptedConfigMap, metav1.GetOptions{})
 	must(t, err)
 	if !reflect.DeepEqual(accepted.Data, stillAccepted.Data) || !reflect.DeepEqual(accepted.Annotations, stillAccepted.Annotations) {
 		t.Errorf("the upgrade made the accepted policy %v, %v", stillAccepted.Annotations, stillAccepted.Data)
 	}
 	for _, name := range []string{"ampbridge-sync", "ampbridge-breaker"} {
-		state, err := s.Client().CoreV1().ConfigMaps(namespace).Get(ctx, name, metav1.GetOptions{})
+		state, err := f.Client().CoreV1().ConfigMaps(namespace).Get(ctx, name, metav1.GetOptions{})
 		must(t, err)
 		if state.Data["key"] != "value" {
 			t.Errorf("the upgrade made ConfigMap %s %v", name, state.Data)
 		}
 	}
-	held, err := s.Client().CoordinationV1().Leases(namespace).Get(ctx, "ampbridge-sync", metav1.GetOptions{})
+	held, err := f.Client().CoordinationV1().Leases(namespace).Get(ctx, "ampbridge-sync", metav1.GetOptions{})
 	must(t, err)
 	if diff := cmp.Diff(lease.Spec, held.Spec); diff != "" || lease.Spec.HolderIdentity == nil {
 		t.Errorf("the upgrade changed the Lease: %s", diff)
 	}
-	policy, err := s.Client().CoreV1().ConfigMaps(namespace).Get(ctx, "ampbridge-policy", metav1.GetOptions{})
+	policy, err := f.Client().CoreV1().ConfigMaps(namespace).Get(ctx, "ampbridge-policy", metav1.GetOptions{})
 	must(t, err)
 	if !strings.Contains(policy.Data["policy.yaml"], "paused: true") {
 		t.Errorf("the upgrade left the policy as it was:\n%s", policy.Data["policy.yaml"])
 	}
-	after, err := s.Client().AppsV1().Deployments(namespace).Get(ctx, "ampbridge-webhook", metav1.GetOptions{})
+	after, err := f.Client().AppsV1().Deployments(namespace).Get(ctx, "ampbridge-webhook", metav1.GetOptions{})
 	must(t, err)
 	if diff := cmp.Diff(deployment.Spec.Template, after.Spec.Template); diff != "" {
 		t.Errorf("a change of the policy rolls the webhook, -before +after:\n%s", diff)
 	}
 	for _, mode := range []string{"certManager", "selfManaged"} {
-		s.helm(t, "upgrade", release, chartDir, "--namespace", namespace, "-f", minimal, "--set", "certificates.mode="+mode)
+		f.helm(t, "upgrade", release, chartDir, "--namespace", namespace, "-f", minimal, "--set", "certificates.mode="+mode)
 	}
 }
 
-func (s *scene) testUninstall(t *testing.T, before map[string]string) {
-	s.helm(t, "uninstall", release, "--namespace", namespace)
-	_, err := s.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(), registration.DefaultName, metav1.GetOptions{})
+func (f *fixture) testUninstall(t *testing.T, before map[string]string) {
+	f.helm(t, "uninstall", release, "--namespace", namespace)
+	_, err := f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(), registration.DefaultName, metav1.GetOptions{})
 	if !apierrors.IsNotFound(err) {
 		t.Errorf("the webhook's registration is left behind: %v", err)
 	}
 	// Pods and ReplicaSets go with the garbage collector.
-	eventually(t, func() string { return cmp.Diff(before, s.everything(t)) })
+	eventually(t, func() string { return cmp.Diff(before, f.everything(t)) })
 }
 
 // defineCustomResources has the API server know the objects of the operators,
 // whose controllers are not here.
-func (s *scene) defineCustomResources(t *testing.T) {
+func (f *fixture) defineCustomResources(t *testing.T) {
 	t.Helper()
-	client, err := dynamic.NewForConfig(s.Config())
+	client, err := dynamic.NewForConfig(f.Config())
 	must(t, err)
 	crds := client.Resource(schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"})
 	for _, name := range []string{"monitoring.coreos.com_servicemonitors", "monitoring.coreos.com_prometheusrules", "cert-manager.io_certificates", "cert-manager.io_issuers"} {
@@ -284,12 +284,12 @@ func (s *scene) defineCustomResources(t *testing.T) {
 }
 
 // settled is everything once the controllers have finished what a start brings.
-func (s *scene) settled(t *testing.T) map[string]string {
+func (f *fixture) settled(t *testing.T) map[string]string {
 	t.Helper()
-	before := s.everything(t)
+	before := f.everything(t)
 	eventually(t, func() string {
 		time.Sleep(time.Second)
-		now := s.everything(t)
+		now := f.everything(t)
 		difference := cmp.Diff(before, now)
 		before = now
 		return difference
@@ -299,11 +299,11 @@ func (s *scene) settled(t *testing.T) map[string]string {
 
 // everything in the cluster, of all kinds that can be listed: what it is, and
 // which one. Events pass by themselves; Leases are renewed by who lives.
-func (s *scene) everything(t *testing.T) map[string]string {
+func (f *fixture) everything(t *testing.T) map[string]string {
 	t.Helper()
-	lists, err := discovery.ServerPreferredResources(s.Client().Discovery())
+	lists, err := discovery.ServerPreferredResources(f.Client().Discovery())
 	must(t, err)
-	config := s.Config()
+	config := f.Config()
 	config.WarningHandler = rest.NoWarnings{} // kinds that are deprecated are listed, too
 	client, err := dynamic.NewForConfig(config)
 	must(t, err)
@@ -344,18 +344,18 @@ func content(object *unstructured.Unstructured, kind string) string {
 }
 
 // as is a client with the token of a service account of the chart.
-func (s *scene) as(t *testing.T, account string) kubernetes.Interface {
+func (f *fixture) as(t *testing.T, account string) kubernetes.Interface {
 	t.Helper()
-	client, err := kubernetes.NewForConfig(s.config(t, namespace, account))
+	client, err := kubernetes.NewForConfig(f.config(t, namespace, account))
 	must(t, err)
 	return client
 }
 
-func (s *scene) config(t *testing.T, namespace, account string) *rest.Config {
+func (f *fixture) config(t *testing.T, namespace, account string) *rest.Config {
 	t.Helper()
-	token, err := s.Token(t.Context(), namespace, account, "", 3600)
+	token, err := f.Token(t.Context(), namespace, account, "", 3600)
 	must(t, err)
-	config := s.Config()
+	config := f.Config()
 	config.BearerToken = token
 	return config
 }

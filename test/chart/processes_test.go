@@ -22,14 +22,14 @@ import (
 // testProcesses runs what the chart deploys, outside of a pod: the real program
 // with the chart's arguments, policy and service accounts. Nothing that it does
 // may be forbidden.
-func (s *scene) testProcesses(t *testing.T) {
+func (f *fixture) testProcesses(t *testing.T) {
 	all := render(t, "-f", minimal)
 	policy := filepath.Join(t.TempDir(), "policy.yaml")
 	must(t, os.WriteFile(policy, []byte(renderedPolicy(t, "-f", minimal)), 0o600))
 	for _, component := range []string{"webhook", "sync"} {
 		name := "ampbridge-" + component
 		args := podOf(t, all.get(t, "Deployment", name)).Containers[0].Args
-		p := s.start(t, name, args, policy)
+		p := f.start(t, name, args, policy)
 		p.ready(t)
 		switch component {
 		case "webhook":
@@ -43,9 +43,9 @@ func (s *scene) testProcesses(t *testing.T) {
 	}
 
 	ctx := t.Context()
-	secret, err := s.Client().CoreV1().Secrets(namespace).Get(ctx, "ampbridge-webhook-tls", metav1.GetOptions{})
+	secret, err := f.Client().CoreV1().Secrets(namespace).Get(ctx, "ampbridge-webhook-tls", metav1.GetOptions{})
 	must(t, err)
-	registered, err := s.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, registration.DefaultName, metav1.GetOptions{})
+	registered, err := f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, registration.DefaultName, metav1.GetOptions{})
 	must(t, err)
 	for _, w := range registered.Webhooks {
 		if len(secret.Data["ca.crt"]) == 0 || !bytes.Equal(secret.Data["ca.crt"], w.ClientConfig.CABundle) {
@@ -63,9 +63,9 @@ type process struct {
 }
 
 // start runs the program with the arguments of the service account's pod.
-func (s *scene) start(t *testing.T, account string, args []string, policy string, environment ...string) *process {
+func (f *fixture) start(t *testing.T, account string, args []string, policy string, environment ...string) *process {
 	t.Helper()
-	kubeconfig, err := s.KubeconfigFor(t.Context(), namespace, account)
+	kubeconfig, err := f.KubeconfigFor(t.Context(), namespace, account)
 	must(t, err)
 	p := &process{health: freeAddr(t), metrics: freeAddr(t)}
 	args = append(slices.Clone(args), "--policy="+policy, "--kubeconfig="+kubeconfig, "--health-addr="+p.health, "--metrics-addr="+p.metrics)

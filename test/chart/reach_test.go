@@ -14,13 +14,13 @@ import (
 // testReach has the API server call a webhook that is not there, so that a call
 // shows: it is an error under failurePolicy Fail, and passes under Ignore. A
 // match condition that stumbles over a pod would be an error of another kind.
-func (s *scene) testReach(t *testing.T) {
+func (f *fixture) testReach(t *testing.T) {
 	for _, name := range []string{"kube-system", namespace} {
-		s.label(t, name, `"enabled"`)
-		defer s.label(t, name, "null")
+		f.label(t, name, `"enabled"`)
+		defer f.label(t, name, "null")
 	}
-	must(t, s.Namespace(t.Context(), "annotated", map[string]string{"ampbridge.io/injection": "annotated"}))
-	must(t, s.Namespace(t.Context(), "unlabelled", nil))
+	must(t, f.Namespace(t.Context(), "annotated", map[string]string{"ampbridge.io/injection": "annotated"}))
+	must(t, f.Namespace(t.Context(), "unlabelled", nil))
 
 	const image = "quay.io/prometheus/prometheus:v3.1.0"
 	tests := []struct {
@@ -41,9 +41,9 @@ func (s *scene) testReach(t *testing.T) {
 		{"kube-system, labelled by mistake", "kube-system", pod(image, nil, nil), false},
 	}
 	for _, failurePolicy := range []string{"Fail", "Ignore"} {
-		s.helm(t, "upgrade", release, chartDir, "--namespace", namespace, "-f", minimal, "--set", "webhook.failurePolicy="+failurePolicy)
+		f.helm(t, "upgrade", release, chartDir, "--namespace", namespace, "-f", minimal, "--set", "webhook.failurePolicy="+failurePolicy)
 		create := func(namespace string, pod *corev1.Pod) error {
-			_, err := s.Client().CoreV1().Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+			_, err := f.Client().CoreV1().Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 			return err
 		}
 		eventually(t, func() string {
@@ -63,14 +63,14 @@ func (s *scene) testReach(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"annotated", "unlabelled"} {
-		must(t, s.Client().CoreV1().Namespaces().Delete(t.Context(), name, metav1.DeleteOptions{}))
+		must(t, f.Client().CoreV1().Namespaces().Delete(t.Context(), name, metav1.DeleteOptions{}))
 	}
 }
 
-func (s *scene) label(t *testing.T, namespace, value string) {
+func (f *fixture) label(t *testing.T, namespace, value string) {
 	t.Helper()
 	patch := fmt.Appendf(nil, `{"metadata":{"labels":{"ampbridge.io/injection":%s}}}`, value)
-	_, err := s.Client().CoreV1().Namespaces().Patch(t.Context(), namespace, types.MergePatchType, patch, metav1.PatchOptions{})
+	_, err := f.Client().CoreV1().Namespaces().Patch(t.Context(), namespace, types.MergePatchType, patch, metav1.PatchOptions{})
 	must(t, err)
 }
 

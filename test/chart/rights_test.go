@@ -25,11 +25,11 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-func (s *scene) testWebhookRights(t *testing.T) {
+func (f *fixture) testWebhookRights(t *testing.T) {
 	const account = "ampbridge-webhook"
-	s.goldenRights(t, account)
-	s.testForbidden(t, account)
-	c := s.as(t, account)
+	f.goldenRights(t, account)
+	f.testForbidden(t, account)
+	c := f.as(t, account)
 	for what, try := range map[string]call{
 		"read a service account anywhere": func(ctx context.Context) error {
 			_, err := c.CoreV1().ServiceAccounts("monitoring").Get(ctx, "default", metav1.GetOptions{})
@@ -63,7 +63,7 @@ func (s *scene) testWebhookRights(t *testing.T) {
 	// Its certificate and its CA bundle it has written already. A Secret that
 	// somebody deletes is made again, under its name and no other.
 	must(t, applySecret(c, "ampbridge-webhook-tls")(t.Context()))
-	s.forbidden(t, account, map[string]call{
+	f.forbidden(t, account, map[string]call{
 		"list service accounts": func(ctx context.Context) error {
 			_, err := c.CoreV1().ServiceAccounts("").List(ctx, metav1.ListOptions{})
 			return err
@@ -94,11 +94,11 @@ func (s *scene) testWebhookRights(t *testing.T) {
 	})
 }
 
-func (s *scene) testSyncRights(t *testing.T) {
+func (f *fixture) testSyncRights(t *testing.T) {
 	const account = "ampbridge-sync"
-	s.goldenRights(t, account)
-	s.testForbidden(t, account)
-	c := s.as(t, account)
+	f.goldenRights(t, account)
+	f.testForbidden(t, account)
+	c := f.as(t, account)
 	for what, try := range map[string]call{
 		"list namespaces": func(ctx context.Context) error {
 			_, err := c.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
@@ -143,7 +143,7 @@ func (s *scene) testSyncRights(t *testing.T) {
 	if err := evict(c)(t.Context()); !apierrors.IsNotFound(err) {
 		t.Errorf("evict a pod that is not there: %v", err)
 	}
-	s.forbidden(t, account, map[string]call{
+	f.forbidden(t, account, map[string]call{
 		"read the webhook's key": func(ctx context.Context) error {
 			_, err := c.CoreV1().Secrets(namespace).Get(ctx, "ampbridge-webhook-tls", metav1.GetOptions{})
 			return err
@@ -167,10 +167,10 @@ func (s *scene) testSyncRights(t *testing.T) {
 type call func(context.Context) error
 
 // testForbidden tries what neither account may: the ways from here to more.
-func (s *scene) testForbidden(t *testing.T, account string) {
-	c := s.as(t, account)
+func (f *fixture) testForbidden(t *testing.T, account string) {
+	c := f.as(t, account)
 	core, rbac := c.CoreV1(), c.RbacV1()
-	impersonating := s.config(t, namespace, account)
+	impersonating := f.config(t, namespace, account)
 	impersonating.Impersonate = rest.ImpersonationConfig{UserName: "system:serviceaccount:kube-system:default"}
 	other, err := kubernetes.NewForConfig(impersonating)
 	must(t, err)
@@ -284,10 +284,10 @@ func (s *scene) testForbidden(t *testing.T, account string) {
 			return core.RESTClient().Get().Resource("nodes").Name("any").SubResource("proxy").Do(ctx).Error()
 		},
 	}
-	s.forbidden(t, account, calls)
+	f.forbidden(t, account, calls)
 }
 
-func (s *scene) forbidden(t *testing.T, account string, calls map[string]call) {
+func (f *fixture) forbidden(t *testing.T, account string, calls map[string]call) {
 	t.Helper()
 	for _, what := range slices.Sorted(maps.Keys(calls)) {
 		if err := calls[what](t.Context()); !apierrors.IsForbidden(err) {
@@ -298,12 +298,12 @@ func (s *scene) forbidden(t *testing.T, account string, calls map[string]call) {
 
 // goldenRights are all rights of an account beyond those that every service
 // account has: in its own namespace, and in others.
-func (s *scene) goldenRights(t *testing.T, account string) {
+func (f *fixture) goldenRights(t *testing.T, account string) {
 	var b strings.Builder
 	for _, in := range []string{namespace, "monitoring"} {
 		fmt.Fprintf(&b, "in namespace %s\n", in)
-		everybody := s.rights(t, namespace, "default", in)
-		for _, right := range slices.Sorted(maps.Keys(s.rights(t, namespace, account, in))) {
+		everybody := f.rights(t, namespace, "default", in)
+		for _, right := range slices.Sorted(maps.Keys(f.rights(t, namespace, account, in))) {
 			if !everybody[right] {
 				fmt.Fprintf(&b, "  %s\n", right)
 			}
@@ -314,9 +314,9 @@ func (s *scene) goldenRights(t *testing.T, account string) {
 
 // rights are what the API server says that an account may do: a line for each
 // verb.
-func (s *scene) rights(t *testing.T, home, account, in string) map[string]bool {
+func (f *fixture) rights(t *testing.T, home, account, in string) map[string]bool {
 	t.Helper()
-	client, err := kubernetes.NewForConfig(s.config(t, home, account))
+	client, err := kubernetes.NewForConfig(f.config(t, home, account))
 	must(t, err)
 	review, err := client.AuthorizationV1().SelfSubjectRulesReviews().Create(t.Context(),
 		&authorizationv1.SelfSubjectRulesReview{Spec: authorizationv1.SelfSubjectRulesReviewSpec{Namespace: in}}, metav1.CreateOptions{})

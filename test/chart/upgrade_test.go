@@ -36,33 +36,33 @@ import (
 // What happens to an installation: other tools, other versions, other managers of
 // its fields. Each step begins and ends without ampbridge.
 func TestUpgradesInACluster(t *testing.T) {
-	s := &scene{Cluster: cluster.Start(t, cluster.Options{Scheduler: true}), program: helm4}
-	must(t, s.Namespace(t.Context(), namespace, nil))
-	must(t, s.Namespace(t.Context(), "monitoring", map[string]string{"ampbridge.io/injection": "enabled"}))
-	_, err := s.Client().CoreV1().ServiceAccounts("monitoring").Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "prometheus-k8s"}}, metav1.CreateOptions{})
+	f := &fixture{Cluster: cluster.Start(t, cluster.Options{Scheduler: true}), program: helm4}
+	must(t, f.Namespace(t.Context(), namespace, nil))
+	must(t, f.Namespace(t.Context(), "monitoring", map[string]string{"ampbridge.io/injection": "enabled"}))
+	_, err := f.Client().CoreV1().ServiceAccounts("monitoring").Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "prometheus-k8s"}}, metav1.CreateOptions{})
 	must(t, err)
-	s.defineCustomResources(t)
-	before := s.settled(t)
-	old := &scene{Cluster: s.Cluster, program: helm3}
+	f.defineCustomResources(t)
+	before := f.settled(t)
+	old := &fixture{Cluster: f.Cluster, program: helm3}
 	for _, step := range []struct {
 		name string
 		run  func(*testing.T)
 	}{
-		{"rendered manifests without Leases and hooks", s.testRendered},
-		{"from the chart that shipped the Lease, by Helm 4", s.testShippedLease},
+		{"rendered manifests without Leases and hooks", f.testRendered},
+		{"from the chart that shipped the Lease, by Helm 4", f.testShippedLease},
 		{"from the chart that shipped the Lease, by Helm 3", old.testShippedLease},
-		{"the enforcer of AKS", s.testEnforcer},
-		{"a Secret that the webhook has made again", s.testSecretAgain},
-		{"other certificates, by Helm 4", s.testCertificateModes},
+		{"the enforcer of AKS", f.testEnforcer},
+		{"a Secret that the webhook has made again", f.testSecretAgain},
+		{"other certificates, by Helm 4", f.testCertificateModes},
 		{"other certificates, by Helm 3", old.testCertificateModes},
-		{"the host's network", s.testHostNetwork},
+		{"the host's network", f.testHostNetwork},
 	} {
 		t.Run(step.name, func(t *testing.T) {
 			step.run(t)
-			if _, err := s.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(), registration.DefaultName, metav1.GetOptions{}); err == nil {
-				s.testUninstall(t, before)
+			if _, err := f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(), registration.DefaultName, metav1.GetOptions{}); err == nil {
+				f.testUninstall(t, before)
 			} else {
-				eventually(t, func() string { return cmp.Diff(before, s.everything(t)) })
+				eventually(t, func() string { return cmp.Diff(before, f.everything(t)) })
 			}
 		})
 	}
@@ -81,24 +81,24 @@ policy:
 
 // testRendered installs as Argo CD does: rendered manifests, applied without Leases,
 // which it never applies, and without hooks.
-func (s *scene) testRendered(t *testing.T) {
+func (f *fixture) testRendered(t *testing.T) {
 	values := []string{"-f", file(t, managed)}
 	all := slices.DeleteFunc(render(t, values...), func(o *unstructured.Unstructured) bool {
 		return o.GetKind() == "Lease" || o.GetAnnotations()["helm.sh/hook"] != ""
 	})
 	for _, object := range all {
-		s.apply(t, object)
+		f.apply(t, object)
 	}
 
 	cloud := awstest.Start(t, awstest.Options{})
-	_, err := cloud.RegisterIssuer(s.Issuer, s.OIDC(), awstest.PublicCA)
+	_, err := cloud.RegisterIssuer(f.Issuer, f.OIDC(), awstest.PublicCA)
 	must(t, err)
 	account := cloud.Account("111122223333")
 	_, err = account.PutManagedPolicy("boundary", `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"aps:RemoteWrite","Resource":"*"}}`)
 	must(t, err)
 	account.AddWorkspace("eu-west-1", "ws-0001")
 	policy := file(t, renderedPolicy(t, values...))
-	sync := s.start(t, "ampbridge-sync", podOf(t, all.get(t, "Deployment", "ampbridge-sync")).Containers[0].Args, policy,
+	sync := f.start(t, "ampbridge-sync", podOf(t, all.get(t, "Deployment", "ampbridge-sync")).Containers[0].Args, policy,
 		slices.Concat(cloud.Environ(), account.AdminCredentials().Environ(), []string{"AWS_EC2_METADATA_DISABLED=true"})...)
 	sync.ready(t)
 	sync.shows(t, "\nampbridge_sync_leader 1\n", "\nampbridge_sync_last_success_timestamp_seconds 1", "\nampbridge_sync_subjects{destination=\"central\"} 1\n")
@@ -109,18 +109,18 @@ func (s *scene) testRendered(t *testing.T) {
 		t.Errorf("sync:\n%s", text)
 	}
 	// A second sync of the same manifests changes nothing of what the process wrote.
-	lease, err := s.Client().CoordinationV1().Leases(namespace).Get(t.Context(), "ampbridge-sync", metav1.GetOptions{})
+	lease, err := f.Client().CoordinationV1().Leases(namespace).Get(t.Context(), "ampbridge-sync", metav1.GetOptions{})
 	must(t, err)
 	for _, object := range all {
-		s.apply(t, object)
+		f.apply(t, object)
 	}
 	sync.shows(t, "\nampbridge_sync_leader 1\n")
 	for _, object := range slices.Backward(all) {
-		s.delete(t, object)
+		f.delete(t, object)
 	}
 	// The Lease goes with the ConfigMap that owns it.
 	eventually(t, func() string {
-		now, err := s.Client().CoordinationV1().Leases(namespace).Get(t.Context(), "ampbridge-sync", metav1.GetOptions{})
+		now, err := f.Client().CoordinationV1().Leases(namespace).Get(t.Context(), "ampbridge-sync", metav1.GetOptions{})
 		if err == nil && now.UID == lease.UID {
 			return "the Lease is there"
 		}
@@ -129,24 +129,24 @@ func (s *scene) testRendered(t *testing.T) {
 }
 
 // apply does what kubectl apply --server-side does.
-func (s *scene) apply(t *testing.T, object *unstructured.Unstructured) {
+func (f *fixture) apply(t *testing.T, object *unstructured.Unstructured) {
 	t.Helper()
-	_, err := s.client(t, object).Apply(t.Context(), object.GetName(), object, metav1.ApplyOptions{FieldManager: "kubectl"})
+	_, err := f.client(t, object).Apply(t.Context(), object.GetName(), object, metav1.ApplyOptions{FieldManager: "kubectl"})
 	must(t, err)
 }
 
-func (s *scene) delete(t *testing.T, object *unstructured.Unstructured) {
+func (f *fixture) delete(t *testing.T, object *unstructured.Unstructured) {
 	t.Helper()
 	background := metav1.DeletePropagationBackground
-	must(t, s.client(t, object).Delete(t.Context(), object.GetName(), metav1.DeleteOptions{PropagationPolicy: &background}))
+	must(t, f.client(t, object).Delete(t.Context(), object.GetName(), metav1.DeleteOptions{PropagationPolicy: &background}))
 }
 
-func (s *scene) client(t *testing.T, object *unstructured.Unstructured) dynamic.ResourceInterface {
+func (f *fixture) client(t *testing.T, object *unstructured.Unstructured) dynamic.ResourceInterface {
 	t.Helper()
-	client, err := dynamic.NewForConfig(s.Config())
+	client, err := dynamic.NewForConfig(f.Config())
 	must(t, err)
 	gvk := object.GroupVersionKind()
-	mapping, err := restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(s.Client().Discovery())).RESTMapping(gvk.GroupKind(), gvk.Version)
+	mapping, err := restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(f.Client().Discovery())).RESTMapping(gvk.GroupKind(), gvk.Version)
 	must(t, err)
 	if object.GetNamespace() == "" {
 		return client.Resource(mapping.Resource)
@@ -156,20 +156,20 @@ func (s *scene) client(t *testing.T, object *unstructured.Unstructured) dynamic.
 
 // testShippedLease upgrades from a chart with the Lease among its objects. Helm
 // deletes the Lease then, under the process that holds it.
-func (s *scene) testShippedLease(t *testing.T) {
+func (f *fixture) testShippedLease(t *testing.T) {
 	ctx := t.Context()
-	s.helm(t, "install", release, leaseChart(t), "--namespace", namespace, "-f", minimal)
-	leases := s.Client().CoordinationV1().Leases(namespace)
+	f.helm(t, "install", release, leaseChart(t), "--namespace", namespace, "-f", minimal)
+	leases := f.Client().CoordinationV1().Leases(namespace)
 	shipped, err := leases.Get(ctx, "ampbridge-sync", metav1.GetOptions{})
 	must(t, err)
 	args := podOf(t, render(t, "-f", minimal).get(t, "Deployment", "ampbridge-sync")).Containers[0].Args
-	sync := s.start(t, "ampbridge-sync", args, file(t, renderedPolicy(t, "-f", minimal)))
+	sync := f.start(t, "ampbridge-sync", args, file(t, renderedPolicy(t, "-f", minimal)))
 	sync.ready(t)
 	sync.shows(t, "\nampbridge_sync_leader 1\n")
 	held, err := leases.Get(ctx, "ampbridge-sync", metav1.GetOptions{})
 	must(t, err)
 
-	s.helm(t, "upgrade", release, chartDir, "--namespace", namespace, "-f", minimal)
+	f.helm(t, "upgrade", release, chartDir, "--namespace", namespace, "-f", minimal)
 	eventually(t, func() string {
 		lease, err := leases.Get(ctx, "ampbridge-sync", metav1.GetOptions{})
 		switch {
@@ -187,7 +187,7 @@ func (s *scene) testShippedLease(t *testing.T) {
 	// Another upgrade leaves the Lease alone.
 	made, err := leases.Get(ctx, "ampbridge-sync", metav1.GetOptions{})
 	must(t, err)
-	s.helm(t, "upgrade", release, chartDir, "--namespace", namespace, "-f", minimal, "--set", "policy.paused=true")
+	f.helm(t, "upgrade", release, chartDir, "--namespace", namespace, "-f", minimal, "--set", "policy.paused=true")
 	kept, err := leases.Get(ctx, "ampbridge-sync", metav1.GetOptions{})
 	must(t, err)
 	if kept.UID != made.UID {
@@ -195,12 +195,12 @@ func (s *scene) testShippedLease(t *testing.T) {
 	}
 	// Back, as docs/install.md has it.
 	sync.stop()
-	must(t, s.Client().AppsV1().Deployments(namespace).Delete(ctx, "ampbridge-sync", metav1.DeleteOptions{}))
+	must(t, f.Client().AppsV1().Deployments(namespace).Delete(ctx, "ampbridge-sync", metav1.DeleteOptions{}))
 	must(t, leases.Delete(ctx, "ampbridge-sync", metav1.DeleteOptions{}))
-	s.helm(t, "rollback", release, "1", "--namespace", namespace)
+	f.helm(t, "rollback", release, "1", "--namespace", namespace)
 	_, err = leases.Get(ctx, "ampbridge-sync", metav1.GetOptions{})
 	must(t, err)
-	_, err = s.Client().AppsV1().Deployments(namespace).Get(ctx, "ampbridge-sync", metav1.GetOptions{})
+	_, err = f.Client().AppsV1().Deployments(namespace).Get(ctx, "ampbridge-sync", metav1.GetOptions{})
 	must(t, err)
 }
 
@@ -230,7 +230,7 @@ metadata:
 
 // testEnforcer plays the admissions enforcer of AKS, which writes into the selectors
 // of every registration that has not opted out.
-func (s *scene) testEnforcer(t *testing.T) {
+func (f *fixture) testEnforcer(t *testing.T) {
 	label := func(m metav1.ObjectMeta) map[string]string { return m.Labels }
 	annotation := func(m metav1.ObjectMeta) map[string]string { return m.Annotations }
 	upgrade := []string{"upgrade", release, chartDir, "--namespace", namespace, "-f", minimal}
@@ -238,25 +238,25 @@ func (s *scene) testEnforcer(t *testing.T) {
 
 	// Without the opt-out it is as users reported it.
 	optIn := []string{"--set-string", "webhook.registration.labels." + optOut + "false", "--set-string", "webhook.registration.annotations." + optOut + "false"}
-	s.helm(t, slices.Concat([]string{"install"}, upgrade[1:], optIn)...)
-	if !s.enforce(t, label) || !s.enforce(t, annotation) {
+	f.helm(t, slices.Concat([]string{"install"}, upgrade[1:], optIn)...)
+	if !f.enforce(t, label) || !f.enforce(t, annotation) {
 		t.Fatal("the enforcer leaves a registration alone that has not opted out")
 	}
-	_, stderr, err := runHelm(t, s.program, slices.Concat(upgrade, optIn, []string{"--set", "webhook.excludedNamespaces={a}", "--kubeconfig", s.Kubeconfig()})...)
+	_, stderr, err := runHelm(t, f.program, slices.Concat(upgrade, optIn, []string{"--set", "webhook.excludedNamespaces={a}", "--kubeconfig", f.Kubeconfig()})...)
 	if err == nil {
 		t.Error("the enforcer's fields are no conflict, so that this test shows nothing")
 	}
 	names(t, stderr, "admissionsenforcer", "namespaceSelector")
 
 	// The opt-out is the way out, too, and from then on upgrades pass.
-	s.helm(t, append(slices.Clone(upgrade), "--force-conflicts")...)
+	f.helm(t, append(slices.Clone(upgrade), "--force-conflicts")...)
 	for i := range 3 {
-		if s.enforce(t, label) || s.enforce(t, annotation) {
+		if f.enforce(t, label) || f.enforce(t, annotation) {
 			t.Error("the enforcer does not see the opt-out")
 		}
 		excluded := fmt.Sprintf("system-%d", i)
-		s.helm(t, append(slices.Clone(upgrade), "--set", "webhook.excludedNamespaces={"+excluded+"}")...)
-		registered, err := s.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(), registration.DefaultName, metav1.GetOptions{})
+		f.helm(t, append(slices.Clone(upgrade), "--set", "webhook.excludedNamespaces={"+excluded+"}")...)
+		registered, err := f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(), registration.DefaultName, metav1.GetOptions{})
 		must(t, err)
 		for _, w := range registered.Webhooks {
 			if e := w.NamespaceSelector.MatchExpressions; len(e) != 1 || !slices.Contains(e[0].Values, excluded) {
@@ -268,7 +268,7 @@ func (s *scene) testEnforcer(t *testing.T) {
 
 // enforce writes as the enforcer does into the registrations that are there, unless
 // their labels, or their annotations, opt out.
-func (s *scene) enforce(t *testing.T, read func(metav1.ObjectMeta) map[string]string) (wrote bool) {
+func (f *fixture) enforce(t *testing.T, read func(metav1.ObjectMeta) map[string]string) (wrote bool) {
 	t.Helper()
 	enforced := func(object metav1.ObjectMeta, selectors ...*metav1.LabelSelector) bool {
 		if read(object)["admissions.enforcer/disabled"] == "true" {
@@ -282,7 +282,7 @@ func (s *scene) enforce(t *testing.T, read func(metav1.ObjectMeta) map[string]st
 		return true
 	}
 	enforcer := metav1.UpdateOptions{FieldManager: "admissionsenforcer"}
-	api := s.Client().AdmissionregistrationV1()
+	api := f.Client().AdmissionregistrationV1()
 	mutating, err := api.MutatingWebhookConfigurations().List(t.Context(), metav1.ListOptions{})
 	must(t, err)
 	for _, m := range mutating.Items {
@@ -315,14 +315,14 @@ func (s *scene) enforce(t *testing.T, read func(metav1.ObjectMeta) map[string]st
 
 // testSecretAgain: what a process creates in place of an object of the chart's is no
 // conflict for the next upgrade, whatever the chart's names and labels.
-func (s *scene) testSecretAgain(t *testing.T) {
+func (f *fixture) testSecretAgain(t *testing.T) {
 	values := []string{"-f", minimal, "--set", "nameOverride=collector"}
-	s.helm(t, append([]string{"install", release, chartDir, "--namespace", namespace}, values...)...)
+	f.helm(t, append([]string{"install", release, chartDir, "--namespace", namespace}, values...)...)
 	const name = "ampbridge-collector-webhook"
 	args := podOf(t, render(t, values...).get(t, "Deployment", name)).Containers[0].Args
-	webhook := s.start(t, name, args, file(t, renderedPolicy(t, "-f", minimal)))
+	webhook := f.start(t, name, args, file(t, renderedPolicy(t, "-f", minimal)))
 	webhook.ready(t)
-	secrets := s.Client().CoreV1().Secrets(namespace)
+	secrets := f.Client().CoreV1().Secrets(namespace)
 	made, err := secrets.Get(t.Context(), name+"-tls", metav1.GetOptions{})
 	must(t, err)
 	must(t, secrets.Delete(t.Context(), name+"-tls", metav1.DeleteOptions{}))
@@ -333,7 +333,7 @@ func (s *scene) testSecretAgain(t *testing.T) {
 		}
 		return ""
 	})
-	s.helm(t, slices.Concat([]string{"upgrade", release, chartDir, "--namespace", namespace}, values, []string{"--set", "commonLabels.team=platform"})...)
+	f.helm(t, slices.Concat([]string{"upgrade", release, chartDir, "--namespace", namespace}, values, []string{"--set", "commonLabels.team=platform"})...)
 	again, err := secrets.Get(t.Context(), name+"-tls", metav1.GetOptions{})
 	must(t, err)
 	if again.Labels["team"] != "platform" || again.Labels["app.kubernetes.io/name"] != "collector" || len(again.Data) == 0 {
@@ -343,7 +343,7 @@ func (s *scene) testSecretAgain(t *testing.T) {
 
 // testCertificateModes goes from each way to have a certificate to the others. Who
 // wrote the CA bundle before is another manager of the field.
-func (s *scene) testCertificateModes(t *testing.T) {
+func (f *fixture) testCertificateModes(t *testing.T) {
 	authority := func(name string) string {
 		return "-----BEGIN CERTIFICATE-----\n" + name + "\n-----END CERTIFICATE-----\n"
 	}
@@ -354,7 +354,7 @@ func (s *scene) testCertificateModes(t *testing.T) {
 	provided := func(ca string) []string {
 		return append(mode("provided"), "--set", "certificates.provided.secretName=own", "--set", "certificates.provided.caBundle="+authority(ca))
 	}
-	registrations := s.Client().AdmissionregistrationV1().MutatingWebhookConfigurations()
+	registrations := f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations()
 	bundles := func(want string) {
 		t.Helper()
 		registered, err := registrations.Get(t.Context(), registration.DefaultName, metav1.GetOptions{})
@@ -368,29 +368,29 @@ func (s *scene) testCertificateModes(t *testing.T) {
 	// takeOver changes to the user's own certificate. Helm 4 must first be told to.
 	takeOver := func(writer, ca string) {
 		t.Helper()
-		if s.program == helm4 {
-			deployment := s.webhook(t)
-			_, stderr, err := runHelm(t, s.program, append(upgrade(provided(ca)...), "--kubeconfig", s.Kubeconfig())...)
+		if f.program == helm4 {
+			deployment := f.webhook(t)
+			_, stderr, err := runHelm(t, f.program, append(upgrade(provided(ca)...), "--kubeconfig", f.Kubeconfig())...)
 			if err == nil {
 				t.Fatal("Helm changes a field of another manager")
 			}
 			names(t, stderr, "certificates.provided.caBundle", "was written by "+writer, "kubectl delete mutatingwebhookconfiguration,validatingwebhookconfiguration ampbridge", "Nothing is changed yet")
-			if now := s.webhook(t); now.Generation != deployment.Generation {
+			if now := f.webhook(t); now.Generation != deployment.Generation {
 				t.Error("the refused upgrade changed the webhook's Deployment")
 			}
 			must(t, registrations.Delete(t.Context(), registration.DefaultName, metav1.DeleteOptions{}))
-			validating := s.Client().AdmissionregistrationV1().ValidatingWebhookConfigurations()
+			validating := f.Client().AdmissionregistrationV1().ValidatingWebhookConfigurations()
 			if err := validating.Delete(t.Context(), registration.DefaultName, metav1.DeleteOptions{}); !apierrors.IsNotFound(err) {
 				must(t, err)
 			}
 		}
-		s.helm(t, upgrade(provided(ca)...)...)
+		f.helm(t, upgrade(provided(ca)...)...)
 		bundles(authority(ca))
 	}
 
-	s.helm(t, slices.Concat([]string{"install"}, upgrade()[1:])...)
+	f.helm(t, slices.Concat([]string{"install"}, upgrade()[1:])...)
 	args := podOf(t, render(t, "-f", minimal).get(t, "Deployment", "ampbridge-webhook")).Containers[0].Args
-	webhook := s.start(t, "ampbridge-webhook", args, file(t, renderedPolicy(t, "-f", minimal)))
+	webhook := f.start(t, "ampbridge-webhook", args, file(t, renderedPolicy(t, "-f", minimal)))
 	webhook.ready(t)
 	webhook.shows(t, "\nampbridge_certificate_trusted 1\n")
 	takeOver("ampbridge", "first")
@@ -403,26 +403,26 @@ func (s *scene) testCertificateModes(t *testing.T) {
 		return ""
 	})
 	bundles(authority("first"))
-	s.helm(t, upgrade(provided("second")...)...)
+	f.helm(t, upgrade(provided("second")...)...)
 	bundles(authority("second"))
 
-	s.helm(t, upgrade(mode("certManager")...)...)
+	f.helm(t, upgrade(mode("certManager")...)...)
 	bundles("")
-	s.inject(t, "cert-manager-cainjector", authority("cert-manager's"))
-	s.helm(t, upgrade(append(mode("certManager"), "--set", "webhook.timeoutSeconds=9")...)...)
+	f.inject(t, "cert-manager-cainjector", authority("cert-manager's"))
+	f.helm(t, upgrade(append(mode("certManager"), "--set", "webhook.timeoutSeconds=9")...)...)
 	bundles(authority("cert-manager's"))
 	takeOver("cert-manager-cainjector", "third")
 
-	s.helm(t, upgrade()...)
+	f.helm(t, upgrade()...)
 	webhook.shows(t, "\nampbridge_certificate_trusted 1\n")
-	s.helm(t, upgrade(mode("certManager")...)...)
-	s.helm(t, upgrade()...)
+	f.helm(t, upgrade(mode("certManager")...)...)
+	f.helm(t, upgrade()...)
 }
 
 // inject writes the CA bundle, as that manager.
-func (s *scene) inject(t *testing.T, manager, bundle string) {
+func (f *fixture) inject(t *testing.T, manager, bundle string) {
 	t.Helper()
-	registrations := s.Client().AdmissionregistrationV1().MutatingWebhookConfigurations()
+	registrations := f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations()
 	registered, err := registrations.Get(t.Context(), registration.DefaultName, metav1.GetOptions{})
 	must(t, err)
 	for i := range registered.Webhooks {
@@ -432,9 +432,9 @@ func (s *scene) inject(t *testing.T, manager, bundle string) {
 	must(t, err)
 }
 
-func (s *scene) webhook(t *testing.T) *appsv1.Deployment {
+func (f *fixture) webhook(t *testing.T) *appsv1.Deployment {
 	t.Helper()
-	deployment, err := s.Client().AppsV1().Deployments(namespace).Get(t.Context(), "ampbridge-webhook", metav1.GetOptions{})
+	deployment, err := f.Client().AppsV1().Deployments(namespace).Get(t.Context(), "ampbridge-webhook", metav1.GetOptions{})
 	must(t, err)
 	return deployment
 }
@@ -442,13 +442,13 @@ func (s *scene) webhook(t *testing.T) *appsv1.Deployment {
 // testHostNetwork has a real scheduler place the pods on two nodes, and rolls them
 // there: the port of a node has one pod, and no node is left for another. The test
 // plays the nodes.
-func (s *scene) testHostNetwork(t *testing.T) {
+func (f *fixture) testHostNetwork(t *testing.T) {
 	for _, name := range []string{"one", "two"} {
-		s.node(t, name)
+		f.node(t, name)
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	played := make(chan struct{})
-	go func() { defer close(played); s.playKubelet(ctx) }()
+	go func() { defer close(played); f.playKubelet(ctx) }()
 	defer func() { stop(); <-played }()
 
 	args := []string{release, chartDir, "--namespace", namespace, "-f", minimal, "--set", "webhook.tolerations[0].operator=Exists",
@@ -456,13 +456,13 @@ func (s *scene) testHostNetwork(t *testing.T) {
 	rolled := func(host bool) {
 		t.Helper()
 		eventually(t, func() string {
-			d := s.webhook(t)
+			d := f.webhook(t)
 			if status := d.Status; status.ObservedGeneration != d.Generation || status.UpdatedReplicas != 2 || status.Replicas != 2 || status.AvailableReplicas != 2 {
 				return fmt.Sprintf("%+v", d.Status)
 			}
 			return ""
 		})
-		pods, err := s.Client().CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{})
+		pods, err := f.Client().CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{})
 		must(t, err)
 		nodes := map[string]bool{}
 		for _, p := range pods.Items {
@@ -480,20 +480,20 @@ func (s *scene) testHostNetwork(t *testing.T) {
 		}
 	}
 	onHost := append([]string{"upgrade"}, append(slices.Clone(args), "--set", "webhook.hostNetwork=true")...)
-	s.helm(t, append([]string{"install"}, args...)...)
+	f.helm(t, append([]string{"install"}, args...)...)
 	rolled(false)
-	s.helm(t, onHost...)
+	f.helm(t, onHost...)
 	rolled(true)
-	s.helm(t, append(slices.Clone(onHost), "--set", "webhook.logLevel=debug")...)
+	f.helm(t, append(slices.Clone(onHost), "--set", "webhook.logLevel=debug")...)
 	rolled(true)
-	s.helm(t, append(slices.Clone(onHost), "--set", "webhook.port=10260")...)
+	f.helm(t, append(slices.Clone(onHost), "--set", "webhook.port=10260")...)
 	rolled(true)
-	s.helm(t, append([]string{"upgrade"}, args...)...)
+	f.helm(t, append([]string{"upgrade"}, args...)...)
 	rolled(false)
 
-	s.helm(t, "uninstall", release, "--namespace", namespace)
+	f.helm(t, "uninstall", release, "--namespace", namespace)
 	eventually(t, func() string {
-		pods, err := s.Client().CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{})
+		pods, err := f.Client().CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{})
 		must(t, err)
 		if len(pods.Items) > 0 {
 			return fmt.Sprintf("%d pods are left", len(pods.Items))
@@ -501,14 +501,14 @@ func (s *scene) testHostNetwork(t *testing.T) {
 		return ""
 	})
 	for _, name := range []string{"one", "two"} {
-		must(t, s.Client().CoreV1().Nodes().Delete(t.Context(), name, metav1.DeleteOptions{}))
+		must(t, f.Client().CoreV1().Nodes().Delete(t.Context(), name, metav1.DeleteOptions{}))
 	}
 }
 
-func (s *scene) node(t *testing.T, name string) {
+func (f *fixture) node(t *testing.T, name string) {
 	t.Helper()
 	room := corev1.ResourceList{"cpu": resource.MustParse("4"), "memory": resource.MustParse("4Gi"), "pods": resource.MustParse("20")}
-	_, err := s.Client().CoreV1().Nodes().Create(t.Context(), &corev1.Node{
+	_, err := f.Client().CoreV1().Nodes().Create(t.Context(), &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"kubernetes.io/os": "linux", "kubernetes.io/hostname": name}},
 		Status: corev1.NodeStatus{
 			Capacity: room, Allocatable: room, Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}},
@@ -519,8 +519,8 @@ func (s *scene) node(t *testing.T, name string) {
 
 // playKubelet has pods run as soon as they have a node, and ends them when they are
 // deleted, a moment later as the webhook's drain takes.
-func (s *scene) playKubelet(ctx context.Context) {
-	pods := s.Client().CoreV1().Pods(namespace)
+func (f *fixture) playKubelet(ctx context.Context) {
+	pods := f.Client().CoreV1().Pods(namespace)
 	ready, err := json.Marshal(map[string]any{"status": map[string]any{
 		"phase": "Running", "conditions": []any{map[string]any{"type": "Ready", "status": "True"}},
 	}})

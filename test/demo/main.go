@@ -1,7 +1,7 @@
 // Command demo runs the main job, end to end: from a labelled namespace to
-// samples in an AMP workspace, every link real but AWS itself, which is played
-// by a double that verifies what AWS would. It tells each link as it holds, and
-// names the one that fails.
+// samples in an AMP workspace, everything real but AWS itself, which is played
+// by a double that verifies what AWS would. It prints each step as it
+// succeeds, and names the one that fails.
 //
 //	go run ./test/demo [-stay]
 package main
@@ -45,20 +45,16 @@ type demo struct {
 	ctx     context.Context
 	out     io.Writer
 	begun   time.Time
-	stage   *env.Stage
-	pod     *corev1.Pod
-	running *kubelet.Pod
+	env     *env.Env
+	server  *env.Prometheus
 	verdict string
 }
 
-// patience bounds each link, so that a broken one is named and not waited for.
-const patience = 90 * time.Second
-
 func (d *demo) run(stay bool) (err error) {
 	d.say("ampbridge: from a labelled namespace to samples in a workspace\n")
-	for _, link := range []struct {
+	for _, step := range []struct {
 		name string
-		hold func() (string, error)
+		run  func() (string, error)
 	}{
 		{"programs", d.programs},
 		{"AWS", d.cloud},
@@ -71,60 +67,60 @@ func (d *demo) run(stay bool) (err error) {
 		{"Prometheus", d.prometheus},
 		{"samples", d.samples},
 	} {
-		told, err := link.hold()
+		told, err := step.run()
 		if err != nil {
-			return fmt.Errorf("%s: %w", link.name, err)
+			return fmt.Errorf("%s: %w", step.name, err)
 		}
-		d.say("%5.1fs  ✓ %-11s %s\n", time.Since(d.begun).Seconds(), link.name, strings.ReplaceAll(told, "\n", "\n"+strings.Repeat(" ", 22)))
+		d.say("%5.1fs  ✓ %-11s %s\n", time.Since(d.begun).Seconds(), step.name, strings.ReplaceAll(told, "\n", "\n"+strings.Repeat(" ", 22)))
 	}
 	if stay {
 		d.say("\nIt keeps running; Ctrl-C ends it.\n  Prometheus      http://127.0.0.1:%s\n  its configuration http://127.0.0.1:%s/config\n  webhook metrics %s\n  API server      kubectl --kubeconfig %s get pods -A\n  AWS's double    AWS_ENDPOINT_URL=%s\n",
-			env.Port(d.pod), env.Port(d.pod), d.stage.MetricsURL, d.stage.Cluster.Kubeconfig(), d.stage.Cloud.URL)
+			env.Port(d.server.Object), env.Port(d.server.Object), d.env.MetricsURL, d.env.Cluster.Kubeconfig(), d.env.Cloud.URL)
 		<-d.ctx.Done()
 	}
 	return nil
 }
 
 func (d *demo) programs() (_ string, err error) {
-	d.stage, err = env.Prepare(d.ctx, env.Options{Progress: os.Stderr})
+	d.env, err = env.Prepare(d.ctx, env.Options{Progress: os.Stderr})
 	return "a real kube-apiserver, Prometheus and config reloader, and ampbridge, built from source", err
 }
 
 func (d *demo) cloud() (string, error) {
-	if err := d.stage.StartCloud(d.ctx); err != nil {
+	if err := d.env.StartCloud(d.ctx); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("account %s with workspace %s; the double verifies tokens, trust and SigV4", d.stage.Account.ID, d.stage.Workspace.ID), nil
+	return fmt.Sprintf("account %s with workspace %s; the double verifies tokens, trust and SigV4", d.env.Account.ID, d.env.Workspace.ID), nil
 }
 
 func (d *demo) cluster() (string, error) {
-	if err := d.stage.StartCluster(d.ctx); err != nil {
+	if err := d.env.StartCluster(d.ctx); err != nil {
 		return "", err
 	}
 	return fmt.Sprintf("API server at %s\nissuer %s\nnamespace %s labelled ampbridge.io/injection=enabled, service account %s",
-		d.stage.Cluster.URL, d.stage.Cluster.Issuer, env.Namespace, env.ServiceAccount), nil
+		d.env.Cluster.URL, d.env.Cluster.Issuer, env.Namespace, env.ServiceAccount), nil
 }
 
 func (d *demo) policy() (string, error) {
-	if err := d.stage.SetPolicy(d.stage.Policy()); err != nil {
+	if err := d.env.SetPolicy(d.env.Policy()); err != nil {
 		return "", err
 	}
-	_, err := d.stage.Ampbridge(d.ctx, "validate", d.stage.PolicyFile)
+	_, err := d.env.Ampbridge(d.ctx, "validate", d.env.PolicyFile)
 	return "valid: one destination, granted to one service account", err
 }
 
 func (d *demo) webhook() (string, error) {
-	return "its own process, registered in the API server over TLS, ready", d.stage.StartWebhook(d.ctx)
+	return "its own process, registered in the API server over TLS, ready", d.env.StartWebhook(d.ctx)
 }
 
 // trust runs sync twice: the second run must find nothing to do.
 func (d *demo) trust() (string, error) {
-	plan, err := d.stage.Sync(d.ctx)
+	plan, err := d.env.Sync(d.ctx)
 	if err != nil {
 		return "", err
 	}
 	writes := d.writes()
-	if _, err := d.stage.Sync(d.ctx); err != nil {
+	if _, err := d.env.Sync(d.ctx); err != nil {
 		return "", err
 	}
 	if again := d.writes(); again != writes || writes == 0 {
@@ -135,7 +131,7 @@ func (d *demo) trust() (string, error) {
 
 // writes counts the changing calls that IAM has seen.
 func (d *demo) writes() (n int) {
-	for _, call := range d.stage.Cloud.Calls() {
+	for _, call := range d.env.Cloud.Calls() {
 		if call.Service == "iam" && !strings.HasPrefix(call.Action, "Get") && !strings.HasPrefix(call.Action, "List") {
 			n++
 		}
@@ -144,15 +140,15 @@ func (d *demo) writes() (n int) {
 }
 
 func (d *demo) admission() (_ string, err error) {
-	d.pod, err = d.stage.Create(d.ctx, env.Chart{Name: "prometheus-server", Config: env.SelfScrape})
+	d.server, err = d.env.CreatePrometheus(d.ctx, env.Chart{Name: "prometheus-server", Config: env.SelfScrape})
 	if err != nil {
 		return "", err
 	}
-	if !env.Injected(d.pod) {
-		log, _ := d.stage.WebhookLog()
+	if !env.Injected(d.server.Object) {
+		log, _ := d.env.WebhookLog()
 		return "", fmt.Errorf("the API server stored the pod without the sidecar\n%s", log)
 	}
-	return "the API server stored the pod as the webhook patched it:\n" + describe(d.pod), nil
+	return "the API server stored the pod as the webhook patched it:\n" + describe(d.server.Object), nil
 }
 
 // describe shows what the patch added.
@@ -180,11 +176,11 @@ func describe(pod *corev1.Pod) string {
 
 // session runs the pod and waits for the sidecar's call to STS.
 func (d *demo) session() (_ string, err error) {
-	if d.running, err = d.stage.Run(d.ctx, d.pod, nil); err != nil {
+	if err = d.server.Start(d.ctx, nil); err != nil {
 		return "", err
 	}
-	err = d.await("an AssumeRoleWithWebIdentity that STS granted", func() bool {
-		for _, call := range d.stage.Cloud.Calls() {
+	err = d.server.WaitFor(d.ctx, "an AssumeRoleWithWebIdentity that STS granted", func() bool {
+		for _, call := range d.env.Cloud.Calls() {
 			if call.Action == "AssumeRoleWithWebIdentity" && call.Code == "" {
 				return true
 			}
@@ -195,9 +191,9 @@ func (d *demo) session() (_ string, err error) {
 }
 
 func (d *demo) prometheus() (string, error) {
-	err := d.await("Prometheus to be ready with the block in its configuration", func() bool {
-		shards, ok := env.Metric(d.ctx, d.pod, "prometheus_remote_storage_shards{remote_name=\"ampbridge-central\"")
-		return ok && shards > 0 && env.Ready(d.ctx, d.pod)
+	err := d.server.WaitFor(d.ctx, "Prometheus to be ready with the block in its configuration", func() bool {
+		shards, ok := env.Metric(d.ctx, d.server.Object, "prometheus_remote_storage_shards{remote_name=\"ampbridge-central\"")
+		return ok && shards > 0 && env.Ready(d.ctx, d.server.Object)
 	})
 	return "ready, with remote_write and its profile in place; it never called STS", err
 }
@@ -206,34 +202,28 @@ func (d *demo) samples() (string, error) {
 	const mine = `{job="prometheus",cluster="` + env.ClusterName + `"}`
 	var found []awstest.Sample
 	var failed error
-	if err := d.await("samples in the workspace", func() bool {
-		found, failed = d.stage.Cloud.Query(d.ctx, d.stage.Workspace.ID, mine+`[5m]`)
+	if err := d.server.WaitFor(d.ctx, "samples in the workspace", func() bool {
+		found, failed = d.env.Cloud.Query(d.ctx, d.env.Workspace.ID, mine+`[5m]`)
 		return len(found) > 0
 	}); err != nil {
-		writes := d.stage.Cloud.Writes(d.stage.Workspace.ID)
+		writes := d.env.Cloud.Writes(d.env.Workspace.ID)
 		return "", errors.Join(fmt.Errorf("%w\n%d writes reached the workspace, the latest %+v", err, len(writes), writes[max(len(writes)-1, 0):]), failed)
 	}
 	series := map[string]bool{}
 	for _, sample := range found {
 		series[fmt.Sprint(sample.Metric)] = true
 	}
-	d.verdict = fmt.Sprintf("demo: ok: %d samples of %d series in workspace %s", len(found), len(series), d.stage.Workspace.ID)
-	return fmt.Sprintf("queried back out of the workspace, %.0f s after the pod's creation", time.Since(d.pod.CreationTimestamp.Time).Seconds()), nil
-}
-
-func (d *demo) await(what string, condition func() bool) error {
-	ctx, cancel := context.WithTimeout(d.ctx, patience)
-	defer cancel()
-	return d.running.Await(ctx, what, condition)
+	d.verdict = fmt.Sprintf("demo: ok: %d samples of %d series in workspace %s", len(found), len(series), d.env.Workspace.ID)
+	return fmt.Sprintf("queried back out of the workspace, %.0f s after the pod's creation", time.Since(d.server.Object.CreationTimestamp.Time).Seconds()), nil
 }
 
 func (d *demo) close() error {
 	var err error
-	if d.running != nil {
-		err = d.running.Close()
+	if d.server != nil {
+		err = d.server.Close()
 	}
-	if d.stage != nil {
-		err = errors.Join(err, d.stage.Close())
+	if d.env != nil {
+		err = errors.Join(err, d.env.Close())
 	}
 	return err
 }

@@ -19,7 +19,7 @@ import (
 type Chart struct {
 	// Name of the pod and of its ConfigMap.
 	Name string
-	// Namespace and ServiceAccount; empty: the stage's.
+	// Namespace and ServiceAccount; empty: the environment's.
 	Namespace, ServiceAccount string
 	// Config is prometheus.yml; %PORT% in it is the server's port.
 	Config string
@@ -43,12 +43,12 @@ scrape_configs:
 
 // Create makes the ConfigMap and the pod, and returns the pod as the API server
 // stored it after admission.
-func (s *Stage) Create(ctx context.Context, c Chart) (*corev1.Pod, error) {
+func (e *Env) Create(ctx context.Context, c Chart) (*corev1.Pod, error) {
 	pod, err := c.pod()
 	if err != nil {
 		return nil, err
 	}
-	client := s.Cluster.Client().CoreV1()
+	client := e.Cluster.Client().CoreV1()
 	config := &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Name: c.Name},
 		Data:       map[string]string{"prometheus.yml": strings.ReplaceAll(c.Config, "%PORT%", Port(pod)), "rules.yml": "groups: []\n"},
@@ -60,8 +60,8 @@ func (s *Stage) Create(ctx context.Context, c Chart) (*corev1.Pod, error) {
 }
 
 // SetConfig replaces the pod's prometheus.yml in its ConfigMap.
-func (s *Stage) SetConfig(ctx context.Context, pod *corev1.Pod, config string) error {
-	maps := s.Cluster.Client().CoreV1().ConfigMaps(pod.Namespace)
+func (e *Env) SetConfig(ctx context.Context, pod *corev1.Pod, config string) error {
+	maps := e.Cluster.Client().CoreV1().ConfigMaps(pod.Namespace)
 	object, err := maps.Get(ctx, pod.Name, metav1.GetOptions{})
 	if err != nil {
 		return err
@@ -71,7 +71,7 @@ func (s *Stage) SetConfig(ctx context.Context, pod *corev1.Pod, config string) e
 	return err
 }
 
-const portAnnotation = "stage/port"
+const portAnnotation = "env/port"
 
 // Port is where the pod's server listens, on 127.0.0.1.
 func Port(pod *corev1.Pod) string { return pod.Annotations[portAnnotation] }
@@ -110,7 +110,7 @@ func (c Chart) pod() (*corev1.Pod, error) {
 				SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
 			},
 			Containers: []corev1.Container{{
-				Name: "prometheus-server-configmap-reload", Image: "quay.io/prometheus-operator/prometheus-config-reloader:v0.85.0",
+				Name: ReloaderContainer, Image: "quay.io/prometheus-operator/prometheus-config-reloader:v0.85.0",
 				Args: []string{
 					"--watched-dir=/etc/config", fmt.Sprintf("--listen-address=127.0.0.1:%d", c.ReloaderPort),
 					fmt.Sprintf("--reload-url=http://127.0.0.1:%d/-/reload", c.Port),
@@ -118,7 +118,7 @@ func (c Chart) pod() (*corev1.Pod, error) {
 				SecurityContext: restricted,
 				VolumeMounts:    []corev1.VolumeMount{{Name: "config-volume", MountPath: "/etc/config", ReadOnly: true}},
 			}, {
-				Name: "prometheus-server", Image: "quay.io/prometheus/prometheus:v3.15.0",
+				Name: ServerContainer, Image: "quay.io/prometheus/prometheus:v3.15.0",
 				Args: append([]string{
 					"--config.file=/etc/config/prometheus.yml", "--storage.tsdb.path=/data", "--web.enable-lifecycle",
 					fmt.Sprintf("--web.listen-address=127.0.0.1:%d", c.Port),

@@ -24,17 +24,17 @@ import (
 
 // StartWebhook runs `ampbridge webhook` as its own process, with the rights of
 // its own service account and no other, and registers it in the API server.
-func (s *Stage) StartWebhook(ctx context.Context) error {
-	if s.PolicyFile == "" {
-		if err := s.SetPolicy(s.Policy()); err != nil {
+func (e *Env) StartWebhook(ctx context.Context) error {
+	if e.PolicyFile == "" {
+		if err := e.SetPolicy(e.Policy()); err != nil {
 			return err
 		}
 	}
-	kubeconfig, err := s.webhookAccount(ctx)
+	kubeconfig, err := e.webhookAccount(ctx)
 	if err != nil {
 		return err
 	}
-	certificates := filepath.Join(s.dir, "webhook-certificates")
+	certificates := filepath.Join(e.dir, "webhook-certificates")
 	if err := os.Mkdir(certificates, 0o700); err != nil {
 		return err
 	}
@@ -49,31 +49,31 @@ func (s *Stage) StartWebhook(ctx context.Context) error {
 		}
 	}
 	addr := func(i int) string { return fmt.Sprintf("127.0.0.1:%d", ports[i]) }
-	s.MetricsURL = "http://" + addr(2) + "/metrics"
-	log, err := os.Create(filepath.Join(s.dir, "webhook.log"))
+	e.MetricsURL = "http://" + addr(2) + "/metrics"
+	log, err := os.Create(filepath.Join(e.dir, "webhook.log"))
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command(s.tools["ampbridge"], "webhook", "--policy", s.PolicyFile, "--cert-dir", certificates,
+	cmd := exec.Command(e.tools["ampbridge"], "webhook", "--policy", e.PolicyFile, "--cert-dir", certificates,
 		"--addr", addr(0), "--health-addr", addr(1), "--metrics-addr", addr(2), "--image", SidecarImage,
 		"--kubeconfig", kubeconfig, "--namespace", SystemNamespace, "--drain-delay", "0s")
-	cmd.Env = []string{"HOME=" + s.dir}
+	cmd.Env = []string{"HOME=" + e.dir}
 	cmd.Stdout, cmd.Stderr = log, log
-	// The webhook does not outlive whoever set the scene, however that ends.
+	// The webhook ends with the program that started it, however that ends.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		return errors.Join(err, log.Close())
 	}
 	exited := make(chan error, 1)
 	go func() { exited <- cmd.Wait() }()
-	s.onClose(func() error {
+	e.onClose(func() error {
 		stopped := cmd.Process.Signal(syscall.SIGTERM)
 		if errors.Is(stopped, os.ErrProcessDone) {
 			stopped = nil
 		}
 		return errors.Join(stopped, <-exited, log.Close())
 	})
-	if err := s.awaitReady(ctx, "http://"+addr(1)+"/readyz", exited, log.Name()); err != nil {
+	if err := e.waitReady(ctx, "http://"+addr(1)+"/readyz", exited, log.Name()); err != nil {
 		return err
 	}
 	base := "https://" + addr(0)
@@ -83,28 +83,28 @@ func (s *Stage) StartWebhook(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := s.Cluster.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Create(ctx, object, metav1.CreateOptions{}); err != nil {
+	if _, err := e.Cluster.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Create(ctx, object, metav1.CreateOptions{}); err != nil {
 		return err
 	}
-	return s.awaitAdmission(ctx)
+	return e.waitAdmission(ctx)
 }
 
 // WebhookLog is what the webhook wrote so far.
-func (s *Stage) WebhookLog() (string, error) {
-	log, err := os.ReadFile(filepath.Join(s.dir, "webhook.log"))
+func (e *Env) WebhookLog() (string, error) {
+	log, err := os.ReadFile(filepath.Join(e.dir, "webhook.log"))
 	return string(log), err
 }
 
 // webhookAccount gives the webhook the rights it needs: to read three kinds of
 // object and the ConfigMap of the circuit breaker, and to keep the last good
 // policy in a ConfigMap, which it makes.
-func (s *Stage) webhookAccount(ctx context.Context) (kubeconfig string, err error) {
+func (e *Env) webhookAccount(ctx context.Context) (kubeconfig string, err error) {
 	const name = "ampbridge-webhook"
-	client := s.Cluster.Client()
-	if err := s.Cluster.Namespace(ctx, SystemNamespace, nil); err != nil {
+	client := e.Cluster.Client()
+	if err := e.Cluster.Namespace(ctx, SystemNamespace, nil); err != nil {
 		return "", err
 	}
-	if err := s.CreateServiceAccount(ctx, SystemNamespace, name); err != nil {
+	if err := e.CreateServiceAccount(ctx, SystemNamespace, name); err != nil {
 		return "", err
 	}
 	meta := metav1.ObjectMeta{Name: name}
@@ -138,10 +138,10 @@ func (s *Stage) webhookAccount(ctx context.Context) (kubeconfig string, err erro
 	}, metav1.CreateOptions{}); err != nil {
 		return "", err
 	}
-	return s.Cluster.KubeconfigFor(ctx, SystemNamespace, name)
+	return e.Cluster.KubeconfigFor(ctx, SystemNamespace, name)
 }
 
-func (s *Stage) awaitReady(ctx context.Context, url string, exited chan error, log string) error {
+func (e *Env) waitReady(ctx context.Context, url string, exited chan error, log string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	for {
@@ -168,16 +168,16 @@ func (s *Stage) awaitReady(ctx context.Context, url string, exited chan error, l
 	}
 }
 
-// awaitAdmission returns once the API server has read the registration, which
+// waitAdmission returns once the API server has read the registration, which
 // it does by a watch: until then pods pass by uninjected.
-func (s *Stage) awaitAdmission(ctx context.Context) error {
+func (e *Env) waitAdmission(ctx context.Context) error {
 	pod, err := Chart{Name: "is-the-webhook-registered"}.pod()
 	if err != nil {
 		return err
 	}
 	deadline := time.Now().Add(time.Minute)
 	for time.Now().Before(deadline) {
-		admitted, err := s.Cluster.Client().CoreV1().Pods(Namespace).Create(ctx, pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		admitted, err := e.Cluster.Client().CoreV1().Pods(Namespace).Create(ctx, pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		if err != nil {
 			return err
 		}
@@ -190,7 +190,7 @@ func (s *Stage) awaitAdmission(ctx context.Context) error {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-	log, _ := s.WebhookLog()
+	log, _ := e.WebhookLog()
 	return fmt.Errorf("the API server does not call the webhook, or it does not inject\n%s", log)
 }
 

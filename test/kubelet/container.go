@@ -305,7 +305,7 @@ func (p *process) terminate(grace time.Duration) {
 func (c *Container) sandbox(ctx context.Context) (box sandbox, reason string, err error) {
 	image, ok := c.pod.opts.Images.find(c.spec.Image)
 	if !ok {
-		return box, "ErrImagePull", fmt.Errorf("image %s is none of those that the test has given podrun", c.spec.Image)
+		return box, "ErrImagePull", fmt.Errorf("image %s is none of Options.Images", c.spec.Image)
 	}
 	who := effective(c.spec.SecurityContext, c.pod.spec.Spec.SecurityContext)
 	uid := image.User

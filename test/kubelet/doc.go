@@ -37,7 +37,7 @@
 // A container starts by re-executing the program that called Run. That program has to call [Init] first:
 //
 //	func TestMain(m *testing.M) {
-//		podrun.Init()
+//		kubelet.Init()
 //		os.Exit(m.Run())
 //	}
 package kubelet

@@ -143,7 +143,7 @@ func (p *Pod) envValue(ctx context.Context, from *corev1.EnvVarSource, c *corev1
 		}
 		return string(data), ok, nil
 	}
-	return "", false, fmt.Errorf("valueFrom of a kind that podrun does not know")
+	return "", false, fmt.Errorf("valueFrom of a kind that is not supported")
 }
 
 // unlessOptional forgives that an optional object does not exist.

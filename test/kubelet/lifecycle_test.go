@@ -320,8 +320,8 @@ func TestUnsupported(t *testing.T) {
 func TestInitMustBeCalled(t *testing.T) {
 	initCalled.Store(false)
 	defer initCalled.Store(true)
-	if _, err := Run(t.Context(), testbed.client, newPod(container("main")), Options{}); err == nil || !strings.Contains(err.Error(), "podrun.Init") {
-		t.Errorf("got %v, want an error that names podrun.Init", err)
+	if _, err := Run(t.Context(), testbed.client, newPod(container("main")), Options{}); err == nil || !strings.Contains(err.Error(), "kubelet.Init") {
+		t.Errorf("got %v, want an error that names kubelet.Init", err)
 	}
 }
 
@@ -350,7 +350,7 @@ func orphan(kubeconfig string) {
 		Match: "tests/probe", Binaries: map[string]string{"/bin/probe": os.Getenv(orphanProbe)}, Entrypoint: []string{"/bin/probe"},
 	}}})
 	fail(err)
-	fail(p.Await(ctx, "running", p.Ready))
+	fail(p.Eventually(ctx, "running", p.Ready))
 	fmt.Println(p.Container("main").PID())
 	select {}
 }

@@ -46,7 +46,7 @@ func TestMain(m *testing.M) {
 }
 
 func runTests(m *testing.M) (code int, err error) {
-	dir, err := os.MkdirTemp("", "podrun-test-")
+	dir, err := os.MkdirTemp("", "kubelet-test-")
 	if err != nil {
 		return 1, err
 	}
@@ -159,7 +159,7 @@ func await(t *testing.T, p *Pod, what string, condition func() bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	if err := p.Await(ctx, what, condition); err != nil {
+	if err := p.Eventually(ctx, what, condition); err != nil {
 		t.Fatal(err)
 	}
 }

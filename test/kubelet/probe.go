@@ -162,7 +162,7 @@ func (c *Container) probeHTTP(ctx context.Context, get *corev1.HTTPGetAction) er
 	if err != nil {
 		return err
 	}
-	req.Header.Set("User-Agent", "kube-probe/podrun")
+	req.Header.Set("User-Agent", "kube-probe/kubelet")
 	for _, h := range get.HTTPHeaders {
 		req.Header.Add(h.Name, h.Value)
 		if strings.EqualFold(h.Name, "Host") {

@@ -19,7 +19,7 @@ import (
 )
 
 // initArg0 is the argv[0] under which this program re-executes itself to become a container.
-const initArg0 = "podrun-init"
+const initArg0 = "kubelet-init"
 
 // File descriptors of the re-executed program, after the standard three.
 const (

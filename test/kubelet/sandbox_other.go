@@ -1,6 +1,6 @@
 //go:build !linux
 
-package podrun
+package kubelet
 
 import (
 	"errors"
@@ -16,5 +16,5 @@ var initCalled atomic.Bool
 func Init() { initCalled.Store(true) }
 
 func (s sandbox) start(io.Writer, *os.File) (*exec.Cmd, error) {
-	return nil, errors.New("podrun runs containers in Linux namespaces; this system has none")
+	return nil, errors.New("it runs containers in Linux namespaces; this system has none")
 }

@@ -12,7 +12,7 @@ func unsupported(pod *corev1.Pod) error {
 	var errs []error
 	refuse := func(asked bool, format string, args ...any) {
 		if asked {
-			errs = append(errs, fmt.Errorf(format+": podrun cannot do that", args...))
+			errs = append(errs, fmt.Errorf(format+": test/kubelet does not support it", args...))
 		}
 	}
 	s := pod.Spec

@@ -214,9 +214,9 @@ func (n *Node) write(name, content string) (string, error) {
 	return path, os.WriteFile(path, []byte(strings.TrimLeft(content, "\n")), 0o644)
 }
 
-// Await polls until check returns nil, and ends the test where it does not
+// Eventually polls until check returns nil, and ends the test where it does not
 // within some minutes.
-func (n *Node) Await(tb testing.TB, what string, check func(context.Context) error) {
+func (n *Node) Eventually(tb testing.TB, what string, check func(context.Context) error) {
 	tb.Helper()
 	ctx, cancel := context.WithTimeoutCause(tb.Context(), awaitTimeout, fmt.Errorf("not within %s", awaitTimeout))
 	defer cancel()

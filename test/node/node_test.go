@@ -126,7 +126,7 @@ func TestPodsRun(t *testing.T) {
 			if _, err := n.Client().CoreV1().Services("default").Create(ctx, service, metav1.CreateOptions{}); err != nil {
 				t.Fatal(err)
 			}
-			n.Await(t, "the Service has an endpoint", func(ctx context.Context) error {
+			n.Eventually(t, "the Service has an endpoint", func(ctx context.Context) error {
 				slices, err := n.Client().DiscoveryV1().EndpointSlices("default").List(ctx, metav1.ListOptions{LabelSelector: "kubernetes.io/service-name=server"})
 				if err == nil && (len(slices.Items) == 0 || len(slices.Items[0].Endpoints) == 0 || !*slices.Items[0].Endpoints[0].Conditions.Ready) {
 					err = errors.New("not ready")
@@ -134,7 +134,7 @@ func TestPodsRun(t *testing.T) {
 				return err
 			})
 			create(t, n, "probe", "probe", host)
-			n.Await(t, "the probe has ended", func(ctx context.Context) error {
+			n.Eventually(t, "the probe has ended", func(ctx context.Context) error {
 				pod, err := n.Client().CoreV1().Pods("default").Get(ctx, "probe", metav1.GetOptions{})
 				if err == nil && pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed {
 					err = fmt.Errorf("phase %s", pod.Status.Phase)

@@ -29,53 +29,53 @@ const (
 // Subject is whom the token names.
 var Subject = policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus"}
 
-// World is the double with the issuer registered.
-type World struct {
+// STS is the double with the issuer registered.
+type STS struct {
 	*awstest.Cloud
 	// Token is the file with the pod's token.
 	Token  string
 	signer *awstest.Signer
 }
 
-// New starts a World, which ends with the test.
-func New(tb testing.TB) *World {
+// New starts an STS, which ends with the test.
+func New(tb testing.TB) *STS {
 	tb.Helper()
-	w := &World{
+	s := &STS{
 		Cloud:  awstest.Start(tb, awstest.Options{}),
 		Token:  filepath.Join(tb.TempDir(), "token"),
 		signer: awstest.NewSigner(Issuer, jose.RS256),
 	}
-	if _, err := w.RegisterIssuer(Issuer, w.signer, awstest.PublicCA); err != nil {
+	if _, err := s.RegisterIssuer(Issuer, s.signer, awstest.PublicCA); err != nil {
 		tb.Fatal(err)
 	}
-	w.WriteToken(tb, w.signer.Token(Subject.String(), Audience))
-	return w
+	s.WriteToken(tb, s.signer.Token(Subject.String(), Audience))
+	return s
 }
 
 // WriteToken replaces the pod's token.
-func (w *World) WriteToken(tb testing.TB, token string) {
+func (s *STS) WriteToken(tb testing.TB, token string) {
 	tb.Helper()
-	if err := os.WriteFile(w.Token, []byte(token), 0o600); err != nil {
+	if err := os.WriteFile(s.Token, []byte(token), 0o600); err != nil {
 		tb.Fatal(err)
 	}
 }
 
 // ExpiredToken is the pod's token as it was two hours ago.
-func (w *World) ExpiredToken() string {
-	claims := w.signer.Claims(Subject.String(), Audience)
+func (s *STS) ExpiredToken() string {
+	claims := s.signer.Claims(Subject.String(), Audience)
 	for _, name := range []string{"iat", "nbf", "exp"} {
 		if _, ok := claims[name]; ok {
 			claims[name] = time.Now().Add(-2 * time.Hour).Unix()
 		}
 	}
-	return w.signer.Sign(claims)
+	return s.signer.Sign(claims)
 }
 
 // Role creates a role that trusts the pod, and allows sessions of that many
 // seconds and may assume whatever trusts it. It returns the role's ARN.
-func (w *World) Role(tb testing.TB, account, name string, longest int32) string {
+func (s *STS) Role(tb testing.TB, account, name string, longest int32) string {
 	tb.Helper()
-	client := w.iam(account)
+	client := s.iam(account)
 	provider := policy.Issuer(Issuer).ProviderARN("aws", account)
 	_, err := client.CreateOpenIDConnectProvider(context.Background(), &iam.CreateOpenIDConnectProviderInput{
 		Url: aws.String(Issuer), ClientIDList: []string{Audience},
@@ -84,21 +84,21 @@ func (w *World) Role(tb testing.TB, account, name string, longest int32) string 
 		tb.Fatal(err)
 	}
 	trust := policy.TrustDocument(provider, Issuer, Audience, []policy.Subject{Subject}).String()
-	arn := w.create(tb, client, name, trust, longest)
-	w.allow(tb, client, name, `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"sts:AssumeRole","Resource":"*"}]}`)
+	arn := s.create(tb, client, name, trust, longest)
+	s.allow(tb, client, name, `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"sts:AssumeRole","Resource":"*"}]}`)
 	return arn
 }
 
 // ChainedRole creates a role that trusts another role.
-func (w *World) ChainedRole(tb testing.TB, account, name, trusted string) string {
+func (s *STS) ChainedRole(tb testing.TB, account, name, trusted string) string {
 	tb.Helper()
 	trust := fmt.Sprintf(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":%q},"Action":"sts:AssumeRole"}]}`, trusted)
-	return w.create(tb, w.iam(account), name, trust, 43200)
+	return s.create(tb, s.iam(account), name, trust, 43200)
 }
 
 // Assumed counts the calls of that STS action.
-func (w *World) Assumed(action string) (n int) {
-	for _, call := range w.Calls() {
+func (s *STS) Assumed(action string) (n int) {
+	for _, call := range s.Calls() {
 		if call.Service == "sts" && call.Action == action {
 			n++
 		}
@@ -106,11 +106,11 @@ func (w *World) Assumed(action string) (n int) {
 	return n
 }
 
-func (w *World) iam(account string) *iam.Client {
-	return iam.NewFromConfig(w.Config(w.Account(account).AdminCredentials(), Region))
+func (s *STS) iam(account string) *iam.Client {
+	return iam.NewFromConfig(s.Config(s.Account(account).AdminCredentials(), Region))
 }
 
-func (w *World) create(tb testing.TB, client *iam.Client, name, trust string, longest int32) string {
+func (s *STS) create(tb testing.TB, client *iam.Client, name, trust string, longest int32) string {
 	tb.Helper()
 	out, err := client.CreateRole(context.Background(), &iam.CreateRoleInput{
 		RoleName: &name, Path: aws.String("/ampbridge/"), AssumeRolePolicyDocument: &trust,
@@ -122,7 +122,7 @@ func (w *World) create(tb testing.TB, client *iam.Client, name, trust string, lo
 	return *out.Role.Arn
 }
 
-func (w *World) allow(tb testing.TB, client *iam.Client, name, document string) {
+func (s *STS) allow(tb testing.TB, client *iam.Client, name, document string) {
 	tb.Helper()
 	if _, err := client.PutRolePolicy(context.Background(), &iam.PutRolePolicyInput{
 		RoleName: &name, PolicyName: aws.String("write"), PolicyDocument: &document,

@@ -1,5 +1,9 @@
 // Package testkit holds the small things that tests of many packages need: golden
 // files, waiting for a condition, and addresses to listen on.
+//
+// A package whose tests use golden files has the flag -update:
+//
+//	go test ./policy -update
 package testkit
 
 import (
@@ -13,7 +17,15 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-var update = flag.Bool("update", false, "write the golden files")
+// update is a flag of test programs only: other programs import this package too,
+// by way of test/env.
+var update = new(bool)
+
+func init() {
+	if testing.Testing() {
+		flag.BoolVar(update, "update", false, "write the golden files")
+	}
+}
 
 // Updating reports whether the test runs with -update, which writes golden files
 // instead of comparing with them.

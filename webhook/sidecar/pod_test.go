@@ -28,7 +28,7 @@ const (
 
 // pod is a pod's volumes, and the sidecar in it.
 type pod struct {
-	*ststest.World
+	*ststest.STS
 	assignment sidecarconfig.Config
 	text       string // in the place of the encoded assignment
 	metrics    string
@@ -58,7 +58,7 @@ func (l *log) String() string {
 // many seconds.
 func newPod(t *testing.T, seconds int, destinations ...string) *pod {
 	t.Helper()
-	p := &pod{World: ststest.New(t), stop: func() {}}
+	p := &pod{STS: ststest.New(t), stop: func() {}}
 	p.AllowShortSessions()
 	dir := t.TempDir()
 	p.assignment = sidecarconfig.Config{

@@ -40,74 +40,74 @@ trust: {permissionsBoundary: "` + boundary + `"}
 `
 )
 
-// world is the double, with a policy in a file.
-type world struct {
+// fixture is the double, with a policy in a file.
+type fixture struct {
 	*testing.T
 	cloud   *awstest.Cloud
 	account *awstest.Account
 	file    string
 }
 
-func newWorld(t *testing.T, text string) *world {
+func newFixture(t *testing.T, text string) *fixture {
 	t.Helper()
-	w := &world{T: t, cloud: awstest.Start(t, awstest.Options{}), file: filepath.Join(t.TempDir(), "policy.yaml")}
-	w.account = w.cloud.Account(accountID)
-	w.write(text)
+	f := &fixture{T: t, cloud: awstest.Start(t, awstest.Options{}), file: filepath.Join(t.TempDir(), "policy.yaml")}
+	f.account = f.cloud.Account(accountID)
+	f.write(text)
 	// IAM looks up the certificate of a provider that it is given no thumbprint of.
-	if _, err := w.cloud.RegisterIssuer(issuer, nil, awstest.PublicCA); err != nil {
+	if _, err := f.cloud.RegisterIssuer(issuer, nil, awstest.PublicCA); err != nil {
 		t.Fatal(err)
 	}
-	w.credentials(w.account.AdminCredentials())
-	return w
+	f.credentials(f.account.AdminCredentials())
+	return f
 }
 
-func (w *world) write(text string) {
-	w.Helper()
-	if err := os.WriteFile(w.file, []byte(text), 0o600); err != nil {
-		w.Fatal(err)
+func (f *fixture) write(text string) {
+	f.Helper()
+	if err := os.WriteFile(f.file, []byte(text), 0o600); err != nil {
+		f.Fatal(err)
 	}
 }
 
 // credentials are all that the SDK finds.
-func (w *world) credentials(c awstest.Credentials) {
-	w.Helper()
-	empty := filepath.Join(w.TempDir(), "empty")
+func (f *fixture) credentials(c awstest.Credentials) {
+	f.Helper()
+	empty := filepath.Join(f.TempDir(), "empty")
 	if err := os.WriteFile(empty, nil, 0o600); err != nil {
-		w.Fatal(err)
+		f.Fatal(err)
 	}
-	all := append(w.cloud.Environ(), c.Environ()...)
+	all := append(f.cloud.Environ(), c.Environ()...)
 	for _, v := range append(all, "AWS_CONFIG_FILE="+empty, "AWS_SHARED_CREDENTIALS_FILE="+empty, "AWS_EC2_METADATA_DISABLED=true", "AWS_REGION=", "AWS_PROFILE=",
 		"AWS_WEB_IDENTITY_TOKEN_FILE=", "AWS_ROLE_ARN=", "AWS_RETRY_MODE=standard", "AWS_MAX_ATTEMPTS=3") {
 		name, value, _ := strings.Cut(v, "=")
-		w.Setenv(name, value)
+		f.Setenv(name, value)
 	}
 }
 
-func (w *world) run(stdin string, args ...string) (status int, stdout, stderr string) {
-	w.Helper()
-	return w.runIn(w.Context(), stdin, args...)
+func (f *fixture) run(stdin string, args ...string) (status int, stdout, stderr string) {
+	f.Helper()
+	return f.runIn(f.Context(), stdin, args...)
 }
 
-func (w *world) runIn(ctx context.Context, stdin string, args ...string) (status int, stdout, stderr string) {
-	w.Helper()
+func (f *fixture) runIn(ctx context.Context, stdin string, args ...string) (status int, stdout, stderr string) {
+	f.Helper()
 	var out, errs bytes.Buffer
-	status = root.Main(ctx, append([]string{"bootstrap", "--policy", w.file}, args...), strings.NewReader(stdin), &out, &errs)
+	status = root.Main(ctx, append([]string{"bootstrap", "--policy", f.file}, args...), strings.NewReader(stdin), &out, &errs)
 	return status, out.String(), errs.String()
 }
 
-func (w *world) must(args ...string) string {
-	w.Helper()
-	status, stdout, stderr := w.run("", args...)
+func (f *fixture) must(args ...string) string {
+	f.Helper()
+	status, stdout, stderr := f.run("", args...)
 	if status != root.OK {
-		w.Fatalf("bootstrap %s: status %d\n%s%s", args, status, stdout, stderr)
+		f.Fatalf("bootstrap %s: status %d\n%s%s", args, status, stdout, stderr)
 	}
 	return stdout
 }
 
 // writes are the calls that change something, from the n-th call on.
-func (w *world) writes(n int) []string {
+func (f *fixture) writes(n int) []string {
 	var list []string
-	for _, c := range w.cloud.Calls()[n:] {
+	for _, c := range f.cloud.Calls()[n:] {
 		if c.Status < 300 && !strings.HasPrefix(c.Action, "Get") && !strings.HasPrefix(c.Action, "List") && !strings.HasPrefix(c.Action, "Describe") && !strings.HasPrefix(c.Action, "AssumeRole") {
 			list = append(list, c.Action)
 		}
@@ -118,97 +118,97 @@ func (w *world) writes(n int) []string {
 var everything = []string{"CreateWorkspace", "CreateOpenIDConnectProvider", "CreatePolicy", "CreateRole", "PutRolePolicy"}
 
 func TestApply(t *testing.T) {
-	w := newWorld(t, policyText)
+	f := newFixture(t, policyText)
 	// Looking changes nothing.
-	out := w.must()
-	if !strings.Contains(out, "plan: 4 to create, 1 to change, 0 refused") || len(w.writes(0)) > 0 {
-		t.Fatalf("%s\n%v", out, w.writes(0))
+	out := f.must()
+	if !strings.Contains(out, "plan: 4 to create, 1 to change, 0 refused") || len(f.writes(0)) > 0 {
+		t.Fatalf("%s\n%v", out, f.writes(0))
 	}
 	// Nobody said yes.
 	for _, answer := range []string{"", "no\n", "y\n", "yes please\n"} {
-		status, out, errs := w.run(answer, "--apply")
-		if status != root.Usage || len(w.writes(0)) > 0 || !strings.Contains(out, "Make these 5 changes in account 111122223333?") || !strings.Contains(errs, "nothing was changed") {
+		status, out, errs := f.run(answer, "--apply")
+		if status != root.Usage || len(f.writes(0)) > 0 || !strings.Contains(out, "Make these 5 changes in account 111122223333?") || !strings.Contains(errs, "nothing was changed") {
 			t.Fatalf("%q: status %d, %s%s", answer, status, out, errs)
 		}
 	}
-	status, out, errs := w.run("yes\n", "--apply", "--write-policy", w.file, "--alias", "central=prometheus", "--tag", "team=o brien")
-	if status != root.OK || !slices.Equal(w.writes(0), everything) {
-		t.Fatalf("status %d: %v\n%s%s", status, w.writes(0), out, errs)
+	status, out, errs := f.run("yes\n", "--apply", "--write-policy", f.file, "--alias", "central=prometheus", "--tag", "team=o brien")
+	if status != root.OK || !slices.Equal(f.writes(0), everything) {
+		t.Fatalf("status %d: %v\n%s%s", status, f.writes(0), out, errs)
 	}
-	p := w.policy()
+	p := f.policy()
 	workspace := p.Destinations[0].Workspace
 	for _, part := range []string{
 		"bootstrap: in step: 5 of 5 changes made",
-		"workspace of destination central: arn " + workspace.String() + ", id " + workspace.ID() + ", endpoint " + w.cloud.URL + "/workspaces/" + workspace.ID() + "/",
+		"workspace of destination central: arn " + workspace.String() + ", id " + workspace.ID() + ", endpoint " + f.cloud.URL + "/workspaces/" + workspace.ID() + "/",
 		"sync's role in account 111122223333: arn:aws:iam::111122223333:role/ampbridge-sync.dev",
 	} {
 		if !strings.Contains(out, part) {
 			t.Errorf("no %q in\n%s", part, out)
 		}
 	}
-	text, err := os.ReadFile(w.file)
+	text, err := os.ReadFile(f.file)
 	if err != nil || !strings.Contains(string(text), "# The policy of cluster dev.\n") || !strings.Contains(string(text), "# to be made\n") || strings.Contains(string(text), "ws-new") {
 		t.Errorf("the policy became %s, %v", text, err)
 	}
-	found, err := amp.NewFromConfig(w.cloud.Config(w.account.AdminCredentials(), region)).DescribeWorkspace(w.Context(), &amp.DescribeWorkspaceInput{WorkspaceId: aws.String(workspace.ID())})
+	found, err := amp.NewFromConfig(f.cloud.Config(f.account.AdminCredentials(), region)).DescribeWorkspace(f.Context(), &amp.DescribeWorkspaceInput{WorkspaceId: aws.String(workspace.ID())})
 	if err != nil || aws.ToString(found.Workspace.Alias) != "prometheus" || found.Workspace.Tags["team"] != "o brien" {
 		t.Errorf("workspace %+v, %v", found, err)
 	}
-	w.holds(p)
+	f.holds(p)
 	// Again: with the old policy, and with the new one.
-	n := len(w.cloud.Calls())
-	if out := w.must("--apply", "--yes"); !strings.Contains(out, "in step: nothing to change") {
+	n := len(f.cloud.Calls())
+	if out := f.must("--apply", "--yes"); !strings.Contains(out, "in step: nothing to change") {
 		t.Error(out)
 	}
-	w.write(policyText)
-	if out := w.must("--apply", "--yes", "--alias", "central=prometheus", "--write-policy", w.file); !strings.Contains(out, "in step: nothing to change") || !strings.Contains(out, "was made before") {
+	f.write(policyText)
+	if out := f.must("--apply", "--yes", "--alias", "central=prometheus", "--write-policy", f.file); !strings.Contains(out, "in step: nothing to change") || !strings.Contains(out, "was made before") {
 		t.Error(out)
 	}
-	if w.policy().Destinations[0].Workspace != workspace || len(w.writes(n)) > 0 {
-		t.Errorf("the second run made %v", w.writes(n))
+	if f.policy().Destinations[0].Workspace != workspace || len(f.writes(n)) > 0 {
+		t.Errorf("the second run made %v", f.writes(n))
 	}
 }
 
-func (w *world) policy() *policy.Policy {
-	w.Helper()
-	text, err := os.ReadFile(w.file)
+func (f *fixture) policy() *policy.Policy {
+	f.Helper()
+	text, err := os.ReadFile(f.file)
 	if err != nil {
-		w.Fatal(err)
+		f.Fatal(err)
 	}
 	p, err := policy.Parse(text)
 	if err != nil {
-		w.Fatal(err)
+		f.Fatal(err)
 	}
 	return p
 }
 
 // holds compares what IAM has with what package policy says.
-func (w *world) holds(p *policy.Policy) {
-	w.Helper()
-	client := iam.NewFromConfig(w.cloud.Config(w.account.AdminCredentials(), region))
-	role, err := client.GetRole(w.Context(), &iam.GetRoleInput{RoleName: aws.String(roleName)})
+func (f *fixture) holds(p *policy.Policy) {
+	f.Helper()
+	client := iam.NewFromConfig(f.cloud.Config(f.account.AdminCredentials(), region))
+	role, err := client.GetRole(f.Context(), &iam.GetRoleInput{RoleName: aws.String(roleName)})
 	if err != nil {
-		w.Fatal(err)
+		f.Fatal(err)
 	}
-	permissions, err := client.GetRolePolicy(w.Context(), &iam.GetRolePolicyInput{RoleName: aws.String(roleName), PolicyName: aws.String("ampbridge")})
+	permissions, err := client.GetRolePolicy(f.Context(), &iam.GetRolePolicyInput{RoleName: aws.String(roleName), PolicyName: aws.String("ampbridge")})
 	if err != nil {
-		w.Fatal(err)
+		f.Fatal(err)
 	}
-	inline, err := client.ListRolePolicies(w.Context(), &iam.ListRolePoliciesInput{RoleName: aws.String(roleName)})
+	inline, err := client.ListRolePolicies(f.Context(), &iam.ListRolePoliciesInput{RoleName: aws.String(roleName)})
 	if err != nil || len(inline.PolicyNames) != 1 {
-		w.Errorf("policies %v, %v: want one", inline, err)
+		f.Errorf("policies %v, %v: want one", inline, err)
 	}
-	attached, err := client.ListAttachedRolePolicies(w.Context(), &iam.ListAttachedRolePoliciesInput{RoleName: aws.String(roleName)})
+	attached, err := client.ListAttachedRolePolicies(f.Context(), &iam.ListAttachedRolePoliciesInput{RoleName: aws.String(roleName)})
 	if err != nil || len(attached.AttachedPolicies) > 0 {
-		w.Errorf("attached %v, %v: want none", attached, err)
+		f.Errorf("attached %v, %v: want none", attached, err)
 	}
-	bound, err := client.GetPolicy(w.Context(), &iam.GetPolicyInput{PolicyArn: aws.String(boundary)})
+	bound, err := client.GetPolicy(f.Context(), &iam.GetPolicyInput{PolicyArn: aws.String(boundary)})
 	if err != nil {
-		w.Fatal(err)
+		f.Fatal(err)
 	}
-	version, err := client.GetPolicyVersion(w.Context(), &iam.GetPolicyVersionInput{PolicyArn: aws.String(boundary), VersionId: bound.Policy.DefaultVersionId})
+	version, err := client.GetPolicyVersion(f.Context(), &iam.GetPolicyVersionInput{PolicyArn: aws.String(boundary), VersionId: bound.Policy.DefaultVersionId})
 	if err != nil {
-		w.Fatal(err)
+		f.Fatal(err)
 	}
 	provider := policy.Issuer(issuer).ProviderARN("aws", accountID)
 	self := policy.Subject{Namespace: "ampbridge-system", ServiceAccount: "ampbridge-sync"}
@@ -223,7 +223,7 @@ func (w *world) holds(p *policy.Policy) {
 	} {
 		got, err := policy.ParseDocument(aws.ToString(c.got))
 		if err != nil || !policy.Equal(got, c.want) {
-			w.Errorf("%s: %v\ngot  %s\nwant %s", c.what, err, got, c.want)
+			f.Errorf("%s: %v\ngot  %s\nwant %s", c.what, err, got, c.want)
 		}
 	}
 }
@@ -234,8 +234,8 @@ func TestCutOff(t *testing.T) {
 	for _, action := range []string{"aps:CreateWorkspace", "aps:DescribeWorkspace", "iam:CreateOpenIDConnectProvider", "iam:CreatePolicy", "iam:CreateRole", "iam:PutRolePolicy"} {
 		for name, fault := range map[string]awstest.Fault{"denied": awstest.Deny, "killed": awstest.Lose} {
 			t.Run(action+" "+name, func(t *testing.T) {
-				w := newWorld(t, policyText)
-				injection := w.cloud.Fail(action, fault)
+				f := newFixture(t, policyText)
+				injection := f.cloud.Fail(action, fault)
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
 				if name == "killed" {
@@ -246,7 +246,7 @@ func TestCutOff(t *testing.T) {
 						cancel()
 					}()
 				}
-				status, out, errs := w.runIn(ctx, "", "--apply", "--yes")
+				status, out, errs := f.runIn(ctx, "", "--apply", "--yes")
 				if status != root.Failed || injection.Hits() == 0 {
 					t.Fatalf("status %d after %d faults: %s%s", status, injection.Hits(), out, errs)
 				}
@@ -254,12 +254,12 @@ func TestCutOff(t *testing.T) {
 					t.Errorf("the error does not name %s: %s", call, errs)
 				}
 				injection.Stop()
-				w.must("--apply", "--yes", "--write-policy", w.file)
-				w.holds(w.policy())
-				if out := w.must(); !strings.Contains(out, "plan: 0 to create, 0 to change, 0 refused") {
+				f.must("--apply", "--yes", "--write-policy", f.file)
+				f.holds(f.policy())
+				if out := f.must(); !strings.Contains(out, "plan: 0 to create, 0 to change, 0 refused") {
 					t.Error(out)
 				}
-				list, err := amp.NewFromConfig(w.cloud.Config(w.account.AdminCredentials(), region)).ListWorkspaces(t.Context(), &amp.ListWorkspacesInput{})
+				list, err := amp.NewFromConfig(f.cloud.Config(f.account.AdminCredentials(), region)).ListWorkspaces(t.Context(), &amp.ListWorkspacesInput{})
 				if err != nil || len(list.Workspaces) != 1 {
 					t.Errorf("%d workspaces, %v: want one", len(list.Workspaces), err)
 				}
@@ -267,13 +267,13 @@ func TestCutOff(t *testing.T) {
 		}
 	}
 	// An answer that is lost on the way is asked for again, in the same run.
-	w := newWorld(t, policyText)
+	f := newFixture(t, policyText)
 	for _, action := range []string{"aps:CreateWorkspace", "iam:CreateOpenIDConnectProvider", "iam:CreatePolicy", "iam:CreateRole", "iam:PutRolePolicy"} {
-		w.cloud.Fail(action, awstest.Lose.Times(1))
+		f.cloud.Fail(action, awstest.Lose.Times(1))
 	}
-	w.must("--apply", "--yes", "--write-policy", w.file)
-	w.holds(w.policy())
-	list, err := amp.NewFromConfig(w.cloud.Config(w.account.AdminCredentials(), region)).ListWorkspaces(t.Context(), &amp.ListWorkspacesInput{})
+	f.must("--apply", "--yes", "--write-policy", f.file)
+	f.holds(f.policy())
+	list, err := amp.NewFromConfig(f.cloud.Config(f.account.AdminCredentials(), region)).ListWorkspaces(t.Context(), &amp.ListWorkspacesInput{})
 	if err != nil || len(list.Workspaces) != 1 {
 		t.Errorf("%d workspaces, %v: want one", len(list.Workspaces), err)
 	}
@@ -282,49 +282,49 @@ func TestCutOff(t *testing.T) {
 // What others made stays as it is, and then nothing at all is made.
 func TestForeignThings(t *testing.T) {
 	for name, c := range map[string]struct {
-		make    func(*world, *iam.Client) error
+		make    func(*fixture, *iam.Client) error
 		problem string
 	}{
-		"a role of that name": {func(w *world, c *iam.Client) error {
-			_, err := c.CreateRole(w.Context(), &iam.CreateRoleInput{RoleName: aws.String(strings.ToUpper(roleName)), Path: aws.String("/theirs/"),
+		"a role of that name": {func(f *fixture, c *iam.Client) error {
+			_, err := c.CreateRole(f.Context(), &iam.CreateRoleInput{RoleName: aws.String(strings.ToUpper(roleName)), Path: aws.String("/theirs/"),
 				AssumeRolePolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Principal":{"AWS":"111122223333"},"Action":"sts:AssumeRole"}}`)})
 			return err
 		}, "the name is taken by arn:aws:iam::111122223333:role/theirs/"},
-		"a provider without the audience": {func(w *world, c *iam.Client) error {
-			_, err := c.CreateOpenIDConnectProvider(w.Context(), &iam.CreateOpenIDConnectProviderInput{Url: aws.String(issuer), ClientIDList: []string{"theirs"}})
+		"a provider without the audience": {func(f *fixture, c *iam.Client) error {
+			_, err := c.CreateOpenIDConnectProvider(f.Context(), &iam.CreateOpenIDConnectProviderInput{Url: aws.String(issuer), ClientIDList: []string{"theirs"}})
 			return err
 		}, "does not take the audience"},
-		"a boundary for something else": {func(w *world, c *iam.Client) error {
-			_, err := c.CreatePolicy(w.Context(), &iam.CreatePolicyInput{PolicyName: aws.String("ampbridge-boundary"),
+		"a boundary for something else": {func(f *fixture, c *iam.Client) error {
+			_, err := c.CreatePolicy(f.Context(), &iam.CreatePolicyInput{PolicyName: aws.String("ampbridge-boundary"),
 				PolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"*","Resource":"*"}}`)})
 			return err
 		}, "was not made for this cluster"},
-		"a workspace of that alias": {func(w *world, _ *iam.Client) error {
-			w.account.CreateWorkspace(region, "central")
+		"a workspace of that alias": {func(f *fixture, _ *iam.Client) error {
+			f.account.CreateWorkspace(region, "central")
 			return nil
 		}, `there is a workspace of the alias "central" already`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, policyText)
-			if err := c.make(w, iam.NewFromConfig(w.cloud.Config(w.account.AdminCredentials(), region))); err != nil {
+			f := newFixture(t, policyText)
+			if err := c.make(f, iam.NewFromConfig(f.cloud.Config(f.account.AdminCredentials(), region))); err != nil {
 				t.Fatal(err)
 			}
-			n := len(w.cloud.Calls())
-			status, out, errs := w.run("yes\n", "--apply")
-			if status != root.Failed || !strings.Contains(out, c.problem) || !strings.Contains(errs, "1 refused: nothing was changed") || len(w.writes(n)) > 0 {
-				t.Errorf("status %d, %v\n%s%s", status, w.writes(n), out, errs)
+			n := len(f.cloud.Calls())
+			status, out, errs := f.run("yes\n", "--apply")
+			if status != root.Failed || !strings.Contains(out, c.problem) || !strings.Contains(errs, "1 refused: nothing was changed") || len(f.writes(n)) > 0 {
+				t.Errorf("status %d, %v\n%s%s", status, f.writes(n), out, errs)
 			}
 		})
 	}
 	// One that lies ready is used.
-	w := newWorld(t, policyText)
-	client := iam.NewFromConfig(w.cloud.Config(w.account.AdminCredentials(), region))
-	if _, err := client.CreateOpenIDConnectProvider(w.Context(), &iam.CreateOpenIDConnectProviderInput{Url: aws.String(issuer), ClientIDList: []string{"sts.amazonaws.com"}}); err != nil {
+	f := newFixture(t, policyText)
+	client := iam.NewFromConfig(f.cloud.Config(f.account.AdminCredentials(), region))
+	if _, err := client.CreateOpenIDConnectProvider(f.Context(), &iam.CreateOpenIDConnectProviderInput{Url: aws.String(issuer), ClientIDList: []string{"sts.amazonaws.com"}}); err != nil {
 		t.Fatal(err)
 	}
-	n := len(w.cloud.Calls())
-	w.must("--apply", "--yes")
-	if got := w.writes(n); !slices.Equal(got, slices.DeleteFunc(slices.Clone(everything), func(s string) bool { return s == "CreateOpenIDConnectProvider" })) {
+	n := len(f.cloud.Calls())
+	f.must("--apply", "--yes")
+	if got := f.writes(n); !slices.Equal(got, slices.DeleteFunc(slices.Clone(everything), func(s string) bool { return s == "CreateOpenIDConnectProvider" })) {
 		t.Errorf("made %v", got)
 	}
 }
@@ -332,19 +332,19 @@ func TestForeignThings(t *testing.T) {
 // The boundary follows the policy, however often it changes: IAM keeps five
 // versions, and refuses a sixth.
 func TestBoundaryFollowsThePolicy(t *testing.T) {
-	w := newWorld(t, policyText)
-	w.must("--apply", "--yes", "--write-policy", w.file)
+	f := newFixture(t, policyText)
+	f.must("--apply", "--yes", "--write-policy", f.file)
 	for i := range 7 {
-		text, err := os.ReadFile(w.file)
+		text, err := os.ReadFile(f.file)
 		if err != nil {
 			t.Fatal(err)
 		}
-		added := w.account.CreateWorkspace(region, fmt.Sprint("more-", i))
-		w.write(strings.Replace(string(text), "grants:\n", fmt.Sprintf("- {name: more-%d, workspace: %q}\ngrants:\n", i, added.ARN), 1))
-		if out := w.must("--apply", "--yes"); !strings.Contains(out, "~ CreatePolicyVersion policy/ampbridge-boundary") || !strings.Contains(out, "1 of 1 changes made") {
+		added := f.account.CreateWorkspace(region, fmt.Sprint("more-", i))
+		f.write(strings.Replace(string(text), "grants:\n", fmt.Sprintf("- {name: more-%d, workspace: %q}\ngrants:\n", i, added.ARN), 1))
+		if out := f.must("--apply", "--yes"); !strings.Contains(out, "~ CreatePolicyVersion policy/ampbridge-boundary") || !strings.Contains(out, "1 of 1 changes made") {
 			t.Fatalf("destination %d: %s", i, out)
 		}
-		w.holds(w.policy())
+		f.holds(f.policy())
 	}
 }
 
@@ -372,16 +372,16 @@ func TestMistakes(t *testing.T) {
 		{"everybody as sync", policyText, "--sync-service-account=*", root.Usage, "name no service account"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := newWorld(t, c.text)
-			if status, out, errs := w.run("", strings.Fields(c.args)...); status != c.status || !strings.Contains(errs, c.want) {
+			f := newFixture(t, c.text)
+			if status, out, errs := f.run("", strings.Fields(c.args)...); status != c.status || !strings.Contains(errs, c.want) {
 				t.Errorf("status %d\n%s%s", status, out, errs)
 			}
 		})
 	}
-	w := newWorld(t, policyText)
-	w.credentials(w.cloud.Account(secondID).AdminCredentials())
-	if status, _, errs := w.run("", "--apply", "--yes"); status != root.Failed || !strings.Contains(errs, "the credentials are of account 444455556666, not of 111122223333") || len(w.writes(0)) > 0 {
-		t.Errorf("status %d: %s%v", status, errs, w.writes(0))
+	f := newFixture(t, policyText)
+	f.credentials(f.cloud.Account(secondID).AdminCredentials())
+	if status, _, errs := f.run("", "--apply", "--yes"); status != root.Failed || !strings.Contains(errs, "the credentials are of account 444455556666, not of 111122223333") || len(f.writes(0)) > 0 {
+		t.Errorf("status %d: %s%v", status, errs, f.writes(0))
 	}
 }
 

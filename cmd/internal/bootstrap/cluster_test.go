@@ -49,21 +49,21 @@ func TestSyncWorksAfterIt(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	w := newWorld(t, twoAccounts)
-	if _, err := w.cloud.RegisterIssuer(c.Issuer, c.OIDC(), awstest.PublicCA); err != nil {
+	f := newFixture(t, twoAccounts)
+	if _, err := f.cloud.RegisterIssuer(c.Issuer, c.OIDC(), awstest.PublicCA); err != nil {
 		t.Fatal(err)
 	}
-	second := w.cloud.Account(secondID)
+	second := f.cloud.Account(secondID)
 	// The other account first: sync's role does not exist yet, so nobody can trust it.
-	w.credentials(second.AdminCredentials())
-	if status, _, errs := w.run("", "--kubeconfig", c.Kubeconfig(), "--account", secondID, "--apply", "--yes"); status != root.Failed || !strings.Contains(errs, "bootstrap that account") {
+	f.credentials(second.AdminCredentials())
+	if status, _, errs := f.run("", "--kubeconfig", c.Kubeconfig(), "--account", secondID, "--apply", "--yes"); status != root.Failed || !strings.Contains(errs, "bootstrap that account") {
 		t.Fatalf("status %d: %s", status, errs)
 	}
-	w.credentials(w.account.AdminCredentials())
-	w.must("--kubeconfig", c.Kubeconfig(), "--account", accountID, "--apply", "--yes", "--write-policy", w.file)
-	w.credentials(second.AdminCredentials())
-	w.must("--kubeconfig", c.Kubeconfig(), "--account", secondID, "--apply", "--yes", "--write-policy", w.file)
-	w.policy()
+	f.credentials(f.account.AdminCredentials())
+	f.must("--kubeconfig", c.Kubeconfig(), "--account", accountID, "--apply", "--yes", "--write-policy", f.file)
+	f.credentials(second.AdminCredentials())
+	f.must("--kubeconfig", c.Kubeconfig(), "--account", secondID, "--apply", "--yes", "--write-policy", f.file)
+	f.policy()
 
 	token := func(namespace, account, audience string) string {
 		t.Helper()
@@ -73,7 +73,7 @@ func TestSyncWorksAfterIt(t *testing.T) {
 		}
 		return token
 	}
-	w.credentials(awstest.Credentials{})
+	f.credentials(awstest.Credentials{})
 	file := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(file, []byte(token("ampbridge-system", "ampbridge-sync", "sts.amazonaws.com")), 0o600); err != nil {
 		t.Fatal(err)
@@ -85,7 +85,7 @@ func TestSyncWorksAfterIt(t *testing.T) {
 	sync := func() string {
 		t.Helper()
 		var out, errs bytes.Buffer
-		if status := root.Main(ctx, []string{"sync", "--once", "--policy", w.file, "--kubeconfig", c.Kubeconfig()}, nil, &out, &errs); status != root.OK {
+		if status := root.Main(ctx, []string{"sync", "--once", "--policy", f.file, "--kubeconfig", c.Kubeconfig()}, nil, &out, &errs); status != root.OK {
 			t.Fatalf("status %d: %s%s", status, out.String(), errs.String())
 		}
 		return out.String()
@@ -97,17 +97,17 @@ func TestSyncWorksAfterIt(t *testing.T) {
 		t.Error(out)
 	}
 	// Listing the account in which sync begins changes nothing: it is that role already.
-	text, err := os.ReadFile(w.file)
+	text, err := os.ReadFile(f.file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.write(strings.Replace(string(text), "  accounts:\n", "  accounts:\n  - {id: \""+accountID+"\", syncRole: \""+role+"\"}\n", 1))
+	f.write(strings.Replace(string(text), "  accounts:\n", "  accounts:\n  - {id: \""+accountID+"\", syncRole: \""+role+"\"}\n", 1))
 	if out := sync(); !strings.Contains(out, "in step: nothing to change") {
 		t.Error(out)
 	}
-	for _, account := range []*awstest.Account{w.account, second} {
+	for _, account := range []*awstest.Account{f.account, second} {
 		for _, name := range []string{"ampbridge.dev.central", "ampbridge.dev.backup"} {
-			_, err := iam.NewFromConfig(w.cloud.Config(account.AdminCredentials(), region)).GetRole(ctx, &iam.GetRoleInput{RoleName: &name})
+			_, err := iam.NewFromConfig(f.cloud.Config(account.AdminCredentials(), region)).GetRole(ctx, &iam.GetRoleInput{RoleName: &name})
 			if exists := err == nil; exists != ((account == second) == strings.HasSuffix(name, "backup")) {
 				t.Errorf("account %s, role %s: %v", account.ID, name, err)
 			}
@@ -115,7 +115,7 @@ func TestSyncWorksAfterIt(t *testing.T) {
 	}
 
 	assume := func(token string) (awstest.Credentials, error) {
-		client := sts.New(sts.Options{Region: region, BaseEndpoint: &w.cloud.URL, Retryer: aws.NopRetryer{}})
+		client := sts.New(sts.Options{Region: region, BaseEndpoint: &f.cloud.URL, Retryer: aws.NopRetryer{}})
 		out, err := client.AssumeRoleWithWebIdentity(ctx, &sts.AssumeRoleWithWebIdentityInput{RoleArn: aws.String(role), RoleSessionName: aws.String("test"), WebIdentityToken: &token})
 		if err != nil {
 			return awstest.Credentials{}, err
@@ -135,21 +135,21 @@ func TestSyncWorksAfterIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.confined(ctx, session, second)
+	f.confined(ctx, session, second)
 }
 
 // confined tries what a thief of sync's session would.
-func (w *world) confined(ctx context.Context, session awstest.Credentials, second *awstest.Account) {
-	w.Helper()
-	client := iam.NewFromConfig(w.cloud.Config(session, region))
+func (f *fixture) confined(ctx context.Context, session awstest.Credentials, second *awstest.Account) {
+	f.Helper()
+	client := iam.NewFromConfig(f.cloud.Config(session, region))
 	const (
 		all   = `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"*","Resource":"*"}}`
 		trust = `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Principal":{"AWS":"*"},"Action":"sts:AssumeRole"}}`
 	)
-	other := iam.NewFromConfig(w.cloud.Config(second.AdminCredentials(), region))
+	other := iam.NewFromConfig(f.cloud.Config(second.AdminCredentials(), region))
 	open := `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Principal":{"AWS":"` + accountID + `"},"Action":"sts:AssumeRole"}}`
 	if _, err := other.CreateRole(ctx, &iam.CreateRoleInput{RoleName: aws.String("open"), AssumeRolePolicyDocument: &open}); err != nil {
-		w.Fatal(err)
+		f.Fatal(err)
 	}
 	for name, try := range map[string]func() error{
 		"widen its own permissions": func() error {
@@ -169,7 +169,7 @@ func (w *world) confined(ctx context.Context, session awstest.Credentials, secon
 			return err
 		},
 		"delete the provider": func() error {
-			_, err := client.DeleteOpenIDConnectProvider(ctx, &iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(w.policyProvider())})
+			_, err := client.DeleteOpenIDConnectProvider(ctx, &iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(f.policyProvider())})
 			return err
 		},
 		"make a role beyond the boundary": func() error {
@@ -177,21 +177,21 @@ func (w *world) confined(ctx context.Context, session awstest.Credentials, secon
 			return err
 		},
 		"assume what trusts the account": func() error {
-			_, err := sts.NewFromConfig(w.cloud.Config(session, region)).AssumeRole(ctx, &sts.AssumeRoleInput{RoleArn: aws.String("arn:aws:iam::" + secondID + ":role/open"), RoleSessionName: aws.String("thief")})
+			_, err := sts.NewFromConfig(f.cloud.Config(session, region)).AssumeRole(ctx, &sts.AssumeRoleInput{RoleArn: aws.String("arn:aws:iam::" + secondID + ":role/open"), RoleSessionName: aws.String("thief")})
 			return err
 		},
 	} {
 		if err := try(); err == nil || !strings.Contains(err.Error(), "AccessDenied") {
-			w.Errorf("%s: %v, want AccessDenied", name, err)
+			f.Errorf("%s: %v, want AccessDenied", name, err)
 		}
 	}
 	// Nobody else of the first account may be sync in the second.
-	admin := sts.NewFromConfig(w.cloud.Config(w.account.AdminCredentials(), region))
+	admin := sts.NewFromConfig(f.cloud.Config(f.account.AdminCredentials(), region))
 	if _, err := admin.AssumeRole(ctx, &sts.AssumeRoleInput{RoleArn: aws.String("arn:aws:iam::" + secondID + ":role/sync-of-dev"), RoleSessionName: aws.String("thief")}); err == nil || !strings.Contains(err.Error(), "AccessDenied") {
-		w.Errorf("an administrator of the first account who would be sync in the second: %v, want AccessDenied", err)
+		f.Errorf("an administrator of the first account who would be sync in the second: %v, want AccessDenied", err)
 	}
 }
 
-func (w *world) policyProvider() string {
+func (f *fixture) policyProvider() string {
 	return "arn:aws:iam::" + accountID + ":oidc-provider/" + strings.TrimPrefix(cluster.DefaultIssuer, "https://")
 }

@@ -55,7 +55,7 @@ trust: {permissionsBoundary: "arn:aws:iam::111122223333:policy/boundary"}
 `
 }
 
-type scene struct {
+type fixture struct {
 	*testing.T
 	cluster *cluster.Cluster
 	cloud   *awstest.Cloud
@@ -63,85 +63,85 @@ type scene struct {
 	text    string
 }
 
-// newScene is a cluster in which ampbridge is installed, as far as status looks
+// newFixture is a cluster in which ampbridge is installed, as far as status looks
 // at that, and an AWS.
-func newScene(t *testing.T) *scene {
+func newFixture(t *testing.T) *fixture {
 	t.Helper()
-	s := &scene{T: t, cluster: cluster.Start(t, cluster.Options{}), cloud: awstest.Start(t, awstest.Options{})}
+	f := &fixture{T: t, cluster: cluster.Start(t, cluster.Options{}), cloud: awstest.Start(t, awstest.Options{})}
 	for name, labels := range map[string]map[string]string{"monitoring": {"ampbridge.io/injection": "enabled"}, "ampbridge-system": nil, "elsewhere": nil} {
-		s.must(s.cluster.Namespace(t.Context(), name, labels))
+		f.must(f.cluster.Namespace(t.Context(), name, labels))
 	}
 	for _, name := range []string{"prometheus", "second"} {
-		_, err := s.cluster.Client().CoreV1().ServiceAccounts("monitoring").Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{
+		_, err := f.cluster.Client().CoreV1().ServiceAccounts("monitoring").Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{
 			Name: name, Annotations: map[string]string{policy.AnnotationRoleARN: "arn:aws:iam::111122223333:role/ampbridge/dev/ampbridge.dev.central"},
 		}}, metav1.CreateOptions{})
-		s.must(err)
+		f.must(err)
 	}
-	s.text = policyText(s.cloud.URL)
-	p, err := policy.Parse([]byte(s.text))
-	s.must(err)
-	s.policy = p
-	_, err = s.cloud.RegisterIssuer(s.cluster.Issuer, s.cluster.OIDC(), awstest.PublicCA)
-	s.must(err)
-	account := s.cloud.Account(accountID)
+	f.text = policyText(f.cloud.URL)
+	p, err := policy.Parse([]byte(f.text))
+	f.must(err)
+	f.policy = p
+	_, err = f.cloud.RegisterIssuer(f.cluster.Issuer, f.cluster.OIDC(), awstest.PublicCA)
+	f.must(err)
+	account := f.cloud.Account(accountID)
 	for _, id := range []string{"ws-0001", "ws-0003"} {
 		account.AddWorkspace("eu-west-1", id)
 	}
 	_, err = account.PutManagedPolicy("boundary", `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"aps:RemoteWrite","Resource":"*"}}`)
-	s.must(err)
-	empty := s.file("empty", "")
-	for _, v := range append(append(s.cloud.Environ(), account.AdminCredentials().Environ()...),
+	f.must(err)
+	empty := f.file("empty", "")
+	for _, v := range append(append(f.cloud.Environ(), account.AdminCredentials().Environ()...),
 		"AWS_CONFIG_FILE="+empty, "AWS_SHARED_CREDENTIALS_FILE="+empty, "AWS_EC2_METADATA_DISABLED=true", "AWS_REGION=", "AWS_PROFILE=") {
 		name, value, _ := strings.Cut(v, "=")
 		t.Setenv(name, value)
 	}
-	return s
+	return f
 }
 
-func (s *scene) must(err error) {
-	s.Helper()
+func (f *fixture) must(err error) {
+	f.Helper()
 	if err != nil {
-		s.Fatal(err)
+		f.Fatal(err)
 	}
 }
 
-func (s *scene) file(name, text string) string {
-	s.Helper()
-	path := filepath.Join(s.TempDir(), name)
-	s.must(os.WriteFile(path, []byte(text), 0o600))
+func (f *fixture) file(name, text string) string {
+	f.Helper()
+	path := filepath.Join(f.TempDir(), name)
+	f.must(os.WriteFile(path, []byte(text), 0o600))
 	return path
 }
 
 // install puts the policy where the chart puts it.
-func (s *scene) install(name string) {
-	s.Helper()
-	_, err := s.cluster.Client().CoreV1().ConfigMaps("ampbridge-system").Create(s.Context(), &corev1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"app.kubernetes.io/name": "ampbridge"}}, Data: map[string]string{"policy.yaml": s.text},
+func (f *fixture) install(name string) {
+	f.Helper()
+	_, err := f.cluster.Client().CoreV1().ConfigMaps("ampbridge-system").Create(f.Context(), &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"app.kubernetes.io/name": "ampbridge"}}, Data: map[string]string{"policy.yaml": f.text},
 	}, metav1.CreateOptions{})
-	s.must(err)
+	f.must(err)
 }
 
-func (s *scene) run(args ...string) (code int, stdout, stderr string) {
-	s.Helper()
+func (f *fixture) run(args ...string) (code int, stdout, stderr string) {
+	f.Helper()
 	var out, errs bytes.Buffer
-	code = root.Main(s.Context(), append(args, "--kubeconfig", s.cluster.Kubeconfig()), strings.NewReader(""), &out, &errs)
+	code = root.Main(f.Context(), append(args, "--kubeconfig", f.cluster.Kubeconfig()), strings.NewReader(""), &out, &errs)
 	return code, out.String(), errs.String()
 }
 
-func (s *scene) report(args ...string) (r status.Report) {
-	s.Helper()
-	code, out, errs := s.run(append([]string{"status", "-o", "json"}, args...)...)
+func (f *fixture) report(args ...string) (r status.Report) {
+	f.Helper()
+	code, out, errs := f.run(append([]string{"status", "-o", "json"}, args...)...)
 	if code != root.OK {
-		s.Fatalf("status %d: %s", code, errs)
+		f.Fatalf("status %d: %s", code, errs)
 	}
-	s.must(json.Unmarshal([]byte(out), &r))
+	f.must(json.Unmarshal([]byte(out), &r))
 	return r
 }
 
 // pod makes a Prometheus pod, injected as the webhook does it or not, that runs
 // at the address.
-func (s *scene) pod(name, account string, injected bool, ip string, port int) {
-	s.Helper()
+func (f *fixture) pod(name, account string, injected bool, ip string, port int) {
+	f.Helper()
 	pod := &corev1.Pod{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
 		ObjectMeta: metav1.ObjectMeta{Namespace: "monitoring", Name: name, Labels: map[string]string{"app.kubernetes.io/name": "prometheus"}},
@@ -156,68 +156,68 @@ func (s *scene) pod(name, account string, injected bool, ip string, port int) {
 		},
 	}
 	if injected {
-		pod = s.inject(pod)
+		pod = f.inject(pod)
 		for i := range pod.Spec.InitContainers {
 			if c := &pod.Spec.InitContainers[i]; c.Name == inject.ContainerSidecar {
 				c.Ports[0].ContainerPort = int32(port)
 			}
 		}
 	}
-	made, err := s.cluster.Client().CoreV1().Pods("monitoring").Create(s.Context(), pod, metav1.CreateOptions{})
-	s.must(err)
+	made, err := f.cluster.Client().CoreV1().Pods("monitoring").Create(f.Context(), pod, metav1.CreateOptions{})
+	f.must(err)
 	made.Status.Phase, made.Status.PodIP, made.Status.PodIPs = corev1.PodRunning, ip, []corev1.PodIP{{IP: ip}}
 	made.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
-	_, err = s.cluster.Client().CoreV1().Pods("monitoring").UpdateStatus(s.Context(), made, metav1.UpdateOptions{})
-	s.must(err)
+	_, err = f.cluster.Client().CoreV1().Pods("monitoring").UpdateStatus(f.Context(), made, metav1.UpdateOptions{})
+	f.must(err)
 }
 
-func (s *scene) inject(pod *corev1.Pod) *corev1.Pod {
-	s.Helper()
+func (f *fixture) inject(pod *corev1.Pod) *corev1.Pod {
+	f.Helper()
 	text, err := json.Marshal(pod)
-	s.must(err)
+	f.must(err)
 	seen, err := audit.Decode(text)
-	s.must(err)
-	decision := s.policy.Decide(policy.Request{Namespace: "monitoring", Injection: policy.InjectionEnabled, ServiceAccount: pod.Spec.ServiceAccountName, Prometheus: true})
-	operations, outcome := inject.Inject(&seen.Pod, decision, inject.Options{Policy: s.policy, Image: image})
+	f.must(err)
+	decision := f.policy.Decide(policy.Request{Namespace: "monitoring", Injection: policy.InjectionEnabled, ServiceAccount: pod.Spec.ServiceAccountName, Prometheus: true})
+	operations, outcome := inject.Inject(&seen.Pod, decision, inject.Options{Policy: f.policy, Image: image})
 	if !outcome.Inject {
-		s.Fatalf("not injected: %+v", outcome)
+		f.Fatalf("not injected: %+v", outcome)
 	}
 	operationsText, err := strictjson.Marshal(operations)
-	s.must(err)
+	f.must(err)
 	patch, err := jsonpatch.DecodePatch(operationsText)
-	s.must(err)
+	f.must(err)
 	text, err = patch.Apply(text)
-	s.must(err)
+	f.must(err)
 	injected := &corev1.Pod{}
-	s.must(json.Unmarshal(text, injected))
+	f.must(json.Unmarshal(text, injected))
 	return injected
 }
 
 // runSidecar runs a sidecar as the pod's own, beside it.
-func (s *scene) runSidecar(ip string) (port int) {
-	s.Helper()
+func (f *fixture) runSidecar(ip string) (port int) {
+	f.Helper()
 	listener, err := net.Listen("tcp", net.JoinHostPort(ip, "0"))
-	s.must(err)
+	f.must(err)
 	port = listener.Addr().(*net.TCPAddr).Port
-	s.must(listener.Close())
-	token, err := s.cluster.Token(s.Context(), "monitoring", "prometheus", "sts.amazonaws.com", 3600)
-	s.must(err)
-	e, _ := s.policy.Entitled(policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus"})
-	a := sidecarconfig.New(s.policy, e)
-	source := s.file("prometheus.yml", "global: {}\n")
-	a.Source, a.Target, a.File = filepath.Dir(source), s.TempDir(), "prometheus.yml"
-	a.Credentials, a.Token = filepath.Join(s.TempDir(), "credentials"), s.file("token", token)
-	ctx, cancel := context.WithCancel(s.Context())
+	f.must(listener.Close())
+	token, err := f.cluster.Token(f.Context(), "monitoring", "prometheus", "sts.amazonaws.com", 3600)
+	f.must(err)
+	e, _ := f.policy.Entitled(policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus"})
+	a := sidecarconfig.New(f.policy, e)
+	source := f.file("prometheus.yml", "global: {}\n")
+	a.Source, a.Target, a.File = filepath.Dir(source), f.TempDir(), "prometheus.yml"
+	a.Credentials, a.Token = filepath.Join(f.TempDir(), "credentials"), f.file("token", token)
+	ctx, cancel := context.WithCancel(f.Context())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		if err := sidecar.Run(ctx, sidecar.Options{
 			Assignment: a.Encode(), Pod: "prometheus-0", Namespace: "monitoring", MetricsAddress: net.JoinHostPort(ip, strconv.Itoa(port)), Log: slog.New(slog.DiscardHandler),
 		}); err != nil {
-			s.Error(err)
+			f.Error(err)
 		}
 	}()
-	s.Cleanup(func() { cancel(); <-done })
+	f.Cleanup(func() { cancel(); <-done })
 	return port
 }
 
@@ -235,12 +235,12 @@ func words(out string) (lines []string) {
 }
 
 func TestStatus(t *testing.T) {
-	s := newScene(t)
-	if code, _, errs := s.run("status"); code != root.Failed || !strings.Contains(errs, "namespace ampbridge-system has no policy") {
+	f := newFixture(t)
+	if code, _, errs := f.run("status"); code != root.Failed || !strings.Contains(errs, "namespace ampbridge-system has no policy") {
 		t.Fatalf("status %d: %s", code, errs)
 	}
-	s.install("ampbridge-policy")
-	r := s.report()
+	f.install("ampbridge-policy")
+	r := f.report()
 	if r.PolicyFrom != "ConfigMap ampbridge-system/ampbridge-policy" || r.Destinations[0].Roles[0].State != status.Absent || r.Destinations[1].Roles[0].State != status.NotManaged || len(r.Pods) > 0 {
 		t.Errorf("before sync: %+v", r)
 	}
@@ -249,18 +249,18 @@ func TestStatus(t *testing.T) {
 	}
 
 	// Sync, then one more service account that the role does not know yet.
-	if code, out, errs := s.run("sync", "--once", "--policy", s.file("policy.yaml", strings.Replace(s.text, "[prometheus, second]", "[prometheus]", 1))); code != root.OK {
+	if code, out, errs := f.run("sync", "--once", "--policy", f.file("policy.yaml", strings.Replace(f.text, "[prometheus, second]", "[prometheus]", 1))); code != root.OK {
 		t.Fatal(out, errs)
 	}
 	ip, err := cluster.Address()
-	s.must(err)
-	s.pod("prometheus-0", "prometheus", true, ip, s.runSidecar(ip))
-	s.pod("prometheus-1", "prometheus", true, ip, 1) // nobody listens
-	s.pod("prometheus-2", "prometheus", false, ip, 0)
-	s.pod("stranger", "default", false, ip, 0)
+	f.must(err)
+	f.pod("prometheus-0", "prometheus", true, ip, f.runSidecar(ip))
+	f.pod("prometheus-1", "prometheus", true, ip, 1) // nobody listens
+	f.pod("prometheus-2", "prometheus", false, ip, 0)
+	f.pod("stranger", "default", false, ip, 0)
 
 	deadline := time.Now().Add(time.Minute)
-	for r = s.report(); !r.Pods[0].Sidecar["central"].BlockServed && time.Now().Before(deadline); r = s.report() {
+	for r = f.report(); !r.Pods[0].Sidecar["central"].BlockServed && time.Now().Before(deadline); r = f.report() {
 		time.Sleep(200 * time.Millisecond)
 	}
 	if got := r.Pods[0].Sidecar["central"]; !got.SessionValid || !got.BlockServed || got.Expires.Before(time.Now()) {
@@ -269,13 +269,13 @@ func TestStatus(t *testing.T) {
 	if r.Pods[1].Sidecar != nil || !strings.Contains(r.Pods[1].SidecarNotSeen, "proxy") {
 		t.Errorf("a sidecar that is not there: %+v, %q", r.Pods[1].Sidecar, r.Pods[1].SidecarNotSeen)
 	}
-	code, out, errs := s.run("status")
+	code, out, errs := f.run("status")
 	if code != root.OK || errs != "" {
 		t.Fatalf("status %d: %s", code, errs)
 	}
 	got := words(out)
 	want := []string{
-		"cluster dev, issuer " + s.cluster.Issuer + ", policy from ConfigMap ampbridge-system/ampbridge-policy",
+		"cluster dev, issuer " + f.cluster.Issuer + ", policy from ConfigMap ampbridge-system/ampbridge-policy",
 		"",
 		"DESTINATION ROLE SUBJECT TRUST POD STATE",
 		"central 111122223333/ampbridge.dev.central monitoring/prometheus trusted prometheus-0 healthy, writing, session",
@@ -291,56 +291,56 @@ func TestStatus(t *testing.T) {
 		t.Errorf("(-want +got):\n%s\n%s", diff, out)
 	}
 
-	roleForEach(s)
+	roleForEach(f)
 
 	// Without AWS, from a file, and what is said of both.
-	r = s.report("--no-aws", "--policy", s.file("policy.yaml", s.text))
+	r = f.report("--no-aws", "--policy", f.file("policy.yaml", f.text))
 	if r.Destinations[0].Roles[0].State != status.Unknown || !strings.Contains(strings.Join(r.NotSeen, "\n"), "AWS: --no-aws") || !strings.HasSuffix(r.PolicyFrom, "policy.yaml") {
 		t.Errorf("%+v", r)
 	}
 	t.Setenv("AWS_ACCESS_KEY_ID", "")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "")
-	if r = s.report(); r.Destinations[0].Roles[0].State != status.Unknown || !strings.Contains(strings.Join(r.NotSeen, "\n"), "AWS account 111122223333: no AWS credentials") {
+	if r = f.report(); r.Destinations[0].Roles[0].State != status.Unknown || !strings.Contains(strings.Join(r.NotSeen, "\n"), "AWS account 111122223333: no AWS credentials") {
 		t.Errorf("%+v", r)
 	}
-	s.openCircuit("prometheus-2")
-	r = s.report("--no-aws")
+	f.openCircuit("prometheus-2")
+	r = f.report("--no-aws")
 	if p := r.Pods[2]; p.Finding != audit.Skipped || p.Reason != breaker.CircuitOpen || strings.Contains(strings.Join(r.NotSeen, "\n"), "image") {
 		t.Errorf("with an open circuit: %+v, not seen: %s", p, r.NotSeen)
 	}
-	s.install("a-second")
-	if code, _, errs := s.run("status"); code != root.Failed || !strings.Contains(errs, "has 2 policies") {
+	f.install("a-second")
+	if code, _, errs := f.run("status"); code != root.Failed || !strings.Contains(errs, "has 2 policies") {
 		t.Errorf("status %d: %s", code, errs)
 	}
-	watch(s)
+	watch(f)
 }
 
 // roleForEach gives each service account a role of its own: of one that is well,
 // of one that trusts another's, of one that is not made yet, and of nobody.
-func roleForEach(s *scene) {
-	s.Helper()
+func roleForEach(f *fixture) {
+	f.Helper()
 	text := strings.NewReplacer(
 		"trust: {", "trust: {roleScope: serviceAccount, ",
 		"grants:\n", `- {name: idle, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0003"}`+"\ngrants:\n",
-	).Replace(s.text)
+	).Replace(f.text)
 	p, err := policy.Parse([]byte(text))
-	s.must(err)
-	if code, out, errs := s.run("sync", "--once", "--policy", s.file("policy.yaml", text)); code != root.OK {
-		s.Fatal(out, errs)
+	f.must(err)
+	if code, out, errs := f.run("sync", "--once", "--policy", f.file("policy.yaml", text)); code != root.OK {
+		f.Fatal(out, errs)
 	}
-	file := s.file("policy.yaml", strings.Replace(text, "[prometheus, second]", "[prometheus, second, third]", 1))
-	_, err = s.cluster.Client().CoreV1().ServiceAccounts("monitoring").Create(s.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "third"}}, metav1.CreateOptions{})
-	s.must(err)
-	issuer := policy.Issuer(s.cluster.Issuer)
+	file := f.file("policy.yaml", strings.Replace(text, "[prometheus, second]", "[prometheus, second, third]", 1))
+	_, err = f.cluster.Client().CoreV1().ServiceAccounts("monitoring").Create(f.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "third"}}, metav1.CreateOptions{})
+	f.must(err)
+	issuer := policy.Issuer(f.cluster.Issuer)
 	first, second := policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus"}, policy.Subject{Namespace: "monitoring", ServiceAccount: "second"}
-	_, err = iam.NewFromConfig(s.cloud.Config(s.cloud.Account(accountID).AdminCredentials(), "eu-west-1")).UpdateAssumeRolePolicy(s.Context(), &iam.UpdateAssumeRolePolicyInput{
+	_, err = iam.NewFromConfig(f.cloud.Config(f.cloud.Account(accountID).AdminCredentials(), "eu-west-1")).UpdateAssumeRolePolicy(f.Context(), &iam.UpdateAssumeRolePolicyInput{
 		RoleName:       aws.String(p.RoleFor(p.Destinations[0], second).RoleName()),
 		PolicyDocument: aws.String(policy.TrustDocument(issuer.ProviderARN("aws", accountID), issuer, p.Token.Audience, []policy.Subject{first}).String()),
 	})
-	s.must(err)
-	code, out, errs := s.run("status", "--policy", file)
+	f.must(err)
+	code, out, errs := f.run("status", "--policy", file)
 	if code != root.OK || errs != "" {
-		s.Fatalf("status %d: %s", code, errs)
+		f.Fatalf("status %d: %s", code, errs)
 	}
 	want := []string{
 		"central 111122223333/ampbridge.dev.central.monitoring.prometheus monitoring/prometheus trusted prometheus-0",
@@ -354,40 +354,40 @@ func roleForEach(s *scene) {
 	got := words(out)
 	for i, line := range want {
 		if !strings.HasPrefix(got[3+i], line) {
-			s.Errorf("%q, want %q\n%s", got[3+i], line, out)
+			f.Errorf("%q, want %q\n%s", got[3+i], line, out)
 		}
 	}
-	r := s.report("--no-aws", "--policy", file)
+	r := f.report("--no-aws", "--policy", file)
 	if roles := r.Destinations[0].Roles; len(roles) != 3 || roles[1].Subject != second.String() || roles[1].ARN != p.RoleFor(p.Destinations[0], second) || roles[1].State != status.Unknown {
-		s.Errorf("without AWS: %+v", roles)
+		f.Errorf("without AWS: %+v", roles)
 	}
 }
 
 // openCircuit does what the auditor does when a pod hung, and installs a webhook
 // that names the image that was to blame.
-func (s *scene) openCircuit(pod string) {
-	s.Helper()
+func (f *fixture) openCircuit(pod string) {
+	f.Helper()
 	const other = "ghcr.io/ampbridge/ampbridge:v1"
-	e, _ := s.policy.Entitled(policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus"})
-	_, err := store.Change(s.Context(), s.cluster.Client().CoreV1().ConfigMaps("ampbridge-system"), func(state breaker.State) breaker.State {
-		return state.With(breaker.Entry{Workload: breaker.Of("monitoring", pod, "", "", nil), Revision: breaker.Revision(s.policy, e, other), Cause: "ImagePullBackOff", Since: time.Now()})
+	e, _ := f.policy.Entitled(policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus"})
+	_, err := store.Change(f.Context(), f.cluster.Client().CoreV1().ConfigMaps("ampbridge-system"), func(state breaker.State) breaker.State {
+		return state.With(breaker.Entry{Workload: breaker.Of("monitoring", pod, "", "", nil), Revision: breaker.Revision(f.policy, e, other), Cause: "ImagePullBackOff", Since: time.Now()})
 	})
-	s.must(err)
+	f.must(err)
 	labels := map[string]string{"app.kubernetes.io/name": "ampbridge", "app.kubernetes.io/component": "webhook"}
-	_, err = s.cluster.Client().AppsV1().Deployments("ampbridge-system").Create(s.Context(), &appsv1.Deployment{
+	_, err = f.cluster.Client().AppsV1().Deployments("ampbridge-system").Create(f.Context(), &appsv1.Deployment{
 		ObjectMeta: metav1.ObjectMeta{Name: "ampbridge-webhook", Labels: labels},
 		Spec: appsv1.DeploymentSpec{
 			Selector: &metav1.LabelSelector{MatchLabels: labels},
 			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "webhook", Image: other, Args: []string{"webhook", "--image", other}}}}},
 		},
 	}, metav1.CreateOptions{})
-	s.must(err)
+	f.must(err)
 }
 
 // watch looks again until it is interrupted, and that is no failure.
-func watch(s *scene) {
-	s.Helper()
-	ctx, cancel := context.WithCancel(s.Context())
+func watch(f *fixture) {
+	f.Helper()
+	ctx, cancel := context.WithCancel(f.Context())
 	defer cancel()
 	looks := 0
 	out := writer(func(text []byte) {
@@ -396,10 +396,10 @@ func watch(s *scene) {
 		}
 	})
 	err := status.Run(ctx, status.Options{
-		Policy: s.file("policy.yaml", s.text), Kubeconfig: s.cluster.Kubeconfig(), Namespace: "ampbridge-system", NoAWS: true, Watch: true, Interval: time.Second, Output: status.Text,
+		Policy: f.file("policy.yaml", f.text), Kubeconfig: f.cluster.Kubeconfig(), Namespace: "ampbridge-system", NoAWS: true, Watch: true, Interval: time.Second, Output: status.Text,
 	}, nil, out)
 	if err != nil || looks < 2 {
-		s.Errorf("%d looks, %v", looks, err)
+		f.Errorf("%d looks, %v", looks, err)
 	}
 }
 

@@ -15,22 +15,22 @@ import (
 )
 
 func TestAdmission(t *testing.T) {
-	w := newWorld(t)
-	t.Run("opt-in table", w.testOptIn)
-	t.Run("other pods cost no call", w.testNoCalls)
-	t.Run("match condition", w.testMatchCondition)
-	t.Run("operator pod", w.testOperatorPod)
-	t.Run("pod right after its service account", w.testRace)
-	t.Run("limit range", w.testLimitRange)
-	t.Run("quota", w.testQuota)
-	t.Run("restricted pod security", w.testRestricted)
-	t.Run("service account", w.testServiceAccount)
-	t.Run("excluded namespace", w.testExcluded)
-	t.Run("paused", w.testPaused)
+	f := newFixture(t)
+	t.Run("opt-in table", f.testOptIn)
+	t.Run("other pods cost no call", f.testNoCalls)
+	t.Run("match condition", f.testMatchCondition)
+	t.Run("operator pod", f.testOperatorPod)
+	t.Run("pod right after its service account", f.testRace)
+	t.Run("limit range", f.testLimitRange)
+	t.Run("quota", f.testQuota)
+	t.Run("restricted pod security", f.testRestricted)
+	t.Run("service account", f.testServiceAccount)
+	t.Run("excluded namespace", f.testExcluded)
+	t.Run("paused", f.testPaused)
 }
 
 // Every row of the opt-in table of the documentation.
-func (w *world) testOptIn(t *testing.T) {
+func (f *fixture) testOptIn(t *testing.T) {
 	const (
 		web       = "web"
 		detected  = "Prometheus"
@@ -44,13 +44,13 @@ func (w *world) testOptIn(t *testing.T) {
 	namespaces := map[policy.Injection]string{"": "test-unlabelled", enabled: "test-enabled", annotated: "test-annotated"}
 	accounts := map[string]string{unset: "prometheus-unset", yes: "prometheus-true", no: "prometheus-false"}
 	for injection, namespace := range namespaces {
-		w.namespace(t, namespace, injection, nil)
+		f.namespace(t, namespace, injection, nil)
 		for value, name := range accounts {
 			var annotations map[string]string
 			if value != unset {
 				annotations = map[string]string{policy.AnnotationInject: value}
 			}
-			w.account(t, namespace, name, annotations)
+			f.account(t, namespace, name, annotations)
 		}
 	}
 	type row struct {
@@ -106,11 +106,11 @@ func (w *world) testOptIn(t *testing.T) {
 				pod.Annotations[policy.AnnotationInject] = r.pod
 			}
 			namespace := namespaces[r.injection]
-			created := w.pod(t, namespace, pod)
+			created := f.pod(t, namespace, pod)
 			if got, want := injected(created), r.want == granted; got != want {
 				t.Errorf("injected: got %v, want %v", got, want)
 			}
-			if got := w.reason(t, namespace, pod.Name); got != r.want {
+			if got := f.reason(t, namespace, pod.Name); got != r.want {
 				t.Errorf("got %s, want %s", got, r.want)
 			}
 		})
@@ -127,41 +127,41 @@ func disguise(pod *corev1.Pod) {
 }
 
 // The API server itself counts the calls.
-func (w *world) testNoCalls(t *testing.T) {
-	w.namespace(t, "test-quiet", policy.InjectionEnabled, nil)
-	w.namespace(t, "test-elsewhere", "", nil)
-	w.account(t, "test-elsewhere", "prometheus-server", nil)
-	before := w.podCalls(t)
+func (f *fixture) testNoCalls(t *testing.T) {
+	f.namespace(t, "test-quiet", policy.InjectionEnabled, nil)
+	f.namespace(t, "test-elsewhere", "", nil)
+	f.account(t, "test-elsewhere", "prometheus-server", nil)
+	before := f.podCalls(t)
 	for range 20 {
-		w.pod(t, "test-elsewhere", chartPod(t))
-		w.pod(t, "test-elsewhere", webPod())
-		w.pod(t, "test-quiet", webPod())
+		f.pod(t, "test-elsewhere", chartPod(t))
+		f.pod(t, "test-elsewhere", webPod())
+		f.pod(t, "test-quiet", webPod())
 		exporter := webPod()
 		exporter.Spec.Containers[0].Image = "quay.io/prometheus/node-exporter:v1"
 		exporter.Spec.Containers[0].Args = []string{"--web.listen-address=:9100", "--config.file=/etc/node-exporter.yml"}
-		w.pod(t, "test-quiet", exporter)
+		f.pod(t, "test-quiet", exporter)
 		alertmanager := webPod()
 		alertmanager.Spec.Containers[0].Image = "quay.io/prometheus/alertmanager:v0.28"
 		alertmanager.Spec.Containers[0].Args = []string{"--config.file=/etc/alertmanager.yml", "--storage.path=/alertmanager"}
-		w.pod(t, "test-quiet", alertmanager)
+		f.pod(t, "test-quiet", alertmanager)
 	}
-	if got := w.podCalls(t) - before; got != 0 {
+	if got := f.podCalls(t) - before; got != 0 {
 		t.Errorf("100 other pods: got %d calls, want 0", got)
 	}
 	// The count does count.
-	w.account(t, "test-quiet", "prometheus-server", nil)
-	w.pod(t, "test-quiet", chartPod(t))
-	if got := w.podCalls(t) - before; got != 1 {
+	f.account(t, "test-quiet", "prometheus-server", nil)
+	f.pod(t, "test-quiet", chartPod(t))
+	if got := f.podCalls(t) - before; got != 1 {
 		t.Errorf("one Prometheus pod: got %d calls, want 1", got)
 	}
 }
 
-func (w *world) testOperatorPod(t *testing.T) {
-	w.namespace(t, "test-operator", policy.InjectionEnabled, nil)
-	w.account(t, "test-operator", "prometheus-k8s", nil)
-	pod := w.pod(t, "test-operator", operatorPod(t))
+func (f *fixture) testOperatorPod(t *testing.T) {
+	f.namespace(t, "test-operator", policy.InjectionEnabled, nil)
+	f.account(t, "test-operator", "prometheus-k8s", nil)
+	pod := f.pod(t, "test-operator", operatorPod(t))
 	if !injected(pod) {
-		t.Fatalf("not injected: %s", w.log)
+		t.Fatalf("not injected: %s", f.log)
 	}
 	if first := pod.Spec.InitContainers[0]; first.Name != inject.ContainerSidecar || first.Image != image {
 		t.Errorf("first init container: got %s of %s", first.Name, first.Image)
@@ -175,16 +175,16 @@ func (w *world) testOperatorPod(t *testing.T) {
 }
 
 // The service account is read live: there is no cache to be behind.
-func (w *world) testRace(t *testing.T) {
-	w.namespace(t, "test-race", policy.InjectionEnabled, nil)
+func (f *fixture) testRace(t *testing.T) {
+	f.namespace(t, "test-race", policy.InjectionEnabled, nil)
 	const times = 200
 	got := 0
 	for i := range times {
 		name := fmt.Sprintf("prometheus-%d", i)
-		w.account(t, "test-race", name, nil)
+		f.account(t, "test-race", name, nil)
 		pod := chartPod(t)
 		pod.Spec.ServiceAccountName, pod.Spec.DeprecatedServiceAccount = name, ""
-		if injected(w.pod(t, "test-race", pod)) {
+		if injected(f.pod(t, "test-race", pod)) {
 			got++
 		}
 	}
@@ -193,50 +193,50 @@ func (w *world) testRace(t *testing.T) {
 	}
 }
 
-func (w *world) testLimitRange(t *testing.T) {
+func (f *fixture) testLimitRange(t *testing.T) {
 	const namespace = "test-limits"
-	w.namespace(t, namespace, policy.InjectionEnabled, nil)
-	w.account(t, namespace, "prometheus-server", nil)
+	f.namespace(t, namespace, policy.InjectionEnabled, nil)
+	f.account(t, namespace, "prometheus-server", nil)
 	minimum := resources("100m", "200Mi")
-	_, err := w.Client().CoreV1().LimitRanges(namespace).Create(t.Context(), &corev1.LimitRange{
+	_, err := f.Client().CoreV1().LimitRanges(namespace).Create(t.Context(), &corev1.LimitRange{
 		ObjectMeta: metav1.ObjectMeta{Name: "minimum"},
 		Spec:       corev1.LimitRangeSpec{Limits: []corev1.LimitRangeItem{{Type: corev1.LimitTypeContainer, Min: minimum}}},
 	}, metav1.CreateOptions{})
 	must(t, err)
 	small := webPod()
 	small.Spec.Containers[0].Resources.Requests = resources("10m", "32Mi")
-	w.eventuallyForbidden(t, namespace, small, "minimum")
+	f.eventuallyForbidden(t, namespace, small, "minimum")
 
 	pod := chartPod(t)
 	for i := range pod.Spec.Containers {
 		pod.Spec.Containers[i].Resources.Requests = minimum
 	}
-	w.wantInjected(t, namespace, pod)
+	f.wantInjected(t, namespace, pod)
 }
 
-func (w *world) testQuota(t *testing.T) {
+func (f *fixture) testQuota(t *testing.T) {
 	const namespace = "test-quota"
-	w.namespace(t, namespace, policy.InjectionEnabled, nil)
-	w.account(t, namespace, "prometheus-server", nil)
-	_, err := w.Client().CoreV1().ResourceQuotas(namespace).Create(t.Context(), &corev1.ResourceQuota{
+	f.namespace(t, namespace, policy.InjectionEnabled, nil)
+	f.account(t, namespace, "prometheus-server", nil)
+	_, err := f.Client().CoreV1().ResourceQuotas(namespace).Create(t.Context(), &corev1.ResourceQuota{
 		ObjectMeta: metav1.ObjectMeta{Name: "limits"},
 		Spec:       corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{corev1.ResourceLimitsCPU: resource.MustParse("4")}},
 	}, metav1.CreateOptions{})
 	must(t, err)
-	w.eventuallyForbidden(t, namespace, webPod(), "limits.cpu")
+	f.eventuallyForbidden(t, namespace, webPod(), "limits.cpu")
 
 	pod := chartPod(t)
 	for i := range pod.Spec.Containers {
 		pod.Spec.Containers[i].Resources.Limits = resources("500m", "500Mi")
 	}
-	w.wantInjected(t, namespace, pod)
+	f.wantInjected(t, namespace, pod)
 }
 
-func (w *world) testRestricted(t *testing.T) {
+func (f *fixture) testRestricted(t *testing.T) {
 	const namespace = "test-restricted"
-	w.namespace(t, namespace, policy.InjectionEnabled, map[string]string{"pod-security.kubernetes.io/enforce": "restricted"})
-	w.account(t, namespace, "prometheus-server", nil)
-	w.eventuallyForbidden(t, namespace, webPod(), "restricted")
+	f.namespace(t, namespace, policy.InjectionEnabled, map[string]string{"pod-security.kubernetes.io/enforce": "restricted"})
+	f.account(t, namespace, "prometheus-server", nil)
+	f.eventuallyForbidden(t, namespace, webPod(), "restricted")
 
 	pod := chartPod(t)
 	pod.Spec.SecurityContext.SeccompProfile = &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}
@@ -245,60 +245,60 @@ func (w *world) testRestricted(t *testing.T) {
 			AllowPrivilegeEscalation: new(false), Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
 		}
 	}
-	w.wantInjected(t, namespace, pod)
+	f.wantInjected(t, namespace, pod)
 }
 
-func (w *world) testServiceAccount(t *testing.T) {
-	w.namespace(t, "test-accounts", policy.InjectionEnabled, nil)
+func (f *fixture) testServiceAccount(t *testing.T) {
+	f.namespace(t, "test-accounts", policy.InjectionEnabled, nil)
 	const role = "arn:aws:iam::111122223333:role/ampbridge/dev-eks/ampbridge.dev-eks.central"
 	for name, want := range map[string]string{"prometheus-server": role, "web": ""} {
-		if got := w.account(t, "test-accounts", name, nil).Annotations[policy.AnnotationRoleARN]; got != want {
+		if got := f.account(t, "test-accounts", name, nil).Annotations[policy.AnnotationRoleARN]; got != want {
 			t.Errorf("%s: got role %q, want %q", name, got, want)
 		}
 	}
 }
 
 // The webhook's own namespace stays out of it, whoever labels it.
-func (w *world) testExcluded(t *testing.T) {
+func (f *fixture) testExcluded(t *testing.T) {
 	patch := fmt.Sprintf(`{"metadata":{"labels":{%q:%q}}}`, policy.LabelInjection, policy.InjectionEnabled)
-	_, err := w.Client().CoreV1().Namespaces().Patch(t.Context(), home, "application/merge-patch+json", []byte(patch), metav1.PatchOptions{})
+	_, err := f.Client().CoreV1().Namespaces().Patch(t.Context(), home, "application/merge-patch+json", []byte(patch), metav1.PatchOptions{})
 	must(t, err)
-	w.account(t, home, "prometheus-server", nil)
-	before := w.podCalls(t)
-	w.pod(t, home, chartPod(t))
-	if got := w.podCalls(t) - before; got != 0 {
+	f.account(t, home, "prometheus-server", nil)
+	before := f.podCalls(t)
+	f.pod(t, home, chartPod(t))
+	if got := f.podCalls(t) - before; got != 0 {
 		t.Errorf("got %d calls, want 0", got)
 	}
 }
 
-func (w *world) testPaused(t *testing.T) {
-	w.namespace(t, "test-paused", policy.InjectionEnabled, nil)
-	w.account(t, "test-paused", "prometheus-server", nil)
+func (f *fixture) testPaused(t *testing.T) {
+	f.namespace(t, "test-paused", policy.InjectionEnabled, nil)
+	f.account(t, "test-paused", "prometheus-server", nil)
 	isInjected := func() bool {
-		pod, err := w.tryPod(t, "test-paused", chartPod(t), true)
+		pod, err := f.tryPod(t, "test-paused", chartPod(t), true)
 		must(t, err)
 		return injected(pod)
 	}
-	w.writePolicy(t, "paused: true\n")
+	f.writePolicy(t, "paused: true\n")
 	eventually(t, "nothing is injected", func() bool { return !isInjected() })
-	w.writePolicy(t, "")
+	f.writePolicy(t, "")
 	eventually(t, "injection is back", isInjected)
 }
 
 // wantInjected creates the pod, which is to be admitted with the sidecar.
-func (w *world) wantInjected(t *testing.T, namespace string, pod *corev1.Pod) {
+func (f *fixture) wantInjected(t *testing.T, namespace string, pod *corev1.Pod) {
 	t.Helper()
-	if !injected(w.pod(t, namespace, pod)) {
-		t.Errorf("not injected: %s", w.lastLine())
+	if !injected(f.pod(t, namespace, pod)) {
+		t.Errorf("not injected: %s", f.lastLine())
 	}
 }
 
 // eventuallyForbidden creates the pod, dry, until the API server forbids it for
 // the reason: its plugins see new objects a little later.
-func (w *world) eventuallyForbidden(t *testing.T, namespace string, pod *corev1.Pod, reason string) {
+func (f *fixture) eventuallyForbidden(t *testing.T, namespace string, pod *corev1.Pod, reason string) {
 	t.Helper()
 	eventually(t, "a pod is forbidden because of "+reason, func() bool {
-		_, err := w.tryPod(t, namespace, pod, true)
+		_, err := f.tryPod(t, namespace, pod, true)
 		return apierrors.IsForbidden(err) && strings.Contains(err.Error(), reason)
 	})
 }

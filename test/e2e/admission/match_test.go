@@ -16,9 +16,9 @@ import (
 
 // The match condition lets in every pod that detection accepts, whatever is
 // missing of it: a pod that it misses is skipped without a word.
-func (w *world) testMatchCondition(t *testing.T) {
+func (f *fixture) testMatchCondition(t *testing.T) {
 	const namespace = "test-match"
-	w.namespace(t, namespace, policy.InjectionEnabled, nil)
+	f.namespace(t, namespace, policy.InjectionEnabled, nil)
 	images := []string{"prometheus", "quay.io/prometheus/prometheus:v3", "localhost:5000/prometheus", "r.example.com/prometheus@sha256:" + strings.Repeat("0", 64),
 		"quay.io/prometheus/prometheus:v3@sha256:" + strings.Repeat("0", 64), "example.com/prometheus-fork:v1", "quay.io/prometheus/prometheus-linux-arm64:v3", "quay.io/prometheus/node-exporter", "prometheus:v1/other", "odd\nimage/prometheus:a:b", "nginx"}
 	programs := []corev1.Container{
@@ -68,7 +68,7 @@ func (w *world) testMatchCondition(t *testing.T) {
 					}
 					accepted[pod.Name] = pod
 					// Whether the API server takes the pod in the end does not matter.
-					_, _ = w.tryPod(t, namespace, pod, true)
+					_, _ = f.tryPod(t, namespace, pod, true)
 				}
 			}
 		}
@@ -77,7 +77,7 @@ func (w *world) testMatchCondition(t *testing.T) {
 		t.Fatalf("detection accepts %d of %d pods: the table is not telling", len(accepted), n)
 	}
 	eventuallyLogged := func() (missing []string) {
-		asked := w.decisions(t)
+		asked := f.decisions(t)
 		for name := range accepted {
 			if asked[namespace+"/"+name] == "" {
 				missing = append(missing, name)

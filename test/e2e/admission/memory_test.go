@@ -48,16 +48,16 @@ const (
 // Whatever its callers send, the webhook stays within its memory, does not end,
 // and injects the pods of others.
 func TestMemoryUnderAttack(t *testing.T) {
-	w := &world{Cluster: cluster.Start(t, cluster.Options{}), policyFile: filepath.Join(t.TempDir(), "policy.yaml"), log: &lockedBuffer{}}
-	w.writePolicy(t, "")
-	p := w.startProcess(t)
+	f := &fixture{Cluster: cluster.Start(t, cluster.Options{}), policyFile: filepath.Join(t.TempDir(), "policy.yaml"), log: &lockedBuffer{}}
+	f.writePolicy(t, "")
+	p := f.startProcess(t)
 	const tenant, other = "test-tenant", "test-other"
 	for _, namespace := range []string{tenant, other} {
-		w.namespace(t, namespace, policy.InjectionEnabled, nil)
-		w.account(t, namespace, "prometheus-server", nil)
+		f.namespace(t, namespace, policy.InjectionEnabled, nil)
+		f.account(t, namespace, "prometheus-server", nil)
 	}
 	eventually(t, "the webhook is called", func() bool {
-		pod, err := w.tryPod(t, other, chartPod(t), true)
+		pod, err := f.tryPod(t, other, chartPod(t), true)
 		must(t, err)
 		return injected(pod)
 	})
@@ -76,11 +76,11 @@ func TestMemoryUnderAttack(t *testing.T) {
 		{"60 stalled bodies", func(t *testing.T) func() { return p.stall(t, 60, 7<<20) }},
 		{"200 stalled bodies within the size that is read", func(t *testing.T) func() { return p.stall(t, 200, 1<<20) }},
 		{"six 3 MB pods of a million envFrom, dry runs", func(t *testing.T) func() {
-			w.refuseHuge(t)
+			f.refuseHuge(t)
 			before := p.tooLarge(t)
 			var group sync.WaitGroup
 			for range 6 {
-				group.Go(func() { w.hugePod(t, tenant) })
+				group.Go(func() { f.hugePod(t, tenant) })
 			}
 			return func() {
 				group.Wait()
@@ -90,13 +90,13 @@ func TestMemoryUnderAttack(t *testing.T) {
 			}
 		}},
 		{"a service account with a long list and 50 pods of it", func(t *testing.T) func() {
-			w.hugeAccount(t, tenant)
+			f.hugeAccount(t, tenant)
 			var group sync.WaitGroup
 			for range 50 {
 				group.Go(func() {
 					pod := chartPod(t)
 					pod.Spec.ServiceAccountName, pod.Spec.DeprecatedServiceAccount = "huge", ""
-					if _, err := w.tryPod(t, tenant, pod, true); err != nil {
+					if _, err := f.tryPod(t, tenant, pod, true); err != nil {
 						t.Errorf("pod of the huge service account: %v", err)
 					}
 				})
@@ -110,8 +110,8 @@ func TestMemoryUnderAttack(t *testing.T) {
 			var took []time.Duration
 			for range 10 {
 				start := time.Now()
-				if pod := w.pod(t, other, chartPod(t)); !injected(pod) {
-					t.Errorf("a pod beside the attack is not injected: %s", w.lastLine())
+				if pod := f.pod(t, other, chartPod(t)); !injected(pod) {
+					t.Errorf("a pod beside the attack is not injected: %s", f.lastLine())
 				}
 				took = append(took, time.Since(start))
 			}
@@ -149,7 +149,7 @@ type install struct {
 }
 
 // install builds ampbridge and makes the webhook's identity and certificate.
-func (w *world) install(t *testing.T) *install {
+func (f *fixture) install(t *testing.T) *install {
 	t.Helper()
 	root, err := tools.Root(t.Context())
 	must(t, err)
@@ -161,14 +161,14 @@ func (w *world) install(t *testing.T) *install {
 	}
 	i.ca, err = servingcert.Write(i.certs, "127.0.0.1")
 	must(t, err)
-	w.webhookConfig(t)
-	i.kubeconfig, err = w.KubeconfigFor(t.Context(), home, "webhook")
+	f.webhookConfig(t)
+	i.kubeconfig, err = f.KubeconfigFor(t.Context(), home, "webhook")
 	must(t, err)
 	return i
 }
 
 // start starts a webhook, which need not become ready.
-func (w *world) start(t *testing.T, i *install) *process {
+func (f *fixture) start(t *testing.T, i *install) *process {
 	t.Helper()
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(i.ca)
@@ -176,7 +176,7 @@ func (w *world) start(t *testing.T, i *install) *process {
 		addr: freeAddr(t), observedAddr: freeAddr(t), health: freeAddr(t),
 		roots: &tls.Config{RootCAs: roots, NextProtos: []string{"http/1.1"}}, group: newCgroup(t, containerLimit),
 	}
-	cmd := exec.Command(i.binary, "webhook", "--policy", w.policyFile, "--cert-dir", i.certs, "--addr", p.addr, "--health-addr", p.health,
+	cmd := exec.Command(i.binary, "webhook", "--policy", f.policyFile, "--cert-dir", i.certs, "--addr", p.addr, "--health-addr", p.health,
 		"--metrics-addr", p.observedAddr, "--image", image, "--kubeconfig", i.kubeconfig, "--namespace", home, "--drain-delay", "0s")
 	cmd.Env = []string{"HOME=" + t.TempDir()}
 	if p.group != "" {
@@ -184,7 +184,7 @@ func (w *world) start(t *testing.T, i *install) *process {
 		// the machine's.
 		cmd.Env = append(cmd.Env, fmt.Sprintf("GOMEMLIMIT=%d", containerLimit/10*8))
 	}
-	cmd.Stdout, cmd.Stderr = w.log, w.log
+	cmd.Stdout, cmd.Stderr = f.log, f.log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	must(t, cmd.Start())
 	p.pid = cmd.Process.Pid
@@ -213,16 +213,16 @@ func (p *process) ready(t *testing.T) {
 }
 
 // startProcess starts a webhook and registers it.
-func (w *world) startProcess(t *testing.T) *process {
+func (f *fixture) startProcess(t *testing.T) *process {
 	t.Helper()
-	i := w.install(t)
-	p := w.start(t, i)
+	i := f.install(t)
+	p := f.start(t, i)
 	p.ready(t)
-	w.register(t, p, i)
+	f.register(t, p, i)
 	return p
 }
 
-func (w *world) register(t *testing.T, p *process, i *install) {
+func (f *fixture) register(t *testing.T, p *process, i *install) {
 	t.Helper()
 	options := registration.Options{
 		ClientConfig:       admissionv1.WebhookClientConfig{URL: new("https://" + p.addr), CABundle: i.ca},
@@ -230,11 +230,11 @@ func (w *world) register(t *testing.T, p *process, i *install) {
 	}
 	configuration, err := registration.New(options)
 	must(t, err)
-	_, err = w.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Create(t.Context(), configuration, metav1.CreateOptions{})
+	_, err = f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Create(t.Context(), configuration, metav1.CreateOptions{})
 	must(t, err)
 	review, err := registration.NewPolicy(options, home, "ampbridge-policy")
 	must(t, err)
-	_, err = w.Client().AdmissionregistrationV1().ValidatingWebhookConfigurations().Create(t.Context(), review, metav1.CreateOptions{})
+	_, err = f.Client().AdmissionregistrationV1().ValidatingWebhookConfigurations().Create(t.Context(), review, metav1.CreateOptions{})
 	must(t, err)
 }
 
@@ -283,12 +283,12 @@ func (p *process) stall(t *testing.T, n, size int) (end func()) {
 	return func() {}
 }
 
-// hugeLabel is on the pods that [world.refuseHuge] refuses.
+// hugeLabel is on the pods that [fixture.refuseHuge] refuses.
 const hugeLabel = "ampbridge.test/huge"
 
 // hugePod creates a pod of 3 MB, as a dry run. It is sent as JSON: the client's own
 // form would be larger than the API server takes.
-func (w *world) hugePod(t *testing.T, namespace string) {
+func (f *fixture) hugePod(t *testing.T, namespace string) {
 	pod := chartPod(t)
 	pod.Labels[hugeLabel] = "true"
 	for i := range pod.Spec.Containers {
@@ -296,7 +296,7 @@ func (w *world) hugePod(t *testing.T, namespace string) {
 			pod.Spec.Containers[i].EnvFrom = make([]corev1.EnvFromSource, 1_000_000)
 		}
 	}
-	config := w.Config()
+	config := f.Config()
 	config.ContentType = runtime.ContentTypeJSON
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
@@ -313,7 +313,7 @@ func (w *world) hugePod(t *testing.T, namespace string) {
 // which refuses the huge pods. Else the API server would write down a million
 // mistakes for each of them. That takes it half a minute on two cores, in which it
 // answers nobody, and the test would measure that.
-func (w *world) refuseHuge(t *testing.T) {
+func (f *fixture) refuseHuge(t *testing.T) {
 	t.Helper()
 	server := httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		var review struct {
@@ -331,7 +331,7 @@ func (w *world) refuseHuge(t *testing.T) {
 	}))
 	t.Cleanup(server.Close)
 	fail, none, pods := admissionv1.Fail, admissionv1.SideEffectClassNone, "zz-refuses-huge-pods"
-	_, err := w.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Create(t.Context(), &admissionv1.MutatingWebhookConfiguration{
+	_, err := f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Create(t.Context(), &admissionv1.MutatingWebhookConfiguration{
 		ObjectMeta: metav1.ObjectMeta{Name: pods}, // webhooks are called in the order of these names
 		Webhooks: []admissionv1.MutatingWebhook{{
 			Name: pods + ".test.ampbridge.io",
@@ -350,17 +350,17 @@ func (w *world) refuseHuge(t *testing.T) {
 	eventually(t, "the second webhook is called", func() bool {
 		pod := chartPod(t)
 		pod.Labels[hugeLabel] = "true"
-		_, err := w.tryPod(t, "test-tenant", pod, true)
+		_, err := f.tryPod(t, "test-tenant", pod, true)
 		return err != nil && strings.Contains(err.Error(), "refused by the test")
 	})
 }
 
 // hugeAccount creates a service account with a long list of Secrets. With as many as
 // etcd takes, the API server itself needs a second for each pod.
-func (w *world) hugeAccount(t *testing.T, namespace string) {
+func (f *fixture) hugeAccount(t *testing.T, namespace string) {
 	t.Helper()
 	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "huge"}, Secrets: make([]corev1.ObjectReference, 15_000)}
-	_, err := w.Client().CoreV1().ServiceAccounts(namespace).Create(t.Context(), account, metav1.CreateOptions{})
+	_, err := f.Client().CoreV1().ServiceAccounts(namespace).Create(t.Context(), account, metav1.CreateOptions{})
 	must(t, err)
 }
 

@@ -23,16 +23,16 @@ import (
 // last good version survives a restart.
 func TestPolicyIsReviewed(t *testing.T) {
 	kubectl := tools.Path(t, "kubectl")
-	w := &world{Cluster: cluster.Start(t, cluster.Options{}), policyFile: filepath.Join(t.TempDir(), "policy.yaml"), log: &lockedBuffer{}}
-	w.writePolicy(t, "")
-	i := w.install(t)
-	accepted := w.Client().CoreV1().ConfigMaps(home)
+	f := &fixture{Cluster: cluster.Start(t, cluster.Options{}), policyFile: filepath.Join(t.TempDir(), "policy.yaml"), log: &lockedBuffer{}}
+	f.writePolicy(t, "")
+	i := f.install(t)
+	accepted := f.Client().CoreV1().ConfigMaps(home)
 	_, err := accepted.Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: webhook.AcceptedConfigMap}}, metav1.CreateOptions{})
 	must(t, err)
-	must(t, w.Namespace(t.Context(), "test-elsewhere", nil))
-	p := w.start(t, i)
+	must(t, f.Namespace(t.Context(), "test-elsewhere", nil))
+	p := f.start(t, i)
 	p.ready(t)
-	w.register(t, p, i)
+	f.register(t, p, i)
 
 	base, err := os.ReadFile("testdata/policy.yaml")
 	must(t, err)
@@ -49,7 +49,7 @@ func TestPolicyIsReviewed(t *testing.T) {
 		}
 		data, err := yaml.Marshal(object)
 		must(t, err)
-		cmd := exec.CommandContext(t.Context(), kubectl, "--kubeconfig", w.Kubeconfig(), "apply", "-f", "-")
+		cmd := exec.CommandContext(t.Context(), kubectl, "--kubeconfig", f.Kubeconfig(), "apply", "-f", "-")
 		cmd.Stdin = bytes.NewReader(data)
 		out, err := cmd.CombinedOutput()
 		return string(out), err
@@ -85,7 +85,7 @@ func TestPolicyIsReviewed(t *testing.T) {
 			t.Errorf("%s: got %v: %s", step.what, err, out)
 		}
 	}
-	metrics, err := w.Metrics(t.Context())
+	metrics, err := f.Metrics(t.Context())
 	must(t, err)
 	if n := strings.Count(metrics, "policy.webhook.ampbridge.io"); n == 0 {
 		t.Error("the API server counts no call")
@@ -97,10 +97,10 @@ func TestPolicyIsReviewed(t *testing.T) {
 		return object.Data["accepted.yaml"] == good
 	})
 	p.stop()
-	must(t, os.WriteFile(w.policyFile, []byte(wrong), 0o600))
-	again := w.start(t, i)
+	must(t, os.WriteFile(f.policyFile, []byte(wrong), 0o600))
+	again := f.start(t, i)
 	again.ready(t)
-	if log := w.log.String(); !strings.Contains(log, "policy restored") {
+	if log := f.log.String(); !strings.Contains(log, "policy restored") {
 		t.Errorf("the log does not tell of the copy: %s", log)
 	}
 	if text := again.scrape(t); !strings.Contains(text, "ampbridge_policy_from_accepted_copy 1") || !strings.Contains(text, "ampbridge_policy_last_load_success 0") {

@@ -37,23 +37,23 @@ const (
 	home  = "ampbridge"
 )
 
-// world is an API server with the webhook registered in it.
-type world struct {
+// fixture is an API server with the webhook registered in it.
+type fixture struct {
 	*cluster.Cluster
 	policyFile string
 	log        *lockedBuffer
 }
 
-func newWorld(t *testing.T) *world {
+func newFixture(t *testing.T) *fixture {
 	t.Helper()
-	w := &world{Cluster: cluster.Start(t, cluster.Options{}), policyFile: filepath.Join(t.TempDir(), "policy.yaml"), log: &lockedBuffer{}}
-	w.writePolicy(t, "")
+	f := &fixture{Cluster: cluster.Start(t, cluster.Options{}), policyFile: filepath.Join(t.TempDir(), "policy.yaml"), log: &lockedBuffer{}}
+	f.writePolicy(t, "")
 	certs := t.TempDir()
 	ca, err := servingcert.Write(certs, "127.0.0.1")
 	must(t, err)
 	o := webhook.Options{
-		Addr: freeAddr(t), HealthAddr: freeAddr(t), MetricsAddr: freeAddr(t), CertDir: certs, PolicyFile: w.policyFile, Image: image,
-		RESTConfig: w.webhookConfig(t), Logger: slog.New(slog.NewJSONHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Addr: freeAddr(t), HealthAddr: freeAddr(t), MetricsAddr: freeAddr(t), CertDir: certs, PolicyFile: f.policyFile, Image: image,
+		RESTConfig: f.webhookConfig(t), Logger: slog.New(slog.NewJSONHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -70,26 +70,26 @@ func newWorld(t *testing.T) *world {
 		ExcludedNamespaces: []string{home},
 	})
 	must(t, err)
-	_, err = w.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Create(t.Context(), configuration, metav1.CreateOptions{})
+	_, err = f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Create(t.Context(), configuration, metav1.CreateOptions{})
 	must(t, err)
 	// The API server takes a moment to see its configuration.
-	w.namespace(t, "test-begin", policy.InjectionEnabled, nil)
-	w.account(t, "test-begin", "prometheus-server", nil)
+	f.namespace(t, "test-begin", policy.InjectionEnabled, nil)
+	f.account(t, "test-begin", "prometheus-server", nil)
 	eventually(t, "the webhook is called", func() bool {
-		pod, err := w.tryPod(t, "test-begin", chartPod(t), true)
+		pod, err := f.tryPod(t, "test-begin", chartPod(t), true)
 		must(t, err)
 		return injected(pod)
 	})
-	return w
+	return f
 }
 
 // webhookConfig is the webhook's own identity, with the rights that it is said
 // to need and no others.
-func (w *world) webhookConfig(t *testing.T) *rest.Config {
+func (f *fixture) webhookConfig(t *testing.T) *rest.Config {
 	t.Helper()
-	must(t, w.Namespace(t.Context(), home, nil))
-	w.account(t, home, "webhook", nil)
-	_, err := w.Client().RbacV1().ClusterRoles().Create(t.Context(), &rbacv1.ClusterRole{
+	must(t, f.Namespace(t.Context(), home, nil))
+	f.account(t, home, "webhook", nil)
+	_, err := f.Client().RbacV1().ClusterRoles().Create(t.Context(), &rbacv1.ClusterRole{
 		ObjectMeta: metav1.ObjectMeta{Name: "ampbridge-webhook"},
 		Rules: []rbacv1.PolicyRule{
 			{APIGroups: []string{""}, Resources: []string{"serviceaccounts"}, Verbs: []string{"get"}},
@@ -97,13 +97,13 @@ func (w *world) webhookConfig(t *testing.T) *rest.Config {
 		},
 	}, metav1.CreateOptions{})
 	must(t, err)
-	_, err = w.Client().RbacV1().ClusterRoleBindings().Create(t.Context(), &rbacv1.ClusterRoleBinding{
+	_, err = f.Client().RbacV1().ClusterRoleBindings().Create(t.Context(), &rbacv1.ClusterRoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: "ampbridge-webhook"},
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "ampbridge-webhook"},
 		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: home, Name: "webhook"}},
 	}, metav1.CreateOptions{})
 	must(t, err)
-	_, err = w.Client().RbacV1().Roles(home).Create(t.Context(), &rbacv1.Role{
+	_, err = f.Client().RbacV1().Roles(home).Create(t.Context(), &rbacv1.Role{
 		ObjectMeta: metav1.ObjectMeta{Name: "ampbridge-webhook"},
 		Rules: []rbacv1.PolicyRule{
 			{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{breaker.ConfigMap}, Verbs: []string{"get"}},
@@ -111,13 +111,13 @@ func (w *world) webhookConfig(t *testing.T) *rest.Config {
 		},
 	}, metav1.CreateOptions{})
 	must(t, err)
-	_, err = w.Client().RbacV1().RoleBindings(home).Create(t.Context(), &rbacv1.RoleBinding{
+	_, err = f.Client().RbacV1().RoleBindings(home).Create(t.Context(), &rbacv1.RoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: "ampbridge-webhook"},
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "ampbridge-webhook"},
 		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: home, Name: "webhook"}},
 	}, metav1.CreateOptions{})
 	must(t, err)
-	file, err := w.KubeconfigFor(t.Context(), home, "webhook")
+	file, err := f.KubeconfigFor(t.Context(), home, "webhook")
 	must(t, err)
 	config, err := clientcmd.BuildConfigFromFlags("", file)
 	must(t, err)
@@ -125,14 +125,14 @@ func (w *world) webhookConfig(t *testing.T) *rest.Config {
 }
 
 // writePolicy puts the policy of testdata in force, with more lines.
-func (w *world) writePolicy(t *testing.T, more string) {
+func (f *fixture) writePolicy(t *testing.T, more string) {
 	t.Helper()
 	base, err := os.ReadFile("testdata/policy.yaml")
 	must(t, err)
-	must(t, os.WriteFile(w.policyFile, append(base, more...), 0o600))
+	must(t, os.WriteFile(f.policyFile, append(base, more...), 0o600))
 }
 
-func (w *world) namespace(t *testing.T, name string, injection policy.Injection, labels map[string]string) {
+func (f *fixture) namespace(t *testing.T, name string, injection policy.Injection, labels map[string]string) {
 	t.Helper()
 	all := map[string]string{}
 	if injection != "" {
@@ -141,39 +141,39 @@ func (w *world) namespace(t *testing.T, name string, injection policy.Injection,
 	for k, v := range labels {
 		all[k] = v
 	}
-	must(t, w.Namespace(t.Context(), name, all))
+	must(t, f.Namespace(t.Context(), name, all))
 }
 
-func (w *world) account(t *testing.T, namespace, name string, annotations map[string]string) *corev1.ServiceAccount {
+func (f *fixture) account(t *testing.T, namespace, name string, annotations map[string]string) *corev1.ServiceAccount {
 	t.Helper()
 	object := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Annotations: annotations}}
-	created, err := w.Client().CoreV1().ServiceAccounts(namespace).Create(t.Context(), object, metav1.CreateOptions{})
+	created, err := f.Client().CoreV1().ServiceAccounts(namespace).Create(t.Context(), object, metav1.CreateOptions{})
 	must(t, err)
 	return created
 }
 
 // tryPod creates a pod and returns it as the API server does.
-func (w *world) tryPod(t *testing.T, namespace string, pod *corev1.Pod, dry bool) (*corev1.Pod, error) {
+func (f *fixture) tryPod(t *testing.T, namespace string, pod *corev1.Pod, dry bool) (*corev1.Pod, error) {
 	o := metav1.CreateOptions{}
 	if dry {
 		o.DryRun = []string{metav1.DryRunAll}
 	}
-	return w.Client().CoreV1().Pods(namespace).Create(t.Context(), pod, o)
+	return f.Client().CoreV1().Pods(namespace).Create(t.Context(), pod, o)
 }
 
-func (w *world) pod(t *testing.T, namespace string, pod *corev1.Pod) *corev1.Pod {
+func (f *fixture) pod(t *testing.T, namespace string, pod *corev1.Pod) *corev1.Pod {
 	t.Helper()
-	created, err := w.tryPod(t, namespace, pod, false)
+	created, err := f.tryPod(t, namespace, pod, false)
 	must(t, err)
 	return created
 }
 
 // decisions are the reasons that the webhook gave, by namespace and pod, of the
 // pods that it was asked about.
-func (w *world) decisions(t *testing.T) map[string]string {
+func (f *fixture) decisions(t *testing.T) map[string]string {
 	t.Helper()
 	reasons := map[string]string{}
-	for line := range strings.Lines(w.log.String()) {
+	for line := range strings.Lines(f.log.String()) {
 		var entry struct{ Msg, Namespace, Pod, Reason string }
 		must(t, json.Unmarshal([]byte(line), &entry))
 		if key := entry.Namespace + "/" + entry.Pod; entry.Msg == "pod" && reasons[key] == "" {
@@ -183,12 +183,12 @@ func (w *world) decisions(t *testing.T) map[string]string {
 	return reasons
 }
 
-func (w *world) reason(t *testing.T, namespace, pod string) string {
+func (f *fixture) reason(t *testing.T, namespace, pod string) string {
 	t.Helper()
 	// The log's line is written after the answer.
 	var reason string
 	for range 20 {
-		if reason = w.decisions(t)[namespace+"/"+pod]; reason != "" {
+		if reason = f.decisions(t)[namespace+"/"+pod]; reason != "" {
 			return reason
 		}
 		time.Sleep(5 * time.Millisecond)
@@ -196,8 +196,8 @@ func (w *world) reason(t *testing.T, namespace, pod string) string {
 	return "never called"
 }
 
-func (w *world) lastLine() string {
-	text := strings.TrimSpace(w.log.String())
+func (f *fixture) lastLine() string {
+	text := strings.TrimSpace(f.log.String())
 	return text[strings.LastIndexByte(text, '\n')+1:]
 }
 
@@ -205,9 +205,9 @@ var calls = regexp.MustCompile(`(?m)^apiserver_admission_webhook_request_total\{
 
 // podCalls is how often the API server has called the webhook for pods, as it
 // counts it itself.
-func (w *world) podCalls(t *testing.T) (n int) {
+func (f *fixture) podCalls(t *testing.T) (n int) {
 	t.Helper()
-	text, err := w.Metrics(t.Context())
+	text, err := f.Metrics(t.Context())
 	must(t, err)
 	for _, match := range calls.FindAllStringSubmatch(text, -1) {
 		if match[1] == "pods" {

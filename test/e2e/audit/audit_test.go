@@ -25,37 +25,37 @@ const (
 )
 
 func TestAudit(t *testing.T) {
-	w := newWorld(t)
-	t.Run("tells and leaves alone", w.testTells)
-	t.Run("mends what slipped through", w.testMends)
-	t.Run("respects a disruption budget", w.testBudget)
-	t.Run("keeps its pace", w.testPace)
-	t.Run("image that cannot be pulled", w.testStuck)
+	f := newFixture(t)
+	t.Run("tells and leaves alone", f.testTells)
+	t.Run("mends what slipped through", f.testMends)
+	t.Run("respects a disruption budget", f.testBudget)
+	t.Run("keeps its pace", f.testPace)
+	t.Run("image that cannot be pulled", f.testStuck)
 }
 
 // Without `repair: evict` nothing is evicted; each finding is told once.
-func (w *world) testTells(t *testing.T) {
+func (f *fixture) testTells(t *testing.T) {
 	const namespace = "test-tells"
-	w.namespace(t, namespace)
-	w.account(t, namespace, "stranger")
-	missed := w.deploy(t, namespace, "missed", 2, nil)
-	w.namespace(t, excluded)
-	w.deploy(t, excluded, "elsewhere", 1, nil)
-	skipped := w.deploy(t, namespace, "skipped", 1, map[string]string{policy.AnnotationContainer: "none"})
-	r := w.audit(t, "", quick)
-	w.eventSays(t, missed[0], "InjectionMissed", "kubectl -n test-tells rollout restart deployment/missed")
-	w.eventSays(t, skipped[0], "NoSuchContainer", `names "none"`)
+	f.namespace(t, namespace)
+	f.account(t, namespace, "stranger")
+	missed := f.deploy(t, namespace, "missed", 2, nil)
+	f.namespace(t, excluded)
+	f.deploy(t, excluded, "elsewhere", 1, nil)
+	skipped := f.deploy(t, namespace, "skipped", 1, map[string]string{policy.AnnotationContainer: "none"})
+	r := f.audit(t, "", quick)
+	f.eventSays(t, missed[0], "InjectionMissed", "kubectl -n test-tells rollout restart deployment/missed")
+	f.eventSays(t, skipped[0], "NoSuchContainer", `names "none"`)
 	eventually(t, "the metrics show it", func() bool {
 		return r.value(t, findings, "missed") == 2 && r.value(t, findings, "skipped") == 1
 	})
 	time.Sleep(2 * time.Second) // some ten rounds
 	for reason, pod := range map[string]corev1.Pod{"InjectionMissed": missed[0], "NoSuchContainer": skipped[0]} {
-		if n := len(w.events(t, pod, reason)); n != 1 {
+		if n := len(f.events(t, pod, reason)); n != 1 {
 			t.Errorf("%d events %s, want 1", n, reason)
 		}
 	}
 	for _, pod := range missed {
-		if !has(w.pods(t, namespace, "missed"), pod) {
+		if !has(f.pods(t, namespace, "missed"), pod) {
 			t.Errorf("%s is gone", pod.Name)
 		}
 	}
@@ -66,46 +66,46 @@ func (w *world) testTells(t *testing.T) {
 
 // Pods that were created while every replica of the webhook was down are
 // replaced, one after another. Whoever opted out keeps what is there.
-func (w *world) testMends(t *testing.T) {
+func (f *fixture) testMends(t *testing.T) {
 	const namespace, left = "test-mends", "test-mends-left"
-	w.namespace(t, namespace)
-	w.namespace(t, left)
-	slipped := w.deploy(t, namespace, "slipped", 2, nil)
-	out := w.deploy(t, namespace, "out", 1, map[string]string{policy.AnnotationInject: "false"})
-	leaving := w.deploy(t, left, "leaving", 1, nil)
+	f.namespace(t, namespace)
+	f.namespace(t, left)
+	slipped := f.deploy(t, namespace, "slipped", 2, nil)
+	out := f.deploy(t, namespace, "out", 1, map[string]string{policy.AnnotationInject: "false"})
+	leaving := f.deploy(t, left, "leaving", 1, nil)
 	bare := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "bare"}, Spec: template().Spec}
-	bare, err := w.Client().CoreV1().Pods(namespace).Create(t.Context(), bare, metav1.CreateOptions{})
+	bare, err := f.Client().CoreV1().Pods(namespace).Create(t.Context(), bare, metav1.CreateOptions{})
 	must(t, err)
 	for _, pod := range append(slipped, out...) {
 		if injected(&pod) {
 			t.Fatal("a pod was injected without a webhook")
 		}
-		w.report(t, pod, ready)
+		f.report(t, pod, ready)
 	}
-	w.unlabel(t, left)
+	f.unlabel(t, left)
 
-	w.startWebhook(t, namespace)
+	f.startWebhook(t, namespace)
 	// The API server dates pods to the second, and one of the second of an
 	// eviction counts as a successor, which waits for minutes.
 	time.Sleep(time.Second)
-	r := w.audit(t, evict, quick)
-	w.eventSays(t, slipped[0], "InjectionMissed", "going to be evicted")
-	w.eventSays(t, slipped[0], "Evicted", "missed")
+	r := f.audit(t, evict, quick)
+	f.eventSays(t, slipped[0], "InjectionMissed", "going to be evicted")
+	f.eventSays(t, slipped[0], "Evicted", "missed")
 	eventually(t, "the first is replaced", func() bool { return r.value(t, evictions, "evicted") == 1 })
 	// Its sibling stays as long as the successor is not ready.
 	time.Sleep(4 * time.Second)
 	if n := r.value(t, evictions, ""); n != 1 {
 		t.Errorf("%v evictions, want 1 at a time", n)
 	}
-	for _, pod := range w.pods(t, namespace, "slipped") {
-		w.report(t, pod, ready)
+	for _, pod := range f.pods(t, namespace, "slipped") {
+		f.report(t, pod, ready)
 	}
-	eventually(t, "the second is replaced", func() bool { return replaced(slipped, w.pods(t, namespace, "slipped")) })
-	for _, pod := range w.pods(t, namespace, "slipped") {
+	eventually(t, "the second is replaced", func() bool { return replaced(slipped, f.pods(t, namespace, "slipped")) })
+	for _, pod := range f.pods(t, namespace, "slipped") {
 		if !injected(&pod) {
 			t.Errorf("%s is not injected", pod.Name)
 		}
-		w.report(t, pod, ready)
+		f.report(t, pod, ready)
 	}
 	eventually(t, "all is well", func() bool {
 		return r.value(t, findings, "missed") == 1 && r.value(t, findings, "healthy") == 2 // the bare pod stays missed
@@ -114,25 +114,25 @@ func (w *world) testMends(t *testing.T) {
 	if n := r.value(t, evictions, ""); n != 2 {
 		t.Errorf("%v evictions, want 2", n)
 	}
-	if !has(w.pods(t, namespace, "out"), out[0]) || !has(w.pods(t, left, "leaving"), leaving[0]) {
+	if !has(f.pods(t, namespace, "out"), out[0]) || !has(f.pods(t, left, "leaving"), leaving[0]) {
 		t.Error("a pod that opted out was evicted")
 	}
-	if p, err := w.Client().CoreV1().Pods(namespace).Get(t.Context(), "bare", metav1.GetOptions{}); err != nil || p.UID != bare.UID {
+	if p, err := f.Client().CoreV1().Pods(namespace).Get(t.Context(), "bare", metav1.GetOptions{}); err != nil || p.UID != bare.UID {
 		t.Errorf("the pod without a controller: %v", err)
 	}
 	for _, pod := range append(out, leaving...) {
-		if n := len(w.events(t, pod, "InjectionMissed")); n != 0 {
+		if n := len(f.events(t, pod, "InjectionMissed")); n != 0 {
 			t.Errorf("%d events about %s", n, pod.Name)
 		}
 	}
 }
 
-func (w *world) testBudget(t *testing.T) {
+func (f *fixture) testBudget(t *testing.T) {
 	const namespace = "test-budget"
-	w.namespace(t, namespace)
-	pods := w.deploy(t, namespace, "guarded", 1, nil)
-	w.report(t, pods[0], ready)
-	budgets := w.Client().PolicyV1().PodDisruptionBudgets(namespace)
+	f.namespace(t, namespace)
+	pods := f.deploy(t, namespace, "guarded", 1, nil)
+	f.report(t, pods[0], ready)
+	budgets := f.Client().PolicyV1().PodDisruptionBudgets(namespace)
 	least := intstr.FromInt32(1)
 	_, err := budgets.Create(t.Context(), &policyv1.PodDisruptionBudget{
 		ObjectMeta: metav1.ObjectMeta{Name: "guard"},
@@ -144,29 +144,29 @@ func (w *world) testBudget(t *testing.T) {
 		must(t, err)
 		return b.Status.CurrentHealthy == 1 && b.Status.DisruptionsAllowed == 0
 	})
-	w.startWebhook(t, namespace)
-	r := w.audit(t, evict, quick)
+	f.startWebhook(t, namespace)
+	r := f.audit(t, evict, quick)
 	eventually(t, "the eviction is refused, and tried again", func() bool { return r.value(t, evictions, "refused") >= 2 })
-	w.eventSays(t, pods[0], "EvictionRefused", "PodDisruptionBudget")
-	if n := len(w.events(t, pods[0], "EvictionRefused")); n != 1 {
+	f.eventSays(t, pods[0], "EvictionRefused", "PodDisruptionBudget")
+	if n := len(f.events(t, pods[0], "EvictionRefused")); n != 1 {
 		t.Errorf("%d events EvictionRefused, want 1", n)
 	}
-	if now := w.pods(t, namespace, "guarded"); replaced(pods, now) || r.value(t, evictions, "evicted") != 0 {
+	if now := f.pods(t, namespace, "guarded"); replaced(pods, now) || r.value(t, evictions, "evicted") != 0 {
 		t.Fatal("the pod was evicted against its budget")
 	}
 	must(t, budgets.Delete(t.Context(), "guard", metav1.DeleteOptions{}))
-	eventually(t, "the pod is replaced without the budget", func() bool { return replaced(pods, w.pods(t, namespace, "guarded")) })
+	eventually(t, "the pod is replaced without the budget", func() bool { return replaced(pods, f.pods(t, namespace, "guarded")) })
 }
 
 // The burst comes at once, and then the cluster is left in peace.
-func (w *world) testPace(t *testing.T) {
+func (f *fixture) testPace(t *testing.T) {
 	const namespace, workloads = "test-pace", audit.EvictionBurst + 2
-	w.namespace(t, namespace)
+	f.namespace(t, namespace)
 	for i := range workloads {
-		w.deploy(t, namespace, string(rune('a'+i)), 1, nil)
+		f.deploy(t, namespace, string(rune('a'+i)), 1, nil)
 	}
-	w.startWebhook(t, namespace)
-	r := w.audit(t, evict, func(o *audit.Options) {
+	f.startWebhook(t, namespace)
+	r := f.audit(t, evict, func(o *audit.Options) {
 		quick(o)
 		o.EvictionInterval = time.Hour
 	})
@@ -178,50 +178,50 @@ func (w *world) testPace(t *testing.T) {
 }
 
 // The options are the defaults: the limit of two minutes is about those.
-func (w *world) testStuck(t *testing.T) {
+func (f *fixture) testStuck(t *testing.T) {
 	const namespace, limit = "test-stuck", 2 * time.Minute
-	w.namespace(t, namespace)
-	w.startWebhook(t, namespace)
-	pods := w.deploy(t, namespace, "stuck", 2, nil)
-	hanging := w.deploy(t, namespace, "hanging", 1, nil)
-	slow := w.deploy(t, namespace, "slow", 1, nil)
+	f.namespace(t, namespace)
+	f.startWebhook(t, namespace)
+	pods := f.deploy(t, namespace, "stuck", 2, nil)
+	hanging := f.deploy(t, namespace, "hanging", 1, nil)
+	slow := f.deploy(t, namespace, "slow", 1, nil)
 	for _, pod := range slices.Concat(pods, hanging, slow) {
 		if !injected(&pod) {
 			t.Fatalf("%s is not injected", pod.Name)
 		}
 	}
-	r := w.audit(t, "", func(*audit.Options) {})
+	r := f.audit(t, "", func(*audit.Options) {})
 	eventually(t, "a first round", func() bool { return r.value(t, findings, "healthy") == 4 })
 	begin := time.Now()
 	for _, pod := range pods {
-		w.report(t, pod, cannotPull)
+		f.report(t, pod, cannotPull)
 	}
-	w.report(t, hanging[0], pulling)
-	w.report(t, slow[0], mounting)
+	f.report(t, hanging[0], pulling)
+	f.report(t, slow[0], mounting)
 	for name, before := range map[string][]corev1.Pod{"stuck": pods, "hanging": hanging} {
-		within(t, limit-time.Since(begin), "the pods of "+name+" are replaced", func() bool { return replaced(before, w.pods(t, namespace, name)) })
+		within(t, limit-time.Since(begin), "the pods of "+name+" are replaced", func() bool { return replaced(before, f.pods(t, namespace, name)) })
 		t.Logf("%s: replaced after %s", name, time.Since(begin).Round(time.Second))
-		for _, pod := range w.pods(t, namespace, name) {
+		for _, pod := range f.pods(t, namespace, name) {
 			if injected(&pod) {
 				t.Errorf("%s is injected, although the breaker is open", pod.Name)
 			}
 		}
 	}
-	w.eventSays(t, hanging[0], "CircuitOpen", "Pulling: nothing else is left to wait for, but its image "+image+" is not there yet")
-	if !has(w.pods(t, namespace, "slow"), slow[0]) || len(w.events(t, slow[0], "SidecarHangs")) != 0 {
+	f.eventSays(t, hanging[0], "CircuitOpen", "Pulling: nothing else is left to wait for, but its image "+image+" is not there yet")
+	if !has(f.pods(t, namespace, "slow"), slow[0]) || len(f.events(t, slow[0], "SidecarHangs")) != 0 {
 		t.Error("a pod that waits for its volumes was taken for one that hangs")
 	}
-	w.eventSays(t, pods[0], "SidecarHangs", "ImagePullBackOff")
-	w.eventSays(t, pods[0], "CircuitOpen", "Back-off pulling image "+image)
+	f.eventSays(t, pods[0], "SidecarHangs", "ImagePullBackOff")
+	f.eventSays(t, pods[0], "CircuitOpen", "Back-off pulling image "+image)
 	if n := r.value(t, "ampbridge_audit_breaker_open", "stuck"); n != 1 {
 		t.Errorf("ampbridge_audit_breaker_open is %v, want 1", n)
 	}
-	state, err := store.Read(t.Context(), w.Client().CoreV1().ConfigMaps(home))
+	state, err := store.Read(t.Context(), f.Client().CoreV1().ConfigMaps(home))
 	must(t, err)
 	p, err := policy.Parse([]byte(policyText))
 	must(t, err)
 	e, _ := p.Entitled(policy.Subject{Namespace: namespace, ServiceAccount: account})
-	successor := w.pods(t, namespace, "stuck")[0]
+	successor := f.pods(t, namespace, "stuck")[0]
 	owner := metav1.GetControllerOf(&successor)
 	workload := breaker.Of(namespace, successor.Name, owner.Kind, owner.Name, successor.Labels)
 	if entry, open := state.Open(workload, breaker.Revision(p, e, image)); !open || entry.Cause != "ImagePullBackOff" || workload.String() != "Deployment/stuck" {

@@ -50,45 +50,45 @@ trust: {permissionsBoundary: "arn:aws:iam::111122223333:policy/b"}
 `
 )
 
-// world is an API server where the webhook is registered, but does not run.
-type world struct {
+// fixture is an API server where the webhook is registered, but does not run.
+type fixture struct {
 	*cluster.Cluster
 	addr, certs string
 	auditor     *rest.Config
 	webhook     *rest.Config
 }
 
-func newWorld(t *testing.T) *world {
+func newFixture(t *testing.T) *fixture {
 	t.Helper()
-	w := &world{Cluster: cluster.Start(t, cluster.Options{}), addr: freeAddr(t), certs: t.TempDir()}
-	must(t, w.Namespace(t.Context(), home, nil))
+	f := &fixture{Cluster: cluster.Start(t, cluster.Options{}), addr: freeAddr(t), certs: t.TempDir()}
+	must(t, f.Namespace(t.Context(), home, nil))
 	read := func(verb string, resources ...string) rbacv1.PolicyRule {
 		return rbacv1.PolicyRule{APIGroups: []string{""}, Resources: resources, Verbs: []string{verb}}
 	}
 	state := rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{breaker.ConfigMap}, Verbs: []string{"get"}}
-	w.webhook = w.identity(t, "webhook", []rbacv1.PolicyRule{read("get", "serviceaccounts"), read("list", "limitranges", "resourcequotas")}, []rbacv1.PolicyRule{state})
+	f.webhook = f.identity(t, "webhook", []rbacv1.PolicyRule{read("get", "serviceaccounts"), read("list", "limitranges", "resourcequotas")}, []rbacv1.PolicyRule{state})
 	state.Verbs = []string{"get", "update"}
-	w.auditor = w.identity(t, "auditor", []rbacv1.PolicyRule{
+	f.auditor = f.identity(t, "auditor", []rbacv1.PolicyRule{
 		read("get", "namespaces", "serviceaccounts"), read("list", "namespaces", "pods", "limitranges", "resourcequotas"),
 		read("create", "pods/eviction", "events"),
 	}, []rbacv1.PolicyRule{state, read("create", "configmaps")})
 
-	ca, err := servingcert.Write(w.certs, "127.0.0.1")
+	ca, err := servingcert.Write(f.certs, "127.0.0.1")
 	must(t, err)
 	object, err := registration.New(registration.Options{
-		ClientConfig: admissionv1.WebhookClientConfig{URL: new("https://" + w.addr), CABundle: ca}, ExcludedNamespaces: []string{home},
+		ClientConfig: admissionv1.WebhookClientConfig{URL: new("https://" + f.addr), CABundle: ca}, ExcludedNamespaces: []string{home},
 	})
 	must(t, err)
-	_, err = w.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Create(t.Context(), object, metav1.CreateOptions{})
+	_, err = f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Create(t.Context(), object, metav1.CreateOptions{})
 	must(t, err)
-	return w
+	return f
 }
 
 // identity makes a service account with rules for all namespaces and for home.
-func (w *world) identity(t *testing.T, name string, everywhere, athome []rbacv1.PolicyRule) *rest.Config {
+func (f *fixture) identity(t *testing.T, name string, everywhere, athome []rbacv1.PolicyRule) *rest.Config {
 	t.Helper()
-	client, meta := w.Client().RbacV1(), metav1.ObjectMeta{Name: name}
-	w.account(t, home, name)
+	client, meta := f.Client().RbacV1(), metav1.ObjectMeta{Name: name}
+	f.account(t, home, name)
 	subjects := []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: home, Name: name}}
 	_, err := client.ClusterRoles().Create(t.Context(), &rbacv1.ClusterRole{ObjectMeta: meta, Rules: everywhere}, metav1.CreateOptions{})
 	must(t, err)
@@ -102,53 +102,53 @@ func (w *world) identity(t *testing.T, name string, everywhere, athome []rbacv1.
 		ObjectMeta: meta, Subjects: subjects, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: name},
 	}, metav1.CreateOptions{})
 	must(t, err)
-	file, err := w.KubeconfigFor(t.Context(), home, name)
+	file, err := f.KubeconfigFor(t.Context(), home, name)
 	must(t, err)
 	config, err := clientcmd.BuildConfigFromFlags("", file)
 	must(t, err)
 	return config
 }
 
-func (w *world) account(t *testing.T, namespace, name string) {
+func (f *fixture) account(t *testing.T, namespace, name string) {
 	t.Helper()
-	_, err := w.Client().CoreV1().ServiceAccounts(namespace).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+	_, err := f.Client().CoreV1().ServiceAccounts(namespace).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
 	must(t, err)
 }
 
 // namespace makes a labelled namespace with the granted service account. Its
 // label goes with the test, so that no later auditor is concerned.
-func (w *world) namespace(t *testing.T, name string) {
+func (f *fixture) namespace(t *testing.T, name string) {
 	t.Helper()
-	must(t, w.Namespace(t.Context(), name, map[string]string{policy.LabelInjection: string(policy.InjectionEnabled)}))
-	w.account(t, name, account)
-	t.Cleanup(func() { w.unlabel(t, name) })
+	must(t, f.Namespace(t.Context(), name, map[string]string{policy.LabelInjection: string(policy.InjectionEnabled)}))
+	f.account(t, name, account)
+	t.Cleanup(func() { f.unlabel(t, name) })
 }
 
-func (w *world) unlabel(t *testing.T, name string) {
+func (f *fixture) unlabel(t *testing.T, name string) {
 	t.Helper()
 	ctx := context.WithoutCancel(t.Context())
-	object, err := w.Client().CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
+	object, err := f.Client().CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
 	must(t, err)
 	delete(object.Labels, policy.LabelInjection)
-	_, err = w.Client().CoreV1().Namespaces().Update(ctx, object, metav1.UpdateOptions{})
+	_, err = f.Client().CoreV1().Namespaces().Update(ctx, object, metav1.UpdateOptions{})
 	must(t, err)
 }
 
 // startWebhook runs the webhook until the test ends, and returns when the API
 // server injects through it.
-func (w *world) startWebhook(t *testing.T, probe string) {
+func (f *fixture) startWebhook(t *testing.T, probe string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "policy.yaml")
 	must(t, os.WriteFile(file, []byte(policyText), 0o600))
-	w.run(t, "webhook", func(ctx context.Context) error {
+	f.run(t, "webhook", func(ctx context.Context) error {
 		return webhook.Run(ctx, webhook.Options{
-			Addr: w.addr, HealthAddr: freeAddr(t), MetricsAddr: freeAddr(t), CertDir: w.certs, PolicyFile: file, Image: image,
-			RESTConfig: w.webhook, Namespace: home, Logger: slog.New(slog.NewJSONHandler(io.Discard, nil)),
+			Addr: f.addr, HealthAddr: freeAddr(t), MetricsAddr: freeAddr(t), CertDir: f.certs, PolicyFile: file, Image: image,
+			RESTConfig: f.webhook, Namespace: home, Logger: slog.New(slog.NewJSONHandler(io.Discard, nil)),
 		})
 	})
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "probe"}, Spec: template().Spec}
 	eventually(t, "the webhook injects", func() bool {
-		admitted, err := w.Client().CoreV1().Pods(probe).Create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		admitted, err := f.Client().CoreV1().Pods(probe).Create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		must(t, err)
 		return injected(admitted)
 	})
@@ -160,17 +160,17 @@ type running struct {
 }
 
 // audit runs an auditor until the test ends, with a policy of more lines.
-func (w *world) audit(t *testing.T, more string, change func(*audit.Options)) *running {
+func (f *fixture) audit(t *testing.T, more string, change func(*audit.Options)) *running {
 	t.Helper()
 	p, err := policy.Parse([]byte(policyText + more))
 	must(t, err)
 	r := &running{metrics: prometheus.NewRegistry()}
 	o := audit.Options{
-		RESTConfig: w.auditor, Policy: func() *policy.Policy { return p }, Image: image, Namespace: home, Excluded: []string{excluded},
+		RESTConfig: f.auditor, Policy: func() *policy.Policy { return p }, Image: image, Namespace: home, Excluded: []string{excluded},
 		Registry: r.metrics, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
 	change(&o)
-	w.run(t, "auditor", func(ctx context.Context) error { return audit.Run(ctx, o) })
+	f.run(t, "auditor", func(ctx context.Context) error { return audit.Run(ctx, o) })
 	return r
 }
 
@@ -179,7 +179,7 @@ func quick(o *audit.Options) {
 	o.Interval, o.Settle, o.EvictionInterval = 200*time.Millisecond, time.Millisecond, 2*time.Second
 }
 
-func (w *world) run(t *testing.T, name string, run func(context.Context) error) {
+func (f *fixture) run(t *testing.T, name string, run func(context.Context) error) {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -229,40 +229,40 @@ func template() corev1.PodTemplateSpec {
 }
 
 // deploy makes a Deployment and returns its pods once they are all there.
-func (w *world) deploy(t *testing.T, namespace, name string, replicas int, annotations map[string]string) []corev1.Pod {
+func (f *fixture) deploy(t *testing.T, namespace, name string, replicas int, annotations map[string]string) []corev1.Pod {
 	t.Helper()
 	pod := template()
 	pod.Labels["deployment"] = name
 	pod.Annotations = annotations
-	_, err := w.Client().AppsV1().Deployments(namespace).Create(t.Context(), &appsv1.Deployment{
+	_, err := f.Client().AppsV1().Deployments(namespace).Create(t.Context(), &appsv1.Deployment{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec:       appsv1.DeploymentSpec{Replicas: new(int32(replicas)), Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"deployment": name}}, Template: pod},
 	}, metav1.CreateOptions{})
 	must(t, err)
 	var pods []corev1.Pod
 	eventually(t, name+" has its pods", func() bool {
-		pods = w.pods(t, namespace, name)
+		pods = f.pods(t, namespace, name)
 		return len(pods) == replicas
 	})
 	return pods
 }
 
 // pods are the Deployment's that are not about to go.
-func (w *world) pods(t *testing.T, namespace, deployment string) []corev1.Pod {
+func (f *fixture) pods(t *testing.T, namespace, deployment string) []corev1.Pod {
 	t.Helper()
-	list, err := w.Client().CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{LabelSelector: "deployment=" + deployment})
+	list, err := f.Client().CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{LabelSelector: "deployment=" + deployment})
 	must(t, err)
 	return slices.DeleteFunc(list.Items, func(p corev1.Pod) bool { return p.DeletionTimestamp != nil })
 }
 
 // report writes a pod's status, as the kubelet does.
-func (w *world) report(t *testing.T, pod corev1.Pod, change func(*corev1.PodStatus)) {
+func (f *fixture) report(t *testing.T, pod corev1.Pod, change func(*corev1.PodStatus)) {
 	t.Helper()
 	eventually(t, "the status of "+pod.Name+" is written", func() bool {
-		p, err := w.Client().CoreV1().Pods(pod.Namespace).Get(t.Context(), pod.Name, metav1.GetOptions{})
+		p, err := f.Client().CoreV1().Pods(pod.Namespace).Get(t.Context(), pod.Name, metav1.GetOptions{})
 		must(t, err)
 		change(&p.Status)
-		_, err = w.Client().CoreV1().Pods(pod.Namespace).UpdateStatus(t.Context(), p, metav1.UpdateOptions{})
+		_, err = f.Client().CoreV1().Pods(pod.Namespace).UpdateStatus(t.Context(), p, metav1.UpdateOptions{})
 		if !apierrors.IsConflict(err) {
 			must(t, err)
 		}
@@ -301,9 +301,9 @@ func mounting(s *corev1.PodStatus) {
 }
 
 // events are those of a reason on the pod's controller.
-func (w *world) events(t *testing.T, pod corev1.Pod, reason string) []corev1.Event {
+func (f *fixture) events(t *testing.T, pod corev1.Pod, reason string) []corev1.Event {
 	t.Helper()
-	list, err := w.Client().CoreV1().Events(pod.Namespace).List(t.Context(), metav1.ListOptions{})
+	list, err := f.Client().CoreV1().Events(pod.Namespace).List(t.Context(), metav1.ListOptions{})
 	must(t, err)
 	owner := metav1.GetControllerOf(&pod)
 	return slices.DeleteFunc(list.Items, func(e corev1.Event) bool {
@@ -311,10 +311,10 @@ func (w *world) events(t *testing.T, pod corev1.Pod, reason string) []corev1.Eve
 	})
 }
 
-func (w *world) eventSays(t *testing.T, pod corev1.Pod, reason, words string) {
+func (f *fixture) eventSays(t *testing.T, pod corev1.Pod, reason, words string) {
 	t.Helper()
 	eventually(t, "event "+reason+": "+words, func() bool {
-		return slices.ContainsFunc(w.events(t, pod, reason), func(e corev1.Event) bool { return strings.Contains(e.Message, words) })
+		return slices.ContainsFunc(f.events(t, pod, reason), func(e corev1.Event) bool { return strings.Contains(e.Message, words) })
 	})
 }
 

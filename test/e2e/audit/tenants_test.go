@@ -24,42 +24,42 @@ import (
 const offered = 5000
 
 func TestTenants(t *testing.T) {
-	w := newWorld(t)
-	t.Run("a breaker that cannot be written", w.testUnwritable)
-	t.Run("one tenant offers 5,000 entries", w.testOffered)
+	f := newFixture(t)
+	t.Run("a breaker that cannot be written", f.testUnwritable)
+	t.Run("one tenant offers 5,000 entries", f.testOffered)
 }
 
 // One tenant's pods all hang, each of a workload of its own. Its namespace comes
 // first, and it has one whose controller nobody could write down. The others'
 // pods are released in the same round.
-func (w *world) testOffered(t *testing.T) {
+func (f *fixture) testOffered(t *testing.T) {
 	const tenant, other, third = "test-a-tenant", "test-b-other", "test-z-other"
 	for _, n := range []string{tenant, other, third} {
-		w.namespace(t, n)
+		f.namespace(t, n)
 	}
-	w.startWebhook(t, other)
+	f.startWebhook(t, other)
 	// What somebody wrote by hand takes nearly all the room there is.
 	filler := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: breaker.ConfigMap}, Data: map[string]string{"filler": strings.Repeat("x", 1_040_000)}}
-	_, err := w.Client().CoreV1().ConfigMaps(home).Update(t.Context(), filler, metav1.UpdateOptions{})
+	_, err := f.Client().CoreV1().ConfigMaps(home).Update(t.Context(), filler, metav1.UpdateOptions{})
 	if apierrors.IsNotFound(err) {
-		_, err = w.Client().CoreV1().ConfigMaps(home).Create(t.Context(), filler, metav1.CreateOptions{})
+		_, err = f.Client().CoreV1().ConfigMaps(home).Create(t.Context(), filler, metav1.CreateOptions{})
 	}
 	must(t, err)
 	begin := time.Now()
-	must(t, w.crowd(t, tenant))
+	must(t, f.crowd(t, tenant))
 	t.Logf("%d pods hang after %s", offered, time.Since(begin).Round(time.Second))
 	pods := map[string][]corev1.Pod{}
 	for _, n := range []string{other, third} {
-		pods[n] = w.deploy(t, n, "prometheus", 1, nil)
-		w.report(t, pods[n][0], cannotPull)
+		pods[n] = f.deploy(t, n, "prometheus", 1, nil)
+		f.report(t, pods[n][0], cannotPull)
 	}
 	// After the round in which the grace is over there is none for an hour.
-	r := w.audit(t, "", func(o *audit.Options) { o.Grace, o.Interval = time.Second, time.Hour })
+	r := f.audit(t, "", func(o *audit.Options) { o.Grace, o.Interval = time.Second, time.Hour })
 	begin = time.Now()
 	for n, before := range pods {
-		within(t, 2*time.Minute, "the pod of "+n+" is released", func() bool { return replaced(before, w.pods(t, n, "prometheus")) })
+		within(t, 2*time.Minute, "the pod of "+n+" is released", func() bool { return replaced(before, f.pods(t, n, "prometheus")) })
 		t.Logf("%s: released after %s", n, time.Since(begin).Round(time.Second))
-		if now := w.pods(t, n, "prometheus"); injected(&now[0]) {
+		if now := f.pods(t, n, "prometheus"); injected(&now[0]) {
 			t.Errorf("%s: the successor is injected", n)
 		}
 	}
@@ -67,7 +67,7 @@ func (w *world) testOffered(t *testing.T) {
 	if n := r.value(t, findings, "stuck"); n < offered-1 {
 		t.Errorf("%v pods are stuck, want %d or more", n, offered-1)
 	}
-	object, err := w.Client().CoreV1().ConfigMaps(home).Get(t.Context(), breaker.ConfigMap, metav1.GetOptions{})
+	object, err := f.Client().CoreV1().ConfigMaps(home).Get(t.Context(), breaker.ConfigMap, metav1.GetOptions{})
 	must(t, err)
 	bytes, ofTenant := 0, 0
 	for k, v := range object.Data {
@@ -89,7 +89,7 @@ func (w *world) testOffered(t *testing.T) {
 			t.Errorf("pod %d of the tenant would hang again", i)
 		}
 	}
-	events, err := w.Client().CoreV1().Events(tenant).List(t.Context(), metav1.ListOptions{})
+	events, err := f.Client().CoreV1().Events(tenant).List(t.Context(), metav1.ListOptions{})
 	must(t, err)
 	if n := len(events.Items); n > 100 {
 		t.Errorf("%d events about the tenant in a few rounds", n)
@@ -97,9 +97,9 @@ func (w *world) testOffered(t *testing.T) {
 }
 
 // crowd makes the tenant's pods, and writes what the kubelet reports of them.
-func (w *world) crowd(t *testing.T, namespace string) error {
+func (f *fixture) crowd(t *testing.T, namespace string) error {
 	t.Helper()
-	client := w.Client().CoreV1().Pods(namespace)
+	client := f.Client().CoreV1().Pods(namespace)
 	var group sync.WaitGroup
 	errs, numbers := make(chan error, offered), make(chan int)
 	for range 16 {
@@ -148,20 +148,20 @@ func (w *world) crowd(t *testing.T, namespace string) error {
 
 // A failed write holds up neither the release of pods whose entry is there, nor
 // the repair of others. A pod without an entry stays: its successor would hang too.
-func (w *world) testUnwritable(t *testing.T) {
+func (f *fixture) testUnwritable(t *testing.T) {
 	const namespace = "test-unwritable"
-	w.namespace(t, namespace)
-	missed := w.deploy(t, namespace, "missed", 1, nil)
-	w.report(t, missed[0], ready)
-	w.startWebhook(t, namespace)
+	f.namespace(t, namespace)
+	missed := f.deploy(t, namespace, "missed", 1, nil)
+	f.report(t, missed[0], ready)
+	f.startWebhook(t, namespace)
 	time.Sleep(time.Second) // see testMends
-	known, fresh := w.deploy(t, namespace, "known", 1, nil), w.deploy(t, namespace, "fresh", 1, nil)
-	w.report(t, known[0], cannotPull)
-	w.report(t, fresh[0], cannotPull)
+	known, fresh := f.deploy(t, namespace, "known", 1, nil), f.deploy(t, namespace, "fresh", 1, nil)
+	f.report(t, known[0], cannotPull)
+	f.report(t, fresh[0], cannotPull)
 	p, err := policy.Parse([]byte(policyText))
 	must(t, err)
 	e, _ := p.Entitled(policy.Subject{Namespace: namespace, ServiceAccount: account})
-	maps := w.Client().CoreV1().ConfigMaps(home)
+	maps := f.Client().CoreV1().ConfigMaps(home)
 	_, err = store.Change(t.Context(), maps, func(s breaker.State) breaker.State {
 		return s.With(breaker.Entry{Workload: breaker.Workload{Namespace: namespace, Kind: "Deployment", Name: "known"}, Revision: breaker.Revision(p, e, image), Cause: "ImagePullBackOff", Since: time.Now()})
 	})
@@ -171,18 +171,18 @@ func (w *world) testUnwritable(t *testing.T) {
 	object.Immutable = new(true)
 	_, err = maps.Update(t.Context(), object, metav1.UpdateOptions{})
 	must(t, err)
-	w.audit(t, evict, func(o *audit.Options) {
+	f.audit(t, evict, func(o *audit.Options) {
 		quick(o)
 		o.Grace = time.Second
 	})
-	eventually(t, "the pod with an entry is released", func() bool { return replaced(known, w.pods(t, namespace, "known")) })
-	if now := w.pods(t, namespace, "known"); injected(&now[0]) {
+	eventually(t, "the pod with an entry is released", func() bool { return replaced(known, f.pods(t, namespace, "known")) })
+	if now := f.pods(t, namespace, "known"); injected(&now[0]) {
 		t.Error("its successor is injected")
 	}
-	eventually(t, "the missed pod is repaired", func() bool { return replaced(missed, w.pods(t, namespace, "missed")) })
-	if !has(w.pods(t, namespace, "fresh"), fresh[0]) {
+	eventually(t, "the missed pod is repaired", func() bool { return replaced(missed, f.pods(t, namespace, "missed")) })
+	if !has(f.pods(t, namespace, "fresh"), fresh[0]) {
 		t.Error("a pod was evicted although its entry could not be written")
 	}
 	must(t, maps.Delete(t.Context(), breaker.ConfigMap, metav1.DeleteOptions{}))
-	eventually(t, "it is released once the entry can be written", func() bool { return replaced(fresh, w.pods(t, namespace, "fresh")) })
+	eventually(t, "it is released once the entry can be written", func() bool { return replaced(fresh, f.pods(t, namespace, "fresh")) })
 }

@@ -39,15 +39,15 @@ func programs(t *testing.T) (found []string) {
 // shell runs bash in which `aws` is one CLI that talks to the double: older ones
 // do not know AWS_ENDPOINT_URL.
 type shell struct {
-	*env.Stage
+	*env.Env
 	dir string
 	env []string
 }
 
-func newShell(t *testing.T, s *env.Stage, program string, more ...string) *shell {
+func newShell(t *testing.T, e *env.Env, program string, more ...string) *shell {
 	t.Helper()
-	sh := &shell{Stage: s, dir: t.TempDir()}
-	wrapper := fmt.Sprintf("#!/bin/sh\nexec '%s' --endpoint-url '%s' \"$@\"\n", program, s.Cloud.URL)
+	sh := &shell{Env: e, dir: t.TempDir()}
+	wrapper := fmt.Sprintf("#!/bin/sh\nexec '%s' --endpoint-url '%s' \"$@\"\n", program, e.Cloud.URL)
 	if err := os.WriteFile(filepath.Join(sh.dir, "aws"), []byte(wrapper), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -77,17 +77,17 @@ const (
 )
 
 func TestAssumeRoleWithWebIdentity(t *testing.T) {
-	s := env.Start(t, env.Options{})
+	e := env.Start(t, env.Options{})
 	ctx := t.Context()
-	if out, err := s.Sync(ctx); err != nil {
+	if out, err := e.Sync(ctx); err != nil {
 		t.Fatal(out, err)
 	}
-	if err := s.CreateServiceAccount(ctx, env.Namespace, "grafana"); err != nil {
+	if err := e.CreateServiceAccount(ctx, env.Namespace, "grafana"); err != nil {
 		t.Fatal(err)
 	}
 	token := func(account, audience string) string {
 		t.Helper()
-		text, err := s.Cluster.Token(ctx, env.Namespace, account, audience, 3600)
+		text, err := e.Cluster.Token(ctx, env.Namespace, account, audience, 3600)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -102,7 +102,7 @@ func TestAssumeRoleWithWebIdentity(t *testing.T) {
 			environment := func(token string) []string {
 				return []string{"AWS_ROLE_ARN=" + roleARN, "AWS_WEB_IDENTITY_TOKEN_FILE=" + token}
 			}
-			sh := newShell(t, s, program, environment(token(env.ServiceAccount, audience))...)
+			sh := newShell(t, e, program, environment(token(env.ServiceAccount, audience))...)
 			version, err := sh.run(t, "aws --version")
 			if err != nil {
 				t.Fatal(version, err)
@@ -130,7 +130,7 @@ func TestAssumeRoleWithWebIdentity(t *testing.T) {
 			for _, c := range []struct{ what, got, want string }{
 				{"subject", answer.SubjectFromWebIdentityToken, "system:serviceaccount:" + env.Namespace + ":" + env.ServiceAccount},
 				{"role", answer.AssumedRoleUser.Arn, "arn:aws:sts::" + env.AccountID + ":assumed-role/ampbridge." + env.ClusterName + ".central/x-account"},
-				{"provider", answer.Provider, "arn:aws:iam::" + env.AccountID + ":oidc-provider/" + strings.TrimPrefix(s.Cluster.Issuer, "https://")},
+				{"provider", answer.Provider, "arn:aws:iam::" + env.AccountID + ":oidc-provider/" + strings.TrimPrefix(e.Cluster.Issuer, "https://")},
 				{"audience", answer.Audience, audience},
 			} {
 				if c.got != c.want {
@@ -152,7 +152,7 @@ aws sts get-caller-identity --query Arn --output text`)
 				"another audience":        {token(env.ServiceAccount, "api://AzureADTokenExchange"), "(InvalidIdentityToken) when calling the AssumeRoleWithWebIdentity operation"},
 				"another service account": {token("grafana", audience), "(AccessDenied) when calling the AssumeRoleWithWebIdentity operation: Not authorized to perform sts:AssumeRoleWithWebIdentity"},
 			} {
-				out, err := newShell(t, s, program, environment(c.token)...).run(t, moduleCommand)
+				out, err := newShell(t, e, program, environment(c.token)...).run(t, moduleCommand)
 				if err == nil || !strings.Contains(out, c.want) {
 					t.Errorf("%s: %v, want %q\n%s", name, err, c.want, out)
 				}
@@ -164,12 +164,12 @@ aws sts get-caller-identity --query Arn --output text`)
 // The commands that bootstrap prints are run as they stand there, in an account
 // with nothing in it; bootstrap then finds nothing left to do.
 func TestBootstrapScript(t *testing.T) {
-	s := env.Start(t, env.Options{})
+	e := env.Start(t, env.Options{})
 	ctx := t.Context()
 	const alias = `it's "new"; $(exit 1) & file:///etc/passwd`
 	for i, program := range programs(t) {
 		t.Run(strings.ReplaceAll(program, "/", "_"), func(t *testing.T) {
-			account := s.Cloud.Account(fmt.Sprintf("44445555666%d", i))
+			account := e.Cloud.Account(fmt.Sprintf("44445555666%d", i))
 			file := filepath.Join(t.TempDir(), "policy.yaml")
 			text := fmt.Sprintf(`apiVersion: ampbridge.io/v1alpha1
 kind: Policy
@@ -177,19 +177,19 @@ cluster: {name: dev, issuer: %q}
 destinations:
 - {name: central, workspace: "arn:aws:aps:%s:%s:workspace/ws-new"}
 trust: {permissionsBoundary: "arn:aws:iam::%s:policy/team/ampbridge-boundary"}
-`, s.Cluster.Issuer, env.Region, account.ID, account.ID)
+`, e.Cluster.Issuer, env.Region, account.ID, account.ID)
 			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			script, err := s.Ampbridge(ctx, "bootstrap", "--policy", file, "-o", "aws-cli", "--alias", "central="+alias, "--tag", "team=metrics @ home")
+			script, err := e.Ampbridge(ctx, "bootstrap", "--policy", file, "-o", "aws-cli", "--alias", "central="+alias, "--tag", "team=metrics @ home")
 			if err != nil {
 				t.Fatal(err)
 			}
-			out, err := newShell(t, s, program, s.Account.AdminCredentials().Environ()...).run(t, script)
+			out, err := newShell(t, e, program, e.Account.AdminCredentials().Environ()...).run(t, script)
 			if err == nil || !strings.Contains(out, "these commands are for account "+account.ID) {
 				t.Errorf("in another account: %v\n%s", err, out)
 			}
-			sh := newShell(t, s, program, account.AdminCredentials().Environ()...)
+			sh := newShell(t, e, program, account.AdminCredentials().Environ()...)
 			if out, err = sh.run(t, script); err != nil {
 				t.Fatalf("%v\n%s\n%s", err, out, script)
 			}
@@ -198,16 +198,16 @@ trust: {permissionsBoundary: "arn:aws:iam::%s:policy/team/ampbridge-boundary"}
 					t.Errorf("no %q in\n%s", part, out)
 				}
 			}
-			found, err := ampbridge(t, s, account, "bootstrap", "--policy", file, "--alias", "central="+alias, "--tag", "team=metrics @ home")
+			found, err := ampbridge(t, e, account, "bootstrap", "--policy", file, "--alias", "central="+alias, "--tag", "team=metrics @ home")
 			if err != nil || !strings.Contains(found, "plan: 0 to create, 0 to change, 0 refused") || !strings.Contains(found, "was made before") {
 				t.Errorf("%v\n%s", err, found)
 			}
 			// A second time it stops, and changes nothing.
-			before := len(s.Cloud.Calls())
+			before := len(e.Cloud.Calls())
 			if out, err := sh.run(t, strings.Replace(script, "aws amp create-workspace", "false", 1)); err == nil {
 				t.Errorf("it went on without a workspace:\n%s", out)
 			}
-			for _, c := range s.Cloud.Calls()[before:] {
+			for _, c := range e.Cloud.Calls()[before:] {
 				if c.Action != "GetCallerIdentity" {
 					t.Errorf("it called %s", c.Action)
 				}
@@ -217,10 +217,10 @@ trust: {permissionsBoundary: "arn:aws:iam::%s:policy/team/ampbridge-boundary"}
 }
 
 // ampbridge runs the product with an account's administrator keys.
-func ampbridge(t *testing.T, s *env.Stage, account *awstest.Account, args ...string) (string, error) {
+func ampbridge(t *testing.T, e *env.Env, account *awstest.Account, args ...string) (string, error) {
 	t.Helper()
-	home := s.Account
-	s.Account = account
-	defer func() { s.Account = home }()
-	return s.Ampbridge(t.Context(), args...)
+	home := e.Account
+	e.Account = account
+	defer func() { e.Account = home }()
+	return e.Ampbridge(t.Context(), args...)
 }

@@ -90,7 +90,7 @@ func (e *environment) trusted(w workload) {
 	subject := policy.Subject{Namespace: monitoring, ServiceAccount: w.serviceAccount}
 	name := "ampbridge." + e.name + ".central"
 	client := iam.NewFromConfig(e.cloud.Config(e.cloud.Account(central).AdminCredentials(), region))
-	e.Await(e.T, "sync trusts "+subject.String(), func(ctx context.Context) error {
+	e.Eventually(e.T, "sync trusts "+subject.String(), func(ctx context.Context) error {
 		role, err := client.GetRole(ctx, &iam.GetRoleInput{RoleName: &name})
 		if err == nil && !strings.Contains(*role.Role.AssumeRolePolicyDocument, w.serviceAccount) {
 			err = errors.New("not yet in the role's trust document")
@@ -120,7 +120,7 @@ func (e *environment) injected(w workload) (pod *corev1.Pod) {
 func (e *environment) session(pod *corev1.Pod) {
 	e.Helper()
 	principal := e.role("ampbridge."+e.name+".central") + "/" + session.Name(e.name, pod.Namespace, pod.Name)
-	e.Await(e.T, "STS gives "+pod.Name+" a session", func(context.Context) error {
+	e.Eventually(e.T, "STS gives "+pod.Name+" a session", func(context.Context) error {
 		if calls(e.cloud, func(c awstest.Call) bool { return c.Action == "AssumeRoleWithWebIdentity" && c.Principal == principal }) == 0 {
 			return errors.New("no call yet")
 		}
@@ -154,7 +154,7 @@ func (e *environment) ready(pod *corev1.Pod) {
 			e.Errorf("container %s of %s was restarted %d times", s.Name, pod.Name, s.RestartCount)
 		}
 	}
-	e.Await(e.T, pod.Name+" has the block", func(ctx context.Context) error {
+	e.Eventually(e.T, pod.Name+" has the block", func(ctx context.Context) error {
 		config, err := get(ctx, "http://"+pod.Status.PodIP+":9090/api/v1/status/config")
 		if err == nil && !strings.Contains(config, "aps-workspaces."+region+".amazonaws.com") {
 			err = errors.New("not in Prometheus's configuration yet")
@@ -169,7 +169,7 @@ func (e *environment) samples(pod *corev1.Pod, w workload) {
 	e.Helper()
 	e.writes(pod)
 	var found []awstest.Sample
-	e.Await(e.T, "samples of "+pod.Name+" are in the workspace", func(ctx context.Context) (err error) {
+	e.Eventually(e.T, "samples of "+pod.Name+" are in the workspace", func(ctx context.Context) (err error) {
 		// Some hundred series tell a whole scrape from the first ones of a start.
 		query := fmt.Sprintf(`count({__name__=~".+",cluster=%q}) > 100`, e.name)
 		if found, err = e.cloud.Query(ctx, e.workspace.ID(), query); err == nil && len(found) == 0 {
@@ -184,7 +184,7 @@ func (e *environment) samples(pod *corev1.Pod, w workload) {
 func (e *environment) writes(pod *corev1.Pod) {
 	e.Helper()
 	from := len(e.cloud.Writes(e.workspace.ID()))
-	e.Await(e.T, "a write of "+pod.Name+" is stored", func(context.Context) error {
+	e.Eventually(e.T, "a write of "+pod.Name+" is stored", func(context.Context) error {
 		for _, write := range e.cloud.Writes(e.workspace.ID())[from:] {
 			if write.Stored() && write.SessionName == session.Name(e.name, pod.Namespace, pod.Name) {
 				return nil

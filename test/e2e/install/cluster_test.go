@@ -32,7 +32,7 @@ func (e *environment) pods(namespace, selector string) []corev1.Pod {
 // current is the workload's one pod that is not on its way out.
 func (e *environment) current(w workload) (pod *corev1.Pod) {
 	e.Helper()
-	e.Await(e.T, w.what+" has its pod", func(context.Context) error {
+	e.Eventually(e.T, w.what+" has its pod", func(context.Context) error {
 		pods := slices.DeleteFunc(e.pods(monitoring, w.selector), func(p corev1.Pod) bool { return p.DeletionTimestamp != nil })
 		if len(pods) != 1 {
 			return fmt.Errorf("%d pods", len(pods))
@@ -54,7 +54,7 @@ func (e *environment) roll(w workload) *corev1.Pod {
 // podReady waits, and brings the pod up to date.
 func (e *environment) podReady(pod *corev1.Pod) {
 	e.Helper()
-	e.Await(e.T, pod.Name+" is ready", func(ctx context.Context) error {
+	e.Eventually(e.T, pod.Name+" is ready", func(ctx context.Context) error {
 		now, err := e.Client().CoreV1().Pods(pod.Namespace).Get(ctx, pod.Name, metav1.GetOptions{})
 		if err != nil {
 			return err
@@ -94,7 +94,7 @@ func (e *environment) scale(replicas int32) {
 	e.check(deployments.UpdateScale(e.Context(), release+"-webhook", &autoscalingv1.Scale{
 		ObjectMeta: metav1.ObjectMeta{Namespace: systemNamespace, Name: release + "-webhook"}, Spec: autoscalingv1.ScaleSpec{Replicas: replicas},
 	}, metav1.UpdateOptions{}))
-	e.Await(e.T, fmt.Sprintf("%d webhook replicas", replicas), func(ctx context.Context) error {
+	e.Eventually(e.T, fmt.Sprintf("%d webhook replicas", replicas), func(ctx context.Context) error {
 		endpoints, err := e.Client().DiscoveryV1().EndpointSlices(systemNamespace).List(ctx, metav1.ListOptions{LabelSelector: "kubernetes.io/service-name=" + release + "-webhook"})
 		if err != nil {
 			return err

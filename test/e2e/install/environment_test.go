@@ -178,7 +178,7 @@ func (e *environment) apply(text []byte) {
 		}
 		e.must(err)
 		// A kind may be so new that the API server does not serve it yet.
-		e.Await(e.T, "the API server takes "+object.GetKind()+" "+object.GetName(), func(ctx context.Context) error {
+		e.Eventually(e.T, "the API server takes "+object.GetKind()+" "+object.GetName(), func(ctx context.Context) error {
 			err := e.objects.Apply(ctx, client.ApplyConfigurationFromUnstructured(object), client.FieldOwner("e2e"), client.ForceOwnership)
 			if err != nil && !meta.IsNoMatchError(err) && !apierrors.IsNotFound(err) {
 				e.Fatal(err)

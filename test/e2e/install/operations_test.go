@@ -129,7 +129,7 @@ func (e *environment) allReplicasDead() {
 	}
 	e.podReady(pod)
 	e.proved("no webhook replica: pods start as usual, and %s starts uninjected", pod.Name)
-	e.Await(e.T, "the auditor tells of "+pod.Name, func(ctx context.Context) error {
+	e.Eventually(e.T, "the auditor tells of "+pod.Name, func(ctx context.Context) error {
 		events, err := e.Client().CoreV1().Events(monitoring).List(ctx, metav1.ListOptions{FieldSelector: "reason=InjectionMissed"})
 		// It is an event of the workload's: pods come and go.
 		if err == nil && !slices.ContainsFunc(events.Items, func(ev corev1.Event) bool { return strings.Contains(ev.Message, "pod "+pod.Name+":") }) {
@@ -150,7 +150,7 @@ func (e *environment) allReplicasDead() {
 func (e *environment) uninstall() {
 	e.Helper()
 	e.helm("uninstall", release, "--namespace", systemNamespace, "--wait", "--timeout", "3m")
-	e.Await(e.T, "nothing of the chart is left", func(context.Context) error {
+	e.Eventually(e.T, "nothing of the chart is left", func(context.Context) error {
 		left := e.inventory()
 		maps.DeleteFunc(left, func(object string, _ bool) bool { return e.found[object] })
 		if len(left) > 0 {

@@ -16,8 +16,8 @@ import (
 type variant func(objects map[string]*unstructured.Unstructured) error
 
 // chart has Kubernetes's own controllers make the pod of the chart's manifests.
-func chart(file string, change variant) func(*scene, asked) (made, error) {
-	return func(s *scene, a asked) (made, error) {
+func chart(file string, change variant) func(*fixture, asked) (made, error) {
+	return func(f *fixture, a asked) (made, error) {
 		text, err := os.ReadFile(filepath.Join("testdata", file))
 		if err != nil {
 			return made{}, err
@@ -38,14 +38,14 @@ func chart(file string, change variant) func(*scene, asked) (made, error) {
 		if err := unstructured.SetNestedField(kinds["ConfigMap"].Object, config(a.config), "data", "prometheus.yml"); err != nil {
 			return made{}, err
 		}
-		// The pod needs none of these here; the service account is the scene's.
+		// The pod needs none of these here; the service account is the fixture's.
 		for _, kind := range []string{"ServiceAccount", "Service", "PersistentVolumeClaim", "ClusterRole", "ClusterRoleBinding"} {
 			delete(kinds, kind)
 		}
 		owner := kinds["Deployment"]
 		if owner == nil {
 			owner = kinds["DaemonSet"]
-			if err := s.node(a, a.name); err != nil {
+			if err := f.node(a, a.name); err != nil {
 				return made{}, err
 			}
 		}
@@ -68,19 +68,19 @@ func chart(file string, change variant) func(*scene, asked) (made, error) {
 		}
 		secret := kinds["Secret"] != nil
 		for _, object := range kinds {
-			if err := s.create(a, object); err != nil {
+			if err := f.create(a, object); err != nil {
 				return made{}, err
 			}
 		}
-		pod, err := s.awaitPod(a.Context(), a.name+"-")
+		pod, err := f.podOf(a.Context(), a.name+"-")
 		if err != nil {
 			return made{}, err
 		}
 		return made{pod, func(ctx context.Context, text string) error {
 			if secret {
-				return s.setSecret(ctx, a.name, "prometheus.yml", []byte(config(text)))
+				return f.setSecret(ctx, a.name, "prometheus.yml", []byte(config(text)))
 			}
-			return s.setConfigMap(ctx, a.name, "prometheus.yml", config(text))
+			return f.setConfigMap(ctx, a.name, "prometheus.yml", config(text))
 		}}, nil
 	}
 }

@@ -11,9 +11,9 @@ import (
 
 // hand makes a pod as people write them: change gets one whose configuration is
 // in a ConfigMap, and says how Prometheus finds it.
-func hand(change func(*corev1.Pod)) func(*scene, asked) (made, error) {
-	return func(s *scene, a asked) (made, error) {
-		if err := s.create(a, &corev1.ConfigMap{
+func hand(change func(*corev1.Pod)) func(*fixture, asked) (made, error) {
+	return func(f *fixture, a asked) (made, error) {
+		if err := f.create(a, &corev1.ConfigMap{
 			ObjectMeta: metav1.ObjectMeta{Name: a.name, Namespace: env.Namespace},
 			Data:       map[string]string{"prometheus.yml": a.config},
 		}); err != nil {
@@ -33,11 +33,11 @@ func hand(change func(*corev1.Pod)) func(*scene, asked) (made, error) {
 			},
 		}
 		change(pod)
-		if err := s.create(a, pod); err != nil {
+		if err := f.create(a, pod); err != nil {
 			return made{}, err
 		}
 		return made{pod, func(ctx context.Context, config string) error {
-			return s.setConfigMap(ctx, a.name, "prometheus.yml", config)
+			return f.setConfigMap(ctx, a.name, "prometheus.yml", config)
 		}}, nil
 	}
 }

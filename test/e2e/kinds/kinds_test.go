@@ -30,9 +30,6 @@ func TestMain(m *testing.M) {
 }
 
 const (
-	// patience is how long a test waits for what must come; nothing is asserted
-	// by it.
-	patience = 90 * time.Second
 	// promised is within what time a change that has reached the source is live,
 	// block included; slack is for machines that are busy with other tests.
 	promised, slack = 2 * time.Second, 4 * time.Second
@@ -46,7 +43,7 @@ type row struct {
 	tag string
 	// create makes the pod's owner, and returns the pod as the API server
 	// stored it.
-	create func(*scene, asked) (made, error)
+	create func(*fixture, asked) (made, error)
 }
 
 // asked is what a row's maker is to make.
@@ -96,43 +93,43 @@ var rows = []row{
 }
 
 func TestKinds(t *testing.T) {
-	s := newScene(t)
-	s.startOperator(t)
+	f := newFixture(t)
+	f.startOperator(t)
 	// One after the other: the last two change the policy.
 	t.Run("rows", func(t *testing.T) {
 		for _, r := range rows {
 			t.Run(r.name, func(t *testing.T) {
 				t.Parallel() // they wait most of the time
-				conforms(t, s, r)
+				conforms(t, f, r)
 			})
 		}
 	})
-	t.Run("two-accounts", func(t *testing.T) { twoAccounts(t, s) })
-	t.Run("newer-field", func(t *testing.T) { newerField(t, s) })
+	t.Run("two-accounts", func(t *testing.T) { twoAccounts(t, f) })
+	t.Run("newer-field", func(t *testing.T) { newerField(t, f) })
 }
 
 // conforms runs a row's pod: its samples arrive signed, and a change of the
 // user's is live with the block in it, without a restart.
-func conforms(t *testing.T, s *scene, r row) {
+func conforms(t *testing.T, f *fixture, r row) {
 	ctx, begun := t.Context(), time.Now()
 	ports, err := env.NewPorts()
 	if err != nil {
 		t.Fatal(err)
 	}
 	a := asked{TB: t, name: r.name, tag: r.tag, config: configuration("first-"+r.name, ports), ports: ports}
-	m, err := r.create(s, a)
+	m, err := r.create(f, a)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var mark inject.Injected
 	if err := json.Unmarshal([]byte(m.pod.Annotations[inject.AnnotationInjected]), &mark); err != nil {
-		log, _ := s.WebhookLog()
+		log, _ := f.WebhookLog()
 		t.Fatalf("the pod is not injected: %v\n%s", err, log)
 	}
 	if mark.Reload != r.reload {
 		t.Errorf("reload is %q, want %q", mark.Reload, r.reload)
 	}
-	p := s.run(t, ports.Move(m.pod))
+	p := f.run(t, ports.Move(m.pod))
 	p.arrives("first-" + r.name)
 	started := time.Since(begun)
 	took := "with the next start"
@@ -156,47 +153,32 @@ func conforms(t *testing.T, s *scene, r row) {
 // subject is a pod that runs.
 type subject struct {
 	*testing.T
-	scene *scene
-	pod   *corev1.Pod
-	*kubelet.Pod
+	*env.Prometheus
+	fixture *fixture
 }
 
 // run plays the kubelet for a pod until the test ends.
-func (s *scene) run(t *testing.T, pod *corev1.Pod) *subject {
+func (f *fixture) run(t *testing.T, pod *corev1.Pod) *subject {
 	t.Helper()
-	running, err := s.Run(t.Context(), pod, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Log(running.Describe())
-		}
-		if err := running.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return &subject{t, s, pod, running}
+	p := f.PrometheusOf(pod)
+	p.StartFor(t)
+	return &subject{t, p, f}
 }
 
-func (p *subject) await(what string, condition func() bool) {
+func (p *subject) eventually(what string, condition func() bool) {
 	p.Helper()
-	ctx, cancel := context.WithTimeout(p.Context(), patience)
-	defer cancel()
-	if err := p.Await(ctx, what, condition); err != nil {
-		p.Fatal(err)
-	}
+	p.Eventually(p.T, what, condition)
 }
 
 // arrives waits for samples of a job in the workspace. AWS's double stores none
 // that is not signed by a session of the workspace's role.
-func (p *subject) arrives(job string) { p.arrivesIn(p.scene.Workspace.ID, job) }
+func (p *subject) arrives(job string) { p.arrivesIn(p.fixture.Workspace.ID, job) }
 
 func (p *subject) arrivesIn(workspace, job string) {
 	p.Helper()
 	promql := fmt.Sprintf(`up{job=%q,cluster=%q}`, job, env.ClusterName)
-	p.await("samples of job "+job, func() bool {
-		found, err := p.scene.Cloud.Query(p.Context(), workspace, promql)
+	p.eventually("samples of job "+job, func() bool {
+		found, err := p.fixture.Cloud.Query(p.Context(), workspace, promql)
 		return err == nil && len(found) == 1
 	})
 }
@@ -206,7 +188,7 @@ func (p *subject) arrivesIn(workspace, job string) {
 // in it.
 func (p *subject) changes(change func() error, job string) time.Duration {
 	p.Helper()
-	data := filepath.Join(p.VolumeDir(inject.VolumeSource), "..data")
+	data := filepath.Join(p.Pod.VolumeDir(inject.VolumeSource), "..data")
 	before, err := os.Readlink(data)
 	if err != nil {
 		p.Fatal(err)
@@ -215,13 +197,13 @@ func (p *subject) changes(change func() error, job string) time.Duration {
 		p.Fatal(err)
 	}
 	var reached time.Time
-	p.await("the change to reach the source", func() bool {
+	p.eventually("the change to reach the source", func() bool {
 		now, err := os.Readlink(data)
 		reached = time.Now()
 		return err == nil && now != before
 	})
-	p.await("the change to be live", func() bool {
-		loaded := env.LoadedConfig(p.Context(), p.pod)
+	p.eventually("the change to be live", func() bool {
+		loaded := env.LoadedConfig(p.Context(), p.Object)
 		return strings.Contains(loaded, "job_name: "+job+"\n") && strings.Contains(loaded, "ampbridge-central")
 	})
 	return time.Since(reached)
@@ -231,17 +213,15 @@ func (p *subject) changes(change func() error, job string) time.Duration {
 // refused a configuration.
 func (p *subject) unharmed() {
 	p.Helper()
-	for _, containers := range [][]corev1.Container{p.pod.Spec.InitContainers, p.pod.Spec.Containers} {
+	for _, containers := range [][]corev1.Container{p.Object.Spec.InitContainers, p.Object.Spec.Containers} {
 		for _, c := range containers {
-			if n := p.Container(c.Name).Restarts(); n != 0 {
-				p.Errorf("container %s restarted %d times; exit codes %v", c.Name, n, p.Container(c.Name).ExitCodes())
+			if n := p.Pod.Container(c.Name).Restarts(); n != 0 {
+				p.Errorf("container %s restarted %d times; exit codes %v", c.Name, n, p.Pod.Container(c.Name).ExitCodes())
 			}
 		}
 	}
-	if v, ok := env.Metric(p.Context(), p.pod, "prometheus_config_last_reload_successful"); !ok || v != 1 {
-		p.Errorf("prometheus_config_last_reload_successful = %v", v)
-	}
-	for _, w := range p.scene.Cloud.Writes(p.scene.Workspace.ID) {
+	p.CheckLoaded(p.T)
+	for _, w := range p.fixture.Cloud.Writes(p.fixture.Workspace.ID) {
 		if !w.Stored() {
 			p.Errorf("a write at %s was refused: %d %s", w.Time.Format(time.TimeOnly), w.Status, w.Reason)
 		}

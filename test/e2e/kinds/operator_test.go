@@ -22,7 +22,7 @@ import (
 
 // startOperator runs prometheus-operator, with its CRDs in place, until the test
 // ends.
-func (s *scene) startOperator(t *testing.T) {
+func (f *fixture) startOperator(t *testing.T) {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(operatorModule(t), "example", "prometheus-operator-crd", "*.yaml"))
 	if err != nil || len(files) == 0 {
@@ -38,10 +38,10 @@ func (s *scene) startOperator(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, crd := range crds {
-			if err := s.client.Create(t.Context(), crd); err != nil {
+			if err := f.client.Create(t.Context(), crd); err != nil {
 				t.Fatal(err)
 			}
-			s.awaitServed(t, crd)
+			f.eventuallyServed(t, crd)
 		}
 	}
 
@@ -55,7 +55,7 @@ func (s *scene) startOperator(t *testing.T) {
 	}
 	cmd := exec.Command(tools.Path(t, "prometheus-operator"), "--namespaces="+env.Namespace, "--feature-gates=PrometheusAgentDaemonSet=true",
 		fmt.Sprintf("--web.listen-address=127.0.0.1:%d", port))
-	cmd.Env = []string{"KUBECONFIG=" + s.Cluster.Kubeconfig()}
+	cmd.Env = []string{"KUBECONFIG=" + f.Cluster.Kubeconfig()}
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
@@ -72,11 +72,11 @@ func (s *scene) startOperator(t *testing.T) {
 	})
 }
 
-// awaitServed waits until the API server serves the kind that a CRD describes.
-func (s *scene) awaitServed(t *testing.T, crd *unstructured.Unstructured) {
+// eventuallyServed waits until the API server serves the kind that a CRD describes.
+func (f *fixture) eventuallyServed(t *testing.T, crd *unstructured.Unstructured) {
 	t.Helper()
 	for {
-		if err := s.client.Get(t.Context(), client.ObjectKeyFromObject(crd), crd); err != nil {
+		if err := f.client.Get(t.Context(), client.ObjectKeyFromObject(crd), crd); err != nil {
 			t.Fatal(err)
 		}
 		// null at first, which is no slice
@@ -120,17 +120,17 @@ func operatorModule(t *testing.T) string {
 
 // operators has the operator make the pod of a custom resource in testdata; the
 // format gives the pod's name, or what it begins with.
-func operators(file, pod string) func(*scene, asked) (made, error) {
-	return func(s *scene, a asked) (made, error) {
+func operators(file, pod string) func(*fixture, asked) (made, error) {
+	return func(f *fixture, a asked) (made, error) {
 		if strings.Contains(file, "daemonset") {
-			if err := s.node(a, a.name); err != nil {
+			if err := f.node(a, a.name); err != nil {
 				return made{}, err
 			}
 		}
 		// The user's part: the operator puts it into its own Secret.
 		const key = "scrape-configs.yaml"
 		additional := a.name + "-scrape-configs"
-		if err := s.create(a, &corev1.Secret{
+		if err := f.create(a, &corev1.Secret{
 			ObjectMeta: metav1.ObjectMeta{Name: additional, Namespace: env.Namespace},
 			Data:       map[string][]byte{key: []byte(jobs(a.config))},
 		}); err != nil {
@@ -146,16 +146,16 @@ func operators(file, pod string) func(*scene, asked) (made, error) {
 			return made{}, err
 		}
 		for _, resource := range resources {
-			if err := s.create(a, resource); err != nil {
+			if err := f.create(a, resource); err != nil {
 				return made{}, err
 			}
 		}
-		found, err := s.awaitPod(a.Context(), fmt.Sprintf(pod, a.name))
+		found, err := f.podOf(a.Context(), fmt.Sprintf(pod, a.name))
 		if err != nil {
 			return made{}, err
 		}
 		return made{found, func(ctx context.Context, config string) error {
-			return s.setSecret(ctx, additional, key, []byte(jobs(config)))
+			return f.setSecret(ctx, additional, key, []byte(jobs(config)))
 		}}, nil
 	}
 }

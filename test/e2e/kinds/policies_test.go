@@ -10,22 +10,23 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ampbridge/ampbridge/test/env"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
 // start has a hand-written pod run.
-func (s *scene) start(t *testing.T, name, tag string, ports env.Ports, change func(*corev1.Pod)) (*subject, made) {
+func (f *fixture) start(t *testing.T, name, tag string, ports env.Ports, change func(*corev1.Pod)) (*subject, made) {
 	t.Helper()
-	m, err := hand(change)(s, asked{TB: t, name: name, tag: tag, config: configuration("first-"+name, ports), ports: ports})
+	m, err := hand(change)(f, asked{TB: t, name: name, tag: tag, config: configuration("first-"+name, ports), ports: ports})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s.run(t, ports.Move(m.pod)), m
+	return f.run(t, ports.Move(m.pod)), m
 }
 
 // newPolicy has the webhook take a policy: it reads the file again by itself, a
 // moment later.
-func (s *scene) newPolicy(t *testing.T, text string) {
+func (f *fixture) newPolicy(t *testing.T, text string) {
 	t.Helper()
 	injection := func() (mark inject.Injected) {
 		pod := &corev1.Pod{
@@ -36,7 +37,7 @@ func (s *scene) newPolicy(t *testing.T, text string) {
 				Volumes:            []corev1.Volume{{Name: "config", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "any"}}}}},
 			},
 		}
-		admitted, err := s.Cluster.Client().CoreV1().Pods(env.Namespace).Create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		admitted, err := f.Cluster.Client().CoreV1().Pods(env.Namespace).Create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -46,53 +47,53 @@ func (s *scene) newPolicy(t *testing.T, text string) {
 		return mark
 	}
 	before := injection().Policy
-	if err := s.SetPolicy(text); err != nil {
+	if err := f.SetPolicy(text); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(patience); injection().Policy == before; time.Sleep(200 * time.Millisecond) {
+	for deadline := time.Now().Add(testkit.Timeout); injection().Policy == before; time.Sleep(200 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			log, err := s.WebhookLog()
+			log, err := f.WebhookLog()
 			t.Fatalf("the webhook does not take the new policy (%v)\n%s", err, log)
 		}
 	}
 }
 
 // twoAccounts writes to a workspace of each of two accounts. One of them denies
-// at first, which the other does not notice; it is mended without a restart.
-func twoAccounts(t *testing.T, s *scene) {
+// at first, which the other does not notice; it recovers without a restart.
+func twoAccounts(t *testing.T, f *fixture) {
 	ctx := t.Context()
-	second := s.Cloud.Account("444455556666")
+	second := f.Cloud.Account("444455556666")
 	workspace := second.CreateWorkspace(env.Region, "second")
 	if _, err := second.PutManagedPolicy("ampbridge-boundary", `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"aps:RemoteWrite","Resource":"*"}]}`); err != nil {
 		t.Fatal(err)
 	}
 	text := strings.NewReplacer(
-		"\ngrants:", "\n- name: second\n  workspace: "+workspace.ARN+"\n  endpoint: "+s.Cloud.URL+"\n  remoteWrite:\n    queueConfig: {batchSendDeadline: 1s}\ngrants:",
+		"\ngrants:", "\n- name: second\n  workspace: "+workspace.ARN+"\n  endpoint: "+f.Cloud.URL+"\n  remoteWrite:\n    queueConfig: {batchSendDeadline: 1s}\ngrants:",
 		"destinations: [central]", "destinations: [central, second]",
-	).Replace(policy(s.Stage))
-	s.newPolicy(t, text)
+	).Replace(policy(f.Env))
+	f.newPolicy(t, text)
 	ports, err := env.NewPorts()
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, _ := s.start(t, "two-accounts", current, ports, feature)
+	p, _ := f.start(t, "two-accounts", current, ports, feature)
 	p.arrives("first-two-accounts")
-	if loaded := env.LoadedConfig(ctx, p.pod); strings.Contains(loaded, "ampbridge-second") {
+	if loaded := env.LoadedConfig(ctx, p.Object); strings.Contains(loaded, "ampbridge-second") {
 		t.Errorf("the block of a destination without a session is in the configuration:\n%s", loaded)
 	}
 
 	// The second account's administrator syncs it. The first one's roles are not
 	// his to change, which sync says with its status.
-	first := s.Account
-	s.Account = second
-	out, err := s.Sync(ctx)
-	s.Account = first
+	first := f.Account
+	f.Account = second
+	out, err := f.Sync(ctx)
+	f.Account = first
 	if err == nil || !strings.Contains(out, "the credentials are of account "+second.ID) {
 		t.Fatalf("sync with the second account's keys: %v\n%s", err, out)
 	}
 	p.arrivesIn(workspace.ID, "first-two-accounts")
 	p.unharmed()
-	for _, w := range s.Cloud.Writes(workspace.ID) {
+	for _, w := range f.Cloud.Writes(workspace.ID) {
 		if !w.Stored() {
 			t.Errorf("a write was refused: %d %s", w.Status, w.Reason)
 		}
@@ -101,8 +102,8 @@ func twoAccounts(t *testing.T, s *scene) {
 
 // newerField has the policy ask for a field of the configuration that Prometheus
 // knows since 2.52: older ones go without it, and newer ones get it.
-func newerField(t *testing.T, s *scene) {
-	s.newPolicy(t, strings.Replace(policy(s.Stage), "batchSendDeadline: 1s,", "batchSendDeadline: 1s, sampleAgeLimit: 1h,", 1))
+func newerField(t *testing.T, f *fixture) {
+	f.newPolicy(t, strings.Replace(policy(f.Env), "batchSendDeadline: 1s,", "batchSendDeadline: 1s, sampleAgeLimit: 1h,", 1))
 	const field = "sample_age_limit: 1h"
 	for _, tag := range []string{"v2.42.0", sdkV1, current} {
 		t.Run(tag, func(t *testing.T) {
@@ -112,15 +113,15 @@ func newerField(t *testing.T, s *scene) {
 				t.Fatal(err)
 			}
 			name := "newer-" + strings.ReplaceAll(tag, ".", "-")
-			p, m := s.start(t, name, tag, ports, flagAndValue)
+			p, m := f.start(t, name, tag, ports, flagAndValue)
 			p.arrives("first-" + name)
 			knows := tag != "v2.42.0"
 			if knows {
-				p.await("the field", func() bool { return strings.Contains(env.LoadedConfig(t.Context(), p.pod), field) })
+				p.eventually("the field", func() bool { return strings.Contains(env.LoadedConfig(t.Context(), p.Object), field) })
 			}
 			lag := p.changes(func() error { return m.set(t.Context(), configuration("second-"+name, ports)) }, "second-"+name)
 			p.arrives("second-" + name)
-			if loaded := env.LoadedConfig(t.Context(), p.pod); strings.Contains(loaded, field) != knows {
+			if loaded := env.LoadedConfig(t.Context(), p.Object); strings.Contains(loaded, field) != knows {
 				t.Errorf("%s in the configuration: %t, want %t", field, !knows, knows)
 			}
 			p.unharmed()

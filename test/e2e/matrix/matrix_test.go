@@ -6,7 +6,6 @@
 package matrix_test
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"strings"
@@ -26,10 +25,6 @@ func TestMain(m *testing.M) {
 	kubelet.Init()
 	os.Exit(m.Run())
 }
-
-// patience is how long a test waits for what must come; nothing is asserted by
-// it.
-const patience = 2 * time.Minute
 
 var faults = []struct {
 	name  string
@@ -63,17 +58,17 @@ func TestSafetyMatrix(t *testing.T) {
 		for _, v := range versions {
 			t.Run(v.version, func(t *testing.T) {
 				t.Parallel()
-				s := env.Start(t, env.Options{})
+				e := env.Start(t, env.Options{})
 				// Half a minute, so that a renewal falls into every fault.
-				s.Cloud.SetSessionLife(30 * time.Second)
-				if out, err := s.Sync(t.Context()); err != nil {
+				e.Cloud.SetSessionLife(30 * time.Second)
+				if out, err := e.Sync(t.Context()); err != nil {
 					t.Fatal(out, err)
 				}
-				if err := s.AddPrometheus(t.Context(), v.tool, v.tag); err != nil {
+				if err := e.AddPrometheus(t.Context(), v.tool, v.tag); err != nil {
 					t.Fatal(err)
 				}
 				for _, kind := range kinds {
-					found := play(t, s, v.version, v.tag, kind.name, kind.failedStarts)
+					found := play(t, e, v.version, v.tag, kind.name, kind.failedStarts)
 					mu.Lock()
 					rows = append(rows, found...)
 					mu.Unlock()
@@ -100,21 +95,19 @@ func table(rows []row) string {
 // subject is one Prometheus under test.
 type subject struct {
 	*testing.T
-	stage   *env.Stage
-	pod     *corev1.Pod
-	run     *kubelet.Pod
+	*env.Prometheus
 	allowed int // failed starts of an event
 }
 
 // play runs all faults over one version and kind.
-func play(t *testing.T, s *env.Stage, version, tag, kind string, allowed int) []row {
+func play(t *testing.T, e *env.Env, version, tag, kind string, allowed int) []row {
 	name := strings.ReplaceAll(kind+"-"+version, ".", "-")
-	p := create(t, s, name, tag, kind, allowed)
+	p := create(t, e, name, tag, kind, allowed)
 	p.ready(time.Now())
 	var rows []row
 	for i, f := range faults {
 		p.settled(kind)
-		injection := s.Cloud.Fail("sts:*", f.fault)
+		injection := e.Cloud.Fail("sts:*", f.fault)
 		r := row{version, kind, f.name, map[string]string{}}
 		r.cells["renewal"] = p.renewal(injection)
 		r.cells["reload"] = "nothing reloads"
@@ -122,22 +115,22 @@ func play(t *testing.T, s *env.Stage, version, tag, kind string, allowed int) []
 			r.cells["reload"] = p.reload()
 		}
 		r.cells["container restart"] = p.container()
-		fresh := create(t, s, fmt.Sprintf("%s-%d", name, i), tag, kind, allowed)
+		fresh := create(t, e, fmt.Sprintf("%s-%d", name, i), tag, kind, allowed)
 		r.cells["start"] = fresh.outcome(fresh.ready(time.Now()), 0)
-		fresh.end()
+		fresh.Stop(t)
 		r.cells["pod restart"] = p.again()
 		injection.Stop()
 		rows = append(rows, r)
 	}
 	p.settled(kind)
-	p.end()
+	p.Stop(t)
 	return rows
 }
 
 // create makes a pod and runs it.
-func create(t *testing.T, s *env.Stage, name, tag, kind string, allowed int) *subject {
+func create(t *testing.T, e *env.Env, name, tag, kind string, allowed int) *subject {
 	t.Helper()
-	pod, err := s.Create(t.Context(), env.Chart{Name: name, Config: env.SelfScrape, Change: func(pod *corev1.Pod) {
+	p, err := e.CreatePrometheus(t.Context(), env.Chart{Name: name, Config: env.SelfScrape, Change: func(pod *corev1.Pod) {
 		pod.Spec.Containers[1].Image = "quay.io/prometheus/prometheus:" + tag
 		if kind == "start-only" {
 			pod.Spec.Containers = pod.Spec.Containers[1:]
@@ -146,50 +139,21 @@ func create(t *testing.T, s *env.Stage, name, tag, kind string, allowed int) *su
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !env.Injected(pod) {
+	if !env.Injected(p.Object) {
 		t.Fatalf("%s was not injected", name)
 	}
-	p := &subject{T: t, stage: s, pod: pod, allowed: allowed}
-	p.begin()
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Log(p.run.Describe())
-		}
-		p.end()
-	})
-	return p
+	p.StartFor(t)
+	return &subject{T: t, Prometheus: p, allowed: allowed}
 }
 
-func (p *subject) begin() {
+func (p *subject) eventually(what string, condition func() bool) {
 	p.Helper()
-	var err error
-	if p.run, err = p.stage.Run(p.Context(), p.pod, nil); err != nil {
-		p.Fatal(err)
-	}
-}
-
-// end may come more than once.
-func (p *subject) end() {
-	if err := p.run.Close(); err != nil {
-		p.Error(err)
-	}
-}
-
-func (p *subject) server() *kubelet.Container { return p.run.Container("prometheus-server") }
-
-func (p *subject) await(what string, condition func() bool) {
-	p.Helper()
-	ctx, cancel := context.WithTimeout(p.Context(), patience)
-	defer cancel()
-	if err := p.run.Await(ctx, what, condition); err != nil {
-		p.Fatal(err)
-	}
+	p.Eventually(p.T, what, condition)
 }
 
 func (p *subject) ready(begun time.Time) time.Duration {
 	p.Helper()
-	p.await("Prometheus to be ready", func() bool { return env.Ready(p.Context(), p.pod) })
-	return time.Since(begun)
+	return p.EventuallyReady(p.T, begun)
 }
 
 // settled waits until all is well, so that each fault meets a Prometheus that
@@ -198,19 +162,19 @@ func (p *subject) settled(kind string) {
 	p.Helper()
 	p.ready(time.Now())
 	if kind == "reloadable" {
-		p.await("the block", func() bool { return strings.Contains(env.LoadedConfig(p.Context(), p.pod), "ampbridge-central") })
+		p.eventually("the block", func() bool { return p.HasBlock(p.Context()) })
 	}
 }
 
 // outcome is a cell, after an event that began with so many restarts.
 func (p *subject) outcome(took time.Duration, restarts int) string {
 	p.Helper()
-	failed := p.server().Restarts() - restarts
+	failed := p.Server().Restarts() - restarts
 	if failed > p.allowed {
-		p.Errorf("%s: %d failed starts, at most %d; exit codes %v", p.pod.Name, failed, p.allowed, p.server().ExitCodes())
+		p.Errorf("%s: %d failed starts, at most %d; exit codes %v", p.Object.Name, failed, p.allowed, p.Server().ExitCodes())
 	}
-	if strings.Contains(p.server().Logs(), "panic:") {
-		p.Errorf("%s panicked", p.pod.Name)
+	if strings.Contains(p.Server().Logs(), "panic:") {
+		p.Errorf("%s panicked", p.Object.Name)
 	}
 	if failed > 0 {
 		return fmt.Sprintf("ready after %.1f s, %d failed start", took.Seconds(), failed)
@@ -221,10 +185,10 @@ func (p *subject) outcome(took time.Duration, restarts int) string {
 // renewal waits until the fault has struck attempts at a session.
 func (p *subject) renewal(injection *awstest.Injection) string {
 	p.Helper()
-	before := p.server().Restarts()
-	p.await("an attempt at a session that fails", func() bool { return injection.Hits() >= 2 })
-	if !env.Ready(p.Context(), p.pod) || p.server().Restarts() != before {
-		p.Errorf("%s is not as it was after failed renewals", p.pod.Name)
+	before := p.Server().Restarts()
+	p.eventually("an attempt at a session that fails", func() bool { return injection.Hits() >= 2 })
+	if !env.Ready(p.Context(), p.Object) || p.Server().Restarts() != before {
+		p.Errorf("%s is not as it was after failed renewals", p.Object.Name)
 	}
 	return "unharmed"
 }
@@ -233,9 +197,9 @@ func (p *subject) reload() string {
 	p.Helper()
 	failed := 0
 	for range 4 {
-		if err := env.Reload(p.Context(), p.pod); err != nil {
+		if err := env.Reload(p.Context(), p.Object); err != nil {
 			failed++
-			p.Errorf("%s: %v", p.pod.Name, err)
+			p.Errorf("%s: %v", p.Object.Name, err)
 		}
 		time.Sleep(300 * time.Millisecond)
 	}
@@ -244,19 +208,21 @@ func (p *subject) reload() string {
 
 func (p *subject) container() string {
 	p.Helper()
-	before, killed := p.server().Restarts(), time.Now()
-	if err := p.server().Kill(syscall.SIGKILL); err != nil {
+	before, killed := p.Server().Restarts(), time.Now()
+	if err := p.Server().Kill(syscall.SIGKILL); err != nil {
 		p.Fatal(err)
 	}
-	p.await("the container to be started again", func() bool { return p.server().Restarts() > before })
+	p.eventually("the container to be started again", func() bool { return p.Server().Restarts() > before })
 	return p.outcome(p.ready(killed), before+1)
 }
 
-// again runs the same pod anew, as after a node's reboot.
+// again runs the same pod once more, as after a node's reboot.
 func (p *subject) again() string {
 	p.Helper()
-	p.end()
+	p.Stop(p.T)
 	begun := time.Now()
-	p.begin()
+	if err := p.Start(p.Context(), nil); err != nil {
+		p.Fatal(err)
+	}
 	return p.outcome(p.ready(begun), 0)
 }

@@ -71,7 +71,7 @@ func operatorPod(t *testing.T, port int) *corev1.Pod {
 		t.Fatal(err)
 	}
 	pod.OwnerReferences = nil
-	pod.Annotations["stage/port"] = fmt.Sprint(port)
+	pod.Annotations["env/port"] = fmt.Sprint(port)
 	dropped := func(name string) bool { return strings.HasPrefix(name, "kube-api-access-") || name == "web-config" }
 	pod.Spec.Volumes = slices.DeleteFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return dropped(v.Name) })
 	reloader, initReloader := freePort(t), freePort(t)
@@ -109,18 +109,18 @@ func freePort(t *testing.T) int {
 
 func TestOperatorsSecret(t *testing.T) {
 	ctx := t.Context()
-	s := env.Start(t, env.Options{})
-	if err := s.SetPolicy(strings.Replace(s.Policy(), "serviceAccounts: [prometheus]", "serviceAccounts: [prometheus-k8s]", 1)); err != nil {
+	e := env.Start(t, env.Options{})
+	if err := e.SetPolicy(strings.Replace(e.Policy(), "serviceAccounts: [prometheus]", "serviceAccounts: [prometheus-k8s]", 1)); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.CreateServiceAccount(ctx, env.Namespace, "prometheus-k8s"); err != nil {
+	if err := e.CreateServiceAccount(ctx, env.Namespace, "prometheus-k8s"); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := s.Sync(ctx); err != nil {
+	if out, err := e.Sync(ctx); err != nil {
 		t.Fatal(out, err)
 	}
 	port := freePort(t)
-	client := s.Cluster.Client().CoreV1()
+	client := e.Cluster.Client().CoreV1()
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "prometheus-k8s"}, Data: map[string][]byte{"prometheus.yaml.gz": gzipped(t, configuration(port, "first"))}}
 	if _, err := client.Secrets(env.Namespace).Create(ctx, secret, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
@@ -142,7 +142,7 @@ func TestOperatorsSecret(t *testing.T) {
 			break
 		}
 		if time.Now().After(deadline) {
-			log, err := s.WebhookLog()
+			log, err := e.WebhookLog()
 			t.Fatalf("the operator's pod is not injected (%v)\n%s", err, log)
 		}
 	}
@@ -150,7 +150,7 @@ func TestOperatorsSecret(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	run, err := s.Run(ctx, pod, nil)
+	run, err := e.Run(ctx, pod, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,8 +167,8 @@ func TestOperatorsSecret(t *testing.T) {
 		waiting, cancel := context.WithTimeout(ctx, 90*time.Second)
 		defer cancel()
 		promql := fmt.Sprintf(`up{job=%q,cluster=%q,prometheus_replica=%q}`, job, env.ClusterName, pod.Name)
-		if err := run.Await(waiting, "samples of job "+job, func() bool {
-			found, err := s.Cloud.Query(waiting, s.Workspace.ID, promql)
+		if err := run.Eventually(waiting, "samples of job "+job, func() bool {
+			found, err := e.Cloud.Query(waiting, e.Workspace.ID, promql)
 			return err == nil && len(found) == 1
 		}); err != nil {
 			t.Fatal(err)

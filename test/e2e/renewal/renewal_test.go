@@ -23,27 +23,12 @@ func TestMain(m *testing.M) {
 // queue is never rebuilt.
 func TestTenRenewals(t *testing.T) {
 	ctx := t.Context()
-	s := env.Start(t, env.Options{})
-	s.Cloud.SetSessionLife(time.Minute)
-	if out, err := s.Sync(ctx); err != nil {
+	e := env.Start(t, env.Options{})
+	e.Cloud.SetSessionLife(time.Minute)
+	if out, err := e.Sync(ctx); err != nil {
 		t.Fatal(out, err)
 	}
-	pod, err := s.Create(ctx, env.Chart{Name: "renewal", Config: strings.ReplaceAll(env.SelfScrape, "1s", "500ms")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	run, err := s.Run(ctx, pod, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Log(run.Describe())
-		}
-		if err := run.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	p := e.StartPrometheus(t, env.Chart{Name: "renewal", Config: strings.ReplaceAll(env.SelfScrape, "1s", "500ms")})
 
 	const queue = `{remote_name="ampbridge-central"`
 	var sent float64
@@ -54,11 +39,11 @@ func TestTenRenewals(t *testing.T) {
 			t.Fatalf("%d sessions in 8 minutes, want more than 10", len(keys))
 		}
 		time.Sleep(time.Second)
-		for _, w := range s.Cloud.Writes(s.Workspace.ID) {
+		for _, w := range e.Cloud.Writes(e.Workspace.ID) {
 			keys[w.AccessKeyID] = true
 		}
 		// A rebuilt queue starts to count from zero.
-		now, ok := env.Metric(ctx, pod, "prometheus_remote_storage_samples_total"+queue)
+		now, ok := env.Metric(ctx, p.Object, "prometheus_remote_storage_samples_total"+queue)
 		if ok && now < sent {
 			t.Fatalf("the queue was rebuilt: it had sent %v samples, and now %v", sent, now)
 		}
@@ -66,7 +51,7 @@ func TestTenRenewals(t *testing.T) {
 	}
 
 	var samples int
-	for _, w := range s.Cloud.Writes(s.Workspace.ID) {
+	for _, w := range e.Cloud.Writes(e.Workspace.ID) {
 		if !w.Stored() {
 			t.Errorf("a write at %s was refused: %d %s", w.Time.Format(time.TimeOnly), w.Status, w.Reason)
 		}
@@ -74,19 +59,17 @@ func TestTenRenewals(t *testing.T) {
 	}
 	for _, metric := range []string{"failed", "dropped", "retried"} {
 		// Prometheus shows the dropped ones by reason, so none at all where none was.
-		if v, ok := env.Metric(ctx, pod, "prometheus_remote_storage_samples_"+metric+"_total"+queue); v != 0 || !ok && metric != "dropped" {
+		if v, ok := env.Metric(ctx, p.Object, "prometheus_remote_storage_samples_"+metric+"_total"+queue); v != 0 || !ok && metric != "dropped" {
 			t.Errorf("samples %s: %v", metric, v)
 		}
 	}
-	server := run.Container("prometheus-server")
+	server := p.Server()
 	if starts := strings.Count(server.Logs(), `msg="Starting WAL watcher"`); starts != 1 {
 		t.Errorf("the queue was started %d times", starts)
 	}
 	if server.Restarts() != 0 {
 		t.Errorf("Prometheus restarted %d times", server.Restarts())
 	}
-	if v, _ := env.Metric(ctx, pod, "prometheus_config_last_reload_successful"); v != 1 {
-		t.Error("the last reload failed")
-	}
+	p.CheckLoaded(t)
 	t.Logf("%d sessions signed %d samples, none failed", len(keys), samples)
 }

@@ -91,18 +91,18 @@ func (d *deadly) RoundTrip(r *http.Request) (*http.Response, error) {
 // A replica dies at its first write, its second, and so on; the next one goes on
 // where it stopped, and ends as an undisturbed one does.
 func TestKilledAtEveryWrite(t *testing.T) {
-	w := newWorld(t)
+	f := newFixture(t)
 	// watched gives the config of a replica that dies, or of one that only counts.
 	watched := func(at int, after bool) (*rest.Config, *deadly) {
 		d := &deadly{at: at, after: after, dead: make(chan struct{})}
-		config := w.Config()
+		config := f.Config()
 		config.Wrap(func(next http.RoundTripper) http.RoundTripper { d.next = next; return d })
 		return config, d
 	}
 	// install leaves a stable certificate behind, made by a replica that is gone.
 	install := func(t *testing.T, name string) []byte {
-		k, stop := keep(t, w.Config(), name)
-		eventually(t, "stable", func() bool { return w.stable(t, name, name) && k.Ready() == nil })
+		k, stop := keep(t, f.Config(), name)
+		eventually(t, "stable", func() bool { return f.stable(t, name, name) && k.Ready() == nil })
 		stop()
 		return served(t, k)
 	}
@@ -116,18 +116,18 @@ func TestKilledAtEveryWrite(t *testing.T) {
 		// Generate, publish, announce, switch, retire, publish.
 		{"rotation", func(t *testing.T, name string) []byte {
 			before := install(t, name)
-			w.rotate(t, name)
+			f.rotate(t, name)
 			return before
 		}, 6},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Run("undisturbed", func(t *testing.T) {
 				name := "undisturbed-" + c.name
-				w.register(t, name, name)
+				f.register(t, name, name)
 				c.prepare(t, name)
 				config, d := watched(0, false)
 				_, stop := keep(t, config, name)
-				eventually(t, "stable", func() bool { return w.stable(t, name, name) })
+				eventually(t, "stable", func() bool { return f.stable(t, name, name) })
 				stop()
 				if d.writes != c.writes {
 					t.Errorf("writes: got %d, want %d", d.writes, c.writes)
@@ -138,8 +138,8 @@ func TestKilledAtEveryWrite(t *testing.T) {
 					t.Run(fmt.Sprintf("killed at %d of %d, after it: %v", at, c.writes, after), func(t *testing.T) {
 						t.Parallel()
 						name := fmt.Sprintf("%s-%d-%v", c.name, at, after)
-						w.register(t, name, name)
-						registered := w.configuration(t, name)
+						f.register(t, name, name)
+						registered := f.configuration(t, name)
 						before := c.prepare(t, name)
 						config, d := watched(at, after)
 						_, stop := keep(t, config, name)
@@ -152,12 +152,12 @@ func TestKilledAtEveryWrite(t *testing.T) {
 							}
 						})
 						stop()
-						k, _ := keep(t, w.Config(), name)
-						eventually(t, "the second replica is ready, and all is done", func() bool { return k.Ready() == nil && w.stable(t, name, name) })
+						k, _ := keep(t, f.Config(), name)
+						eventually(t, "the second replica is ready, and all is done", func() bool { return k.Ready() == nil && f.stable(t, name, name) })
 						if bytes.Equal(served(t, k), before) {
 							t.Error("the certificate is the old one")
 						}
-						w.wantOnlyBundles(t, registered, w.configuration(t, name))
+						f.wantOnlyBundles(t, registered, f.configuration(t, name))
 					})
 				}
 			}
@@ -167,12 +167,12 @@ func TestKilledAtEveryWrite(t *testing.T) {
 
 // Replicas that all begin at once agree on one certificate, and rotate it once.
 func TestReplicasAgree(t *testing.T) {
-	w := newWorld(t)
+	f := newFixture(t)
 	const name = "together"
-	w.register(t, name, name)
+	f.register(t, name, name)
 	keepers := make([]*certificates.Rotator, 5)
 	for i := range keepers {
-		keepers[i], _ = keep(t, w.Config(), name)
+		keepers[i], _ = keep(t, f.Config(), name)
 	}
 	agree := func() bool {
 		for _, k := range keepers {
@@ -180,12 +180,12 @@ func TestReplicasAgree(t *testing.T) {
 				return false
 			}
 		}
-		return w.stable(t, name, name)
+		return f.stable(t, name, name)
 	}
 	eventually(t, "all serve the same", agree)
 	first := served(t, keepers[0])
 	var versions atomic.Int64
-	watch, err := w.Client().CoreV1().Secrets(home).Watch(t.Context(), only(name))
+	watch, err := f.Client().CoreV1().Secrets(home).Watch(t.Context(), only(name))
 	must(t, err)
 	defer watch.Stop()
 	go func() {
@@ -193,7 +193,7 @@ func TestReplicasAgree(t *testing.T) {
 			versions.Add(1)
 		}
 	}()
-	w.rotate(t, name)
+	f.rotate(t, name)
 	eventually(t, "all serve the same, and another", func() bool { return agree() && !bytes.Equal(served(t, keepers[0]), first) })
 	// As it was, asked for, generated, announced, switched, retired.
 	eventually(t, "each write is seen", func() bool { return versions.Load() >= 6 })
@@ -204,21 +204,21 @@ func TestReplicasAgree(t *testing.T) {
 
 // Another's Secret stays as it is.
 func TestForeignSecret(t *testing.T) {
-	w := newWorld(t)
+	f := newFixture(t)
 	const name = "foreign"
-	w.register(t, name, name)
-	w.createSecret(t, name, map[string][]byte{"password": []byte("1234")})
-	before := w.secret(t, name)
-	k, _ := keep(t, w.Config(), name)
+	f.register(t, name, name)
+	f.createSecret(t, name, map[string][]byte{"password": []byte("1234")})
+	before := f.secret(t, name)
+	k, _ := keep(t, f.Config(), name)
 	eventually(t, "not ready, and says why and what to do", func() bool {
 		err := k.Ready()
 		return err != nil && strings.Contains(err.Error(), "the Secret foreign of namespace ampbridge-system has content, but not the annotation ampbridge.io/certificates") &&
 			strings.Contains(err.Error(), "name another one with --cert-secret")
 	})
-	if after := w.secret(t, name); after.ResourceVersion != before.ResourceVersion {
+	if after := f.secret(t, name); after.ResourceVersion != before.ResourceVersion {
 		t.Errorf("the Secret has changed: %v", after)
 	}
-	for _, entry := range w.configuration(t, name).Webhooks {
+	for _, entry := range f.configuration(t, name).Webhooks {
 		if entry.ClientConfig.CABundle != nil {
 			t.Errorf("entry %s was given a bundle", entry.Name)
 		}
@@ -228,24 +228,24 @@ func TestForeignSecret(t *testing.T) {
 // An empty Secret, as a chart may make it so that it is removed with the rest,
 // is filled.
 func TestEmptySecret(t *testing.T) {
-	w := newWorld(t)
+	f := newFixture(t)
 	const name = "empty"
-	w.register(t, name, name)
-	w.createSecret(t, name, nil)
-	before := w.secret(t, name)
-	k, _ := keep(t, w.Config(), name)
-	eventually(t, "ready", func() bool { return k.Ready() == nil && w.stable(t, name, name) })
-	if after := w.secret(t, name); after.UID != before.UID || after.Labels["helm"] != "yes" {
+	f.register(t, name, name)
+	f.createSecret(t, name, nil)
+	before := f.secret(t, name)
+	k, _ := keep(t, f.Config(), name)
+	eventually(t, "ready", func() bool { return k.Ready() == nil && f.stable(t, name, name) })
+	if after := f.secret(t, name); after.UID != before.UID || after.Labels["helm"] != "yes" {
 		t.Errorf("the Secret is another, or has lost its labels: %v", after.ObjectMeta)
 	}
 }
 
 // The webhook starts before the API server can be reached, and waits.
 func TestAPIServerIsLate(t *testing.T) {
-	w := newWorld(t)
+	f := newFixture(t)
 	const name = "late"
-	w.register(t, name, name)
-	config := w.Config()
+	f.register(t, name, name)
+	config := f.Config()
 	target := strings.TrimPrefix(config.Host, "https://")
 	addr := freeAddr(t, "127.0.0.1")
 	config.Host = "https://" + addr

@@ -16,7 +16,7 @@ import (
 // checks the certificate as an API server would that has just heard of the
 // configuration, and as one that is late. A real one keeps its connections, so
 // it rarely looks at a certificate.
-func (w *world) probe(ctx context.Context, t *testing.T) (handshakes int) {
+func (f *fixture) probe(ctx context.Context, t *testing.T) (handshakes int) {
 	t.Helper()
 	const late = timingPropagation / 2
 	type known struct {
@@ -26,11 +26,11 @@ func (w *world) probe(ctx context.Context, t *testing.T) (handshakes int) {
 	var history []known
 	for ; ctx.Err() == nil; time.Sleep(20 * time.Millisecond) {
 		now := time.Now()
-		history = append(history, known{now, w.configuration(t, registration.DefaultName).Webhooks[0].ClientConfig.CABundle})
+		history = append(history, known{now, f.configuration(t, registration.DefaultName).Webhooks[0].ClientConfig.CABundle})
 		for len(history) > 1 && history[1].at.Before(now.Add(-late)) {
 			history = history[1:]
 		}
-		for _, addr := range w.endpoints() {
+		for _, addr := range f.endpoints() {
 			conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 5 * time.Second}, "tcp", addr, &tls.Config{InsecureSkipVerify: true})
 			if err != nil {
 				continue // it has ended meanwhile, or the API server will say so
@@ -51,24 +51,24 @@ func (w *world) probe(ctx context.Context, t *testing.T) (handshakes int) {
 }
 
 // endpoints are those that an API server may call now.
-func (w *world) endpoints() (all []string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for addr := range w.live {
+func (f *fixture) endpoints() (all []string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for addr := range f.live {
 		all = append(all, addr)
 	}
 	return all
 }
 
 // join and leave keep the list of endpoints.
-func (w *world) join(addr string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.live[addr] = true
+func (f *fixture) join(addr string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.live[addr] = true
 }
 
-func (w *world) leave(addr string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	delete(w.live, addr)
+func (f *fixture) leave(addr string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.live, addr)
 }

@@ -21,9 +21,9 @@ import (
 // The command itself, with its flags, keeps its certificate and its budget of
 // memory.
 func TestProcess(t *testing.T) {
-	w := newWorld(t)
-	w.register(t, registration.DefaultName, service)
-	kubeconfig, err := w.KubeconfigFor(t.Context(), home, "webhook")
+	f := newFixture(t)
+	f.register(t, registration.DefaultName, service)
+	kubeconfig, err := f.KubeconfigFor(t.Context(), home, "webhook")
 	must(t, err)
 	root, err := tools.Root(t.Context())
 	must(t, err)
@@ -35,9 +35,9 @@ func TestProcess(t *testing.T) {
 	}
 	r := &replica{health: freeAddr(t, "127.0.0.1")}
 	metricsAddr := freeAddr(t, "127.0.0.1")
-	cmd := exec.Command(program, "webhook", "--policy", w.policyFile, "--image", image, "--namespace", home, "--kubeconfig", kubeconfig,
+	cmd := exec.Command(program, "webhook", "--policy", f.policyFile, "--image", image, "--namespace", home, "--kubeconfig", kubeconfig,
 		"--cert-secret", secret, "--service", service, "--webhook-configuration", registration.DefaultName,
-		"--addr", freeAddr(t, w.address), "--health-addr", r.health, "--metrics-addr", metricsAddr, "--drain-delay", "0s")
+		"--addr", freeAddr(t, f.address), "--health-addr", r.health, "--metrics-addr", metricsAddr, "--drain-delay", "0s")
 	var log bytes.Buffer
 	cmd.Stderr = &log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -52,7 +52,7 @@ func TestProcess(t *testing.T) {
 		}
 	})
 	eventually(t, "ready", func() bool { ok, _ := r.ready(); return ok })
-	if !w.stable(t, secret, registration.DefaultName) {
+	if !f.stable(t, secret, registration.DefaultName) {
 		t.Errorf("ready, but not stable")
 	}
 	metrics := readMetrics(t, metricsAddr)

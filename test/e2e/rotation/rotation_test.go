@@ -19,29 +19,29 @@ import (
 )
 
 func TestRotation(t *testing.T) {
-	w := newWorld(t)
-	w.register(t, registration.DefaultName, service)
-	registered := w.configuration(t, registration.DefaultName)
-	replicas := []*replica{w.start(t, "first-0", false), w.start(t, "first-1", true)}
-	w.eventuallyInjected(t)
-	t.Run("no admission is lost", func(t *testing.T) { w.testUnderLoad(t, replicas) })
-	w.wantOnlyBundles(t, registered, w.configuration(t, registration.DefaultName))
+	f := newFixture(t)
+	f.register(t, registration.DefaultName, service)
+	registered := f.configuration(t, registration.DefaultName)
+	replicas := []*replica{f.start(t, "first-0", false), f.start(t, "first-1", true)}
+	f.eventuallyInjected(t)
+	t.Run("no admission is lost", func(t *testing.T) { f.testUnderLoad(t, replicas) })
+	f.wantOnlyBundles(t, registered, f.configuration(t, registration.DefaultName))
 }
 
 // Prometheus pods are created without a pause while the replicas are replaced
 // twice, as a Deployment does it, and the certificate is rotated twice. One of
 // two replicas always hears late of the Secret, so that they serve different
 // certificates for a while.
-func (w *world) testUnderLoad(t *testing.T, replicas []*replica) {
+func (f *fixture) testUnderLoad(t *testing.T, replicas []*replica) {
 	const want = 500
-	failed, called := w.count(t, failures), w.count(t, calls)
+	failed, called := f.count(t, failures), f.count(t, calls)
 	ctx, leave := context.WithCancel(t.Context())
 	var created, injected atomic.Int64
 	var clients sync.WaitGroup
 	for range 4 {
 		clients.Go(func() {
 			for ctx.Err() == nil || created.Load() < want {
-				ok, err := w.admit(t.Context(), false)
+				ok, err := f.admit(t.Context(), false)
 				if err != nil {
 					t.Errorf("create a pod: %v", err)
 					return
@@ -58,91 +58,91 @@ func (w *world) testUnderLoad(t *testing.T, replicas []*replica) {
 	}
 
 	handshakes := 0
-	clients.Go(func() { handshakes = w.probe(ctx, t) })
+	clients.Go(func() { handshakes = f.probe(ctx, t) })
 	for round := range 2 {
 		var rotation sync.WaitGroup
 		rotation.Go(func() {
-			before := w.secret(t, secret)
-			w.rotate(t, secret)
+			before := f.secret(t, secret)
+			f.rotate(t, secret)
 			eventually(t, "the certificate is rotated", func() bool {
-				now := w.secret(t, secret)
-				return !bytes.Equal(now.Data["tls.crt"], before.Data["tls.crt"]) && w.stable(t, secret, registration.DefaultName)
+				now := f.secret(t, secret)
+				return !bytes.Equal(now.Data["tls.crt"], before.Data["tls.crt"]) && f.stable(t, secret, registration.DefaultName)
 			})
 		})
 		for i, old := range replicas {
-			replicas[i] = w.start(t, fmt.Sprintf("round-%d-%d", round, i), i == 1)
-			w.end(t, old)
+			replicas[i] = f.start(t, fmt.Sprintf("round-%d-%d", round, i), i == 1)
+			f.end(t, old)
 		}
 		rotation.Wait()
 	}
 	leave()
 	clients.Wait()
 
-	t.Logf("%d pods created, %d injected, %d calls, %d failed; %d handshakes", created.Load(), injected.Load(), w.count(t, calls)-called, w.count(t, failures)-failed, handshakes)
+	t.Logf("%d pods created, %d injected, %d calls, %d failed; %d handshakes", created.Load(), injected.Load(), f.count(t, calls)-called, f.count(t, failures)-failed, handshakes)
 	if created.Load() < want || injected.Load() != created.Load() {
 		t.Errorf("injected: got %d of %d", injected.Load(), created.Load())
 	}
-	if got := w.count(t, failures) - failed; got != 0 {
+	if got := f.count(t, failures) - failed; got != 0 {
 		t.Errorf("calls that failed, as the API server counts them: got %d, want 0", got)
 	}
 	if handshakes < want {
 		t.Errorf("handshakes: got %d, want at least %d", handshakes, want)
 	}
 	// The counts do count.
-	if got := w.count(t, calls) - called; got < int(created.Load()) {
+	if got := f.count(t, calls) - called; got < int(created.Load()) {
 		t.Errorf("calls: got %d, want at least %d", got, created.Load())
 	}
 	for _, r := range replicas {
-		w.end(t, r)
+		f.end(t, r)
 	}
-	ok, err := w.admit(t.Context(), true)
+	ok, err := f.admit(t.Context(), true)
 	must(t, err)
-	if ok || w.count(t, failures) == failed {
-		t.Errorf("without a replica: injected %v, %d failures counted", ok, w.count(t, failures)-failed)
+	if ok || f.count(t, failures) == failed {
+		t.Errorf("without a replica: injected %v, %d failures counted", ok, f.count(t, failures)-failed)
 	}
 }
 
 // What people and tools do to the Secret and to the configuration is mended.
 func TestMended(t *testing.T) {
-	w := newWorld(t)
-	w.register(t, registration.DefaultName, service)
-	r := w.start(t, "a", false)
-	w.eventuallyInjected(t)
-	registered := w.configuration(t, registration.DefaultName)
-	eventually(t, "stable", func() bool { return w.stable(t, secret, registration.DefaultName) })
-	first := w.secret(t, secret)
+	f := newFixture(t)
+	f.register(t, registration.DefaultName, service)
+	r := f.start(t, "a", false)
+	f.eventuallyInjected(t)
+	registered := f.configuration(t, registration.DefaultName)
+	eventually(t, "stable", func() bool { return f.stable(t, secret, registration.DefaultName) })
+	first := f.secret(t, secret)
 
 	t.Run("the bundle is stripped", func(t *testing.T) {
-		object := w.configuration(t, registration.DefaultName)
+		object := f.configuration(t, registration.DefaultName)
 		for i := range object.Webhooks {
 			object.Webhooks[i].ClientConfig.CABundle = nil
 		}
-		_, err := w.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Update(t.Context(), object, metav1.UpdateOptions{})
+		_, err := f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Update(t.Context(), object, metav1.UpdateOptions{})
 		must(t, err)
-		eventually(t, "the bundle is back", func() bool { return w.stable(t, secret, registration.DefaultName) })
-		w.eventuallyInjected(t)
+		eventually(t, "the bundle is back", func() bool { return f.stable(t, secret, registration.DefaultName) })
+		f.eventuallyInjected(t)
 	})
 	t.Run("the Secret is deleted", func(t *testing.T) {
-		must(t, w.Client().CoreV1().Secrets(home).Delete(t.Context(), secret, metav1.DeleteOptions{}))
+		must(t, f.Client().CoreV1().Secrets(home).Delete(t.Context(), secret, metav1.DeleteOptions{}))
 		eventually(t, "the Secret is back", func() bool {
-			s := w.secret(t, secret)
+			s := f.secret(t, secret)
 			return s != nil && s.UID != first.UID && len(s.Data) > 0
 		})
 		// It is the one that is served, so nothing was out of step.
-		if s := w.secret(t, secret); !bytes.Equal(s.Data["tls.crt"], first.Data["tls.crt"]) {
+		if s := f.secret(t, secret); !bytes.Equal(s.Data["tls.crt"], first.Data["tls.crt"]) {
 			t.Error("the Secret has another certificate than before")
 		}
-		w.eventuallyInjected(t)
+		f.eventuallyInjected(t)
 	})
 	t.Run("the Secret is broken", func(t *testing.T) {
-		s := w.secret(t, secret)
+		s := f.secret(t, secret)
 		s.Data["tls.crt"] = []byte("rubbish")
-		_, err := w.Client().CoreV1().Secrets(home).Update(t.Context(), s, metav1.UpdateOptions{})
+		_, err := f.Client().CoreV1().Secrets(home).Update(t.Context(), s, metav1.UpdateOptions{})
 		must(t, err)
-		eventually(t, "the Secret is mended", func() bool { return bytes.Equal(w.secret(t, secret).Data["tls.crt"], first.Data["tls.crt"]) })
+		eventually(t, "the Secret is mended", func() bool { return bytes.Equal(f.secret(t, secret).Data["tls.crt"], first.Data["tls.crt"]) })
 	})
 	t.Run("the configuration is deleted", func(t *testing.T) {
-		client := w.Client().AdmissionregistrationV1().MutatingWebhookConfigurations()
+		client := f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations()
 		must(t, client.Delete(t.Context(), registration.DefaultName, metav1.DeleteOptions{}))
 		eventually(t, "not ready, and says why", func() bool {
 			ok, why := r.ready()
@@ -156,42 +156,42 @@ func TestMended(t *testing.T) {
 		_, err := client.Create(t.Context(), object, metav1.CreateOptions{})
 		must(t, err)
 		eventually(t, "ready", func() bool { ok, _ := r.ready(); return ok })
-		w.eventuallyInjected(t)
+		f.eventuallyInjected(t)
 	})
 	t.Run("somebody strips the bundle again and again", func(t *testing.T) {
-		client := w.Client().AdmissionregistrationV1().MutatingWebhookConfigurations()
-		before := w.configuration(t, registration.DefaultName).Generation
+		client := f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations()
+		before := f.configuration(t, registration.DefaultName).Generation
 		began := time.Now()
 		for range 3 {
 			_, err := client.Patch(t.Context(), registration.DefaultName, "application/json-patch+json", []byte(`[{"op":"remove","path":"/webhooks/0/clientConfig/caBundle"}]`), metav1.PatchOptions{})
 			must(t, err)
-			eventually(t, "the bundle is back", func() bool { return w.stable(t, secret, registration.DefaultName) })
+			eventually(t, "the bundle is back", func() bool { return f.stable(t, secret, registration.DefaultName) })
 		}
 		// A quarrel must not keep the API server busy.
 		if took := time.Since(began); took < 2*time.Second {
 			t.Errorf("three times in %s", took)
 		}
-		if got := w.configuration(t, registration.DefaultName).Generation - before; got != 6 {
+		if got := f.configuration(t, registration.DefaultName).Generation - before; got != 6 {
 			t.Errorf("changes: got %d, want 6", got)
 		}
 	})
 	t.Run("all of it at once, with a new replica", func(t *testing.T) {
-		w.end(t, r)
-		must(t, w.Client().CoreV1().Secrets(home).Delete(t.Context(), secret, metav1.DeleteOptions{}))
-		w.start(t, "b", false)
-		w.eventuallyInjected(t)
-		eventually(t, "stable", func() bool { return w.stable(t, secret, registration.DefaultName) })
-		if s := w.secret(t, secret); bytes.Equal(s.Data["tls.crt"], first.Data["tls.crt"]) {
+		f.end(t, r)
+		must(t, f.Client().CoreV1().Secrets(home).Delete(t.Context(), secret, metav1.DeleteOptions{}))
+		f.start(t, "b", false)
+		f.eventuallyInjected(t)
+		eventually(t, "stable", func() bool { return f.stable(t, secret, registration.DefaultName) })
+		if s := f.secret(t, secret); bytes.Equal(s.Data["tls.crt"], first.Data["tls.crt"]) {
 			t.Error("the Secret has the old certificate, which nobody has")
 		}
 	})
-	w.wantOnlyBundles(t, registered, w.configuration(t, registration.DefaultName))
+	f.wantOnlyBundles(t, registered, f.configuration(t, registration.DefaultName))
 
 	t.Run("all of it is removed, as helm uninstall does", func(t *testing.T) {
-		must(t, w.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Delete(t.Context(), registration.DefaultName, metav1.DeleteOptions{}))
-		must(t, w.Client().CoreV1().Secrets(home).Delete(t.Context(), secret, metav1.DeleteOptions{}))
+		must(t, f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Delete(t.Context(), registration.DefaultName, metav1.DeleteOptions{}))
+		must(t, f.Client().CoreV1().Secrets(home).Delete(t.Context(), secret, metav1.DeleteOptions{}))
 		time.Sleep(3 * timing.Resync)
-		if s := w.secret(t, secret); s != nil {
+		if s := f.secret(t, secret); s != nil {
 			t.Error("the replica that is still there has put the Secret back")
 		}
 	})
@@ -199,13 +199,13 @@ func TestMended(t *testing.T) {
 
 // The webhook's identity can make its own Secret, and no other.
 func TestRightsAreNarrow(t *testing.T) {
-	w := newWorld(t)
-	w.register(t, registration.DefaultName, service)
-	w.register(t, "another", "another")
-	client, err := kubernetes.NewForConfig(w.config)
+	f := newFixture(t)
+	f.register(t, registration.DefaultName, service)
+	f.register(t, "another", "another")
+	client, err := kubernetes.NewForConfig(f.config)
 	must(t, err)
 	other := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "other"}}
-	_, err = w.Client().CoreV1().Secrets(home).Create(t.Context(), other, metav1.CreateOptions{})
+	_, err = f.Client().CoreV1().Secrets(home).Create(t.Context(), other, metav1.CreateOptions{})
 	must(t, err)
 	nothing := []byte(`{"metadata":{"labels":{"touched":"yes"}}}`)
 	ctx, secrets, configurations := t.Context(), client.CoreV1().Secrets(home), client.AdmissionregistrationV1().MutatingWebhookConfigurations()

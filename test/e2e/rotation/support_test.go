@@ -60,9 +60,9 @@ var timing = certificates.Timing{Propagation: timingPropagation, Retirement: 20 
 
 const timingPropagation = 4 * time.Second
 
-// world is an API server with everything that the chart makes, but for the
+// fixture is an API server with everything that the chart makes, but for the
 // replicas.
-type world struct {
+type fixture struct {
 	*cluster.Cluster
 	config     *rest.Config // the webhook's own identity
 	address    string       // where endpoints may be
@@ -72,25 +72,25 @@ type world struct {
 	live map[string]bool // addresses of endpoints
 }
 
-func newWorld(t *testing.T) *world {
+func newFixture(t *testing.T) *fixture {
 	t.Helper()
-	w := &world{Cluster: cluster.Start(t, cluster.Options{}), address: nodeAddress(t), policyFile: filepath.Join(t.TempDir(), "policy.yaml"), live: map[string]bool{}}
-	must(t, os.WriteFile(w.policyFile, []byte(policyText), 0o600))
-	must(t, w.Namespace(t.Context(), home, nil))
-	must(t, w.Namespace(t.Context(), tenant, map[string]string{policy.LabelInjection: string(policy.InjectionEnabled)}))
-	_, err := w.Client().CoreV1().ServiceAccounts(tenant).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}}, metav1.CreateOptions{})
+	f := &fixture{Cluster: cluster.Start(t, cluster.Options{}), address: nodeAddress(t), policyFile: filepath.Join(t.TempDir(), "policy.yaml"), live: map[string]bool{}}
+	must(t, os.WriteFile(f.policyFile, []byte(policyText), 0o600))
+	must(t, f.Namespace(t.Context(), home, nil))
+	must(t, f.Namespace(t.Context(), tenant, map[string]string{policy.LabelInjection: string(policy.InjectionEnabled)}))
+	_, err := f.Client().CoreV1().ServiceAccounts(tenant).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}}, metav1.CreateOptions{})
 	must(t, err)
-	w.config = w.identity(t, "webhook", secret, registration.DefaultName)
-	return w
+	f.config = f.identity(t, "webhook", secret, registration.DefaultName)
+	return f
 }
 
 // identity is a service account with the rights of package certificates' doc,
 // and those that the handlers need.
-func (w *world) identity(t *testing.T, name, secret, configuration string) *rest.Config {
+func (f *fixture) identity(t *testing.T, name, secret, configuration string) *rest.Config {
 	t.Helper()
-	client, meta := w.Client().RbacV1(), metav1.ObjectMeta{Name: name}
+	client, meta := f.Client().RbacV1(), metav1.ObjectMeta{Name: name}
 	subjects := []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: home, Name: name}}
-	_, err := w.Client().CoreV1().ServiceAccounts(home).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: meta}, metav1.CreateOptions{})
+	_, err := f.Client().CoreV1().ServiceAccounts(home).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: meta}, metav1.CreateOptions{})
 	must(t, err)
 	_, err = client.ClusterRoles().Create(t.Context(), &rbacv1.ClusterRole{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{
 		{APIGroups: []string{""}, Resources: []string{"serviceaccounts"}, Verbs: []string{"get"}},
@@ -111,7 +111,7 @@ func (w *world) identity(t *testing.T, name, secret, configuration string) *rest
 		ObjectMeta: meta, Subjects: subjects, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: name},
 	}, metav1.CreateOptions{})
 	must(t, err)
-	file, err := w.KubeconfigFor(t.Context(), home, name)
+	file, err := f.KubeconfigFor(t.Context(), home, name)
 	must(t, err)
 	config, err := clientcmd.BuildConfigFromFlags("", file)
 	must(t, err)
@@ -120,9 +120,9 @@ func (w *world) identity(t *testing.T, name, secret, configuration string) *rest
 
 // register makes the Service and the configuration without a CA bundle, as Helm
 // does, and one entry that is somebody else's.
-func (w *world) register(t *testing.T, name, service string) {
+func (f *fixture) register(t *testing.T, name, service string) {
 	t.Helper()
-	_, err := w.Client().CoreV1().Services(home).Create(t.Context(), &corev1.Service{
+	_, err := f.Client().CoreV1().Services(home).Create(t.Context(), &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Name: service}, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: portName, Port: 443}}},
 	}, metav1.CreateOptions{})
 	must(t, err)
@@ -136,20 +136,20 @@ func (w *world) register(t *testing.T, name, service string) {
 	foreign.ClientConfig.Service.Name = "somebody-elses"
 	foreign.NamespaceSelector.MatchLabels = map[string]string{"never": "there"}
 	object.Webhooks = append(object.Webhooks[:1], append([]admissionv1.MutatingWebhook{foreign}, object.Webhooks[1:]...)...)
-	_, err = w.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Create(t.Context(), object, metav1.CreateOptions{})
+	_, err = f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Create(t.Context(), object, metav1.CreateOptions{})
 	must(t, err)
 }
 
-func (w *world) configuration(t *testing.T, name string) *admissionv1.MutatingWebhookConfiguration {
+func (f *fixture) configuration(t *testing.T, name string) *admissionv1.MutatingWebhookConfiguration {
 	t.Helper()
-	object, err := w.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(), name, metav1.GetOptions{})
+	object, err := f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(), name, metav1.GetOptions{})
 	must(t, err)
 	return object
 }
 
 // wantOnlyBundles checks that nothing of the configuration has changed since it
 // was registered but the bundles of our own entries.
-func (w *world) wantOnlyBundles(t *testing.T, before, after *admissionv1.MutatingWebhookConfiguration) {
+func (f *fixture) wantOnlyBundles(t *testing.T, before, after *admissionv1.MutatingWebhookConfiguration) {
 	t.Helper()
 	after = after.DeepCopy()
 	for i := range after.Webhooks {
@@ -163,9 +163,9 @@ func (w *world) wantOnlyBundles(t *testing.T, before, after *admissionv1.Mutatin
 }
 
 // secret is nil when there is none.
-func (w *world) secret(t *testing.T, name string) *corev1.Secret {
+func (f *fixture) secret(t *testing.T, name string) *corev1.Secret {
 	t.Helper()
-	list, err := w.Client().CoreV1().Secrets(home).List(t.Context(), only(name))
+	list, err := f.Client().CoreV1().Secrets(home).List(t.Context(), only(name))
 	must(t, err)
 	if len(list.Items) == 0 {
 		return nil
@@ -174,16 +174,16 @@ func (w *world) secret(t *testing.T, name string) *corev1.Secret {
 }
 
 // stable: nothing is under way, and each of our entries trusts the one authority.
-func (w *world) stable(t *testing.T, secret, configuration string) bool {
+func (f *fixture) stable(t *testing.T, secret, configuration string) bool {
 	t.Helper()
-	s := w.secret(t, secret)
+	s := f.secret(t, secret)
 	if s == nil || s.Data["tls.crt"] == nil || s.Data["next-tls.crt"] != nil || s.Data["previous-ca.crt"] != nil {
 		return false
 	}
 	if _, asked := s.Annotations[certificates.AnnotationRotate]; asked {
 		return false
 	}
-	for _, entry := range w.configuration(t, configuration).Webhooks {
+	for _, entry := range f.configuration(t, configuration).Webhooks {
 		if entry.ClientConfig.Service.Name != "somebody-elses" && string(entry.ClientConfig.CABundle) != string(s.Data["ca.crt"]) {
 			return false
 		}
@@ -192,10 +192,10 @@ func (w *world) stable(t *testing.T, secret, configuration string) bool {
 }
 
 // rotate asks for a new certificate, as a person does.
-func (w *world) rotate(t *testing.T, secret string) {
+func (f *fixture) rotate(t *testing.T, secret string) {
 	t.Helper()
 	patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:"now"}}}`, certificates.AnnotationRotate)
-	_, err := w.Client().CoreV1().Secrets(home).Patch(t.Context(), secret, "application/merge-patch+json", []byte(patch), metav1.PatchOptions{})
+	_, err := f.Client().CoreV1().Secrets(home).Patch(t.Context(), secret, "application/merge-patch+json", []byte(patch), metav1.PatchOptions{})
 	must(t, err)
 }
 
@@ -208,18 +208,18 @@ type replica struct {
 
 // start runs a replica, and makes it an endpoint once it is ready. A late one
 // hears of the Secret some seconds after the others.
-func (w *world) start(t *testing.T, name string, late bool) *replica {
+func (f *fixture) start(t *testing.T, name string, late bool) *replica {
 	t.Helper()
-	config := rest.CopyConfig(w.config)
+	config := rest.CopyConfig(f.config)
 	if late {
 		config.Wrap(func(next http.RoundTripper) http.RoundTripper { return slow{next} })
 	}
-	r := &replica{name: name, addr: freeAddr(t, w.address), health: freeAddr(t, "127.0.0.1"), done: make(chan error, 1)}
+	r := &replica{name: name, addr: freeAddr(t, f.address), health: freeAddr(t, "127.0.0.1"), done: make(chan error, 1)}
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop = stop
 	go func() {
 		r.done <- webhook.Run(ctx, webhook.Options{
-			Addr: r.addr, HealthAddr: r.health, MetricsAddr: freeAddr(t, "127.0.0.1"), PolicyFile: w.policyFile, Image: image,
+			Addr: r.addr, HealthAddr: r.health, MetricsAddr: freeAddr(t, "127.0.0.1"), PolicyFile: f.policyFile, Image: image,
 			CertSecret: secret, Service: service, Namespace: home, CertTiming: timing, DrainDelay: 5 * time.Second,
 			RESTConfig: config, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)).With("replica", name),
 		})
@@ -236,14 +236,14 @@ func (w *world) start(t *testing.T, name string, late bool) *replica {
 	must(t, err)
 	number, err := strconv.Atoi(port)
 	must(t, err)
-	_, err = w.Client().DiscoveryV1().EndpointSlices(home).Create(t.Context(), &discoveryv1.EndpointSlice{
+	_, err = f.Client().DiscoveryV1().EndpointSlices(home).Create(t.Context(), &discoveryv1.EndpointSlice{
 		ObjectMeta:  metav1.ObjectMeta{Name: name, Labels: map[string]string{discoveryv1.LabelServiceName: service}},
 		AddressType: discoveryv1.AddressTypeIPv4,
 		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{host}, Conditions: discoveryv1.EndpointConditions{Ready: new(true)}}},
 		Ports:       []discoveryv1.EndpointPort{{Name: new(portName), Port: new(int32(number))}},
 	}, metav1.CreateOptions{})
 	must(t, err)
-	w.join(r.addr)
+	f.join(r.addr)
 	return r
 }
 
@@ -260,11 +260,11 @@ func (s slow) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // end is what happens to a pod that is deleted: at the same time it is told to
 // end, and its endpoint goes.
-func (w *world) end(t *testing.T, r *replica) {
+func (f *fixture) end(t *testing.T, r *replica) {
 	t.Helper()
-	w.leave(r.addr)
+	f.leave(r.addr)
 	r.stop()
-	must(t, w.Client().DiscoveryV1().EndpointSlices(home).Delete(t.Context(), r.name, metav1.DeleteOptions{}))
+	must(t, f.Client().DiscoveryV1().EndpointSlices(home).Delete(t.Context(), r.name, metav1.DeleteOptions{}))
 	must(t, <-r.done)
 	r.done <- nil
 }
@@ -295,12 +295,12 @@ func pod() *corev1.Pod {
 }
 
 // admit creates a Prometheus pod, and tells whether it is injected.
-func (w *world) admit(ctx context.Context, dry bool) (bool, error) {
+func (f *fixture) admit(ctx context.Context, dry bool) (bool, error) {
 	o := metav1.CreateOptions{}
 	if dry {
 		o.DryRun = []string{metav1.DryRunAll}
 	}
-	created, err := w.Client().CoreV1().Pods(tenant).Create(ctx, pod(), o)
+	created, err := f.Client().CoreV1().Pods(tenant).Create(ctx, pod(), o)
 	if err != nil {
 		return false, err
 	}
@@ -314,10 +314,10 @@ func (w *world) admit(ctx context.Context, dry bool) (bool, error) {
 
 // eventuallyInjected waits until the API server has heard of the Service and of
 // the bundle.
-func (w *world) eventuallyInjected(t *testing.T) {
+func (f *fixture) eventuallyInjected(t *testing.T) {
 	t.Helper()
 	eventually(t, "pods are injected", func() bool {
-		injected, err := w.admit(t.Context(), true)
+		injected, err := f.admit(t.Context(), true)
 		must(t, err)
 		return injected
 	})
@@ -329,9 +329,9 @@ var (
 	failures = regexp.MustCompile(`(?m)^apiserver_admission_webhook_(?:rejection_count|fail_open_count)\{[^}]*name="pods-enabled\.webhook\.ampbridge\.io"[^}]*\} ([0-9]+)$`)
 )
 
-func (w *world) count(t *testing.T, what *regexp.Regexp) (n int) {
+func (f *fixture) count(t *testing.T, what *regexp.Regexp) (n int) {
 	t.Helper()
-	text, err := w.Metrics(t.Context())
+	text, err := f.Metrics(t.Context())
 	must(t, err)
 	for _, match := range what.FindAllStringSubmatch(text, -1) {
 		count, err := strconv.Atoi(match[1])
@@ -377,9 +377,9 @@ func only(name string) metav1.ListOptions {
 	return metav1.ListOptions{FieldSelector: "metadata.name=" + name}
 }
 
-func (w *world) createSecret(t *testing.T, name string, data map[string][]byte) {
+func (f *fixture) createSecret(t *testing.T, name string, data map[string][]byte) {
 	t.Helper()
 	object := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"helm": "yes"}}, Data: data}
-	_, err := w.Client().CoreV1().Secrets(home).Create(t.Context(), object, metav1.CreateOptions{})
+	_, err := f.Client().CoreV1().Secrets(home).Create(t.Context(), object, metav1.CreateOptions{})
 	must(t, err)
 }

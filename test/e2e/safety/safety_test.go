@@ -14,54 +14,54 @@ import (
 	"github.com/ampbridge/ampbridge/test/env"
 )
 
-// TestStart: whatever STS does while a pod starts, Prometheus comes up on its
+// TestPrometheusStartsWhateverSTSDoes: whatever STS does while a pod starts, Prometheus comes up on its
 // own configuration, and gets the block without a restart once STS recovers.
-func TestStart(t *testing.T) {
-	s := scene(t)
+func TestPrometheusStartsWhateverSTSDoes(t *testing.T) {
+	e := newEnv(t)
 	begun := time.Now()
-	plain := start(t, s, env.Chart{Name: "plain", Config: config("plain", ""), Annotations: map[string]string{"ampbridge.io/inject": "false"}})
-	if env.Injected(plain.pod) {
+	plain := e.StartPrometheus(t, env.Chart{Name: "plain", Config: env.ScrapeSelf("plain", ""), Annotations: map[string]string{"ampbridge.io/inject": "false"}})
+	if env.Injected(plain.Object) {
 		t.Fatal("the pod that opted out was injected")
 	}
-	baseline := plain.ready(begun)
+	baseline := plain.EventuallyReady(t, begun)
 	t.Logf("%-10s ready after %.1f s", "uninjected", baseline.Seconds())
 
 	for _, fault := range faults {
 		t.Run(fault.name, func(t *testing.T) {
-			stop := fault.start(s)
+			stop := fault.start(e)
 			defer stop()
 			name := "start-" + strings.ToLower(fault.name)
 			begun := time.Now()
-			p := start(t, s, env.Chart{Name: name, Config: config(name, "")})
-			took := p.ready(begun)
+			p := e.StartPrometheus(t, env.Chart{Name: name, Config: env.ScrapeSelf(name, "")})
+			took := p.EventuallyReady(t, begun)
 			t.Logf("%-10s ready after %.1f s", fault.name, took.Seconds())
 			// The promise is 5 s more than without; twice the baseline leaves room
 			// for a busy machine.
 			if limit := 2*baseline + 5*time.Second; took > limit {
 				t.Errorf("ready after %s, more than %s", took, limit)
 			}
-			if _, has := env.Metric(t.Context(), p.pod, `prometheus_remote_storage_shards{`); has {
+			if p.Writes(t.Context()) {
 				t.Error("a remote_write is in the configuration although there is no session")
 			}
-			if n := p.arrived(); n != 0 {
+			if n := p.Arrived(t); n != 0 {
 				t.Errorf("%d samples arrived without a session", n)
 			}
 			stop()
-			p.await("samples after STS recovered", func() bool { return p.arrived() > 0 })
-			p.unharmed(0)
+			p.Eventually(t, "samples after STS recovered", func() bool { return p.Arrived(t) > 0 })
+			p.CheckUnharmed(t, 0)
 		})
 	}
 }
 
-// TestLater: the same faults while Prometheus runs, with a reload each second
+// TestNoSampleIsLostWhateverSTSDoes: the same faults while Prometheus runs, with a reload each second
 // and the user's own remote_write beside ours. No reload fails, nothing
 // restarts, and not one sample is lost.
-func TestLater(t *testing.T) {
-	s := scene(t)
+func TestNoSampleIsLostWhateverSTSDoes(t *testing.T) {
+	e := newEnv(t)
 	url, received := sink(t)
-	p := start(t, s, env.Chart{Name: "later", Config: config("later", "remote_write:\n- {name: mine, url: \""+url+"\"}\n")})
-	p.ready(time.Now())
-	p.await("the first samples", func() bool { return p.arrived() > 0 })
+	p := e.StartPrometheus(t, env.Chart{Name: "later", Config: env.ScrapeSelf("later", "remote_write:\n- {name: mine, url: \""+url+"\"}\n")})
+	p.EventuallyReady(t, time.Now())
+	p.Eventually(t, "the first samples", func() bool { return p.Arrived(t) > 0 })
 	since := time.Now()
 
 	ctx, cancel := context.WithCancel(t.Context())
@@ -70,60 +70,60 @@ func TestLater(t *testing.T) {
 		for ctx.Err() == nil {
 			// A server that is being killed on purpose cannot answer: that is no
 			// failed reload, but an HTTP status is.
-			if err := env.Reload(ctx, p.pod); err != nil && strings.Contains(err.Error(), "/-/reload: ") {
+			if err := env.Reload(ctx, p.Object); err != nil && strings.Contains(err.Error(), "/-/reload: ") {
 				t.Errorf("reload: %v", err)
 			}
 			time.Sleep(time.Second)
 		}
 	})
 	for _, fault := range faults {
-		stop := fault.start(s)
+		stop := fault.start(e)
 		// Longer than any call's time-out, so that reloads meet the fault in
 		// every state of the sidecar; and a change of the user's in the middle.
 		time.Sleep(4 * time.Second)
-		if err := s.SetConfig(t.Context(), p.pod, config("later", "remote_write:\n- {name: mine, url: \""+url+"\"}\n# during "+fault.name+"\n")); err != nil {
+		if err := e.SetConfig(t.Context(), p.Object, env.ScrapeSelf("later", "remote_write:\n- {name: mine, url: \""+url+"\"}\n# during "+fault.name+"\n")); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(4 * time.Second)
 		stop()
 	}
-	p.unharmed(0)
-	if v := p.failed(); v != 0 {
+	p.CheckUnharmed(t, 0)
+	if v := samplesLost(t, p); v != 0 {
 		t.Errorf("%v samples failed", v)
 	}
 	// All that was scraped until now has to arrive; a scrape takes a moment to
 	// be sent.
-	scraped := p.scraped(since)
-	p.await("every scraped sample", func() bool { return p.arrived() >= scraped })
-	t.Logf("%d scrapes during four faults, all arrived", scraped)
+	taken := scraped(t, p, since)
+	p.Eventually(t, "every scraped sample", func() bool { return p.Arrived(t) >= taken })
+	t.Logf("%d scrapes during four faults, all arrived", taken)
 	if received.Load() == 0 {
 		t.Error("the user's own remote_write received nothing")
 	}
 
 	// A container restart in the middle of an outage comes up at once: with its
 	// block, since the session is still valid.
-	stop := s.Cloud.Fail("sts:*", awstest.Hang).Stop
+	stop := e.Cloud.Fail("sts:*", awstest.Hang).Stop
 	defer stop()
-	for _, container := range []string{"prometheus-server", "ampbridge-config"} {
-		killed, before := time.Now(), p.run.Container(container).Restarts()
-		if err := p.run.Container(container).Kill(syscall.SIGKILL); err != nil {
+	for _, container := range []string{env.ServerContainer, "ampbridge-config"} {
+		killed, before := time.Now(), p.Pod.Container(container).Restarts()
+		if err := p.Pod.Container(container).Kill(syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
-		p.await(container+" to be back", func() bool { return p.run.Container(container).Restarts() > before })
-		t.Logf("%s killed: ready after %.1f s", container, p.ready(killed).Seconds())
-		already := p.arrived()
-		p.await("samples after "+container+" was killed", func() bool { return p.arrived() > already+1 })
+		p.Eventually(t, container+" to be back", func() bool { return p.Pod.Container(container).Restarts() > before })
+		t.Logf("%s killed: ready after %.1f s", container, p.EventuallyReady(t, killed).Seconds())
+		already := p.Arrived(t)
+		p.Eventually(t, "samples after "+container+" was killed", func() bool { return p.Arrived(t) > already+1 })
 	}
 	cancel()
 	reloading.Wait()
-	p.unharmed(1)
+	p.CheckUnharmed(t, 1)
 }
 
-// TestByHand sets up remote_write as guides do: a projected token, AWS_ROLE_ARN
+// TestSetUpByHandFailsWithSTS sets up remote_write as guides do: a projected token, AWS_ROLE_ARN
 // and sigv4 in the configuration, no sidecar. It is not a test of ampbridge, but
 // of the reason for it.
-func TestByHand(t *testing.T) {
-	s := scene(t)
+func TestSetUpByHandFailsWithSTS(t *testing.T) {
+	e := newEnv(t)
 	url, _ := sink(t)
 	byHand := func(pod *corev1.Pod) {
 		expiration := int64(3600)
@@ -136,45 +136,45 @@ func TestByHand(t *testing.T) {
 			{Name: "AWS_ROLE_ARN", Value: "arn:aws:iam::" + env.AccountID + ":role/ampbridge/" + env.ClusterName + "/ampbridge." + env.ClusterName + ".central"},
 			{Name: "AWS_WEB_IDENTITY_TOKEN_FILE", Value: "/var/run/secrets/aws/token"},
 			{Name: "AWS_REGION", Value: env.Region},
-			{Name: "AWS_ENDPOINT_URL_STS", Value: s.Cloud.URL},
+			{Name: "AWS_ENDPOINT_URL_STS", Value: e.Cloud.URL},
 		}
 	}
-	sigv4 := "remote_write:\n- {name: mine, url: \"" + url + "\"}\n- {name: amp, url: \"" + s.Workspace.RemoteWriteURL(s.Cloud.URL) + "\", sigv4: {region: " + env.Region + "}}\n"
+	sigv4 := "remote_write:\n- {name: mine, url: \"" + url + "\"}\n- {name: amp, url: \"" + e.Workspace.RemoteWriteURL(e.Cloud.URL) + "\", sigv4: {region: " + env.Region + "}}\n"
 	optOut := map[string]string{"ampbridge.io/inject": "false"}
 
 	for _, fault := range faults {
 		t.Run("start/"+fault.name, func(t *testing.T) {
-			stop := fault.start(s)
+			stop := fault.start(e)
 			defer stop()
 			name := "by-hand-" + strings.ToLower(fault.name)
-			p := start(t, s, env.Chart{Name: name, Config: config(name, sigv4), Annotations: optOut, Change: byHand})
+			p := e.StartPrometheus(t, env.Chart{Name: name, Config: env.ScrapeSelf(name, sigv4), Annotations: optOut, Change: byHand})
 			if fault.name == "hanging" {
 				time.Sleep(10 * time.Second)
-				if env.Ready(t.Context(), p.pod) {
+				if env.Ready(t.Context(), p.Object) {
 					t.Error("Prometheus is ready although STS hangs: the sidecar may no longer be needed")
 				}
 				return
 			}
-			p.await("Prometheus to exit because STS failed", func() bool { return p.server().Restarts() > 0 })
-			if codes := p.server().ExitCodes(); codes[0] != 1 {
+			p.Eventually(t, "Prometheus to exit because STS failed", func() bool { return p.Server().Restarts() > 0 })
+			if codes := p.Server().ExitCodes(); codes[0] != 1 {
 				t.Errorf("exit codes %v, want 1 first", codes)
 			}
 		})
 	}
 
 	t.Run("panic", func(t *testing.T) {
-		p := start(t, s, env.Chart{Name: "by-hand-panic", Config: config("by-hand-panic", sigv4), Annotations: optOut, Change: byHand})
-		p.ready(time.Now())
-		p.await("samples", func() bool { return p.arrived() > 0 })
-		stop := s.Cloud.Fail("sts:*", awstest.Deny).Stop
+		p := e.StartPrometheus(t, env.Chart{Name: "by-hand-panic", Config: env.ScrapeSelf("by-hand-panic", sigv4), Annotations: optOut, Change: byHand})
+		p.EventuallyReady(t, time.Now())
+		p.Eventually(t, "samples", func() bool { return p.Arrived(t) > 0 })
+		stop := e.Cloud.Fail("sts:*", awstest.Deny).Stop
 		defer stop()
-		if err := env.Reload(t.Context(), p.pod); err == nil {
+		if err := env.Reload(t.Context(), p.Object); err == nil {
 			t.Error("a reload without STS succeeded: the sidecar may no longer be needed")
 		}
 		stop()
-		_ = env.Reload(t.Context(), p.pod) // the server dies while it answers
-		p.await("Prometheus to panic at the reload after the failed one", func() bool { return p.server().Restarts() > 0 })
-		if logs := p.server().Logs(); !strings.Contains(logs, "panic: duplicate metrics collector registration attempted") {
+		_ = env.Reload(t.Context(), p.Object) // the server dies while it answers
+		p.Eventually(t, "Prometheus to panic at the reload after the failed one", func() bool { return p.Server().Restarts() > 0 })
+		if logs := p.Server().Logs(); !strings.Contains(logs, "panic: duplicate metrics collector registration attempted") {
 			t.Error("Prometheus ended, but not with the panic that is known")
 		}
 	})

@@ -23,6 +23,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/test/env"
 	"github.com/ampbridge/ampbridge/test/kubelet"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
@@ -39,7 +40,7 @@ const held = "not started: held in init, the circuit breaker's case"
 // Prometheus.
 var faults = []struct {
 	name string
-	play func(*testing.T, *env.Stage) string
+	play func(*testing.T, *env.Env) string
 }{
 	{"killed ten times in a row while Prometheus runs", killed},
 	{"hangs while Prometheus runs", hanging},
@@ -56,32 +57,32 @@ var faults = []struct {
 }
 
 func TestSidecarFaults(t *testing.T) {
-	s := env.Start(t, env.Options{})
-	if out, err := s.Sync(t.Context()); err != nil {
+	e := env.Start(t, env.Options{})
+	if out, err := e.Sync(t.Context()); err != nil {
 		t.Fatal(out, err)
 	}
 	var table strings.Builder
 	table.WriteString("| fault | Prometheus |\n| --- | --- |\n")
 	for _, fault := range faults {
 		t.Run(fault.name, func(t *testing.T) {
-			fmt.Fprintf(&table, "| %s | %s |\n", fault.name, fault.play(t, s))
+			fmt.Fprintf(&table, "| %s | %s |\n", fault.name, fault.play(t, e))
 		})
 	}
 	t.Log("\n" + table.String())
 }
 
-func killed(t *testing.T, s *env.Stage) string {
-	p := start(t, s, "killed", nil)
+func killed(t *testing.T, e *env.Env) string {
+	p := start(t, e, "killed", nil)
 	p.ready()
 	p.flowing()
 	for n := range 10 {
-		if err := p.sidecar().Kill(syscall.SIGKILL); err != nil {
+		if err := p.Sidecar().Kill(syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
-		p.await("the sidecar's next run", func() bool { return p.sidecar().Restarts() > n && p.sidecar().Running() })
+		p.eventually("the sidecar's next run", func() bool { return p.Sidecar().Restarts() > n && p.Sidecar().Running() })
 		p.unharmed()
 	}
-	p.await("the block", p.hasBlock)
+	p.eventually("the block", p.hasBlock)
 	p.flowing()
 	p.unharmed()
 	return "not restarted, no failed reload, samples go on"
@@ -89,26 +90,26 @@ func killed(t *testing.T, s *env.Stage) string {
 
 // hanging stops the process, which then has no new heartbeat, and makes the last
 // one old instead of waiting.
-func hanging(t *testing.T, s *env.Stage) string {
-	p := start(t, s, "hanging", nil)
+func hanging(t *testing.T, e *env.Env) string {
+	p := start(t, e, "hanging", nil)
 	p.ready()
 	p.flowing()
-	if err := p.sidecar().Kill(syscall.SIGSTOP); err != nil {
+	if err := p.Sidecar().Kill(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
 	past := time.Now().Add(-time.Hour)
-	if err := os.Chtimes(filepath.Join(p.run.VolumeDir(inject.VolumeCredentials), "heartbeat"), past, past); err != nil {
+	if err := os.Chtimes(filepath.Join(p.Pod.VolumeDir(inject.VolumeCredentials), "heartbeat"), past, past); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(time.Minute) // three probes
-	p.await("the sidecar's next run", func() bool { return p.sidecar().Restarts() > 0 && p.sidecar().Running() })
-	p.await("the block", p.hasBlock)
+	p.eventually("the sidecar's next run", func() bool { return p.Sidecar().Restarts() > 0 && p.Sidecar().Running() })
+	p.eventually("the block", p.hasBlock)
 	p.flowing()
 	p.unharmed()
 	return "not restarted, no failed reload, samples go on; the liveness probe restarts the sidecar"
 }
 
-func crashing(t *testing.T, s *env.Stage) string {
+func crashing(t *testing.T, e *env.Env) string {
 	const image = "registry.example/crashing"
 	program := filepath.Join(t.TempDir(), "crashing")
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "./crashing")
@@ -116,20 +117,20 @@ func crashing(t *testing.T, s *env.Stage) string {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	s.AddImage(kubelet.Image{Match: image, Binaries: map[string]string{"/config-sidecar": program}, User: 65534})
-	p := startWith(t, s, "crashing", image+":v1")
-	p.await("the sidecar to have crashed three times", func() bool { return len(p.sidecar().ExitCodes()) >= 3 })
-	if codes := p.sidecar().ExitCodes(); slices.ContainsFunc(codes, func(code int32) bool { return code != 1 }) {
+	e.AddImage(kubelet.Image{Match: image, Binaries: map[string]string{"/config-sidecar": program}, User: 65534})
+	p := startWith(t, e, "crashing", image+":v1")
+	p.eventually("the sidecar to have crashed three times", func() bool { return len(p.Sidecar().ExitCodes()) >= 3 })
+	if codes := p.Sidecar().ExitCodes(); slices.ContainsFunc(codes, func(code int32) bool { return code != 1 }) {
 		t.Errorf("the sidecar ended with %v, not with its own 1", codes)
 	}
 	p.held()
 	return held
 }
 
-func absent(t *testing.T, s *env.Stage) string {
-	p := startWith(t, s, "absent", "registry.example/absent:v1")
-	p.await("the image to be missed", func() bool {
-		waiting := p.sidecar().Status().State.Waiting
+func absent(t *testing.T, e *env.Env) string {
+	p := startWith(t, e, "absent", "registry.example/absent:v1")
+	p.eventually("the image to be missed", func() bool {
+		waiting := p.Sidecar().Status().State.Waiting
 		return waiting != nil && waiting.Reason == "ErrImagePull"
 	})
 	time.Sleep(2 * time.Second) // several starts of a pod that is not held
@@ -139,70 +140,70 @@ func absent(t *testing.T, s *env.Stage) string {
 
 // startWith runs a pod whose sidecar has that image, by a policy that lasts as
 // long as the row.
-func startWith(t *testing.T, s *env.Stage, name, image string) *subject {
+func startWith(t *testing.T, e *env.Env, name, image string) *subject {
 	t.Helper()
-	if err := s.SetPolicy(s.Policy() + "sidecar: {image: " + image + "}\n"); err != nil {
+	if err := e.SetPolicy(e.Policy() + "sidecar: {image: " + image + "}\n"); err != nil {
 		t.Fatal(err)
 	}
-	p := createWith(t, s, name, image)
+	p := createWith(t, e, name, image)
 	// Back already: the pod keeps what it was given.
-	if err := s.SetPolicy(s.Policy()); err != nil {
+	if err := e.SetPolicy(e.Policy()); err != nil {
 		t.Fatal(err)
 	}
-	createWith(t, s, name+"-after", env.SidecarImage)
-	p.begin()
+	createWith(t, e, name+"-after", env.SidecarImage)
+	p.StartFor(t)
 	return p
 }
 
 // createWith makes pods until the webhook has read the policy that gives that
 // image, and returns the one that has it.
-func createWith(t *testing.T, s *env.Stage, name, image string) *subject {
+func createWith(t *testing.T, e *env.Env, name, image string) *subject {
 	t.Helper()
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(testkit.Timeout)
 	for n := 0; ; n++ {
-		p := create(t, s, fmt.Sprintf("%s-%d", name, n), nil)
-		if p.pod.Spec.InitContainers[0].Image == image {
+		p := create(t, e, fmt.Sprintf("%s-%d", name, n), nil)
+		if p.Object.Spec.InitContainers[0].Image == image {
 			return p
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("the sidecar's image is %s, want %s", p.pod.Spec.InitContainers[0].Image, image)
+			t.Fatalf("the sidecar's image is %s, want %s", p.Object.Spec.InitContainers[0].Image, image)
 		}
 		time.Sleep(200 * time.Millisecond)
 	}
 }
 
-func tokenless(t *testing.T, s *env.Stage) string {
-	s.Cloud.SetSessionLife(20 * time.Second)
-	defer s.Cloud.SetSessionLife(0)
+func tokenless(t *testing.T, e *env.Env) string {
+	e.Cloud.SetSessionLife(20 * time.Second)
+	defer e.Cloud.SetSessionLife(0)
 	spoilers := []struct {
-		name        string
-		spoil, mend func(file string) error
+		name           string
+		spoil, restore func(file string) error
 	}{
 		{"missing", func(f string) error { return os.Rename(f, f+".hidden") }, func(f string) error { return os.Rename(f+".hidden", f) }},
 		{"unreadable", func(f string) error { return os.Chmod(f, 0) }, func(f string) error { return os.Chmod(f, 0o600) }},
 	}
 	pods := make([]*subject, len(spoilers))
 	for i, spoiler := range spoilers {
-		pods[i] = start(t, s, "token-"+spoiler.name, nil)
+		pods[i] = start(t, e, "token-"+spoiler.name, nil)
 	}
 	for i, p := range pods {
 		p.ready()
-		p.await("the block", p.hasBlock)
+		p.eventually("the block", p.hasBlock)
 		if err := spoilers[i].spoil(p.token()); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for _, p := range pods {
-		p.await("the block to leave with the session", p.lacksBlock)
+		p.eventually("the block to leave with the session", p.lacksBlock)
 		p.unharmed()
 	}
 	for i, p := range pods {
-		if err := spoilers[i].mend(p.token()); err != nil {
+		if err := spoilers[i].restore(p.token()); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for _, p := range pods {
-		p.await("the block to come back with the token", p.hasBlock)
+		p.eventually("the block to come back with the token", p.hasBlock)
 		p.flowing()
 		p.unharmed()
 	}
@@ -210,10 +211,10 @@ func tokenless(t *testing.T, s *env.Stage) string {
 }
 
 func (p *subject) token() string {
-	return filepath.Join(p.run.VolumeDir(inject.VolumeToken), "token")
+	return filepath.Join(p.Pod.VolumeDir(inject.VolumeToken), "token")
 }
 
-func portTaken(t *testing.T, s *env.Stage) string {
+func portTaken(t *testing.T, e *env.Env) string {
 	ctx, release := context.WithCancel(t.Context())
 	var taker sync.WaitGroup
 	defer taker.Wait()
@@ -221,10 +222,10 @@ func portTaken(t *testing.T, s *env.Stage) string {
 	// Pods share the host's network here: until this test gets the port, it is
 	// another test's sidecar that has it.
 	taker.Go(func() { take(ctx, ":9095") })
-	p := start(t, s, "port-taken", nil)
+	p := start(t, e, "port-taken", nil)
 	p.ready()
 	p.flowing()
-	if !strings.Contains(p.sidecar().Logs(), "metrics are not served") {
+	if !strings.Contains(p.Sidecar().Logs(), "metrics are not served") {
 		t.Error("the sidecar has not met the taken port")
 	}
 	p.unharmed()
@@ -247,11 +248,11 @@ func take(ctx context.Context, address string) {
 
 // The containers have no capabilities, so that the directory's mode holds for
 // them whoever runs the test. It fails writes as a full volume does.
-func unwritable(t *testing.T, s *env.Stage) string {
-	p := start(t, s, "unwritable", nil)
+func unwritable(t *testing.T, e *env.Env) string {
+	p := start(t, e, "unwritable", nil)
 	p.ready()
 	p.flowing()
-	dir := p.run.VolumeDir("config-volume")
+	dir := p.Pod.VolumeDir("config-volume")
 	chmod := func(mode os.FileMode) {
 		t.Helper()
 		if err := os.Chmod(dir, mode); err != nil {
@@ -260,32 +261,32 @@ func unwritable(t *testing.T, s *env.Stage) string {
 	}
 	chmod(0o555)
 	defer chmod(0o755)
-	changed := strings.ReplaceAll(config(p.pod.Name), "scrape_interval: 1s", "scrape_interval: 2s")
-	if err := s.SetConfig(t.Context(), p.pod, changed); err != nil {
+	changed := strings.ReplaceAll(env.ScrapeSelf(p.Object.Name, ""), "scrape_interval: 1s", "scrape_interval: 2s")
+	if err := e.SetConfig(t.Context(), p.Object, changed); err != nil {
 		t.Fatal(err)
 	}
-	p.await("the sidecar to fail at the change", func() bool { return strings.Contains(p.sidecar().Logs(), "permission denied") })
-	if applied := env.LoadedConfig(t.Context(), p.pod); strings.Contains(applied, "scrape_interval: 2s") {
+	p.eventually("the sidecar to fail at the change", func() bool { return strings.Contains(p.Sidecar().Logs(), "permission denied") })
+	if applied := env.LoadedConfig(t.Context(), p.Object); strings.Contains(applied, "scrape_interval: 2s") {
 		t.Error("the change got through: the volume takes writes")
 	}
 	p.flowing()
 	p.unharmed()
 	chmod(0o755)
-	p.await("the change", func() bool {
-		return p.hasBlock() && strings.Contains(env.LoadedConfig(t.Context(), p.pod), "scrape_interval: 2s")
+	p.eventually("the change", func() bool {
+		return p.hasBlock() && strings.Contains(env.LoadedConfig(t.Context(), p.Object), "scrape_interval: 2s")
 	})
 	p.unharmed()
 	return "runs on with the last configuration, samples go on; the change is live once there is room"
 }
 
-func root(t *testing.T, s *env.Stage) string {
-	return served(t, s, "root", func(pod *corev1.Pod) {
+func root(t *testing.T, e *env.Env) string {
+	return served(t, e, "root", func(pod *corev1.Pod) {
 		pod.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: new(int64(0))}
 	})
 }
 
-func arbitrary(t *testing.T, s *env.Stage) string {
-	return served(t, s, "arbitrary", func(pod *corev1.Pod) {
+func arbitrary(t *testing.T, e *env.Env) string {
+	return served(t, e, "arbitrary", func(pod *corev1.Pod) {
 		const user = int64(1000650000)
 		pod.Spec.SecurityContext = &corev1.PodSecurityContext{
 			RunAsUser: new(user), RunAsGroup: new(int64(0)), RunAsNonRoot: new(true), FSGroup: new(user),
@@ -294,22 +295,22 @@ func arbitrary(t *testing.T, s *env.Stage) string {
 }
 
 // served runs a pod whose user is its own: it has to be served like any other.
-func served(t *testing.T, s *env.Stage, name string, change func(*corev1.Pod)) string {
+func served(t *testing.T, e *env.Env, name string, change func(*corev1.Pod)) string {
 	t.Helper()
-	p := start(t, s, name, change)
+	p := start(t, e, name, change)
 	p.ready()
-	p.await("the block", p.hasBlock)
+	p.eventually("the block", p.hasBlock)
 	p.flowing()
 	p.unharmed()
 	return "ready, samples"
 }
 
-func neighbours(t *testing.T, s *env.Stage) string {
+func neighbours(t *testing.T, e *env.Env) string {
 	port, err := env.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := start(t, s, "neighbours", func(pod *corev1.Pod) {
+	p := start(t, e, "neighbours", func(pod *corev1.Pod) {
 		always := corev1.ContainerRestartPolicyAlways
 		pod.Spec.InitContainers = []corev1.Container{{
 			Name: "mesh", Image: pod.Spec.Containers[0].Image, RestartPolicy: &always,
@@ -318,39 +319,39 @@ func neighbours(t *testing.T, s *env.Stage) string {
 			Name: "prepare", Image: pod.Spec.Containers[1].Image, Command: []string{"/bin/prometheus", "--version"},
 		}}
 	})
-	if first := p.pod.Spec.InitContainers[0].Name; first != inject.ContainerSidecar {
+	if first := p.Object.Spec.InitContainers[0].Name; first != inject.ContainerSidecar {
 		t.Errorf("the first init container is %s", first)
 	}
 	p.ready()
 	p.flowing()
-	if !p.run.Container("mesh").Running() {
+	if !p.Pod.Container("mesh").Running() {
 		t.Error("the other sidecar does not run")
 	}
-	if codes := p.run.Container("prepare").ExitCodes(); len(codes) != 1 || codes[0] != 0 {
+	if codes := p.Pod.Container("prepare").ExitCodes(); len(codes) != 1 || codes[0] != 0 {
 		t.Errorf("the other init container ended with %v, want one 0", codes)
 	}
 	p.unharmed()
 	return "ready, samples; the others start and stay, after the sidecar"
 }
 
-func skewed(t *testing.T, s *env.Stage) string {
+func skewed(t *testing.T, e *env.Env) string {
 	const skew = 2 * time.Hour
-	s.Cloud.Advance(skew)
-	p := start(t, s, "skewed", nil)
+	e.Cloud.Advance(skew)
+	p := start(t, e, "skewed", nil)
 	p.ready()
 	if !p.lacksBlock() {
 		t.Error("the block is in, although the token has expired for STS")
 	}
 	refused := false
-	for _, call := range s.Cloud.Calls() {
+	for _, call := range e.Cloud.Calls() {
 		refused = refused || call.Code == "ExpiredTokenException"
 	}
 	if !refused {
 		t.Error("STS has not seen an expired token")
 	}
 	p.unharmed()
-	s.Cloud.Advance(-skew)
-	p.await("the block once the clocks agree", p.hasBlock)
+	e.Cloud.Advance(-skew)
+	p.eventually("the block once the clocks agree", p.hasBlock)
 	p.flowing()
 	p.unharmed()
 	return "ready on its own configuration; samples once the clocks agree, no restart"

@@ -5,9 +5,7 @@
 package startonly_test
 
 import (
-	"context"
 	"encoding/json"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,38 +26,33 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// patience is how long a test waits for what must come; nothing is asserted by
-// it.
-const patience = 90 * time.Second
-
 var faults = []struct {
 	name  string
 	fault awstest.Fault
 }{{"denying", awstest.Deny}, {"hanging", awstest.Hang}, {"refused", awstest.Refuse}}
 
-func scene(t *testing.T) *env.Stage {
+// newEnv is an environment whose trust is in place.
+func newEnv(t *testing.T) *env.Env {
 	t.Helper()
-	s := env.Start(t, env.Options{})
-	if out, err := s.Sync(t.Context()); err != nil {
+	e := env.Start(t, env.Options{})
+	if out, err := e.Sync(t.Context()); err != nil {
 		t.Fatal(out, err)
 	}
-	return s
+	return e
 }
 
 // subject is one Prometheus under test.
 type subject struct {
 	*testing.T
-	stage *env.Stage
-	pod   *corev1.Pod
-	run   *kubelet.Pod
+	*env.Prometheus
 }
 
 // start runs the chart's pod without its reloader, with external labels; it ends
 // with the test.
-func start(t *testing.T, s *env.Stage, name, labels string, change func(*corev1.Pod)) *subject {
+func start(t *testing.T, e *env.Env, name, labels string, change func(*corev1.Pod)) *subject {
 	t.Helper()
-	config := fmt.Sprintf("global: {scrape_interval: 1s, external_labels: {%s}}\nscrape_configs:\n- job_name: %s\n  static_configs: [{targets: [\"127.0.0.1:%%PORT%%\"]}]\n", labels, name)
-	pod, err := s.Create(t.Context(), env.Chart{Name: name, Config: config, Change: func(pod *corev1.Pod) {
+	config := strings.Replace(env.ScrapeSelf(name, ""), "scrape_interval: 1s", "scrape_interval: 1s, external_labels: {"+labels+"}", 1)
+	p, err := e.CreatePrometheus(t.Context(), env.Chart{Name: name, Config: config, Change: func(pod *corev1.Pod) {
 		pod.Spec.Containers = pod.Spec.Containers[1:]
 		if change != nil {
 			change(pod)
@@ -68,86 +61,63 @@ func start(t *testing.T, s *env.Stage, name, labels string, change func(*corev1.
 	if err != nil {
 		t.Fatal(err)
 	}
-	if mark := pod.Annotations["ampbridge.io/injected"]; !strings.Contains(mark, `"reload":"start-only"`) {
+	if mark := p.Object.Annotations["ampbridge.io/injected"]; !strings.Contains(mark, `"reload":"start-only"`) {
 		t.Fatalf("injected: %q", mark)
 	}
-	run, err := s.Run(t.Context(), pod, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	p.StartFor(t)
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Log(run.Describe())
-			t.Log(run.Container("prometheus-server").Logs())
-			t.Log(run.Container("ampbridge-config").Logs())
-		}
-		if err := run.Close(); err != nil {
-			t.Error(err)
+			t.Log(p.Server().Logs())
+			t.Log(p.Sidecar().Logs())
 		}
 	})
-	return &subject{t, s, pod, run}
+	return &subject{t, p}
 }
 
-func (p *subject) await(what string, condition func() bool) {
+func (p *subject) eventually(what string, condition func() bool) {
 	p.Helper()
-	ctx, cancel := context.WithTimeout(p.Context(), patience)
-	defer cancel()
-	if err := p.run.Await(ctx, what, condition); err != nil {
-		p.Fatal(err)
-	}
+	p.Eventually(p.T, what, condition)
 }
 
-// ready waits for the server.
 func (p *subject) ready() {
 	p.Helper()
-	p.await("Prometheus to be ready", func() bool { return env.Ready(p.Context(), p.pod) })
+	p.EventuallyReady(p.T, time.Now())
 }
 
-// writes tells whether the running Prometheus has the block.
-func (p *subject) writes() bool {
-	_, has := env.Metric(p.Context(), p.pod, `prometheus_remote_storage_shards{`)
-	return has
-}
+// writes reports whether the running Prometheus has the block.
+func (p *subject) writes() bool { return p.Writes(p.Context()) }
 
-// arrived is how many samples of the subject's own `up` the workspace holds.
 func (p *subject) arrived() int {
 	p.Helper()
-	samples, err := p.stage.Cloud.Query(p.Context(), p.stage.Workspace.ID, fmt.Sprintf(`sum(count_over_time(up{job=%q}[1h]))`, p.pod.Name))
-	if err != nil {
-		p.Fatal(err)
-	}
-	if len(samples) == 0 {
-		return 0
-	}
-	return int(samples[0].Value)
+	return p.Arrived(p.T)
 }
 
 // restarts is how often the server has been started again.
-func (p *subject) restarts() int { return p.run.Container("prometheus-server").Restarts() }
+func (p *subject) restarts() int { return p.Server().Restarts() }
 
 // restart kills the server and waits until another one is ready.
 func (p *subject) restart() {
 	p.Helper()
 	// A Prometheus that ends before the sidecar has seen it ready counts as one
 	// that did not come up.
-	p.await("the sidecar to see that it is ready", func() bool {
-		text, err := os.ReadFile(filepath.Join(p.run.VolumeDir("ampbridge-credentials"), "status.json"))
+	p.eventually("the sidecar to see that it is ready", func() bool {
+		text, err := os.ReadFile(filepath.Join(p.Pod.VolumeDir("ampbridge-credentials"), "status.json"))
 		var status sidecar.Status
 		return err == nil && json.Unmarshal(text, &status) == nil && status.Prometheus.Ready
 	})
 	before := p.restarts()
-	if err := p.run.Container("prometheus-server").Kill(syscall.SIGKILL); err != nil {
+	if err := p.Server().Kill(syscall.SIGKILL); err != nil {
 		p.Fatal(err)
 	}
-	p.await("the server to be started again", func() bool { return p.restarts() > before })
+	p.eventually("the server to be started again", func() bool { return p.restarts() > before })
 	p.ready()
 }
 
-// served tells whether the last configuration that the sidecar served has the
+// served reports whether the last configuration that the sidecar served has the
 // block: what the next start reads.
 func (p *subject) served() bool {
 	last := ""
-	for line := range strings.Lines(p.run.Container("ampbridge-config").Logs()) {
+	for line := range strings.Lines(p.Sidecar().Logs()) {
 		if strings.Contains(line, `"configuration served"`) {
 			last = line
 		}
@@ -155,24 +125,24 @@ func (p *subject) served() bool {
 	return strings.Contains(last, `"destinations":["central"]`)
 }
 
-// TestStart: whatever STS does when the pod starts, Prometheus comes up at the
+// TestPrometheusStartsWhateverSTSDoes: whatever STS does when the pod starts, Prometheus comes up at the
 // first attempt, on its own configuration; its next start has the block once STS
 // has recovered.
-func TestStart(t *testing.T) {
-	s := scene(t)
+func TestPrometheusStartsWhateverSTSDoes(t *testing.T) {
+	e := newEnv(t)
 	for _, f := range faults {
 		t.Run(f.name, func(t *testing.T) {
-			fault := s.Cloud.Fail("sts:*", f.fault)
+			fault := e.Cloud.Fail("sts:*", f.fault)
 			defer fault.Stop()
-			p := start(t, s, "start-"+f.name, "", nil)
+			p := start(t, e, "start-"+f.name, "", nil)
 			p.ready()
 			if p.writes() || p.restarts() != 0 {
 				t.Errorf("Prometheus writes: %t, after %d restarts", p.writes(), p.restarts())
 			}
 			fault.Stop()
-			p.await("the block to be served", p.served)
+			p.eventually("the block to be served", p.served)
 			p.restart()
-			p.await("samples", func() bool { return p.arrived() > 0 })
+			p.eventually("samples", func() bool { return p.arrived() > 0 })
 			if n := p.restarts(); n != 1 {
 				t.Errorf("%d restarts, want the one of this test", n)
 			}
@@ -180,20 +150,20 @@ func TestStart(t *testing.T) {
 	}
 }
 
-// TestLater: samples arrive; then STS fails, and Prometheus is killed at the
+// TestOneStartFailsAtMostWhenSTSFailsLater: samples arrive; then STS fails, and Prometheus is killed at the
 // same moment. It comes up, with one failed start at most, and has the block
 // again after the next restart.
-func TestLater(t *testing.T) {
-	s := scene(t)
+func TestOneStartFailsAtMostWhenSTSFailsLater(t *testing.T) {
+	e := newEnv(t)
 	for _, f := range faults {
 		t.Run(f.name, func(t *testing.T) {
-			p := start(t, s, "later-"+f.name, "", nil)
+			p := start(t, e, "later-"+f.name, "", nil)
 			p.ready()
-			p.await("samples", func() bool { return p.arrived() > 0 })
+			p.eventually("samples", func() bool { return p.arrived() > 0 })
 			if n := p.restarts(); n != 0 {
 				t.Errorf("%d restarts before anything failed", n)
 			}
-			fault := s.Cloud.Fail("sts:*", f.fault)
+			fault := e.Cloud.Fail("sts:*", f.fault)
 			defer fault.Stop()
 			p.restart()
 			if n := p.restarts(); n > 2 {
@@ -206,15 +176,15 @@ func TestLater(t *testing.T) {
 	}
 }
 
-// TestOnlyPrometheusCannotReachSTS: the sidecar gets sessions, and Prometheus,
+// TestOneStartFailsWhenOnlyPrometheusCannotReachSTS: the sidecar gets sessions, and Prometheus,
 // whose owner leads its calls elsewhere, does not. One start fails.
-func TestOnlyPrometheusCannotReachSTS(t *testing.T) {
-	s := scene(t)
-	p := start(t, s, "elsewhere", "", func(pod *corev1.Pod) {
+func TestOneStartFailsWhenOnlyPrometheusCannotReachSTS(t *testing.T) {
+	e := newEnv(t)
+	p := start(t, e, "elsewhere", "", func(pod *corev1.Pod) {
 		server := &pod.Spec.Containers[0]
 		server.Env = append(server.Env, corev1.EnvVar{Name: "AWS_ENDPOINT_URL_STS", Value: "http://127.0.0.1:1"})
 	})
-	p.await("the failed start", func() bool { return p.restarts() > 0 })
+	p.eventually("the failed start", func() bool { return p.restarts() > 0 })
 	p.ready()
 	p.restart()
 	if n := p.restarts(); n != 2 {
@@ -225,21 +195,21 @@ func TestOnlyPrometheusCannotReachSTS(t *testing.T) {
 	}
 }
 
-// TestSingleFile: the configuration mounted with subPath, with an identity and
+// TestConfigurationMountedAsOneFileIsServed: the configuration mounted with subPath, with an identity and
 // a cluster label of the owner's.
-func TestSingleFile(t *testing.T) {
-	s := scene(t)
-	p := start(t, s, "single-file", "cluster: own", func(pod *corev1.Pod) {
+func TestConfigurationMountedAsOneFileIsServed(t *testing.T) {
+	e := newEnv(t)
+	p := start(t, e, "single-file", "cluster: own", func(pod *corev1.Pod) {
 		server := &pod.Spec.Containers[0]
 		server.VolumeMounts[0] = corev1.VolumeMount{Name: "config-volume", MountPath: "/etc/config/prometheus.yml", SubPath: "prometheus.yml"}
 		server.Env = append(server.Env, corev1.EnvVar{Name: "AWS_ACCESS_KEY_ID", Value: "AKIAOWN"}, corev1.EnvVar{Name: "AWS_SECRET_ACCESS_KEY", Value: "own"})
 	})
 	p.ready()
-	p.await("samples", func() bool { return p.arrived() > 0 })
+	p.eventually("samples", func() bool { return p.arrived() > 0 })
 	if n := p.restarts(); n != 0 {
 		t.Errorf("%d restarts", n)
 	}
-	samples, err := s.Cloud.Query(t.Context(), s.Workspace.ID, `up{job="single-file"}`)
+	samples, err := e.Cloud.Query(t.Context(), e.Workspace.ID, `up{job="single-file"}`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -250,11 +220,11 @@ func TestSingleFile(t *testing.T) {
 	}
 }
 
-// TestNestedMounts: other volumes are mounted inside the configuration's
+// TestVolumesMountedInsideTheConfigurationStay: other volumes are mounted inside the configuration's
 // directory, which is read-only by then. The sidecar has made room for them.
-func TestNestedMounts(t *testing.T) {
-	s := scene(t)
-	p := start(t, s, "nested", "", func(pod *corev1.Pod) {
+func TestVolumesMountedInsideTheConfigurationStay(t *testing.T) {
+	e := newEnv(t)
+	p := start(t, e, "nested", "", func(pod *corev1.Pod) {
 		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: "targets", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
 			corev1.Volume{Name: "more", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "nested"}}}})
 		server := &pod.Spec.Containers[0]
@@ -263,16 +233,16 @@ func TestNestedMounts(t *testing.T) {
 			corev1.VolumeMount{Name: "more", MountPath: "/etc/config/more.yml", SubPath: "rules.yml"})
 	})
 	p.ready()
-	p.await("samples", func() bool { return p.arrived() > 0 })
+	p.eventually("samples", func() bool { return p.arrived() > 0 })
 	if n := p.restarts(); n != 0 {
 		t.Errorf("%d restarts", n)
 	}
 	// The mounts are still in the way after the configuration has changed.
-	if err := s.SetConfig(t.Context(), p.pod, "global: {scrape_interval: 1s}\n# changed\n"); err != nil {
+	if err := e.SetConfig(t.Context(), p.Object, "global: {scrape_interval: 1s}\n# changed\n"); err != nil {
 		t.Fatal(err)
 	}
-	p.await("the change to be served", func() bool {
-		return strings.Count(p.run.Container("ampbridge-config").Logs(), "configuration served") > 1
+	p.eventually("the change to be served", func() bool {
+		return strings.Count(p.Sidecar().Logs(), "configuration served") > 1
 	})
 	p.restart()
 	if n := p.restarts(); n != 1 {

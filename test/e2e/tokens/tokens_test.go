@@ -41,30 +41,30 @@ func TestTokens(t *testing.T) {
 		"AKS": "https://westeurope.oic.prod-aks.azure.com/0a0a0a0a-1111-2222-3333-444455556666/7b7b7b7b-1111-2222-3333-444455556666/",
 	} {
 		t.Run(platform, func(t *testing.T) {
-			s := env.Start(t, env.Options{Issuer: issuer})
+			e := env.Start(t, env.Options{Issuer: issuer})
 			ctx := t.Context()
-			if out, err := s.Sync(ctx); err != nil {
+			if out, err := e.Sync(ctx); err != nil {
 				t.Fatal(out, err)
 			}
-			matrix(t, s)
+			matrix(t, e)
 		})
 	}
 }
 
-func matrix(t *testing.T, s *env.Stage) {
+func matrix(t *testing.T, e *env.Env) {
 	ctx := t.Context()
-	if err := s.CreateServiceAccount(ctx, env.Namespace, "grafana"); err != nil {
+	if err := e.CreateServiceAccount(ctx, env.Namespace, "grafana"); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Cluster.Namespace(ctx, "monitoring-2", map[string]string{"ampbridge.io/injection": "enabled"}); err != nil {
+	if err := e.Cluster.Namespace(ctx, "monitoring-2", map[string]string{"ampbridge.io/injection": "enabled"}); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.CreateServiceAccount(ctx, "monitoring-2", env.ServiceAccount); err != nil {
+	if err := e.CreateServiceAccount(ctx, "monitoring-2", env.ServiceAccount); err != nil {
 		t.Fatal(err)
 	}
 	token := func(namespace, serviceAccount, audience string) string {
 		t.Helper()
-		token, err := s.Cluster.Token(ctx, namespace, serviceAccount, audience, 3600)
+		token, err := e.Cluster.Token(ctx, namespace, serviceAccount, audience, 3600)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -73,12 +73,12 @@ func matrix(t *testing.T, s *env.Stage) {
 	subject := "system:serviceaccount:" + env.Namespace + ":" + env.ServiceAccount
 	// A cluster that the world can reach, but that no provider names.
 	stranger := awstest.NewSigner("https://oidc.eks.eu-west-1.amazonaws.com/id/FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF", jose.RS256)
-	if _, err := s.Cloud.RegisterIssuer(stranger.Issuer, stranger, awstest.PublicCA); err != nil {
+	if _, err := e.Cloud.RegisterIssuer(stranger.Issuer, stranger, awstest.PublicCA); err != nil {
 		t.Fatal(err)
 	}
 	// The right issuer in the token, but not its key.
-	forger := awstest.NewSigner(s.Cluster.Issuer, jose.RS256)
-	slashed := awstest.NewSigner(toggleSlash(s.Cluster.Issuer), jose.RS256)
+	forger := awstest.NewSigner(e.Cluster.Issuer, jose.RS256)
+	slashed := awstest.NewSigner(toggleSlash(e.Cluster.Issuer), jose.RS256)
 
 	right := token(env.Namespace, env.ServiceAccount, audience)
 	for _, row := range []struct{ name, token, code, message string }{
@@ -91,24 +91,24 @@ func matrix(t *testing.T, s *env.Stage) {
 		{"foreign signature", forger.Token(subject, audience), "InvalidIdentityToken", "Couldn't retrieve verification key from your identity provider"},
 		{"no token at all", "none", "InvalidIdentityToken", ""},
 	} {
-		_, err := assume(ctx, s, row.token)
+		_, err := assume(ctx, e, row.token)
 		expect(t, row.name, err, row.code, row.message)
 	}
-	session, err := assume(ctx, s, right)
+	session, err := assume(ctx, e, right)
 	if err != nil {
 		t.Fatal(err)
 	}
-	writes(ctx, t, s, session)
+	writes(ctx, t, e, session)
 
 	// Last, because the clock of the double does not go back.
-	s.Cloud.Advance(2 * time.Hour)
-	_, err = assume(ctx, s, right)
+	e.Cloud.Advance(2 * time.Hour)
+	_, err = assume(ctx, e, right)
 	expect(t, "expired", err, "ExpiredTokenException", "Token expired: current date/time")
-	before := stored(ctx, t, s, s.Workspace)
-	if status, body := write(ctx, t, s, s.Workspace, &session, "e2e_expired"); status != http.StatusForbidden {
+	before := stored(ctx, t, e, e.Workspace)
+	if status, body := write(ctx, t, e, e.Workspace, &session, "e2e_expired"); status != http.StatusForbidden {
 		t.Errorf("an expired session: status %d, want 403: %s", status, body)
 	}
-	if after := stored(ctx, t, s, s.Workspace); after != before {
+	if after := stored(ctx, t, e, e.Workspace); after != before {
 		t.Errorf("an expired session stored %d series", after-before)
 	}
 }
@@ -133,8 +133,8 @@ func expect(t *testing.T, name string, err error, code, message string) {
 }
 
 // assume is what the sidecar does, with the SDK alone: an unsigned call.
-func assume(ctx context.Context, s *env.Stage, token string) (awstest.Credentials, error) {
-	client := sts.New(sts.Options{Region: env.Region, BaseEndpoint: &s.Cloud.URL, Retryer: aws.NopRetryer{}})
+func assume(ctx context.Context, e *env.Env, token string) (awstest.Credentials, error) {
+	client := sts.New(sts.Options{Region: env.Region, BaseEndpoint: &e.Cloud.URL, Retryer: aws.NopRetryer{}})
 	out, err := client.AssumeRoleWithWebIdentity(ctx, &sts.AssumeRoleWithWebIdentityInput{
 		RoleArn: aws.String(roleARN), RoleSessionName: aws.String("matrix"), WebIdentityToken: &token,
 	})
@@ -147,41 +147,41 @@ func assume(ctx context.Context, s *env.Stage, token string) (awstest.Credential
 
 // writes sends one sample in every way that must fail, and then in the one
 // that must not.
-func writes(ctx context.Context, t *testing.T, s *env.Stage, valid awstest.Credentials) {
+func writes(ctx context.Context, t *testing.T, e *env.Env, valid awstest.Credentials) {
 	forged, tokenless := valid, valid
 	forged.SecretAccessKey = strings.Repeat("x", 40)
 	tokenless.SessionToken = ""
-	elsewhere := s.Account.CreateWorkspace(env.Region, "elsewhere")
+	elsewhere := e.Account.CreateWorkspace(env.Region, "elsewhere")
 	for _, row := range []struct {
 		name        string
 		credentials *awstest.Credentials
 		workspace   *awstest.Workspace
 	}{
-		{"unsigned", nil, s.Workspace},
-		{"signed with another secret", &forged, s.Workspace},
-		{"without the session token", &tokenless, s.Workspace},
-		{"keys that nobody issued", &awstest.Credentials{AccessKeyID: "ASIAXXXXXXXXXXXXXXXX", SecretAccessKey: "x", SessionToken: "y"}, s.Workspace},
+		{"unsigned", nil, e.Workspace},
+		{"signed with another secret", &forged, e.Workspace},
+		{"without the session token", &tokenless, e.Workspace},
+		{"keys that nobody issued", &awstest.Credentials{AccessKeyID: "ASIAXXXXXXXXXXXXXXXX", SecretAccessKey: "x", SessionToken: "y"}, e.Workspace},
 		{"for another workspace", &valid, elsewhere},
 	} {
-		if status, body := write(ctx, t, s, row.workspace, row.credentials, "e2e_refused"); status != http.StatusForbidden {
+		if status, body := write(ctx, t, e, row.workspace, row.credentials, "e2e_refused"); status != http.StatusForbidden {
 			t.Errorf("%s: status %d, want 403: %s", row.name, status, body)
 		}
 	}
-	if n := stored(ctx, t, s, s.Workspace) + stored(ctx, t, s, elsewhere); n != 0 {
+	if n := stored(ctx, t, e, e.Workspace) + stored(ctx, t, e, elsewhere); n != 0 {
 		t.Errorf("%d series stored by writes that were refused", n)
 	}
-	if status, body := write(ctx, t, s, s.Workspace, &valid, "e2e_right"); status/100 != 2 {
+	if status, body := write(ctx, t, e, e.Workspace, &valid, "e2e_right"); status/100 != 2 {
 		t.Errorf("a right write: status %d: %s", status, body)
 	}
-	if n := stored(ctx, t, s, s.Workspace); n != 1 {
+	if n := stored(ctx, t, e, e.Workspace); n != 1 {
 		t.Errorf("%d series stored by a right write, want 1", n)
 	}
 }
 
 // stored counts the series that this test got into a workspace.
-func stored(ctx context.Context, t *testing.T, s *env.Stage, w *awstest.Workspace) int {
+func stored(ctx context.Context, t *testing.T, e *env.Env, w *awstest.Workspace) int {
 	t.Helper()
-	samples, err := s.Cloud.Query(ctx, w.ID, `count_over_time({__name__=~"e2e_.+"}[1h])`)
+	samples, err := e.Cloud.Query(ctx, w.ID, `count_over_time({__name__=~"e2e_.+"}[1h])`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,10 +189,10 @@ func stored(ctx context.Context, t *testing.T, s *env.Stage, w *awstest.Workspac
 }
 
 // write sends one sample of a metric, signed as Prometheus signs.
-func write(ctx context.Context, t *testing.T, s *env.Stage, w *awstest.Workspace, credentials *awstest.Credentials, metric string) (int, string) {
+func write(ctx context.Context, t *testing.T, e *env.Env, w *awstest.Workspace, credentials *awstest.Credentials, metric string) (int, string) {
 	t.Helper()
 	body := literalSnappy(writeRequest(metric, 1, time.Now()))
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, w.RemoteWriteURL(s.Cloud.URL), bytes.NewReader(body))
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, w.RemoteWriteURL(e.Cloud.URL), bytes.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,7 +203,7 @@ func write(ctx context.Context, t *testing.T, s *env.Stage, w *awstest.Workspace
 		sum := sha256.Sum256(body)
 		if err := v4.NewSigner().SignHTTP(ctx, aws.Credentials{
 			AccessKeyID: credentials.AccessKeyID, SecretAccessKey: credentials.SecretAccessKey, SessionToken: credentials.SessionToken,
-		}, request, hex.EncodeToString(sum[:]), "aps", env.Region, s.Cloud.Now()); err != nil {
+		}, request, hex.EncodeToString(sum[:]), "aps", env.Region, e.Cloud.Now()); err != nil {
 			t.Fatal(err)
 		}
 	}

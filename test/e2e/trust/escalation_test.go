@@ -41,8 +41,8 @@ type thief struct {
 	own *member
 }
 
-func (w *world) thief(m *member, c awstest.Credentials) thief {
-	return thief{w.Context(), w.client(c), sts.NewFromConfig(w.cloud.Config(c, region)), m}
+func (f *fixture) thief(m *member, c awstest.Credentials) thief {
+	return thief{f.Context(), f.client(c), sts.NewFromConfig(f.cloud.Config(c, region)), m}
 }
 
 func (t thief) create(path, name, boundary string, tags ...string) error {
@@ -253,17 +253,17 @@ var ways = []struct {
 }
 
 // house is an account with two clusters in step, and what an administrator keeps.
-func house(t *testing.T) (w *world, account *awstest.Account, dev *member) {
+func house(t *testing.T) (f *fixture, account *awstest.Account, dev *member) {
 	t.Helper()
 	namespace(t, "exactly", "prometheus")
-	w = newWorld(t)
-	account = w.account(accountID)
-	dev = w.join(policyText("dev", accountID, "exactly"), ownIssuer).confine()
-	w.must(account.PutManagedPolicy("boundary", policy.BoundaryDocument(dev.policy, accountID).String()))
-	w.must(account.PutManagedPolicy("everything", everything))
+	f = newFixture(t)
+	account = f.account(accountID)
+	dev = f.join(policyText("dev", accountID, "exactly"), ownIssuer).confine()
+	f.must(account.PutManagedPolicy("boundary", policy.BoundaryDocument(dev.policy, accountID).String()))
+	f.must(account.PutManagedPolicy("everything", everything))
 	dev.inStep()
-	w.join(policyText("dev2", accountID, "exactly"), otherIssuer).confine().inStep()
-	admin := w.thief(dev, account.AdminCredentials())
+	f.join(policyText("dev2", accountID, "exactly"), otherIssuer).confine().inStep()
+	admin := f.thief(dev, account.AdminCredentials())
 	for _, step := range []error{
 		admin.create("/", "admin", ""), admin.permit("admin"),
 		admin.create(lawful, "ampbridge.dev.twin", bounded, plan.TagOwner, policy.Owner("dev", newIssuer)),
@@ -271,26 +271,26 @@ func house(t *testing.T) (w *world, account *awstest.Account, dev *member) {
 		admin.create("/elsewhere/", "ampbridge.dev.elsewhere", bounded, ours...),
 		admin.register(adminsIssuer),
 	} {
-		w.must(nil, step)
+		f.must(nil, step)
 	}
-	return w, account, dev
+	return f, account, dev
 }
 
 func TestNoWayUp(t *testing.T) {
-	w, account, dev := house(t)
-	before := w.state(account)
-	up := w.thief(dev, dev.creds)
+	f, account, dev := house(t)
+	before := f.state(account)
+	up := f.thief(dev, dev.creds)
 	for _, way := range ways {
 		if err := way.try(up); !denied(err) {
 			t.Errorf("%s: %v, want AccessDenied", way.name, err)
 		}
 	}
-	if diff := cmp.Diff(before, w.state(account)); diff != "" {
+	if diff := cmp.Diff(before, f.state(account)); diff != "" {
 		t.Errorf("something was changed (-want +got):\n%s", diff)
 	}
 	t.Logf("%d ways", len(ways))
 	// The calls are such that they would do: nobody denies them to an administrator.
-	admin := w.thief(dev, account.AdminCredentials())
+	admin := f.thief(dev, account.AdminCredentials())
 	for _, way := range ways {
 		if err := way.try(admin); denied(err) {
 			t.Errorf("%s: denied to the administrator: %v", way.name, err)
@@ -301,21 +301,21 @@ func TestNoWayUp(t *testing.T) {
 // What the permissions do allow a thief leads to a role that the boundary holds:
 // it writes metrics, and does nothing else.
 func TestWhatAThiefGetsIsBounded(t *testing.T) {
-	w, account, dev := house(t)
-	who, err := sts.NewFromConfig(w.cloud.Config(dev.creds, region)).GetCallerIdentity(t.Context(), &sts.GetCallerIdentityInput{})
-	w.must(nil, err)
-	up := w.thief(dev, dev.creds)
-	w.must(nil, up.create(lawful, "ampbridge.dev.mine", bounded, ours...))
-	w.must(nil, up.permit("ampbridge.dev.mine"))
+	f, account, dev := house(t)
+	who, err := sts.NewFromConfig(f.cloud.Config(dev.creds, region)).GetCallerIdentity(t.Context(), &sts.GetCallerIdentityInput{})
+	f.must(nil, err)
+	up := f.thief(dev, dev.creds)
+	f.must(nil, up.create(lawful, "ampbridge.dev.mine", bounded, ours...))
+	f.must(nil, up.permit("ampbridge.dev.mine"))
 	_, err = up.iam.UpdateAssumeRolePolicy(t.Context(), &iam.UpdateAssumeRolePolicyInput{RoleName: aws.String("ampbridge.dev.mine"), PolicyDocument: aws.String(
 		`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"` + aws.ToString(who.Arn) + `"},"Action":"sts:AssumeRole"}]}`)})
-	w.must(nil, err)
+	f.must(nil, err)
 	session, err := up.sts.AssumeRole(t.Context(), &sts.AssumeRoleInput{
 		RoleArn: aws.String("arn:aws:iam::" + accountID + ":role" + lawful + "ampbridge.dev.mine"), RoleSessionName: aws.String("thief")})
-	w.must(nil, err)
-	before := w.state(account)
+	f.must(nil, err)
+	before := f.state(account)
 	c := session.Credentials
-	bound := w.thief(dev, awstest.Credentials{AccessKeyID: *c.AccessKeyId, SecretAccessKey: *c.SecretAccessKey, SessionToken: *c.SessionToken})
+	bound := f.thief(dev, awstest.Credentials{AccessKeyID: *c.AccessKeyId, SecretAccessKey: *c.SecretAccessKey, SessionToken: *c.SessionToken})
 	for _, way := range ways {
 		if err := way.try(bound); !denied(err) {
 			t.Errorf("%s: %v, want AccessDenied", way.name, err)
@@ -326,7 +326,7 @@ func TestWhatAThiefGetsIsBounded(t *testing.T) {
 			t.Errorf("%s: %v, want AccessDenied", name, err)
 		}
 	}
-	if diff := cmp.Diff(before, w.state(account)); diff != "" {
+	if diff := cmp.Diff(before, f.state(account)); diff != "" {
 		t.Errorf("something was changed (-want +got):\n%s", diff)
 	}
 }

@@ -74,46 +74,46 @@ func (m *member) execute(n int) (calls int, killed bool) {
 // account what an undisturbed run would have made it.
 func TestKilledAfterEveryCall(t *testing.T) {
 	namespace(t, "killed", "prometheus", "prometheus-k8s")
-	nothing := func(*world, *member) {}
+	nothing := func(*fixture, *member) {}
 	own := scopes[policy.RoleScopeServiceAccount]
-	mending := func(w *world, m *member) {
+	mending := func(f *fixture, m *member) {
 		m.inStep()
-		drift(t.Context(), t, m, w.client(w.cloud.Account(m.accountID()).AdminCredentials()))
+		drift(t.Context(), t, m, f.client(f.cloud.Account(m.accountID()).AdminCredentials()))
 	}
 	for _, c := range []struct {
 		name    string
 		scope   func(string) string
-		prepare func(w *world, m *member)
+		prepare func(f *fixture, m *member)
 		things  int // that are there in the end
 	}{
 		{"from nothing", scopes[policy.RoleScopeDestination], nothing, 3},
 		{"mending", scopes[policy.RoleScopeDestination], mending, 3},
 		{"a role for each service account, from nothing", own, nothing, 5},
 		{"a role for each service account, mending", own, mending, 5},
-		{"from a role for all to a role for each", scopes[policy.RoleScopeDestination], func(_ *world, m *member) {
+		{"from a role for all to a role for each", scopes[policy.RoleScopeDestination], func(_ *fixture, m *member) {
 			m.inStep()
 			m.follow(own(policyText("dev", m.accountID(), "killed")))
 		}, 7},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
+			f := newFixture(t)
 			issuer := issuerOf(1)
 			join := func(n int) *member {
 				id := fmt.Sprintf("%012d", 1000+n)
-				account := w.account(id)
-				m := w.join(c.scope(policyText("dev", id, "killed")), issuer)
-				admin := w.thief(m, account.AdminCredentials())
-				w.must(nil, admin.create("/", "admin", ""))
-				w.must(nil, admin.create("/ampbridge/dev/", "other", ""))
-				w.must(nil, admin.register(adminsIssuer))
+				account := f.account(id)
+				m := f.join(c.scope(policyText("dev", id, "killed")), issuer)
+				admin := f.thief(m, account.AdminCredentials())
+				f.must(nil, admin.create("/", "admin", ""))
+				f.must(nil, admin.create("/ampbridge/dev/", "other", ""))
+				f.must(nil, admin.register(adminsIssuer))
 				m.confine()
-				c.prepare(w, m)
+				c.prepare(f, m)
 				return m
 			}
 			state := func(m *member) map[string]string {
 				texts := map[string]string{}
-				for arn, text := range w.state(w.cloud.Account(m.accountID())) {
+				for arn, text := range f.state(f.cloud.Account(m.accountID())) {
 					texts[strings.ReplaceAll(arn, m.accountID(), "ACCOUNT")] = strings.ReplaceAll(text, m.accountID(), "ACCOUNT")
 				}
 				return texts

@@ -22,9 +22,9 @@ func TestNoTrustIsLostAmongManyClusters(t *testing.T) {
 }
 
 func crowd(t *testing.T, scope func(string) string, become func(*member) *member) {
-	w := newWorld(t)
-	account := w.account(accountID)
-	admin := w.client(account.AdminCredentials())
+	f := newFixture(t)
+	account := f.account(accountID)
+	admin := f.client(account.AdminCredentials())
 	long := strings.Repeat("l", 62)
 	names := []string{
 		"dev", "dev1", "dev-1", "dev--1", "dev-1-central", "d", "central", "backup", "ampbridge", "dev-backup",
@@ -34,11 +34,11 @@ func crowd(t *testing.T, scope func(string) string, become func(*member) *member
 	}
 	var members []*member
 	for i, name := range names {
-		members = append(members, become(w.join(scope(policyText(name, accountID, "many")), issuerOf(100+i))))
+		members = append(members, become(f.join(scope(policyText(name, accountID, "many")), issuerOf(100+i))))
 	}
 	twins, taken := [2]*member{members[17], members[18]}, members[19]
-	w.must(admin.CreateRole(t.Context(), &iam.CreateRoleInput{RoleName: aws.String(strings.ToUpper(taken.role(0).RoleName())), AssumeRolePolicyDocument: aws.String(adminsTrust)}))
-	before := w.state(account)
+	f.must(admin.CreateRole(t.Context(), &iam.CreateRoleInput{RoleName: aws.String(strings.ToUpper(taken.role(0).RoleName())), AssumeRolePolicyDocument: aws.String(adminsTrust)}))
+	before := f.state(account)
 
 	var wg sync.WaitGroup
 	outputs, errs := make([]string, len(members)), make([]error, len(members))
@@ -67,7 +67,7 @@ func crowd(t *testing.T, scope func(string) string, become func(*member) *member
 	if errs[19] == nil {
 		t.Errorf("a role of an administrator's, and nothing was said:\n%s", outputs[19])
 	}
-	after := w.state(account)
+	after := f.state(account)
 	for arn, was := range before {
 		if diff := cmp.Diff(was, after[arn]); diff != "" {
 			t.Errorf("%s was changed (-want +got):\n%s", arn, diff)
@@ -85,7 +85,7 @@ func crowd(t *testing.T, scope func(string) string, become func(*member) *member
 		wg.Go(func() { _, _ = m.sync() })
 	}
 	wg.Wait()
-	if diff := cmp.Diff(after, w.state(account)); diff != "" {
+	if diff := cmp.Diff(after, f.state(account)); diff != "" {
 		t.Errorf("the second pass (-first +second):\n%s", diff)
 	}
 }

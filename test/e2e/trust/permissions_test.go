@@ -52,22 +52,22 @@ func TestSyncNeedsExactlyItsPermissions(t *testing.T) {
 	namespace(t, "exactly", "prometheus")
 	for name, scope := range scopes {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			account := w.account(accountID)
-			m := w.join(w.vouched(scope(policyText("dev", accountID, "exactly"))), privateIssuer).confine()
-			admin := w.client(account.AdminCredentials())
+			f := newFixture(t)
+			account := f.account(accountID)
+			m := f.join(f.vouched(scope(policyText("dev", accountID, "exactly"))), privateIssuer).confine()
+			admin := f.client(account.AdminCredentials())
 
 			m.inStep()
 			if out := m.inStep(); !strings.Contains(out, "nothing to change") {
 				t.Errorf("second run:\n%s", out)
 			}
-			want := w.state(account)
+			want := f.state(account)
 			drift(t.Context(), t, m, admin)
 			if m.assume(m.role(0), "exactly", "prometheus") == nil {
 				t.Error("what was edited by hand does no harm")
 			}
 			m.inStep()
-			if diff := cmp.Diff(want, w.state(account)); diff != "" {
+			if diff := cmp.Diff(want, f.state(account)); diff != "" {
 				t.Errorf("mended (-want +got):\n%s", diff)
 			}
 			if err := m.assume(m.role(0), "exactly", "prometheus"); err != nil {
@@ -78,7 +78,7 @@ func TestSyncNeedsExactlyItsPermissions(t *testing.T) {
 			}
 
 			var used, listed []string
-			for _, c := range w.cloud.Calls() {
+			for _, c := range f.cloud.Calls() {
 				if (c.Service == "iam" || c.Service == "aps") && c.Code != "AccessDenied" && strings.Contains(c.Principal, ":user/sync-") {
 					used = append(used, c.Service+":"+c.Action)
 				}
@@ -115,17 +115,17 @@ func TestTheControllerNeedsNoMore(t *testing.T) {
 	if err := kube.Namespace(t.Context(), "ampbridge-system", nil); err != nil {
 		t.Fatal(err)
 	}
-	w := newWorld(t)
-	account := w.account(accountID)
-	text := strings.Replace(w.vouched(policyText("dev", accountID, "controlled")), "trust: {", "trust: {interval: 1s, ", 1)
-	m := w.join(text, privateIssuer).confine()
+	f := newFixture(t)
+	account := f.account(accountID)
+	text := strings.Replace(f.vouched(policyText("dev", accountID, "controlled")), "trust: {", "trust: {interval: 1s, ", 1)
+	m := f.join(text, privateIssuer).confine()
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	controller := m.ampbridge(ctx, "sync", "--health-addr", "127.0.0.1:0", "--metrics-addr", "127.0.0.1:0")
 	controller.Cancel = func() error { return controller.Process.Signal(os.Interrupt) }
 	var log bytes.Buffer
 	controller.Stdout, controller.Stderr = &log, &log
-	w.must(nil, controller.Start())
+	f.must(nil, controller.Start())
 	eventually := func(what string, holds func() bool) {
 		t.Helper()
 		for deadline := time.Now().Add(2 * time.Minute); !holds(); time.Sleep(100 * time.Millisecond) {
@@ -140,14 +140,14 @@ func TestTheControllerNeedsNoMore(t *testing.T) {
 		return m.assume(m.role(0), "controlled", "prometheus") == nil && m.assume(m.role(1), "controlled", "prometheus") == nil
 	}
 	eventually("trust", assumes)
-	want := w.state(account)
-	drift(t.Context(), t, m, w.client(account.AdminCredentials()))
-	eventually("mended", func() bool { return cmp.Equal(want, w.state(account)) })
+	want := f.state(account)
+	drift(t.Context(), t, m, f.client(account.AdminCredentials()))
+	eventually("mended", func() bool { return cmp.Equal(want, f.state(account)) })
 	old, oldRole := m.file, m.role(0)
 	m.follow(scopes[policy.RoleScopeServiceAccount](text))
 	data, err := os.ReadFile(m.file)
-	w.must(nil, err)
-	w.must(nil, os.WriteFile(old, data, 0o600))
+	f.must(nil, err)
+	f.must(nil, os.WriteFile(old, data, 0o600))
 	eventually("a role for each service account", assumes)
 	eventually("the old one closed", func() bool { return m.assume(oldRole, "controlled", "prometheus") != nil })
 	stop()
@@ -162,18 +162,18 @@ func TestTheControllerNeedsNoMore(t *testing.T) {
 func TestForeignRolesAreSeenUnderThosePermissions(t *testing.T) {
 	namespace(t, "exactly", "prometheus")
 	for _, path := range []string{"/", "/admins/", "/ampbridge/dev/"} {
-		w := newWorld(t)
-		account := w.account(accountID)
-		m := w.join(policyText("dev", accountID, "exactly"), issuerOf(1)).confine()
-		admin := w.client(account.AdminCredentials())
-		w.must(admin.CreateRole(t.Context(), &iam.CreateRoleInput{RoleName: aws.String(m.role(0).RoleName()), Path: &path, AssumeRolePolicyDocument: aws.String(adminsTrust)}))
-		w.must(admin.CreateRole(t.Context(), &iam.CreateRoleInput{RoleName: aws.String("other"), Path: aws.String("/ampbridge/dev/"), AssumeRolePolicyDocument: aws.String(adminsTrust)}))
-		before := w.state(account)
+		f := newFixture(t)
+		account := f.account(accountID)
+		m := f.join(policyText("dev", accountID, "exactly"), issuerOf(1)).confine()
+		admin := f.client(account.AdminCredentials())
+		f.must(admin.CreateRole(t.Context(), &iam.CreateRoleInput{RoleName: aws.String(m.role(0).RoleName()), Path: &path, AssumeRolePolicyDocument: aws.String(adminsTrust)}))
+		f.must(admin.CreateRole(t.Context(), &iam.CreateRoleInput{RoleName: aws.String("other"), Path: aws.String("/ampbridge/dev/"), AssumeRolePolicyDocument: aws.String(adminsTrust)}))
+		before := f.state(account)
 		out, err := m.sync()
 		if err == nil || !strings.Contains(out, "was not made by sync") || strings.Contains(out, "AccessDenied") {
 			t.Errorf("%s: %v\n%s", path, err, out)
 		}
-		after := w.state(account)
+		after := f.state(account)
 		for arn, was := range before {
 			if diff := cmp.Diff(was, after[arn]); diff != "" {
 				t.Errorf("%s: %s was changed (-want +got):\n%s", path, arn, diff)
@@ -189,12 +189,12 @@ func TestForeignRolesAreSeenUnderThosePermissions(t *testing.T) {
 // the same.
 func TestNewRolesAreAwaitedUnderThosePermissions(t *testing.T) {
 	namespace(t, "exactly", "prometheus")
-	w := newWorld(t)
-	w.account(accountID)
-	m := w.join(policyText("dev", accountID, "exactly"), issuerOf(1)).confine()
-	w.cloud.SetReadDelay(time.Second)
+	f := newFixture(t)
+	f.account(accountID)
+	m := f.join(policyText("dev", accountID, "exactly"), issuerOf(1)).confine()
+	f.cloud.SetReadDelay(time.Second)
 	m.inStep()
-	w.cloud.SetReadDelay(0)
+	f.cloud.SetReadDelay(0)
 	if out := m.inStep(); !strings.Contains(out, "nothing to change") {
 		t.Errorf("second run:\n%s", out)
 	}
@@ -203,17 +203,17 @@ func TestNewRolesAreAwaitedUnderThosePermissions(t *testing.T) {
 // The permissions for --remove reach what is the cluster's, and that alone.
 func TestRemovalReachesOnlyItsOwn(t *testing.T) {
 	namespace(t, "exactly", "prometheus")
-	w := newWorld(t)
-	account := w.account(accountID)
-	m := w.join(policyText("dev", accountID, "exactly"), issuerOf(1)).confine()
+	f := newFixture(t)
+	account := f.account(accountID)
+	m := f.join(policyText("dev", accountID, "exactly"), issuerOf(1)).confine()
 	m.inStep()
-	other := w.join(policyText("dev2", accountID, "exactly"), issuerOf(2)).confine()
+	other := f.join(policyText("dev2", accountID, "exactly"), issuerOf(2)).confine()
 	other.inStep()
 	both := policy.SyncPermissions(m.policy, m.issuer, accountID)
 	both.Statement = append(both.Statement, policy.RemovalPermissions(m.policy, m.issuer, accountID).Statement...)
 	creds, err := account.PutUser("removal", both.String())
-	w.must(nil, err)
-	remover := w.client(creds)
+	f.must(nil, err)
+	remover := f.client(creds)
 	remove := func(m *member) (errs []error) {
 		name, arn := aws.String(m.role(0).RoleName()), aws.String(m.issuer.ProviderARN("aws", accountID).String())
 		_, err := remover.DeleteRolePolicy(t.Context(), &iam.DeleteRolePolicyInput{RoleName: name, PolicyName: aws.String(plan.PolicyName)})
@@ -238,25 +238,25 @@ func TestRemovalReachesOnlyItsOwn(t *testing.T) {
 // Nor does --remove need more than both documents.
 func TestRemovalNeedsNoMore(t *testing.T) {
 	namespace(t, "exactly", "prometheus")
-	w := newWorld(t)
-	account := w.account(accountID)
-	other := w.join(policyText("dev2", accountID, "exactly"), issuerOf(2)).confine()
+	f := newFixture(t)
+	account := f.account(accountID)
+	other := f.join(policyText("dev2", accountID, "exactly"), issuerOf(2)).confine()
 	other.inStep()
-	want := w.state(account)
-	m := w.join(policyText("dev", accountID, "exactly"), issuerOf(1)).confine()
+	want := f.state(account)
+	m := f.join(policyText("dev", accountID, "exactly"), issuerOf(1)).confine()
 	m.inStep()
 	m.follow(scopes[policy.RoleScopeServiceAccount](policyText("dev", accountID, "exactly")))
 	m.inStep()
 	both := policy.SyncPermissions(m.policy, m.issuer, accountID)
 	both.Statement = append(both.Statement, policy.RemovalPermissions(m.policy, m.issuer, accountID).Statement...)
 	creds, err := account.PutUser("sync-removal", both.String())
-	w.must(nil, err)
+	f.must(nil, err)
 	m.creds = creds
 	out, err := m.ampbridge(t.Context(), "sync", "--remove", "--yes").CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "sync: removed: 9 of 9 deletions made, 0 refused") {
 		t.Errorf("%v\n%s", err, out)
 	}
-	if diff := cmp.Diff(want, w.state(account)); diff != "" {
+	if diff := cmp.Diff(want, f.state(account)); diff != "" {
 		t.Errorf("left (-want +got):\n%s", diff)
 	}
 	m.neverDenied()

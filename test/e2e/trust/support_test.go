@@ -40,45 +40,45 @@ const (
 	adminsTrust = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"111122223333"},"Action":"sts:AssumeRole"}]}`
 )
 
-// world is an AWS of the test's own.
-type world struct {
+// fixture is an AWS of the test's own.
+type fixture struct {
 	*testing.T
 	cloud *awstest.Cloud
 	dir   string
 }
 
-func newWorld(t *testing.T) *world {
+func newFixture(t *testing.T) *fixture {
 	t.Helper()
-	return &world{T: t, cloud: awstest.Start(t, awstest.Options{}), dir: t.TempDir()}
+	return &fixture{T: t, cloud: awstest.Start(t, awstest.Options{}), dir: t.TempDir()}
 }
 
-func (w *world) must(_ any, err error) {
-	w.Helper()
+func (f *fixture) must(_ any, err error) {
+	f.Helper()
 	if err != nil {
-		w.Fatal(err)
+		f.Fatal(err)
 	}
 }
 
 // account is one with a permissions boundary for the clusters in it.
-func (w *world) account(id string) *awstest.Account {
-	w.Helper()
-	a := w.cloud.Account(id)
+func (f *fixture) account(id string) *awstest.Account {
+	f.Helper()
+	a := f.cloud.Account(id)
 	a.AddWorkspace(region, "ws-0001-"+id)
 	a.AddWorkspace("eu-central-1", "ws-0002-"+id)
 	for _, name := range []string{"boundary", "other-boundary"} {
-		w.must(a.PutManagedPolicy(name, `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":["aps:RemoteWrite","sts:AssumeRole"],"Resource":"*"}}`))
+		f.must(a.PutManagedPolicy(name, `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":["aps:RemoteWrite","sts:AssumeRole"],"Resource":"*"}}`))
 	}
 	return a
 }
 
-func (w *world) client(c awstest.Credentials) *iam.Client {
-	return iam.NewFromConfig(w.cloud.Config(c, region))
+func (f *fixture) client(c awstest.Credentials) *iam.Client {
+	return iam.NewFromConfig(f.cloud.Config(c, region))
 }
 
 // member is a cluster: a policy, and an issuer of its own. Its API server is the
 // one that all share, but for what it says of its issuer.
 type member struct {
-	*world
+	*fixture
 	policy     *policy.Policy
 	issuer     policy.Issuer
 	signer     *awstest.Signer
@@ -112,10 +112,10 @@ trust: {permissionsBoundary: "arn:aws:iam::%[2]s:policy/boundary"}
 const privateIssuer = policy.Issuer("https://issuer.internal.example/dev")
 
 // vouched is the policy with the certificate that is behind [privateIssuer].
-func (w *world) vouched(text string) string {
-	w.Helper()
-	i, err := w.cloud.RegisterIssuer(string(privateIssuer), http.NotFoundHandler(), awstest.PrivateCA)
-	w.must(nil, err)
+func (f *fixture) vouched(text string) string {
+	f.Helper()
+	i, err := f.cloud.RegisterIssuer(string(privateIssuer), http.NotFoundHandler(), awstest.PrivateCA)
+	f.must(nil, err)
 	return strings.Replace(text, "cluster: {", "cluster: {issuerCA: "+strconv.Quote(string(i.CA()))+", ", 1)
 }
 
@@ -128,24 +128,24 @@ var scopes = map[string]func(text string) string{
 }
 
 // join adds a cluster whose sync acts as the account's administrator.
-func (w *world) join(text string, issuer policy.Issuer) *member {
-	w.Helper()
-	m := &member{world: w, issuer: issuer, signer: awstest.NewSigner(string(issuer), jose.ES256)}
+func (f *fixture) join(text string, issuer policy.Issuer) *member {
+	f.Helper()
+	m := &member{fixture: f, issuer: issuer, signer: awstest.NewSigner(string(issuer), jose.ES256)}
 	m.follow(text)
 	ca := awstest.PublicCA
 	if issuer == privateIssuer {
 		ca = awstest.PrivateCA
 	}
-	w.must(w.cloud.RegisterIssuer(string(issuer), m.signer, ca))
+	f.must(f.cloud.RegisterIssuer(string(issuer), m.signer, ca))
 	config := clientcmdapi.NewConfig()
-	config.Clusters["c"] = &clientcmdapi.Cluster{Server: apiServerOf(w.T, issuer)}
+	config.Clusters["c"] = &clientcmdapi.Cluster{Server: apiServerOf(f.T, issuer)}
 	config.AuthInfos["u"] = &clientcmdapi.AuthInfo{}
 	config.Contexts["x"] = &clientcmdapi.Context{Cluster: "c", AuthInfo: "u"}
 	config.CurrentContext = "x"
 	data, err := clientcmd.Write(*config)
-	w.must(nil, err)
+	f.must(nil, err)
 	m.kubeconfig = m.write("kubeconfig", data)
-	m.creds = w.cloud.Account(m.accountID()).AdminCredentials()
+	m.creds = f.cloud.Account(m.accountID()).AdminCredentials()
 	return m
 }
 
@@ -278,40 +278,40 @@ var namespaces struct {
 
 // state is all that an account's IAM holds of roles and providers, by ARN, but
 // for times and unique ids.
-func (w *world) state(a *awstest.Account) map[string]string {
-	w.Helper()
-	ctx, client, found := w.Context(), w.client(a.AdminCredentials()), map[string]string{}
+func (f *fixture) state(a *awstest.Account) map[string]string {
+	f.Helper()
+	ctx, client, found := f.Context(), f.client(a.AdminCredentials()), map[string]string{}
 	show := func(arn *string, parts ...any) {
 		text, err := json.MarshalIndent(parts, "", " ")
-		w.must(nil, err)
+		f.must(nil, err)
 		found[aws.ToString(arn)] = string(text)
 	}
 	roles := iam.NewListRolesPaginator(client, &iam.ListRolesInput{})
 	for roles.HasMorePages() {
 		page, err := roles.NextPage(ctx)
-		w.must(nil, err)
+		f.must(nil, err)
 		for _, listed := range page.Roles {
 			got, err := client.GetRole(ctx, &iam.GetRoleInput{RoleName: listed.RoleName})
-			w.must(nil, err)
+			f.must(nil, err)
 			r := got.Role
 			inline, err := client.ListRolePolicies(ctx, &iam.ListRolePoliciesInput{RoleName: r.RoleName})
-			w.must(nil, err)
+			f.must(nil, err)
 			var documents []string
 			for _, name := range inline.PolicyNames {
 				p, err := client.GetRolePolicy(ctx, &iam.GetRolePolicyInput{RoleName: r.RoleName, PolicyName: &name})
-				w.must(nil, err)
+				f.must(nil, err)
 				documents = append(documents, name, unescaped(p.PolicyDocument))
 			}
 			attached, err := client.ListAttachedRolePolicies(ctx, &iam.ListAttachedRolePoliciesInput{RoleName: r.RoleName})
-			w.must(nil, err)
+			f.must(nil, err)
 			show(r.Arn, unescaped(r.AssumeRolePolicyDocument), r.PermissionsBoundary, r.MaxSessionDuration, r.Description, tagText(r.Tags), documents, attached.AttachedPolicies)
 		}
 	}
 	providers, err := client.ListOpenIDConnectProviders(ctx, &iam.ListOpenIDConnectProvidersInput{})
-	w.must(nil, err)
+	f.must(nil, err)
 	for _, listed := range providers.OpenIDConnectProviderList {
 		p, err := client.GetOpenIDConnectProvider(ctx, &iam.GetOpenIDConnectProviderInput{OpenIDConnectProviderArn: listed.Arn})
-		w.must(nil, err)
+		f.must(nil, err)
 		slices.Sort(p.ClientIDList)
 		show(listed.Arn, p.ClientIDList, p.ThumbprintList, tagText(p.Tags))
 	}

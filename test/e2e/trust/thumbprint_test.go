@@ -10,12 +10,12 @@ import (
 // thumbprint of the certificate that the policy names.
 func TestThumbprintsOfAPrivateAuthority(t *testing.T) {
 	namespace(t, "private", "prometheus")
-	w := newWorld(t)
-	w.account(accountID)
+	f := newFixture(t)
+	f.account(accountID)
 	text := policyText("dev", accountID, "private")
-	right := w.vouched(text)
-	wrong := strings.Replace(text, "cluster: {", "cluster: {issuerCA: "+strconv.Quote(string(w.cloud.CA))+", ", 1)
-	m := w.join(wrong, privateIssuer).confine()
+	right := f.vouched(text)
+	wrong := strings.Replace(text, "cluster: {", "cluster: {issuerCA: "+strconv.Quote(string(f.cloud.CA))+", ", 1)
+	m := f.join(wrong, privateIssuer).confine()
 	m.inStep()
 	if err := m.assume(m.role(0), "private", "prometheus"); err == nil || !strings.Contains(err.Error(), "thumbprint") {
 		t.Errorf("with the thumbprint of another authority: %v", err)

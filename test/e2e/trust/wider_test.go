@@ -361,7 +361,7 @@ func (d drawn) found(p *policy.Policy, random *rand.Rand) plan.Account {
 // judge is the double's STS, where the issuers are registered and take every
 // audience, so that the trust document alone decides.
 type judge struct {
-	*world
+	*fixture
 	admin   *iam.Client
 	sts     *sts.Client
 	signers map[string]*awstest.Signer
@@ -369,18 +369,18 @@ type judge struct {
 }
 
 func newJudge(t *testing.T) *judge {
-	w := newWorld(t)
-	account := w.account(accountID)
-	j := &judge{world: w, admin: w.client(account.AdminCredentials()), signers: map[string]*awstest.Signer{},
-		sts: sts.NewFromConfig(aws.Config{Region: region, BaseEndpoint: &w.cloud.URL}, func(o *sts.Options) { o.RetryMaxAttempts = 1 })}
+	f := newFixture(t)
+	account := f.account(accountID)
+	j := &judge{fixture: f, admin: f.client(account.AdminCredentials()), signers: map[string]*awstest.Signer{},
+		sts: sts.NewFromConfig(aws.Config{Region: region, BaseEndpoint: &f.cloud.URL}, func(o *sts.Options) { o.RetryMaxAttempts = 1 })}
 	for _, issuer := range issuers {
 		// The double serves one of two issuers that differ by the slash alone.
 		if sibling := strings.TrimSuffix(issuer, "/"); j.signers[sibling] != nil || j.signers[sibling+"/"] != nil {
 			continue
 		}
 		j.signers[issuer] = awstest.NewSigner(issuer, jose.ES256)
-		w.must(w.cloud.RegisterIssuer(issuer, j.signers[issuer], awstest.PublicCA))
-		w.must(j.admin.CreateOpenIDConnectProvider(t.Context(), &iam.CreateOpenIDConnectProviderInput{Url: &issuer, ClientIDList: audiences}))
+		f.must(f.cloud.RegisterIssuer(issuer, j.signers[issuer], awstest.PublicCA))
+		f.must(j.admin.CreateOpenIDConnectProvider(t.Context(), &iam.CreateOpenIDConnectProviderInput{Url: &issuer, ClientIDList: audiences}))
 	}
 	return j
 }

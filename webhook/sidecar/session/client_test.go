@@ -20,7 +20,7 @@ import (
 
 const account = "111122223333"
 
-func client(t *testing.T, w *ststest.World, change func(*session.Options)) *session.Client {
+func client(t *testing.T, w *ststest.STS, change func(*session.Options)) *session.Client {
 	t.Helper()
 	o := session.Options{Token: w.Token, Name: session.Name("dev", "monitoring", "prometheus-0"), Seconds: 6 * 3600, Endpoint: w.URL}
 	if change != nil {

@@ -1,4 +1,4 @@
-// Command probe is the program that the tests of podrun run in containers. Its first argument says what it does.
+// Command probe is the program that the tests of test/kubelet run in containers. Its first argument says what it does.
 package main
 
 import (

@@ -31,8 +31,8 @@ const (
 	fetchedAnew = 15 * time.Second
 )
 
-// world is an account in which one subject of one cluster may write to one workspace.
-type world struct {
+// fixture is an account in which one subject of one cluster may write to one workspace.
+type fixture struct {
 	t         *testing.T
 	cloud     *awstest.Cloud
 	account   *awstest.Account
@@ -45,22 +45,22 @@ type world struct {
 	provider  string // ARN
 }
 
-// newWorld builds the world with nothing but what clients can do.
-func newWorld(t *testing.T, options awstest.Options) *world {
+// newFixture makes everything by calls that any client can make.
+func newFixture(t *testing.T, options awstest.Options) *fixture {
 	t.Helper()
 	cloud := awstest.Start(t, options)
 	account := cloud.Account(accountID)
-	w := &world{
+	f := &fixture{
 		t: t, cloud: cloud, account: account, workspace: account.CreateWorkspace(region, "central"),
 		signer: awstest.NewSigner(eksIssuer, jose.RS256), provider: account.ProviderARN(eksIssuer),
 		iam: iam.NewFromConfig(cloud.Config(account.AdminCredentials(), region), noRetries[iam.Options]),
 		sts: newSTS(cloud, nil),
 	}
-	w.issuer = register(t, cloud, w.signer, awstest.PublicCA)
-	w.createProvider(eksIssuer, stsTokens)
-	w.roleARN = w.createRole(writerRole, trust(w.provider, eksIssuer, subject))
-	w.putRolePolicy(allowWrite(w.workspace.ARN))
-	return w
+	f.issuer = register(t, cloud, f.signer, awstest.PublicCA)
+	f.createProvider(eksIssuer, stsTokens)
+	f.roleARN = f.createRole(writerRole, trust(f.provider, eksIssuer, subject))
+	f.putRolePolicy(allowWrite(f.workspace.ARN))
+	return f
 }
 
 func noRetries[O any](o *O) {
@@ -88,64 +88,64 @@ func register(t *testing.T, cloud *awstest.Cloud, signer *awstest.Signer, ca aws
 	return issuer
 }
 
-func (w *world) createProvider(issuer string, clientIDs ...string) {
-	w.t.Helper()
-	_, err := w.iam.CreateOpenIDConnectProvider(context.Background(), &iam.CreateOpenIDConnectProviderInput{
+func (f *fixture) createProvider(issuer string, clientIDs ...string) {
+	f.t.Helper()
+	_, err := f.iam.CreateOpenIDConnectProvider(context.Background(), &iam.CreateOpenIDConnectProviderInput{
 		Url: aws.String(issuer), ClientIDList: clientIDs,
 	})
 	if err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
 }
 
-func (w *world) createRole(name, trust string) string {
-	w.t.Helper()
-	out, err := w.iam.CreateRole(context.Background(), &iam.CreateRoleInput{
+func (f *fixture) createRole(name, trust string) string {
+	f.t.Helper()
+	out, err := f.iam.CreateRole(context.Background(), &iam.CreateRoleInput{
 		RoleName: aws.String(name), Path: aws.String(writerPath), AssumeRolePolicyDocument: aws.String(trust),
 	})
 	if err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
 	return *out.Role.Arn
 }
 
-func (w *world) putRolePolicy(policy string) {
-	w.t.Helper()
-	_, err := w.iam.PutRolePolicy(context.Background(), &iam.PutRolePolicyInput{
+func (f *fixture) putRolePolicy(policy string) {
+	f.t.Helper()
+	_, err := f.iam.PutRolePolicy(context.Background(), &iam.PutRolePolicyInput{
 		RoleName: aws.String(writerRole), PolicyName: aws.String("remote-write"), PolicyDocument: aws.String(policy),
 	})
 	if err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
 }
 
-func (w *world) updateTrust(trust string) {
-	w.t.Helper()
-	_, err := w.iam.UpdateAssumeRolePolicy(context.Background(), &iam.UpdateAssumeRolePolicyInput{
+func (f *fixture) updateTrust(trust string) {
+	f.t.Helper()
+	_, err := f.iam.UpdateAssumeRolePolicy(context.Background(), &iam.UpdateAssumeRolePolicyInput{
 		RoleName: aws.String(writerRole), PolicyDocument: aws.String(trust),
 	})
 	if err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
 }
 
 // assume asks STS for a session of the writer role.
-func (w *world) assume(token string, change ...func(*sts.AssumeRoleWithWebIdentityInput)) (*sts.AssumeRoleWithWebIdentityOutput, error) {
+func (f *fixture) assume(token string, change ...func(*sts.AssumeRoleWithWebIdentityInput)) (*sts.AssumeRoleWithWebIdentityOutput, error) {
 	in := &sts.AssumeRoleWithWebIdentityInput{
-		RoleArn: aws.String(w.roleARN), RoleSessionName: aws.String("dev-monitoring-prometheus-0"), WebIdentityToken: aws.String(token),
+		RoleArn: aws.String(f.roleARN), RoleSessionName: aws.String("dev-monitoring-prometheus-0"), WebIdentityToken: aws.String(token),
 	}
 	for _, c := range change {
 		c(in)
 	}
-	return w.sts.AssumeRoleWithWebIdentity(context.Background(), in)
+	return f.sts.AssumeRoleWithWebIdentity(context.Background(), in)
 }
 
 // session is assume for tests that go on from there.
-func (w *world) session() awstest.Credentials {
-	w.t.Helper()
-	out, err := w.assume(w.signer.Token(subject, stsTokens))
+func (f *fixture) session() awstest.Credentials {
+	f.t.Helper()
+	out, err := f.assume(f.signer.Token(subject, stsTokens))
 	if err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
 	return awstest.Credentials{
 		AccessKeyID: *out.Credentials.AccessKeyId, SecretAccessKey: *out.Credentials.SecretAccessKey,

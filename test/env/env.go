@@ -1,14 +1,14 @@
-// Package env sets the whole scene for tests and for the demo: a real
+// Package env makes the whole environment of tests and of the demo: a real
 // control plane, AWS's double, the webhook as its own process registered in the
 // API server, and pods run as processes. Each link is a method, so that the
 // demo can tell when it holds and a test can break it.
 //
-//	s := stage.Start(t, stage.Options{})
-//	err := s.Sync(ctx)
-//	pod, err := s.Create(ctx, stage.Chart{Namespace: "monitoring", ...})
-//	run, err := s.Run(ctx, pod)
+//	e := env.Start(t, env.Options{})
+//	err := e.Sync(ctx)
+//	pod, err := e.Create(ctx, env.Chart{Namespace: "monitoring", ...})
+//	run, err := e.Run(ctx, pod)
 //
-// What stage does not do is decide anything: every object that it makes is one
+// The package decides nothing: every object that it makes is one
 // that a person would write, and everything else is ampbridge's.
 package env
 
@@ -35,7 +35,7 @@ import (
 	"github.com/ampbridge/ampbridge/test/tools"
 )
 
-// The scene's fixed names.
+// The fixed names of the environment.
 const (
 	AccountID   = "111122223333"
 	Region      = "eu-west-1"
@@ -49,7 +49,7 @@ const (
 	SidecarImage = "registry.example/ampbridge/ampbridge:dev"
 )
 
-// Options say which scene.
+// Options configure an environment.
 type Options struct {
 	// Issuer of the cluster's tokens; empty: [cluster.DefaultIssuer].
 	Issuer string
@@ -59,14 +59,14 @@ type Options struct {
 	Dir string
 }
 
-// Stage is the scene. Close takes it down.
-type Stage struct {
+// Env is a whole environment: see the package. Close ends it.
+type Env struct {
 	Cloud     *awstest.Cloud
 	Account   *awstest.Account
 	Workspace *awstest.Workspace
 	Issuer    *awstest.Issuer
 	Cluster   *cluster.Cluster
-	// PolicyFile is what the webhook watches; see [Stage.SetPolicy].
+	// PolicyFile is what the webhook watches; see [Env.SetPolicy].
 	PolicyFile string
 	// MetricsURL is the webhook's.
 	MetricsURL string
@@ -80,106 +80,106 @@ type Stage struct {
 	closeErr error
 }
 
-// Start sets the scene for a test, webhook and policy included; it goes with
+// Start makes an environment for a test, webhook and policy included; it ends with
 // the test.
-func Start(tb testing.TB, options Options) *Stage {
+func Start(tb testing.TB, options Options) *Env {
 	tb.Helper()
-	s, err := Prepare(tb.Context(), options)
+	e, err := Prepare(tb.Context(), options)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() {
-		if err := s.Close(); err != nil {
+		if err := e.Close(); err != nil {
 			tb.Error(err)
 		}
 	})
-	for _, step := range []func(context.Context) error{s.StartCloud, s.StartCluster, s.StartWebhook} {
+	for _, step := range []func(context.Context) error{e.StartCloud, e.StartCluster, e.StartWebhook} {
 		if err := step(tb.Context()); err != nil {
 			tb.Fatal(err)
 		}
 	}
-	return s
+	return e
 }
 
 // Prepare finds or builds the programs. The steps StartCloud, StartCluster and
 // StartWebhook follow, in this order.
-func Prepare(ctx context.Context, options Options) (*Stage, error) {
-	s := &Stage{options: options, dir: options.Dir, tools: map[string]string{}}
+func Prepare(ctx context.Context, options Options) (*Env, error) {
+	e := &Env{options: options, dir: options.Dir, tools: map[string]string{}}
 	if options.Progress == nil {
-		s.options.Progress = io.Discard
+		e.options.Progress = io.Discard
 	}
-	if s.dir == "" {
-		dir, err := os.MkdirTemp("", "ampbridge-stage-")
+	if e.dir == "" {
+		dir, err := os.MkdirTemp("", "ampbridge-env-")
 		if err != nil {
 			return nil, err
 		}
-		s.dir = dir
-		s.onClose(func() error { return os.RemoveAll(dir) })
+		e.dir = dir
+		e.onClose(func() error { return os.RemoveAll(dir) })
 	}
 	for _, name := range []string{"prometheus", "prometheus-config-reloader"} {
-		path, err := tools.Find(ctx, name, s.options.Progress)
+		path, err := tools.Find(ctx, name, e.options.Progress)
 		if err != nil {
-			return nil, errors.Join(err, s.Close())
+			return nil, errors.Join(err, e.Close())
 		}
-		s.tools[name] = path
+		e.tools[name] = path
 	}
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", s.dir,
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", e.dir,
 		"github.com/ampbridge/ampbridge/cmd/ampbridge", "github.com/ampbridge/ampbridge/cmd/config-sidecar")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
-		return nil, errors.Join(fmt.Errorf("build ampbridge: %w\n%s", err, out), s.Close())
+		return nil, errors.Join(fmt.Errorf("build ampbridge: %w\n%s", err, out), e.Close())
 	}
 	for _, name := range []string{"ampbridge", "config-sidecar"} {
-		s.tools[name] = filepath.Join(s.dir, name)
+		e.tools[name] = filepath.Join(e.dir, name)
 	}
-	return s, nil
+	return e, nil
 }
 
 // StartCloud starts AWS's double with one account, a workspace and the
 // permissions boundary that the policy names.
-func (s *Stage) StartCloud(ctx context.Context) error {
-	cloud, err := awstest.New(ctx, awstest.Options{Prometheus: s.tools["prometheus"]})
+func (e *Env) StartCloud(ctx context.Context) error {
+	cloud, err := awstest.New(ctx, awstest.Options{Prometheus: e.tools["prometheus"]})
 	if err != nil {
 		return err
 	}
-	s.onClose(cloud.Close)
-	s.Cloud = cloud
-	s.Account = cloud.Account(AccountID)
-	s.Workspace = s.Account.CreateWorkspace(Region, "central")
-	_, err = s.Account.PutManagedPolicy("ampbridge-boundary",
+	e.onClose(cloud.Close)
+	e.Cloud = cloud
+	e.Account = cloud.Account(AccountID)
+	e.Workspace = e.Account.CreateWorkspace(Region, "central")
+	_, err = e.Account.PutManagedPolicy("ampbridge-boundary",
 		`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["aps:RemoteWrite","sts:AssumeRole"],"Resource":"*"}]}`)
 	return err
 }
 
 // StartCluster starts the control plane, publishes its issuer to AWS's double,
 // and makes the labelled namespace with its service account.
-func (s *Stage) StartCluster(ctx context.Context) error {
-	c, err := cluster.New(ctx, cluster.Options{Issuer: s.options.Issuer, Progress: s.options.Progress})
+func (e *Env) StartCluster(ctx context.Context) error {
+	c, err := cluster.New(ctx, cluster.Options{Issuer: e.options.Issuer, Progress: e.options.Progress})
 	if err != nil {
 		return err
 	}
-	s.onClose(c.Close)
-	s.Cluster = c
-	if s.Issuer, err = s.Cloud.RegisterIssuer(c.Issuer, c.OIDC(), awstest.PublicCA); err != nil {
+	e.onClose(c.Close)
+	e.Cluster = c
+	if e.Issuer, err = e.Cloud.RegisterIssuer(c.Issuer, c.OIDC(), awstest.PublicCA); err != nil {
 		return err
 	}
 	if err := c.Namespace(ctx, Namespace, map[string]string{"ampbridge.io/injection": "enabled"}); err != nil {
 		return err
 	}
-	return s.CreateServiceAccount(ctx, Namespace, ServiceAccount)
+	return e.CreateServiceAccount(ctx, Namespace, ServiceAccount)
 }
 
 // CreateServiceAccount makes a service account and returns with the API
 // server's answer.
-func (s *Stage) CreateServiceAccount(ctx context.Context, namespace, name string) error {
-	_, err := s.Cluster.Client().CoreV1().ServiceAccounts(namespace).Create(ctx,
+func (e *Env) CreateServiceAccount(ctx context.Context, namespace, name string) error {
+	_, err := e.Cluster.Client().CoreV1().ServiceAccounts(namespace).Create(ctx,
 		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
 	return err
 }
 
-// Policy is the scene's policy: one destination, one grant. Calls go to the
+// Policy is the environment's policy: one destination, one grant. Calls go to the
 // double, over loopback.
-func (s *Stage) Policy() string {
+func (e *Env) Policy() string {
 	return fmt.Sprintf(`apiVersion: ampbridge.io/v1alpha1
 kind: Policy
 cluster:
@@ -200,32 +200,32 @@ sts:
     %s
 trust:
   permissionsBoundary: arn:aws:iam::%s:policy/ampbridge-boundary
-`, ClusterName, s.Workspace.ARN, s.Cloud.URL, Namespace, ServiceAccount, s.Cloud.TLSURL,
-		strings.ReplaceAll(strings.TrimSpace(string(s.Cloud.CA)), "\n", "\n    "), AccountID)
+`, ClusterName, e.Workspace.ARN, e.Cloud.URL, Namespace, ServiceAccount, e.Cloud.TLSURL,
+		strings.ReplaceAll(strings.TrimSpace(string(e.Cloud.CA)), "\n", "\n    "), AccountID)
 }
 
 // SetPolicy writes the file that the webhook watches, as a whole.
-func (s *Stage) SetPolicy(text string) error {
-	s.PolicyFile = filepath.Join(s.dir, "policy.yaml")
-	next := s.PolicyFile + ".next"
+func (e *Env) SetPolicy(text string) error {
+	e.PolicyFile = filepath.Join(e.dir, "policy.yaml")
+	next := e.PolicyFile + ".next"
 	if err := os.WriteFile(next, []byte(text), 0o600); err != nil {
 		return err
 	}
-	return os.Rename(next, s.PolicyFile)
+	return os.Rename(next, e.PolicyFile)
 }
 
 // Sync runs `ampbridge sync --once` with the account's administrator keys, and
 // returns what it printed.
-func (s *Stage) Sync(ctx context.Context) (string, error) {
-	return s.Ampbridge(ctx, "sync", "--once", "--policy", s.PolicyFile, "--kubeconfig", s.Cluster.Kubeconfig())
+func (e *Env) Sync(ctx context.Context) (string, error) {
+	return e.Ampbridge(ctx, "sync", "--once", "--policy", e.PolicyFile, "--kubeconfig", e.Cluster.Kubeconfig())
 }
 
 // Ampbridge runs a command of the product with the environment of an
 // administrator who talks to AWS's double, and returns what it printed.
-func (s *Stage) Ampbridge(ctx context.Context, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, s.tools["ampbridge"], args...)
-	cmd.Env = append(append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.dir, "AWS_REGION=" + Region},
-		s.Cloud.Environ()...), s.Account.AdminCredentials().Environ()...)
+func (e *Env) Ampbridge(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, e.tools["ampbridge"], args...)
+	cmd.Env = append(append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + e.dir, "AWS_REGION=" + Region},
+		e.Cloud.Environ()...), e.Account.AdminCredentials().Environ()...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return string(out), fmt.Errorf("ampbridge %s: %w\n%s", strings.Join(args, " "), err, out)
@@ -234,25 +234,25 @@ func (s *Stage) Ampbridge(ctx context.Context, args ...string) (string, error) {
 }
 
 // Run plays the kubelet for the pod, as the API server returned it.
-func (s *Stage) Run(ctx context.Context, pod *corev1.Pod, log io.Writer) (*kubelet.Pod, error) {
-	images := append(slices.Clone(s.images),
-		prometheus("prometheus/prometheus", s.tools["prometheus"]),
-		kubelet.Image{Match: "prometheus-operator/prometheus-config-reloader", Binaries: map[string]string{"/bin/prometheus-config-reloader": s.tools["prometheus-config-reloader"]},
+func (e *Env) Run(ctx context.Context, pod *corev1.Pod, log io.Writer) (*kubelet.Pod, error) {
+	images := append(slices.Clone(e.images),
+		prometheus("prometheus/prometheus", e.tools["prometheus"]),
+		kubelet.Image{Match: "prometheus-operator/prometheus-config-reloader", Binaries: map[string]string{"/bin/prometheus-config-reloader": e.tools["prometheus-config-reloader"]},
 			Entrypoint: []string{"/bin/prometheus-config-reloader"}, User: nobody},
-		kubelet.Image{Match: strings.TrimSuffix(SidecarImage, ":dev"), Binaries: map[string]string{"/config-sidecar": s.tools["config-sidecar"]},
+		kubelet.Image{Match: strings.TrimSuffix(SidecarImage, ":dev"), Binaries: map[string]string{"/config-sidecar": e.tools["config-sidecar"]},
 			Entrypoint: []string{"/config-sidecar"}, User: nobody})
-	return kubelet.Run(ctx, s.Cluster.Client(), pod, kubelet.Options{Dir: s.dir, Log: log, Images: images})
+	return kubelet.Run(ctx, e.Cluster.Client(), pod, kubelet.Options{Dir: e.dir, Log: log, Images: images})
 }
 
-// AddImage gives the node one more image. It is looked at before the stage's own.
-func (s *Stage) AddImage(image kubelet.Image) { s.images = append(s.images, image) }
+// AddImage gives the node one more image. It is looked at before the environment's own.
+func (e *Env) AddImage(image kubelet.Image) { e.images = append(e.images, image) }
 
 // AddPrometheus gives the node another version of Prometheus, under its tag of
 // the usual image: ("prometheus-3.1", "v3.1.0").
-func (s *Stage) AddPrometheus(ctx context.Context, tool, tag string) error {
-	path, err := tools.Find(ctx, tool, s.options.Progress)
+func (e *Env) AddPrometheus(ctx context.Context, tool, tag string) error {
+	path, err := tools.Find(ctx, tool, e.options.Progress)
 	if err == nil {
-		s.AddImage(prometheus("prometheus/prometheus:"+tag, path))
+		e.AddImage(prometheus("prometheus/prometheus:"+tag, path))
 	}
 	return err
 }
@@ -268,17 +268,17 @@ func prometheus(match, path string) kubelet.Image {
 		Entrypoint: []string{"/bin/prometheus"}, Cmd: imageCmd, WorkingDir: "/prometheus", Volumes: []string{"/prometheus"}, User: nobody}
 }
 
-// Close takes the scene down, last thing first.
-func (s *Stage) Close() error {
-	s.closing.Do(func() {
-		for i := len(s.closers) - 1; i >= 0; i-- {
-			s.closeErr = errors.Join(s.closeErr, s.closers[i]())
+// Close ends what the environment started, the last thing first.
+func (e *Env) Close() error {
+	e.closing.Do(func() {
+		for i := len(e.closers) - 1; i >= 0; i-- {
+			e.closeErr = errors.Join(e.closeErr, e.closers[i]())
 		}
 	})
-	return s.closeErr
+	return e.closeErr
 }
 
-func (s *Stage) onClose(f func() error) { s.closers = append(s.closers, f) }
+func (e *Env) onClose(f func() error) { e.closers = append(e.closers, f) }
 
 // FreePort is a TCP port of loopback that nobody listens on now.
 func FreePort() (int, error) {

@@ -75,21 +75,21 @@ trust: {manage: none}
 `
 )
 
-// world is an API server that knows cert-manager's kinds.
-type world struct {
+// fixture is an API server that knows cert-manager's kinds.
+type fixture struct {
 	*cluster.Cluster
 	client client.Client
 	addr   string // the webhook's
 }
 
-func newWorld(t *testing.T) *world {
+func newFixture(t *testing.T) *fixture {
 	t.Helper()
-	w := &world{Cluster: cluster.Start(t, cluster.Options{}), addr: freeAddr(t, nodeAddress(t))}
+	f := &fixture{Cluster: cluster.Start(t, cluster.Options{}), addr: freeAddr(t, nodeAddress(t))}
 	kinds := runtime.NewScheme()
 	must(t, scheme.AddToScheme(kinds))
 	must(t, cmapi.AddToScheme(kinds))
 	var err error
-	w.client, err = client.New(w.Config(), client.Options{Scheme: kinds})
+	f.client, err = client.New(f.Config(), client.Options{Scheme: kinds})
 	must(t, err)
 	module, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", "github.com/cert-manager/cert-manager").Output()
 	must(t, err)
@@ -98,23 +98,23 @@ func newWorld(t *testing.T) *world {
 	if len(files) == 0 {
 		t.Fatal("the module of cert-manager has no CRDs")
 	}
-	w.apply(t, files...)
+	f.apply(t, files...)
 	eventually(t, "its kinds are served", func() bool {
 		var certificates cmapi.CertificateList
 		var issuers cmapi.IssuerList
 		var requests cmapi.CertificateRequestList
 		var clusterIssuers cmapi.ClusterIssuerList
-		return errors.Join(w.client.List(t.Context(), &certificates), w.client.List(t.Context(), &issuers),
-			w.client.List(t.Context(), &requests), w.client.List(t.Context(), &clusterIssuers)) == nil
+		return errors.Join(f.client.List(t.Context(), &certificates), f.client.List(t.Context(), &issuers),
+			f.client.List(t.Context(), &requests), f.client.List(t.Context(), &clusterIssuers)) == nil
 	})
-	must(t, w.Namespace(t.Context(), home, nil))
-	must(t, w.Namespace(t.Context(), tenant, map[string]string{policy.LabelInjection: string(policy.InjectionEnabled)}))
-	must(t, w.client.Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: tenant, Name: account}}))
-	return w
+	must(t, f.Namespace(t.Context(), home, nil))
+	must(t, f.Namespace(t.Context(), tenant, map[string]string{policy.LabelInjection: string(policy.InjectionEnabled)}))
+	must(t, f.client.Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: tenant, Name: account}}))
+	return f
 }
 
 // apply creates the objects of YAML files.
-func (w *world) apply(t *testing.T, files ...string) {
+func (f *fixture) apply(t *testing.T, files ...string) {
 	t.Helper()
 	for _, file := range files {
 		data, err := os.ReadFile(file)
@@ -123,7 +123,7 @@ func (w *world) apply(t *testing.T, files ...string) {
 			object := &unstructured.Unstructured{}
 			must(t, yaml.Unmarshal(document, &object.Object))
 			if len(object.Object) > 0 {
-				must(t, w.client.Create(t.Context(), object))
+				must(t, f.client.Create(t.Context(), object))
 			}
 		}
 	}
@@ -131,12 +131,12 @@ func (w *world) apply(t *testing.T, files ...string) {
 
 // startCertManager runs the controllers that issue certificates, and the one
 // that injects bundles, as cert-manager's own commands put them together.
-func (w *world) startCertManager(t *testing.T) {
+func (f *fixture) startCertManager(t *testing.T) {
 	t.Helper()
 	ctrl.SetLogger(logr.FromSlogHandler(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})))
 	run(t, "cert-manager", func(ctx context.Context) error {
 		factory, err := controller.NewContextFactory(ctx, controller.ContextOptions{
-			Kubeconfig: w.Kubeconfig(),
+			Kubeconfig: f.Kubeconfig(),
 			CertificateOptions: controller.CertificateOptions{
 				CertificateRequestMinimumBackoffDuration: time.Second, CertificateRequestMaximumBackoffDuration: time.Minute,
 			},
@@ -165,10 +165,10 @@ func (w *world) startCertManager(t *testing.T) {
 		return group.Wait()
 	})
 	run(t, "cainjector", func(ctx context.Context) error {
-		config := w.Config()
+		config := f.Config()
 		config.UserAgent = "cert-manager-cainjector" // the name under which it applies
 		manager, err := ctrl.NewManager(config, ctrl.Options{
-			Scheme: w.client.Scheme(), Metrics: server.Options{BindAddress: "0"},
+			Scheme: f.client.Scheme(), Metrics: server.Options{BindAddress: "0"},
 			// As cainjector does: Secrets are read live.
 			Client: client.Options{Cache: &client.CacheOptions{DisableFor: []client.Object{&corev1.Secret{}}}},
 		})
@@ -187,17 +187,17 @@ func (w *world) startCertManager(t *testing.T) {
 
 // register makes the Service with its endpoint, and the configuration with
 // cert-manager's annotation.
-func (w *world) register(t *testing.T) {
+func (f *fixture) register(t *testing.T) {
 	t.Helper()
 	const portName = "webhook"
-	must(t, w.client.Create(t.Context(), &corev1.Service{
+	must(t, f.client.Create(t.Context(), &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Namespace: home, Name: service}, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: portName, Port: 443}}},
 	}))
-	host, port, err := net.SplitHostPort(w.addr)
+	host, port, err := net.SplitHostPort(f.addr)
 	must(t, err)
 	number, err := strconv.Atoi(port)
 	must(t, err)
-	must(t, w.client.Create(t.Context(), &discoveryv1.EndpointSlice{
+	must(t, f.client.Create(t.Context(), &discoveryv1.EndpointSlice{
 		ObjectMeta:  metav1.ObjectMeta{Namespace: home, Name: service, Labels: map[string]string{discoveryv1.LabelServiceName: service}},
 		AddressType: discoveryv1.AddressTypeIPv4,
 		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{host}}},
@@ -208,18 +208,18 @@ func (w *world) register(t *testing.T) {
 	})
 	must(t, err)
 	object.Annotations = map[string]string{cmapi.WantInjectAnnotation: home + "/" + tlsSecret}
-	must(t, w.client.Create(t.Context(), object))
+	must(t, f.client.Create(t.Context(), object))
 }
 
 // startWebhook runs the webhook, with the Secret as the kubelet mounts it.
-func (w *world) startWebhook(t *testing.T) {
+func (f *fixture) startWebhook(t *testing.T) {
 	t.Helper()
 	dir, policyFile := t.TempDir(), filepath.Join(t.TempDir(), "policy.yaml")
 	must(t, os.WriteFile(policyFile, []byte(policyText), 0o600))
 	run(t, "kubelet", func(ctx context.Context) error {
 		for ; ctx.Err() == nil; sleep(ctx, 500*time.Millisecond) {
 			var secret corev1.Secret
-			if err := w.client.Get(ctx, client.ObjectKey{Namespace: home, Name: tlsSecret}, &secret); err != nil {
+			if err := f.client.Get(ctx, client.ObjectKey{Namespace: home, Name: tlsSecret}, &secret); err != nil {
 				continue
 			}
 			files := mirror.Files{}
@@ -234,26 +234,26 @@ func (w *world) startWebhook(t *testing.T) {
 	})
 	run(t, "webhook", func(ctx context.Context) error {
 		return webhook.Run(ctx, webhook.Options{
-			Addr: w.addr, HealthAddr: freeAddr(t, "127.0.0.1"), MetricsAddr: freeAddr(t, "127.0.0.1"), CertDir: dir, PolicyFile: policyFile,
-			Image: "registry.example.com/ampbridge:v1", RESTConfig: w.Config(), Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+			Addr: f.addr, HealthAddr: freeAddr(t, "127.0.0.1"), MetricsAddr: freeAddr(t, "127.0.0.1"), CertDir: dir, PolicyFile: policyFile,
+			Image: "registry.example.com/ampbridge:v1", RESTConfig: f.Config(), Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
 		})
 	})
 }
 
 // served is the certificate that the webhook shows now.
-func (w *world) served(t *testing.T) []byte {
+func (f *fixture) served(t *testing.T) []byte {
 	t.Helper()
-	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 10 * time.Second}, "tcp", w.addr, &tls.Config{InsecureSkipVerify: true})
+	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 10 * time.Second}, "tcp", f.addr, &tls.Config{InsecureSkipVerify: true})
 	must(t, err)
 	defer func() { _ = conn.Close() }()
 	return conn.ConnectionState().PeerCertificates[0].Raw
 }
 
 // bundle is what all entries of the configuration trust; nil: not the same.
-func (w *world) bundle(t *testing.T) []byte {
+func (f *fixture) bundle(t *testing.T) []byte {
 	t.Helper()
 	var object admissionv1.MutatingWebhookConfiguration
-	must(t, w.client.Get(t.Context(), client.ObjectKey{Name: registration.DefaultName}, &object))
+	must(t, f.client.Get(t.Context(), client.ObjectKey{Name: registration.DefaultName}, &object))
 	bundle := object.Webhooks[0].ClientConfig.CABundle
 	for _, entry := range object.Webhooks {
 		if !bytes.Equal(entry.ClientConfig.CABundle, bundle) {
@@ -264,7 +264,7 @@ func (w *world) bundle(t *testing.T) []byte {
 }
 
 // admit creates a Prometheus, dry, and tells whether it is injected.
-func (w *world) admit(t *testing.T) bool {
+func (f *fixture) admit(t *testing.T) bool {
 	t.Helper()
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: tenant, GenerateName: "prometheus-"},
@@ -277,7 +277,7 @@ func (w *world) admit(t *testing.T) bool {
 			Volumes: []corev1.Volume{{Name: "config", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "p"}}}}},
 		},
 	}
-	must(t, w.client.Create(t.Context(), pod, client.DryRunAll))
+	must(t, f.client.Create(t.Context(), pod, client.DryRunAll))
 	for _, c := range pod.Spec.InitContainers {
 		if c.Name == inject.ContainerSidecar {
 			return true

@@ -35,7 +35,7 @@ type Options struct {
 	RestartBackoff time.Duration
 	// MaxGrace bounds the pod's terminationGracePeriodSeconds: 10 s when zero.
 	MaxGrace time.Duration
-	// Log takes what containers write, and podrun's own remarks, in lines marked with the container's name. May be nil.
+	// Log takes what containers write, and the kubelet's own remarks, in lines marked with the container's name. May be nil.
 	Log io.Writer
 }
 
@@ -74,7 +74,7 @@ type Pod struct {
 // cannot be run here at all. The end of ctx terminates it as [Pod.Close] does; Close has to be called in any case.
 func Run(ctx context.Context, client kubernetes.Interface, pod *corev1.Pod, opts Options) (*Pod, error) {
 	if !initCalled.Load() {
-		return nil, errors.New("podrun.Init was not called: call it first in main or TestMain, containers start by re-executing this program")
+		return nil, errors.New("kubelet.Init was not called: call it first in main or TestMain, containers start by re-executing this program")
 	}
 	if err := unsupported(pod); err != nil {
 		return nil, fmt.Errorf("pod %s/%s: %w", pod.Namespace, pod.Name, err)
@@ -85,7 +85,7 @@ func Run(ctx context.Context, client kubernetes.Interface, pod *corev1.Pod, opts
 	if opts.Log != nil {
 		opts.Log = &syncWriter{w: opts.Log}
 	}
-	dir, err := os.MkdirTemp(opts.Dir, "podrun-")
+	dir, err := os.MkdirTemp(opts.Dir, "kubelet-")
 	if err != nil {
 		return nil, err
 	}
@@ -182,9 +182,9 @@ func (p *Pod) Ready() bool {
 // Done is closed when the last container has ended for good and the API server was told so.
 func (p *Pod) Done() <-chan struct{} { return p.done }
 
-// Await waits until condition holds. When ctx ends first, or the pod, it returns an error that says what was awaited,
+// Eventually waits until condition holds. When ctx ends first, or the pod, it returns an error that says what was awaited,
 // and shows every container's state and last lines of output.
-func (p *Pod) Await(ctx context.Context, what string, condition func() bool) error {
+func (p *Pod) Eventually(ctx context.Context, what string, condition func() bool) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for !condition() {
@@ -237,7 +237,7 @@ func (p *Pod) nodeName() string {
 	if n := p.spec.Spec.NodeName; n != "" {
 		return n
 	}
-	return "podrun" // no scheduler saw this pod
+	return "kubelet" // no scheduler saw this pod
 }
 
 func (p *Pod) hostname() string {
@@ -264,6 +264,6 @@ func (p *Pod) grace() time.Duration {
 
 func (p *Pod) logf(format string, args ...any) {
 	if p.opts.Log != nil {
-		_, _ = fmt.Fprintf(p.opts.Log, "podrun: "+format+"\n", args...)
+		_, _ = fmt.Fprintf(p.opts.Log, "kubelet: "+format+"\n", args...)
 	}
 }
