@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"go.yaml.in/yaml/v4"
+
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 func blockYAML(t *testing.T, b Block) string {
@@ -18,10 +20,10 @@ func blockYAML(t *testing.T, b Block) string {
 
 func TestBlockGolden(t *testing.T) {
 	minimal, full := load(t, "minimal.yaml"), load(t, "full.yaml")
-	golden(t, "block-minimal.yaml", blockYAML(t, minimal.Destinations[0].Block("dev")))
-	golden(t, "block-full.yaml", blockYAML(t, full.Destinations[0].Block("dev-aks")))
-	golden(t, "block-endpoint.yaml", blockYAML(t, full.Destinations[1].Block("dev-aks")))
-	golden(t, "block-ha.yaml", blockYAML(t, minimal.Destinations[0].Block("legacy-pair").WithReplica("prometheus-0")))
+	testkit.Golden(t, "testdata/block-minimal.yaml", blockYAML(t, minimal.Destinations[0].Block("dev")))
+	testkit.Golden(t, "testdata/block-full.yaml", blockYAML(t, full.Destinations[0].Block("dev-aks")))
+	testkit.Golden(t, "testdata/block-endpoint.yaml", blockYAML(t, full.Destinations[1].Block("dev-aks")))
+	testkit.Golden(t, "testdata/block-ha.yaml", blockYAML(t, minimal.Destinations[0].Block("legacy-pair").WithReplica("prometheus-0")))
 }
 
 // TestBlockNeverAsksSTS: with role_arn, Prometheus would call STS itself, and

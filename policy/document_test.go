@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 const aksIssuer = Issuer("https://westeurope.oic.prod-aks.azure.com/tenant/uuid/")
@@ -14,9 +16,9 @@ const aksIssuer = Issuer("https://westeurope.oic.prod-aks.azure.com/tenant/uuid/
 func TestDocumentsGolden(t *testing.T) {
 	p := load(t, "full.yaml")
 	subjects := []Subject{{"team-b", "b-prometheus"}, {"monitoring", "prometheus-k8s"}, {"team-b", "b-prometheus"}}
-	golden(t, "trust.json", TrustDocument(aksIssuer.ProviderARN("aws", "111122223333"), aksIssuer, "sts.amazonaws.com", subjects).String()+"\n")
-	golden(t, "permission.json", PermissionDocument(p.Destinations[0]).String()+"\n")
-	golden(t, "permission-chained.json", PermissionDocument(p.Destinations[1]).String()+"\n")
+	testkit.Golden(t, "testdata/trust.json", TrustDocument(aksIssuer.ProviderARN("aws", "111122223333"), aksIssuer, "sts.amazonaws.com", subjects).String()+"\n")
+	testkit.Golden(t, "testdata/permission.json", PermissionDocument(p.Destinations[0]).String()+"\n")
+	testkit.Golden(t, "testdata/permission-chained.json", PermissionDocument(p.Destinations[1]).String()+"\n")
 }
 
 func TestTrustDocumentIsStable(t *testing.T) {

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 const exampleIssuer = Issuer("https://oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF")
@@ -36,7 +38,7 @@ func TestPermissionsGolden(t *testing.T) {
 		"boundary-govcloud.json":    BoundaryDocument(p, "444455556666"),
 	} {
 		text := indented(t, d)
-		golden(t, name, text)
+		testkit.Golden(t, "testdata/"+name, text)
 		if strings.HasPrefix(name, "permissions-") && name != "permissions-govcloud.json" && !strings.Contains(string(doc), "```json\n"+text+"```\n") {
 			t.Errorf("docs/iam.md does not show policy/testdata/%s as it is", name)
 		}

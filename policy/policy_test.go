@@ -7,7 +7,6 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
-	"flag"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -15,27 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
-
-var update = flag.Bool("update", false, "write the goldens in testdata")
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", name, diff)
-	}
-}
 
 func load(t *testing.T, name string) *Policy {
 	t.Helper()
@@ -107,7 +87,7 @@ func TestBrokenPolicies(t *testing.T) {
 			if !errors.As(err, &errs) {
 				t.Fatalf("Parse = %v, want an Errors", err)
 			}
-			if *update {
+			if testkit.Updating() {
 				_, rest, _ := strings.Cut(string(data), "\n")
 				data = []byte("# " + errs.Error() + "\n" + rest)
 				if err := os.WriteFile(file, data, 0o644); err != nil {
@@ -134,7 +114,7 @@ grants:
 session: {duration: 6 hours}
 token: {expirationSeconds: soon}
 `))
-	golden(t, "every-mistake.txt", err.Error()+"\n")
+	testkit.Golden(t, "testdata/every-mistake.txt", err.Error()+"\n")
 }
 
 func TestNotAPolicyAtAll(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook"
 )
 
@@ -26,7 +27,7 @@ func TestSlowNamespaceHoldsUpNoOther(t *testing.T) {
 			send(t, server.Client(), server.URL+"/pods/enabled", r)
 		})
 	}
-	eventually(t, "the tenant's pods look up", func() bool { return slow.count() >= 4 })
+	testkit.Eventually(t, "the tenant's pods look up", func() bool { return slow.count() >= 4 })
 	if answer := send(t, server.Client(), server.URL+"/pods/enabled", podRequest(t, operatorPod, nil)); answer.Patch == nil {
 		t.Errorf("a pod of another namespace: got no patch, warnings %q", answer.Warnings)
 	}

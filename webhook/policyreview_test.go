@@ -22,6 +22,7 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook"
 )
 
@@ -211,14 +212,14 @@ func TestAcceptedPolicy(t *testing.T) {
 	})
 	t.Run("good versions are kept", func(t *testing.T) {
 		start(good)
-		eventually(t, "the first is kept", func() bool { return kept() == string(good) })
+		testkit.Eventually(t, "the first is kept", func() bool { return kept() == string(good) })
 		publish(t, dir, paused)
-		eventually(t, "the next is kept", func() bool { return kept() == string(paused) })
+		testkit.Eventually(t, "the next is kept", func() bool { return kept() == string(paused) })
 		publish(t, dir, broken)
 	})
 	t.Run("a bad version is replaced by the copy", func(t *testing.T) {
 		source, registry := start(broken)
-		eventually(t, "the copy is in force", func() bool { p := source.Current(); return p != nil && p.Paused })
+		testkit.Eventually(t, "the copy is in force", func() bool { p := source.Current(); return p != nil && p.Paused })
 		wantMetric(t, registry, "ampbridge_policy_from_accepted_copy", 1)
 		wantMetric(t, registry, "ampbridge_policy_last_load_success", 0)
 		wantMetric(t, registry, "ampbridge_policy_info", 1)
@@ -226,9 +227,9 @@ func TestAcceptedPolicy(t *testing.T) {
 			t.Error("the copy has changed")
 		}
 		publish(t, dir, good)
-		eventually(t, "the file is in force again", func() bool { return !source.Current().Paused })
+		testkit.Eventually(t, "the file is in force again", func() bool { return !source.Current().Paused })
 		wantMetric(t, registry, "ampbridge_policy_from_accepted_copy", 0)
-		eventually(t, "it is kept", func() bool { return kept() == string(good) })
+		testkit.Eventually(t, "it is kept", func() bool { return kept() == string(good) })
 	})
 	t.Run("the API server fails for a while", func(t *testing.T) {
 		failing := make(chan struct{}, 3)
@@ -244,7 +245,7 @@ func TestAcceptedPolicy(t *testing.T) {
 			}
 		})
 		source, _ := start(broken)
-		eventually(t, "the copy is in force", func() bool { return source.Current() != nil })
+		testkit.Eventually(t, "the copy is in force", func() bool { return source.Current() != nil })
 	})
 	t.Run("a copy that this version cannot read", func(t *testing.T) {
 		object, err := maps.Get(t.Context(), webhook.AcceptedConfigMap, metav1.GetOptions{})

@@ -7,11 +7,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook"
 )
 
@@ -32,12 +32,12 @@ func TestPolicySourceFollowsAConfigMap(t *testing.T) {
 	go source.Follow(t.Context())
 
 	publish(t, dir, good)
-	eventually(t, "the good version is in force", func() bool { return source.Current() != nil && source.Err() == nil })
+	testkit.Eventually(t, "the good version is in force", func() bool { return source.Current() != nil && source.Err() == nil })
 	first := source.Current()
 	wantMetric(t, registry, "ampbridge_policy_last_load_success", 1)
 
 	publish(t, dir, broken)
-	eventually(t, "the broken version is refused", func() bool { return source.Err() != nil })
+	testkit.Eventually(t, "the broken version is refused", func() bool { return source.Err() != nil })
 	if source.Current() != first {
 		t.Error("the last good version is no longer in force")
 	}
@@ -50,7 +50,7 @@ func TestPolicySourceFollowsAConfigMap(t *testing.T) {
 	wantMetric(t, registry, "ampbridge_policy_load_errors_total", 2)
 
 	publish(t, dir, paused)
-	eventually(t, "the next good version is in force", func() bool { return source.Current().Paused })
+	testkit.Eventually(t, "the next good version is in force", func() bool { return source.Current().Paused })
 	wantMetric(t, registry, "ampbridge_policy_last_load_success", 1)
 	if n, err := testutil.GatherAndCount(registry, "ampbridge_policy_info"); err != nil || n != 1 {
 		t.Errorf("ampbridge_policy_info: got %d series, %v; want that of the policy in force", n, err)
@@ -72,11 +72,11 @@ func TestPolicySourceSurvivesAMissingFile(t *testing.T) {
 	if err := os.WriteFile(file, readFile(t, "testdata/policy.yaml"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the file is loaded", func() bool { return source.Current() != nil })
+	testkit.Eventually(t, "the file is loaded", func() bool { return source.Current() != nil })
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "its loss is noticed", func() bool { return source.Err() != nil })
+	testkit.Eventually(t, "its loss is noticed", func() bool { return source.Err() != nil })
 	if source.Current() == nil {
 		t.Error("the policy went with its file")
 	}
@@ -122,14 +122,5 @@ func wantMetric(t *testing.T, g prometheus.Gatherer, name string, want float64) 
 	}
 	if !found || got != want {
 		t.Errorf("%s: got %v, found %v; want %v", name, got, found, want)
-	}
-}
-
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !holds(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within 30 s: %s", what)
-		}
 	}
 }

@@ -23,6 +23,7 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 
 	"github.com/ampbridge/ampbridge/test/servingcert"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook"
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
@@ -41,7 +42,7 @@ func run(t *testing.T, edit func(*webhook.Options)) *running {
 	t.Helper()
 	w := &running{T: t, log: &lockedBuffer{}, done: make(chan error, 1)}
 	w.Options = webhook.Options{
-		Addr: freeAddr(t), HealthAddr: freeAddr(t), MetricsAddr: freeAddr(t),
+		Addr: testkit.FreeAddr(t), HealthAddr: testkit.FreeAddr(t), MetricsAddr: testkit.FreeAddr(t),
 		CertDir: t.TempDir(), PolicyFile: filepath.Join(t.TempDir(), "policy.yaml"), Image: image,
 		Cluster: webhook.NewCluster(fake.NewClientset(&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: account}}).CoreV1()),
 		Logger:  slog.New(slog.NewJSONHandler(w.log, nil)),
@@ -99,12 +100,12 @@ func (w *running) ready() (bool, string) {
 
 func (w *running) eventuallyReady() {
 	w.Helper()
-	eventually(w.T, "ready", func() bool { ok, _ := w.ready(); return ok })
+	testkit.Eventually(w.T, "ready", func() bool { ok, _ := w.ready(); return ok })
 }
 
 func TestReadiness(t *testing.T) {
 	w := run(t, nil)
-	eventually(t, "not ready, and says why", func() bool {
+	testkit.Eventually(t, "not ready, and says why", func() bool {
 		ok, why := w.ready()
 		return !ok && strings.Contains(why, "no policy is loaded") && strings.Contains(why, "no serving certificate is loaded") && strings.Contains(why, "tls.crt")
 	})
@@ -118,7 +119,7 @@ func TestReadiness(t *testing.T) {
 	}
 
 	client := w.writeCertificate()
-	eventually(t, "only the policy is missing", func() bool {
+	testkit.Eventually(t, "only the policy is missing", func() bool {
 		ok, why := w.ready()
 		return !ok && strings.Contains(why, "no policy is loaded") && !strings.Contains(why, "certificate") && !strings.Contains(why, "server")
 	})
@@ -141,7 +142,7 @@ func TestCertificateRotates(t *testing.T) {
 	w.eventuallyReady()
 	send(t, first, "https://"+w.Addr+"/pods/enabled", podRequest(t, operatorPod, nil))
 	second := w.writeCertificate()
-	eventually(t, "the new certificate is served", func() bool {
+	testkit.Eventually(t, "the new certificate is served", func() bool {
 		answer, err := second.Get("https://" + w.Addr + "/pods/enabled")
 		if err != nil {
 			return false
@@ -188,7 +189,7 @@ func TestRunFails(t *testing.T) {
 	defer func() { _ = taken.Close() }()
 	complete := func() webhook.Options {
 		o := webhook.Options{
-			Addr: freeAddr(t), HealthAddr: freeAddr(t), MetricsAddr: freeAddr(t), CertDir: t.TempDir(), PolicyFile: "policy.yaml", Image: image,
+			Addr: testkit.FreeAddr(t), HealthAddr: testkit.FreeAddr(t), MetricsAddr: testkit.FreeAddr(t), CertDir: t.TempDir(), PolicyFile: "policy.yaml", Image: image,
 			Cluster: panicking{}, Logger: slog.New(slog.DiscardHandler),
 		}
 		if _, err := servingcert.Write(o.CertDir, "127.0.0.1"); err != nil {
@@ -271,17 +272,17 @@ func TestShutdownDropsNothing(t *testing.T) {
 				})
 			}
 			before := sent.Load()
-			eventually(t, "requests flow", func() bool { return sent.Load() > before+10 })
+			testkit.Eventually(t, "requests flow", func() bool { return sent.Load() > before+10 })
 			w.stop()
-			eventually(t, "not ready while it drains", func() bool {
+			testkit.Eventually(t, "not ready while it drains", func() bool {
 				ok, why := w.ready()
 				return !ok && strings.Contains(why, "about to end")
 			})
 			drained := sent.Load()
-			eventually(t, "it serves while it drains", func() bool { return sent.Load() > drained+10 })
+			testkit.Eventually(t, "it serves while it drains", func() bool { return sent.Load() > drained+10 })
 			close(leave) // the API servers have heard that it leaves
 			clients.Wait()
-			eventually(t, "it listens no longer", func() bool {
+			testkit.Eventually(t, "it listens no longer", func() bool {
 				conn, err := net.Dial("tcp", w.Addr)
 				if err == nil {
 					_ = conn.Close()
@@ -329,14 +330,4 @@ func (c *slowCluster) ServiceAccount(context.Context, string, string) (map[strin
 func (c *slowCluster) ServiceAccountAndLimits(ctx context.Context, namespace, name string) (map[string]string, inject.Limits, error) {
 	annotations, err := c.ServiceAccount(ctx, namespace, name)
 	return annotations, inject.Limits{}, err
-}
-
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
 }

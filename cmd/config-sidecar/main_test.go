@@ -16,6 +16,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // program is the built program.
@@ -112,15 +113,6 @@ func (p *pod) signal(t *testing.T, s syscall.Signal) {
 // alive asks as the liveness probe does.
 func (p *pod) alive() error { return p.command("alive").Run() }
 
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !holds(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("not within 30 s: " + what)
-		}
-	}
-}
-
 // TestUnreadableSource: the program ends with a message that names the file and
 // the fix, instead of waiting for ever.
 func TestUnreadableSource(t *testing.T) {
@@ -192,7 +184,7 @@ func TestSourceThatIsReadableLater(t *testing.T) {
 	p.start(t)
 	time.Sleep(time.Second)
 	p.write(t, "prometheus.yml", 0o644)
-	eventually(t, "it is ready", func() bool { return p.command("ready").Run() == nil })
+	testkit.Eventually(t, "it is ready", func() bool { return p.command("ready").Run() == nil })
 }
 
 // TestTermWhileSomethingHangs: SIGTERM ends the program although a file of the
@@ -204,7 +196,7 @@ func TestTermWhileSomethingHangs(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.start(t)
-	eventually(t, "it is ready", func() bool { return p.command("ready").Run() == nil })
+	testkit.Eventually(t, "it is ready", func() bool { return p.command("ready").Run() == nil })
 	begun := time.Now()
 	p.signal(t, syscall.SIGTERM)
 	err := p.cmd.Wait()
@@ -223,12 +215,12 @@ func TestLivenessProbe(t *testing.T) {
 	p := newPod(t)
 	heartbeat := filepath.Join(filepath.Dir(p.assignment.Credentials), "heartbeat")
 	p.start(t)
-	eventually(t, "there is a heartbeat", func() bool { _, err := os.Stat(heartbeat); return err == nil })
+	testkit.Eventually(t, "there is a heartbeat", func() bool { _, err := os.Stat(heartbeat); return err == nil })
 	if err := p.alive(); err != nil {
 		t.Error(err)
 	}
 	p.signal(t, syscall.SIGSTOP)
-	eventually(t, "it is stopped", func() bool {
+	testkit.Eventually(t, "it is stopped", func() bool {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
 		return err == nil && bytes.Contains(stat, []byte(") T "))
 	})
@@ -241,5 +233,5 @@ func TestLivenessProbe(t *testing.T) {
 		t.Errorf("the probe of a process that hangs: %v", err)
 	}
 	p.signal(t, syscall.SIGCONT)
-	eventually(t, "the probe succeeds", func() bool { return p.alive() == nil })
+	testkit.Eventually(t, "the probe succeeds", func() bool { return p.alive() == nil })
 }

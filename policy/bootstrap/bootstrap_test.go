@@ -3,7 +3,6 @@ package bootstrap_test
 import (
 	"bytes"
 	"encoding/json"
-	"flag"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,14 +10,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/bootstrap"
 	"github.com/ampbridge/ampbridge/policy/plan"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
 
 const (
 	account = "111122223333"
@@ -66,30 +62,13 @@ func desired(t *testing.T, text, account string, change ...func(*bootstrap.Input
 	return c
 }
 
-func golden(t *testing.T, name string, got []byte) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, got, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("%s (-want +got), -update writes it:\n%s", name, diff)
-	}
-}
-
 func TestGoldens(t *testing.T) {
 	for _, id := range []string{account, second} {
 		c := desired(t, base, id)
-		golden(t, id+".txt", []byte(bootstrap.Make(c, bootstrap.Found{Workspaces: []bootstrap.FoundWorkspace{
+		testkit.Golden(t, "testdata/"+id+".txt", []byte(bootstrap.Make(c, bootstrap.Found{Workspaces: []bootstrap.FoundWorkspace{
 			{ARN: c.Workspaces[len(c.Workspaces)-1].ARN, Alias: "by hand"},
 		}}).String()))
-		golden(t, id+".sh", []byte(bootstrap.Script(c, false)))
+		testkit.Golden(t, "testdata/"+id+".sh", []byte(bootstrap.Script(c, false)))
 	}
 }
 

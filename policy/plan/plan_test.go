@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 func TestPlansAsPeopleAndProgramsReadThem(t *testing.T) {
@@ -65,8 +66,8 @@ trust: {permissionsBoundary: "arn:aws:iam::999999999999:policy/ampbridge/boundar
 			if err != nil {
 				t.Fatal(err)
 			}
-			golden(t, c.name+".want.txt", p.String())
-			golden(t, c.name+".want.json", string(text)+"\n")
+			testkit.Golden(t, "testdata/"+c.name+".want.txt", p.String())
+			testkit.Golden(t, "testdata/"+c.name+".want.json", string(text)+"\n")
 
 			c.in.Accounts = carryOut(p, c.in.Accounts)
 			if again := Compute(c.in); len(again.Changes) > 0 {

@@ -1,7 +1,6 @@
 package promconfig_test
 
 import (
-	"flag"
 	"maps"
 	"os"
 	"path/filepath"
@@ -14,9 +13,8 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/promconfig"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
-
-var update = flag.Bool("update", false, "rewrite the wanted files in testdata")
 
 // block is one as the policy makes them.
 func block(t testing.TB, name string) policy.Block {
@@ -73,18 +71,7 @@ func TestGoldens(t *testing.T) {
 				t.Fatal(err)
 			}
 			wanted := strings.Replace(input, ".in.", ".want.", 1)
-			if *update {
-				if err := os.WriteFile(wanted, got.Config, 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(wanted)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), string(got.Config)); diff != "" {
-				t.Errorf("rendered (-want +got):\n%s", diff)
-			}
+			testkit.Golden(t, wanted, got.Config)
 			checkRendered(t, in, got, 1)
 			checkRemoved(t, in, got.Config)
 		})

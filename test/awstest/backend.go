@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -17,6 +16,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // backends are the Prometheus servers behind the workspaces, one each, started on first use.
@@ -80,7 +81,7 @@ func startBackend(binary, dir string) (*backend, error) {
 	if err := os.WriteFile(configuration, nil, 0o600); err != nil {
 		return nil, err
 	}
-	address, err := freeAddress()
+	address, err := testkit.UnusedAddr("127.0.0.1")
 	if err != nil {
 		return nil, err
 	}
@@ -112,14 +113,6 @@ func (b *backend) startAndWait(started chan<- error) {
 		b.failure = b.command.Wait()
 		close(b.done)
 	}
-}
-
-func freeAddress() (string, error) {
-	socket, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return socket.Addr().String(), socket.Close()
 }
 
 func (b *backend) waitReady() error {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"strings"
 	"testing"
 	"time"
@@ -175,16 +174,4 @@ func wantError(t *testing.T, err error, code, message string) {
 	if apiError.ErrorCode() != code || !strings.HasPrefix(apiError.ErrorMessage(), message) {
 		t.Errorf("error = %s: %s\nwant %s: %s…", apiError.ErrorCode(), apiError.ErrorMessage(), code, message)
 	}
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	socket, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := socket.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return socket.Addr().String()
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tools"
 )
 
@@ -29,7 +30,7 @@ func TestRealPrometheusWrites(t *testing.T) {
 	creds := f.session()
 	profile := write("credentials", fmt.Sprintf("[central]\naws_access_key_id = %s\naws_secret_access_key = %s\naws_session_token = %s\n",
 		creds.AccessKeyID, creds.SecretAccessKey, creds.SessionToken))
-	address := freeAddress(t)
+	address := testkit.FreeAddr(t)
 	configuration := write("prometheus.yml", fmt.Sprintf(`
 global: {scrape_interval: 200ms, external_labels: {cluster: dev}}
 scrape_configs:

@@ -248,14 +248,6 @@ func constant(size int) http.Handler {
 	})
 }
 
-func freeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
-}
-
 func answers(url string) bool {
 	answer, err := http.Get(url)
 	if err != nil {

@@ -29,6 +29,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/cluster"
 	"github.com/ampbridge/ampbridge/test/servingcert"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/inject"
 	"github.com/ampbridge/ampbridge/webhook/registration"
 )
@@ -136,7 +137,7 @@ func startMeasured(ctx context.Context, dir, program string, c *cluster.Cluster)
 	}
 	var addrs [3]string
 	for i := range addrs {
-		if addrs[i], err = freeAddr(); err != nil {
+		if addrs[i], err = testkit.UnusedAddr("127.0.0.1"); err != nil {
 			return nil, err
 		}
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/servingcert"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/registration"
 )
 
@@ -57,18 +58,18 @@ func startSides(ctx context.Context, dir, profile string, ca, body []byte) (side
 	if err != nil {
 		return nil, 0, err
 	}
-	health, err := freeAddr()
+	health, err := testkit.UnusedAddr("127.0.0.1")
 	if err != nil {
 		return nil, 0, err
 	}
-	metrics, err := freeAddr()
+	metrics, err := testkit.UnusedAddr("127.0.0.1")
 	if err != nil {
 		return nil, 0, err
 	}
 	client := newClient(ca, true, 1)
 	defer client.CloseIdleConnections()
 	for _, kind := range []string{"serve-webhook", "serve-constant", "serve-plain"} {
-		addr, err := freeAddr()
+		addr, err := testkit.UnusedAddr("127.0.0.1")
 		if err != nil {
 			return sides, 0, err
 		}

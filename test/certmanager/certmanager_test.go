@@ -7,7 +7,6 @@ import (
 	"encoding/pem"
 	"fmt"
 	"testing"
-	"time"
 
 	apiutil "github.com/cert-manager/cert-manager/pkg/api/util"
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
@@ -16,6 +15,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // The certificate is issued, the bundle injected, and a pod admitted; and again
@@ -25,10 +26,10 @@ func TestCertManager(t *testing.T) {
 	f.startCertManager(t)
 	f.apply(t, "testdata/certificates.yaml")
 	f.register(t)
-	eventually(t, "the certificate is issued", func() bool { return f.data(t, tlsSecret)["tls.crt"] != nil })
-	eventually(t, "the bundle is injected", func() bool { return bytes.Equal(f.bundle(t), f.data(t, tlsSecret)["ca.crt"]) })
+	testkit.Eventually(t, "the certificate is issued", func() bool { return f.data(t, tlsSecret)["tls.crt"] != nil })
+	testkit.Eventually(t, "the bundle is injected", func() bool { return bytes.Equal(f.bundle(t), f.data(t, tlsSecret)["ca.crt"]) })
 	f.startWebhook(t)
-	eventually(t, "a pod is injected", func() bool { return f.admit(t) })
+	testkit.Eventually(t, "a pod is injected", func() bool { return f.admit(t) })
 	first, authority := f.data(t, tlsSecret), f.data(t, caSecret)
 	leaf := parse(t, first["tls.crt"])
 	for _, name := range []string{service, service + "." + home, service + "." + home + ".svc"} {
@@ -52,11 +53,11 @@ func TestCertManager(t *testing.T) {
 			t.Fatal("the authority is the old one")
 		}
 		// The issuer may take a moment to see its new authority.
-		eventually(t, "a certificate of the new authority", func() bool {
+		testkit.Eventually(t, "a certificate of the new authority", func() bool {
 			f.renewed(t, tlsSecret)
 			return bytes.Equal(f.data(t, tlsSecret)["ca.crt"], f.data(t, caSecret)["tls.crt"])
 		})
-		eventually(t, "the new authority is injected", func() bool {
+		testkit.Eventually(t, "the new authority is injected", func() bool {
 			f.wantInjected(t)
 			// cainjector keeps the old one beside it.
 			return bytes.Contains(f.bundle(t), f.data(t, caSecret)["tls.crt"])
@@ -71,7 +72,7 @@ func (f *fixture) renewed(t *testing.T, name string) {
 	t.Helper()
 	before := f.data(t, name)["tls.crt"]
 	f.renew(t, name)
-	eventually(t, name+" is renewed", func() bool {
+	testkit.Eventually(t, name+" is renewed", func() bool {
 		f.wantInjected(t)
 		now := f.data(t, name)["tls.crt"]
 		return !bytes.Equal(now, before) && (name != tlsSecret || bytes.Equal(f.served(t), parse(t, now).Raw))
@@ -82,7 +83,7 @@ func (f *fixture) renewed(t *testing.T, name string) {
 // renew asks cert-manager for a new certificate, as `cmctl renew` does.
 func (f *fixture) renew(t *testing.T, name string) {
 	t.Helper()
-	must(t, retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+	testkit.Must(t, retry.RetryOnConflict(retry.DefaultBackoff, func() error {
 		var certificate cmapi.Certificate
 		if err := f.client.Get(t.Context(), client.ObjectKey{Namespace: home, Name: name}, &certificate); err != nil {
 			return err
@@ -109,7 +110,7 @@ func parse(t *testing.T, data []byte) *x509.Certificate {
 		t.Fatalf("no PEM: %q", data)
 	}
 	c, err := x509.ParseCertificate(block.Bytes)
-	must(t, err)
+	testkit.Must(t, err)
 	return c
 }
 
@@ -117,22 +118,6 @@ func (f *fixture) wantInjected(t *testing.T) {
 	t.Helper()
 	if !f.admit(t) {
 		t.Error("a pod is not injected")
-	}
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(2 * time.Minute); !holds(); time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within two minutes: %s", what)
-		}
 	}
 }
 

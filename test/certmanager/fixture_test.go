@@ -47,6 +47,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/cluster"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook"
 	"github.com/ampbridge/ampbridge/webhook/inject"
 	"github.com/ampbridge/ampbridge/webhook/registration"
@@ -84,22 +85,22 @@ type fixture struct {
 
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
-	f := &fixture{Cluster: cluster.Start(t, cluster.Options{}), addr: freeAddr(t, nodeAddress(t))}
+	f := &fixture{Cluster: cluster.Start(t, cluster.Options{}), addr: testkit.FreeAddrOn(t, nodeAddress(t))}
 	kinds := runtime.NewScheme()
-	must(t, scheme.AddToScheme(kinds))
-	must(t, cmapi.AddToScheme(kinds))
+	testkit.Must(t, scheme.AddToScheme(kinds))
+	testkit.Must(t, cmapi.AddToScheme(kinds))
 	var err error
 	f.client, err = client.New(f.Config(), client.Options{Scheme: kinds})
-	must(t, err)
+	testkit.Must(t, err)
 	module, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", "github.com/cert-manager/cert-manager").Output()
-	must(t, err)
+	testkit.Must(t, err)
 	files, err := filepath.Glob(filepath.Join(strings.TrimSpace(string(module)), "deploy", "crds", "cert-manager.io_*.yaml"))
-	must(t, err)
+	testkit.Must(t, err)
 	if len(files) == 0 {
 		t.Fatal("the module of cert-manager has no CRDs")
 	}
 	f.apply(t, files...)
-	eventually(t, "its kinds are served", func() bool {
+	testkit.Eventually(t, "its kinds are served", func() bool {
 		var certificates cmapi.CertificateList
 		var issuers cmapi.IssuerList
 		var requests cmapi.CertificateRequestList
@@ -107,9 +108,9 @@ func newFixture(t *testing.T) *fixture {
 		return errors.Join(f.client.List(t.Context(), &certificates), f.client.List(t.Context(), &issuers),
 			f.client.List(t.Context(), &requests), f.client.List(t.Context(), &clusterIssuers)) == nil
 	})
-	must(t, f.Namespace(t.Context(), home, nil))
-	must(t, f.Namespace(t.Context(), tenant, map[string]string{policy.LabelInjection: string(policy.InjectionEnabled)}))
-	must(t, f.client.Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: tenant, Name: account}}))
+	testkit.Must(t, f.Namespace(t.Context(), home, nil))
+	testkit.Must(t, f.Namespace(t.Context(), tenant, map[string]string{policy.LabelInjection: string(policy.InjectionEnabled)}))
+	testkit.Must(t, f.client.Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: tenant, Name: account}}))
 	return f
 }
 
@@ -118,12 +119,12 @@ func (f *fixture) apply(t *testing.T, files ...string) {
 	t.Helper()
 	for _, file := range files {
 		data, err := os.ReadFile(file)
-		must(t, err)
+		testkit.Must(t, err)
 		for _, document := range bytes.Split(data, []byte("\n---\n")) {
 			object := &unstructured.Unstructured{}
-			must(t, yaml.Unmarshal(document, &object.Object))
+			testkit.Must(t, yaml.Unmarshal(document, &object.Object))
 			if len(object.Object) > 0 {
-				must(t, f.client.Create(t.Context(), object))
+				testkit.Must(t, f.client.Create(t.Context(), object))
 			}
 		}
 	}
@@ -190,14 +191,14 @@ func (f *fixture) startCertManager(t *testing.T) {
 func (f *fixture) register(t *testing.T) {
 	t.Helper()
 	const portName = "webhook"
-	must(t, f.client.Create(t.Context(), &corev1.Service{
+	testkit.Must(t, f.client.Create(t.Context(), &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Namespace: home, Name: service}, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: portName, Port: 443}}},
 	}))
 	host, port, err := net.SplitHostPort(f.addr)
-	must(t, err)
+	testkit.Must(t, err)
 	number, err := strconv.Atoi(port)
-	must(t, err)
-	must(t, f.client.Create(t.Context(), &discoveryv1.EndpointSlice{
+	testkit.Must(t, err)
+	testkit.Must(t, f.client.Create(t.Context(), &discoveryv1.EndpointSlice{
 		ObjectMeta:  metav1.ObjectMeta{Namespace: home, Name: service, Labels: map[string]string{discoveryv1.LabelServiceName: service}},
 		AddressType: discoveryv1.AddressTypeIPv4,
 		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{host}}},
@@ -206,16 +207,16 @@ func (f *fixture) register(t *testing.T) {
 	object, err := registration.New(registration.Options{
 		ClientConfig: admissionv1.WebhookClientConfig{Service: &admissionv1.ServiceReference{Namespace: home, Name: service}}, ExcludedNamespaces: []string{home},
 	})
-	must(t, err)
+	testkit.Must(t, err)
 	object.Annotations = map[string]string{cmapi.WantInjectAnnotation: home + "/" + tlsSecret}
-	must(t, f.client.Create(t.Context(), object))
+	testkit.Must(t, f.client.Create(t.Context(), object))
 }
 
 // startWebhook runs the webhook, with the Secret as the kubelet mounts it.
 func (f *fixture) startWebhook(t *testing.T) {
 	t.Helper()
 	dir, policyFile := t.TempDir(), filepath.Join(t.TempDir(), "policy.yaml")
-	must(t, os.WriteFile(policyFile, []byte(policyText), 0o600))
+	testkit.Must(t, os.WriteFile(policyFile, []byte(policyText), 0o600))
 	run(t, "kubelet", func(ctx context.Context) error {
 		for ; ctx.Err() == nil; sleep(ctx, 500*time.Millisecond) {
 			var secret corev1.Secret
@@ -234,7 +235,7 @@ func (f *fixture) startWebhook(t *testing.T) {
 	})
 	run(t, "webhook", func(ctx context.Context) error {
 		return webhook.Run(ctx, webhook.Options{
-			Addr: f.addr, HealthAddr: freeAddr(t, "127.0.0.1"), MetricsAddr: freeAddr(t, "127.0.0.1"), CertDir: dir, PolicyFile: policyFile,
+			Addr: f.addr, HealthAddr: testkit.FreeAddr(t), MetricsAddr: testkit.FreeAddr(t), CertDir: dir, PolicyFile: policyFile,
 			Image: "registry.example.com/ampbridge:v1", RESTConfig: f.Config(), Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
 		})
 	})
@@ -244,7 +245,7 @@ func (f *fixture) startWebhook(t *testing.T) {
 func (f *fixture) served(t *testing.T) []byte {
 	t.Helper()
 	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 10 * time.Second}, "tcp", f.addr, &tls.Config{InsecureSkipVerify: true})
-	must(t, err)
+	testkit.Must(t, err)
 	defer func() { _ = conn.Close() }()
 	return conn.ConnectionState().PeerCertificates[0].Raw
 }
@@ -253,7 +254,7 @@ func (f *fixture) served(t *testing.T) []byte {
 func (f *fixture) bundle(t *testing.T) []byte {
 	t.Helper()
 	var object admissionv1.MutatingWebhookConfiguration
-	must(t, f.client.Get(t.Context(), client.ObjectKey{Name: registration.DefaultName}, &object))
+	testkit.Must(t, f.client.Get(t.Context(), client.ObjectKey{Name: registration.DefaultName}, &object))
 	bundle := object.Webhooks[0].ClientConfig.CABundle
 	for _, entry := range object.Webhooks {
 		if !bytes.Equal(entry.ClientConfig.CABundle, bundle) {
@@ -277,7 +278,7 @@ func (f *fixture) admit(t *testing.T) bool {
 			Volumes: []corev1.Volume{{Name: "config", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "p"}}}}},
 		},
 	}
-	must(t, f.client.Create(t.Context(), pod, client.DryRunAll))
+	testkit.Must(t, f.client.Create(t.Context(), pod, client.DryRunAll))
 	for _, c := range pod.Spec.InitContainers {
 		if c.Name == inject.ContainerSidecar {
 			return true
@@ -289,16 +290,8 @@ func (f *fixture) admit(t *testing.T) bool {
 func nodeAddress(t *testing.T) string {
 	t.Helper()
 	address, err := cluster.Address()
-	must(t, err)
+	testkit.Must(t, err)
 	return address
-}
-
-func freeAddr(t *testing.T, host string) string {
-	t.Helper()
-	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
-	must(t, err)
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
 }
 
 func sleep(ctx context.Context, d time.Duration) {

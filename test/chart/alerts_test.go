@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"sigs.k8s.io/yaml"
 
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tools"
 )
 
@@ -28,7 +29,7 @@ func TestMetricsExist(t *testing.T) {
 	exported := map[string]bool{}
 	literal := regexp.MustCompile(`"(ampbridge_[a-z_]+)"`)
 	for _, dir := range []string{"webhook", "audit", "sidecar", "cmd"} {
-		must(t, filepath.WalkDir(filepath.Join("../..", dir), func(path string, _ fs.DirEntry, err error) error {
+		testkit.Must(t, filepath.WalkDir(filepath.Join("../..", dir), func(path string, _ fs.DirEntry, err error) error {
 			if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
 				return err
 			}
@@ -43,7 +44,7 @@ func TestMetricsExist(t *testing.T) {
 		t.Fatalf("only %d metrics in the code: %v", len(exported), exported)
 	}
 	dashboard, err := os.ReadFile(filepath.Join(chartDir, "files", "dashboard.json"))
-	must(t, err)
+	testkit.Must(t, err)
 	if !json.Valid(dashboard) {
 		t.Error("the dashboard is not JSON")
 	}
@@ -115,7 +116,7 @@ func TestAlerts(t *testing.T) {
 	set(webhookWell, syncWell)
 	server := startPrometheus(t, rules, map[string]*atomic.Value{"ampbridge-webhook": &webhook, "ampbridge-sync": &sync})
 
-	eventually(t, func() string { return scraped(t, server) })
+	testkit.EventuallyEmpty(t, func() string { return scraped(t, server) })
 	if active := alerts(t, server); len(active) > 0 {
 		t.Errorf("all is well, but there are alerts: %v", active)
 	}
@@ -124,7 +125,7 @@ func TestAlerts(t *testing.T) {
 	down := []string{"AmpbridgeSyncDown", "AmpbridgeWebhookDown"}
 	want := slices.DeleteFunc(slices.Clone(all), func(name string) bool { return slices.Contains(down, name) })
 	var active map[string]string
-	eventually(t, func() string {
+	testkit.EventuallyEmpty(t, func() string {
 		active = alerts(t, server)
 		return cmp.Diff(want, slices.Sorted(maps.Keys(active)))
 	})
@@ -137,7 +138,7 @@ func TestAlerts(t *testing.T) {
 		t.Errorf("AmpbridgeCircuitOpen does not name the workload: %s", text)
 	}
 	set("", "")
-	eventually(t, func() string {
+	testkit.EventuallyEmpty(t, func() string {
 		return cmp.Diff(down, slices.Sorted(maps.Keys(alerts(t, server))))
 	})
 }
@@ -145,14 +146,14 @@ func TestAlerts(t *testing.T) {
 // testDashboard asks what the dashboard asks, of a Prometheus where all is well.
 func testDashboard(t *testing.T, server string) {
 	text, err := os.ReadFile(filepath.Join(chartDir, "files", "dashboard.json"))
-	must(t, err)
+	testkit.Must(t, err)
 	var dashboard struct {
 		Panels []struct {
 			Title, Type string
 			Targets     []struct{ Expr string }
 		}
 	}
-	must(t, json.Unmarshal(text, &dashboard))
+	testkit.Must(t, json.Unmarshal(text, &dashboard))
 	asked := 0
 	for _, panel := range dashboard.Panels {
 		for _, target := range panel.Targets {
@@ -190,7 +191,7 @@ func TestAlertsOfOtherForms(t *testing.T) {
 				t.Errorf("alerts about a process that is not there: %v", all)
 			}
 			server := startPrometheus(t, rules, map[string]*atomic.Value{"ampbridge-webhook": &content, "kube-state-metrics": &content})
-			eventually(t, func() string { return scraped(t, server) })
+			testkit.EventuallyEmpty(t, func() string { return scraped(t, server) })
 			if active := alerts(t, server); len(active) > 0 {
 				t.Errorf("all is well, but there are alerts: %v", active)
 			}
@@ -204,7 +205,7 @@ func ruleFile(t *testing.T, args ...string) (text string, names []string) {
 	t.Helper()
 	rule := render(t, append([]string{"-f", everything}, args...)...).get(t, "PrometheusRule", "ampbridge")
 	content, err := yaml.Marshal(rule.Object["spec"])
-	must(t, err)
+	testkit.Must(t, err)
 	for _, match := range regexp.MustCompile(`alert: (\w+)`).FindAllStringSubmatch(string(content), -1) {
 		names = append(names, match[1])
 	}
@@ -218,7 +219,7 @@ func ruleFile(t *testing.T, args ...string) (text string, names []string) {
 func startPrometheus(t *testing.T, rules string, targets map[string]*atomic.Value) (server string) {
 	t.Helper()
 	dir := t.TempDir()
-	must(t, os.WriteFile(filepath.Join(dir, "rules.yml"), []byte(rules), 0o600))
+	testkit.Must(t, os.WriteFile(filepath.Join(dir, "rules.yml"), []byte(rules), 0o600))
 	config := "global: {scrape_interval: 200ms, scrape_timeout: 200ms, evaluation_interval: 200ms}\nrule_files: [rules.yml]\nscrape_configs:\n"
 	for job, content := range targets {
 		exporter := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -231,8 +232,8 @@ func startPrometheus(t *testing.T, rules string, targets map[string]*atomic.Valu
 		t.Cleanup(exporter.Close)
 		config += fmt.Sprintf("- {job_name: %s, static_configs: [{targets: [%q], labels: {namespace: %s, pod: %s-0}}]}\n", job, exporter.Listener.Addr(), namespace, job)
 	}
-	must(t, os.WriteFile(filepath.Join(dir, "prometheus.yml"), []byte(config), 0o600))
-	addr := freeAddr(t)
+	testkit.Must(t, os.WriteFile(filepath.Join(dir, "prometheus.yml"), []byte(config), 0o600))
+	addr := testkit.FreeAddr(t)
 	run(t, tools.Path(t, "prometheus"), "--config.file="+filepath.Join(dir, "prometheus.yml"),
 		"--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+addr, "--log.level=warn")
 	return "http://" + addr
@@ -262,7 +263,7 @@ func scraped(t *testing.T, server string) string {
 			up++
 		}
 	}
-	must(t, get(t, server+"/api/v1/rules", &groups))
+	testkit.Must(t, get(t, server+"/api/v1/rules", &groups))
 	if len(groups.Data.Groups) != 1 || up != 2 {
 		return fmt.Sprintf("%+v %+v", targets, groups)
 	}
@@ -286,7 +287,7 @@ func alerts(t *testing.T, server string) map[string]string {
 			Alerts []struct{ Labels, Annotations map[string]string }
 		}
 	}
-	must(t, get(t, server+"/api/v1/alerts", &answer))
+	testkit.Must(t, get(t, server+"/api/v1/alerts", &answer))
 	active := map[string]string{}
 	for _, a := range answer.Data.Alerts {
 		active[a.Labels["alertname"]] = fmt.Sprint(a.Annotations)
@@ -297,7 +298,7 @@ func alerts(t *testing.T, server string) map[string]string {
 func get(t *testing.T, url string, v any) error {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
-	must(t, err)
+	testkit.Must(t, err)
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		return err

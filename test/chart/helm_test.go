@@ -12,6 +12,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/yaml"
+
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // Helm 3 and Helm 4 make the same objects, in every form.
@@ -139,15 +141,15 @@ func TestValuesOfAnOlderChart(t *testing.T) {
 // A parent chart turns ampbridge on and off.
 func TestSubchart(t *testing.T) {
 	parent := t.TempDir()
-	must(t, os.WriteFile(filepath.Join(parent, "Chart.yaml"), []byte(`apiVersion: v2
+	testkit.Must(t, os.WriteFile(filepath.Join(parent, "Chart.yaml"), []byte(`apiVersion: v2
 name: platform
 version: 1.0.0
 dependencies:
 - {name: ampbridge, version: 0.x, condition: ampbridge.enabled}
 `), 0o600))
-	must(t, os.CopyFS(filepath.Join(parent, "charts", "ampbridge"), os.DirFS(chartDir)))
+	testkit.Must(t, os.CopyFS(filepath.Join(parent, "charts", "ampbridge"), os.DirFS(chartDir)))
 	values, err := yaml.Marshal(map[string]any{"global": map[string]any{"domain": "example.com"}, "ampbridge": readValues(t, minimal)})
-	must(t, err)
+	testkit.Must(t, err)
 	for _, program := range []string{helm3, helm4} {
 		for enabled, want := range map[string]bool{"": true, "true": true, "false": false} {
 			args := []string{"template", "platform", parent, "--namespace", namespace, "-f", file(t, string(values))}
@@ -201,9 +203,9 @@ func TestHostNetwork(t *testing.T) {
 				}
 			}
 			surge, _, err := unstructured.NestedFloat64(deployment.Object, "spec", "strategy", "rollingUpdate", "maxSurge")
-			must(t, err)
+			testkit.Must(t, err)
 			unavailable, _, err := unstructured.NestedFloat64(deployment.Object, "spec", "strategy", "rollingUpdate", "maxUnavailable")
-			must(t, err)
+			testkit.Must(t, err)
 			want := map[bool][2]float64{false: {1, 0}, true: {0, 1}}[test.host]
 			if got := [2]float64{surge, unavailable}; got != want {
 				t.Errorf("maxSurge and maxUnavailable are %v, want %v", got, want)

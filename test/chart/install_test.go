@@ -2,7 +2,6 @@ package chart
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"maps"
 	"os"
@@ -26,6 +25,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/cluster"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook"
 	"github.com/ampbridge/ampbridge/webhook/registration"
 )
@@ -35,9 +35,9 @@ import (
 func TestInAClusterFromInstallToUninstall(t *testing.T) {
 	f := &fixture{Cluster: cluster.Start(t, cluster.Options{}), program: helm4}
 	restricted := map[string]string{"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"}
-	must(t, f.Namespace(t.Context(), namespace, restricted))
-	must(t, f.Namespace(t.Context(), "other-system", restricted))
-	must(t, f.Namespace(t.Context(), "monitoring", map[string]string{"ampbridge.io/injection": "enabled"}))
+	testkit.Must(t, f.Namespace(t.Context(), namespace, restricted))
+	testkit.Must(t, f.Namespace(t.Context(), "other-system", restricted))
+	testkit.Must(t, f.Namespace(t.Context(), "monitoring", map[string]string{"ampbridge.io/injection": "enabled"}))
 	f.defineCustomResources(t)
 	before := f.settled(t)
 
@@ -99,7 +99,7 @@ func (f *fixture) testHelm3(t *testing.T, before map[string]string) {
 		timeout := 10 + i
 		step.by.helm(t, slices.Concat(upgrade, step.args, []string{"--set", fmt.Sprintf("webhook.timeoutSeconds=%d", timeout)})...)
 		registered, err := f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(), registration.DefaultName, metav1.GetOptions{})
-		must(t, err)
+		testkit.Must(t, err)
 		for _, w := range registered.Webhooks {
 			if *w.TimeoutSeconds != int32(timeout) {
 				t.Errorf("upgrade %d by %s did not reach %s", i+1, step.by.program, w.Name)
@@ -130,9 +130,9 @@ func (f *fixture) testNotes(t *testing.T) {
 // testPods: the ReplicaSet controller creates pods, so those that are there were
 // admitted.
 func (f *fixture) testPods(t *testing.T, webhook, sync int) {
-	eventually(t, func() string {
+	testkit.EventuallyEmpty(t, func() string {
 		pods, err := f.Client().CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{})
-		must(t, err)
+		testkit.Must(t, err)
 		count := map[string]int{}
 		for _, p := range pods.Items {
 			count[p.Labels["app.kubernetes.io/component"]]++
@@ -141,7 +141,7 @@ func (f *fixture) testPods(t *testing.T, webhook, sync int) {
 	})
 	// What the ReplicaSet controller is refused, it says in events.
 	events, err := f.Client().CoreV1().Events(namespace).List(t.Context(), metav1.ListOptions{FieldSelector: "type=Warning"})
-	must(t, err)
+	testkit.Must(t, err)
 	for _, e := range events.Items {
 		if e.Reason == "FailedCreate" {
 			t.Errorf("%s %s: %s", e.InvolvedObject.Kind, e.InvolvedObject.Name, e.Message)
@@ -156,7 +156,7 @@ func (f *fixture) testSecondInstall(t *testing.T) {
 	}
 	names(t, stderr, "MutatingWebhookConfiguration", `"ampbridge"`, "cannot be imported into the current release")
 	objects, err := f.Client().CoreV1().ServiceAccounts("other-system").List(t.Context(), metav1.ListOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	if len(objects.Items) != 1 {
 		t.Errorf("the refused install left something behind: %v", objects.Items)
 	}
@@ -169,34 +169,34 @@ func (f *fixture) testUpgrade(t *testing.T) {
 	sync := f.as(t, "ampbridge-sync")
 	for _, name := range []string{"ampbridge-sync", "ampbridge-breaker"} {
 		state, err := sync.CoreV1().ConfigMaps(namespace).Get(ctx, name, metav1.GetOptions{})
-		must(t, err)
+		testkit.Must(t, err)
 		state.Data = map[string]string{"key": "value"}
 		_, err = sync.CoreV1().ConfigMaps(namespace).Update(ctx, state, metav1.UpdateOptions{})
-		must(t, err)
+		testkit.Must(t, err)
 	}
 	accepted, err := f.Client().CoreV1().ConfigMaps(namespace).Get(ctx, webhook.AcceptedConfigMap, metav1.GetOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	if accepted.Annotations[policy.AnnotationVersion] != policy.SchemaVersion || len(accepted.Data) == 0 {
 		t.Errorf("the webhook has not kept its policy: %v, %v", accepted.Annotations, accepted.Data)
 	}
 	secret, err := f.Client().CoreV1().Secrets(namespace).Get(ctx, "ampbridge-webhook-tls", metav1.GetOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	lease, err := f.Client().CoordinationV1().Leases(namespace).Get(ctx, "ampbridge-sync", metav1.GetOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	deployment, err := f.Client().AppsV1().Deployments(namespace).Get(ctx, "ampbridge-webhook", metav1.GetOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 
 	// The registration, the policy and the labels change; pods have no reason to.
 	f.helm(t, "upgrade", release, chartDir, "--namespace", namespace, "-f", minimal, "--set", "webhook.timeoutSeconds=7", "--set", "policy.paused=true",
 		"--set", "webhook.excludedNamespaces={istio-system}")
 
 	kept, err := f.Client().CoreV1().Secrets(namespace).Get(ctx, "ampbridge-webhook-tls", metav1.GetOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	if len(kept.Data) == 0 || !reflect.DeepEqual(secret.Data, kept.Data) || !reflect.DeepEqual(secret.Annotations, kept.Annotations) {
 		t.Errorf("the upgrade changed the certificate's Secret: annotations %v, then %v", secret.Annotations, kept.Annotations)
 	}
 	registered, err := f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, registration.DefaultName, metav1.GetOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	for _, w := range registered.Webhooks {
 		if !bytes.Equal(w.ClientConfig.CABundle, secret.Data["ca.crt"]) {
 			t.Errorf("%s: the upgrade made the CA bundle %q", w.Name, w.ClientConfig.CABundle)
@@ -206,36 +206,36 @@ func (f *fixture) testUpgrade(t *testing.T) {
 		}
 	}
 	reviews, err := f.Client().AdmissionregistrationV1().ValidatingWebhookConfigurations().Get(ctx, registration.DefaultName, metav1.GetOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	for _, w := range reviews.Webhooks {
 		if !bytes.Equal(w.ClientConfig.CABundle, secret.Data["ca.crt"]) {
 			t.Errorf("%s: the upgrade made the CA bundle %q", w.Name, w.ClientConfig.CABundle)
 		}
 	}
 	stillAccepted, err := f.Client().CoreV1().ConfigMaps(namespace).Get(ctx, webhook.AcceptedConfigMap, metav1.GetOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	if !reflect.DeepEqual(accepted.Data, stillAccepted.Data) || !reflect.DeepEqual(accepted.Annotations, stillAccepted.Annotations) {
 		t.Errorf("the upgrade made the accepted policy %v, %v", stillAccepted.Annotations, stillAccepted.Data)
 	}
 	for _, name := range []string{"ampbridge-sync", "ampbridge-breaker"} {
 		state, err := f.Client().CoreV1().ConfigMaps(namespace).Get(ctx, name, metav1.GetOptions{})
-		must(t, err)
+		testkit.Must(t, err)
 		if state.Data["key"] != "value" {
 			t.Errorf("the upgrade made ConfigMap %s %v", name, state.Data)
 		}
 	}
 	held, err := f.Client().CoordinationV1().Leases(namespace).Get(ctx, "ampbridge-sync", metav1.GetOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	if diff := cmp.Diff(lease.Spec, held.Spec); diff != "" || lease.Spec.HolderIdentity == nil {
 		t.Errorf("the upgrade changed the Lease: %s", diff)
 	}
 	policy, err := f.Client().CoreV1().ConfigMaps(namespace).Get(ctx, "ampbridge-policy", metav1.GetOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	if !strings.Contains(policy.Data["policy.yaml"], "paused: true") {
 		t.Errorf("the upgrade left the policy as it was:\n%s", policy.Data["policy.yaml"])
 	}
 	after, err := f.Client().AppsV1().Deployments(namespace).Get(ctx, "ampbridge-webhook", metav1.GetOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	if diff := cmp.Diff(deployment.Spec.Template, after.Spec.Template); diff != "" {
 		t.Errorf("a change of the policy rolls the webhook, -before +after:\n%s", diff)
 	}
@@ -251,7 +251,7 @@ func (f *fixture) testUninstall(t *testing.T, before map[string]string) {
 		t.Errorf("the webhook's registration is left behind: %v", err)
 	}
 	// Pods and ReplicaSets go with the garbage collector.
-	eventually(t, func() string { return cmp.Diff(before, f.everything(t)) })
+	testkit.EventuallyEmpty(t, func() string { return cmp.Diff(before, f.everything(t)) })
 }
 
 // defineCustomResources has the API server know the objects of the operators,
@@ -259,18 +259,18 @@ func (f *fixture) testUninstall(t *testing.T, before map[string]string) {
 func (f *fixture) defineCustomResources(t *testing.T) {
 	t.Helper()
 	client, err := dynamic.NewForConfig(f.Config())
-	must(t, err)
+	testkit.Must(t, err)
 	crds := client.Resource(schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"})
 	for _, name := range []string{"monitoring.coreos.com_servicemonitors", "monitoring.coreos.com_prometheusrules", "cert-manager.io_certificates", "cert-manager.io_issuers"} {
 		crd := &unstructured.Unstructured{}
 		text, err := os.ReadFile(filepath.Join(crdDirs(t)[strings.Split(name, "_")[0]], name+".yaml"))
-		must(t, err)
-		must(t, yaml.Unmarshal(text, &crd.Object))
+		testkit.Must(t, err)
+		testkit.Must(t, yaml.Unmarshal(text, &crd.Object))
 		crd, err = crds.Create(t.Context(), crd, metav1.CreateOptions{})
-		must(t, err)
-		eventually(t, func() string {
+		testkit.Must(t, err)
+		testkit.EventuallyEmpty(t, func() string {
 			crd, err = crds.Get(t.Context(), crd.GetName(), metav1.GetOptions{})
-			must(t, err)
+			testkit.Must(t, err)
 			// There are none at first, which is an error to it.
 			conditions, _, _ := unstructured.NestedSlice(crd.Object, "status", "conditions")
 			for _, condition := range conditions {
@@ -287,7 +287,7 @@ func (f *fixture) defineCustomResources(t *testing.T) {
 func (f *fixture) settled(t *testing.T) map[string]string {
 	t.Helper()
 	before := f.everything(t)
-	eventually(t, func() string {
+	testkit.EventuallyEmpty(t, func() string {
 		time.Sleep(time.Second)
 		now := f.everything(t)
 		difference := cmp.Diff(before, now)
@@ -302,11 +302,11 @@ func (f *fixture) settled(t *testing.T) map[string]string {
 func (f *fixture) everything(t *testing.T) map[string]string {
 	t.Helper()
 	lists, err := discovery.ServerPreferredResources(f.Client().Discovery())
-	must(t, err)
+	testkit.Must(t, err)
 	config := f.Config()
 	config.WarningHandler = rest.NoWarnings{} // kinds that are deprecated are listed, too
 	client, err := dynamic.NewForConfig(config)
-	must(t, err)
+	testkit.Must(t, err)
 	all := map[string]string{}
 	for _, list := range discovery.FilteredBy(discovery.SupportsAllVerbs{Verbs: []string{"list"}}, lists) {
 		gv := groupVersion(t, list.GroupVersion)
@@ -315,7 +315,7 @@ func (f *fixture) everything(t *testing.T) map[string]string {
 				continue
 			}
 			found, err := client.Resource(gv.WithResource(kind.Name)).List(t.Context(), metav1.ListOptions{})
-			must(t, err)
+			testkit.Must(t, err)
 			for _, object := range found.Items {
 				all[kind.Kind+"."+gv.Group+" "+object.GetNamespace()+"/"+object.GetName()] = content(&object, kind.Kind)
 			}
@@ -347,14 +347,14 @@ func content(object *unstructured.Unstructured, kind string) string {
 func (f *fixture) as(t *testing.T, account string) kubernetes.Interface {
 	t.Helper()
 	client, err := kubernetes.NewForConfig(f.config(t, namespace, account))
-	must(t, err)
+	testkit.Must(t, err)
 	return client
 }
 
 func (f *fixture) config(t *testing.T, namespace, account string) *rest.Config {
 	t.Helper()
 	token, err := f.Token(t.Context(), namespace, account, "", 3600)
-	must(t, err)
+	testkit.Must(t, err)
 	config := f.Config()
 	config.BearerToken = token
 	return config
@@ -363,24 +363,6 @@ func (f *fixture) config(t *testing.T, namespace, account string) *rest.Config {
 func groupVersion(t *testing.T, text string) schema.GroupVersion {
 	t.Helper()
 	gv, err := schema.ParseGroupVersion(text)
-	must(t, err)
+	testkit.Must(t, err)
 	return gv
-}
-
-// eventually waits until there is no complaint left.
-func eventually(t *testing.T, complaint func() string) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	for {
-		text := complaint()
-		if text == "" {
-			return
-		}
-		select {
-		case <-ctx.Done():
-			t.Fatalf("not within two minutes:\n%s", text)
-		case <-time.After(200 * time.Millisecond):
-		}
-	}
 }

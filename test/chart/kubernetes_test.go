@@ -18,6 +18,8 @@ import (
 	"k8s.io/kube-openapi/pkg/validation/strfmt"
 	"k8s.io/kube-openapi/pkg/validation/validate"
 	"sigs.k8s.io/yaml"
+
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // The releases of Kubernetes that the chart is for, and the operators whose
@@ -73,11 +75,11 @@ func TestSchemasRefuse(t *testing.T) {
 		},
 	} {
 		object := render(t, "-f", minimal).get(t, "Deployment", "ampbridge-webhook")
-		must(t, conforms(object, deployment))
+		testkit.Must(t, conforms(object, deployment))
 		containers, _, err := unstructured.NestedSlice(object.Object, "spec", "template", "spec", "containers")
-		must(t, err)
+		testkit.Must(t, err)
 		edit(containers[0].(map[string]any))
-		must(t, unstructured.SetNestedSlice(object.Object, containers, "spec", "template", "spec", "containers"))
+		testkit.Must(t, unstructured.SetNestedSlice(object.Object, containers, "spec", "template", "spec", "containers"))
 		if conforms(object, deployment) == nil {
 			t.Errorf("%s is accepted", name)
 		}
@@ -93,11 +95,11 @@ func conforms(object *unstructured.Unstructured, s *spec.Schema) error {
 func kubernetesSchemas(t *testing.T, version string) map[schema.GroupVersionKind]*spec.Schema {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(module(t, "k8s.io/kubernetes@"+version), "api", "openapi-spec", "swagger.json"))
-	must(t, err)
+	testkit.Must(t, err)
 	var document struct {
 		Definitions map[string]*spec.Schema `json:"definitions"`
 	}
-	must(t, json.Unmarshal(text, &document))
+	testkit.Must(t, json.Unmarshal(text, &document))
 	known := map[schema.GroupVersionKind]*spec.Schema{}
 	for _, s := range document.Definitions {
 		var gvks []schema.GroupVersionKind
@@ -124,10 +126,10 @@ func customResources(t *testing.T) map[schema.GroupVersionKind]*spec.Schema {
 	known := map[schema.GroupVersionKind]*spec.Schema{}
 	for _, dir := range crdDirs(t) {
 		files, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
-		must(t, err)
+		testkit.Must(t, err)
 		for _, file := range files {
 			text, err := os.ReadFile(file)
-			must(t, err)
+			testkit.Must(t, err)
 			var crd struct {
 				Spec struct {
 					Group    string
@@ -138,7 +140,7 @@ func customResources(t *testing.T) map[schema.GroupVersionKind]*spec.Schema {
 					}
 				}
 			}
-			must(t, yaml.Unmarshal(text, &crd))
+			testkit.Must(t, yaml.Unmarshal(text, &crd))
 			if crd.Spec.Names.Kind == "" {
 				t.Fatalf("%s defines no kind", file)
 			}

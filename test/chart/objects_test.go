@@ -11,6 +11,8 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // The programs know every argument that the chart gives them, in each mode.
@@ -49,19 +51,19 @@ func podOf(t *testing.T, object interface {
 }) corev1.PodSpec {
 	t.Helper()
 	text, err := object.MarshalJSON()
-	must(t, err)
+	testkit.Must(t, err)
 	switch object.GetKind() {
 	case "Deployment":
 		var d appsv1.Deployment
-		must(t, json.Unmarshal(text, &d))
+		testkit.Must(t, json.Unmarshal(text, &d))
 		return d.Spec.Template.Spec
 	case "CronJob":
 		var c batchv1.CronJob
-		must(t, json.Unmarshal(text, &c))
+		testkit.Must(t, json.Unmarshal(text, &c))
 		return c.Spec.JobTemplate.Spec.Template.Spec
 	case "Pod":
 		var p corev1.Pod
-		must(t, json.Unmarshal(text, &p))
+		testkit.Must(t, json.Unmarshal(text, &p))
 		return p.Spec
 	}
 	return corev1.PodSpec{}

@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // The schema of the value policy has exactly the fields that package policy
@@ -81,9 +82,9 @@ type jsonSchema struct {
 func readSchema(t *testing.T) *jsonSchema {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(chartDir, "values.schema.json"))
-	must(t, err)
+	testkit.Must(t, err)
 	s := &jsonSchema{}
-	must(t, json.Unmarshal(text, s))
+	testkit.Must(t, json.Unmarshal(text, s))
 	return s
 }
 
@@ -111,19 +112,19 @@ func (s *jsonSchema) fields(of *jsonSchema, path string, all *[]string) {
 // reads YAML by other rules than the webhook.
 func TestPolicyArrivesAsItWas(t *testing.T) {
 	everythingPolicy, err := yaml.Marshal(readValues(t, everything)["policy"])
-	must(t, err)
+	testkit.Must(t, err)
 	example, err := os.ReadFile("../../docs/examples/policy.yaml")
-	must(t, err)
+	testkit.Must(t, err)
 	for name, text := range map[string][]byte{"everything": everythingPolicy, "example": example} {
 		t.Run(name, func(t *testing.T) {
 			want, err := policy.Parse(text)
-			must(t, err)
+			testkit.Must(t, err)
 			var value map[string]any
-			must(t, yaml.Unmarshal(text, &value))
+			testkit.Must(t, yaml.Unmarshal(text, &value))
 			values, err := yaml.Marshal(map[string]any{"policy": value})
-			must(t, err)
+			testkit.Must(t, err)
 			got, err := policy.Parse([]byte(renderedPolicy(t, "-f", file(t, string(values)))))
-			must(t, err)
+			testkit.Must(t, err)
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("-as written +as rendered:\n%s", diff)
 			}
@@ -134,7 +135,7 @@ func TestPolicyArrivesAsItWas(t *testing.T) {
 // The head of the file may be left out: in values it says nothing.
 func TestPolicyHead(t *testing.T) {
 	p, err := policy.Parse([]byte(renderedPolicy(t, "-f", minimal, "--set", "policy.paused=true")))
-	must(t, err)
+	testkit.Must(t, err)
 	if !p.Paused || p.APIVersion != policy.APIVersion || p.Kind != policy.Kind {
 		t.Errorf("%+v", p)
 	}
@@ -172,9 +173,9 @@ func valueFields(value any, path string, all map[string]bool) {
 func readValues(t *testing.T, path string) map[string]any {
 	t.Helper()
 	text, err := os.ReadFile(path)
-	must(t, err)
+	testkit.Must(t, err)
 	var values map[string]any
-	must(t, yaml.UnmarshalStrict(text, &values))
+	testkit.Must(t, yaml.UnmarshalStrict(text, &values))
 	return values
 }
 

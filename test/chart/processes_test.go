@@ -2,7 +2,6 @@ package chart
 
 import (
 	"bytes"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -15,6 +14,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tools"
 	"github.com/ampbridge/ampbridge/webhook/registration"
 )
@@ -25,7 +25,7 @@ import (
 func (f *fixture) testProcesses(t *testing.T) {
 	all := render(t, "-f", minimal)
 	policy := filepath.Join(t.TempDir(), "policy.yaml")
-	must(t, os.WriteFile(policy, []byte(renderedPolicy(t, "-f", minimal)), 0o600))
+	testkit.Must(t, os.WriteFile(policy, []byte(renderedPolicy(t, "-f", minimal)), 0o600))
 	for _, component := range []string{"webhook", "sync"} {
 		name := "ampbridge-" + component
 		args := podOf(t, all.get(t, "Deployment", name)).Containers[0].Args
@@ -44,9 +44,9 @@ func (f *fixture) testProcesses(t *testing.T) {
 
 	ctx := t.Context()
 	secret, err := f.Client().CoreV1().Secrets(namespace).Get(ctx, "ampbridge-webhook-tls", metav1.GetOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	registered, err := f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, registration.DefaultName, metav1.GetOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	for _, w := range registered.Webhooks {
 		if len(secret.Data["ca.crt"]) == 0 || !bytes.Equal(secret.Data["ca.crt"], w.ClientConfig.CABundle) {
 			t.Errorf("%s has the CA bundle %q, and the Secret %q", w.Name, w.ClientConfig.CABundle, secret.Data["ca.crt"])
@@ -66,11 +66,11 @@ type process struct {
 func (f *fixture) start(t *testing.T, account string, args []string, policy string, environment ...string) *process {
 	t.Helper()
 	kubeconfig, err := f.KubeconfigFor(t.Context(), namespace, account)
-	must(t, err)
-	p := &process{health: freeAddr(t), metrics: freeAddr(t)}
+	testkit.Must(t, err)
+	p := &process{health: testkit.FreeAddr(t), metrics: testkit.FreeAddr(t)}
 	args = append(slices.Clone(args), "--policy="+policy, "--kubeconfig="+kubeconfig, "--health-addr="+p.health, "--metrics-addr="+p.metrics)
 	if args[0] == "webhook" {
-		args = append(args, "--addr="+freeAddr(t), "--drain-delay=0s")
+		args = append(args, "--addr="+testkit.FreeAddr(t), "--drain-delay=0s")
 	}
 	p.log, p.stop = runWith(t, environment, binary(t), args...)
 	return p
@@ -78,14 +78,14 @@ func (f *fixture) start(t *testing.T, account string, args []string, policy stri
 
 func (p *process) ready(t *testing.T) {
 	t.Helper()
-	eventually(t, func() string { return p.log.under(answers(t, "http://"+p.health+"/readyz", "ok")) })
+	testkit.EventuallyEmpty(t, func() string { return p.log.under(answers(t, "http://"+p.health+"/readyz", "ok")) })
 }
 
 // shows waits for lines of the metrics.
 func (p *process) shows(t *testing.T, lines ...string) {
 	t.Helper()
 	for _, line := range lines {
-		eventually(t, func() string { return p.log.under(answers(t, "http://"+p.metrics+"/metrics", line)) })
+		testkit.EventuallyEmpty(t, func() string { return p.log.under(answers(t, "http://"+p.metrics+"/metrics", line)) })
 	}
 }
 
@@ -93,7 +93,7 @@ func (p *process) shows(t *testing.T, lines ...string) {
 func binary(t *testing.T) string {
 	t.Helper()
 	root, err := tools.Root(t.Context())
-	must(t, err)
+	testkit.Must(t, err)
 	path := filepath.Join(t.TempDir(), "ampbridge")
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", path, "./cmd/ampbridge")
 	build.Dir = root
@@ -116,9 +116,9 @@ func runWith(t *testing.T, environment []string, program string, args ...string)
 	cmd := exec.Command(program, args...)
 	cmd.Env = append([]string{"HOME=" + t.TempDir()}, environment...)
 	cmd.Stdout, cmd.Stderr = log, log
-	must(t, cmd.Start())
+	testkit.Must(t, cmd.Start())
 	stop = sync.OnceFunc(func() {
-		must(t, cmd.Process.Signal(syscall.SIGTERM))
+		testkit.Must(t, cmd.Process.Signal(syscall.SIGTERM))
 		if err := cmd.Wait(); err != nil {
 			t.Errorf("%s %s: %v\n%s", program, strings.Join(args, " "), err, log)
 		}
@@ -157,7 +157,7 @@ func (o *output) under(complaint string) string {
 func answers(t *testing.T, url, want string) string {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
-	must(t, err)
+	testkit.Must(t, err)
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		return err.Error()
@@ -165,17 +165,9 @@ func answers(t *testing.T, url, want string) string {
 	defer func() { _ = response.Body.Close() }()
 	var body bytes.Buffer
 	_, err = body.ReadFrom(response.Body)
-	must(t, err)
+	testkit.Must(t, err)
 	if response.StatusCode != http.StatusOK || !strings.Contains(body.String(), want) {
 		return response.Status + "\n" + body.String()
 	}
 	return ""
-}
-
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	must(t, l.Close())
-	return l.Addr().String()
 }

@@ -9,6 +9,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // testReach has the API server call a webhook that is not there, so that a call
@@ -19,8 +21,8 @@ func (f *fixture) testReach(t *testing.T) {
 		f.label(t, name, `"enabled"`)
 		defer f.label(t, name, "null")
 	}
-	must(t, f.Namespace(t.Context(), "annotated", map[string]string{"ampbridge.io/injection": "annotated"}))
-	must(t, f.Namespace(t.Context(), "unlabelled", nil))
+	testkit.Must(t, f.Namespace(t.Context(), "annotated", map[string]string{"ampbridge.io/injection": "annotated"}))
+	testkit.Must(t, f.Namespace(t.Context(), "unlabelled", nil))
 
 	const image = "quay.io/prometheus/prometheus:v3.1.0"
 	tests := []struct {
@@ -46,7 +48,7 @@ func (f *fixture) testReach(t *testing.T) {
 			_, err := f.Client().CoreV1().Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 			return err
 		}
-		eventually(t, func() string {
+		testkit.EventuallyEmpty(t, func() string {
 			if called := create("monitoring", tests[0].pod) != nil; called != (failurePolicy == "Fail") {
 				return "the API server has not heard of failurePolicy " + failurePolicy
 			}
@@ -63,7 +65,7 @@ func (f *fixture) testReach(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"annotated", "unlabelled"} {
-		must(t, f.Client().CoreV1().Namespaces().Delete(t.Context(), name, metav1.DeleteOptions{}))
+		testkit.Must(t, f.Client().CoreV1().Namespaces().Delete(t.Context(), name, metav1.DeleteOptions{}))
 	}
 }
 
@@ -71,7 +73,7 @@ func (f *fixture) label(t *testing.T, namespace, value string) {
 	t.Helper()
 	patch := fmt.Appendf(nil, `{"metadata":{"labels":{"ampbridge.io/injection":%s}}}`, value)
 	_, err := f.Client().CoreV1().Namespaces().Patch(t.Context(), namespace, types.MergePatchType, patch, metav1.PatchOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 }
 
 // pod passes the restricted standard of the chart's own namespace.

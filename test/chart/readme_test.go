@@ -13,13 +13,14 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // The chart's README.md is its template with a table of values in it, made from
 // the comments in values.yaml that begin with two dashes.
 func TestReadme(t *testing.T) {
 	template, err := os.ReadFile(filepath.Join("testdata", "README.md.template"))
-	must(t, err)
+	testkit.Must(t, err)
 	before, after, found := strings.Cut(string(template), "{{values}}\n")
 	if !found {
 		t.Fatal("the template has no line {{values}}")
@@ -31,20 +32,20 @@ func TestReadme(t *testing.T) {
 		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", v.path, v.standard, v.text)
 	}
 	b.WriteString(after)
-	golden(t, filepath.Join(chartDir, "README.md"), b.String())
+	testkit.Golden(t, filepath.Join(chartDir, "README.md"), b.String())
 }
 
 // What the README calls the least is enough.
 func TestReadmesExample(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(chartDir, "README.md"))
-	must(t, err)
+	testkit.Must(t, err)
 	_, rest, _ := strings.Cut(string(text), "```yaml\n")
 	example, _, found := strings.Cut(rest, "```")
 	if !found {
 		t.Fatal("the README has no example of values")
 	}
 	_, err = policy.Parse([]byte(renderedPolicy(t, "-f", file(t, example))))
-	must(t, err)
+	testkit.Must(t, err)
 }
 
 // Every value has its line, and the schema the same values.
@@ -103,9 +104,9 @@ type value struct{ path, standard, text string }
 func documented(t *testing.T) []value {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(chartDir, "values.yaml"))
-	must(t, err)
+	testkit.Must(t, err)
 	var document yaml.Node
-	must(t, yaml.Unmarshal(text, &document))
+	testkit.Must(t, yaml.Unmarshal(text, &document))
 	var all []value
 	walk(t, document.Content[0], "", &all)
 	return all
@@ -137,9 +138,9 @@ func comment(head string) string {
 func standard(t *testing.T, node *yaml.Node) string {
 	t.Helper()
 	var v any
-	must(t, node.Decode(&v))
+	testkit.Must(t, node.Decode(&v))
 	text, err := json.Marshal(v)
-	must(t, err)
+	testkit.Must(t, err)
 	switch string(text) {
 	case `""`, "{}", "[]":
 		return ""

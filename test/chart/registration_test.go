@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/registration"
 )
 
@@ -44,7 +45,7 @@ certificates: {mode: provided, provided: {secretName: own, caBundle: "-----BEGIN
 			into(t, render(t, "-f", minimal, "-f", file(t, test.values)).get(t, "MutatingWebhookConfiguration", registration.DefaultName), &got)
 			test.want.ClientConfig.Service = &admissionv1.ServiceReference{Namespace: namespace, Name: "ampbridge-webhook", Port: new(int32(443))}
 			want, err := registration.New(test.want)
-			must(t, err)
+			testkit.Must(t, err)
 			for _, all := range []map[string]string{got.Labels, got.Annotations} {
 				maps.DeleteFunc(all, func(key, _ string) bool { return key != registration.EnforcerOptOut })
 			}
@@ -54,7 +55,7 @@ certificates: {mode: provided, provided: {secretName: own, caBundle: "-----BEGIN
 			var gotPolicy admissionv1.ValidatingWebhookConfiguration
 			into(t, render(t, "-f", minimal, "-f", file(t, test.values)).get(t, "ValidatingWebhookConfiguration", registration.DefaultName), &gotPolicy)
 			wantPolicy, err := registration.NewPolicy(test.want, namespace, "ampbridge-policy")
-			must(t, err)
+			testkit.Must(t, err)
 			gotPolicy.Labels, gotPolicy.Annotations = nil, nil
 			if diff := cmp.Diff(wantPolicy, &gotPolicy); diff != "" {
 				t.Errorf("differs from package registration, -want +got:\n%s", diff)
@@ -113,7 +114,7 @@ func TestEveryRegistrationOptsOut(t *testing.T) {
 
 // The match condition stands in a file, so that the template stays readable.
 func TestMatchConditionFile(t *testing.T) {
-	golden(t, filepath.Join(chartDir, "files", "can-be-prometheus.cel"), registration.CanBePrometheus+"\n")
+	testkit.Golden(t, filepath.Join(chartDir, "files", "can-be-prometheus.cel"), registration.CanBePrometheus+"\n")
 }
 
 func TestCertManagerInjectsTheCA(t *testing.T) {
@@ -128,7 +129,7 @@ func TestCertManagerInjectsTheCA(t *testing.T) {
 		t.Errorf("cert-manager.io/inject-ca-from of the policy's registration is %q, want %q", got, want)
 	}
 	secret, _, err := unstructured.NestedString(certificate.Object, "spec", "secretName")
-	must(t, err)
+	testkit.Must(t, err)
 	mounted := podOf(t, all.get(t, "Deployment", "ampbridge-webhook")).Volumes
 	if !slices.ContainsFunc(mounted, func(v corev1.Volume) bool { return v.Secret != nil && v.Secret.SecretName == secret }) {
 		t.Errorf("the webhook does not mount the Secret %s: %+v", secret, mounted)
@@ -142,7 +143,7 @@ func TestCertManagerInjectsTheCA(t *testing.T) {
 // chart makes.
 func TestCertManagersObjects(t *testing.T) {
 	text, err := os.ReadFile("../certmanager/testdata/certificates.yaml")
-	must(t, err)
+	testkit.Must(t, err)
 	want := parse(t, string(text))
 	var got objects
 	for _, object := range render(t, "-f", minimal, "--set", "certificates.mode=certManager") {

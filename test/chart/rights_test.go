@@ -23,6 +23,8 @@ import (
 	applycorev1 "k8s.io/client-go/applyconfigurations/core/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 func (f *fixture) testWebhookRights(t *testing.T) {
@@ -62,7 +64,7 @@ func (f *fixture) testWebhookRights(t *testing.T) {
 	}
 	// Its certificate and its CA bundle it has written already. A Secret that
 	// somebody deletes is made again, under its name and no other.
-	must(t, applySecret(c, "ampbridge-webhook-tls")(t.Context()))
+	testkit.Must(t, applySecret(c, "ampbridge-webhook-tls")(t.Context()))
 	f.forbidden(t, account, map[string]call{
 		"list service accounts": func(ctx context.Context) error {
 			_, err := c.CoreV1().ServiceAccounts("").List(ctx, metav1.ListOptions{})
@@ -173,7 +175,7 @@ func (f *fixture) testForbidden(t *testing.T, account string) {
 	impersonating := f.config(t, namespace, account)
 	impersonating.Impersonate = rest.ImpersonationConfig{UserName: "system:serviceaccount:kube-system:default"}
 	other, err := kubernetes.NewForConfig(impersonating)
-	must(t, err)
+	testkit.Must(t, err)
 	binding := &rbacv1.ClusterRoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: "more"},
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "cluster-admin"},
@@ -309,7 +311,7 @@ func (f *fixture) goldenRights(t *testing.T, account string) {
 			}
 		}
 	}
-	golden(t, filepath.Join("testdata", account+".rights"), b.String())
+	testkit.Golden(t, filepath.Join("testdata", account+".rights"), b.String())
 }
 
 // rights are what the API server says that an account may do: a line for each
@@ -317,10 +319,10 @@ func (f *fixture) goldenRights(t *testing.T, account string) {
 func (f *fixture) rights(t *testing.T, home, account, in string) map[string]bool {
 	t.Helper()
 	client, err := kubernetes.NewForConfig(f.config(t, home, account))
-	must(t, err)
+	testkit.Must(t, err)
 	review, err := client.AuthorizationV1().SelfSubjectRulesReviews().Create(t.Context(),
 		&authorizationv1.SelfSubjectRulesReview{Spec: authorizationv1.SelfSubjectRulesReviewSpec{Namespace: in}}, metav1.CreateOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	all := map[string]bool{}
 	for _, rule := range review.Status.ResourceRules {
 		for _, group := range rule.APIGroups {

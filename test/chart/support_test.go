@@ -3,7 +3,6 @@ package chart
 import (
 	"bytes"
 	"errors"
-	"flag"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,10 +12,9 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/yaml"
 
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tools"
 )
-
-var update = flag.Bool("update", false, "write the golden files, and the chart's generated ones")
 
 const (
 	chartDir  = "../../charts/ampbridge"
@@ -108,7 +106,7 @@ func parse(t *testing.T, text string) objects {
 	var all objects
 	for _, document := range strings.Split(text, "\n---\n") {
 		var content map[string]any
-		must(t, yaml.UnmarshalStrict([]byte(strings.TrimPrefix(document, "---\n")), &content))
+		testkit.Must(t, yaml.UnmarshalStrict([]byte(strings.TrimPrefix(document, "---\n")), &content))
 		if len(content) > 0 {
 			all = append(all, &unstructured.Unstructured{Object: content})
 		}
@@ -138,44 +136,14 @@ func (o objects) get(t *testing.T, kind, name string) *unstructured.Unstructured
 func into(t *testing.T, object *unstructured.Unstructured, v any) {
 	t.Helper()
 	text, err := yaml.Marshal(object.Object)
-	must(t, err)
-	must(t, yaml.UnmarshalStrict(text, v))
-}
-
-// golden compares with a file, or writes it.
-func golden(t *testing.T, file, got string) {
-	t.Helper()
-	if *update {
-		must(t, os.WriteFile(file, []byte(got), 0o644))
-	}
-	want, err := os.ReadFile(file)
-	must(t, err)
-	if string(want) != got {
-		t.Errorf("%s is not up to date: run go test ./test/chart -update and look at the difference\n%s", file, firstDifference(string(want), got))
-	}
-}
-
-func firstDifference(want, got string) string {
-	w, g := strings.Split(want, "\n"), strings.Split(got, "\n")
-	for i := range min(len(w), len(g)) {
-		if w[i] != g[i] {
-			return "-" + w[i] + "\n+" + g[i]
-		}
-	}
-	return "one is the beginning of the other"
+	testkit.Must(t, err)
+	testkit.Must(t, yaml.UnmarshalStrict(text, v))
 }
 
 // file writes a values file.
 func file(t *testing.T, content string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "values.yaml")
-	must(t, os.WriteFile(path, []byte(content), 0o600))
+	testkit.Must(t, os.WriteFile(path, []byte(content), 0o600))
 	return path
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }

@@ -30,6 +30,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/cluster"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/registration"
 )
 
@@ -37,10 +38,10 @@ import (
 // its fields. Each step begins and ends without ampbridge.
 func TestUpgradesInACluster(t *testing.T) {
 	f := &fixture{Cluster: cluster.Start(t, cluster.Options{Scheduler: true}), program: helm4}
-	must(t, f.Namespace(t.Context(), namespace, nil))
-	must(t, f.Namespace(t.Context(), "monitoring", map[string]string{"ampbridge.io/injection": "enabled"}))
+	testkit.Must(t, f.Namespace(t.Context(), namespace, nil))
+	testkit.Must(t, f.Namespace(t.Context(), "monitoring", map[string]string{"ampbridge.io/injection": "enabled"}))
 	_, err := f.Client().CoreV1().ServiceAccounts("monitoring").Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "prometheus-k8s"}}, metav1.CreateOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	f.defineCustomResources(t)
 	before := f.settled(t)
 	old := &fixture{Cluster: f.Cluster, program: helm3}
@@ -62,7 +63,7 @@ func TestUpgradesInACluster(t *testing.T) {
 			if _, err := f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(), registration.DefaultName, metav1.GetOptions{}); err == nil {
 				f.testUninstall(t, before)
 			} else {
-				eventually(t, func() string { return cmp.Diff(before, f.everything(t)) })
+				testkit.EventuallyEmpty(t, func() string { return cmp.Diff(before, f.everything(t)) })
 			}
 		})
 	}
@@ -92,10 +93,10 @@ func (f *fixture) testRendered(t *testing.T) {
 
 	cloud := awstest.Start(t, awstest.Options{})
 	_, err := cloud.RegisterIssuer(f.Issuer, f.OIDC(), awstest.PublicCA)
-	must(t, err)
+	testkit.Must(t, err)
 	account := cloud.Account("111122223333")
 	_, err = account.PutManagedPolicy("boundary", `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"aps:RemoteWrite","Resource":"*"}}`)
-	must(t, err)
+	testkit.Must(t, err)
 	account.AddWorkspace("eu-west-1", "ws-0001")
 	policy := file(t, renderedPolicy(t, values...))
 	sync := f.start(t, "ampbridge-sync", podOf(t, all.get(t, "Deployment", "ampbridge-sync")).Containers[0].Args, policy,
@@ -103,14 +104,14 @@ func (f *fixture) testRendered(t *testing.T) {
 	sync.ready(t)
 	sync.shows(t, "\nampbridge_sync_leader 1\n", "\nampbridge_sync_last_success_timestamp_seconds 1", "\nampbridge_sync_subjects{destination=\"central\"} 1\n")
 	role, err := iam.NewFromConfig(cloud.Config(account.AdminCredentials(), "eu-west-1")).GetRole(t.Context(), &iam.GetRoleInput{RoleName: aws.String("ampbridge.dev.central")})
-	must(t, err)
+	testkit.Must(t, err)
 	t.Logf("sync leads and has made %s", *role.Role.Arn)
 	if text := sync.log.String(); strings.Contains(text, "forbidden") || strings.Contains(text, `"level":"ERROR"`) {
 		t.Errorf("sync:\n%s", text)
 	}
 	// A second sync of the same manifests changes nothing of what the process wrote.
 	lease, err := f.Client().CoordinationV1().Leases(namespace).Get(t.Context(), "ampbridge-sync", metav1.GetOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	for _, object := range all {
 		f.apply(t, object)
 	}
@@ -119,7 +120,7 @@ func (f *fixture) testRendered(t *testing.T) {
 		f.delete(t, object)
 	}
 	// The Lease goes with the ConfigMap that owns it.
-	eventually(t, func() string {
+	testkit.EventuallyEmpty(t, func() string {
 		now, err := f.Client().CoordinationV1().Leases(namespace).Get(t.Context(), "ampbridge-sync", metav1.GetOptions{})
 		if err == nil && now.UID == lease.UID {
 			return "the Lease is there"
@@ -132,22 +133,22 @@ func (f *fixture) testRendered(t *testing.T) {
 func (f *fixture) apply(t *testing.T, object *unstructured.Unstructured) {
 	t.Helper()
 	_, err := f.client(t, object).Apply(t.Context(), object.GetName(), object, metav1.ApplyOptions{FieldManager: "kubectl"})
-	must(t, err)
+	testkit.Must(t, err)
 }
 
 func (f *fixture) delete(t *testing.T, object *unstructured.Unstructured) {
 	t.Helper()
 	background := metav1.DeletePropagationBackground
-	must(t, f.client(t, object).Delete(t.Context(), object.GetName(), metav1.DeleteOptions{PropagationPolicy: &background}))
+	testkit.Must(t, f.client(t, object).Delete(t.Context(), object.GetName(), metav1.DeleteOptions{PropagationPolicy: &background}))
 }
 
 func (f *fixture) client(t *testing.T, object *unstructured.Unstructured) dynamic.ResourceInterface {
 	t.Helper()
 	client, err := dynamic.NewForConfig(f.Config())
-	must(t, err)
+	testkit.Must(t, err)
 	gvk := object.GroupVersionKind()
 	mapping, err := restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(f.Client().Discovery())).RESTMapping(gvk.GroupKind(), gvk.Version)
-	must(t, err)
+	testkit.Must(t, err)
 	if object.GetNamespace() == "" {
 		return client.Resource(mapping.Resource)
 	}
@@ -161,16 +162,16 @@ func (f *fixture) testShippedLease(t *testing.T) {
 	f.helm(t, "install", release, leaseChart(t), "--namespace", namespace, "-f", minimal)
 	leases := f.Client().CoordinationV1().Leases(namespace)
 	shipped, err := leases.Get(ctx, "ampbridge-sync", metav1.GetOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	args := podOf(t, render(t, "-f", minimal).get(t, "Deployment", "ampbridge-sync")).Containers[0].Args
 	sync := f.start(t, "ampbridge-sync", args, file(t, renderedPolicy(t, "-f", minimal)))
 	sync.ready(t)
 	sync.shows(t, "\nampbridge_sync_leader 1\n")
 	held, err := leases.Get(ctx, "ampbridge-sync", metav1.GetOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 
 	f.helm(t, "upgrade", release, chartDir, "--namespace", namespace, "-f", minimal)
-	eventually(t, func() string {
+	testkit.EventuallyEmpty(t, func() string {
 		lease, err := leases.Get(ctx, "ampbridge-sync", metav1.GetOptions{})
 		switch {
 		case err != nil:
@@ -186,22 +187,22 @@ func (f *fixture) testShippedLease(t *testing.T) {
 	sync.shows(t, "\nampbridge_sync_leader 1\n")
 	// Another upgrade leaves the Lease alone.
 	made, err := leases.Get(ctx, "ampbridge-sync", metav1.GetOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	f.helm(t, "upgrade", release, chartDir, "--namespace", namespace, "-f", minimal, "--set", "policy.paused=true")
 	kept, err := leases.Get(ctx, "ampbridge-sync", metav1.GetOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	if kept.UID != made.UID {
 		t.Error("an upgrade deleted the Lease that sync has made")
 	}
 	// Back, as docs/install.md has it.
 	sync.stop()
-	must(t, f.Client().AppsV1().Deployments(namespace).Delete(ctx, "ampbridge-sync", metav1.DeleteOptions{}))
-	must(t, leases.Delete(ctx, "ampbridge-sync", metav1.DeleteOptions{}))
+	testkit.Must(t, f.Client().AppsV1().Deployments(namespace).Delete(ctx, "ampbridge-sync", metav1.DeleteOptions{}))
+	testkit.Must(t, leases.Delete(ctx, "ampbridge-sync", metav1.DeleteOptions{}))
 	f.helm(t, "rollback", release, "1", "--namespace", namespace)
 	_, err = leases.Get(ctx, "ampbridge-sync", metav1.GetOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	_, err = f.Client().AppsV1().Deployments(namespace).Get(ctx, "ampbridge-sync", metav1.GetOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 }
 
 // leaseChart is the chart as it was when it shipped the Lease and gave no right to
@@ -209,8 +210,8 @@ func (f *fixture) testShippedLease(t *testing.T) {
 func leaseChart(t *testing.T) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "ampbridge")
-	must(t, os.CopyFS(dir, os.DirFS(chartDir)))
-	must(t, os.WriteFile(filepath.Join(dir, "templates", "lease.yaml"), []byte(`apiVersion: coordination.k8s.io/v1
+	testkit.Must(t, os.CopyFS(dir, os.DirFS(chartDir)))
+	testkit.Must(t, os.WriteFile(filepath.Join(dir, "templates", "lease.yaml"), []byte(`apiVersion: coordination.k8s.io/v1
 kind: Lease
 metadata:
   name: ampbridge-sync
@@ -219,12 +220,12 @@ metadata:
 `), 0o600))
 	role := filepath.Join(dir, "templates", "sync-rbac.yaml")
 	text, err := os.ReadFile(role)
-	must(t, err)
+	testkit.Must(t, err)
 	older := bytes.Replace(text, []byte("verbs: [get, update, patch, create]"), []byte("verbs: [get, update]"), 1)
 	if bytes.Equal(text, older) {
 		t.Fatal("the role's rule for the Lease is not found")
 	}
-	must(t, os.WriteFile(role, older, 0o600))
+	testkit.Must(t, os.WriteFile(role, older, 0o600))
 	return dir
 }
 
@@ -257,7 +258,7 @@ func (f *fixture) testEnforcer(t *testing.T) {
 		excluded := fmt.Sprintf("system-%d", i)
 		f.helm(t, append(slices.Clone(upgrade), "--set", "webhook.excludedNamespaces={"+excluded+"}")...)
 		registered, err := f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(), registration.DefaultName, metav1.GetOptions{})
-		must(t, err)
+		testkit.Must(t, err)
 		for _, w := range registered.Webhooks {
 			if e := w.NamespaceSelector.MatchExpressions; len(e) != 1 || !slices.Contains(e[0].Values, excluded) {
 				t.Errorf("upgrade %d: %s selects by %+v", i+1, w.Name, e)
@@ -284,7 +285,7 @@ func (f *fixture) enforce(t *testing.T, read func(metav1.ObjectMeta) map[string]
 	enforcer := metav1.UpdateOptions{FieldManager: "admissionsenforcer"}
 	api := f.Client().AdmissionregistrationV1()
 	mutating, err := api.MutatingWebhookConfigurations().List(t.Context(), metav1.ListOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	for _, m := range mutating.Items {
 		var selectors []*metav1.LabelSelector
 		for i := range m.Webhooks {
@@ -292,11 +293,11 @@ func (f *fixture) enforce(t *testing.T, read func(metav1.ObjectMeta) map[string]
 		}
 		if enforced(m.ObjectMeta, selectors...) {
 			_, err := api.MutatingWebhookConfigurations().Update(t.Context(), &m, enforcer)
-			must(t, err)
+			testkit.Must(t, err)
 		}
 	}
 	validating, err := api.ValidatingWebhookConfigurations().List(t.Context(), metav1.ListOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	for _, v := range validating.Items {
 		var selectors []*metav1.LabelSelector
 		for i := range v.Webhooks {
@@ -304,7 +305,7 @@ func (f *fixture) enforce(t *testing.T, read func(metav1.ObjectMeta) map[string]
 		}
 		if enforced(v.ObjectMeta, selectors...) {
 			_, err := api.ValidatingWebhookConfigurations().Update(t.Context(), &v, enforcer)
-			must(t, err)
+			testkit.Must(t, err)
 		}
 	}
 	if len(mutating.Items) == 0 {
@@ -324,9 +325,9 @@ func (f *fixture) testSecretAgain(t *testing.T) {
 	webhook.ready(t)
 	secrets := f.Client().CoreV1().Secrets(namespace)
 	made, err := secrets.Get(t.Context(), name+"-tls", metav1.GetOptions{})
-	must(t, err)
-	must(t, secrets.Delete(t.Context(), name+"-tls", metav1.DeleteOptions{}))
-	eventually(t, func() string {
+	testkit.Must(t, err)
+	testkit.Must(t, secrets.Delete(t.Context(), name+"-tls", metav1.DeleteOptions{}))
+	testkit.EventuallyEmpty(t, func() string {
 		again, err := secrets.Get(t.Context(), name+"-tls", metav1.GetOptions{})
 		if err != nil || again.UID == made.UID || len(again.Data) == 0 {
 			return webhook.log.under(fmt.Sprint("the Secret is not back: ", err))
@@ -335,7 +336,7 @@ func (f *fixture) testSecretAgain(t *testing.T) {
 	})
 	f.helm(t, slices.Concat([]string{"upgrade", release, chartDir, "--namespace", namespace}, values, []string{"--set", "commonLabels.team=platform"})...)
 	again, err := secrets.Get(t.Context(), name+"-tls", metav1.GetOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	if again.Labels["team"] != "platform" || again.Labels["app.kubernetes.io/name"] != "collector" || len(again.Data) == 0 {
 		t.Errorf("after the upgrade the Secret has labels %v and %d keys", again.Labels, len(again.Data))
 	}
@@ -358,7 +359,7 @@ func (f *fixture) testCertificateModes(t *testing.T) {
 	bundles := func(want string) {
 		t.Helper()
 		registered, err := registrations.Get(t.Context(), registration.DefaultName, metav1.GetOptions{})
-		must(t, err)
+		testkit.Must(t, err)
 		for _, w := range registered.Webhooks {
 			if got := string(w.ClientConfig.CABundle); got != want {
 				t.Errorf("%s: the CA bundle is %q, want %q", w.Name, got, want)
@@ -378,10 +379,10 @@ func (f *fixture) testCertificateModes(t *testing.T) {
 			if now := f.webhook(t); now.Generation != deployment.Generation {
 				t.Error("the refused upgrade changed the webhook's Deployment")
 			}
-			must(t, registrations.Delete(t.Context(), registration.DefaultName, metav1.DeleteOptions{}))
+			testkit.Must(t, registrations.Delete(t.Context(), registration.DefaultName, metav1.DeleteOptions{}))
 			validating := f.Client().AdmissionregistrationV1().ValidatingWebhookConfigurations()
 			if err := validating.Delete(t.Context(), registration.DefaultName, metav1.DeleteOptions{}); !apierrors.IsNotFound(err) {
-				must(t, err)
+				testkit.Must(t, err)
 			}
 		}
 		f.helm(t, upgrade(provided(ca)...)...)
@@ -396,7 +397,7 @@ func (f *fixture) testCertificateModes(t *testing.T) {
 	takeOver("ampbridge", "first")
 	forbidden := regexp.MustCompile(`mutatingwebhookconfigurations[^\n]* forbidden`)
 	// The replica of the old way is still there, and has no right any more.
-	eventually(t, func() string {
+	testkit.EventuallyEmpty(t, func() string {
 		if !forbidden.MatchString(webhook.log.String()) {
 			return webhook.log.under("the replica of the old way has not tried to write its bundle")
 		}
@@ -424,18 +425,18 @@ func (f *fixture) inject(t *testing.T, manager, bundle string) {
 	t.Helper()
 	registrations := f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations()
 	registered, err := registrations.Get(t.Context(), registration.DefaultName, metav1.GetOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	for i := range registered.Webhooks {
 		registered.Webhooks[i].ClientConfig.CABundle = []byte(bundle)
 	}
 	_, err = registrations.Update(t.Context(), registered, metav1.UpdateOptions{FieldManager: manager})
-	must(t, err)
+	testkit.Must(t, err)
 }
 
 func (f *fixture) webhook(t *testing.T) *appsv1.Deployment {
 	t.Helper()
 	deployment, err := f.Client().AppsV1().Deployments(namespace).Get(t.Context(), "ampbridge-webhook", metav1.GetOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	return deployment
 }
 
@@ -455,7 +456,7 @@ func (f *fixture) testHostNetwork(t *testing.T) {
 		"--set", "sync.enabled=false", "--set", "policy.trust.manage=none"}
 	rolled := func(host bool) {
 		t.Helper()
-		eventually(t, func() string {
+		testkit.EventuallyEmpty(t, func() string {
 			d := f.webhook(t)
 			if status := d.Status; status.ObservedGeneration != d.Generation || status.UpdatedReplicas != 2 || status.Replicas != 2 || status.AvailableReplicas != 2 {
 				return fmt.Sprintf("%+v", d.Status)
@@ -463,7 +464,7 @@ func (f *fixture) testHostNetwork(t *testing.T) {
 			return ""
 		})
 		pods, err := f.Client().CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{})
-		must(t, err)
+		testkit.Must(t, err)
 		nodes := map[string]bool{}
 		for _, p := range pods.Items {
 			if p.DeletionTimestamp == nil {
@@ -492,16 +493,16 @@ func (f *fixture) testHostNetwork(t *testing.T) {
 	rolled(false)
 
 	f.helm(t, "uninstall", release, "--namespace", namespace)
-	eventually(t, func() string {
+	testkit.EventuallyEmpty(t, func() string {
 		pods, err := f.Client().CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{})
-		must(t, err)
+		testkit.Must(t, err)
 		if len(pods.Items) > 0 {
 			return fmt.Sprintf("%d pods are left", len(pods.Items))
 		}
 		return ""
 	})
 	for _, name := range []string{"one", "two"} {
-		must(t, f.Client().CoreV1().Nodes().Delete(t.Context(), name, metav1.DeleteOptions{}))
+		testkit.Must(t, f.Client().CoreV1().Nodes().Delete(t.Context(), name, metav1.DeleteOptions{}))
 	}
 }
 
@@ -514,7 +515,7 @@ func (f *fixture) node(t *testing.T, name string) {
 			Capacity: room, Allocatable: room, Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}},
 		},
 	}, metav1.CreateOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 }
 
 // playKubelet has pods run as soon as they have a node, and ends them when they are

@@ -11,6 +11,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // Chart is a Prometheus pod in the shape that the prometheus-community chart
@@ -79,7 +81,7 @@ func Port(pod *corev1.Pod) string { return pod.Annotations[portAnnotation] }
 func (c Chart) pod() (*corev1.Pod, error) {
 	for _, port := range []*int{&c.Port, &c.ReloaderPort} {
 		if *port == 0 {
-			free, err := FreePort()
+			free, err := testkit.UnusedPort()
 			if err != nil {
 				return nil, err
 			}

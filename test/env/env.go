@@ -17,7 +17,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -279,12 +278,3 @@ func (e *Env) Close() error {
 }
 
 func (e *Env) onClose(f func() error) { e.closers = append(e.closers, f) }
-
-// FreePort is a TCP port of loopback that nobody listens on now.
-func FreePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	return l.Addr().(*net.TCPAddr).Port, l.Close()
-}

@@ -8,6 +8,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // Ports are those of this machine on which one pod's programs listen. Every pod
@@ -24,7 +26,7 @@ type Ports struct {
 // NewPorts are ports that nobody listens on now.
 func NewPorts() (p Ports, err error) {
 	for _, port := range []*int{&p.Server, &p.Reloader, &p.InitReloader} {
-		if *port, err = FreePort(); err != nil {
+		if *port, err = testkit.UnusedPort(); err != nil {
 			return p, err
 		}
 	}

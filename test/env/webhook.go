@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ampbridge/ampbridge/test/servingcert"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook"
 	"github.com/ampbridge/ampbridge/webhook/breaker"
 	"github.com/ampbridge/ampbridge/webhook/registration"
@@ -44,7 +45,7 @@ func (e *Env) StartWebhook(ctx context.Context) error {
 	}
 	var ports [3]int
 	for i := range ports {
-		if ports[i], err = FreePort(); err != nil {
+		if ports[i], err = testkit.UnusedPort(); err != nil {
 			return err
 		}
 	}

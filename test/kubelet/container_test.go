@@ -34,7 +34,7 @@ func TestContainerSees(t *testing.T) {
 	pod.Spec.HostAliases = []corev1.HostAlias{{IP: "127.0.0.9", Hostnames: []string{"sts.example"}}}
 	pod.Spec.Containers[0].Args = append(pod.Spec.Containers[0].Args, "/etc/hosts", "w:/work/file", "w:/tmp/file", "w:/dev/null")
 	p := run(t, pod)
-	await(t, p, "the end", ended(p))
+	eventually(t, p, "the end", ended(p))
 	got := newestReport(t, p.Container("main"))
 
 	wantArgs := []string{"/bin/probe", "report", "hello main at debug", "$(GREETING)", "$(UNKNOWN)", "/etc/hosts", "w:/work/file", "w:/tmp/file", "w:/dev/null"}
@@ -74,7 +74,7 @@ func TestRootHasNoCapabilities(t *testing.T) {
 	pod := newPod(container("main", "report"))
 	pod.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: new(int64(0))}
 	p := run(t, pod)
-	await(t, p, "the end", ended(p))
+	eventually(t, p, "the end", ended(p))
 	got := newestReport(t, p.Container("main"))
 	if want := "CapPrm: 0000000000000000;CapEff: 0000000000000000;CapAmb: 0000000000000000;"; got.UID != 0 || got.Caps != want {
 		t.Errorf("got user %d with %s, want user 0 without any", got.UID, got.Caps)
@@ -110,7 +110,7 @@ func TestContainerCannotStart(t *testing.T) {
 			tt.change(&c)
 			p := run(t, newPod(c))
 			var got *corev1.ContainerStateWaiting
-			await(t, p, tt.reason, func() bool {
+			eventually(t, p, tt.reason, func() bool {
 				got = p.Container("main").Status().State.Waiting
 				return got != nil && got.Reason == tt.reason
 			})
@@ -125,7 +125,7 @@ func TestMissingProgramIsAnExit(t *testing.T) {
 	c := container("main")
 	c.Command = []string{"/bin/no-such"}
 	p := run(t, newPod(c))
-	await(t, p, "the end", ended(p))
+	eventually(t, p, "the end", ended(p))
 	got := p.Container("main").Status().State.Terminated
 	if got.ExitCode != 128 || got.Reason != "StartError" || !strings.Contains(got.Message, "/bin/no-such") {
 		t.Errorf("got %+v, want exit code 128, StartError and the program's name", got)

@@ -22,6 +22,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 func TestRestartPolicy(t *testing.T) {
@@ -44,9 +46,9 @@ func TestRestartPolicy(t *testing.T) {
 			p := run(t, pod)
 			c := p.Container("main")
 			if tt.restarts {
-				await(t, p, "three restarts", func() bool { return c.Restarts() >= 3 })
+				eventually(t, p, "three restarts", func() bool { return c.Restarts() >= 3 })
 			} else {
-				await(t, p, "the end", ended(p))
+				eventually(t, p, "the end", ended(p))
 				if c.Restarts() != 0 {
 					t.Errorf("got %d restarts, want none", c.Restarts())
 				}
@@ -68,12 +70,12 @@ func TestKillIsRestarted(t *testing.T) {
 	pod.Spec.RestartPolicy = corev1.RestartPolicyAlways
 	p := run(t, pod)
 	c := p.Container("main")
-	await(t, p, "running", c.Running)
+	eventually(t, p, "running", c.Running)
 	pid := c.PID()
 	if err := c.Kill(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	await(t, p, "another process", func() bool { return c.Running() && c.PID() != pid })
+	eventually(t, p, "another process", func() bool { return c.Running() && c.PID() != pid })
 	if got := c.ExitCodes(); !slices.Equal(got, []int32{137}) || c.Restarts() != 1 || c.StartedAt().IsZero() {
 		t.Errorf("got exit codes %v, %d restarts, start at %s, want [137], 1 and a time", got, c.Restarts(), c.StartedAt())
 	}
@@ -85,7 +87,7 @@ func TestSidecars(t *testing.T) {
 	cm := configMap(t, map[string]string{"a": "1"})
 	always := corev1.ContainerRestartPolicyAlways
 	serve := func(name string) corev1.Container {
-		c := container(name, "serve", "127.0.0.1:"+strconv.Itoa(freePort(t)))
+		c := container(name, "serve", "127.0.0.1:"+strconv.Itoa(testkit.FreePort(t)))
 		c.VolumeMounts = []corev1.VolumeMount{{Name: "shared", MountPath: "/shared"}, {Name: "config", MountPath: "/config"}}
 		return c
 	}
@@ -99,13 +101,13 @@ func TestSidecars(t *testing.T) {
 	pod.Spec.Volumes = []corev1.Volume{emptyDir("shared"), configMapVolume(cm)}
 	p := run(t, pod)
 
-	await(t, p, "the first sidecar", p.Container("first").Running)
+	eventually(t, p, "the first sidecar", p.Container("first").Running)
 	time.Sleep(1200 * time.Millisecond) // more than a period of its probe
 	if p.Container("setup").Status().State.Waiting == nil || !p.InitDone().IsZero() || p.Phase() != corev1.PodPending {
 		t.Fatalf("the second init container did not wait for the first's startup probe:\n%s", p.Describe())
 	}
 	update(t, cm, map[string]string{"go": ""})
-	await(t, p, "ready", p.Ready)
+	eventually(t, p, "ready", p.Ready)
 	if p.InitDone().IsZero() || p.Phase() != corev1.PodRunning {
 		t.Errorf("got phase %s, initialised %s, want a running pod", p.Phase(), p.InitDone())
 	}
@@ -115,11 +117,11 @@ func TestSidecars(t *testing.T) {
 	if err := p.Container("first").Kill(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	await(t, p, "the sidecar's restart", func() bool { return p.Container("first").Restarts() == 1 && p.Ready() })
+	eventually(t, p, "the sidecar's restart", func() bool { return p.Container("first").Restarts() == 1 && p.Ready() })
 	if main := p.Container("main"); main.Restarts() != 0 || !main.Running() {
 		t.Error("a sidecar's restart touched an ordinary container")
 	}
-	await(t, p, "signal handlers", func() bool {
+	eventually(t, p, "signal handlers", func() bool {
 		return strings.Count(p.Container("first").Logs(), "\n") == 2 && strings.Contains(p.Container("main").Logs(), "\n") && strings.Contains(p.Container("second").Logs(), "\n")
 	})
 
@@ -144,9 +146,9 @@ func TestFailedInitContainer(t *testing.T) {
 			pod.Spec.InitContainers = []corev1.Container{container("setup", "exit", "1")}
 			p := run(t, pod)
 			if setup := p.Container("setup"); phase == corev1.PodPending {
-				await(t, p, "restarts", func() bool { return setup.Restarts() >= 2 })
+				eventually(t, p, "restarts", func() bool { return setup.Restarts() >= 2 })
 			} else {
-				await(t, p, "the end", ended(p))
+				eventually(t, p, "the end", ended(p))
 			}
 			if got := p.Phase(); got != phase || p.Container("main").Running() {
 				t.Errorf("got phase %s, want %s and no ordinary container", got, phase)
@@ -156,7 +158,7 @@ func TestFailedInitContainer(t *testing.T) {
 }
 
 func TestProbes(t *testing.T) {
-	port := freePort(t)
+	port := testkit.FreePort(t)
 	c := container("main", "serve", "127.0.0.1:"+strconv.Itoa(port))
 	c.Ports = []corev1.ContainerPort{{Name: "web", ContainerPort: int32(port)}}
 	healthy := corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/healthy", Port: intstr.FromString("web")}}
@@ -168,7 +170,7 @@ func TestProbes(t *testing.T) {
 	pod.Spec.RestartPolicy = corev1.RestartPolicyAlways
 	pod.Spec.Volumes = []corev1.Volume{emptyDir("shared")}
 	p := run(t, pod)
-	await(t, p, "ready", p.Ready)
+	eventually(t, p, "ready", p.Ready)
 
 	resp, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/sick", port))
 	if err != nil {
@@ -176,9 +178,9 @@ func TestProbes(t *testing.T) {
 	}
 	_ = resp.Body.Close()
 	main := p.Container("main")
-	await(t, p, "not ready", func() bool { return !main.Ready() && main.Restarts() == 0 })
+	eventually(t, p, "not ready", func() bool { return !main.Ready() && main.Restarts() == 0 })
 	// The new run has a new root, without what made the old one sick.
-	await(t, p, "ready after the liveness probe's restart", func() bool { return main.Restarts() == 1 && p.Ready() })
+	eventually(t, p, "ready after the liveness probe's restart", func() bool { return main.Restarts() == 1 && p.Ready() })
 	if got := main.ExitCodes(); !slices.Equal(got, []int32{0}) {
 		t.Errorf("got exit codes %v, want one 0: SIGTERM lets the program end", got)
 	}
@@ -192,7 +194,7 @@ func TestFailedStartupProbeRestarts(t *testing.T) {
 	pod := newPod(c)
 	pod.Spec.RestartPolicy = corev1.RestartPolicyAlways
 	p := run(t, pod)
-	await(t, p, "a restart", func() bool { return p.Container("main").Restarts() >= 1 })
+	eventually(t, p, "a restart", func() bool { return p.Container("main").Restarts() >= 1 })
 	if p.Ready() {
 		t.Error("ready without having started")
 	}
@@ -203,7 +205,7 @@ func TestClose(t *testing.T) {
 	pod.Spec.TerminationGracePeriodSeconds = new(int64(60))
 	p := run(t, pod, func(o *Options) { o.MaxGrace = 300 * time.Millisecond })
 	main := p.Container("main")
-	await(t, p, "its child", func() bool { return strings.Contains(main.Logs(), "child") })
+	eventually(t, p, "its child", func() bool { return strings.Contains(main.Logs(), "child") })
 	var child int
 	if _, err := fmt.Sscanf(main.Logs(), "child %d", &child); err != nil {
 		t.Fatal(err)
@@ -216,7 +218,7 @@ func TestClose(t *testing.T) {
 		t.Errorf("got exit codes %v, want [137]: it ignores SIGTERM", got)
 	}
 	for _, pid := range []int{pid, child} {
-		awaitGone(t, pid)
+		eventuallyGone(t, pid)
 	}
 	if _, err := os.Stat(p.dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the pod's directory: got %v, want it gone", err)
@@ -233,8 +235,8 @@ func TestClose(t *testing.T) {
 	}
 }
 
-// awaitGone waits until the process is no more, or a zombie that its reaper has not seen yet.
-func awaitGone(t *testing.T, pid int) {
+// eventuallyGone waits until the process is no more, or a zombie that its reaper has not seen yet.
+func eventuallyGone(t *testing.T, pid int) {
 	t.Helper()
 	var stat []byte
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
@@ -253,14 +255,14 @@ func TestStatusAndDeletion(t *testing.T) {
 	pod.Spec.NodeName = "node-1" // a pod of no node is removed at once, one of a node only by its kubelet
 	p := run(t, pod)
 	pods := testbed.client.CoreV1().Pods(namespace)
-	await(t, p, "its status in the API server", func() bool {
+	eventually(t, p, "its status in the API server", func() bool {
 		got, err := pods.Get(t.Context(), p.spec.Name, metav1.GetOptions{})
 		return err == nil && got.Status.Phase == corev1.PodRunning && len(got.Status.ContainerStatuses) == 1 && got.Status.ContainerStatuses[0].Ready
 	})
 	if err := pods.Delete(t.Context(), p.spec.Name, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	await(t, p, "the end", ended(p))
+	eventually(t, p, "the end", ended(p))
 	var err error
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline) && !apierrors.IsNotFound(err); time.Sleep(20 * time.Millisecond) {
 		_, err = pods.Get(t.Context(), p.spec.Name, metav1.GetOptions{})
@@ -272,7 +274,7 @@ func TestStatusAndDeletion(t *testing.T) {
 
 func TestLastStatusIsReported(t *testing.T) {
 	p := run(t, newPod(container("main", "sleep")))
-	await(t, p, "running", p.Ready)
+	eventually(t, p, "running", p.Ready)
 	if err := p.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -374,5 +376,5 @@ func TestNoOrphans(t *testing.T) {
 	if err := errors.Join(err, convErr, killErr); err != nil {
 		t.Fatal(err)
 	}
-	awaitGone(t, pid)
+	eventuallyGone(t, pid)
 }

@@ -62,7 +62,7 @@ func TestVolumes(t *testing.T) {
 		{Name: "claim", MountPath: "/var/claim"},
 	}
 	p := run(t, pod)
-	await(t, p, "the end", ended(p))
+	eventually(t, p, "the end", ended(p))
 	got := newestReport(t, p.Container("main"))
 
 	wantFiles := map[string]string{
@@ -131,7 +131,7 @@ func TestTokenIsRenewed(t *testing.T) {
 		Sources: []corev1.VolumeProjection{{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Audience: "a", ExpirationSeconds: new(int64(600)), Path: "token"}}},
 	}}}}
 	p := run(t, pod)
-	await(t, p, "running", p.Ready)
+	eventually(t, p, "running", p.Ready)
 	file := filepath.Join(p.VolumeDir("token"), "token")
 	first, err := os.ReadFile(file)
 	if err != nil {
@@ -146,7 +146,7 @@ func TestTokenIsRenewed(t *testing.T) {
 	held.renew = time.Now()
 	p.tokens.held["a 600"] = held
 	p.tokens.mu.Unlock()
-	await(t, p, "a new token", func() bool {
+	eventually(t, p, "a new token", func() bool {
 		second, err := os.ReadFile(file)
 		return err == nil && string(second) != string(first)
 	})
@@ -165,7 +165,7 @@ func TestUpdate(t *testing.T) {
 	}
 	pod.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "KEY", Value: "a"}}
 	p := run(t, pod)
-	await(t, p, "running", p.Ready)
+	eventually(t, p, "running", p.Ready)
 	c := p.Container("main")
 	see := func() map[string]string {
 		out, err := c.Exec(t.Context(), "/bin/probe", "report", "/live/a", "/live/b", "/live/gone", "/pinned", "/pinned-expr")
@@ -189,7 +189,7 @@ func TestUpdate(t *testing.T) {
 	}
 
 	update(t, cm, map[string]string{"a": "2", "b": "3"})
-	await(t, p, "the update", func() bool { return see()["/live/b"] == "3" })
+	eventually(t, p, "the update", func() bool { return see()["/live/b"] == "3" })
 	want = map[string]string{"/live/a": "2", "/live/b": "3", "/live/gone": missing("/live/gone"), "/pinned": "1", "/pinned-expr": "1"}
 	if diff := cmp.Diff(want, see()); diff != "" {
 		t.Errorf("after the update (-want +got):\n%s", diff)
@@ -206,7 +206,7 @@ func TestUpdate(t *testing.T) {
 	if err := c.Kill(9); err != nil {
 		t.Fatal(err)
 	}
-	await(t, p, "a restart", func() bool { return c.Restarts() == 1 && c.Running() })
+	eventually(t, p, "a restart", func() bool { return c.Restarts() == 1 && c.Running() })
 	if got := see()["/pinned"]; got != "2" {
 		t.Errorf("subPath after a restart: got %q, want the new content", got)
 	}
@@ -241,14 +241,14 @@ func TestPodWaitsForItsVolumes(t *testing.T) {
 	pod.Spec.Volumes = []corev1.Volume{configMapVolume(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name}})}
 	pod.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "config", MountPath: "/etc/config"}}
 	p := run(t, pod)
-	await(t, p, "a reason", func() bool {
+	eventually(t, p, "a reason", func() bool {
 		return strings.Contains(p.Status().Message, "configmaps "+strconv.Quote(name)+" not found")
 	})
 	if _, err := testbed.client.CoreV1().ConfigMaps(namespace).Create(t.Context(),
 		&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name}, Data: map[string]string{"a": "1"}}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	await(t, p, "the end", ended(p))
+	eventually(t, p, "the end", ended(p))
 	if got := newestReport(t, p.Container("main")).Files["/etc/config/a"]; got != "1" {
 		t.Errorf("got %q, want 1", got)
 	}

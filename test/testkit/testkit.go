@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -57,6 +58,9 @@ func Golden[T string | []byte](t testing.TB, path string, got T) {
 // needs on a quiet machine, so that a busy one fails no test.
 const Timeout = 2 * time.Minute
 
+// pause lies between two looks at a condition.
+const pause = 50 * time.Millisecond
+
 // Eventually waits until the condition holds, and fails the test after [Timeout].
 // what names the condition.
 func Eventually(t testing.TB, what string, condition func() bool) {
@@ -67,9 +71,24 @@ func Eventually(t testing.TB, what string, condition func() bool) {
 // Within waits until the condition holds, and fails the test after the timeout.
 func Within(t testing.TB, timeout time.Duration, what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(timeout); !condition(); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(timeout); !condition(); time.Sleep(pause) {
 		if time.Now().After(deadline) {
 			t.Fatalf("not within %s: %s", timeout, what)
+		}
+	}
+}
+
+// EventuallyEmpty waits until complaint returns "", and fails the test with its
+// last answer after [Timeout].
+func EventuallyEmpty(t testing.TB, complaint func() string) {
+	t.Helper()
+	text := ""
+	for deadline := time.Now().Add(Timeout); ; time.Sleep(pause) {
+		if text = complaint(); text == "" {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %s:\n%s", Timeout, text)
 		}
 	}
 }
@@ -82,6 +101,30 @@ func Must(t testing.TB, err error) {
 	}
 }
 
+// UnusedAddr returns an address of a host, host and port, on which nothing
+// listens. It is for programs; tests have [FreeAddr] and [FreeAddrOn].
+func UnusedAddr(host string) (string, error) {
+	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
+}
+
+// UnusedPort returns a loopback port on which nothing listens. It is for
+// programs; tests have [FreePort].
+func UnusedPort() (int, error) {
+	addr, err := UnusedAddr("127.0.0.1")
+	if err != nil {
+		return 0, err
+	}
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(port)
+}
+
 // FreeAddr returns a loopback address, host and port, on which nothing listens.
 func FreeAddr(t testing.TB) string {
 	t.Helper()
@@ -92,8 +135,15 @@ func FreeAddr(t testing.TB) string {
 // listens.
 func FreeAddrOn(t testing.TB, host string) string {
 	t.Helper()
-	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	addr, err := UnusedAddr(host)
 	Must(t, err)
-	Must(t, l.Close())
-	return l.Addr().String()
+	return addr
+}
+
+// FreePort returns a loopback port on which nothing listens.
+func FreePort(t testing.TB) int {
+	t.Helper()
+	port, err := UnusedPort()
+	Must(t, err)
+	return port
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 var pods = []string{"operator", "chart", "handwritten", "startonly"}
@@ -27,7 +28,7 @@ func TestPatch(t *testing.T) {
 			if !d.Inject || d.Reason != policy.Granted || (d.Warning != "") != (name == "startonly") {
 				t.Fatalf("decision %+v", d)
 			}
-			golden(t, name+".want.yaml", asYAML(t, ops))
+			testkit.Golden(t, "testdata/"+name+".want.yaml", asYAML(t, ops))
 		})
 	}
 }

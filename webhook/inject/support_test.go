@@ -3,7 +3,6 @@ package inject
 import (
 	"bytes"
 	stdjson "encoding/json"
-	"flag"
 	"os"
 	"strings"
 	"testing"
@@ -15,8 +14,6 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
 
 const testImage = "registry.example.com/ampbridge/config-sidecar@sha256:1111"
 
@@ -137,20 +134,6 @@ func generic(t testing.TB, data []byte) any {
 		t.Fatal(err)
 	}
 	return v
-}
-
-// golden compares with a file of testdata, or writes it.
-func golden(t *testing.T, name string, got []byte) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile("testdata/"+name, got, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	if diff := cmp.Diff(string(readFile(t, name)), string(got)); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", name, diff)
-	}
 }
 
 // asYAML writes operations for people.

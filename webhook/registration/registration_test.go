@@ -1,19 +1,15 @@
 package registration_test
 
 import (
-	"flag"
-	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	"sigs.k8s.io/yaml"
 
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/registration"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
 
 func TestNew(t *testing.T) {
 	for _, test := range []struct {
@@ -46,19 +42,7 @@ func TestNew(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			file := filepath.Join("testdata", test.name+".want.yaml")
-			if *update {
-				if err := os.WriteFile(file, got, 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), string(got)); diff != "" {
-				t.Errorf("differs from %s, -want +got:\n%s", file, diff)
-			}
+			testkit.Golden(t, "testdata/"+test.name+".want.yaml", got)
 		})
 	}
 }

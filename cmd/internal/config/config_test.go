@@ -3,7 +3,6 @@ package config
 import (
 	"bytes"
 	"compress/gzip"
-	"flag"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,9 +11,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/usage"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
 
 // command runs the command with the test policy and arguments.
 func command(stdin string, args ...string) (stdout, stderr string, err error) {
@@ -36,18 +34,6 @@ func text(t *testing.T, name string) string {
 		t.Fatal(err)
 	}
 	return string(data)
-}
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile(filepath.Join("testdata", name), []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if diff := cmp.Diff(text(t, name), got); diff != "" {
-		t.Errorf("%s differs (-want +got):\n%s", name, diff)
-	}
 }
 
 // TestVersion: fields that not every Prometheus knows need its version.
@@ -84,7 +70,7 @@ func TestOutput(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			golden(t, c.want, stdout)
+			testkit.Golden(t, "testdata/"+c.want, stdout)
 			if !strings.HasPrefix(stderr, c.wantStderr) || (c.wantStderr == "") != (stderr == "") {
 				t.Errorf("stderr %q, want %q", stderr, c.wantStderr)
 			}

@@ -3,7 +3,6 @@ package inject
 import (
 	"bytes"
 	"encoding/json"
-	"flag"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,9 +12,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/usage"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
 
 const testPolicy = "testdata/policy.yaml"
 
@@ -32,19 +30,6 @@ func command(stdin string, args ...string) (stdout, stderr string, err error) {
 	return out.String(), errs.String(), err
 }
 
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if diff := cmp.Diff(text(t, path), got); diff != "" {
-		t.Errorf("%s differs (-want +got):\n%s", path, diff)
-	}
-}
-
 func text(t *testing.T, path string) string {
 	t.Helper()
 	data, err := os.ReadFile(path)
@@ -59,8 +44,8 @@ func TestObjectsAndDecisions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "stack.want.yaml", stdout)
-	golden(t, "stack.want.stderr", stderr)
+	testkit.Golden(t, "testdata/stack.want.yaml", stdout)
+	testkit.Golden(t, "testdata/stack.want.stderr", stderr)
 
 	again, _, err := command(stdout, "-f", "-")
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/bootstrap"
 	"github.com/ampbridge/ampbridge/policy/plan"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tfconfig"
 )
 
@@ -62,7 +63,7 @@ func centralText(t *testing.T, c bootstrap.Central, existingProvider bool) []byt
 func TestCentralHasTheDocumentsThatBootstrapApplies(t *testing.T) {
 	for _, account := range []string{"111122223333", "444455556666"} {
 		c := desiredCentral(t, account)
-		golden(t, account+".tf", centralText(t, c, false))
+		testkit.Golden(t, "testdata/"+account+".tf", centralText(t, c, false))
 		tfconfig.Check(t, centralText(t, c, false))
 		tfconfig.Check(t, centralText(t, c, true))
 		config, err := tfconfig.Parse(centralText(t, c, false), map[string]map[string]string{

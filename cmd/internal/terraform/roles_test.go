@@ -2,10 +2,7 @@ package terraform
 
 import (
 	"bytes"
-	"flag"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -15,10 +12,9 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/plan"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tfconfig"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
 
 const (
 	account = "111122223333"
@@ -63,28 +59,11 @@ func desired(t *testing.T, text string, subjects ...string) plan.Plan {
 
 var some = []string{"monitoring/prometheus", "team-a/a-prometheus"}
 
-func golden(t *testing.T, name string, got []byte) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, got, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("%s (-want +got), -update writes it:\n%s", name, diff)
-	}
-}
-
 func TestRoles(t *testing.T) {
 	p := desired(t, base, some...)
-	golden(t, "roles.tf", Roles(p, account, false))
-	golden(t, "roles-existing-provider.tf", Roles(p, account, true))
-	golden(t, "roles-govcloud.tf", Roles(p, "444455556666", false))
+	testkit.Golden(t, "testdata/roles.tf", Roles(p, account, false))
+	testkit.Golden(t, "testdata/roles-existing-provider.tf", Roles(p, account, true))
+	testkit.Golden(t, "testdata/roles-govcloud.tf", Roles(p, "444455556666", false))
 	for _, account := range Accounts(p) {
 		tfconfig.Check(t, Roles(p, account, false))
 	}

@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
@@ -202,7 +203,7 @@ func (f *fixture) testLimitRange(t *testing.T) {
 		ObjectMeta: metav1.ObjectMeta{Name: "minimum"},
 		Spec:       corev1.LimitRangeSpec{Limits: []corev1.LimitRangeItem{{Type: corev1.LimitTypeContainer, Min: minimum}}},
 	}, metav1.CreateOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	small := webPod()
 	small.Spec.Containers[0].Resources.Requests = resources("10m", "32Mi")
 	f.eventuallyForbidden(t, namespace, small, "minimum")
@@ -222,7 +223,7 @@ func (f *fixture) testQuota(t *testing.T) {
 		ObjectMeta: metav1.ObjectMeta{Name: "limits"},
 		Spec:       corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{corev1.ResourceLimitsCPU: resource.MustParse("4")}},
 	}, metav1.CreateOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	f.eventuallyForbidden(t, namespace, webPod(), "limits.cpu")
 
 	pod := chartPod(t)
@@ -262,7 +263,7 @@ func (f *fixture) testServiceAccount(t *testing.T) {
 func (f *fixture) testExcluded(t *testing.T) {
 	patch := fmt.Sprintf(`{"metadata":{"labels":{%q:%q}}}`, policy.LabelInjection, policy.InjectionEnabled)
 	_, err := f.Client().CoreV1().Namespaces().Patch(t.Context(), home, "application/merge-patch+json", []byte(patch), metav1.PatchOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	f.account(t, home, "prometheus-server", nil)
 	before := f.podCalls(t)
 	f.pod(t, home, chartPod(t))
@@ -276,13 +277,13 @@ func (f *fixture) testPaused(t *testing.T) {
 	f.account(t, "test-paused", "prometheus-server", nil)
 	isInjected := func() bool {
 		pod, err := f.tryPod(t, "test-paused", chartPod(t), true)
-		must(t, err)
+		testkit.Must(t, err)
 		return injected(pod)
 	}
 	f.writePolicy(t, "paused: true\n")
-	eventually(t, "nothing is injected", func() bool { return !isInjected() })
+	testkit.Eventually(t, "nothing is injected", func() bool { return !isInjected() })
 	f.writePolicy(t, "")
-	eventually(t, "injection is back", isInjected)
+	testkit.Eventually(t, "injection is back", isInjected)
 }
 
 // wantInjected creates the pod, which is to be admitted with the sidecar.
@@ -297,7 +298,7 @@ func (f *fixture) wantInjected(t *testing.T, namespace string, pod *corev1.Pod) 
 // the reason: its plugins see new objects a little later.
 func (f *fixture) eventuallyForbidden(t *testing.T, namespace string, pod *corev1.Pod, reason string) {
 	t.Helper()
-	eventually(t, "a pod is forbidden because of "+reason, func() bool {
+	testkit.Eventually(t, "a pod is forbidden because of "+reason, func() bool {
 		_, err := f.tryPod(t, namespace, pod, true)
 		return apierrors.IsForbidden(err) && strings.Contains(err.Error(), reason)
 	})

@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
@@ -94,9 +95,9 @@ func (f *fixture) testMatchCondition(t *testing.T) {
 func detects(t *testing.T, pod *corev1.Pod) bool {
 	t.Helper()
 	text, err := json.Marshal(pod)
-	must(t, err)
+	testkit.Must(t, err)
 	var view inject.Pod
-	must(t, jsonv2.Unmarshal(text, &view))
+	testkit.Must(t, jsonv2.Unmarshal(text, &view))
 	_, ok := inject.Prometheus(&view)
 	return ok || inject.Resembles(&view) != ""
 }

@@ -31,6 +31,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/cluster"
 	"github.com/ampbridge/ampbridge/test/servingcert"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tools"
 	"github.com/ampbridge/ampbridge/webhook/registration"
 )
@@ -56,9 +57,9 @@ func TestMemoryUnderAttack(t *testing.T) {
 		f.namespace(t, namespace, policy.InjectionEnabled, nil)
 		f.account(t, namespace, "prometheus-server", nil)
 	}
-	eventually(t, "the webhook is called", func() bool {
+	testkit.Eventually(t, "the webhook is called", func() bool {
 		pod, err := f.tryPod(t, other, chartPod(t), true)
-		must(t, err)
+		testkit.Must(t, err)
 		return injected(pod)
 	})
 	t.Logf("idle: %s", p.usage(t))
@@ -152,7 +153,7 @@ type install struct {
 func (f *fixture) install(t *testing.T) *install {
 	t.Helper()
 	root, err := tools.Root(t.Context())
-	must(t, err)
+	testkit.Must(t, err)
 	i := &install{binary: filepath.Join(t.TempDir(), "ampbridge"), certs: t.TempDir()}
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", i.binary, "./cmd/ampbridge")
 	build.Dir = root
@@ -160,10 +161,10 @@ func (f *fixture) install(t *testing.T) *install {
 		t.Fatalf("build: %v: %s", err, out)
 	}
 	i.ca, err = servingcert.Write(i.certs, "127.0.0.1")
-	must(t, err)
+	testkit.Must(t, err)
 	f.webhookConfig(t)
 	i.kubeconfig, err = f.KubeconfigFor(t.Context(), home, "webhook")
-	must(t, err)
+	testkit.Must(t, err)
 	return i
 }
 
@@ -173,7 +174,7 @@ func (f *fixture) start(t *testing.T, i *install) *process {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(i.ca)
 	p := &process{
-		addr: freeAddr(t), observedAddr: freeAddr(t), health: freeAddr(t),
+		addr: testkit.FreeAddr(t), observedAddr: testkit.FreeAddr(t), health: testkit.FreeAddr(t),
 		roots: &tls.Config{RootCAs: roots, NextProtos: []string{"http/1.1"}}, group: newCgroup(t, containerLimit),
 	}
 	cmd := exec.Command(i.binary, "webhook", "--policy", f.policyFile, "--cert-dir", i.certs, "--addr", p.addr, "--health-addr", p.health,
@@ -186,7 +187,7 @@ func (f *fixture) start(t *testing.T, i *install) *process {
 	}
 	cmd.Stdout, cmd.Stderr = f.log, f.log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	must(t, cmd.Start())
+	testkit.Must(t, cmd.Start())
 	p.pid = cmd.Process.Pid
 	p.stop = sync.OnceFunc(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM) // an error means that it has ended, which Wait tells
@@ -202,7 +203,7 @@ func (f *fixture) start(t *testing.T, i *install) *process {
 
 func (p *process) ready(t *testing.T) {
 	t.Helper()
-	eventually(t, "the webhook is ready", func() bool {
+	testkit.Eventually(t, "the webhook is ready", func() bool {
 		answer, err := http.Get("http://" + p.health + "/readyz")
 		if err != nil {
 			return false
@@ -229,13 +230,13 @@ func (f *fixture) register(t *testing.T, p *process, i *install) {
 		ExcludedNamespaces: []string{home},
 	}
 	configuration, err := registration.New(options)
-	must(t, err)
+	testkit.Must(t, err)
 	_, err = f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Create(t.Context(), configuration, metav1.CreateOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	review, err := registration.NewPolicy(options, home, "ampbridge-policy")
-	must(t, err)
+	testkit.Must(t, err)
 	_, err = f.Client().AdmissionregistrationV1().ValidatingWebhookConfigurations().Create(t.Context(), review, metav1.CreateOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 }
 
 // review sends a review of a pod with these members and waits for its answer,
@@ -273,7 +274,7 @@ func (p *process) stall(t *testing.T, n, size int) (end func()) {
 	filler := bytes.Repeat([]byte(" "), size-1)
 	for range n {
 		conn, err := tls.Dial("tcp", p.addr, p.roots)
-		must(t, err)
+		testkit.Must(t, err)
 		t.Cleanup(func() { _ = conn.Close() })
 		go func() {
 			_, _ = fmt.Fprintf(conn, "POST /pods/enabled HTTP/1.1\r\nHost: webhook\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", size)
@@ -346,8 +347,8 @@ func (f *fixture) refuseHuge(t *testing.T) {
 			FailurePolicy:  &fail, SideEffects: &none, AdmissionReviewVersions: []string{"v1"},
 		}},
 	}, metav1.CreateOptions{})
-	must(t, err)
-	eventually(t, "the second webhook is called", func() bool {
+	testkit.Must(t, err)
+	testkit.Eventually(t, "the second webhook is called", func() bool {
 		pod := chartPod(t)
 		pod.Labels[hugeLabel] = "true"
 		_, err := f.tryPod(t, "test-tenant", pod, true)
@@ -361,20 +362,20 @@ func (f *fixture) hugeAccount(t *testing.T, namespace string) {
 	t.Helper()
 	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "huge"}, Secrets: make([]corev1.ObjectReference, 15_000)}
 	_, err := f.Client().CoreV1().ServiceAccounts(namespace).Create(t.Context(), account, metav1.CreateOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 }
 
 // peak is the largest resident size of the process so far, in bytes.
 func (p *process) peak(t *testing.T) int64 {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.pid))
-	must(t, err)
+	testkit.Must(t, err)
 	_, rest, found := strings.Cut(string(text), "VmHWM:")
 	if !found {
 		t.Fatalf("no VmHWM: the webhook has ended, or this is no Linux: %s", text)
 	}
 	kilobytes, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
-	must(t, err)
+	testkit.Must(t, err)
 	return kilobytes << 10
 }
 
@@ -395,7 +396,7 @@ func (p *process) tooLarge(t *testing.T) int {
 		return 0
 	}
 	n, err := strconv.Atoi(strings.Fields(rest)[0])
-	must(t, err)
+	testkit.Must(t, err)
 	return n
 }
 
@@ -403,10 +404,10 @@ func (p *process) tooLarge(t *testing.T) int {
 func (p *process) scrape(t *testing.T) string {
 	t.Helper()
 	answer, err := http.Get("http://" + p.observedAddr + "/metrics")
-	must(t, err)
+	testkit.Must(t, err)
 	defer func() { _ = answer.Body.Close() }()
 	text, err := io.ReadAll(answer.Body)
-	must(t, err)
+	testkit.Must(t, err)
 	return string(text)
 }
 
@@ -434,7 +435,7 @@ func newCgroup(t *testing.T, limit int64) cgroup {
 func (c cgroup) add(t *testing.T, pid int) {
 	t.Helper()
 	if c != "" {
-		must(t, os.WriteFile(filepath.Join(string(c), "cgroup.procs"), strconv.AppendInt(nil, int64(pid), 10), 0))
+		testkit.Must(t, os.WriteFile(filepath.Join(string(c), "cgroup.procs"), strconv.AppendInt(nil, int64(pid), 10), 0))
 	}
 }
 
@@ -446,9 +447,9 @@ func (c cgroup) used(t *testing.T) (bytes int64, there bool) {
 		if c == "" || errors.Is(err, os.ErrNotExist) {
 			continue
 		}
-		must(t, err)
+		testkit.Must(t, err)
 		bytes, err = strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
-		must(t, err)
+		testkit.Must(t, err)
 		return bytes, bytes > 0
 	}
 	return 0, false
@@ -459,5 +460,5 @@ func (c cgroup) remove(t *testing.T) {
 	if c == "" {
 		return
 	}
-	eventually(t, "the cgroup is empty", func() bool { return os.Remove(string(c)) == nil })
+	testkit.Eventually(t, "the cgroup is empty", func() bool { return os.Remove(string(c)) == nil })
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/cluster"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tools"
 	"github.com/ampbridge/ampbridge/webhook"
 )
@@ -28,14 +29,14 @@ func TestPolicyIsReviewed(t *testing.T) {
 	i := f.install(t)
 	accepted := f.Client().CoreV1().ConfigMaps(home)
 	_, err := accepted.Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: webhook.AcceptedConfigMap}}, metav1.CreateOptions{})
-	must(t, err)
-	must(t, f.Namespace(t.Context(), "test-elsewhere", nil))
+	testkit.Must(t, err)
+	testkit.Must(t, f.Namespace(t.Context(), "test-elsewhere", nil))
 	p := f.start(t, i)
 	p.ready(t)
 	f.register(t, p, i)
 
 	base, err := os.ReadFile("testdata/policy.yaml")
-	must(t, err)
+	testkit.Must(t, err)
 	good := string(base)
 	wrong := strings.Replace(good, "destinations: [", "destinations: [centrall, ", 1)
 	apply := func(namespace, name, version, text string) (string, error) {
@@ -48,7 +49,7 @@ func TestPolicyIsReviewed(t *testing.T) {
 			object.Annotations = map[string]string{policy.AnnotationVersion: version}
 		}
 		data, err := yaml.Marshal(object)
-		must(t, err)
+		testkit.Must(t, err)
 		cmd := exec.CommandContext(t.Context(), kubectl, "--kubeconfig", f.Kubeconfig(), "apply", "-f", "-")
 		cmd.Stdin = bytes.NewReader(data)
 		out, err := cmd.CombinedOutput()
@@ -56,7 +57,7 @@ func TestPolicyIsReviewed(t *testing.T) {
 	}
 	// The API server takes a moment to see the registration.
 	var refusal string
-	eventually(t, "a policy with a wrong destination is refused", func() bool {
+	testkit.Eventually(t, "a policy with a wrong destination is refused", func() bool {
 		out, err := apply(home, "ampbridge-policy", policy.SchemaVersion, wrong+"pausd: true\n")
 		refusal = out
 		return err != nil
@@ -86,18 +87,18 @@ func TestPolicyIsReviewed(t *testing.T) {
 		}
 	}
 	metrics, err := f.Metrics(t.Context())
-	must(t, err)
+	testkit.Must(t, err)
 	if n := strings.Count(metrics, "policy.webhook.ampbridge.io"); n == 0 {
 		t.Error("the API server counts no call")
 	}
 
-	eventually(t, "the good policy is kept", func() bool {
+	testkit.Eventually(t, "the good policy is kept", func() bool {
 		object, err := accepted.Get(t.Context(), webhook.AcceptedConfigMap, metav1.GetOptions{})
-		must(t, err)
+		testkit.Must(t, err)
 		return object.Data["accepted.yaml"] == good
 	})
 	p.stop()
-	must(t, os.WriteFile(f.policyFile, []byte(wrong), 0o600))
+	testkit.Must(t, os.WriteFile(f.policyFile, []byte(wrong), 0o600))
 	again := f.start(t, i)
 	again.ready(t)
 	if log := f.log.String(); !strings.Contains(log, "policy restored") {

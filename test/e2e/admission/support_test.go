@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -26,6 +25,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/cluster"
 	"github.com/ampbridge/ampbridge/test/servingcert"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook"
 	"github.com/ampbridge/ampbridge/webhook/breaker"
 	"github.com/ampbridge/ampbridge/webhook/inject"
@@ -50,9 +50,9 @@ func newFixture(t *testing.T) *fixture {
 	f.writePolicy(t, "")
 	certs := t.TempDir()
 	ca, err := servingcert.Write(certs, "127.0.0.1")
-	must(t, err)
+	testkit.Must(t, err)
 	o := webhook.Options{
-		Addr: freeAddr(t), HealthAddr: freeAddr(t), MetricsAddr: freeAddr(t), CertDir: certs, PolicyFile: f.policyFile, Image: image,
+		Addr: testkit.FreeAddr(t), HealthAddr: testkit.FreeAddr(t), MetricsAddr: testkit.FreeAddr(t), CertDir: certs, PolicyFile: f.policyFile, Image: image,
 		RESTConfig: f.webhookConfig(t), Logger: slog.New(slog.NewJSONHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	ctx, stop := context.WithCancel(context.Background())
@@ -69,15 +69,15 @@ func newFixture(t *testing.T) *fixture {
 		ClientConfig:       admissionv1.WebhookClientConfig{URL: new("https://" + o.Addr), CABundle: ca},
 		ExcludedNamespaces: []string{home},
 	})
-	must(t, err)
+	testkit.Must(t, err)
 	_, err = f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Create(t.Context(), configuration, metav1.CreateOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	// The API server takes a moment to see its configuration.
 	f.namespace(t, "test-begin", policy.InjectionEnabled, nil)
 	f.account(t, "test-begin", "prometheus-server", nil)
-	eventually(t, "the webhook is called", func() bool {
+	testkit.Eventually(t, "the webhook is called", func() bool {
 		pod, err := f.tryPod(t, "test-begin", chartPod(t), true)
-		must(t, err)
+		testkit.Must(t, err)
 		return injected(pod)
 	})
 	return f
@@ -87,7 +87,7 @@ func newFixture(t *testing.T) *fixture {
 // to need and no others.
 func (f *fixture) webhookConfig(t *testing.T) *rest.Config {
 	t.Helper()
-	must(t, f.Namespace(t.Context(), home, nil))
+	testkit.Must(t, f.Namespace(t.Context(), home, nil))
 	f.account(t, home, "webhook", nil)
 	_, err := f.Client().RbacV1().ClusterRoles().Create(t.Context(), &rbacv1.ClusterRole{
 		ObjectMeta: metav1.ObjectMeta{Name: "ampbridge-webhook"},
@@ -96,13 +96,13 @@ func (f *fixture) webhookConfig(t *testing.T) *rest.Config {
 			{APIGroups: []string{""}, Resources: []string{"limitranges", "resourcequotas"}, Verbs: []string{"list"}},
 		},
 	}, metav1.CreateOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	_, err = f.Client().RbacV1().ClusterRoleBindings().Create(t.Context(), &rbacv1.ClusterRoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: "ampbridge-webhook"},
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "ampbridge-webhook"},
 		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: home, Name: "webhook"}},
 	}, metav1.CreateOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	_, err = f.Client().RbacV1().Roles(home).Create(t.Context(), &rbacv1.Role{
 		ObjectMeta: metav1.ObjectMeta{Name: "ampbridge-webhook"},
 		Rules: []rbacv1.PolicyRule{
@@ -110,17 +110,17 @@ func (f *fixture) webhookConfig(t *testing.T) *rest.Config {
 			{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{webhook.AcceptedConfigMap}, Verbs: []string{"get", "update"}},
 		},
 	}, metav1.CreateOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	_, err = f.Client().RbacV1().RoleBindings(home).Create(t.Context(), &rbacv1.RoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: "ampbridge-webhook"},
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "ampbridge-webhook"},
 		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: home, Name: "webhook"}},
 	}, metav1.CreateOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	file, err := f.KubeconfigFor(t.Context(), home, "webhook")
-	must(t, err)
+	testkit.Must(t, err)
 	config, err := clientcmd.BuildConfigFromFlags("", file)
-	must(t, err)
+	testkit.Must(t, err)
 	return config
 }
 
@@ -128,8 +128,8 @@ func (f *fixture) webhookConfig(t *testing.T) *rest.Config {
 func (f *fixture) writePolicy(t *testing.T, more string) {
 	t.Helper()
 	base, err := os.ReadFile("testdata/policy.yaml")
-	must(t, err)
-	must(t, os.WriteFile(f.policyFile, append(base, more...), 0o600))
+	testkit.Must(t, err)
+	testkit.Must(t, os.WriteFile(f.policyFile, append(base, more...), 0o600))
 }
 
 func (f *fixture) namespace(t *testing.T, name string, injection policy.Injection, labels map[string]string) {
@@ -141,14 +141,14 @@ func (f *fixture) namespace(t *testing.T, name string, injection policy.Injectio
 	for k, v := range labels {
 		all[k] = v
 	}
-	must(t, f.Namespace(t.Context(), name, all))
+	testkit.Must(t, f.Namespace(t.Context(), name, all))
 }
 
 func (f *fixture) account(t *testing.T, namespace, name string, annotations map[string]string) *corev1.ServiceAccount {
 	t.Helper()
 	object := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Annotations: annotations}}
 	created, err := f.Client().CoreV1().ServiceAccounts(namespace).Create(t.Context(), object, metav1.CreateOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	return created
 }
 
@@ -164,7 +164,7 @@ func (f *fixture) tryPod(t *testing.T, namespace string, pod *corev1.Pod, dry bo
 func (f *fixture) pod(t *testing.T, namespace string, pod *corev1.Pod) *corev1.Pod {
 	t.Helper()
 	created, err := f.tryPod(t, namespace, pod, false)
-	must(t, err)
+	testkit.Must(t, err)
 	return created
 }
 
@@ -175,7 +175,7 @@ func (f *fixture) decisions(t *testing.T) map[string]string {
 	reasons := map[string]string{}
 	for line := range strings.Lines(f.log.String()) {
 		var entry struct{ Msg, Namespace, Pod, Reason string }
-		must(t, json.Unmarshal([]byte(line), &entry))
+		testkit.Must(t, json.Unmarshal([]byte(line), &entry))
 		if key := entry.Namespace + "/" + entry.Pod; entry.Msg == "pod" && reasons[key] == "" {
 			reasons[key] = entry.Reason // a reinvocation only finds it done
 		}
@@ -208,11 +208,11 @@ var calls = regexp.MustCompile(`(?m)^apiserver_admission_webhook_request_total\{
 func (f *fixture) podCalls(t *testing.T) (n int) {
 	t.Helper()
 	text, err := f.Metrics(t.Context())
-	must(t, err)
+	testkit.Must(t, err)
 	for _, match := range calls.FindAllStringSubmatch(text, -1) {
 		if match[1] == "pods" {
 			count, err := strconv.Atoi(match[3])
-			must(t, err)
+			testkit.Must(t, err)
 			n += count
 		}
 	}
@@ -227,9 +227,9 @@ func injected(pod *corev1.Pod) bool {
 func readPod(t *testing.T, file string) *corev1.Pod {
 	t.Helper()
 	data, err := os.ReadFile(file)
-	must(t, err)
+	testkit.Must(t, err)
 	pod := &corev1.Pod{}
-	must(t, json.Unmarshal(data, pod))
+	testkit.Must(t, json.Unmarshal(data, pod))
 	// What the API server and the controllers had added.
 	pod.Namespace, pod.Name, pod.OwnerReferences = "", "", nil
 	apiToken := func(name string) bool { return strings.HasPrefix(name, "kube-api-access-") }
@@ -259,30 +259,6 @@ func webPod() *corev1.Pod {
 		ObjectMeta: metav1.ObjectMeta{GenerateName: "web-"},
 		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "web", Image: "nginx:1"}}},
 	}
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within a minute: %s", what)
-		}
-	}
-}
-
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
 }
 
 // lockedBuffer takes the webhook's log.

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/audit"
 	"github.com/ampbridge/ampbridge/webhook/breaker"
 	"github.com/ampbridge/ampbridge/webhook/breaker/store"
@@ -45,7 +46,7 @@ func (f *fixture) testTells(t *testing.T) {
 	r := f.audit(t, "", quick)
 	f.eventSays(t, missed[0], "InjectionMissed", "kubectl -n test-tells rollout restart deployment/missed")
 	f.eventSays(t, skipped[0], "NoSuchContainer", `names "none"`)
-	eventually(t, "the metrics show it", func() bool {
+	testkit.Eventually(t, "the metrics show it", func() bool {
 		return r.value(t, findings, "missed") == 2 && r.value(t, findings, "skipped") == 1
 	})
 	time.Sleep(2 * time.Second) // some ten rounds
@@ -75,7 +76,7 @@ func (f *fixture) testMends(t *testing.T) {
 	leaving := f.deploy(t, left, "leaving", 1, nil)
 	bare := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "bare"}, Spec: template().Spec}
 	bare, err := f.Client().CoreV1().Pods(namespace).Create(t.Context(), bare, metav1.CreateOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	for _, pod := range append(slipped, out...) {
 		if injected(&pod) {
 			t.Fatal("a pod was injected without a webhook")
@@ -91,7 +92,7 @@ func (f *fixture) testMends(t *testing.T) {
 	r := f.audit(t, evict, quick)
 	f.eventSays(t, slipped[0], "InjectionMissed", "going to be evicted")
 	f.eventSays(t, slipped[0], "Evicted", "missed")
-	eventually(t, "the first is replaced", func() bool { return r.value(t, evictions, "evicted") == 1 })
+	testkit.Eventually(t, "the first is replaced", func() bool { return r.value(t, evictions, "evicted") == 1 })
 	// Its sibling stays as long as the successor is not ready.
 	time.Sleep(4 * time.Second)
 	if n := r.value(t, evictions, ""); n != 1 {
@@ -100,14 +101,14 @@ func (f *fixture) testMends(t *testing.T) {
 	for _, pod := range f.pods(t, namespace, "slipped") {
 		f.report(t, pod, ready)
 	}
-	eventually(t, "the second is replaced", func() bool { return replaced(slipped, f.pods(t, namespace, "slipped")) })
+	testkit.Eventually(t, "the second is replaced", func() bool { return replaced(slipped, f.pods(t, namespace, "slipped")) })
 	for _, pod := range f.pods(t, namespace, "slipped") {
 		if !injected(&pod) {
 			t.Errorf("%s is not injected", pod.Name)
 		}
 		f.report(t, pod, ready)
 	}
-	eventually(t, "all is well", func() bool {
+	testkit.Eventually(t, "all is well", func() bool {
 		return r.value(t, findings, "missed") == 1 && r.value(t, findings, "healthy") == 2 // the bare pod stays missed
 	})
 	time.Sleep(3 * time.Second)
@@ -138,15 +139,15 @@ func (f *fixture) testBudget(t *testing.T) {
 		ObjectMeta: metav1.ObjectMeta{Name: "guard"},
 		Spec:       policyv1.PodDisruptionBudgetSpec{MinAvailable: &least, Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"deployment": "guarded"}}},
 	}, metav1.CreateOptions{})
-	must(t, err)
-	eventually(t, "the budget counts the pod", func() bool {
+	testkit.Must(t, err)
+	testkit.Eventually(t, "the budget counts the pod", func() bool {
 		b, err := budgets.Get(t.Context(), "guard", metav1.GetOptions{})
-		must(t, err)
+		testkit.Must(t, err)
 		return b.Status.CurrentHealthy == 1 && b.Status.DisruptionsAllowed == 0
 	})
 	f.startWebhook(t, namespace)
 	r := f.audit(t, evict, quick)
-	eventually(t, "the eviction is refused, and tried again", func() bool { return r.value(t, evictions, "refused") >= 2 })
+	testkit.Eventually(t, "the eviction is refused, and tried again", func() bool { return r.value(t, evictions, "refused") >= 2 })
 	f.eventSays(t, pods[0], "EvictionRefused", "PodDisruptionBudget")
 	if n := len(f.events(t, pods[0], "EvictionRefused")); n != 1 {
 		t.Errorf("%d events EvictionRefused, want 1", n)
@@ -154,8 +155,8 @@ func (f *fixture) testBudget(t *testing.T) {
 	if now := f.pods(t, namespace, "guarded"); replaced(pods, now) || r.value(t, evictions, "evicted") != 0 {
 		t.Fatal("the pod was evicted against its budget")
 	}
-	must(t, budgets.Delete(t.Context(), "guard", metav1.DeleteOptions{}))
-	eventually(t, "the pod is replaced without the budget", func() bool { return replaced(pods, f.pods(t, namespace, "guarded")) })
+	testkit.Must(t, budgets.Delete(t.Context(), "guard", metav1.DeleteOptions{}))
+	testkit.Eventually(t, "the pod is replaced without the budget", func() bool { return replaced(pods, f.pods(t, namespace, "guarded")) })
 }
 
 // The burst comes at once, and then the cluster is left in peace.
@@ -170,7 +171,7 @@ func (f *fixture) testPace(t *testing.T) {
 		quick(o)
 		o.EvictionInterval = time.Hour
 	})
-	eventually(t, "the burst", func() bool { return r.value(t, evictions, "evicted") == audit.EvictionBurst })
+	testkit.Eventually(t, "the burst", func() bool { return r.value(t, evictions, "evicted") == audit.EvictionBurst })
 	time.Sleep(3 * time.Second)
 	if n := r.value(t, evictions, ""); n != audit.EvictionBurst {
 		t.Errorf("%v evictions, want %d", n, audit.EvictionBurst)
@@ -191,7 +192,7 @@ func (f *fixture) testStuck(t *testing.T) {
 		}
 	}
 	r := f.audit(t, "", func(*audit.Options) {})
-	eventually(t, "a first round", func() bool { return r.value(t, findings, "healthy") == 4 })
+	testkit.Eventually(t, "a first round", func() bool { return r.value(t, findings, "healthy") == 4 })
 	begin := time.Now()
 	for _, pod := range pods {
 		f.report(t, pod, cannotPull)
@@ -199,7 +200,7 @@ func (f *fixture) testStuck(t *testing.T) {
 	f.report(t, hanging[0], pulling)
 	f.report(t, slow[0], mounting)
 	for name, before := range map[string][]corev1.Pod{"stuck": pods, "hanging": hanging} {
-		within(t, limit-time.Since(begin), "the pods of "+name+" are replaced", func() bool { return replaced(before, f.pods(t, namespace, name)) })
+		testkit.Within(t, limit-time.Since(begin), "the pods of "+name+" are replaced", func() bool { return replaced(before, f.pods(t, namespace, name)) })
 		t.Logf("%s: replaced after %s", name, time.Since(begin).Round(time.Second))
 		for _, pod := range f.pods(t, namespace, name) {
 			if injected(&pod) {
@@ -217,9 +218,9 @@ func (f *fixture) testStuck(t *testing.T) {
 		t.Errorf("ampbridge_audit_breaker_open is %v, want 1", n)
 	}
 	state, err := store.Read(t.Context(), f.Client().CoreV1().ConfigMaps(home))
-	must(t, err)
+	testkit.Must(t, err)
 	p, err := policy.Parse([]byte(policyText))
-	must(t, err)
+	testkit.Must(t, err)
 	e, _ := p.Entitled(policy.Subject{Namespace: namespace, ServiceAccount: account})
 	successor := f.pods(t, namespace, "stuck")[0]
 	owner := metav1.GetControllerOf(&successor)

@@ -7,7 +7,6 @@ import (
 	"context"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -28,6 +27,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/cluster"
 	"github.com/ampbridge/ampbridge/test/servingcert"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook"
 	"github.com/ampbridge/ampbridge/webhook/audit"
 	"github.com/ampbridge/ampbridge/webhook/breaker"
@@ -60,8 +60,8 @@ type fixture struct {
 
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
-	f := &fixture{Cluster: cluster.Start(t, cluster.Options{}), addr: freeAddr(t), certs: t.TempDir()}
-	must(t, f.Namespace(t.Context(), home, nil))
+	f := &fixture{Cluster: cluster.Start(t, cluster.Options{}), addr: testkit.FreeAddr(t), certs: t.TempDir()}
+	testkit.Must(t, f.Namespace(t.Context(), home, nil))
 	read := func(verb string, resources ...string) rbacv1.PolicyRule {
 		return rbacv1.PolicyRule{APIGroups: []string{""}, Resources: resources, Verbs: []string{verb}}
 	}
@@ -74,13 +74,13 @@ func newFixture(t *testing.T) *fixture {
 	}, []rbacv1.PolicyRule{state, read("create", "configmaps")})
 
 	ca, err := servingcert.Write(f.certs, "127.0.0.1")
-	must(t, err)
+	testkit.Must(t, err)
 	object, err := registration.New(registration.Options{
 		ClientConfig: admissionv1.WebhookClientConfig{URL: new("https://" + f.addr), CABundle: ca}, ExcludedNamespaces: []string{home},
 	})
-	must(t, err)
+	testkit.Must(t, err)
 	_, err = f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Create(t.Context(), object, metav1.CreateOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	return f
 }
 
@@ -91,35 +91,35 @@ func (f *fixture) identity(t *testing.T, name string, everywhere, athome []rbacv
 	f.account(t, home, name)
 	subjects := []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: home, Name: name}}
 	_, err := client.ClusterRoles().Create(t.Context(), &rbacv1.ClusterRole{ObjectMeta: meta, Rules: everywhere}, metav1.CreateOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	_, err = client.ClusterRoleBindings().Create(t.Context(), &rbacv1.ClusterRoleBinding{
 		ObjectMeta: meta, Subjects: subjects, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: name},
 	}, metav1.CreateOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	_, err = client.Roles(home).Create(t.Context(), &rbacv1.Role{ObjectMeta: meta, Rules: athome}, metav1.CreateOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	_, err = client.RoleBindings(home).Create(t.Context(), &rbacv1.RoleBinding{
 		ObjectMeta: meta, Subjects: subjects, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: name},
 	}, metav1.CreateOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	file, err := f.KubeconfigFor(t.Context(), home, name)
-	must(t, err)
+	testkit.Must(t, err)
 	config, err := clientcmd.BuildConfigFromFlags("", file)
-	must(t, err)
+	testkit.Must(t, err)
 	return config
 }
 
 func (f *fixture) account(t *testing.T, namespace, name string) {
 	t.Helper()
 	_, err := f.Client().CoreV1().ServiceAccounts(namespace).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 }
 
 // namespace makes a labelled namespace with the granted service account. Its
 // label goes with the test, so that no later auditor is concerned.
 func (f *fixture) namespace(t *testing.T, name string) {
 	t.Helper()
-	must(t, f.Namespace(t.Context(), name, map[string]string{policy.LabelInjection: string(policy.InjectionEnabled)}))
+	testkit.Must(t, f.Namespace(t.Context(), name, map[string]string{policy.LabelInjection: string(policy.InjectionEnabled)}))
 	f.account(t, name, account)
 	t.Cleanup(func() { f.unlabel(t, name) })
 }
@@ -128,10 +128,10 @@ func (f *fixture) unlabel(t *testing.T, name string) {
 	t.Helper()
 	ctx := context.WithoutCancel(t.Context())
 	object, err := f.Client().CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	delete(object.Labels, policy.LabelInjection)
 	_, err = f.Client().CoreV1().Namespaces().Update(ctx, object, metav1.UpdateOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 }
 
 // startWebhook runs the webhook until the test ends, and returns when the API
@@ -139,17 +139,17 @@ func (f *fixture) unlabel(t *testing.T, name string) {
 func (f *fixture) startWebhook(t *testing.T, probe string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "policy.yaml")
-	must(t, os.WriteFile(file, []byte(policyText), 0o600))
+	testkit.Must(t, os.WriteFile(file, []byte(policyText), 0o600))
 	f.run(t, "webhook", func(ctx context.Context) error {
 		return webhook.Run(ctx, webhook.Options{
-			Addr: f.addr, HealthAddr: freeAddr(t), MetricsAddr: freeAddr(t), CertDir: f.certs, PolicyFile: file, Image: image,
+			Addr: f.addr, HealthAddr: testkit.FreeAddr(t), MetricsAddr: testkit.FreeAddr(t), CertDir: f.certs, PolicyFile: file, Image: image,
 			RESTConfig: f.webhook, Namespace: home, Logger: slog.New(slog.NewJSONHandler(io.Discard, nil)),
 		})
 	})
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "probe"}, Spec: template().Spec}
-	eventually(t, "the webhook injects", func() bool {
+	testkit.Eventually(t, "the webhook injects", func() bool {
 		admitted, err := f.Client().CoreV1().Pods(probe).Create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
-		must(t, err)
+		testkit.Must(t, err)
 		return injected(admitted)
 	})
 }
@@ -163,7 +163,7 @@ type running struct {
 func (f *fixture) audit(t *testing.T, more string, change func(*audit.Options)) *running {
 	t.Helper()
 	p, err := policy.Parse([]byte(policyText + more))
-	must(t, err)
+	testkit.Must(t, err)
 	r := &running{metrics: prometheus.NewRegistry()}
 	o := audit.Options{
 		RESTConfig: f.auditor, Policy: func() *policy.Policy { return p }, Image: image, Namespace: home, Excluded: []string{excluded},
@@ -196,7 +196,7 @@ func (f *fixture) run(t *testing.T, name string, run func(context.Context) error
 func (r *running) value(t *testing.T, name, label string) (sum float64) {
 	t.Helper()
 	families, err := r.metrics.Gather()
-	must(t, err)
+	testkit.Must(t, err)
 	for _, f := range families {
 		if f.GetName() != name {
 			continue
@@ -238,9 +238,9 @@ func (f *fixture) deploy(t *testing.T, namespace, name string, replicas int, ann
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec:       appsv1.DeploymentSpec{Replicas: new(int32(replicas)), Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"deployment": name}}, Template: pod},
 	}, metav1.CreateOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	var pods []corev1.Pod
-	eventually(t, name+" has its pods", func() bool {
+	testkit.Eventually(t, name+" has its pods", func() bool {
 		pods = f.pods(t, namespace, name)
 		return len(pods) == replicas
 	})
@@ -251,20 +251,20 @@ func (f *fixture) deploy(t *testing.T, namespace, name string, replicas int, ann
 func (f *fixture) pods(t *testing.T, namespace, deployment string) []corev1.Pod {
 	t.Helper()
 	list, err := f.Client().CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{LabelSelector: "deployment=" + deployment})
-	must(t, err)
+	testkit.Must(t, err)
 	return slices.DeleteFunc(list.Items, func(p corev1.Pod) bool { return p.DeletionTimestamp != nil })
 }
 
 // report writes a pod's status, as the kubelet does.
 func (f *fixture) report(t *testing.T, pod corev1.Pod, change func(*corev1.PodStatus)) {
 	t.Helper()
-	eventually(t, "the status of "+pod.Name+" is written", func() bool {
+	testkit.Eventually(t, "the status of "+pod.Name+" is written", func() bool {
 		p, err := f.Client().CoreV1().Pods(pod.Namespace).Get(t.Context(), pod.Name, metav1.GetOptions{})
-		must(t, err)
+		testkit.Must(t, err)
 		change(&p.Status)
 		_, err = f.Client().CoreV1().Pods(pod.Namespace).UpdateStatus(t.Context(), p, metav1.UpdateOptions{})
 		if !apierrors.IsConflict(err) {
-			must(t, err)
+			testkit.Must(t, err)
 		}
 		return err == nil
 	})
@@ -304,7 +304,7 @@ func mounting(s *corev1.PodStatus) {
 func (f *fixture) events(t *testing.T, pod corev1.Pod, reason string) []corev1.Event {
 	t.Helper()
 	list, err := f.Client().CoreV1().Events(pod.Namespace).List(t.Context(), metav1.ListOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	owner := metav1.GetControllerOf(&pod)
 	return slices.DeleteFunc(list.Items, func(e corev1.Event) bool {
 		return e.Reason != reason || e.InvolvedObject.UID != owner.UID || e.InvolvedObject.Kind != owner.Kind
@@ -313,7 +313,7 @@ func (f *fixture) events(t *testing.T, pod corev1.Pod, reason string) []corev1.E
 
 func (f *fixture) eventSays(t *testing.T, pod corev1.Pod, reason, words string) {
 	t.Helper()
-	eventually(t, "event "+reason+": "+words, func() bool {
+	testkit.Eventually(t, "event "+reason+": "+words, func() bool {
 		return slices.ContainsFunc(f.events(t, pod, reason), func(e corev1.Event) bool { return strings.Contains(e.Message, words) })
 	})
 }
@@ -329,33 +329,4 @@ func replaced(before, now []corev1.Pod) bool {
 
 func has(pods []corev1.Pod, pod corev1.Pod) bool {
 	return slices.ContainsFunc(pods, func(p corev1.Pod) bool { return p.UID == pod.UID })
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	within(t, time.Minute, what, holds)
-}
-
-func within(t *testing.T, limit time.Duration, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(limit); !holds(); time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s", limit, what)
-		}
-	}
-}
-
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
 }

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/audit"
 	"github.com/ampbridge/ampbridge/webhook/breaker"
 	"github.com/ampbridge/ampbridge/webhook/breaker/store"
@@ -44,9 +45,9 @@ func (f *fixture) testOffered(t *testing.T) {
 	if apierrors.IsNotFound(err) {
 		_, err = f.Client().CoreV1().ConfigMaps(home).Create(t.Context(), filler, metav1.CreateOptions{})
 	}
-	must(t, err)
+	testkit.Must(t, err)
 	begin := time.Now()
-	must(t, f.crowd(t, tenant))
+	testkit.Must(t, f.crowd(t, tenant))
 	t.Logf("%d pods hang after %s", offered, time.Since(begin).Round(time.Second))
 	pods := map[string][]corev1.Pod{}
 	for _, n := range []string{other, third} {
@@ -57,7 +58,7 @@ func (f *fixture) testOffered(t *testing.T) {
 	r := f.audit(t, "", func(o *audit.Options) { o.Grace, o.Interval = time.Second, time.Hour })
 	begin = time.Now()
 	for n, before := range pods {
-		within(t, 2*time.Minute, "the pod of "+n+" is released", func() bool { return replaced(before, f.pods(t, n, "prometheus")) })
+		testkit.Within(t, 2*time.Minute, "the pod of "+n+" is released", func() bool { return replaced(before, f.pods(t, n, "prometheus")) })
 		t.Logf("%s: released after %s", n, time.Since(begin).Round(time.Second))
 		if now := f.pods(t, n, "prometheus"); injected(&now[0]) {
 			t.Errorf("%s: the successor is injected", n)
@@ -68,7 +69,7 @@ func (f *fixture) testOffered(t *testing.T) {
 		t.Errorf("%v pods are stuck, want %d or more", n, offered-1)
 	}
 	object, err := f.Client().CoreV1().ConfigMaps(home).Get(t.Context(), breaker.ConfigMap, metav1.GetOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	bytes, ofTenant := 0, 0
 	for k, v := range object.Data {
 		bytes += len(k) + len(v)
@@ -82,7 +83,7 @@ func (f *fixture) testOffered(t *testing.T) {
 	}
 	// For the tenant injection pauses too, whatever pod it is.
 	p, err := policy.Parse([]byte(policyText))
-	must(t, err)
+	testkit.Must(t, err)
 	e, _ := p.Entitled(policy.Subject{Namespace: tenant, ServiceAccount: account})
 	for _, i := range []int{0, offered - 1} {
 		if _, open := breaker.State(object.Data).Open(breaker.Of(tenant, fmt.Sprint("p-", i), "", "", nil), breaker.Revision(p, e, image)); !open {
@@ -90,7 +91,7 @@ func (f *fixture) testOffered(t *testing.T) {
 		}
 	}
 	events, err := f.Client().CoreV1().Events(tenant).List(t.Context(), metav1.ListOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	if n := len(events.Items); n > 100 {
 		t.Errorf("%d events about the tenant in a few rounds", n)
 	}
@@ -159,30 +160,30 @@ func (f *fixture) testUnwritable(t *testing.T) {
 	f.report(t, known[0], cannotPull)
 	f.report(t, fresh[0], cannotPull)
 	p, err := policy.Parse([]byte(policyText))
-	must(t, err)
+	testkit.Must(t, err)
 	e, _ := p.Entitled(policy.Subject{Namespace: namespace, ServiceAccount: account})
 	maps := f.Client().CoreV1().ConfigMaps(home)
 	_, err = store.Change(t.Context(), maps, func(s breaker.State) breaker.State {
 		return s.With(breaker.Entry{Workload: breaker.Workload{Namespace: namespace, Kind: "Deployment", Name: "known"}, Revision: breaker.Revision(p, e, image), Cause: "ImagePullBackOff", Since: time.Now()})
 	})
-	must(t, err)
+	testkit.Must(t, err)
 	object, err := maps.Get(t.Context(), breaker.ConfigMap, metav1.GetOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	object.Immutable = new(true)
 	_, err = maps.Update(t.Context(), object, metav1.UpdateOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	f.audit(t, evict, func(o *audit.Options) {
 		quick(o)
 		o.Grace = time.Second
 	})
-	eventually(t, "the pod with an entry is released", func() bool { return replaced(known, f.pods(t, namespace, "known")) })
+	testkit.Eventually(t, "the pod with an entry is released", func() bool { return replaced(known, f.pods(t, namespace, "known")) })
 	if now := f.pods(t, namespace, "known"); injected(&now[0]) {
 		t.Error("its successor is injected")
 	}
-	eventually(t, "the missed pod is repaired", func() bool { return replaced(missed, f.pods(t, namespace, "missed")) })
+	testkit.Eventually(t, "the missed pod is repaired", func() bool { return replaced(missed, f.pods(t, namespace, "missed")) })
 	if !has(f.pods(t, namespace, "fresh"), fresh[0]) {
 		t.Error("a pod was evicted although its entry could not be written")
 	}
-	must(t, maps.Delete(t.Context(), breaker.ConfigMap, metav1.DeleteOptions{}))
-	eventually(t, "it is released once the entry can be written", func() bool { return replaced(fresh, f.pods(t, namespace, "fresh")) })
+	testkit.Must(t, maps.Delete(t.Context(), breaker.ConfigMap, metav1.DeleteOptions{}))
+	testkit.Eventually(t, "it is released once the entry can be written", func() bool { return replaced(fresh, f.pods(t, namespace, "fresh")) })
 }

@@ -20,6 +20,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/test/env"
 	"github.com/ampbridge/ampbridge/test/kubelet"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 func TestMain(m *testing.M) {
@@ -74,7 +75,7 @@ func operatorPod(t *testing.T, port int) *corev1.Pod {
 	pod.Annotations["env/port"] = fmt.Sprint(port)
 	dropped := func(name string) bool { return strings.HasPrefix(name, "kube-api-access-") || name == "web-config" }
 	pod.Spec.Volumes = slices.DeleteFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return dropped(v.Name) })
-	reloader, initReloader := freePort(t), freePort(t)
+	reloader, initReloader := testkit.FreePort(t), testkit.FreePort(t)
 	replacer := strings.NewReplacer("localhost:9090", fmt.Sprintf("127.0.0.1:%d", port), ":8080", fmt.Sprintf("127.0.0.1:%d", reloader), ":8081", fmt.Sprintf("127.0.0.1:%d", initReloader))
 	for _, containers := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
 		for i := range containers {
@@ -98,15 +99,6 @@ func operatorPod(t *testing.T, port int) *corev1.Pod {
 	return pod
 }
 
-func freePort(t *testing.T) int {
-	t.Helper()
-	port, err := env.FreePort()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
-}
-
 func TestOperatorsSecret(t *testing.T) {
 	ctx := t.Context()
 	e := env.Start(t, env.Options{})
@@ -119,7 +111,7 @@ func TestOperatorsSecret(t *testing.T) {
 	if out, err := e.Sync(ctx); err != nil {
 		t.Fatal(out, err)
 	}
-	port := freePort(t)
+	port := testkit.FreePort(t)
 	client := e.Cluster.Client().CoreV1()
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "prometheus-k8s"}, Data: map[string][]byte{"prometheus.yaml.gz": gzipped(t, configuration(port, "first"))}}
 	if _, err := client.Secrets(env.Namespace).Create(ctx, secret, metav1.CreateOptions{}); err != nil {

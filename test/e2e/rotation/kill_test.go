@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/client-go/rest"
 
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/certificates"
 )
 
@@ -32,12 +33,12 @@ func keep(t *testing.T, config *rest.Config, name string) (k *certificates.Rotat
 		Namespace: home, Secret: name, Service: name, Configuration: name, RESTConfig: config, Timing: quick,
 		Registry: prometheus.NewRegistry(), Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
-	must(t, err)
+	testkit.Must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- k.Run(ctx) }()
 	var once sync.Once
-	stop = func() { once.Do(func() { cancel(); must(t, <-done) }) }
+	stop = func() { once.Do(func() { cancel(); testkit.Must(t, <-done) }) }
 	t.Cleanup(stop)
 	return k, stop
 }
@@ -45,7 +46,7 @@ func keep(t *testing.T, config *rest.Config, name string) (k *certificates.Rotat
 func served(t *testing.T, k *certificates.Rotator) []byte {
 	t.Helper()
 	c, err := k.GetCertificate(&tls.ClientHelloInfo{})
-	must(t, err)
+	testkit.Must(t, err)
 	return c.Leaf.Raw
 }
 
@@ -102,7 +103,7 @@ func TestKilledAtEveryWrite(t *testing.T) {
 	// install leaves a stable certificate behind, made by a replica that is gone.
 	install := func(t *testing.T, name string) []byte {
 		k, stop := keep(t, f.Config(), name)
-		eventually(t, "stable", func() bool { return f.stable(t, name, name) && k.Ready() == nil })
+		testkit.Eventually(t, "stable", func() bool { return f.stable(t, name, name) && k.Ready() == nil })
 		stop()
 		return served(t, k)
 	}
@@ -127,7 +128,7 @@ func TestKilledAtEveryWrite(t *testing.T) {
 				c.prepare(t, name)
 				config, d := watched(0, false)
 				_, stop := keep(t, config, name)
-				eventually(t, "stable", func() bool { return f.stable(t, name, name) })
+				testkit.Eventually(t, "stable", func() bool { return f.stable(t, name, name) })
 				stop()
 				if d.writes != c.writes {
 					t.Errorf("writes: got %d, want %d", d.writes, c.writes)
@@ -143,7 +144,7 @@ func TestKilledAtEveryWrite(t *testing.T) {
 						before := c.prepare(t, name)
 						config, d := watched(at, after)
 						_, stop := keep(t, config, name)
-						eventually(t, "the first replica is killed", func() bool {
+						testkit.Eventually(t, "the first replica is killed", func() bool {
 							select {
 							case <-d.dead:
 								return true
@@ -153,7 +154,7 @@ func TestKilledAtEveryWrite(t *testing.T) {
 						})
 						stop()
 						k, _ := keep(t, f.Config(), name)
-						eventually(t, "the second replica is ready, and all is done", func() bool { return k.Ready() == nil && f.stable(t, name, name) })
+						testkit.Eventually(t, "the second replica is ready, and all is done", func() bool { return k.Ready() == nil && f.stable(t, name, name) })
 						if bytes.Equal(served(t, k), before) {
 							t.Error("the certificate is the old one")
 						}
@@ -182,11 +183,11 @@ func TestReplicasAgree(t *testing.T) {
 		}
 		return f.stable(t, name, name)
 	}
-	eventually(t, "all serve the same", agree)
+	testkit.Eventually(t, "all serve the same", agree)
 	first := served(t, keepers[0])
 	var versions atomic.Int64
 	watch, err := f.Client().CoreV1().Secrets(home).Watch(t.Context(), only(name))
-	must(t, err)
+	testkit.Must(t, err)
 	defer watch.Stop()
 	go func() {
 		for range watch.ResultChan() {
@@ -194,9 +195,9 @@ func TestReplicasAgree(t *testing.T) {
 		}
 	}()
 	f.rotate(t, name)
-	eventually(t, "all serve the same, and another", func() bool { return agree() && !bytes.Equal(served(t, keepers[0]), first) })
+	testkit.Eventually(t, "all serve the same, and another", func() bool { return agree() && !bytes.Equal(served(t, keepers[0]), first) })
 	// As it was, asked for, generated, announced, switched, retired.
-	eventually(t, "each write is seen", func() bool { return versions.Load() >= 6 })
+	testkit.Eventually(t, "each write is seen", func() bool { return versions.Load() >= 6 })
 	if got := versions.Load(); got != 6 {
 		t.Errorf("versions of the Secret in one rotation by %d replicas: got %d, want 6", len(keepers), got)
 	}
@@ -210,7 +211,7 @@ func TestForeignSecret(t *testing.T) {
 	f.createSecret(t, name, map[string][]byte{"password": []byte("1234")})
 	before := f.secret(t, name)
 	k, _ := keep(t, f.Config(), name)
-	eventually(t, "not ready, and says why and what to do", func() bool {
+	testkit.Eventually(t, "not ready, and says why and what to do", func() bool {
 		err := k.Ready()
 		return err != nil && strings.Contains(err.Error(), "the Secret foreign of namespace ampbridge-system has content, but not the annotation ampbridge.io/certificates") &&
 			strings.Contains(err.Error(), "name another one with --cert-secret")
@@ -234,7 +235,7 @@ func TestEmptySecret(t *testing.T) {
 	f.createSecret(t, name, nil)
 	before := f.secret(t, name)
 	k, _ := keep(t, f.Config(), name)
-	eventually(t, "ready", func() bool { return k.Ready() == nil && f.stable(t, name, name) })
+	testkit.Eventually(t, "ready", func() bool { return k.Ready() == nil && f.stable(t, name, name) })
 	if after := f.secret(t, name); after.UID != before.UID || after.Labels["helm"] != "yes" {
 		t.Errorf("the Secret is another, or has lost its labels: %v", after.ObjectMeta)
 	}
@@ -247,18 +248,18 @@ func TestAPIServerIsLate(t *testing.T) {
 	f.register(t, name, name)
 	config := f.Config()
 	target := strings.TrimPrefix(config.Host, "https://")
-	addr := freeAddr(t, "127.0.0.1")
+	addr := testkit.FreeAddr(t)
 	config.Host = "https://" + addr
 	k, _ := keep(t, config, name)
-	eventually(t, "not ready, and says why", func() bool {
+	testkit.Eventually(t, "not ready, and says why", func() bool {
 		err := k.Ready()
 		return err != nil && strings.Contains(err.Error(), "no serving certificate is loaded") && strings.Contains(err.Error(), "connection refused")
 	})
 	listener, err := net.Listen("tcp", addr)
-	must(t, err)
+	testkit.Must(t, err)
 	defer func() { _ = listener.Close() }()
 	go forward(listener, target)
-	eventually(t, "ready", func() bool { return k.Ready() == nil })
+	testkit.Eventually(t, "ready", func() bool { return k.Ready() == nil })
 }
 
 // forward connects whoever comes with the target, until the listener closes.

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tools"
 	"github.com/ampbridge/ampbridge/webhook/registration"
 )
@@ -24,26 +25,26 @@ func TestProcess(t *testing.T) {
 	f := newFixture(t)
 	f.register(t, registration.DefaultName, service)
 	kubeconfig, err := f.KubeconfigFor(t.Context(), home, "webhook")
-	must(t, err)
+	testkit.Must(t, err)
 	root, err := tools.Root(t.Context())
-	must(t, err)
+	testkit.Must(t, err)
 	program := filepath.Join(t.TempDir(), "ampbridge")
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "./cmd/ampbridge")
 	build.Dir = root
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	r := &replica{health: freeAddr(t, "127.0.0.1")}
-	metricsAddr := freeAddr(t, "127.0.0.1")
+	r := &replica{health: testkit.FreeAddr(t)}
+	metricsAddr := testkit.FreeAddr(t)
 	cmd := exec.Command(program, "webhook", "--policy", f.policyFile, "--image", image, "--namespace", home, "--kubeconfig", kubeconfig,
 		"--cert-secret", secret, "--service", service, "--webhook-configuration", registration.DefaultName,
-		"--addr", freeAddr(t, f.address), "--health-addr", r.health, "--metrics-addr", metricsAddr, "--drain-delay", "0s")
+		"--addr", testkit.FreeAddrOn(t, f.address), "--health-addr", r.health, "--metrics-addr", metricsAddr, "--drain-delay", "0s")
 	var log bytes.Buffer
 	cmd.Stderr = &log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	must(t, cmd.Start())
+	testkit.Must(t, cmd.Start())
 	t.Cleanup(func() {
-		must(t, cmd.Process.Signal(syscall.SIGTERM))
+		testkit.Must(t, cmd.Process.Signal(syscall.SIGTERM))
 		if err := cmd.Wait(); err != nil {
 			t.Errorf("%v\n%s", err, &log)
 		}
@@ -51,7 +52,7 @@ func TestProcess(t *testing.T) {
 			t.Error("the log has a key")
 		}
 	})
-	eventually(t, "ready", func() bool { ok, _ := r.ready(); return ok })
+	testkit.Eventually(t, "ready", func() bool { ok, _ := r.ready(); return ok })
 	if !f.stable(t, secret, registration.DefaultName) {
 		t.Errorf("ready, but not stable")
 	}
@@ -81,10 +82,10 @@ func TestProcess(t *testing.T) {
 func ownMemory(t *testing.T, pid int) int {
 	t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	must(t, err)
+	testkit.Must(t, err)
 	_, rest, _ := strings.Cut(string(status), "RssAnon:")
 	number, err := strconv.Atoi(strings.Fields(rest)[0])
-	must(t, err)
+	testkit.Must(t, err)
 	t.Logf("own memory: %d kB", number)
 	return number << 10
 }
@@ -92,7 +93,7 @@ func ownMemory(t *testing.T, pid int) int {
 func readMetrics(t *testing.T, addr string) map[string]float64 {
 	t.Helper()
 	answer, err := http.Get("http://" + addr + "/metrics")
-	must(t, err)
+	testkit.Must(t, err)
 	defer func() { _ = answer.Body.Close() }()
 	values := map[string]float64{}
 	for lines := bufio.NewScanner(io.LimitReader(answer.Body, 1<<20)); lines.Scan(); {

@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/registration"
 )
 
@@ -64,7 +65,7 @@ func (f *fixture) testUnderLoad(t *testing.T, replicas []*replica) {
 		rotation.Go(func() {
 			before := f.secret(t, secret)
 			f.rotate(t, secret)
-			eventually(t, "the certificate is rotated", func() bool {
+			testkit.Eventually(t, "the certificate is rotated", func() bool {
 				now := f.secret(t, secret)
 				return !bytes.Equal(now.Data["tls.crt"], before.Data["tls.crt"]) && f.stable(t, secret, registration.DefaultName)
 			})
@@ -96,7 +97,7 @@ func (f *fixture) testUnderLoad(t *testing.T, replicas []*replica) {
 		f.end(t, r)
 	}
 	ok, err := f.admit(t.Context(), true)
-	must(t, err)
+	testkit.Must(t, err)
 	if ok || f.count(t, failures) == failed {
 		t.Errorf("without a replica: injected %v, %d failures counted", ok, f.count(t, failures)-failed)
 	}
@@ -109,7 +110,7 @@ func TestMended(t *testing.T) {
 	r := f.start(t, "a", false)
 	f.eventuallyInjected(t)
 	registered := f.configuration(t, registration.DefaultName)
-	eventually(t, "stable", func() bool { return f.stable(t, secret, registration.DefaultName) })
+	testkit.Eventually(t, "stable", func() bool { return f.stable(t, secret, registration.DefaultName) })
 	first := f.secret(t, secret)
 
 	t.Run("the bundle is stripped", func(t *testing.T) {
@@ -118,13 +119,13 @@ func TestMended(t *testing.T) {
 			object.Webhooks[i].ClientConfig.CABundle = nil
 		}
 		_, err := f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Update(t.Context(), object, metav1.UpdateOptions{})
-		must(t, err)
-		eventually(t, "the bundle is back", func() bool { return f.stable(t, secret, registration.DefaultName) })
+		testkit.Must(t, err)
+		testkit.Eventually(t, "the bundle is back", func() bool { return f.stable(t, secret, registration.DefaultName) })
 		f.eventuallyInjected(t)
 	})
 	t.Run("the Secret is deleted", func(t *testing.T) {
-		must(t, f.Client().CoreV1().Secrets(home).Delete(t.Context(), secret, metav1.DeleteOptions{}))
-		eventually(t, "the Secret is back", func() bool {
+		testkit.Must(t, f.Client().CoreV1().Secrets(home).Delete(t.Context(), secret, metav1.DeleteOptions{}))
+		testkit.Eventually(t, "the Secret is back", func() bool {
 			s := f.secret(t, secret)
 			return s != nil && s.UID != first.UID && len(s.Data) > 0
 		})
@@ -138,13 +139,13 @@ func TestMended(t *testing.T) {
 		s := f.secret(t, secret)
 		s.Data["tls.crt"] = []byte("rubbish")
 		_, err := f.Client().CoreV1().Secrets(home).Update(t.Context(), s, metav1.UpdateOptions{})
-		must(t, err)
-		eventually(t, "the Secret is mended", func() bool { return bytes.Equal(f.secret(t, secret).Data["tls.crt"], first.Data["tls.crt"]) })
+		testkit.Must(t, err)
+		testkit.Eventually(t, "the Secret is mended", func() bool { return bytes.Equal(f.secret(t, secret).Data["tls.crt"], first.Data["tls.crt"]) })
 	})
 	t.Run("the configuration is deleted", func(t *testing.T) {
 		client := f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations()
-		must(t, client.Delete(t.Context(), registration.DefaultName, metav1.DeleteOptions{}))
-		eventually(t, "not ready, and says why", func() bool {
+		testkit.Must(t, client.Delete(t.Context(), registration.DefaultName, metav1.DeleteOptions{}))
+		testkit.Eventually(t, "not ready, and says why", func() bool {
 			ok, why := r.ready()
 			return !ok && strings.Contains(why, "there is no MutatingWebhookConfiguration ampbridge")
 		})
@@ -154,8 +155,8 @@ func TestMended(t *testing.T) {
 			object.Webhooks[i].ClientConfig.CABundle = nil
 		}
 		_, err := client.Create(t.Context(), object, metav1.CreateOptions{})
-		must(t, err)
-		eventually(t, "ready", func() bool { ok, _ := r.ready(); return ok })
+		testkit.Must(t, err)
+		testkit.Eventually(t, "ready", func() bool { ok, _ := r.ready(); return ok })
 		f.eventuallyInjected(t)
 	})
 	t.Run("somebody strips the bundle again and again", func(t *testing.T) {
@@ -164,8 +165,8 @@ func TestMended(t *testing.T) {
 		began := time.Now()
 		for range 3 {
 			_, err := client.Patch(t.Context(), registration.DefaultName, "application/json-patch+json", []byte(`[{"op":"remove","path":"/webhooks/0/clientConfig/caBundle"}]`), metav1.PatchOptions{})
-			must(t, err)
-			eventually(t, "the bundle is back", func() bool { return f.stable(t, secret, registration.DefaultName) })
+			testkit.Must(t, err)
+			testkit.Eventually(t, "the bundle is back", func() bool { return f.stable(t, secret, registration.DefaultName) })
 		}
 		// A quarrel must not keep the API server busy.
 		if took := time.Since(began); took < 2*time.Second {
@@ -177,10 +178,10 @@ func TestMended(t *testing.T) {
 	})
 	t.Run("all of it at once, with a new replica", func(t *testing.T) {
 		f.end(t, r)
-		must(t, f.Client().CoreV1().Secrets(home).Delete(t.Context(), secret, metav1.DeleteOptions{}))
+		testkit.Must(t, f.Client().CoreV1().Secrets(home).Delete(t.Context(), secret, metav1.DeleteOptions{}))
 		f.start(t, "b", false)
 		f.eventuallyInjected(t)
-		eventually(t, "stable", func() bool { return f.stable(t, secret, registration.DefaultName) })
+		testkit.Eventually(t, "stable", func() bool { return f.stable(t, secret, registration.DefaultName) })
 		if s := f.secret(t, secret); bytes.Equal(s.Data["tls.crt"], first.Data["tls.crt"]) {
 			t.Error("the Secret has the old certificate, which nobody has")
 		}
@@ -188,8 +189,8 @@ func TestMended(t *testing.T) {
 	f.wantOnlyBundles(t, registered, f.configuration(t, registration.DefaultName))
 
 	t.Run("all of it is removed, as helm uninstall does", func(t *testing.T) {
-		must(t, f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Delete(t.Context(), registration.DefaultName, metav1.DeleteOptions{}))
-		must(t, f.Client().CoreV1().Secrets(home).Delete(t.Context(), secret, metav1.DeleteOptions{}))
+		testkit.Must(t, f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Delete(t.Context(), registration.DefaultName, metav1.DeleteOptions{}))
+		testkit.Must(t, f.Client().CoreV1().Secrets(home).Delete(t.Context(), secret, metav1.DeleteOptions{}))
 		time.Sleep(3 * timing.Resync)
 		if s := f.secret(t, secret); s != nil {
 			t.Error("the replica that is still there has put the Secret back")
@@ -203,10 +204,10 @@ func TestRightsAreNarrow(t *testing.T) {
 	f.register(t, registration.DefaultName, service)
 	f.register(t, "another", "another")
 	client, err := kubernetes.NewForConfig(f.config)
-	must(t, err)
+	testkit.Must(t, err)
 	other := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "other"}}
 	_, err = f.Client().CoreV1().Secrets(home).Create(t.Context(), other, metav1.CreateOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	nothing := []byte(`{"metadata":{"labels":{"touched":"yes"}}}`)
 	ctx, secrets, configurations := t.Context(), client.CoreV1().Secrets(home), client.AdmissionregistrationV1().MutatingWebhookConfigurations()
 	applied := func(name string) error {
@@ -239,5 +240,5 @@ func TestRightsAreNarrow(t *testing.T) {
 			t.Errorf("%s: got %v, want forbidden", what, err)
 		}
 	}
-	must(t, applied(secret))
+	testkit.Must(t, applied(secret))
 }

@@ -30,6 +30,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/cluster"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook"
 	"github.com/ampbridge/ampbridge/webhook/certificates"
 	"github.com/ampbridge/ampbridge/webhook/inject"
@@ -75,11 +76,11 @@ type fixture struct {
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
 	f := &fixture{Cluster: cluster.Start(t, cluster.Options{}), address: nodeAddress(t), policyFile: filepath.Join(t.TempDir(), "policy.yaml"), live: map[string]bool{}}
-	must(t, os.WriteFile(f.policyFile, []byte(policyText), 0o600))
-	must(t, f.Namespace(t.Context(), home, nil))
-	must(t, f.Namespace(t.Context(), tenant, map[string]string{policy.LabelInjection: string(policy.InjectionEnabled)}))
+	testkit.Must(t, os.WriteFile(f.policyFile, []byte(policyText), 0o600))
+	testkit.Must(t, f.Namespace(t.Context(), home, nil))
+	testkit.Must(t, f.Namespace(t.Context(), tenant, map[string]string{policy.LabelInjection: string(policy.InjectionEnabled)}))
 	_, err := f.Client().CoreV1().ServiceAccounts(tenant).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}}, metav1.CreateOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	f.config = f.identity(t, "webhook", secret, registration.DefaultName)
 	return f
 }
@@ -91,30 +92,30 @@ func (f *fixture) identity(t *testing.T, name, secret, configuration string) *re
 	client, meta := f.Client().RbacV1(), metav1.ObjectMeta{Name: name}
 	subjects := []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: home, Name: name}}
 	_, err := f.Client().CoreV1().ServiceAccounts(home).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: meta}, metav1.CreateOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	_, err = client.ClusterRoles().Create(t.Context(), &rbacv1.ClusterRole{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{
 		{APIGroups: []string{""}, Resources: []string{"serviceaccounts"}, Verbs: []string{"get"}},
 		{APIGroups: []string{""}, Resources: []string{"limitranges", "resourcequotas"}, Verbs: []string{"list"}},
 		{APIGroups: []string{"admissionregistration.k8s.io"}, Resources: []string{"mutatingwebhookconfigurations"}, ResourceNames: []string{configuration}, Verbs: []string{"get", "watch", "patch"}},
 	}}, metav1.CreateOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	_, err = client.ClusterRoleBindings().Create(t.Context(), &rbacv1.ClusterRoleBinding{
 		ObjectMeta: meta, Subjects: subjects, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: name},
 	}, metav1.CreateOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	_, err = client.Roles(home).Create(t.Context(), &rbacv1.Role{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{
 		{APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: []string{secret}, Verbs: []string{"get", "watch", "update", "patch", "create"}},
 		{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{"ampbridge-breaker"}, Verbs: []string{"get"}},
 	}}, metav1.CreateOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	_, err = client.RoleBindings(home).Create(t.Context(), &rbacv1.RoleBinding{
 		ObjectMeta: meta, Subjects: subjects, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: name},
 	}, metav1.CreateOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	file, err := f.KubeconfigFor(t.Context(), home, name)
-	must(t, err)
+	testkit.Must(t, err)
 	config, err := clientcmd.BuildConfigFromFlags("", file)
-	must(t, err)
+	testkit.Must(t, err)
 	return config
 }
 
@@ -125,25 +126,25 @@ func (f *fixture) register(t *testing.T, name, service string) {
 	_, err := f.Client().CoreV1().Services(home).Create(t.Context(), &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Name: service}, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: portName, Port: 443}}},
 	}, metav1.CreateOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	object, err := registration.New(registration.Options{
 		Name:         name,
 		ClientConfig: admissionv1.WebhookClientConfig{Service: &admissionv1.ServiceReference{Namespace: home, Name: service}}, ExcludedNamespaces: []string{home},
 	})
-	must(t, err)
+	testkit.Must(t, err)
 	foreign := *object.Webhooks[0].DeepCopy()
 	foreign.Name = "foreign.example.com"
 	foreign.ClientConfig.Service.Name = "somebody-elses"
 	foreign.NamespaceSelector.MatchLabels = map[string]string{"never": "there"}
 	object.Webhooks = append(object.Webhooks[:1], append([]admissionv1.MutatingWebhook{foreign}, object.Webhooks[1:]...)...)
 	_, err = f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Create(t.Context(), object, metav1.CreateOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 }
 
 func (f *fixture) configuration(t *testing.T, name string) *admissionv1.MutatingWebhookConfiguration {
 	t.Helper()
 	object, err := f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(), name, metav1.GetOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	return object
 }
 
@@ -166,7 +167,7 @@ func (f *fixture) wantOnlyBundles(t *testing.T, before, after *admissionv1.Mutat
 func (f *fixture) secret(t *testing.T, name string) *corev1.Secret {
 	t.Helper()
 	list, err := f.Client().CoreV1().Secrets(home).List(t.Context(), only(name))
-	must(t, err)
+	testkit.Must(t, err)
 	if len(list.Items) == 0 {
 		return nil
 	}
@@ -196,7 +197,7 @@ func (f *fixture) rotate(t *testing.T, secret string) {
 	t.Helper()
 	patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:"now"}}}`, certificates.AnnotationRotate)
 	_, err := f.Client().CoreV1().Secrets(home).Patch(t.Context(), secret, "application/merge-patch+json", []byte(patch), metav1.PatchOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 }
 
 // replica is one pod of the Deployment.
@@ -214,12 +215,12 @@ func (f *fixture) start(t *testing.T, name string, late bool) *replica {
 	if late {
 		config.Wrap(func(next http.RoundTripper) http.RoundTripper { return slow{next} })
 	}
-	r := &replica{name: name, addr: freeAddr(t, f.address), health: freeAddr(t, "127.0.0.1"), done: make(chan error, 1)}
+	r := &replica{name: name, addr: testkit.FreeAddrOn(t, f.address), health: testkit.FreeAddr(t), done: make(chan error, 1)}
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop = stop
 	go func() {
 		r.done <- webhook.Run(ctx, webhook.Options{
-			Addr: r.addr, HealthAddr: r.health, MetricsAddr: freeAddr(t, "127.0.0.1"), PolicyFile: f.policyFile, Image: image,
+			Addr: r.addr, HealthAddr: r.health, MetricsAddr: testkit.FreeAddr(t), PolicyFile: f.policyFile, Image: image,
 			CertSecret: secret, Service: service, Namespace: home, CertTiming: timing, DrainDelay: 5 * time.Second,
 			RESTConfig: config, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)).With("replica", name),
 		})
@@ -231,18 +232,18 @@ func (f *fixture) start(t *testing.T, name string, late bool) *replica {
 		}
 		close(r.done)
 	})
-	eventually(t, name+" is ready", func() bool { ok, _ := r.ready(); return ok })
+	testkit.Eventually(t, name+" is ready", func() bool { ok, _ := r.ready(); return ok })
 	host, port, err := net.SplitHostPort(r.addr)
-	must(t, err)
+	testkit.Must(t, err)
 	number, err := strconv.Atoi(port)
-	must(t, err)
+	testkit.Must(t, err)
 	_, err = f.Client().DiscoveryV1().EndpointSlices(home).Create(t.Context(), &discoveryv1.EndpointSlice{
 		ObjectMeta:  metav1.ObjectMeta{Name: name, Labels: map[string]string{discoveryv1.LabelServiceName: service}},
 		AddressType: discoveryv1.AddressTypeIPv4,
 		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{host}, Conditions: discoveryv1.EndpointConditions{Ready: new(true)}}},
 		Ports:       []discoveryv1.EndpointPort{{Name: new(portName), Port: new(int32(number))}},
 	}, metav1.CreateOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	f.join(r.addr)
 	return r
 }
@@ -264,8 +265,8 @@ func (f *fixture) end(t *testing.T, r *replica) {
 	t.Helper()
 	f.leave(r.addr)
 	r.stop()
-	must(t, f.Client().DiscoveryV1().EndpointSlices(home).Delete(t.Context(), r.name, metav1.DeleteOptions{}))
-	must(t, <-r.done)
+	testkit.Must(t, f.Client().DiscoveryV1().EndpointSlices(home).Delete(t.Context(), r.name, metav1.DeleteOptions{}))
+	testkit.Must(t, <-r.done)
 	r.done <- nil
 }
 
@@ -316,9 +317,9 @@ func (f *fixture) admit(ctx context.Context, dry bool) (bool, error) {
 // the bundle.
 func (f *fixture) eventuallyInjected(t *testing.T) {
 	t.Helper()
-	eventually(t, "pods are injected", func() bool {
+	testkit.Eventually(t, "pods are injected", func() bool {
 		injected, err := f.admit(t.Context(), true)
-		must(t, err)
+		testkit.Must(t, err)
 		return injected
 	})
 }
@@ -332,10 +333,10 @@ var (
 func (f *fixture) count(t *testing.T, what *regexp.Regexp) (n int) {
 	t.Helper()
 	text, err := f.Metrics(t.Context())
-	must(t, err)
+	testkit.Must(t, err)
 	for _, match := range what.FindAllStringSubmatch(text, -1) {
 		count, err := strconv.Atoi(match[1])
-		must(t, err)
+		testkit.Must(t, err)
 		n += count
 	}
 	return n
@@ -344,32 +345,8 @@ func (f *fixture) count(t *testing.T, what *regexp.Regexp) (n int) {
 func nodeAddress(t *testing.T) string {
 	t.Helper()
 	address, err := cluster.Address()
-	must(t, err)
+	testkit.Must(t, err)
 	return address
-}
-
-func freeAddr(t *testing.T, host string) string {
-	t.Helper()
-	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
-	must(t, err)
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(2 * time.Minute); !holds(); time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within two minutes: %s", what)
-		}
-	}
 }
 
 // only selects one object by its name.
@@ -381,5 +358,5 @@ func (f *fixture) createSecret(t *testing.T, name string, data map[string][]byte
 	t.Helper()
 	object := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"helm": "yes"}}, Data: data}
 	_, err := f.Client().CoreV1().Secrets(home).Create(t.Context(), object, metav1.CreateOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 }

@@ -306,10 +306,7 @@ func served(t *testing.T, e *env.Env, name string, change func(*corev1.Pod)) str
 }
 
 func neighbours(t *testing.T, e *env.Env) string {
-	port, err := env.FreePort()
-	if err != nil {
-		t.Fatal(err)
-	}
+	port := testkit.FreePort(t)
 	p := start(t, e, "neighbours", func(pod *corev1.Pod) {
 		always := corev1.ContainerRestartPolicyAlways
 		pod.Spec.InitContainers = []corev1.Container{{

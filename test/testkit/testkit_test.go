@@ -1,0 +1,140 @@
+package testkit_test
+
+import (
+	"flag"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ampbridge/ampbridge/test/testkit"
+)
+
+// recorder is a test that keeps how it failed. Its Fatal panics, and record
+// recovers from that.
+type recorder struct {
+	testing.TB
+	errors []string
+	fatal  string
+}
+
+func (*recorder) Helper() {}
+
+func (r *recorder) Errorf(format string, args ...any) {
+	r.errors = append(r.errors, fmt.Sprintf(format, args...))
+}
+
+func (r *recorder) Fatal(args ...any) { r.fatal = fmt.Sprint(args...); panic(r) }
+
+func (r *recorder) Fatalf(format string, args ...any) {
+	r.fatal = fmt.Sprintf(format, args...)
+	panic(r)
+}
+
+// record runs a function as a test.
+func record(t *testing.T, test func(testing.TB)) *recorder {
+	t.Helper()
+	r := &recorder{TB: t}
+	func() {
+		defer func() {
+			if end := recover(); end != nil && end != any(r) {
+				panic(end)
+			}
+		}()
+		test(r)
+	}()
+	return r
+}
+
+func TestGoldenComparesWithTheFile(t *testing.T) {
+	setUpdate(t, false)
+	path := filepath.Join(t.TempDir(), "want.txt")
+	if err := os.WriteFile(path, []byte("a\nb\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r := record(t, func(tb testing.TB) { testkit.Golden(tb, path, "a\nb\n") }); len(r.errors) > 0 || r.fatal != "" {
+		t.Errorf("equal text: %v %s", r.errors, r.fatal)
+	}
+	if r := record(t, func(tb testing.TB) { testkit.Golden(tb, path, []byte("a\nc\n")) }); len(r.errors) != 1 ||
+		!strings.Contains(r.errors[0], path) || !strings.Contains(r.errors[0], "-update") {
+		t.Errorf("other text: %q", r.errors)
+	}
+	if r := record(t, func(tb testing.TB) { testkit.Golden(tb, path+".missing", "") }); !strings.Contains(r.fatal, "-update") {
+		t.Errorf("no file: %q", r.fatal)
+	}
+}
+
+func TestGoldenWritesTheFileWithUpdate(t *testing.T) {
+	setUpdate(t, true)
+	path := filepath.Join(t.TempDir(), "testdata", "want.txt")
+	testkit.Golden(t, path, "new\n")
+	if got, err := os.ReadFile(path); err != nil || string(got) != "new\n" {
+		t.Errorf("%q %v", got, err)
+	}
+	setUpdate(t, false)
+	testkit.Golden(t, path, "new\n")
+}
+
+// setUpdate sets the flag -update until the test ends.
+func setUpdate(t *testing.T, on bool) {
+	t.Helper()
+	before := testkit.Updating()
+	set := func(on bool) { testkit.Must(t, flag.Set("update", strconv.FormatBool(on))) }
+	set(on)
+	t.Cleanup(func() { set(before) })
+	if testkit.Updating() != on {
+		t.Fatalf("the flag is %t", !on)
+	}
+}
+
+func TestWithinWaitsForTheCondition(t *testing.T) {
+	calls := 0
+	testkit.Within(t, time.Minute, "three calls", func() bool { calls++; return calls == 3 })
+	if calls != 3 {
+		t.Errorf("%d calls", calls)
+	}
+	r := record(t, func(tb testing.TB) {
+		testkit.Within(tb, time.Millisecond, "the impossible", func() bool { return false })
+	})
+	if !strings.Contains(r.fatal, "the impossible") || !strings.Contains(r.fatal, "1ms") {
+		t.Errorf("failed with %q", r.fatal)
+	}
+}
+
+func TestEventuallyEmptyWaitsForTheLastComplaint(t *testing.T) {
+	complaints := []string{"first", "second", ""}
+	testkit.EventuallyEmpty(t, func() string {
+		next := complaints[0]
+		complaints = complaints[1:]
+		return next
+	})
+	if len(complaints) > 0 {
+		t.Errorf("it did not wait for %q", complaints)
+	}
+}
+
+func TestMustFailsWithTheError(t *testing.T) {
+	testkit.Must(t, nil)
+	if r := record(t, func(tb testing.TB) { testkit.Must(tb, os.ErrNotExist) }); r.fatal != os.ErrNotExist.Error() {
+		t.Errorf("failed with %q", r.fatal)
+	}
+}
+
+func TestFreeAddressesCanBeListenedOn(t *testing.T) {
+	port := testkit.FreePort(t)
+	for _, addr := range []string{testkit.FreeAddr(t), testkit.FreeAddrOn(t, "127.0.0.2"), net.JoinHostPort("127.0.0.1", strconv.Itoa(port))} {
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		testkit.Must(t, l.Close())
+	}
+	if host, _, _ := net.SplitHostPort(testkit.FreeAddrOn(t, "127.0.0.2")); host != "127.0.0.2" {
+		t.Errorf("an address of %s", host)
+	}
+}
