@@ -70,7 +70,7 @@ func TestParseReadsEveryField(t *testing.T) {
 }
 
 // TestBrokenPolicies: each file in testdata/broken has one mistake, and its
-// first line is the comment `# ` + the error that names field and mend.
+// first line is the comment `# ` + the error that names the field and the fix.
 func TestBrokenPolicies(t *testing.T) {
 	files, err := filepath.Glob("testdata/broken/*.yaml")
 	if err != nil || len(files) < 20 {

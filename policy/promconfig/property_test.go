@@ -42,7 +42,7 @@ func TestBlockInBlockOut(t *testing.T) {
 	}
 }
 
-// generate makes a valid configuration from pieces that have been trouble
+// generate makes a valid configuration from pieces that have caused faults
 // somewhere.
 func generate(r *rand.Rand) string {
 	pick := func(of ...string) string { return of[r.IntN(len(of))] }

@@ -33,7 +33,7 @@ func example(t *testing.T, serviceAccount policy.Subject) Config {
 func TestNew(t *testing.T) {
 	a := example(t, policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus-k8s"})
 	if a.SessionSeconds != 12*3600 || a.STS.ProxyURL != "http://proxy.example:3128" || len(a.Destinations) != 2 {
-		t.Errorf("assignment = %+v", a)
+		t.Errorf("sidecar config = %+v", a)
 	}
 	central, backup := a.Destinations[0], a.Destinations[1]
 	if central.Role != "arn:aws:iam::111122223333:role/ampbridge/dev-aks/ampbridge.dev-aks.central" || central.AssumeRole != "" || central.Region != "eu-west-1" {

@@ -37,7 +37,7 @@ func FuzzDecode(f *testing.F) {
 			return
 		}
 		if a.Version != Version || a.Source == "" || a.Target == "" || a.File == "" || a.Credentials == "" || a.Token == "" {
-			t.Errorf("an incomplete assignment is read: %+v", a)
+			t.Errorf("an incomplete sidecar config is read: %+v", a)
 		}
 		again, err := Decode(a.Encode())
 		if err != nil {

@@ -46,7 +46,7 @@ func measureSidecar(ctx context.Context, dir string, r *report) error {
 		return err
 	}
 	defer func() { _ = cloud.Close() }() // its files are the system's to tidy up
-	assigned, err := assign(ctx, cloud, filepath.Join(dir, "sidecar"))
+	assigned, err := sidecarConfig(ctx, cloud, filepath.Join(dir, "sidecar"))
 	if err != nil {
 		return err
 	}
@@ -108,8 +108,8 @@ func measureIdle(program string, a sidecarconfig.Config, size int, r *report) er
 	return nil
 }
 
-// assign prepares a pod's directories, its token and the role that trusts it.
-func assign(ctx context.Context, cloud *awstest.Cloud, dir string) (a sidecarconfig.Config, err error) {
+// sidecarConfig prepares a pod's directories, its token and the role that trusts it.
+func sidecarConfig(ctx context.Context, cloud *awstest.Cloud, dir string) (a sidecarconfig.Config, err error) {
 	a = sidecarconfig.Config{
 		Version: sidecarconfig.Version, Cluster: "bench", File: "prometheus.yml", Private: true, SessionSeconds: 3600,
 		Source: filepath.Join(dir, "source"), Target: filepath.Join(dir, "target"),

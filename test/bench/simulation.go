@@ -40,12 +40,12 @@ const (
 )
 
 // measureSimulation reports, for IAM's of different generosity (AWS publishes no
-// rates), how long the slowest cluster takes until it is in step. At best is the
+// rates), how long the slowest cluster takes until it is in sync. At best is the
 // time in which IAM would answer the least calls there could be.
 func measureSimulation(ctx context.Context, r *report) error {
 	r.line("simulation: %d clusters x %d destinations in %d accounts, IAM with a token bucket in each, %d ms a call",
 		simulatedClusters, simulatedDestinations, simulatedClusters/perAccount, callLatency.Milliseconds())
-	r.line("  %-12s %-14s %-24s %9s %8s %8s %8s %6s %9s %5s", "calls/s", "start", "what", "in step", "at best", "calls", "minimum", "ratio", "throttled", "lost")
+	r.line("  %-12s %-14s %-24s %9s %8s %8s %8s %6s %9s %5s", "calls/s", "start", "what", "in sync", "at best", "calls", "minimum", "ratio", "throttled", "lost")
 	for _, rate := range []float64{5, 20, 100} {
 		for _, spread := range []time.Duration{0, interval} {
 			s := newSimulation(rate)
@@ -104,7 +104,7 @@ func newSimulation(rate float64) *simulation {
 }
 
 // phase lets every cluster sync, and again, later each time, where a run failed,
-// until all are in step. They start at random moments of the spread.
+// until all are in sync. They start at random moments of the spread.
 func (s *simulation) phase(spread time.Duration) figures {
 	s.calls, s.throttled = 0, 0
 	f := figures{}
@@ -268,7 +268,7 @@ func (c *simulatedCluster) serviceAccounts() []plan.ServiceAccount {
 	return c.made
 }
 
-// run syncs once and tells whether the cluster is in step.
+// run syncs once and reports whether the cluster is in sync.
 func (c *simulatedCluster) run() bool {
 	target := plan.Targets(c.policy, c.issuer)[0]
 	found, err := c.observe(target)
@@ -332,13 +332,13 @@ func (c *simulatedCluster) apply(change plan.Change) error {
 		}
 	}
 	return c.call(func(i *simulatedIAM) error {
-		i.carryOut(change)
+		i.apply(change)
 		return nil
 	})
 }
 
-// carryOut stores what a change says.
-func (i *simulatedIAM) carryOut(c plan.Change) {
+// apply stores what a change contains.
+func (i *simulatedIAM) apply(c plan.Change) {
 	if c.Call.OnProvider() {
 		p := i.providers[c.Resource]
 		if c.Audience != "" && !slices.Contains(p.Audiences, c.Audience) {

@@ -44,7 +44,7 @@ grants:
 trust: {permissionsBoundary: "arn:aws:iam::111122223333:policy/b"}
 `
 
-// Everything that could mend a hanging sidecar is another trial, and nothing else.
+// Everything that could fix a hanging sidecar is another trial, and nothing else.
 func TestTrial(t *testing.T) {
 	trial := func(more, image string) string {
 		t.Helper()

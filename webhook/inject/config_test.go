@@ -180,7 +180,7 @@ volumes: [{name: c, configMap: {name: c}}]`)
 				t.Fatal(err)
 			}
 			if m.Reload != c.want || (a.Reload == sidecarconfig.StartOnly) != (c.want == ReloadNever) || a.File != "p.yml" {
-				t.Errorf("the annotation says %q, the assignment %q and %s; want %q", m.Reload, a.Reload, a.File, c.want)
+				t.Errorf("the annotation has %q, the sidecar config %q and %s; want %q", m.Reload, a.Reload, a.File, c.want)
 			}
 			if diff := cmp.Diff(c.prometheus, a.Prometheus); diff != "" {
 				t.Errorf("where Prometheus listens (-want +got):\n%s", diff)
@@ -239,7 +239,7 @@ volumes:
 	}
 }
 
-// Pods that cannot, why, and how to mend it.
+// Pods that cannot, why, and the fix.
 func TestLocateNot(t *testing.T) {
 	for _, c := range []struct {
 		name, spec string

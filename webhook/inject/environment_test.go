@@ -121,7 +121,7 @@ func TestEnvironment(t *testing.T) {
 }
 
 // A pod is told of its own service account's role, in its environment and in the
-// sidecar's orders, and is outdated where it was told of another.
+// sidecar config, and is outdated where it was told of another.
 func TestRoleOfItsOwn(t *testing.T) {
 	data := podOf(t, `
 containers: [{name: prometheus, image: prom/prometheus, args: [--config.file=/etc/p/p.yml, --config.auto-reload], volumeMounts: [{name: c, mountPath: /etc/p}]}]

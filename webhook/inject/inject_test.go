@@ -94,7 +94,7 @@ func TestInjectedPod(t *testing.T) {
 				t.Fatal(err)
 			}
 			if a.File != want.file || a.Private != private || len(a.Destinations) == 0 {
-				t.Errorf("assignment: file %q, private %t, %d destinations; want %q, %t", a.File, a.Private, len(a.Destinations), want.file, private)
+				t.Errorf("sidecar config: file %q, private %t, %d destinations; want %q, %t", a.File, a.Private, len(a.Destinations), want.file, private)
 			}
 			for _, variable := range strings.SplitAfter(sidecar.Env[0].Value, "$$") {
 				if strings.Count(variable, "$")%2 != 0 {
@@ -373,11 +373,11 @@ volumes: [{name: c, configMap: {name: c}}]`)
 			for _, p := range after.Spec.InitContainers[0].Ports {
 				got = fmt.Sprint(p.Name, " ", p.ContainerPort)
 				if a.MetricsPort != p.ContainerPort || mark.MetricsPort != p.ContainerPort {
-					t.Errorf("the assignment says %d, the annotation %d", a.MetricsPort, mark.MetricsPort)
+					t.Errorf("the sidecar config has %d, the annotation %d", a.MetricsPort, mark.MetricsPort)
 				}
 			}
 			if got == "" && (a.MetricsPort != sidecarconfig.NoMetrics || mark.MetricsPort != 0) {
-				t.Errorf("no port: the assignment says %d, the annotation %d", a.MetricsPort, mark.MetricsPort)
+				t.Errorf("no port: the sidecar config has %d, the annotation %d", a.MetricsPort, mark.MetricsPort)
 			}
 			if got != c.want {
 				t.Errorf("%q, want %q", got, c.want)
@@ -401,7 +401,7 @@ func TestAnotherWebhookInBetween(t *testing.T) {
 	}
 }
 
-// The annotation tells an outdated injection: its hash follows the assignment,
+// The annotation tells an outdated injection: its hash follows the sidecar config,
 // and nothing else.
 func TestInjectedAnnotation(t *testing.T) {
 	read := func(o Options, image string) Injected {

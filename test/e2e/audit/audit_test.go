@@ -28,7 +28,7 @@ const (
 func TestAudit(t *testing.T) {
 	f := newFixture(t)
 	t.Run("tells and leaves alone", f.testTells)
-	t.Run("mends what slipped through", f.testMends)
+	t.Run("repairs what slipped through", f.testRepairs)
 	t.Run("respects a disruption budget", f.testBudget)
 	t.Run("keeps its pace", f.testPace)
 	t.Run("image that cannot be pulled", f.testStuck)
@@ -67,8 +67,8 @@ func (f *fixture) testTells(t *testing.T) {
 
 // Pods that were created while every replica of the webhook was down are
 // replaced, one after another. Whoever opted out keeps what is there.
-func (f *fixture) testMends(t *testing.T) {
-	const namespace, left = "test-mends", "test-mends-left"
+func (f *fixture) testRepairs(t *testing.T) {
+	const namespace, left = "test-repairs", "test-repairs-left"
 	f.namespace(t, namespace)
 	f.namespace(t, left)
 	slipped := f.deploy(t, namespace, "slipped", 2, nil)
@@ -228,7 +228,7 @@ func (f *fixture) testStuck(t *testing.T) {
 	if entry, open := state.Open(workload, breaker.Revision(p, e, image)); !open || entry.Cause != "ImagePullBackOff" || workload.String() != "Deployment/stuck" {
 		t.Errorf("the breaker of %s: %+v, open %v", workload, entry, open)
 	}
-	if _, open := state.Open(workload, breaker.Revision(p, e, image+"-mended")); open {
+	if _, open := state.Open(workload, breaker.Revision(p, e, image+"-fixed")); open {
 		t.Error("the breaker stays open for another image")
 	}
 }

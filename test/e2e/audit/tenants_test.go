@@ -155,7 +155,7 @@ func (f *fixture) testUnwritable(t *testing.T) {
 	missed := f.deploy(t, namespace, "missed", 1, nil)
 	f.report(t, missed[0], ready)
 	f.startWebhook(t, namespace)
-	time.Sleep(time.Second) // see testMends
+	time.Sleep(time.Second) // see testRepairs
 	known, fresh := f.deploy(t, namespace, "known", 1, nil), f.deploy(t, namespace, "fresh", 1, nil)
 	f.report(t, known[0], cannotPull)
 	f.report(t, fresh[0], cannotPull)

@@ -137,7 +137,7 @@ func (e *environment) allReplicasDead() {
 		}
 		return err
 	})
-	e.proved("the auditor says so, by an event InjectionMissed that names the pod and the command that mends it")
+	e.proved("the auditor says so, by an event InjectionMissed that names the pod and the command that fixes it")
 	e.scale(2)
 	pod = e.roll(byChart)
 	if !env.Injected(pod) {

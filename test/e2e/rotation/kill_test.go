@@ -26,7 +26,7 @@ import (
 // quick is a rotation that can be made many times.
 var quick = certificates.Timing{Propagation: 500 * time.Millisecond, Retirement: 3 * time.Second, Resync: time.Second}
 
-// keep starts a keeper; stop ends it, and is called by itself at the end.
+// keep starts a rotator; stop ends it, and is called by itself at the end.
 func keep(t *testing.T, config *rest.Config, name string) (k *certificates.Rotator, stop func()) {
 	t.Helper()
 	k, err := certificates.NewRotator(certificates.Options{
@@ -171,20 +171,20 @@ func TestReplicasAgree(t *testing.T) {
 	f := newFixture(t)
 	const name = "together"
 	f.register(t, name, name)
-	keepers := make([]*certificates.Rotator, 5)
-	for i := range keepers {
-		keepers[i], _ = keep(t, f.Config(), name)
+	rotators := make([]*certificates.Rotator, 5)
+	for i := range rotators {
+		rotators[i], _ = keep(t, f.Config(), name)
 	}
 	agree := func() bool {
-		for _, k := range keepers {
-			if k.Ready() != nil || !bytes.Equal(served(t, k), served(t, keepers[0])) {
+		for _, k := range rotators {
+			if k.Ready() != nil || !bytes.Equal(served(t, k), served(t, rotators[0])) {
 				return false
 			}
 		}
 		return f.stable(t, name, name)
 	}
 	testkit.Eventually(t, "all serve the same", agree)
-	first := served(t, keepers[0])
+	first := served(t, rotators[0])
 	var versions atomic.Int64
 	watch, err := f.Client().CoreV1().Secrets(home).Watch(t.Context(), only(name))
 	testkit.Must(t, err)
@@ -195,11 +195,11 @@ func TestReplicasAgree(t *testing.T) {
 		}
 	}()
 	f.rotate(t, name)
-	testkit.Eventually(t, "all serve the same, and another", func() bool { return agree() && !bytes.Equal(served(t, keepers[0]), first) })
+	testkit.Eventually(t, "all serve the same, and another", func() bool { return agree() && !bytes.Equal(served(t, rotators[0]), first) })
 	// As it was, asked for, generated, announced, switched, retired.
 	testkit.Eventually(t, "each write is seen", func() bool { return versions.Load() >= 6 })
 	if got := versions.Load(); got != 6 {
-		t.Errorf("versions of the Secret in one rotation by %d replicas: got %d, want 6", len(keepers), got)
+		t.Errorf("versions of the Secret in one rotation by %d replicas: got %d, want 6", len(rotators), got)
 	}
 }
 

@@ -103,7 +103,7 @@ func (f *fixture) testUnderLoad(t *testing.T, replicas []*replica) {
 	}
 }
 
-// What people and tools do to the Secret and to the configuration is mended.
+// What people and tools do to the Secret and to the configuration is repaired.
 func TestMended(t *testing.T) {
 	f := newFixture(t)
 	f.register(t, registration.DefaultName, service)
@@ -140,7 +140,7 @@ func TestMended(t *testing.T) {
 		s.Data["tls.crt"] = []byte("rubbish")
 		_, err := f.Client().CoreV1().Secrets(home).Update(t.Context(), s, metav1.UpdateOptions{})
 		testkit.Must(t, err)
-		testkit.Eventually(t, "the Secret is mended", func() bool { return bytes.Equal(f.secret(t, secret).Data["tls.crt"], first.Data["tls.crt"]) })
+		testkit.Eventually(t, "the Secret is repaired", func() bool { return bytes.Equal(f.secret(t, secret).Data["tls.crt"], first.Data["tls.crt"]) })
 	})
 	t.Run("the configuration is deleted", func(t *testing.T) {
 		client := f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations()

@@ -252,7 +252,7 @@ var ways = []struct {
 	}},
 }
 
-// house is an account with two clusters in step, and what an administrator keeps.
+// house is an account with two clusters in sync, and what an administrator keeps.
 func house(t *testing.T) (f *fixture, account *awstest.Account, dev *member) {
 	t.Helper()
 	namespace(t, "exactly", "prometheus")
@@ -261,8 +261,8 @@ func house(t *testing.T) (f *fixture, account *awstest.Account, dev *member) {
 	dev = f.join(policyText("dev", accountID, "exactly"), ownIssuer).confine()
 	f.must(account.PutManagedPolicy("boundary", policy.BoundaryDocument(dev.policy, accountID).String()))
 	f.must(account.PutManagedPolicy("everything", everything))
-	dev.inStep()
-	f.join(policyText("dev2", accountID, "exactly"), otherIssuer).confine().inStep()
+	dev.inSync()
+	f.join(policyText("dev2", accountID, "exactly"), otherIssuer).confine().inSync()
 	admin := f.thief(dev, account.AdminCredentials())
 	for _, step := range []error{
 		admin.create("/", "admin", ""), admin.permit("admin"),

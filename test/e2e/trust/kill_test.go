@@ -76,8 +76,8 @@ func TestKilledAfterEveryCall(t *testing.T) {
 	namespace(t, "killed", "prometheus", "prometheus-k8s")
 	nothing := func(*fixture, *member) {}
 	own := scopes[policy.RoleScopeServiceAccount]
-	mending := func(f *fixture, m *member) {
-		m.inStep()
+	repairing := func(f *fixture, m *member) {
+		m.inSync()
 		drift(t.Context(), t, m, f.client(f.cloud.Account(m.accountID()).AdminCredentials()))
 	}
 	for _, c := range []struct {
@@ -87,11 +87,11 @@ func TestKilledAfterEveryCall(t *testing.T) {
 		things  int // that are there in the end
 	}{
 		{"from nothing", scopes[policy.RoleScopeDestination], nothing, 3},
-		{"mending", scopes[policy.RoleScopeDestination], mending, 3},
+		{"repairing", scopes[policy.RoleScopeDestination], repairing, 3},
 		{"a role for each service account, from nothing", own, nothing, 5},
-		{"a role for each service account, mending", own, mending, 5},
+		{"a role for each service account, repairing", own, repairing, 5},
 		{"from a role for all to a role for each", scopes[policy.RoleScopeDestination], func(_ *fixture, m *member) {
-			m.inStep()
+			m.inSync()
 			m.follow(own(policyText("dev", m.accountID(), "killed")))
 		}, 7},
 	} {
@@ -130,7 +130,7 @@ func TestKilledAfterEveryCall(t *testing.T) {
 				m := join(n)
 				_, killed := m.execute(n)
 				if killed {
-					m.inStep()
+					m.inSync()
 				}
 				if diff := cmp.Diff(want, state(m)); diff != "" {
 					t.Errorf("killed after call %d of %d, and run again (-undisturbed +got):\n%s", n, total, diff)

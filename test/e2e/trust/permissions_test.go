@@ -20,7 +20,7 @@ import (
 )
 
 // drift is what people do by hand to a cluster's things: some of everything that
-// sync can mend.
+// sync can repair.
 func drift(ctx context.Context, t *testing.T, m *member, admin *iam.Client) {
 	t.Helper()
 	central, backup := aws.String(m.role(0).RoleName()), aws.String(m.role(1).RoleName())
@@ -57,8 +57,8 @@ func TestSyncNeedsExactlyItsPermissions(t *testing.T) {
 			m := f.join(f.vouched(scope(policyText("dev", accountID, "exactly"))), privateIssuer).confine()
 			admin := f.client(account.AdminCredentials())
 
-			m.inStep()
-			if out := m.inStep(); !strings.Contains(out, "nothing to change") {
+			m.inSync()
+			if out := m.inSync(); !strings.Contains(out, "nothing to change") {
 				t.Errorf("second run:\n%s", out)
 			}
 			want := f.state(account)
@@ -66,9 +66,9 @@ func TestSyncNeedsExactlyItsPermissions(t *testing.T) {
 			if m.assume(m.role(0), "exactly", "prometheus") == nil {
 				t.Error("what was edited by hand does no harm")
 			}
-			m.inStep()
+			m.inSync()
 			if diff := cmp.Diff(want, f.state(account)); diff != "" {
-				t.Errorf("mended (-want +got):\n%s", diff)
+				t.Errorf("repaired (-want +got):\n%s", diff)
 			}
 			if err := m.assume(m.role(0), "exactly", "prometheus"); err != nil {
 				t.Error(err)
@@ -142,7 +142,7 @@ func TestTheControllerNeedsNoMore(t *testing.T) {
 	eventually("trust", assumes)
 	want := f.state(account)
 	drift(t.Context(), t, m, f.client(account.AdminCredentials()))
-	eventually("mended", func() bool { return cmp.Equal(want, f.state(account)) })
+	eventually("repaired", func() bool { return cmp.Equal(want, f.state(account)) })
 	old, oldRole := m.file, m.role(0)
 	m.follow(scopes[policy.RoleScopeServiceAccount](text))
 	data, err := os.ReadFile(m.file)
@@ -193,9 +193,9 @@ func TestNewRolesAreAwaitedUnderThosePermissions(t *testing.T) {
 	f.account(accountID)
 	m := f.join(policyText("dev", accountID, "exactly"), issuerOf(1)).confine()
 	f.cloud.SetReadDelay(time.Second)
-	m.inStep()
+	m.inSync()
 	f.cloud.SetReadDelay(0)
-	if out := m.inStep(); !strings.Contains(out, "nothing to change") {
+	if out := m.inSync(); !strings.Contains(out, "nothing to change") {
 		t.Errorf("second run:\n%s", out)
 	}
 }
@@ -206,9 +206,9 @@ func TestRemovalReachesOnlyItsOwn(t *testing.T) {
 	f := newFixture(t)
 	account := f.account(accountID)
 	m := f.join(policyText("dev", accountID, "exactly"), issuerOf(1)).confine()
-	m.inStep()
+	m.inSync()
 	other := f.join(policyText("dev2", accountID, "exactly"), issuerOf(2)).confine()
-	other.inStep()
+	other.inSync()
 	both := policy.SyncPermissions(m.policy, m.issuer, accountID)
 	both.Statement = append(both.Statement, policy.RemovalPermissions(m.policy, m.issuer, accountID).Statement...)
 	creds, err := account.PutUser("removal", both.String())
@@ -241,12 +241,12 @@ func TestRemovalNeedsNoMore(t *testing.T) {
 	f := newFixture(t)
 	account := f.account(accountID)
 	other := f.join(policyText("dev2", accountID, "exactly"), issuerOf(2)).confine()
-	other.inStep()
+	other.inSync()
 	want := f.state(account)
 	m := f.join(policyText("dev", accountID, "exactly"), issuerOf(1)).confine()
-	m.inStep()
+	m.inSync()
 	m.follow(scopes[policy.RoleScopeServiceAccount](policyText("dev", accountID, "exactly")))
-	m.inStep()
+	m.inSync()
 	both := policy.SyncPermissions(m.policy, m.issuer, accountID)
 	both.Statement = append(both.Statement, policy.RemovalPermissions(m.policy, m.issuer, accountID).Statement...)
 	creds, err := account.PutUser("sync-removal", both.String())

@@ -232,8 +232,8 @@ func (m *member) sync() (output string, err error) {
 	return string(out), err
 }
 
-// inStep runs sync, which must succeed.
-func (m *member) inStep() string {
+// inSync runs sync, which must succeed.
+func (m *member) inSync() string {
 	m.Helper()
 	out, err := m.sync()
 	if err != nil || !strings.Contains(out, "\nsync: in step: ") {

@@ -1,5 +1,5 @@
 // Package preflight tells what a machine lacks for a test node (package node),
-// and the command that mends it. It imports nothing of size, so that the answer
+// and the command that fixes it. It imports nothing of size, so that the answer
 // comes before anything is built.
 package preflight
 
