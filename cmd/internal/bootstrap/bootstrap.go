@@ -18,9 +18,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/ampbridge/ampbridge/cmd/internal/kubeconfig"
+	"github.com/ampbridge/ampbridge/cmd/internal/kube"
 	"github.com/ampbridge/ampbridge/cmd/internal/policyfile"
-	"github.com/ampbridge/ampbridge/cmd/internal/sync"
 	"github.com/ampbridge/ampbridge/cmd/internal/terraform"
 	"github.com/ampbridge/ampbridge/cmd/internal/usage"
 	"github.com/ampbridge/ampbridge/policy"
@@ -51,7 +50,7 @@ type options struct {
 
 func (o *options) register(flags *pflag.FlagSet) {
 	flags.StringVar(&o.policy, "policy", "", "the policy `FILE`; - is standard input")
-	kubeconfig.Register(flags, &o.kubeconfig)
+	kube.RegisterFlag(flags, &o.kubeconfig)
 	flags.StringVar(&o.account, "account", "", "the AWS account to work on, by its `ID`, where the policy has several")
 	flags.StringVar(&o.home, "home", "", "the account whose role sync gets with its own token, by its `ID`, where trust.accounts does not tell")
 	flags.StringVar(&o.namespace, "namespace", "ampbridge-system", "ampbridge's own `NAMESPACE`")
@@ -240,11 +239,20 @@ func (o *options) input(ctx context.Context, p *policy.Policy) (in bootstrap.Inp
 		return in, err
 	}
 	if in.Issuer == "" {
-		if in.Issuer, err = sync.Issuer(ctx, o.kubeconfig, ""); err != nil {
+		if in.Issuer, err = clusterIssuer(ctx, o.kubeconfig); err != nil {
 			return in, fmt.Errorf("%w; or write cluster.issuer into the policy", err)
 		}
 	}
 	return in, nil
+}
+
+// clusterIssuer returns the issuer of the cluster that the kubeconfig names.
+func clusterIssuer(ctx context.Context, kubeconfig string) (policy.Issuer, error) {
+	cluster, err := kube.Connect(kubeconfig)
+	if err != nil {
+		return "", err
+	}
+	return cluster.Issuer(ctx, "")
 }
 
 func pairs(flag string, list []string) (map[string]string, error) {

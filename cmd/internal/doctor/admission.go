@@ -14,7 +14,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
-	"github.com/ampbridge/ampbridge/cmd/internal/installation"
+	"github.com/ampbridge/ampbridge/cmd/internal/kube"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/check"
 	"github.com/ampbridge/ampbridge/webhook/inject"
@@ -65,7 +65,7 @@ func (x *runner) dryRun(ctx context.Context, s *subject) check.Finding {
 		return failed(check.NewFix("follow the webhook's warning; the webhook applies a changed policy within about a minute"), "the pod was not injected: %s", warning)
 	}
 	return failed(check.NewFix("the API server did not reach the webhook, or the webhook failed: both fail open; check the webhook's log, and whether the API server may connect to its pods (firewall, NetworkPolicy)",
-		check.Command{"kubectl", "logs", "--namespace", x.System, "--selector", installation.Webhook, "--tail=50"}),
+		check.Command{"kubectl", "logs", "--namespace", x.System, "--selector", kube.WebhookSelector, "--tail=50"}),
 		"the pod was not injected, and the webhook gave no reason")
 }
 

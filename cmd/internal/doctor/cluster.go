@@ -11,8 +11,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
-	"github.com/ampbridge/ampbridge/cmd/internal/installation"
-	"github.com/ampbridge/ampbridge/cmd/internal/kubeconfig"
+	"github.com/ampbridge/ampbridge/cmd/internal/kube"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/check"
 )
@@ -31,7 +30,7 @@ type cluster struct {
 }
 
 func connect(path string) (*cluster, error) {
-	config, err := kubeconfig.Load(path)
+	config, err := kube.Config(path)
 	if err != nil {
 		return nil, err
 	}
@@ -83,16 +82,16 @@ func (x *runner) policyFinding(err error) check.Finding {
 	return failed(fix, "%s", strings.ReplaceAll(err.Error(), "\n", "; "))
 }
 
-// installedPolicy reads the policy of the installation.
+// installedPolicy reads the policy of the kube.
 func (x *runner) installedPolicy(ctx context.Context) check.Finding {
-	found, err := installation.Policies(ctx, x.cluster.client, x.System)
+	found, err := kube.Policies(ctx, x.cluster.client, x.System)
 	if err != nil {
 		return skipped("the ConfigMaps of %s cannot be listed: %v: pass the policy's file with --policy", x.System, err)
 	}
 	install := check.NewFix("install ampbridge in that namespace, or pass its namespace with --ampbridge-namespace, or the policy's file with --policy")
 	switch len(found) {
 	case 0:
-		return failed(install, "namespace %s has no ConfigMap with the label %s and the key %s", x.System, installation.Selector, installation.PolicyKey)
+		return failed(install, "namespace %s has no ConfigMap with the label %s and the key %s", x.System, kube.Selector, kube.PolicyKey)
 	case 1:
 	default:
 		var several []string

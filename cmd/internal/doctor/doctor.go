@@ -40,7 +40,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/doctor/report"
-	"github.com/ampbridge/ampbridge/cmd/internal/kubeconfig"
+	"github.com/ampbridge/ampbridge/cmd/internal/kube"
 	"github.com/ampbridge/ampbridge/cmd/internal/policyfile"
 	"github.com/ampbridge/ampbridge/cmd/internal/usage"
 	"github.com/ampbridge/ampbridge/policy/check"
@@ -71,7 +71,7 @@ type Options struct {
 
 func (o *Options) register(flags *pflag.FlagSet) {
 	flags.StringVar(&o.Policy, "policy", "", "the policy `FILE`; - is standard input (default: the ConfigMap of the installation)")
-	kubeconfig.Register(flags, &o.Kubeconfig)
+	kube.RegisterFlag(flags, &o.Kubeconfig)
 	flags.StringVar(&o.System, "ampbridge-namespace", "ampbridge-system", "the `NAMESPACE` that ampbridge is installed in")
 	flags.StringVarP(&o.Namespace, "namespace", "n", "", "check only service accounts of this `NAMESPACE`")
 	flags.StringVar(&o.ServiceAccount, "service-account", "", "check only service accounts of this `NAME`")

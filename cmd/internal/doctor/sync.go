@@ -13,7 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/ampbridge/ampbridge/cmd/internal/installation"
+	"github.com/ampbridge/ampbridge/cmd/internal/kube"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/check"
 )
@@ -45,7 +45,7 @@ func (x *runner) checkSync(ctx context.Context) {
 		}
 		logs := check.NewFix("see sync's log for the changes that failed, and why")
 		if state.Workload != "" {
-			logs.Commands = []check.Command{{"kubectl", "logs", "--namespace", x.System, "--selector", installation.Sync, "--tail=50"}}
+			logs.Commands = []check.Command{{"kubectl", "logs", "--namespace", x.System, "--selector", kube.SyncSelector, "--tail=50"}}
 		}
 		return check.Sync(state, time.Duration(x.policy.Trust.Interval), x.Now(), logs)
 	})
@@ -53,7 +53,7 @@ func (x *runner) checkSync(ctx context.Context) {
 
 // sync observes sync. The error is about what cannot be read.
 func (x *runner) sync(ctx context.Context) (state check.SyncState, err error) {
-	client, chart := x.cluster.client, metav1.ListOptions{LabelSelector: installation.Sync}
+	client, chart := x.cluster.client, metav1.ListOptions{LabelSelector: kube.SyncSelector}
 	deployments, err := client.AppsV1().Deployments(x.System).List(ctx, chart)
 	if err != nil {
 		return state, fmt.Errorf("the Deployments of %s cannot be listed: %w", x.System, err)
@@ -141,7 +141,7 @@ func leaseState(spec coordinationv1.LeaseSpec) *check.LeaseState {
 // leaderMetrics reads the metrics of the leader through the API server. The Lease
 // has the pod's host name, which can be shorter than the pod's name.
 func (x *runner) leaderMetrics(ctx context.Context, host string) (string, error) {
-	pods, err := x.cluster.client.CoreV1().Pods(x.System).List(ctx, metav1.ListOptions{LabelSelector: installation.Sync})
+	pods, err := x.cluster.client.CoreV1().Pods(x.System).List(ctx, metav1.ListOptions{LabelSelector: kube.SyncSelector})
 	if err != nil {
 		return "", fmt.Errorf("the pods of %s cannot be listed: %w", x.System, err)
 	}

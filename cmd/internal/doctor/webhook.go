@@ -21,7 +21,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
-	"github.com/ampbridge/ampbridge/cmd/internal/installation"
+	"github.com/ampbridge/ampbridge/cmd/internal/kube"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/check"
 	"github.com/ampbridge/ampbridge/webhook/registration"
@@ -111,7 +111,7 @@ func (x *runner) endpoints(ctx context.Context, c admissionv1.WebhookClientConfi
 		return passed("registered by URL, %s", host(c))
 	}
 	service := c.Service.Namespace + "/" + c.Service.Name
-	pods := check.Command{"kubectl", "get", "pods", "--namespace", c.Service.Namespace, "--selector", installation.Webhook}
+	pods := check.Command{"kubectl", "get", "pods", "--namespace", c.Service.Namespace, "--selector", kube.WebhookSelector}
 	_, err := x.cluster.client.CoreV1().Services(c.Service.Namespace).Get(ctx, c.Service.Name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return failed(reinstall, "the Service %s does not exist", service)

@@ -15,7 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/ampbridge/ampbridge/cmd/internal/kubeconfig"
+	"github.com/ampbridge/ampbridge/cmd/internal/kube"
 	"github.com/ampbridge/ampbridge/cmd/internal/publish"
 	"github.com/ampbridge/ampbridge/cmd/internal/usage"
 	"github.com/ampbridge/ampbridge/policy"
@@ -52,7 +52,7 @@ type Options struct {
 
 func (o *Options) register(flags *pflag.FlagSet) {
 	flags.StringVar(&o.To, "to", "", "where to publish: `s3://BUCKET/PREFIX`, or a folder")
-	kubeconfig.Register(flags, &o.Kubeconfig)
+	kube.RegisterFlag(flags, &o.Kubeconfig)
 	flags.StringVar(&o.Discovery, "discovery", "", "`FILE` with the discovery document, instead of asking the API server; needs --keys")
 	flags.StringVar(&o.Keys, "keys", "", "`FILE` with the key set (JWKS), instead of asking the API server")
 	flags.StringVar(&o.Issuer, "issuer", "", "the `URL` that the issuer must be, byte for byte")

@@ -7,7 +7,7 @@ import (
 
 	"k8s.io/client-go/kubernetes"
 
-	"github.com/ampbridge/ampbridge/cmd/internal/kubeconfig"
+	"github.com/ampbridge/ampbridge/cmd/internal/kube"
 	"github.com/ampbridge/ampbridge/cmd/internal/publish"
 	"github.com/ampbridge/ampbridge/policy"
 )
@@ -26,7 +26,7 @@ func (o *Options) source(ctx context.Context) (source, error) {
 		return data, file, err
 	}
 	if o.Keys == "" {
-		config, err := kubeconfig.Load(o.Kubeconfig)
+		config, err := kube.Config(o.Kubeconfig)
 		if err != nil {
 			return source{}, err
 		}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/ampbridge/ampbridge/cmd/internal/kube"
 	"github.com/ampbridge/ampbridge/cmd/internal/policyfile"
 	"github.com/ampbridge/ampbridge/cmd/internal/sync"
 	"github.com/ampbridge/ampbridge/cmd/internal/terraform"
@@ -66,7 +67,7 @@ func (t *terraformOptions) run(ctx context.Context, o sync.Options, stdin io.Rea
 	case len(t.subjects) > 0:
 		in.ServiceAccounts, err = named(p, t.subjects)
 	default:
-		in.Issuer, in.ServiceAccounts, err = sync.Look(ctx, o.Kubeconfig, p)
+		in.Issuer, in.ServiceAccounts, err = kube.Observe(ctx, o.Kubeconfig, p.Cluster.Issuer)
 	}
 	if err != nil {
 		return err

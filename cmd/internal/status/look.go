@@ -15,10 +15,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/awsiam"
-	"github.com/ampbridge/ampbridge/cmd/internal/installation"
-	"github.com/ampbridge/ampbridge/cmd/internal/kubeconfig"
+	"github.com/ampbridge/ampbridge/cmd/internal/kube"
 	"github.com/ampbridge/ampbridge/cmd/internal/policyfile"
-	"github.com/ampbridge/ampbridge/cmd/internal/sync"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/plan"
 	"github.com/ampbridge/ampbridge/webhook/audit"
@@ -47,7 +45,7 @@ func newCollector(o Options, stdin io.Reader) (*collector, error) {
 			return nil, err
 		}
 	}
-	config, err := kubeconfig.Load(o.Kubeconfig)
+	config, err := kube.Config(o.Kubeconfig)
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +62,7 @@ func (l *collector) look(ctx context.Context) (Report, error) {
 	if err != nil {
 		return r, err
 	}
-	issuer, accounts, err := sync.Look(ctx, l.options.Kubeconfig, p)
+	issuer, accounts, err := kube.Observe(ctx, l.options.Kubeconfig, p.Cluster.Issuer)
 	if err != nil {
 		return r, err
 	}
@@ -81,14 +79,14 @@ func (l *collector) policy(ctx context.Context) (p *policy.Policy, from string, 
 	if l.file != nil {
 		return l.file, l.options.Policy, nil
 	}
-	found, err := installation.Policies(ctx, l.client, l.options.Namespace)
+	found, err := kube.Policies(ctx, l.client, l.options.Namespace)
 	if err != nil {
 		return nil, "", fmt.Errorf("the installation's policy: %w; or name a file with --policy", err)
 	}
 	switch len(found) {
 	case 0:
 		return nil, "", fmt.Errorf("namespace %s has no policy (a ConfigMap labelled %s with the key %s): name ampbridge's namespace with --ampbridge-namespace, or a file with --policy",
-			l.options.Namespace, installation.Selector, installation.PolicyKey)
+			l.options.Namespace, kube.Selector, kube.PolicyKey)
 	case 1:
 		from = "ConfigMap " + l.options.Namespace + "/" + found[0].ConfigMap
 		p, err := policyfile.Parse(from, []byte(found[0].Text))
@@ -256,7 +254,7 @@ func (l *collector) pod(ctx context.Context, pod *corev1.Pod, q audit.Question) 
 
 // image is the one that the installed webhook injects.
 func (l *collector) image(ctx context.Context) (string, error) {
-	list, err := l.client.AppsV1().Deployments(l.options.Namespace).List(ctx, metav1.ListOptions{LabelSelector: installation.Webhook})
+	list, err := l.client.AppsV1().Deployments(l.options.Namespace).List(ctx, metav1.ListOptions{LabelSelector: kube.WebhookSelector})
 	if err != nil {
 		return "", err
 	}

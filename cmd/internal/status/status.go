@@ -18,7 +18,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/ampbridge/ampbridge/cmd/internal/kubeconfig"
+	"github.com/ampbridge/ampbridge/cmd/internal/kube"
 	"github.com/ampbridge/ampbridge/cmd/internal/usage"
 )
 
@@ -44,7 +44,7 @@ const (
 
 func (o *Options) register(flags *pflag.FlagSet) {
 	flags.StringVar(&o.Policy, "policy", "", "the policy `FILE`, - for standard input (default: the installation's ConfigMap)")
-	kubeconfig.Register(flags, &o.Kubeconfig)
+	kube.RegisterFlag(flags, &o.Kubeconfig)
 	flags.StringVar(&o.Namespace, "ampbridge-namespace", "ampbridge-system", "ampbridge's own `NAMESPACE`")
 	flags.BoolVar(&o.NoAWS, "no-aws", false, "do not look at AWS, credentials or not")
 	flags.BoolVar(&o.Watch, "watch", false, "look again and again, until interrupted")

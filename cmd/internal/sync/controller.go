@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/client-go/tools/leaderelection"
 
+	"github.com/ampbridge/ampbridge/cmd/internal/kube"
 	"github.com/ampbridge/ampbridge/webhook/audit"
 )
 
@@ -37,7 +38,7 @@ const (
 // Lease: when service accounts, namespaces or the policy change, and every
 // trust.interval.
 func Control(ctx context.Context, o Options, logger *slog.Logger) error {
-	cluster, err := connect(o.Kubeconfig)
+	cluster, err := kube.Connect(o.Kubeconfig)
 	if err != nil {
 		return err
 	}
@@ -60,7 +61,7 @@ func Control(ctx context.Context, o Options, logger *slog.Logger) error {
 // controller is one running sync.
 type controller struct {
 	options Options
-	cluster cluster
+	cluster kube.Cluster
 	logger  *slog.Logger
 	// registry is what metrics, and the auditor's, are served from.
 	registry *prometheus.Registry
@@ -95,7 +96,7 @@ func (c *controller) elect(ctx context.Context) error {
 	var working gosync.Mutex
 	var failure error
 	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
-		Lock:          newLeaseLock(c.cluster.client, c.options.Namespace, identity, &c.leadership, c.deposed(release)),
+		Lock:          newLeaseLock(c.cluster.Client, c.options.Namespace, identity, &c.leadership, c.deposed(release)),
 		LeaseDuration: leaseDuration, RenewDeadline: renewDeadline, RetryPeriod: renewPeriod, ReleaseOnCancel: true, Name: memoryName,
 		Callbacks: leaderelection.LeaderCallbacks{
 			OnStartedLeading: func(leading context.Context) {
@@ -137,11 +138,11 @@ func (c *controller) elect(ctx context.Context) error {
 
 // work makes passes until the context ends.
 func (c *controller) work(ctx context.Context) error {
-	w, err := newWatch(c.cluster.config, c.trigger)
+	w, err := newWatch(c.cluster.Config, c.trigger)
 	if err != nil {
 		return err
 	}
-	events, stop := newEvents(ctx, c.cluster.client, w.reference)
+	events, stop := newEvents(ctx, c.cluster.Client, w.reference)
 	defer stop()
 	if err := w.start(ctx); err != nil {
 		return nil // told to end
@@ -169,7 +170,7 @@ func (c *controller) audit(ctx context.Context) error {
 		return nil
 	}
 	return audit.Run(ctx, audit.Options{
-		RESTConfig: c.cluster.config, Policy: c.policy.current, Image: c.options.Image, Namespace: c.options.Namespace,
+		RESTConfig: c.cluster.Config, Policy: c.policy.current, Image: c.options.Image, Namespace: c.options.Namespace,
 		Excluded: c.options.Excluded, NoBreaker: c.options.NoBreaker, PullGrace: c.options.PullGrace, Registry: c.registry, Logger: c.logger,
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/awsiam"
+	"github.com/ampbridge/ampbridge/cmd/internal/kube"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/plan"
 )
@@ -13,7 +14,7 @@ import (
 // reconciler makes plans from what is there and carries them out: the one way, with
 // --once and without.
 type reconciler struct {
-	cluster    cluster
+	cluster    kube.Cluster
 	iam        *awsiam.IAM
 	state      stateStore
 	trustQuota int
@@ -73,7 +74,7 @@ func (s *reconciler) prepare(ctx context.Context, l snapshot) (plan.Plan, error)
 		in.Absence = plan.TrackAbsence(old.AbsenceState, in)
 		if due := plan.PruneCandidates(in); len(due) > 0 && !l.live {
 			// Nobody loses trust because a cache is late.
-			if in.ServiceAccounts, err = s.cluster.serviceAccounts(ctx); err != nil {
+			if in.ServiceAccounts, err = s.cluster.ServiceAccounts(ctx); err != nil {
 				return plan.Plan{}, err
 			}
 			in.Absence = plan.TrackAbsence(old.AbsenceState, in)
@@ -143,7 +144,7 @@ func (s *reconciler) count(ctx context.Context, p plan.Plan, accounts map[string
 func (s *reconciler) held(ctx context.Context, due []policy.Subject) map[policy.Subject]string {
 	held := map[policy.Subject]string{}
 	for _, subject := range due {
-		switch pod, err := s.cluster.podOf(ctx, subject); {
+		switch pod, err := s.cluster.PodOf(ctx, subject); {
 		case err != nil:
 			held[subject] = "whether a pod of it runs cannot be seen: " + err.Error()
 		case pod != "":

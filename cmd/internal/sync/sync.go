@@ -38,7 +38,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/awsiam"
-	"github.com/ampbridge/ampbridge/cmd/internal/kubeconfig"
+	"github.com/ampbridge/ampbridge/cmd/internal/kube"
 	"github.com/ampbridge/ampbridge/cmd/internal/policyfile"
 	"github.com/ampbridge/ampbridge/cmd/internal/usage"
 	"github.com/ampbridge/ampbridge/policy"
@@ -91,7 +91,7 @@ const (
 // Register adds the flags that sync shares with plan.
 func (o *Options) Register(flags *pflag.FlagSet) {
 	flags.StringVar(&o.Policy, "policy", "", "the policy `FILE`; - is standard input")
-	kubeconfig.Register(flags, &o.Kubeconfig)
+	kube.RegisterFlag(flags, &o.Kubeconfig)
 	flags.StringVarP(&o.Output, "output", "o", Text, "output `FORMAT`: text or json")
 	flags.StringVar(&o.Namespace, "namespace", ownNamespace(), "ampbridge's own `NAMESPACE`, where sync remembers since when service accounts are missing")
 	flags.BoolVar(&o.AllowShrink, "allow-shrink", false, "prune even where more than half of a role's or account's subjects would go at once")
@@ -249,11 +249,11 @@ func Run(ctx context.Context, o Options, stdin io.Reader, stdout io.Writer) erro
 	if err != nil {
 		return err
 	}
-	cluster, err := connect(o.Kubeconfig)
+	cluster, err := kube.Connect(o.Kubeconfig)
 	if err != nil {
 		return err
 	}
-	issuer, err := cluster.issuer(ctx, p.Cluster.Issuer)
+	issuer, err := cluster.Issuer(ctx, p.Cluster.Issuer)
 	if err != nil {
 		return err
 	}
@@ -261,7 +261,7 @@ func Run(ctx context.Context, o Options, stdin io.Reader, stdout io.Writer) erro
 	if o.Remove {
 		return remove(ctx, o, passes, p, issuer, stdout)
 	}
-	accounts, err := cluster.serviceAccounts(ctx)
+	accounts, err := cluster.ServiceAccounts(ctx)
 	if err != nil {
 		return err
 	}
@@ -295,13 +295,13 @@ func applyAndReport(ctx context.Context, o Options, passes *reconciler, p plan.P
 	return nil
 }
 
-func (o *Options) reconciler(cluster cluster, p *policy.Policy) *reconciler {
+func (o *Options) reconciler(cluster kube.Cluster, p *policy.Policy) *reconciler {
 	now := o.Now
 	if now == nil {
 		now = time.Now
 	}
 	return &reconciler{
-		cluster: cluster, iam: awsiam.New(p.Trust.Accounts), state: stateStore{cluster.client, o.Namespace},
+		cluster: cluster, iam: awsiam.New(p.Trust.Accounts), state: stateStore{cluster.Client, o.Namespace},
 		trustQuota: o.TrustQuota, providerQuota: cmp.Or(o.ProviderQuota, ProviderQuota), allowShrink: o.AllowShrink, now: now,
 		seenWorkspaces: map[policy.ARN]bool{},
 	}

@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 
+	"github.com/ampbridge/ampbridge/cmd/internal/kube"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/plan"
 )
@@ -29,7 +30,7 @@ func newWatch(cfg *rest.Config, changed func()) (*watch, error) {
 	if err != nil {
 		return nil, err
 	}
-	labelled := func(o *metav1.ListOptions) { o.LabelSelector = injectionSelector }
+	labelled := func(o *metav1.ListOptions) { o.LabelSelector = kube.InjectionSelector }
 	w := &watch{
 		namespaces: metadatainformer.NewFilteredMetadataInformer(client, corev1.SchemeGroupVersion.WithResource("namespaces"), metav1.NamespaceAll, 0, nil, labelled).Informer(),
 		accounts: metadatainformer.NewFilteredMetadataInformer(client, corev1.SchemeGroupVersion.WithResource("serviceaccounts"), metav1.NamespaceAll, 0,
@@ -59,36 +60,12 @@ func stripped(object any) (any, error) {
 	}
 	kept := metav1.ObjectMeta{
 		Name: o.Name, Namespace: o.Namespace, UID: o.UID, ResourceVersion: o.ResourceVersion,
-		CreationTimestamp: o.CreationTimestamp, Annotations: asked(o.Annotations),
+		CreationTimestamp: o.CreationTimestamp, Annotations: kube.RequestAnnotations(o.Annotations),
 	}
 	if value, found := o.Labels[policy.LabelInjection]; found {
 		kept.Labels = map[string]string{policy.LabelInjection: value}
 	}
 	return &metav1.PartialObjectMetadata{ObjectMeta: kept}, nil
-}
-
-// maxAsked is how long what a service account asks for may be, in bytes: some
-// hundred destinations. An annotation may have 256 KiB, in each service account of a
-// tenant.
-const maxAsked = 8 << 10
-
-// asked are the annotations by which a service account asks for something. One that
-// is too long asks for nothing that there is, like any other mistake.
-// more names annotations that are kept beside those.
-func asked(annotations map[string]string, more ...string) map[string]string {
-	var kept map[string]string
-	for _, name := range append([]string{policy.AnnotationInject, policy.AnnotationDestinations}, more...) {
-		if value, found := annotations[name]; found {
-			if kept == nil {
-				kept = map[string]string{}
-			}
-			if len(value) > maxAsked {
-				value = "(too long)"
-			}
-			kept[name] = value
-		}
-	}
-	return kept
 }
 
 // start returns once everything is known, or with the context's error.

@@ -62,7 +62,7 @@ func (w *worker) pass(ctx context.Context) {
 	}
 	var now []plan.ServiceAccount
 	now, w.askers = relevant(p, accounts)
-	issuer, err := w.cluster.issuer(ctx, p.Cluster.Issuer)
+	issuer, err := w.cluster.Issuer(ctx, p.Cluster.Issuer)
 	if err != nil {
 		w.finish(ctx, p, now, false, []line{{slog.LevelError, err.Error()}})
 		return

@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/ampbridge/ampbridge/cmd/internal/kubeconfig"
+	"github.com/ampbridge/ampbridge/cmd/internal/kube"
 	"github.com/ampbridge/ampbridge/cmd/internal/usage"
 	"github.com/ampbridge/ampbridge/webhook"
 	"github.com/ampbridge/ampbridge/webhook/registration"
@@ -39,7 +39,7 @@ func (o *options) register(flags *pflag.FlagSet) {
 	flags.DurationVar(&o.DrainDelay, "drain-delay", 5*time.Second, "how long to go on serving after the signal to end, until every API server knows")
 	flags.StringVar(&o.logFormat, "log-format", "json", "`FORMAT` of the log on stderr: json or text")
 	flags.StringVar(&o.logLevel, "log-level", "info", "`LEVEL` of the log: debug, info, warn or error")
-	kubeconfig.Register(flags, &o.kubeconfig)
+	kube.RegisterFlag(flags, &o.kubeconfig)
 }
 
 func (o *options) validate() error {
@@ -111,7 +111,7 @@ with --cert-dir somebody else does both.`,
 				return err
 			}
 			limitMemory(o.Logger)
-			if o.RESTConfig, err = kubeconfig.Load(o.kubeconfig); err != nil {
+			if o.RESTConfig, err = kube.Config(o.kubeconfig); err != nil {
 				return err
 			}
 			return webhook.Run(cmd.Context(), o.Options)

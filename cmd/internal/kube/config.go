@@ -1,5 +1,8 @@
-// Package kubeconfig finds the cluster that a command is to work with.
-package kubeconfig
+// Package kube is the one reader of a cluster for commands: the connection, what
+// the chart installed, the issuer, and the service accounts of labelled namespaces.
+// The webhook and the auditor read the cluster through narrow interfaces of their
+// own.
+package kube
 
 import (
 	"errors"
@@ -10,13 +13,14 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// Register adds the flag --kubeconfig.
-func Register(flags *pflag.FlagSet, path *string) {
+// RegisterFlag adds the flag --kubeconfig.
+func RegisterFlag(flags *pflag.FlagSet, path *string) {
 	flags.StringVar(path, "kubeconfig", "", "kubeconfig `FILE` (default: $KUBECONFIG, ~/.kube/config, then the pod's own service account)")
 }
 
-// Load looks where kubectl looks, and then, in a pod, at its service account.
-func Load(path string) (*rest.Config, error) {
+// Config reads the kubeconfig where kubectl does. If there is none, it uses the
+// service account of the pod that it runs in.
+func Config(path string) (*rest.Config, error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = path
 	cfg, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{}).ClientConfig()

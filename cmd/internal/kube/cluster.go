@@ -1,0 +1,169 @@
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/plan"
+)
+
+// pageSize bounds what one list call returns.
+const pageSize = 500
+
+// InjectionSelector selects the namespaces for which the webhook is called.
+const InjectionSelector = policy.LabelInjection + " in (" + string(policy.InjectionEnabled) + "," + string(policy.InjectionAnnotated) + ")"
+
+// Cluster is a connection to a cluster.
+type Cluster struct {
+	Config *rest.Config
+	Client kubernetes.Interface
+}
+
+// Connect uses the kubeconfig as [Config] does.
+func Connect(kubeconfig string) (Cluster, error) {
+	cfg, err := Config(kubeconfig)
+	if err != nil {
+		return Cluster{}, err
+	}
+	// The API server's own fairness is limit enough for a handful of lists.
+	cfg.QPS = -1
+	client, err := kubernetes.NewForConfig(cfg)
+	return Cluster{cfg, client}, err
+}
+
+// Observe returns what a plan depends on: the cluster's issuer, as [Cluster.Issuer]
+// returns it, and the service accounts of labelled namespaces.
+func Observe(ctx context.Context, kubeconfig string, expected policy.Issuer) (policy.Issuer, []plan.ServiceAccount, error) {
+	c, err := Connect(kubeconfig)
+	if err != nil {
+		return "", nil, err
+	}
+	issuer, err := c.Issuer(ctx, expected)
+	if err != nil {
+		return "", nil, err
+	}
+	accounts, err := c.ServiceAccounts(ctx)
+	return issuer, accounts, err
+}
+
+// Issuer returns the issuer that the API server names. It fails if the policy
+// expects another one, because roles would then trust tokens of another cluster.
+// An empty expected issuer is not compared.
+func (c Cluster) Issuer(ctx context.Context, expected policy.Issuer) (policy.Issuer, error) {
+	const path = "/.well-known/openid-configuration"
+	data, err := c.Client.Discovery().RESTClient().Get().AbsPath(path).DoRaw(ctx)
+	if err != nil {
+		return "", fmt.Errorf("the cluster's issuer: %s: %w (the ClusterRole system:service-account-issuer-discovery allows reading it)", path, err)
+	}
+	var document struct {
+		Issuer policy.Issuer `json:"issuer"`
+	}
+	if err := json.Unmarshal(data, &document); err != nil {
+		return "", fmt.Errorf("the cluster's issuer: %s: %w", path, err)
+	}
+	if expected != "" && expected != document.Issuer {
+		return "", fmt.Errorf("cluster.issuer is %q, but this cluster's is %q: they must be the same byte for byte; leave cluster.issuer out, or use the kubeconfig of the other cluster", expected, document.Issuer)
+	}
+	if err := document.Issuer.Validate(); err != nil {
+		return "", fmt.Errorf("the cluster's issuer: %w", err)
+	}
+	return document.Issuer, nil
+}
+
+// ServiceAccounts returns the service accounts of the labelled namespaces. They
+// keep the annotation with their role, for the commands that report it.
+func (c Cluster) ServiceAccounts(ctx context.Context) ([]plan.ServiceAccount, error) {
+	var namespaces []corev1.Namespace
+	err := listPages(func(o metav1.ListOptions) (string, error) {
+		o.LabelSelector = InjectionSelector
+		list, err := c.Client.CoreV1().Namespaces().List(ctx, o)
+		if err != nil {
+			return "", fmt.Errorf("list the labelled namespaces: %w", err)
+		}
+		namespaces = append(namespaces, list.Items...)
+		return list.Continue, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	var accounts []plan.ServiceAccount
+	for _, ns := range namespaces {
+		err := listPages(func(o metav1.ListOptions) (string, error) {
+			list, err := c.Client.CoreV1().ServiceAccounts(ns.Name).List(ctx, o)
+			if err != nil {
+				return "", fmt.Errorf("list the service accounts of namespace %s: %w", ns.Name, err)
+			}
+			for _, sa := range list.Items {
+				accounts = append(accounts, plan.ServiceAccount{
+					Namespace: sa.Namespace, Injection: policy.Injection(ns.Labels[policy.LabelInjection]),
+					Name: sa.Name, Annotations: RequestAnnotations(sa.Annotations, policy.AnnotationRoleARN), Created: sa.CreationTimestamp.Time,
+				})
+			}
+			return list.Continue, nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return accounts, nil
+}
+
+// maxRequest bounds an annotation, in bytes: room for some hundred destinations.
+// Kubernetes allows 256 KiB in each service account of a tenant.
+const maxRequest = 8 << 10
+
+// RequestAnnotations returns the annotations with which a service account requests
+// something, and those that more names. A value that is too long is replaced by
+// one that requests nothing, like any other mistake.
+func RequestAnnotations(annotations map[string]string, more ...string) map[string]string {
+	var kept map[string]string
+	for _, name := range append([]string{policy.AnnotationInject, policy.AnnotationDestinations}, more...) {
+		if value, found := annotations[name]; found {
+			if kept == nil {
+				kept = map[string]string{}
+			}
+			if len(value) > maxRequest {
+				value = "(too long)"
+			}
+			kept[name] = value
+		}
+	}
+	return kept
+}
+
+// PodOf returns the name of a pod of the subject that runs or is about to run, or
+// an empty name if there is none.
+func (c Cluster) PodOf(ctx context.Context, s policy.Subject) (string, error) {
+	list, err := c.Client.CoreV1().Pods(s.Namespace).List(ctx, metav1.ListOptions{
+		FieldSelector: fields.AndSelectors(
+			fields.OneTermEqualSelector("spec.serviceAccountName", s.ServiceAccount),
+			fields.OneTermNotEqualSelector("status.phase", string(corev1.PodSucceeded)),
+			fields.OneTermNotEqualSelector("status.phase", string(corev1.PodFailed)),
+		).String(),
+		Limit: 1,
+	})
+	if err != nil || len(list.Items) == 0 {
+		return "", err
+	}
+	return list.Items[0].Name, nil
+}
+
+// listPages calls list until it returns no next page.
+func listPages(list func(metav1.ListOptions) (next string, err error)) error {
+	options := metav1.ListOptions{Limit: pageSize}
+	for {
+		next, err := list(options)
+		if err != nil || next == "" {
+			return err
+		}
+		options.Continue = next
+	}
+}
