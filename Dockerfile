@@ -25,8 +25,8 @@ ARG TARGETOS=linux TARGETARCH=amd64
 ARG VERSION= REVISION=
 RUN CGO_ENABLED=0 GOOS=${TARGETOS} GOARCH=${TARGETARCH} go build -trimpath -buildvcs=false -o /out/ \
       -ldflags "-s -w \
-        -X github.com/ampbridge/ampbridge/cmd/internal/version.release=${VERSION} \
-        -X github.com/ampbridge/ampbridge/cmd/internal/version.revision=${REVISION}" \
+        -X github.com/ampbridge/ampbridge/cmd/internal/cli.release=${VERSION} \
+        -X github.com/ampbridge/ampbridge/cmd/internal/cli.revision=${REVISION}" \
       ./cmd/ampbridge ./cmd/config-sidecar
 
 FROM scratch

@@ -15,7 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/amp"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 
-	"github.com/ampbridge/ampbridge/cmd/internal/root"
+	"github.com/ampbridge/ampbridge/cmd/internal/cli"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/awstest"
 )
@@ -91,14 +91,14 @@ func (f *fixture) run(stdin string, args ...string) (status int, stdout, stderr 
 func (f *fixture) runIn(ctx context.Context, stdin string, args ...string) (status int, stdout, stderr string) {
 	f.Helper()
 	var out, errs bytes.Buffer
-	status = root.Main(ctx, append([]string{"bootstrap", "--policy", f.file}, args...), strings.NewReader(stdin), &out, &errs)
+	status = cli.Main(ctx, append([]string{"bootstrap", "--policy", f.file}, args...), strings.NewReader(stdin), &out, &errs)
 	return status, out.String(), errs.String()
 }
 
 func (f *fixture) must(args ...string) string {
 	f.Helper()
 	status, stdout, stderr := f.run("", args...)
-	if status != root.OK {
+	if status != cli.OK {
 		f.Fatalf("bootstrap %s: status %d\n%s%s", args, status, stdout, stderr)
 	}
 	return stdout
@@ -127,12 +127,12 @@ func TestApply(t *testing.T) {
 	// Nobody said yes.
 	for _, answer := range []string{"", "no\n", "y\n", "yes please\n"} {
 		status, out, errs := f.run(answer, "--apply")
-		if status != root.Usage || len(f.writes(0)) > 0 || !strings.Contains(out, "Make these 5 changes in account 111122223333?") || !strings.Contains(errs, "nothing was changed") {
+		if status != cli.Usage || len(f.writes(0)) > 0 || !strings.Contains(out, "Make these 5 changes in account 111122223333?") || !strings.Contains(errs, "nothing was changed") {
 			t.Fatalf("%q: status %d, %s%s", answer, status, out, errs)
 		}
 	}
 	status, out, errs := f.run("yes\n", "--apply", "--write-policy", f.file, "--alias", "central=prometheus", "--tag", "team=o brien")
-	if status != root.OK || !slices.Equal(f.writes(0), everything) {
+	if status != cli.OK || !slices.Equal(f.writes(0), everything) {
 		t.Fatalf("status %d: %v\n%s%s", status, f.writes(0), out, errs)
 	}
 	p := f.policy()
@@ -247,7 +247,7 @@ func TestCutOff(t *testing.T) {
 					}()
 				}
 				status, out, errs := f.runIn(ctx, "", "--apply", "--yes")
-				if status != root.Failed || injection.Hits() == 0 {
+				if status != cli.Failed || injection.Hits() == 0 {
 					t.Fatalf("status %d after %d faults: %s%s", status, injection.Hits(), out, errs)
 				}
 				if _, call, _ := strings.Cut(action, ":"); name == "denied" && !strings.Contains(errs, call) {
@@ -311,7 +311,7 @@ func TestForeignThings(t *testing.T) {
 			}
 			n := len(f.cloud.Calls())
 			status, out, errs := f.run("yes\n", "--apply")
-			if status != root.Failed || !strings.Contains(out, c.problem) || !strings.Contains(errs, "1 refused: nothing was changed") || len(f.writes(n)) > 0 {
+			if status != cli.Failed || !strings.Contains(out, c.problem) || !strings.Contains(errs, "1 refused: nothing was changed") || len(f.writes(n)) > 0 {
 				t.Errorf("status %d, %v\n%s%s", status, f.writes(n), out, errs)
 			}
 		})
@@ -355,21 +355,21 @@ func TestMistakes(t *testing.T) {
 		status           int
 		want             string
 	}{
-		{"two accounts", two, "-o terraform --earlier none", root.Usage, "the policy has the accounts 444455556666, 111122223333, and bootstrap works on one: name it with --account"},
-		{"sync reaches one of two", two, "-o terraform --earlier none --account 111122223333", root.Failed, "add all but one of them to trust.accounts"},
-		{"another account", policyText, "--account 999999999999", root.Usage, "--account 999999999999: the policy has 111122223333"},
-		{"applied and printed", policyText, "--apply -o aws-cli", root.Usage, "--apply and -o aws-cli exclude each other"},
-		{"yes to nothing", policyText, "--yes", root.Usage, "--yes is for --apply"},
-		{"ARNs of nothing", policyText, "--write-policy x", root.Usage, "--write-policy is for --apply"},
-		{"Terraform without its past", policyText, "-o terraform", root.Usage, "write with --file bootstrap.tf"},
-		{"Terraform with two pasts", policyText, "-o terraform --file a.tf --earlier none", root.Usage, "exclude each other"},
-		{"a past that is not there", policyText, "-o terraform --earlier no-such.tf", root.Failed, "cannot read the earlier configuration: open no-such.tf"},
-		{"a file without Terraform", policyText, "--file a.tf", root.Usage, "--file and --earlier are for -o terraform"},
-		{"format", policyText, "-o json", root.Usage, `--output "json" is unknown`},
-		{"a tag without a value", policyText, "--tag team", root.Usage, `--tag "team": write NAME=VALUE`},
-		{"an alias twice", policyText, "--alias central=a --alias central=b", root.Usage, `each name once`},
-		{"no namespace", policyText, "--namespace=", root.Usage, "name no service account"},
-		{"everybody as sync", policyText, "--sync-service-account=*", root.Usage, "name no service account"},
+		{"two accounts", two, "-o terraform --earlier none", cli.Usage, "the policy has the accounts 444455556666, 111122223333, and bootstrap works on one: name it with --account"},
+		{"sync reaches one of two", two, "-o terraform --earlier none --account 111122223333", cli.Failed, "add all but one of them to trust.accounts"},
+		{"another account", policyText, "--account 999999999999", cli.Usage, "--account 999999999999: the policy has 111122223333"},
+		{"applied and printed", policyText, "--apply -o aws-cli", cli.Usage, "--apply and -o aws-cli exclude each other"},
+		{"yes to nothing", policyText, "--yes", cli.Usage, "--yes is for --apply"},
+		{"ARNs of nothing", policyText, "--write-policy x", cli.Usage, "--write-policy is for --apply"},
+		{"Terraform without its past", policyText, "-o terraform", cli.Usage, "write with --file bootstrap.tf"},
+		{"Terraform with two pasts", policyText, "-o terraform --file a.tf --earlier none", cli.Usage, "exclude each other"},
+		{"a past that is not there", policyText, "-o terraform --earlier no-such.tf", cli.Failed, "cannot read the earlier configuration: open no-such.tf"},
+		{"a file without Terraform", policyText, "--file a.tf", cli.Usage, "--file and --earlier are for -o terraform"},
+		{"format", policyText, "-o json", cli.Usage, `--output "json" is unknown`},
+		{"a tag without a value", policyText, "--tag team", cli.Usage, `--tag "team": write NAME=VALUE`},
+		{"an alias twice", policyText, "--alias central=a --alias central=b", cli.Usage, `each name once`},
+		{"no namespace", policyText, "--namespace=", cli.Usage, "name no service account"},
+		{"everybody as sync", policyText, "--sync-service-account=*", cli.Usage, "name no service account"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := newFixture(t, c.text)
@@ -380,7 +380,7 @@ func TestMistakes(t *testing.T) {
 	}
 	f := newFixture(t, policyText)
 	f.credentials(f.cloud.Account(secondID).AdminCredentials())
-	if status, _, errs := f.run("", "--apply", "--yes"); status != root.Failed || !strings.Contains(errs, "the credentials are of account 444455556666, not of 111122223333") || len(f.writes(0)) > 0 {
+	if status, _, errs := f.run("", "--apply", "--yes"); status != cli.Failed || !strings.Contains(errs, "the credentials are of account 444455556666, not of 111122223333") || len(f.writes(0)) > 0 {
 		t.Errorf("status %d: %s%v", status, errs, f.writes(0))
 	}
 }
@@ -397,30 +397,30 @@ func TestPolicyFromAGrantList(t *testing.T) {
 	}
 	run := func(args ...string) (int, string, string) {
 		var out, errs bytes.Buffer
-		status := root.Main(t.Context(), append([]string{"bootstrap", "policy", "--from", list}, args...), strings.NewReader(""), &out, &errs)
+		status := cli.Main(t.Context(), append([]string{"bootstrap", "policy", "--from", list}, args...), strings.NewReader(""), &out, &errs)
 		return status, out.String(), errs.String()
 	}
 	const workspace = "arn:aws:aps:eu-west-1:111122223333:workspace/ws-new"
-	if status, _, errs := run(); status != root.Usage || !strings.Contains(errs, "no workspace") {
+	if status, _, errs := run(); status != cli.Usage || !strings.Contains(errs, "no workspace") {
 		t.Errorf("status %d: %s", status, errs)
 	}
-	if status, _, errs := run("--workspace", workspace); status != root.Usage || !strings.Contains(errs, "the list has the clusters dev, qa") {
+	if status, _, errs := run("--workspace", workspace); status != cli.Usage || !strings.Contains(errs, "the list has the clusters dev, qa") {
 		t.Errorf("status %d: %s", status, errs)
 	}
 	status, out, errs := run("--workspace", workspace, "--cluster", "qa")
-	if p, err := policy.ParseDraft([]byte(out)); status != root.OK || err != nil || string(p.Cluster.Issuer) != issuer+"1" {
+	if p, err := policy.ParseDraft([]byte(out)); status != cli.OK || err != nil || string(p.Cluster.Issuer) != issuer+"1" {
 		t.Errorf("status %d: %v\n%s%s", status, err, out, errs)
 	}
-	if status, out, errs := run("--workspace", workspace, "--dir", dir); status != root.OK || !strings.Contains(out, filepath.Join(dir, "dev.yaml")) {
+	if status, out, errs := run("--workspace", workspace, "--dir", dir); status != cli.OK || !strings.Contains(out, filepath.Join(dir, "dev.yaml")) {
 		t.Errorf("status %d: %s%s", status, out, errs)
 	}
-	if status, _, errs := run("--workspace", workspace, "--dir", dir); status != root.Failed || !strings.Contains(errs, "exists") {
+	if status, _, errs := run("--workspace", workspace, "--dir", dir); status != cli.Failed || !strings.Contains(errs, "exists") {
 		t.Errorf("written over: status %d: %s", status, errs)
 	}
 	if err := os.WriteFile(list, []byte(strings.Replace(text, `"monitoring"`, `"*"`, 1)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if status, out, errs := run("--workspace", workspace); status != root.Failed || !strings.Contains(out, "name: qa") ||
+	if status, out, errs := run("--workspace", workspace); status != cli.Failed || !strings.Contains(out, "name: qa") ||
 		!strings.Contains(errs, `iam_access_grant_list[0] ("*/prometheus"): not carried over`) || !strings.Contains(errs, "1 of 2 entries were not carried over") {
 		t.Errorf("status %d: %s%s", status, out, errs)
 	}

@@ -14,7 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/ampbridge/ampbridge/cmd/internal/root"
+	"github.com/ampbridge/ampbridge/cmd/internal/cli"
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/cluster"
 )
@@ -56,7 +56,7 @@ func TestSyncWorksAfterIt(t *testing.T) {
 	second := f.cloud.Account(secondID)
 	// The other account first: sync's role does not exist yet, so nobody can trust it.
 	f.credentials(second.AdminCredentials())
-	if status, _, errs := f.run("", "--kubeconfig", c.Kubeconfig(), "--account", secondID, "--apply", "--yes"); status != root.Failed || !strings.Contains(errs, "bootstrap that account") {
+	if status, _, errs := f.run("", "--kubeconfig", c.Kubeconfig(), "--account", secondID, "--apply", "--yes"); status != cli.Failed || !strings.Contains(errs, "bootstrap that account") {
 		t.Fatalf("status %d: %s", status, errs)
 	}
 	f.credentials(f.account.AdminCredentials())
@@ -85,7 +85,7 @@ func TestSyncWorksAfterIt(t *testing.T) {
 	sync := func() string {
 		t.Helper()
 		var out, errs bytes.Buffer
-		if status := root.Main(ctx, []string{"sync", "--once", "--policy", f.file, "--kubeconfig", c.Kubeconfig()}, nil, &out, &errs); status != root.OK {
+		if status := cli.Main(ctx, []string{"sync", "--once", "--policy", f.file, "--kubeconfig", c.Kubeconfig()}, nil, &out, &errs); status != cli.OK {
 			t.Fatalf("status %d: %s%s", status, out.String(), errs.String())
 		}
 		return out.String()

@@ -8,69 +8,44 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/spf13/cobra"
-
 	"github.com/ampbridge/ampbridge/cmd/internal/grantlist"
 	"github.com/ampbridge/ampbridge/cmd/internal/policyfile"
 	"github.com/ampbridge/ampbridge/cmd/internal/usage"
 	"github.com/ampbridge/ampbridge/policy"
 )
 
-type policyOptions struct {
-	from, workspace, destination string
-	cluster, dir                 string
+// PolicyOptions say which grant list [WritePolicies] converts, and to what.
+type PolicyOptions struct {
+	// From is the file with the list.
+	From string
+	// Workspace is the ARN that Destination stands for.
+	Workspace, Destination string
+	// Cluster selects one of several clusters; Dir takes a file for each.
+	Cluster, Dir string
 }
 
-func newPolicy() *cobra.Command {
-	var o policyOptions
-	cmd := &cobra.Command{
-		Use:   "policy --from FILE --workspace ARN",
-		Short: "Turn the iam_access_grant_list of a Terraform module into policies",
-		Long: `Policy is for people who come from a Terraform module in the manner of
-kubernetes-ops: it reads its iam_access_grant_list, as JSON, as tfvars or from the
-module block, and writes a policy for each cluster in it. The workspace is the
-one that the module made. Every entry that cannot be carried over is named, and
-then the command ends with status 1.`,
-		Example: `  # One cluster.
-  ampbridge bootstrap policy --from terraform.tfvars --workspace arn:aws:aps:eu-west-1:111122223333:workspace/ws-0123abcd > policy.yaml
-
-  # Several: a file for each.
-  ampbridge bootstrap policy --from terraform.tfvars --workspace arn:aws:aps:eu-west-1:111122223333:workspace/ws-0123abcd --dir policies`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return o.run(cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr())
-		},
-	}
-	flags := cmd.Flags()
-	flags.StringVar(&o.from, "from", "", "the `FILE` with the iam_access_grant_list; - is standard input")
-	flags.StringVar(&o.workspace, "workspace", "", "the `ARN` of the workspace: the module's output arn")
-	flags.StringVar(&o.destination, "destination", "central", "the `NAME` of the workspace in the policies")
-	flags.StringVar(&o.cluster, "cluster", "", "print the policy of this cluster, by its `NAME`, where there are several")
-	flags.StringVar(&o.dir, "dir", "", "write NAME.yaml for each cluster into this `FOLDER`")
-	return cmd
-}
-
-func (o *policyOptions) run(stdin io.Reader, stdout, stderr io.Writer) error {
+// WritePolicies converts the grant list, and reports on stderr what it cannot convert.
+func WritePolicies(o PolicyOptions, stdin io.Reader, stdout, stderr io.Writer) error {
 	var workspace policy.Workspace
-	switch err := workspace.UnmarshalText([]byte(o.workspace)); {
-	case o.from == "":
+	switch err := workspace.UnmarshalText([]byte(o.Workspace)); {
+	case o.From == "":
 		return usage.Errorf("no list: name its file with --from")
-	case o.cluster != "" && o.dir != "":
+	case o.Cluster != "" && o.Dir != "":
 		return usage.Errorf("--cluster and --dir exclude each other")
-	case o.workspace == "":
+	case o.Workspace == "":
 		return usage.Errorf("no workspace: name it with --workspace; it is the module's output arn")
 	case err != nil:
 		return usage.Errorf("--workspace: %v", err)
 	}
-	data, err := policyfile.Read(o.from, stdin)
+	data, err := policyfile.Read(o.From, stdin)
 	if err != nil {
 		return err
 	}
-	list, err := grantlist.Parse(data, o.from)
+	list, err := grantlist.Parse(data, o.From)
 	if err != nil {
-		return fmt.Errorf("%s: %w", o.from, err)
+		return fmt.Errorf("%s: %w", o.From, err)
 	}
-	clusters, findings := grantlist.Convert(list, grantlist.Options{Workspace: workspace, Destination: o.destination})
+	clusters, findings := grantlist.Convert(list, grantlist.Options{Workspace: workspace, Destination: o.Destination})
 	lost := 0
 	for _, f := range findings {
 		if f.Lost {
@@ -82,12 +57,12 @@ func (o *policyOptions) run(stdin io.Reader, stdout, stderr io.Writer) error {
 		return err
 	}
 	if lost > 0 {
-		return fmt.Errorf("%d of %d entries were not carried over", lost, len(list))
+		return fmt.Errorf("%d of %d entries were not converted", lost, len(list))
 	}
 	return nil
 }
 
-func (o *policyOptions) write(clusters []grantlist.Cluster, stdout io.Writer) error {
+func (o *PolicyOptions) write(clusters []grantlist.Cluster, stdout io.Writer) error {
 	var names []string
 	for _, c := range clusters {
 		names = append(names, c.Name)
@@ -95,31 +70,32 @@ func (o *policyOptions) write(clusters []grantlist.Cluster, stdout io.Writer) er
 	switch {
 	case len(clusters) == 0:
 		return nil // the findings say why
-	case o.dir != "":
+	case o.Dir != "":
 		var errs []error
 		for _, c := range clusters {
-			path := filepath.Join(o.dir, c.Name+".yaml")
-			err := create(path, c.Policy)
+			path := filepath.Join(o.Dir, c.Name+".yaml")
+			err := createFile(path, c.Policy)
 			if err == nil {
 				_, err = fmt.Fprintf(stdout, "wrote %s\n", path)
 			}
 			errs = append(errs, err)
 		}
 		return errors.Join(errs...)
-	case o.cluster == "" && len(clusters) > 1:
+	case o.Cluster == "" && len(clusters) > 1:
 		return usage.Errorf("the list has the clusters %s, and a policy is for one: name it with --cluster, or a folder for all with --dir", strings.Join(names, ", "))
 	}
 	for _, c := range clusters {
-		if o.cluster == "" || c.Name == o.cluster {
+		if o.Cluster == "" || c.Name == o.Cluster {
 			_, err := stdout.Write(c.Policy)
 			return err
 		}
 	}
-	return usage.Errorf("--cluster %s: the list has %s", o.cluster, strings.Join(names, ", "))
+	return usage.Errorf("--cluster %s: the list has %s", o.Cluster, strings.Join(names, ", "))
 }
 
-// create writes a file that is not there: a policy may have been worked on since.
-func create(path string, data []byte) error {
+// createFile writes a new file. It never replaces one, because a policy may have been
+// edited since.
+func createFile(path string, data []byte) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err

@@ -17,8 +17,8 @@ import (
 	"github.com/ampbridge/ampbridge/policy/plan"
 )
 
-// run is a look at one account, and what is done about it.
-type run struct {
+// accountRun observes one account and applies what is missing.
+type accountRun struct {
 	in      bootstrap.Input
 	central bootstrap.Central
 	iam     *awsiam.IAM
@@ -28,71 +28,71 @@ type run struct {
 
 	found bootstrap.Found
 	plan  plan.Plan
-	// made are the new workspaces, by their placeholders.
-	made map[string]policy.Workspace
+	// created are the new workspaces, by their placeholders.
+	created map[string]policy.Workspace
 }
 
-func newRun(in bootstrap.Input, central bootstrap.Central, stdin io.Reader, stdout io.Writer) *run {
+func newAccountRun(in bootstrap.Input, central bootstrap.Central, stdin io.Reader, stdout io.Writer) *accountRun {
 	// The credentials are the account's own: no sync role is assumed.
-	return &run{in: in, central: central, iam: awsiam.New(nil), amp: workspaces{}, stdin: stdin, stdout: stdout, made: map[string]policy.Workspace{}}
+	return &accountRun{in: in, central: central, iam: awsiam.New(nil), amp: workspaces{}, stdin: stdin, stdout: stdout, created: map[string]policy.Workspace{}}
 }
 
-// show prints what is missing. An error says that it was refused, or why it
-// cannot be told.
-func (r *run) show(ctx context.Context) error {
-	if err := r.look(ctx); err != nil {
+// show prints what is missing. It returns an error if the plan has refusals or the
+// account cannot be read.
+func (a *accountRun) show(ctx context.Context) error {
+	if err := a.observe(ctx); err != nil {
 		return err
 	}
-	// Documents are to name the workspaces that were made before.
-	r.made = r.central.Made(r.found.Workspaces)
-	if err := r.resolve(); err != nil {
+	// Documents name the workspaces that an earlier run created.
+	a.created = a.central.Made(a.found.Workspaces)
+	if err := a.resolve(); err != nil {
 		return err
 	}
-	if _, err := io.WriteString(r.stdout, r.plan.String()); err != nil {
+	if _, err := io.WriteString(a.stdout, a.plan.String()); err != nil {
 		return err
 	}
-	if n := len(r.plan.Refusals); n > 0 {
+	if n := len(a.plan.Refusals); n > 0 {
 		return fmt.Errorf("%d refused: nothing was changed", n)
 	}
 	return nil
 }
 
-// look reads the account.
-func (r *run) look(ctx context.Context) (err error) {
-	target := plan.Target{Account: r.in.Account, Provider: r.central.Provider, Region: r.central.Workspaces[0].ARN.Region}
-	if r.central.Provider.IsZero() {
-		if err := r.iam.Check(ctx, target); err != nil {
+// observe reads the account.
+func (a *accountRun) observe(ctx context.Context) (err error) {
+	target := plan.Target{Account: a.in.Account, Provider: a.central.Provider, Region: a.central.Workspaces[0].ARN.Region}
+	if a.central.Provider.IsZero() {
+		if err := a.iam.Check(ctx, target); err != nil {
 			return err
 		}
 	} else {
-		name := r.central.Sync.ARN.RoleName()
+		name := a.central.Sync.ARN.RoleName()
 		target.Roles = []string{name}
-		account := r.iam.Observe(ctx, target)
+		account := a.iam.Observe(ctx, target)
 		if account.Problem != "" {
 			return errors.New(account.Problem)
 		}
-		r.found.Provider = account.Provider
+		a.found.Provider = account.Provider
 		if role, exists := account.Roles[name]; exists {
-			r.found.Role = &role
+			a.found.Role = &role
 		}
-		if !r.central.Boundary.IsZero() {
-			if r.found.Boundary, err = r.iam.ManagedPolicy(ctx, r.central.Boundary); err != nil {
+		if !a.central.Boundary.IsZero() {
+			if a.found.Boundary, err = a.iam.ManagedPolicy(ctx, a.central.Boundary); err != nil {
 				return err
 			}
 		}
 	}
-	r.found.Workspaces, err = r.amp.observe(ctx, r.central)
+	a.found.Workspaces, err = a.amp.observe(ctx, a.central)
 	return err
 }
 
-// resolve makes the plan anew, with the ARNs that are known by now. A workspace
-// whose placeholder still stands in the policy stays a new one in the notes.
-func (r *run) resolve() error {
-	in := r.in
-	in.Policy = bootstrap.Resolve(r.in.Policy, r.made)
+// resolve computes the plan again, with the ARNs that are known now. The notes name
+// each workspace that the policy still calls by its placeholder.
+func (a *accountRun) resolve() error {
+	in := a.in
+	in.Policy = bootstrap.Resolve(a.in.Policy, a.created)
 	in.Aliases = maps.Clone(in.Aliases)
-	for _, d := range r.in.Policy.Destinations {
-		if _, made := r.made[d.Workspace.String()]; made {
+	for _, d := range a.in.Policy.Destinations {
+		if _, known := a.created[d.Workspace.String()]; known {
 			delete(in.Aliases, d.Name)
 		}
 	}
@@ -100,24 +100,24 @@ func (r *run) resolve() error {
 	if err != nil {
 		return err
 	}
-	r.plan = bootstrap.Make(central, r.found)
-	for placeholder, w := range r.made {
-		r.plan.Notes = append(r.plan.Notes, plan.Finding{Account: r.in.Account, About: w.String(), Message: "was made before: write it into the policy instead of " + placeholder})
+	a.plan = bootstrap.Make(central, a.found)
+	for placeholder, w := range a.created {
+		a.plan.Notes = append(a.plan.Notes, plan.Finding{Account: a.in.Account, About: w.String(), Message: "was created before: write it into the policy instead of " + placeholder})
 	}
-	slices.SortFunc(r.plan.Notes, func(a, b plan.Finding) int { return strings.Compare(a.About, b.About) })
+	slices.SortFunc(a.plan.Notes, func(a, b plan.Finding) int { return strings.Compare(a.About, b.About) })
 	return nil
 }
 
 // apply makes the changes that were shown.
-func (r *run) apply(ctx context.Context, yes bool) error {
-	if len(r.plan.Changes) == 0 {
-		return r.say("bootstrap: in step: nothing to change")
+func (a *accountRun) apply(ctx context.Context, yes bool) error {
+	if len(a.plan.Changes) == 0 {
+		return a.printf("bootstrap: in sync: nothing to change")
 	}
 	if !yes {
-		if _, err := fmt.Fprintf(r.stdout, "\nMake these %d changes in account %s? Only yes is taken for it: ", len(r.plan.Changes), r.in.Account); err != nil {
+		if _, err := fmt.Fprintf(a.stdout, "\nMake these %d changes in account %s? Only yes confirms it: ", len(a.plan.Changes), a.in.Account); err != nil {
 			return err
 		}
-		answer, err := bufio.NewReader(r.stdin).ReadString('\n')
+		answer, err := bufio.NewReader(a.stdin).ReadString('\n')
 		if err != nil && !errors.Is(err, io.EOF) {
 			return err
 		}
@@ -125,65 +125,67 @@ func (r *run) apply(ctx context.Context, yes bool) error {
 			return usage.Errorf("nothing was changed: the answer was not yes; --yes does not ask")
 		}
 	}
-	total, done := len(r.plan.Changes), 0
-	for _, c := range r.plan.Changes {
+	total, done := len(a.plan.Changes), 0
+	for _, c := range a.plan.Changes {
 		if c.Call != plan.CreateWorkspace {
 			continue
 		}
-		made, err := r.amp.create(ctx, c)
+		made, err := a.amp.create(ctx, c)
 		if err != nil {
-			return r.stopped(c, done, total, err)
+			return a.incomplete(c, done, total, err)
 		}
 		done++
-		r.made[c.Resource.String()] = made.ARN
-		r.found.Workspaces = append(r.found.Workspaces, made)
+		a.created[c.Resource.String()] = made.ARN
+		a.found.Workspaces = append(a.found.Workspaces, made)
 	}
-	if err := r.resolve(); err != nil {
+	if err := a.resolve(); err != nil {
 		return err
 	}
-	for _, c := range r.plan.Changes {
-		if err := r.iam.Apply(ctx, c); err != nil {
-			return r.stopped(c, done, total, err)
+	for _, c := range a.plan.Changes {
+		if err := a.iam.Apply(ctx, c); err != nil {
+			return a.incomplete(c, done, total, err)
 		}
 		done++
 	}
-	return r.say("bootstrap: in step: %d of %d changes made", done, total)
+	return a.printf("bootstrap: in sync: %d of %d changes made", done, total)
 }
 
-func (r *run) stopped(c plan.Change, done, total int, err error) error {
+// incomplete says how far an interrupted run came.
+func (a *accountRun) incomplete(c plan.Change, done, total int, err error) error {
 	if strings.Contains(err.Error(), "Invalid principal") {
-		err = fmt.Errorf("%w (sync's role in the account where it begins must be there first: bootstrap that account)", err)
+		err = fmt.Errorf("%w (sync's role in the account where it begins must exist first: bootstrap that account)", err)
 	}
-	return fmt.Errorf("%s: %w; %d of %d changes were made: run it again to go on", c.Title(), err, done, total)
+	return fmt.Errorf("%s: %w; %d of %d changes were made: run it again to continue", c.Title(), err, done, total)
 }
 
-// tell prints what is needed from here on.
-func (r *run) tell(ctx context.Context) error {
-	for _, w := range r.central.Workspaces {
+// printResult prints the ARNs that the next steps need.
+func (a *accountRun) printResult(ctx context.Context) error {
+	for _, w := range a.central.Workspaces {
 		arn := w.ARN
-		if made, found := r.made[arn.String()]; found {
+		if made, found := a.created[arn.String()]; found {
 			arn = made
 		}
-		found, err := r.amp.describe(ctx, arn)
+		found, err := a.amp.describe(ctx, arn)
 		if err != nil {
 			return err
 		}
-		if err := r.say("workspace of destination %s: arn %s, id %s, endpoint %s", w.Destination, arn, arn.ID(), found.Endpoint); err != nil {
+		if err := a.printf("workspace of destination %s: arn %s, id %s, endpoint %s", w.Destination, arn, arn.ID(), found.Endpoint); err != nil {
 			return err
 		}
 		if arn != w.ARN {
-			if err := r.say("  write it into the policy instead of %s", w.ARN); err != nil {
+			if err := a.printf("  write it into the policy instead of %s", w.ARN); err != nil {
 				return err
 			}
 		}
 	}
-	if r.central.Provider.IsZero() {
+	if a.central.Provider.IsZero() {
 		return nil
 	}
-	return r.say("sync's role in account %s: %s", r.in.Account, r.central.Sync.ARN)
+	return a.printf("sync's role in account %s: %s", a.in.Account, a.central.Sync.ARN)
 }
 
-func (r *run) say(format string, args ...any) error {
-	_, err := fmt.Fprintf(r.stdout, format+"\n", args...)
+// printf prints one line.
+func (a *accountRun) printf(format string, args ...any) error {
+	_, err := fmt.Fprintf(a.stdout, format+"\n", args...)
 	return err
 }

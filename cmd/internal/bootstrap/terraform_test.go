@@ -7,14 +7,14 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/ampbridge/ampbridge/cmd/internal/root"
+	"github.com/ampbridge/ampbridge/cmd/internal/cli"
 )
 
 // run is any command, without a cluster and without AWS.
 func run(t *testing.T, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
 	var out, errs bytes.Buffer
-	status = root.Main(t.Context(), args, strings.NewReader(""), &out, &errs)
+	status = cli.Main(t.Context(), args, strings.NewReader(""), &out, &errs)
 	return status, out.String(), errs.String()
 }
 
@@ -42,7 +42,7 @@ func TestTerraformKeepsTheWorkspace(t *testing.T) {
 		t.Helper()
 		save(t, policy, text)
 		status, stdout, stderr := run(t, append([]string{"bootstrap", "--policy", policy, "-o", "terraform"}, args...)...)
-		if status != root.OK || stderr != "" {
+		if status != cli.OK || stderr != "" {
 			t.Fatalf("status %d: %s", status, stderr)
 		}
 		return stdout
@@ -71,7 +71,7 @@ func TestTerraformKeepsTheWorkspace(t *testing.T) {
 	}
 	// A file of somebody else is not written over.
 	save(t, file, "resource \"aws_s3_bucket\" \"ours\" {}\n")
-	if status, _, stderr := run(t, "bootstrap", "--policy", policy, "-o", "terraform", "--file", file); status != root.Failed || !strings.Contains(stderr, "was not written by ampbridge") || !strings.Contains(read(t, file), "ours") {
+	if status, _, stderr := run(t, "bootstrap", "--policy", policy, "-o", "terraform", "--file", file); status != cli.Failed || !strings.Contains(stderr, "was not written by ampbridge") || !strings.Contains(read(t, file), "ours") {
 		t.Errorf("status %d: %s", status, stderr)
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 2 {
@@ -101,11 +101,11 @@ func TestOthersRefuseNewWorkspaces(t *testing.T) {
 		} {
 			status, stdout, stderr := run(t, args...)
 			said := stdout + stderr
-			if status == root.OK || !strings.Contains(said, "line 6: destinations[0].workspace: is "+id+", a workspace that is yet to be made") || !strings.Contains(said, "ampbridge bootstrap --policy") {
+			if status == cli.OK || !strings.Contains(said, "line 6: destinations[0].workspace: is "+id+", a workspace that is yet to be made") || !strings.Contains(said, "ampbridge bootstrap --policy") {
 				t.Errorf("%s: ampbridge %s: status %d\n%s", id, strings.Join(args, " "), status, said)
 			}
 		}
-		if status, _, stderr := run(t, "bootstrap", "--policy", policy, "-o", "aws-cli"); status != root.OK {
+		if status, _, stderr := run(t, "bootstrap", "--policy", policy, "-o", "aws-cli"); status != cli.OK {
 			t.Errorf("bootstrap: status %d: %s", status, stderr)
 		}
 	}

@@ -14,12 +14,6 @@ import (
 	"fmt"
 	"io"
 	"time"
-
-	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
-
-	"github.com/ampbridge/ampbridge/cmd/internal/kube"
-	"github.com/ampbridge/ampbridge/cmd/internal/usage"
 )
 
 // Options are the command's flags.
@@ -41,55 +35,6 @@ const (
 	Text = "text"
 	JSON = "json"
 )
-
-func (o *Options) register(flags *pflag.FlagSet) {
-	flags.StringVar(&o.Policy, "policy", "", "the policy `FILE`, - for standard input (default: the installation's ConfigMap)")
-	kube.RegisterFlag(flags, &o.Kubeconfig)
-	flags.StringVar(&o.Namespace, "ampbridge-namespace", "ampbridge-system", "ampbridge's own `NAMESPACE`")
-	flags.BoolVar(&o.NoAWS, "no-aws", false, "do not look at AWS, credentials or not")
-	flags.BoolVar(&o.Watch, "watch", false, "look again and again, until interrupted")
-	flags.DurationVar(&o.Interval, "interval", 10*time.Second, "with --watch: the time between two looks")
-	flags.StringVarP(&o.Output, "output", "o", Text, "output `FORMAT`: text or json")
-}
-
-func (o *Options) validate() error {
-	switch {
-	case o.Namespace == "":
-		return usage.Errorf("--ampbridge-namespace is empty")
-	case o.Interval < time.Second:
-		return usage.Errorf("--interval %s is too short: write 1s or more", o.Interval)
-	case o.Watch && o.Policy == "-":
-		return usage.Errorf("--policy - and --watch exclude each other: standard input can be read once")
-	}
-	return usage.OneOf("output", o.Output, Text, JSON)
-}
-
-// New is the command.
-func New() *cobra.Command {
-	var o Options
-	cmd := &cobra.Command{
-		Use:   "status",
-		Short: "Show destinations, subjects, roles and pods, and how they stand",
-		Long: `Status shows, a line for each, which service accounts may write to which
-destination, whether their role trusts them, and what became of their Prometheus
-pods. The policy is the installation's, or --policy. It looks at the cluster, at the
-sidecars through the API server's proxy, and at AWS where there are credentials;
-what it could not look at it names at the end. To find out what is wrong, and how
-to mend it, use ampbridge doctor.`,
-		Example: `  ampbridge status
-  ampbridge status --watch
-  ampbridge status -o json | jq '.pods[] | select(.finding != "healthy")'`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := o.validate(); err != nil {
-				return err
-			}
-			return Run(cmd.Context(), o, cmd.InOrStdin(), cmd.OutOrStdout())
-		},
-	}
-	o.register(cmd.Flags())
-	return cmd
-}
 
 // clear puts the cursor to the top of an empty screen (ECMA-48).
 const clear = "\x1b[H\x1b[2J"

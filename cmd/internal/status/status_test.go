@@ -22,7 +22,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/ampbridge/ampbridge/cmd/internal/root"
+	"github.com/ampbridge/ampbridge/cmd/internal/cli"
 	"github.com/ampbridge/ampbridge/cmd/internal/status"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
@@ -124,14 +124,14 @@ func (f *fixture) install(name string) {
 func (f *fixture) run(args ...string) (code int, stdout, stderr string) {
 	f.Helper()
 	var out, errs bytes.Buffer
-	code = root.Main(f.Context(), append(args, "--kubeconfig", f.cluster.Kubeconfig()), strings.NewReader(""), &out, &errs)
+	code = cli.Main(f.Context(), append(args, "--kubeconfig", f.cluster.Kubeconfig()), strings.NewReader(""), &out, &errs)
 	return code, out.String(), errs.String()
 }
 
 func (f *fixture) report(args ...string) (r status.Report) {
 	f.Helper()
 	code, out, errs := f.run(append([]string{"status", "-o", "json"}, args...)...)
-	if code != root.OK {
+	if code != cli.OK {
 		f.Fatalf("status %d: %s", code, errs)
 	}
 	f.must(json.Unmarshal([]byte(out), &r))
@@ -236,7 +236,7 @@ func words(out string) (lines []string) {
 
 func TestStatus(t *testing.T) {
 	f := newFixture(t)
-	if code, _, errs := f.run("status"); code != root.Failed || !strings.Contains(errs, "namespace ampbridge-system has no policy") {
+	if code, _, errs := f.run("status"); code != cli.Failed || !strings.Contains(errs, "namespace ampbridge-system has no policy") {
 		t.Fatalf("status %d: %s", code, errs)
 	}
 	f.install("ampbridge-policy")
@@ -249,7 +249,7 @@ func TestStatus(t *testing.T) {
 	}
 
 	// Sync, then one more service account that the role does not know yet.
-	if code, out, errs := f.run("sync", "--once", "--policy", f.file("policy.yaml", strings.Replace(f.text, "[prometheus, second]", "[prometheus]", 1))); code != root.OK {
+	if code, out, errs := f.run("sync", "--once", "--policy", f.file("policy.yaml", strings.Replace(f.text, "[prometheus, second]", "[prometheus]", 1))); code != cli.OK {
 		t.Fatal(out, errs)
 	}
 	ip, err := cluster.Address()
@@ -270,7 +270,7 @@ func TestStatus(t *testing.T) {
 		t.Errorf("a sidecar that is not there: %+v, %q", r.Pods[1].Sidecar, r.Pods[1].SidecarNotSeen)
 	}
 	code, out, errs := f.run("status")
-	if code != root.OK || errs != "" {
+	if code != cli.OK || errs != "" {
 		t.Fatalf("status %d: %s", code, errs)
 	}
 	got := words(out)
@@ -309,7 +309,7 @@ func TestStatus(t *testing.T) {
 		t.Errorf("with an open circuit: %+v, not seen: %s", p, r.NotSeen)
 	}
 	f.install("a-second")
-	if code, _, errs := f.run("status"); code != root.Failed || !strings.Contains(errs, "has 2 policies") {
+	if code, _, errs := f.run("status"); code != cli.Failed || !strings.Contains(errs, "has 2 policies") {
 		t.Errorf("status %d: %s", code, errs)
 	}
 	watch(f)
@@ -325,7 +325,7 @@ func roleForEach(f *fixture) {
 	).Replace(f.text)
 	p, err := policy.Parse([]byte(text))
 	f.must(err)
-	if code, out, errs := f.run("sync", "--once", "--policy", f.file("policy.yaml", text)); code != root.OK {
+	if code, out, errs := f.run("sync", "--once", "--policy", f.file("policy.yaml", text)); code != cli.OK {
 		f.Fatal(out, errs)
 	}
 	file := f.file("policy.yaml", strings.Replace(text, "[prometheus, second]", "[prometheus, second, third]", 1))
@@ -339,7 +339,7 @@ func roleForEach(f *fixture) {
 	})
 	f.must(err)
 	code, out, errs := f.run("status", "--policy", file)
-	if code != root.OK || errs != "" {
+	if code != cli.OK || errs != "" {
 		f.Fatalf("status %d: %s", code, errs)
 	}
 	want := []string{
@@ -418,7 +418,7 @@ func TestFlags(t *testing.T) {
 		"-o yaml":                `--output "yaml" is unknown`,
 	} {
 		var out, errs bytes.Buffer
-		if code := root.Main(t.Context(), append([]string{"status"}, strings.Fields(args)...), nil, &out, &errs); code != root.Usage || !strings.Contains(errs.String(), want) {
+		if code := cli.Main(t.Context(), append([]string{"status"}, strings.Fields(args)...), nil, &out, &errs); code != cli.Usage || !strings.Contains(errs.String(), want) {
 			t.Errorf("%s: status %d: %s", args, code, errs.String())
 		}
 	}

@@ -1,4 +1,4 @@
-package webhook
+package cli
 
 import (
 	"io/fs"
@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// limitMemory has the garbage collector keep the process below 80 % of its
-// container's limit. What requests hold is bounded by itself, see webhook.Intake;
-// this is about garbage. An administrator's GOMEMLIMIT is left alone.
+// limitMemory sets the garbage collector's limit to 80 % of the container's memory
+// limit. The memory of requests has its own bound, see webhook.Intake. An explicit
+// GOMEMLIMIT wins.
 func limitMemory(logger *slog.Logger) {
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return

@@ -1,4 +1,4 @@
-package inject
+package preview
 
 import (
 	"bufio"
@@ -16,17 +16,17 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
-// document is one YAML document, or one JSON text, on its way through.
+// document is one YAML document or one JSON text.
 type document struct {
-	// original is the text as it was read, printed again where nothing changed:
-	// its comments and order are its author's.
+	// original is the text as it was read. It is printed if nothing changed, with the
+	// author's comments and order.
 	original []byte
 	json     []byte
-	// operations are all that were applied.
+	// operations lists everything that was applied.
 	operations []inject.Operation
 }
 
-func read(path string, stdin io.Reader) ([]document, error) {
+func readDocuments(path string, stdin io.Reader) ([]document, error) {
 	data, err := policyfile.Read(path, stdin)
 	if err != nil {
 		return nil, err
@@ -51,7 +51,7 @@ func read(path string, stdin io.Reader) ([]document, error) {
 	}
 }
 
-// object is what is looked at before it is known what something is.
+// object is the part of an object that is read before its kind is known.
 type object struct {
 	APIVersion string            `json:"apiVersion"`
 	Kind       string            `json:"kind"`
@@ -71,15 +71,15 @@ func (d *document) each(change func(object []byte, kind string) ([]inject.Operat
 		return err
 	}
 	for i, item := range o.Items {
-		var about object
-		if err := json.Unmarshal(item, &about); err != nil {
+		var header object
+		if err := json.Unmarshal(item, &header); err != nil {
 			return fmt.Errorf("items[%d]: not a Kubernetes object: %w", i, err)
 		}
-		changed, err := d.apply(item, about, change)
+		changed, err := d.apply(item, header, change)
 		if err != nil {
 			return fmt.Errorf("items[%d]: %w", i, err)
 		}
-		replaced, err := patched(d.json, []inject.Operation{{Op: "replace", Path: fmt.Sprintf("/items/%d", i), Value: json.RawMessage(changed)}})
+		replaced, err := applyPatch(d.json, []inject.Operation{{Op: "replace", Path: fmt.Sprintf("/items/%d", i), Value: json.RawMessage(changed)}})
 		if err != nil {
 			return err
 		}
@@ -88,20 +88,20 @@ func (d *document) each(change func(object []byte, kind string) ([]inject.Operat
 	return nil
 }
 
-func (d *document) apply(text []byte, about object, change func([]byte, string) ([]inject.Operation, error)) ([]byte, error) {
-	if about.APIVersion != "v1" {
-		about.Kind = ""
+func (d *document) apply(text []byte, header object, change func([]byte, string) ([]inject.Operation, error)) ([]byte, error) {
+	if header.APIVersion != "v1" {
+		header.Kind = ""
 	}
-	operations, err := change(text, about.Kind)
+	operations, err := change(text, header.Kind)
 	if err != nil || len(operations) == 0 {
 		return text, err
 	}
 	d.operations = append(d.operations, operations...)
-	return patched(text, operations)
+	return applyPatch(text, operations)
 }
 
-func patched(text []byte, operations []inject.Operation) ([]byte, error) {
-	encoded, err := indented(operations)
+func applyPatch(text []byte, operations []inject.Operation) ([]byte, error) {
+	encoded, err := encodeIndented(operations)
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +114,7 @@ func patched(text []byte, operations []inject.Operation) ([]byte, error) {
 	return patch.ApplyWithOptions(text, options)
 }
 
-func write(w io.Writer, documents []document, format string) error {
+func writeDocuments(w io.Writer, documents []document, format string) error {
 	for i := range documents {
 		text, err := documents[i].text(format)
 		if err != nil {
@@ -136,9 +136,9 @@ func (d *document) text(format string) ([]byte, error) {
 		if d.operations == nil {
 			return []byte("[]\n"), nil
 		}
-		return indented(d.operations)
+		return encodeIndented(d.operations)
 	case JSON:
-		// Members in one order, whether or not they were patched; numbers as they
+		// Members have one order, whether or not they were patched. Numbers stay as they
 		// were written.
 		decoder := json.NewDecoder(bytes.NewReader(d.json))
 		decoder.UseNumber()
@@ -146,7 +146,7 @@ func (d *document) text(format string) ([]byte, error) {
 		if err := decoder.Decode(&v); err != nil {
 			return nil, err
 		}
-		return indented(v)
+		return encodeIndented(v)
 	}
 	if len(d.operations) == 0 && !utilyaml.IsJSONBuffer(d.original) {
 		return append(bytes.TrimRight(d.original, "\n"), '\n'), nil
@@ -154,7 +154,7 @@ func (d *document) text(format string) ([]byte, error) {
 	return yaml.JSONToYAML(d.json)
 }
 
-func indented(v any) ([]byte, error) {
+func encodeIndented(v any) ([]byte, error) {
 	var b bytes.Buffer
 	encoder := json.NewEncoder(&b)
 	encoder.SetEscapeHTML(false)

@@ -1,6 +1,7 @@
-// Package root puts the commands together and turns their errors into exit
-// statuses.
-package root
+// Package cli holds every command of ampbridge: its flags, help, validation and exit
+// status. What a command does is in packages without cobra, and no command calls
+// another one.
+package cli
 
 import (
 	"context"
@@ -11,18 +12,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/ampbridge/ampbridge/cmd/internal/bootstrap"
-	"github.com/ampbridge/ampbridge/cmd/internal/config"
 	"github.com/ampbridge/ampbridge/cmd/internal/doctor"
-	"github.com/ampbridge/ampbridge/cmd/internal/inject"
-	"github.com/ampbridge/ampbridge/cmd/internal/issuer"
-	"github.com/ampbridge/ampbridge/cmd/internal/plan"
-	"github.com/ampbridge/ampbridge/cmd/internal/status"
 	"github.com/ampbridge/ampbridge/cmd/internal/sync"
 	"github.com/ampbridge/ampbridge/cmd/internal/usage"
-	"github.com/ampbridge/ampbridge/cmd/internal/validate"
-	"github.com/ampbridge/ampbridge/cmd/internal/version"
-	"github.com/ampbridge/ampbridge/cmd/internal/webhook"
 )
 
 // Exit statuses.
@@ -34,16 +26,16 @@ const (
 	Unchecked = 3
 )
 
-// Main runs the program with its arguments, without its name, and returns the
-// exit status. Errors go to stderr, a line each, and nothing else does on their
-// account: a usage text would hide them.
+// Main runs the program and returns its exit status. The arguments do not include
+// the program's name. Errors go to stderr, one line each, without a usage text that
+// would hide them.
 func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	cmd := New()
 	cmd.SetArgs(args)
 	cmd.SetIn(stdin)
 	cmd.SetOut(stdout)
 	cmd.SetErr(stderr)
-	// Whatever fails before a command begins is wrong with the command line.
+	// An error before a command begins is an error of the command line.
 	began := false
 	cmd.PersistentPreRun = func(*cobra.Command, []string) { began = true }
 	ran, err := cmd.ExecuteContextC(ctx)
@@ -64,7 +56,7 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 	return Usage
 }
 
-// New is the whole tree of commands.
+// New returns the root command with all commands below it.
 func New() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ampbridge",
@@ -76,8 +68,8 @@ label a namespace, roll Prometheus, done.`,
 		SilenceUsage:  true,
 	}
 	cmd.AddCommand(
-		webhook.New(), sync.New(), plan.New(), bootstrap.New(), issuer.New(), doctor.New(), status.New(),
-		validate.New(), inject.New(), config.New(), version.New(),
+		newWebhook(), sync.New(), newPlan(), newBootstrap(), newIssuer(), newDoctor(), newStatus(),
+		newValidate(), newInject(), newConfig(), newVersion(),
 	)
 	return cmd
 }

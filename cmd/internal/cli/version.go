@@ -1,6 +1,4 @@
-// Package version is the command `ampbridge version`, and knows which build this
-// is.
-package version
+package cli
 
 import (
 	"fmt"
@@ -9,14 +7,13 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// The linker (-X) sets both: release in release builds alone, revision wherever
-// the build does not see git's files, so that an image and a build beside it are
-// the same bytes.
+// The linker (-X) sets both: release in release builds only, revision in builds that
+// do not see git's files, so that an image and a local build are the same bytes.
 var release, revision string
 
-// Image is the published image of this version, for commands that work without a
-// cluster; in a cluster the webhook is told its own.
-func Image() string {
+// publishedImage returns the published image of this version, for commands that work
+// without a cluster. In a cluster the flag --image of the webhook names it.
+func publishedImage() string {
 	const repository = "ghcr.io/ampbridge/ampbridge:"
 	if release == "" {
 		return repository + "latest"
@@ -24,9 +21,9 @@ func Image() string {
 	return repository + release
 }
 
-// String is the version, the commit it was built from where the toolchain noted
-// it, and Go's.
-func String() string {
+// versionText returns the version, Go's version, and the commit if the toolchain noted
+// it.
+func versionText() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return release
@@ -49,15 +46,15 @@ func String() string {
 	return fmt.Sprintf("%s (%s%s%s)", version, info.GoVersion, commit, modified)
 }
 
-// New is the command.
-func New() *cobra.Command {
+// newVersion returns `ampbridge version`.
+func newVersion() *cobra.Command {
 	return &cobra.Command{
 		Use:     "version",
 		Short:   "Print the version",
 		Example: "  ampbridge version",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintln(cmd.OutOrStdout(), "ampbridge", String())
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), "ampbridge", versionText())
 			return err
 		},
 	}

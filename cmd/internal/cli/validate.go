@@ -1,6 +1,4 @@
-// Package validate is the command `ampbridge validate`: every mistake in policy
-// files, before the cluster sees them.
-package validate
+package cli
 
 import (
 	"errors"
@@ -14,28 +12,28 @@ import (
 	"github.com/ampbridge/ampbridge/cmd/internal/usage"
 )
 
-// New is the command.
-func New() *cobra.Command {
+// newValidate returns `ampbridge validate`, which reports every mistake in policy files.
+func newValidate() *cobra.Command {
 	return &cobra.Command{
 		Use:   "validate POLICY...",
 		Short: "Check policy files and report every mistake",
 		Long: `Validate reads policy files as strictly as the webhook does, and prints every
-mistake as FILE: line N: field: problem. It ends with status 1 where there is one.
+mistake as FILE: line N: field: problem. It ends with status 1 if there is one.
 The file - is standard input.`,
 		Example: `  ampbridge validate policy.yaml
 
-  # The policy that a cluster has, whatever its ConfigMap is called.
+  # The policy of a cluster; adapt the name of the ConfigMap.
   kubectl get configmap -n ampbridge policy -o jsonpath='{.data.policy\.yaml}' | ampbridge validate -`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := check(args); err != nil {
+			if err := checkPolicyPaths(args); err != nil {
 				return err
 			}
-			return Run(args, cmd.InOrStdin(), cmd.OutOrStdout())
+			return validatePolicies(args, cmd.InOrStdin(), cmd.OutOrStdout())
 		},
 	}
 }
 
-func check(paths []string) error {
+func checkPolicyPaths(paths []string) error {
 	if len(paths) == 0 {
 		return usage.Errorf("no policy: name its file, or - for standard input")
 	}
@@ -46,8 +44,8 @@ func check(paths []string) error {
 	return nil
 }
 
-// Run checks the files. The error has a line for every mistake.
-func Run(paths []string, stdin io.Reader, stdout io.Writer) error {
+// validatePolicies checks the files. The error has a line for every mistake.
+func validatePolicies(paths []string, stdin io.Reader, stdout io.Writer) error {
 	var errs []error
 	for _, path := range paths {
 		p, err := policyfile.Load(path, stdin)

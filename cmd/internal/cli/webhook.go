@@ -1,6 +1,4 @@
-// Package webhook is the command `ampbridge webhook`: the admission webhook as a
-// process.
-package webhook
+package cli
 
 import (
 	"fmt"
@@ -17,32 +15,32 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/registration"
 )
 
-// options are the command's flags.
-type options struct {
+// webhookOptions are the flags of `ampbridge webhook`.
+type webhookOptions struct {
 	webhook.Options
 	kubeconfig string
 	logFormat  string
 	logLevel   string
 }
 
-func (o *options) register(flags *pflag.FlagSet) {
-	flags.StringVar(&o.PolicyFile, "policy", "", "the policy `FILE`; a new version is taken up at once, a bad one is reported and the last good one kept")
-	flags.StringVar(&o.CertDir, "cert-dir", "", "`DIRECTORY` with tls.crt and tls.key, of cert-manager or your own; it may be filled later, and renewed")
-	flags.StringVar(&o.CertSecret, "cert-secret", "", "instead of --cert-dir: `NAME` of the Secret in --namespace in which the webhook keeps certificates that it makes and rotates itself")
+func (o *webhookOptions) register(flags *pflag.FlagSet) {
+	flags.StringVar(&o.PolicyFile, "policy", "", "the policy `FILE`; a new version is used at once, a bad one is reported and the last good one stays in use")
+	flags.StringVar(&o.CertDir, "cert-dir", "", "`DIRECTORY` with tls.crt and tls.key, from cert-manager or made by you; the files may appear later and be renewed")
+	flags.StringVar(&o.CertSecret, "cert-secret", "", "instead of --cert-dir: `NAME` of the Secret in --namespace in which the webhook keeps the certificates that it makes and rotates itself")
 	flags.StringVar(&o.Service, "service", "", "with --cert-secret: `NAME` of the Service in --namespace that the API server calls")
 	flags.StringVar(&o.WebhookConfiguration, "webhook-configuration", "", "with --cert-secret: `NAME` of the MutatingWebhookConfiguration that is given the CA bundle (default \""+registration.DefaultName+"\")")
-	flags.StringVar(&o.Image, "image", "", "`IMAGE` of the config sidecar, for policies that name none; best the webhook's own, by digest")
+	flags.StringVar(&o.Image, "image", "", "`IMAGE` of the config sidecar, for policies that name none; best the image of the webhook, by digest")
 	flags.StringVar(&o.Addr, "addr", ":9443", "`HOST:PORT` on which the API server calls, over TLS")
 	flags.StringVar(&o.HealthAddr, "health-addr", ":8081", "`HOST:PORT` for /healthz and /readyz")
 	flags.StringVar(&o.MetricsAddr, "metrics-addr", ":8080", "`HOST:PORT` for /metrics")
-	flags.StringVar(&o.Namespace, "namespace", "", "ampbridge's own `NAMESPACE`, where the auditor keeps the circuit breaker (without it there is none), and the webhook's Service and Secret are")
-	flags.DurationVar(&o.DrainDelay, "drain-delay", 5*time.Second, "how long to go on serving after the signal to end, until every API server knows")
+	flags.StringVar(&o.Namespace, "namespace", "", "ampbridge's own `NAMESPACE`, of the circuit breaker's state (without it there is no breaker), and of the webhook's Service and Secret")
+	flags.DurationVar(&o.DrainDelay, "drain-delay", 5*time.Second, "how long to serve after SIGTERM, until every API server has stopped calling")
 	flags.StringVar(&o.logFormat, "log-format", "json", "`FORMAT` of the log on stderr: json or text")
 	flags.StringVar(&o.logLevel, "log-level", "info", "`LEVEL` of the log: debug, info, warn or error")
 	kube.RegisterFlag(flags, &o.kubeconfig)
 }
 
-func (o *options) validate() error {
+func (o *webhookOptions) validate() error {
 	for _, f := range []struct{ flag, value string }{{"policy", o.PolicyFile}, {"image", o.Image}} {
 		if f.value == "" {
 			return usage.Errorf("--%s is missing", f.flag)
@@ -60,11 +58,12 @@ func (o *options) validate() error {
 	return usage.OneOf("log-level", o.logLevel, "debug", "info", "warn", "error")
 }
 
-// validateCertificate: there are two ways to have one.
-func (o *options) validateCertificate() error {
+// validateCertificate checks that the flags name exactly one of the two sources of a
+// certificate.
+func (o *webhookOptions) validateCertificate() error {
 	switch {
 	case o.CertDir == "" && o.CertSecret == "":
-		return usage.Errorf("--cert-dir is missing, or --cert-secret with --service: the first for certificates that somebody else renews, the second for the webhook's own")
+		return usage.Errorf("--cert-dir is missing, or --cert-secret with --service: the first for certificates that something else renews, the second for certificates of the webhook itself")
 	case o.CertDir != "" && o.CertSecret != "":
 		return usage.Errorf("--cert-dir and --cert-secret exclude each other: drop one")
 	}
@@ -81,9 +80,9 @@ func (o *options) validateCertificate() error {
 	return nil
 }
 
-// New is the command.
-func New() *cobra.Command {
-	var o options
+// newWebhook returns `ampbridge webhook`, which serves the admission webhook.
+func newWebhook() *cobra.Command {
+	var o webhookOptions
 	cmd := &cobra.Command{
 		Use:   "webhook --policy FILE --image IMAGE (--cert-secret NAME --service NAME --namespace NAMESPACE | --cert-dir DIRECTORY)",
 		Short: "Serve the admission webhook",
@@ -94,7 +93,7 @@ is answered.
 
 The certificate is one of two: with --cert-secret the webhook makes, shares and
 rotates it by itself, and keeps the CA bundle of the MutatingWebhookConfiguration;
-with --cert-dir somebody else does both.`,
+with --cert-dir something else does both.`,
 		Example: `  # In a cluster the chart runs it:
   ampbridge webhook --policy policy.yaml --image IMAGE --namespace ampbridge-system \
     --cert-secret ampbridge-webhook-tls --service ampbridge-webhook
@@ -121,7 +120,7 @@ with --cert-dir somebody else does both.`,
 	return cmd
 }
 
-func (o *options) logger(w io.Writer) (*slog.Logger, error) {
+func (o *webhookOptions) logger(w io.Writer) (*slog.Logger, error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(o.logLevel)); err != nil {
 		return nil, fmt.Errorf("log level: %w", err)

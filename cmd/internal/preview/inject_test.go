@@ -1,7 +1,6 @@
-package inject
+package preview_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -10,44 +9,17 @@ import (
 
 	jsonpatch "github.com/evanphx/json-patch/v5"
 	"github.com/google/go-cmp/cmp"
-
-	"github.com/ampbridge/ampbridge/cmd/internal/usage"
-	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
-const testPolicy = "testdata/policy.yaml"
-
-// command runs the command with the test policy and arguments.
-func command(stdin string, args ...string) (stdout, stderr string, err error) {
-	cmd := New()
-	var out, errs bytes.Buffer
-	cmd.SetArgs(append([]string{"--policy", testPolicy}, args...))
-	cmd.SetIn(strings.NewReader(stdin))
-	cmd.SetOut(&out)
-	cmd.SetErr(&errs)
-	cmd.SilenceErrors, cmd.SilenceUsage = true, true
-	err = cmd.Execute()
-	return out.String(), errs.String(), err
-}
-
-func text(t *testing.T, path string) string {
-	t.Helper()
-	data, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(data)
-}
-
 func TestObjectsAndDecisions(t *testing.T) {
-	stdout, stderr, err := command("", "-f", "testdata/stack.in.yaml")
+	stdout, stderr, err := injection(t, "", "-f", "testdata/inject/stack.in.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	testkit.Golden(t, "testdata/stack.want.yaml", stdout)
-	testkit.Golden(t, "testdata/stack.want.stderr", stderr)
+	golden(t, "inject/stack.want.yaml", stdout)
+	golden(t, "inject/stack.want.stderr", stderr)
 
-	again, _, err := command(stdout, "-f", "-")
+	again, _, err := injection(t, stdout, "-f", "-")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,13 +32,13 @@ const pod = `{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "fut
  "serviceAccountName": "prometheus", "containers": [{"name": "prometheus", "image": "prom/prometheus:v3.15.0",
  "args": ["--config.file=/c/p.yml", "--enable-feature=auto-reload-config"], "volumeMounts": [{"name": "c", "mountPath": "/c"}]}], "volumes": [{"name": "c", "configMap": {"name": "c"}}]}}`
 
-// TestReload: the line about a pod tells how a change reaches its Prometheus.
-func TestReload(t *testing.T) {
+// The line about a pod tells how a change reaches its Prometheus.
+func TestReloadIsTold(t *testing.T) {
 	for arg, want := range map[string]string{
 		"--enable-feature=auto-reload-config": "Inject: Granted (central, backup): Prometheus watches its configuration\n",
 		"--web.enable-lifecycle":              "Inject: Granted (central, backup): Prometheus reads its configuration only when it starts: nothing in the pod reloads Prometheus, ",
 	} {
-		_, stderr, err := command(strings.Replace(pod, "--enable-feature=auto-reload-config", arg, 1), "-f", "-", "-n", "monitoring")
+		_, stderr, err := injection(t, strings.Replace(pod, "--enable-feature=auto-reload-config", arg, 1), "-f", "-", "-n", "monitoring")
 		if err != nil || !strings.Contains(stderr, want) {
 			t.Errorf("%s: %q, %v; want %q", arg, stderr, err, want)
 		}
@@ -74,21 +46,21 @@ func TestReload(t *testing.T) {
 }
 
 func TestPatchIsTheDifference(t *testing.T) {
-	patch, _, err := command(pod, "-f", "-", "-n", "monitoring", "-o", "patch")
+	patch, _, err := injection(t, pod, "-f", "-", "-n", "monitoring", "-o", "patch")
 	if err != nil {
 		t.Fatal(err)
 	}
-	whole, _, err := command(pod, "-f", "-", "-n", "monitoring", "-o", "json")
+	whole, _, err := injection(t, pod, "-f", "-", "-n", "monitoring", "-o", "json")
 	if err != nil {
 		t.Fatal(err)
 	}
-	operations, err := jsonpatch.DecodePatch([]byte(patch))
-	if err != nil || len(operations) == 0 {
-		t.Fatalf("patch %s: %v", patch, err)
+	operations, patchErr := jsonpatch.DecodePatch([]byte(patch))
+	if patchErr != nil || len(operations) == 0 {
+		t.Fatalf("patch %s: %v", patch, patchErr)
 	}
-	patched, err := operations.Apply([]byte(pod))
-	if err != nil {
-		t.Fatal(err)
+	patched, patchErr := operations.Apply([]byte(pod))
+	if patchErr != nil {
+		t.Fatal(patchErr)
 	}
 	if !jsonpatch.Equal(patched, []byte(whole)) {
 		t.Errorf("the patch makes\n%s\nand -o json prints\n%s", patched, whole)
@@ -100,7 +72,7 @@ func TestPatchIsTheDifference(t *testing.T) {
 
 func TestList(t *testing.T) {
 	list := `{"apiVersion": "v1", "kind": "List", "items": [` + strings.ReplaceAll(pod, `"p"`, `"p", "namespace": "monitoring"`) + `, {"apiVersion": "apps/v1", "kind": "Deployment"}]}`
-	out, stderr, err := command(list, "-f", "-", "-o", "json")
+	out, stderr, err := injection(t, list, "-f", "-", "-o", "json")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +116,7 @@ func TestDecisions(t *testing.T) {
 		{"no Prometheus", strings.ReplaceAll(pod, "prometheus:v3", "nginx:v3"), nil, "Pod of system:serviceaccount:monitoring:prometheus: "},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			stdout, stderr, err := command(c.in, append([]string{"-f", "-", "-n", "monitoring", "-o", "patch"}, c.args...)...)
+			stdout, stderr, err := injection(t, c.in, append([]string{"-f", "-", "-n", "monitoring", "-o", "patch"}, c.args...)...)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -158,7 +130,7 @@ func TestDecisions(t *testing.T) {
 	}
 }
 
-func TestErrors(t *testing.T) {
+func TestInjectErrors(t *testing.T) {
 	for _, c := range []struct {
 		name, in string
 		args     []string
@@ -174,12 +146,12 @@ func TestErrors(t *testing.T) {
 		{"no object", "[]", []string{"-f", "-"}, "not a Kubernetes object", false},
 		{"nothing to do", `{"apiVersion":"apps/v1","kind":"Deployment"}`, []string{"-f", "-"}, "neither a Pod nor a ServiceAccount", false},
 		{"no pod's shape", `{"apiVersion":"v1","kind":"Pod","spec":[]}`, []string{"-f", "-"}, "not a Pod: ", false},
-		{"another service account", pod, []string{"-f", "-", "-n", "other", "--service-account", "testdata/stack.in.yaml"}, "which is not the service account of", false},
+		{"another service account", pod, []string{"-f", "-", "-n", "other", "--service-account", "testdata/inject/stack.in.yaml"}, "which is not the service account of", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			stdout, _, err := command(c.in, c.args...)
-			if err == nil || !strings.Contains(err.Error(), c.want) || usage.Is(err) != c.usage || stdout != "" {
-				t.Errorf("error %v (usage %t), output %q; want an error with %q", err, usage.Is(err), stdout, c.want)
+			stdout, _, err := injection(t, c.in, c.args...)
+			if err == nil || !strings.Contains(err.Error(), c.want) || err.usage() != c.usage || stdout != "" {
+				t.Errorf("error %v (usage %t), output %q; want an error with %q", err, err.usage(), stdout, c.want)
 			}
 		})
 	}

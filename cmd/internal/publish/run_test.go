@@ -1,4 +1,4 @@
-package issuer_test
+package publish_test
 
 import (
 	"bytes"
@@ -15,8 +15,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/ampbridge/ampbridge/cmd/internal/issuer"
-	"github.com/ampbridge/ampbridge/cmd/internal/usage"
+	"github.com/ampbridge/ampbridge/cmd/internal/publish"
 	"github.com/ampbridge/ampbridge/test/awstest"
 )
 
@@ -64,7 +63,7 @@ func file(t *testing.T, text string) string {
 }
 
 // publishOnce runs the command for the issuer of the tests.
-func publishOnce(t *testing.T, o issuer.Options) (string, error) {
+func publishOnce(t *testing.T, o publish.Options) (string, error) {
 	t.Helper()
 	if o.Issuer == "" && o.Discovery == "" && o.Kubeconfig == "" {
 		o.Issuer = who
@@ -73,7 +72,7 @@ func publishOnce(t *testing.T, o issuer.Options) (string, error) {
 		o.Keep = 48 * time.Hour
 	}
 	var out bytes.Buffer
-	err := issuer.Publish(t.Context(), o, &out)
+	err := publish.Run(t.Context(), o, &out)
 	return out.String(), err
 }
 
@@ -92,17 +91,17 @@ func keyIDs(t *testing.T, text []byte) string {
 
 func TestFolder(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "public")
-	out, err := publishOnce(t, issuer.Options{To: dir, Keys: keySet(t, "a"), DryRun: true})
+	out, err := publishOnce(t, publish.Options{To: dir, Keys: keySet(t, "a"), DryRun: true})
 	if err != nil || !strings.Contains(out, "+ key a (RS256) of the cluster\ndry run: nothing was written\n") {
 		t.Fatal(out, err)
 	}
 	if _, err := os.Stat(dir); !os.IsNotExist(err) {
 		t.Errorf("a dry run made the folder: %v", err)
 	}
-	if out, err := publishOnce(t, issuer.Options{To: dir, Keys: keySet(t, "a")}); err != nil {
+	if out, err := publishOnce(t, publish.Options{To: dir, Keys: keySet(t, "a")}); err != nil {
 		t.Fatal(out, err)
 	}
-	if out, err := publishOnce(t, issuer.Options{To: dir, Keys: keySet(t, "b")}); err != nil || !strings.Contains(out, "key a stays: gone from the cluster since") {
+	if out, err := publishOnce(t, publish.Options{To: dir, Keys: keySet(t, "b")}); err != nil || !strings.Contains(out, "key a stays: gone from the cluster since") {
 		t.Fatal(out, err)
 	}
 	read := func(name string) []byte {
@@ -129,11 +128,11 @@ func TestFolder(t *testing.T) {
 	if err := json.Unmarshal(read(".well-known/openid-configuration"), &discovery); err != nil || discovery["issuer"] != who || discovery["jwks_uri"] != who+"/openid/v1/jwks" {
 		t.Errorf("discovery %v, %v", discovery, err)
 	}
-	if out, err := publishOnce(t, issuer.Options{To: dir, Keys: keySet(t, "b")}); err != nil || !strings.HasSuffix(out, "public: up to date\n") {
+	if out, err := publishOnce(t, publish.Options{To: dir, Keys: keySet(t, "b")}); err != nil || !strings.HasSuffix(out, "public: up to date\n") {
 		t.Errorf("a second run: %s%v", out, err)
 	}
 	soon := func() time.Time { return time.Now().Add(49 * time.Hour) }
-	if out, err := publishOnce(t, issuer.Options{To: dir, Keys: keySet(t, "b"), Prune: true, Now: soon}); err != nil || !strings.Contains(out, "- key a: gone") {
+	if out, err := publishOnce(t, publish.Options{To: dir, Keys: keySet(t, "b"), Prune: true, Now: soon}); err != nil || !strings.Contains(out, "- key a: gone") {
 		t.Errorf("pruning: %s%v", out, err)
 	}
 	if got := keyIDs(t, read("openid/v1/jwks")); got != "b" {
@@ -148,7 +147,7 @@ func TestRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	if out, err := publishOnce(t, issuer.Options{To: dir, Keys: keySet(t, "a")}); err != nil {
+	if out, err := publishOnce(t, publish.Options{To: dir, Keys: keySet(t, "a")}); err != nil {
 		t.Fatal(out, err)
 	}
 	before := tree(t, dir)
@@ -159,21 +158,21 @@ func TestRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]struct {
-		o    issuer.Options
+		o    publish.Options
 		want string
 	}{
-		"a private key":               {issuer.Options{Keys: file(t, string(private))}, `key "a" holds the private member`},
-		"another issuer":              {issuer.Options{Keys: keySet(t, "a"), Issuer: who + "/"}, "one place is for one issuer"},
-		"not the expected one":        {issuer.Options{Keys: keySet(t, "a"), Issuer: who, Discovery: document("https://kubernetes.default.svc.cluster.local")}, "the cluster's issuer is https://kubernetes.default.svc.cluster.local, --issuer is " + who},
-		"a name of the cluster's own": {issuer.Options{Keys: keySet(t, "a"), Discovery: document("https://kubernetes.default.svc.cluster.local")}, "is a name that AWS cannot look up"},
-		"an address":                  {issuer.Options{Keys: keySet(t, "a"), Discovery: document("https://10.0.0.1")}, "is a name that AWS cannot look up"},
-		"not AWS's kind":              {issuer.Options{Keys: keySet(t, "a"), Discovery: document("https://10.0.0.1:6443")}, "has a port"},
-		"another key of that id":      {issuer.Options{Keys: file(t, strings.ReplaceAll(string(text), `"other"`, `"a"`))}, `the kid "a" names another key`},
-		"another bucket":              {issuer.Options{To: "s3://mine/dev", Keys: keySet(t, "a"), Issuer: "https://theirs.s3.eu-west-1.amazonaws.com/dev"}, "AWS would not find there"},
-		"another prefix":              {issuer.Options{To: "s3://mine/prod", Keys: keySet(t, "a"), Issuer: "https://s3.eu-west-1.amazonaws.com/mine/dev"}, "AWS would not find there"},
-		"no bucket's name":            {issuer.Options{To: "s3://My_Bucket/x", Keys: keySet(t, "a")}, "is not a bucket's name"},
-		"another kind of place":       {issuer.Options{To: "gs://bucket/x", Keys: keySet(t, "a")}, "write s3://BUCKET/PREFIX, or a folder"},
-		"a file that is no folder":    {issuer.Options{To: another, Keys: keySet(t, "a")}, "not a directory"},
+		"a private key":               {publish.Options{Keys: file(t, string(private))}, `key "a" holds the private member`},
+		"another issuer":              {publish.Options{Keys: keySet(t, "a"), Issuer: who + "/"}, "one place is for one issuer"},
+		"not the expected one":        {publish.Options{Keys: keySet(t, "a"), Issuer: who, Discovery: document("https://kubernetes.default.svc.cluster.local")}, "the cluster's issuer is https://kubernetes.default.svc.cluster.local, --issuer is " + who},
+		"a name of the cluster's own": {publish.Options{Keys: keySet(t, "a"), Discovery: document("https://kubernetes.default.svc.cluster.local")}, "is a name that AWS cannot look up"},
+		"an address":                  {publish.Options{Keys: keySet(t, "a"), Discovery: document("https://10.0.0.1")}, "is a name that AWS cannot look up"},
+		"not AWS's kind":              {publish.Options{Keys: keySet(t, "a"), Discovery: document("https://10.0.0.1:6443")}, "has a port"},
+		"another key of that id":      {publish.Options{Keys: file(t, strings.ReplaceAll(string(text), `"other"`, `"a"`))}, `the kid "a" names another key`},
+		"another bucket":              {publish.Options{To: "s3://mine/dev", Keys: keySet(t, "a"), Issuer: "https://theirs.s3.eu-west-1.amazonaws.com/dev"}, "AWS would not find there"},
+		"another prefix":              {publish.Options{To: "s3://mine/prod", Keys: keySet(t, "a"), Issuer: "https://s3.eu-west-1.amazonaws.com/mine/dev"}, "AWS would not find there"},
+		"no bucket's name":            {publish.Options{To: "s3://My_Bucket/x", Keys: keySet(t, "a")}, "is not a bucket's name"},
+		"another kind of place":       {publish.Options{To: "gs://bucket/x", Keys: keySet(t, "a")}, "write s3://BUCKET/PREFIX, or a folder"},
+		"a file that is no folder":    {publish.Options{To: another, Keys: keySet(t, "a")}, "not a directory"},
 	} {
 		if c.o.To == "" {
 			c.o.To = dir
@@ -189,11 +188,11 @@ func TestRefusals(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "openid/v1/jwks"), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := publishOnce(t, issuer.Options{To: dir, Keys: keySet(t, "a")}); err == nil || !strings.Contains(err.Error(), "nothing was written") {
+	if out, err := publishOnce(t, publish.Options{To: dir, Keys: keySet(t, "a")}); err == nil || !strings.Contains(err.Error(), "nothing was written") {
 		t.Errorf("%v\n%s", err, out)
 	}
 	// Ahead of a switch the two differ, and that is said.
-	ahead := issuer.Options{To: t.TempDir(), Keys: keySet(t, "a"), Issuer: who, Ahead: true, Discovery: document("https://kubernetes.default.svc.cluster.local")}
+	ahead := publish.Options{To: t.TempDir(), Keys: keySet(t, "a"), Issuer: who, Ahead: true, Discovery: document("https://kubernetes.default.svc.cluster.local")}
 	if out, err := publishOnce(t, ahead); err != nil || !strings.Contains(out, "issuer "+who+"\n") {
 		t.Errorf("%v\n%s", err, out)
 	}
@@ -213,26 +212,6 @@ func tree(t *testing.T, dir string) map[string]string {
 		t.Fatal(err)
 	}
 	return all
-}
-
-func TestFlags(t *testing.T) {
-	for args, want := range map[string]string{
-		"":                              "no place to publish",
-		"--to x --discovery y":          "--discovery needs --keys",
-		"--to x --keys y":               "--keys needs --discovery or --issuer",
-		"--to x --ahead":                "--ahead needs --issuer",
-		"--to x --keep 10m":             "--keep 10m0s is shorter than tokens live",
-		"--to x --keys y --issuer ftp:": "",
-	} {
-		cmd := issuer.New()
-		cmd.SetArgs(append([]string{"publish"}, strings.Fields(args)...))
-		cmd.SetOut(t.Output())
-		cmd.SetErr(t.Output())
-		err := cmd.ExecuteContext(t.Context())
-		if err == nil || !strings.Contains(err.Error(), want) || (want != "" && !usage.Is(err)) {
-			t.Errorf("%q: %v, want %q", args, err, want)
-		}
-	}
 }
 
 // cloud is AWS with a bucket, and credentials in the environment that may do
@@ -270,9 +249,9 @@ func publisherPolicy(t *testing.T) string {
 }
 
 func TestBucket(t *testing.T) {
-	const who = "https://my-issuer.s3.eu-west-1.amazonaws.com/dev"
+	const who = "https://my-publish.s3.eu-west-1.amazonaws.com/dev"
 	_, account, bucket := cloud(t)
-	o := issuer.Options{To: "s3://my-issuer/dev", Keys: keySet(t, "a"), Issuer: who}
+	o := publish.Options{To: "s3://my-issuer/dev", Keys: keySet(t, "a"), Issuer: who}
 	if out, err := publishOnce(t, o); err != nil {
 		t.Fatal(out, err)
 	}
@@ -308,13 +287,13 @@ func TestBucket(t *testing.T) {
 // Two control planes of one cluster publish at once, each its own key: neither is
 // lost.
 func TestTwoAtOnce(t *testing.T) {
-	const who = "https://my-issuer.s3.eu-west-1.amazonaws.com"
+	const who = "https://my-publish.s3.eu-west-1.amazonaws.com"
 	_, _, bucket := cloud(t)
 	done := make(chan error)
 	sets := []string{keySet(t, "a"), keySet(t, "b"), keySet(t, "c")}
 	for _, set := range sets {
 		go func() {
-			_, err := publishOnce(t, issuer.Options{To: "s3://my-issuer", Keys: set, Issuer: who})
+			_, err := publishOnce(t, publish.Options{To: "s3://my-issuer", Keys: set, Issuer: who})
 			done <- err
 		}()
 	}

@@ -158,7 +158,7 @@ func TestAnythingElseIsRefused(t *testing.T) {
 	}
 }
 
-const url = "https://issuer.example.com/dev"
+const issuerURL = "https://issuer.example.com/dev"
 
 func key(id, n string) Key { return Key{Type: "RSA", ID: id, N: n, E: "AQAB"} }
 
@@ -197,7 +197,7 @@ func TestRotation(t *testing.T) {
 		if step.forget {
 			memory = Memory{}
 		}
-		in := Input{Issuer: url, Published: published, Memory: memory, Keep: 2 * time.Hour, Prune: step.prune, Now: now}
+		in := Input{Issuer: issuerURL, Published: published, Memory: memory, Keep: 2 * time.Hour, Prune: step.prune, Now: now}
 		for _, id := range strings.Fields(step.current) {
 			in.Current = append(in.Current, key(id, id))
 		}
@@ -228,7 +228,7 @@ func TestNoTokenBreaks(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	for i := 0; i+2 < len(random); i += 3 {
 		now = now.Add(time.Duration(random[i]) * time.Minute)
-		in := Input{Issuer: url, Published: published, Memory: memory, Keep: 5 * time.Hour, Prune: random[i+1]%2 == 0, Now: now}
+		in := Input{Issuer: issuerURL, Published: published, Memory: memory, Keep: 5 * time.Hour, Prune: random[i+1]%2 == 0, Now: now}
 		for bit := range 4 {
 			if random[i+2]>>bit&1 == 1 {
 				id := fmt.Sprint(bit)
@@ -254,14 +254,14 @@ func TestRefusals(t *testing.T) {
 		in   Input
 		want string
 	}{
-		"another key of that id": {Input{Issuer: url, Current: []Key{key("a", "x")}, Published: []Key{key("a", "y")}}, `the kid "a" names another key here`},
-		"another issuer's place": {Input{Issuer: url, Current: []Key{key("a", "x")}, Memory: Memory{Issuer: url + "/"}}, "byte for byte: one place is for one issuer"},
+		"another key of that id": {Input{Issuer: issuerURL, Current: []Key{key("a", "x")}, Published: []Key{key("a", "y")}}, `the kid "a" names another key here`},
+		"another issuer's place": {Input{Issuer: issuerURL, Current: []Key{key("a", "x")}, Memory: Memory{Issuer: issuerURL + "/"}}, "byte for byte: one place is for one issuer"},
 	} {
 		if p, err := Publish(c.in); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, %v; want an error with %q", name, p, err, c.want)
 		}
 	}
-	if err := CheckPlace(Discovery{Issuer: url + "/"}, url); err == nil {
+	if err := CheckPlace(Discovery{Issuer: issuerURL + "/"}, issuerURL); err == nil {
 		t.Error("a slash more is another issuer")
 	}
 }

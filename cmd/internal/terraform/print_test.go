@@ -1,4 +1,4 @@
-package plan_test
+package terraform_test
 
 import (
 	"bytes"
@@ -12,7 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/ampbridge/ampbridge/cmd/internal/root"
+	"github.com/ampbridge/ampbridge/cmd/internal/cli"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/cluster"
@@ -44,7 +44,7 @@ func run(t *testing.T, text string, args ...string) (status int, stdout, stderr 
 		t.Fatal(err)
 	}
 	var out, errs bytes.Buffer
-	status = root.Main(t.Context(), append(args, "--policy", file), strings.NewReader(""), &out, &errs)
+	status = cli.Main(t.Context(), append(args, "--policy", file), strings.NewReader(""), &out, &errs)
 	return status, out.String(), errs.String()
 }
 
@@ -75,12 +75,12 @@ func TestTerraformIsWhatSyncApplies(t *testing.T) {
 		account.AddWorkspace(region, id)
 	}
 	environment(t, cloud, account)
-	if status, out, errs := run(t, policyText, "sync", "--once", "--kubeconfig", c.Kubeconfig()); status != root.OK {
+	if status, out, errs := run(t, policyText, "sync", "--once", "--kubeconfig", c.Kubeconfig()); status != cli.OK {
 		t.Fatal(out, errs)
 	}
 	calls := len(cloud.Calls())
 	status, text, errs := run(t, policyText, "plan", "-o", "terraform", "--kubeconfig", c.Kubeconfig())
-	if status != root.OK || errs != "" {
+	if status != cli.OK || errs != "" {
 		t.Fatalf("status %d: %s", status, errs)
 	}
 	if made := cloud.Calls()[calls:]; len(made) > 0 {
@@ -158,21 +158,21 @@ func TestTerraformWithoutACluster(t *testing.T) {
 		status           int
 		stdout, stderr   []string
 	}{
-		{"named", policyText, "--subject monitoring/prometheus", root.OK, []string{`"system:serviceaccount:monitoring:prometheus",`, `url = "https://oidc.eks.`}, nil},
-		{"by the grants", policyText, "--subjects-from-grants", root.OK, []string{`"system:serviceaccount:monitoring:prometheus",`, `"system:serviceaccount:monitoring:second",`},
+		{"named", policyText, "--subject monitoring/prometheus", cli.OK, []string{`"system:serviceaccount:monitoring:prometheus",`, `url = "https://oidc.eks.`}, nil},
+		{"by the grants", policyText, "--subjects-from-grants", cli.OK, []string{`"system:serviceaccount:monitoring:prometheus",`, `"system:serviceaccount:monitoring:second",`},
 			[]string{"note: system:serviceaccount:monitoring:third: not trusted for destination central: namespace monitoring has all the subjects"}},
 		{"managed by nobody here", strings.Replace(policyText, `{permissionsBoundary: "arn:aws:iam::111122223333:policy/boundary"}`, "{manage: none}", 1),
-			"--subjects-from-grants", root.OK, []string{`resource "aws_iam_role" "central" {`}, []string{"note: "}},
-		{"one account of two", second, "--subject monitoring/prometheus --account 444455556666", root.OK, []string{`resource "aws_iam_role" "partner" {`}, nil},
-		{"two accounts", second, "--subject monitoring/prometheus", root.Usage, nil, []string{"accounts 111122223333, 444455556666, and a configuration is for one: name it with --account"}},
-		{"another account", policyText, "--subject monitoring/prometheus --account 999999999999", root.Usage, nil, []string{"--account 999999999999: the policy has roles in 111122223333"}},
-		{"no such grant", policyText, "--subject monitoring/grafana", root.Failed, nil, []string{"--subject monitoring/grafana: no grant of the policy covers it"}},
-		{"no service account", policyText, `--subject monitoring/${x}`, root.Usage, nil, []string{`--subject "monitoring/${x}" is no service account: write NAMESPACE/NAME`}},
-		{"a pattern", strings.Replace(policyText, "[prometheus,", `["prom*",`, 1), "--subjects-from-grants", root.Failed, nil, []string{"grants[0]: monitoring/prom* stands for service accounts that are not known here"}},
-		{"both", policyText, "--subjects-from-grants --subject a/b", root.Usage, nil, []string{"exclude each other"}},
+			"--subjects-from-grants", cli.OK, []string{`resource "aws_iam_role" "central" {`}, []string{"note: "}},
+		{"one account of two", second, "--subject monitoring/prometheus --account 444455556666", cli.OK, []string{`resource "aws_iam_role" "partner" {`}, nil},
+		{"two accounts", second, "--subject monitoring/prometheus", cli.Usage, nil, []string{"accounts 111122223333, 444455556666, and a configuration is for one: name it with --account"}},
+		{"another account", policyText, "--subject monitoring/prometheus --account 999999999999", cli.Usage, nil, []string{"--account 999999999999: the policy has roles in 111122223333"}},
+		{"no such grant", policyText, "--subject monitoring/grafana", cli.Failed, nil, []string{"--subject monitoring/grafana: no grant of the policy covers it"}},
+		{"no service account", policyText, `--subject monitoring/${x}`, cli.Usage, nil, []string{`--subject "monitoring/${x}" is no service account: write NAMESPACE/NAME`}},
+		{"a pattern", strings.Replace(policyText, "[prometheus,", `["prom*",`, 1), "--subjects-from-grants", cli.Failed, nil, []string{"grants[0]: monitoring/prom* stands for service accounts that are not known here"}},
+		{"both", policyText, "--subjects-from-grants --subject a/b", cli.Usage, nil, []string{"exclude each other"}},
 		{"no issuer", strings.Replace(policyText, `, issuer: "https://oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF"`, "", 1),
-			"--subjects-from-grants", root.Failed, nil, []string{"cluster.issuer is missing"}},
-		{"no grants", head + central + "trust: {manage: none}\n", "--subjects-from-grants", root.Failed, nil, []string{"nothing to write"}},
+			"--subjects-from-grants", cli.Failed, nil, []string{"cluster.issuer is missing"}},
+		{"no grants", head + central + "trust: {manage: none}\n", "--subjects-from-grants", cli.Failed, nil, []string{"nothing to write"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			status, stdout, stderr := run(t, c.text, append([]string{"plan", "-o", "terraform"}, strings.Fields(c.args)...)...)
@@ -196,7 +196,7 @@ func TestTerraformWithoutACluster(t *testing.T) {
 			}
 		})
 	}
-	if status, _, stderr := run(t, policyText, "plan", "--account", accountID); status != root.Usage || !strings.Contains(stderr, "--account is for -o terraform") {
+	if status, _, stderr := run(t, policyText, "plan", "--account", accountID); status != cli.Usage || !strings.Contains(stderr, "--account is for -o terraform") {
 		t.Errorf("status %d: %s", status, stderr)
 	}
 }

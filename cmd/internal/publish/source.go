@@ -1,4 +1,4 @@
-package issuer
+package publish
 
 import (
 	"context"
@@ -8,7 +8,6 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/kube"
-	"github.com/ampbridge/ampbridge/cmd/internal/publish"
 	"github.com/ampbridge/ampbridge/policy"
 )
 
@@ -16,7 +15,7 @@ import (
 // were given.
 type source struct {
 	discovery policy.Issuer
-	keys      []publish.Key
+	keys      []Key
 }
 
 // source reads files where they are given, and else asks the API server.
@@ -44,21 +43,21 @@ func (o *Options) source(ctx context.Context) (source, error) {
 	}
 	var s source
 	if o.Keys == "" || o.Discovery != "" {
-		data, name, err := read("/"+publish.DiscoveryPath, o.Discovery)
+		data, name, err := read("/"+DiscoveryPath, o.Discovery)
 		if err != nil {
 			return source{}, err
 		}
-		document, err := publish.ParseDiscovery(data)
+		document, err := ParseDiscovery(data)
 		if err != nil && !o.Ahead {
 			return source{}, fmt.Errorf("%s: %w", name, err)
 		}
 		s.discovery = document.Issuer
 	}
-	data, name, err := read("/"+publish.KeysPath, o.Keys)
+	data, name, err := read("/"+KeysPath, o.Keys)
 	if err != nil {
 		return source{}, err
 	}
-	if s.keys, err = publish.ParseKeys(data); err != nil {
+	if s.keys, err = ParseKeys(data); err != nil {
 		return source{}, fmt.Errorf("%s: %w", name, err)
 	}
 	return s, nil

@@ -1,4 +1,4 @@
-package issuer_test
+package publish_test
 
 import (
 	"crypto/x509"
@@ -13,7 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 
-	"github.com/ampbridge/ampbridge/cmd/internal/issuer"
+	"github.com/ampbridge/ampbridge/cmd/internal/publish"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/cluster"
@@ -26,7 +26,7 @@ const audience = "sts.amazonaws.com"
 func TestRotationOfARealIssuer(t *testing.T) {
 	for name, c := range map[string]struct{ issuer, to string }{
 		"folder": {who, filepath.Join(t.TempDir(), "public")},
-		"bucket": {"https://my-issuer.s3.eu-west-1.amazonaws.com/dev", "s3://my-issuer/dev"},
+		"bucket": {"https://my-publish.s3.eu-west-1.amazonaws.com/dev", "s3://my-issuer/dev"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cloud, account, bucket := cloud(t)
@@ -122,7 +122,7 @@ func (r *rotation) token(c *cluster.Cluster) string {
 
 func (r *rotation) publish(c *cluster.Cluster, flags ...string) {
 	r.Helper()
-	o := issuer.Options{To: r.to, Kubeconfig: c.Kubeconfig(), Keep: 48 * time.Hour}
+	o := publish.Options{To: r.to, Kubeconfig: c.Kubeconfig(), Keep: 48 * time.Hour}
 	for _, f := range flags {
 		switch f {
 		case "--prune":

@@ -1,0 +1,122 @@
+package cli
+
+import (
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/ampbridge/ampbridge/cmd/internal/bootstrap"
+	"github.com/ampbridge/ampbridge/cmd/internal/kube"
+	"github.com/ampbridge/ampbridge/cmd/internal/policyfile"
+	"github.com/ampbridge/ampbridge/cmd/internal/usage"
+)
+
+func registerBootstrap(flags *pflag.FlagSet, o *bootstrap.Options) {
+	flags.StringVar(&o.Policy, "policy", "", "the policy `FILE`; - is standard input")
+	kube.RegisterFlag(flags, &o.Kubeconfig)
+	flags.StringVar(&o.Account, "account", "", "the AWS account to work on, by its `ID`, if the policy has several")
+	flags.StringVar(&o.Home, "home", "", "the `ID` of the account in which sync assumes a role with its own token, if trust.accounts does not tell")
+	flags.StringVar(&o.Namespace, "namespace", "ampbridge-system", "the `NAMESPACE` that ampbridge is installed in")
+	flags.StringVar(&o.ServiceAccount, "sync-service-account", "ampbridge-sync", "the `NAME` of sync's service account")
+	flags.StringArrayVar(&o.Aliases, "alias", nil, "the alias of a new workspace, as `DESTINATION=ALIAS`; by default the destination's name; may be repeated")
+	flags.StringArrayVar(&o.Tags, "tag", nil, "a tag for everything that is made, as `KEY=VALUE`; may be repeated")
+	flags.BoolVar(&o.ExistingProvider, "existing-provider", false, "with -o terraform and aws-cli: the cluster's OIDC provider is kept elsewhere")
+	flags.StringVarP(&o.Output, "output", "o", bootstrap.Text, "output `FORMAT`: text (what --apply would do), terraform or aws-cli")
+	flags.StringVar(&o.File, "file", "", "with -o terraform: write to `FILE`; no workspace that it declares already leaves Terraform")
+	flags.StringVar(&o.Earlier, "earlier", "", "with -o terraform and standard output: the `FILE` that was written before, or "+bootstrap.NoEarlier+" the first time")
+	flags.BoolVar(&o.Apply, "apply", false, "show the changes, ask, and make them")
+	flags.BoolVar(&o.Yes, "yes", false, "with --apply: do not ask")
+	flags.StringVar(&o.WritePolicy, "write-policy", "", "with --apply: write the policy with the ARNs of the new workspaces to `FILE`")
+}
+
+func validateBootstrap(o bootstrap.Options) error {
+	switch {
+	case o.Policy == "":
+		return usage.Errorf("no policy: name its file with --policy")
+	case o.Apply && o.Output != bootstrap.Text:
+		return usage.Errorf("--apply and -o %s exclude each other", o.Output)
+	case o.Yes && !o.Apply:
+		return usage.Errorf("--yes is for --apply")
+	case o.WritePolicy != "" && !o.Apply:
+		return usage.Errorf("--write-policy is for --apply: before it there are no ARNs")
+	case o.Apply && !o.Yes && o.Policy == policyfile.Stdin:
+		return usage.Errorf("--policy - uses standard input, so that nobody can answer: add --yes")
+	case (o.File != "" || o.Earlier != "") && o.Output != bootstrap.Terraform:
+		return usage.Errorf("--file and --earlier are for -o terraform")
+	case o.File != "" && o.Earlier != "":
+		return usage.Errorf("--file and --earlier exclude each other: --file reads the file that it writes")
+	case o.Output == bootstrap.Terraform && o.File == "" && o.Earlier == "":
+		return usage.Errorf("-o terraform: Terraform would delete a workspace that leaves the configuration, so the earlier one is needed: write with --file bootstrap.tf, which reads the file first; "+
+			"for standard output name the earlier file with --earlier FILE, or write --earlier %s the first time", bootstrap.NoEarlier)
+	case o.ExistingProvider && o.Output == bootstrap.Text:
+		return usage.Errorf("--existing-provider is for -o terraform and -o aws-cli: with -o text, AWS is asked")
+	}
+	return usage.OneOf("output", o.Output, bootstrap.Text, bootstrap.Terraform, bootstrap.AWSCLI)
+}
+
+// newBootstrap returns `ampbridge bootstrap`, which prepares an AWS account once.
+func newBootstrap() *cobra.Command {
+	var o bootstrap.Options
+	cmd := &cobra.Command{
+		Use:   "bootstrap --policy FILE",
+		Short: "Prepare an AWS account, once: workspaces, provider, boundary, sync's role",
+		Long: `Bootstrap makes what must be in an AWS account before sync can work: new
+workspaces, the cluster's OIDC provider, the permissions boundary, and the role
+of sync, with the permissions that it needs and no others. Without --apply it
+reads the account and shows what is missing. With -o terraform and -o aws-cli it
+writes the same for others to apply, and does not read AWS.
+
+A destination gets a new workspace if the policy has workspace/ws-new in its ARN.
+Bootstrap never changes what others made. A second run changes nothing, and a run
+that was interrupted is completed by the next one.
+
+It works on one account at a time, with credentials of that account. Begin with the
+account in which sync begins.`,
+		Example: `  # See what is missing; then make it, and write the ARN of the new workspace into the policy.
+  ampbridge bootstrap --policy policy.yaml
+  ampbridge bootstrap --policy policy.yaml --apply --write-policy policy.yaml
+
+  # For others to apply.
+  ampbridge bootstrap --policy policy.yaml -o terraform --file bootstrap.tf
+  ampbridge bootstrap --policy policy.yaml -o aws-cli > bootstrap.sh`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := validateBootstrap(o); err != nil {
+				return err
+			}
+			return bootstrap.Run(cmd.Context(), o, cmd.InOrStdin(), cmd.OutOrStdout())
+		},
+	}
+	registerBootstrap(cmd.Flags(), &o)
+	cmd.AddCommand(newBootstrapPolicy())
+	return cmd
+}
+
+// newBootstrapPolicy returns `ampbridge bootstrap policy`.
+func newBootstrapPolicy() *cobra.Command {
+	var o bootstrap.PolicyOptions
+	cmd := &cobra.Command{
+		Use:   "policy --from FILE --workspace ARN",
+		Short: "Turn the iam_access_grant_list of a Terraform module into policies",
+		Long: `Policy is for people who come from a Terraform module like that of kubernetes-ops:
+it reads the iam_access_grant_list, as JSON, as tfvars or from the module block,
+and writes a policy for each cluster in it. The workspace is the one that the
+module made. It names every entry that it cannot convert, and then ends with
+status 1.`,
+		Example: `  # One cluster.
+  ampbridge bootstrap policy --from terraform.tfvars --workspace arn:aws:aps:eu-west-1:111122223333:workspace/ws-0123abcd > policy.yaml
+
+  # Several: a file for each.
+  ampbridge bootstrap policy --from terraform.tfvars --workspace arn:aws:aps:eu-west-1:111122223333:workspace/ws-0123abcd --dir policies`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return bootstrap.WritePolicies(o, cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&o.From, "from", "", "the `FILE` with the iam_access_grant_list; - is standard input")
+	flags.StringVar(&o.Workspace, "workspace", "", "the `ARN` of the workspace: the module's output arn")
+	flags.StringVar(&o.Destination, "destination", "central", "the `NAME` of the workspace in the policies")
+	flags.StringVar(&o.Cluster, "cluster", "", "print the policy of this cluster, by its `NAME`, if there are several")
+	flags.StringVar(&o.Dir, "dir", "", "write NAME.yaml for each cluster into this `FOLDER`")
+	return cmd
+}

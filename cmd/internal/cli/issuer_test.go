@@ -1,0 +1,22 @@
+package cli
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestPublishFlags(t *testing.T) {
+	for args, want := range map[string]string{
+		"":                              "no place to publish",
+		"--to x --discovery y":          "--discovery needs --keys",
+		"--to x --keys y":               "--keys needs --discovery or --issuer",
+		"--to x --ahead":                "--ahead needs --issuer",
+		"--to x --keep 10m":             "--keep 10m0s is shorter than tokens live",
+		"--to x --keys y --issuer ftp:": "",
+	} {
+		status, _, stderr := run(t, "", append([]string{"issuer", "publish"}, strings.Fields(args)...)...)
+		if status == OK || !strings.Contains(stderr, want) || (want != "" && status != Usage) {
+			t.Errorf("%q: status %d, %q, want %q", args, status, stderr, want)
+		}
+	}
+}

@@ -1,0 +1,61 @@
+package cli
+
+import (
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/ampbridge/ampbridge/cmd/internal/kube"
+	"github.com/ampbridge/ampbridge/cmd/internal/status"
+	"github.com/ampbridge/ampbridge/cmd/internal/usage"
+)
+
+func registerStatus(flags *pflag.FlagSet, o *status.Options) {
+	flags.StringVar(&o.Policy, "policy", "", "the policy `FILE`, - for standard input (default: the installation's ConfigMap)")
+	kube.RegisterFlag(flags, &o.Kubeconfig)
+	flags.StringVar(&o.Namespace, "ampbridge-namespace", "ampbridge-system", "the `NAMESPACE` that ampbridge is installed in")
+	flags.BoolVar(&o.NoAWS, "no-aws", false, "do not read AWS, even if there are credentials")
+	flags.BoolVar(&o.Watch, "watch", false, "repeat until interrupted")
+	flags.DurationVar(&o.Interval, "interval", 10*time.Second, "with --watch: the time between two reports")
+	flags.StringVarP(&o.Output, "output", "o", status.Text, "output `FORMAT`: text or json")
+}
+
+func validateStatus(o status.Options) error {
+	switch {
+	case o.Namespace == "":
+		return usage.Errorf("--ampbridge-namespace is empty")
+	case o.Interval < time.Second:
+		return usage.Errorf("--interval %s is too short: write 1s or more", o.Interval)
+	case o.Watch && o.Policy == "-":
+		return usage.Errorf("--policy - and --watch exclude each other: standard input can be read once")
+	}
+	return usage.OneOf("output", o.Output, status.Text, status.JSON)
+}
+
+// newStatus returns `ampbridge status`, which shows destinations, subjects, roles and
+// pods in one table.
+func newStatus() *cobra.Command {
+	var o status.Options
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show destinations, subjects, roles and pods with their state",
+		Long: `Status prints one line for each service account that may write to a destination,
+with its role, whether the role trusts it, and its Prometheus pods. The policy is
+that of the installation, or --policy. Status reads the cluster, the sidecars through
+the API server's proxy, and AWS if there are credentials. At the end it names what
+was unavailable. To find out what is wrong and how to fix it, use ampbridge doctor.`,
+		Example: `  ampbridge status
+  ampbridge status --watch
+  ampbridge status -o json | jq '.pods[] | select(.finding != "healthy")'`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := validateStatus(o); err != nil {
+				return err
+			}
+			return status.Run(cmd.Context(), o, cmd.InOrStdin(), cmd.OutOrStdout())
+		},
+	}
+	registerStatus(cmd.Flags(), &o)
+	return cmd
+}

@@ -1,0 +1,113 @@
+package preview
+
+import (
+	"bytes"
+	"compress/gzip"
+	"fmt"
+	"io"
+	"strings"
+
+	"go.yaml.in/yaml/v4"
+
+	"github.com/ampbridge/ampbridge/cmd/internal/policyfile"
+	"github.com/ampbridge/ampbridge/cmd/internal/usage"
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/promconfig"
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
+)
+
+// generation marks the configuration as made by hand. In a sidecar it is the number of
+// the session.
+const generation = "offline"
+
+// Output formats of [Config].
+const (
+	Full  = "full"
+	Block = "block"
+)
+
+// ConfigOptions say what [Config] prints.
+type ConfigOptions struct {
+	File           string
+	Policy         string
+	Namespace      string
+	ServiceAccount string
+	Pod            string
+	Version        string
+	Output         string
+}
+
+// Config prints the Prometheus configuration of a pod, or its remote_write blocks.
+func Config(o ConfigOptions, stdin io.Reader, stdout, stderr io.Writer) error {
+	p, err := policyfile.Load(o.Policy, stdin)
+	if err != nil {
+		return err
+	}
+	subject := policy.Subject{Namespace: o.Namespace, ServiceAccount: o.ServiceAccount}
+	entitlement, granted := p.Entitled(subject)
+	if !granted {
+		return fmt.Errorf("not granted: no grant of %s covers service account %s of namespace %s", o.Policy, o.ServiceAccount, o.Namespace)
+	}
+	var version policy.Version
+	if o.Version != "" {
+		if version, err = policy.ParseVersion(o.Version); err != nil {
+			return err
+		}
+	}
+	var blocks []policy.Block
+	for _, d := range sidecarconfig.New(p, entitlement).Destinations {
+		if d.Replica && o.Pod == "" {
+			return usage.Errorf("the grant sets ha, so the block carries the pod's name: give one with --pod")
+		}
+		block, omitted := d.For(o.Pod).For(version)
+		blocks = append(blocks, block)
+		for _, field := range omitted {
+			if _, err := fmt.Fprintf(stderr, "%s does without %s, which needs Prometheus %s: the sidecar adds it once it knows the version; --prometheus-version shows it\n", d.Name, field.Field, field.Since); err != nil {
+				return err
+			}
+		}
+	}
+	if o.Output == Block {
+		encoder := yaml.NewEncoder(stdout)
+		encoder.SetIndent(2)
+		if err := encoder.Encode(map[string][]policy.Block{"remote_write": blocks}); err != nil {
+			return err
+		}
+		return encoder.Close()
+	}
+	text, err := policyfile.Read(o.File, stdin)
+	if err != nil {
+		return err
+	}
+	if text, err = unzip(text); err != nil {
+		return fmt.Errorf("%s: %w", o.File, err)
+	}
+	result, err := promconfig.Render(text, blocks, generation)
+	if err != nil {
+		return fmt.Errorf("%s: %w", o.File, err)
+	}
+	for _, skipped := range result.Skipped {
+		if _, err := fmt.Fprintf(stderr, "%s is left out: %s\n", strings.TrimPrefix(skipped.Name, policy.BlockName("")), skipped.Reason); err != nil {
+			return err
+		}
+	}
+	_, err = stdout.Write(result.Config)
+	return err
+}
+
+// unzip unpacks gzipped text. It goes by the first bytes, because standard input has no
+// name.
+func unzip(text []byte) ([]byte, error) {
+	if !bytes.HasPrefix(text, []byte{0x1f, 0x8b}) {
+		return text, nil
+	}
+	r, err := gzip.NewReader(bytes.NewReader(text))
+	if err != nil {
+		return nil, err
+	}
+	unpacked, err := io.ReadAll(r)
+	if err != nil {
+		return nil, err
+	}
+	return unpacked, r.Close()
+}

@@ -1,0 +1,179 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/ampbridge/ampbridge/cmd/internal/usage"
+	"github.com/ampbridge/ampbridge/policy"
+)
+
+const (
+	// DefaultKeep is longer than the longest token that the policy allows, a day, and
+	// than verifiers cache a key set.
+	DefaultKeep = 48 * time.Hour
+	// MinKeep is the shortest [Options.Keep].
+	MinKeep = time.Hour
+	// attempts bounds the retries if somebody else publishes at the same moment.
+	attempts = 5
+)
+
+// Options say what [Run] publishes, and where.
+type Options struct {
+	// To is s3://bucket/prefix or a folder.
+	To         string
+	Kubeconfig string
+	// Keys and Discovery are files to read instead of asking the API server.
+	Keys, Discovery string
+	// Issuer is expected; with Ahead it is not the API server's yet.
+	Issuer string
+	Ahead  bool
+	Keep   time.Duration
+	Prune  bool
+	DryRun bool
+	// Region is the bucket's; empty: that of the issuer's host, or the SDK's.
+	Region string
+	// Now is the clock; nil: the system's.
+	Now func() time.Time
+}
+
+// Run prints what it is going to publish, and writes it.
+func Run(ctx context.Context, o Options, stdout io.Writer) error {
+	source, err := o.source(ctx)
+	if err != nil {
+		return err
+	}
+	who, err := o.issuer(source.discovery)
+	if err != nil {
+		return err
+	}
+	place, err := o.place(ctx, who)
+	if err != nil {
+		return err
+	}
+	now := o.Now
+	if now == nil {
+		now = time.Now
+	}
+	for attempt := 1; ; attempt++ {
+		in := Input{Issuer: who, Current: source.keys, Keep: o.Keep, Prune: o.Prune, Now: now()}
+		err := publishOnce(ctx, place, in, o.DryRun, stdout)
+		if !errors.Is(err, errChanged) || attempt == attempts {
+			return err
+		}
+		if _, err := fmt.Fprintf(stdout, "%s was written by somebody else meanwhile: once more\n", place); err != nil {
+			return err
+		}
+	}
+}
+
+// issuer is whom to publish for: the cluster's, and the one that is expected.
+func (o *Options) issuer(found policy.Issuer) (policy.Issuer, error) {
+	expected := policy.Issuer(o.Issuer)
+	if expected != "" {
+		if err := expected.Validate(); err != nil {
+			return "", usage.Errorf("--issuer: %v", err)
+		}
+	}
+	who := expected
+	switch {
+	case expected == "":
+		who = found
+	case found != "" && found != expected && !o.Ahead:
+		return "", fmt.Errorf("the cluster's issuer is %s, --issuer is %s: they must be the same byte for byte; if the API server is to be switched to it next, add --ahead", found, expected)
+	}
+	if host, _, _ := strings.Cut(who.Host(), "/"); internalHost(host) {
+		return "", fmt.Errorf("the issuer %s is a name that AWS cannot look up, wherever its keys are: give the API server one that it can (--service-account-issuer), and publish ahead of that with --issuer and --ahead", who)
+	}
+	return who, nil
+}
+
+// internalHost reports whether a host has a meaning only within a cluster or a network.
+func internalHost(host string) bool {
+	return net.ParseIP(host) != nil || !strings.Contains(host, ".") || strings.HasSuffix(host, ".local") || strings.HasSuffix(host, ".svc") || strings.HasSuffix(host, ".internal")
+}
+
+// publishOnce makes one attempt. [errChanged] asks for another.
+func publishOnce(ctx context.Context, place place, in Input, dryRun bool, stdout io.Writer) error {
+	old, err := look(ctx, place)
+	if err != nil {
+		return err
+	}
+	if old.discovery.data != nil {
+		found, err := ParseDiscovery(old.discovery.data)
+		if err != nil {
+			return fmt.Errorf("%s: %s: %w; nothing was written", place, DiscoveryPath, err)
+		}
+		if err := CheckPlace(found, in.Issuer); err != nil {
+			return fmt.Errorf("%s: %w", place, err)
+		}
+	}
+	if old.keys.data != nil {
+		if in.Published, err = ParseKeys(old.keys.data); err != nil {
+			return fmt.Errorf("%s: %s: %w; nothing was written", place, KeysPath, err)
+		}
+	}
+	if old.memory.data != nil {
+		if in.Memory, err = ParseMemory(old.memory.data); err != nil {
+			return fmt.Errorf("%s: %s: %w; delete it: keys then stay for another %s", place, MemoryPath, err, in.Keep)
+		}
+	}
+	p, err := Publish(in)
+	if err != nil {
+		return fmt.Errorf("%s: %w; nothing was written", place, err)
+	}
+	if _, err := io.WriteString(stdout, p.Text(in)); err != nil {
+		return err
+	}
+	if dryRun {
+		_, err := fmt.Fprintln(stdout, "dry run: nothing was written")
+		return err
+	}
+	// Keys before the document that points to them. The memory comes last: without
+	// it keys stay longer, never shorter.
+	written := 0
+	for _, f := range []struct {
+		name        string
+		old         object
+		text        []byte
+		contentType string
+		public      bool
+	}{
+		{KeysPath, old.keys, Encode(p.Keys), "application/jwk-set+json", true},
+		{DiscoveryPath, old.discovery, p.Discovery.Encode(), "application/json", true},
+		{MemoryPath, old.memory, p.Memory.Encode(), "application/json", false},
+	} {
+		if string(f.old.data) == string(f.text) {
+			continue
+		}
+		if err := place.write(ctx, f.name, f.old, content{f.text, f.contentType, f.public}); err != nil {
+			return fmt.Errorf("%s: %s: %w", place, f.name, err)
+		}
+		written++
+		if _, err := fmt.Fprintf(stdout, "wrote %s/%s\n", place, f.name); err != nil {
+			return err
+		}
+	}
+	if written == 0 {
+		_, err := fmt.Fprintf(stdout, "%s: up to date\n", place)
+		return err
+	}
+	return nil
+}
+
+// standing is what a place holds.
+type standing struct{ keys, discovery, memory object }
+
+func look(ctx context.Context, place place) (s standing, err error) {
+	for name, into := range map[string]*object{KeysPath: &s.keys, DiscoveryPath: &s.discovery, MemoryPath: &s.memory} {
+		if *into, err = place.read(ctx, name); err != nil {
+			return s, fmt.Errorf("%s: %s: %w", place, name, err)
+		}
+	}
+	return s, nil
+}
