@@ -26,7 +26,7 @@ const audience = "sts.amazonaws.com"
 func TestRotationOfARealIssuer(t *testing.T) {
 	for name, c := range map[string]struct{ issuer, to string }{
 		"folder": {who, filepath.Join(t.TempDir(), "public")},
-		"bucket": {"https://my-publish.s3.eu-west-1.amazonaws.com/dev", "s3://my-issuer/dev"},
+		"bucket": {"https://my-issuer.s3.eu-west-1.amazonaws.com/dev", "s3://my-issuer/dev"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cloud, account, bucket := cloud(t)

@@ -249,7 +249,7 @@ func publisherPolicy(t *testing.T) string {
 }
 
 func TestBucket(t *testing.T) {
-	const who = "https://my-publish.s3.eu-west-1.amazonaws.com/dev"
+	const who = "https://my-issuer.s3.eu-west-1.amazonaws.com/dev"
 	_, account, bucket := cloud(t)
 	o := publish.Options{To: "s3://my-issuer/dev", Keys: keySet(t, "a"), Issuer: who}
 	if out, err := publishOnce(t, o); err != nil {
@@ -287,7 +287,7 @@ func TestBucket(t *testing.T) {
 // Two control planes of one cluster publish at once, each its own key: neither is
 // lost.
 func TestTwoAtOnce(t *testing.T) {
-	const who = "https://my-publish.s3.eu-west-1.amazonaws.com"
+	const who = "https://my-issuer.s3.eu-west-1.amazonaws.com"
 	_, _, bucket := cloud(t)
 	done := make(chan error)
 	sets := []string{keySet(t, "a"), keySet(t, "b"), keySet(t, "c")}
