@@ -65,7 +65,7 @@ func desired(t *testing.T, text, account string, change ...func(*bootstrap.Input
 func TestGoldens(t *testing.T) {
 	for _, id := range []string{account, second} {
 		c := desired(t, base, id)
-		testkit.Golden(t, "testdata/"+id+".txt", []byte(bootstrap.Make(c, bootstrap.Found{Workspaces: []bootstrap.FoundWorkspace{
+		testkit.Golden(t, "testdata/"+id+".txt", []byte(bootstrap.Compute(c, bootstrap.Found{Workspaces: []bootstrap.FoundWorkspace{
 			{ARN: c.Workspaces[len(c.Workspaces)-1].ARN, Alias: "by hand"},
 		}}).String()))
 		testkit.Golden(t, "testdata/"+id+".sh", []byte(bootstrap.Script(c, false)))
@@ -197,7 +197,7 @@ func TestMake(t *testing.T) {
 		{name: "a namesake", fresh: true, change: func(f *bootstrap.Found) {
 			f.Workspaces[0] = bootstrap.FoundWorkspace{ARN: workspace(t, "ws-0007"), Alias: "central", Tags: others}
 			f.Boundary.Document = fresh.Bound.String()
-		}, refused: `there is a workspace of the alias "central" already, arn:aws:aps:eu-west-1:111122223333:workspace/ws-0007`},
+		}, refused: `there is already a workspace with the alias "central", arn:aws:aps:eu-west-1:111122223333:workspace/ws-0007`},
 		{name: "a workspace is gone", change: func(f *bootstrap.Found) { f.Workspaces = f.Workspaces[:1] }, refused: "there is no such workspace"},
 		{name: "an audience is missing", change: func(f *bootstrap.Found) { f.Provider.Audiences = f.Provider.Audiences[:1] }, calls: "AddClientIDToOpenIDConnectProvider"},
 		{name: "somebody's provider", change: func(f *bootstrap.Found) { f.Provider.Tags = nil }, noted: "was not made by ampbridge: used as it is"},
@@ -225,7 +225,7 @@ func TestMake(t *testing.T) {
 		if row.fresh {
 			central = fresh
 		}
-		p := bootstrap.Make(central, found)
+		p := bootstrap.Compute(central, found)
 		var calls []string
 		for _, change := range p.Changes {
 			calls = append(calls, string(change.Call))

@@ -1,16 +1,14 @@
-// Package bootstrap is the one-time, central part of an AWS account: what has to
-// be there before sync can work, and what sync may not make for itself. It is
-// the workspaces, the cluster's OIDC provider, the permissions boundary, and the
-// role that sync itself acts as.
+// Package bootstrap decides the one-time, central part of an AWS account: what must
+// exist before sync can work, and what sync may not make itself. That is the
+// workspaces, the cluster's OIDC provider, the permissions boundary, and the role of
+// sync.
 //
-// [Desired] says what that is, [Make] compares it with what is there, and
-// [Script] writes it as AWS CLI commands; package terraform writes it too. All
-// of them are pure. The rules are those of sync: what others made is not
-// changed, a second run changes nothing, and a run that was cut off is completed
-// by the next.
+// [Desired] returns that part, [Compute] compares it with what exists, and [Script]
+// writes it as AWS CLI commands; cmd/internal/terraform writes it too. All of them
+// are pure. The rules are those of sync: what others made is not changed, a second
+// run changes nothing, and the next run completes one that was interrupted.
 //
-// A destination whose workspace is yet to be made has an id that begins with
-// "ws-new" in the policy. Its ARN is known once the workspace is made; until
-// then the placeholder stands for it. Bootstrap alone reads such a policy, by
-// [policy.ParseDraft].
+// A destination that needs a new workspace has an id in the policy that begins with
+// "ws-new". This placeholder stands for the ARN until the workspace exists. Only
+// bootstrap reads such a policy, with [policy.ParseDraft].
 package bootstrap

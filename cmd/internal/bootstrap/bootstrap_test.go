@@ -138,7 +138,7 @@ func TestApply(t *testing.T) {
 	p := f.policy()
 	workspace := p.Destinations[0].Workspace
 	for _, part := range []string{
-		"bootstrap: in step: 5 of 5 changes made",
+		"bootstrap: in sync: 5 of 5 changes made",
 		"workspace of destination central: arn " + workspace.String() + ", id " + workspace.ID() + ", endpoint " + f.cloud.URL + "/workspaces/" + workspace.ID() + "/",
 		"sync's role in account 111122223333: arn:aws:iam::111122223333:role/ampbridge-sync.dev",
 	} {
@@ -157,11 +157,11 @@ func TestApply(t *testing.T) {
 	f.holds(p)
 	// Again: with the old policy, and with the new one.
 	n := len(f.cloud.Calls())
-	if out := f.must("--apply", "--yes"); !strings.Contains(out, "in step: nothing to change") {
+	if out := f.must("--apply", "--yes"); !strings.Contains(out, "in sync: nothing to change") {
 		t.Error(out)
 	}
 	f.write(policyText)
-	if out := f.must("--apply", "--yes", "--alias", "central=prometheus", "--write-policy", f.file); !strings.Contains(out, "in step: nothing to change") || !strings.Contains(out, "was made before") {
+	if out := f.must("--apply", "--yes", "--alias", "central=prometheus", "--write-policy", f.file); !strings.Contains(out, "in sync: nothing to change") || !strings.Contains(out, "was made before") {
 		t.Error(out)
 	}
 	if f.policy().Destinations[0].Workspace != workspace || len(f.writes(n)) > 0 {
@@ -302,7 +302,7 @@ func TestForeignThings(t *testing.T) {
 		"a workspace of that alias": {func(f *fixture, _ *iam.Client) error {
 			f.account.CreateWorkspace(region, "central")
 			return nil
-		}, `there is a workspace of the alias "central" already`},
+		}, `there is already a workspace with the alias "central"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, policyText)
@@ -421,7 +421,7 @@ func TestPolicyFromAGrantList(t *testing.T) {
 		t.Fatal(err)
 	}
 	if status, out, errs := run("--workspace", workspace); status != cli.Failed || !strings.Contains(out, "name: qa") ||
-		!strings.Contains(errs, `iam_access_grant_list[0] ("*/prometheus"): not carried over`) || !strings.Contains(errs, "1 of 2 entries were not carried over") {
+		!strings.Contains(errs, `iam_access_grant_list[0] ("*/prometheus"): not converted`) || !strings.Contains(errs, "1 of 2 entries were not converted") {
 		t.Errorf("status %d: %s%s", status, out, errs)
 	}
 }

@@ -100,9 +100,9 @@ func (a *accountRun) resolve() error {
 	if err != nil {
 		return err
 	}
-	a.plan = bootstrap.Make(central, a.found)
+	a.plan = bootstrap.Compute(central, a.found)
 	for placeholder, w := range a.created {
-		a.plan.Notes = append(a.plan.Notes, plan.Finding{Account: a.in.Account, About: w.String(), Message: "was created before: write it into the policy instead of " + placeholder})
+		a.plan.Notes = append(a.plan.Notes, plan.Finding{Account: a.in.Account, About: w.String(), Message: "was made before: write it into the policy instead of " + placeholder})
 	}
 	slices.SortFunc(a.plan.Notes, func(a, b plan.Finding) int { return strings.Compare(a.About, b.About) })
 	return nil

@@ -15,11 +15,11 @@ func registerPublish(flags *pflag.FlagSet, o *publish.Options) {
 	flags.StringVar(&o.Discovery, "discovery", "", "`FILE` with the discovery document, instead of asking the API server; needs --keys")
 	flags.StringVar(&o.Keys, "keys", "", "`FILE` with the key set (JWKS), instead of asking the API server")
 	flags.StringVar(&o.Issuer, "issuer", "", "the `URL` that the issuer must be, byte for byte")
-	flags.BoolVar(&o.Ahead, "ahead", false, "publish for --issuer though the API server still names another: it is to be switched over next")
-	flags.DurationVar(&o.Keep, "keep", publish.DefaultKeep, "how long a key stays that is gone from the cluster: longer than any token lives")
-	flags.BoolVar(&o.Prune, "prune", false, "take away keys that are gone from the cluster for longer than --keep")
+	flags.BoolVar(&o.Ahead, "ahead", false, "publish for --issuer although the API server still names another: it will be switched over next")
+	flags.DurationVar(&o.Retain, "retain", publish.DefaultRetain, "how long a key stays published after it is gone from the cluster: longer than any token lives")
+	flags.BoolVar(&o.Prune, "prune", false, "remove keys that are gone from the cluster for longer than --retain")
 	flags.BoolVar(&o.DryRun, "dry-run", false, "show what would be published and write nothing")
-	flags.StringVar(&o.Region, "region", "", "the bucket's `REGION`, where neither the issuer's host nor AWS_REGION says it")
+	flags.StringVar(&o.Region, "region", "", "the bucket's `REGION`, if neither the issuer's host nor AWS_REGION names it")
 }
 
 func validatePublish(o publish.Options) error {
@@ -29,11 +29,11 @@ func validatePublish(o publish.Options) error {
 	case o.Keys == "" && o.Discovery != "":
 		return usage.Errorf("--discovery needs --keys: the discovery document has no keys in it")
 	case o.Keys != "" && o.Discovery == "" && o.Issuer == "":
-		return usage.Errorf("--keys needs --discovery or --issuer: keys do not say whose they are")
+		return usage.Errorf("--keys needs --discovery or --issuer: keys do not name their issuer")
 	case o.Ahead && o.Issuer == "":
-		return usage.Errorf("--ahead needs --issuer: the one that the API server is to be switched to")
-	case o.Keep < publish.MinKeep:
-		return usage.Errorf("--keep %s is shorter than tokens live: write %s or more", o.Keep, publish.MinKeep)
+		return usage.Errorf("--ahead needs --issuer: the one that the API server will be switched to")
+	case o.Retain < publish.MinRetain:
+		return usage.Errorf("--retain %s is shorter than tokens live: write %s or more", o.Retain, publish.MinRetain)
 	}
 	return nil
 }
@@ -50,15 +50,14 @@ func newIssuer() *cobra.Command {
 	publishCommand := &cobra.Command{
 		Use:   "publish --to s3://BUCKET/PREFIX|FOLDER",
 		Short: "Publish discovery document and public keys",
-		Long: `Publish is for clusters whose API server the world cannot reach: it takes the
-issuer's discovery document and its public keys from the API server, or from
-files, and writes them where AWS can read them. It shows what it is going to
-write first.
+		Long: `Publish is for clusters whose API server AWS cannot reach: it reads the issuer's
+discovery document and its public keys from the API server, or from files, and
+writes them where AWS can read them. First it shows what it is going to write.
 
 Old keys stay beside new ones, so that no token breaks while a signing key is
-rotated; run it again, before and after each step. --prune takes away keys that
-are gone from the cluster for longer than --keep. Nothing but public keys is
-published, and a place where another issuer stands is left alone.`,
+rotated; run it again before and after each step. --prune removes keys that are
+gone from the cluster for longer than --retain. Only public keys are published,
+and a place of another issuer is never changed.`,
 		Example: `  # Into a bucket of which these objects are public.
   ampbridge issuer publish --to s3://my-issuer/dev
 

@@ -11,7 +11,7 @@ func TestPublishFlags(t *testing.T) {
 		"--to x --discovery y":          "--discovery needs --keys",
 		"--to x --keys y":               "--keys needs --discovery or --issuer",
 		"--to x --ahead":                "--ahead needs --issuer",
-		"--to x --keep 10m":             "--keep 10m0s is shorter than tokens live",
+		"--to x --retain 10m":           "--retain 10m0s is shorter than tokens live",
 		"--to x --keys y --issuer ftp:": "",
 	} {
 		status, _, stderr := run(t, "", append([]string{"issuer", "publish"}, strings.Fields(args)...)...)

@@ -38,7 +38,7 @@ type Finding struct {
 func (f Finding) String() string {
 	what := "note"
 	if f.Lost {
-		what = "not carried over"
+		what = "not converted"
 	}
 	return fmt.Sprintf("%s[%d] (%s): %s: %s", Name, f.Entry, f.Subject, what, f.Message)
 }
@@ -67,7 +67,7 @@ func Convert(list []Entry, o Options) (clusters []Cluster, findings []Finding) {
 		taken[name] = true
 		text := c.policy(name, issuer, entries)
 		if _, err := policy.ParseDraft(text); err != nil {
-			c.lose(entries, "the policy would not be one: "+strings.ReplaceAll(err.Error(), "\n", "; "))
+			c.reject(entries, "the policy would not be valid: "+strings.ReplaceAll(err.Error(), "\n", "; "))
 			continue
 		}
 		clusters = append(clusters, Cluster{name, text, entries})
@@ -81,81 +81,83 @@ type conversion struct {
 	findings []Finding
 }
 
-func (c *conversion) say(i int, lost bool, format string, args ...any) {
+// addFinding records a finding about entry i.
+func (c *conversion) addFinding(i int, lost bool, format string, args ...any) {
 	e := c.list[i]
 	c.findings = append(c.findings, Finding{i, fmt.Sprintf("%q", e.Namespace+"/"+e.ServiceAccount), fmt.Sprintf(format, args...), lost})
 }
 
-func (c *conversion) lose(entries []int, message string) {
+// reject records that the entries are in no policy.
+func (c *conversion) reject(entries []int, message string) {
 	for _, i := range entries {
-		c.say(i, true, "%s", message)
+		c.addFinding(i, true, "%s", message)
 	}
 }
 
-// check tells whether an entry can be carried over, and what of it is not.
+// check reports whether an entry can be converted, and notes what of it is left out.
 func (c *conversion) check(i int) bool {
 	e := c.list[i]
 	if err := policy.Issuer(e.Issuer).Validate(); err != nil {
-		c.say(i, true, "oidc_provider_url: %v", err)
+		c.addFinding(i, true, "oidc_provider_url: %v", err)
 		return false
 	}
 	if _, err := policy.ParseSubject(policy.Subject{Namespace: e.Namespace, ServiceAccount: e.ServiceAccount}.String()); err != nil {
-		c.say(i, true, "namespace %q and kube_service_account_name %q name no service account", e.Namespace, e.ServiceAccount)
+		c.addFinding(i, true, "namespace %q and kube_service_account_name %q name no service account", e.Namespace, e.ServiceAccount)
 		return false
 	}
 	if len(e.Audiences) > 0 && !slices.Contains(e.Audiences, bootstrap.SyncAudience) {
-		c.say(i, true, "oidc_provider_client_id_list %q lacks %s, the audience of the tokens that ampbridge asks for; set token.audience by hand where it must be another", e.Audiences, bootstrap.SyncAudience)
+		c.addFinding(i, true, "oidc_provider_client_id_list %q lacks %s, the audience of the tokens that ampbridge asks for; set token.audience by hand if it must be another", e.Audiences, bootstrap.SyncAudience)
 		return false
 	}
 	for _, audience := range e.Audiences {
 		if audience != bootstrap.SyncAudience {
-			c.say(i, false, "the audience %q is not used: ampbridge's tokens have %s", audience, bootstrap.SyncAudience)
+			c.addFinding(i, false, "the audience %q is not used: ampbridge's tokens have %s", audience, bootstrap.SyncAudience)
 		}
 	}
 	if len(e.Thumbprints) > 0 {
-		c.say(i, false, "thumbprints are left out: AWS needs them only of private certificate authorities; with one of those keep the provider yourself (--existing-provider)")
+		c.addFinding(i, false, "thumbprints are left out: AWS needs them only of private certificate authorities; with one of those keep the provider yourself (--existing-provider)")
 	}
 	if e.ClusterURL != "" && e.ClusterURL != e.Issuer {
-		c.say(i, false, "eks_cluster_oidc_issuer_url is left out: tokens are issued by oidc_provider_url")
+		c.addFinding(i, false, "eks_cluster_oidc_issuer_url is left out: tokens are issued by oidc_provider_url")
 	}
 	for _, name := range e.Unknown {
-		c.say(i, false, "the field %q is not known and is left out", name)
+		c.addFinding(i, false, "the field %q is not known and is left out", name)
 	}
 	return true
 }
 
-// name is that of the cluster: its environment, with the instance where another
+// name returns the name of the cluster: its environment, with the instance if another
 // cluster has that name.
 func (c *conversion) name(entries []int, taken map[string]bool) string {
 	first := c.list[entries[0]]
 	for _, text := range []string{first.Environment, first.Environment + "-" + first.Instance, first.Instance} {
 		if name := dnsLabel(text); name != "" && !taken[name] {
 			if name != first.Environment {
-				c.say(entries[0], false, "the cluster is called %s: environment_name %q is no name of its own", name, first.Environment)
+				c.addFinding(entries[0], false, "the cluster is called %s: environment_name %q is not a unique DNS label", name, first.Environment)
 			}
 			for _, i := range entries[1:] {
 				if other := c.list[i].Environment; other != first.Environment {
-					c.say(i, false, "environment_name %q: the issuer is that of cluster %s, so it is the same cluster", other, name)
+					c.addFinding(i, false, "environment_name %q: the issuer is that of cluster %s, so it is the same cluster", other, name)
 				}
 			}
 			return name
 		}
 	}
-	c.lose(entries, fmt.Sprintf("environment_name %q and instance_name %q give no name that is free for the cluster: make one of them its own", first.Environment, first.Instance))
+	c.reject(entries, fmt.Sprintf("environment_name %q and instance_name %q give no unused name for the cluster: make one of them unique", first.Environment, first.Instance))
 	return ""
 }
 
 var notInLabels = regexp.MustCompile(`[^a-z0-9]+`)
 
-// dnsLabel is the text as a DNS label; empty where nothing of it fits one.
+// dnsLabel returns the text as a DNS label, or an empty one if no character fits.
 func dnsLabel(text string) string {
 	const most = 63
 	label := strings.Trim(notInLabels.ReplaceAllString(strings.ToLower(text), "-"), "-")
 	return strings.Trim(label[:min(len(label), most)], "-")
 }
 
-// policy is the text of a cluster's policy. Every value in it was checked: none
-// holds what YAML would read in another way.
+// policy returns the text of a cluster's policy. Every value was checked: YAML cannot
+// read any of them as something else.
 func (c *conversion) policy(name, issuer string, entries []int) []byte {
 	var b strings.Builder
 	boundary := policy.ARN{Partition: c.options.Workspace.Partition, Service: "iam", Account: c.options.Workspace.Account, Resource: "policy/ampbridge-boundary." + name}
@@ -178,7 +180,7 @@ grants:
 			namespaces = append(namespaces, e.Namespace)
 		}
 		if slices.Contains(accounts[e.Namespace], e.ServiceAccount) {
-			c.say(i, false, "is the same service account of the same cluster as one before")
+			c.addFinding(i, false, "is the same service account of the same cluster as an earlier entry")
 			continue
 		}
 		accounts[e.Namespace] = append(accounts[e.Namespace], e.ServiceAccount)
@@ -199,7 +201,7 @@ grants:
 	return []byte(b.String())
 }
 
-// printable leaves out what YAML does not take, in comments either.
+// printable removes what YAML does not accept, even in comments.
 func printable(text string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0) || r == 0x2028 || r == 0x2029 || r == 0xfeff || r == 0xfffd {

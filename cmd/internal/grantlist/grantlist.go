@@ -1,10 +1,9 @@
-// Package grantlist reads the iam_access_grant_list of Terraform modules in the
-// manner of kubernetes-ops, and turns it into policies: for people who come from
-// such a module. One entry of such a list is a service account of a cluster; a
-// policy is for one cluster, so a list may become several.
+// Package grantlist reads the iam_access_grant_list of Terraform modules like that of
+// kubernetes-ops, and turns it into policies. An entry of the list is a service account
+// of a cluster. A policy is for one cluster, so a list can become several policies.
 //
-// Nothing is dropped in silence: what cannot be carried over is named, and so is
-// what a policy says in another way or does without.
+// Nothing is dropped silently: findings name what cannot be converted, and what a
+// policy expresses in another way or leaves out.
 package grantlist
 
 import (
@@ -43,14 +42,14 @@ var fields = []string{
 	"namespace", "oidc_provider_client_id_list", "oidc_provider_thumbprint_list", "oidc_provider_url",
 }
 
-// UnmarshalJSON also remembers what it does not know.
+// UnmarshalJSON also records the names of unknown fields.
 func (e *Entry) UnmarshalJSON(data []byte) error {
 	type plain Entry
-	var all map[string]json.RawMessage
-	if err := errors.Join(json.Unmarshal(data, (*plain)(e)), json.Unmarshal(data, &all)); err != nil {
+	var members map[string]json.RawMessage
+	if err := errors.Join(json.Unmarshal(data, (*plain)(e)), json.Unmarshal(data, &members)); err != nil {
 		return err
 	}
-	for name := range all {
+	for name := range members {
 		if !slices.Contains(fields, name) {
 			e.Unknown = append(e.Unknown, name)
 		}

@@ -131,7 +131,7 @@ trust:
 	if diff := cmp.Diff(want, string(clusters[0].Policy)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if text := fmt.Sprint(findings); strings.Contains(text, "not carried over") || !strings.Contains(text, "thumbprints are left out") || !strings.Contains(text, "eks_cluster_oidc_issuer_url is left out") {
+	if text := fmt.Sprint(findings); strings.Contains(text, "not converted") || !strings.Contains(text, "thumbprints are left out") || !strings.Contains(text, "eks_cluster_oidc_issuer_url is left out") {
 		t.Errorf("findings %s", text)
 	}
 }

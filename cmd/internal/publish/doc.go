@@ -1,15 +1,15 @@
-// Package publish is what a cluster's issuer publishes, so that AWS can verify
-// its tokens: a discovery document and a set of public keys. For clusters whose
-// API server the world cannot reach, somebody publishes both elsewhere; this
-// package says what that is, in particular while a signing key is rotated.
+// Package publish publishes what AWS needs to verify a cluster's tokens: a discovery
+// document and a set of public keys. It is for clusters whose API server AWS cannot
+// reach.
 //
-// It is pure, as all of package policy is: no clock, no I/O. Its rules:
+// [Run] reads the cluster or files, and writes to an S3 bucket or a folder. [Publish]
+// decides what to write, in particular while a signing key is rotated. It is pure: it
+// has no clock and does no I/O. Its rules:
 //
-//   - Only public keys are published. A key set with anything else in it is
-//     refused as a whole, because it was not meant for the world.
-//   - A key that was published stays, until it has been gone from the cluster for
-//     a period that outlasts every token it signed; and even then it goes only
-//     when that is asked for.
-//   - A key id means one key, for good.
-//   - A place is one issuer's.
+//   - Only public keys are published. A key set that holds anything else is refused as
+//     a whole, because it was not meant to be public.
+//   - A published key stays until it has been gone from the cluster for longer than any
+//     token that it signed can live, and until somebody asks to prune it.
+//   - A key id always means the same key.
+//   - A place belongs to one issuer.
 package publish

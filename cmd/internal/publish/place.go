@@ -17,30 +17,29 @@ import (
 
 // place is where an issuer is published.
 type place interface {
-	// read returns an object without data where there is none.
+	// read returns an object without data if there is none.
 	read(ctx context.Context, name string) (object, error)
-	// write replaces what was read. [errChanged]: it is not there any more.
+	// write replaces what was read. It returns [errChanged] if that has changed since.
 	write(ctx context.Context, name string, was object, c content) error
 	String() string
 }
 
-// object is what stands at a place.
+// object is a file at a place.
 type object struct {
 	data []byte
-	// version tells whether it is still the same; empty where the place has none.
+	// version changes with the data; empty if the place has no versions.
 	version string
 }
 
-// content is what is to stand there. Public things are cached by whoever reads
-// them, for a short time, because keys come and go.
+// content is what is written. Readers cache public content for a short time, because
+// keys change.
 type content struct {
 	data        []byte
 	contentType string
 	public      bool
 }
 
-// cacheControl: AWS and every cache on the way see a new key minutes after it is
-// published.
+// cacheControl lets AWS, and every cache on the way, see a new key within minutes.
 func (c content) cacheControl() string {
 	if c.public {
 		return "public, max-age=300"
@@ -50,7 +49,7 @@ func (c content) cacheControl() string {
 
 var errChanged = errors.New("it was changed meanwhile")
 
-// place reads --to. A bucket's own URL must be the issuer's.
+// place parses --to. If the issuer is the address of a bucket, it must be this one.
 func (o *Options) place(ctx context.Context, who policy.Issuer) (place, error) {
 	rest, isBucket := strings.CutPrefix(o.To, "s3://")
 	if !isBucket {
@@ -83,9 +82,9 @@ var (
 	pathHost    = regexp.MustCompile(`^s3[.-](?:dualstack\.)?([a-z]{2,8}(?:-[a-z]+)+-[0-9]+)\.amazonaws\.com(?:\.cn)?$`)
 )
 
-// checkBucket compares the bucket with an issuer that is an address of S3, and
-// tells the region that it names. Behind other names, such as CloudFront's, there
-// may be any bucket.
+// checkBucket compares the bucket with an issuer that is an address of S3, and returns
+// the region in that address. Other addresses, such as CloudFront's, can belong to any
+// bucket.
 func checkBucket(bucket, prefix string, who policy.Issuer) (region string, err error) {
 	u, err := url.Parse(string(who))
 	if err != nil {
@@ -102,14 +101,14 @@ func checkBucket(bucket, prefix string, who policy.Issuer) (region string, err e
 		return "", nil
 	}
 	if named != bucket || path != prefix {
-		return "", fmt.Errorf("the issuer %s is s3://%s, and --to is s3://%s: AWS would not find there what is written here",
+		return "", fmt.Errorf("the issuer %s is s3://%s, and --to is s3://%s: AWS would not find what is written here",
 			who, strings.TrimSuffix(named+"/"+path, "/"), strings.TrimSuffix(bucket+"/"+prefix, "/"))
 	}
 	return region, nil
 }
 
-// worldReadable is the mode of what is published: whoever serves it is another
-// user, and it is for all the world.
+// worldReadable is the mode of what is published: another user serves it, and everybody
+// may read it.
 const worldReadable fs.FileMode = 0o644
 
 // folder is a directory that something else serves.
@@ -125,7 +124,7 @@ func (f folder) read(_ context.Context, name string) (object, error) {
 	return object{data: data}, err
 }
 
-// write shows a reader the old file or the new one, and nothing in between.
+// write replaces the file atomically: a reader sees the old file or the new one.
 func (f folder) write(_ context.Context, name string, _ object, c content) error {
 	path := f.path(name)
 	if err := os.MkdirAll(filepath.Dir(path), worldReadable|0o111); err != nil {

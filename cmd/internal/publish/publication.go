@@ -3,7 +3,6 @@ package publish
 import (
 	"encoding/json"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -11,12 +10,12 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 )
 
-// Where, below the issuer's URL, things are published: the first is OpenID
-// Connect's, the second what Kubernetes uses, the third is for ourselves.
+// The paths of what is published, below the issuer's URL. OpenID Connect sets the
+// first, Kubernetes uses the second, and only ampbridge reads the third.
 const (
 	DiscoveryPath = ".well-known/openid-configuration"
 	KeysPath      = "openid/v1/jwks"
-	MemoryPath    = "openid/v1/jwks-memory.json"
+	StatePath     = "openid/v1/jwks-state.json"
 )
 
 // Discovery is a discovery document, as far as verifiers of tokens read it
@@ -59,56 +58,56 @@ func NewDiscovery(issuer policy.Issuer, keys []Key) Discovery {
 // Encode writes the document.
 func (d Discovery) Encode() []byte { return encode(d) }
 
-// Memory is since when published keys are gone from the cluster: what decides
-// when they may go. It lies beside the keys, so that whoever publishes next, from
-// whichever machine, knows it. It holds nothing that the keys do not say.
-type Memory struct {
+// State holds since when published keys are gone from the cluster, which decides when
+// they may be removed. It is stored beside the keys, so that the next run knows it on
+// any machine. It holds no secret.
+type State struct {
 	Issuer policy.Issuer `json:"issuer"`
 	// Gone is by key id.
 	Gone map[string]time.Time `json:"gone"`
 }
 
-// ParseMemory reads what [Memory.Encode] wrote.
-func ParseMemory(data []byte) (Memory, error) {
-	var m Memory
-	if err := json.Unmarshal(data, &m); err != nil {
-		return Memory{}, fmt.Errorf("not a memory of keys: %w", err)
+// ParseState reads what [State.Encode] wrote.
+func ParseState(data []byte) (State, error) {
+	var s State
+	if err := json.Unmarshal(data, &s); err != nil {
+		return State{}, fmt.Errorf("not the state of published keys: %w", err)
 	}
-	return m, nil
+	return s, nil
 }
 
-// Encode writes the memory.
-func (m Memory) Encode() []byte { return encode(m) }
+// Encode writes the state.
+func (s State) Encode() []byte { return encode(s) }
 
-// Input is all that a publication depends on.
+// Input is everything that a publication depends on.
 type Input struct {
 	Issuer policy.Issuer
-	// Current are the cluster's keys, Published those that stand there already.
+	// Current are the cluster's keys, Published those that are published already.
 	Current, Published []Key
-	Memory             Memory
-	// Keep is how long a key stays that is gone from the cluster. Prune takes away
-	// those that have stayed that long.
-	Keep  time.Duration
-	Prune bool
-	Now   time.Time
+	State              State
+	// Retain is how long a key stays published after it is gone from the cluster. Prune
+	// removes the keys that are gone for longer.
+	Retain time.Duration
+	Prune  bool
+	Now    time.Time
 }
 
-// Publication is what is to stand there.
+// Publication is what will be published.
 type Publication struct {
 	Keys      []Key
-	Memory    Memory
+	State     State
 	Discovery Discovery
-	// Of the ids of keys: Added are new, Kept are gone from the cluster and stay,
-	// Due are among those and would go with Prune, Pruned go.
-	Added, Kept, Due, Pruned []string
+	// These are ids of keys: Added are new. Retained are gone from the cluster and stay.
+	// Expired are those of them that Prune would remove. Pruned are removed.
+	Added, Retained, Expired, Pruned []string
 }
 
-// Publish merges. The cluster's keys come first, in its order; those that stay
-// follow in theirs.
+// Publish merges the cluster's keys with the published ones. The cluster's keys come
+// first, in its order. Those that are retained follow in theirs.
 func Publish(in Input) (Publication, error) {
-	p := Publication{Keys: slices.Clone(in.Current), Memory: Memory{Issuer: in.Issuer, Gone: map[string]time.Time{}}}
-	if m := in.Memory.Issuer; m != "" && m != in.Issuer {
-		return Publication{}, mismatch(m, in.Issuer)
+	p := Publication{Keys: slices.Clone(in.Current), State: State{Issuer: in.Issuer, Gone: map[string]time.Time{}}}
+	if s := in.State.Issuer; s != "" && s != in.Issuer {
+		return Publication{}, mismatch(s, in.Issuer)
 	}
 	current := map[string]Key{}
 	for _, k := range in.Current {
@@ -123,21 +122,21 @@ func Publish(in Input) (Publication, error) {
 			}
 			continue
 		}
-		// Not known since when: from now on, which is the later.
-		since, known := in.Memory.Gone[k.ID]
+		// If the state does not say since when, it is from now on: the later time.
+		since, known := in.State.Gone[k.ID]
 		if !known || since.After(in.Now) {
 			since = in.Now
 		}
-		due := in.Now.Sub(since) >= in.Keep
-		if due && in.Prune {
+		expired := in.Now.Sub(since) >= in.Retain
+		if expired && in.Prune {
 			p.Pruned = append(p.Pruned, k.ID)
 			continue
 		}
-		if due {
-			p.Due = append(p.Due, k.ID)
+		if expired {
+			p.Expired = append(p.Expired, k.ID)
 		}
-		p.Kept = append(p.Kept, k.ID)
-		p.Memory.Gone[k.ID] = since.UTC().Truncate(time.Second)
+		p.Retained = append(p.Retained, k.ID)
+		p.State.Gone[k.ID] = since.UTC().Truncate(time.Second)
 		p.Keys = append(p.Keys, k)
 	}
 	for _, k := range in.Current {
@@ -149,7 +148,7 @@ func Publish(in Input) (Publication, error) {
 	return p, nil
 }
 
-// CheckPlace refuses a place where another issuer's document stands.
+// CheckPlace returns an error if the document of another issuer is published there.
 func CheckPlace(found Discovery, issuer policy.Issuer) error {
 	if found.Issuer != issuer {
 		return mismatch(found.Issuer, issuer)
@@ -166,24 +165,19 @@ func (p Publication) Text(in Input) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "issuer %s\n", in.Issuer)
 	for _, k := range p.Keys {
-		switch since, gone := p.Memory.Gone[k.ID]; {
+		switch since, gone := p.State.Gone[k.ID]; {
 		case slices.Contains(p.Added, k.ID):
 			fmt.Fprintf(&b, "+ key %s (%s) of the cluster\n", k.ID, k.algorithm())
-		case slices.Contains(p.Due, k.ID):
+		case slices.Contains(p.Expired, k.ID):
 			fmt.Fprintf(&b, "  key %s stays: gone from the cluster since %s, long enough for --prune\n", k.ID, since.Format(time.RFC3339))
 		case gone:
-			fmt.Fprintf(&b, "  key %s stays: gone from the cluster since %s, kept until %s\n", k.ID, since.Format(time.RFC3339), since.Add(in.Keep).Format(time.RFC3339))
+			fmt.Fprintf(&b, "  key %s stays: gone from the cluster since %s, kept until %s\n", k.ID, since.Format(time.RFC3339), since.Add(in.Retain).Format(time.RFC3339))
 		default:
 			fmt.Fprintf(&b, "  key %s of the cluster\n", k.ID)
 		}
 	}
 	for _, id := range p.Pruned {
-		fmt.Fprintf(&b, "- key %s: gone from the cluster since %s\n", id, in.Memory.Gone[id].Format(time.RFC3339))
+		fmt.Fprintf(&b, "- key %s: gone from the cluster since %s\n", id, in.State.Gone[id].Format(time.RFC3339))
 	}
 	return b.String()
-}
-
-// Equal tells whether two memories say the same.
-func (m Memory) Equal(other Memory) bool {
-	return m.Issuer == other.Issuer && maps.EqualFunc(m.Gone, other.Gone, time.Time.Equal)
 }

@@ -174,7 +174,7 @@ func ids(keys []Key) string {
 func TestRotation(t *testing.T) {
 	var (
 		published []Key
-		memory    Memory
+		state     State
 		now       = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	)
 	for i, step := range []struct {
@@ -185,19 +185,19 @@ func TestRotation(t *testing.T) {
 		{current: "a", want: "a", added: "a"},
 		{current: "a b", want: "a b", added: "b"},
 		{current: "b", want: "b a", kept: "a"},
-		{current: "b", want: "b a", kept: "a", prune: true}, // an hour gone, kept for two
-		{current: "b", want: "b a", kept: "a"},              // due, but nobody asks
+		{current: "b", want: "b a", kept: "a", prune: true}, // an hour gone, retained for two
+		{current: "b", want: "b a", kept: "a"},              // expired, but --prune is not given
 		{current: "a b", want: "a b"},                       // rolled back: it begins anew
 		{current: "b", want: "b a", kept: "a", prune: true},
-		{current: "b", want: "b a", kept: "a", prune: true, forget: true}, // somebody deleted the memory
+		{current: "b", want: "b a", kept: "a", prune: true, forget: true}, // somebody deleted the state
 		{current: "b", want: "b a", kept: "a", prune: true},
 		{current: "b", want: "b", away: "a", prune: true},
 		{current: "b", want: "b", prune: true},
 	} {
 		if step.forget {
-			memory = Memory{}
+			state = State{}
 		}
-		in := Input{Issuer: issuerURL, Published: published, Memory: memory, Keep: 2 * time.Hour, Prune: step.prune, Now: now}
+		in := Input{Issuer: issuerURL, Published: published, State: state, Retain: 2 * time.Hour, Prune: step.prune, Now: now}
 		for _, id := range strings.Fields(step.current) {
 			in.Current = append(in.Current, key(id, id))
 		}
@@ -205,12 +205,12 @@ func TestRotation(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := []string{ids(p.Keys), strings.Join(p.Added, " "), strings.Join(p.Kept, " "), strings.Join(p.Pruned, " ")}
+		got := []string{ids(p.Keys), strings.Join(p.Added, " "), strings.Join(p.Retained, " "), strings.Join(p.Pruned, " ")}
 		if diff := cmp.Diff([]string{step.want, step.added, step.kept, step.away}, got); diff != "" {
-			t.Errorf("step %d: keys, added, kept, pruned (-want +got):\n%s", i, diff)
+			t.Errorf("step %d: keys, added, retained, pruned (-want +got):\n%s", i, diff)
 		}
 		published = p.Keys
-		if memory, err = ParseMemory(p.Memory.Encode()); err != nil {
+		if state, err = ParseState(p.State.Encode()); err != nil {
 			t.Fatal(err)
 		}
 		now = now.Add(time.Hour)
@@ -223,12 +223,12 @@ func TestNoTokenBreaks(t *testing.T) {
 	random := make([]byte, 400)
 	_, _ = rand.Read(random)
 	var published []Key
-	var memory Memory
+	var state State
 	lastSeen := map[string]time.Time{}
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	for i := 0; i+2 < len(random); i += 3 {
 		now = now.Add(time.Duration(random[i]) * time.Minute)
-		in := Input{Issuer: issuerURL, Published: published, Memory: memory, Keep: 5 * time.Hour, Prune: random[i+1]%2 == 0, Now: now}
+		in := Input{Issuer: issuerURL, Published: published, State: state, Retain: 5 * time.Hour, Prune: random[i+1]%2 == 0, Now: now}
 		for bit := range 4 {
 			if random[i+2]>>bit&1 == 1 {
 				id := fmt.Sprint(bit)
@@ -241,11 +241,11 @@ func TestNoTokenBreaks(t *testing.T) {
 			t.Fatal(err)
 		}
 		for id, seen := range lastSeen {
-			if now.Sub(seen) < in.Keep && !slices.ContainsFunc(p.Keys, func(k Key) bool { return k.ID == id }) {
+			if now.Sub(seen) < in.Retain && !slices.ContainsFunc(p.Keys, func(k Key) bool { return k.ID == id }) {
 				t.Fatalf("key %s, seen %s ago, is gone: %v", id, now.Sub(seen), random[:i+3])
 			}
 		}
-		published, memory = p.Keys, p.Memory
+		published, state = p.Keys, p.State
 	}
 }
 
@@ -255,7 +255,7 @@ func TestRefusals(t *testing.T) {
 		want string
 	}{
 		"another key of that id": {Input{Issuer: issuerURL, Current: []Key{key("a", "x")}, Published: []Key{key("a", "y")}}, `the kid "a" names another key here`},
-		"another issuer's place": {Input{Issuer: issuerURL, Current: []Key{key("a", "x")}, Memory: Memory{Issuer: issuerURL + "/"}}, "byte for byte: one place is for one issuer"},
+		"another issuer's place": {Input{Issuer: issuerURL, Current: []Key{key("a", "x")}, State: State{Issuer: issuerURL + "/"}}, "byte for byte: one place is for one issuer"},
 	} {
 		if p, err := Publish(c.in); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, %v; want an error with %q", name, p, err, c.want)

@@ -122,7 +122,7 @@ func (r *rotation) token(c *cluster.Cluster) string {
 
 func (r *rotation) publish(c *cluster.Cluster, flags ...string) {
 	r.Helper()
-	o := publish.Options{To: r.to, Kubeconfig: c.Kubeconfig(), Keep: 48 * time.Hour}
+	o := publish.Options{To: r.to, Kubeconfig: c.Kubeconfig(), Retain: 48 * time.Hour}
 	for _, f := range flags {
 		switch f {
 		case "--prune":

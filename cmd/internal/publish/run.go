@@ -14,11 +14,11 @@ import (
 )
 
 const (
-	// DefaultKeep is longer than the longest token that the policy allows, a day, and
+	// DefaultRetain is longer than the longest token that the policy allows, a day, and
 	// than verifiers cache a key set.
-	DefaultKeep = 48 * time.Hour
-	// MinKeep is the shortest [Options.Keep].
-	MinKeep = time.Hour
+	DefaultRetain = 48 * time.Hour
+	// MinRetain is the shortest [Options.Retain].
+	MinRetain = time.Hour
 	// attempts bounds the retries if somebody else publishes at the same moment.
 	attempts = 5
 )
@@ -33,7 +33,7 @@ type Options struct {
 	// Issuer is expected; with Ahead it is not the API server's yet.
 	Issuer string
 	Ahead  bool
-	Keep   time.Duration
+	Retain time.Duration
 	Prune  bool
 	DryRun bool
 	// Region is the bucket's; empty: that of the issuer's host, or the SDK's.
@@ -61,18 +61,18 @@ func Run(ctx context.Context, o Options, stdout io.Writer) error {
 		now = time.Now
 	}
 	for attempt := 1; ; attempt++ {
-		in := Input{Issuer: who, Current: source.keys, Keep: o.Keep, Prune: o.Prune, Now: now()}
+		in := Input{Issuer: who, Current: source.keys, Retain: o.Retain, Prune: o.Prune, Now: now()}
 		err := publishOnce(ctx, place, in, o.DryRun, stdout)
 		if !errors.Is(err, errChanged) || attempt == attempts {
 			return err
 		}
-		if _, err := fmt.Fprintf(stdout, "%s was written by somebody else meanwhile: once more\n", place); err != nil {
+		if _, err := fmt.Fprintf(stdout, "%s was written by somebody else meanwhile: trying again\n", place); err != nil {
 			return err
 		}
 	}
 }
 
-// issuer is whom to publish for: the cluster's, and the one that is expected.
+// issuer returns the issuer to publish for: the expected one, or else the cluster's.
 func (o *Options) issuer(found policy.Issuer) (policy.Issuer, error) {
 	expected := policy.Issuer(o.Issuer)
 	if expected != "" {
@@ -100,7 +100,7 @@ func internalHost(host string) bool {
 
 // publishOnce makes one attempt. [errChanged] asks for another.
 func publishOnce(ctx context.Context, place place, in Input, dryRun bool, stdout io.Writer) error {
-	old, err := look(ctx, place)
+	old, err := readPlace(ctx, place)
 	if err != nil {
 		return err
 	}
@@ -118,9 +118,9 @@ func publishOnce(ctx context.Context, place place, in Input, dryRun bool, stdout
 			return fmt.Errorf("%s: %s: %w; nothing was written", place, KeysPath, err)
 		}
 	}
-	if old.memory.data != nil {
-		if in.Memory, err = ParseMemory(old.memory.data); err != nil {
-			return fmt.Errorf("%s: %s: %w; delete it: keys then stay for another %s", place, MemoryPath, err, in.Keep)
+	if old.state.data != nil {
+		if in.State, err = ParseState(old.state.data); err != nil {
+			return fmt.Errorf("%s: %s: %w; delete it: keys then stay for another %s", place, StatePath, err, in.Retain)
 		}
 	}
 	p, err := Publish(in)
@@ -134,8 +134,8 @@ func publishOnce(ctx context.Context, place place, in Input, dryRun bool, stdout
 		_, err := fmt.Fprintln(stdout, "dry run: nothing was written")
 		return err
 	}
-	// Keys before the document that points to them. The memory comes last: without
-	// it keys stay longer, never shorter.
+	// Keys come before the document that points to them. The state comes last: without
+	// it, keys stay longer, never shorter.
 	written := 0
 	for _, f := range []struct {
 		name        string
@@ -146,7 +146,7 @@ func publishOnce(ctx context.Context, place place, in Input, dryRun bool, stdout
 	}{
 		{KeysPath, old.keys, Encode(p.Keys), "application/jwk-set+json", true},
 		{DiscoveryPath, old.discovery, p.Discovery.Encode(), "application/json", true},
-		{MemoryPath, old.memory, p.Memory.Encode(), "application/json", false},
+		{StatePath, old.state, p.State.Encode(), "application/json", false},
 	} {
 		if string(f.old.data) == string(f.text) {
 			continue
@@ -166,11 +166,11 @@ func publishOnce(ctx context.Context, place place, in Input, dryRun bool, stdout
 	return nil
 }
 
-// standing is what a place holds.
-type standing struct{ keys, discovery, memory object }
+// publishedFiles are the files of a place, each without data if it does not exist.
+type publishedFiles struct{ keys, discovery, state object }
 
-func look(ctx context.Context, place place) (s standing, err error) {
-	for name, into := range map[string]*object{KeysPath: &s.keys, DiscoveryPath: &s.discovery, MemoryPath: &s.memory} {
+func readPlace(ctx context.Context, place place) (s publishedFiles, err error) {
+	for name, into := range map[string]*object{KeysPath: &s.keys, DiscoveryPath: &s.discovery, StatePath: &s.state} {
 		if *into, err = place.read(ctx, name); err != nil {
 			return s, fmt.Errorf("%s: %s: %w", place, name, err)
 		}

@@ -68,8 +68,8 @@ func publishOnce(t *testing.T, o publish.Options) (string, error) {
 	if o.Issuer == "" && o.Discovery == "" && o.Kubeconfig == "" {
 		o.Issuer = who
 	}
-	if o.Keep == 0 {
-		o.Keep = 48 * time.Hour
+	if o.Retain == 0 {
+		o.Retain = 48 * time.Hour
 	}
 	var out bytes.Buffer
 	err := publish.Run(t.Context(), o, &out)
@@ -121,8 +121,8 @@ func TestFolder(t *testing.T) {
 			t.Errorf("%s: %v, %v", name, info, err)
 		}
 	}
-	if leftovers, _ := filepath.Glob(filepath.Join(dir, "openid", "v1", ".next-*")); len(leftovers) > 0 {
-		t.Errorf("left behind: %s", leftovers)
+	if temporary, _ := filepath.Glob(filepath.Join(dir, "openid", "v1", ".next-*")); len(temporary) > 0 {
+		t.Errorf("left behind: %s", temporary)
 	}
 	var discovery map[string]any
 	if err := json.Unmarshal(read(".well-known/openid-configuration"), &discovery); err != nil || discovery["issuer"] != who || discovery["jwks_uri"] != who+"/openid/v1/jwks" {
@@ -168,8 +168,8 @@ func TestRefusals(t *testing.T) {
 		"an address":                  {publish.Options{Keys: keySet(t, "a"), Discovery: document("https://10.0.0.1")}, "is a name that AWS cannot look up"},
 		"not AWS's kind":              {publish.Options{Keys: keySet(t, "a"), Discovery: document("https://10.0.0.1:6443")}, "has a port"},
 		"another key of that id":      {publish.Options{Keys: file(t, strings.ReplaceAll(string(text), `"other"`, `"a"`))}, `the kid "a" names another key`},
-		"another bucket":              {publish.Options{To: "s3://mine/dev", Keys: keySet(t, "a"), Issuer: "https://theirs.s3.eu-west-1.amazonaws.com/dev"}, "AWS would not find there"},
-		"another prefix":              {publish.Options{To: "s3://mine/prod", Keys: keySet(t, "a"), Issuer: "https://s3.eu-west-1.amazonaws.com/mine/dev"}, "AWS would not find there"},
+		"another bucket":              {publish.Options{To: "s3://mine/dev", Keys: keySet(t, "a"), Issuer: "https://theirs.s3.eu-west-1.amazonaws.com/dev"}, "AWS would not find what is written here"},
+		"another prefix":              {publish.Options{To: "s3://mine/prod", Keys: keySet(t, "a"), Issuer: "https://s3.eu-west-1.amazonaws.com/mine/dev"}, "AWS would not find what is written here"},
 		"no bucket's name":            {publish.Options{To: "s3://My_Bucket/x", Keys: keySet(t, "a")}, "is not a bucket's name"},
 		"another kind of place":       {publish.Options{To: "gs://bucket/x", Keys: keySet(t, "a")}, "write s3://BUCKET/PREFIX, or a folder"},
 		"a file that is no folder":    {publish.Options{To: another, Keys: keySet(t, "a")}, "not a directory"},
@@ -256,7 +256,7 @@ func TestBucket(t *testing.T) {
 		t.Fatal(out, err)
 	}
 	// The keys are there before anything points to them.
-	if diff := cmp.Diff([]string{"dev/openid/v1/jwks", "dev/.well-known/openid-configuration", "dev/openid/v1/jwks-memory.json"}, bucket.Writes()); diff != "" {
+	if diff := cmp.Diff([]string{"dev/openid/v1/jwks", "dev/.well-known/openid-configuration", "dev/openid/v1/jwks-state.json"}, bucket.Writes()); diff != "" {
 		t.Errorf("writes (-want +got):\n%s", diff)
 	}
 	for key, contentType := range map[string]string{"dev/openid/v1/jwks": "application/jwk-set+json", "dev/.well-known/openid-configuration": "application/json"} {

@@ -11,14 +11,14 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 )
 
-// source is what the cluster says of itself; discovery is empty where only keys
-// were given.
+// source is the issuer and the keys of a cluster. discovery is empty if only keys were
+// given.
 type source struct {
 	discovery policy.Issuer
 	keys      []Key
 }
 
-// source reads files where they are given, and else asks the API server.
+// source reads the files if they are given, and asks the API server otherwise.
 func (o *Options) source(ctx context.Context) (source, error) {
 	read := func(_, file string) ([]byte, string, error) {
 		data, err := os.ReadFile(file)
