@@ -12,7 +12,7 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/audit"
 )
 
-// Report is one look.
+// Report describes a cluster at one time.
 type Report struct {
 	Time    time.Time     `json:"time"`
 	Cluster string        `json:"cluster"`
@@ -23,8 +23,8 @@ type Report struct {
 	Destinations []Destination `json:"destinations"`
 	Subjects     []Subject     `json:"subjects"`
 	Pods         []Pod         `json:"pods"`
-	// NotSeen is what could not be looked at, and why.
-	NotSeen []string `json:"notSeen"`
+	// Unavailable lists what could not be read, and why.
+	Unavailable []string `json:"unavailable"`
 }
 
 // Destination is one of the policy's.
@@ -35,28 +35,28 @@ type Destination struct {
 	Roles []Role `json:"roles"`
 }
 
-// Role is one that pods assume for a destination.
+// Role is a role that pods assume for a destination.
 type Role struct {
 	ARN policy.ARN `json:"arn"`
-	// Subject is whose alone it is; empty: all the destination's assume it.
+	// Subject is the only one that assumes the role; empty: all of the destination do.
 	Subject string    `json:"subject,omitempty"`
 	State   RoleState `json:"state"`
-	// Trusted are the subjects that it lets in, where it was seen.
+	// Trusted are the subjects that may assume it, if it was read.
 	Trusted []string `json:"trusted"`
 }
 
-// RoleState is how a role stands.
+// RoleState says whether a role exists.
 type RoleState string
 
 // The states of roles.
 const (
-	// Present: it is there.
+	// Present: the role exists.
 	Present RoleState = "present"
 	// Absent: there is no such role.
 	Absent RoleState = "absent"
-	// NotManaged: somebody else keeps it, so it is not looked at.
+	// NotManaged: sync does not manage it, so it is not read.
 	NotManaged RoleState = "not managed"
-	// Unknown: it could not be looked at.
+	// Unknown: it could not be read.
 	Unknown RoleState = "unknown"
 )
 
@@ -84,10 +84,10 @@ type Pod struct {
 	Finding audit.Kind    `json:"finding"`
 	Reason  policy.Reason `json:"reason,omitempty"`
 	Text    string        `json:"text,omitempty"`
-	// Sidecar is by destination; empty where it was not seen.
+	// Sidecar is by destination; empty if it is unavailable.
 	Sidecar map[string]Sidecar `json:"sidecar,omitempty"`
-	// SidecarNotSeen is why.
-	SidecarNotSeen string `json:"sidecarNotSeen,omitempty"`
+	// SidecarUnavailable is the reason.
+	SidecarUnavailable string `json:"sidecarUnavailable,omitempty"`
 }
 
 // Sidecar is what a pod's sidecar says of a destination, in its metrics.
@@ -98,11 +98,11 @@ type Sidecar struct {
 	GapSeconds   float64   `json:"gapSeconds"`
 }
 
-func (r *Report) notSeen(format string, args ...any) {
-	r.NotSeen = append(r.NotSeen, fmt.Sprintf(format, args...))
+func (r *Report) addUnavailable(format string, args ...any) {
+	r.Unavailable = append(r.Unavailable, fmt.Sprintf(format, args...))
 }
 
-// String is the table, with a line before it and what was not seen after it.
+// String returns the table, with a line before it, and after it what was unavailable.
 func (r Report) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "cluster %s, issuer %s, policy from %s", r.Cluster, cmp.Or(string(r.Issuer), "unknown"), r.PolicyFrom)
@@ -116,16 +116,16 @@ func (r Report) String() string {
 		_, _ = fmt.Fprintln(w, strings.Join(row[:], "\t"))
 	}
 	_ = w.Flush() // a builder takes everything
-	for _, text := range r.NotSeen {
-		fmt.Fprintf(&b, "\nnot seen: %s", text)
+	for _, text := range r.Unavailable {
+		fmt.Fprintf(&b, "\nunavailable: %s", text)
 	}
-	if len(r.NotSeen) > 0 {
+	if len(r.Unavailable) > 0 {
 		b.WriteString("\n")
 	}
 	return b.String()
 }
 
-// none stands for what there is not.
+// none is printed in a cell without a value.
 const none = "-"
 
 func (r Report) rows() [][6]string {
@@ -165,13 +165,13 @@ func (r Report) rows() [][6]string {
 	return rows
 }
 
-// role is the one that s, which may write to d, assumes.
+// role returns the role that s assumes for d.
 func (d Destination) role(s Subject) Role {
-	i := slices.IndexFunc(d.Roles, func(r Role) bool { return r.Subject == "" || r.Subject == s.of().String() })
+	i := slices.IndexFunc(d.Roles, func(r Role) bool { return r.Subject == "" || r.Subject == s.subject().String() })
 	return d.Roles[i]
 }
 
-func (s Subject) of() policy.Subject {
+func (s Subject) subject() policy.Subject {
 	return policy.Subject{Namespace: s.Namespace, ServiceAccount: s.ServiceAccount}
 }
 
@@ -183,17 +183,17 @@ func (r Role) trust(s Subject) string {
 		return "no role"
 	case r.State != Present:
 		return string(r.State)
-	case slices.Contains(r.Trusted, s.of().String()):
+	case slices.Contains(r.Trusted, s.subject().String()):
 		return "trusted"
 	}
 	return "not trusted"
 }
 
-// state is the pod's in a few words, as far as it concerns the destination.
+// state describes the pod in a few words, for one destination.
 func (p Pod) state(destination string, now time.Time) string {
 	state := string(p.Finding)
 	if p.Finding == audit.None {
-		state = "not concerned"
+		state = "not relevant"
 	}
 	switch p.Finding {
 	case audit.Skipped, audit.Hanging, audit.Stuck:
@@ -205,9 +205,9 @@ func (p Pod) state(destination string, now time.Time) string {
 	if !slices.Contains(p.Destinations, destination) {
 		return state
 	}
-	switch s, seen := p.Sidecar[destination]; {
-	case !seen:
-		state += ", sidecar not seen"
+	switch s, found := p.Sidecar[destination]; {
+	case !found:
+		state += ", sidecar unavailable"
 	case s.BlockServed && s.SessionValid:
 		state += ", writing, session for " + s.Expires.Sub(now).Round(time.Minute).String()
 	case s.SessionValid:

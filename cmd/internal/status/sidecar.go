@@ -19,11 +19,11 @@ const sidecarTimeout = 5 * time.Second
 
 // sidecar reads the sidecar's metrics through the API server, which reaches pods
 // where people's machines do not.
-func (l *collector) sidecar(ctx context.Context, pod *corev1.Pod) (map[string]Sidecar, error) {
+func (c *collector) sidecar(ctx context.Context, pod *corev1.Pod) (map[string]Sidecar, error) {
 	port := ""
-	for _, c := range pod.Spec.InitContainers {
-		if c.Name == inject.ContainerSidecar && len(c.Ports) > 0 {
-			port = strconv.Itoa(int(c.Ports[0].ContainerPort))
+	for _, container := range pod.Spec.InitContainers {
+		if container.Name == inject.ContainerSidecar && len(container.Ports) > 0 {
+			port = strconv.Itoa(int(container.Ports[0].ContainerPort))
 		}
 	}
 	switch {
@@ -34,7 +34,7 @@ func (l *collector) sidecar(ctx context.Context, pod *corev1.Pod) (map[string]Si
 	}
 	ctx, cancel := context.WithTimeout(ctx, sidecarTimeout)
 	defer cancel()
-	text, err := l.client.CoreV1().Pods(pod.Namespace).ProxyGet("http", pod.Name, port, "/metrics", nil).DoRaw(ctx)
+	text, err := c.client.CoreV1().Pods(pod.Namespace).ProxyGet("http", pod.Name, port, "/metrics", nil).DoRaw(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("through the API server's proxy: %w", err)
 	}

@@ -1,11 +1,10 @@
-// Package status is the command `ampbridge status`: destinations, subjects, roles
-// and pods of a cluster, and how they stand, in one table. It judges nothing and
-// changes nothing; what is wrong with a pod is said by package audit, and who is
-// trusted by the roles themselves.
+// Package status shows the destinations, subjects, roles and pods of a cluster with
+// their state, in one table. It judges nothing and changes nothing: package
+// webhook/audit judges pods, and the trust documents name the trusted subjects.
 //
-// It needs to list namespaces, serviceaccounts, pods, limitranges and
-// resourcequotas, and in ampbridge's own namespace configmaps and deployments; to
-// see sidecars, get of pods/proxy. What it may not see it leaves out, and says so.
+// It must be allowed to list namespaces, serviceaccounts, pods, limitranges and
+// resourcequotas, to list configmaps and deployments in ampbridge's own namespace, and
+// to get pods/proxy for sidecars. It reports what it cannot read as unavailable.
 package status
 
 import (
@@ -16,14 +15,14 @@ import (
 	"time"
 )
 
-// Options are the command's flags.
+// Options say what [Run] reads and prints.
 type Options struct {
-	// Policy is a file; empty: the installation's ConfigMap.
+	// Policy is a file; empty: the ConfigMap of the installation.
 	Policy     string
 	Kubeconfig string
 	// Namespace is ampbridge's own.
 	Namespace string
-	// NoAWS leaves the roles out.
+	// NoAWS: the roles are not read.
 	NoAWS    bool
 	Watch    bool
 	Interval time.Duration
@@ -36,24 +35,24 @@ const (
 	JSON = "json"
 )
 
-// clear puts the cursor to the top of an empty screen (ECMA-48).
+// clear moves the cursor to the top of an empty screen (ECMA-48).
 const clear = "\x1b[H\x1b[2J"
 
-// Run looks, once or again and again, and prints what it sees.
+// Run prints a report. With Watch it repeats that until the context ends.
 func Run(ctx context.Context, o Options, stdin io.Reader, stdout io.Writer) error {
-	l, err := newCollector(o, stdin)
+	c, err := newCollector(o, stdin)
 	if err != nil {
 		return err
 	}
 	for {
-		report, err := l.look(ctx)
+		report, err := c.collect(ctx)
 		if err != nil {
 			if ctx.Err() != nil && o.Watch {
 				return nil
 			}
 			return err
 		}
-		if err := write(stdout, report, o); err != nil || !o.Watch {
+		if err := writeReport(stdout, report, o); err != nil || !o.Watch {
 			return err
 		}
 		select {
@@ -64,7 +63,7 @@ func Run(ctx context.Context, o Options, stdin io.Reader, stdout io.Writer) erro
 	}
 }
 
-func write(stdout io.Writer, r Report, o Options) error {
+func writeReport(stdout io.Writer, r Report, o Options) error {
 	if o.Output == JSON {
 		text, err := json.MarshalIndent(r, "", "  ")
 		if err != nil {

@@ -264,10 +264,10 @@ func TestStatus(t *testing.T) {
 		time.Sleep(200 * time.Millisecond)
 	}
 	if got := r.Pods[0].Sidecar["central"]; !got.SessionValid || !got.BlockServed || got.Expires.Before(time.Now()) {
-		t.Errorf("sidecar %+v, %s", got, r.Pods[0].SidecarNotSeen)
+		t.Errorf("sidecar %+v, %s", got, r.Pods[0].SidecarUnavailable)
 	}
-	if r.Pods[1].Sidecar != nil || !strings.Contains(r.Pods[1].SidecarNotSeen, "proxy") {
-		t.Errorf("a sidecar that is not there: %+v, %q", r.Pods[1].Sidecar, r.Pods[1].SidecarNotSeen)
+	if r.Pods[1].Sidecar != nil || !strings.Contains(r.Pods[1].SidecarUnavailable, "proxy") {
+		t.Errorf("a sidecar that is not there: %+v, %q", r.Pods[1].Sidecar, r.Pods[1].SidecarUnavailable)
 	}
 	code, out, errs := f.run("status")
 	if code != cli.OK || errs != "" {
@@ -279,13 +279,13 @@ func TestStatus(t *testing.T) {
 		"",
 		"DESTINATION ROLE SUBJECT TRUST POD STATE",
 		"central 111122223333/ampbridge.dev.central monitoring/prometheus trusted prometheus-0 healthy, writing, session",
-		"central 111122223333/ampbridge.dev.central monitoring/prometheus trusted prometheus-1 healthy, sidecar not seen",
+		"central 111122223333/ampbridge.dev.central monitoring/prometheus trusted prometheus-1 healthy, sidecar unavailable",
 		"central 111122223333/ampbridge.dev.central monitoring/prometheus trusted prometheus-2 missed",
 		"central 111122223333/ampbridge.dev.central monitoring/second not trusted - no pod",
 		"kept 111122223333/by-hand - not managed - no service account",
 		"- - monitoring/default - stranger skipped: NotGranted",
 		"",
-		"not seen: the sidecar's image: no installed webhook names it, so that an open circuit is not told",
+		"unavailable: the sidecar's image: no installed webhook names it, so an open circuit is not shown",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s\n%s", diff, out)
@@ -295,18 +295,18 @@ func TestStatus(t *testing.T) {
 
 	// Without AWS, from a file, and what is said of both.
 	r = f.report("--no-aws", "--policy", f.file("policy.yaml", f.text))
-	if r.Destinations[0].Roles[0].State != status.Unknown || !strings.Contains(strings.Join(r.NotSeen, "\n"), "AWS: --no-aws") || !strings.HasSuffix(r.PolicyFrom, "policy.yaml") {
+	if r.Destinations[0].Roles[0].State != status.Unknown || !strings.Contains(strings.Join(r.Unavailable, "\n"), "AWS: --no-aws") || !strings.HasSuffix(r.PolicyFrom, "policy.yaml") {
 		t.Errorf("%+v", r)
 	}
 	t.Setenv("AWS_ACCESS_KEY_ID", "")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "")
-	if r = f.report(); r.Destinations[0].Roles[0].State != status.Unknown || !strings.Contains(strings.Join(r.NotSeen, "\n"), "AWS account 111122223333: no AWS credentials") {
+	if r = f.report(); r.Destinations[0].Roles[0].State != status.Unknown || !strings.Contains(strings.Join(r.Unavailable, "\n"), "AWS account 111122223333: no AWS credentials") {
 		t.Errorf("%+v", r)
 	}
 	f.openCircuit("prometheus-2")
 	r = f.report("--no-aws")
-	if p := r.Pods[2]; p.Finding != audit.Skipped || p.Reason != breaker.CircuitOpen || strings.Contains(strings.Join(r.NotSeen, "\n"), "image") {
-		t.Errorf("with an open circuit: %+v, not seen: %s", p, r.NotSeen)
+	if p := r.Pods[2]; p.Finding != audit.Skipped || p.Reason != breaker.CircuitOpen || strings.Contains(strings.Join(r.Unavailable, "\n"), "image") {
+		t.Errorf("with an open circuit: %+v, unavailable: %s", p, r.Unavailable)
 	}
 	f.install("a-second")
 	if code, _, errs := f.run("status"); code != cli.Failed || !strings.Contains(errs, "has 2 policies") {

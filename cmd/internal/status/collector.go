@@ -25,11 +25,11 @@ import (
 )
 
 const (
-	// awsTimeout is for all accounts together: a look is to be a glance.
+	// awsTimeout bounds the reads of all accounts together, so that a report is quick.
 	awsTimeout = 20 * time.Second
 )
 
-// collector knows where to look.
+// collector reads what a report needs.
 type collector struct {
 	options Options
 	client  kubernetes.Interface
@@ -38,10 +38,10 @@ type collector struct {
 }
 
 func newCollector(o Options, stdin io.Reader) (*collector, error) {
-	l := &collector{options: o}
+	c := &collector{options: o}
 	var err error
 	if o.Policy != "" {
-		if l.file, err = policyfile.Load(o.Policy, stdin); err != nil {
+		if c.file, err = policyfile.Load(o.Policy, stdin); err != nil {
 			return nil, err
 		}
 	}
@@ -50,49 +50,49 @@ func newCollector(o Options, stdin io.Reader) (*collector, error) {
 		return nil, err
 	}
 	config.QPS = -1
-	l.client, err = kubernetes.NewForConfig(config)
-	return l, err
+	c.client, err = kubernetes.NewForConfig(config)
+	return c, err
 }
 
-// look makes a report. The error is that of what nothing can be said without:
-// the policy, and the service accounts.
-func (l *collector) look(ctx context.Context) (Report, error) {
-	r := Report{Time: time.Now(), Subjects: []Subject{}, Pods: []Pod{}, NotSeen: []string{}}
-	p, from, err := l.policy(ctx)
+// collect returns a report. It fails if the policy or the service accounts cannot be
+// read, because a report needs both.
+func (c *collector) collect(ctx context.Context) (Report, error) {
+	r := Report{Time: time.Now(), Subjects: []Subject{}, Pods: []Pod{}, Unavailable: []string{}}
+	p, from, err := c.policy(ctx)
 	if err != nil {
 		return r, err
 	}
-	issuer, accounts, err := kube.Observe(ctx, l.options.Kubeconfig, p.Cluster.Issuer)
+	issuer, accounts, err := kube.Observe(ctx, c.options.Kubeconfig, p.Cluster.Issuer)
 	if err != nil {
 		return r, err
 	}
 	r.Cluster, r.Issuer, r.PolicyFrom, r.Paused = p.Cluster.Name, issuer, from, p.Paused
 	r.subjects(p, accounts)
 	r.destinations(p)
-	l.pods(ctx, &r, p, accounts)
-	l.roles(ctx, &r, p, issuer)
+	c.pods(ctx, &r, p, accounts)
+	c.roles(ctx, &r, p, issuer)
 	return r, ctx.Err()
 }
 
-// policy is that of the command line, or the installation's.
-func (l *collector) policy(ctx context.Context) (p *policy.Policy, from string, err error) {
-	if l.file != nil {
-		return l.file, l.options.Policy, nil
+// policy returns the policy of the command line, or else that of the installation.
+func (c *collector) policy(ctx context.Context) (p *policy.Policy, from string, err error) {
+	if c.file != nil {
+		return c.file, c.options.Policy, nil
 	}
-	found, err := kube.Policies(ctx, l.client, l.options.Namespace)
+	found, err := kube.Policies(ctx, c.client, c.options.Namespace)
 	if err != nil {
-		return nil, "", fmt.Errorf("the installation's policy: %w; or name a file with --policy", err)
+		return nil, "", fmt.Errorf("cannot read the installation's policy: %w; or name a file with --policy", err)
 	}
 	switch len(found) {
 	case 0:
 		return nil, "", fmt.Errorf("namespace %s has no policy (a ConfigMap labelled %s with the key %s): name ampbridge's namespace with --ampbridge-namespace, or a file with --policy",
-			l.options.Namespace, kube.Selector, kube.PolicyKey)
+			c.options.Namespace, kube.Selector, kube.PolicyKey)
 	case 1:
-		from = "ConfigMap " + l.options.Namespace + "/" + found[0].ConfigMap
+		from = "ConfigMap " + c.options.Namespace + "/" + found[0].ConfigMap
 		p, err := policyfile.Parse(from, []byte(found[0].Text))
 		return p, from, err
 	}
-	return nil, "", fmt.Errorf("namespace %s has %d policies: name a file with --policy", l.options.Namespace, len(found))
+	return nil, "", fmt.Errorf("namespace %s has %d policies: name a file with --policy", c.options.Namespace, len(found))
 }
 
 func (r *Report) subjects(p *policy.Policy, accounts []plan.ServiceAccount) {
@@ -119,7 +119,7 @@ func (r *Report) subjects(p *policy.Policy, accounts []plan.ServiceAccount) {
 	})
 }
 
-// destinations come after the subjects: these may have roles of their own.
+// destinations needs the subjects, because these can have roles of their own.
 func (r *Report) destinations(p *policy.Policy) {
 	for _, d := range p.Destinations {
 		state := Unknown
@@ -132,7 +132,7 @@ func (r *Report) destinations(p *policy.Policy) {
 		} else {
 			for _, s := range r.Subjects {
 				if slices.Contains(s.Destinations, d.Name) {
-					seen.Roles = append(seen.Roles, Role{ARN: p.RoleFor(d, s.of()), Subject: s.of().String(), State: state, Trusted: []string{}})
+					seen.Roles = append(seen.Roles, Role{ARN: p.RoleFor(d, s.subject()), Subject: s.subject().String(), State: state, Trusted: []string{}})
 				}
 			}
 		}
@@ -140,16 +140,15 @@ func (r *Report) destinations(p *policy.Policy) {
 	}
 }
 
-// pods are the Prometheus pods of the labelled namespaces, as the auditor sees
-// them.
-func (l *collector) pods(ctx context.Context, r *Report, p *policy.Policy, accounts []plan.ServiceAccount) {
-	open, err := store.Read(ctx, l.client.CoreV1().ConfigMaps(l.options.Namespace))
+// pods adds the Prometheus pods of the labelled namespaces, as the auditor judges them.
+func (c *collector) pods(ctx context.Context, r *Report, p *policy.Policy, accounts []plan.ServiceAccount) {
+	open, err := store.Read(ctx, c.client.CoreV1().ConfigMaps(c.options.Namespace))
 	if err != nil {
-		r.notSeen("the circuit breaker: %v", err)
+		r.addUnavailable("the circuit breaker: %v", err)
 	}
-	image, err := l.image(ctx)
+	image, err := c.image(ctx)
 	if err != nil {
-		r.notSeen("the sidecar's image: %v", err)
+		r.addUnavailable("the sidecar's image: %v", err)
 	}
 	annotations := map[string]map[string]string{}
 	labelled := map[string]policy.Injection{}
@@ -163,31 +162,31 @@ func (l *collector) pods(ctx context.Context, r *Report, p *policy.Policy, accou
 	}
 	slices.Sort(namespaces)
 	for _, namespace := range namespaces {
-		pods, limits, err := l.in(ctx, namespace)
+		pods, limits, err := c.readNamespace(ctx, namespace)
 		if err != nil {
-			r.notSeen("the pods of namespace %s: %v", namespace, err)
+			r.addUnavailable("the pods of namespace %s: %v", namespace, err)
 			continue
 		}
 		for _, pod := range pods {
-			seen, concerned, err := l.pod(ctx, &pod, audit.Question{
+			seen, relevant, err := c.pod(ctx, &pod, audit.Question{
 				Policy: p, Image: image, Injection: labelled[namespace], Limits: limits, Breaker: open,
 				ServiceAccount: annotations[namespace+"/"+account(&pod)],
 			})
 			switch {
 			case err != nil:
-				r.notSeen("pod %s/%s: %v", namespace, pod.Name, err)
-			case concerned:
+				r.addUnavailable("pod %s/%s: %v", namespace, pod.Name, err)
+			case relevant:
 				r.Pods = append(r.Pods, seen)
 			}
 		}
 	}
 }
 
-// in are the pods of a namespace, and its limits.
-func (l *collector) in(ctx context.Context, namespace string) (pods []corev1.Pod, limits inject.Limits, err error) {
+// readNamespace returns the pods of a namespace, and its limits.
+func (c *collector) readNamespace(ctx context.Context, namespace string) (pods []corev1.Pod, limits inject.Limits, err error) {
 	const page = 200
 	for o := (metav1.ListOptions{Limit: page}); ; {
-		list, err := l.client.CoreV1().Pods(namespace).List(ctx, o)
+		list, err := c.client.CoreV1().Pods(namespace).List(ctx, o)
 		if err != nil {
 			return nil, limits, err
 		}
@@ -196,11 +195,11 @@ func (l *collector) in(ctx context.Context, namespace string) (pods []corev1.Pod
 			break
 		}
 	}
-	ranges, err := l.client.CoreV1().LimitRanges(namespace).List(ctx, metav1.ListOptions{})
+	ranges, err := c.client.CoreV1().LimitRanges(namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil, limits, err
 	}
-	quotas, err := l.client.CoreV1().ResourceQuotas(namespace).List(ctx, metav1.ListOptions{})
+	quotas, err := c.client.CoreV1().ResourceQuotas(namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil, limits, err
 	}
@@ -214,8 +213,8 @@ func account(pod *corev1.Pod) string {
 	return pod.Spec.ServiceAccountName
 }
 
-// pod is concerned where it was injected, or an audit has something to say of it.
-func (l *collector) pod(ctx context.Context, pod *corev1.Pod, q audit.Question) (seen Pod, concerned bool, err error) {
+// pod describes a pod. relevant reports whether it was injected or has a finding.
+func (c *collector) pod(ctx context.Context, pod *corev1.Pod, q audit.Question) (seen Pod, relevant bool, err error) {
 	text, err := json.Marshal(pod)
 	if err != nil {
 		return seen, false, err
@@ -231,8 +230,8 @@ func (l *collector) pod(ctx context.Context, pod *corev1.Pod, q audit.Question) 
 	seen = Pod{
 		Namespace: pod.Namespace, Name: pod.Name, ServiceAccount: account(pod), Phase: string(pod.Status.Phase), Destinations: []string{},
 		Finding: found.Kind, Reason: found.Reason, Text: found.Text,
-		Ready: slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
-			return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+		Ready: slices.ContainsFunc(pod.Status.Conditions, func(condition corev1.PodCondition) bool {
+			return condition.Type == corev1.PodReady && condition.Status == corev1.ConditionTrue
 		}),
 	}
 	if !injected {
@@ -246,65 +245,65 @@ func (l *collector) pod(ctx context.Context, pod *corev1.Pod, q audit.Question) 
 	if pod.Status.Phase != corev1.PodRunning && pod.Status.Phase != corev1.PodPending {
 		return seen, true, nil
 	}
-	if seen.Sidecar, err = l.sidecar(ctx, pod); err != nil {
-		seen.SidecarNotSeen = err.Error()
+	if seen.Sidecar, err = c.sidecar(ctx, pod); err != nil {
+		seen.SidecarUnavailable = err.Error()
 	}
 	return seen, true, nil
 }
 
-// image is the one that the installed webhook injects.
-func (l *collector) image(ctx context.Context) (string, error) {
-	list, err := l.client.AppsV1().Deployments(l.options.Namespace).List(ctx, metav1.ListOptions{LabelSelector: kube.WebhookSelector})
+// image returns the sidecar's image that the installed webhook injects.
+func (c *collector) image(ctx context.Context) (string, error) {
+	list, err := c.client.AppsV1().Deployments(c.options.Namespace).List(ctx, metav1.ListOptions{LabelSelector: kube.WebhookSelector})
 	if err != nil {
 		return "", err
 	}
 	for _, d := range list.Items {
-		for _, c := range d.Spec.Template.Spec.Containers {
-			for i, arg := range c.Args {
+		for _, container := range d.Spec.Template.Spec.Containers {
+			for i, arg := range container.Args {
 				if image, found := strings.CutPrefix(arg, "--image="); found {
 					return image, nil
 				}
-				if arg == "--image" && i+1 < len(c.Args) {
-					return c.Args[i+1], nil
+				if arg == "--image" && i+1 < len(container.Args) {
+					return container.Args[i+1], nil
 				}
 			}
 		}
 	}
-	// Without one every pod would be one that cannot be injected.
-	return "unknown", errors.New("no installed webhook names it, so that an open circuit is not told")
+	// Without an image, every pod would look as if it could not be injected.
+	return "unknown", errors.New("no installed webhook names it, so an open circuit is not shown")
 }
 
-// roles looks at AWS, where there are credentials.
-func (l *collector) roles(ctx context.Context, r *Report, p *policy.Policy, issuer policy.Issuer) {
-	if l.options.NoAWS {
-		r.notSeen("AWS: --no-aws")
+// roles reads the roles from AWS, if there are credentials.
+func (c *collector) roles(ctx context.Context, r *Report, p *policy.Policy, issuer policy.Issuer) {
+	if c.options.NoAWS {
+		r.addUnavailable("AWS: --no-aws")
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, awsTimeout)
 	defer cancel()
 	iam := awsiam.New(p.Trust.Accounts)
 	for _, target := range plan.Targets(p, issuer) {
-		provider, roles, err := observe(ctx, iam, target)
+		provider, roles, err := listRoles(ctx, iam, target)
 		if err != nil {
-			r.notSeen("AWS account %s: %v", target.Account, err)
+			r.addUnavailable("AWS account %s: %v", target.Account, err)
 			continue
 		}
 		if provider == nil {
-			r.notSeen("AWS account %s: it has no OIDC provider of the cluster's issuer", target.Account)
+			r.addUnavailable("AWS account %s: it has no OIDC provider for the cluster's issuer", target.Account)
 		}
 		for _, d := range r.Destinations {
 			for i := range d.Roles {
 				if d.Roles[i].State == Unknown && d.Roles[i].ARN.Account == target.Account {
-					d.Roles[i].look(roles, issuer)
+					d.Roles[i].update(roles, issuer)
 				}
 			}
 		}
 	}
 }
 
-// observe lists the roles of a cluster, instead of reading each: a list has their
-// trust documents, and nothing more is told.
-func observe(ctx context.Context, iam *awsiam.IAM, target plan.Target) (*awsiam.ProviderDetails, map[string]plan.Role, error) {
+// listRoles lists the roles of a cluster instead of reading each one. The list has
+// their trust documents, which is all that a report needs.
+func listRoles(ctx context.Context, iam *awsiam.IAM, target plan.Target) (*awsiam.ProviderDetails, map[string]plan.Role, error) {
 	account, err := iam.Inspect(ctx, target)
 	if err != nil {
 		return nil, nil, err
@@ -317,8 +316,8 @@ func observe(ctx context.Context, iam *awsiam.IAM, target plan.Target) (*awsiam.
 	return provider, roles, err
 }
 
-// look finds the role among those that are there.
-func (r *Role) look(roles map[string]plan.Role, issuer policy.Issuer) {
+// update sets the state and the subjects of the role from the observed roles.
+func (r *Role) update(roles map[string]plan.Role, issuer policy.Issuer) {
 	found, exists := roles[r.ARN.RoleName()]
 	if !exists || found.ARN != r.ARN {
 		r.State = Absent
