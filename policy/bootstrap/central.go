@@ -87,9 +87,9 @@ func Accounts(p *policy.Policy) []string {
 	return list
 }
 
-// Home finds the account in which sync begins: the one that the policy lists no
-// role for under trust.accounts; and where all are listed, that of its first
-// destination. The error says which accounts sync could not reach.
+// Home returns the account in which sync begins: the one without a role under
+// trust.accounts, or the account of the first destination if all have one. The error
+// names the accounts that sync could not reach.
 func Home(p *policy.Policy) (string, error) {
 	targets := plan.Targets(p, "")
 	if len(targets) == 0 {
@@ -211,7 +211,7 @@ func Desired(in Input) (Central, error) {
 	return c, nil
 }
 
-// assumedBy lets one role in, and nobody else of its account.
+// assumedBy trusts one role, and nothing else of its account.
 func assumedBy(role policy.ARN) policy.Document {
 	return policy.Document{Version: policy.DocumentVersion, Statement: []policy.Statement{{
 		Effect: "Allow", Principal: &policy.Principal{"AWS": {role.String()}}, Action: policy.Values{"sts:AssumeRole"},

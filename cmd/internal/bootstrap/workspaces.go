@@ -20,12 +20,12 @@ import (
 )
 
 const (
-	// A workspace becomes active in seconds, as a rule.
+	// A workspace usually becomes active within seconds.
 	activePause   = time.Second
 	activeTimeout = 5 * time.Minute
 )
 
-// workspaces is AMP's control plane, a client for each region.
+// workspaces are clients of AMP's control plane, by region.
 type workspaces map[string]*amp.Client
 
 func (w workspaces) in(ctx context.Context, region string) (*amp.Client, error) {
@@ -39,8 +39,8 @@ func (w workspaces) in(ctx context.Context, region string) (*amp.Client, error) 
 	return w[region], nil
 }
 
-// observe finds the workspaces that the policy names, and, where it wants new
-// ones, those that have their aliases.
+// observe returns the workspaces that the policy names, and for new ones those that
+// have the same alias.
 func (w workspaces) observe(ctx context.Context, c bootstrap.Central) (list []bootstrap.FoundWorkspace, err error) {
 	for _, wanted := range c.Workspaces {
 		if !wanted.New {
@@ -57,18 +57,18 @@ func (w workspaces) observe(ctx context.Context, c bootstrap.Central) (list []bo
 		if err != nil {
 			return nil, err
 		}
-		// AMP goes by how an alias begins.
+		// AMP compares the beginning of an alias.
 		pages := amp.NewListWorkspacesPaginator(client, &amp.ListWorkspacesInput{Alias: &wanted.Alias})
 		for pages.HasMorePages() {
 			page, err := pages.NextPage(ctx)
 			if err != nil {
-				return nil, plain(err)
+				return nil, shortError(err)
 			}
 			for _, s := range page.Workspaces {
 				if s.Status != nil && s.Status.StatusCode == types.WorkspaceStatusCodeDeleting {
 					continue
 				}
-				found, err := read(s.Arn, s.Alias, s.Status, s.Tags)
+				found, err := parseWorkspace(s.Arn, s.Alias, s.Status, s.Tags)
 				if err != nil {
 					return nil, err
 				}
@@ -79,7 +79,7 @@ func (w workspaces) observe(ctx context.Context, c bootstrap.Central) (list []bo
 	return list, nil
 }
 
-// describe is the zero value where there is no such workspace.
+// describe returns the zero value if there is no such workspace.
 func (w workspaces) describe(ctx context.Context, arn policy.Workspace) (bootstrap.FoundWorkspace, error) {
 	client, err := w.in(ctx, arn.Region)
 	if err != nil {
@@ -91,14 +91,14 @@ func (w workspaces) describe(ctx context.Context, arn policy.Workspace) (bootstr
 		return bootstrap.FoundWorkspace{}, nil
 	}
 	if err != nil {
-		return bootstrap.FoundWorkspace{}, plain(err)
+		return bootstrap.FoundWorkspace{}, shortError(err)
 	}
-	found, err := read(out.Workspace.Arn, out.Workspace.Alias, out.Workspace.Status, out.Workspace.Tags)
+	found, err := parseWorkspace(out.Workspace.Arn, out.Workspace.Alias, out.Workspace.Status, out.Workspace.Tags)
 	found.Endpoint = aws.ToString(out.Workspace.PrometheusEndpoint)
 	return found, err
 }
 
-func read(arn, alias *string, status *types.WorkspaceStatus, tags map[string]string) (bootstrap.FoundWorkspace, error) {
+func parseWorkspace(arn, alias *string, status *types.WorkspaceStatus, tags map[string]string) (bootstrap.FoundWorkspace, error) {
 	found := bootstrap.FoundWorkspace{Alias: aws.ToString(alias), Tags: tags}
 	if status != nil {
 		found.Status = string(status.StatusCode)
@@ -106,8 +106,8 @@ func read(arn, alias *string, status *types.WorkspaceStatus, tags map[string]str
 	return found, found.ARN.UnmarshalText([]byte(aws.ToString(arn)))
 }
 
-// create makes a workspace and waits until it is active. An answer that was lost
-// makes no second one: the same wish has the same token.
+// create creates a workspace and waits until it is active. If AWS's answer is lost, the
+// next run creates no second workspace: the same change has the same token.
 func (w workspaces) create(ctx context.Context, c plan.Change) (bootstrap.FoundWorkspace, error) {
 	client, err := w.in(ctx, c.Resource.Region)
 	if err != nil {
@@ -116,21 +116,21 @@ func (w workspaces) create(ctx context.Context, c plan.Change) (bootstrap.FoundW
 	sum := sha256.Sum256([]byte(c.Owner + "\n" + c.Resource.String() + "\n" + c.Description))
 	made, err := client.CreateWorkspace(ctx, &amp.CreateWorkspaceInput{Alias: &c.Description, Tags: c.Tags, ClientToken: aws.String(hex.EncodeToString(sum[:]))})
 	if err != nil {
-		return bootstrap.FoundWorkspace{}, plain(err)
+		return bootstrap.FoundWorkspace{}, shortError(err)
 	}
-	found, err := read(made.Arn, &c.Description, made.Status, c.Tags)
+	found, err := parseWorkspace(made.Arn, &c.Description, made.Status, c.Tags)
 	if err != nil {
 		return found, err
 	}
 	for deadline := time.Now().Add(activeTimeout); ; {
-		// Not seen yet is not gone.
+		// A new workspace may not be visible yet.
 		switch now, err := w.describe(ctx, found.ARN); {
 		case err != nil:
 			return found, err
 		case now.Status == string(types.WorkspaceStatusCodeActive):
 			return now, nil
 		case now.Status == string(types.WorkspaceStatusCodeCreationFailed):
-			return now, fmt.Errorf("%s: its creation failed: delete it, and begin again", found.ARN)
+			return now, fmt.Errorf("%s: its creation failed: delete it, and run bootstrap again", found.ARN)
 		case time.Now().After(deadline):
 			return now, fmt.Errorf("%s: it is not active after %s", found.ARN, activeTimeout)
 		}
@@ -142,8 +142,8 @@ func (w workspaces) create(ctx context.Context, c plan.Change) (bootstrap.FoundW
 	}
 }
 
-// plain is an error of AWS's in its own words, without request ids.
-func plain(err error) error {
+// shortError returns AWS's error code and message, without request ids.
+func shortError(err error) error {
 	var operation *smithy.OperationError
 	var answer smithy.APIError
 	if errors.As(err, &operation) && errors.As(err, &answer) {

@@ -39,7 +39,7 @@ func validateBootstrap(o bootstrap.Options) error {
 	case o.WritePolicy != "" && !o.Apply:
 		return usage.Errorf("--write-policy is for --apply: before it there are no ARNs")
 	case o.Apply && !o.Yes && o.Policy == policyfile.Stdin:
-		return usage.Errorf("--policy - uses standard input, so that nobody can answer: add --yes")
+		return usage.Errorf("--policy - leaves no standard input for the answer: add --yes")
 	case (o.File != "" || o.Earlier != "") && o.Output != bootstrap.Terraform:
 		return usage.Errorf("--file and --earlier are for -o terraform")
 	case o.File != "" && o.Earlier != "":

@@ -68,7 +68,7 @@ func ParseKeys(data []byte) ([]Key, error) {
 		return nil, fmt.Errorf("not a key set: %w", withoutText(err))
 	}
 	if len(set.Keys) == 0 {
-		return nil, errors.New("a key set without keys: nobody's tokens could be verified with it")
+		return nil, errors.New("a key set without keys: no token could be verified with it")
 	}
 	keys := make([]Key, 0, len(set.Keys))
 	for i, text := range set.Keys {
@@ -123,7 +123,7 @@ func (k Key) check() error {
 	case "EC":
 		return k.checkEC()
 	case "oct":
-		return fmt.Errorf("key %q is symmetric: who verifies with it could sign with it", k.ID)
+		return fmt.Errorf("key %q is symmetric: everybody who can verify with it could also sign with it", k.ID)
 	}
 	return fmt.Errorf("key %q has the type %q: AWS takes RSA and EC", k.ID, k.Type)
 }

@@ -14,9 +14,8 @@ const managedBy = "terraform"
 // providerAddress is where the cluster's OIDC provider is, whatever the policy says.
 const providerAddress = "aws_iam_openid_connect_provider.cluster"
 
-// Desired is the plan of everything that the policy wants, as if nothing were
-// there, and whoever the policy says keeps it: accounts, memory and holds of in
-// do not count.
+// Desired returns the plan of everything that the policy wants, as if nothing existed
+// and sync managed everything: the accounts and the absence state of in do not count.
 func Desired(in plan.Input) plan.Plan {
 	p := *in.Policy
 	p.Trust.Manage = policy.ManageRoles

@@ -1,5 +1,6 @@
-// Package usage marks errors of the command line itself, so that the program can
-// end with status 2 where it was called wrongly and with 1 where it failed.
+// Package usage marks errors of the command line, so that the program ends with status
+// 2 if it was called wrongly, and with 1 if it failed. Packages that find such an error
+// only after they have read the policy use it too.
 package usage
 
 import (
@@ -12,16 +13,16 @@ type Error struct{ problem string }
 
 func (e *Error) Error() string { return e.problem }
 
-// Errorf names the mistake and the mend.
+// Errorf names the mistake and the fix.
 func Errorf(format string, args ...any) error { return &Error{fmt.Sprintf(format, args...)} }
 
-// Is tells whether err is such a mistake.
+// Is reports whether err is such a mistake.
 func Is(err error) bool {
 	var e *Error
 	return errors.As(err, &e)
 }
 
-// OneOf checks the value of a flag that has a few.
+// OneOf returns an error if the value of a flag is not one of values.
 func OneOf(flag, value string, values ...string) error {
 	for _, v := range values {
 		if v == value {
