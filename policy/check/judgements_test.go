@@ -3,6 +3,7 @@ package check
 import (
 	"encoding/base64"
 	"encoding/json"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -117,9 +118,7 @@ func TestToken(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			body := map[string]any{"iss": aks, "sub": prometheus.String(), "aud": []string{audience}, "exp": now.Add(10 * time.Minute).Unix()}
-			for k, v := range c.body {
-				body[k] = v
-			}
+			maps.Copy(body, c.body)
 			claims, err := ReadClaims(jwt(t, map[string]any{"alg": c.alg, "kid": "one"}, body) + "\n")
 			if err != nil {
 				t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"math"
 	"net/http"
 	"net/url"
@@ -65,9 +66,7 @@ func signedCall(ctx context.Context, credentials aws.CredentialsProvider, region
 	if err != nil {
 		return noAnswer(err)
 	}
-	for name, values := range header {
-		request.Header[name] = values
-	}
+	maps.Copy(request.Header, header)
 	sum := sha256.Sum256(body)
 	if err := v4.NewSigner().SignHTTP(ctx, keys, request, hex.EncodeToString(sum[:]), "aps", region, time.Now()); err != nil {
 		return noAnswer(err)

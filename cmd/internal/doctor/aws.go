@@ -53,13 +53,12 @@ func callerIdentity(ctx context.Context, region string) caller {
 
 // refusal returns AWS's error, or why AWS did not answer.
 func refusal(err error) check.Refusal {
-	var answer smithy.APIError
 	var response *smithyhttp.ResponseError
 	r := check.Refusal{}
 	if errors.As(err, &response) && response.Response != nil {
 		r.Status = response.HTTPStatusCode()
 	}
-	if errors.As(err, &answer) {
+	if answer, ok := errors.AsType[smithy.APIError](err); ok {
 		r.Code, r.Text = answer.ErrorCode(), answer.ErrorMessage()
 		return r
 	}

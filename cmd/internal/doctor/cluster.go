@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -205,9 +206,7 @@ func grantFinding(p *policy.Policy, s policy.Subject, labels, annotations map[st
 		injection = policy.InjectionEnabled
 	}
 	effective := map[string]string{}
-	for name, value := range annotations {
-		effective[name] = value
-	}
+	maps.Copy(effective, annotations)
 	effective[policy.AnnotationInject] = "true"
 	d := p.Decide(policy.Request{Namespace: s.Namespace, Injection: injection, ServiceAccount: s.ServiceAccount, Prometheus: true, ServiceAccountAnnotations: effective})
 	switch d.Reason {
