@@ -16,6 +16,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 
 	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 func TestFaults(t *testing.T) {
@@ -127,11 +128,7 @@ func TestHang(t *testing.T) {
 		_, err := f.assume(f.signer.Token(subject, stsTokens))
 		ended <- err
 	}()
-	for deadline := time.Now().Add(10 * time.Second); fault.Hits() == 0; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("the call did not arrive")
-		}
-	}
+	testkit.Eventually(t, "the call arrives", func() bool { return fault.Hits() > 0 })
 	select {
 	case err := <-ended:
 		t.Fatalf("the call ended: %v", err)

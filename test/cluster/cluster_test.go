@@ -3,12 +3,12 @@ package cluster_test
 import (
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
@@ -22,6 +22,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/ampbridge/ampbridge/test/cluster"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 const (
@@ -309,20 +310,16 @@ func testScheduler(t *testing.T, c *cluster.Cluster) {
 	if _, err := pods.Create(t.Context(), newPod("unschedulable"), metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	var conditions []corev1.PodCondition
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	testkit.EventuallyEmpty(t, func() string {
 		pod, err := pods.Get(t.Context(), "unschedulable", metav1.GetOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		conditions = pod.Status.Conditions
-		for _, condition := range conditions {
+		testkit.Must(t, err)
+		for _, condition := range pod.Status.Conditions {
 			if condition.Type == corev1.PodScheduled && condition.Reason == corev1.PodReasonUnschedulable {
-				return
+				return ""
 			}
 		}
-	}
-	t.Errorf("pod conditions: got %v, want %s", conditions, corev1.PodReasonUnschedulable)
+		return fmt.Sprintf("pod conditions: got %v, want %s", pod.Status.Conditions, corev1.PodReasonUnschedulable)
+	})
 }
 
 func testClose(t *testing.T, c *cluster.Cluster) {

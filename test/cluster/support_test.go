@@ -2,11 +2,11 @@ package cluster_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
-	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ampbridge/ampbridge/test/cluster"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 func newPod(name string) *corev1.Pod {
@@ -42,12 +43,11 @@ func get(t *testing.T, c *cluster.Cluster, path string, into any) {
 // with the words of want. Its admission plugins see a new object a little later.
 func eventuallyForbidden(t *testing.T, c *cluster.Cluster, namespace string, pod *corev1.Pod, want string) {
 	t.Helper()
-	var err error
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-		_, err = c.Client().CoreV1().Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	testkit.EventuallyEmpty(t, func() string {
+		_, err := c.Client().CoreV1().Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		if apierrors.IsForbidden(err) && strings.Contains(err.Error(), want) {
-			return
+			return ""
 		}
-	}
-	t.Errorf("pod %s: got %v, want it forbidden: %s", pod.Name, err, want)
+		return fmt.Sprintf("pod %s: got %v, want it forbidden: %s", pod.Name, err, want)
+	})
 }

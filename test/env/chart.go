@@ -75,7 +75,13 @@ func (e *Env) SetConfig(ctx context.Context, pod *corev1.Pod, config string) err
 
 const portAnnotation = "env/port"
 
-// Port is where the pod's server listens, on 127.0.0.1.
+// SetPort records where the pod's server listens, on 127.0.0.1, for a pod that
+// does not come from a [Chart].
+func SetPort(pod *corev1.Pod, port int) {
+	metav1.SetMetaDataAnnotation(&pod.ObjectMeta, portAnnotation, fmt.Sprint(port))
+}
+
+// Port returns where the pod's server listens, on 127.0.0.1.
 func Port(pod *corev1.Pod) string { return pod.Annotations[portAnnotation] }
 
 func (c Chart) pod() (*corev1.Pod, error) {

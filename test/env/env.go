@@ -100,6 +100,17 @@ func Start(tb testing.TB, options Options) *Env {
 	return e
 }
 
+// StartSynced makes an environment for a test, in which sync has already made the
+// roles of the policy.
+func StartSynced(tb testing.TB, options Options) *Env {
+	tb.Helper()
+	e := Start(tb, options)
+	if out, err := e.Sync(tb.Context()); err != nil {
+		tb.Fatal(out, err)
+	}
+	return e
+}
+
 // Prepare finds or builds the programs. The steps StartCloud, StartCluster and
 // StartWebhook follow, in this order.
 func Prepare(ctx context.Context, options Options) (*Env, error) {

@@ -44,10 +44,7 @@ var standardPort = regexp.MustCompile(`:(9090|8080|8081)\b`)
 // of it.
 func (p Ports) Move(pod *corev1.Pod) *corev1.Pod {
 	pod = pod.DeepCopy()
-	if pod.Annotations == nil {
-		pod.Annotations = map[string]string{}
-	}
-	pod.Annotations[portAnnotation] = fmt.Sprint(p.Server)
+	SetPort(pod, p.Server)
 	moved := map[string]int{"9090": p.Server, "8080": p.Reloader, "8081": p.InitReloader}
 	text := func(s string) string {
 		return standardPort.ReplaceAllStringFunc(s, func(port string) string { return fmt.Sprintf(":%d", moved[port[1:]]) })

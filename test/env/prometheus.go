@@ -46,7 +46,7 @@ func (e *Env) CreatePrometheus(ctx context.Context, c Chart) (*Prometheus, error
 }
 
 // PrometheusOf returns the Prometheus of a pod that exists already. Its port is
-// known if [Env.Create] or [Ports.Move] made the object.
+// known if [Env.Create], [Ports.Move] or [SetPort] recorded it.
 func (e *Env) PrometheusOf(pod *corev1.Pod) *Prometheus { return &Prometheus{Object: pod, env: e} }
 
 // StartPrometheus creates the pod that c describes and runs it until the test

@@ -77,11 +77,8 @@ const (
 )
 
 func TestAssumeRoleWithWebIdentity(t *testing.T) {
-	e := env.Start(t, env.Options{})
+	e := env.StartSynced(t, env.Options{})
 	ctx := t.Context()
-	if out, err := e.Sync(ctx); err != nil {
-		t.Fatal(out, err)
-	}
 	if err := e.CreateServiceAccount(ctx, env.Namespace, "grafana"); err != nil {
 		t.Fatal(err)
 	}

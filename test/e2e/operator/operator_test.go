@@ -5,14 +5,12 @@ package operator_test
 import (
 	"bytes"
 	"compress/gzip"
-	"context"
 	"encoding/json"
 	"fmt"
 	"os"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -72,7 +70,7 @@ func operatorPod(t *testing.T, port int) *corev1.Pod {
 		t.Fatal(err)
 	}
 	pod.OwnerReferences = nil
-	pod.Annotations["env/port"] = fmt.Sprint(port)
+	env.SetPort(pod, port)
 	dropped := func(name string) bool { return strings.HasPrefix(name, "kube-api-access-") || name == "web-config" }
 	pod.Spec.Volumes = slices.DeleteFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return dropped(v.Name) })
 	reloader, initReloader := testkit.FreePort(t), testkit.FreePort(t)
@@ -124,47 +122,24 @@ func TestOperatorsSecret(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The webhook reads its policy again by itself: a moment later, not at once.
-	var pod *corev1.Pod
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(200 * time.Millisecond) {
+	testkit.Eventually(t, "the operator's pod is injected", func() bool {
 		dry, err := client.Pods(env.Namespace).Create(ctx, operatorPod(t, port), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if env.Injected(dry) {
-			break
-		}
-		if time.Now().After(deadline) {
-			log, err := e.WebhookLog()
-			t.Fatalf("the operator's pod is not injected (%v)\n%s", err, log)
-		}
-	}
+		testkit.Must(t, err)
+		return env.Injected(dry)
+	})
 	pod, err := client.Pods(env.Namespace).Create(ctx, operatorPod(t, port), metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	run, err := e.Run(ctx, pod, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Log(run.Describe())
-		}
-		if err := run.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	p := e.PrometheusOf(pod)
+	p.StartFor(t)
 	arrives := func(job string) {
 		t.Helper()
-		waiting, cancel := context.WithTimeout(ctx, 90*time.Second)
-		defer cancel()
 		promql := fmt.Sprintf(`up{job=%q,cluster=%q,prometheus_replica=%q}`, job, env.ClusterName, pod.Name)
-		if err := run.Eventually(waiting, "samples of job "+job, func() bool {
-			found, err := e.Cloud.Query(waiting, e.Workspace.ID, promql)
+		p.Eventually(t, "samples of job "+job, func() bool {
+			found, err := e.Cloud.Query(ctx, e.Workspace.ID, promql)
 			return err == nil && len(found) == 1
-		}); err != nil {
-			t.Fatal(err)
-		}
+		})
 	}
 	arrives("first")
 
@@ -174,7 +149,7 @@ func TestOperatorsSecret(t *testing.T) {
 		t.Fatal(err)
 	}
 	arrives("second")
-	if n := run.Container("prometheus").Restarts(); n != 0 {
+	if n := p.Pod.Container("prometheus").Restarts(); n != 0 {
 		t.Errorf("Prometheus restarted %d times", n)
 	}
 }

@@ -34,16 +34,6 @@ var faults = []struct {
 	{"5xx", func(e *env.Env) func() { return e.Cloud.Fail("sts:*", awstest.ServerError).Stop }},
 }
 
-// newEnv is an environment whose trust is in place.
-func newEnv(t *testing.T) *env.Env {
-	t.Helper()
-	e := env.Start(t, env.Options{})
-	if out, err := e.Sync(t.Context()); err != nil {
-		t.Fatal(out, err)
-	}
-	return e
-}
-
 // scraped returns how many samples of its own `up` Prometheus took since a time.
 func scraped(t *testing.T, p *env.Prometheus, since time.Time) int {
 	t.Helper()

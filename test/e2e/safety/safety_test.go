@@ -17,7 +17,7 @@ import (
 // TestPrometheusStartsWhateverSTSDoes: whatever STS does while a pod starts, Prometheus comes up on its
 // own configuration, and gets the block without a restart once STS recovers.
 func TestPrometheusStartsWhateverSTSDoes(t *testing.T) {
-	e := newEnv(t)
+	e := env.StartSynced(t, env.Options{})
 	begun := time.Now()
 	plain := e.StartPrometheus(t, env.Chart{Name: "plain", Config: env.ScrapeSelf("plain", ""), Annotations: map[string]string{"ampbridge.io/inject": "false"}})
 	if env.Injected(plain.Object) {
@@ -57,7 +57,7 @@ func TestPrometheusStartsWhateverSTSDoes(t *testing.T) {
 // and the user's own remote_write beside ours. No reload fails, nothing
 // restarts, and not one sample is lost.
 func TestNoSampleIsLostWhateverSTSDoes(t *testing.T) {
-	e := newEnv(t)
+	e := env.StartSynced(t, env.Options{})
 	url, received := sink(t)
 	p := e.StartPrometheus(t, env.Chart{Name: "later", Config: env.ScrapeSelf("later", "remote_write:\n- {name: mine, url: \""+url+"\"}\n")})
 	p.EventuallyReady(t, time.Now())
@@ -123,7 +123,7 @@ func TestNoSampleIsLostWhateverSTSDoes(t *testing.T) {
 // and sigv4 in the configuration, no sidecar. It is not a test of ampbridge, but
 // of the reason for it.
 func TestSetUpByHandFailsWithSTS(t *testing.T) {
-	e := newEnv(t)
+	e := env.StartSynced(t, env.Options{})
 	url, _ := sink(t)
 	byHand := func(pod *corev1.Pod) {
 		expiration := int64(3600)

@@ -57,10 +57,7 @@ var faults = []struct {
 }
 
 func TestSidecarFaults(t *testing.T) {
-	e := env.Start(t, env.Options{})
-	if out, err := e.Sync(t.Context()); err != nil {
-		t.Fatal(out, err)
-	}
+	e := env.StartSynced(t, env.Options{})
 	var table strings.Builder
 	table.WriteString("| fault | Prometheus |\n| --- | --- |\n")
 	for _, fault := range faults {

@@ -31,16 +31,6 @@ var faults = []struct {
 	fault awstest.Fault
 }{{"denying", awstest.Deny}, {"hanging", awstest.Hang}, {"refused", awstest.Refuse}}
 
-// newEnv is an environment whose trust is in place.
-func newEnv(t *testing.T) *env.Env {
-	t.Helper()
-	e := env.Start(t, env.Options{})
-	if out, err := e.Sync(t.Context()); err != nil {
-		t.Fatal(out, err)
-	}
-	return e
-}
-
 // subject is one Prometheus under test.
 type subject struct {
 	*testing.T
@@ -129,7 +119,7 @@ func (p *subject) served() bool {
 // first attempt, on its own configuration; its next start has the block once STS
 // has recovered.
 func TestPrometheusStartsWhateverSTSDoes(t *testing.T) {
-	e := newEnv(t)
+	e := env.StartSynced(t, env.Options{})
 	for _, f := range faults {
 		t.Run(f.name, func(t *testing.T) {
 			fault := e.Cloud.Fail("sts:*", f.fault)
@@ -154,7 +144,7 @@ func TestPrometheusStartsWhateverSTSDoes(t *testing.T) {
 // same moment. It comes up, with one failed start at most, and has the block
 // again after the next restart.
 func TestOneStartFailsAtMostWhenSTSFailsLater(t *testing.T) {
-	e := newEnv(t)
+	e := env.StartSynced(t, env.Options{})
 	for _, f := range faults {
 		t.Run(f.name, func(t *testing.T) {
 			p := start(t, e, "later-"+f.name, "", nil)
@@ -179,7 +169,7 @@ func TestOneStartFailsAtMostWhenSTSFailsLater(t *testing.T) {
 // TestOneStartFailsWhenOnlyPrometheusCannotReachSTS: the sidecar gets sessions, and Prometheus,
 // whose owner leads its calls elsewhere, does not. One start fails.
 func TestOneStartFailsWhenOnlyPrometheusCannotReachSTS(t *testing.T) {
-	e := newEnv(t)
+	e := env.StartSynced(t, env.Options{})
 	p := start(t, e, "elsewhere", "", func(pod *corev1.Pod) {
 		server := &pod.Spec.Containers[0]
 		server.Env = append(server.Env, corev1.EnvVar{Name: "AWS_ENDPOINT_URL_STS", Value: "http://127.0.0.1:1"})
@@ -198,7 +188,7 @@ func TestOneStartFailsWhenOnlyPrometheusCannotReachSTS(t *testing.T) {
 // TestConfigurationMountedAsOneFileIsServed: the configuration mounted with subPath, with an identity and
 // a cluster label of the owner's.
 func TestConfigurationMountedAsOneFileIsServed(t *testing.T) {
-	e := newEnv(t)
+	e := env.StartSynced(t, env.Options{})
 	p := start(t, e, "single-file", "cluster: own", func(pod *corev1.Pod) {
 		server := &pod.Spec.Containers[0]
 		server.VolumeMounts[0] = corev1.VolumeMount{Name: "config-volume", MountPath: "/etc/config/prometheus.yml", SubPath: "prometheus.yml"}
@@ -223,7 +213,7 @@ func TestConfigurationMountedAsOneFileIsServed(t *testing.T) {
 // TestVolumesMountedInsideTheConfigurationStay: other volumes are mounted inside the configuration's
 // directory, which is read-only by then. The sidecar has made room for them.
 func TestVolumesMountedInsideTheConfigurationStay(t *testing.T) {
-	e := newEnv(t)
+	e := env.StartSynced(t, env.Options{})
 	p := start(t, e, "nested", "", func(pod *corev1.Pod) {
 		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: "targets", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
 			corev1.Volume{Name: "more", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "nested"}}}})

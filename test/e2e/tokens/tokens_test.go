@@ -41,11 +41,7 @@ func TestTokens(t *testing.T) {
 		"AKS": "https://westeurope.oic.prod-aks.azure.com/0a0a0a0a-1111-2222-3333-444455556666/7b7b7b7b-1111-2222-3333-444455556666/",
 	} {
 		t.Run(platform, func(t *testing.T) {
-			e := env.Start(t, env.Options{Issuer: issuer})
-			ctx := t.Context()
-			if out, err := e.Sync(ctx); err != nil {
-				t.Fatal(out, err)
-			}
+			e := env.StartSynced(t, env.Options{Issuer: issuer})
 			matrix(t, e)
 		})
 	}
