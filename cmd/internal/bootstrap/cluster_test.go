@@ -90,10 +90,10 @@ func TestSyncWorksAfterIt(t *testing.T) {
 		}
 		return out.String()
 	}
-	if out := sync(); !strings.Contains(out, "sync: in step: 4 of 4 changes made") {
+	if out := sync(); !strings.Contains(out, "sync: in sync: 4 of 4 changes made") {
 		t.Error(out)
 	}
-	if out := sync(); !strings.Contains(out, "in step: nothing to change") {
+	if out := sync(); !strings.Contains(out, "in sync: nothing to change") {
 		t.Error(out)
 	}
 	// Listing the account in which sync begins changes nothing: it is that role already.
@@ -102,7 +102,7 @@ func TestSyncWorksAfterIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.write(strings.Replace(string(text), "  accounts:\n", "  accounts:\n  - {id: \""+accountID+"\", syncRole: \""+role+"\"}\n", 1))
-	if out := sync(); !strings.Contains(out, "in step: nothing to change") {
+	if out := sync(); !strings.Contains(out, "in sync: nothing to change") {
 		t.Error(out)
 	}
 	for _, account := range []*awstest.Account{f.account, second} {

@@ -9,9 +9,9 @@ import (
 	"strings"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/grantlist"
-	"github.com/ampbridge/ampbridge/cmd/internal/policyfile"
 	"github.com/ampbridge/ampbridge/cmd/internal/usage"
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/policyfile"
 )
 
 // PolicyOptions say which grant list [WritePolicies] converts, and to what.

@@ -6,7 +6,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/cmd/internal/bootstrap"
 	"github.com/ampbridge/ampbridge/cmd/internal/kube"
-	"github.com/ampbridge/ampbridge/cmd/internal/policyfile"
+	"github.com/ampbridge/ampbridge/policy/policyfile"
 	"github.com/ampbridge/ampbridge/cmd/internal/usage"
 )
 

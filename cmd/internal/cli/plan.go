@@ -4,7 +4,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/ampbridge/ampbridge/cmd/internal/sync"
+	"github.com/ampbridge/ampbridge/cmd/internal/reconcile"
 	"github.com/ampbridge/ampbridge/cmd/internal/terraform"
 	"github.com/ampbridge/ampbridge/cmd/internal/usage"
 )
@@ -15,7 +15,7 @@ const formatTerraform = "terraform"
 // newPlan returns `ampbridge plan`, which prints what sync would do. With -o terraform
 // it prints the same as a configuration, for teams that let no controller write IAM.
 func newPlan() *cobra.Command {
-	o := sync.Options{Once: true, DryRun: true}
+	o := reconcile.Options{Once: true, DryRun: true}
 	var roles terraform.RolesOptions
 	cmd := &cobra.Command{
 		Use:   "plan --policy FILE",
@@ -47,13 +47,13 @@ are the named ones, and no cluster is needed.`,
 			if err := rejectRolesFlags(cmd.Flags()); err != nil {
 				return err
 			}
-			if err := o.Validate(); err != nil {
+			if err := validateSync(o); err != nil {
 				return err
 			}
-			return sync.Run(cmd.Context(), o, cmd.InOrStdin(), cmd.OutOrStdout())
+			return reconcile.Run(cmd.Context(), o, cmd.InOrStdin(), cmd.OutOrStdout())
 		},
 	}
-	o.Register(cmd.Flags())
+	registerSync(cmd.Flags(), &o)
 	cmd.Flags().Lookup("output").Usage = "output `FORMAT`: text, json or terraform"
 	registerRoles(cmd.Flags(), &roles)
 	return cmd
@@ -76,10 +76,10 @@ func rejectRolesFlags(flags *pflag.FlagSet) error {
 	return nil
 }
 
-func validateRoles(roles terraform.RolesOptions, o sync.Options) error {
-	o.Output = sync.Text
+func validateRoles(roles terraform.RolesOptions, o reconcile.Options) error {
+	o.Output = reconcile.Text
 	if roles.FromGrants && len(roles.Subjects) > 0 {
 		return usage.Errorf("--subject and --subjects-from-grants exclude each other")
 	}
-	return o.Validate()
+	return validateSync(o)
 }

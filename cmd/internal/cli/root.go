@@ -13,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/doctor"
-	"github.com/ampbridge/ampbridge/cmd/internal/sync"
 	"github.com/ampbridge/ampbridge/cmd/internal/usage"
 )
 
@@ -68,7 +67,7 @@ label a namespace, roll Prometheus, done.`,
 		SilenceUsage:  true,
 	}
 	cmd.AddCommand(
-		newWebhook(), sync.New(), newPlan(), newBootstrap(), newIssuer(), newDoctor(), newStatus(),
+		newWebhook(), newSync(), newPlan(), newBootstrap(), newIssuer(), newDoctor(), newStatus(),
 		newValidate(), newInject(), newConfig(), newVersion(),
 	)
 	return cmd

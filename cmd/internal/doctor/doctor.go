@@ -37,7 +37,7 @@ import (
 	"time"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/doctor/report"
-	"github.com/ampbridge/ampbridge/cmd/internal/policyfile"
+	"github.com/ampbridge/ampbridge/policy/policyfile"
 	"github.com/ampbridge/ampbridge/policy/check"
 )
 

@@ -236,7 +236,7 @@ func (m *member) sync() (output string, err error) {
 func (m *member) inSync() string {
 	m.Helper()
 	out, err := m.sync()
-	if err != nil || !strings.Contains(out, "\nsync: in step: ") {
+	if err != nil || !strings.Contains(out, "\nsync: in sync: ") {
 		m.Fatalf("sync of %s: %v\n%s", m.policy.Cluster.Name, err, out)
 	}
 	return out

@@ -1,4 +1,4 @@
-package sync_test
+package reconcile_test
 
 import (
 	"fmt"
@@ -9,7 +9,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 
-	"github.com/ampbridge/ampbridge/cmd/internal/sync"
+	"github.com/ampbridge/ampbridge/cmd/internal/reconcile"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/awstest"
 )
@@ -32,7 +32,7 @@ func TestARoleForEachServiceAccount(t *testing.T) {
 	t.Run("from nothing, with the other scope before and after", func(t *testing.T) {
 		b := b.aws(t)
 		b.account.SetQuotas(func(q *awstest.Quotas) { q.TrustPolicy = 1 << 14 })
-		raised := func(o *sync.Options) { o.TrustQuota = 1 << 14 }
+		raised := func(o *reconcile.Options) { o.TrustQuota = 1 << 14 }
 		all := strings.Replace(each, "roleScope: serviceAccount, ", "", 1)
 		assumes := func(role string) error {
 			token, err := b.cluster.Token(b.ctx, "many", "prometheus-07", audience, 3600)
@@ -54,7 +54,7 @@ func TestARoleForEachServiceAccount(t *testing.T) {
 			{each, accounts + 1, roleOf("prometheus-07"), roleARN},
 		} {
 			output, _, writes, err := b.sync(step.policy, raised)
-			if err != nil || writes != step.writes || !strings.Contains(output, "\nsync: in step: ") {
+			if err != nil || writes != step.writes || !strings.Contains(output, "\nsync: in sync: ") {
 				t.Fatalf("%d writes (want %d), error %v, output:\n%.3000s", writes, step.writes, err, output)
 			}
 			if err := assumes(step.opens); err != nil {
@@ -144,7 +144,7 @@ func TestPreflight(t *testing.T) {
 			b.must(err)
 		}
 		refused(t, b, policyText, "tell sync with --provider-quota")
-		output, _, writes, err := b.sync(policyText, func(o *sync.Options) { o.ProviderQuota = 101 })
+		output, _, writes, err := b.sync(policyText, func(o *reconcile.Options) { o.ProviderQuota = 101 })
 		if err != nil || writes != 3 {
 			t.Errorf("told of the raised quota: %d writes, error %v\n%s", writes, err, output)
 		}

@@ -1,4 +1,4 @@
-package sync
+package reconcile
 
 import (
 	"bytes"
@@ -6,7 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
-	gosync "sync"
+	"sync"
 	"time"
 
 	"github.com/ampbridge/ampbridge/policy"
@@ -25,7 +25,7 @@ type policySource struct {
 	metrics *metrics
 	changed func()
 
-	mu    gosync.RWMutex
+	mu    sync.RWMutex
 	last  *policy.Policy
 	err   error // why the newest version is not in force
 	bytes []byte

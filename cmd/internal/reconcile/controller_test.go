@@ -1,4 +1,4 @@
-package sync_test
+package reconcile_test
 
 import (
 	"bytes"
@@ -12,7 +12,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	gosync "sync"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,7 +23,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/ampbridge/ampbridge/cmd/internal/sync"
+	"github.com/ampbridge/ampbridge/cmd/internal/reconcile"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/awstest"
 )
@@ -35,14 +35,14 @@ var quick = strings.Replace(policyText, "trust: {", "trust: {interval: 1s, ", 1)
 type process struct {
 	*bridge
 	policy  string
-	options sync.Options
+	options reconcile.Options
 	stop    func() error
 	ended   chan struct{}
 	log     *buffer
 }
 
 type buffer struct {
-	mu   gosync.Mutex
+	mu   sync.Mutex
 	text bytes.Buffer
 }
 
@@ -58,26 +58,25 @@ func (b *buffer) String() string {
 	return b.text.String()
 }
 
-func (b *bridge) control(policyText string, changes ...func(*sync.Options)) *process {
+func (b *bridge) control(policyText string, changes ...func(*reconcile.Options)) *process {
 	b.Helper()
 	if !strings.Contains(policyText, "interval: ") {
 		// The first pass comes within a second then.
 		policyText = strings.Replace(policyText, "trust: {", "trust: {interval: 1m, ", 1)
 	}
 	p := &process{bridge: b, policy: b.file("policy.yaml", policyText), log: &buffer{}, ended: make(chan struct{})}
-	p.options = sync.Options{
-		Policy: p.policy, Kubeconfig: b.kubeconfig, Output: sync.Text, TrustQuota: 2048, Namespace: "ampbridge",
+	p.options = reconcile.Options{
+		Policy: p.policy, Kubeconfig: b.kubeconfig, Output: reconcile.Text, TrustQuota: 2048, Namespace: "ampbridge",
 		HealthAddr: b.freeAddr(), MetricsAddr: b.freeAddr(),
 	}
 	for _, change := range changes {
 		change(&p.options)
 	}
-	b.must(p.options.Validate())
 	ctx, cancel := context.WithCancel(b.ctx)
 	var ended error
 	go func() {
 		defer close(p.ended)
-		ended = sync.Control(ctx, p.options, slog.New(slog.NewJSONHandler(p.log, nil)))
+		ended = reconcile.Control(ctx, p.options, slog.New(slog.NewJSONHandler(p.log, nil)))
 	}()
 	p.stop = func() error { cancel(); <-p.ended; return ended }
 	b.Cleanup(func() {
@@ -397,7 +396,7 @@ func TestController(t *testing.T) {
 			kubeconfig, err := b.cluster.KubeconfigFor(b.ctx, "ampbridge", "sync-"+name)
 			b.must(err)
 			_ = b.cluster.Client().CoordinationV1().Leases("ampbridge").Delete(b.ctx, "ampbridge-sync", metav1.DeleteOptions{})
-			p := b.control(policyText, func(o *sync.Options) { o.Kubeconfig = kubeconfig })
+			p := b.control(policyText, func(o *reconcile.Options) { o.Kubeconfig = kubeconfig })
 			b.eventually(name+" says why", func() bool {
 				text := p.ready()
 				return strings.Contains(text, "no process of sync leads: Lease ampbridge-sync: ") && strings.Contains(text, "forbidden")
@@ -446,7 +445,7 @@ func TestController(t *testing.T) {
 		}
 		_, err := b.cluster.Client().CoreV1().Pods("monitoring").Create(b.ctx, pod, metav1.CreateOptions{})
 		b.must(err)
-		p := b.control(policyText, func(o *sync.Options) { o.Image = "example/ampbridge:1" })
+		p := b.control(policyText, func(o *reconcile.Options) { o.Image = "example/ampbridge:1" })
 		// No webhook is registered here, so the pod has slipped through.
 		b.eventually("the auditor counts the pod", func() bool { return p.metric(`ampbridge_audit_pods{finding="missed"}`) == 1 })
 	})

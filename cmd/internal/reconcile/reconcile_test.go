@@ -1,4 +1,4 @@
-package sync_test
+package reconcile_test
 
 import (
 	"bytes"
@@ -16,7 +16,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/ampbridge/ampbridge/cmd/internal/sync"
+	"github.com/ampbridge/ampbridge/cmd/internal/reconcile"
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/cluster"
 )
@@ -138,15 +138,15 @@ func (b *bridge) serviceAccount(namespace, name string) {
 
 // sync runs the command and returns what it printed, and the calls that it made
 // to IAM.
-func (b *bridge) sync(policyText string, change func(*sync.Options)) (output string, reads, writes int, err error) {
+func (b *bridge) sync(policyText string, change func(*reconcile.Options)) (output string, reads, writes int, err error) {
 	b.Helper()
-	o := sync.Options{Policy: b.file("policy.yaml", policyText), Kubeconfig: b.kubeconfig, Once: true, Output: sync.Text, Namespace: "ampbridge"}
+	o := reconcile.Options{Policy: b.file("policy.yaml", policyText), Kubeconfig: b.kubeconfig, Once: true, Output: reconcile.Text, Namespace: "ampbridge"}
 	if change != nil {
 		change(&o)
 	}
 	before := len(b.cloud.Calls())
 	var stdout bytes.Buffer
-	err = sync.Run(b.ctx, o, strings.NewReader(""), &stdout)
+	err = reconcile.Run(b.ctx, o, strings.NewReader(""), &stdout)
 	for _, c := range b.cloud.Calls()[before:] {
 		switch {
 		case c.Service != "iam":
@@ -162,7 +162,7 @@ func (b *bridge) sync(policyText string, change func(*sync.Options)) (output str
 func (b *bridge) inStep(policyText string, wantWrites int) {
 	b.Helper()
 	output, _, writes, err := b.sync(policyText, nil)
-	if err != nil || writes != wantWrites || !strings.Contains(output, "\nsync: in step: ") {
+	if err != nil || writes != wantWrites || !strings.Contains(output, "\nsync: in sync: ") {
 		b.Fatalf("%d writes (want %d), error %v, output:\n%s", writes, wantWrites, err, output)
 	}
 }
@@ -188,7 +188,7 @@ func TestSync(t *testing.T) {
 
 	t.Run("from nothing to a token that assumes the role", func(t *testing.T) {
 		b := b.aws(t)
-		output, _, writes, err := b.sync(policyText, func(o *sync.Options) { o.DryRun = true })
+		output, _, writes, err := b.sync(policyText, func(o *reconcile.Options) { o.DryRun = true })
 		if err != nil || writes != 0 || !strings.Contains(output, "plan: 2 to create, 1 to change, 0 refused\nsync: dry run: nothing was changed\n") {
 			t.Fatalf("dry run: %d writes, error %v, output:\n%s", writes, err, output)
 		}
@@ -203,7 +203,7 @@ func TestSync(t *testing.T) {
 			}
 		}
 		output, reads, writes, err := b.sync(policyText, nil)
-		if err != nil || writes != 0 || reads != 4 || !strings.HasSuffix(output, "sync: in step: nothing to change\n") {
+		if err != nil || writes != 0 || reads != 4 || !strings.HasSuffix(output, "sync: in sync: nothing to change\n") {
 			t.Errorf("second run: %d reads, %d writes, error %v, output:\n%s", reads, writes, err, output)
 		}
 	})
@@ -234,7 +234,7 @@ func TestSync(t *testing.T) {
 			`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"111122223333"},"Action":"sts:AssumeRole"}]}`)})
 		b.must(err)
 		output, _, writes, err := b.sync(policyText, nil)
-		if err == nil || writes != 0 || !strings.Contains(output, "was not made by sync") || !strings.HasSuffix(output, "sync: not in step: 0 of 0 changes made, 1 refused\n") {
+		if err == nil || writes != 0 || !strings.Contains(output, "was not made by sync") || !strings.HasSuffix(output, "sync: not in sync: 0 of 0 changes made, 1 refused\n") {
 			t.Errorf("%d writes, error %v, output:\n%s", writes, err, output)
 		}
 	})
@@ -242,9 +242,9 @@ func TestSync(t *testing.T) {
 	t.Run("a failure takes along what builds on it, and the next run mends it", func(t *testing.T) {
 		b := b.aws(t)
 		denied := b.cloud.Fail("iam:CreateRole", awstest.Deny)
-		output, _, _, err := b.sync(policyText, func(o *sync.Options) { o.Output = sync.JSON })
+		output, _, _, err := b.sync(policyText, func(o *reconcile.Options) { o.Output = reconcile.JSON })
 		denied.Stop()
-		var report sync.Report
+		var report reconcile.Report
 		b.must(json.Unmarshal([]byte(output), &report))
 		if err == nil || report.InSync || report.Made != 1 || len(report.Failures) != 2 ||
 			report.Failures[0].Error != "CreateRole: AccessDenied: Access denied" || report.Failures[1].Error != "PutRolePolicy: not tried, because CreateRole failed" {

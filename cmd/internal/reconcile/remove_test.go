@@ -1,4 +1,4 @@
-package sync_test
+package reconcile_test
 
 import (
 	"strings"
@@ -7,13 +7,13 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 
-	"github.com/ampbridge/ampbridge/cmd/internal/sync"
+	"github.com/ampbridge/ampbridge/cmd/internal/reconcile"
 	"github.com/ampbridge/ampbridge/test/awstest"
 )
 
 func TestRemove(t *testing.T) {
 	b := start(t)
-	confirmed := func(o *sync.Options) { o.Once, o.Remove, o.Yes = false, true, true }
+	confirmed := func(o *reconcile.Options) { o.Once, o.Remove, o.Yes = false, true, true }
 
 	t.Run("all of ours and nothing else", func(t *testing.T) {
 		b := b.aws(t)
@@ -26,12 +26,12 @@ func TestRemove(t *testing.T) {
 		b.foreignRole("/", "irsa", `{"Federated":"`+provider+`"}`, "sts:AssumeRoleWithWebIdentity")
 
 		for _, c := range []struct {
-			change    func(*sync.Options)
+			change    func(*reconcile.Options)
 			fails     bool
 			lastWords string
 		}{
-			{func(o *sync.Options) { confirmed(o); o.Yes = false }, true, "sync: dry run: nothing was changed\n"},
-			{func(o *sync.Options) { confirmed(o); o.Yes, o.DryRun = false, true }, false, "sync: dry run: nothing was changed\n"},
+			{func(o *reconcile.Options) { confirmed(o); o.Yes = false }, true, "sync: dry run: nothing was changed\n"},
+			{func(o *reconcile.Options) { confirmed(o); o.Yes, o.DryRun = false, true }, false, "sync: dry run: nothing was changed\n"},
 		} {
 			output, _, writes, err := b.sync(renamed, c.change)
 			if (err != nil) != c.fails || writes != 0 || !strings.Contains(output, "plan: 4 to delete, 0 refused") || !strings.HasSuffix(output, c.lastWords) {

@@ -1,4 +1,4 @@
-package sync_test
+package reconcile_test
 
 import (
 	"fmt"

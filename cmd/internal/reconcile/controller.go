@@ -1,4 +1,4 @@
-package sync
+package reconcile
 
 import (
 	"context"
@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	gosync "sync"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -93,7 +93,7 @@ func (c *controller) elect(ctx context.Context) error {
 	identity := host + "_" + string(uuid.NewUUID())
 	electing, release := context.WithCancel(context.WithoutCancel(ctx))
 	defer release()
-	var working gosync.Mutex
+	var working sync.Mutex
 	var failure error
 	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
 		Lock:          newLeaseLock(c.cluster.Client, c.options.Namespace, identity, &c.leadership, c.deposed(release)),

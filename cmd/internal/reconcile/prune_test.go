@@ -1,4 +1,4 @@
-package sync_test
+package reconcile_test
 
 import (
 	"strings"
@@ -9,7 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/ampbridge/ampbridge/cmd/internal/sync"
+	"github.com/ampbridge/ampbridge/cmd/internal/reconcile"
 )
 
 // remembered is the ConfigMap's memory of who is missing, as JSON.
@@ -33,8 +33,8 @@ func TestPrune(t *testing.T) {
 	b := start(t)
 	b.must(b.cluster.Namespace(b.ctx, "other", map[string]string{"ampbridge.io/injection": "enabled"}))
 	noon := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
-	at := func(d time.Duration) func(*sync.Options) {
-		return func(o *sync.Options) { o.Now = func() time.Time { return noon.Add(d) } }
+	at := func(d time.Duration) func(*reconcile.Options) {
+		return func(o *reconcile.Options) { o.Now = func() time.Time { return noon.Add(d) } }
 	}
 	// run syncs at a time, and tells how many writes that took.
 	run := func(b *bridge, d time.Duration, wantWrites int, says string) {
@@ -78,7 +78,7 @@ func TestPrune(t *testing.T) {
 		pod.Status.Phase = corev1.PodFailed
 		_, err = b.cluster.Client().CoreV1().Pods("monitoring").UpdateStatus(b.ctx, pod, metav1.UpdateOptions{})
 		b.must(err)
-		dry, _, _, err := b.sync(policyText, func(o *sync.Options) { at(3 * time.Hour)(o); o.DryRun = true })
+		dry, _, _, err := b.sync(policyText, func(o *reconcile.Options) { at(3 * time.Hour)(o); o.DryRun = true })
 		if err != nil || !strings.Contains(dry, "# 1 subject not seen for longer than trust.pruneAfter") {
 			t.Errorf("dry run: error %v, output:\n%s", err, dry)
 		}
@@ -103,7 +103,7 @@ func TestPrune(t *testing.T) {
 		if err == nil || writes != 0 || !strings.Contains(output, "2 of 2 trusted subjects are not seen any more") || !strings.Contains(output, "--allow-shrink") {
 			t.Errorf("%d writes, error %v, output:\n%s", writes, err, output)
 		}
-		output, _, writes, err = b.sync(policyText, func(o *sync.Options) { at(time.Hour)(o); o.AllowShrink = true })
+		output, _, writes, err = b.sync(policyText, func(o *reconcile.Options) { at(time.Hour)(o); o.AllowShrink = true })
 		if err != nil || writes != 1 || !strings.Contains(output, "nobody is left, so the role is closed") {
 			t.Errorf("allowed: %d writes, error %v, output:\n%s", writes, err, output)
 		}
@@ -115,7 +115,7 @@ func TestPrune(t *testing.T) {
 		run(b, 0, 3, "in step")
 		b.deleteServiceAccount("prometheus-old")
 		run(b, 0, 0, "keeps its trust")
-		output, _, writes, err := b.sync(policyText, func(o *sync.Options) { at(2 * time.Hour)(o); o.Namespace = "other" })
+		output, _, writes, err := b.sync(policyText, func(o *reconcile.Options) { at(2 * time.Hour)(o); o.Namespace = "other" })
 		if err != nil || writes != 0 || !strings.Contains(output, "note: ConfigMap other/ampbridge-sync: cannot be read, so nobody is pruned: ") {
 			t.Errorf("%d writes, error %v, output:\n%s", writes, err, output)
 		}

@@ -1,10 +1,10 @@
-package sync
+package reconcile
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	gosync "sync"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -113,7 +113,7 @@ func (l *leaseLock) create(ctx context.Context, record resourcelock.LeaderElecti
 type leadership struct {
 	// metric is when the holder was last seen to renew, in Unix time.
 	metric prometheus.Gauge
-	mu     gosync.Mutex
+	mu     sync.Mutex
 	record resourcelock.LeaderElectionRecord
 	// renewed is when the record last changed, by this process's clock.
 	renewed time.Time

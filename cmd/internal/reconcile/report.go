@@ -1,0 +1,74 @@
+package reconcile
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/plan"
+)
+
+// Output formats.
+const (
+	Text = "text"
+	JSON = "json"
+)
+
+// Report is what a run found and did.
+type Report struct {
+	Plan plan.Plan `json:"plan"`
+	// DryRun: nothing was applied.
+	DryRun bool `json:"dryRun"`
+	// Made counts the changes that were applied.
+	Made     int       `json:"made"`
+	Failures []Failure `json:"failures"`
+	// InSync: nothing is left to do, and nothing was refused.
+	InSync bool `json:"inSync"`
+}
+
+// Failure is a change that was not made.
+type Failure struct {
+	Call     plan.Call  `json:"call"`
+	Resource policy.ARN `json:"resource"`
+	Error    string     `json:"error"`
+	// skipped: it was not tried, because of another failure.
+	skipped bool
+}
+
+func (r *Report) write(stdout io.Writer, format string) error {
+	if format == JSON {
+		text, err := json.MarshalIndent(r, "", "  ")
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(stdout, "%s\n", text)
+		return err
+	}
+	var errs []error
+	for _, f := range r.Failures {
+		_, err := fmt.Fprintf(stdout, "! failed: %s: %s\n", f.Resource, f.Error)
+		errs = append(errs, err)
+	}
+	_, err := fmt.Fprintln(stdout, r.closing())
+	return errors.Join(append(errs, err)...)
+}
+
+func (r *Report) closing() string {
+	switch {
+	case r.DryRun && !r.Plan.InSync():
+		return "sync: dry run: nothing was changed"
+	case r.removes():
+		return fmt.Sprintf("sync: removed: %d of %d deletions made, %d refused", r.Made, len(r.Plan.Changes), len(r.Plan.Refusals))
+	case r.InSync && r.Made == 0:
+		return "sync: in sync: nothing to change"
+	case r.InSync:
+		return fmt.Sprintf("sync: in sync: %d of %d changes made", r.Made, len(r.Plan.Changes))
+	}
+	return fmt.Sprintf("sync: not in sync: %d of %d changes made, %d refused", r.Made, len(r.Plan.Changes), len(r.Plan.Refusals))
+}
+
+func (r *Report) removes() bool {
+	return len(r.Plan.Changes) > 0 && r.Plan.Changes[0].Call.Deletes()
+}
