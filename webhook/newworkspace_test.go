@@ -22,7 +22,7 @@ func TestNewWorkspaceIsRefused(t *testing.T) {
 	if err := os.WriteFile(file, []byte(regexp.MustCompile(`workspace/ws-[0-9a-zA-Z-]+`).ReplaceAllString(good, "workspace/ws-new")), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	source := webhook.NewPolicySource(file, webhook.NewMetrics(prometheus.NewRegistry()), slog.New(slog.NewJSONHandler(io.Discard, nil)))
+	source := webhook.WatchPolicy(file, nil, webhook.NewMetrics(prometheus.NewRegistry()), slog.New(slog.NewJSONHandler(io.Discard, nil)))
 	if err := source.Err(); source.Current() != nil || err == nil || !strings.Contains(err.Error(), "destinations[0].workspace: is ws-new") {
 		t.Errorf("got %v, %v", source.Current(), err)
 	}

@@ -22,6 +22,7 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/policyfile"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook"
 )
@@ -177,7 +178,7 @@ func wantLabelled(t *testing.T, g prometheus.Gatherer, name, value string) {
 }
 
 // The last good policy survives a restart of every replica.
-func TestAcceptedPolicy(t *testing.T) {
+func TestLastGoodPolicySurvivesARestart(t *testing.T) {
 	good := readFile(t, "testdata/policy.yaml")
 	paused := append(bytes.Clone(good), "paused: true\n"...)
 	broken := append(bytes.Clone(good), "pausd: true\n"...)
@@ -195,18 +196,18 @@ func TestAcceptedPolicy(t *testing.T) {
 		return object.Data["accepted.yaml"]
 	}
 	dir := t.TempDir()
-	start := func(content []byte) (*webhook.PolicySource, *prometheus.Registry) {
+	start := func(content []byte) (*policyfile.Watcher, *prometheus.Registry) {
 		publish(t, dir, content)
 		registry := prometheus.NewRegistry()
-		source := webhook.NewPolicySource(filepath.Join(dir, "policy.yaml"), webhook.NewMetrics(registry), slog.New(slog.DiscardHandler))
+		source := webhook.WatchPolicy(filepath.Join(dir, "policy.yaml"), accepted, webhook.NewMetrics(registry), slog.New(slog.DiscardHandler))
 		go source.Follow(t.Context())
-		go source.Keep(t.Context(), accepted)
+		go source.Keep(t.Context())
 		return source, registry
 	}
 
 	t.Run("before there was a good version", func(t *testing.T) {
 		source, _ := start(broken)
-		if err := source.Restore(t.Context(), accepted); err == nil || !strings.Contains(err.Error(), "is empty") || source.Current() != nil {
+		if err := source.Restore(t.Context()); err == nil || !strings.Contains(err.Error(), "is empty") || source.Current() != nil {
 			t.Errorf("got policy %v, error %v", source.Current(), err)
 		}
 	})
@@ -257,8 +258,8 @@ func TestAcceptedPolicy(t *testing.T) {
 			t.Fatal(err)
 		}
 		publish(t, dir, broken)
-		source := webhook.NewPolicySource(filepath.Join(dir, "policy.yaml"), webhook.NewMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler))
-		if err := source.Restore(t.Context(), accepted); err == nil || !strings.Contains(err.Error(), `version "2000"`) || source.Current() != nil {
+		source := webhook.WatchPolicy(filepath.Join(dir, "policy.yaml"), accepted, webhook.NewMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler))
+		if err := source.Restore(t.Context()); err == nil || !strings.Contains(err.Error(), `version "2000"`) || source.Current() != nil {
 			t.Errorf("got policy %v, error %v", source.Current(), err)
 		}
 	})

@@ -23,6 +23,7 @@ import (
 	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/policyfile"
 	"github.com/ampbridge/ampbridge/webhook/breaker"
 	"github.com/ampbridge/ampbridge/webhook/certificates"
 	"github.com/ampbridge/ampbridge/webhook/registration"
@@ -51,7 +52,7 @@ type Options struct {
 	WebhookConfiguration string
 	// CertTiming is for tests; the zero value is for use.
 	CertTiming certificates.Timing
-	// PolicyFile is the policy; see [PolicySource].
+	// PolicyFile is the policy; see [policyfile.Watcher].
 	PolicyFile string
 	// Image is the config sidecar's, for policies that name none.
 	Image string
@@ -70,7 +71,7 @@ type Options struct {
 	Logger *slog.Logger
 
 	breaker  func(context.Context) (breaker.State, error)
-	accepted *Accepted
+	accepted policyfile.Store
 }
 
 // shutdownTimeout bounds the health and metrics servers' end.
@@ -129,7 +130,7 @@ func Run(ctx context.Context, o Options) error {
 	ctrllog.SetLogger(logr.FromSlogHandler(o.Logger.Handler()))
 	registry := prometheus.NewRegistry()
 	metrics := NewMetrics(registry)
-	source := NewPolicySource(o.PolicyFile, metrics, o.Logger)
+	source := WatchPolicy(o.PolicyFile, o.accepted, metrics, o.Logger)
 	certificate, err := o.certificate(registry)
 	if err != nil {
 		return fmt.Errorf("webhook: %w", err)
@@ -161,7 +162,7 @@ func Run(ctx context.Context, o Options) error {
 	})
 	group.Go(func() error { source.Follow(serving); return nil })
 	if o.accepted != nil {
-		group.Go(func() error { source.Keep(serving, o.accepted); return nil })
+		group.Go(func() error { source.Keep(serving); return nil })
 	}
 	group.Go(func() error { return serve(observing, "health", o.HealthAddr, a.health()) })
 	group.Go(func() error { return serve(observing, "metrics", o.MetricsAddr, metricsHandler(registry)) })
@@ -192,7 +193,7 @@ func (o *Options) certificate(registry prometheus.Registerer) (certificate, erro
 // app is one running webhook.
 type app struct {
 	Options
-	source      *PolicySource
+	source      *policyfile.Watcher
 	certificate certificate
 	handlers    Dependencies
 	draining    atomic.Bool
@@ -269,7 +270,7 @@ func (a *app) ready() error {
 	if a.draining.Load() {
 		draining = errors.New("the webhook is about to end")
 	}
-	return errors.Join(a.source.ready(), serving, draining)
+	return errors.Join(policyReady(a.source), serving, draining)
 }
 
 // metricsHandler serves the webhook's own metrics and those of the libraries.

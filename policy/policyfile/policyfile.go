@@ -1,5 +1,8 @@
-// Package policyfile reads the files that commands are given, standard input
-// among them, and policies from them.
+// Package policyfile loads and watches the policy file. It is the one package under
+// policy that does I/O, because both the webhook and the commands use it.
+//
+// [Load] reads a policy once, from a file or from standard input. [Watch] follows a
+// file while a process runs.
 package policyfile
 
 import (

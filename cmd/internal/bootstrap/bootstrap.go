@@ -16,11 +16,11 @@ import (
 	"strings"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/kube"
-	"github.com/ampbridge/ampbridge/policy/policyfile"
 	"github.com/ampbridge/ampbridge/cmd/internal/terraform"
 	"github.com/ampbridge/ampbridge/cmd/internal/usage"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/bootstrap"
+	"github.com/ampbridge/ampbridge/policy/policyfile"
 )
 
 // Output formats.

@@ -6,8 +6,8 @@ import (
 
 	"github.com/ampbridge/ampbridge/cmd/internal/bootstrap"
 	"github.com/ampbridge/ampbridge/cmd/internal/kube"
-	"github.com/ampbridge/ampbridge/policy/policyfile"
 	"github.com/ampbridge/ampbridge/cmd/internal/usage"
+	"github.com/ampbridge/ampbridge/policy/policyfile"
 )
 
 func registerBootstrap(flags *pflag.FlagSet, o *bootstrap.Options) {

@@ -37,8 +37,8 @@ import (
 	"time"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/doctor/report"
-	"github.com/ampbridge/ampbridge/policy/policyfile"
 	"github.com/ampbridge/ampbridge/policy/check"
+	"github.com/ampbridge/ampbridge/policy/policyfile"
 )
 
 // Output formats.

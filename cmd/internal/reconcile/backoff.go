@@ -169,7 +169,7 @@ func part(d time.Duration, share float64) time.Duration { return time.Duration(f
 
 // firstPause comes before a process's first pass.
 func (c *controller) firstPause() time.Duration {
-	p := c.policy.current()
+	p := c.policy.Current()
 	if p == nil {
 		return 0
 	}

@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/tools/leaderelection"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/kube"
+	"github.com/ampbridge/ampbridge/policy/policyfile"
 	"github.com/ampbridge/ampbridge/webhook/audit"
 )
 
@@ -44,14 +45,13 @@ func Control(ctx context.Context, o Options, logger *slog.Logger) error {
 	}
 	registry := prometheus.NewRegistry()
 	c := &controller{options: o, cluster: cluster, logger: logger, registry: registry, metrics: newMetrics(registry), wake: make(chan struct{}, 1), log: dedupLog{logger: logger}}
-	c.policy = &policySource{path: o.Policy, logger: logger, metrics: c.metrics, changed: c.trigger}
-	c.policy.load()
+	c.policy = watchPolicy(o.Policy, c.metrics, logger, c.trigger)
 	c.unsynced.Store(true)
 	c.leadership.metric = c.metrics.leaderSeen
 
 	ctx = logr.NewContext(ctx, logr.FromSlogHandler(logger.Handler()))
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { c.policy.follow(ctx); return nil })
+	group.Go(func() error { c.policy.Follow(ctx); return nil })
 	group.Go(func() error { return serve(ctx, "health", o.HealthAddr, c.health()) })
 	group.Go(func() error { return serve(ctx, "metrics", o.MetricsAddr, metricsHandler(registry)) })
 	group.Go(func() error { return c.elect(ctx) })
@@ -66,7 +66,7 @@ type controller struct {
 	// registry is what metrics, and the auditor's, are served from.
 	registry *prometheus.Registry
 	metrics  *metrics
-	policy   *policySource
+	policy   *policyfile.Watcher
 	log      dedupLog
 	// wake has room for one: a wake-up that finds it full is not lost.
 	wake chan struct{}
@@ -170,7 +170,7 @@ func (c *controller) audit(ctx context.Context) error {
 		return nil
 	}
 	return audit.Run(ctx, audit.Options{
-		RESTConfig: c.cluster.Config, Policy: c.policy.current, Image: c.options.Image, Namespace: c.options.Namespace,
+		RESTConfig: c.cluster.Config, Policy: c.policy.Current, Image: c.options.Image, Namespace: c.options.Namespace,
 		Excluded: c.options.Excluded, NoBreaker: c.options.NoBreaker, PullGrace: c.options.PullGrace, Registry: c.registry, Logger: c.logger,
 	})
 }
@@ -178,7 +178,7 @@ func (c *controller) audit(ctx context.Context) error {
 // ready returns what is missing: a policy, and the service accounts in the process
 // that leads or a live leader in one that stands by.
 func (c *controller) ready() error {
-	err := c.policy.ready()
+	err := policyReady(c.policy)
 	switch {
 	case !c.leads.Load():
 		err = errors.Join(err, c.leadership.leaderless(time.Now()))

@@ -44,7 +44,7 @@ type worker struct {
 // pass brings AWS in step once. What goes wrong is in the journal and in the
 // metrics, and tried again.
 func (w *worker) pass(ctx context.Context) {
-	p := w.policy.current()
+	p := w.policy.Current()
 	if p == nil {
 		return // readiness and log say so; the next version wakes us
 	}
@@ -177,7 +177,7 @@ func (w *worker) wait(ctx context.Context) {
 // has changed, or service accounts that it grants something; and the service
 // accounts without a grant that ask, if they are others than before.
 func (w *worker) changed() (policyChanged, granted bool, askers *[]plan.ServiceAccount) {
-	p := w.policy.current()
+	p := w.policy.Current()
 	if p != w.lastPolicy || p == nil {
 		return p != nil, false, nil
 	}

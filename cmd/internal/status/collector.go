@@ -16,9 +16,9 @@ import (
 
 	"github.com/ampbridge/ampbridge/cmd/internal/awsiam"
 	"github.com/ampbridge/ampbridge/cmd/internal/kube"
-	"github.com/ampbridge/ampbridge/policy/policyfile"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/plan"
+	"github.com/ampbridge/ampbridge/policy/policyfile"
 	"github.com/ampbridge/ampbridge/webhook/audit"
 	"github.com/ampbridge/ampbridge/webhook/breaker/store"
 	"github.com/ampbridge/ampbridge/webhook/inject"

@@ -9,10 +9,10 @@ import (
 	"strings"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/kube"
-	"github.com/ampbridge/ampbridge/policy/policyfile"
 	"github.com/ampbridge/ampbridge/cmd/internal/usage"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/plan"
+	"github.com/ampbridge/ampbridge/policy/policyfile"
 )
 
 // RolesOptions say what [PrintRoles] prints.

@@ -16,7 +16,7 @@ import (
 )
 
 // A ConfigMap's volume changes by the swap of a symbolic link to a directory.
-func TestPolicySourceFollowsAConfigMap(t *testing.T) {
+func TestPolicyFollowsAConfigMap(t *testing.T) {
 	good := readFile(t, "testdata/policy.yaml")
 	paused := append(bytes.Clone(good), "paused: true\n"...)
 	broken := append(bytes.Clone(good), "pausd: true\nsession: {duration: 1s}\n"...)
@@ -24,7 +24,7 @@ func TestPolicySourceFollowsAConfigMap(t *testing.T) {
 	dir := t.TempDir()
 	publish(t, dir, broken)
 	registry, log := prometheus.NewRegistry(), &lockedBuffer{}
-	source := webhook.NewPolicySource(filepath.Join(dir, "policy.yaml"), webhook.NewMetrics(registry), slog.New(slog.NewJSONHandler(log, nil)))
+	source := webhook.WatchPolicy(filepath.Join(dir, "policy.yaml"), nil, webhook.NewMetrics(registry), slog.New(slog.NewJSONHandler(log, nil)))
 	if source.Current() != nil || source.Err() == nil {
 		t.Fatalf("a broken first version: got %v, %v; want no policy and an error", source.Current(), source.Err())
 	}
@@ -61,10 +61,10 @@ func TestPolicySourceFollowsAConfigMap(t *testing.T) {
 	}
 }
 
-func TestPolicySourceSurvivesAMissingFile(t *testing.T) {
+func TestPolicySurvivesAMissingFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "policy.yaml")
 	log := &lockedBuffer{}
-	source := webhook.NewPolicySource(file, webhook.NewMetrics(prometheus.NewRegistry()), slog.New(slog.NewJSONHandler(log, nil)))
+	source := webhook.WatchPolicy(file, nil, webhook.NewMetrics(prometheus.NewRegistry()), slog.New(slog.NewJSONHandler(log, nil)))
 	if source.Err() == nil {
 		t.Fatal("a missing file: got no error")
 	}
