@@ -3,18 +3,14 @@ package reconcile
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"os"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
-	"k8s.io/apimachinery/pkg/util/uuid"
-	"k8s.io/client-go/tools/leaderelection"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/kube"
 	"github.com/ampbridge/ampbridge/policy/policyfile"
@@ -22,12 +18,6 @@ import (
 )
 
 const (
-	// A leader that dies is replaced within the lease's duration; one that cannot
-	// renew stops in time before that.
-	leaseDuration = 15 * time.Second
-	renewDeadline = 10 * time.Second
-	renewPeriod   = 2 * time.Second
-
 	// debounce gathers what happens at once, as in a Helm upgrade.
 	debounce = 500 * time.Millisecond
 	// orphansEvery is how many passes there are from one look for roles that no
@@ -49,13 +39,9 @@ func Control(ctx context.Context, o Options, logger *slog.Logger) error {
 	c.unsynced.Store(true)
 	c.leadership.metric = c.metrics.leaderSeen
 
-	ctx = logr.NewContext(ctx, logr.FromSlogHandler(logger.Handler()))
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { c.policy.Follow(ctx); return nil })
-	group.Go(func() error { return serve(ctx, "health", o.HealthAddr, c.health()) })
-	group.Go(func() error { return serve(ctx, "metrics", o.MetricsAddr, metricsHandler(registry)) })
-	group.Go(func() error { return c.elect(ctx) })
-	return group.Wait()
+	log := logr.FromSlogHandler(logger.Handler())
+	ctrllog.SetLogger(log)
+	return c.run(logr.NewContext(ctx, log), c.work)
 }
 
 // controller is one running sync.
@@ -81,59 +67,6 @@ func (c *controller) trigger() {
 	case c.wake <- struct{}{}:
 	default:
 	}
-}
-
-// elect works while this process holds the Lease. It gives the Lease back only
-// when the work has ended, so that there are never two at work.
-func (c *controller) elect(ctx context.Context) error {
-	host, err := os.Hostname()
-	if err != nil {
-		return err
-	}
-	identity := host + "_" + string(uuid.NewUUID())
-	electing, release := context.WithCancel(context.WithoutCancel(ctx))
-	defer release()
-	var working sync.Mutex
-	var failure error
-	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
-		Lock:          newLeaseLock(c.cluster.Client, c.options.Namespace, identity, &c.leadership, c.deposed(release)),
-		LeaseDuration: leaseDuration, RenewDeadline: renewDeadline, RetryPeriod: renewPeriod, ReleaseOnCancel: true, Name: memoryName,
-		Callbacks: leaderelection.LeaderCallbacks{
-			OnStartedLeading: func(leading context.Context) {
-				working.Lock()
-				defer working.Unlock()
-				leading, stop := context.WithCancel(leading)
-				defer stop()
-				defer context.AfterFunc(ctx, stop)()
-				c.leads.Store(true)
-				c.metrics.leader.Set(1)
-				failure = c.work(leading)
-				c.metrics.leader.Set(0)
-				c.leads.Store(false)
-				release()
-			},
-			OnStoppedLeading: func() {},
-			OnNewLeader: func(leader string) {
-				c.logger.Info("leader", "identity", leader, "self", leader == identity)
-			},
-		},
-	})
-	if err != nil {
-		return err
-	}
-	go func() {
-		<-ctx.Done()
-		working.Lock()
-		defer working.Unlock()
-		release()
-	}()
-	elector.Run(electing)
-	working.Lock()
-	defer working.Unlock()
-	if ctx.Err() == nil && failure == nil {
-		failure = fmt.Errorf("the Lease %s/%s is lost to another process, or cannot be renewed", c.options.Namespace, memoryName)
-	}
-	return failure
 }
 
 // work makes passes until the context ends.
@@ -186,18 +119,6 @@ func (c *controller) ready() error {
 		err = errors.Join(err, errors.New("the service accounts are not known yet"))
 	}
 	return err
-}
-
-// deposed returns what stops the work of this process at once when another holds
-// the Lease. Without it the work would go on until the renewal's deadline: a Lease
-// that was deleted can be taken by another before this process creates it again.
-func (c *controller) deposed(stop func()) func(holder string) {
-	return func(holder string) {
-		if c.leads.Load() {
-			c.logger.Error("another process holds the Lease", "holder", holder)
-			stop()
-		}
-	}
 }
 
 // sleep returns early when the context ends.

@@ -36,7 +36,7 @@ type leaseLock struct {
 func newLeaseLock(client kubernetes.Interface, namespace, identity string, seen *leadership, deposed func(holder string)) *leaseLock {
 	return &leaseLock{
 		LeaseLock: resourcelock.LeaseLock{
-			LeaseMeta: metav1.ObjectMeta{Namespace: namespace, Name: memoryName}, Client: client.CoordinationV1(),
+			LeaseMeta: metav1.ObjectMeta{Namespace: namespace, Name: stateName}, Client: client.CoordinationV1(),
 			LockConfig: resourcelock.ResourceLockConfig{Identity: identity},
 		},
 		client: client, seen: seen, deposed: deposed,
@@ -88,7 +88,7 @@ func (l *leaseLock) create(ctx context.Context, record resourcelock.LeaderElecti
 	lease := applycoordinationv1.Lease(l.LeaseMeta.Name, l.LeaseMeta.Namespace).
 		WithLabels(map[string]string{"app.kubernetes.io/name": "ampbridge", "app.kubernetes.io/component": "sync"})
 	// The Lease goes with the ConfigMap, which the chart makes and an uninstall deletes.
-	owner, err := l.client.CoreV1().ConfigMaps(l.LeaseMeta.Namespace).Get(ctx, memoryName, metav1.GetOptions{})
+	owner, err := l.client.CoreV1().ConfigMaps(l.LeaseMeta.Namespace).Get(ctx, stateName, metav1.GetOptions{})
 	switch {
 	case err == nil:
 		lease.WithOwnerReferences(applymetav1.OwnerReference().WithAPIVersion("v1").WithKind("ConfigMap").WithName(owner.Name).WithUID(owner.UID))
@@ -96,7 +96,7 @@ func (l *leaseLock) create(ctx context.Context, record resourcelock.LeaderElecti
 		return err
 	}
 	leases := l.client.CoordinationV1().Leases(l.LeaseMeta.Namespace)
-	if _, err := leases.Apply(ctx, lease, metav1.ApplyOptions{FieldManager: memoryName}); err != nil {
+	if _, err := leases.Apply(ctx, lease, metav1.ApplyOptions{FieldManager: stateName}); err != nil {
 		return err
 	}
 	current, _, err := l.Get(ctx)
@@ -104,7 +104,7 @@ func (l *leaseLock) create(ctx context.Context, record resourcelock.LeaderElecti
 		return err
 	}
 	if current.HolderIdentity != "" {
-		return apierrors.NewConflict(coordinationv1.Resource("leases"), memoryName, fmt.Errorf("%s has taken it", current.HolderIdentity))
+		return apierrors.NewConflict(coordinationv1.Resource("leases"), stateName, fmt.Errorf("%s has taken it", current.HolderIdentity))
 	}
 	return l.LeaseLock.Update(ctx, record)
 }
@@ -115,6 +115,9 @@ type leadership struct {
 	metric prometheus.Gauge
 	mu     sync.Mutex
 	record resourcelock.LeaderElectionRecord
+	// newLeader is called when another process than before holds the Lease; nil: no call.
+	newLeader func(identity string)
+	leader    string
 	// renewed is when the record last changed, by this process's clock.
 	renewed time.Time
 	// err is why the Lease could not be read or written; nil: it could.
@@ -131,6 +134,12 @@ func (l *leadership) observe(record resourcelock.LeaderElectionRecord) {
 		l.metric.SetToCurrentTime()
 	}
 	l.record = record
+	if record.HolderIdentity != "" && record.HolderIdentity != l.leader {
+		l.leader = record.HolderIdentity
+		if l.newLeader != nil {
+			l.newLeader(l.leader)
+		}
+	}
 }
 
 // failed notes that the Lease cannot be read or written.
@@ -156,5 +165,5 @@ func (l *leadership) leaderless(now time.Time) error {
 	default:
 		reason = errors.New("it is free")
 	}
-	return fmt.Errorf("no process of sync leads: Lease %s: %w", memoryName, reason)
+	return fmt.Errorf("no process of sync leads: Lease %s: %w", stateName, reason)
 }

@@ -32,13 +32,9 @@ func metricsHandler(registry *prometheus.Registry) http.Handler {
 	return mux
 }
 
-// serve serves plain HTTP until the context ends. No answer takes long: whoever
+// serve serves plain HTTP until the context ends. No answer takes long: a client that
 // reads at that moment is cut off.
-func serve(ctx context.Context, name, addr string, handler http.Handler) error {
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
-	if err != nil {
-		return fmt.Errorf("sync: %s: %w", name, err)
-	}
+func serve(ctx context.Context, name string, listener net.Listener, handler http.Handler) error {
 	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 90 * time.Second}
 	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {

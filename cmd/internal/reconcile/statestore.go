@@ -15,13 +15,13 @@ import (
 	"github.com/ampbridge/ampbridge/policy/plan"
 )
 
-// memoryName is the ConfigMap's, and the Lease's, in ampbridge's own namespace.
-const memoryName = "ampbridge-sync"
+// stateName is the ConfigMap's, and the Lease's, in ampbridge's own namespace.
+const stateName = "ampbridge-sync"
 
 // The ConfigMap's keys.
 const (
-	memoryOwner  = "owner"
-	memoryMissed = "missed" // JSON: subject → RFC 3339
+	stateOwner  = "owner"
+	stateMissed = "missed" // JSON: subject → RFC 3339
 )
 
 // stateStore keeps a [plan.AbsenceState] in a ConfigMap, so that it outlives the process.
@@ -30,17 +30,17 @@ type stateStore struct {
 	namespace string
 }
 
-// storedState is the memory as it was read, with the ConfigMap to be updated; nil:
+// storedState is the state as it was read. stored is the ConfigMap to update; nil:
 // there is none yet.
 type storedState struct {
 	plan.AbsenceState
 	stored *corev1.ConfigMap
 }
 
-func (m stateStore) String() string { return "ConfigMap " + m.namespace + "/" + memoryName }
+func (s stateStore) String() string { return "ConfigMap " + s.namespace + "/" + stateName }
 
-func (m stateStore) read(ctx context.Context) (storedState, error) {
-	stored, err := m.client.CoreV1().ConfigMaps(m.namespace).Get(ctx, memoryName, metav1.GetOptions{})
+func (s stateStore) read(ctx context.Context) (storedState, error) {
+	stored, err := s.client.CoreV1().ConfigMaps(s.namespace).Get(ctx, stateName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return storedState{}, nil
 	}
@@ -48,16 +48,16 @@ func (m stateStore) read(ctx context.Context) (storedState, error) {
 		return storedState{}, err
 	}
 	missed := map[string]time.Time{}
-	if text := stored.Data[memoryMissed]; text != "" {
+	if text := stored.Data[stateMissed]; text != "" {
 		if err := json.Unmarshal([]byte(text), &missed); err != nil {
-			return storedState{}, fmt.Errorf("%s: %w: delete the ConfigMap, and the grace periods begin anew", memoryMissed, err)
+			return storedState{}, fmt.Errorf("%s: %w: delete the ConfigMap, and the grace periods start again", stateMissed, err)
 		}
 	}
-	r := storedState{stored: stored, AbsenceState: plan.AbsenceState{Owner: stored.Data[memoryOwner], Missed: map[policy.Subject]time.Time{}}}
+	r := storedState{stored: stored, AbsenceState: plan.AbsenceState{Owner: stored.Data[stateOwner], Missed: map[policy.Subject]time.Time{}}}
 	for name, since := range missed {
 		subject, err := policy.ParseSubject(name)
 		if err != nil {
-			return storedState{}, fmt.Errorf("%s: %w: delete the ConfigMap, and the grace periods begin anew", memoryMissed, err)
+			return storedState{}, fmt.Errorf("%s: %w: delete the ConfigMap, and the grace periods start again", stateMissed, err)
 		}
 		r.Missed[subject] = since
 	}
@@ -66,22 +66,22 @@ func (m stateStore) read(ctx context.Context) (storedState, error) {
 
 // write stores what changed. It is refused where another process wrote since the
 // read: that one saw the same, and the next pass looks again.
-func (m stateStore) write(ctx context.Context, old storedState, now plan.AbsenceState) error {
+func (s stateStore) write(ctx context.Context, old storedState, now plan.AbsenceState) error {
 	if old.Equal(now) {
 		return nil
 	}
 	missed := map[string]time.Time{}
-	for s, since := range now.Missed {
-		missed[s.String()] = since
+	for subject, since := range now.Missed {
+		missed[subject.String()] = since
 	}
 	text, err := json.Marshal(missed)
 	if err != nil {
 		return err
 	}
-	data := map[string]string{memoryOwner: now.Owner, memoryMissed: string(text)}
-	maps := m.client.CoreV1().ConfigMaps(m.namespace)
+	data := map[string]string{stateOwner: now.Owner, stateMissed: string(text)}
+	maps := s.client.CoreV1().ConfigMaps(s.namespace)
 	if old.stored == nil {
-		_, err = maps.Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: memoryName}, Data: data}, metav1.CreateOptions{})
+		_, err = maps.Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: stateName}, Data: data}, metav1.CreateOptions{})
 		return err
 	}
 	updated := old.stored.DeepCopy()

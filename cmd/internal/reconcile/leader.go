@@ -1,0 +1,182 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/util/uuid"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+)
+
+const (
+	// A leader that dies is replaced within the lease's duration; one that cannot
+	// renew stops in time before that.
+	leaseDuration = 15 * time.Second
+	renewDeadline = 10 * time.Second
+	renewPeriod   = 2 * time.Second
+)
+
+// run serves health and metrics until the context ends, and works while this process
+// holds the Lease. A manager runs the parts. It gives the Lease back only after the
+// work has ended, so that two processes never work at once.
+//
+// Health and metrics are parts of this package: the manager's own /readyz withholds
+// the reasons, and its /metrics serves the program's one registry.
+func (c *controller) run(ctx context.Context, work func(context.Context) error) error {
+	host, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	identity := host + "_" + string(uuid.NewUUID())
+	c.leadership.newLeader = func(leader string) {
+		c.logger.Info("leader", "identity", leader, "self", leader == identity)
+	}
+	lost := fmt.Errorf("the Lease %s/%s is lost to another process, or cannot be renewed", c.options.Namespace, stateName)
+	running, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	m, err := manager.New(c.cluster.Config, manager.Options{
+		Logger: logr.FromSlogHandler(electionLog{c.logger.Handler()}),
+		// The parts end when the manager ends them, one after another.
+		BaseContext:                         func() context.Context { return context.WithoutCancel(ctx) },
+		Metrics:                             metricsserver.Options{BindAddress: "0"},
+		LeaderElection:                      true,
+		LeaderElectionID:                    stateName,
+		LeaderElectionResourceLockInterface: newLeaseLock(c.cluster.Client, c.options.Namespace, identity, &c.leadership, c.deposed(func() { stop(lost) })),
+		LeaderElectionReleaseOnCancel:       true,
+		LeaseDuration:                       new(leaseDuration),
+		RenewDeadline:                       new(renewDeadline),
+		RetryPeriod:                         new(renewPeriod),
+		// However long a pass takes to end, the Lease stays held until then.
+		GracefulShutdownTimeout: new(time.Duration(-1)),
+	})
+	if err != nil {
+		return fmt.Errorf("sync: %w", err)
+	}
+	for _, server := range []struct {
+		name, addr string
+		handler    http.Handler
+	}{{"health", c.options.HealthAddr, c.health()}, {"metrics", c.options.MetricsAddr, metricsHandler(c.registry)}} {
+		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", server.addr)
+		if err != nil {
+			return fmt.Errorf("sync: %s: %w", server.name, err)
+		}
+		defer func() { _ = listener.Close() }()
+		err = m.Add(everyProcess(func(ctx context.Context) error {
+			err := serve(ctx, server.name, listener, server.handler)
+			if err != nil {
+				stop(err)
+			}
+			return err
+		}))
+		if err != nil {
+			return err
+		}
+	}
+	leader := &leader{controller: c, running: running, work: work}
+	follow := everyProcess(func(ctx context.Context) error { c.policy.Follow(ctx); return nil })
+	if err := errors.Join(m.Add(follow), m.Add(leader)); err != nil {
+		return err
+	}
+	if err := m.Start(running); err != nil {
+		stop(fmt.Errorf("%w: %w", lost, err)) // no effect where a part has failed
+	}
+	stop(lost)
+	// After a renewal that failed, the manager does not wait for the work.
+	if failure := leader.wait(); failure != nil || ctx.Err() != nil {
+		return failure
+	}
+	return context.Cause(running)
+}
+
+// deposed returns what stops the work of this process at once when another holds
+// the Lease. Without it the work would go on until the renewal's deadline: a Lease
+// that was deleted can be taken by another before this process creates it again.
+func (c *controller) deposed(stop func()) func(holder string) {
+	return func(holder string) {
+		if c.leads.Load() {
+			c.logger.Error("another process holds the Lease", "holder", holder)
+			stop()
+		}
+	}
+}
+
+// leader is the part that works in the process that holds the Lease.
+type leader struct {
+	*controller
+	// running ends the work, sooner than the manager does.
+	running context.Context
+	work    func(context.Context) error
+
+	working sync.Mutex
+	failure error
+}
+
+// Start works until the context ends, or until running does.
+func (l *leader) Start(ctx context.Context) error {
+	l.working.Lock()
+	defer l.working.Unlock()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	defer context.AfterFunc(l.running, stop)()
+	l.leads.Store(true)
+	l.metrics.leader.Set(1)
+	l.failure = l.work(ctx)
+	l.metrics.leader.Set(0)
+	l.leads.Store(false)
+	return l.failure
+}
+
+// NeedLeaderElection makes the manager start it in one process only.
+func (l *leader) NeedLeaderElection() bool { return true }
+
+// wait returns the error of the work once it has ended.
+func (l *leader) wait() error {
+	l.working.Lock()
+	defer l.working.Unlock()
+	return l.failure
+}
+
+// everyProcess is a part that runs in every process until the context ends.
+type everyProcess func(context.Context) error
+
+// Start runs the part.
+func (run everyProcess) Start(ctx context.Context) error { return run(ctx) }
+
+// NeedLeaderElection makes the manager start it without the Lease.
+func (run everyProcess) NeedLeaderElection() bool { return false }
+
+// electionLog passes on what the leader election logs. It drops the manager's own
+// messages: they tell its steps, and name every ordinary end a lost election.
+type electionLog struct{ slog.Handler }
+
+// Handle passes on records of named loggers; the manager's own has no name.
+func (h electionLog) Handle(ctx context.Context, r slog.Record) error {
+	named := false
+	r.Attrs(func(a slog.Attr) bool {
+		named = a.Key == "logger"
+		return !named
+	})
+	if !named {
+		return nil
+	}
+	return h.Handler.Handle(ctx, r)
+}
+
+// WithAttrs keeps the filter.
+func (h electionLog) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return electionLog{h.Handler.WithAttrs(attrs)}
+}
+
+// WithGroup keeps the filter.
+func (h electionLog) WithGroup(name string) slog.Handler {
+	return electionLog{h.Handler.WithGroup(name)}
+}
