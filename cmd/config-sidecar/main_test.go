@@ -43,9 +43,9 @@ func run(m *testing.M) int {
 
 // pod is the volumes of a pod, and the sidecar's program in it.
 type pod struct {
-	assignment sidecarconfig.Config
-	cmd        *exec.Cmd
-	stderr     bytes.Buffer
+	config sidecarconfig.Config
+	cmd    *exec.Cmd
+	stderr bytes.Buffer
 }
 
 func newPod(t *testing.T) *pod {
@@ -59,26 +59,26 @@ func newPod(t *testing.T) *pod {
 	if err := d.Workspace.UnmarshalText([]byte("arn:aws:aps:eu-west-1:111122223333:workspace/ws-central")); err != nil {
 		t.Fatal(err)
 	}
-	p := &pod{assignment: sidecarconfig.Config{
+	p := &pod{config: sidecarconfig.Config{
 		Version: sidecarconfig.Version, Cluster: "dev", SessionSeconds: 3600, File: "prometheus.yml",
 		Source: filepath.Join(dir, "source"), Target: filepath.Join(dir, "target"),
 		Credentials: filepath.Join(dir, "credentials", "credentials"), Token: filepath.Join(dir, "token"),
 		STS:          sidecarconfig.STS{Endpoint: "http://127.0.0.1:1"},
 		Destinations: []sidecarconfig.Destination{{Name: d.Name, Role: "arn:aws:iam::111122223333:role/writer", Region: "eu-west-1", Block: d.Block("dev")}},
 	}}
-	for _, d := range []string{dir, p.assignment.Source, p.assignment.Target, filepath.Dir(p.assignment.Credentials)} {
+	for _, d := range []string{dir, p.config.Source, p.config.Target, filepath.Dir(p.config.Credentials)} {
 		if err := errors.Join(os.MkdirAll(d, 0o755), os.Chmod(d, 0o777)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	p.write(t, p.assignment.File, 0o644)
+	p.write(t, p.config.File, 0o644)
 	return p
 }
 
 // write makes a file of the user's.
 func (p *pod) write(t *testing.T, name string, mode os.FileMode) {
 	t.Helper()
-	name = filepath.Join(p.assignment.Source, name)
+	name = filepath.Join(p.config.Source, name)
 	if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o755), os.WriteFile(name, []byte("global: {}\n"), 0o600), os.Chmod(name, mode)); err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +86,7 @@ func (p *pod) write(t *testing.T, name string, mode os.FileMode) {
 
 func (p *pod) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(program, args...)
-	cmd.Env = []string{sidecarconfig.Variable + "=" + p.assignment.Encode()}
+	cmd.Env = []string{sidecarconfig.Variable + "=" + p.config.Encode()}
 	if os.Getuid() == 0 {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	}
@@ -131,7 +131,7 @@ func TestUnreadableSource(t *testing.T) {
 		},
 		"the directory": {
 			func(t *testing.T, p *pod) {
-				if err := os.Chmod(p.assignment.Source, 0); err != nil {
+				if err := os.Chmod(p.config.Source, 0); err != nil {
 					t.Fatal(err)
 				}
 			},
@@ -139,7 +139,7 @@ func TestUnreadableSource(t *testing.T) {
 		},
 		"no source": {
 			func(t *testing.T, p *pod) {
-				if err := os.RemoveAll(p.assignment.Source); err != nil {
+				if err := os.RemoveAll(p.config.Source); err != nil {
 					t.Fatal(err)
 				}
 			},
@@ -169,7 +169,7 @@ func (p *pod) own(t *testing.T, name string) {
 	t.Helper()
 	if os.Getuid() != 0 {
 		// The owner is the sidecar's own user: nothing may be read by it.
-		if err := os.Chmod(filepath.Join(p.assignment.Source, name), 0); err != nil {
+		if err := os.Chmod(filepath.Join(p.config.Source, name), 0); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -192,7 +192,7 @@ func TestSourceThatIsReadableLater(t *testing.T) {
 func TestTermWhileSomethingHangs(t *testing.T) {
 	t.Parallel()
 	p := newPod(t)
-	if err := errors.Join(syscall.Mkfifo(p.assignment.Token, 0o666), os.Chmod(p.assignment.Token, 0o666)); err != nil {
+	if err := errors.Join(syscall.Mkfifo(p.config.Token, 0o666), os.Chmod(p.config.Token, 0o666)); err != nil {
 		t.Fatal(err)
 	}
 	p.start(t)
@@ -213,7 +213,7 @@ func TestTermWhileSomethingHangs(t *testing.T) {
 func TestLivenessProbe(t *testing.T) {
 	t.Parallel()
 	p := newPod(t)
-	heartbeat := filepath.Join(filepath.Dir(p.assignment.Credentials), "heartbeat")
+	heartbeat := filepath.Join(filepath.Dir(p.config.Credentials), "heartbeat")
 	p.start(t)
 	testkit.Eventually(t, "there is a heartbeat", func() bool { _, err := os.Stat(heartbeat); return err == nil })
 	if err := p.alive(); err != nil {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
 const (
@@ -434,32 +435,39 @@ func series(label, labelValue string, value float64) []Sample {
 }
 
 func TestSidecarState(t *testing.T) {
+	started := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	for _, c := range []struct {
 		name    string
-		change  func(Metrics)
-		status  Status
+		change  func(status *sidecarconfig.Status, d *sidecarconfig.DestinationStatus)
+		want    Status
 		message string
 	}{
-		{"well", func(Metrics) {}, Pass, "central: session valid, block served, 4 seconds"},
-		{"no session", func(m Metrics) { m["ampbridge_session_valid"][0].Value = 0 }, Fail, "no valid session"},
-		{"block not served", func(m Metrics) { m["ampbridge_block_served"][0].Value = 0 }, Fail, "the block is not served"},
-		{"own entry", func(m Metrics) { m["ampbridge_block_own_entry"][0].Value = 1 }, Warn, "writes to the workspace already"},
-		{"start failed", func(m Metrics) { m["ampbridge_start_failed"][0].Value = 1 }, Fail, "a start with the block failed"},
-		{"no destination", func(m Metrics) { delete(m, "ampbridge_session_valid") }, Skip, "no destination"},
+		{"well", func(*sidecarconfig.Status, *sidecarconfig.DestinationStatus) {}, Pass, "central: session valid, block served, 4 seconds"},
+		{"no session", func(_ *sidecarconfig.Status, d *sidecarconfig.DestinationStatus) { d.Valid = false }, Fail, "no valid session"},
+		{"no session, with the reason", func(_ *sidecarconfig.Status, d *sidecarconfig.DestinationStatus) {
+			d.Valid, d.Error = false, "AccessDenied: no"
+		}, Fail, "no session (AccessDenied: no)"},
+		{"block not served", func(_ *sidecarconfig.Status, d *sidecarconfig.DestinationStatus) { d.Served = false }, Fail, "the block is not served"},
+		{"own entry", func(_ *sidecarconfig.Status, d *sidecarconfig.DestinationStatus) {
+			d.Served, d.Skipped = false, "the configuration writes to the workspace"
+		}, Warn, "writes to the workspace already"},
+		{"start failed", func(status *sidecarconfig.Status, _ *sidecarconfig.DestinationStatus) { status.StartFailed = true }, Fail, "a start with the block failed"},
+		{"no destination", func(status *sidecarconfig.Status, _ *sidecarconfig.DestinationStatus) { status.Destinations = nil }, Skip, "no destination"},
+		{"a gap that goes on, by the status's clock", func(status *sidecarconfig.Status, d *sidecarconfig.DestinationStatus) {
+			status.Time, d.GapSince = started.Add(time.Minute), started.Add(30*time.Second)
+		}, Pass, "34 seconds without it"},
+		{"a gap that goes on, in the file", func(_ *sidecarconfig.Status, d *sidecarconfig.DestinationStatus) {
+			d.GapSince = started.Add(time.Minute)
+		}, Pass, "64 seconds without it"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			m := Metrics{
-				"ampbridge_session_valid":   series("destination", "central", 1),
-				"ampbridge_block_served":    series("destination", "central", 1),
-				"ampbridge_block_own_entry": series("destination", "central", 0),
-				"ampbridge_gap_seconds":     series("destination", "central", 4.2),
-				"ampbridge_start_failed":    series("", "", 0),
-			}
-			c.change(m)
-			judged(t, SidecarState(SidecarMetrics(m)), c.status, c.message)
+			status := sidecarconfig.Status{Started: started, Destinations: []sidecarconfig.DestinationStatus{
+				{Name: "central", Block: true, Served: true, Valid: true, GapSeconds: 4.2},
+			}}
+			c.change(&status, &status.Destinations[0])
+			judged(t, SidecarState(status, started.Add(2*time.Minute)), c.want, c.message)
 		})
 	}
-	judged(t, SidecarState(SidecarSeen{Destinations: []DestinationSeen{{Name: "central", Error: "AccessDenied: no"}}}), Fail, "no session (AccessDenied: no)")
 }
 
 // remoteWrite contains Prometheus's metrics of one remote_write.

@@ -1,9 +1,12 @@
 package check
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
 // Metrics are the samples of one scrape, by name.
@@ -25,56 +28,19 @@ func (m Metrics) of(name, label, value string) (v float64, ok bool) {
 	return 0, false
 }
 
-// SidecarSeen is the state that a config sidecar reports.
-type SidecarSeen struct {
-	// StartFailed: a Prometheus that nothing reloads did not come up with the block.
-	StartFailed  bool
-	Destinations []DestinationSeen
-}
-
-// DestinationSeen is the state of one destination in the sidecar.
-type DestinationSeen struct {
-	Name string
-	// Valid: there is a session that can sign. Served: the block is in.
-	Valid, Served bool
-	// OwnEntry: the user's own remote_write writes to the workspace already.
-	OwnEntry bool
-	// Error is why there is no session, where the sidecar tells.
-	Error string
-	// Gap is how long the block has been missing since the start.
-	Gap time.Duration
-}
-
-// SidecarMetrics reads the sidecar's metrics.
-func SidecarMetrics(m Metrics) SidecarSeen {
-	var seen SidecarSeen
-	for _, s := range m["ampbridge_start_failed"] {
-		seen.StartFailed = s.Value == 1
-	}
-	for _, s := range m["ampbridge_session_valid"] {
-		d := DestinationSeen{Name: s.Labels["destination"], Valid: s.Value == 1}
-		served, _ := m.of("ampbridge_block_served", "destination", d.Name)
-		own, _ := m.of("ampbridge_block_own_entry", "destination", d.Name)
-		gap, _ := m.of("ampbridge_gap_seconds", "destination", d.Name)
-		d.Served, d.OwnEntry, d.Gap = served == 1, own == 1, seconds(gap)
-		seen.Destinations = append(seen.Destinations, d)
-	}
-	return seen
-}
-
-// SidecarState judges it.
-func SidecarState(seen SidecarSeen) Finding {
+// SidecarState judges the status that a config sidecar reports.
+func SidecarState(status sidecarconfig.Status, now time.Time) Finding {
 	seeLog := NewFix("see the sidecar's log (container ampbridge-config); the checks above show how STS answers a fresh token")
 	switch {
-	case len(seen.Destinations) == 0:
+	case len(status.Destinations) == 0:
 		return Skipped(Sidecar, About{}, "it reports no destination")
-	case seen.StartFailed:
+	case status.StartFailed:
 		return Failed(Sidecar, About{}, NewFix("replace the pod: nothing reloads this Prometheus, and it did not start with the block"), "a start with the block failed, so the pod runs without it")
 	}
 	var messages []string
-	for _, d := range seen.Destinations {
+	for _, d := range status.Destinations {
 		switch {
-		case d.OwnEntry:
+		case d.Skipped != "":
 			return Warned(Sidecar, About{}, NewFix("take the remote_write to this workspace out of Prometheus's own configuration"), "%s: Prometheus's own configuration writes to the workspace already, so the block is left out", d.Name)
 		case !d.Valid && d.Error != "":
 			return Failed(Sidecar, About{}, seeLog, "%s: there is no session (%s), so Prometheus runs without the block", d.Name, d.Error)
@@ -83,7 +49,7 @@ func SidecarState(seen SidecarSeen) Finding {
 		case !d.Served:
 			return Failed(Sidecar, About{}, seeLog, "%s: there is a session, and the block is not served: the configuration cannot be edited", d.Name)
 		}
-		messages = append(messages, fmt.Sprintf("%s: session valid, block served, %s without it since the start", d.Name, Span(d.Gap)))
+		messages = append(messages, fmt.Sprintf("%s: session valid, block served, %s without it since the start", d.Name, Span(d.Gap(cmp.Or(status.Time, now)))))
 	}
 	return Passed(Sidecar, About{}, "%s", strings.Join(messages, "; "))
 }

@@ -46,10 +46,10 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 	"github.com/ampbridge/ampbridge/test/cluster"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook"
-	"github.com/ampbridge/ampbridge/webhook/inject"
 	"github.com/ampbridge/ampbridge/webhook/registration"
 	"github.com/ampbridge/ampbridge/webhook/sidecar/mirror"
 )
@@ -280,7 +280,7 @@ func (f *fixture) admit(t *testing.T) bool {
 	}
 	testkit.Must(t, f.client.Create(t.Context(), pod, client.DryRunAll))
 	for _, c := range pod.Spec.InitContainers {
-		if c.Name == inject.ContainerSidecar {
+		if c.Name == sidecarconfig.ContainerName {
 			return true
 		}
 	}

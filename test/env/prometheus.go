@@ -10,9 +10,9 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 	"github.com/ampbridge/ampbridge/test/kubelet"
 	"github.com/ampbridge/ampbridge/test/testkit"
-	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
 // The containers of a pod that [Chart] describes.
@@ -101,7 +101,9 @@ func (p *Prometheus) Server() *kubelet.Container { return p.Pod.Container(Server
 
 // Sidecar returns the container of the config sidecar, and nil if the pod is not
 // injected.
-func (p *Prometheus) Sidecar() *kubelet.Container { return p.Pod.Container(inject.ContainerSidecar) }
+func (p *Prometheus) Sidecar() *kubelet.Container {
+	return p.Pod.Container(sidecarconfig.ContainerName)
+}
 
 // WaitFor waits until the condition holds. After [testkit.Timeout], or when the
 // pod ends first, it returns an error that shows every container's state.

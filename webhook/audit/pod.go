@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 	"github.com/ampbridge/ampbridge/webhook/breaker"
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
@@ -116,7 +117,7 @@ func (p *Pod) workload() breaker.Workload {
 
 func (p *Pod) sidecarImage() string {
 	for _, c := range p.Spec.InitContainers {
-		if c.Name == inject.ContainerSidecar {
+		if c.Name == sidecarconfig.ContainerName {
 			return c.Image
 		}
 	}
@@ -157,7 +158,7 @@ func (p *Pod) Hangs() (why, message string, hangs bool) {
 	}
 	turn := p.readyToStart()
 	for _, s := range p.Record.Status.InitContainerStatuses {
-		if s.Name != inject.ContainerSidecar || s.Started {
+		if s.Name != sidecarconfig.ContainerName || s.Started {
 			turn = turn && (s.Started || s.State.Terminated != nil && s.State.Terminated.ExitCode == 0)
 			continue
 		}

@@ -175,7 +175,7 @@ volumes: [{name: c, configMap: {name: c}}]`)
 			if err := json.Unmarshal([]byte(after.Metadata.Annotations[AnnotationInjected]), &m); err != nil {
 				t.Fatal(err)
 			}
-			a, err := sidecarconfig.Decode(assigned(after))
+			a, err := sidecarconfig.Decode(encodedConfig(after))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -228,7 +228,7 @@ volumes:
 				}
 				return
 			}
-			a, err := sidecarconfig.Decode(assigned(decode(t, injected(t, data, options(t)))))
+			a, err := sidecarconfig.Decode(encodedConfig(decode(t, injected(t, data, options(t)))))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -53,7 +53,7 @@ func planEnvironment(pod *Pod, c *Container, e policy.Entitlement, o Options, re
 	token := tokenOf(o.Policy)
 	for _, dir := range []string{sidecarconfig.CredentialsDir, token.MountPath} {
 		for _, m := range c.VolumeMounts {
-			if m.Name == token.Name && path.Clean(m.MountPath) == token.MountPath && token.Name != VolumeToken {
+			if m.Name == token.Name && path.Clean(m.MountPath) == token.MountPath && token.Name != sidecarconfig.VolumeToken {
 				continue // Azure's webhook has mounted it
 			}
 			_, over := below(path.Clean(m.MountPath), dir)
@@ -63,7 +63,7 @@ func planEnvironment(pod *Pod, c *Container, e policy.Entitlement, o Options, re
 			}
 		}
 	}
-	s.mounts = append(s.mounts, VolumeMount{Name: VolumeCredentials, MountPath: sidecarconfig.CredentialsDir, ReadOnly: true})
+	s.mounts = append(s.mounts, VolumeMount{Name: sidecarconfig.VolumeCredentials, MountPath: sidecarconfig.CredentialsDir, ReadOnly: true})
 
 	credentials, config := filesInUse(c)
 	switch {
@@ -163,12 +163,12 @@ func withdraw(pod *Pod, e policy.Entitlement, o Options) []Operation {
 	for i := end - 1; i >= first; i-- {
 		p.remove(at + pointer("env", i))
 	}
-	a, err := sidecarconfig.Decode(assigned(pod))
+	a, err := sidecarconfig.Decode(encodedConfig(pod))
 	if err != nil || a.Reload == sidecarconfig.StartOnly {
 		return p // the SDK of such a Prometheus reads the token
 	}
 	for i := len(c.VolumeMounts) - 1; i >= 0; i-- {
-		if c.VolumeMounts[i].Name == VolumeToken {
+		if c.VolumeMounts[i].Name == sidecarconfig.VolumeToken {
 			p.remove(at + pointer("volumeMounts", i))
 		}
 	}
@@ -221,7 +221,7 @@ func hasIdentity(pod *Pod, e policy.Entitlement, o Options, ours ...EnvVar) bool
 	}
 	azure := o.Policy.Token.Source != policy.TokenSourceAzure
 	for c := range pod.all {
-		if c.Name == ContainerSidecar {
+		if c.Name == sidecarconfig.ContainerName {
 			continue
 		}
 		credentials, config := filesAtHome(c)

@@ -112,7 +112,7 @@ func TestEnvironment(t *testing.T) {
 			} else if got := listed(standsInSidecar); got != role+" "+region+" "+regional {
 				t.Errorf("the sidecar has %s", got)
 			}
-			token := slices.ContainsFunc(after.Spec.Containers[0].VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == VolumeToken })
+			token := slices.ContainsFunc(after.Spec.Containers[0].VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == sidecarconfig.VolumeToken })
 			if wanted := strings.Contains(c.want, role); token != wanted {
 				t.Errorf("the token is mounted: %t, want %t", token, wanted)
 			}
@@ -213,7 +213,7 @@ func TestStartOnlyEnvironment(t *testing.T) {
 			}
 			tokens := 0
 			for _, m := range after.Spec.Containers[0].VolumeMounts {
-				if m.Name == VolumeToken {
+				if m.Name == sidecarconfig.VolumeToken {
 					tokens++
 				}
 			}
@@ -245,7 +245,7 @@ volumes: [{name: c, configMap: {name: c}}`+volumes+`]`)
 	}
 	for name, mounts := range map[string]string{"mounted by Azure's webhook": mount, "a container that it skips": ""} {
 		after := decode(t, injected(t, pod(label, mounts, volume), o))
-		if after.volume(VolumeToken) >= 0 {
+		if after.volume(sidecarconfig.VolumeToken) >= 0 {
 			t.Errorf("%s: a token volume of our own", name)
 		}
 		for _, c := range []*Container{&after.Spec.InitContainers[0], &after.Spec.Containers[0]} {
@@ -259,7 +259,7 @@ volumes: [{name: c, configMap: {name: c}}`+volumes+`]`)
 				t.Errorf("%s: container %s mounts Azure's token %d times", name, c.Name, n)
 			}
 		}
-		a, err := sidecarconfig.Decode(assigned(after))
+		a, err := sidecarconfig.Decode(encodedConfig(after))
 		if err != nil || a.Token != "/var/run/secrets/azure/tokens/azure-identity-token" {
 			t.Errorf("%s: token %s, %v", name, a.Token, err)
 		}
@@ -350,7 +350,7 @@ volumes: [{name: c, configMap: {name: c}}]`), o)
 			if len(after.Spec.Containers[0].Env) < len(left)+strings.Count(c.own, "name:") {
 				t.Errorf("one of its own is gone: %v", after.Spec.Containers[0].Env)
 			}
-			if token := slices.ContainsFunc(after.Spec.Containers[0].VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == VolumeToken }); token != c.token {
+			if token := slices.ContainsFunc(after.Spec.Containers[0].VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == sidecarconfig.VolumeToken }); token != c.token {
 				t.Errorf("the token is mounted: %t", token)
 			}
 			if again, d := Inject(decode(t, data), granted(t, o.Policy, "monitoring"), o); len(again) > 0 || d.Reason != AlreadyInjected {

@@ -160,7 +160,7 @@ func fieldPod(t *testing.T, text string, want fieldWant) {
 		return
 	}
 	after := decode(t, apply(t, data, ops))
-	a, err := sidecarconfig.Decode(assigned(after))
+	a, err := sidecarconfig.Decode(encodedConfig(after))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,10 +17,10 @@ const AnnotationInjected = "ampbridge.io/injected"
 
 // Injected tells people, and the auditor, what a pod was given.
 type Injected struct {
-	// Version of the format of the sidecar's assignment.
+	// Version of the format of the sidecar config.
 	Version      int      `json:"version"`
 	Destinations []string `json:"destinations"`
-	// Policy is the start of the SHA-256 of the assignment, 12 hex digits: it
+	// Policy is the start of the SHA-256 of the sidecar config, 12 hex digits: it
 	// changes when what the policy says for this pod does.
 	Policy string `json:"policy"`
 	// Reload is the way by which a changed configuration reaches Prometheus.
@@ -132,7 +132,7 @@ func inject(pod *Pod, e policy.Entitlement, o Options) ([]Operation, *policy.Dec
 	}
 	text := a.Encode()
 	config := &pod.Spec.Volumes[source.volume]
-	moved, err := config.renamed(VolumeSource)
+	moved, err := config.renamed(sidecarconfig.VolumeSource)
 	if err != nil {
 		return nil, refuse(MalformedPod, "volume %q: %v", config.Name, err)
 	}
@@ -186,28 +186,28 @@ func checkExisting(pod *Pod) *policy.Decision {
 	}
 	_, annotated := pod.Metadata.Annotations[AnnotationInjected]
 	see("annotation "+AnnotationInjected, annotated)
-	for _, name := range []string{VolumeSource, VolumeCredentials, VolumeToken, VolumeNoAPIToken} {
-		if name == VolumeToken && usesAzureToken(pod) {
+	for _, name := range []string{sidecarconfig.VolumeSource, sidecarconfig.VolumeCredentials, sidecarconfig.VolumeToken, sidecarconfig.VolumeNoAPIToken} {
+		if name == sidecarconfig.VolumeToken && usesAzureToken(pod) {
 			continue
 		}
 		see("volume "+name, pod.volume(name) >= 0)
 	}
-	named := slices.ContainsFunc(pod.Spec.Containers, func(c Container) bool { return c.Name == ContainerSidecar })
+	named := slices.ContainsFunc(pod.Spec.Containers, func(c Container) bool { return c.Name == sidecarconfig.ContainerName })
 	whole := false
 	for i := range pod.Spec.InitContainers {
-		if c := &pod.Spec.InitContainers[i]; c.Name == ContainerSidecar {
+		if c := &pod.Spec.InitContainers[i]; c.Name == sidecarconfig.ContainerName {
 			named = true
 			whole = c.sidecar() && c.setsEnv(sidecarconfig.Variable)
 		}
 	}
-	see("container "+ContainerSidecar, named)
+	see("container "+sidecarconfig.ContainerName, named)
 	switch {
 	case len(found) == 0:
 		return nil
 	case len(missing) == 0 && whole:
 		return refuse(AlreadyInjected, "")
 	case len(missing) == 0:
-		return refuse(PartlyInjected, "container %s is not the config sidecar: rename it, and remove what else is named ampbridge from the pod", ContainerSidecar)
+		return refuse(PartlyInjected, "container %s is not the config sidecar: rename it, and remove what else is named ampbridge from the pod", sidecarconfig.ContainerName)
 	}
 	return refuse(PartlyInjected, "the pod has %s, but no %s: remove what is named ampbridge from its manifest", found[0], missing[0])
 }
@@ -215,7 +215,7 @@ func checkExisting(pod *Pod) *policy.Decision {
 // usesAzureToken tells whether a sidecar takes the token of Azure's webhook.
 func usesAzureToken(pod *Pod) bool {
 	return slices.ContainsFunc(pod.Spec.InitContainers, func(c Container) bool {
-		return c.Name == ContainerSidecar && pod.volume(VolumeToken) < 0 &&
+		return c.Name == sidecarconfig.ContainerName && pod.volume(sidecarconfig.VolumeToken) < 0 &&
 			slices.ContainsFunc(c.VolumeMounts, func(m VolumeMount) bool { return m.Name == azureVolume })
 	})
 }

@@ -63,19 +63,19 @@ func TestInjectedPod(t *testing.T) {
 			}
 			memory := corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory}}
 			for volume, source := range map[string]corev1.VolumeSource{
-				want.volume: memory, VolumeSource: want.source, VolumeCredentials: memory, VolumeNoAPIToken: memory,
+				want.volume: memory, sidecarconfig.VolumeSource: want.source, sidecarconfig.VolumeCredentials: memory, sidecarconfig.VolumeNoAPIToken: memory,
 			} {
 				if diff := cmp.Diff(source, volumes[volume]); diff != "" {
 					t.Errorf("volume %s (-want +got):\n%s", volume, diff)
 				}
 			}
-			token := volumes[VolumeToken].Projected.Sources[0].ServiceAccountToken
+			token := volumes[sidecarconfig.VolumeToken].Projected.Sources[0].ServiceAccountToken
 			if token.Audience != "sts.amazonaws.com" || *token.ExpirationSeconds != 3600 || token.Path != "token" {
 				t.Errorf("token volume: %+v", token)
 			}
 
 			sidecar := pod.Spec.InitContainers[0]
-			if sidecar.Name != ContainerSidecar || *sidecar.RestartPolicy != corev1.ContainerRestartPolicyAlways {
+			if sidecar.Name != sidecarconfig.ContainerName || *sidecar.RestartPolicy != corev1.ContainerRestartPolicyAlways {
 				t.Fatalf("the first init container is %s, restartPolicy %v", sidecar.Name, sidecar.RestartPolicy)
 			}
 			user, group, private := want.user, want.group, want.user != nil
@@ -109,7 +109,7 @@ func TestInjectedPod(t *testing.T) {
 					}
 				}
 				sees := slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool {
-					return m.Name == VolumeCredentials && m.MountPath == sidecarconfig.CredentialsDir && m.ReadOnly
+					return m.Name == sidecarconfig.VolumeCredentials && m.MountPath == sidecarconfig.CredentialsDir && m.ReadOnly
 				})
 				if sees != (c.Name == want.container) {
 					t.Errorf("container %s sees the credentials: %t", c.Name, sees)
@@ -172,7 +172,7 @@ func takeBack(pod any) (target string) {
 	}
 	volumes := spec["volumes"].([]any)
 	for _, v := range volumes {
-		if v.(map[string]any)["name"] == VolumeSource {
+		if v.(map[string]any)["name"] == sidecarconfig.VolumeSource {
 			i := slices.IndexFunc(volumes, func(v any) bool { return v.(map[string]any)["name"] == target })
 			volumes[i] = maps.Clone(v.(map[string]any))
 			volumes[i].(map[string]any)["name"] = target
@@ -361,7 +361,7 @@ containers:
 - {name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml, --config.auto-reload], volumeMounts: [{name: c, mountPath: /c}]}
 volumes: [{name: c, configMap: {name: c}}]`)
 			after := decode(t, injected(t, data, options(t)))
-			a, err := sidecarconfig.Decode(assigned(after))
+			a, err := sidecarconfig.Decode(encodedConfig(after))
 			if err != nil {
 				t.Fatal(err)
 			}

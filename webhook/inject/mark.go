@@ -12,18 +12,18 @@ import (
 
 // Mark returns the mark that an injected pod carries, and the one that it would
 // be given today by the same decision. They differ where the policy, or the
-// assignment's format, has changed what the pod's sidecar would be told. An
+// format of the sidecar config, has changed what the pod's sidecar would be told. An
 // error says why one of them cannot be read.
 //
 // An injected pod no longer shows where its configuration came from, so the
-// assignment in its sidecar tells what belongs to the pod; only what belongs to
+// config of its sidecar tells what belongs to the pod; only what belongs to
 // the policy is made anew. A policy member that is forgotten here hides a
 // drift; a pod's that were made anew wrongly would call every pod outdated.
 func Mark(pod *Pod, e policy.Entitlement, p *policy.Policy) (carried, today Injected, err error) {
 	if err := json.Unmarshal([]byte(pod.Metadata.Annotations[AnnotationInjected]), &carried); err != nil {
 		return carried, today, fmt.Errorf("annotation %s: %w", AnnotationInjected, err)
 	}
-	given, err := sidecarconfig.Decode(assigned(pod))
+	given, err := sidecarconfig.Decode(encodedConfig(pod))
 	if err != nil {
 		return carried, today, err
 	}
@@ -36,10 +36,10 @@ func Mark(pod *Pod, e policy.Entitlement, p *policy.Policy) (carried, today Inje
 	return carried, today, nil
 }
 
-// assigned is the assignment in the pod's sidecar, as [sidecarconfig.Encode] wrote it.
-func assigned(pod *Pod) string {
+// encodedConfig returns the config of the pod's sidecar, as [sidecarconfig.Encode] wrote it.
+func encodedConfig(pod *Pod) string {
 	for i := range pod.Spec.InitContainers {
-		if c := &pod.Spec.InitContainers[i]; c.Name == ContainerSidecar {
+		if c := &pod.Spec.InitContainers[i]; c.Name == sidecarconfig.ContainerName {
 			for _, v := range c.Env {
 				if v.Name == sidecarconfig.Variable {
 					return strings.ReplaceAll(v.Value, "$$", "$")

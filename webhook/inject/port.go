@@ -10,8 +10,6 @@ import (
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
-const metricsPortName = "ampbridge"
-
 // metricsPorts are those at which the sidecar may serve its metrics, in the order
 // in which they are tried. None lies in the range from which the kernel takes
 // ports for connections.
@@ -28,10 +26,10 @@ func chooseMetricsPort(pod *Pod) (Port, bool) {
 		if portTaken(pod, number) {
 			continue
 		}
-		name := metricsPortName
+		name := sidecarconfig.MetricsPortName
 		for c := range pod.all {
 			if slices.ContainsFunc(c.Ports, func(p Port) bool { return p.Name == name }) {
-				name = metricsPortName + "-1" // a PodMonitor goes by names
+				name = sidecarconfig.MetricsPortName + "-1" // a PodMonitor goes by names
 				break
 			}
 		}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
 // reloadTarget is what a container has reload.
@@ -122,7 +123,7 @@ func signals(pod *Pod, prometheus *Container) string {
 		return ""
 	}
 	for c := range pod.running {
-		if c != prometheus && c.Name != ContainerSidecar {
+		if c != prometheus && c.Name != sidecarconfig.ContainerName {
 			return c.Name
 		}
 	}

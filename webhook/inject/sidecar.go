@@ -9,25 +9,13 @@ import (
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
-// Names of what is added to a pod.
-const (
-	// ContainerSidecar is the native sidecar, the first of the init containers.
-	ContainerSidecar = "ampbridge-config"
-
-	VolumeSource      = "ampbridge-source"
-	VolumeCredentials = "ampbridge-credentials"
-	VolumeToken       = "ampbridge-token"
-	VolumeNoAPIToken  = "ampbridge-no-api-token"
-)
-
 const (
 	sidecarProgram = "/config-sidecar"
 	// apiTokenDir is where the API server's ServiceAccount plugin mounts a token
 	// into every container that mounts nothing there.
 	apiTokenDir = "/var/run/secrets/kubernetes.io/serviceaccount"
 
-	credentialsFile = sidecarconfig.CredentialsDir + "/credentials"
-	tokenName       = "token"
+	credentialsFile = sidecarconfig.CredentialsDir + "/" + sidecarconfig.CredentialsFile
 
 	// What Azure's workload identity webhook adds to a pod
 	// (https://azure.github.io/azure-workload-identity/docs/concepts.html).
@@ -141,7 +129,7 @@ func tokenOf(p *policy.Policy) VolumeMount {
 	if p.Token.Source == policy.TokenSourceAzure {
 		return VolumeMount{Name: azureVolume, MountPath: azureTokenDir, ReadOnly: true}
 	}
-	return VolumeMount{Name: VolumeToken, MountPath: sidecarconfig.TokenDir, ReadOnly: true}
+	return VolumeMount{Name: sidecarconfig.VolumeToken, MountPath: sidecarconfig.TokenDir, ReadOnly: true}
 }
 
 // tokenFile is the token's path in such a container.
@@ -149,7 +137,7 @@ func tokenFile(p *policy.Policy) string {
 	if p.Token.Source == policy.TokenSourceAzure {
 		return azureTokenDir + "/" + azureTokenName
 	}
-	return sidecarconfig.TokenDir + "/" + tokenName
+	return sidecarconfig.TokenDir + "/" + sidecarconfig.TokenFile
 }
 
 // requireToken refuses a pod that lacks the token volume which somebody else adds.
@@ -164,25 +152,25 @@ func requireToken(pod *Pod, p *policy.Policy) *policy.Decision {
 }
 
 // sidecar is the container that mirrors into the volume named target, as the
-// encoded assignment says.
-func sidecar(image, target, assigned string, token VolumeMount, u user, r Resources) container {
+// encoded config says.
+func sidecar(image, target, config string, token VolumeMount, u user, r Resources) container {
 	c := container{
-		Name:    ContainerSidecar,
+		Name:    sidecarconfig.ContainerName,
 		Image:   image,
 		Command: []string{sidecarProgram},
 		Env: []EnvVar{
-			{Name: sidecarconfig.Variable, Value: strings.ReplaceAll(assigned, "$", "$$")},
+			{Name: sidecarconfig.Variable, Value: strings.ReplaceAll(config, "$", "$$")},
 			fromField(sidecarconfig.PodNameVariable, "metadata.name"),
 			fromField(sidecarconfig.PodNamespaceVariable, "metadata.namespace"),
 		},
 		Resources:     r,
 		RestartPolicy: string(corev1.ContainerRestartPolicyAlways),
 		VolumeMounts: []VolumeMount{
-			{Name: VolumeSource, MountPath: sidecarconfig.SourceDir, ReadOnly: true},
+			{Name: sidecarconfig.VolumeSource, MountPath: sidecarconfig.SourceDir, ReadOnly: true},
 			{Name: target, MountPath: sidecarconfig.TargetDir},
-			{Name: VolumeCredentials, MountPath: sidecarconfig.CredentialsDir},
+			{Name: sidecarconfig.VolumeCredentials, MountPath: sidecarconfig.CredentialsDir},
 			token,
-			{Name: VolumeNoAPIToken, MountPath: apiTokenDir, ReadOnly: true},
+			{Name: sidecarconfig.VolumeNoAPIToken, MountPath: apiTokenDir, ReadOnly: true},
 		},
 		// Prometheus starts once there is a configuration to start with. The
 		// sidecar needs a few seconds at most, whatever AWS does.
@@ -205,13 +193,13 @@ func fromField(name, field string) EnvVar {
 // volumes are those that are added beside the moved source. All are in memory:
 // session credentials touch no disk.
 func volumes(t policy.Token) []addedVolume {
-	added := []addedVolume{memoryVolume(VolumeCredentials)}
+	added := []addedVolume{memoryVolume(sidecarconfig.VolumeCredentials)}
 	if t.Source != policy.TokenSourceAzure {
-		added = append(added, addedVolume{Name: VolumeToken, Projected: &projected{Sources: []tokenSource{{serviceAccountToken{
-			Audience: t.Audience, ExpirationSeconds: t.ExpirationSeconds, Path: tokenName,
+		added = append(added, addedVolume{Name: sidecarconfig.VolumeToken, Projected: &projected{Sources: []tokenSource{{serviceAccountToken{
+			Audience: t.Audience, ExpirationSeconds: t.ExpirationSeconds, Path: sidecarconfig.TokenFile,
 		}}}}})
 	}
-	return append(added, memoryVolume(VolumeNoAPIToken))
+	return append(added, memoryVolume(sidecarconfig.VolumeNoAPIToken))
 }
 
 func memoryVolume(name string) addedVolume {

@@ -80,7 +80,7 @@ func TestLateEditIsServed(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(a.Source, a.File), []byte(user), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	s := newServer(Options{Assignment: a.Encode()})
+	s := newServer(Options{Config: a.Encode()})
 	s.destinations[0].session = session.Session{AccessKeyID: "ASIA", Expires: time.Now().Add(time.Hour)}
 	s.editor.limit = 0
 	served := func() string {

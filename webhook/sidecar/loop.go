@@ -56,7 +56,7 @@ type server struct {
 	offered, startFailed bool
 }
 
-// destination is an assigned destination and how it stands.
+// destination is a destination of the config, and its state.
 type destination struct {
 	sidecarconfig.Destination
 	block   policy.Block

@@ -126,11 +126,12 @@ func (s *server) metricsAddress(address string) string {
 	return net.JoinHostPort(host, strconv.Itoa(int(port)))
 }
 
-// serveMetrics serves until ctx ends. A port that is taken is waited for: it
+// serveMetrics serves the metrics and the status until ctx ends. A port that is taken is waited for: it
 // is no reason to end, nor to stop working.
 func (s *server) serveMetrics(ctx context.Context, address string) {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{DisableCompression: true}))
+	mux.HandleFunc("GET "+sidecarconfig.StatusPath, s.serveStatus)
+	mux.Handle("GET "+sidecarconfig.MetricsPath, promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{DisableCompression: true}))
 	for told := false; ; {
 		var config net.ListenConfig
 		socket, err := config.Listen(ctx, "tcp", address)

@@ -3,7 +3,6 @@ package sidecar_test
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"os"
@@ -29,11 +28,11 @@ const (
 // pod is a pod's volumes, and the sidecar in it.
 type pod struct {
 	*ststest.STS
-	assignment sidecarconfig.Config
-	text       string // in the place of the encoded assignment
-	metrics    string
-	log        log
-	stop       func()
+	config  sidecarconfig.Config
+	text    string // in the place of the encoded config
+	metrics string
+	log     log
+	stop    func()
 }
 
 // log keeps what the sidecar says.
@@ -61,7 +60,7 @@ func newPod(t *testing.T, seconds int, destinations ...string) *pod {
 	p := &pod{STS: ststest.New(t), stop: func() {}}
 	p.AllowShortSessions()
 	dir := t.TempDir()
-	p.assignment = sidecarconfig.Config{
+	p.config = sidecarconfig.Config{
 		Version: sidecarconfig.Version, Cluster: "dev",
 		Source: filepath.Join(dir, "source"), Target: filepath.Join(dir, "target"), File: "prometheus.yml",
 		Credentials: filepath.Join(dir, "credentials", "credentials"), Private: true, Token: p.Token,
@@ -78,7 +77,7 @@ func newPod(t *testing.T, seconds int, destinations ...string) *pod {
 		if err := d.Workspace.UnmarshalText(fmt.Appendf(nil, "arn:aws:aps:eu-west-1:11112222333%d:workspace/ws-%s", i, name)); err != nil {
 			t.Fatal(err)
 		}
-		p.assignment.Destinations = append(p.assignment.Destinations, sidecarconfig.Destination{
+		p.config.Destinations = append(p.config.Destinations, sidecarconfig.Destination{
 			Name: name, Role: p.Role(t, fmt.Sprintf("11112222333%d", i), "writer", 43200), Region: ststest.Region, Block: d.Block("dev"),
 		})
 	}
@@ -89,7 +88,7 @@ func newPod(t *testing.T, seconds int, destinations ...string) *pod {
 // configure plays the kubelet: it swaps the source.
 func (p *pod) configure(t *testing.T, config string) {
 	t.Helper()
-	if _, err := mirror.Write(p.assignment.Source, mirror.Files{
+	if _, err := mirror.Write(p.config.Source, mirror.Files{
 		"prometheus.yml": {Mode: 0o644, Content: []byte(config)},
 		"rules.yml":      {Mode: 0o640, Content: []byte(rules)},
 	}); err != nil {
@@ -99,11 +98,11 @@ func (p *pod) configure(t *testing.T, config string) {
 
 func (p *pod) options() sidecar.Options {
 	o := sidecar.Options{
-		Assignment: p.text, Pod: "prometheus-0", Namespace: "monitoring", MetricsAddress: p.metrics,
-		Source: p.assignment.Source, Target: p.assignment.Target, Log: slog.New(slog.NewJSONHandler(&p.log, nil)),
+		Config: p.text, Pod: "prometheus-0", Namespace: "monitoring", MetricsAddress: p.metrics,
+		Source: p.config.Source, Target: p.config.Target, Log: slog.New(slog.NewJSONHandler(&p.log, nil)),
 	}
 	if p.text == "" {
-		o.Assignment = p.assignment.Encode()
+		o.Config = p.config.Encode()
 	}
 	return o
 }
@@ -147,7 +146,7 @@ func (p *pod) eventually(t *testing.T, what string, holds func() bool) {
 
 // served is the configuration as Prometheus sees it; empty until there is one.
 func (p *pod) served() string {
-	content, err := os.ReadFile(filepath.Join(p.assignment.Target, p.assignment.File))
+	content, err := os.ReadFile(filepath.Join(p.config.Target, p.config.File))
 	if err != nil {
 		return ""
 	}
@@ -162,7 +161,7 @@ func (p *pod) has(destination string) bool {
 // profiles are the heads of the credentials file, in the form that belongs
 // there.
 func (p *pod) profiles() (heads []string) {
-	content, err := os.ReadFile(p.assignment.Credentials)
+	content, err := os.ReadFile(p.config.Credentials)
 	if err != nil {
 		return nil
 	}
@@ -177,21 +176,23 @@ func (p *pod) profiles() (heads []string) {
 // credentials is the text of the file that Prometheus's SDK reads.
 func (p *pod) credentials(t *testing.T) string {
 	t.Helper()
-	content, err := os.ReadFile(p.assignment.Credentials)
+	content, err := os.ReadFile(p.config.Credentials)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return string(content)
 }
 
-func (p *pod) status(t *testing.T) (s sidecar.Status) {
+// status is what the status file says.
+func (p *pod) status(t *testing.T) sidecarconfig.Status {
 	t.Helper()
-	content, err := os.ReadFile(filepath.Join(filepath.Dir(p.assignment.Credentials), sidecar.StatusFile))
+	content, err := os.ReadFile(filepath.Join(filepath.Dir(p.config.Credentials), sidecarconfig.StatusFile))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := json.Unmarshal(content, &s); err != nil {
+	status, err := sidecarconfig.DecodeStatus(content)
+	if err != nil {
 		t.Fatal(err)
 	}
-	return s
+	return status
 }

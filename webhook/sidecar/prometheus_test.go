@@ -80,8 +80,8 @@ func (s *server) end() {
 
 // startOnly makes p a pod that nothing reloads.
 func (p *pod) startOnly(s *server) {
-	p.assignment.Reload = sidecarconfig.StartOnly
-	p.assignment.Prometheus = sidecarconfig.Prometheus{Address: s.address, Prefix: "/metrics-of", TLS: s.tls}
+	p.config.Reload = sidecarconfig.StartOnly
+	p.config.Prometheus = sidecarconfig.Prometheus{Address: s.address, Prefix: "/metrics-of", TLS: s.tls}
 }
 
 // TestStartOnly: the block is there while STS answers, and its profile makes
@@ -201,8 +201,8 @@ func TestStartOnlyRestart(t *testing.T) {
 
 // newer gives the pod's blocks fields that not every Prometheus knows.
 func (p *pod) newer() {
-	for i := range p.assignment.Destinations {
-		b := &p.assignment.Destinations[i].Block
+	for i := range p.config.Destinations {
+		b := &p.config.Destinations[i].Block
 		b.SendNativeHistograms, b.QueueConfig.SampleAgeLimit = true, "30m"
 	}
 }
@@ -226,7 +226,7 @@ func TestVersions(t *testing.T) {
 			t.Parallel()
 			p, prometheus := newPod(t, 3600, "central"), newServer(t, c.version)
 			p.newer()
-			p.assignment.Prometheus = sidecarconfig.Prometheus{Address: prometheus.address, Prefix: "/metrics-of"}
+			p.config.Prometheus = sidecarconfig.Prometheus{Address: prometheus.address, Prefix: "/metrics-of"}
 			p.start(t)
 			p.eventually(t, "the block is served", func() bool { return p.has("central") })
 			old := p.served()
@@ -256,7 +256,7 @@ func TestVersionAfterARestart(t *testing.T) {
 	t.Parallel()
 	p, prometheus := newPod(t, 3600, "central"), newServer(t, "3.15.0")
 	p.newer()
-	p.assignment.Prometheus = sidecarconfig.Prometheus{Address: prometheus.address, Prefix: "/metrics-of"}
+	p.config.Prometheus = sidecarconfig.Prometheus{Address: prometheus.address, Prefix: "/metrics-of"}
 	prometheus.start(t)
 	prometheus.ready.Store(true)
 	p.start(t)

@@ -92,7 +92,7 @@ func TestRoomFor(t *testing.T) {
 // mergeKeys are few bytes with 12^16 ways through their merge keys.
 func mergeKeys(t *testing.T) []byte {
 	t.Helper()
-	text, err := os.ReadFile("../policy/promconfig/testdata/merge-keys.yaml")
+	text, err := os.ReadFile("../../policy/promconfig/testdata/merge-keys.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,6 +32,7 @@ package sidecar
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"runtime/debug"
@@ -44,9 +45,9 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/sidecar/session"
 )
 
-// DefaultMetricsAddress is where metrics are served, at /metrics, unless the
-// assignment names another port.
-const DefaultMetricsAddress = ":9095"
+// DefaultMetricsAddress is where metrics and status are served, unless the config
+// names another port.
+var DefaultMetricsAddress = fmt.Sprintf(":%d", sidecarconfig.DefaultMetricsPort)
 
 const (
 	// firstWait is how long the first configuration is held back for the first
@@ -62,12 +63,12 @@ const (
 
 // Options is what a sidecar is told from outside.
 type Options struct {
-	// Assignment is the encoded assignment. Where it cannot be decoded, the
+	// Config is an encoded [sidecarconfig.Config]. If it cannot be decoded, the
 	// source is mirrored as it is.
-	Assignment string
+	Config string
 	// Pod and Namespace go into the name of the role session.
 	Pod, Namespace string
-	// Source and Target are the directories to use without an assignment, and
+	// Source and Target are the directories to use without a config, and
 	// Credentials is the directory that holds the heartbeat then. Empty: none.
 	Source, Target, Credentials string
 	// MetricsAddress is where to listen. Empty: no metrics.
@@ -81,28 +82,28 @@ type Options struct {
 // FromEnvironment reads what the webhook put into the container.
 func FromEnvironment(getenv func(string) string) Options {
 	return Options{
-		Assignment: getenv(sidecarconfig.Variable),
-		Pod:        getenv(sidecarconfig.PodNameVariable), Namespace: getenv(sidecarconfig.PodNamespaceVariable),
+		Config: getenv(sidecarconfig.Variable),
+		Pod:    getenv(sidecarconfig.PodNameVariable), Namespace: getenv(sidecarconfig.PodNamespaceVariable),
 		Source: sidecarconfig.SourceDir, Target: sidecarconfig.TargetDir, Credentials: sidecarconfig.CredentialsDir,
 		MetricsAddress: DefaultMetricsAddress, MemoryLimit: MemoryLimit(),
 	}
 }
 
-// assigned is the assignment, or the one that changes nothing.
-func (o Options) assigned() (sidecarconfig.Config, error) {
-	a, err := sidecarconfig.Decode(o.Assignment)
+// decode returns the config, or the one that changes nothing.
+func (o Options) decode() (sidecarconfig.Config, error) {
+	c, err := sidecarconfig.Decode(o.Config)
 	if err != nil {
 		return sidecarconfig.Config{Source: o.Source, Target: o.Target, MetricsPort: sidecarconfig.NoMetrics}, err
 	}
-	return a, nil
+	return c, nil
 }
 
 // Ready tells whether the target holds a configuration, so that the pod's other
 // containers may start.
 func Ready(o Options) error {
-	a, _ := o.assigned() // Run has logged it
-	if !mirror.Served(a.Target) {
-		return errors.New(a.Target + " holds no configuration yet")
+	c, _ := o.decode() // Run has logged it
+	if !mirror.Served(c.Target) {
+		return errors.New(c.Target + " holds no configuration yet")
 	}
 	return nil
 }
@@ -186,8 +187,8 @@ func newServer(o Options) *server {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	var err error
-	if s.config, err = o.assigned(); err != nil {
-		s.log.Error("cannot read the assignment: the configuration is mirrored as it is", "error", err)
+	if s.config, err = o.decode(); err != nil {
+		s.log.Error("cannot read the sidecar config: Prometheus's configuration is mirrored as it is", "error", err)
 	}
 	for _, p := range s.config.MountPoints {
 		s.mountPoints = append(s.mountPoints, mirror.MountPoint(p))
@@ -213,8 +214,8 @@ func newServer(o Options) *server {
 		}
 	}
 	s.client, s.clientErr = session.NewClient(s.sessions)
-	for _, assigned := range s.config.Destinations {
-		d := &destination{Destination: assigned, block: assigned.For(o.Pod), proving: s.startOnly(), changed: make(chan struct{}, 1)}
+	for _, configured := range s.config.Destinations {
+		d := &destination{Destination: configured, block: configured.For(o.Pod), proving: s.startOnly(), changed: make(chan struct{}, 1)}
 		if !slices.Contains(s.loaded, d.Name) {
 			d.out = s.started
 		}

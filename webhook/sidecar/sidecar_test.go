@@ -40,10 +40,10 @@ func TestServesTheBlock(t *testing.T) {
 	if got := p.profiles(); len(got) != 1 || got[0] != "[ampbridge-central]" {
 		t.Errorf("profiles %v", got)
 	}
-	if info, err := os.Stat(p.assignment.Credentials); err != nil || info.Mode().Perm() != 0o600 {
+	if info, err := os.Stat(p.config.Credentials); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("credentials: %v, %v", info.Mode(), err)
 	}
-	if info, err := os.Stat(filepath.Join(p.assignment.Target, "rules.yml")); err != nil || info.Mode().Perm() != 0o640 {
+	if info, err := os.Stat(filepath.Join(p.config.Target, "rules.yml")); err != nil || info.Mode().Perm() != 0o640 {
 		t.Errorf("the other file: %v", err)
 	}
 	p.eventually(t, "the status says so", func() bool {
@@ -132,7 +132,7 @@ func TestRenewal(t *testing.T) {
 			t.Fatalf("the block is out: %q", config)
 		}
 		if !configs[config] {
-			content, err := os.ReadFile(p.assignment.Credentials)
+			content, err := os.ReadFile(p.config.Credentials)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -156,14 +156,14 @@ func TestRestart(t *testing.T) {
 	p.start(t)
 	p.eventually(t, "the block is served", func() bool { return p.has("central") })
 	p.stop()
-	before, err := os.Readlink(filepath.Join(p.assignment.Target, "..data"))
+	before, err := os.Readlink(filepath.Join(p.config.Target, "..data"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	p.StopListening()
 	p.start(t)
 	p.eventually(t, "it has looked", func() bool { return strings.Count(p.log.String(), "configuration served") == 2 })
-	if after, err := os.Readlink(filepath.Join(p.assignment.Target, "..data")); err != nil || after != before {
+	if after, err := os.Readlink(filepath.Join(p.config.Target, "..data")); err != nil || after != before {
 		t.Errorf("..data moved from %s to %s, %v", before, after, err)
 	}
 	p.configure(t, user+"# changed\n")
@@ -186,7 +186,7 @@ func TestSourceChanges(t *testing.T) {
 	p.eventually(t, "the broken configuration is passed through", func() bool { return p.served() == broken })
 	p.eventually(t, "the status says why", func() bool {
 		s := p.status(t)
-		return s.Config.Result == "passed_through" && strings.Contains(s.Config.Trouble, "not YAML") && !s.Destinations[0].Block
+		return s.Config.Result == "passed_through" && strings.Contains(s.Config.Error, "not YAML") && !s.Destinations[0].Block
 	})
 
 	own := "remote_write: [{url: 'https://vpce/workspaces/ws-central/api/v1/remote_write'}]\n"
@@ -194,18 +194,18 @@ func TestSourceChanges(t *testing.T) {
 	p.eventually(t, "the user's own entry wins", func() bool { return p.served() == own })
 	p.eventually(t, "the status says so", func() bool { return p.status(t).Destinations[0].Skipped != "" })
 
-	hidden := p.assignment.Source + ".hidden"
-	if err := os.Rename(p.assignment.Source, hidden); err != nil {
+	hidden := p.config.Source + ".hidden"
+	if err := os.Rename(p.config.Source, hidden); err != nil {
 		t.Fatal(err)
 	}
-	p.eventually(t, "the status tells that the source is gone", func() bool { return p.status(t).Trouble != "" })
+	p.eventually(t, "the status tells that the source is gone", func() bool { return p.status(t).Error != "" })
 	if p.served() != own {
 		t.Errorf("served %q while the source is gone", p.served())
 	}
-	if err := os.Rename(hidden, p.assignment.Source); err != nil {
+	if err := os.Rename(hidden, p.config.Source); err != nil {
 		t.Fatal(err)
 	}
-	p.eventually(t, "the source is back", func() bool { return p.status(t).Trouble == "" })
+	p.eventually(t, "the source is back", func() bool { return p.status(t).Error == "" })
 	p.configure(t, user)
 	p.eventually(t, "the block is served again", func() bool { return p.has("central") })
 }
@@ -216,13 +216,13 @@ func TestTargetCannotBeWritten(t *testing.T) {
 	p := newPod(t, 3600, "central")
 	p.start(t)
 	p.eventually(t, "the block is served", func() bool { return p.has("central") })
-	hidden := p.assignment.Target + ".hidden"
-	if err := os.Rename(p.assignment.Target, hidden); err != nil {
+	hidden := p.config.Target + ".hidden"
+	if err := os.Rename(p.config.Target, hidden); err != nil {
 		t.Fatal(err)
 	}
 	p.configure(t, user+"# changed\n")
-	p.eventually(t, "the status tells", func() bool { return p.status(t).Trouble != "" })
-	if err := os.Rename(hidden, p.assignment.Target); err != nil {
+	p.eventually(t, "the status tells", func() bool { return p.status(t).Error != "" })
+	if err := os.Rename(hidden, p.config.Target); err != nil {
 		t.Fatal(err)
 	}
 	p.eventually(t, "the change is served", func() bool { return strings.Contains(p.served(), "# changed") })
@@ -249,7 +249,7 @@ func TestTwoDestinations(t *testing.T) {
 func TestOperatorsSecret(t *testing.T) {
 	t.Parallel()
 	p := newPod(t, 3600, "central")
-	p.assignment.File = "prometheus.yaml.gz"
+	p.config.File = "prometheus.yaml.gz"
 	var zipped bytes.Buffer
 	w := gzip.NewWriter(&zipped)
 	if _, err := io.WriteString(w, "a: $(POD_NAME)\n"); err != nil {
@@ -258,7 +258,7 @@ func TestOperatorsSecret(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := mirror.Write(p.assignment.Source, mirror.Files{p.assignment.File: {Mode: 0o644, Content: zipped.Bytes()}}); err != nil {
+	if _, err := mirror.Write(p.config.Source, mirror.Files{p.config.File: {Mode: 0o644, Content: zipped.Bytes()}}); err != nil {
 		t.Fatal(err)
 	}
 	p.start(t)
@@ -276,8 +276,8 @@ func TestOperatorsSecret(t *testing.T) {
 	}
 }
 
-// TestWithoutAnAssignment mirrors, and lives.
-func TestWithoutAnAssignment(t *testing.T) {
+// TestWithoutAConfig mirrors, and lives.
+func TestWithoutAConfig(t *testing.T) {
 	t.Parallel()
 	p := newPod(t, 3600)
 	p.text = "{broken"
@@ -294,11 +294,11 @@ func TestWithoutAnAssignment(t *testing.T) {
 func TestMountPoints(t *testing.T) {
 	t.Parallel()
 	p := newPod(t, 3600)
-	p.assignment.MountPoints = []sidecarconfig.MountPoint{{Name: "rules"}, {Name: "web.yml", File: true}}
+	p.config.MountPoints = []sidecarconfig.MountPoint{{Name: "rules"}, {Name: "web.yml", File: true}}
 	p.start(t)
 	p.eventually(t, "the source is mirrored", func() bool { return sidecar.Ready(p.options()) == nil })
 	for name, dir := range map[string]bool{"rules": true, "web.yml": false} {
-		if info, err := os.Lstat(filepath.Join(p.assignment.Target, name)); err != nil || info.IsDir() != dir {
+		if info, err := os.Lstat(filepath.Join(p.config.Target, name)); err != nil || info.IsDir() != dir {
 			t.Errorf("%s: %v, %v", name, info, err)
 		}
 	}
@@ -309,7 +309,7 @@ func TestMountPoints(t *testing.T) {
 func TestUnusableSTSSettings(t *testing.T) {
 	t.Parallel()
 	p := newPod(t, 3600, "central")
-	p.assignment.STS.ProxyURL = "::"
+	p.config.STS.ProxyURL = "::"
 	p.start(t)
 	p.eventually(t, "the user's own configuration is served", func() bool { return p.served() == user })
 	p.eventually(t, "the status says why", func() bool {
@@ -394,7 +394,7 @@ func TestNoSecretsInLogOrStatus(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	credentials, err := os.ReadFile(p.assignment.Credentials)
+	credentials, err := os.ReadFile(p.config.Credentials)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,7 +2,6 @@ package sidecar
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"io/fs"
 	"os"
@@ -107,12 +106,17 @@ func (s *server) recall() {
 	}
 	// What Prometheus read may have had the block in it.
 	s.offered = mirror.Served(s.config.Target)
-	var last Status
-	if text, err := os.ReadFile(s.statusFile()); err == nil && json.Unmarshal(text, &last) == nil {
-		for _, d := range last.Destinations {
-			if d.Block {
-				s.loaded = append(s.loaded, d.Name)
-			}
+	text, err := os.ReadFile(s.statusFile())
+	if err != nil {
+		return
+	}
+	last, err := sidecarconfig.DecodeStatus(text)
+	if err != nil {
+		return
+	}
+	for _, d := range last.Destinations {
+		if d.Block {
+			s.loaded = append(s.loaded, d.Name)
 		}
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"time"
+
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
 const (
@@ -25,13 +27,13 @@ const (
 // there is no place for it.
 func (o Options) heartbeat() string {
 	dir := o.Credentials
-	if a, err := o.assigned(); err == nil {
-		dir = filepath.Dir(a.Credentials)
+	if c, err := o.decode(); err == nil {
+		dir = filepath.Dir(c.Credentials)
 	}
 	if dir == "" {
 		return ""
 	}
-	return filepath.Join(dir, "heartbeat")
+	return filepath.Join(dir, sidecarconfig.HeartbeatFile)
 }
 
 // Alive returns an error if the heartbeat is too old: the loop, or the whole

@@ -3,7 +3,6 @@ package doctor
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,7 +16,6 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/check"
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
-	"github.com/ampbridge/ampbridge/webhook/sidecar"
 )
 
 // environment returns a process's environment, by name.
@@ -198,15 +196,15 @@ func (x *runner) fromPod(ctx context.Context, given sidecarConfig, d podDestinat
 // loopback.
 func (x *runner) ownSidecar(ctx context.Context, given sidecarConfig) {
 	x.checks.Run(check.Sidecar, check.About{}, func() check.Finding {
-		text, err := os.ReadFile(filepath.Join(filepath.Dir(given.credentials), sidecar.StatusFile))
+		text, err := os.ReadFile(filepath.Join(filepath.Dir(given.credentials), sidecarconfig.StatusFile))
 		if err != nil {
 			return skipped("the sidecar has written no status: %v", err)
 		}
-		var status sidecar.Status
-		if err := json.Unmarshal(text, &status); err != nil {
-			return skipped("the sidecar's status: %v", err)
+		status, err := sidecarconfig.DecodeStatus(text)
+		if err != nil {
+			return skipped("%v", err)
 		}
-		return check.SidecarState(sidecarStatus(status))
+		return check.SidecarState(status, x.Now())
 	})
 	x.checks.Run(check.Flow, check.About{}, func() check.Finding {
 		if given.prometheus.Address == "" {
@@ -220,18 +218,6 @@ func (x *runner) ownSidecar(ctx context.Context, given sidecarConfig) {
 			return loopback(ctx, "http://"+given.prometheus.Address+given.prometheus.Prefix+"/metrics")
 		})
 	})
-}
-
-// sidecarStatus converts the status file.
-func sidecarStatus(status sidecar.Status) check.SidecarSeen {
-	seen := check.SidecarSeen{StartFailed: status.StartFailed}
-	for _, d := range status.Destinations {
-		seen.Destinations = append(seen.Destinations, check.DestinationSeen{
-			Name: d.Name, Valid: d.Valid, Served: d.Block, OwnEntry: d.Skipped != "", Error: d.Error,
-			Gap: time.Duration(d.GapSeconds * float64(time.Second)),
-		})
-	}
-	return seen
 }
 
 func loopback(ctx context.Context, url string) (string, error) {

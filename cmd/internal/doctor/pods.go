@@ -1,7 +1,6 @@
 package doctor
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -18,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 
+	"github.com/ampbridge/ampbridge/cmd/internal/kube"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/check"
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
@@ -88,19 +88,11 @@ func (x *runner) checkPod(ctx context.Context, s *subject, pod *runningPod) {
 			return failed(check.NewFix("let the node have the image that sidecar.image of the policy, or the webhook's --image, names (sidecar.imagePullSecrets for a private registry); then replace the pod", rollout(pod.Pod)),
 				"it does not start, and Prometheus waits for it: %s", reason)
 		}
-		port := cmp.Or(pod.config.MetricsPort, sidecarconfig.DefaultMetricsPort)
-		if port == sidecarconfig.NoMetrics {
-			return skipped("it serves no metrics: the pod is on the host's network, or has no port free")
-		}
-		text, err := x.proxied(ctx, pod, "http", strconv.Itoa(int(port)), "/metrics")
+		status, err := kube.SidecarStatus(ctx, x.cluster.client.CoreV1(), pod.Pod)
 		if err != nil {
-			return skipped("its metrics cannot be read through the API server: %v", err)
+			return skipped("its status cannot be read: %v", err)
 		}
-		metrics, err := parseMetrics(text)
-		if err != nil {
-			return skipped("its metrics cannot be parsed: %v", err)
-		}
-		return check.SidecarState(check.SidecarMetrics(metrics))
+		return check.SidecarState(status, x.Now())
 	})
 	x.checks.Run(check.Flow, pod.about, func() check.Finding {
 		var names []string
@@ -144,7 +136,7 @@ func (*runner) flow(ctx context.Context, names []string, metrics func() (string,
 // is none, or the pod is still being created.
 func waiting(pod *corev1.Pod) string {
 	for _, c := range pod.Status.InitContainerStatuses {
-		if w := c.State.Waiting; c.Name == inject.ContainerSidecar && w != nil && w.Reason != "PodInitializing" && w.Reason != "ContainerCreating" {
+		if w := c.State.Waiting; c.Name == sidecarconfig.ContainerName && w != nil && w.Reason != "PodInitializing" && w.Reason != "ContainerCreating" {
 			return strings.TrimSuffix(w.Reason+": "+w.Message, ": ")
 		}
 	}
@@ -197,7 +189,7 @@ func prometheusContainer(pod *corev1.Pod) (string, bool) {
 
 func sidecarConfigOf(pod *corev1.Pod) *sidecarconfig.Config {
 	for _, c := range pod.Spec.InitContainers {
-		if c.Name != inject.ContainerSidecar {
+		if c.Name != sidecarconfig.ContainerName {
 			continue
 		}
 		for _, v := range c.Env {

@@ -90,7 +90,7 @@ type Pod struct {
 	SidecarUnavailable string `json:"sidecarUnavailable,omitempty"`
 }
 
-// Sidecar is what a pod's sidecar says of a destination, in its metrics.
+// Sidecar is what a pod's sidecar says of a destination.
 type Sidecar struct {
 	SessionValid bool      `json:"sessionValid"`
 	Expires      time.Time `json:"expires,omitzero"`

@@ -158,7 +158,7 @@ func (f *fixture) pod(name, account string, injected bool, ip string, port int) 
 	if injected {
 		pod = f.inject(pod)
 		for i := range pod.Spec.InitContainers {
-			if c := &pod.Spec.InitContainers[i]; c.Name == inject.ContainerSidecar {
+			if c := &pod.Spec.InitContainers[i]; c.Name == sidecarconfig.ContainerName {
 				c.Ports[0].ContainerPort = int32(port)
 			}
 		}
@@ -212,7 +212,7 @@ func (f *fixture) runSidecar(ip string) (port int) {
 	go func() {
 		defer close(done)
 		if err := sidecar.Run(ctx, sidecar.Options{
-			Assignment: a.Encode(), Pod: "prometheus-0", Namespace: "monitoring", MetricsAddress: net.JoinHostPort(ip, strconv.Itoa(port)), Log: slog.New(slog.DiscardHandler),
+			Config: a.Encode(), Pod: "prometheus-0", Namespace: "monitoring", MetricsAddress: net.JoinHostPort(ip, strconv.Itoa(port)), Log: slog.New(slog.DiscardHandler),
 		}); err != nil {
 			f.Error(err)
 		}

@@ -12,7 +12,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/testkit"
-	"github.com/ampbridge/ampbridge/webhook/inject"
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
 func TestAdmission(t *testing.T) {
@@ -164,7 +164,7 @@ func (f *fixture) testOperatorPod(t *testing.T) {
 	if !injected(pod) {
 		t.Fatalf("not injected: %s", f.log)
 	}
-	if first := pod.Spec.InitContainers[0]; first.Name != inject.ContainerSidecar || first.Image != image {
+	if first := pod.Spec.InitContainers[0]; first.Name != sidecarconfig.ContainerName || first.Image != image {
 		t.Errorf("first init container: got %s of %s", first.Name, first.Image)
 	}
 	// The API server's own plugin gave the sidecar no token for its API.

@@ -25,13 +25,13 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 	"github.com/ampbridge/ampbridge/test/cluster"
 	"github.com/ampbridge/ampbridge/test/servingcert"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook"
 	"github.com/ampbridge/ampbridge/webhook/audit"
 	"github.com/ampbridge/ampbridge/webhook/breaker"
-	"github.com/ampbridge/ampbridge/webhook/inject"
 	"github.com/ampbridge/ampbridge/webhook/registration"
 )
 
@@ -279,7 +279,7 @@ func ready(s *corev1.PodStatus) {
 func cannotPull(s *corev1.PodStatus) {
 	s.Phase = corev1.PodPending
 	s.InitContainerStatuses = []corev1.ContainerStatus{{
-		Name: inject.ContainerSidecar, Image: image, Started: new(false),
+		Name: sidecarconfig.ContainerName, Image: image, Started: new(false),
 		State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff", Message: "Back-off pulling image " + image}},
 	}}
 }
@@ -289,7 +289,7 @@ func pulling(s *corev1.PodStatus) {
 	s.Phase = corev1.PodPending
 	s.Conditions = []corev1.PodCondition{{Type: corev1.PodReadyToStartContainers, Status: corev1.ConditionTrue}}
 	s.InitContainerStatuses = []corev1.ContainerStatus{{
-		Name: inject.ContainerSidecar, Image: image, Started: new(false),
+		Name: sidecarconfig.ContainerName, Image: image, Started: new(false),
 		State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "PodInitializing"}},
 	}}
 }
@@ -319,7 +319,7 @@ func (f *fixture) eventSays(t *testing.T, pod corev1.Pod, reason, words string) 
 }
 
 func injected(pod *corev1.Pod) bool {
-	return slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == inject.ContainerSidecar })
+	return slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == sidecarconfig.ContainerName })
 }
 
 // replaced tells whether all pods are others than before, and as many.

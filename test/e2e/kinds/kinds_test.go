@@ -19,6 +19,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 	"github.com/ampbridge/ampbridge/test/env"
 	"github.com/ampbridge/ampbridge/test/kubelet"
 	"github.com/ampbridge/ampbridge/webhook/inject"
@@ -188,7 +189,7 @@ func (p *subject) arrivesIn(workspace, job string) {
 // in it.
 func (p *subject) changes(change func() error, job string) time.Duration {
 	p.Helper()
-	data := filepath.Join(p.Pod.VolumeDir(inject.VolumeSource), "..data")
+	data := filepath.Join(p.Pod.VolumeDir(sidecarconfig.VolumeSource), "..data")
 	before, err := os.Readlink(data)
 	if err != nil {
 		p.Fatal(err)

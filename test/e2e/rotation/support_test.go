@@ -29,11 +29,11 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 	"github.com/ampbridge/ampbridge/test/cluster"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook"
 	"github.com/ampbridge/ampbridge/webhook/certificates"
-	"github.com/ampbridge/ampbridge/webhook/inject"
 	"github.com/ampbridge/ampbridge/webhook/registration"
 )
 
@@ -306,7 +306,7 @@ func (f *fixture) admit(ctx context.Context, dry bool) (bool, error) {
 		return false, err
 	}
 	for _, c := range created.Spec.InitContainers {
-		if c.Name == inject.ContainerSidecar {
+		if c.Name == sidecarconfig.ContainerName {
 			return true, nil
 		}
 	}

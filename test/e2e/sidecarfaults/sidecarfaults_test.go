@@ -21,10 +21,10 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 	"github.com/ampbridge/ampbridge/test/env"
 	"github.com/ampbridge/ampbridge/test/kubelet"
 	"github.com/ampbridge/ampbridge/test/testkit"
-	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
 func TestMain(m *testing.M) {
@@ -95,7 +95,7 @@ func hanging(t *testing.T, e *env.Env) string {
 		t.Fatal(err)
 	}
 	past := time.Now().Add(-time.Hour)
-	if err := os.Chtimes(filepath.Join(p.Pod.VolumeDir(inject.VolumeCredentials), "heartbeat"), past, past); err != nil {
+	if err := os.Chtimes(filepath.Join(p.Pod.VolumeDir(sidecarconfig.VolumeCredentials), "heartbeat"), past, past); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(time.Minute) // three probes
@@ -208,7 +208,7 @@ func tokenless(t *testing.T, e *env.Env) string {
 }
 
 func (p *subject) token() string {
-	return filepath.Join(p.Pod.VolumeDir(inject.VolumeToken), "token")
+	return filepath.Join(p.Pod.VolumeDir(sidecarconfig.VolumeToken), "token")
 }
 
 func portTaken(t *testing.T, e *env.Env) string {
@@ -313,7 +313,7 @@ func neighbours(t *testing.T, e *env.Env) string {
 			Name: "prepare", Image: pod.Spec.Containers[1].Image, Command: []string{"/bin/prometheus", "--version"},
 		}}
 	})
-	if first := p.Object.Spec.InitContainers[0].Name; first != inject.ContainerSidecar {
+	if first := p.Object.Spec.InitContainers[0].Name; first != sidecarconfig.ContainerName {
 		t.Errorf("the first init container is %s", first)
 	}
 	p.ready()

@@ -15,10 +15,10 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/env"
 	"github.com/ampbridge/ampbridge/test/kubelet"
-	"github.com/ampbridge/ampbridge/webhook/sidecar"
 )
 
 func TestMain(m *testing.M) {
@@ -91,8 +91,8 @@ func (p *subject) restart() {
 	// A Prometheus that ends before the sidecar has seen it ready counts as one
 	// that did not come up.
 	p.eventually("the sidecar to see that it is ready", func() bool {
-		text, err := os.ReadFile(filepath.Join(p.Pod.VolumeDir("ampbridge-credentials"), "status.json"))
-		var status sidecar.Status
+		text, err := os.ReadFile(filepath.Join(p.Pod.VolumeDir(sidecarconfig.VolumeCredentials), sidecarconfig.StatusFile))
+		var status sidecarconfig.Status
 		return err == nil && json.Unmarshal(text, &status) == nil && status.Prometheus.Ready
 	})
 	before := p.restarts()

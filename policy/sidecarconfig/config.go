@@ -1,10 +1,14 @@
-// Package sidecarconfig is what the webhook tells one config sidecar to do. It
-// travels in the pod, as JSON in an environment variable, because the sidecar
-// may not call the Kubernetes API; the policy file stays with the admin.
+// Package sidecarconfig is the contract between the webhook and the config
+// sidecar: what the webhook tells a sidecar ([Config]), what the sidecar says of
+// itself ([Status]), and the names, paths and ports that both know (names.go).
+//
+// The config travels in the pod, as JSON in an environment variable, because the
+// sidecar may not call the Kubernetes API; the policy file stays with the admin.
+// The status is served at [StatusPath] of the metrics port.
 //
 // A pod keeps its sidecar until it is rolled, so the two sides may differ in
-// version. Fields are only ever added, and a sidecar ignores those it does not
-// know: a webhook of this version serves every sidecar of [Version] 1.
+// version. Fields are only ever added, and a reader ignores fields that it does
+// not know: a webhook of this version serves every sidecar of [Version] 1.
 package sidecarconfig
 
 import (
@@ -15,29 +19,10 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 )
 
-// Version of the format.
+// Version of the format of [Config].
 const Version = 1
 
-// Environment variables of the sidecar's container.
-const (
-	// Variable holds the assignment, encoded by [Config.Encode].
-	Variable = "AMPBRIDGE_ASSIGNMENT"
-	// PodNameVariable and PodNamespaceVariable come from the downward API:
-	// pods have no name at admission.
-	PodNameVariable      = "AMPBRIDGE_POD_NAME"
-	PodNamespaceVariable = "AMPBRIDGE_POD_NAMESPACE"
-)
-
-// The places of the sidecar's own volumes. Source and target are fixed, so that
-// a sidecar that cannot read its assignment still mirrors.
-const (
-	SourceDir      = "/var/run/ampbridge.io/source"
-	TargetDir      = "/var/run/ampbridge.io/config"
-	CredentialsDir = "/var/run/secrets/ampbridge.io/credentials"
-	TokenDir       = "/var/run/secrets/ampbridge.io/token"
-)
-
-// Config is one sidecar's work. It holds no secrets.
+// Config is what one sidecar is told. It holds no secrets.
 type Config struct {
 	Version int    `json:"version"`
 	Cluster string `json:"cluster"`
@@ -72,13 +57,6 @@ type Config struct {
 	// takes, or [NoMetrics]. 0, as older webhooks leave it: [DefaultMetricsPort].
 	MetricsPort int32 `json:"metricsPort,omitempty"`
 }
-
-// Values of [Config.MetricsPort].
-const (
-	DefaultMetricsPort int32 = 9095
-	// NoMetrics: no port is free, or the pod is on the host's network.
-	NoMetrics int32 = -1
-)
 
 // StartOnly is the [Config.Reload] of pods whose Prometheus reads its
 // configuration when it starts, and never again. No session could be handed
@@ -123,10 +101,10 @@ type Destination struct {
 	Replica bool `json:"replica,omitempty"`
 }
 
-// New is the assignment that follows from a policy and what it entitles a pod
+// New returns the config that follows from a policy and what it entitles a pod
 // to; the caller adds the files' places.
 func New(p *policy.Policy, e policy.Entitlement) Config {
-	a := Config{
+	c := Config{
 		Version: Version, Cluster: p.Cluster.Name,
 		SessionSeconds: int(time.Duration(p.Session.Duration) / time.Second),
 		STS:            STS(p.STS),
@@ -136,12 +114,12 @@ func New(p *policy.Policy, e policy.Entitlement) Config {
 		if e.HA != "" {
 			label = e.HA
 		}
-		a.Destinations = append(a.Destinations, Destination{
+		c.Destinations = append(c.Destinations, Destination{
 			Name: d.Name, Role: p.RoleFor(d, e.Subject).String(), AssumeRole: d.AssumeRole.String(), Region: d.Workspace.Region,
 			Block: d.Block(label), Replica: e.HA != "",
 		})
 	}
-	return a
+	return c
 }
 
 // For is the destination's block as a pod of this name gets it.
@@ -152,11 +130,11 @@ func (d Destination) For(pod string) policy.Block {
 	return d.Block
 }
 
-// Encode writes the assignment as JSON. The kubelet expands $(NAME) and $$ in
+// Encode writes the sidecar config as JSON. The kubelet expands $(NAME) and $$ in
 // the values of environment variables: whoever puts the text into a pod doubles
 // every $ in it.
-func (a Config) Encode() string {
-	text, err := json.Marshal(a)
+func (c Config) Encode() string {
+	text, err := json.Marshal(c)
 	if err != nil {
 		panic(err) // strings, numbers and slices of them always encode
 	}
@@ -165,19 +143,19 @@ func (a Config) Encode() string {
 
 // Decode reads what [Config.Encode] wrote, of this or a later minor form.
 func Decode(text string) (Config, error) {
-	var a Config
-	if err := json.Unmarshal([]byte(text), &a); err != nil {
-		return a, fmt.Errorf("%s: %w", Variable, err)
+	var c Config
+	if err := json.Unmarshal([]byte(text), &c); err != nil {
+		return c, fmt.Errorf("%s: %w", Variable, err)
 	}
-	if a.Version != Version {
-		return a, fmt.Errorf("%s: version %d: this sidecar reads version %d", Variable, a.Version, Version)
+	if c.Version != Version {
+		return c, fmt.Errorf("%s: version %d: this sidecar reads version %d", Variable, c.Version, Version)
 	}
 	for _, f := range []struct{ name, value string }{
-		{"source", a.Source}, {"target", a.Target}, {"file", a.File}, {"credentials", a.Credentials}, {"token", a.Token},
+		{"source", c.Source}, {"target", c.Target}, {"file", c.File}, {"credentials", c.Credentials}, {"token", c.Token},
 	} {
 		if f.value == "" {
-			return a, fmt.Errorf("%s: %s is missing", Variable, f.name)
+			return c, fmt.Errorf("%s: %s is missing", Variable, f.name)
 		}
 	}
-	return a, nil
+	return c, nil
 }

@@ -1,0 +1,56 @@
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
+
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
+)
+
+const (
+	// sidecarTimeout is for the status of one pod.
+	sidecarTimeout = 5 * time.Second
+	// maxStatus bounds a status, in bytes. A pod is not trusted.
+	maxStatus = 1 << 20
+)
+
+// SidecarStatus reads the status of a pod's config sidecar through the API server,
+// which reaches pods where people's machines do not. It needs get on pods/proxy.
+func SidecarStatus(ctx context.Context, client corev1client.PodsGetter, pod *corev1.Pod) (sidecarconfig.Status, error) {
+	port := sidecarPort(pod)
+	switch {
+	case port == "":
+		return sidecarconfig.Status{}, errors.New("the sidecar serves no status: the pod is on the host's network, or has no free port")
+	case pod.Status.PodIP == "":
+		return sidecarconfig.Status{}, errors.New("the pod has no address yet")
+	}
+	ctx, cancel := context.WithTimeout(ctx, sidecarTimeout)
+	defer cancel()
+	body, err := client.Pods(pod.Namespace).ProxyGet("http", pod.Name, port, sidecarconfig.StatusPath, nil).Stream(ctx)
+	if err != nil {
+		return sidecarconfig.Status{}, fmt.Errorf("through the API server's proxy: %w", err)
+	}
+	defer func() { _ = body.Close() }() // only read
+	text, err := io.ReadAll(io.LimitReader(body, maxStatus))
+	if err != nil {
+		return sidecarconfig.Status{}, fmt.Errorf("through the API server's proxy: %w", err)
+	}
+	return sidecarconfig.DecodeStatus(text)
+}
+
+// sidecarPort returns the port that the sidecar declares; empty: none.
+func sidecarPort(pod *corev1.Pod) string {
+	for _, c := range pod.Spec.InitContainers {
+		if c.Name == sidecarconfig.ContainerName && len(c.Ports) > 0 {
+			return strconv.Itoa(int(c.Ports[0].ContainerPort))
+		}
+	}
+	return ""
+}
