@@ -12,7 +12,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/webhook/breaker"
-	"github.com/ampbridge/ampbridge/webhook/inject"
+	"gomodules.xyz/jsonpatch/v2"
 )
 
 // Reasons of this package: nothing could be decided, so the object is admitted
@@ -58,7 +58,7 @@ func (d *Dependencies) setDefaults() {
 // outcome is a decision and what follows from it.
 type outcome struct {
 	policy.Decision
-	operations []inject.Operation
+	operations []jsonpatch.Operation
 	// err: nothing could be decided. Reason and Warning say so to people.
 	err error
 	// notable outcomes are logged by default, the others for debugging.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
+	"gomodules.xyz/jsonpatch/v2"
 )
 
 const (
@@ -136,7 +137,7 @@ func identityEnv(e policy.Entitlement, p *policy.Policy) []EnvVar {
 // of an injected pod that has an identity of its own by now. Other webhooks,
 // EKS Pod Identity's for one, come after this one, and the API server then calls
 // this one again.
-func withdraw(pod *Pod, e policy.Entitlement, o Options) []Operation {
+func withdraw(pod *Pod, e policy.Entitlement, o Options) []jsonpatch.Operation {
 	index, refused := selectContainer(pod)
 	identity := identityEnv(e, o.Policy)
 	if refused != nil || len(identity) == 0 {
@@ -165,14 +166,14 @@ func withdraw(pod *Pod, e policy.Entitlement, o Options) []Operation {
 	}
 	a, err := sidecarconfig.Decode(encodedConfig(pod))
 	if err != nil || a.Reload == sidecarconfig.StartOnly {
-		return p // the SDK of such a Prometheus reads the token
+		return p.operations // the SDK of such a Prometheus reads the token
 	}
 	for i := len(c.VolumeMounts) - 1; i >= 0; i-- {
 		if c.VolumeMounts[i].Name == sidecarconfig.VolumeToken {
 			p.remove(at + pointer("volumeMounts", i))
 		}
 	}
-	return p
+	return p.operations
 }
 
 func (s *environment) sets(name string) bool {

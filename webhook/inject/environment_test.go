@@ -1,6 +1,7 @@
 package inject
 
 import (
+	stdjson "encoding/json"
 	"slices"
 	"strings"
 	"testing"
@@ -8,6 +9,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"gomodules.xyz/jsonpatch/v2"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/ampbridge/ampbridge/policy"
@@ -289,30 +291,30 @@ func listed(env []corev1.EnvVar) string {
 // the variables of an identity that is not the only one are taken back, and the
 // rest of the injection stays.
 func TestIdentityAppears(t *testing.T) {
-	env := func(container int, name, value string) Operation {
-		return Operation{Op: "add", Path: pointer("spec", "containers", container, "env", "-"), Value: EnvVar{Name: name, Value: value}}
+	env := func(container int, name, value string) jsonpatch.Operation {
+		return adding(pointer("spec", "containers", container, "env", "-"), EnvVar{Name: name, Value: value})
 	}
 	for _, c := range []struct {
 		name    string
 		args    string // of Prometheus; --config.auto-reload
-		foreign []Operation
+		foreign []jsonpatch.Operation
 		account map[string]string
 		own     string // the container's own variables
 		want    string // of the container afterwards; own and foreign ones left out
 		token   bool   // it still mounts the token
 	}{
 		{name: "nothing", want: all, token: true},
-		{name: "a variable that is no identity", foreign: []Operation{env(0, "A", "b")}, want: all, token: true},
-		{name: "EKS Pod Identity", foreign: []Operation{env(0, "AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://169.254.170.23/v1/credentials"), env(0, "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "/x")}, want: credentials},
+		{name: "a variable that is no identity", foreign: []jsonpatch.Operation{env(0, "A", "b")}, want: all, token: true},
+		{name: "EKS Pod Identity", foreign: []jsonpatch.Operation{env(0, "AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://169.254.170.23/v1/credentials"), env(0, "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "/x")}, want: credentials},
 		{name: "IRSA of the pod's own role", account: map[string]string{policy.AnnotationIRSA: "arn:aws:iam::111122223333:role/own"}, want: credentials},
-		{name: "IRSA's variables, a second time", foreign: []Operation{env(0, "AWS_ROLE_ARN", "arn:aws:iam::111122223333:role/own"), env(0, "AWS_WEB_IDENTITY_TOKEN_FILE", "/x")}, want: credentials},
-		{name: "Azure's variables", foreign: []Operation{env(0, "AZURE_CLIENT_ID", "x"), env(0, "AZURE_FEDERATED_TOKEN_FILE", "/x")}, want: credentials},
-		{name: "envFrom", foreign: []Operation{{Op: "add", Path: "/spec/containers/0/envFrom", Value: []any{map[string]any{"secretRef": map[string]any{"name": "aws"}}}}}, want: credentials},
-		{name: "in another container", foreign: []Operation{{Op: "add", Path: "/spec/containers/1/env", Value: []EnvVar{{Name: "AWS_ACCESS_KEY_ID", Value: "x"}}}}, want: credentials},
-		{name: "a region of its own stays", own: "{name: AWS_REGION, value: eu-west-1}", foreign: []Operation{env(0, "AWS_PROFILE", "x")}, want: credentials},
-		{name: "the EKS webhook's volume", foreign: []Operation{{Op: "add", Path: "/spec/containers/0/volumeMounts/-", Value: VolumeMount{Name: "aws-iam-token", MountPath: "/t"}}}, want: credentials},
-		{name: "a pod that nothing reloads keeps the token", args: "--web.enable-lifecycle", foreign: []Operation{env(0, "AWS_CONTAINER_CREDENTIALS_FULL_URI", "x")}, want: configFiles + " " + regional, token: true},
-		{name: "only in the sidecar", foreign: []Operation{{Op: "add", Path: "/spec/initContainers/0/env/-", Value: EnvVar{Name: "AWS_CONTAINER_CREDENTIALS_FULL_URI", Value: "x"}}}, want: all, token: true},
+		{name: "IRSA's variables, a second time", foreign: []jsonpatch.Operation{env(0, "AWS_ROLE_ARN", "arn:aws:iam::111122223333:role/own"), env(0, "AWS_WEB_IDENTITY_TOKEN_FILE", "/x")}, want: credentials},
+		{name: "Azure's variables", foreign: []jsonpatch.Operation{env(0, "AZURE_CLIENT_ID", "x"), env(0, "AZURE_FEDERATED_TOKEN_FILE", "/x")}, want: credentials},
+		{name: "envFrom", foreign: []jsonpatch.Operation{adding("/spec/containers/0/envFrom", []any{map[string]any{"secretRef": map[string]any{"name": "aws"}}})}, want: credentials},
+		{name: "in another container", foreign: []jsonpatch.Operation{adding("/spec/containers/1/env", []EnvVar{{Name: "AWS_ACCESS_KEY_ID", Value: "x"}})}, want: credentials},
+		{name: "a region of its own stays", own: "{name: AWS_REGION, value: eu-west-1}", foreign: []jsonpatch.Operation{env(0, "AWS_PROFILE", "x")}, want: credentials},
+		{name: "the EKS webhook's volume", foreign: []jsonpatch.Operation{adding("/spec/containers/0/volumeMounts/-", VolumeMount{Name: "aws-iam-token", MountPath: "/t"})}, want: credentials},
+		{name: "a pod that nothing reloads keeps the token", args: "--web.enable-lifecycle", foreign: []jsonpatch.Operation{env(0, "AWS_CONTAINER_CREDENTIALS_FULL_URI", "x")}, want: configFiles + " " + regional, token: true},
+		{name: "only in the sidecar", foreign: []jsonpatch.Operation{adding("/spec/initContainers/0/env/-", EnvVar{Name: "AWS_CONTAINER_CREDENTIALS_FULL_URI", Value: "x"})}, want: all, token: true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			o := options(t)
@@ -339,7 +341,10 @@ volumes: [{name: c, configMap: {name: c}}]`), o)
 			}
 			var left []corev1.EnvVar
 			for _, e := range after.Spec.Containers[0].Env {
-				foreign := slices.ContainsFunc(c.foreign, func(op Operation) bool { v, _ := op.Value.(EnvVar); return v.Name == e.Name && v.Value == e.Value })
+				foreign := slices.ContainsFunc(c.foreign, func(op jsonpatch.Operation) bool {
+					var v EnvVar
+					return json.Unmarshal(op.Value.(stdjson.RawMessage), &v) == nil && v.Name == e.Name && v.Value == e.Value
+				})
 				if !foreign && !strings.Contains(c.own, e.Name) {
 					left = append(left, e)
 				}

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"gomodules.xyz/jsonpatch/v2"
 	"sigs.k8s.io/yaml"
 
 	"github.com/ampbridge/ampbridge/policy"
@@ -146,7 +147,7 @@ func fieldPod(t *testing.T, text string, want fieldWant) {
 		Namespace: pod.Metadata.Namespace, Injection: policy.InjectionEnabled, ServiceAccount: "prometheus-x",
 		Prometheus: prometheus, Resembles: Resembles(pod), PodAnnotations: pod.Metadata.Annotations,
 	})
-	var ops []Operation
+	var ops []jsonpatch.Operation
 	if d.Inject {
 		ops, d = Inject(pod, d, o)
 	}

@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
+	stdjson "encoding/json"
 	"slices"
 
 	"github.com/go-json-experiment/json"
+	"gomodules.xyz/jsonpatch/v2"
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
@@ -30,20 +32,27 @@ type Injected struct {
 }
 
 // Marked finds the value of [AnnotationInjected] that operations set.
-func Marked(operations []Operation) (m Injected, ok bool) {
+func Marked(operations []jsonpatch.Operation) (m Injected, ok bool) {
 	for _, o := range operations {
-		text, _ := o.Value.(string)
-		if all, isMap := o.Value.(map[string]string); isMap {
-			text = all[AnnotationInjected]
-		} else if o.Path != pointer("metadata", "annotations", AnnotationInjected) {
-			continue
+		value, _ := o.Value.(stdjson.RawMessage)
+		var text string
+		var err error
+		switch o.Path {
+		case "/metadata/annotations":
+			annotations := map[string]string{}
+			err = json.Unmarshal(value, &annotations)
+			text = annotations[AnnotationInjected]
+		case annotationPath:
+			err = json.Unmarshal(value, &text)
 		}
-		if text != "" {
+		if err == nil && text != "" {
 			return m, json.Unmarshal([]byte(text), &m) == nil
 		}
 	}
 	return m, false
 }
+
+var annotationPath = pointer("metadata", "annotations", AnnotationInjected)
 
 // Options are what injection depends on besides the pod and the decision.
 type Options struct {
@@ -63,11 +72,11 @@ type Options struct {
 // been injected gets the reason [AlreadyInjected], so it may come any number of
 // times. The only operations that it may get take the AWS variables out of the
 // Prometheus container, because an identity of the pod's own has appeared.
-func Inject(pod *Pod, d policy.Decision, o Options) ([]Operation, policy.Decision) {
-	operations, refused := inject(pod, d.Entitlement, o)
+func Inject(pod *Pod, d policy.Decision, o Options) ([]jsonpatch.Operation, policy.Decision) {
+	operations, reload, refused := inject(pod, d.Entitlement, o)
 	switch {
 	case refused == nil:
-		if m, marked := Marked(operations); marked && m.Reload == ReloadNever {
+		if reload == ReloadNever {
 			d.Warning = "nothing in the pod reloads Prometheus, so it writes to AMP only if STS answers when it starts: add a config-reloader container, or --config.auto-reload (Prometheus 3.12)"
 		}
 		return operations, d
@@ -78,43 +87,45 @@ func Inject(pod *Pod, d policy.Decision, o Options) ([]Operation, policy.Decisio
 	return nil, *refused
 }
 
-func inject(pod *Pod, e policy.Entitlement, o Options) ([]Operation, *policy.Decision) {
+// inject returns the operations, and the way by which a changed configuration reaches
+// Prometheus.
+func inject(pod *Pod, e policy.Entitlement, o Options) ([]jsonpatch.Operation, Reload, *policy.Decision) {
 	if refused := checkExisting(pod); refused != nil {
-		return nil, refused
+		return nil, "", refused
 	}
 	if refused := checkSupported(pod); refused != nil {
-		return nil, refused
+		return nil, "", refused
 	}
 	index, refused := selectContainer(pod)
 	if refused != nil {
-		return nil, refused
+		return nil, "", refused
 	}
 	prometheus := &pod.Spec.Containers[index]
 	if refused := tooOld(pod, prometheus); refused != nil {
-		return nil, refused
+		return nil, "", refused
 	}
 	source, refused := locateConfig(pod, index)
 	if refused != nil {
-		return nil, refused
+		return nil, "", refused
 	}
 	runsAs := userOf(pod, prometheus)
 	if refused := unreadable(pod, &pod.Spec.Volumes[source.volume], runsAs); refused != nil {
-		return nil, refused
+		return nil, "", refused
 	}
 	if refused := requireToken(pod, o.Policy); refused != nil {
-		return nil, refused
+		return nil, "", refused
 	}
 	surroundings, refused := planEnvironment(pod, prometheus, e, o, source.reload)
 	if refused != nil {
-		return nil, refused
+		return nil, "", refused
 	}
 	resources, refused := fitResources(o.Policy.Sidecar.Resources, pod, o.Limits)
 	if refused != nil {
-		return nil, refused
+		return nil, "", refused
 	}
 	image := cmp.Or(o.Policy.Sidecar.Image, o.Image)
 	if image == "" {
-		return nil, refuse(NoSidecarImage, "the webhook does not know the sidecar's image: the cluster admin sets sidecar.image in the policy")
+		return nil, "", refuse(NoSidecarImage, "the webhook does not know the sidecar's image: the cluster admin sets sidecar.image in the policy")
 	}
 
 	a := sidecarconfig.New(o.Policy, e)
@@ -134,11 +145,11 @@ func inject(pod *Pod, e policy.Entitlement, o Options) ([]Operation, *policy.Dec
 	config := &pod.Spec.Volumes[source.volume]
 	moved, err := config.renamed(sidecarconfig.VolumeSource)
 	if err != nil {
-		return nil, refuse(MalformedPod, "volume %q: %v", config.Name, err)
+		return nil, "", refuse(MalformedPod, "volume %q: %v", config.Name, err)
 	}
 
 	var p patch
-	p.annotate(pod.Metadata.Annotations, AnnotationInjected, mark(e, a, source.reload))
+	p.annotate(pod.Metadata.Annotations, AnnotationInjected, mark(e, text, port.ContainerPort, source.reload))
 	p.replace(pointer("spec", "volumes", source.volume), memoryVolume(config.Name))
 	appendTo(&p, "/spec/volumes", pod.Spec.Volumes, moved)
 	appendTo(&p, "/spec/volumes", pod.Spec.Volumes, volumes(o.Policy.Token)...)
@@ -159,7 +170,10 @@ func inject(pod *Pod, e policy.Entitlement, o Options) ([]Operation, *policy.Dec
 	} else {
 		p.add("/spec/initContainers/0", added)
 	}
-	return p, nil
+	if p.err != nil {
+		return nil, "", refuse(MalformedPod, "the patch cannot be encoded: %v", p.err)
+	}
+	return p.operations, source.reload, nil
 }
 
 // readOnly makes the mounts of a volume read-only where they are not.
@@ -243,10 +257,10 @@ func checkSupported(pod *Pod) *policy.Decision {
 	return nil
 }
 
-// mark is the value of [AnnotationInjected].
-func mark(e policy.Entitlement, a sidecarconfig.Config, reload Reload) string {
-	sum := sha256.Sum256([]byte(a.Encode()))
-	m := Injected{Version: sidecarconfig.Version, Policy: hex.EncodeToString(sum[:6]), Reload: reload, MetricsPort: max(a.MetricsPort, 0)}
+// mark returns the value of [AnnotationInjected] for a sidecar with the encoded config.
+func mark(e policy.Entitlement, config string, metricsPort int32, reload Reload) string {
+	sum := sha256.Sum256([]byte(config))
+	m := Injected{Version: sidecarconfig.Version, Policy: hex.EncodeToString(sum[:6]), Reload: reload, MetricsPort: max(metricsPort, 0)}
 	for _, d := range e.Destinations {
 		m.Destinations = append(m.Destinations, d.Name)
 	}

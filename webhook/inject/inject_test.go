@@ -9,6 +9,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/google/go-cmp/cmp"
+	"gomodules.xyz/jsonpatch/v2"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/ampbridge/ampbridge/policy"
@@ -390,10 +391,10 @@ func TestAnotherWebhookInBetween(t *testing.T) {
 	o := options(t)
 	whole := injected(t, readFile(t, "chart.in.json"), o)
 	// As amazon-eks-pod-identity-webhook does on reinvocation, to every container.
-	eks := apply(t, whole, []Operation{
-		{Op: "add", Path: "/spec/volumes/0", Value: map[string]any{"name": "aws-iam-token", "projected": map[string]any{"sources": []any{}}}},
-		{Op: "add", Path: "/spec/initContainers/0/env/-", Value: EnvVar{Name: "AWS_ROLE_ARN", Value: "arn:aws:iam::111122223333:role/other"}},
-		{Op: "add", Path: "/spec/initContainers/0/volumeMounts/-", Value: VolumeMount{Name: "aws-iam-token", MountPath: "/var/run/secrets/eks.amazonaws.com/serviceaccount"}},
+	eks := apply(t, whole, []jsonpatch.Operation{
+		adding("/spec/volumes/0", map[string]any{"name": "aws-iam-token", "projected": map[string]any{"sources": []any{}}}),
+		adding("/spec/initContainers/0/env/-", EnvVar{Name: "AWS_ROLE_ARN", Value: "arn:aws:iam::111122223333:role/other"}),
+		adding("/spec/initContainers/0/volumeMounts/-", VolumeMount{Name: "aws-iam-token", MountPath: "/var/run/secrets/eks.amazonaws.com/serviceaccount"}),
 	})
 	pod := decode(t, eks)
 	if ops, d := Inject(pod, granted(t, o.Policy, "prom"), o); len(ops) != 0 || d.Reason != AlreadyInjected {

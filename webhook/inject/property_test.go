@@ -10,6 +10,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/google/go-cmp/cmp"
+	"gomodules.xyz/jsonpatch/v2"
 
 	"github.com/ampbridge/ampbridge/policy"
 )
@@ -65,7 +66,7 @@ func twiceIdentified(t testing.TB) []byte {
 	o := options(t)
 	intoContainer(o.Policy)
 	once := injected(t, readFile(t, "operator.in.json"), o)
-	return apply(t, once, []Operation{{Op: "add", Path: "/spec/containers/0/env/-", Value: EnvVar{Name: "AWS_PROFILE", Value: "x"}}})
+	return apply(t, once, []jsonpatch.Operation{adding("/spec/containers/0/env/-", EnvVar{Name: "AWS_PROFILE", Value: "x"})})
 }
 
 // known are the paths that a patch may write to.
@@ -95,8 +96,8 @@ func holds(t *testing.T, p *policy.Policy, data []byte) policy.Reason {
 	}
 	if d.Reason == AlreadyInjected {
 		for _, op := range ops {
-			if op.Op != "remove" || !withdrawn.MatchString(op.Path) {
-				t.Errorf("%s %s on an injected pod", op.Op, op.Path)
+			if op.Operation != "remove" || !withdrawn.MatchString(op.Path) {
+				t.Errorf("%s %s on an injected pod", op.Operation, op.Path)
 			}
 		}
 		if len(ops) > 0 {
@@ -111,7 +112,7 @@ func holds(t *testing.T, p *policy.Policy, data []byte) policy.Reason {
 	}
 	for _, op := range ops {
 		if !known.MatchString(op.Path) {
-			t.Errorf("%s %s is none of the paths to write to", op.Op, op.Path)
+			t.Errorf("%s %s is none of the paths to write to", op.Operation, op.Path)
 		}
 	}
 	after := apply(t, data, ops)

@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"gomodules.xyz/jsonpatch/v2"
 )
 
 // ServiceAccount is what annotating needs to see of a v1.ServiceAccount; see
@@ -18,7 +19,7 @@ type ServiceAccount struct {
 // eks.amazonaws.com/role-arn. A value that is there stays: where it differs, the
 // decision carries a warning. Only what this very function showed under the other
 // trust.roleScope is replaced.
-func Annotate(sa *ServiceAccount, injection policy.Injection, p *policy.Policy) ([]Operation, policy.Decision) {
+func Annotate(sa *ServiceAccount, injection policy.Injection, p *policy.Policy) ([]jsonpatch.Operation, policy.Decision) {
 	have := sa.Metadata.Annotations
 	d := p.Decide(policy.Request{
 		Namespace:                 sa.Metadata.Namespace,
@@ -68,8 +69,8 @@ func Annotate(sa *ServiceAccount, injection policy.Injection, p *policy.Policy) 
 	case len(taken) > 0:
 		d.Reason = AnnotationTaken
 		d.Warning = warning("service account %q keeps its own %s, which differs from the policy's: remove it to see the policy's", sa.Metadata.Name, strings.Join(taken, ", "))
-	case len(ops) == 0:
+	case len(ops.operations) == 0:
 		d.Reason = AlreadyInjected
 	}
-	return ops, d
+	return ops.operations, d
 }

@@ -7,9 +7,10 @@ import (
 	"strings"
 	"testing"
 
-	jsonpatch "github.com/evanphx/json-patch/v5"
+	evanphx "github.com/evanphx/json-patch/v5"
 	"github.com/go-json-experiment/json"
 	"github.com/google/go-cmp/cmp"
+	"gomodules.xyz/jsonpatch/v2"
 	"sigs.k8s.io/yaml"
 
 	"github.com/ampbridge/ampbridge/policy"
@@ -95,14 +96,23 @@ func refusal(t testing.TB, data []byte, o Options) policy.Decision {
 	return d
 }
 
-// apply applies operations as the API server does. The two JSON libraries that
-// callers use must write them alike.
-func apply(t testing.TB, data []byte, ops []Operation) []byte {
+// adding is an operation that adds a value.
+func adding(path string, value any) jsonpatch.Operation {
+	text, err := stdjson.Marshal(value)
+	if err != nil {
+		panic(err) // the tests' own values always encode
+	}
+	return jsonpatch.Operation{Operation: "add", Path: path, Value: stdjson.RawMessage(text)}
+}
+
+// apply applies operations as the API server does. [AppendPatch] must write them as
+// they write themselves.
+func apply(t testing.TB, data []byte, ops []jsonpatch.Operation) []byte {
 	t.Helper()
 	if len(ops) == 0 {
 		return data
 	}
-	text, err := json.Marshal(ops)
+	text, err := AppendPatch(nil, ops)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,9 +121,9 @@ func apply(t testing.TB, data []byte, ops []Operation) []byte {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(generic(t, other), generic(t, text)); diff != "" {
-		t.Errorf("encoding/json and go-json-experiment differ (-std +experiment):\n%s", diff)
+		t.Errorf("AppendPatch and encoding/json differ (-std +AppendPatch):\n%s", diff)
 	}
-	p, err := jsonpatch.DecodePatch(text)
+	p, err := evanphx.DecodePatch(text)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,9 +147,9 @@ func generic(t testing.TB, data []byte) any {
 }
 
 // asYAML writes operations for people.
-func asYAML(t testing.TB, ops []Operation) []byte {
+func asYAML(t testing.TB, ops []jsonpatch.Operation) []byte {
 	t.Helper()
-	text, err := json.Marshal(ops)
+	text, err := AppendPatch(nil, ops)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,7 +8,8 @@ import (
 	"fmt"
 	"io"
 
-	jsonpatch "github.com/evanphx/json-patch/v5"
+	evanphx "github.com/evanphx/json-patch/v5"
+	"gomodules.xyz/jsonpatch/v2"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/yaml"
 
@@ -23,7 +24,7 @@ type document struct {
 	original []byte
 	json     []byte
 	// operations lists everything that was applied.
-	operations []inject.Operation
+	operations []jsonpatch.Operation
 }
 
 func readDocuments(path string, stdin io.Reader) ([]document, error) {
@@ -60,7 +61,7 @@ type object struct {
 
 // each calls change for the object in d, or for each in the list that d is, and
 // applies what it returns.
-func (d *document) each(change func(object []byte, kind string) ([]inject.Operation, error)) error {
+func (d *document) each(change func(object []byte, kind string) ([]jsonpatch.Operation, error)) error {
 	var o object
 	if err := json.Unmarshal(d.json, &o); err != nil {
 		return fmt.Errorf("not a Kubernetes object: %w", err)
@@ -79,7 +80,7 @@ func (d *document) each(change func(object []byte, kind string) ([]inject.Operat
 		if err != nil {
 			return fmt.Errorf("items[%d]: %w", i, err)
 		}
-		replaced, err := applyPatch(d.json, []inject.Operation{{Op: "replace", Path: fmt.Sprintf("/items/%d", i), Value: json.RawMessage(changed)}})
+		replaced, err := applyPatch(d.json, []jsonpatch.Operation{{Operation: "replace", Path: fmt.Sprintf("/items/%d", i), Value: json.RawMessage(changed)}})
 		if err != nil {
 			return err
 		}
@@ -88,7 +89,7 @@ func (d *document) each(change func(object []byte, kind string) ([]inject.Operat
 	return nil
 }
 
-func (d *document) apply(text []byte, header object, change func([]byte, string) ([]inject.Operation, error)) ([]byte, error) {
+func (d *document) apply(text []byte, header object, change func([]byte, string) ([]jsonpatch.Operation, error)) ([]byte, error) {
 	if header.APIVersion != "v1" {
 		header.Kind = ""
 	}
@@ -100,16 +101,16 @@ func (d *document) apply(text []byte, header object, change func([]byte, string)
 	return applyPatch(text, operations)
 }
 
-func applyPatch(text []byte, operations []inject.Operation) ([]byte, error) {
-	encoded, err := encodeIndented(operations)
+func applyPatch(text []byte, operations []jsonpatch.Operation) ([]byte, error) {
+	encoded, err := inject.AppendPatch(nil, operations)
 	if err != nil {
 		return nil, err
 	}
-	patch, err := jsonpatch.DecodePatch(encoded)
+	patch, err := evanphx.DecodePatch(encoded)
 	if err != nil {
 		return nil, err
 	}
-	options := jsonpatch.NewApplyOptions()
+	options := evanphx.NewApplyOptions()
 	options.EscapeHTML = false
 	return patch.ApplyWithOptions(text, options)
 }
@@ -136,7 +137,11 @@ func (d *document) text(format string) ([]byte, error) {
 		if d.operations == nil {
 			return []byte("[]\n"), nil
 		}
-		return encodeIndented(d.operations)
+		patch, err := inject.AppendPatch(nil, d.operations)
+		if err != nil {
+			return nil, err
+		}
+		return encodeIndented(json.RawMessage(patch))
 	case JSON:
 		// Members have one order, whether or not they were patched. Numbers stay as they
 		// were written.

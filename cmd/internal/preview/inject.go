@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/go-json-experiment/json"
+	"gomodules.xyz/jsonpatch/v2"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/usage"
 	"github.com/ampbridge/ampbridge/policy"
@@ -51,9 +52,9 @@ func Inject(o InjectOptions, stdin io.Reader, stdout, stderr io.Writer) error {
 	}
 	decided := 0
 	for i := range documents {
-		err := documents[i].each(func(object []byte, kind string) ([]inject.Operation, error) {
+		err := documents[i].each(func(object []byte, kind string) ([]jsonpatch.Operation, error) {
 			var decision policy.Decision
-			var operations []inject.Operation
+			var operations []jsonpatch.Operation
 			var subject policy.Subject
 			var err error
 			switch kind {
@@ -102,7 +103,7 @@ func (r *injection) readServiceAccounts(documents []document, stdin io.Reader) e
 		documents = append(documents[:len(documents):len(documents)], more...)
 	}
 	for i := range documents {
-		err := documents[i].each(func(object []byte, kind string) ([]inject.Operation, error) {
+		err := documents[i].each(func(object []byte, kind string) ([]jsonpatch.Operation, error) {
 			if kind != "ServiceAccount" {
 				return nil, nil
 			}
@@ -134,7 +135,7 @@ func (r *injection) account(object []byte) (account inject.ServiceAccount, err e
 	return account, nil
 }
 
-func (r *injection) serviceAccount(object []byte) ([]inject.Operation, policy.Decision, policy.Subject, error) {
+func (r *injection) serviceAccount(object []byte) ([]jsonpatch.Operation, policy.Decision, policy.Subject, error) {
 	account, err := r.account(object)
 	if err != nil {
 		return nil, policy.Decision{}, policy.Subject{}, err
@@ -143,7 +144,7 @@ func (r *injection) serviceAccount(object []byte) ([]inject.Operation, policy.De
 	return operations, decision, subjectOf(account.Metadata), nil
 }
 
-func (r *injection) pod(object []byte) ([]inject.Operation, policy.Decision, policy.Subject, error) {
+func (r *injection) pod(object []byte) ([]jsonpatch.Operation, policy.Decision, policy.Subject, error) {
 	var pod inject.Pod
 	if err := json.Unmarshal(object, &pod); err != nil {
 		return nil, policy.Decision{}, policy.Subject{}, fmt.Errorf("not a Pod: %w", err)
@@ -175,7 +176,7 @@ func (r *injection) pod(object []byte) ([]inject.Operation, policy.Decision, pol
 }
 
 // describe returns a decision as one line.
-func describe(kind string, s policy.Subject, d policy.Decision, operations []inject.Operation) string {
+func describe(kind string, s policy.Subject, d policy.Decision, operations []jsonpatch.Operation) string {
 	target := "Pod of " + s.String()
 	if kind != "Pod" {
 		target = kind + " " + s.Namespace + "/" + s.ServiceAccount
