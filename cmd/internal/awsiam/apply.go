@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/iam/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/plan"
@@ -20,15 +22,18 @@ import (
 // seconds as a rule, rarely half a minute.
 const visibleAfter = 30 * time.Second
 
-// Apply makes one change of a plan, in an account that was observed. Right
-// before, it reads the owner again: a plan may be minutes old. The error of a
-// thing that turned out to be somebody else's says so; nothing was changed then.
+// newRoleBackoff has the pauses between looks for a new role.
+var newRoleBackoff = wait.Backoff{Duration: 100 * time.Millisecond, Factor: 2, Cap: 2 * time.Second, Steps: math.MaxInt}
+
+// Apply makes one change of a plan, in an account that was observed. Right before, it
+// reads the owner again: a plan may be minutes old. If the thing now has another
+// owner, Apply changes nothing and returns an error.
 func (i *IAM) Apply(ctx context.Context, c plan.Change) error {
 	a := i.accounts[c.Account]
 	if a == nil {
 		return fmt.Errorf("account %s was not observed", c.Account)
 	}
-	defer delete(a.known, c.Resource.RoleName()) // it is not true any more
+	defer delete(a.roleCache, c.Resource.RoleName())
 	switch {
 	case c.Call == plan.CreateProvider:
 		return a.createProvider(ctx, c)
@@ -46,7 +51,7 @@ func (i *IAM) Apply(ctx context.Context, c plan.Change) error {
 		}
 		return normalizeError(a.changeProvider(ctx, c))
 	}
-	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
+	for backoff := newRoleBackoff; ; {
 		found, err := a.checkRole(ctx, c)
 		if err != nil {
 			return err
@@ -67,13 +72,13 @@ func (i *IAM) Apply(ctx context.Context, c plan.Change) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(pause):
+		case <-time.After(backoff.Step()):
 		}
 	}
 }
 
-// A create that meets something of its name is either refused, or was carried
-// out before: its answer may have been lost.
+// A create that meets something of its name is either refused, or was made before:
+// its answer may have been lost.
 
 func (a *account) createProvider(ctx context.Context, c plan.Change) error {
 	issuer := "https://" + strings.TrimPrefix(c.Resource.Resource, "oidc-provider/")
@@ -94,7 +99,7 @@ func (a *account) createRole(ctx context.Context, c plan.Change) error {
 		boundary = aws.String(c.Boundary.String())
 	}
 	// Trust, tags and boundary in this one call: there is no moment in which the
-	// role is nobody's, or unbounded.
+	// role has no owner or no boundary.
 	_, err := a.iam.CreateRole(ctx, &iam.CreateRoleInput{
 		RoleName: aws.String(c.Resource.RoleName()), Path: path(c.Resource),
 		AssumeRolePolicyDocument: aws.String(c.Trust.String()),
@@ -208,7 +213,8 @@ func (a *account) checkProvider(ctx context.Context, c plan.Change) error {
 	return nil
 }
 
-// checkRole tells whether the role exists; the error says whose it is.
+// checkRole reports whether the role exists. It returns an error if the role has
+// another owner.
 func (a *account) checkRole(ctx context.Context, c plan.Change) (found bool, err error) {
 	role, err := a.role(ctx, c.Resource.RoleName())
 	if err != nil || role == nil {
@@ -221,7 +227,7 @@ func (a *account) checkRole(ctx context.Context, c plan.Change) (found bool, err
 }
 
 func errNotOwned(c plan.Change, found policy.ARN) error {
-	return fmt.Errorf("%s: refused: %s is not this cluster's (tag %s), though it was free or ours when the plan was made; run it again for the way out", c.Call, found, plan.TagOwner)
+	return fmt.Errorf("%s: refused: %s is not this cluster's (tag %s), though it was free or this cluster's when the plan was made; run it again for the fix", c.Call, found, plan.TagOwner)
 }
 
 func maxSession(c plan.Change) *int32 {

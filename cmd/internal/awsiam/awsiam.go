@@ -1,10 +1,10 @@
-// Package awsiam carries plans out, and is the only package that talks to IAM.
+// Package awsiam applies plans. It is the only package that talks to IAM.
 //
 // [IAM.Observe] reads what a plan is made from: one read per account for its
 // provider, one for the list of the cluster's roles where that is asked for, and
 // two per role. Where every service account has a role of its own, the list comes
-// with each observation, and roles are read in turn. [IAM.Apply] makes one change, after it has looked once more whose
-// the thing to be changed is. Neither decides anything: that is policy/plan's.
+// with each observation, and roles are read in turn. [IAM.Apply] makes one change, after it has read once more
+// who owns the thing to change. Neither decides anything: policy/plan does.
 package awsiam
 
 import (
@@ -46,7 +46,7 @@ const (
 // chain: environment, web identity, shared files, instance. It is for one
 // goroutine at a time.
 type IAM struct {
-	// OnCall, if set, is told of every call to IAM and AMP, each attempt for itself: the
+	// OnCall, if set, is called for each attempt of a call to IAM or AMP: with the
 	// operation, and "ok", AWS's error code, or "no answer".
 	OnCall func(operation, result string)
 
@@ -65,8 +65,8 @@ type account struct {
 	config aws.Config
 	// created holds when this process made a role: IAM may not show it at once.
 	created map[policy.ARN]time.Time
-	// known is what lists do not show of roles; see [account.listRoles].
-	known map[string]detail
+	// roleCache has what lists do not show of roles; see [account.listRoles].
+	roleCache map[string]cachedRole
 	// pass counts the observations.
 	pass int
 }
@@ -107,7 +107,7 @@ func (i *IAM) open(ctx context.Context, target plan.Target) (*account, error) {
 			})
 			cfg.Credentials = aws.NewCredentialsCache(assume)
 		}
-		a = &account{id: target.Account, config: cfg, iam: iam.NewFromConfig(cfg, i.counted), sts: sts.NewFromConfig(cfg), created: map[policy.ARN]time.Time{}, known: map[string]detail{}}
+		a = &account{id: target.Account, config: cfg, iam: iam.NewFromConfig(cfg, i.counted), sts: sts.NewFromConfig(cfg), created: map[policy.ARN]time.Time{}, roleCache: map[string]cachedRole{}}
 	}
 	identity, err := a.sts.GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
 	if err != nil {
@@ -120,8 +120,8 @@ func (i *IAM) open(ctx context.Context, target plan.Target) (*account, error) {
 	return a, nil
 }
 
-// chained tells whether the account's sync role is to be assumed: whoever is that
-// role already, through a web identity, may as a rule not assume it again.
+// chained reports whether IAM must assume the account's sync role. Credentials that
+// are that role already, through a web identity, may as a rule not assume it again.
 func (i *IAM) chained(ctx context.Context, cfg aws.Config, account string) (bool, error) {
 	role := i.syncRoles[account]
 	if role.IsZero() {
@@ -136,7 +136,7 @@ func (i *IAM) chained(ctx context.Context, cfg aws.Config, account string) (bool
 	return !strings.HasPrefix(aws.ToString(identity.Arn), session), nil
 }
 
-// counted tells OnCall of each attempt.
+// counted makes a client report each attempt to OnCall.
 func (i *IAM) counted(o *iam.Options) { o.APIOptions = i.counting(o.APIOptions) }
 
 func (i *IAM) counting(options []func(*middleware.Stack) error) []func(*middleware.Stack) error {
@@ -218,7 +218,7 @@ func (i *IAM) observe(ctx context.Context, target plan.Target) (plan.Account, er
 		found.Roles[name] = *role
 	}
 	if target.Path != "" {
-		found.Orphans, err = a.others(ctx, target)
+		found.Orphans, err = a.listOrphans(ctx, target)
 	}
 	return found, err
 }
@@ -253,9 +253,9 @@ func (i *IAM) References(ctx context.Context, target plan.Target, found plan.Acc
 	return found
 }
 
-// others are the roles on the target's path that it does not name. The list has
-// no tags, so each is read.
-func (a *account) others(ctx context.Context, target plan.Target) ([]plan.Role, error) {
+// listOrphans returns the roles on the target's path that it does not name. The list
+// has no tags, so each role is read.
+func (a *account) listOrphans(ctx context.Context, target plan.Target) ([]plan.Role, error) {
 	var list []plan.Role
 	pages := iam.NewListRolesPaginator(a.iam, &iam.ListRolesInput{PathPrefix: &target.Path})
 	for pages.HasMorePages() {

@@ -16,7 +16,7 @@ import (
 )
 
 func TestRunMakesWhatTokensNeedAndTheNextReadsOnly(t *testing.T) {
-	w := newWorld(t, policyText)
+	w := newFixture(t, policyText)
 	w.converge("prometheus")
 	if _, writes := w.calls(0); writes != 3 {
 		t.Errorf("the first run made %d writes, want 3: provider, role, permission document", writes)
@@ -24,7 +24,7 @@ func TestRunMakesWhatTokensNeedAndTheNextReadsOnly(t *testing.T) {
 	before := len(w.cloud.Calls())
 	w.converge("prometheus")
 	if reads, writes := w.calls(before); writes != 0 || reads != 2*4 {
-		t.Errorf("two observations in step made %d reads and %d writes, want 4 reads each", reads, writes)
+		t.Errorf("two observations in sync made %d reads and %d writes, want 4 reads each", reads, writes)
 	}
 	if err := w.assume("prometheus"); err != nil {
 		t.Errorf("a granted service account: %v", err)
@@ -37,35 +37,35 @@ func TestRunMakesWhatTokensNeedAndTheNextReadsOnly(t *testing.T) {
 func TestDriftByHandIsCorrected(t *testing.T) {
 	for _, c := range []struct {
 		name  string
-		drift func(*world)
+		drift func(*fixture)
 	}{
-		{"trust opened", func(w *world) {
+		{"trust opened", func(w *fixture) {
 			w.must(w.admin().UpdateAssumeRolePolicy(w.ctx, &iam.UpdateAssumeRolePolicyInput{RoleName: aws.String(roleName), PolicyDocument: aws.String(
 				`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"111122223333"},"Action":"sts:AssumeRole"}]}`)}))
 		}},
-		{"boundary removed", func(w *world) {
+		{"boundary removed", func(w *fixture) {
 			w.must(w.admin().DeleteRolePermissionsBoundary(w.ctx, &iam.DeleteRolePermissionsBoundaryInput{RoleName: aws.String(roleName)}))
 		}},
-		{"permissions widened", func(w *world) {
+		{"permissions widened", func(w *fixture) {
 			w.must(w.admin().PutRolePolicy(w.ctx, &iam.PutRolePolicyInput{RoleName: aws.String(roleName), PolicyName: aws.String(plan.PolicyName), PolicyDocument: aws.String(
 				`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"aps:*","Resource":"*"}]}`)}))
 		}},
-		{"session shortened", func(w *world) {
+		{"session shortened", func(w *fixture) {
 			w.must(w.admin().UpdateRole(w.ctx, &iam.UpdateRoleInput{RoleName: aws.String(roleName), MaxSessionDuration: aws.Int32(3600)}))
 		}},
-		{"role tag changed", func(w *world) {
+		{"role tag changed", func(w *fixture) {
 			w.must(w.admin().TagRole(w.ctx, &iam.TagRoleInput{RoleName: aws.String(roleName), Tags: []types.Tag{{Key: aws.String(plan.TagDestination), Value: aws.String("x")}}}))
 		}},
-		{"audience removed", func(w *world) {
+		{"audience removed", func(w *fixture) {
 			w.must(w.admin().RemoveClientIDFromOpenIDConnectProvider(w.ctx, &iam.RemoveClientIDFromOpenIDConnectProviderInput{
 				OpenIDConnectProviderArn: aws.String(w.account.ProviderARN(issuer)), ClientID: aws.String("sts.amazonaws.com")}))
 		}},
-		{"provider deleted", func(w *world) {
+		{"provider deleted", func(w *fixture) {
 			w.must(w.admin().DeleteOpenIDConnectProvider(w.ctx, &iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(w.account.ProviderARN(issuer))}))
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := newWorld(t, policyText)
+			w := newFixture(t, policyText)
 			w.converge("prometheus")
 			before := len(w.cloud.Calls())
 			c.drift(w)
@@ -80,8 +80,8 @@ func TestDriftByHandIsCorrected(t *testing.T) {
 	}
 }
 
-func TestNobodyLeft(t *testing.T) {
-	w := newWorld(t, policyText)
+func TestRoleIsClosedWhenNoGrantIsLeft(t *testing.T) {
+	w := newFixture(t, policyText)
 	w.converge("prometheus")
 	w.policy.Grants[0].ServiceAccounts[0] = "other"
 	w.converge()
@@ -91,7 +91,7 @@ func TestNobodyLeft(t *testing.T) {
 }
 
 func TestRoleOfADestinationThatIsGone(t *testing.T) {
-	w := newWorld(t, policyText)
+	w := newFixture(t, policyText)
 	w.converge("prometheus")
 	// What others made on our path is none of ours.
 	w.must(w.admin().CreateRole(w.ctx, &iam.CreateRoleInput{RoleName: aws.String("admins"), Path: aws.String(policy.RolePath("dev")), AssumeRolePolicyDocument: aws.String(
@@ -115,14 +115,14 @@ func TestRoleOfADestinationThatIsGone(t *testing.T) {
 func TestClustersThatShareANameOrAnIssuer(t *testing.T) {
 	for _, c := range []struct {
 		name   string
-		become func(*world)
+		become func(*fixture)
 		want   string
 	}{
-		{"one name, two issuers", func(w *world) { w.issuer += "/other" }, `belongs to another cluster of the name "dev"`},
-		{"one issuer, two names", func(w *world) { w.policy.Cluster.Name = "prod" }, `belongs to cluster "dev", which has the same issuer`},
+		{"one name, two issuers", func(w *fixture) { w.issuer += "/other" }, `belongs to another cluster of the name "dev"`},
+		{"one issuer, two names", func(w *fixture) { w.policy.Cluster.Name = "prod" }, `belongs to cluster "dev", which has the same issuer`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := newWorld(t, policyText)
+			w := newFixture(t, policyText)
 			w.converge("prometheus")
 			c.become(w)
 			p := w.plan(awsiam.New(nil), "prometheus")
@@ -138,31 +138,31 @@ func TestOwnerIsReadAgainBeforeEveryWrite(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		synced bool // a run was there before the plan
-		plan   func(*world)
-		steal  func(*world)
+		plan   func(*fixture)
+		steal  func(*fixture)
 		change plan.Call
 	}{
-		{"a role made by somebody else", false, nil, func(w *world) {
+		{"a role made by somebody else", false, nil, func(w *fixture) {
 			w.must(w.admin().CreateRole(w.ctx, &iam.CreateRoleInput{RoleName: aws.String(strings.ToUpper(roleName)), AssumeRolePolicyDocument: aws.String(foreignTrust)}))
 		}, plan.CreateRole},
-		{"a provider made by somebody else", false, nil, func(w *world) {
+		{"a provider made by somebody else", false, nil, func(w *fixture) {
 			w.must(w.admin().CreateOpenIDConnectProvider(w.ctx, &iam.CreateOpenIDConnectProviderInput{Url: aws.String(issuer)}))
 		}, plan.CreateProvider},
-		{"a role that changed hands", true, func(w *world) {
+		{"a role that changed hands", true, func(w *fixture) {
 			w.must(w.admin().DeleteRolePermissionsBoundary(w.ctx, &iam.DeleteRolePermissionsBoundaryInput{RoleName: aws.String(roleName)}))
-		}, func(w *world) {
+		}, func(w *fixture) {
 			w.must(w.admin().TagRole(w.ctx, &iam.TagRoleInput{RoleName: aws.String(roleName), Tags: []types.Tag{{Key: aws.String(plan.TagOwner), Value: aws.String("other")}}}))
 		}, plan.PutBoundary},
-		{"a provider that changed hands", true, func(w *world) {
+		{"a provider that changed hands", true, func(w *fixture) {
 			w.must(w.admin().RemoveClientIDFromOpenIDConnectProvider(w.ctx, &iam.RemoveClientIDFromOpenIDConnectProviderInput{
 				OpenIDConnectProviderArn: aws.String(w.account.ProviderARN(issuer)), ClientID: aws.String("sts.amazonaws.com")}))
-		}, func(w *world) {
+		}, func(w *fixture) {
 			w.must(w.admin().TagOpenIDConnectProvider(w.ctx, &iam.TagOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(w.account.ProviderARN(issuer)),
 				Tags: []types.Tag{{Key: aws.String(plan.TagOwner), Value: aws.String("other")}}}))
 		}, plan.AddAudience},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := newWorld(t, policyText)
+			w := newFixture(t, policyText)
 			if c.synced {
 				w.converge("prometheus")
 				c.plan(w)
@@ -181,7 +181,7 @@ func TestOwnerIsReadAgainBeforeEveryWrite(t *testing.T) {
 			}
 			for _, call := range w.cloud.Calls()[before:] {
 				if call.Code == "" && !strings.HasPrefix(call.Action, "Get") {
-					t.Errorf("%s was carried out on what is somebody else's", call.Action)
+					t.Errorf("%s was made on what is somebody else's", call.Action)
 				}
 			}
 		})
@@ -190,7 +190,7 @@ func TestOwnerIsReadAgainBeforeEveryWrite(t *testing.T) {
 
 func TestBoundaryThatIsNotThere(t *testing.T) {
 	for _, synced := range []bool{false, true} {
-		w := newWorld(t, policyText)
+		w := newFixture(t, policyText)
 		if synced {
 			w.converge("prometheus")
 		}
@@ -221,7 +221,7 @@ func TestFaultsOfAWSAreOutlasted(t *testing.T) {
 		{"the answer of PutRolePolicy is lost", "iam:PutRolePolicy", awstest.Lose.Times(1)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := newWorld(t, policyText)
+			w := newFixture(t, policyText)
 			injection := w.cloud.Fail(c.target, c.fault)
 			w.converge("prometheus")
 			if injection.Hits() == 0 {
@@ -232,13 +232,13 @@ func TestFaultsOfAWSAreOutlasted(t *testing.T) {
 }
 
 func TestRoleThatIsNotVisibleYet(t *testing.T) {
-	w := newWorld(t, policyText)
+	w := newFixture(t, policyText)
 	w.cloud.SetReadDelay(time.Second)
 	i := awsiam.New(nil)
 	w.apply(i, w.plan(i, "prometheus"))
 	w.cloud.SetReadDelay(0)
 	if again := w.plan(i, "prometheus"); !again.InSync() {
-		t.Errorf("not in step:\n%s", again)
+		t.Errorf("not in sync:\n%s", again)
 	}
 }
 
@@ -247,7 +247,7 @@ func TestAccounts(t *testing.T) {
 	elsewhere := strings.ReplaceAll(policyText, accountID, other)
 
 	t.Run("credentials of another account change nothing", func(t *testing.T) {
-		w := newWorld(t, elsewhere)
+		w := newFixture(t, elsewhere)
 		w.environment(w.cloud.Account(accountID).AdminCredentials())
 		p := w.plan(awsiam.New(nil), "prometheus")
 		if len(p.Changes) != 0 || len(p.Refusals) != 1 || !strings.Contains(p.Refusals[0].Message, "the credentials are of account "+accountID+", not of "+other) {
@@ -255,7 +255,7 @@ func TestAccounts(t *testing.T) {
 		}
 	})
 	t.Run("a sync role reaches the account", func(t *testing.T) {
-		w := newWorld(t, elsewhere)
+		w := newFixture(t, elsewhere)
 		trust := `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::` + accountID + `:root"},"Action":"sts:AssumeRole"}]}`
 		w.must(w.admin().CreateRole(w.ctx, &iam.CreateRoleInput{RoleName: aws.String("sync"), AssumeRolePolicyDocument: &trust}))
 		w.must(w.admin().PutRolePolicy(w.ctx, &iam.PutRolePolicyInput{RoleName: aws.String("sync"), PolicyName: aws.String("all"),
@@ -273,30 +273,30 @@ func TestAccounts(t *testing.T) {
 		}
 	})
 	t.Run("another partition", func(t *testing.T) {
-		w := newWorld(t, strings.NewReplacer("arn:aws:", "arn:aws-us-gov:", "eu-west-1", "us-gov-west-1").Replace(policyText))
+		w := newFixture(t, strings.NewReplacer("arn:aws:", "arn:aws-us-gov:", "eu-west-1", "us-gov-west-1").Replace(policyText))
 		w.converge("prometheus")
 	})
 }
 
-// Reports of the same trouble are the same: no request ids, no counts.
+// Reports of the same failure are the same: no request ids, no counts.
 func TestErrorsAreStable(t *testing.T) {
 	for _, c := range []struct {
 		name  string
-		fault func(*world)
+		fault func(*fixture)
 		want  string
 	}{
-		{"denied", func(w *world) { w.cloud.Fail("iam:GetRole", awstest.Deny) }, "GetRole: AccessDenied: Access denied"},
-		{"unknown credentials", func(w *world) {
+		{"denied", func(w *fixture) { w.cloud.Fail("iam:GetRole", awstest.Deny) }, "GetRole: AccessDenied: Access denied"},
+		{"unknown credentials", func(w *fixture) {
 			w.environment(awstest.Credentials{AccessKeyID: "AKIAUNKNOWN", SecretAccessKey: "none"})
 		}, "GetCallerIdentity: InvalidClientTokenId: The security token included in the request is invalid."},
-		{"no credentials", func(w *world) { w.environment(awstest.Credentials{}) }, "no AWS credentials: "},
-		{"a sync role that may not be assumed", func(w *world) {
+		{"no credentials", func(w *fixture) { w.environment(awstest.Credentials{}) }, "no AWS credentials: "},
+		{"a sync role that may not be assumed", func(w *fixture) {
 			w.policy = newPolicy(w.T, strings.Replace(policyText, "trust: {", `trust: {accounts: [{id: "111122223333", syncRole: "arn:aws:iam::111122223333:role/none"}], `, 1))
 		}, "AssumeRole: AccessDenied: "},
-		{"nobody listens", func(w *world) { w.cloud.StopListening() }, "GetCallerIdentity: no answer: "},
+		{"nobody listens", func(w *fixture) { w.cloud.StopListening() }, "GetCallerIdentity: no answer: "},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := newWorld(t, policyText)
+			w := newFixture(t, policyText)
 			c.fault(w)
 			var texts []string
 			runs := 2

@@ -28,10 +28,10 @@ func Throttled(err error) bool {
 	return errors.As(err, &e) && e.throttled
 }
 
-// normalizeError is err in words that are the same each time the same thing goes wrong:
-// without request ids and counts of attempts, which would make every report look
-// new. The operation is the innermost, which may be the AssumeRole that
-// credentials needed rather than the call that asked for them.
+// normalizeError returns err in words that are the same each time the same thing goes
+// wrong: without request ids and counts of attempts, which would make every report
+// look new. It names the innermost operation: where credentials needed AssumeRole and
+// that failed, it is AssumeRole.
 func normalizeError(err error) error {
 	var operation *smithy.OperationError
 	if !errors.As(err, &operation) {
@@ -44,7 +44,7 @@ func normalizeError(err error) error {
 	var unsent *smithyhttp.RequestSendError
 	switch {
 	case operation.ServiceID == "ec2imds":
-		// The last link of the SDK's chain speaks for all that came before it.
+		// The last source in the SDK's chain fails for all before it.
 		return errors.New("no AWS credentials: there are none in the environment, the shared files or a web identity, and no instance metadata service answers")
 	case errors.As(operation.Err, &answer):
 		return answered{

@@ -15,7 +15,7 @@ import (
 )
 
 func TestInspect(t *testing.T) {
-	w := newWorld(t, policyText)
+	w := newFixture(t, policyText)
 	w.converge("prometheus")
 	const attached = "arn:aws:iam::aws:policy/AmazonPrometheusQueryAccess"
 	w.must(w.admin().AttachRolePolicy(w.ctx, &iam.AttachRolePolicyInput{RoleName: aws.String(roleName), PolicyArn: aws.String(attached)}))
@@ -56,7 +56,7 @@ func TestInspect(t *testing.T) {
 }
 
 func TestInspectRefusesAnotherAccount(t *testing.T) {
-	w := newWorld(t, policyText)
+	w := newFixture(t, policyText)
 	if _, err := awsiam.New(nil).Inspect(w.ctx, plan.Target{Account: "999988887777", Region: "eu-west-1"}); err == nil || !strings.Contains(err.Error(), "the credentials are of account "+accountID) {
 		t.Error(err)
 	}

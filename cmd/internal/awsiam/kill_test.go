@@ -19,7 +19,7 @@ import (
 )
 
 // state is what the account has, as text.
-func (w *world) state() string {
+func (w *fixture) state() string {
 	w.Helper()
 	var lines []string
 	roles, err := w.admin().ListRoles(w.ctx, &iam.ListRolesInput{})
@@ -42,29 +42,29 @@ func (w *world) state() string {
 // The process ends after its first call, its second, and so on; the next run
 // leaves what an undisturbed one does.
 func TestKilledAtEveryCall(t *testing.T) {
-	foreign := func(w *world) {
+	foreign := func(w *fixture) {
 		w.must(w.admin().CreateRole(w.ctx, &iam.CreateRoleInput{RoleName: aws.String("admins"), Path: aws.String(policy.RolePath("dev")), AssumeRolePolicyDocument: aws.String(
 			`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"111122223333"},"Action":"sts:AssumeRole"}]}`)}))
 	}
 	for _, c := range []struct {
 		name    string
-		run     func(context.Context, *world, *awsiam.IAM) error
-		prepare func(*world)
+		run     func(context.Context, *fixture, *awsiam.IAM) error
+		prepare func(*fixture)
 	}{
 		{"from nothing", runOnce, foreign},
-		{"a destination renamed, everything drifted", runOnce, func(w *world) {
+		{"a destination renamed, everything drifted", runOnce, func(w *fixture) {
 			foreign(w)
 			w.converge("prometheus", "prometheus-old")
 			w.policy.Destinations[0].Name, w.policy.Grants[0].Destinations = "renamed", []string{"renamed"}
 			w.must(w.admin().DeleteOpenIDConnectProvider(w.ctx, &iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(w.account.ProviderARN(issuer))}))
 		}},
-		{"removal", removeOnce, func(w *world) {
+		{"removal", removeOnce, func(w *fixture) {
 			foreign(w)
 			w.converge("prometheus")
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			undisturbed := newWorld(t, policyText)
+			undisturbed := newFixture(t, policyText)
 			c.prepare(undisturbed)
 			calls := 0
 			i := awsiam.New(nil)
@@ -72,7 +72,7 @@ func TestKilledAtEveryCall(t *testing.T) {
 			undisturbed.must(nil, c.run(undisturbed.ctx, undisturbed, i))
 			want := undisturbed.state()
 			for kill := 1; kill <= calls; kill++ {
-				w := newWorld(t, policyText)
+				w := newFixture(t, policyText)
 				c.prepare(w)
 				ctx, cancel := context.WithCancel(w.ctx)
 				n := 0
@@ -97,7 +97,7 @@ func TestKilledAtEveryCall(t *testing.T) {
 }
 
 // runOnce applies a plan, as one process does; the first error ends it.
-func runOnce(ctx context.Context, w *world, i *awsiam.IAM) error {
+func runOnce(ctx context.Context, w *fixture, i *awsiam.IAM) error {
 	observed := map[string]plan.Account{}
 	for _, target := range plan.Targets(w.policy, w.issuer) {
 		observed[target.Account] = i.Observe(ctx, target)
@@ -107,7 +107,7 @@ func runOnce(ctx context.Context, w *world, i *awsiam.IAM) error {
 	}}))
 }
 
-func removeOnce(ctx context.Context, w *world, i *awsiam.IAM) error {
+func removeOnce(ctx context.Context, w *fixture, i *awsiam.IAM) error {
 	observed := map[string]plan.Account{}
 	for _, target := range plan.RemovalTargets(w.policy, w.issuer) {
 		observed[target.Account] = i.References(ctx, target, i.Observe(ctx, target))
@@ -128,7 +128,7 @@ func applied(ctx context.Context, i *awsiam.IAM, p plan.Plan) error {
 }
 
 func TestDeletionsCheckTheOwner(t *testing.T) {
-	w := newWorld(t, policyText)
+	w := newFixture(t, policyText)
 	w.converge("prometheus")
 	i := awsiam.New(nil)
 	observed := map[string]plan.Account{}
@@ -154,7 +154,7 @@ func TestDeletionsCheckTheOwner(t *testing.T) {
 }
 
 func TestCallsAreCounted(t *testing.T) {
-	w := newWorld(t, policyText)
+	w := newFixture(t, policyText)
 	w.cloud.Fail("iam:GetOpenIDConnectProvider", awstest.Throttle.Times(2))
 	count := map[string]int{}
 	i := awsiam.New(nil)

@@ -25,8 +25,8 @@ func (i *IAM) Headroom(ctx context.Context, account string, providerQuota int) (
 	if err != nil {
 		return plan.Headroom{}, normalizeError(err)
 	}
-	quota, told := summary.SummaryMap["RolesQuota"]
-	if !told {
+	quota, found := summary.SummaryMap["RolesQuota"]
+	if !found {
 		return plan.Headroom{}, errors.New("GetAccountSummary: there is no RolesQuota in it")
 	}
 	providers, err := a.iam.ListOpenIDConnectProviders(ctx, &iam.ListOpenIDConnectProvidersInput{})

@@ -38,9 +38,9 @@ trust: {permissionsBoundary: "arn:aws:iam::111122223333:policy/boundary"}
 	boundary = `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":["aps:RemoteWrite","sts:AssumeRole"],"Resource":"*"}}`
 )
 
-// world is the double with an account, an issuer that AWS can reach, and a
+// fixture is the double with an account, an issuer that AWS can reach, and a
 // policy.
-type world struct {
+type fixture struct {
 	*testing.T
 	ctx     context.Context
 	cloud   *awstest.Cloud
@@ -50,9 +50,9 @@ type world struct {
 	policy  *policy.Policy
 }
 
-func newWorld(t *testing.T, text string) *world {
+func newFixture(t *testing.T, text string) *fixture {
 	t.Helper()
-	w := &world{
+	w := &fixture{
 		T: t, ctx: t.Context(), policy: newPolicy(t, text),
 		cloud: awstest.Start(t, awstest.Options{}), issuer: issuer,
 		signer: awstest.NewSigner(issuer, jose.RS256),
@@ -80,7 +80,7 @@ func newPolicy(t *testing.T, text string) *policy.Policy {
 
 // environment gives the SDK's default chain these credentials and nothing of the
 // machine's.
-func (w *world) environment(credentials awstest.Credentials) {
+func (w *fixture) environment(credentials awstest.Credentials) {
 	w.Helper()
 	empty := filepath.Join(w.TempDir(), "empty")
 	if err := os.WriteFile(empty, nil, 0o600); err != nil {
@@ -95,11 +95,11 @@ func (w *world) environment(credentials awstest.Credentials) {
 }
 
 // admin is the account's own client, for what happens behind sync's back.
-func (w *world) admin() *iam.Client {
+func (w *fixture) admin() *iam.Client {
 	return iam.NewFromConfig(w.cloud.Config(w.account.AdminCredentials(), region))
 }
 
-func (w *world) must(_ any, err error) {
+func (w *fixture) must(_ any, err error) {
 	w.Helper()
 	if err != nil {
 		w.Fatal(err)
@@ -108,7 +108,7 @@ func (w *world) must(_ any, err error) {
 
 // plan observes and compares, for the named service accounts of namespace
 // monitoring.
-func (w *world) plan(i *awsiam.IAM, names ...string) plan.Plan {
+func (w *fixture) plan(i *awsiam.IAM, names ...string) plan.Plan {
 	w.Helper()
 	var accounts []plan.ServiceAccount
 	for _, name := range names {
@@ -121,7 +121,7 @@ func (w *world) plan(i *awsiam.IAM, names ...string) plan.Plan {
 	return plan.Compute(plan.Input{Policy: w.policy, Issuer: w.issuer, ServiceAccounts: accounts, Accounts: observed})
 }
 
-func (w *world) apply(i *awsiam.IAM, p plan.Plan) {
+func (w *fixture) apply(i *awsiam.IAM, p plan.Plan) {
 	w.Helper()
 	if len(p.Refusals) > 0 {
 		w.Fatalf("refused: %v", p.Refusals)
@@ -135,17 +135,17 @@ func (w *world) apply(i *awsiam.IAM, p plan.Plan) {
 
 // converge applies plans as a first run does, and checks that a second has
 // nothing to do.
-func (w *world) converge(names ...string) {
+func (w *fixture) converge(names ...string) {
 	w.Helper()
 	i := awsiam.New(w.policy.Trust.Accounts)
 	w.apply(i, w.plan(i, names...))
 	if again := w.plan(i, names...); !again.InSync() {
-		w.Fatalf("not in step after a run:\n%s", again)
+		w.Fatalf("not in sync after a run:\n%s", again)
 	}
 }
 
 // assume asks the double's STS for a session, with a token of the service account.
-func (w *world) assume(name string) error {
+func (w *fixture) assume(name string) error {
 	client := sts.NewFromConfig(aws.Config{Region: region, BaseEndpoint: &w.cloud.URL})
 	_, err := client.AssumeRoleWithWebIdentity(w.ctx, &sts.AssumeRoleWithWebIdentityInput{
 		RoleArn:          aws.String(w.policy.Role(w.policy.Destinations[0]).String()),
@@ -156,7 +156,7 @@ func (w *world) assume(name string) error {
 }
 
 // calls counts IAM's, from the n-th call on: reads and writes.
-func (w *world) calls(n int) (reads, writes int) {
+func (w *fixture) calls(n int) (reads, writes int) {
 	for _, c := range w.cloud.Calls()[n:] {
 		switch {
 		case c.Service != "iam":

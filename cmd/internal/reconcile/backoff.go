@@ -37,8 +37,8 @@ type bucket struct {
 func (b *bucket) take(now time.Time) (wait time.Duration, ok bool) {
 	b.spent = max(0, b.spent-float64(now.Sub(b.at))/float64(passEvery))
 	b.at = now
-	if over := b.spent + 1 - passBurst; over > 0 {
-		return time.Duration(over * float64(passEvery)), false
+	if excess := b.spent + 1 - passBurst; excess > 0 {
+		return time.Duration(excess * float64(passEvery)), false
 	}
 	b.spent++
 	return 0, true
@@ -47,8 +47,8 @@ func (b *bucket) take(now time.Time) (wait time.Duration, ok bool) {
 // throttledProblem is the same in each pass, so that it is logged once.
 const throttledProblem = "AWS throttles the calls to this account: it is left alone for a while, whatever changes in the cluster"
 
-// throttledAccounts is until when accounts are left alone that AWS throttled. An account that
-// is throttled again right after waits twice as long.
+// throttledAccounts has the accounts that AWS throttled, and how long sync leaves them
+// alone. An account that is throttled again right after waits twice as long.
 type throttledAccounts struct {
 	accounts map[string]*throttling
 	// longest is the policy's interval.
@@ -69,7 +69,7 @@ func (b *throttledAccounts) holds(account string, now time.Time) bool {
 	return b != nil && b.accounts[account] != nil && now.Before(b.accounts[account].until)
 }
 
-// skip is [throttled.holds] for a pass, which then leaves the account alone.
+// skip is [throttledAccounts.holds] for a pass, which then leaves the account alone.
 func (b *throttledAccounts) skip(account string, now time.Time) bool {
 	if !b.holds(account, now) {
 		return false
@@ -100,8 +100,9 @@ func (b *throttledAccounts) throttled(account string, now time.Time) {
 	t.until = now.Add(part(t.wait, 0.5+0.5*draw()))
 }
 
-// over closes a pass: accounts that it reached without being throttled are forgotten.
-func (b *throttledAccounts) over(now time.Time) {
+// finish ends a pass: it forgets the accounts that the pass reached without being
+// throttled.
+func (b *throttledAccounts) finish(now time.Time) {
 	for account, t := range b.accounts {
 		if !t.skipped && !b.holds(account, now) {
 			delete(b.accounts, account)
@@ -132,10 +133,11 @@ type backoff struct {
 }
 
 // record counts a pass. One that a change in the cluster caused does not make the
-// pause longer: else who changes something often could put off everything.
-func (p *backoff) record(inStep, caused bool, interval time.Duration) {
+// pause longer: otherwise a tenant that changes something often could put off
+// everything.
+func (p *backoff) record(inSync, caused bool, interval time.Duration) {
 	switch {
-	case inStep:
+	case inSync:
 		p.retry = 0
 	case caused:
 		p.retry = min(max(p.retry, firstRetry), interval)

@@ -6,11 +6,11 @@ import (
 )
 
 // What the next pass waits for, with the least and the most that chance adds.
-func TestPace(t *testing.T) {
+func TestPauseGrowsWithFailuresThatTenantsDidNotCause(t *testing.T) {
 	const interval = 10 * time.Minute
 	least, most := &backoff{random: func() float64 { return 0 }}, &backoff{random: func() float64 { return 1 }}
 	for i, step := range []struct {
-		inStep      bool
+		inSync      bool
 		least, most time.Duration
 	}{
 		{false, 2500 * time.Millisecond, 5 * time.Second},
@@ -21,7 +21,7 @@ func TestPace(t *testing.T) {
 		{true, interval, 11 * time.Minute},
 	} {
 		for p, want := range map[*backoff]time.Duration{least: step.least, most: step.most} {
-			p.record(step.inStep, false, interval)
+			p.record(step.inSync, false, interval)
 			if got := p.pause(interval); got != want {
 				t.Errorf("step %d: %v, want %v", i, got, want)
 			}
@@ -44,7 +44,7 @@ func TestPace(t *testing.T) {
 }
 
 // However often something changes, it causes few passes.
-func TestBucket(t *testing.T) {
+func TestTenantsCauseFewPasses(t *testing.T) {
 	begin := time.Unix(1000, 0)
 	var b bucket
 	passes, step := 0, 100*time.Millisecond
@@ -74,7 +74,7 @@ func TestBucket(t *testing.T) {
 }
 
 // A throttled account waits longer each time, and other accounts do not wait.
-func TestBackoff(t *testing.T) {
+func TestThrottledAccountWaitsLongerEachTime(t *testing.T) {
 	now := time.Unix(1000, 0)
 	b := &throttledAccounts{longest: time.Minute, random: func() float64 { return 1 }}
 	for _, want := range []time.Duration{5 * time.Second, 10 * time.Second, 20 * time.Second, 40 * time.Second, time.Minute, time.Minute} {
@@ -88,13 +88,13 @@ func TestBackoff(t *testing.T) {
 		if !b.skip("a", now.Add(want-1)) || b.skip("b", now) {
 			t.Fatal("the wrong account waits")
 		}
-		b.over(now.Add(want))
+		b.finish(now.Add(want))
 		now = now.Add(want)
 		if b.skip("a", now) {
 			t.Fatal("it is never looked at again")
 		}
 	}
-	b.over(now)
+	b.finish(now)
 	if b.throttled("a", now); b.next().Sub(now) != firstRetry {
 		t.Errorf("after a pass that reached it, it waits %v", b.next().Sub(now))
 	}

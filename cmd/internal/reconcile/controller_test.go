@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"regexp"
@@ -26,6 +25,7 @@ import (
 	"github.com/ampbridge/ampbridge/cmd/internal/reconcile"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // quick compares with AWS every second.
@@ -67,7 +67,7 @@ func (b *bridge) control(policyText string, changes ...func(*reconcile.Options))
 	p := &process{bridge: b, policy: b.file("policy.yaml", policyText), log: &buffer{}, ended: make(chan struct{})}
 	p.options = reconcile.Options{
 		Policy: p.policy, Kubeconfig: b.kubeconfig, Output: reconcile.Text, TrustQuota: 2048, Namespace: "ampbridge",
-		HealthAddr: b.freeAddr(), MetricsAddr: b.freeAddr(),
+		HealthAddr: testkit.FreeAddr(b), MetricsAddr: testkit.FreeAddr(b),
 	}
 	for _, change := range changes {
 		change(&p.options)
@@ -88,14 +88,6 @@ func (b *bridge) control(policyText string, changes ...func(*reconcile.Options))
 		}
 	})
 	return p
-}
-
-func (b *bridge) freeAddr() string {
-	b.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	b.must(err)
-	b.must(l.Close())
-	return l.Addr().String()
 }
 
 func get(url string) string {
@@ -150,17 +142,13 @@ func (b *bridge) leaseRights(name string, verbs []string) {
 	b.must(err)
 }
 
-func (p *process) inStep() bool {
+func (p *process) inSync() bool {
 	return p.metric("ampbridge_sync_last_success_timestamp_seconds") > 0
 }
 
 func (b *bridge) eventually(what string, holds func() bool) {
 	b.Helper()
-	for deadline := time.Now().Add(60 * time.Second); !holds(); time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			b.Fatalf("not within a minute: %s", what)
-		}
-	}
+	testkit.Within(b, time.Minute, what, holds)
 }
 
 func (b *bridge) actions(from int) map[string]int {
@@ -208,9 +196,9 @@ func TestController(t *testing.T) {
 	t.Run("two processes, one of which works, and a new service account", func(t *testing.T) {
 		b := b.aws(t)
 		one, two := b.control(policyText), b.control(policyText)
-		b.eventually("in step", func() bool { return one.inStep() || two.inStep() })
+		b.eventually("in sync", func() bool { return one.inSync() || two.inSync() })
 		leader, other := one, two
-		if two.inStep() {
+		if two.inSync() {
 			leader, other = two, one
 		}
 		if leader.metric("ampbridge_sync_leader") != 1 || other.metric("ampbridge_sync_leader") != 0 {
@@ -276,15 +264,15 @@ func TestController(t *testing.T) {
 		}
 	})
 
-	t.Run("drift, policy and trouble", func(t *testing.T) {
+	t.Run("drift, policy and failures", func(t *testing.T) {
 		b := b.aws(t)
 		p := b.control(quick)
-		b.eventually("in step", p.inStep)
+		b.eventually("in sync", p.inSync)
 		_, err := b.admin().PutRolePolicy(b.ctx, &iam.PutRolePolicyInput{RoleName: aws.String(roleName), PolicyName: aws.String("ampbridge"), PolicyDocument: aws.String(
 			`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"aps:*","Resource":"*"}]}`)})
 		b.must(err)
 		b.eventually("drift is counted", func() bool { return p.metric("ampbridge_sync_drift_found_total") == 1 })
-		b.eventually("drift is mended", func() bool { return p.metric(`ampbridge_sync_changes_total{kind="PutRolePolicy",result="made"}`) == 2 })
+		b.eventually("drift is fixed", func() bool { return p.metric(`ampbridge_sync_changes_total{kind="PutRolePolicy",result="made"}`) == 2 })
 
 		b.must(os.WriteFile(p.policy, []byte("kind: Nonsense"), 0o600))
 		b.eventually("a bad policy is reported", func() bool { return p.metric("ampbridge_policy_last_load_success") == 0 })
@@ -302,24 +290,24 @@ func TestController(t *testing.T) {
 			t.Error("the refusal is not counted")
 		}
 		denied.Stop()
-		b.eventually("in step again", func() bool { return p.metric("ampbridge_sync_refusals") == 0 })
+		b.eventually("in sync again", func() bool { return p.metric("ampbridge_sync_refusals") == 0 })
 		b.must(p.stop())
 		if n := strings.Count(p.log.String(), "AccessDenied"); n != 1 {
-			t.Errorf("the trouble was logged %d times", n)
+			t.Errorf("the failure was logged %d times", n)
 		}
 	})
 
-	t.Run("who is gone for long is pruned, and that is no drift", func(t *testing.T) {
+	t.Run("a service account that is gone for long is pruned, and that is no drift", func(t *testing.T) {
 		b := b.aws(t)
 		p := b.control(strings.Replace(quick, "trust: {", "trust: {pruneAfter: 3s, ", 1))
-		b.eventually("in step", p.inStep)
+		b.eventually("in sync", p.inSync)
 		const subjects = `ampbridge_sync_subjects{destination="central"}`
 		before := p.metric(subjects)
 		b.serviceAccount("monitoring", "prometheus-short-lived")
 		b.eventually("trusted", func() bool { return p.metric(subjects) == before+1 })
 		b.deleteServiceAccount("prometheus-short-lived")
 		b.eventually("pruned", func() bool { return p.metric(subjects) == before })
-		b.eventually("forgotten", func() bool { return b.remembered() == "{}" })
+		b.eventually("forgotten", func() bool { return b.stored() == "{}" })
 		if n := p.metric("ampbridge_sync_drift_found_total"); n != 0 {
 			t.Errorf("%v changes counted as drift", n)
 		}
@@ -330,10 +318,10 @@ func TestController(t *testing.T) {
 		b.eventually("trusted once more", func() bool { return p.metric(subjects) == before+1 })
 	})
 
-	t.Run("whoever loses the Lease ends, and writes nothing more", func(t *testing.T) {
+	t.Run("a process that loses the Lease ends, and writes nothing more", func(t *testing.T) {
 		b := b.aws(t)
 		p := b.control(quick)
-		b.eventually("in step", p.inStep)
+		b.eventually("in sync", p.inSync)
 		leases := b.cluster.Client().CoordinationV1().Leases("ampbridge")
 		b.eventually("the Lease is taken", func() bool {
 			lease, err := leases.Get(b.ctx, "ampbridge-sync", metav1.GetOptions{})
@@ -348,7 +336,7 @@ func TestController(t *testing.T) {
 			t.Fatal("the process goes on")
 		}
 		if err := p.stop(); err == nil {
-			t.Error("it ended without an error, so that nobody restarts it")
+			t.Error("it ended without an error, so that nothing restarts it")
 		}
 		// At once, and not when it has failed to renew for ten seconds.
 		if !strings.Contains(p.log.String(), `"another process holds the Lease","holder":"somebody else"`) {
@@ -365,7 +353,7 @@ func TestController(t *testing.T) {
 	t.Run("a Lease that is deleted is created again, and the leader leads on", func(t *testing.T) {
 		b := b.aws(t)
 		p := b.control(quick)
-		b.eventually("in step", p.inStep)
+		b.eventually("in sync", p.inSync)
 		leases := b.cluster.Client().CoordinationV1().Leases("ampbridge")
 		for range 2 {
 			was, err := leases.Get(b.ctx, "ampbridge-sync", metav1.GetOptions{})
@@ -412,7 +400,7 @@ func TestController(t *testing.T) {
 		b := b.aws(t)
 		capped := strings.Replace(policyText, "destinations: [central]}", "destinations: [central], maxSubjectsPerNamespace: 1}", 1)
 		p := b.control(capped)
-		b.eventually("in step", p.inStep)
+		b.eventually("in sync", p.inSync)
 		b.serviceAccount("monitoring", "prometheus-late")
 		b.eventually("CapReached", func() bool { return b.eventsOf("prometheus-late") == "CapReached" })
 		b.serviceAccount("monitoring", "stranger")

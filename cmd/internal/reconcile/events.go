@@ -13,14 +13,15 @@ import (
 	"github.com/ampbridge/ampbridge/policy/plan"
 )
 
-// events tells the owners of service accounts how these stand, once per change.
+// events shows the owners of service accounts their statuses, once per change.
 type events struct {
 	recorder  record.EventRecorder
 	reference func(policy.Subject) *corev1.ObjectReference
-	last      map[standing]plan.State
+	last      map[statusKey]plan.State
 }
 
-type standing struct {
+// statusKey identifies a [plan.SubjectStatus].
+type statusKey struct {
 	subject     policy.Subject
 	destination string
 }
@@ -30,19 +31,20 @@ func newEvents(ctx context.Context, client kubernetes.Interface, reference func(
 	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
 	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: client.CoreV1().Events("")})
 	recorder := broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "ampbridge-sync"})
-	return &events{recorder: recorder, reference: reference, last: map[standing]plan.State{}}, broadcaster.Shutdown
+	return &events{recorder: recorder, reference: reference, last: map[statusKey]plan.State{}}, broadcaster.Shutdown
 }
 
-// askersAtOnce bounds the events of one look at service accounts without a grant.
+// askersAtOnce bounds the events about service accounts without a grant that are
+// recorded at once.
 const askersAtOnce = 20
 
-// ask tells service accounts that ask for what no grant covers, between two passes.
-// Those beyond the bound are told next time.
-func (e *events) ask(standings []plan.SubjectStatus) {
-	asking := map[standing]bool{}
-	for _, s := range standings {
+// recordAskers records events about service accounts that ask for what no grant covers,
+// between two passes. Those beyond the bound get theirs next time.
+func (e *events) recordAskers(statuses []plan.SubjectStatus) {
+	asking := map[statusKey]bool{}
+	for _, s := range statuses {
 		if s.State == plan.NotGranted {
-			asking[standing{s.Subject, s.Destination}] = true
+			asking[statusKey{s.Subject, s.Destination}] = true
 		}
 	}
 	for key, state := range e.last {
@@ -50,13 +52,13 @@ func (e *events) ask(standings []plan.SubjectStatus) {
 			delete(e.last, key)
 		}
 	}
-	told := 0
-	for _, s := range standings {
-		key := standing{s.Subject, s.Destination}
+	recorded := 0
+	for _, s := range statuses {
+		key := statusKey{s.Subject, s.Destination}
 		if s.State != plan.NotGranted || e.last[key] == plan.NotGranted {
 			continue
 		}
-		if told++; told > askersAtOnce {
+		if recorded++; recorded > askersAtOnce {
 			return
 		}
 		e.last[key] = s.State
@@ -64,17 +66,17 @@ func (e *events) ask(standings []plan.SubjectStatus) {
 	}
 }
 
-// tell compares with the last time. A change that failed is not told: the next
-// pass tries it again. A process that has just begun does not repeat who is
-// trusted.
-func (e *events) tell(standings []plan.SubjectStatus, failures []Failure) {
+// record records events about statuses that differ from the last time. It records none
+// about a change that failed: the next pass tries it again. A process that has just
+// begun does not repeat which subjects are trusted.
+func (e *events) record(statuses []plan.SubjectStatus, failures []Failure) {
 	failed := map[policy.ARN]bool{}
 	for _, f := range failures {
 		failed[f.Resource] = true
 	}
-	now, asked := map[standing]plan.State{}, 0
-	for _, s := range standings {
-		key := standing{s.Subject, s.Destination}
+	now, asked := map[statusKey]plan.State{}, 0
+	for _, s := range statuses {
+		key := statusKey{s.Subject, s.Destination}
 		last, known := e.last[key]
 		if s.Changes && failed[s.Role] {
 			if known {

@@ -26,7 +26,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		leader:       gauge("ampbridge_sync_leader", "1: this process is the one that syncs; 0: it stands by."),
 		leaderSeen:   gauge("ampbridge_sync_last_leader_seen_timestamp_seconds", "When this process last led or saw another process renew the Lease, in Unix time; 0: never."),
 		destinations: gauge("ampbridge_sync_destinations", "Destinations whose roles sync keeps."),
-		lastSuccess:  gauge("ampbridge_sync_last_success_timestamp_seconds", "When a pass last left everything in step, in Unix time."),
+		lastSuccess:  gauge("ampbridge_sync_last_success_timestamp_seconds", "When a pass last left everything in sync, in Unix time."),
 		refusals:     gauge("ampbridge_sync_refusals", "What the policy asks for and the last pass refused; the log says why."),
 		policyLoaded: gauge("ampbridge_policy_last_load_success", "1: the newest version of the policy file is in force; 0: it was refused, and the last good one, if any, still is."),
 		subjects: prometheus.NewGaugeVec(prometheus.GaugeOpts{
@@ -71,7 +71,7 @@ func (m *metrics) planned(p *policy.Policy, made plan.Plan) {
 	}
 }
 
-func (m *metrics) applied(made []plan.Change, failures []Failure, inStep bool, now time.Time) {
+func (m *metrics) applied(made []plan.Change, failures []Failure, inSync bool, now time.Time) {
 	for _, c := range made {
 		m.changes.WithLabelValues(string(c.Call), "made").Inc()
 	}
@@ -82,7 +82,7 @@ func (m *metrics) applied(made []plan.Change, failures []Failure, inStep bool, n
 		}
 		m.changes.WithLabelValues(string(f.Call), result).Inc()
 	}
-	if inStep {
+	if inSync {
 		m.lastSuccess.Set(float64(now.UnixMilli()) / 1000)
 	}
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/ampbridge/ampbridge/cmd/internal/reconcile"
 )
 
-// remembered is the ConfigMap's memory of who is missing, as JSON.
-func (b *bridge) remembered() string {
+// stored is the state of the ConfigMap, as JSON: since when subjects are absent.
+func (b *bridge) stored() string {
 	b.Helper()
 	m, err := b.cluster.Client().CoreV1().ConfigMaps("ampbridge").Get(b.ctx, "ampbridge-sync", metav1.GetOptions{})
 	b.must(err)
@@ -36,7 +36,7 @@ func TestPrune(t *testing.T) {
 	at := func(d time.Duration) func(*reconcile.Options) {
 		return func(o *reconcile.Options) { o.Now = func() time.Time { return noon.Add(d) } }
 	}
-	// run syncs at a time, and tells how many writes that took.
+	// run syncs at a time, and checks how many writes that took.
 	run := func(b *bridge, d time.Duration, wantWrites int, says string) {
 		b.Helper()
 		output, _, writes, err := b.sync(policyText, at(d))
@@ -48,21 +48,21 @@ func TestPrune(t *testing.T) {
 	t.Run("after the grace period, whichever process counts it", func(t *testing.T) {
 		b := b.aws(t)
 		b.serviceAccount("monitoring", "prometheus-old")
-		run(b, 0, 3, "in step")
+		run(b, 0, 3, "in sync")
 		if err := b.assume("monitoring", "prometheus-old"); err != nil {
 			t.Fatal(err)
 		}
 		b.deleteServiceAccount("prometheus-old")
 		run(b, time.Minute, 0, "keeps its trust until 2026-06-01T13:01:00Z")
 		run(b, time.Hour, 0, "keeps its trust until 2026-06-01T13:01:00Z")
-		if got, want := b.remembered(), `{"system:serviceaccount:monitoring:prometheus-old":"2026-06-01T12:01:00Z"}`; got != want {
+		if got, want := b.stored(), `{"system:serviceaccount:monitoring:prometheus-old":"2026-06-01T12:01:00Z"}`; got != want {
 			t.Errorf("remembered %s, want %s", got, want)
 		}
 
-		// Helm made it again in time: another deletion begins anew.
+		// Helm made it again in time: another deletion starts again.
 		b.serviceAccount("monitoring", "prometheus-old")
 		run(b, 65*time.Minute, 0, "nothing to change")
-		if got := b.remembered(); got != "{}" {
+		if got := b.stored(); got != "{}" {
 			t.Errorf("remembered %s, though it is back", got)
 		}
 		pod, err := b.cluster.Client().CoreV1().Pods("monitoring").Create(b.ctx, &corev1.Pod{
@@ -84,7 +84,7 @@ func TestPrune(t *testing.T) {
 		}
 		run(b, 3*time.Hour, 1, "- subject: system:serviceaccount:monitoring:prometheus-old")
 		run(b, 3*time.Hour, 0, "nothing to change")
-		if got := b.remembered(); got != "{}" {
+		if got := b.stored(); got != "{}" {
 			t.Errorf("remembered %s, though it is pruned", got)
 		}
 		b.serviceAccount("monitoring", "prometheus-old")
@@ -96,7 +96,7 @@ func TestPrune(t *testing.T) {
 
 	t.Run("a namespace that loses its label, and more than half with it", func(t *testing.T) {
 		b := b.aws(t)
-		run(b, 0, 3, "in step") // prometheus and prometheus-old
+		run(b, 0, 3, "in sync") // prometheus and prometheus-old
 		b.label("off")
 		run(b, 0, 0, "keeps its trust")
 		output, _, writes, err := b.sync(policyText, at(time.Hour))
@@ -110,13 +110,13 @@ func TestPrune(t *testing.T) {
 		b.label("enabled")
 	})
 
-	t.Run("a memory that cannot be read, or is another cluster's", func(t *testing.T) {
+	t.Run("a state that cannot be read, or is another cluster's", func(t *testing.T) {
 		b := b.aws(t)
-		run(b, 0, 3, "in step")
+		run(b, 0, 3, "in sync")
 		b.deleteServiceAccount("prometheus-old")
 		run(b, 0, 0, "keeps its trust")
 		output, _, writes, err := b.sync(policyText, func(o *reconcile.Options) { at(2 * time.Hour)(o); o.Namespace = "other" })
-		if err != nil || writes != 0 || !strings.Contains(output, "note: ConfigMap other/ampbridge-sync: cannot be read, so nobody is pruned: ") {
+		if err != nil || writes != 0 || !strings.Contains(output, "note: ConfigMap other/ampbridge-sync: cannot be read, so no subject is pruned: ") {
 			t.Errorf("%d writes, error %v, output:\n%s", writes, err, output)
 		}
 		maps := b.cluster.Client().CoreV1().ConfigMaps("ampbridge")
@@ -127,7 +127,7 @@ func TestPrune(t *testing.T) {
 			m.Data["missed"] = text
 			m, err = maps.Update(b.ctx, m, metav1.UpdateOptions{})
 			b.must(err)
-			run(b, 2*time.Hour, 0, "so nobody is pruned: missed: ")
+			run(b, 2*time.Hour, 0, "so no subject is pruned: missed: ")
 			was.ResourceVersion = m.ResourceVersion
 			_, err = maps.Update(b.ctx, was, metav1.UpdateOptions{})
 			b.must(err)

@@ -159,7 +159,7 @@ func (b *bridge) sync(policyText string, change func(*reconcile.Options)) (outpu
 	return stdout.String(), reads, writes, err
 }
 
-func (b *bridge) inStep(policyText string, wantWrites int) {
+func (b *bridge) inSync(policyText string, wantWrites int) {
 	b.Helper()
 	output, _, writes, err := b.sync(policyText, nil)
 	if err != nil || writes != wantWrites || !strings.Contains(output, "\nsync: in sync: ") {
@@ -192,7 +192,7 @@ func TestSync(t *testing.T) {
 		if err != nil || writes != 0 || !strings.Contains(output, "plan: 2 to create, 1 to change, 0 refused\nsync: dry run: nothing was changed\n") {
 			t.Fatalf("dry run: %d writes, error %v, output:\n%s", writes, err, output)
 		}
-		b.inStep(policyText, 3)
+		b.inSync(policyText, 3)
 		if err := b.assume("monitoring", "prometheus"); err != nil {
 			t.Errorf("granted: %v", err)
 		}
@@ -210,19 +210,19 @@ func TestSync(t *testing.T) {
 
 	t.Run("service accounts come and go", func(t *testing.T) {
 		b := b.aws(t)
-		b.inStep(policyText, 3)
+		b.inSync(policyText, 3)
 		b.serviceAccount("monitoring", "prometheus-new")
-		b.inStep(policyText, 1)
+		b.inSync(policyText, 1)
 		if err := b.assume("monitoring", "prometheus-new"); err != nil {
 			t.Errorf("a new service account: %v", err)
 		}
 		b.must(b.cluster.Client().CoreV1().ServiceAccounts("monitoring").Delete(b.ctx, "prometheus-new", metav1.DeleteOptions{}))
-		b.inStep(policyText, 0)
+		b.inSync(policyText, 0)
 		b.serviceAccount("monitoring", "prometheus-new")
 		if err := b.assume("monitoring", "prometheus-new"); err != nil {
 			t.Errorf("a service account that a Helm upgrade made again: %v", err)
 		}
-		b.inStep(strings.Replace(policyText, `"prometheus*"`, "prometheus", 1), 1)
+		b.inSync(strings.Replace(policyText, `"prometheus*"`, "prometheus", 1), 1)
 		if b.assume("monitoring", "prometheus-new") == nil {
 			t.Error("a service account whose grant ended assumed the role")
 		}
@@ -239,7 +239,7 @@ func TestSync(t *testing.T) {
 		}
 	})
 
-	t.Run("a failure takes along what builds on it, and the next run mends it", func(t *testing.T) {
+	t.Run("a failure takes along what builds on it, and the next run fixes it", func(t *testing.T) {
 		b := b.aws(t)
 		denied := b.cloud.Fail("iam:CreateRole", awstest.Deny)
 		output, _, _, err := b.sync(policyText, func(o *reconcile.Options) { o.Output = reconcile.JSON })
@@ -250,12 +250,12 @@ func TestSync(t *testing.T) {
 			report.Failures[0].Error != "CreateRole: AccessDenied: Access denied" || report.Failures[1].Error != "PutRolePolicy: not tried, because CreateRole failed" {
 			t.Errorf("error %v, report %+v", err, report)
 		}
-		b.inStep(policyText, 2)
+		b.inSync(policyText, 2)
 	})
 
 	t.Run("an issuer that is not the cluster's", func(t *testing.T) {
 		b := b.aws(t)
-		b.inStep(strings.Replace(policyText, "{name: dev}", `{name: dev, issuer: "`+b.cluster.Issuer+`"}`, 1), 3)
+		b.inSync(strings.Replace(policyText, "{name: dev}", `{name: dev, issuer: "`+b.cluster.Issuer+`"}`, 1), 3)
 		slash := strings.Replace(policyText, "{name: dev}", `{name: dev, issuer: "`+b.cluster.Issuer+`/"}`, 1)
 		_, reads, writes, err := b.sync(slash, nil)
 		if err == nil || reads+writes != 0 || !strings.Contains(err.Error(), `"`+b.cluster.Issuer+`/"`) || !strings.Contains(err.Error(), `"`+b.cluster.Issuer+`"`) {

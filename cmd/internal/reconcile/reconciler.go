@@ -11,8 +11,8 @@ import (
 	"github.com/ampbridge/ampbridge/policy/plan"
 )
 
-// reconciler makes plans from what is there and carries them out: the one way, with
-// --once and without.
+// reconciler makes plans from what it observes, and applies them. [Run] and [Control]
+// both use it.
 type reconciler struct {
 	cluster    kube.Cluster
 	iam        *awsiam.IAM
@@ -20,7 +20,7 @@ type reconciler struct {
 	trustQuota int
 	// providerQuota is how many OIDC providers an account takes.
 	providerQuota int
-	// seenWorkspaces are the workspaces that were seen: they are not looked for again.
+	// seenWorkspaces are the workspaces that exist: reconciler does not look for them again.
 	seenWorkspaces map[policy.ARN]bool
 	allowShrink    bool
 	now            func() time.Time
@@ -35,61 +35,61 @@ type snapshot struct {
 	accounts []plan.ServiceAccount
 	// live: the accounts come from the API server, not from a cache.
 	live bool
-	// orphans: roles that no destination uses any more are looked for too.
+	// orphans: the pass also looks for roles that no destination uses any more.
 	orphans bool
-	// dryRun: nothing is to be changed, the memory neither.
+	// dryRun: nothing changes, not even the stored state.
 	dryRun bool
 }
 
-// prepare observes and plans, and remembers whom it missed.
-func (s *reconciler) prepare(ctx context.Context, l snapshot) (plan.Plan, error) {
+// prepare observes and plans, and stores which subjects are absent.
+func (r *reconciler) prepare(ctx context.Context, s snapshot) (plan.Plan, error) {
 	in := plan.Input{
-		Policy: l.policy, Issuer: l.issuer, ServiceAccounts: l.accounts, Accounts: map[string]plan.Account{},
-		TrustQuota: s.trustQuota, Now: s.now(), AllowShrink: s.allowShrink,
+		Policy: s.policy, Issuer: s.issuer, ServiceAccounts: s.accounts, Accounts: map[string]plan.Account{},
+		TrustQuota: r.trustQuota, Now: r.now(), AllowShrink: r.allowShrink,
 	}
 	for _, target := range in.Targets() {
-		if !l.orphans && !target.All {
+		if !s.orphans && !target.All {
 			target.Path = ""
 		}
-		if s.throttled.skip(target.Account, in.Now) {
+		if r.throttled.skip(target.Account, in.Now) {
 			in.Accounts[target.Account] = plan.Account{Problem: throttledProblem}
 			continue
 		}
-		in.Accounts[target.Account] = s.iam.Observe(ctx, target)
-		if s.iam.Throttled(target.Account) {
-			s.throttled.throttled(target.Account, s.now())
+		in.Accounts[target.Account] = r.iam.Observe(ctx, target)
+		if r.iam.Throttled(target.Account) {
+			r.throttled.throttled(target.Account, r.now())
 		}
 	}
 	var notes []plan.Finding
 	note := func(message string, err error) {
-		notes = append(notes, plan.Finding{About: s.state.String(), Message: fmt.Sprintf("%s: %v", message, err)})
+		notes = append(notes, plan.Finding{About: r.state.String(), Message: fmt.Sprintf("%s: %v", message, err)})
 	}
 	var found []plan.Finding
-	in.Missing, found = s.missing(ctx, in)
+	in.Missing, found = r.missing(ctx, in)
 	notes = append(notes, found...)
-	old, err := s.state.read(ctx)
+	old, err := r.state.read(ctx)
 	if err != nil {
-		note("cannot be read, so nobody is pruned", err)
+		note("cannot be read, so no subject is pruned", err)
 	} else {
 		in.Absence = plan.TrackAbsence(old.AbsenceState, in)
-		if due := plan.PruneCandidates(in); len(due) > 0 && !l.live {
-			// Nobody loses trust because a cache is late.
-			if in.ServiceAccounts, err = s.cluster.ServiceAccounts(ctx); err != nil {
+		if due := plan.PruneCandidates(in); len(due) > 0 && !s.live {
+			// No subject loses trust because a cache is late.
+			if in.ServiceAccounts, err = r.cluster.ServiceAccounts(ctx); err != nil {
 				return plan.Plan{}, err
 			}
 			in.Absence = plan.TrackAbsence(old.AbsenceState, in)
 		}
-		in.Held = s.held(ctx, plan.PruneCandidates(in))
-		if !l.dryRun {
-			// Before the changes: a run that is killed while it makes them has
-			// forgotten nothing.
-			if err := s.state.write(ctx, old, in.Absence); err != nil {
-				note("cannot be written, so nobody will be pruned", err)
+		in.Held = r.held(ctx, plan.PruneCandidates(in))
+		if !s.dryRun {
+			// Before the changes: a run that is killed while it makes them forgets
+			// nothing.
+			if err := r.state.write(ctx, old, in.Absence); err != nil {
+				note("cannot be written, so no subject will be pruned", err)
 			}
 		}
 	}
 	p := plan.Compute(in)
-	if found, counted := s.count(ctx, p, in.Accounts); counted {
+	if found, counted := r.addHeadroom(ctx, p, in.Accounts); counted {
 		p = plan.Compute(in)
 		notes = append(notes, found...)
 	}
@@ -97,56 +97,57 @@ func (s *reconciler) prepare(ctx context.Context, l snapshot) (plan.Plan, error)
 	return p, ctx.Err()
 }
 
-// missing looks for the policy's workspaces, until each was seen once. Where that
-// cannot be told, it is said, and holds up nothing.
-func (s *reconciler) missing(ctx context.Context, in plan.Input) (missing map[policy.ARN]bool, notes []plan.Finding) {
+// missing returns the workspaces of the policy that do not exist. It looks for each
+// until it was there once. A workspace that cannot be looked for causes a note, and
+// holds up nothing.
+func (r *reconciler) missing(ctx context.Context, in plan.Input) (missing map[policy.ARN]bool, notes []plan.Finding) {
 	missing = map[policy.ARN]bool{}
 	for _, d := range in.Policy.Destinations {
 		workspace := d.Workspace.ARN
-		if _, asked := missing[workspace]; asked || s.seenWorkspaces[workspace] || !plan.Managed(in.Policy, d) || in.Accounts[workspace.Account].Problem != "" {
+		if _, asked := missing[workspace]; asked || r.seenWorkspaces[workspace] || !plan.Managed(in.Policy, d) || in.Accounts[workspace.Account].Problem != "" {
 			continue
 		}
-		exists, err := s.iam.WorkspaceExists(ctx, d.Workspace)
+		exists, err := r.iam.WorkspaceExists(ctx, d.Workspace)
 		if awsiam.Throttled(err) {
-			s.throttled.throttled(workspace.Account, s.now())
+			r.throttled.throttled(workspace.Account, r.now())
 		}
 		if err != nil {
-			notes = append(notes, plan.Finding{Account: workspace.Account, About: workspace.String(), Message: "whether the workspace exists cannot be told: " + err.Error()})
+			notes = append(notes, plan.Finding{Account: workspace.Account, About: workspace.String(), Message: "cannot find out whether the workspace exists: " + err.Error()})
 			continue
 		}
-		s.seenWorkspaces[workspace], missing[workspace] = exists, !exists
+		r.seenWorkspaces[workspace], missing[workspace] = exists, !exists
 	}
 	return missing, notes
 }
 
-// count completes accounts in which the plan would make something by their room.
-func (s *reconciler) count(ctx context.Context, p plan.Plan, accounts map[string]plan.Account) (notes []plan.Finding, counted bool) {
+// addHeadroom adds the headroom of the accounts in which the plan creates something.
+func (r *reconciler) addHeadroom(ctx context.Context, p plan.Plan, accounts map[string]plan.Account) (notes []plan.Finding, counted bool) {
 	for _, c := range p.Changes {
 		a := accounts[c.Account]
 		if !c.Call.Creates() || a.Headroom != nil {
 			continue
 		}
-		room, err := s.iam.Headroom(ctx, c.Account, s.providerQuota)
+		headroom, err := r.iam.Headroom(ctx, c.Account, r.providerQuota)
 		if awsiam.Throttled(err) {
-			s.throttled.throttled(c.Account, s.now())
+			r.throttled.throttled(c.Account, r.now())
 		}
 		if err != nil {
-			notes = append(notes, plan.Finding{Account: c.Account, About: "account " + c.Account, Message: "how many roles and providers it still takes cannot be told: " + err.Error()})
-			room = plan.Headroom{Roles: len(p.Changes), Providers: 1} // IAM itself refuses what is too much
+			notes = append(notes, plan.Finding{Account: c.Account, About: "account " + c.Account, Message: "cannot find out how many roles and providers it still takes: " + err.Error()})
+			headroom = plan.Headroom{Roles: len(p.Changes), Providers: 1} // IAM itself refuses what is too much
 		}
-		a.Headroom = &room
+		a.Headroom = &headroom
 		accounts[c.Account], counted = a, true
 	}
 	return notes, counted
 }
 
-// held says who of the due subjects has pods, or may have.
-func (s *reconciler) held(ctx context.Context, due []policy.Subject) map[policy.Subject]string {
+// held returns the due subjects that have pods, or may have, with the reason.
+func (r *reconciler) held(ctx context.Context, due []policy.Subject) map[policy.Subject]string {
 	held := map[policy.Subject]string{}
 	for _, subject := range due {
-		switch pod, err := s.cluster.PodOf(ctx, subject); {
+		switch pod, err := r.cluster.PodOf(ctx, subject); {
 		case err != nil:
-			held[subject] = "whether a pod of it runs cannot be seen: " + err.Error()
+			held[subject] = "cannot find out whether a pod of it runs: " + err.Error()
 		case pod != "":
 			held[subject] = "a pod of it runs: " + pod
 		}
@@ -154,11 +155,11 @@ func (s *reconciler) held(ctx context.Context, due []policy.Subject) map[policy.
 	return held
 }
 
-// applyAndReport makes the plan's changes in their order. One that fails takes those
-// along that build on it: the later ones of the same role, after a provider the
-// rest of its account, as after a call that AWS throttled; and what is to be the
-// last there is made after all, or not.
-func (s *reconciler) apply(ctx context.Context, p plan.Plan) (made []plan.Change, failures []Failure) {
+// apply makes the plan's changes in their order. After one that failed it skips those
+// that build on it: the later ones of the same role; after a provider, or a call that
+// AWS throttled, the rest of the account. It skips the change that must be the last in
+// an account if any other there failed.
+func (r *reconciler) apply(ctx context.Context, p plan.Plan) (made []plan.Change, failures []Failure) {
 	failures = []Failure{}
 	failed := map[string]plan.Call{}
 	inAccount := map[string]plan.Call{}
@@ -175,7 +176,7 @@ func (s *reconciler) apply(ctx context.Context, p plan.Plan) (made []plan.Change
 			err = fmt.Errorf("%s: not tried, because %s failed", c.Call, call)
 		}
 		if err == nil {
-			err = s.iam.Apply(ctx, c)
+			err = r.iam.Apply(ctx, c)
 		}
 		if err == nil {
 			made = append(made, c)
@@ -187,7 +188,7 @@ func (s *reconciler) apply(ctx context.Context, p plan.Plan) (made []plan.Change
 		}
 		if awsiam.Throttled(err) {
 			base = c.Account // more calls would only be throttled too
-			s.throttled.throttled(c.Account, s.now())
+			r.throttled.throttled(c.Account, r.now())
 		}
 		if _, found := failed[base]; !found {
 			failed[base], inAccount[c.Account] = c.Call, c.Call

@@ -17,10 +17,10 @@ func TestRemove(t *testing.T) {
 
 	t.Run("all of ours and nothing else", func(t *testing.T) {
 		b := b.aws(t)
-		b.inStep(policyText, 3)
+		b.inSync(policyText, 3)
 		// A destination that is gone from the policy left a closed role behind.
 		renamed := strings.ReplaceAll(policyText, "central", "renamed")
-		b.inStep(renamed, 3)
+		b.inSync(renamed, 3)
 		provider := b.account.ProviderARN(b.cluster.Issuer)
 		b.foreignRole("/ampbridge/dev/", "admins", `{"AWS":"111122223333"}`, "sts:AssumeRole")
 		b.foreignRole("/", "irsa", `{"Federated":"`+provider+`"}`, "sts:AssumeRoleWithWebIdentity")
@@ -61,12 +61,12 @@ func TestRemove(t *testing.T) {
 		if len(providers.OpenIDConnectProviderList) != 0 || b.roles() != "admins" {
 			t.Errorf("left: %v, %s", providers.OpenIDConnectProviderList, b.roles())
 		}
-		b.inStep(policyText, 3) // and all over again
+		b.inSync(policyText, 3) // and all over again
 	})
 
 	t.Run("a role that cannot be deleted keeps the provider", func(t *testing.T) {
 		b := b.aws(t)
-		b.inStep(policyText, 3)
+		b.inSync(policyText, 3)
 		_, err := b.admin().PutRolePolicy(b.ctx, &iam.PutRolePolicyInput{RoleName: aws.String(roleName), PolicyName: aws.String("by-hand"), PolicyDocument: aws.String(
 			`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:*","Resource":"*"}]}`)})
 		b.must(err)
@@ -79,7 +79,7 @@ func TestRemove(t *testing.T) {
 	t.Run("killed at any call, the next run ends it", func(t *testing.T) {
 		for _, action := range []string{"DeleteRolePolicy", "DeleteRole", "DeleteOpenIDConnectProvider"} {
 			b := b.aws(t)
-			b.inStep(policyText, 3)
+			b.inSync(policyText, 3)
 			denied := b.cloud.Fail("iam:"+action, awstest.Deny)
 			if _, _, _, err := b.sync(policyText, confirmed); err == nil {
 				t.Errorf("%s denied: no error", action)

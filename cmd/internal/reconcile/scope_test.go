@@ -69,7 +69,7 @@ func TestARoleForEachServiceAccount(t *testing.T) {
 	t.Run("nothing to do", func(t *testing.T) {
 		b := b.aws(t)
 		p := b.control(strings.Replace(each, "trust: {", "trust: {interval: 1s, ", 1))
-		b.eventually("in step", p.inStep)
+		b.eventually("in sync", p.inSync)
 		// The pass after the one that made them reads them all once more.
 		b.eventually("all were read", func() bool { return b.actions(0)["GetRolePolicy"] >= accounts })
 		first := b.actions(0)["GetOpenIDConnectProvider"]
@@ -90,21 +90,21 @@ func TestARoleForEachServiceAccount(t *testing.T) {
 	t.Run("what is changed by hand", func(t *testing.T) {
 		b := b.aws(t)
 		p := b.control(strings.Replace(each, "trust: {", "trust: {interval: 1s, ", 1))
-		b.eventually("in step", p.inStep)
+		b.eventually("in sync", p.inSync)
 		name := aws.String(strings.TrimPrefix(roleOf("prometheus-42"), "arn:aws:iam::111122223333:role/ampbridge/dev/"))
 		_, err := b.admin().UpdateAssumeRolePolicy(b.ctx, &iam.UpdateAssumeRolePolicyInput{RoleName: name, PolicyDocument: aws.String(
 			`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"111122223333"},"Action":"sts:AssumeRole"}]}`)})
 		b.must(err)
 		before := b.cloud.Now()
-		b.eventually("trust is mended at the next pass", func() bool {
+		b.eventually("trust is fixed at the next pass", func() bool {
 			r, err := b.admin().GetRole(b.ctx, &iam.GetRoleInput{RoleName: name})
 			b.must(err)
 			return strings.Contains(aws.ToString(r.Role.AssumeRolePolicyDocument), "prometheus-42")
 		})
-		t.Logf("mended after %v", b.cloud.Now().Sub(before))
+		t.Logf("fixed after %v", b.cloud.Now().Sub(before))
 		_, err = b.admin().DeleteRolePermissionsBoundary(b.ctx, &iam.DeleteRolePermissionsBoundaryInput{RoleName: name})
 		b.must(err)
-		b.eventually("the boundary is mended in its turn", func() bool {
+		b.eventually("the boundary is fixed in its turn", func() bool {
 			r, err := b.admin().GetRole(b.ctx, &iam.GetRoleInput{RoleName: name})
 			b.must(err)
 			return r.Role.PermissionsBoundary != nil
@@ -133,7 +133,7 @@ func TestPreflight(t *testing.T) {
 		b.account.SetQuotas(func(q *awstest.Quotas) { q.Roles = 0 })
 		refused(t, b, policyText, `raise its quota "Roles per account"`)
 		b.account.SetQuotas(func(q *awstest.Quotas) { q.Roles = 1 })
-		b.inStep(policyText, 3)
+		b.inSync(policyText, 3)
 	})
 	t.Run("no room for a provider", func(t *testing.T) {
 		b := b.aws(t)
@@ -153,7 +153,7 @@ func TestPreflight(t *testing.T) {
 		b := b.aws(t)
 		typo := strings.Replace(policyText, "ws-0001", "ws-0010", 1)
 		refused(t, b, typo, "destinations[0].workspace does not exist")
-		b.inStep(policyText, 3)
+		b.inSync(policyText, 3)
 		refused(t, b, typo, "aws amp list-workspaces --region eu-west-1")
 		b.must(b.assume("monitoring", "prometheus"))
 
@@ -168,7 +168,7 @@ func TestPreflight(t *testing.T) {
 			defer b.cloud.Fail(action, awstest.Deny).Stop()
 		}
 		output, _, writes, err := b.sync(policyText, nil)
-		if err != nil || writes != 3 || !strings.Contains(output, "whether the workspace exists cannot be told: DescribeWorkspace: AccessDenied") || !strings.Contains(output, "GetAccountSummary: AccessDenied") {
+		if err != nil || writes != 3 || !strings.Contains(output, "cannot find out whether the workspace exists: DescribeWorkspace: AccessDenied") || !strings.Contains(output, "GetAccountSummary: AccessDenied") {
 			t.Errorf("%d writes, error %v:\n%s", writes, err, output)
 		}
 	})
@@ -197,9 +197,9 @@ func TestThumbprints(t *testing.T) {
 	}
 	_, err = b.admin().DeleteOpenIDConnectProvider(b.ctx, &iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: &arn})
 	b.must(err)
-	b.inStep(text, 1)
+	b.inSync(text, 1)
 	if got := provider(); len(got) != 1 || got[0] != i.Thumbprint() {
 		t.Errorf("made with %v, want %s", got, i.Thumbprint())
 	}
-	b.inStep(policyText, 0) // a public authority vouches now: thumbprints do no harm
+	b.inSync(policyText, 0) // a public authority vouches now: thumbprints do no harm
 }

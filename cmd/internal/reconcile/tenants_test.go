@@ -18,10 +18,10 @@ import (
 // seldom passes come by themselves, so that what comes has another cause.
 const seldom = "trust: {interval: 720h, "
 
-// quiet waits until sync is in step and has not called AWS for a while.
+// quiet waits until sync is in sync and has not called AWS for a while.
 func (p *process) quiet() {
 	p.Helper()
-	p.eventually("in step", p.inStep)
+	p.eventually("in sync", p.inSync)
 	p.must(os.WriteFile(p.policy, []byte(strings.Replace(policyText, "trust: {", seldom, 1)), 0o600))
 	for last, since := -1, time.Now(); time.Since(since) < 3*time.Second; time.Sleep(50 * time.Millisecond) {
 		if n := len(p.cloud.Calls()); n != last {

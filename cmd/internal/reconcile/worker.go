@@ -11,13 +11,13 @@ import (
 	"github.com/ampbridge/ampbridge/policy/plan"
 )
 
-// worker is the leader's loop. What it keeps from pass to pass is what the last
-// one depended on, to know whether another is needed; AWS is read each time.
+// worker is the leader's loop. From pass to pass it keeps what the last one depended
+// on, to know whether another is needed. Each pass reads AWS.
 type worker struct {
 	*controller
-	watch  *watch
-	events *events
-	passes *reconciler
+	watch      *watch
+	events     *events
+	reconciler *reconciler
 
 	// Of the last pass:
 	lastPolicy *policy.Policy
@@ -26,7 +26,7 @@ type worker struct {
 	backoff    backoff
 
 	// askers are the service accounts without a grant that ask for injection, as
-	// their events were told last.
+	// they were at their last events.
 	askers []plan.ServiceAccount
 	// due is when the next pass comes by itself.
 	due time.Time
@@ -37,23 +37,23 @@ type worker struct {
 	asking    bucket
 	throttled throttledAccounts
 
-	// untilOrphans counts down to the next look for them.
+	// untilOrphans counts down to the next pass that looks for orphans.
 	untilOrphans int
 }
 
-// pass brings AWS in step once. What goes wrong is in the journal and in the
-// metrics, and tried again.
+// pass brings AWS in sync once. What goes wrong is in the log and in the metrics, and
+// the next pass tries it again.
 func (w *worker) pass(ctx context.Context) {
 	p := w.policy.Current()
 	if p == nil {
-		return // readiness and log say so; the next version wakes us
+		return // readiness and the log have the reason; the next version wakes the loop
 	}
 	if p != w.lastPolicy {
-		w.passes, w.untilOrphans = w.options.reconciler(w.cluster, p), 0
-		w.passes.iam.OnCall = w.metrics.called
+		w.reconciler, w.untilOrphans = w.options.reconciler(w.cluster, p), 0
+		w.reconciler.iam.OnCall = w.metrics.called
 		// A new policy, too, leaves throttled accounts alone.
 		w.throttled.longest = time.Duration(p.Trust.Interval)
-		w.passes.throttled = &w.throttled
+		w.reconciler.throttled = &w.throttled
 	}
 	accounts, err := w.watch.serviceAccounts()
 	if err != nil {
@@ -67,21 +67,21 @@ func (w *worker) pass(ctx context.Context) {
 		w.finish(ctx, p, now, false, []line{{slog.LevelError, err.Error()}})
 		return
 	}
-	made, err := w.passes.prepare(ctx, snapshot{policy: p, issuer: issuer, accounts: accounts, orphans: w.untilOrphans == 0})
+	planned, err := w.reconciler.prepare(ctx, snapshot{policy: p, issuer: issuer, accounts: accounts, orphans: w.untilOrphans == 0})
 	if err != nil {
 		w.finish(ctx, p, now, false, []line{{slog.LevelError, err.Error()}})
 		return
 	}
-	w.metrics.planned(p, made)
-	pruned := slices.ContainsFunc(made.SubjectStatuses, func(s plan.SubjectStatus) bool { return s.State == plan.Pruned })
+	w.metrics.planned(p, planned)
+	pruned := slices.ContainsFunc(planned.SubjectStatuses, func(s plan.SubjectStatus) bool { return s.State == plan.Pruned })
 	if w.inSync && p == w.lastPolicy && same(now, w.accounts) && !pruned {
-		w.metrics.drift.Add(float64(len(made.Changes)))
+		w.metrics.drift.Add(float64(len(planned.Changes)))
 	}
-	done, failures := w.passes.apply(ctx, made)
-	inStep := len(made.Refusals)+len(failures) == 0
-	w.metrics.applied(done, failures, inStep, w.passes.now())
-	w.events.tell(made.SubjectStatuses, failures)
-	for _, c := range done {
+	made, failures := w.reconciler.apply(ctx, planned)
+	inSync := len(planned.Refusals)+len(failures) == 0
+	w.metrics.applied(made, failures, inSync, w.reconciler.now())
+	w.events.record(planned.SubjectStatuses, failures)
+	for _, c := range made {
 		w.logger.Info("changed", "call", c.Call, "resource", c.Resource.String(), "reason", c.Reason)
 	}
 	switch {
@@ -89,23 +89,23 @@ func (w *worker) pass(ctx context.Context) {
 		// It counts the passes that come by themselves.
 	case w.untilOrphans > 0:
 		w.untilOrphans--
-	case inStep:
+	case inSync:
 		w.untilOrphans = orphansEvery - 1
 	}
-	w.finish(ctx, p, now, inStep, lines(made, failures))
+	w.finish(ctx, p, now, inSync, linesOf(planned, failures))
 }
 
 // finish closes a pass.
-func (w *worker) finish(ctx context.Context, p *policy.Policy, accounts []plan.ServiceAccount, inStep bool, said []line) {
-	w.lastPolicy, w.accounts, w.inSync = p, accounts, inStep
-	now := w.passes.now()
+func (w *worker) finish(ctx context.Context, p *policy.Policy, accounts []plan.ServiceAccount, inSync bool, lines []line) {
+	w.lastPolicy, w.accounts, w.inSync = p, accounts, inSync
+	now := w.reconciler.now()
 	interval := time.Duration(p.Trust.Interval)
-	w.throttled.over(now)
-	w.backoff.record(inStep, w.caused, interval)
+	w.throttled.finish(now)
+	w.backoff.record(inSync, w.caused, interval)
 	switch next := time.Now().Add(w.backoff.pause(interval)); {
 	case !w.caused || w.due.IsZero():
 		w.due = next
-	case !inStep && next.Before(w.due):
+	case !inSync && next.Before(w.due):
 		w.due = next
 	}
 	if first := w.throttled.next(); !first.IsZero() {
@@ -114,7 +114,7 @@ func (w *worker) finish(ctx context.Context, p *policy.Policy, accounts []plan.S
 		}
 	}
 	if ctx.Err() == nil {
-		w.log.write(said)
+		w.log.write(lines)
 	}
 }
 
@@ -163,7 +163,7 @@ func (w *worker) wait(ctx context.Context) {
 		case askers != nil:
 			if wait, ok = w.asking.take(time.Now()); ok {
 				w.askers = *askers
-				w.events.ask(notGranted(w.lastPolicy, w.askers))
+				w.events.recordAskers(notGranted(w.lastPolicy, w.askers))
 				continue
 			}
 		default:
@@ -173,9 +173,9 @@ func (w *worker) wait(ctx context.Context) {
 	}
 }
 
-// changed returns what the last pass would do otherwise today: whether the policy
-// has changed, or service accounts that it grants something; and the service
-// accounts without a grant that ask, if they are others than before.
+// changed returns what has changed since the last pass: whether the policy did, and
+// whether service accounts with a grant did. askers are the service accounts without
+// a grant that ask; nil: the same as before.
 func (w *worker) changed() (policyChanged, granted bool, askers *[]plan.ServiceAccount) {
 	p := w.policy.Current()
 	if p != w.lastPolicy || p == nil {
@@ -183,7 +183,7 @@ func (w *worker) changed() (policyChanged, granted bool, askers *[]plan.ServiceA
 	}
 	accounts, err := w.watch.serviceAccounts()
 	if err != nil {
-		return false, true, nil // the pass says it
+		return false, true, nil // the pass logs it
 	}
 	now, asking := relevant(p, accounts)
 	if !same(asking, w.askers) {
@@ -192,20 +192,20 @@ func (w *worker) changed() (policyChanged, granted bool, askers *[]plan.ServiceA
 	return false, !same(now, w.accounts), askers
 }
 
-// notGranted returns how the askers stand, which takes no look at AWS.
+// notGranted returns the statuses of the askers. It needs no call to AWS.
 func notGranted(p *policy.Policy, askers []plan.ServiceAccount) []plan.SubjectStatus {
 	unmanaged := *p
 	unmanaged.Trust.Manage = policy.ManageNone
 	return plan.Compute(plan.Input{Policy: &unmanaged, ServiceAccounts: askers}).SubjectStatuses
 }
 
-// line is what a pass has to say.
+// line is a line of the log about a pass.
 type line struct {
 	level slog.Level
 	text  string
 }
 
-func lines(p plan.Plan, failures []Failure) []line {
+func linesOf(p plan.Plan, failures []Failure) []line {
 	var list []line
 	for _, f := range p.Refusals {
 		list = append(list, line{slog.LevelError, "refused: " + f.About + ": " + f.Message})
@@ -219,7 +219,7 @@ func lines(p plan.Plan, failures []Failure) []line {
 	return list
 }
 
-// dedupLog logs what is said once, however many passes say it again.
+// dedupLog logs each line once, in however many passes it comes up again.
 type dedupLog struct {
 	logger *slog.Logger
 	logged map[line]bool
@@ -234,20 +234,20 @@ func shorten(s string) string {
 	return strings.ToValidUTF8(s[:most], "") + "…"
 }
 
-func (j *dedupLog) write(lines []line) {
-	now, trouble, was := map[line]bool{}, false, false
-	for l := range j.logged {
-		was = was || l.level == slog.LevelError
+func (d *dedupLog) write(lines []line) {
+	now, failing, wasFailing := map[line]bool{}, false, false
+	for l := range d.logged {
+		wasFailing = wasFailing || l.level == slog.LevelError
 	}
 	for _, l := range lines {
-		if !j.logged[l] && !now[l] {
-			j.logger.Log(context.Background(), l.level, shorten(l.text))
+		if !d.logged[l] && !now[l] {
+			d.logger.Log(context.Background(), l.level, shorten(l.text))
 		}
 		now[l] = true
-		trouble = trouble || l.level == slog.LevelError
+		failing = failing || l.level == slog.LevelError
 	}
-	if (was || j.logged == nil) && !trouble {
-		j.logger.Info("in step")
+	if (wasFailing || d.logged == nil) && !failing {
+		d.logger.Info("in sync")
 	}
-	j.logged = now
+	d.logged = now
 }

@@ -19,61 +19,61 @@ const (
 	listed = 1000
 )
 
-// detail is a role as it was read: what lists do not show of it lasts until the
-// role's turn comes again.
-type detail struct {
+// cachedRole is a role as it was read. What lists do not show of it is kept until the
+// role is read again.
+type cachedRole struct {
 	role plan.Role // the zero: there was none
-	id   string    // that a list gives it; another one is another role of its name
+	id   string    // the id in lists; another id is another role of the same name
 	pass int
 }
 
-// listRoles are the roles on the target's path, and those of its names that lie
-// elsewhere. A list has their trust documents, so a change by hand to whom they
-// trust is found at once. What else there is of a role takes two reads. They are
-// made where a role is new, or its trust document another than it was; and in
-// each pass for some others, so that it takes [rotation] passes to see them all.
+// listRoles returns the roles on the target's path, and those of its names that are
+// elsewhere. A list has trust documents, so a change of trust by hand is found at once.
+// The rest of a role takes two reads. listRoles makes them for a role that is new or
+// has another trust document than before. In each pass it also reads some of the
+// cached roles, so that all are read in [rotation] passes.
 func (a *account) listRoles(ctx context.Context, target plan.Target) (map[string]plan.Role, error) {
 	a.pass++
 	roles, ids, err := a.list(ctx, target.Path)
 	if err != nil {
 		return nil, err
 	}
-	var due, known []string
+	var due, cached []string
 	for _, name := range names(roles, target.Roles) {
-		d, read := a.known[name]
+		d, read := a.roleCache[name]
 		if !read || d.id != ids[name] || d.id != "" && d.role.Trust != roles[name].Trust {
 			due = append(due, name)
 		} else {
-			known = append(known, name)
+			cached = append(cached, name)
 		}
 	}
-	slices.SortStableFunc(known, func(x, y string) int { return cmp.Compare(a.known[x].pass, a.known[y].pass) })
-	due = append(due, known[:(len(known)+rotation-1)/rotation]...)
+	slices.SortStableFunc(cached, func(x, y string) int { return cmp.Compare(a.roleCache[x].pass, a.roleCache[y].pass) })
+	due = append(due, cached[:(len(cached)+rotation-1)/rotation]...)
 	for _, name := range due {
 		role, err := a.readRole(ctx, name)
 		if err != nil {
 			return nil, err
 		}
-		a.known[name] = detail{role, ids[name], a.pass}
+		a.roleCache[name] = cachedRole{role, ids[name], a.pass}
 	}
 	found := map[string]plan.Role{}
 	for _, name := range names(roles, target.Roles) {
-		if role := a.known[name].role; !role.ARN.IsZero() {
+		if role := a.roleCache[name].role; !role.ARN.IsZero() {
 			if l, is := roles[name]; is && !slices.Contains(due, name) {
 				role.Trust, role.MaxSession, role.Description = l.Trust, l.MaxSession, l.Description
 			}
 			found[name] = role
 		}
 	}
-	for name := range a.known {
+	for name := range a.roleCache {
 		if _, is := roles[name]; !is && !slices.Contains(target.Roles, name) {
-			delete(a.known, name)
+			delete(a.roleCache, name)
 		}
 	}
 	return found, nil
 }
 
-// list are the roles on a path, and their ids, by name.
+// list returns the roles on a path, and their ids, by name.
 func (a *account) list(ctx context.Context, path string) (roles map[string]plan.Role, ids map[string]string, err error) {
 	roles, ids = map[string]plan.Role{}, map[string]string{}
 	pages := iam.NewListRolesPaginator(a.iam, &iam.ListRolesInput{PathPrefix: &path, MaxItems: aws.Int32(listed)})
@@ -93,7 +93,7 @@ func (a *account) list(ctx context.Context, path string) (roles map[string]plan.
 	return roles, ids, nil
 }
 
-// names are all those of either, sorted.
+// names returns the names in roles and more, sorted.
 func names(roles map[string]plan.Role, more []string) []string {
 	list := slices.Clone(more)
 	for name := range roles {
@@ -103,7 +103,7 @@ func names(roles map[string]plan.Role, more []string) []string {
 	return slices.Compact(list)
 }
 
-// readRole is a role with its permission document; the zero: there is none.
+// readRole returns a role with its permission document; the zero: there is none.
 func (a *account) readRole(ctx context.Context, name string) (plan.Role, error) {
 	role, err := a.role(ctx, name)
 	if err != nil || role == nil {
