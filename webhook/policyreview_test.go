@@ -201,7 +201,7 @@ func TestLastGoodPolicySurvivesARestart(t *testing.T) {
 		registry := prometheus.NewRegistry()
 		source := webhook.WatchPolicy(filepath.Join(dir, "policy.yaml"), accepted, webhook.NewMetrics(registry), slog.New(slog.DiscardHandler))
 		go source.Follow(t.Context())
-		go source.Keep(t.Context())
+		go source.Persist(t.Context())
 		return source, registry
 	}
 

@@ -162,7 +162,7 @@ func Run(ctx context.Context, o Options) error {
 	})
 	group.Go(func() error { source.Follow(serving); return nil })
 	if o.accepted != nil {
-		group.Go(func() error { source.Keep(serving); return nil })
+		group.Go(func() error { source.Persist(serving); return nil })
 	}
 	group.Go(func() error { return serve(observing, "health", o.HealthAddr, a.health()) })
 	group.Go(func() error { return serve(observing, "metrics", o.MetricsAddr, metricsHandler(registry)) })

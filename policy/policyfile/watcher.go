@@ -62,7 +62,7 @@ type Watcher struct {
 	err     error // why the newest version is not in force
 	// good is the newest good version of the file; nil: there was none.
 	good []byte
-	// loaded wakes Keep when there is a new one.
+	// loaded wakes Persist when there is a new one.
 	loaded chan struct{}
 }
 
@@ -175,12 +175,12 @@ func (w *Watcher) Restore(ctx context.Context) error {
 	return nil
 }
 
-// Keep restores the policy from the store while the file has not been good yet, and
+// Persist restores the policy from the store while the file has not been good yet, and
 // saves each good version of the file there, until the context ends.
-func (w *Watcher) Keep(ctx context.Context) {
+func (w *Watcher) Persist(ctx context.Context) {
 	last, pause := "", firstRetry
 	for {
-		err := w.keep(ctx)
+		err := w.persist(ctx)
 		if ctx.Err() != nil {
 			return
 		}
@@ -201,7 +201,7 @@ func (w *Watcher) Keep(ctx context.Context) {
 	}
 }
 
-func (w *Watcher) keep(ctx context.Context) error {
+func (w *Watcher) persist(ctx context.Context) error {
 	if err := w.Restore(ctx); err != nil {
 		return err
 	}

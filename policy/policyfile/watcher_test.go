@@ -143,7 +143,7 @@ func TestLastGoodVersionIsKeptInTheStoreAndRestored(t *testing.T) {
 	first, h := watch(path, store)
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan struct{})
-	go func() { defer close(done); first.Keep(ctx) }()
+	go func() { defer close(done); first.Persist(ctx) }()
 	go first.Follow(ctx)
 	// The store has no place to write to, at first.
 	testkit.Eventually(t, "the failure is reported", func() bool { return len(h.list()) == 2 })

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"net/http"
 	"os"
 	"sync"
 	"time"
@@ -23,6 +21,9 @@ const (
 	leaseDuration = 15 * time.Second
 	renewDeadline = 10 * time.Second
 	renewPeriod   = 2 * time.Second
+	// stopAfter is how long after its last renewal a leader stops its work at the
+	// latest: before another process takes over.
+	stopAfter = leaseDuration - renewPeriod
 )
 
 // run serves health and metrics until the context ends, and works while this process
@@ -43,51 +44,37 @@ func (c *controller) run(ctx context.Context, work func(context.Context) error) 
 	lost := fmt.Errorf("the Lease %s/%s is lost to another process, or cannot be renewed", c.options.Namespace, stateName)
 	running, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	m, err := manager.New(c.cluster.Config, manager.Options{
-		Logger: logr.FromSlogHandler(electionLog{c.logger.Handler()}),
-		// The parts end when the manager ends them, one after another.
-		BaseContext:                         func() context.Context { return context.WithoutCancel(ctx) },
-		Metrics:                             metricsserver.Options{BindAddress: "0"},
-		LeaderElection:                      true,
-		LeaderElectionID:                    stateName,
-		LeaderElectionResourceLockInterface: newLeaseLock(c.cluster.Client, c.options.Namespace, identity, &c.leadership, c.deposed(func() { stop(lost) })),
-		LeaderElectionReleaseOnCancel:       true,
-		LeaseDuration:                       new(leaseDuration),
-		RenewDeadline:                       new(renewDeadline),
-		RetryPeriod:                         new(renewPeriod),
-		// However long a pass takes to end, the Lease stays held until then.
-		GracefulShutdownTimeout: new(time.Duration(-1)),
-	})
+	lock := newLeaseLock(c.cluster.Client, c.options.Namespace, identity, &c.leadership, c.deposed(func() { stop(lost) }))
+	lock.expiry = time.AfterFunc(stopAfter, c.expired(func() { stop(lost) }))
+	defer lock.expiry.Stop()
+	m, err := c.newManager(ctx, lock)
 	if err != nil {
 		return fmt.Errorf("sync: %w", err)
-	}
-	for _, server := range []struct {
-		name, addr string
-		handler    http.Handler
-	}{{"health", c.options.HealthAddr, c.health()}, {"metrics", c.options.MetricsAddr, metricsHandler(c.registry)}} {
-		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", server.addr)
-		if err != nil {
-			return fmt.Errorf("sync: %s: %w", server.name, err)
-		}
-		defer func() { _ = listener.Close() }()
-		err = m.Add(everyProcess(func(ctx context.Context) error {
-			err := serve(ctx, server.name, listener, server.handler)
-			if err != nil {
-				stop(err)
-			}
-			return err
-		}))
-		if err != nil {
-			return err
-		}
 	}
 	leader := &leader{controller: c, running: running, work: work}
 	follow := everyProcess(func(ctx context.Context) error { c.policy.Follow(ctx); return nil })
 	if err := errors.Join(m.Add(follow), m.Add(leader)); err != nil {
 		return err
 	}
+	for _, s := range []server{{"health", c.options.HealthAddr, c.health()}, {"metrics", c.options.MetricsAddr, metricsHandler(c.registry)}} {
+		listener, err := s.listen(ctx)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = listener.Close() }()
+		serve := everyProcess(func(ctx context.Context) error {
+			err := s.serve(ctx, listener)
+			if err != nil {
+				stop(err)
+			}
+			return err
+		})
+		if err := m.Add(serve); err != nil {
+			return err
+		}
+	}
 	if err := m.Start(running); err != nil {
-		stop(fmt.Errorf("%w: %w", lost, err)) // no effect where a part has failed
+		stop(fmt.Errorf("%w: %w", lost, err)) // no effect if a part has failed
 	}
 	stop(lost)
 	// After a renewal that failed, the manager does not wait for the work.
@@ -95,6 +82,36 @@ func (c *controller) run(ctx context.Context, work func(context.Context) error) 
 		return failure
 	}
 	return context.Cause(running)
+}
+
+func (c *controller) newManager(ctx context.Context, lock *leaseLock) (manager.Manager, error) {
+	return manager.New(c.cluster.Config, manager.Options{
+		Logger: logr.FromSlogHandler(electionLog{c.logger.Handler()}),
+		// The parts end when the manager ends them, one after another.
+		BaseContext:                         func() context.Context { return context.WithoutCancel(ctx) },
+		Metrics:                             metricsserver.Options{BindAddress: "0"},
+		LeaderElection:                      true,
+		LeaderElectionID:                    stateName,
+		LeaderElectionResourceLockInterface: lock,
+		LeaderElectionReleaseOnCancel:       true,
+		LeaseDuration:                       new(leaseDuration),
+		RenewDeadline:                       new(renewDeadline),
+		RetryPeriod:                         new(renewPeriod),
+		// However long a pass takes to end, the Lease stays held until then.
+		GracefulShutdownTimeout: new(time.Duration(-1)),
+	})
+}
+
+// expired returns what stops the work when this process has not renewed the Lease for
+// long. The election stops it sooner where calls fail. Where they hang, the election
+// first waits for as long again to give the Lease back.
+func (c *controller) expired(stop func()) func() {
+	return func() {
+		if c.leads.Load() {
+			c.logger.Error("the Lease was not renewed in time", "after", stopAfter.String())
+			stop()
+		}
+	}
 }
 
 // deposed returns what stops the work of this process at once when another holds

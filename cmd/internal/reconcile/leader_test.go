@@ -163,3 +163,21 @@ func TestProcessThatCannotRenewEndsAfterItsWork(t *testing.T) {
 		t.Errorf("ended with %v, want an error", p.failure)
 	}
 }
+
+// The election gives up after the renewal's deadline, and then tries to give the Lease
+// back, which takes as long again if the API server does not answer.
+func TestWorkStopsBeforeTheLeaseEndsWhenTheAPIServerHangs(t *testing.T) {
+	client := fake.NewClientset()
+	p := lead(t, client)
+	hanging := make(chan struct{})
+	t.Cleanup(func() { close(hanging) })
+	client.PrependReactor("*", "leases", func(clienttesting.Action) (bool, kuberuntime.Object, error) {
+		select {
+		case <-hanging:
+		case <-time.After(renewDeadline):
+		}
+		return true, nil, context.DeadlineExceeded
+	})
+	p.within(p.told, leaseDuration, "the work is told to end")
+	p.end()
+}

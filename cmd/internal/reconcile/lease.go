@@ -30,6 +30,8 @@ type leaseLock struct {
 	seen   *leadership
 	// deposed is called when another process holds the Lease.
 	deposed func(holder string)
+	// expiry fires when this process has not renewed the Lease for stopAfter.
+	expiry *time.Timer
 }
 
 // newLeaseLock returns the lock of the process with that identity.
@@ -73,6 +75,7 @@ func (l *leaseLock) Update(ctx context.Context, record resourcelock.LeaderElecti
 func (l *leaseLock) noted(record resourcelock.LeaderElectionRecord, err error) error {
 	switch {
 	case err == nil:
+		l.expiry.Reset(stopAfter)
 		l.seen.observe(record)
 	case apierrors.IsConflict(err), apierrors.IsNotFound(err): // Get follows
 	default:

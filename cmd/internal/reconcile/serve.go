@@ -32,13 +32,27 @@ func metricsHandler(registry *prometheus.Registry) http.Handler {
 	return mux
 }
 
-// serve serves plain HTTP until the context ends. No answer takes long: a client that
-// reads at that moment is cut off.
-func serve(ctx context.Context, name string, listener net.Listener, handler http.Handler) error {
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 90 * time.Second}
+// server serves plain HTTP.
+type server struct {
+	name, addr string
+	handler    http.Handler
+}
+
+func (s server) listen(ctx context.Context) (net.Listener, error) {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.addr)
+	if err != nil {
+		return nil, fmt.Errorf("sync: %s: %w", s.name, err)
+	}
+	return listener, nil
+}
+
+// serve serves until the context ends. No answer takes long: a client that reads at
+// that moment is cut off.
+func (s server) serve(ctx context.Context, listener net.Listener) error {
+	server := &http.Server{Handler: s.handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 90 * time.Second}
 	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("sync: %s: %w", name, err)
+		return fmt.Errorf("sync: %s: %w", s.name, err)
 	}
 	return nil
 }
