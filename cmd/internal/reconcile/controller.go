@@ -20,12 +20,12 @@ import (
 const (
 	// debounce gathers what happens at once, as in a Helm upgrade.
 	debounce = 500 * time.Millisecond
-	// orphansEvery is how many passes there are from one look for roles that no
-	// destination uses to the next; their list costs a call.
+	// orphansEvery: one of so many passes looks for orphans, roles that no destination
+	// uses. Their list costs a call.
 	orphansEvery = 36
 )
 
-// Control syncs until the context ends, in one of the processes that share a
+// Control makes passes until the context ends, in one of the processes that share a
 // Lease: when service accounts, namespaces or the policy change, and every
 // trust.interval.
 func Control(ctx context.Context, o Options, logger *slog.Logger) error {
@@ -49,12 +49,12 @@ type controller struct {
 	options Options
 	cluster kube.Cluster
 	logger  *slog.Logger
-	// registry is what metrics, and the auditor's, are served from.
+	// registry has the metrics of sync and of the auditor.
 	registry *prometheus.Registry
 	metrics  *metrics
 	policy   *policyfile.Watcher
 	log      dedupLog
-	// wake has room for one: a wake-up that finds it full is not lost.
+	// wake holds one wake-up. A second one while it is full is not lost.
 	wake chan struct{}
 	// leads, unsynced and leadership are for readiness.
 	leads, unsynced atomic.Bool
@@ -78,7 +78,7 @@ func (c *controller) work(ctx context.Context) error {
 	events, stop := newEvents(ctx, c.cluster.Client, w.reference)
 	defer stop()
 	if err := w.start(ctx); err != nil {
-		return nil // told to end
+		return nil // the context has ended
 	}
 	c.unsynced.Store(false)
 	defer c.unsynced.Store(true)
@@ -96,7 +96,7 @@ func (c *controller) work(ctx context.Context) error {
 	return group.Wait()
 }
 
-// audit looks after the pods: in the process that leads, so that no two evict.
+// audit runs the auditor. Only the process that leads does, so that no two evict.
 func (c *controller) audit(ctx context.Context) error {
 	if c.options.Image == "" {
 		c.logger.Info("the auditor is off: --image tells it which sidecar the webhook injects")

@@ -15,7 +15,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy/plan"
 )
 
-// stateName is the ConfigMap's, and the Lease's, in ampbridge's own namespace.
+// stateName is the name of the ConfigMap and of the Lease, in ampbridge's own namespace.
 const stateName = "ampbridge-sync"
 
 // The ConfigMap's keys.
