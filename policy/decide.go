@@ -94,7 +94,7 @@ func (p *Policy) Entitled(s Subject) (e Entitlement, ok bool) {
 	granted := map[string]bool{}
 	e.Subject, e.Environment = s, EnvironmentContainer
 	for _, g := range p.Grants {
-		if !g.covers(s) {
+		if !g.Covers(s) {
 			continue
 		}
 		for _, name := range g.Destinations {
@@ -118,7 +118,7 @@ func (p *Policy) Entitled(s Subject) (e Entitlement, ok bool) {
 // destination is among those that s writes to.
 func (p *Policy) irsa(s Subject, among []Destination) ARN {
 	for _, g := range p.Grants {
-		if !g.IRSA || !g.covers(s) {
+		if !g.IRSA || !g.Covers(s) {
 			continue
 		}
 		for _, d := range among {
@@ -130,7 +130,8 @@ func (p *Policy) irsa(s Subject, among []Destination) ARN {
 	return ARN{}
 }
 
-func (g Grant) covers(s Subject) bool {
+// Covers reports whether the grant applies to the subject.
+func (g Grant) Covers(s Subject) bool {
 	return matchAny(g.Namespaces, s.Namespace) && matchAny(g.ServiceAccounts, s.ServiceAccount)
 }
 

@@ -159,7 +159,7 @@ type place struct {
 
 func (p places) granted(s policy.Subject) bool {
 	for _, g := range p.policy.Grants {
-		if covers(g, s, p.destination) {
+		if grants(g, s, p.destination) {
 			return true
 		}
 	}
@@ -174,7 +174,7 @@ func (p places) take(s policy.Subject) bool {
 	for i, g := range p.policy.Grants {
 		at := place{i, s.Namespace}
 		switch {
-		case !covers(g, s, p.destination):
+		case !grants(g, s, p.destination):
 		case g.MaxSubjectsPerNamespace == 0:
 			return true
 		case p.taken[at] < g.MaxSubjectsPerNamespace:
@@ -190,11 +190,9 @@ func (p places) take(s policy.Subject) bool {
 	return false
 }
 
-func covers(g policy.Grant, s policy.Subject, destination string) bool {
-	match := func(globs []policy.Glob, name string) bool {
-		return slices.ContainsFunc(globs, func(g policy.Glob) bool { return g.Match(name) })
-	}
-	return slices.Contains(g.Destinations, destination) && match(g.Namespaces, s.Namespace) && match(g.ServiceAccounts, s.ServiceAccount)
+// grants reports whether the grant lets the subject write to the destination.
+func grants(g policy.Grant, s policy.Subject, destination string) bool {
+	return slices.Contains(g.Destinations, destination) && g.Covers(s)
 }
 
 func compareSubjects(a, b policy.Subject) int {
