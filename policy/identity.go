@@ -98,15 +98,24 @@ const maxRoleName = 64
 
 // RoleName is the name of the role that a cluster uses for a destination.
 // Role names are unique in an account whatever their path, so the name carries
-// both parts, divided by a dot that neither may hold. A name that would exceed
-// IAM's 64 characters is cut and ends in a hash of the whole.
+// both parts, divided by a dot that neither may hold. See [LimitRoleName] for long
+// names.
 func RoleName(cluster, destination string) string {
-	name := "ampbridge." + cluster + "." + destination
+	return LimitRoleName("ampbridge." + cluster + "." + destination)
+}
+
+// LimitRoleName returns a name that IAM accepts for a role. A name that is too long is
+// cut, and ends in a dot and a hash of the whole name.
+func LimitRoleName(name string) string {
+	const digits = 12
+	return limitRoleName(name, "."+digest(name, digits))
+}
+
+// limitRoleName returns the name if it fits, or its beginning and the tail.
+func limitRoleName(name, tail string) string {
 	if len(name) <= maxRoleName {
 		return name
 	}
-	sum := sha256.Sum256([]byte(name))
-	tail := "." + hex.EncodeToString(sum[:6])
 	return name[:maxRoleName-len(tail)] + tail
 }
 
@@ -125,11 +134,7 @@ const (
 // four names, divided by dots, which only the last may hold.
 func ServiceAccountRoleName(cluster, destination string, s Subject) string {
 	name := serviceAccountPrefix(cluster) + destination + "." + s.Namespace + "." + s.ServiceAccount
-	if len(name) <= maxRoleName {
-		return name
-	}
-	tail := "_" + digest(cluster+"."+destination+"."+s.Namespace+"."+s.ServiceAccount, hashDigits)
-	return name[:maxRoleName-len(tail)] + tail
+	return limitRoleName(name, "_"+digest(cluster+"."+destination+"."+s.Namespace+"."+s.ServiceAccount, hashDigits))
 }
 
 // serviceAccountPrefix begins the names of all such roles of the cluster, and of

@@ -1,8 +1,6 @@
 package bootstrap
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"maps"
 	"regexp"
@@ -126,13 +124,7 @@ func role(p *policy.Policy, partition, account string) policy.ARN {
 	if named := syncRole(p, account); !named.IsZero() {
 		return named
 	}
-	const maxName = 64 // IAM's
-	name := "ampbridge-sync." + p.Cluster.Name
-	if len(name) > maxName {
-		sum := sha256.Sum256([]byte(name))
-		tail := "." + hex.EncodeToString(sum[:6])
-		name = name[:maxName-len(tail)] + tail
-	}
+	name := policy.LimitRoleName("ampbridge-sync." + p.Cluster.Name)
 	return policy.ARN{Partition: partition, Service: "iam", Account: account, Resource: "role/" + name}
 }
 
