@@ -232,7 +232,7 @@ func (p *planner) role(found *plan.Role) {
 		permissions("the role has no permission document", "")
 		return
 	}
-	if !plan.Owned(found.Tags, c.Owner) || found.ARN != want.ARN {
+	if !found.OwnedAt(want.ARN, c.Owner) {
 		p.addRefusal(want.ARN.String(), fmt.Sprintf("the name is taken by %s, which bootstrap did not make for this cluster (tag %s), and names are unique whatever their path; delete that role, or name another for this account as syncRole under trust.accounts",
 			found.ARN, plan.TagOwner))
 		return

@@ -222,7 +222,7 @@ func (p *planner) accepted(found *Provider) bool {
 func (p *planner) owned(arn policy.ARN, found Role) bool {
 	owner := found.Tags[TagOwner]
 	switch {
-	case Owned(found.Tags, p.plan.Owner) && found.ARN == arn:
+	case found.OwnedAt(arn, p.plan.Owner):
 		return true
 	case owner == "":
 		p.refuse(arn, fmt.Sprintf("the name is taken by %s, which was not made by sync (no tag %s), and names are unique whatever their path; "+
@@ -234,6 +234,12 @@ func (p *planner) owned(arn policy.ARN, found Role) bool {
 		p.refuse(arn, fmt.Sprintf("%s carries this cluster's tags but lies elsewhere, and names are unique whatever their path; delete that role", found.ARN))
 	}
 	return false
+}
+
+// OwnedAt reports whether this is the owner's role with the ARN. Role names are unique
+// in an account, so a role of the same name can have another path, or another owner.
+func (r Role) OwnedAt(arn policy.ARN, owner string) bool {
+	return r.ARN == arn && Owned(r.Tags, owner)
 }
 
 // Owned reports whether tags name the owner.

@@ -220,7 +220,7 @@ func (a *account) checkRole(ctx context.Context, c plan.Change) (found bool, err
 	if err != nil || role == nil {
 		return false, err
 	}
-	if role.ARN != c.Resource || !plan.Owned(role.Tags, c.Owner) {
+	if !role.OwnedAt(c.Resource, c.Owner) {
 		return true, errNotOwned(c, role.ARN)
 	}
 	return true, nil
