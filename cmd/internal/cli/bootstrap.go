@@ -5,14 +5,13 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/bootstrap"
-	"github.com/ampbridge/ampbridge/cmd/internal/kube"
 	"github.com/ampbridge/ampbridge/cmd/internal/usage"
 	"github.com/ampbridge/ampbridge/policy/policyfile"
 )
 
 func registerBootstrap(flags *pflag.FlagSet, o *bootstrap.Options) {
 	flags.StringVar(&o.Policy, "policy", "", "the policy `FILE`; - is standard input")
-	kube.RegisterFlag(flags, &o.Kubeconfig)
+	registerKubeconfig(flags, &o.Kubeconfig)
 	flags.StringVar(&o.Account, "account", "", "the AWS account to work on, by its `ID`, if the policy has several")
 	flags.StringVar(&o.Home, "home", "", "the `ID` of the account in which sync assumes a role with its own token, if trust.accounts does not tell")
 	flags.StringVar(&o.Namespace, "namespace", "ampbridge-system", "the `NAMESPACE` that ampbridge is installed in")

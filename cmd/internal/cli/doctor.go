@@ -5,13 +5,12 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/doctor"
-	"github.com/ampbridge/ampbridge/cmd/internal/kube"
 	"github.com/ampbridge/ampbridge/cmd/internal/usage"
 )
 
 func registerDoctor(flags *pflag.FlagSet, o *doctor.Options) {
 	flags.StringVar(&o.Policy, "policy", "", "the policy `FILE`; - is standard input (default: the ConfigMap of the installation)")
-	kube.RegisterFlag(flags, &o.Kubeconfig)
+	registerKubeconfig(flags, &o.Kubeconfig)
 	flags.StringVar(&o.System, "ampbridge-namespace", "ampbridge-system", "the `NAMESPACE` that ampbridge is installed in")
 	flags.StringVarP(&o.Namespace, "namespace", "n", "", "check only service accounts of this `NAMESPACE`")
 	flags.StringVar(&o.ServiceAccount, "service-account", "", "check only service accounts of this `NAME`")

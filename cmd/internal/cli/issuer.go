@@ -4,14 +4,13 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/ampbridge/ampbridge/cmd/internal/kube"
 	"github.com/ampbridge/ampbridge/cmd/internal/publish"
 	"github.com/ampbridge/ampbridge/cmd/internal/usage"
 )
 
 func registerPublish(flags *pflag.FlagSet, o *publish.Options) {
 	flags.StringVar(&o.To, "to", "", "where to publish: `s3://BUCKET/PREFIX`, or a folder")
-	kube.RegisterFlag(flags, &o.Kubeconfig)
+	registerKubeconfig(flags, &o.Kubeconfig)
 	flags.StringVar(&o.Discovery, "discovery", "", "`FILE` with the discovery document, instead of asking the API server; needs --keys")
 	flags.StringVar(&o.Keys, "keys", "", "`FILE` with the key set (JWKS), instead of asking the API server")
 	flags.StringVar(&o.Issuer, "issuer", "", "the `URL` that the issuer must be, byte for byte")

@@ -6,14 +6,13 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/ampbridge/ampbridge/cmd/internal/kube"
 	"github.com/ampbridge/ampbridge/cmd/internal/status"
 	"github.com/ampbridge/ampbridge/cmd/internal/usage"
 )
 
 func registerStatus(flags *pflag.FlagSet, o *status.Options) {
 	flags.StringVar(&o.Policy, "policy", "", "the policy `FILE`, - for standard input (default: the installation's ConfigMap)")
-	kube.RegisterFlag(flags, &o.Kubeconfig)
+	registerKubeconfig(flags, &o.Kubeconfig)
 	flags.StringVar(&o.Namespace, "ampbridge-namespace", "ampbridge-system", "the `NAMESPACE` that ampbridge is installed in")
 	flags.BoolVar(&o.NoAWS, "no-aws", false, "do not read AWS, even if there are credentials")
 	flags.BoolVar(&o.Watch, "watch", false, "repeat until interrupted")

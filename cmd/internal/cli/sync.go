@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/ampbridge/ampbridge/cmd/internal/kube"
 	"github.com/ampbridge/ampbridge/cmd/internal/reconcile"
 	"github.com/ampbridge/ampbridge/cmd/internal/usage"
 	"github.com/ampbridge/ampbridge/policy/plan"
@@ -86,7 +85,7 @@ syncRole in the policy is reached by assuming it.`,
 // registerSync adds the flags that sync shares with plan.
 func registerSync(flags *pflag.FlagSet, o *reconcile.Options) {
 	flags.StringVar(&o.Policy, "policy", "", "the policy `FILE`; - is standard input")
-	kube.RegisterFlag(flags, &o.Kubeconfig)
+	registerKubeconfig(flags, &o.Kubeconfig)
 	flags.StringVarP(&o.Output, "output", "o", reconcile.Text, "output `FORMAT`: text or json")
 	flags.StringVar(&o.Namespace, "namespace", syncNamespace(), "ampbridge's own `NAMESPACE`, where sync stores since when service accounts are missing")
 	flags.BoolVar(&o.AllowShrink, "allow-shrink", false, "prune even where more than half of a role's or account's subjects would go at once")

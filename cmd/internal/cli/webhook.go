@@ -37,7 +37,7 @@ func (o *webhookOptions) register(flags *pflag.FlagSet) {
 	flags.DurationVar(&o.DrainDelay, "drain-delay", 5*time.Second, "how long to serve after SIGTERM, until every API server has stopped calling")
 	flags.StringVar(&o.logFormat, "log-format", "json", "`FORMAT` of the log on stderr: json or text")
 	flags.StringVar(&o.logLevel, "log-level", "info", "`LEVEL` of the log: debug, info, warn or error")
-	kube.RegisterFlag(flags, &o.kubeconfig)
+	registerKubeconfig(flags, &o.kubeconfig)
 }
 
 func (o *webhookOptions) validate() error {

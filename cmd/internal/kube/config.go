@@ -8,15 +8,9 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/spf13/pflag"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 )
-
-// RegisterFlag adds the flag --kubeconfig.
-func RegisterFlag(flags *pflag.FlagSet, path *string) {
-	flags.StringVar(path, "kubeconfig", "", "kubeconfig `FILE` (default: $KUBECONFIG, ~/.kube/config, then the pod's own service account)")
-}
 
 // Config reads the kubeconfig where kubectl does. If there is none, it uses the
 // service account of the pod that it runs in.
