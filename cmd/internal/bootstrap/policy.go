@@ -18,25 +18,15 @@ import (
 type PolicyOptions struct {
 	// From is the file with the list.
 	From string
-	// Workspace is the ARN that Destination stands for.
-	Workspace, Destination string
+	// Destination is the name of the workspace in the policies.
+	Workspace   policy.Workspace
+	Destination string
 	// Cluster selects one of several clusters; Dir takes a file for each.
 	Cluster, Dir string
 }
 
 // WritePolicies converts the grant list, and reports on stderr what it cannot convert.
 func WritePolicies(o PolicyOptions, stdin io.Reader, stdout, stderr io.Writer) error {
-	var workspace policy.Workspace
-	switch err := workspace.UnmarshalText([]byte(o.Workspace)); {
-	case o.From == "":
-		return usage.Errorf("no list: name its file with --from")
-	case o.Cluster != "" && o.Dir != "":
-		return usage.Errorf("--cluster and --dir exclude each other")
-	case o.Workspace == "":
-		return usage.Errorf("no workspace: name it with --workspace; it is the module's output arn")
-	case err != nil:
-		return usage.Errorf("--workspace: %v", err)
-	}
 	data, err := policyfile.Read(o.From, stdin)
 	if err != nil {
 		return err
@@ -45,7 +35,7 @@ func WritePolicies(o PolicyOptions, stdin io.Reader, stdout, stderr io.Writer) e
 	if err != nil {
 		return fmt.Errorf("%s: %w", o.From, err)
 	}
-	clusters, findings := grantlist.Convert(list, grantlist.Options{Workspace: workspace, Destination: o.Destination})
+	clusters, findings := grantlist.Convert(list, grantlist.Options{Workspace: o.Workspace, Destination: o.Destination})
 	lost := 0
 	for _, f := range findings {
 		if f.Lost {

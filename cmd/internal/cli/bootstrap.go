@@ -93,6 +93,7 @@ account in which sync begins.`,
 // newBootstrapPolicy returns `ampbridge bootstrap policy`.
 func newBootstrapPolicy() *cobra.Command {
 	var o bootstrap.PolicyOptions
+	var workspace string
 	cmd := &cobra.Command{
 		Use:   "policy --from FILE --workspace ARN",
 		Short: "Turn the iam_access_grant_list of a Terraform module into policies",
@@ -108,14 +109,32 @@ status 1.`,
   ampbridge bootstrap policy --from terraform.tfvars --workspace arn:aws:aps:eu-west-1:111122223333:workspace/ws-0123abcd --dir policies`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := validateBootstrapPolicy(&o, workspace); err != nil {
+				return err
+			}
 			return bootstrap.WritePolicies(o, cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&o.From, "from", "", "the `FILE` with the iam_access_grant_list; - is standard input")
-	flags.StringVar(&o.Workspace, "workspace", "", "the `ARN` of the workspace: the module's output arn")
+	flags.StringVar(&workspace, "workspace", "", "the `ARN` of the workspace: the module's output arn")
 	flags.StringVar(&o.Destination, "destination", "central", "the `NAME` of the workspace in the policies")
 	flags.StringVar(&o.Cluster, "cluster", "", "print the policy of this cluster, by its `NAME`, if there are several")
 	flags.StringVar(&o.Dir, "dir", "", "write NAME.yaml for each cluster into this `FOLDER`")
 	return cmd
+}
+
+// validateBootstrapPolicy checks the flags, and parses the workspace into o.
+func validateBootstrapPolicy(o *bootstrap.PolicyOptions, workspace string) error {
+	switch err := o.Workspace.UnmarshalText([]byte(workspace)); {
+	case o.From == "":
+		return usage.Errorf("no list: name its file with --from")
+	case o.Cluster != "" && o.Dir != "":
+		return usage.Errorf("--cluster and --dir exclude each other")
+	case workspace == "":
+		return usage.Errorf("no workspace: name it with --workspace; it is the module's output arn")
+	case err != nil:
+		return usage.Errorf("--workspace: %v", err)
+	}
+	return nil
 }

@@ -168,7 +168,7 @@ func TestConvertSeveral(t *testing.T) {
 	}
 }
 
-// Whatever cannot be carried over is named, and the rest is; nothing that somebody wrote
+// Whatever cannot be converted is named, and the rest is; nothing that somebody wrote
 // becomes anything but the name that it is.
 func TestConvertNamesWhatIsLost(t *testing.T) {
 	good := entry("prod", issuer2, "monitoring", "prometheus")
