@@ -15,9 +15,8 @@ import (
 	"github.com/ampbridge/ampbridge/policy/plan"
 )
 
-// A configuration has no memory, and Terraform destroys what leaves it. So
-// [Central] is told what it wrote before, and keeps every workspace in one of two
-// forms, for good:
+// A configuration has no history, and Terraform destroys what leaves it. So [Central]
+// gets what it wrote before, and keeps every workspace forever, in one of two forms:
 //
 //	in the earlier configuration | the policy today                    | in the next configuration
 //	-----------------------------|-------------------------------------|---------------------------
@@ -33,7 +32,7 @@ import (
 // workspaceType is the resource that holds people's metrics.
 const workspaceType = "aws_prometheus_workspace"
 
-// signature begins what [Central] writes; an earlier file without it is not ours.
+// signature begins what [Central] writes. [ReadEarlier] refuses a file without it.
 const signature = "# Written by ampbridge bootstrap -o terraform"
 
 // Earlier is what a configuration that [Central] wrote before says of workspaces.
@@ -214,19 +213,19 @@ func (e Earlier) continued(c bootstrap.Central) workspaces {
 
 func (w *workspaces) resource(d bootstrap.Workspace, name, text string) {
 	address := workspaceType + "." + name
-	about := comment("The workspace of destination %s: write its ARN into the policy.", d.Destination)
+	header := comment("The workspace of destination %s: write its ARN into the policy.", d.Destination)
 	if d.New {
 		w.made[d.ARN.String()] = name
 	} else {
-		about = comment("The workspace of destination %s, which the policy names by its ARN.", d.Destination)
+		header = comment("The workspace of destination %s, which the policy names by its ARN.", d.Destination)
 	}
-	w.parts = append(w.parts, about+text)
-	for _, o := range []struct{ name, value, about string }{
+	w.parts = append(w.parts, header+text)
+	for _, o := range []struct{ name, value, description string }{
 		{"arn", "arn", "The workspace of destination " + d.Destination + ": write it into the policy."},
 		{"id", "id", "The id of the workspace of destination " + d.Destination + "."},
 		{"endpoint", "prometheus_endpoint", "Where the workspace of destination " + d.Destination + " is queried."},
 	} {
-		w.outputs = append(w.outputs, output("workspace_"+name+"_"+o.name, o.about, address+"."+o.value))
+		w.outputs = append(w.outputs, output("workspace_"+name+"_"+o.name, o.description, address+"."+o.value))
 	}
 }
 

@@ -25,7 +25,7 @@ func Desired(in plan.Input) plan.Plan {
 	})
 }
 
-// Accounts are those in which a desired plan makes something, in its order.
+// Accounts returns the accounts in which a desired plan changes something, in its order.
 func Accounts(p plan.Plan) []string {
 	var list []string
 	seen := map[string]bool{}
@@ -127,8 +127,8 @@ func permissions(c plan.Change, label string, known references) string {
 	)
 }
 
-// tagged are sync's tags, the owner among them, so that a role can change hands
-// without being made anew; but for who keeps it now.
+// tagged returns sync's tags with Terraform as the manager. The owner stays, so that sync
+// can take over a role without replacing it.
 func tagged(tags map[string]string) map[string]string {
 	t := maps.Clone(tags)
 	t[plan.TagManagedBy] = managedBy
