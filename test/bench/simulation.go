@@ -73,7 +73,7 @@ func measureSimulation(ctx context.Context, r *report) error {
 	return nil
 }
 
-// simulation has one goroutine at a time running: whoever's time has come.
+// simulation runs one goroutine at a time: the one whose time is next.
 type simulation struct {
 	now      time.Time
 	queue    sleepers

@@ -1,15 +1,15 @@
 // Package env makes the whole environment of tests and of the demo: a real
 // control plane, AWS's double, the webhook as its own process registered in the
-// API server, and pods run as processes. Each link is a method, so that the
-// demo can tell when it holds and a test can break it.
+// API server, and pods run as processes. Each step is a method, so that the
+// demo can show it and a test can break it.
 //
 //	e := env.Start(t, env.Options{})
 //	err := e.Sync(ctx)
 //	pod, err := e.Create(ctx, env.Chart{Namespace: "monitoring", ...})
 //	run, err := e.Run(ctx, pod)
 //
-// The package decides nothing: every object that it makes is one
-// that a person would write, and everything else is ampbridge's.
+// The package decides nothing: every object that it makes is one that a person
+// would write, and everything else is ampbridge's.
 package env
 
 import (

@@ -23,7 +23,7 @@ type Ports struct {
 	Reloader, InitReloader int
 }
 
-// NewPorts are ports that nobody listens on now.
+// NewPorts returns ports on which nothing listens.
 func NewPorts() (p Ports, err error) {
 	for _, port := range []*int{&p.Server, &p.Reloader, &p.InitReloader} {
 		if *port, err = testkit.UnusedPort(); err != nil {

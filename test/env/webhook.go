@@ -195,7 +195,7 @@ func (e *Env) waitAdmission(ctx context.Context) error {
 	return fmt.Errorf("the API server does not call the webhook, or it does not inject\n%s", log)
 }
 
-// Injected tells whether a pod carries the config sidecar.
+// Injected reports whether a pod has the config sidecar.
 func Injected(pod *corev1.Pod) bool {
 	for _, c := range pod.Spec.InitContainers {
 		if c.Name == "ampbridge-config" {

@@ -39,8 +39,8 @@ func TestOneNamespaceFillsNothing(t *testing.T) {
 		"long names": {func(i int) breaker.Entry {
 			return entry("tenant", strings.Repeat("k", 63), fmt.Sprintf("%0253d", i), "one")
 		}, offered},
-		"a trial for each of them": {func(i int) breaker.Entry { return entry("tenant", "StatefulSet", fmt.Sprint("p-", i), fmt.Sprint(i)) }, breaker.PerNamespace},
-		"two trials":               {func(i int) breaker.Entry { return entry("tenant", "StatefulSet", fmt.Sprint("p-", i), fmt.Sprint(i%2)) }, offered},
+		"a revision for each of them": {func(i int) breaker.Entry { return entry("tenant", "StatefulSet", fmt.Sprint("p-", i), fmt.Sprint(i)) }, breaker.PerNamespace},
+		"two revisions":               {func(i int) breaker.Entry { return entry("tenant", "StatefulSet", fmt.Sprint("p-", i), fmt.Sprint(i%2)) }, offered},
 	} {
 		t.Run(name, func(t *testing.T) {
 			other := entry("other", "StatefulSet", "prometheus", "one")
