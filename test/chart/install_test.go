@@ -3,9 +3,6 @@ package chart
 import (
 	"bytes"
 	"fmt"
-	"maps"
-	"os"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -15,13 +12,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/client-go/discovery"
-	"k8s.io/client-go/dynamic"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
-	"sigs.k8s.io/yaml"
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/cluster"
@@ -67,17 +57,6 @@ func TestInAClusterFromInstallToUninstall(t *testing.T) {
 			return
 		}
 	}
-}
-
-type fixture struct {
-	*cluster.Cluster
-	// program is the Helm that installs and upgrades.
-	program string
-}
-
-func (f *fixture) helm(t *testing.T, args ...string) string {
-	t.Helper()
-	return mustRunHelm(t, f.program, append(args, "--kubeconfig", f.Kubeconfig())...)
 }
 
 // testHelm3: Helm 3 installs and upgrades as Helm 4 does, and Helm 4 goes on with
@@ -254,35 +233,6 @@ func (f *fixture) testUninstall(t *testing.T, before map[string]string) {
 	testkit.EventuallyEmpty(t, func() string { return cmp.Diff(before, f.everything(t)) })
 }
 
-// defineCustomResources has the API server know the objects of the operators,
-// whose controllers are not here.
-func (f *fixture) defineCustomResources(t *testing.T) {
-	t.Helper()
-	client, err := dynamic.NewForConfig(f.Config())
-	testkit.Must(t, err)
-	crds := client.Resource(schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"})
-	for _, name := range []string{"monitoring.coreos.com_servicemonitors", "monitoring.coreos.com_prometheusrules", "cert-manager.io_certificates", "cert-manager.io_issuers"} {
-		crd := &unstructured.Unstructured{}
-		text, err := os.ReadFile(filepath.Join(crdDirs(t)[strings.Split(name, "_")[0]], name+".yaml"))
-		testkit.Must(t, err)
-		testkit.Must(t, yaml.Unmarshal(text, &crd.Object))
-		crd, err = crds.Create(t.Context(), crd, metav1.CreateOptions{})
-		testkit.Must(t, err)
-		testkit.EventuallyEmpty(t, func() string {
-			crd, err = crds.Get(t.Context(), crd.GetName(), metav1.GetOptions{})
-			testkit.Must(t, err)
-			// There are none at first, which is an error to it.
-			conditions, _, _ := unstructured.NestedSlice(crd.Object, "status", "conditions")
-			for _, condition := range conditions {
-				if c := condition.(map[string]any); c["type"] == "Established" && c["status"] == "True" {
-					return ""
-				}
-			}
-			return fmt.Sprint(crd.GetName(), " is not established: ", conditions)
-		})
-	}
-}
-
 // settled is everything once the controllers have finished what a start brings.
 func (f *fixture) settled(t *testing.T) map[string]string {
 	t.Helper()
@@ -295,74 +245,4 @@ func (f *fixture) settled(t *testing.T) map[string]string {
 		return difference
 	})
 	return before
-}
-
-// everything in the cluster, of all kinds that can be listed: what it is, and
-// which one. Events pass by themselves; Leases are renewed by who lives.
-func (f *fixture) everything(t *testing.T) map[string]string {
-	t.Helper()
-	lists, err := discovery.ServerPreferredResources(f.Client().Discovery())
-	testkit.Must(t, err)
-	config := f.Config()
-	config.WarningHandler = rest.NoWarnings{} // kinds that are deprecated are listed, too
-	client, err := dynamic.NewForConfig(config)
-	testkit.Must(t, err)
-	all := map[string]string{}
-	for _, list := range discovery.FilteredBy(discovery.SupportsAllVerbs{Verbs: []string{"list"}}, lists) {
-		gv := groupVersion(t, list.GroupVersion)
-		for _, kind := range list.APIResources {
-			if kind.Kind == "Event" {
-				continue
-			}
-			found, err := client.Resource(gv.WithResource(kind.Name)).List(t.Context(), metav1.ListOptions{})
-			testkit.Must(t, err)
-			for _, object := range found.Items {
-				all[kind.Kind+"."+gv.Group+" "+object.GetNamespace()+"/"+object.GetName()] = content(&object, kind.Kind)
-			}
-		}
-	}
-	if len(all) < 100 {
-		t.Fatalf("only %d objects: %v", len(all), slices.Sorted(maps.Keys(all)))
-	}
-	return all
-}
-
-// content is what makes the object the one that it is.
-func content(object *unstructured.Unstructured, kind string) string {
-	if kind == "Lease" {
-		return ""
-	}
-	object = object.DeepCopy()
-	object.SetManagedFields(nil)
-	object.SetResourceVersion("")
-	unstructured.RemoveNestedField(object.Object, "status")
-	text, err := object.MarshalJSON()
-	if err != nil {
-		return err.Error()
-	}
-	return string(text)
-}
-
-// as is a client with the token of a service account of the chart.
-func (f *fixture) as(t *testing.T, account string) kubernetes.Interface {
-	t.Helper()
-	client, err := kubernetes.NewForConfig(f.config(t, namespace, account))
-	testkit.Must(t, err)
-	return client
-}
-
-func (f *fixture) config(t *testing.T, namespace, account string) *rest.Config {
-	t.Helper()
-	token, err := f.Token(t.Context(), namespace, account, "", 3600)
-	testkit.Must(t, err)
-	config := f.Config()
-	config.BearerToken = token
-	return config
-}
-
-func groupVersion(t *testing.T, text string) schema.GroupVersion {
-	t.Helper()
-	gv, err := schema.ParseGroupVersion(text)
-	testkit.Must(t, err)
-	return gv
 }

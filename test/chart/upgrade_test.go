@@ -17,16 +17,11 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/google/go-cmp/cmp"
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/discovery/cached/memory"
-	"k8s.io/client-go/dynamic"
-	"k8s.io/client-go/restmapper"
 
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/cluster"
@@ -127,32 +122,6 @@ func (f *fixture) testRendered(t *testing.T) {
 		}
 		return ""
 	})
-}
-
-// apply does what kubectl apply --server-side does.
-func (f *fixture) apply(t *testing.T, object *unstructured.Unstructured) {
-	t.Helper()
-	_, err := f.client(t, object).Apply(t.Context(), object.GetName(), object, metav1.ApplyOptions{FieldManager: "kubectl"})
-	testkit.Must(t, err)
-}
-
-func (f *fixture) delete(t *testing.T, object *unstructured.Unstructured) {
-	t.Helper()
-	background := metav1.DeletePropagationBackground
-	testkit.Must(t, f.client(t, object).Delete(t.Context(), object.GetName(), metav1.DeleteOptions{PropagationPolicy: &background}))
-}
-
-func (f *fixture) client(t *testing.T, object *unstructured.Unstructured) dynamic.ResourceInterface {
-	t.Helper()
-	client, err := dynamic.NewForConfig(f.Config())
-	testkit.Must(t, err)
-	gvk := object.GroupVersionKind()
-	mapping, err := restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(f.Client().Discovery())).RESTMapping(gvk.GroupKind(), gvk.Version)
-	testkit.Must(t, err)
-	if object.GetNamespace() == "" {
-		return client.Resource(mapping.Resource)
-	}
-	return client.Resource(mapping.Resource).Namespace(object.GetNamespace())
 }
 
 // testShippedLease upgrades from a chart with the Lease among its objects. Helm
@@ -433,13 +402,6 @@ func (f *fixture) inject(t *testing.T, manager, bundle string) {
 	testkit.Must(t, err)
 }
 
-func (f *fixture) webhook(t *testing.T) *appsv1.Deployment {
-	t.Helper()
-	deployment, err := f.Client().AppsV1().Deployments(namespace).Get(t.Context(), "ampbridge-webhook", metav1.GetOptions{})
-	testkit.Must(t, err)
-	return deployment
-}
-
 // testHostNetwork has a real scheduler place the pods on two nodes, and rolls them
 // there: the port of a node has one pod, and no node is left for another. The test
 // plays the nodes.
@@ -504,18 +466,6 @@ func (f *fixture) testHostNetwork(t *testing.T) {
 	for _, name := range []string{"one", "two"} {
 		testkit.Must(t, f.Client().CoreV1().Nodes().Delete(t.Context(), name, metav1.DeleteOptions{}))
 	}
-}
-
-func (f *fixture) node(t *testing.T, name string) {
-	t.Helper()
-	room := corev1.ResourceList{"cpu": resource.MustParse("4"), "memory": resource.MustParse("4Gi"), "pods": resource.MustParse("20")}
-	_, err := f.Client().CoreV1().Nodes().Create(t.Context(), &corev1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"kubernetes.io/os": "linux", "kubernetes.io/hostname": name}},
-		Status: corev1.NodeStatus{
-			Capacity: room, Allocatable: room, Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}},
-		},
-	}, metav1.CreateOptions{})
-	testkit.Must(t, err)
 }
 
 // playKubelet has pods run as soon as they have a node, and ends them when they are
