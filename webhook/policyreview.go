@@ -102,8 +102,8 @@ func (h *policyHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Logger.LogAttrs(r.Context(), slog.LevelInfo, "policy reviewed", attrs...)
 }
 
-func unchecked(why string) verdict {
-	return verdict{decision: policyUnchecked, warnings: []string{"the policy was not checked: " + why}}
+func unchecked(cause string) verdict {
+	return verdict{decision: policyUnchecked, warnings: []string{"the policy was not checked: " + cause}}
 }
 
 // judge decides about the ConfigMap, and turns a panic into a policy that was not

@@ -10,14 +10,15 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/util/retry"
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/webhook/breaker"
 	"github.com/ampbridge/ampbridge/webhook/breaker/store"
 )
 
-// forgetting is for how long an entry of the breaker outlives the trial that it is
+// forgetting is for how long an entry of the breaker outlives the revision that it is
 // about: a webhook's replica may still hold the older policy.
 const forgetting = 10 * time.Minute
 
@@ -32,58 +33,58 @@ type outdated struct {
 
 // Bounds of what one round does, so that it ends soon. Namespaces take turns.
 const (
-	releasesPerRound     = 200
-	releasesPerNamespace = 20
+	evictionsPerRound     = 200
+	evictionsPerNamespace = 20
 )
 
-// turned is what a round made of the breaker.
-type turned struct {
+// breakerUpdate is what a round made of the breaker.
+type breakerUpdate struct {
 	state breaker.State
 	// opened are those for which it opened, closed those it tries again.
 	opened, closed map[breaker.Workload]*observed
 }
 
+// conflictBackoff is for writes of the breaker that meet another writer's.
+var conflictBackoff = wait.Backoff{Steps: 3, Duration: 10 * time.Millisecond, Factor: 1}
+
 // updateBreaker opens the breaker for the workloads of stuck pods, and forgets the
 // entries that are about nothing any more. With an error the state is what it was.
-func (a *auditor) updateBreaker(ctx context.Context, state breaker.State, namespaces map[string]policy.Injection, pods []observed, now time.Time, unread map[string]bool) (turned, error) {
-	result := turned{state: state, opened: map[breaker.Workload]*observed{}, closed: map[breaker.Workload]*observed{}}
+func (a *auditor) updateBreaker(ctx context.Context, state breaker.State, namespaces map[string]policy.Injection, pods []observed, now time.Time, unread map[string]bool) (breakerUpdate, error) {
+	result := breakerUpdate{state: state, opened: map[breaker.Workload]*observed{}, closed: map[breaker.Workload]*observed{}}
 	opening := map[breaker.Workload]*observed{}
 	today := map[breaker.Workload]*observed{}
-	trials := map[breaker.Entry]bool{}
+	revisions := map[breaker.Entry]bool{}
 	for i := range pods {
 		o := &pods[i]
-		if o.Trial == "" || o.leaving {
+		if o.Revision == "" || o.terminating {
 			continue
 		}
 		today[o.workload] = o
-		trials[breaker.Entry{Workload: breaker.All(o.workload.Namespace), Revision: o.Trial}] = true
-		_, open := state.Open(o.workload, o.Trial)
+		revisions[breaker.Entry{Workload: breaker.All(o.workload.Namespace), Revision: o.Revision}] = true
+		_, open := state.Open(o.workload, o.Revision)
 		if o.Kind == Stuck && !open && a.attributable(o) {
 			opening[o.workload] = o
 		}
 	}
-	gone := a.expire(state, namespaces, today, trials, now, unread)
+	gone := a.expire(state, namespaces, today, revisions, now, unread)
 	// In an order of its own, so that a second attempt comes to the same.
 	workloads := slices.SortedFunc(maps.Keys(opening), func(x, y breaker.Workload) int {
 		return cmp.Or(cmp.Compare(x.Namespace, y.Namespace), cmp.Compare(x.Kind, y.Kind), cmp.Compare(x.Name, y.Name))
 	})
 	var entries []breaker.Entry
 	for _, w := range workloads {
-		entries = append(entries, breaker.Entry{Workload: w, Revision: opening[w].Trial, Cause: string(opening[w].Reason), Since: now.UTC().Truncate(time.Second)})
+		entries = append(entries, breaker.Entry{Workload: w, Revision: opening[w].Revision, Cause: string(opening[w].Reason), Since: now.UTC().Truncate(time.Second)})
 	}
 	var next breaker.State
-	var err error
-	for range 3 {
+	err := retry.RetryOnConflict(conflictBackoff, func() (err error) {
 		next, err = store.Change(ctx, a.cluster.ConfigMaps(a.Namespace), func(s breaker.State) breaker.State {
 			for _, e := range gone {
 				s = s.Remove(e)
 			}
 			return s.With(entries...)
 		})
-		if !apierrors.IsConflict(err) {
-			break
-		}
-	}
+		return err
+	})
 	if err != nil {
 		a.metrics.breakers(state, a.outdated)
 		return result, err
@@ -92,7 +93,7 @@ func (a *auditor) updateBreaker(ctx context.Context, state breaker.State, namesp
 	full := 0
 	for _, w := range workloads {
 		o := opening[w]
-		if _, open := next.Open(w, o.Trial); open {
+		if _, open := next.Open(w, o.Revision); open {
 			result.opened[w] = o
 		} else {
 			full++
@@ -112,13 +113,13 @@ func (a *auditor) updateBreaker(ctx context.Context, state breaker.State, namesp
 
 // announce tells what a round made of the breaker. An event that is missing holds
 // up nothing.
-func (a *auditor) announce(ctx context.Context, t turned, now time.Time) {
+func (a *auditor) announce(ctx context.Context, t breakerUpdate, now time.Time) {
 	var errs []error
 	for w, o := range t.opened {
 		if !a.events.may(w.Namespace) {
 			continue
 		}
-		a.Logger.Warn("circuit breaker opens", "namespace", w.Namespace, "workload", shorten(w.String(), 200), "pod", o.name, "why", o.Reason, "message", shorten(o.Text, 500))
+		a.Logger.Warn("circuit breaker opens", "namespace", w.Namespace, "workload", shorten(w.String(), 200), "pod", o.name, "cause", o.Reason, "message", shorten(o.Text, 500))
 		errs = append(errs, a.events.record(ctx, o, corev1.EventTypeWarning, eventOpen, fmt.Sprintf(
 			"hangs on the config sidecar since %s (%s: %s). Injection pauses for %s until the policy or the sidecar's image changes; %s",
 			minutes(now.Sub(o.since)), o.Reason, shorten(o.Text, 500), w, afterwards(o))))
@@ -140,7 +141,7 @@ func afterwards(o *observed) string {
 	return "the pod is evicted, and its successor starts without the sidecar"
 }
 
-// attributable tells whether a pod's hanging says something about today's trial. One
+// attributable tells whether a pod's hanging says something about today's revision. One
 // that hangs on what an older policy gave it does not, unless it is already the
 // successor of such a one: then what it carries was changed on its way, and not
 // by time.
@@ -148,16 +149,16 @@ func (a *auditor) attributable(o *observed) bool {
 	return !o.Older || a.pace.successor(o.workload, o.created)
 }
 
-// expire are the entries that go: of namespaces without the label, of trials that
+// expire are the entries that go: of namespaces without the label, of revisions that
 // nobody makes any more, and of workloads whose pods have been gone for long.
-func (a *auditor) expire(state breaker.State, namespaces map[string]policy.Injection, today map[breaker.Workload]*observed, trials map[breaker.Entry]bool, now time.Time, unread map[string]bool) (gone []breaker.Entry) {
+func (a *auditor) expire(state breaker.State, namespaces map[string]policy.Injection, today map[breaker.Workload]*observed, revisions map[breaker.Entry]bool, now time.Time, unread map[string]bool) (gone []breaker.Entry) {
 	next := map[string]outdated{}
 	for _, e := range state.Entries() {
 		_, labelled := namespaces[e.Namespace]
 		o, seen := today[e.Workload]
-		current := seen && o.Trial == e.Revision
+		current := seen && o.Revision == e.Revision
 		if e.Workload == breaker.All(e.Namespace) {
-			seen, current = false, trials[breaker.Entry{Workload: e.Workload, Revision: e.Revision}]
+			seen, current = false, revisions[breaker.Entry{Workload: e.Workload, Revision: e.Revision}]
 		}
 		stay := unseen
 		if seen {
@@ -186,21 +187,21 @@ func (a *auditor) expire(state breaker.State, namespaces map[string]policy.Injec
 // evictStuck evicts the pods that are stuck: they run nothing, and a pending pod
 // is held by no budget. A pod that hangs on what the next would be given too stays:
 // that one would hang as well.
-func (a *auditor) evictStuck(ctx context.Context, pods []observed, t turned, now time.Time) error {
+func (a *auditor) evictStuck(ctx context.Context, pods []observed, t breakerUpdate, now time.Time) error {
 	var due []*observed
 	for i := range pods {
 		o := &pods[i]
 		if o.Kind != Stuck || o.controller == nil {
 			continue
 		}
-		_, open := t.state.Open(o.workload, o.Trial)
-		hangsAgain := o.Trial != "" && a.attributable(o) && !open
+		_, open := t.state.Open(o.workload, o.Revision)
+		hangsAgain := o.Revision != "" && a.attributable(o) && !open
 		if !hangsAgain && (t.opened[o.workload] != nil || a.pace.due(o.workload, o.created, now, true)) {
 			due = append(due, o)
 		}
 	}
 	var errs []error
-	for _, o := range inTurns(due, releasesPerNamespace, releasesPerRound) {
+	for _, o := range inTurns(due, evictionsPerNamespace, evictionsPerRound) {
 		errs = append(errs, a.evict(ctx, o, now, true))
 	}
 	return errors.Join(errs...)
@@ -234,11 +235,11 @@ func (a *auditor) repair(ctx context.Context, pods []observed, now time.Time) er
 	unsettled := map[breaker.Workload][]string{}
 	for i := range pods {
 		o := &pods[i]
-		if o.leaving || !o.ready {
+		if o.terminating || !o.ready {
 			unsettled[o.workload] = append(unsettled[o.workload], o.name)
 		}
-		mendable := (o.Kind == Missed || o.Kind == Outdated) && o.controller != nil
-		if chosen[o.workload] == nil && mendable && now.Sub(o.since) >= a.Settle && a.pace.due(o.workload, o.created, now, false) {
+		repairable := (o.Kind == Missed || o.Kind == Outdated) && o.controller != nil
+		if chosen[o.workload] == nil && repairable && now.Sub(o.since) >= a.Settle && a.pace.due(o.workload, o.created, now, false) {
 			chosen[o.workload] = o
 		}
 	}

@@ -25,7 +25,7 @@ const (
 	Hanging Kind = "hanging"
 	// Stuck: the config sidecar keeps the pod from starting.
 	Stuck Kind = "stuck"
-	// Skipped: it would not be injected today, against somebody's wish.
+	// Skipped: it would not be injected today, although it was asked for.
 	Skipped Kind = "skipped"
 )
 
@@ -53,10 +53,10 @@ type Finding struct {
 	// Reason in one word: of [policy.Policy.Decide], package inject or breaker
 	// where the pod is Skipped, and the kubelet's where it is Stuck.
 	Reason policy.Reason
-	// Text is what is the matter, and for Skipped how to mend it.
+	// Text is what is the matter, and for Skipped how to fix it.
 	Text string
-	// Trial is [breaker.Revision] for this pod. Empty: it would not be injected.
-	Trial string
+	// Revision is [breaker.Revision] for this pod. Empty: it would not be injected.
+	Revision string
 	// Older: the pod hangs on another sidecar than it would be given today, so
 	// that today's is not to blame.
 	Older bool
@@ -66,7 +66,7 @@ type Finding struct {
 // is as far as one look goes; that it is Stuck takes a second one.
 func Assess(q Question) Finding {
 	pod := q.Pod
-	if pod.over() {
+	if pod.ended() {
 		return Finding{}
 	}
 	_, prometheus := inject.Prometheus(&pod.Pod)
@@ -76,15 +76,15 @@ func Assess(q Question) Finding {
 		PodAnnotations: pod.Metadata.Annotations, ServiceAccountAnnotations: q.ServiceAccount,
 	})
 	if !decision.Inject && decision.Warning == "" {
-		return Finding{} // opted out, not asked, no Prometheus: as was wished
+		return Finding{} // opted out, not asked, no Prometheus: as was asked
 	}
 	found := Finding{Reason: decision.Reason, Text: decision.Warning}
 	if decision.Inject {
-		found.Trial = breaker.Revision(q.Policy, decision.Entitlement, q.Image)
+		found.Revision = breaker.Revision(q.Policy, decision.Entitlement, q.Image)
 	}
 	_, injected := pod.Metadata.Annotations[inject.AnnotationInjected]
-	if why, message, hangs := pod.Hangs(); injected && hangs {
-		found.Kind, found.Reason, found.Text = Hanging, policy.Reason(why), message
+	if cause, message, hangs := pod.Hangs(); injected && hangs {
+		found.Kind, found.Reason, found.Text = Hanging, policy.Reason(cause), message
 		found.Older = decision.Inject && (pod.sidecarImage() != cmp.Or(q.Policy.Sidecar.Image, q.Image) || drift(pod, decision.Entitlement, q.Policy) != "")
 		return found
 	}
@@ -99,7 +99,7 @@ func Assess(q Question) Finding {
 		Policy: q.Policy, Image: q.Image, Limits: q.Limits, ServiceAccountAnnotations: q.ServiceAccount,
 	})
 	found.Reason, found.Text = outcome.Reason, outcome.Warning
-	entry, open := q.Breaker.Open(pod.workload(), found.Trial)
+	entry, open := q.Breaker.Open(pod.workload(), found.Revision)
 	switch {
 	case outcome.Reason == inject.AlreadyInjected:
 		found.Kind = Healthy

@@ -219,9 +219,9 @@ func TestHangs(t *testing.T) {
 		{"Prometheus was started before", strings.Replace(waiting(`"state": {"waiting": {"reason": "CrashLoopBackOff"}}`), "Pending", "Running", 1), ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			why, _, hangs := decodePod(t, podWith(t, podText, test.status)).Hangs()
-			if why != test.want || hangs != (test.want != "") {
-				t.Errorf("got %q, %v; want %q", why, hangs, test.want)
+			cause, _, hangs := decodePod(t, podWith(t, podText, test.status)).Hangs()
+			if cause != test.want || hangs != (test.want != "") {
+				t.Errorf("got %q, %v; want %q", cause, hangs, test.want)
 			}
 		})
 	}

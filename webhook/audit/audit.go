@@ -137,7 +137,7 @@ type auditor struct {
 	pace    pace
 	history history
 	// outdated is since when an entry of the breaker is about no pod that is there, or
-	// of no trial of today, by its key.
+	// of no revision of today, by its key.
 	outdated map[string]outdated
 	// accounts is how many service accounts the pods of a namespace had, and rounds
 	// how many rounds there were.
@@ -168,7 +168,7 @@ func (a *auditor) round(ctx context.Context) error {
 	a.rounds++
 	for name, injection := range namespaces {
 		t := window{(a.accounts[name] + accountsPerRound - 1) / accountsPerRound, a.rounds}
-		found, n, err := a.cluster.look(ctx, name, Question{Policy: p, Image: a.Image, Injection: injection, Breaker: state}, t)
+		found, n, err := a.cluster.assessNamespace(ctx, name, Question{Policy: p, Image: a.Image, Injection: injection, Breaker: state}, t)
 		if err != nil {
 			errs = append(errs, err)
 			unread[name], accounts[name] = true, a.accounts[name]
@@ -184,16 +184,16 @@ func (a *auditor) round(ctx context.Context) error {
 	a.history.age(pods, now, a.grace, unread)
 	a.metrics.found(pods)
 	a.events.begin(namespaces)
-	var turned turned
+	var update breakerUpdate
 	if !a.NoBreaker {
-		turned, err = a.updateBreaker(ctx, state, namespaces, pods, now, unread)
-		errs = append(errs, err, a.evictStuck(ctx, pods, turned, now))
+		update, err = a.updateBreaker(ctx, state, namespaces, pods, now, unread)
+		errs = append(errs, err, a.evictStuck(ctx, pods, update, now))
 	}
 	if p.Audit.Repair == policy.RepairEvict {
 		errs = append(errs, a.repair(ctx, pods, now))
 	}
 	// Words come last: they are many where a tenant has many pods.
-	a.announce(ctx, turned, now)
+	a.announce(ctx, update, now)
 	errs = append(errs, a.report(ctx, p, pods, unread))
 	err = errors.Join(errs...)
 	if err == nil {
@@ -202,8 +202,8 @@ func (a *auditor) round(ctx context.Context) error {
 	return err
 }
 
-func (a *auditor) grace(why policy.Reason) time.Duration {
-	if why == Pulling {
+func (a *auditor) grace(cause policy.Reason) time.Duration {
+	if cause == Pulling {
 		return a.PullGrace
 	}
 	return a.Grace

@@ -80,12 +80,12 @@ func (t window) covers(account string) bool {
 	return t.share <= 1 || (int(h.Sum32()>>1)+t.number)%t.share == 0
 }
 
-// look assesses the Prometheus pods of a namespace; those that have ended are
+// assessNamespace assesses the Prometheus pods of a namespace; those that have ended are
 // left out. q says all but the pod. accounts is how many service accounts the pods
 // have; those that are not in the window wait for a later round.
-func (c cluster) look(ctx context.Context, namespace string, q Question, t window) (found []observed, accounts int, err error) {
+func (c cluster) assessNamespace(ctx context.Context, namespace string, q Question, t window) (found []observed, accounts int, err error) {
 	names := map[string]bool{}
-	known := known{accounts: map[string]map[string]string{}}
+	cache := namespaceCache{accounts: map[string]map[string]string{}}
 	for o := (metav1.ListOptions{Limit: firstPage}); ; {
 		raw, err := c.RESTClient().Get().Namespace(namespace).Resource("pods").VersionedParams(&o, scheme.ParameterCodec).
 			SetHeader("Accept", "application/json").Do(ctx).Raw()
@@ -109,11 +109,11 @@ func (c cluster) look(ctx context.Context, namespace string, q Question, t windo
 				continue
 			}
 			q.Pod = pod
-			f, err := c.assess(ctx, q, &known)
+			f, err := c.assess(ctx, q, &cache)
 			if err != nil {
 				return nil, 0, err
 			}
-			if f.Kind != None || pod.leaving() {
+			if f.Kind != None || pod.terminating() {
 				found = append(found, observe(pod, f))
 			}
 		}
@@ -128,9 +128,9 @@ func (c cluster) look(ctx context.Context, namespace string, q Question, t windo
 	}
 }
 
-// known is what a look at a namespace has read already: once, however many pods
+// namespaceCache is what a look at a namespace has read already: once, however many pods
 // there are.
-type known struct {
+type namespaceCache struct {
 	// accounts are the annotations of service accounts, by name.
 	accounts map[string]map[string]string
 	// bounds are its LimitRanges and ResourceQuotas; nil: not read.
@@ -138,9 +138,9 @@ type known struct {
 }
 
 // assess reads as little as the finding needs.
-func (c cluster) assess(ctx context.Context, q Question, k *known) (Finding, error) {
+func (c cluster) assess(ctx context.Context, q Question, k *namespaceCache) (Finding, error) {
 	namespace, name := q.Pod.Metadata.Namespace, q.Pod.serviceAccount()
-	if q.Pod.over() || q.Pod.Metadata.Annotations[policy.AnnotationInject] == "false" {
+	if q.Pod.ended() || q.Pod.Metadata.Annotations[policy.AnnotationInject] == "false" {
 		return Finding{}, nil
 	}
 	annotations, found := k.accounts[name]
@@ -168,7 +168,7 @@ func (c cluster) assess(ctx context.Context, q Question, k *known) (Finding, err
 	return Assess(q), nil
 }
 
-func (c cluster) limits(ctx context.Context, pod *Pod, k *known) (inject.Limits, error) {
+func (c cluster) limits(ctx context.Context, pod *Pod, k *namespaceCache) (inject.Limits, error) {
 	if k.bounds != nil {
 		return inject.Limits{Ranges: k.bounds.Ranges, Quotas: without(k.bounds.Quotas, pod)}, nil
 	}

@@ -15,12 +15,12 @@ import (
 // observed is what a round keeps of a pod.
 type observed struct {
 	Finding
-	name            string
-	uid             types.UID
-	resourceVersion string
-	created         time.Time
-	ready, leaving  bool
-	workload        breaker.Workload
+	name               string
+	uid                types.UID
+	resourceVersion    string
+	created            time.Time
+	ready, terminating bool
+	workload           breaker.Workload
 	// controller is nil for a pod that nobody would create again.
 	controller *metav1.OwnerReference
 	// since is when the finding was first made.
@@ -31,7 +31,7 @@ func observe(p *Pod, f Finding) observed {
 	m := &p.Record.Metadata
 	return observed{
 		Finding: f, name: p.Metadata.Name, uid: m.UID, resourceVersion: m.ResourceVersion, created: m.CreationTimestamp,
-		ready: p.ready(), leaving: p.leaving(), workload: p.workload(), controller: p.controller(),
+		ready: p.ready(), terminating: p.terminating(), workload: p.workload(), controller: p.controller(),
 	}
 }
 
@@ -43,16 +43,16 @@ func sortPods(pods []observed) {
 }
 
 // history is since when which pod is found as it is.
-type history map[types.UID]sighting
+type history map[types.UID]observation
 
-// remembered is how many pods, and how many events, of a namespace are remembered
+// maxRemembered is how many pods, and how many events, of a namespace are remembered
 // that could not be read in full: else what comes and goes there fills the memory.
-const remembered = 10_000
+const maxRemembered = 10_000
 
-type sighting struct {
+type observation struct {
 	namespace string
 	kind      Kind
-	trial     string
+	revision  string
 	since     time.Time
 	// grace is for how long it may be so.
 	grace time.Duration
@@ -64,7 +64,7 @@ type sighting struct {
 func (h *history) age(pods []observed, now time.Time, grace func(policy.Reason) time.Duration, unread map[string]bool) {
 	next, kept := history{}, map[string]int{}
 	for uid, s := range *h {
-		if kept[s.namespace]++; unread[s.namespace] && kept[s.namespace] <= remembered {
+		if kept[s.namespace]++; unread[s.namespace] && kept[s.namespace] <= maxRemembered {
 			next[uid] = s
 		}
 	}
@@ -76,14 +76,14 @@ func (h *history) age(pods []observed, now time.Time, grace func(policy.Reason) 
 		s, seen := (*h)[o.uid]
 		// A changed policy begins another finding; but a pod that hangs goes on
 		// hanging, and what it was first seen to hang on is to blame.
-		if !seen || s.kind != o.Kind || (s.trial != o.Trial && o.Kind != Hanging) {
-			s = sighting{namespace: o.workload.Namespace, kind: o.Kind, trial: o.Trial, since: now}
+		if !seen || s.kind != o.Kind || (s.revision != o.Revision && o.Kind != Hanging) {
+			s = observation{namespace: o.workload.Namespace, kind: o.Kind, revision: o.Revision, since: now}
 		}
 		s.grace = grace(o.Reason)
 		next[o.uid] = s
 		o.since = s.since
 		if o.Kind == Hanging {
-			o.Older = o.Older || s.trial != o.Trial
+			o.Older = o.Older || s.revision != o.Revision
 			if now.Sub(s.since) >= s.grace {
 				o.Kind = Stuck
 			}

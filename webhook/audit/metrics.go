@@ -67,7 +67,7 @@ func (m *metrics) found(pods []observed) {
 }
 
 // breakers touches only what changes: a scrape in between sees no gap. Entries
-// of outdated trials are about nothing that happens today.
+// of outdated revisions are about nothing that happens today.
 func (m *metrics) breakers(state breaker.State, outdated map[string]outdated) {
 	open := map[breaker.Workload]bool{}
 	for _, e := range state.Entries() {

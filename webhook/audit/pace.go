@@ -26,8 +26,8 @@ const (
 	// firstWait doubles with each attempt in vain, up to lastWait.
 	firstWait = 5 * time.Minute
 	lastWait  = 6 * time.Hour
-	// memory is when an attempt no longer matters.
-	memory = 24 * time.Hour
+	// attemptLife is when an attempt no longer matters.
+	attemptLife = 24 * time.Hour
 )
 
 // successor tells whether a pod came after the workload's last eviction. The
@@ -50,7 +50,7 @@ func (p *pace) due(w breaker.Workload, created, now time.Time, hurry bool) bool 
 // record notes that an eviction was asked for, and whether it was granted.
 func (p *pace) record(w breaker.Workload, created, now time.Time, granted bool) {
 	for other, a := range p.attempts {
-		if now.Sub(a.asked) > memory {
+		if now.Sub(a.asked) > attemptLife {
 			delete(p.attempts, other)
 		}
 	}

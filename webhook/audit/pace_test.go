@@ -57,7 +57,7 @@ func TestPace(t *testing.T) {
 	if p.due(other, created(time.Second), after(time.Second), false) || !p.due(other, created(time.Second), after(between), false) || p.successor(other, created(time.Hour)) {
 		t.Error("a refusal counts wrongly")
 	}
-	p.record(other, created(0), p.attempts[w].asked.Add(memory+time.Second), true)
+	p.record(other, created(0), p.attempts[w].asked.Add(attemptLife+time.Second), true)
 	if _, kept := p.attempts[w]; kept {
 		t.Error("an old attempt is not forgotten")
 	}
@@ -78,8 +78,8 @@ func TestHistory(t *testing.T) {
 		}
 		return pods[0]
 	}
-	hangs := Finding{Kind: Hanging, Trial: "one"}
-	later := Finding{Kind: Hanging, Trial: "two"}
+	hangs := Finding{Kind: Hanging, Revision: "one"}
+	later := Finding{Kind: Hanging, Revision: "two"}
 
 	if o := see(0, true, hangs); o.Kind != Hanging {
 		t.Errorf("at first sight: %s", o.Kind)
@@ -105,8 +105,8 @@ func TestHistory(t *testing.T) {
 	if len(h) != 0 {
 		t.Errorf("%d pods are remembered that are gone", len(h))
 	}
-	see(0, true, Finding{Kind: Missed, Trial: "one"})
-	if o := see(grace, true, Finding{Kind: Missed, Trial: "two"}); !o.since.Equal(after(grace)) {
+	see(0, true, Finding{Kind: Missed, Revision: "one"})
+	if o := see(grace, true, Finding{Kind: Missed, Revision: "two"}); !o.since.Equal(after(grace)) {
 		t.Error("a finding under another policy is as old as the one before")
 	}
 }

@@ -78,14 +78,14 @@ func (p *Pod) concerned() bool {
 	return prometheus || asks || inject.Resembles(&p.Pod) != ""
 }
 
-func (p *Pod) leaving() bool { return !p.Record.Metadata.DeletionTimestamp.IsZero() }
+func (p *Pod) terminating() bool { return !p.Record.Metadata.DeletionTimestamp.IsZero() }
 
-// over tells whether nothing that is done to the pod matters any more, or ever
+// ended tells whether nothing that is done to the pod matters any more, or ever
 // did: the kubelet makes static pods by itself.
-func (p *Pod) over() bool {
+func (p *Pod) ended() bool {
 	phase := p.Record.Status.Phase
 	_, static := p.Metadata.Annotations[corev1.MirrorPodAnnotationKey]
-	return p.leaving() || static || phase == corev1.PodSucceeded || phase == corev1.PodFailed
+	return p.terminating() || static || phase == corev1.PodSucceeded || phase == corev1.PodFailed
 }
 
 func (p *Pod) ready() bool {
@@ -152,7 +152,7 @@ func (p *Pod) readyToStart() bool {
 // Hangs tells whether the pod is kept from starting by the config sidecar, and
 // how, in one word and in the kubelet's words. A moment of it is normal: the
 // caller measures for how long it holds.
-func (p *Pod) Hangs() (why, message string, hangs bool) {
+func (p *Pod) Hangs() (cause, message string, hangs bool) {
 	if p.Record.Status.Phase != corev1.PodPending {
 		return "", "", false // Prometheus was started
 	}

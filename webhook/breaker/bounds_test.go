@@ -23,12 +23,12 @@ func size(s breaker.State) (n int) {
 	return n
 }
 
-func entry(namespace, kind, name, trial string) breaker.Entry {
-	return breaker.Entry{Workload: breaker.Of(namespace, "pod", kind, name, nil), Revision: trial, Cause: "ImagePullBackOff", Since: since}
+func entry(namespace, kind, name, revision string) breaker.Entry {
+	return breaker.Entry{Workload: breaker.Of(namespace, "pod", kind, name, nil), Revision: revision, Cause: "ImagePullBackOff", Since: since}
 }
 
 // What was reported: one tenant's workloads filled the ConfigMap. The other shapes
-// have long names, and a trial for each workload.
+// have long names, and a revision for each workload.
 func TestOneNamespaceFillsNothing(t *testing.T) {
 	const offered = 5000
 	for name, c := range map[string]struct {
@@ -150,17 +150,17 @@ func FuzzState(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(text, "ns", "StatefulSet", "p-0", "one")
-	f.Add([]byte(`{"ns.StatefulSet.p":"{","ns..one":"{\"namespace\":\"ns\",\"kind\":\"*\",\"name\":\"*\",\"trial\":\"one\"}"}`), "ns", "*", "*", "one")
+	f.Add([]byte(`{"ns.StatefulSet.p":"{","ns..one":"{\"namespace\":\"ns\",\"kind\":\"*\",\"name\":\"*\",\"revision\":\"one\"}"}`), "ns", "*", "*", "one")
 	f.Add([]byte(`{"a.b.c":"{\"since\":\"9999-12-31T23:59:59+24:59\",\"namespace\":\"a\",\"kind\":\"b\",\"name\":\"c\"}"}`), "a", "b", "c", "")
 	f.Add([]byte(`{"a.b.c":"{\"since\":\"9999-12-31T23:59:59+23:59\",\"namespace\":\"a\",\"kind\":\"b\",\"name\":\"c\"}"}`), "a", "b", "c", "")
 	// Keys that the API server refuses, and with them every later write.
 	f.Add([]byte(`{"...-_1":"{}"}`), "", "..-", "p-0", "one")
-	f.Add([]byte(`{"..one":"{\"namespace\":\"\",\"kind\":\"*\",\"name\":\"*\",\"trial\":\"one\"}"}`), "", "*", "*", "one")
-	f.Add([]byte(`{"ns..one":"{\"namespace\":\"ns\",\"kind\":\"\",\"name\":\"one\",\"trial\":\"one\"}"}`), "ns", "", "one", "one")
-	f.Fuzz(func(t *testing.T, data []byte, namespace, kind, name, trial string) {
+	f.Add([]byte(`{"..one":"{\"namespace\":\"\",\"kind\":\"*\",\"name\":\"*\",\"revision\":\"one\"}"}`), "", "*", "*", "one")
+	f.Add([]byte(`{"ns..one":"{\"namespace\":\"ns\",\"kind\":\"\",\"name\":\"one\",\"revision\":\"one\"}"}`), "ns", "", "one", "one")
+	f.Fuzz(func(t *testing.T, data []byte, namespace, kind, name, revision string) {
 		var state breaker.State
 		if json.Unmarshal(data, &state) != nil {
-			state = breaker.State{"ns.StatefulSet.p": string(data), "ns.." + trial: string(data), namespace + "." + kind + "." + name: string(data)}
+			state = breaker.State{"ns.StatefulSet.p": string(data), "ns.." + revision: string(data), namespace + "." + kind + "." + name: string(data)}
 		}
 		before := maps.Clone(state)
 		entries := state.Entries()
@@ -189,7 +189,7 @@ func FuzzState(f *testing.F) {
 				t.Errorf("%+v is lost", e)
 			}
 		}
-		e := breaker.Entry{Workload: breaker.Of(namespace, "pod", kind, name, nil), Revision: trial, Cause: name, Since: since}
+		e := breaker.Entry{Workload: breaker.Of(namespace, "pod", kind, name, nil), Revision: revision, Cause: name, Since: since}
 		next := state.With(e)
 		if !maps.Equal(next, state) && size(next) > breaker.MaxBytes {
 			t.Errorf("with one more it has %d bytes", size(next))

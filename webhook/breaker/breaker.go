@@ -3,8 +3,8 @@
 // The auditor writes it, to the ConfigMap ampbridge-breaker in ampbridge's own
 // namespace; the webhook reads it, so that it keeps having no side effects.
 //
-// An entry is about one trial: what would be injected into the workload, under
-// one policy and one image. A changed policy or image is another trial, for
+// An entry is about one revision: what would be injected into the workload, under
+// one policy and one image. A changed policy or image is another revision, for
 // which the breaker is closed: injection tries again by itself. Who wants that
 // sooner deletes the entry, or the whole ConfigMap.
 package breaker
@@ -98,10 +98,10 @@ func plain(s, more string) bool {
 // hang, and with the image. image is the webhook's, for policies that name none.
 func Revision(p *policy.Policy, e policy.Entitlement, image string) string {
 	text, err := json.Marshal(struct {
-		Assignment string
-		Sidecar    policy.Sidecar
-		Token      policy.Token
-		Image      string
+		Config  string
+		Sidecar policy.Sidecar
+		Token   policy.Token
+		Image   string
 	}{sidecarconfig.New(p, e).Encode(), p.Sidecar, p.Token, image})
 	if err != nil {
 		panic(err) // strings and numbers always encode
@@ -114,9 +114,9 @@ func Revision(p *policy.Policy, e policy.Entitlement, image string) string {
 type Entry struct {
 	Workload
 	// Revision is the [Revision] that failed.
-	Revision string `json:"trial"`
+	Revision string `json:"revision"`
 	// Cause is how the sidecar hung, as in ImagePullBackOff.
-	Cause string `json:"why"`
+	Cause string `json:"cause"`
 	// Since is when the breaker opened.
 	Since time.Time `json:"since"`
 }
@@ -146,9 +146,9 @@ const (
 	// MaxBytes is the size of all keys and values.
 	MaxBytes = 768 << 10
 	// maxValue is that of one value; what is longer was not written here.
-	maxValue = 4 << 10
-	maxTrial = 64
-	maxWhy   = 64
+	maxValue    = 4 << 10
+	maxRevision = 64
+	maxCause    = 64
 )
 
 // everything is the kind and name of an entry for all workloads of a namespace. No
@@ -162,17 +162,17 @@ func All(namespace string) Workload { return Workload{namespace, everything, eve
 type State map[string]string
 
 // Open returns the entry of the workload, or of all of its namespace, if the
-// breaker is open for this trial.
-func (s State) Open(w Workload, trial string) (Entry, bool) {
-	for _, k := range []string{key(w), keyOfAll(w.Namespace, trial)} {
-		if e, found := s.read(k); found && e.Revision == trial && (e.Workload == w || e.Workload == All(w.Namespace)) {
+// breaker is open for this revision.
+func (s State) Open(w Workload, revision string) (Entry, bool) {
+	for _, k := range []string{key(w), keyOfAll(w.Namespace, revision)} {
+		if e, found := s.read(k); found && e.Revision == revision && (e.Workload == w || e.Workload == All(w.Namespace)) {
 			return e, true
 		}
 	}
 	return Entry{}, false
 }
 
-// Entry returns the entry of the workload, whatever its trial.
+// Entry returns the entry of the workload, whatever its revision.
 func (s State) Entry(w Workload) (Entry, bool) {
 	e, found := s.read(key(w))
 	return e, found && e.Workload == w
@@ -197,12 +197,12 @@ func (e Entry) bounded() bool {
 	_, err := e.Since.MarshalJSON()
 	ofWorkload := w.Kind != "" && bounded(w.Kind, maxKind) == w.Kind && bounded(w.Name, maxName) == w.Name
 	return w.Namespace != "" && len(w.Namespace) <= maxKind && plain(w.Namespace, "-") && (ofWorkload || w == All(w.Namespace)) &&
-		len(e.Revision) <= maxTrial && plain(e.Revision, "-") && len(e.Cause) <= maxWhy && err == nil
+		len(e.Revision) <= maxRevision && plain(e.Revision, "-") && len(e.Cause) <= maxCause && err == nil
 }
 
 // With is the state with more entries, or others for their workloads. It keeps
 // within [PerNamespace] and [MaxBytes]: beyond them entries of one namespace and
-// trial become one for all of its workloads. An entry for which even that makes no
+// revision become one for all of its workloads. An entry for which even that makes no
 // room is left out, which [State.Open] shows.
 func (s State) With(entries ...Entry) State {
 	next := maps.Clone(s)
@@ -211,8 +211,8 @@ func (s State) With(entries ...Entry) State {
 	}
 	bytes := next.size()
 	for _, e := range entries {
-		if len(e.Cause) > maxWhy {
-			e.Cause = strings.ToValidUTF8(e.Cause[:maxWhy], "")
+		if len(e.Cause) > maxCause {
+			e.Cause = strings.ToValidUTF8(e.Cause[:maxCause], "")
 		}
 		if _, open := next.read(keyOfAll(e.Namespace, e.Revision)); !open && e.bounded() {
 			bytes = next.add(e, bytes)
@@ -280,17 +280,17 @@ func (s State) of(namespace string) (list []Entry) {
 	return list
 }
 
-// merge replaces the entries of the namespace's most frequent trial by one for all
+// merge replaces the entries of the namespace's most frequent revision by one for all
 // of its workloads. It reports whether there were two or more.
 func (s State) merge(namespace string) bool {
-	trials := map[string][]Entry{}
+	revisions := map[string][]Entry{}
 	var most []Entry
 	for _, e := range s.of(namespace) {
 		if e.Workload == All(namespace) {
 			continue
 		}
-		trials[e.Revision] = append(trials[e.Revision], e)
-		list := trials[e.Revision]
+		revisions[e.Revision] = append(revisions[e.Revision], e)
+		list := revisions[e.Revision]
 		if len(list) > len(most) || (len(list) == len(most) && e.Revision < most[0].Revision) {
 			most = list
 		}
@@ -369,7 +369,7 @@ func (e Entry) Key() string {
 }
 
 // keyOfAll has nothing between two dots, where others have the kind.
-func keyOfAll(namespace, trial string) string { return namespace + ".." + trial }
+func keyOfAll(namespace, revision string) string { return namespace + ".." + revision }
 
 // key is the workload as a ConfigMap's key: of at most 253 letters, digits, "-", "_"
 // and "." (https://kubernetes.io/docs/concepts/configuration/configmap/). A namespace

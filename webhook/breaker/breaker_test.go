@@ -44,9 +44,9 @@ grants:
 trust: {permissionsBoundary: "arn:aws:iam::111122223333:policy/b"}
 `
 
-// Everything that could fix a hanging sidecar is another trial, and nothing else.
-func TestTrial(t *testing.T) {
-	trial := func(more, image string) string {
+// Everything that could fix a hanging sidecar is another revision, and nothing else.
+func TestRevisionFollowsWhatCouldHelp(t *testing.T) {
+	revision := func(more, image string) string {
 		t.Helper()
 		p, err := policy.Parse([]byte(policyText + more))
 		if err != nil {
@@ -58,7 +58,7 @@ func TestTrial(t *testing.T) {
 		}
 		return breaker.Revision(p, e, image)
 	}
-	first := trial("", "a")
+	first := revision("", "a")
 	for _, test := range []struct {
 		name, more, image string
 		same              bool
@@ -73,8 +73,8 @@ func TestTrial(t *testing.T) {
 		{"session", "session: {duration: 1h}", "a", false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if got := trial(test.more, test.image) == first; got != test.same {
-				t.Errorf("same trial: got %v, want %v", got, test.same)
+			if got := revision(test.more, test.image) == first; got != test.same {
+				t.Errorf("same revision: got %v, want %v", got, test.same)
 			}
 		})
 	}
@@ -89,7 +89,7 @@ func TestState(t *testing.T) {
 		t.Errorf("got %+v, %v", got, open)
 	}
 	if _, open := state.Open(w, "two"); open {
-		t.Error("open for another trial")
+		t.Error("open for another revision")
 	}
 	if got, found := state.Entry(w); !found || got.Revision != "one" {
 		t.Errorf("got %+v, %v", got, found)

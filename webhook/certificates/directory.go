@@ -30,15 +30,15 @@ func NewDirectory(dir string, registry prometheus.Registerer, logger *slog.Logge
 
 // Run waits for the files, and then follows them until the context ends.
 func (d *Directory) Run(ctx context.Context) error {
-	for said := ""; ; {
+	for logged := ""; ; {
 		w, err := certwatcher.New(filepath.Join(d.dir, "tls.crt"), filepath.Join(d.dir, "tls.key"))
 		if err == nil {
 			w.RegisterCallback(func(c tls.Certificate) { d.serve(c) })
 			return w.Start(ctx)
 		}
 		d.problem.Store(&err)
-		if err.Error() != said {
-			said = err.Error()
+		if err.Error() != logged {
+			logged = err.Error()
 			d.logger.Error("waiting for the serving certificate", "error", err)
 		}
 		select {
@@ -54,8 +54,8 @@ func (d *Directory) Ready() error {
 	if d.current.Load() != nil {
 		return nil
 	}
-	if why := d.problem.Load(); why != nil {
-		return fmt.Errorf("no serving certificate is loaded: %w", *why)
+	if problem := d.problem.Load(); problem != nil {
+		return fmt.Errorf("no serving certificate is loaded: %w", *problem)
 	}
 	return fmt.Errorf("no serving certificate is loaded yet")
 }

@@ -30,7 +30,7 @@
 // date rests on a configuration that is out of date too, and is refused.
 //
 // Whatever strips or changes the bundle (helm upgrade, Argo CD, a person) is
-// mended at once, and a wait for its propagation begins anew. A Secret that is
+// corrected at once, and a wait for its propagation begins anew. A Secret that is
 // deleted is restored by a replica that still serves its certificate. A replica
 // that has not been able to look for half of the retirement is not ready. Without
 // a configuration nothing is written, so that an uninstall leaves nothing behind.

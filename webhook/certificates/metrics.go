@@ -23,15 +23,15 @@ func newRotatorMetrics(registry prometheus.Registerer) *rotatorMetrics {
 		}),
 		errors: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "ampbridge_certificate_errors_total",
-			Help: "Attempts to keep certificate and configuration in order that failed; the log has the reasons.",
+			Help: "Failed attempts to maintain the certificate and the configuration; the log has the reasons.",
 		}),
 	}
 	registry.MustRegister(m.state, m.trusted, m.errors)
-	m.observe(State{}, false)
+	m.record(State{}, false)
 	return m
 }
 
-func (m *rotatorMetrics) observe(s State, trusted bool) {
+func (m *rotatorMetrics) record(s State, trusted bool) {
 	for _, name := range stateNames {
 		value := 0.0
 		if name == s.Name() {

@@ -38,8 +38,8 @@ type Observed struct {
 	Now time.Time
 	// Names are those that the certificate is to be good for.
 	Names []string
-	// Held is what the replica serves; nil: nothing yet.
-	Held *Pair
+	// Serving is what the replica serves; nil: nothing yet.
+	Serving *Pair
 	// Trusted are the authorities that the API server's configuration names.
 	Trusted Bundles
 }
@@ -116,7 +116,7 @@ type Step struct {
 func Next(s State, o Observed, t Timing) Step {
 	t = t.withDefaults()
 	switch {
-	case s.Current == nil && o.Held.usable(o.Now) && !o.Held.Equal(s.Next):
+	case s.Current == nil && o.Serving.usable(o.Now) && !o.Serving.Equal(s.Next):
 		return Step{Action: Restore}
 	case s.Current == nil && s.Next == nil:
 		return Step{Action: Generate}
@@ -150,8 +150,8 @@ func due(a Action, at, now time.Time) Step {
 func (s State) After(a Action, o Observed, fresh *Pair) State {
 	switch a {
 	case Restore:
-		s.Current, s.Switched = o.Held, o.Now
-		s.Previous = slices.DeleteFunc(o.Trusted.Authorities(o.Now), o.Held.authority.Equal)
+		s.Current, s.Switched = o.Serving, o.Now
+		s.Previous = slices.DeleteFunc(o.Trusted.Authorities(o.Now), o.Serving.authority.Equal)
 	case Generate:
 		s.Rotate = false
 		if s.Current == nil {
@@ -183,8 +183,8 @@ func (s State) Serve(o Observed) *Pair {
 	if pair == nil {
 		pair = s.Next
 	}
-	if pair == nil || o.Held.usable(o.Now) && o.Trusted.Cover(o.Held) && !o.Trusted.Cover(pair) {
-		return o.Held
+	if pair == nil || o.Serving.usable(o.Now) && o.Trusted.Cover(o.Serving) && !o.Trusted.Cover(pair) {
+		return o.Serving
 	}
 	return pair
 }

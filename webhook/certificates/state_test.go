@@ -46,16 +46,16 @@ func TestNext(t *testing.T) {
 		name    string
 		state   State
 		after   time.Duration // since start
-		held    *Pair
+		serving *Pair
 		trusted Bundles
 		want    Step
 	}{
 		{"nothing", State{}, 0, nil, Bundles{Entries: [][]byte{nil}}, Step{Action: Generate}},
-		{"lost, and held by this replica", State{}, 0, a, trusting(a), Step{Action: Restore}},
-		{"lost, and what was held has ended", State{}, 91 * day, a, trusting(a), Step{Action: Generate}},
-		{"lost during a rotation, held by this replica", State{Next: b}, 0, a, trusting(a, b), Step{Action: Restore}},
-		{"lost during a rotation, the next one is held", State{Next: b, Announced: announced}, m, b, trusting(b), Step{Wait, 9 * m}},
-		{"lost during a rotation, held by another", State{Next: b, Previous: authorities(a)}, m, nil, trusting(a), Step{Action: Publish}},
+		{"lost, and serving by this replica", State{}, 0, a, trusting(a), Step{Action: Restore}},
+		{"lost, and what was serving has ended", State{}, 91 * day, a, trusting(a), Step{Action: Generate}},
+		{"lost during a rotation, serving by this replica", State{Next: b}, 0, a, trusting(a, b), Step{Action: Restore}},
+		{"lost during a rotation, the next one is serving", State{Next: b, Announced: announced}, m, b, trusting(b), Step{Wait, 9 * m}},
+		{"lost during a rotation, serving by another", State{Next: b, Previous: authorities(a)}, m, nil, trusting(a), Step{Action: Publish}},
 
 		{"first, not trusted yet", State{Current: a}, 0, a, Bundles{Entries: [][]byte{nil, nil}}, Step{Action: Publish}},
 		{"stable", State{Current: a}, 0, a, trusting(a), Step{Wait, 60 * day}},
@@ -75,7 +75,7 @@ func TestNext(t *testing.T) {
 		{"next, announced", State{Current: a, Next: b, Announced: announced}, 4 * m, a, trusting(a, b), Step{Wait, 6 * m}},
 		{"next, announced long enough", State{Current: a, Next: b, Announced: announced}, 10 * m, a, trusting(a, b), Step{Action: Switch}},
 		{"next, stripped meanwhile", State{Current: a, Next: b, Announced: announced}, 10 * m, a, stripped, Step{Action: Publish}},
-		{"next, stripped and mended meanwhile", State{Current: a, Next: b, Announced: announced}, 10 * m, a,
+		{"next, stripped and restored meanwhile", State{Current: a, Next: b, Announced: announced}, 10 * m, a,
 			Bundles{Version: "uid/3", Entries: trusting(a, b).Entries}, Step{Action: Announce}},
 		{"next, asked for again", State{Current: a, Next: b, Announced: announced, Rotate: true}, 4 * m, a, trusting(a, b), Step{Wait, 6 * m}},
 
@@ -88,7 +88,7 @@ func TestNext(t *testing.T) {
 		{"three at once", State{Current: b, Next: c, Previous: authorities(a), Switched: start}, m, b, trusting(a, b, c), Step{Action: Announce}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			o := Observed{Now: start.Add(test.after), Names: names, Held: test.held, Trusted: test.trusted}
+			o := Observed{Now: start.Add(test.after), Names: names, Serving: test.serving, Trusted: test.trusted}
 			if got := Next(test.state, o, Timing{}); got != test.want {
 				t.Errorf("got %v, want %v", got, test.want)
 			}
@@ -119,10 +119,10 @@ func TestNoMomentOfDisagreement(t *testing.T) {
 			}
 		}, true},
 		{"one replica sleeps", func(step int, w *model) { w.asleep = step%10 < 5 }, false},
-		{"a replica starts anew in each step", func(step int, w *model) { w.held[1-step%2] = nil }, false},
+		{"a replica starts anew in each step", func(step int, w *model) { w.serving[1-step%2] = nil }, false},
 		{"a replica starts anew while the Secret is lost", func(step int, w *model) {
 			if step == 3 {
-				w.state, w.held[0] = State{}, nil
+				w.state, w.serving[0] = State{}, nil
 			}
 		}, false},
 	} {
@@ -130,11 +130,11 @@ func TestNoMomentOfDisagreement(t *testing.T) {
 			w := &model{T: t, now: start}
 			for w.pass(0) || w.pass(1) {
 			}
-			first := w.held[0]
+			first := w.serving[0]
 			w.state.Rotate = true
 			for step := range 200 {
 				test.disturb(step, w)
-				for replica := range w.held {
+				for replica := range w.serving {
 					if replica == 1 && w.asleep {
 						continue
 					}
@@ -142,10 +142,10 @@ func TestNoMomentOfDisagreement(t *testing.T) {
 				}
 				w.now = w.now.Add(time.Minute)
 			}
-			if w.state.Name() != "stable" || !w.held[0].Equal(w.state.Current) || !w.held[1].Equal(w.state.Current) {
-				t.Errorf("in the end: state %s, replicas serve it: %v, %v", w.state.Name(), w.held[0].Equal(w.state.Current), w.held[1].Equal(w.state.Current))
+			if w.state.Name() != "stable" || !w.serving[0].Equal(w.state.Current) || !w.serving[1].Equal(w.state.Current) {
+				t.Errorf("in the end: state %s, replicas serve it: %v, %v", w.state.Name(), w.serving[0].Equal(w.state.Current), w.serving[1].Equal(w.state.Current))
 			}
-			if w.held[0].Equal(first) != test.keeps {
+			if w.serving[0].Equal(first) != test.keeps {
 				t.Errorf("the first certificate is still served: got %v, want %v; %v", !test.keeps, test.keeps, w.taken)
 			}
 		})
@@ -158,24 +158,24 @@ type model struct {
 	now     time.Time
 	state   State
 	trusted Bundles
-	held    [2]*Pair
+	serving [2]*Pair
 	asleep  bool
 	taken   []Action
 }
 
-// pass is what a keeper does in one pass; it tells whether it did anything.
+// pass is what a Rotator does in one pass; it reports whether it did anything.
 func (w *model) pass(replica int) bool {
 	w.Helper()
 	if w.trusted.Version == "" {
 		w.trusted = Bundles{Version: "uid/1", Entries: [][]byte{nil, nil}}
 	}
-	o := Observed{Now: w.now, Names: names, Held: w.held[replica], Trusted: w.trusted}
+	o := Observed{Now: w.now, Names: names, Serving: w.serving[replica], Trusted: w.trusted}
 	if p := w.state.Serve(o); p != nil {
 		// Who has served what is trusted goes on with what is trusted.
-		if o.Trusted.Cover(o.Held) && !o.Trusted.Cover(p) {
+		if o.Trusted.Cover(o.Serving) && !o.Trusted.Cover(p) {
 			w.Fatalf("at %s: replica %d begins to serve what is not trusted, after %v", w.now.Sub(start), replica, w.taken)
 		}
-		w.held[replica], o.Held = p, p
+		w.serving[replica], o.Serving = p, p
 	}
 	step := Next(w.state, o, Timing{})
 	if step.Action == Wait {
@@ -192,7 +192,7 @@ func (w *model) pass(replica int) bool {
 	}
 	bundle := encodeBundle(w.state.Authorities())
 	next := Bundles{Version: w.trusted.Version + "+", Entries: [][]byte{bundle, bundle}}
-	for other, p := range w.held {
+	for other, p := range w.serving {
 		if w.trusted.Cover(p) && !next.Cover(p) {
 			w.Fatalf("at %s: replica %d is no longer trusted, after %v", w.now.Sub(start), other, w.taken)
 		}

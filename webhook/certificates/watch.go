@@ -11,34 +11,35 @@ import (
 
 // follow wakes the loop at each change of the object of that name, until the
 // context ends. A change is only a reason to look: what counts is read live.
-func (k *Rotator) follow(ctx context.Context, name string, open func(context.Context, metav1.ListOptions) (watch.Interface, error)) {
+func (r *Rotator) follow(ctx context.Context, name string, open func(context.Context, metav1.ListOptions) (watch.Interface, error)) {
 	options := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()}
-	said := ""
-	for retry := firstRetry; ctx.Err() == nil; {
-		began := time.Now()
+	logged := ""
+	backoff := newBackoff()
+	for ctx.Err() == nil {
+		began, pause := time.Now(), firstRetry
 		// Without a resource version the watch begins with the object as it is.
 		w, err := open(ctx, options)
 		if err == nil {
-			said, retry = "", firstRetry
-			k.drain(ctx, w)
+			logged, backoff = "", newBackoff()
+			r.drain(ctx, w)
 			// What is missed until the next watch is seen by a look.
-			k.poke()
-		} else if ctx.Err() == nil && err.Error() != said {
-			said = err.Error()
-			k.Logger.Warn("changes are seen late, because they cannot be watched", "name", name, "error", err)
+			r.poke()
+		} else if ctx.Err() == nil {
+			pause = backoff.Step()
+			if err.Error() != logged {
+				logged = err.Error()
+				r.Logger.Warn("changes are seen late, because they cannot be watched", "name", name, "error", err)
+			}
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(retry - time.Since(began)):
-		}
-		if err != nil {
-			retry = min(2*retry, maxRetry)
+		case <-time.After(pause - time.Since(began)):
 		}
 	}
 }
 
 // drain returns when the watch ends, as it does every few minutes.
-func (k *Rotator) drain(ctx context.Context, w watch.Interface) {
+func (r *Rotator) drain(ctx context.Context, w watch.Interface) {
 	defer w.Stop()
 	for {
 		select {
@@ -48,15 +49,15 @@ func (k *Rotator) drain(ctx context.Context, w watch.Interface) {
 			if !open || event.Type == watch.Error {
 				return
 			}
-			k.poke()
+			r.poke()
 		}
 	}
 }
 
 // poke never blocks: one wake-up stands for all that are waiting.
-func (k *Rotator) poke() {
+func (r *Rotator) poke() {
 	select {
-	case k.wake <- struct{}{}:
+	case r.wake <- struct{}{}:
 	default:
 	}
 }

@@ -78,12 +78,12 @@ func locateConfig(pod *Pod, prometheus int) (source, *policy.Decision) {
 		}
 	case "emptyDir":
 		if pinned {
-			return source{}, foreign(volume)
+			return source{}, unsupportedVolume(volume)
 		}
 		found.reload = ReloadByReloader
 		found.configuration, refused = expanded(pod, c, read)
 	default:
-		return source{}, foreign(volume)
+		return source{}, unsupportedVolume(volume)
 	}
 	if refused != nil {
 		return source{}, refused
@@ -112,24 +112,24 @@ func where(pod *Pod, c *Container, file string) (read configuration, pinned bool
 // read its configuration again while it runs: it calls STS then, and a reload
 // that fails may end it.
 func neverReloads(pod *Pod, c *Container, file string, pinned bool) *policy.Decision {
-	mend, reason := "have one watch "+path.Dir(file), NoReloader
+	fix, reason := "have one watch "+path.Dir(file), NoReloader
 	if pinned {
-		mend, reason = "mount the volume's whole directory instead of a subPath", ConfigurationSubPath
+		fix, reason = "mount the volume's whole directory instead of a subPath", ConfigurationSubPath
 	}
 	switch other := reloads(pod, c); {
 	case pinned && autoReloads(pod, c):
-		return refuse(reason, "Prometheus watches %q, which never changes, being mounted with subPath: %s", file, mend)
+		return refuse(reason, "Prometheus watches %q, which never changes, being mounted with subPath: %s", file, fix)
 	case other != "":
-		return refuse(reason, "container %q has Prometheus reload, but not when %q changes: %s", other, file, mend)
+		return refuse(reason, "container %q has Prometheus reload, but not when %q changes: %s", other, file, fix)
 	case signals(pod, c) != "":
-		return refuse(reason, "container %q shares the process namespace and may have Prometheus reload by a signal, and no known reloader watches %q: %s", signals(pod, c), file, mend)
+		return refuse(reason, "container %q shares the process namespace and may have Prometheus reload by a signal, and no known reloader watches %q: %s", signals(pod, c), file, fix)
 	case listening(c).Address == "":
 		return refuse(reason, "nothing reloads %q, and the arguments do not say where Prometheus listens: give it a literal --web.listen-address, or a reloader", file)
 	}
 	return nil
 }
 
-func foreign(volume *Volume) *policy.Decision {
+func unsupportedVolume(volume *Volume) *policy.Decision {
 	return refuse(ConfigurationVolume, "the configuration lies in volume %q (%s), which others may write to: mount it from a ConfigMap or a Secret", volume.Name, volume.kind())
 }
 
@@ -246,7 +246,7 @@ func expanded(pod *Pod, prometheus *Container, read configuration) (configuratio
 	case refused != nil:
 		return configuration{}, refused
 	case source.volume < 0:
-		return configuration{}, foreign(output)
+		return configuration{}, unsupportedVolume(output)
 	case !continues:
 		return configuration{}, refuse(NoReloader, "volume %q is filled once, when the pod starts: add a config-reloader container that keeps it up to date", output.Name)
 	}
@@ -257,6 +257,6 @@ func expanded(pod *Pod, prometheus *Container, read configuration) (configuratio
 	case "configMap", "secret", "projected":
 		return source, nil
 	default:
-		return configuration{}, foreign(volume)
+		return configuration{}, unsupportedVolume(volume)
 	}
 }

@@ -15,5 +15,5 @@
 //     token too where nothing reloads Prometheus ([ReloadNever]).
 //
 // [Inject] does all of this or nothing: a pod that cannot be served as a whole
-// is left as it was, with a [policy.Reason] and a warning that names the mend.
+// is left as it was, with a [policy.Reason] and a warning that names the fix.
 package inject

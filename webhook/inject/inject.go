@@ -115,7 +115,7 @@ func inject(pod *Pod, e policy.Entitlement, o Options) ([]jsonpatch.Operation, R
 	if refused := requireToken(pod, o.Policy); refused != nil {
 		return nil, "", refused
 	}
-	surroundings, refused := planEnvironment(pod, prometheus, e, o, source.reload)
+	environment, refused := planEnvironment(pod, prometheus, e, o, source.reload)
 	if refused != nil {
 		return nil, "", refused
 	}
@@ -156,8 +156,8 @@ func inject(pod *Pod, e policy.Entitlement, o Options) ([]jsonpatch.Operation, R
 	readOnly(&p, "/spec/initContainers", pod.Spec.InitContainers, config.Name)
 	readOnly(&p, "/spec/containers", pod.Spec.Containers, config.Name)
 	at := pointer("spec", "containers", index)
-	appendTo(&p, at+"/env", prometheus.Env, surroundings.env...)
-	appendTo(&p, at+"/volumeMounts", prometheus.VolumeMounts, surroundings.mounts...)
+	appendTo(&p, at+"/env", prometheus.Env, environment.env...)
+	appendTo(&p, at+"/volumeMounts", prometheus.VolumeMounts, environment.mounts...)
 	appendTo(&p, "/spec/imagePullSecrets", pod.Spec.ImagePullSecrets, missingSecrets(pod, o)...)
 	// Last, because it moves the other init containers down by one.
 	added := sidecar(image, config.Name, text, tokenOf(o.Policy), runsAs, resources)

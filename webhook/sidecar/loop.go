@@ -31,8 +31,8 @@ type server struct {
 	clientErr error // why there is no client
 	sessions  session.Options
 	results   chan result
-	changed   chan struct{} // what is seen of Prometheus has
-	room      int64         // for an edit, in bytes of memory
+	changed   chan struct{} // wakes the loop when prometheusState changes
+	headroom  int64         // for an edit, in bytes of memory
 	editor    editor
 	beat      atomic.Int64            // when the loop last moved, in nanoseconds since started
 	end       context.CancelCauseFunc // ends Run
@@ -65,7 +65,7 @@ type destination struct {
 	proving bool
 	// lastError is why the last attempt at a session failed; empty: it did not.
 	lastError string
-	changed   chan struct{} // what is seen of Prometheus has
+	changed   chan struct{} // wakes prove when prometheusState changes
 	// omitted are the fields of the block that this Prometheus does not know.
 	omitted []policy.Omission
 	// skipped is why the block is left out though there is a session.
@@ -245,7 +245,7 @@ func (s *server) worthWaiting(now time.Time, valid []*destination) bool {
 	}
 	// After a restart of the sidecar, Prometheus runs already.
 	p := s.prometheus
-	unknown := s.watches() && (!p.looked || p.listening && !p.asked)
+	unknown := s.watches() && (!p.dialed || p.listening && !p.asked)
 	return len(valid) < len(s.destinations) || unknown && now.Before(s.started.Add(firstWait))
 }
 
@@ -280,7 +280,7 @@ func (s *server) serve(ctx context.Context, now time.Time, key string, valid []*
 		if ctx.Err() != nil {
 			return nil // what is served stays
 		}
-		next.result, next.lastError, next.destinations = out.result, out.trouble, out.destinations
+		next.result, next.lastError, next.destinations = out.result, out.lastError, out.destinations
 		file.Content = out.content
 		next.rendered = digest(file.Content)
 		files[s.config.File] = file
@@ -324,11 +324,11 @@ func (s *server) edit(ctx context.Context, key string, content []byte, valid []*
 	}
 	s.mu.Unlock()
 	if len(copies) == 0 {
-		return render(content, nil, version, s.room)
+		return render(content, nil, version, s.headroom)
 	}
 	out, ok := s.editor.do(ctx, key, func() (out rendered) {
-		survived(func() { out = render(content, copies, version, s.room) }, func(trouble any, _ []byte) {
-			out = passedThrough(content, fmt.Sprintf("editing the configuration panicked: %v", trouble))
+		survived(func() { out = render(content, copies, version, s.headroom) }, func(recovered any, _ []byte) {
+			out = passedThrough(content, fmt.Sprintf("editing the configuration panicked: %v", recovered))
 		})
 		return out
 	})

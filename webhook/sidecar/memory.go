@@ -25,10 +25,10 @@ func MemoryLimit() int64 {
 	return 0
 }
 
-// roomFor is what an edit of a configuration may use within a memory limit, in
+// headroomFor is what an edit of a configuration may use within a memory limit, in
 // bytes; 0: as much as it likes. Editing beyond it would end the sidecar again
 // and again, and Prometheus would wait for its configuration for ever.
-func roomFor(limit int64) int64 {
+func headroomFor(limit int64) int64 {
 	if limit <= 0 {
 		return 0
 	}

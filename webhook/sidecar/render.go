@@ -17,8 +17,8 @@ type rendered struct {
 	// result is for the metric: rendered, plain (no block was due) or
 	// passed_through (the configuration could not be edited).
 	result string
-	// trouble says why it was passed through.
-	trouble string
+	// lastError says why it was passed through.
+	lastError string
 	// destinations are those whose block is in, skipped why others are not.
 	destinations []string
 	skipped      map[string]string
@@ -73,8 +73,8 @@ func render(content []byte, valid []*destination, version policy.Version, room i
 }
 
 // passedThrough is a configuration that is served as it is, for a reason.
-func passedThrough(content []byte, trouble string) rendered {
-	return rendered{content: content, result: "passed_through", trouble: trouble, skipped: map[string]string{}}
+func passedThrough(content []byte, lastError string) rendered {
+	return rendered{content: content, result: "passed_through", lastError: lastError, skipped: map[string]string{}}
 }
 
 // maxUnzipped bounds what is edited at all, and what a gzipped configuration
@@ -88,8 +88,8 @@ var gzipMagic = []byte{0x1f, 0x8b}
 // within edits content, inside its gzip wrapping where it has one. The first
 // bytes tell, not the file's name. The same text always gives the same bytes.
 func within(content []byte, edit func([]byte) ([]byte, error)) (edited []byte, err error) {
-	survived(func() { edited, err = unwrapped(content, edit) }, func(trouble any, _ []byte) {
-		err = fmt.Errorf("editing the configuration panicked: %v", trouble)
+	survived(func() { edited, err = unwrapped(content, edit) }, func(recovered any, _ []byte) {
+		err = fmt.Errorf("editing the configuration panicked: %v", recovered)
 	})
 	return edited, err
 }

@@ -56,8 +56,8 @@ func TestRenderPassesThrough(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := render(tc.content, destinations(t), policy.Version{}, 64<<20)
-			if !bytes.Equal(got.content, tc.content) || got.result != "passed_through" || !strings.Contains(got.trouble, tc.want) {
-				t.Errorf("%s: %s", got.result, got.trouble)
+			if !bytes.Equal(got.content, tc.content) || got.result != "passed_through" || !strings.Contains(got.lastError, tc.want) {
+				t.Errorf("%s: %s", got.result, got.lastError)
 			}
 		})
 	}
@@ -83,7 +83,7 @@ func TestWithinSurvivesAPanic(t *testing.T) {
 
 func TestRoomFor(t *testing.T) {
 	for _, tc := range []struct{ limit, want int64 }{{0, 0}, {128 << 20, 108 << 20}, {16 << 20, 1}} {
-		if got := roomFor(tc.limit); got != tc.want {
+		if got := headroomFor(tc.limit); got != tc.want {
 			t.Errorf("roomFor(%d) = %d, want %d", tc.limit, got, tc.want)
 		}
 	}

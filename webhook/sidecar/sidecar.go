@@ -16,7 +16,7 @@
 // process (watchdog.go).
 //
 //	         session (one goroutine per destination)
-//	STS ───► keep ──► credentials file ──► result ─┐
+//	STS ───► renew ─► credentials file ──► result ─┐
 //	                                               ▼
 //	source directory ──(poll)────────────────► loop ──► target directory
 //
@@ -120,11 +120,11 @@ func Run(outer context.Context, o Options) error {
 		group.Go(func() { s.persist(ctx, name, work) })
 	}
 	for _, d := range s.destinations {
-		keep := s.renew
+		renew := s.renew
 		if s.startOnly() {
-			keep = s.prove
+			renew = s.prove
 		}
-		start("session "+d.Name, func(ctx context.Context) { keep(ctx, d) })
+		start("session "+d.Name, func(ctx context.Context) { renew(ctx, d) })
 	}
 	if s.watches() {
 		start("Prometheus", s.watch)
@@ -143,12 +143,12 @@ func Run(outer context.Context, o Options) error {
 	return context.Cause(ctx)
 }
 
-// persist does work until it returns on its own: a panic is logged, and the
-// work begun again.
+// persist does work until it returns on its own. After a panic it logs, and does the
+// work again.
 func (s *server) persist(ctx context.Context, name string, work func(context.Context)) {
 	for {
-		if survived(func() { work(ctx) }, func(trouble any, stack []byte) {
-			s.log.Error("panic, will go on", "in", name, "panic", trouble, "stack", string(stack))
+		if survived(func() { work(ctx) }, func(recovered any, stack []byte) {
+			s.log.Error("recovered from panic, restarting", "in", name, "panic", recovered, "stack", string(stack))
 		}) {
 			return
 		}
@@ -158,11 +158,11 @@ func (s *server) persist(ctx context.Context, name string, work func(context.Con
 	}
 }
 
-// survived calls work, and report if it panics.
-func survived(work func(), report func(trouble any, stack []byte)) (ok bool) {
+// survived calls work, and calls report if work panics.
+func survived(work func(), report func(recovered any, stack []byte)) (ok bool) {
 	defer func() {
-		if trouble := recover(); trouble != nil {
-			report(trouble, debug.Stack())
+		if recovered := recover(); recovered != nil {
+			report(recovered, debug.Stack())
 		}
 	}()
 	work()
@@ -182,7 +182,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 }
 
 func newServer(o Options) *server {
-	s := &server{log: o.Log, started: time.Now(), results: make(chan result), changed: make(chan struct{}, 1), editor: editor{limit: editLimit}, room: roomFor(o.MemoryLimit)}
+	s := &server{log: o.Log, started: time.Now(), results: make(chan result), changed: make(chan struct{}, 1), editor: editor{limit: editLimit}, headroom: headroomFor(o.MemoryLimit)}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

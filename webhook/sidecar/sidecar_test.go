@@ -52,11 +52,11 @@ func TestServesTheBlock(t *testing.T) {
 	})
 }
 
-// TestTroubleAtStart: whatever STS does, Prometheus gets its own configuration
+// TestFaultsAtStart: whatever STS does, Prometheus gets its own configuration
 // about three seconds later, and the block once STS recovers.
-func TestTroubleAtStart(t *testing.T) {
+func TestFaultsAtStart(t *testing.T) {
 	t.Parallel()
-	for name, trouble := range map[string]func(t *testing.T, p *pod) (mend func()){
+	for name, inject := range map[string]func(t *testing.T, p *pod) (fix func()){
 		"refused": func(t *testing.T, p *pod) func() {
 			p.StopListening()
 			return func() {
@@ -82,7 +82,7 @@ func TestTroubleAtStart(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := newPod(t, 3600, "central")
-			mend := trouble(t, p)
+			fix := inject(t, p)
 			begin := time.Now()
 			p.start(t)
 			p.eventually(t, "something is served", func() bool { return p.served() != "" })
@@ -92,8 +92,8 @@ func TestTroubleAtStart(t *testing.T) {
 			if p.served() != user {
 				t.Errorf("served %q, want the user's own configuration", p.served())
 			}
-			p.eventually(t, "the status names the trouble", func() bool { return p.status(t).Destinations[0].Error != "" })
-			mend()
+			p.eventually(t, "the status names the error", func() bool { return p.status(t).Destinations[0].Error != "" })
+			fix()
 			p.eventually(t, "the block is served", func() bool { return p.has("central") })
 			p.eventually(t, "the status is good", func() bool {
 				d := p.status(t).Destinations[0]
@@ -210,7 +210,7 @@ func TestSourceChanges(t *testing.T) {
 	p.eventually(t, "the block is served again", func() bool { return p.has("central") })
 }
 
-// TestTargetCannotBeWritten: trouble with the target is waited out.
+// TestTargetCannotBeWritten: errors of the target are waited out.
 func TestTargetCannotBeWritten(t *testing.T) {
 	t.Parallel()
 	p := newPod(t, 3600, "central")

@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	// look is how often a Prometheus that does not listen is looked for.
-	look = 100 * time.Millisecond
+	// dialEvery is how often a Prometheus that does not listen is looked for.
+	dialEvery = 100 * time.Millisecond
 	// ask is how often one that listens is asked whether it is ready, and
 	// answer how long it may take.
 	ask, answer = 250 * time.Millisecond, 2 * time.Second
@@ -28,11 +28,11 @@ const (
 	versionAttempts = 10
 )
 
-// prometheusState is what the sidecar sees of the pod's Prometheus.
+// prometheusState is what the sidecar observes of the pod's Prometheus.
 type prometheusState struct {
-	// looked: at least one attempt was made. fresh: it was not there at first,
+	// dialed: at least one attempt was made. fresh: it was not there at first,
 	// so that its start has been seen.
-	looked, fresh bool
+	dialed, fresh bool
 	listening     bool
 	// ready since it began to listen. Prometheus opens its port before it
 	// replays its WAL and applies its configuration.
@@ -67,13 +67,13 @@ func (s *server) watch(ctx context.Context) {
 			// Anything but a refusal may as well be a Prometheus that is busy.
 			refused := errors.Is(err, syscall.ECONNREFUSED)
 			s.observe(func(p *prometheusState) {
-				p.looked, p.fresh, p.listening = true, p.fresh || refused, p.listening && !refused
+				p.dialed, p.fresh, p.listening = true, p.fresh || refused, p.listening && !refused
 			})
-			sleep(ctx, look)
+			sleep(ctx, dialEvery)
 			continue
 		}
 		begun := time.Now()
-		s.observe(func(p *prometheusState) { p.looked, p.listening = true, true })
+		s.observe(func(p *prometheusState) { p.dialed, p.listening = true, true })
 		alive, end := context.WithCancel(ctx)
 		stop := context.AfterFunc(ctx, func() { _ = connection.Close() })
 		go func() {
@@ -84,8 +84,8 @@ func (s *server) watch(ctx context.Context) {
 		<-alive.Done()
 		stop()
 		_ = connection.Close()
-		if time.Since(begun) < look {
-			sleep(ctx, look) // somebody closes every connection
+		if time.Since(begun) < dialEvery {
+			sleep(ctx, dialEvery) // somebody closes every connection
 		}
 	}
 }
@@ -186,7 +186,7 @@ func (s *server) prometheusNow() prometheusState {
 	return s.prometheus
 }
 
-// observe notes a change of what is seen, and has the loop act on it.
+// observe applies a change of the state, and wakes the loop if the state differs.
 func (s *server) observe(change func(*prometheusState)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -196,7 +196,7 @@ func (s *server) observe(change func(*prometheusState)) {
 	if before.listening && !now.listening {
 		s.ended(before)
 		// Another program may start in its place: the image's tag may have moved.
-		*now = prometheusState{looked: true, fresh: true, ended: time.Now()}
+		*now = prometheusState{dialed: true, fresh: true, ended: time.Now()}
 	}
 	if !before.ready && now.ready && now.fresh {
 		s.loaded = slices.Clone(s.served.destinations)

@@ -88,7 +88,7 @@ func NewClient(o Options) (*Client, error) {
 
 // Obtain makes one attempt at a session: role is assumed with the token, and
 // assumeRole, if there is one, with the session of role. Errors have short,
-// stable text: the same trouble reads the same every time.
+// stable text: the same error reads the same every time.
 func (c *Client) Obtain(ctx context.Context, region, role, assumeRole string) (Session, error) {
 	token, err := os.ReadFile(c.options.Token)
 	if err != nil {

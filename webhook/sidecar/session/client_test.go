@@ -104,14 +104,14 @@ func TestObtainReadsTheTokenAgain(t *testing.T) {
 	}
 }
 
-// TestErrors: the same trouble reads the same every time, and names no ports,
+// TestErrors: the same error reads the same every time, and names no ports,
 // request ids or tokens.
 func TestErrors(t *testing.T) {
 	w := ststest.New(t)
 	role := w.Role(t, account, "writer", 3600)
 	for name, tc := range map[string]struct {
-		trouble func(t *testing.T) *session.Client
-		want    string
+		client func(t *testing.T) *session.Client
+		want   string
 	}{
 		"denied": {func(t *testing.T) *session.Client {
 			t.Cleanup(w.Fail("sts:*", awstest.Deny).Stop)
@@ -161,7 +161,7 @@ func TestErrors(t *testing.T) {
 		}, "^the service account token cannot be read: open /nonexistent/token: no such file"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := tc.trouble(t)
+			c := tc.client(t)
 			_, first := c.Obtain(context.Background(), ststest.Region, role, "")
 			if first == nil || !regexp.MustCompile(tc.want).MatchString(first.Error()) {
 				t.Fatalf("error %v, want %s", first, tc.want)

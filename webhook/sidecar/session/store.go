@@ -34,8 +34,8 @@ type Store struct {
 func OpenStore(path string, mode fs.FileMode) (*Store, error) {
 	s := &Store{path: path, mode: mode, sessions: map[string]Session{}}
 	// What a crash in the middle of WriteFile left behind holds secrets.
-	leftovers, err := filepath.Glob(temporary(path) + "*")
-	for _, name := range leftovers {
+	temporaries, err := filepath.Glob(temporary(path) + "*")
+	for _, name := range temporaries {
 		err = errors.Join(err, os.Remove(name))
 	}
 	if err != nil {

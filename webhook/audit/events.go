@@ -44,18 +44,18 @@ const (
 )
 
 // begin begins a round.
-func (t *eventRecorder) begin(namespaces map[string]policy.Injection) {
-	t.left = map[string]int{}
+func (r *eventRecorder) begin(namespaces map[string]policy.Injection) {
+	r.left = map[string]int{}
 	for n := range namespaces {
-		t.left[n] = min(eventsPerNamespace, max(1, eventsPerRound/len(namespaces)))
+		r.left[n] = min(eventsPerNamespace, max(1, eventsPerRound/len(namespaces)))
 	}
 }
 
 // may reports whether one more event of this round may be about the namespace, and
 // counts it.
-func (t *eventRecorder) may(namespace string) bool {
-	t.left[namespace]--
-	return t.left[namespace] >= 0
+func (r *eventRecorder) may(namespace string) bool {
+	r.left[namespace]--
+	return r.left[namespace] >= 0
 }
 
 // eventKey is what makes two events the same: pods come and go, but what is said
@@ -76,10 +76,10 @@ func target(o *observed) (corev1.ObjectReference, *corev1.ObjectReference) {
 }
 
 // record writes an event now.
-func (t *eventRecorder) record(ctx context.Context, o *observed, kind, reason, text string) error {
+func (r *eventRecorder) record(ctx context.Context, o *observed, kind, reason, text string) error {
 	object, related := target(o)
 	now := metav1.Now()
-	_, err := t.client.Events(o.workload.Namespace).Create(ctx, &corev1.Event{
+	_, err := r.client.Events(o.workload.Namespace).Create(ctx, &corev1.Event{
 		ObjectMeta:     metav1.ObjectMeta{GenerateName: shorten(object.Name, 200) + ".", Namespace: o.workload.Namespace},
 		InvolvedObject: object, Related: related,
 		Type: kind, Reason: reason, Action: "Audit",
@@ -87,7 +87,7 @@ func (t *eventRecorder) record(ctx context.Context, o *observed, kind, reason, t
 		Source:  corev1.EventSource{Component: "ampbridge-auditor"},
 		// Both forms of time and reporter: kubectl shows either.
 		EventTime: metav1.NewMicroTime(now.Time), FirstTimestamp: now, LastTimestamp: now, Count: 1,
-		ReportingController: "ampbridge.io/auditor", ReportingInstance: t.instance,
+		ReportingController: "ampbridge.io/auditor", ReportingInstance: r.instance,
 	}, metav1.CreateOptions{})
 	if err != nil {
 		return fmt.Errorf("write event %s on %s %s of namespace %s: %w", reason, object.Kind, object.Name, o.workload.Namespace, err)
@@ -125,7 +125,7 @@ func (a *auditor) report(ctx context.Context, p *policy.Policy, pods []observed,
 	}
 	kept := map[string]int{}
 	for r := range a.events.sent {
-		if kept[r.namespace]++; kept[r.namespace] > remembered {
+		if kept[r.namespace]++; kept[r.namespace] > maxRemembered {
 			continue
 		}
 		// A refusal lasts as long as what the eviction was for.

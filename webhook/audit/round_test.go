@@ -44,18 +44,18 @@ func TestEventsOfARound(t *testing.T) {
 		for i := range c.namespaces {
 			all[fmt.Sprint(i)] = policy.InjectionEnabled
 		}
-		var te eventRecorder
+		var recorder eventRecorder
 		for round := range 2 {
-			te.begin(all)
+			recorder.begin(all)
 			for n := range all {
-				told := 0
+				written := 0
 				for range 5000 {
-					if te.may(n) {
-						told++
+					if recorder.may(n) {
+						written++
 					}
 				}
-				if told != c.want {
-					t.Fatalf("%d namespaces, round %d: %d events about one, want %d", c.namespaces, round, told, c.want)
+				if written != c.want {
+					t.Fatalf("%d namespaces, round %d: %d events about one, want %d", c.namespaces, round, written, c.want)
 				}
 			}
 		}
@@ -70,33 +70,33 @@ func TestExpire(t *testing.T) {
 	for _, c := range []struct {
 		name     string
 		workload breaker.Workload
-		trial    string // of the workload's pod today; empty: there is none
+		revision string // of the workload's pod today; empty: there is none
 		unread   bool
 		label    bool
 		stays    time.Duration // -1: for good
 	}{
 		{"its pod is there", w, "one", false, true, -1},
-		{"the trial has changed", w, "two", false, true, forgetting},
+		{"the revision has changed", w, "two", false, true, forgetting},
 		{"its pod is gone", w, "", false, true, unseen},
 		{"its namespace cannot be read", w, "", true, true, -1},
 		{"the label is gone", w, "one", false, false, 0},
 		{"a pod of the namespace is there", all, "one", false, true, -1},
-		{"of another trial", all, "two", false, true, unseen},
+		{"of another revision", all, "two", false, true, unseen},
 		{"no pod of the namespace is there", all, "", false, true, unseen},
 	} {
 		a := &auditor{}
 		state := breaker.State{}.With(breaker.Entry{Workload: c.workload, Revision: "one"})
-		today, trials, namespaces := map[breaker.Workload]*observed{}, map[breaker.Entry]bool{}, labelled
-		if c.trial != "" {
-			today[w] = &observed{Finding: Finding{Trial: c.trial}, workload: w}
-			trials[breaker.Entry{Workload: all, Revision: c.trial}] = true
+		today, revisions, namespaces := map[breaker.Workload]*observed{}, map[breaker.Entry]bool{}, labelled
+		if c.revision != "" {
+			today[w] = &observed{Finding: Finding{Revision: c.revision}, workload: w}
+			revisions[breaker.Entry{Workload: all, Revision: c.revision}] = true
 		}
 		if !c.label {
 			namespaces = nil
 		}
 		gone := time.Duration(-1)
 		for at := time.Duration(0); at <= 48*time.Hour && gone < 0; at += time.Minute {
-			if len(a.expire(state, namespaces, today, trials, begin.Add(at), map[string]bool{"ns": c.unread})) > 0 {
+			if len(a.expire(state, namespaces, today, revisions, begin.Add(at), map[string]bool{"ns": c.unread})) > 0 {
 				gone = at
 			}
 		}
@@ -119,10 +119,10 @@ func TestUnreadNamespaceIsForgottenAlone(t *testing.T) {
 		h.age(pods, after(0), grace, map[string]bool{"tenant": i > 0})
 	}
 	crowd := history{}
-	for i := range 10 * remembered {
-		crowd[types.UID(fmt.Sprint(i))] = sighting{namespace: "tenant"}
+	for i := range 10 * maxRemembered {
+		crowd[types.UID(fmt.Sprint(i))] = observation{namespace: "tenant"}
 	}
-	if crowd.age(nil, after(0), grace, map[string]bool{"tenant": true}); len(crowd) > remembered {
+	if crowd.age(nil, after(0), grace, map[string]bool{"tenant": true}); len(crowd) > maxRemembered {
 		t.Errorf("%d pods of an unread namespace are remembered", len(crowd))
 	}
 	if _, kept := h["tenant"]; !kept || len(h) != 2 {
@@ -131,7 +131,7 @@ func TestUnreadNamespaceIsForgottenAlone(t *testing.T) {
 }
 
 // Where pods have very many service accounts, every one of them has its turn.
-func TestTurn(t *testing.T) {
+func TestEveryServiceAccountHasItsRound(t *testing.T) {
 	const accounts, share = 5000, 50
 	for round := range 2 {
 		looked := map[string]int{}

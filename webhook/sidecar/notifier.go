@@ -33,7 +33,7 @@ const maxReplaced = 256
 
 // touch is called after each change with the path of the file in use. What
 // cannot be kept open is not watched.
-func (b *inodeNotifier) touch(path string, now time.Time) error {
+func (n *inodeNotifier) touch(path string, now time.Time) error {
 	next, err := os.OpenFile(path, os.O_RDWR, 0)
 	if errors.Is(err, os.ErrPermission) {
 		next, err = os.Open(path)
@@ -42,7 +42,7 @@ func (b *inodeNotifier) touch(path string, now time.Time) error {
 		return err
 	}
 	var errs []error
-	for _, file := range b.replaced {
+	for _, file := range n.replaced {
 		// Its memory counts as the pod's. Some are not writable; all can be touched.
 		if now.Sub(file.until) > drained {
 			_ = file.Truncate(0)
@@ -55,24 +55,24 @@ func (b *inodeNotifier) touch(path string, now time.Time) error {
 			errs = append(errs, err)
 		}
 	}
-	if b.current != nil {
-		b.replaced = append(b.replaced, replaced{b.current, now})
+	if n.current != nil {
+		n.replaced = append(n.replaced, replaced{n.current, now})
 	}
-	b.current = next
-	if len(b.replaced) > maxReplaced {
-		errs = append(errs, b.replaced[0].Close())
-		b.replaced = b.replaced[1:]
+	n.current = next
+	if len(n.replaced) > maxReplaced {
+		errs = append(errs, n.replaced[0].Close())
+		n.replaced = n.replaced[1:]
 	}
 	return errors.Join(errs...)
 }
 
 // close lets go of all.
-func (b *inodeNotifier) close() error {
+func (n *inodeNotifier) close() error {
 	var errs []error
-	if b.current != nil {
-		errs = append(errs, b.current.Close())
+	if n.current != nil {
+		errs = append(errs, n.current.Close())
 	}
-	for _, file := range b.replaced {
+	for _, file := range n.replaced {
 		errs = append(errs, file.Close())
 	}
 	return errors.Join(errs...)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"sync/atomic"
 	"time"
 
@@ -15,12 +16,13 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 	admissionclient "k8s.io/client-go/kubernetes/typed/admissionregistration/v1"
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 )
 
-// Options say what a [Rotator] keeps, and where.
+// Options name what a [Rotator] rotates, and where it is.
 type Options struct {
 	// Namespace is that of the Secret and of the Service.
 	Namespace string
@@ -54,8 +56,8 @@ const (
 	publishPause = time.Second
 )
 
-// Rotator serves a certificate that the replicas of the webhook keep, together,
-// in a Secret.
+// Rotator serves a certificate, which the replicas of the webhook share in a Secret,
+// and rotates it.
 type Rotator struct {
 	*serving
 	Options
@@ -73,12 +75,12 @@ type Rotator struct {
 	// reviewProblem is the last one with the policy's registration.
 	reviewProblem string
 
-	looked  atomic.Pointer[time.Time] // when a look last succeeded
-	trusted atomic.Bool               // the served pair, at that look
-	problem atomic.Pointer[error]     // of the last pass
+	observedAt atomic.Pointer[time.Time] // when observe last succeeded
+	trusted    atomic.Bool               // the served pair, at that time
+	problem    atomic.Pointer[error]     // of the last pass
 }
 
-// NewRotator returns a keeper that has done nothing yet.
+// NewRotator returns a Rotator that has done nothing yet.
 func NewRotator(o Options) (*Rotator, error) {
 	o.Timing = o.Timing.withDefaults()
 	config := rest.CopyConfig(o.RESTConfig)
@@ -102,77 +104,83 @@ func NewRotator(o Options) (*Rotator, error) {
 	}, nil
 }
 
-// Run keeps the certificate until the context ends. Nothing makes it fail: it
-// goes on serving what it has, and tries again.
-func (k *Rotator) Run(ctx context.Context) error {
+// Run serves and rotates the certificate until the context ends. It never fails: after
+// an error it serves what it has, and tries again.
+func (r *Rotator) Run(ctx context.Context) error {
 	var group errgroup.Group
-	group.Go(func() error { k.follow(ctx, k.Secret, k.secrets.Watch); return nil })
-	group.Go(func() error { k.follow(ctx, k.Configuration, k.configurations.Watch); return nil })
-	group.Go(func() error { k.follow(ctx, k.Configuration, k.reviews.Watch); return nil })
-	group.Go(func() error { k.loop(ctx); return nil })
+	group.Go(func() error { r.follow(ctx, r.Secret, r.secrets.Watch); return nil })
+	group.Go(func() error { r.follow(ctx, r.Configuration, r.configurations.Watch); return nil })
+	group.Go(func() error { r.follow(ctx, r.Configuration, r.reviews.Watch); return nil })
+	group.Go(func() error { r.loop(ctx); return nil })
 	return group.Wait()
 }
 
-func (k *Rotator) loop(ctx context.Context) {
-	for retry := firstRetry; ctx.Err() == nil; {
-		wait, err := k.pass(ctx)
+func (r *Rotator) loop(ctx context.Context) {
+	backoff := newBackoff()
+	for ctx.Err() == nil {
+		pause, err := r.pass(ctx)
 		if ctx.Err() != nil {
 			return
 		}
 		if err == nil {
-			k.problem.Store(nil)
-			wait, retry = min(wait, k.Timing.Resync), firstRetry
+			r.problem.Store(nil)
+			pause, backoff = min(pause, r.Timing.Resync), newBackoff()
 		} else {
-			k.metrics.errors.Inc()
-			if said := k.problem.Swap(&err); said == nil || (*said).Error() != err.Error() {
-				k.Logger.Error("keeping the serving certificate", "error", err)
+			r.metrics.errors.Inc()
+			if logged := r.problem.Swap(&err); logged == nil || (*logged).Error() != err.Error() {
+				r.Logger.Error("cannot maintain the serving certificate", "error", err)
 			}
-			wait, retry = retry, min(2*retry, maxRetry)
+			pause = backoff.Step()
 		}
-		timer := time.NewTimer(wait)
+		timer := time.NewTimer(pause)
 		select {
 		case <-ctx.Done():
-		case <-k.wake:
+		case <-r.wake:
 		case <-timer.C:
 		}
 		timer.Stop()
 	}
 }
 
+// newBackoff returns the pauses between attempts that fail.
+func newBackoff() wait.Backoff {
+	return wait.Backoff{Duration: firstRetry, Factor: 2, Steps: math.MaxInt32, Cap: maxRetry}
+}
+
 // pass takes the steps that can be taken now, and returns when to look again.
-func (k *Rotator) pass(ctx context.Context) (time.Duration, error) {
+func (r *Rotator) pass(ctx context.Context) (time.Duration, error) {
 	for range maxSteps {
-		l, err := k.look(ctx)
+		l, err := r.observe(ctx)
 		if err != nil {
 			return 0, err
 		}
-		k.use(l)
-		if err := k.registered(l); err != nil {
+		r.use(l)
+		if err := r.registered(l); err != nil {
 			return 0, err
 		}
-		k.publishReview(ctx, l)
-		step := Next(l.state, l.observed, k.Timing)
+		r.publishReview(ctx, l)
+		step := Next(l.state, l.observed, r.Timing)
 		if step.Action == Wait {
 			return step.After, nil
 		}
-		if pause := publishPause - time.Since(k.published); step.Action == Publish && pause > 0 {
+		if pause := publishPause - time.Since(r.published); step.Action == Publish && pause > 0 {
 			return pause, nil
 		}
-		err = k.apply(ctx, step.Action, l)
+		err = r.apply(ctx, step.Action, l)
 		switch {
 		case apierrors.IsConflict(err), apierrors.IsNotFound(err):
-			k.Logger.Debug("another replica was first", "action", step.Action)
+			r.Logger.Debug("another replica was first", "action", step.Action)
 		case err != nil:
 			return 0, fmt.Errorf("%s: %w", step.Action, err)
 		default:
-			k.Logger.Info("serving certificate", "action", step.Action, "secret", k.Secret)
+			r.Logger.Info("serving certificate", "action", step.Action, "secret", r.Secret)
 		}
 	}
 	return firstRetry, nil
 }
 
-// look is all that a decision needs, read live.
-type look struct {
+// snapshot is all that a decision needs, read live.
+type snapshot struct {
 	secret        *corev1.Secret
 	configuration *admissionv1.MutatingWebhookConfiguration
 	places        []int
@@ -180,91 +188,91 @@ type look struct {
 	observed      Observed
 }
 
-// look reads the configuration before the Secret. Whoever changes what the
+// observe reads the configuration before the Secret. Whoever changes what the
 // configuration is to hold writes the Secret first; so a state that is out of
 // date comes with a configuration that is out of date, and the API server
 // refuses what is made of it.
-func (k *Rotator) look(ctx context.Context) (*look, error) {
+func (r *Rotator) observe(ctx context.Context) (*snapshot, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	l := &look{}
+	l := &snapshot{}
 	var err error
-	l.configuration, err = k.configurations.Get(ctx, k.Configuration, metav1.GetOptions{})
+	l.configuration, err = r.configurations.Get(ctx, r.Configuration, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
 		l.configuration = nil
 	case err != nil:
-		return nil, fmt.Errorf("read the MutatingWebhookConfiguration %s: %w", k.Configuration, err)
+		return nil, fmt.Errorf("read the MutatingWebhookConfiguration %s: %w", r.Configuration, err)
 	}
-	l.secret, err = k.secrets.Get(ctx, k.Secret, metav1.GetOptions{})
+	l.secret, err = r.secrets.Get(ctx, r.Secret, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
 		l.secret = nil
 	case err != nil:
-		return nil, fmt.Errorf("read the Secret %s of namespace %s: %w", k.Secret, k.Namespace, err)
+		return nil, fmt.Errorf("read the Secret %s of namespace %s: %w", r.Secret, r.Namespace, err)
 	}
-	l.places = ours(l.configuration, k.Namespace, k.Service)
+	l.places = ours(l.configuration, r.Namespace, r.Service)
 	now := time.Now()
-	l.observed = Observed{Now: now, Names: k.names(), Held: k.servingPair, Trusted: bundles(l.configuration, l.places)}
+	l.observed = Observed{Now: now, Names: r.names(), Serving: r.servingPair, Trusted: bundles(l.configuration, l.places)}
 	var problems []string
 	l.state, problems, err = decode(l.secret, now)
-	if said := fmt.Sprint(problems); said != k.problems {
-		k.problems = said
+	if text := fmt.Sprint(problems); text != r.problems {
+		r.problems = text
 		for _, problem := range problems {
-			k.Logger.Warn("part of the Secret is of no use", "secret", k.Secret, "problem", problem)
+			r.Logger.Warn("part of the Secret is of no use", "secret", r.Secret, "problem", problem)
 		}
 	}
 	if err != nil {
 		return nil, err
 	}
-	k.looked.Store(&now)
+	r.observedAt.Store(&now)
 	return l, nil
 }
 
 // names are those under which an API server may call.
-func (k *Rotator) names() []string {
-	return []string{k.Service, k.Service + "." + k.Namespace, k.Service + "." + k.Namespace + ".svc"}
+func (r *Rotator) names() []string {
+	return []string{r.Service, r.Service + "." + r.Namespace, r.Service + "." + r.Namespace + ".svc"}
 }
 
 // use serves what the state says.
-func (k *Rotator) use(l *look) {
+func (r *Rotator) use(l *snapshot) {
 	if pair := l.state.Serve(l.observed); pair != nil {
-		k.servingPair = pair
-		if k.serve(pair.served) {
-			k.Logger.Info("serving certificate", "action", "serve", "ends", pair.NotAfter())
+		r.servingPair = pair
+		if r.serve(pair.served) {
+			r.Logger.Info("serving certificate", "action", "serve", "ends", pair.NotAfter())
 		}
-		l.observed.Held = pair
+		l.observed.Serving = pair
 	}
-	k.trusted.Store(l.observed.Trusted.Cover(k.servingPair))
-	k.metrics.observe(l.state, k.trusted.Load())
+	r.trusted.Store(l.observed.Trusted.Cover(r.servingPair))
+	r.metrics.record(l.state, r.trusted.Load())
 }
 
-// registered: without somebody to call us there is nothing to keep. So a Secret
-// that is deleted together with the configuration, as helm uninstall does, is
+// registered returns an error if no entry of the configuration calls the Service:
+// then no certificate is needed. So a Secret that is deleted together with the configuration, as helm uninstall does, is
 // not put back by a replica that is still there.
-func (k *Rotator) registered(l *look) error {
+func (r *Rotator) registered(l *snapshot) error {
 	switch {
 	case l.configuration == nil:
-		return fmt.Errorf("there is no MutatingWebhookConfiguration %s: install the chart again, or name the right one with --webhook-configuration", k.Configuration)
+		return fmt.Errorf("there is no MutatingWebhookConfiguration %s: install the chart again, or name the right one with --webhook-configuration", r.Configuration)
 	case len(l.places) == 0:
 		return fmt.Errorf("no entry of the MutatingWebhookConfiguration %s calls the Service %s of namespace %s: --service and --namespace have to be as the entries name them",
-			k.Configuration, k.Service, k.Namespace)
+			r.Configuration, r.Service, r.Namespace)
 	}
 	return nil
 }
 
 // apply takes one step, which is one write; a conflict means that another
 // replica has taken it, or a better one.
-func (k *Rotator) apply(ctx context.Context, action Action, l *look) error {
+func (r *Rotator) apply(ctx context.Context, action Action, l *snapshot) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	if action == Publish {
-		return k.publish(ctx, l)
+		return r.publish(ctx, l)
 	}
 	var fresh *Pair
 	var err error
 	if action == Generate {
-		if fresh, err = Issue(k.names(), l.observed.Now, k.Timing.Life); err != nil {
+		if fresh, err = Issue(r.names(), l.observed.Now, r.Timing.Life); err != nil {
 			return err
 		}
 	}
@@ -272,55 +280,55 @@ func (k *Rotator) apply(ctx context.Context, action Action, l *look) error {
 	if secret == nil {
 		// Applied rather than created, so that the right to create can be confined to
 		// this name; and without content, so that replicas cannot harm each other.
-		if secret, err = k.secrets.Apply(ctx, shell(k.Namespace, k.Secret), metav1.ApplyOptions{FieldManager: fieldManager}); err != nil {
-			return fmt.Errorf("make the Secret %s of namespace %s: %w", k.Secret, k.Namespace, err)
+		if secret, err = r.secrets.Apply(ctx, shell(r.Namespace, r.Secret), metav1.ApplyOptions{FieldManager: fieldManager}); err != nil {
+			return fmt.Errorf("make the Secret %s of namespace %s: %w", r.Secret, r.Namespace, err)
 		}
 		if len(secret.Data) > 0 {
 			return nil // another replica made it, and filled it
 		}
 	}
-	_, err = k.secrets.Update(ctx, encode(l.state.After(action, l.observed, fresh), secret), metav1.UpdateOptions{FieldManager: fieldManager})
+	_, err = r.secrets.Update(ctx, encode(l.state.After(action, l.observed, fresh), secret), metav1.UpdateOptions{FieldManager: fieldManager})
 	return err
 }
 
-func (k *Rotator) publish(ctx context.Context, l *look) error {
+func (r *Rotator) publish(ctx context.Context, l *snapshot) error {
 	patch, err := bundlePatch(l.configuration.ResourceVersion, l.places, encodeBundle(l.state.Authorities()))
 	if err != nil {
 		return err
 	}
-	k.published = time.Now()
-	_, err = k.configurations.Patch(ctx, k.Configuration, types.JSONPatchType, patch, metav1.PatchOptions{FieldManager: fieldManager})
+	r.published = time.Now()
+	_, err = r.configurations.Patch(ctx, r.Configuration, types.JSONPatchType, patch, metav1.PatchOptions{FieldManager: fieldManager})
 	return err
 }
 
 // publishReview gives the policy's registration the bundle as well. A rotation
 // does not wait for it: without it the policy is not reviewed when it is applied,
 // and pods are injected as before.
-func (k *Rotator) publishReview(ctx context.Context, l *look) {
+func (r *Rotator) publishReview(ctx context.Context, l *snapshot) {
 	problem := ""
-	if err := k.tryPublishReview(ctx, l); err != nil {
+	if err := r.tryPublishReview(ctx, l); err != nil {
 		problem = err.Error()
 	}
-	if problem != "" && problem != k.reviewProblem {
-		k.Logger.Warn("the policy is not reviewed when it is applied", "error", problem)
+	if problem != "" && problem != r.reviewProblem {
+		r.Logger.Warn("the policy is not reviewed when it is applied", "error", problem)
 	}
-	k.reviewProblem = problem
+	r.reviewProblem = problem
 }
 
-func (k *Rotator) tryPublishReview(ctx context.Context, l *look) error {
+func (r *Rotator) tryPublishReview(ctx context.Context, l *snapshot) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	configuration, err := k.reviews.Get(ctx, k.Configuration, metav1.GetOptions{})
+	configuration, err := r.reviews.Get(ctx, r.Configuration, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil // the registration of the review is not installed
 	}
 	if err != nil {
-		return fmt.Errorf("read the ValidatingWebhookConfiguration %s: %w", k.Configuration, err)
+		return fmt.Errorf("read the ValidatingWebhookConfiguration %s: %w", r.Configuration, err)
 	}
 	var places []int
 	authorities := l.state.Authorities()
 	for i, w := range configuration.Webhooks {
-		if s := w.ClientConfig.Service; s != nil && s.Namespace == k.Namespace && s.Name == k.Service && !isBundle(w.ClientConfig.CABundle, authorities) {
+		if s := w.ClientConfig.Service; s != nil && s.Namespace == r.Namespace && s.Name == r.Service && !isBundle(w.ClientConfig.CABundle, authorities) {
 			places = append(places, i)
 		}
 	}
@@ -331,34 +339,34 @@ func (k *Rotator) tryPublishReview(ctx context.Context, l *look) error {
 	if err != nil {
 		return err
 	}
-	_, err = k.reviews.Patch(ctx, k.Configuration, types.JSONPatchType, patch, metav1.PatchOptions{FieldManager: fieldManager})
+	_, err = r.reviews.Patch(ctx, r.Configuration, types.JSONPatchType, patch, metav1.PatchOptions{FieldManager: fieldManager})
 	if apierrors.IsConflict(err) {
 		return nil // another replica was first; the watch brings us back
 	}
 	return err
 }
 
-// Ready says why an API server could not call this replica.
-func (k *Rotator) Ready() error {
-	why := errors.New("the API server has not been asked yet")
-	if problem := k.problem.Load(); problem != nil {
-		why = *problem
+// Ready returns why an API server cannot call this replica; nil: it can.
+func (r *Rotator) Ready() error {
+	cause := errors.New("the API server has not been asked yet")
+	if problem := r.problem.Load(); problem != nil {
+		cause = *problem
 	}
-	silent := time.Since(k.lastLook())
+	silent := time.Since(r.lastObserved())
 	switch {
-	case k.current.Load() == nil:
-		return fmt.Errorf("no serving certificate is loaded: %w", why)
-	case silent > k.Timing.Retirement/2:
-		return fmt.Errorf("for %s it could not be seen which certificate to serve: %w", silent.Round(time.Second), why)
-	case !k.trusted.Load():
-		return fmt.Errorf("the API server does not trust the serving certificate: %w", why)
+	case r.current.Load() == nil:
+		return fmt.Errorf("no serving certificate is loaded: %w", cause)
+	case silent > r.Timing.Retirement/2:
+		return fmt.Errorf("for %s it could not be seen which certificate to serve: %w", silent.Round(time.Second), cause)
+	case !r.trusted.Load():
+		return fmt.Errorf("the API server does not trust the serving certificate: %w", cause)
 	}
 	return nil
 }
 
-func (k *Rotator) lastLook() time.Time {
-	if at := k.looked.Load(); at != nil {
+func (r *Rotator) lastObserved() time.Time {
+	if at := r.observedAt.Load(); at != nil {
 		return *at
 	}
-	return k.started
+	return r.started
 }
