@@ -90,7 +90,7 @@ func (h *podHandler) decidePod(ctx context.Context, question policy.Request, pod
 	return outcome{Decision: decision, operations: operations}
 }
 
-// isFinal tells whether no annotation of a service account could change a
+// isFinal reports whether no annotation of a service account could change a
 // decision of this reason into another that matters.
 func isFinal(r policy.Reason) bool {
 	switch r {

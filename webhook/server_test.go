@@ -105,9 +105,9 @@ func (w *running) eventuallyReady() {
 
 func TestReadiness(t *testing.T) {
 	w := run(t, nil)
-	testkit.Eventually(t, "not ready, and says why", func() bool {
-		ok, why := w.ready()
-		return !ok && strings.Contains(why, "no policy is loaded") && strings.Contains(why, "no serving certificate is loaded") && strings.Contains(why, "tls.crt")
+	testkit.Eventually(t, "not ready, and the reason is given", func() bool {
+		ok, text := w.ready()
+		return !ok && strings.Contains(text, "no policy is loaded") && strings.Contains(text, "no serving certificate is loaded") && strings.Contains(text, "tls.crt")
 	})
 	answer, err := http.Get("http://" + w.HealthAddr + "/healthz")
 	if err != nil {
@@ -120,8 +120,8 @@ func TestReadiness(t *testing.T) {
 
 	client := w.writeCertificate()
 	testkit.Eventually(t, "only the policy is missing", func() bool {
-		ok, why := w.ready()
-		return !ok && strings.Contains(why, "no policy is loaded") && !strings.Contains(why, "certificate") && !strings.Contains(why, "server")
+		ok, text := w.ready()
+		return !ok && strings.Contains(text, "no policy is loaded") && !strings.Contains(text, "certificate") && !strings.Contains(text, "server")
 	})
 	unready := send(t, client, "https://"+w.Addr+"/pods/enabled", podRequest(t, operatorPod, nil))
 	if unready.Patch != nil || len(unready.Warnings) != 1 {
@@ -275,8 +275,8 @@ func TestShutdownDropsNothing(t *testing.T) {
 			testkit.Eventually(t, "requests flow", func() bool { return sent.Load() > before+10 })
 			w.stop()
 			testkit.Eventually(t, "not ready while it drains", func() bool {
-				ok, why := w.ready()
-				return !ok && strings.Contains(why, "about to end")
+				ok, text := w.ready()
+				return !ok && strings.Contains(text, "about to end")
 			})
 			drained := sent.Load()
 			testkit.Eventually(t, "it serves while it drains", func() bool { return sent.Load() > drained+10 })

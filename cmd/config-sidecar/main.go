@@ -1,5 +1,5 @@
 // Command config-sidecar runs beside Prometheus and serves it its configuration,
-// with the remote_write blocks that the webhook assigned to its pod. See package
+// with the remote_write blocks that the webhook gave to its pod. See package
 // sidecar.
 //
 //	config-sidecar          runs until SIGTERM

@@ -141,7 +141,7 @@ func afterwards(o *observed) string {
 	return "the pod is evicted, and its successor starts without the sidecar"
 }
 
-// attributable tells whether a pod's hanging says something about today's revision. One
+// attributable reports whether a pod's hanging says something about today's revision. One
 // that hangs on what an older policy gave it does not, unless it is already the
 // successor of such a one: then what it carries was changed on its way, and not
 // by time.

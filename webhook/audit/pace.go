@@ -30,14 +30,14 @@ const (
 	attemptLife = 24 * time.Hour
 )
 
-// successor tells whether a pod came after the workload's last eviction. The
+// successor reports whether a pod came after the workload's last eviction. The
 // API server keeps times in seconds: one of the same second counts as such.
 func (p *pace) successor(w breaker.Workload, created time.Time) bool {
 	last := p.attempts[w]
 	return !last.evicted.IsZero() && !created.Before(last.evicted.Truncate(time.Second))
 }
 
-// due tells whether a pod of the workload may be evicted now. hurry leaves out
+// due reports whether a pod of the workload may be evicted now. hurry leaves out
 // the time between siblings, for pods that run nothing.
 func (p *pace) due(w breaker.Workload, created, now time.Time, hurry bool) bool {
 	last := p.attempts[w]

@@ -71,7 +71,7 @@ func (p *Pod) serviceAccount() string {
 	return p.Spec.ServiceAccountName
 }
 
-// concerned tells whether a decision about the pod can be anything but silence.
+// concerned reports whether a decision about the pod can be anything but silence.
 func (p *Pod) concerned() bool {
 	_, prometheus := inject.Prometheus(&p.Pod)
 	_, asks := p.Metadata.Annotations[policy.AnnotationInject]
@@ -80,7 +80,7 @@ func (p *Pod) concerned() bool {
 
 func (p *Pod) terminating() bool { return !p.Record.Metadata.DeletionTimestamp.IsZero() }
 
-// ended tells whether nothing that is done to the pod matters any more, or ever
+// ended reports whether nothing that is done to the pod matters any more, or ever
 // did: the kubelet makes static pods by itself.
 func (p *Pod) ended() bool {
 	phase := p.Record.Status.Phase
@@ -138,7 +138,7 @@ var waitsForNothing = map[string]bool{
 	"CreateContainerConfigError": true, "CreateContainerError": true, "RunContainerError": true, "CrashLoopBackOff": true,
 }
 
-// readyToStart tells whether the pod has its volumes and its network, so that its
+// readyToStart reports whether the pod has its volumes and its network, so that its
 // first init container's turn has come. Kubelets say so from Kubernetes 1.29 on.
 func (p *Pod) readyToStart() bool {
 	for _, c := range p.Record.Status.Conditions {
@@ -149,7 +149,7 @@ func (p *Pod) readyToStart() bool {
 	return false
 }
 
-// Hangs tells whether the pod is kept from starting by the config sidecar, and
+// Hangs reports whether the pod is kept from starting by the config sidecar, and
 // how, in one word and in the kubelet's words. A moment of it is normal: the
 // caller measures for how long it holds.
 func (p *Pod) Hangs() (cause, message string, hangs bool) {

@@ -7,9 +7,9 @@ import (
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 )
 
-// ours are the places of the entries that call the Service; all others are
+// placesOf are the places of the entries that call the Service; all others are
 // somebody else's.
-func ours(configuration *admissionv1.MutatingWebhookConfiguration, namespace, service string) (places []int) {
+func placesOf(configuration *admissionv1.MutatingWebhookConfiguration, namespace, service string) (places []int) {
 	if configuration == nil {
 		return nil
 	}

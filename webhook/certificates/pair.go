@@ -91,7 +91,7 @@ func parsePair(authority, certificate, key []byte) (*Pair, error) {
 	return &Pair{Certificate: certificate, Key: key, authority: authorities[0], served: served}, nil
 }
 
-// Equal tells whether both are the same certificate.
+// Equal reports whether both are the same certificate.
 func (p *Pair) Equal(other *Pair) bool {
 	return p != nil && other != nil && bytes.Equal(p.served.Leaf.Raw, other.served.Leaf.Raw)
 }

@@ -211,7 +211,7 @@ func (r *Rotator) observe(ctx context.Context) (*snapshot, error) {
 	case err != nil:
 		return nil, fmt.Errorf("read the Secret %s of namespace %s: %w", r.Secret, r.Namespace, err)
 	}
-	l.places = ours(l.configuration, r.Namespace, r.Service)
+	l.places = placesOf(l.configuration, r.Namespace, r.Service)
 	now := time.Now()
 	l.observed = Observed{Now: now, Names: r.names(), Serving: r.servingPair, Trusted: bundles(l.configuration, l.places)}
 	var problems []string

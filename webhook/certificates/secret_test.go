@@ -142,7 +142,7 @@ func TestBundlePatch(t *testing.T) {
 			entry("ampbridge", "webhook", nil), url, entry("other", "webhook", nil), entry("ampbridge", "other", []byte("theirs")), entry("ampbridge", "webhook", []byte("old")),
 		},
 	}
-	places := ours(before, "ampbridge", "webhook")
+	places := placesOf(before, "ampbridge", "webhook")
 	if diff := cmp.Diff([]int{0, 4}, places); diff != "" {
 		t.Fatalf("our entries, -want +got:\n%s", diff)
 	}

@@ -222,7 +222,7 @@ type Bundles struct {
 	Entries [][]byte
 }
 
-// Are tells whether each entry trusts exactly these authorities.
+// Are reports whether each entry trusts exactly these authorities.
 func (b Bundles) Are(authorities []*x509.Certificate) bool {
 	for _, entry := range b.Entries {
 		if !isBundle(entry, authorities) {
@@ -232,7 +232,7 @@ func (b Bundles) Are(authorities []*x509.Certificate) bool {
 	return len(b.Entries) > 0
 }
 
-// Cover tells whether each entry trusts the pair.
+// Cover reports whether each entry trusts the pair.
 func (b Bundles) Cover(p *Pair) bool {
 	for _, entry := range b.Entries {
 		if p == nil || !contains(parseBundle(entry), p.authority) {

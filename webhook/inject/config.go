@@ -78,12 +78,12 @@ func locateConfig(pod *Pod, prometheus int) (source, *policy.Decision) {
 		}
 	case "emptyDir":
 		if pinned {
-			return source{}, unsupportedVolume(volume)
+			return source{}, refuseVolume(volume)
 		}
 		found.reload = ReloadByReloader
 		found.configuration, refused = expanded(pod, c, read)
 	default:
-		return source{}, unsupportedVolume(volume)
+		return source{}, refuseVolume(volume)
 	}
 	if refused != nil {
 		return source{}, refused
@@ -129,7 +129,7 @@ func neverReloads(pod *Pod, c *Container, file string, pinned bool) *policy.Deci
 	return nil
 }
 
-func unsupportedVolume(volume *Volume) *policy.Decision {
+func refuseVolume(volume *Volume) *policy.Decision {
 	return refuse(ConfigurationVolume, "the configuration lies in volume %q (%s), which others may write to: mount it from a ConfigMap or a Secret", volume.Name, volume.kind())
 }
 
@@ -246,7 +246,7 @@ func expanded(pod *Pod, prometheus *Container, read configuration) (configuratio
 	case refused != nil:
 		return configuration{}, refused
 	case source.volume < 0:
-		return configuration{}, unsupportedVolume(output)
+		return configuration{}, refuseVolume(output)
 	case !continues:
 		return configuration{}, refuse(NoReloader, "volume %q is filled once, when the pod starts: add a config-reloader container that keeps it up to date", output.Name)
 	}
@@ -257,6 +257,6 @@ func expanded(pod *Pod, prometheus *Container, read configuration) (configuratio
 	case "configMap", "secret", "projected":
 		return source, nil
 	default:
-		return configuration{}, unsupportedVolume(volume)
+		return configuration{}, refuseVolume(volume)
 	}
 }

@@ -17,7 +17,7 @@ const (
 	labelComponent = "app.kubernetes.io/component"
 )
 
-// Prometheus tells whether a pod has a container that is Prometheus, or that
+// Prometheus reports whether a pod has a container that is Prometheus, or that
 // its owner names as such with the annotation ampbridge.io/container. container
 // is empty where it is not clear which one: where the annotation names none of
 // the pod's, or several look like Prometheus. [Inject] then skips, and says so.

@@ -143,8 +143,8 @@ func withdraw(pod *Pod, e policy.Entitlement, o Options) []jsonpatch.Operation {
 	if refused != nil || len(identity) == 0 {
 		return nil
 	}
-	ours := slices.Concat(identity, []EnvVar{{Name: variableCredentialsFile, Value: credentialsFile}, {Name: variableConfigFile, Value: credentialsFile}})
-	if !hasIdentity(pod, e, o, ours...) {
+	own := slices.Concat(identity, []EnvVar{{Name: variableCredentialsFile, Value: credentialsFile}, {Name: variableConfigFile, Value: credentialsFile}})
+	if !hasIdentity(pod, e, o, own...) {
 		return nil
 	}
 	c, at := &pod.Spec.Containers[index], pointer("spec", "containers", index)
@@ -212,8 +212,8 @@ func filesAtHome(c *Container) (credentials, config bool) {
 
 // hasIdentity reports whether the pod has an AWS identity, or may have one: what
 // envFrom brings cannot be seen, and the variables of ampbridge would win over
-// it. The variables ours are those that ampbridge has added.
-func hasIdentity(pod *Pod, e policy.Entitlement, o Options, ours ...EnvVar) bool {
+// it. own are the variables that ampbridge has added.
+func hasIdentity(pod *Pod, e policy.Entitlement, o Options, own ...EnvVar) bool {
 	role := o.ServiceAccountAnnotations[policy.AnnotationIRSA]
 	if role != "" && !slices.ContainsFunc(e.Destinations, func(d policy.Destination) bool {
 		return role == o.Policy.RoleFor(d, e.Subject).String()
@@ -231,7 +231,7 @@ func hasIdentity(pod *Pod, e policy.Entitlement, o Options, ours ...EnvVar) bool
 			return true
 		}
 		for _, v := range c.Env {
-			if slices.Contains(identityVariables, v.Name) && !slices.Contains(ours, v) || azure && slices.Contains(azureVariables, v.Name) {
+			if slices.Contains(identityVariables, v.Name) && !slices.Contains(own, v) || azure && slices.Contains(azureVariables, v.Name) {
 				return true
 			}
 		}

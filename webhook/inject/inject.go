@@ -226,7 +226,7 @@ func checkExisting(pod *Pod) *policy.Decision {
 	return refuse(PartlyInjected, "the pod has %s, but no %s: remove what is named ampbridge from its manifest", found[0], missing[0])
 }
 
-// usesAzureToken tells whether a sidecar takes the token of Azure's webhook.
+// usesAzureToken reports whether a sidecar takes the token of Azure's webhook.
 func usesAzureToken(pod *Pod) bool {
 	return slices.ContainsFunc(pod.Spec.InitContainers, func(c Container) bool {
 		return c.Name == sidecarconfig.ContainerName && pod.volume(sidecarconfig.VolumeToken) < 0 &&

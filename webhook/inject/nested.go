@@ -46,12 +46,12 @@ func nested(pod *Pod, volume int) ([]sidecarconfig.MountPoint, *policy.Decision)
 	return points, nil
 }
 
-// mounts tells whether something is mounted at exactly that path.
+// mounts reports whether something is mounted at exactly that path.
 func (c *Container) mounts(at string) bool {
 	return slices.ContainsFunc(c.VolumeMounts, func(m VolumeMount) bool { return path.Clean(m.MountPath) == at })
 }
 
-// isFile tells whether a mount shows a file; known is false where the pod does
+// isFile reports whether a mount shows a file; known is false where the pod does
 // not say.
 func (p *Pod) isFile(m *VolumeMount) (file, known bool) {
 	index := p.volume(m.Name)
@@ -77,7 +77,7 @@ func (p *Pod) isFile(m *VolumeMount) (file, known bool) {
 	return false, m.SubPath == ""
 }
 
-// hasDirectory tells whether the volume's items lay a file below a path. Without
+// hasDirectory reports whether the volume's items lay a file below a path. Without
 // items, the keys of ConfigMaps and Secrets are files side by side.
 func (v *Volume) hasDirectory(dir string) bool {
 	type object struct {

@@ -153,7 +153,7 @@ type VolumeMount struct {
 	ReadOnly    bool   `json:"readOnly,omitzero"`
 }
 
-// part tells whether m shows a part of the volume, which the kubelet resolves
+// part reports whether m shows a part of the volume, which the kubelet resolves
 // once, when the container starts.
 func (m *VolumeMount) part() bool { return m.SubPath != "" || m.SubPathExpr != "" }
 
@@ -263,7 +263,7 @@ func flagValues(args []string, name string) []string {
 
 func (c *Container) hasFlag(name string) bool { return len(c.flag(name)) > 0 }
 
-// setsEnv tells whether the container's own list names the variable. What
+// setsEnv reports whether the container's own list names the variable. What
 // envFrom brings cannot be seen.
 func (c *Container) setsEnv(name string) bool {
 	for i := range c.Env {

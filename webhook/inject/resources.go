@@ -261,7 +261,7 @@ func quotaLeft(sidecar Resources, pod *Pod, quotas []corev1.ResourceQuota) *poli
 	return nil
 }
 
-// exceeds tells whether used, the pod's own and the sidecar's are more than most.
+// exceeds reports whether used, the pod's own and the sidecar's are more than most.
 func exceeds(sidecar corev1.ResourceList, pod *Pod, of func(*Container) corev1.ResourceList, name corev1.ResourceName, used, most resource.Quantity) bool {
 	more, set := sidecar[name]
 	if !set {
@@ -284,7 +284,7 @@ func requestsOf(c *Container) corev1.ResourceList {
 	return all
 }
 
-// limited tells whether any of the pod's containers has a limit.
+// limited reports whether any of the pod's containers has a limit.
 func limited(pod *Pod, name corev1.ResourceName) bool {
 	for c := range pod.all {
 		if _, set := c.Resources.Limits[name]; set {
@@ -331,7 +331,7 @@ func hard(q *corev1.ResourceQuota) corev1.ResourceList {
 	return q.Spec.Hard
 }
 
-// bestEffort tells whether none of the pod's containers asks for anything.
+// bestEffort reports whether none of the pod's containers asks for anything.
 func bestEffort(pod *Pod) bool {
 	for c := range pod.all {
 		if c.Resources.any() {
@@ -359,7 +359,7 @@ func distinguishesBestEffort(q corev1.ResourceQuota) bool {
 	})
 }
 
-// covers tells whether a quota counts the pod. A scope that is not known here
+// covers reports whether a quota counts the pod. A scope that is not known here
 // is taken to cover it: then the sidecar asks for less, or stays away.
 func covers(q *corev1.ResourceQuota, pod *Pod) bool {
 	for _, s := range scopes(q) {

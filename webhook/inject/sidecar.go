@@ -45,7 +45,7 @@ func userOf(pod *Pod, c *Container) user {
 	return u
 }
 
-// known tells whether the pod names the user; otherwise the image does.
+// known reports whether the pod names the user; otherwise the image does.
 func (u user) known() bool { return u.uid != nil }
 
 // What is added has types of its own, with the members that are set and no

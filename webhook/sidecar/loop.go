@@ -224,7 +224,7 @@ func (s *server) valid(now time.Time) (valid []*destination) {
 	return valid
 }
 
-// usable tells whether Prometheus can sign for d, if it is given the block. The
+// usable reports whether Prometheus can sign for d, if it is given the block. The
 // caller holds mu.
 func (s *server) usable(d *destination, now time.Time) bool {
 	if s.startOnly() {
@@ -233,7 +233,7 @@ func (s *server) usable(d *destination, now time.Time) bool {
 	return d.session.Valid(now)
 }
 
-// worthWaiting tells whether the first configuration may soon be better than
+// worthWaiting reports whether the first configuration may soon be better than
 // it would be now. The caller holds mu.
 func (s *server) worthWaiting(now time.Time, valid []*destination) bool {
 	wait := firstWait

@@ -22,7 +22,7 @@ import (
 const (
 	user     = "global:\n  scrape_interval: 15s\n"
 	rules    = "groups: []\n"
-	patience = 20 * time.Second
+	timeout = 20 * time.Second
 )
 
 // pod is a pod's volumes, and the sidecar in it.
@@ -122,7 +122,7 @@ func (p *pod) start(t *testing.T) {
 		cancel()
 		select {
 		case <-ended:
-		case <-time.After(patience):
+		case <-time.After(timeout):
 			t.Error("the sidecar does not end")
 		}
 	})
@@ -137,9 +137,9 @@ func (p *pod) start(t *testing.T) {
 // eventually waits until holds.
 func (p *pod) eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); !holds(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(timeout); !holds(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %s\nserved: %q\ncredentials: %q", patience, what, p.served(), p.profiles())
+			t.Fatalf("not within %v: %s\nserved: %q\ncredentials: %q", timeout, what, p.served(), p.profiles())
 		}
 	}
 }
@@ -153,7 +153,7 @@ func (p *pod) served() string {
 	return string(content)
 }
 
-// has tells whether the block of a destination is served.
+// has reports whether the block of a destination is served.
 func (p *pod) has(destination string) bool {
 	return strings.Contains(p.served(), "name: "+policy.BlockName(destination)+"\n")
 }

@@ -30,7 +30,7 @@ type rendered struct {
 // can read them, into a configuration file. What
 // cannot be edited comes back as it was: a broken configuration is
 // Prometheus's to report.
-func render(content []byte, valid []*destination, version policy.Version, room int64) rendered {
+func render(content []byte, valid []*destination, version policy.Version, headroom int64) rendered {
 	out := rendered{content: content, result: "plain", skipped: map[string]string{}, omitted: map[string][]policy.Omission{}}
 	if len(valid) == 0 {
 		return out
@@ -45,7 +45,7 @@ func render(content []byte, valid []*destination, version policy.Version, room i
 			blocks[i], out.omitted[d.Name] = d.block.For(version)
 		}
 		var err error
-		result, err = promconfig.RenderWithin(room, config, blocks, generation(valid))
+		result, err = promconfig.RenderWithin(headroom, config, blocks, generation(valid))
 		if large := (*promconfig.TooLargeError)(nil); errors.As(err, &large) {
 			err = fmt.Errorf("%w: raise sidecar.resources.limits.memory in the policy", err)
 		}

@@ -98,7 +98,7 @@ func (o Options) decode() (sidecarconfig.Config, error) {
 	return c, nil
 }
 
-// Ready tells whether the target holds a configuration, so that the pod's other
+// Ready reports whether the target holds a configuration, so that the pod's other
 // containers may start.
 func Ready(o Options) error {
 	c, _ := o.decode() // Run has logged it

@@ -65,7 +65,7 @@ func (s *server) prove(ctx context.Context, d *destination) {
 	}
 }
 
-// proven tells whether Prometheus, if it starts now, gets a session for d. The
+// proven reports whether Prometheus, if it starts now, gets a session for d. The
 // caller holds mu.
 func (s *server) proven(d *destination, now time.Time) bool {
 	return !s.startFailed && d.lastError == "" && d.session.Obtained.After(s.prometheus.ended) && now.Sub(d.session.Obtained) < proofLife

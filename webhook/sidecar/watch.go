@@ -44,7 +44,7 @@ type prometheusState struct {
 	ended time.Time
 }
 
-// watches tells whether anything depends on what Prometheus does: a pod that
+// watches reports whether anything depends on what Prometheus does: a pod that
 // only starts it, or a block with fields for certain versions.
 func (s *server) watches() bool {
 	return s.config.Prometheus.Address != "" && (s.startOnly() || s.wantsVersion())

@@ -44,7 +44,7 @@ type File struct {
 
 func (f File) equal(g File) bool { return f.Mode == g.Mode && bytes.Equal(f.Content, g.Content) }
 
-// Served tells whether dir holds a set of files that Write has completed.
+// Served reports whether dir holds a set of files that Write has completed.
 func Served(dir string) bool {
 	info, err := os.Stat(filepath.Join(dir, dataLink))
 	return err == nil && info.IsDir()
@@ -146,7 +146,7 @@ type MountPoint struct {
 	File bool
 }
 
-// Write makes dir show exactly files, in one step, and tells whether anything
+// Write makes dir show exactly files, in one step, and reports whether anything
 // changed. Mount points are made beside them, and stay: to remove one would take
 // the mount away from whoever has it. They hide files of the same name, as the
 // mount does. Until that step nothing in dir that is visible is touched: a full

@@ -128,7 +128,7 @@ func (c *Client) asLongAs(role string, seconds int32, ask func(seconds int32) (S
 	return ask(anyRole)
 }
 
-// isTooLong recognises the only ValidationError that a shorter duration mends.
+// isTooLong recognises the only ValidationError that a shorter duration fixes.
 func isTooLong(err error) bool {
 	var e smithy.APIError
 	return errors.As(err, &e) && e.ErrorCode() == "ValidationError" && strings.Contains(e.ErrorMessage(), "DurationSeconds")

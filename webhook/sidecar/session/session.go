@@ -30,7 +30,7 @@ func (s Session) Life() time.Duration { return s.Expires.Sub(s.Obtained) }
 // maxMargin bounds how long before its end a session counts as over.
 const maxMargin = 30 * time.Second
 
-// Valid tells whether requests can be signed with the session at that time,
+// Valid reports whether requests can be signed with the session at that time,
 // and for long enough to take the block out before they fail.
 func (s Session) Valid(at time.Time) bool {
 	return s.AccessKeyID != "" && at.Before(s.Expires.Add(-min(maxMargin, s.Life()/10)))

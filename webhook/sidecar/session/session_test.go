@@ -197,15 +197,15 @@ func TestStoreFailures(t *testing.T) {
 	if err := os.WriteFile(path, []byte("garbage\n[p]\naws_access_key_id\n# ampbridge session from x until y\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	leftover := filepath.Join(filepath.Dir(path), ".credentials.tmp123")
-	if err := os.WriteFile(leftover, []byte("secret"), 0o600); err != nil {
+	temporary := filepath.Join(filepath.Dir(path), ".credentials.tmp123")
+	if err := os.WriteFile(temporary, []byte("secret"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	store, err = session.OpenStore(path, 0o600)
 	if err != nil || store.Session("p").Valid(time.Now()) {
 		t.Errorf("garbage gives %+v, %v", store.Session("p"), err)
 	}
-	if _, err := os.Stat(leftover); err == nil {
+	if _, err := os.Stat(temporary); err == nil {
 		t.Error("what a crash left behind is still there")
 	}
 	// The directory is gone: what was there stays what is handed out.
