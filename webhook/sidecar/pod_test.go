@@ -20,8 +20,8 @@ import (
 )
 
 const (
-	user     = "global:\n  scrape_interval: 15s\n"
-	rules    = "groups: []\n"
+	user    = "global:\n  scrape_interval: 15s\n"
+	rules   = "groups: []\n"
 	timeout = 20 * time.Second
 )
 
