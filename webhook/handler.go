@@ -10,9 +10,10 @@ import (
 	"strconv"
 	"time"
 
+	"gomodules.xyz/jsonpatch/v2"
+
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/webhook/breaker"
-	"gomodules.xyz/jsonpatch/v2"
 )
 
 // Reasons of this package: nothing could be decided, so the object is admitted

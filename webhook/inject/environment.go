@@ -5,9 +5,10 @@ import (
 	"slices"
 	"strings"
 
+	"gomodules.xyz/jsonpatch/v2"
+
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
-	"gomodules.xyz/jsonpatch/v2"
 )
 
 const (

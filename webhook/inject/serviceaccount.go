@@ -3,8 +3,9 @@ package inject
 import (
 	"strings"
 
-	"github.com/ampbridge/ampbridge/policy"
 	"gomodules.xyz/jsonpatch/v2"
+
+	"github.com/ampbridge/ampbridge/policy"
 )
 
 // ServiceAccount is what annotating needs to see of a v1.ServiceAccount; see
