@@ -26,8 +26,8 @@ const Version = 1
 type Config struct {
 	Version int    `json:"version"`
 	Cluster string `json:"cluster"`
-	// Source is the directory where the kubelet puts the user's files; Target
-	// the one that Prometheus, or its reloader, sees in its stead.
+	// Source is the directory where the kubelet puts the user's files. Target is the
+	// directory that Prometheus, or its reloader, sees instead.
 	Source string `json:"source"`
 	Target string `json:"target"`
 	// File is the one configuration file, relative to Source; gzipped where its
@@ -41,7 +41,7 @@ type Config struct {
 	Private bool `json:"private,omitempty"`
 	// Token is the file of the projected service-account token.
 	Token string `json:"token"`
-	// SessionSeconds is what is asked of STS.
+	// SessionSeconds is how long a session of STS lasts.
 	SessionSeconds int           `json:"sessionSeconds"`
 	STS            STS           `json:"sts"`
 	Destinations   []Destination `json:"destinations"`
@@ -53,8 +53,8 @@ type Config struct {
 	// MountPoints are the places in Target where other volumes are mounted. The
 	// kubelet makes them in the volumes that it fills, so the sidecar does here.
 	MountPoints []MountPoint `json:"mountPoints,omitempty"`
-	// MetricsPort is where to serve metrics: a port that no container of the pod
-	// takes, or [NoMetrics]. 0, as older webhooks leave it: [DefaultMetricsPort].
+	// MetricsPort is where to serve metrics and status: a port that no container of
+	// the pod takes, or [NoMetrics]. 0 means [DefaultMetricsPort].
 	MetricsPort int32 `json:"metricsPort,omitempty"`
 }
 
@@ -89,7 +89,7 @@ type STS struct {
 	CABundle string `json:"caBundle,omitempty"`
 }
 
-// Destination is a workspace, the way to a session for it, and its block.
+// Destination is a workspace, how to get a session for it, and its block.
 type Destination struct {
 	Name       string `json:"name"`
 	Role       string `json:"role"`
@@ -122,7 +122,7 @@ func New(p *policy.Policy, e policy.Entitlement) Config {
 	return c
 }
 
-// For is the destination's block as a pod of this name gets it.
+// For returns the destination's block for a pod of this name.
 func (d Destination) For(pod string) policy.Block {
 	if d.Replica {
 		return d.Block.WithReplica(pod)
@@ -130,9 +130,8 @@ func (d Destination) For(pod string) policy.Block {
 	return d.Block
 }
 
-// Encode writes the sidecar config as JSON. The kubelet expands $(NAME) and $$ in
-// the values of environment variables: whoever puts the text into a pod doubles
-// every $ in it.
+// Encode returns the config as JSON. The kubelet expands $(NAME) and $$ in the values
+// of environment variables: so every $ of the text is doubled in the pod.
 func (c Config) Encode() string {
 	text, err := json.Marshal(c)
 	if err != nil {
@@ -141,7 +140,7 @@ func (c Config) Encode() string {
 	return string(text)
 }
 
-// Decode reads what [Config.Encode] wrote, of this or a later minor form.
+// Decode reads what [Config.Encode] wrote. It ignores fields that it does not know.
 func Decode(text string) (Config, error) {
 	var c Config
 	if err := json.Unmarshal([]byte(text), &c); err != nil {

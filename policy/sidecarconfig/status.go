@@ -22,11 +22,11 @@ type Status struct {
 	StartOnly bool `json:"startOnly,omitempty"`
 	// StartFailed: Prometheus did not come up with the block, and no longer gets it.
 	StartFailed bool `json:"startFailed,omitempty"`
-	// Prometheus is what is seen of it, where something depends on that.
+	// Prometheus is what the sidecar observes of it; zero where nothing depends on it.
 	Prometheus PrometheusStatus `json:"prometheus,omitzero"`
 }
 
-// PrometheusStatus is what the sidecar sees of the pod's Prometheus.
+// PrometheusStatus is what the sidecar observes of the pod's Prometheus.
 type PrometheusStatus struct {
 	Listening bool `json:"listening"`
 	Ready     bool `json:"ready"`
@@ -45,7 +45,7 @@ type ConfigStatus struct {
 	Error string `json:"error,omitempty"`
 }
 
-// DestinationStatus is how one destination stands.
+// DestinationStatus is the state of one destination.
 type DestinationStatus struct {
 	Name string `json:"name"`
 	// Block: Prometheus has the block. It is in the served configuration, or was in
@@ -53,7 +53,7 @@ type DestinationStatus struct {
 	Block bool `json:"block"`
 	// Served: the block is in the configuration that is served.
 	Served bool `json:"served"`
-	// Skipped is why it is not, though there is a session.
+	// Skipped is why the block is left out although there is a session; empty: it is not.
 	Skipped string `json:"skipped,omitempty"`
 	// Omitted are the fields that the block does without, with the version of
 	// Prometheus that each needs.
