@@ -239,7 +239,7 @@ volumes:
 	}
 }
 
-// Pods that cannot, the reason, and the fix.
+// Pods that cannot, why, and the fix.
 func TestLocateNot(t *testing.T) {
 	for _, c := range []struct {
 		name, spec string
