@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 	"github.com/ampbridge/ampbridge/webhook/sidecar"
 
 	// CA roots for where the system has none: the image is made FROM scratch.
@@ -46,12 +47,12 @@ func run() int {
 			leaveMessage(err.Error())
 			return 1
 		}
-	case len(os.Args) == 2 && os.Args[1] == "ready":
+	case len(os.Args) == 2 && os.Args[1] == sidecarconfig.ReadyArgument:
 		if err := sidecar.Ready(options); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
-	case len(os.Args) == 2 && os.Args[1] == "alive":
+	case len(os.Args) == 2 && os.Args[1] == sidecarconfig.AliveArgument:
 		if err := sidecar.Alive(options); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1

@@ -14,6 +14,15 @@ const (
 	VolumeNoAPIToken  = "ampbridge-no-api-token"
 )
 
+// The sidecar's program in the image, and the arguments with which its probes call it.
+const (
+	Program = "/config-sidecar"
+	// ReadyArgument: exit with 0 once a configuration is served.
+	ReadyArgument = "ready"
+	// AliveArgument: exit with 1 if the running sidecar hangs.
+	AliveArgument = "alive"
+)
+
 // Environment variables of the sidecar's container.
 const (
 	// Variable holds the config, encoded by [Config.Encode].

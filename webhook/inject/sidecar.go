@@ -10,7 +10,6 @@ import (
 )
 
 const (
-	sidecarProgram = "/config-sidecar"
 	// apiTokenDir is where the API server's ServiceAccount plugin mounts a token
 	// into every container that mounts nothing there.
 	apiTokenDir = "/var/run/secrets/kubernetes.io/serviceaccount"
@@ -157,7 +156,7 @@ func sidecar(image, target, config string, token VolumeMount, u user, r Resource
 	c := container{
 		Name:    sidecarconfig.ContainerName,
 		Image:   image,
-		Command: []string{sidecarProgram},
+		Command: []string{sidecarconfig.Program},
 		Env: []EnvVar{
 			{Name: sidecarconfig.Variable, Value: strings.ReplaceAll(config, "$", "$$")},
 			fromField(sidecarconfig.PodNameVariable, "metadata.name"),
@@ -181,8 +180,8 @@ func sidecar(image, target, config string, token VolumeMount, u user, r Resource
 		SecurityContext:          u.securityContext(),
 		TerminationMessagePolicy: string(corev1.TerminationMessageFallbackToLogsOnError),
 	}
-	c.StartupProbe.Exec.Command = []string{sidecarProgram, "ready"}
-	c.LivenessProbe.Exec.Command = []string{sidecarProgram, "alive"}
+	c.StartupProbe.Exec.Command = []string{sidecarconfig.Program, sidecarconfig.ReadyArgument}
+	c.LivenessProbe.Exec.Command = []string{sidecarconfig.Program, sidecarconfig.AliveArgument}
 	return c
 }
 
