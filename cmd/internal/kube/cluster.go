@@ -41,11 +41,7 @@ func Connect(kubeconfig string) (Cluster, error) {
 
 // Observe returns what a plan depends on: the cluster's issuer, as [Cluster.Issuer]
 // returns it, and the service accounts of labelled namespaces.
-func Observe(ctx context.Context, kubeconfig string, expected policy.Issuer) (policy.Issuer, []plan.ServiceAccount, error) {
-	c, err := Connect(kubeconfig)
-	if err != nil {
-		return "", nil, err
-	}
+func (c Cluster) Observe(ctx context.Context, expected policy.Issuer) (policy.Issuer, []plan.ServiceAccount, error) {
 	issuer, err := c.Issuer(ctx, expected)
 	if err != nil {
 		return "", nil, err

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"os"
 
-	"k8s.io/client-go/kubernetes"
-
 	"github.com/ampbridge/ampbridge/cmd/internal/kube"
 	"github.com/ampbridge/ampbridge/policy"
 )
@@ -25,16 +23,12 @@ func (o *Options) source(ctx context.Context) (source, error) {
 		return data, file, err
 	}
 	if o.Keys == "" {
-		config, err := kube.Config(o.Kubeconfig)
-		if err != nil {
-			return source{}, err
-		}
-		client, err := kubernetes.NewForConfig(config)
+		cluster, err := kube.Connect(o.Kubeconfig)
 		if err != nil {
 			return source{}, err
 		}
 		read = func(path, _ string) ([]byte, string, error) {
-			data, err := client.Discovery().RESTClient().Get().AbsPath(path).DoRaw(ctx)
+			data, err := cluster.Client.Discovery().RESTClient().Get().AbsPath(path).DoRaw(ctx)
 			if err != nil {
 				err = fmt.Errorf("the API server's %s: %w (the ClusterRole system:service-account-issuer-discovery allows reading it)", path, err)
 			}

@@ -32,7 +32,8 @@ const (
 // collector reads what a report needs.
 type collector struct {
 	options Options
-	client  kubernetes.Interface
+	cluster kube.Cluster
+	client  kubernetes.Interface // the cluster's
 	// file is the policy given on the command line.
 	file *policy.Policy
 }
@@ -45,12 +46,8 @@ func newCollector(o Options, stdin io.Reader) (*collector, error) {
 			return nil, err
 		}
 	}
-	config, err := kube.Config(o.Kubeconfig)
-	if err != nil {
-		return nil, err
-	}
-	config.QPS = -1
-	c.client, err = kubernetes.NewForConfig(config)
+	c.cluster, err = kube.Connect(o.Kubeconfig)
+	c.client = c.cluster.Client
 	return c, err
 }
 
@@ -62,7 +59,7 @@ func (c *collector) collect(ctx context.Context) (Report, error) {
 	if err != nil {
 		return r, err
 	}
-	issuer, accounts, err := kube.Observe(ctx, c.options.Kubeconfig, p.Cluster.Issuer)
+	issuer, accounts, err := c.cluster.Observe(ctx, p.Cluster.Issuer)
 	if err != nil {
 		return r, err
 	}

@@ -45,7 +45,7 @@ func PrintRoles(ctx context.Context, o RolesOptions, stdin io.Reader, stdout, st
 	case len(o.Subjects) > 0:
 		in.ServiceAccounts, err = namedSubjects(p, o.Subjects)
 	default:
-		in.Issuer, in.ServiceAccounts, err = kube.Observe(ctx, o.Kubeconfig, p.Cluster.Issuer)
+		in.Issuer, in.ServiceAccounts, err = observe(ctx, o.Kubeconfig, p.Cluster.Issuer)
 	}
 	if err != nil {
 		return err
@@ -74,6 +74,15 @@ func PrintRoles(ctx context.Context, o RolesOptions, stdin io.Reader, stdout, st
 		}
 	}
 	return errors.Join(refusals...)
+}
+
+// observe returns the issuer and the service accounts of the cluster.
+func observe(ctx context.Context, kubeconfig string, expected policy.Issuer) (policy.Issuer, []plan.ServiceAccount, error) {
+	cluster, err := kube.Connect(kubeconfig)
+	if err != nil {
+		return "", nil, err
+	}
+	return cluster.Observe(ctx, expected)
 }
 
 // chooseAccount returns the account that was asked for, or the only one.
