@@ -40,7 +40,7 @@ func Script(c Central, existingProvider bool) string {
 		s.command("aws iam create-policy", "--policy-name", shell(c.Boundary.RoleName()), "--path", shell(pathOf(c.Boundary)),
 			"--policy-document", s.document(c.Bound), "--tags", s.tags(c.Tags))
 	}
-	s.comment("What sync itself acts as: nobody but its own service account, or its role in another account, may assume it.")
+	s.comment("The role of sync: only its own service account, or its role in another account, may assume it.")
 	s.command("aws iam create-role", "--role-name", shell(c.Sync.ARN.RoleName()), "--path", shell(pathOf(c.Sync.ARN)),
 		"--description", shell(c.Sync.Description), "--assume-role-policy-document", s.document(c.Sync.Trust), "--tags", s.tags(c.Tags))
 	s.command("aws iam put-role-policy", "--role-name", shell(c.Sync.ARN.RoleName()), "--policy-name", shell(plan.PolicyName),

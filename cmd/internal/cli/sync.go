@@ -89,8 +89,8 @@ func registerSync(flags *pflag.FlagSet, o *reconcile.Options) {
 	flags.StringVarP(&o.Output, "output", "o", reconcile.Text, "output `FORMAT`: text or json")
 	flags.StringVar(&o.Namespace, "namespace", syncNamespace(), "ampbridge's own `NAMESPACE`, where sync stores since when service accounts are missing")
 	flags.BoolVar(&o.AllowShrink, "allow-shrink", false, "prune even where more than half of a role's or account's subjects would go at once")
-	flags.IntVar(&o.TrustQuota, "trust-quota", plan.TrustQuota, "the accounts' quota of `CHARACTERS` in a role's trust document, where it was raised")
-	flags.IntVar(&o.ProviderQuota, "provider-quota", reconcile.ProviderQuota, "the accounts' quota of OIDC `PROVIDERS`, where it was raised")
+	flags.IntVar(&o.TrustQuota, "trust-quota", plan.TrustQuota, "the accounts' quota of `CHARACTERS` in a role's trust document, if it was raised")
+	flags.IntVar(&o.ProviderQuota, "provider-quota", reconcile.ProviderQuota, "the accounts' quota of OIDC `PROVIDERS`, if it was raised")
 }
 
 // registerSyncAlone adds all flags of sync.
@@ -129,7 +129,7 @@ func validateSync(o reconcile.Options) error {
 	case o.Once && o.Remove:
 		return usage.Errorf("--once and --remove exclude each other")
 	case !syncControls(o) && o.Image != "":
-		return usage.Errorf("--image is for the controller: the auditor goes round as long as it runs")
+		return usage.Errorf("--image is for the controller: the auditor runs as long as it does")
 	case !syncControls(o):
 	case o.DryRun:
 		return usage.Errorf("--dry-run is for --once and --remove; or see ampbridge plan")

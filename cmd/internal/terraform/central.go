@@ -62,7 +62,7 @@ func Central(c bootstrap.Central, existingProvider bool, earlier Earlier) ([]byt
 
 func syncRole(r bootstrap.SyncRole, tags map[string]string, known references) []string {
 	return []string{
-		comment("What sync itself acts as: nobody but its own service account, or its role in another account, may assume it.") + block("aws_iam_role", "sync",
+		comment("The role of sync: only its own service account, or its role in another account, may assume it.") + block("aws_iam_role", "sync",
 			attribute{"name", quote(r.ARN.RoleName())},
 			attribute{"path", quote(path(r.ARN))},
 			attribute{"description", quote(r.Description)},

@@ -26,7 +26,7 @@ aws iam create-policy \
   --policy-document '{"Version":"2012-10-17","Statement":[{"Sid":"Write","Effect":"Allow","Action":"aps:RemoteWrite","Resource":"arn:aws:aps:eu-west-1:444455556666:workspace/ws-0003"}]}' \
   --tags '[{"Key":"ampbridge.io/cluster","Value":"dev"},{"Key":"ampbridge.io/managed-by","Value":"ampbridge"},{"Key":"ampbridge.io/owner","Value":"96c48883e1dae763b4a427705e396c26"},{"Key":"team","Value":"a b@c=d"}]'
 
-# What sync itself acts as: nobody but its own service account, or its role in another account, may assume it.
+# The role of sync: only its own service account, or its role in another account, may assume it.
 aws iam create-role \
   --role-name 'sync-of-dev' \
   --path '/team/' \

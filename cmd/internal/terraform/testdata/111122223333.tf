@@ -79,7 +79,7 @@ resource "aws_iam_policy" "boundary" {
   }
 }
 
-# What sync itself acts as: nobody but its own service account, or its role in another account, may assume it.
+# The role of sync: only its own service account, or its role in another account, may assume it.
 resource "aws_iam_role" "sync" {
   name        = "ampbridge-sync.dev"
   path        = "/"
