@@ -124,7 +124,7 @@ func TestEnvironment(t *testing.T) {
 
 // A pod is told of its own service account's role, in its environment and in the
 // sidecar config, and is outdated where it was told of another.
-func TestRoleOfItsOwn(t *testing.T) {
+func TestPodUsesTheRoleOfItsServiceAccount(t *testing.T) {
 	data := podOf(t, `
 containers: [{name: prometheus, image: prom/prometheus, args: [--config.file=/etc/p/p.yml, --config.auto-reload], volumeMounts: [{name: c, mountPath: /etc/p}]}]
 volumes: [{name: c, configMap: {name: c}}]`)
@@ -290,7 +290,7 @@ func listed(env []corev1.EnvVar) string {
 // Other webhooks come after this one, and the API server calls it again: then
 // the variables of an identity that is not the only one are taken back, and the
 // rest of the injection stays.
-func TestIdentityAppears(t *testing.T) {
+func TestVariablesAreTakenBackWhenAnIdentityAppears(t *testing.T) {
 	env := func(container int, name, value string) jsonpatch.Operation {
 		return adding(pointer("spec", "containers", container, "env", "-"), EnvVar{Name: name, Value: value})
 	}

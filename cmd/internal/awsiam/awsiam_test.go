@@ -16,20 +16,20 @@ import (
 )
 
 func TestRunMakesWhatTokensNeedAndTheNextReadsOnly(t *testing.T) {
-	w := newFixture(t, policyText)
-	w.converge("prometheus")
-	if _, writes := w.calls(0); writes != 3 {
+	f := newFixture(t, policyText)
+	f.converge("prometheus")
+	if _, writes := f.calls(0); writes != 3 {
 		t.Errorf("the first run made %d writes, want 3: provider, role, permission document", writes)
 	}
-	before := len(w.cloud.Calls())
-	w.converge("prometheus")
-	if reads, writes := w.calls(before); writes != 0 || reads != 2*4 {
+	before := len(f.cloud.Calls())
+	f.converge("prometheus")
+	if reads, writes := f.calls(before); writes != 0 || reads != 2*4 {
 		t.Errorf("two observations in sync made %d reads and %d writes, want 4 reads each", reads, writes)
 	}
-	if err := w.assume("prometheus"); err != nil {
+	if err := f.assume("prometheus"); err != nil {
 		t.Errorf("a granted service account: %v", err)
 	}
-	if err := w.assume("default"); err == nil {
+	if err := f.assume("default"); err == nil {
 		t.Error("a service account without a grant assumed the role")
 	}
 }
@@ -39,41 +39,41 @@ func TestDriftByHandIsCorrected(t *testing.T) {
 		name  string
 		drift func(*fixture)
 	}{
-		{"trust opened", func(w *fixture) {
-			w.must(w.admin().UpdateAssumeRolePolicy(w.ctx, &iam.UpdateAssumeRolePolicyInput{RoleName: aws.String(roleName), PolicyDocument: aws.String(
+		{"trust opened", func(f *fixture) {
+			f.must(f.admin().UpdateAssumeRolePolicy(f.ctx, &iam.UpdateAssumeRolePolicyInput{RoleName: aws.String(roleName), PolicyDocument: aws.String(
 				`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"111122223333"},"Action":"sts:AssumeRole"}]}`)}))
 		}},
-		{"boundary removed", func(w *fixture) {
-			w.must(w.admin().DeleteRolePermissionsBoundary(w.ctx, &iam.DeleteRolePermissionsBoundaryInput{RoleName: aws.String(roleName)}))
+		{"boundary removed", func(f *fixture) {
+			f.must(f.admin().DeleteRolePermissionsBoundary(f.ctx, &iam.DeleteRolePermissionsBoundaryInput{RoleName: aws.String(roleName)}))
 		}},
-		{"permissions widened", func(w *fixture) {
-			w.must(w.admin().PutRolePolicy(w.ctx, &iam.PutRolePolicyInput{RoleName: aws.String(roleName), PolicyName: aws.String(plan.PolicyName), PolicyDocument: aws.String(
+		{"permissions widened", func(f *fixture) {
+			f.must(f.admin().PutRolePolicy(f.ctx, &iam.PutRolePolicyInput{RoleName: aws.String(roleName), PolicyName: aws.String(plan.PolicyName), PolicyDocument: aws.String(
 				`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"aps:*","Resource":"*"}]}`)}))
 		}},
-		{"session shortened", func(w *fixture) {
-			w.must(w.admin().UpdateRole(w.ctx, &iam.UpdateRoleInput{RoleName: aws.String(roleName), MaxSessionDuration: aws.Int32(3600)}))
+		{"session shortened", func(f *fixture) {
+			f.must(f.admin().UpdateRole(f.ctx, &iam.UpdateRoleInput{RoleName: aws.String(roleName), MaxSessionDuration: aws.Int32(3600)}))
 		}},
-		{"role tag changed", func(w *fixture) {
-			w.must(w.admin().TagRole(w.ctx, &iam.TagRoleInput{RoleName: aws.String(roleName), Tags: []types.Tag{{Key: aws.String(plan.TagDestination), Value: aws.String("x")}}}))
+		{"role tag changed", func(f *fixture) {
+			f.must(f.admin().TagRole(f.ctx, &iam.TagRoleInput{RoleName: aws.String(roleName), Tags: []types.Tag{{Key: aws.String(plan.TagDestination), Value: aws.String("x")}}}))
 		}},
-		{"audience removed", func(w *fixture) {
-			w.must(w.admin().RemoveClientIDFromOpenIDConnectProvider(w.ctx, &iam.RemoveClientIDFromOpenIDConnectProviderInput{
-				OpenIDConnectProviderArn: aws.String(w.account.ProviderARN(issuer)), ClientID: aws.String("sts.amazonaws.com")}))
+		{"audience removed", func(f *fixture) {
+			f.must(f.admin().RemoveClientIDFromOpenIDConnectProvider(f.ctx, &iam.RemoveClientIDFromOpenIDConnectProviderInput{
+				OpenIDConnectProviderArn: aws.String(f.account.ProviderARN(issuer)), ClientID: aws.String("sts.amazonaws.com")}))
 		}},
-		{"provider deleted", func(w *fixture) {
-			w.must(w.admin().DeleteOpenIDConnectProvider(w.ctx, &iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(w.account.ProviderARN(issuer))}))
+		{"provider deleted", func(f *fixture) {
+			f.must(f.admin().DeleteOpenIDConnectProvider(f.ctx, &iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(f.account.ProviderARN(issuer))}))
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := newFixture(t, policyText)
-			w.converge("prometheus")
-			before := len(w.cloud.Calls())
-			c.drift(w)
-			w.converge("prometheus")
-			if _, writes := w.calls(before); writes != 2 {
+			f := newFixture(t, policyText)
+			f.converge("prometheus")
+			before := len(f.cloud.Calls())
+			c.drift(f)
+			f.converge("prometheus")
+			if _, writes := f.calls(before); writes != 2 {
 				t.Errorf("%d writes, want 2: the drift and its correction", writes)
 			}
-			if err := w.assume("prometheus"); err != nil {
+			if err := f.assume("prometheus"); err != nil {
 				t.Error(err)
 			}
 		})
@@ -81,33 +81,33 @@ func TestDriftByHandIsCorrected(t *testing.T) {
 }
 
 func TestRoleIsClosedWhenNoGrantIsLeft(t *testing.T) {
-	w := newFixture(t, policyText)
-	w.converge("prometheus")
-	w.policy.Grants[0].ServiceAccounts[0] = "other"
-	w.converge()
-	if err := w.assume("prometheus"); err == nil {
+	f := newFixture(t, policyText)
+	f.converge("prometheus")
+	f.policy.Grants[0].ServiceAccounts[0] = "other"
+	f.converge()
+	if err := f.assume("prometheus"); err == nil {
 		t.Error("a service account that no grant covers any more assumed the role")
 	}
 }
 
 func TestRoleOfADestinationThatIsGone(t *testing.T) {
-	w := newFixture(t, policyText)
-	w.converge("prometheus")
+	f := newFixture(t, policyText)
+	f.converge("prometheus")
 	// What others made on our path is none of ours.
-	w.must(w.admin().CreateRole(w.ctx, &iam.CreateRoleInput{RoleName: aws.String("admins"), Path: aws.String(policy.RolePath("dev")), AssumeRolePolicyDocument: aws.String(
+	f.must(f.admin().CreateRole(f.ctx, &iam.CreateRoleInput{RoleName: aws.String("admins"), Path: aws.String(policy.RolePath("dev")), AssumeRolePolicyDocument: aws.String(
 		`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"111122223333"},"Action":"sts:AssumeRole"}]}`)}))
-	gone := w.policy.Destinations[0]
-	w.policy.Destinations[0].Name, w.policy.Grants[0].Destinations = "renamed", []string{"renamed"}
-	before := len(w.cloud.Calls())
-	w.converge("prometheus")
-	if _, writes := w.calls(before); writes != 3 {
+	gone := f.policy.Destinations[0]
+	f.policy.Destinations[0].Name, f.policy.Grants[0].Destinations = "renamed", []string{"renamed"}
+	before := len(f.cloud.Calls())
+	f.converge("prometheus")
+	if _, writes := f.calls(before); writes != 3 {
 		t.Errorf("%d writes, want 3: the old role closed, the new one made with its permissions", writes)
 	}
-	if err := w.assume("prometheus"); err != nil {
+	if err := f.assume("prometheus"); err != nil {
 		t.Errorf("the new role: %v", err)
 	}
-	w.policy.Destinations[0] = gone
-	if err := w.assume("prometheus"); err == nil {
+	f.policy.Destinations[0] = gone
+	if err := f.assume("prometheus"); err == nil {
 		t.Error("the role of a destination that is gone still lets in")
 	}
 }
@@ -118,14 +118,14 @@ func TestClustersThatShareANameOrAnIssuer(t *testing.T) {
 		become func(*fixture)
 		want   string
 	}{
-		{"one name, two issuers", func(w *fixture) { w.issuer += "/other" }, `belongs to another cluster of the name "dev"`},
-		{"one issuer, two names", func(w *fixture) { w.policy.Cluster.Name = "prod" }, `belongs to cluster "dev", which has the same issuer`},
+		{"one name, two issuers", func(f *fixture) { f.issuer += "/other" }, `belongs to another cluster of the name "dev"`},
+		{"one issuer, two names", func(f *fixture) { f.policy.Cluster.Name = "prod" }, `belongs to cluster "dev", which has the same issuer`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := newFixture(t, policyText)
-			w.converge("prometheus")
-			c.become(w)
-			p := w.plan(awsiam.New(nil), "prometheus")
+			f := newFixture(t, policyText)
+			f.converge("prometheus")
+			c.become(f)
+			p := f.plan(awsiam.New(nil), "prometheus")
 			if len(p.Changes) != 0 || len(p.Refusals) != 1 || !strings.Contains(p.Refusals[0].Message, c.want) {
 				t.Errorf("plan:\n%s", p)
 			}
@@ -142,44 +142,44 @@ func TestOwnerIsReadAgainBeforeEveryWrite(t *testing.T) {
 		steal  func(*fixture)
 		change plan.Call
 	}{
-		{"a role made by somebody else", false, nil, func(w *fixture) {
-			w.must(w.admin().CreateRole(w.ctx, &iam.CreateRoleInput{RoleName: aws.String(strings.ToUpper(roleName)), AssumeRolePolicyDocument: aws.String(foreignTrust)}))
+		{"a role made by somebody else", false, nil, func(f *fixture) {
+			f.must(f.admin().CreateRole(f.ctx, &iam.CreateRoleInput{RoleName: aws.String(strings.ToUpper(roleName)), AssumeRolePolicyDocument: aws.String(foreignTrust)}))
 		}, plan.CreateRole},
-		{"a provider made by somebody else", false, nil, func(w *fixture) {
-			w.must(w.admin().CreateOpenIDConnectProvider(w.ctx, &iam.CreateOpenIDConnectProviderInput{Url: aws.String(issuer)}))
+		{"a provider made by somebody else", false, nil, func(f *fixture) {
+			f.must(f.admin().CreateOpenIDConnectProvider(f.ctx, &iam.CreateOpenIDConnectProviderInput{Url: aws.String(issuer)}))
 		}, plan.CreateProvider},
-		{"a role that changed hands", true, func(w *fixture) {
-			w.must(w.admin().DeleteRolePermissionsBoundary(w.ctx, &iam.DeleteRolePermissionsBoundaryInput{RoleName: aws.String(roleName)}))
-		}, func(w *fixture) {
-			w.must(w.admin().TagRole(w.ctx, &iam.TagRoleInput{RoleName: aws.String(roleName), Tags: []types.Tag{{Key: aws.String(plan.TagOwner), Value: aws.String("other")}}}))
+		{"a role that changed hands", true, func(f *fixture) {
+			f.must(f.admin().DeleteRolePermissionsBoundary(f.ctx, &iam.DeleteRolePermissionsBoundaryInput{RoleName: aws.String(roleName)}))
+		}, func(f *fixture) {
+			f.must(f.admin().TagRole(f.ctx, &iam.TagRoleInput{RoleName: aws.String(roleName), Tags: []types.Tag{{Key: aws.String(plan.TagOwner), Value: aws.String("other")}}}))
 		}, plan.PutBoundary},
-		{"a provider that changed hands", true, func(w *fixture) {
-			w.must(w.admin().RemoveClientIDFromOpenIDConnectProvider(w.ctx, &iam.RemoveClientIDFromOpenIDConnectProviderInput{
-				OpenIDConnectProviderArn: aws.String(w.account.ProviderARN(issuer)), ClientID: aws.String("sts.amazonaws.com")}))
-		}, func(w *fixture) {
-			w.must(w.admin().TagOpenIDConnectProvider(w.ctx, &iam.TagOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(w.account.ProviderARN(issuer)),
+		{"a provider that changed hands", true, func(f *fixture) {
+			f.must(f.admin().RemoveClientIDFromOpenIDConnectProvider(f.ctx, &iam.RemoveClientIDFromOpenIDConnectProviderInput{
+				OpenIDConnectProviderArn: aws.String(f.account.ProviderARN(issuer)), ClientID: aws.String("sts.amazonaws.com")}))
+		}, func(f *fixture) {
+			f.must(f.admin().TagOpenIDConnectProvider(f.ctx, &iam.TagOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(f.account.ProviderARN(issuer)),
 				Tags: []types.Tag{{Key: aws.String(plan.TagOwner), Value: aws.String("other")}}}))
 		}, plan.AddAudience},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := newFixture(t, policyText)
+			f := newFixture(t, policyText)
 			if c.synced {
-				w.converge("prometheus")
-				c.plan(w)
+				f.converge("prometheus")
+				c.plan(f)
 			}
 			i := awsiam.New(nil)
-			p := w.plan(i, "prometheus")
-			c.steal(w)
-			before := len(w.cloud.Calls())
+			p := f.plan(i, "prometheus")
+			c.steal(f)
+			before := len(f.cloud.Calls())
 			for _, change := range p.Changes {
 				if change.Call != c.change {
 					continue
 				}
-				if err := i.Apply(w.ctx, change); err == nil || !strings.Contains(err.Error(), "refused") {
+				if err := i.Apply(f.ctx, change); err == nil || !strings.Contains(err.Error(), "refused") {
 					t.Errorf("%s: %v, want a refusal", change.Title(), err)
 				}
 			}
-			for _, call := range w.cloud.Calls()[before:] {
+			for _, call := range f.cloud.Calls()[before:] {
 				if call.Code == "" && !strings.HasPrefix(call.Action, "Get") {
 					t.Errorf("%s was made on what is somebody else's", call.Action)
 				}
@@ -190,15 +190,15 @@ func TestOwnerIsReadAgainBeforeEveryWrite(t *testing.T) {
 
 func TestBoundaryThatIsNotThere(t *testing.T) {
 	for _, synced := range []bool{false, true} {
-		w := newFixture(t, policyText)
+		f := newFixture(t, policyText)
 		if synced {
-			w.converge("prometheus")
+			f.converge("prometheus")
 		}
-		w.policy.Trust.PermissionsBoundary.Resource = "policy/none"
+		f.policy.Trust.PermissionsBoundary.Resource = "policy/none"
 		i := awsiam.New(nil)
 		var failed []string
-		for _, change := range w.plan(i, "prometheus").Changes {
-			if err := i.Apply(w.ctx, change); err != nil && !change.Boundary.IsZero() {
+		for _, change := range f.plan(i, "prometheus").Changes {
+			if err := i.Apply(f.ctx, change); err != nil && !change.Boundary.IsZero() {
 				failed = append(failed, err.Error())
 			}
 		}
@@ -221,9 +221,9 @@ func TestFaultsOfAWSAreOutlasted(t *testing.T) {
 		{"the answer of PutRolePolicy is lost", "iam:PutRolePolicy", awstest.Lose.Times(1)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := newFixture(t, policyText)
-			injection := w.cloud.Fail(c.target, c.fault)
-			w.converge("prometheus")
+			f := newFixture(t, policyText)
+			injection := f.cloud.Fail(c.target, c.fault)
+			f.converge("prometheus")
 			if injection.Hits() == 0 {
 				t.Error("the fault struck no call")
 			}
@@ -232,12 +232,12 @@ func TestFaultsOfAWSAreOutlasted(t *testing.T) {
 }
 
 func TestRoleThatIsNotVisibleYet(t *testing.T) {
-	w := newFixture(t, policyText)
-	w.cloud.SetReadDelay(time.Second)
+	f := newFixture(t, policyText)
+	f.cloud.SetReadDelay(time.Second)
 	i := awsiam.New(nil)
-	w.apply(i, w.plan(i, "prometheus"))
-	w.cloud.SetReadDelay(0)
-	if again := w.plan(i, "prometheus"); !again.InSync() {
+	f.apply(i, f.plan(i, "prometheus"))
+	f.cloud.SetReadDelay(0)
+	if again := f.plan(i, "prometheus"); !again.InSync() {
 		t.Errorf("not in sync:\n%s", again)
 	}
 }
@@ -247,34 +247,34 @@ func TestAccounts(t *testing.T) {
 	elsewhere := strings.ReplaceAll(policyText, accountID, other)
 
 	t.Run("credentials of another account change nothing", func(t *testing.T) {
-		w := newFixture(t, elsewhere)
-		w.environment(w.cloud.Account(accountID).AdminCredentials())
-		p := w.plan(awsiam.New(nil), "prometheus")
+		f := newFixture(t, elsewhere)
+		f.environment(f.cloud.Account(accountID).AdminCredentials())
+		p := f.plan(awsiam.New(nil), "prometheus")
 		if len(p.Changes) != 0 || len(p.Refusals) != 1 || !strings.Contains(p.Refusals[0].Message, "the credentials are of account "+accountID+", not of "+other) {
 			t.Errorf("plan:\n%s", p)
 		}
 	})
 	t.Run("a sync role reaches the account", func(t *testing.T) {
-		w := newFixture(t, elsewhere)
+		f := newFixture(t, elsewhere)
 		trust := `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::` + accountID + `:root"},"Action":"sts:AssumeRole"}]}`
-		w.must(w.admin().CreateRole(w.ctx, &iam.CreateRoleInput{RoleName: aws.String("sync"), AssumeRolePolicyDocument: &trust}))
-		w.must(w.admin().PutRolePolicy(w.ctx, &iam.PutRolePolicyInput{RoleName: aws.String("sync"), PolicyName: aws.String("all"),
+		f.must(f.admin().CreateRole(f.ctx, &iam.CreateRoleInput{RoleName: aws.String("sync"), AssumeRolePolicyDocument: &trust}))
+		f.must(f.admin().PutRolePolicy(f.ctx, &iam.PutRolePolicyInput{RoleName: aws.String("sync"), PolicyName: aws.String("all"),
 			PolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"iam:*","Resource":"*"}}`)}))
-		w.environment(w.cloud.Account(accountID).AdminCredentials())
+		f.environment(f.cloud.Account(accountID).AdminCredentials())
 		withRole := strings.Replace(elsewhere, "trust: {", `trust: {accounts: [{id: "444455556666", syncRole: "arn:aws:iam::444455556666:role/sync"}], `, 1)
-		w.policy = newPolicy(t, withRole)
-		w.converge("prometheus")
-		if err := w.assume("prometheus"); err != nil {
+		f.policy = newPolicy(t, withRole)
+		f.converge("prometheus")
+		if err := f.assume("prometheus"); err != nil {
 			t.Error(err)
 		}
-		calls := w.cloud.Calls()
+		calls := f.cloud.Calls()
 		if got := calls[len(calls)-2].Principal; got != "arn:aws:sts::444455556666:assumed-role/sync/ampbridge-sync" {
 			t.Errorf("sync acted as %s", got)
 		}
 	})
 	t.Run("another partition", func(t *testing.T) {
-		w := newFixture(t, strings.NewReplacer("arn:aws:", "arn:aws-us-gov:", "eu-west-1", "us-gov-west-1").Replace(policyText))
-		w.converge("prometheus")
+		f := newFixture(t, strings.NewReplacer("arn:aws:", "arn:aws-us-gov:", "eu-west-1", "us-gov-west-1").Replace(policyText))
+		f.converge("prometheus")
 	})
 }
 
@@ -285,26 +285,26 @@ func TestErrorsAreStable(t *testing.T) {
 		fault func(*fixture)
 		want  string
 	}{
-		{"denied", func(w *fixture) { w.cloud.Fail("iam:GetRole", awstest.Deny) }, "GetRole: AccessDenied: Access denied"},
-		{"unknown credentials", func(w *fixture) {
-			w.environment(awstest.Credentials{AccessKeyID: "AKIAUNKNOWN", SecretAccessKey: "none"})
+		{"denied", func(f *fixture) { f.cloud.Fail("iam:GetRole", awstest.Deny) }, "GetRole: AccessDenied: Access denied"},
+		{"unknown credentials", func(f *fixture) {
+			f.environment(awstest.Credentials{AccessKeyID: "AKIAUNKNOWN", SecretAccessKey: "none"})
 		}, "GetCallerIdentity: InvalidClientTokenId: The security token included in the request is invalid."},
-		{"no credentials", func(w *fixture) { w.environment(awstest.Credentials{}) }, "no AWS credentials: "},
-		{"a sync role that may not be assumed", func(w *fixture) {
-			w.policy = newPolicy(w.T, strings.Replace(policyText, "trust: {", `trust: {accounts: [{id: "111122223333", syncRole: "arn:aws:iam::111122223333:role/none"}], `, 1))
+		{"no credentials", func(f *fixture) { f.environment(awstest.Credentials{}) }, "no AWS credentials: "},
+		{"a sync role that may not be assumed", func(f *fixture) {
+			f.policy = newPolicy(f.T, strings.Replace(policyText, "trust: {", `trust: {accounts: [{id: "111122223333", syncRole: "arn:aws:iam::111122223333:role/none"}], `, 1))
 		}, "AssumeRole: AccessDenied: "},
-		{"nobody listens", func(w *fixture) { w.cloud.StopListening() }, "GetCallerIdentity: no answer: "},
+		{"nobody listens", func(f *fixture) { f.cloud.StopListening() }, "GetCallerIdentity: no answer: "},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := newFixture(t, policyText)
-			c.fault(w)
+			f := newFixture(t, policyText)
+			c.fault(f)
 			var texts []string
 			runs := 2
 			if c.name == "nobody listens" {
 				runs = 1 // which takes all the attempts, with their pauses
 			}
 			for range runs {
-				p := w.plan(awsiam.New(w.policy.Trust.Accounts), "prometheus")
+				p := f.plan(awsiam.New(f.policy.Trust.Accounts), "prometheus")
 				if len(p.Refusals) != 1 || len(p.Changes) != 0 {
 					t.Fatalf("plan:\n%s", p)
 				}

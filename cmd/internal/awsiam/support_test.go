@@ -52,21 +52,21 @@ type fixture struct {
 
 func newFixture(t *testing.T, text string) *fixture {
 	t.Helper()
-	w := &fixture{
+	f := &fixture{
 		T: t, ctx: t.Context(), policy: newPolicy(t, text),
 		cloud: awstest.Start(t, awstest.Options{}), issuer: issuer,
 		signer: awstest.NewSigner(issuer, jose.RS256),
 	}
-	if _, err := w.cloud.RegisterIssuer(issuer, w.signer, awstest.PublicCA); err != nil {
+	if _, err := f.cloud.RegisterIssuer(issuer, f.signer, awstest.PublicCA); err != nil {
 		t.Fatal(err)
 	}
-	d := w.policy.Destinations[0].Workspace
-	w.account = w.cloud.AccountIn(d.Partition, d.Account)
-	if _, err := w.account.PutManagedPolicy("boundary", boundary); err != nil {
+	d := f.policy.Destinations[0].Workspace
+	f.account = f.cloud.AccountIn(d.Partition, d.Account)
+	if _, err := f.account.PutManagedPolicy("boundary", boundary); err != nil {
 		t.Fatal(err)
 	}
-	w.environment(w.account.AdminCredentials())
-	return w
+	f.environment(f.account.AdminCredentials())
+	return f
 }
 
 func newPolicy(t *testing.T, text string) *policy.Policy {
@@ -80,84 +80,84 @@ func newPolicy(t *testing.T, text string) *policy.Policy {
 
 // environment gives the SDK's default chain these credentials and nothing of the
 // machine's.
-func (w *fixture) environment(credentials awstest.Credentials) {
-	w.Helper()
-	empty := filepath.Join(w.TempDir(), "empty")
+func (f *fixture) environment(credentials awstest.Credentials) {
+	f.Helper()
+	empty := filepath.Join(f.TempDir(), "empty")
 	if err := os.WriteFile(empty, nil, 0o600); err != nil {
-		w.Fatal(err)
+		f.Fatal(err)
 	}
-	environment := append(w.cloud.Environ(), credentials.Environ()...)
+	environment := append(f.cloud.Environ(), credentials.Environ()...)
 	environment = append(environment, "AWS_CONFIG_FILE="+empty, "AWS_SHARED_CREDENTIALS_FILE="+empty, "AWS_EC2_METADATA_DISABLED=true", "AWS_REGION=", "AWS_PROFILE=")
 	for _, v := range environment {
 		name, value, _ := strings.Cut(v, "=")
-		w.Setenv(name, value)
+		f.Setenv(name, value)
 	}
 }
 
 // admin is the account's own client, for what happens behind sync's back.
-func (w *fixture) admin() *iam.Client {
-	return iam.NewFromConfig(w.cloud.Config(w.account.AdminCredentials(), region))
+func (f *fixture) admin() *iam.Client {
+	return iam.NewFromConfig(f.cloud.Config(f.account.AdminCredentials(), region))
 }
 
-func (w *fixture) must(_ any, err error) {
-	w.Helper()
+func (f *fixture) must(_ any, err error) {
+	f.Helper()
 	if err != nil {
-		w.Fatal(err)
+		f.Fatal(err)
 	}
 }
 
 // plan observes and compares, for the named service accounts of namespace
 // monitoring.
-func (w *fixture) plan(i *awsiam.IAM, names ...string) plan.Plan {
-	w.Helper()
+func (f *fixture) plan(i *awsiam.IAM, names ...string) plan.Plan {
+	f.Helper()
 	var accounts []plan.ServiceAccount
 	for _, name := range names {
 		accounts = append(accounts, plan.ServiceAccount{Namespace: "monitoring", Name: name, Injection: policy.InjectionEnabled, Created: time.Now()})
 	}
 	observed := map[string]plan.Account{}
-	for _, target := range plan.Targets(w.policy, w.issuer) {
-		observed[target.Account] = i.Observe(w.ctx, target)
+	for _, target := range plan.Targets(f.policy, f.issuer) {
+		observed[target.Account] = i.Observe(f.ctx, target)
 	}
-	return plan.Compute(plan.Input{Policy: w.policy, Issuer: w.issuer, ServiceAccounts: accounts, Accounts: observed})
+	return plan.Compute(plan.Input{Policy: f.policy, Issuer: f.issuer, ServiceAccounts: accounts, Accounts: observed})
 }
 
-func (w *fixture) apply(i *awsiam.IAM, p plan.Plan) {
-	w.Helper()
+func (f *fixture) apply(i *awsiam.IAM, p plan.Plan) {
+	f.Helper()
 	if len(p.Refusals) > 0 {
-		w.Fatalf("refused: %v", p.Refusals)
+		f.Fatalf("refused: %v", p.Refusals)
 	}
 	for _, c := range p.Changes {
-		if err := i.Apply(w.ctx, c); err != nil {
-			w.Fatalf("%s: %v", c.Title(), err)
+		if err := i.Apply(f.ctx, c); err != nil {
+			f.Fatalf("%s: %v", c.Title(), err)
 		}
 	}
 }
 
 // converge applies plans as a first run does, and checks that a second has
 // nothing to do.
-func (w *fixture) converge(names ...string) {
-	w.Helper()
-	i := awsiam.New(w.policy.Trust.Accounts)
-	w.apply(i, w.plan(i, names...))
-	if again := w.plan(i, names...); !again.InSync() {
-		w.Fatalf("not in sync after a run:\n%s", again)
+func (f *fixture) converge(names ...string) {
+	f.Helper()
+	i := awsiam.New(f.policy.Trust.Accounts)
+	f.apply(i, f.plan(i, names...))
+	if again := f.plan(i, names...); !again.InSync() {
+		f.Fatalf("not in sync after a run:\n%s", again)
 	}
 }
 
 // assume asks the double's STS for a session, with a token of the service account.
-func (w *fixture) assume(name string) error {
-	client := sts.NewFromConfig(aws.Config{Region: region, BaseEndpoint: &w.cloud.URL})
-	_, err := client.AssumeRoleWithWebIdentity(w.ctx, &sts.AssumeRoleWithWebIdentityInput{
-		RoleArn:          aws.String(w.policy.Role(w.policy.Destinations[0]).String()),
+func (f *fixture) assume(name string) error {
+	client := sts.NewFromConfig(aws.Config{Region: region, BaseEndpoint: &f.cloud.URL})
+	_, err := client.AssumeRoleWithWebIdentity(f.ctx, &sts.AssumeRoleWithWebIdentityInput{
+		RoleArn:          aws.String(f.policy.Role(f.policy.Destinations[0]).String()),
 		RoleSessionName:  aws.String("test"),
-		WebIdentityToken: aws.String(w.signer.Token("system:serviceaccount:monitoring:"+name, "sts.amazonaws.com")),
+		WebIdentityToken: aws.String(f.signer.Token("system:serviceaccount:monitoring:"+name, "sts.amazonaws.com")),
 	})
 	return err
 }
 
 // calls counts IAM's, from the n-th call on: reads and writes.
-func (w *fixture) calls(n int) (reads, writes int) {
-	for _, c := range w.cloud.Calls()[n:] {
+func (f *fixture) calls(n int) (reads, writes int) {
+	for _, c := range f.cloud.Calls()[n:] {
 		switch {
 		case c.Service != "iam":
 		case strings.HasPrefix(c.Action, "Get"), strings.HasPrefix(c.Action, "List"):

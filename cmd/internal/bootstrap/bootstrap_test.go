@@ -117,7 +117,7 @@ func (f *fixture) writes(n int) []string {
 
 var everything = []string{"CreateWorkspace", "CreateOpenIDConnectProvider", "CreatePolicy", "CreateRole", "PutRolePolicy"}
 
-func TestApply(t *testing.T) {
+func TestApplyMakesWhatThePlanShows(t *testing.T) {
 	f := newFixture(t, policyText)
 	// Looking changes nothing.
 	out := f.must()
@@ -230,7 +230,7 @@ func (f *fixture) holds(p *policy.Policy) {
 
 // However a run ends, the next one completes it, and makes nothing twice. A run
 // that is killed does not learn what became of its last call.
-func TestCutOff(t *testing.T) {
+func TestInterruptedRunIsCompletedByTheNext(t *testing.T) {
 	for _, action := range []string{"aps:CreateWorkspace", "aps:DescribeWorkspace", "iam:CreateOpenIDConnectProvider", "iam:CreatePolicy", "iam:CreateRole", "iam:PutRolePolicy"} {
 		for name, fault := range map[string]awstest.Fault{"denied": awstest.Deny, "killed": awstest.Lose} {
 			t.Run(action+" "+name, func(t *testing.T) {
@@ -280,7 +280,7 @@ func TestCutOff(t *testing.T) {
 }
 
 // What others made stays as it is, and then nothing at all is made.
-func TestForeignThings(t *testing.T) {
+func TestForeignObjectsStayAsTheyAre(t *testing.T) {
 	for name, c := range map[string]struct {
 		make    func(*fixture, *iam.Client) error
 		problem string
@@ -348,7 +348,7 @@ func TestBoundaryFollowsThePolicy(t *testing.T) {
 	}
 }
 
-func TestMistakes(t *testing.T) {
+func TestWrongArgumentsAreNamed(t *testing.T) {
 	two := strings.Replace(policyText, "destinations:\n", "destinations:\n- {name: other, workspace: \"arn:aws:aps:eu-west-1:444455556666:workspace/ws-0003\"}\n", 1)
 	for _, c := range []struct {
 		name, text, args string

@@ -37,7 +37,7 @@ trust:
 // Two accounts are bootstrapped with nothing but the cluster and the policy;
 // sync then works in both, with the token of its own service account and no
 // other credentials; and whoever has that token can do nothing else.
-func TestSyncWorksAfterIt(t *testing.T) {
+func TestSyncWorksAfterBootstrap(t *testing.T) {
 	c := cluster.Start(t, cluster.Options{})
 	ctx := t.Context()
 	for namespace, account := range map[string]string{"monitoring": "prometheus", "ampbridge-system": "ampbridge-sync"} {

@@ -80,7 +80,7 @@ func TestTerraformKeepsTheWorkspace(t *testing.T) {
 }
 
 // A workspace that is yet to be made means something to bootstrap alone.
-func TestOthersRefuseNewWorkspaces(t *testing.T) {
+func TestOtherCommandsRefuseNewWorkspaces(t *testing.T) {
 	dir := t.TempDir()
 	pod, prometheus := filepath.Join(dir, "pod.yaml"), filepath.Join(dir, "prometheus.yml")
 	save(t, pod, "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: c, image: prom/prometheus}]}\n")

@@ -234,7 +234,7 @@ func words(out string) (lines []string) {
 	return lines
 }
 
-func TestStatus(t *testing.T) {
+func TestStatusShowsTheInstallation(t *testing.T) {
 	f := newFixture(t)
 	if code, _, errs := f.run("status"); code != cli.Failed || !strings.Contains(errs, "namespace ampbridge-system has no policy") {
 		t.Fatalf("status %d: %s", code, errs)
