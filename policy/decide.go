@@ -67,7 +67,7 @@ type Decision struct {
 	Inject bool
 	Reason Reason
 	// Warning is for the person who creates the pod: what is missing, and how
-	// to mend it. Empty where the outcome is what was asked for.
+	// to fix it. Empty where the outcome is what was asked for.
 	Warning string
 	// Entitlement is what to inject.
 	Entitlement

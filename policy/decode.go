@@ -20,7 +20,7 @@ type FieldError struct {
 	Path string
 	// Line is counted from 1; 0: the field is not in the file.
 	Line int
-	// Problem says what is wrong, and after a colon how to mend it.
+	// Problem says what is wrong, and after a colon how to fix it.
 	Problem string
 }
 

@@ -239,7 +239,7 @@ type Audit struct {
 // Values of [Audit.Repair].
 const (
 	RepairNone = "none"
-	// RepairEvict evicts the pods that another admission would mend.
+	// RepairEvict evicts the pods that another admission would fix.
 	RepairEvict = "evict"
 )
 

@@ -139,9 +139,9 @@ func (v *validation) relabel(path string, r RelabelConfig) {
 	for _, text := range []struct {
 		field string
 		value *string
-		mend  string
+		fix  string
 	}{{"replacement", r.Replacement, "write ${1}"}, {"regex", r.Regex, "write (?:$)("}, {"separator", r.Separator, "write another"}} {
-		v.require(text.value == nil || !strings.Contains(*text.value, "$("), path+"."+text.field, "holds $(, which the operator's config reloader expands: %s", text.mend)
+		v.require(text.value == nil || !strings.Contains(*text.value, "$("), path+"."+text.field, "holds $(, which the operator's config reloader expands: %s", text.fix)
 	}
 	needsTarget := r.Action == "" || r.Action == "replace" || r.Action == "hashmod"
 	v.require(!needsTarget || r.TargetLabel != "", path+".targetLabel", "is missing: the action %s needs one", cmp.Or(r.Action, "replace"))

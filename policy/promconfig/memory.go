@@ -23,14 +23,14 @@ func (e *TooLargeError) Error() string {
 	return fmt.Sprintf("an edit of the configuration (%d KiB) may need %d MiB of memory, and has %d MiB", e.Config>>10, e.Need>>20, e.Have>>20)
 }
 
-// enough returns an error where an edit of that manner may need more than memory;
+// enough returns an error where an edit with that strategy may need more than memory;
 // 0 bounds nothing.
 func enough(config []byte, m strategy, memory int64) error {
 	if memory == 0 {
 		return nil
 	}
 	perPiece := int64(splicePiece)
-	if m != spliced {
+	if m != splice {
 		perPiece = rewritePiece
 	}
 	if need := pieces(config)*perPiece + int64(len(config))*perByte; need > memory {

@@ -77,7 +77,7 @@ func RenderWithin(memory int64, config []byte, blocks []policy.Block, generation
 	if !word.MatchString(generation) {
 		return Result{}, fmt.Errorf("generation %q: write letters, digits and . : + - _ only", generation)
 	}
-	if err := enough(config, spliced, memory); err != nil {
+	if err := enough(config, splice, memory); err != nil {
 		return Result{}, err
 	}
 	before, err := read(config)
@@ -108,7 +108,7 @@ func RenderWithin(memory int64, config []byte, blocks []policy.Block, generation
 		result.Config = config
 		return result, nil
 	}
-	result.Config, err = inTurn([]strategy{spliced, rewritten, bare}, func(m strategy) ([]byte, error) {
+	result.Config, err = inTurn([]strategy{splice, rewrite, bare}, func(m strategy) ([]byte, error) {
 		if err := enough(config, m, memory); err != nil {
 			return nil, err
 		}
@@ -144,10 +144,10 @@ type edit struct {
 	meanings []any // of the blocks
 }
 
-// apply puts the blocks in, in one manner.
+// apply puts the blocks in, with one strategy.
 func (e edit) apply(config []byte, before meaning, m strategy) ([]byte, error) {
 	s, err := parse(config)
-	if err != nil && m != spliced {
+	if err != nil && m != splice {
 		return nil, fmt.Errorf("%w: %w", errUneditable, err)
 	}
 	if err != nil {
@@ -170,7 +170,7 @@ func (e edit) apply(config []byte, before meaning, m strategy) ([]byte, error) {
 	} else if e.header.was = absent; before.field {
 		e.header.was = listed
 	}
-	if m != spliced {
+	if m != splice {
 		return s.text(e.header.String(), m)
 	}
 	p, ok := locate(config)
@@ -196,7 +196,7 @@ func Remove(config []byte) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configuration: %w", err)
 	}
-	return inTurn([]strategy{spliced, rewritten, bare}, func(m strategy) ([]byte, error) {
+	return inTurn([]strategy{splice, rewrite, bare}, func(m strategy) ([]byte, error) {
 		back, err := remove(h, rest, m)
 		if err != nil {
 			return nil, err
@@ -209,7 +209,7 @@ func Remove(config []byte) ([]byte, error) {
 }
 
 func remove(h header, rest []byte, m strategy) ([]byte, error) {
-	if m == spliced {
+	if m == splice {
 		return h.undo(rest)
 	}
 	s, err := parse(rest)

@@ -28,14 +28,14 @@ var errUneditable = errors.New("configuration uses YAML that cannot be written b
 type strategy int
 
 const (
-	spliced   strategy = iota // the user's text, with the blocks put in
-	rewritten                 // the tree, with its comments
+	splice   strategy = iota // the user's text, with the blocks put in
+	rewrite                 // the tree, with its comments
 	bare                      // the tree: comments can be put where they break it
 )
 
-// inTurn tries one manner after the other, until one serves.
-func inTurn(manners []strategy, try func(strategy) ([]byte, error)) (out []byte, err error) {
-	for _, m := range manners {
+// inTurn tries one strategy after the other, until one serves.
+func inTurn(strategies []strategy, try func(strategy) ([]byte, error)) (out []byte, err error) {
+	for _, m := range strategies {
 		if out, err = try(m); !errors.Is(err, errUneditable) {
 			return out, err
 		}

@@ -38,7 +38,7 @@ func (s Session) Valid(at time.Time) bool {
 
 // Renewal is when to get the next session: at a third of this one's life, so
 // that an outage of STS for the other two thirds goes unnoticed. It differs by
-// up to a tenth from call to call, so that pods do not renew in step.
+// up to a tenth from call to call, so that pods do not all renew at once.
 func (s Session) Renewal() time.Time {
 	return s.Obtained.Add(spread(s.Life()/3, 0.1))
 }
