@@ -86,8 +86,7 @@ func (w workspaces) describe(ctx context.Context, arn policy.Workspace) (bootstr
 		return bootstrap.FoundWorkspace{}, err
 	}
 	out, err := client.DescribeWorkspace(ctx, &amp.DescribeWorkspaceInput{WorkspaceId: aws.String(arn.ID())})
-	var missing *types.ResourceNotFoundException
-	if errors.As(err, &missing) {
+	if _, ok := errors.AsType[*types.ResourceNotFoundException](err); ok {
 		return bootstrap.FoundWorkspace{}, nil
 	}
 	if err != nil {

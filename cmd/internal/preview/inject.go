@@ -7,6 +7,7 @@ package preview
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/go-json-experiment/json"
@@ -100,7 +101,7 @@ func (r *injection) readServiceAccounts(documents []document, stdin io.Reader) e
 		if err != nil {
 			return err
 		}
-		documents = append(documents[:len(documents):len(documents)], more...)
+		documents = append(slices.Clip(documents), more...)
 	}
 	for i := range documents {
 		err := documents[i].each(func(object []byte, kind string) ([]jsonpatch.Operation, error) {

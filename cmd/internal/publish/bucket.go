@@ -60,8 +60,7 @@ func (b *bucket) key(name string) *string {
 
 func (b *bucket) read(ctx context.Context, name string) (object, error) {
 	out, err := b.client.GetObject(ctx, &s3.GetObjectInput{Bucket: &b.name, Key: b.key(name)})
-	var missing *types.NoSuchKey
-	if errors.As(err, &missing) {
+	if _, ok := errors.AsType[*types.NoSuchKey](err); ok {
 		return object{}, nil
 	}
 	if err != nil {
@@ -85,8 +84,7 @@ func (b *bucket) write(ctx context.Context, name string, was object, c content) 
 		in.IfMatch = &was.version
 	}
 	_, err := b.client.PutObject(ctx, in)
-	var answer *smithyhttp.ResponseError
-	if errors.As(err, &answer) {
+	if answer, ok := errors.AsType[*smithyhttp.ResponseError](err); ok {
 		switch answer.HTTPStatusCode() {
 		case http.StatusPreconditionFailed, http.StatusConflict, http.StatusNotFound:
 			return fmt.Errorf("%w: %w", errChanged, plain(err))

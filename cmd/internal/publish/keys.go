@@ -200,12 +200,10 @@ func encode(v any) []byte {
 
 // withoutText keeps what was wrong and where, and drops what stood there.
 func withoutText(err error) error {
-	var syntax *jsontext.SyntacticError
-	if errors.As(err, &syntax) {
+	if syntax, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
 		return fmt.Errorf("not JSON: at byte %d", syntax.ByteOffset)
 	}
-	var semantic *strictjson.SemanticError
-	if errors.As(err, &semantic) {
+	if semantic, ok := errors.AsType[*strictjson.SemanticError](err); ok {
 		return fmt.Errorf("at %q: another kind of value than is wanted", string(semantic.JSONPointer))
 	}
 	return errors.New("cannot be read")

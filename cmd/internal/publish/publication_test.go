@@ -198,7 +198,7 @@ func TestRotation(t *testing.T) {
 			state = State{}
 		}
 		in := Input{Issuer: issuerURL, Published: published, State: state, Retain: 2 * time.Hour, Prune: step.prune, Now: now}
-		for _, id := range strings.Fields(step.current) {
+		for id := range strings.FieldsSeq(step.current) {
 			in.Current = append(in.Current, key(id, id))
 		}
 		p, err := Publish(in)

@@ -6,6 +6,7 @@ package usage
 import (
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Error is a mistake in flags or arguments.
@@ -24,10 +25,8 @@ func Is(err error) bool {
 
 // OneOf returns an error if the value of a flag is not one of values.
 func OneOf(flag, value string, values ...string) error {
-	for _, v := range values {
-		if v == value {
-			return nil
-		}
+	if slices.Contains(values, value) {
+		return nil
 	}
 	return Errorf("--%s %q is unknown: write one of %q", flag, value, values)
 }
