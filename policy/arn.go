@@ -93,13 +93,22 @@ func (w *Workspace) UnmarshalText(text []byte) error {
 	}
 	switch {
 	case a.Service != "aps" || !workspaceResource.MatchString(a.Resource):
-		return fmt.Errorf("%q is not a workspace ARN: write arn:<partition>:aps:<region>:<account>:workspace/ws-…, as `aws amp list-workspaces` prints it", text)
+		return fmt.Errorf(
+			"%q is not a workspace ARN: write arn:<partition>:aps:<region>:<account>:workspace/ws-…, as `aws amp list-workspaces` prints it",
+			text,
+		)
 	case a.Region == "" || a.Account == "":
 		return fmt.Errorf("%q lacks its region or account: copy the whole ARN, as `aws amp list-workspaces` prints it", text)
 	case !regionSyntax.MatchString(a.Region):
 		return fmt.Errorf("%q: %q is not a region: copy the whole ARN, as `aws amp list-workspaces` prints it", text, a.Region)
 	case a.Partition != partitionOf(a.Region):
-		return fmt.Errorf("%q: region %s lies in partition %s: write arn:%s:…", text, a.Region, partitionOf(a.Region), partitionOf(a.Region))
+		return fmt.Errorf(
+			"%q: region %s lies in partition %s: write arn:%s:…",
+			text,
+			a.Region,
+			partitionOf(a.Region),
+			partitionOf(a.Region),
+		)
 	}
 	*w = Workspace{a}
 	return nil

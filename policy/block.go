@@ -84,9 +84,15 @@ func (d Destination) Block(cluster string) Block {
 		SendNativeHistograms: d.RemoteWrite.SendNativeHistograms,
 		SigV4:                BlockSigV4{Region: d.Workspace.Region, Profile: BlockName(d.Name)},
 		QueueConfig: BlockQueue{
-			Capacity: q.Capacity, MaxShards: q.MaxShards, MinShards: q.MinShards, MaxSamplesPerSend: q.MaxSamplesPerSend,
-			BatchSendDeadline: q.BatchSendDeadline.prometheus(), MinBackoff: q.MinBackoff.prometheus(), MaxBackoff: q.MaxBackoff.prometheus(),
-			RetryOnRateLimit: true, SampleAgeLimit: q.SampleAgeLimit.prometheus(),
+			Capacity:          q.Capacity,
+			MaxShards:         q.MaxShards,
+			MinShards:         q.MinShards,
+			MaxSamplesPerSend: q.MaxSamplesPerSend,
+			BatchSendDeadline: q.BatchSendDeadline.prometheus(),
+			MinBackoff:        q.MinBackoff.prometheus(),
+			MaxBackoff:        q.MaxBackoff.prometheus(),
+			RetryOnRateLimit:  true,
+			SampleAgeLimit:    q.SampleAgeLimit.prometheus(),
 		},
 	}
 	setDefault(&b.QueueConfig.Capacity, recommendedCapacity)

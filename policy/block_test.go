@@ -30,7 +30,11 @@ func TestBlockGolden(t *testing.T) {
 // exit when it cannot.
 func TestBlockNeverAsksSTS(t *testing.T) {
 	for _, d := range load(t, "full.yaml").Destinations {
-		if text := blockYAML(t, d.Block("c")); strings.Contains(text, "role_arn") || !strings.Contains(text, "profile: ampbridge-"+d.Name) || !strings.Contains(text, "region: "+d.Workspace.Region) {
+		if text := blockYAML(
+			t,
+			d.Block("c"),
+		); strings.Contains(text, "role_arn") || !strings.Contains(text, "profile: ampbridge-"+d.Name) ||
+			!strings.Contains(text, "region: "+d.Workspace.Region) {
 			t.Errorf("%s:\n%s", d.Name, text)
 		}
 	}
@@ -40,7 +44,8 @@ func TestWithReplicaLeavesItsReceiver(t *testing.T) {
 	b := load(t, "minimal.yaml").Destinations[0].Block("dev")
 	before := blockYAML(t, b)
 	first, second := b.WithReplica("p-0"), b.WithReplica("p-1")
-	if blockYAML(t, b) != before || *first.WriteRelabelConfigs[1].Replacement != "p-0" || *second.WriteRelabelConfigs[1].Replacement != "p-1" {
+	if blockYAML(t, b) != before || *first.WriteRelabelConfigs[1].Replacement != "p-0" ||
+		*second.WriteRelabelConfigs[1].Replacement != "p-1" {
 		t.Error("replicas share their rules")
 	}
 }

@@ -150,10 +150,20 @@ func (p *Policy) Decide(r Request) Decision {
 	case onPod == "false" || onServiceAccount == "false":
 		return Decision{Reason: OptedOut}
 	case !r.Prometheus && onPod == "true":
-		return skip(NotPrometheus, "annotation %s asks for injection, but no container looks like Prometheus: name it with the annotation %s", AnnotationInject, AnnotationContainer)
+		return skip(
+			NotPrometheus,
+			"annotation %s asks for injection, but no container looks like Prometheus: name it with the annotation %s",
+			AnnotationInject,
+			AnnotationContainer,
+		)
 	case !r.Prometheus && r.Resembles != "" && (asked || r.Injection == InjectionEnabled):
-		return skip(NotPrometheus, `container %.63q may be Prometheus, but nothing proves it: name it with the annotation %s, or write %s: "false"`,
-			r.Resembles, AnnotationContainer, AnnotationInject)
+		return skip(
+			NotPrometheus,
+			`container %.63q may be Prometheus, but nothing proves it: name it with the annotation %s, or write %s: "false"`,
+			r.Resembles,
+			AnnotationContainer,
+			AnnotationInject,
+		)
 	case !r.Prometheus:
 		return Decision{Reason: NotPrometheus}
 	case r.Injection == InjectionAnnotated && !asked:
@@ -164,7 +174,12 @@ func (p *Policy) Decide(r Request) Decision {
 	subject := Subject{r.Namespace, r.ServiceAccount}
 	entitlement, ok := p.Entitled(subject)
 	if !ok {
-		return skip(NotGranted, "no grant of the policy covers service account %s of namespace %s: the cluster admin adds one under grants", r.ServiceAccount, r.Namespace)
+		return skip(
+			NotGranted,
+			"no grant of the policy covers service account %s of namespace %s: the cluster admin adds one under grants",
+			r.ServiceAccount,
+			r.Namespace,
+		)
 	}
 	// A pod may ask for less than the grants give, not for more.
 	switch asked := Environment(r.PodAnnotations[AnnotationEnvironment]); {
@@ -194,7 +209,14 @@ func narrow(e *Entitlement, annotations map[string]string, s Subject) (Decision,
 	for i := range wanted {
 		wanted[i] = strings.TrimSpace(wanted[i])
 		if !slices.ContainsFunc(e.Destinations, func(d Destination) bool { return d.Name == wanted[i] }) {
-			return skip(UnknownDestination, "annotation %s names %q, which is not granted to %s: write some of %s", AnnotationDestinations, wanted[i], s, strings.Join(names(e.Destinations), ", ")), false
+			return skip(
+				UnknownDestination,
+				"annotation %s names %q, which is not granted to %s: write some of %s",
+				AnnotationDestinations,
+				wanted[i],
+				s,
+				strings.Join(names(e.Destinations), ", "),
+			), false
 		}
 	}
 	for _, d := range e.Destinations {

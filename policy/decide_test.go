@@ -65,17 +65,21 @@ func TestDecisionsSayWhatIsMissing(t *testing.T) {
 		reason Reason
 		says   string
 	}{
-		"other service account":   {func(r *Request) { r.ServiceAccount = "default" }, NotGranted, "service account default of namespace team-a"},
-		"other namespace":         {func(r *Request) { r.Namespace = "teams" }, NotGranted, "namespace teams"},
-		"case counts":             {func(r *Request) { r.Namespace = "Team-a" }, NotGranted, "Team-a"},
-		"destination not granted": {func(r *Request) { r.PodAnnotations = map[string]string{AnnotationDestinations: "central, elsewhere"} }, UnknownDestination, `"elsewhere"`},
-		"destinations left empty": {func(r *Request) { r.PodAnnotations = map[string]string{AnnotationDestinations: ""} }, UnknownDestination, "central, backup"},
+		"other service account": {func(r *Request) { r.ServiceAccount = "default" }, NotGranted, "service account default of namespace team-a"},
+		"other namespace":       {func(r *Request) { r.Namespace = "teams" }, NotGranted, "namespace teams"},
+		"case counts":           {func(r *Request) { r.Namespace = "Team-a" }, NotGranted, "Team-a"},
+		"destination not granted": {func(r *Request) { r.PodAnnotations = map[string]string{AnnotationDestinations: "central, elsewhere"} },
+			UnknownDestination, `"elsewhere"`},
+		"destinations left empty": {func(r *Request) { r.PodAnnotations = map[string]string{AnnotationDestinations: ""} }, UnknownDestination,
+			"central, backup"},
 		"pod cannot widen account": {func(r *Request) {
 			r.ServiceAccountAnnotations = map[string]string{AnnotationDestinations: "backup"}
 			r.PodAnnotations = map[string]string{AnnotationDestinations: "central"}
 		}, UnknownDestination, `"central"`},
-		"environment of an earlier version": {func(r *Request) { r.PodAnnotations = map[string]string{AnnotationEnvironment: "never"} }, InvalidAnnotation, "leave it out"},
-		"environment misspelt":              {func(r *Request) { r.PodAnnotations = map[string]string{AnnotationEnvironment: "off"} }, InvalidAnnotation, "sidecar or container"},
+		"environment of an earlier version": {func(r *Request) { r.PodAnnotations = map[string]string{AnnotationEnvironment: "never"} },
+			InvalidAnnotation, "leave it out"},
+		"environment misspelt": {func(r *Request) { r.PodAnnotations = map[string]string{AnnotationEnvironment: "off"} }, InvalidAnnotation,
+			"sidecar or container"},
 	} {
 		r := granted
 		row.change(&r)
@@ -117,13 +121,25 @@ func TestEntitlement(t *testing.T) {
 		ha           string
 	}{
 		"all granted destinations": {Subject{"monitoring", "prometheus-k8s"}, nil, []string{"central", "backup"}, EnvironmentSidecar, ""},
-		"narrowed":                 {Subject{"monitoring", "prometheus-k8s"}, map[string]string{AnnotationDestinations: " backup "}, []string{"backup"}, EnvironmentSidecar, ""},
-		"the policy's order":       {Subject{"monitoring", "prometheus-k8s"}, map[string]string{AnnotationDestinations: "backup,central"}, []string{"central", "backup"}, EnvironmentSidecar, ""},
-		"the grant's settings":     {Subject{"legacy", "prometheus"}, nil, []string{"central"}, EnvironmentContainer, "legacy-pair"},
-		"a pod may ask for less":   {Subject{"legacy", "prometheus"}, map[string]string{AnnotationEnvironment: "sidecar"}, []string{"central"}, EnvironmentSidecar, "legacy-pair"},
-		"and not for more":         {Subject{"monitoring", "prometheus-k8s"}, map[string]string{AnnotationEnvironment: "container"}, []string{"central", "backup"}, EnvironmentSidecar, ""},
+		"narrowed": {Subject{"monitoring", "prometheus-k8s"}, map[string]string{AnnotationDestinations: " backup "},
+			[]string{"backup"}, EnvironmentSidecar, ""},
+		"the policy's order": {Subject{"monitoring", "prometheus-k8s"}, map[string]string{AnnotationDestinations: "backup,central"},
+			[]string{"central", "backup"}, EnvironmentSidecar, ""},
+		"the grant's settings": {Subject{"legacy", "prometheus"}, nil, []string{"central"}, EnvironmentContainer, "legacy-pair"},
+		"a pod may ask for less": {Subject{"legacy", "prometheus"}, map[string]string{AnnotationEnvironment: "sidecar"}, []string{"central"},
+			EnvironmentSidecar, "legacy-pair"},
+		"and not for more": {Subject{"monitoring", "prometheus-k8s"}, map[string]string{AnnotationEnvironment: "container"},
+			[]string{"central", "backup"}, EnvironmentSidecar, ""},
 	} {
-		d := p.Decide(Request{Namespace: row.subject.Namespace, Injection: "enabled", ServiceAccount: row.subject.ServiceAccount, Prometheus: true, PodAnnotations: row.annotations})
+		d := p.Decide(
+			Request{
+				Namespace:      row.subject.Namespace,
+				Injection:      "enabled",
+				ServiceAccount: row.subject.ServiceAccount,
+				Prometheus:     true,
+				PodAnnotations: row.annotations,
+			},
+		)
 		if diff := cmp.Diff(row.destinations, names(d.Destinations)); diff != "" || d.Environment != row.environment || d.HA != row.ha {
 			t.Errorf("%s: destinations %v, environment %s, ha %q", name, names(d.Destinations), d.Environment, d.HA)
 		}
@@ -138,9 +154,13 @@ func TestEntitlement(t *testing.T) {
 func TestIRSAFollowsTheDestinations(t *testing.T) {
 	p := load(t, "full.yaml")
 	p.Grants[1].Destinations = []string{"backup"}
-	p.Grants = append(p.Grants, Grant{Namespaces: []Glob{"legacy"}, ServiceAccounts: []Glob{"prometheus"}, Destinations: []string{"central"}, IRSA: true})
+	p.Grants = append(
+		p.Grants,
+		Grant{Namespaces: []Glob{"legacy"}, ServiceAccounts: []Glob{"prometheus"}, Destinations: []string{"central"}, IRSA: true},
+	)
 	request := Request{Namespace: "legacy", Injection: "enabled", ServiceAccount: "prometheus", Prometheus: true}
-	for destinations, want := range map[string]string{"backup,central": "ampbridge.dev-aks.backup", "backup": "ampbridge.dev-aks.backup", "central": "ampbridge.dev-aks.central"} {
+	for destinations, want := range map[string]string{"backup,central": "ampbridge.dev-aks.backup", "backup": "ampbridge.dev-aks.backup",
+		"central": "ampbridge.dev-aks.central"} {
 		request.ServiceAccountAnnotations = map[string]string{AnnotationDestinations: destinations}
 		if got := p.Decide(request).IRSA; got.RoleName() != want {
 			t.Errorf("%s: %s, want %s", destinations, got, want)
@@ -155,7 +175,16 @@ func TestIRSAFollowsTheDestinations(t *testing.T) {
 
 func TestGrantsAddUp(t *testing.T) {
 	p := load(t, "full.yaml")
-	p.Grants = append(p.Grants, Grant{Namespaces: []Glob{"legacy"}, ServiceAccounts: []Glob{"*"}, Destinations: []string{"backup"}, Environment: EnvironmentSidecar, HA: "other"})
+	p.Grants = append(
+		p.Grants,
+		Grant{
+			Namespaces:      []Glob{"legacy"},
+			ServiceAccounts: []Glob{"*"},
+			Destinations:    []string{"backup"},
+			Environment:     EnvironmentSidecar,
+			HA:              "other",
+		},
+	)
 	e, ok := p.Entitled(Subject{"legacy", "prometheus"})
 	if diff := cmp.Diff([]string{"central", "backup"}, names(e.Destinations)); !ok || diff != "" {
 		t.Errorf("destinations: %s", diff)

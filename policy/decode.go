@@ -57,7 +57,9 @@ func ParseDraft(data []byte) (*Policy, error) { return parse(data, true) }
 
 func parse(data []byte, draft bool) (*Policy, error) {
 	if len(data) > maxSize {
-		return nil, Errors{{Problem: fmt.Sprintf("the file has %d bytes: a ConfigMap, where policies live, holds %d at most", len(data), maxSize)}}
+		return nil, Errors{
+			{Problem: fmt.Sprintf("the file has %d bytes: a ConfigMap, where policies live, holds %d at most", len(data), maxSize)},
+		}
 	}
 	decoder := yaml.NewDecoder(strings.NewReader(string(data)))
 	var root, second yaml.Node

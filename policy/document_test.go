@@ -16,7 +16,11 @@ const aksIssuer = Issuer("https://westeurope.oic.prod-aks.azure.com/tenant/uuid/
 func TestDocumentsGolden(t *testing.T) {
 	p := load(t, "full.yaml")
 	subjects := []Subject{{"team-b", "b-prometheus"}, {"monitoring", "prometheus-k8s"}, {"team-b", "b-prometheus"}}
-	testkit.Golden(t, "testdata/trust.json", TrustDocument(aksIssuer.ProviderARN("aws", "111122223333"), aksIssuer, "sts.amazonaws.com", subjects).String()+"\n")
+	testkit.Golden(
+		t,
+		"testdata/trust.json",
+		TrustDocument(aksIssuer.ProviderARN("aws", "111122223333"), aksIssuer, "sts.amazonaws.com", subjects).String()+"\n",
+	)
 	testkit.Golden(t, "testdata/permission.json", PermissionDocument(p.Destinations[0]).String()+"\n")
 	testkit.Golden(t, "testdata/permission-chained.json", PermissionDocument(p.Destinations[1]).String()+"\n")
 }
@@ -50,8 +54,10 @@ func TestQuotaHoldsATeam(t *testing.T) {
 }
 
 func TestEqual(t *testing.T) {
-	const trust = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Federated":"arn:aws:iam::1:oidc-provider/h/"},"Action":"sts:AssumeRoleWithWebIdentity","Condition":{"StringEquals":{"h/:aud":"sts.amazonaws.com","h/:sub":["a","b"]}}}]}`
-	const cross = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::111122223333:root"},"Action":"sts:AssumeRole"}]}`
+	const trust = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Federated":"arn:aws:iam::1:oidc-provider/h/` +
+		`"},"Action":"sts:AssumeRoleWithWebIdentity","Condition":{"StringEquals":{"h/:aud":"sts.amazonaws.com","h/:sub":["a","b"]}}}]}`
+	const cross = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::111122223333:root"},` +
+		`"Action":"sts:AssumeRole"}]}`
 	replace := func(text, old, with string) string {
 		if !strings.Contains(text, old) {
 			t.Fatalf("%s lacks %s", text, old)
@@ -66,23 +72,25 @@ func TestEqual(t *testing.T) {
 		"URL-encoded, as IAM returns": {trust, url.PathEscape(trust), true},
 		"order of values":             {trust, replace(trust, `["a","b"]`, `["b","a"]`), true},
 		"scalar and list of one":      {trust, replace(trust, `"sts.amazonaws.com"`, `["sts.amazonaws.com"]`), true},
-		"case of action and operator": {trust, replace(replace(trust, "sts:AssumeRoleWith", "STS:assumerolewith"), "StringEquals", "stringequals"), true},
-		"a lone statement":            {trust, replace(replace(trust, `[{"Effect`, `{"Effect`), `}}}]}`, `}}}}`), true},
-		"account id and its root":     {cross, replace(cross, "arn:aws:iam::111122223333:root", "111122223333"), true},
-		"another subject":             {trust, replace(trust, `"b"`, `"c"`), false},
-		"one subject fewer":           {trust, replace(trust, `["a","b"]`, `"a"`), false},
-		"case of a subject":           {trust, replace(trust, `"a"`, `"A"`), false},
-		"the slash in the key":        {trust, replace(trust, `h/:sub`, `h:sub`), false},
-		"another operator":            {trust, replace(trust, "StringEquals", "StringLike"), false},
-		"without audience":            {trust, replace(trust, `"h/:aud":"sts.amazonaws.com",`, ``), false},
-		"NotAction":                   {trust, replace(trust, `"Action"`, `"NotAction"`), false},
-		"NotPrincipal":                {trust, replace(trust, `"Principal"`, `"NotPrincipal"`), false},
-		"Deny":                        {trust, replace(trust, `Allow`, `Deny`), false},
-		"anyone":                      {cross, replace(cross, `{"AWS":"arn:aws:iam::111122223333:root"}`, `"*"`), false},
-		"a role that was deleted":     {cross, replace(cross, "arn:aws:iam::111122223333:root", "AROAEXAMPLE"), false},
-		"an added statement":          {cross, replace(cross, `}]}`, `},{"Effect":"Allow","Principal":"*","Action":"sts:AssumeRole"}]}`), false},
+		"case of action and operator": {trust, replace(replace(trust, "sts:AssumeRoleWith", "STS:assumerolewith"), "StringEquals",
+			"stringequals"), true},
+		"a lone statement":        {trust, replace(replace(trust, `[{"Effect`, `{"Effect`), `}}}]}`, `}}}}`), true},
+		"account id and its root": {cross, replace(cross, "arn:aws:iam::111122223333:root", "111122223333"), true},
+		"another subject":         {trust, replace(trust, `"b"`, `"c"`), false},
+		"one subject fewer":       {trust, replace(trust, `["a","b"]`, `"a"`), false},
+		"case of a subject":       {trust, replace(trust, `"a"`, `"A"`), false},
+		"the slash in the key":    {trust, replace(trust, `h/:sub`, `h:sub`), false},
+		"another operator":        {trust, replace(trust, "StringEquals", "StringLike"), false},
+		"without audience":        {trust, replace(trust, `"h/:aud":"sts.amazonaws.com",`, ``), false},
+		"NotAction":               {trust, replace(trust, `"Action"`, `"NotAction"`), false},
+		"NotPrincipal":            {trust, replace(trust, `"Principal"`, `"NotPrincipal"`), false},
+		"Deny":                    {trust, replace(trust, `Allow`, `Deny`), false},
+		"anyone":                  {cross, replace(cross, `{"AWS":"arn:aws:iam::111122223333:root"}`, `"*"`), false},
+		"a role that was deleted": {cross, replace(cross, "arn:aws:iam::111122223333:root", "AROAEXAMPLE"), false},
+		"an added statement":      {cross, replace(cross, `}]}`, `},{"Effect":"Allow","Principal":"*","Action":"sts:AssumeRole"}]}`), false},
 		// IAM does not say which of the two counts.
-		"an operator in two spellings": {trust, replace(trust, `{"StringEquals":`, `{"stringequals":{"h/:aud":"sts.amazonaws.com","h/:sub":["a","b"]},"StringEquals":`), false},
+		"an operator in two spellings": {trust, replace(trust, `{"StringEquals":`, `{"stringequals":{"h/:aud":"sts.amazonaws.com","h/`+
+			`:sub":["a","b"]},"StringEquals":`), false},
 		"and what the other holds":     {trust, replace(trust, `{"StringEquals":`, `{"stringequals":{"h/:sub":["c"]},"StringEquals":`), false},
 		"case of a key":                {trust, replace(trust, `h/:sub`, `h/:SUB`), false},
 		"a principal beside":           {trust, replace(trust, `{"Federated":`, `{"AWS":"*","Federated":`), false},
@@ -113,7 +121,12 @@ func TestEqual(t *testing.T) {
 func TestSubjectsAreThoseThatAreLetIn(t *testing.T) {
 	d := TrustDocument(aksIssuer.ProviderARN("aws", "111122223333"), aksIssuer, "aud", []Subject{{"a", "x"}})
 	equals := d.Statement[0].Condition["StringEquals"]
-	equals[aksIssuer.Host()+":sub"] = append(equals[aksIssuer.Host()+":sub"], "system:serviceaccount:team-*:x", "system:serviceaccount:a:${*}", "alice")
+	equals[aksIssuer.Host()+":sub"] = append(
+		equals[aksIssuer.Host()+":sub"],
+		"system:serviceaccount:team-*:x",
+		"system:serviceaccount:a:${*}",
+		"alice",
+	)
 	if diff := cmp.Diff([]Subject{{"a", "x"}}, d.Subjects(aksIssuer)); diff != "" {
 		t.Errorf("what no service account can be named (-want +got):\n%s", diff)
 	}

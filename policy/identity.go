@@ -41,11 +41,21 @@ func (i Issuer) Validate() error {
 	case err != nil || u.User != nil:
 		return errors.New("not an issuer: AWS takes https://<host>/<path>, without a user, byte for byte the `iss` of the cluster's tokens")
 	case u.Port() != "" || strings.ContainsAny(string(i), "?#"):
-		return fmt.Errorf("%q has a port, query or fragment: AWS registers issuers without; change the API server's --service-account-issuer", string(i))
+		return fmt.Errorf(
+			"%q has a port, query or fragment: AWS registers issuers without; change the API server's --service-account-issuer",
+			string(i),
+		)
 	case len(i) > maxIssuer:
-		return fmt.Errorf("has %d characters: AWS takes issuers of %d at most; change the API server's --service-account-issuer", len(i), maxIssuer)
+		return fmt.Errorf(
+			"has %d characters: AWS takes issuers of %d at most; change the API server's --service-account-issuer",
+			len(i),
+			maxIssuer,
+		)
 	case !issuerSyntax.MatchString(string(i)):
-		return fmt.Errorf("%q is not an issuer: AWS takes https://<host>/<path>, byte for byte the `iss` of the cluster's tokens", string(i))
+		return fmt.Errorf(
+			"%q is not an issuer: AWS takes https://<host>/<path>, byte for byte the `iss` of the cluster's tokens",
+			string(i),
+		)
 	}
 	return nil
 }

@@ -43,10 +43,13 @@ func TestSubject(t *testing.T) {
 	if err != nil || s != (Subject{"monitoring", "prometheus-k8s"}) || s.String() != "system:serviceaccount:monitoring:prometheus-k8s" {
 		t.Errorf("ParseSubject = %v, %v", s, err)
 	}
-	for _, bad := range []string{"", "system:serviceaccount:monitoring", "system:serviceaccount::x", "system:serviceaccount:a:", "system:serviceaccount:a:b:c", "serviceaccount:a:b", "system:node:a:b",
+	for _, bad := range []string{"", "system:serviceaccount:monitoring", "system:serviceaccount::x", "system:serviceaccount:a:",
+		"system:serviceaccount:a:b:c", "serviceaccount:a:b", "system:node:a:b",
 		// What no service account is named, and IAM might read as more than one.
-		"system:serviceaccount:team-*:prometheus", "system:serviceaccount:a:*", "system:serviceaccount:a:prometheus?", "system:serviceaccount:a:${*}",
-		"system:serviceaccount:A:b", "system:serviceaccount:a.b:c", "system:serviceaccount:a:b..c", "system:serviceaccount:a: b", "system:serviceaccount:a:" + strings.Repeat("b", 254)} {
+		"system:serviceaccount:team-*:prometheus", "system:serviceaccount:a:*", "system:serviceaccount:a:prometheus?",
+		"system:serviceaccount:a:${*}",
+		"system:serviceaccount:A:b", "system:serviceaccount:a.b:c", "system:serviceaccount:a:b..c", "system:serviceaccount:a: b",
+		"system:serviceaccount:a:" + strings.Repeat("b", 254)} {
 		if s, err := ParseSubject(bad); err == nil {
 			t.Errorf("ParseSubject(%q) = %v, want an error", bad, s)
 		}
@@ -94,11 +97,21 @@ func TestServiceAccountRoleNamesAreUniqueAndLegal(t *testing.T) {
 		}
 		return role
 	}
-	clusters := []string{"dev", "dev-a", "dev-a-b", strings.Repeat("c", 20), strings.Repeat("c", 21), strings.Repeat("c", 22), strings.Repeat("c", 63), strings.Repeat("c", 62) + "d"}
+	clusters := []string{
+		"dev",
+		"dev-a",
+		"dev-a-b",
+		strings.Repeat("c", 20),
+		strings.Repeat("c", 21),
+		strings.Repeat("c", 22),
+		strings.Repeat("c", 63),
+		strings.Repeat("c", 62) + "d",
+	}
 	for _, cluster := range clusters {
 		for _, destination := range []string{"central", "a-b", "a", "b-central", long} {
 			for _, namespace := range []string{"team", "team-a", "a-team", "a", "n", long, long + "a"} {
-				for _, name := range []string{"prometheus", "a-prometheus", "prometheus.a", "a.prometheus", "team-a.prometheus", longer, longer + "a", longer[:60] + ".a"} {
+				for _, name := range []string{"prometheus", "a-prometheus", "prometheus.a", "a.prometheus", "team-a.prometheus", longer,
+					longer + "a", longer[:60] + ".a"} {
 					cut := check(cluster, destination, namespace, name)
 					// Names chosen so that, written out, they are what another's is cut to.
 					if rest, long := strings.CutPrefix(cut, serviceAccountPrefix(cluster)+destination+"."+namespace+"."); long {
@@ -119,7 +132,11 @@ func TestServiceAccountRoleNamesAreUniqueAndLegal(t *testing.T) {
 			}
 		}
 	}
-	if got := ServiceAccountRoleName("dev-aks", "central", Subject{"monitoring", "prometheus-k8s"}); got != "ampbridge.dev-aks.central.monitoring.prometheus-k8s" {
+	if got := ServiceAccountRoleName(
+		"dev-aks",
+		"central",
+		Subject{"monitoring", "prometheus-k8s"},
+	); got != "ampbridge.dev-aks.central.monitoring.prometheus-k8s" {
 		t.Errorf("ServiceAccountRoleName = %s", got)
 	}
 }
@@ -160,7 +177,8 @@ func TestARN(t *testing.T) {
 			t.Errorf("ParseARN(%s) = %v, %v; role %v, policy %v", row.arn, a, err, a.IsRole(), a.IsPolicy())
 		}
 	}
-	for _, bad := range []string{"", "arn", "arn:aws:iam::123:role/x", "arn::iam::111122223333:role/x", "arn:aws:iam::111122223333:", "role/x"} {
+	for _, bad := range []string{"", "arn", "arn:aws:iam::123:role/x", "arn::iam::111122223333:role/x", "arn:aws:iam::111122223333:",
+		"role/x"} {
 		if a, err := ParseARN(bad); err == nil {
 			t.Errorf("ParseARN(%q) = %v, want an error", bad, a)
 		}
@@ -169,11 +187,16 @@ func TestARN(t *testing.T) {
 
 func TestEveryPartition(t *testing.T) {
 	for _, row := range []struct{ workspace, url, role string }{
-		{"arn:aws:aps:eu-west-1:111122223333:workspace/ws-1", "https://aps-workspaces.eu-west-1.amazonaws.com/workspaces/ws-1/api/v1/remote_write", "arn:aws:iam::111122223333:role/ampbridge/c/ampbridge.c.d"},
-		{"arn:aws-us-gov:aps:us-gov-west-1:111122223333:workspace/ws-1", "https://aps-workspaces.us-gov-west-1.amazonaws.com/workspaces/ws-1/api/v1/remote_write", "arn:aws-us-gov:iam::111122223333:role/ampbridge/c/ampbridge.c.d"},
-		{"arn:aws-cn:aps:cn-north-1:111122223333:workspace/ws-1", "https://aps-workspaces.cn-north-1.amazonaws.com.cn/workspaces/ws-1/api/v1/remote_write", "arn:aws-cn:iam::111122223333:role/ampbridge/c/ampbridge.c.d"},
-		{"arn:aws-eusc:aps:eusc-de-east-1:111122223333:workspace/ws-1", "https://aps-workspaces.eusc-de-east-1.amazonaws.eu/workspaces/ws-1/api/v1/remote_write", "arn:aws-eusc:iam::111122223333:role/ampbridge/c/ampbridge.c.d"},
-		{"arn:aws-iso-b:aps:us-isob-east-1:111122223333:workspace/ws-1", "https://aps-workspaces.us-isob-east-1.sc2s.sgov.gov/workspaces/ws-1/api/v1/remote_write", "arn:aws-iso-b:iam::111122223333:role/ampbridge/c/ampbridge.c.d"},
+		{"arn:aws:aps:eu-west-1:111122223333:workspace/ws-1", "https://aps-workspaces.eu-west-1.amazonaws.com/workspaces/ws-1/api/v1/" +
+			"remote_write", "arn:aws:iam::111122223333:role/ampbridge/c/ampbridge.c.d"},
+		{"arn:aws-us-gov:aps:us-gov-west-1:111122223333:workspace/ws-1", "https://aps-workspaces.us-gov-west-1.amazonaws.com/" +
+			"workspaces/ws-1/api/v1/remote_write", "arn:aws-us-gov:iam::111122223333:role/ampbridge/c/ampbridge.c.d"},
+		{"arn:aws-cn:aps:cn-north-1:111122223333:workspace/ws-1", "https://aps-workspaces.cn-north-1.amazonaws.com.cn/workspaces/ws-1/" +
+			"api/v1/remote_write", "arn:aws-cn:iam::111122223333:role/ampbridge/c/ampbridge.c.d"},
+		{"arn:aws-eusc:aps:eusc-de-east-1:111122223333:workspace/ws-1", "https://aps-workspaces.eusc-de-east-1.amazonaws.eu/" +
+			"workspaces/ws-1/api/v1/remote_write", "arn:aws-eusc:iam::111122223333:role/ampbridge/c/ampbridge.c.d"},
+		{"arn:aws-iso-b:aps:us-isob-east-1:111122223333:workspace/ws-1", "https://aps-workspaces.us-isob-east-1.sc2s.sgov.gov/" +
+			"workspaces/ws-1/api/v1/remote_write", "arn:aws-iso-b:iam::111122223333:role/ampbridge/c/ampbridge.c.d"},
 	} {
 		d := Destination{Name: "d"}
 		if err := d.Workspace.UnmarshalText([]byte(row.workspace)); err != nil {

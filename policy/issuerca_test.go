@@ -53,11 +53,13 @@ func TestIssuerCA(t *testing.T) {
 			p := load(t, "minimal.yaml")
 			p.Cluster.IssuerCA = IssuerCA(row.text)
 			errs := p.validate()
-			if row.says == "" && len(errs) > 0 || row.says != "" && (len(errs) != 1 || errs[0].Path != "cluster.issuerCA" || !strings.Contains(errs[0].Problem, row.says)) {
+			if row.says == "" && len(errs) > 0 ||
+				row.says != "" && (len(errs) != 1 || errs[0].Path != "cluster.issuerCA" || !strings.Contains(errs[0].Problem, row.says)) {
 				t.Errorf("%v, want one that says %q", errs, row.says)
 			}
 			got := p.Cluster.IssuerCA.Thumbprints()
-			if len(got) != row.thumbprints || !slices.IsSorted(got) || slices.ContainsFunc(got, func(s string) bool { return !regexp.MustCompile("^[0-9a-f]{40}$").MatchString(s) }) {
+			if len(got) != row.thumbprints || !slices.IsSorted(got) ||
+				slices.ContainsFunc(got, func(s string) bool { return !regexp.MustCompile("^[0-9a-f]{40}$").MatchString(s) }) {
 				t.Errorf("thumbprints %v, want %d", got, row.thumbprints)
 			}
 		})

@@ -42,7 +42,12 @@ func SyncPermissions(p *Policy, issuer Issuer, account string) Document {
 		// makes a clear refusal of it. Of one that does not exist IAM knows no path.
 		allow("ReadRoles", Values{"iam:GetRole", "iam:GetRolePolicy"}, s.visible, nil),
 		allow("MakeProvider", Values{"iam:CreateOpenIDConnectProvider", "iam:TagOpenIDConnectProvider"}, s.provider, tagged),
-		allow("ChangeProvider", Values{"iam:AddClientIDToOpenIDConnectProvider", "iam:UpdateOpenIDConnectProviderThumbprint"}, s.provider, ours),
+		allow(
+			"ChangeProvider",
+			Values{"iam:AddClientIDToOpenIDConnectProvider", "iam:UpdateOpenIDConnectProviderThumbprint"},
+			s.provider,
+			ours,
+		),
 		allow("MakeRoles", Values{"iam:CreateRole"}, s.roles, bounded("aws:RequestTag/"+TagOwner)),
 		allow("TagRoles", Values{"iam:TagRole"}, s.roles, tagged),
 		allow("ChangeRoles", Values{"iam:UpdateAssumeRolePolicy", "iam:UpdateRole"}, s.roles, ours),
@@ -50,7 +55,10 @@ func SyncPermissions(p *Policy, issuer Issuer, account string) Document {
 		// What follows holds even if somebody attaches a wider policy beside this
 		// one.
 		{
-			Sid: "NeverUnbounded", Effect: "Deny", Action: Values{"iam:CreateRole", "iam:PutRolePermissionsBoundary", "iam:PutRolePolicy"}, Resource: Values{"*"},
+			Sid:       "NeverUnbounded",
+			Effect:    "Deny",
+			Action:    Values{"iam:CreateRole", "iam:PutRolePermissionsBoundary", "iam:PutRolePolicy"},
+			Resource:  Values{"*"},
 			Condition: map[string]map[string]Values{"StringNotEquals": {"iam:PermissionsBoundary": {s.boundary.String()}}},
 		},
 		{

@@ -39,7 +39,8 @@ func TestPermissionsGolden(t *testing.T) {
 	} {
 		text := indented(t, d)
 		testkit.Golden(t, "testdata/"+name, text)
-		if strings.HasPrefix(name, "permissions-") && name != "permissions-govcloud.json" && !strings.Contains(string(doc), "```json\n"+text+"```\n") {
+		if strings.HasPrefix(name, "permissions-") && name != "permissions-govcloud.json" &&
+			!strings.Contains(string(doc), "```json\n"+text+"```\n") {
 			t.Errorf("docs/iam.md does not show policy/testdata/%s as it is", name)
 		}
 	}
@@ -53,7 +54,8 @@ func TestNothingToDoNeedsNoPermissions(t *testing.T) {
 		kept.Destinations[i].Role = ARN{"aws", "iam", "", "111122223333", "role/mine"}
 	}
 	for name, p := range map[string]*Policy{"manage: none": none, "roles of the admin's": kept} {
-		for _, d := range []Document{SyncPermissions(p, exampleIssuer, "111122223333"), RemovalPermissions(p, exampleIssuer, "111122223333"), BoundaryDocument(p, "111122223333")} {
+		for _, d := range []Document{SyncPermissions(p, exampleIssuer, "111122223333"), RemovalPermissions(p, exampleIssuer, "111122223333"),
+			BoundaryDocument(p, "111122223333")} {
 			if len(d.Statement) > 0 {
 				t.Errorf("%s: %s", name, d)
 			}
@@ -68,7 +70,8 @@ func TestNothingToDoNeedsNoPermissions(t *testing.T) {
 // cut, and then begin alike too.
 func TestLongNamesShareNoPermissions(t *testing.T) {
 	long := strings.Repeat("c", 62)
-	for _, cluster := range []string{"dev", strings.Repeat("c", 40), strings.Repeat("c", 41), strings.Repeat("c", 42), strings.Repeat("c", 53), long + "a"} {
+	for _, cluster := range []string{"dev", strings.Repeat("c", 40), strings.Repeat("c", 41), strings.Repeat("c", 42),
+		strings.Repeat("c", 53), long + "a"} {
 		p := load(t, "permissions.yaml")
 		p.Cluster.Name = cluster
 		statements := SyncPermissions(p, exampleIssuer, "111122223333").Statement

@@ -136,7 +136,21 @@ func TestFilesThatUnfoldAreRefused(t *testing.T) {
 	}
 	head := "sidecar: {imagePullSecrets: [&a {name: x}"
 	bomb := string(minimal) + "sts: {caBundle: &s ''}\n"
-	bomb = strings.Replace(bomb, "destinations:", "destinations:\n- &d {name: bomb, remoteWrite: {writeRelabelConfigs: [&r {sourceLabels: [a"+strings.Repeat(", a", 1000)+"]}"+strings.Repeat(", *r", 1000)+"]}}"+strings.Repeat("\n- *d", 1000), 1)
+	bomb = strings.Replace(
+		bomb,
+		"destinations:",
+		"destinations:\n- &d {name: bomb, remoteWrite: {writeRelabelConfigs: [&r {sourceLabels: [a"+strings.Repeat(
+			", a",
+			1000,
+		)+"]}"+strings.Repeat(
+			", *r",
+			1000,
+		)+"]}}"+strings.Repeat(
+			"\n- *d",
+			1000,
+		),
+		1,
+	)
 	for name, row := range map[string]struct{ text, says string }{
 		"aliases of aliases": {bomb, "aliases"},
 		"a huge file":        {string(minimal) + strings.Repeat("# \n", 1<<19), "bytes"},
@@ -229,7 +243,8 @@ trust: {manage: none}
 	for _, id := range []string{"ws-new", "ws-new-1", "ws-NEW"} {
 		data := []byte(strings.Replace(text, "ID", id, 1))
 		_, err := Parse(data)
-		if err == nil || !strings.Contains(err.Error(), "line 7: destinations[1].workspace: is "+id+",") || strings.Contains(err.Error(), "destinations[0]") {
+		if err == nil || !strings.Contains(err.Error(), "line 7: destinations[1].workspace: is "+id+",") ||
+			strings.Contains(err.Error(), "destinations[0]") {
 			t.Errorf("%s: %v", id, err)
 		}
 		p, err := ParseDraft(data)

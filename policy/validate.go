@@ -58,7 +58,12 @@ func (p *Policy) validate() Errors {
 	v := &validation{}
 	v.require(p.APIVersion == APIVersion, "apiVersion", "is %q: this build reads %s", p.APIVersion, APIVersion)
 	v.require(p.Kind == Kind, "kind", "is %q: write %s", p.Kind, Kind)
-	v.require(dnsLabel.MatchString(p.Cluster.Name), "cluster.name", "%q is not a DNS label: write lower-case letters, digits and dashes, at most 63, such as dev-aks", p.Cluster.Name)
+	v.require(
+		dnsLabel.MatchString(p.Cluster.Name),
+		"cluster.name",
+		"%q is not a DNS label: write lower-case letters, digits and dashes, at most 63, such as dev-aks",
+		p.Cluster.Name,
+	)
 	v.issuerCA(p.Cluster.IssuerCA)
 	v.require(len(p.Destinations) > 0, "destinations", "is empty: name at least one workspace")
 	for i, d := range p.Destinations {
@@ -67,8 +72,15 @@ func (p *Policy) validate() Errors {
 		first := slices.IndexFunc(p.Destinations, func(o Destination) bool { return o.Name == d.Name })
 		v.require(first == i, path+".name", "%q is taken by destinations[%d]: names are unique", d.Name, first)
 		first = slices.IndexFunc(p.Destinations, func(o Destination) bool { return o.Workspace.Account == d.Workspace.Account })
-		v.require(p.Destinations[first].Workspace.Partition == d.Workspace.Partition || d.Workspace.IsZero(), path+".workspace",
-			"lies in partition %s, and destinations[%d] has account %s in %s: an account lies in one partition", d.Workspace.Partition, first, d.Workspace.Account, p.Destinations[first].Workspace.Partition)
+		v.require(
+			p.Destinations[first].Workspace.Partition == d.Workspace.Partition || d.Workspace.IsZero(),
+			path+".workspace",
+			"lies in partition %s, and destinations[%d] has account %s in %s: an account lies in one partition",
+			d.Workspace.Partition,
+			first,
+			d.Workspace.Account,
+			p.Destinations[first].Workspace.Partition,
+		)
 		v.require(d.AssumeRole.IsZero() || d.AssumeRole != p.Role(d), path+".assumeRole",
 			"equals role: a role that assumes itself is denied; leave assumeRole out")
 	}
@@ -76,13 +88,23 @@ func (p *Policy) validate() Errors {
 		v.grant(fmt.Sprintf("grants[%d]", i), g, p)
 	}
 	v.token(p.Token)
-	v.require(inside(time.Duration(p.Session.Duration), minSession, maxSession), "session.duration", "%s is outside STS's bounds: write 15m to 12h", p.Session.Duration)
+	v.require(
+		inside(time.Duration(p.Session.Duration), minSession, maxSession),
+		"session.duration",
+		"%s is outside STS's bounds: write 15m to 12h",
+		p.Session.Duration,
+	)
 	v.sts(p.STS)
 	for i, s := range p.Sidecar.ImagePullSecrets {
 		v.require(s.Name != "", fmt.Sprintf("sidecar.imagePullSecrets[%d].name", i), "is empty: name a Secret")
 	}
 	v.trust(p)
-	v.require(p.Audit.Repair == RepairNone || p.Audit.Repair == RepairEvict, "audit.repair", "%q is unknown: write none or evict", p.Audit.Repair)
+	v.require(
+		p.Audit.Repair == RepairNone || p.Audit.Repair == RepairEvict,
+		"audit.repair",
+		"%q is unknown: write none or evict",
+		p.Audit.Repair,
+	)
 	return v.errs
 }
 
@@ -91,21 +113,35 @@ func (p *Policy) validate() Errors {
 func (p *Policy) unmade() Errors {
 	v := &validation{}
 	for i, d := range p.Destinations {
-		v.require(!d.Workspace.IsNew(), fmt.Sprintf("destinations[%d].workspace", i),
-			"is %s, a workspace that is yet to be made: run `ampbridge bootstrap --policy FILE --apply --write-policy FILE`, which makes it and writes its ARN here, or write the ARN of a workspace that exists",
-			d.Workspace.ID())
+		v.require(
+			!d.Workspace.IsNew(),
+			fmt.Sprintf("destinations[%d].workspace", i),
+			"is %s, a workspace that is yet to be made: run `ampbridge bootstrap --policy FILE --apply --write-policy FILE`, which makes "+
+				"it and writes its ARN here, or write the ARN of a workspace that exists",
+			d.Workspace.ID(),
+		)
 	}
 	return v.errs
 }
 
 func (v *validation) destination(path string, d Destination) {
-	v.require(dnsLabel.MatchString(d.Name), path+".name", "%q is not a DNS label: write lower-case letters, digits and dashes, at most 63, such as central", d.Name)
+	v.require(
+		dnsLabel.MatchString(d.Name),
+		path+".name",
+		"%q is not a DNS label: write lower-case letters, digits and dashes, at most 63, such as central",
+		d.Name,
+	)
 	v.require(!d.Workspace.IsZero(), path+".workspace", "is missing: copy the workspace's ARN, as `aws amp list-workspaces` prints it")
 	for _, role := range []struct {
 		field string
 		arn   ARN
 	}{{"role", d.Role}, {"assumeRole", d.AssumeRole}} {
-		v.require(role.arn.IsZero() || role.arn.IsRole(), path+"."+role.field, "%s is not a role: write arn:<partition>:iam::<account>:role/<name>", role.arn)
+		v.require(
+			role.arn.IsZero() || role.arn.IsRole(),
+			path+"."+role.field,
+			"%s is not a role: write arn:<partition>:iam::<account>:role/<name>",
+			role.arn,
+		)
 		v.require(role.arn.IsZero() || d.Workspace.IsZero() || role.arn.Partition == d.Workspace.Partition, path+"."+role.field,
 			"lies in partition %s, its workspace in %s: no role reaches across partitions", role.arn.Partition, d.Workspace.Partition)
 	}
@@ -117,8 +153,20 @@ func (v *validation) destination(path string, d Destination) {
 	}{{"capacity", q.Capacity}, {"maxShards", q.MaxShards}, {"minShards", q.MinShards}, {"maxSamplesPerSend", q.MaxSamplesPerSend}} {
 		v.require(n.value >= 0, path+".remoteWrite.queueConfig."+n.field, "%d is negative: write 1 or more, or leave it out", n.value)
 	}
-	v.require(q.MinShards == 0 || q.MaxShards == 0 || q.MinShards <= q.MaxShards, path+".remoteWrite.queueConfig.minShards", "%d exceeds maxShards %d", q.MinShards, q.MaxShards)
-	v.require(q.MinBackoff == 0 || q.MaxBackoff == 0 || q.MinBackoff <= q.MaxBackoff, path+".remoteWrite.queueConfig.minBackoff", "%s exceeds maxBackoff %s", q.MinBackoff, q.MaxBackoff)
+	v.require(
+		q.MinShards == 0 || q.MaxShards == 0 || q.MinShards <= q.MaxShards,
+		path+".remoteWrite.queueConfig.minShards",
+		"%d exceeds maxShards %d",
+		q.MinShards,
+		q.MaxShards,
+	)
+	v.require(
+		q.MinBackoff == 0 || q.MaxBackoff == 0 || q.MinBackoff <= q.MaxBackoff,
+		path+".remoteWrite.queueConfig.minBackoff",
+		"%s exceeds maxBackoff %s",
+		q.MinBackoff,
+		q.MaxBackoff,
+	)
 	for i, r := range d.RemoteWrite.WriteRelabelConfigs {
 		v.relabel(fmt.Sprintf("%s.remoteWrite.writeRelabelConfigs[%d]", path, i), r)
 	}
@@ -127,7 +175,13 @@ func (v *validation) destination(path string, d Destination) {
 // relabel repeats the checks that Prometheus makes when it loads a rule: a rule
 // that it refused would keep it down.
 func (v *validation) relabel(path string, r RelabelConfig) {
-	v.require(slices.Contains(relabelActions, r.Action), path+".action", "%q is unknown: write one of %s", r.Action, strings.Join(relabelActions[1:], ", "))
+	v.require(
+		slices.Contains(relabelActions, r.Action),
+		path+".action",
+		"%q is unknown: write one of %s",
+		r.Action,
+		strings.Join(relabelActions[1:], ", "),
+	)
 	if r.Regex != nil {
 		_, err := regexp.Compile("^(?s:" + *r.Regex + ")$")
 		v.require(err == nil, path+".regex", "is not a regular expression: %v", err)
@@ -139,9 +193,14 @@ func (v *validation) relabel(path string, r RelabelConfig) {
 	for _, text := range []struct {
 		field string
 		value *string
-		fix  string
+		fix   string
 	}{{"replacement", r.Replacement, "write ${1}"}, {"regex", r.Regex, "write (?:$)("}, {"separator", r.Separator, "write another"}} {
-		v.require(text.value == nil || !strings.Contains(*text.value, "$("), path+"."+text.field, "holds $(, which the operator's config reloader expands: %s", text.fix)
+		v.require(
+			text.value == nil || !strings.Contains(*text.value, "$("),
+			path+"."+text.field,
+			"holds $(, which the operator's config reloader expands: %s",
+			text.fix,
+		)
 	}
 	needsTarget := r.Action == "" || r.Action == "replace" || r.Action == "hashmod"
 	v.require(!needsTarget || r.TargetLabel != "", path+".targetLabel", "is missing: the action %s needs one", cmp.Or(r.Action, "replace"))
@@ -168,10 +227,21 @@ func (v *validation) grant(path string, g Grant, p *Policy) {
 	for i, name := range g.Destinations {
 		at := fmt.Sprintf("%s.destinations[%d]", path, i)
 		_, known := p.Destination(name)
-		v.require(known, at, "%q is no destination of this policy: add it under destinations, or write one of %s", name, strings.Join(names(p.Destinations), ", "))
+		v.require(
+			known,
+			at,
+			"%q is no destination of this policy: add it under destinations, or write one of %s",
+			name,
+			strings.Join(names(p.Destinations), ", "),
+		)
 		v.require(slices.Index(g.Destinations, name) == i, at, "%q stands here twice: keep one", name)
 	}
-	v.require(g.MaxSubjectsPerNamespace >= 0, path+".maxSubjectsPerNamespace", "%d is negative: write 1 or more, or 0 for no cap", g.MaxSubjectsPerNamespace)
+	v.require(
+		g.MaxSubjectsPerNamespace >= 0,
+		path+".maxSubjectsPerNamespace",
+		"%d is negative: write 1 or more, or 0 for no cap",
+		g.MaxSubjectsPerNamespace,
+	)
 	problem := g.Environment.problem()
 	v.require(problem == "", path+".environment", "%s", problem)
 	// It becomes a replacement in a relabelling rule, where $ stands for something else.
@@ -180,22 +250,54 @@ func (v *validation) grant(path string, g Grant, p *Policy) {
 }
 
 func (v *validation) token(t Token) {
-	v.require(audienceSyntax.MatchString(t.Audience), "token.audience", "%q is no audience: write up to 255 letters, digits and . _ : / @ + = ~ -", t.Audience)
-	v.require(inside(t.ExpirationSeconds, minToken, maxToken), "token.expirationSeconds", "%d is outside Kubernetes's bounds: write 600 to 86400", t.ExpirationSeconds)
-	v.require(t.Source == TokenSourceProjected || t.Source == TokenSourceAzure, "token.source", "%q is unknown: write projected or azure", t.Source)
+	v.require(
+		audienceSyntax.MatchString(t.Audience),
+		"token.audience",
+		"%q is no audience: write up to 255 letters, digits and . _ : / @ + = ~ -",
+		t.Audience,
+	)
+	v.require(
+		inside(t.ExpirationSeconds, minToken, maxToken),
+		"token.expirationSeconds",
+		"%d is outside Kubernetes's bounds: write 600 to 86400",
+		t.ExpirationSeconds,
+	)
+	v.require(
+		t.Source == TokenSourceProjected || t.Source == TokenSourceAzure,
+		"token.source",
+		"%q is unknown: write projected or azure",
+		t.Source,
+	)
 }
 
 func (v *validation) sts(s STS) {
 	v.endpoint("sts.endpoint", s.Endpoint)
 	if s.ProxyURL != "" {
 		u, err := url.Parse(s.ProxyURL)
-		v.require(err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "", "sts.proxyURL", "is not a proxy's URL: write http://<host>:<port>")
-		v.require(err != nil || u.User == nil, "sts.proxyURL", "holds a user or password, which every pod would show: use a proxy that needs none")
+		v.require(
+			err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "",
+			"sts.proxyURL",
+			"is not a proxy's URL: write http://<host>:<port>",
+		)
+		v.require(
+			err != nil || u.User == nil,
+			"sts.proxyURL",
+			"holds a user or password, which every pod would show: use a proxy that needs none",
+		)
 	}
 	if s.CABundle != "" {
-		v.require(x509.NewCertPool().AppendCertsFromPEM([]byte(s.CABundle)), "sts.caBundle", "holds no certificate: paste the CA's PEM text")
+		v.require(
+			x509.NewCertPool().AppendCertsFromPEM([]byte(s.CABundle)),
+			"sts.caBundle",
+			"holds no certificate: paste the CA's PEM text",
+		)
 		for block, rest := pem.Decode([]byte(s.CABundle)); block != nil; block, rest = pem.Decode(rest) {
-			v.require(block.Type == "CERTIFICATE", "sts.caBundle", "holds a %s, which every pod would show: paste certificates alone", block.Type)
+			v.require(
+				block.Type == "CERTIFICATE",
+				"sts.caBundle",
+				"holds a %s, which every pod would show: paste certificates alone",
+				block.Type,
+			)
 		}
 	}
 }
@@ -203,8 +305,13 @@ func (v *validation) sts(s STS) {
 func (v *validation) issuerCA(ca IssuerCA) {
 	certificates, err := ca.certificates()
 	v.require(err == nil, "cluster.issuerCA", "%v", err)
-	v.require(err != nil || len(certificates) <= maxThumbprints, "cluster.issuerCA",
-		"holds %d certificates, and IAM takes %d: paste the one at the top of what the issuer's server shows", len(certificates), maxThumbprints)
+	v.require(
+		err != nil || len(certificates) <= maxThumbprints,
+		"cluster.issuerCA",
+		"holds %d certificates, and IAM takes %d: paste the one at the top of what the issuer's server shows",
+		len(certificates),
+		maxThumbprints,
+	)
 }
 
 // endpoint takes https anywhere, and http only where nobody listens in.
@@ -229,18 +336,53 @@ func (v *validation) endpoint(path, endpoint string) {
 func (v *validation) trust(p *Policy) {
 	t := p.Trust
 	v.require(t.Manage == ManageRoles || t.Manage == ManageNone, "trust.manage", "%q is unknown: write roles or none", t.Manage)
-	v.require(t.RoleScope == RoleScopeDestination || t.RoleScope == RoleScopeServiceAccount, "trust.roleScope", "%q is unknown: write destination or serviceAccount", t.RoleScope)
-	v.require(time.Duration(t.Interval) >= time.Second, "trust.interval", "%s is too short: write 1s or more; 10m is plenty, since changes in the cluster do not wait for it", t.Interval)
-	v.require(t.PermissionsBoundary.IsZero() || t.PermissionsBoundary.IsPolicy(), "trust.permissionsBoundary", "%s is not a policy: write arn:<partition>:iam::<account>:policy/<name>", t.PermissionsBoundary)
-	v.require(t.PermissionsBoundary.Account != "aws" || t.PermissionsBoundary.Resource != "policy/AdministratorAccess", "trust.permissionsBoundary",
-		"is AdministratorAccess, which bounds nothing: name a policy that allows aps:RemoteWrite, and sts:AssumeRole where a destination has assumeRole")
+	v.require(
+		t.RoleScope == RoleScopeDestination || t.RoleScope == RoleScopeServiceAccount,
+		"trust.roleScope",
+		"%q is unknown: write destination or serviceAccount",
+		t.RoleScope,
+	)
+	v.require(
+		time.Duration(t.Interval) >= time.Second,
+		"trust.interval",
+		"%s is too short: write 1s or more; 10m is plenty, since changes in the cluster do not wait for it",
+		t.Interval,
+	)
+	v.require(
+		t.PermissionsBoundary.IsZero() || t.PermissionsBoundary.IsPolicy(),
+		"trust.permissionsBoundary",
+		"%s is not a policy: write arn:<partition>:iam::<account>:policy/<name>",
+		t.PermissionsBoundary,
+	)
+	v.require(
+		t.PermissionsBoundary.Account != "aws" || t.PermissionsBoundary.Resource != "policy/AdministratorAccess",
+		"trust.permissionsBoundary",
+		"is AdministratorAccess, which bounds nothing: name a policy that allows aps:RemoteWrite, and sts:AssumeRole where a "+
+			"destination has assumeRole",
+	)
 	managed := t.Manage == ManageRoles && slices.ContainsFunc(p.Destinations, func(d Destination) bool { return d.Role.IsZero() })
-	v.require(!managed || !t.PermissionsBoundary.IsZero(), "trust.permissionsBoundary", "is missing: every role that sync creates carries one; name the policy, or write trust.manage: none")
+	v.require(
+		!managed || !t.PermissionsBoundary.IsZero(),
+		"trust.permissionsBoundary",
+		"is missing: every role that sync creates carries one; name the policy, or write trust.manage: none",
+	)
 	for i, a := range t.Accounts {
 		path := fmt.Sprintf("trust.accounts[%d]", i)
 		v.require(accountID.MatchString(a.ID), path+".id", "%q is not an AWS account: write its 12 digits in quotes", a.ID)
-		v.require(slices.IndexFunc(t.Accounts, func(o Account) bool { return o.ID == a.ID }) == i, path+".id", "%q stands here twice: keep one", a.ID)
-		v.require(a.SyncRole.IsZero() || (a.SyncRole.IsRole() && a.SyncRole.Account == a.ID), path+".syncRole", "%s is not a role of account %s: write arn:<partition>:iam::%s:role/<name>", a.SyncRole, a.ID, a.ID)
+		v.require(
+			slices.IndexFunc(t.Accounts, func(o Account) bool { return o.ID == a.ID }) == i,
+			path+".id",
+			"%q stands here twice: keep one",
+			a.ID,
+		)
+		v.require(
+			a.SyncRole.IsZero() || (a.SyncRole.IsRole() && a.SyncRole.Account == a.ID),
+			path+".syncRole",
+			"%s is not a role of account %s: write arn:<partition>:iam::%s:role/<name>",
+			a.SyncRole,
+			a.ID,
+			a.ID,
+		)
 	}
 }
 

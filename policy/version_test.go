@@ -40,7 +40,8 @@ func TestBlockFor(t *testing.T) {
 	for _, c := range []struct {
 		version         Version
 		histograms, age bool
-	}{{Version{}, false, false}, {Version{2, 39}, false, false}, {Version{2, 40}, true, false}, {Version{2, 51}, true, false}, {Version{2, 52}, true, true}, {Version{3, 15}, true, true}} {
+	}{{Version{}, false, false}, {Version{2, 39}, false, false}, {Version{2, 40}, true, false}, {Version{2, 51}, true, false},
+		{Version{2, 52}, true, true}, {Version{3, 15}, true, true}} {
 		got, omitted := newer.For(c.version)
 		var fields []string
 		if !c.histograms {
@@ -52,7 +53,11 @@ func TestBlockFor(t *testing.T) {
 		if got.SendNativeHistograms != c.histograms || (got.QueueConfig.SampleAgeLimit != "") != c.age {
 			t.Errorf("%s: %s", c.version, blockYAML(t, got))
 		}
-		if !slices.EqualFunc(omitted, fields, func(o Omission, field string) bool { return o.Field == field && c.version.Before(o.Since) }) {
+		if !slices.EqualFunc(
+			omitted,
+			fields,
+			func(o Omission, field string) bool { return o.Field == field && c.version.Before(o.Since) },
+		) {
 			t.Errorf("%s: omitted %v, want %v", c.version, omitted, fields)
 		}
 		if got, omitted := plain.For(c.version); blockYAML(t, got) != blockYAML(t, plain) || omitted != nil {

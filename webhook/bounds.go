@@ -59,7 +59,11 @@ func exceeds(body []byte) string {
 				return "" // the decoder says it better
 			}
 			if len(value) > maxString {
-				return fmt.Sprintf("the string at %s has more than %d bytes", shorten(string(decoder.StackPointer()), maxLoggedName), maxString)
+				return fmt.Sprintf(
+					"the string at %s has more than %d bytes",
+					shorten(string(decoder.StackPointer()), maxLoggedName),
+					maxString,
+				)
 			}
 		} else if _, err := decoder.ReadToken(); err != nil {
 			return "" // the end, or the decoder says it better

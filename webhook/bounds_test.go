@@ -28,9 +28,16 @@ func repeat(opening, item string, n int) string {
 // hostileReview is a review of a pod with these members, as the API server
 // encodes it.
 func hostileReview(metadata, spec string) []byte {
-	return fmt.Appendf(nil, `{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{"uid":"705ab4f5","kind":{"group":"","version":"v1","kind":"Pod"},`+
-		`"resource":{"group":"","version":"v1","resource":"pods"},"name":"prometheus-0","namespace":"monitoring","operation":"CREATE","userInfo":{"username":"tenant"},`+
-		`"object":{"kind":"Pod","apiVersion":"v1","metadata":{%s},"spec":{%s}},"oldObject":null,"dryRun":true}}`, metadata, spec)
+	return fmt.Appendf(
+		nil,
+		`{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{"uid":"705ab4f5","kind":{"group":"","version":"v1",`+
+			`"kind":"Pod"},`+
+			`"resource":{"group":"","version":"v1","resource":"pods"},"name":"prometheus-0","namespace":"monitoring",`+
+			`"operation":"CREATE","userInfo":{"username":"tenant"},`+
+			`"object":{"kind":"Pod","apiVersion":"v1","metadata":{%s},"spec":{%s}},"oldObject":null,"dryRun":true}}`,
+		metadata,
+		spec,
+	)
 }
 
 const prometheusContainer = `{"name":"prometheus","image":"quay.io/prometheus/prometheus:v3.0.0"`
@@ -49,17 +56,24 @@ func TestObjectsBeyondABound(t *testing.T) {
 	}{
 		{"7 MB of empty containers", hostileReview("", repeat(`"containers":[`, "{}", 2_300_000)), "1048576 bytes"},
 		{"3 MB of envFrom", hostileReview("", containers(repeat(`"envFrom":[`, "{}", 1_000_000))), "1048576 bytes"},
-		{"1 MB of empty containers", hostileReview("", repeat(`"containers":[`, "{}", 340_000)), "/request/object/spec/containers has more than 1000 items"},
-		{"60 KB of empty containers", hostileReview("", repeat(`"containers":[`, "{}", 20_000)), "/request/object/spec/containers has more than 1000 items"},
+		{"1 MB of empty containers", hostileReview("", repeat(`"containers":[`, "{}", 340_000)), "/request/object/spec/containers has " +
+			"more than 1000 items"},
+		{"60 KB of empty containers", hostileReview("", repeat(`"containers":[`, "{}", 20_000)), "/request/object/spec/containers has " +
+			"more than 1000 items"},
 		{"envFrom", hostileReview("", containers(repeat(`"envFrom":[`, "{}", 100_000))), "/spec/containers/0/envFrom has more than 1000 items"},
 		{"env", hostileReview("", containers(repeat(`"env":[`, `{"name":""}`, 60_000))), "/env has more than 1000 items"},
 		{"arguments", hostileReview("", containers(repeat(`"args":[`, `""`, 200_000))), "/args has more than 1000 items"},
-		{"owners", hostileReview(repeat(`"ownerReferences":[`, "{}", 200_000), containers(`"args":[]`)), "/metadata/ownerReferences has more than 1000 items"},
-		{"lists that nothing reads", hostileReview(repeat(`"managedFields":[`, "{}", 200_000), containers(`"args":[]`)), "/metadata/managedFields has more than 1000 items"},
-		{"lists of lists", hostileReview(`"future":`+repeat("[", repeat("[", "[]", 900), 100), containers(`"args":[]`)), "more than 20000 values"},
+		{"owners", hostileReview(repeat(`"ownerReferences":[`, "{}", 200_000), containers(`"args":[]`)), "/metadata/ownerReferences " +
+			"has more than 1000 items"},
+		{"lists that nothing reads", hostileReview(repeat(`"managedFields":[`, "{}", 200_000), containers(`"args":[]`)),
+			"/metadata/managedFields has more than 1000 items"},
+		{"lists of lists", hostileReview(`"future":`+repeat("[", repeat("[", "[]", 900), 100), containers(`"args":[]`)),
+			"more than 20000 values"},
 		{"labels", hostileReview(`"labels":`+numbered(20_000), containers(`"args":[]`)), "/metadata/labels has more than 1000 fields"},
-		{"a string", hostileReview(`"annotations":{"a":"`+strings.Repeat("x", 300<<10)+`"}`, containers(`"args":[]`)), "/metadata/annotations/a has more than 262144 bytes"},
-		{"a long name of a long list", hostileReview(`"`+strings.Repeat("x", 2000)+`":`+repeat("[", "{}", 20_000), containers(`"args":[]`)), "… has more than 1000 items"},
+		{"a string", hostileReview(`"annotations":{"a":"`+strings.Repeat("x", 300<<10)+`"}`, containers(`"args":[]`)),
+			"/metadata/annotations/a has more than 262144 bytes"},
+		{"a long name of a long list", hostileReview(`"`+strings.Repeat("x", 2000)+`":`+repeat("[", "{}", 20_000), containers(`"args":[]`)),
+			"… has more than 1000 items"},
 	} {
 		for _, chunked := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, chunked %v", test.name, chunked), func(t *testing.T) {
@@ -112,8 +126,10 @@ func TestBigPodsAreInjected(t *testing.T) {
 			container := spec["containers"].([]any)[0].(map[string]any)
 			for i := range 500 {
 				name := fmt.Sprintf("rules-%d", i)
-				spec["volumes"] = append(spec["volumes"].([]any), map[string]any{"name": name, "configMap": map[string]any{"name": name, "defaultMode": 420}})
-				container["volumeMounts"] = append(container["volumeMounts"].([]any), map[string]any{"name": name, "mountPath": "/etc/" + name, "readOnly": true})
+				spec["volumes"] = append(spec["volumes"].([]any),
+					map[string]any{"name": name, "configMap": map[string]any{"name": name, "defaultMode": 420}})
+				container["volumeMounts"] = append(container["volumeMounts"].([]any),
+					map[string]any{"name": name, "mountPath": "/etc/" + name, "readOnly": true})
 			}
 		}},
 		{"an annotation of 200 KB", annotate("kubectl.kubernetes.io/last-applied-configuration", strings.Repeat(`{"a":["b"]},`, 16_000))},
@@ -223,7 +239,8 @@ func wantReview(t *testing.T, text []byte) {
 	switch err := json.Unmarshal(text, &out); {
 	case err != nil:
 		t.Errorf("%v: %s", err, text)
-	case out.APIVersion != "admission.k8s.io/v1" || out.Kind != "AdmissionReview" || out.Response == nil || !out.Response.Allowed || out.Response.UID == "":
+	case out.APIVersion != "admission.k8s.io/v1" || out.Kind != "AdmissionReview" || out.Response == nil || !out.Response.Allowed ||
+		out.Response.UID == "":
 		t.Errorf("no review that admits: %s", text)
 	case len(out.Response.Patch) > 0:
 		if _, err := jsonpatch.DecodePatch(out.Response.Patch); err != nil {

@@ -49,9 +49,21 @@ func Kubernetes(config *rest.Config) (Cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to the API server: %w", err)
 	}
-	return kubernetes{client: client, lookups: newLookups(), account: func(ctx context.Context, namespace, name string) (metav1.Object, error) {
-		return accounts.Resource(corev1.SchemeGroupVersion.WithResource("serviceaccounts")).Namespace(namespace).Get(ctx, name, metav1.GetOptions{})
-	}}, nil
+	return kubernetes{
+		client:  client,
+		lookups: newLookups(),
+		account: func(ctx context.Context, namespace, name string) (metav1.Object, error) {
+			return accounts.Resource(
+				corev1.SchemeGroupVersion.WithResource("serviceaccounts"),
+			).Namespace(
+				namespace,
+			).Get(
+				ctx,
+				name,
+				metav1.GetOptions{},
+			)
+		},
+	}, nil
 }
 
 // connection is the configuration with the webhook's own settings, for answers of
@@ -89,9 +101,13 @@ func (b boundedAnswers) WrappedRoundTripper() http.RoundTripper { return b.next 
 
 // NewCluster is the [Cluster] that a client reads.
 func NewCluster(client corev1client.CoreV1Interface) Cluster {
-	return kubernetes{client: client, lookups: newLookups(), account: func(ctx context.Context, namespace, name string) (metav1.Object, error) {
-		return client.ServiceAccounts(namespace).Get(ctx, name, metav1.GetOptions{})
-	}}
+	return kubernetes{
+		client:  client,
+		lookups: newLookups(),
+		account: func(ctx context.Context, namespace, name string) (metav1.Object, error) {
+			return client.ServiceAccounts(namespace).Get(ctx, name, metav1.GetOptions{})
+		},
+	}
 }
 
 type kubernetes struct {
@@ -120,7 +136,10 @@ func (k kubernetes) annotations(ctx context.Context, namespace, name string) (ma
 }
 
 // ServiceAccountAndLimits reads the three side by side.
-func (k kubernetes) ServiceAccountAndLimits(ctx context.Context, namespace, name string) (annotations map[string]string, limits inject.Limits, err error) {
+func (k kubernetes) ServiceAccountAndLimits(
+	ctx context.Context,
+	namespace, name string,
+) (annotations map[string]string, limits inject.Limits, err error) {
 	done, err := k.lookups.take(ctx, namespace)
 	if err != nil {
 		return nil, limits, err

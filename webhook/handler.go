@@ -158,7 +158,15 @@ func refuseRequest(d Dependencies, w http.ResponseWriter, r *http.Request, err e
 		status = e.status
 	}
 	d.Metrics.refused.WithLabelValues(strconv.Itoa(status)).Inc()
-	d.Logger.Warn("request refused", "path", shorten(r.URL.Path, maxLoggedName), "status", status, "error", shorten(err.Error(), maxLoggedText))
+	d.Logger.Warn(
+		"request refused",
+		"path",
+		shorten(r.URL.Path, maxLoggedName),
+		"status",
+		status,
+		"error",
+		shorten(err.Error(), maxLoggedText),
+	)
 	if status == http.StatusMethodNotAllowed {
 		w.Header().Set("Allow", http.MethodPost)
 	}
@@ -195,7 +203,12 @@ func (h *handler[O]) log(ctx context.Context, out outcome, took time.Duration, a
 	if !h.Logger.Enabled(ctx, level) {
 		return
 	}
-	attrs = append(attrs, slog.String("decision", out.decision()), slog.String("reason", string(out.Reason)), slog.String("took", took.String()))
+	attrs = append(
+		attrs,
+		slog.String("decision", out.decision()),
+		slog.String("reason", string(out.Reason)),
+		slog.String("took", took.String()),
+	)
 	if out.Warning != "" {
 		attrs = append(attrs, slog.String("warning", shorten(out.Warning, maxLoggedText)))
 	}

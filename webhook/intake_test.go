@@ -54,7 +54,11 @@ func TestStalledBodies(t *testing.T) {
 					if test.header == "" {
 						return
 					}
-					_, _ = fmt.Fprintf(conn, "POST /pods/enabled HTTP/1.1\r\nHost: webhook\r\nContent-Type: application/json\r\n%s\r\n", test.header)
+					_, _ = fmt.Fprintf(
+						conn,
+						"POST /pods/enabled HTTP/1.1\r\nHost: webhook\r\nContent-Type: application/json\r\n%s\r\n",
+						test.header,
+					)
 					if strings.HasPrefix(test.header, "X-Long") {
 						return
 					}
@@ -105,7 +109,10 @@ func TestBodyTimeout(t *testing.T) {
 		if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := io.WriteString(conn, "POST /pods/enabled HTTP/1.1\r\nHost: webhook\r\nContent-Type: application/json\r\nContent-Length: 9000\r\n\r\n{"); err != nil {
+		if _, err := io.WriteString(
+			conn,
+			"POST /pods/enabled HTTP/1.1\r\nHost: webhook\r\nContent-Type: application/json\r\nContent-Length: 9000\r\n\r\n{",
+		); err != nil {
 			t.Fatal(err)
 		}
 		answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
@@ -166,7 +173,13 @@ func FuzzHandler(f *testing.F) {
 		f.Add(encode(f, podRequest(f, file, notPrometheus)))
 	}
 	f.Add(hostileReview("", repeat(`"containers":[`, "{}", 3_000)))
-	f.Add(hostileReview(`"annotations":{"ampbridge.io/container":"prometheus"}`, `"containers":[`+prometheusContainer+`,"args":["--config.file=/a/b"],"volumeMounts":[{"name":"c","mountPath":"/a"}]}],"volumes":[{"name":"c","configMap":{"name":"c"}}]`))
+	f.Add(
+		hostileReview(
+			`"annotations":{"ampbridge.io/container":"prometheus"}`,
+			`"containers":[`+prometheusContainer+`,"args":["--config.file=/a/b"],"volumeMounts":[{"name":"c","mountPath":"/a"}]}],`+
+				`"volumes":[{"name":"c","configMap":{"name":"c"}}]`,
+		),
+	)
 	f.Add([]byte(`{"request":{"uid":"` + strings.Repeat("x", 300) + `"}}`))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, body []byte) {

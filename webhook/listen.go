@@ -51,7 +51,14 @@ func newServer(handler http.Handler, connections int) *http.Server {
 // listenAndServe serves until the context ends, and then for as long as requests
 // are in flight, but not longer than the drain. Listening is called once the
 // address is taken. With a TLS configuration it serves HTTPS.
-func listenAndServe(ctx context.Context, server *http.Server, addr string, secure *tls.Config, drain time.Duration, listening func()) error {
+func listenAndServe(
+	ctx context.Context,
+	server *http.Server,
+	addr string,
+	secure *tls.Config,
+	drain time.Duration,
+	listening func(),
+) error {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
 	if err != nil {
 		return err

@@ -57,14 +57,24 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		}),
 		policyFromCopy: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "ampbridge_policy_from_accepted_copy",
-			Help: "1: the policy in force is the copy of the last good version in ConfigMap ampbridge-policy-accepted, because the file has been bad since the start; 0: it is the file's.",
+			Help: "1: the policy in force is the copy of the last good version in ConfigMap ampbridge-policy-accepted, because the file " +
+				"has been bad since the start; 0: it is the file's.",
 		}),
 		policyInfo: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "ampbridge_policy_info",
 			Help: "1 for the policy in force; hash is the beginning of the SHA-256 of its file.",
 		}, []string{"hash"}),
 	}
-	registry.MustRegister(m.decisions, m.duration, m.refused, m.policyReviews, m.policyFromCopy, m.policyLoadErrors, m.policyLastSuccess, m.policyInfo)
+	registry.MustRegister(
+		m.decisions,
+		m.duration,
+		m.refused,
+		m.policyReviews,
+		m.policyFromCopy,
+		m.policyLoadErrors,
+		m.policyLastSuccess,
+		m.policyInfo,
+	)
 	return m
 }
 

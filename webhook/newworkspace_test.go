@@ -19,11 +19,16 @@ import (
 func TestNewWorkspaceIsRefused(t *testing.T) {
 	good := string(readFile(t, "testdata/policy.yaml"))
 	file := filepath.Join(t.TempDir(), "policy.yaml")
-	if err := os.WriteFile(file, []byte(regexp.MustCompile(`workspace/ws-[0-9a-zA-Z-]+`).ReplaceAllString(good, "workspace/ws-new")), 0o600); err != nil {
+	if err := os.WriteFile(
+		file,
+		[]byte(regexp.MustCompile(`workspace/ws-[0-9a-zA-Z-]+`).ReplaceAllString(good, "workspace/ws-new")),
+		0o600,
+	); err != nil {
 		t.Fatal(err)
 	}
 	source := webhook.WatchPolicy(file, nil, webhook.NewMetrics(prometheus.NewRegistry()), slog.New(slog.NewJSONHandler(io.Discard, nil)))
-	if err := source.Err(); source.Current() != nil || err == nil || !strings.Contains(err.Error(), "destinations[0].workspace: is ws-new") {
+	if err := source.Err(); source.Current() != nil || err == nil ||
+		!strings.Contains(err.Error(), "destinations[0].workspace: is ws-new") {
 		t.Errorf("got %v, %v", source.Current(), err)
 	}
 }

@@ -66,7 +66,12 @@ func (h *podHandler) decidePod(ctx context.Context, question policy.Request, pod
 	if errors.As(err, &panicked{}) {
 		panic(err)
 	} else if err != nil {
-		return failed(LookupFailed, err, "not injected: the webhook could not read the service account or the limits of namespace "+question.Namespace+"; create the pod again once the API server answers")
+		return failed(
+			LookupFailed,
+			err,
+			"not injected: the webhook could not read the service account or the limits of namespace "+question.Namespace+"; create the "+
+				"pod again once the API server answers",
+		)
 	}
 	question.ServiceAccountAnnotations = annotations
 	decision = p.Decide(question)
@@ -79,7 +84,11 @@ func (h *podHandler) decidePod(ctx context.Context, question policy.Request, pod
 	if len(operations) > 0 && decision.Reason != inject.AlreadyInjected && h.Breaker != nil {
 		state, err := h.Breaker(ctx)
 		if err != nil {
-			return failed(LookupFailed, err, "not injected: the webhook could not read the circuit breaker; create the pod again once the API server answers")
+			return failed(
+				LookupFailed,
+				err,
+				"not injected: the webhook could not read the circuit breaker; create the pod again once the API server answers",
+			)
 		}
 		owner := pod.Metadata.Controller()
 		workload := breaker.Of(question.Namespace, podName(pod, ""), owner.Kind, owner.Name, pod.Metadata.Labels)

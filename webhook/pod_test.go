@@ -58,7 +58,8 @@ func TestPodIsInjected(t *testing.T) {
 				t.Errorf("warnings: got %q", answer.Warnings)
 			}
 			f.wantCounted("pod", "inject", policy.Granted)
-			for _, want := range []string{`"decision":"inject"`, `"reason":"Granted"`, `"destinations":"central"`, `"serviceAccount":"` + test.account + `"`, `"namespace":"monitoring"`, string(r.UID), `"pod":"` + generateName(t, r)} {
+			for _, want := range []string{`"decision":"inject"`, `"reason":"Granted"`, `"destinations":"central"`,
+				`"serviceAccount":"` + test.account + `"`, `"namespace":"monitoring"`, string(r.UID), `"pod":"` + generateName(t, r)} {
 				if !strings.Contains(f.log.String(), want) {
 					t.Errorf("the log lacks %s: %s", want, f.log)
 				}
@@ -79,12 +80,15 @@ func TestPodIsSkipped(t *testing.T) {
 		reads   string // verbs and resources, as far as the decision needs them
 	}{
 		{"opted out on the pod", "/pods/enabled", annotate(policy.AnnotationInject, "false"), nil, nil, policy.OptedOut, "", ""},
-		{"opted out on the service account", "/pods/enabled", nil, map[string]string{policy.AnnotationInject: "false"}, nil, policy.OptedOut, "", "get serviceaccounts, list limitranges, list resourcequotas"},
+		{"opted out on the service account", "/pods/enabled", nil, map[string]string{policy.AnnotationInject: "false"}, nil, policy.OptedOut, "",
+			"get serviceaccounts, list limitranges, list resourcequotas"},
 		{"not asked", "/pods/annotated", nil, nil, nil, policy.NotAsked, "", "get serviceaccounts, list limitranges, list resourcequotas"},
 		{"not Prometheus", "/pods/enabled", notPrometheus, nil, nil, policy.NotPrometheus, "", ""},
 		{"paused", "/pods/enabled", nil, nil, func(p *policy.Policy) { p.Paused = true }, policy.Paused, "paused", "get serviceaccounts"},
-		{"not granted", "/pods/enabled", nil, nil, func(p *policy.Policy) { p.Grants[0].Namespaces = []policy.Glob{"elsewhere"} }, policy.NotGranted, "no grant", "get serviceaccounts"},
-		{"unknown destination", "/pods/enabled", annotate(policy.AnnotationDestinations, "moon"), nil, nil, policy.UnknownDestination, `"moon"`, "get serviceaccounts"},
+		{"not granted", "/pods/enabled", nil, nil, func(p *policy.Policy) { p.Grants[0].Namespaces = []policy.Glob{"elsewhere"} },
+			policy.NotGranted, "no grant", "get serviceaccounts"},
+		{"unknown destination", "/pods/enabled", annotate(policy.AnnotationDestinations, "moon"), nil, nil, policy.UnknownDestination,
+			`"moon"`, "get serviceaccounts"},
 		{"invalid annotation", "/pods/enabled", annotate(policy.AnnotationInject, "yes"), nil, nil, policy.InvalidAnnotation, `"yes"`, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {

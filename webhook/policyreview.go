@@ -116,8 +116,14 @@ func (h *policyHandler) judge(ctx context.Context, c *configMap) (out verdict) {
 		}
 	}()
 	if version, marked := c.Metadata.Annotations[policy.AnnotationVersion]; marked && version != policy.SchemaVersion {
-		return unchecked(fmt.Sprintf("it is of version %q, and this webhook knows version %q; it is checked when a webhook of its version starts, or run `ampbridge validate` of that version",
-			shorten(version, maxLoggedName), policy.SchemaVersion))
+		return unchecked(
+			fmt.Sprintf(
+				"it is of version %q, and this webhook knows version %q; it is checked when a webhook of its version starts, or run "+
+					"`ampbridge validate` of that version",
+				shorten(version, maxLoggedName),
+				policy.SchemaVersion,
+			),
+		)
 	}
 	text, there := c.Data[h.key]
 	if !there {
@@ -126,12 +132,17 @@ func (h *policyHandler) judge(ctx context.Context, c *configMap) (out verdict) {
 		}}
 	}
 	if n := strings.Count(text, "\n") + strings.Count(text, ",") + strings.Count(text, "[") + strings.Count(text, "{"); n > maxParts {
-		return unchecked(fmt.Sprintf("it has more than %d lines and items, which is more than is checked here; run `ampbridge validate`", maxParts))
+		return unchecked(
+			fmt.Sprintf("it has more than %d lines and items, which is more than is checked here; run `ampbridge validate`", maxParts),
+		)
 	}
 	out.decision = policyAccepted
 	for _, name := range slices.Sorted(maps.Keys(c.Data)) {
 		if name != h.key {
-			out.warnings = append(out.warnings, fmt.Sprintf("the key %s is not read: the policy is %s alone", shorten(name, maxLoggedName), h.key))
+			out.warnings = append(
+				out.warnings,
+				fmt.Sprintf("the key %s is not read: the policy is %s alone", shorten(name, maxLoggedName), h.key),
+			)
 		}
 		if len(out.warnings) == maxProblems {
 			break

@@ -39,10 +39,12 @@ func TestPolicyReview(t *testing.T) {
 	}{
 		{"good", map[string]string{"policy.yaml": good}, policy.SchemaVersion, "accepted", nil},
 		{"good, unmarked", map[string]string{"policy.yaml": good}, "", "accepted", nil},
-		{"every mistake at once, with file, line, field and fix", map[string]string{"policy.yaml": broken}, policy.SchemaVersion, "refused", []string{
-			"policy.yaml: line ", "clustre: unknown field: did you mean cluster?", "pausd: unknown field: did you mean paused?", "cluster.name",
-		}},
-		{"a wrong destination", map[string]string{"policy.yaml": strings.Replace(good, "destinations: [central", "destinations: [centrall", 1)}, "", "refused", []string{
+		{"every mistake at once, with file, line, field and fix", map[string]string{"policy.yaml": broken}, policy.SchemaVersion, "refused",
+			[]string{
+				"policy.yaml: line ", "clustre: unknown field: did you mean cluster?", "pausd: unknown field: did you mean paused?", "cluster.name",
+			}},
+		{"a wrong destination", map[string]string{"policy.yaml": strings.Replace(good, "destinations: [central", "destinations: [centrall",
+			1)}, "", "refused", []string{
 			"policy.yaml: line ", "grants[0].destinations[0]", `"centrall"`,
 		}},
 		{"bad, unmarked", map[string]string{"policy.yaml": broken}, "", "refused", []string{"clustre"}},
@@ -50,13 +52,17 @@ func TestPolicyReview(t *testing.T) {
 		{"empty", map[string]string{"policy.yaml": ""}, "", "refused", []string{"policy.yaml: the file is empty"}},
 		{"no data", nil, "", "refused", []string{"no key policy.yaml"}},
 		{"another key", map[string]string{"policy.yml": good}, "", "refused", []string{"no key policy.yaml"}},
-		{"one key too many", map[string]string{"policy.yaml": good, "more.yaml": "a"}, "", "accepted", []string{"warnings", "more.yaml is not read"}},
+		{"one key too many", map[string]string{"policy.yaml": good, "more.yaml": "a"}, "", "accepted",
+			[]string{"warnings", "more.yaml is not read"}},
 		{"bad, of a newer version", map[string]string{"policy.yaml": broken}, "2000", "unchecked", []string{"warnings", `version \"2000\"`}},
 		{"good, of an older version", map[string]string{"policy.yaml": good}, "0", "unchecked", []string{"warnings", `version \"0\"`}},
-		{"more than is read", map[string]string{"policy.yaml": good + strings.Repeat("#", 300<<10)}, "", "unchecked", []string{"warnings", "not checked", "262144 bytes"}},
-		{"more lines than are checked", map[string]string{"policy.yaml": good + strings.Repeat("#\n", 21_000)}, "", "unchecked", []string{"warnings", "more than 20000 lines"}},
+		{"more than is read", map[string]string{"policy.yaml": good + strings.Repeat("#", 300<<10)}, "", "unchecked",
+			[]string{"warnings", "not checked", "262144 bytes"}},
+		{"more lines than are checked", map[string]string{"policy.yaml": good + strings.Repeat("#\n", 21_000)}, "", "unchecked",
+			[]string{"warnings", "more than 20000 lines"}},
 		{"many mistakes", map[string]string{"policy.yaml": strings.Repeat("a: 1\n", 1000)}, "", "refused", []string{"more"}},
-		{"a long mistake", map[string]string{"policy.yaml": strings.Repeat("x", 100_000) + ": 1\n"}, "", "refused", []string{"unknown field", "…"}},
+		{"a long mistake", map[string]string{"policy.yaml": strings.Repeat("x", 100_000) + ": 1\n"}, "", "refused",
+			[]string{"unknown field", "…"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			f := newFixture(t)
@@ -77,7 +83,8 @@ func TestPolicyReview(t *testing.T) {
 			if got, want := out.Response.Allowed, test.decision != "refused"; got != want || out.Response.UID != r.UID {
 				t.Errorf("allowed: got %v, want %v: %s", got, want, text)
 			}
-			if refused := out.Response.Result; (refused != nil) != !out.Response.Allowed || refused != nil && refused.Code != http.StatusUnprocessableEntity {
+			if refused := out.Response.Result; (refused != nil) != !out.Response.Allowed ||
+				refused != nil && refused.Code != http.StatusUnprocessableEntity {
 				t.Errorf("status: %+v", refused)
 			}
 			unquoted := string(text)
@@ -115,8 +122,11 @@ func TestPolicyReviewAcrossVersions(t *testing.T) {
 		{"rolled back further", "0", "nothing: we know\n", true},
 	} {
 		r := request(t, "ConfigMap", "configmaps", map[string]any{
-			"metadata": map[string]any{"name": "ampbridge-policy", "annotations": map[string]string{policy.AnnotationVersion: step.version}},
-			"data":     map[string]string{"policy.yaml": step.text},
+			"metadata": map[string]any{
+				"name":        "ampbridge-policy",
+				"annotations": map[string]string{policy.AnnotationVersion: step.version},
+			},
+			"data": map[string]string{"policy.yaml": step.text},
 		})
 		if _, text := reviewPolicy(f, encode(t, r)); strings.Contains(string(text), `"allowed":true`) != step.allowed {
 			t.Errorf("%s: allowed must be %v: %s", step.what, step.allowed, text)
@@ -132,11 +142,22 @@ func TestPolicyReviewMemory(t *testing.T) {
 	)
 	for _, unit := range []string{"[", "{", "- ", "a: 1\n", "a,", "- a\n", "&a ", "? ", "[],", "x: {}\n"} {
 		f := newFixture(t)
-		text := strings.Repeat(unit, min(20_000/max(1, strings.Count(unit, "\n")+strings.Count(unit, ",")+strings.Count(unit, "[")+strings.Count(unit, "{"))-2, size/(len(unit)+strings.Count(unit, "\n"))))
+		text := strings.Repeat(
+			unit,
+			min(
+				20_000/max(1, strings.Count(unit, "\n")+strings.Count(unit, ",")+strings.Count(unit, "[")+strings.Count(unit, "{"))-2,
+				size/(len(unit)+strings.Count(unit, "\n")),
+			),
+		)
 		if strings.HasSuffix(unit, ",") {
 			text = "a: [" + text + "]"
 		}
-		r := request(t, "ConfigMap", "configmaps", map[string]any{"metadata": map[string]any{"name": "ampbridge-policy"}, "data": map[string]string{"policy.yaml": text}})
+		r := request(
+			t,
+			"ConfigMap",
+			"configmaps",
+			map[string]any{"metadata": map[string]any{"name": "ampbridge-policy"}, "data": map[string]string{"policy.yaml": text}},
+		)
 		r.Operation = admissionv1.Update
 		body := encode(t, r)
 		var before, after runtime.MemStats
@@ -182,7 +203,9 @@ func TestLastGoodPolicySurvivesARestart(t *testing.T) {
 	good := readFile(t, "testdata/policy.yaml")
 	paused := append(bytes.Clone(good), "paused: true\n"...)
 	broken := append(bytes.Clone(good), "pausd: true\n"...)
-	client := fake.NewClientset(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "ampbridge-system", Name: webhook.AcceptedConfigMap}})
+	client := fake.NewClientset(
+		&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "ampbridge-system", Name: webhook.AcceptedConfigMap}},
+	)
 	maps := client.CoreV1().ConfigMaps("ampbridge-system")
 	accepted := webhook.AcceptedOf(maps)
 	kept := func() string {
@@ -199,7 +222,12 @@ func TestLastGoodPolicySurvivesARestart(t *testing.T) {
 	start := func(content []byte) (*policyfile.Watcher, *prometheus.Registry) {
 		publish(t, dir, content)
 		registry := prometheus.NewRegistry()
-		source := webhook.WatchPolicy(filepath.Join(dir, "policy.yaml"), accepted, webhook.NewMetrics(registry), slog.New(slog.DiscardHandler))
+		source := webhook.WatchPolicy(
+			filepath.Join(dir, "policy.yaml"),
+			accepted,
+			webhook.NewMetrics(registry),
+			slog.New(slog.DiscardHandler),
+		)
 		go source.Follow(t.Context())
 		go source.Persist(t.Context())
 		return source, registry
@@ -258,7 +286,12 @@ func TestLastGoodPolicySurvivesARestart(t *testing.T) {
 			t.Fatal(err)
 		}
 		publish(t, dir, broken)
-		source := webhook.WatchPolicy(filepath.Join(dir, "policy.yaml"), accepted, webhook.NewMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler))
+		source := webhook.WatchPolicy(
+			filepath.Join(dir, "policy.yaml"),
+			accepted,
+			webhook.NewMetrics(prometheus.NewRegistry()),
+			slog.New(slog.DiscardHandler),
+		)
 		if err := source.Restore(t.Context()); err == nil || !strings.Contains(err.Error(), `version "2000"`) || source.Current() != nil {
 			t.Errorf("got policy %v, error %v", source.Current(), err)
 		}

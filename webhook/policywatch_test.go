@@ -24,7 +24,12 @@ func TestPolicyFollowsAConfigMap(t *testing.T) {
 	dir := t.TempDir()
 	publish(t, dir, broken)
 	registry, log := prometheus.NewRegistry(), &lockedBuffer{}
-	source := webhook.WatchPolicy(filepath.Join(dir, "policy.yaml"), nil, webhook.NewMetrics(registry), slog.New(slog.NewJSONHandler(log, nil)))
+	source := webhook.WatchPolicy(
+		filepath.Join(dir, "policy.yaml"),
+		nil,
+		webhook.NewMetrics(registry),
+		slog.New(slog.NewJSONHandler(log, nil)),
+	)
 	if source.Current() != nil || source.Err() == nil {
 		t.Fatalf("a broken first version: got %v, %v; want no policy and an error", source.Current(), source.Err())
 	}

@@ -30,24 +30,36 @@ func TestRefused(t *testing.T) {
 		text        string
 	}{
 		{"GET", "/pods/enabled", http.MethodGet, "", nil, http.StatusMethodNotAllowed, "only POST"},
-		{"protobuf", "/pods/enabled", http.MethodPost, "application/vnd.kubernetes.protobuf", encode(t, good), http.StatusUnsupportedMediaType, "application/json"},
+		{"protobuf", "/pods/enabled", http.MethodPost, "application/vnd.kubernetes.protobuf", encode(t, good), http.StatusUnsupportedMediaType,
+			"application/json"},
 		{"no content type", "/pods/enabled", http.MethodPost, "", encode(t, good), http.StatusUnsupportedMediaType, "application/json"},
-		{"too large", "/pods/enabled", http.MethodPost, "application/json", bytes.Repeat([]byte(" "), 8<<20), http.StatusRequestEntityTooLarge, "bytes"},
+		{"too large", "/pods/enabled", http.MethodPost, "application/json", bytes.Repeat([]byte(" "), 8<<20), http.StatusRequestEntityTooLarge,
+			"bytes"},
 		{"empty", "/pods/enabled", http.MethodPost, "application/json", nil, http.StatusBadRequest, "no AdmissionReview"},
 		{"not JSON", "/pods/enabled", http.MethodPost, "application/json", []byte("apiVersion: v1"), http.StatusBadRequest, "no AdmissionReview"},
 		{"cut off", "/pods/enabled", http.MethodPost, "application/json", encode(t, good)[:200], http.StatusBadRequest, "no AdmissionReview"},
 		{"other object", "/pods/enabled", http.MethodPost, "application/json", good.Object.Raw, http.StatusBadRequest, "no AdmissionReview"},
-		{"other version", "/pods/enabled", http.MethodPost, "application/json", bytes.Replace(encode(t, good), []byte("admission.k8s.io/v1"), []byte("admission.k8s.io/v1beta1"), 1), http.StatusBadRequest, "admission.k8s.io/v1"},
-		{"no request", "/pods/enabled", http.MethodPost, "application/json", []byte(`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview"}`), http.StatusBadRequest, "request"},
-		{"no uid", "/pods/enabled", http.MethodPost, "application/json", edited(func(r *admissionv1.AdmissionRequest) { r.UID = "" }), http.StatusBadRequest, "uid"},
-		{"other kind", "/pods/enabled", http.MethodPost, "application/json", edited(func(r *admissionv1.AdmissionRequest) { r.Kind.Kind = "ServiceAccount" }), http.StatusBadRequest, "kind Pod"},
-		{"other group", "/pods/enabled", http.MethodPost, "application/json", edited(func(r *admissionv1.AdmissionRequest) { r.Kind.Group = "metrics.k8s.io" }), http.StatusBadRequest, "kind Pod"},
-		{"subresource", "/pods/enabled", http.MethodPost, "application/json", edited(func(r *admissionv1.AdmissionRequest) { r.SubResource = "ephemeralcontainers" }), http.StatusBadRequest, "kind Pod"},
-		{"pod update", "/pods/annotated", http.MethodPost, "application/json", edited(func(r *admissionv1.AdmissionRequest) { r.Operation = admissionv1.Update }), http.StatusBadRequest, "CREATE"},
-		{"pod as service account", "/serviceaccounts/enabled", http.MethodPost, "application/json", encode(t, good), http.StatusBadRequest, "kind ServiceAccount"},
-		{"service account delete", "/serviceaccounts/annotated", http.MethodPost, "application/json", edited(func(r *admissionv1.AdmissionRequest) {
-			r.Kind, r.Operation = metav1.GroupVersionKind{Version: "v1", Kind: "ServiceAccount"}, admissionv1.Delete
-		}), http.StatusBadRequest, "UPDATE"},
+		{"other version", "/pods/enabled", http.MethodPost, "application/json",
+			bytes.Replace(encode(t, good), []byte("admission.k8s.io/v1"), []byte("admission.k8s.io/v1beta1"), 1), http.StatusBadRequest,
+			"admission.k8s.io/v1"},
+		{"no request", "/pods/enabled", http.MethodPost, "application/json", []byte(`{"apiVersion":"admission.k8s.io/v1",` +
+			`"kind":"AdmissionReview"}`), http.StatusBadRequest, "request"},
+		{"no uid", "/pods/enabled", http.MethodPost, "application/json", edited(func(r *admissionv1.AdmissionRequest) { r.UID = "" }),
+			http.StatusBadRequest, "uid"},
+		{"other kind", "/pods/enabled", http.MethodPost, "application/json",
+			edited(func(r *admissionv1.AdmissionRequest) { r.Kind.Kind = "ServiceAccount" }), http.StatusBadRequest, "kind Pod"},
+		{"other group", "/pods/enabled", http.MethodPost, "application/json",
+			edited(func(r *admissionv1.AdmissionRequest) { r.Kind.Group = "metrics.k8s.io" }), http.StatusBadRequest, "kind Pod"},
+		{"subresource", "/pods/enabled", http.MethodPost, "application/json",
+			edited(func(r *admissionv1.AdmissionRequest) { r.SubResource = "ephemeralcontainers" }), http.StatusBadRequest, "kind Pod"},
+		{"pod update", "/pods/annotated", http.MethodPost, "application/json",
+			edited(func(r *admissionv1.AdmissionRequest) { r.Operation = admissionv1.Update }), http.StatusBadRequest, "CREATE"},
+		{"pod as service account", "/serviceaccounts/enabled", http.MethodPost, "application/json", encode(t, good), http.StatusBadRequest,
+			"kind ServiceAccount"},
+		{"service account delete", "/serviceaccounts/annotated", http.MethodPost, "application/json",
+			edited(func(r *admissionv1.AdmissionRequest) {
+				r.Kind, r.Operation = metav1.GroupVersionKind{Version: "v1", Kind: "ServiceAccount"}, admissionv1.Delete
+			}), http.StatusBadRequest, "UPDATE"},
 		{"other path", "/pods/disabled", http.MethodPost, "application/json", encode(t, good), http.StatusNotFound, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -83,7 +95,12 @@ func TestRefused(t *testing.T) {
 func TestLenient(t *testing.T) {
 	f := newFixture(t)
 	server := f.serve()
-	body := bytes.Replace(encode(t, podRequest(t, operatorPod, nil)), []byte(`"request":{`), []byte(`"future":[1],"request":{"future":{},`), 1)
+	body := bytes.Replace(
+		encode(t, podRequest(t, operatorPod, nil)),
+		[]byte(`"request":{`),
+		[]byte(`"future":[1],"request":{"future":{},`),
+		1,
+	)
 	answer, err := server.Client().Post(server.URL+"/pods/enabled", "application/json; charset=utf-8", bytes.NewReader(body))
 	if err != nil {
 		t.Fatal(err)

@@ -38,7 +38,14 @@ func TestIdentityThatAppearsLater(t *testing.T) {
 	if got := variables(); got != all {
 		t.Fatalf("the first time: %s, want %s", got, all)
 	}
-	r.Object.Raw = apply(t, r.Object.Raw, []byte(`[{"op": "add", "path": "/spec/containers/0/env/-", "value": {"name": "AWS_CONTAINER_CREDENTIALS_FULL_URI", "value": "http://169.254.170.23/v1/credentials"}}]`))
+	r.Object.Raw = apply(
+		t,
+		r.Object.Raw,
+		[]byte(
+			`[{"op": "add", "path": "/spec/containers/0/env/-", "value": {"name": "AWS_CONTAINER_CREDENTIALS_FULL_URI", "value": `+
+				`"http://169.254.170.23/v1/credentials"}}]`,
+		),
+	)
 	f.Breaker = func(context.Context) (breaker.State, error) { return breaker.State{}, errors.New("not to be had") }
 	answer := f.review("/pods/enabled", r)
 	if len(answer.Warnings) > 0 || answer.Patch == nil {
@@ -58,7 +65,9 @@ func TestPodThatResemblesPrometheus(t *testing.T) {
 	f := newFixture(t)
 	r := podRequest(t, operatorPod, func(pod map[string]any) {
 		notPrometheus(pod)
-		pod["spec"].(map[string]any)["containers"] = []any{map[string]any{"name": "metrics", "image": "own/metrics", "args": []any{"--config.file=/etc/prometheus/prometheus.yml"}}}
+		pod["spec"].(map[string]any)["containers"] = []any{
+			map[string]any{"name": "metrics", "image": "own/metrics", "args": []any{"--config.file=/etc/prometheus/prometheus.yml"}},
+		}
 	})
 	f.wantUntouched(f.review("/pods/enabled", r), policy.AnnotationContainer)
 	f.wantCounted("pod", "skip", policy.NotPrometheus)

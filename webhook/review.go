@@ -82,7 +82,10 @@ func (p *passed) Error() string { return p.outcome.Warning }
 
 // tooLarge is about an object that breaks a bound.
 func tooLarge(which string) outcome {
-	return outcome{Decision: policy.Decision{Reason: TooLarge, Warning: which + ", which is more than the webhook reads; make it smaller"}, notable: true}
+	return outcome{
+		Decision: policy.Decision{Reason: TooLarge, Warning: which + ", which is more than the webhook reads; make it smaller"},
+		notable:  true,
+	}
 }
 
 // overloaded is about an object for which there is no memory now.

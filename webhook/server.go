@@ -136,7 +136,13 @@ func Run(ctx context.Context, o Options) error {
 		return fmt.Errorf("webhook: %w", err)
 	}
 	a := &app{Options: o, source: source, certificate: certificate, handlers: Dependencies{
-		Policy: source.Current, Cluster: o.Cluster, Breaker: o.breaker, Image: o.Image, Metrics: metrics, Logger: o.Logger, Intake: NewIntake(),
+		Policy:  source.Current,
+		Cluster: o.Cluster,
+		Breaker: o.breaker,
+		Image:   o.Image,
+		Metrics: metrics,
+		Logger:  o.Logger,
+		Intake:  NewIntake(),
 	}}
 
 	// What serves lives longer than ctx, by the drain delay and by the requests
@@ -215,7 +221,11 @@ func (a *app) serveWebhook(ctx context.Context) error {
 			return nil // ended while it waited
 		case <-a.certificate.Loaded():
 		}
-		secure := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: a.certificate.GetCertificate, NextProtos: []string{"h2", "http/1.1"}}
+		secure := &tls.Config{
+			MinVersion:     tls.VersionTLS12,
+			GetCertificate: a.certificate.GetCertificate,
+			NextProtos:     []string{"h2", "http/1.1"},
+		}
 		server := newServer(a.paths(), maxConnections)
 		server.ErrorLog = slog.NewLogLogger(a.Logger.Handler(), slog.LevelInfo)
 		return listenError("serve "+a.Addr, listenAndServe(ctx, server, a.Addr, secure, drainTimeout, func() { a.listening.Store(true) }))

@@ -42,10 +42,16 @@ func run(t *testing.T, edit func(*webhook.Options)) *running {
 	t.Helper()
 	w := &running{T: t, log: &lockedBuffer{}, done: make(chan error, 1)}
 	w.Options = webhook.Options{
-		Addr: testkit.FreeAddr(t), HealthAddr: testkit.FreeAddr(t), MetricsAddr: testkit.FreeAddr(t),
-		CertDir: t.TempDir(), PolicyFile: filepath.Join(t.TempDir(), "policy.yaml"), Image: image,
-		Cluster: webhook.NewCluster(fake.NewClientset(&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: account}}).CoreV1()),
-		Logger:  slog.New(slog.NewJSONHandler(w.log, nil)),
+		Addr:        testkit.FreeAddr(t),
+		HealthAddr:  testkit.FreeAddr(t),
+		MetricsAddr: testkit.FreeAddr(t),
+		CertDir:     t.TempDir(),
+		PolicyFile:  filepath.Join(t.TempDir(), "policy.yaml"),
+		Image:       image,
+		Cluster: webhook.NewCluster(
+			fake.NewClientset(&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: account}}).CoreV1(),
+		),
+		Logger: slog.New(slog.NewJSONHandler(w.log, nil)),
 	}
 	if edit != nil {
 		edit(&w.Options)
@@ -107,7 +113,8 @@ func TestReadiness(t *testing.T) {
 	w := run(t, nil)
 	testkit.Eventually(t, "not ready, and the reason is given", func() bool {
 		ok, text := w.ready()
-		return !ok && strings.Contains(text, "no policy is loaded") && strings.Contains(text, "no serving certificate is loaded") && strings.Contains(text, "tls.crt")
+		return !ok && strings.Contains(text, "no policy is loaded") && strings.Contains(text, "no serving certificate is loaded") &&
+			strings.Contains(text, "tls.crt")
 	})
 	answer, err := http.Get("http://" + w.HealthAddr + "/healthz")
 	if err != nil {
@@ -121,7 +128,8 @@ func TestReadiness(t *testing.T) {
 	client := w.writeCertificate()
 	testkit.Eventually(t, "only the policy is missing", func() bool {
 		ok, text := w.ready()
-		return !ok && strings.Contains(text, "no policy is loaded") && !strings.Contains(text, "certificate") && !strings.Contains(text, "server")
+		return !ok && strings.Contains(text, "no policy is loaded") && !strings.Contains(text, "certificate") &&
+			!strings.Contains(text, "server")
 	})
 	unready := send(t, client, "https://"+w.Addr+"/pods/enabled", podRequest(t, operatorPod, nil))
 	if unready.Patch != nil || len(unready.Warnings) != 1 {
@@ -189,8 +197,16 @@ func TestRunFails(t *testing.T) {
 	defer func() { _ = taken.Close() }()
 	complete := func() webhook.Options {
 		o := webhook.Options{
-			Addr: testkit.FreeAddr(t), HealthAddr: testkit.FreeAddr(t), MetricsAddr: testkit.FreeAddr(t), CertDir: t.TempDir(), PolicyFile: "policy.yaml", Image: image,
-			Cluster: panicking{}, Logger: slog.New(slog.DiscardHandler),
+			Addr: testkit.FreeAddr(
+				t,
+			),
+			HealthAddr:  testkit.FreeAddr(t),
+			MetricsAddr: testkit.FreeAddr(t),
+			CertDir:     t.TempDir(),
+			PolicyFile:  "policy.yaml",
+			Image:       image,
+			Cluster:     panicking{},
+			Logger:      slog.New(slog.DiscardHandler),
 		}
 		if _, err := servingcert.Write(o.CertDir, "127.0.0.1"); err != nil {
 			t.Fatal(err)
@@ -203,7 +219,8 @@ func TestRunFails(t *testing.T) {
 		want string
 	}{
 		{"no certificate directory", func(o *webhook.Options) { o.CertDir = "" }, "CertDir"},
-		{"two kinds of certificates", func(o *webhook.Options) { o.CertSecret, o.Service, o.Namespace = "tls", "webhook", "ampbridge" }, "either CertDir or CertSecret"},
+		{"two kinds of certificates", func(o *webhook.Options) { o.CertSecret, o.Service, o.Namespace = "tls", "webhook", "ampbridge" },
+			"either CertDir or CertSecret"},
 		{"no service", func(o *webhook.Options) { o.CertDir, o.CertSecret, o.Namespace = "", "tls", "ampbridge" }, "Service"},
 		{"no namespace", func(o *webhook.Options) { o.CertDir, o.CertSecret, o.Service = "", "tls", "webhook" }, "Namespace"},
 		{"no API server to keep a Secret in", func(o *webhook.Options) {

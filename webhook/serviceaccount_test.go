@@ -18,7 +18,10 @@ func TestServiceAccountShowsRole(t *testing.T) {
 			r.Operation = operation
 			answer := f.review("/serviceaccounts/enabled", r)
 			changed := apply(t, r.Object.Raw, answer.Patch)
-			if role := "arn:aws:iam::111122223333:role/ampbridge/dev-eks/ampbridge.dev-eks.central"; !strings.Contains(string(changed), role) {
+			if role := "arn:aws:iam::111122223333:role/ampbridge/dev-eks/ampbridge.dev-eks.central"; !strings.Contains(
+				string(changed),
+				role,
+			) {
 				t.Errorf("%s is not shown: %s", role, changed)
 			}
 			if !strings.Contains(string(changed), `"fieldOfTheFuture":true`) {
@@ -52,5 +55,10 @@ func TestServiceAccountIsLeftAlone(t *testing.T) {
 }
 
 func serviceAccountRequest(t *testing.T, name string) *admissionv1.AdmissionRequest {
-	return request(t, "ServiceAccount", "serviceaccounts", map[string]any{"metadata": map[string]any{"name": name}, "fieldOfTheFuture": true})
+	return request(
+		t,
+		"ServiceAccount",
+		"serviceaccounts",
+		map[string]any{"metadata": map[string]any{"name": name}, "fieldOfTheFuture": true},
+	)
 }

@@ -177,9 +177,12 @@ func apply(t *testing.T, object, patch []byte) []byte {
 // wantCounted checks the one decision that was counted.
 func (f *fixture) wantCounted(resource, decision string, reason policy.Reason) {
 	f.Helper()
-	want := `# HELP ampbridge_admission_decisions_total Admission requests by resource (pod, serviceaccount), decision (inject, skip, error) and reason.
+	want := `# HELP ampbridge_admission_decisions_total Admission requests by resource (pod, serviceaccount), ` +
+		`decision (inject, skip, error) and reason.
 # TYPE ampbridge_admission_decisions_total counter
-ampbridge_admission_decisions_total{decision="` + decision + `",reason="` + string(reason) + `",resource="` + resource + `"} 1
+ampbridge_admission_decisions_total{decision="` + decision + `",reason="` + string(
+		reason,
+	) + `",resource="` + resource + `"} 1
 `
 	if err := testutil.GatherAndCompare(f.metrics, strings.NewReader(want), "ampbridge_admission_decisions_total"); err != nil {
 		f.Error(err)

@@ -60,11 +60,18 @@ func newPod(t *testing.T) *pod {
 		t.Fatal(err)
 	}
 	p := &pod{config: sidecarconfig.Config{
-		Version: sidecarconfig.Version, Cluster: "dev", SessionSeconds: 3600, File: "prometheus.yml",
-		Source: filepath.Join(dir, "source"), Target: filepath.Join(dir, "target"),
-		Credentials: filepath.Join(dir, "credentials", "credentials"), Token: filepath.Join(dir, "token"),
-		STS:          sidecarconfig.STS{Endpoint: "http://127.0.0.1:1"},
-		Destinations: []sidecarconfig.Destination{{Name: d.Name, Role: "arn:aws:iam::111122223333:role/writer", Region: "eu-west-1", Block: d.Block("dev")}},
+		Version:        sidecarconfig.Version,
+		Cluster:        "dev",
+		SessionSeconds: 3600,
+		File:           "prometheus.yml",
+		Source:         filepath.Join(dir, "source"),
+		Target:         filepath.Join(dir, "target"),
+		Credentials:    filepath.Join(dir, "credentials", "credentials"),
+		Token:          filepath.Join(dir, "token"),
+		STS:            sidecarconfig.STS{Endpoint: "http://127.0.0.1:1"},
+		Destinations: []sidecarconfig.Destination{
+			{Name: d.Name, Role: "arn:aws:iam::111122223333:role/writer", Region: "eu-west-1", Block: d.Block("dev")},
+		},
 	}}
 	for _, d := range []string{dir, p.config.Source, p.config.Target, filepath.Dir(p.config.Credentials)} {
 		if err := errors.Join(os.MkdirAll(d, 0o755), os.Chmod(d, 0o777)); err != nil {
@@ -79,7 +86,11 @@ func newPod(t *testing.T) *pod {
 func (p *pod) write(t *testing.T, name string, mode os.FileMode) {
 	t.Helper()
 	name = filepath.Join(p.config.Source, name)
-	if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o755), os.WriteFile(name, []byte("global: {}\n"), 0o600), os.Chmod(name, mode)); err != nil {
+	if err := errors.Join(
+		os.MkdirAll(filepath.Dir(name), 0o755),
+		os.WriteFile(name, []byte("global: {}\n"), 0o600),
+		os.Chmod(name, mode),
+	); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -87,11 +87,20 @@ func TestSyncIsNoMoreThanItsPermissions(t *testing.T) {
 	if want := policy.SyncPermissions(p, issuer, second); !policy.Equal(away.Sync.Permissions, want) {
 		t.Errorf("away: %s\nwant %s", away.Sync.Permissions, want)
 	}
-	if want := policy.TrustDocument(home.Provider, issuer, "sts.amazonaws.com", []policy.Subject{self}); !policy.Equal(home.Sync.Trust, want) {
+	if want := policy.TrustDocument(
+		home.Provider,
+		issuer,
+		"sts.amazonaws.com",
+		[]policy.Subject{self},
+	); !policy.Equal(
+		home.Sync.Trust,
+		want,
+	) {
 		t.Errorf("home: %s\nwant %s", home.Sync.Trust, want)
 	}
 	for _, s := range away.Sync.Trust.Statement {
-		if s.Effect != "Allow" || !slices.Equal(s.Action, policy.Values{"sts:AssumeRole"}) || len(*s.Principal) != 1 || !slices.Equal((*s.Principal)["AWS"], policy.Values{home.Sync.ARN.String()}) {
+		if s.Effect != "Allow" || !slices.Equal(s.Action, policy.Values{"sts:AssumeRole"}) || len(*s.Principal) != 1 ||
+			!slices.Equal((*s.Principal)["AWS"], policy.Values{home.Sync.ARN.String()}) {
 			t.Errorf("away: %s, want sync's role at home alone", away.Sync.Trust)
 		}
 	}
@@ -103,7 +112,8 @@ func TestSyncIsNoMoreThanItsPermissions(t *testing.T) {
 		for _, s := range c.Sync.Permissions.Statement {
 			for _, resource := range s.Resource {
 				prefix, _, _ := strings.Cut(resource, "*")
-				if s.Effect == "Allow" && strings.HasPrefix(resource, "arn:aws:iam::") && strings.HasPrefix(c.Sync.ARN.String(), prefix) && s.Sid != "ReadRoles" {
+				if s.Effect == "Allow" && strings.HasPrefix(resource, "arn:aws:iam::") && strings.HasPrefix(c.Sync.ARN.String(), prefix) &&
+					s.Sid != "ReadRoles" {
 					t.Errorf("%s: statement %s reaches sync's own role by %s", c.Account, s.Sid, resource)
 				}
 			}
@@ -112,7 +122,12 @@ func TestSyncIsNoMoreThanItsPermissions(t *testing.T) {
 }
 
 func TestHome(t *testing.T) {
-	listed := strings.Replace(base, `accounts: [`, `accounts: [{id: "111122223333", syncRole: "arn:aws:iam::111122223333:role/sync-here"}, `, 1)
+	listed := strings.Replace(
+		base,
+		`accounts: [`,
+		`accounts: [{id: "111122223333", syncRole: "arn:aws:iam::111122223333:role/sync-here"}, `,
+		1,
+	)
 	unlisted := strings.Replace(base, "  accounts: [", "  accounts: []\n#", 1)
 	for name, c := range map[string]struct{ text, want, problem string }{
 		"the one that is not listed": {base, account, ""},
@@ -127,7 +142,8 @@ func TestHome(t *testing.T) {
 	}
 	// The home that is asked for; the listed role is the one that the token gets.
 	c := desired(t, listed, second, func(in *bootstrap.Input) { in.Home = second })
-	if c.Sync.ARN.String() != "arn:aws:iam::444455556666:role/team/sync-of-dev" || (*c.Sync.Trust.Statement[0].Principal)["Federated"] == nil {
+	if c.Sync.ARN.String() != "arn:aws:iam::444455556666:role/team/sync-of-dev" ||
+		(*c.Sync.Trust.Statement[0].Principal)["Federated"] == nil {
 		t.Errorf("%s is trusted by %s", c.Sync.ARN, c.Sync.Trust)
 	}
 	long := desired(t, strings.Replace(base, "name: dev", "name: "+strings.Repeat("long-", 12)+"x", 1), account)
@@ -144,15 +160,18 @@ func TestMistakes(t *testing.T) {
 		want   string
 	}{
 		"the same new workspace": {strings.Replace(twice, "eu-central-1", "eu-west-1", 1), nil, "number them, as in ws-new-1"},
-		"an alias of nobody":     {base, func(in *bootstrap.Input) { in.Aliases = map[string]string{"centrl": "x"} }, "the policy has no such destination"},
+		"an alias of nobody": {base, func(in *bootstrap.Input) { in.Aliases = map[string]string{"centrl": "x"} }, "the policy has " +
+			"no such destination"},
 		"an alias of an old one": {base, func(in *bootstrap.Input) { in.Aliases = map[string]string{"backup": "x"} }, "whose workspace is new"},
-		"no alias":               {base, func(in *bootstrap.Input) { in.Aliases = map[string]string{"central": ""} }, "write 1 to 100 characters"},
-		"our tags":               {base, func(in *bootstrap.Input) { in.Tags = map[string]string{plan.TagOwner: "x"} }, "is not for others"},
-		"AWS's tags":             {base, func(in *bootstrap.Input) { in.Tags = map[string]string{"AWS:x": "x"} }, "is not for others"},
-		"a tag IAM refuses":      {base, func(in *bootstrap.Input) { in.Tags = map[string]string{"team": "$(touch x)"} }, "IAM takes letters"},
-		"a tag without a name":   {base, func(in *bootstrap.Input) { in.Tags = map[string]string{"": "x"} }, "IAM takes letters"},
-		"a tag too long":         {base, func(in *bootstrap.Input) { in.Tags = map[string]string{"a": strings.Repeat("x", 257)} }, "IAM takes letters"},
-		"a home without work":    {base, func(in *bootstrap.Input) { in.Home = "999999999999" }, "it cannot begin there"},
+		"no alias": {base, func(in *bootstrap.Input) { in.Aliases = map[string]string{"central": ""} },
+			"write 1 to 100 characters"},
+		"our tags":             {base, func(in *bootstrap.Input) { in.Tags = map[string]string{plan.TagOwner: "x"} }, "is not for others"},
+		"AWS's tags":           {base, func(in *bootstrap.Input) { in.Tags = map[string]string{"AWS:x": "x"} }, "is not for others"},
+		"a tag IAM refuses":    {base, func(in *bootstrap.Input) { in.Tags = map[string]string{"team": "$(touch x)"} }, "IAM takes letters"},
+		"a tag without a name": {base, func(in *bootstrap.Input) { in.Tags = map[string]string{"": "x"} }, "IAM takes letters"},
+		"a tag too long": {base, func(in *bootstrap.Input) { in.Tags = map[string]string{"a": strings.Repeat("x", 257)} },
+			"IAM takes letters"},
+		"a home without work": {base, func(in *bootstrap.Input) { in.Home = "999999999999" }, "it cannot begin there"},
 	} {
 		in := bootstrap.Input{Policy: parse(t, c.text), Issuer: issuer, Account: account, Sync: self}
 		if c.change != nil {
@@ -177,7 +196,14 @@ func TestMake(t *testing.T) {
 	}
 	others := map[string]string{plan.TagOwner: "another", plan.TagCluster: "prod"}
 	shared := c.Bound
-	shared.Statement = append(slices.Clone(shared.Statement), policy.Statement{Effect: "Allow", Action: policy.Values{"aps:RemoteWrite"}, Resource: policy.Values{"arn:aws:aps:eu-west-1:111122223333:workspace/ws-0009"}})
+	shared.Statement = append(
+		slices.Clone(shared.Statement),
+		policy.Statement{
+			Effect:   "Allow",
+			Action:   policy.Values{"aps:RemoteWrite"},
+			Resource: policy.Values{"arn:aws:aps:eu-west-1:111122223333:workspace/ws-0009"},
+		},
+	)
 	everything := `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"*","Resource":"*"}}`
 	for _, row := range []struct {
 		name    string
@@ -198,26 +224,37 @@ func TestMake(t *testing.T) {
 			f.Workspaces[0] = bootstrap.FoundWorkspace{ARN: workspace(t, "ws-0007"), Alias: "central", Tags: others}
 			f.Boundary.Document = fresh.Bound.String()
 		}, refused: `there is already a workspace with the alias "central", arn:aws:aps:eu-west-1:111122223333:workspace/ws-0007`},
-		{name: "a workspace is gone", change: func(f *bootstrap.Found) { f.Workspaces = f.Workspaces[:1] }, refused: "there is no such workspace"},
-		{name: "an audience is missing", change: func(f *bootstrap.Found) { f.Provider.Audiences = f.Provider.Audiences[:1] }, calls: "AddClientIDToOpenIDConnectProvider"},
-		{name: "somebody's provider", change: func(f *bootstrap.Found) { f.Provider.Tags = nil }, noted: "was not made by ampbridge: used as it is"},
-		{name: "somebody's provider without the audience", change: func(f *bootstrap.Found) { f.Provider = &plan.Provider{} }, refused: "does not take the audience"},
+		{name: "a workspace is gone", change: func(f *bootstrap.Found) { f.Workspaces = f.Workspaces[:1] },
+			refused: "there is no such workspace"},
+		{name: "an audience is missing", change: func(f *bootstrap.Found) { f.Provider.Audiences = f.Provider.Audiences[:1] },
+			calls: "AddClientIDToOpenIDConnectProvider"},
+		{name: "somebody's provider", change: func(f *bootstrap.Found) { f.Provider.Tags = nil }, noted: "was not made by ampbridge: " +
+			"used as it is"},
+		{name: "somebody's provider without the audience", change: func(f *bootstrap.Found) { f.Provider = &plan.Provider{} },
+			refused: "does not take the audience"},
 		{name: "another cluster's provider", change: func(f *bootstrap.Found) { f.Provider.Tags = others }, refused: `belongs to cluster "prod"`},
 		{name: "our boundary, wider", change: func(f *bootstrap.Found) { f.Boundary.Document = everything }, calls: "CreatePolicyVersion"},
 		{name: "a shared boundary", change: func(f *bootstrap.Found) {
 			f.Boundary = &plan.ManagedPolicy{Document: shared.String(), Tags: others}
 		}, noted: "allows what its roles need: used as it is"},
 		{name: "somebody's boundary, too narrow", change: func(f *bootstrap.Found) {
-			f.Boundary = &plan.ManagedPolicy{Document: policy.Document{Version: c.Bound.Version, Statement: shared.Statement[len(shared.Statement)-1:]}.String()}
+			f.Boundary = &plan.ManagedPolicy{Document: policy.Document{Version: c.Bound.Version,
+				Statement: shared.Statement[len(shared.Statement)-1:]}.String()}
 		}, refused: "add these statements to it"},
-		{name: "somebody's boundary, bounding nothing", change: func(f *bootstrap.Found) { f.Boundary = &plan.ManagedPolicy{Document: everything} }, refused: "was not made for this cluster"},
+		{name: "somebody's boundary, bounding nothing",
+			change: func(f *bootstrap.Found) { f.Boundary = &plan.ManagedPolicy{Document: everything} }, refused: "was not made for this " +
+				"cluster"},
 		{name: "trust was widened", change: func(f *bootstrap.Found) {
 			f.Role.Trust = strings.Replace(f.Role.Trust, "StringEquals", "StringLike", 1)
 		}, calls: "UpdateAssumeRolePolicy"},
 		{name: "permissions were widened", change: func(f *bootstrap.Found) { f.Role.Permissions = everything }, calls: "PutRolePolicy"},
 		{name: "cut off before the permissions", change: func(f *bootstrap.Found) { f.Role.Permissions = "" }, calls: "PutRolePolicy"},
-		{name: "somebody's role", change: func(f *bootstrap.Found) { f.Role.Tags = nil }, refused: "which bootstrap did not make for this cluster"},
-		{name: "our role on another path", change: func(f *bootstrap.Found) { f.Role.ARN.Resource = "role/elsewhere/" + c.Sync.ARN.RoleName() }, refused: "the name is taken by"},
+		{name: "somebody's role", change: func(f *bootstrap.Found) { f.Role.Tags = nil }, refused: "which bootstrap did not make for " +
+			"this cluster"},
+		{name: "our role on another path", change: func(f *bootstrap.Found) {
+			f.Role.ARN.Resource = "role/elsewhere/" +
+				c.Sync.ARN.RoleName()
+		}, refused: "the name is taken by"},
 	} {
 		found := well()
 		row.change(&found)
@@ -256,13 +293,15 @@ func workspace(t *testing.T, id string) (w policy.Workspace) {
 // is run: bash reads the script, with a recorder where the CLI would be.
 func TestHostileWordsAreText(t *testing.T) {
 	for _, hostile := range []string{
-		`'; touch "$STAINED"; echo '`, `$(touch "$STAINED")`, "`touch \"$STAINED\"`", "two\nlines; touch $STAINED", `back\slash`, `"quoted"`, "file:///etc/passwd", "${HOME}", "--alias", "# no comment", "*", "ünïcode",
+		`'; touch "$STAINED"; echo '`, `$(touch "$STAINED")`, "`touch \"$STAINED\"`", "two\nlines; touch $STAINED", `back\slash`, `"quoted"`,
+		"file:///etc/passwd", "${HOME}", "--alias", "# no comment", "*", "ünïcode",
 	} {
 		c := desired(t, base, account, func(in *bootstrap.Input) {
 			in.Aliases = map[string]string{"central": hostile}
 		})
 		stained := filepath.Join(t.TempDir(), "stained")
-		recorder := `aws() { printf '%s\0' "$@" >&3; if [ "$1 $2" = "sts get-caller-identity" ]; then echo 111122223333; else echo arn:aws:aps:eu-west-1:111122223333:workspace/ws-made; fi; }` + "\n"
+		recorder := `aws() { printf '%s\0' "$@" >&3; if [ "$1 $2" = "sts get-caller-identity" ]; then echo 111122223333; else echo ` +
+			`arn:aws:aps:eu-west-1:111122223333:workspace/ws-made; fi; }` + "\n"
 		record, err := os.Create(filepath.Join(t.TempDir(), "record"))
 		if err != nil {
 			t.Fatal(err)
@@ -289,7 +328,8 @@ func TestHostileWordsAreText(t *testing.T) {
 		// The workspace's ARN is in the boundary by the time it is made.
 		if !slices.ContainsFunc(arguments, func(a string) bool {
 			d, err := policy.ParseDocument(a)
-			return err == nil && len(d.Statement) == 1 && slices.Contains(d.Statement[0].Resource, "arn:aws:aps:eu-west-1:111122223333:workspace/ws-made")
+			return err == nil && len(d.Statement) == 1 &&
+				slices.Contains(d.Statement[0].Resource, "arn:aws:aps:eu-west-1:111122223333:workspace/ws-made")
 		}) {
 			t.Errorf("no document names the workspace: %q", arguments)
 		}

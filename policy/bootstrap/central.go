@@ -105,8 +105,11 @@ func Home(p *policy.Policy) (string, error) {
 	case 1:
 		return direct[0], nil
 	}
-	return "", fmt.Errorf("sync acts in one account directly, and assumes a role in every other: the policy has the accounts %s without one; add all but one of them to trust.accounts, each with a syncRole",
-		strings.Join(direct, ", "))
+	return "", fmt.Errorf(
+		"sync acts in one account directly, and assumes a role in every other: the policy has the accounts %s without one; add all "+
+			"but one of them to trust.accounts, each with a syncRole",
+		strings.Join(direct, ", "),
+	)
 }
 
 func syncRole(p *policy.Policy, account string) policy.ARN {
@@ -142,7 +145,12 @@ func Desired(in Input) (Central, error) {
 		case strings.HasPrefix(k, "ampbridge.io/") || strings.HasPrefix(strings.ToLower(k), "aws:"):
 			return Central{}, fmt.Errorf("the tag %s: what begins with ampbridge.io/ or aws: is not for others: choose another", k)
 		case k == "" || utf8.RuneCountInString(k) > 128 || utf8.RuneCountInString(v) > 256 || !tagSyntax.MatchString(k+v):
-			return Central{}, fmt.Errorf("the tag %q with the value %q: IAM takes letters, digits, blanks and _ . : / = + - @ in tags, up to 128 in the key and 256 in the value", k, v)
+			return Central{}, fmt.Errorf(
+				"the tag %q with the value %q: IAM takes letters, digits, blanks and _ . : / = + - @ in tags, up to 128 in the key and 256 "+
+					"in the value",
+				k,
+				v,
+			)
 		}
 	}
 	maps.Copy(c.Tags, plan.Tags(in.Policy.Cluster.Name, c.Owner))
@@ -179,8 +187,14 @@ func Desired(in Input) (Central, error) {
 	}
 	if in.Account != home {
 		if homeRole.Partition != c.Provider.Partition {
-			return Central{}, fmt.Errorf("account %s lies in partition %s, sync begins in %s, partition %s, and no role reaches across: run a sync of its own there, with a policy of its own",
-				in.Account, c.Provider.Partition, home, homeRole.Partition)
+			return Central{}, fmt.Errorf(
+				"account %s lies in partition %s, sync begins in %s, partition %s, and no role reaches across: run a sync of its own there, "+
+					"with a policy of its own",
+				in.Account,
+				c.Provider.Partition,
+				home,
+				homeRole.Partition,
+			)
 		}
 		c.Sync.Trust = assumedBy(homeRole)
 		return c, nil
@@ -225,7 +239,13 @@ func (c *Central) workspaces(in Input) error {
 				return fmt.Errorf("the alias of destination %s: write 1 to 100 characters", d.Name)
 			}
 			if other, taken := destinations[d.Workspace.String()]; taken {
-				return fmt.Errorf("destinations %s and %s are both to get the new workspace %s: number them, as in %s-1", other, d.Name, d.Workspace, policy.NewWorkspace)
+				return fmt.Errorf(
+					"destinations %s and %s are both to get the new workspace %s: number them, as in %s-1",
+					other,
+					d.Name,
+					d.Workspace,
+					policy.NewWorkspace,
+				)
 			}
 			destinations[d.Workspace.String()] = d.Name
 			w.Tags = maps.Clone(c.Tags)

@@ -61,7 +61,11 @@ func Compute(c Central, found Found) plan.Plan {
 	}}
 	p.workspaces(found.Workspaces)
 	if c.Provider.IsZero() {
-		p.addNote(c.Account, "the policy gives sync nothing to do here: provider and roles need nothing more from bootstrap (ampbridge plan -o terraform writes them)")
+		p.addNote(
+			c.Account,
+			"the policy gives sync nothing to do here: provider and roles need nothing more from bootstrap (ampbridge plan -o terraform "+
+				"writes them)",
+		)
 		return p.plan
 	}
 	p.provider(found.Provider)
@@ -100,17 +104,37 @@ func (p *planner) workspaces(found []FoundWorkspace) {
 		namesake := slices.IndexFunc(found, func(f FoundWorkspace) bool { return f.ARN.Region == w.ARN.Region && f.Alias == w.Alias })
 		switch {
 		case exists && w.New:
-			p.addNote(f.ARN.String(), fmt.Sprintf("was made before for destination %s: write it into the policy instead of %s", w.Destination, resource))
+			p.addNote(
+				f.ARN.String(),
+				fmt.Sprintf("was made before for destination %s: write it into the policy instead of %s", w.Destination, resource),
+			)
 		case exists:
 		case !w.New:
-			p.addRefusal(resource, fmt.Sprintf("destination %s: there is no such workspace; to create one, write workspace/%s into the policy", w.Destination, policy.NewWorkspace))
+			p.addRefusal(
+				resource,
+				fmt.Sprintf(
+					"destination %s: there is no such workspace; to create one, write workspace/%s into the policy",
+					w.Destination,
+					policy.NewWorkspace,
+				),
+			)
 		case namesake >= 0:
-			p.addRefusal(resource, fmt.Sprintf("destination %s: there is already a workspace with the alias %q, %s, which was not made for it: write its ARN into the policy, or choose another alias",
-				w.Destination, w.Alias, found[namesake].ARN))
+			p.addRefusal(
+				resource,
+				fmt.Sprintf(
+					"destination %s: there is already a workspace with the alias %q, %s, which was not made for it: write its ARN into the "+
+						"policy, or choose another alias",
+					w.Destination,
+					w.Alias,
+					found[namesake].ARN,
+				),
+			)
 		default:
 			p.addChange(plan.CreateWorkspace, w.ARN.ARN, "destination "+w.Destination+" needs a workspace", func(c *plan.Change) {
 				c.Destination, c.Description, c.Tags = w.Destination, w.Alias, w.Tags
-				c.Differences = append([]plan.Difference{{Field: "alias", Becomes: w.Alias}, {Field: "region", Becomes: w.ARN.Region}}, tagDifferences(w.Tags)...)
+				c.Differences = append(
+					[]plan.Difference{{Field: "alias", Becomes: w.Alias}, {Field: "region", Becomes: w.ARN.Region}},
+					tagDifferences(w.Tags)...)
 			})
 		}
 	}
@@ -135,15 +159,30 @@ func (p *planner) provider(found *plan.Provider) {
 	}
 	owner := found.Tags[plan.TagOwner]
 	if owner != "" && owner != c.Owner {
-		p.addRefusal(c.Provider.String(), fmt.Sprintf("belongs to cluster %q, which has the same issuer: a token of one would be accepted for the other; give the API server an issuer of its own", found.Tags[plan.TagCluster]))
+		p.addRefusal(
+			c.Provider.String(),
+			fmt.Sprintf(
+				"belongs to cluster %q, which has the same issuer: a token of one would be accepted for the other; give the API server an "+
+					"issuer of its own",
+				found.Tags[plan.TagCluster],
+			),
+		)
 		return
 	}
 	for _, audience := range c.Audiences {
 		switch {
 		case slices.Contains(found.Audiences, audience):
 		case owner == "":
-			p.addRefusal(c.Provider.String(), fmt.Sprintf("was not made by ampbridge and does not take the audience %q; add it: aws iam add-client-id-to-open-id-connect-provider --open-id-connect-provider-arn '%s' --client-id '%s'",
-				audience, c.Provider, audience))
+			p.addRefusal(
+				c.Provider.String(),
+				fmt.Sprintf(
+					"was not made by ampbridge and does not take the audience %q; add it: aws iam add-client-id-to-open-id-connect-provider "+
+						"--open-id-connect-provider-arn '%s' --client-id '%s'",
+					audience,
+					c.Provider,
+					audience,
+				),
+			)
 			return
 		default:
 			add(audience)
@@ -178,7 +217,13 @@ func (p *planner) boundary(found *plan.ManagedPolicy) {
 	case err == nil && contains(current, c.Bound):
 		p.addNote(c.Boundary.String(), "was not made for this cluster, and allows what its roles need: used as it is")
 	default:
-		p.addRefusal(c.Boundary.String(), fmt.Sprintf("was not made for this cluster, and its roles need %s; add these statements to it, or name another policy as trust.permissionsBoundary", c.Bound))
+		p.addRefusal(
+			c.Boundary.String(),
+			fmt.Sprintf(
+				"was not made for this cluster, and its roles need %s; add these statements to it, or name another policy as trust.permissionsBoundary",
+				c.Bound,
+			),
+		)
 	}
 }
 
@@ -233,8 +278,15 @@ func (p *planner) role(found *plan.Role) {
 		return
 	}
 	if !found.OwnedAt(want.ARN, c.Owner) {
-		p.addRefusal(want.ARN.String(), fmt.Sprintf("the name is taken by %s, which bootstrap did not make for this cluster (tag %s), and names are unique whatever their path; delete that role, or name another for this account as syncRole under trust.accounts",
-			found.ARN, plan.TagOwner))
+		p.addRefusal(
+			want.ARN.String(),
+			fmt.Sprintf(
+				"the name is taken by %s, which bootstrap did not make for this cluster (tag %s), and names are unique whatever their path; "+
+					"delete that role, or name another for this account as syncRole under trust.accounts",
+				found.ARN,
+				plan.TagOwner,
+			),
+		)
 		return
 	}
 	if current, err := policy.ParseDocument(found.Trust); err != nil || !policy.Equal(current, want.Trust) {

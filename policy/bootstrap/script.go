@@ -84,7 +84,10 @@ func (s *script) workspace(w Workspace) {
 	s.command("aws amp create-workspace", "--region", region,
 		"--cli-input-json", shell(encode(map[string]any{"alias": w.Alias, "tags": w.Tags})), "--query", "arn --output text)\"")
 	s.line(`aws amp wait workspace-active --region ` + region + ` --workspace-id "${` + variable + `##*/}"`)
-	s.line(`aws amp describe-workspace --region ` + region + ` --workspace-id "${` + variable + `##*/}" --query 'workspace.[arn,workspaceId,prometheusEndpoint]' --output text`)
+	s.line(
+		`aws amp describe-workspace --region ` + region + ` --workspace-id "${` + variable + `##*/}" --query ` +
+			`'workspace.[arn,workspaceId,prometheusEndpoint]' --output text`,
+	)
 }
 
 // document is d as one argument, with the variables in it.

@@ -38,8 +38,14 @@ func Environment(c ContainerState) Finding {
 	if role != "" {
 		for _, u := range users {
 			if u.assumes == role {
-				return Failed(Identity, About{}, NewFix("take role_arn out of that entry, or the whole entry: ampbridge adds its own remote_write"),
-					"%s has role_arn %s, which is also AWS_ROLE_ARN: the role would have to assume itself, and IAM denies that", u.where, role)
+				return Failed(
+					Identity,
+					About{},
+					NewFix("take role_arn out of that entry, or the whole entry: ampbridge adds its own remote_write"),
+					"%s has role_arn %s, which is also AWS_ROLE_ARN: the role would have to assume itself, and IAM denies that",
+					u.where,
+					role,
+				)
 			}
 		}
 	}
@@ -48,11 +54,26 @@ func Environment(c ContainerState) Finding {
 	}
 	switch {
 	case keys:
-		return Warned(Identity, About{}, NewFix("take the static keys out, if nothing else needs them"), "AWS_ACCESS_KEY_ID is set: ampbridge does not use it, but something may")
+		return Warned(
+			Identity,
+			About{},
+			NewFix("take the static keys out, if nothing else needs them"),
+			"AWS_ACCESS_KEY_ID is set: ampbridge does not use it, but something may",
+		)
 	case len(c.Hidden) > 0:
-		return Skipped(Identity, About{}, "part of the container's environment comes from %s, which doctor does not read", strings.Join(c.Hidden, ", "))
+		return Skipped(
+			Identity,
+			About{},
+			"part of the container's environment comes from %s, which doctor does not read",
+			strings.Join(c.Hidden, ", "),
+		)
 	case c.Given && !readable:
-		return Skipped(Identity, About{}, "the container has ampbridge's AWS_ROLE_ARN, and its configuration cannot be read: a sigv4 or a service discovery of its own would use that role")
+		return Skipped(
+			Identity,
+			About{},
+			"the container has ampbridge's AWS_ROLE_ARN, and its configuration cannot be read: a sigv4 or a service discovery of its own "+
+				"would use that role",
+		)
 	}
 	message := "no static keys"
 	switch {
@@ -86,11 +107,24 @@ func moved(users []chainUser) Finding {
 		}
 	}
 	if len(refused) == 0 {
-		return Warned(Identity, About{}, NewFix(withoutIdentity),
-			"%s now %s AWS_ROLE_ARN, which is ampbridge's: it may write to that role's workspace, and to no other", whereOf(users), use(users))
+		return Warned(
+			Identity,
+			About{},
+			NewFix(withoutIdentity),
+			"%s now %s AWS_ROLE_ARN, which is ampbridge's: it may write to that role's workspace, and to no other",
+			whereOf(users),
+			use(users),
+		)
 	}
-	return Failed(Identity, About{}, NewFix(withoutIdentity),
-		"%s now %s AWS_ROLE_ARN, which is ampbridge's, and no longer the node's role or the pod's own identity: %s", whereOf(refused), use(refused), strings.Join(effects, "; "))
+	return Failed(
+		Identity,
+		About{},
+		NewFix(withoutIdentity),
+		"%s now %s AWS_ROLE_ARN, which is ampbridge's, and no longer the node's role or the pod's own identity: %s",
+		whereOf(refused),
+		use(refused),
+		strings.Join(effects, "; "),
+	)
 }
 
 // use returns the verb for the users.
@@ -138,7 +172,13 @@ func whereOf(users []chainUser) string {
 // discoveries are Prometheus's service discoveries that use the AWS SDK
 // (https://prometheus.io/docs/prometheus/latest/configuration/configuration/).
 var discoveries = []string{
-	"aws_sd_configs", "ec2_sd_configs", "ecs_sd_configs", "elasticache_sd_configs", "lightsail_sd_configs", "msk_sd_configs", "rds_sd_configs",
+	"aws_sd_configs",
+	"ec2_sd_configs",
+	"ecs_sd_configs",
+	"elasticache_sd_configs",
+	"lightsail_sd_configs",
+	"msk_sd_configs",
+	"rds_sd_configs",
 }
 
 // awsIdentity has the fields of an entry that choose its identity.

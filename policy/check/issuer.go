@@ -10,7 +10,13 @@ import (
 // Issuer compares the policy's issuer (empty: none) with the API server's.
 func Issuer(named, found policy.Issuer) Finding {
 	if err := found.Validate(); err != nil {
-		return Failed(IssuerMatches, About{}, NewFix("give the API server an issuer that AWS can register (--service-account-issuer)"), "the API server's issuer: %v", err)
+		return Failed(
+			IssuerMatches,
+			About{},
+			NewFix("give the API server an issuer that AWS can register (--service-account-issuer)"),
+			"the API server's issuer: %v",
+			err,
+		)
 	}
 	if named == "" || named == found {
 		return Passed(IssuerMatches, About{}, "%s", found)
@@ -22,8 +28,20 @@ func Issuer(named, found policy.Issuer) Finding {
 	case strings.EqualFold(string(named), string(found)):
 		how = ": they differ by upper and lower case, and it counts"
 	}
-	return Failed(IssuerMatches, About{}, NewFix(fmt.Sprintf("in the policy, write cluster.issuer: %q, or leave it out; or use the kubeconfig of the other cluster", string(found))),
-		"the policy's is %s, the API server's is %s%s", named, found, how)
+	return Failed(
+		IssuerMatches,
+		About{},
+		NewFix(
+			fmt.Sprintf(
+				"in the policy, write cluster.issuer: %q, or leave it out; or use the kubeconfig of the other cluster",
+				string(found),
+			),
+		),
+		"the policy's is %s, the API server's is %s%s",
+		named,
+		found,
+		how,
+	)
 }
 
 // Published is what an issuer publishes outside the cluster.
@@ -58,11 +76,19 @@ func Keys(issuer policy.Issuer, p Published, token Claims) Finding {
 	case p.Issuer != issuer:
 		return fails(publish, "the discovery document under %s is that of %s", issuer, p.Issuer)
 	case !strings.HasPrefix(p.JWKSURI, "https://"):
-		return fails(NewFix("set the API server's --service-account-jwks-uri to an https URL below the issuer"), "jwks_uri is %q, and AWS accepts only https", p.JWKSURI)
+		return fails(
+			NewFix("set the API server's --service-account-jwks-uri to an https URL below the issuer"),
+			"jwks_uri is %q, and AWS accepts only https",
+			p.JWKSURI,
+		)
 	case token.KeyID != "" && !p.Signed:
-		return fails(NewFix("publish the API server's present keys beside the old ones, and wait until AWS has read them (minutes)",
-			Command{"kubectl", "get", "--raw", "/openid/v1/jwks"}),
-			"none of the published keys (%s) signed the token (its key is %s): keys were rotated, and not published", strings.Join(p.Keys, ", "), token.KeyID)
+		return fails(
+			NewFix("publish the API server's present keys beside the old ones, and wait until AWS has read them (minutes)",
+				Command{"kubectl", "get", "--raw", "/openid/v1/jwks"}),
+			"none of the published keys (%s) signed the token (its key is %s): keys were rotated, and not published",
+			strings.Join(p.Keys, ", "),
+			token.KeyID,
+		)
 	}
 	certificate := "its certificate is of a public CA"
 	if !p.Public {

@@ -118,7 +118,12 @@ func TestToken(t *testing.T) {
 		{"signed with something else", "EdDSA", map[string]any{}, Fail, "EdDSA"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			body := map[string]any{"iss": aks, "sub": prometheus.String(), "aud": []string{audience}, "exp": now.Add(10 * time.Minute).Unix()}
+			body := map[string]any{
+				"iss": aks,
+				"sub": prometheus.String(),
+				"aud": []string{audience},
+				"exp": now.Add(10 * time.Minute).Unix(),
+			}
 			maps.Copy(body, c.body)
 			claims, err := ReadClaims(jwt(t, map[string]any{"alg": c.alg, "kid": "one"}, body) + "\n")
 			if err != nil {
@@ -159,7 +164,8 @@ func TestProvider(t *testing.T) {
 		{"no audience", ProviderState{Exists: true, URL: aks.Host()}, Published{}, Fail, "its audiences are none"},
 		{"another URL", ProviderState{Exists: true, URL: "example.com"}, Published{}, Fail, "is for example.com"},
 		{"none", ProviderState{}, Published{}, Fail, "there is no " + provider.String()},
-		{"no slash", ProviderState{Others: []policy.ARN{policy.Issuer(strings.TrimSuffix(string(aks), "/")).ProviderARN("aws", "111122223333")}}, Published{}, Fail, "the slash at the end counts"},
+		{"no slash", ProviderState{Others: []policy.ARN{policy.Issuer(strings.TrimSuffix(string(aks), "/")).ProviderARN("aws",
+			"111122223333")}}, Published{}, Fail, "the slash at the end counts"},
 		{"quota", ProviderState{Others: many}, Published{}, Fail, "100 OIDC providers"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -178,14 +184,22 @@ func TestTrust(t *testing.T) {
 		message  string
 	}{
 		{"ours", good, Pass, "lets system:serviceaccount:monitoring:prometheus in"},
-		{"beside another cluster's", strings.Replace(good, "[{", `[{"Effect":"Allow","Principal":{"Federated":"arn:aws:iam::111122223333:oidc-provider/example.com"},"Action":"sts:AssumeRoleWithWebIdentity","Condition":{"StringEquals":{"example.com:sub":"x"}}},{`, 1), Pass, "lets"},
-		{"more conditions of this issuer", strings.Replace(good, `"StringEquals":{`, `"StringEquals":{"aws:RequestedRegion":"eu-west-1",`, 1), Pass, "lets"},
+		{"beside another cluster's", strings.Replace(good, "[{", `[{"Effect":"Allow",`+
+			`"Principal":{"Federated":"arn:aws:iam::111122223333:oidc-provider/example.com"},"Action":"sts:AssumeRoleWithWebIdentity",`+
+			`"Condition":{"StringEquals":{"example.com:sub":"x"}}},{`, 1), Pass, "lets"},
+		{"more conditions of this issuer", strings.Replace(good, `"StringEquals":{`, `"StringEquals":{"aws:RequestedRegion":"eu-west-1",`, 1),
+			Pass, "lets"},
 		{"not JSON", "{", Fail, "cannot be read"},
-		{"for somebody else", `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"111122223333"},"Action":"sts:AssumeRole"}]}`, Fail, "no statement of it allows"},
-		{"closed", `{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Principal":{"Federated":"x"},"Action":"sts:AssumeRoleWithWebIdentity"}]}`, Fail, "the role is closed"},
-		{"principal", strings.Replace(good, provider.String(), "arn:aws:iam::111122223333:oidc-provider/example.com", 1), Fail, "Principal.Federated is arn:aws:iam::111122223333:oidc-provider/example.com"},
-		{"no principal", strings.Replace(good, `"Principal":{"Federated":"`+provider.String()+`"},`, "", 1), Fail, "Principal.Federated is missing"},
-		{"subject", strings.ReplaceAll(good, "monitoring:prometheus", "monitoring:grafana"), Fail, "and not system:serviceaccount:monitoring:prometheus"},
+		{"for somebody else", `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"111122223333"},` +
+			`"Action":"sts:AssumeRole"}]}`, Fail, "no statement of it allows"},
+		{"closed", `{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Principal":{"Federated":"x"},` +
+			`"Action":"sts:AssumeRoleWithWebIdentity"}]}`, Fail, "the role is closed"},
+		{"principal", strings.Replace(good, provider.String(), "arn:aws:iam::111122223333:oidc-provider/example.com", 1), Fail,
+			"Principal.Federated is arn:aws:iam::111122223333:oidc-provider/example.com"},
+		{"no principal", strings.Replace(good, `"Principal":{"Federated":"`+provider.String()+`"},`, "", 1), Fail,
+			"Principal.Federated is missing"},
+		{"subject", strings.ReplaceAll(good, "monitoring:prometheus", "monitoring:grafana"), Fail,
+			"and not system:serviceaccount:monitoring:prometheus"},
 		{"format", strings.ReplaceAll(good, "system:serviceaccount:monitoring:prometheus", "monitoring:prometheus"), Fail, "which no token has"},
 		{"slash in the key", strings.ReplaceAll(good, "uuid/:", "uuid:"), Fail, "the slash before"},
 		{"key of another issuer", strings.ReplaceAll(good, "uuid/:", "other/:"), Fail, "of another issuer"},
@@ -194,7 +208,8 @@ func TestTrust(t *testing.T) {
 		{"wrong :aud", strings.Replace(good, audience, policy.AudienceAzure, 1), Fail, "it is api://AzureADTokenExchange"},
 		{"IfExists", strings.Replace(good, "StringEquals", "StringEqualsIfExists", 1), Fail, "also passes without the claim"},
 		{"ForAllValues", strings.Replace(good, "StringEquals", "ForAllValues:StringEquals", 1), Fail, "also passes without the claim"},
-		{"wildcard", strings.ReplaceAll(strings.Replace(good, "StringEquals", "StringLike", 1), "monitoring:prometheus", "monitoring:*"), Fail, "lets in whatever"},
+		{"wildcard", strings.ReplaceAll(strings.Replace(good, "StringEquals", "StringLike", 1), "monitoring:prometheus", "monitoring:*"), Fail,
+			"lets in whatever"},
 		{"StringLike without one", strings.Replace(good, "StringEquals", "StringLike", 1), Pass, "lets"},
 		{"a statement without a list", strings.Replace(good, "["+statement+"]", statement, 1), Pass, "lets"},
 	} {
@@ -207,7 +222,10 @@ func TestTrust(t *testing.T) {
 func TestExceedsQuota(t *testing.T) {
 	var many []policy.Subject
 	for n := range 30 {
-		many = append(many, policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus-" + string(rune('a'+n%26)) + strings.Repeat("x", n)})
+		many = append(
+			many,
+			policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus-" + string(rune('a'+n%26)) + strings.Repeat("x", n)},
+		)
 	}
 	want := WantedTrust{provider, aks, audience, prometheus}
 	for n, full := range map[int]bool{1: false, 30: true} {
@@ -230,14 +248,21 @@ func TestPermission(t *testing.T) {
 		{"ours", []string{policy.PermissionDocument(destination).String()}, destination, Pass, "allows aps:RemoteWrite"},
 		{"ours, chained", []string{policy.PermissionDocument(chained).String()}, chained, Pass, "allows sts:AssumeRole on " + second.String()},
 		{"not the chain's", []string{policy.PermissionDocument(destination).String()}, chained, Fail, "nothing in it allows sts:AssumeRole"},
-		{"AWS's managed policy", []string{`{"Statement":[{"Action":["aps:RemoteWrite"],"Effect":"Allow","Resource":"*"}]}`}, destination, Pass, "allows"},
-		{"wildcards, cases", []string{`{"Statement":[{"Action":"APS:remote*","Effect":"Allow","Resource":"arn:aws:aps:eu-west-?:*:workspace/ws-*"}]}`}, destination, Pass, "allows"},
+		{"AWS's managed policy", []string{`{"Statement":[{"Action":["aps:RemoteWrite"],"Effect":"Allow","Resource":"*"}]}`}, destination, Pass,
+			"allows"},
+		{"wildcards, cases", []string{`{"Statement":[{"Action":"APS:remote*","Effect":"Allow",` +
+			`"Resource":"arn:aws:aps:eu-west-?:*:workspace/ws-*"}]}`}, destination, Pass, "allows"},
 		{"NotAction", []string{`{"Statement":[{"NotAction":"iam:*","Effect":"Allow","Resource":"*"}]}`}, destination, Pass, "allows"},
-		{"NotResource", []string{`{"Statement":[{"Action":"aps:*","Effect":"Allow","NotResource":"*/ws-1"}]}`}, destination, Fail, "nothing in it"},
-		{"another workspace", []string{`{"Statement":[{"Action":"aps:RemoteWrite","Effect":"Allow","Resource":"arn:x"}]}`}, destination, Fail, "on arn:x, and not on"},
-		{"denied elsewhere", []string{policy.PermissionDocument(destination).String(), `{"Statement":[{"Action":"*","Effect":"Deny","Resource":"*"}]}`}, destination, Fail, "a policy of the role denies"},
-		{"a condition decides", []string{`{"Statement":[{"Action":"aps:RemoteWrite","Effect":"Allow","Resource":"*","Condition":{"IpAddress":{"aws:SourceIp":"192.0.2.0/24"}}}]}`}, destination, Warn, "conditions decide"},
-		{"a condition may deny", []string{policy.PermissionDocument(destination).String(), `{"Statement":[{"Action":"*","Effect":"Deny","Resource":"*","Condition":{"Bool":{"aws:SecureTransport":"false"}}}]}`}, destination, Warn, "conditions decide"},
+		{"NotResource", []string{`{"Statement":[{"Action":"aps:*","Effect":"Allow","NotResource":"*/ws-1"}]}`}, destination, Fail,
+			"nothing in it"},
+		{"another workspace", []string{`{"Statement":[{"Action":"aps:RemoteWrite","Effect":"Allow","Resource":"arn:x"}]}`}, destination, Fail,
+			"on arn:x, and not on"},
+		{"denied elsewhere", []string{policy.PermissionDocument(destination).String(), `{"Statement":[{"Action":"*","Effect":"Deny",` +
+			`"Resource":"*"}]}`}, destination, Fail, "a policy of the role denies"},
+		{"a condition decides", []string{`{"Statement":[{"Action":"aps:RemoteWrite","Effect":"Allow","Resource":"*",` +
+			`"Condition":{"IpAddress":{"aws:SourceIp":"192.0.2.0/24"}}}]}`}, destination, Warn, "conditions decide"},
+		{"a condition may deny", []string{policy.PermissionDocument(destination).String(), `{"Statement":[{"Action":"*",` +
+			`"Effect":"Deny","Resource":"*","Condition":{"Bool":{"aws:SecureTransport":"false"}}}]}`}, destination, Warn, "conditions decide"},
 		{"none", nil, destination, Fail, "nothing in it allows"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -293,20 +318,29 @@ func TestRefusals(t *testing.T) {
 		status  Status
 		fix     string
 	}{
-		{"audience", RefusedSession(Refusal{Code: "InvalidIdentityToken", Text: "Incorrect token audience", Status: 400}, false), Fail, "audience"},
-		{"provider", RefusedSession(Refusal{Code: "InvalidIdentityToken", Text: "No OpenIDConnect provider found in your account for x", Status: 400}, false), Fail, "register the issuer"},
-		{"keys", RefusedSession(Refusal{Code: "InvalidIdentityToken", Text: "Couldn't retrieve verification key from your identity provider", Status: 400}, true), Fail, "public"},
-		{"thumbprint", RefusedSession(Refusal{Code: "InvalidIdentityToken", Text: "OpenIDConnect provider's HTTPS certificate doesn't match configured thumbprint", Status: 400}, true), Fail, "thumbprint"},
+		{"audience", RefusedSession(Refusal{Code: "InvalidIdentityToken", Text: "Incorrect token audience", Status: 400}, false), Fail,
+			"audience"},
+		{"provider", RefusedSession(Refusal{Code: "InvalidIdentityToken", Text: "No OpenIDConnect provider found in your account " +
+			"for x", Status: 400}, false), Fail, "register the issuer"},
+		{"keys", RefusedSession(Refusal{Code: "InvalidIdentityToken", Text: "Couldn't retrieve verification key from your identity " +
+			"provider", Status: 400}, true), Fail, "public"},
+		{"thumbprint", RefusedSession(Refusal{Code: "InvalidIdentityToken", Text: "OpenIDConnect provider's HTTPS certificate doesn't " +
+			"match configured thumbprint", Status: 400}, true), Fail, "thumbprint"},
 		{"expired", RefusedSession(Refusal{Code: "ExpiredTokenException", Text: "Token expired", Status: 400}, true), Fail, "clock"},
 		{"denied, trusted", RefusedSession(Refusal{Code: "AccessDenied", Text: "Not authorized", Status: 403}, true), Fail, "wait"},
-		{"denied, not read", RefusedSession(Refusal{Code: "AccessDenied", Text: "Not authorized", Status: 403}, false), Fail, "credentials that may read IAM"},
-		{"the second role", RefusedSession(Refusal{Code: "AccessDenied", Text: "no", Status: 403, Second: second}, true), Fail, "the second role (assumeRole)"},
+		{"denied, not read", RefusedSession(Refusal{Code: "AccessDenied", Text: "Not authorized", Status: 403}, false), Fail,
+			"credentials that may read IAM"},
+		{"the second role", RefusedSession(Refusal{Code: "AccessDenied", Text: "no", Status: 403, Second: second}, true), Fail,
+			"the second role (assumeRole)"},
 		{"silence", RefusedSession(Refusal{Text: "connection refused"}, true), Fail, "sts.endpoint"},
-		{"write denied", RefusedWrite(Refusal{Code: "AccessDeniedException", Text: "no", Status: 403}, destination), Fail, "service control policy"},
+		{"write denied", RefusedWrite(Refusal{Code: "AccessDeniedException", Text: "no", Status: 403}, destination), Fail,
+			"service control policy"},
 		{"write throttled", RefusedWrite(Refusal{Code: "ThrottlingException", Text: "Rate exceeded", Status: 429}, destination), Fail, "limits"},
-		{"write elsewhere", RefusedWrite(Refusal{Code: "InvalidSignatureException", Text: "Credential should be scoped to a valid region.", Status: 403}, destination), Fail, "another region than eu-west-1"},
+		{"write elsewhere", RefusedWrite(Refusal{Code: "InvalidSignatureException", Text: "Credential should be scoped to a valid " +
+			"region.", Status: 403}, destination), Fail, "another region than eu-west-1"},
 		{"query denied", RefusedQuery(Refusal{Code: "AccessDeniedException", Text: "no", Status: 403}, destination), Skip, ""},
-		{"query of nothing", RefusedQuery(Refusal{Code: "ResourceNotFoundException", Text: "no", Status: 404}, destination), Fail, "copy the workspace's ARN"},
+		{"query of nothing", RefusedQuery(Refusal{Code: "ResourceNotFoundException", Text: "no", Status: 404}, destination), Fail,
+			"copy the workspace's ARN"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			judged(t, c.finding, c.status, "")
@@ -362,37 +396,57 @@ func TestEnvironment(t *testing.T) {
 		sidecar string
 	}{
 		{"nothing configured", ContainerState{Configs: []string{"{}"}}, Pass, "AWS_ROLE_ARN for people and tools", "no static keys"},
-		{"as Prometheus renders it", ContainerState{Configs: []string{loaded}}, Fail, "remote_write[0].sigv4, scrape_configs[0].ec2_sd_configs[0] now use AWS_ROLE_ARN",
+		{"as Prometheus renders it", ContainerState{Configs: []string{loaded}}, Fail, "remote_write[0].sigv4, " +
+			"scrape_configs[0].ec2_sd_configs[0] now use AWS_ROLE_ARN",
 			"as before, by remote_write[0].sigv4, scrape_configs[0].ec2_sd_configs[0]"},
-		{"own sigv4", ContainerState{Configs: []string{signed("region: eu-west-1")}}, Warn, "remote_write[0].sigv4 now uses AWS_ROLE_ARN", "as before, by remote_write[0].sigv4"},
-		{"own sigv4, empty", ContainerState{Configs: []string{signed("")}}, Warn, "may write to that role's workspace, and to no other", "by remote_write[0].sigv4"},
-		{"own sigv4 with a role of its own", ContainerState{Configs: []string{signed("role_arn: '" + role + "amp'")}}, Fail, "may assume no other role", "by remote_write[0].sigv4"},
+		{"own sigv4", ContainerState{Configs: []string{signed("region: eu-west-1")}}, Warn, "remote_write[0].sigv4 now uses " +
+			"AWS_ROLE_ARN", "as before, by remote_write[0].sigv4"},
+		{"own sigv4, empty", ContainerState{Configs: []string{signed("")}}, Warn, "may write to that role's workspace, and to no " +
+			"other", "by remote_write[0].sigv4"},
+		{"own sigv4 with a role of its own", ContainerState{Configs: []string{signed("role_arn: '" + role + "amp'")}}, Fail,
+			"may assume no other role", "by remote_write[0].sigv4"},
 		{"own sigv4 with a profile", ContainerState{Configs: []string{signed("profile: mine")}}, Pass, "for people and tools", "no static keys"},
-		{"own sigv4 with keys", ContainerState{Configs: []string{signed("access_key: A, secret_key: <secret>")}}, Pass, "for people and tools", "no static keys"},
-		{"ampbridge's own block", ContainerState{Configs: []string{"remote_write: [{name: ampbridge-central, url: 'https://x', sigv4: {region: eu-west-1, profile: ampbridge-central}}]"}},
+		{"own sigv4 with keys", ContainerState{Configs: []string{signed("access_key: A, secret_key: <secret>")}}, Pass, "for people and tools",
+			"no static keys"},
+		{"ampbridge's own block", ContainerState{Configs: []string{"remote_write: [{name: ampbridge-central, url: 'https://x', sigv4: " +
+			"{region: eu-west-1, profile: ampbridge-central}}]"}},
 			Pass, "for people and tools", "no static keys"},
-		{"self-assume", ContainerState{Configs: []string{signed("role_arn: '" + role + "ampbridge'")}}, Fail, "would have to assume itself", "by remote_write[0].sigv4"},
-		{"Alertmanager", ContainerState{Configs: []string{alerts}}, Fail, "alerting.alertmanagers[0].sigv4 now uses AWS_ROLE_ARN, which is ampbridge's, and no longer the node's role or the pod's own identity: alerts are refused",
+		{"self-assume", ContainerState{Configs: []string{signed("role_arn: '" + role + "ampbridge'")}}, Fail, "would have to assume itself",
+			"by remote_write[0].sigv4"},
+		{"Alertmanager", ContainerState{Configs: []string{alerts}}, Fail, "alerting.alertmanagers[0].sigv4 now uses AWS_ROLE_ARN, " +
+			"which is ampbridge's, and no longer the node's role or the pod's own identity: alerts are refused",
 			"by alerting.alertmanagers[0].sigv4"},
-		{"Alertmanager, found by discovery", ContainerState{Configs: []string{"alerting: {alertmanagers: [{scheme: https}, {ec2_sd_configs: [{region: eu-west-1}]}]}"}},
+		{"Alertmanager, found by discovery", ContainerState{Configs: []string{"alerting: {alertmanagers: [{scheme: https}, " +
+			"{ec2_sd_configs: [{region: eu-west-1}]}]}"}},
 			Fail, "alerting.alertmanagers[1].ec2_sd_configs[0] now uses", "by alerting.alertmanagers[1].ec2_sd_configs[0]"},
-		{"EC2", ContainerState{Configs: []string{discovery("ec2", "")}}, Fail, "scrape_configs[0].ec2_sd_configs[0] now uses", "by scrape_configs[0].ec2"},
-		{"Lightsail", ContainerState{Configs: []string{discovery("lightsail", "region: a")}}, Fail, "lightsail_sd_configs[0] now uses", "lightsail"},
+		{"EC2", ContainerState{Configs: []string{discovery("ec2", "")}}, Fail, "scrape_configs[0].ec2_sd_configs[0] now uses",
+			"by scrape_configs[0].ec2"},
+		{"Lightsail", ContainerState{Configs: []string{discovery("lightsail", "region: a")}}, Fail, "lightsail_sd_configs[0] now uses",
+			"lightsail"},
 		{"ECS", ContainerState{Configs: []string{discovery("ecs", "region: a")}}, Fail, "ecs_sd_configs[0] now uses", "ecs"},
 		{"MSK", ContainerState{Configs: []string{discovery("msk", "region: a")}}, Fail, "msk_sd_configs[0] now uses", "msk"},
-		{"ElastiCache", ContainerState{Configs: []string{discovery("elasticache", "region: a")}}, Fail, "elasticache_sd_configs[0] now uses", "elasticache"},
+		{"ElastiCache", ContainerState{Configs: []string{discovery("elasticache", "region: a")}}, Fail, "elasticache_sd_configs[0] " +
+			"now uses", "elasticache"},
 		{"RDS", ContainerState{Configs: []string{discovery("rds", "region: a")}}, Fail, "rds_sd_configs[0] now uses", "rds"},
 		{"any of AWS", ContainerState{Configs: []string{discovery("aws", "role: ecs, region: a")}}, Fail, "aws_sd_configs[0] now uses", "aws"},
-		{"discovery with a role of its own", ContainerState{Configs: []string{discovery("ec2", "role_arn: '"+role+"discovery'")}}, Fail, "ec2_sd_configs[0] now uses", "ec2"},
-		{"discovery with a profile, or keys", ContainerState{Configs: []string{discovery("ec2", "profile: a"), discovery("rds", "access_key: a")}}, Pass, "for people", "no static keys"},
-		{"discovery of others", ContainerState{Configs: []string{discovery("kubernetes", "role: pod"), discovery("azure", "")}}, Pass, "for people", "no static keys"},
-		{"a file of scrape_config_files", ContainerState{Configs: []string{"{}", "groups: []", "scrape_configs:\n- job_name: b\n  ecs_sd_configs:\n  - region: a\n"}}, Fail, "scrape_configs[0].ecs_sd_configs[0] now uses", "ecs"},
-		{"the same, applied and given", ContainerState{Configs: []string{alerts, alerts}}, Fail, "alerting.alertmanagers[0].sigv4 now uses", "by alerting.alertmanagers[0].sigv4"},
-		{"many", ContainerState{Configs: []string{"scrape_configs: [{ec2_sd_configs: [{}, {}, {}, {}, {}, {}]}]"}}, Fail, "ec2_sd_configs[2], 3 more now use", "3 more"},
-		{"a bracket that yaml/v4 reads as a map", ContainerState{Configs: []string{"scrape_configs: [{static_configs: [{targets: [localhost:]}], ec2_sd_configs: [{}]}]"}}, Fail, "ec2_sd_configs[0] now uses", "ec2"},
+		{"discovery with a role of its own", ContainerState{Configs: []string{discovery("ec2", "role_arn: '"+role+"discovery'")}}, Fail,
+			"ec2_sd_configs[0] now uses", "ec2"},
+		{"discovery with a profile, or keys", ContainerState{Configs: []string{discovery("ec2", "profile: a"),
+			discovery("rds", "access_key: a")}}, Pass, "for people", "no static keys"},
+		{"discovery of others", ContainerState{Configs: []string{discovery("kubernetes", "role: pod"), discovery("azure", "")}}, Pass,
+			"for people", "no static keys"},
+		{"a file of scrape_config_files", ContainerState{Configs: []string{"{}", "groups: []", "scrape_configs:\n- job_name: b\n  " +
+			"ecs_sd_configs:\n  - region: a\n"}}, Fail, "scrape_configs[0].ecs_sd_configs[0] now uses", "ecs"},
+		{"the same, applied and given", ContainerState{Configs: []string{alerts, alerts}}, Fail, "alerting.alertmanagers[0].sigv4 now " +
+			"uses", "by alerting.alertmanagers[0].sigv4"},
+		{"many", ContainerState{Configs: []string{"scrape_configs: [{ec2_sd_configs: [{}, {}, {}, {}, {}, {}]}]"}}, Fail,
+			"ec2_sd_configs[2], 3 more now use", "3 more"},
+		{"a bracket that yaml/v4 reads as a map", ContainerState{Configs: []string{"scrape_configs: [{static_configs: [{targets: " +
+			"[localhost:]}], ec2_sd_configs: [{}]}]"}}, Fail, "ec2_sd_configs[0] now uses", "ec2"},
 		{"not readable", ContainerState{Configs: []string{"{"}}, Skip, "its configuration cannot be read", "no static keys"},
 		{"not there", ContainerState{}, Skip, "its configuration cannot be read", "no static keys"},
-		{"part of the environment not seen", ContainerState{Configs: []string{"{}"}, Hidden: []string{"Secret a"}}, Skip, "comes from Secret a", "comes from Secret a"},
+		{"part of the environment not seen", ContainerState{Configs: []string{"{}"}, Hidden: []string{"Secret a"}}, Skip,
+			"comes from Secret a", "comes from Secret a"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			given := c.seen
@@ -413,8 +467,10 @@ func TestEnvironment(t *testing.T) {
 	}{
 		{"a role and static keys", ContainerState{Env: environment("AWS_ACCESS_KEY_ID")}, Fail, "static keys win"},
 		{"static keys alone", ContainerState{Env: map[string]string{"AWS_ACCESS_KEY_ID": "secret"}}, Warn, "something may"},
-		{"the pod's own role, with users", ContainerState{Env: environment(), Configs: []string{alerts}}, Pass, "AWS_ROLE_ARN is the pod's own; the identity of the pod or its node is used, as before, by alerting"},
-		{"the pod's own role assumes itself", ContainerState{Env: environment(), Configs: []string{signed("role_arn: '" + role + "ampbridge'")}}, Fail, "would have to assume itself"},
+		{"the pod's own role, with users", ContainerState{Env: environment(), Configs: []string{alerts}}, Pass, "AWS_ROLE_ARN is the " +
+			"pod's own; the identity of the pod or its node is used, as before, by alerting"},
+		{"the pod's own role assumes itself", ContainerState{Env: environment(),
+			Configs: []string{signed("role_arn: '" + role + "ampbridge'")}}, Fail, "would have to assume itself"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := Environment(c.seen)
@@ -447,12 +503,15 @@ func TestSidecarState(t *testing.T) {
 		{"no session, with the reason", func(_ *sidecarconfig.Status, d *sidecarconfig.DestinationStatus) {
 			d.Valid, d.Error = false, "AccessDenied: no"
 		}, Fail, "no session (AccessDenied: no)"},
-		{"block not served", func(_ *sidecarconfig.Status, d *sidecarconfig.DestinationStatus) { d.Served = false }, Fail, "the block is not served"},
+		{"block not served", func(_ *sidecarconfig.Status, d *sidecarconfig.DestinationStatus) { d.Served = false }, Fail,
+			"the block is not served"},
 		{"own entry", func(_ *sidecarconfig.Status, d *sidecarconfig.DestinationStatus) {
 			d.Served, d.Skipped = false, "the configuration writes to the workspace"
 		}, Warn, "writes to the workspace already"},
-		{"start failed", func(status *sidecarconfig.Status, _ *sidecarconfig.DestinationStatus) { status.StartFailed = true }, Fail, "a start with the block failed"},
-		{"no destination", func(status *sidecarconfig.Status, _ *sidecarconfig.DestinationStatus) { status.Destinations = nil }, Skip, "no destination"},
+		{"start failed", func(status *sidecarconfig.Status, _ *sidecarconfig.DestinationStatus) { status.StartFailed = true }, Fail,
+			"a start with the block failed"},
+		{"no destination", func(status *sidecarconfig.Status, _ *sidecarconfig.DestinationStatus) { status.Destinations = nil }, Skip,
+			"no destination"},
 		{"a gap that goes on, by the status's clock", func(status *sidecarconfig.Status, d *sidecarconfig.DestinationStatus) {
 			status.Time, d.GapSince = started.Add(time.Minute), started.Add(30*time.Second)
 		}, Pass, "34 seconds without it"},
@@ -501,32 +560,48 @@ func TestFlowState(t *testing.T) {
 		message     string
 		final       bool
 	}{
-		{"well, at the first read", remoteWrite{now, now - 1, 900, 0, 0, 20}, remoteWrite{now, now - 1, 900, 0, 0, 20}, 0, Pass, "central is 1 second behind, nothing refused, nothing retried", true},
-		{"it failed once, at the first read", remoteWrite{now, now - 1, 900, 100, 0, 20}, remoteWrite{now, now - 1, 900, 100, 0, 20}, 0, Skip, "not known yet", false},
-		{"it failed once, and sends", remoteWrite{now, now - 1, 900, 100, 0, 20}, remoteWrite{now + 5, now + 4, 1000, 100, 0, 0}, 5 * time.Second, Pass, "100 retried since the start", true},
-		{"it failed once, and has nothing to send", remoteWrite{now, now, 900, 100, 0, 0}, remoteWrite{now, now, 900, 100, 0, 0}, FlowWindow, Pass, "0 seconds behind", true},
+		{"well, at the first read", remoteWrite{now, now - 1, 900, 0, 0, 20}, remoteWrite{now, now - 1, 900, 0, 0, 20}, 0, Pass,
+			"central is 1 second behind, nothing refused, nothing retried", true},
+		{"it failed once, at the first read", remoteWrite{now, now - 1, 900, 100, 0, 20}, remoteWrite{now, now - 1, 900, 100, 0, 20}, 0, Skip,
+			"not known yet", false},
+		{"it failed once, and sends", remoteWrite{now, now - 1, 900, 100, 0, 20}, remoteWrite{now + 5, now + 4, 1000, 100, 0, 0},
+			5 * time.Second, Pass, "100 retried since the start", true},
+		{"it failed once, and has nothing to send", remoteWrite{now, now, 900, 100, 0, 0}, remoteWrite{now, now, 900, 100, 0, 0}, FlowWindow,
+			Pass, "0 seconds behind", true},
 
 		// AMP answers 503 from the start: attempts and retries grow, nothing is sent.
 		{"retried and never sent", remoteWrite{now, 0, 500, 400, 0, 100}, remoteWrite{now + 20, 0, 900, 800, 0, 100}, FlowWindow, Fail,
 			"central: 100 samples are pending, 400 were retried within 20 seconds, and none was sent; none was ever sent", true},
-		{"retried and never sent, too soon to tell", remoteWrite{now, 0, 500, 400, 0, 100}, remoteWrite{now + 4, 0, 600, 500, 0, 100}, 4 * time.Second, Skip, "not known yet", false},
+		{"retried and never sent, too soon to tell", remoteWrite{now, 0, 500, 400, 0, 100}, remoteWrite{now + 4, 0, 600, 500, 0, 100},
+			4 * time.Second, Skip, "not known yet", false},
 		// AMP does not answer: one attempt hangs, nothing is retried yet.
-		{"pending and never sent", remoteWrite{now, 0, 100, 0, 0, 100}, remoteWrite{now + 20, 0, 100, 0, 0, 400}, FlowWindow, Fail, "400 samples are pending, 0 were retried", true},
+		{"pending and never sent", remoteWrite{now, 0, 100, 0, 0, 100}, remoteWrite{now + 20, 0, 100, 0, 0, 400}, FlowWindow, Fail,
+			"400 samples are pending, 0 were retried", true},
 		// It worked until a minute ago: less behind than is tolerated, and stuck.
-		{"stuck for a minute", remoteWrite{now, now - 40, 5000, 600, 0, 300}, remoteWrite{now + 20, now - 40, 5200, 800, 0, 500}, FlowWindow, Fail, "the newest that was sent is 60 seconds behind", true},
-		{"stuck, and behind", remoteWrite{now, late, 5000, 600, 0, 300}, remoteWrite{now, late, 5000, 600, 0, 300}, FlowWindow, Fail, "28 hours behind", true},
+		{"stuck for a minute", remoteWrite{now, now - 40, 5000, 600, 0, 300}, remoteWrite{now + 20, now - 40, 5200, 800, 0, 500}, FlowWindow,
+			Fail,
+			"the newest that was sent is 60 seconds behind", true},
+		{"stuck, and behind", remoteWrite{now, late, 5000, 600, 0, 300}, remoteWrite{now, late, 5000, 600, 0, 300}, FlowWindow, Fail,
+			"28 hours behind", true},
 
 		// A refused batch counts as sent: the timestamp advances, nothing arrives.
 		{"all refused", remoteWrite{now, now - 1, 900, 0, 900, 0}, remoteWrite{now + 20, now + 19, 1400, 0, 1400, 0}, FlowWindow, Fail,
 			"central: 500 samples were refused within 20 seconds, and none is known to be accepted", true},
-		{"all refused, and some in flight", remoteWrite{now, now - 1, 900, 0, 900, 0}, remoteWrite{now + 20, now + 19, 1500, 0, 1400, 100}, FlowWindow, Fail, "none is known to be accepted", true},
-		{"some refused", remoteWrite{now, now - 1, 900, 0, 0, 0}, remoteWrite{now + 5, now + 4, 1400, 0, 12, 0}, 5 * time.Second, Warn, "12 samples were refused since the start", true},
-		{"some refused long ago", remoteWrite{now, now - 1, 900, 0, 12, 0}, remoteWrite{now + 5, now + 4, 1400, 0, 12, 0}, 5 * time.Second, Warn, "12 samples were refused since the start", true},
+		{"all refused, and some in flight", remoteWrite{now, now - 1, 900, 0, 900, 0}, remoteWrite{now + 20, now + 19, 1500, 0, 1400, 100},
+			FlowWindow, Fail,
+			"none is known to be accepted", true},
+		{"some refused", remoteWrite{now, now - 1, 900, 0, 0, 0}, remoteWrite{now + 5, now + 4, 1400, 0, 12, 0}, 5 * time.Second, Warn,
+			"12 samples were refused since the start", true},
+		{"some refused long ago", remoteWrite{now, now - 1, 900, 0, 12, 0}, remoteWrite{now + 5, now + 4, 1400, 0, 12, 0}, 5 * time.Second, Warn,
+			"12 samples were refused since the start", true},
 
-		{"it catches up", remoteWrite{now, late, 500, 400, 0, 9000}, remoteWrite{now + 5, late + 500, 5000, 400, 0, 9000}, 5 * time.Second, Warn, "28 hours behind, and catches up", true},
-		{"it falls behind", remoteWrite{now, late, 500, 400, 0, 9000}, remoteWrite{now + 5, late + 1, 600, 400, 0, 9000}, 5 * time.Second, Fail, "central is 28 hours behind", true},
+		{"it catches up", remoteWrite{now, late, 500, 400, 0, 9000}, remoteWrite{now + 5, late + 500, 5000, 400, 0, 9000}, 5 * time.Second, Warn,
+			"28 hours behind, and catches up", true},
+		{"it falls behind", remoteWrite{now, late, 500, 400, 0, 9000}, remoteWrite{now + 5, late + 1, 600, 400, 0, 9000}, 5 * time.Second,
+			Fail, "central is 28 hours behind", true},
 		{"nothing scraped yet", remoteWrite{}, remoteWrite{}, FlowWindow, Skip, "nothing was sent yet, and nothing waits", true},
-		{"started again between the reads", remoteWrite{now, now - 1, 900, 90, 0, 20}, remoteWrite{now + 20, 0, 40, 40, 0, 40}, FlowWindow, Fail, "40 were retried", true},
+		{"started again between the reads", remoteWrite{now, now - 1, 900, 90, 0, 20}, remoteWrite{now + 20, 0, 40, 40, 0, 40}, FlowWindow,
+			Fail, "40 were retried", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f, final := FlowState(c.first.metrics("central"), c.last.metrics("central"), c.apart, []string{"central"})
@@ -601,32 +676,49 @@ func TestSync(t *testing.T) {
 		status  Status
 		message string
 	}{
-		{"well", SyncState{Workload: deployment, Lease: lease(2 * time.Second), Leader: well}, Pass, "sync-1 leads, and its last pass succeeded 3 minutes ago"},
+		{"well", SyncState{Workload: deployment, Lease: lease(2 * time.Second), Leader: well}, Pass, "sync-1 leads, and its last pass " +
+			"succeeded 3 minutes ago"},
 		{"the leader's clock is ahead", SyncState{Workload: deployment, Lease: lease(-10 * time.Second), Leader: well}, Pass, "sync-1 leads"},
-		{"the leader's clock is an hour behind", SyncState{Workload: deployment, Lease: &LeaseState{"sync-1", ago(time.Hour), 15 * time.Second, true}, Leader: well}, Pass, "sync-1 leads"},
+		{"the leader's clock is an hour behind", SyncState{Workload: deployment,
+			Lease: &LeaseState{"sync-1", ago(time.Hour), 15 * time.Second, true}, Leader: well}, Pass, "sync-1 leads"},
 		{"by hand, beside the cluster", SyncState{Lease: lease(2 * time.Second), Problem: "no such pod"}, Skip, "is not known: no such pod"},
 		{"not installed", SyncState{}, Warn, "nothing in the cluster runs sync"},
 		{"not installed any more", SyncState{Lease: lease(time.Hour)}, Warn, "nothing in the cluster runs sync"},
 		// Argo CD never applies a Lease.
 		{"no Lease", SyncState{Workload: deployment}, Fail, "no replica of deployment/ampbridge-sync ever led: there is no Lease"},
-		{"never held", SyncState{Workload: deployment, Lease: &LeaseState{"", ago(time.Hour), time.Second, false}}, Fail, "released the Lease 60 minutes ago"},
-		{"no leader for an hour", SyncState{Workload: deployment, Lease: lease(3 * time.Hour), Leader: well}, Fail, "sync-1 renewed the Lease last, 3 hours ago"},
+		{"never held", SyncState{Workload: deployment, Lease: &LeaseState{"", ago(time.Hour), time.Second, false}}, Fail,
+			"released the Lease 60 minutes ago"},
+		{"no leader for an hour", SyncState{Workload: deployment, Lease: lease(3 * time.Hour), Leader: well}, Fail, "sync-1 renewed " +
+			"the Lease last, 3 hours ago"},
 		{"the future, and it does not move", SyncState{Workload: deployment, Lease: lease(-time.Hour), Leader: well}, Fail, "no replica"},
 		{"metrics not to be had", SyncState{Workload: deployment, Lease: lease(0), Problem: "forbidden"}, Skip, "not known: forbidden"},
-		{"another program's metrics", SyncState{Workload: deployment, Lease: lease(0), Leader: Metrics{"up": series("", "", 1)}}, Skip, "it has no metric"},
-		{"it refuses the policy", SyncState{Workload: deployment, Lease: lease(0), Leader: leader(time.Minute, 0, 0, time.Hour)}, Fail, "refuses the newest version of the policy"},
-		{"one refusal", SyncState{Workload: deployment, Lease: lease(0), Leader: leader(time.Minute, 1, 1, time.Hour)}, Fail, "refused 1 change that the policy requires"},
-		{"refusals, and never a success", SyncState{Workload: deployment, Lease: lease(0), Leader: leader(0, 3, 1, time.Minute)}, Fail, "refused 3 changes"},
-		{"just started", SyncState{Workload: deployment, Lease: lease(0), Leader: leader(0, 0, 1, time.Minute)}, Skip, "its first pass is not finished"},
-		{"never a success", SyncState{Workload: deployment, Lease: lease(0), Leader: leader(0, 0, 1, time.Hour)}, Fail, "none of its passes has succeeded in 60 minutes"},
-		{"no success for long", SyncState{Workload: deployment, Lease: lease(0), Leader: leader(26*time.Minute, 0, 1, time.Hour)}, Fail, "ended 26 minutes ago: there should be one every 10 minutes"},
-		{"a CronJob", SyncState{Workload: cronJob, CronJob: &CronJobState{false, ago(4 * time.Minute), ago(3 * time.Minute)}}, Pass, "its last run succeeded 3 minutes ago"},
-		{"a CronJob at work", SyncState{Workload: cronJob, CronJob: &CronJobState{false, ago(time.Minute), ago(time.Hour)}}, Pass, "a run is in progress"},
-		{"a CronJob that fails", SyncState{Workload: cronJob, CronJob: &CronJobState{false, ago(time.Hour), ago(3 * time.Hour)}}, Fail, "has not succeeded; the last successful run ended 3 hours ago"},
-		{"a CronJob that has always failed", SyncState{Workload: cronJob, CronJob: &CronJobState{Started: ago(time.Hour)}}, Fail, "no run ever succeeded"},
-		{"a CronJob that is suspended", SyncState{Workload: cronJob, CronJob: &CronJobState{true, ago(time.Hour), ago(time.Hour)}}, Fail, "is suspended"},
+		{"another program's metrics", SyncState{Workload: deployment, Lease: lease(0), Leader: Metrics{"up": series("", "", 1)}}, Skip,
+			"it has no metric"},
+		{"it refuses the policy", SyncState{Workload: deployment, Lease: lease(0), Leader: leader(time.Minute, 0, 0, time.Hour)}, Fail,
+			"refuses the newest version of the policy"},
+		{"one refusal", SyncState{Workload: deployment, Lease: lease(0), Leader: leader(time.Minute, 1, 1, time.Hour)}, Fail,
+			"refused 1 change that the policy requires"},
+		{"refusals, and never a success", SyncState{Workload: deployment, Lease: lease(0), Leader: leader(0, 3, 1, time.Minute)}, Fail,
+			"refused 3 changes"},
+		{"just started", SyncState{Workload: deployment, Lease: lease(0), Leader: leader(0, 0, 1, time.Minute)}, Skip,
+			"its first pass is not finished"},
+		{"never a success", SyncState{Workload: deployment, Lease: lease(0), Leader: leader(0, 0, 1, time.Hour)}, Fail, "none of its " +
+			"passes has succeeded in 60 minutes"},
+		{"no success for long", SyncState{Workload: deployment, Lease: lease(0), Leader: leader(26*time.Minute, 0, 1, time.Hour)}, Fail,
+			"ended 26 minutes ago: there should be one every 10 minutes"},
+		{"a CronJob", SyncState{Workload: cronJob, CronJob: &CronJobState{false, ago(4 * time.Minute), ago(3 * time.Minute)}}, Pass,
+			"its last run succeeded 3 minutes ago"},
+		{"a CronJob at work", SyncState{Workload: cronJob, CronJob: &CronJobState{false, ago(time.Minute), ago(time.Hour)}}, Pass,
+			"a run is in progress"},
+		{"a CronJob that fails", SyncState{Workload: cronJob, CronJob: &CronJobState{false, ago(time.Hour), ago(3 * time.Hour)}}, Fail,
+			"has not succeeded; the last successful run ended 3 hours ago"},
+		{"a CronJob that has always failed", SyncState{Workload: cronJob, CronJob: &CronJobState{Started: ago(time.Hour)}}, Fail,
+			"no run ever succeeded"},
+		{"a CronJob that is suspended", SyncState{Workload: cronJob, CronJob: &CronJobState{true, ago(time.Hour), ago(time.Hour)}}, Fail,
+			"is suspended"},
 		{"a CronJob before its first run", SyncState{Workload: cronJob, CronJob: &CronJobState{}}, Skip, "has not run yet"},
-		{"a CronJob in its first run", SyncState{Workload: cronJob, CronJob: &CronJobState{Started: ago(time.Minute)}}, Skip, "first run is not finished"},
+		{"a CronJob in its first run", SyncState{Workload: cronJob, CronJob: &CronJobState{Started: ago(time.Minute)}}, Skip,
+			"first run is not finished"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			judged(t, Sync(c.seen, 10*time.Minute, now, NewFix("see its log")), c.status, c.message)

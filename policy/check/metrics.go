@@ -35,21 +35,41 @@ func SidecarState(status sidecarconfig.Status, now time.Time) Finding {
 	case len(status.Destinations) == 0:
 		return Skipped(Sidecar, About{}, "it reports no destination")
 	case status.StartFailed:
-		return Failed(Sidecar, About{}, NewFix("replace the pod: nothing reloads this Prometheus, and it did not start with the block"), "a start with the block failed, so the pod runs without it")
+		return Failed(
+			Sidecar,
+			About{},
+			NewFix("replace the pod: nothing reloads this Prometheus, and it did not start with the block"),
+			"a start with the block failed, so the pod runs without it",
+		)
 	}
 	var messages []string
 	for _, d := range status.Destinations {
 		switch {
 		case d.Skipped != "":
-			return Warned(Sidecar, About{}, NewFix("take the remote_write to this workspace out of Prometheus's own configuration"), "%s: Prometheus's own configuration writes to the workspace already, so the block is left out", d.Name)
+			return Warned(
+				Sidecar,
+				About{},
+				NewFix("take the remote_write to this workspace out of Prometheus's own configuration"),
+				"%s: Prometheus's own configuration writes to the workspace already, so the block is left out",
+				d.Name,
+			)
 		case !d.Valid && d.Error != "":
 			return Failed(Sidecar, About{}, seeLog, "%s: there is no session (%s), so Prometheus runs without the block", d.Name, d.Error)
 		case !d.Valid:
 			return Failed(Sidecar, About{}, seeLog, "%s: there is no valid session, so Prometheus runs without the block", d.Name)
 		case !d.Served:
-			return Failed(Sidecar, About{}, seeLog, "%s: there is a session, and the block is not served: the configuration cannot be edited", d.Name)
+			return Failed(
+				Sidecar,
+				About{},
+				seeLog,
+				"%s: there is a session, and the block is not served: the configuration cannot be edited",
+				d.Name,
+			)
 		}
-		messages = append(messages, fmt.Sprintf("%s: session valid, block served, %s without it since the start", d.Name, Span(d.Gap(cmp.Or(status.Time, now)))))
+		messages = append(
+			messages,
+			fmt.Sprintf("%s: session valid, block served, %s without it since the start", d.Name, Span(d.Gap(cmp.Or(status.Time, now)))),
+		)
 	}
 	return Passed(Sidecar, About{}, "%s", strings.Join(messages, "; "))
 }
@@ -80,7 +100,15 @@ func (m Metrics) queue(name string) (q queue) {
 	}
 	_, q.found = m.of("prometheus_remote_storage_samples_total", "remote_name", name)
 	q.sent = read("queue_highest_sent_timestamp_seconds")
-	q.attempts, q.retried, q.failed, q.pending = read("samples_total"), read("samples_retried_total"), read("samples_failed_total"), read("samples_pending")
+	q.attempts, q.retried, q.failed, q.pending = read(
+		"samples_total",
+	), read(
+		"samples_retried_total",
+	), read(
+		"samples_failed_total",
+	), read(
+		"samples_pending",
+	)
 	for _, s := range m["prometheus_remote_storage_highest_timestamp_in_seconds"] {
 		q.newest = max(q.newest, s.Value)
 	}
@@ -116,8 +144,13 @@ func FlowState(first, last Metrics, apart time.Duration, names []string) (f Find
 // is not final.
 func queueState(name string, was, is queue, apart time.Duration) (f Finding, final bool) {
 	if !is.found {
-		return Failed(Flow, About{}, NewFix("let Prometheus read its configuration again (the pod's reloader, or a new pod)"),
-			"Prometheus has no remote_write of the name %s: it has not applied the configuration that the sidecar serves", name), apart >= FlowWindow
+		return Failed(
+			Flow,
+			About{},
+			NewFix("let Prometheus read its configuration again (the pod's reloader, or a new pod)"),
+			"Prometheus has no remote_write of the name %s: it has not applied the configuration that the sidecar serves",
+			name,
+		), apart >= FlowWindow
 	}
 	log := NewFix("see Prometheus's log for errors of remote_write: AMP throttles (429), refuses (403, 400), or does not answer")
 	if is.sent > 0 && is.failed == 0 && is.retried == 0 && is.lag() <= lagTolerated {
@@ -144,9 +177,24 @@ func queueState(name string, was, is queue, apart time.Duration) (f Finding, fin
 		if is.sent > 0 {
 			since = "the newest that was sent is " + Span(is.lag()) + " behind"
 		}
-		return Failed(Flow, About{}, log, "%s: %.0f samples are pending, %.0f were retried within %s, and none was sent; %s", name, is.pending, retried, Span(apart), since), true
+		return Failed(
+			Flow,
+			About{},
+			log,
+			"%s: %.0f samples are pending, %.0f were retried within %s, and none was sent; %s",
+			name,
+			is.pending,
+			retried,
+			Span(apart),
+			since,
+		), true
 	case is.sent == 0:
-		return Skipped(Flow, About{}, "%s: nothing was sent yet, and nothing waits to be sent: run doctor again after the next scrape", name), true
+		return Skipped(
+			Flow,
+			About{},
+			"%s: nothing was sent yet, and nothing waits to be sent: run doctor again after the next scrape",
+			name,
+		), true
 	}
 	return flowing(name, was, is, log), true
 }
@@ -160,7 +208,15 @@ func flowing(name string, was, is queue, log Fix) Finding {
 	case lag > lagTolerated:
 		return Failed(Flow, About{}, log, "%s is %s behind", name, Span(lag))
 	case is.failed > 0:
-		return Warned(Flow, About{}, NewFix("see Prometheus's log; it does not send refused samples again"), "%s is %s behind; %.0f samples were refused since the start", name, Span(lag), is.failed)
+		return Warned(
+			Flow,
+			About{},
+			NewFix("see Prometheus's log; it does not send refused samples again"),
+			"%s is %s behind; %.0f samples were refused since the start",
+			name,
+			Span(lag),
+			is.failed,
+		)
 	}
 	return Passed(Flow, About{}, "%s is %s behind, nothing refused, %.0f retried since the start", name, Span(lag), is.retried)
 }

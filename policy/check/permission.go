@@ -104,9 +104,23 @@ func Permission(documents []policy.Document, d policy.Destination, fix Fix) Find
 	case Allows:
 		return Passed(Permissions, About{}, "allows %s on %s", action, resource)
 	case Depends:
-		return Warned(Permissions, About{}, NewFix("check the conditions in the role's policies"), "conditions decide whether it allows %s on %s", action, resource)
+		return Warned(
+			Permissions,
+			About{},
+			NewFix("check the conditions in the role's policies"),
+			"conditions decide whether it allows %s on %s",
+			action,
+			resource,
+		)
 	case Denies:
-		return Failed(Permissions, About{}, NewFix("remove the statement that denies it from the role's policies: it is not in ampbridge's permission document"), "a policy of the role denies %s on %s", action, resource)
+		return Failed(
+			Permissions,
+			About{},
+			NewFix("remove the statement that denies it from the role's policies: it is not in ampbridge's permission document"),
+			"a policy of the role denies %s on %s",
+			action,
+			resource,
+		)
 	}
 	if others := resources(documents, action); len(others) > 0 {
 		return Failed(Permissions, About{}, fix, "it allows %s on %s, and not on %s", action, strings.Join(others, ", "), resource)
@@ -155,19 +169,43 @@ func Bounds(b BoundaryState, wanted string, d policy.Destination, fix Fix) Findi
 	case Allows:
 		return Passed(Boundary, About{}, "%s allows %s on %s", b.ARN, action, resource)
 	case Depends:
-		return Warned(Boundary, About{}, NewFix("check the conditions in the boundary"), "conditions in %s decide whether %s is allowed on %s", b.ARN, action, resource)
+		return Warned(
+			Boundary,
+			About{},
+			NewFix("check the conditions in the boundary"),
+			"conditions in %s decide whether %s is allowed on %s",
+			b.ARN,
+			action,
+			resource,
+		)
 	}
 	message := fmt.Sprintf("%s does not allow %s on %s, whatever the permission document allows", b.ARN, action, resource)
-	widenFix := NewFix("let the boundary allow " + action + " on " + resource + ": it is a managed policy that the account's administrators keep")
+	widenFix := NewFix(
+		"let the boundary allow " + action + " on " + resource + ": it is a managed policy that the account's administrators keep",
+	)
 	if Evaluate([]policy.Document{*b.Document}, action, resource) == Silent {
 		// A statement that denies was written on purpose: no command removes it.
-		widenFix.Commands = []Command{{"aws", "iam", "create-policy-version", "--policy-arn", b.ARN, "--set-as-default", "--policy-document", widen(*b.Document, action, resource)}}
+		widenFix.Commands = []Command{
+			{
+				"aws",
+				"iam",
+				"create-policy-version",
+				"--policy-arn",
+				b.ARN,
+				"--set-as-default",
+				"--policy-document",
+				widen(*b.Document, action, resource),
+			},
+		}
 	}
 	return Failed(Boundary, About{}, widenFix, "%s", message)
 }
 
 // widen returns the document with one more statement.
 func widen(d policy.Document, action, resource string) string {
-	d.Statement = append(slices.Clone(d.Statement), policy.Statement{Effect: "Allow", Action: policy.Values{action}, Resource: policy.Values{resource}})
+	d.Statement = append(
+		slices.Clone(d.Statement),
+		policy.Statement{Effect: "Allow", Action: policy.Values{action}, Resource: policy.Values{resource}},
+	)
 	return d.String()
 }

@@ -35,14 +35,26 @@ func Provider(arn policy.ARN, audience string, p ProviderState, published Publis
 		return Failed(OIDCProvider, about, sync, "%s is for %s, not for %s", arn, p.URL, host)
 	}
 	if !slices.Contains(p.Audiences, audience) {
-		return Failed(OIDCProvider, about, NewFix("register the audience", Command{"aws", "iam", "add-client-id-to-open-id-connect-provider",
-			"--open-id-connect-provider-arn", arn.String(), "--client-id", audience}),
-			"its audiences are %s, not %s: AWS would answer Incorrect token audience", list(p.Audiences, "none"), audience)
+		return Failed(
+			OIDCProvider,
+			about,
+			NewFix("register the audience", Command{"aws", "iam", "add-client-id-to-open-id-connect-provider",
+				"--open-id-connect-provider-arn", arn.String(), "--client-id", audience}),
+			"its audiences are %s, not %s: AWS would answer Incorrect token audience",
+			list(p.Audiences, "none"),
+			audience,
+		)
 	}
 	if published.Thumbprint != "" && !published.Public && !containsFold(p.Thumbprints, published.Thumbprint) {
-		return Failed(OIDCProvider, about, NewFix("set the thumbprint of the issuer's current CA", Command{"aws", "iam", "update-open-id-connect-provider-thumbprint",
-			"--open-id-connect-provider-arn", arn.String(), "--thumbprint-list", published.Thumbprint}),
-			"the issuer's certificate is of a private CA with the thumbprint %s, and the provider lists %s", published.Thumbprint, list(p.Thumbprints, "none"))
+		return Failed(
+			OIDCProvider,
+			about,
+			NewFix("set the thumbprint of the issuer's current CA", Command{"aws", "iam", "update-open-id-connect-provider-thumbprint",
+				"--open-id-connect-provider-arn", arn.String(), "--thumbprint-list", published.Thumbprint}),
+			"the issuer's certificate is of a private CA with the thumbprint %s, and the provider lists %s",
+			published.Thumbprint,
+			list(p.Thumbprints, "none"),
+		)
 	}
 	return Passed(OIDCProvider, about, "%s, audience %s", arn, audience)
 }
@@ -56,9 +68,30 @@ func missingProvider(arn policy.ARN, p ProviderState, sync Fix) Finding {
 		}
 	}
 	if n := len(p.Others); n >= providerQuota {
-		return Failed(OIDCProvider, about, NewFix("request a higher quota of OIDC providers (up to 700) and pass it to sync (--provider-quota), or delete the providers of deleted clusters; then sync creates it",
-			Command{"aws", "service-quotas", "request-service-quota-increase", "--service-code", "iam", "--quota-code", providerQuotaCode, "--desired-value", "200", "--region", "us-east-1"}),
-			"there is no %s, and the account has %d OIDC providers: the quota is probably used up", arn, n)
+		return Failed(
+			OIDCProvider,
+			about,
+			NewFix(
+				"request a higher quota of OIDC providers (up to 700) and pass it to sync (--provider-quota), or delete the providers of "+
+					"deleted clusters; then sync creates it",
+				Command{
+					"aws",
+					"service-quotas",
+					"request-service-quota-increase",
+					"--service-code",
+					"iam",
+					"--quota-code",
+					providerQuotaCode,
+					"--desired-value",
+					"200",
+					"--region",
+					"us-east-1",
+				},
+			),
+			"there is no %s, and the account has %d OIDC providers: the quota is probably used up",
+			arn,
+			n,
+		)
 	}
 	return Failed(OIDCProvider, about, sync, "there is no %s", arn)
 }

@@ -38,10 +38,12 @@ func TestBlocked(t *testing.T) {
 		{"its dependency warns", []Finding{Warned(TrustDocument, central, Fix{}, "")}, Session, central, ""},
 		{"its dependency was skipped", []Finding{Skipped(TrustDocument, central, "no credentials")}, Session, central, ""},
 		{"that of another destination failed", []Finding{Failed(TrustDocument, backup, Fix{}, "")}, Session, central, ""},
-		{"that of the whole account failed", []Finding{Failed(OIDCProvider, About{Account: central.Account}, Fix{}, "")}, Session, central, OIDCProvider},
+		{"that of the whole account failed", []Finding{Failed(OIDCProvider, About{Account: central.Account}, Fix{}, "")}, Session, central,
+			OIDCProvider},
 		{"that of another account failed", []Finding{Failed(OIDCProvider, About{Account: backup.Account}, Fix{}, "")}, Session, central, ""},
 		{"that of everything failed", []Finding{Failed(IssuerMatches, About{}, Fix{}, "")}, TrustDocument, central, IssuerMatches},
-		{"a dependency of its dependency failed", []Finding{Failed(RoleExists, central, Fix{}, ""), {ID: Session, Status: Skip, About: central, BlockedBy: RoleExists}}, Write, central, RoleExists},
+		{"a dependency of its dependency failed", []Finding{Failed(RoleExists, central, Fix{}, ""),
+			{ID: Session, Status: Skip, About: central, BlockedBy: RoleExists}}, Write, central, RoleExists},
 		{"something else failed", []Finding{Failed(Endpoints, About{}, Fix{}, "")}, Session, central, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -53,7 +55,13 @@ func TestBlocked(t *testing.T) {
 			if c.blockedBy == "" {
 				return
 			}
-			want := Finding{ID: c.id, Status: Skip, About: c.about, BlockedBy: c.blockedBy, Message: "depends on " + string(c.blockedBy) + ", which failed"}
+			want := Finding{
+				ID:        c.id,
+				Status:    Skip,
+				About:     c.about,
+				BlockedBy: c.blockedBy,
+				Message:   "depends on " + string(c.blockedBy) + ", which failed",
+			}
 			if diff := cmp.Diff(want, r.findings[len(r.findings)-1]); diff != "" {
 				t.Error(diff)
 			}
@@ -74,13 +82,17 @@ func TestSummary(t *testing.T) {
 		{"one check of two objects", []Finding{Passed(RoleExists, a, ""), Passed(RoleExists, b, "")}, "1 check passed", true},
 		{"one skipped", []Finding{passed, Skipped(Pods, About{}, "")}, "1 check passed, 1 skipped", true},
 		{"one excluded", []Finding{passed, Excluded(Write, About{}, "")}, "1 check passed", true},
-		{"one skipped, one excluded", []Finding{passed, Skipped(Pods, About{}, ""), Excluded(Write, About{}, "")}, "1 check passed, 1 skipped", true},
+		{"one skipped, one excluded", []Finding{passed, Skipped(Pods, About{}, ""), Excluded(Write, About{}, "")}, "1 check passed, 1 skipped",
+			true},
 		{"one warning", []Finding{warned}, "0 checks passed, 1 warning", true},
 		{"two warnings", []Finding{passed, warned, Warned(Flow, About{}, Fix{}, "")}, "1 check passed, 2 warnings", true},
-		{"a check with a warning is also skipped", []Finding{Warned(Flow, a, Fix{}, ""), Skipped(Flow, b, "")}, "0 checks passed, 1 skipped", true},
+		{"a check with a warning is also skipped", []Finding{Warned(Flow, a, Fix{}, ""), Skipped(Flow, b, "")}, "0 checks passed, 1 skipped",
+			true},
 		{"nothing ran", []Finding{Skipped(Policy, About{}, "")}, "0 checks passed, 1 skipped", false},
-		{"one failed twice", []Finding{Failed(TrustDocument, a, Fix{}, ""), Failed(TrustDocument, b, Fix{}, "")}, "0 checks passed, 1 failed (trust)", false},
-		{"two failed", []Finding{Failed(TrustDocument, About{}, Fix{}, ""), Failed(Policy, About{}, Fix{}, ""), warned, Skipped(Flow, About{}, "")},
+		{"one failed twice", []Finding{Failed(TrustDocument, a, Fix{}, ""), Failed(TrustDocument, b, Fix{}, "")}, "0 checks passed, 1 " +
+			"failed (trust)", false},
+		{"two failed", []Finding{Failed(TrustDocument, About{}, Fix{}, ""), Failed(Policy, About{}, Fix{}, ""), warned,
+			Skipped(Flow, About{}, "")},
 			"0 checks passed, 2 failed (policy, trust), 1 warning, 1 skipped", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -108,7 +120,8 @@ func TestUnchecked(t *testing.T) {
 		{"all passed", []Finding{Passed(Policy, About{}, ""), Warned(Pods, a, Fix{}, "")}, nil},
 		{"no permission", []Finding{Passed(Flow, a, ""), Skipped(Flow, b, "no right to read it")}, []ID{Flow}},
 		{"excluded", []Finding{Excluded(Write, About{}, "--no-write")}, nil},
-		{"blocked by a failed one", []Finding{Failed(Session, About{}, Fix{}, ""), {ID: Sidecar, Status: Skip, About: a, BlockedBy: Session}}, []ID{Sidecar}},
+		{"blocked by a failed one", []Finding{Failed(Session, About{}, Fix{}, ""), {ID: Sidecar, Status: Skip, About: a, BlockedBy: Session}},
+			[]ID{Sidecar}},
 		{"each once, in order", []Finding{Skipped(Flow, a, ""), Skipped(Flow, b, ""), Skipped(Account, About{}, "")}, []ID{Account, Flow}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

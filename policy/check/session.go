@@ -33,9 +33,21 @@ func (r Refusal) String() string {
 // refusals are those of STS, by their code and a part of the message
 // (https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html).
 var refusals = []struct{ code, text, fix string }{
-	{"InvalidIdentityToken", "Incorrect token audience", "register the token's audience with the OIDC provider, or project a token for the audience of the provider"},
-	{"InvalidIdentityToken", "No OpenIDConnect provider", "register the issuer, byte for byte, in the role's account: ampbridge sync does this"},
-	{"InvalidIdentityToken", "verification key", "AWS could not read the issuer's keys: they must be public, be served within 5 seconds, and include the key that signed the token"},
+	{
+		"InvalidIdentityToken",
+		"Incorrect token audience",
+		"register the token's audience with the OIDC provider, or project a token for the audience of the provider",
+	},
+	{
+		"InvalidIdentityToken",
+		"No OpenIDConnect provider",
+		"register the issuer, byte for byte, in the role's account: ampbridge sync does this",
+	},
+	{
+		"InvalidIdentityToken",
+		"verification key",
+		"AWS could not read the issuer's keys: they must be public, be served within 5 seconds, and include the key that signed the token",
+	},
 	{"InvalidIdentityToken", "thumbprint", "set the OIDC provider's thumbprint to that of the issuer's current CA"},
 	{"InvalidIdentityToken", "", "check the token: AWS does not accept it"},
 	{"ExpiredToken", "", "check the clocks of the node and the issuer: by AWS's clock the token has expired"},
@@ -56,9 +68,15 @@ func RefusedSession(r Refusal, trusted bool) Finding {
 	case strings.HasPrefix(r.Code, "AccessDenied") && !r.Second.IsZero():
 		return fails("let the trust document of the second role (assumeRole) allow sts:AssumeRole to the first")
 	case strings.HasPrefix(r.Code, "AccessDenied") && trusted:
-		return fails("the documents let the subject in, so the change has probably not reached STS: that takes seconds, rarely a minute; wait, and run doctor again. If the error stays, a service control policy denies it")
+		return fails(
+			"the documents let the subject in, so the change has probably not reached STS: that takes seconds, rarely a minute; wait, " +
+				"and run doctor again. If the error stays, a service control policy denies it",
+		)
 	case strings.HasPrefix(r.Code, "AccessDenied"):
-		return fails("the role does not exist, or its trust document does not let this subject in with this audience: run doctor with credentials that may read IAM, or run ampbridge sync")
+		return fails(
+			"the role does not exist, or its trust document does not let this subject in with this audience: run doctor with credentials " +
+				"that may read IAM, or run ampbridge sync",
+		)
 	case r.Code == "":
 		return fails("STS does not answer: check sts.endpoint, sts.proxyURL and sts.caBundle in the policy, and at the network")
 	}
@@ -82,9 +100,11 @@ func RefusedQuery(r Refusal, d policy.Destination) Finding {
 func ampFix(r Refusal, d policy.Destination, action string) string {
 	switch {
 	case strings.Contains(r.Text, "region"):
-		return "the workspace is in another region than " + d.Workspace.Region + ": copy its whole ARN into the policy, as aws amp list-workspaces prints it"
+		return "the workspace is in another region than " + d.Workspace.Region + ": copy its whole ARN into the policy, as aws amp " +
+			"list-workspaces prints it"
 	case r.Status == 403:
-		return "the role's documents allow " + action + " where they could be read, so something else denies it: a service control policy, the workspace's resource policy, or the VPC endpoint's policy"
+		return "the role's documents allow " + action + " where they could be read, so something else denies it: a service control " +
+			"policy, the workspace's resource policy, or the VPC endpoint's policy"
 	case r.Status == 404:
 		return "copy the workspace's ARN into the policy, as aws amp list-workspaces prints it"
 	case r.Status == 429:

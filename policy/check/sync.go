@@ -54,14 +54,33 @@ func Sync(s SyncState, interval time.Duration, now time.Time, logs Fix) Finding 
 	case s.CronJob != nil:
 		return scheduled(s.Workload, *s.CronJob, now, logs)
 	case s.Workload == "" && !s.Lease.held(now):
-		return Warned(SyncLeads, About{}, NewFix("let the chart run sync (sync.enabled), or run ampbridge sync --once whenever policy or service accounts change"),
-			"nothing in the cluster runs sync: the AWS side follows neither the policy nor new service accounts")
+		return Warned(
+			SyncLeads,
+			About{},
+			NewFix("let the chart run sync (sync.enabled), or run ampbridge sync --once whenever policy or service accounts change"),
+			"nothing in the cluster runs sync: the AWS side follows neither the policy nor new service accounts",
+		)
 	case s.Lease == nil:
 		return Failed(SyncLeads, About{}, logs, "no replica of %s ever led: there is no Lease", s.Workload)
 	case !s.Lease.held(now) && s.Lease.Holder == "":
-		return Failed(SyncLeads, About{}, logs, "no replica of %s leads: the last leader released the Lease %s ago", s.Workload, Span(now.Sub(s.Lease.Renewed)))
+		return Failed(
+			SyncLeads,
+			About{},
+			logs,
+			"no replica of %s leads: the last leader released the Lease %s ago",
+			s.Workload,
+			Span(now.Sub(s.Lease.Renewed)),
+		)
 	case !s.Lease.held(now):
-		return Failed(SyncLeads, About{}, logs, "no replica of %s leads: %s renewed the Lease last, %s ago", s.Workload, s.Lease.Holder, Span(max(0, now.Sub(s.Lease.Renewed))))
+		return Failed(
+			SyncLeads,
+			About{},
+			logs,
+			"no replica of %s leads: %s renewed the Lease last, %s ago",
+			s.Workload,
+			s.Lease.Holder,
+			Span(max(0, now.Sub(s.Lease.Renewed))),
+		)
 	case s.Problem != "":
 		return Skipped(SyncLeads, About{}, "%s leads; whether its passes succeed is not known: %s", s.Lease.Holder, s.Problem)
 	}
@@ -77,17 +96,44 @@ func leader(holder string, m Metrics, interval time.Duration, now time.Time, log
 	ago := now.Sub(unix(success))
 	switch {
 	case !known:
-		return Skipped(SyncLeads, About{}, "%s leads; whether its passes succeed is not known: it has no metric ampbridge_sync_last_success_timestamp_seconds", holder)
+		return Skipped(
+			SyncLeads,
+			About{},
+			"%s leads; whether its passes succeed is not known: it has no metric ampbridge_sync_last_success_timestamp_seconds",
+			holder,
+		)
 	case loaded == 0:
 		return Failed(SyncLeads, About{}, logs, "%s leads, and refuses the newest version of the policy", holder)
 	case refusals > 0:
-		return Failed(SyncLeads, About{}, logs, "%s leads, and its last pass refused %s that the policy requires", holder, count(int(refusals), "change"))
+		return Failed(
+			SyncLeads,
+			About{},
+			logs,
+			"%s leads, and its last pass refused %s that the policy requires",
+			holder,
+			count(int(refusals), "change"),
+		)
 	case success == 0 && now.Sub(unix(started)) < syncGrace:
 		return Skipped(SyncLeads, About{}, "%s leads, and its first pass is not finished: run doctor again in a minute", holder)
 	case success == 0:
-		return Failed(SyncLeads, About{}, logs, "%s leads, and none of its passes has succeeded in %s", holder, Span(now.Sub(unix(started))))
+		return Failed(
+			SyncLeads,
+			About{},
+			logs,
+			"%s leads, and none of its passes has succeeded in %s",
+			holder,
+			Span(now.Sub(unix(started))),
+		)
 	case ago > 2*interval+syncGrace:
-		return Failed(SyncLeads, About{}, logs, "%s leads, and its last successful pass ended %s ago: there should be one every %s", holder, Span(ago), Span(interval))
+		return Failed(
+			SyncLeads,
+			About{},
+			logs,
+			"%s leads, and its last successful pass ended %s ago: there should be one every %s",
+			holder,
+			Span(ago),
+			Span(interval),
+		)
 	}
 	return Passed(SyncLeads, About{}, "%s leads, and its last pass succeeded %s ago", holder, Span(max(0, ago)))
 }

@@ -77,19 +77,56 @@ func Token(c Claims, want WantedToken, now time.Time) Finding {
 	}
 	switch {
 	case want.Issuer != "" && c.Issuer != want.Issuer:
-		return fails(NewFix(fmt.Sprintf("in the policy, write cluster.issuer: %q, or leave it out", string(c.Issuer))), "its issuer is %s, not %s", c.Issuer, want.Issuer)
+		return fails(
+			NewFix(fmt.Sprintf("in the policy, write cluster.issuer: %q, or leave it out", string(c.Issuer))),
+			"its issuer is %s, not %s",
+			c.Issuer,
+			want.Issuer,
+		)
 	case want.Subject != "" && c.Subject != want.Subject:
-		return fails(NewFix("give the pod the service account of the grant (spec.serviceAccountName)"), "its subject is %s, not %s", c.Subject, want.Subject)
+		return fails(
+			NewFix("give the pod the service account of the grant (spec.serviceAccountName)"),
+			"its subject is %s, not %s",
+			c.Subject,
+			want.Subject,
+		)
 	case want.Audience != "" && !slices.Contains(c.Audience, want.Audience):
 		if slices.Contains(c.Audience, policy.AudienceAzure) {
-			return fails(NewFix("send STS the token that ampbridge projects, not Azure's; or set token.source: azure in the policy, which registers this audience"),
-				"its audience is %s: this is the token of Azure's webhook, and AWS requires %s", policy.AudienceAzure, want.Audience)
+			return fails(
+				NewFix(
+					"send STS the token that ampbridge projects, not Azure's; or set token.source: azure in the policy, which registers this audience",
+				),
+				"its audience is %s: this is the token of Azure's webhook, and AWS requires %s",
+				policy.AudienceAzure,
+				want.Audience,
+			)
 		}
-		return fails(NewFix(fmt.Sprintf("project a token for the audience %s, or set token.audience in the policy", want.Audience)), "its audience is %s, not %s", strings.Join(c.Audience, ", "), want.Audience)
+		return fails(
+			NewFix(fmt.Sprintf("project a token for the audience %s, or set token.audience in the policy", want.Audience)),
+			"its audience is %s, not %s",
+			strings.Join(c.Audience, ", "),
+			want.Audience,
+		)
 	case !now.Before(c.Expires):
-		return fails(NewFix("replace the pod, and check its node: the kubelet renews tokens, and did not renew this one"), "it expired at %s", c.Expires.UTC().Format(time.RFC3339))
+		return fails(
+			NewFix("replace the pod, and check its node: the kubelet renews tokens, and did not renew this one"),
+			"it expired at %s",
+			c.Expires.UTC().Format(time.RFC3339),
+		)
 	case c.Algorithm != "" && !slices.Contains([]string{"RS256", "RS384", "RS512", "ES256", "ES384", "ES512"}, c.Algorithm):
-		return fails(NewFix("sign service-account tokens with RSA or ECDSA keys"), "it is signed with %s, which AWS does not accept", c.Algorithm)
+		return fails(
+			NewFix("sign service-account tokens with RSA or ECDSA keys"),
+			"it is signed with %s, which AWS does not accept",
+			c.Algorithm,
+		)
 	}
-	return Passed(TokenMinted, About{}, "%s: %s, audience %s, for %s more", want.Source, c.Subject, strings.Join(c.Audience, ", "), Span(c.Expires.Sub(now)))
+	return Passed(
+		TokenMinted,
+		About{},
+		"%s: %s, audience %s, for %s more",
+		want.Source,
+		c.Subject,
+		strings.Join(c.Audience, ", "),
+		Span(c.Expires.Sub(now)),
+	)
 }

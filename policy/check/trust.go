@@ -39,7 +39,14 @@ func Trust(document string, want WantedTrust, fix Fix) Finding {
 		}
 		miss := want.miss(s)
 		if miss == "" {
-			return Passed(TrustDocument, About{}, "lets %s in, with provider %s and audience %s", want.Subject, want.Provider, want.Audience)
+			return Passed(
+				TrustDocument,
+				About{},
+				"lets %s in, with provider %s and audience %s",
+				want.Subject,
+				want.Provider,
+				want.Audience,
+			)
 		}
 		misses = append(misses, miss)
 	}
@@ -98,7 +105,11 @@ func (w WantedTrust) condition(operator, key string, values policy.Values) strin
 		return fmt.Sprintf("%s of %s also passes without the claim: write StringEquals", operator, key)
 	}
 	if folded == "stringlike" && slices.ContainsFunc(values, func(v string) bool { return strings.ContainsAny(v, "*?") }) {
-		return fmt.Sprintf("StringLike of %s lets in whatever %s matches: write StringEquals and exact names", key, strings.Join(values, ", "))
+		return fmt.Sprintf(
+			"StringLike of %s lets in whatever %s matches: write StringEquals and exact names",
+			key,
+			strings.Join(values, ", "),
+		)
 	}
 	host := w.Issuer.Host()
 	for _, claim := range []string{":sub", ":aud"} {

@@ -44,8 +44,19 @@ func Compute(in Input) Plan {
 	p.noteAbsences()
 	for i, d := range p.policy.Destinations {
 		if Managed(p.policy, d) && p.missing(d) {
-			p.refuse(d.Workspace.ARN, fmt.Sprintf("destinations[%d].workspace does not exist: there is no such workspace in account %s and region %s, so nobody new is trusted for destination %s; "+
-				"copy its ARN, as `aws amp list-workspaces --region %s` prints it", i, d.Workspace.Account, d.Workspace.Region, d.Name, d.Workspace.Region))
+			p.refuse(
+				d.Workspace.ARN,
+				fmt.Sprintf(
+					"destinations[%d].workspace does not exist: there is no such workspace in account %s and region %s, so nobody new is "+
+						"trusted for destination %s; "+
+						"copy its ARN, as `aws amp list-workspaces --region %s` prints it",
+					i,
+					d.Workspace.Account,
+					d.Workspace.Region,
+					d.Name,
+					d.Workspace.Region,
+				),
+			)
 		}
 		if !Managed(p.policy, d) {
 			role := p.policy.Role(d)
@@ -162,7 +173,8 @@ func (p *planner) provider(arn policy.ARN, in Account) (changes []Change, ok boo
 			return nil, false
 		}
 		c := base
-		c.Call, c.Reason, c.Audience, c.Thumbprints, c.Tags = CreateProvider, "the account does not know the cluster's issuer", audience, thumbprints, tags
+		c.Call, c.Reason, c.Audience, c.Thumbprints, c.Tags = CreateProvider, "the account does not know the cluster's issuer", audience,
+			thumbprints, tags
 		c.Differences = append([]Difference{{Field: "audience", Becomes: audience}}, tagDifferences(nil, tags)...)
 		if len(thumbprints) > 0 {
 			c.Differences = append(c.Differences, Difference{Field: "thumbprints", Becomes: strings.Join(thumbprints, ", ")})
@@ -174,18 +186,38 @@ func (p *planner) provider(arn policy.ARN, in Account) (changes []Change, ok boo
 	if owner := found.Tags[TagOwner]; owner != p.plan.Owner {
 		switch {
 		case owner != "":
-			p.refuse(arn, fmt.Sprintf("belongs to cluster %q, which has the same issuer (%s %s, this cluster's is %s): a token of either would be taken for the other's; "+
-				"give the API server an issuer of its own, or, if the cluster was renamed, set cluster.name back", found.Tags[TagCluster], TagOwner, owner, p.plan.Owner))
+			p.refuse(
+				arn,
+				fmt.Sprintf(
+					"belongs to cluster %q, which has the same issuer (%s %s, this cluster's is %s): a token of either would be taken for the other's; "+
+						"give the API server an issuer of its own, or, if the cluster was renamed, set cluster.name back",
+					found.Tags[TagCluster],
+					TagOwner,
+					owner,
+					p.plan.Owner,
+				),
+			)
 			return nil, false
 		case !registered:
-			p.refuse(arn, fmt.Sprintf("was not made by sync and does not take the audience %q, so nobody new is trusted in this account; add it: "+
-				"aws iam add-client-id-to-open-id-connect-provider --open-id-connect-provider-arn '%s' --client-id '%s'", audience, arn, audience))
+			p.refuse(
+				arn,
+				fmt.Sprintf("was not made by sync and does not take the audience %q, so nobody new is trusted in this account; add it: "+
+					"aws iam add-client-id-to-open-id-connect-provider --open-id-connect-provider-arn '%s' --client-id '%s'", audience, arn, audience),
+			)
 			return nil, false
 		}
 		p.note(arn.Account, arn.String(), "was not made by sync: used as it is")
 		if !trusted {
-			p.note(arn.Account, arn.String(), fmt.Sprintf("has other thumbprints than those of cluster.issuerCA; if STS does not take the issuer's certificate, set them: "+
-				"aws iam update-open-id-connect-provider-thumbprint --open-id-connect-provider-arn '%s' --thumbprint-list %s", arn, strings.Join(thumbprints, " ")))
+			p.note(
+				arn.Account,
+				arn.String(),
+				fmt.Sprintf(
+					"has other thumbprints than those of cluster.issuerCA; if STS does not take the issuer's certificate, set them: "+
+						"aws iam update-open-id-connect-provider-thumbprint --open-id-connect-provider-arn '%s' --thumbprint-list %s",
+					arn,
+					strings.Join(thumbprints, " "),
+				),
+			)
 		}
 		return nil, true
 	}
@@ -225,13 +257,23 @@ func (p *planner) owned(arn policy.ARN, found Role) bool {
 	case found.OwnedAt(arn, p.plan.Owner):
 		return true
 	case owner == "":
-		p.refuse(arn, fmt.Sprintf("the name is taken by %s, which was not made by sync (no tag %s), and names are unique whatever their path; "+
-			"rename the destination, delete that role, or give it as the destination's role and keep it yourself", found.ARN, TagOwner))
+		p.refuse(
+			arn,
+			fmt.Sprintf("the name is taken by %s, which was not made by sync (no tag %s), and names are unique whatever their path; "+
+				"rename the destination, delete that role, or give it as the destination's role and keep it yourself", found.ARN, TagOwner),
+		)
 	case owner != p.plan.Owner:
 		p.refuse(arn, fmt.Sprintf("%s belongs to another cluster of the name %q, with another issuer (%s %s, this cluster's is %s); "+
-			"choose another cluster.name, or delete that role if its cluster is gone", found.ARN, found.Tags[TagCluster], TagOwner, owner, p.plan.Owner))
+			"choose another cluster.name, or delete that role if its cluster is gone", found.ARN, found.Tags[TagCluster], TagOwner, owner,
+			p.plan.Owner))
 	default:
-		p.refuse(arn, fmt.Sprintf("%s carries this cluster's tags but lies elsewhere, and names are unique whatever their path; delete that role", found.ARN))
+		p.refuse(
+			arn,
+			fmt.Sprintf(
+				"%s carries this cluster's tags but lies elsewhere, and names are unique whatever their path; delete that role",
+				found.ARN,
+			),
+		)
 	}
 	return false
 }

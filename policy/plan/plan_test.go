@@ -23,7 +23,8 @@ kind: Policy
 cluster: {name: dev-aks}
 destinations:
 - {name: central, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0001"}
-- {name: china, workspace: "arn:aws-cn:aps:cn-north-1:444455556666:workspace/ws-0002", assumeRole: "arn:aws-cn:iam::777788889999:role/writer"}
+- {name: china, workspace: "arn:aws-cn:aps:cn-north-1:444455556666:workspace/ws-0002",
+  assumeRole: "arn:aws-cn:iam::777788889999:role/writer"}
 - {name: own, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0003", role: "arn:aws:iam::111122223333:role/admins-own"}
 - {name: idle, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0004"}
 grants:
@@ -55,9 +56,11 @@ trust: {permissionsBoundary: "arn:aws:iam::999999999999:policy/ampbridge/boundar
 		{"drift", Input{Policy: parse(t, base), Accounts: drifted(t), ServiceAccounts: []ServiceAccount{
 			serviceAccount("monitoring/prometheus", time.Hour), serviceAccount("team-a/prometheus", time.Hour),
 		}}},
-		{"refused", Input{Policy: parse(t, base), ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)}, Accounts: map[string]Account{
-			account: {Roles: map[string]Role{role: {ARN: policy.ARN{Partition: "aws", Service: "iam", Account: account, Resource: "role/" + role}}}},
-		}}},
+		{"refused", Input{Policy: parse(t, base), ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)},
+			Accounts: map[string]Account{
+				account: {Roles: map[string]Role{role: {ARN: policy.ARN{Partition: "aws", Service: "iam", Account: account,
+					Resource: "role/" + role}}}},
+			}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.in.Issuer = issuer
@@ -107,29 +110,40 @@ grants:`, "destinations: [central]}", "destinations: [central, backup]}").Replac
 		{"no grant covers the name", nil, base, list(serviceAccount("monitoring/default", time.Hour)), nil},
 		{"no grant covers the namespace", nil, base, list(serviceAccount("default/prometheus", time.Hour)), nil},
 		{"opted out", nil, base, list(serviceAccount("monitoring/prometheus", time.Hour, "ampbridge.io/inject", "false")), nil},
-		{"asked", nil, base, list(serviceAccount("monitoring/prometheus", time.Hour, "ampbridge.io/inject", "true")), []string{"monitoring/prometheus"}},
-		{"narrowed to another destination", nil, two, list(serviceAccount("monitoring/prometheus", time.Hour, "ampbridge.io/destinations", "backup")), nil},
-		{"narrowed to this one", nil, two, list(serviceAccount("monitoring/prometheus", time.Hour, "ampbridge.io/destinations", "central")), []string{"monitoring/prometheus"}},
+		{"asked", nil, base, list(serviceAccount("monitoring/prometheus", time.Hour, "ampbridge.io/inject", "true")),
+			[]string{"monitoring/prometheus"}},
+		{"narrowed to another destination", nil, two,
+			list(serviceAccount("monitoring/prometheus", time.Hour, "ampbridge.io/destinations", "backup")), nil},
+		{"narrowed to this one", nil, two, list(serviceAccount("monitoring/prometheus", time.Hour, "ampbridge.io/destinations", "central")),
+			[]string{"monitoring/prometheus"}},
 		{"annotation misspelt", nil, base, list(serviceAccount("monitoring/prometheus", time.Hour, "ampbridge.io/destinations", "centrl")), nil},
 		{"paused: trust goes on", nil, "paused: true" + base, list(prometheus), []string{"monitoring/prometheus"}},
 
-		{"a service account that is gone keeps its trust", list(prometheus, teamA), base, list(prometheus), []string{"monitoring/prometheus", "team-a/prometheus"}},
+		{"a service account that is gone keeps its trust", list(prometheus, teamA), base, list(prometheus),
+			[]string{"monitoring/prometheus", "team-a/prometheus"}},
 		{"so do all of an empty list", list(prometheus, teamA), base, nil, []string{"monitoring/prometheus", "team-a/prometheus"}},
-		{"opting out takes trust away", list(prometheus, teamA), base, list(prometheus, serviceAccount("team-a/prometheus", time.Hour, "ampbridge.io/inject", "false")), []string{"monitoring/prometheus"}},
-		{"a misspelt annotation does not", list(prometheus, teamA), base, list(prometheus, serviceAccount("team-a/prometheus", time.Hour, "ampbridge.io/inject", "flase")), []string{"monitoring/prometheus", "team-a/prometheus"}},
+		{"opting out takes trust away", list(prometheus, teamA), base,
+			list(prometheus, serviceAccount("team-a/prometheus", time.Hour, "ampbridge.io/inject", "false")), []string{"monitoring/prometheus"}},
+		{"a misspelt annotation does not", list(prometheus, teamA), base,
+			list(prometheus, serviceAccount("team-a/prometheus", time.Hour, "ampbridge.io/inject", "flase")),
+			[]string{"monitoring/prometheus", "team-a/prometheus"}},
 		{"a grant that ends takes trust away", list(prometheus, teamA), revoked, list(prometheus, teamA), []string{"monitoring/prometheus"}},
 		{"also where nothing is seen", list(prometheus, teamA), revoked, nil, []string{"monitoring/prometheus"}},
 		{"the last one closes the role", list(teamA), revoked, list(teamA), []string{}},
 
 		{"a cap: the oldest come in", nil, capped, list(
-			serviceAccount("team-a/c-prometheus", time.Hour), serviceAccount("team-a/b-prometheus", 2*time.Hour), serviceAccount("team-a/a-prometheus", 3*time.Hour), prometheus,
+			serviceAccount("team-a/c-prometheus", time.Hour), serviceAccount("team-a/b-prometheus", 2*time.Hour),
+			serviceAccount("team-a/a-prometheus", 3*time.Hour), prometheus,
 		), []string{"monitoring/prometheus", "team-a/a-prometheus", "team-a/b-prometheus"}},
 		{"a cap: who is trusted keeps its place, however new", list(serviceAccount("team-a/c-prometheus", time.Hour)), capped, list(
-			serviceAccount("team-a/c-prometheus", time.Hour), serviceAccount("team-a/b-prometheus", 2*time.Hour), serviceAccount("team-a/a-prometheus", 3*time.Hour),
+			serviceAccount("team-a/c-prometheus", time.Hour), serviceAccount("team-a/b-prometheus", 2*time.Hour),
+			serviceAccount("team-a/a-prometheus", 3*time.Hour),
 		), []string{"team-a/a-prometheus", "team-a/c-prometheus"}},
 		{"a cap that was lowered takes nobody's trust", list(
-			serviceAccount("team-a/a-prometheus", time.Hour), serviceAccount("team-a/b-prometheus", time.Hour), serviceAccount("team-a/c-prometheus", time.Hour),
-		), capped, list(serviceAccount("team-a/d-prometheus", 9*time.Hour)), []string{"team-a/a-prometheus", "team-a/b-prometheus", "team-a/c-prometheus"}},
+			serviceAccount("team-a/a-prometheus", time.Hour), serviceAccount("team-a/b-prometheus", time.Hour),
+			serviceAccount("team-a/c-prometheus", time.Hour),
+		), capped, list(serviceAccount("team-a/d-prometheus", 9*time.Hour)),
+			[]string{"team-a/a-prometheus", "team-a/b-prometheus", "team-a/c-prometheus"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var before map[string]Account
@@ -163,7 +177,14 @@ func TestClosedRoleLetsNobodyIn(t *testing.T) {
 	if again := Compute(Input{Policy: revoked, Issuer: issuer, Accounts: after}); len(again.Changes) > 0 {
 		t.Errorf("a closed role is not left alone: %v", calls(again))
 	}
-	reopened := Compute(Input{Policy: parse(t, base), Issuer: issuer, Accounts: after, ServiceAccounts: []ServiceAccount{serviceAccount("team-a/prometheus", time.Hour)}})
+	reopened := Compute(
+		Input{
+			Policy:          parse(t, base),
+			Issuer:          issuer,
+			Accounts:        after,
+			ServiceAccounts: []ServiceAccount{serviceAccount("team-a/prometheus", time.Hour)},
+		},
+	)
 	if got := trusts(t, carryOut(reopened, after)); !slices.Equal(got, []string{"team-a/prometheus"}) {
 		t.Errorf("reopened: trusted %v", got)
 	}
@@ -182,13 +203,18 @@ func TestDriftIsCorrectedAndNothingElse(t *testing.T) {
 		}, nil},
 		{"the description is free", func(_ *Account, r *Role) { r.Description = "mine" }, nil},
 		{"documents in IAM's own spelling", func(_ *Account, r *Role) {
-			r.Trust = strings.ReplaceAll(strings.Replace(r.Trust, `"sts:AssumeRoleWithWebIdentity"`, `["sts:assumerolewithwebidentity"]`, 1), "{", "%7B")
+			r.Trust = strings.ReplaceAll(strings.Replace(r.Trust, `"sts:AssumeRoleWithWebIdentity"`, `["sts:assumerolewithwebidentity"]`, 1), "{",
+				"%7B")
 		}, nil},
-		{"trust", func(_ *Account, r *Role) { r.Trust = strings.Replace(r.Trust, "StringEquals", "StringLike", 1) }, []string{"UpdateAssumeRolePolicy"}},
-		{"trust that cannot be read", func(_ *Account, r *Role) { r.Trust = `{"Statement":[{"Effekt":"Allow"}]}` }, []string{"UpdateAssumeRolePolicy"}},
-		{"permissions", func(_ *Account, r *Role) { r.Permissions = strings.Replace(r.Permissions, "RemoteWrite", "*", 1) }, []string{"PutRolePolicy"}},
+		{"trust", func(_ *Account, r *Role) { r.Trust = strings.Replace(r.Trust, "StringEquals", "StringLike", 1) },
+			[]string{"UpdateAssumeRolePolicy"}},
+		{"trust that cannot be read", func(_ *Account, r *Role) { r.Trust = `{"Statement":[{"Effekt":"Allow"}]}` },
+			[]string{"UpdateAssumeRolePolicy"}},
+		{"permissions", func(_ *Account, r *Role) { r.Permissions = strings.Replace(r.Permissions, "RemoteWrite", "*", 1) },
+			[]string{"PutRolePolicy"}},
 		{"no permissions", func(_ *Account, r *Role) { r.Permissions = "" }, []string{"PutRolePolicy"}},
-		{"boundary", func(_ *Account, r *Role) { r.Boundary = "arn:aws:iam::aws:policy/AdministratorAccess" }, []string{"PutRolePermissionsBoundary"}},
+		{"boundary", func(_ *Account, r *Role) { r.Boundary = "arn:aws:iam::aws:policy/AdministratorAccess" },
+			[]string{"PutRolePermissionsBoundary"}},
 		{"maximum session", func(_ *Account, r *Role) { r.MaxSession = time.Hour }, []string{"UpdateRole"}},
 		{"role tag", func(_ *Account, r *Role) { delete(r.Tags, TagCluster) }, []string{"TagRole"}},
 		{"audience", func(a *Account, _ *Role) { a.Provider.Audiences = nil }, []string{"AddClientIDToOpenIDConnectProvider"}},
@@ -234,18 +260,28 @@ func TestRefusals(t *testing.T) {
 		want     string // part of the one refusal
 	}{
 		{"a role that sync did not make", foreignRole(right, nil), "was not made by sync"},
-		{"a role of another cluster of that name", foreignRole(right, map[string]string{TagOwner: "0123", TagCluster: "dev-aks"}), "another issuer (ampbridge.io/owner 0123"},
+		{"a role of another cluster of that name", foreignRole(right, map[string]string{TagOwner: "0123", TagCluster: "dev-aks"}),
+			"another issuer (ampbridge.io/owner 0123"},
 		{"an admin's role on another path", foreignRole("role/"+role, nil), "unique whatever their path"},
 		{"our tags on another path", foreignRole("role/"+role, map[string]string{TagOwner: own}), "lies elsewhere"},
 		{"a provider without the audience", map[string]Account{account: {Provider: &Provider{Audiences: []string{"other"}}}},
-			"aws iam add-client-id-to-open-id-connect-provider --open-id-connect-provider-arn 'arn:aws:iam::111122223333:oidc-provider/" + issuer.Host() + "' --client-id 'sts.amazonaws.com'"},
+			"aws iam add-client-id-to-open-id-connect-provider --open-id-connect-provider-arn 'arn:aws:iam::111122223333:oidc-provider/" +
+				issuer.Host() + "' --client-id " +
+				"'sts.amazonaws.com'"},
 		{"a provider of a cluster with the same issuer", map[string]Account{account: {Provider: &Provider{
 			Audiences: []string{"sts.amazonaws.com"}, Tags: map[string]string{TagOwner: "0123", TagCluster: "prod"},
 		}}}, `belongs to cluster "prod", which has the same issuer`},
 		{"an account that could not be read", map[string]Account{account: {Problem: "GetRole: AccessDenied: no"}}, "GetRole: AccessDenied: no"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p := Compute(Input{Policy: parse(t, base), Issuer: issuer, Accounts: c.accounts, ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)}})
+			p := Compute(
+				Input{
+					Policy:          parse(t, base),
+					Issuer:          issuer,
+					Accounts:        c.accounts,
+					ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)},
+				},
+			)
 			if len(p.Changes) > 0 {
 				t.Errorf("changes in an account that must not be touched: %v", calls(p))
 			}
@@ -261,16 +297,26 @@ func TestSubjectsThatWereAddedByHand(t *testing.T) {
 	accounts := synced(t, serviceAccount("monitoring/prometheus", time.Hour))
 	r := accounts[account].Roles[role]
 	var added []string
-	for _, s := range []string{"team-a:prometheus", "team-out:prometheus", "other:prometheus", "monitoring:default", "team-*:prometheus", "monitoring:*", "team-${*}:prometheus", "TEAM-A:prometheus"} {
+	for _, s := range []string{"team-a:prometheus", "team-out:prometheus", "other:prometheus", "monitoring:default", "team-*:prometheus",
+		"monitoring:*", "team-${*}:prometheus", "TEAM-A:prometheus"} {
 		added = append(added, `"system:serviceaccount:`+s+`"`)
 	}
-	r.Trust = strings.Replace(r.Trust, `:sub":"system:serviceaccount:monitoring:prometheus"`, `:sub":["system:serviceaccount:monitoring:prometheus",`+strings.Join(added, ",")+`]`, 1)
+	r.Trust = strings.Replace(
+		r.Trust,
+		`:sub":"system:serviceaccount:monitoring:prometheus"`,
+		`:sub":["system:serviceaccount:monitoring:prometheus",`+strings.Join(added, ",")+`]`,
+		1,
+	)
 	accounts[account].Roles[role] = r
 	if len(trusts(t, accounts)) < 4 {
 		t.Fatalf("nothing was added: %s", r.Trust)
 	}
 	p := Compute(Input{Policy: parse(t, base), Issuer: issuer, Accounts: accounts, ServiceAccounts: []ServiceAccount{
-		serviceAccount("monitoring/prometheus", time.Hour), serviceAccount("team-out/prometheus", time.Hour, "ampbridge.io/inject", "false"),
+		serviceAccount(
+			"monitoring/prometheus",
+			time.Hour,
+		),
+		serviceAccount("team-out/prometheus", time.Hour, "ampbridge.io/inject", "false"),
 	}})
 	after := carryOut(p, accounts)
 	if diff := cmp.Diff([]string{"monitoring/prometheus", "team-a/prometheus"}, trusts(t, after)); diff != "" {
@@ -296,7 +342,10 @@ func TestTrustShrinksFirst(t *testing.T) {
 		r.Boundary = ""
 		accounts[account].Roles[role] = r
 		p := Compute(Input{Policy: revoked, Issuer: issuer, Accounts: accounts, ServiceAccounts: now})
-		if diff := cmp.Diff([]string{"UpdateAssumeRolePolicy", "PutRolePermissionsBoundary", "UpdateAssumeRolePolicy"}, calls(p)); diff != "" {
+		if diff := cmp.Diff(
+			[]string{"UpdateAssumeRolePolicy", "PutRolePermissionsBoundary", "UpdateAssumeRolePolicy"},
+			calls(p),
+		); diff != "" {
 			t.Fatal(diff)
 		}
 		first := carryOut(Plan{Changes: p.Changes[:1]}, accounts)
@@ -323,7 +372,11 @@ func TestTrustShrinksFirst(t *testing.T) {
 func TestRolesThatNoDestinationUses(t *testing.T) {
 	two := strings.NewReplacer("grants:", `- {name: backup, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0009"}
 grants:`, "destinations: [central]}", "destinations: [central, backup]}").Replace(base)
-	in := Input{Policy: parse(t, two), Issuer: issuer, ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)}}
+	in := Input{
+		Policy:          parse(t, two),
+		Issuer:          issuer,
+		ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)},
+	}
 	in.Accounts = carryOut(Compute(in), nil)
 	left := in.Accounts[account].Roles["ampbridge.dev-aks.backup"]
 	foreign := left
@@ -342,7 +395,8 @@ grants:`, "destinations: [central]}", "destinations: [central, backup]}").Replac
 		{"its destination is gone", parse(t, base), left, true},
 		{"another cluster's", parse(t, base), foreign, false},
 		{"an admin keeps it as a second role", own("assumeRole"), left, false},
-		{"an admin keeps it himself", parse(t, strings.Replace(two, "- {name: backup,", `- {name: backup, role: "`+left.ARN.String()+`",`, 1)), left, false},
+		{"an admin keeps it himself", parse(t, strings.Replace(two, "- {name: backup,", `- {name: backup, role: "`+left.ARN.String()+`",`, 1)),
+			left, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			found := alone
@@ -360,7 +414,10 @@ grants:`, "destinations: [central]}", "destinations: [central, backup]}").Replac
 			if change == nil {
 				return
 			}
-			if got := change.Trust.Subjects(issuer); len(got) > 0 || change.Trust.Statement[0].Effect != "Deny" || len(change.Trust.Statement) != 1 {
+			if got := change.Trust.Subjects(
+				issuer,
+			); len(got) > 0 || change.Trust.Statement[0].Effect != "Deny" ||
+				len(change.Trust.Statement) != 1 {
 				t.Errorf("trust document %s", change.Trust)
 			}
 			found.Orphans[0].Trust = change.Trust.String()
@@ -372,9 +429,14 @@ grants:`, "destinations: [central]}", "destinations: [central, backup]}").Replac
 }
 
 func TestForeignProviderWithTheAudienceIsUsed(t *testing.T) {
-	in := Input{Policy: parse(t, base), Issuer: issuer, ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)}, Accounts: map[string]Account{
-		account: {Provider: &Provider{Audiences: []string{"other", "sts.amazonaws.com"}, Tags: map[string]string{"terraform": "yes"}}},
-	}}
+	in := Input{
+		Policy:          parse(t, base),
+		Issuer:          issuer,
+		ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)},
+		Accounts: map[string]Account{
+			account: {Provider: &Provider{Audiences: []string{"other", "sts.amazonaws.com"}, Tags: map[string]string{"terraform": "yes"}}},
+		},
+	}
 	if diff := cmp.Diff([]string{"CreateRole", "PutRolePolicy"}, calls(Compute(in))); diff != "" {
 		t.Error(diff)
 	}
@@ -418,7 +480,13 @@ func TestTrustQuota(t *testing.T) {
 
 func TestManagedByOthers(t *testing.T) {
 	none := strings.Replace(base, "trust: {", "trust: {manage: none, ", 1)
-	p := Compute(Input{Policy: parse(t, none), Issuer: issuer, ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)}})
+	p := Compute(
+		Input{
+			Policy:          parse(t, none),
+			Issuer:          issuer,
+			ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)},
+		},
+	)
 	if !p.InSync() || len(p.Notes) != 1 || Targets(parse(t, none), issuer) != nil {
 		t.Errorf("trust.manage: none: %+v, targets %v", p, Targets(parse(t, none), issuer))
 	}
@@ -433,8 +501,19 @@ func TestMaximumSessionAndBoundary(t *testing.T) {
 		{"6h", "arn:aws:iam::111122223333:policy/p/b", "arn:aws:iam::111122223333:policy/p/b", 21600},
 		{"1h0m0.5s", "arn:aws:iam::aws:policy/ReadOnlyAccess", "arn:aws:iam::aws:policy/ReadOnlyAccess", 3601},
 	} {
-		text := strings.Replace(base, "arn:aws:iam::999999999999:policy/ampbridge/boundary", c.boundary, 1) + "session: {duration: " + c.duration + "}\n"
-		p := Compute(Input{Policy: parse(t, text), Issuer: issuer, ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)}})
+		text := strings.Replace(
+			base,
+			"arn:aws:iam::999999999999:policy/ampbridge/boundary",
+			c.boundary,
+			1,
+		) + "session: {duration: " + c.duration + "}\n"
+		p := Compute(
+			Input{
+				Policy:          parse(t, text),
+				Issuer:          issuer,
+				ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)},
+			},
+		)
 		if got := p.Changes[1]; got.MaxSessionSeconds != c.want || got.Boundary.String() != c.wantBoundary {
 			t.Errorf("%s, %s: got %d seconds and %s", c.duration, c.boundary, got.MaxSessionSeconds, got.Boundary)
 		}

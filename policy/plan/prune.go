@@ -132,8 +132,15 @@ func (p *planner) prunable(target Target, found Account) map[policy.Subject]bool
 			}
 		}
 		if ready > 0 && suspicious(gone, len(r.trusted)) && !p.allowShrink {
-			p.refuse(r.arn, fmt.Sprintf("%d of %d trusted subjects are not seen any more: more than half at once looks like a mistake, so nobody of the account is pruned; "+
-				"if they are gone for good, run sync once with --allow-shrink, or take away their grants", gone, len(r.trusted)))
+			p.refuse(
+				r.arn,
+				fmt.Sprintf(
+					"%d of %d trusted subjects are not seen any more: more than half at once looks like a mistake, so nobody of the account is pruned; "+
+						"if they are gone for good, run sync once with --allow-shrink, or take away their grants",
+					gone,
+					len(r.trusted),
+				),
+			)
 			return nil
 		}
 	}
@@ -157,7 +164,15 @@ func (p *planner) noteAbsences() {
 		case len(p.seen) == 0:
 			p.note("", s.String(), message+": keeps its trust, because no service account at all is seen")
 		default:
-			p.note("", s.String(), message+": keeps its trust until "+since.Add(time.Duration(p.policy.Trust.PruneAfter)).Format(time.RFC3339)+", should it come back")
+			p.note(
+				"",
+				s.String(),
+				message+": keeps its trust until "+since.Add(
+					time.Duration(p.policy.Trust.PruneAfter),
+				).Format(
+					time.RFC3339,
+				)+", should it come back",
+			)
 		}
 	}
 }

@@ -39,12 +39,16 @@ func TestPrune(t *testing.T) {
 	}{
 		{"within the grace period", missing(1), time.Hour - time.Second, nil, 4, "keeps its trust until 2026-06-01T13:00:00Z"},
 		{"after it", missing(1), time.Hour, nil, 3, ""},
-		{"the period is the policy's", missing(1), time.Hour, func(in *Input) { in.Policy.Trust.PruneAfter = policy.Duration(2 * time.Hour) }, 4, "until 2026-06-01T14:00:00Z"},
+		{"the period is the policy's", missing(1), time.Hour, func(in *Input) { in.Policy.Trust.PruneAfter = policy.Duration(2 * time.Hour) },
+			4, "until 2026-06-01T14:00:00Z"},
 		{"seen again", all, time.Hour, nil, 4, ""},
 		{"seen in another namespace alone", append(missing(1), serviceAccount("team-d/other", time.Hour)), time.Hour, nil, 3, ""},
-		{"a pod of it runs", missing(1), time.Hour, func(in *Input) { in.Held = map[policy.Subject]string{subject(gone): "a pod of it runs: p-0"} }, 4, "but a pod of it runs: p-0"},
+		{"a pod of it runs", missing(1), time.Hour, func(in *Input) {
+			in.Held = map[policy.Subject]string{subject(gone): "a pod of it runs: p-0"}
+		}, 4, "but a pod of it runs: p-0"},
 		{"nothing at all is seen", nil, 24 * time.Hour, nil, 4, "no service account at all is seen"},
-		{"nothing at all is seen, whatever may shrink", nil, 24 * time.Hour, func(in *Input) { in.AllowShrink = true }, 4, "no service account at all is seen"},
+		{"nothing at all is seen, whatever may shrink", nil, 24 * time.Hour, func(in *Input) { in.AllowShrink = true }, 4,
+			"no service account at all is seen"},
 		{"a memory that could not be read", missing(1), time.Hour, func(in *Input) { in.Absence = AbsenceState{} }, 4, ""},
 		{"a memory made for another cluster or issuer", missing(1), time.Hour, func(in *Input) { in.Absence.Owner = "0123" }, 4, ""},
 		{"half of them", missing(2), time.Hour, nil, 2, ""},
@@ -82,7 +86,10 @@ func TestPrune(t *testing.T) {
 			if !strings.Contains(p.String(), c.says) {
 				t.Errorf("the plan does not say %q:\n%s", c.says, p)
 			}
-			if pruned := slices.ContainsFunc(p.SubjectStatuses, func(s SubjectStatus) bool { return s.State == Pruned }); pruned != (c.want < 4) {
+			if pruned := slices.ContainsFunc(
+				p.SubjectStatuses,
+				func(s SubjectStatus) bool { return s.State == Pruned },
+			); pruned != (c.want < 4) {
 				t.Errorf("subject statuses: %+v", p.SubjectStatuses)
 			}
 		})
@@ -92,8 +99,14 @@ func TestPrune(t *testing.T) {
 // The guard is for an account as well: many small roles are many subjects.
 func TestPruneGuardsTheAccount(t *testing.T) {
 	two := parse(t, strings.NewReplacer("grants:", `- {name: backup, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0009"}
-grants:`, "destinations: [central]}", "destinations: [central]}\n- {namespaces: [other], serviceAccounts: [x], destinations: [backup]}").Replace(base))
-	in := Input{Policy: two, Issuer: issuer, ServiceAccounts: []ServiceAccount{serviceAccount("team-a/prometheus", time.Hour), serviceAccount("other/x", time.Hour)}, Now: noon}
+grants:`, "destinations: [central]}", "destinations: [central]}\n- {namespaces: [other], serviceAccounts: [x], destinations: "+
+		"[backup]}").Replace(base))
+	in := Input{
+		Policy:          two,
+		Issuer:          issuer,
+		ServiceAccounts: []ServiceAccount{serviceAccount("team-a/prometheus", time.Hour), serviceAccount("other/x", time.Hour)},
+		Now:             noon,
+	}
 	in.Accounts = carryOut(Compute(in), nil)
 	in.ServiceAccounts = []ServiceAccount{serviceAccount("other/default", time.Hour)}
 	memory := TrackAbsence(AbsenceState{}, in)
@@ -122,10 +135,12 @@ func TestMemory(t *testing.T) {
 		{"seen, though it opted out", func(in *Input) {
 			in.ServiceAccounts = append(in.ServiceAccounts, serviceAccount("team-a/prometheus", 0, "ampbridge.io/inject", "false"))
 		}, time.Time{}},
-		{"not granted any more: the grant decides", func(in *Input) { in.Policy = parse(t, strings.Replace(base, `, "team-*"`, "", 1)) }, time.Time{}},
+		{"not granted any more: the grant decides", func(in *Input) { in.Policy = parse(t, strings.Replace(base, `, "team-*"`, "", 1)) },
+			time.Time{}},
 		{"an account that cannot be read", func(in *Input) { in.Accounts = map[string]Account{account: {Problem: "denied"}} }, noon},
 		{"the role is somebody else's", func(in *Input) {
-			in.Accounts = map[string]Account{account: {Roles: map[string]Role{role: {ARN: accounts[account].Roles[role].ARN, Trust: accounts[account].Roles[role].Trust}}}}
+			in.Accounts = map[string]Account{account: {Roles: map[string]Role{role: {ARN: accounts[account].Roles[role].ARN,
+				Trust: accounts[account].Roles[role].Trust}}}}
 		}, time.Time{}},
 		{"another issuer: the state starts empty", func(in *Input) { in.Issuer += "x/" }, time.Time{}},
 	} {
@@ -181,9 +196,17 @@ func TestPruneProperty(t *testing.T) {
 				lost := !slices.Contains(after, name)
 				_, holds := held[subject(name)]
 				if early := step-lastSeen[subject(name)] <= grace; lost && (early || holds) && name != "monitoring/prometheus" {
-					t.Fatalf("seed %d, step %d: %s lost its trust; seen in step %d, held %v", seed, step, name, lastSeen[subject(name)], holds)
+					t.Fatalf(
+						"seed %d, step %d: %s lost its trust; seen in step %d, held %v",
+						seed,
+						step,
+						name,
+						lastSeen[subject(name)],
+						holds,
+					)
 				}
-				if late := step-lastSeen[subject(name)] > grace; !lost && late && !holds && in.AllowShrink && name != "monitoring/prometheus" {
+				if late := step-lastSeen[subject(name)] > grace; !lost && late && !holds && in.AllowShrink &&
+					name != "monitoring/prometheus" {
 					t.Fatalf("seed %d, step %d: %s kept its trust; seen in step %d", seed, step, name, lastSeen[subject(name)])
 				}
 			}

@@ -86,7 +86,12 @@ func (p *planner) remove(target Target, found Account) {
 		p.note(target.Account, target.Provider.String(), "is left, because roles that stay trust it: "+strings.Join(names, ", "))
 	default:
 		p.plan.Changes = append(p.plan.Changes, Change{
-			Call: DeleteProvider, Account: target.Account, Resource: target.Provider, Owner: p.plan.Owner, Last: true, Reason: "the cluster owns it, and no role that stays names it",
+			Call:     DeleteProvider,
+			Account:  target.Account,
+			Resource: target.Provider,
+			Owner:    p.plan.Owner,
+			Last:     true,
+			Reason:   "the cluster owns it, and no role that stays names it",
 		})
 	}
 }

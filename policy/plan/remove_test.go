@@ -26,10 +26,13 @@ func TestRemove(t *testing.T) {
 		{"all of it", func(*Account) {}, all, ""},
 		{"our own role names the provider", func(a *Account) { a.References = []policy.ARN{a.Orphans[0].ARN} }, all, ""},
 		{"a foreign role on our path", func(a *Account) { a.Orphans = append(a.Orphans, foreign) }, all, "left as it is"},
-		{"a role that stays names the provider", func(a *Account) { a.References = []policy.ARN{foreign.ARN} }, all[:2], "is left, because roles that stay trust it: " + foreign.ARN.String()},
-		{"who names it cannot be seen", func(a *Account) { a.ReferencesProblem = "ListRoles: AccessDenied" }, all[:2], "cannot be seen (ListRoles: AccessDenied)"},
+		{"a role that stays names the provider", func(a *Account) { a.References = []policy.ARN{foreign.ARN} }, all[:2],
+			"is left, because roles that stay trust it: " + foreign.ARN.String()},
+		{"who names it cannot be seen", func(a *Account) { a.ReferencesProblem = "ListRoles: AccessDenied" }, all[:2],
+			"cannot be seen (ListRoles: AccessDenied)"},
 		{"a provider of others", func(a *Account) { a.Provider.Tags = nil }, all[:2], "was not made by sync"},
-		{"a provider of another cluster", func(a *Account) { a.Provider.Tags = map[string]string{TagOwner: "0123"} }, all[:2], "was not made by sync of this cluster"},
+		{"a provider of another cluster", func(a *Account) { a.Provider.Tags = map[string]string{TagOwner: "0123"} }, all[:2],
+			"was not made by sync of this cluster"},
 		{"no provider", func(a *Account) { a.Provider = nil }, all[:2], ""},
 		{"nothing is ours", func(a *Account) { a.Provider, a.Orphans = nil, []Role{foreign} }, nil, ""},
 		{"an account that cannot be read", func(a *Account) { a.Problem = "denied" }, nil, "denied"},
@@ -52,9 +55,12 @@ func TestRemove(t *testing.T) {
 
 func TestRemovalTargets(t *testing.T) {
 	text := strings.NewReplacer(
-		"grants:", `- {name: own, workspace: "arn:aws:aps:eu-west-2:444455556666:workspace/ws-0002", role: "arn:aws:iam::444455556666:role/own"}
+		"grants:",
+		`- {name: own, workspace: "arn:aws:aps:eu-west-2:444455556666:workspace/ws-0002", role: "arn:aws:iam::444455556666:role/own"}
 grants:`,
-		"trust: {", `trust: {manage: none, accounts: [{id: "777788889999"}, {id: "111122223333"}], `).Replace(base)
+		"trust: {",
+		`trust: {manage: none, accounts: [{id: "777788889999"}, {id: "111122223333"}], `,
+	).Replace(base)
 	var got []string
 	for _, target := range RemovalTargets(parse(t, text), issuer) {
 		got = append(got, target.Account+" "+target.Region)

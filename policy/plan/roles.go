@@ -67,10 +67,14 @@ func (p *planner) destinationsRole(d policy.Destination, provider policy.ARN, fo
 	subjects, refused, pruned := p.subjects(d, r.trusted, former, fits)
 	if length > 0 {
 		p.refuse(r.arn, fmt.Sprintf(
-			"no room in the trust document (%d characters, the quota is %d) for the newest: %s; set trust.roleScope: serviceAccount, which gives each its own role, "+
+			"no room in the trust document (%d characters, the quota is %d) for the newest: %s; set trust.roleScope: serviceAccount, "+
+				"which gives each its own role, "+
 				"or raise the account's quota \"Role trust policy length\" and tell sync with --trust-quota, "+
 				"or name the workspace in a second destination, which has a role of its own, and divide the grants",
-			length, p.quota, joined(refused)))
+			length,
+			p.quota,
+			joined(refused),
+		))
 		p.refuseFull(d, refused, "there is no room for newer ones in the trust document of "+r.arn.String())
 	}
 	if !r.exists && len(subjects) > 0 && !p.takeRole() {
@@ -79,7 +83,11 @@ func (p *planner) destinationsRole(d policy.Destination, provider policy.ARN, fo
 	}
 	p.statusOf(d, r.trusted, subjects)
 	if len(subjects) == 0 && !r.exists {
-		p.note(r.arn.Account, r.arn.String(), "destination "+d.Name+": no service account that the policy grants is there yet, so no role is made")
+		p.note(
+			r.arn.Account,
+			r.arn.String(),
+			"destination "+d.Name+": no service account that the policy grants is there yet, so no role is made",
+		)
 		return nil
 	}
 	r.subjects, r.pruned, r.tags = subjects, pruned, p.tags(TagDestination, d.Name)
@@ -181,12 +189,21 @@ func (p *planner) closeRole(found Role, provider policy.ARN) (first, last []Chan
 		if err == nil && policy.Equal(is, document) {
 			return nil
 		}
-		return []Change{{
-			Call: UpdateTrust, Account: found.ARN.Account, Resource: found.ARN, Owner: p.plan.Owner, Destination: found.Tags[TagDestination],
-			Reason:      reason,
-			Differences: append(subjectDifferences(trusted, to), Difference{"trust document", plainText(found.Trust), document.String()}),
-			Trust:       &document,
-		}}
+		return []Change{
+			{
+				Call:        UpdateTrust,
+				Account:     found.ARN.Account,
+				Resource:    found.ARN,
+				Owner:       p.plan.Owner,
+				Destination: found.Tags[TagDestination],
+				Reason:      reason,
+				Differences: append(
+					subjectDifferences(trusted, to),
+					Difference{"trust document", plainText(found.Trust), document.String()},
+				),
+				Trust: &document,
+			},
+		}
 	}
 	if len(moving) == 0 {
 		return change(nil, "nobody whom the policy grants uses the role any more, so it is closed"), nil
@@ -221,15 +238,24 @@ func (p *planner) overRoles(d policy.Destination, refused []policy.Subject) {
 	if p.perServiceAccount() {
 		fix += ", or set trust.roleScope: destination, where a destination has one role"
 	}
-	p.refuse(d.Workspace.ARN, fmt.Sprintf("account %s has no room for the roles of destination %s, so that it is refused to the newest: %s; %s",
-		d.Workspace.Account, d.Name, joined(refused), fix))
+	p.refuse(
+		d.Workspace.ARN,
+		fmt.Sprintf("account %s has no room for the roles of destination %s, so that it is refused to the newest: %s; %s",
+			d.Workspace.Account, d.Name, joined(refused), fix),
+	)
 	p.refuseFull(d, refused, "account "+d.Workspace.Account+" has no room for more roles")
 }
 
 // refuseFull tells the subjects that a quota keeps them out.
 func (p *planner) refuseFull(d policy.Destination, refused []policy.Subject, cause string) {
 	for _, s := range refused {
-		p.setStatus(s, d, QuotaExceeded, false, "not trusted for destination "+d.Name+": "+cause+"; the cluster's admin can raise the account's quota, or divide the grants")
+		p.setStatus(
+			s,
+			d,
+			QuotaExceeded,
+			false,
+			"not trusted for destination "+d.Name+": "+cause+"; the cluster's admin can raise the account's quota, or divide the grants",
+		)
 	}
 }
 
@@ -239,7 +265,8 @@ func (p *planner) providerRefused(arn policy.ARN) bool {
 		return false
 	}
 	p.refuse(arn, fmt.Sprintf("account %s has no room for another OIDC provider, so nobody new is trusted in it; "+
-		"raise its quota \"OpenId connect providers per account\" and tell sync with --provider-quota, or delete providers of clusters that are gone", arn.Account))
+		"raise its quota \"OpenId connect providers per account\" and tell sync with --provider-quota, or delete providers of "+
+		"clusters that are gone", arn.Account))
 	return true
 }
 

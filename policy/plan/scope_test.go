@@ -57,23 +57,37 @@ func elsewhere(p *policy.Policy, a Account) Account {
 func TestARoleForEachServiceAccount(t *testing.T) {
 	p := parse(t, each)
 	in := Input{Policy: p, Issuer: issuer, ServiceAccounts: []ServiceAccount{
-		serviceAccount("monitoring/prometheus", time.Hour), serviceAccount("team-a/prometheus", time.Hour), serviceAccount("team-a/default", time.Hour),
+		serviceAccount(
+			"monitoring/prometheus",
+			time.Hour,
+		),
+		serviceAccount("team-a/prometheus", time.Hour),
+		serviceAccount("team-a/default", time.Hour),
 	}}
 	targets := in.Targets()
-	if want := []string{"ampbridge.dev-aks.central.monitoring.prometheus", "ampbridge.dev-aks.central.team-a.prometheus"}; len(targets) != 1 || !targets[0].All || !slices.Equal(targets[0].Roles, want) {
+	if want := []string{
+		"ampbridge.dev-aks.central.monitoring.prometheus",
+		"ampbridge.dev-aks.central.team-a.prometheus",
+	}; len(targets) != 1 || !targets[0].All ||
+		!slices.Equal(targets[0].Roles, want) {
 		t.Errorf("targets %+v", targets)
 	}
 	first := Compute(in)
-	if diff := cmp.Diff([]string{"CreateOpenIDConnectProvider", "CreateRole", "PutRolePolicy", "CreateRole", "PutRolePolicy"}, calls(first)); diff != "" {
+	if diff := cmp.Diff(
+		[]string{"CreateOpenIDConnectProvider", "CreateRole", "PutRolePolicy", "CreateRole", "PutRolePolicy"},
+		calls(first),
+	); diff != "" {
 		t.Fatal(diff)
 	}
 	role := first.Changes[1]
-	if role.Tags[TagNamespace] != "monitoring" || role.Tags[TagServiceAccount] != "prometheus" || role.Tags[TagDestination] != "central" || role.Boundary.IsZero() {
+	if role.Tags[TagNamespace] != "monitoring" || role.Tags[TagServiceAccount] != "prometheus" || role.Tags[TagDestination] != "central" ||
+		role.Boundary.IsZero() {
 		t.Errorf("role %+v", role)
 	}
 	in.Accounts = carryOut(first, nil)
 	if diff := cmp.Diff(map[string]string{
-		"ampbridge.dev-aks.central.monitoring.prometheus": "monitoring/prometheus", "ampbridge.dev-aks.central.team-a.prometheus": "team-a/prometheus",
+		"ampbridge.dev-aks.central.monitoring.prometheus": "monitoring/prometheus",
+		"ampbridge.dev-aks.central.team-a.prometheus":     "team-a/prometheus",
 	}, whoTrusts(t, in.Accounts[account])); diff != "" {
 		t.Error(diff)
 	}
@@ -84,7 +98,12 @@ func TestARoleForEachServiceAccount(t *testing.T) {
 	// One goes, and is seen no more; one opts out; a stranger is let into a role by hand.
 	in.ServiceAccounts = []ServiceAccount{serviceAccount("team-a/prometheus", time.Hour, policy.AnnotationInject, "false")}
 	r := in.Accounts[account].Roles["ampbridge.dev-aks.central.monitoring.prometheus"]
-	r.Trust = strings.Replace(r.Trust, `:sub":"system:serviceaccount:monitoring:prometheus"`, `:sub":["system:serviceaccount:monitoring:prometheus","system:serviceaccount:team-a:prometheus"]`, 1)
+	r.Trust = strings.Replace(
+		r.Trust,
+		`:sub":"system:serviceaccount:monitoring:prometheus"`,
+		`:sub":["system:serviceaccount:monitoring:prometheus","system:serviceaccount:team-a:prometheus"]`,
+		1,
+	)
 	in.Accounts[account].Roles[r.ARN.RoleName()] = r
 	second := Compute(in)
 	in.Accounts = carryOut(second, in.Accounts)
@@ -98,7 +117,14 @@ func TestARoleForEachServiceAccount(t *testing.T) {
 	}
 
 	// A role of somebody else's is in the way of one, and of nobody else.
-	in = Input{Policy: p, Issuer: issuer, ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour), serviceAccount("team-a/prometheus", time.Hour)}}
+	in = Input{
+		Policy: p,
+		Issuer: issuer,
+		ServiceAccounts: []ServiceAccount{
+			serviceAccount("monitoring/prometheus", time.Hour),
+			serviceAccount("team-a/prometheus", time.Hour),
+		},
+	}
 	foreign := r
 	foreign.Tags = nil
 	in.Accounts = map[string]Account{account: {Roles: map[string]Role{r.ARN.RoleName(): foreign}}}
@@ -119,7 +145,12 @@ func TestTheScopeChanges(t *testing.T) {
 	for _, c := range []struct{ from, to string }{{base, each}, {each, base}} {
 		from, to := parse(t, c.from), parse(t, strings.Replace(c.to, `"team-*"`, `"team-a"`, 1))
 		in := Input{Policy: from, Issuer: issuer, Now: noon, ServiceAccounts: []ServiceAccount{
-			serviceAccount("monitoring/prometheus", time.Hour), serviceAccount("team-a/prometheus", time.Hour), serviceAccount("team-b/prometheus", time.Hour),
+			serviceAccount(
+				"monitoring/prometheus",
+				time.Hour,
+			),
+			serviceAccount("team-a/prometheus", time.Hour),
+			serviceAccount("team-b/prometheus", time.Hour),
 		}}
 		in.Accounts = carryOut(Compute(in), nil)
 		trusted := func(name string) (n int) {
@@ -150,7 +181,10 @@ func TestTheScopeChanges(t *testing.T) {
 				in.Accounts = carryOut(Compute(in), in.Accounts)
 				in.Accounts[account] = elsewhere(to, in.Accounts[account])
 			}
-			if again := Compute(in); !again.InSync() || trusted("monitoring/prometheus") != 1 || trusted("team-a/prometheus") != 1 || trusted("team-b/prometheus") != 0 {
+			if again := Compute(
+				in,
+			); !again.InSync() || trusted("monitoring/prometheus") != 1 || trusted("team-a/prometheus") != 1 ||
+				trusted("team-b/prometheus") != 0 {
 				t.Errorf("in the end: %v\n%s", whoTrusts(t, in.Accounts[account]), again)
 			}
 		}
@@ -160,14 +194,22 @@ func TestTheScopeChanges(t *testing.T) {
 
 		// Something is refused: the old ones stay open.
 		in.Accounts = before
-		in.Accounts[account] = Account{Roles: before[account].Roles, Orphans: before[account].Orphans, Headroom: &Headroom{}, Provider: before[account].Provider}
+		in.Accounts[account] = Account{
+			Roles:    before[account].Roles,
+			Orphans:  before[account].Orphans,
+			Headroom: &Headroom{},
+			Provider: before[account].Provider,
+		}
 		refused := Compute(in)
 		if slices.ContainsFunc(refused.Changes, func(c Change) bool { return c.Last }) || len(refused.Refusals) == 0 {
 			t.Errorf("no room:\n%s", refused)
 		}
 		in.Accounts, in.Missing = before, map[policy.ARN]bool{to.Destinations[0].Workspace.ARN: true}
 		in.Accounts[account] = Account{Roles: before[account].Roles, Orphans: before[account].Orphans, Provider: before[account].Provider}
-		if missing := Compute(in); slices.ContainsFunc(missing.Changes, func(c Change) bool { return c.Last }) || len(missing.Refusals) == 0 {
+		if missing := Compute(
+			in,
+		); slices.ContainsFunc(missing.Changes, func(c Change) bool { return c.Last }) ||
+			len(missing.Refusals) == 0 {
 			t.Errorf("no workspace:\n%s", missing)
 		}
 	}
@@ -202,7 +244,12 @@ func TestTheScopeChangesToADocumentThatIsTooShort(t *testing.T) {
 
 func TestPruneARoleOfItsOwn(t *testing.T) {
 	in := Input{Policy: parse(t, each), Issuer: issuer, Now: noon, ServiceAccounts: []ServiceAccount{
-		serviceAccount("monitoring/prometheus", time.Hour), serviceAccount("team-a/prometheus", time.Hour), serviceAccount("team-b/prometheus", time.Hour),
+		serviceAccount(
+			"monitoring/prometheus",
+			time.Hour,
+		),
+		serviceAccount("team-a/prometheus", time.Hour),
+		serviceAccount("team-b/prometheus", time.Hour),
 	}}
 	in.Accounts = carryOut(Compute(in), nil)
 	in.ServiceAccounts = in.ServiceAccounts[:2]
@@ -229,13 +276,25 @@ func TestRoomForRoles(t *testing.T) {
 	for i := range 5 {
 		all = append(all, serviceAccount(fmt.Sprintf("team-%d/prometheus", i), time.Duration(i)*time.Hour))
 	}
-	in := Input{Policy: parse(t, each), Issuer: issuer, ServiceAccounts: all, Accounts: map[string]Account{account: {Headroom: &Headroom{Roles: 2, Providers: 1}}}}
+	in := Input{
+		Policy:          parse(t, each),
+		Issuer:          issuer,
+		ServiceAccounts: all,
+		Accounts:        map[string]Account{account: {Headroom: &Headroom{Roles: 2, Providers: 1}}},
+	}
 	p := Compute(in)
 	made := whoTrusts(t, carryOut(p, in.Accounts)[account])
-	if want := []string{"ampbridge.dev-aks.central.team-3.prometheus", "ampbridge.dev-aks.central.team-4.prometheus"}; !slices.Equal(slices.Sorted(maps.Keys(made)), want) {
+	if want := []string{
+		"ampbridge.dev-aks.central.team-3.prometheus",
+		"ampbridge.dev-aks.central.team-4.prometheus",
+	}; !slices.Equal(
+		slices.Sorted(maps.Keys(made)),
+		want,
+	) {
 		t.Errorf("made %v, want the oldest two", made)
 	}
-	if len(p.Refusals) != 1 || !strings.Contains(p.Refusals[0].Message, "Roles per account") || !strings.Contains(p.Refusals[0].Message, "team-0:prometheus") {
+	if len(p.Refusals) != 1 || !strings.Contains(p.Refusals[0].Message, "Roles per account") ||
+		!strings.Contains(p.Refusals[0].Message, "team-0:prometheus") {
 		t.Errorf("refusals %v", p.Refusals)
 	}
 
@@ -256,17 +315,28 @@ func TestRoomForRoles(t *testing.T) {
 // A workspace that is not there makes no role, and takes nobody's trust.
 func TestMissingWorkspace(t *testing.T) {
 	p := parse(t, base)
-	in := Input{Policy: p, Issuer: issuer, Missing: map[policy.ARN]bool{p.Destinations[0].Workspace.ARN: true}, ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)}}
+	in := Input{
+		Policy:          p,
+		Issuer:          issuer,
+		Missing:         map[policy.ARN]bool{p.Destinations[0].Workspace.ARN: true},
+		ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)},
+	}
 	first := Compute(in)
-	if len(first.Changes) > 0 || len(first.Refusals) != 1 || !strings.Contains(first.Refusals[0].Message, "destinations[0].workspace does not exist") ||
-		len(first.SubjectStatuses) != 1 || first.SubjectStatuses[0].State != WorkspaceMissing {
+	if len(first.Changes) > 0 || len(first.Refusals) != 1 ||
+		!strings.Contains(first.Refusals[0].Message, "destinations[0].workspace does not exist") ||
+		len(first.SubjectStatuses) != 1 ||
+		first.SubjectStatuses[0].State != WorkspaceMissing {
 		t.Errorf("from nothing:\n%s%v", first, first.SubjectStatuses)
 	}
 	in.Accounts = synced(t, serviceAccount("monitoring/prometheus", time.Hour), serviceAccount("team-a/prometheus", time.Hour))
 	r := in.Accounts[account].Roles[role]
 	r.Permissions = strings.Replace(r.Permissions, "ws-0001", "ws-0000", 1)
 	in.Accounts[account].Roles[role] = r
-	in.ServiceAccounts = append(in.ServiceAccounts, serviceAccount("team-new/prometheus", time.Hour), serviceAccount("team-a/prometheus", time.Hour, policy.AnnotationInject, "false"))
+	in.ServiceAccounts = append(
+		in.ServiceAccounts,
+		serviceAccount("team-new/prometheus", time.Hour),
+		serviceAccount("team-a/prometheus", time.Hour, policy.AnnotationInject, "false"),
+	)
 	second := Compute(in)
 	if diff := cmp.Diff([]string{"UpdateAssumeRolePolicy"}, calls(second)); diff != "" {
 		t.Errorf("what the role may do must stay: %s", diff)

@@ -54,7 +54,10 @@ func (p *planner) noteDenied() {
 		case s.otherwise == unclear && granted:
 			p.note("", subject.String(), s.decision.Warning)
 		case s.decision.Reason == policy.NotGranted && s.asks:
-			p.plan.SubjectStatuses = append(p.plan.SubjectStatuses, SubjectStatus{Subject: subject, State: NotGranted, Message: s.decision.Warning})
+			p.plan.SubjectStatuses = append(
+				p.plan.SubjectStatuses,
+				SubjectStatus{Subject: subject, State: NotGranted, Message: s.decision.Warning},
+			)
 		}
 	}
 }
@@ -86,14 +89,24 @@ func (p *planner) intentOf(s policy.Subject, destination string) intent {
 //
 // Former ones are trusted by roles of the other trust.roleScope. They come before
 // the newcomers: their trust moves. fits reports whether there is room for one more.
-func (p *planner) subjects(d policy.Destination, trusted, former []policy.Subject, fits func(kept []policy.Subject, s policy.Subject) bool) (kept, refused []policy.Subject, pruned int) {
+func (p *planner) subjects(
+	d policy.Destination,
+	trusted, former []policy.Subject,
+	fits func(kept []policy.Subject, s policy.Subject) bool,
+) (kept, refused []policy.Subject, pruned int) {
 	room := places{policy: p.policy, destination: d.Name, taken: map[place]int{}}
 	for _, s := range trusted {
 		switch w := p.intentOf(s, d.Name); {
 		case !room.granted(s) || w == unwanted:
 		case w == unseen && p.pruned[s]:
 			pruned++
-			p.setStatus(s, d, Pruned, true, "not seen since "+p.absence.Missed[s].Format(time.RFC3339)+": not trusted for destination "+d.Name+" any more")
+			p.setStatus(
+				s,
+				d,
+				Pruned,
+				true,
+				"not seen since "+p.absence.Missed[s].Format(time.RFC3339)+": not trusted for destination "+d.Name+" any more",
+			)
 		default:
 			room.take(s)
 			kept = append(kept, s)
@@ -115,13 +128,23 @@ func (p *planner) subjects(d policy.Destination, trusted, former []policy.Subjec
 	})
 	for _, s := range append(moving, newcomers...) {
 		if p.missing(d) {
-			p.setStatus(s, d, WorkspaceMissing, false, "not trusted for destination "+d.Name+": its workspace "+d.Workspace.String()+" does not exist; the cluster's admin corrects destinations[].workspace in the policy")
+			p.setStatus(
+				s,
+				d,
+				WorkspaceMissing,
+				false,
+				"not trusted for destination "+d.Name+": its workspace "+d.Workspace.String()+" does not exist; the cluster's admin "+
+					"corrects destinations[].workspace in the policy",
+			)
 			continue
 		}
 		if !room.take(s) && !slices.Contains(moving, s) {
 			message := fmt.Sprintf(
-				"not trusted for destination %s: namespace %s has all the subjects that maxSubjectsPerNamespace allows, and older ones keep their place; raise it in the grant",
-				d.Name, s.Namespace)
+				"not trusted for destination %s: namespace %s has all the subjects that maxSubjectsPerNamespace allows, and older ones keep "+
+					"their place; raise it in the grant",
+				d.Name,
+				s.Namespace,
+			)
 			p.note(d.Workspace.Account, s.String(), message)
 			p.setStatus(s, d, CapReached, false, message)
 			continue

@@ -11,7 +11,9 @@ import (
 )
 
 const (
-	issuer  = policy.Issuer("https://eastus.oic.prod-aks.azure.com/11111111-2222-3333-4444-555555555555/66666666-7777-8888-9999-000000000000/")
+	issuer = policy.Issuer(
+		"https://eastus.oic.prod-aks.azure.com/11111111-2222-3333-4444-555555555555/66666666-7777-8888-9999-000000000000/",
+	)
 	account = "111122223333"
 	role    = "ampbridge.dev-aks.central"
 )

@@ -20,7 +20,12 @@ type TooLargeError struct {
 
 // Error implements error.
 func (e *TooLargeError) Error() string {
-	return fmt.Sprintf("an edit of the configuration (%d KiB) may need %d MiB of memory, and has %d MiB", e.Config>>10, e.Need>>20, e.Have>>20)
+	return fmt.Sprintf(
+		"an edit of the configuration (%d KiB) may need %d MiB of memory, and has %d MiB",
+		e.Config>>10,
+		e.Need>>20,
+		e.Have>>20,
+	)
 }
 
 // enough returns an error where an edit with that strategy may need more than memory;

@@ -92,7 +92,10 @@ func RenderWithin(memory int64, config []byte, blocks []policy.Block, generation
 			return Result{}, fmt.Errorf("remote_write name %q: write letters, digits and . : + - _ only", b.Name)
 		}
 		if entry, ok := writesTo(before.writes, b.URL); ok {
-			result.Skipped = append(result.Skipped, Skipped{b.Name, fmt.Sprintf("the configuration's own remote_write %s writes to this workspace already", entry)})
+			result.Skipped = append(
+				result.Skipped,
+				Skipped{b.Name, fmt.Sprintf("the configuration's own remote_write %s writes to this workspace already", entry)},
+			)
 			continue
 		}
 		b.Name = unused(b.Name, names)

@@ -61,10 +61,30 @@ func generate(r *rand.Rand) string {
 		)
 	}
 	fields := []string{
-		pick("global: {scrape_interval: 15s}\n", "global:\n  scrape_interval: 15s # c\n  external_labels: {a: $(POD_NAME), b: \"\\u263a\", 'c': yes}\n", "global:\n    scrape_interval:   30s\n\n"),
-		pick("", "rule_files: [a, b,\n  c]\n", "rule_files:\n  - a\n  # between\n  - \"b\tc\"\n", "rule_files:\n- >-\n  folded\n  text\n\n  more\n"),
-		pick("", "x-flow: {a, b: , c: [1, ~]}\n", "alerting:\n  alert_relabel_configs:\n  - &drop {action: labeldrop, regex: x}\n  - *drop\n", "# lonely comment\n\n", "storage: {tsdb: {out_of_order_time_window: 30m}}\n"),
-		pick("", "scrape_configs: []\n", "scrape_configs:\n- job_name: a\n  static_configs:\n  - targets: ['a:1', \"b:2\"]\n    labels: {x: 0777, y: 1:20, z: 1e3, n: ~}\n", "scrape_configs:\n  - job_name: |+\n      keep\n\n\n"),
+		pick(
+			"global: {scrape_interval: 15s}\n",
+			"global:\n  scrape_interval: 15s # c\n  external_labels: {a: $(POD_NAME), b: \"\\u263a\", 'c': yes}\n",
+			"global:\n    scrape_interval:   30s\n\n",
+		),
+		pick(
+			"",
+			"rule_files: [a, b,\n  c]\n",
+			"rule_files:\n  - a\n  # between\n  - \"b\tc\"\n",
+			"rule_files:\n- >-\n  folded\n  text\n\n  more\n",
+		),
+		pick(
+			"",
+			"x-flow: {a, b: , c: [1, ~]}\n",
+			"alerting:\n  alert_relabel_configs:\n  - &drop {action: labeldrop, regex: x}\n  - *drop\n",
+			"# lonely comment\n\n",
+			"storage: {tsdb: {out_of_order_time_window: 30m}}\n",
+		),
+		pick(
+			"",
+			"scrape_configs: []\n",
+			"scrape_configs:\n- job_name: a\n  static_configs:\n  - targets: ['a:1', \"b:2\"]\n    labels: {x: 0777, y: 1:20, z: 1e3, n: ~}\n",
+			"scrape_configs:\n  - job_name: |+\n      keep\n\n\n",
+		),
 	}
 	n := 1 + r.IntN(3)
 	list := "\n"

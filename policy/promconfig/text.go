@@ -28,9 +28,9 @@ var errUneditable = errors.New("configuration uses YAML that cannot be written b
 type strategy int
 
 const (
-	splice   strategy = iota // the user's text, with the blocks put in
+	splice  strategy = iota // the user's text, with the blocks put in
 	rewrite                 // the tree, with its comments
-	bare                      // the tree: comments can be put where they break it
+	bare                    // the tree: comments can be put where they break it
 )
 
 // inTurn tries one strategy after the other, until one serves.
@@ -165,7 +165,14 @@ func dump(newline string, documents ...*yaml.Node) ([]byte, error) {
 		lineBreak = yaml.LineBreakCRLN
 	}
 	var out bytes.Buffer
-	dumper, err := yaml.NewDumper(&out, yaml.WithIndent(2), yaml.WithCompactSeqIndent(), yaml.WithLineWidth(-1), yaml.WithUnicode(), yaml.WithLineBreak(lineBreak))
+	dumper, err := yaml.NewDumper(
+		&out,
+		yaml.WithIndent(2),
+		yaml.WithCompactSeqIndent(),
+		yaml.WithLineWidth(-1),
+		yaml.WithUnicode(),
+		yaml.WithLineBreak(lineBreak),
+	)
 	if err != nil {
 		return nil, err
 	}

@@ -68,7 +68,11 @@ func (s *stream) remoteWrite() (list *yaml.Node, was state, err error) {
 		}
 	case 1:
 		if list = resolve(root.Content[at[0]]); list != lookup(root, key) {
-			return nil, "", fmt.Errorf("configuration: line %d: a merge key (<<) below %s replaces it: write the merge key first", root.Content[at[0]].Line, key)
+			return nil, "", fmt.Errorf(
+				"configuration: line %d: a merge key (<<) below %s replaces it: write the merge key first",
+				root.Content[at[0]].Line,
+				key,
+			)
 		}
 	default:
 		return nil, "", fmt.Errorf("configuration: line %d: %s is given twice", root.Content[at[1]].Line, key)
@@ -149,7 +153,13 @@ func (s *stream) withdraw(list *yaml.Node, h header) {
 	}
 	root.Content = slices.Delete(root.Content, at[0]-1, at[0]+1)
 	if h.was == empty {
-		s.documents[0].Content[0] = &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!null", Value: "null", HeadComment: root.HeadComment, FootComment: root.FootComment}
+		s.documents[0].Content[0] = &yaml.Node{
+			Kind:        yaml.ScalarNode,
+			Tag:         "!!null",
+			Value:       "null",
+			HeadComment: root.HeadComment,
+			FootComment: root.FootComment,
+		}
 	}
 }
 

@@ -36,7 +36,8 @@ func TestNew(t *testing.T) {
 		t.Errorf("sidecar config = %+v", a)
 	}
 	central, backup := a.Destinations[0], a.Destinations[1]
-	if central.Role != "arn:aws:iam::111122223333:role/ampbridge/dev-aks/ampbridge.dev-aks.central" || central.AssumeRole != "" || central.Region != "eu-west-1" {
+	if central.Role != "arn:aws:iam::111122223333:role/ampbridge/dev-aks/ampbridge.dev-aks.central" || central.AssumeRole != "" ||
+		central.Region != "eu-west-1" {
 		t.Errorf("central = %+v", central)
 	}
 	if backup.AssumeRole != "arn:aws-us-gov:iam::444455556666:role/writer" {
@@ -59,7 +60,8 @@ func TestRolesOfServiceAccounts(t *testing.T) {
 	p.Destinations[1].Role = policy.ARN{Partition: "aws-us-gov", Service: "iam", Account: "444455556666", Resource: "role/admins"}
 	e, _ := p.Entitled(policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus-k8s"})
 	a := New(p, e)
-	for i, want := range []string{"arn:aws:iam::111122223333:role/ampbridge/dev-aks/ampbridge.dev-aks.central.monitoring.prometheus-k8s", "arn:aws-us-gov:iam::444455556666:role/admins"} {
+	for i, want := range []string{"arn:aws:iam::111122223333:role/ampbridge/dev-aks/" +
+		"ampbridge.dev-aks.central.monitoring.prometheus-k8s", "arn:aws-us-gov:iam::444455556666:role/admins"} {
 		if got := a.Destinations[i].Role; got != want {
 			t.Errorf("destination %d: %s, want %s", i, got, want)
 		}

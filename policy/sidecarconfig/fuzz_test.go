@@ -28,7 +28,8 @@ func FuzzDecode(f *testing.F) {
 		a.Credentials, a.Token = CredentialsDir+"/credentials", TokenDir+"/token"
 		f.Add(a.Encode(), "prometheus-0")
 	}
-	for _, text := range []string{"", "{}", "null", "[]", `{"version":2}`, `{"version":1,"source":"a","target":"b","file":"c","credentials":"d","token":"e","unknown":1,"destinations":[null,{}]}`} {
+	for _, text := range []string{"", "{}", "null", "[]", `{"version":2}`, `{"version":1,"source":"a","target":"b","file":"c",` +
+		`"credentials":"d","token":"e","unknown":1,"destinations":[null,{}]}`} {
 		f.Add(text, "")
 	}
 	f.Fuzz(func(t *testing.T, text, pod string) {

@@ -26,7 +26,9 @@ func TestGap(t *testing.T) {
 }
 
 func TestDecodeStatus(t *testing.T) {
-	s, err := DecodeStatus([]byte(`{"started":"2026-01-01T00:00:00Z","error":"no","destinations":[{"name":"a","gapSeconds":1}],"later":{}}`))
+	s, err := DecodeStatus(
+		[]byte(`{"started":"2026-01-01T00:00:00Z","error":"no","destinations":[{"name":"a","gapSeconds":1}],"later":{}}`),
+	)
 	if err != nil || s.Error != "no" || len(s.Destinations) != 1 {
 		t.Errorf("with a field of a later version: %+v, %v", s, err)
 	}

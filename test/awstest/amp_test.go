@@ -89,7 +89,10 @@ func (f *fixture) writePath() string { return "/workspaces/" + f.workspace.ID + 
 
 func TestWriteAndQuery(t *testing.T) {
 	f := newFixture(t, awstest.Options{Prometheus: tools.Path(t, "prometheus")})
-	f.putRolePolicy(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":["aps:RemoteWrite","aps:QueryMetrics","aps:GetLabels"],"Resource":"` + f.workspace.ARN + `"}}`)
+	f.putRolePolicy(
+		`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":["aps:RemoteWrite","aps:QueryMetrics","aps:GetLabels"],` +
+			`"Resource":"` + f.workspace.ARN + `"}}`,
+	)
 	creds := f.session()
 	now := time.Now()
 	body := writeRequest("answer", 42, now)
@@ -156,7 +159,10 @@ func TestWritesRefused(t *testing.T) {
 		change(r)
 		return r
 	}
-	reader, err := f.account.PutUser("reader", `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"aps:QueryMetrics","Resource":"*"}}`)
+	reader, err := f.account.PutUser(
+		"reader",
+		`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"aps:QueryMetrics","Resource":"*"}}`,
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -179,17 +185,47 @@ func TestWritesRefused(t *testing.T) {
 		{"another body", tampered(func(r *http.Request) {
 			r.Body = io.NopCloser(bytes.NewReader(writeRequest("answer", 43, time.Now())))
 		}), 403, "InvalidSignatureException"},
-		{"another header", tampered(func(r *http.Request) { r.Header.Set("Content-Type", "text/plain") }), 403, "InvalidSignatureException"},
+		{
+			"another header",
+			tampered(func(r *http.Request) { r.Header.Set("Content-Type", "text/plain") }),
+			403,
+			"InvalidSignatureException",
+		},
 		{"another path", tampered(func(r *http.Request) { r.URL.Path = path(other.ID) }), 403, "InvalidSignatureException"},
 		{"another query", tampered(func(r *http.Request) { r.URL.RawQuery = "a=b" }), 403, "InvalidSignatureException"},
-		{"no signature in the header", tampered(func(r *http.Request) { r.Header.Set("Authorization", "Bearer x") }), 403, "IncompleteSignatureException"},
+		{
+			"no signature in the header",
+			tampered(func(r *http.Request) { r.Header.Set("Authorization", "Bearer x") }),
+			403,
+			"IncompleteSignatureException",
+		},
 		{"another workspace of the account", f.request("POST", path(other.ID), body, creds, nil), 403, "AccessDeniedException"},
-		{"a workspace of another account", f.request("POST", path(foreign.ID), body, f.account.AdminCredentials(), nil), 403, "AccessDeniedException"},
-		{"a workspace that does not exist", f.request("POST", path("ws-none"), body, f.account.AdminCredentials(), nil), 404, "ResourceNotFoundException"},
+		{
+			"a workspace of another account",
+			f.request("POST", path(foreign.ID), body, f.account.AdminCredentials(), nil),
+			403,
+			"AccessDeniedException",
+		},
+		{
+			"a workspace that does not exist",
+			f.request("POST", path("ws-none"), body, f.account.AdminCredentials(), nil),
+			404,
+			"ResourceNotFoundException",
+		},
 		{"without the permission", f.request("POST", f.writePath(), body, reader, nil), 403, "AccessDeniedException"},
 		{"not snappy", f.request("POST", f.writePath(), []byte("\x09garbage"), creds, nil), 400, "ValidationException"},
-		{"a sample of two hours ago", f.request("POST", f.writePath(), writeRequest("answer", 1, time.Now().Add(-2*time.Hour)), creds, nil), 400, "ValidationException"},
-		{"an unknown path", f.request("POST", "/workspaces/"+f.workspace.ID+"/api/v1/admin", body, creds, nil), 404, "UnknownOperationException"},
+		{
+			"a sample of two hours ago",
+			f.request("POST", f.writePath(), writeRequest("answer", 1, time.Now().Add(-2*time.Hour)), creds, nil),
+			400,
+			"ValidationException",
+		},
+		{
+			"an unknown path",
+			f.request("POST", "/workspaces/"+f.workspace.ID+"/api/v1/admin", body, creds, nil),
+			404,
+			"UnknownOperationException",
+		},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -234,11 +270,17 @@ func TestASessionFollowsItsRole(t *testing.T) {
 	f.updateTrust(trust(f.provider, eksIssuer, "system:serviceaccount:other:other"))
 	write(204) // a session outlives the trust that it came from
 
-	boundary, err := f.account.PutManagedPolicy("boundary", `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"aps:QueryMetrics","Resource":"*"}}`)
+	boundary, err := f.account.PutManagedPolicy(
+		"boundary",
+		`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"aps:QueryMetrics","Resource":"*"}}`,
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.iam.PutRolePermissionsBoundary(background, &iam.PutRolePermissionsBoundaryInput{RoleName: name, PermissionsBoundary: aws.String(boundary)}); err != nil {
+	if _, err := f.iam.PutRolePermissionsBoundary(
+		background,
+		&iam.PutRolePermissionsBoundaryInput{RoleName: name, PermissionsBoundary: aws.String(boundary)},
+	); err != nil {
 		t.Fatal(err)
 	}
 	write(403)
@@ -246,16 +288,25 @@ func TestASessionFollowsItsRole(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(204)
-	if _, err := f.iam.DeleteRolePolicy(background, &iam.DeleteRolePolicyInput{RoleName: name, PolicyName: aws.String("remote-write")}); err != nil {
+	if _, err := f.iam.DeleteRolePolicy(
+		background,
+		&iam.DeleteRolePolicyInput{RoleName: name, PolicyName: aws.String("remote-write")},
+	); err != nil {
 		t.Fatal(err)
 	}
 	write(403)
-	if _, err := f.iam.AttachRolePolicy(background, &iam.AttachRolePolicyInput{RoleName: name, PolicyArn: aws.String("arn:aws:iam::aws:policy/AmazonPrometheusRemoteWriteAccess")}); err != nil {
+	if _, err := f.iam.AttachRolePolicy(
+		background,
+		&iam.AttachRolePolicyInput{RoleName: name, PolicyArn: aws.String("arn:aws:iam::aws:policy/AmazonPrometheusRemoteWriteAccess")},
+	); err != nil {
 		t.Fatal(err)
 	}
 	write(204)
 
-	if _, err := f.iam.DetachRolePolicy(background, &iam.DetachRolePolicyInput{RoleName: name, PolicyArn: aws.String("arn:aws:iam::aws:policy/AmazonPrometheusRemoteWriteAccess")}); err != nil {
+	if _, err := f.iam.DetachRolePolicy(
+		background,
+		&iam.DetachRolePolicyInput{RoleName: name, PolicyArn: aws.String("arn:aws:iam::aws:policy/AmazonPrometheusRemoteWriteAccess")},
+	); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := f.iam.DeleteRole(background, &iam.DeleteRoleInput{RoleName: name}); err != nil {
@@ -288,13 +339,21 @@ func TestControlPlane(t *testing.T) {
 	}
 	got := described.Workspace
 	if got.ARN != made.ARN || got.Alias != "second" || got.Status.StatusCode != "ACTIVE" || got.Tags["team"] != "x" ||
-		math.Abs(got.CreatedAt-float64(time.Now().Unix())) > 300 || got.PrometheusEndpoint != f.cloud.URL+"/workspaces/"+made.WorkspaceID+"/" {
+		math.Abs(
+			got.CreatedAt-float64(time.Now().Unix()),
+		) > 300 || got.PrometheusEndpoint != f.cloud.URL+"/workspaces/"+made.WorkspaceID+"/" {
 		t.Errorf("workspace = %+v", got)
 	}
-	if status, _, text := f.send(f.request("GET", "/workspaces?alias=sec", nil, admin, nil)); status != 200 || strings.Count(text, `"workspaceId"`) != 1 {
+	if status, _, text := f.send(
+		f.request("GET", "/workspaces?alias=sec", nil, admin, nil),
+	); status != 200 ||
+		strings.Count(text, `"workspaceId"`) != 1 {
 		t.Errorf("list: %d %s", status, text)
 	}
-	if status, code, _ := f.send(f.request("GET", "/workspaces/"+f.workspace.ID, nil, f.session(), nil)); status != 403 || code != "AccessDeniedException" {
+	if status, code, _ := f.send(
+		f.request("GET", "/workspaces/"+f.workspace.ID, nil, f.session(), nil),
+	); status != 403 ||
+		code != "AccessDeniedException" {
 		t.Errorf("describe without the permission: %d %s", status, code)
 	}
 }
@@ -302,7 +361,10 @@ func TestControlPlane(t *testing.T) {
 // TestNoPrometheus is a double that was given no binary: it says so.
 func TestNoPrometheus(t *testing.T) {
 	f := newFixture(t, awstest.Options{})
-	if status, _, text := f.send(f.request("POST", f.writePath(), writeRequest("a", 1, time.Now()), f.session(), nil)); status != 500 || !strings.Contains(text, "Options.Prometheus names no binary") {
+	if status, _, text := f.send(
+		f.request("POST", f.writePath(), writeRequest("a", 1, time.Now()), f.session(), nil),
+	); status != 500 ||
+		!strings.Contains(text, "Options.Prometheus names no binary") {
 		t.Errorf("write: %d %s", status, text)
 	}
 	if _, err := f.cloud.Query(context.Background(), f.workspace.ID, "a"); err == nil {

@@ -137,8 +137,10 @@ const (
 )
 
 var (
-	validSid       = regexp.MustCompile(`^[0-9A-Za-z]*$`)
-	trustActions   = regexp.MustCompile(`(?i)^sts:(AssumeRole|AssumeRoleWithWebIdentity|AssumeRoleWithSAML|TagSession|SetSourceIdentity|SetContext|\*|AssumeRole\*)$`)
+	validSid     = regexp.MustCompile(`^[0-9A-Za-z]*$`)
+	trustActions = regexp.MustCompile(
+		`(?i)^sts:(AssumeRole|AssumeRoleWithWebIdentity|AssumeRoleWithSAML|TagSession|SetSourceIdentity|SetContext|\*|AssumeRole\*)$`,
+	)
 	vendorAction   = regexp.MustCompile(`^[0-9A-Za-z-]+:[0-9A-Za-z*?]+$`)
 	principalKinds = []string{"AWS", "CanonicalUser", "Federated", "Service"}
 )

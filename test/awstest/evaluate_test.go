@@ -39,7 +39,11 @@ func TestEvaluateActionsAndResources(t *testing.T) {
 		{"not action that covers it", []string{`{"Effect":"Allow","NotAction":"aps:*","Resource":"*"}`}, silent},
 		{"not resource", []string{`{"Effect":"Allow","Action":"*","NotResource":"` + workspaceARN + `"}`}, silent},
 		{"variable", []string{`{"Effect":"Allow","Action":"*","Resource":"arn:aws:aps:*:${aws:PrincipalAccount}:workspace/*"}`}, allow},
-		{"variable without a value", []string{`{"Effect":"Allow","Action":"*","Resource":"arn:aws:aps:*:${aws:PrincipalTag/account}:workspace/*"}`}, silent},
+		{
+			"variable without a value",
+			[]string{`{"Effect":"Allow","Action":"*","Resource":"arn:aws:aps:*:${aws:PrincipalTag/account}:workspace/*"}`},
+			silent,
+		},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -63,10 +67,22 @@ func TestPermissionsAreAnIntersection(t *testing.T) {
 		{"identity alone", permissions{identity: []document{write}}, ""},
 		{"nothing", permissions{}, "because no identity-based policy allows the aps:RemoteWrite action"},
 		{"boundary agrees", permissions{identity: []document{write}, boundary: &write}, ""},
-		{"boundary is silent", permissions{identity: []document{write}, boundary: &query}, "because no permissions boundary allows the aps:RemoteWrite action"},
-		{"a boundary gives nothing", permissions{identity: []document{query}, boundary: &write}, "because no identity-based policy allows the aps:RemoteWrite action"},
+		{
+			"boundary is silent",
+			permissions{identity: []document{write}, boundary: &query},
+			"because no permissions boundary allows the aps:RemoteWrite action",
+		},
+		{
+			"a boundary gives nothing",
+			permissions{identity: []document{query}, boundary: &write},
+			"because no identity-based policy allows the aps:RemoteWrite action",
+		},
 		{"boundary denies", permissions{identity: []document{write}, boundary: &never}, "with an explicit deny in a permissions boundary"},
-		{"session policy is silent", permissions{identity: []document{write}, session: &query}, "because no session policy allows the aps:RemoteWrite action"},
+		{
+			"session policy is silent",
+			permissions{identity: []document{write}, session: &query},
+			"because no session policy allows the aps:RemoteWrite action",
+		},
 		{"identity denies", permissions{identity: []document{write, never}}, "with an explicit deny in an identity-based policy"},
 	}
 	for _, test := range tests {
@@ -138,18 +154,63 @@ func TestMalformedDocuments(t *testing.T) {
 		{"unknown element", `{"Statement":{` + allowAll + `,"Actions":"*"}}`, "Syntax errors in policy.", identityPolicy},
 		{"duplicate element", `{"Statement":{` + allowAll + `,"Action":"a:b"}}`, "Syntax errors in policy.", identityPolicy},
 		{"no statement", `{"Version":"2012-10-17"}`, "Syntax errors in policy.", identityPolicy},
-		{"version", `{"Version":"2026-01-01","Statement":{` + allowAll + `}}`, "The policy must contain a valid version string.", identityPolicy},
+		{
+			"version",
+			`{"Version":"2026-01-01","Statement":{` + allowAll + `}}`,
+			"The policy must contain a valid version string.",
+			identityPolicy,
+		},
 		{"effect", `{"Statement":{"Effect":"allow","Action":"*","Resource":"*"}}`, "Syntax errors in policy.", identityPolicy},
-		{"sid", `{"Statement":{"Sid":"a-b",` + allowAll + `}}`, "Statement IDs (SID) must be alpha-numeric. Check that your input satisfies the regular expression [0-9A-Za-z]*", identityPolicy},
-		{"sid twice", `{"Statement":[{"Sid":"a",` + allowAll + `},{"Sid":"a",` + allowAll + `}]}`, "Statement IDs (SID) in a single policy must be unique.", identityPolicy},
-		{"no vendor", `{"Statement":{"Effect":"Allow","Action":"RemoteWrite","Resource":"*"}}`, "Actions/Conditions must be prefaced by a vendor, e.g., iam, sdb, ec2, etc.", identityPolicy},
+		{
+			"sid",
+			`{"Statement":{"Sid":"a-b",` + allowAll + `}}`,
+			"Statement IDs (SID) must be alpha-numeric. Check that your input satisfies the regular expression [0-9A-Za-z]*",
+			identityPolicy,
+		},
+		{
+			"sid twice",
+			`{"Statement":[{"Sid":"a",` + allowAll + `},{"Sid":"a",` + allowAll + `}]}`,
+			"Statement IDs (SID) in a single policy must be unique.",
+			identityPolicy,
+		},
+		{
+			"no vendor",
+			`{"Statement":{"Effect":"Allow","Action":"RemoteWrite","Resource":"*"}}`,
+			"Actions/Conditions must be prefaced by a vendor, e.g., iam, sdb, ec2, etc.",
+			identityPolicy,
+		},
 		{"no resource", `{"Statement":{"Effect":"Allow","Action":"*"}}`, "Policy statement must contain resources.", identityPolicy},
-		{"resource", `{"Statement":{"Effect":"Allow","Action":"*","Resource":"ws-1"}}`, `Resource ws-1 must be in ARN format or "*".`, identityPolicy},
-		{"principal in an identity policy", `{"Statement":{` + allowAll + `,"Principal":"*"}}`, "Policy document should not specify a principal.", identityPolicy},
-		{"operator", `{"Statement":{` + allowAll + `,"Condition":{"StringMatches":{"k":"v"}}}}`, "Invalid Condition type : StringMatches.", identityPolicy},
+		{
+			"resource",
+			`{"Statement":{"Effect":"Allow","Action":"*","Resource":"ws-1"}}`,
+			`Resource ws-1 must be in ARN format or "*".`,
+			identityPolicy,
+		},
+		{
+			"principal in an identity policy",
+			`{"Statement":{` + allowAll + `,"Principal":"*"}}`,
+			"Policy document should not specify a principal.",
+			identityPolicy,
+		},
+		{
+			"operator",
+			`{"Statement":{` + allowAll + `,"Condition":{"StringMatches":{"k":"v"}}}}`,
+			"Invalid Condition type : StringMatches.",
+			identityPolicy,
+		},
 		{"resource in a trust policy", `{"Statement":{` + federated + `,"Resource":"*"}}`, "Has prohibited field Resource", trustPolicy},
-		{"no principal in a trust policy", `{"Statement":{"Effect":"Allow","Action":"sts:AssumeRole"}}`, "Missing required field Principal", trustPolicy},
-		{"foreign action in a trust policy", `{"Statement":{"Effect":"Allow","Principal":"*","Action":"aps:RemoteWrite"}}`, "AssumeRole policy may only specify STS AssumeRole actions.", trustPolicy},
+		{
+			"no principal in a trust policy",
+			`{"Statement":{"Effect":"Allow","Action":"sts:AssumeRole"}}`,
+			"Missing required field Principal",
+			trustPolicy,
+		},
+		{
+			"foreign action in a trust policy",
+			`{"Statement":{"Effect":"Allow","Principal":"*","Action":"aps:RemoteWrite"}}`,
+			"AssumeRole policy may only specify STS AssumeRole actions.",
+			trustPolicy,
+		},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

@@ -153,9 +153,17 @@ func checkTags(tags []tag) error {
 		at := fmt.Sprintf("tags.%d.member.", i+1)
 		switch {
 		case t.Key == "" || len([]rune(t.Key)) > 128 || !validTag.MatchString(t.Key):
-			return invalid(t.Key, at+"key", `Member must have length between 1 and 128 and satisfy regular expression pattern: [\p{L}\p{Z}\p{N}_.:/=+\-@]+`)
+			return invalid(
+				t.Key,
+				at+"key",
+				`Member must have length between 1 and 128 and satisfy regular expression pattern: [\p{L}\p{Z}\p{N}_.:/=+\-@]+`,
+			)
 		case len([]rune(t.Value)) > 256 || !validTag.MatchString(t.Value):
-			return invalid(t.Value, at+"value", `Member must have length less than or equal to 256 and satisfy regular expression pattern: [\p{L}\p{Z}\p{N}_.:/=+\-@]*`)
+			return invalid(
+				t.Value,
+				at+"value",
+				`Member must have length less than or equal to 256 and satisfy regular expression pattern: [\p{L}\p{Z}\p{N}_.:/=+\-@]*`,
+			)
 		case seen[strings.ToLower(t.Key)]:
 			return apiErr(400, "InvalidInput", "Duplicate tag keys found. Please note that Tag keys are case insensitive.")
 		}

@@ -41,8 +41,10 @@ func (p *managedPolicy) defaultID() string { return p.versions[len(p.versions)-1
 
 // awsManagedPolicies are the ones of AWS that concern AMP, as AWS publishes them.
 var awsManagedPolicies = map[string]string{
-	"AmazonPrometheusRemoteWriteAccess": `{"Version":"2012-10-17","Statement":[{"Action":["aps:RemoteWrite"],"Effect":"Allow","Resource":"*"}]}`,
-	"AmazonPrometheusQueryAccess":       `{"Version":"2012-10-17","Statement":[{"Action":["aps:GetLabels","aps:GetMetricMetadata","aps:GetSeries","aps:QueryMetrics"],"Effect":"Allow","Resource":"*"}]}`,
+	"AmazonPrometheusRemoteWriteAccess": `{"Version":"2012-10-17","Statement":[{"Action":["aps:RemoteWrite"],"Effect":"Allow",` +
+		`"Resource":"*"}]}`,
+	"AmazonPrometheusQueryAccess": `{"Version":"2012-10-17","Statement":[{"Action":["aps:GetLabels","aps:GetMetricMetadata",` +
+		`"aps:GetSeries","aps:QueryMetrics"],"Effect":"Allow","Resource":"*"}]}`,
 }
 
 func (a *Account) addAWSManaged(name, text string) {
@@ -181,7 +183,13 @@ func getPolicyVersion(q *queryCall) (any, error) {
 	}
 	i := slices.IndexFunc(p.versions, func(v policyVersion) bool { return v.id == q.form.Get("VersionId") })
 	if i < 0 {
-		return nil, apiErrf(404, "NoSuchEntity", "Policy %s version %s does not exist or is not attachable.", p.arn, q.form.Get("VersionId"))
+		return nil, apiErrf(
+			404,
+			"NoSuchEntity",
+			"Policy %s version %s does not exist or is not attachable.",
+			p.arn,
+			q.form.Get("VersionId"),
+		)
 	}
 	x := p.versionXML(i)
 	x.Document = encodedPolicy(p.versions[i].document.canonical())
@@ -238,7 +246,12 @@ func createPolicyVersion(q *queryCall) (any, error) {
 		return nil, apiErr(501, "NotImplemented", "A version that is not the default is not here")
 	}
 	if len(p.versions) == maxPolicyVersions {
-		return nil, apiErrf(409, "LimitExceeded", "A managed policy can have up to %d versions. Before you create a new version, you must delete an existing version.", maxPolicyVersions)
+		return nil, apiErrf(
+			409,
+			"LimitExceeded",
+			"A managed policy can have up to %d versions. Before you create a new version, you must delete an existing version.",
+			maxPolicyVersions,
+		)
 	}
 	now := q.cloud.now()
 	next := p.with(d, now)

@@ -49,7 +49,12 @@ func checkThumbprints(thumbprints []string) error {
 	}
 	for _, t := range thumbprints {
 		if !validThumbprint.MatchString(t) {
-			return invalid(t, "thumbprintList", "Member must satisfy constraint: [Member must have length less than or equal to 40, Member must have length greater than or equal to 40]")
+			return invalid(
+				t,
+				"thumbprintList",
+				"Member must satisfy constraint: [Member must have length less than or equal to 40, Member must have length greater than or "+
+					"equal to 40]",
+			)
 		}
 	}
 	return nil

@@ -97,7 +97,11 @@ func createRole(q *queryCall) (any, error) {
 		return nil, err
 	}
 	if !validPath.MatchString(r.path) {
-		return nil, apiErr(400, "ValidationError", "The specified value for path is invalid. It must begin and end with / and contain only alphanumeric characters and/or / characters.")
+		return nil, apiErr(
+			400,
+			"ValidationError",
+			"The specified value for path is invalid. It must begin and end with / and contain only alphanumeric characters and/or / characters.",
+		)
 	}
 	if err := checkTags(r.tags); err != nil {
 		return nil, err

@@ -60,7 +60,10 @@ func TestIAMErrors(t *testing.T) {
 			return err
 		}, "EntityAlreadyExists", "Role with name ampbridge.dev.central already exists."},
 		{"role exists under another path and case", func() error {
-			_, err := f.iam.CreateRole(background, &iam.CreateRoleInput{RoleName: aws.String("SECOND"), Path: aws.String("/b/"), AssumeRolePolicyDocument: good})
+			_, err := f.iam.CreateRole(
+				background,
+				&iam.CreateRoleInput{RoleName: aws.String("SECOND"), Path: aws.String("/b/"), AssumeRolePolicyDocument: good},
+			)
 			return err
 		}, "EntityAlreadyExists", "Role with name SECOND already exists."},
 		{"too many roles", func() error {
@@ -76,7 +79,10 @@ func TestIAMErrors(t *testing.T) {
 			return err
 		}, "LimitExceeded", "Cannot exceed quota for ACLSizePerRole: 600"},
 		{"trust policy malformed", func() error {
-			_, err := f.iam.UpdateAssumeRolePolicy(background, &iam.UpdateAssumeRolePolicyInput{RoleName: name, PolicyDocument: aws.String("{}")})
+			_, err := f.iam.UpdateAssumeRolePolicy(
+				background,
+				&iam.UpdateAssumeRolePolicyInput{RoleName: name, PolicyDocument: aws.String("{}")},
+			)
 			return err
 		}, "MalformedPolicyDocument", "Syntax errors in policy."},
 		{"principal that does not exist", func() error {
@@ -85,19 +91,32 @@ func TestIAMErrors(t *testing.T) {
 			return err
 		}, "MalformedPolicyDocument", `Invalid principal in policy: "AWS":"arn:aws:iam::111122223333:role/nobody"`},
 		{"role name", func() error {
-			_, err := f.iam.CreateRole(background, &iam.CreateRoleInput{RoleName: aws.String(strings.Repeat("x", 65)), AssumeRolePolicyDocument: good})
+			_, err := f.iam.CreateRole(
+				background,
+				&iam.CreateRoleInput{RoleName: aws.String(strings.Repeat("x", 65)), AssumeRolePolicyDocument: good},
+			)
 			return err
 		}, "ValidationError", "1 validation error detected"},
 		{"role path", func() error {
-			_, err := f.iam.CreateRole(background, &iam.CreateRoleInput{RoleName: missing, Path: aws.String("a"), AssumeRolePolicyDocument: good})
+			_, err := f.iam.CreateRole(
+				background,
+				&iam.CreateRoleInput{RoleName: missing, Path: aws.String("a"), AssumeRolePolicyDocument: good},
+			)
 			return err
 		}, "ValidationError", "The specified value for path is invalid."},
 		{"session duration", func() error {
 			_, err := f.iam.UpdateRole(background, &iam.UpdateRoleInput{RoleName: name, MaxSessionDuration: aws.Int32(3599)})
 			return err
-		}, "ValidationError", "1 validation error detected: Value '3599' at 'maxSessionDuration' failed to satisfy constraint: Member must have value greater than or equal to 3600"},
+		}, "ValidationError", "1 validation error detected: Value '3599' at 'maxSessionDuration' failed to satisfy constraint: Member " +
+			"must have value greater than or equal to 3600"},
 		{"boundary that does not exist", func() error {
-			_, err := f.iam.PutRolePermissionsBoundary(background, &iam.PutRolePermissionsBoundaryInput{RoleName: name, PermissionsBoundary: aws.String("arn:aws:iam::111122223333:policy/nothing")})
+			_, err := f.iam.PutRolePermissionsBoundary(
+				background,
+				&iam.PutRolePermissionsBoundaryInput{
+					RoleName:            name,
+					PermissionsBoundary: aws.String("arn:aws:iam::111122223333:policy/nothing"),
+				},
+			)
 			return err
 		}, "NoSuchEntity", "Scope ARN: arn:aws:iam::111122223333:policy/nothing does not exist or is not attachable."},
 		{"no such role", func() error {
@@ -129,7 +148,13 @@ func TestIAMErrors(t *testing.T) {
 			return err
 		}, "DeleteConflict", "Cannot delete entity, must delete policies first."},
 		{"role with an attached policy", func() error {
-			_, err := f.iam.AttachRolePolicy(background, &iam.AttachRolePolicyInput{RoleName: second, PolicyArn: aws.String("arn:aws:iam::aws:policy/AmazonPrometheusRemoteWriteAccess")})
+			_, err := f.iam.AttachRolePolicy(
+				background,
+				&iam.AttachRolePolicyInput{
+					RoleName:  second,
+					PolicyArn: aws.String("arn:aws:iam::aws:policy/AmazonPrometheusRemoteWriteAccess"),
+				},
+			)
 			if err != nil {
 				return err
 			}
@@ -137,7 +162,10 @@ func TestIAMErrors(t *testing.T) {
 			return err
 		}, "DeleteConflict", "Cannot delete entity, must detach all policies first."},
 		{"attach what does not exist", func() error {
-			_, err := f.iam.AttachRolePolicy(background, &iam.AttachRolePolicyInput{RoleName: name, PolicyArn: aws.String("arn:aws:iam::aws:policy/Nothing")})
+			_, err := f.iam.AttachRolePolicy(
+				background,
+				&iam.AttachRolePolicyInput{RoleName: name, PolicyArn: aws.String("arn:aws:iam::aws:policy/Nothing")},
+			)
 			return err
 		}, "NoSuchEntity", "Policy arn:aws:iam::aws:policy/Nothing does not exist or is not attachable."},
 		{"provider exists", func() error {
@@ -145,28 +173,52 @@ func TestIAMErrors(t *testing.T) {
 			return err
 		}, "EntityAlreadyExists", "Provider with url " + eksIssuer + " already exists."},
 		{"too many providers", func() error {
-			_, err := f.iam.CreateOpenIDConnectProvider(background, &iam.CreateOpenIDConnectProviderInput{Url: aws.String("https://example.com"), ThumbprintList: []string{strings.Repeat("a", 40)}})
+			_, err := f.iam.CreateOpenIDConnectProvider(
+				background,
+				&iam.CreateOpenIDConnectProviderInput{
+					Url:            aws.String("https://example.com"),
+					ThumbprintList: []string{strings.Repeat("a", 40)},
+				},
+			)
 			return err
 		}, "LimitExceeded", "Cannot exceed quota for OpenIdConnectProvidersPerAccount: 2"},
 		{"provider that IAM cannot reach", func() error {
-			_, err := f.iam.CreateOpenIDConnectProvider(background, &iam.CreateOpenIDConnectProviderInput{Url: aws.String("https://10-0-0-1.internal.example")})
+			_, err := f.iam.CreateOpenIDConnectProvider(
+				background,
+				&iam.CreateOpenIDConnectProviderInput{Url: aws.String("https://10-0-0-1.internal.example")},
+			)
 			return err
 		}, "OpenIdIdpCommunicationError", "Unable to communicate with the identity provider"},
 		{"provider with a port", func() error {
-			_, err := f.iam.CreateOpenIDConnectProvider(background, &iam.CreateOpenIDConnectProviderInput{Url: aws.String("https://example.com:6443")})
+			_, err := f.iam.CreateOpenIDConnectProvider(
+				background,
+				&iam.CreateOpenIDConnectProviderInput{Url: aws.String("https://example.com:6443")},
+			)
 			return err
 		}, "ValidationError", "Invalid Open ID Connect Provider URL"},
 		{"provider over http", func() error {
-			_, err := f.iam.CreateOpenIDConnectProvider(background, &iam.CreateOpenIDConnectProviderInput{Url: aws.String("http://example.com")})
+			_, err := f.iam.CreateOpenIDConnectProvider(
+				background,
+				&iam.CreateOpenIDConnectProviderInput{Url: aws.String("http://example.com")},
+			)
 			return err
 		}, "ValidationError", "Invalid Open ID Connect Provider URL"},
 		{"no such provider", func() error {
-			_, err := f.iam.GetOpenIDConnectProvider(background, &iam.GetOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(aksProvider + "x")})
+			_, err := f.iam.GetOpenIDConnectProvider(
+				background,
+				&iam.GetOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(aksProvider + "x")},
+			)
 			return err
 		}, "NoSuchEntity", "OpenIDConnect Provider not found for arn " + aksProvider + "x"},
 		{"too many client IDs", func() error {
 			for _, id := range []string{"one", "two"} {
-				_, err := f.iam.AddClientIDToOpenIDConnectProvider(background, &iam.AddClientIDToOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(aksProvider), ClientID: aws.String(id)})
+				_, err := f.iam.AddClientIDToOpenIDConnectProvider(
+					background,
+					&iam.AddClientIDToOpenIDConnectProviderInput{
+						OpenIDConnectProviderArn: aws.String(aksProvider),
+						ClientID:                 aws.String(id),
+					},
+				)
 				if err != nil {
 					return err
 				}
@@ -174,16 +226,31 @@ func TestIAMErrors(t *testing.T) {
 			return nil
 		}, "LimitExceeded", "Cannot exceed quota for ClientIdsPerOpenIdConnectProvider: 2"},
 		{"no thumbprint left", func() error {
-			_, err := f.iam.UpdateOpenIDConnectProviderThumbprint(background, &iam.UpdateOpenIDConnectProviderThumbprintInput{OpenIDConnectProviderArn: aws.String(aksProvider), ThumbprintList: []string{}})
+			_, err := f.iam.UpdateOpenIDConnectProviderThumbprint(
+				background,
+				&iam.UpdateOpenIDConnectProviderThumbprintInput{
+					OpenIDConnectProviderArn: aws.String(aksProvider),
+					ThumbprintList:           []string{},
+				},
+			)
 			return err
 		}, "InvalidInput", "Thumbprint list must contain at least one entry."},
 		{"thumbprint", func() error {
-			_, err := f.iam.UpdateOpenIDConnectProviderThumbprint(background, &iam.UpdateOpenIDConnectProviderThumbprintInput{OpenIDConnectProviderArn: aws.String(aksProvider), ThumbprintList: []string{"abc"}})
+			_, err := f.iam.UpdateOpenIDConnectProviderThumbprint(
+				background,
+				&iam.UpdateOpenIDConnectProviderThumbprintInput{
+					OpenIDConnectProviderArn: aws.String(aksProvider),
+					ThumbprintList:           []string{"abc"},
+				},
+			)
 			return err
 		}, "ValidationError", "1 validation error detected"},
 		{"policy exists", func() error {
 			for range 2 {
-				if _, err := f.iam.CreatePolicy(background, &iam.CreatePolicyInput{PolicyName: aws.String("boundary"), PolicyDocument: policy}); err != nil {
+				if _, err := f.iam.CreatePolicy(
+					background,
+					&iam.CreatePolicyInput{PolicyName: aws.String("boundary"), PolicyDocument: policy},
+				); err != nil {
 					return err
 				}
 			}
@@ -201,7 +268,9 @@ func TestIAMErrors(t *testing.T) {
 
 func TestRoleComesBackEncodedAndCanonical(t *testing.T) {
 	f := newFixture(t, awstest.Options{})
-	f.updateTrust(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":["444455556666"]},"Action":["sts:AssumeRole"]}]}`)
+	f.updateTrust(
+		`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":["444455556666"]},"Action":["sts:AssumeRole"]}]}`,
+	)
 	out, err := f.iam.GetRole(background, &iam.GetRoleInput{RoleName: aws.String(writerRole)})
 	if err != nil {
 		t.Fatal(err)
@@ -213,11 +282,13 @@ func TestRoleComesBackEncodedAndCanonical(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::444455556666:root"},"Action":"sts:AssumeRole"}]}`
+	const want = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::444455556666:root"},` +
+		`"Action":"sts:AssumeRole"}]}`
 	if got != want {
 		t.Errorf("trust = %s\nwant %s", got, want)
 	}
-	if *out.Role.Path != writerPath || *out.Role.MaxSessionDuration != 3600 || !strings.HasPrefix(*out.Role.RoleId, "AROA") || out.Role.CreateDate.IsZero() {
+	if *out.Role.Path != writerPath || *out.Role.MaxSessionDuration != 3600 || !strings.HasPrefix(*out.Role.RoleId, "AROA") ||
+		out.Role.CreateDate.IsZero() {
 		t.Errorf("role = %+v", out.Role)
 	}
 }
@@ -229,7 +300,9 @@ func TestDeletedPrincipalShowsItsID(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.updateTrust(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Principal":{"AWS":"` + *caller.Role.Arn + `"},"Action":"sts:AssumeRole"}}`)
+	f.updateTrust(
+		`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Principal":{"AWS":"` + *caller.Role.Arn + `"},"Action":"sts:AssumeRole"}}`,
+	)
 	shows := func(want string) {
 		t.Helper()
 		out, err := f.iam.GetRole(background, &iam.GetRoleInput{RoleName: aws.String(writerRole)})
@@ -260,15 +333,36 @@ func TestRoleLifeCycle(t *testing.T) {
 	}
 	boundary, err := f.account.PutManagedPolicy("boundary", allowWrite("*"))
 	must(nil, err)
-	must(f.iam.UpdateRole(background, &iam.UpdateRoleInput{RoleName: name, MaxSessionDuration: aws.Int32(43200), Description: aws.String("writes")}))
-	must(f.iam.TagRole(background, &iam.TagRoleInput{RoleName: name, Tags: []types.Tag{{Key: aws.String("owner"), Value: aws.String("a")}, {Key: aws.String("x"), Value: aws.String("")}}}))
-	must(f.iam.TagRole(background, &iam.TagRoleInput{RoleName: name, Tags: []types.Tag{{Key: aws.String("owner"), Value: aws.String("b")}}}))
+	must(
+		f.iam.UpdateRole(
+			background,
+			&iam.UpdateRoleInput{RoleName: name, MaxSessionDuration: aws.Int32(43200), Description: aws.String("writes")},
+		),
+	)
+	must(
+		f.iam.TagRole(
+			background,
+			&iam.TagRoleInput{
+				RoleName: name,
+				Tags:     []types.Tag{{Key: aws.String("owner"), Value: aws.String("a")}, {Key: aws.String("x"), Value: aws.String("")}},
+			},
+		),
+	)
+	must(
+		f.iam.TagRole(background, &iam.TagRoleInput{RoleName: name, Tags: []types.Tag{{Key: aws.String("owner"), Value: aws.String("b")}}}),
+	)
 	must(f.iam.UntagRole(background, &iam.UntagRoleInput{RoleName: name, TagKeys: []string{"x"}}))
-	must(f.iam.PutRolePermissionsBoundary(background, &iam.PutRolePermissionsBoundaryInput{RoleName: name, PermissionsBoundary: aws.String(boundary)}))
+	must(
+		f.iam.PutRolePermissionsBoundary(
+			background,
+			&iam.PutRolePermissionsBoundaryInput{RoleName: name, PermissionsBoundary: aws.String(boundary)},
+		),
+	)
 	out, err := f.iam.GetRole(background, &iam.GetRoleInput{RoleName: name})
 	must(nil, err)
 	r := out.Role
-	if *r.MaxSessionDuration != 43200 || *r.Description != "writes" || len(r.Tags) != 1 || *r.Tags[0].Value != "b" || *r.PermissionsBoundary.PermissionsBoundaryArn != boundary {
+	if *r.MaxSessionDuration != 43200 || *r.Description != "writes" || len(r.Tags) != 1 || *r.Tags[0].Value != "b" ||
+		*r.PermissionsBoundary.PermissionsBoundaryArn != boundary {
 		t.Errorf("role = %+v", r)
 	}
 	list, err := f.iam.ListRoles(background, &iam.ListRolesInput{PathPrefix: aws.String("/ampbridge/")})
@@ -317,10 +411,19 @@ func TestListRolesPages(t *testing.T) {
 func TestProviderLifeCycle(t *testing.T) {
 	f := newFixture(t, awstest.Options{})
 	arn := aws.String(f.provider)
-	if _, err := f.iam.AddClientIDToOpenIDConnectProvider(background, &iam.AddClientIDToOpenIDConnectProviderInput{OpenIDConnectProviderArn: arn, ClientID: aws.String("second")}); err != nil {
+	if _, err := f.iam.AddClientIDToOpenIDConnectProvider(
+		background,
+		&iam.AddClientIDToOpenIDConnectProviderInput{OpenIDConnectProviderArn: arn, ClientID: aws.String("second")},
+	); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.iam.TagOpenIDConnectProvider(background, &iam.TagOpenIDConnectProviderInput{OpenIDConnectProviderArn: arn, Tags: []types.Tag{{Key: aws.String("k"), Value: aws.String("v")}}}); err != nil {
+	if _, err := f.iam.TagOpenIDConnectProvider(
+		background,
+		&iam.TagOpenIDConnectProviderInput{
+			OpenIDConnectProviderArn: arn,
+			Tags:                     []types.Tag{{Key: aws.String("k"), Value: aws.String("v")}},
+		},
+	); err != nil {
 		t.Fatal(err)
 	}
 	out, err := f.iam.GetOpenIDConnectProvider(background, &iam.GetOpenIDConnectProviderInput{OpenIDConnectProviderArn: arn})
@@ -339,7 +442,10 @@ func TestProviderLifeCycle(t *testing.T) {
 		t.Errorf("providers = %+v", list.OpenIDConnectProviderList)
 	}
 	for range 2 { // a second deletion succeeds too
-		if _, err := f.iam.DeleteOpenIDConnectProvider(background, &iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: arn}); err != nil {
+		if _, err := f.iam.DeleteOpenIDConnectProvider(
+			background,
+			&iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: arn},
+		); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -379,7 +485,13 @@ func TestBoundaryIsRequired(t *testing.T) {
 		return err
 	}
 	denied := "User: arn:aws:iam::111122223333:user/sync is not authorized to perform: "
-	wantError(t, create("a", writerPath, "", false), "AccessDenied", denied+"iam:CreateRole on resource: arn:aws:iam::111122223333:role/ampbridge/dev/a because no identity-based policy allows the iam:CreateRole action")
+	wantError(
+		t,
+		create("a", writerPath, "", false),
+		"AccessDenied",
+		denied+"iam:CreateRole on resource: arn:aws:iam::111122223333:role/ampbridge/dev/a because no identity-based policy allows "+
+			"the iam:CreateRole action",
+	)
 	wantError(t, create("a", "/other/", boundary, false), "AccessDenied", denied+"iam:CreateRole")
 	wantError(t, put(writerRole), "AccessDenied", denied+"iam:PutRolePolicy") // has no boundary
 	if err := create("a", writerPath, boundary, true); err != nil {
@@ -423,6 +535,9 @@ func TestStaleReads(t *testing.T) {
 	f.cloud.SetReadDelay(time.Hour)
 	_, err := f.iam.GetRole(background, &iam.GetRoleInput{RoleName: aws.String(writerRole)})
 	wantError(t, err, "NoSuchEntity", "The role with name")
-	_, err = f.iam.CreateRole(background, &iam.CreateRoleInput{RoleName: aws.String(writerRole), AssumeRolePolicyDocument: aws.String(trust(f.provider, eksIssuer, subject))})
+	_, err = f.iam.CreateRole(
+		background,
+		&iam.CreateRoleInput{RoleName: aws.String(writerRole), AssumeRolePolicyDocument: aws.String(trust(f.provider, eksIssuer, subject))},
+	)
 	wantError(t, err, "EntityAlreadyExists", "Role with name")
 }

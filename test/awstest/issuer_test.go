@@ -73,7 +73,12 @@ func TestDiscoveryDocuments(t *testing.T) {
 	}{
 		{"as it should be", document(eksIssuer, jwks), f.signer.Token(subject, stsTokens), true},
 		{"of another issuer", document(eksIssuer+"/", jwks), f.signer.Token(subject, stsTokens), false},
-		{"keys on a host that is not public", document(eksIssuer, "https://10.0.0.1:6443/openid/v1/jwks"), f.signer.Token(subject, stsTokens), false},
+		{
+			"keys on a host that is not public",
+			document(eksIssuer, "https://10.0.0.1:6443/openid/v1/jwks"),
+			f.signer.Token(subject, stsTokens),
+			false,
+		},
 		{"keys over http", document(eksIssuer, "http"+strings.TrimPrefix(jwks, "https")), f.signer.Token(subject, stsTokens), false},
 		{"keys behind a double slash", document(eksIssuer, eksIssuer+"//openid/v1/jwks"), f.signer.Token(subject, stsTokens), false},
 		{"keys of somebody else", document(eksIssuer, "https://keys.example/openid/v1/jwks"), f.signer.Token(subject, stsTokens), false},

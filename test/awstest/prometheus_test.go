@@ -43,7 +43,12 @@ remote_write:
 `, address, f.workspace.RemoteWriteURL(f.cloud.URL), region))
 
 	var output bytes.Buffer
-	command := exec.Command(binary, "--config.file="+configuration, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+address)
+	command := exec.Command(
+		binary,
+		"--config.file="+configuration,
+		"--storage.tsdb.path="+filepath.Join(dir, "data"),
+		"--web.listen-address="+address,
+	)
 	command.Env = append(os.Environ(), "AWS_SHARED_CREDENTIALS_FILE="+profile)
 	command.Stdout, command.Stderr = &output, &output
 	if err := command.Start(); err != nil {

@@ -149,7 +149,13 @@ func (c *Cloud) answerS3(r *http.Request, body []byte, record *Call) (cut bool, 
 		return cut, o, apiErr(http.StatusNotFound, "NoSuchBucket", "The specified bucket does not exist")
 	}
 	if b.Region != signature.region {
-		return cut, o, apiErrf(http.StatusBadRequest, "AuthorizationHeaderMalformed", "the region '%s' is wrong; expecting '%s'", signature.region, b.Region)
+		return cut, o, apiErrf(
+			http.StatusBadRequest,
+			"AuthorizationHeaderMalformed",
+			"the region '%s' is wrong; expecting '%s'",
+			signature.region,
+			b.Region,
+		)
 	}
 	may := func(action, resource string) bool {
 		context := c.contextOf(caller)
@@ -178,7 +184,11 @@ func (c *Cloud) answerS3(r *http.Request, body []byte, record *Call) (cut bool, 
 	case match != "" && !exists:
 		return cut, o, apiErr(http.StatusNotFound, "NoSuchKey", "The specified key does not exist.")
 	case match != "" && match != found.tag(), none == "*" && exists:
-		return cut, o, apiErr(http.StatusPreconditionFailed, "PreconditionFailed", "At least one of the pre-conditions you specified did not hold")
+		return cut, o, apiErr(
+			http.StatusPreconditionFailed,
+			"PreconditionFailed",
+			"At least one of the pre-conditions you specified did not hold",
+		)
 	}
 	o = Object{Data: body, ContentType: r.Header.Get("Content-Type"), CacheControl: r.Header.Get("Cache-Control"), Modified: c.now()}
 	b.objects[key] = o

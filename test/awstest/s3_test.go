@@ -28,7 +28,11 @@ func TestBucket(t *testing.T) {
 	}
 	user := func(name, action string) awstest.Credentials {
 		t.Helper()
-		c, err := account.PutUser(name, `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":["`+action+`"],"Resource":["arn:aws:s3:::issuer/*","arn:aws:s3:::issuer"]}}`)
+		c, err := account.PutUser(
+			name,
+			`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":["`+action+`"],"Resource":["arn:aws:s3:::issuer/*",`+
+				`"arn:aws:s3:::issuer"]}}`,
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -67,12 +71,14 @@ func TestBucket(t *testing.T) {
 		err  error
 		code string
 	}{
-		"made again":               {put(admin, "a b/ü", "two", "", "*"), "PreconditionFailed"},
-		"another's version":        {put(admin, "a b/ü", "two", `"0"`, ""), "PreconditionFailed"},
-		"the version of nothing":   {put(admin, "none", "two", tag, ""), "NoSuchKey"},
-		"may only read":            {put(client(user("reader", "s3:GetObject"), "eu-west-1"), "a b/ü", "two", "", ""), "AccessDenied"},
-		"another region":           {put(client(account.AdminCredentials(), "eu-west-2"), "a b/ü", "two", "", ""), "AuthorizationHeaderMalformed"},
-		"another account":          {put(client(cloud.Account("444455556666").AdminCredentials(), "eu-west-1"), "a b/ü", "two", "", ""), "AccessDenied"},
+		"made again":             {put(admin, "a b/ü", "two", "", "*"), "PreconditionFailed"},
+		"another's version":      {put(admin, "a b/ü", "two", `"0"`, ""), "PreconditionFailed"},
+		"the version of nothing": {put(admin, "none", "two", tag, ""), "NoSuchKey"},
+		"may only read":          {put(client(user("reader", "s3:GetObject"), "eu-west-1"), "a b/ü", "two", "", ""), "AccessDenied"},
+		"another region": {put(client(account.AdminCredentials(), "eu-west-2"), "a b/ü", "two", "", ""),
+			"AuthorizationHeaderMalformed"},
+		"another account": {put(client(cloud.Account("444455556666").AdminCredentials(), "eu-west-1"), "a b/ü", "two", "", ""),
+			"AccessDenied"},
 		"a forged signature":       {put(client(forged, "eu-west-1"), "a b/ü", "two", "", ""), "SignatureDoesNotMatch"},
 		"nothing, and may list":    {second(get(admin, "none")), "NoSuchKey"},
 		"nothing, and may not":     {second(get(client(user("reader", "s3:GetObject"), "eu-west-1"), "none")), "AccessDenied"},

@@ -29,7 +29,8 @@ func TestUnsnap(t *testing.T) {
 			}
 		})
 	}
-	for _, broken := range []string{"", "\x05", "\x05\x10hell", "\x04\x10hello", "\x08\x0cabcd\x01\x05", "\x08\x0cabcd\x01\x00", "\xff\xff\xff\xff\x0f", "\x05\xf0"} {
+	for _, broken := range []string{"", "\x05", "\x05\x10hell", "\x04\x10hello", "\x08\x0cabcd\x01\x05", "\x08\x0cabcd\x01\x00",
+		"\xff\xff\xff\xff\x0f", "\x05\xf0"} {
 		if got, err := unsnap([]byte(broken)); err == nil {
 			t.Errorf("unsnap(%q) = %q, want an error", broken, got)
 		}

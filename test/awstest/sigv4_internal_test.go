@@ -28,8 +28,11 @@ func TestHeadersThatMustBeSigned(t *testing.T) {
 		for _, header := range test.headers[1:] {
 			list += ";" + header
 		}
-		r.Header.Set("Authorization", signingAlgorithm+" Credential="+keys.AccessKeyID+"/"+s.date+"/eu-west-1/aps/aws4_request, SignedHeaders="+
-			list+", Signature="+s.sign(r, nil, keys.SecretAccessKey))
+		r.Header.Set(
+			"Authorization",
+			signingAlgorithm+" Credential="+keys.AccessKeyID+"/"+s.date+"/eu-west-1/aps/aws4_request, SignedHeaders="+
+				list+", Signature="+s.sign(r, nil, keys.SecretAccessKey),
+		)
 		caller, _, _, message := cloud.authenticate(r, nil, "aps")
 		if (caller != nil) != test.want {
 			t.Errorf("signed %s: accepted %v (%s), want %v", list, caller != nil, message, test.want)

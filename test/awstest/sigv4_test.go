@@ -39,8 +39,18 @@ func TestSignaturesOfQueryCalls(t *testing.T) {
 	}{
 		{"good", request(admin, "sts", now, nil), 200, ""},
 		{"a session", request(session, "sts", now, nil), 200, ""},
-		{"unsigned", request(admin, "sts", now, func(r *http.Request) { r.Header.Del("Authorization") }), 403, "MissingAuthenticationToken"},
-		{"another scheme", request(admin, "sts", now, func(r *http.Request) { r.Header.Set("Authorization", "Basic x") }), 400, "IncompleteSignature"},
+		{
+			"unsigned",
+			request(admin, "sts", now, func(r *http.Request) { r.Header.Del("Authorization") }),
+			403,
+			"MissingAuthenticationToken",
+		},
+		{
+			"another scheme",
+			request(admin, "sts", now, func(r *http.Request) { r.Header.Set("Authorization", "Basic x") }),
+			400,
+			"IncompleteSignature",
+		},
 		{"unknown key", request(unknown, "sts", now, nil), 403, "InvalidClientTokenId"},
 		{"another secret", request(forged, "sts", now, nil), 403, "SignatureDoesNotMatch"},
 		{"another service", request(admin, "iam", now, nil), 403, "SignatureDoesNotMatch"},
@@ -62,7 +72,10 @@ func TestSignaturesOfQueryCalls(t *testing.T) {
 		})
 	}
 	f.cloud.Advance(2 * time.Hour)
-	if status, _, text := f.send(request(session, "sts", time.Now(), nil)); status != 403 || !strings.Contains(text, "<Code>ExpiredToken</Code>") {
+	if status, _, text := f.send(
+		request(session, "sts", time.Now(), nil),
+	); status != 403 ||
+		!strings.Contains(text, "<Code>ExpiredToken</Code>") {
 		t.Errorf("expired session: %d %s", status, text)
 	}
 	if status, _, text := f.send(request(admin, "sts", time.Now(), nil)); status != 200 {
@@ -99,10 +112,13 @@ func TestSessionPolicy(t *testing.T) {
 		t.Fatal(err)
 	}
 	creds := awstest.Credentials{
-		AccessKeyID: *out.Credentials.AccessKeyId, SecretAccessKey: *out.Credentials.SecretAccessKey, SessionToken: *out.Credentials.SessionToken,
+		AccessKeyID:     *out.Credentials.AccessKeyId,
+		SecretAccessKey: *out.Credentials.SecretAccessKey,
+		SessionToken:    *out.Credentials.SessionToken,
 	}
 	status, code, text := f.send(f.request("POST", f.writePath(), writeRequest("a", 1, time.Now()), creds, nil))
-	if status != 403 || code != "AccessDeniedException" || !strings.Contains(text, "because no session policy allows the aps:RemoteWrite action") {
+	if status != 403 || code != "AccessDeniedException" ||
+		!strings.Contains(text, "because no session policy allows the aps:RemoteWrite action") {
 		t.Errorf("%d %s %s", status, code, text)
 	}
 }

@@ -20,10 +20,18 @@ const (
 )
 
 var (
-	validSessionName             = regexp.MustCompile(`^[\w+=,.@-]{2,64}$`)
-	errNotAuthorizedWebIdentity  = apiErr(403, "AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity")
-	errDurationAboveRole         = apiErr(400, "ValidationError", "The requested DurationSeconds exceeds the MaxSessionDuration set for this role.")
-	errDurationAboveChainedLimit = apiErr(400, "ValidationError", "The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by role chaining.")
+	validSessionName            = regexp.MustCompile(`^[\w+=,.@-]{2,64}$`)
+	errNotAuthorizedWebIdentity = apiErr(403, "AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity")
+	errDurationAboveRole        = apiErr(
+		400,
+		"ValidationError",
+		"The requested DurationSeconds exceeds the MaxSessionDuration set for this role.",
+	)
+	errDurationAboveChainedLimit = apiErr(
+		400,
+		"ValidationError",
+		"The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by role chaining.",
+	)
 )
 
 // sessionRequest is what both ways to assume a role have in common.
@@ -187,7 +195,13 @@ func assumeRole(q *queryCall) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	refused := apiErrf(403, "AccessDenied", "User: %s is not authorized to perform: sts:AssumeRole on resource: %s", q.caller.arn(), request.roleARN)
+	refused := apiErrf(
+		403,
+		"AccessDenied",
+		"User: %s is not authorized to perform: sts:AssumeRole on resource: %s",
+		q.caller.arn(),
+		request.roleARN,
+	)
 	role := request.role(c.now().Add(-c.propagation))
 	if role == nil {
 		return nil, refused

@@ -17,7 +17,8 @@ import (
 
 const (
 	notAuthorized = "Not authorized to perform sts:AssumeRoleWithWebIdentity"
-	noKey         = "Couldn't retrieve verification key from your identity provider,  please reference AssumeRoleWithWebIdentity documentation for requirements"
+	noKey         = "Couldn't retrieve verification key from your identity provider,  please reference AssumeRoleWithWebIdentity " +
+		"documentation for requirements"
 	badThumbprint = "OpenIDConnect provider's HTTPS certificate doesn't match configured thumbprint"
 )
 
@@ -28,8 +29,14 @@ func TestAssumeRoleWithWebIdentity(t *testing.T) {
 		t.Fatal(err)
 	}
 	creds := out.Credentials
-	if !strings.HasPrefix(*creds.AccessKeyId, "ASIA") || len(*creds.AccessKeyId) != 20 || len(*creds.SecretAccessKey) != 40 || *creds.SessionToken == "" {
-		t.Errorf("credentials look like %s, %d and %d characters", *creds.AccessKeyId, len(*creds.SecretAccessKey), len(*creds.SessionToken))
+	if !strings.HasPrefix(*creds.AccessKeyId, "ASIA") || len(*creds.AccessKeyId) != 20 || len(*creds.SecretAccessKey) != 40 ||
+		*creds.SessionToken == "" {
+		t.Errorf(
+			"credentials look like %s, %d and %d characters",
+			*creds.AccessKeyId,
+			len(*creds.SecretAccessKey),
+			len(*creds.SessionToken),
+		)
 	}
 	if left := time.Until(*creds.Expiration); left > time.Hour || left < 55*time.Minute {
 		t.Errorf("the session lasts %s, want the default of an hour", left)
@@ -72,14 +79,29 @@ func TestTokensRefused(t *testing.T) {
 		{"wrong subject", f.signer.Token("system:serviceaccount:monitoring:other", stsTokens), "AccessDenied", notAuthorized},
 		{"subject in another case", f.signer.Token(strings.ToUpper(subject), stsTokens), "AccessDenied", notAuthorized},
 		{"other namespace", f.signer.Token("system:serviceaccount:other:prometheus-k8s", stsTokens), "AccessDenied", notAuthorized},
-		{"unknown issuer", stranger.Token(subject, stsTokens), "InvalidIdentityToken", "No OpenIDConnect provider found in your account for " + stranger.Issuer},
-		{"issuer with a slash too many", claims(func(c map[string]any) { c["iss"] = eksIssuer + "/" }), "InvalidIdentityToken", "No OpenIDConnect provider found in your account for " + eksIssuer + "/"},
+		{
+			"unknown issuer",
+			stranger.Token(subject, stsTokens),
+			"InvalidIdentityToken",
+			"No OpenIDConnect provider found in your account for " + stranger.Issuer,
+		},
+		{
+			"issuer with a slash too many",
+			claims(func(c map[string]any) { c["iss"] = eksIssuer + "/" }),
+			"InvalidIdentityToken",
+			"No OpenIDConnect provider found in your account for " + eksIssuer + "/",
+		},
 		{"foreign signature", forger.Token(subject, stsTokens), "InvalidIdentityToken", noKey},
 		{"expired", claims(func(c map[string]any) { c["exp"] = past }), "ExpiredTokenException", "Token expired: current date/time "},
 		{"no subject", without("sub"), "InvalidIdentityToken", "Missing a required claim: sub"},
 		{"no audience", without("aud"), "InvalidIdentityToken", "Missing a required claim: aud"},
 		{"no time of issue", without("iat"), "InvalidIdentityToken", "Missing a required claim: iat"},
-		{"fractional time", claims(func(c map[string]any) { c["exp"] = 4e9 + 0.5 }), "InvalidIdentityToken", "The ID Token provided is not a valid JWT."},
+		{
+			"fractional time",
+			claims(func(c map[string]any) { c["exp"] = 4e9 + 0.5 }),
+			"InvalidIdentityToken",
+			"The ID Token provided is not a valid JWT.",
+		},
 		{"no token", "garbage", "InvalidIdentityToken", "The ID Token provided is not a valid JWT."},
 		{"algorithm none", "eyJhbGciOiJub25lIn0.e30.", "InvalidIdentityToken", "The ID Token provided is not a valid JWT."},
 		{"too long", f.signer.Token(strings.Repeat("x", 20000), stsTokens), "ValidationError", "1 validation error detected"},
@@ -137,14 +159,34 @@ func TestTrustDocuments(t *testing.T) {
 	}{
 		{"exact subject", []string{statement("Allow", f.provider, web, sub("StringEquals", subject))}, true},
 		{"like", []string{statement("Allow", f.provider, web, sub("StringLike", "system:serviceaccount:monitoring:*"))}, true},
-		{"wildcard without like", []string{statement("Allow", f.provider, web, sub("StringEquals", "system:serviceaccount:monitoring:*"))}, false},
+		{
+			"wildcard without like",
+			[]string{statement("Allow", f.provider, web, sub("StringEquals", "system:serviceaccount:monitoring:*"))},
+			false,
+		},
 		{"no condition lets everybody in", []string{statement("Allow", f.provider, web, "{}")}, true},
 		{"other provider", []string{statement("Allow", f.provider+"X", web, sub("StringEquals", subject))}, false},
 		{"other action", []string{statement("Allow", f.provider, "sts:AssumeRole", sub("StringEquals", subject))}, false},
-		{"key of another issuer", []string{statement("Allow", f.provider, web, `{"StringEquals":{"example.com:sub":"`+subject+`"}}`)}, false},
-		{"key with a spurious slash", []string{statement("Allow", f.provider, web, `{"StringEquals":{"`+key+`/:sub":"`+subject+`"}}`)}, false},
-		{"two issuers' keys in one statement never match", []string{statement("Allow", f.provider, web, `{"StringEquals":{"`+key+`:sub":"`+subject+`","example.com:sub":"`+subject+`"}}`)}, false},
-		{"if exists passes an absent key", []string{statement("Allow", f.provider, web, `{"StringEqualsIfExists":{"example.com:sub":"x"}}`)}, true},
+		{
+			"key of another issuer",
+			[]string{statement("Allow", f.provider, web, `{"StringEquals":{"example.com:sub":"`+subject+`"}}`)},
+			false,
+		},
+		{
+			"key with a spurious slash",
+			[]string{statement("Allow", f.provider, web, `{"StringEquals":{"`+key+`/:sub":"`+subject+`"}}`)},
+			false,
+		},
+		{
+			"two issuers' keys in one statement never match",
+			[]string{statement("Allow", f.provider, web, `{"StringEquals":{"`+key+`:sub":"`+subject+`","example.com:sub":"`+subject+`"}}`)},
+			false,
+		},
+		{
+			"if exists passes an absent key",
+			[]string{statement("Allow", f.provider, web, `{"StringEqualsIfExists":{"example.com:sub":"x"}}`)},
+			true,
+		},
 		{"deny wins", []string{
 			statement("Allow", f.provider, web, sub("StringEquals", subject)),
 			statement("Deny", f.provider, web, sub("StringLike", "*")),
@@ -183,15 +225,41 @@ func TestSessionParameters(t *testing.T) {
 		code, message string
 	}{
 		{"the shortest", duration(900), "", ""},
-		{"too short", duration(899), "ValidationError", "1 validation error detected: Value '899' at 'durationSeconds' failed to satisfy constraint: Member must have value greater than or equal to 900"},
+		{
+			"too short",
+			duration(899),
+			"ValidationError",
+			"1 validation error detected: Value '899' at 'durationSeconds' failed to satisfy constraint: Member must have value greater " +
+				"than or equal to 900",
+		},
 		{"the role's maximum", duration(3600), "", ""},
-		{"above the role's maximum", duration(3601), "ValidationError", "The requested DurationSeconds exceeds the MaxSessionDuration set for this role."},
+		{
+			"above the role's maximum",
+			duration(3601),
+			"ValidationError",
+			"The requested DurationSeconds exceeds the MaxSessionDuration set for this role.",
+		},
 		{"above any maximum", duration(43201), "ValidationError", "1 validation error detected"},
-		{"session name", func(in *sts.AssumeRoleWithWebIdentityInput) { in.RoleSessionName = aws.String("a/b") }, "ValidationError", "1 validation error detected"},
+		{
+			"session name",
+			func(in *sts.AssumeRoleWithWebIdentityInput) { in.RoleSessionName = aws.String("a/b") },
+			"ValidationError",
+			"1 validation error detected",
+		},
 		{"no such role", role("arn:aws:iam::111122223333:role/nobody"), "AccessDenied", notAuthorized},
 		{"the role without its path", role("arn:aws:iam::111122223333:role/" + writerRole), "AccessDenied", notAuthorized},
-		{"a role of an account without the provider", role("arn:aws:iam::999900001111:role/x"), "InvalidIdentityToken", "No OpenIDConnect provider found in your account for " + eksIssuer},
-		{"no role ARN", role("arn:aws:iam::111122223333:user/writer-of-samples"), "ValidationError", "arn:aws:iam::111122223333:user/writer-of-samples is invalid"},
+		{
+			"a role of an account without the provider",
+			role("arn:aws:iam::999900001111:role/x"),
+			"InvalidIdentityToken",
+			"No OpenIDConnect provider found in your account for " + eksIssuer,
+		},
+		{
+			"no role ARN",
+			role("arn:aws:iam::111122223333:user/writer-of-samples"),
+			"ValidationError",
+			"arn:aws:iam::111122223333:user/writer-of-samples is invalid",
+		},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -245,7 +313,10 @@ func TestPrivateCANeedsItsThumbprint(t *testing.T) {
 	f.updateTrust(trust(provider, signer.Issuer, subject))
 	create := func(thumbprints ...string) {
 		t.Helper()
-		_, err := f.iam.DeleteOpenIDConnectProvider(context.Background(), &iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(provider)})
+		_, err := f.iam.DeleteOpenIDConnectProvider(
+			context.Background(),
+			&iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(provider)},
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -335,15 +406,27 @@ func TestChainedRoles(t *testing.T) {
 		})
 		return err
 	}
-	refused := "User: arn:aws:sts::111122223333:assumed-role/ampbridge.dev.central/dev-monitoring-prometheus-0 is not authorized to perform: sts:AssumeRole on resource: "
+	refused := "User: arn:aws:sts::111122223333:assumed-role/ampbridge.dev.central/dev-monitoring-prometheus-0 is not authorized " +
+		"to perform: sts:AssumeRole on resource: "
 	wantError(t, assume(*second.Role.Arn, 3600), "AccessDenied", refused+*second.Role.Arn)
 	wantError(t, assume(f.roleARN, 3600), "AccessDenied", refused+f.roleARN) // itself
 
-	f.putRolePolicy(fmt.Sprintf(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"sts:AssumeRole","Resource":["%s","%s"]}}`, *second.Role.Arn, f.roleARN))
+	f.putRolePolicy(
+		fmt.Sprintf(
+			`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"sts:AssumeRole","Resource":["%s","%s"]}}`,
+			*second.Role.Arn,
+			f.roleARN,
+		),
+	)
 	if err := assume(*second.Role.Arn, 3600); err != nil {
 		t.Errorf("trusted and permitted: %v", err)
 	}
-	wantError(t, assume(*second.Role.Arn, 3601), "ValidationError", "The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by role chaining.")
+	wantError(
+		t,
+		assume(*second.Role.Arn, 3601),
+		"ValidationError",
+		"The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by role chaining.",
+	)
 	wantError(t, assume(f.roleARN, 3600), "AccessDenied", refused+f.roleARN) // permitted, not trusted
 }
 

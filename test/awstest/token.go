@@ -52,8 +52,12 @@ func invalidToken(format string, args ...any) error {
 // parseToken reads a token and checks its form.
 func parseToken(raw string) (*token, error) {
 	if len(raw) < 4 || len(raw) > maxToken {
-		return nil, apiErrf(400, "ValidationError",
-			"1 validation error detected: Value at 'webIdentityToken' failed to satisfy constraint: Member must have length between 4 and %d", maxToken)
+		return nil, apiErrf(
+			400,
+			"ValidationError",
+			"1 validation error detected: Value at 'webIdentityToken' failed to satisfy constraint: Member must have length between 4 and %d",
+			maxToken,
+		)
 	}
 	jws, err := jose.ParseSignedCompact(raw, tokenAlgorithms)
 	if err != nil {
@@ -79,7 +83,10 @@ func parseToken(raw string) (*token, error) {
 
 // errNoKey is STS's message for whatever keeps it from checking a signature; the two
 // spaces are AWS's.
-var errNoKey = invalidToken("Couldn't retrieve verification key from your identity provider,  please reference AssumeRoleWithWebIdentity documentation for requirements")
+var errNoKey = invalidToken(
+	"Couldn't retrieve verification key from your identity provider,  please reference AssumeRoleWithWebIdentity documentation for " +
+		"requirements",
+)
 
 // verifySignature checks the token against the keys that its issuer publishes.
 func (c *Cloud) verifySignature(ctx context.Context, t *token, p *provider) error {
@@ -122,7 +129,11 @@ func (t *token) verifyTime(now time.Time) error {
 			now.Unix(), *t.Expires)
 	}
 	if t.NotBefore != nil && now.Add(maxClockSkew).Unix() < *t.NotBefore {
-		return invalidToken("Token is not yet valid: current date/time %d must be after the not-before date/time %d", now.Unix(), *t.NotBefore)
+		return invalidToken(
+			"Token is not yet valid: current date/time %d must be after the not-before date/time %d",
+			now.Unix(),
+			*t.NotBefore,
+		)
 	}
 	return nil
 }

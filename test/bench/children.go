@@ -228,14 +228,21 @@ func servePlain(ctx context.Context, addr, certs string, size int) error {
 		<-ctx.Done()
 		_ = server.Close() // nothing is in flight when a measurement ends
 	}()
-	if err := server.ListenAndServeTLS(filepath.Join(certs, "tls.crt"), filepath.Join(certs, "tls.key")); !errors.Is(err, http.ErrServerClosed) {
+	if err := server.ListenAndServeTLS(
+		filepath.Join(certs, "tls.crt"),
+		filepath.Join(certs, "tls.key"),
+	); !errors.Is(
+		err,
+		http.ErrServerClosed,
+	) {
 		return err
 	}
 	return nil
 }
 
 func constant(size int) http.Handler {
-	const head, tail = `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"uid":"` + uid + `","allowed":true,"patchType":"JSONPatch","patch":"`, `"}}`
+	const head, tail = `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"uid":"` + uid +
+		`","allowed":true,"patchType":"JSONPatch","patch":"`, `"}}`
 	body := []byte(head + strings.Repeat("A", max(0, size-len(head)-len(tail))) + tail)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, err := io.Copy(io.Discard, r.Body); err != nil {

@@ -53,7 +53,16 @@ const (
 func measureCluster(ctx context.Context, dir string, accounts int, r *report) error {
 	program := filepath.Join(dir, "ampbridge")
 	// As `make build` builds it: with the symbols it would be 3 MB larger in memory.
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", program, "github.com/ampbridge/ampbridge/cmd/ampbridge")
+	build := exec.CommandContext(
+		ctx,
+		"go",
+		"build",
+		"-trimpath",
+		"-ldflags=-s -w",
+		"-o",
+		program,
+		"github.com/ampbridge/ampbridge/cmd/ampbridge",
+	)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build: %w: %s", err, out)
@@ -110,7 +119,12 @@ func measureCluster(ctx context.Context, dir string, accounts int, r *report) er
 	if err != nil {
 		return err
 	}
-	r.line("resident memory with %6d service accounts: %s  %s", m.filled.Load(), atMany, r.judge(atMany.all <= memoryBudget && math.Abs(atMany.all-atFew.all) <= flatness, "≤ %.0f MB, flat", memoryBudget))
+	r.line(
+		"resident memory with %6d service accounts: %s  %s",
+		m.filled.Load(),
+		atMany,
+		r.judge(atMany.all <= memoryBudget && math.Abs(atMany.all-atFew.all) <= flatness, "≤ %.0f MB, flat", memoryBudget),
+	)
 	if n := m.filled.Load(); n < int64(accounts) {
 		r.line("(%d service accounts were wanted; after %s there were %d)", accounts, time.Since(start).Round(time.Second), n)
 	}
@@ -148,8 +162,18 @@ func startMeasured(ctx context.Context, dir, program string, c *cluster.Cluster)
 		return nil, err
 	}
 	m := &measured{client: client, metrics: "http://" + addrs[2] + "/metrics", pod: &corev1.Pod{}}
-	if m.child, err = startChild(program, "webhook", "--kubeconfig="+c.Kubeconfig(), "--policy="+policyPath, "--cert-dir="+dir, "--image="+image,
-		"--addr="+addrs[0], "--health-addr="+addrs[1], "--metrics-addr="+addrs[2], "--drain-delay=0"); err != nil {
+	if m.child, err = startChild(
+		program,
+		"webhook",
+		"--kubeconfig="+c.Kubeconfig(),
+		"--policy="+policyPath,
+		"--cert-dir="+dir,
+		"--image="+image,
+		"--addr="+addrs[0],
+		"--health-addr="+addrs[1],
+		"--metrics-addr="+addrs[2],
+		"--drain-delay=0",
+	); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -166,13 +190,23 @@ func startMeasured(ctx context.Context, dir, program string, c *cluster.Cluster)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := m.client.AdmissionregistrationV1().MutatingWebhookConfigurations().Create(ctx, configuration, metav1.CreateOptions{}); err != nil {
+	if _, err := m.client.AdmissionregistrationV1().MutatingWebhookConfigurations().Create(
+		ctx,
+		configuration,
+		metav1.CreateOptions{},
+	); err != nil {
 		return nil, err
 	}
 	if err := c.Namespace(ctx, namespace, map[string]string{policy.LabelInjection: string(policy.InjectionEnabled)}); err != nil {
 		return nil, err
 	}
-	if _, err := m.client.CoreV1().ServiceAccounts(namespace).Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}}, metav1.CreateOptions{}); err != nil {
+	if _, err := m.client.CoreV1().ServiceAccounts(
+		namespace,
+	).Create(
+		ctx,
+		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}},
+		metav1.CreateOptions{},
+	); err != nil {
 		return nil, err
 	}
 	if err := json.Unmarshal(operatorPod, m.pod); err != nil {
@@ -215,7 +249,11 @@ func (m *measured) fill(ctx context.Context, n, have int) error {
 	for i := have; i < n && failing.Err() == nil; i++ {
 		ns := fmt.Sprintf("accounts-%d", i/perNamespace)
 		if i%perNamespace == 0 {
-			if _, err := m.client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}, metav1.CreateOptions{}); err != nil {
+			if _, err := m.client.CoreV1().Namespaces().Create(
+				ctx,
+				&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}},
+				metav1.CreateOptions{},
+			); err != nil {
 				return errors.Join(err, group.Wait())
 			}
 		}

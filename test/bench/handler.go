@@ -116,7 +116,15 @@ func measureHandler(ctx context.Context, dir, profile string, r *report) error {
 
 	r.line("handler over HTTPS, service account in memory; request %d bytes, answer %d bytes", len(body), size)
 	r.line("%-9s %7s  %24s  %24s  %5s  %5s  %24s  %5s", "", "", "webhook", "constant", "", "", "plain", "")
-	r.line("%-9s %7s%s  %5s  %5s%[3]s  %5s", "", "clients", strings.Repeat(fmt.Sprintf("  %8s %7s %7s", "req/s", "p50 ms", "p99 ms"), 2), "ratio", "CPU", "ratio")
+	r.line(
+		"%-9s %7s%s  %5s  %5s%[3]s  %5s",
+		"",
+		"clients",
+		strings.Repeat(fmt.Sprintf("  %8s %7s %7s", "req/s", "p50 ms", "p99 ms"), 2),
+		"ratio",
+		"CPU",
+		"ratio",
+	)
 	for _, protocol := range []struct {
 		name   string
 		http2  bool
@@ -199,11 +207,22 @@ func reviewOf(pod []byte) ([]byte, error) {
 	return json.Marshal(map[string]any{
 		"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1",
 		"request": map[string]any{
-			"uid": uid, "kind": kind, "resource": resource, "requestKind": kind, "requestResource": resource,
-			"name": "prometheus-k8s-0", "namespace": "monitoring", "operation": "CREATE",
-			"userInfo": map[string]any{"username": "system:serviceaccount:kube-system:statefulset-controller", "groups": []string{"system:serviceaccounts", "system:authenticated"}},
-			"object":   object, "oldObject": nil, "dryRun": false,
-			"options": map[string]any{"kind": "CreateOptions", "apiVersion": "meta.k8s.io/v1"},
+			"uid":             uid,
+			"kind":            kind,
+			"resource":        resource,
+			"requestKind":     kind,
+			"requestResource": resource,
+			"name":            "prometheus-k8s-0",
+			"namespace":       "monitoring",
+			"operation":       "CREATE",
+			"userInfo": map[string]any{
+				"username": "system:serviceaccount:kube-system:statefulset-controller",
+				"groups":   []string{"system:serviceaccounts", "system:authenticated"},
+			},
+			"object":    object,
+			"oldObject": nil,
+			"dryRun":    false,
+			"options":   map[string]any{"kind": "CreateOptions", "apiVersion": "meta.k8s.io/v1"},
 		},
 	})
 }

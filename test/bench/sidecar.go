@@ -36,7 +36,16 @@ const (
 // which then becomes one of 1 MB, and looks at it while it is idle.
 func measureSidecar(ctx context.Context, dir string, r *report) error {
 	program := filepath.Join(dir, "config-sidecar")
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", program, "github.com/ampbridge/ampbridge/cmd/config-sidecar")
+	build := exec.CommandContext(
+		ctx,
+		"go",
+		"build",
+		"-trimpath",
+		"-ldflags=-s -w",
+		"-o",
+		program,
+		"github.com/ampbridge/ampbridge/cmd/config-sidecar",
+	)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build: %w: %s", err, out)
@@ -74,7 +83,11 @@ func measureIdle(program string, a sidecarconfig.Config, size int, r *report) er
 		}
 	}
 	cmd := exec.Command(program)
-	cmd.Env = []string{sidecarconfig.Variable + "=" + a.Encode(), sidecarconfig.PodNameVariable + "=prometheus-0", sidecarconfig.PodNamespaceVariable + "=" + namespace}
+	cmd.Env = []string{
+		sidecarconfig.Variable + "=" + a.Encode(),
+		sidecarconfig.PodNameVariable + "=prometheus-0",
+		sidecarconfig.PodNamespaceVariable + "=" + namespace,
+	}
 	begun := time.Now()
 	sidecar, err := startCommand(cmd)
 	if err != nil {
@@ -103,8 +116,18 @@ func measureIdle(program string, a sidecarconfig.Config, size int, r *report) er
 	if err != nil {
 		return err
 	}
-	r.line("sidecar, configuration of %4.0f KB: served with the block after %.2f s; idle %s, peak %.1f MB, %s ms of processor time in %s  %s",
-		float64(size)/1e3, took.Seconds(), m, m.peak, ms(after-before), idling, r.judge(m.all <= idleBudget, "≤ 16 MiB (%.1f MB)", idleBudget))
+	r.line(
+		"sidecar, configuration of %4.0f KB: served with the block after %.2f s; idle %s, peak %.1f MB, %s ms of processor time in %s  %s",
+		float64(
+			size,
+		)/1e3,
+		took.Seconds(),
+		m,
+		m.peak,
+		ms(after-before),
+		idling,
+		r.judge(m.all <= idleBudget, "≤ 16 MiB (%.1f MB)", idleBudget),
+	)
 	return nil
 }
 
@@ -139,7 +162,10 @@ func sidecarConfig(ctx context.Context, cloud *awstest.Cloud, dir string) (a sid
 		return a, err
 	}
 	trust := policy.TrustDocument(arn, sidecarIssuer, sidecarAudience, []policy.Subject{subject}).String()
-	role, err := client.CreateRole(ctx, &iam.CreateRoleInput{RoleName: aws.String("writer"), Path: aws.String("/ampbridge/"), AssumeRolePolicyDocument: &trust})
+	role, err := client.CreateRole(
+		ctx,
+		&iam.CreateRoleInput{RoleName: aws.String("writer"), Path: aws.String("/ampbridge/"), AssumeRolePolicyDocument: &trust},
+	)
 	if err != nil {
 		return a, err
 	}
@@ -147,7 +173,9 @@ func sidecarConfig(ctx context.Context, cloud *awstest.Cloud, dir string) (a sid
 	if err := d.Workspace.UnmarshalText([]byte(cloud.Account(sidecarAccount).CreateWorkspace(sidecarRegion, "central").ARN)); err != nil {
 		return a, err
 	}
-	a.Destinations = []sidecarconfig.Destination{{Name: d.Name, Role: aws.ToString(role.Role.Arn), Region: sidecarRegion, Block: d.Block(a.Cluster)}}
+	a.Destinations = []sidecarconfig.Destination{
+		{Name: d.Name, Role: aws.ToString(role.Role.Arn), Region: sidecarRegion, Block: d.Block(a.Cluster)},
+	}
 	return a, nil
 }
 

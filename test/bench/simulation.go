@@ -45,7 +45,19 @@ const (
 func measureSimulation(ctx context.Context, r *report) error {
 	r.line("simulation: %d clusters x %d destinations in %d accounts, IAM with a token bucket in each, %d ms a call",
 		simulatedClusters, simulatedDestinations, simulatedClusters/perAccount, callLatency.Milliseconds())
-	r.line("  %-12s %-14s %-24s %9s %8s %8s %8s %6s %9s %5s", "calls/s", "start", "what", "in sync", "at best", "calls", "minimum", "ratio", "throttled", "lost")
+	r.line(
+		"  %-12s %-14s %-24s %9s %8s %8s %8s %6s %9s %5s",
+		"calls/s",
+		"start",
+		"what",
+		"in sync",
+		"at best",
+		"calls",
+		"minimum",
+		"ratio",
+		"throttled",
+		"lost",
+	)
 	for _, rate := range []float64{5, 20, 100} {
 		for _, spread := range []time.Duration{0, interval} {
 			s := newSimulation(rate)
@@ -58,7 +70,11 @@ func measureSimulation(ctx context.Context, r *report) error {
 				}
 				s.accounts = phase.accounts
 				f := s.phase(spread)
-				start, atBest := "all at once", time.Duration(max(0, float64(f.minimum)/float64(len(s.iam))-2*rate)/rate*float64(time.Second)).Round(time.Second).String()
+				start, atBest := "all at once", time.Duration(
+					max(0, float64(f.minimum)/float64(len(s.iam))-2*rate)/rate*float64(time.Second),
+				).Round(
+					time.Second,
+				).String()
 				if spread > 0 {
 					start, atBest = "over "+spread.String(), ""
 				}
@@ -92,11 +108,24 @@ type figures struct {
 }
 
 func newSimulation(rate float64) *simulation {
-	s := &simulation{now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), parked: make(chan struct{}), random: rand.New(rand.NewSource(1)), iam: map[string]*simulatedIAM{}, accounts: 1}
+	s := &simulation{
+		now:      time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
+		parked:   make(chan struct{}),
+		random:   rand.New(rand.NewSource(1)),
+		iam:      map[string]*simulatedIAM{},
+		accounts: 1,
+	}
 	for n := range simulatedClusters {
 		id := fmt.Sprintf("%012d", 100+n/perAccount)
 		if s.iam[id] == nil {
-			s.iam[id] = &simulatedIAM{rate: rate, burst: 2 * rate, tokens: 2 * rate, filled: s.now, roles: map[string]plan.Role{}, providers: map[policy.ARN]plan.Provider{}}
+			s.iam[id] = &simulatedIAM{
+				rate:      rate,
+				burst:     2 * rate,
+				tokens:    2 * rate,
+				filled:    s.now,
+				roles:     map[string]plan.Role{},
+				providers: map[policy.ARN]plan.Provider{},
+			}
 		}
 		s.clusters = append(s.clusters, newSimulatedCluster(s, n, id))
 	}
@@ -211,18 +240,27 @@ type simulatedCluster struct {
 
 func newSimulatedCluster(s *simulation, n int, account string) *simulatedCluster {
 	name := fmt.Sprintf("cluster-%03d", n)
-	text := fmt.Sprintf("apiVersion: ampbridge.io/v1alpha1\nkind: Policy\ncluster: {name: %s}\ntrust: {permissionsBoundary: \"arn:aws:iam::%s:policy/boundary\"}\ndestinations:\n", name, account)
+	text := fmt.Sprintf(
+		"apiVersion: ampbridge.io/v1alpha1\nkind: Policy\ncluster: {name: %s}\ntrust: {permissionsBoundary: "+
+			"\"arn:aws:iam::%s:policy/boundary\"}\ndestinations:\n",
+		name,
+		account,
+	)
 	for d := range simulatedDestinations {
 		text += fmt.Sprintf("- {name: destination-%d, workspace: \"arn:aws:aps:eu-west-1:%s:workspace/ws-%d\"}\n", d, account, d)
 	}
-	text += "grants:\n- {namespaces: [monitoring], serviceAccounts: [\"prometheus-*\"], destinations: [destination-0, destination-1, destination-2]}\n"
+	text += "grants:\n- {namespaces: [monitoring], serviceAccounts: [\"prometheus-*\"], destinations: [destination-0, " +
+		"destination-1, destination-2]}\n"
 	p, err := policy.Parse([]byte(text))
 	if err != nil {
 		panic(err) // the text is this file's
 	}
 	return &simulatedCluster{
-		simulation: s, account: account, policy: p, issuer: policy.Issuer(fmt.Sprintf("https://oidc.eks.eu-west-1.amazonaws.com/id/%032X", n)),
-		retryer: retry.NewStandard(func(o *retry.StandardOptions) { o.MaxAttempts, o.MaxBackoff = simulatedAttempts, simulatedBackoff }),
+		simulation: s,
+		account:    account,
+		policy:     p,
+		issuer:     policy.Issuer(fmt.Sprintf("https://oidc.eks.eu-west-1.amazonaws.com/id/%032X", n)),
+		retryer:    retry.NewStandard(func(o *retry.StandardOptions) { o.MaxAttempts, o.MaxBackoff = simulatedAttempts, simulatedBackoff }),
 	}
 }
 
@@ -263,7 +301,15 @@ func (c *simulatedCluster) call(do func(*simulatedIAM) error) error {
 
 func (c *simulatedCluster) serviceAccounts() []plan.ServiceAccount {
 	for n := len(c.made); n < c.accounts; n++ {
-		c.made = append(c.made, plan.ServiceAccount{Namespace: "monitoring", Name: fmt.Sprintf("prometheus-%d", n), Injection: policy.InjectionEnabled, Created: c.now})
+		c.made = append(
+			c.made,
+			plan.ServiceAccount{
+				Namespace: "monitoring",
+				Name:      fmt.Sprintf("prometheus-%d", n),
+				Injection: policy.InjectionEnabled,
+				Created:   c.now,
+			},
+		)
 	}
 	return c.made
 }
@@ -293,7 +339,14 @@ func (c *simulatedCluster) run() bool {
 }
 
 func (c *simulatedCluster) plan(found plan.Account) plan.Plan {
-	return plan.Compute(plan.Input{Policy: c.policy, Issuer: c.issuer, ServiceAccounts: c.serviceAccounts(), Accounts: map[string]plan.Account{c.account: found}})
+	return plan.Compute(
+		plan.Input{
+			Policy:          c.policy,
+			Issuer:          c.issuer,
+			ServiceAccounts: c.serviceAccounts(),
+			Accounts:        map[string]plan.Account{c.account: found},
+		},
+	)
 }
 
 // observe makes the reads of awsiam's Observe: the provider, each role and its

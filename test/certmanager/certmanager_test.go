@@ -88,7 +88,14 @@ func (f *fixture) renew(t *testing.T, name string) {
 		if err := f.client.Get(t.Context(), client.ObjectKey{Namespace: home, Name: name}, &certificate); err != nil {
 			return err
 		}
-		apiutil.SetCertificateCondition(&certificate, certificate.Generation, cmapi.CertificateConditionIssuing, cmmeta.ConditionTrue, "ManuallyTriggered", "renewed by a test")
+		apiutil.SetCertificateCondition(
+			&certificate,
+			certificate.Generation,
+			cmapi.CertificateConditionIssuing,
+			cmmeta.ConditionTrue,
+			"ManuallyTriggered",
+			"renewed by a test",
+		)
 		return f.client.Status().Update(t.Context(), &certificate)
 	}))
 }

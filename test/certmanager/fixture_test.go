@@ -148,7 +148,8 @@ func (f *fixture) startCertManager(t *testing.T) {
 		var group errgroup.Group
 		for _, name := range []string{
 			issuers.ControllerName, approver.ControllerName, crca.CRControllerName, crselfsigned.CRControllerName,
-			trigger.ControllerName, keymanager.ControllerName, requestmanager.ControllerName, issuing.ControllerName, readiness.ControllerName, revisionmanager.ControllerName,
+			trigger.ControllerName, keymanager.ControllerName, requestmanager.ControllerName, issuing.ControllerName, readiness.ControllerName,
+			revisionmanager.ControllerName,
 		} {
 			c, err := controller.Known()[name](factory)
 			if err != nil {
@@ -192,7 +193,11 @@ func (f *fixture) register(t *testing.T) {
 	t.Helper()
 	const portName = "webhook"
 	testkit.Must(t, f.client.Create(t.Context(), &corev1.Service{
-		ObjectMeta: metav1.ObjectMeta{Namespace: home, Name: service}, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: portName, Port: 443}}},
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: home,
+			Name:      service,
+		},
+		Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: portName, Port: 443}}},
 	}))
 	host, port, err := net.SplitHostPort(f.addr)
 	testkit.Must(t, err)
@@ -205,7 +210,10 @@ func (f *fixture) register(t *testing.T) {
 		Ports:       []discoveryv1.EndpointPort{{Name: new(portName), Port: new(int32(number))}},
 	}))
 	object, err := registration.New(registration.Options{
-		ClientConfig: admissionv1.WebhookClientConfig{Service: &admissionv1.ServiceReference{Namespace: home, Name: service}}, ExcludedNamespaces: []string{home},
+		ClientConfig: admissionv1.WebhookClientConfig{
+			Service: &admissionv1.ServiceReference{Namespace: home, Name: service},
+		},
+		ExcludedNamespaces: []string{home},
 	})
 	testkit.Must(t, err)
 	object.Annotations = map[string]string{cmapi.WantInjectAnnotation: home + "/" + tlsSecret}
@@ -271,11 +279,22 @@ func (f *fixture) admit(t *testing.T) bool {
 		ObjectMeta: metav1.ObjectMeta{Namespace: tenant, GenerateName: "prometheus-"},
 		Spec: corev1.PodSpec{
 			ServiceAccountName: account,
-			Containers: []corev1.Container{{
-				Name: "prometheus", Image: "quay.io/prometheus/prometheus:v3.15.0", Args: []string{"--config.file=/etc/p/prometheus.yml", "--config.auto-reload"},
-				VolumeMounts: []corev1.VolumeMount{{Name: "config", MountPath: "/etc/p"}},
-			}},
-			Volumes: []corev1.Volume{{Name: "config", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "p"}}}}},
+			Containers: []corev1.Container{
+				{
+					Name:         "prometheus",
+					Image:        "quay.io/prometheus/prometheus:v3.15.0",
+					Args:         []string{"--config.file=/etc/p/prometheus.yml", "--config.auto-reload"},
+					VolumeMounts: []corev1.VolumeMount{{Name: "config", MountPath: "/etc/p"}},
+				},
+			},
+			Volumes: []corev1.Volume{
+				{
+					Name: "config",
+					VolumeSource: corev1.VolumeSource{
+						ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "p"}},
+					},
+				},
+			},
 		},
 	}
 	testkit.Must(t, f.client.Create(t.Context(), pod, client.DryRunAll))

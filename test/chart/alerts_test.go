@@ -187,7 +187,8 @@ func TestAlertsOfOtherForms(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			rules, all := ruleFile(t, args...)
-			if slices.Contains(all, "AmpbridgeSyncDown") || slices.Contains(all, "AmpbridgeSyncNoLeader") || slices.Contains(all, "AmpbridgePodsNotInjected") {
+			if slices.Contains(all, "AmpbridgeSyncDown") || slices.Contains(all, "AmpbridgeSyncNoLeader") ||
+				slices.Contains(all, "AmpbridgePodsNotInjected") {
 				t.Errorf("alerts about a process that is not there: %v", all)
 			}
 			server := startPrometheus(t, rules, map[string]*atomic.Value{"ampbridge-webhook": &content, "kube-state-metrics": &content})
@@ -230,7 +231,13 @@ func startPrometheus(t *testing.T, rules string, targets map[string]*atomic.Valu
 			_, _ = fmt.Fprint(w, text)
 		}))
 		t.Cleanup(exporter.Close)
-		config += fmt.Sprintf("- {job_name: %s, static_configs: [{targets: [%q], labels: {namespace: %s, pod: %s-0}}]}\n", job, exporter.Listener.Addr(), namespace, job)
+		config += fmt.Sprintf(
+			"- {job_name: %s, static_configs: [{targets: [%q], labels: {namespace: %s, pod: %s-0}}]}\n",
+			job,
+			exporter.Listener.Addr(),
+			namespace,
+			job,
+		)
 	}
 	testkit.Must(t, os.WriteFile(filepath.Join(dir, "prometheus.yml"), []byte(config), 0o600))
 	addr := testkit.FreeAddr(t)

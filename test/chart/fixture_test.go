@@ -45,8 +45,11 @@ func (f *fixture) defineCustomResources(t *testing.T) {
 	t.Helper()
 	client, err := dynamic.NewForConfig(f.Config())
 	testkit.Must(t, err)
-	crds := client.Resource(schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"})
-	for _, name := range []string{"monitoring.coreos.com_servicemonitors", "monitoring.coreos.com_prometheusrules", "cert-manager.io_certificates", "cert-manager.io_issuers"} {
+	crds := client.Resource(
+		schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"},
+	)
+	for _, name := range []string{"monitoring.coreos.com_servicemonitors", "monitoring.coreos.com_prometheusrules",
+		"cert-manager.io_certificates", "cert-manager.io_issuers"} {
 		crd := &unstructured.Unstructured{}
 		text, err := os.ReadFile(filepath.Join(crdDirs(t)[strings.Split(name, "_")[0]], name+".yaml"))
 		testkit.Must(t, err)
@@ -156,7 +159,12 @@ func (f *fixture) client(t *testing.T, object *unstructured.Unstructured) dynami
 	client, err := dynamic.NewForConfig(f.Config())
 	testkit.Must(t, err)
 	gvk := object.GroupVersionKind()
-	mapping, err := restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(f.Client().Discovery())).RESTMapping(gvk.GroupKind(), gvk.Version)
+	mapping, err := restmapper.NewDeferredDiscoveryRESTMapper(
+		memory.NewMemCacheClient(f.Client().Discovery()),
+	).RESTMapping(
+		gvk.GroupKind(),
+		gvk.Version,
+	)
 	testkit.Must(t, err)
 	if object.GetNamespace() == "" {
 		return client.Resource(mapping.Resource)

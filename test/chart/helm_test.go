@@ -129,7 +129,14 @@ func TestTheUsersKeyCounts(t *testing.T) {
 
 // helm upgrade --reuse-values knows no value that is new in this chart.
 func TestValuesOfAnOlderChart(t *testing.T) {
-	missing := []string{"enabled", "webhook.port", "webhook.hostNetwork", "webhook.metricsPort", "webhook.healthPort", "webhook.registration"}
+	missing := []string{
+		"enabled",
+		"webhook.port",
+		"webhook.hostNetwork",
+		"webhook.metricsPort",
+		"webhook.healthPort",
+		"webhook.registration",
+	}
 	args := []string{"-f", minimal, "--set", strings.Join(missing, "=null,") + "=null"}
 	for _, program := range []string{helm3, helm4} {
 		if diff := cmp.Diff(named(render(t, "-f", minimal)), named(renderBy(t, program, args...))); diff != "" {
@@ -161,7 +168,17 @@ dependencies:
 				t.Errorf("%s: enabled %q: %d objects, the webhook is there: %t", program, enabled, len(all), got)
 			}
 		}
-		_, stderr, err := runHelm(t, program, "template", "platform", parent, "-f", file(t, string(values)), "--set", "ampbridge.enabled=perhaps")
+		_, stderr, err := runHelm(
+			t,
+			program,
+			"template",
+			"platform",
+			parent,
+			"-f",
+			file(t, string(values)),
+			"--set",
+			"ampbridge.enabled=perhaps",
+		)
 		if err == nil {
 			t.Errorf("%s: enabled is text, and accepted", program)
 		}
@@ -182,7 +199,8 @@ func TestHostNetwork(t *testing.T) {
 		{"default", nil, [3]int32{9443, 8080, 8081}, false},
 		{"another port", []string{"--set", "webhook.port=10250"}, [3]int32{10250, 8080, 8081}, false},
 		{"host", []string{"--set", "webhook.hostNetwork=true"}, [3]int32{9443, 9444, 9445}, true},
-		{"all ports", []string{"--set", "webhook.hostNetwork=true,webhook.port=10260,webhook.metricsPort=9100,webhook.healthPort=9101"}, [3]int32{10260, 9100, 9101}, true},
+		{"all ports", []string{"--set", "webhook.hostNetwork=true,webhook.port=10260,webhook.metricsPort=9100,webhook.healthPort=9101"},
+			[3]int32{10260, 9100, 9101}, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			all := render(t, append([]string{"-f", minimal, "--set", "networkPolicy.enabled=true"}, test.args...)...)

@@ -47,7 +47,8 @@ func TestInAClusterFromInstallToUninstall(t *testing.T) {
 		{"an upgrade keeps what the processes wrote", f.testUpgrade},
 		{"uninstall leaves the cluster as found", func(t *testing.T) { f.testUninstall(t, before) }},
 		{"again, with everything", func(t *testing.T) {
-			f.helm(t, append([]string{"install", release, chartDir, "--namespace", namespace, "--set", "certificates.mode=certManager"}, forms["the chart's own keys"]...)...)
+			f.helm(t, append([]string{"install", release, chartDir, "--namespace", namespace, "--set", "certificates.mode=certManager"},
+				forms["the chart's own keys"]...)...)
 			f.testPods(t, 3, 2)
 			f.testUninstall(t, before)
 		}},
@@ -77,7 +78,11 @@ func (f *fixture) testHelm3(t *testing.T, before map[string]string) {
 	} {
 		timeout := 10 + i
 		step.by.helm(t, slices.Concat(upgrade, step.args, []string{"--set", fmt.Sprintf("webhook.timeoutSeconds=%d", timeout)})...)
-		registered, err := f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(), registration.DefaultName, metav1.GetOptions{})
+		registered, err := f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(
+			t.Context(),
+			registration.DefaultName,
+			metav1.GetOptions{},
+		)
 		testkit.Must(t, err)
 		for _, w := range registered.Webhooks {
 			if *w.TimeoutSeconds != int32(timeout) {
@@ -91,15 +96,26 @@ func (f *fixture) testHelm3(t *testing.T, before map[string]string) {
 // NOTES.txt says what comes next, with the names of this release.
 func (f *fixture) testNotes(t *testing.T) {
 	notes := func(args ...string) string {
-		out := f.helm(t, append([]string{"install", "metrics", chartDir, "--namespace", namespace, "--dry-run=client", "-f", minimal}, args...)...)
+		out := f.helm(
+			t,
+			append([]string{"install", "metrics", chartDir, "--namespace", namespace, "--dry-run=client", "-f", minimal}, args...)...)
 		_, notes, found := strings.Cut(out, "NOTES:")
 		if !found {
 			t.Fatal("no notes")
 		}
 		return notes
 	}
-	names(t, notes(), "deployment/metrics-ampbridge-webhook", "ampbridge.io/injection=enabled", "rollout restart", "ampbridge doctor", "deployment/metrics-ampbridge-sync",
-		"sync.roleArn is empty", "helm -n ampbridge-system test metrics")
+	names(
+		t,
+		notes(),
+		"deployment/metrics-ampbridge-webhook",
+		"ampbridge.io/injection=enabled",
+		"rollout restart",
+		"ampbridge doctor",
+		"deployment/metrics-ampbridge-sync",
+		"sync.roleArn is empty",
+		"helm -n ampbridge-system test metrics",
+	)
 	names(t, notes("--set", "policy.paused=true", "--set", "sync.mode=cronJob"), "policy.paused is true", "cronjob/metrics-ampbridge-sync")
 	if text := notes("--set", "policy.trust.manage=none", "--set", "sync.enabled=false"); strings.Contains(text, "-sync") {
 		t.Errorf("sync is off, and the notes speak of it:\n%s", text)
@@ -129,7 +145,19 @@ func (f *fixture) testPods(t *testing.T, webhook, sync int) {
 }
 
 func (f *fixture) testSecondInstall(t *testing.T) {
-	out, stderr, err := runHelm(t, f.program, "install", "another", chartDir, "--namespace", "other-system", "-f", minimal, "--kubeconfig", f.Kubeconfig())
+	out, stderr, err := runHelm(
+		t,
+		f.program,
+		"install",
+		"another",
+		chartDir,
+		"--namespace",
+		"other-system",
+		"-f",
+		minimal,
+		"--kubeconfig",
+		f.Kubeconfig(),
+	)
 	if err == nil {
 		t.Fatalf("a second ampbridge is installed:\n%s", out)
 	}
@@ -166,15 +194,33 @@ func (f *fixture) testUpgrade(t *testing.T) {
 	testkit.Must(t, err)
 
 	// The registration, the policy and the labels change; pods have no reason to.
-	f.helm(t, "upgrade", release, chartDir, "--namespace", namespace, "-f", minimal, "--set", "webhook.timeoutSeconds=7", "--set", "policy.paused=true",
-		"--set", "webhook.excludedNamespaces={istio-system}")
+	f.helm(
+		t,
+		"upgrade",
+		release,
+		chartDir,
+		"--namespace",
+		namespace,
+		"-f",
+		minimal,
+		"--set",
+		"webhook.timeoutSeconds=7",
+		"--set",
+		"policy.paused=true",
+		"--set",
+		"webhook.excludedNamespaces={istio-system}",
+	)
 
 	kept, err := f.Client().CoreV1().Secrets(namespace).Get(ctx, "ampbridge-webhook-tls", metav1.GetOptions{})
 	testkit.Must(t, err)
 	if len(kept.Data) == 0 || !reflect.DeepEqual(secret.Data, kept.Data) || !reflect.DeepEqual(secret.Annotations, kept.Annotations) {
 		t.Errorf("the upgrade changed the certificate's Secret: annotations %v, then %v", secret.Annotations, kept.Annotations)
 	}
-	registered, err := f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, registration.DefaultName, metav1.GetOptions{})
+	registered, err := f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(
+		ctx,
+		registration.DefaultName,
+		metav1.GetOptions{},
+	)
 	testkit.Must(t, err)
 	for _, w := range registered.Webhooks {
 		if !bytes.Equal(w.ClientConfig.CABundle, secret.Data["ca.crt"]) {
@@ -184,7 +230,11 @@ func (f *fixture) testUpgrade(t *testing.T) {
 			t.Errorf("%s: the upgrade did not reach it: %+v", w.Name, w)
 		}
 	}
-	reviews, err := f.Client().AdmissionregistrationV1().ValidatingWebhookConfigurations().Get(ctx, registration.DefaultName, metav1.GetOptions{})
+	reviews, err := f.Client().AdmissionregistrationV1().ValidatingWebhookConfigurations().Get(
+		ctx,
+		registration.DefaultName,
+		metav1.GetOptions{},
+	)
 	testkit.Must(t, err)
 	for _, w := range reviews.Webhooks {
 		if !bytes.Equal(w.ClientConfig.CABundle, secret.Data["ca.crt"]) {
@@ -225,7 +275,11 @@ func (f *fixture) testUpgrade(t *testing.T) {
 
 func (f *fixture) testUninstall(t *testing.T, before map[string]string) {
 	f.helm(t, "uninstall", release, "--namespace", namespace)
-	_, err := f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(), registration.DefaultName, metav1.GetOptions{})
+	_, err := f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(
+		t.Context(),
+		registration.DefaultName,
+		metav1.GetOptions{},
+	)
 	if !apierrors.IsNotFound(err) {
 		t.Errorf("the webhook's registration is left behind: %v", err)
 	}

@@ -145,7 +145,11 @@ func customResources(t *testing.T) map[schema.GroupVersionKind]*spec.Schema {
 				t.Fatalf("%s defines no kind", file)
 			}
 			for _, v := range crd.Spec.Versions {
-				known[schema.GroupVersionKind{Group: crd.Spec.Group, Version: v.Name, Kind: crd.Spec.Names.Kind}] = closed(v.Schema.OpenAPIV3Schema, nil, nil)
+				known[schema.GroupVersionKind{Group: crd.Spec.Group, Version: v.Name, Kind: crd.Spec.Names.Kind}] = closed(
+					v.Schema.OpenAPIV3Schema,
+					nil,
+					nil,
+				)
 			}
 		}
 	}

@@ -73,7 +73,15 @@ func podOf(t *testing.T, object interface {
 func TestIdentities(t *testing.T) {
 	for _, mode := range []string{"deployment", "cronJob"} {
 		t.Run(mode, func(t *testing.T) {
-			all := render(t, "-f", minimal, "--set", "sync.roleArn=arn:aws:iam::111122223333:role/ampbridge-sync", "--set", "sync.mode="+mode)
+			all := render(
+				t,
+				"-f",
+				minimal,
+				"--set",
+				"sync.roleArn=arn:aws:iam::111122223333:role/ampbridge-sync",
+				"--set",
+				"sync.mode="+mode,
+			)
 			kind := map[string]string{"deployment": "Deployment", "cronJob": "CronJob"}[mode]
 			webhook, sync := podOf(t, all.get(t, "Deployment", "ampbridge-webhook")), podOf(t, all.get(t, kind, "ampbridge-sync"))
 			if text, err := json.Marshal(webhook); err != nil || strings.Contains(strings.ToLower(string(text)), "aws") {
@@ -126,9 +134,11 @@ func TestImage(t *testing.T) {
 
 // Names are what other rooms rely on, whatever the release is called.
 func TestNames(t *testing.T) {
-	for releaseName, want := range map[string]string{"ampbridge": "ampbridge", "my-ampbridge": "my-ampbridge", "metrics": "metrics-ampbridge"} {
+	for releaseName, want := range map[string]string{"ampbridge": "ampbridge", "my-ampbridge": "my-ampbridge",
+		"metrics": "metrics-ampbridge"} {
 		all := parse(t, mustHelm(t, "template", releaseName, chartDir, "--namespace", namespace, "-f", minimal))
-		for kind, suffix := range map[string]string{"Deployment": "-webhook", "ClusterRole": "-sync", "Service": "-webhook", "Secret": "-webhook-tls", "ConfigMap": "-policy"} {
+		for kind, suffix := range map[string]string{"Deployment": "-webhook", "ClusterRole": "-sync", "Service": "-webhook",
+			"Secret": "-webhook-tls", "ConfigMap": "-policy"} {
 			all.get(t, kind, want+suffix)
 		}
 		all.get(t, "MutatingWebhookConfiguration", "ampbridge")

@@ -35,7 +35,12 @@ func (f *fixture) testProcesses(t *testing.T) {
 		case "webhook":
 			p.shows(t, "\nampbridge_certificate_trusted 1\n")
 		case "sync":
-			p.shows(t, "\nampbridge_sync_leader 1\n", "\nampbridge_audit_last_success_timestamp_seconds 1", "\nampbridge_sync_last_success_timestamp_seconds 1")
+			p.shows(
+				t,
+				"\nampbridge_sync_leader 1\n",
+				"\nampbridge_audit_last_success_timestamp_seconds 1",
+				"\nampbridge_sync_last_success_timestamp_seconds 1",
+			)
 		}
 		if text := p.log.String(); strings.Contains(text, "forbidden") || strings.Contains(text, `"level":"ERROR"`) {
 			t.Errorf("%s:\n%s", name, text)
@@ -45,7 +50,11 @@ func (f *fixture) testProcesses(t *testing.T) {
 	ctx := t.Context()
 	secret, err := f.Client().CoreV1().Secrets(namespace).Get(ctx, "ampbridge-webhook-tls", metav1.GetOptions{})
 	testkit.Must(t, err)
-	registered, err := f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, registration.DefaultName, metav1.GetOptions{})
+	registered, err := f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(
+		ctx,
+		registration.DefaultName,
+		metav1.GetOptions{},
+	)
 	testkit.Must(t, err)
 	for _, w := range registered.Webhooks {
 		if len(secret.Data["ca.crt"]) == 0 || !bytes.Equal(secret.Data["ca.crt"], w.ClientConfig.CABundle) {
@@ -68,7 +77,13 @@ func (f *fixture) start(t *testing.T, account string, args []string, policy stri
 	kubeconfig, err := f.KubeconfigFor(t.Context(), namespace, account)
 	testkit.Must(t, err)
 	p := &process{health: testkit.FreeAddr(t), metrics: testkit.FreeAddr(t)}
-	args = append(slices.Clone(args), "--policy="+policy, "--kubeconfig="+kubeconfig, "--health-addr="+p.health, "--metrics-addr="+p.metrics)
+	args = append(
+		slices.Clone(args),
+		"--policy="+policy,
+		"--kubeconfig="+kubeconfig,
+		"--health-addr="+p.health,
+		"--metrics-addr="+p.metrics,
+	)
 	if args[0] == "webhook" {
 		args = append(args, "--addr="+testkit.FreeAddr(t), "--drain-delay=0s")
 	}

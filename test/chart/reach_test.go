@@ -32,11 +32,21 @@ func (f *fixture) testReach(t *testing.T) {
 	}{
 		{"Prometheus", "monitoring", pod(image, nil, nil), true},
 		{"Prometheus, asked for", "annotated", pod(image, nil, nil), true},
-		{"Prometheus with other labels and annotations", "monitoring", pod(image, map[string]string{"a": "b"}, map[string]string{"c": "d"}), true},
+		{
+			"Prometheus with other labels and annotations",
+			"monitoring",
+			pod(image, map[string]string{"a": "b"}, map[string]string{"c": "d"}),
+			true,
+		},
 		{"an image of the user's own that asks", "monitoring", pod("metrics", nil, map[string]string{"ampbridge.io/inject": "true"}), true},
 		{"the operator's label", "monitoring", pod("metrics", map[string]string{"operator.prometheus.io/name": "k8s"}, nil), true},
 		{"no labels, no annotations, no arguments", "monitoring", pod("nginx", nil, nil), false},
-		{"other labels and annotations", "monitoring", pod("nginx", map[string]string{"app.kubernetes.io/name": "nginx"}, map[string]string{"ampbridge.io/inject": "false"}), false},
+		{
+			"other labels and annotations",
+			"monitoring",
+			pod("nginx", map[string]string{"app.kubernetes.io/name": "nginx"}, map[string]string{"ampbridge.io/inject": "false"}),
+			false,
+		},
 		{"an exporter", "monitoring", pod("quay.io/prometheus/blackbox-exporter", nil, nil, "--config.file=/etc/blackbox.yml"), false},
 		{"an unlabelled namespace", "unlabelled", pod(image, nil, nil), false},
 		{"the chart's own namespace, labelled by mistake", namespace, pod(image, nil, nil), false},

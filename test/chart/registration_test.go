@@ -42,8 +42,16 @@ certificates: {mode: provided, provided: {secretName: own, caBundle: "-----BEGIN
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var got admissionv1.MutatingWebhookConfiguration
-			into(t, render(t, "-f", minimal, "-f", file(t, test.values)).get(t, "MutatingWebhookConfiguration", registration.DefaultName), &got)
-			test.want.ClientConfig.Service = &admissionv1.ServiceReference{Namespace: namespace, Name: "ampbridge-webhook", Port: new(int32(443))}
+			into(
+				t,
+				render(t, "-f", minimal, "-f", file(t, test.values)).get(t, "MutatingWebhookConfiguration", registration.DefaultName),
+				&got,
+			)
+			test.want.ClientConfig.Service = &admissionv1.ServiceReference{
+				Namespace: namespace,
+				Name:      "ampbridge-webhook",
+				Port:      new(int32(443)),
+			}
 			want, err := registration.New(test.want)
 			testkit.Must(t, err)
 			for _, all := range []map[string]string{got.Labels, got.Annotations} {
@@ -53,7 +61,11 @@ certificates: {mode: provided, provided: {secretName: own, caBundle: "-----BEGIN
 				t.Errorf("differs from package registration, -want +got:\n%s", diff)
 			}
 			var gotPolicy admissionv1.ValidatingWebhookConfiguration
-			into(t, render(t, "-f", minimal, "-f", file(t, test.values)).get(t, "ValidatingWebhookConfiguration", registration.DefaultName), &gotPolicy)
+			into(
+				t,
+				render(t, "-f", minimal, "-f", file(t, test.values)).get(t, "ValidatingWebhookConfiguration", registration.DefaultName),
+				&gotPolicy,
+			)
 			wantPolicy, err := registration.NewPolicy(test.want, namespace, "ampbridge-policy")
 			testkit.Must(t, err)
 			gotPolicy.Labels, gotPolicy.Annotations = nil, nil
@@ -77,7 +89,8 @@ webhook:
 	for what, test := range map[string]struct{ before, after, want map[string]string }{
 		"labels": {own.GetLabels(), others.GetLabels(), map[string]string{registration.EnforcerOptOut: "false", "team": "platform"}},
 		"annotations": {own.GetAnnotations(), others.GetAnnotations(), map[string]string{
-			registration.EnforcerOptOut: "true", "example.com/owner": "platform", "cert-manager.io/inject-ca-from": namespace + "/ampbridge-webhook-cert",
+			registration.EnforcerOptOut: "true", "example.com/owner": "platform",
+			"cert-manager.io/inject-ca-from": namespace + "/ampbridge-webhook-cert",
 		}},
 	} {
 		if test.before[registration.EnforcerOptOut] != "true" {
@@ -125,7 +138,8 @@ func TestCertManagerInjectsTheCA(t *testing.T) {
 	if got != want {
 		t.Errorf("cert-manager.io/inject-ca-from is %q, want %q", got, want)
 	}
-	if got := all.get(t, "ValidatingWebhookConfiguration", registration.DefaultName).GetAnnotations()["cert-manager.io/inject-ca-from"]; got != want {
+	if got := all.get(t, "ValidatingWebhookConfiguration", registration.DefaultName).GetAnnotations()["cert-manager.io/"+
+		"inject-ca-from"]; got != want {
 		t.Errorf("cert-manager.io/inject-ca-from of the policy's registration is %q, want %q", got, want)
 	}
 	secret, _, err := unstructured.NestedString(certificate.Object, "spec", "secretName")
@@ -164,8 +178,20 @@ func TestCertManagersObjects(t *testing.T) {
 
 func TestProvidedBundleIsPEM(t *testing.T) {
 	// Helm encodes it, so nobody has to, and nobody must.
-	_, stderr, err := helm(t, "template", release, chartDir, "-f", minimal, "--set", "certificates.mode=provided", "--set", "certificates.provided.secretName=own",
-		"--set", "certificates.provided.caBundle="+base64.StdEncoding.EncodeToString([]byte(caBundle)))
+	_, stderr, err := helm(
+		t,
+		"template",
+		release,
+		chartDir,
+		"-f",
+		minimal,
+		"--set",
+		"certificates.mode=provided",
+		"--set",
+		"certificates.provided.secretName=own",
+		"--set",
+		"certificates.provided.caBundle="+base64.StdEncoding.EncodeToString([]byte(caBundle)),
+	)
 	if err == nil {
 		t.Error("a bundle in base64 is taken for PEM")
 	}

@@ -86,7 +86,13 @@ func (f *fixture) testWebhookRights(t *testing.T) {
 			return c.AdmissionregistrationV1().ValidatingWebhookConfigurations().Delete(ctx, "ampbridge", metav1.DeleteOptions{})
 		},
 		"change another's validating webhook": func(ctx context.Context) error {
-			_, err := c.AdmissionregistrationV1().ValidatingWebhookConfigurations().Patch(ctx, "other", types.MergePatchType, []byte(`{"webhooks":[]}`), metav1.PatchOptions{})
+			_, err := c.AdmissionregistrationV1().ValidatingWebhookConfigurations().Patch(
+				ctx,
+				"other",
+				types.MergePatchType,
+				[]byte(`{"webhooks":[]}`),
+				metav1.PatchOptions{},
+			)
 			return err
 		},
 		"delete the copy of the policy": func(ctx context.Context) error {
@@ -153,7 +159,13 @@ func (f *fixture) testSyncRights(t *testing.T) {
 		"change the webhook's registration": patchRegistration(c, "ampbridge"),
 		"apply another Lease":               applyLease(c, "other"),
 		"take another Lease": func(ctx context.Context) error {
-			_, err := c.CoordinationV1().Leases(namespace).Create(ctx, &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: "other"}}, metav1.CreateOptions{})
+			_, err := c.CoordinationV1().Leases(
+				namespace,
+			).Create(
+				ctx,
+				&coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: "other"}},
+				metav1.CreateOptions{},
+			)
 			return err
 		},
 		"delete a pod, budgets or not": func(ctx context.Context) error {
@@ -199,7 +211,13 @@ func (f *fixture) testForbidden(t *testing.T, account string) {
 			return err
 		},
 		"create a secret": func(ctx context.Context) error {
-			_, err := core.Secrets(namespace).Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "other"}}, metav1.CreateOptions{})
+			_, err := core.Secrets(
+				namespace,
+			).Create(
+				ctx,
+				&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "other"}},
+				metav1.CreateOptions{},
+			)
 			return err
 		},
 		"delete a secret": func(ctx context.Context) error {
@@ -236,15 +254,35 @@ func (f *fixture) testForbidden(t *testing.T, account string) {
 			return err
 		},
 		"label a namespace": func(ctx context.Context) error {
-			_, err := core.Namespaces().Patch(ctx, "kube-system", types.MergePatchType, []byte(`{"metadata":{"labels":{"ampbridge.io/injection":"enabled"}}}`), metav1.PatchOptions{})
+			_, err := core.Namespaces().Patch(
+				ctx,
+				"kube-system",
+				types.MergePatchType,
+				[]byte(`{"metadata":{"labels":{"ampbridge.io/injection":"enabled"}}}`),
+				metav1.PatchOptions{},
+			)
 			return err
 		},
 		"annotate a service account": func(ctx context.Context) error {
-			_, err := core.ServiceAccounts("monitoring").Patch(ctx, "default", types.MergePatchType, []byte(`{"metadata":{"annotations":{"a":"b"}}}`), metav1.PatchOptions{})
+			_, err := core.ServiceAccounts(
+				"monitoring",
+			).Patch(
+				ctx,
+				"default",
+				types.MergePatchType,
+				[]byte(`{"metadata":{"annotations":{"a":"b"}}}`),
+				metav1.PatchOptions{},
+			)
 			return err
 		},
 		"create a service account": func(ctx context.Context) error {
-			_, err := core.ServiceAccounts(namespace).Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "other"}}, metav1.CreateOptions{})
+			_, err := core.ServiceAccounts(
+				namespace,
+			).Create(
+				ctx,
+				&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "other"}},
+				metav1.CreateOptions{},
+			)
 			return err
 		},
 		"make a token of its own": token(c, namespace, account),
@@ -258,19 +296,45 @@ func (f *fixture) testForbidden(t *testing.T, account string) {
 			return err
 		},
 		"widen its own ClusterRole": func(ctx context.Context) error {
-			_, err := rbac.ClusterRoles().Patch(ctx, account, types.MergePatchType, []byte(`{"rules":[{"apiGroups":["*"],"resources":["*"],"verbs":["*"]}]}`), metav1.PatchOptions{})
+			_, err := rbac.ClusterRoles().Patch(
+				ctx,
+				account,
+				types.MergePatchType,
+				[]byte(`{"rules":[{"apiGroups":["*"],"resources":["*"],"verbs":["*"]}]}`),
+				metav1.PatchOptions{},
+			)
 			return err
 		},
 		"widen its own Role": func(ctx context.Context) error {
-			_, err := rbac.Roles(namespace).Patch(ctx, account, types.MergePatchType, []byte(`{"rules":[{"apiGroups":["*"],"resources":["*"],"verbs":["*"]}]}`), metav1.PatchOptions{})
+			_, err := rbac.Roles(
+				namespace,
+			).Patch(
+				ctx,
+				account,
+				types.MergePatchType,
+				[]byte(`{"rules":[{"apiGroups":["*"],"resources":["*"],"verbs":["*"]}]}`),
+				metav1.PatchOptions{},
+			)
 			return err
 		},
 		"change its Deployment": func(ctx context.Context) error {
-			_, err := c.AppsV1().Deployments(namespace).Patch(ctx, account, types.MergePatchType, []byte(`{"spec":{"replicas":0}}`), metav1.PatchOptions{})
+			_, err := c.AppsV1().Deployments(
+				namespace,
+			).Patch(
+				ctx,
+				account,
+				types.MergePatchType,
+				[]byte(`{"spec":{"replicas":0}}`),
+				metav1.PatchOptions{},
+			)
 			return err
 		},
 		"register a webhook": func(ctx context.Context) error {
-			_, err := c.AdmissionregistrationV1().MutatingWebhookConfigurations().Create(ctx, &admissionv1.MutatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "more"}}, metav1.CreateOptions{})
+			_, err := c.AdmissionregistrationV1().MutatingWebhookConfigurations().Create(
+				ctx,
+				&admissionv1.MutatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "more"}},
+				metav1.CreateOptions{},
+			)
 			return err
 		},
 		"change another webhook's registration": patchRegistration(c, "other"),
@@ -350,21 +414,38 @@ func (f *fixture) rights(t *testing.T, home, account, in string) map[string]bool
 
 func applySecret(c kubernetes.Interface, name string) call {
 	return func(ctx context.Context) error {
-		_, err := c.CoreV1().Secrets(namespace).Apply(ctx, applycorev1.Secret(name, namespace), metav1.ApplyOptions{FieldManager: "test", DryRun: []string{metav1.DryRunAll}})
+		_, err := c.CoreV1().Secrets(
+			namespace,
+		).Apply(
+			ctx,
+			applycorev1.Secret(name, namespace),
+			metav1.ApplyOptions{FieldManager: "test", DryRun: []string{metav1.DryRunAll}},
+		)
 		return err
 	}
 }
 
 func applyLease(c kubernetes.Interface, name string) call {
 	return func(ctx context.Context) error {
-		_, err := c.CoordinationV1().Leases(namespace).Apply(ctx, applycoordinationv1.Lease(name, namespace), metav1.ApplyOptions{FieldManager: "test", DryRun: []string{metav1.DryRunAll}})
+		_, err := c.CoordinationV1().Leases(
+			namespace,
+		).Apply(
+			ctx,
+			applycoordinationv1.Lease(name, namespace),
+			metav1.ApplyOptions{FieldManager: "test", DryRun: []string{metav1.DryRunAll}},
+		)
 		return err
 	}
 }
 
 func evict(c kubernetes.Interface) call {
 	return func(ctx context.Context) error {
-		return c.CoreV1().Pods("monitoring").EvictV1(ctx, &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Namespace: "monitoring", Name: "any"}})
+		return c.CoreV1().Pods(
+			"monitoring",
+		).EvictV1(
+			ctx,
+			&policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Namespace: "monitoring", Name: "any"}},
+		)
 	}
 }
 
@@ -377,7 +458,13 @@ func token(c kubernetes.Interface, namespace, account string) call {
 
 func patchRegistration(c kubernetes.Interface, name string) call {
 	return func(ctx context.Context) error {
-		_, err := c.AdmissionregistrationV1().MutatingWebhookConfigurations().Patch(ctx, name, types.MergePatchType, []byte(`{"webhooks":[]}`), metav1.PatchOptions{})
+		_, err := c.AdmissionregistrationV1().MutatingWebhookConfigurations().Patch(
+			ctx,
+			name,
+			types.MergePatchType,
+			[]byte(`{"webhooks":[]}`),
+			metav1.PatchOptions{},
+		)
 		return err
 	}
 }

@@ -93,9 +93,18 @@ var forms = map[string][]string{
 		"--set", "certificates.certManager.issuerRef.kind=ClusterIssuer"},
 	"the user's own cert": {"-f", minimal, "--set", "certificates.mode=provided", "--set", "certificates.provided.secretName=own",
 		"--set", "certificates.provided.caBundle=-----BEGIN CERTIFICATE-----"},
-	"no sync":          {"-f", minimal, "--set", "sync.enabled=false", "--set", "policy.trust.manage=none"},
-	"the host network": {"-f", everything, "--set", "webhook.hostNetwork=true", "--set", "webhook.metricsPort=0", "--set", "webhook.healthPort=0"},
-	"GKE":              {"-f", minimal, "--set", "webhook.port=10250"},
+	"no sync": {"-f", minimal, "--set", "sync.enabled=false", "--set", "policy.trust.manage=none"},
+	"the host network": {
+		"-f",
+		everything,
+		"--set",
+		"webhook.hostNetwork=true",
+		"--set",
+		"webhook.metricsPort=0",
+		"--set",
+		"webhook.healthPort=0",
+	},
+	"GKE": {"-f", minimal, "--set", "webhook.port=10250"},
 }
 
 // objects are what a chart makes, in its order.

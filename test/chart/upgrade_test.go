@@ -35,7 +35,13 @@ func TestUpgradesInACluster(t *testing.T) {
 	f := &fixture{Cluster: cluster.Start(t, cluster.Options{Scheduler: true}), program: helm4}
 	testkit.Must(t, f.Namespace(t.Context(), namespace, nil))
 	testkit.Must(t, f.Namespace(t.Context(), "monitoring", map[string]string{"ampbridge.io/injection": "enabled"}))
-	_, err := f.Client().CoreV1().ServiceAccounts("monitoring").Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "prometheus-k8s"}}, metav1.CreateOptions{})
+	_, err := f.Client().CoreV1().ServiceAccounts(
+		"monitoring",
+	).Create(
+		t.Context(),
+		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "prometheus-k8s"}},
+		metav1.CreateOptions{},
+	)
 	testkit.Must(t, err)
 	f.defineCustomResources(t)
 	before := f.settled(t)
@@ -55,7 +61,11 @@ func TestUpgradesInACluster(t *testing.T) {
 	} {
 		t.Run(step.name, func(t *testing.T) {
 			step.run(t)
-			if _, err := f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(), registration.DefaultName, metav1.GetOptions{}); err == nil {
+			if _, err := f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(
+				t.Context(),
+				registration.DefaultName,
+				metav1.GetOptions{},
+			); err == nil {
 				f.testUninstall(t, before)
 			} else {
 				testkit.EventuallyEmpty(t, func() string { return cmp.Diff(before, f.everything(t)) })
@@ -90,15 +100,28 @@ func (f *fixture) testRendered(t *testing.T) {
 	_, err := cloud.RegisterIssuer(f.Issuer, f.OIDC(), awstest.PublicCA)
 	testkit.Must(t, err)
 	account := cloud.Account("111122223333")
-	_, err = account.PutManagedPolicy("boundary", `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"aps:RemoteWrite","Resource":"*"}}`)
+	_, err = account.PutManagedPolicy(
+		"boundary",
+		`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"aps:RemoteWrite","Resource":"*"}}`,
+	)
 	testkit.Must(t, err)
 	account.AddWorkspace("eu-west-1", "ws-0001")
 	policy := file(t, renderedPolicy(t, values...))
 	sync := f.start(t, "ampbridge-sync", podOf(t, all.get(t, "Deployment", "ampbridge-sync")).Containers[0].Args, policy,
 		slices.Concat(cloud.Environ(), account.AdminCredentials().Environ(), []string{"AWS_EC2_METADATA_DISABLED=true"})...)
 	sync.ready(t)
-	sync.shows(t, "\nampbridge_sync_leader 1\n", "\nampbridge_sync_last_success_timestamp_seconds 1", "\nampbridge_sync_subjects{destination=\"central\"} 1\n")
-	role, err := iam.NewFromConfig(cloud.Config(account.AdminCredentials(), "eu-west-1")).GetRole(t.Context(), &iam.GetRoleInput{RoleName: aws.String("ampbridge.dev.central")})
+	sync.shows(
+		t,
+		"\nampbridge_sync_leader 1\n",
+		"\nampbridge_sync_last_success_timestamp_seconds 1",
+		"\nampbridge_sync_subjects{destination=\"central\"} 1\n",
+	)
+	role, err := iam.NewFromConfig(
+		cloud.Config(account.AdminCredentials(), "eu-west-1"),
+	).GetRole(
+		t.Context(),
+		&iam.GetRoleInput{RoleName: aws.String("ampbridge.dev.central")},
+	)
 	testkit.Must(t, err)
 	t.Logf("sync leads and has made %s", *role.Role.Arn)
 	if text := sync.log.String(); strings.Contains(text, "forbidden") || strings.Contains(text, `"level":"ERROR"`) {
@@ -207,12 +230,20 @@ func (f *fixture) testEnforcer(t *testing.T) {
 	optOut := `admissions\.enforcer/disabled=`
 
 	// Without the opt-out it is as users reported it.
-	optIn := []string{"--set-string", "webhook.registration.labels." + optOut + "false", "--set-string", "webhook.registration.annotations." + optOut + "false"}
+	optIn := []string{
+		"--set-string",
+		"webhook.registration.labels." + optOut + "false",
+		"--set-string",
+		"webhook.registration.annotations." + optOut + "false",
+	}
 	f.helm(t, slices.Concat([]string{"install"}, upgrade[1:], optIn)...)
 	if !f.enforce(t, label) || !f.enforce(t, annotation) {
 		t.Fatal("the enforcer leaves a registration alone that has not opted out")
 	}
-	_, stderr, err := runHelm(t, f.program, slices.Concat(upgrade, optIn, []string{"--set", "webhook.excludedNamespaces={a}", "--kubeconfig", f.Kubeconfig()})...)
+	_, stderr, err := runHelm(
+		t,
+		f.program,
+		slices.Concat(upgrade, optIn, []string{"--set", "webhook.excludedNamespaces={a}", "--kubeconfig", f.Kubeconfig()})...)
 	if err == nil {
 		t.Error("the enforcer's fields are no conflict, so that this test shows nothing")
 	}
@@ -226,7 +257,11 @@ func (f *fixture) testEnforcer(t *testing.T) {
 		}
 		excluded := fmt.Sprintf("system-%d", i)
 		f.helm(t, append(slices.Clone(upgrade), "--set", "webhook.excludedNamespaces={"+excluded+"}")...)
-		registered, err := f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(), registration.DefaultName, metav1.GetOptions{})
+		registered, err := f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(
+			t.Context(),
+			registration.DefaultName,
+			metav1.GetOptions{},
+		)
 		testkit.Must(t, err)
 		for _, w := range registered.Webhooks {
 			if e := w.NamespaceSelector.MatchExpressions; len(e) != 1 || !slices.Contains(e[0].Values, excluded) {
@@ -303,7 +338,13 @@ func (f *fixture) testSecretAgain(t *testing.T) {
 		}
 		return ""
 	})
-	f.helm(t, slices.Concat([]string{"upgrade", release, chartDir, "--namespace", namespace}, values, []string{"--set", "commonLabels.team=platform"})...)
+	f.helm(
+		t,
+		slices.Concat(
+			[]string{"upgrade", release, chartDir, "--namespace", namespace},
+			values,
+			[]string{"--set", "commonLabels.team=platform"},
+		)...)
 	again, err := secrets.Get(t.Context(), name+"-tls", metav1.GetOptions{})
 	testkit.Must(t, err)
 	if again.Labels["team"] != "platform" || again.Labels["app.kubernetes.io/name"] != "collector" || len(again.Data) == 0 {
@@ -322,7 +363,13 @@ func (f *fixture) testCertificateModes(t *testing.T) {
 	}
 	mode := func(name string) []string { return []string{"--set", "certificates.mode=" + name} }
 	provided := func(ca string) []string {
-		return append(mode("provided"), "--set", "certificates.provided.secretName=own", "--set", "certificates.provided.caBundle="+authority(ca))
+		return append(
+			mode("provided"),
+			"--set",
+			"certificates.provided.secretName=own",
+			"--set",
+			"certificates.provided.caBundle="+authority(ca),
+		)
 	}
 	registrations := f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations()
 	bundles := func(want string) {
@@ -344,7 +391,14 @@ func (f *fixture) testCertificateModes(t *testing.T) {
 			if err == nil {
 				t.Fatal("Helm changes a field of another manager")
 			}
-			names(t, stderr, "certificates.provided.caBundle", "was written by "+writer, "kubectl delete mutatingwebhookconfiguration,validatingwebhookconfiguration ampbridge", "Nothing is changed yet")
+			names(
+				t,
+				stderr,
+				"certificates.provided.caBundle",
+				"was written by "+writer,
+				"kubectl delete mutatingwebhookconfiguration,validatingwebhookconfiguration ampbridge",
+				"Nothing is changed yet",
+			)
 			if now := f.webhook(t); now.Generation != deployment.Generation {
 				t.Error("the refused upgrade changed the webhook's Deployment")
 			}
@@ -420,7 +474,8 @@ func (f *fixture) testHostNetwork(t *testing.T) {
 		t.Helper()
 		testkit.EventuallyEmpty(t, func() string {
 			d := f.webhook(t)
-			if status := d.Status; status.ObservedGeneration != d.Generation || status.UpdatedReplicas != 2 || status.Replicas != 2 || status.AvailableReplicas != 2 {
+			if status := d.Status; status.ObservedGeneration != d.Generation || status.UpdatedReplicas != 2 || status.Replicas != 2 ||
+				status.AvailableReplicas != 2 {
 				return fmt.Sprintf("%+v", d.Status)
 			}
 			return ""
@@ -488,7 +543,8 @@ func (f *fixture) playKubelet(ctx context.Context) {
 			case p.Spec.NodeName == "":
 			case p.DeletionTimestamp != nil:
 				err = pods.Delete(ctx, p.Name, metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))})
-			case !slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue }):
+			case !slices.ContainsFunc(p.Status.Conditions,
+				func(c corev1.PodCondition) bool { return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue }):
 				_, err = pods.Patch(ctx, p.Name, types.StrategicMergePatchType, ready, metav1.PatchOptions{}, "status")
 			}
 			if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) && ctx.Err() == nil {

@@ -44,11 +44,14 @@ func TestTypos(t *testing.T) {
 		{"a digest without its algorithm", "image: {digest: 0123456789abcdef}", []string{"/image/digest"}},
 		{"limits beside resources", "webhook: {resources: {memory: 64Mi}}", []string{"/webhook/resources", "memory"}},
 		{"a policy field misspelt", "policy: {destnations: []}", []string{"/policy", "destnations"}},
-		{"a policy field deep inside", "policy: {destinations: [{name: central, workspace: 'arn:aws:aps:eu-west-1:111122223333:workspace/ws-1', remoteWrite: {queueConfig: {maxShard: 5}}}]}",
+		{"a policy field deep inside", "policy: {destinations: [{name: central, workspace: " +
+			"'arn:aws:aps:eu-west-1:111122223333:workspace/ws-1', remoteWrite: {queueConfig: {maxShard: 5}}}]}",
 			[]string{"/policy/destinations/0/remoteWrite/queueConfig", "maxShard"}},
-		{"a grant for one name", "policy: {grants: [{namespaces: monitoring, serviceAccounts: [prometheus], destinations: [central]}]}", []string{"/policy/grants/0/namespaces", "array"}},
+		{"a grant for one name", "policy: {grants: [{namespaces: monitoring, serviceAccounts: [prometheus], destinations: " +
+			"[central]}]}", []string{"/policy/grants/0/namespaces", "array"}},
 		{"a workspace's id", "policy: {destinations: [{name: central, workspace: ws-0123}]}", []string{"/policy/destinations/0/workspace"}},
-		{"an account that YAML takes for a number", "policy: {trust: {accounts: [{id: 111122223333}]}}", []string{"/policy/trust/accounts/0/id", "string"}},
+		{"an account that YAML takes for a number", "policy: {trust: {accounts: [{id: 111122223333}]}}",
+			[]string{"/policy/trust/accounts/0/id", "string"}},
 		{"a duration in words", "policy: {session: {duration: 6 hours}}", []string{"/policy/session/duration"}},
 		{"a policy without destinations", "policy: {destinations: null}", []string{"/policy", "destinations"}},
 	} {
@@ -70,11 +73,16 @@ func TestContradictions(t *testing.T) {
 		want []string
 	}{
 		{"no policy", nil, []string{"policy is empty", "policy.cluster.name"}},
-		{"nobody keeps the AWS side", []string{"-f", minimal, "--set", "sync.enabled=false"}, []string{"sync.enabled", "policy.trust.manage: none"}},
-		{"a certificate is promised", []string{"-f", minimal, "--set", "certificates.mode=provided"}, []string{"certificates.provided.secretName"}},
-		{"a certificate that would not be used", []string{"-f", minimal, "--set", "certificates.provided.secretName=own"}, []string{"certificates.mode: provided"}},
-		{"off, without a parent chart", []string{"-f", minimal, "--set", "enabled=false"}, []string{"enabled is false", "condition: ampbridge.enabled"}},
-		{"two things on one port", []string{"-f", minimal, "--set", "webhook.port=8080"}, []string{"webhook.metricsPort is 8080", "so is webhook.port"}},
+		{"nobody keeps the AWS side", []string{"-f", minimal, "--set", "sync.enabled=false"},
+			[]string{"sync.enabled", "policy.trust.manage: none"}},
+		{"a certificate is promised", []string{"-f", minimal, "--set", "certificates.mode=provided"},
+			[]string{"certificates.provided.secretName"}},
+		{"a certificate that would not be used", []string{"-f", minimal, "--set", "certificates.provided.secretName=own"},
+			[]string{"certificates.mode: provided"}},
+		{"off, without a parent chart", []string{"-f", minimal, "--set", "enabled=false"}, []string{"enabled is false", "condition: " +
+			"ampbridge.enabled"}},
+		{"two things on one port", []string{"-f", minimal, "--set", "webhook.port=8080"},
+			[]string{"webhook.metricsPort is 8080", "so is webhook.port"}},
 		{"one port for metrics and health", []string{"-f", minimal, "--set", "webhook.metricsPort=9090", "--set", "webhook.healthPort=9090"},
 			[]string{"webhook.healthPort is 9090", "so is webhook.metricsPort"}},
 		{"the kubelet's port", []string{"-f", minimal, "--set", "webhook.hostNetwork=true", "--set", "webhook.port=10250"},
@@ -91,7 +99,8 @@ func TestContradictions(t *testing.T) {
 			[]string{"imagePullSecrets[1].name", `"a" stands there twice`}},
 		{"a volume of the chart's", []string{"-f", minimal, "--set", "sync.extraVolumes[0].name=policy"},
 			[]string{"sync.extraVolumes[0].name", `the chart uses "policy" itself`}},
-		{"a mount of the chart's", []string{"-f", minimal, "--set", "sync.extraVolumeMounts[0].name=a,sync.extraVolumeMounts[0].mountPath=/etc/ampbridge"},
+		{"a mount of the chart's", []string{"-f", minimal, "--set", "sync.extraVolumeMounts[0].name=a," +
+			"sync.extraVolumeMounts[0].mountPath=/etc/ampbridge"},
 			[]string{"sync.extraVolumeMounts[0].mountPath", `"/etc/ampbridge"`}},
 		{"an old Kubernetes", []string{"-f", minimal, "--kube-version", "1.29.9"}, []string{"1.30", "1.29.9"}},
 	} {

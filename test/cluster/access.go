@@ -30,7 +30,12 @@ const (
 // than 600 seconds. With a pod, as the API server returned it, the token is
 // bound to that pod and names it in its claims. An empty audience means the API
 // server's own, which is the issuer.
-func (c *Cluster) Token(ctx context.Context, namespace, serviceAccount, audience string, expirationSeconds int64, pod ...*corev1.Pod) (string, error) {
+func (c *Cluster) Token(
+	ctx context.Context,
+	namespace, serviceAccount, audience string,
+	expirationSeconds int64,
+	pod ...*corev1.Pod,
+) (string, error) {
 	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &expirationSeconds}}
 	if audience != "" {
 		request.Spec.Audiences = []string{audience}

@@ -17,5 +17,7 @@ func Address() (string, error) {
 			return ip.String(), nil
 		}
 	}
-	return "", errors.New("endpoints and pods may not have loopback addresses, and this machine has no other: ip address add 192.0.2.1/32 dev lo")
+	return "", errors.New(
+		"endpoints and pods may not have loopback addresses, and this machine has no other: ip address add 192.0.2.1/32 dev lo",
+	)
 }

@@ -108,7 +108,10 @@ func New(ctx context.Context, options Options) (*Cluster, error) {
 		options.Issuer = DefaultIssuer
 	}
 	if u, err := url.Parse(options.Issuer); err != nil || u.Scheme != "https" || u.Host == "" {
-		return nil, fmt.Errorf("cluster: Options.Issuer %q: want an https URL; the API server serves no discovery document for another", options.Issuer)
+		return nil, fmt.Errorf(
+			"cluster: Options.Issuer %q: want an https URL; the API server serves no discovery document for another",
+			options.Issuer,
+		)
 	}
 	programs, err := findPrograms(ctx, options)
 	if err != nil {

@@ -44,9 +44,10 @@ func TestCluster(t *testing.T) {
 			scheduler: true,
 		},
 		{
-			name:    "aks",
-			issuer:  "https://westeurope.oic.prod-aks.azure.com/11111111-2222-3333-4444-555555555555/66666666-7777-8888-9999-000000000000/",
-			jwksURI: "https://westeurope.oic.prod-aks.azure.com/11111111-2222-3333-4444-555555555555/66666666-7777-8888-9999-000000000000/openid/v1/jwks",
+			name:   "aks",
+			issuer: "https://westeurope.oic.prod-aks.azure.com/11111111-2222-3333-4444-555555555555/66666666-7777-8888-9999-000000000000/",
+			jwksURI: "https://westeurope.oic.prod-aks.azure.com/11111111-2222-3333-4444-555555555555/" +
+				"66666666-7777-8888-9999-000000000000/openid/v1/jwks",
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -282,10 +283,16 @@ func testWebhook(t *testing.T, c *cluster.Cluster) {
 					URL:      &webhook.URL,
 					CABundle: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: webhook.Certificate().Raw}),
 				},
-				Rules: []admissionregistrationv1.RuleWithOperations{{
-					Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create},
-					Rule:       admissionregistrationv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"}},
-				}},
+				Rules: []admissionregistrationv1.RuleWithOperations{
+					{
+						Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create},
+						Rule: admissionregistrationv1.Rule{
+							APIGroups:   []string{""},
+							APIVersions: []string{"v1"},
+							Resources:   []string{"pods"},
+						},
+					},
+				},
 				SideEffects:             &none,
 				AdmissionReviewVersions: []string{"v1"},
 			}},

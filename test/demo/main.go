@@ -71,11 +71,24 @@ func (d *demo) run(stay bool) (err error) {
 		if err != nil {
 			return fmt.Errorf("%s: %w", step.name, err)
 		}
-		d.say("%5.1fs  ✓ %-11s %s\n", time.Since(d.begun).Seconds(), step.name, strings.ReplaceAll(told, "\n", "\n"+strings.Repeat(" ", 22)))
+		d.say(
+			"%5.1fs  ✓ %-11s %s\n",
+			time.Since(d.begun).Seconds(),
+			step.name,
+			strings.ReplaceAll(told, "\n", "\n"+strings.Repeat(" ", 22)),
+		)
 	}
 	if stay {
-		d.say("\nIt keeps running; Ctrl-C ends it.\n  Prometheus      http://127.0.0.1:%s\n  its configuration http://127.0.0.1:%s/config\n  webhook metrics %s\n  API server      kubectl --kubeconfig %s get pods -A\n  AWS's double    AWS_ENDPOINT_URL=%s\n",
-			env.Port(d.server.Object), env.Port(d.server.Object), d.env.MetricsURL, d.env.Cluster.Kubeconfig(), d.env.Cloud.URL)
+		d.say(
+			"\nIt keeps running; Ctrl-C ends it.\n  Prometheus      http://127.0.0.1:%s\n  its configuration "+
+				"http://127.0.0.1:%s/config\n  webhook metrics %s\n  API server      kubectl --kubeconfig %s get pods -A\n  AWS's double    "+
+				"AWS_ENDPOINT_URL=%s\n",
+			env.Port(d.server.Object),
+			env.Port(d.server.Object),
+			d.env.MetricsURL,
+			d.env.Cluster.Kubeconfig(),
+			d.env.Cloud.URL,
+		)
 		<-d.ctx.Done()
 	}
 	return nil
@@ -90,7 +103,11 @@ func (d *demo) cloud() (string, error) {
 	if err := d.env.StartCloud(d.ctx); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("account %s with workspace %s; the double verifies tokens, trust and SigV4", d.env.Account.ID, d.env.Workspace.ID), nil
+	return fmt.Sprintf(
+		"account %s with workspace %s; the double verifies tokens, trust and SigV4",
+		d.env.Account.ID,
+		d.env.Workspace.ID,
+	), nil
 }
 
 func (d *demo) cluster() (string, error) {
@@ -207,14 +224,20 @@ func (d *demo) samples() (string, error) {
 		return len(found) > 0
 	}); err != nil {
 		writes := d.env.Cloud.Writes(d.env.Workspace.ID)
-		return "", errors.Join(fmt.Errorf("%w\n%d writes reached the workspace, the latest %+v", err, len(writes), writes[max(len(writes)-1, 0):]), failed)
+		return "", errors.Join(
+			fmt.Errorf("%w\n%d writes reached the workspace, the latest %+v", err, len(writes), writes[max(len(writes)-1, 0):]),
+			failed,
+		)
 	}
 	series := map[string]bool{}
 	for _, sample := range found {
 		series[fmt.Sprint(sample.Metric)] = true
 	}
 	d.verdict = fmt.Sprintf("demo: ok: %d samples of %d series in workspace %s", len(found), len(series), d.env.Workspace.ID)
-	return fmt.Sprintf("queried back out of the workspace, %.0f s after the pod's creation", time.Since(d.server.Object.CreationTimestamp.Time).Seconds()), nil
+	return fmt.Sprintf(
+		"queried back out of the workspace, %.0f s after the pod's creation",
+		time.Since(d.server.Object.CreationTimestamp.Time).Seconds(),
+	), nil
 }
 
 func (d *demo) close() error {

@@ -107,8 +107,13 @@ func (c Chart) pod() (*corev1.Pod, error) {
 	}
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
-			Name: c.Name, Namespace: or(c.Namespace, Namespace),
-			Labels:      map[string]string{"app.kubernetes.io/name": "prometheus", "app.kubernetes.io/component": "server", "app.kubernetes.io/instance": "prometheus"},
+			Name:      c.Name,
+			Namespace: or(c.Namespace, Namespace),
+			Labels: map[string]string{
+				"app.kubernetes.io/name":      "prometheus",
+				"app.kubernetes.io/component": "server",
+				"app.kubernetes.io/instance":  "prometheus",
+			},
 			Annotations: map[string]string{portAnnotation: fmt.Sprint(c.Port)},
 		},
 		Spec: corev1.PodSpec{
@@ -137,7 +142,12 @@ func (c Chart) pod() (*corev1.Pod, error) {
 				},
 			}},
 			Volumes: []corev1.Volume{
-				{Name: "config-volume", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: c.Name}}}},
+				{
+					Name: "config-volume",
+					VolumeSource: corev1.VolumeSource{
+						ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: c.Name}},
+					},
+				},
 				{Name: "storage-volume", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
 			},
 		},

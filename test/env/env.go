@@ -245,12 +245,22 @@ func (e *Env) Ampbridge(ctx context.Context, args ...string) (string, error) {
 
 // Run plays the kubelet for the pod, as the API server returned it.
 func (e *Env) Run(ctx context.Context, pod *corev1.Pod, log io.Writer) (*kubelet.Pod, error) {
-	images := append(slices.Clone(e.images),
+	images := append(
+		slices.Clone(e.images),
 		prometheus("prometheus/prometheus", e.tools["prometheus"]),
-		kubelet.Image{Match: "prometheus-operator/prometheus-config-reloader", Binaries: map[string]string{"/bin/prometheus-config-reloader": e.tools["prometheus-config-reloader"]},
-			Entrypoint: []string{"/bin/prometheus-config-reloader"}, User: nobody},
-		kubelet.Image{Match: strings.TrimSuffix(SidecarImage, ":dev"), Binaries: map[string]string{"/config-sidecar": e.tools["config-sidecar"]},
-			Entrypoint: []string{"/config-sidecar"}, User: nobody})
+		kubelet.Image{
+			Match:      "prometheus-operator/prometheus-config-reloader",
+			Binaries:   map[string]string{"/bin/prometheus-config-reloader": e.tools["prometheus-config-reloader"]},
+			Entrypoint: []string{"/bin/prometheus-config-reloader"},
+			User:       nobody,
+		},
+		kubelet.Image{
+			Match:      strings.TrimSuffix(SidecarImage, ":dev"),
+			Binaries:   map[string]string{"/config-sidecar": e.tools["config-sidecar"]},
+			Entrypoint: []string{"/config-sidecar"},
+			User:       nobody,
+		},
+	)
 	return kubelet.Run(ctx, e.Cluster.Client(), pod, kubelet.Options{Dir: e.dir, Log: log, Images: images})
 }
 

@@ -84,7 +84,11 @@ func (e *Env) StartWebhook(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := e.Cluster.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Create(ctx, object, metav1.CreateOptions{}); err != nil {
+	if _, err := e.Cluster.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Create(
+		ctx,
+		object,
+		metav1.CreateOptions{},
+	); err != nil {
 		return err
 	}
 	return e.waitAdmission(ctx)
@@ -128,7 +132,12 @@ func (e *Env) webhookAccount(ctx context.Context) (kubeconfig string, err error)
 	}
 	if _, err := client.RbacV1().Roles(SystemNamespace).Create(ctx, &rbacv1.Role{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{
 		{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{breaker.ConfigMap}, Verbs: []string{"get"}},
-		{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{webhook.AcceptedConfigMap}, Verbs: []string{"get", "update"}},
+		{
+			APIGroups:     []string{""},
+			Resources:     []string{"configmaps"},
+			ResourceNames: []string{webhook.AcceptedConfigMap},
+			Verbs:         []string{"get", "update"},
+		},
 	}}, metav1.CreateOptions{}); err != nil {
 		return "", err
 	}
@@ -178,7 +187,13 @@ func (e *Env) waitAdmission(ctx context.Context) error {
 	}
 	deadline := time.Now().Add(time.Minute)
 	for time.Now().Before(deadline) {
-		admitted, err := e.Cluster.Client().CoreV1().Pods(Namespace).Create(ctx, pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		admitted, err := e.Cluster.Client().CoreV1().Pods(
+			Namespace,
+		).Create(
+			ctx,
+			pod,
+			metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}},
+		)
 		if err != nil {
 			return err
 		}

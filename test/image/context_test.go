@@ -127,7 +127,10 @@ func compile(ctx context.Context, root, dir string, files []string) error {
 			return err
 		}
 	}
-	build := exec.CommandContext(ctx, "go", append([]string{"build", "-trimpath", "-buildvcs=false", "-o", filepath.Join(dir, "out") + "/"}, programs...)...)
+	build := exec.CommandContext(
+		ctx,
+		"go",
+		append([]string{"build", "-trimpath", "-buildvcs=false", "-o", filepath.Join(dir, "out") + "/"}, programs...)...)
 	build.Dir = dir
 	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off")
 	if out, err := build.CombinedOutput(); err != nil {

@@ -102,7 +102,11 @@ func build(t *testing.T, dir, arch string) archive {
 func store(t *testing.T, dir string) string {
 	t.Helper()
 	file := filepath.Join(dir, "storage.conf")
-	config := fmt.Sprintf("[storage]\ndriver = \"vfs\"\ngraphroot = %q\nrunroot = %q\n", filepath.Join(dir, "graph"), filepath.Join(dir, "run"))
+	config := fmt.Sprintf(
+		"[storage]\ndriver = \"vfs\"\ngraphroot = %q\nrunroot = %q\n",
+		filepath.Join(dir, "graph"),
+		filepath.Join(dir, "run"),
+	)
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -182,7 +186,13 @@ func TestImage(t *testing.T) {
 	}
 	for name, header := range image.files {
 		if header.FileInfo().Mode().Perm() != 0o755 || header.Uid != 0 || header.Gid != 0 {
-			t.Errorf("%s is %o, of %d:%d: want 755, of 0:0, so that nobody in the container may change it", name, header.Mode, header.Uid, header.Gid)
+			t.Errorf(
+				"%s is %o, of %d:%d: want 755, of 0:0, so that nobody in the container may change it",
+				name,
+				header.Mode,
+				header.Uid,
+				header.Gid,
+			)
 		}
 	}
 	if c := image.config.Config; c.User != "65532:65532" || !slices.Equal(c.Entrypoint, []string{"/ampbridge"}) || c.Cmd != nil {
@@ -248,7 +258,10 @@ func TestImage(t *testing.T) {
 // billOfMaterials names every module of either program, and the toolchain's library.
 func billOfMaterials(t *testing.T, bin string) {
 	programs := []string{filepath.Join(bin, "ampbridge"), filepath.Join(bin, "config-sidecar")}
-	out, err := exec.CommandContext(t.Context(), tools.Path(t, "sbom"), append([]string{"-name", "ghcr.io/ampbridge/ampbridge", "-version", "v0.0.0-test"}, programs...)...).Output()
+	out, err := exec.CommandContext(
+		t.Context(),
+		tools.Path(t, "sbom"),
+		append([]string{"-name", "ghcr.io/ampbridge/ampbridge", "-version", "v0.0.0-test"}, programs...)...).Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -307,7 +320,8 @@ func TestBuilderContext(t *testing.T) {
 		t.Fatal(err)
 	}
 	env := append(os.Environ(), store(t, work))
-	for _, args := range [][]string{{"build", "--file", recipe, "--tag", "context", dir}, {"push", "context", "oci-archive:" + file + ":context"}} {
+	for _, args := range [][]string{{"build", "--file", recipe, "--tag", "context", dir},
+		{"push", "context", "oci-archive:" + file + ":context"}} {
 		command := exec.CommandContext(t.Context(), "buildah", args...)
 		command.Env = env
 		if out, err := command.CombinedOutput(); err != nil {

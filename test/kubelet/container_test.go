@@ -13,21 +13,49 @@ func TestContainerSees(t *testing.T) {
 	t.Setenv("HOST_ONLY", "leaked")
 	cm := configMap(t, map[string]string{"LEVEL": "debug", "REF": "$(NAME)"})
 	c := container("main", "report", "$(GREETING)", "$$(GREETING)", "$(UNKNOWN)")
-	c.EnvFrom = []corev1.EnvFromSource{{Prefix: "CM_", ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: cm.Name}}}}
+	c.EnvFrom = []corev1.EnvFromSource{
+		{Prefix: "CM_", ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: cm.Name}}},
+	}
 	field := func(path string) *corev1.EnvVarSource {
 		return &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: path}}
 	}
 	c.Resources.Limits = corev1.ResourceList{"cpu": resource.MustParse("1500m"), "memory": resource.MustParse("100Mi")}
-	c.Env = append(c.Env,
+	c.Env = append(
+		c.Env,
 		corev1.EnvVar{Name: "GREETING", Value: "hello $(NAME) at $(CM_LEVEL)"},
 		corev1.EnvVar{Name: "POD", ValueFrom: field("metadata.name")},
 		corev1.EnvVar{Name: "APP", ValueFrom: field("metadata.labels['app']")},
 		corev1.EnvVar{Name: "SA", ValueFrom: field("spec.serviceAccountName")},
 		corev1.EnvVar{Name: "IP", ValueFrom: field("status.podIP")},
-		corev1.EnvVar{Name: "CPU", ValueFrom: &corev1.EnvVarSource{ResourceFieldRef: &corev1.ResourceFieldSelector{Resource: "limits.cpu"}}},
-		corev1.EnvVar{Name: "MEM", ValueFrom: &corev1.EnvVarSource{ResourceFieldRef: &corev1.ResourceFieldSelector{Resource: "limits.memory", Divisor: resource.MustParse("1Mi")}}},
-		corev1.EnvVar{Name: "KEY", ValueFrom: &corev1.EnvVarSource{ConfigMapKeyRef: &corev1.ConfigMapKeySelector{LocalObjectReference: corev1.LocalObjectReference{Name: cm.Name}, Key: "LEVEL"}}},
-		corev1.EnvVar{Name: "MAYBE", ValueFrom: &corev1.EnvVarSource{ConfigMapKeyRef: &corev1.ConfigMapKeySelector{LocalObjectReference: corev1.LocalObjectReference{Name: cm.Name}, Key: "no", Optional: new(true)}}},
+		corev1.EnvVar{
+			Name:      "CPU",
+			ValueFrom: &corev1.EnvVarSource{ResourceFieldRef: &corev1.ResourceFieldSelector{Resource: "limits.cpu"}},
+		},
+		corev1.EnvVar{
+			Name: "MEM",
+			ValueFrom: &corev1.EnvVarSource{
+				ResourceFieldRef: &corev1.ResourceFieldSelector{Resource: "limits.memory", Divisor: resource.MustParse("1Mi")},
+			},
+		},
+		corev1.EnvVar{
+			Name: "KEY",
+			ValueFrom: &corev1.EnvVarSource{
+				ConfigMapKeyRef: &corev1.ConfigMapKeySelector{
+					LocalObjectReference: corev1.LocalObjectReference{Name: cm.Name},
+					Key:                  "LEVEL",
+				},
+			},
+		},
+		corev1.EnvVar{
+			Name: "MAYBE",
+			ValueFrom: &corev1.EnvVarSource{
+				ConfigMapKeyRef: &corev1.ConfigMapKeySelector{
+					LocalObjectReference: corev1.LocalObjectReference{Name: cm.Name},
+					Key:                  "no",
+					Optional:             new(true),
+				},
+			},
+		},
 		corev1.EnvVar{Name: "API", Value: "$(KUBERNETES_SERVICE_HOST)"},
 	)
 	pod := newPod(c)
@@ -37,7 +65,17 @@ func TestContainerSees(t *testing.T) {
 	eventually(t, p, "the end", ended(p))
 	got := newestReport(t, p.Container("main"))
 
-	wantArgs := []string{"/bin/probe", "report", "hello main at debug", "$(GREETING)", "$(UNKNOWN)", "/etc/hosts", "w:/work/file", "w:/tmp/file", "w:/dev/null"}
+	wantArgs := []string{
+		"/bin/probe",
+		"report",
+		"hello main at debug",
+		"$(GREETING)",
+		"$(UNKNOWN)",
+		"/etc/hosts",
+		"w:/work/file",
+		"w:/tmp/file",
+		"w:/dev/null",
+	}
 	if diff := cmp.Diff(wantArgs, got.Args); diff != "" {
 		t.Errorf("arguments (-want +got):\n%s", diff)
 	}
@@ -53,7 +91,13 @@ func TestContainerSees(t *testing.T) {
 		}
 	}
 	if got.Dir != "/work" || got.Hostname != p.spec.Name || got.UID != 65532 || got.GID != 0 {
-		t.Errorf("got directory %s, host %s, user %d, group %d, want the image's directory and user, the pod's name, group 0", got.Dir, got.Hostname, got.UID, got.GID)
+		t.Errorf(
+			"got directory %s, host %s, user %d, group %d, want the image's directory and user, the pod's name, group 0",
+			got.Dir,
+			got.Hostname,
+			got.UID,
+			got.GID,
+		)
 	}
 	if want := "CapPrm: 0000000000000000;CapEff: 0000000000000000;CapAmb: 0000000000000000;"; got.Caps != want {
 		t.Errorf("capabilities: got %s, want %s", got.Caps, want)
@@ -161,7 +205,11 @@ func TestExpand(t *testing.T) {
 }
 
 func TestImagesFind(t *testing.T) {
-	images := Images{{Match: "prometheus/prometheus:v3.1.0", WorkingDir: "old"}, {Match: "prometheus/prometheus", WorkingDir: "new"}, {Match: "localhost:5000/x", WorkingDir: "port"}}
+	images := Images{
+		{Match: "prometheus/prometheus:v3.1.0", WorkingDir: "old"},
+		{Match: "prometheus/prometheus", WorkingDir: "new"},
+		{Match: "localhost:5000/x", WorkingDir: "port"},
+	}
 	for ref, want := range map[string]string{
 		"quay.io/prometheus/prometheus:v3.1.0":               "old",
 		"quay.io/prometheus/prometheus:v3.15.0":              "new",

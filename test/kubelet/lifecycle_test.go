@@ -122,7 +122,8 @@ func TestSidecars(t *testing.T) {
 		t.Error("a sidecar's restart touched an ordinary container")
 	}
 	eventually(t, p, "signal handlers", func() bool {
-		return strings.Count(p.Container("first").Logs(), "\n") == 2 && strings.Contains(p.Container("main").Logs(), "\n") && strings.Contains(p.Container("second").Logs(), "\n")
+		return strings.Count(p.Container("first").Logs(), "\n") == 2 && strings.Contains(p.Container("main").Logs(), "\n") &&
+			strings.Contains(p.Container("second").Logs(), "\n")
 	})
 
 	p.stop()
@@ -138,7 +139,8 @@ func TestSidecars(t *testing.T) {
 
 func TestFailedInitContainer(t *testing.T) {
 	for policy, phase := range map[corev1.RestartPolicy]corev1.PodPhase{
-		corev1.RestartPolicyNever: corev1.PodFailed, corev1.RestartPolicyOnFailure: corev1.PodPending, corev1.RestartPolicyAlways: corev1.PodPending,
+		corev1.RestartPolicyNever: corev1.PodFailed, corev1.RestartPolicyOnFailure: corev1.PodPending,
+		corev1.RestartPolicyAlways: corev1.PodPending,
 	} {
 		t.Run(string(policy), func(t *testing.T) {
 			pod := newPod(container("main", "sleep"))
@@ -162,7 +164,11 @@ func TestProbes(t *testing.T) {
 	c := container("main", "serve", "127.0.0.1:"+strconv.Itoa(port))
 	c.Ports = []corev1.ContainerPort{{Name: "web", ContainerPort: int32(port)}}
 	healthy := corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/healthy", Port: intstr.FromString("web")}}
-	c.StartupProbe = &corev1.Probe{PeriodSeconds: 1, FailureThreshold: 30, ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt(port)}}}
+	c.StartupProbe = &corev1.Probe{
+		PeriodSeconds:    1,
+		FailureThreshold: 30,
+		ProbeHandler:     corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt(port)}},
+	}
 	c.ReadinessProbe = &corev1.Probe{PeriodSeconds: 1, FailureThreshold: 1, ProbeHandler: healthy}
 	c.LivenessProbe = &corev1.Probe{PeriodSeconds: 1, FailureThreshold: 3, ProbeHandler: healthy}
 	c.VolumeMounts = []corev1.VolumeMount{{Name: "shared", MountPath: "/shared"}}
@@ -257,14 +263,16 @@ func TestStatusAndDeletion(t *testing.T) {
 	pods := testbed.client.CoreV1().Pods(namespace)
 	eventually(t, p, "its status in the API server", func() bool {
 		got, err := pods.Get(t.Context(), p.spec.Name, metav1.GetOptions{})
-		return err == nil && got.Status.Phase == corev1.PodRunning && len(got.Status.ContainerStatuses) == 1 && got.Status.ContainerStatuses[0].Ready
+		return err == nil && got.Status.Phase == corev1.PodRunning && len(got.Status.ContainerStatuses) == 1 &&
+			got.Status.ContainerStatuses[0].Ready
 	})
 	if err := pods.Delete(t.Context(), p.spec.Name, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, p, "the end", ended(p))
 	var err error
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline) && !apierrors.IsNotFound(err); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline) &&
+		!apierrors.IsNotFound(err); time.Sleep(20 * time.Millisecond) {
 		_, err = pods.Get(t.Context(), p.spec.Name, metav1.GetOptions{})
 	}
 	if !apierrors.IsNotFound(err) {
@@ -282,7 +290,8 @@ func TestLastStatusIsReported(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s := got.Status; s.Phase != corev1.PodFailed || s.ContainerStatuses[0].State.Terminated == nil || s.ContainerStatuses[0].State.Terminated.ExitCode != 143 {
+	if s := got.Status; s.Phase != corev1.PodFailed || s.ContainerStatuses[0].State.Terminated == nil ||
+		s.ContainerStatuses[0].State.Terminated.ExitCode != 143 {
 		t.Errorf("got status %+v, want phase Failed and exit code 143: SIGTERM ended it", s)
 	}
 }
@@ -322,7 +331,13 @@ func TestUnsupported(t *testing.T) {
 func TestInitMustBeCalled(t *testing.T) {
 	initCalled.Store(false)
 	defer initCalled.Store(true)
-	if _, err := Run(t.Context(), testbed.client, newPod(container("main")), Options{}); err == nil || !strings.Contains(err.Error(), "kubelet.Init") {
+	if _, err := Run(
+		t.Context(),
+		testbed.client,
+		newPod(container("main")),
+		Options{},
+	); err == nil ||
+		!strings.Contains(err.Error(), "kubelet.Init") {
 		t.Errorf("got %v, want an error that names kubelet.Init", err)
 	}
 }
@@ -361,7 +376,13 @@ func orphan(kubeconfig string) {
 func TestNoOrphans(t *testing.T) {
 	pod := create(t, newPod(container("main", "sleep")))
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), "TMPDIR="+t.TempDir(), orphanEnv+"="+testbed.cluster.Kubeconfig(), orphanProbe+"="+testbed.probe, orphanPod+"="+pod.Name)
+	cmd.Env = append(
+		os.Environ(),
+		"TMPDIR="+t.TempDir(),
+		orphanEnv+"="+testbed.cluster.Kubeconfig(),
+		orphanProbe+"="+testbed.probe,
+		orphanPod+"="+pod.Name,
+	)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -39,9 +39,14 @@ type watched struct {
 type newInformer func(kubernetes.Interface, string, time.Duration, cache.Indexers, func(*metav1.ListOptions)) cache.SharedIndexInformer
 
 func (o *objects) configMap(ctx context.Context, name string) (*corev1.ConfigMap, error) {
-	obj, err := o.get(ctx, "configmaps", name, func(c kubernetes.Interface, ns string, d time.Duration, i cache.Indexers, f func(*metav1.ListOptions)) cache.SharedIndexInformer {
-		return coreinformers.NewFilteredConfigMapInformer(c, ns, d, i, f)
-	})
+	obj, err := o.get(
+		ctx,
+		"configmaps",
+		name,
+		func(c kubernetes.Interface, ns string, d time.Duration, i cache.Indexers, f func(*metav1.ListOptions)) cache.SharedIndexInformer {
+			return coreinformers.NewFilteredConfigMapInformer(c, ns, d, i, f)
+		},
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -49,9 +54,14 @@ func (o *objects) configMap(ctx context.Context, name string) (*corev1.ConfigMap
 }
 
 func (o *objects) secret(ctx context.Context, name string) (*corev1.Secret, error) {
-	obj, err := o.get(ctx, "secrets", name, func(c kubernetes.Interface, ns string, d time.Duration, i cache.Indexers, f func(*metav1.ListOptions)) cache.SharedIndexInformer {
-		return coreinformers.NewFilteredSecretInformer(c, ns, d, i, f)
-	})
+	obj, err := o.get(
+		ctx,
+		"secrets",
+		name,
+		func(c kubernetes.Interface, ns string, d time.Duration, i cache.Indexers, f func(*metav1.ListOptions)) cache.SharedIndexInformer {
+			return coreinformers.NewFilteredSecretInformer(c, ns, d, i, f)
+		},
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -59,9 +69,14 @@ func (o *objects) secret(ctx context.Context, name string) (*corev1.Secret, erro
 }
 
 func (o *objects) pod(ctx context.Context, name string) (*corev1.Pod, error) {
-	obj, err := o.get(ctx, "pods", name, func(c kubernetes.Interface, ns string, d time.Duration, i cache.Indexers, f func(*metav1.ListOptions)) cache.SharedIndexInformer {
-		return coreinformers.NewFilteredPodInformer(c, ns, d, i, f)
-	})
+	obj, err := o.get(
+		ctx,
+		"pods",
+		name,
+		func(c kubernetes.Interface, ns string, d time.Duration, i cache.Indexers, f func(*metav1.ListOptions)) cache.SharedIndexInformer {
+			return coreinformers.NewFilteredPodInformer(c, ns, d, i, f)
+		},
+	)
 	if err != nil {
 		return nil, err
 	}

@@ -74,7 +74,9 @@ type Pod struct {
 // cannot be run here at all. The end of ctx terminates it as [Pod.Close] does; Close has to be called in any case.
 func Run(ctx context.Context, client kubernetes.Interface, pod *corev1.Pod, opts Options) (*Pod, error) {
 	if !initCalled.Load() {
-		return nil, errors.New("kubelet.Init was not called: call it first in main or TestMain, containers start by re-executing this program")
+		return nil, errors.New(
+			"kubelet.Init was not called: call it first in main or TestMain, containers start by re-executing this program",
+		)
 	}
 	if err := unsupported(pod); err != nil {
 		return nil, fmt.Errorf("pod %s/%s: %w", pod.Namespace, pod.Name, err)

@@ -92,7 +92,13 @@ func (p *Pod) Describe() string {
 		case s.State.Running != nil:
 			fmt.Fprintf(&b, "running since %s, ready %t", s.State.Running.StartedAt.Format("15:04:05"), s.Ready)
 		case s.State.Terminated != nil:
-			fmt.Fprintf(&b, "ended: %s, exit code %d %s", s.State.Terminated.Reason, s.State.Terminated.ExitCode, s.State.Terminated.Message)
+			fmt.Fprintf(
+				&b,
+				"ended: %s, exit code %d %s",
+				s.State.Terminated.Reason,
+				s.State.Terminated.ExitCode,
+				s.State.Terminated.Message,
+			)
 		}
 		if t := s.LastTerminationState.Terminated; t != nil && s.State.Terminated == nil {
 			fmt.Fprintf(&b, "; before: %s %s", t.Reason, t.Message)

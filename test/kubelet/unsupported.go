@@ -31,7 +31,8 @@ func unsupported(pod *corev1.Pod) error {
 	for i, v := range s.Volumes {
 		volumes[v.Name] = true
 		src := v.VolumeSource
-		known := src.ConfigMap != nil || src.Secret != nil || src.DownwardAPI != nil || src.EmptyDir != nil || src.PersistentVolumeClaim != nil
+		known := src.ConfigMap != nil || src.Secret != nil || src.DownwardAPI != nil || src.EmptyDir != nil ||
+			src.PersistentVolumeClaim != nil
 		if src.Projected != nil {
 			known = true
 			for j, p := range src.Projected.Sources {
@@ -54,14 +55,20 @@ func unsupported(pod *corev1.Pod) error {
 				refuse(sc.Capabilities != nil && len(sc.Capabilities.Add) > 0, "%s.securityContext.capabilities.add", at)
 				refuse(sc.ProcMount != nil && *sc.ProcMount != corev1.DefaultProcMount, "%s.securityContext.procMount", at)
 			}
-			for name, p := range map[string]*corev1.Probe{"startupProbe": c.StartupProbe, "readinessProbe": c.ReadinessProbe, "livenessProbe": c.LivenessProbe} {
+			for name, p := range map[string]*corev1.Probe{"startupProbe": c.StartupProbe, "readinessProbe": c.ReadinessProbe,
+				"livenessProbe": c.LivenessProbe} {
 				refuse(p != nil && p.GRPC != nil, "%s.%s.grpc", at, name)
 			}
 			for _, e := range c.Env {
 				refuse(e.ValueFrom != nil && e.ValueFrom.FileKeyRef != nil, "%s.env %s: fileKeyRef", at, e.Name)
 			}
 			for _, m := range c.VolumeMounts {
-				refuse(m.MountPropagation != nil && *m.MountPropagation != corev1.MountPropagationNone, "%s.volumeMounts %s: mountPropagation", at, m.MountPath)
+				refuse(
+					m.MountPropagation != nil && *m.MountPropagation != corev1.MountPropagationNone,
+					"%s.volumeMounts %s: mountPropagation",
+					at,
+					m.MountPath,
+				)
 				if !volumes[m.Name] {
 					errs = append(errs, fmt.Errorf("%s.volumeMounts %s: the pod has no volume %q", at, m.MountPath, m.Name))
 				}

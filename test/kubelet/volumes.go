@@ -76,7 +76,13 @@ func (p *Pod) addVolume(spec corev1.Volume) error {
 	return nil
 }
 
-func (p *Pod) configMapFiles(ctx context.Context, name string, items []corev1.KeyToPath, mode *int32, optional *bool) (map[string]projection, error) {
+func (p *Pod) configMapFiles(
+	ctx context.Context,
+	name string,
+	items []corev1.KeyToPath,
+	mode *int32,
+	optional *bool,
+) (map[string]projection, error) {
 	cm, err := p.objects.configMap(ctx, name)
 	if apierrors.IsNotFound(err) && isTrue(optional) {
 		return map[string]projection{}, nil
@@ -94,7 +100,13 @@ func (p *Pod) configMapFiles(ctx context.Context, name string, items []corev1.Ke
 	return pick("ConfigMap "+name, data, items, mode, optional)
 }
 
-func (p *Pod) secretFiles(ctx context.Context, name string, items []corev1.KeyToPath, mode *int32, optional *bool) (map[string]projection, error) {
+func (p *Pod) secretFiles(
+	ctx context.Context,
+	name string,
+	items []corev1.KeyToPath,
+	mode *int32,
+	optional *bool,
+) (map[string]projection, error) {
 	s, err := p.objects.secret(ctx, name)
 	if apierrors.IsNotFound(err) && isTrue(optional) {
 		return map[string]projection{}, nil

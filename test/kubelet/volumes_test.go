@@ -26,10 +26,27 @@ func TestVolumes(t *testing.T) {
 		t.Fatal(err)
 	}
 	life := int64(1200)
-	pod := newPod(container("main", "report",
-		"/etc/config/prometheus.yml", "/etc/secret/deep/password", "/etc/all/labels", "/etc/all/cm/other", "/etc/all/name", "/etc/optional/nothing",
-		"/etc/config/single", "w:/etc/config/new", "w:/scratch/file", "w:/var/claim/file", "w:/etc/anywhere", "w:/scratch-ro/file"))
-	pod.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: new(int64(1000)), RunAsGroup: new(int64(2000)), RunAsNonRoot: new(true)}
+	pod := newPod(container(
+		"main",
+		"report",
+		"/etc/config/prometheus.yml",
+		"/etc/secret/deep/password",
+		"/etc/all/labels",
+		"/etc/all/cm/other",
+		"/etc/all/name",
+		"/etc/optional/nothing",
+		"/etc/config/single",
+		"w:/etc/config/new",
+		"w:/scratch/file",
+		"w:/var/claim/file",
+		"w:/etc/anywhere",
+		"w:/scratch-ro/file",
+	))
+	pod.Spec.SecurityContext = &corev1.PodSecurityContext{
+		RunAsUser:    new(int64(1000)),
+		RunAsGroup:   new(int64(2000)),
+		RunAsNonRoot: new(true),
+	}
 	pod.Spec.Volumes = []corev1.Volume{
 		configMapVolume(cm),
 		{Name: "secret", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{
@@ -40,15 +57,29 @@ func TestVolumes(t *testing.T) {
 			LocalObjectReference: corev1.LocalObjectReference{Name: "is-not-there"}, Optional: new(true),
 		}}},
 		{Name: "all", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{
-			{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Audience: "sts.amazonaws.com", ExpirationSeconds: &life, Path: "token"}},
-			{ConfigMap: &corev1.ConfigMapProjection{LocalObjectReference: corev1.LocalObjectReference{Name: cm.Name}, Items: []corev1.KeyToPath{{Key: "other", Path: "cm/other"}}}},
+			{
+				ServiceAccountToken: &corev1.ServiceAccountTokenProjection{
+					Audience:          "sts.amazonaws.com",
+					ExpirationSeconds: &life,
+					Path:              "token",
+				},
+			},
+			{
+				ConfigMap: &corev1.ConfigMapProjection{
+					LocalObjectReference: corev1.LocalObjectReference{Name: cm.Name},
+					Items:                []corev1.KeyToPath{{Key: "other", Path: "cm/other"}},
+				},
+			},
 			{DownwardAPI: &corev1.DownwardAPIProjection{Items: []corev1.DownwardAPIVolumeFile{
 				{Path: "labels", FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.labels"}},
 				{Path: "name", FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.name"}},
 			}}},
 		}}}},
 		emptyDir("scratch"),
-		{Name: "claim", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "data"}}},
+		{
+			Name:         "claim",
+			VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "data"}},
+		},
 	}
 	c := &pod.Spec.Containers[0]
 	c.SecurityContext = &corev1.SecurityContext{ReadOnlyRootFilesystem: new(true)}
@@ -128,7 +159,9 @@ func TestVolumes(t *testing.T) {
 func TestTokenIsRenewed(t *testing.T) {
 	pod := newPod(container("main", "sleep"))
 	pod.Spec.Volumes = []corev1.Volume{{Name: "token", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
-		Sources: []corev1.VolumeProjection{{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Audience: "a", ExpirationSeconds: new(int64(600)), Path: "token"}}},
+		Sources: []corev1.VolumeProjection{
+			{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Audience: "a", ExpirationSeconds: new(int64(600)), Path: "token"}},
+		},
 	}}}}
 	p := run(t, pod)
 	eventually(t, p, "running", p.Ready)
@@ -244,8 +277,14 @@ func TestPodWaitsForItsVolumes(t *testing.T) {
 	eventually(t, p, "a reason", func() bool {
 		return strings.Contains(p.Status().Message, "configmaps "+strconv.Quote(name)+" not found")
 	})
-	if _, err := testbed.client.CoreV1().ConfigMaps(namespace).Create(t.Context(),
-		&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name}, Data: map[string]string{"a": "1"}}, metav1.CreateOptions{}); err != nil {
+	if _, err := testbed.client.CoreV1().ConfigMaps(namespace).Create(
+		t.Context(),
+		&corev1.ConfigMap{
+			ObjectMeta: metav1.ObjectMeta{Name: name},
+			Data:       map[string]string{"a": "1"},
+		},
+		metav1.CreateOptions{},
+	); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, p, "the end", ended(p))

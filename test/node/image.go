@@ -160,7 +160,14 @@ func buildPause(ctx context.Context, dir string) error {
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build pause: %w: %s", err, out)
 	}
-	return Image{Name: pauseImage, Files: map[string]string{"/pause": program}, Entrypoint: []string{"/pause"}, User: "65535:65535"}.Write(pauseArchive(dir))
+	return Image{
+		Name:       pauseImage,
+		Files:      map[string]string{"/pause": program},
+		Entrypoint: []string{"/pause"},
+		User:       "65535:65535",
+	}.Write(
+		pauseArchive(dir),
+	)
 }
 
 func pauseArchive(dir string) string { return filepath.Join(dir, "pause.tar") }

@@ -255,7 +255,13 @@ func mounts(dir string) error {
 		if err := errors.Join(os.MkdirAll(upper, 0o755), os.MkdirAll(work, 0o755)); err != nil {
 			return err
 		}
-		if err := unix.Mount("overlay", path, "overlay", 0, fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", path, upper, work)); err != nil {
+		if err := unix.Mount(
+			"overlay",
+			path,
+			"overlay",
+			0,
+			fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", path, upper, work),
+		); err != nil {
 			return fmt.Errorf("mount an overlay at %s: %w", path, err)
 		}
 	}

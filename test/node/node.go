@@ -154,7 +154,13 @@ func (n *Node) drain(ctx context.Context) error {
 			if pod.DeletionTimestamp != nil && *pod.DeletionGracePeriodSeconds <= drainGrace {
 				continue
 			}
-			err := n.Client().CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{GracePeriodSeconds: new(int64(drainGrace))})
+			err := n.Client().CoreV1().Pods(
+				pod.Namespace,
+			).Delete(
+				ctx,
+				pod.Name,
+				metav1.DeleteOptions{GracePeriodSeconds: new(int64(drainGrace))},
+			)
 			if err != nil && !apierrors.IsNotFound(err) {
 				return err
 			}

@@ -43,7 +43,14 @@ func TestMain(m *testing.M) {
 		if err != nil {
 			return err
 		}
-		return node.Image{Name: image, Files: map[string]string{"/probe": self}, Entrypoint: []string{"/probe"}, User: "65532:65532"}.Write(filepath.Join(dir, "probe.tar"))
+		return node.Image{
+			Name:       image,
+			Files:      map[string]string{"/probe": self},
+			Entrypoint: []string{"/probe"},
+			User:       "65532:65532",
+		}.Write(
+			filepath.Join(dir, "probe.tar"),
+		)
 	}}))
 }
 
@@ -58,7 +65,10 @@ func exit(err error) {
 func serve() error {
 	end, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	server := &http.Server{Addr: ":8000", Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "served") })}
+	server := &http.Server{
+		Addr:    ":8000",
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "served") }),
+	}
 	go func() { <-end.Done(); _ = server.Close() }()
 	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
 		return err
@@ -116,7 +126,11 @@ func TestPodsRun(t *testing.T) {
 	for _, name := range []string{"first", "second"} {
 		t.Run(name, func(t *testing.T) {
 			n := node.Start(t, node.Options{
-				Hosts: map[string]string{host: node.Address}, Images: []string{filepath.Join(node.Dir(), "probe.tar")}, Progress: t.Output(),
+				Hosts: map[string]string{
+					host: node.Address,
+				},
+				Images:   []string{filepath.Join(node.Dir(), "probe.tar")},
+				Progress: t.Output(),
 			})
 			ctx := t.Context()
 			create(t, n, "server", "serve")
@@ -127,8 +141,14 @@ func TestPodsRun(t *testing.T) {
 				t.Fatal(err)
 			}
 			n.Eventually(t, "the Service has an endpoint", func(ctx context.Context) error {
-				slices, err := n.Client().DiscoveryV1().EndpointSlices("default").List(ctx, metav1.ListOptions{LabelSelector: "kubernetes.io/service-name=server"})
-				if err == nil && (len(slices.Items) == 0 || len(slices.Items[0].Endpoints) == 0 || !*slices.Items[0].Endpoints[0].Conditions.Ready) {
+				slices, err := n.Client().DiscoveryV1().EndpointSlices(
+					"default",
+				).List(
+					ctx,
+					metav1.ListOptions{LabelSelector: "kubernetes.io/service-name=server"},
+				)
+				if err == nil &&
+					(len(slices.Items) == 0 || len(slices.Items[0].Endpoints) == 0 || !*slices.Items[0].Endpoints[0].Conditions.Ready) {
 					err = errors.New("not ready")
 				}
 				return err

@@ -108,7 +108,10 @@ func (n *Node) trust(ctx context.Context) (spec string, err error) {
 	if !ok {
 		return "", errors.New("ctr oci spec: no mounts")
 	}
-	object["mounts"] = append(mounts, map[string]any{"destination": caFile, "type": "bind", "source": file, "options": []string{"bind", "ro"}})
+	object["mounts"] = append(
+		mounts,
+		map[string]any{"destination": caFile, "type": "bind", "source": file, "options": []string{"bind", "ro"}},
+	)
 	if text, err = json.Marshal(object); err != nil {
 		return "", err
 	}

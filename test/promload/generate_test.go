@@ -19,7 +19,18 @@ type generator struct {
 func generate(seed uint64) string {
 	g := &generator{Rand: rand.New(rand.NewPCG(seed, 0))}
 	if g.IntN(50) == 0 {
-		return g.pick("", "\n", "# only\n# comments\n", "---\n", "null\n", "--- ~\n...\n", "{}", "---\n{}\n# end", "--- # nothing\n", "\ufeff# x\r\n")
+		return g.pick(
+			"",
+			"\n",
+			"# only\n# comments\n",
+			"---\n",
+			"null\n",
+			"--- ~\n...\n",
+			"{}",
+			"---\n{}\n# end",
+			"--- # nothing\n",
+			"\ufeff# x\r\n",
+		)
 	}
 	return g.document(g.config())
 }
@@ -45,7 +56,10 @@ func (g *generator) config() mapping {
 	optional(3, "rule_files", func() node { return g.paths(".yml", ".yaml", "*.yml") })
 	optional(8, "scrape_config_files", func() node { return g.paths(".yml") })
 	optional(8, "storage", func() node {
-		return mapping{{"tsdb", mapping{{"out_of_order_time_window", plain("30m")}}}, {"exemplars", mapping{{"max_exemplars", plain("1000")}}}}
+		return mapping{
+			{"tsdb", mapping{{"out_of_order_time_window", plain("30m")}}},
+			{"exemplars", mapping{{"max_exemplars", plain("1000")}}},
+		}
 	})
 	optional(8, "otlp", func() node {
 		return mapping{{"promote_resource_attributes", list{text("x") + g.text(), text("service.name")}}}
@@ -124,9 +138,23 @@ func (g *generator) jobs(rule, static node) node {
 		case 0:
 			job = append(job, field{"static_configs", list{static, g.static()}})
 		case 1:
-			job = append(job, field{"file_sd_configs", list{mapping{{"files", append(list{text("sd/*.json")}, g.paths(".json", ".yml")...)}, {"refresh_interval", plain("1m")}}}})
+			job = append(
+				job,
+				field{
+					"file_sd_configs",
+					list{
+						mapping{{"files", append(list{text("sd/*.json")}, g.paths(".json", ".yml")...)}, {"refresh_interval", plain("1m")}},
+					},
+				},
+			)
 		case 2:
-			job = append(job, field{"kubernetes_sd_configs", list{mapping{{"role", plain("pod")}, {"namespaces", mapping{{"names", list{text("a"), text("b")}}}}}}})
+			job = append(
+				job,
+				field{
+					"kubernetes_sd_configs",
+					list{mapping{{"role", plain("pod")}, {"namespaces", mapping{{"names", list{text("a"), text("b")}}}}}},
+				},
+			)
 		}
 		if g.one(3) {
 			job = append(job, field{"relabel_configs", list{rule, g.relabel(), rule}}, field{"metric_relabel_configs", list{rule}})
@@ -145,7 +173,10 @@ func (g *generator) jobs(rule, static node) node {
 // access is how to get in somewhere, with paths that are relative to the
 // configuration's directory.
 func (g *generator) access() mapping {
-	tls := field{"tls_config", mapping{{"ca_file", text(g.path(".crt"))}, {"insecure_skip_verify", plain(g.pick("true", "false", "yes", "off"))}}}
+	tls := field{
+		"tls_config",
+		mapping{{"ca_file", text(g.path(".crt"))}, {"insecure_skip_verify", plain(g.pick("true", "false", "yes", "off"))}},
+	}
 	switch g.IntN(3) {
 	case 0:
 		return mapping{{"basic_auth", mapping{{"username", g.text()}, {"password_file", text(g.path(""))}}}, tls}
@@ -169,10 +200,12 @@ func (g *generator) relabel() node {
 			return mapping{{"action", plain("labeldrop")}, {"regex", text(g.pick("x|y", "pod_.+", `\d+`))}}
 		},
 		func() mapping {
-			return mapping{{"source_labels", list{text("__name__"), text("le")}}, {"separator", text(g.pick(";", "", "\t", "@"))}, {"regex", text("(a|b);.*")}, {"action", plain("drop")}}
+			return mapping{{"source_labels", list{text("__name__"), text("le")}}, {"separator", text(g.pick(";", "", "\t", "@"))},
+				{"regex", text("(a|b);.*")}, {"action", plain("drop")}}
 		},
 		func() mapping {
-			return mapping{{"source_labels", list{text("cluster")}}, {"regex", text("")}, {"target_label", text("cluster")}, {"replacement", g.text()}}
+			return mapping{{"source_labels", list{text("cluster")}}, {"regex", text("")}, {"target_label", text("cluster")},
+				{"replacement", g.text()}}
 		},
 		func() mapping { return mapping{{"target_label", text("t")}, {"replacement", text("$1-${2}%$(X)")}} },
 	}[g.IntN(4)]()
@@ -210,7 +243,10 @@ func (g *generator) entry(i int, rule node) node {
 		entry[0].value = text("https://aps-workspaces.eu-west-1.amazonaws.com/workspaces/ws-backup/api/v1/remote_write")
 		entry = append(entry, field{"sigv4", mapping{{"region", plain("eu-west-1")}, {"profile", text("mine")}}})
 	case 1:
-		entry = append(entry, field{"sigv4", mapping{{"region", plain("eu-west-1")}, {"role_arn", text("arn:aws:iam::111122223333:role/mine")}}})
+		entry = append(
+			entry,
+			field{"sigv4", mapping{{"region", plain("eu-west-1")}, {"role_arn", text("arn:aws:iam::111122223333:role/mine")}}},
+		)
 	case 2, 3, 4:
 		entry = append(entry, g.access()...)
 	}
@@ -247,9 +283,59 @@ func (g *generator) path(suffix string) string {
 // text is a string of the kind that configurations stumble over.
 func (g *generator) text() text {
 	return text(g.pick(
-		"plain", "two words", "", " ", "tab\there", "\tlead", "100%", "%d", "$(POD_NAME)", "a$(B)c", "$$(X)", "${HOME}", "$1", "é☺𝄞", "\u2028", "\u0085", "\u00a0",
-		"yes", "0777", "1e3", "~", "null", "2026-11-22", "1:20", "- dash", "# hash", "a # b", "a: b", "{flow", "[list]", "*alias", "&anchor", "!tag", "|", ">", "@at", "`tick`",
-		`back\slash`, `"quoted"`, "it's", "two\nlines", "ends\n", "\n\nmany\n\n\nlines\n\n", "  indented\nless", "trailing ", "---", "...", "<<", "=", "?", "remote_write: []", "\ufeff", "\x07",
+		"plain",
+		"two words",
+		"",
+		" ",
+		"tab\there",
+		"\tlead",
+		"100%",
+		"%d",
+		"$(POD_NAME)",
+		"a$(B)c",
+		"$$(X)",
+		"${HOME}",
+		"$1",
+		"é☺𝄞",
+		"\u2028",
+		"\u0085",
+		"\u00a0",
+		"yes",
+		"0777",
+		"1e3",
+		"~",
+		"null",
+		"2026-11-22",
+		"1:20",
+		"- dash",
+		"# hash",
+		"a # b",
+		"a: b",
+		"{flow",
+		"[list]",
+		"*alias",
+		"&anchor",
+		"!tag",
+		"|",
+		">",
+		"@at",
+		"`tick`",
+		`back\slash`,
+		`"quoted"`,
+		"it's",
+		"two\nlines",
+		"ends\n",
+		"\n\nmany\n\n\nlines\n\n",
+		"  indented\nless",
+		"trailing ",
+		"---",
+		"...",
+		"<<",
+		"=",
+		"?",
+		"remote_write: []",
+		"\ufeff",
+		"\x07",
 		strings.Repeat("long ", 60),
 	))
 }

@@ -71,8 +71,13 @@ func TestLoads(t *testing.T) {
 		})
 	}
 	workers.Wait()
-	t.Logf("%d configurations: the user's text came back to the byte in %d, a block was left out for the user's own in %d, and %d were left alone",
-		*cases, verbatim.Load(), skipped.Load(), refused.Load())
+	t.Logf(
+		"%d configurations: the user's text came back to the byte in %d, a block was left out for the user's own in %d, and %d were left alone",
+		*cases,
+		verbatim.Load(),
+		skipped.Load(),
+		refused.Load(),
+	)
 }
 
 // FuzzLoads: whatever Prometheus loads, and is not refused, means what it meant.

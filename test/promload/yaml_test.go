@@ -95,7 +95,14 @@ func (w *writer) remark() string {
 // between is what stands between the lines.
 func (w *writer) between(indent int) string {
 	if w.one(12) {
-		return w.pick("\n", pad(indent)+"# comment\n", "# at the margin\n", pad(indent)+"# two\n\n"+pad(indent+2)+"# deep $(X)\n", "   \n", pad(indent)+"#remote_write:\n")
+		return w.pick(
+			"\n",
+			pad(indent)+"# comment\n",
+			"# at the margin\n",
+			pad(indent)+"# two\n\n"+pad(indent+2)+"# deep $(X)\n",
+			"   \n",
+			pad(indent)+"#remote_write:\n",
+		)
 	}
 	return ""
 }
@@ -140,7 +147,8 @@ func (w *writer) value(n node, indent int, item bool) string {
 		if item && head == "" && !w.one(4) {
 			// The first field on the dash's line.
 			inner := w.fields(v, indent+2)
-			if strings.HasPrefix(inner, pad(indent+2)) && !strings.HasPrefix(strings.TrimLeft(inner, " "), "#") && strings.TrimSpace(strings.SplitN(inner, "\n", 2)[0]) != "" {
+			if strings.HasPrefix(inner, pad(indent+2)) && !strings.HasPrefix(strings.TrimLeft(inner, " "), "#") &&
+				strings.TrimSpace(strings.SplitN(inner, "\n", 2)[0]) != "" {
 				return " " + inner[indent+2:]
 			}
 			return "\n" + inner

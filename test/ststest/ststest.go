@@ -92,7 +92,10 @@ func (s *STS) Role(tb testing.TB, account, name string, longest int32) string {
 // ChainedRole creates a role that trusts another role.
 func (s *STS) ChainedRole(tb testing.TB, account, name, trusted string) string {
 	tb.Helper()
-	trust := fmt.Sprintf(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":%q},"Action":"sts:AssumeRole"}]}`, trusted)
+	trust := fmt.Sprintf(
+		`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":%q},"Action":"sts:AssumeRole"}]}`,
+		trusted,
+	)
 	return s.create(tb, s.iam(account), name, trust, 43200)
 }
 

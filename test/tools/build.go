@@ -75,7 +75,14 @@ func (t Tool) compile(ctx context.Context, root, output string, progress io.Writ
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 
 	start := time.Now()
-	say(progress, "building %s %s from %s; the first time this takes about %s on two cores", t.Name, t.Version, t.Source, minutes(t.ColdBuild))
+	say(
+		progress,
+		"building %s %s from %s; the first time this takes about %s on two cores",
+		t.Name,
+		t.Version,
+		t.Source,
+		minutes(t.ColdBuild),
+	)
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("tools: building %s: %w", t.Name, err)
 	}
@@ -92,7 +99,13 @@ func (t Tool) compile(ctx context.Context, root, output string, progress io.Writ
 				return fmt.Errorf("tools: building %s: %w", t.Name, context.Cause(ctx))
 			}
 			if err != nil {
-				return fmt.Errorf("tools: building %s: %w; the module is %s; go said:\n%s", t.Name, err, cmd.Dir, lastLines(out.String(), errorLines))
+				return fmt.Errorf(
+					"tools: building %s: %w; the module is %s; go said:\n%s",
+					t.Name,
+					err,
+					cmd.Dir,
+					lastLines(out.String(), errorLines),
+				)
 			}
 			say(progress, "built %s in %s", t.Name, time.Since(start).Round(time.Second))
 			return nil

@@ -49,7 +49,14 @@ var conflictBackoff = wait.Backoff{Steps: 3, Duration: 10 * time.Millisecond, Fa
 
 // updateBreaker opens the breaker for the workloads of stuck pods, and forgets the
 // entries that are about nothing any more. With an error the state is what it was.
-func (a *auditor) updateBreaker(ctx context.Context, state breaker.State, namespaces map[string]policy.Injection, pods []observed, now time.Time, unread map[string]bool) (breakerUpdate, error) {
+func (a *auditor) updateBreaker(
+	ctx context.Context,
+	state breaker.State,
+	namespaces map[string]policy.Injection,
+	pods []observed,
+	now time.Time,
+	unread map[string]bool,
+) (breakerUpdate, error) {
 	result := breakerUpdate{state: state, opened: map[breaker.Workload]*observed{}, closed: map[breaker.Workload]*observed{}}
 	opening := map[breaker.Workload]*observed{}
 	today := map[breaker.Workload]*observed{}
@@ -73,7 +80,15 @@ func (a *auditor) updateBreaker(ctx context.Context, state breaker.State, namesp
 	})
 	var entries []breaker.Entry
 	for _, w := range workloads {
-		entries = append(entries, breaker.Entry{Workload: w, Revision: opening[w].Revision, Cause: string(opening[w].Reason), Since: now.UTC().Truncate(time.Second)})
+		entries = append(
+			entries,
+			breaker.Entry{
+				Workload: w,
+				Revision: opening[w].Revision,
+				Cause:    string(opening[w].Reason),
+				Since:    now.UTC().Truncate(time.Second),
+			},
+		)
 	}
 	var next breaker.State
 	err := retry.RetryOnConflict(conflictBackoff, func() (err error) {
@@ -106,7 +121,11 @@ func (a *auditor) updateBreaker(ctx context.Context, state breaker.State, namesp
 	}
 	a.metrics.breakers(next, a.outdated)
 	if full > 0 {
-		err = fmt.Errorf("ConfigMap %s is full: injection does not pause for %d workloads, whose pods hang; correct the sidecar's image or the policy", breaker.ConfigMap, full)
+		err = fmt.Errorf(
+			"ConfigMap %s is full: injection does not pause for %d workloads, whose pods hang; correct the sidecar's image or the policy",
+			breaker.ConfigMap,
+			full,
+		)
 	}
 	return result, err
 }
@@ -119,14 +138,35 @@ func (a *auditor) announce(ctx context.Context, t breakerUpdate, now time.Time) 
 		if !a.events.may(w.Namespace) {
 			continue
 		}
-		a.Logger.Warn("circuit breaker opens", "namespace", w.Namespace, "workload", shorten(w.String(), 200), "pod", o.name, "cause", o.Reason, "message", shorten(o.Text, 500))
+		a.Logger.Warn(
+			"circuit breaker opens",
+			"namespace",
+			w.Namespace,
+			"workload",
+			shorten(w.String(), 200),
+			"pod",
+			o.name,
+			"cause",
+			o.Reason,
+			"message",
+			shorten(o.Text, 500),
+		)
 		errs = append(errs, a.events.record(ctx, o, corev1.EventTypeWarning, eventOpen, fmt.Sprintf(
 			"hangs on the config sidecar since %s (%s: %s). Injection pauses for %s until the policy or the sidecar's image changes; %s",
 			minutes(now.Sub(o.since)), o.Reason, shorten(o.Text, 500), w, afterwards(o))))
 	}
 	for w, o := range t.closed {
 		if a.events.may(w.Namespace) {
-			errs = append(errs, a.events.record(ctx, o, corev1.EventTypeNormal, eventClosed, fmt.Sprintf("injection of %s is tried again: the policy or the sidecar's image has changed", w)))
+			errs = append(
+				errs,
+				a.events.record(
+					ctx,
+					o,
+					corev1.EventTypeNormal,
+					eventClosed,
+					fmt.Sprintf("injection of %s is tried again: the policy or the sidecar's image has changed", w),
+				),
+			)
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -151,7 +191,14 @@ func (a *auditor) attributable(o *observed) bool {
 
 // expire are the entries that go: of namespaces without the label, of revisions that
 // nobody makes any more, and of workloads whose pods have been gone for long.
-func (a *auditor) expire(state breaker.State, namespaces map[string]policy.Injection, today map[breaker.Workload]*observed, revisions map[breaker.Entry]bool, now time.Time, unread map[string]bool) (gone []breaker.Entry) {
+func (a *auditor) expire(
+	state breaker.State,
+	namespaces map[string]policy.Injection,
+	today map[breaker.Workload]*observed,
+	revisions map[breaker.Entry]bool,
+	now time.Time,
+	unread map[string]bool,
+) (gone []breaker.Entry) {
 	next := map[string]outdated{}
 	for _, e := range state.Entries() {
 		_, labelled := namespaces[e.Namespace]
@@ -244,7 +291,12 @@ func (a *auditor) repair(ctx context.Context, pods []observed, now time.Time) er
 		}
 	}
 	candidates := slices.SortedFunc(maps.Values(chosen), func(x, y *observed) int {
-		return cmp.Or(a.pace.attempts[x.workload].asked.Compare(a.pace.attempts[y.workload].asked), x.since.Compare(y.since), cmp.Compare(x.workload.Namespace, y.workload.Namespace), cmp.Compare(x.name, y.name))
+		return cmp.Or(
+			a.pace.attempts[x.workload].asked.Compare(a.pace.attempts[y.workload].asked),
+			x.since.Compare(y.since),
+			cmp.Compare(x.workload.Namespace, y.workload.Namespace),
+			cmp.Compare(x.name, y.name),
+		)
 	})
 	var errs []error
 	for _, o := range candidates {
@@ -263,14 +315,32 @@ func (a *auditor) repair(ctx context.Context, pods []observed, now time.Time) er
 func (a *auditor) evict(ctx context.Context, o *observed, now time.Time, unchanged bool) error {
 	result, err := a.cluster.evict(ctx, *o, unchanged)
 	a.metrics.evictions.WithLabelValues(result).Inc()
-	a.Logger.Info("eviction", "namespace", o.workload.Namespace, "workload", shorten(o.workload.String(), 200), "pod", o.name, "finding", o.Kind, "result", result)
+	a.Logger.Info(
+		"eviction",
+		"namespace",
+		o.workload.Namespace,
+		"workload",
+		shorten(o.workload.String(), 200),
+		"pod",
+		o.name,
+		"finding",
+		o.Kind,
+		"result",
+		result,
+	)
 	a.pace.record(o.workload, o.created, now, result == resultEvicted)
 	switch result {
 	case resultEvicted:
 		if !a.events.may(o.workload.Namespace) {
 			return nil
 		}
-		return a.events.record(ctx, o, corev1.EventTypeNormal, eventEvicted, fmt.Sprintf("evicted, because it was %s; its successor is admitted as the policy says today", o.Kind))
+		return a.events.record(
+			ctx,
+			o,
+			corev1.EventTypeNormal,
+			eventEvicted,
+			fmt.Sprintf("evicted, because it was %s; its successor is admitted as the policy says today", o.Kind),
+		)
 	case resultRefused:
 		return a.refused(ctx, o)
 	}

@@ -85,7 +85,8 @@ func Assess(q Question) Finding {
 	_, injected := pod.Metadata.Annotations[inject.AnnotationInjected]
 	if cause, message, hangs := pod.Hangs(); injected && hangs {
 		found.Kind, found.Reason, found.Text = Hanging, policy.Reason(cause), message
-		found.Older = decision.Inject && (pod.sidecarImage() != cmp.Or(q.Policy.Sidecar.Image, q.Image) || drift(pod, decision.Entitlement, q.Policy) != "")
+		found.Older = decision.Inject &&
+			(pod.sidecarImage() != cmp.Or(q.Policy.Sidecar.Image, q.Image) || drift(pod, decision.Entitlement, q.Policy) != "")
 		return found
 	}
 	if !decision.Inject {
@@ -106,7 +107,8 @@ func Assess(q Question) Finding {
 		if text := drift(pod, decision.Entitlement, q.Policy); text != "" {
 			found.Kind, found.Text = Outdated, text
 		} else if len(operations) > 0 {
-			found.Kind, found.Text = Outdated, "its Prometheus container has the AWS variables of ampbridge, and the pod has an AWS identity of its own"
+			found.Kind, found.Text = Outdated, "its Prometheus container has the AWS variables of ampbridge, and the pod has an AWS "+
+				"identity of its own"
 		}
 	case !outcome.Inject:
 		found.Kind = Skipped
@@ -127,7 +129,11 @@ func drift(pod *Pod, e policy.Entitlement, p *policy.Policy) string {
 	case err != nil:
 		return "its injection cannot be read by this version: " + shorten(err.Error(), 200)
 	case carried.Policy != today.Policy:
-		return fmt.Sprintf("it carries injection %s, and would be given %s today: the policy has changed since", carried.Policy, today.Policy)
+		return fmt.Sprintf(
+			"it carries injection %s, and would be given %s today: the policy has changed since",
+			carried.Policy,
+			today.Policy,
+		)
 	}
 	return ""
 }

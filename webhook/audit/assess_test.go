@@ -28,7 +28,8 @@ grants:
 trust: {permissionsBoundary: "arn:aws:iam::111122223333:policy/b"}
 `
 	podText = `{
-"metadata": {"name": "p-0", "namespace": "monitoring", "uid": "u", "resourceVersion": "1", "creationTimestamp": "2026-01-02T03:04:05Z", "annotations": {"a": "b"},
+"metadata": {"name": "p-0", "namespace": "monitoring", "uid": "u", "resourceVersion": "1", "creationTimestamp": "2026-01-02T03:04:05Z",
+  "annotations": {"a": "b"},
 	"ownerReferences": [{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "p", "uid": "o", "controller": true}]},
 "spec": {"serviceAccountName": "prometheus",
 	"containers": [{"name": "prometheus", "image": "prom/prometheus:v3", "args": ["--config.file=/etc/p/p.yml", "--config.auto-reload"],
@@ -78,7 +79,11 @@ func entitled(t testing.TB, p *policy.Policy) policy.Entitlement {
 // admitted is the pod as the webhook injects it under a policy.
 func admitted(t testing.TB, pod string, p *policy.Policy) string {
 	t.Helper()
-	operations, d := inject.Inject(&decodePod(t, pod).Pod, policy.Decision{Inject: true, Entitlement: entitled(t, p)}, inject.Options{Policy: p, Image: testImage})
+	operations, d := inject.Inject(
+		&decodePod(t, pod).Pod,
+		policy.Decision{Inject: true, Entitlement: entitled(t, p)},
+		inject.Options{Policy: p, Image: testImage},
+	)
 	if !d.Inject || len(operations) == 0 {
 		t.Fatalf("not injected: %+v", d)
 	}
@@ -120,7 +125,9 @@ func TestAssess(t *testing.T) {
 	withVariables := admitted(t, podText, container)
 	pull := waiting(`"state": {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off"}}`)
 	w := breaker.Workload{Namespace: "monitoring", Kind: "StatefulSet", Name: "p"}
-	open := breaker.State{}.With(breaker.Entry{Workload: w, Revision: breaker.Revision(now, entitled(t, now), testImage), Cause: "ImagePullBackOff"})
+	open := breaker.State{}.With(
+		breaker.Entry{Workload: w, Revision: breaker.Revision(now, entitled(t, now), testImage), Cause: "ImagePullBackOff"},
+	)
 	annotated := func(key, value string) string {
 		return `{"metadata": {"annotations": {"` + key + `": "` + value + `"}}}`
 	}
@@ -141,34 +148,47 @@ func TestAssess(t *testing.T) {
 		{name: "missed", pod: podText, want: Missed, reason: policy.Granted},
 		{name: "healthy", pod: injected, want: Healthy, reason: inject.AlreadyInjected},
 		{name: "outdated", policy: "session: {duration: 1h}", pod: injected, want: Outdated, reason: inject.AlreadyInjected},
-		{name: "another grant changes nothing for it", policy: "audit: {repair: evict}", pod: injected, want: Healthy, reason: inject.AlreadyInjected},
+		{name: "another grant changes nothing for it", policy: "audit: {repair: evict}", pod: injected, want: Healthy,
+			reason: inject.AlreadyInjected},
 		{name: "AWS variables, and no other identity", pod: withVariables, want: Healthy, reason: inject.AlreadyInjected},
-		{name: "AWS variables beside an identity of its own", pod: withVariables, account: map[string]string{policy.AnnotationIRSA: "arn:aws:iam::111122223333:role/own"}, want: Outdated, reason: inject.AlreadyInjected},
-		{name: "mark that cannot be read", pod: podWith(t, injected, annotated(inject.AnnotationInjected, "x")), want: Outdated, reason: inject.AlreadyInjected},
+		{name: "AWS variables beside an identity of its own", pod: withVariables,
+			account: map[string]string{policy.AnnotationIRSA: "arn:aws:iam::111122223333:role/" +
+				"own"}, want: Outdated, reason: inject.AlreadyInjected},
+		{name: "mark that cannot be read", pod: podWith(t, injected, annotated(inject.AnnotationInjected, "x")), want: Outdated,
+			reason: inject.AlreadyInjected},
 
 		{name: "no grant", pod: podWith(t, podText, `{"spec": {"serviceAccountName": "other"}}`), want: Skipped, reason: policy.NotGranted},
-		{name: "configuration in the image", pod: strings.Replace(podText, `"/etc/p"`, `"/elsewhere"`, 1), want: Skipped, reason: inject.ConfigurationInImage},
+		{name: "configuration in the image", pod: strings.Replace(podText, `"/etc/p"`, `"/elsewhere"`, 1), want: Skipped,
+			reason: inject.ConfigurationInImage},
 		{name: "paused, not injected", policy: "paused: true", pod: podText, want: Skipped, reason: policy.Paused},
 		{name: "paused, injected", policy: "paused: true", pod: injected, want: Healthy, reason: policy.Paused},
-		{name: "injected, and the grant is gone", pod: podWith(t, injected, `{"spec": {"serviceAccountName": "other"}}`), want: Skipped, reason: policy.NotGranted},
+		{name: "injected, and the grant is gone", pod: podWith(t, injected, `{"spec": {"serviceAccountName": "other"}}`), want: Skipped,
+			reason: policy.NotGranted},
 		{name: "limit range", pod: podText, want: Skipped, reason: inject.LimitRangeConflict, limits: inject.Limits{Ranges: []corev1.LimitRange{{
-			ObjectMeta: metav1.ObjectMeta{Name: "tight"}, Spec: corev1.LimitRangeSpec{Limits: []corev1.LimitRangeItem{{Type: corev1.LimitTypeContainer, Max: corev1.ResourceList{"memory": resource.MustParse("1Mi")}}}},
+			ObjectMeta: metav1.ObjectMeta{Name: "tight"},
+			Spec: corev1.LimitRangeSpec{Limits: []corev1.LimitRangeItem{{Type: corev1.LimitTypeContainer,
+				Max: corev1.ResourceList{"memory": resource.MustParse("1Mi")}}}},
 		}}}},
 
 		{name: "namespace without the label", injection: "off", pod: podText, want: Skipped, reason: policy.NotLabelled},
 		{name: "pod opted out", pod: podWith(t, podText, annotated(policy.AnnotationInject, "false")), want: None},
 		{name: "service account opted out", pod: podText, account: map[string]string{policy.AnnotationInject: "false"}, want: None},
-		{name: "opted out while it hangs", pod: podWith(t, injected, pull), account: map[string]string{policy.AnnotationInject: "false"}, want: None},
+		{name: "opted out while it hangs", pod: podWith(t, injected, pull), account: map[string]string{policy.AnnotationInject: "false"},
+			want: None},
 		{name: "not asked", injection: policy.InjectionAnnotated, pod: podText, want: None},
-		{name: "asked", injection: policy.InjectionAnnotated, pod: podText, account: map[string]string{policy.AnnotationInject: "true"}, want: Missed, reason: policy.Granted},
-		{name: "no Prometheus", pod: strings.Replace(strings.Replace(podText, "prom/prometheus:v3", "nginx", 1), "--config.auto-reload", "-x", 1), want: None},
+		{name: "asked", injection: policy.InjectionAnnotated, pod: podText, account: map[string]string{policy.AnnotationInject: "true"},
+			want: Missed, reason: policy.Granted},
+		{name: "no Prometheus", pod: strings.Replace(strings.Replace(podText, "prom/prometheus:v3", "nginx", 1), "--config.auto-reload", "-x",
+			1), want: None},
 		{name: "static pod", pod: podWith(t, podText, annotated(corev1.MirrorPodAnnotationKey, "x")), want: None},
 		{name: "leaving", pod: podWith(t, podText, `{"metadata": {"deletionTimestamp": "2026-01-02T03:04:05Z"}}`), want: None},
 		{name: "ended", pod: podWith(t, podText, `{"status": {"phase": "Succeeded"}}`), want: None},
 
 		{name: "hangs", pod: podWith(t, injected, pull), want: Hanging, reason: "ImagePullBackOff"},
-		{name: "hangs on another image than today's", pod: podWith(t, injected, pull), image: "other:v2", want: Hanging, reason: "ImagePullBackOff", older: true},
-		{name: "hangs on an older policy", policy: "session: {duration: 1h}", pod: podWith(t, injected, pull), want: Hanging, reason: "ImagePullBackOff", older: true},
+		{name: "hangs on another image than today's", pod: podWith(t, injected, pull), image: "other:v2", want: Hanging,
+			reason: "ImagePullBackOff", older: true},
+		{name: "hangs on an older policy", policy: "session: {duration: 1h}", pod: podWith(t, injected, pull), want: Hanging,
+			reason: "ImagePullBackOff", older: true},
 		{name: "hangs while paused", policy: "paused: true", pod: podWith(t, injected, pull), want: Hanging, reason: "ImagePullBackOff"},
 		{name: "somebody else's container of that name", pod: podWith(t, podText, pull), want: Missed, reason: policy.Granted},
 
@@ -203,10 +223,16 @@ func TestHangs(t *testing.T) {
 		{"volumes on their way", waiting(`"state": {"waiting": {"reason": "PodInitializing"}}`), ""},
 		{"volumes on their way, by the kubelet's own word", turn("False", waiting(`"state": {"waiting": {"reason": "PodInitializing"}}`)), ""},
 		{"image on its way", turn("True", waiting(`"state": {"waiting": {"reason": "PodInitializing"}}`)), "Pulling"},
-		{"image on its way, after other init containers", turn("True", before(`{"terminated": {"exitCode": 0}}`, waiting(`"state": {"waiting": {"reason": "PodInitializing"}}`))), "Pulling"},
-		{"another init container runs", turn("True", before(`{"running": {}}`, waiting(`"state": {"waiting": {"reason": "PodInitializing"}}`))), ""},
-		{"another init container failed", turn("True", before(`{"terminated": {"exitCode": 1}}`, waiting(`"state": {"waiting": {"reason": "PodInitializing"}}`))), ""},
-		{"another init container's image is on its way", turn("True", before(`{"waiting": {"reason": "PodInitializing"}}`, waiting(`"state": {"waiting": {"reason": "PodInitializing"}}`))), ""},
+		{"image on its way, after other init containers",
+			turn("True", before(`{"terminated": {"exitCode": 0}}`, waiting(`"state": {"waiting": {"reason": "PodInitializing"}}`))), "Pulling"},
+		{"another init container runs", turn("True", before(`{"running": {}}`, waiting(`"state": {"waiting": {"reason": `+
+			`"PodInitializing"}}`))), ""},
+		{"another init container failed", turn("True", before(`{"terminated": {"exitCode": 1}}`, waiting(`"state": {"waiting": `+
+			`{"reason": "PodInitializing"}}`))), ""},
+		{"another init container's image is on its way",
+			turn("True", before(`{"waiting": {"reason": "PodInitializing"}}`, waiting(`"state": {"waiting": `+
+				`{"reason": `+
+				`"PodInitializing"}}`))), ""},
 		{"pull fails", waiting(`"state": {"waiting": {"reason": "ErrImagePull"}}`), "ErrImagePull"},
 		{"crash loop", waiting(`"restartCount": 3, "state": {"waiting": {"reason": "CrashLoopBackOff"}}`), "CrashLoopBackOff"},
 		{"between two crashes", waiting(`"restartCount": 3, "state": {"running": {"startedAt": "2026-01-02T03:04:05Z"}}`), "Restarting"},
@@ -216,7 +242,8 @@ func TestHangs(t *testing.T) {
 		{"secret is missing", waiting(`"state": {"waiting": {"reason": "CreateContainerConfigError"}}`), "CreateContainerConfigError"},
 		{"no status yet", `{"status": {"phase": "Pending"}}`, ""},
 		{"another container", strings.Replace(waiting(`"state": {"waiting": {"reason": "ErrImagePull"}}`), "ampbridge-config", "other", 1), ""},
-		{"Prometheus was started before", strings.Replace(waiting(`"state": {"waiting": {"reason": "CrashLoopBackOff"}}`), "Pending", "Running", 1), ""},
+		{"Prometheus was started before", strings.Replace(waiting(`"state": {"waiting": {"reason": "CrashLoopBackOff"}}`), "Pending",
+			"Running", 1), ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			cause, _, hangs := decodePod(t, podWith(t, podText, test.status)).Hangs()
@@ -241,7 +268,15 @@ func TestQuotaWithoutThePod(t *testing.T) {
 		{"with it", []corev1.ResourceQuota{quota}, Skipped},
 		{"without it", without([]corev1.ResourceQuota{quota}, pod), Missed},
 	} {
-		f := Assess(Question{Policy: parse(t, ""), Image: testImage, Injection: policy.InjectionEnabled, Pod: pod, Limits: inject.Limits{Quotas: test.quotas}})
+		f := Assess(
+			Question{
+				Policy:    parse(t, ""),
+				Image:     testImage,
+				Injection: policy.InjectionEnabled,
+				Pod:       pod,
+				Limits:    inject.Limits{Quotas: test.quotas},
+			},
+		)
 		if f.Kind != test.want {
 			t.Errorf("%s: got %+v, want %s", test.name, f, test.want)
 		}

@@ -71,7 +71,8 @@ func (o *Options) setDefaults() error {
 	for _, f := range []struct {
 		field    *time.Duration
 		standard time.Duration
-	}{{&o.Interval, 30 * time.Second}, {&o.Grace, 40 * time.Second}, {&o.PullGrace, 60 * time.Second}, {&o.Settle, 2 * time.Minute}, {&o.EvictionInterval, 30 * time.Second}} {
+	}{{&o.Interval, 30 * time.Second}, {&o.Grace, 40 * time.Second}, {&o.PullGrace, 60 * time.Second}, {&o.Settle, 2 * time.Minute},
+		{&o.EvictionInterval, 30 * time.Second}} {
 		if *f.field == 0 {
 			*f.field = f.standard
 		}

@@ -70,7 +70,13 @@ type eventKey struct {
 func target(o *observed) (corev1.ObjectReference, *corev1.ObjectReference) {
 	pod := corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: o.workload.Namespace, Name: o.name, UID: o.uid}
 	if c := o.controller; c != nil {
-		return corev1.ObjectReference{APIVersion: c.APIVersion, Kind: c.Kind, Namespace: o.workload.Namespace, Name: c.Name, UID: c.UID}, &pod
+		return corev1.ObjectReference{
+			APIVersion: c.APIVersion,
+			Kind:       c.Kind,
+			Namespace:  o.workload.Namespace,
+			Name:       c.Name,
+			UID:        c.UID,
+		}, &pod
 	}
 	return pod, nil
 }
@@ -121,7 +127,21 @@ func (a *auditor) report(ctx context.Context, p *policy.Policy, pods []observed,
 			continue
 		}
 		still[r] = true
-		a.Logger.Info("finding", "namespace", o.workload.Namespace, "workload", shorten(o.workload.String(), 200), "pod", o.name, "finding", o.Kind, "reason", reason, "text", shorten(text, 500))
+		a.Logger.Info(
+			"finding",
+			"namespace",
+			o.workload.Namespace,
+			"workload",
+			shorten(o.workload.String(), 200),
+			"pod",
+			o.name,
+			"finding",
+			o.Kind,
+			"reason",
+			reason,
+			"text",
+			shorten(text, 500),
+		)
 	}
 	kept := map[string]int{}
 	for r := range a.events.sent {

@@ -54,7 +54,8 @@ func TestPace(t *testing.T) {
 	}
 	// A refusal waits as well, but is no eviction.
 	p.record(other, created(0), after(0), false)
-	if p.due(other, created(time.Second), after(time.Second), false) || !p.due(other, created(time.Second), after(between), false) || p.successor(other, created(time.Hour)) {
+	if p.due(other, created(time.Second), after(time.Second), false) || !p.due(other, created(time.Second), after(between), false) ||
+		p.successor(other, created(time.Hour)) {
 		t.Error("a refusal counts wrongly")
 	}
 	p.record(other, created(0), p.attempts[w].asked.Add(attemptLife+time.Second), true)

@@ -164,7 +164,9 @@ func (p *Pod) Hangs() (cause, message string, hangs bool) {
 		}
 		switch w, t := s.State.Waiting, s.State.Terminated; {
 		case w != nil && w.Reason == "PodInitializing" && turn:
-			return string(Pulling), "nothing else is left to wait for, but its image " + p.sidecarImage() + " is not there yet; the registry may not answer", true
+			return string(
+				Pulling,
+			), "nothing else is left to wait for, but its image " + p.sidecarImage() + " is not there yet; the registry may not answer", true
 		case w != nil && waitsForNothing[w.Reason]:
 			return w.Reason, w.Message, true
 		case t != nil:

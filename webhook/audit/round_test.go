@@ -112,7 +112,9 @@ func TestUnreadNamespaceIsForgottenAlone(t *testing.T) {
 	h := history{}
 	grace := func(policy.Reason) time.Duration { return time.Minute }
 	for i := range 1000 {
-		pods := []observed{{Finding: Finding{Kind: Healthy}, uid: types.UID(fmt.Sprint("other-", i)), workload: breaker.Workload{Namespace: "other"}}}
+		pods := []observed{
+			{Finding: Finding{Kind: Healthy}, uid: types.UID(fmt.Sprint("other-", i)), workload: breaker.Workload{Namespace: "other"}},
+		}
 		if i == 0 {
 			pods = append(pods, observed{Finding: Finding{Kind: Healthy}, uid: "tenant", workload: breaker.Workload{Namespace: "tenant"}})
 		}

@@ -24,7 +24,12 @@ func size(s breaker.State) (n int) {
 }
 
 func entry(namespace, kind, name, revision string) breaker.Entry {
-	return breaker.Entry{Workload: breaker.Of(namespace, "pod", kind, name, nil), Revision: revision, Cause: "ImagePullBackOff", Since: since}
+	return breaker.Entry{
+		Workload: breaker.Of(namespace, "pod", kind, name, nil),
+		Revision: revision,
+		Cause:    "ImagePullBackOff",
+		Since:    since,
+	}
 }
 
 // What was reported: one tenant's workloads filled the ConfigMap. The other shapes
@@ -39,8 +44,11 @@ func TestOneNamespaceFillsNothing(t *testing.T) {
 		"long names": {func(i int) breaker.Entry {
 			return entry("tenant", strings.Repeat("k", 63), fmt.Sprintf("%0253d", i), "one")
 		}, offered},
-		"a revision for each of them": {func(i int) breaker.Entry { return entry("tenant", "StatefulSet", fmt.Sprint("p-", i), fmt.Sprint(i)) }, breaker.PerNamespace},
-		"two revisions":               {func(i int) breaker.Entry { return entry("tenant", "StatefulSet", fmt.Sprint("p-", i), fmt.Sprint(i%2)) }, offered},
+		"a revision for each of them": {func(i int) breaker.Entry {
+			return entry("tenant", "StatefulSet", fmt.Sprint("p-", i),
+				fmt.Sprint(i))
+		}, breaker.PerNamespace},
+		"two revisions": {func(i int) breaker.Entry { return entry("tenant", "StatefulSet", fmt.Sprint("p-", i), fmt.Sprint(i%2)) }, offered},
 	} {
 		t.Run(name, func(t *testing.T) {
 			other := entry("other", "StatefulSet", "prometheus", "one")
@@ -80,7 +88,9 @@ func TestManyNamespaces(t *testing.T) {
 	const namespaces, each = 800, 5
 	for i := range namespaces {
 		for j := range each {
-			state = state.With(entry(fmt.Sprintf("namespace-%04d-%s", i, strings.Repeat("n", 40)), "StatefulSet", fmt.Sprintf("%0100d", j), "one"))
+			state = state.With(
+				entry(fmt.Sprintf("namespace-%04d-%s", i, strings.Repeat("n", 40)), "StatefulSet", fmt.Sprintf("%0100d", j), "one"),
+			)
 		}
 	}
 	if size(state) > breaker.MaxBytes {
@@ -116,7 +126,8 @@ func TestManyNamespaces(t *testing.T) {
 // server refuses would stop the breaker of the whole cluster.
 func TestStrangeWorkloads(t *testing.T) {
 	names := map[string]bool{}
-	for _, name := range []string{"*", "", "a/b", "a b", "a:b", "..", "line\nend", "ünïcode", "\xff\xfe", strings.Repeat("n", 100<<10), strings.Repeat("ü", 300), `"}`, "a.b", "-"} {
+	for _, name := range []string{"*", "", "a/b", "a b", "a:b", "..", "line\nend", "ünïcode", "\xff\xfe", strings.Repeat("n", 100<<10),
+		strings.Repeat("ü", 300), `"}`, "a.b", "-"} {
 		for _, kind := range []string{"StatefulSet", "*", "a/b", strings.Repeat("k", 100<<10), "\x00", "a.b"} {
 			w := breaker.Of("ns", "pod", kind, name, nil)
 			state := breaker.State{}.With(breaker.Entry{Workload: w, Revision: "one", Cause: strings.Repeat("ü", 100), Since: since})
@@ -129,7 +140,10 @@ func TestStrangeWorkloads(t *testing.T) {
 				}
 			}
 			for key, value := range state {
-				if problems := validation.IsConfigMapKey(key); len(problems) > 0 || !strings.HasPrefix(key, "ns.") || len(value) > 1000 || names[key] {
+				if problems := validation.IsConfigMapKey(
+					key,
+				); len(problems) > 0 || !strings.HasPrefix(key, "ns.") || len(value) > 1000 ||
+					names[key] {
 					t.Errorf("%.20q %.20q: key %q, value %q: %v", kind, name, key, value, problems)
 				}
 				names[key] = true
@@ -150,9 +164,27 @@ func FuzzState(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(text, "ns", "StatefulSet", "p-0", "one")
-	f.Add([]byte(`{"ns.StatefulSet.p":"{","ns..one":"{\"namespace\":\"ns\",\"kind\":\"*\",\"name\":\"*\",\"revision\":\"one\"}"}`), "ns", "*", "*", "one")
-	f.Add([]byte(`{"a.b.c":"{\"since\":\"9999-12-31T23:59:59+24:59\",\"namespace\":\"a\",\"kind\":\"b\",\"name\":\"c\"}"}`), "a", "b", "c", "")
-	f.Add([]byte(`{"a.b.c":"{\"since\":\"9999-12-31T23:59:59+23:59\",\"namespace\":\"a\",\"kind\":\"b\",\"name\":\"c\"}"}`), "a", "b", "c", "")
+	f.Add(
+		[]byte(`{"ns.StatefulSet.p":"{","ns..one":"{\"namespace\":\"ns\",\"kind\":\"*\",\"name\":\"*\",\"revision\":\"one\"}"}`),
+		"ns",
+		"*",
+		"*",
+		"one",
+	)
+	f.Add(
+		[]byte(`{"a.b.c":"{\"since\":\"9999-12-31T23:59:59+24:59\",\"namespace\":\"a\",\"kind\":\"b\",\"name\":\"c\"}"}`),
+		"a",
+		"b",
+		"c",
+		"",
+	)
+	f.Add(
+		[]byte(`{"a.b.c":"{\"since\":\"9999-12-31T23:59:59+23:59\",\"namespace\":\"a\",\"kind\":\"b\",\"name\":\"c\"}"}`),
+		"a",
+		"b",
+		"c",
+		"",
+	)
 	// Keys that the API server refuses, and with them every later write.
 	f.Add([]byte(`{"...-_1":"{}"}`), "", "..-", "p-0", "one")
 	f.Add([]byte(`{"..one":"{\"namespace\":\"\",\"kind\":\"*\",\"name\":\"*\",\"revision\":\"one\"}"}`), "", "*", "*", "one")
@@ -160,7 +192,11 @@ func FuzzState(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte, namespace, kind, name, revision string) {
 		var state breaker.State
 		if json.Unmarshal(data, &state) != nil {
-			state = breaker.State{"ns.StatefulSet.p": string(data), "ns.." + revision: string(data), namespace + "." + kind + "." + name: string(data)}
+			state = breaker.State{
+				"ns.StatefulSet.p":                  string(data),
+				"ns.." + revision:                   string(data),
+				namespace + "." + kind + "." + name: string(data),
+			}
 		}
 		before := maps.Clone(state)
 		entries := state.Entries()
@@ -175,7 +211,11 @@ func FuzzState(f *testing.F) {
 			if k := e.Key(); len(validation.IsConfigMapKey(k)) > 0 {
 				t.Errorf("key %q", k)
 			}
-			if got, open := state.Open(e.Workload, e.Revision); !open || (got.Workload != e.Workload && e.Workload != breaker.All(e.Namespace)) {
+			if got, open := state.Open(
+				e.Workload,
+				e.Revision,
+			); !open ||
+				(got.Workload != e.Workload && e.Workload != breaker.All(e.Namespace)) {
 				t.Errorf("not open for its own entry %+v: %+v", e, got)
 			}
 			again = again.With(e)

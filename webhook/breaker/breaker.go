@@ -129,7 +129,12 @@ func (e Entry) Decision() policy.Decision {
 	if e.Workload == All(e.Namespace) {
 		workload = "every one of namespace " + e.Namespace
 	}
-	warning := fmt.Sprintf("injection pauses until the policy or the sidecar's image changes: pods hung on the config sidecar (%.40s); the cluster admin fixes that; workload %s", e.Cause, workload)
+	warning := fmt.Sprintf(
+		"injection pauses until the policy or the sidecar's image changes: pods hung on the config sidecar (%.40s); the cluster admin "+
+			"fixes that; workload %s",
+		e.Cause,
+		workload,
+	)
 	const most = 230
 	if len(warning) > most {
 		warning = strings.ToValidUTF8(warning[:most], "")

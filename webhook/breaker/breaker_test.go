@@ -95,7 +95,8 @@ func TestState(t *testing.T) {
 		t.Errorf("got %+v, %v", got, found)
 	}
 	for _, other := range []breaker.Workload{
-		{Namespace: "ns2", Kind: w.Kind, Name: w.Name}, {Namespace: w.Namespace, Kind: "Deployment", Name: w.Name}, {Namespace: w.Namespace, Kind: w.Kind, Name: "x"},
+		{Namespace: "ns2", Kind: w.Kind, Name: w.Name}, {Namespace: w.Namespace, Kind: "Deployment", Name: w.Name},
+		{Namespace: w.Namespace, Kind: w.Kind, Name: "x"},
 	} {
 		if _, open := state.Open(other, "one"); open {
 			t.Errorf("open for %+v", other)
@@ -122,7 +123,9 @@ func TestState(t *testing.T) {
 	if _, open := longer.Open(long, "one"); !open {
 		t.Error("not open for a long name")
 	}
-	if d := (breaker.Entry{Workload: long, Cause: "ImagePullBackOff"}).Decision(); d.Inject || d.Reason != breaker.CircuitOpen || len(d.Warning) > 240 || !strings.Contains(d.Warning, "ImagePullBackOff") {
+	if d := (breaker.Entry{Workload: long, Cause: "ImagePullBackOff"}).Decision(); d.Inject || d.Reason != breaker.CircuitOpen ||
+		len(d.Warning) > 240 ||
+		!strings.Contains(d.Warning, "ImagePullBackOff") {
 		t.Errorf("got %+v", d)
 	}
 }

@@ -15,7 +15,8 @@ func newRotatorMetrics(registry prometheus.Registerer) *rotatorMetrics {
 	m := &rotatorMetrics{
 		state: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "ampbridge_certificate_state",
-			Help: "1 for what the Secret is at: none, stable, announcing (a new authority is being made known), retiring (the old one is still trusted).",
+			Help: "1 for what the Secret is at: none, stable, announcing (a new authority is being made known), retiring (the old one is " +
+				"still trusted).",
 		}, []string{"state"}),
 		trusted: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "ampbridge_certificate_trusted",

@@ -253,10 +253,18 @@ func (r *Rotator) use(l *snapshot) {
 func (r *Rotator) registered(l *snapshot) error {
 	switch {
 	case l.configuration == nil:
-		return fmt.Errorf("there is no MutatingWebhookConfiguration %s: install the chart again, or name the right one with --webhook-configuration", r.Configuration)
+		return fmt.Errorf(
+			"there is no MutatingWebhookConfiguration %s: install the chart again, or name the right one with --webhook-configuration",
+			r.Configuration,
+		)
 	case len(l.places) == 0:
-		return fmt.Errorf("no entry of the MutatingWebhookConfiguration %s calls the Service %s of namespace %s: --service and --namespace have to be as the entries name them",
-			r.Configuration, r.Service, r.Namespace)
+		return fmt.Errorf(
+			"no entry of the MutatingWebhookConfiguration %s calls the Service %s of namespace %s: --service and --namespace have to be "+
+				"as the entries name them",
+			r.Configuration,
+			r.Service,
+			r.Namespace,
+		)
 	}
 	return nil
 }
@@ -287,7 +295,11 @@ func (r *Rotator) apply(ctx context.Context, action Action, l *snapshot) error {
 			return nil // another replica made it, and filled it
 		}
 	}
-	_, err = r.secrets.Update(ctx, encode(l.state.After(action, l.observed, fresh), secret), metav1.UpdateOptions{FieldManager: fieldManager})
+	_, err = r.secrets.Update(
+		ctx,
+		encode(l.state.After(action, l.observed, fresh), secret),
+		metav1.UpdateOptions{FieldManager: fieldManager},
+	)
 	return err
 }
 
@@ -328,7 +340,8 @@ func (r *Rotator) tryPublishReview(ctx context.Context, l *snapshot) error {
 	var places []int
 	authorities := l.state.Authorities()
 	for i, w := range configuration.Webhooks {
-		if s := w.ClientConfig.Service; s != nil && s.Namespace == r.Namespace && s.Name == r.Service && !isBundle(w.ClientConfig.CABundle, authorities) {
+		if s := w.ClientConfig.Service; s != nil && s.Namespace == r.Namespace && s.Name == r.Service &&
+			!isBundle(w.ClientConfig.CABundle, authorities) {
 			places = append(places, i)
 		}
 	}

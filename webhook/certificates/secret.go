@@ -40,14 +40,25 @@ func decode(secret *corev1.Secret, now time.Time) (s State, problems []string, e
 	}
 	switch got := secret.Annotations[AnnotationFormat]; {
 	case got == "" && len(secret.Data) > 0:
-		return s, nil, fmt.Errorf("the Secret %s of namespace %s has content, but not the annotation %s, so ampbridge leaves it as it is: delete it, or name another one with --cert-secret (certificates of your own go to --cert-dir)",
-			secret.Name, secret.Namespace, AnnotationFormat)
+		return s, nil, fmt.Errorf(
+			"the Secret %s of namespace %s has content, but not the annotation %s, so ampbridge leaves it as it is: delete it, or name "+
+				"another one with --cert-secret (certificates of your own go to --cert-dir)",
+			secret.Name,
+			secret.Namespace,
+			AnnotationFormat,
+		)
 	case got != "" && got != format:
-		return s, nil, fmt.Errorf("the Secret %s of namespace %s is written in format %q, this ampbridge knows %q: run the version that wrote it, or delete the Secret",
-			secret.Name, secret.Namespace, got, format)
+		return s, nil, fmt.Errorf(
+			"the Secret %s of namespace %s is written in format %q, this ampbridge knows %q: run the version that wrote it, or delete the Secret",
+			secret.Name,
+			secret.Namespace,
+			got,
+			format,
+		)
 	}
 	pair := func(prefix string) *Pair {
-		authority, certificate, key := secret.Data[prefix+"ca.crt"], secret.Data[prefix+corev1.TLSCertKey], secret.Data[prefix+corev1.TLSPrivateKeyKey]
+		authority, certificate, key := secret.Data[prefix+"ca.crt"], secret.Data[prefix+corev1.TLSCertKey],
+			secret.Data[prefix+corev1.TLSPrivateKeyKey]
 		if len(authority)+len(certificate)+len(key) == 0 {
 			return nil
 		}
@@ -57,7 +68,10 @@ func decode(secret *corev1.Secret, now time.Time) (s State, problems []string, e
 			problems = append(problems, fmt.Sprintf("%s%s: %v", prefix, corev1.TLSCertKey, err))
 			return nil
 		case !p.usable(now):
-			problems = append(problems, fmt.Sprintf("%s%s: is past its time since %s", prefix, corev1.TLSCertKey, p.NotAfter().UTC().Format(time.RFC3339)))
+			problems = append(
+				problems,
+				fmt.Sprintf("%s%s: is past its time since %s", prefix, corev1.TLSCertKey, p.NotAfter().UTC().Format(time.RFC3339)),
+			)
 			return nil
 		}
 		return p

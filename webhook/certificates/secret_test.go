@@ -61,13 +61,20 @@ func TestSecretKeepsTheState(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			// Whatever else is in the Secret stays.
 			before := &corev1.Secret{
-				ObjectMeta: metav1.ObjectMeta{Name: "tls", Labels: map[string]string{"a": "b"}, Annotations: map[string]string{"c": "d", AnnotationFormat: format}},
-				Data:       map[string][]byte{"other": []byte("1")},
+				ObjectMeta: metav1.ObjectMeta{
+					Name:        "tls",
+					Labels:      map[string]string{"a": "b"},
+					Annotations: map[string]string{"c": "d", AnnotationFormat: format},
+				},
+				Data: map[string][]byte{"other": []byte("1")},
 			}
 			if s.Rotate {
 				before.Annotations[AnnotationRotate] = "please"
 			}
-			secret := encode(State{Current: c, Next: c, Previous: authorities(c), Rotate: s.Rotate, Announced: Announcement{"uid/1", at}}, before)
+			secret := encode(
+				State{Current: c, Next: c, Previous: authorities(c), Rotate: s.Rotate, Announced: Announcement{"uid/1", at}},
+				before,
+			)
 			secret = encode(s, secret)
 			got, problems, err := decode(secret, start)
 			if err != nil || len(problems) > 0 {
@@ -98,12 +105,15 @@ func TestSecretIsRefusedOrMended(t *testing.T) {
 		err     string
 		problem string
 	}{
-		{"another's", func(s *corev1.Secret) { delete(s.Annotations, AnnotationFormat) }, start, "has content, but not the annotation ampbridge.io/certificates", ""},
-		{"a later version's", func(s *corev1.Secret) { s.Annotations[AnnotationFormat] = "v2" }, start, `is written in format "v2", this ampbridge knows "v1"`, ""},
+		{"another's", func(s *corev1.Secret) { delete(s.Annotations, AnnotationFormat) }, start, "has content, but not the annotation " +
+			"ampbridge.io/certificates", ""},
+		{"a later version's", func(s *corev1.Secret) { s.Annotations[AnnotationFormat] = "v2" }, start, `is written in format "v2", ` +
+			`this ampbridge knows "v1"`, ""},
 		{"empty", func(s *corev1.Secret) { s.Annotations, s.Data = nil, nil }, start, "", ""},
 		{"no key", func(s *corev1.Secret) { delete(s.Data, "tls.key") }, start, "", "tls.crt: tls: failed to find any PEM data in key input"},
 		{"another key", func(s *corev1.Secret) { s.Data["tls.key"] = b.Key }, start, "", "tls.crt: tls: private key does not match public key"},
-		{"another authority", func(s *corev1.Secret) { s.Data["ca.crt"] = encodeBundle(authorities(b)) }, start, "", "tls.crt: is not signed by the authority beside it"},
+		{"another authority", func(s *corev1.Secret) { s.Data["ca.crt"] = encodeBundle(authorities(b)) }, start, "", "tls.crt: is not " +
+			"signed by the authority beside it"},
 		{"no authority", func(s *corev1.Secret) { delete(s.Data, "ca.crt") }, start, "", "tls.crt: has 0 authorities, want 1"},
 		{"past its time", func(*corev1.Secret) {}, start.Add(91 * day), "", "tls.crt: is past its time since 2026-04-02T03:04:05Z"},
 	} {
@@ -135,11 +145,28 @@ func TestBundlePatch(t *testing.T) {
 			Service: &admissionv1.ServiceReference{Namespace: namespace, Name: service}, CABundle: bundle,
 		}}
 	}
-	url := admissionv1.MutatingWebhook{Name: "url.example.com", ClientConfig: admissionv1.WebhookClientConfig{URL: new("https://127.0.0.1"), CABundle: []byte("theirs")}}
+	url := admissionv1.MutatingWebhook{
+		Name:         "url.example.com",
+		ClientConfig: admissionv1.WebhookClientConfig{URL: new("https://127.0.0.1"), CABundle: []byte("theirs")},
+	}
 	before := &admissionv1.MutatingWebhookConfiguration{
-		ObjectMeta: metav1.ObjectMeta{Name: "ampbridge", ResourceVersion: "7", UID: "uid", Generation: 3, Labels: map[string]string{"a": "b"}},
+		ObjectMeta: metav1.ObjectMeta{
+			Name:            "ampbridge",
+			ResourceVersion: "7",
+			UID:             "uid",
+			Generation:      3,
+			Labels:          map[string]string{"a": "b"},
+		},
 		Webhooks: []admissionv1.MutatingWebhook{
-			entry("ampbridge", "webhook", nil), url, entry("other", "webhook", nil), entry("ampbridge", "other", []byte("theirs")), entry("ampbridge", "webhook", []byte("old")),
+			entry(
+				"ampbridge",
+				"webhook",
+				nil,
+			),
+			url,
+			entry("other", "webhook", nil),
+			entry("ampbridge", "other", []byte("theirs")),
+			entry("ampbridge", "webhook", []byte("old")),
 		},
 	}
 	places := placesOf(before, "ampbridge", "webhook")

@@ -39,7 +39,10 @@ func TestNext(t *testing.T) {
 	a, b, c := newPair(t, start, names...), newPair(t, start, names...), newPair(t, start, names...)
 	elsewhere := newPair(t, start, "other.ampbridge.svc")
 	stripped := Bundles{Version: "uid/2", Entries: [][]byte{trusting(a).Entries[0], nil}}
-	rubbish := Bundles{Version: "uid/1", Entries: [][]byte{append([]byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), trusting(b).Entries[0]...)}}
+	rubbish := Bundles{
+		Version: "uid/1",
+		Entries: [][]byte{append([]byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), trusting(b).Entries[0]...)},
+	}
 	announced := Announcement{Version: "uid/1", At: start}
 	const m = time.Minute
 	for _, test := range []struct {
@@ -80,11 +83,13 @@ func TestNext(t *testing.T) {
 		{"next, asked for again", State{Current: a, Next: b, Announced: announced, Rotate: true}, 4 * m, a, trusting(a, b), Step{Wait, 6 * m}},
 
 		{"switched", State{Current: b, Previous: authorities(a), Switched: start}, m, b, trusting(a, b), Step{Wait, 59 * m}},
-		{"switched, seen by a replica that holds the old one", State{Current: b, Previous: authorities(a), Switched: start}, m, a, trusting(a, b), Step{Wait, 59 * m}},
+		{"switched, seen by a replica that holds the old one", State{Current: b, Previous: authorities(a), Switched: start}, m, a,
+			trusting(a, b), Step{Wait, 59 * m}},
 		{"switched, stripped", State{Current: b, Previous: authorities(a), Switched: start}, m, b, trusting(b), Step{Action: Publish}},
 		{"switched long enough", State{Current: b, Previous: authorities(a), Switched: start}, 60 * m, b, trusting(a, b), Step{Action: Retire}},
 		{"retired, still trusted", State{Current: b, Switched: start}, 60 * m, b, trusting(a, b), Step{Action: Publish}},
-		{"switched, asked for again", State{Current: b, Previous: authorities(a), Switched: start, Rotate: true}, m, b, trusting(a, b), Step{Action: Generate}},
+		{"switched, asked for again", State{Current: b, Previous: authorities(a), Switched: start, Rotate: true}, m, b, trusting(a, b),
+			Step{Action: Generate}},
 		{"three at once", State{Current: b, Next: c, Previous: authorities(a), Switched: start}, m, b, trusting(a, b, c), Step{Action: Announce}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -143,7 +148,12 @@ func TestNoMomentOfDisagreement(t *testing.T) {
 				w.now = w.now.Add(time.Minute)
 			}
 			if w.state.Name() != "stable" || !w.serving[0].Equal(w.state.Current) || !w.serving[1].Equal(w.state.Current) {
-				t.Errorf("in the end: state %s, replicas serve it: %v, %v", w.state.Name(), w.serving[0].Equal(w.state.Current), w.serving[1].Equal(w.state.Current))
+				t.Errorf(
+					"in the end: state %s, replicas serve it: %v, %v",
+					w.state.Name(),
+					w.serving[0].Equal(w.state.Current),
+					w.serving[1].Equal(w.state.Current),
+				)
 			}
 			if w.serving[0].Equal(first) != test.keeps {
 				t.Errorf("the first certificate is still served: got %v, want %v; %v", !test.keeps, test.keeps, w.taken)

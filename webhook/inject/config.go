@@ -122,15 +122,30 @@ func neverReloads(pod *Pod, c *Container, file string, pinned bool) *policy.Deci
 	case other != "":
 		return refuse(reason, "container %q has Prometheus reload, but not when %q changes: %s", other, file, fix)
 	case signals(pod, c) != "":
-		return refuse(reason, "container %q shares the process namespace and may have Prometheus reload by a signal, and no known reloader watches %q: %s", signals(pod, c), file, fix)
+		return refuse(
+			reason,
+			"container %q shares the process namespace and may have Prometheus reload by a signal, and no known reloader watches %q: %s",
+			signals(pod, c),
+			file,
+			fix,
+		)
 	case listening(c).Address == "":
-		return refuse(reason, "nothing reloads %q, and the arguments do not say where Prometheus listens: give it a literal --web.listen-address, or a reloader", file)
+		return refuse(
+			reason,
+			"nothing reloads %q, and the arguments do not say where Prometheus listens: give it a literal --web.listen-address, or a reloader",
+			file,
+		)
 	}
 	return nil
 }
 
 func refuseVolume(volume *Volume) *policy.Decision {
-	return refuse(ConfigurationVolume, "the configuration lies in volume %q (%s), which others may write to: mount it from a ConfigMap or a Secret", volume.Name, volume.kind())
+	return refuse(
+		ConfigurationVolume,
+		"the configuration lies in volume %q (%s), which others may write to: mount it from a ConfigMap or a Secret",
+		volume.Name,
+		volume.kind(),
+	)
 }
 
 // Where an image looks when it is told nothing.
@@ -148,7 +163,12 @@ func configFile(c *Container) (string, *policy.Decision) {
 		program = ""
 	}
 	unreadable := func(what string) (string, *policy.Decision) {
-		return "", refuse(UnreadableArguments, "cannot tell which configuration container %q reads, because of %s: give it a literal --config.file argument", c.Name, what)
+		return "", refuse(
+			UnreadableArguments,
+			"cannot tell which configuration container %q reads, because of %s: give it a literal --config.file argument",
+			c.Name,
+			what,
+		)
 	}
 	if slices.Contains(shells, program) || program == "busybox" || program == "env" {
 		return unreadable("the shell in its command")
@@ -189,9 +209,19 @@ func place(pod *Pod, c *Container, file string) (configuration, *policy.Decision
 	mount, rel := c.mountOf(file)
 	switch {
 	case mount != nil && mount.part():
-		return configuration{}, refuse(ConfigurationSubPath, "%q lies in a directory that is mounted with subPath, which goes away when the configuration changes: mount the volume's whole directory", file)
+		return configuration{}, refuse(
+			ConfigurationSubPath,
+			"%q lies in a directory that is mounted with subPath, which goes away when the configuration changes: mount the volume's "+
+				"whole directory",
+			file,
+		)
 	case mount == nil || rel == ".":
-		return configuration{}, refuse(ConfigurationInImage, "no volume is mounted over %q of container %q: mount the configuration from a ConfigMap or a Secret", file, c.Name)
+		return configuration{}, refuse(
+			ConfigurationInImage,
+			"no volume is mounted over %q of container %q: mount the configuration from a ConfigMap or a Secret",
+			file,
+			c.Name,
+		)
 	}
 	volume := pod.volume(mount.Name)
 	if volume < 0 {
@@ -248,10 +278,19 @@ func expanded(pod *Pod, prometheus *Container, read configuration) (configuratio
 	case source.volume < 0:
 		return configuration{}, refuseVolume(output)
 	case !continues:
-		return configuration{}, refuse(NoReloader, "volume %q is filled once, when the pod starts: add a config-reloader container that keeps it up to date", output.Name)
+		return configuration{}, refuse(
+			NoReloader,
+			"volume %q is filled once, when the pod starts: add a config-reloader container that keeps it up to date",
+			output.Name,
+		)
 	}
 	if !reloaded {
-		return configuration{}, refuse(NoReloader, "what keeps volume %q up to date does not have this Prometheus reload: give it Prometheus's own address, as in --reload-url=http://127.0.0.1:9090/-/reload", output.Name)
+		return configuration{}, refuse(
+			NoReloader,
+			"what keeps volume %q up to date does not have this Prometheus reload: give it Prometheus's own address, as in "+
+				"--reload-url=http://127.0.0.1:9090/-/reload",
+			output.Name,
+		)
 	}
 	switch volume := &pod.Spec.Volumes[source.volume]; volume.kind() {
 	case "configMap", "secret", "projected":

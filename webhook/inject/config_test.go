@@ -68,12 +68,15 @@ func TestLocate(t *testing.T) {
 	for _, c := range []struct{ name, spec, volume, file string }{
 		{"a ConfigMap and prometheus-config-reloader", `
 containers:
-- {name: prometheus, image: prom/prometheus, args: [--config.file=/etc/config/prometheus.yml], volumeMounts: [{name: c, mountPath: /etc/config}]}
-- {name: reload, args: [--watched-dir=/etc/config, --reload-url=http://127.0.0.1:9090/-/reload], volumeMounts: [{name: c, mountPath: /etc/config}]}
+- {name: prometheus, image: prom/prometheus, args: [--config.file=/etc/config/prometheus.yml],
+  volumeMounts: [{name: c, mountPath: /etc/config}]}
+- {name: reload, args: [--watched-dir=/etc/config, --reload-url=http://127.0.0.1:9090/-/reload],
+  volumeMounts: [{name: c, mountPath: /etc/config}]}
 volumes: [{name: c, configMap: {name: c}}]`, "c", "prometheus.yml"},
 		{"the same, mounted elsewhere in the reloader", `
 containers:
-- {name: prometheus, image: prom/prometheus, args: [--config.file=/etc/config/prometheus.yml], volumeMounts: [{name: c, mountPath: /etc/config/}]}
+- {name: prometheus, image: prom/prometheus, args: [--config.file=/etc/config/prometheus.yml],
+  volumeMounts: [{name: c, mountPath: /etc/config/}]}
 - {name: reload, args: [--watched-dir, /watched/], volumeMounts: [{name: c, mountPath: /watched}]}
 volumes: [{name: c, configMap: {name: c}}]`, "c", "prometheus.yml"},
 		{"a Secret, and a reloader given the file", `
@@ -84,7 +87,8 @@ volumes: [{name: c, secret: {secretName: c}}]`, "c", "prometheus.yml"},
 		{"configmap-reload", `
 containers:
 - {name: prometheus, image: prom/prometheus, volumeMounts: [{name: c, mountPath: /etc/prometheus}]}
-- {name: reload, args: [-volume-dir=/etc/prometheus, '-webhook-url=http://localhost:9090/-/reload'], volumeMounts: [{name: c, mountPath: /etc/prometheus}]}
+- {name: reload, args: [-volume-dir=/etc/prometheus, '-webhook-url=http://localhost:9090/-/reload'],
+  volumeMounts: [{name: c, mountPath: /etc/prometheus}]}
 volumes: [{name: c, configMap: {name: c}}]`, "c", "prometheus.yml"},
 		{"a reloader that is a native sidecar", `
 initContainers:
@@ -98,18 +102,25 @@ containers:
 volumes: [{name: c, projected: {sources: [{configMap: {name: c}}]}}]`, "c", "p.yml"},
 		{"the feature among others", `
 containers:
-- {name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml, '--enable-feature=a,auto-reload-config'], volumeMounts: [{name: c, mountPath: /c}]}
+- {name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml, '--enable-feature=a,auto-reload-config'],
+  volumeMounts: [{name: c, mountPath: /c}]}
 volumes: [{name: c, configMap: {name: c}}]`, "c", "p.yml"},
 		{"the longest mount is the one", `
 containers:
-- {name: prometheus, image: prom/prometheus, args: [--config.file=/etc/prometheus/config/sub/p.yml, --config.auto-reload], volumeMounts: [{name: other, mountPath: /etc/prometheus}, {name: c, mountPath: /etc/prometheus/config}, {name: near, mountPath: /etc/prometheus/conf}]}
+- {name: prometheus, image: prom/prometheus, args: [--config.file=/etc/prometheus/config/sub/p.yml, --config.auto-reload],
+  volumeMounts: [{name: other, mountPath: /etc/prometheus}, {name: c, mountPath: /etc/prometheus/config},
+    {name: near, mountPath: /etc/prometheus/conf}]}
 volumes: [{name: near, emptyDir: {}}, {name: other, hostPath: {path: /x}}, {name: c, configMap: {name: c}}]`, "c", "sub/p.yml"},
 		{"the operator's: expanded from a Secret", `
 initContainers:
-- {name: init-config-reloader, args: [--watch-interval=0, --config-file=/config/prometheus.yaml.gz, --config-envsubst-file=/out/prometheus.env.yaml], volumeMounts: [{name: config, mountPath: /config}, {name: out, mountPath: /out}]}
+- {name: init-config-reloader, args: [--watch-interval=0, --config-file=/config/prometheus.yaml.gz,
+  --config-envsubst-file=/out/prometheus.env.yaml],
+  volumeMounts: [{name: config, mountPath: /config}, {name: out, mountPath: /out}]}
 containers:
-- {name: prometheus, image: prom/prometheus, args: [--config.file=/etc/prometheus/config_out/prometheus.env.yaml], volumeMounts: [{name: out, mountPath: /etc/prometheus/config_out}]}
-- {name: config-reloader, args: [--config-file=/config/prometheus.yaml.gz, --config-envsubst-file=/out/prometheus.env.yaml], volumeMounts: [{name: config, mountPath: /config}, {name: out, mountPath: /out}]}
+- {name: prometheus, image: prom/prometheus, args: [--config.file=/etc/prometheus/config_out/prometheus.env.yaml],
+  volumeMounts: [{name: out, mountPath: /etc/prometheus/config_out}]}
+- {name: config-reloader, args: [--config-file=/config/prometheus.yaml.gz, --config-envsubst-file=/out/prometheus.env.yaml],
+  volumeMounts: [{name: config, mountPath: /config}, {name: out, mountPath: /out}]}
 volumes: [{name: out, emptyDir: {}}, {name: config, secret: {secretName: s}}]`, "config", "prometheus.yaml.gz"},
 		{"a subPath of it in another container is fine when that starts", `
 containers:
@@ -151,11 +162,14 @@ func TestReload(t *testing.T) {
 			ReloadBySelf, sidecarconfig.Prometheus{Address: "127.0.0.1:80"}},
 		{"neither", "args: [--config.file=/c/p.yml, --web.listen-address=10.0.0.1:80, --web.route-prefix=/], " + directory, "",
 			ReloadNever, sidecarconfig.Prometheus{Address: "10.0.0.1:80"}},
-		{"a Thanos sidecar that watches nothing", "args: [--config.file=/c/p.yml], " + directory, "- {name: thanos, args: [sidecar, --prometheus.url=http://localhost:9090, --objstore.config-file=/o]}",
+		{"a Thanos sidecar that watches nothing", "args: [--config.file=/c/p.yml], " + directory, "- {name: thanos, args: [sidecar, " +
+			"--prometheus.url=http://localhost:9090, --objstore.config-file=/o]}",
 			ReloadNever, sidecarconfig.Prometheus{Address: "127.0.0.1:9090"}},
-		{"a reloader that ends", "args: [--config.file=/c/p.yml, --web.route-prefix, /p/q/], " + directory, "initContainers: [{name: reload, args: [--watched-dir=/c], " + directory + "}]",
+		{"a reloader that ends", "args: [--config.file=/c/p.yml, --web.route-prefix, /p/q/], " + directory, "initContainers: [{name: " +
+			"reload, args: [--watched-dir=/c], " + directory + "}]",
 			ReloadNever, sidecarconfig.Prometheus{Address: "127.0.0.1:9090", Prefix: "/p/q"}},
-		{"the file, with subPath", "args: [--config.file=/c/p.yml, '--web.external-url=https://x.example/p/', --web.config.file=/w.yml], " + file, "",
+		{"the file, with subPath", "args: [--config.file=/c/p.yml, '--web.external-url=https://x.example/p/', " +
+			"--web.config.file=/w.yml], " + file, "",
 			ReloadNever, sidecarconfig.Prometheus{Address: "127.0.0.1:9090", Prefix: "/p", TLS: true}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -199,11 +213,13 @@ func TestNested(t *testing.T) {
 		{"a directory", "{name: map, mountPath: /c/rules}", []sidecarconfig.MountPoint{{Name: "rules"}}, false},
 		{"a claim", "{name: claim, mountPath: /c/targets/}", []sidecarconfig.MountPoint{{Name: "targets"}}, false},
 		{"a file", "{name: map, mountPath: /c/web.yml, subPath: web.yml}", []sidecarconfig.MountPoint{{Name: "web.yml", File: true}}, false},
-		{"a file of the configuration's own volume", "{name: c, mountPath: /c/web.yml, subPath: web.yml}", []sidecarconfig.MountPoint{{Name: "web.yml", File: true}}, false},
+		{"a file of the configuration's own volume", "{name: c, mountPath: /c/web.yml, subPath: web.yml}",
+			[]sidecarconfig.MountPoint{{Name: "web.yml", File: true}}, false},
 		{"a directory of items", "{name: items, mountPath: /c/rules, subPath: a}", []sidecarconfig.MountPoint{{Name: "rules"}}, false},
 		{"a host's directory", "{name: hostdir, mountPath: /c/rules}", []sidecarconfig.MountPoint{{Name: "rules"}}, false},
 		{"a host's file", "{name: hostfile, mountPath: /c/rules}", []sidecarconfig.MountPoint{{Name: "rules", File: true}}, false},
-		{"one in another", "{name: map, mountPath: /c/rules}, {name: claim, mountPath: /c/rules/more/deep}", []sidecarconfig.MountPoint{{Name: "rules"}}, false},
+		{"one in another", "{name: map, mountPath: /c/rules}, {name: claim, mountPath: /c/rules/more/deep}",
+			[]sidecarconfig.MountPoint{{Name: "rules"}}, false},
 		{"beside it", "{name: map, mountPath: /cc}", nil, false},
 		{"deep", "{name: map, mountPath: /c/rules/more}", nil, true},
 		{"a host's who knows what", "{name: host, mountPath: /c/rules}", nil, true},
@@ -213,7 +229,8 @@ func TestNested(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			data := podOf(t, `
 containers:
-- {name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml, --config.auto-reload], volumeMounts: [{name: c, mountPath: /c}, `+c.mounts+`]}
+- {name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml, --config.auto-reload],
+  volumeMounts: [{name: c, mountPath: /c}, `+c.mounts+`]}
 volumes:
 - {name: c, configMap: {name: c}}
 - {name: map, configMap: {name: m}}
@@ -253,17 +270,20 @@ volumes: [{name: data, emptyDir: {}}]`, ConfigurationInImage, "ConfigMap"},
 containers: [{name: prometheus, image: prom/prometheus, volumeMounts: [{name: c, mountPath: /etc/prometheus, subPathExpr: $(NAME)}]}]
 volumes: [{name: c, configMap: {name: c}}]`, ConfigurationSubPath, "directory"},
 		{"hostPath", `
-containers: [{name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml, --config.auto-reload], volumeMounts: [{name: c, mountPath: /c}]}]
+containers: [{name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml, --config.auto-reload],
+  volumeMounts: [{name: c, mountPath: /c}]}]
 volumes: [{name: c, hostPath: {path: /c}}]`, ConfigurationVolume, "hostPath"},
 		{"a claim", `
 containers: [{name: prometheus, image: prom/prometheus, args: [--config.auto-reload], volumeMounts: [{name: c, mountPath: /prometheus}]}]
 volumes: [{name: c, persistentVolumeClaim: {claimName: c}}]`, ConfigurationVolume, "persistentVolumeClaim"},
 		{"an emptyDir that an init container fills", `
 initContainers: [{name: git, volumeMounts: [{name: c, mountPath: /out}]}]
-containers: [{name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml, --config.auto-reload], volumeMounts: [{name: c, mountPath: /c}]}]
+containers: [{name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml, --config.auto-reload],
+  volumeMounts: [{name: c, mountPath: /c}]}]
 volumes: [{name: c, emptyDir: {}}]`, ConfigurationVolume, "emptyDir"},
 		{"a source of the future", `
-containers: [{name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml, --config.auto-reload], volumeMounts: [{name: c, mountPath: /c}]}]
+containers: [{name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml, --config.auto-reload],
+  volumeMounts: [{name: c, mountPath: /c}]}]
 volumes: [{name: c, hologram: {}}]`, ConfigurationVolume, "hologram"},
 		{"a reloader of something else", `
 containers:
@@ -281,7 +301,8 @@ containers:
 - {name: thanos, args: [sidecar, --reloader.rule-dir=/rules]}
 volumes: [{name: c, configMap: {name: c}}]`, NoReloader, "thanos"},
 		{"no reloader, and an address that the pod does not tell", `
-containers: [{name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml, '--web.listen-address=$(POD_IP):9090'], volumeMounts: [{name: c, mountPath: /c}]}]
+containers: [{name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml, '--web.listen-address=$(POD_IP):9090'],
+  volumeMounts: [{name: c, mountPath: /c}]}]
 volumes: [{name: c, configMap: {name: c}}]`, NoReloader, "--web.listen-address"},
 		{"subPath and a reloader", `
 containers:
@@ -289,30 +310,37 @@ containers:
 - {name: reload, args: [--watched-dir=/c], volumeMounts: [{name: c, mountPath: /c}]}
 volumes: [{name: c, configMap: {name: c}}]`, ConfigurationSubPath, "whole directory"},
 		{"subPath and auto-reload", `
-containers: [{name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml, --config.auto-reload], volumeMounts: [{name: c, mountPath: /c/p.yml, subPath: p.yml}]}]
+containers: [{name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml, --config.auto-reload],
+  volumeMounts: [{name: c, mountPath: /c/p.yml, subPath: p.yml}]}]
 volumes: [{name: c, configMap: {name: c}}]`, ConfigurationSubPath, "never changes"},
 		{"subPath of an emptyDir", `
-containers: [{name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml], volumeMounts: [{name: c, mountPath: /c/p.yml, subPath: p.yml}]}]
+containers: [{name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml],
+  volumeMounts: [{name: c, mountPath: /c/p.yml, subPath: p.yml}]}]
 volumes: [{name: c, emptyDir: {}}]`, ConfigurationVolume, "emptyDir"},
 		{"a directory mounted with subPath", `
-containers: [{name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml], volumeMounts: [{name: c, mountPath: /c, subPath: conf}]}]
+containers: [{name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml],
+  volumeMounts: [{name: c, mountPath: /c, subPath: conf}]}]
 volumes: [{name: c, configMap: {name: c, items: [{key: p, path: conf/p.yml}]}}]`, ConfigurationSubPath, "whole directory"},
 		{"expanded once, at the start", `
 initContainers:
-- {name: init, args: [--config-file=/config/p.gz, --config-envsubst-file=/out/p.yml], volumeMounts: [{name: config, mountPath: /config}, {name: out, mountPath: /out}]}
+- {name: init, args: [--config-file=/config/p.gz, --config-envsubst-file=/out/p.yml],
+  volumeMounts: [{name: config, mountPath: /config}, {name: out, mountPath: /out}]}
 containers: [{name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml], volumeMounts: [{name: out, mountPath: /c}]}]
 volumes: [{name: out, emptyDir: {}}, {name: config, secret: {secretName: s}}]`, NoReloader, "config-reloader"},
 		{"expanded from two places", `
 initContainers:
-- {name: init, args: [--config-file=/config/first.gz, --config-envsubst-file=/out/p.yml], volumeMounts: [{name: config, mountPath: /config}, {name: out, mountPath: /out}]}
+- {name: init, args: [--config-file=/config/first.gz, --config-envsubst-file=/out/p.yml],
+  volumeMounts: [{name: config, mountPath: /config}, {name: out, mountPath: /out}]}
 containers:
 - {name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml], volumeMounts: [{name: out, mountPath: /c}]}
-- {name: reload, args: [--config-file=/config/p.gz, --config-envsubst-file=/out/p.yml], volumeMounts: [{name: config, mountPath: /config}, {name: out, mountPath: /out}]}
+- {name: reload, args: [--config-file=/config/p.gz, --config-envsubst-file=/out/p.yml],
+  volumeMounts: [{name: config, mountPath: /config}, {name: out, mountPath: /out}]}
 volumes: [{name: out, emptyDir: {}}, {name: config, secret: {secretName: s}}]`, ConfigurationVolume, "expand one"},
 		{"expanded from a volume that others fill", `
 containers:
 - {name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml], volumeMounts: [{name: out, mountPath: /c}]}
-- {name: reload, args: [--config-file=/config/p.gz, --config-envsubst-file=/out/p.yml], volumeMounts: [{name: config, mountPath: /config}, {name: out, mountPath: /out}]}
+- {name: reload, args: [--config-file=/config/p.gz, --config-envsubst-file=/out/p.yml],
+  volumeMounts: [{name: config, mountPath: /config}, {name: out, mountPath: /out}]}
 volumes: [{name: out, emptyDir: {}}, {name: config, hostPath: {path: /c}}]`, ConfigurationVolume, "hostPath"},
 		{"a mount of a volume that is not there", `
 containers: [{name: prometheus, image: prom/prometheus, volumeMounts: [{name: c, mountPath: /etc/prometheus}]}]`, MalformedPod, `"c"`},

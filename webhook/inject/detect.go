@@ -161,14 +161,28 @@ func selectContainer(pod *Pod) (int, *policy.Decision) {
 		return found[0], nil
 	}
 	if name := pod.Metadata.Annotations[policy.AnnotationContainer]; name != "" && len(found) == 0 {
-		return 0, refuse(NoSuchContainer, "annotation %s names %q, but the pod has no such container: write the name of its Prometheus container", policy.AnnotationContainer, name)
+		return 0, refuse(
+			NoSuchContainer,
+			"annotation %s names %q, but the pod has no such container: write the name of its Prometheus container",
+			policy.AnnotationContainer,
+			name,
+		)
 	}
 	if len(found) == 0 {
-		return 0, refuse(policy.NotPrometheus, "no container looks like Prometheus: name it with the annotation %s", policy.AnnotationContainer)
+		return 0, refuse(
+			policy.NotPrometheus,
+			"no container looks like Prometheus: name it with the annotation %s",
+			policy.AnnotationContainer,
+		)
 	}
 	names := make([]string, len(found))
 	for i, index := range found {
 		names[i] = pod.Spec.Containers[index].Name
 	}
-	return 0, refuse(AmbiguousContainer, "several containers look like Prometheus (%s): name one with the annotation %s", strings.Join(names, ", "), policy.AnnotationContainer)
+	return 0, refuse(
+		AmbiguousContainer,
+		"several containers look like Prometheus (%s): name one with the annotation %s",
+		strings.Join(names, ", "),
+		policy.AnnotationContainer,
+	)
 }

@@ -21,7 +21,8 @@ func TestPrometheus(t *testing.T) {
 		{"the operator's Alertmanager", "app.kubernetes.io/managed-by: prometheus-operator, alertmanager: main",
 			"[{name: alertmanager, image: prom/alertmanager}]", "", false},
 		{"the chart's pod", "app.kubernetes.io/name: prometheus, app.kubernetes.io/component: server",
-			"[{name: prometheus-server-configmap-reload, image: own/prometheus}, {name: prometheus-server, image: own/metrics}]", "prometheus-server", true},
+			"[{name: prometheus-server-configmap-reload, image: own/prometheus}, {name: prometheus-server, image: own/metrics}]",
+			"prometheus-server", true},
 		{"the chart's labels on a container of another name", "app.kubernetes.io/name: prometheus, app.kubernetes.io/component: server",
 			"[{name: main, image: prom/prometheus}]", "main", true},
 		{"the chart's labels and nothing else", "app.kubernetes.io/name: prometheus, app.kubernetes.io/component: server",
@@ -36,23 +37,30 @@ func TestPrometheus(t *testing.T) {
 		{"prometheus-config-reloader", "", "[{name: a, image: quay.io/prometheus-operator/prometheus-config-reloader}]", "", false},
 		{"prometheus-operator", "", "[{name: a, image: quay.io/prometheus-operator/prometheus-operator}]", "", false},
 		{"node exporter", "", "[{name: a, image: quay.io/prometheus/node-exporter, args: [--web.listen-address=:9100]}]", "", false},
-		{"another program of the prometheus organisation", "", "[{name: prometheus, image: quay.io/prometheus/alertmanager, args: [--config.file=/a, --storage.path=/b]}]", "", false},
+		{"another program of the prometheus organisation", "", "[{name: prometheus, image: quay.io/prometheus/alertmanager, args: " +
+			"[--config.file=/a, --storage.path=/b]}]", "", false},
 		{"a tag is no name", "", "[{name: a, image: 'own/metrics:prometheus'}]", "", false},
 
 		// Arguments.
 		{"server", "", "[{name: a, image: own/metrics, args: [--config.file=/a, --storage.tsdb.path=/b]}]", "a", true},
 		{"agent", "", "[{name: a, image: own/metrics, args: [--config.file, /a, --storage.agent.path, /b]}]", "a", true},
 		{"agent mode of v3", "", "[{name: a, image: own/metrics, args: [--config.file=/a, --agent]}]", "a", true},
-		{"agent mode of v2", "", "[{name: a, image: own/metrics, args: [--config.file=/a, --enable-feature=agent, --storage.agent.path=/b]}]", "a", true},
-		{"the administration's API, in the command", "", "[{name: a, image: own/metrics, command: [/run, --config.file=/a, --web.enable-admin-api]}]", "a", true},
-		{"lifecycle alone, in the command", "", "[{name: a, image: own/metrics, command: [/run, --config.file=/a, --web.enable-lifecycle]}]", "", false},
-		{"a forwarder of alerts", "", "[{name: a, image: timonwong/prometheus-webhook-dingtalk, args: [--web.listen-address=:8060, --config.file=/config/config.yaml, --web.enable-lifecycle]}]", "", false},
+		{"agent mode of v2", "", "[{name: a, image: own/metrics, args: [--config.file=/a, --enable-feature=agent, " +
+			"--storage.agent.path=/b]}]", "a", true},
+		{"the administration's API, in the command", "", "[{name: a, image: own/metrics, command: [/run, --config.file=/a, " +
+			"--web.enable-admin-api]}]", "a", true},
+		{"lifecycle alone, in the command", "", "[{name: a, image: own/metrics, command: [/run, --config.file=/a, " +
+			"--web.enable-lifecycle]}]", "", false},
+		{"a forwarder of alerts", "", "[{name: a, image: timonwong/prometheus-webhook-dingtalk, args: [--web.listen-address=:8060, " +
+			"--config.file=/config/config.yaml, --web.enable-lifecycle]}]", "", false},
 		{"limits of queries", "", "[{name: a, image: own/metrics, args: [--config.file=/a, --query.timeout=2m]}]", "a", true},
 		{"rules", "", "[{name: a, image: own/metrics, args: [--config.file=/a, --rules.alert.resend-delay=1m]}]", "a", true},
-		{"limits of remote read", "", "[{name: a, image: own/metrics, args: [--config.file=/a, --storage.remote.read-max-bytes-in-frame=1]}]", "a", true},
+		{"limits of remote read", "", "[{name: a, image: own/metrics, args: [--config.file=/a, " +
+			"--storage.remote.read-max-bytes-in-frame=1]}]", "a", true},
 		{"a feature", "", "[{name: a, image: own/metrics, args: [--config.file=/a, '--enable-feature=x,exemplar-storage']}]", "a", true},
 		{"a feature, as two arguments", "", "[{name: a, image: own/metrics, args: [--config.file=/a, --enable-feature, agent]}]", "a", true},
-		{"a feature of Alertmanager", "", "[{name: a, image: own/alerts, args: [--config.file=/a, --enable-feature=utf8-strict-mode, --storage.path=/b]}]", "", false},
+		{"a feature of Alertmanager", "", "[{name: a, image: own/alerts, args: [--config.file=/a, --enable-feature=utf8-strict-mode, " +
+			"--storage.path=/b]}]", "", false},
 		{"Tempo", "", "[{name: a, image: own/traces, args: [-config.file=/a, -storage.trace.backend=s3]}]", "", false},
 		{"Mimir", "", "[{name: a, image: own/mimir, args: [-config.file=/a, -blocks-storage.tsdb.dir=/b, -querier.timeout=1m]}]", "", false},
 		{"single dashes", "", "[{name: a, image: own/metrics, args: [-config.file=/a, -storage.tsdb.path=/b]}]", "a", true},
@@ -64,16 +72,24 @@ func TestPrometheus(t *testing.T) {
 
 		// promtool is no server.
 		{"promtool", "", "[{name: a, image: prom/prometheus, command: [promtool, check, config, /a]}]", "", false},
-		{"promtool by its path, arguments apart", "", "[{name: a, image: prom/prometheus, command: [/bin/promtool], args: [check, config, --config.file=/a, --storage.tsdb.path=/b]}]", "", false},
-		{"promtool in a script", "", "[{name: a, image: prom/prometheus, command: [sh, -c, 'promtool check config /etc/prometheus/prometheus.yml']}]", "", false},
-		{"promtool twice in a script", "", "[{name: a, image: prom/prometheus, command: [/bin/sh, -euo, pipefail, -c], args: ['cd /etc/prometheus && promtool check config a && /bin/promtool check rules b']}]", "", false},
-		{"promtool before Prometheus", "", "[{name: a, image: prom/prometheus, command: [sh, -c, 'promtool check config /a && exec /bin/prometheus --config.file=/a']}]", "a", true},
-		{"promtool before an unknown program", "", "[{name: a, image: prom/prometheus, command: [sh, -c, 'promtool check config /a && $RUN']}]", "a", true},
+		{"promtool by its path, arguments apart", "", "[{name: a, image: prom/prometheus, command: [/bin/promtool], args: [check, " +
+			"config, --config.file=/a, --storage.tsdb.path=/b]}]", "", false},
+		{"promtool in a script", "", "[{name: a, image: prom/prometheus, command: [sh, -c, 'promtool check config " +
+			"/etc/prometheus/prometheus.yml']}]", "", false},
+		{"promtool twice in a script", "", "[{name: a, image: prom/prometheus, command: [/bin/sh, -euo, pipefail, -c], args: ['cd " +
+			"/etc/prometheus && promtool check config a && /bin/promtool check rules b']}]", "", false},
+		{"promtool before Prometheus", "", "[{name: a, image: prom/prometheus, command: [sh, -c, 'promtool check config /a && exec " +
+			"/bin/prometheus --config.file=/a']}]", "a", true},
+		{"promtool before an unknown program", "", "[{name: a, image: prom/prometheus, command: [sh, -c, 'promtool check config /a && " +
+			"$RUN']}]", "a", true},
 
 		// Several, and the annotation.
-		{"one that is certain, and one that only has the image", "", "[{name: a, image: prom/prometheus, command: [sh, -c, 'while true; do sleep 1; done']}, {name: b, image: prom/prometheus, args: [--config.file=/a]}]", "b", true},
-		{"one that is certain, and promtool", "", "[{name: a, image: prom/prometheus, command: [promtool, debug, all]}, {name: b, image: own/metrics, args: [--config.file=/a, --storage.tsdb.path=/b]}]", "b", true},
-		{"one that is certain, and a forwarder of alerts", "", "[{name: a, image: own/forwarder, args: [--config.file=/a, --web.enable-lifecycle]}, {name: b, image: prom/prometheus}]", "b", true},
+		{"one that is certain, and one that only has the image", "", "[{name: a, image: prom/prometheus, command: [sh, -c, 'while " +
+			"true; do sleep 1; done']}, {name: b, image: prom/prometheus, args: [--config.file=/a]}]", "b", true},
+		{"one that is certain, and promtool", "", "[{name: a, image: prom/prometheus, command: [promtool, debug, all]}, {name: b, " +
+			"image: own/metrics, args: [--config.file=/a, --storage.tsdb.path=/b]}]", "b", true},
+		{"one that is certain, and a forwarder of alerts", "", "[{name: a, image: own/forwarder, args: [--config.file=/a, " +
+			"--web.enable-lifecycle]}, {name: b, image: prom/prometheus}]", "b", true},
 		{"the image alone, with a script of its own", "", "[{name: a, image: prom/prometheus, command: [sh, -c, 'a; b']}]", "a", true},
 		{"two of them", "", "[{name: a, image: prom/prometheus}, {name: b, image: prom/prometheus}]", "", true},
 		{"none", "", "[{name: a, image: nginx}]", "", false},
@@ -101,7 +117,8 @@ func TestPrometheusByAnnotation(t *testing.T) {
 		{"it names none", "c", "[{name: a, image: prom/prometheus}]", "", true, NoSuchContainer, policy.AnnotationContainer},
 		{"empty, it says nothing", "''", "[{name: a, image: prom/prometheus}]", "a", true, "", ""},
 		{"without it, there may be none", "''", "[{name: a, image: nginx}]", "", false, policy.NotPrometheus, policy.AnnotationContainer},
-		{"without it, two are ambiguous", "''", "[{name: a, image: prom/prometheus}, {name: b, image: prom/prometheus}]", "", true, AmbiguousContainer, "a, b"},
+		{"without it, two are ambiguous", "''", "[{name: a, image: prom/prometheus}, {name: b, image: prom/prometheus}]", "", true,
+			AmbiguousContainer, "a, b"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			pod := podWith(t, "annotations: {ampbridge.io/container: "+c.annotation+"}", c.containers)
@@ -124,13 +141,15 @@ func TestPrometheusByAnnotation(t *testing.T) {
 // owner; other programs are not.
 func TestResembles(t *testing.T) {
 	for _, c := range []struct{ name, containers, want string }{
-		{"a configuration of Prometheus's name", "[{name: x, image: nginx}, {name: a, image: own/metrics, args: [--config.file=/etc/prometheus/p.yml]}]", "a"},
+		{"a configuration of Prometheus's name", "[{name: x, image: nginx}, {name: a, image: own/metrics, args: " +
+			"[--config.file=/etc/prometheus/p.yml]}]", "a"},
 		{"as two arguments", "[{name: a, image: own/metrics, command: [/run, -config.file, prometheus.yaml]}]", "a"},
 		{"lifecycle", "[{name: a, image: own/metrics, args: [--config.file=/a, --web.enable-lifecycle]}]", "a"},
 		{"no configuration", "[{name: a, image: own/metrics, args: [--web.enable-lifecycle]}]", ""},
 		{"any other configuration", "[{name: a, image: own/metrics, args: [--config.file=/a]}]", ""},
 		{"a flag instead of the file", "[{name: a, image: own/metrics, args: [--config.file, --prometheus]}]", ""},
-		{"a forwarder of alerts", "[{name: a, image: timonwong/prometheus-webhook-dingtalk, args: [--config.file=/a, --web.enable-lifecycle]}]", ""},
+		{"a forwarder of alerts", "[{name: a, image: timonwong/prometheus-webhook-dingtalk, args: [--config.file=/a, " +
+			"--web.enable-lifecycle]}]", ""},
 		{"an exporter", "[{name: a, image: own/mysqld-exporter, args: [--config.file=/etc/prometheus/a]}]", ""},
 		{"promtool", "[{name: a, image: own/metrics, command: [promtool, --config.file=/etc/prometheus/a]}]", ""},
 	} {
@@ -148,7 +167,9 @@ func TestResembles(t *testing.T) {
 
 func podWith(t *testing.T, metadata, containers string) *Pod {
 	t.Helper()
-	data, err := yaml.YAMLToJSON([]byte("metadata: {name: p, namespace: monitoring, " + metadata + "}\nspec: {containers: " + containers + "}"))
+	data, err := yaml.YAMLToJSON(
+		[]byte("metadata: {name: p, namespace: monitoring, " + metadata + "}\nspec: {containers: " + containers + "}"),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -61,7 +61,13 @@ func planEnvironment(pod *Pod, c *Container, e policy.Entitlement, o Options, re
 			_, over := below(path.Clean(m.MountPath), dir)
 			_, under := below(dir, path.Clean(m.MountPath))
 			if over || under {
-				return s, refuse(MountConflict, "container %q has a mount at %q, which covers %s: mount it elsewhere", c.Name, m.MountPath, dir)
+				return s, refuse(
+					MountConflict,
+					"container %q has a mount at %q, which covers %s: mount it elsewhere",
+					c.Name,
+					m.MountPath,
+					dir,
+				)
 			}
 		}
 	}
@@ -70,9 +76,20 @@ func planEnvironment(pod *Pod, c *Container, e policy.Entitlement, o Options, re
 	credentials, config := filesInUse(c)
 	switch {
 	case reload == ReloadNever && config:
-		return s, refuse(CredentialFilesTaken, "container %q uses AWS's config file itself (%s, or a volume at ~/.aws), which a pod without a reloader needs: free it, or add a reloader", c.Name, variableConfigFile)
+		return s, refuse(
+			CredentialFilesTaken,
+			"container %q uses AWS's config file itself (%s, or a volume at ~/.aws), which a pod without a reloader needs: free it, or "+
+				"add a reloader",
+			c.Name,
+			variableConfigFile,
+		)
 	case reload == ReloadNever && o.Policy.STS.ProxyURL != "" && !slices.ContainsFunc(proxyVariables, c.setsEnv):
-		return s, refuse(NoReloader, "nothing in the pod reloads Prometheus, so it has to call STS itself, and cannot be told sts.proxyURL: add a reloader, or set HTTPS_PROXY in container %q", c.Name)
+		return s, refuse(
+			NoReloader,
+			"nothing in the pod reloads Prometheus, so it has to call STS itself, and cannot be told sts.proxyURL: add a reloader, or "+
+				"set HTTPS_PROXY in container %q",
+			c.Name,
+		)
 	case reload == ReloadNever:
 		s.setEnv(variableConfigFile, credentialsFile)
 		// Read by the SDK of Prometheus before 3.5.
@@ -92,7 +109,13 @@ func planEnvironment(pod *Pod, c *Container, e policy.Entitlement, o Options, re
 			s.setEnv(variableLoadConfig, "1")
 		}
 	default:
-		return s, refuse(CredentialFilesTaken, "container %q uses AWS's credentials file and its config file itself (%s, %s, or a volume at ~/.aws): free one of them", c.Name, variableCredentialsFile, variableConfigFile)
+		return s, refuse(
+			CredentialFilesTaken,
+			"container %q uses AWS's credentials file and its config file itself (%s, %s, or a volume at ~/.aws): free one of them",
+			c.Name,
+			variableCredentialsFile,
+			variableConfigFile,
+		)
 	}
 
 	identity := identityEnv(e, o.Policy)
@@ -144,7 +167,10 @@ func withdraw(pod *Pod, e policy.Entitlement, o Options) []jsonpatch.Operation {
 	if refused != nil || len(identity) == 0 {
 		return nil
 	}
-	own := slices.Concat(identity, []EnvVar{{Name: variableCredentialsFile, Value: credentialsFile}, {Name: variableConfigFile, Value: credentialsFile}})
+	own := slices.Concat(
+		identity,
+		[]EnvVar{{Name: variableCredentialsFile, Value: credentialsFile}, {Name: variableConfigFile, Value: credentialsFile}},
+	)
 	if !hasIdentity(pod, e, o, own...) {
 		return nil
 	}

@@ -19,10 +19,11 @@ import (
 const (
 	credentials = "AWS_SHARED_CREDENTIALS_FILE=/var/run/secrets/ampbridge.io/credentials/credentials"
 	configFiles = "AWS_CONFIG_FILE=/var/run/secrets/ampbridge.io/credentials/credentials AWS_SDK_LOAD_CONFIG=1"
-	role        = "AWS_ROLE_ARN=arn:aws:iam::111122223333:role/ampbridge/dev/ampbridge.dev.central AWS_WEB_IDENTITY_TOKEN_FILE=/var/run/secrets/ampbridge.io/token/token"
-	region      = "AWS_REGION=eu-west-1 AWS_DEFAULT_REGION=eu-west-1"
-	regional    = "AWS_STS_REGIONAL_ENDPOINTS=regional"
-	all         = credentials + " " + role + " " + region + " " + regional
+	role        = "AWS_ROLE_ARN=arn:aws:iam::111122223333:role/ampbridge/dev/ampbridge.dev.central " +
+		"AWS_WEB_IDENTITY_TOKEN_FILE=/var/run/secrets/ampbridge.io/token/token"
+	region   = "AWS_REGION=eu-west-1 AWS_DEFAULT_REGION=eu-west-1"
+	regional = "AWS_STS_REGIONAL_ENDPOINTS=regional"
+	all      = credentials + " " + role + " " + region + " " + regional
 )
 
 // What is added to the environment of a container, by what it has.
@@ -41,31 +42,42 @@ func TestEnvironment(t *testing.T) {
 		{name: "environment: sidecar", sidecar: true, want: credentials},
 		{name: "two destinations: no one identity", namespace: "pair", want: credentials},
 
-		{name: "static keys", container: "env: [{name: AWS_ACCESS_KEY_ID, value: x}, {name: AWS_SECRET_ACCESS_KEY, valueFrom: {secretKeyRef: {name: s, key: k}}}]", want: credentials},
+		{name: "static keys", container: "env: [{name: AWS_ACCESS_KEY_ID, value: x}, {name: AWS_SECRET_ACCESS_KEY, valueFrom: " +
+			"{secretKeyRef: {name: s, key: k}}}]", want: credentials},
 		{name: "a profile", container: "env: [{name: AWS_PROFILE, value: x}]", want: credentials},
 		{name: "half an identity: not the other half", container: "env: [{name: AWS_ROLE_ARN, value: x}]", want: credentials},
 		{name: "the other half", container: "env: [{name: AWS_WEB_IDENTITY_TOKEN_FILE, value: x}]", want: credentials},
 		{name: "EKS Pod Identity", container: "env: [{name: AWS_CONTAINER_CREDENTIALS_FULL_URI, value: x}]", want: credentials},
-		{name: "the EKS webhook's volume", container: "volumeMounts: [{name: aws-iam-token, mountPath: /var/run/secrets/eks.amazonaws.com/serviceaccount}]", want: credentials},
-		{name: "the EKS agent's volume", container: "volumeMounts: [{name: eks-pod-identity-token, mountPath: /var/run/secrets/pods.eks.amazonaws.com/serviceaccount}]", want: credentials},
+		{name: "the EKS webhook's volume", container: "volumeMounts: [{name: aws-iam-token, mountPath: " +
+			"/var/run/secrets/eks.amazonaws.com/serviceaccount}]", want: credentials},
+		{name: "the EKS agent's volume", container: "volumeMounts: [{name: eks-pod-identity-token, mountPath: " +
+			"/var/run/secrets/pods.eks.amazonaws.com/serviceaccount}]", want: credentials},
 		{name: "envFrom may bring one", container: "envFrom: [{configMapRef: {name: aws}}]", want: credentials},
 		{name: "Azure's identity", container: "env: [{name: AZURE_CLIENT_ID, value: x}]", want: credentials},
-		{name: "the role that is ours, by hand", container: "env: [{name: AWS_ROLE_ARN, value: 'arn:aws:iam::111122223333:role/ampbridge/dev/ampbridge.dev.central'}]", want: credentials},
+		{name: "the role that is ours, by hand", container: "env: [{name: AWS_ROLE_ARN, value: " +
+			"'arn:aws:iam::111122223333:role/ampbridge/dev/ampbridge.dev.central'}]", want: credentials},
 		{name: "an identity of another container", elsewhere: "env: [{name: AWS_CONTAINER_CREDENTIALS_FULL_URI, value: x}]", want: credentials},
 		{name: "envFrom of another container", elsewhere: "envFrom: [{secretRef: {name: aws}}]", want: credentials},
 		{name: "files of another container", elsewhere: "volumeMounts: [{name: x, mountPath: /root/.aws}]", want: credentials},
 		{name: "another container without any", elsewhere: "env: [{name: A, value: x}]", want: all},
-		{name: "a role on the service account", account: map[string]string{policy.AnnotationIRSA: "arn:aws:iam::111122223333:role/own"}, want: credentials},
-		{name: "ours on the service account", account: map[string]string{policy.AnnotationIRSA: "arn:aws:iam::111122223333:role/ampbridge/dev/ampbridge.dev.central"}, want: all},
+		{name: "a role on the service account", account: map[string]string{policy.AnnotationIRSA: "arn:aws:iam::111122223333:role/own"},
+			want: credentials},
+		{name: "ours on the service account", account: map[string]string{policy.AnnotationIRSA: "arn:aws:iam::111122223333:role/" +
+			"ampbridge/dev/ampbridge.dev.central"}, want: all},
 
 		{name: "a region of its own", container: "env: [{name: AWS_REGION, value: us-east-1}]", want: credentials + " " + role + " " + regional},
-		{name: "a default region of its own", container: "env: [{name: AWS_DEFAULT_REGION, value: us-east-1}]", want: credentials + " " + role + " " + regional},
-		{name: "the STS setting of its own", container: "env: [{name: AWS_STS_REGIONAL_ENDPOINTS, value: legacy}]", want: credentials + " " + role + " " + region},
+		{name: "a default region of its own", container: "env: [{name: AWS_DEFAULT_REGION, value: us-east-1}]",
+			want: credentials + " " + role + " " + regional},
+		{name: "the STS setting of its own", container: "env: [{name: AWS_STS_REGIONAL_ENDPOINTS, value: legacy}]",
+			want: credentials + " " + role + " " + region},
 
 		{name: "a credentials file of its own", container: "env: [{name: AWS_SHARED_CREDENTIALS_FILE, value: /x}]", want: configFiles},
-		{name: "and the setting for it", container: "env: [{name: AWS_SHARED_CREDENTIALS_FILE, value: /x}, {name: AWS_SDK_LOAD_CONFIG, value: 'true'}]", want: "AWS_CONFIG_FILE=/var/run/secrets/ampbridge.io/credentials/credentials"},
-		{name: "a config file of its own", container: "env: [{name: AWS_CONFIG_FILE, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]", want: credentials},
-		{name: "credentials at home", container: "volumeMounts: [{name: x, mountPath: /home/.aws/credentials, subPath: credentials}]", want: configFiles},
+		{name: "and the setting for it", container: "env: [{name: AWS_SHARED_CREDENTIALS_FILE, value: /x}, {name: " +
+			"AWS_SDK_LOAD_CONFIG, value: 'true'}]", want: "AWS_CONFIG_FILE=/var/run/secrets/ampbridge.io/credentials/credentials"},
+		{name: "a config file of its own", container: "env: [{name: AWS_CONFIG_FILE, valueFrom: {fieldRef: {fieldPath: " +
+			"metadata.name}}}]", want: credentials},
+		{name: "credentials at home", container: "volumeMounts: [{name: x, mountPath: /home/.aws/credentials, subPath: credentials}]",
+			want: configFiles},
 		{name: "a config file at home", container: "volumeMounts: [{name: x, mountPath: /home/.aws/config, subPath: config}]", want: credentials},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -114,7 +126,10 @@ func TestEnvironment(t *testing.T) {
 			} else if got := listed(standsInSidecar); got != role+" "+region+" "+regional {
 				t.Errorf("the sidecar has %s", got)
 			}
-			token := slices.ContainsFunc(after.Spec.Containers[0].VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == sidecarconfig.VolumeToken })
+			token := slices.ContainsFunc(
+				after.Spec.Containers[0].VolumeMounts,
+				func(m corev1.VolumeMount) bool { return m.Name == sidecarconfig.VolumeToken },
+			)
 			if wanted := strings.Contains(c.want, role); token != wanted {
 				t.Errorf("the token is mounted: %t, want %t", token, wanted)
 			}
@@ -126,7 +141,8 @@ func TestEnvironment(t *testing.T) {
 // sidecar config, and is outdated where it was told of another.
 func TestPodUsesTheRoleOfItsServiceAccount(t *testing.T) {
 	data := podOf(t, `
-containers: [{name: prometheus, image: prom/prometheus, args: [--config.file=/etc/p/p.yml, --config.auto-reload], volumeMounts: [{name: c, mountPath: /etc/p}]}]
+containers: [{name: prometheus, image: prom/prometheus, args: [--config.file=/etc/p/p.yml, --config.auto-reload],
+  volumeMounts: [{name: c, mountPath: /etc/p}]}]
 volumes: [{name: c, configMap: {name: c}}]`)
 	const role = "arn:aws:iam::111122223333:role/ampbridge/dev/ampbridge.dev.central"
 	o := options(t)
@@ -150,12 +166,16 @@ func TestNoWayForCredentials(t *testing.T) {
 		want            policy.Reason
 		says            string
 	}{
-		{"both files named", "env: [{name: AWS_SHARED_CREDENTIALS_FILE, value: /x}, {name: AWS_CONFIG_FILE, value: /y}]", CredentialFilesTaken, "free one"},
+		{"both files named", "env: [{name: AWS_SHARED_CREDENTIALS_FILE, value: /x}, {name: AWS_CONFIG_FILE, value: /y}]", CredentialFilesTaken,
+			"free one"},
 		{"a volume over ~/.aws", "volumeMounts: [{name: x, mountPath: /home/.aws/}]", CredentialFilesTaken, "free one"},
-		{"one named, one at home", "env: [{name: AWS_CONFIG_FILE, value: /x}], volumeMounts: [{name: x, mountPath: /root/.aws/credentials, subPath: c}]", CredentialFilesTaken, "free one"},
+		{"one named, one at home", "env: [{name: AWS_CONFIG_FILE, value: /x}], volumeMounts: [{name: x, mountPath: " +
+			"/root/.aws/credentials, subPath: c}]", CredentialFilesTaken, "free one"},
 		{"a mount over our place", "volumeMounts: [{name: x, mountPath: /var/run}]", MountConflict, "/var/run"},
-		{"a mount at our place", "volumeMounts: [{name: x, mountPath: /var/run/secrets/ampbridge.io/token}]", MountConflict, "ampbridge.io/token"},
-		{"a mount inside our place", "volumeMounts: [{name: x, mountPath: /var/run/secrets/ampbridge.io/credentials/x}]", MountConflict, "credentials/x"},
+		{"a mount at our place", "volumeMounts: [{name: x, mountPath: /var/run/secrets/ampbridge.io/token}]", MountConflict,
+			"ampbridge.io/token"},
+		{"a mount inside our place", "volumeMounts: [{name: x, mountPath: /var/run/secrets/ampbridge.io/credentials/x}]", MountConflict,
+			"credentials/x"},
 	} {
 		if d := refusal(t, awsPod(t, c.container, ""), options(t)); d.Reason != c.want || !strings.Contains(d.Warning, c.says) {
 			t.Errorf("%s: %s: %q; want %s, saying %q", c.name, d.Reason, d.Warning, c.want, c.says)
@@ -176,11 +196,14 @@ func TestStartOnlyEnvironment(t *testing.T) {
 		{name: "the profile alone", want: files},
 		{name: "everything", inContainer: true, want: files + " " + role + " " + region},
 		{name: "static keys stay", inContainer: true, container: "env: [{name: AWS_ACCESS_KEY_ID, value: x}]", want: files},
-		{name: "EKS's identity stays", inContainer: true, container: "env: [{name: AWS_ROLE_ARN, value: x}, {name: AWS_WEB_IDENTITY_TOKEN_FILE, value: /y}]", want: files},
-		{name: "a credentials file of its own stays", container: "env: [{name: AWS_SHARED_CREDENTIALS_FILE, value: /x}, {name: AWS_STS_REGIONAL_ENDPOINTS, value: legacy}]", want: configFiles},
+		{name: "EKS's identity stays", inContainer: true, container: "env: [{name: AWS_ROLE_ARN, value: x}, {name: " +
+			"AWS_WEB_IDENTITY_TOKEN_FILE, value: /y}]", want: files},
+		{name: "a credentials file of its own stays", container: "env: [{name: AWS_SHARED_CREDENTIALS_FILE, value: /x}, {name: " +
+			"AWS_STS_REGIONAL_ENDPOINTS, value: legacy}]", want: configFiles},
 		{name: "a config file of its own", container: "env: [{name: AWS_CONFIG_FILE, value: /x}]", refused: CredentialFilesTaken},
 		{name: "a proxy that it is not told", policy: func(p *policy.Policy) { p.STS.ProxyURL = "http://proxy.example:1" }, refused: NoReloader},
-		{name: "a proxy that it is told", container: "env: [{name: HTTPS_PROXY, value: x}]", policy: func(p *policy.Policy) { p.STS.ProxyURL = "http://proxy.example:1" }, want: files},
+		{name: "a proxy that it is told", container: "env: [{name: HTTPS_PROXY, value: x}]",
+			policy: func(p *policy.Policy) { p.STS.ProxyURL = "http://proxy.example:1" }, want: files},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			o := options(t)
@@ -238,8 +261,14 @@ volumes: [{name: c, configMap: {name: c}}`+volumes+`]`)
 		return []byte(strings.Replace(string(data), `"metadata":{`, `"metadata":{"labels":{`+labels+`},`, 1))
 	}
 	const label = `"azure.workload.identity/use":"true"`
-	const mount, volume = ", {name: azure-identity-token, mountPath: /var/run/secrets/azure/tokens, readOnly: true}", ", {name: azure-identity-token, projected: {sources: []}}"
-	if d := refusal(t, pod("", "", ""), o); d.Reason != NoAzureToken || !strings.Contains(d.Warning, `azure.workload.identity/use: "true"`) {
+	const mount, volume = ", {name: azure-identity-token, mountPath: /var/run/secrets/azure/tokens, readOnly: true}",
+		", {name: azure-identity-token, projected: {sources: []}}"
+	if d := refusal(
+		t,
+		pod("", "", ""),
+		o,
+	); d.Reason != NoAzureToken ||
+		!strings.Contains(d.Warning, `azure.workload.identity/use: "true"`) {
 		t.Errorf("without the label: %s: %s", d.Reason, d.Warning)
 	}
 	if d := refusal(t, pod(label, "", ""), o); d.Reason != NoAzureToken || !strings.Contains(d.Warning, "looked at again") {
@@ -305,16 +334,26 @@ func TestVariablesAreTakenBackWhenAnIdentityAppears(t *testing.T) {
 	}{
 		{name: "nothing", want: all, token: true},
 		{name: "a variable that is no identity", foreign: []jsonpatch.Operation{env(0, "A", "b")}, want: all, token: true},
-		{name: "EKS Pod Identity", foreign: []jsonpatch.Operation{env(0, "AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://169.254.170.23/v1/credentials"), env(0, "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "/x")}, want: credentials},
-		{name: "IRSA of the pod's own role", account: map[string]string{policy.AnnotationIRSA: "arn:aws:iam::111122223333:role/own"}, want: credentials},
-		{name: "IRSA's variables, a second time", foreign: []jsonpatch.Operation{env(0, "AWS_ROLE_ARN", "arn:aws:iam::111122223333:role/own"), env(0, "AWS_WEB_IDENTITY_TOKEN_FILE", "/x")}, want: credentials},
-		{name: "Azure's variables", foreign: []jsonpatch.Operation{env(0, "AZURE_CLIENT_ID", "x"), env(0, "AZURE_FEDERATED_TOKEN_FILE", "/x")}, want: credentials},
-		{name: "envFrom", foreign: []jsonpatch.Operation{adding("/spec/containers/0/envFrom", []any{map[string]any{"secretRef": map[string]any{"name": "aws"}}})}, want: credentials},
-		{name: "in another container", foreign: []jsonpatch.Operation{adding("/spec/containers/1/env", []EnvVar{{Name: "AWS_ACCESS_KEY_ID", Value: "x"}})}, want: credentials},
-		{name: "a region of its own stays", own: "{name: AWS_REGION, value: eu-west-1}", foreign: []jsonpatch.Operation{env(0, "AWS_PROFILE", "x")}, want: credentials},
-		{name: "the EKS webhook's volume", foreign: []jsonpatch.Operation{adding("/spec/containers/0/volumeMounts/-", VolumeMount{Name: "aws-iam-token", MountPath: "/t"})}, want: credentials},
-		{name: "a pod that nothing reloads keeps the token", args: "--web.enable-lifecycle", foreign: []jsonpatch.Operation{env(0, "AWS_CONTAINER_CREDENTIALS_FULL_URI", "x")}, want: configFiles + " " + regional, token: true},
-		{name: "only in the sidecar", foreign: []jsonpatch.Operation{adding("/spec/initContainers/0/env/-", EnvVar{Name: "AWS_CONTAINER_CREDENTIALS_FULL_URI", Value: "x"})}, want: all, token: true},
+		{name: "EKS Pod Identity", foreign: []jsonpatch.Operation{env(0, "AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://169.254.170.23/"+
+			"v1/credentials"), env(0, "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "/x")}, want: credentials},
+		{name: "IRSA of the pod's own role", account: map[string]string{policy.AnnotationIRSA: "arn:aws:iam::111122223333:role/own"},
+			want: credentials},
+		{name: "IRSA's variables, a second time", foreign: []jsonpatch.Operation{env(0, "AWS_ROLE_ARN", "arn:aws:iam::111122223333:role/own"),
+			env(0, "AWS_WEB_IDENTITY_TOKEN_FILE", "/x")}, want: credentials},
+		{name: "Azure's variables", foreign: []jsonpatch.Operation{env(0, "AZURE_CLIENT_ID", "x"), env(0, "AZURE_FEDERATED_TOKEN_FILE", "/x")},
+			want: credentials},
+		{name: "envFrom", foreign: []jsonpatch.Operation{adding("/spec/containers/0/envFrom",
+			[]any{map[string]any{"secretRef": map[string]any{"name": "aws"}}})}, want: credentials},
+		{name: "in another container", foreign: []jsonpatch.Operation{adding("/spec/containers/1/env",
+			[]EnvVar{{Name: "AWS_ACCESS_KEY_ID", Value: "x"}})}, want: credentials},
+		{name: "a region of its own stays", own: "{name: AWS_REGION, value: eu-west-1}",
+			foreign: []jsonpatch.Operation{env(0, "AWS_PROFILE", "x")}, want: credentials},
+		{name: "the EKS webhook's volume", foreign: []jsonpatch.Operation{adding("/spec/containers/0/volumeMounts/-",
+			VolumeMount{Name: "aws-iam-token", MountPath: "/t"})}, want: credentials},
+		{name: "a pod that nothing reloads keeps the token", args: "--web.enable-lifecycle", foreign: []jsonpatch.Operation{env(0,
+			"AWS_CONTAINER_CREDENTIALS_FULL_URI", "x")}, want: configFiles + " " + regional, token: true},
+		{name: "only in the sidecar", foreign: []jsonpatch.Operation{adding("/spec/initContainers/0/env/-",
+			EnvVar{Name: "AWS_CONTAINER_CREDENTIALS_FULL_URI", Value: "x"})}, want: all, token: true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			o := options(t)
@@ -325,7 +364,8 @@ func TestVariablesAreTakenBackWhenAnIdentityAppears(t *testing.T) {
 			}
 			once := injected(t, podOf(t, `
 containers:
-- {name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml, `+args+`], env: [`+c.own+`], volumeMounts: [{name: c, mountPath: /c}]}
+- {name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml, `+args+`], env: [`+c.own+
+				`], volumeMounts: [{name: c, mountPath: /c}]}
 - {name: other}
 volumes: [{name: c, configMap: {name: c}}]`), o)
 			data := apply(t, once, c.foreign)
@@ -355,7 +395,10 @@ volumes: [{name: c, configMap: {name: c}}]`), o)
 			if len(after.Spec.Containers[0].Env) < len(left)+strings.Count(c.own, "name:") {
 				t.Errorf("one of its own is gone: %v", after.Spec.Containers[0].Env)
 			}
-			if token := slices.ContainsFunc(after.Spec.Containers[0].VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == sidecarconfig.VolumeToken }); token != c.token {
+			if token := slices.ContainsFunc(
+				after.Spec.Containers[0].VolumeMounts,
+				func(m corev1.VolumeMount) bool { return m.Name == sidecarconfig.VolumeToken },
+			); token != c.token {
 				t.Errorf("the token is mounted: %t", token)
 			}
 			if again, d := Inject(decode(t, data), granted(t, o.Policy, "monitoring"), o); len(again) > 0 || d.Reason != AlreadyInjected {

@@ -45,68 +45,236 @@ func TestField(t *testing.T) {
 		want   fieldWant
 		shapes []shape
 	}{
-		"am-reloader-shared-volume": {nothingReloads, []shape{
-			other("blackbox exporter's", "jimmidyson/configmap-reload:v0.9", "own/config-reloader", "--volume-dir=", "--watched-dir=", "--webhook-url=http://localhost:9093", "--reload-url=http://127.0.0.1:9115"),
-			other("as two arguments, over IPv6", "--webhook-url=http://localhost:9093/-/reload", "-webhook-url\n    - http://[::1]:9093/-/reload"),
-			but(byReloader, "one of both", "--webhook-url=http://localhost:9093/-/reload", "--webhook-url=http://localhost:9093/-/reload\n    - --webhook-url=http://localhost:9090/-/reload"),
-			but(fieldWant{reason: NoReloader, says: "have one watch"}, "one that may be Prometheus's Service", "http://localhost:9093", "http://metrics:80"),
-		}},
-		"auto-reload-old-version": {nothingReloads, []shape{
-			other("among other features", "--enable-feature=auto-reload-config", "--enable-feature\n    - agent,auto-reload-config"),
-			other("by the label", "prom/prometheus:v2.53.0", "own/prometheus"+digest, "metadata:", "metadata:\n  labels: {app.kubernetes.io/name: prometheus, app.kubernetes.io/version: 2.45.0}"),
-			but(fieldWant{reason: policy.Granted, reload: ReloadBySelf}, "a version that has it", "v2.53.0", "v3.0.0"),
-			but(fieldWant{reason: policy.Granted, reload: ReloadBySelf}, "a version that is not known", ":v2.53.0", digest),
-		}},
-		"custom-image-web-flags": {byReloader, []shape{
-			other("rules", "--query.timeout=2m", "--rules.alert.resend-delay=1m", "--web.enable-admin-api", "--web.page-title=x"),
-			other("an image for one platform", "acme.io/obs/prom-server:3", "acme.io/obs/prometheus-linux-arm64:v3.5.0", "--query.timeout=2m", "--log.level=info", "--web.enable-admin-api", "--web.page-title=x"),
-			but(fieldWant{reason: policy.NotPrometheus, says: policy.AnnotationContainer}, "nothing that only Prometheus has", "--query.timeout=2m", "--log.level=info", "--web.enable-admin-api", "--web.page-title=x"),
-		}},
-		"dingtalk-lifecycle": {fieldWant{reason: policy.NotPrometheus}, []shape{
-			other("an exporter", "timonwong/prometheus-webhook-dingtalk", "own/json-exporter"),
-			other("in the command", "args:", "command:\n    - /bin/prometheus-webhook-dingtalk"),
-			but(fieldWant{reason: policy.NotPrometheus, says: policy.AnnotationContainer}, "under a name that tells nothing", "timonwong/prometheus-webhook-dingtalk", "own/forwarder"),
-		}},
-		"krp-no-reloader": {nothingReloads, []shape{
-			other("by its name", "quay.io/x"+digest, "quay.io/brancz/kube-rbac-proxy:v0.18"),
-			other("another program with such a file", "--secure-listen-address=0.0.0.0:8443", "--http-address=:4180", "name: kube-rbac-proxy", "name: gate"),
-		}},
-		"op-old-044-prom2.22": {fieldWant{reason: OldPrometheus, says: "2.26"}, []shape{
-			other("older, by tag and digest", "prometheus:v2.22.1", "prometheus:v2.2.1"+digest),
-			other("by the label", "quay.io/prometheus/prometheus:v2.22.1", "own/metrics"+digest, "app: prometheus", "app.kubernetes.io/name: prometheus\n    app.kubernetes.io/version: 2.11.0"),
-			but(byReloader, "the first that signs", "v2.22.1", "v2.26.0"),
-			but(byReloader, "the tag is newer than the label", "v2.22.1", "v2.42.0", "app: prometheus", "app.kubernetes.io/name: prometheus\n    app.kubernetes.io/version: 2.11.0"),
-			but(byReloader, "the version of something else", "quay.io/prometheus/prometheus:v2.22.1", "own/metrics:1.0.0"),
-		}},
-		"port-9095-declared": {fieldWant{policy.Granted, "nothing in the pod reloads Prometheus", ReloadNever, 19095}, []shape{
-			but(fieldWant{policy.Granted, "", ReloadByReloader, 19095}, "of the reloader", "--web.listen-address=:9095", "--web.listen-address=:9090", "containerPort: 9095", "containerPort: 9090", "--watched-dir", "--listen-address=:9095\n    - --watched-dir"),
-			but(fieldWant{policy.Granted, "", ReloadByReloader, 19095}, "Loki's default", "--web.listen-address=:9095", "--web.listen-address=:9090", "containerPort: 9095", "containerPort: 9090", "  - name: config-reloader", "  - name: logs\n    image: grafana/loki:3\n  - name: config-reloader"),
-		}},
-		"promtool-job": {fieldWant{reason: policy.NotPrometheus}, []shape{
-			other("in a shell", "    - promtool\n    - check\n    - config\n    - /etc/prometheus/prometheus.yml", "    - sh\n    - -c\n    - promtool check config /etc/prometheus/prometheus.yml"),
-			other("its arguments apart", "    - promtool\n    - check", "    - /bin/promtool\n    args:\n    - check"),
-			other("under another image", "prom/prometheus:v3.5.0", "own/tools", "    - config\n", "    - config\n    - --config.file=/etc/prometheus/prometheus.yml\n"),
-		}},
-		"secret-mode-0400-root": {fieldWant{reason: UnreadableSource, says: "0400"}, []shape{
-			but(fieldWant{reason: UnreadableSource, says: "0440"}, "an item of a ConfigMap", "secret:\n      secretName: s\n      defaultMode: 256", "configMap:\n      name: c\n      items: [{key: p, path: prometheus.yml, mode: 288}]"),
-			other("projected", "secret:\n      secretName: s\n      defaultMode: 256", "projected:\n      defaultMode: 256\n      sources: [{secret: {name: s}}]"),
-			other("a user of its own", "  serviceAccountName", "  securityContext: {runAsUser: 1000, runAsGroup: 1000}\n  serviceAccountName"),
-			but(byReloader, "the group reads", "  serviceAccountName", "  securityContext: {fsGroup: 2000}\n  serviceAccountName"),
-			but(byReloader, "root reads", "  serviceAccountName", "  securityContext: {runAsUser: 0}\n  serviceAccountName"),
-		}},
-		"sighup-sidecar-reloader-img": {fieldWant{reason: NoReloader, says: "by a signal"}, []shape{
-			other("the host's processes", "shareProcessNamespace: true", "hostPID: true"),
-			other("a container that tells nothing", "  - name: reloader\n    image: ghcr.io/x/config-map-reloader-sighup\n    env:\n    - name: CONFIG_DIR\n      value: /etc/prometheus\n    - name: PROCESS_NAME\n      value: prometheus\n", "  - name: x\n    image: own/x\n"),
-			but(nothingReloads, "processes of its own: no signal reaches it", "shareProcessNamespace: true", "shareProcessNamespace: false"),
-		}},
-		"thanos-reloader-same-dir": {byReloader, []shape{
-			other("Prometheus's default address", "    - --prometheus.url=http://127.0.0.1:9090\n", ""),
-			other("the directory, as rules", "--reloader.config-file=/etc/prometheus/prometheus.yml", "--reloader.rule-dir=/etc/prometheus"),
-			other("as the operator once did", "--config.file=/etc/prometheus/prometheus.yml", "--config.file=/etc/out/prometheus.yml", "      mountPath: /etc/prometheus\n  - name: thanos", "      mountPath: /etc/prometheus\n    - name: out\n      mountPath: /etc/out\n  - name: thanos",
-				"--reloader.config-file=/etc/prometheus/prometheus.yml", "--reloader.config-file=/etc/prometheus/prometheus.yml\n    - --reloader.config-envsubst-file=/etc/out/prometheus.yml",
-				"      mountPath: /etc/prometheus\n  volumes:", "      mountPath: /etc/prometheus\n    - name: out\n      mountPath: /etc/out\n  volumes:\n  - name: out\n    emptyDir: {}"),
-			but(nothingReloads, "of another Prometheus", "--prometheus.url=http://127.0.0.1:9090", "--prometheus.url=http://127.0.0.1:9091"),
-		}},
+		"am-reloader-shared-volume": {
+			nothingReloads,
+			[]shape{
+				other(
+					"blackbox exporter's",
+					"jimmidyson/configmap-reload:v0.9",
+					"own/config-reloader",
+					"--volume-dir=",
+					"--watched-dir=",
+					"--webhook-url=http://localhost:9093",
+					"--reload-url=http://127.0.0.1:9115",
+				),
+				other(
+					"as two arguments, over IPv6",
+					"--webhook-url=http://localhost:9093/-/reload",
+					"-webhook-url\n    - http://[::1]:9093/-/reload",
+				),
+				but(
+					byReloader,
+					"one of both",
+					"--webhook-url=http://localhost:9093/-/reload",
+					"--webhook-url=http://localhost:9093/-/reload\n    - --webhook-url=http://localhost:9090/-/reload",
+				),
+				but(
+					fieldWant{reason: NoReloader, says: "have one watch"},
+					"one that may be Prometheus's Service",
+					"http://localhost:9093",
+					"http://metrics:80",
+				),
+			},
+		},
+		"auto-reload-old-version": {
+			nothingReloads,
+			[]shape{
+				other("among other features", "--enable-feature=auto-reload-config", "--enable-feature\n    - agent,auto-reload-config"),
+				other(
+					"by the label",
+					"prom/prometheus:v2.53.0",
+					"own/prometheus"+digest,
+					"metadata:",
+					"metadata:\n  labels: {app.kubernetes.io/name: prometheus, app.kubernetes.io/version: 2.45.0}",
+				),
+				but(fieldWant{reason: policy.Granted, reload: ReloadBySelf}, "a version that has it", "v2.53.0", "v3.0.0"),
+				but(fieldWant{reason: policy.Granted, reload: ReloadBySelf}, "a version that is not known", ":v2.53.0", digest),
+			},
+		},
+		"custom-image-web-flags": {
+			byReloader,
+			[]shape{
+				other("rules", "--query.timeout=2m", "--rules.alert.resend-delay=1m", "--web.enable-admin-api", "--web.page-title=x"),
+				other(
+					"an image for one platform",
+					"acme.io/obs/prom-server:3",
+					"acme.io/obs/prometheus-linux-arm64:v3.5.0",
+					"--query.timeout=2m",
+					"--log.level=info",
+					"--web.enable-admin-api",
+					"--web.page-title=x",
+				),
+				but(
+					fieldWant{reason: policy.NotPrometheus, says: policy.AnnotationContainer},
+					"nothing that only Prometheus has",
+					"--query.timeout=2m",
+					"--log.level=info",
+					"--web.enable-admin-api",
+					"--web.page-title=x",
+				),
+			},
+		},
+		"dingtalk-lifecycle": {
+			fieldWant{reason: policy.NotPrometheus},
+			[]shape{
+				other("an exporter", "timonwong/prometheus-webhook-dingtalk", "own/json-exporter"),
+				other("in the command", "args:", "command:\n    - /bin/prometheus-webhook-dingtalk"),
+				but(
+					fieldWant{reason: policy.NotPrometheus, says: policy.AnnotationContainer},
+					"under a name that tells nothing",
+					"timonwong/prometheus-webhook-dingtalk",
+					"own/forwarder",
+				),
+			},
+		},
+		"krp-no-reloader": {
+			nothingReloads,
+			[]shape{
+				other("by its name", "quay.io/x"+digest, "quay.io/brancz/kube-rbac-proxy:v0.18"),
+				other(
+					"another program with such a file",
+					"--secure-listen-address=0.0.0.0:8443",
+					"--http-address=:4180",
+					"name: kube-rbac-proxy",
+					"name: gate",
+				),
+			},
+		},
+		"op-old-044-prom2.22": {
+			fieldWant{reason: OldPrometheus, says: "2.26"},
+			[]shape{
+				other("older, by tag and digest", "prometheus:v2.22.1", "prometheus:v2.2.1"+digest),
+				other(
+					"by the label",
+					"quay.io/prometheus/prometheus:v2.22.1",
+					"own/metrics"+digest,
+					"app: prometheus",
+					"app.kubernetes.io/name: prometheus\n    app.kubernetes.io/version: 2.11.0",
+				),
+				but(byReloader, "the first that signs", "v2.22.1", "v2.26.0"),
+				but(
+					byReloader,
+					"the tag is newer than the label",
+					"v2.22.1",
+					"v2.42.0",
+					"app: prometheus",
+					"app.kubernetes.io/name: prometheus\n    app.kubernetes.io/version: 2.11.0",
+				),
+				but(byReloader, "the version of something else", "quay.io/prometheus/prometheus:v2.22.1", "own/metrics:1.0.0"),
+			},
+		},
+		"port-9095-declared": {
+			fieldWant{policy.Granted, "nothing in the pod reloads Prometheus", ReloadNever, 19095},
+			[]shape{
+				but(
+					fieldWant{policy.Granted, "", ReloadByReloader, 19095},
+					"of the reloader",
+					"--web.listen-address=:9095",
+					"--web.listen-address=:9090",
+					"containerPort: 9095",
+					"containerPort: 9090",
+					"--watched-dir",
+					"--listen-address=:9095\n    - --watched-dir",
+				),
+				but(
+					fieldWant{policy.Granted, "", ReloadByReloader, 19095},
+					"Loki's default",
+					"--web.listen-address=:9095",
+					"--web.listen-address=:9090",
+					"containerPort: 9095",
+					"containerPort: 9090",
+					"  - name: config-reloader",
+					"  - name: logs\n    image: grafana/loki:3\n  - name: config-reloader",
+				),
+			},
+		},
+		"promtool-job": {
+			fieldWant{reason: policy.NotPrometheus},
+			[]shape{
+				other(
+					"in a shell",
+					"    - promtool\n    - check\n    - config\n    - /etc/prometheus/prometheus.yml",
+					"    - sh\n    - -c\n    - promtool check config /etc/prometheus/prometheus.yml",
+				),
+				other("its arguments apart", "    - promtool\n    - check", "    - /bin/promtool\n    args:\n    - check"),
+				other(
+					"under another image",
+					"prom/prometheus:v3.5.0",
+					"own/tools",
+					"    - config\n",
+					"    - config\n    - --config.file=/etc/prometheus/prometheus.yml\n",
+				),
+			},
+		},
+		"secret-mode-0400-root": {
+			fieldWant{reason: UnreadableSource, says: "0400"},
+			[]shape{
+				but(
+					fieldWant{reason: UnreadableSource, says: "0440"},
+					"an item of a ConfigMap",
+					"secret:\n      secretName: s\n      defaultMode: 256",
+					"configMap:\n      name: c\n      items: [{key: p, path: prometheus.yml, mode: 288}]",
+				),
+				other(
+					"projected",
+					"secret:\n      secretName: s\n      defaultMode: 256",
+					"projected:\n      defaultMode: 256\n      sources: [{secret: {name: s}}]",
+				),
+				other(
+					"a user of its own",
+					"  serviceAccountName",
+					"  securityContext: {runAsUser: 1000, runAsGroup: 1000}\n  serviceAccountName",
+				),
+				but(byReloader, "the group reads", "  serviceAccountName", "  securityContext: {fsGroup: 2000}\n  serviceAccountName"),
+				but(byReloader, "root reads", "  serviceAccountName", "  securityContext: {runAsUser: 0}\n  serviceAccountName"),
+			},
+		},
+		"sighup-sidecar-reloader-img": {
+			fieldWant{reason: NoReloader, says: "by a signal"},
+			[]shape{
+				other("the host's processes", "shareProcessNamespace: true", "hostPID: true"),
+				other(
+					"a container that tells nothing",
+					"  - name: reloader\n    image: ghcr.io/x/config-map-reloader-sighup\n    env:\n    - name: CONFIG_DIR\n      value: "+
+						"/etc/prometheus\n    - name: PROCESS_NAME\n      value: prometheus\n",
+					"  - name: x\n    image: own/x\n",
+				),
+				but(
+					nothingReloads,
+					"processes of its own: no signal reaches it",
+					"shareProcessNamespace: true",
+					"shareProcessNamespace: false",
+				),
+			},
+		},
+		"thanos-reloader-same-dir": {
+			byReloader,
+			[]shape{
+				other("Prometheus's default address", "    - --prometheus.url=http://127.0.0.1:9090\n", ""),
+				other(
+					"the directory, as rules",
+					"--reloader.config-file=/etc/prometheus/prometheus.yml",
+					"--reloader.rule-dir=/etc/prometheus",
+				),
+				other(
+					"as the operator once did",
+					"--config.file=/etc/prometheus/prometheus.yml",
+					"--config.file=/etc/out/prometheus.yml",
+					"      mountPath: /etc/prometheus\n  - name: thanos",
+					"      mountPath: /etc/prometheus\n    - name: out\n      mountPath: /etc/out\n  - name: thanos",
+					"--reloader.config-file=/etc/prometheus/prometheus.yml",
+					"--reloader.config-file=/etc/prometheus/prometheus.yml\n    - --reloader.config-envsubst-file=/etc/out/prometheus.yml",
+					"      mountPath: /etc/prometheus\n  volumes:",
+					"      mountPath: /etc/prometheus\n    - name: out\n      mountPath: /etc/out\n  volumes:\n  - name: out\n    emptyDir: {}",
+				),
+				but(
+					nothingReloads,
+					"of another Prometheus",
+					"--prometheus.url=http://127.0.0.1:9090",
+					"--prometheus.url=http://127.0.0.1:9091",
+				),
+			},
+		},
 	}
 	found, err := filepath.Glob("testdata/field/*.yaml")
 	if err != nil || len(found) != len(files) {
@@ -151,7 +319,8 @@ func fieldPod(t *testing.T, text string, want fieldWant) {
 	if d.Inject {
 		ops, d = Inject(pod, d, o)
 	}
-	if d.Reason != want.reason || d.Inject != (want.reason == policy.Granted) || (d.Warning != "") != (want.says != "") || !strings.Contains(d.Warning, want.says) {
+	if d.Reason != want.reason || d.Inject != (want.reason == policy.Granted) || (d.Warning != "") != (want.says != "") ||
+		!strings.Contains(d.Warning, want.says) {
 		t.Fatalf("%t %s: %q; want %s, saying %q", d.Inject, d.Reason, d.Warning, want.reason, want.says)
 	}
 	if !d.Inject {
@@ -171,7 +340,14 @@ func fieldPod(t *testing.T, text string, want fieldWant) {
 		port = sidecarconfig.DefaultMetricsPort
 	}
 	if mark.Reload != want.reload || a.MetricsPort != port || mark.MetricsPort != port {
-		t.Errorf("reload %q, metrics at %d (the mark says %d); want %q, %d", mark.Reload, a.MetricsPort, mark.MetricsPort, want.reload, port)
+		t.Errorf(
+			"reload %q, metrics at %d (the mark says %d); want %q, %d",
+			mark.Reload,
+			a.MetricsPort,
+			mark.MetricsPort,
+			want.reload,
+			port,
+		)
 	}
 	if declared := after.Spec.InitContainers[0].Ports; len(declared) != 1 || declared[0].ContainerPort != port {
 		t.Errorf("the sidecar declares %v", declared)

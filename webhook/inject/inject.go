@@ -77,7 +77,8 @@ func Inject(pod *Pod, d policy.Decision, o Options) ([]jsonpatch.Operation, poli
 	switch {
 	case refused == nil:
 		if reload == ReloadNever {
-			d.Warning = "nothing in the pod reloads Prometheus, so it writes to AMP only if STS answers when it starts: add a config-reloader container, or --config.auto-reload (Prometheus 3.12)"
+			d.Warning = "nothing in the pod reloads Prometheus, so it writes to AMP only if STS answers when it starts: add a " +
+				"config-reloader container, or --config.auto-reload (Prometheus 3.12)"
 		}
 		return operations, d
 	case refused.Reason == AlreadyInjected:
@@ -125,7 +126,10 @@ func inject(pod *Pod, e policy.Entitlement, o Options) ([]jsonpatch.Operation, R
 	}
 	image := cmp.Or(o.Policy.Sidecar.Image, o.Image)
 	if image == "" {
-		return nil, "", refuse(NoSidecarImage, "the webhook does not know the sidecar's image: the cluster admin sets sidecar.image in the policy")
+		return nil, "", refuse(
+			NoSidecarImage,
+			"the webhook does not know the sidecar's image: the cluster admin sets sidecar.image in the policy",
+		)
 	}
 
 	a := sidecarconfig.New(o.Policy, e)
@@ -200,7 +204,8 @@ func checkExisting(pod *Pod) *policy.Decision {
 	}
 	_, annotated := pod.Metadata.Annotations[AnnotationInjected]
 	see("annotation "+AnnotationInjected, annotated)
-	for _, name := range []string{sidecarconfig.VolumeSource, sidecarconfig.VolumeCredentials, sidecarconfig.VolumeToken, sidecarconfig.VolumeNoAPIToken} {
+	for _, name := range []string{sidecarconfig.VolumeSource, sidecarconfig.VolumeCredentials, sidecarconfig.VolumeToken,
+		sidecarconfig.VolumeNoAPIToken} {
 		if name == sidecarconfig.VolumeToken && usesAzureToken(pod) {
 			continue
 		}
@@ -221,7 +226,11 @@ func checkExisting(pod *Pod) *policy.Decision {
 	case len(missing) == 0 && whole:
 		return refuse(AlreadyInjected, "")
 	case len(missing) == 0:
-		return refuse(PartlyInjected, "container %s is not the config sidecar: rename it, and remove what else is named ampbridge from the pod", sidecarconfig.ContainerName)
+		return refuse(
+			PartlyInjected,
+			"container %s is not the config sidecar: rename it, and remove what else is named ampbridge from the pod",
+			sidecarconfig.ContainerName,
+		)
 	}
 	return refuse(PartlyInjected, "the pod has %s, but no %s: remove what is named ampbridge from its manifest", found[0], missing[0])
 }
@@ -239,7 +248,8 @@ func checkSupported(pod *Pod) *policy.Decision {
 	if pod.Metadata.Name == "" && pod.Metadata.GenerateName == "" {
 		return refuse(MalformedPod, "the pod has neither a name nor a generateName")
 	}
-	windows := pod.Spec.OS.Name == "windows" || pod.Spec.NodeSelector["kubernetes.io/os"] == "windows" || len(pod.Spec.SecurityContext.WindowsOptions) > 0
+	windows := pod.Spec.OS.Name == "windows" || pod.Spec.NodeSelector["kubernetes.io/os"] == "windows" ||
+		len(pod.Spec.SecurityContext.WindowsOptions) > 0
 	names := map[string]bool{}
 	for i := range pod.Spec.Volumes {
 		name := pod.Spec.Volumes[i].Name
@@ -252,7 +262,10 @@ func checkSupported(pod *Pod) *policy.Decision {
 		windows = windows || len(c.SecurityContext.WindowsOptions) > 0
 	}
 	if windows {
-		return refuse(Windows, "the config sidecar runs on Linux nodes only: give Prometheus a Linux node (nodeSelector kubernetes.io/os: linux)")
+		return refuse(
+			Windows,
+			"the config sidecar runs on Linux nodes only: give Prometheus a Linux node (nodeSelector kubernetes.io/os: linux)",
+		)
 	}
 	return nil
 }

@@ -42,14 +42,41 @@ func TestInjectedPod(t *testing.T) {
 		source                  corev1.VolumeSource
 		user, group             *int64
 	}{
-		"operator": {"prometheus", "config", "prometheus.yaml.gz",
-			corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "prometheus-k8s", DefaultMode: new(int32(420))}}, new(int64(1000)), nil},
-		"chart": {"prometheus-server", "config-volume", "prometheus.yml",
-			corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "prometheus-server"}, DefaultMode: new(int32(420))}}, new(int64(65534)), new(int64(65534))},
+		"operator": {
+			"prometheus",
+			"config",
+			"prometheus.yaml.gz",
+			corev1.VolumeSource{
+				Secret: &corev1.SecretVolumeSource{SecretName: "prometheus-k8s", DefaultMode: new(int32(420))},
+			},
+			new(int64(1000)),
+			nil,
+		},
+		"chart": {
+			"prometheus-server",
+			"config-volume",
+			"prometheus.yml",
+			corev1.VolumeSource{
+				ConfigMap: &corev1.ConfigMapVolumeSource{
+					LocalObjectReference: corev1.LocalObjectReference{Name: "prometheus-server"},
+					DefaultMode:          new(int32(420)),
+				},
+			},
+			new(int64(65534)),
+			new(int64(65534)),
+		},
 		"handwritten": {"main", "config", "prometheus.yml",
 			corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "prometheus"}}, nil, nil},
-		"startonly": {"prometheus", "config", "prometheus.yml",
-			corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "prometheus"}}}, nil, nil},
+		"startonly": {
+			"prometheus",
+			"config",
+			"prometheus.yml",
+			corev1.VolumeSource{
+				ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "prometheus"}},
+			},
+			nil,
+			nil,
+		},
 	}
 	for _, name := range pods {
 		t.Run(name, func(t *testing.T) {
@@ -64,7 +91,8 @@ func TestInjectedPod(t *testing.T) {
 			}
 			memory := corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory}}
 			for volume, source := range map[string]corev1.VolumeSource{
-				want.volume: memory, sidecarconfig.VolumeSource: want.source, sidecarconfig.VolumeCredentials: memory, sidecarconfig.VolumeNoAPIToken: memory,
+				want.volume: memory, sidecarconfig.VolumeSource: want.source, sidecarconfig.VolumeCredentials: memory,
+				sidecarconfig.VolumeNoAPIToken: memory,
 			} {
 				if diff := cmp.Diff(source, volumes[volume]); diff != "" {
 					t.Errorf("volume %s (-want +got):\n%s", volume, diff)
@@ -83,7 +111,10 @@ func TestInjectedPod(t *testing.T) {
 			if user == nil {
 				user, group = new(int64(65534)), new(int64(65534))
 			}
-			if diff := cmp.Diff([]*int64{user, group}, []*int64{sidecar.SecurityContext.RunAsUser, sidecar.SecurityContext.RunAsGroup}); diff != "" {
+			if diff := cmp.Diff(
+				[]*int64{user, group},
+				[]*int64{sidecar.SecurityContext.RunAsUser, sidecar.SecurityContext.RunAsGroup},
+			); diff != "" {
 				t.Errorf("the sidecar's user and group (-want +got):\n%s", diff)
 			}
 			// What the API server's ServiceAccount plugin looks for.
@@ -95,7 +126,14 @@ func TestInjectedPod(t *testing.T) {
 				t.Fatal(err)
 			}
 			if a.File != want.file || a.Private != private || len(a.Destinations) == 0 {
-				t.Errorf("sidecar config: file %q, private %t, %d destinations; want %q, %t", a.File, a.Private, len(a.Destinations), want.file, private)
+				t.Errorf(
+					"sidecar config: file %q, private %t, %d destinations; want %q, %t",
+					a.File,
+					a.Private,
+					len(a.Destinations),
+					want.file,
+					private,
+				)
 			}
 			for _, variable := range strings.SplitAfter(sidecar.Env[0].Value, "$$") {
 				if strings.Count(variable, "$")%2 != 0 {
@@ -226,7 +264,8 @@ func TestPodsThatAreLeftAlone(t *testing.T) {
 		{"Windows by its OS", `"dnsPolicy"`, `"os": {"name": "windows"}, "dnsPolicy"`, Windows, "Linux"},
 		{"Windows by its options", `"fsGroup": 65534`, `"windowsOptions": {}`, Windows, "Linux"},
 		{"a volume of our name", `"storage-volume"`, `"ampbridge-token"`, PartlyInjected, "volume ampbridge-token"},
-		{"our annotation from a copied manifest", `"generateName"`, `"annotations": {"ampbridge.io/injected": "{}"}, "generateName"`, PartlyInjected, "ampbridge.io/injected"},
+		{"our annotation from a copied manifest", `"generateName"`, `"annotations": {"ampbridge.io/injected": "{}"}, "generateName"`,
+			PartlyInjected, "ampbridge.io/injected"},
 		{"a container of our name", `"prometheus-server-configmap-reload"`, `"ampbridge-config"`, PartlyInjected, "container ampbridge-config"},
 		{"two volumes of one name", `"storage-volume"`, `"config-volume"`, MalformedPod, "config-volume"},
 		{"no name", `"generateName": "prometheus-server-76ddd9d5f5-"`, `"generateName": ""`, MalformedPod, "generateName"},
@@ -291,7 +330,8 @@ func TestSidecarUser(t *testing.T) {
 		nonRoot              *bool
 		private              bool
 	}{
-		{"the container's, before the pod's", "{runAsUser: 1, runAsGroup: 2}", "{runAsUser: 3, runAsGroup: 4}", new(int64(3)), new(int64(4)), new(true), true},
+		{"the container's, before the pod's", "{runAsUser: 1, runAsGroup: 2}", "{runAsUser: 3, runAsGroup: 4}", new(int64(3)), new(int64(4)),
+			new(true), true},
 		{"the pod's", "{runAsUser: 1, runAsGroup: 2}", "{}", new(int64(1)), new(int64(2)), new(true), true},
 		{"one of each", "{runAsUser: 1}", "{runAsGroup: 4}", new(int64(1)), new(int64(4)), new(true), true},
 		{"no group: the image's, as for Prometheus", "{runAsUser: 1}", "{}", new(int64(1)), nil, new(true), true},
@@ -302,7 +342,8 @@ func TestSidecarUser(t *testing.T) {
 			data := podOf(t, `
 securityContext: `+c.pod+`
 containers:
-- {name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml, --config.auto-reload], securityContext: `+c.container+`, volumeMounts: [{name: c, mountPath: /c}]}
+- {name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml, --config.auto-reload], securityContext: `+c.container+
+				`, volumeMounts: [{name: c, mountPath: /c}]}
 volumes: [{name: c, configMap: {name: c}}]`)
 			var pod corev1.Pod
 			if err := json.Unmarshal(injected(t, data, options(t)), &pod); err != nil {
@@ -352,7 +393,8 @@ func TestMetricsPort(t *testing.T) {
 		{"Loki", other + "image: 'docker.io/grafana/loki:3.0.0'}]", "ampbridge 19095"},
 		{"Mimir", other + "image: grafana/mimir}]", "ampbridge 19095"},
 		{"Tempo", other + "image: 'grafana/tempo@sha256:00'}]", "ampbridge 19095"},
-		{"promtail, mirrored under another name, by its program", other + "image: own/shipper, command: [/usr/bin/promtail]}]", "ampbridge 19095"},
+		{"promtail, mirrored under another name, by its program", other + "image: own/shipper, command: [/usr/bin/promtail]}]",
+			"ampbridge 19095"},
 		{"promtail, by the container's name", "initContainers: [{name: my-promtail, image: own/shipper}]", "ampbridge 19095"},
 		{"a word that holds one of the names", other + "image: own/temporary}]", "ampbridge 9095"},
 	} {
@@ -394,7 +436,10 @@ func TestAnotherWebhookInBetween(t *testing.T) {
 	eks := apply(t, whole, []jsonpatch.Operation{
 		adding("/spec/volumes/0", map[string]any{"name": "aws-iam-token", "projected": map[string]any{"sources": []any{}}}),
 		adding("/spec/initContainers/0/env/-", EnvVar{Name: "AWS_ROLE_ARN", Value: "arn:aws:iam::111122223333:role/other"}),
-		adding("/spec/initContainers/0/volumeMounts/-", VolumeMount{Name: "aws-iam-token", MountPath: "/var/run/secrets/eks.amazonaws.com/serviceaccount"}),
+		adding(
+			"/spec/initContainers/0/volumeMounts/-",
+			VolumeMount{Name: "aws-iam-token", MountPath: "/var/run/secrets/eks.amazonaws.com/serviceaccount"},
+		),
 	})
 	pod := decode(t, eks)
 	if ops, d := Inject(pod, granted(t, o.Policy, "prom"), o); len(ops) != 0 || d.Reason != AlreadyInjected {

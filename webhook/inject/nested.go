@@ -36,7 +36,13 @@ func nested(pod *Pod, volume int) ([]sidecarconfig.MountPoint, *policy.Decision)
 				at := slices.IndexFunc(points, func(p sidecarconfig.MountPoint) bool { return p.Name == name })
 				switch {
 				case deeper || !known || outer.part() || strings.HasPrefix(name, "..") || at >= 0 && points[at] != point:
-					return nil, refuse(NestedMount, "container %q mounts %q inside the configuration's directory %q: mount it beside that directory", c.Name, inner.MountPath, outer.MountPath)
+					return nil, refuse(
+						NestedMount,
+						"container %q mounts %q inside the configuration's directory %q: mount it beside that directory",
+						c.Name,
+						inner.MountPath,
+						outer.MountPath,
+					)
 				case at < 0:
 					points = append(points, point)
 				}

@@ -78,7 +78,8 @@ func TestPatchErrors(t *testing.T) {
 		t.Errorf("%v, %d operations", p.err, len(p.operations))
 	}
 	for _, o := range []jsonpatch.Operation{
-		{Operation: "add", Path: "/a", Value: "text"}, {Operation: "add", Path: "/a", Value: jsontext.Value("1")}, {Operation: "add", Path: "/\xff", Value: json.RawMessage("1")},
+		{Operation: "add", Path: "/a", Value: "text"}, {Operation: "add", Path: "/a", Value: jsontext.Value("1")},
+		{Operation: "add", Path: "/\xff", Value: json.RawMessage("1")},
 	} {
 		if got, err := AppendPatch(nil, []jsonpatch.Operation{o}); err == nil {
 			t.Errorf("%+v is written as %s", o, got)
@@ -91,8 +92,10 @@ func TestWarning(t *testing.T) {
 	for _, c := range []struct{ name, got, want string }{
 		{"short", warning("volume %q", "c"), `volume "c"`},
 		{"one line", warning("volume %s", "a\r\nb"), "volume a  b"},
-		{"the end of the sentence survives a long name", warning("volume %s: mount it elsewhere", long), "volume " + strings.Repeat("ä", 38) + "…: mount it elsewhere"},
-		{"a long sentence is cut between runes", warning("%s%s%s%s", long, long, long, long), strings.Repeat(strings.Repeat("ä", 38)+"…", 3) + "…"},
+		{"the end of the sentence survives a long name", warning("volume %s: mount it elsewhere", long),
+			"volume " + strings.Repeat("ä", 38) + "…: mount it elsewhere"},
+		{"a long sentence is cut between runes", warning("%s%s%s%s", long, long, long, long),
+			strings.Repeat(strings.Repeat("ä", 38)+"…", 3) + "…"},
 	} {
 		if c.got != c.want || len(c.got) > maxWarning || !utf8.ValidString(c.got) {
 			t.Errorf("%s: %q (%d bytes), want %q", c.name, c.got, len(c.got), c.want)

@@ -76,7 +76,9 @@ func namesNumber(s, digits string) bool {
 
 // grpcAtDefault matches programs that listen at 9095 for gRPC when they are not
 // told otherwise: those that share the server of Cortex.
-var grpcAtDefault = regexp.MustCompile(`(^|[-_.])(loki|mimir|tempo|promtail|cortex|pyroscope|phlare)($|[-_.])|^enterprise-(logs|metrics|traces)`)
+var grpcAtDefault = regexp.MustCompile(
+	`(^|[-_.])(loki|mimir|tempo|promtail|cortex|pyroscope|phlare)($|[-_.])|^enterprise-(logs|metrics|traces)`,
+)
 
 // listensAtDefault goes by all names of the container: images are often mirrored
 // under others.

@@ -101,7 +101,12 @@ func holds(t *testing.T, p *policy.Policy, data []byte) policy.Reason {
 			}
 		}
 		if len(ops) > 0 {
-			if more, d := Inject(decode(t, apply(t, data, ops)), granted(t, p, "monitoring"), o); len(more) > 0 || d.Reason != AlreadyInjected {
+			if more, d := Inject(
+				decode(t, apply(t, data, ops)),
+				granted(t, p, "monitoring"),
+				o,
+			); len(more) > 0 ||
+				d.Reason != AlreadyInjected {
 				t.Errorf("the second time: %d operations, %s", len(more), d.Reason)
 			}
 		}

@@ -58,8 +58,14 @@ func unreadable(pod *Pod, volume *Volume, u user) *policy.Decision {
 	}
 	uid, groups := u.ids(pod)
 	refused := func(files string, mode int64) *policy.Decision {
-		return refuse(UnreadableSource, "the config sidecar (user %d) cannot read %s of volume %q (mode %#04o, owner root): set fsGroup in the pod, or mode 0444",
-			uid, files, volume.Name, mode)
+		return refuse(
+			UnreadableSource,
+			"the config sidecar (user %d) cannot read %s of volume %q (mode %#04o, owner root): set fsGroup in the pod, or mode 0444",
+			uid,
+			files,
+			volume.Name,
+			mode,
+		)
 	}
 	for _, o := range objects {
 		if o == nil {

@@ -41,7 +41,11 @@ func fitResources(wanted policy.Resources, pod *Pod, limits Limits) (Resources, 
 		// Resources of the pod as a whole bound the sum of its containers'.
 		for _, r := range limits.Ranges {
 			if slices.ContainsFunc(r.Spec.Limits, func(i corev1.LimitRangeItem) bool { return i.Type == corev1.LimitTypeContainer }) {
-				return none, refuse(LimitRangeConflict, "the pod has resources as a whole (spec.resources) and LimitRange %q bounds each container: set them on the containers instead", r.Name)
+				return none, refuse(
+					LimitRangeConflict,
+					"the pod has resources as a whole (spec.resources) and LimitRange %q bounds each container: set them on the containers instead",
+					r.Name,
+				)
 			}
 		}
 		return none, nil
@@ -100,7 +104,8 @@ func boundsOf(name corev1.ResourceName, pod *Pod, limits Limits) (bounds, *polic
 	for _, r := range limits.Ranges {
 		for _, item := range r.Spec.Limits {
 			// A pod that has all ratios right needs a sidecar that has, too.
-			if ratio, set := item.MaxLimitRequestRatio[name]; set && (item.Type == corev1.LimitTypeContainer || item.Type == corev1.LimitTypePod) {
+			if ratio, set := item.MaxLimitRequestRatio[name]; set &&
+				(item.Type == corev1.LimitTypeContainer || item.Type == corev1.LimitTypePod) {
 				b.ratio, b.by = lesser(b.ratio, ratio), r.Name
 				b.needsRequest, b.needsLimit = true, true
 			}
@@ -154,7 +159,13 @@ func lesser(have *resource.Quantity, q resource.Quantity) *resource.Quantity {
 
 func (b *bounds) conflict() *policy.Decision {
 	least := leastLimits[b.name]
-	return refuse(LimitRangeConflict, "LimitRange %q leaves the config sidecar no %s that it can run with: allow containers at least %s", b.by, string(b.name), least.String())
+	return refuse(
+		LimitRangeConflict,
+		"LimitRange %q leaves the config sidecar no %s that it can run with: allow containers at least %s",
+		b.by,
+		string(b.name),
+		least.String(),
+	)
 }
 
 // apply moves what is wanted ("" being nothing) into the bounds; nil means that
@@ -225,8 +236,15 @@ func podMaximum(sidecar Resources, pod *Pod, ranges []corev1.LimitRange) *policy
 				continue
 			}
 			for name, most := range item.Max {
-				if exceeds(sidecar.Requests, pod, requestsOf, name, resource.Quantity{}, most) || exceeds(sidecar.Limits, pod, limitsOf, name, resource.Quantity{}, most) {
-					return refuse(LimitRangeConflict, "with the config sidecar the pod would exceed the maximum of %s that LimitRange %q sets for a pod: raise it, or lower the containers'", string(name), r.Name)
+				if exceeds(sidecar.Requests, pod, requestsOf, name, resource.Quantity{}, most) ||
+					exceeds(sidecar.Limits, pod, limitsOf, name, resource.Quantity{}, most) {
+					return refuse(
+						LimitRangeConflict,
+						"with the config sidecar the pod would exceed the maximum of %s that LimitRange %q sets for a pod: raise it, or lower the "+
+							"containers'",
+						string(name),
+						r.Name,
+					)
 				}
 			}
 		}
@@ -254,7 +272,12 @@ func quotaLeft(sidecar Resources, pod *Pod, quotas []corev1.ResourceQuota) *poli
 				full = exceeds(sidecar.Limits, pod, limitsOf, corev1.ResourceMemory, used, most)
 			}
 			if full {
-				return refuse(QuotaExceeded, "ResourceQuota %q has too little %s left for the config sidecar: raise it, or lower sidecar.resources in the policy", q.Name, string(key))
+				return refuse(
+					QuotaExceeded,
+					"ResourceQuota %q has too little %s left for the config sidecar: raise it, or lower sidecar.resources in the policy",
+					q.Name,
+					string(key),
+				)
 			}
 		}
 	}
@@ -262,7 +285,13 @@ func quotaLeft(sidecar Resources, pod *Pod, quotas []corev1.ResourceQuota) *poli
 }
 
 // exceeds reports whether used, the pod's own and the sidecar's are more than most.
-func exceeds(sidecar corev1.ResourceList, pod *Pod, of func(*Container) corev1.ResourceList, name corev1.ResourceName, used, most resource.Quantity) bool {
+func exceeds(
+	sidecar corev1.ResourceList,
+	pod *Pod,
+	of func(*Container) corev1.ResourceList,
+	name corev1.ResourceName,
+	used, most resource.Quantity,
+) bool {
 	more, set := sidecar[name]
 	if !set {
 		return false

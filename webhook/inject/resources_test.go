@@ -35,36 +35,58 @@ func TestFit(t *testing.T) {
 	}{
 		{name: "no limits: as the policy says", want: asWanted},
 		{name: "a policy that says nothing", wanted: policy.Resources{Requests: policy.ResourceList{CPU: "0"}}, want: "requests cpu 0 limits"},
-		{name: "a request above the limit raises the limit", wanted: policy.Resources{Requests: policy.ResourceList{Memory: "1Gi"}, Limits: policy.ResourceList{Memory: "128Mi"}},
-			want: "requests memory 1Gi limits memory 1Gi"},
+		{name: "a request above the limit raises the limit",
+			wanted: policy.Resources{Requests: policy.ResourceList{Memory: "1Gi"}, Limits: policy.ResourceList{Memory: "128Mi"}},
+			want:   "requests memory 1Gi limits memory 1Gi"},
 
-		{name: "a minimum raises the request", ranges: "[{type: Container, min: {cpu: 50m}}]", want: "requests cpu 50m memory 32Mi limits memory 128Mi"},
+		{name: "a minimum raises the request", ranges: "[{type: Container, min: {cpu: 50m}}]", want: "requests cpu 50m memory 32Mi " +
+			"limits memory 128Mi"},
 		{name: "and the limit", ranges: "[{type: Container, min: {memory: 256Mi}}]", want: "requests cpu 10m memory 256Mi limits memory 256Mi"},
-		{name: "a maximum demands a limit", ranges: "[{type: Container, max: {cpu: 2}}]", want: "requests cpu 10m memory 32Mi limits cpu 100m memory 128Mi"},
-		{name: "and bounds it", ranges: "[{type: Container, max: {cpu: 50m, memory: 64Mi}}]", want: "requests cpu 10m memory 32Mi limits cpu 50m memory 64Mi"},
-		{name: "minimum and maximum are one value", ranges: "[{type: Container, min: {cpu: 70m}, max: {cpu: 70m}}]", want: "requests cpu 70m memory 32Mi limits cpu 70m memory 128Mi"},
-		{name: "a default limit is set here, and smaller", ranges: "[{type: Container, default: {cpu: 500m}, defaultRequest: {cpu: 500m}}]", want: "requests cpu 10m memory 32Mi limits cpu 100m memory 128Mi"},
+		{name: "a maximum demands a limit", ranges: "[{type: Container, max: {cpu: 2}}]", want: "requests cpu 10m memory 32Mi limits " +
+			"cpu 100m memory 128Mi"},
+		{name: "and bounds it", ranges: "[{type: Container, max: {cpu: 50m, memory: 64Mi}}]", want: "requests cpu 10m memory 32Mi " +
+			"limits cpu 50m memory 64Mi"},
+		{name: "minimum and maximum are one value", ranges: "[{type: Container, min: {cpu: 70m}, max: {cpu: 70m}}]",
+			want: "requests cpu 70m memory " +
+				"32Mi " +
+				"limits " +
+				"cpu 70m memory 128Mi"},
+		{name: "a default limit is set here, and smaller", ranges: "[{type: Container, default: {cpu: 500m}, defaultRequest: {cpu: " +
+			"500m}}]", want: "requests cpu 10m memory 32Mi limits cpu 100m memory 128Mi"},
 		{name: "a default request is not taken over", ranges: "[{type: Container, defaultRequest: {cpu: 500m, memory: 1Gi}}]", want: asWanted},
-		{name: "a ratio demands both, and raises the request", ranges: "[{type: Container, maxLimitRequestRatio: {cpu: 4, memory: 2}}]", want: "requests cpu 25m memory 64Mi limits cpu 100m memory 128Mi"},
-		{name: "a pod's ratio too", ranges: "[{type: Pod, maxLimitRequestRatio: {memory: 1}}]", want: "requests cpu 10m memory 128Mi limits memory 128Mi"},
-		{name: "a ratio with a fraction", ranges: "[{type: Container, maxLimitRequestRatio: {cpu: 1500m}}]", want: "requests cpu 67m memory 32Mi limits cpu 100m memory 128Mi"},
-		{name: "several items: the strictest", ranges: "[{type: Container, min: {cpu: 20m}}, {type: Container, min: {cpu: 30m}, max: {cpu: 60m}}, {type: Container, max: {cpu: 90m}}]", want: "requests cpu 30m memory 32Mi limits cpu 60m memory 128Mi"},
+		{name: "a ratio demands both, and raises the request", ranges: "[{type: Container, maxLimitRequestRatio: {cpu: 4, memory: " +
+			"2}}]", want: "requests cpu 25m memory 64Mi limits cpu 100m memory 128Mi"},
+		{name: "a pod's ratio too", ranges: "[{type: Pod, maxLimitRequestRatio: {memory: 1}}]", want: "requests cpu 10m memory 128Mi " +
+			"limits memory 128Mi"},
+		{name: "a ratio with a fraction", ranges: "[{type: Container, maxLimitRequestRatio: {cpu: 1500m}}]", want: "requests cpu 67m " +
+			"memory 32Mi limits cpu 100m memory 128Mi"},
+		{name: "several items: the strictest", ranges: "[{type: Container, min: {cpu: 20m}}, {type: Container, min: {cpu: 30m}, max: " +
+			"{cpu: 60m}}, {type: Container, max: {cpu: 90m}}]", want: "requests cpu 30m memory 32Mi limits cpu 60m memory 128Mi"},
 		{name: "claims are no containers", ranges: "[{type: PersistentVolumeClaim, min: {cpu: 5}}]", want: asWanted},
 		{name: "a pod's maximum with room", ranges: "[{type: Pod, max: {cpu: 1, memory: 328Mi}}]", want: asWanted},
 
-		{name: "a pod's minimum is not to be met by the sidecar's limit alone", pod: "containers: [{name: p, resources: {requests: {memory: 2Gi}}}]", ranges: "[{type: Pod, min: {memory: 1Gi}}]", want: "requests cpu 10m memory 32Mi limits"},
+		{name: "a pod's minimum is not to be met by the sidecar's limit alone", pod: "containers: [{name: p, resources: {requests: " +
+			"{memory: 2Gi}}}]", ranges: "[{type: Pod, min: {memory: 1Gi}}]", want: "requests cpu 10m memory 32Mi limits"},
 		{name: "a pod's minimum, which its own limits meet", ranges: "[{type: Pod, min: {memory: 200Mi}}]", want: asWanted},
 
-		{name: "a quota on limits.cpu demands one", quotas: "[{hard: {limits.cpu: 4}}]", want: "requests cpu 10m memory 32Mi limits cpu 100m memory 128Mi"},
+		{name: "a quota on limits.cpu demands one", quotas: "[{hard: {limits.cpu: 4}}]", want: "requests cpu 10m memory 32Mi limits " +
+			"cpu 100m memory 128Mi"},
 		{name: "a quota on requests, by both names", wanted: policy.Resources{Limits: policy.ResourceList{Memory: "64Mi"}},
 			quotas: "[{hard: {cpu: 4, requests.memory: 1Gi}}]", want: "requests cpu 10m memory 32Mi limits memory 64Mi"},
-		{name: "a quota filled to the brim", quotas: "[{hard: {limits.memory: 1000Mi, requests.cpu: 1}, used: {limits.memory: 672Mi, requests.cpu: 890m}}]", want: asWanted},
+		{name: "a quota filled to the brim", quotas: "[{hard: {limits.memory: 1000Mi, requests.cpu: 1}, used: {limits.memory: 672Mi, " +
+			"requests.cpu: 890m}}]", want: asWanted},
 		{name: "a quota on something else", quotas: "[{hard: {pods: 1, count/secrets: 1}, used: {pods: 1}}]", want: asWanted},
-		{name: "a full quota of another scope", quotas: "[{hard: {limits.cpu: 1}, used: {limits.cpu: 1}, scopes: [Terminating]}]", want: asWanted},
-		{name: "a full quota of another priority", quotas: "[{hard: {limits.cpu: 1}, used: {limits.cpu: 1}, selector: [{scopeName: PriorityClass, operator: In, values: [high]}]}]", want: asWanted},
-		{name: "a full quota of no priority", pod: "{priorityClassName: low, " + ordinary + "}", quotas: "[{hard: {cpu: 0}, selector: [{scopeName: PriorityClass, operator: DoesNotExist}]}, {hard: {cpu: 0}, selector: [{scopeName: PriorityClass, operator: NotIn, values: [low]}]}]", want: asWanted},
-		{name: "a full quota of any priority", quotas: "[{hard: {cpu: 0}, selector: [{scopeName: PriorityClass, operator: Exists}]}]", want: asWanted},
-		{name: "a best-effort pod where quotas tell: it stays one", pod: "containers: [{name: p}]", quotas: "[{hard: {limits.cpu: 1}, scopes: [NotBestEffort]}]", want: nothing},
+		{name: "a full quota of another scope", quotas: "[{hard: {limits.cpu: 1}, used: {limits.cpu: 1}, scopes: [Terminating]}]",
+			want: asWanted},
+		{name: "a full quota of another priority", quotas: "[{hard: {limits.cpu: 1}, used: {limits.cpu: 1}, selector: [{scopeName: " +
+			"PriorityClass, operator: In, values: [high]}]}]", want: asWanted},
+		{name: "a full quota of no priority", pod: "{priorityClassName: low, " + ordinary + "}", quotas: "[{hard: {cpu: 0}, selector: " +
+			"[{scopeName: PriorityClass, operator: DoesNotExist}]}, {hard: {cpu: 0}, selector: [{scopeName: PriorityClass, operator: " +
+			"NotIn, values: [low]}]}]", want: asWanted},
+		{name: "a full quota of any priority", quotas: "[{hard: {cpu: 0}, selector: [{scopeName: PriorityClass, operator: Exists}]}]",
+			want: asWanted},
+		{name: "a best-effort pod where quotas tell: it stays one", pod: "containers: [{name: p}]", quotas: "[{hard: {limits.cpu: 1}, " +
+			"scopes: [NotBestEffort]}]", want: nothing},
 		{name: "a best-effort pod elsewhere", pod: "containers: [{name: p}]", want: asWanted},
 		{name: "a pod with resources as a whole", pod: "{resources: {limits: {cpu: 1}}, containers: [{name: p}]}", want: nothing},
 	} {
@@ -89,19 +111,30 @@ func TestFitNot(t *testing.T) {
 		want                      policy.Reason
 		says                      string
 	}{
-		{name: "no memory to live on", ranges: "[{type: Container, max: {memory: 8Mi}}]", want: LimitRangeConflict, says: `"range" leaves the config sidecar no memory`},
+		{name: "no memory to live on", ranges: "[{type: Container, max: {memory: 8Mi}}]", want: LimitRangeConflict,
+			says: `"range" leaves the config sidecar no memory`},
 		{name: "no time to start in", ranges: "[{type: Container, max: {cpu: 1m}}]", want: LimitRangeConflict, says: "cpu"},
 		{name: "a minimum above the maximum", ranges: "[{type: Container, min: {cpu: 2}, max: {cpu: 1}}]", want: LimitRangeConflict, says: "cpu"},
 		{name: "a pod's maximum of limits", ranges: "[{type: Pod, max: {memory: 327Mi}}]", want: LimitRangeConflict, says: "memory"},
-		{name: "a pod's maximum of requests", pod: "containers: [{name: p, resources: {requests: {cpu: 1}}}]", ranges: "[{type: Pod, max: {cpu: 1}}]", want: LimitRangeConflict, says: "cpu"},
-		{name: "resources as a whole, and of each container", pod: "{resources: {limits: {cpu: 1}}, containers: [{name: p}]}", ranges: "[{type: Container, default: {cpu: 1}}]", want: LimitRangeConflict, says: "spec.resources"},
-		{name: "one byte over", quotas: "[{hard: {limits.memory: 1000Mi}, used: {limits.memory: 704643073}}]", want: QuotaExceeded, says: "limits.memory"},
+		{name: "a pod's maximum of requests", pod: "containers: [{name: p, resources: {requests: {cpu: 1}}}]", ranges: "[{type: Pod, " +
+			"max: {cpu: 1}}]", want: LimitRangeConflict, says: "cpu"},
+		{name: "resources as a whole, and of each container", pod: "{resources: {limits: {cpu: 1}}, containers: [{name: p}]}",
+			ranges: "[{type: Container, " +
+				"default: " +
+				"{cpu: " +
+				"1}}]", want: LimitRangeConflict, says: "spec.resources"},
+		{name: "one byte over", quotas: "[{hard: {limits.memory: 1000Mi}, used: {limits.memory: 704643073}}]", want: QuotaExceeded,
+			says: "limits.memory"},
 		{name: "cpu", quotas: "[{hard: {cpu: 1}, used: {cpu: 891m}}]", want: QuotaExceeded, says: `"quota-0" has too little cpu`},
-		{name: "the second of two", quotas: "[{hard: {cpu: 9}}, {hard: {requests.memory: 1Gi}, used: {requests.memory: 1Gi}}]", want: QuotaExceeded, says: "quota-1"},
-		{name: "in its scope", quotas: "[{hard: {limits.cpu: 1}, used: {limits.cpu: 1}, scopes: [NotTerminating, NotBestEffort]}]", want: QuotaExceeded, says: "limits.cpu"},
+		{name: "the second of two", quotas: "[{hard: {cpu: 9}}, {hard: {requests.memory: 1Gi}, used: {requests.memory: 1Gi}}]",
+			want: QuotaExceeded, says: "quota-1"},
+		{name: "in its scope", quotas: "[{hard: {limits.cpu: 1}, used: {limits.cpu: 1}, scopes: [NotTerminating, NotBestEffort]}]",
+			want: QuotaExceeded, says: "limits.cpu"},
 		{name: "of its priority", pod: "{priorityClassName: high, containers: [{name: p, resources: {requests: {cpu: 1}}}]}",
-			quotas: "[{hard: {cpu: 1}, used: {cpu: 0}, selector: [{scopeName: PriorityClass, operator: In, values: [high]}]}]", want: QuotaExceeded, says: "cpu"},
-		{name: "init containers count where they are more", pod: "{containers: [{name: p, resources: {requests: {cpu: 1}}}], initContainers: [{name: s, restartPolicy: Always, resources: {requests: {cpu: 1}}}, {name: i, resources: {requests: {cpu: 3}}}]}",
+			quotas: "[{hard: {cpu: 1}, used: {cpu: 0}, selector: [{scopeName: PriorityClass, operator: In, values: [high]}]}]",
+			want:   QuotaExceeded, says: "cpu"},
+		{name: "init containers count where they are more", pod: "{containers: [{name: p, resources: {requests: {cpu: 1}}}], " +
+			"initContainers: [{name: s, restartPolicy: Always, resources: {requests: {cpu: 1}}}, {name: i, resources: {requests: {cpu: 3}}}]}",
 			quotas: "[{hard: {cpu: 4}}]", want: QuotaExceeded, says: "cpu"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

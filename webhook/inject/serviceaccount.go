@@ -69,7 +69,11 @@ func Annotate(sa *ServiceAccount, injection policy.Injection, p *policy.Policy) 
 	switch {
 	case len(taken) > 0:
 		d.Reason = AnnotationTaken
-		d.Warning = warning("service account %q keeps its own %s, which differs from the policy's: remove it to see the policy's", sa.Metadata.Name, strings.Join(taken, ", "))
+		d.Warning = warning(
+			"service account %q keeps its own %s, which differs from the policy's: remove it to see the policy's",
+			sa.Metadata.Name,
+			strings.Join(taken, ", "),
+		)
 	case len(ops.operations) == 0:
 		d.Reason = AlreadyInjected
 	}

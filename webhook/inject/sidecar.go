@@ -145,9 +145,17 @@ func requireToken(pod *Pod, p *policy.Policy) *policy.Decision {
 	case p.Token.Source != policy.TokenSourceAzure || pod.volume(azureVolume) >= 0:
 		return nil
 	case pod.Metadata.Labels[azureUse] != "true":
-		return refuse(NoAzureToken, `the policy's token.source is azure, and the pod does not ask Azure's webhook for a token: label it %s: "true"`, azureUse)
+		return refuse(
+			NoAzureToken,
+			`the policy's token.source is azure, and the pod does not ask Azure's webhook for a token: label it %s: "true"`,
+			azureUse,
+		)
 	}
-	return refuse(NoAzureToken, "Azure's webhook has not added the volume %s to the pod: is it installed? If it comes after this one, the pod is looked at again", azureVolume)
+	return refuse(
+		NoAzureToken,
+		"Azure's webhook has not added the volume %s to the pod: is it installed? If it comes after this one, the pod is looked at again",
+		azureVolume,
+	)
 }
 
 // sidecar is the container that mirrors into the volume named target, as the
@@ -194,9 +202,12 @@ func fromField(name, field string) EnvVar {
 func volumes(t policy.Token) []addedVolume {
 	added := []addedVolume{memoryVolume(sidecarconfig.VolumeCredentials)}
 	if t.Source != policy.TokenSourceAzure {
-		added = append(added, addedVolume{Name: sidecarconfig.VolumeToken, Projected: &projected{Sources: []tokenSource{{serviceAccountToken{
-			Audience: t.Audience, ExpirationSeconds: t.ExpirationSeconds, Path: sidecarconfig.TokenFile,
-		}}}}})
+		added = append(
+			added,
+			addedVolume{Name: sidecarconfig.VolumeToken, Projected: &projected{Sources: []tokenSource{{serviceAccountToken{
+				Audience: t.Audience, ExpirationSeconds: t.ExpirationSeconds, Path: sidecarconfig.TokenFile,
+			}}}}},
+		)
 	}
 	return append(added, memoryVolume(sidecarconfig.VolumeNoAPIToken))
 }

@@ -62,7 +62,9 @@ func indent(text string) string {
 // granted is the decision for a pod of the service account prometheus-x.
 func granted(t testing.TB, p *policy.Policy, namespace string) policy.Decision {
 	t.Helper()
-	d := p.Decide(policy.Request{Namespace: namespace, Injection: policy.InjectionEnabled, ServiceAccount: "prometheus-x", Prometheus: true})
+	d := p.Decide(
+		policy.Request{Namespace: namespace, Injection: policy.InjectionEnabled, ServiceAccount: "prometheus-x", Prometheus: true},
+	)
 	if !d.Inject {
 		t.Fatalf("the test policy does not grant: %+v", d)
 	}

@@ -34,7 +34,13 @@ func versionOf(pod *Pod, c *Container) policy.Version {
 // tooOld refuses a Prometheus that cannot sign.
 func tooOld(pod *Pod, c *Container) *policy.Decision {
 	if v := versionOf(pod, c); !v.IsZero() && v.Before(signs) {
-		return refuse(OldPrometheus, "container %q runs Prometheus %s, which does not know sigv4 and would refuse the configuration: use %s or newer", c.Name, v.String(), signs.String())
+		return refuse(
+			OldPrometheus,
+			"container %q runs Prometheus %s, which does not know sigv4 and would refuse the configuration: use %s or newer",
+			c.Name,
+			v.String(),
+			signs.String(),
+		)
 	}
 	return nil
 }

@@ -96,7 +96,8 @@ func New(o Options) (*admissionv1.MutatingWebhookConfiguration, error) {
 		operations []admissionv1.OperationType
 		conditions []admissionv1.MatchCondition
 	}{
-		{"pods", PodPath, []admissionv1.OperationType{admissionv1.Create}, []admissionv1.MatchCondition{{Name: "can-be-prometheus", Expression: CanBePrometheus}}},
+		{"pods", PodPath, []admissionv1.OperationType{admissionv1.Create},
+			[]admissionv1.MatchCondition{{Name: "can-be-prometheus", Expression: CanBePrometheus}}},
 		{"serviceaccounts", ServiceAccountPath, []admissionv1.OperationType{admissionv1.Create, admissionv1.Update}, nil},
 	} {
 		for _, injection := range []policy.Injection{policy.InjectionEnabled, policy.InjectionAnnotated} {

@@ -49,7 +49,9 @@ func TestNew(t *testing.T) {
 
 // Two registrations made of the same base do not share it.
 func TestNewCopiesTheBase(t *testing.T) {
-	base := admissionv1.WebhookClientConfig{Service: &admissionv1.ServiceReference{Namespace: "ampbridge", Name: "webhook", Path: new("/base")}}
+	base := admissionv1.WebhookClientConfig{
+		Service: &admissionv1.ServiceReference{Namespace: "ampbridge", Name: "webhook", Path: new("/base")},
+	}
 	configuration, err := registration.New(registration.Options{ClientConfig: base})
 	if err != nil {
 		t.Fatal(err)

@@ -207,7 +207,10 @@ func (s *server) step(ctx context.Context, now time.Time) {
 	}
 	fingerprint, err := mirror.Fingerprint(s.config.Source)
 	if err == nil {
-		if key := digest([]byte(generation(valid) + "\n" + version.String() + "\n" + fingerprint)); key != s.served.key || s.editor.ready() {
+		if key := digest(
+			[]byte(generation(valid) + "\n" + version.String() + "\n" + fingerprint),
+		); key != s.served.key ||
+			s.editor.ready() {
 			err = s.serve(ctx, now, key, valid, version)
 		}
 	}
@@ -333,7 +336,14 @@ func (s *server) edit(ctx context.Context, key string, content []byte, valid []*
 		return out
 	})
 	if !ok {
-		return passedThrough(content, fmt.Sprintf("the block is not in after %s: it comes when the edit is done, and sooner where the configuration is smaller, or has fewer aliases and merge keys", s.editor.limit))
+		return passedThrough(
+			content,
+			fmt.Sprintf(
+				"the block is not in after %s: it comes when the edit is done, and sooner where the configuration is smaller, or has fewer "+
+					"aliases and merge keys",
+				s.editor.limit,
+			),
+		)
 	}
 	return out
 }
@@ -345,14 +355,31 @@ func (s *server) announce(next state, out rendered) {
 			s.log.Warn("the block is left out", "destination", d.Name, "reason", reason)
 		}
 		if omitted := out.omitted[d.Name]; len(omitted) > 0 && !slices.Equal(omitted, d.omitted) {
-			s.log.Warn("fields of the block are left out: this Prometheus does not know them, or its version is not known", "destination", d.Name, "fields", fields(omitted))
+			s.log.Warn(
+				"fields of the block are left out: this Prometheus does not know them, or its version is not known",
+				"destination",
+				d.Name,
+				"fields",
+				fields(omitted),
+			)
 		}
 	}
 	if next.lastError != "" && next.lastError != s.served.lastError {
 		s.log.Warn("the configuration is served as it is", "file", s.config.File, "error", next.lastError)
 	}
-	if s.served.key == "" || !slices.Equal(next.destinations, s.served.destinations) || next.source != s.served.source || next.lastError != s.served.lastError {
-		s.log.Info("configuration served", "destinations", next.destinations, "result", next.result, "source", next.source, "rendered", next.rendered)
+	if s.served.key == "" || !slices.Equal(next.destinations, s.served.destinations) || next.source != s.served.source ||
+		next.lastError != s.served.lastError {
+		s.log.Info(
+			"configuration served",
+			"destinations",
+			next.destinations,
+			"result",
+			next.result,
+			"source",
+			next.source,
+			"rendered",
+			next.rendered,
+		)
 	}
 }
 

@@ -30,7 +30,8 @@ func newMetrics(s *server) metrics {
 		}, []string{"destination", "result"}),
 		renders: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "ampbridge_config_renders_total",
-			Help: "Configurations served, by result: rendered (with a block), plain (none was due), passed_through (it cannot be edited), mirrored (there is no such file); and failure, where nothing could be served.",
+			Help: "Configurations served, by result: rendered (with a block), plain (none was due), passed_through (it cannot be " +
+				"edited), mirrored (there is no such file); and failure, where nothing could be served.",
 		}, []string{"result"}),
 	}
 	m.registry.MustRegister(m.renewals, m.renders, collector{s})
@@ -41,22 +42,73 @@ func newMetrics(s *server) metrics {
 type collector struct{ *server }
 
 var (
-	descValid      = prometheus.NewDesc("ampbridge_session_valid", "1 while the destination's session can sign; where nothing reloads Prometheus, while STS has just given one.", []string{"destination"}, nil)
-	descExpiry     = prometheus.NewDesc("ampbridge_session_expiry_timestamp_seconds", "When the destination's session expires.", []string{"destination"}, nil)
-	descGap        = prometheus.NewDesc("ampbridge_gap_seconds", "Time since the sidecar's start without the destination's block: those samples are not sent later.", []string{"destination"}, nil)
-	descServed     = prometheus.NewDesc("ampbridge_block_served", "1 while the destination's block is in the configuration that is served.", []string{"destination"}, nil)
-	descOwnEntry   = prometheus.NewDesc("ampbridge_block_own_entry", "1 where the user's own remote_write writes to the destination's workspace, so that the block is left out.", []string{"destination"}, nil)
-	descOmitted    = prometheus.NewDesc("ampbridge_block_field_omitted", "1 for a field of the policy that the block does without, because this Prometheus is too old for it or does not tell its version.", []string{"destination", "field", "since"}, nil)
-	descStartOnly  = prometheus.NewDesc("ampbridge_start_only", "1 where nothing reloads Prometheus, so that the block reaches it when it starts, or not at all.", nil, nil)
-	descFailed     = prometheus.NewDesc("ampbridge_start_failed", "1 once a Prometheus that nothing reloads did not come up with the block, and no longer gets it.", nil, nil)
-	descVersion    = prometheus.NewDesc("ampbridge_prometheus_info", "The version of the pod's Prometheus, where a field of the block depends on it.", []string{"version"}, nil)
+	descValid = prometheus.NewDesc(
+		"ampbridge_session_valid",
+		"1 while the destination's session can sign; where nothing reloads Prometheus, while STS has just given one.",
+		[]string{"destination"},
+		nil,
+	)
+	descExpiry = prometheus.NewDesc(
+		"ampbridge_session_expiry_timestamp_seconds",
+		"When the destination's session expires.",
+		[]string{"destination"},
+		nil,
+	)
+	descGap = prometheus.NewDesc(
+		"ampbridge_gap_seconds",
+		"Time since the sidecar's start without the destination's block: those samples are not sent later.",
+		[]string{"destination"},
+		nil,
+	)
+	descServed = prometheus.NewDesc(
+		"ampbridge_block_served",
+		"1 while the destination's block is in the configuration that is served.",
+		[]string{"destination"},
+		nil,
+	)
+	descOwnEntry = prometheus.NewDesc(
+		"ampbridge_block_own_entry",
+		"1 where the user's own remote_write writes to the destination's workspace, so that the block is left out.",
+		[]string{"destination"},
+		nil,
+	)
+	descOmitted = prometheus.NewDesc(
+		"ampbridge_block_field_omitted",
+		"1 for a field of the policy that the block does without, because this Prometheus is too old for it or does not tell its version.",
+		[]string{"destination", "field", "since"},
+		nil,
+	)
+	descStartOnly = prometheus.NewDesc(
+		"ampbridge_start_only",
+		"1 where nothing reloads Prometheus, so that the block reaches it when it starts, or not at all.",
+		nil,
+		nil,
+	)
+	descFailed = prometheus.NewDesc(
+		"ampbridge_start_failed",
+		"1 once a Prometheus that nothing reloads did not come up with the block, and no longer gets it.",
+		nil,
+		nil,
+	)
+	descVersion = prometheus.NewDesc(
+		"ampbridge_prometheus_info",
+		"The version of the pod's Prometheus, where a field of the block depends on it.",
+		[]string{"version"},
+		nil,
+	)
 	descLastRender = prometheus.NewDesc("ampbridge_config_last_render_timestamp_seconds", "When a configuration was last served.", nil, nil)
-	descConfig     = prometheus.NewDesc("ampbridge_config_info", "Hashes of the user's configuration and of the served one.", []string{"source_hash", "rendered_hash"}, nil)
+	descConfig     = prometheus.NewDesc(
+		"ampbridge_config_info",
+		"Hashes of the user's configuration and of the served one.",
+		[]string{"source_hash", "rendered_hash"},
+		nil,
+	)
 )
 
 // Describe implements [prometheus.Collector].
 func (c collector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descValid, descExpiry, descGap, descServed, descOwnEntry, descOmitted, descStartOnly, descFailed, descVersion, descLastRender, descConfig} {
+	for _, d := range []*prometheus.Desc{descValid, descExpiry, descGap, descServed, descOwnEntry, descOmitted, descStartOnly, descFailed,
+		descVersion, descLastRender, descConfig} {
 		out <- d
 	}
 }

@@ -30,7 +30,10 @@ func TestBellWakesWatchersOfTheFile(t *testing.T) {
 			})
 			change := func(n int) {
 				t.Helper()
-				if _, err := mirror.Write(dir, mirror.Files{"prometheus.yml": {Mode: mode, Content: fmt.Appendf(nil, "# %d\n", n)}}); err != nil {
+				if _, err := mirror.Write(
+					dir,
+					mirror.Files{"prometheus.yml": {Mode: mode, Content: fmt.Appendf(nil, "# %d\n", n)}},
+				); err != nil {
 					t.Fatal(err)
 				}
 				if err := b.touch(path, begun.Add(time.Duration(n)*drained)); err != nil {

@@ -96,7 +96,10 @@ func TestStartOnly(t *testing.T) {
 	if n := strings.Count(p.log.String(), "configuration served"); n != 1 {
 		t.Errorf("%d configurations were served, want the first to have the block", n)
 	}
-	if got := p.credentials(t); !strings.Contains(got, "[profile ampbridge-central]\nrole_arn = ") || strings.Contains(got, "aws_access_key_id") {
+	if got := p.credentials(
+		t,
+	); !strings.Contains(got, "[profile ampbridge-central]\nrole_arn = ") ||
+		strings.Contains(got, "aws_access_key_id") {
 		t.Errorf("the config file:\n%s", got)
 	}
 	if d := p.status(t).Destinations[0]; d.Block {
@@ -237,7 +240,8 @@ func TestVersions(t *testing.T) {
 			prometheus.ready.Store(true)
 			p.eventually(t, "the version is found out", func() bool {
 				s := p.status(t)
-				return s.Prometheus.Ready && (s.Prometheus.Version != "") == (c.version != "") && len(s.Destinations[0].Omitted) == c.omitted
+				return s.Prometheus.Ready && (s.Prometheus.Version != "") == (c.version != "") &&
+					len(s.Destinations[0].Omitted) == c.omitted
 			})
 			p.eventually(t, "the block has what this version knows", func() bool {
 				return strings.Contains(p.served(), histograms) == c.histograms && strings.Contains(p.served(), age) == c.age

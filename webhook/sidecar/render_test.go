@@ -20,7 +20,9 @@ func destinations(t testing.TB) []*destination {
 	if err := d.Workspace.UnmarshalText([]byte("arn:aws:aps:eu-west-1:111122223333:workspace/ws-central")); err != nil {
 		t.Fatal(err)
 	}
-	return []*destination{{Destination: sidecarconfig.Destination{Name: d.Name}, block: d.Block("dev"), session: session.Session{AccessKeyID: "ASIA"}}}
+	return []*destination{
+		{Destination: sidecarconfig.Destination{Name: d.Name}, block: d.Block("dev"), session: session.Session{AccessKeyID: "ASIA"}},
+	}
 }
 
 func zip(t testing.TB, text string) []byte {

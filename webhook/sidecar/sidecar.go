@@ -182,7 +182,14 @@ func sleep(ctx context.Context, d time.Duration) bool {
 }
 
 func newServer(o Options) *server {
-	s := &server{log: o.Log, started: time.Now(), results: make(chan result), changed: make(chan struct{}, 1), editor: editor{limit: editLimit}, headroom: headroomFor(o.MemoryLimit)}
+	s := &server{
+		log:      o.Log,
+		started:  time.Now(),
+		results:  make(chan result),
+		changed:  make(chan struct{}, 1),
+		editor:   editor{limit: editLimit},
+		headroom: headroomFor(o.MemoryLimit),
+	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

@@ -363,10 +363,12 @@ func TestMetrics(t *testing.T) {
 	}
 	p.configure(t, "remote_write: [{name: mine, url: 'https://vpce/workspaces/ws-central/api/v1/remote_write'}]\n")
 	p.eventually(t, "metrics tell of the user's own entry", func() bool {
-		return strings.Contains(get(), `ampbridge_block_own_entry{destination="central"} 1`) && strings.Contains(get(), `ampbridge_block_served{destination="central"} 0`)
+		return strings.Contains(get(), `ampbridge_block_own_entry{destination="central"} 1`) &&
+			strings.Contains(get(), `ampbridge_block_served{destination="central"} 0`)
 	})
 	p.eventually(t, "the log and the status name it", func() bool {
-		return strings.Contains(p.log.String(), "the block is left out") && strings.Contains(p.status(t).Destinations[0].Skipped, `"mine" writes to this workspace already`)
+		return strings.Contains(p.log.String(), "the block is left out") &&
+			strings.Contains(p.status(t).Destinations[0].Skipped, `"mine" writes to this workspace already`)
 	})
 }
 

@@ -87,7 +87,9 @@ func (s *server) ended(last prometheusState) {
 		return
 	}
 	s.startFailed = true
-	s.log.Error("Prometheus ended before it was ready, with the block in its configuration: from now on it gets its own, until the pod is replaced")
+	s.log.Error(
+		"Prometheus ended before it was ready, with the block in its configuration: from now on it gets its own, until the pod is replaced",
+	)
 	if err := session.WriteFile(s.failedStart(), []byte(time.Now().UTC().Format(time.RFC3339)+"\n"), 0o644); err != nil {
 		s.log.Warn("the failed start cannot be remembered", "error", err)
 	}

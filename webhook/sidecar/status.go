@@ -17,7 +17,11 @@ func (s *server) currentStatus(now time.Time) sidecarconfig.Status {
 	status := sidecarconfig.Status{
 		Started: s.started, Error: s.lastError, Destinations: []sidecarconfig.DestinationStatus{},
 		Config: sidecarconfig.ConfigStatus{
-			Served: s.served.at, Result: s.served.result, SourceHash: s.served.source, RenderedHash: s.served.rendered, Error: s.served.lastError,
+			Served:       s.served.at,
+			Result:       s.served.result,
+			SourceHash:   s.served.source,
+			RenderedHash: s.served.rendered,
+			Error:        s.served.lastError,
 		},
 	}
 	status.StartOnly, status.StartFailed = s.startOnly(), s.startFailed
@@ -27,9 +31,17 @@ func (s *server) currentStatus(now time.Time) sidecarconfig.Status {
 	}
 	for _, d := range s.destinations {
 		status.Destinations = append(status.Destinations, sidecarconfig.DestinationStatus{
-			Name: d.Name, Block: d.skipped == "" && d.out.IsZero(), Served: slices.Contains(s.served.destinations, d.Name), Skipped: d.skipped, Omitted: fields(d.omitted),
-			Obtained: d.session.Obtained, Expires: d.session.Expires, Valid: s.usable(d, now), Error: d.lastError,
-			GapSeconds: d.gap.Seconds(), GapSince: d.out,
+			Name:       d.Name,
+			Block:      d.skipped == "" && d.out.IsZero(),
+			Served:     slices.Contains(s.served.destinations, d.Name),
+			Skipped:    d.skipped,
+			Omitted:    fields(d.omitted),
+			Obtained:   d.session.Obtained,
+			Expires:    d.session.Expires,
+			Valid:      s.usable(d, now),
+			Error:      d.lastError,
+			GapSeconds: d.gap.Seconds(),
+			GapSince:   d.out,
 		})
 	}
 	return status

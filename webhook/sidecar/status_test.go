@@ -49,12 +49,14 @@ func TestStatusIsServed(t *testing.T) {
 	if status.Time.Before(began) || status.Started.Before(began) || status.Started.After(status.Time) {
 		t.Errorf("made at %s by a sidecar that was started at %s; the test began at %s", status.Time, status.Started, began)
 	}
-	if status.Error != "" || status.Config.Result != "rendered" || status.Config.SourceHash == "" || status.Config.SourceHash == status.Config.RenderedHash {
+	if status.Error != "" || status.Config.Result != "rendered" || status.Config.SourceHash == "" ||
+		status.Config.SourceHash == status.Config.RenderedHash {
 		t.Errorf("status %+v", status)
 	}
 	for i, name := range []string{"central", "backup"} {
 		d := status.Destinations[i]
-		if d.Name != name || !d.Served || !d.Valid || d.Error != "" || d.Skipped != "" || time.Until(d.Expires) < 50*time.Minute || !d.GapSince.IsZero() {
+		if d.Name != name || !d.Served || !d.Valid || d.Error != "" || d.Skipped != "" || time.Until(d.Expires) < 50*time.Minute ||
+			!d.GapSince.IsZero() {
 			t.Errorf("destination %+v", d)
 		}
 	}

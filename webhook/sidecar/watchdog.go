@@ -70,7 +70,13 @@ func (s *server) watchdog(ctx context.Context, heartbeat string) {
 			told = true
 			stacks := make([]byte, maxStacks)
 			stacks = stacks[:runtime.Stack(stacks, true)]
-			s.log.Error("the configuration loop hangs: the liveness probe will restart the sidecar", "seconds", stopped.Seconds(), "stacks", string(stacks))
+			s.log.Error(
+				"the configuration loop hangs: the liveness probe will restart the sidecar",
+				"seconds",
+				stopped.Seconds(),
+				"stacks",
+				string(stacks),
+			)
 		}
 		if !sleep(ctx, beatEvery) {
 			return

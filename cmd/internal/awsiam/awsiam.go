@@ -107,14 +107,26 @@ func (i *IAM) open(ctx context.Context, target plan.Target) (*account, error) {
 			})
 			cfg.Credentials = aws.NewCredentialsCache(assume)
 		}
-		a = &account{id: target.Account, config: cfg, iam: iam.NewFromConfig(cfg, i.counted), sts: sts.NewFromConfig(cfg), created: map[policy.ARN]time.Time{}, roleCache: map[string]cachedRole{}}
+		a = &account{
+			id:        target.Account,
+			config:    cfg,
+			iam:       iam.NewFromConfig(cfg, i.counted),
+			sts:       sts.NewFromConfig(cfg),
+			created:   map[policy.ARN]time.Time{},
+			roleCache: map[string]cachedRole{},
+		}
 	}
 	identity, err := a.sts.GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
 	if err != nil {
 		return nil, normalizeError(err)
 	}
 	if got := aws.ToString(identity.Account); got != target.Account {
-		return nil, fmt.Errorf("the credentials are of account %s, not of %s: list %s under trust.accounts with a syncRole that these credentials may assume", got, target.Account, target.Account)
+		return nil, fmt.Errorf(
+			"the credentials are of account %s, not of %s: list %s under trust.accounts with a syncRole that these credentials may assume",
+			got,
+			target.Account,
+			target.Account,
+		)
 	}
 	i.accounts[target.Account] = a
 	return a, nil
@@ -143,18 +155,22 @@ func (i *IAM) counting(options []func(*middleware.Stack) error) []func(*middlewa
 	if i.OnCall == nil {
 		return options
 	}
-	count := middleware.FinalizeMiddlewareFunc("CountCalls", func(ctx context.Context, in middleware.FinalizeInput, next middleware.FinalizeHandler) (middleware.FinalizeOutput, middleware.Metadata, error) {
-		out, metadata, err := next.HandleFinalize(ctx, in)
-		result := "ok"
-		var answer smithy.APIError
-		if errors.As(err, &answer) {
-			result = answer.ErrorCode()
-		} else if err != nil {
-			result = "no answer"
-		}
-		i.OnCall(middleware.GetOperationName(ctx), result)
-		return out, metadata, err
-	})
+	count := middleware.FinalizeMiddlewareFunc(
+		"CountCalls",
+		func(ctx context.Context, in middleware.FinalizeInput, next middleware.FinalizeHandler) (middleware.FinalizeOutput,
+			middleware.Metadata, error) {
+			out, metadata, err := next.HandleFinalize(ctx, in)
+			result := "ok"
+			var answer smithy.APIError
+			if errors.As(err, &answer) {
+				result = answer.ErrorCode()
+			} else if err != nil {
+				result = "no answer"
+			}
+			i.OnCall(middleware.GetOperationName(ctx), result)
+			return out, metadata, err
+		},
+	)
 	return append(options, func(stack *middleware.Stack) error {
 		return stack.Finalize.Insert(count, (*retry.Attempt)(nil).ID(), middleware.After)
 	})

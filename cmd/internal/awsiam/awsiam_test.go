@@ -40,28 +40,32 @@ func TestDriftByHandIsCorrected(t *testing.T) {
 		drift func(*fixture)
 	}{
 		{"trust opened", func(f *fixture) {
-			f.must(f.admin().UpdateAssumeRolePolicy(f.ctx, &iam.UpdateAssumeRolePolicyInput{RoleName: aws.String(roleName), PolicyDocument: aws.String(
-				`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"111122223333"},"Action":"sts:AssumeRole"}]}`)}))
+			f.must(f.admin().UpdateAssumeRolePolicy(f.ctx,
+				&iam.UpdateAssumeRolePolicyInput{RoleName: aws.String(roleName), PolicyDocument: aws.String(
+					`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"111122223333"},"Action":"sts:AssumeRole"}]}`)}))
 		}},
 		{"boundary removed", func(f *fixture) {
 			f.must(f.admin().DeleteRolePermissionsBoundary(f.ctx, &iam.DeleteRolePermissionsBoundaryInput{RoleName: aws.String(roleName)}))
 		}},
 		{"permissions widened", func(f *fixture) {
-			f.must(f.admin().PutRolePolicy(f.ctx, &iam.PutRolePolicyInput{RoleName: aws.String(roleName), PolicyName: aws.String(plan.PolicyName), PolicyDocument: aws.String(
-				`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"aps:*","Resource":"*"}]}`)}))
+			f.must(f.admin().PutRolePolicy(f.ctx, &iam.PutRolePolicyInput{RoleName: aws.String(roleName), PolicyName: aws.String(plan.PolicyName),
+				PolicyDocument: aws.String(
+					`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"aps:*","Resource":"*"}]}`)}))
 		}},
 		{"session shortened", func(f *fixture) {
 			f.must(f.admin().UpdateRole(f.ctx, &iam.UpdateRoleInput{RoleName: aws.String(roleName), MaxSessionDuration: aws.Int32(3600)}))
 		}},
 		{"role tag changed", func(f *fixture) {
-			f.must(f.admin().TagRole(f.ctx, &iam.TagRoleInput{RoleName: aws.String(roleName), Tags: []types.Tag{{Key: aws.String(plan.TagDestination), Value: aws.String("x")}}}))
+			f.must(f.admin().TagRole(f.ctx, &iam.TagRoleInput{RoleName: aws.String(roleName),
+				Tags: []types.Tag{{Key: aws.String(plan.TagDestination), Value: aws.String("x")}}}))
 		}},
 		{"audience removed", func(f *fixture) {
 			f.must(f.admin().RemoveClientIDFromOpenIDConnectProvider(f.ctx, &iam.RemoveClientIDFromOpenIDConnectProviderInput{
 				OpenIDConnectProviderArn: aws.String(f.account.ProviderARN(issuer)), ClientID: aws.String("sts.amazonaws.com")}))
 		}},
 		{"provider deleted", func(f *fixture) {
-			f.must(f.admin().DeleteOpenIDConnectProvider(f.ctx, &iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(f.account.ProviderARN(issuer))}))
+			f.must(f.admin().DeleteOpenIDConnectProvider(f.ctx,
+				&iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(f.account.ProviderARN(issuer))}))
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -94,8 +98,18 @@ func TestRoleOfADestinationThatIsGone(t *testing.T) {
 	f := newFixture(t, policyText)
 	f.converge("prometheus")
 	// What others made on our path is none of ours.
-	f.must(f.admin().CreateRole(f.ctx, &iam.CreateRoleInput{RoleName: aws.String("admins"), Path: aws.String(policy.RolePath("dev")), AssumeRolePolicyDocument: aws.String(
-		`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"111122223333"},"Action":"sts:AssumeRole"}]}`)}))
+	f.must(
+		f.admin().CreateRole(
+			f.ctx,
+			&iam.CreateRoleInput{
+				RoleName: aws.String("admins"),
+				Path:     aws.String(policy.RolePath("dev")),
+				AssumeRolePolicyDocument: aws.String(
+					`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"111122223333"},"Action":"sts:AssumeRole"}]}`,
+				),
+			},
+		),
+	)
 	gone := f.policy.Destinations[0]
 	f.policy.Destinations[0].Name, f.policy.Grants[0].Destinations = "renamed", []string{"renamed"}
 	before := len(f.cloud.Calls())
@@ -134,7 +148,8 @@ func TestClustersThatShareANameOrAnIssuer(t *testing.T) {
 }
 
 func TestOwnerIsReadAgainBeforeEveryWrite(t *testing.T) {
-	const foreignTrust = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"111122223333"},"Action":"sts:AssumeRole"}]}`
+	const foreignTrust = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"111122223333"},` +
+		`"Action":"sts:AssumeRole"}]}`
 	for _, c := range []struct {
 		name   string
 		synced bool // a run was there before the plan
@@ -143,7 +158,8 @@ func TestOwnerIsReadAgainBeforeEveryWrite(t *testing.T) {
 		change plan.Call
 	}{
 		{"a role made by somebody else", false, nil, func(f *fixture) {
-			f.must(f.admin().CreateRole(f.ctx, &iam.CreateRoleInput{RoleName: aws.String(strings.ToUpper(roleName)), AssumeRolePolicyDocument: aws.String(foreignTrust)}))
+			f.must(f.admin().CreateRole(f.ctx, &iam.CreateRoleInput{RoleName: aws.String(strings.ToUpper(roleName)),
+				AssumeRolePolicyDocument: aws.String(foreignTrust)}))
 		}, plan.CreateRole},
 		{"a provider made by somebody else", false, nil, func(f *fixture) {
 			f.must(f.admin().CreateOpenIDConnectProvider(f.ctx, &iam.CreateOpenIDConnectProviderInput{Url: aws.String(issuer)}))
@@ -151,14 +167,16 @@ func TestOwnerIsReadAgainBeforeEveryWrite(t *testing.T) {
 		{"a role that changed hands", true, func(f *fixture) {
 			f.must(f.admin().DeleteRolePermissionsBoundary(f.ctx, &iam.DeleteRolePermissionsBoundaryInput{RoleName: aws.String(roleName)}))
 		}, func(f *fixture) {
-			f.must(f.admin().TagRole(f.ctx, &iam.TagRoleInput{RoleName: aws.String(roleName), Tags: []types.Tag{{Key: aws.String(plan.TagOwner), Value: aws.String("other")}}}))
+			f.must(f.admin().TagRole(f.ctx, &iam.TagRoleInput{RoleName: aws.String(roleName),
+				Tags: []types.Tag{{Key: aws.String(plan.TagOwner), Value: aws.String("other")}}}))
 		}, plan.PutBoundary},
 		{"a provider that changed hands", true, func(f *fixture) {
 			f.must(f.admin().RemoveClientIDFromOpenIDConnectProvider(f.ctx, &iam.RemoveClientIDFromOpenIDConnectProviderInput{
 				OpenIDConnectProviderArn: aws.String(f.account.ProviderARN(issuer)), ClientID: aws.String("sts.amazonaws.com")}))
 		}, func(f *fixture) {
-			f.must(f.admin().TagOpenIDConnectProvider(f.ctx, &iam.TagOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(f.account.ProviderARN(issuer)),
-				Tags: []types.Tag{{Key: aws.String(plan.TagOwner), Value: aws.String("other")}}}))
+			f.must(f.admin().TagOpenIDConnectProvider(f.ctx,
+				&iam.TagOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(f.account.ProviderARN(issuer)),
+					Tags: []types.Tag{{Key: aws.String(plan.TagOwner), Value: aws.String("other")}}}))
 		}, plan.AddAudience},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -202,7 +220,11 @@ func TestBoundaryThatIsNotThere(t *testing.T) {
 				failed = append(failed, err.Error())
 			}
 		}
-		if len(failed) != 1 || !strings.Contains(failed[0], "has no policy arn:aws:iam::"+accountID+":policy/none: make it there, or name another as trust.permissionsBoundary") {
+		if len(failed) != 1 ||
+			!strings.Contains(
+				failed[0],
+				"has no policy arn:aws:iam::"+accountID+":policy/none: make it there, or name another as trust.permissionsBoundary",
+			) {
 			t.Errorf("synced before: %v: %q", synced, failed)
 		}
 	}
@@ -250,18 +272,25 @@ func TestAccounts(t *testing.T) {
 		f := newFixture(t, elsewhere)
 		f.environment(f.cloud.Account(accountID).AdminCredentials())
 		p := f.plan(awsiam.New(nil), "prometheus")
-		if len(p.Changes) != 0 || len(p.Refusals) != 1 || !strings.Contains(p.Refusals[0].Message, "the credentials are of account "+accountID+", not of "+other) {
+		if len(p.Changes) != 0 || len(p.Refusals) != 1 ||
+			!strings.Contains(p.Refusals[0].Message, "the credentials are of account "+accountID+", not of "+other) {
 			t.Errorf("plan:\n%s", p)
 		}
 	})
 	t.Run("a sync role reaches the account", func(t *testing.T) {
 		f := newFixture(t, elsewhere)
-		trust := `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::` + accountID + `:root"},"Action":"sts:AssumeRole"}]}`
+		trust := `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::` + accountID +
+			`:root"},"Action":"sts:AssumeRole"}]}`
 		f.must(f.admin().CreateRole(f.ctx, &iam.CreateRoleInput{RoleName: aws.String("sync"), AssumeRolePolicyDocument: &trust}))
 		f.must(f.admin().PutRolePolicy(f.ctx, &iam.PutRolePolicyInput{RoleName: aws.String("sync"), PolicyName: aws.String("all"),
 			PolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"iam:*","Resource":"*"}}`)}))
 		f.environment(f.cloud.Account(accountID).AdminCredentials())
-		withRole := strings.Replace(elsewhere, "trust: {", `trust: {accounts: [{id: "444455556666", syncRole: "arn:aws:iam::444455556666:role/sync"}], `, 1)
+		withRole := strings.Replace(
+			elsewhere,
+			"trust: {",
+			`trust: {accounts: [{id: "444455556666", syncRole: "arn:aws:iam::444455556666:role/sync"}], `,
+			1,
+		)
 		f.policy = newPolicy(t, withRole)
 		f.converge("prometheus")
 		if err := f.assume("prometheus"); err != nil {
@@ -291,7 +320,8 @@ func TestErrorsAreStable(t *testing.T) {
 		}, "GetCallerIdentity: InvalidClientTokenId: The security token included in the request is invalid."},
 		{"no credentials", func(f *fixture) { f.environment(awstest.Credentials{}) }, "no AWS credentials: "},
 		{"a sync role that may not be assumed", func(f *fixture) {
-			f.policy = newPolicy(f.T, strings.Replace(policyText, "trust: {", `trust: {accounts: [{id: "111122223333", syncRole: "arn:aws:iam::111122223333:role/none"}], `, 1))
+			f.policy = newPolicy(f.T, strings.Replace(policyText, "trust: {", `trust: {accounts: [{id: "111122223333", syncRole: `+
+				`"arn:aws:iam::111122223333:role/none"}], `, 1))
 		}, "AssumeRole: AccessDenied: "},
 		{"nobody listens", func(f *fixture) { f.cloud.StopListening() }, "GetCallerIdentity: no answer: "},
 	} {

@@ -45,7 +45,9 @@ func normalizeError(err error) error {
 	switch {
 	case operation.ServiceID == "ec2imds":
 		// The last source in the SDK's chain fails for all before it.
-		return errors.New("no AWS credentials: there are none in the environment, the shared files or a web identity, and no instance metadata service answers")
+		return errors.New(
+			"no AWS credentials: there are none in the environment, the shared files or a web identity, and no instance metadata service answers",
+		)
 	case errors.As(operation.Err, &answer):
 		return answered{
 			text:      fmt.Sprintf("%s: %s: %s", operation.OperationName, answer.ErrorCode(), answer.ErrorMessage()),

@@ -36,7 +36,10 @@ func (i *IAM) Inspect(ctx context.Context, target plan.Target) (*Inspector, erro
 
 // Provider is nil where there is none.
 func (i *Inspector) Provider(ctx context.Context, arn policy.ARN) (*ProviderDetails, error) {
-	out, err := i.account.iam.GetOpenIDConnectProvider(ctx, &iam.GetOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(arn.String())})
+	out, err := i.account.iam.GetOpenIDConnectProvider(
+		ctx,
+		&iam.GetOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(arn.String())},
+	)
 	switch {
 	case missing(err):
 		return nil, nil

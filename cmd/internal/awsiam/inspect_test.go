@@ -25,7 +25,8 @@ func TestInspect(t *testing.T) {
 
 	provider, err := i.Provider(f.ctx, target.Provider)
 	f.must(nil, err)
-	if provider == nil || "https://"+provider.URL != issuer || !slices.Equal(provider.Audiences, []string{"sts.amazonaws.com"}) || len(provider.Thumbprints) != 1 {
+	if provider == nil || "https://"+provider.URL != issuer || !slices.Equal(provider.Audiences, []string{"sts.amazonaws.com"}) ||
+		len(provider.Thumbprints) != 1 {
 		t.Errorf("provider %+v", provider)
 	}
 	none, err := i.Provider(f.ctx, policy.Issuer("https://example.com").ProviderARN("aws", accountID))
@@ -47,17 +48,28 @@ func TestInspect(t *testing.T) {
 	f.must(nil, err)
 	managed, err := i.Document(f.ctx, attached)
 	f.must(nil, err)
-	if len(documents) != 2 || !policy.Equal(documents[0], policy.PermissionDocument(f.policy.Destinations[0])) || !policy.Equal(documents[1], managed) {
+	if len(documents) != 2 || !policy.Equal(documents[0], policy.PermissionDocument(f.policy.Destinations[0])) ||
+		!policy.Equal(documents[1], managed) {
 		t.Errorf("documents %v", documents)
 	}
-	if _, err := i.Document(f.ctx, "arn:aws:iam::"+accountID+":policy/none"); err == nil || !strings.HasPrefix(err.Error(), "GetPolicy: NoSuchEntity") {
+	if _, err := i.Document(
+		f.ctx,
+		"arn:aws:iam::"+accountID+":policy/none",
+	); err == nil ||
+		!strings.HasPrefix(err.Error(), "GetPolicy: NoSuchEntity") {
 		t.Errorf("a policy that is not there: %v", err)
 	}
 }
 
 func TestInspectRefusesAnotherAccount(t *testing.T) {
 	f := newFixture(t, policyText)
-	if _, err := awsiam.New(nil).Inspect(f.ctx, plan.Target{Account: "999988887777", Region: "eu-west-1"}); err == nil || !strings.Contains(err.Error(), "the credentials are of account "+accountID) {
+	if _, err := awsiam.New(
+		nil,
+	).Inspect(
+		f.ctx,
+		plan.Target{Account: "999988887777", Region: "eu-west-1"},
+	); err == nil ||
+		!strings.Contains(err.Error(), "the credentials are of account "+accountID) {
 		t.Error(err)
 	}
 }

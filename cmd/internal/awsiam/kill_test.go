@@ -29,7 +29,16 @@ func (f *fixture) state() string {
 		f.must(nil, err)
 		policies, err := f.admin().ListRolePolicies(f.ctx, &iam.ListRolePoliciesInput{RoleName: r.RoleName})
 		f.must(nil, err)
-		lines = append(lines, fmt.Sprint(aws.ToString(r.Arn), aws.ToString(role.Role.AssumeRolePolicyDocument), len(role.Role.Tags), role.Role.PermissionsBoundary != nil, policies.PolicyNames))
+		lines = append(
+			lines,
+			fmt.Sprint(
+				aws.ToString(r.Arn),
+				aws.ToString(role.Role.AssumeRolePolicyDocument),
+				len(role.Role.Tags),
+				role.Role.PermissionsBoundary != nil,
+				policies.PolicyNames,
+			),
+		)
 	}
 	providers, err := f.admin().ListOpenIDConnectProviders(f.ctx, &iam.ListOpenIDConnectProvidersInput{})
 	f.must(nil, err)
@@ -43,8 +52,18 @@ func (f *fixture) state() string {
 // leaves what an undisturbed one does.
 func TestKilledAtEveryCall(t *testing.T) {
 	foreign := func(f *fixture) {
-		f.must(f.admin().CreateRole(f.ctx, &iam.CreateRoleInput{RoleName: aws.String("admins"), Path: aws.String(policy.RolePath("dev")), AssumeRolePolicyDocument: aws.String(
-			`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"111122223333"},"Action":"sts:AssumeRole"}]}`)}))
+		f.must(
+			f.admin().CreateRole(
+				f.ctx,
+				&iam.CreateRoleInput{
+					RoleName: aws.String("admins"),
+					Path:     aws.String(policy.RolePath("dev")),
+					AssumeRolePolicyDocument: aws.String(
+						`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"111122223333"},"Action":"sts:AssumeRole"}]}`,
+					),
+				},
+			),
+		)
 	}
 	for _, c := range []struct {
 		name    string
@@ -56,7 +75,8 @@ func TestKilledAtEveryCall(t *testing.T) {
 			foreign(f)
 			f.converge("prometheus", "prometheus-old")
 			f.policy.Destinations[0].Name, f.policy.Grants[0].Destinations = "renamed", []string{"renamed"}
-			f.must(f.admin().DeleteOpenIDConnectProvider(f.ctx, &iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(f.account.ProviderARN(issuer))}))
+			f.must(f.admin().DeleteOpenIDConnectProvider(f.ctx,
+				&iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(f.account.ProviderARN(issuer))}))
 		}},
 		{"removal", removeOnce, func(f *fixture) {
 			foreign(f)
@@ -102,9 +122,13 @@ func runOnce(ctx context.Context, f *fixture, i *awsiam.IAM) error {
 	for _, target := range plan.Targets(f.policy, f.issuer) {
 		observed[target.Account] = i.Observe(ctx, target)
 	}
-	return applied(ctx, i, plan.Compute(plan.Input{Policy: f.policy, Issuer: f.issuer, Accounts: observed, ServiceAccounts: []plan.ServiceAccount{
-		{Namespace: "monitoring", Name: "prometheus", Injection: policy.InjectionEnabled},
-	}}))
+	return applied(
+		ctx,
+		i,
+		plan.Compute(plan.Input{Policy: f.policy, Issuer: f.issuer, Accounts: observed, ServiceAccounts: []plan.ServiceAccount{
+			{Namespace: "monitoring", Name: "prometheus", Injection: policy.InjectionEnabled},
+		}}),
+	)
 }
 
 func removeOnce(ctx context.Context, f *fixture, i *awsiam.IAM) error {
@@ -141,7 +165,12 @@ func TestDeletionsCheckTheOwner(t *testing.T) {
 	}
 	stolen := []types.Tag{{Key: aws.String(plan.TagOwner), Value: aws.String("other")}}
 	f.must(f.admin().TagRole(f.ctx, &iam.TagRoleInput{RoleName: aws.String(roleName), Tags: stolen}))
-	f.must(f.admin().TagOpenIDConnectProvider(f.ctx, &iam.TagOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(f.account.ProviderARN(issuer)), Tags: stolen}))
+	f.must(
+		f.admin().TagOpenIDConnectProvider(
+			f.ctx,
+			&iam.TagOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(f.account.ProviderARN(issuer)), Tags: stolen},
+		),
+	)
 	before := f.state()
 	for _, c := range p.Changes {
 		if err := i.Apply(f.ctx, c); err == nil || !strings.Contains(err.Error(), "refused") {

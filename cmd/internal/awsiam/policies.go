@@ -74,11 +74,17 @@ func (a *account) updatePolicy(ctx context.Context, c plan.Change) error {
 				oldest = v
 			}
 		}
-		if _, err := a.iam.DeletePolicyVersion(ctx, &iam.DeletePolicyVersionInput{PolicyArn: name, VersionId: oldest.VersionId}); err != nil {
+		if _, err := a.iam.DeletePolicyVersion(
+			ctx,
+			&iam.DeletePolicyVersionInput{PolicyArn: name, VersionId: oldest.VersionId},
+		); err != nil {
 			return err
 		}
 	}
-	_, err = a.iam.CreatePolicyVersion(ctx, &iam.CreatePolicyVersionInput{PolicyArn: name, PolicyDocument: aws.String(c.Permissions.String()), SetAsDefault: true})
+	_, err = a.iam.CreatePolicyVersion(
+		ctx,
+		&iam.CreatePolicyVersionInput{PolicyArn: name, PolicyDocument: aws.String(c.Permissions.String()), SetAsDefault: true},
+	)
 	return err
 }
 

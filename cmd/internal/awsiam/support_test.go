@@ -87,7 +87,14 @@ func (f *fixture) environment(credentials awstest.Credentials) {
 		f.Fatal(err)
 	}
 	environment := append(f.cloud.Environ(), credentials.Environ()...)
-	environment = append(environment, "AWS_CONFIG_FILE="+empty, "AWS_SHARED_CREDENTIALS_FILE="+empty, "AWS_EC2_METADATA_DISABLED=true", "AWS_REGION=", "AWS_PROFILE=")
+	environment = append(
+		environment,
+		"AWS_CONFIG_FILE="+empty,
+		"AWS_SHARED_CREDENTIALS_FILE="+empty,
+		"AWS_EC2_METADATA_DISABLED=true",
+		"AWS_REGION=",
+		"AWS_PROFILE=",
+	)
 	for _, v := range environment {
 		name, value, _ := strings.Cut(v, "=")
 		f.Setenv(name, value)
@@ -112,7 +119,10 @@ func (f *fixture) plan(i *awsiam.IAM, names ...string) plan.Plan {
 	f.Helper()
 	var accounts []plan.ServiceAccount
 	for _, name := range names {
-		accounts = append(accounts, plan.ServiceAccount{Namespace: "monitoring", Name: name, Injection: policy.InjectionEnabled, Created: time.Now()})
+		accounts = append(
+			accounts,
+			plan.ServiceAccount{Namespace: "monitoring", Name: name, Injection: policy.InjectionEnabled, Created: time.Now()},
+		)
 	}
 	observed := map[string]plan.Account{}
 	for _, target := range plan.Targets(f.policy, f.issuer) {

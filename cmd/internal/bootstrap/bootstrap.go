@@ -152,7 +152,10 @@ func (o *Options) input(ctx context.Context, p *policy.Policy) (in bootstrap.Inp
 	accounts := bootstrap.Accounts(p)
 	switch {
 	case in.Account == "" && len(accounts) > 1:
-		return in, usage.Errorf("the policy has the accounts %s, and bootstrap works on one: name it with --account", strings.Join(accounts, ", "))
+		return in, usage.Errorf(
+			"the policy has the accounts %s, and bootstrap works on one: name it with --account",
+			strings.Join(accounts, ", "),
+		)
 	case in.Account == "":
 		in.Account = accounts[0]
 	case !slices.Contains(accounts, in.Account):

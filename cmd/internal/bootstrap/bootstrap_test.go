@@ -76,7 +76,8 @@ func (f *fixture) credentials(c awstest.Credentials) {
 		f.Fatal(err)
 	}
 	all := append(f.cloud.Environ(), c.Environ()...)
-	for _, v := range append(all, "AWS_CONFIG_FILE="+empty, "AWS_SHARED_CREDENTIALS_FILE="+empty, "AWS_EC2_METADATA_DISABLED=true", "AWS_REGION=", "AWS_PROFILE=",
+	for _, v := range append(all, "AWS_CONFIG_FILE="+empty, "AWS_SHARED_CREDENTIALS_FILE="+empty, "AWS_EC2_METADATA_DISABLED=true",
+		"AWS_REGION=", "AWS_PROFILE=",
 		"AWS_WEB_IDENTITY_TOKEN_FILE=", "AWS_ROLE_ARN=", "AWS_RETRY_MODE=standard", "AWS_MAX_ATTEMPTS=3") {
 		name, value, _ := strings.Cut(v, "=")
 		f.Setenv(name, value)
@@ -108,7 +109,9 @@ func (f *fixture) must(args ...string) string {
 func (f *fixture) writes(n int) []string {
 	var list []string
 	for _, c := range f.cloud.Calls()[n:] {
-		if c.Status < 300 && !strings.HasPrefix(c.Action, "Get") && !strings.HasPrefix(c.Action, "List") && !strings.HasPrefix(c.Action, "Describe") && !strings.HasPrefix(c.Action, "AssumeRole") {
+		if c.Status < 300 && !strings.HasPrefix(c.Action, "Get") && !strings.HasPrefix(c.Action, "List") &&
+			!strings.HasPrefix(c.Action, "Describe") &&
+			!strings.HasPrefix(c.Action, "AssumeRole") {
 			list = append(list, c.Action)
 		}
 	}
@@ -127,7 +130,8 @@ func TestApplyMakesWhatThePlanShows(t *testing.T) {
 	// Nobody said yes.
 	for _, answer := range []string{"", "no\n", "y\n", "yes please\n"} {
 		status, out, errs := f.run(answer, "--apply")
-		if status != cli.Usage || len(f.writes(0)) > 0 || !strings.Contains(out, "Make these 5 changes in account 111122223333?") || !strings.Contains(errs, "nothing was changed") {
+		if status != cli.Usage || len(f.writes(0)) > 0 || !strings.Contains(out, "Make these 5 changes in account 111122223333?") ||
+			!strings.Contains(errs, "nothing was changed") {
 			t.Fatalf("%q: status %d, %s%s", answer, status, out, errs)
 		}
 	}
@@ -139,7 +143,8 @@ func TestApplyMakesWhatThePlanShows(t *testing.T) {
 	workspace := p.Destinations[0].Workspace
 	for _, part := range []string{
 		"bootstrap: in sync: 5 of 5 changes made",
-		"workspace of destination central: arn " + workspace.String() + ", id " + workspace.ID() + ", endpoint " + f.cloud.URL + "/workspaces/" + workspace.ID() + "/",
+		"workspace of destination central: arn " + workspace.String() + ", id " + workspace.ID() + ", endpoint " + f.cloud.URL +
+			"/workspaces/" + workspace.ID() + "/",
 		"sync's role in account 111122223333: arn:aws:iam::111122223333:role/ampbridge-sync.dev",
 	} {
 		if !strings.Contains(out, part) {
@@ -147,10 +152,17 @@ func TestApplyMakesWhatThePlanShows(t *testing.T) {
 		}
 	}
 	text, err := os.ReadFile(f.file)
-	if err != nil || !strings.Contains(string(text), "# The policy of cluster dev.\n") || !strings.Contains(string(text), "# to be made\n") || strings.Contains(string(text), "ws-new") {
+	if err != nil || !strings.Contains(string(text), "# The policy of cluster dev.\n") ||
+		!strings.Contains(string(text), "# to be made\n") ||
+		strings.Contains(string(text), "ws-new") {
 		t.Errorf("the policy became %s, %v", text, err)
 	}
-	found, err := amp.NewFromConfig(f.cloud.Config(f.account.AdminCredentials(), region)).DescribeWorkspace(f.Context(), &amp.DescribeWorkspaceInput{WorkspaceId: aws.String(workspace.ID())})
+	found, err := amp.NewFromConfig(
+		f.cloud.Config(f.account.AdminCredentials(), region),
+	).DescribeWorkspace(
+		f.Context(),
+		&amp.DescribeWorkspaceInput{WorkspaceId: aws.String(workspace.ID())},
+	)
 	if err != nil || aws.ToString(found.Workspace.Alias) != "prometheus" || found.Workspace.Tags["team"] != "o brien" {
 		t.Errorf("workspace %+v, %v", found, err)
 	}
@@ -161,7 +173,15 @@ func TestApplyMakesWhatThePlanShows(t *testing.T) {
 		t.Error(out)
 	}
 	f.write(policyText)
-	if out := f.must("--apply", "--yes", "--alias", "central=prometheus", "--write-policy", f.file); !strings.Contains(out, "in sync: nothing to change") || !strings.Contains(out, "was made before") {
+	if out := f.must(
+		"--apply",
+		"--yes",
+		"--alias",
+		"central=prometheus",
+		"--write-policy",
+		f.file,
+	); !strings.Contains(out, "in sync: nothing to change") ||
+		!strings.Contains(out, "was made before") {
 		t.Error(out)
 	}
 	if f.policy().Destinations[0].Workspace != workspace || len(f.writes(n)) > 0 {
@@ -190,7 +210,10 @@ func (f *fixture) holds(p *policy.Policy) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	permissions, err := client.GetRolePolicy(f.Context(), &iam.GetRolePolicyInput{RoleName: aws.String(roleName), PolicyName: aws.String("ampbridge")})
+	permissions, err := client.GetRolePolicy(
+		f.Context(),
+		&iam.GetRolePolicyInput{RoleName: aws.String(roleName), PolicyName: aws.String("ampbridge")},
+	)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -206,7 +229,10 @@ func (f *fixture) holds(p *policy.Policy) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	version, err := client.GetPolicyVersion(f.Context(), &iam.GetPolicyVersionInput{PolicyArn: aws.String(boundary), VersionId: bound.Policy.DefaultVersionId})
+	version, err := client.GetPolicyVersion(
+		f.Context(),
+		&iam.GetPolicyVersionInput{PolicyArn: aws.String(boundary), VersionId: bound.Policy.DefaultVersionId},
+	)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -231,7 +257,8 @@ func (f *fixture) holds(p *policy.Policy) {
 // However a run ends, the next one completes it, and makes nothing twice. A run
 // that is killed does not learn what became of its last call.
 func TestInterruptedRunIsCompletedByTheNext(t *testing.T) {
-	for _, action := range []string{"aps:CreateWorkspace", "aps:DescribeWorkspace", "iam:CreateOpenIDConnectProvider", "iam:CreatePolicy", "iam:CreateRole", "iam:PutRolePolicy"} {
+	for _, action := range []string{"aps:CreateWorkspace", "aps:DescribeWorkspace", "iam:CreateOpenIDConnectProvider", "iam:CreatePolicy",
+		"iam:CreateRole", "iam:PutRolePolicy"} {
 		for name, fault := range map[string]awstest.Fault{"denied": awstest.Deny, "killed": awstest.Lose} {
 			t.Run(action+" "+name, func(t *testing.T) {
 				f := newFixture(t, policyText)
@@ -259,7 +286,12 @@ func TestInterruptedRunIsCompletedByTheNext(t *testing.T) {
 				if out := f.must(); !strings.Contains(out, "plan: 0 to create, 0 to change, 0 refused") {
 					t.Error(out)
 				}
-				list, err := amp.NewFromConfig(f.cloud.Config(f.account.AdminCredentials(), region)).ListWorkspaces(t.Context(), &amp.ListWorkspacesInput{})
+				list, err := amp.NewFromConfig(
+					f.cloud.Config(f.account.AdminCredentials(), region),
+				).ListWorkspaces(
+					t.Context(),
+					&amp.ListWorkspacesInput{},
+				)
 				if err != nil || len(list.Workspaces) != 1 {
 					t.Errorf("%d workspaces, %v: want one", len(list.Workspaces), err)
 				}
@@ -268,12 +300,18 @@ func TestInterruptedRunIsCompletedByTheNext(t *testing.T) {
 	}
 	// An answer that is lost on the way is asked for again, in the same run.
 	f := newFixture(t, policyText)
-	for _, action := range []string{"aps:CreateWorkspace", "iam:CreateOpenIDConnectProvider", "iam:CreatePolicy", "iam:CreateRole", "iam:PutRolePolicy"} {
+	for _, action := range []string{"aps:CreateWorkspace", "iam:CreateOpenIDConnectProvider", "iam:CreatePolicy", "iam:CreateRole",
+		"iam:PutRolePolicy"} {
 		f.cloud.Fail(action, awstest.Lose.Times(1))
 	}
 	f.must("--apply", "--yes", "--write-policy", f.file)
 	f.holds(f.policy())
-	list, err := amp.NewFromConfig(f.cloud.Config(f.account.AdminCredentials(), region)).ListWorkspaces(t.Context(), &amp.ListWorkspacesInput{})
+	list, err := amp.NewFromConfig(
+		f.cloud.Config(f.account.AdminCredentials(), region),
+	).ListWorkspaces(
+		t.Context(),
+		&amp.ListWorkspacesInput{},
+	)
 	if err != nil || len(list.Workspaces) != 1 {
 		t.Errorf("%d workspaces, %v: want one", len(list.Workspaces), err)
 	}
@@ -287,11 +325,13 @@ func TestForeignObjectsStayAsTheyAre(t *testing.T) {
 	}{
 		"a role of that name": {func(f *fixture, c *iam.Client) error {
 			_, err := c.CreateRole(f.Context(), &iam.CreateRoleInput{RoleName: aws.String(strings.ToUpper(roleName)), Path: aws.String("/theirs/"),
-				AssumeRolePolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Principal":{"AWS":"111122223333"},"Action":"sts:AssumeRole"}}`)})
+				AssumeRolePolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":{"Effect":"Allow",` +
+					`"Principal":{"AWS":"111122223333"},"Action":"sts:AssumeRole"}}`)})
 			return err
 		}, "the name is taken by arn:aws:iam::111122223333:role/theirs/"},
 		"a provider without the audience": {func(f *fixture, c *iam.Client) error {
-			_, err := c.CreateOpenIDConnectProvider(f.Context(), &iam.CreateOpenIDConnectProviderInput{Url: aws.String(issuer), ClientIDList: []string{"theirs"}})
+			_, err := c.CreateOpenIDConnectProvider(f.Context(),
+				&iam.CreateOpenIDConnectProviderInput{Url: aws.String(issuer), ClientIDList: []string{"theirs"}})
 			return err
 		}, "does not take the audience"},
 		"a boundary for something else": {func(f *fixture, c *iam.Client) error {
@@ -311,7 +351,8 @@ func TestForeignObjectsStayAsTheyAre(t *testing.T) {
 			}
 			n := len(f.cloud.Calls())
 			status, out, errs := f.run("yes\n", "--apply")
-			if status != cli.Failed || !strings.Contains(out, c.problem) || !strings.Contains(errs, "1 refused: nothing was changed") || len(f.writes(n)) > 0 {
+			if status != cli.Failed || !strings.Contains(out, c.problem) || !strings.Contains(errs, "1 refused: nothing was changed") ||
+				len(f.writes(n)) > 0 {
 				t.Errorf("status %d, %v\n%s%s", status, f.writes(n), out, errs)
 			}
 		})
@@ -319,12 +360,20 @@ func TestForeignObjectsStayAsTheyAre(t *testing.T) {
 	// One that lies ready is used.
 	f := newFixture(t, policyText)
 	client := iam.NewFromConfig(f.cloud.Config(f.account.AdminCredentials(), region))
-	if _, err := client.CreateOpenIDConnectProvider(f.Context(), &iam.CreateOpenIDConnectProviderInput{Url: aws.String(issuer), ClientIDList: []string{"sts.amazonaws.com"}}); err != nil {
+	if _, err := client.CreateOpenIDConnectProvider(
+		f.Context(),
+		&iam.CreateOpenIDConnectProviderInput{Url: aws.String(issuer), ClientIDList: []string{"sts.amazonaws.com"}},
+	); err != nil {
 		t.Fatal(err)
 	}
 	n := len(f.cloud.Calls())
 	f.must("--apply", "--yes")
-	if got := f.writes(n); !slices.Equal(got, slices.DeleteFunc(slices.Clone(everything), func(s string) bool { return s == "CreateOpenIDConnectProvider" })) {
+	if got := f.writes(
+		n,
+	); !slices.Equal(
+		got,
+		slices.DeleteFunc(slices.Clone(everything), func(s string) bool { return s == "CreateOpenIDConnectProvider" }),
+	) {
 		t.Errorf("made %v", got)
 	}
 }
@@ -341,7 +390,11 @@ func TestBoundaryFollowsThePolicy(t *testing.T) {
 		}
 		added := f.account.CreateWorkspace(region, fmt.Sprint("more-", i))
 		f.write(strings.Replace(string(text), "grants:\n", fmt.Sprintf("- {name: more-%d, workspace: %q}\ngrants:\n", i, added.ARN), 1))
-		if out := f.must("--apply", "--yes"); !strings.Contains(out, "~ CreatePolicyVersion policy/ampbridge-boundary") || !strings.Contains(out, "1 of 1 changes made") {
+		if out := f.must(
+			"--apply",
+			"--yes",
+		); !strings.Contains(out, "~ CreatePolicyVersion policy/ampbridge-boundary") ||
+			!strings.Contains(out, "1 of 1 changes made") {
 			t.Fatalf("destination %d: %s", i, out)
 		}
 		f.holds(f.policy())
@@ -349,21 +402,29 @@ func TestBoundaryFollowsThePolicy(t *testing.T) {
 }
 
 func TestWrongArgumentsAreNamed(t *testing.T) {
-	two := strings.Replace(policyText, "destinations:\n", "destinations:\n- {name: other, workspace: \"arn:aws:aps:eu-west-1:444455556666:workspace/ws-0003\"}\n", 1)
+	two := strings.Replace(
+		policyText,
+		"destinations:\n",
+		"destinations:\n- {name: other, workspace: \"arn:aws:aps:eu-west-1:444455556666:workspace/ws-0003\"}\n",
+		1,
+	)
 	for _, c := range []struct {
 		name, text, args string
 		status           int
 		want             string
 	}{
-		{"two accounts", two, "-o terraform --earlier none", cli.Usage, "the policy has the accounts 444455556666, 111122223333, and bootstrap works on one: name it with --account"},
-		{"sync reaches one of two", two, "-o terraform --earlier none --account 111122223333", cli.Failed, "add all but one of them to trust.accounts"},
+		{"two accounts", two, "-o terraform --earlier none", cli.Usage, "the policy has the accounts 444455556666, 111122223333, and " +
+			"bootstrap works on one: name it with --account"},
+		{"sync reaches one of two", two, "-o terraform --earlier none --account 111122223333", cli.Failed, "add all but one of them " +
+			"to trust.accounts"},
 		{"another account", policyText, "--account 999999999999", cli.Usage, "--account 999999999999: the policy has 111122223333"},
 		{"applied and printed", policyText, "--apply -o aws-cli", cli.Usage, "--apply and -o aws-cli exclude each other"},
 		{"yes to nothing", policyText, "--yes", cli.Usage, "--yes is for --apply"},
 		{"ARNs of nothing", policyText, "--write-policy x", cli.Usage, "--write-policy is for --apply"},
 		{"Terraform without its past", policyText, "-o terraform", cli.Usage, "write with --file bootstrap.tf"},
 		{"Terraform with two pasts", policyText, "-o terraform --file a.tf --earlier none", cli.Usage, "exclude each other"},
-		{"a past that is not there", policyText, "-o terraform --earlier no-such.tf", cli.Failed, "cannot read the earlier configuration: open no-such.tf"},
+		{"a past that is not there", policyText, "-o terraform --earlier no-such.tf", cli.Failed, "cannot read the earlier " +
+			"configuration: open no-such.tf"},
 		{"a file without Terraform", policyText, "--file a.tf", cli.Usage, "--file and --earlier are for -o terraform"},
 		{"format", policyText, "-o json", cli.Usage, `--output "json" is unknown`},
 		{"a tag without a value", policyText, "--tag team", cli.Usage, `--tag "team": write NAME=VALUE`},
@@ -380,7 +441,12 @@ func TestWrongArgumentsAreNamed(t *testing.T) {
 	}
 	f := newFixture(t, policyText)
 	f.credentials(f.cloud.Account(secondID).AdminCredentials())
-	if status, _, errs := f.run("", "--apply", "--yes"); status != cli.Failed || !strings.Contains(errs, "the credentials are of account 444455556666, not of 111122223333") || len(f.writes(0)) > 0 {
+	if status, _, errs := f.run(
+		"",
+		"--apply",
+		"--yes",
+	); status != cli.Failed || !strings.Contains(errs, "the credentials are of account 444455556666, not of 111122223333") ||
+		len(f.writes(0)) > 0 {
 		t.Errorf("status %d: %s%v", status, errs, f.writes(0))
 	}
 }
@@ -397,21 +463,37 @@ func TestPolicyFromAGrantList(t *testing.T) {
 	}
 	run := func(args ...string) (int, string, string) {
 		var out, errs bytes.Buffer
-		status := cli.Main(t.Context(), append([]string{"bootstrap", "policy", "--from", list}, args...), strings.NewReader(""), &out, &errs)
+		status := cli.Main(
+			t.Context(),
+			append([]string{"bootstrap", "policy", "--from", list}, args...),
+			strings.NewReader(""),
+			&out,
+			&errs,
+		)
 		return status, out.String(), errs.String()
 	}
 	const workspace = "arn:aws:aps:eu-west-1:111122223333:workspace/ws-new"
 	if status, _, errs := run(); status != cli.Usage || !strings.Contains(errs, "no workspace") {
 		t.Errorf("status %d: %s", status, errs)
 	}
-	if status, _, errs := run("--workspace", workspace); status != cli.Usage || !strings.Contains(errs, "the list has the clusters dev, qa") {
+	if status, _, errs := run(
+		"--workspace",
+		workspace,
+	); status != cli.Usage ||
+		!strings.Contains(errs, "the list has the clusters dev, qa") {
 		t.Errorf("status %d: %s", status, errs)
 	}
 	status, out, errs := run("--workspace", workspace, "--cluster", "qa")
 	if p, err := policy.ParseDraft([]byte(out)); status != cli.OK || err != nil || string(p.Cluster.Issuer) != issuer+"1" {
 		t.Errorf("status %d: %v\n%s%s", status, err, out, errs)
 	}
-	if status, out, errs := run("--workspace", workspace, "--dir", dir); status != cli.OK || !strings.Contains(out, filepath.Join(dir, "dev.yaml")) {
+	if status, out, errs := run(
+		"--workspace",
+		workspace,
+		"--dir",
+		dir,
+	); status != cli.OK ||
+		!strings.Contains(out, filepath.Join(dir, "dev.yaml")) {
 		t.Errorf("status %d: %s%s", status, out, errs)
 	}
 	if status, _, errs := run("--workspace", workspace, "--dir", dir); status != cli.Failed || !strings.Contains(errs, "exists") {
@@ -421,7 +503,10 @@ func TestPolicyFromAGrantList(t *testing.T) {
 		t.Fatal(err)
 	}
 	if status, out, errs := run("--workspace", workspace); status != cli.Failed || !strings.Contains(out, "name: qa") ||
-		!strings.Contains(errs, `iam_access_grant_list[0] ("*/prometheus"): not converted`) || !strings.Contains(errs, "1 of 2 entries were not converted") {
+		!strings.Contains(
+			errs,
+			`iam_access_grant_list[0] ("*/prometheus"): not converted`,
+		) || !strings.Contains(errs, "1 of 2 entries were not converted") {
 		t.Errorf("status %d: %s%s", status, out, errs)
 	}
 }

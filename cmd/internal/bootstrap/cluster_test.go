@@ -56,7 +56,16 @@ func TestSyncWorksAfterBootstrap(t *testing.T) {
 	second := f.cloud.Account(secondID)
 	// The other account first: sync's role does not exist yet, so nobody can trust it.
 	f.credentials(second.AdminCredentials())
-	if status, _, errs := f.run("", "--kubeconfig", c.Kubeconfig(), "--account", secondID, "--apply", "--yes"); status != cli.Failed || !strings.Contains(errs, "bootstrap that account") {
+	if status, _, errs := f.run(
+		"",
+		"--kubeconfig",
+		c.Kubeconfig(),
+		"--account",
+		secondID,
+		"--apply",
+		"--yes",
+	); status != cli.Failed ||
+		!strings.Contains(errs, "bootstrap that account") {
 		t.Fatalf("status %d: %s", status, errs)
 	}
 	f.credentials(f.account.AdminCredentials())
@@ -85,7 +94,13 @@ func TestSyncWorksAfterBootstrap(t *testing.T) {
 	sync := func() string {
 		t.Helper()
 		var out, errs bytes.Buffer
-		if status := cli.Main(ctx, []string{"sync", "--once", "--policy", f.file, "--kubeconfig", c.Kubeconfig()}, nil, &out, &errs); status != cli.OK {
+		if status := cli.Main(
+			ctx,
+			[]string{"sync", "--once", "--policy", f.file, "--kubeconfig", c.Kubeconfig()},
+			nil,
+			&out,
+			&errs,
+		); status != cli.OK {
 			t.Fatalf("status %d: %s%s", status, out.String(), errs.String())
 		}
 		return out.String()
@@ -116,11 +131,18 @@ func TestSyncWorksAfterBootstrap(t *testing.T) {
 
 	assume := func(token string) (awstest.Credentials, error) {
 		client := sts.New(sts.Options{Region: region, BaseEndpoint: &f.cloud.URL, Retryer: aws.NopRetryer{}})
-		out, err := client.AssumeRoleWithWebIdentity(ctx, &sts.AssumeRoleWithWebIdentityInput{RoleArn: aws.String(role), RoleSessionName: aws.String("test"), WebIdentityToken: &token})
+		out, err := client.AssumeRoleWithWebIdentity(
+			ctx,
+			&sts.AssumeRoleWithWebIdentityInput{RoleArn: aws.String(role), RoleSessionName: aws.String("test"), WebIdentityToken: &token},
+		)
 		if err != nil {
 			return awstest.Credentials{}, err
 		}
-		return awstest.Credentials{AccessKeyID: *out.Credentials.AccessKeyId, SecretAccessKey: *out.Credentials.SecretAccessKey, SessionToken: *out.Credentials.SessionToken}, nil
+		return awstest.Credentials{
+			AccessKeyID:     *out.Credentials.AccessKeyId,
+			SecretAccessKey: *out.Credentials.SecretAccessKey,
+			SessionToken:    *out.Credentials.SessionToken,
+		}, nil
 	}
 	for name, token := range map[string]string{
 		"another service account": token("ampbridge-system", "default", "sts.amazonaws.com"),
@@ -153,31 +175,39 @@ func (f *fixture) confined(ctx context.Context, session awstest.Credentials, sec
 	}
 	for name, try := range map[string]func() error{
 		"widen its own permissions": func() error {
-			_, err := client.PutRolePolicy(ctx, &iam.PutRolePolicyInput{RoleName: aws.String(roleName), PolicyName: aws.String("ampbridge"), PolicyDocument: aws.String(all)})
+			_, err := client.PutRolePolicy(ctx, &iam.PutRolePolicyInput{RoleName: aws.String(roleName), PolicyName: aws.String("ampbridge"),
+				PolicyDocument: aws.String(all)})
 			return err
 		},
 		"open its own trust": func() error {
-			_, err := client.UpdateAssumeRolePolicy(ctx, &iam.UpdateAssumeRolePolicyInput{RoleName: aws.String(roleName), PolicyDocument: aws.String(trust)})
+			_, err := client.UpdateAssumeRolePolicy(ctx,
+				&iam.UpdateAssumeRolePolicyInput{RoleName: aws.String(roleName), PolicyDocument: aws.String(trust)})
 			return err
 		},
 		"become an administrator": func() error {
-			_, err := client.AttachRolePolicy(ctx, &iam.AttachRolePolicyInput{RoleName: aws.String(roleName), PolicyArn: aws.String("arn:aws:iam::aws:policy/AmazonPrometheusQueryAccess")})
+			_, err := client.AttachRolePolicy(ctx, &iam.AttachRolePolicyInput{RoleName: aws.String(roleName),
+				PolicyArn: aws.String("arn:aws:iam::aws:policy/" +
+					"AmazonPrometheusQueryAccess")})
 			return err
 		},
 		"widen the boundary": func() error {
-			_, err := client.CreatePolicyVersion(ctx, &iam.CreatePolicyVersionInput{PolicyArn: aws.String(boundary), PolicyDocument: aws.String(all), SetAsDefault: true})
+			_, err := client.CreatePolicyVersion(ctx, &iam.CreatePolicyVersionInput{PolicyArn: aws.String(boundary),
+				PolicyDocument: aws.String(all), SetAsDefault: true})
 			return err
 		},
 		"delete the provider": func() error {
-			_, err := client.DeleteOpenIDConnectProvider(ctx, &iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(f.policyProvider())})
+			_, err := client.DeleteOpenIDConnectProvider(ctx,
+				&iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(f.policyProvider())})
 			return err
 		},
 		"make a role beyond the boundary": func() error {
-			_, err := client.CreateRole(ctx, &iam.CreateRoleInput{RoleName: aws.String("ampbridge.dev.x"), Path: aws.String("/ampbridge/dev/"), AssumeRolePolicyDocument: aws.String(trust)})
+			_, err := client.CreateRole(ctx, &iam.CreateRoleInput{RoleName: aws.String("ampbridge.dev.x"), Path: aws.String("/ampbridge/dev/"),
+				AssumeRolePolicyDocument: aws.String(trust)})
 			return err
 		},
 		"assume what trusts the account": func() error {
-			_, err := sts.NewFromConfig(f.cloud.Config(session, region)).AssumeRole(ctx, &sts.AssumeRoleInput{RoleArn: aws.String("arn:aws:iam::" + secondID + ":role/open"), RoleSessionName: aws.String("thief")})
+			_, err := sts.NewFromConfig(f.cloud.Config(session, region)).AssumeRole(ctx,
+				&sts.AssumeRoleInput{RoleArn: aws.String("arn:aws:iam::" + secondID + ":role/open"), RoleSessionName: aws.String("thief")})
 			return err
 		},
 	} {
@@ -187,7 +217,11 @@ func (f *fixture) confined(ctx context.Context, session awstest.Credentials, sec
 	}
 	// Nobody else of the first account may be sync in the second.
 	admin := sts.NewFromConfig(f.cloud.Config(f.account.AdminCredentials(), region))
-	if _, err := admin.AssumeRole(ctx, &sts.AssumeRoleInput{RoleArn: aws.String("arn:aws:iam::" + secondID + ":role/sync-of-dev"), RoleSessionName: aws.String("thief")}); err == nil || !strings.Contains(err.Error(), "AccessDenied") {
+	if _, err := admin.AssumeRole(
+		ctx,
+		&sts.AssumeRoleInput{RoleArn: aws.String("arn:aws:iam::" + secondID + ":role/sync-of-dev"), RoleSessionName: aws.String("thief")},
+	); err == nil ||
+		!strings.Contains(err.Error(), "AccessDenied") {
 		f.Errorf("an administrator of the first account who would be sync in the second: %v, want AccessDenied", err)
 	}
 }

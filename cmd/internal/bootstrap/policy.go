@@ -72,7 +72,10 @@ func (o *PolicyOptions) write(clusters []grantlist.Cluster, stdout io.Writer) er
 		}
 		return errors.Join(errs...)
 	case o.Cluster == "" && len(clusters) > 1:
-		return usage.Errorf("the list has the clusters %s, and a policy is for one: name it with --cluster, or a folder for all with --dir", strings.Join(names, ", "))
+		return usage.Errorf(
+			"the list has the clusters %s, and a policy is for one: name it with --cluster, or a folder for all with --dir",
+			strings.Join(names, ", "),
+		)
 	}
 	for _, c := range clusters {
 		if o.Cluster == "" || c.Name == o.Cluster {

@@ -34,7 +34,15 @@ type accountRun struct {
 
 func newAccountRun(in bootstrap.Input, central bootstrap.Central, stdin io.Reader, stdout io.Writer) *accountRun {
 	// The credentials are the account's own: no sync role is assumed.
-	return &accountRun{in: in, central: central, iam: awsiam.New(nil), amp: workspaces{}, stdin: stdin, stdout: stdout, created: map[string]policy.Workspace{}}
+	return &accountRun{
+		in:      in,
+		central: central,
+		iam:     awsiam.New(nil),
+		amp:     workspaces{},
+		stdin:   stdin,
+		stdout:  stdout,
+		created: map[string]policy.Workspace{},
+	}
 }
 
 // show prints what is missing. It returns an error if the plan has refusals or the
@@ -102,7 +110,14 @@ func (a *accountRun) resolve() error {
 	}
 	a.plan = bootstrap.Compute(central, a.found)
 	for placeholder, w := range a.created {
-		a.plan.Notes = append(a.plan.Notes, plan.Finding{Account: a.in.Account, About: w.String(), Message: "was made before: write it into the policy instead of " + placeholder})
+		a.plan.Notes = append(
+			a.plan.Notes,
+			plan.Finding{
+				Account: a.in.Account,
+				About:   w.String(),
+				Message: "was made before: write it into the policy instead of " + placeholder,
+			},
+		)
 	}
 	slices.SortFunc(a.plan.Notes, func(a, b plan.Finding) int { return strings.Compare(a.About, b.About) })
 	return nil
@@ -114,7 +129,12 @@ func (a *accountRun) apply(ctx context.Context, yes bool) error {
 		return a.printf("bootstrap: in sync: nothing to change")
 	}
 	if !yes {
-		if _, err := fmt.Fprintf(a.stdout, "\nMake these %d changes in account %s? Only yes confirms it: ", len(a.plan.Changes), a.in.Account); err != nil {
+		if _, err := fmt.Fprintf(
+			a.stdout,
+			"\nMake these %d changes in account %s? Only yes confirms it: ",
+			len(a.plan.Changes),
+			a.in.Account,
+		); err != nil {
 			return err
 		}
 		answer, err := bufio.NewReader(a.stdin).ReadString('\n')
@@ -169,7 +189,13 @@ func (a *accountRun) printResult(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := a.printf("workspace of destination %s: arn %s, id %s, endpoint %s", w.Destination, arn, arn.ID(), found.Endpoint); err != nil {
+		if err := a.printf(
+			"workspace of destination %s: arn %s, id %s, endpoint %s",
+			w.Destination,
+			arn,
+			arn.ID(),
+			found.Endpoint,
+		); err != nil {
 			return err
 		}
 		if arn != w.ARN {

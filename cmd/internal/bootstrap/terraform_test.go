@@ -66,12 +66,26 @@ func TestTerraformKeepsTheWorkspace(t *testing.T) {
 	other := strings.NewReplacer("central", "other", "ws-0001", "ws-0002").Replace(made)
 	printed := write(other, "--earlier", file)
 	write(other, "--file", file)
-	if text := read(t, file); text != printed || strings.Contains(text, resource) || !strings.Contains(text, removed) || !strings.Contains(text, "destroy = false") {
+	if text := read(
+		t,
+		file,
+	); text != printed || strings.Contains(text, resource) || !strings.Contains(text, removed) ||
+		!strings.Contains(text, "destroy = false") {
 		t.Errorf("with another destination:\n%s", text)
 	}
 	// A file of somebody else is not written over.
 	save(t, file, "resource \"aws_s3_bucket\" \"ours\" {}\n")
-	if status, _, stderr := run(t, "bootstrap", "--policy", policy, "-o", "terraform", "--file", file); status != cli.Failed || !strings.Contains(stderr, "was not written by ampbridge") || !strings.Contains(read(t, file), "ours") {
+	if status, _, stderr := run(
+		t,
+		"bootstrap",
+		"--policy",
+		policy,
+		"-o",
+		"terraform",
+		"--file",
+		file,
+	); status != cli.Failed || !strings.Contains(stderr, "was not written by ampbridge") ||
+		!strings.Contains(read(t, file), "ours") {
 		t.Errorf("status %d: %s", status, stderr)
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 2 {
@@ -101,7 +115,9 @@ func TestOtherCommandsRefuseNewWorkspaces(t *testing.T) {
 		} {
 			status, stdout, stderr := run(t, args...)
 			said := stdout + stderr
-			if status == cli.OK || !strings.Contains(said, "line 6: destinations[0].workspace: is "+id+", a workspace that is yet to be made") || !strings.Contains(said, "ampbridge bootstrap --policy") {
+			if status == cli.OK ||
+				!strings.Contains(said, "line 6: destinations[0].workspace: is "+id+", a workspace that is yet to be made") ||
+				!strings.Contains(said, "ampbridge bootstrap --policy") {
 				t.Errorf("%s: ampbridge %s: status %d\n%s", id, strings.Join(args, " "), status, said)
 			}
 		}

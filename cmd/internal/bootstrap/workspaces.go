@@ -113,7 +113,10 @@ func (w workspaces) create(ctx context.Context, c plan.Change) (bootstrap.FoundW
 		return bootstrap.FoundWorkspace{}, err
 	}
 	sum := sha256.Sum256([]byte(c.Owner + "\n" + c.Resource.String() + "\n" + c.Description))
-	made, err := client.CreateWorkspace(ctx, &amp.CreateWorkspaceInput{Alias: &c.Description, Tags: c.Tags, ClientToken: aws.String(hex.EncodeToString(sum[:]))})
+	made, err := client.CreateWorkspace(
+		ctx,
+		&amp.CreateWorkspaceInput{Alias: &c.Description, Tags: c.Tags, ClientToken: aws.String(hex.EncodeToString(sum[:]))},
+	)
 	if err != nil {
 		return bootstrap.FoundWorkspace{}, shortError(err)
 	}

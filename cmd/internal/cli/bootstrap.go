@@ -13,15 +13,35 @@ func registerBootstrap(flags *pflag.FlagSet, o *bootstrap.Options) {
 	flags.StringVar(&o.Policy, "policy", "", "the policy `FILE`; - is standard input")
 	registerKubeconfig(flags, &o.Kubeconfig)
 	flags.StringVar(&o.Account, "account", "", "the AWS account to work on, by its `ID`, if the policy has several")
-	flags.StringVar(&o.Home, "home", "", "the `ID` of the account in which sync assumes a role with its own token, if trust.accounts does not tell")
+	flags.StringVar(
+		&o.Home,
+		"home",
+		"",
+		"the `ID` of the account in which sync assumes a role with its own token, if trust.accounts does not tell",
+	)
 	flags.StringVar(&o.Namespace, "namespace", "ampbridge-system", "the `NAMESPACE` that ampbridge is installed in")
 	flags.StringVar(&o.ServiceAccount, "sync-service-account", "ampbridge-sync", "the `NAME` of sync's service account")
-	flags.StringArrayVar(&o.Aliases, "alias", nil, "the alias of a new workspace, as `DESTINATION=ALIAS`; by default the destination's name; may be repeated")
+	flags.StringArrayVar(
+		&o.Aliases,
+		"alias",
+		nil,
+		"the alias of a new workspace, as `DESTINATION=ALIAS`; by default the destination's name; may be repeated",
+	)
 	flags.StringArrayVar(&o.Tags, "tag", nil, "a tag for everything that is made, as `KEY=VALUE`; may be repeated")
-	flags.BoolVar(&o.ExistingProvider, "existing-provider", false, "with -o terraform and aws-cli: the cluster's OIDC provider is kept elsewhere")
+	flags.BoolVar(
+		&o.ExistingProvider,
+		"existing-provider",
+		false,
+		"with -o terraform and aws-cli: the cluster's OIDC provider is kept elsewhere",
+	)
 	flags.StringVarP(&o.Output, "output", "o", bootstrap.Text, "output `FORMAT`: text (what --apply would do), terraform or aws-cli")
 	flags.StringVar(&o.File, "file", "", "with -o terraform: write to `FILE`; no workspace that it declares already leaves Terraform")
-	flags.StringVar(&o.Earlier, "earlier", "", "with -o terraform and standard output: the `FILE` that was written before, or "+bootstrap.NoEarlier+" the first time")
+	flags.StringVar(
+		&o.Earlier,
+		"earlier",
+		"",
+		"with -o terraform and standard output: the `FILE` that was written before, or "+bootstrap.NoEarlier+" the first time",
+	)
 	flags.BoolVar(&o.Apply, "apply", false, "show the changes, ask, and make them")
 	flags.BoolVar(&o.Yes, "yes", false, "with --apply: do not ask")
 	flags.StringVar(&o.WritePolicy, "write-policy", "", "with --apply: write the policy with the ARNs of the new workspaces to `FILE`")
@@ -44,8 +64,12 @@ func validateBootstrap(o bootstrap.Options) error {
 	case o.File != "" && o.Earlier != "":
 		return usage.Errorf("--file and --earlier exclude each other: --file reads the file that it writes")
 	case o.Output == bootstrap.Terraform && o.File == "" && o.Earlier == "":
-		return usage.Errorf("-o terraform: Terraform would delete a workspace that leaves the configuration, so the earlier one is needed: write with --file bootstrap.tf, which reads the file first; "+
-			"for standard output name the earlier file with --earlier FILE, or write --earlier %s the first time", bootstrap.NoEarlier)
+		return usage.Errorf(
+			"-o terraform: Terraform would delete a workspace that leaves the configuration, so the earlier one is needed: write with "+
+				"--file bootstrap.tf, which reads the file first; "+
+				"for standard output name the earlier file with --earlier FILE, or write --earlier %s the first time",
+			bootstrap.NoEarlier,
+		)
 	case o.ExistingProvider && o.Output == bootstrap.Text:
 		return usage.Errorf("--existing-provider is for -o terraform and -o aws-cli: with -o text, AWS is asked")
 	}

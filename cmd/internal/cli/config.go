@@ -16,8 +16,19 @@ func registerConfig(flags *pflag.FlagSet, o *preview.ConfigOptions) {
 	flags.StringVarP(&o.Namespace, "namespace", "n", "", "`NAMESPACE` of the pod")
 	flags.StringVar(&o.ServiceAccount, "service-account", "", "`NAME` of the pod's service account")
 	flags.StringVar(&o.Pod, "pod", "", "`NAME` of the pod, for the replica label of a grant with ha")
-	flags.StringVar(&o.Version, "prometheus-version", "", "`VERSION` of the pod's Prometheus, such as 3.1.0; without it, the block has the fields that every supported version knows")
-	flags.StringVarP(&o.Output, "output", "o", preview.Full, "output `FORMAT`: full for the whole configuration, block for remote_write alone, which needs no --file")
+	flags.StringVar(
+		&o.Version,
+		"prometheus-version",
+		"",
+		"`VERSION` of the pod's Prometheus, such as 3.1.0; without it, the block has the fields that every supported version knows",
+	)
+	flags.StringVarP(
+		&o.Output,
+		"output",
+		"o",
+		preview.Full,
+		"output `FORMAT`: full for the whole configuration, block for remote_write alone, which needs no --file",
+	)
 }
 
 func validateConfig(o preview.ConfigOptions) error {

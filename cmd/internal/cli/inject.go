@@ -11,11 +11,27 @@ import (
 )
 
 func registerInject(flags *pflag.FlagSet, o *preview.InjectOptions) {
-	flags.StringVarP(&o.File, "file", "f", "", "`FILE` with a Pod or ServiceAccount, several documents or a List of them, YAML or JSON; - is standard input")
+	flags.StringVarP(
+		&o.File,
+		"file",
+		"f",
+		"",
+		"`FILE` with a Pod or ServiceAccount, several documents or a List of them, YAML or JSON; - is standard input",
+	)
 	flags.StringVar(&o.Policy, "policy", "", "the policy `FILE`")
-	flags.StringVar(&o.ServiceAccount, "service-account", "", "`FILE` with the ServiceAccount of the pods, if --file has none; its annotations count")
+	flags.StringVar(
+		&o.ServiceAccount,
+		"service-account",
+		"",
+		"`FILE` with the ServiceAccount of the pods, if --file has none; its annotations count",
+	)
 	flags.StringVarP(&o.Namespace, "namespace", "n", "default", "`NAMESPACE` of objects that name none")
-	flags.StringVar(&o.NamespaceLabel, "namespace-label", string(policy.InjectionEnabled), "`VALUE` of the namespace's label ampbridge.io/injection: enabled, annotated, or empty for none")
+	flags.StringVar(
+		&o.NamespaceLabel,
+		"namespace-label",
+		string(policy.InjectionEnabled),
+		"`VALUE` of the namespace's label ampbridge.io/injection: enabled, annotated, or empty for none",
+	)
 	flags.StringVar(&o.Image, "image", publishedImage(), "`IMAGE` of the config sidecar, for policies that name none")
 	flags.StringVarP(&o.Output, "output", "o", preview.YAML, "output `FORMAT`: yaml, json, or patch for the JSON patch of the one object")
 }
@@ -36,7 +52,13 @@ func validateInject(o preview.InjectOptions) error {
 	if stdin > 1 {
 		return usage.Errorf("only one of -f, --policy and --service-account can be standard input")
 	}
-	if err := usage.OneOf("namespace-label", o.NamespaceLabel, string(policy.InjectionEnabled), string(policy.InjectionAnnotated), ""); err != nil {
+	if err := usage.OneOf(
+		"namespace-label",
+		o.NamespaceLabel,
+		string(policy.InjectionEnabled),
+		string(policy.InjectionAnnotated),
+		"",
+	); err != nil {
 		return err
 	}
 	return usage.OneOf("output", o.Output, preview.YAML, preview.JSON, preview.Patch)

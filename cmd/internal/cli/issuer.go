@@ -14,8 +14,18 @@ func registerPublish(flags *pflag.FlagSet, o *publish.Options) {
 	flags.StringVar(&o.Discovery, "discovery", "", "`FILE` with the discovery document, instead of asking the API server; needs --keys")
 	flags.StringVar(&o.Keys, "keys", "", "`FILE` with the key set (JWKS), instead of asking the API server")
 	flags.StringVar(&o.Issuer, "issuer", "", "the `URL` that the issuer must be, byte for byte")
-	flags.BoolVar(&o.Ahead, "ahead", false, "publish for --issuer although the API server still names another: it will be switched over next")
-	flags.DurationVar(&o.Retain, "retain", publish.DefaultRetain, "how long a key stays published after it is gone from the cluster: longer than any token lives")
+	flags.BoolVar(
+		&o.Ahead,
+		"ahead",
+		false,
+		"publish for --issuer although the API server still names another: it will be switched over next",
+	)
+	flags.DurationVar(
+		&o.Retain,
+		"retain",
+		publish.DefaultRetain,
+		"how long a key stays published after it is gone from the cluster: longer than any token lives",
+	)
 	flags.BoolVar(&o.Prune, "prune", false, "remove keys that are gone from the cluster for longer than --retain")
 	flags.BoolVar(&o.DryRun, "dry-run", false, "show what would be published and write nothing")
 	flags.StringVar(&o.Region, "region", "", "the bucket's `REGION`, if neither the issuer's host nor AWS_REGION names it")

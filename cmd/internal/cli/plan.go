@@ -61,9 +61,24 @@ are the named ones, and no cluster is needed.`,
 
 func registerRoles(flags *pflag.FlagSet, o *terraform.RolesOptions) {
 	flags.StringVar(&o.Account, "account", "", "with -o terraform: the `ID` of the AWS account to write for, if the policy has several")
-	flags.BoolVar(&o.ExistingProvider, "existing-provider", false, "with -o terraform: the cluster's OIDC provider is kept elsewhere, such as by bootstrap")
-	flags.StringArrayVar(&o.Subjects, "subject", nil, "with -o terraform: a service account to trust, as `NAMESPACE/NAME`, instead of those of the cluster; may be repeated")
-	flags.BoolVar(&o.FromGrants, "subjects-from-grants", false, "with -o terraform: trust the service accounts that grants name without a *, instead of those of the cluster")
+	flags.BoolVar(
+		&o.ExistingProvider,
+		"existing-provider",
+		false,
+		"with -o terraform: the cluster's OIDC provider is kept elsewhere, such as by bootstrap",
+	)
+	flags.StringArrayVar(
+		&o.Subjects,
+		"subject",
+		nil,
+		"with -o terraform: a service account to trust, as `NAMESPACE/NAME`, instead of those of the cluster; may be repeated",
+	)
+	flags.BoolVar(
+		&o.FromGrants,
+		"subjects-from-grants",
+		false,
+		"with -o terraform: trust the service accounts that grants name without a *, instead of those of the cluster",
+	)
 }
 
 // rejectRolesFlags returns an error if a flag for -o terraform was given without it.

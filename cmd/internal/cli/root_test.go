@@ -52,33 +52,54 @@ func TestStatusAndErrors(t *testing.T) {
 	}{
 		{"valid", "validate good.yaml", "", OK, "good.yaml: ok: cluster dev, 1 destinations, 1 grants\n", nil},
 		{"valid, from standard input", "validate -", goodPolicy, OK, "-: ok: cluster dev, 1 destinations, 1 grants\n", nil},
-		{"all mistakes at once", "validate good.yaml bad.yaml missing.yaml", "", Failed, "good.yaml: ok: cluster dev, 1 destinations, 1 grants\n", []string{
+		{"all mistakes at once", "validate good.yaml bad.yaml missing.yaml", "", Failed, "good.yaml: ok: cluster dev, 1 destinations, " +
+			"1 grants\n", []string{
 			"ampbridge: bad.yaml: line 3: cluster.nam: unknown field: did you mean name?\n",
 			"ampbridge: bad.yaml: line 7: grants[0].destinations[0]: \"centrl\" is no destination of this policy",
 			"ampbridge: open missing.yaml: no such file or directory\n",
 		}},
 		{"mistakes on standard input", "validate -", "kind: [", Failed, "", []string{"ampbridge: standard input: not YAML: "}},
-		{"no argument", "validate", "", Usage, "", []string{"ampbridge: no policy: name its file, or - for standard input\n", "ampbridge: ampbridge validate --help says more\n"}},
+		{"no argument", "validate", "", Usage, "", []string{"ampbridge: no policy: name its file, or - for standard input\n",
+			"ampbridge: ampbridge validate --help says more\n"}},
 		{"standard input twice", "validate - good.yaml -", goodPolicy, Usage, "", []string{"ampbridge: standard input is named twice"}},
 		{"unknown command", "sink", "", Usage, "", []string{`ampbridge: unknown command "sink" for "ampbridge"`}},
 		{"unknown flag", "sync --polcy x", "", Usage, "", []string{"ampbridge: unknown flag: --polcy\n"}},
-		{"missing flag", "sync --once", "", Usage, "", []string{"ampbridge: no policy: name its file with --policy\n", "ampbridge: ampbridge sync --help says more\n"}},
-		{"the controller form shrinks nothing", "sync --policy good.yaml --allow-shrink", "", Usage, "", []string{"--allow-shrink is for --once"}},
+		{"missing flag", "sync --once", "", Usage, "", []string{"ampbridge: no policy: name its file with --policy\n", "ampbridge: " +
+			"ampbridge sync --help says more\n"}},
+		{"the controller form shrinks nothing", "sync --policy good.yaml --allow-shrink", "", Usage, "", []string{"--allow-shrink is " +
+			"for --once"}},
 		{"the controller form is no dry run", "sync --policy good.yaml --dry-run", "", Usage, "", []string{"--dry-run is for --once"}},
 		{"the controller form reads its file again", "sync --policy -", "", Usage, "", []string{"--policy - is for --once"}},
 		{"removal and a run", "sync --once --remove --policy good.yaml", "", Usage, "", []string{"--once and --remove exclude each other"}},
 		{"confirmation of nothing", "sync --once --yes --policy good.yaml", "", Usage, "", []string{"--yes is for --remove"}},
 		{"quota below AWS's own", "sync --once --policy good.yaml --trust-quota 100", "", Usage, "", []string{"--trust-quota 100"}},
-		{"webhook without certificates", "webhook --policy good.yaml --image i", "", Usage, "", []string{"ampbridge: --cert-dir is missing, or --cert-secret with --service: "}},
-		{"webhook with certificates of both kinds", "webhook --policy good.yaml --image i --cert-dir d --cert-secret s", "", Usage, "", []string{"ampbridge: --cert-dir and --cert-secret exclude each other: drop one\n"}},
-		{"webhook with a service that it does not need", "webhook --policy good.yaml --image i --cert-dir d --service s", "", Usage, "", []string{"ampbridge: --service belongs to --cert-secret: drop it, or --cert-dir\n"}},
-		{"webhook with a configuration that it does not need", "webhook --policy good.yaml --image i --cert-dir d --webhook-configuration c", "", Usage, "", []string{"ampbridge: --webhook-configuration belongs to --cert-secret: drop it, or --cert-dir\n"}},
-		{"webhook without a service", "webhook --policy good.yaml --image i --cert-secret s --namespace n", "", Usage, "", []string{"ampbridge: --service is missing: --cert-secret needs it\n"}},
-		{"webhook without a namespace", "webhook --policy good.yaml --image i --cert-secret s --service s", "", Usage, "", []string{"ampbridge: --namespace is missing: --cert-secret needs it\n"}},
+		{"webhook without certificates", "webhook --policy good.yaml --image i", "", Usage, "", []string{"ampbridge: --cert-dir is " +
+			"missing, or --cert-secret with --service: "}},
+		{"webhook with certificates of both kinds", "webhook --policy good.yaml --image i --cert-dir d --cert-secret s", "", Usage, "",
+			[]string{"ampbridge: --cert-dir and " +
+				"--cert-secret exclude each other: drop one\n"}},
+		{"webhook with a service that it does not need", "webhook --policy good.yaml --image i --cert-dir d --service s", "", Usage, "",
+			[]string{"ampbridge: --service " +
+				"belongs " +
+				"to " +
+				"--cert-secret: drop it, or --cert-dir\n"}},
+		{"webhook with a configuration that it does not need", "webhook --policy good.yaml --image i --cert-dir d " +
+			"--webhook-configuration c", "", Usage, "", []string{"ampbridge: --webhook-configuration belongs to --cert-secret: drop it, " +
+			"or --cert-dir\n"}},
+		{"webhook without a service", "webhook --policy good.yaml --image i --cert-secret s --namespace n", "", Usage, "",
+			[]string{"ampbridge: --service is " +
+				"missing: " +
+				"--cert-secret needs it\n"}},
+		{"webhook without a namespace", "webhook --policy good.yaml --image i --cert-secret s --service s", "", Usage, "",
+			[]string{"ampbridge: --namespace is " +
+				"missing: " +
+				"--cert-secret needs it\n"}},
 		{"no such kubeconfig", "plan --policy good.yaml --kubeconfig missing", "", Failed, "", []string{"ampbridge: no Kubernetes cluster: "}},
-		{"no kubeconfig at all", "plan --policy good.yaml", "", Failed, "", []string{"ampbridge: no Kubernetes cluster: name a kubeconfig with --kubeconfig"}},
+		{"no kubeconfig at all", "plan --policy good.yaml", "", Failed, "", []string{"ampbridge: no Kubernetes cluster: name a " +
+			"kubeconfig with --kubeconfig"}},
 		{"doctor of a pod of another", "doctor --in-pod -n monitoring", "", Usage, "", []string{"--in-pod checks its own pod"}},
-		{"doctor of a service account nowhere", "doctor --service-account prometheus", "", Usage, "", []string{"--service-account needs --namespace"}},
+		{"doctor of a service account nowhere", "doctor --service-account prometheus", "", Usage, "", []string{"--service-account " +
+			"needs --namespace"}},
 		{"doctor in another format", "doctor -o xml", "", Usage, "", []string{`--output "xml" is unknown`}},
 		{"a bad policy", "plan --policy bad.yaml", "", Failed, "", []string{"ampbridge: bad.yaml: line 3: "}},
 	} {
@@ -103,7 +124,12 @@ func TestStatusAndErrors(t *testing.T) {
 }
 
 func TestVersion(t *testing.T) {
-	if status, stdout, _ := run(t, "", "version"); status != OK || !strings.HasPrefix(stdout, "ampbridge ") || !strings.Contains(stdout, "go1.") {
+	if status, stdout, _ := run(
+		t,
+		"",
+		"version",
+	); status != OK || !strings.HasPrefix(stdout, "ampbridge ") ||
+		!strings.Contains(stdout, "go1.") {
 		t.Errorf("status %d: %q", status, stdout)
 	}
 }
@@ -135,7 +161,8 @@ func TestDoctorWithoutAccessReportsSkippedChecks(t *testing.T) {
 	if status != Unchecked || !strings.HasPrefix(stderr, "ampbridge: 0 checks passed, 27 skipped") {
 		t.Errorf("status %d, stderr %q", status, stderr)
 	}
-	for _, part := range []string{"– kubernetes       no Kubernetes cluster: name a kubeconfig", "– policy           no cluster to read it from: pass its file with --policy", "– write "} {
+	for _, part := range []string{"– kubernetes       no Kubernetes cluster: name a kubeconfig", "– policy           no " +
+		"cluster to read it from: pass its file with --policy", "– write "} {
 		if !strings.Contains(stdout, part) {
 			t.Errorf("stdout lacks %q:\n%s", part, stdout)
 		}

@@ -87,9 +87,24 @@ func registerSync(flags *pflag.FlagSet, o *reconcile.Options) {
 	flags.StringVar(&o.Policy, "policy", "", "the policy `FILE`; - is standard input")
 	registerKubeconfig(flags, &o.Kubeconfig)
 	flags.StringVarP(&o.Output, "output", "o", reconcile.Text, "output `FORMAT`: text or json")
-	flags.StringVar(&o.Namespace, "namespace", syncNamespace(), "ampbridge's own `NAMESPACE`, where sync stores since when service accounts are missing")
-	flags.BoolVar(&o.AllowShrink, "allow-shrink", false, "prune even where more than half of a role's or account's subjects would go at once")
-	flags.IntVar(&o.TrustQuota, "trust-quota", plan.TrustQuota, "the accounts' quota of `CHARACTERS` in a role's trust document, if it was raised")
+	flags.StringVar(
+		&o.Namespace,
+		"namespace",
+		syncNamespace(),
+		"ampbridge's own `NAMESPACE`, where sync stores since when service accounts are missing",
+	)
+	flags.BoolVar(
+		&o.AllowShrink,
+		"allow-shrink",
+		false,
+		"prune even where more than half of a role's or account's subjects would go at once",
+	)
+	flags.IntVar(
+		&o.TrustQuota,
+		"trust-quota",
+		plan.TrustQuota,
+		"the accounts' quota of `CHARACTERS` in a role's trust document, if it was raised",
+	)
 	flags.IntVar(&o.ProviderQuota, "provider-quota", reconcile.ProviderQuota, "the accounts' quota of OIDC `PROVIDERS`, if it was raised")
 }
 
@@ -98,13 +113,33 @@ func registerSyncAlone(flags *pflag.FlagSet, o *reconcile.Options) {
 	registerSync(flags, o)
 	flags.BoolVar(&o.Once, "once", false, "sync once and end, as in a CronJob")
 	flags.BoolVar(&o.DryRun, "dry-run", false, "print the plan and change nothing")
-	flags.BoolVar(&o.Remove, "remove", false, "delete what this cluster owns in the policy's accounts: its roles and its OIDC provider; needs --yes")
+	flags.BoolVar(
+		&o.Remove,
+		"remove",
+		false,
+		"delete what this cluster owns in the policy's accounts: its roles and its OIDC provider; needs --yes",
+	)
 	flags.StringVar(&o.HealthAddr, "health-addr", ":8081", "`HOST:PORT` for /healthz and /readyz")
 	flags.StringVar(&o.MetricsAddr, "metrics-addr", ":8080", "`HOST:PORT` for /metrics")
 	flags.StringVar(&o.Image, "image", "", "`IMAGE` of the config sidecar, as the webhook was told it: turns the auditor on")
-	flags.BoolVar(&o.NoBreaker, "no-breaker", false, "with --image: never pause the injection of a workload whose pods hang on the config sidecar")
-	flags.StringSliceVar(&o.Excluded, "excluded-namespaces", nil, "with --image: `NAMESPACES`, by commas, that the webhook's registration excludes")
-	flags.DurationVar(&o.PullGrace, "pull-grace", 0, "with --image: how long a node may take to pull that image before the injection of the workload pauses (default 1m0s)")
+	flags.BoolVar(
+		&o.NoBreaker,
+		"no-breaker",
+		false,
+		"with --image: never pause the injection of a workload whose pods hang on the config sidecar",
+	)
+	flags.StringSliceVar(
+		&o.Excluded,
+		"excluded-namespaces",
+		nil,
+		"with --image: `NAMESPACES`, by commas, that the webhook's registration excludes",
+	)
+	flags.DurationVar(
+		&o.PullGrace,
+		"pull-grace",
+		0,
+		"with --image: how long a node may take to pull that image before the injection of the workload pauses (default 1m0s)",
+	)
 	flags.BoolVar(&o.Yes, "yes", false, "with --remove: really delete")
 }
 
@@ -148,7 +183,11 @@ func validateSync(o reconcile.Options) error {
 		return usage.Errorf("--trust-quota %d is less than what every account has: write %d or more", o.TrustQuota, plan.TrustQuota)
 	}
 	if o.ProviderQuota != 0 && o.ProviderQuota < reconcile.ProviderQuota {
-		return usage.Errorf("--provider-quota %d is less than what every account has: write %d or more", o.ProviderQuota, reconcile.ProviderQuota)
+		return usage.Errorf(
+			"--provider-quota %d is less than what every account has: write %d or more",
+			o.ProviderQuota,
+			reconcile.ProviderQuota,
+		)
 	}
 	return usage.OneOf("output", o.Output, reconcile.Text, reconcile.JSON)
 }

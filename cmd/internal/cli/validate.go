@@ -53,7 +53,14 @@ func validatePolicies(paths []string, stdin io.Reader, stdout io.Writer) error {
 			errs = append(errs, err)
 			continue
 		}
-		if _, err := fmt.Fprintf(stdout, "%s: ok: cluster %s, %d destinations, %d grants\n", path, p.Cluster.Name, len(p.Destinations), len(p.Grants)); err != nil {
+		if _, err := fmt.Fprintf(
+			stdout,
+			"%s: ok: cluster %s, %d destinations, %d grants\n",
+			path,
+			p.Cluster.Name,
+			len(p.Destinations),
+			len(p.Grants),
+		); err != nil {
 			return err
 		}
 	}

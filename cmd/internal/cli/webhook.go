@@ -24,17 +24,52 @@ type webhookOptions struct {
 }
 
 func (o *webhookOptions) register(flags *pflag.FlagSet) {
-	flags.StringVar(&o.PolicyFile, "policy", "", "the policy `FILE`; a new version is used at once, a bad one is reported and the last good one stays in use")
-	flags.StringVar(&o.CertDir, "cert-dir", "", "`DIRECTORY` with tls.crt and tls.key, from cert-manager or made by you; the files may appear later and be renewed")
-	flags.StringVar(&o.CertSecret, "cert-secret", "", "instead of --cert-dir: `NAME` of the Secret in --namespace in which the webhook keeps the certificates that it makes and rotates itself")
+	flags.StringVar(
+		&o.PolicyFile,
+		"policy",
+		"",
+		"the policy `FILE`; a new version is used at once, a bad one is reported and the last good one stays in use",
+	)
+	flags.StringVar(
+		&o.CertDir,
+		"cert-dir",
+		"",
+		"`DIRECTORY` with tls.crt and tls.key, from cert-manager or made by you; the files may appear later and be renewed",
+	)
+	flags.StringVar(
+		&o.CertSecret,
+		"cert-secret",
+		"",
+		"instead of --cert-dir: `NAME` of the Secret in --namespace in which the webhook keeps the certificates that it makes and rotates itself",
+	)
 	flags.StringVar(&o.Service, "service", "", "with --cert-secret: `NAME` of the Service in --namespace that the API server calls")
-	flags.StringVar(&o.WebhookConfiguration, "webhook-configuration", "", "with --cert-secret: `NAME` of the MutatingWebhookConfiguration that is given the CA bundle (default \""+registration.DefaultName+"\")")
-	flags.StringVar(&o.Image, "image", "", "`IMAGE` of the config sidecar, for policies that name none; best the image of the webhook, by digest")
+	flags.StringVar(
+		&o.WebhookConfiguration,
+		"webhook-configuration",
+		"",
+		"with --cert-secret: `NAME` of the MutatingWebhookConfiguration that is given the CA bundle (default \""+registration.DefaultName+"\")",
+	)
+	flags.StringVar(
+		&o.Image,
+		"image",
+		"",
+		"`IMAGE` of the config sidecar, for policies that name none; best the image of the webhook, by digest",
+	)
 	flags.StringVar(&o.Addr, "addr", ":9443", "`HOST:PORT` on which the API server calls, over TLS")
 	flags.StringVar(&o.HealthAddr, "health-addr", ":8081", "`HOST:PORT` for /healthz and /readyz")
 	flags.StringVar(&o.MetricsAddr, "metrics-addr", ":8080", "`HOST:PORT` for /metrics")
-	flags.StringVar(&o.Namespace, "namespace", "", "ampbridge's own `NAMESPACE`, of the circuit breaker's state (without it there is no breaker), and of the webhook's Service and Secret")
-	flags.DurationVar(&o.DrainDelay, "drain-delay", 5*time.Second, "how long to serve after SIGTERM, until every API server has stopped calling")
+	flags.StringVar(
+		&o.Namespace,
+		"namespace",
+		"",
+		"ampbridge's own `NAMESPACE`, of the circuit breaker's state (without it there is no breaker), and of the webhook's Service and Secret",
+	)
+	flags.DurationVar(
+		&o.DrainDelay,
+		"drain-delay",
+		5*time.Second,
+		"how long to serve after SIGTERM, until every API server has stopped calling",
+	)
 	flags.StringVar(&o.logFormat, "log-format", "json", "`FORMAT` of the log on stderr: json or text")
 	flags.StringVar(&o.logLevel, "log-level", "info", "`LEVEL` of the log: debug, info, warn or error")
 	registerKubeconfig(flags, &o.kubeconfig)
@@ -63,7 +98,10 @@ func (o *webhookOptions) validate() error {
 func (o *webhookOptions) validateCertificate() error {
 	switch {
 	case o.CertDir == "" && o.CertSecret == "":
-		return usage.Errorf("--cert-dir is missing, or --cert-secret with --service: the first for certificates that something else renews, the second for certificates of the webhook itself")
+		return usage.Errorf(
+			"--cert-dir is missing, or --cert-secret with --service: the first for certificates that something else renews, the second " +
+				"for certificates of the webhook itself",
+		)
 	case o.CertDir != "" && o.CertSecret != "":
 		return usage.Errorf("--cert-dir and --cert-secret exclude each other: drop one")
 	}

@@ -43,7 +43,13 @@ func (x *runner) dryRun(ctx context.Context, s *subject) check.Finding {
 	if err != nil {
 		return skipped("%v", err)
 	}
-	pod, err := client.CoreV1().Pods(s.Namespace).Create(ctx, samplePod(s.Subject, x.policy.Token.Source), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	pod, err := client.CoreV1().Pods(
+		s.Namespace,
+	).Create(
+		ctx,
+		samplePod(s.Subject, x.policy.Token.Source),
+		metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}},
+	)
 	warning := strings.Join(collected.texts, "; ")
 	switch {
 	// Admission plugins forbid too, with other messages.
@@ -52,7 +58,11 @@ func (x *runner) dryRun(ctx context.Context, s *subject) check.Finding {
 	case apierrors.IsBadRequest(err) && strings.Contains(err.Error(), "dry run"):
 		return skipped("another webhook does not support dry runs: %v", err)
 	case err != nil:
-		return failed(check.NewFix("let the namespace admit a pod with the service account: this one is refused, with or without ampbridge"), "the pod is refused: %v", err)
+		return failed(
+			check.NewFix("let the namespace admit a pod with the service account: this one is refused, with or without ampbridge"),
+			"the pod is refused: %v",
+			err,
+		)
 	}
 	if annotation, injected := pod.Annotations[inject.AnnotationInjected]; injected {
 		var m inject.Injected
@@ -62,11 +72,20 @@ func (x *runner) dryRun(ctx context.Context, s *subject) check.Finding {
 		return passed("injected, for %s", strings.Join(m.Destinations, ", "))
 	}
 	if warning != "" {
-		return failed(check.NewFix("follow the webhook's warning; the webhook applies a changed policy within about a minute"), "the pod was not injected: %s", warning)
+		return failed(
+			check.NewFix("follow the webhook's warning; the webhook applies a changed policy within about a minute"),
+			"the pod was not injected: %s",
+			warning,
+		)
 	}
-	return failed(check.NewFix("the API server did not reach the webhook, or the webhook failed: both fail open; check the webhook's log, and whether the API server may connect to its pods (firewall, NetworkPolicy)",
-		check.Command{"kubectl", "logs", "--namespace", x.System, "--selector", kube.WebhookSelector, "--tail=50"}),
-		"the pod was not injected, and the webhook gave no reason")
+	return failed(
+		check.NewFix(
+			"the API server did not reach the webhook, or the webhook failed: both fail open; check the webhook's log, and whether the "+
+				"API server may connect to its pods (firewall, NetworkPolicy)",
+			check.Command{"kubectl", "logs", "--namespace", x.System, "--selector", kube.WebhookSelector, "--tail=50"},
+		),
+		"the pod was not injected, and the webhook gave no reason",
+	)
 }
 
 // samplePod returns a small pod like that of the prometheus-community chart. It
@@ -100,8 +119,18 @@ func samplePod(s policy.Subject, tokenSource string) *corev1.Pod {
 				SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
 			},
 			Containers: []corev1.Container{
-				container("prometheus-server-configmap-reload", "quay.io/prometheus-operator/prometheus-config-reloader", "--watched-dir=/etc/config", "--reload-url=http://127.0.0.1:9090/-/reload"),
-				container("prometheus-server", "quay.io/prometheus/prometheus", "--config.file=/etc/config/prometheus.yml", "--web.enable-lifecycle"),
+				container(
+					"prometheus-server-configmap-reload",
+					"quay.io/prometheus-operator/prometheus-config-reloader",
+					"--watched-dir=/etc/config",
+					"--reload-url=http://127.0.0.1:9090/-/reload",
+				),
+				container(
+					"prometheus-server",
+					"quay.io/prometheus/prometheus",
+					"--config.file=/etc/config/prometheus.yml",
+					"--web.enable-lifecycle",
+				),
 			},
 			Volumes: []corev1.Volume{{Name: "config-volume", VolumeSource: corev1.VolumeSource{
 				ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "ampbridge-doctor"}},
@@ -115,9 +144,19 @@ const tokenSeconds = 600
 
 // mintToken requests a token from the API server, as the kubelet does for a pod.
 func (x *runner) mintToken(ctx context.Context, s *subject) check.Finding {
-	response, err := x.cluster.client.CoreV1().ServiceAccounts(s.Namespace).CreateToken(ctx, s.ServiceAccount, &authenticationv1.TokenRequest{
-		Spec: authenticationv1.TokenRequestSpec{Audiences: []string{x.policy.Token.Audience}, ExpirationSeconds: new(int64(tokenSeconds))},
-	}, metav1.CreateOptions{})
+	response, err := x.cluster.client.CoreV1().ServiceAccounts(
+		s.Namespace,
+	).CreateToken(
+		ctx,
+		s.ServiceAccount,
+		&authenticationv1.TokenRequest{
+			Spec: authenticationv1.TokenRequestSpec{
+				Audiences:         []string{x.policy.Token.Audience},
+				ExpirationSeconds: new(int64(tokenSeconds)),
+			},
+		},
+		metav1.CreateOptions{},
+	)
 	switch {
 	case forbidden(err):
 		return skipped("you may not request tokens of %s/%s (create serviceaccounts/token)", s.Namespace, s.ServiceAccount)
@@ -128,7 +167,11 @@ func (x *runner) mintToken(ctx context.Context, s *subject) check.Finding {
 	if err != nil {
 		return failed(check.NewFix("check the API server"), "%v", err)
 	}
-	f := check.Token(claims, check.WantedToken{Issuer: x.issuer, Subject: s.String(), Audience: x.policy.Token.Audience, Source: "minted by TokenRequest"}, x.Now())
+	f := check.Token(
+		claims,
+		check.WantedToken{Issuer: x.issuer, Subject: s.String(), Audience: x.policy.Token.Audience, Source: "minted by TokenRequest"},
+		x.Now(),
+	)
 	if f.Status == check.Pass {
 		s.token, s.claims = response.Status.Token, claims
 	}

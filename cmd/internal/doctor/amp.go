@@ -36,11 +36,23 @@ func query(ctx context.Context, credentials aws.CredentialsProvider, d policy.De
 }
 
 // write sends one sample, as Prometheus does.
-func write(ctx context.Context, credentials aws.CredentialsProvider, d policy.Destination, labels map[string]string, at time.Time) *check.Refusal {
+func write(
+	ctx context.Context,
+	credentials aws.CredentialsProvider,
+	d policy.Destination,
+	labels map[string]string,
+	at time.Time,
+) *check.Refusal {
 	return writeTo(ctx, credentials, d.Workspace.Region, d.URL(), labels, at)
 }
 
-func writeTo(ctx context.Context, credentials aws.CredentialsProvider, region, url string, labels map[string]string, at time.Time) *check.Refusal {
+func writeTo(
+	ctx context.Context,
+	credentials aws.CredentialsProvider,
+	region, url string,
+	labels map[string]string,
+	at time.Time,
+) *check.Refusal {
 	header := http.Header{
 		"Content-Type": {"application/x-protobuf"}, "Content-Encoding": {"snappy"},
 		"X-Prometheus-Remote-Write-Version": {"0.1.0"},
@@ -49,7 +61,13 @@ func writeTo(ctx context.Context, credentials aws.CredentialsProvider, region, u
 }
 
 // signedCall returns nil if AMP answers with success.
-func signedCall(ctx context.Context, credentials aws.CredentialsProvider, region, method, at string, header http.Header, body []byte) *check.Refusal {
+func signedCall(
+	ctx context.Context,
+	credentials aws.CredentialsProvider,
+	region, method, at string,
+	header http.Header,
+	body []byte,
+) *check.Refusal {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	noAnswer := func(err error) *check.Refusal {

@@ -159,7 +159,15 @@ func (x *runner) provider(ctx context.Context, i *awsiam.Inspector, target plan.
 	}
 	fix := x.source.sync()
 	if !x.managed(d) {
-		create := check.Command{"aws", "iam", "create-open-id-connect-provider", "--url", string(x.issuer), "--client-id-list", x.policy.Token.Audience}
+		create := check.Command{
+			"aws",
+			"iam",
+			"create-open-id-connect-provider",
+			"--url",
+			string(x.issuer),
+			"--client-id-list",
+			x.policy.Token.Audience,
+		}
 		if !x.published.Public && x.published.Thumbprint != "" {
 			create = append(create, "--thumbprint-list", x.published.Thumbprint)
 		}
@@ -186,7 +194,12 @@ func (x *runner) checkRole(ctx context.Context, i *awsiam.Inspector, r destinati
 		case role == nil:
 			return failed(x.fixRole(r), "there is no role %s", arn)
 		case role.ARN != arn:
-			f := failed(check.NewFix("rename the destination, delete that role, or set it as the destination's role"), "%s has the same name, and names are unique across paths: %s does not exist", role.ARN, arn)
+			f := failed(
+				check.NewFix("rename the destination, delete that role, or set it as the destination's role"),
+				"%s has the same name, and names are unique across paths: %s does not exist",
+				role.ARN,
+				arn,
+			)
 			role = nil
 			return f
 		}
@@ -202,7 +215,12 @@ func (x *runner) checkRole(ctx context.Context, i *awsiam.Inspector, r destinati
 			if x.issuer == "" {
 				return skipped("the issuer is not known")
 			}
-			want := check.WantedTrust{Provider: x.target(d).Provider, Issuer: x.issuer, Audience: x.policy.Token.Audience, Subject: s.Subject}
+			want := check.WantedTrust{
+				Provider: x.target(d).Provider,
+				Issuer:   x.issuer,
+				Audience: x.policy.Token.Audience,
+				Subject:  s.Subject,
+			}
 			return check.Trust(role.Trust, want, x.fixTrust(r, role, want))
 		})
 	}

@@ -51,7 +51,12 @@ func (x *runner) checkCluster(ctx context.Context) {
 		ok := x.checks.Run(check.Kubernetes, check.About{}, func() check.Finding {
 			version, err := c.client.Discovery().ServerVersion()
 			if err != nil {
-				return failed(check.NewFix("check the kubeconfig, and whether the API server is up", check.Command{"kubectl", "cluster-info"}), "%s does not answer: %v", c.config.Host, err)
+				return failed(
+					check.NewFix("check the kubeconfig, and whether the API server is up", check.Command{"kubectl", "cluster-info"}),
+					"%s does not answer: %v",
+					c.config.Host,
+					err,
+				)
 			}
 			return passed("%s, %s", c.config.Host, version.GitVersion)
 		})
@@ -89,7 +94,9 @@ func (x *runner) installedPolicy(ctx context.Context) check.Finding {
 	if err != nil {
 		return skipped("the ConfigMaps of %s cannot be listed: %v: pass the policy's file with --policy", x.System, err)
 	}
-	install := check.NewFix("install ampbridge in that namespace, or pass its namespace with --ampbridge-namespace, or the policy's file with --policy")
+	install := check.NewFix(
+		"install ampbridge in that namespace, or pass its namespace with --ampbridge-namespace, or the policy's file with --policy",
+	)
 	switch len(found) {
 	case 0:
 		return failed(install, "namespace %s has no ConfigMap with the label %s and the key %s", x.System, kube.Selector, kube.PolicyKey)
@@ -99,7 +106,12 @@ func (x *runner) installedPolicy(ctx context.Context) check.Finding {
 		for _, p := range found {
 			several = append(several, p.ConfigMap)
 		}
-		return failed(check.NewFix("pass the policy's file with --policy"), "namespace %s has several policies: %s", x.System, strings.Join(several, ", "))
+		return failed(
+			check.NewFix("pass the policy's file with --policy"),
+			"namespace %s has several policies: %s",
+			x.System,
+			strings.Join(several, ", "),
+		)
 	}
 	x.source = policySource{namespace: x.System, release: strings.TrimSuffix(found[0].ConfigMap, policySuffix)}
 	x.policy, err = policy.Parse([]byte(found[0].Text))
@@ -161,45 +173,106 @@ func (c *cluster) labelledAccounts(ctx context.Context) ([]policy.Subject, error
 }
 
 func namespaceFinding(name string, labels map[string]string, err error) check.Finding {
-	label := check.Command{"kubectl", "label", "namespace", name, "--overwrite", policy.LabelInjection + "=" + string(policy.InjectionEnabled)}
+	label := check.Command{
+		"kubectl",
+		"label",
+		"namespace",
+		name,
+		"--overwrite",
+		policy.LabelInjection + "=" + string(policy.InjectionEnabled),
+	}
 	value, labelled := labels[policy.LabelInjection]
 	switch {
 	case apierrors.IsNotFound(err):
-		return failed(check.NewFix("create the namespace and label it", check.Command{"kubectl", "create", "namespace", name}, label), "namespace %s does not exist", name)
+		return failed(
+			check.NewFix("create the namespace and label it", check.Command{"kubectl", "create", "namespace", name}, label),
+			"namespace %s does not exist",
+			name,
+		)
 	case err != nil:
 		return skipped("namespace %s cannot be read: %v", name, err)
 	case !labelled:
-		return failed(check.NewFix("label the namespace, and restart Prometheus", label), "namespace %s does not carry the label %s: the webhook is not called for it", name, policy.LabelInjection)
+		return failed(
+			check.NewFix("label the namespace, and restart Prometheus", label),
+			"namespace %s does not carry the label %s: the webhook is not called for it",
+			name,
+			policy.LabelInjection,
+		)
 	case value != string(policy.InjectionEnabled) && value != string(policy.InjectionAnnotated):
-		return failed(check.NewFix("write enabled, or annotated", label), "the label %s of namespace %s is %q", policy.LabelInjection, name, value)
+		return failed(
+			check.NewFix("write enabled, or annotated", label),
+			"the label %s of namespace %s is %q",
+			policy.LabelInjection,
+			name,
+			value,
+		)
 	}
 	return passed("%s carries %s=%s", name, policy.LabelInjection, value)
 }
 
 func serviceAccountFinding(s policy.Subject, labels, annotations map[string]string, err error) check.Finding {
 	annotate := func(suffix string) check.Command {
-		return check.Command{"kubectl", "annotate", "serviceaccount", s.ServiceAccount, "--namespace", s.Namespace, "--overwrite", policy.AnnotationInject + suffix}
+		return check.Command{
+			"kubectl",
+			"annotate",
+			"serviceaccount",
+			s.ServiceAccount,
+			"--namespace",
+			s.Namespace,
+			"--overwrite",
+			policy.AnnotationInject + suffix,
+		}
 	}
 	switch value := annotations[policy.AnnotationInject]; {
 	case apierrors.IsNotFound(err):
-		return failed(check.NewFix("create it, or grant the one that Prometheus uses", check.Command{"kubectl", "create", "serviceaccount", s.ServiceAccount, "--namespace", s.Namespace}),
-			"service account %s does not exist in namespace %s", s.ServiceAccount, s.Namespace)
+		return failed(
+			check.NewFix(
+				"create it, or grant the one that Prometheus uses",
+				check.Command{"kubectl", "create", "serviceaccount", s.ServiceAccount, "--namespace", s.Namespace},
+			),
+			"service account %s does not exist in namespace %s",
+			s.ServiceAccount,
+			s.Namespace,
+		)
 	case err != nil:
 		return skipped("service account %s/%s cannot be read: %v", s.Namespace, s.ServiceAccount, err)
 	case value == "false":
-		return failed(check.NewFix("remove the annotation", annotate("-")), "%s/%s has opted out: annotation %s=false", s.Namespace, s.ServiceAccount, policy.AnnotationInject)
+		return failed(
+			check.NewFix("remove the annotation", annotate("-")),
+			"%s/%s has opted out: annotation %s=false",
+			s.Namespace,
+			s.ServiceAccount,
+			policy.AnnotationInject,
+		)
 	case value != "" && value != "true":
-		return failed(check.NewFix("write true or false", annotate("=true")), "annotation %s of %s/%s is %q", policy.AnnotationInject, s.Namespace, s.ServiceAccount, value)
+		return failed(
+			check.NewFix("write true or false", annotate("=true")),
+			"annotation %s of %s/%s is %q",
+			policy.AnnotationInject,
+			s.Namespace,
+			s.ServiceAccount,
+			value,
+		)
 	case value == "" && labels[policy.LabelInjection] == string(policy.InjectionAnnotated):
-		return warned(check.NewFix("annotate the service account, or its pods", annotate("=true")),
-			"the namespace injects only with an annotation (%s=annotated), and %s/%s has none: its pods need it", policy.LabelInjection, s.Namespace, s.ServiceAccount)
+		return warned(
+			check.NewFix("annotate the service account, or its pods", annotate("=true")),
+			"the namespace injects only with an annotation (%s=annotated), and %s/%s has none: its pods need it",
+			policy.LabelInjection,
+			s.Namespace,
+			s.ServiceAccount,
+		)
 	}
 	return passed("the service account exists")
 }
 
 // grantFinding asks the policy as the webhook does. It also returns the granted
 // destinations.
-func grantFinding(p *policy.Policy, s policy.Subject, labels, annotations map[string]string, source policySource) (check.Finding, []policy.Destination) {
+func grantFinding(
+	p *policy.Policy,
+	s policy.Subject,
+	labels, annotations map[string]string,
+	source policySource,
+) (check.Finding, []policy.Destination) {
 	// Earlier checks judge the label and the annotation. Here they count as right.
 	injection := policy.Injection(labels[policy.LabelInjection])
 	if injection != policy.InjectionAnnotated {
@@ -208,17 +281,55 @@ func grantFinding(p *policy.Policy, s policy.Subject, labels, annotations map[st
 	effective := map[string]string{}
 	maps.Copy(effective, annotations)
 	effective[policy.AnnotationInject] = "true"
-	d := p.Decide(policy.Request{Namespace: s.Namespace, Injection: injection, ServiceAccount: s.ServiceAccount, Prometheus: true, ServiceAccountAnnotations: effective})
+	d := p.Decide(
+		policy.Request{
+			Namespace:                 s.Namespace,
+			Injection:                 injection,
+			ServiceAccount:            s.ServiceAccount,
+			Prometheus:                true,
+			ServiceAccountAnnotations: effective,
+		},
+	)
 	switch d.Reason {
 	case policy.Granted:
 		return passed("it may write to %s", names(d.Destinations)), d.Destinations
 	case policy.Paused:
-		return failed(check.NewFix("in the policy ("+source.String()+"), write paused: false"), "the policy is paused: nothing new is injected"), nil
+		return failed(
+			check.NewFix("in the policy ("+source.String()+"), write paused: false"),
+			"the policy is paused: nothing new is injected",
+		), nil
 	case policy.NotGranted:
-		return failed(check.NewFix(fmt.Sprintf("in the policy (%s), add to grants: {namespaces: [%s], serviceAccounts: [%s], destinations: [%s]}", source, s.Namespace, s.ServiceAccount, p.Destinations[0].Name)),
-			"no grant of the policy covers %s/%s", s.Namespace, s.ServiceAccount), nil
+		return failed(
+			check.NewFix(
+				fmt.Sprintf(
+					"in the policy (%s), add to grants: {namespaces: [%s], serviceAccounts: [%s], destinations: [%s]}",
+					source,
+					s.Namespace,
+					s.ServiceAccount,
+					p.Destinations[0].Name,
+				),
+			),
+			"no grant of the policy covers %s/%s",
+			s.Namespace,
+			s.ServiceAccount,
+		), nil
 	case policy.UnknownDestination:
-		return failed(check.NewFix("correct the annotation", check.Command{"kubectl", "annotate", "serviceaccount", s.ServiceAccount, "--namespace", s.Namespace, policy.AnnotationDestinations + "-"}), "%s", d.Warning), nil
+		return failed(
+			check.NewFix(
+				"correct the annotation",
+				check.Command{
+					"kubectl",
+					"annotate",
+					"serviceaccount",
+					s.ServiceAccount,
+					"--namespace",
+					s.Namespace,
+					policy.AnnotationDestinations + "-",
+				},
+			),
+			"%s",
+			d.Warning,
+		), nil
 	}
 	return failed(check.NewFix("follow the warning"), "%s: %s", d.Reason, d.Warning), nil
 }

@@ -53,7 +53,11 @@ func (x *runner) inPod(ctx context.Context, env map[string]string) {
 		return f
 	})
 	if given.credentials != "" {
-		x.checks.Exclude(check.About{}, "the environment of the Prometheus container is not visible here: run doctor without --in-pod", check.Identity)
+		x.checks.Exclude(
+			check.About{},
+			"the environment of the Prometheus container is not visible here: run doctor without --in-pod",
+			check.Identity,
+		)
 	} else {
 		x.checks.Run(check.Identity, check.About{}, func() check.Finding { return check.Environment(check.ContainerState{Env: env}) })
 	}
@@ -122,14 +126,21 @@ func readSidecarConfig(env map[string]string) (sidecarConfig, error) {
 		region = env["AWS_DEFAULT_REGION"]
 	}
 	if role == "" || file == "" || region == "" {
-		return sidecarConfig{}, errors.New("this is not a container of ampbridge, and AWS_ROLE_ARN, AWS_WEB_IDENTITY_TOKEN_FILE or AWS_REGION is missing: the pod has no identity for AWS")
+		return sidecarConfig{}, errors.New(
+			"this is not a container of ampbridge, and AWS_ROLE_ARN, AWS_WEB_IDENTITY_TOKEN_FILE or AWS_REGION is missing: the pod has " +
+				"no identity for AWS",
+		)
 	}
 	arn, err := policy.ParseARN(role)
 	if err != nil {
 		return sidecarConfig{}, fmt.Errorf("AWS_ROLE_ARN: %w", err)
 	}
 	endpoint := policy.STS{Endpoint: env["AWS_ENDPOINT_URL_STS"]}
-	return sidecarConfig{token: file, sts: endpoint, destinations: []podDestination{{exchange{region, arn, policy.ARN{}, endpoint}, "", ""}}}, nil
+	return sidecarConfig{
+		token:        file,
+		sts:          endpoint,
+		destinations: []podDestination{{exchange{region, arn, policy.ARN{}, endpoint}, "", ""}},
+	}, nil
 }
 
 // readToken reads the pod's token. It returns no token that AWS would refuse.
@@ -137,11 +148,25 @@ func readToken(path string, want check.WantedToken, now time.Time) (string, chec
 	text, err := os.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return "", check.Claims{}, failed(check.NewFix("the volume with the token is missing: replace the pod, in a labelled namespace and with a service account of a grant"), "the token file %s does not exist", path)
+		return "", check.Claims{}, failed(
+			check.NewFix(
+				"the volume with the token is missing: replace the pod, in a labelled namespace and with a service account of a grant",
+			),
+			"the token file %s does not exist",
+			path,
+		)
 	case err != nil:
-		return "", check.Claims{}, failed(check.NewFix("let the container's user read the file: run it as the user that the pod's other containers have"), "the token cannot be read: %v", err)
+		return "", check.Claims{}, failed(
+			check.NewFix("let the container's user read the file: run it as the user that the pod's other containers have"),
+			"the token cannot be read: %v",
+			err,
+		)
 	case len(bytes.TrimSpace(text)) == 0:
-		return "", check.Claims{}, failed(check.NewFix("replace the pod, and check the kubelet of its node"), "the token file %s is empty", path)
+		return "", check.Claims{}, failed(
+			check.NewFix("replace the pod, and check the kubelet of its node"),
+			"the token file %s is empty",
+			path,
+		)
 	}
 	token := string(bytes.TrimSpace(text))
 	claims, err := check.ReadClaims(token)

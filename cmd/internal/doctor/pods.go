@@ -85,8 +85,15 @@ func (x *runner) checkPod(ctx context.Context, s *subject, pod *runningPod) {
 	}
 	x.checks.Run(check.Sidecar, pod.about, func() check.Finding {
 		if reason := waiting(pod.Pod); reason != "" {
-			return failed(check.NewFix("let the node have the image that sidecar.image of the policy, or the webhook's --image, names (sidecar.imagePullSecrets for a private registry); then replace the pod", rollout(pod.Pod)),
-				"it does not start, and Prometheus waits for it: %s", reason)
+			return failed(
+				check.NewFix(
+					"let the node have the image that sidecar.image of the policy, or the webhook's --image, names (sidecar.imagePullSecrets "+
+						"for a private registry); then replace the pod",
+					rollout(pod.Pod),
+				),
+				"it does not start, and Prometheus waits for it: %s",
+				reason,
+			)
 		}
 		status, err := kube.SidecarStatus(ctx, x.cluster.client.CoreV1(), pod.Pod)
 		if err != nil {
@@ -136,7 +143,8 @@ func (*runner) flow(ctx context.Context, names []string, metrics func() (string,
 // is none, or the pod is still being created.
 func waiting(pod *corev1.Pod) string {
 	for _, c := range pod.Status.InitContainerStatuses {
-		if w := c.State.Waiting; c.Name == sidecarconfig.ContainerName && w != nil && w.Reason != "PodInitializing" && w.Reason != "ContainerCreating" {
+		if w := c.State.Waiting; c.Name == sidecarconfig.ContainerName && w != nil && w.Reason != "PodInitializing" &&
+			w.Reason != "ContainerCreating" {
 			return strings.TrimSuffix(w.Reason+": "+w.Message, ": ")
 		}
 	}

@@ -47,7 +47,9 @@ func (x *runner) fixRole(r destinationRole) check.Fix {
 	path := strings.TrimSuffix(strings.TrimPrefix(r.arn.Resource, "role"), name)
 	fix := x.fixPermission(r)
 	fix.Summary = "create the role (with a permissions boundary, if your account has one), or let sync manage it (trust.manage: roles)"
-	fix.Commands = append([]check.Command{{"aws", "iam", "create-role", "--role-name", name, "--path", path, "--assume-role-policy-document", x.trust(r)}}, fix.Commands...)
+	fix.Commands = append(
+		[]check.Command{{"aws", "iam", "create-role", "--role-name", name, "--path", path, "--assume-role-policy-document", x.trust(r)}},
+		fix.Commands...)
 	return fix
 }
 
@@ -65,19 +67,35 @@ func (x *runner) fixTrust(r destinationRole, role *plan.Role, want check.WantedT
 		fix := x.source.sync()
 		// A document for one subject alone is always below the quota.
 		if r.about.Subject == "" && want.ExceedsQuota(role.Trust, plan.TrustQuota) {
-			fix.Summary = fmt.Sprintf("with this subject the trust document exceeds AWS's default of %d characters: request a higher quota (role trust policy length) and pass it to sync (--trust-quota), "+
-				"or give each service account its own role (trust.roleScope: serviceAccount), or grant fewer; then ", plan.TrustQuota) + fix.Summary
+			fix.Summary = fmt.Sprintf(
+				"with this subject the trust document exceeds AWS's default of %d characters: request a higher quota (role trust policy "+
+					"length) and pass it to sync (--trust-quota), "+
+					"or give each service account its own role (trust.roleScope: serviceAccount), or grant fewer; then ",
+				plan.TrustQuota,
+			) + fix.Summary
 		}
 		return fix
 	}
-	return check.NewFix("replace the trust document (add the statements of other clusters in it)", check.Command{"aws", "iam", "update-assume-role-policy",
-		"--role-name", r.arn.RoleName(), "--policy-document", x.trust(r)})
+	return check.NewFix(
+		"replace the trust document (add the statements of other clusters in it)",
+		check.Command{"aws", "iam", "update-assume-role-policy",
+			"--role-name", r.arn.RoleName(), "--policy-document", x.trust(r)},
+	)
 }
 
 func (x *runner) fixPermission(r destinationRole) check.Fix {
 	if x.managed(r.destination) {
 		return x.source.sync()
 	}
-	return check.NewFix("add a permission document to the role", check.Command{"aws", "iam", "put-role-policy",
-		"--role-name", r.arn.RoleName(), "--policy-name", plan.PolicyName, "--policy-document", policy.PermissionDocument(r.destination).String()})
+	return check.NewFix("add a permission document to the role", check.Command{
+		"aws",
+		"iam",
+		"put-role-policy",
+		"--role-name",
+		r.arn.RoleName(),
+		"--policy-name",
+		plan.PolicyName,
+		"--policy-document",
+		policy.PermissionDocument(r.destination).String(),
+	})
 }

@@ -74,7 +74,10 @@ func (x *runner) inCluster(ctx context.Context) {
 		x.checkWebhook(ctx)
 		for _, s := range x.subjects {
 			if x.checks.Run(check.Injection, s.about, func() check.Finding { return x.dryRun(ctx, s) }) {
-				x.checks.Prove(check.Certificate, "the API server called the webhook in the dry run, and it verifies the certificate with the bundle")
+				x.checks.Prove(
+					check.Certificate,
+					"the API server called the webhook in the dry run, and it verifies the certificate with the bundle",
+				)
 			}
 		}
 		for _, s := range x.subjects {

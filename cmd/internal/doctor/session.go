@@ -69,13 +69,21 @@ func (e exchange) session(ctx context.Context, token string) (aws.CredentialsPro
 }
 
 func static(c *types.Credentials) aws.CredentialsProvider {
-	return credentials.NewStaticCredentialsProvider(aws.ToString(c.AccessKeyId), aws.ToString(c.SecretAccessKey), aws.ToString(c.SessionToken))
+	return credentials.NewStaticCredentialsProvider(
+		aws.ToString(c.AccessKeyId),
+		aws.ToString(c.SecretAccessKey),
+		aws.ToString(c.SessionToken),
+	)
 }
 
 // stsHTTP returns the HTTP client for STS: the policy sets its proxy and its CA
 // bundle.
 func stsHTTP(o policy.STS) (*http.Client, error) {
-	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12}}
+	transport := &http.Transport{
+		Proxy:             http.ProxyFromEnvironment,
+		DisableKeepAlives: true,
+		TLSClientConfig:   &tls.Config{MinVersion: tls.VersionTLS12},
+	}
 	if o.ProxyURL != "" {
 		proxy, err := url.Parse(o.ProxyURL)
 		if err != nil {

@@ -153,7 +153,17 @@ func (x *runner) leaderMetrics(ctx context.Context, host string) (string, error)
 		if pod.Status.Phase != corev1.PodRunning {
 			return "", fmt.Errorf("its pod is %s", pod.Status.Phase)
 		}
-		text, err := x.cluster.client.CoreV1().Pods(x.System).ProxyGet("http", pod.Name, strconv.Itoa(metricsPort(pod)), "/metrics", nil).DoRaw(ctx)
+		text, err := x.cluster.client.CoreV1().Pods(
+			x.System,
+		).ProxyGet(
+			"http",
+			pod.Name,
+			strconv.Itoa(metricsPort(pod)),
+			"/metrics",
+			nil,
+		).DoRaw(
+			ctx,
+		)
 		if err != nil {
 			return "", fmt.Errorf("its metrics cannot be read through the API server: %w", err)
 		}

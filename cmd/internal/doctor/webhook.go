@@ -58,7 +58,11 @@ func (x *runner) checkWebhook(ctx context.Context) {
 }
 
 func (x *runner) registration(ctx context.Context) (*admissionv1.MutatingWebhookConfiguration, check.Finding) {
-	object, err := x.cluster.client.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, registration.DefaultName, metav1.GetOptions{})
+	object, err := x.cluster.client.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(
+		ctx,
+		registration.DefaultName,
+		metav1.GetOptions{},
+	)
 	switch {
 	case apierrors.IsNotFound(err):
 		return nil, failed(reinstall, "there is no MutatingWebhookConfiguration %s: nothing is injected", registration.DefaultName)
@@ -102,7 +106,8 @@ func selects(selector *metav1.LabelSelector, set map[string]string) bool {
 
 func createsPods(w admissionv1.MutatingWebhook) bool {
 	return slices.ContainsFunc(w.Rules, func(r admissionv1.RuleWithOperations) bool {
-		return slices.Contains(r.Resources, "pods") && (slices.Contains(r.Operations, admissionv1.Create) || slices.Contains(r.Operations, admissionv1.OperationAll))
+		return slices.Contains(r.Resources, "pods") &&
+			(slices.Contains(r.Operations, admissionv1.Create) || slices.Contains(r.Operations, admissionv1.OperationAll))
 	})
 }
 
@@ -116,7 +121,12 @@ func (x *runner) endpoints(ctx context.Context, c admissionv1.WebhookClientConfi
 	if apierrors.IsNotFound(err) {
 		return failed(reinstall, "the Service %s does not exist", service)
 	}
-	list, listErr := x.cluster.client.DiscoveryV1().EndpointSlices(c.Service.Namespace).List(ctx, metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=" + c.Service.Name})
+	list, listErr := x.cluster.client.DiscoveryV1().EndpointSlices(
+		c.Service.Namespace,
+	).List(
+		ctx,
+		metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=" + c.Service.Name},
+	)
 	if err := errors.Join(err, listErr); err != nil {
 		return skipped("the endpoints of %s cannot be read: %v", service, err)
 	}
@@ -134,7 +144,12 @@ func (x *runner) endpoints(ctx context.Context, c admissionv1.WebhookClientConfi
 	case ready > 0:
 		return passed("%d ready behind %s", ready, service)
 	case waiting > 0:
-		return failed(check.NewFix("find out why the webhook's pods are not ready", pods), "none of the %d pods behind %s is ready: nothing is injected", waiting, service)
+		return failed(
+			check.NewFix("find out why the webhook's pods are not ready", pods),
+			"none of the %d pods behind %s is ready: nothing is injected",
+			waiting,
+			service,
+		)
 	}
 	return failed(check.NewFix("find out why the webhook has no pods", pods), "no pod is behind %s: nothing is injected", service)
 }
@@ -154,9 +169,13 @@ func host(c admissionv1.WebhookClientConfig) string {
 // certificate verifies the webhook's certificate with the CA bundle. It reads the
 // certificate from a connection if possible, else from the Secret.
 func (x *runner) certificate(ctx context.Context, c admissionv1.WebhookClientConfig) check.Finding {
-	renew := check.NewFix("let the webhook, or cert-manager, write the bundle again: restart the webhook; with a certificate of your own, pass its CA to the chart")
+	renew := check.NewFix(
+		"let the webhook, or cert-manager, write the bundle again: restart the webhook; with a certificate of your own, pass its CA to the chart",
+	)
 	if c.Service != nil {
-		renew.Commands = []check.Command{{"kubectl", "rollout", "restart", "--namespace", c.Service.Namespace, "deployment/" + c.Service.Name}}
+		renew.Commands = []check.Command{
+			{"kubectl", "rollout", "restart", "--namespace", c.Service.Namespace, "deployment/" + c.Service.Name},
+		}
 	}
 	roots := x509.NewCertPool()
 	if len(c.CABundle) == 0 {
@@ -177,7 +196,9 @@ func (x *runner) certificate(ctx context.Context, c admissionv1.WebhookClientCon
 	if now.After(leaf.NotAfter) {
 		return failed(renew, "the certificate %s expired at %s", where, leaf.NotAfter.UTC().Format(time.RFC3339))
 	}
-	if _, err := leaf.Verify(x509.VerifyOptions{DNSName: host(c), Roots: roots, Intermediates: intermediates, CurrentTime: now}); err != nil {
+	if _, err := leaf.Verify(
+		x509.VerifyOptions{DNSName: host(c), Roots: roots, Intermediates: intermediates, CurrentTime: now},
+	); err != nil {
 		return failed(renew, "the CA bundle does not verify the certificate %s: %v", where, err)
 	}
 	if left := leaf.NotAfter.Sub(now); left < expiresSoon && left < leaf.NotAfter.Sub(leaf.NotBefore)/10 {

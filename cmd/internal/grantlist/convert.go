@@ -106,7 +106,14 @@ func (c *conversion) check(i int) bool {
 		return false
 	}
 	if len(e.Audiences) > 0 && !slices.Contains(e.Audiences, bootstrap.SyncAudience) {
-		c.addFinding(i, true, "oidc_provider_client_id_list %q lacks %s, the audience of the tokens that ampbridge asks for; set token.audience by hand if it must be another", e.Audiences, bootstrap.SyncAudience)
+		c.addFinding(
+			i,
+			true,
+			"oidc_provider_client_id_list %q lacks %s, the audience of the tokens that ampbridge asks for; set token.audience by hand if "+
+				"it must be another",
+			e.Audiences,
+			bootstrap.SyncAudience,
+		)
 		return false
 	}
 	for _, audience := range e.Audiences {
@@ -115,7 +122,12 @@ func (c *conversion) check(i int) bool {
 		}
 	}
 	if len(e.Thumbprints) > 0 {
-		c.addFinding(i, false, "thumbprints are left out: AWS needs them only of private certificate authorities; with one of those keep the provider yourself (--existing-provider)")
+		c.addFinding(
+			i,
+			false,
+			"thumbprints are left out: AWS needs them only of private certificate authorities; with one of those keep the provider "+
+				"yourself (--existing-provider)",
+		)
 	}
 	if e.ClusterURL != "" && e.ClusterURL != e.Issuer {
 		c.addFinding(i, false, "eks_cluster_oidc_issuer_url is left out: tokens are issued by oidc_provider_url")
@@ -133,7 +145,13 @@ func (c *conversion) name(entries []int, taken map[string]bool) string {
 	for _, text := range []string{first.Environment, first.Environment + "-" + first.Instance, first.Instance} {
 		if name := dnsLabel(text); name != "" && !taken[name] {
 			if name != first.Environment {
-				c.addFinding(entries[0], false, "the cluster is called %s: environment_name %q is not a unique DNS label", name, first.Environment)
+				c.addFinding(
+					entries[0],
+					false,
+					"the cluster is called %s: environment_name %q is not a unique DNS label",
+					name,
+					first.Environment,
+				)
 			}
 			for _, i := range entries[1:] {
 				if other := c.list[i].Environment; other != first.Environment {
@@ -143,7 +161,14 @@ func (c *conversion) name(entries []int, taken map[string]bool) string {
 			return name
 		}
 	}
-	c.reject(entries, fmt.Sprintf("environment_name %q and instance_name %q give no unused name for the cluster: make one of them unique", first.Environment, first.Instance))
+	c.reject(
+		entries,
+		fmt.Sprintf(
+			"environment_name %q and instance_name %q give no unused name for the cluster: make one of them unique",
+			first.Environment,
+			first.Instance,
+		),
+	)
 	return ""
 }
 
@@ -160,7 +185,12 @@ func dnsLabel(text string) string {
 // read any of them as something else.
 func (c *conversion) policy(name, issuer string, entries []int) []byte {
 	var b strings.Builder
-	boundary := policy.ARN{Partition: c.options.Workspace.Partition, Service: "iam", Account: c.options.Workspace.Account, Resource: "policy/ampbridge-boundary." + name}
+	boundary := policy.ARN{
+		Partition: c.options.Workspace.Partition,
+		Service:   "iam",
+		Account:   c.options.Workspace.Account,
+		Resource:  "policy/ampbridge-boundary." + name,
+	}
 	fmt.Fprintf(&b, `# Made by ampbridge bootstrap policy from an %s. Every field is explained in docs/policy.md.
 apiVersion: %s
 kind: %s

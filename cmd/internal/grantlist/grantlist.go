@@ -117,7 +117,11 @@ func parseHCL(data []byte, file string) ([]Entry, error) {
 	}
 	value, diagnostics := found[0].Expr.Value(nil)
 	if diagnostics.HasErrors() {
-		return nil, fmt.Errorf("%s refers to something else, which is not known here: write the values out, or take them from terraform output -json: %w", Name, diagnostics)
+		return nil, fmt.Errorf(
+			"%s refers to something else, which is not known here: write the values out, or take them from terraform output -json: %w",
+			Name,
+			diagnostics,
+		)
 	}
 	if !value.IsWhollyKnown() || value.IsNull() || value.Type() == cty.NilType {
 		return nil, fmt.Errorf("%s has no value", Name)

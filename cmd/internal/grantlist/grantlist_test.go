@@ -98,7 +98,14 @@ const (
 )
 
 func entry(environment, issuer, namespace, account string) Entry {
-	return Entry{Environment: environment, Instance: "one", Issuer: issuer, Namespace: namespace, ServiceAccount: account, Audiences: []string{"sts.amazonaws.com"}}
+	return Entry{
+		Environment:    environment,
+		Instance:       "one",
+		Issuer:         issuer,
+		Namespace:      namespace,
+		ServiceAccount: account,
+		Audiences:      []string{"sts.amazonaws.com"},
+	}
 }
 
 func TestConvertTheSeed(t *testing.T) {
@@ -131,7 +138,10 @@ trust:
 	if diff := cmp.Diff(want, string(clusters[0].Policy)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if text := fmt.Sprint(findings); strings.Contains(text, "not converted") || !strings.Contains(text, "thumbprints are left out") || !strings.Contains(text, "eks_cluster_oidc_issuer_url is left out") {
+	if text := fmt.Sprint(
+		findings,
+	); strings.Contains(text, "not converted") || !strings.Contains(text, "thumbprints are left out") ||
+		!strings.Contains(text, "eks_cluster_oidc_issuer_url is left out") {
 		t.Errorf("findings %s", text)
 	}
 }
@@ -161,7 +171,9 @@ func TestConvertSeveral(t *testing.T) {
 	}, got); diff != "" {
 		t.Errorf("(-want +got):\n%s\n%v", diff, findings)
 	}
-	for _, part := range []string{`[4] ("monitoring/second"): note: is the same service account`, `[3] ("team-a/prometheus"): note: environment_name "test": the issuer is that of cluster dev`, "[2] (\"monitoring/prometheus\"): note: the cluster is called dev-one"} {
+	for _, part := range []string{`[4] ("monitoring/second"): note: is the same service account`, `[3] ("team-a/prometheus"): ` +
+		`note: environment_name "test": the issuer is that of cluster dev`, "[2] (\"monitoring/prometheus\"): note: the cluster is " +
+		"called dev-one"} {
 		if !strings.Contains(fmt.Sprint(findings), part) {
 			t.Errorf("no finding %q in %v", part, findings)
 		}
@@ -205,7 +217,8 @@ func TestConvertNamesWhatIsLost(t *testing.T) {
 		e.Environment = `"; DROP`
 	})
 	clusters, findings := Convert([]Entry{noted}, options)
-	if len(clusters) != 1 || clusters[0].Name != "drop" || strings.Contains(string(clusters[0].Policy), "\nkind: Secret") || !strings.Contains(fmt.Sprint(findings), `the field "role_name" is not known`) {
+	if len(clusters) != 1 || clusters[0].Name != "drop" || strings.Contains(string(clusters[0].Policy), "\nkind: Secret") ||
+		!strings.Contains(fmt.Sprint(findings), `the field "role_name" is not known`) {
 		t.Errorf("%v\n%v", findings, clusters)
 	}
 }

@@ -57,7 +57,11 @@ func (c Cluster) Issuer(ctx context.Context, expected policy.Issuer) (policy.Iss
 	const path = "/.well-known/openid-configuration"
 	data, err := c.Client.Discovery().RESTClient().Get().AbsPath(path).DoRaw(ctx)
 	if err != nil {
-		return "", fmt.Errorf("the cluster's issuer: %s: %w (the ClusterRole system:service-account-issuer-discovery allows reading it)", path, err)
+		return "", fmt.Errorf(
+			"the cluster's issuer: %s: %w (the ClusterRole system:service-account-issuer-discovery allows reading it)",
+			path,
+			err,
+		)
 	}
 	var document struct {
 		Issuer policy.Issuer `json:"issuer"`
@@ -66,7 +70,12 @@ func (c Cluster) Issuer(ctx context.Context, expected policy.Issuer) (policy.Iss
 		return "", fmt.Errorf("the cluster's issuer: %s: %w", path, err)
 	}
 	if expected != "" && expected != document.Issuer {
-		return "", fmt.Errorf("cluster.issuer is %q, but this cluster's is %q: they must be the same byte for byte; leave cluster.issuer out, or use the kubeconfig of the other cluster", expected, document.Issuer)
+		return "", fmt.Errorf(
+			"cluster.issuer is %q, but this cluster's is %q: they must be the same byte for byte; leave cluster.issuer out, or use the "+
+				"kubeconfig of the other cluster",
+			expected,
+			document.Issuer,
+		)
 	}
 	if err := document.Issuer.Validate(); err != nil {
 		return "", fmt.Errorf("the cluster's issuer: %w", err)
@@ -99,8 +108,11 @@ func (c Cluster) ServiceAccounts(ctx context.Context) ([]plan.ServiceAccount, er
 			}
 			for _, sa := range list.Items {
 				accounts = append(accounts, plan.ServiceAccount{
-					Namespace: sa.Namespace, Injection: policy.Injection(ns.Labels[policy.LabelInjection]),
-					Name: sa.Name, Annotations: RequestAnnotations(sa.Annotations, policy.AnnotationRoleARN), Created: sa.CreationTimestamp.Time,
+					Namespace:   sa.Namespace,
+					Injection:   policy.Injection(ns.Labels[policy.LabelInjection]),
+					Name:        sa.Name,
+					Annotations: RequestAnnotations(sa.Annotations, policy.AnnotationRoleARN),
+					Created:     sa.CreationTimestamp.Time,
 				})
 			}
 			return list.Continue, nil

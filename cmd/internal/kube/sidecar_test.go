@@ -29,7 +29,8 @@ func TestSidecarStatus(t *testing.T) {
 		{"it answers", "10.0.0.1", []corev1.ContainerPort{{ContainerPort: 19095}}, http.StatusOK, good, ""},
 		{"no port", "10.0.0.1", nil, http.StatusOK, good, "the sidecar serves no status"},
 		{"no address", "", []corev1.ContainerPort{{ContainerPort: 19095}}, http.StatusOK, good, "no address yet"},
-		{"nothing listens", "10.0.0.1", []corev1.ContainerPort{{ContainerPort: 19095}}, http.StatusServiceUnavailable, "connection refused", "through the API server's proxy"},
+		{"nothing listens", "10.0.0.1", []corev1.ContainerPort{{ContainerPort: 19095}}, http.StatusServiceUnavailable, "connection refused",
+			"through the API server's proxy"},
 		{"another program", "10.0.0.1", []corev1.ContainerPort{{ContainerPort: 19095}}, http.StatusOK, "<html>", "read the sidecar's status"},
 		{"other JSON", "10.0.0.1", []corev1.ContainerPort{{ContainerPort: 19095}}, http.StatusOK, `{"status":"ok"}`, "started is missing"},
 		{"no end", "10.0.0.1", []corev1.ContainerPort{{ContainerPort: 19095}}, http.StatusOK, good + strings.Repeat(" ", 8<<20) + "{", ""},
@@ -47,8 +48,10 @@ func TestSidecarStatus(t *testing.T) {
 			testkit.Must(t, err)
 			status, err := kube.SidecarStatus(t.Context(), client, &corev1.Pod{
 				ObjectMeta: metav1.ObjectMeta{Namespace: "monitoring", Name: "prometheus-0"},
-				Spec:       corev1.PodSpec{InitContainers: []corev1.Container{{Name: "other"}, {Name: sidecarconfig.ContainerName, Ports: c.ports}}},
-				Status:     corev1.PodStatus{PodIP: c.ip},
+				Spec: corev1.PodSpec{
+					InitContainers: []corev1.Container{{Name: "other"}, {Name: sidecarconfig.ContainerName, Ports: c.ports}},
+				},
+				Status: corev1.PodStatus{PodIP: c.ip},
 			})
 			if c.err == "" {
 				if err != nil || len(status.Destinations) != 1 || !status.Destinations[0].Valid {

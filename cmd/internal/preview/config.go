@@ -62,7 +62,13 @@ func Config(o ConfigOptions, stdin io.Reader, stdout, stderr io.Writer) error {
 		block, omitted := d.For(o.Pod).For(version)
 		blocks = append(blocks, block)
 		for _, field := range omitted {
-			if _, err := fmt.Fprintf(stderr, "%s does without %s, which needs Prometheus %s: the sidecar adds it once it knows the version; --prometheus-version shows it\n", d.Name, field.Field, field.Since); err != nil {
+			if _, err := fmt.Fprintf(
+				stderr,
+				"%s does without %s, which needs Prometheus %s: the sidecar adds it once it knows the version; --prometheus-version shows it\n",
+				d.Name,
+				field.Field,
+				field.Since,
+			); err != nil {
 				return err
 			}
 		}
@@ -87,7 +93,12 @@ func Config(o ConfigOptions, stdin io.Reader, stdout, stderr io.Writer) error {
 		return fmt.Errorf("%s: %w", o.File, err)
 	}
 	for _, skipped := range result.Skipped {
-		if _, err := fmt.Fprintf(stderr, "%s is left out: %s\n", strings.TrimPrefix(skipped.Name, policy.BlockName("")), skipped.Reason); err != nil {
+		if _, err := fmt.Fprintf(
+			stderr,
+			"%s is left out: %s\n",
+			strings.TrimPrefix(skipped.Name, policy.BlockName("")),
+			skipped.Reason,
+		); err != nil {
 			return err
 		}
 	}

@@ -13,18 +13,43 @@ import (
 func TestFieldsNeedAKnownVersion(t *testing.T) {
 	const histograms, age = "send_native_histograms: true", "sample_age_limit: 30m"
 	for version, want := range map[string]struct{ histograms, age bool }{"": {}, "2.42.0+ds": {histograms: true}, "v3.1.0": {true, true}} {
-		stdout, stderr, err := config(t, "", "-o", "block", "-n", "newer", "--service-account", "prometheus", "--prometheus-version", version)
+		stdout, stderr, err := config(
+			t,
+			"",
+			"-o",
+			"block",
+			"-n",
+			"newer",
+			"--service-account",
+			"prometheus",
+			"--prometheus-version",
+			version,
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if strings.Contains(stdout, histograms) != want.histograms || strings.Contains(stdout, age) != want.age {
 			t.Errorf("%q:\n%s", version, stdout)
 		}
-		if told := strings.Contains(stderr, "newer does without queue_config.sample_age_limit, which needs Prometheus 2.52"); told == want.age {
+		if told := strings.Contains(
+			stderr,
+			"newer does without queue_config.sample_age_limit, which needs Prometheus 2.52",
+		); told == want.age {
 			t.Errorf("%q: stderr %q", version, stderr)
 		}
 	}
-	if _, _, err := config(t, "", "-o", "block", "-n", "newer", "--service-account", "prometheus", "--prometheus-version", "new"); err == nil {
+	if _, _, err := config(
+		t,
+		"",
+		"-o",
+		"block",
+		"-n",
+		"newer",
+		"--service-account",
+		"prometheus",
+		"--prometheus-version",
+		"new",
+	); err == nil {
 		t.Error("a version that is none is taken")
 	}
 }
@@ -34,7 +59,8 @@ func TestConfigOutput(t *testing.T) {
 		want, wantStderr string
 		args             []string
 	}{
-		{"full.want.yml", "backup is left out: ", []string{"-f", "testdata/config/prometheus.in.yml", "-n", "monitoring", "--service-account", "prometheus"}},
+		{"full.want.yml", "backup is left out: ", []string{"-f", "testdata/config/prometheus.in.yml", "-n", "monitoring", "--service-account",
+			"prometheus"}},
 		{"block.want.yml", "", []string{"-o", "block", "-n", "monitoring", "--service-account", "prometheus"}},
 		{"replica.want.yml", "", []string{"-o", "block", "-n", "pair", "--service-account", "prometheus", "--pod", "prometheus-0"}},
 	} {
@@ -77,7 +103,8 @@ func TestConfigErrors(t *testing.T) {
 		want        string
 		usage       bool
 	}{
-		{"not granted", "", []string{"-f", "-", "-n", "other", "--service-account", "prometheus"}, "not granted: no grant of testdata/config/policy.yaml covers service account prometheus of namespace other", false},
+		{"not granted", "", []string{"-f", "-", "-n", "other", "--service-account", "prometheus"}, "not granted: no grant of " +
+			"testdata/config/policy.yaml covers service account prometheus of namespace other", false},
 		{"no configuration", "", []string{"-n", "monitoring", "--service-account", "prometheus"}, "-f", true},
 		{"no namespace", "", []string{"-f", "-", "--service-account", "prometheus"}, "--namespace is missing", true},
 		{"no pod for a replica label", "", []string{"-f", "-", "-n", "pair", "--service-account", "prometheus"}, "--pod", true},

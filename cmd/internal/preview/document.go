@@ -80,7 +80,10 @@ func (d *document) each(change func(object []byte, kind string) ([]jsonpatch.Ope
 		if err != nil {
 			return fmt.Errorf("items[%d]: %w", i, err)
 		}
-		replaced, err := applyPatch(d.json, []jsonpatch.Operation{{Operation: "replace", Path: fmt.Sprintf("/items/%d", i), Value: json.RawMessage(changed)}})
+		replaced, err := applyPatch(
+			d.json,
+			[]jsonpatch.Operation{{Operation: "replace", Path: fmt.Sprintf("/items/%d", i), Value: json.RawMessage(changed)}},
+		)
 		if err != nil {
 			return err
 		}

@@ -78,7 +78,10 @@ func Inject(o InjectOptions, stdin io.Reader, stdout, stderr io.Writer) error {
 		}
 	}
 	if decided == 0 {
-		return fmt.Errorf("%s: it holds neither a Pod nor a ServiceAccount; for a Deployment or StatefulSet give a pod that it makes", o.File)
+		return fmt.Errorf(
+			"%s: it holds neither a Pod nor a ServiceAccount; for a Deployment or StatefulSet give a pod that it makes",
+			o.File,
+		)
 	}
 	if o.Output == Patch && decided > 1 {
 		return usage.Errorf("-o patch is for one object, and %s has %d: write -o yaml or -o json", o.File, decided)
@@ -159,7 +162,11 @@ func (r *injection) pod(object []byte) ([]jsonpatch.Operation, policy.Decision, 
 	}
 	account, known := r.accounts[subject]
 	if r.ServiceAccount != "" && !known {
-		return nil, policy.Decision{}, subject, fmt.Errorf("the pod runs as %s, which is not the service account of %s", subject, r.ServiceAccount)
+		return nil, policy.Decision{}, subject, fmt.Errorf(
+			"the pod runs as %s, which is not the service account of %s",
+			subject,
+			r.ServiceAccount,
+		)
 	}
 	_, prometheus := inject.Prometheus(&pod)
 	decision := r.policy.Decide(policy.Request{

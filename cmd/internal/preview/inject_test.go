@@ -30,13 +30,15 @@ func TestObjectsAndDecisions(t *testing.T) {
 
 const pod = `{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "future": 12345678901234567890, "spec": {
  "serviceAccountName": "prometheus", "containers": [{"name": "prometheus", "image": "prom/prometheus:v3.15.0",
- "args": ["--config.file=/c/p.yml", "--enable-feature=auto-reload-config"], "volumeMounts": [{"name": "c", "mountPath": "/c"}]}], "volumes": [{"name": "c", "configMap": {"name": "c"}}]}}`
+ "args": ["--config.file=/c/p.yml", "--enable-feature=auto-reload-config"], "volumeMounts": [{"name": "c", "mountPath": "/c"}]}],
+  "volumes": [{"name": "c", "configMap": {"name": "c"}}]}}`
 
 // The line about a pod tells how a change reaches its Prometheus.
 func TestReloadIsTold(t *testing.T) {
 	for arg, want := range map[string]string{
 		"--enable-feature=auto-reload-config": "Inject: Granted (central, backup): Prometheus watches its configuration\n",
-		"--web.enable-lifecycle":              "Inject: Granted (central, backup): Prometheus reads its configuration only when it starts: nothing in the pod reloads Prometheus, ",
+		"--web.enable-lifecycle": "Inject: Granted (central, backup): Prometheus reads its configuration only when it " +
+			"starts: nothing in the pod reloads Prometheus, ",
 	} {
 		_, stderr, err := injection(t, strings.Replace(pod, "--enable-feature=auto-reload-config", arg, 1), "-f", "-", "-n", "monitoring")
 		if err != nil || !strings.Contains(stderr, want) {
@@ -71,7 +73,11 @@ func TestPatchIsTheDifference(t *testing.T) {
 }
 
 func TestList(t *testing.T) {
-	list := `{"apiVersion": "v1", "kind": "List", "items": [` + strings.ReplaceAll(pod, `"p"`, `"p", "namespace": "monitoring"`) + `, {"apiVersion": "apps/v1", "kind": "Deployment"}]}`
+	list := `{"apiVersion": "v1", "kind": "List", "items": [` + strings.ReplaceAll(
+		pod,
+		`"p"`,
+		`"p", "namespace": "monitoring"`,
+	) + `, {"apiVersion": "apps/v1", "kind": "Deployment"}]}`
 	out, stderr, err := injection(t, list, "-f", "-", "-o", "json")
 	if err != nil {
 		t.Fatal(err)
@@ -85,7 +91,8 @@ func TestList(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &got); err != nil {
 		t.Fatal(err)
 	}
-	if len(got.Items) != 2 || got.Items[1].Kind != "Deployment" || len(got.Items[0].Spec.InitContainers) != 1 || got.Items[0].Spec.InitContainers[0].Name != "ampbridge-config" {
+	if len(got.Items) != 2 || got.Items[1].Kind != "Deployment" || len(got.Items[0].Spec.InitContainers) != 1 ||
+		got.Items[0].Spec.InitContainers[0].Name != "ampbridge-config" {
 		t.Errorf("%s\n%s", stderr, out)
 	}
 }
@@ -108,10 +115,13 @@ func TestDecisions(t *testing.T) {
 		{"enabled", pod, nil, "Inject: Granted (central, backup)"},
 		{"annotated, not asked", pod, []string{"--namespace-label", "annotated"}, "Skip: NotAsked"},
 		{"annotated, the pod asks", annotated, []string{"--namespace-label", "annotated"}, "Inject: Granted (central, backup)"},
-		{"annotated, the service account asks", pod, []string{"--namespace-label", "annotated", "--service-account", account(`ampbridge.io/inject: "true"`)}, "Inject: Granted (central, backup)"},
+		{"annotated, the service account asks", pod,
+			[]string{"--namespace-label", "annotated", "--service-account", account(`ampbridge.io/inject: "true"`)},
+			"Inject: Granted (central, backup)"},
 		{"no label", pod, []string{"--namespace-label", ""}, "Skip: NotLabelled: "},
 		{"the service account opts out", pod, []string{"--service-account", account(`ampbridge.io/inject: "false"`)}, "Skip: OptedOut"},
-		{"the service account narrows", pod, []string{"--service-account", account("ampbridge.io/destinations: backup")}, "Inject: Granted (backup)"},
+		{"the service account narrows", pod, []string{"--service-account", account("ampbridge.io/destinations: backup")},
+			"Inject: Granted (backup)"},
 		{"another namespace", strings.Replace(pod, `"p"`, `"p", "namespace": "other"`, 1), nil, "Skip: NotGranted: "},
 		{"no Prometheus", strings.ReplaceAll(pod, "prometheus:v3", "nginx:v3"), nil, "Pod of system:serviceaccount:monitoring:prometheus: "},
 	} {
@@ -140,13 +150,15 @@ func TestInjectErrors(t *testing.T) {
 		{"no file", "", nil, "-f", true},
 		{"output", pod, []string{"-f", "-", "-o", "xml"}, `--output "xml" is unknown`, true},
 		{"namespace label", pod, []string{"-f", "-", "--namespace-label", "on"}, `--namespace-label "on" is unknown`, true},
-		{"two objects, one patch", `{"apiVersion":"v1","kind":"List","items":[` + pod + "," + pod + "]}", []string{"-f", "-", "-o", "patch"}, "-o patch is for one object", true},
+		{"two objects, one patch", `{"apiVersion":"v1","kind":"List","items":[` + pod + "," + pod + "]}", []string{"-f", "-", "-o", "patch"},
+			"-o patch is for one object", true},
 		{"two from standard input", pod, []string{"-f", "-", "--service-account", "-"}, "only one of", true},
 		{"not YAML", "{", []string{"-f", "-"}, "yaml", false},
 		{"no object", "[]", []string{"-f", "-"}, "not a Kubernetes object", false},
 		{"nothing to do", `{"apiVersion":"apps/v1","kind":"Deployment"}`, []string{"-f", "-"}, "neither a Pod nor a ServiceAccount", false},
 		{"no pod's shape", `{"apiVersion":"v1","kind":"Pod","spec":[]}`, []string{"-f", "-"}, "not a Pod: ", false},
-		{"another service account", pod, []string{"-f", "-", "-n", "other", "--service-account", "testdata/inject/stack.in.yaml"}, "which is not the service account of", false},
+		{"another service account", pod, []string{"-f", "-", "-n", "other", "--service-account", "testdata/inject/stack.in.yaml"},
+			"which is not the service account of", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			stdout, _, err := injection(t, c.in, c.args...)

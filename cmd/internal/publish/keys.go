@@ -102,7 +102,11 @@ func parseKey(text []byte) (Key, error) {
 		for member := range members {
 			// Some readers do not tell d from D.
 			if strings.EqualFold(member, name) {
-				return Key{}, fmt.Errorf("key %q holds the private member %s: a key set of public keys alone is published; take this file away from where others read it", key.ID, member)
+				return Key{}, fmt.Errorf(
+					"key %q holds the private member %s: a key set of public keys alone is published; take this file away from where others read it",
+					key.ID,
+					member,
+				)
 			}
 		}
 	}

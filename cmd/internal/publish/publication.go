@@ -118,7 +118,10 @@ func Publish(in Input) (Publication, error) {
 		published[k.ID] = true
 		if now, found := current[k.ID]; found {
 			if !k.same(now) {
-				return Publication{}, fmt.Errorf("the kid %q names another key here than in the cluster: this is another cluster's place, or somebody changed it", k.ID)
+				return Publication{}, fmt.Errorf(
+					"the kid %q names another key here than in the cluster: this is another cluster's place, or somebody changed it",
+					k.ID,
+				)
 			}
 			continue
 		}
@@ -157,7 +160,11 @@ func CheckPlace(found Discovery, issuer policy.Issuer) error {
 }
 
 func mismatch(there, here policy.Issuer) error {
-	return fmt.Errorf("issuer %s is published there, and the cluster's is %s, byte for byte: one place is for one issuer; choose another", there, here)
+	return fmt.Errorf(
+		"issuer %s is published there, and the cluster's is %s, byte for byte: one place is for one issuer; choose another",
+		there,
+		here,
+	)
 }
 
 // Text tells people what is going to happen.
@@ -171,7 +178,13 @@ func (p Publication) Text(in Input) string {
 		case slices.Contains(p.Expired, k.ID):
 			fmt.Fprintf(&b, "  key %s stays: gone from the cluster since %s, long enough for --prune\n", k.ID, since.Format(time.RFC3339))
 		case gone:
-			fmt.Fprintf(&b, "  key %s stays: gone from the cluster since %s, kept until %s\n", k.ID, since.Format(time.RFC3339), since.Add(in.Retain).Format(time.RFC3339))
+			fmt.Fprintf(
+				&b,
+				"  key %s stays: gone from the cluster since %s, kept until %s\n",
+				k.ID,
+				since.Format(time.RFC3339),
+				since.Add(in.Retain).Format(time.RFC3339),
+			)
 		default:
 			fmt.Fprintf(&b, "  key %s of the cluster\n", k.ID)
 		}

@@ -254,8 +254,10 @@ func TestRefusals(t *testing.T) {
 		in   Input
 		want string
 	}{
-		"another key of that id": {Input{Issuer: issuerURL, Current: []Key{key("a", "x")}, Published: []Key{key("a", "y")}}, `the kid "a" names another key here`},
-		"another issuer's place": {Input{Issuer: issuerURL, Current: []Key{key("a", "x")}, State: State{Issuer: issuerURL + "/"}}, "byte for byte: one place is for one issuer"},
+		"another key of that id": {Input{Issuer: issuerURL, Current: []Key{key("a", "x")}, Published: []Key{key("a", "y")}},
+			`the kid "a" names another key here`},
+		"another issuer's place": {Input{Issuer: issuerURL, Current: []Key{key("a", "x")}, State: State{Issuer: issuerURL + "/"}},
+			"byte for byte: one place is for one issuer"},
 	} {
 		if p, err := Publish(c.in); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, %v; want an error with %q", name, p, err, c.want)
@@ -271,7 +273,9 @@ func TestDiscovery(t *testing.T) {
 		{"https://issuer.example.com/dev", "https://issuer.example.com/dev/openid/v1/jwks"},
 		{"https://issuer.example.com/dev/", "https://issuer.example.com/dev/openid/v1/jwks"},
 	} {
-		d, err := ParseDiscovery(NewDiscovery(policy.Issuer(c.issuer), []Key{key("a", "x"), {Type: "EC", Curve: "P-256"}, key("b", "y")}).Encode())
+		d, err := ParseDiscovery(
+			NewDiscovery(policy.Issuer(c.issuer), []Key{key("a", "x"), {Type: "EC", Curve: "P-256"}, key("b", "y")}).Encode(),
+		)
 		if err != nil || d.KeysURI != c.keys || strings.Join(d.Algorithms, " ") != "ES256 RS256" {
 			t.Errorf("%s: %+v, %v", c.issuer, d, err)
 		}

@@ -144,7 +144,10 @@ const roleName = "writer"
 func (r *rotation) trust() {
 	r.Helper()
 	client := iam.NewFromConfig(r.cloud.Config(r.account.AdminCredentials(), region))
-	provider, err := client.CreateOpenIDConnectProvider(r.Context(), &iam.CreateOpenIDConnectProviderInput{Url: aws.String(string(r.issuer)), ClientIDList: []string{audience}})
+	provider, err := client.CreateOpenIDConnectProvider(
+		r.Context(),
+		&iam.CreateOpenIDConnectProviderInput{Url: aws.String(string(r.issuer)), ClientIDList: []string{audience}},
+	)
 	if err != nil {
 		r.Fatal(err)
 	}
@@ -153,7 +156,10 @@ func (r *rotation) trust() {
 		r.Fatal(err)
 	}
 	trust := policy.TrustDocument(arn, r.issuer, audience, []policy.Subject{{Namespace: "default", ServiceAccount: "default"}})
-	if _, err := client.CreateRole(r.Context(), &iam.CreateRoleInput{RoleName: aws.String(roleName), AssumeRolePolicyDocument: aws.String(trust.String())}); err != nil {
+	if _, err := client.CreateRole(
+		r.Context(),
+		&iam.CreateRoleInput{RoleName: aws.String(roleName), AssumeRolePolicyDocument: aws.String(trust.String())},
+	); err != nil {
 		r.Fatal(err)
 	}
 }
@@ -161,7 +167,11 @@ func (r *rotation) trust() {
 func (r *rotation) assume(token string) error {
 	client := sts.New(sts.Options{Region: region, BaseEndpoint: &r.cloud.URL, Retryer: aws.NopRetryer{}})
 	_, err := client.AssumeRoleWithWebIdentity(r.Context(), &sts.AssumeRoleWithWebIdentityInput{
-		RoleArn: aws.String("arn:aws:iam::" + r.account.ID + ":role/" + roleName), RoleSessionName: aws.String("test"), WebIdentityToken: &token,
+		RoleArn: aws.String(
+			"arn:aws:iam::" + r.account.ID + ":role/" + roleName,
+		),
+		RoleSessionName:  aws.String("test"),
+		WebIdentityToken: &token,
 	})
 	return err
 }

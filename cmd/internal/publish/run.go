@@ -85,17 +85,28 @@ func (o *Options) issuer(found policy.Issuer) (policy.Issuer, error) {
 	case expected == "":
 		who = found
 	case found != "" && found != expected && !o.Ahead:
-		return "", fmt.Errorf("the cluster's issuer is %s, --issuer is %s: they must be the same byte for byte; if the API server is to be switched to it next, add --ahead", found, expected)
+		return "", fmt.Errorf(
+			"the cluster's issuer is %s, --issuer is %s: they must be the same byte for byte; if the API server is to be switched to it "+
+				"next, add --ahead",
+			found,
+			expected,
+		)
 	}
 	if host, _, _ := strings.Cut(who.Host(), "/"); internalHost(host) {
-		return "", fmt.Errorf("the issuer %s is a name that AWS cannot look up, wherever its keys are: give the API server one that it can (--service-account-issuer), and publish ahead of that with --issuer and --ahead", who)
+		return "", fmt.Errorf(
+			"the issuer %s is a name that AWS cannot look up, wherever its keys are: give the API server one that it can "+
+				"(--service-account-issuer), and publish ahead of that with --issuer and --ahead",
+			who,
+		)
 	}
 	return who, nil
 }
 
 // internalHost reports whether a host has a meaning only within a cluster or a network.
 func internalHost(host string) bool {
-	return net.ParseIP(host) != nil || !strings.Contains(host, ".") || strings.HasSuffix(host, ".local") || strings.HasSuffix(host, ".svc") || strings.HasSuffix(host, ".internal")
+	return net.ParseIP(host) != nil || !strings.Contains(host, ".") || strings.HasSuffix(host, ".local") ||
+		strings.HasSuffix(host, ".svc") ||
+		strings.HasSuffix(host, ".internal")
 }
 
 // publishOnce makes one attempt. [errChanged] asks for another.

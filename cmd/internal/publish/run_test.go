@@ -101,7 +101,11 @@ func TestFolder(t *testing.T) {
 	if out, err := publishOnce(t, publish.Options{To: dir, Keys: keySet(t, "a")}); err != nil {
 		t.Fatal(out, err)
 	}
-	if out, err := publishOnce(t, publish.Options{To: dir, Keys: keySet(t, "b")}); err != nil || !strings.Contains(out, "key a stays: gone from the cluster since") {
+	if out, err := publishOnce(
+		t,
+		publish.Options{To: dir, Keys: keySet(t, "b")},
+	); err != nil ||
+		!strings.Contains(out, "key a stays: gone from the cluster since") {
 		t.Fatal(out, err)
 	}
 	read := func(name string) []byte {
@@ -125,14 +129,26 @@ func TestFolder(t *testing.T) {
 		t.Errorf("left behind: %s", temporary)
 	}
 	var discovery map[string]any
-	if err := json.Unmarshal(read(".well-known/openid-configuration"), &discovery); err != nil || discovery["issuer"] != who || discovery["jwks_uri"] != who+"/openid/v1/jwks" {
+	if err := json.Unmarshal(
+		read(".well-known/openid-configuration"),
+		&discovery,
+	); err != nil || discovery["issuer"] != who ||
+		discovery["jwks_uri"] != who+"/openid/v1/jwks" {
 		t.Errorf("discovery %v, %v", discovery, err)
 	}
-	if out, err := publishOnce(t, publish.Options{To: dir, Keys: keySet(t, "b")}); err != nil || !strings.HasSuffix(out, "public: up to date\n") {
+	if out, err := publishOnce(
+		t,
+		publish.Options{To: dir, Keys: keySet(t, "b")},
+	); err != nil ||
+		!strings.HasSuffix(out, "public: up to date\n") {
 		t.Errorf("a second run: %s%v", out, err)
 	}
 	soon := func() time.Time { return time.Now().Add(49 * time.Hour) }
-	if out, err := publishOnce(t, publish.Options{To: dir, Keys: keySet(t, "b"), Prune: true, Now: soon}); err != nil || !strings.Contains(out, "- key a: gone") {
+	if out, err := publishOnce(
+		t,
+		publish.Options{To: dir, Keys: keySet(t, "b"), Prune: true, Now: soon},
+	); err != nil ||
+		!strings.Contains(out, "- key a: gone") {
 		t.Errorf("pruning: %s%v", out, err)
 	}
 	if got := keyIDs(t, read("openid/v1/jwks")); got != "b" {
@@ -161,18 +177,26 @@ func TestRefusals(t *testing.T) {
 		o    publish.Options
 		want string
 	}{
-		"a private key":               {publish.Options{Keys: file(t, string(private))}, `key "a" holds the private member`},
-		"another issuer":              {publish.Options{Keys: keySet(t, "a"), Issuer: who + "/"}, "one place is for one issuer"},
-		"not the expected one":        {publish.Options{Keys: keySet(t, "a"), Issuer: who, Discovery: document("https://kubernetes.default.svc.cluster.local")}, "the cluster's issuer is https://kubernetes.default.svc.cluster.local, --issuer is " + who},
-		"a name of the cluster's own": {publish.Options{Keys: keySet(t, "a"), Discovery: document("https://kubernetes.default.svc.cluster.local")}, "is a name that AWS cannot look up"},
-		"an address":                  {publish.Options{Keys: keySet(t, "a"), Discovery: document("https://10.0.0.1")}, "is a name that AWS cannot look up"},
-		"not AWS's kind":              {publish.Options{Keys: keySet(t, "a"), Discovery: document("https://10.0.0.1:6443")}, "has a port"},
-		"another key of that id":      {publish.Options{Keys: file(t, strings.ReplaceAll(string(text), `"other"`, `"a"`))}, `the kid "a" names another key`},
-		"another bucket":              {publish.Options{To: "s3://mine/dev", Keys: keySet(t, "a"), Issuer: "https://theirs.s3.eu-west-1.amazonaws.com/dev"}, "AWS would not find what is written here"},
-		"another prefix":              {publish.Options{To: "s3://mine/prod", Keys: keySet(t, "a"), Issuer: "https://s3.eu-west-1.amazonaws.com/mine/dev"}, "AWS would not find what is written here"},
-		"no bucket's name":            {publish.Options{To: "s3://My_Bucket/x", Keys: keySet(t, "a")}, "is not a bucket's name"},
-		"another kind of place":       {publish.Options{To: "gs://bucket/x", Keys: keySet(t, "a")}, "write s3://BUCKET/PREFIX, or a folder"},
-		"a file that is no folder":    {publish.Options{To: another, Keys: keySet(t, "a")}, "not a directory"},
+		"a private key":  {publish.Options{Keys: file(t, string(private))}, `key "a" holds the private member`},
+		"another issuer": {publish.Options{Keys: keySet(t, "a"), Issuer: who + "/"}, "one place is for one issuer"},
+		"not the expected one": {publish.Options{Keys: keySet(t, "a"), Issuer: who,
+			Discovery: document("https://kubernetes.default.svc.cluster.local")},
+			"the cluster's issuer is https://kubernetes.default.svc.cluster.local, --issuer is " + who},
+		"a name of the cluster's own": {publish.Options{Keys: keySet(t, "a"),
+			Discovery: document("https://kubernetes.default.svc.cluster.local")},
+			"is a name that AWS cannot look up"},
+		"an address": {publish.Options{Keys: keySet(t, "a"), Discovery: document("https://10.0.0.1")}, "is a name that " +
+			"AWS cannot look up"},
+		"not AWS's kind": {publish.Options{Keys: keySet(t, "a"), Discovery: document("https://10.0.0.1:6443")}, "has a port"},
+		"another key of that id": {publish.Options{Keys: file(t, strings.ReplaceAll(string(text), `"other"`, `"a"`))}, `the kid "a" ` +
+			`names another key`},
+		"another bucket": {publish.Options{To: "s3://mine/dev", Keys: keySet(t, "a"), Issuer: "https://theirs.s3.eu-west-1.amazonaws.com/dev"},
+			"AWS would not find what is written here"},
+		"another prefix": {publish.Options{To: "s3://mine/prod", Keys: keySet(t, "a"), Issuer: "https://s3.eu-west-1.amazonaws.com/mine/dev"},
+			"AWS would not find what is written here"},
+		"no bucket's name":         {publish.Options{To: "s3://My_Bucket/x", Keys: keySet(t, "a")}, "is not a bucket's name"},
+		"another kind of place":    {publish.Options{To: "gs://bucket/x", Keys: keySet(t, "a")}, "write s3://BUCKET/PREFIX, or a folder"},
+		"a file that is no folder": {publish.Options{To: another, Keys: keySet(t, "a")}, "not a directory"},
 	} {
 		if c.o.To == "" {
 			c.o.To = dir
@@ -188,11 +212,21 @@ func TestRefusals(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "openid/v1/jwks"), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := publishOnce(t, publish.Options{To: dir, Keys: keySet(t, "a")}); err == nil || !strings.Contains(err.Error(), "nothing was written") {
+	if out, err := publishOnce(
+		t,
+		publish.Options{To: dir, Keys: keySet(t, "a")},
+	); err == nil ||
+		!strings.Contains(err.Error(), "nothing was written") {
 		t.Errorf("%v\n%s", err, out)
 	}
 	// Ahead of a switch the two differ, and that is said.
-	ahead := publish.Options{To: t.TempDir(), Keys: keySet(t, "a"), Issuer: who, Ahead: true, Discovery: document("https://kubernetes.default.svc.cluster.local")}
+	ahead := publish.Options{
+		To:        t.TempDir(),
+		Keys:      keySet(t, "a"),
+		Issuer:    who,
+		Ahead:     true,
+		Discovery: document("https://kubernetes.default.svc.cluster.local"),
+	}
 	if out, err := publishOnce(t, ahead); err != nil || !strings.Contains(out, "issuer "+who+"\n") {
 		t.Errorf("%v\n%s", err, out)
 	}
@@ -226,7 +260,8 @@ func cloud(t *testing.T) (*awstest.Cloud, *awstest.Account, *awstest.Bucket) {
 	}
 	empty := file(t, "")
 	environment := append(c.Environ(), credentials.Environ()...)
-	for _, v := range append(environment, "AWS_CONFIG_FILE="+empty, "AWS_SHARED_CREDENTIALS_FILE="+empty, "AWS_EC2_METADATA_DISABLED=true", "AWS_REGION=", "AWS_DEFAULT_REGION=", "AWS_PROFILE=") {
+	for _, v := range append(environment, "AWS_CONFIG_FILE="+empty, "AWS_SHARED_CREDENTIALS_FILE="+empty, "AWS_EC2_METADATA_DISABLED=true",
+		"AWS_REGION=", "AWS_DEFAULT_REGION=", "AWS_PROFILE=") {
 		name, value, _ := strings.Cut(v, "=")
 		t.Setenv(name, value)
 	}
@@ -256,10 +291,14 @@ func TestBucket(t *testing.T) {
 		t.Fatal(out, err)
 	}
 	// The keys are there before anything points to them.
-	if diff := cmp.Diff([]string{"dev/openid/v1/jwks", "dev/.well-known/openid-configuration", "dev/openid/v1/jwks-state.json"}, bucket.Writes()); diff != "" {
+	if diff := cmp.Diff(
+		[]string{"dev/openid/v1/jwks", "dev/.well-known/openid-configuration", "dev/openid/v1/jwks-state.json"},
+		bucket.Writes(),
+	); diff != "" {
 		t.Errorf("writes (-want +got):\n%s", diff)
 	}
-	for key, contentType := range map[string]string{"dev/openid/v1/jwks": "application/jwk-set+json", "dev/.well-known/openid-configuration": "application/json"} {
+	for key, contentType := range map[string]string{"dev/openid/v1/jwks": "application/jwk-set+json", "dev/.well-known/" +
+		"openid-configuration": "application/json"} {
 		if object, _ := bucket.Object(key); object.ContentType != contentType || object.CacheControl != "public, max-age=300" {
 			t.Errorf("%s: %q, %q", key, object.ContentType, object.CacheControl)
 		}

@@ -30,7 +30,11 @@ func (o *Options) source(ctx context.Context) (source, error) {
 		read = func(path, _ string) ([]byte, string, error) {
 			data, err := cluster.Client.Discovery().RESTClient().Get().AbsPath(path).DoRaw(ctx)
 			if err != nil {
-				err = fmt.Errorf("the API server's %s: %w (the ClusterRole system:service-account-issuer-discovery allows reading it)", path, err)
+				err = fmt.Errorf(
+					"the API server's %s: %w (the ClusterRole system:service-account-issuer-discovery allows reading it)",
+					path,
+					err,
+				)
 			}
 			return data, "the API server's " + path, err
 		}

@@ -34,7 +34,15 @@ func Control(ctx context.Context, o Options, logger *slog.Logger) error {
 		return err
 	}
 	registry := prometheus.NewRegistry()
-	c := &controller{options: o, cluster: cluster, logger: logger, registry: registry, metrics: newMetrics(registry), wake: make(chan struct{}, 1), log: dedupLog{logger: logger}}
+	c := &controller{
+		options:  o,
+		cluster:  cluster,
+		logger:   logger,
+		registry: registry,
+		metrics:  newMetrics(registry),
+		wake:     make(chan struct{}, 1),
+		log:      dedupLog{logger: logger},
+	}
 	c.policy = watchPolicy(o.Policy, c.metrics, logger, c.trigger)
 	c.unsynced.Store(true)
 	c.leadership.metric = c.metrics.leaderSeen
@@ -103,8 +111,15 @@ func (c *controller) audit(ctx context.Context) error {
 		return nil
 	}
 	return audit.Run(ctx, audit.Options{
-		RESTConfig: c.cluster.Config, Policy: c.policy.Current, Image: c.options.Image, Namespace: c.options.Namespace,
-		Excluded: c.options.Excluded, NoBreaker: c.options.NoBreaker, PullGrace: c.options.PullGrace, Registry: c.registry, Logger: c.logger,
+		RESTConfig: c.cluster.Config,
+		Policy:     c.policy.Current,
+		Image:      c.options.Image,
+		Namespace:  c.options.Namespace,
+		Excluded:   c.options.Excluded,
+		NoBreaker:  c.options.NoBreaker,
+		PullGrace:  c.options.PullGrace,
+		Registry:   c.registry,
+		Logger:     c.logger,
 	})
 }
 

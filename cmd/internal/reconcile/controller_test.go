@@ -127,13 +127,26 @@ func (b *bridge) leaseRights(name string, verbs []string) {
 	b.Helper()
 	b.serviceAccount("ampbridge", name)
 	meta := metav1.ObjectMeta{Name: name}
-	rules := []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{"ampbridge-sync"}, Verbs: []string{"get"}}}
+	rules := []rbacv1.PolicyRule{
+		{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{"ampbridge-sync"}, Verbs: []string{"get"}},
+	}
 	if len(verbs) > 0 {
 		rules = append(rules, rbacv1.PolicyRule{
-			APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, ResourceNames: []string{"ampbridge-sync"}, Verbs: verbs,
+			APIGroups: []string{
+				"coordination.k8s.io",
+			},
+			Resources:     []string{"leases"},
+			ResourceNames: []string{"ampbridge-sync"},
+			Verbs:         verbs,
 		})
 	}
-	_, err := b.cluster.Client().RbacV1().Roles("ampbridge").Create(b.ctx, &rbacv1.Role{ObjectMeta: meta, Rules: rules}, metav1.CreateOptions{})
+	_, err := b.cluster.Client().RbacV1().Roles(
+		"ampbridge",
+	).Create(
+		b.ctx,
+		&rbacv1.Role{ObjectMeta: meta, Rules: rules},
+		metav1.CreateOptions{},
+	)
 	b.must(err)
 	_, err = b.cluster.Client().RbacV1().RoleBindings("ampbridge").Create(b.ctx, &rbacv1.RoleBinding{
 		ObjectMeta: meta, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: name},
@@ -174,7 +187,12 @@ func (b *bridge) described() (n int) {
 // eventsOf lists the reasons of a service account's events.
 func (b *bridge) eventsOf(name string) string {
 	b.Helper()
-	list, err := b.cluster.Client().CoreV1().Events("monitoring").List(b.ctx, metav1.ListOptions{FieldSelector: "involvedObject.kind=ServiceAccount,involvedObject.name=" + name})
+	list, err := b.cluster.Client().CoreV1().Events(
+		"monitoring",
+	).List(
+		b.ctx,
+		metav1.ListOptions{FieldSelector: "involvedObject.kind=ServiceAccount,involvedObject.name=" + name},
+	)
 	b.must(err)
 	var reasons []string
 	for _, e := range list.Items {
@@ -252,7 +270,10 @@ func TestController(t *testing.T) {
 		writes := count["CreateOpenIDConnectProvider"] + count["CreateRole"] + count["PutRolePolicy"]
 		passes := count["GetOpenIDConnectProvider"]
 		// The first pass makes the role: one read finds none, one checks the owner, and two count what the account holds.
-		if writes != 3 || count["ListRoles"] != 1 || count["GetAccountSummary"] != 1 || count["ListOpenIDConnectProviders"] != 1 || len(count) != 9 || count["GetRole"] > passes+1 || count["GetRolePolicy"] > passes {
+		if writes != 3 || count["ListRoles"] != 1 || count["GetAccountSummary"] != 1 || count["ListOpenIDConnectProviders"] != 1 ||
+			len(count) != 9 ||
+			count["GetRole"] > passes+1 ||
+			count["GetRolePolicy"] > passes {
 			t.Errorf("calls: %v", count)
 		}
 		if n := b.described(); n != 1 {
@@ -268,11 +289,17 @@ func TestController(t *testing.T) {
 		b := b.aws(t)
 		p := b.control(quick)
 		b.eventually("in sync", p.inSync)
-		_, err := b.admin().PutRolePolicy(b.ctx, &iam.PutRolePolicyInput{RoleName: aws.String(roleName), PolicyName: aws.String("ampbridge"), PolicyDocument: aws.String(
-			`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"aps:*","Resource":"*"}]}`)})
+		_, err := b.admin().PutRolePolicy(
+			b.ctx,
+			&iam.PutRolePolicyInput{RoleName: aws.String(roleName), PolicyName: aws.String("ampbridge"), PolicyDocument: aws.String(
+				`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"aps:*","Resource":"*"}]}`)},
+		)
 		b.must(err)
 		b.eventually("drift is counted", func() bool { return p.metric("ampbridge_sync_drift_found_total") == 1 })
-		b.eventually("drift is fixed", func() bool { return p.metric(`ampbridge_sync_changes_total{kind="PutRolePolicy",result="made"}`) == 2 })
+		b.eventually(
+			"drift is fixed",
+			func() bool { return p.metric(`ampbridge_sync_changes_total{kind="PutRolePolicy",result="made"}`) == 2 },
+		)
 
 		b.must(os.WriteFile(p.policy, []byte("kind: Nonsense"), 0o600))
 		b.eventually("a bad policy is reported", func() bool { return p.metric("ampbridge_policy_last_load_success") == 0 })
@@ -361,7 +388,8 @@ func TestController(t *testing.T) {
 			b.must(leases.Delete(b.ctx, "ampbridge-sync", metav1.DeleteOptions{}))
 			b.eventually("the Lease is back", func() bool {
 				now, err := leases.Get(b.ctx, "ampbridge-sync", metav1.GetOptions{})
-				return err == nil && now.UID != was.UID && now.Spec.HolderIdentity != nil && *now.Spec.HolderIdentity == *was.Spec.HolderIdentity
+				return err == nil && now.UID != was.UID && now.Spec.HolderIdentity != nil &&
+					*now.Spec.HolderIdentity == *was.Spec.HolderIdentity
 			})
 		}
 		// An uninstall deletes the ConfigMap, and the garbage collector the Lease.
@@ -404,9 +432,19 @@ func TestController(t *testing.T) {
 		b.serviceAccount("monitoring", "prometheus-late")
 		b.eventually("CapReached", func() bool { return b.eventsOf("prometheus-late") == "CapReached" })
 		b.serviceAccount("monitoring", "stranger")
-		annotate, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]string{policy.AnnotationInject: "true"}}})
+		annotate, err := json.Marshal(
+			map[string]any{"metadata": map[string]any{"annotations": map[string]string{policy.AnnotationInject: "true"}}},
+		)
 		b.must(err)
-		_, err = b.cluster.Client().CoreV1().ServiceAccounts("monitoring").Patch(b.ctx, "stranger", types.MergePatchType, annotate, metav1.PatchOptions{})
+		_, err = b.cluster.Client().CoreV1().ServiceAccounts(
+			"monitoring",
+		).Patch(
+			b.ctx,
+			"stranger",
+			types.MergePatchType,
+			annotate,
+			metav1.PatchOptions{},
+		)
 		b.must(err)
 		b.eventually("NotGranted", func() bool { return b.eventsOf("stranger") == "NotGranted" })
 		if other := b.eventsOf("default"); other != "" {
@@ -457,7 +495,12 @@ func (b *bridge) auditorsRights() {
 	}, metav1.CreateOptions{})
 	b.must(err)
 	_, err = rbac.Roles("ampbridge").Create(b.ctx, &rbacv1.Role{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{
-		{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{"ampbridge-breaker"}, Verbs: []string{"get", "update"}},
+		{
+			APIGroups:     []string{""},
+			Resources:     []string{"configmaps"},
+			ResourceNames: []string{"ampbridge-breaker"},
+			Verbs:         []string{"get", "update"},
+		},
 	}}, metav1.CreateOptions{})
 	b.must(err)
 	_, err = rbac.RoleBindings("ampbridge").Create(b.ctx, &rbacv1.RoleBinding{

@@ -27,7 +27,11 @@ type statusKey struct {
 }
 
 // newEvents records until stop is called.
-func newEvents(ctx context.Context, client kubernetes.Interface, reference func(policy.Subject) *corev1.ObjectReference) (e *events, stop func()) {
+func newEvents(
+	ctx context.Context,
+	client kubernetes.Interface,
+	reference func(policy.Subject) *corev1.ObjectReference,
+) (e *events, stop func()) {
 	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
 	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: client.CoreV1().Events("")})
 	recorder := broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "ampbridge-sync"})

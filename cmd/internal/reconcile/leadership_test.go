@@ -28,7 +28,8 @@ func TestLeaderless(t *testing.T) {
 		{"nothing read yet", func(*leadership) {}, 0, "it is free"},
 		{"a leader", func(l *leadership) { l.observe(held("a", 1)) }, 0, ""},
 		{"a leader that died, while another takes over", func(l *leadership) { l.observe(held("a", 1)) }, leaseDuration + 2*renewPeriod, ""},
-		{"a leader that died long ago", func(l *leadership) { l.observe(held("a", 1)) }, leaderSeenFor, "a holds it and has not renewed it since"},
+		{"a leader that died long ago", func(l *leadership) { l.observe(held("a", 1)) }, leaderSeenFor, "a holds it and has not " +
+			"renewed it since"},
 		{"a dead leader that is read again and again", func(l *leadership) {
 			l.observe(held("a", 1))
 			l.renewed = l.renewed.Add(-leaderSeenFor)

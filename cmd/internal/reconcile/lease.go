@@ -94,7 +94,9 @@ func (l *leaseLock) create(ctx context.Context, record resourcelock.LeaderElecti
 	owner, err := l.client.CoreV1().ConfigMaps(l.LeaseMeta.Namespace).Get(ctx, stateName, metav1.GetOptions{})
 	switch {
 	case err == nil:
-		lease.WithOwnerReferences(applymetav1.OwnerReference().WithAPIVersion("v1").WithKind("ConfigMap").WithName(owner.Name).WithUID(owner.UID))
+		lease.WithOwnerReferences(
+			applymetav1.OwnerReference().WithAPIVersion("v1").WithKind("ConfigMap").WithName(owner.Name).WithUID(owner.UID),
+		)
 	case !apierrors.IsNotFound(err):
 		return err
 	}

@@ -23,27 +23,48 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		return prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
 	}
 	m := &metrics{
-		leader:       gauge("ampbridge_sync_leader", "1: this process is the one that syncs; 0: it stands by."),
-		leaderSeen:   gauge("ampbridge_sync_last_leader_seen_timestamp_seconds", "When this process last led or saw another process renew the Lease, in Unix time; 0: never."),
+		leader: gauge("ampbridge_sync_leader", "1: this process is the one that syncs; 0: it stands by."),
+		leaderSeen: gauge(
+			"ampbridge_sync_last_leader_seen_timestamp_seconds",
+			"When this process last led or saw another process renew the Lease, in Unix time; 0: never.",
+		),
 		destinations: gauge("ampbridge_sync_destinations", "Destinations whose roles sync keeps."),
 		lastSuccess:  gauge("ampbridge_sync_last_success_timestamp_seconds", "When a pass last left everything in sync, in Unix time."),
 		refusals:     gauge("ampbridge_sync_refusals", "What the policy asks for and the last pass refused; the log says why."),
-		policyLoaded: gauge("ampbridge_policy_last_load_success", "1: the newest version of the policy file is in force; 0: it was refused, and the last good one, if any, still is."),
+		policyLoaded: gauge(
+			"ampbridge_policy_last_load_success",
+			"1: the newest version of the policy file is in force; 0: it was refused, and the last good one, if any, still is.",
+		),
 		subjects: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "ampbridge_sync_subjects", Help: "Service accounts that a destination's role trusts, as the last pass planned it.",
 		}, []string{"destination"}),
 		changes: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "ampbridge_sync_changes_total", Help: "Changes by the IAM operation (kind) and result: made, failed, or skipped because of another failure.",
+			Name: "ampbridge_sync_changes_total",
+			Help: "Changes by the IAM operation (kind) and result: made, failed, or skipped because of another failure.",
 		}, []string{"kind", "result"}),
 		iamCalls: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "ampbridge_sync_iam_calls_total", Help: "Calls to IAM and AMP, each attempt for itself, by operation and result: ok, AWS's error code, or no answer.",
+			Name: "ampbridge_sync_iam_calls_total",
+			Help: "Calls to IAM and AMP, each attempt for itself, by operation and result: ok, AWS's error code, or no answer.",
 		}, []string{"operation", "result"}),
 		drift: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "ampbridge_sync_drift_found_total", Help: "Changes that became necessary though neither policy nor service accounts had changed: somebody edited by hand.",
+			Name: "ampbridge_sync_drift_found_total",
+			Help: "Changes that became necessary though neither policy nor service accounts had changed: somebody edited by hand.",
 		}),
 	}
-	registry.MustRegister(m.leader, m.leaderSeen, m.destinations, m.lastSuccess, m.refusals, m.policyLoaded, m.subjects, m.changes, m.iamCalls, m.drift,
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(
+		m.leader,
+		m.leaderSeen,
+		m.destinations,
+		m.lastSuccess,
+		m.refusals,
+		m.policyLoaded,
+		m.subjects,
+		m.changes,
+		m.iamCalls,
+		m.drift,
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	)
 	return m
 }
 

@@ -17,7 +17,17 @@ func watchPolicy(path string, metrics *metrics, logger *slog.Logger, changed fun
 		Loaded: func(p *policy.Policy, _ []byte) {
 			refused = ""
 			metrics.policyLoaded.Set(1)
-			logger.Info("policy loaded", "file", path, "cluster", p.Cluster.Name, "destinations", len(p.Destinations), "grants", len(p.Grants))
+			logger.Info(
+				"policy loaded",
+				"file",
+				path,
+				"cluster",
+				p.Cluster.Name,
+				"destinations",
+				len(p.Destinations),
+				"grants",
+				len(p.Grants),
+			)
 			changed()
 		},
 		Refused: func(err error, inForce bool) {

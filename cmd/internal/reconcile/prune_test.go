@@ -67,7 +67,10 @@ func TestPrune(t *testing.T) {
 		}
 		pod, err := b.cluster.Client().CoreV1().Pods("monitoring").Create(b.ctx, &corev1.Pod{
 			ObjectMeta: metav1.ObjectMeta{Name: "prometheus-0"},
-			Spec:       corev1.PodSpec{ServiceAccountName: "prometheus-old", Containers: []corev1.Container{{Name: "prometheus", Image: "prometheus"}}},
+			Spec: corev1.PodSpec{
+				ServiceAccountName: "prometheus-old",
+				Containers:         []corev1.Container{{Name: "prometheus", Image: "prometheus"}},
+			},
 		}, metav1.CreateOptions{})
 		b.must(err)
 		b.deleteServiceAccount("prometheus-old")
@@ -91,7 +94,15 @@ func TestPrune(t *testing.T) {
 		if b.assume("monitoring", "prometheus-old") == nil {
 			t.Error("a pruned service account still assumes the role")
 		}
-		b.must(b.cluster.Client().CoreV1().Pods("monitoring").Delete(b.ctx, "prometheus-0", metav1.DeleteOptions{GracePeriodSeconds: new(int64)}))
+		b.must(
+			b.cluster.Client().CoreV1().Pods(
+				"monitoring",
+			).Delete(
+				b.ctx,
+				"prometheus-0",
+				metav1.DeleteOptions{GracePeriodSeconds: new(int64)},
+			),
+		)
 	})
 
 	t.Run("a namespace that loses its label, and more than half with it", func(t *testing.T) {
@@ -100,7 +111,8 @@ func TestPrune(t *testing.T) {
 		b.label("off")
 		run(b, 0, 0, "keeps its trust")
 		output, _, writes, err := b.sync(policyText, at(time.Hour))
-		if err == nil || writes != 0 || !strings.Contains(output, "2 of 2 trusted subjects are not seen any more") || !strings.Contains(output, "--allow-shrink") {
+		if err == nil || writes != 0 || !strings.Contains(output, "2 of 2 trusted subjects are not seen any more") ||
+			!strings.Contains(output, "--allow-shrink") {
 			t.Errorf("%d writes, error %v, output:\n%s", writes, err, output)
 		}
 		output, _, writes, err = b.sync(policyText, func(o *reconcile.Options) { at(time.Hour)(o); o.AllowShrink = true })
@@ -116,7 +128,8 @@ func TestPrune(t *testing.T) {
 		b.deleteServiceAccount("prometheus-old")
 		run(b, 0, 0, "keeps its trust")
 		output, _, writes, err := b.sync(policyText, func(o *reconcile.Options) { at(2 * time.Hour)(o); o.Namespace = "other" })
-		if err != nil || writes != 0 || !strings.Contains(output, "note: ConfigMap other/ampbridge-sync: cannot be read, so no subject is pruned: ") {
+		if err != nil || writes != 0 ||
+			!strings.Contains(output, "note: ConfigMap other/ampbridge-sync: cannot be read, so no subject is pruned: ") {
 			t.Errorf("%d writes, error %v, output:\n%s", writes, err, output)
 		}
 		maps := b.cluster.Client().CoreV1().ConfigMaps("ampbridge")

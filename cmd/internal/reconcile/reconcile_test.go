@@ -73,8 +73,18 @@ func start(t *testing.T) *bridge {
 		ObjectMeta: metav1.ObjectMeta{Name: "sync"},
 		Rules: []rbacv1.PolicyRule{
 			{APIGroups: []string{""}, Resources: []string{"configmaps"}, Verbs: []string{"create"}},
-			{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{"ampbridge-sync"}, Verbs: []string{"get", "update"}},
-			{APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, ResourceNames: []string{"ampbridge-sync"}, Verbs: []string{"create", "get", "update", "patch"}},
+			{
+				APIGroups:     []string{""},
+				Resources:     []string{"configmaps"},
+				ResourceNames: []string{"ampbridge-sync"},
+				Verbs:         []string{"get", "update"},
+			},
+			{
+				APIGroups:     []string{"coordination.k8s.io"},
+				Resources:     []string{"leases"},
+				ResourceNames: []string{"ampbridge-sync"},
+				Verbs:         []string{"create", "get", "update", "patch"},
+			},
 		},
 	}, metav1.CreateOptions{})
 	b.must(err)
@@ -103,12 +113,22 @@ func (b *bridge) aws(t *testing.T) *bridge {
 	_, err := own.cloud.RegisterIssuer(b.cluster.Issuer, b.cluster.OIDC(), awstest.PublicCA)
 	own.must(err)
 	own.account = own.cloud.Account(accountID)
-	_, err = own.account.PutManagedPolicy("boundary", `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"aps:RemoteWrite","Resource":"*"}}`)
+	_, err = own.account.PutManagedPolicy(
+		"boundary",
+		`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"aps:RemoteWrite","Resource":"*"}}`,
+	)
 	own.must(err)
 	own.account.AddWorkspace(region, "ws-0001")
 	empty := own.file("empty", "")
 	environment := append(own.cloud.Environ(), own.account.AdminCredentials().Environ()...)
-	environment = append(environment, "AWS_CONFIG_FILE="+empty, "AWS_SHARED_CREDENTIALS_FILE="+empty, "AWS_EC2_METADATA_DISABLED=true", "AWS_REGION=", "AWS_PROFILE=")
+	environment = append(
+		environment,
+		"AWS_CONFIG_FILE="+empty,
+		"AWS_SHARED_CREDENTIALS_FILE="+empty,
+		"AWS_EC2_METADATA_DISABLED=true",
+		"AWS_REGION=",
+		"AWS_PROFILE=",
+	)
 	for _, v := range environment {
 		name, value, _ := strings.Cut(v, "=")
 		t.Setenv(name, value)
@@ -132,7 +152,13 @@ func (b *bridge) file(name, content string) string {
 
 func (b *bridge) serviceAccount(namespace, name string) {
 	b.Helper()
-	_, err := b.cluster.Client().CoreV1().ServiceAccounts(namespace).Create(b.ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+	_, err := b.cluster.Client().CoreV1().ServiceAccounts(
+		namespace,
+	).Create(
+		b.ctx,
+		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}},
+		metav1.CreateOptions{},
+	)
 	b.must(err)
 }
 
@@ -140,7 +166,13 @@ func (b *bridge) serviceAccount(namespace, name string) {
 // to IAM.
 func (b *bridge) sync(policyText string, change func(*reconcile.Options)) (output string, reads, writes int, err error) {
 	b.Helper()
-	o := reconcile.Options{Policy: b.file("policy.yaml", policyText), Kubeconfig: b.kubeconfig, Once: true, Output: reconcile.Text, Namespace: "ampbridge"}
+	o := reconcile.Options{
+		Policy:     b.file("policy.yaml", policyText),
+		Kubeconfig: b.kubeconfig,
+		Once:       true,
+		Output:     reconcile.Text,
+		Namespace:  "ampbridge",
+	}
 	if change != nil {
 		change(&o)
 	}
@@ -173,9 +205,19 @@ func (b *bridge) assume(namespace, name string) error {
 	b.Helper()
 	token, err := b.cluster.Token(b.ctx, namespace, name, audience, 3600)
 	b.must(err)
-	_, err = sts.NewFromConfig(aws.Config{Region: region, BaseEndpoint: &b.cloud.URL}).AssumeRoleWithWebIdentity(b.ctx, &sts.AssumeRoleWithWebIdentityInput{
-		RoleArn: aws.String(roleARN), RoleSessionName: aws.String("test"), WebIdentityToken: &token, DurationSeconds: aws.Int32(6 * 3600),
-	})
+	_, err = sts.NewFromConfig(
+		aws.Config{Region: region, BaseEndpoint: &b.cloud.URL},
+	).AssumeRoleWithWebIdentity(
+		b.ctx,
+		&sts.AssumeRoleWithWebIdentityInput{
+			RoleArn: aws.String(
+				roleARN,
+			),
+			RoleSessionName:  aws.String("test"),
+			WebIdentityToken: &token,
+			DurationSeconds:  aws.Int32(6 * 3600),
+		},
+	)
 	return err
 }
 
@@ -189,7 +231,8 @@ func TestSync(t *testing.T) {
 	t.Run("from nothing to a token that assumes the role", func(t *testing.T) {
 		b := b.aws(t)
 		output, _, writes, err := b.sync(policyText, func(o *reconcile.Options) { o.DryRun = true })
-		if err != nil || writes != 0 || !strings.Contains(output, "plan: 2 to create, 1 to change, 0 refused\nsync: dry run: nothing was changed\n") {
+		if err != nil || writes != 0 ||
+			!strings.Contains(output, "plan: 2 to create, 1 to change, 0 refused\nsync: dry run: nothing was changed\n") {
 			t.Fatalf("dry run: %d writes, error %v, output:\n%s", writes, err, output)
 		}
 		b.inSync(policyText, 3)
@@ -234,7 +277,8 @@ func TestSync(t *testing.T) {
 			`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"111122223333"},"Action":"sts:AssumeRole"}]}`)})
 		b.must(err)
 		output, _, writes, err := b.sync(policyText, nil)
-		if err == nil || writes != 0 || !strings.Contains(output, "was not made by sync") || !strings.HasSuffix(output, "sync: not in sync: 0 of 0 changes made, 1 refused\n") {
+		if err == nil || writes != 0 || !strings.Contains(output, "was not made by sync") ||
+			!strings.HasSuffix(output, "sync: not in sync: 0 of 0 changes made, 1 refused\n") {
 			t.Errorf("%d writes, error %v, output:\n%s", writes, err, output)
 		}
 	})
@@ -247,7 +291,8 @@ func TestSync(t *testing.T) {
 		var report reconcile.Report
 		b.must(json.Unmarshal([]byte(output), &report))
 		if err == nil || report.InSync || report.Made != 1 || len(report.Failures) != 2 ||
-			report.Failures[0].Error != "CreateRole: AccessDenied: Access denied" || report.Failures[1].Error != "PutRolePolicy: not tried, because CreateRole failed" {
+			report.Failures[0].Error != "CreateRole: AccessDenied: Access denied" || report.Failures[1].Error != "PutRolePolicy: not "+
+			"tried, because CreateRole failed" {
 			t.Errorf("error %v, report %+v", err, report)
 		}
 		b.inSync(policyText, 2)
@@ -258,7 +303,8 @@ func TestSync(t *testing.T) {
 		b.inSync(strings.Replace(policyText, "{name: dev}", `{name: dev, issuer: "`+b.cluster.Issuer+`"}`, 1), 3)
 		slash := strings.Replace(policyText, "{name: dev}", `{name: dev, issuer: "`+b.cluster.Issuer+`/"}`, 1)
 		_, reads, writes, err := b.sync(slash, nil)
-		if err == nil || reads+writes != 0 || !strings.Contains(err.Error(), `"`+b.cluster.Issuer+`/"`) || !strings.Contains(err.Error(), `"`+b.cluster.Issuer+`"`) {
+		if err == nil || reads+writes != 0 || !strings.Contains(err.Error(), `"`+b.cluster.Issuer+`/"`) ||
+			!strings.Contains(err.Error(), `"`+b.cluster.Issuer+`"`) {
 			t.Errorf("%d calls, error %v: want one that shows both", reads+writes, err)
 		}
 	})

@@ -104,7 +104,8 @@ func (r *reconciler) missing(ctx context.Context, in plan.Input) (missing map[po
 	missing = map[policy.ARN]bool{}
 	for _, d := range in.Policy.Destinations {
 		workspace := d.Workspace.ARN
-		if _, asked := missing[workspace]; asked || r.seenWorkspaces[workspace] || !plan.Managed(in.Policy, d) || in.Accounts[workspace.Account].Problem != "" {
+		if _, asked := missing[workspace]; asked || r.seenWorkspaces[workspace] || !plan.Managed(in.Policy, d) ||
+			in.Accounts[workspace.Account].Problem != "" {
 			continue
 		}
 		exists, err := r.iam.WorkspaceExists(ctx, d.Workspace)
@@ -112,7 +113,14 @@ func (r *reconciler) missing(ctx context.Context, in plan.Input) (missing map[po
 			r.throttled.throttled(workspace.Account, r.now())
 		}
 		if err != nil {
-			notes = append(notes, plan.Finding{Account: workspace.Account, About: workspace.String(), Message: "cannot find out whether the workspace exists: " + err.Error()})
+			notes = append(
+				notes,
+				plan.Finding{
+					Account: workspace.Account,
+					About:   workspace.String(),
+					Message: "cannot find out whether the workspace exists: " + err.Error(),
+				},
+			)
 			continue
 		}
 		r.seenWorkspaces[workspace], missing[workspace] = exists, !exists
@@ -132,7 +140,14 @@ func (r *reconciler) addHeadroom(ctx context.Context, p plan.Plan, accounts map[
 			r.throttled.throttled(c.Account, r.now())
 		}
 		if err != nil {
-			notes = append(notes, plan.Finding{Account: c.Account, About: "account " + c.Account, Message: "cannot find out how many roles and providers it still takes: " + err.Error()})
+			notes = append(
+				notes,
+				plan.Finding{
+					Account: c.Account,
+					About:   "account " + c.Account,
+					Message: "cannot find out how many roles and providers it still takes: " + err.Error(),
+				},
+			)
 			headroom = plan.Headroom{Roles: len(p.Changes), Providers: 1} // IAM itself refuses what is too much
 		}
 		a.Headroom = &headroom

@@ -34,12 +34,14 @@ func TestRemove(t *testing.T) {
 			{func(o *reconcile.Options) { confirmed(o); o.Yes, o.DryRun = false, true }, false, "sync: dry run: nothing was changed\n"},
 		} {
 			output, _, writes, err := b.sync(renamed, c.change)
-			if (err != nil) != c.fails || writes != 0 || !strings.Contains(output, "plan: 4 to delete, 0 refused") || !strings.HasSuffix(output, c.lastWords) {
+			if (err != nil) != c.fails || writes != 0 || !strings.Contains(output, "plan: 4 to delete, 0 refused") ||
+				!strings.HasSuffix(output, c.lastWords) {
 				t.Errorf("unconfirmed: %d writes, error %v, output:\n%s", writes, err, output)
 			}
 		}
 		output, _, writes, err := b.sync(renamed, confirmed)
-		if err != nil || writes != 4 || !strings.HasSuffix(output, "sync: removed: 4 of 4 deletions made, 0 refused\n") || !strings.Contains(output, "roles that stay trust it: arn:aws:iam::111122223333:role/irsa") {
+		if err != nil || writes != 4 || !strings.HasSuffix(output, "sync: removed: 4 of 4 deletions made, 0 refused\n") ||
+			!strings.Contains(output, "roles that stay trust it: arn:aws:iam::111122223333:role/irsa") {
 			t.Errorf("%d writes, error %v, output:\n%s", writes, err, output)
 		}
 		if got := b.roles(); got != "admins irsa" {
@@ -67,11 +69,15 @@ func TestRemove(t *testing.T) {
 	t.Run("a role that cannot be deleted keeps the provider", func(t *testing.T) {
 		b := b.aws(t)
 		b.inSync(policyText, 3)
-		_, err := b.admin().PutRolePolicy(b.ctx, &iam.PutRolePolicyInput{RoleName: aws.String(roleName), PolicyName: aws.String("by-hand"), PolicyDocument: aws.String(
-			`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:*","Resource":"*"}]}`)})
+		_, err := b.admin().PutRolePolicy(
+			b.ctx,
+			&iam.PutRolePolicyInput{RoleName: aws.String(roleName), PolicyName: aws.String("by-hand"), PolicyDocument: aws.String(
+				`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:*","Resource":"*"}]}`)},
+		)
 		b.must(err)
 		output, _, _, err := b.sync(policyText, confirmed)
-		if err == nil || !strings.Contains(output, "DeleteConflict") || !strings.Contains(output, "DeleteOpenIDConnectProvider: not tried, because DeleteRole failed") {
+		if err == nil || !strings.Contains(output, "DeleteConflict") ||
+			!strings.Contains(output, "DeleteOpenIDConnectProvider: not tried, because DeleteRole failed") {
 			t.Errorf("error %v, output:\n%s", err, output)
 		}
 	})

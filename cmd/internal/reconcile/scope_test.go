@@ -37,9 +37,19 @@ func TestARoleForEachServiceAccount(t *testing.T) {
 		assumes := func(role string) error {
 			token, err := b.cluster.Token(b.ctx, "many", "prometheus-07", audience, 3600)
 			b.must(err)
-			_, err = sts.NewFromConfig(aws.Config{Region: region, BaseEndpoint: &b.cloud.URL}).AssumeRoleWithWebIdentity(b.ctx, &sts.AssumeRoleWithWebIdentityInput{
-				RoleArn: aws.String(role), RoleSessionName: aws.String("test"), WebIdentityToken: &token, DurationSeconds: aws.Int32(6 * 3600),
-			})
+			_, err = sts.NewFromConfig(
+				aws.Config{Region: region, BaseEndpoint: &b.cloud.URL},
+			).AssumeRoleWithWebIdentity(
+				b.ctx,
+				&sts.AssumeRoleWithWebIdentityInput{
+					RoleArn: aws.String(
+						role,
+					),
+					RoleSessionName:  aws.String("test"),
+					WebIdentityToken: &token,
+					DurationSeconds:  aws.Int32(6 * 3600),
+				},
+			)
 			return err
 		}
 		for _, step := range []struct {
@@ -81,7 +91,8 @@ func TestARoleForEachServiceAccount(t *testing.T) {
 		passes := count["GetOpenIDConnectProvider"]
 		// In turn: 80 roles in 36 passes.
 		const inTurn = 3
-		if len(count) != 4 || count["ListRoles"] > passes+1 || count["GetRole"] > inTurn*(passes+1) || count["GetRolePolicy"] > inTurn*(passes+1) {
+		if len(count) != 4 || count["ListRoles"] > passes+1 || count["GetRole"] > inTurn*(passes+1) ||
+			count["GetRolePolicy"] > inTurn*(passes+1) {
 			t.Errorf("%d passes: %v", passes, count)
 		}
 		t.Logf("%d roles, %d passes: %v", accounts, passes, count)
@@ -168,7 +179,9 @@ func TestPreflight(t *testing.T) {
 			defer b.cloud.Fail(action, awstest.Deny).Stop()
 		}
 		output, _, writes, err := b.sync(policyText, nil)
-		if err != nil || writes != 3 || !strings.Contains(output, "cannot find out whether the workspace exists: DescribeWorkspace: AccessDenied") || !strings.Contains(output, "GetAccountSummary: AccessDenied") {
+		if err != nil || writes != 3 ||
+			!strings.Contains(output, "cannot find out whether the workspace exists: DescribeWorkspace: AccessDenied") ||
+			!strings.Contains(output, "GetAccountSummary: AccessDenied") {
 			t.Errorf("%d writes, error %v:\n%s", writes, err, output)
 		}
 	})
@@ -179,7 +192,10 @@ func TestThumbprints(t *testing.T) {
 	i, err := b.cloud.RegisterIssuer("https://private.example/x", b.cluster.OIDC(), awstest.PrivateCA)
 	b.must(err)
 	foreign := strings.Repeat("0", 40)
-	_, err = b.admin().CreateOpenIDConnectProvider(b.ctx, &iam.CreateOpenIDConnectProviderInput{Url: &b.cluster.Issuer, ClientIDList: []string{audience}, ThumbprintList: []string{foreign}})
+	_, err = b.admin().CreateOpenIDConnectProvider(
+		b.ctx,
+		&iam.CreateOpenIDConnectProviderInput{Url: &b.cluster.Issuer, ClientIDList: []string{audience}, ThumbprintList: []string{foreign}},
+	)
 	b.must(err)
 	text := strings.Replace(policyText, "cluster: {", "cluster: {issuerCA: "+fmt.Sprintf("%q", i.CA())+", ", 1)
 	output, _, _, err := b.sync(text, nil)

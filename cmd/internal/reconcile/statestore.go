@@ -53,7 +53,10 @@ func (s stateStore) read(ctx context.Context) (storedState, error) {
 			return storedState{}, fmt.Errorf("%s: %w: delete the ConfigMap, and the grace periods start again", stateMissed, err)
 		}
 	}
-	r := storedState{stored: stored, AbsenceState: plan.AbsenceState{Owner: stored.Data[stateOwner], Missed: map[policy.Subject]time.Time{}}}
+	r := storedState{
+		stored:       stored,
+		AbsenceState: plan.AbsenceState{Owner: stored.Data[stateOwner], Missed: map[policy.Subject]time.Time{}},
+	}
 	for name, since := range missed {
 		subject, err := policy.ParseSubject(name)
 		if err != nil {

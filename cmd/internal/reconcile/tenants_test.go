@@ -33,7 +33,15 @@ func (p *process) quiet() {
 func (b *bridge) ask(name, value string) {
 	b.Helper()
 	patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:%q}}}`, policy.AnnotationInject, value)
-	_, err := b.cluster.Client().CoreV1().ServiceAccounts("monitoring").Patch(b.ctx, name, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+	_, err := b.cluster.Client().CoreV1().ServiceAccounts(
+		"monitoring",
+	).Patch(
+		b.ctx,
+		name,
+		types.MergePatchType,
+		[]byte(patch),
+		metav1.PatchOptions{},
+	)
 	b.must(err)
 }
 
@@ -58,7 +66,13 @@ func TestTenantsDoNotSetThePace(t *testing.T) {
 				b.ask(name, "false")
 			case 2: // another shape: it goes and comes, asking from the start
 				b.must(accounts.Delete(b.ctx, name, metav1.DeleteOptions{}))
-				_, err := accounts.Create(b.ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{policy.AnnotationInject: "true"}}}, metav1.CreateOptions{})
+				_, err := accounts.Create(
+					b.ctx,
+					&corev1.ServiceAccount{
+						ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{policy.AnnotationInject: "true"}},
+					},
+					metav1.CreateOptions{},
+				)
 				b.must(err)
 			}
 		}

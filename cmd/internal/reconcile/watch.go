@@ -32,9 +32,22 @@ func newWatch(cfg *rest.Config, changed func()) (*watch, error) {
 	}
 	labelled := func(o *metav1.ListOptions) { o.LabelSelector = kube.InjectionSelector }
 	w := &watch{
-		namespaces: metadatainformer.NewFilteredMetadataInformer(client, corev1.SchemeGroupVersion.WithResource("namespaces"), metav1.NamespaceAll, 0, nil, labelled).Informer(),
-		accounts: metadatainformer.NewFilteredMetadataInformer(client, corev1.SchemeGroupVersion.WithResource("serviceaccounts"), metav1.NamespaceAll, 0,
-			cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc}, nil).Informer(),
+		namespaces: metadatainformer.NewFilteredMetadataInformer(
+			client,
+			corev1.SchemeGroupVersion.WithResource("namespaces"),
+			metav1.NamespaceAll,
+			0,
+			nil,
+			labelled,
+		).Informer(),
+		accounts: metadatainformer.NewFilteredMetadataInformer(
+			client,
+			corev1.SchemeGroupVersion.WithResource("serviceaccounts"),
+			metav1.NamespaceAll,
+			0,
+			cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc},
+			nil,
+		).Informer(),
 	}
 	handler := cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(any) { changed() },
@@ -134,6 +147,7 @@ func relevant(p *policy.Policy, accounts []plan.ServiceAccount) (granted, askers
 
 func same(a, b []plan.ServiceAccount) bool {
 	return slices.EqualFunc(a, b, func(a, b plan.ServiceAccount) bool {
-		return a.Namespace == b.Namespace && a.Name == b.Name && a.Injection == b.Injection && a.Created.Equal(b.Created) && maps.Equal(a.Annotations, b.Annotations)
+		return a.Namespace == b.Namespace && a.Name == b.Name && a.Injection == b.Injection && a.Created.Equal(b.Created) &&
+			maps.Equal(a.Annotations, b.Annotations)
 	})
 }

@@ -67,12 +67,27 @@ func apiServer(b *testing.B, n int) http.Handler {
 		}
 		for i := range n {
 			o := metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{
-				Name: fmt.Sprintf("%s-prometheus-server-%05d", resource, i), UID: types.UID(fmt.Sprintf("00000000-0000-0000-0000-%012d", i)),
-				ResourceVersion: fmt.Sprint(i + 1), CreationTimestamp: metav1.NewTime(time.Unix(1_700_000_000, 0)),
-				Labels:      map[string]string{policy.LabelInjection: "enabled", "app.kubernetes.io/managed-by": "Helm", "helm.sh/chart": "prometheus-25.0.0"},
-				Annotations: map[string]string{"meta.helm.sh/release-name": "prometheus", "eks.amazonaws.com/role-arn": "arn:aws:iam::111122223333:role/some-role"},
-				ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "helm", Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: "v1",
-					FieldsV1: metav1.NewFieldsV1(`{"f:metadata":{"f:annotations":{".":{},"f:meta.helm.sh/release-name":{}}}}`)}},
+				Name: fmt.Sprintf(
+					"%s-prometheus-server-%05d",
+					resource,
+					i,
+				),
+				UID:               types.UID(fmt.Sprintf("00000000-0000-0000-0000-%012d", i)),
+				ResourceVersion:   fmt.Sprint(i + 1),
+				CreationTimestamp: metav1.NewTime(time.Unix(1_700_000_000, 0)),
+				Labels: map[string]string{
+					policy.LabelInjection:          "enabled",
+					"app.kubernetes.io/managed-by": "Helm",
+					"helm.sh/chart":                "prometheus-25.0.0",
+				},
+				Annotations: map[string]string{
+					"meta.helm.sh/release-name":  "prometheus",
+					"eks.amazonaws.com/role-arn": "arn:aws:iam::111122223333:role/some-role",
+				},
+				ManagedFields: []metav1.ManagedFieldsEntry{
+					{Manager: "helm", Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: "v1",
+						FieldsV1: metav1.NewFieldsV1(`{"f:metadata":{"f:annotations":{".":{},"f:meta.helm.sh/release-name":{}}}}`)},
+				},
 			}}
 			if resource == "serviceaccounts" {
 				o.Namespace = "namespaces-prometheus-server-00000"
@@ -90,7 +105,11 @@ func apiServer(b *testing.B, n int) http.Handler {
 		w.Header().Set("Content-Type", "application/json")
 		switch {
 		case r.URL.Query().Get("sendInitialEvents") != "":
-			http.Error(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Invalid","code":422}`, http.StatusUnprocessableEntity)
+			http.Error(
+				w,
+				`{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Invalid","code":422}`,
+				http.StatusUnprocessableEntity,
+			)
 		case r.URL.Query().Get("watch") != "":
 			w.WriteHeader(http.StatusOK)
 			_ = http.NewResponseController(w).Flush()
@@ -105,9 +124,18 @@ func apiServer(b *testing.B, n int) http.Handler {
 
 func TestStripped(t *testing.T) {
 	object := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{
-		Namespace: "monitoring", Name: "prometheus", UID: "1", ResourceVersion: "2", GenerateName: "x",
-		Labels:      map[string]string{policy.LabelInjection: "enabled", "other": "x"},
-		Annotations: map[string]string{policy.AnnotationInject: "true", policy.AnnotationDestinations: "central", policy.AnnotationRoleARN: "x", "other": "x"},
+		Namespace:       "monitoring",
+		Name:            "prometheus",
+		UID:             "1",
+		ResourceVersion: "2",
+		GenerateName:    "x",
+		Labels:          map[string]string{policy.LabelInjection: "enabled", "other": "x"},
+		Annotations: map[string]string{
+			policy.AnnotationInject:       "true",
+			policy.AnnotationDestinations: "central",
+			policy.AnnotationRoleARN:      "x",
+			"other":                       "x",
+		},
 	}}
 	got, err := stripped(object)
 	if err != nil {
@@ -132,7 +160,9 @@ func TestLongAnnotationsAreNotKept(t *testing.T) {
 		{policy.AnnotationInject, strings.Repeat("x", 250_000), "(too long)"},
 		{"example.com/other", strings.Repeat("x", 250_000), ""},
 	} {
-		kept, err := stripped(&metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: "a", Annotations: map[string]string{c.name: c.value}}})
+		kept, err := stripped(
+			&metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: "a", Annotations: map[string]string{c.name: c.value}}},
+		)
 		if err != nil {
 			t.Fatal(err)
 		}

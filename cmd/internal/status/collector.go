@@ -82,8 +82,13 @@ func (c *collector) policy(ctx context.Context) (p *policy.Policy, from string, 
 	}
 	switch len(found) {
 	case 0:
-		return nil, "", fmt.Errorf("namespace %s has no policy (a ConfigMap labelled %s with the key %s): name ampbridge's namespace with --ampbridge-namespace, or a file with --policy",
-			c.options.Namespace, kube.Selector, kube.PolicyKey)
+		return nil, "", fmt.Errorf(
+			"namespace %s has no policy (a ConfigMap labelled %s with the key %s): name ampbridge's namespace with "+
+				"--ampbridge-namespace, or a file with --policy",
+			c.options.Namespace,
+			kube.Selector,
+			kube.PolicyKey,
+		)
 	case 1:
 		from = "ConfigMap " + c.options.Namespace + "/" + found[0].ConfigMap
 		p, err := policyfile.Parse(from, []byte(found[0].Text))
@@ -105,7 +110,12 @@ func (r *Report) subjects(p *policy.Policy, accounts []plan.ServiceAccount) {
 		if decision.Inject {
 			e = decision.Entitlement // narrowed by the account's annotations
 		}
-		s := Subject{Namespace: a.Namespace, ServiceAccount: a.Name, Decision: decision.Reason, Shown: a.Annotations[policy.AnnotationRoleARN]}
+		s := Subject{
+			Namespace:      a.Namespace,
+			ServiceAccount: a.Name,
+			Decision:       decision.Reason,
+			Shown:          a.Annotations[policy.AnnotationRoleARN],
+		}
 		for _, d := range e.Destinations {
 			s.Destinations = append(s.Destinations, d.Name)
 		}
@@ -129,7 +139,10 @@ func (r *Report) destinations(p *policy.Policy) {
 		} else {
 			for _, s := range r.Subjects {
 				if slices.Contains(s.Destinations, d.Name) {
-					seen.Roles = append(seen.Roles, Role{ARN: p.RoleFor(d, s.subject()), Subject: s.subject().String(), State: state, Trusted: []string{}})
+					seen.Roles = append(
+						seen.Roles,
+						Role{ARN: p.RoleFor(d, s.subject()), Subject: s.subject().String(), State: state, Trusted: []string{}},
+					)
 				}
 			}
 		}

@@ -68,13 +68,23 @@ type fixture struct {
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
 	f := &fixture{T: t, cluster: cluster.Start(t, cluster.Options{}), cloud: awstest.Start(t, awstest.Options{})}
-	for name, labels := range map[string]map[string]string{"monitoring": {"ampbridge.io/injection": "enabled"}, "ampbridge-system": nil, "elsewhere": nil} {
+	for name, labels := range map[string]map[string]string{"monitoring": {"ampbridge.io/injection": "enabled"}, "ampbridge-system": nil,
+		"elsewhere": nil} {
 		f.must(f.cluster.Namespace(t.Context(), name, labels))
 	}
 	for _, name := range []string{"prometheus", "second"} {
-		_, err := f.cluster.Client().CoreV1().ServiceAccounts("monitoring").Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{
-			Name: name, Annotations: map[string]string{policy.AnnotationRoleARN: "arn:aws:iam::111122223333:role/ampbridge/dev/ampbridge.dev.central"},
-		}}, metav1.CreateOptions{})
+		_, err := f.cluster.Client().CoreV1().ServiceAccounts(
+			"monitoring",
+		).Create(
+			t.Context(),
+			&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{
+				Name: name,
+				Annotations: map[string]string{
+					policy.AnnotationRoleARN: "arn:aws:iam::111122223333:role/ampbridge/dev/ampbridge.dev.central",
+				},
+			}},
+			metav1.CreateOptions{},
+		)
 		f.must(err)
 	}
 	f.text = policyText(f.cloud.URL)
@@ -87,7 +97,10 @@ func newFixture(t *testing.T) *fixture {
 	for _, id := range []string{"ws-0001", "ws-0003"} {
 		account.AddWorkspace("eu-west-1", id)
 	}
-	_, err = account.PutManagedPolicy("boundary", `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"aps:RemoteWrite","Resource":"*"}}`)
+	_, err = account.PutManagedPolicy(
+		"boundary",
+		`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"aps:RemoteWrite","Resource":"*"}}`,
+	)
 	f.must(err)
 	empty := f.file("empty", "")
 	for _, v := range append(append(f.cloud.Environ(), account.AdminCredentials().Environ()...),
@@ -116,7 +129,11 @@ func (f *fixture) file(name, text string) string {
 func (f *fixture) install(name string) {
 	f.Helper()
 	_, err := f.cluster.Client().CoreV1().ConfigMaps("ampbridge-system").Create(f.Context(), &corev1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"app.kubernetes.io/name": "ampbridge"}}, Data: map[string]string{"policy.yaml": f.text},
+		ObjectMeta: metav1.ObjectMeta{
+			Name:   name,
+			Labels: map[string]string{"app.kubernetes.io/name": "ampbridge"},
+		},
+		Data: map[string]string{"policy.yaml": f.text},
 	}, metav1.CreateOptions{})
 	f.must(err)
 }
@@ -143,16 +160,34 @@ func (f *fixture) report(args ...string) (r status.Report) {
 func (f *fixture) pod(name, account string, injected bool, ip string, port int) {
 	f.Helper()
 	pod := &corev1.Pod{
-		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
-		ObjectMeta: metav1.ObjectMeta{Namespace: "monitoring", Name: name, Labels: map[string]string{"app.kubernetes.io/name": "prometheus"}},
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: "monitoring",
+			Name:      name,
+			Labels:    map[string]string{"app.kubernetes.io/name": "prometheus"},
+		},
 		Spec: corev1.PodSpec{
 			ServiceAccountName: account,
-			Containers: []corev1.Container{{
-				Name: "prometheus", Image: "quay.io/prometheus/prometheus:v3.5.0",
-				Args:         []string{"--config.file=/etc/prometheus/prometheus.yml", "--config.auto-reload-interval=1s", "--enable-feature=auto-reload-config"},
-				VolumeMounts: []corev1.VolumeMount{{Name: "config", MountPath: "/etc/prometheus"}},
-			}},
-			Volumes: []corev1.Volume{{Name: "config", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: name}}}}},
+			Containers: []corev1.Container{
+				{
+					Name:  "prometheus",
+					Image: "quay.io/prometheus/prometheus:v3.5.0",
+					Args: []string{
+						"--config.file=/etc/prometheus/prometheus.yml",
+						"--config.auto-reload-interval=1s",
+						"--enable-feature=auto-reload-config",
+					},
+					VolumeMounts: []corev1.VolumeMount{{Name: "config", MountPath: "/etc/prometheus"}},
+				},
+			},
+			Volumes: []corev1.Volume{
+				{
+					Name: "config",
+					VolumeSource: corev1.VolumeSource{
+						ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: name}},
+					},
+				},
+			},
 		},
 	}
 	if injected {
@@ -177,7 +212,14 @@ func (f *fixture) inject(pod *corev1.Pod) *corev1.Pod {
 	f.must(err)
 	seen, err := audit.Decode(text)
 	f.must(err)
-	decision := f.policy.Decide(policy.Request{Namespace: "monitoring", Injection: policy.InjectionEnabled, ServiceAccount: pod.Spec.ServiceAccountName, Prometheus: true})
+	decision := f.policy.Decide(
+		policy.Request{
+			Namespace:      "monitoring",
+			Injection:      policy.InjectionEnabled,
+			ServiceAccount: pod.Spec.ServiceAccountName,
+			Prometheus:     true,
+		},
+	)
 	operations, outcome := inject.Inject(&seen.Pod, decision, inject.Options{Policy: f.policy, Image: image})
 	if !outcome.Inject {
 		f.Fatalf("not injected: %+v", outcome)
@@ -212,7 +254,11 @@ func (f *fixture) runSidecar(ip string) (port int) {
 	go func() {
 		defer close(done)
 		if err := sidecar.Run(ctx, sidecar.Options{
-			Config: a.Encode(), Pod: "prometheus-0", Namespace: "monitoring", MetricsAddress: net.JoinHostPort(ip, strconv.Itoa(port)), Log: slog.New(slog.DiscardHandler),
+			Config:         a.Encode(),
+			Pod:            "prometheus-0",
+			Namespace:      "monitoring",
+			MetricsAddress: net.JoinHostPort(ip, strconv.Itoa(port)),
+			Log:            slog.New(slog.DiscardHandler),
 		}); err != nil {
 			f.Error(err)
 		}
@@ -241,7 +287,9 @@ func TestStatusShowsTheInstallation(t *testing.T) {
 	}
 	f.install("ampbridge-policy")
 	r := f.report()
-	if r.PolicyFrom != "ConfigMap ampbridge-system/ampbridge-policy" || r.Destinations[0].Roles[0].State != status.Absent || r.Destinations[1].Roles[0].State != status.NotManaged || len(r.Pods) > 0 {
+	if r.PolicyFrom != "ConfigMap ampbridge-system/ampbridge-policy" || r.Destinations[0].Roles[0].State != status.Absent ||
+		r.Destinations[1].Roles[0].State != status.NotManaged ||
+		len(r.Pods) > 0 {
 		t.Errorf("before sync: %+v", r)
 	}
 	if r.Subjects[0].Shown == "" || r.Subjects[0].Decision != policy.Granted {
@@ -249,7 +297,12 @@ func TestStatusShowsTheInstallation(t *testing.T) {
 	}
 
 	// Sync, then one more service account that the role does not know yet.
-	if code, out, errs := f.run("sync", "--once", "--policy", f.file("policy.yaml", strings.Replace(f.text, "[prometheus, second]", "[prometheus]", 1))); code != cli.OK {
+	if code, out, errs := f.run(
+		"sync",
+		"--once",
+		"--policy",
+		f.file("policy.yaml", strings.Replace(f.text, "[prometheus, second]", "[prometheus]", 1)),
+	); code != cli.OK {
 		t.Fatal(out, errs)
 	}
 	ip, err := cluster.Address()
@@ -295,17 +348,20 @@ func TestStatusShowsTheInstallation(t *testing.T) {
 
 	// Without AWS, from a file, and what is said of both.
 	r = f.report("--no-aws", "--policy", f.file("policy.yaml", f.text))
-	if r.Destinations[0].Roles[0].State != status.Unknown || !strings.Contains(strings.Join(r.Unavailable, "\n"), "AWS: --no-aws") || !strings.HasSuffix(r.PolicyFrom, "policy.yaml") {
+	if r.Destinations[0].Roles[0].State != status.Unknown || !strings.Contains(strings.Join(r.Unavailable, "\n"), "AWS: --no-aws") ||
+		!strings.HasSuffix(r.PolicyFrom, "policy.yaml") {
 		t.Errorf("%+v", r)
 	}
 	t.Setenv("AWS_ACCESS_KEY_ID", "")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "")
-	if r = f.report(); r.Destinations[0].Roles[0].State != status.Unknown || !strings.Contains(strings.Join(r.Unavailable, "\n"), "AWS account 111122223333: no AWS credentials") {
+	if r = f.report(); r.Destinations[0].Roles[0].State != status.Unknown ||
+		!strings.Contains(strings.Join(r.Unavailable, "\n"), "AWS account 111122223333: no AWS credentials") {
 		t.Errorf("%+v", r)
 	}
 	f.openCircuit("prometheus-2")
 	r = f.report("--no-aws")
-	if p := r.Pods[2]; p.Finding != audit.Skipped || p.Reason != breaker.CircuitOpen || strings.Contains(strings.Join(r.Unavailable, "\n"), "image") {
+	if p := r.Pods[2]; p.Finding != audit.Skipped || p.Reason != breaker.CircuitOpen ||
+		strings.Contains(strings.Join(r.Unavailable, "\n"), "image") {
 		t.Errorf("with an open circuit: %+v, unavailable: %s", p, r.Unavailable)
 	}
 	f.install("a-second")
@@ -329,14 +385,33 @@ func roleForEach(f *fixture) {
 		f.Fatal(out, errs)
 	}
 	file := f.file("policy.yaml", strings.Replace(text, "[prometheus, second]", "[prometheus, second, third]", 1))
-	_, err = f.cluster.Client().CoreV1().ServiceAccounts("monitoring").Create(f.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "third"}}, metav1.CreateOptions{})
+	_, err = f.cluster.Client().CoreV1().ServiceAccounts(
+		"monitoring",
+	).Create(
+		f.Context(),
+		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "third"}},
+		metav1.CreateOptions{},
+	)
 	f.must(err)
 	issuer := policy.Issuer(f.cluster.Issuer)
-	first, second := policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus"}, policy.Subject{Namespace: "monitoring", ServiceAccount: "second"}
-	_, err = iam.NewFromConfig(f.cloud.Config(f.cloud.Account(accountID).AdminCredentials(), "eu-west-1")).UpdateAssumeRolePolicy(f.Context(), &iam.UpdateAssumeRolePolicyInput{
-		RoleName:       aws.String(p.RoleFor(p.Destinations[0], second).RoleName()),
-		PolicyDocument: aws.String(policy.TrustDocument(issuer.ProviderARN("aws", accountID), issuer, p.Token.Audience, []policy.Subject{first}).String()),
-	})
+	first, second := policy.Subject{
+		Namespace:      "monitoring",
+		ServiceAccount: "prometheus",
+	}, policy.Subject{
+		Namespace:      "monitoring",
+		ServiceAccount: "second",
+	}
+	_, err = iam.NewFromConfig(
+		f.cloud.Config(f.cloud.Account(accountID).AdminCredentials(), "eu-west-1"),
+	).UpdateAssumeRolePolicy(
+		f.Context(),
+		&iam.UpdateAssumeRolePolicyInput{
+			RoleName: aws.String(p.RoleFor(p.Destinations[0], second).RoleName()),
+			PolicyDocument: aws.String(
+				policy.TrustDocument(issuer.ProviderARN("aws", accountID), issuer, p.Token.Audience, []policy.Subject{first}).String(),
+			),
+		},
+	)
 	f.must(err)
 	code, out, errs := f.run("status", "--policy", file)
 	if code != cli.OK || errs != "" {
@@ -358,7 +433,9 @@ func roleForEach(f *fixture) {
 		}
 	}
 	r := f.report("--no-aws", "--policy", file)
-	if roles := r.Destinations[0].Roles; len(roles) != 3 || roles[1].Subject != second.String() || roles[1].ARN != p.RoleFor(p.Destinations[0], second) || roles[1].State != status.Unknown {
+	if roles := r.Destinations[0].Roles; len(roles) != 3 || roles[1].Subject != second.String() ||
+		roles[1].ARN != p.RoleFor(p.Destinations[0], second) ||
+		roles[1].State != status.Unknown {
 		f.Errorf("without AWS: %+v", roles)
 	}
 }
@@ -369,16 +446,32 @@ func (f *fixture) openCircuit(pod string) {
 	f.Helper()
 	const other = "ghcr.io/ampbridge/ampbridge:v1"
 	e, _ := f.policy.Entitled(policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus"})
-	_, err := store.Change(f.Context(), f.cluster.Client().CoreV1().ConfigMaps("ampbridge-system"), func(state breaker.State) breaker.State {
-		return state.With(breaker.Entry{Workload: breaker.Of("monitoring", pod, "", "", nil), Revision: breaker.Revision(f.policy, e, other), Cause: "ImagePullBackOff", Since: time.Now()})
-	})
+	_, err := store.Change(
+		f.Context(),
+		f.cluster.Client().CoreV1().ConfigMaps("ampbridge-system"),
+		func(state breaker.State) breaker.State {
+			return state.With(
+				breaker.Entry{
+					Workload: breaker.Of("monitoring", pod, "", "", nil),
+					Revision: breaker.Revision(f.policy, e, other),
+					Cause:    "ImagePullBackOff",
+					Since:    time.Now(),
+				},
+			)
+		},
+	)
 	f.must(err)
 	labels := map[string]string{"app.kubernetes.io/name": "ampbridge", "app.kubernetes.io/component": "webhook"}
 	_, err = f.cluster.Client().AppsV1().Deployments("ampbridge-system").Create(f.Context(), &appsv1.Deployment{
 		ObjectMeta: metav1.ObjectMeta{Name: "ampbridge-webhook", Labels: labels},
 		Spec: appsv1.DeploymentSpec{
 			Selector: &metav1.LabelSelector{MatchLabels: labels},
-			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "webhook", Image: other, Args: []string{"webhook", "--image", other}}}}},
+			Template: corev1.PodTemplateSpec{
+				ObjectMeta: metav1.ObjectMeta{Labels: labels},
+				Spec: corev1.PodSpec{
+					Containers: []corev1.Container{{Name: "webhook", Image: other, Args: []string{"webhook", "--image", other}}},
+				},
+			},
 		},
 	}, metav1.CreateOptions{})
 	f.must(err)
@@ -396,7 +489,16 @@ func watch(f *fixture) {
 		}
 	})
 	err := status.Run(ctx, status.Options{
-		Policy: f.file("policy.yaml", f.text), Kubeconfig: f.cluster.Kubeconfig(), Namespace: "ampbridge-system", NoAWS: true, Watch: true, Interval: time.Second, Output: status.Text,
+		Policy: f.file(
+			"policy.yaml",
+			f.text,
+		),
+		Kubeconfig: f.cluster.Kubeconfig(),
+		Namespace:  "ampbridge-system",
+		NoAWS:      true,
+		Watch:      true,
+		Interval:   time.Second,
+		Output:     status.Text,
 	}, nil, out)
 	if err != nil || looks < 2 {
 		f.Errorf("%d looks, %v", looks, err)
@@ -418,7 +520,14 @@ func TestFlags(t *testing.T) {
 		"-o yaml":                `--output "yaml" is unknown`,
 	} {
 		var out, errs bytes.Buffer
-		if code := cli.Main(t.Context(), append([]string{"status"}, strings.Fields(args)...), nil, &out, &errs); code != cli.Usage || !strings.Contains(errs.String(), want) {
+		if code := cli.Main(
+			t.Context(),
+			append([]string{"status"}, strings.Fields(args)...),
+			nil,
+			&out,
+			&errs,
+		); code != cli.Usage ||
+			!strings.Contains(errs.String(), want) {
 			t.Errorf("%s: status %d: %s", args, code, errs.String())
 		}
 	}

@@ -20,7 +20,11 @@ import (
 // written as sync would, so that neither undoes what the other did.
 func Central(c bootstrap.Central, existingProvider bool, earlier Earlier) ([]byte, error) {
 	if earlier.account != "" && earlier.account != c.Account {
-		return nil, fmt.Errorf("the earlier configuration is of account %s, and this one of account %s: give each account a file of its own", earlier.account, c.Account)
+		return nil, fmt.Errorf(
+			"the earlier configuration is of account %s, and this one of account %s: give each account a file of its own",
+			earlier.account,
+			c.Account,
+		)
 	}
 	known := references{}
 	spaces := earlier.continued(c)
@@ -38,16 +42,33 @@ func Central(c bootstrap.Central, existingProvider bool, earlier Earlier) ([]byt
 	if !c.Provider.IsZero() {
 		if !existingProvider {
 			known[c.Provider.String()] = providerAddress + ".arn"
-			parts = append(parts, comment("The cluster's issuer: AWS takes its tokens, for these audiences.")+provider(c.Issuer, c.Audiences, c.Thumbprints, c.Tags))
+			parts = append(
+				parts,
+				comment(
+					"The cluster's issuer: AWS takes its tokens, for these audiences.",
+				)+provider(
+					c.Issuer,
+					c.Audiences,
+					c.Thumbprints,
+					c.Tags,
+				),
+			)
 		}
 		if !c.Boundary.IsZero() {
-			parts = append(parts, comment("The most that roles made by sync can ever do, whatever their own documents come to say.")+block("aws_iam_policy", "boundary",
-				attribute{"name", quote(c.Boundary.RoleName())},
-				attribute{"path", quote(path(c.Boundary))},
-				attribute{"description", quote("The most that roles made by ampbridge's sync can ever do")},
-				attribute{"policy", known.document(c.Bound)},
-				attribute{"tags", object(tagged(c.Tags))},
-			))
+			parts = append(
+				parts,
+				comment(
+					"The most that roles made by sync can ever do, whatever their own documents come to say.",
+				)+block(
+					"aws_iam_policy",
+					"boundary",
+					attribute{"name", quote(c.Boundary.RoleName())},
+					attribute{"path", quote(path(c.Boundary))},
+					attribute{"description", quote("The most that roles made by ampbridge's sync can ever do")},
+					attribute{"policy", known.document(c.Bound)},
+					attribute{"tags", object(tagged(c.Tags))},
+				),
+			)
 		}
 		parts = append(parts, syncRole(c.Sync, tagged(c.Tags), known)...)
 		outputs = append(outputs, output("sync_role_arn", "The role that sync acts as in this account.", "aws_iam_role.sync.arn"))
@@ -62,7 +83,11 @@ func Central(c bootstrap.Central, existingProvider bool, earlier Earlier) ([]byt
 
 func syncRole(r bootstrap.SyncRole, tags map[string]string, known references) []string {
 	return []string{
-		comment("The role of sync: only its own service account, or its role in another account, may assume it.") + block("aws_iam_role", "sync",
+		comment(
+			"The role of sync: only its own service account, or its role in another account, may assume it.",
+		) + block(
+			"aws_iam_role",
+			"sync",
 			attribute{"name", quote(r.ARN.RoleName())},
 			attribute{"path", quote(path(r.ARN))},
 			attribute{"description", quote(r.Description)},

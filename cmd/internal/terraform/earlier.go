@@ -60,11 +60,18 @@ func ReadEarlier(file string, text []byte) (Earlier, error) {
 		return Earlier{}, nil
 	}
 	if !strings.HasPrefix(string(text), signature) {
-		return Earlier{}, fmt.Errorf("%s was not written by ampbridge bootstrap -o terraform: name another file, so that nothing in this one is lost", file)
+		return Earlier{}, fmt.Errorf(
+			"%s was not written by ampbridge bootstrap -o terraform: name another file, so that nothing in this one is lost",
+			file,
+		)
 	}
 	syntax, problems := hclsyntax.ParseConfig(text, file, hcl.InitialPos)
 	if problems.HasErrors() {
-		return Earlier{}, fmt.Errorf("cannot read the earlier configuration, and without it a workspace could leave Terraform: %w; correct the file, or take it from version control", problems)
+		return Earlier{}, fmt.Errorf(
+			"cannot read the earlier configuration, and without it a workspace could leave Terraform: %w; correct the file, or take it "+
+				"from version control",
+			problems,
+		)
 	}
 	tokens, problems := hclwrite.ParseConfig(text, file, hcl.InitialPos)
 	if problems.HasErrors() {
@@ -76,7 +83,12 @@ func ReadEarlier(file string, text []byte) (Earlier, error) {
 		switch {
 		case b.Type == "resource" && len(b.Labels) == 2 && b.Labels[0] == workspaceType:
 			if !hclsyntax.ValidIdentifier(b.Labels[1]) {
-				return Earlier{}, fmt.Errorf("%s, line %d: %q is not the name of a resource: use letters, digits, _ and -", file, b.TypeRange.Start.Line, b.Labels[1])
+				return Earlier{}, fmt.Errorf(
+					"%s, line %d: %q is not the name of a resource: use letters, digits, _ and -",
+					file,
+					b.TypeRange.Start.Line,
+					b.Labels[1],
+				)
 			}
 			e.kept = append(e.kept, keptWorkspace{
 				name: b.Labels[1], destination: tagIn(b.Body, plan.TagDestination), region: literal(b.Body, "region"), block: blocks[i],

@@ -100,7 +100,8 @@ func TestWorkspaceStays(t *testing.T) {
 		{"and comes back as a new one", []string{fresh1, beside, fresh1}, map[string]string{"central": goes, "central-2": stays}},
 		{"the destination is renamed", []string{fresh1, written, renamed}, map[string]string{"central": goes}},
 		{"to another region", []string{fresh1, moved}, map[string]string{"central": goes, "central-2": stays}},
-		{"to another region and back", []string{fresh1, moved, fresh1}, map[string]string{"central": goes, "central-2": goes, "central-3": stays}},
+		{"to another region and back", []string{fresh1, moved, fresh1},
+			map[string]string{"central": goes, "central-2": goes, "central-3": stays}},
 		{"to another account", []string{fresh1, written, abroad}, map[string]string{"central": goes}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -138,17 +139,24 @@ func TestWorkspaceStays(t *testing.T) {
 // since another argument may replace the workspace.
 func TestKeptResource(t *testing.T) {
 	text := generate(t, centralOf(t, fresh1), nil)
-	edited := strings.Replace(string(text), `alias  = "central"`, "alias  = \"central\"\n  kms_key_arn = \"arn:aws:kms:eu-west-1:111122223333:key/1\" # ours", 1)
+	edited := strings.Replace(
+		string(text),
+		`alias  = "central"`,
+		"alias  = \"central\"\n  kms_key_arn = \"arn:aws:kms:eu-west-1:111122223333:key/1\" # ours",
+		1,
+	)
 	named := func(in *bootstrap.Input) {
 		in.Aliases, in.Tags = map[string]string{"central": "metrics"}, map[string]string{"team": "a"}
 	}
 	text = generate(t, centralOf(t, fresh1, named), []byte(edited))
 	r := load(t, text).Resources[workspaceType+".central"]
-	if r.String("alias") != "metrics" || r.Map("tags")["team"] != "a" || r.String("kms_key_arn") == "" || r.String("region") != "eu-west-1" {
+	if r.String("alias") != "metrics" || r.Map("tags")["team"] != "a" || r.String("kms_key_arn") == "" ||
+		r.String("region") != "eu-west-1" {
 		t.Errorf("while it is new:\n%s", text)
 	}
 	text = generate(t, centralOf(t, written), text)
-	if r := load(t, text).Resources[workspaceType+".central"]; r.String("alias") != "metrics" || r.Map("tags")["team"] != "a" || r.String("kms_key_arn") == "" {
+	if r := load(t, text).Resources[workspaceType+".central"]; r.String("alias") != "metrics" || r.Map("tags")["team"] != "a" ||
+		r.String("kms_key_arn") == "" {
 		t.Errorf("once its ARN is in the policy:\n%s", text)
 	}
 	// A file of a version that wrote no guard gets one.
@@ -208,7 +216,10 @@ func (m *model) name() string {
 // change is one change of the policy.
 func (m *model) change() {
 	if len(m.destinations) == 0 || (len(m.destinations) < 6 && m.random.IntN(4) == 0) {
-		m.destinations = append(m.destinations, destination{m.name(), m.pick("eu-west-1", "us-east-1"), m.pick(account, account, "444455556666"), m.id()})
+		m.destinations = append(
+			m.destinations,
+			destination{m.name(), m.pick("eu-west-1", "us-east-1"), m.pick(account, account, "444455556666"), m.id()},
+		)
 	} else {
 		d := &m.destinations[m.random.IntN(len(m.destinations))]
 		switch m.random.IntN(7) {

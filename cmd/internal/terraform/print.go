@@ -89,9 +89,14 @@ func observe(ctx context.Context, kubeconfig string, expected policy.Issuer) (po
 func (o *RolesOptions) chooseAccount(accounts []string) (string, error) {
 	switch {
 	case len(accounts) == 0:
-		return "", errors.New("nothing to write: the cluster has no service account that the policy grants; label its namespace, or name it with --subject")
+		return "", errors.New(
+			"nothing to write: the cluster has no service account that the policy grants; label its namespace, or name it with --subject",
+		)
 	case o.Account == "" && len(accounts) > 1:
-		return "", usage.Errorf("the policy has roles in the accounts %s, and a configuration is for one: name it with --account", strings.Join(accounts, ", "))
+		return "", usage.Errorf(
+			"the policy has roles in the accounts %s, and a configuration is for one: name it with --account",
+			strings.Join(accounts, ", "),
+		)
 	case o.Account == "":
 		return accounts[0], nil
 	case !slices.Contains(accounts, o.Account):
@@ -128,7 +133,12 @@ func grantedSubjects(p *policy.Policy) ([]plan.ServiceAccount, error) {
 		for _, namespace := range g.Namespaces {
 			for _, name := range g.ServiceAccounts {
 				if strings.Contains(string(namespace+name), "*") {
-					return nil, fmt.Errorf("grants[%d]: %s/%s stands for service accounts that are not known here: name them with --subject, or let the cluster be asked", i, namespace, name)
+					return nil, fmt.Errorf(
+						"grants[%d]: %s/%s stands for service accounts that are not known here: name them with --subject, or let the cluster be asked",
+						i,
+						namespace,
+						name,
+					)
 				}
 				subject := policy.Subject{Namespace: string(namespace), ServiceAccount: string(name)}
 				if !seen[subject] {

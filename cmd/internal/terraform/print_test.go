@@ -29,7 +29,8 @@ kind: Policy
 cluster: {name: dev, issuer: "https://oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF"}
 destinations:
 - {name: central, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0001"}
-- {name: partner, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0002", assumeRole: "arn:aws:iam::999988887777:role/partner-writer"}
+- {name: partner, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0002",
+  assumeRole: "arn:aws:iam::999988887777:role/partner-writer"}
 grants:
 - {namespaces: [monitoring], serviceAccounts: [prometheus, second, third], destinations: [central, partner], maxSubjectsPerNamespace: 2}
 trust: {permissionsBoundary: "arn:aws:iam::111122223333:policy/boundary"}
@@ -68,7 +69,10 @@ func TestTerraformIsWhatSyncApplies(t *testing.T) {
 		t.Fatal(err)
 	}
 	account := cloud.Account(accountID)
-	if _, err := account.PutManagedPolicy("boundary", `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"*","Resource":"*"}}`); err != nil {
+	if _, err := account.PutManagedPolicy(
+		"boundary",
+		`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"*","Resource":"*"}}`,
+	); err != nil {
 		t.Fatal(err)
 	}
 	for _, id := range []string{"ws-0001", "ws-0002"} {
@@ -102,8 +106,15 @@ func TestTerraformIsWhatSyncApplies(t *testing.T) {
 			t.Fatal(err)
 		}
 		equal(t, name+": trust", *is.Role.AssumeRolePolicyDocument, role, "assume_role_policy")
-		if *is.Role.Path != role.String("path") || *is.Role.PermissionsBoundary.PermissionsBoundaryArn != role.String("permissions_boundary") {
-			t.Errorf("%s: sync made %s%s, bounded by %s", name, *is.Role.Path, *is.Role.RoleName, *is.Role.PermissionsBoundary.PermissionsBoundaryArn)
+		if *is.Role.Path != role.String("path") ||
+			*is.Role.PermissionsBoundary.PermissionsBoundaryArn != role.String("permissions_boundary") {
+			t.Errorf(
+				"%s: sync made %s%s, bounded by %s",
+				name,
+				*is.Role.Path,
+				*is.Role.RoleName,
+				*is.Role.PermissionsBoundary.PermissionsBoundaryArn,
+			)
 		}
 		inline := config.Resources["aws_iam_role_policy."+name]
 		policyName := inline.String("name")
@@ -138,7 +149,8 @@ func environment(t *testing.T, cloud *awstest.Cloud, account *awstest.Account) {
 		t.Fatal(err)
 	}
 	all := append(cloud.Environ(), account.AdminCredentials().Environ()...)
-	for _, v := range append(all, "AWS_CONFIG_FILE="+empty, "AWS_SHARED_CREDENTIALS_FILE="+empty, "AWS_EC2_METADATA_DISABLED=true", "AWS_REGION=", "AWS_PROFILE=") {
+	for _, v := range append(all, "AWS_CONFIG_FILE="+empty, "AWS_SHARED_CREDENTIALS_FILE="+empty, "AWS_EC2_METADATA_DISABLED=true",
+		"AWS_REGION=", "AWS_PROFILE=") {
 		name, value, _ := strings.Cut(v, "=")
 		t.Setenv(name, value)
 	}
@@ -158,19 +170,38 @@ func TestTerraformWithoutACluster(t *testing.T) {
 		status           int
 		stdout, stderr   []string
 	}{
-		{"named", policyText, "--subject monitoring/prometheus", cli.OK, []string{`"system:serviceaccount:monitoring:prometheus",`, `url = "https://oidc.eks.`}, nil},
-		{"by the grants", policyText, "--subjects-from-grants", cli.OK, []string{`"system:serviceaccount:monitoring:prometheus",`, `"system:serviceaccount:monitoring:second",`},
-			[]string{"note: system:serviceaccount:monitoring:third: not trusted for destination central: namespace monitoring has all the subjects"}},
-		{"managed by nobody here", strings.Replace(policyText, `{permissionsBoundary: "arn:aws:iam::111122223333:policy/boundary"}`, "{manage: none}", 1),
+		{"named", policyText, "--subject monitoring/prometheus", cli.OK,
+			[]string{`"system:serviceaccount:monitoring:prometheus",`, `url = "https://oidc.eks.`}, nil},
+		{"by the grants", policyText, "--subjects-from-grants", cli.OK, []string{`"system:serviceaccount:monitoring:prometheus",`,
+			`"system:serviceaccount:monitoring:second",`},
+			[]string{"note: system:serviceaccount:monitoring:third: not trusted for destination central: namespace monitoring has all " +
+				"the subjects"}},
+		{"managed by nobody here", strings.Replace(policyText, `{permissionsBoundary: "arn:aws:iam::111122223333:policy/boundary"}`,
+			"{manage: none}", 1),
 			"--subjects-from-grants", cli.OK, []string{`resource "aws_iam_role" "central" {`}, []string{"note: "}},
-		{"one account of two", second, "--subject monitoring/prometheus --account 444455556666", cli.OK, []string{`resource "aws_iam_role" "partner" {`}, nil},
-		{"two accounts", second, "--subject monitoring/prometheus", cli.Usage, nil, []string{"accounts 111122223333, 444455556666, and a configuration is for one: name it with --account"}},
-		{"another account", policyText, "--subject monitoring/prometheus --account 999999999999", cli.Usage, nil, []string{"--account 999999999999: the policy has roles in 111122223333"}},
-		{"no such grant", policyText, "--subject monitoring/grafana", cli.Failed, nil, []string{"--subject monitoring/grafana: no grant of the policy covers it"}},
-		{"no service account", policyText, `--subject monitoring/${x}`, cli.Usage, nil, []string{`--subject "monitoring/${x}" is no service account: write NAMESPACE/NAME`}},
-		{"a pattern", strings.Replace(policyText, "[prometheus,", `["prom*",`, 1), "--subjects-from-grants", cli.Failed, nil, []string{"grants[0]: monitoring/prom* stands for service accounts that are not known here"}},
+		{"one account of two", second, "--subject monitoring/prometheus --account 444455556666", cli.OK,
+			[]string{`resource "aws_iam_role" "partner" {`}, nil},
+		{"two accounts", second, "--subject monitoring/prometheus", cli.Usage, nil, []string{"accounts 111122223333, 444455556666, " +
+			"and a configuration is for one: name it with --account"}},
+		{"another account", policyText, "--subject monitoring/prometheus --account 999999999999", cli.Usage, nil,
+			[]string{"--account 999999999999: " +
+				"the " +
+				"policy " +
+				"has " +
+				"roles in 111122223333"}},
+		{"no such grant", policyText, "--subject monitoring/grafana", cli.Failed, nil, []string{"--subject monitoring/grafana: no " +
+			"grant of the policy covers it"}},
+		{"no service account", policyText, `--subject monitoring/${x}`, cli.Usage, nil, []string{`--subject "monitoring/${x}" is no ` +
+			`service account: write NAMESPACE/NAME`}},
+		{"a pattern", strings.Replace(policyText, "[prometheus,", `["prom*",`, 1), "--subjects-from-grants", cli.Failed, nil,
+			[]string{"grants[0]: " +
+				"monitoring/prom* " +
+				"stands " +
+				"for " +
+				"service accounts that are not known here"}},
 		{"both", policyText, "--subjects-from-grants --subject a/b", cli.Usage, nil, []string{"exclude each other"}},
-		{"no issuer", strings.Replace(policyText, `, issuer: "https://oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF"`, "", 1),
+		{"no issuer", strings.Replace(policyText, `, issuer: "https://oidc.eks.eu-west-1.amazonaws.com/id/`+
+			`0123456789ABCDEF0123456789ABCDEF"`, "", 1),
 			"--subjects-from-grants", cli.Failed, nil, []string{"cluster.issuer is missing"}},
 		{"no grants", head + central + "trust: {manage: none}\n", "--subjects-from-grants", cli.Failed, nil, []string{"nothing to write"}},
 	} {
@@ -196,7 +227,14 @@ func TestTerraformWithoutACluster(t *testing.T) {
 			}
 		})
 	}
-	if status, _, stderr := run(t, policyText, "plan", "--account", accountID); status != cli.Usage || !strings.Contains(stderr, "--account is for -o terraform") {
+	if status, _, stderr := run(
+		t,
+		policyText,
+		"plan",
+		"--account",
+		accountID,
+	); status != cli.Usage ||
+		!strings.Contains(stderr, "--account is for -o terraform") {
 		t.Errorf("status %d: %s", status, stderr)
 	}
 }

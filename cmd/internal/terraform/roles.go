@@ -43,8 +43,14 @@ func Accounts(p plan.Plan) []string {
 // With existingProvider the provider is kept elsewhere, and is named by its ARN.
 func Roles(p plan.Plan, account string, existingProvider bool) []byte {
 	parts := []string{
-		comment("Written by ampbridge plan -o terraform for cluster %s, account %s: change the policy and write it again.", p.Cluster, account) +
-			comment("Docs: docs/terraform.md of ampbridge."),
+		comment(
+			"Written by ampbridge plan -o terraform for cluster %s, account %s: change the policy and write it again.",
+			p.Cluster,
+			account,
+		) +
+			comment(
+				"Docs: docs/terraform.md of ampbridge.",
+			),
 		head(account, basic, withoutThumbprints),
 	}
 	known, labels := references{}, roleLabels(p.Changes)
@@ -55,9 +61,29 @@ func Roles(p plan.Plan, account string, existingProvider bool) []byte {
 		switch {
 		case c.Account != account:
 		case c.Call == plan.CreateProvider && !existingProvider:
-			parts = append(parts, comment("The cluster's issuer: AWS takes its tokens, for this audience.")+provider(p.Issuer, []string{c.Audience}, c.Thumbprints, tagged(c.Tags)))
+			parts = append(
+				parts,
+				comment(
+					"The cluster's issuer: AWS takes its tokens, for this audience.",
+				)+provider(
+					p.Issuer,
+					[]string{c.Audience},
+					c.Thumbprints,
+					tagged(c.Tags),
+				),
+			)
 		case c.Call == plan.CreateRole:
-			parts = append(parts, comment("Destination %s: exactly these service accounts may assume its role.", c.Destination)+role(c, labels[c.Resource], known))
+			parts = append(
+				parts,
+				comment(
+					"Destination %s: exactly these service accounts may assume its role.",
+					c.Destination,
+				)+role(
+					c,
+					labels[c.Resource],
+					known,
+				),
+			)
 		case c.Call == plan.PutPermissions:
 			parts = append(parts, permissions(c, labels[c.Resource], known))
 		}

@@ -18,7 +18,9 @@ import (
 
 const (
 	account = "111122223333"
-	issuer  = policy.Issuer("https://westeurope.oic.prod-aks.azure.com/11111111-2222-3333-4444-555555555555/66666666-7777-8888-9999-000000000000/")
+	issuer  = policy.Issuer(
+		"https://westeurope.oic.prod-aks.azure.com/11111111-2222-3333-4444-555555555555/66666666-7777-8888-9999-000000000000/",
+	)
 
 	central = `- {name: central, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0001"}
 `
@@ -27,7 +29,8 @@ apiVersion: ampbridge.io/v1alpha1
 kind: Policy
 cluster: {name: dev-aks}
 destinations:
-` + central + `- {name: 2nd-site, workspace: "arn:aws:aps:eu-central-1:111122223333:workspace/ws-0002", assumeRole: "arn:aws:iam::999988887777:role/partner-writer"}
+` + central + `- {name: 2nd-site, workspace: "arn:aws:aps:eu-central-1:111122223333:workspace/ws-0002",
+  assumeRole: "arn:aws:iam::999988887777:role/partner-writer"}
 - {name: elsewhere, workspace: "arn:aws-us-gov:aps:us-gov-west-1:444455556666:workspace/ws-0003"}
 - {name: kept, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0004", role: "arn:aws:iam::111122223333:role/by-hand"}
 grants:
@@ -52,7 +55,10 @@ func desired(t *testing.T, text string, subjects ...string) plan.Plan {
 	in := plan.Input{Policy: parse(t, text), Issuer: issuer}
 	for _, s := range subjects {
 		namespace, name, _ := strings.Cut(s, "/")
-		in.ServiceAccounts = append(in.ServiceAccounts, plan.ServiceAccount{Namespace: namespace, Name: name, Injection: policy.InjectionEnabled})
+		in.ServiceAccounts = append(
+			in.ServiceAccounts,
+			plan.ServiceAccount{Namespace: namespace, Name: name, Injection: policy.InjectionEnabled},
+		)
 	}
 	return Desired(in)
 }
@@ -74,7 +80,12 @@ func TestRoles(t *testing.T) {
 
 // Whatever stands in the configuration is what sync would have told IAM.
 func TestRolesSayWhatSyncDoes(t *testing.T) {
-	unmanaged := strings.Replace(base, `trust: {permissionsBoundary: "arn:aws:iam::999999999999:policy/ampbridge/boundary"}`, "trust: {manage: none}", 1)
+	unmanaged := strings.Replace(
+		base,
+		`trust: {permissionsBoundary: "arn:aws:iam::999999999999:policy/ampbridge/boundary"}`,
+		"trust: {manage: none}",
+		1,
+	)
 	for name, text := range map[string]string{
 		"managed": base, "unmanaged": unmanaged,
 		"unmanaged, bounded":              strings.Replace(base, "trust: {", "trust: {manage: none, ", 1),
@@ -120,7 +131,11 @@ func compare(t *testing.T, name string, p plan.Plan, account string, text []byte
 			if c.Boundary.Service != "" {
 				boundary = c.Boundary.String()
 			}
-			if arn := "arn:" + c.Resource.Partition + ":iam::" + account + ":role" + r.String("path") + r.String("name"); arn != c.Resource.String() {
+			if arn := "arn:" + c.Resource.Partition + ":iam::" + account + ":role" + r.String(
+				"path",
+			) + r.String(
+				"name",
+			); arn != c.Resource.String() {
 				t.Errorf("%s: role %s, want %s", name, arn, c.Resource)
 			}
 			if r.String("permissions_boundary") != boundary || r.String("description") != c.Description {
@@ -171,7 +186,8 @@ func TestDiffsAreSmall(t *testing.T) {
 		lines int // added at most; none is taken away
 	}{
 		{"a subject", Roles(desired(t, base, append(some, "monitoring/a-prometheus")...), account, false), 1},
-		{"a destination in front", Roles(desired(t, strings.NewReplacer(central, strings.ReplaceAll(strings.ReplaceAll(central, "central", "alpha"), "ws-0001", "ws-0009")+central,
+		{"a destination in front", Roles(desired(t, strings.NewReplacer(central,
+			strings.ReplaceAll(strings.ReplaceAll(central, "central", "alpha"), "ws-0001", "ws-0009")+central,
 			"destinations: [2nd-site]", "destinations: [alpha, 2nd-site]").Replace(base), some...), account, false), 60},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -210,8 +226,16 @@ func TestHostileValuesAreText(t *testing.T) {
 			Principal: &policy.Principal{"Federated": {value}},
 			Condition: map[string]map[string]policy.Values{"StringEquals": {value + ":sub": {value}, value: {value}}},
 		}}}
-		text := format(comment("about %s", value), head(value, basic, withRegions), block("kind", "name",
-			attribute{"text", quote(value)}, attribute{"list", lines([]string{value})}, attribute{"tags", object(attributes)}, attribute{"policy", references{}.document(d)},
+		text := format(comment("about %s", value), head(value, basic, withRegions), block(
+			"kind",
+			"name",
+			attribute{
+				"text",
+				quote(value),
+			},
+			attribute{"list", lines([]string{value})},
+			attribute{"tags", object(attributes)},
+			attribute{"policy", references{}.document(d)},
 		))
 		config, err := tfconfig.Parse(text, nil)
 		if err != nil {

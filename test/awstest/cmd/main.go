@@ -68,11 +68,21 @@ func (c *config) register(f *flag.FlagSet) {
 	f.StringVar(&c.options.ListenTLS, "listen-tls", "127.0.0.1:4511", "`address` for HTTPS")
 	f.StringVar(&c.options.Prometheus, "prometheus", "", "`path` of a Prometheus binary, which keeps the samples")
 	f.Var(&c.workspaces, "workspace", "a workspace to make, as `account/region/alias`; may be repeated")
-	f.Var(&c.issuers, "issuer", "an issuer that STS can reach: its `URL`, for one with keys of its own, or URL=upstream for one behind a server such as a kube-apiserver; may be repeated")
+	f.Var(
+		&c.issuers,
+		"issuer",
+		"an issuer that STS can reach: its `URL`, for one with keys of its own, or URL=upstream for one behind a server such as a "+
+			"kube-apiserver; may be repeated",
+	)
 	f.BoolVar(&c.privateCA, "private-ca", false, "give the issuers certificates of a CA that needs a thumbprint")
 	f.StringVar(&c.upstreamCA, "upstream-ca", "", "`file` with the CA of the upstreams, in PEM")
 	f.StringVar(&c.bearer, "upstream-token-file", "", "`file` with the bearer token for the upstreams")
-	f.StringVar(&c.subject, "subject", "system:serviceaccount:monitoring:prometheus", "`subject` of the token that is printed for an issuer with keys of its own")
+	f.StringVar(
+		&c.subject,
+		"subject",
+		"system:serviceaccount:monitoring:prometheus",
+		"`subject` of the token that is printed for an issuer with keys of its own",
+	)
 	f.StringVar(&c.audience, "audience", "sts.amazonaws.com", "`audience` of that token")
 	f.BoolVar(&c.shortSessions, "short-sessions", false, "accept session durations from one second on")
 	f.StringVar(&c.caFile, "ca-file", "", "`file` to write the CA of the HTTPS endpoint to")
@@ -163,7 +173,14 @@ func (c *config) addIssuer(cloud *awstest.Cloud, spec string, text *strings.Buil
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(text, "# issuer %s, thumbprint %s; a token of %s:\nTOKEN=%s\n", name, issuer.Thumbprint(), c.subject, signer.Token(c.subject, c.audience))
+		fmt.Fprintf(
+			text,
+			"# issuer %s, thumbprint %s; a token of %s:\nTOKEN=%s\n",
+			name,
+			issuer.Thumbprint(),
+			c.subject,
+			signer.Token(c.subject, c.audience),
+		)
 		return nil
 	}
 	handler, err := c.upstream(upstream)

@@ -37,7 +37,11 @@ func TestRun(t *testing.T) {
 			t.Errorf("the output has no %s", name)
 		}
 	}
-	response, err := http.Post(endpoint, "application/x-www-form-urlencoded", strings.NewReader("Action=GetCallerIdentity&Version=2011-06-15"))
+	response, err := http.Post(
+		endpoint,
+		"application/x-www-form-urlencoded",
+		strings.NewReader("Action=GetCallerIdentity&Version=2011-06-15"),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -262,7 +262,13 @@ func (f *fixture) testServiceAccount(t *testing.T) {
 // The webhook's own namespace stays out of it, whoever labels it.
 func (f *fixture) testExcluded(t *testing.T) {
 	patch := fmt.Sprintf(`{"metadata":{"labels":{%q:%q}}}`, policy.LabelInjection, policy.InjectionEnabled)
-	_, err := f.Client().CoreV1().Namespaces().Patch(t.Context(), home, "application/merge-patch+json", []byte(patch), metav1.PatchOptions{})
+	_, err := f.Client().CoreV1().Namespaces().Patch(
+		t.Context(),
+		home,
+		"application/merge-patch+json",
+		[]byte(patch),
+		metav1.PatchOptions{},
+	)
 	testkit.Must(t, err)
 	f.account(t, home, "prometheus-server", nil)
 	before := f.podCalls(t)

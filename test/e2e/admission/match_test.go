@@ -20,8 +20,22 @@ import (
 func (f *fixture) testMatchCondition(t *testing.T) {
 	const namespace = "test-match"
 	f.namespace(t, namespace, policy.InjectionEnabled, nil)
-	images := []string{"prometheus", "quay.io/prometheus/prometheus:v3", "localhost:5000/prometheus", "r.example.com/prometheus@sha256:" + strings.Repeat("0", 64),
-		"quay.io/prometheus/prometheus:v3@sha256:" + strings.Repeat("0", 64), "example.com/prometheus-fork:v1", "quay.io/prometheus/prometheus-linux-arm64:v3", "quay.io/prometheus/node-exporter", "prometheus:v1/other", "odd\nimage/prometheus:a:b", "nginx"}
+	images := []string{
+		"prometheus",
+		"quay.io/prometheus/prometheus:v3",
+		"localhost:5000/prometheus",
+		"r.example.com/prometheus@sha256:" + strings.Repeat("0", 64),
+		"quay.io/prometheus/prometheus:v3@sha256:" + strings.Repeat(
+			"0",
+			64,
+		),
+		"example.com/prometheus-fork:v1",
+		"quay.io/prometheus/prometheus-linux-arm64:v3",
+		"quay.io/prometheus/node-exporter",
+		"prometheus:v1/other",
+		"odd\nimage/prometheus:a:b",
+		"nginx",
+	}
 	programs := []corev1.Container{
 		{},
 		{Args: []string{"--config.file=/c.yml"}},

@@ -243,7 +243,8 @@ func (f *fixture) register(t *testing.T, p *process, i *install) {
 // which admits the pod with a warning.
 func (p *process) review(t *testing.T, spec, warning string) (end func()) {
 	t.Helper()
-	body := `{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{"uid":"1","kind":{"group":"","version":"v1","kind":"Pod"},"operation":"CREATE",` +
+	body := `{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{"uid":"1","kind":{"group":"","version":"v1",` +
+		`"kind":"Pod"},"operation":"CREATE",` +
 		`"object":{"metadata":{},"spec":{` + spec + `}}}}`
 	done := make(chan error, 1)
 	go func() {
@@ -277,7 +278,11 @@ func (p *process) stall(t *testing.T, n, size int) (end func()) {
 		testkit.Must(t, err)
 		t.Cleanup(func() { _ = conn.Close() })
 		go func() {
-			_, _ = fmt.Fprintf(conn, "POST /pods/enabled HTTP/1.1\r\nHost: webhook\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", size)
+			_, _ = fmt.Fprintf(
+				conn,
+				"POST /pods/enabled HTTP/1.1\r\nHost: webhook\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n",
+				size,
+			)
 			_, _ = conn.Write(filler) // the webhook may end it before
 		}()
 	}
@@ -327,26 +332,34 @@ func (f *fixture) refuseHuge(t *testing.T) {
 			return
 		}
 		rw.Header().Set("Content-Type", "application/json")
-		_, _ = fmt.Fprintf(rw, `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"uid":%q,"allowed":false,"status":{"message":"refused by the test"}}}`,
-			review.Request.UID)
+		_, _ = fmt.Fprintf(
+			rw,
+			`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"uid":%q,"allowed":false,`+
+				`"status":{"message":"refused by the test"}}}`,
+			review.Request.UID,
+		)
 	}))
 	t.Cleanup(server.Close)
 	fail, none, pods := admissionv1.Fail, admissionv1.SideEffectClassNone, "zz-refuses-huge-pods"
-	_, err := f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Create(t.Context(), &admissionv1.MutatingWebhookConfiguration{
-		ObjectMeta: metav1.ObjectMeta{Name: pods}, // webhooks are called in the order of these names
-		Webhooks: []admissionv1.MutatingWebhook{{
-			Name: pods + ".test.ampbridge.io",
-			ClientConfig: admissionv1.WebhookClientConfig{
-				URL: &server.URL, CABundle: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}),
-			},
-			Rules: []admissionv1.RuleWithOperations{{
-				Operations: []admissionv1.OperationType{admissionv1.Create},
-				Rule:       admissionv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"}},
+	_, err := f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Create(
+		t.Context(),
+		&admissionv1.MutatingWebhookConfiguration{
+			ObjectMeta: metav1.ObjectMeta{Name: pods}, // webhooks are called in the order of these names
+			Webhooks: []admissionv1.MutatingWebhook{{
+				Name: pods + ".test.ampbridge.io",
+				ClientConfig: admissionv1.WebhookClientConfig{
+					URL: &server.URL, CABundle: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}),
+				},
+				Rules: []admissionv1.RuleWithOperations{{
+					Operations: []admissionv1.OperationType{admissionv1.Create},
+					Rule:       admissionv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"}},
+				}},
+				ObjectSelector: &metav1.LabelSelector{MatchLabels: map[string]string{hugeLabel: "true"}},
+				FailurePolicy:  &fail, SideEffects: &none, AdmissionReviewVersions: []string{"v1"},
 			}},
-			ObjectSelector: &metav1.LabelSelector{MatchLabels: map[string]string{hugeLabel: "true"}},
-			FailurePolicy:  &fail, SideEffects: &none, AdmissionReviewVersions: []string{"v1"},
-		}},
-	}, metav1.CreateOptions{})
+		},
+		metav1.CreateOptions{},
+	)
 	testkit.Must(t, err)
 	testkit.Eventually(t, "the second webhook is called", func() bool {
 		pod := chartPod(t)
@@ -360,7 +373,10 @@ func (f *fixture) refuseHuge(t *testing.T) {
 // etcd takes, the API server itself needs a second for each pod.
 func (f *fixture) hugeAccount(t *testing.T, namespace string) {
 	t.Helper()
-	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "huge"}, Secrets: make([]corev1.ObjectReference, 15_000)}
+	account := &corev1.ServiceAccount{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "huge"},
+		Secrets:    make([]corev1.ObjectReference, 15_000),
+	}
 	_, err := f.Client().CoreV1().ServiceAccounts(namespace).Create(t.Context(), account, metav1.CreateOptions{})
 	testkit.Must(t, err)
 }
@@ -423,7 +439,10 @@ func newCgroup(t *testing.T, limit int64) cgroup {
 		if os.Mkdir(dir, 0o755) != nil {
 			continue
 		}
-		if _, err := os.Stat(filepath.Join(dir, file)); err == nil && os.WriteFile(filepath.Join(dir, file), strconv.AppendInt(nil, limit, 10), 0) == nil {
+		if _, err := os.Stat(
+			filepath.Join(dir, file),
+		); err == nil &&
+			os.WriteFile(filepath.Join(dir, file), strconv.AppendInt(nil, limit, 10), 0) == nil {
 			return cgroup(dir)
 		}
 		_ = os.Remove(dir)

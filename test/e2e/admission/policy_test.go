@@ -28,7 +28,11 @@ func TestPolicyIsReviewed(t *testing.T) {
 	f.writePolicy(t, "")
 	i := f.install(t)
 	accepted := f.Client().CoreV1().ConfigMaps(home)
-	_, err := accepted.Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: webhook.AcceptedConfigMap}}, metav1.CreateOptions{})
+	_, err := accepted.Create(
+		t.Context(),
+		&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: webhook.AcceptedConfigMap}},
+		metav1.CreateOptions{},
+	)
 	testkit.Must(t, err)
 	testkit.Must(t, f.Namespace(t.Context(), "test-elsewhere", nil))
 	p := f.start(t, i)
@@ -63,7 +67,8 @@ func TestPolicyIsReviewed(t *testing.T) {
 		return err != nil
 	})
 	t.Logf("kubectl apply: %s", refusal)
-	for _, want := range []string{"policy.webhook.ampbridge.io", "policy.yaml: line ", "grants[0].destinations[0]", `"centrall"`, "pausd: unknown field: did you mean paused?"} {
+	for _, want := range []string{"policy.webhook.ampbridge.io", "policy.yaml: line ", "grants[0].destinations[0]", `"centrall"`,
+		"pausd: unknown field: did you mean paused?"} {
 		if !strings.Contains(refusal, want) {
 			t.Errorf("kubectl does not show %s", want)
 		}
@@ -74,9 +79,11 @@ func TestPolicyIsReviewed(t *testing.T) {
 		want                                 string
 	}{
 		{"a good policy", home, "ampbridge-policy", policy.SchemaVersion, good, false, ""},
-		{"an upgrade, before the new webhook runs", home, "ampbridge-policy", "1000", good + "fieldOfTheFuture: 1\n", false, "Warning: ampbridge: the policy was not checked"},
+		{"an upgrade, before the new webhook runs", home, "ampbridge-policy", "1000", good + "fieldOfTheFuture: 1\n", false,
+			"Warning: ampbridge: the policy was not checked"},
 		{"its rollback", home, "ampbridge-policy", policy.SchemaVersion, good, false, ""},
-		{"the newer policy with this version's mark", home, "ampbridge-policy", policy.SchemaVersion, good + "fieldOfTheFuture: 1\n", true, "fieldOfTheFuture"},
+		{"the newer policy with this version's mark", home, "ampbridge-policy", policy.SchemaVersion, good + "fieldOfTheFuture: 1\n", true,
+			"fieldOfTheFuture"},
 		{"a rollback to an older version", home, "ampbridge-policy", "0", "old: 1\n", false, "Warning: "},
 		{"another ConfigMap", home, "other", "", wrong, false, ""},
 		{"the same name elsewhere", "test-elsewhere", "ampbridge-policy", "", wrong, false, ""},
@@ -104,7 +111,10 @@ func TestPolicyIsReviewed(t *testing.T) {
 	if log := f.log.String(); !strings.Contains(log, "policy restored") {
 		t.Errorf("the log does not tell of the copy: %s", log)
 	}
-	if text := again.scrape(t); !strings.Contains(text, "ampbridge_policy_from_accepted_copy 1") || !strings.Contains(text, "ampbridge_policy_last_load_success 0") {
+	if text := again.scrape(
+		t,
+	); !strings.Contains(text, "ampbridge_policy_from_accepted_copy 1") ||
+		!strings.Contains(text, "ampbridge_policy_last_load_success 0") {
 		t.Errorf("the metrics do not tell of the copy")
 	}
 }

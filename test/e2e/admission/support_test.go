@@ -52,8 +52,16 @@ func newFixture(t *testing.T) *fixture {
 	ca, err := servingcert.Write(certs, "127.0.0.1")
 	testkit.Must(t, err)
 	o := webhook.Options{
-		Addr: testkit.FreeAddr(t), HealthAddr: testkit.FreeAddr(t), MetricsAddr: testkit.FreeAddr(t), CertDir: certs, PolicyFile: f.policyFile, Image: image,
-		RESTConfig: f.webhookConfig(t), Logger: slog.New(slog.NewJSONHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Addr: testkit.FreeAddr(
+			t,
+		),
+		HealthAddr:  testkit.FreeAddr(t),
+		MetricsAddr: testkit.FreeAddr(t),
+		CertDir:     certs,
+		PolicyFile:  f.policyFile,
+		Image:       image,
+		RESTConfig:  f.webhookConfig(t),
+		Logger:      slog.New(slog.NewJSONHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -106,8 +114,18 @@ func (f *fixture) webhookConfig(t *testing.T) *rest.Config {
 	_, err = f.Client().RbacV1().Roles(home).Create(t.Context(), &rbacv1.Role{
 		ObjectMeta: metav1.ObjectMeta{Name: "ampbridge-webhook"},
 		Rules: []rbacv1.PolicyRule{
-			{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{breaker.ConfigMap}, Verbs: []string{"get"}},
-			{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{webhook.AcceptedConfigMap}, Verbs: []string{"get", "update"}},
+			{
+				APIGroups:     []string{""},
+				Resources:     []string{"configmaps"},
+				ResourceNames: []string{breaker.ConfigMap},
+				Verbs:         []string{"get"},
+			},
+			{
+				APIGroups:     []string{""},
+				Resources:     []string{"configmaps"},
+				ResourceNames: []string{webhook.AcceptedConfigMap},
+				Verbs:         []string{"get", "update"},
+			},
 		},
 	}, metav1.CreateOptions{})
 	testkit.Must(t, err)
@@ -201,7 +219,10 @@ func (f *fixture) lastLine() string {
 	return text[strings.LastIndexByte(text, '\n')+1:]
 }
 
-var calls = regexp.MustCompile(`(?m)^apiserver_admission_webhook_request_total\{[^}]*name="(pods|serviceaccounts)-(enabled|annotated)\.webhook\.ampbridge\.io"[^}]*\} ([0-9]+)$`)
+var calls = regexp.MustCompile(
+	`(?m)^apiserver_admission_webhook_request_total\{[^}]*name="(pods|serviceaccounts)-(enabled|` +
+		`annotated)\.webhook\.ampbridge\.io"[^}]*\} ([0-9]+)$`,
+)
 
 // podCalls is how often the API server has called the webhook for pods, as it
 // counts it itself.

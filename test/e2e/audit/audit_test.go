@@ -137,7 +137,10 @@ func (f *fixture) testBudget(t *testing.T) {
 	least := intstr.FromInt32(1)
 	_, err := budgets.Create(t.Context(), &policyv1.PodDisruptionBudget{
 		ObjectMeta: metav1.ObjectMeta{Name: "guard"},
-		Spec:       policyv1.PodDisruptionBudgetSpec{MinAvailable: &least, Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"deployment": "guarded"}}},
+		Spec: policyv1.PodDisruptionBudgetSpec{
+			MinAvailable: &least,
+			Selector:     &metav1.LabelSelector{MatchLabels: map[string]string{"deployment": "guarded"}},
+		},
 	}, metav1.CreateOptions{})
 	testkit.Must(t, err)
 	testkit.Eventually(t, "the budget counts the pod", func() bool {
@@ -200,7 +203,12 @@ func (f *fixture) testStuck(t *testing.T) {
 	f.report(t, hanging[0], pulling)
 	f.report(t, slow[0], mounting)
 	for name, before := range map[string][]corev1.Pod{"stuck": pods, "hanging": hanging} {
-		testkit.Within(t, limit-time.Since(begin), "the pods of "+name+" are replaced", func() bool { return replaced(before, f.pods(t, namespace, name)) })
+		testkit.Within(
+			t,
+			limit-time.Since(begin),
+			"the pods of "+name+" are replaced",
+			func() bool { return replaced(before, f.pods(t, namespace, name)) },
+		)
 		t.Logf("%s: replaced after %s", name, time.Since(begin).Round(time.Second))
 		for _, pod := range f.pods(t, namespace, name) {
 			if injected(&pod) {
@@ -225,7 +233,11 @@ func (f *fixture) testStuck(t *testing.T) {
 	successor := f.pods(t, namespace, "stuck")[0]
 	owner := metav1.GetControllerOf(&successor)
 	workload := breaker.Of(namespace, successor.Name, owner.Kind, owner.Name, successor.Labels)
-	if entry, open := state.Open(workload, breaker.Revision(p, e, image)); !open || entry.Cause != "ImagePullBackOff" || workload.String() != "Deployment/stuck" {
+	if entry, open := state.Open(
+		workload,
+		breaker.Revision(p, e, image),
+	); !open || entry.Cause != "ImagePullBackOff" ||
+		workload.String() != "Deployment/stuck" {
 		t.Errorf("the breaker of %s: %+v, open %v", workload, entry, open)
 	}
 	if _, open := state.Open(workload, breaker.Revision(p, e, image+"-fixed")); open {

@@ -65,8 +65,18 @@ func newFixture(t *testing.T) *fixture {
 	read := func(verb string, resources ...string) rbacv1.PolicyRule {
 		return rbacv1.PolicyRule{APIGroups: []string{""}, Resources: resources, Verbs: []string{verb}}
 	}
-	state := rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{breaker.ConfigMap}, Verbs: []string{"get"}}
-	f.webhook = f.identity(t, "webhook", []rbacv1.PolicyRule{read("get", "serviceaccounts"), read("list", "limitranges", "resourcequotas")}, []rbacv1.PolicyRule{state})
+	state := rbacv1.PolicyRule{
+		APIGroups:     []string{""},
+		Resources:     []string{"configmaps"},
+		ResourceNames: []string{breaker.ConfigMap},
+		Verbs:         []string{"get"},
+	}
+	f.webhook = f.identity(
+		t,
+		"webhook",
+		[]rbacv1.PolicyRule{read("get", "serviceaccounts"), read("list", "limitranges", "resourcequotas")},
+		[]rbacv1.PolicyRule{state},
+	)
 	state.Verbs = []string{"get", "update"}
 	f.auditor = f.identity(t, "auditor", []rbacv1.PolicyRule{
 		read("get", "namespaces", "serviceaccounts"), read("list", "namespaces", "pods", "limitranges", "resourcequotas"),
@@ -111,7 +121,13 @@ func (f *fixture) identity(t *testing.T, name string, everywhere, athome []rbacv
 
 func (f *fixture) account(t *testing.T, namespace, name string) {
 	t.Helper()
-	_, err := f.Client().CoreV1().ServiceAccounts(namespace).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+	_, err := f.Client().CoreV1().ServiceAccounts(
+		namespace,
+	).Create(
+		t.Context(),
+		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}},
+		metav1.CreateOptions{},
+	)
 	testkit.Must(t, err)
 }
 
@@ -142,8 +158,15 @@ func (f *fixture) startWebhook(t *testing.T, probe string) {
 	testkit.Must(t, os.WriteFile(file, []byte(policyText), 0o600))
 	f.run(t, "webhook", func(ctx context.Context) error {
 		return webhook.Run(ctx, webhook.Options{
-			Addr: f.addr, HealthAddr: testkit.FreeAddr(t), MetricsAddr: testkit.FreeAddr(t), CertDir: f.certs, PolicyFile: file, Image: image,
-			RESTConfig: f.webhook, Namespace: home, Logger: slog.New(slog.NewJSONHandler(io.Discard, nil)),
+			Addr:        f.addr,
+			HealthAddr:  testkit.FreeAddr(t),
+			MetricsAddr: testkit.FreeAddr(t),
+			CertDir:     f.certs,
+			PolicyFile:  file,
+			Image:       image,
+			RESTConfig:  f.webhook,
+			Namespace:   home,
+			Logger:      slog.New(slog.NewJSONHandler(io.Discard, nil)),
 		})
 	})
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "probe"}, Spec: template().Spec}
@@ -219,11 +242,22 @@ func template() corev1.PodTemplateSpec {
 		ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": "prometheus"}},
 		Spec: corev1.PodSpec{
 			ServiceAccountName: account,
-			Containers: []corev1.Container{{
-				Name: "prometheus", Image: "quay.io/prometheus/prometheus:v3.15.0", Args: []string{"--config.file=/etc/p/prometheus.yml", "--config.auto-reload"},
-				VolumeMounts: []corev1.VolumeMount{{Name: "config", MountPath: "/etc/p"}},
-			}},
-			Volumes: []corev1.Volume{{Name: "config", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "p"}}}}},
+			Containers: []corev1.Container{
+				{
+					Name:         "prometheus",
+					Image:        "quay.io/prometheus/prometheus:v3.15.0",
+					Args:         []string{"--config.file=/etc/p/prometheus.yml", "--config.auto-reload"},
+					VolumeMounts: []corev1.VolumeMount{{Name: "config", MountPath: "/etc/p"}},
+				},
+			},
+			Volumes: []corev1.Volume{
+				{
+					Name: "config",
+					VolumeSource: corev1.VolumeSource{
+						ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "p"}},
+					},
+				},
+			},
 		},
 	}
 }
@@ -236,7 +270,11 @@ func (f *fixture) deploy(t *testing.T, namespace, name string, replicas int, ann
 	pod.Annotations = annotations
 	_, err := f.Client().AppsV1().Deployments(namespace).Create(t.Context(), &appsv1.Deployment{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
-		Spec:       appsv1.DeploymentSpec{Replicas: new(int32(replicas)), Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"deployment": name}}, Template: pod},
+		Spec: appsv1.DeploymentSpec{
+			Replicas: new(int32(replicas)),
+			Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"deployment": name}},
+			Template: pod,
+		},
 	}, metav1.CreateOptions{})
 	testkit.Must(t, err)
 	var pods []corev1.Pod
@@ -278,10 +316,16 @@ func ready(s *corev1.PodStatus) {
 // cannotPull is what the kubelet reports of an image that it cannot pull.
 func cannotPull(s *corev1.PodStatus) {
 	s.Phase = corev1.PodPending
-	s.InitContainerStatuses = []corev1.ContainerStatus{{
-		Name: sidecarconfig.ContainerName, Image: image, Started: new(false),
-		State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff", Message: "Back-off pulling image " + image}},
-	}}
+	s.InitContainerStatuses = []corev1.ContainerStatus{
+		{
+			Name:    sidecarconfig.ContainerName,
+			Image:   image,
+			Started: new(false),
+			State: corev1.ContainerState{
+				Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff", Message: "Back-off pulling image " + image},
+			},
+		},
+	}
 }
 
 // pulling is what it reports while a registry does not answer.

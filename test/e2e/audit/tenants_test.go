@@ -40,7 +40,10 @@ func (f *fixture) testOffered(t *testing.T) {
 	}
 	f.startWebhook(t, other)
 	// What somebody wrote by hand takes nearly all the room there is.
-	filler := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: breaker.ConfigMap}, Data: map[string]string{"filler": strings.Repeat("x", 1_040_000)}}
+	filler := &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Name: breaker.ConfigMap},
+		Data:       map[string]string{"filler": strings.Repeat("x", 1_040_000)},
+	}
 	_, err := f.Client().CoreV1().ConfigMaps(home).Update(t.Context(), filler, metav1.UpdateOptions{})
 	if apierrors.IsNotFound(err) {
 		_, err = f.Client().CoreV1().ConfigMaps(home).Create(t.Context(), filler, metav1.CreateOptions{})
@@ -58,7 +61,12 @@ func (f *fixture) testOffered(t *testing.T) {
 	r := f.audit(t, "", func(o *audit.Options) { o.Grace, o.Interval = time.Second, time.Hour })
 	begin = time.Now()
 	for n, before := range pods {
-		testkit.Within(t, 2*time.Minute, "the pod of "+n+" is released", func() bool { return replaced(before, f.pods(t, n, "prometheus")) })
+		testkit.Within(
+			t,
+			2*time.Minute,
+			"the pod of "+n+" is released",
+			func() bool { return replaced(before, f.pods(t, n, "prometheus")) },
+		)
 		t.Logf("%s: released after %s", n, time.Since(begin).Round(time.Second))
 		if now := f.pods(t, n, "prometheus"); injected(&now[0]) {
 			t.Errorf("%s: the successor is injected", n)
@@ -77,7 +85,13 @@ func (f *fixture) testOffered(t *testing.T) {
 			ofTenant++
 		}
 	}
-	t.Logf("%d entries, %d of the tenant, %d bytes; series %v", len(object.Data), ofTenant, bytes, r.value(t, "ampbridge_audit_breaker_open", ""))
+	t.Logf(
+		"%d entries, %d of the tenant, %d bytes; series %v",
+		len(object.Data),
+		ofTenant,
+		bytes,
+		r.value(t, "ampbridge_audit_breaker_open", ""),
+	)
 	if ofTenant > breaker.PerNamespace || ofTenant == 0 || bytes > breaker.MaxBytes {
 		t.Errorf("%d entries of the tenant, %d bytes", ofTenant, bytes)
 	}
@@ -86,7 +100,12 @@ func (f *fixture) testOffered(t *testing.T) {
 	testkit.Must(t, err)
 	e, _ := p.Entitled(policy.Subject{Namespace: tenant, ServiceAccount: account})
 	for _, i := range []int{0, offered - 1} {
-		if _, open := breaker.State(object.Data).Open(breaker.Of(tenant, fmt.Sprint("p-", i), "", "", nil), breaker.Revision(p, e, image)); !open {
+		if _, open := breaker.State(
+			object.Data,
+		).Open(
+			breaker.Of(tenant, fmt.Sprint("p-", i), "", "", nil),
+			breaker.Revision(p, e, image),
+		); !open {
 			t.Errorf("pod %d of the tenant would hang again", i)
 		}
 	}
@@ -108,13 +127,25 @@ func (f *fixture) crowd(t *testing.T, namespace string) error {
 			for i := range numbers {
 				pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("p-", i)}, Spec: template().Spec}
 				if i == 1 {
-					pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "example.com/v1", Kind: "A/b *", Name: "a\nb" + strings.Repeat("n", 10_000), UID: types.UID("1"), Controller: new(true)}}
+					pod.OwnerReferences = []metav1.OwnerReference{
+						{
+							APIVersion: "example.com/v1",
+							Kind:       "A/b *",
+							Name:       "a\nb" + strings.Repeat("n", 10_000),
+							UID:        types.UID("1"),
+							Controller: new(true),
+						},
+					}
 				}
 				made, err := client.Create(context.Background(), pod, metav1.CreateOptions{})
 				// On a busy machine the webhook may answer too late, and then the pod is
 				// admitted as it was: such a pod would not hang.
 				for err == nil && !injected(made) {
-					if err = client.Delete(context.Background(), made.Name, metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))}); err == nil {
+					if err = client.Delete(
+						context.Background(),
+						made.Name,
+						metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))},
+					); err == nil {
 						made, err = client.Create(context.Background(), pod, metav1.CreateOptions{})
 					}
 				}
@@ -164,7 +195,14 @@ func (f *fixture) testUnwritable(t *testing.T) {
 	e, _ := p.Entitled(policy.Subject{Namespace: namespace, ServiceAccount: account})
 	maps := f.Client().CoreV1().ConfigMaps(home)
 	_, err = store.Change(t.Context(), maps, func(s breaker.State) breaker.State {
-		return s.With(breaker.Entry{Workload: breaker.Workload{Namespace: namespace, Kind: "Deployment", Name: "known"}, Revision: breaker.Revision(p, e, image), Cause: "ImagePullBackOff", Since: time.Now()})
+		return s.With(
+			breaker.Entry{
+				Workload: breaker.Workload{Namespace: namespace, Kind: "Deployment", Name: "known"},
+				Revision: breaker.Revision(p, e, image),
+				Cause:    "ImagePullBackOff",
+				Since:    time.Now(),
+			},
+		)
 	})
 	testkit.Must(t, err)
 	object, err := maps.Get(t.Context(), breaker.ConfigMap, metav1.GetOptions{})
@@ -185,5 +223,9 @@ func (f *fixture) testUnwritable(t *testing.T) {
 		t.Error("a pod was evicted although its entry could not be written")
 	}
 	testkit.Must(t, maps.Delete(t.Context(), breaker.ConfigMap, metav1.DeleteOptions{}))
-	testkit.Eventually(t, "it is released once the entry can be written", func() bool { return replaced(fresh, f.pods(t, namespace, "fresh")) })
+	testkit.Eventually(
+		t,
+		"it is released once the entry can be written",
+		func() bool { return replaced(fresh, f.pods(t, namespace, "fresh")) },
+	)
 }

@@ -51,7 +51,15 @@ func newShell(t *testing.T, e *env.Env, program string, more ...string) *shell {
 	if err := os.WriteFile(filepath.Join(sh.dir, "aws"), []byte(wrapper), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	sh.env = append([]string{"PATH=" + sh.dir + ":" + os.Getenv("PATH"), "HOME=" + sh.dir, "AWS_DEFAULT_REGION=" + env.Region, "AWS_PAGER=", "AWS_EC2_METADATA_DISABLED=true"}, more...)
+	sh.env = append(
+		[]string{
+			"PATH=" + sh.dir + ":" + os.Getenv("PATH"),
+			"HOME=" + sh.dir,
+			"AWS_DEFAULT_REGION=" + env.Region,
+			"AWS_PAGER=",
+			"AWS_EC2_METADATA_DISABLED=true",
+		},
+		more...)
 	return sh
 }
 
@@ -65,7 +73,8 @@ func (sh *shell) run(t *testing.T, script string) (string, error) {
 
 // As the troubleshooting of the Terraform module has it, to the letter.
 const (
-	moduleCommand = `aws sts assume-role-with-web-identity --role-arn $AWS_ROLE_ARN --role-session-name x-account --web-identity-token file://$AWS_WEB_IDENTITY_TOKEN_FILE --duration 1500`
+	moduleCommand = `aws sts assume-role-with-web-identity --role-arn $AWS_ROLE_ARN --role-session-name x-account ` +
+		`--web-identity-token file://$AWS_WEB_IDENTITY_TOKEN_FILE --duration 1500`
 	// And the guide for AKS: assume, then use the credentials.
 	guideCommand = `TEMP_CREDS=$(aws sts assume-role-with-web-identity \
   --role-arn "$AWS_ROLE_ARN" \
@@ -126,7 +135,8 @@ func TestAssumeRoleWithWebIdentity(t *testing.T) {
 			}
 			for _, c := range []struct{ what, got, want string }{
 				{"subject", answer.SubjectFromWebIdentityToken, "system:serviceaccount:" + env.Namespace + ":" + env.ServiceAccount},
-				{"role", answer.AssumedRoleUser.Arn, "arn:aws:sts::" + env.AccountID + ":assumed-role/ampbridge." + env.ClusterName + ".central/x-account"},
+				{"role", answer.AssumedRoleUser.Arn, "arn:aws:sts::" + env.AccountID + ":assumed-role/ampbridge." + env.ClusterName +
+					".central/x-account"},
 				{"provider", answer.Provider, "arn:aws:iam::" + env.AccountID + ":oidc-provider/" + strings.TrimPrefix(e.Cluster.Issuer, "https://")},
 				{"audience", answer.Audience, audience},
 			} {
@@ -134,20 +144,29 @@ func TestAssumeRoleWithWebIdentity(t *testing.T) {
 					t.Errorf("%s %q, want %q", c.what, c.got, c.want)
 				}
 			}
-			if !strings.HasPrefix(answer.Credentials.AccessKeyID, "ASIA") || !strings.HasSuffix(answer.AssumedRoleUser.AssumedRoleID, ":x-account") {
+			if !strings.HasPrefix(answer.Credentials.AccessKeyID, "ASIA") ||
+				!strings.HasSuffix(answer.AssumedRoleUser.AssumedRoleID, ":x-account") {
 				t.Errorf("%s, %s", answer.Credentials.AccessKeyID, answer.AssumedRoleUser.AssumedRoleID)
 			}
 			// The guide's next step, without jq: the credentials are good for who they say.
-			out, err = sh.run(t, guideCommand+`export AWS_ACCESS_KEY_ID=$(printf %s "$TEMP_CREDS" | sed -n 's/.*"AccessKeyId": "\([^"]*\)".*/\1/p')
+			out, err = sh.run(
+				t,
+				guideCommand+`export AWS_ACCESS_KEY_ID=$(printf %s "$TEMP_CREDS" | sed -n 's/.*"AccessKeyId": "\([^"]*\)".*/\1/p')
 export AWS_SECRET_ACCESS_KEY=$(printf %s "$TEMP_CREDS" | sed -n 's/.*"SecretAccessKey": "\([^"]*\)".*/\1/p')
 export AWS_SESSION_TOKEN=$(printf %s "$TEMP_CREDS" | sed -n 's/.*"SessionToken": "\([^"]*\)".*/\1/p')
-aws sts get-caller-identity --query Arn --output text`)
-			if err != nil || strings.TrimSpace(out) != "arn:aws:sts::"+env.AccountID+":assumed-role/ampbridge."+env.ClusterName+".central/aks-to-amp-test" {
+aws sts get-caller-identity --query Arn --output text`,
+			)
+			if err != nil ||
+				strings.TrimSpace(
+					out,
+				) != "arn:aws:sts::"+env.AccountID+":assumed-role/ampbridge."+env.ClusterName+".central/aks-to-amp-test" {
 				t.Errorf("%s, %v", out, err)
 			}
 			for name, c := range map[string]struct{ token, want string }{
-				"another audience":        {token(env.ServiceAccount, "api://AzureADTokenExchange"), "(InvalidIdentityToken) when calling the AssumeRoleWithWebIdentity operation"},
-				"another service account": {token("grafana", audience), "(AccessDenied) when calling the AssumeRoleWithWebIdentity operation: Not authorized to perform sts:AssumeRoleWithWebIdentity"},
+				"another audience": {token(env.ServiceAccount, "api://AzureADTokenExchange"), "(InvalidIdentityToken) when calling " +
+					"the AssumeRoleWithWebIdentity operation"},
+				"another service account": {token("grafana", audience), "(AccessDenied) when calling the AssumeRoleWithWebIdentity " +
+					"operation: Not authorized to perform sts:AssumeRoleWithWebIdentity"},
 			} {
 				out, err := newShell(t, e, program, environment(c.token)...).run(t, moduleCommand)
 				if err == nil || !strings.Contains(out, c.want) {
@@ -178,7 +197,18 @@ trust: {permissionsBoundary: "arn:aws:iam::%s:policy/team/ampbridge-boundary"}
 			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			script, err := e.Ampbridge(ctx, "bootstrap", "--policy", file, "-o", "aws-cli", "--alias", "central="+alias, "--tag", "team=metrics @ home")
+			script, err := e.Ampbridge(
+				ctx,
+				"bootstrap",
+				"--policy",
+				file,
+				"-o",
+				"aws-cli",
+				"--alias",
+				"central="+alias,
+				"--tag",
+				"team=metrics @ home",
+			)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -190,13 +220,26 @@ trust: {permissionsBoundary: "arn:aws:iam::%s:policy/team/ampbridge-boundary"}
 			if out, err = sh.run(t, script); err != nil {
 				t.Fatalf("%v\n%s\n%s", err, out, script)
 			}
-			for _, part := range []string{"arn:aws:aps:" + env.Region + ":" + account.ID + ":workspace/ws-", "sync's role: arn:aws:iam::" + account.ID + ":role/ampbridge-sync.dev"} {
+			for _, part := range []string{"arn:aws:aps:" + env.Region + ":" + account.ID + ":workspace/ws-",
+				"sync's role: arn:aws:iam::" + account.ID + ":role/ampbridge-sync.dev"} {
 				if !strings.Contains(out, part) {
 					t.Errorf("no %q in\n%s", part, out)
 				}
 			}
-			found, err := ampbridge(t, e, account, "bootstrap", "--policy", file, "--alias", "central="+alias, "--tag", "team=metrics @ home")
-			if err != nil || !strings.Contains(found, "plan: 0 to create, 0 to change, 0 refused") || !strings.Contains(found, "was made before") {
+			found, err := ampbridge(
+				t,
+				e,
+				account,
+				"bootstrap",
+				"--policy",
+				file,
+				"--alias",
+				"central="+alias,
+				"--tag",
+				"team=metrics @ home",
+			)
+			if err != nil || !strings.Contains(found, "plan: 0 to create, 0 to change, 0 refused") ||
+				!strings.Contains(found, "was made before") {
 				t.Errorf("%v\n%s", err, found)
 			}
 			// A second time it stops, and changes nothing.

@@ -24,8 +24,25 @@ func (s *fixture) limitedAccess() {
 	s.Run("no cluster", func(t *testing.T) {
 		s := s.in(t)
 		a := s.doctor(append(s.environ(), "KUBECONFIG=/dev/null"), "--policy", s.policyFile)
-		s.expectSkipped(a, check.Kubernetes, check.IssuerMatches, check.Namespace, check.ServiceAccount, check.Registration, check.Endpoints,
-			check.Certificate, check.Injection, check.TokenMinted, check.SyncLeads, check.Session, check.Write, check.Pods, check.Identity, check.Sidecar, check.Flow)
+		s.expectSkipped(
+			a,
+			check.Kubernetes,
+			check.IssuerMatches,
+			check.Namespace,
+			check.ServiceAccount,
+			check.Registration,
+			check.Endpoints,
+			check.Certificate,
+			check.Injection,
+			check.TokenMinted,
+			check.SyncLeads,
+			check.Session,
+			check.Write,
+			check.Pods,
+			check.Identity,
+			check.Sidecar,
+			check.Flow,
+		)
 	})
 	s.Run("the API server does not answer", func(t *testing.T) {
 		s := s.in(t)
@@ -34,7 +51,8 @@ func (s *fixture) limitedAccess() {
 		s.try(err)
 		s.try(os.WriteFile(config, bytes.ReplaceAll(up, []byte(s.kube.URL), []byte("https://127.0.0.1:1")), 0o600))
 		a := s.doctor(s.environ(), "--policy", s.policyFile, "--kubeconfig", config)
-		if !slices.Equal(a.Failed, []check.ID{check.Kubernetes}) || a.Status(check.OIDCProvider) != check.Pass || a.Status(check.Workspace) != check.Pass {
+		if !slices.Equal(a.Failed, []check.ID{check.Kubernetes}) || a.Status(check.OIDCProvider) != check.Pass ||
+			a.Status(check.Workspace) != check.Pass {
 			s.Errorf("failed %v\n%s", a.Failed, a.text())
 		}
 	})
@@ -117,7 +135,15 @@ func (s *fixture) documentedRights() {
 	s.try(yaml.UnmarshalStrict([]byte(blocks["yaml"]), &role))
 	client := s.kube.Client()
 	s.must(client.RbacV1().ClusterRoles().Create(s.Context(), &role, metav1.CreateOptions{}))
-	s.must(client.CoreV1().ServiceAccounts(system).Create(s.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "doctor"}}, metav1.CreateOptions{}))
+	s.must(
+		client.CoreV1().ServiceAccounts(
+			system,
+		).Create(
+			s.Context(),
+			&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "doctor"}},
+			metav1.CreateOptions{},
+		),
+	)
 	s.must(client.RbacV1().ClusterRoleBindings().Create(s.Context(), &rbacv1.ClusterRoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: role.Name},
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role.Name},
@@ -128,6 +154,9 @@ func (s *fixture) documentedRights() {
 	keys, err := s.account.PutUser("doctor", blocks["json"])
 	s.try(err)
 	env := append(s.environ(), keys.Environ()...)
-	s.eventually("the rights are in force", func() bool { return s.doctor(env, "--kubeconfig", kubeconfig).Status(check.Policy) == check.Pass })
+	s.eventually(
+		"the rights are in force",
+		func() bool { return s.doctor(env, "--kubeconfig", kubeconfig).Status(check.Policy) == check.Pass },
+	)
 	s.expectSkipped(s.doctor(env, "--kubeconfig", kubeconfig), podChecks...)
 }

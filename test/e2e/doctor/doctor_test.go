@@ -75,7 +75,8 @@ func (s *fixture) act(f fault) {
 		}
 	}
 	for _, other := range a.Findings {
-		if f.subject != (policy.Subject{}) && other.ID == f.id && (other.Status == check.Fail) != (other.About.Subject == f.subject.String()) {
+		if f.subject != (policy.Subject{}) && other.ID == f.id &&
+			(other.Status == check.Fail) != (other.About.Subject == f.subject.String()) {
 			s.Errorf("%s must fail for %s alone\n%s", f.id, f.subject, a.text())
 		}
 	}
@@ -122,7 +123,8 @@ func (s *fixture) byHand() bool {
 func (s *fixture) healthy(f fault) {
 	s.Helper()
 	a := s.runDoctor(f)
-	if a.status != unchecked || len(a.Failed) != 0 || !slices.Equal(a.NotChecked, podChecks) || !contains(a.stderr, "checks passed") || contains(a.stderr, "failed") {
+	if a.status != unchecked || len(a.Failed) != 0 || !slices.Equal(a.NotChecked, podChecks) || !contains(a.stderr, "checks passed") ||
+		contains(a.stderr, "failed") {
 		s.Fatalf("status %d, failed %v, %s\n%s", a.status, a.Failed, a.stderr, a.text())
 	}
 	for _, c := range check.All {

@@ -34,17 +34,38 @@ var clusterFaults = []fault{
 	{name: "service account missing", id: check.ServiceAccount, message: "does not exist in namespace", inject: func(s *fixture) {
 		s.try(s.kube.Client().CoreV1().ServiceAccounts(namespace).Delete(s.Context(), serviceAccount, metav1.DeleteOptions{}))
 	}},
-	{name: "opted out", id: check.ServiceAccount, message: "has opted out", inject: func(s *fixture) { s.annotate("ampbridge.io/inject", "false") }},
-	{name: "annotation mistyped", id: check.ServiceAccount, message: `is "yes"`, inject: func(s *fixture) { s.annotate("ampbridge.io/inject", "yes") },
-		after: func(s *fixture) { s.annotate("ampbridge.io/inject", "") }},
-	{name: "unknown destination", id: check.Grant, message: `names "centre"`, inject: func(s *fixture) { s.annotate("ampbridge.io/destinations", "centre") }},
+	{
+		name:    "opted out",
+		id:      check.ServiceAccount,
+		message: "has opted out",
+		inject:  func(s *fixture) { s.annotate("ampbridge.io/inject", "false") },
+	},
+	{
+		name:    "annotation mistyped",
+		id:      check.ServiceAccount,
+		message: `is "yes"`,
+		inject:  func(s *fixture) { s.annotate("ampbridge.io/inject", "yes") },
+		after:   func(s *fixture) { s.annotate("ampbridge.io/inject", "") },
+	},
+	{
+		name:    "unknown destination",
+		id:      check.Grant,
+		message: `names "centre"`,
+		inject:  func(s *fixture) { s.annotate("ampbridge.io/destinations", "centre") },
+	},
 	{name: "no grant", id: check.Grant, message: "no grant of the policy covers",
 		// The subject is named, as a person would who wonders about it.
 		args: []string{"--namespace", namespace, "--service-account", serviceAccount},
 		inject: func(s *fixture) {
 			s.setPolicy("namespaces: ["+namespace+"]", "namespaces: [elsewhere, "+namespace+"x]")
 		}, fix: plainPolicy},
-	{name: "paused", id: check.Grant, message: "paused", inject: func(s *fixture) { s.setPolicy("paused: false", "paused: true") }, fix: plainPolicy},
+	{
+		name:    "paused",
+		id:      check.Grant,
+		message: "paused",
+		inject:  func(s *fixture) { s.setPolicy("paused: false", "paused: true") },
+		fix:     plainPolicy,
+	},
 	{name: "self-assume in the policy", id: check.Policy, message: "assumeRole", inject: func(s *fixture) {
 		role := "arn:aws:iam::" + accountID + ":role/amp"
 		s.setPolicy("- name: central\n", "- name: central\n  role: "+role+"\n  assumeRole: "+role+"\n")
@@ -60,12 +81,24 @@ var clusterFaults = []fault{
 
 var webhookFaults = []fault{
 	{name: "webhook absent", id: check.Registration, message: "there is no MutatingWebhookConfiguration", inject: func(s *fixture) {
-		s.try(s.kube.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Delete(s.Context(), "ampbridge", metav1.DeleteOptions{}))
+		s.try(
+			s.kube.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Delete(
+				s.Context(),
+				"ampbridge",
+				metav1.DeleteOptions{},
+			),
+		)
 	}, fix: (*fixture).register},
 	{name: "namespace excluded", id: check.Registration, message: "does not select namespace", inject: func(s *fixture) {
 		s.patchRegistration(`[{"op":"add","path":"/webhooks/0/namespaceSelector/matchExpressions/0/values/-","value":"monitoring"}]`)
 	}, fix: (*fixture).register},
-	{name: "no endpoints", id: check.Endpoints, message: "none of the 1 pods", inject: func(s *fixture) { s.ready(false) }, fix: func(s *fixture) { s.ready(true) }},
+	{
+		name:    "no endpoints",
+		id:      check.Endpoints,
+		message: "none of the 1 pods",
+		inject:  func(s *fixture) { s.ready(false) },
+		fix:     func(s *fixture) { s.ready(true) },
+	},
 	{name: "service missing", id: check.Endpoints, message: "does not exist", inject: func(s *fixture) {
 		s.try(s.kube.Client().CoreV1().Services(system).Delete(s.Context(), service, metav1.DeleteOptions{}))
 		s.eventually("its endpoints are gone too, or are deleted now", func() bool {
@@ -80,7 +113,13 @@ var webhookFaults = []fault{
 		s.try(err)
 		s.bundle(other)
 	}, fix: (*fixture).register},
-	{name: "no CA bundle", id: check.Certificate, message: "no CA bundle", inject: func(s *fixture) { s.bundle(nil) }, fix: (*fixture).register},
+	{
+		name:    "no CA bundle",
+		id:      check.Certificate,
+		message: "no CA bundle",
+		inject:  func(s *fixture) { s.bundle(nil) },
+		fix:     (*fixture).register,
+	},
 	{name: "webhook not injecting", id: check.Injection, message: "gave no reason", inject: func(s *fixture) {
 		s.stopWebhook()
 		s.waitForInjection(false)
@@ -98,7 +137,10 @@ var webhookFaults = []fault{
 				Type: corev1.LimitTypeContainer, Min: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("64Mi")},
 			}}},
 		}, metav1.CreateOptions{}))
-		s.eventually("the API server knows the limits", func() bool { return contains(s.runDoctor(fault{}).finding().Message, "minimum memory usage") })
+		s.eventually(
+			"the API server knows the limits",
+			func() bool { return contains(s.runDoctor(fault{}).finding().Message, "minimum memory usage") },
+		)
 	}, fix: func(s *fixture) {
 		s.try(s.kube.Client().CoreV1().LimitRanges(namespace).Delete(s.Context(), "big", metav1.DeleteOptions{}))
 		s.eventually("the API server has forgotten them", func() bool { return s.runDoctor(fault{}).status == unchecked })
@@ -117,7 +159,12 @@ var awsFaults = []fault{
 		s.deleteProvider()
 		s.createProvider(strings.TrimSuffix(issuerURL, "/"), []string{"sts.amazonaws.com"}, nil)
 	}, after: func(s *fixture) {
-		s.must(s.iam.DeleteOpenIDConnectProvider(s.Context(), &iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(strings.TrimSuffix(providerARN, "/"))}))
+		s.must(
+			s.iam.DeleteOpenIDConnectProvider(
+				s.Context(),
+				&iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(strings.TrimSuffix(providerARN, "/"))},
+			),
+		)
 	}},
 	{name: "provider without the audience", id: check.OIDCProvider, message: "its audiences are another", inject: func(s *fixture) {
 		s.deleteProvider()
@@ -153,24 +200,49 @@ var awsFaults = []fault{
 	{name: "wrong principal ARN", id: check.TrustDocument, message: "Principal.Federated is", inject: func(s *fixture) {
 		s.trust("oidc-provider/oidc.example.com/clusters/demo/", "oidc-provider/oidc.example.com/clusters/other/")
 	}},
-	{name: "wrong :sub format", id: check.TrustDocument, message: `is "monitoring/prometheus", which no token has`, inject: func(s *fixture) {
-		s.trust("system:serviceaccount:monitoring:prometheus", "monitoring/prometheus")
-	}},
-	{name: "subject mismatch", id: check.TrustDocument, message: "lets in system:serviceaccount:monitoring:grafana", inject: func(s *fixture) {
-		s.trust("monitoring:prometheus", "monitoring:grafana")
-	}},
-	{name: "missing trailing slash in the condition", id: check.TrustDocument, message: "the slash before :aud counts", inject: func(s *fixture) {
-		s.trust("clusters/demo/:", "clusters/demo:")
-	}},
+	{
+		name:    "wrong :sub format",
+		id:      check.TrustDocument,
+		message: `is "monitoring/prometheus", which no token has`,
+		inject: func(s *fixture) {
+			s.trust("system:serviceaccount:monitoring:prometheus", "monitoring/prometheus")
+		},
+	},
+	{
+		name:    "subject mismatch",
+		id:      check.TrustDocument,
+		message: "lets in system:serviceaccount:monitoring:grafana",
+		inject: func(s *fixture) {
+			s.trust("monitoring:prometheus", "monitoring:grafana")
+		},
+	},
+	{
+		name:    "missing trailing slash in the condition",
+		id:      check.TrustDocument,
+		message: "the slash before :aud counts",
+		inject: func(s *fixture) {
+			s.trust("clusters/demo/:", "clusters/demo:")
+		},
+	},
 	{name: "trust of another issuer", id: check.TrustDocument, message: "is of another issuer", inject: func(s *fixture) {
 		s.trust("clusters/demo/:", "clusters/other/:")
 	}},
-	{name: "wrong audience in the trust document", id: check.TrustDocument, message: "it is api://AzureADTokenExchange", inject: func(s *fixture) {
-		s.trust(`"sts.amazonaws.com"`, `"api://AzureADTokenExchange"`)
-	}},
-	{name: "no audience in the trust document", id: check.TrustDocument, message: "a token of any audience is let in", inject: func(s *fixture) {
-		s.trust(`"oidc.example.com/clusters/demo/:aud":"sts.amazonaws.com",`, "")
-	}},
+	{
+		name:    "wrong audience in the trust document",
+		id:      check.TrustDocument,
+		message: "it is api://AzureADTokenExchange",
+		inject: func(s *fixture) {
+			s.trust(`"sts.amazonaws.com"`, `"api://AzureADTokenExchange"`)
+		},
+	},
+	{
+		name:    "no audience in the trust document",
+		id:      check.TrustDocument,
+		message: "a token of any audience is let in",
+		inject: func(s *fixture) {
+			s.trust(`"oidc.example.com/clusters/demo/:aud":"sts.amazonaws.com",`, "")
+		},
+	},
 	{name: "IfExists", id: check.TrustDocument, message: "also passes without the claim", inject: func(s *fixture) {
 		s.trust("StringEquals", "StringEqualsIfExists")
 	}},
@@ -181,7 +253,11 @@ var awsFaults = []fault{
 		s.must(s.iam.DeleteRolePolicy(s.Context(), &iam.DeleteRolePolicyInput{RoleName: &roleName, PolicyName: aws.String("ampbridge")}))
 	}},
 	{name: "permission document for another workspace", id: check.Permissions, message: "ws-other, and not on", inject: func(s *fixture) {
-		s.permit("ampbridge", `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"aps:RemoteWrite","Resource":"arn:aws:aps:eu-west-1:111122223333:workspace/ws-other"}]}`)
+		s.permit(
+			"ampbridge",
+			`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"aps:RemoteWrite",`+
+				`"Resource":"arn:aws:aps:eu-west-1:111122223333:workspace/ws-other"}]}`,
+		)
 	}},
 	{name: "somebody's policy denies", id: check.Permissions, message: "a policy of the role denies", inject: func(s *fixture) {
 		s.permit("freeze", `{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":"aps:*","Resource":"*"}]}`)
@@ -192,20 +268,42 @@ var awsFaults = []fault{
 		s.must(s.iam.DeleteRolePermissionsBoundary(s.Context(), &iam.DeleteRolePermissionsBoundaryInput{RoleName: &roleName}))
 	}},
 	{name: "boundary denies", id: check.Boundary, message: "does not allow aps:RemoteWrite", inject: func(s *fixture) {
-		s.must(s.account.PutManagedPolicy("boundary", `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:*","Resource":"*"}]}`))
+		s.must(
+			s.account.PutManagedPolicy(
+				"boundary",
+				`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:*","Resource":"*"}]}`,
+			),
+		)
 	}, after: func(s *fixture) {
-		s.must(s.account.PutManagedPolicy("boundary", `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["aps:RemoteWrite","sts:AssumeRole"],"Resource":"*"}]}`))
+		s.must(
+			s.account.PutManagedPolicy(
+				"boundary",
+				`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["aps:RemoteWrite","sts:AssumeRole"],"Resource":"*"}]}`,
+			),
+		)
 	}},
 	{name: "second role does not trust the first", id: check.Session, message: "the second role, " + secondRole, inject: func(s *fixture) {
 		s.must(s.iam.CreateRole(s.Context(), &iam.CreateRoleInput{RoleName: aws.String("writer"), AssumeRolePolicyDocument: aws.String(
 			`{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Principal":{"AWS":"*"},"Action":"sts:AssumeRole"}]}`)}))
-		s.must(s.iam.PutRolePolicy(s.Context(), &iam.PutRolePolicyInput{RoleName: aws.String("writer"), PolicyName: aws.String("write"), PolicyDocument: aws.String(
-			`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"aps:RemoteWrite","Resource":"*"}]}`)}))
+		s.must(
+			s.iam.PutRolePolicy(
+				s.Context(),
+				&iam.PutRolePolicyInput{RoleName: aws.String("writer"), PolicyName: aws.String("write"), PolicyDocument: aws.String(
+					`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"aps:RemoteWrite","Resource":"*"}]}`)},
+			),
+		)
 		s.setPolicy("- name: central\n", "- name: central\n  assumeRole: "+secondRole+"\n")
 		s.sync()
 	}, fix: func(s *fixture) {
-		s.must(s.iam.UpdateAssumeRolePolicy(s.Context(), &iam.UpdateAssumeRolePolicyInput{RoleName: aws.String("writer"), PolicyDocument: aws.String(
-			`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::111122223333:role/ampbridge/demo/` + roleName + `"},"Action":"sts:AssumeRole"}]}`)}))
+		s.must(
+			s.iam.UpdateAssumeRolePolicy(
+				s.Context(),
+				&iam.UpdateAssumeRolePolicyInput{RoleName: aws.String("writer"), PolicyDocument: aws.String(
+					`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::111122223333:role/ampbridge/demo/` +
+						roleName + `"},"Action":"sts:AssumeRole"}]}`,
+				)},
+			),
+		)
 	}, after: func(s *fixture) { s.setPolicy(); s.sync() }},
 	{name: "expired token", id: check.Session, message: "ExpiredToken", inject: func(s *fixture) { s.cloud.Advance(time.Hour) },
 		fix: func(s *fixture) { s.cloud.Advance(-time.Hour) }},
@@ -221,18 +319,34 @@ const secondRole = "arn:aws:iam::" + accountID + ":role/writer"
 func byHand(s *fixture) { s.setPolicy("trust:\n", "trust:\n  manage: none\n") }
 
 var byHandFaults = []fault{
-	{name: "provider missing, no sync", id: check.OIDCProvider, message: "there is no", inject: func(s *fixture) { byHand(s); s.deleteProvider() }},
-	{name: "trust of another subject, no sync", id: check.TrustDocument, message: "monitoring:grafana", inject: func(s *fixture) { s.trust("monitoring:prometheus", "monitoring:grafana") }},
+	{
+		name:    "provider missing, no sync",
+		id:      check.OIDCProvider,
+		message: "there is no",
+		inject:  func(s *fixture) { byHand(s); s.deleteProvider() },
+	},
+	{
+		name:    "trust of another subject, no sync",
+		id:      check.TrustDocument,
+		message: "monitoring:grafana",
+		inject:  func(s *fixture) { s.trust("monitoring:prometheus", "monitoring:grafana") },
+	},
 	{name: "permission document missing, no sync", id: check.Permissions, message: "nothing in it", inject: func(s *fixture) {
 		s.must(s.iam.DeleteRolePolicy(s.Context(), &iam.DeleteRolePolicyInput{RoleName: &roleName, PolicyName: aws.String("ampbridge")}))
 	}},
-	{name: "role missing, no sync", id: check.RoleExists, message: "there is no role", inject: (*fixture).deleteRole, after: func(s *fixture) {
-		// Sync takes over again only what is its own.
-		s.deleteRole()
-		s.deleteProvider()
-		s.setPolicy()
-		s.sync()
-	}},
+	{
+		name:    "role missing, no sync",
+		id:      check.RoleExists,
+		message: "there is no role",
+		inject:  (*fixture).deleteRole,
+		after: func(s *fixture) {
+			// Sync takes over again only what is its own.
+			s.deleteRole()
+			s.deleteProvider()
+			s.setPolicy()
+			s.sync()
+		},
+	},
 }
 
 var issuerFaults = []fault{
@@ -247,11 +361,21 @@ var issuerFaults = []fault{
 	{name: "key rotated out of the JWKS", id: check.SigningKeys, message: "none of the published keys", inject: func(s *fixture) {
 		s.published.replace(awstest.NewSigner(issuerURL, jose.RS256))
 	}, fix: publishAgain},
-	{name: "discovery document of another issuer", id: check.SigningKeys, message: "is that of https://oidc.example.com/clusters/demo", inject: func(s *fixture) {
-		s.published.replace(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			_ = json.NewEncoder(w).Encode(map[string]string{"issuer": strings.TrimSuffix(issuerURL, "/"), "jwks_uri": issuerURL + "keys"})
-		}))
-	}, fix: publishAgain},
+	{
+		name:    "discovery document of another issuer",
+		id:      check.SigningKeys,
+		message: "is that of https://oidc.example.com/clusters/demo",
+		inject: func(s *fixture) {
+			s.published.replace(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				_ = json.NewEncoder(
+					w,
+				).Encode(
+					map[string]string{"issuer": strings.TrimSuffix(issuerURL, "/"), "jwks_uri": issuerURL + "keys"},
+				)
+			}))
+		},
+		fix: publishAgain,
+	},
 }
 
 // forgetKeys lets so much time pass that AWS reads the keys again.
@@ -271,20 +395,32 @@ var workspaceFaults = []fault{
 	}, fix: plainPolicy},
 	injected("403 from AMP", check.Write, "AccessDenied", "aps:RemoteWrite", awstest.Deny),
 	injected("AMP throttles", check.Write, "ThrottlingException", "aps:RemoteWrite", awstest.Throttle),
-	{name: "role not visible yet", id: check.Session, message: "Not authorized to perform sts:AssumeRoleWithWebIdentity", inject: func(s *fixture) {
-		// All but the new role is older than what STS sees by now. The last of the
-		// rows: a clock that is turned back would hide the role from everybody.
-		s.deleteRole()
-		s.cloud.Advance(2 * time.Minute)
-		s.cloud.SetPropagationDelay(time.Minute)
-		s.sync()
-	}, fix: func(s *fixture) { s.cloud.SetPropagationDelay(0) }},
+	{
+		name:    "role not visible yet",
+		id:      check.Session,
+		message: "Not authorized to perform sts:AssumeRoleWithWebIdentity",
+		inject: func(s *fixture) {
+			// All but the new role is older than what STS sees by now. The last of the
+			// rows: a clock that is turned back would hide the role from everybody.
+			s.deleteRole()
+			s.cloud.Advance(2 * time.Minute)
+			s.cloud.SetPropagationDelay(time.Minute)
+			s.sync()
+		},
+		fix: func(s *fixture) { s.cloud.SetPropagationDelay(0) },
+	},
 }
 
 // injected returns a fault that the double injects until the row stops it.
 func injected(name string, id check.ID, message, target string, f awstest.Fault) fault {
 	var injection *awstest.Injection
-	return fault{name: name, id: id, message: message, inject: func(s *fixture) { injection = s.cloud.Fail(target, f) }, fix: func(*fixture) { injection.Stop() }}
+	return fault{
+		name:    name,
+		id:      id,
+		message: message,
+		inject:  func(s *fixture) { injection = s.cloud.Fail(target, f) },
+		fix:     func(*fixture) { injection.Stop() },
+	}
 }
 
 // Ways to break things.
@@ -308,7 +444,15 @@ func (s *fixture) annotate(name, value string) {
 
 func (s *fixture) patchRegistration(patch string) {
 	s.Helper()
-	s.must(s.kube.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Patch(s.Context(), "ampbridge", types.JSONPatchType, []byte(patch), metav1.PatchOptions{}))
+	s.must(
+		s.kube.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Patch(
+			s.Context(),
+			"ampbridge",
+			types.JSONPatchType,
+			[]byte(patch),
+			metav1.PatchOptions{},
+		),
+	)
 }
 
 func (s *fixture) bundle(ca []byte) {
@@ -345,7 +489,12 @@ func (s *fixture) createProvider(url string, audiences, thumbprints []string) {
 	if thumbprints == nil {
 		thumbprints = []string{s.issuer.Thumbprint()}
 	}
-	s.must(s.iam.CreateOpenIDConnectProvider(s.Context(), &iam.CreateOpenIDConnectProviderInput{Url: &url, ClientIDList: audiences, ThumbprintList: thumbprints}))
+	s.must(
+		s.iam.CreateOpenIDConnectProvider(
+			s.Context(),
+			&iam.CreateOpenIDConnectProviderInput{Url: &url, ClientIDList: audiences, ThumbprintList: thumbprints},
+		),
+	)
 }
 
 func (s *fixture) deleteRole() {
@@ -387,14 +536,34 @@ func (s *fixture) otherWorkspace(is, instead string) {
 func prometheusPod(name string, change func(*corev1.Pod)) *corev1.Pod {
 	mounts := []corev1.VolumeMount{{Name: "config", MountPath: "/etc/config"}}
 	pod := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"app.kubernetes.io/name": "prometheus", "app.kubernetes.io/component": "server"}},
+		ObjectMeta: metav1.ObjectMeta{
+			Name:   name,
+			Labels: map[string]string{"app.kubernetes.io/name": "prometheus", "app.kubernetes.io/component": "server"},
+		},
 		Spec: corev1.PodSpec{
 			ServiceAccountName: serviceAccount,
 			Containers: []corev1.Container{
-				{Name: "reloader", Image: "quay.io/prometheus-operator/prometheus-config-reloader:v0.85.0", Args: []string{"--watched-dir=/etc/config", "--reload-url=http://127.0.0.1:9090/-/reload"}, VolumeMounts: mounts},
-				{Name: "prometheus-server", Image: "quay.io/prometheus/prometheus:v3.15.0", Args: []string{"--config.file=/etc/config/prometheus.yml", "--web.enable-lifecycle"}, VolumeMounts: mounts},
+				{
+					Name:         "reloader",
+					Image:        "quay.io/prometheus-operator/prometheus-config-reloader:v0.85.0",
+					Args:         []string{"--watched-dir=/etc/config", "--reload-url=http://127.0.0.1:9090/-/reload"},
+					VolumeMounts: mounts,
+				},
+				{
+					Name:         "prometheus-server",
+					Image:        "quay.io/prometheus/prometheus:v3.15.0",
+					Args:         []string{"--config.file=/etc/config/prometheus.yml", "--web.enable-lifecycle"},
+					VolumeMounts: mounts,
+				},
 			},
-			Volumes: []corev1.Volume{{Name: "config", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: name}}}}},
+			Volumes: []corev1.Volume{
+				{
+					Name: "config",
+					VolumeSource: corev1.VolumeSource{
+						ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: name}},
+					},
+				},
+			},
 		},
 	}
 	if change != nil {

@@ -92,7 +92,15 @@ func (s *fixture) kubectl(a args) {
 		if a.words[1] != "serviceaccount" {
 			s.Fatalf("kubectl create %s", a.words[1])
 		}
-		s.must(client.ServiceAccounts(ns).Create(s.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: a.words[2]}}, metav1.CreateOptions{}))
+		s.must(
+			client.ServiceAccounts(
+				ns,
+			).Create(
+				s.Context(),
+				&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: a.words[2]}},
+				metav1.CreateOptions{},
+			),
+		)
 	case "delete":
 		s.try(client.Pods(ns).Delete(s.Context(), a.words[2], metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))}))
 	default:
@@ -110,13 +118,20 @@ func (s *fixture) aws(a args) {
 		})
 	case "iam update-open-id-connect-provider-thumbprint":
 		_, err = s.iam.UpdateOpenIDConnectProviderThumbprint(s.Context(), &iam.UpdateOpenIDConnectProviderThumbprintInput{
-			OpenIDConnectProviderArn: aws.String(a.flags["--open-id-connect-provider-arn"]), ThumbprintList: []string{a.flags["--thumbprint-list"]},
+			OpenIDConnectProviderArn: aws.String(
+				a.flags["--open-id-connect-provider-arn"],
+			),
+			ThumbprintList: []string{a.flags["--thumbprint-list"]},
 		})
 	case "iam create-open-id-connect-provider":
 		s.createProvider(a.flags["--url"], []string{a.flags["--client-id-list"]}, []string{a.flags["--thumbprint-list"]})
 	case "iam create-role":
 		_, err = s.iam.CreateRole(s.Context(), &iam.CreateRoleInput{
-			RoleName: aws.String(a.flags["--role-name"]), Path: aws.String(a.flags["--path"]), AssumeRolePolicyDocument: aws.String(a.flags["--assume-role-policy-document"]),
+			RoleName: aws.String(
+				a.flags["--role-name"],
+			),
+			Path:                     aws.String(a.flags["--path"]),
+			AssumeRolePolicyDocument: aws.String(a.flags["--assume-role-policy-document"]),
 		})
 	case "iam update-assume-role-policy":
 		_, err = s.iam.UpdateAssumeRolePolicy(s.Context(), &iam.UpdateAssumeRolePolicyInput{
@@ -124,7 +139,11 @@ func (s *fixture) aws(a args) {
 		})
 	case "iam put-role-policy":
 		_, err = s.iam.PutRolePolicy(s.Context(), &iam.PutRolePolicyInput{
-			RoleName: aws.String(a.flags["--role-name"]), PolicyName: aws.String(a.flags["--policy-name"]), PolicyDocument: aws.String(a.flags["--policy-document"]),
+			RoleName: aws.String(
+				a.flags["--role-name"],
+			),
+			PolicyName:     aws.String(a.flags["--policy-name"]),
+			PolicyDocument: aws.String(a.flags["--policy-document"]),
 		})
 	case "iam create-policy-version":
 		// The double's policies have one version: the new one takes its place.

@@ -46,8 +46,10 @@ func (s *fixture) inPod() {
 		{"token file missing", nil, identity, nil, check.TokenMinted, "does not exist"},
 		{"token file empty", func(*fixture) string { return "\n" }, identity, nil, check.TokenMinted, "is empty"},
 		{"not a token", func(*fixture) string { return "eyJzb21ldGhpbmcgZWxzZQ" }, identity, nil, check.TokenMinted, "this is not a token"},
-		{"the Azure token", token(serviceAccount, policy.AudienceAzure), identity, []string{"--policy", s.policyFile}, check.TokenMinted, "this is the token of Azure's webhook"},
-		{"the Azure token, unknown to the pod", token(serviceAccount, policy.AudienceAzure), identity, nil, check.Session, "Incorrect token audience"},
+		{"the Azure token", token(serviceAccount, policy.AudienceAzure), identity, []string{"--policy", s.policyFile}, check.TokenMinted,
+			"this is the token of Azure's webhook"},
+		{"the Azure token, unknown to the pod", token(serviceAccount, policy.AudienceAzure), identity, nil, check.Session,
+			"Incorrect token audience"},
 		{"expired token", func(*fixture) string {
 			signer := awstest.NewSigner(issuerURL, jose.RS256)
 			claims := signer.Claims("system:serviceaccount:"+namespace+":"+serviceAccount, "sts.amazonaws.com")
@@ -55,7 +57,8 @@ func (s *fixture) inPod() {
 			return signer.Sign(claims)
 		}, identity, nil, check.TokenMinted, "it expired at"},
 		{"subject mismatch", token("default", "sts.amazonaws.com"), identity, nil, check.Session, "Not authorized"},
-		{"static keys win over the role", ours, append(slices.Clone(identity), "AWS_ACCESS_KEY_ID=AKIAEXAMPLE"), nil, check.Identity, "static keys win"},
+		{"static keys win over the role", ours, append(slices.Clone(identity), "AWS_ACCESS_KEY_ID=AKIAEXAMPLE"), nil, check.Identity,
+			"static keys win"},
 		{"no identity", ours, nil, nil, check.Identity, "the pod has no identity for AWS"},
 		{"the sidecar's container", ours, []string{sidecarconfig.Variable + "=" + s.sidecarConfig(file)}, nil, "", ""},
 	} {
@@ -65,7 +68,12 @@ func (s *fixture) inPod() {
 			if c.token != nil {
 				s.try(os.WriteFile(file, []byte(c.token(s)), 0o600))
 			}
-			env := []string{"HOME=" + s.dir, "HTTPS_PROXY=" + s.proxy, "SSL_CERT_FILE=" + filepath.Join(s.dir, "public-ca.pem"), "AWS_ENDPOINT_URL_STS=" + s.cloud.URL}
+			env := []string{
+				"HOME=" + s.dir,
+				"HTTPS_PROXY=" + s.proxy,
+				"SSL_CERT_FILE=" + filepath.Join(s.dir, "public-ca.pem"),
+				"AWS_ENDPOINT_URL_STS=" + s.cloud.URL,
+			}
 			a := s.doctor(append(env, c.env...), append([]string{"--in-pod"}, c.args...)...)
 			if c.id == "" {
 				if a.status != unchecked || a.Status(check.Session) != check.Pass {
@@ -92,7 +100,13 @@ func (s *fixture) inPod() {
 // sidecarConfig returns the config of a sidecar, with the token in the file.
 func (s *fixture) sidecarConfig(file string) string {
 	s.Helper()
-	pod, err := s.kube.Client().CoreV1().Pods(namespace).Create(s.Context(), prometheusPod("config", nil), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	pod, err := s.kube.Client().CoreV1().Pods(
+		namespace,
+	).Create(
+		s.Context(),
+		prometheusPod("config", nil),
+		metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}},
+	)
 	s.try(err)
 	for _, v := range pod.Spec.InitContainers[0].Env {
 		if v.Name != sidecarconfig.Variable {

@@ -100,7 +100,12 @@ func newFixture(t *testing.T) *fixture {
 	s.cloud = awstest.Start(t, awstest.Options{Prometheus: s.prometheus})
 	s.account = s.cloud.Account(accountID)
 	s.workspace = s.account.CreateWorkspace(region, "central")
-	s.must(s.account.PutManagedPolicy("boundary", `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["aps:RemoteWrite","sts:AssumeRole"],"Resource":"*"}]}`))
+	s.must(
+		s.account.PutManagedPolicy(
+			"boundary",
+			`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["aps:RemoteWrite","sts:AssumeRole"],"Resource":"*"}]}`,
+		),
+	)
 	s.iam = iam.NewFromConfig(s.cloud.Config(s.account.AdminCredentials(), region))
 
 	s.kube = cluster.Start(t, cluster.Options{Issuer: issuerURL})
@@ -112,7 +117,15 @@ func newFixture(t *testing.T) *fixture {
 	s.startProxy()
 	s.try(s.kube.Namespace(t.Context(), system, nil))
 	s.try(s.kube.Namespace(t.Context(), namespace, map[string]string{policy.LabelInjection: "enabled"}))
-	s.must(s.kube.Client().CoreV1().ServiceAccounts(namespace).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: serviceAccount}}, metav1.CreateOptions{}))
+	s.must(
+		s.kube.Client().CoreV1().ServiceAccounts(
+			namespace,
+		).Create(
+			t.Context(),
+			&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: serviceAccount}},
+			metav1.CreateOptions{},
+		),
+	)
 	s.policyFile = filepath.Join(s.dir, "policy.yaml")
 	s.setPolicy()
 	s.try(os.WriteFile(filepath.Join(s.dir, "webhook-policy.yaml"), []byte(s.policy()), 0o600))
@@ -134,7 +147,14 @@ func (s *fixture) try(err error) {
 func (s *fixture) build() {
 	s.Helper()
 	s.ampbridge = filepath.Join(s.dir, "ampbridge")
-	out, err := exec.CommandContext(s.Context(), "go", "build", "-o", s.ampbridge, "github.com/ampbridge/ampbridge/cmd/ampbridge").CombinedOutput()
+	out, err := exec.CommandContext(
+		s.Context(),
+		"go",
+		"build",
+		"-o",
+		s.ampbridge,
+		"github.com/ampbridge/ampbridge/cmd/ampbridge",
+	).CombinedOutput()
 	if err != nil {
 		s.Fatalf("build ampbridge: %v\n%s", err, out)
 	}
@@ -288,7 +308,13 @@ func (s *fixture) register() {
 func (s *fixture) waitForInjection(want bool) {
 	s.Helper()
 	s.eventually(fmt.Sprintf("pods are injected: %v", want), func() bool {
-		pod, err := s.kube.Client().CoreV1().Pods(namespace).Create(s.Context(), prometheusPod("probe", nil), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		pod, err := s.kube.Client().CoreV1().Pods(
+			namespace,
+		).Create(
+			s.Context(),
+			prometheusPod("probe", nil),
+			metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}},
+		)
 		s.try(err)
 		return (pod.Annotations["ampbridge.io/injected"] != "") == want
 	})

@@ -65,7 +65,9 @@ func (s *fixture) pods() {
 		s := s.in(t)
 		role := "arn:aws:iam::" + accountID + ":role/ampbridge/demo/" + roleName
 		config := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "itself"}, Data: map[string]string{
-			"prometheus.yml": "remote_write:\n- url: https://aps-workspaces.eu-west-1.amazonaws.com/workspaces/ws-1/api/v1/remote_write\n  sigv4: {region: eu-west-1, role_arn: \"" + role + "\"}\n",
+			"prometheus.yml": "remote_write:\n- url: " +
+				"https://aps-workspaces.eu-west-1.amazonaws.com/workspaces/ws-1/api/v1/remote_write\n  sigv4: {region: eu-west-1, role_arn: " +
+				"\"" + role + "\"}\n",
 		}}
 		s.must(s.kube.Client().CoreV1().ConfigMaps(namespace).Create(s.Context(), config, metav1.CreateOptions{}))
 		s.createPod("itself", nil)
@@ -78,8 +80,17 @@ func (s *fixture) pods() {
 		s := s.in(t)
 		s.createPod("waits", nil)
 		// The status that a kubelet sets.
-		s.must(s.kube.Client().CoreV1().Pods(namespace).Patch(s.Context(), "waits", types.MergePatchType,
-			[]byte(`{"status":{"phase":"Pending","initContainerStatuses":[{"name":"ampbridge-config","image":"x","imageID":"","ready":false,"restartCount":0,"state":{"waiting":{"reason":"ImagePullBackOff","message":"not found"}}}]}}`), metav1.PatchOptions{}, "status"))
+		s.must(s.kube.Client().CoreV1().Pods(namespace).Patch(
+			s.Context(),
+			"waits",
+			types.MergePatchType,
+			[]byte(
+				`{"status":{"phase":"Pending","initContainerStatuses":[{"name":"ampbridge-config","image":"x","imageID":"","ready":false,`+
+					`"restartCount":0,"state":{"waiting":{"reason":"ImagePullBackOff","message":"not found"}}}]}}`,
+			),
+			metav1.PatchOptions{},
+			"status",
+		))
 		a := s.onlyFailed(check.Sidecar, "ImagePullBackOff: not found")
 		s.follow(a.finding().Fix)
 		s.createPod("waits", nil)
@@ -160,7 +171,8 @@ func (s *fixture) waitForAll(pod string) {
 	for deadline := time.Now().Add(timeout); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
 		s.address(pod)
 		a = s.runDoctor(fault{})
-		if a.status == 0 && !slices.ContainsFunc(check.All, func(r check.Check) bool { return a.Status(r.ID) != check.Pass && r.ID != check.SyncLeads }) {
+		if a.status == 0 &&
+			!slices.ContainsFunc(check.All, func(r check.Check) bool { return a.Status(r.ID) != check.Pass && r.ID != check.SyncLeads }) {
 			return
 		}
 	}
@@ -214,10 +226,25 @@ func (s *fixture) runPod(name, port, config string, change func(*corev1.Pod)) (s
 	}, metav1.CreateOptions{}))
 	pod := s.createPod(name, func(pod *corev1.Pod) {
 		reloaderPort := freePort(s.T, "127.0.0.1")
-		pod.Spec.Containers[0].Args = []string{"--watched-dir=/etc/config", "--listen-address=127.0.0.1:" + reloaderPort, "--reload-url=http://127.0.0.1:" + port + "/-/reload"}
-		pod.Spec.Containers[1].Args = []string{"--config.file=/etc/config/prometheus.yml", "--storage.tsdb.path=/data", "--web.enable-lifecycle", "--web.listen-address=0.0.0.0:" + port}
-		pod.Spec.Containers[1].VolumeMounts = append(pod.Spec.Containers[1].VolumeMounts, corev1.VolumeMount{Name: "data", MountPath: "/data"})
-		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: "data", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}})
+		pod.Spec.Containers[0].Args = []string{
+			"--watched-dir=/etc/config",
+			"--listen-address=127.0.0.1:" + reloaderPort,
+			"--reload-url=http://127.0.0.1:" + port + "/-/reload",
+		}
+		pod.Spec.Containers[1].Args = []string{
+			"--config.file=/etc/config/prometheus.yml",
+			"--storage.tsdb.path=/data",
+			"--web.enable-lifecycle",
+			"--web.listen-address=0.0.0.0:" + port,
+		}
+		pod.Spec.Containers[1].VolumeMounts = append(
+			pod.Spec.Containers[1].VolumeMounts,
+			corev1.VolumeMount{Name: "data", MountPath: "/data"},
+		)
+		pod.Spec.Volumes = append(
+			pod.Spec.Volumes,
+			corev1.Volume{Name: "data", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
+		)
 		if change != nil {
 			change(pod)
 		}
@@ -248,8 +275,25 @@ func (s *fixture) images(t *testing.T) kubelet.Images {
 	s.try(err)
 	const nobody = 65534
 	return kubelet.Images{
-		{Match: "prometheus/prometheus", Binaries: map[string]string{"/bin/prometheus": s.prometheus}, Entrypoint: []string{"/bin/prometheus"}, WorkingDir: "/prometheus", Volumes: []string{"/prometheus"}, User: nobody},
-		{Match: "prometheus-operator/prometheus-config-reloader", Binaries: map[string]string{"/bin/prometheus-config-reloader": reloader}, Entrypoint: []string{"/bin/prometheus-config-reloader"}, User: nobody},
-		{Match: "registry.example/ampbridge", Binaries: map[string]string{"/config-sidecar": sidecar}, Entrypoint: []string{"/config-sidecar"}, User: nobody},
+		{
+			Match:      "prometheus/prometheus",
+			Binaries:   map[string]string{"/bin/prometheus": s.prometheus},
+			Entrypoint: []string{"/bin/prometheus"},
+			WorkingDir: "/prometheus",
+			Volumes:    []string{"/prometheus"},
+			User:       nobody,
+		},
+		{
+			Match:      "prometheus-operator/prometheus-config-reloader",
+			Binaries:   map[string]string{"/bin/prometheus-config-reloader": reloader},
+			Entrypoint: []string{"/bin/prometheus-config-reloader"},
+			User:       nobody,
+		},
+		{
+			Match:      "registry.example/ampbridge",
+			Binaries:   map[string]string{"/config-sidecar": sidecar},
+			Entrypoint: []string{"/config-sidecar"},
+			User:       nobody,
+		},
 	}
 }

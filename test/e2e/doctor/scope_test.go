@@ -24,8 +24,18 @@ var (
 )
 
 var scopeFaults = []fault{
-	{name: "another's subject", id: check.TrustDocument, message: "lets in " + first.String() + ", and not " + second.String(), inject: trustFirst},
-	{name: "role missing", id: check.RoleExists, message: "there is no role arn:aws:iam::" + accountID + ":role/ampbridge/demo/" + secondsOwn, inject: deleteSecondsOwn},
+	{
+		name:    "another's subject",
+		id:      check.TrustDocument,
+		message: "lets in " + first.String() + ", and not " + second.String(),
+		inject:  trustFirst,
+	},
+	{
+		name:    "role missing",
+		id:      check.RoleExists,
+		message: "there is no role arn:aws:iam::" + accountID + ":role/ampbridge/demo/" + secondsOwn,
+		inject:  deleteSecondsOwn,
+	},
 	{name: "another's subject, no sync", id: check.TrustDocument, message: "and not " + second.String(), inject: func(s *fixture) {
 		s.setPolicy(eachItsOwn("trust:\n", "trust:\n  manage: none\n")...)
 		trustFirst(s)
@@ -45,7 +55,13 @@ func eachItsOwn(more ...string) []string {
 
 func trustFirst(s *fixture) {
 	s.must(s.iam.UpdateAssumeRolePolicy(s.Context(), &iam.UpdateAssumeRolePolicyInput{RoleName: &secondsOwn, PolicyDocument: aws.String(
-		policy.TrustDocument(policy.Issuer(issuerURL).ProviderARN("aws", accountID), issuerURL, "sts.amazonaws.com", []policy.Subject{first}).String())}))
+		policy.TrustDocument(
+			policy.Issuer(issuerURL).ProviderARN("aws", accountID),
+			issuerURL,
+			"sts.amazonaws.com",
+			[]policy.Subject{first},
+		).String(),
+	)}))
 }
 
 func deleteSecondsOwn(s *fixture) {
@@ -55,7 +71,13 @@ func deleteSecondsOwn(s *fixture) {
 
 func (s *fixture) roleForEach() {
 	accounts := s.kube.Client().CoreV1().ServiceAccounts(namespace)
-	s.must(accounts.Create(s.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: second.ServiceAccount}}, metav1.CreateOptions{}))
+	s.must(
+		accounts.Create(
+			s.Context(),
+			&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: second.ServiceAccount}},
+			metav1.CreateOptions{},
+		),
+	)
 	s.setPolicy(eachItsOwn()...)
 	s.webhookPolicy(s.policy(eachItsOwn()...))
 	s.sync()
@@ -72,9 +94,11 @@ func (s *fixture) roleForEach() {
 			}
 		}
 	}
-	s.setPolicy(eachItsOwn("grants:\n", fmt.Sprintf("- {name: idle, workspace: %q, endpoint: %q}\ngrants:\n", s.workspace.ARN, s.cloud.URL))...)
+	s.setPolicy(
+		eachItsOwn("grants:\n", fmt.Sprintf("- {name: idle, workspace: %q, endpoint: %q}\ngrants:\n", s.workspace.ARN, s.cloud.URL))...)
 	if a = s.runDoctor(fault{}); a.status != unchecked || !slices.ContainsFunc(a.Findings, func(f check.Finding) bool {
-		return f.ID == check.RoleExists && f.Status == check.Skip && f.Excluded && f.About == check.About{Destination: "idle", Account: accountID}
+		return f.ID == check.RoleExists && f.Status == check.Skip && f.Excluded &&
+			f.About == check.About{Destination: "idle", Account: accountID}
 	}) {
 		s.Errorf("a destination that is granted to no service account: status %d\n%s", a.status, a.text())
 	}

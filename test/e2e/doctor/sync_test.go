@@ -31,7 +31,10 @@ func (s *fixture) syncLeads() {
 		ObjectMeta: metav1.ObjectMeta{Name: "ampbridge-sync", Labels: syncLabels},
 		Spec: appsv1.DeploymentSpec{
 			Selector: &metav1.LabelSelector{MatchLabels: syncLabels},
-			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: syncLabels}, Spec: corev1.PodSpec{Containers: containers}},
+			Template: corev1.PodTemplateSpec{
+				ObjectMeta: metav1.ObjectMeta{Labels: syncLabels},
+				Spec:       corev1.PodSpec{Containers: containers},
+			},
 		},
 	}, metav1.CreateOptions{}))
 	s.onlyFailed(check.SyncLeads, "no replica of deployment/ampbridge-sync ever led: there is no Lease")

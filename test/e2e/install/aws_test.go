@@ -33,7 +33,10 @@ const (
 
 // awsHosts are the names by which everything finds AWS: nothing is told another endpoint.
 var awsHosts = []string{
-	"sts." + region + ".amazonaws.com", "iam.amazonaws.com", "aps." + region + ".amazonaws.com", "aps-workspaces." + region + ".amazonaws.com",
+	"sts." + region + ".amazonaws.com",
+	"iam.amazonaws.com",
+	"aps." + region + ".amazonaws.com",
+	"aps-workspaces." + region + ".amazonaws.com",
 }
 
 // startAWS plays AWS at its own names' port.

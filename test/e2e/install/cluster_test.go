@@ -92,10 +92,19 @@ func (e *environment) scale(replicas int32) {
 	e.Helper()
 	deployments := e.Client().AppsV1().Deployments(systemNamespace)
 	e.check(deployments.UpdateScale(e.Context(), release+"-webhook", &autoscalingv1.Scale{
-		ObjectMeta: metav1.ObjectMeta{Namespace: systemNamespace, Name: release + "-webhook"}, Spec: autoscalingv1.ScaleSpec{Replicas: replicas},
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: systemNamespace,
+			Name:      release + "-webhook",
+		},
+		Spec: autoscalingv1.ScaleSpec{Replicas: replicas},
 	}, metav1.UpdateOptions{}))
 	e.Eventually(e.T, fmt.Sprintf("%d webhook replicas", replicas), func(ctx context.Context) error {
-		endpoints, err := e.Client().DiscoveryV1().EndpointSlices(systemNamespace).List(ctx, metav1.ListOptions{LabelSelector: "kubernetes.io/service-name=" + release + "-webhook"})
+		endpoints, err := e.Client().DiscoveryV1().EndpointSlices(
+			systemNamespace,
+		).List(
+			ctx,
+			metav1.ListOptions{LabelSelector: "kubernetes.io/service-name=" + release + "-webhook"},
+		)
 		if err != nil {
 			return err
 		}

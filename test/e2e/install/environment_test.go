@@ -113,7 +113,12 @@ func start(t *testing.T, cloud *awstest.Cloud, workspace policy.Workspace, name,
 	}, metav1.CreateOptions{}))
 	e.found = e.inventory()
 	e.refusesOthers()
-	e.proved("ampbridge bootstrap: account %s knows the issuer, has workspace %s and a boundary, and lets sync assume %s", central, e.workspace.ID(), e.syncRole())
+	e.proved(
+		"ampbridge bootstrap: account %s knows the issuer, has workspace %s and a boundary, and lets sync assume %s",
+		central,
+		e.workspace.ID(),
+		e.syncRole(),
+	)
 	return e
 }
 
@@ -137,9 +142,22 @@ func (e *environment) writeValues() {
 	if !e.workspace.IsZero() {
 		workspace = e.workspace.String()
 	}
-	filled := strings.NewReplacer("REPOSITORY", repository, "VERSION", version, "CLUSTER", e.name, "WORKSPACE", workspace,
-		"BOUNDARY", "arn:aws:iam::"+central+":policy/ampbridge-boundary-"+e.name, "SYNC_ROLE", "arn:aws:iam::"+central+":role/"+e.syncRole(),
-		"      CA\n", "      "+strings.ReplaceAll(strings.TrimSpace(string(e.cloud.CA)), "\n", "\n      ")+"\n").Replace(string(text))
+	filled := strings.NewReplacer(
+		"REPOSITORY",
+		repository,
+		"VERSION",
+		version,
+		"CLUSTER",
+		e.name,
+		"WORKSPACE",
+		workspace,
+		"BOUNDARY",
+		"arn:aws:iam::"+central+":policy/ampbridge-boundary-"+e.name,
+		"SYNC_ROLE",
+		"arn:aws:iam::"+central+":role/"+e.syncRole(),
+		"      CA\n",
+		"      "+strings.ReplaceAll(strings.TrimSpace(string(e.cloud.CA)), "\n", "\n      ")+"\n",
+	).Replace(string(text))
 	if e.values == "" {
 		e.values = filepath.Join(e.TempDir(), "values.yaml")
 	}
@@ -163,7 +181,22 @@ func (e *environment) helm(args ...string) string {
 // install is the command of the quick start.
 func (e *environment) install(more ...string) {
 	e.Helper()
-	e.helm(append([]string{"upgrade", "--install", release, chart, "--namespace", systemNamespace, "--values", e.values, "--wait", "--timeout", "4m"}, more...)...)
+	e.helm(
+		append(
+			[]string{
+				"upgrade",
+				"--install",
+				release,
+				chart,
+				"--namespace",
+				systemNamespace,
+				"--values",
+				e.values,
+				"--wait",
+				"--timeout",
+				"4m",
+			},
+			more...)...)
 }
 
 // apply creates every object of the text, or brings it to what the text says.
@@ -227,7 +260,14 @@ func (e *environment) report() {
 		e.Logf("pod %s/%s %s", pod.Namespace, pod.Name, pod.Status.Phase)
 		for _, s := range append(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses...) {
 			log := e.Logs(ctx, pod.Namespace, pod.Name, s.Name)
-			e.Logf("  container %s ready %t restarts %d state %v\n%s", s.Name, s.Ready, s.RestartCount, s.State, log[max(0, len(log)-2000):])
+			e.Logf(
+				"  container %s ready %t restarts %d state %v\n%s",
+				s.Name,
+				s.Ready,
+				s.RestartCount,
+				s.State,
+				log[max(0, len(log)-2000):],
+			)
 		}
 	}
 	events, err := e.Client().CoreV1().Events("").List(ctx, metav1.ListOptions{})
@@ -237,7 +277,14 @@ func (e *environment) report() {
 	}
 	for _, event := range events.Items {
 		if event.Type == corev1.EventTypeWarning {
-			e.Logf("event %s %s/%s %s: %s", event.InvolvedObject.Kind, event.InvolvedObject.Namespace, event.InvolvedObject.Name, event.Reason, event.Message)
+			e.Logf(
+				"event %s %s/%s %s: %s",
+				event.InvolvedObject.Kind,
+				event.InvolvedObject.Namespace,
+				event.InvolvedObject.Name,
+				event.Reason,
+				event.Message,
+			)
 		}
 	}
 }

@@ -71,7 +71,11 @@ func prepare(ctx context.Context, dir string) error {
 // alone.
 func imageStore(dir string) (string, error) {
 	file := filepath.Join(dir, "storage.conf")
-	config := fmt.Sprintf("[storage]\ndriver = \"vfs\"\ngraphroot = %q\nrunroot = %q\n", filepath.Join(dir, "buildah"), filepath.Join(dir, "buildah-run"))
+	config := fmt.Sprintf(
+		"[storage]\ndriver = \"vfs\"\ngraphroot = %q\nrunroot = %q\n",
+		filepath.Join(dir, "buildah"),
+		filepath.Join(dir, "buildah-run"),
+	)
 	return "CONTAINERS_STORAGE_CONF=" + file, os.WriteFile(file, []byte(config), 0o600)
 }
 
@@ -115,8 +119,10 @@ func foreignImages(t *testing.T, ca []byte) (archives []string) {
 		"prometheus": {Name: prometheusImage, Files: map[string]string{
 			"/bin/prometheus": tools.Path(t, "prometheus"), "/etc/ssl/certs/ca-certificates.crt": caFile(),
 		}, Dirs: []string{"/prometheus", "/tmp"}, WorkingDir: "/prometheus"},
-		"prometheus-operator":        {Name: operatorImage, Files: map[string]string{"/bin/prometheus-operator": tools.Path(t, "prometheus-operator")}},
-		"prometheus-config-reloader": {Name: reloaderImage, Files: map[string]string{"/bin/prometheus-config-reloader": tools.Path(t, "prometheus-config-reloader")}},
+		"prometheus-operator": {Name: operatorImage,
+			Files: map[string]string{"/bin/prometheus-operator": tools.Path(t, "prometheus-operator")}},
+		"prometheus-config-reloader": {Name: reloaderImage,
+			Files: map[string]string{"/bin/prometheus-config-reloader": tools.Path(t, "prometheus-config-reloader")}},
 	} {
 		image.Entrypoint, image.User = []string{"/bin/" + tool}, "65534:65534"
 		path := filepath.Join(node.Dir(), tool+".tar")

@@ -49,7 +49,10 @@ func (e *environment) others() {
 	if after := e.webhookCalls(); after != before || before == 0 {
 		e.Fatalf("the API server called the webhook %.0f times for other pods, %.0f before", after-before, before)
 	}
-	e.proved("pods of unlabelled namespaces, and other pods of labelled ones: no call (%.0f in all so far), by the API server's own metrics", before)
+	e.proved(
+		"pods of unlabelled namespaces, and other pods of labelled ones: no call (%.0f in all so far), by the API server's own metrics",
+		before,
+	)
 }
 
 // upgrades goes to the next version and back while pods are created and a
@@ -132,7 +135,8 @@ func (e *environment) allReplicasDead() {
 	e.Eventually(e.T, "the auditor tells of "+pod.Name, func(ctx context.Context) error {
 		events, err := e.Client().CoreV1().Events(monitoring).List(ctx, metav1.ListOptions{FieldSelector: "reason=InjectionMissed"})
 		// It is an event of the workload's: pods come and go.
-		if err == nil && !slices.ContainsFunc(events.Items, func(ev corev1.Event) bool { return strings.Contains(ev.Message, "pod "+pod.Name+":") }) {
+		if err == nil &&
+			!slices.ContainsFunc(events.Items, func(ev corev1.Event) bool { return strings.Contains(ev.Message, "pod "+pod.Name+":") }) {
 			err = fmt.Errorf("%d events InjectionMissed, none of this pod", len(events.Items))
 		}
 		return err
@@ -196,12 +200,22 @@ func (e *environment) pod(namespace, name string, labels map[string]string) *cor
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: labels},
 		Spec: corev1.PodSpec{
 			TerminationGracePeriodSeconds: new(int64),
-			SecurityContext:               &corev1.PodSecurityContext{RunAsNonRoot: new(true), SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}},
-			Containers: []corev1.Container{{
-				Name: "main", Image: reloaderImage, Args: []string{"--listen-address=:8080", "--watched-dir=/etc/prometheus", "--reload-url=http://127.0.0.1:1"},
-				SecurityContext: &corev1.SecurityContext{AllowPrivilegeEscalation: new(false), Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}},
-				VolumeMounts:    []corev1.VolumeMount{{Name: "config", MountPath: "/etc/prometheus"}},
-			}},
+			SecurityContext: &corev1.PodSecurityContext{
+				RunAsNonRoot:   new(true),
+				SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+			},
+			Containers: []corev1.Container{
+				{
+					Name:  "main",
+					Image: reloaderImage,
+					Args:  []string{"--listen-address=:8080", "--watched-dir=/etc/prometheus", "--reload-url=http://127.0.0.1:1"},
+					SecurityContext: &corev1.SecurityContext{
+						AllowPrivilegeEscalation: new(false),
+						Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+					},
+					VolumeMounts: []corev1.VolumeMount{{Name: "config", MountPath: "/etc/prometheus"}},
+				},
+			},
 			Volumes: []corev1.Volume{{Name: "config", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
 				LocalObjectReference: corev1.LocalObjectReference{Name: "prometheus-server"}, Optional: new(true),
 			}}}},

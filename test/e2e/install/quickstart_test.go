@@ -77,7 +77,15 @@ func startRegistry(t *testing.T) []byte {
 		t.Fatal(err)
 	}
 	address := net.JoinHostPort(node.ThirdAddress, "443")
-	cmd := exec.Command(tools.Path(t, "registry"), "-listen", address, "-cert", filepath.Join(dir, "tls.crt"), "-key", filepath.Join(dir, "tls.key"))
+	cmd := exec.Command(
+		tools.Path(t, "registry"),
+		"-listen",
+		address,
+		"-cert",
+		filepath.Join(dir, "tls.crt"),
+		"-key",
+		filepath.Join(dir, "tls.key"),
+	)
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

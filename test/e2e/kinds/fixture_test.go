@@ -68,7 +68,12 @@ func newFixture(t *testing.T) *fixture {
 
 // policy grants all the service accounts.
 func policy(e *env.Env) string {
-	return strings.Replace(e.Policy(), "serviceAccounts: ["+env.ServiceAccount+"]", "serviceAccounts: ["+strings.Join(serviceAccounts, ", ")+"]", 1)
+	return strings.Replace(
+		e.Policy(),
+		"serviceAccounts: ["+env.ServiceAccount+"]",
+		"serviceAccounts: ["+strings.Join(serviceAccounts, ", ")+"]",
+		1,
+	)
 }
 
 func buildReloader(t *testing.T) string {
@@ -160,7 +165,9 @@ func (f *fixture) node(t testing.TB, name string) error {
 	if err := f.create(t, node); err != nil {
 		return err
 	}
-	ready := []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, LastHeartbeatTime: metav1.Now(), LastTransitionTime: metav1.Now()}}
+	ready := []corev1.NodeCondition{
+		{Type: corev1.NodeReady, Status: corev1.ConditionTrue, LastHeartbeatTime: metav1.Now(), LastTransitionTime: metav1.Now()},
+	}
 	if err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
 		if err := f.client.Get(t.Context(), client.ObjectKeyFromObject(node), node); err != nil {
 			return err

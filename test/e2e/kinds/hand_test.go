@@ -53,11 +53,22 @@ func defaultPath(*corev1.Pod) {}
 // reloader that watches the file.
 func flagAndValue(pod *corev1.Pod) {
 	main := &pod.Spec.Containers[0]
-	main.Command = []string{"/bin/prometheus", "--config.file", "/config/prometheus.yml", "--web.enable-lifecycle", "--storage.tsdb.path=/tmp/data"}
+	main.Command = []string{
+		"/bin/prometheus",
+		"--config.file",
+		"/config/prometheus.yml",
+		"--web.enable-lifecycle",
+		"--storage.tsdb.path=/tmp/data",
+	}
 	main.VolumeMounts[0].MountPath = "/config"
 	pod.Spec.Containers = append(pod.Spec.Containers, corev1.Container{
-		Name: "reloader", Image: "quay.io/prometheus-operator/prometheus-config-reloader:v0.85.0",
-		Args:         []string{"--config-file=/watched/prometheus.yml", "--reload-url=http://localhost:9090/-/reload", "--listen-address=:8080"},
+		Name:  "reloader",
+		Image: "quay.io/prometheus-operator/prometheus-config-reloader:v0.85.0",
+		Args: []string{
+			"--config-file=/watched/prometheus.yml",
+			"--reload-url=http://localhost:9090/-/reload",
+			"--listen-address=:8080",
+		},
 		VolumeMounts: []corev1.VolumeMount{{Name: "config", MountPath: "/watched"}},
 	})
 }
@@ -76,7 +87,11 @@ func projected(pod *corev1.Pod) {
 	feature(pod)
 	source := pod.Spec.Volumes[0].ConfigMap.LocalObjectReference
 	pod.Spec.Volumes[0].VolumeSource = corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{
-		{DownwardAPI: &corev1.DownwardAPIProjection{Items: []corev1.DownwardAPIVolumeFile{{Path: "name", FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.name"}}}}},
+		{
+			DownwardAPI: &corev1.DownwardAPIProjection{
+				Items: []corev1.DownwardAPIVolumeFile{{Path: "name", FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.name"}}},
+			},
+		},
 		{ConfigMap: &corev1.ConfigMapProjection{LocalObjectReference: source}},
 	}}}
 }

@@ -51,8 +51,12 @@ func (f *fixture) startOperator(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(tools.Path(t, "prometheus-operator"), "--namespaces="+env.Namespace, "--feature-gates=PrometheusAgentDaemonSet=true",
-		fmt.Sprintf("--web.listen-address=127.0.0.1:%d", port))
+	cmd := exec.Command(
+		tools.Path(t, "prometheus-operator"),
+		"--namespaces="+env.Namespace,
+		"--feature-gates=PrometheusAgentDaemonSet=true",
+		fmt.Sprintf("--web.listen-address=127.0.0.1:%d", port),
+	)
 	cmd.Env = []string{"KUBECONFIG=" + f.Cluster.Kubeconfig()}
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

@@ -33,11 +33,30 @@ func (f *fixture) newPolicy(t *testing.T, text string) {
 			ObjectMeta: metav1.ObjectMeta{Name: "which-policy", Namespace: env.Namespace},
 			Spec: corev1.PodSpec{
 				ServiceAccountName: env.ServiceAccount,
-				Containers:         []corev1.Container{{Name: "main", Image: "prometheus/prometheus", VolumeMounts: []corev1.VolumeMount{{Name: "config", MountPath: "/etc/prometheus"}}}},
-				Volumes:            []corev1.Volume{{Name: "config", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "any"}}}}},
+				Containers: []corev1.Container{
+					{
+						Name:         "main",
+						Image:        "prometheus/prometheus",
+						VolumeMounts: []corev1.VolumeMount{{Name: "config", MountPath: "/etc/prometheus"}},
+					},
+				},
+				Volumes: []corev1.Volume{
+					{
+						Name: "config",
+						VolumeSource: corev1.VolumeSource{
+							ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "any"}},
+						},
+					},
+				},
 			},
 		}
-		admitted, err := f.Cluster.Client().CoreV1().Pods(env.Namespace).Create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		admitted, err := f.Cluster.Client().CoreV1().Pods(
+			env.Namespace,
+		).Create(
+			t.Context(),
+			pod,
+			metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}},
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -64,12 +83,18 @@ func twoAccounts(t *testing.T, f *fixture) {
 	ctx := t.Context()
 	second := f.Cloud.Account("444455556666")
 	workspace := second.CreateWorkspace(env.Region, "second")
-	if _, err := second.PutManagedPolicy("ampbridge-boundary", `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"aps:RemoteWrite","Resource":"*"}]}`); err != nil {
+	if _, err := second.PutManagedPolicy(
+		"ampbridge-boundary",
+		`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"aps:RemoteWrite","Resource":"*"}]}`,
+	); err != nil {
 		t.Fatal(err)
 	}
 	text := strings.NewReplacer(
-		"\ngrants:", "\n- name: second\n  workspace: "+workspace.ARN+"\n  endpoint: "+f.Cloud.URL+"\n  remoteWrite:\n    queueConfig: {batchSendDeadline: 1s}\ngrants:",
-		"destinations: [central]", "destinations: [central, second]",
+		"\ngrants:",
+		"\n- name: second\n  workspace: "+workspace.ARN+"\n  endpoint: "+f.Cloud.URL+"\n  remoteWrite:\n    queueConfig: "+
+			"{batchSendDeadline: 1s}\ngrants:",
+		"destinations: [central]",
+		"destinations: [central, second]",
 	).Replace(policy(f.Env))
 	f.newPolicy(t, text)
 	ports, err := env.NewPorts()

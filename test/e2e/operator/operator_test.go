@@ -74,7 +74,14 @@ func operatorPod(t *testing.T, port int) *corev1.Pod {
 	dropped := func(name string) bool { return strings.HasPrefix(name, "kube-api-access-") || name == "web-config" }
 	pod.Spec.Volumes = slices.DeleteFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return dropped(v.Name) })
 	reloader, initReloader := testkit.FreePort(t), testkit.FreePort(t)
-	replacer := strings.NewReplacer("localhost:9090", fmt.Sprintf("127.0.0.1:%d", port), ":8080", fmt.Sprintf("127.0.0.1:%d", reloader), ":8081", fmt.Sprintf("127.0.0.1:%d", initReloader))
+	replacer := strings.NewReplacer(
+		"localhost:9090",
+		fmt.Sprintf("127.0.0.1:%d", port),
+		":8080",
+		fmt.Sprintf("127.0.0.1:%d", reloader),
+		":8081",
+		fmt.Sprintf("127.0.0.1:%d", initReloader),
+	)
 	for _, containers := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
 		for i := range containers {
 			c := &containers[i]
@@ -100,7 +107,9 @@ func operatorPod(t *testing.T, port int) *corev1.Pod {
 func TestOperatorsSecret(t *testing.T) {
 	ctx := t.Context()
 	e := env.Start(t, env.Options{})
-	if err := e.SetPolicy(strings.Replace(e.Policy(), "serviceAccounts: [prometheus]", "serviceAccounts: [prometheus-k8s]", 1)); err != nil {
+	if err := e.SetPolicy(
+		strings.Replace(e.Policy(), "serviceAccounts: [prometheus]", "serviceAccounts: [prometheus-k8s]", 1),
+	); err != nil {
 		t.Fatal(err)
 	}
 	if err := e.CreateServiceAccount(ctx, env.Namespace, "prometheus-k8s"); err != nil {
@@ -111,14 +120,29 @@ func TestOperatorsSecret(t *testing.T) {
 	}
 	port := testkit.FreePort(t)
 	client := e.Cluster.Client().CoreV1()
-	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "prometheus-k8s"}, Data: map[string][]byte{"prometheus.yaml.gz": gzipped(t, configuration(port, "first"))}}
+	secret := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: "prometheus-k8s"},
+		Data:       map[string][]byte{"prometheus.yaml.gz": gzipped(t, configuration(port, "first"))},
+	}
 	if _, err := client.Secrets(env.Namespace).Create(ctx, secret, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := client.Secrets(env.Namespace).Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "prometheus-k8s-tls-assets-0"}}, metav1.CreateOptions{}); err != nil {
+	if _, err := client.Secrets(
+		env.Namespace,
+	).Create(
+		ctx,
+		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "prometheus-k8s-tls-assets-0"}},
+		metav1.CreateOptions{},
+	); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := client.ConfigMaps(env.Namespace).Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "prometheus-k8s-rulefiles-0"}}, metav1.CreateOptions{}); err != nil {
+	if _, err := client.ConfigMaps(
+		env.Namespace,
+	).Create(
+		ctx,
+		&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "prometheus-k8s-rulefiles-0"}},
+		metav1.CreateOptions{},
+	); err != nil {
 		t.Fatal(err)
 	}
 	// The webhook reads its policy again by itself: a moment later, not at once.

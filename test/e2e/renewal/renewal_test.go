@@ -59,7 +59,12 @@ func TestTenRenewals(t *testing.T) {
 	}
 	for _, metric := range []string{"failed", "dropped", "retried"} {
 		// Prometheus shows the dropped ones by reason, so none at all where none was.
-		if v, ok := env.Metric(ctx, p.Object, "prometheus_remote_storage_samples_"+metric+"_total"+queue); v != 0 || !ok && metric != "dropped" {
+		if v, ok := env.Metric(
+			ctx,
+			p.Object,
+			"prometheus_remote_storage_samples_"+metric+"_total"+queue,
+		); v != 0 ||
+			!ok && metric != "dropped" {
 			t.Errorf("samples %s: %v", metric, v)
 		}
 	}

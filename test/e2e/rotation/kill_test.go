@@ -154,7 +154,11 @@ func TestKilledAtEveryWrite(t *testing.T) {
 						})
 						stop()
 						k, _ := keep(t, f.Config(), name)
-						testkit.Eventually(t, "the second replica is ready, and all is done", func() bool { return k.Ready() == nil && f.stable(t, name, name) })
+						testkit.Eventually(
+							t,
+							"the second replica is ready, and all is done",
+							func() bool { return k.Ready() == nil && f.stable(t, name, name) },
+						)
 						if bytes.Equal(served(t, k), before) {
 							t.Error("the certificate is the old one")
 						}
@@ -213,7 +217,11 @@ func TestForeignSecret(t *testing.T) {
 	k, _ := keep(t, f.Config(), name)
 	testkit.Eventually(t, "not ready, and says why and what to do", func() bool {
 		err := k.Ready()
-		return err != nil && strings.Contains(err.Error(), "the Secret foreign of namespace ampbridge-system has content, but not the annotation ampbridge.io/certificates") &&
+		return err != nil &&
+			strings.Contains(
+				err.Error(),
+				"the Secret foreign of namespace ampbridge-system has content, but not the annotation ampbridge.io/certificates",
+			) &&
 			strings.Contains(err.Error(), "name another one with --cert-secret")
 	})
 	if after := f.secret(t, name); after.ResourceVersion != before.ResourceVersion {
@@ -253,7 +261,8 @@ func TestAPIServerIsLate(t *testing.T) {
 	k, _ := keep(t, config, name)
 	testkit.Eventually(t, "not ready, and says why", func() bool {
 		err := k.Ready()
-		return err != nil && strings.Contains(err.Error(), "no serving certificate is loaded") && strings.Contains(err.Error(), "connection refused")
+		return err != nil && strings.Contains(err.Error(), "no serving certificate is loaded") &&
+			strings.Contains(err.Error(), "connection refused")
 	})
 	listener, err := net.Listen("tcp", addr)
 	testkit.Must(t, err)

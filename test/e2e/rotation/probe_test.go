@@ -42,7 +42,13 @@ func (f *fixture) probe(ctx context.Context, t *testing.T) (handshakes int) {
 				roots := x509.NewCertPool()
 				roots.AppendCertsFromPEM(k.bundle)
 				if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots, DNSName: fmt.Sprintf("%s.%s.svc", service, home)}); err != nil {
-					t.Errorf("%s: an API server that knows the bundle of %s ago does not trust %s: %v", now.Format(time.TimeOnly), now.Sub(k.at).Round(time.Millisecond), addr, err)
+					t.Errorf(
+						"%s: an API server that knows the bundle of %s ago does not trust %s: %v",
+						now.Format(time.TimeOnly),
+						now.Sub(k.at).Round(time.Millisecond),
+						addr,
+						err,
+					)
 				}
 			}
 		}

@@ -79,7 +79,14 @@ func (f *fixture) testUnderLoad(t *testing.T, replicas []*replica) {
 	leave()
 	clients.Wait()
 
-	t.Logf("%d pods created, %d injected, %d calls, %d failed; %d handshakes", created.Load(), injected.Load(), f.count(t, calls)-called, f.count(t, failures)-failed, handshakes)
+	t.Logf(
+		"%d pods created, %d injected, %d calls, %d failed; %d handshakes",
+		created.Load(),
+		injected.Load(),
+		f.count(t, calls)-called,
+		f.count(t, failures)-failed,
+		handshakes,
+	)
 	if created.Load() < want || injected.Load() != created.Load() {
 		t.Errorf("injected: got %d of %d", injected.Load(), created.Load())
 	}
@@ -140,7 +147,11 @@ func TestMended(t *testing.T) {
 		s.Data["tls.crt"] = []byte("rubbish")
 		_, err := f.Client().CoreV1().Secrets(home).Update(t.Context(), s, metav1.UpdateOptions{})
 		testkit.Must(t, err)
-		testkit.Eventually(t, "the Secret is repaired", func() bool { return bytes.Equal(f.secret(t, secret).Data["tls.crt"], first.Data["tls.crt"]) })
+		testkit.Eventually(
+			t,
+			"the Secret is repaired",
+			func() bool { return bytes.Equal(f.secret(t, secret).Data["tls.crt"], first.Data["tls.crt"]) },
+		)
 	})
 	t.Run("the configuration is deleted", func(t *testing.T) {
 		client := f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations()
@@ -164,7 +175,13 @@ func TestMended(t *testing.T) {
 		before := f.configuration(t, registration.DefaultName).Generation
 		began := time.Now()
 		for range 3 {
-			_, err := client.Patch(t.Context(), registration.DefaultName, "application/json-patch+json", []byte(`[{"op":"remove","path":"/webhooks/0/clientConfig/caBundle"}]`), metav1.PatchOptions{})
+			_, err := client.Patch(
+				t.Context(),
+				registration.DefaultName,
+				"application/json-patch+json",
+				[]byte(`[{"op":"remove","path":"/webhooks/0/clientConfig/caBundle"}]`),
+				metav1.PatchOptions{},
+			)
 			testkit.Must(t, err)
 			testkit.Eventually(t, "the bundle is back", func() bool { return f.stable(t, secret, registration.DefaultName) })
 		}
@@ -189,7 +206,14 @@ func TestMended(t *testing.T) {
 	f.wantOnlyBundles(t, registered, f.configuration(t, registration.DefaultName))
 
 	t.Run("all of it is removed, as helm uninstall does", func(t *testing.T) {
-		testkit.Must(t, f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Delete(t.Context(), registration.DefaultName, metav1.DeleteOptions{}))
+		testkit.Must(
+			t,
+			f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Delete(
+				t.Context(),
+				registration.DefaultName,
+				metav1.DeleteOptions{},
+			),
+		)
 		testkit.Must(t, f.Client().CoreV1().Secrets(home).Delete(t.Context(), secret, metav1.DeleteOptions{}))
 		time.Sleep(3 * timing.Resync)
 		if s := f.secret(t, secret); s != nil {
@@ -209,9 +233,17 @@ func TestRightsAreNarrow(t *testing.T) {
 	_, err = f.Client().CoreV1().Secrets(home).Create(t.Context(), other, metav1.CreateOptions{})
 	testkit.Must(t, err)
 	nothing := []byte(`{"metadata":{"labels":{"touched":"yes"}}}`)
-	ctx, secrets, configurations := t.Context(), client.CoreV1().Secrets(home), client.AdmissionregistrationV1().MutatingWebhookConfigurations()
+	ctx, secrets, configurations := t.Context(), client.CoreV1().Secrets(
+		home,
+	), client.AdmissionregistrationV1().MutatingWebhookConfigurations()
 	applied := func(name string) error {
-		_, err := secrets.Patch(ctx, name, "application/apply-patch+yaml", fmt.Appendf(nil, `{"apiVersion":"v1","kind":"Secret","metadata":{"name":%q}}`, name), metav1.PatchOptions{FieldManager: "test"})
+		_, err := secrets.Patch(
+			ctx,
+			name,
+			"application/apply-patch+yaml",
+			fmt.Appendf(nil, `{"apiVersion":"v1","kind":"Secret","metadata":{"name":%q}}`, name),
+			metav1.PatchOptions{FieldManager: "test"},
+		)
 		return err
 	}
 	for what, try := range map[string]func() error{

@@ -75,11 +75,22 @@ type fixture struct {
 
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
-	f := &fixture{Cluster: cluster.Start(t, cluster.Options{}), address: nodeAddress(t), policyFile: filepath.Join(t.TempDir(), "policy.yaml"), live: map[string]bool{}}
+	f := &fixture{
+		Cluster:    cluster.Start(t, cluster.Options{}),
+		address:    nodeAddress(t),
+		policyFile: filepath.Join(t.TempDir(), "policy.yaml"),
+		live:       map[string]bool{},
+	}
 	testkit.Must(t, os.WriteFile(f.policyFile, []byte(policyText), 0o600))
 	testkit.Must(t, f.Namespace(t.Context(), home, nil))
 	testkit.Must(t, f.Namespace(t.Context(), tenant, map[string]string{policy.LabelInjection: string(policy.InjectionEnabled)}))
-	_, err := f.Client().CoreV1().ServiceAccounts(tenant).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}}, metav1.CreateOptions{})
+	_, err := f.Client().CoreV1().ServiceAccounts(
+		tenant,
+	).Create(
+		t.Context(),
+		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}},
+		metav1.CreateOptions{},
+	)
 	testkit.Must(t, err)
 	f.config = f.identity(t, "webhook", secret, registration.DefaultName)
 	return f
@@ -91,12 +102,23 @@ func (f *fixture) identity(t *testing.T, name, secret, configuration string) *re
 	t.Helper()
 	client, meta := f.Client().RbacV1(), metav1.ObjectMeta{Name: name}
 	subjects := []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: home, Name: name}}
-	_, err := f.Client().CoreV1().ServiceAccounts(home).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: meta}, metav1.CreateOptions{})
+	_, err := f.Client().CoreV1().ServiceAccounts(
+		home,
+	).Create(
+		t.Context(),
+		&corev1.ServiceAccount{ObjectMeta: meta},
+		metav1.CreateOptions{},
+	)
 	testkit.Must(t, err)
 	_, err = client.ClusterRoles().Create(t.Context(), &rbacv1.ClusterRole{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{
 		{APIGroups: []string{""}, Resources: []string{"serviceaccounts"}, Verbs: []string{"get"}},
 		{APIGroups: []string{""}, Resources: []string{"limitranges", "resourcequotas"}, Verbs: []string{"list"}},
-		{APIGroups: []string{"admissionregistration.k8s.io"}, Resources: []string{"mutatingwebhookconfigurations"}, ResourceNames: []string{configuration}, Verbs: []string{"get", "watch", "patch"}},
+		{
+			APIGroups:     []string{"admissionregistration.k8s.io"},
+			Resources:     []string{"mutatingwebhookconfigurations"},
+			ResourceNames: []string{configuration},
+			Verbs:         []string{"get", "watch", "patch"},
+		},
 	}}, metav1.CreateOptions{})
 	testkit.Must(t, err)
 	_, err = client.ClusterRoleBindings().Create(t.Context(), &rbacv1.ClusterRoleBinding{
@@ -104,7 +126,12 @@ func (f *fixture) identity(t *testing.T, name, secret, configuration string) *re
 	}, metav1.CreateOptions{})
 	testkit.Must(t, err)
 	_, err = client.Roles(home).Create(t.Context(), &rbacv1.Role{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{
-		{APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: []string{secret}, Verbs: []string{"get", "watch", "update", "patch", "create"}},
+		{
+			APIGroups:     []string{""},
+			Resources:     []string{"secrets"},
+			ResourceNames: []string{secret},
+			Verbs:         []string{"get", "watch", "update", "patch", "create"},
+		},
 		{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{"ampbridge-breaker"}, Verbs: []string{"get"}},
 	}}, metav1.CreateOptions{})
 	testkit.Must(t, err)
@@ -128,8 +155,11 @@ func (f *fixture) register(t *testing.T, name, service string) {
 	}, metav1.CreateOptions{})
 	testkit.Must(t, err)
 	object, err := registration.New(registration.Options{
-		Name:         name,
-		ClientConfig: admissionv1.WebhookClientConfig{Service: &admissionv1.ServiceReference{Namespace: home, Name: service}}, ExcludedNamespaces: []string{home},
+		Name: name,
+		ClientConfig: admissionv1.WebhookClientConfig{
+			Service: &admissionv1.ServiceReference{Namespace: home, Name: service},
+		},
+		ExcludedNamespaces: []string{home},
 	})
 	testkit.Must(t, err)
 	foreign := *object.Webhooks[0].DeepCopy()
@@ -196,7 +226,15 @@ func (f *fixture) stable(t *testing.T, secret, configuration string) bool {
 func (f *fixture) rotate(t *testing.T, secret string) {
 	t.Helper()
 	patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:"now"}}}`, certificates.AnnotationRotate)
-	_, err := f.Client().CoreV1().Secrets(home).Patch(t.Context(), secret, "application/merge-patch+json", []byte(patch), metav1.PatchOptions{})
+	_, err := f.Client().CoreV1().Secrets(
+		home,
+	).Patch(
+		t.Context(),
+		secret,
+		"application/merge-patch+json",
+		[]byte(patch),
+		metav1.PatchOptions{},
+	)
 	testkit.Must(t, err)
 }
 
@@ -286,11 +324,22 @@ func pod() *corev1.Pod {
 		ObjectMeta: metav1.ObjectMeta{GenerateName: "prometheus-"},
 		Spec: corev1.PodSpec{
 			ServiceAccountName: account,
-			Containers: []corev1.Container{{
-				Name: "prometheus", Image: "quay.io/prometheus/prometheus:v3.15.0", Args: []string{"--config.file=/etc/p/prometheus.yml", "--config.auto-reload"},
-				VolumeMounts: []corev1.VolumeMount{{Name: "config", MountPath: "/etc/p"}},
-			}},
-			Volumes: []corev1.Volume{{Name: "config", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "p"}}}}},
+			Containers: []corev1.Container{
+				{
+					Name:         "prometheus",
+					Image:        "quay.io/prometheus/prometheus:v3.15.0",
+					Args:         []string{"--config.file=/etc/p/prometheus.yml", "--config.auto-reload"},
+					VolumeMounts: []corev1.VolumeMount{{Name: "config", MountPath: "/etc/p"}},
+				},
+			},
+			Volumes: []corev1.Volume{
+				{
+					Name: "config",
+					VolumeSource: corev1.VolumeSource{
+						ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "p"}},
+					},
+				},
+			},
 		},
 	}
 }
@@ -326,8 +375,12 @@ func (f *fixture) eventuallyInjected(t *testing.T) {
 
 // The API server's own counts of its calls of our entries.
 var (
-	calls    = regexp.MustCompile(`(?m)^apiserver_admission_webhook_request_total\{[^}]*name="pods-enabled\.webhook\.ampbridge\.io"[^}]*\} ([0-9]+)$`)
-	failures = regexp.MustCompile(`(?m)^apiserver_admission_webhook_(?:rejection_count|fail_open_count)\{[^}]*name="pods-enabled\.webhook\.ampbridge\.io"[^}]*\} ([0-9]+)$`)
+	calls = regexp.MustCompile(
+		`(?m)^apiserver_admission_webhook_request_total\{[^}]*name="pods-enabled\.webhook\.ampbridge\.io"[^}]*\} ([0-9]+)$`,
+	)
+	failures = regexp.MustCompile(
+		`(?m)^apiserver_admission_webhook_(?:rejection_count|fail_open_count)\{[^}]*name="pods-enabled\.webhook\.ampbridge\.io"[^}]*\} ([0-9]+)$`,
+	)
 )
 
 func (f *fixture) count(t *testing.T, what *regexp.Regexp) (n int) {

@@ -47,7 +47,11 @@ func samplesLost(t *testing.T, p *env.Prometheus) float64 {
 	t.Helper()
 	var sum float64
 	for _, metric := range []string{"failed", "dropped"} {
-		v, _ := env.Metric(t.Context(), p.Object, fmt.Sprintf(`prometheus_remote_storage_samples_%s_total{remote_name="ampbridge-central"`, metric))
+		v, _ := env.Metric(
+			t.Context(),
+			p.Object,
+			fmt.Sprintf(`prometheus_remote_storage_samples_%s_total{remote_name="ampbridge-central"`, metric),
+		)
 		sum += v
 	}
 	return sum

@@ -19,7 +19,10 @@ import (
 func TestPrometheusStartsWhateverSTSDoes(t *testing.T) {
 	e := env.StartSynced(t, env.Options{})
 	begun := time.Now()
-	plain := e.StartPrometheus(t, env.Chart{Name: "plain", Config: env.ScrapeSelf("plain", ""), Annotations: map[string]string{"ampbridge.io/inject": "false"}})
+	plain := e.StartPrometheus(
+		t,
+		env.Chart{Name: "plain", Config: env.ScrapeSelf("plain", ""), Annotations: map[string]string{"ampbridge.io/inject": "false"}},
+	)
 	if env.Injected(plain.Object) {
 		t.Fatal("the pod that opted out was injected")
 	}
@@ -59,7 +62,10 @@ func TestPrometheusStartsWhateverSTSDoes(t *testing.T) {
 func TestNoSampleIsLostWhateverSTSDoes(t *testing.T) {
 	e := env.StartSynced(t, env.Options{})
 	url, received := sink(t)
-	p := e.StartPrometheus(t, env.Chart{Name: "later", Config: env.ScrapeSelf("later", "remote_write:\n- {name: mine, url: \""+url+"\"}\n")})
+	p := e.StartPrometheus(
+		t,
+		env.Chart{Name: "later", Config: env.ScrapeSelf("later", "remote_write:\n- {name: mine, url: \""+url+"\"}\n")},
+	)
 	p.EventuallyReady(t, time.Now())
 	p.Eventually(t, "the first samples", func() bool { return p.Arrived(t) > 0 })
 	since := time.Now()
@@ -81,7 +87,11 @@ func TestNoSampleIsLostWhateverSTSDoes(t *testing.T) {
 		// Longer than any call's time-out, so that reloads meet the fault in
 		// every state of the sidecar; and a change of the user's in the middle.
 		time.Sleep(4 * time.Second)
-		if err := e.SetConfig(t.Context(), p.Object, env.ScrapeSelf("later", "remote_write:\n- {name: mine, url: \""+url+"\"}\n# during "+fault.name+"\n")); err != nil {
+		if err := e.SetConfig(
+			t.Context(),
+			p.Object,
+			env.ScrapeSelf("later", "remote_write:\n- {name: mine, url: \""+url+"\"}\n# during "+fault.name+"\n"),
+		); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(4 * time.Second)
@@ -127,19 +137,38 @@ func TestSetUpByHandFailsWithSTS(t *testing.T) {
 	url, _ := sink(t)
 	byHand := func(pod *corev1.Pod) {
 		expiration := int64(3600)
-		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: "token", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
-			Sources: []corev1.VolumeProjection{{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Audience: "sts.amazonaws.com", ExpirationSeconds: &expiration, Path: "token"}}},
-		}}})
+		pod.Spec.Volumes = append(
+			pod.Spec.Volumes,
+			corev1.Volume{Name: "token", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
+				Sources: []corev1.VolumeProjection{
+					{
+						ServiceAccountToken: &corev1.ServiceAccountTokenProjection{
+							Audience:          "sts.amazonaws.com",
+							ExpirationSeconds: &expiration,
+							Path:              "token",
+						},
+					},
+				},
+			}}},
+		)
 		server := &pod.Spec.Containers[1]
-		server.VolumeMounts = append(server.VolumeMounts, corev1.VolumeMount{Name: "token", MountPath: "/var/run/secrets/aws", ReadOnly: true})
+		server.VolumeMounts = append(
+			server.VolumeMounts,
+			corev1.VolumeMount{Name: "token", MountPath: "/var/run/secrets/aws", ReadOnly: true},
+		)
 		server.Env = []corev1.EnvVar{
-			{Name: "AWS_ROLE_ARN", Value: "arn:aws:iam::" + env.AccountID + ":role/ampbridge/" + env.ClusterName + "/ampbridge." + env.ClusterName + ".central"},
+			{
+				Name:  "AWS_ROLE_ARN",
+				Value: "arn:aws:iam::" + env.AccountID + ":role/ampbridge/" + env.ClusterName + "/ampbridge." + env.ClusterName + ".central",
+			},
 			{Name: "AWS_WEB_IDENTITY_TOKEN_FILE", Value: "/var/run/secrets/aws/token"},
 			{Name: "AWS_REGION", Value: env.Region},
 			{Name: "AWS_ENDPOINT_URL_STS", Value: e.Cloud.URL},
 		}
 	}
-	sigv4 := "remote_write:\n- {name: mine, url: \"" + url + "\"}\n- {name: amp, url: \"" + e.Workspace.RemoteWriteURL(e.Cloud.URL) + "\", sigv4: {region: " + env.Region + "}}\n"
+	sigv4 := "remote_write:\n- {name: mine, url: \"" + url + "\"}\n- {name: amp, url: \"" + e.Workspace.RemoteWriteURL(
+		e.Cloud.URL,
+	) + "\", sigv4: {region: " + env.Region + "}}\n"
 	optOut := map[string]string{"ampbridge.io/inject": "false"}
 
 	for _, fault := range faults {
@@ -163,7 +192,10 @@ func TestSetUpByHandFailsWithSTS(t *testing.T) {
 	}
 
 	t.Run("panic", func(t *testing.T) {
-		p := e.StartPrometheus(t, env.Chart{Name: "by-hand-panic", Config: env.ScrapeSelf("by-hand-panic", sigv4), Annotations: optOut, Change: byHand})
+		p := e.StartPrometheus(
+			t,
+			env.Chart{Name: "by-hand-panic", Config: env.ScrapeSelf("by-hand-panic", sigv4), Annotations: optOut, Change: byHand},
+		)
 		p.EventuallyReady(t, time.Now())
 		p.Eventually(t, "samples", func() bool { return p.Arrived(t) > 0 })
 		stop := e.Cloud.Fail("sts:*", awstest.Deny).Stop

@@ -191,8 +191,16 @@ func TestConfigurationMountedAsOneFileIsServed(t *testing.T) {
 	e := env.StartSynced(t, env.Options{})
 	p := start(t, e, "single-file", "cluster: own", func(pod *corev1.Pod) {
 		server := &pod.Spec.Containers[0]
-		server.VolumeMounts[0] = corev1.VolumeMount{Name: "config-volume", MountPath: "/etc/config/prometheus.yml", SubPath: "prometheus.yml"}
-		server.Env = append(server.Env, corev1.EnvVar{Name: "AWS_ACCESS_KEY_ID", Value: "AKIAOWN"}, corev1.EnvVar{Name: "AWS_SECRET_ACCESS_KEY", Value: "own"})
+		server.VolumeMounts[0] = corev1.VolumeMount{
+			Name:      "config-volume",
+			MountPath: "/etc/config/prometheus.yml",
+			SubPath:   "prometheus.yml",
+		}
+		server.Env = append(
+			server.Env,
+			corev1.EnvVar{Name: "AWS_ACCESS_KEY_ID", Value: "AKIAOWN"},
+			corev1.EnvVar{Name: "AWS_SECRET_ACCESS_KEY", Value: "own"},
+		)
 	})
 	p.ready()
 	p.eventually("samples", func() bool { return p.arrived() > 0 })
@@ -215,8 +223,16 @@ func TestConfigurationMountedAsOneFileIsServed(t *testing.T) {
 func TestVolumesMountedInsideTheConfigurationStay(t *testing.T) {
 	e := env.StartSynced(t, env.Options{})
 	p := start(t, e, "nested", "", func(pod *corev1.Pod) {
-		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: "targets", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
-			corev1.Volume{Name: "more", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "nested"}}}})
+		pod.Spec.Volumes = append(
+			pod.Spec.Volumes,
+			corev1.Volume{Name: "targets", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
+			corev1.Volume{
+				Name: "more",
+				VolumeSource: corev1.VolumeSource{
+					ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "nested"}},
+				},
+			},
+		)
 		server := &pod.Spec.Containers[0]
 		server.VolumeMounts = append(server.VolumeMounts,
 			corev1.VolumeMount{Name: "targets", MountPath: "/etc/config/targets"},

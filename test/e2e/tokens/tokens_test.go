@@ -79,12 +79,17 @@ func matrix(t *testing.T, e *env.Env) {
 	right := token(env.Namespace, env.ServiceAccount, audience)
 	for _, row := range []struct{ name, token, code, message string }{
 		{"right", right, "", ""},
-		{"wrong audience", token(env.Namespace, env.ServiceAccount, "api://AzureADTokenExchange"), "InvalidIdentityToken", "Incorrect token audience"},
+		{"wrong audience", token(env.Namespace, env.ServiceAccount, "api://AzureADTokenExchange"), "InvalidIdentityToken",
+			"Incorrect token audience"},
 		{"wrong subject", token(env.Namespace, "grafana", audience), "AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity"},
-		{"other namespace", token("monitoring-2", env.ServiceAccount, audience), "AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity"},
-		{"unknown issuer", stranger.Token(subject, audience), "InvalidIdentityToken", "No OpenIDConnect provider found in your account for " + stranger.Issuer},
-		{"the issuer's slash", slashed.Token(subject, audience), "InvalidIdentityToken", "No OpenIDConnect provider found in your account for " + slashed.Issuer},
-		{"foreign signature", forger.Token(subject, audience), "InvalidIdentityToken", "Couldn't retrieve verification key from your identity provider"},
+		{"other namespace", token("monitoring-2", env.ServiceAccount, audience), "AccessDenied", "Not authorized to perform " +
+			"sts:AssumeRoleWithWebIdentity"},
+		{"unknown issuer", stranger.Token(subject, audience), "InvalidIdentityToken", "No OpenIDConnect provider found in your " +
+			"account for " + stranger.Issuer},
+		{"the issuer's slash", slashed.Token(subject, audience), "InvalidIdentityToken", "No OpenIDConnect provider found in your " +
+			"account for " + slashed.Issuer},
+		{"foreign signature", forger.Token(subject, audience), "InvalidIdentityToken", "Couldn't retrieve verification key from your " +
+			"identity provider"},
 		{"no token at all", "none", "InvalidIdentityToken", ""},
 	} {
 		_, err := assume(ctx, e, row.token)
@@ -156,7 +161,8 @@ func writes(ctx context.Context, t *testing.T, e *env.Env, valid awstest.Credent
 		{"unsigned", nil, e.Workspace},
 		{"signed with another secret", &forged, e.Workspace},
 		{"without the session token", &tokenless, e.Workspace},
-		{"keys that nobody issued", &awstest.Credentials{AccessKeyID: "ASIAXXXXXXXXXXXXXXXX", SecretAccessKey: "x", SessionToken: "y"}, e.Workspace},
+		{"keys that nobody issued", &awstest.Credentials{AccessKeyID: "ASIAXXXXXXXXXXXXXXXX", SecretAccessKey: "x", SessionToken: "y"},
+			e.Workspace},
 		{"for another workspace", &valid, elsewhere},
 	} {
 		if status, body := write(ctx, t, e, row.workspace, row.credentials, "e2e_refused"); status != http.StatusForbidden {
@@ -185,7 +191,14 @@ func stored(ctx context.Context, t *testing.T, e *env.Env, w *awstest.Workspace)
 }
 
 // write sends one sample of a metric, signed as Prometheus signs.
-func write(ctx context.Context, t *testing.T, e *env.Env, w *awstest.Workspace, credentials *awstest.Credentials, metric string) (int, string) {
+func write(
+	ctx context.Context,
+	t *testing.T,
+	e *env.Env,
+	w *awstest.Workspace,
+	credentials *awstest.Credentials,
+	metric string,
+) (int, string) {
 	t.Helper()
 	body := literalSnappy(writeRequest(metric, 1, time.Now()))
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, w.RemoteWriteURL(e.Cloud.URL), bytes.NewReader(body))

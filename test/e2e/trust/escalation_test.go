@@ -30,7 +30,8 @@ const (
 // complaint about its parameters.
 func denied(err error) bool {
 	var answer smithy.APIError
-	return errors.As(err, &answer) && answer.ErrorCode() == "AccessDenied" && strings.Contains(answer.ErrorMessage(), "is not authorized to perform: ")
+	return errors.As(err, &answer) && answer.ErrorCode() == "AccessDenied" &&
+		strings.Contains(answer.ErrorMessage(), "is not authorized to perform: ")
 }
 
 // thief has credentials, and knows the account by heart.
@@ -55,17 +56,26 @@ func (t thief) create(path, name, boundary string, tags ...string) error {
 }
 
 func (t thief) trust(role string) error {
-	_, err := t.iam.UpdateAssumeRolePolicy(t.ctx, &iam.UpdateAssumeRolePolicyInput{RoleName: &role, PolicyDocument: aws.String(adminsTrust)})
+	_, err := t.iam.UpdateAssumeRolePolicy(
+		t.ctx,
+		&iam.UpdateAssumeRolePolicyInput{RoleName: &role, PolicyDocument: aws.String(adminsTrust)},
+	)
 	return err
 }
 
 func (t thief) permit(role string) error {
-	_, err := t.iam.PutRolePolicy(t.ctx, &iam.PutRolePolicyInput{RoleName: &role, PolicyName: aws.String(plan.PolicyName), PolicyDocument: aws.String(everything)})
+	_, err := t.iam.PutRolePolicy(
+		t.ctx,
+		&iam.PutRolePolicyInput{RoleName: &role, PolicyName: aws.String(plan.PolicyName), PolicyDocument: aws.String(everything)},
+	)
 	return err
 }
 
 func (t thief) bound(role, boundary string) error {
-	_, err := t.iam.PutRolePermissionsBoundary(t.ctx, &iam.PutRolePermissionsBoundaryInput{RoleName: &role, PermissionsBoundary: aws.String("arn:aws:iam::" + boundary)})
+	_, err := t.iam.PutRolePermissionsBoundary(
+		t.ctx,
+		&iam.PutRolePermissionsBoundaryInput{RoleName: &role, PermissionsBoundary: aws.String("arn:aws:iam::" + boundary)},
+	)
 	return err
 }
 
@@ -85,7 +95,10 @@ func (t thief) attach(role, policy string) error {
 }
 
 func (t thief) assume(role string) error {
-	_, err := t.sts.AssumeRole(t.ctx, &sts.AssumeRoleInput{RoleArn: aws.String("arn:aws:iam::" + accountID + ":role/" + role), RoleSessionName: aws.String("thief")})
+	_, err := t.sts.AssumeRole(
+		t.ctx,
+		&sts.AssumeRoleInput{RoleArn: aws.String("arn:aws:iam::" + accountID + ":role/" + role), RoleSessionName: aws.String("thief")},
+	)
 	return err
 }
 
@@ -96,7 +109,10 @@ func (t thief) register(issuer policy.Issuer, tags ...string) error {
 }
 
 func (t thief) audience(issuer policy.Issuer) error {
-	_, err := t.iam.AddClientIDToOpenIDConnectProvider(t.ctx, &iam.AddClientIDToOpenIDConnectProviderInput{OpenIDConnectProviderArn: providerIn(issuer), ClientID: aws.String("thief")})
+	_, err := t.iam.AddClientIDToOpenIDConnectProvider(
+		t.ctx,
+		&iam.AddClientIDToOpenIDConnectProviderInput{OpenIDConnectProviderArn: providerIn(issuer), ClientID: aws.String("thief")},
+	)
 	return err
 }
 
@@ -145,7 +161,10 @@ var ways = []struct {
 	{"a role of our name on another cluster's path", func(t thief) error {
 		return t.create("/ampbridge/dev2/", "ampbridge.dev.evil", bounded, ours...)
 	}},
-	{"a role of another cluster's name on our path", func(t thief) error { return t.create(lawful, "ampbridge.dev2.evil", bounded, ours...) }},
+	{
+		"a role of another cluster's name on our path",
+		func(t thief) error { return t.create(lawful, "ampbridge.dev2.evil", bounded, ours...) },
+	},
 	{"a role of another cluster's service account on our path", func(t thief) error {
 		return t.create(lawful, "ampbridge.dev2.central.monitoring.prometheus", bounded, ours...)
 	}},
@@ -171,7 +190,10 @@ var ways = []struct {
 	{"a boundary on another cluster's role", func(t thief) error { return t.bound("ampbridge.dev2.central", bounded) }},
 	{"a managed policy attached", func(t thief) error { return t.attach("ampbridge.dev.central", accountID+":policy/everything") }},
 	{"AdministratorAccess attached", func(t thief) error { return t.attach("ampbridge.dev.central", "aws:policy/AdministratorAccess") }},
-	{"a managed policy attached to an administrator's role", func(t thief) error { return t.attach("admin", accountID+":policy/everything") }},
+	{
+		"a managed policy attached to an administrator's role",
+		func(t thief) error { return t.attach("admin", accountID+":policy/everything") },
+	},
 	{"permissions of an administrator's role", func(t thief) error { return t.permit("admin") }},
 	{"permissions of another cluster's role", func(t thief) error { return t.permit("ampbridge.dev2.central") }},
 	{"permissions of a twin's role", func(t thief) error { return t.permit("ampbridge.dev.twin") }},
@@ -185,7 +207,10 @@ var ways = []struct {
 	{"a twin's role claimed", func(t thief) error { return t.tag("ampbridge.dev.twin", ours...) }},
 	{"an own role given away", func(t thief) error { return t.tag("ampbridge.dev.central", theirs...) }},
 	{"the owner untagged", func(t thief) error {
-		_, err := t.iam.UntagRole(t.ctx, &iam.UntagRoleInput{RoleName: aws.String("ampbridge.dev.central"), TagKeys: []string{plan.TagOwner}})
+		_, err := t.iam.UntagRole(
+			t.ctx,
+			&iam.UntagRoleInput{RoleName: aws.String("ampbridge.dev.central"), TagKeys: []string{plan.TagOwner}},
+		)
 		return err
 	}},
 	{"longer sessions of an administrator's role", func(t thief) error { return t.lengthen("admin") }},
@@ -201,23 +226,47 @@ var ways = []struct {
 	{"an audience of an administrator's provider", func(t thief) error { return t.audience(adminsIssuer) }},
 	{"an audience of another cluster's provider", func(t thief) error { return t.audience(otherIssuer) }},
 	{"an audience taken away", func(t thief) error {
-		_, err := t.iam.RemoveClientIDFromOpenIDConnectProvider(t.ctx, &iam.RemoveClientIDFromOpenIDConnectProviderInput{OpenIDConnectProviderArn: providerIn(otherIssuer), ClientID: aws.String(audience)})
+		_, err := t.iam.RemoveClientIDFromOpenIDConnectProvider(
+			t.ctx,
+			&iam.RemoveClientIDFromOpenIDConnectProviderInput{
+				OpenIDConnectProviderArn: providerIn(otherIssuer),
+				ClientID:                 aws.String(audience),
+			},
+		)
 		return err
 	}},
 	{"thumbprints of an administrator's provider", func(t thief) error {
-		_, err := t.iam.UpdateOpenIDConnectProviderThumbprint(t.ctx, &iam.UpdateOpenIDConnectProviderThumbprintInput{OpenIDConnectProviderArn: providerIn(adminsIssuer), ThumbprintList: []string{thumbprint}})
+		_, err := t.iam.UpdateOpenIDConnectProviderThumbprint(
+			t.ctx,
+			&iam.UpdateOpenIDConnectProviderThumbprintInput{
+				OpenIDConnectProviderArn: providerIn(adminsIssuer),
+				ThumbprintList:           []string{thumbprint},
+			},
+		)
 		return err
 	}},
 	{"thumbprints of another cluster's provider", func(t thief) error {
-		_, err := t.iam.UpdateOpenIDConnectProviderThumbprint(t.ctx, &iam.UpdateOpenIDConnectProviderThumbprintInput{OpenIDConnectProviderArn: providerIn(otherIssuer), ThumbprintList: []string{thumbprint}})
+		_, err := t.iam.UpdateOpenIDConnectProviderThumbprint(
+			t.ctx,
+			&iam.UpdateOpenIDConnectProviderThumbprintInput{
+				OpenIDConnectProviderArn: providerIn(otherIssuer),
+				ThumbprintList:           []string{thumbprint},
+			},
+		)
 		return err
 	}},
 	{"another cluster's provider claimed", func(t thief) error {
-		_, err := t.iam.TagOpenIDConnectProvider(t.ctx, &iam.TagOpenIDConnectProviderInput{OpenIDConnectProviderArn: providerIn(otherIssuer), Tags: tagsOf(ours...)})
+		_, err := t.iam.TagOpenIDConnectProvider(
+			t.ctx,
+			&iam.TagOpenIDConnectProviderInput{OpenIDConnectProviderArn: providerIn(otherIssuer), Tags: tagsOf(ours...)},
+		)
 		return err
 	}},
 	{"another cluster's provider untagged", func(t thief) error {
-		_, err := t.iam.UntagOpenIDConnectProvider(t.ctx, &iam.UntagOpenIDConnectProviderInput{OpenIDConnectProviderArn: providerIn(otherIssuer), TagKeys: []string{plan.TagOwner}})
+		_, err := t.iam.UntagOpenIDConnectProvider(
+			t.ctx,
+			&iam.UntagOpenIDConnectProviderInput{OpenIDConnectProviderArn: providerIn(otherIssuer), TagKeys: []string{plan.TagOwner}},
+		)
 		return err
 	}},
 
@@ -231,11 +280,17 @@ var ways = []struct {
 	}},
 	// Last, because the administrator's turn takes things away.
 	{"the boundary removed", func(t thief) error {
-		_, err := t.iam.DeleteRolePermissionsBoundary(t.ctx, &iam.DeleteRolePermissionsBoundaryInput{RoleName: aws.String("ampbridge.dev.central")})
+		_, err := t.iam.DeleteRolePermissionsBoundary(
+			t.ctx,
+			&iam.DeleteRolePermissionsBoundaryInput{RoleName: aws.String("ampbridge.dev.central")},
+		)
 		return err
 	}},
 	{"permissions taken from another cluster", func(t thief) error {
-		_, err := t.iam.DeleteRolePolicy(t.ctx, &iam.DeleteRolePolicyInput{RoleName: aws.String("ampbridge.dev2.central"), PolicyName: aws.String(plan.PolicyName)})
+		_, err := t.iam.DeleteRolePolicy(
+			t.ctx,
+			&iam.DeleteRolePolicyInput{RoleName: aws.String("ampbridge.dev2.central"), PolicyName: aws.String(plan.PolicyName)},
+		)
 		return err
 	}},
 	{"another cluster's role deleted", func(t thief) error {
@@ -243,11 +298,17 @@ var ways = []struct {
 		return err
 	}},
 	{"another cluster's provider deleted", func(t thief) error {
-		_, err := t.iam.DeleteOpenIDConnectProvider(t.ctx, &iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: providerIn(otherIssuer)})
+		_, err := t.iam.DeleteOpenIDConnectProvider(
+			t.ctx,
+			&iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: providerIn(otherIssuer)},
+		)
 		return err
 	}},
 	{"an administrator's provider deleted", func(t thief) error {
-		_, err := t.iam.DeleteOpenIDConnectProvider(t.ctx, &iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: providerIn(adminsIssuer)})
+		_, err := t.iam.DeleteOpenIDConnectProvider(
+			t.ctx,
+			&iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: providerIn(adminsIssuer)},
+		)
 		return err
 	}},
 }
@@ -307,21 +368,31 @@ func TestWhatAThiefGetsIsBounded(t *testing.T) {
 	up := f.thief(dev, dev.creds)
 	f.must(nil, up.create(lawful, "ampbridge.dev.mine", bounded, ours...))
 	f.must(nil, up.permit("ampbridge.dev.mine"))
-	_, err = up.iam.UpdateAssumeRolePolicy(t.Context(), &iam.UpdateAssumeRolePolicyInput{RoleName: aws.String("ampbridge.dev.mine"), PolicyDocument: aws.String(
-		`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"` + aws.ToString(who.Arn) + `"},"Action":"sts:AssumeRole"}]}`)})
+	_, err = up.iam.UpdateAssumeRolePolicy(
+		t.Context(),
+		&iam.UpdateAssumeRolePolicyInput{RoleName: aws.String("ampbridge.dev.mine"), PolicyDocument: aws.String(
+			`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"` + aws.ToString(
+				who.Arn,
+			) + `"},"Action":"sts:AssumeRole"}]}`,
+		)},
+	)
 	f.must(nil, err)
 	session, err := up.sts.AssumeRole(t.Context(), &sts.AssumeRoleInput{
 		RoleArn: aws.String("arn:aws:iam::" + accountID + ":role" + lawful + "ampbridge.dev.mine"), RoleSessionName: aws.String("thief")})
 	f.must(nil, err)
 	before := f.state(account)
 	c := session.Credentials
-	bound := f.thief(dev, awstest.Credentials{AccessKeyID: *c.AccessKeyId, SecretAccessKey: *c.SecretAccessKey, SessionToken: *c.SessionToken})
+	bound := f.thief(
+		dev,
+		awstest.Credentials{AccessKeyID: *c.AccessKeyId, SecretAccessKey: *c.SecretAccessKey, SessionToken: *c.SessionToken},
+	)
 	for _, way := range ways {
 		if err := way.try(bound); !denied(err) {
 			t.Errorf("%s: %v, want AccessDenied", way.name, err)
 		}
 	}
-	for name, err := range map[string]error{"its own permissions": bound.permit("ampbridge.dev.mine"), "its own trust": bound.trust("ampbridge.dev.mine")} {
+	for name, err := range map[string]error{"its own permissions": bound.permit("ampbridge.dev.mine"),
+		"its own trust": bound.trust("ampbridge.dev.mine")} {
 		if !denied(err) {
 			t.Errorf("%s: %v, want AccessDenied", name, err)
 		}
@@ -343,14 +414,34 @@ func TestOperationsThatAreAllowed(t *testing.T) {
 		t.Fatal(err)
 	}
 	arn := "arn:aws:iam::" + accountID + ":"
-	own := []string{arn + "role/ampbridge/dev/ampbridge.dev.central", arn + "role/ampbridge/dev/ampbridge.dev.central.monitoring.prometheus", *providerIn(ownIssuer),
-		"arn:aws:aps:eu-west-1:" + accountID + ":workspace/ws-0001", "arn:aws:aps:us-east-1:" + accountID + ":workspace/ws-mistyped"}
+	own := []string{
+		arn + "role/ampbridge/dev/ampbridge.dev.central",
+		arn + "role/ampbridge/dev/ampbridge.dev.central.monitoring.prometheus",
+		*providerIn(ownIssuer),
+		"arn:aws:aps:eu-west-1:" + accountID + ":workspace/ws-0001",
+		"arn:aws:aps:us-east-1:" + accountID + ":workspace/ws-mistyped",
+	}
 	foreign := []string{
-		"*", "arn:aws:iam::aws:policy/AdministratorAccess", "arn:aws:iam::444455556666:role/ampbridge/dev/ampbridge.dev.central",
-		arn + "role/admin", arn + "role/ampbridge.dev2.central", arn + "role/ampbridge/dev2/ampbridge.dev2.central", arn + "role/ampbridge/dev/admin", arn + "role/ampbridge/dev/ampbridge.dev.x/admin",
-		*providerIn(otherIssuer), *providerIn(ownIssuer + "/"), *providerIn(ownIssuer[:len(ownIssuer)-1]),
-		arn + "user/sync", arn + "group/admins", arn + "policy/boundary", arn + "policy/evil", arn + "instance-profile/node", arn + "root",
-		"arn:aws:aps:eu-west-1:444455556666:workspace/ws-0001", "arn:aws:aps:eu-west-1:" + accountID + ":rulegroupsnamespace/ws-0001/rules", "arn:aws:aps:eu-west-1:" + accountID + ":scraper/s-1",
+		"*",
+		"arn:aws:iam::aws:policy/AdministratorAccess",
+		"arn:aws:iam::444455556666:role/ampbridge/dev/ampbridge.dev.central",
+		arn + "role/admin",
+		arn + "role/ampbridge.dev2.central",
+		arn + "role/ampbridge/dev2/ampbridge.dev2.central",
+		arn + "role/ampbridge/dev/admin",
+		arn + "role/ampbridge/dev/ampbridge.dev.x/admin",
+		*providerIn(otherIssuer),
+		*providerIn(ownIssuer + "/"),
+		*providerIn(ownIssuer[:len(ownIssuer)-1]),
+		arn + "user/sync",
+		arn + "group/admins",
+		arn + "policy/boundary",
+		arn + "policy/evil",
+		arn + "instance-profile/node",
+		arn + "root",
+		"arn:aws:aps:eu-west-1:444455556666:workspace/ws-0001",
+		"arn:aws:aps:eu-west-1:" + accountID + ":rulegroupsnamespace/ws-0001/rules",
+		"arn:aws:aps:eu-west-1:" + accountID + ":scraper/s-1",
 	}
 	// The most that a caller can put into a request, and the best tags there are.
 	keys := map[string]string{
@@ -358,7 +449,19 @@ func TestOperationsThatAreAllowed(t *testing.T) {
 		"aws:requesttag/" + strings.ToLower(plan.TagOwner):  policy.Owner("dev", ownIssuer),
 		"aws:resourcetag/" + strings.ToLower(plan.TagOwner): policy.Owner("dev", ownIssuer),
 	}
-	operations := []string{"iam:PassRole", "iam:CreateServiceLinkedRole", "sts:AssumeRole", "sts:TagSession", "aps:RemoteWrite", "aps:QueryMetrics", "aps:GetSeries", "aps:GetLabels", "aps:GetMetricMetadata", "s3:GetObject", "organizations:ListAccounts"}
+	operations := []string{
+		"iam:PassRole",
+		"iam:CreateServiceLinkedRole",
+		"sts:AssumeRole",
+		"sts:TagSession",
+		"aps:RemoteWrite",
+		"aps:QueryMetrics",
+		"aps:GetSeries",
+		"aps:GetLabels",
+		"aps:GetMetricMetadata",
+		"s3:GetObject",
+		"organizations:ListAccounts",
+	}
 	for method := range reflect.TypeFor[*iam.Client]().Methods() {
 		if method.Type.NumIn() > 2 && method.Name != "Options" {
 			operations = append(operations, "iam:"+method.Name)
@@ -387,15 +490,32 @@ func TestOperationsThatAreAllowed(t *testing.T) {
 		return list
 	}
 	want := []string{
-		"AddClientIDToOpenIDConnectProvider", "CreateOpenIDConnectProvider", "CreateRole", "GetAccountSummary", "GetOpenIDConnectProvider", "GetRole", "GetRolePolicy",
-		"ListOpenIDConnectProviders", "ListRoles", "PutRolePermissionsBoundary", "PutRolePolicy", "TagOpenIDConnectProvider", "TagRole",
-		"UpdateAssumeRolePolicy", "UpdateOpenIDConnectProviderThumbprint", "UpdateRole", "aps:DescribeWorkspace",
+		"AddClientIDToOpenIDConnectProvider",
+		"CreateOpenIDConnectProvider",
+		"CreateRole",
+		"GetAccountSummary",
+		"GetOpenIDConnectProvider",
+		"GetRole",
+		"GetRolePolicy",
+		"ListOpenIDConnectProviders",
+		"ListRoles",
+		"PutRolePermissionsBoundary",
+		"PutRolePolicy",
+		"TagOpenIDConnectProvider",
+		"TagRole",
+		"UpdateAssumeRolePolicy",
+		"UpdateOpenIDConnectProviderThumbprint",
+		"UpdateRole",
+		"aps:DescribeWorkspace",
 	}
 	if diff := cmp.Diff(want, allowed(own)); diff != "" {
 		t.Errorf("on its own (-want +got):\n%s", diff)
 	}
 	// Roles on the cluster's path may be looked at, whoever's they are.
-	if diff := cmp.Diff([]string{"GetAccountSummary", "GetRole", "GetRolePolicy", "ListOpenIDConnectProviders", "ListRoles"}, allowed(foreign)); diff != "" {
+	if diff := cmp.Diff(
+		[]string{"GetAccountSummary", "GetRole", "GetRolePolicy", "ListOpenIDConnectProviders", "ListRoles"},
+		allowed(foreign),
+	); diff != "" {
 		t.Errorf("on anything else (-want +got):\n%s", diff)
 	}
 }

@@ -37,7 +37,15 @@ func crowd(t *testing.T, scope func(string) string, become func(*member) *member
 		members = append(members, become(f.join(scope(policyText(name, accountID, "many")), issuerOf(100+i))))
 	}
 	twins, taken := [2]*member{members[17], members[18]}, members[19]
-	f.must(admin.CreateRole(t.Context(), &iam.CreateRoleInput{RoleName: aws.String(strings.ToUpper(taken.role(0).RoleName())), AssumeRolePolicyDocument: aws.String(adminsTrust)}))
+	f.must(
+		admin.CreateRole(
+			t.Context(),
+			&iam.CreateRoleInput{
+				RoleName:                 aws.String(strings.ToUpper(taken.role(0).RoleName())),
+				AssumeRolePolicyDocument: aws.String(adminsTrust),
+			},
+		),
+	)
 	before := f.state(account)
 
 	var wg sync.WaitGroup
@@ -56,7 +64,15 @@ func crowd(t *testing.T, scope func(string) string, become func(*member) *member
 			}
 			// Of two with one name, each role has one owner, and trusts nobody else.
 			role := twins[0].roleOf(d, account)
-			if first, second := twins[0].assume(role, "many", account), twins[1].assume(role, "many", account); (first == nil) == (second == nil) {
+			if first, second := twins[0].assume(
+				role,
+				"many",
+				account,
+			), twins[1].assume(
+				role,
+				"many",
+				account,
+			); (first == nil) == (second == nil) {
 				t.Errorf("%s: to the first: %v, to the second: %v\n%s\n%s", role, first, second, outputs[17], outputs[18])
 			}
 		}
@@ -75,7 +91,8 @@ func crowd(t *testing.T, scope func(string) string, become func(*member) *member
 	}
 	// Nobody's token opens another's role.
 	for i, m := range members {
-		if other := members[(i+1)%len(members)]; m.policy.Cluster.Name != other.policy.Cluster.Name && m.assume(other.role(0), "many", "prometheus") == nil {
+		if other := members[(i+1)%len(members)]; m.policy.Cluster.Name != other.policy.Cluster.Name &&
+			m.assume(other.role(0), "many", "prometheus") == nil {
 			t.Errorf("%s assumed the role of %s", m.policy.Cluster.Name, other.policy.Cluster.Name)
 		}
 	}

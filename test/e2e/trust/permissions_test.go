@@ -37,11 +37,29 @@ func drift(ctx context.Context, t *testing.T, m *member, admin *iam.Client) {
 	must(admin.PutRolePolicy(ctx, &iam.PutRolePolicyInput{RoleName: central, PolicyName: aws.String(plan.PolicyName),
 		PolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"*","Resource":"*"}}`)}))
 	must(admin.UpdateRole(ctx, &iam.UpdateRoleInput{RoleName: central, MaxSessionDuration: aws.Int32(3600)}))
-	must(admin.TagRole(ctx, &iam.TagRoleInput{RoleName: central, Tags: []types.Tag{{Key: aws.String(plan.TagDestination), Value: aws.String("x")}}}))
+	must(
+		admin.TagRole(
+			ctx,
+			&iam.TagRoleInput{RoleName: central, Tags: []types.Tag{{Key: aws.String(plan.TagDestination), Value: aws.String("x")}}},
+		),
+	)
 	must(admin.PutRolePermissionsBoundary(ctx, &iam.PutRolePermissionsBoundaryInput{RoleName: backup,
 		PermissionsBoundary: aws.String("arn:aws:iam::" + m.accountID() + ":policy/other-boundary")}))
-	must(admin.RemoveClientIDFromOpenIDConnectProvider(ctx, &iam.RemoveClientIDFromOpenIDConnectProviderInput{OpenIDConnectProviderArn: provider, ClientID: aws.String(audience)}))
-	must(admin.UpdateOpenIDConnectProviderThumbprint(ctx, &iam.UpdateOpenIDConnectProviderThumbprintInput{OpenIDConnectProviderArn: provider, ThumbprintList: []string{strings.Repeat("0", 40)}}))
+	must(
+		admin.RemoveClientIDFromOpenIDConnectProvider(
+			ctx,
+			&iam.RemoveClientIDFromOpenIDConnectProviderInput{OpenIDConnectProviderArn: provider, ClientID: aws.String(audience)},
+		),
+	)
+	must(
+		admin.UpdateOpenIDConnectProviderThumbprint(
+			ctx,
+			&iam.UpdateOpenIDConnectProviderThumbprintInput{
+				OpenIDConnectProviderArn: provider,
+				ThumbprintList:           []string{strings.Repeat("0", 40)},
+			},
+		),
+	)
 	must(admin.TagOpenIDConnectProvider(ctx, &iam.TagOpenIDConnectProviderInput{OpenIDConnectProviderArn: provider,
 		Tags: []types.Tag{{Key: aws.String(plan.TagCluster), Value: aws.String("x")}}}))
 }
@@ -166,8 +184,26 @@ func TestForeignRolesAreSeenUnderThosePermissions(t *testing.T) {
 		account := f.account(accountID)
 		m := f.join(policyText("dev", accountID, "exactly"), issuerOf(1)).confine()
 		admin := f.client(account.AdminCredentials())
-		f.must(admin.CreateRole(t.Context(), &iam.CreateRoleInput{RoleName: aws.String(m.role(0).RoleName()), Path: &path, AssumeRolePolicyDocument: aws.String(adminsTrust)}))
-		f.must(admin.CreateRole(t.Context(), &iam.CreateRoleInput{RoleName: aws.String("other"), Path: aws.String("/ampbridge/dev/"), AssumeRolePolicyDocument: aws.String(adminsTrust)}))
+		f.must(
+			admin.CreateRole(
+				t.Context(),
+				&iam.CreateRoleInput{
+					RoleName:                 aws.String(m.role(0).RoleName()),
+					Path:                     &path,
+					AssumeRolePolicyDocument: aws.String(adminsTrust),
+				},
+			),
+		)
+		f.must(
+			admin.CreateRole(
+				t.Context(),
+				&iam.CreateRoleInput{
+					RoleName:                 aws.String("other"),
+					Path:                     aws.String("/ampbridge/dev/"),
+					AssumeRolePolicyDocument: aws.String(adminsTrust),
+				},
+			),
+		)
 		before := f.state(account)
 		out, err := m.sync()
 		if err == nil || !strings.Contains(out, "was not made by sync") || strings.Contains(out, "AccessDenied") {

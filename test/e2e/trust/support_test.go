@@ -66,7 +66,12 @@ func (f *fixture) account(id string) *awstest.Account {
 	a.AddWorkspace(region, "ws-0001-"+id)
 	a.AddWorkspace("eu-central-1", "ws-0002-"+id)
 	for _, name := range []string{"boundary", "other-boundary"} {
-		f.must(a.PutManagedPolicy(name, `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":["aps:RemoteWrite","sts:AssumeRole"],"Resource":"*"}}`))
+		f.must(
+			a.PutManagedPolicy(
+				name,
+				`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":["aps:RemoteWrite","sts:AssumeRole"],"Resource":"*"}}`,
+			),
+		)
 	}
 	return a
 }
@@ -264,7 +269,13 @@ func namespace(t *testing.T, name string, accounts ...string) {
 		t.Fatal(err)
 	}
 	for _, account := range accounts {
-		if _, err := kube.Client().CoreV1().ServiceAccounts(name).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}}, metav1.CreateOptions{}); err != nil {
+		if _, err := kube.Client().CoreV1().ServiceAccounts(
+			name,
+		).Create(
+			t.Context(),
+			&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}},
+			metav1.CreateOptions{},
+		); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -304,7 +315,16 @@ func (f *fixture) state(a *awstest.Account) map[string]string {
 			}
 			attached, err := client.ListAttachedRolePolicies(ctx, &iam.ListAttachedRolePoliciesInput{RoleName: r.RoleName})
 			f.must(nil, err)
-			show(r.Arn, unescaped(r.AssumeRolePolicyDocument), r.PermissionsBoundary, r.MaxSessionDuration, r.Description, tagText(r.Tags), documents, attached.AttachedPolicies)
+			show(
+				r.Arn,
+				unescaped(r.AssumeRolePolicyDocument),
+				r.PermissionsBoundary,
+				r.MaxSessionDuration,
+				r.Description,
+				tagText(r.Tags),
+				documents,
+				attached.AttachedPolicies,
+			)
 		}
 	}
 	providers, err := client.ListOpenIDConnectProviders(ctx, &iam.ListOpenIDConnectProvidersInput{})

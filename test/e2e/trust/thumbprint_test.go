@@ -21,7 +21,8 @@ func TestThumbprintsOfAPrivateAuthority(t *testing.T) {
 		t.Errorf("with the thumbprint of another authority: %v", err)
 	}
 	m.follow(right)
-	if out := m.inSync(); !strings.Contains(out, "UpdateOpenIDConnectProviderThumbprint") || !strings.Contains(out, "plan: 0 to create, 1 to change") {
+	if out := m.inSync(); !strings.Contains(out, "UpdateOpenIDConnectProviderThumbprint") ||
+		!strings.Contains(out, "plan: 0 to create, 1 to change") {
 		t.Errorf("corrected:\n%s", out)
 	}
 	if err := m.assume(m.role(0), "private", "prometheus"); err != nil {

@@ -97,7 +97,15 @@ func draw(random *rand.Rand) drawn {
 		if i == 0 {
 			to = destinations
 		}
-		fmt.Fprintf(&b, "- {namespaces: [%q, %q], serviceAccounts: [%q, %q], destinations: [%s]}\n", ns[0], ns[len(ns)-1], sa[0], sa[1], strings.Join(to, ", "))
+		fmt.Fprintf(
+			&b,
+			"- {namespaces: [%q, %q], serviceAccounts: [%q, %q], destinations: [%s]}\n",
+			ns[0],
+			ns[len(ns)-1],
+			sa[0],
+			sa[1],
+			strings.Join(to, ", "),
+		)
 		for _, name := range to {
 			d.grants[name] = append(d.grants[name], grant{expression(ns), expression(sa)})
 		}
@@ -108,7 +116,13 @@ func draw(random *rand.Rand) drawn {
 			if random.Intn(3) > 0 || slices.Contains(oddNames, sa) && random.Intn(8) > 0 {
 				continue
 			}
-			account := plan.ServiceAccount{Namespace: ns, Name: sa, Injection: policy.InjectionEnabled, Created: time.Unix(int64(random.Intn(1000)), 0), Annotations: map[string]string{}}
+			account := plan.ServiceAccount{
+				Namespace:   ns,
+				Name:        sa,
+				Injection:   policy.InjectionEnabled,
+				Created:     time.Unix(int64(random.Intn(1000)), 0),
+				Annotations: map[string]string{},
+			}
 			asked := destinations
 			switch random.Intn(6) {
 			case 0:
@@ -146,15 +160,21 @@ func around(t token) []token {
 	ns, sa, _ := strings.Cut(strings.TrimPrefix(t.subject, "system:serviceaccount:"), ":")
 	list := []token{t}
 	for _, subject := range []string{
-		"", "*", "system:serviceaccount:*", "system:serviceaccount:*:*", "system:serviceaccount:" + ns + ":*", "system:serviceaccount:*:" + sa, "system:serviceaccount:" + ns + ":",
-		"system:serviceaccount:" + ns, t.subject + "x", t.subject + "*", t.subject + ":", t.subject + " ", "x" + t.subject, t.subject[:len(t.subject)-1], t.subject[1:],
-		strings.ToUpper(t.subject), strings.Replace(t.subject, ns, strings.ToUpper(ns), 1), "system:serviceaccount:" + ns + ":" + strings.ToUpper(sa[:1]) + sa[1:],
-		"system:serviceaccount:" + ns + "x:" + sa, "system:serviceaccount:x" + ns + ":" + sa, "system:serviceaccount:" + sa + ":" + ns, "system:serviceaccount:" + ns + ":x" + sa,
-		"system:serviceaccount:" + ns + ":" + sa[:1] + "?" + sa[min(2, len(sa)):], "system:serviceaccount:" + ns + ":${aws:username}", "system:serviceaccounts:" + ns + ":" + sa, "system:node:" + ns,
+		"", "*", "system:serviceaccount:*", "system:serviceaccount:*:*", "system:serviceaccount:" + ns + ":*", "system:serviceaccount:*:" + sa,
+		"system:serviceaccount:" + ns + ":",
+		"system:serviceaccount:" + ns, t.subject + "x", t.subject + "*", t.subject + ":", t.subject + " ", "x" + t.subject,
+		t.subject[:len(t.subject)-1], t.subject[1:],
+		strings.ToUpper(t.subject), strings.Replace(t.subject, ns, strings.ToUpper(ns), 1),
+		"system:serviceaccount:" + ns + ":" + strings.ToUpper(sa[:1]) + sa[1:],
+		"system:serviceaccount:" + ns + "x:" + sa, "system:serviceaccount:x" + ns + ":" + sa, "system:serviceaccount:" + sa + ":" + ns,
+		"system:serviceaccount:" + ns + ":x" + sa,
+		"system:serviceaccount:" + ns + ":" + sa[:1] + "?" + sa[min(2, len(sa)):], "system:serviceaccount:" + ns + ":${aws:username}",
+		"system:serviceaccounts:" + ns + ":" + sa, "system:node:" + ns,
 	} {
 		list = append(list, token{t.issuer, subject, t.audience})
 	}
-	for _, issuer := range append([]string{t.issuer + "/", t.issuer + "x", strings.TrimSuffix(t.issuer, "/"), t.issuer[:len(t.issuer)-1], "http" + strings.TrimPrefix(t.issuer, "https"), strings.ToUpper(t.issuer)}, issuers...) {
+	for _, issuer := range append([]string{t.issuer + "/", t.issuer + "x", strings.TrimSuffix(t.issuer, "/"), t.issuer[:len(t.issuer)-1],
+		"http" + strings.TrimPrefix(t.issuer, "https"), strings.ToUpper(t.issuer)}, issuers...) {
 		list = append(list, token{issuer, t.subject, t.audience})
 	}
 	for _, audience := range append([]string{"", "*", t.audience + "x", t.audience[1:], strings.ToUpper(t.audience), t.issuer}, audiences...) {
@@ -166,7 +186,11 @@ func around(t token) []token {
 // ask is the token as the condition keys that STS makes of it.
 func (t token) ask() ask {
 	host := strings.TrimPrefix(t.issuer, "https://")
-	a := ask{action: "sts:AssumeRoleWithWebIdentity", federated: "arn:aws:iam::" + accountID + ":oidc-provider/" + host, keys: map[string]string{}}
+	a := ask{
+		action:    "sts:AssumeRoleWithWebIdentity",
+		federated: "arn:aws:iam::" + accountID + ":oidc-provider/" + host,
+		keys:      map[string]string{},
+	}
 	for claim, value := range map[string]string{"sub": t.subject, "aud": t.audience} {
 		if value != "" {
 			a.keys[strings.ToLower(host)+":"+claim] = value
@@ -229,7 +253,15 @@ func neverWider(t *testing.T, scope string) {
 						case !q.granted && (!existed || !q.remembered):
 							t.Fatalf("policy %d, destination %s: %s lets in %+v\n%s\n%s", n, destination.Name, role, q.token, d.text, text)
 						case !own && (!existed || i == len(texts)-1):
-							t.Fatalf("policy %d, destination %s: %s, which is not its role, lets in %+v\n%s\n%s", n, destination.Name, role, q.token, d.text, text)
+							t.Fatalf(
+								"policy %d, destination %s: %s, which is not its role, lets in %+v\n%s\n%s",
+								n,
+								destination.Name,
+								role,
+								q.token,
+								d.text,
+								text,
+							)
 						}
 					}
 					if n%everyNth < 2 && len(made.Changes) > 0 {
@@ -239,7 +271,14 @@ func neverWider(t *testing.T, scope string) {
 			}
 			for _, q := range tokens {
 				if q.granted && !open[q.token] {
-					t.Fatalf("policy %d: the role for destination %s does not let in %+v\n%s\n%s", n, destination.Name, q.token, d.text, made)
+					t.Fatalf(
+						"policy %d: the role for destination %s does not let in %+v\n%s\n%s",
+						n,
+						destination.Name,
+						q.token,
+						d.text,
+						made,
+					)
 				}
 			}
 		}
@@ -314,23 +353,39 @@ func (d drawn) found(p *policy.Policy, random *rand.Rand) plan.Account {
 	host := strings.TrimPrefix(d.issuer, "https://")
 	provider := func(host string) string { return "arn:aws:iam::" + accountID + ":oidc-provider/" + host }
 	statement := func(principal, condition string) string {
-		return `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":` + principal + `,"Action":"sts:AssumeRoleWithWebIdentity","Condition":` + condition + `}]}`
+		return `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":` + principal +
+			`,"Action":"sts:AssumeRoleWithWebIdentity","Condition":` + condition + `}]}`
 	}
 	federated := func(host string) string { return `{"Federated":"` + provider(host) + `"}` }
 	documents := []string{
-		"", "not JSON", adminsTrust,
+		"",
+		"not JSON",
+		adminsTrust,
 		statement(`"*"`, `{}`),
 		statement(federated(host), `{}`),
 		statement(federated(host), `{"StringEquals":{"`+host+`:aud":"`+d.audience+`"}}`),
 		statement(federated(host), `{"StringLike":{"`+host+`:sub":"system:serviceaccount:*"}}`),
-		statement(federated(host), `{"StringEquals":{"`+host+`:aud":"`+d.audience+`","`+host+`:sub":["system:serviceaccount:*:*","*","system:serviceaccount:team-a:prometheus","system:serviceaccount:kube-system:default","alice"]}}`),
-		statement(federated(host), `{"StringEquals":{"`+host+`:sub":["system:serviceaccount:team-a:prometheus","system:serviceaccount:b:a-prometheus"]}}`),
-		statement(federated(host), `{"StringEqualsIfExists":{"`+host+`:aud":"`+d.audience+`","`+host+`:sub":["system:serviceaccount:monitoring:prometheus"]}}`),
+		statement(
+			federated(host),
+			`{"StringEquals":{"`+host+`:aud":"`+d.audience+`","`+host+`:sub":["system:serviceaccount:*:*","*",`+
+				`"system:serviceaccount:team-a:prometheus","system:serviceaccount:kube-system:default","alice"]}}`,
+		),
+		statement(
+			federated(host),
+			`{"StringEquals":{"`+host+`:sub":["system:serviceaccount:team-a:prometheus","system:serviceaccount:b:a-prometheus"]}}`,
+		),
+		statement(
+			federated(host),
+			`{"StringEqualsIfExists":{"`+host+`:aud":"`+d.audience+`","`+host+`:sub":["system:serviceaccount:monitoring:prometheus"]}}`,
+		),
 		statement(federated("example.com"), `{"StringEquals":{"example.com:sub":"system:serviceaccount:team-a:prometheus"}}`),
 	}
 	account := plan.Account{Roles: map[string]plan.Role{}}
 	if random.Intn(2) == 0 {
-		account.Provider = &plan.Provider{Audiences: []string{d.audience}, Tags: map[string]string{plan.TagOwner: policy.Owner("dev", policy.Issuer(d.issuer))}}
+		account.Provider = &plan.Provider{
+			Audiences: []string{d.audience},
+			Tags:      map[string]string{plan.TagOwner: policy.Owner("dev", policy.Issuer(d.issuer))},
+		}
 	}
 	// Roles of either scope, whichever the policy has.
 	add := func(arn policy.ARN, destination policy.Destination) {
@@ -349,7 +404,8 @@ func (d drawn) found(p *policy.Policy, random *rand.Rand) plan.Account {
 	}
 	for _, destination := range p.Destinations {
 		add(p.Role(destination), destination)
-		for _, s := range []policy.Subject{{Namespace: "team-a", ServiceAccount: "prometheus"}, {Namespace: "b", ServiceAccount: "a-prometheus"}, {Namespace: "monitoring", ServiceAccount: "prometheus"}} {
+		for _, s := range []policy.Subject{{Namespace: "team-a", ServiceAccount: "prometheus"},
+			{Namespace: "b", ServiceAccount: "a-prometheus"}, {Namespace: "monitoring", ServiceAccount: "prometheus"}} {
 			if random.Intn(2) == 0 {
 				add(p.ServiceAccountRole(destination, s), destination)
 			}
@@ -380,7 +436,9 @@ func newJudge(t *testing.T) *judge {
 		}
 		j.signers[issuer] = awstest.NewSigner(issuer, jose.ES256)
 		f.must(f.cloud.RegisterIssuer(issuer, j.signers[issuer], awstest.PublicCA))
-		f.must(j.admin.CreateOpenIDConnectProvider(t.Context(), &iam.CreateOpenIDConnectProviderInput{Url: &issuer, ClientIDList: audiences}))
+		f.must(
+			j.admin.CreateOpenIDConnectProvider(t.Context(), &iam.CreateOpenIDConnectProviderInput{Url: &issuer, ClientIDList: audiences}),
+		)
 	}
 	return j
 }
@@ -402,7 +460,10 @@ func (j *judge) confirm(trust string, d document, tokens []question) (shown int)
 		want, err := d.allows(q.ask)
 		j.must(nil, err)
 		_, err = j.sts.AssumeRoleWithWebIdentity(j.Context(), &sts.AssumeRoleWithWebIdentityInput{
-			RoleArn: role.Role.Arn, RoleSessionName: aws.String("judge"), WebIdentityToken: aws.String(signer.Token(q.subject, q.audience))})
+			RoleArn:          role.Role.Arn,
+			RoleSessionName:  aws.String("judge"),
+			WebIdentityToken: aws.String(signer.Token(q.subject, q.audience)),
+		})
 		var answer smithy.APIError
 		if err != nil && !errors.As(err, &answer) {
 			j.Fatal(err)

@@ -59,7 +59,10 @@ func Check(needs map[string]string) error {
 		return fmt.Errorf("a node takes Linux, and this is %s", runtime.GOOS)
 	}
 	if os.Geteuid() != 0 {
-		errs = append(errs, errors.New("not root: containers, their network and their mounts take root; run it with sudo, or leave it to CI"))
+		errs = append(
+			errs,
+			errors.New("not root: containers, their network and their mounts take root; run it with sudo, or leave it to CI"),
+		)
 	}
 	if m := Find(needs); len(m.Programs) > 0 {
 		errs = append(errs, fmt.Errorf("missing: %s; on Debian and Ubuntu: apt-get install -y --no-install-recommends %s",

@@ -16,8 +16,10 @@ import (
 // of the text is a file: its mode, path and content.
 func FuzzWrite(f *testing.F) {
 	for _, lines := range []string{
-		"", "644 prometheus.yml a", "600 a x\n440 b/c y\n400 b/d/e z", "644 a x\n644 a/b y", "644 ../../outside x", "644 /etc/x y", "644 ..data x",
-		"644 ..data_tmp/x y", "000 a b", "777 a/../b c", "644 mounted/x y", "644 mounted x", "644 . x", "644 a// b", "644 " + strings.Repeat("d/", 40) + "f x",
+		"", "644 prometheus.yml a", "600 a x\n440 b/c y\n400 b/d/e z", "644 a x\n644 a/b y", "644 ../../outside x", "644 /etc/x y",
+		"644 ..data x",
+		"644 ..data_tmp/x y", "000 a b", "777 a/../b c", "644 mounted/x y", "644 mounted x", "644 . x", "644 a// b",
+		"644 " + strings.Repeat("d/", 40) + "f x",
 	} {
 		f.Add(lines, "644 prometheus.yml before")
 		f.Add("644 a before\n644 b/c before", lines)
@@ -49,7 +51,11 @@ func FuzzWrite(f *testing.F) {
 				if readErr != nil {
 					t.Fatalf("%v after %v", readErr, err)
 				}
-				if !maps.EqualFunc(files, got, func(a, b mirror.File) bool { return a.Mode == b.Mode && string(a.Content) == string(b.Content) }) {
+				if !maps.EqualFunc(
+					files,
+					got,
+					func(a, b mirror.File) bool { return a.Mode == b.Mode && string(a.Content) == string(b.Content) },
+				) {
 					t.Errorf("want %v, got %v; write: %v", files, got, err)
 				}
 			}

@@ -83,7 +83,12 @@ func NewClient(o Options) (*Client, error) {
 		}
 		transport.TLSClientConfig.RootCAs = roots
 	}
-	return &Client{options: o, seconds: int32(min(max(o.Seconds, 1), longest)), http: &http.Client{Transport: transport}, capped: map[string]bool{}}, nil
+	return &Client{
+		options: o,
+		seconds: int32(min(max(o.Seconds, 1), longest)),
+		http:    &http.Client{Transport: transport},
+		capped:  map[string]bool{},
+	}, nil
 }
 
 // Obtain makes one attempt at a session: role is assumed with the token, and
@@ -152,7 +157,11 @@ func (c *Client) chained(ctx context.Context, region, role string, first Session
 	defer cancel()
 	begin := time.Now()
 	credentials := aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
-		return aws.Credentials{AccessKeyID: first.AccessKeyID, SecretAccessKey: first.SecretAccessKey, SessionToken: first.SessionToken}, nil
+		return aws.Credentials{
+			AccessKeyID:     first.AccessKeyID,
+			SecretAccessKey: first.SecretAccessKey,
+			SessionToken:    first.SessionToken,
+		}, nil
 	})
 	out, err := c.sts(region, credentials).AssumeRole(ctx, &sts.AssumeRoleInput{
 		RoleArn: &role, RoleSessionName: &c.options.Name, DurationSeconds: &seconds,
@@ -175,7 +184,8 @@ func (c *Client) sts(region string, credentials aws.CredentialsProvider) *sts.Cl
 // this machine's with the duration that was asked for. A machine whose clock is
 // behind would otherwise believe in a session that is over.
 func newSession(c *types.Credentials, begin time.Time, seconds int32) (Session, error) {
-	if c == nil || aws.ToString(c.AccessKeyId) == "" || aws.ToString(c.SecretAccessKey) == "" || aws.ToString(c.SessionToken) == "" || c.Expiration == nil {
+	if c == nil || aws.ToString(c.AccessKeyId) == "" || aws.ToString(c.SecretAccessKey) == "" || aws.ToString(c.SessionToken) == "" ||
+		c.Expiration == nil {
 		return Session{}, errors.New("STS answered without credentials")
 	}
 	expires := begin.Add(time.Duration(seconds) * time.Second)

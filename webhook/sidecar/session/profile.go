@@ -34,7 +34,14 @@ func WriteProfiles(path string, profiles []Profile, o Options) error {
 		fmt.Fprintf(&b, "[services %s]\nsts =\n  endpoint_url = %s\n\n", services, o.Endpoint)
 	}
 	section := func(name, region string, lines ...string) {
-		fmt.Fprintf(&b, "[profile %s]\n%s\nrole_session_name = %s\nregion = %s\nsts_regional_endpoints = regional\n", name, strings.Join(lines, "\n"), o.Name, region)
+		fmt.Fprintf(
+			&b,
+			"[profile %s]\n%s\nrole_session_name = %s\nregion = %s\nsts_regional_endpoints = regional\n",
+			name,
+			strings.Join(lines, "\n"),
+			o.Name,
+			region,
+		)
 		if o.Endpoint != "" {
 			fmt.Fprintf(&b, "services = %s\n", services)
 		}

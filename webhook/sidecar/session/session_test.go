@@ -82,7 +82,13 @@ func TestPause(t *testing.T) {
 
 func some(key string) session.Session {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 678, time.UTC)
-	return session.Session{AccessKeyID: key, SecretAccessKey: "s/+=" + key, SessionToken: "t/+==" + key, Obtained: at, Expires: at.Add(time.Hour)}
+	return session.Session{
+		AccessKeyID:     key,
+		SecretAccessKey: "s/+=" + key,
+		SessionToken:    "t/+==" + key,
+		Obtained:        at,
+		Expires:         at.Add(time.Hour),
+	}
 }
 
 func TestStore(t *testing.T) {
@@ -170,8 +176,11 @@ func TestSDKReadsTheFile(t *testing.T) {
 			}
 			want := some(key)
 			got := session.Session{
-				AccessKeyID: read.Credentials.AccessKeyID, SecretAccessKey: read.Credentials.SecretAccessKey, SessionToken: read.Credentials.SessionToken,
-				Obtained: want.Obtained, Expires: want.Expires,
+				AccessKeyID:     read.Credentials.AccessKeyID,
+				SecretAccessKey: read.Credentials.SecretAccessKey,
+				SessionToken:    read.Credentials.SessionToken,
+				Obtained:        want.Obtained,
+				Expires:         want.Expires,
 			}
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("%s as %s (-want +got):\n%s", profile, as, diff)
@@ -186,7 +195,8 @@ func TestStoreFailures(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, bad := range []session.Session{{}, {AccessKeyID: "a\nb", SecretAccessKey: "s", SessionToken: "t"}, {AccessKeyID: "a", SecretAccessKey: "s"}} {
+	for _, bad := range []session.Session{{}, {AccessKeyID: "a\nb", SecretAccessKey: "s", SessionToken: "t"},
+		{AccessKeyID: "a", SecretAccessKey: "s"}} {
 		if err := store.Put("p", bad); err == nil {
 			t.Errorf("%+v is written", bad)
 		}

@@ -157,15 +157,50 @@ func (p *page) putCheck(c check.Check, status check.Status, findings []check.Fin
 }
 
 func (p *page) putDiagram(d diagram) {
-	p.put("<svg class=\"%v\" viewBox=\"0 0 %v %v\" role=\"img\" aria-label=\"Sequence of the steps from policy to samples, each in the colour of its checks\">\n", d.Class, d.Width, d.Height)
+	p.put(
+		"<svg class=\"%v\" viewBox=\"0 0 %v %v\" role=\"img\" aria-label=\"Sequence of the steps from policy to samples, each in the "+
+			"colour of its checks\">\n",
+		d.Class,
+		d.Width,
+		d.Height,
+	)
 	for _, l := range d.Lanes {
-		p.put("<line class=\"lane\" x1=\"%v\" y1=\"26\" x2=\"%v\" y2=\"%v\"/><text class=\"participant\" x=\"%v\" y=\"14\" text-anchor=\"middle\">%v</text>\n", l.X, l.X, l.Bottom, l.X, l.Name)
+		p.put(
+			"<line class=\"lane\" x1=\"%v\" y1=\"26\" x2=\"%v\" y2=\"%v\"/><text class=\"participant\" x=\"%v\" y=\"14\" "+
+				"text-anchor=\"middle\">%v</text>\n",
+			l.X,
+			l.X,
+			l.Bottom,
+			l.X,
+			l.Name,
+		)
 	}
 	for _, s := range d.Steps {
-		p.put("<g class=\"%v\" data-step=\"%v\" data-status=\"%v\"><a href=\"#check-%v\"><title>%v</title>\n", s.Status, s.Number, s.Status, s.Check, s.Title)
-		p.put("<circle class=\"dot\" cx=\"%v\" cy=\"%v\" r=\"9\"/><text class=\"number\" x=\"%v\" y=\"%v\" text-anchor=\"middle\">%v</text>\n", s.DotX, s.DotY, s.DotX, s.NumberY, s.Number)
+		p.put(
+			"<g class=\"%v\" data-step=\"%v\" data-status=\"%v\"><a href=\"#check-%v\"><title>%v</title>\n",
+			s.Status,
+			s.Number,
+			s.Status,
+			s.Check,
+			s.Title,
+		)
+		p.put(
+			"<circle class=\"dot\" cx=\"%v\" cy=\"%v\" r=\"9\"/><text class=\"number\" x=\"%v\" y=\"%v\" text-anchor=\"middle\">%v</text>\n",
+			s.DotX,
+			s.DotY,
+			s.DotX,
+			s.NumberY,
+			s.Number,
+		)
 		p.put("<text class=\"label\" x=\"%v\" y=\"%v\">%v</text>\n", s.TextX, s.TextY, s.Label)
-		p.put("<line class=\"step\" x1=\"%v\" y1=\"%v\" x2=\"%v\" y2=\"%v\"/><polygon class=\"head\" points=\"%v\"/>\n", s.From, s.Y, s.To, s.Y, s.Head)
+		p.put(
+			"<line class=\"step\" x1=\"%v\" y1=\"%v\" x2=\"%v\" y2=\"%v\"/><polygon class=\"head\" points=\"%v\"/>\n",
+			s.From,
+			s.Y,
+			s.To,
+			s.Y,
+			s.Head,
+		)
 		if s.Cross != "" {
 			p.put("<path class=\"cross\" d=\"%v\"/>", s.Cross)
 		}
