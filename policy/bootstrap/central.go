@@ -12,19 +12,19 @@ import (
 	"github.com/ampbridge/ampbridge/policy/plan"
 )
 
-// SyncAudience is that of sync's own token, whatever the sidecars' is.
+// SyncAudience is the audience of sync's own token. The sidecars' tokens may have another.
 const SyncAudience = "sts.amazonaws.com"
 
-// Input is all that the central part depends on.
+// Input is everything that the central part depends on.
 type Input struct {
 	Policy *policy.Policy
 	Issuer policy.Issuer
-	// Account is the one that it is about.
+	// Account is the account to prepare.
 	Account string
 	// Sync is sync's service account.
 	Sync policy.Subject
-	// Home is the account whose role sync gets with its own token; it assumes the
-	// roles of others from there. Empty: [Home] says which.
+	// Home is the account in which sync assumes a role with its own token; from there it
+	// assumes the roles of other accounts. Empty: the one that [Home] returns.
 	Home string
 	// Aliases of new workspaces, by destination; by default the destination's name.
 	Aliases map[string]string
@@ -40,8 +40,8 @@ type Central struct {
 	Account string
 	// Workspaces are those of the account's destinations.
 	Workspaces []Workspace
-	// Provider is zero where the policy leaves trust to somebody else; Boundary
-	// too, and where it is one of AWS's own; Sync too.
+	// Provider, Boundary and Sync are zero if sync does not manage trust. Boundary is
+	// also zero if it is a policy of AWS's own.
 	Provider  policy.ARN
 	Audiences []string
 	// Thumbprints are those of cluster.issuerCA.
@@ -54,7 +54,7 @@ type Central struct {
 	Tags map[string]string
 }
 
-// Workspace is one that a destination writes to.
+// Workspace is a workspace that a destination writes to.
 type Workspace struct {
 	Destination string
 	// ARN of a new one is a placeholder.
@@ -74,7 +74,7 @@ type SyncRole struct {
 // tagSyntax is IAM's; AMP takes more.
 var tagSyntax = regexp.MustCompile(`^[\p{L}\p{Z}\p{N}_.:/=+\-@]*$`)
 
-// Accounts are those of the policy's destinations, in its order.
+// Accounts returns the accounts of the policy's destinations, in their order.
 func Accounts(p *policy.Policy) []string {
 	var list []string
 	for _, d := range p.Destinations {
@@ -121,8 +121,8 @@ func syncRole(p *policy.Policy, account string) policy.ARN {
 	return policy.ARN{}
 }
 
-// role is sync's in an account: the one that the policy names, or the cluster's.
-// It lies outside of the path, and has none of the names, that sync may change.
+// role returns sync's role in an account: the one that the policy names, or the
+// cluster's. Sync has no permission to change a role with its path and name.
 func role(p *policy.Policy, partition, account string) policy.ARN {
 	if named := syncRole(p, account); !named.IsZero() {
 		return named
@@ -131,7 +131,7 @@ func role(p *policy.Policy, partition, account string) policy.ARN {
 	return policy.ARN{Partition: partition, Service: "iam", Account: account, Resource: "role/" + name}
 }
 
-// Desired is what the account needs. The error names what the policy lacks.
+// Desired returns what the account needs. The error names what the policy lacks.
 func Desired(in Input) (Central, error) {
 	c := Central{
 		Cluster: in.Policy.Cluster.Name, Issuer: in.Issuer, Account: in.Account, Owner: policy.Owner(in.Policy.Cluster.Name, in.Issuer),
@@ -261,7 +261,7 @@ func (c *Central) workspaces(in Input) error {
 	return nil
 }
 
-// Resolve is the policy with the ARNs of workspaces that were made, by their
+// Resolve returns the policy with the ARNs of created workspaces instead of their
 // placeholders.
 func Resolve(p *policy.Policy, made map[string]policy.Workspace) *policy.Policy {
 	resolved := *p

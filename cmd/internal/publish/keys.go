@@ -168,7 +168,7 @@ func (k Key) checkEC() error {
 	return nil
 }
 
-// algorithm is what the key's tokens are signed with, where it does not say so.
+// algorithm returns the algorithm of the key, or the default one of its type if it names none.
 func (k Key) algorithm() string {
 	switch {
 	case k.Algorithm != "":
@@ -179,7 +179,7 @@ func (k Key) algorithm() string {
 	return rsaAlgorithms[0]
 }
 
-// same tells whether two are one key, whatever their names.
+// same reports whether two are the same key, no matter what their ids are.
 func (k Key) same(other Key) bool {
 	return k.Type == other.Type && k.N == other.N && k.E == other.E && k.Curve == other.Curve && k.X == other.X && k.Y == other.Y
 }
