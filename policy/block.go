@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -114,7 +115,7 @@ func (d Destination) Block(cluster string) Block {
 // would lose all but one's samples.
 func (b Block) WithReplica(pod string) Block {
 	operators := "prometheus_replica"
-	b.WriteRelabelConfigs = append(b.WriteRelabelConfigs[:len(b.WriteRelabelConfigs):len(b.WriteRelabelConfigs)],
+	b.WriteRelabelConfigs = append(slices.Clip(b.WriteRelabelConfigs),
 		BlockRelabel{TargetLabel: "__replica__", Replacement: &pod},
 		BlockRelabel{Regex: &operators, Action: "labeldrop"},
 	)

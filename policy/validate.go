@@ -5,7 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
-	"net"
+	"net/netip"
 	"net/url"
 	"regexp"
 	"slices"
@@ -328,8 +328,8 @@ func (v *validation) endpoint(path, endpoint string) {
 		v.require(false, path, "%q is not an endpoint: write https://<host>, without a path", endpoint)
 		return
 	}
-	ip := net.ParseIP(u.Hostname())
-	loopback := u.Hostname() == "localhost" || (ip != nil && ip.IsLoopback())
+	ip, err := netip.ParseAddr(u.Hostname())
+	loopback := u.Hostname() == "localhost" || (err == nil && ip.IsLoopback())
 	v.require(u.Scheme == "https" || (u.Scheme == "http" && loopback), path, "%q is not encrypted: write https://", endpoint)
 }
 

@@ -3,7 +3,6 @@ package webhook_test
 import (
 	"bytes"
 	"context"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -31,7 +30,7 @@ func BenchmarkPod(b *testing.B) {
 			body := encode(b, podRequest(b, operatorPod, bench.edit))
 			handler := webhook.PodHandler(policy.InjectionEnabled, webhook.Dependencies{
 				Policy: func() *policy.Policy { return p }, Cluster: answering{}, Image: image,
-				Metrics: webhook.NewMetrics(prometheus.NewRegistry()), Logger: slog.New(slog.NewJSONHandler(io.Discard, nil)),
+				Metrics: webhook.NewMetrics(prometheus.NewRegistry()), Logger: slog.New(slog.DiscardHandler),
 			})
 			b.SetBytes(int64(len(body)))
 			b.ReportAllocs()

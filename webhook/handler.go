@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"time"
 
@@ -143,10 +144,8 @@ func accepts(wanted string, operations []string, kind groupVersionKind, subResou
 	if kind != (groupVersionKind{Version: "v1", Kind: wanted}) || subResource != "" {
 		return refuse(http.StatusBadRequest, "this path takes objects of kind %s, version v1", wanted)
 	}
-	for _, o := range operations {
-		if o == operation {
-			return nil
-		}
+	if slices.Contains(operations, operation) {
+		return nil
 	}
 	return refuse(http.StatusBadRequest, "this path takes the operations %v", operations)
 }

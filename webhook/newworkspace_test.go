@@ -1,7 +1,6 @@
 package webhook_test
 
 import (
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -26,7 +25,7 @@ func TestNewWorkspaceIsRefused(t *testing.T) {
 	); err != nil {
 		t.Fatal(err)
 	}
-	source := webhook.WatchPolicy(file, nil, webhook.NewMetrics(prometheus.NewRegistry()), slog.New(slog.NewJSONHandler(io.Discard, nil)))
+	source := webhook.WatchPolicy(file, nil, webhook.NewMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler))
 	if err := source.Err(); source.Current() != nil || err == nil ||
 		!strings.Contains(err.Error(), "destinations[0].workspace: is ws-new") {
 		t.Errorf("got %v, %v", source.Current(), err)

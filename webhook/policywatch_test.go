@@ -90,7 +90,7 @@ func TestPolicySurvivesAMissingFile(t *testing.T) {
 // publish writes policy.yaml as the kubelet does.
 func publish(t *testing.T, dir string, content []byte) {
 	t.Helper()
-	version, err := os.MkdirTemp(dir, "..version-")
+	version, err := os.MkdirTemp(dir, "..version-") //nolint:usetesting // in the folder of the volume
 	if err != nil {
 		t.Fatal(err)
 	}

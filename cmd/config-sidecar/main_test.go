@@ -50,7 +50,7 @@ type pod struct {
 
 func newPod(t *testing.T) *pod {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "pod") // t.TempDir's parent is closed to other users
+	dir, err := os.MkdirTemp("", "pod") //nolint:usetesting // t.TempDir's parent is closed to other users
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,8 +9,8 @@
 //	no role                              a subject                create the role, put its permissions
 //	no role                              no subject               none, with a note
 //	role of another owner                any                      refused, with the fix
-//	role trusts a subject                subject not granted      remove the subject, before all else
-//	role trusts a subject                subject opted out        remove the subject, before all else
+//	role trusts a subject                not granted              remove the subject, before all else
+//	role trusts a subject                opted out                remove the subject, before all else
 //	role trusts a subject                granted, not seen        none until trust.pruneAfter, then remove
 //	role trusts no such subject          granted, asks for it     add the subject, after all else is right
 //	trust document in another form       any                      replace it, before all else
@@ -20,7 +20,7 @@
 //	role of the other trust.roleScope    subjects have moved      close it, after all else has succeeded
 //	workspace does not exist             a new subject            refused; the role stays as it is
 //	no provider                          a role trusts a subject  create the provider
-//	provider of another owner            a role trusts a subject  refused, with the fix
+//	another owner's provider             a role trusts a subject  refused, with the fix
 //	provider without an owner            a role trusts a subject  used as it is, with a note
 //	audience, thumbprints, tags differ   the policy's             add or replace them
 //

@@ -374,7 +374,7 @@ func TestScopesComeToTheSame(t *testing.T) {
 			accounts = carryOut(Compute(in), accounts)
 			got := map[string]bool{}
 			for _, subjects := range whoTrusts(t, accounts[account]) {
-				for _, name := range strings.Fields(subjects) {
+				for name := range strings.FieldsSeq(subjects) {
 					if got[name] {
 						t.Fatalf("run %d, step %d: two roles trust %s", i, step, name)
 					}

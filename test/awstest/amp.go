@@ -130,9 +130,7 @@ func (c *Cloud) serveAMP(w http.ResponseWriter, r *http.Request, body []byte) {
 		reset(w)
 		return
 	}
-	for name, value := range answer.header {
-		w.Header()[name] = value
-	}
+	maps.Copy(w.Header(), answer.header)
 	w.WriteHeader(answer.status)
 	_, _ = w.Write(answer.body) // the client went away
 }

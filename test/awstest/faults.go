@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -132,8 +133,8 @@ func (f *faults) remove(i *Injection) {
 func (f *faults) find(target, account string) *Injection {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for n := len(f.active) - 1; n >= 0; n-- {
-		i := f.active[n]
+	for _, i := range slices.Backward(f.active) {
+
 		if (i.account == "" || i.account == account) && glob(strings.ToLower(i.target), strings.ToLower(target)) &&
 			(i.fault.times == 0 || i.hits < i.fault.times) {
 			i.hits++

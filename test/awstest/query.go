@@ -32,8 +32,7 @@ func apiErrf(status int, code, format string, args ...any) error {
 
 // asAPIError is err itself, or an internal failure where the double went wrong.
 func asAPIError(err error) *apiError {
-	var e *apiError
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*apiError](err); ok {
 		return e
 	}
 	return &apiError{http.StatusInternalServerError, "InternalFailure", err.Error()}

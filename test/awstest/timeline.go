@@ -1,6 +1,9 @@
 package awstest
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // timeline keeps every version of an entity of IAM with the moment it was
 // written, so that a reader can be shown the world as it was a while ago.
@@ -32,9 +35,9 @@ func (t *timeline[T]) seen(at time.Time) *T {
 	if t == nil {
 		return nil
 	}
-	for i := len(t.versions) - 1; i >= 0; i-- {
-		if !t.versions[i].at.After(at) {
-			return t.versions[i].value
+	for _, v := range slices.Backward(t.versions) {
+		if !v.at.After(at) {
+			return v.value
 		}
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"math/rand"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
@@ -240,18 +241,19 @@ type simulatedCluster struct {
 
 func newSimulatedCluster(s *simulation, n int, account string) *simulatedCluster {
 	name := fmt.Sprintf("cluster-%03d", n)
-	text := fmt.Sprintf(
+	var text strings.Builder
+	text.WriteString(fmt.Sprintf(
 		"apiVersion: ampbridge.io/v1alpha1\nkind: Policy\ncluster: {name: %s}\ntrust: {permissionsBoundary: "+
 			"\"arn:aws:iam::%s:policy/boundary\"}\ndestinations:\n",
 		name,
 		account,
-	)
+	))
 	for d := range simulatedDestinations {
-		text += fmt.Sprintf("- {name: destination-%d, workspace: \"arn:aws:aps:eu-west-1:%s:workspace/ws-%d\"}\n", d, account, d)
+		text.WriteString(fmt.Sprintf("- {name: destination-%d, workspace: \"arn:aws:aps:eu-west-1:%s:workspace/ws-%d\"}\n", d, account, d))
 	}
-	text += "grants:\n- {namespaces: [monitoring], serviceAccounts: [\"prometheus-*\"], destinations: [destination-0, " +
-		"destination-1, destination-2]}\n"
-	p, err := policy.Parse([]byte(text))
+	text.WriteString("grants:\n- {namespaces: [monitoring], serviceAccounts: [\"prometheus-*\"], destinations: [destination-0, " +
+		"destination-1, destination-2]}\n")
+	p, err := policy.Parse([]byte(text.String()))
 	if err != nil {
 		panic(err) // the text is this file's
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -39,9 +40,7 @@ func TestKubernetesSchemas(t *testing.T) {
 	for _, version := range kubernetesVersions {
 		t.Run(version, func(t *testing.T) {
 			known := kubernetesSchemas(t, version)
-			for gvk, s := range custom {
-				known[gvk] = s
-			}
+			maps.Copy(known, custom)
 			for name, args := range forms {
 				all := render(t, append(slices.Clone(args), "--kube-version", version)...)
 				if len(all) < 10 {
@@ -164,10 +163,8 @@ func closed(s *spec.Schema, definitions map[string]*spec.Schema, above []string)
 		return nil
 	}
 	if ref := strings.TrimPrefix(s.Ref.String(), "#/definitions/"); ref != "" {
-		for _, r := range above {
-			if r == ref {
-				return &spec.Schema{}
-			}
+		if slices.Contains(above, ref) {
+			return &spec.Schema{}
 		}
 		switch ref {
 		case "io.k8s.apimachinery.pkg.api.resource.Quantity", "io.k8s.apimachinery.pkg.util.intstr.IntOrString":

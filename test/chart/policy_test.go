@@ -61,8 +61,8 @@ func goFields(typ reflect.Type, path string, all *[]string) {
 	case kind == reflect.Slice:
 		goFields(typ.Elem(), path+"[]", all)
 	case kind == reflect.Struct:
-		for i := range typ.NumField() {
-			goFields(typ.Field(i).Type, path+"."+typ.Field(i).Tag.Get("yaml"), all)
+		for field := range typ.Fields() {
+			goFields(field.Type, path+"."+field.Tag.Get("yaml"), all)
 		}
 	default:
 		*all = append(*all, path+" of an unexpected kind: "+kind.String())

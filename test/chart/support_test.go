@@ -113,7 +113,7 @@ type objects []*unstructured.Unstructured
 func parse(t *testing.T, text string) objects {
 	t.Helper()
 	var all objects
-	for _, document := range strings.Split(text, "\n---\n") {
+	for document := range strings.SplitSeq(text, "\n---\n") {
 		var content map[string]any
 		testkit.Must(t, yaml.UnmarshalStrict([]byte(strings.TrimPrefix(document, "---\n")), &content))
 		if len(content) > 0 {

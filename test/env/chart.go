@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -152,12 +153,8 @@ func (c Chart) pod() (*corev1.Pod, error) {
 			},
 		},
 	}
-	for name, value := range c.Labels {
-		pod.Labels[name] = value
-	}
-	for name, value := range c.Annotations {
-		pod.Annotations[name] = value
-	}
+	maps.Copy(pod.Labels, c.Labels)
+	maps.Copy(pod.Annotations, c.Annotations)
 	if c.Change != nil {
 		c.Change(pod)
 	}

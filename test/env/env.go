@@ -291,8 +291,8 @@ func prometheus(match, path string) kubelet.Image {
 // Close ends what the environment started, the last thing first.
 func (e *Env) Close() error {
 	e.closing.Do(func() {
-		for i := len(e.closers) - 1; i >= 0; i-- {
-			e.closeErr = errors.Join(e.closeErr, e.closers[i]())
+		for _, v := range slices.Backward(e.closers) {
+			e.closeErr = errors.Join(e.closeErr, v())
 		}
 	})
 	return e.closeErr

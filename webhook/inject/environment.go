@@ -195,8 +195,8 @@ func withdraw(pod *Pod, e policy.Entitlement, o Options) []jsonpatch.Operation {
 	if err != nil || a.Reload == sidecarconfig.StartOnly {
 		return p.operations // the SDK of such a Prometheus reads the token
 	}
-	for i := len(c.VolumeMounts) - 1; i >= 0; i-- {
-		if c.VolumeMounts[i].Name == sidecarconfig.VolumeToken {
+	for i, v := range slices.Backward(c.VolumeMounts) {
+		if v.Name == sidecarconfig.VolumeToken {
 			p.remove(at + pointer("volumeMounts", i))
 		}
 	}

@@ -161,8 +161,7 @@ func (i *IAM) counting(options []func(*middleware.Stack) error) []func(*middlewa
 			middleware.Metadata, error) {
 			out, metadata, err := next.HandleFinalize(ctx, in)
 			result := "ok"
-			var answer smithy.APIError
-			if errors.As(err, &answer) {
+			if answer, ok := errors.AsType[smithy.APIError](err); ok {
 				result = answer.ErrorCode()
 			} else if err != nil {
 				result = "no answer"

@@ -49,8 +49,7 @@ func (i *IAM) WorkspaceExists(ctx context.Context, w policy.Workspace) (bool, er
 	config.Region = w.Region
 	_, err := amp.NewFromConfig(config, func(o *amp.Options) { o.APIOptions = i.counting(o.APIOptions) }).
 		DescribeWorkspace(ctx, &amp.DescribeWorkspaceInput{WorkspaceId: aws.String(w.ID())})
-	var answer smithy.APIError
-	if errors.As(err, &answer) {
+	if answer, ok := errors.AsType[smithy.APIError](err); ok {
 		switch answer.ErrorCode() {
 		// An id that AMP would not give to any workspace is invalid to it.
 		case "ResourceNotFoundException", "ValidationException":

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -156,9 +157,7 @@ func (f *fixture) namespace(t *testing.T, name string, injection policy.Injectio
 	if injection != "" {
 		all[policy.LabelInjection] = string(injection)
 	}
-	for k, v := range labels {
-		all[k] = v
-	}
+	maps.Copy(all, labels)
 	testkit.Must(t, f.Namespace(t.Context(), name, all))
 }
 

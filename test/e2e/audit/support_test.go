@@ -5,7 +5,6 @@ package audit_test
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -166,7 +165,7 @@ func (f *fixture) startWebhook(t *testing.T, probe string) {
 			Image:       image,
 			RESTConfig:  f.webhook,
 			Namespace:   home,
-			Logger:      slog.New(slog.NewJSONHandler(io.Discard, nil)),
+			Logger:      slog.New(slog.DiscardHandler),
 		})
 	})
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "probe"}, Spec: template().Spec}

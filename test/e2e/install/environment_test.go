@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -100,9 +101,7 @@ func start(t *testing.T, cloud *awstest.Cloud, workspace policy.Workspace, name,
 	e.workspace = workspace
 	e.must(e.Namespace(t.Context(), systemNamespace, restricted))
 	labels := map[string]string{policy.LabelInjection: string(policy.InjectionEnabled)}
-	for key, value := range restricted {
-		labels[key] = value
-	}
+	maps.Copy(labels, restricted)
 	e.must(e.Namespace(t.Context(), monitoring, labels))
 
 	e.writeValues()

@@ -90,7 +90,7 @@ func buildReloader(t *testing.T) string {
 // objects reads the documents of a YAML file.
 func objects(file []byte) ([]*unstructured.Unstructured, error) {
 	var all []*unstructured.Unstructured
-	for _, document := range strings.Split("\n"+string(file), "\n---") {
+	for document := range strings.SplitSeq("\n"+string(file), "\n---") {
 		object := &unstructured.Unstructured{}
 		if err := yaml.Unmarshal([]byte(document), &object.Object); err != nil {
 			return nil, err

@@ -30,7 +30,7 @@ func FuzzWrite(f *testing.F) {
 		memory = ""
 	}
 	f.Fuzz(func(t *testing.T, first, second string) {
-		root, err := os.MkdirTemp(memory, "mirror")
+		root, err := os.MkdirTemp(memory, "mirror") //nolint:usetesting // t.TempDir is on disk, which is slow
 		if err != nil {
 			t.Fatal(err)
 		}
