@@ -134,7 +134,6 @@ func (f *faults) find(target, account string) *Injection {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, i := range slices.Backward(f.active) {
-
 		if (i.account == "" || i.account == account) && glob(strings.ToLower(i.target), strings.ToLower(target)) &&
 			(i.fault.times == 0 || i.hits < i.fault.times) {
 			i.hits++

@@ -242,14 +242,10 @@ type simulatedCluster struct {
 func newSimulatedCluster(s *simulation, n int, account string) *simulatedCluster {
 	name := fmt.Sprintf("cluster-%03d", n)
 	var text strings.Builder
-	text.WriteString(fmt.Sprintf(
-		"apiVersion: ampbridge.io/v1alpha1\nkind: Policy\ncluster: {name: %s}\ntrust: {permissionsBoundary: "+
-			"\"arn:aws:iam::%s:policy/boundary\"}\ndestinations:\n",
-		name,
-		account,
-	))
+	fmt.Fprintf(&text, "apiVersion: ampbridge.io/v1alpha1\nkind: Policy\ncluster: {name: %s}\ntrust: {permissionsBoundary: "+
+			"\"arn:aws:iam::%s:policy/boundary\"}\ndestinations:\n", name, account)
 	for d := range simulatedDestinations {
-		text.WriteString(fmt.Sprintf("- {name: destination-%d, workspace: \"arn:aws:aps:eu-west-1:%s:workspace/ws-%d\"}\n", d, account, d))
+		fmt.Fprintf(&text, "- {name: destination-%d, workspace: \"arn:aws:aps:eu-west-1:%s:workspace/ws-%d\"}\n", d, account, d)
 	}
 	text.WriteString("grants:\n- {namespaces: [monitoring], serviceAccounts: [\"prometheus-*\"], destinations: [destination-0, " +
 		"destination-1, destination-2]}\n")

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -120,7 +119,7 @@ func (f *fixture) apply(t *testing.T, files ...string) {
 	for _, file := range files {
 		data, err := os.ReadFile(file)
 		testkit.Must(t, err)
-		for _, document := range bytes.Split(data, []byte("\n---\n")) {
+		for document := range bytes.SplitSeq(data, []byte("\n---\n")) {
 			object := &unstructured.Unstructured{}
 			testkit.Must(t, yaml.Unmarshal(document, &object.Object))
 			if len(object.Object) > 0 {
@@ -244,7 +243,7 @@ func (f *fixture) startWebhook(t *testing.T) {
 	run(t, "webhook", func(ctx context.Context) error {
 		return webhook.Run(ctx, webhook.Options{
 			Addr: f.addr, HealthAddr: testkit.FreeAddr(t), MetricsAddr: testkit.FreeAddr(t), CertDir: dir, PolicyFile: policyFile,
-			Image: "registry.example.com/ampbridge:v1", RESTConfig: f.Config(), Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+			Image: "registry.example.com/ampbridge:v1", RESTConfig: f.Config(), Logger: slog.New(slog.DiscardHandler),
 		})
 	})
 }

@@ -7,7 +7,7 @@ import (
 )
 
 // node is a piece of YAML whose style is still open.
-type node interface{}
+type node any
 
 type (
 	mapping []field

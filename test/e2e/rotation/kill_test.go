@@ -26,8 +26,8 @@ import (
 // quick is a rotation that can be made many times.
 var quick = certificates.Timing{Propagation: 500 * time.Millisecond, Retirement: 3 * time.Second, Resync: time.Second}
 
-// keep starts a rotator; stop ends it, and is called by itself at the end.
-func keep(t *testing.T, config *rest.Config, name string) (k *certificates.Rotator, stop func()) {
+// startRotator starts a rotator; stop ends it, and is called by itself at the end.
+func startRotator(t *testing.T, config *rest.Config, name string) (k *certificates.Rotator, stop func()) {
 	t.Helper()
 	k, err := certificates.NewRotator(certificates.Options{
 		Namespace: home, Secret: name, Service: name, Configuration: name, RESTConfig: config, Timing: quick,
@@ -102,7 +102,7 @@ func TestKilledAtEveryWrite(t *testing.T) {
 	}
 	// install leaves a stable certificate behind, made by a replica that is gone.
 	install := func(t *testing.T, name string) []byte {
-		k, stop := keep(t, f.Config(), name)
+		k, stop := startRotator(t, f.Config(), name)
 		testkit.Eventually(t, "stable", func() bool { return f.stable(t, name, name) && k.Ready() == nil })
 		stop()
 		return served(t, k)
@@ -127,7 +127,7 @@ func TestKilledAtEveryWrite(t *testing.T) {
 				f.register(t, name, name)
 				c.prepare(t, name)
 				config, d := watched(0, false)
-				_, stop := keep(t, config, name)
+				_, stop := startRotator(t, config, name)
 				testkit.Eventually(t, "stable", func() bool { return f.stable(t, name, name) })
 				stop()
 				if d.writes != c.writes {
@@ -143,7 +143,7 @@ func TestKilledAtEveryWrite(t *testing.T) {
 						registered := f.configuration(t, name)
 						before := c.prepare(t, name)
 						config, d := watched(at, after)
-						_, stop := keep(t, config, name)
+						_, stop := startRotator(t, config, name)
 						testkit.Eventually(t, "the first replica is killed", func() bool {
 							select {
 							case <-d.dead:
@@ -153,7 +153,7 @@ func TestKilledAtEveryWrite(t *testing.T) {
 							}
 						})
 						stop()
-						k, _ := keep(t, f.Config(), name)
+						k, _ := startRotator(t, f.Config(), name)
 						testkit.Eventually(
 							t,
 							"the second replica is ready, and all is done",
@@ -177,7 +177,7 @@ func TestReplicasAgree(t *testing.T) {
 	f.register(t, name, name)
 	rotators := make([]*certificates.Rotator, 5)
 	for i := range rotators {
-		rotators[i], _ = keep(t, f.Config(), name)
+		rotators[i], _ = startRotator(t, f.Config(), name)
 	}
 	agree := func() bool {
 		for _, k := range rotators {
@@ -214,7 +214,7 @@ func TestForeignSecret(t *testing.T) {
 	f.register(t, name, name)
 	f.createSecret(t, name, map[string][]byte{"password": []byte("1234")})
 	before := f.secret(t, name)
-	k, _ := keep(t, f.Config(), name)
+	k, _ := startRotator(t, f.Config(), name)
 	testkit.Eventually(t, "not ready, and says why and what to do", func() bool {
 		err := k.Ready()
 		return err != nil &&
@@ -242,7 +242,7 @@ func TestEmptySecret(t *testing.T) {
 	f.register(t, name, name)
 	f.createSecret(t, name, nil)
 	before := f.secret(t, name)
-	k, _ := keep(t, f.Config(), name)
+	k, _ := startRotator(t, f.Config(), name)
 	testkit.Eventually(t, "ready", func() bool { return k.Ready() == nil && f.stable(t, name, name) })
 	if after := f.secret(t, name); after.UID != before.UID || after.Labels["helm"] != "yes" {
 		t.Errorf("the Secret is another, or has lost its labels: %v", after.ObjectMeta)
@@ -258,7 +258,7 @@ func TestAPIServerIsLate(t *testing.T) {
 	target := strings.TrimPrefix(config.Host, "https://")
 	addr := testkit.FreeAddr(t)
 	config.Host = "https://" + addr
-	k, _ := keep(t, config, name)
+	k, _ := startRotator(t, config, name)
 	testkit.Eventually(t, "not ready, and says why", func() bool {
 		err := k.Ready()
 		return err != nil && strings.Contains(err.Error(), "no serving certificate is loaded") &&
