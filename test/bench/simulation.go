@@ -243,7 +243,7 @@ func newSimulatedCluster(s *simulation, n int, account string) *simulatedCluster
 	name := fmt.Sprintf("cluster-%03d", n)
 	var text strings.Builder
 	fmt.Fprintf(&text, "apiVersion: ampbridge.io/v1alpha1\nkind: Policy\ncluster: {name: %s}\ntrust: {permissionsBoundary: "+
-			"\"arn:aws:iam::%s:policy/boundary\"}\ndestinations:\n", name, account)
+		"\"arn:aws:iam::%s:policy/boundary\"}\ndestinations:\n", name, account)
 	for d := range simulatedDestinations {
 		fmt.Fprintf(&text, "- {name: destination-%d, workspace: \"arn:aws:aps:eu-west-1:%s:workspace/ws-%d\"}\n", d, account, d)
 	}
