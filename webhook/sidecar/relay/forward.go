@@ -1,0 +1,150 @@
+package relay
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+
+	"github.com/ampbridge/ampbridge/webhook/sidecar/session"
+)
+
+// service is AMP's name in signatures.
+const service = "aps"
+
+// maxAnswer is how much of AMP's answer is passed on, in bytes. Prometheus logs the
+// first line of it.
+const maxAnswer = 16 << 10
+
+// answer is AMP's.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+	// failure is AMP's name for what went wrong; empty: nothing did.
+	failure string
+}
+
+// expired reports whether AMP refuses the session because its time is over. Other
+// refusals stay: an AccessDenied does not go away by trying again.
+func (a answer) expired() bool {
+	return a.status == http.StatusForbidden &&
+		(strings.HasPrefix(a.failure, "ExpiredToken") || strings.Contains(string(a.body), "security token included in the request is expired"))
+}
+
+// forward signs the request and sends it to AMP.
+func (r *Relay) forward(request *http.Request, d *destination, s session.Session, b *body) (answer, error) {
+	ctx, cancel := context.WithTimeout(request.Context(), r.options.Bounds.Forward)
+	defer cancel()
+	// A new request, so that nothing of the old one passes by accident.
+	out := (&http.Request{
+		Method: http.MethodPost, URL: d.target, Host: d.target.Host, Header: http.Header{},
+		ContentLength: int64(len(b.content)),
+		Body:          b.open(),
+		GetBody:       func() (io.ReadCloser, error) { return b.open(), nil },
+	}).WithContext(ctx)
+	copyHeaders(out.Header, request.Header, requestHeaders)
+	if out.Header["User-Agent"] == nil {
+		out.Header.Set("User-Agent", "ampbridge-relay")
+	}
+	sum := sha256.Sum256(b.content)
+	credentials := aws.Credentials{AccessKeyID: s.AccessKeyID, SecretAccessKey: s.SecretAccessKey, SessionToken: s.SessionToken}
+	err := signer.SignHTTP(ctx, credentials, out, hex.EncodeToString(sum[:]), service, d.Region, r.options.Now())
+	if err != nil {
+		_ = out.Body.Close() // it holds the place, and has nothing else to say
+		return answer{}, err
+	}
+	response, err := r.options.Transport.RoundTrip(out)
+	if err != nil {
+		return answer{}, err
+	}
+	defer func() { _ = response.Body.Close() }() // it was read as far as it matters
+	text, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+	if err != nil {
+		return answer{}, err
+	}
+	a := answer{status: response.StatusCode, header: response.Header, body: text}
+	if a.status/100 != 2 {
+		name, _, _ := strings.Cut(response.Header.Get("X-Amzn-Errortype"), ":")
+		a.failure = name
+		if name == "" {
+			a.failure = http.StatusText(a.status)
+		}
+	}
+	return a, nil
+}
+
+// signer escapes no path: AMP's has nothing to escape.
+var signer = v4.NewSigner()
+
+// NewTransport returns a transport to AMP. proxy and roots may be nil: then the
+// environment's proxy and the system's CAs are used.
+func NewTransport(proxy func(*http.Request) (*url.URL, error), roots *x509.CertPool) *http.Transport {
+	if proxy == nil {
+		proxy = http.ProxyFromEnvironment
+	}
+	return &http.Transport{
+		Proxy:       proxy,
+		DialContext: (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		TLSClientConfig: &tls.Config{
+			MinVersion: tls.VersionTLS12, RootCAs: roots,
+			// AMP speaks both; with HTTP/2 nothing was faster (docs/performance.md).
+			NextProtos: []string{"http/1.1"},
+		},
+		TLSHandshakeTimeout: 10 * time.Second,
+		// One for each shard of a Prometheus.
+		MaxIdleConnsPerHost: 200,
+		MaxIdleConns:        400,
+		IdleConnTimeout:     90 * time.Second,
+		DisableCompression:  true,
+	}
+}
+
+// lastAnswer is AMP's latest answer that was no success.
+type lastAnswer struct {
+	mu      sync.Mutex
+	at      time.Time
+	status  int
+	failure string
+}
+
+func (l *lastAnswer) set(at time.Time, status int, failure string) {
+	if failure == "" {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.at, l.status, l.failure = at, status, failure
+}
+
+// Failure is AMP's latest answer that was no success.
+type Failure struct {
+	// At is when the write came; zero: there was no failure.
+	At time.Time
+	// Status is AMP's; 0: it could not be reached.
+	Status int
+	// Name is AMP's name for the error, or the status's.
+	Name string
+}
+
+// LastFailure returns the latest failure of a destination.
+func (r *Relay) LastFailure(destination string) Failure {
+	d := r.destinations[Path(destination)]
+	if d == nil {
+		return Failure{}
+	}
+	d.last.mu.Lock()
+	defer d.last.mu.Unlock()
+	return Failure{d.last.at, d.last.status, d.last.failure}
+}

@@ -1,0 +1,134 @@
+package relay
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/net/netutil"
+)
+
+// File names in the memory volume that outlives the sidecar's container.
+const (
+	portFile     = "relay-port"
+	passwordFile = "relay-password"
+)
+
+// Listen opens the relay's loopback port. dir is a volume that outlives the container:
+// the first start takes any free port and keeps its number there, and every later start
+// takes the same port again, because Prometheus's configuration names it.
+func Listen(dir string) (net.Listener, error) {
+	file := filepath.Join(dir, portFile)
+	text, err := os.ReadFile(file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return listenFirst(file)
+	case err != nil:
+		return nil, err
+	}
+	port, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 16)
+	if err != nil || port == 0 {
+		return nil, fmt.Errorf("%s does not hold a port: create the pod again", file)
+	}
+	return net.Listen("tcp4", net.JoinHostPort("127.0.0.1", strconv.FormatUint(port, 10)))
+}
+
+func listenFirst(file string) (net.Listener, error) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	if err == nil {
+		err = writeOnce(file, port, 0o600)
+	}
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+// PasswordFile is where Prometheus reads the password.
+func PasswordFile(dir string) string { return filepath.Join(dir, passwordFile) }
+
+// Password returns the pod's password, which is made once and kept in dir: 32 random
+// bytes in hex. mode is the file's; Prometheus may run as another user.
+func Password(dir string, mode fs.FileMode) (string, error) {
+	secret := make([]byte, 32)
+	_, _ = rand.Read(secret) // never fails
+	err := writeOnce(PasswordFile(dir), hex.EncodeToString(secret), mode)
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return "", err
+	}
+	text, err := os.ReadFile(PasswordFile(dir))
+	if err != nil {
+		return "", err
+	}
+	if len(text) != hex.EncodedLen(len(secret)) {
+		return "", fmt.Errorf("%s does not hold a password: create the pod again", PasswordFile(dir))
+	}
+	return string(text), nil
+}
+
+// writeOnce makes a file, in one step: a crash leaves it whole or not at all. It fails
+// with [fs.ErrExist] if the file is there.
+func writeOnce(file, text string, mode fs.FileMode) error {
+	temporary, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.Remove(temporary.Name()) }() // a link remains, or nothing was made
+	_, err = temporary.WriteString(text)
+	err = errors.Join(err, temporary.Chmod(mode), temporary.Close())
+	if err != nil {
+		return err
+	}
+	return os.Link(temporary.Name(), file)
+}
+
+// Limits of the server.
+const (
+	// maxConnections is more than Prometheus has shards. Others wait in the kernel.
+	maxConnections = 256
+	headerTimeout  = 10 * time.Second
+	bodyTimeout    = time.Minute
+	// idleTimeout is longer than Prometheus's own 5 minutes: who closes first must be
+	// Prometheus, or a write could meet a closed connection.
+	idleTimeout = 6 * time.Minute
+	maxHeader   = 16 << 10
+)
+
+// Serve answers on the listener until the context ends, and then lets the writes in
+// flight finish, for at most drain.
+func (r *Relay) Serve(ctx context.Context, l net.Listener, drain time.Duration) error {
+	server := &http.Server{
+		Handler:           r,
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       bodyTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(netutil.LimitListener(l, maxConnections)) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
+	defer cancel()
+	if err := server.Shutdown(stopping); err != nil {
+		return errors.Join(err, server.Close())
+	}
+	return nil
+}

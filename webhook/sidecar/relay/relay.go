@@ -1,0 +1,339 @@
+// Package relay signs what a Prometheus writes and forwards it to AMP. Prometheus
+// writes to a loopback port with a password and needs no AWS credentials, so that
+// no outage of STS, and no session that ends, can stop or fail it.
+//
+// Prometheus keeps a sample in its WAL for as long as the answer is 5xx, and drops
+// it on a 4xx. So the relay answers 503, and never a 4xx, for everything that can
+// pass: a wrong password, no session, no room, an AMP that cannot be reached, an
+// expired session, and AMP's 429 where the destination wants that. AMP's other
+// answers pass as they are. Remote write 1.0 and 2.0 pass unread.
+//
+// Bounds on connections, requests and bytes hold before memory is spent. A request
+// for which there is no room waits for a moment, because a refusal that does not
+// read the body closes Prometheus's connection.
+package relay
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/ampbridge/ampbridge/webhook/sidecar/session"
+)
+
+// User is the user name of a block's basic_auth.
+const User = "ampbridge"
+
+// RetryAfter is the longest pause that the relay asks for. Prometheus sleeps it to
+// the full, so a longer one delays the recovery.
+const RetryAfter = 5 * time.Second
+
+// Destination is an AMP workspace to which the relay forwards.
+type Destination struct {
+	// Name is the last element of the path that Prometheus writes to: see [Path].
+	Name string
+	// URL is the workspace's remote_write URL.
+	URL string
+	// Region is the one that requests are signed for.
+	Region string
+	// RetryOn429 turns AMP's 429 into a 503, so that Prometheus sends the samples again.
+	RetryOn429 bool
+}
+
+// Path is where Prometheus writes for a destination.
+func Path(destination string) string { return "/destinations/" + destination + "/api/v1/remote_write" }
+
+// Bounds of a relay. Zero values take the defaults of [New].
+type Bounds struct {
+	// Body is the longest request body, in bytes as sent; 0: 8 MiB. AMP takes 1 MB.
+	Body int64
+	// Bytes is how much all bodies in flight may take together; 0: 24 MiB.
+	Bytes int64
+	// Requests is how many may be in flight; 0: 256. Prometheus has at most one for
+	// each shard.
+	Requests int
+	// Wait is how long a request waits for room; 0: 1 s.
+	Wait time.Duration
+	// Forward is how long AMP may take to answer; 0: 1 minute. Prometheus gives up
+	// earlier, after its remote_timeout.
+	Forward time.Duration
+}
+
+// Options of a relay.
+type Options struct {
+	Destinations []Destination
+	// Password returns the pod's password; empty: no request is taken.
+	Password func() string
+	// Session returns the session of a destination, valid or not.
+	Session func(destination string) session.Session
+	// Expired is called when AMP says that the session of a destination has
+	// expired; nil: nobody is told.
+	Expired func(destination string)
+	// Transport reaches AMP, through a proxy and with the CAs that the policy names;
+	// nil: [http.DefaultTransport]'s settings. It must not follow redirects, and a
+	// RoundTripper does not.
+	Transport http.RoundTripper
+	Logger    *slog.Logger
+	Bounds    Bounds
+	// Now is the clock; nil: [time.Now].
+	Now func() time.Time
+}
+
+// Relay is the handler. Make one with [New].
+type Relay struct {
+	options      Options
+	destinations map[string]*destination // by path
+	room         *room
+	metrics      *metrics
+}
+
+type destination struct {
+	Destination
+	target *url.URL
+	last   lastAnswer
+}
+
+// New returns a relay. It fails if a destination's URL cannot be parsed.
+func New(o Options) (*Relay, error) {
+	setDefault(&o.Bounds.Body, 8<<20)
+	setDefault(&o.Bounds.Bytes, 24<<20)
+	setDefault(&o.Bounds.Requests, 256)
+	setDefault(&o.Bounds.Wait, time.Second)
+	setDefault(&o.Bounds.Forward, time.Minute)
+	o.Bounds.Body = min(o.Bounds.Body, o.Bounds.Bytes)
+	if o.Transport == nil {
+		o.Transport = NewTransport(nil, nil)
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	r := &Relay{
+		options: o, destinations: map[string]*destination{},
+		room: newRoom(o.Bounds.Requests, o.Bounds.Bytes), metrics: newMetrics(),
+	}
+	for _, d := range o.Destinations {
+		target, err := url.Parse(d.URL)
+		if err != nil {
+			return nil, err
+		}
+		r.destinations[Path(d.Name)] = &destination{Destination: d, target: target}
+		r.metrics.announce(d.Name)
+	}
+	return r, nil
+}
+
+func setDefault[T comparable](value *T, to T) {
+	var zero T
+	if *value == zero {
+		*value = to
+	}
+}
+
+// ServeHTTP takes one remote write request.
+func (r *Relay) ServeHTTP(w http.ResponseWriter, request *http.Request) {
+	if !r.authentic(request) {
+		r.refuse(w, "", wrongPassword, nil)
+		return
+	}
+	d := r.destinations[request.URL.EscapedPath()]
+	switch {
+	case !ownHost(request):
+		reject(w, http.StatusMisdirectedRequest, "write to the relay's own address")
+	case d == nil:
+		reject(w, http.StatusNotFound, "no destination of this pod has this path")
+	case request.Method != http.MethodPost:
+		w.Header().Set("Allow", http.MethodPost)
+		reject(w, http.StatusMethodNotAllowed, "only POST is taken")
+	case request.ContentLength > r.options.Bounds.Body:
+		reject(w, http.StatusRequestEntityTooLarge, "the body is longer than any that AMP takes; lower max_samples_per_send")
+	default:
+		r.relay(w, request, d)
+	}
+}
+
+// authentic reports whether the request has the pod's password. The comparison takes
+// the same time whatever the password.
+func (r *Relay) authentic(request *http.Request) bool {
+	user, password, _ := request.BasicAuth()
+	want := r.options.Password()
+	given, wanted := sha256.Sum256([]byte(password)), sha256.Sum256([]byte(want))
+	same := subtle.ConstantTimeCompare(given[:], wanted[:]) == 1
+	return want != "" && user == User && same
+}
+
+// ownHost reports whether the request names the address that it came to. A page in a
+// browser that was led here by DNS names another.
+func ownHost(request *http.Request) bool {
+	local, ok := request.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	return ok && request.Host == local.String()
+}
+
+func (r *Relay) relay(w http.ResponseWriter, request *http.Request, d *destination) {
+	begin := r.options.Now()
+	current := r.options.Session(d.Name)
+	if !current.Valid(begin) {
+		r.refuse(w, d.Name, noSession, nil)
+		return
+	}
+	// A body of unknown length may be as long as any.
+	size := request.ContentLength
+	if size < 0 {
+		size = r.options.Bounds.Body
+	}
+	place, ok := r.room.take(request.Context(), size, r.options.Bounds.Wait)
+	if !ok {
+		r.refuse(w, d.Name, noRoom, nil)
+		return
+	}
+	defer place.release()
+	content, err := readBody(w, request, size)
+	if err != nil {
+		r.refuse(w, d.Name, unreadable, err)
+		return
+	}
+	answer, err := r.forward(request, d, current, &body{content: content, place: place})
+	if err != nil {
+		r.refuse(w, d.Name, unreachable, err)
+		d.last.set(begin, 0, "AMP cannot be reached")
+		return
+	}
+	r.metrics.observe(d.Name, answer.status, len(content), r.options.Now().Sub(begin))
+	d.last.set(begin, answer.status, answer.failure)
+	r.pass(w, d, answer)
+}
+
+// errShort is a body that ended before its length.
+var errShort = errors.New("the body is not as long as Content-Length says")
+
+// readBody reads a body of at most size bytes.
+func readBody(w http.ResponseWriter, request *http.Request, size int64) ([]byte, error) {
+	limited := http.MaxBytesReader(w, request.Body, size)
+	if request.ContentLength < 0 {
+		return io.ReadAll(limited)
+	}
+	content := make([]byte, size)
+	if _, err := io.ReadFull(limited, content); err != nil {
+		return nil, errors.Join(errShort, err)
+	}
+	return content, nil
+}
+
+// pass writes AMP's answer, or the 503 that stands for it.
+func (r *Relay) pass(w http.ResponseWriter, d *destination, a answer) {
+	switch {
+	case a.expired():
+		if r.options.Expired != nil {
+			r.options.Expired(d.Name)
+		}
+		r.refuse(w, d.Name, sessionExpired, nil)
+	case a.status == http.StatusTooManyRequests && d.RetryOn429:
+		r.refuse(w, d.Name, throttled, nil)
+	case a.status/100 == 3:
+		// A redirect would take the signed samples to another host.
+		r.refuse(w, d.Name, redirected, nil)
+	default:
+		copyHeaders(w.Header(), a.header, answerHeaders)
+		limitRetryAfter(w.Header())
+		w.WriteHeader(a.status)
+		_, _ = w.Write(a.body) // Prometheus went away
+	}
+}
+
+// refuse answers 503, on which Prometheus keeps its samples.
+func (r *Relay) refuse(w http.ResponseWriter, destination string, reason refusal, err error) {
+	r.metrics.refused.WithLabelValues(destination, string(reason)).Inc()
+	if err != nil {
+		r.options.Logger.Debug("refused a write", "destination", destination, "reason", string(reason), "error", err)
+	}
+	w.Header().Set("Retry-After", reason.retryAfter())
+	reject(w, http.StatusServiceUnavailable, reason.text())
+}
+
+// reject answers without reading the body.
+func reject(w http.ResponseWriter, status int, text string) {
+	http.Error(w, "ampbridge: "+text, status)
+}
+
+// refusal is why the relay answers 503.
+type refusal string
+
+const (
+	wrongPassword  refusal = "wrong_password"
+	noSession      refusal = "no_session"
+	noRoom         refusal = "no_room"
+	unreadable     refusal = "unreadable"
+	unreachable    refusal = "unreachable"
+	sessionExpired refusal = "session_expired"
+	throttled      refusal = "throttled"
+	redirected     refusal = "redirected"
+)
+
+// refusals are all reasons.
+var refusals = []refusal{wrongPassword, noSession, noRoom, unreadable, unreachable, sessionExpired, throttled, redirected}
+
+// retryAfter is in seconds. Room is back sooner than a session.
+func (r refusal) retryAfter() string {
+	if r == noRoom {
+		return "1"
+	}
+	return "5"
+}
+
+func (r refusal) text() string {
+	return map[refusal]string{
+		wrongPassword:  "the password is not this pod's",
+		noSession:      "there is no session to sign with; the samples stay in Prometheus's WAL",
+		noRoom:         "too many writes are in flight",
+		unreadable:     "the request could not be read",
+		unreachable:    "AMP cannot be reached",
+		sessionExpired: "AMP says that the session has expired; the next one is on its way",
+		throttled:      "AMP throttles this workspace",
+		redirected:     "AMP's address answers with a redirect, which is not followed",
+	}[r]
+}
+
+// requestHeaders are passed to AMP.
+var requestHeaders = []string{
+	"Content-Type", "Content-Encoding", "User-Agent", "Retry-Attempt", "X-Prometheus-Remote-Write-Version",
+}
+
+// answerHeaders are passed to Prometheus.
+var answerHeaders = []string{
+	"Content-Type", "Retry-After", "X-Amzn-Requestid", "X-Amzn-Errortype",
+	"X-Prometheus-Remote-Write-Samples-Written", "X-Prometheus-Remote-Write-Histograms-Written",
+	"X-Prometheus-Remote-Write-Exemplars-Written",
+}
+
+func copyHeaders(to, from http.Header, names []string) {
+	for _, name := range names {
+		if values := from[http.CanonicalHeaderKey(name)]; len(values) > 0 {
+			to[http.CanonicalHeaderKey(name)] = values[:1]
+		}
+	}
+}
+
+// limitRetryAfter shortens AMP's own pause: a date, or more than [RetryAfter], becomes
+// [RetryAfter].
+func limitRetryAfter(h http.Header) {
+	value := h.Get("Retry-After")
+	if value == "" {
+		return
+	}
+	if seconds := strings.TrimLeft(value, "0"); len(seconds) > 1 || seconds > "5" || !digits(value) {
+		h.Set("Retry-After", "5")
+	}
+}
+
+func digits(s string) bool {
+	return strings.Trim(s, "0123456789") == ""
+}
