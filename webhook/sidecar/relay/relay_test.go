@@ -334,7 +334,8 @@ func TestOnlyThePodsDestinationsAreServed(t *testing.T) {
 		"a query of the workspace": {path("/destinations/central/api/v1/query"), http.StatusNotFound},
 		"another method":           {func(r *http.Request) { r.Method = http.MethodGet }, http.StatusMethodNotAllowed},
 		"another host":             {func(r *http.Request) { r.Host = "evil.example" }, http.StatusMisdirectedRequest},
-		"localhost by name":        {func(r *http.Request) { r.Host = "localhost" + f.address[strings.LastIndex(f.address, ":"):] }, http.StatusMisdirectedRequest},
+		"localhost by name": {func(r *http.Request) { r.Host = "localhost" + f.address[strings.LastIndex(f.address, ":"):] },
+			http.StatusMisdirectedRequest},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := f.write(t, "x", c.change); got.status != c.status {
@@ -401,7 +402,8 @@ func TestShortBodiesGiveTheirRoomBack(t *testing.T) {
 	r, err := http.NewRequest(http.MethodPost, "http://"+f.address+relay.Path("central"), nil)
 	testkit.Must(t, err)
 	r.SetBasicAuth(relay.User, password)
-	_, err = io.WriteString(c, "POST "+relay.Path("central")+" HTTP/1.1\r\nHost: "+f.address+"\r\nAuthorization: "+r.Header.Get("Authorization")+
+	_, err = io.WriteString(c, "POST "+relay.Path("central")+" HTTP/1.1\r\nHost: "+f.address+"\r\nAuthorization: "+
+		r.Header.Get("Authorization")+
 		"\r\nContent-Length: 1000\r\n\r\nshort")
 	testkit.Must(t, err)
 	testkit.Eventually(t, "the room is taken", func() bool { return metric(t, f.relay, "ampbridge_relay_bytes_in_flight", "", "") == 1000 })
