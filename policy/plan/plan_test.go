@@ -72,7 +72,7 @@ trust: {permissionsBoundary: "arn:aws:iam::999999999999:policy/ampbridge/boundar
 			testkit.Golden(t, "testdata/"+c.name+".want.txt", p.String())
 			testkit.Golden(t, "testdata/"+c.name+".want.json", string(text)+"\n")
 
-			c.in.Accounts = carryOut(p, c.in.Accounts)
+			c.in.Accounts = applyPlan(p, c.in.Accounts)
 			if again := Compute(c.in); len(again.Changes) > 0 {
 				t.Errorf("the plan after the plan is not empty: %v", calls(again))
 			}
@@ -154,7 +154,7 @@ grants:`, "destinations: [central]}", "destinations: [central, backup]}").Replac
 			if len(p.Refusals) > 0 {
 				t.Errorf("refused: %v", p.Refusals)
 			}
-			if diff := cmp.Diff(c.want, trusts(t, carryOut(p, before))); diff != "" {
+			if diff := cmp.Diff(c.want, trusts(t, applyPlan(p, before))); diff != "" {
 				t.Errorf("trusted (-want +got):\n%s", diff)
 			}
 		})
@@ -173,7 +173,7 @@ func TestClosedRoleLetsNobodyIn(t *testing.T) {
 			t.Errorf("a statement of a closed role allows: %+v", s)
 		}
 	}
-	after := carryOut(p, before)
+	after := applyPlan(p, before)
 	if again := Compute(Input{Policy: revoked, Issuer: issuer, Accounts: after}); len(again.Changes) > 0 {
 		t.Errorf("a closed role is not left alone: %v", calls(again))
 	}
@@ -185,7 +185,7 @@ func TestClosedRoleLetsNobodyIn(t *testing.T) {
 			ServiceAccounts: []ServiceAccount{serviceAccount("team-a/prometheus", time.Hour)},
 		},
 	)
-	if got := trusts(t, carryOut(reopened, after)); !slices.Equal(got, []string{"team-a/prometheus"}) {
+	if got := trusts(t, applyPlan(reopened, after)); !slices.Equal(got, []string{"team-a/prometheus"}) {
 		t.Errorf("reopened: trusted %v", got)
 	}
 }
@@ -237,7 +237,7 @@ func TestDriftIsCorrectedAndNothingElse(t *testing.T) {
 			if diff := cmp.Diff(c.want, calls(p)); diff != "" {
 				t.Errorf("calls (-want +got):\n%s", diff)
 			}
-			in.Accounts = carryOut(p, accounts)
+			in.Accounts = applyPlan(p, accounts)
 			if again := Compute(in); !again.InSync() {
 				t.Errorf("not in sync after the plan: %v %v", calls(again), again.Refusals)
 			}
@@ -318,7 +318,7 @@ func TestSubjectsThatWereAddedByHand(t *testing.T) {
 		),
 		serviceAccount("team-out/prometheus", time.Hour, "ampbridge.io/inject", "false"),
 	}})
-	after := carryOut(p, accounts)
+	after := applyPlan(p, accounts)
 	if diff := cmp.Diff([]string{"monitoring/prometheus", "team-a/prometheus"}, trusts(t, after)); diff != "" {
 		t.Error(diff)
 	}
@@ -348,11 +348,11 @@ func TestTrustShrinksFirst(t *testing.T) {
 		); diff != "" {
 			t.Fatal(diff)
 		}
-		first := carryOut(Plan{Changes: p.Changes[:1]}, accounts)
+		first := applyPlan(Plan{Changes: p.Changes[:1]}, accounts)
 		if diff := cmp.Diff([]string{"monitoring/prometheus"}, trusts(t, first)); diff != "" {
 			t.Errorf("after the first change: %s", diff)
 		}
-		if diff := cmp.Diff([]string{"monitoring/a-prometheus", "monitoring/prometheus"}, trusts(t, carryOut(p, accounts))); diff != "" {
+		if diff := cmp.Diff([]string{"monitoring/a-prometheus", "monitoring/prometheus"}, trusts(t, applyPlan(p, accounts))); diff != "" {
 			t.Errorf("after all: %s", diff)
 		}
 	})
@@ -363,7 +363,7 @@ func TestTrustShrinksFirst(t *testing.T) {
 		if len(p.Refusals) != 1 {
 			t.Errorf("refusals %v", p.Refusals)
 		}
-		if diff := cmp.Diff([]string{"monitoring/prometheus"}, trusts(t, carryOut(p, accounts))); diff != "" {
+		if diff := cmp.Diff([]string{"monitoring/prometheus"}, trusts(t, applyPlan(p, accounts))); diff != "" {
 			t.Error(diff)
 		}
 	})
@@ -377,7 +377,7 @@ grants:`, "destinations: [central]}", "destinations: [central, backup]}").Replac
 		Issuer:          issuer,
 		ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)},
 	}
-	in.Accounts = carryOut(Compute(in), nil)
+	in.Accounts = applyPlan(Compute(in), nil)
 	left := in.Accounts[account].Roles["ampbridge.dev-aks.backup"]
 	foreign := left
 	foreign.Tags = map[string]string{TagOwner: "0123"}
@@ -455,7 +455,7 @@ func TestTrustQuota(t *testing.T) {
 	if got := len(p.Changes[1].Trust.String()); got > TrustQuota || got < TrustQuota-60 {
 		t.Errorf("the trust document has %d characters: the room is not used, or too much of it", got)
 	}
-	accounts := carryOut(p, nil)
+	accounts := applyPlan(p, nil)
 	trusted := trusts(t, accounts)
 	if !slices.Contains(trusted, "team-59/prometheus") || slices.Contains(trusted, "team-00/prometheus") {
 		t.Errorf("trusted %v: want the oldest, not the newest", trusted)
@@ -473,7 +473,7 @@ func TestTrustQuota(t *testing.T) {
 	}
 
 	in.TrustQuota = 8192
-	if raised := Compute(in); len(raised.Refusals) != 0 || len(trusts(t, carryOut(raised, accounts))) != 61 {
+	if raised := Compute(in); len(raised.Refusals) != 0 || len(trusts(t, applyPlan(raised, accounts))) != 61 {
 		t.Errorf("raised quota: refusals %v", raised.Refusals)
 	}
 }
@@ -542,7 +542,7 @@ func TestTrustIsNeitherWiderThanThePolicyNorLost(t *testing.T) {
 		now := pick()
 		in := Input{Policy: p, Issuer: issuer, ServiceAccounts: now, Accounts: before}
 		first := Compute(in)
-		after := carryOut(first, before)
+		after := applyPlan(first, before)
 		got := trusts(t, after)
 		granted := func(name string) bool {
 			namespace, sa, _ := strings.Cut(name, "/")

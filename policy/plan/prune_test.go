@@ -80,7 +80,7 @@ func TestPrune(t *testing.T) {
 				c.edit(&in)
 			}
 			p := Compute(in)
-			if got := trusts(t, carryOut(p, accounts)); len(got) != c.want {
+			if got := trusts(t, applyPlan(p, accounts)); len(got) != c.want {
 				t.Errorf("trusted: %v, want %d", got, c.want)
 			}
 			if !strings.Contains(p.String(), c.says) {
@@ -107,7 +107,7 @@ grants:`, "destinations: [central]}", "destinations: [central]}\n- {namespaces: 
 		ServiceAccounts: []ServiceAccount{serviceAccount("team-a/prometheus", time.Hour), serviceAccount("other/x", time.Hour)},
 		Now:             noon,
 	}
-	in.Accounts = carryOut(Compute(in), nil)
+	in.Accounts = applyPlan(Compute(in), nil)
 	in.ServiceAccounts = []ServiceAccount{serviceAccount("other/default", time.Hour)}
 	memory := TrackAbsence(AbsenceState{}, in)
 	in.Now = noon.Add(time.Hour)
@@ -190,7 +190,7 @@ func TestPruneProperty(t *testing.T) {
 			memory = in.Absence
 			before := trusts(t, accounts)
 			made := Compute(in)
-			accounts = carryOut(made, accounts)
+			accounts = applyPlan(made, accounts)
 			after := trusts(t, accounts)
 			for _, name := range before {
 				lost := !slices.Contains(after, name)

@@ -84,7 +84,7 @@ func TestARoleForEachServiceAccount(t *testing.T) {
 		role.Boundary.IsZero() {
 		t.Errorf("role %+v", role)
 	}
-	in.Accounts = carryOut(first, nil)
+	in.Accounts = applyPlan(first, nil)
 	if diff := cmp.Diff(map[string]string{
 		"ampbridge.dev-aks.central.monitoring.prometheus": "monitoring/prometheus",
 		"ampbridge.dev-aks.central.team-a.prometheus":     "team-a/prometheus",
@@ -106,7 +106,7 @@ func TestARoleForEachServiceAccount(t *testing.T) {
 	)
 	in.Accounts[account].Roles[r.ARN.RoleName()] = r
 	second := Compute(in)
-	in.Accounts = carryOut(second, in.Accounts)
+	in.Accounts = applyPlan(second, in.Accounts)
 	if diff := cmp.Diff(map[string]string{
 		"ampbridge.dev-aks.central.monitoring.prometheus": "monitoring/prometheus", "ampbridge.dev-aks.central.team-a.prometheus": "",
 	}, whoTrusts(t, in.Accounts[account])); diff != "" {
@@ -152,7 +152,7 @@ func TestTheScopeChanges(t *testing.T) {
 			serviceAccount("team-a/prometheus", time.Hour),
 			serviceAccount("team-b/prometheus", time.Hour),
 		}}
-		in.Accounts = carryOut(Compute(in), nil)
+		in.Accounts = applyPlan(Compute(in), nil)
 		trusted := func(name string) (n int) {
 			for _, subjects := range whoTrusts(t, in.Accounts[account]) {
 				n += strings.Count(" "+subjects+" ", " "+name+" ")
@@ -167,7 +167,7 @@ func TestTheScopeChanges(t *testing.T) {
 		for n := range len(all.Changes) + 1 {
 			some := all
 			some.Changes = all.Changes[:n]
-			in.Accounts = carryOut(some, before)
+			in.Accounts = applyPlan(some, before)
 			in.Accounts[account] = elsewhere(to, in.Accounts[account])
 			for _, name := range []string{"monitoring/prometheus", "team-a/prometheus"} {
 				if trusted(name) == 0 {
@@ -178,7 +178,7 @@ func TestTheScopeChanges(t *testing.T) {
 				t.Errorf("after %d changes a subject without a grant is trusted", n)
 			}
 			for range 3 { // the next runs go on from there
-				in.Accounts = carryOut(Compute(in), in.Accounts)
+				in.Accounts = applyPlan(Compute(in), in.Accounts)
 				in.Accounts[account] = elsewhere(to, in.Accounts[account])
 			}
 			if again := Compute(
@@ -223,14 +223,14 @@ func TestTheScopeChangesToADocumentThatIsTooShort(t *testing.T) {
 		all = append(all, serviceAccount(fmt.Sprintf("team-%02d/prometheus", i), time.Duration(i)*time.Hour))
 	}
 	in := Input{Policy: parse(t, each), Issuer: issuer, ServiceAccounts: all}
-	in.Accounts = carryOut(Compute(in), nil)
+	in.Accounts = applyPlan(Compute(in), nil)
 	in.Policy = parse(t, base)
 	in.Accounts[account] = elsewhere(in.Policy, in.Accounts[account])
 	p := Compute(in)
 	if len(p.Refusals) != 1 || !strings.Contains(p.Refusals[0].Message, "roleScope: serviceAccount") {
 		t.Fatalf("refusals: %v", p.Refusals)
 	}
-	after := whoTrusts(t, carryOut(p, in.Accounts)[account])
+	after := whoTrusts(t, applyPlan(p, in.Accounts)[account])
 	for _, sa := range all {
 		name, found := sa.Namespace+"/"+sa.Name, false
 		for _, subjects := range after {
@@ -251,7 +251,7 @@ func TestPruneARoleOfItsOwn(t *testing.T) {
 		serviceAccount("team-a/prometheus", time.Hour),
 		serviceAccount("team-b/prometheus", time.Hour),
 	}}
-	in.Accounts = carryOut(Compute(in), nil)
+	in.Accounts = applyPlan(Compute(in), nil)
 	in.ServiceAccounts = in.ServiceAccounts[:2]
 	memory := TrackAbsence(AbsenceState{}, in)
 	for _, c := range []struct {
@@ -260,7 +260,7 @@ func TestPruneARoleOfItsOwn(t *testing.T) {
 	}{{time.Hour - time.Second, "team-b/prometheus"}, {time.Hour, ""}} {
 		in.Now = noon.Add(c.after)
 		in.Absence = TrackAbsence(memory, in)
-		if got := whoTrusts(t, carryOut(Compute(in), in.Accounts)[account])["ampbridge.dev-aks.central.team-b.prometheus"]; got != c.want {
+		if got := whoTrusts(t, applyPlan(Compute(in), in.Accounts)[account])["ampbridge.dev-aks.central.team-b.prometheus"]; got != c.want {
 			t.Errorf("after %s: trusts %q, want %q", c.after, got, c.want)
 		}
 	}
@@ -283,7 +283,7 @@ func TestRoomForRoles(t *testing.T) {
 		Accounts:        map[string]Account{account: {Headroom: &Headroom{Roles: 2, Providers: 1}}},
 	}
 	p := Compute(in)
-	made := whoTrusts(t, carryOut(p, in.Accounts)[account])
+	made := whoTrusts(t, applyPlan(p, in.Accounts)[account])
 	if want := []string{
 		"ampbridge.dev-aks.central.team-3.prometheus",
 		"ampbridge.dev-aks.central.team-4.prometheus",
@@ -341,7 +341,7 @@ func TestMissingWorkspace(t *testing.T) {
 	if diff := cmp.Diff([]string{"UpdateAssumeRolePolicy"}, calls(second)); diff != "" {
 		t.Errorf("what the role may do must stay: %s", diff)
 	}
-	if got := trusts(t, carryOut(second, in.Accounts)); !slices.Equal(got, []string{"monitoring/prometheus"}) {
+	if got := trusts(t, applyPlan(second, in.Accounts)); !slices.Equal(got, []string{"monitoring/prometheus"}) {
 		t.Errorf("trusted: %v", got)
 	}
 }
@@ -371,7 +371,7 @@ func TestScopesComeToTheSame(t *testing.T) {
 				accounts[account] = elsewhere(p, a)
 			}
 			in.Accounts = accounts
-			accounts = carryOut(Compute(in), accounts)
+			accounts = applyPlan(Compute(in), accounts)
 			got := map[string]bool{}
 			for _, subjects := range whoTrusts(t, accounts[account]) {
 				for name := range strings.FieldsSeq(subjects) {

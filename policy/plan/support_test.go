@@ -55,9 +55,9 @@ func serviceAccount(subject string, age time.Duration, annotations ...string) Se
 
 func owner(p *policy.Policy) string { return policy.Owner(p.Cluster.Name, issuer) }
 
-// carryOut makes the plan's changes in a model of the accounts, the way that IAM
+// applyPlan makes the plan's changes in a model of the accounts, the way that IAM
 // does.
-func carryOut(p Plan, accounts map[string]Account) map[string]Account {
+func applyPlan(p Plan, accounts map[string]Account) map[string]Account {
 	after := map[string]Account{}
 	for id, a := range accounts {
 		a.Roles = maps.Clone(a.Roles)
@@ -121,7 +121,7 @@ func synced(t *testing.T, accounts ...ServiceAccount) map[string]Account {
 	if len(p.Refusals) > 0 {
 		t.Fatalf("refused: %v", p.Refusals)
 	}
-	return carryOut(p, nil)
+	return applyPlan(p, nil)
 }
 
 // trusts lists who may assume the role, as namespace/name.
