@@ -8,6 +8,7 @@ package testkit
 
 import (
 	"flag"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -101,14 +102,25 @@ func Must(t testing.TB, err error) {
 	}
 }
 
+// Ports are drawn from a range that the kernel gives to no outgoing connection
+// (net.ipv4.ip_local_port_range begins at 32768, and Kubernetes's node ports at 30000),
+// so that nothing takes one between the look and its use.
+const firstPort, lastPort = 12000, 29999
+
 // UnusedAddr returns an address of a host, host and port, on which nothing
 // listens. It is for programs; tests have [FreeAddr] and [FreeAddrOn].
 func UnusedAddr(host string) (string, error) {
-	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
-	if err != nil {
-		return "", err
+	var last error
+	for range 100 {
+		port := strconv.Itoa(firstPort + rand.IntN(lastPort-firstPort+1))
+		l, err := net.Listen("tcp", net.JoinHostPort(host, port))
+		if err != nil {
+			last = err // taken, or the host has no such address
+			continue
+		}
+		return l.Addr().String(), l.Close()
 	}
-	return l.Addr().String(), l.Close()
+	return "", last
 }
 
 // UnusedPort returns a loopback port on which nothing listens. It is for
