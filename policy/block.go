@@ -11,12 +11,19 @@ import (
 // and a field that it does not know would keep it down: before a block is
 // written, [Block.For] takes out what the running version does not know.
 type Block struct {
-	URL                  string         `yaml:"url" json:"url"`
-	Name                 string         `yaml:"name" json:"name"`
+	URL string `yaml:"url" json:"url"`
+	// Name is empty for a Prometheus that does not know names: see [Block.For].
+	Name string `yaml:"name,omitempty" json:"name,omitempty"`
+	// ID is the name that was taken out; empty: it is the Name.
+	ID string `yaml:"-" json:"-"`
+
 	SendNativeHistograms bool           `yaml:"send_native_histograms,omitempty" json:"send_native_histograms,omitempty"`
 	WriteRelabelConfigs  []BlockRelabel `yaml:"write_relabel_configs,omitempty" json:"write_relabel_configs,omitempty"`
-	SigV4                BlockSigV4     `yaml:"sigv4" json:"sigv4"`
-	QueueConfig          BlockQueue     `yaml:"queue_config" json:"queue_config"`
+	// SigV4 makes Prometheus sign; BasicAuth is for the relay, which signs itself. One of
+	// the two is set.
+	SigV4       *BlockSigV4     `yaml:"sigv4,omitempty" json:"sigv4,omitempty"`
+	BasicAuth   *BlockBasicAuth `yaml:"basic_auth,omitempty" json:"basicAuth,omitempty"`
+	QueueConfig BlockQueue      `yaml:"queue_config" json:"queue_config"`
 }
 
 // BlockSigV4 never holds a role: with role_arn Prometheus would ask STS itself.
@@ -25,6 +32,12 @@ type BlockSigV4 struct {
 	Region string `yaml:"region" json:"region"`
 	// Profile is the section of the credentials file that the sidecar writes.
 	Profile string `yaml:"profile" json:"profile"`
+}
+
+// BlockBasicAuth is how Prometheus shows the relay that it is the pod's own.
+type BlockBasicAuth struct {
+	Username     string `yaml:"username" json:"username"`
+	PasswordFile string `yaml:"password_file" json:"passwordFile"`
 }
 
 // BlockQueue is queue_config.
@@ -38,7 +51,7 @@ type BlockQueue struct {
 	MaxBackoff        string `yaml:"max_backoff,omitempty" json:"max_backoff,omitempty"`
 	// RetryOnRateLimit: AMP answers 429 above a workspace's rate; without it
 	// those samples are dropped.
-	RetryOnRateLimit bool   `yaml:"retry_on_http_429" json:"retry_on_http_429"`
+	RetryOnRateLimit bool   `yaml:"retry_on_http_429,omitempty" json:"retry_on_http_429,omitempty"`
 	SampleAgeLimit   string `yaml:"sample_age_limit,omitempty" json:"sample_age_limit,omitempty"`
 }
 
@@ -83,7 +96,7 @@ func (d Destination) Block(cluster string) Block {
 		URL:                  d.URL(),
 		Name:                 BlockName(d.Name),
 		SendNativeHistograms: d.RemoteWrite.SendNativeHistograms,
-		SigV4:                BlockSigV4{Region: d.Workspace.Region, Profile: BlockName(d.Name)},
+		SigV4:                &BlockSigV4{Region: d.Workspace.Region, Profile: BlockName(d.Name)},
 		QueueConfig: BlockQueue{
 			Capacity:          q.Capacity,
 			MaxShards:         q.MaxShards,
@@ -107,6 +120,29 @@ func (d Destination) Block(cluster string) Block {
 	b.WriteRelabelConfigs = append(b.WriteRelabelConfigs, BlockRelabel{
 		SourceLabels: []string{"cluster"}, Regex: &none, TargetLabel: "cluster", Replacement: &cluster,
 	})
+	return b
+}
+
+// RelayUser is the user name of the relay's basic authentication.
+const RelayUser = "ampbridge"
+
+// RelayPath is where Prometheus writes at the relay of its pod. It ends as the
+// workspace's own URL does, so that people and [promconfig] see which workspace it is.
+func (b Block) RelayPath() string {
+	_, path, _ := strings.Cut(strings.TrimPrefix(b.URL, "https://"), "/")
+	if rest, found := strings.CutPrefix(b.URL, "http://"); found {
+		_, path, _ = strings.Cut(rest, "/")
+	}
+	return "/" + b.Name + "/" + path
+}
+
+// ByRelay returns the block for a relay at that address (host and port), which signs in
+// Prometheus's stead. Nothing in it can fail to load, or changes with a session. The
+// relay answers AMP's 429 with a 503, so that Prometheus needs no field for it.
+func (b Block) ByRelay(address, passwordFile string) Block {
+	b.URL, b.SigV4 = "http://"+address+b.RelayPath(), nil
+	b.BasicAuth = &BlockBasicAuth{Username: RelayUser, PasswordFile: passwordFile}
+	b.QueueConfig.RetryOnRateLimit = false
 	return b
 }
 

@@ -26,6 +26,34 @@ func TestBlockGolden(t *testing.T) {
 	testkit.Golden(t, "testdata/block-ha.yaml", blockYAML(t, minimal.Destinations[0].Block("legacy-pair").WithReplica("prometheus-0")))
 }
 
+// TestRelayBlockKnowsNoAWS: a Prometheus of 2.8 can read it, and nothing in it depends on
+// a session, on AWS, or on the version of Prometheus.
+func TestRelayBlockKnowsNoAWS(t *testing.T) {
+	full := load(t, "full.yaml").Destinations
+	for i, want := range []string{"block-relay.yaml", "block-relay-endpoint.yaml"} {
+		b, omitted := full[i].Block("dev").ByRelay("127.0.0.1:39999", "/secret/relay-password").For(Version{})
+		text := blockYAML(t, b)
+		testkit.Golden(t, "testdata/"+want, text)
+		for _, word := range []string{"sigv4", "profile", "amazonaws", "retry_on_http_429"} {
+			if strings.Contains(text, word) {
+				t.Errorf("%s holds %s", want, word)
+			}
+		}
+		if !strings.HasSuffix(b.URL, b.RelayPath()) && !strings.HasSuffix(b.URL, full[i].Block("dev").RelayPath()) {
+			t.Errorf("%s: the URL is %s", want, b.URL)
+		}
+		for _, o := range omitted {
+			if o.Field == "name" {
+				t.Error("the name counts as an omission, which no user asked for")
+			}
+		}
+	}
+	named, _ := full[0].Block("dev").ByRelay("127.0.0.1:39999", "/p").For(Version{2, 15})
+	if named.Name == "" {
+		t.Error("Prometheus 2.15 knows names")
+	}
+}
+
 // TestBlockNeverAsksSTS: with role_arn, Prometheus would call STS itself, and
 // exit when it cannot.
 func TestBlockNeverAsksSTS(t *testing.T) {

@@ -37,8 +37,14 @@ func (v Version) Before(w Version) bool {
 
 func (v Version) String() string { return fmt.Sprintf("%d.%d", v.Major, v.Minor) }
 
-// newerFields are the fields of a [Block] that Prometheus 2.26, the oldest
-// supported version, does not know, and the first version that surely does
+// The oldest versions that a block is for. Before 2.8 remote_write has no WAL.
+var (
+	oldestRelay = Version{2, 8}
+	oldestSigV4 = Version{2, 26}
+)
+
+// newerFields are the fields of a [Block] that Prometheus 2.8 does not know, and the
+// first version that surely does
 // (https://github.com/prometheus/prometheus/blob/main/CHANGELOG.md).
 var newerFields = []struct {
 	name  string
@@ -46,6 +52,15 @@ var newerFields = []struct {
 	set   func(*Block) bool
 	clear func(*Block)
 }{
+	{"name", Version{2, 15}, func(b *Block) bool { return b.Name != "" }, func(b *Block) { b.ID, b.Name = b.Name, "" }},
+	{"queue_config.min_shards", oldestSigV4,
+		func(b *Block) bool { return b.QueueConfig.MinShards != 0 }, func(b *Block) { b.QueueConfig.MinShards = 0 }},
+	{"queue_config.batch_send_deadline", oldestSigV4,
+		func(b *Block) bool { return b.QueueConfig.BatchSendDeadline != "" }, func(b *Block) { b.QueueConfig.BatchSendDeadline = "" }},
+	{"queue_config.min_backoff", oldestSigV4,
+		func(b *Block) bool { return b.QueueConfig.MinBackoff != "" }, func(b *Block) { b.QueueConfig.MinBackoff = "" }},
+	{"queue_config.max_backoff", oldestSigV4,
+		func(b *Block) bool { return b.QueueConfig.MaxBackoff != "" }, func(b *Block) { b.QueueConfig.MaxBackoff = "" }},
 	{"send_native_histograms", Version{2, 40},
 		func(b *Block) bool { return b.SendNativeHistograms }, func(b *Block) { b.SendNativeHistograms = false }},
 	{"queue_config.sample_age_limit", Version{2, 52},
@@ -59,14 +74,25 @@ type Omission struct {
 	Since Version
 }
 
-// For is the block as a Prometheus of that version can read it, and what was
-// left out. Prometheus parses strictly, so for a version that is not known it
-// holds what every supported one knows.
+// For returns the block as a Prometheus of that version can read it, and what was left
+// out. Prometheus parses strictly, so for a version that is not known the block holds
+// what every version knows that can have it: 2.26 and newer with sigv4, 2.8 and newer
+// with the relay. A name that is left out is no omission: no user asked for it.
 func (b Block) For(v Version) (Block, []Omission) {
+	oldest := oldestSigV4
+	if b.SigV4 == nil {
+		oldest = oldestRelay
+	}
+	if v.Before(oldest) {
+		v = oldest
+	}
 	var omitted []Omission
 	for _, f := range newerFields {
-		if f.set(&b) && v.Before(f.since) {
-			f.clear(&b)
+		if !f.set(&b) || !v.Before(f.since) {
+			continue
+		}
+		f.clear(&b)
+		if f.name != "name" {
 			omitted = append(omitted, Omission{f.name, f.since})
 		}
 	}

@@ -20,6 +20,7 @@
 package promconfig
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/url"
@@ -88,23 +89,27 @@ func RenderWithin(memory int64, config []byte, blocks []policy.Block, generation
 	e := edit{header: header{generation: generation}}
 	names := before.namesOf()
 	for _, b := range blocks {
-		if !word.MatchString(b.Name) {
-			return Result{}, fmt.Errorf("remote_write name %q: write letters, digits and . : + - _ only", b.Name)
+		id := cmp.Or(b.Name, b.ID)
+		if !word.MatchString(id) {
+			return Result{}, fmt.Errorf("remote_write name %q: write letters, digits and . : + - _ only", id)
 		}
 		if entry, ok := writesTo(before.writes, b.URL); ok {
 			result.Skipped = append(
 				result.Skipped,
-				Skipped{b.Name, fmt.Sprintf("the configuration's own remote_write %s writes to this workspace already", entry)},
+				Skipped{id, fmt.Sprintf("the configuration's own remote_write %s writes to this workspace already", entry)},
 			)
 			continue
 		}
-		b.Name = unused(b.Name, names)
-		names[b.Name] = true
+		id = unused(id, names)
+		names[id] = true
+		if b.Name != "" {
+			b.Name = id
+		}
 		block, err := meaningOf(b)
 		if err != nil {
-			return Result{}, fmt.Errorf("block %s: %w", b.Name, err)
+			return Result{}, fmt.Errorf("block %s: %w", b.URL, err)
 		}
-		e.header.added = append(e.header.added, b.Name)
+		e.header.added = append(e.header.added, id)
 		e.blocks, e.meanings = append(e.blocks, b), append(e.meanings, block)
 	}
 	if len(e.blocks) == 0 {
@@ -159,7 +164,7 @@ func (e edit) apply(config []byte, before meaning, m strategy) ([]byte, error) {
 	for _, b := range e.blocks {
 		node := new(yaml.Node)
 		if err := node.Encode(b); err != nil {
-			return nil, fmt.Errorf("block %s: %w", b.Name, err)
+			return nil, fmt.Errorf("block %s: %w", b.URL, err)
 		}
 		s.added = append(s.added, node)
 	}

@@ -97,7 +97,8 @@ func checkRendered(t testing.TB, in []byte, got promconfig.Result, n int) {
 	for i, entry := range after {
 		fields, _ := entry.(tree)
 		name := fields["name"]
-		if i >= len(before) && (name == nil || names[name]) {
+		relayed := fields["basic_auth"] != nil // it may have no name
+		if i >= len(before) && (name == nil && !relayed || name != nil && names[name]) {
 			t.Errorf("an entry has a name that is taken, %v:\n%s", name, got.Config)
 		}
 		names[name] = true
@@ -173,9 +174,11 @@ func TestWhoWritesAlready(t *testing.T) {
 		"%zz":                         false,
 	} {
 		in := "x: &base {url: '" + url + "'}\nremote_write:\n- <<: *base\n"
-		got, err := promconfig.Render([]byte(in), []policy.Block{block(t, "central")}, "1")
-		if err != nil || len(got.Skipped) == 1 != skipped {
-			t.Errorf("%s: skipped %v, %v; want %v", url, got.Skipped, err, skipped)
+		for _, b := range []policy.Block{block(t, "central"), block(t, "central").ByRelay("127.0.0.1:39999", "/password")} {
+			got, err := promconfig.Render([]byte(in), []policy.Block{b}, "1")
+			if err != nil || len(got.Skipped) == 1 != skipped {
+				t.Errorf("%s: skipped %v, %v; want %v", url, got.Skipped, err, skipped)
+			}
 		}
 	}
 }

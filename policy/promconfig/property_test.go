@@ -26,7 +26,9 @@ func TestBlockInBlockOut(t *testing.T) {
 		if err := yamlv2.Unmarshal(in, new(any)); err != nil {
 			t.Fatalf("seed %d: the generator makes no YAML: %v\n%s", seed, err, config)
 		}
-		two := []policy.Block{block(t, "central"), block(t, "backup")}
+		// One signs itself. The other writes to the relay, without a name.
+		relayed, _ := block(t, "backup").ByRelay("127.0.0.1:39999", "/password").For(policy.Version{})
+		two := []policy.Block{block(t, "central"), relayed}
 		got, err := promconfig.Render(in, two, "1")
 		if err != nil {
 			t.Fatalf("seed %d: %v\n%s", seed, err, config)

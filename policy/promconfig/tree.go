@@ -138,10 +138,8 @@ func (s *stream) withdraw(list *yaml.Node, h header) {
 	if list == nil {
 		return
 	}
-	list.Content = slices.DeleteFunc(list.Content, func(entry *yaml.Node) bool {
-		name := lookup(entry, "name")
-		return name != nil && slices.Contains(h.added, name.Value)
-	})
+	// The blocks are at the end; they may have no names.
+	list.Content = list.Content[:max(0, len(list.Content)-len(h.added))]
 	root := s.root()
 	at := fields(root)
 	if h.was == listed || len(at) == 0 {

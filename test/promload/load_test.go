@@ -133,7 +133,7 @@ func check(in []byte, blocks []block) (outcome, error) {
 		return outcome{}, fmt.Errorf("%w: %w", errNotRendered, err)
 	}
 	blocks = slices.DeleteFunc(slices.Clone(blocks), func(b block) bool {
-		return slices.ContainsFunc(result.Skipped, func(s promconfig.Skipped) bool { return s.Name == b.Name })
+		return slices.ContainsFunc(result.Skipped, func(s promconfig.Skipped) bool { return s.Name == b.Name+b.ID }) // one of the two is set
 	})
 	if err := compare(before, result.Config, blocks); err != nil {
 		return outcome{}, fmt.Errorf("%w\nin\n%s", err, result.Config)
@@ -223,11 +223,11 @@ type block struct {
 	loaded *config.RemoteWriteConfig
 }
 
-// newBlocks are those of two destinations, one with a name that looks like an
-// expansion.
+// newBlocks are those of three destinations: one with a name that looks like an
+// expansion, and one that writes to the relay.
 func newBlocks(tb testing.TB) []block {
 	var blocks []block
-	for _, name := range []string{"central", "backup"} {
+	for _, name := range []string{"central", "backup", "relayed"} {
 		d := policy.Destination{Name: name}
 		if err := d.Workspace.UnmarshalText([]byte("arn:aws:aps:eu-west-1:111122223333:workspace/ws-" + name)); err != nil {
 			tb.Fatal(err)
@@ -235,6 +235,9 @@ func newBlocks(tb testing.TB) []block {
 		b := block{Block: d.Block("dev")}
 		if name == "backup" {
 			b.Block = b.WithReplica("prometheus-$(POD)-0")
+		}
+		if name == "relayed" { // as for a version that is not known
+			b.Block, _ = b.ByRelay("127.0.0.1:39999", "/var/run/password").For(policy.Version{})
 		}
 		alone, err := yaml.Marshal(map[string]any{"remote_write": []policy.Block{b.Block}})
 		if err != nil {

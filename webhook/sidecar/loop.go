@@ -84,7 +84,7 @@ func (d *destination) keyID() string {
 	return d.session.AccessKeyID
 }
 
-func (d *destination) profile() string { return d.block.SigV4.Profile }
+func (d *destination) profile() string { return policy.BlockName(d.Name) }
 
 // state is what was served last.
 type state struct {

@@ -140,11 +140,12 @@ type Failure struct {
 
 // LastFailure returns the latest failure of a destination.
 func (r *Relay) LastFailure(destination string) Failure {
-	d := r.destinations[Path(destination)]
-	if d == nil {
-		return Failure{}
+	for _, d := range r.destinations {
+		if d.Name == destination {
+			d.last.mu.Lock()
+			defer d.last.mu.Unlock()
+			return Failure{d.last.at, d.last.status, d.last.failure}
+		}
 	}
-	d.last.mu.Lock()
-	defer d.last.mu.Unlock()
-	return Failure{d.last.at, d.last.status, d.last.failure}
+	return Failure{}
 }

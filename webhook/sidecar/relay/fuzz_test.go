@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/webhook/sidecar/relay"
 	"github.com/ampbridge/ampbridge/webhook/sidecar/session"
 )
@@ -28,7 +29,7 @@ func (r *roundTripper) RoundTrip(request *http.Request) (*http.Response, error) 
 // destination of the pod, reach AMP, and only at its own URL.
 func FuzzRequest(f *testing.F) {
 	const address = "127.0.0.1:9"
-	post := "POST " + relay.Path("central") + " HTTP/1.1\r\nHost: " + address + "\r\n"
+	post := "POST " + centralPath + " HTTP/1.1\r\nHost: " + address + "\r\n"
 	good := "Authorization: Basic YW1wYnJpZGdlOnNlY3JldA==\r\n" // ampbridge:secret
 	f.Add([]byte(post + good + "Content-Length: 3\r\n\r\nabc"))
 	f.Add([]byte(post + "Content-Length: 3\r\n\r\nabc"))
@@ -50,11 +51,14 @@ func FuzzRequest(f *testing.F) {
 		}
 		amp := &roundTripper{}
 		r, err := relay.New(relay.Options{
-			Destinations: []relay.Destination{{Name: "central", URL: "https://amp.example/workspaces/ws-1/api/v1/remote_write", Region: region}},
-			Password:     func() string { return "secret" },
-			Session:      func(string) session.Session { return valid },
-			Transport:    amp,
-			Bounds:       relay.Bounds{Body: 1 << 16, Bytes: 1 << 17, Wait: time.Millisecond},
+			Destinations: []relay.Destination{{
+				Name: "central", Path: centralPath, URL: "https://amp.example/workspaces/ws-1/api/v1/remote_write",
+				Region: region,
+			}},
+			Password:  func() string { return "secret" },
+			Session:   func(string) session.Session { return valid },
+			Transport: amp,
+			Bounds:    relay.Bounds{Body: 1 << 16, Bytes: 1 << 17, Wait: time.Millisecond},
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -63,7 +67,7 @@ func FuzzRequest(f *testing.F) {
 		w := httptest.NewRecorder()
 		r.ServeHTTP(w, request)
 		user, secret, _ := request.BasicAuth()
-		allowed := user == relay.User && secret == "secret" && request.Host == address && request.URL.EscapedPath() == relay.Path("central")
+		allowed := user == policy.RelayUser && secret == "secret" && request.Host == address && request.URL.EscapedPath() == centralPath
 		for _, out := range amp.requests {
 			if !allowed || out.URL.String() != "https://amp.example/workspaces/ws-1/api/v1/remote_write" {
 				t.Fatalf("%s %s reached %s", request.Method, request.URL, out.URL)

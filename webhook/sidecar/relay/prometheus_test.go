@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tools"
@@ -41,7 +42,7 @@ remote_write:
 - url: %q
   basic_auth: {username: %s, password_file: %q}
   queue_config: {batch_send_deadline: 500ms, max_backoff: 1s}
-`, address, writeURL, relay.User, passwordFile)
+`, address, writeURL, policy.RelayUser, passwordFile)
 	file := filepath.Join(dir, "prometheus.yml")
 	testkit.Must(t, os.WriteFile(file, []byte(config), 0o600))
 	p := &prometheusProcess{"http://" + address, &bytes.Buffer{}}
@@ -119,11 +120,14 @@ func TestPrometheusLosesNothing(t *testing.T) {
 	// Each run is a process of its own, as far as Prometheus can tell.
 	run := func() (address string, kill func()) {
 		r, err := relay.New(relay.Options{
-			Destinations: []relay.Destination{{Name: "central", URL: workspace.RemoteWriteURL(cloud.TLSURL), Region: region, RetryOn429: true}},
-			Password:     func() string { return secret },
-			Session:      sessions.get,
-			Transport:    relay.NewTransport(nil, roots),
-			Bounds:       relay.Bounds{Forward: 2 * time.Second},
+			Destinations: []relay.Destination{{
+				Name: "central", Path: centralPath, URL: workspace.RemoteWriteURL(cloud.TLSURL),
+				Region: region, RetryOn429: true,
+			}},
+			Password:  func() string { return secret },
+			Session:   sessions.get,
+			Transport: relay.NewTransport(nil, roots),
+			Bounds:    relay.Bounds{Forward: 2 * time.Second},
 		})
 		testkit.Must(t, err)
 		l, err := relay.Listen(dir)
@@ -141,7 +145,7 @@ func TestPrometheusLosesNothing(t *testing.T) {
 	}
 	address, kill := run()
 	begin := time.Now()
-	p := startPrometheus(t, "http://"+address+relay.Path("central"), relay.PasswordFile(dir))
+	p := startPrometheus(t, "http://"+address+centralPath, relay.PasswordFile(dir))
 	time.Sleep(2 * time.Second) // without a session
 
 	user, err := account.PutUser("next", `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"aps:RemoteWrite","Resource":"*"}]}`)

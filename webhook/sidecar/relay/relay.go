@@ -25,11 +25,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/webhook/sidecar/session"
 )
-
-// User is the user name of a block's basic_auth.
-const User = "ampbridge"
 
 // RetryAfter is the longest pause that the relay asks for. Prometheus sleeps it to
 // the full, so a longer one delays the recovery.
@@ -37,8 +35,9 @@ const RetryAfter = 5 * time.Second
 
 // Destination is an AMP workspace to which the relay forwards.
 type Destination struct {
-	// Name is the last element of the path that Prometheus writes to: see [Path].
 	Name string
+	// Path is where Prometheus writes: [policy.Block.RelayPath].
+	Path string
 	// URL is the workspace's remote_write URL.
 	URL string
 	// Region is the one that requests are signed for.
@@ -46,9 +45,6 @@ type Destination struct {
 	// RetryOn429 turns AMP's 429 into a 503, so that Prometheus sends the samples again.
 	RetryOn429 bool
 }
-
-// Path is where Prometheus writes for a destination.
-func Path(destination string) string { return "/destinations/" + destination + "/api/v1/remote_write" }
 
 // Bounds of a relay. Zero values take the defaults of [New].
 type Bounds struct {
@@ -126,7 +122,7 @@ func New(o Options) (*Relay, error) {
 		if err != nil {
 			return nil, err
 		}
-		r.destinations[Path(d.Name)] = &destination{Destination: d, target: target}
+		r.destinations[d.Path] = &destination{Destination: d, target: target}
 		r.metrics.announce(d.Name)
 	}
 	return r, nil
@@ -168,7 +164,7 @@ func (r *Relay) authentic(request *http.Request) bool {
 	want := r.options.Password()
 	given, wanted := sha256.Sum256([]byte(password)), sha256.Sum256([]byte(want))
 	same := subtle.ConstantTimeCompare(given[:], wanted[:]) == 1
-	return want != "" && user == User && same
+	return want != "" && user == policy.RelayUser && same
 }
 
 // ownHost reports whether the request names the address that it came to. A page in a

@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tools"
@@ -29,6 +30,8 @@ import (
 const (
 	region   = "eu-west-1"
 	password = "0123456789abcdef"
+	// The path of a destination, as policy.Block.RelayPath makes it.
+	centralPath = "/ampbridge-central/workspaces/ws-1/api/v1/remote_write"
 )
 
 // fixture is a relay before the double of AWS.
@@ -52,12 +55,15 @@ func newFixture(t *testing.T, change func(*fixture, *relay.Options)) *fixture {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(f.cloud.CA)
 	o := relay.Options{
-		Destinations: []relay.Destination{{Name: "central", URL: f.workspace.RemoteWriteURL(f.cloud.TLSURL), Region: region, RetryOn429: true}},
-		Password:     func() string { return password },
-		Session:      func(string) session.Session { return f.session },
-		Expired:      func(string) { f.expired++ },
-		Transport:    relay.NewTransport(nil, roots),
-		Logger:       slog.New(slog.NewTextHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Destinations: []relay.Destination{{
+			Name: "central", Path: centralPath, URL: f.workspace.RemoteWriteURL(f.cloud.TLSURL),
+			Region: region, RetryOn429: true,
+		}},
+		Password:  func() string { return password },
+		Session:   func(string) session.Session { return f.session },
+		Expired:   func(string) { f.expired++ },
+		Transport: relay.NewTransport(nil, roots),
+		Logger:    slog.New(slog.NewTextHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	if change != nil {
 		change(f, &o)
@@ -109,12 +115,12 @@ func (f *fixture) write(t *testing.T, metric string, change func(*http.Request))
 
 func (f *fixture) send(t *testing.T, body []byte, change func(*http.Request)) reply {
 	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+f.address+relay.Path("central"), bytes.NewReader(body))
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+f.address+centralPath, bytes.NewReader(body))
 	testkit.Must(t, err)
 	r.Header.Set("Content-Type", "application/x-protobuf")
 	r.Header.Set("Content-Encoding", "snappy")
 	r.Header.Set("X-Prometheus-Remote-Write-Version", "0.1.0")
-	r.SetBasicAuth(relay.User, password)
+	r.SetBasicAuth(policy.RelayUser, password)
 	if change != nil {
 		change(r)
 	}
@@ -196,8 +202,8 @@ func TestPassingFaultsAreNo4xx(t *testing.T) {
 		write  func(*http.Request)
 		reason string
 	}{
-		"another password":  {write: func(r *http.Request) { r.SetBasicAuth(relay.User, "guess") }, reason: "wrong_password"},
-		"an empty password": {write: func(r *http.Request) { r.SetBasicAuth(relay.User, "") }, reason: "wrong_password"},
+		"another password":  {write: func(r *http.Request) { r.SetBasicAuth(policy.RelayUser, "guess") }, reason: "wrong_password"},
+		"an empty password": {write: func(r *http.Request) { r.SetBasicAuth(policy.RelayUser, "") }, reason: "wrong_password"},
 		"another user":      {write: func(r *http.Request) { r.SetBasicAuth("admin", password) }, reason: "wrong_password"},
 		"no credentials":    {write: func(r *http.Request) { r.Header.Del("Authorization") }, reason: "wrong_password"},
 		"no session yet": {reason: "no_session", fault: func(_ *testing.T, f *fixture) func() {
@@ -327,11 +333,11 @@ func TestOnlyThePodsDestinationsAreServed(t *testing.T) {
 		change func(*http.Request)
 		status int
 	}{
-		"another destination":      {path(relay.Path("other")), http.StatusNotFound},
+		"another destination":      {path("/ampbridge-other/workspaces/ws-1/api/v1/remote_write"), http.StatusNotFound},
 		"a workspace's own path":   {path("/workspaces/" + other.ID + "/api/v1/remote_write"), http.StatusNotFound},
-		"a path that climbs":       {path("/destinations/central/../other/api/v1/remote_write"), http.StatusNotFound},
-		"an escaped path":          {path("/destinations/central%2F..%2Fother/api/v1/remote_write"), http.StatusNotFound},
-		"a query of the workspace": {path("/destinations/central/api/v1/query"), http.StatusNotFound},
+		"a path that climbs":       {path("/ampbridge-central/../ampbridge-other/api/v1/remote_write"), http.StatusNotFound},
+		"an escaped path":          {path("/ampbridge-central%2F..%2Fother/workspaces/ws-1/api/v1/remote_write"), http.StatusNotFound},
+		"a query of the workspace": {path("/ampbridge-central/api/v1/query"), http.StatusNotFound},
 		"another method":           {func(r *http.Request) { r.Method = http.MethodGet }, http.StatusMethodNotAllowed},
 		"another host":             {func(r *http.Request) { r.Host = "evil.example" }, http.StatusMisdirectedRequest},
 		"localhost by name": {func(r *http.Request) { r.Host = "localhost" + f.address[strings.LastIndex(f.address, ":"):] },
@@ -399,10 +405,10 @@ func TestShortBodiesGiveTheirRoomBack(t *testing.T) {
 	f := newFixture(t, nil)
 	c, err := net.Dial("tcp", f.address)
 	testkit.Must(t, err)
-	r, err := http.NewRequest(http.MethodPost, "http://"+f.address+relay.Path("central"), nil)
+	r, err := http.NewRequest(http.MethodPost, "http://"+f.address+centralPath, nil)
 	testkit.Must(t, err)
-	r.SetBasicAuth(relay.User, password)
-	_, err = io.WriteString(c, "POST "+relay.Path("central")+" HTTP/1.1\r\nHost: "+f.address+"\r\nAuthorization: "+
+	r.SetBasicAuth(policy.RelayUser, password)
+	_, err = io.WriteString(c, "POST "+centralPath+" HTTP/1.1\r\nHost: "+f.address+"\r\nAuthorization: "+
 		r.Header.Get("Authorization")+
 		"\r\nContent-Length: 1000\r\n\r\nshort")
 	testkit.Must(t, err)
