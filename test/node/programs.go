@@ -238,7 +238,7 @@ const corefile = `
         kubeconfig %s
         fallthrough
     }
-    template ANY {
+    template ANY ANY {
         rcode NXDOMAIN
     }
 }
