@@ -2,7 +2,7 @@
 // changes that bring AWS in sync: a pure function, so that what `ampbridge plan`
 // prints is exactly what `ampbridge sync` does.
 //
-// [Targets] says what to look at, [Compute] compares:
+// [Input.Targets] returns the accounts, roles and provider to read, [Compute] compares:
 //
 //	current                              desired                  change
 //	-----------------------------------  -----------------------  --------------------------------------

@@ -200,7 +200,7 @@ func (inMemory) ServiceAccountAndLimits(context.Context, string, string) (map[st
 	return nil, inject.Limits{}, nil
 }
 
-// serveConstant is the limit: the webhook's own server, on which a handler reads
+// serveConstant is the limit: controller-runtime's server, on which a handler reads
 // the request and answers an AdmissionReview of the size that the webhook's has.
 func serveConstant(ctx context.Context, addr, certs string, size int) error {
 	host, port, err := net.SplitHostPort(addr)

@@ -7,8 +7,8 @@
 // The parts are
 //
 //	handler   the webhook over HTTPS, its look-ups answered in memory, in one run
-//	          with two servers that answer a constant: one is the webhook's own
-//	          server, the other Go's alone ("plain")
+//	          with two servers that answer a constant: one is controller-
+//	          runtime's server, the other Go's alone ("plain")
 //	cluster   the webhook's own time for pods created through a real API server,
 //	          one at a time, and its memory with few and with many service accounts
 //	sidecar   the config sidecar's memory and processor time while it is idle, after

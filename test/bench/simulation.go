@@ -36,7 +36,7 @@ const (
 	simulatedAttempts = 6
 	simulatedBackoff  = 5 * time.Second
 	interval          = 10 * time.Minute // of the policy's trust.interval
-	// How soon its controller tries again: cmd/internal/sync.
+	// How soon its controller tries again: cmd/internal/reconcile.
 	firstRetry = 5 * time.Second
 )
 

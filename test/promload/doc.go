@@ -1,7 +1,5 @@
-// Package promload holds what the tests of package promconfig cannot say by
-// themselves: that Prometheus's own configuration loader understands a rendered
-// configuration as it understood the user's, but for the blocks at the end of
-// remote_write.
+// Package promload loads rendered configurations with Prometheus's own loader. It
+// checks that only the blocks at the end of remote_write differ.
 //
 // It is a module of its own, because Prometheus's loader brings along hundreds
 // of dependencies that the product must not have. There is nothing in it but

@@ -1,5 +1,5 @@
-// Package ststest is what the sidecar's tests need of AWS: the double, an
-// issuer whose keys it knows, a pod's token in a file, and roles that trust it.
+// Package ststest gives the sidecar's tests an AWS double, an issuer that the double
+// knows, a pod's token in a file, and roles that trust it.
 package ststest
 
 import (

@@ -1,6 +1,7 @@
-// Package audit finds the Prometheus pods that admission does not see any more:
-// those that slipped through while no webhook answered, those that carry what an
-// older policy said, and those that hang on the config sidecar.
+// Package audit finds Prometheus pods that are not as the policy wants: pods that
+// were not injected, pods that an older policy injected, and pods that hang on the
+// config sidecar. It reports them as events and metrics. It can evict them, and it
+// opens the circuit breaker.
 //
 // [Assess] is the core, and pure: it asks the same functions as the webhook what
 // would be done to a stored pod today, and compares. [Run] goes round the

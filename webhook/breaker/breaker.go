@@ -1,7 +1,7 @@
-// Package breaker is the memory that the auditor and the webhook share: the
-// workloads whose pods hung on the config sidecar, for which injection pauses.
-// The auditor writes it, to the ConfigMap ampbridge-breaker in ampbridge's own
-// namespace; the webhook reads it, so that it keeps having no side effects.
+// Package breaker holds the state of the circuit breaker: the workloads whose pods
+// hung on the config sidecar. Injection pauses for them. The auditor writes the
+// state to the ConfigMap ampbridge-breaker in ampbridge's own namespace, and the
+// webhook reads it, so that the webhook has no side effects.
 //
 // An entry is about one revision: what would be injected into the workload, under
 // one policy and one image. A changed policy or image is another revision, for

@@ -1,6 +1,6 @@
-// Package certificates gives the webhook the certificate that it serves: out of
-// a directory that somebody else fills ([Directory]), or made, shared and rotated
-// by the webhook's replicas themselves ([Rotator]).
+// Package certificates provides the webhook's serving certificate. [Directory] reads
+// it from files that somebody else writes. [Rotator] makes it, shares it between
+// replicas and rotates it.
 //
 // # A rotation without a gap
 //

@@ -1,7 +1,6 @@
-// Package sidecar is the config sidecar: it stands between the configuration
-// that a user's Prometheus is given and the Prometheus that reads it, and adds
-// the block of a destination for exactly as long as there is a valid session
-// to sign with.
+// Package sidecar copies the user's Prometheus configuration to the directory that
+// Prometheus reads. It adds the block of a destination while a valid session for it
+// exists, and removes the block when the session ends.
 //
 // It is built so that Prometheus never depends on AWS, nor on the sidecar
 // doing well. What Prometheus sees is either the user's own configuration to

@@ -1,4 +1,5 @@
-// Package awsiam applies plans. It is the only package that talks to IAM.
+// Package awsiam reads and changes IAM for plans. No other shipped package talks to
+// IAM. It also asks AMP whether a workspace exists.
 //
 // [IAM.Observe] reads what a plan is made from: one read per account for its
 // provider, one for the list of the cluster's roles where that is asked for, and

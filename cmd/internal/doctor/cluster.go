@@ -88,7 +88,7 @@ func (x *runner) policyFinding(err error) check.Finding {
 	return failed(fix, "%s", strings.ReplaceAll(err.Error(), "\n", "; "))
 }
 
-// installedPolicy reads the policy of the kube.
+// installedPolicy reads the policy of the installation.
 func (x *runner) installedPolicy(ctx context.Context) check.Finding {
 	found, err := kube.Policies(ctx, x.cluster.client, x.System)
 	if err != nil {

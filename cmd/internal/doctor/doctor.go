@@ -3,10 +3,10 @@
 // it. This package only observes: policy/check judges what it found, and
 // doctor/report prints the result.
 //
-// There is one file for each system: cluster.go and admission.go for the Kubernetes
-// API, issuer.go for the issuer as AWS reads it, aws.go for STS and AMP (awsiam
-// reads IAM), pods.go for running pods through the API server's proxy, and inpod.go
-// for the pod that doctor itself runs in.
+// There is one file for each system: cluster.go, admission.go, webhook.go and sync.go
+// for Kubernetes; issuer.go for the issuer as AWS reads it; aws.go and role.go for the
+// account; session.go for STS; amp.go for query and write; pods.go and metrics.go for
+// running pods; inpod.go for doctor's own pod. runner.go runs the checks in their order.
 //
 // It needs these permissions in Kubernetes. Without one of them, a check is
 // skipped:

@@ -1,7 +1,7 @@
-// Package kube is the one reader of a cluster for commands: the connection, what
-// the chart installed, the issuer, and the service accounts of labelled namespaces.
-// The webhook and the auditor read the cluster through narrow interfaces of their
-// own.
+// Package kube has what several commands read of a cluster: the connection, what the
+// chart installed, the issuer, the service accounts of labelled namespaces, and the
+// status of a sidecar. Doctor, status and the watch of sync read other objects
+// themselves. The webhook and the auditor have narrow interfaces of their own.
 package kube
 
 import (

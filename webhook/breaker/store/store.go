@@ -1,5 +1,5 @@
-// Package store keeps the circuit breaker's state in its ConfigMap. Package breaker
-// itself is pure, and so its fuzz target is fast.
+// Package store reads and writes the breaker's state in the ConfigMap
+// ampbridge-breaker. Package breaker does no I/O, so its fuzz target is fast.
 package store
 
 import (

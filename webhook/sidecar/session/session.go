@@ -1,11 +1,11 @@
-// Package session gets sessions (the credentials of one destination, with
-// their expiry) from STS with the pod's own token, and hands them to Prometheus
-// as profiles of an AWS shared credentials file.
+// Package session gets sessions (the credentials of one destination, with their
+// expiry) from STS with the pod's own token. It writes them as profiles of an AWS
+// credentials file, which Prometheus reads.
 //
-// Prometheus never calls STS itself: it exits where credentials cannot be had
-// while it applies its configuration. [Client] makes one bounded attempt at a
-// time and leaves the patience to its caller; [Store] keeps what was obtained,
-// in a volume in memory that outlives the sidecar's container.
+// So Prometheus need not call STS: it exits if it gets no credentials while it applies
+// its configuration. The exception is a pod that nothing reloads (see package sidecar).
+// [Client] makes one bounded attempt, and its caller decides when to try again. [Store]
+// keeps the sessions in a memory volume that outlives the sidecar's container.
 package session
 
 import (
