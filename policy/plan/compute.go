@@ -23,7 +23,7 @@ type Input struct {
 	// TrustQuota is in characters; 0: [TrustQuota].
 	TrustQuota int
 
-	// Now is when the service accounts were looked at.
+	// Now is when the service accounts were read.
 	Now time.Time
 	// Absence is what [TrackAbsence] made of that snapshot; zero: nobody is pruned.
 	Absence AbsenceState

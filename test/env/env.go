@@ -264,7 +264,7 @@ func (e *Env) Run(ctx context.Context, pod *corev1.Pod, log io.Writer) (*kubelet
 	return kubelet.Run(ctx, e.Cluster.Client(), pod, kubelet.Options{Dir: e.dir, Log: log, Images: images})
 }
 
-// AddImage gives the node one more image. It is looked at before the environment's own.
+// AddImage gives the node one more image. It is searched before the environment's own.
 func (e *Env) AddImage(image kubelet.Image) { e.images = append(e.images, image) }
 
 // AddPrometheus gives the node another version of Prometheus, under its tag of

@@ -188,7 +188,7 @@ type snapshot struct {
 	observed      Observed
 }
 
-// observe reads the configuration before the Secret. Whoever changes what the
+// observe reads the configuration before the Secret. A replica that changes what the
 // configuration is to hold writes the Secret first; so a state that is out of
 // date comes with a configuration that is out of date, and the API server
 // refuses what is made of it.

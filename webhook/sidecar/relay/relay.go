@@ -70,7 +70,7 @@ type Options struct {
 	// Session returns the session of a destination, valid or not.
 	Session func(destination string) session.Session
 	// Expired is called when AMP says that the session of a destination has
-	// expired; nil: nobody is told.
+	// expired; nil: nothing is called.
 	Expired func(destination string)
 	// Transport reaches AMP, through a proxy and with the CAs that the policy names;
 	// nil: [http.DefaultTransport]'s settings. It must not follow redirects, and a
