@@ -14,6 +14,7 @@ const (
 	AnnotationContainer    = "ampbridge.io/container"
 	AnnotationDestinations = "ampbridge.io/destinations"
 	AnnotationEnvironment  = "ampbridge.io/environment"
+	AnnotationDelivery     = "ampbridge.io/delivery"
 	// AnnotationRoleARN is shown on service accounts: information, never input.
 	AnnotationRoleARN = "ampbridge.io/role-arn"
 	// AnnotationIRSA is what amazon-eks-pod-identity-webhook reads.
@@ -189,6 +190,9 @@ func (p *Policy) Decide(r Request) Decision {
 	case asked == EnvironmentSidecar:
 		entitlement.Environment = EnvironmentSidecar
 	}
+	if problem := narrowDelivery(&entitlement, Delivery(r.PodAnnotations[AnnotationDelivery])); problem != "" {
+		return skip(InvalidAnnotation, "annotation %s: %s", AnnotationDelivery, problem)
+	}
 	for _, annotations := range []map[string]string{r.ServiceAccountAnnotations, r.PodAnnotations} {
 		if decision, narrowed := narrow(&entitlement, annotations, subject); !narrowed {
 			return decision
@@ -196,6 +200,29 @@ func (p *Policy) Decide(r Request) Decision {
 	}
 	entitlement.IRSA = p.irsa(subject, entitlement.Destinations)
 	return Decision{Inject: true, Reason: Granted, Entitlement: entitlement}
+}
+
+// narrowDelivery applies what a pod asks for to the destinations whose delivery the
+// policy leaves open. It returns what is wrong, and the fix; empty: nothing.
+func narrowDelivery(e *Entitlement, asked Delivery) string {
+	if asked == "" || asked == DeliveryAuto {
+		return ""
+	}
+	if problem := asked.problem(); problem != "" {
+		return problem
+	}
+	destinations := slices.Clone(e.Destinations) // they are the policy's
+	for i := range destinations {
+		switch d := &destinations[i]; d.Delivery {
+		case DeliveryAuto:
+			d.Delivery = asked
+		case asked:
+		default:
+			return fmt.Sprintf("%q is not what the policy says of destination %s (%s): take the annotation out", asked, d.Name, d.Delivery)
+		}
+	}
+	e.Destinations = destinations
+	return ""
 }
 
 // narrow keeps of the granted destinations those that an annotation names.

@@ -55,8 +55,35 @@ type Destination struct {
 	AssumeRole ARN `yaml:"assumeRole"`
 	// Endpoint replaces scheme and host of the workspace's URL: a VPC endpoint,
 	// FIPS or dual-stack name. No path.
-	Endpoint    string      `yaml:"endpoint"`
+	Endpoint string `yaml:"endpoint"`
+	// Delivery is [DeliveryAuto] by default.
+	Delivery    Delivery    `yaml:"delivery"`
 	RemoteWrite RemoteWrite `yaml:"remoteWrite"`
+}
+
+// Delivery is how a pod's samples reach a destination.
+type Delivery string
+
+// The values of [Destination.Delivery] and of the pod annotation. A pod that is
+// injected has one of the last two.
+const (
+	// DeliveryAuto: sigv4 where the pod proves that it can take each new session,
+	// else relay.
+	DeliveryAuto Delivery = "auto"
+	// DeliverySigV4: Prometheus signs, with the sessions that the sidecar gets.
+	DeliverySigV4 Delivery = "sigv4"
+	// DeliveryRelay: Prometheus writes to the sidecar, which signs and forwards.
+	DeliveryRelay Delivery = "relay"
+)
+
+// problem returns what is wrong with the value, and the fix; empty where the value
+// is known.
+func (d Delivery) problem() string {
+	switch d {
+	case DeliveryAuto, DeliverySigV4, DeliveryRelay:
+		return ""
+	}
+	return fmt.Sprintf("%q is unknown: write auto, sigv4 or relay", string(d))
 }
 
 // RemoteWrite is what the admin may tune of a destination's block.
@@ -289,6 +316,9 @@ func (p *Policy) setDefaults() {
 	setDefault(&p.Trust.PruneAfter, Duration(time.Hour))
 	setDefault(&p.Trust.Interval, Duration(10*time.Minute))
 	setDefault(&p.Audit.Repair, RepairNone)
+	for i := range p.Destinations {
+		setDefault(&p.Destinations[i].Delivery, DeliveryAuto)
+	}
 	for i := range p.Grants {
 		setDefault(&p.Grants[i].Environment, EnvironmentSidecar)
 	}

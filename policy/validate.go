@@ -146,6 +146,8 @@ func (v *validation) destination(path string, d Destination) {
 			"lies in partition %s, its workspace in %s: no role reaches across partitions", role.arn.Partition, d.Workspace.Partition)
 	}
 	v.endpoint(path+".endpoint", d.Endpoint)
+	problem := d.Delivery.problem()
+	v.require(problem == "", path+".delivery", "%s", problem)
 	q := d.RemoteWrite.QueueConfig
 	for _, n := range []struct {
 		field string

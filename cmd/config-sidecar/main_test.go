@@ -60,7 +60,7 @@ func newPod(t *testing.T) *pod {
 		t.Fatal(err)
 	}
 	p := &pod{config: sidecarconfig.Config{
-		Version:        sidecarconfig.Version,
+		Version:        sidecarconfig.VersionSigV4,
 		Cluster:        "dev",
 		SessionSeconds: 3600,
 		File:           "prometheus.yml",

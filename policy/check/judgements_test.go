@@ -508,8 +508,6 @@ func TestSidecarState(t *testing.T) {
 		{"own entry", func(_ *sidecarconfig.Status, d *sidecarconfig.DestinationStatus) {
 			d.Served, d.Skipped = false, "the configuration writes to the workspace"
 		}, Warn, "writes to the workspace already"},
-		{"start failed", func(status *sidecarconfig.Status, _ *sidecarconfig.DestinationStatus) { status.StartFailed = true }, Fail,
-			"a start with the block failed"},
 		{"no destination", func(status *sidecarconfig.Status, _ *sidecarconfig.DestinationStatus) { status.Destinations = nil }, Skip,
 			"no destination"},
 		{"a gap that goes on, by the status's clock", func(status *sidecarconfig.Status, d *sidecarconfig.DestinationStatus) {

@@ -34,13 +34,6 @@ func SidecarState(status sidecarconfig.Status, now time.Time) Finding {
 	switch {
 	case len(status.Destinations) == 0:
 		return Skipped(Sidecar, About{}, "it reports no destination")
-	case status.StartFailed:
-		return Failed(
-			Sidecar,
-			About{},
-			NewFix("replace the pod: nothing reloads this Prometheus, and it did not start with the block"),
-			"a start with the block failed, so the pod runs without it",
-		)
 	}
 	var messages []string
 	for _, d := range status.Destinations {

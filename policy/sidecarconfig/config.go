@@ -8,7 +8,8 @@
 //
 // A pod keeps its sidecar until it is rolled, so the two sides may differ in
 // version. Fields are only ever added, and a reader ignores fields that it does
-// not know: a webhook of this version serves every sidecar of [Version] 1.
+// not know. What a sidecar must not ignore needs a new version: of a version that
+// it does not know it mirrors the user's configuration as it is.
 package sidecarconfig
 
 import (
@@ -19,8 +20,13 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 )
 
-// Version of the format of [Config].
-const Version = 1
+// Versions of the format of [Config]. A sidecar of the first version knows no relay,
+// and would give a block with sigv4 to a Prometheus that must not have one; so a
+// config with [policy.DeliveryRelay] in it has the second.
+const (
+	VersionSigV4 = 1
+	VersionRelay = 2
+)
 
 // Config is what one sidecar is told. It holds no secrets.
 type Config struct {
@@ -45,8 +51,8 @@ type Config struct {
 	SessionSeconds int           `json:"sessionSeconds"`
 	STS            STS           `json:"sts"`
 	Destinations   []Destination `json:"destinations"`
-	// Reload is [StartOnly] where nothing makes Prometheus read its
-	// configuration again; empty where something does.
+	// Reload is [StartOnly] in configs of earlier webhooks, for a Prometheus that
+	// never reads its configuration again: see [Config.DeliveryOf].
 	Reload string `json:"reload,omitempty"`
 	// Prometheus is where it listens; zero where the pod does not say.
 	Prometheus Prometheus `json:"prometheus,omitzero"`
@@ -58,11 +64,8 @@ type Config struct {
 	MetricsPort int32 `json:"metricsPort,omitempty"`
 }
 
-// StartOnly is the [Config.Reload] of pods whose Prometheus reads its
-// configuration when it starts, and never again. No session could be handed
-// over to it later, so its profile holds the role and the token's file, and
-// its SDK gets the sessions: the block is served only while STS provably
-// answers, because Prometheus asks it when it starts.
+// StartOnly is the [Config.Reload] of earlier webhooks for pods whose Prometheus
+// reads its configuration when it starts, and never again.
 const StartOnly = "start-only"
 
 // Prometheus is how to talk to the pod's Prometheus, without credentials.
@@ -74,6 +77,8 @@ type Prometheus struct {
 	// TLS: it has a web configuration file, which may ask for TLS; the pod does
 	// not show what is in it.
 	TLS bool `json:"tls,omitempty"`
+	// Version is Prometheus's, such as 3.15, as far as the pod says; empty: not known.
+	Version string `json:"version,omitempty"`
 }
 
 // MountPoint is a directory, or a file, at the top of Target.
@@ -95,28 +100,65 @@ type Destination struct {
 	Role       string `json:"role"`
 	AssumeRole string `json:"assumeRole,omitempty"`
 	Region     string `json:"region"`
-	// Block is complete but for the replica's labels.
+	// Delivery is [policy.DeliverySigV4] or [policy.DeliveryRelay]; empty, in configs
+	// of version 1: see [Config.DeliveryOf].
+	Delivery policy.Delivery `json:"delivery,omitempty"`
+	// Block is complete but for the replica's labels. It is the one for sigv4; the
+	// sidecar makes the relay's from it ([policy.Block.ByRelay]).
 	Block policy.Block `json:"block"`
+	// STS replaces [Config.STS] for this destination; nil: it does not.
+	STS *STS `json:"sts,omitempty"`
+	// ExternalID is shown when AssumeRole is assumed; empty: none.
+	ExternalID string `json:"externalID,omitempty"`
+	// AMP is how the relay reaches the workspace.
+	AMP AMP `json:"amp,omitzero"`
 	// Replica asks for [policy.Block.WithReplica] with the pod's name.
 	Replica bool `json:"replica,omitempty"`
 }
 
+// AMP is how the relay reaches a workspace. With sigv4 the same stands in the block.
+type AMP struct {
+	// ProxyURL is the proxy's; with ProxyFromEnvironment the sidecar's variables
+	// HTTPS_PROXY and NO_PROXY name it. At most one of the two is set.
+	ProxyURL             string `json:"proxyURL,omitempty"`
+	ProxyFromEnvironment bool   `json:"proxyFromEnvironment,omitempty"`
+	// CABundle is PEM text, added to the system's roots.
+	CABundle string `json:"caBundle,omitempty"`
+	// DropOn429: AMP's answer 429 passes, and Prometheus drops those samples.
+	DropOn429 bool `json:"dropOn429,omitempty"`
+}
+
+// DeliveryOf returns the delivery of a destination: sigv4 or relay. Webhooks of version
+// 1 knew sigv4 alone, and had a Prometheus that nothing reloads call STS itself; now
+// it gets the relay.
+func (c Config) DeliveryOf(d Destination) policy.Delivery {
+	switch {
+	case d.Delivery == policy.DeliveryRelay || c.Reload == StartOnly:
+		return policy.DeliveryRelay
+	}
+	return policy.DeliverySigV4
+}
+
 // New returns the config that follows from a policy and what it entitles a pod
-// to; the caller adds the files' places.
+// to; the caller adds the files' places. The delivery of each destination of e is
+// decided: it is not [policy.DeliveryAuto].
 func New(p *policy.Policy, e policy.Entitlement) Config {
 	c := Config{
-		Version: Version, Cluster: p.Cluster.Name,
+		Version: VersionSigV4, Cluster: p.Cluster.Name,
 		SessionSeconds: int(time.Duration(p.Session.Duration) / time.Second),
 		STS:            STS(p.STS),
 	}
 	for _, d := range e.Destinations {
+		if d.Delivery == policy.DeliveryRelay {
+			c.Version = VersionRelay
+		}
 		label := p.Cluster.Name
 		if e.HA != "" {
 			label = e.HA
 		}
 		c.Destinations = append(c.Destinations, Destination{
 			Name: d.Name, Role: p.RoleFor(d, e.Subject).String(), AssumeRole: d.AssumeRole.String(), Region: d.Workspace.Region,
-			Block: d.Block(label), Replica: e.HA != "",
+			Delivery: d.Delivery, Block: d.Block(label), Replica: e.HA != "",
 		})
 	}
 	return c
@@ -146,8 +188,8 @@ func Decode(text string) (Config, error) {
 	if err := json.Unmarshal([]byte(text), &c); err != nil {
 		return c, fmt.Errorf("%s: %w", Variable, err)
 	}
-	if c.Version != Version {
-		return c, fmt.Errorf("%s: version %d: this sidecar reads version %d", Variable, c.Version, Version)
+	if c.Version != VersionSigV4 && c.Version != VersionRelay {
+		return c, fmt.Errorf("%s: version %d: this sidecar reads versions %d and %d", Variable, c.Version, VersionSigV4, VersionRelay)
 	}
 	for _, f := range []struct{ name, value string }{
 		{"source", c.Source}, {"target", c.Target}, {"file", c.File}, {"credentials", c.Credentials}, {"token", c.Token},

@@ -122,7 +122,7 @@ func TestDecodeNamesWhatIsWrong(t *testing.T) {
 	noToken, newer := a, a
 	noToken.Token, newer.Version = "", 2
 	for text, want := range map[string]string{
-		"": Variable, "{": Variable, noToken.Encode(): "token is missing", newer.Encode(): "version 2",
+		"": Variable, "{": Variable, noToken.Encode(): "token is missing", newer.Encode(): "version 3",
 	} {
 		if _, err := Decode(text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Decode(%.40q) = %v, want %q in it", text, err, want)

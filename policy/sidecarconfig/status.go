@@ -13,25 +13,25 @@ type Status struct {
 	// something has changed.
 	Time    time.Time `json:"time,omitzero"`
 	Started time.Time `json:"started"`
+	// Sidecar is the version of the sidecar's program; empty: it is older than the relay.
+	Sidecar string `json:"sidecar,omitempty"`
 	// Error is why the configuration cannot be mirrored; empty: it can.
 	Error        string              `json:"error,omitempty"`
 	Config       ConfigStatus        `json:"config"`
 	Destinations []DestinationStatus `json:"destinations"`
-	// StartOnly: nothing reloads Prometheus, so the block reaches it when it
-	// starts, or not at all.
-	StartOnly bool `json:"startOnly,omitempty"`
-	// StartFailed: Prometheus did not come up with the block, and no longer gets it.
-	StartFailed bool `json:"startFailed,omitempty"`
-	// Prometheus is what the sidecar observes of it; zero where nothing depends on it.
+	// Prometheus is what the sidecar reads of Prometheus's own metrics; zero where no
+	// destination has sigv4.
 	Prometheus PrometheusStatus `json:"prometheus,omitzero"`
 }
 
-// PrometheusStatus is what the sidecar observes of the pod's Prometheus.
+// PrometheusStatus is what the sidecar reads of Prometheus's own metrics.
 type PrometheusStatus struct {
-	Listening bool `json:"listening"`
-	Ready     bool `json:"ready"`
-	// Version is empty while it is not known.
-	Version string `json:"version,omitempty"`
+	// LastReload is when it last loaded a configuration; zero: it has not yet.
+	LastReload time.Time `json:"lastReload,omitzero"`
+	// ReloadFailed: the latest attempt to load one failed, and the one before stays.
+	ReloadFailed bool `json:"reloadFailed,omitempty"`
+	// Error is why the metrics cannot be read; empty: they can.
+	Error string `json:"error,omitempty"`
 }
 
 // ConfigStatus is how the configuration was last served.
@@ -48,6 +48,16 @@ type ConfigStatus struct {
 // DestinationStatus is the state of one destination.
 type DestinationStatus struct {
 	Name string `json:"name"`
+	// Delivery is how the samples go now; empty: the sidecar is older than the relay.
+	Delivery Delivery `json:"delivery,omitempty"`
+	// Moved is why a destination that the webhook gave sigv4 has the relay; empty: it
+	// does not.
+	Moved string `json:"moved,omitempty"`
+	// NotTaken: Prometheus has not taken the latest session, and cannot be moved to the
+	// relay either. Its writes fail when the session that it has ends.
+	NotTaken bool `json:"notTaken,omitempty"`
+	// Relay is what AMP last refused; zero: nothing.
+	Relay RelayFailure `json:"relay,omitzero"`
 	// Block: Prometheus has the block. It is in the served configuration, or was in
 	// it when Prometheus last started.
 	Block bool `json:"block"`
@@ -68,6 +78,27 @@ type DestinationStatus struct {
 	// is missing now.
 	GapSeconds float64   `json:"gapSeconds"`
 	GapSince   time.Time `json:"gapSince,omitzero"`
+}
+
+// Delivery is a delivery of the policy's, or a move between the two.
+type Delivery string
+
+// The values of [DestinationStatus.Delivery].
+const (
+	DeliverySigV4 Delivery = "sigv4"
+	DeliveryRelay Delivery = "relay"
+	// DeliveryMoving: Prometheus has both blocks, until the one with sigv4 has sent
+	// all that it had.
+	DeliveryMoving Delivery = "moving"
+)
+
+// RelayFailure is the latest write that AMP did not take.
+type RelayFailure struct {
+	At time.Time `json:"at,omitzero"`
+	// Status is AMP's HTTP status; 0: AMP could not be reached.
+	Status int `json:"status,omitempty"`
+	// Error is AMP's name for the error.
+	Error string `json:"error,omitempty"`
 }
 
 // Gap returns for how long, up to a time, the block has been missing since the

@@ -134,7 +134,7 @@ func measureIdle(program string, a sidecarconfig.Config, size int, r *report) er
 // sidecarConfig prepares a pod's directories, its token and the role that trusts it.
 func sidecarConfig(ctx context.Context, cloud *awstest.Cloud, dir string) (a sidecarconfig.Config, err error) {
 	a = sidecarconfig.Config{
-		Version: sidecarconfig.Version, Cluster: "bench", File: "prometheus.yml", Private: true, SessionSeconds: 3600,
+		Version: sidecarconfig.VersionSigV4, Cluster: "bench", File: "prometheus.yml", Private: true, SessionSeconds: 3600,
 		Source: filepath.Join(dir, "source"), Target: filepath.Join(dir, "target"),
 		Credentials: filepath.Join(dir, "credentials", "credentials"), Token: filepath.Join(dir, "token"),
 		STS: sidecarconfig.STS{Endpoint: cloud.URL},

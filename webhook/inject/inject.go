@@ -273,7 +273,7 @@ func checkSupported(pod *Pod) *policy.Decision {
 // mark returns the value of [AnnotationInjected] for a sidecar with the encoded config.
 func mark(e policy.Entitlement, config string, metricsPort int32, reload Reload) string {
 	sum := sha256.Sum256([]byte(config))
-	m := Injected{Version: sidecarconfig.Version, Policy: hex.EncodeToString(sum[:6]), Reload: reload, MetricsPort: max(metricsPort, 0)}
+	m := Injected{Version: sidecarconfig.VersionSigV4, Policy: hex.EncodeToString(sum[:6]), Reload: reload, MetricsPort: max(metricsPort, 0)}
 	for _, d := range e.Destinations {
 		m.Destinations = append(m.Destinations, d.Name)
 	}

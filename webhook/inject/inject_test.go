@@ -461,7 +461,7 @@ func TestInjectedAnnotation(t *testing.T) {
 	}
 	o := options(t)
 	first := read(o, testImage)
-	if first.Version != sidecarconfig.Version || !slices.Equal(first.Destinations, []string{"central"}) || len(first.Policy) != 12 {
+	if first.Version != sidecarconfig.VersionSigV4 || !slices.Equal(first.Destinations, []string{"central"}) || len(first.Policy) != 12 {
 		t.Errorf("%+v", first)
 	}
 	if other := read(o, "another"); !cmp.Equal(first, other) {

@@ -67,7 +67,7 @@ func TestEditorEndsWithItsContext(t *testing.T) {
 func TestLateEditIsServed(t *testing.T) {
 	dir := t.TempDir()
 	a := sidecarconfig.Config{
-		Version: sidecarconfig.Version, Source: filepath.Join(dir, "source"), Target: filepath.Join(dir, "target"), File: "prometheus.yml",
+		Version: sidecarconfig.VersionSigV4, Source: filepath.Join(dir, "source"), Target: filepath.Join(dir, "target"), File: "prometheus.yml",
 		Credentials: filepath.Join(dir, "credentials", "credentials"), Token: "token",
 		Destinations: []sidecarconfig.Destination{{Name: "central", Block: destinations(t)[0].block}},
 	}

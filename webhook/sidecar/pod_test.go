@@ -61,7 +61,7 @@ func newPod(t *testing.T, seconds int, destinations ...string) *pod {
 	p.AllowShortSessions()
 	dir := t.TempDir()
 	p.config = sidecarconfig.Config{
-		Version: sidecarconfig.Version, Cluster: "dev",
+		Version: sidecarconfig.VersionSigV4, Cluster: "dev",
 		Source: filepath.Join(dir, "source"), Target: filepath.Join(dir, "target"), File: "prometheus.yml",
 		Credentials: filepath.Join(dir, "credentials", "credentials"), Private: true, Token: p.Token,
 		SessionSeconds: seconds, STS: sidecarconfig.STS{Endpoint: p.URL},

@@ -24,11 +24,6 @@ func (s *server) currentStatus(now time.Time) sidecarconfig.Status {
 			Error:        s.served.lastError,
 		},
 	}
-	status.StartOnly, status.StartFailed = s.startOnly(), s.startFailed
-	status.Prometheus = sidecarconfig.PrometheusStatus{Listening: s.prometheus.listening, Ready: s.prometheus.ready}
-	if version := s.prometheus.version; !version.IsZero() {
-		status.Prometheus.Version = version.String()
-	}
 	for _, d := range s.destinations {
 		status.Destinations = append(status.Destinations, sidecarconfig.DestinationStatus{
 			Name:       d.Name,
