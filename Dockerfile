@@ -26,7 +26,8 @@ ARG VERSION= REVISION=
 RUN CGO_ENABLED=0 GOOS=${TARGETOS} GOARCH=${TARGETARCH} go build -trimpath -buildvcs=false -o /out/ \
       -ldflags "-s -w \
         -X github.com/ampbridge/ampbridge/cmd/internal/cli.release=${VERSION} \
-        -X github.com/ampbridge/ampbridge/cmd/internal/cli.revision=${REVISION}" \
+        -X github.com/ampbridge/ampbridge/cmd/internal/cli.revision=${REVISION} \
+        -X main.release=${VERSION}" \
       ./cmd/ampbridge ./cmd/config-sidecar
 
 FROM scratch

@@ -138,9 +138,12 @@ func (b Block) RelayPath() string {
 
 // ByRelay returns the block for a relay at that address (host and port), which signs in
 // Prometheus's stead. Nothing in it can fail to load, or changes with a session. The
-// relay answers AMP's 429 with a 503, so that Prometheus needs no field for it.
+// relay answers AMP's 429 with a 503, so that Prometheus needs no field for it. Its name is
+// its own: for a while both blocks of a destination may stand side by side, and a block
+// whose name changes loses its backlog. No destination's name holds a dot.
 func (b Block) ByRelay(address, passwordFile string) Block {
 	b.URL, b.SigV4 = "http://"+address+b.RelayPath(), nil
+	b.Name += ".relay"
 	b.BasicAuth = &BlockBasicAuth{Username: RelayUser, PasswordFile: passwordFile}
 	b.QueueConfig.RetryOnRateLimit = false
 	return b

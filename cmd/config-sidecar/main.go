@@ -8,6 +8,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -24,11 +25,15 @@ import (
 	_ "golang.org/x/crypto/x509roots/fallback"
 )
 
+// release is set by the linker (-X), in release builds only.
+var release string
+
 func main() { os.Exit(run()) }
 
 // run returns the status to exit with.
 func run() int {
 	options := sidecar.FromEnvironment(os.Getenv)
+	options.Version = cmp.Or(release, "unreleased")
 	switch {
 	case len(os.Args) == 1:
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)

@@ -69,7 +69,7 @@ func TestLateEditIsServed(t *testing.T) {
 	a := sidecarconfig.Config{
 		Version: sidecarconfig.VersionSigV4, Source: filepath.Join(dir, "source"), Target: filepath.Join(dir, "target"), File: "prometheus.yml",
 		Credentials: filepath.Join(dir, "credentials", "credentials"), Token: "token",
-		Destinations: []sidecarconfig.Destination{{Name: "central", Block: destinations(t)[0].block}},
+		Destinations: []sidecarconfig.Destination{{Name: "central", Block: *due(t)[0].signing}},
 	}
 	for _, d := range []string{a.Source, a.Target, filepath.Dir(a.Credentials)} {
 		if err := os.Mkdir(d, 0o755); err != nil {
@@ -81,7 +81,7 @@ func TestLateEditIsServed(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := newServer(Options{Config: a.Encode()})
-	s.destinations[0].session = session.Session{AccessKeyID: "ASIA", Expires: time.Now().Add(time.Hour)}
+	s.destinations[0].latest.Store(&session.Session{AccessKeyID: "ASIA", Obtained: time.Now(), Expires: time.Now().Add(time.Hour)})
 	s.editor.limit = 0
 	served := func() string {
 		content, err := os.ReadFile(filepath.Join(a.Target, a.File))
@@ -91,7 +91,7 @@ func TestLateEditIsServed(t *testing.T) {
 		return string(content)
 	}
 	s.step(t.Context(), time.Now())
-	if served() != user || s.served.result != "passed_through" || !strings.Contains(s.served.lastError, "when the edit is done") {
+	if served() != user || s.served.result != "passed_through" || !strings.Contains(s.served.lastError, "when it is done") {
 		t.Fatalf("served %.80q as %s: %s", served(), s.served.result, s.served.lastError)
 	}
 	<-s.editor.late.ended

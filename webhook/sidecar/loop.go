@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"os"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
@@ -18,6 +20,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 	"github.com/ampbridge/ampbridge/webhook/sidecar/mirror"
+	"github.com/ampbridge/ampbridge/webhook/sidecar/relay"
 	"github.com/ampbridge/ampbridge/webhook/sidecar/session"
 )
 
@@ -26,17 +29,22 @@ type server struct {
 	log       *slog.Logger
 	config    sidecarconfig.Config
 	started   time.Time
+	wait      time.Duration // for the first sessions
 	store     *session.Store
 	client    *session.Client
 	clientErr error // why there is no client
 	sessions  session.Options
 	results   chan result
-	changed   chan struct{} // wakes the loop when prometheusState changes
-	headroom  int64         // for an edit, in bytes of memory
+	headroom  int64 // for an edit, in bytes of memory
 	editor    editor
 	beat      atomic.Int64            // when the loop last moved, in nanoseconds since started
 	end       context.CancelCauseFunc // ends Run
 	metrics   metrics
+	version   string         // the program's
+	reads     policy.Version // Prometheus's; zero: not known
+	relay     *relay.Relay   // nil: it could not be made
+	listener  net.Listener   // the relay's; nil: it is to be opened
+	last      lastLoaded
 	notifier  inodeNotifier
 	// mountPoints are those of other volumes in the target.
 	mountPoints []mirror.MountPoint
@@ -48,24 +56,39 @@ type server struct {
 	lastError    string // with the source or the target; empty: none
 	retry        time.Time
 	status       []byte // as last written
-	prometheus   prometheusState
-	// loaded are the destinations in the configuration with which Prometheus
-	// became ready. offered: what it reads when it starts may have had a block
-	// since it last ended; startFailed: it did not come up with one.
-	loaded               []string
-	offered, startFailed bool
+	password     string // the relay's
+	prometheus   observation
+	// swapped is when what is served became visible, and taken reports that Prometheus
+	// has loaded it.
+	swapped time.Time
+	taken   bool
+	// rescue is since when the last files that loaded are served; zero: the user's are.
+	// rescued: that was done already.
+	rescue  time.Time
+	rescued bool
+	late    string // the key of an edit that goes on beside the loop
 }
 
 // destination is a destination of the config, and its state.
 type destination struct {
 	sidecarconfig.Destination
-	block   policy.Block
-	session session.Session
-	// proving: the session only proves that STS answers.
-	proving bool
+	// delivery is how the samples go; empty: it is not decided. reason is why it is no
+	// longer the webhook's, and movedAt since when.
+	delivery sidecarconfig.Delivery
+	reason   string
+	movedAt  time.Time
+	// block is the one with sigv4, relayed the one for the relay; without a URL while the
+	// relay has no address.
+	block, relayed policy.Block
+	latest         atomic.Pointer[session.Session]
+	expired        chan struct{} // wakes renew: AMP calls the session expired
+	// servedSession is the one of the configuration that is served. held is the one that
+	// Prometheus has; holds: it has the block with sigv4.
+	servedSession, held session.Session
+	holds               bool
 	// lastError is why the last attempt at a session failed; empty: it did not.
 	lastError string
-	changed   chan struct{} // wakes prove when prometheusState changes
+	told      bool // the log has the first session
 	// omitted are the fields of the block that this Prometheus does not know.
 	omitted []policy.Omission
 	// skipped is why the block is left out though there is a session.
@@ -76,13 +99,8 @@ type destination struct {
 	gap time.Duration
 }
 
-// keyID tells one session from the next where they are handed over.
-func (d *destination) keyID() string {
-	if d.proving {
-		return ""
-	}
-	return d.session.AccessKeyID
-}
+// session is the latest one; zero: there has been none.
+func (d *destination) session() session.Session { return *d.latest.Load() }
 
 func (d *destination) profile() string { return policy.BlockName(d.Name) }
 
@@ -96,20 +114,25 @@ type state struct {
 	result       string
 	lastError    string // why the user's configuration was served as it is
 	destinations []string
+	// signing are those whose block with sigv4 is in.
+	signing []string
 }
 
 // result is the outcome of one attempt at a session.
 type result struct {
 	destination *destination
-	session     session.Session
 	err         error
 }
+
+// minRenewal is the shortest time between a session and the one that AMP's answer asks
+// for: a session that is refused at once is no matter of its age.
+const minRenewal = 10 * time.Second
 
 // renew gets sessions for d, one after the other, and reports each attempt. A
 // session is reported once it lies in the credentials file.
 func (s *server) renew(ctx context.Context, d *destination) {
-	current, failures := s.store.Session(d.profile()), 0
-	if current.Valid(time.Now()) && !sleep(ctx, time.Until(current.Renewal())) {
+	current, failures := d.session(), 0
+	if current.Valid(time.Now()) && !s.awaitRenewal(ctx, d, time.Until(current.Renewal())) {
 		return
 	}
 	for ctx.Err() == nil {
@@ -118,17 +141,37 @@ func (s *server) renew(ctx context.Context, d *destination) {
 		if err == nil {
 			current, failures = next, 0
 			wait = max(time.Until(next.Renewal()), time.Second/2)
+			d.latest.Store(&next) // the relay does not wait for the loop
 		} else {
 			failures++
 			wait = session.Pause(failures, current)
 		}
 		select {
-		case s.results <- result{d, next, err}:
+		case s.results <- result{d, err}:
 		case <-ctx.Done():
 			return
 		}
-		if !sleep(ctx, wait) {
+		if !s.awaitRenewal(ctx, d, wait) {
 			return
+		}
+	}
+}
+
+// awaitRenewal waits, at most until AMP calls the session expired. It returns false if
+// ctx ends first.
+func (s *server) awaitRenewal(ctx context.Context, d *destination, wait time.Duration) bool {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-timer.C:
+			return true
+		case <-d.expired:
+			if time.Since(d.session().Obtained) > minRenewal {
+				return true
+			}
 		}
 	}
 }
@@ -144,8 +187,8 @@ func (s *server) obtain(ctx context.Context, d *destination) (session.Session, e
 	if !next.Valid(time.Now()) {
 		return session.Session{}, errors.New("the session that STS gave is over by this node's clock: look at the clock")
 	}
-	if s.startOnly() {
-		return next, s.profiles()
+	if s.config.DeliveryOf(d.Destination) == policy.DeliveryRelay {
+		return next, nil // Prometheus need not see it
 	}
 	return next, s.store.Put(d.profile(), next)
 }
@@ -164,7 +207,6 @@ func (s *server) loop(ctx context.Context) {
 			return
 		case r := <-s.results:
 			s.accept(r)
-		case <-s.changed:
 		case <-ticker.C:
 		}
 	}
@@ -179,85 +221,83 @@ func (s *server) accept(r result) {
 		s.metrics.renewals.WithLabelValues(d.Name, "failure").Inc()
 		if text := r.err.Error(); text != d.lastError {
 			d.lastError = text
-			s.log.Warn("no session", "destination", d.Name, "role", d.Role, "error", text, "valid", d.session.Valid(time.Now()))
+			s.log.Warn("no session", "destination", d.Name, "role", d.Role, "error", text, "valid", d.session().Valid(time.Now()))
 		}
 		return
 	}
 	s.metrics.renewals.WithLabelValues(d.Name, "success").Inc()
-	if d.lastError != "" || !d.session.Valid(time.Now()) {
-		s.log.Info("session obtained", "destination", d.Name, "role", d.Role, "expires", r.session.Expires)
+	if d.lastError != "" || !d.told {
+		s.log.Info("session obtained", "destination", d.Name, "role", d.Role, "expires", d.session().Expires)
 	}
-	d.session, d.lastError = r.session, ""
+	d.told, d.lastError = true, ""
 }
 
 // step serves the configuration if it is due.
 func (s *server) step(ctx context.Context, now time.Time) {
 	s.mu.Lock()
-	valid := s.valid(now)
-	first := s.served.key == ""
-	waiting := first && s.worthWaiting(now, valid)
-	early := now.Before(s.retry)
-	version := s.prometheus.version
-	if s.startOnly() {
-		version = policy.Version{} // that of the next start cannot be known
+	decided := s.decide(now)
+	if decided {
+		s.advance(now)
 	}
+	due := s.due(now)
+	source := s.config.Source
+	if !s.rescue.IsZero() {
+		source = s.last.loaded
+	}
+	early := now.Before(s.retry)
 	s.mu.Unlock()
-	if waiting || early {
+	if !decided || early {
 		return
 	}
-	fingerprint, err := mirror.Fingerprint(s.config.Source)
+	fingerprint, err := mirror.Fingerprint(source)
 	if err == nil {
-		if key := digest(
-			[]byte(generation(valid) + "\n" + version.String() + "\n" + fingerprint),
-		); key != s.served.key ||
-			s.editor.ready() {
-			err = s.serve(ctx, now, key, valid, version)
+		key := digest([]byte(generation(due) + "\n" + source + "\n" + fingerprint))
+		if key != s.served.key && key != s.late || s.editor.ready() {
+			err = s.serve(ctx, now, source, key, due)
 		}
 	}
 	s.recordResult(now, err)
 }
 
-// valid are the destinations whose block is due. The caller holds mu.
-func (s *server) valid(now time.Time) (valid []*destination) {
+// wanted are the blocks of one destination that are due. It is a value: an edit may go on
+// beside the loop.
+type wanted struct {
+	name string
+	// signing and relaying are nil where the block is not due.
+	signing, relaying *policy.Block
+	session           session.Session // of signing
+}
+
+// due are the blocks that are due. The caller holds mu.
+func (s *server) due(now time.Time) (due []wanted) {
 	for _, d := range s.destinations {
-		if s.usable(d, now) {
-			valid = append(valid, d)
+		w := wanted{name: d.Name, session: d.session()}
+		if d.delivery != sidecarconfig.DeliveryRelay && w.session.Valid(now) {
+			w.signing = new(d.block)
+		}
+		if d.delivery != sidecarconfig.DeliverySigV4 && d.relayed.URL != "" {
+			w.relaying = new(d.relayed)
+		}
+		if w.signing != nil || w.relaying != nil {
+			due = append(due, w)
 		}
 	}
-	return valid
+	return due
 }
 
-// usable reports whether Prometheus can sign for d, if it is given the block. The
-// caller holds mu.
-func (s *server) usable(d *destination, now time.Time) bool {
-	if s.startOnly() {
-		return s.proven(d, now)
-	}
-	return d.session.Valid(now)
-}
-
-// worthWaiting reports whether the first configuration may soon be better than
-// it would be now. The caller holds mu.
-func (s *server) worthWaiting(now time.Time, valid []*destination) bool {
-	wait := firstWait
-	if s.startOnly() {
-		wait = startWait
-	}
-	if s.startFailed || !now.Before(s.started.Add(wait)) {
-		return false
-	}
-	// After a restart of the sidecar, Prometheus runs already.
-	p := s.prometheus
-	unknown := s.watches() && (!p.dialed || p.listening && !p.asked)
-	return len(valid) < len(s.destinations) || unknown && now.Before(s.started.Add(firstWait))
-}
-
-// generation names a set of sessions: another one makes the pod's reloader
-// reload, and the same one, after a restart, does not.
-func generation(valid []*destination) string {
+// generation names a set of blocks: another one makes the pod's reloader reload, and the
+// same one, after a restart, does not. A session matters to the block with sigv4 only.
+func generation(due []wanted) string {
 	var b strings.Builder
-	for _, d := range valid {
-		b.WriteString(d.Name + " " + d.keyID() + "\n")
+	for _, w := range due {
+		b.WriteString(w.name)
+		if w.signing != nil {
+			b.WriteString(" " + w.session.AccessKeyID)
+		}
+		if w.relaying != nil {
+			b.WriteString(" " + w.relaying.URL)
+		}
+		b.WriteString("\n")
 	}
 	return digest([]byte(b.String()))
 }
@@ -267,33 +307,36 @@ func digest(content []byte) string {
 	return hex.EncodeToString(sum[:6])
 }
 
-// serve mirrors the source with the blocks of valid destinations in it.
-func (s *server) serve(ctx context.Context, now time.Time, key string, valid []*destination, version policy.Version) error {
+// serve mirrors the source with the blocks that are due in it.
+func (s *server) serve(ctx context.Context, now time.Time, source, key string, due []wanted) error {
 	// A render of a large configuration leaves garbage many times its size.
 	defer debug.FreeOSMemory()
-	files, err := mirror.Read(s.config.Source)
+	files, err := mirror.Read(source)
 	if err != nil {
 		return err
 	}
 	next := state{key: key, at: now, result: "mirrored"}
 	var out rendered
+	if err := s.keepCandidate(files, due); err != nil {
+		return err
+	}
 	if file, ok := files[s.config.File]; ok {
 		next.source = digest(file.Content)
-		out = s.edit(ctx, key+next.source, file.Content, valid, version)
+		out, ok = s.edit(ctx, key+next.source, file.Content, due)
 		if ctx.Err() != nil {
 			return nil // what is served stays
 		}
-		next.result, next.lastError, next.destinations = out.result, out.lastError, out.destinations
+		if !ok && mirror.Served(s.config.Target) {
+			s.keepServing(key, out.lastError)
+			return nil
+		}
+		next.result, next.lastError = out.result, out.lastError
+		next.destinations, next.signing = out.destinations, out.signing
 		file.Content = out.content
 		next.rendered = digest(file.Content)
 		files[s.config.File] = file
 	} else if s.config.File != "" {
 		next.lastError = "the source has no file " + s.config.File
-	}
-	if len(next.destinations) > 0 {
-		s.mu.Lock()
-		s.offered = true // before anybody can read it
-		s.mu.Unlock()
 	}
 	changed, err := mirror.Write(s.config.Target, files, s.mountPoints...)
 	if err != nil {
@@ -308,29 +351,65 @@ func (s *server) serve(ctx context.Context, now time.Time, key string, valid []*
 	defer s.mu.Unlock()
 	s.announce(next, out)
 	s.metrics.renders.WithLabelValues(next.result).Inc()
-	s.served = next
-	s.offered = len(next.destinations) > 0 || s.offered && s.prometheus.listening
+	s.served, s.late = next, ""
+	if changed || s.swapped.IsZero() {
+		s.swapped, s.taken = mirror.Swapped(s.config.Target), false
+	}
 	for _, d := range s.destinations {
 		d.skipped, d.omitted = out.skipped[d.Name], out.omitted[d.Name]
+		for _, w := range due {
+			if w.name == d.Name {
+				d.servedSession = w.session
+			}
+		}
+	}
+	if !s.observes() {
+		s.noteTaken() // there is no way to know
 	}
 	return nil
 }
 
-// edit is render with a limit of time. The destinations belong to the loop, and
-// the work may go on after it: so the work gets copies.
-func (s *server) edit(ctx context.Context, key string, content []byte, valid []*destination, version policy.Version) rendered {
+// keepCandidate keeps the user's files as long as a block with sigv4 is served: a move may
+// need the last ones that Prometheus loaded. They have to be there before Prometheus can
+// load them.
+func (s *server) keepCandidate(files mirror.Files, due []wanted) error {
+	signing := slices.ContainsFunc(due, func(w wanted) bool { return w.signing != nil })
 	s.mu.Lock()
-	copies := make([]*destination, len(valid))
-	for i, d := range valid {
-		c := *d
-		copies[i] = &c
-	}
+	rescue := !s.rescue.IsZero()
 	s.mu.Unlock()
-	if len(copies) == 0 {
-		return render(content, nil, version, s.headroom)
+	switch {
+	case rescue || !s.observes():
+		return nil
+	case !signing:
+		s.last.drop(s.log)
+		return nil
 	}
-	out, ok := s.editor.do(ctx, key, func() (out rendered) {
-		survived(func() { out = render(content, copies, version, s.headroom) }, func(recovered any, _ []byte) {
+	if err := os.MkdirAll(s.last.candidate, 0o700); err != nil {
+		return err
+	}
+	_, err := mirror.Write(s.last.candidate, files)
+	return err
+}
+
+// keepServing leaves what is served, because the edit of its successor takes long.
+// Without a block Prometheus would drop the block's backlog.
+func (s *server) keepServing(key, problem string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.late = key
+	if problem != s.served.lastError {
+		s.served.lastError = problem
+		s.log.Warn("what was served stays", "file", s.config.File, "error", problem)
+	}
+}
+
+// edit is render with a limit of time. ok is false if the edit takes longer.
+func (s *server) edit(ctx context.Context, key string, content []byte, due []wanted) (out rendered, ok bool) {
+	if len(due) == 0 {
+		return render(content, nil, s.reads, s.headroom), true
+	}
+	out, ok = s.editor.do(ctx, key, func() (out rendered) {
+		survived(func() { out = render(content, due, s.reads, s.headroom) }, func(recovered any, _ []byte) {
 			out = passedThrough(content, fmt.Sprintf("editing the configuration panicked: %v", recovered))
 		})
 		return out
@@ -339,13 +418,13 @@ func (s *server) edit(ctx context.Context, key string, content []byte, valid []*
 		return passedThrough(
 			content,
 			fmt.Sprintf(
-				"the block is not in after %s: it comes when the edit is done, and sooner where the configuration is smaller, or has fewer "+
+				"the edit takes longer than %s: it is served when it is done, and sooner where the configuration is smaller, or has fewer "+
 					"aliases and merge keys",
 				s.editor.limit,
 			),
-		)
+		), false
 	}
-	return out
+	return out, true
 }
 
 // announce logs what a new state changes. The caller holds mu.
@@ -398,12 +477,8 @@ func (d *destination) trackGap(now time.Time, in bool) {
 func (s *server) recordResult(now time.Time, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	have := s.served.destinations
-	if s.startOnly() {
-		have = s.loaded
-	}
 	for _, d := range s.destinations {
-		d.trackGap(now, slices.Contains(have, d.Name))
+		d.trackGap(now, slices.Contains(s.served.destinations, d.Name))
 	}
 	text := ""
 	if err != nil {

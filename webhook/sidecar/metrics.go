@@ -20,6 +20,7 @@ type metrics struct {
 	registry *prometheus.Registry
 	renewals *prometheus.CounterVec
 	renders  *prometheus.CounterVec
+	moves    *prometheus.CounterVec
 }
 
 func newMetrics(s *server) metrics {
@@ -33,8 +34,13 @@ func newMetrics(s *server) metrics {
 			Help: "Configurations served, by result: rendered (with a block), plain (none was due), passed_through (it cannot be " +
 				"edited), mirrored (there is no such file); and failure, where nothing could be served.",
 		}, []string{"result"}),
+		moves: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "ampbridge_moves_total",
+			Help: "Moves from sigv4 to the relay, by reason: start (there was no session), renewal (there was no new one), reload " +
+				"(Prometheus did not take it).",
+		}, []string{"destination", "reason"}),
 	}
-	m.registry.MustRegister(m.renewals, m.renders, collector{s})
+	m.registry.MustRegister(m.renewals, m.renders, m.moves, throttling{}, collector{s})
 	return m
 }
 
@@ -44,7 +50,7 @@ type collector struct{ *server }
 var (
 	descValid = prometheus.NewDesc(
 		"ampbridge_session_valid",
-		"1 while the destination's session can sign; where nothing reloads Prometheus, while STS has just given one.",
+		"1 while the destination's session can sign.",
 		[]string{"destination"},
 		nil,
 	)
@@ -78,22 +84,16 @@ var (
 		[]string{"destination", "field", "since"},
 		nil,
 	)
-	descStartOnly = prometheus.NewDesc(
-		"ampbridge_start_only",
-		"1 where nothing reloads Prometheus, so that the block reaches it when it starts, or not at all.",
-		nil,
-		nil,
-	)
-	descFailed = prometheus.NewDesc(
-		"ampbridge_start_failed",
-		"1 once a Prometheus that nothing reloads did not come up with the block, and no longer gets it.",
-		nil,
+	descDelivery = prometheus.NewDesc(
+		"ampbridge_delivery",
+		"How the destination's samples go: sigv4, relay, or moving from the first to the second.",
+		[]string{"destination", "delivery"},
 		nil,
 	)
-	descVersion = prometheus.NewDesc(
-		"ampbridge_prometheus_info",
-		"The version of the pod's Prometheus, where a field of the block depends on it.",
-		[]string{"version"},
+	descNotTaken = prometheus.NewDesc(
+		"ampbridge_session_not_taken",
+		"1 while Prometheus has neither taken the latest session nor moved to the relay: its writes fail when the session that it has ends.",
+		[]string{"destination"},
 		nil,
 	)
 	descLastRender = prometheus.NewDesc("ampbridge_config_last_render_timestamp_seconds", "When a configuration was last served.", nil, nil)
@@ -107,8 +107,8 @@ var (
 
 // Describe implements [prometheus.Collector].
 func (c collector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descValid, descExpiry, descGap, descServed, descOwnEntry, descOmitted, descStartOnly, descFailed,
-		descVersion, descLastRender, descConfig} {
+	for _, d := range []*prometheus.Desc{descValid, descExpiry, descGap, descServed, descOwnEntry, descOmitted, descDelivery, descNotTaken,
+		descLastRender, descConfig} {
 		out <- d
 	}
 }
@@ -121,20 +121,19 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
 	}
-	gauge(descStartOnly, number(c.startOnly()))
-	gauge(descFailed, number(c.startFailed))
-	if !c.prometheus.version.IsZero() {
-		gauge(descVersion, 1, c.prometheus.version.String())
-	}
 	for _, d := range c.destinations {
-		gauge(descValid, number(c.usable(d, now)), d.Name)
+		gauge(descValid, number(d.session().Valid(now)), d.Name)
+		if d.delivery != "" {
+			gauge(descDelivery, 1, d.Name, string(d.delivery))
+		}
+		gauge(descNotTaken, number(c.notTaken(d, now)), d.Name)
 		gauge(descServed, number(slices.Contains(c.served.destinations, d.Name)), d.Name)
 		gauge(descOwnEntry, number(d.skipped != ""), d.Name)
 		for _, o := range d.omitted {
 			gauge(descOmitted, 1, d.Name, o.Field, o.Since.String())
 		}
-		if !d.session.Expires.IsZero() {
-			gauge(descExpiry, seconds(d.session.Expires), d.Name)
+		if expires := d.session().Expires; !expires.IsZero() {
+			gauge(descExpiry, seconds(expires), d.Name)
 		}
 		gauge(descGap, d.missing(now).Seconds(), d.Name)
 	}

@@ -31,6 +31,7 @@ type pod struct {
 	config  sidecarconfig.Config
 	text    string // in the place of the encoded config
 	metrics string
+	wait    time.Duration // for the first sessions: long, so that a busy machine changes nothing
 	log     log
 	stop    func()
 }
@@ -57,7 +58,7 @@ func (l *log) String() string {
 // many seconds.
 func newPod(t *testing.T, seconds int, destinations ...string) *pod {
 	t.Helper()
-	p := &pod{STS: ststest.New(t), stop: func() {}}
+	p := &pod{STS: ststest.New(t), wait: timeout / 2, stop: func() {}}
 	p.AllowShortSessions()
 	dir := t.TempDir()
 	p.config = sidecarconfig.Config{
@@ -99,7 +100,7 @@ func (p *pod) configure(t *testing.T, config string) {
 func (p *pod) options() sidecar.Options {
 	o := sidecar.Options{
 		Config: p.text, Pod: "prometheus-0", Namespace: "monitoring", MetricsAddress: p.metrics,
-		Source: p.config.Source, Target: p.config.Target, Log: slog.New(slog.NewJSONHandler(&p.log, nil)),
+		FirstWait: p.wait, Source: p.config.Source, Target: p.config.Target, Log: slog.New(slog.NewJSONHandler(&p.log, nil)),
 	}
 	if p.text == "" {
 		o.Config = p.config.Encode()
@@ -156,6 +157,11 @@ func (p *pod) served() string {
 // has reports whether the block of a destination is served.
 func (p *pod) has(destination string) bool {
 	return strings.Contains(p.served(), "name: "+policy.BlockName(destination)+"\n")
+}
+
+// relays reports whether the relay block of a destination is served.
+func (p *pod) relays(destination string) bool {
+	return strings.Contains(p.served(), "/"+policy.BlockName(destination)+"/workspaces/")
 }
 
 // profiles are the heads of the credentials file, in the form that belongs

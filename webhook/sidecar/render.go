@@ -22,30 +22,37 @@ type rendered struct {
 	// destinations are those whose block is in, skipped why others are not.
 	destinations []string
 	skipped      map[string]string
+	// signing are those of destinations whose block with sigv4 is in.
+	signing []string
 	// omitted are the fields that a block had to do without.
 	omitted map[string][]policy.Omission
 }
 
-// render puts the blocks of valid destinations, as that version of Prometheus
-// can read them, into a configuration file. What
-// cannot be edited comes back as it was: a broken configuration is
-// Prometheus's to report.
-func render(content []byte, valid []*destination, version policy.Version, headroom int64) rendered {
+// render puts the blocks that are due, as that version of Prometheus can read them, into a
+// configuration file. What cannot be edited comes back as it was: a broken configuration
+// is Prometheus's to report.
+func render(content []byte, due []wanted, version policy.Version, headroom int64) rendered {
 	out := rendered{content: content, result: "plain", skipped: map[string]string{}, omitted: map[string][]policy.Omission{}}
-	if len(valid) == 0 {
+	if len(due) == 0 {
 		return out
+	}
+	var blocks []policy.Block
+	for _, w := range due {
+		for _, b := range []*policy.Block{w.signing, w.relaying} {
+			if b != nil {
+				readable, omitted := b.For(version)
+				out.omitted[w.name] = omitted
+				blocks = append(blocks, readable)
+			}
+		}
 	}
 	var result promconfig.Result
 	edit := func(config []byte) ([]byte, error) {
 		if len(config) > maxUnzipped {
 			return nil, errTooLong
 		}
-		blocks := make([]policy.Block, len(valid))
-		for i, d := range valid {
-			blocks[i], out.omitted[d.Name] = d.block.For(version)
-		}
 		var err error
-		result, err = promconfig.RenderWithin(headroom, config, blocks, generation(valid))
+		result, err = promconfig.RenderWithin(headroom, config, blocks, generation(due))
 		if large := (*promconfig.TooLargeError)(nil); errors.As(err, &large) {
 			err = fmt.Errorf("%w: raise sidecar.resources.limits.memory in the policy", err)
 		}
@@ -55,21 +62,34 @@ func render(content []byte, valid []*destination, version policy.Version, headro
 	if err != nil {
 		return passedThrough(content, err.Error())
 	}
+	reasons := map[string]string{}
 	for _, skip := range result.Skipped {
-		out.skipped[skip.Name] = skip.Reason
+		reasons[skip.Name] = skip.Reason
 	}
-	for _, d := range valid {
-		if reason, ok := out.skipped[d.block.Name]; ok {
-			out.skipped[d.Name] = reason
-			delete(out.omitted, d.Name)
+	for _, w := range due {
+		// A workspace that the user writes to is skipped by both blocks.
+		if reason := reasons[w.id()]; reason != "" {
+			out.skipped[w.name] = reason
+			delete(out.omitted, w.name)
 			continue
 		}
-		out.destinations = append(out.destinations, d.Name)
+		out.destinations = append(out.destinations, w.name)
+		if w.signing != nil {
+			out.signing = append(out.signing, w.name)
+		}
 	}
 	if len(out.destinations) > 0 {
 		out.content, out.result = edited, "rendered"
 	}
 	return out
+}
+
+// id is the name of one of the blocks.
+func (w wanted) id() string {
+	if w.signing != nil {
+		return w.signing.Name
+	}
+	return w.relaying.Name
 }
 
 // passedThrough is a configuration that is served as it is, for a reason.

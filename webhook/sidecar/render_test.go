@@ -10,19 +10,16 @@ import (
 	"time"
 
 	"github.com/ampbridge/ampbridge/policy"
-	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 	"github.com/ampbridge/ampbridge/webhook/sidecar/session"
 )
 
-func destinations(t testing.TB) []*destination {
+func due(t testing.TB) []wanted {
 	t.Helper()
 	d := policy.Destination{Name: "central"}
 	if err := d.Workspace.UnmarshalText([]byte("arn:aws:aps:eu-west-1:111122223333:workspace/ws-central")); err != nil {
 		t.Fatal(err)
 	}
-	return []*destination{
-		{Destination: sidecarconfig.Destination{Name: d.Name}, block: d.Block("dev"), session: session.Session{AccessKeyID: "ASIA"}},
-	}
+	return []wanted{{name: d.Name, signing: new(d.Block("dev")), session: session.Session{AccessKeyID: "ASIA"}}}
 }
 
 func zip(t testing.TB, text string) []byte {
@@ -57,7 +54,7 @@ func TestRenderPassesThrough(t *testing.T) {
 		"gzip bomb":               {zip(t, strings.Repeat("\n", maxUnzipped+1)), "larger than 32 MiB"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := render(tc.content, destinations(t), policy.Version{}, 64<<20)
+			got := render(tc.content, due(t), policy.Version{}, 64<<20)
 			if !bytes.Equal(got.content, tc.content) || got.result != "passed_through" || !strings.Contains(got.lastError, tc.want) {
 				t.Errorf("%s: %s", got.result, got.lastError)
 			}
@@ -69,7 +66,7 @@ func TestRenderPassesThrough(t *testing.T) {
 // would reload for nothing.
 func TestRenderIsDeterministic(t *testing.T) {
 	for _, content := range [][]byte{[]byte("a: 1\n"), zip(t, "a: 1\n")} {
-		one, two := render(content, destinations(t), policy.Version{}, 64<<20), render(content, destinations(t), policy.Version{}, 64<<20)
+		one, two := render(content, due(t), policy.Version{}, 64<<20), render(content, due(t), policy.Version{}, 64<<20)
 		if one.result != "rendered" || !bytes.Equal(one.content, two.content) {
 			t.Errorf("%s, then %s: %q and %q", one.result, two.result, one.content, two.content)
 		}

@@ -1,34 +1,31 @@
-// Package sidecar copies the user's Prometheus configuration to the directory that
-// Prometheus reads. It adds the block of a destination while a valid session for it
-// exists, and removes the block when the session ends.
+// Package sidecar serves Prometheus its configuration with the block of each
+// destination in it, gets the sessions for these, and relays what Prometheus writes.
 //
-// It is built so that Prometheus never depends on AWS, nor on the sidecar
-// doing well. What Prometheus sees is either the user's own configuration to
-// the byte, or that configuration with blocks whose credentials already lie in
-// the credentials file. Whatever fails is logged, counted and tried again. Two
-// things end [Run]: the end of its context, and a first configuration that
-// cannot be served at all, for which the pod waits.
+// It is built so that Prometheus never depends on AWS, nor on the sidecar doing well.
+// What Prometheus reads is the user's own configuration with blocks that cannot fail to
+// load: those of the relay, whose samples wait in Prometheus's WAL while there is no
+// session, and those with sigv4, whose session already lies in the credentials file.
+// Whatever fails is logged, counted and tried again. Two things end [Run]: the end of
+// its context, and a first configuration that cannot be served at all, for which the
+// pod waits.
 //
-// Nothing hangs for long. An edit that takes too long goes on beside the loop,
-// and the user's own configuration is served meanwhile (editor.go). A loop that
-// does not move loses its heartbeat, and the liveness probe restarts the
-// process (watchdog.go).
+// Nothing hangs for long. An edit that takes too long goes on beside the loop, and what
+// is served stays meanwhile (editor.go). A loop that does not move loses its heartbeat,
+// and the liveness probe restarts the process (watchdog.go).
 //
 //	         session (one goroutine per destination)
-//	STS ───► renew ─► credentials file ──► result ─┐
-//	                                               ▼
-//	source directory ──(poll)────────────────► loop ──► target directory
+//	STS ───► renew ─► credentials file (sigv4 only) ──► result ─┐
+//	            └───► relay ─► AMP                              ▼
+//	source directory ──(poll)─────────────────────────────────► loop ──► target directory
+//	Prometheus's metrics ──(while it has not taken a change)─────┘
 //
-// A pod whose Prometheus reads its configuration only when it starts is the one
-// exception: there Prometheus calls STS itself, and the sidecar gives it the
-// block while STS provably answers. See startonly.go, and watch.go for what is
-// seen of Prometheus.
-//
-// Package mirror copies the files, package session gets and keeps the
-// sessions, package promconfig edits the YAML tree.
+// delivery.go decides how the samples of each destination go. Package mirror copies the
+// files, package session gets and keeps the sessions, package relay signs and forwards,
+// package promconfig edits the YAML tree.
 package sidecar
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,6 +36,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 	"github.com/ampbridge/ampbridge/webhook/sidecar/mirror"
 	"github.com/ampbridge/ampbridge/webhook/sidecar/session"
@@ -49,10 +47,6 @@ import (
 var DefaultMetricsAddress = fmt.Sprintf(":%d", sidecarconfig.DefaultMetricsPort)
 
 const (
-	// firstWait is how long the first configuration is held back for the first
-	// sessions: a good start needs no reload, and a bad one costs Prometheus no
-	// more than this.
-	firstWait = 3 * time.Second
 	// poll is how often the source is looked at. That costs a few system calls,
 	// works on every volume, and cannot run out as inotify's watches can.
 	poll = 400 * time.Millisecond
@@ -75,7 +69,12 @@ type Options struct {
 	// MemoryLimit is what the process may use, in bytes; 0: as much as it likes.
 	// A configuration that cannot be edited within it is mirrored as it is.
 	MemoryLimit int64
-	Log         *slog.Logger
+	// FirstWait is how long the first configuration is held back for the first sessions
+	// of destinations with sigv4, which get the relay without one; 0: 400 ms.
+	FirstWait time.Duration
+	// Version is the program's, for the status.
+	Version string
+	Log     *slog.Logger
 }
 
 // FromEnvironment reads what the webhook put into the container.
@@ -97,12 +96,18 @@ func (o Options) decode() (sidecarconfig.Config, error) {
 	return c, nil
 }
 
+// readyWait is how long [Ready] waits for the first configuration. The kubelet asks once a
+// second: an answer that waits makes Prometheus start earlier than a second try.
+const readyWait = 2 * time.Second
+
 // Ready reports whether the target holds a configuration, so that the pod's other
 // containers may start.
 func Ready(o Options) error {
 	c, _ := o.decode() // Run has logged it
-	if !mirror.Served(c.Target) {
-		return errors.New(c.Target + " holds no configuration yet")
+	for deadline := time.Now().Add(readyWait); !mirror.Served(c.Target); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			return errors.New(c.Target + " holds no configuration yet")
+		}
 	}
 	return nil
 }
@@ -119,13 +124,12 @@ func Run(outer context.Context, o Options) error {
 		group.Go(func() { s.persist(ctx, name, work) })
 	}
 	for _, d := range s.destinations {
-		renew := s.renew
-		if s.startOnly() {
-			renew = s.prove
-		}
-		start("session "+d.Name, func(ctx context.Context) { renew(ctx, d) })
+		start("session "+d.Name, func(ctx context.Context) { s.renew(ctx, d) })
 	}
-	if s.watches() {
+	if s.relay != nil {
+		start("relay", s.serveRelay)
+	}
+	if s.observes() {
 		start("Prometheus", s.watch)
 	}
 	if address := s.metricsAddress(o.MetricsAddress); address != "" {
@@ -185,7 +189,8 @@ func newServer(o Options) *server {
 		log:      o.Log,
 		started:  time.Now(),
 		results:  make(chan result),
-		changed:  make(chan struct{}, 1),
+		version:  o.Version,
+		wait:     cmp.Or(o.FirstWait, firstWait),
 		editor:   editor{limit: editLimit},
 		headroom: headroomFor(o.MemoryLimit),
 	}
@@ -195,6 +200,11 @@ func newServer(o Options) *server {
 	var err error
 	if s.config, err = o.decode(); err != nil {
 		s.log.Error("cannot read the sidecar config: Prometheus's configuration is mirrored as it is", "error", err)
+	}
+	if s.config.Prometheus.Version != "" {
+		if s.reads, err = policy.ParseVersion(s.config.Prometheus.Version); err != nil {
+			s.log.Warn("the version of Prometheus is not known", "error", err)
+		}
 	}
 	for _, p := range s.config.MountPoints {
 		s.mountPoints = append(s.mountPoints, mirror.MountPoint(p))
@@ -207,28 +217,35 @@ func newServer(o Options) *server {
 		Token: s.config.Token, Name: session.Name(s.config.Cluster, o.Namespace, o.Pod), Seconds: s.config.SessionSeconds,
 		Endpoint: s.config.STS.Endpoint, ProxyURL: s.config.STS.ProxyURL, CABundle: s.config.STS.CABundle,
 	}
-	if s.startOnly() {
-		s.sessions.Seconds = proofSeconds
-		s.recall()
-	} else {
-		mode := fs.FileMode(0o644)
-		if s.config.Private {
-			mode = 0o600
-		}
-		if s.store, err = session.OpenStore(s.config.Credentials, mode); err != nil {
-			s.log.Warn("the credentials of an earlier run cannot be read", "error", err)
-		}
+	mode := fs.FileMode(0o644)
+	if s.config.Private {
+		mode = 0o600
+	}
+	if s.store, err = session.OpenStore(s.config.Credentials, mode); err != nil {
+		s.log.Warn("the credentials of an earlier run cannot be read", "error", err)
 	}
 	s.client, s.clientErr = session.NewClient(s.sessions)
 	for _, configured := range s.config.Destinations {
-		d := &destination{Destination: configured, block: configured.For(o.Pod), proving: s.startOnly(), changed: make(chan struct{}, 1)}
-		if !slices.Contains(s.loaded, d.Name) {
-			d.out = s.started
-		}
-		if !d.proving {
-			d.session = s.store.Session(d.profile())
-		}
+		d := &destination{Destination: configured, block: configured.For(o.Pod), expired: make(chan struct{}, 1), out: s.started}
+		d.latest.Store(new(s.store.Session(d.profile())))
 		s.destinations = append(s.destinations, d)
 	}
+	s.recall()
+	s.last = lastLoaded{candidate: s.inState("candidate"), loaded: s.inState("last-loaded")}
+	if s.relay, err = s.newRelay(); err == nil {
+		s.metrics.registry.MustRegister(s.relay)
+		s.listener, err = s.openRelay()
+	}
+	if err != nil {
+		s.log.Error("the relay is closed", "error", err)
+	}
 	return s
+}
+
+// observes reports whether anything depends on Prometheus's metrics: only the sessions
+// of sigv4 reach Prometheus by a reload.
+func (s *server) observes() bool {
+	return s.config.Prometheus.Address != "" && slices.ContainsFunc(s.destinations, func(d *destination) bool {
+		return s.config.DeliveryOf(d.Destination) == policy.DeliverySigV4
+	})
 }

@@ -52,8 +52,8 @@ func TestServesTheBlock(t *testing.T) {
 	})
 }
 
-// TestFaultsAtStart: whatever STS does, Prometheus gets its own configuration
-// about three seconds later, and the block once STS recovers.
+// TestFaultsAtStart: whatever STS does, Prometheus gets the relay's block at once, and
+// that is all it ever gets.
 func TestFaultsAtStart(t *testing.T) {
 	t.Parallel()
 	for name, inject := range map[string]func(t *testing.T, p *pod) (fix func()){
@@ -82,40 +82,60 @@ func TestFaultsAtStart(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := newPod(t, 3600, "central")
+			p.wait = 0
 			fix := inject(t, p)
 			begin := time.Now()
 			p.start(t)
 			p.eventually(t, "something is served", func() bool { return p.served() != "" })
-			if waited := time.Since(begin); waited > 8*time.Second {
+			if waited := time.Since(begin); waited > 5*time.Second {
 				t.Errorf("Prometheus had to wait for %v", waited)
 			}
-			if p.served() != user {
-				t.Errorf("served %q, want the user's own configuration", p.served())
+			first := p.served()
+			if !p.relays("central") || p.has("central") {
+				t.Errorf("served %q, want the relay's block", first)
 			}
 			p.eventually(t, "the status names the error", func() bool { return p.status(t).Destinations[0].Error != "" })
 			fix()
-			p.eventually(t, "the block is served", func() bool { return p.has("central") })
 			p.eventually(t, "the status is good", func() bool {
 				d := p.status(t).Destinations[0]
-				return d.Error == "" && d.Block && d.GapSeconds > 2
+				return d.Error == "" && d.Valid && d.Block && d.Delivery == sidecarconfig.DeliveryRelay && d.Moved != ""
 			})
+			if p.served() != first {
+				t.Errorf("served %q, want what Prometheus started with", p.served())
+			}
+			if p.config.Version == sidecarconfig.VersionRelay && len(p.profiles()) > 0 {
+				t.Error("a session lies where Prometheus can read it")
+			}
 		})
 	}
 }
 
-// TestExpiry: the block goes with the session, the profile stays.
+// TestExpiry: a destination moves to the relay before its session is over, and stays there,
+// also in the sidecar's next container. Prometheus loads each profile until the end.
 func TestExpiry(t *testing.T) {
 	t.Parallel()
-	p := newPod(t, 3, "central")
+	p := newPod(t, 6, "central")
 	p.start(t)
 	p.eventually(t, "the block is served", func() bool { return p.has("central") })
 	fault := p.Fail("sts:*", awstest.ServerError)
-	p.eventually(t, "the block is out", func() bool { return p.served() == user })
+	p.eventually(t, "both blocks are served", func() bool { return p.has("central") && p.relays("central") })
+	if d := p.status(t).Destinations[0]; !d.Valid {
+		t.Error("the move begins when the session is over")
+	}
+	p.eventually(t, "the relay's block stays", func() bool { return !p.has("central") && p.relays("central") })
 	if got := p.profiles(); len(got) != 1 {
 		t.Errorf("profiles %v: what Prometheus may still hold is gone", got)
 	}
+	moved := p.served()
+	p.stop()
+	p.start(t)
 	fault.Stop()
-	p.eventually(t, "the block is in again", func() bool { return p.has("central") })
+	p.eventually(t, "there is a session again", func() bool { return p.status(t).Destinations[0].Valid })
+	p.configure(t, user+"# changed\n")
+	p.eventually(t, "a change is served", func() bool { return strings.Contains(p.served(), "# changed") })
+	if back, err := promconfig.Remove([]byte(moved)); p.has("central") || err != nil || string(back) != user {
+		t.Errorf("after the move: %q; without the block: %q, %v", p.served(), back, err)
+	}
 }
 
 // TestRenewal: each new session is in the file before the configuration tells
@@ -233,13 +253,14 @@ func TestTwoDestinations(t *testing.T) {
 	t.Parallel()
 	p := newPod(t, 3600, "central", "backup")
 	fault := p.Account("111122223331").Fail("sts:*", awstest.Deny)
+	p.wait = 3 * time.Second
 	p.start(t)
 	p.eventually(t, "the one block is served", func() bool { return p.has("central") })
-	if p.has("backup") {
-		t.Error("the denied destination's block is served")
+	if p.has("backup") || !p.relays("backup") {
+		t.Error("the denied destination has not got the relay")
 	}
 	fault.Stop()
-	p.eventually(t, "both blocks are served", func() bool { return p.has("central") && p.has("backup") })
+	p.eventually(t, "both have a session", func() bool { return p.status(t).Destinations[1].Valid })
 	if got := p.profiles(); len(got) != 2 {
 		t.Errorf("profiles %v", got)
 	}
@@ -304,14 +325,15 @@ func TestMountPoints(t *testing.T) {
 	}
 }
 
-// TestUnusableSTSSettings: a proxy that is no URL costs the block, not the
+// TestUnusableSTSSettings: a proxy that is no URL costs the session, not the
 // configuration.
 func TestUnusableSTSSettings(t *testing.T) {
 	t.Parallel()
 	p := newPod(t, 3600, "central")
 	p.config.STS.ProxyURL = "::"
+	p.wait = 0
 	p.start(t)
-	p.eventually(t, "the user's own configuration is served", func() bool { return p.served() == user })
+	p.eventually(t, "the relay's block is served", func() bool { return p.relays("central") })
 	p.eventually(t, "the status says why", func() bool {
 		return strings.Contains(p.status(t).Destinations[0].Error, "sts.proxyURL")
 	})
@@ -328,7 +350,7 @@ func TestMetrics(t *testing.T) {
 	if err := socket.Close(); err != nil {
 		t.Fatal(err)
 	}
-	p.newer()
+	p.config.Destinations[0].Block.SendNativeHistograms = true
 	p.start(t)
 	p.eventually(t, "the block is served", func() bool { return p.has("central") })
 	get := func() string {
@@ -355,7 +377,9 @@ func TestMetrics(t *testing.T) {
 		`ampbridge_block_served{destination="central"} 1`,
 		`ampbridge_block_own_entry{destination="central"} 0`,
 		`ampbridge_block_field_omitted{destination="central",field="send_native_histograms",since="2.40"} 1`,
-		`ampbridge_start_only 0`,
+		`ampbridge_delivery{delivery="sigv4",destination="central"} 1`,
+		`ampbridge_session_not_taken{destination="central"} 0`,
+		`ampbridge_relay_requests_in_flight 0`,
 	} {
 		if !strings.Contains(get(), want) {
 			t.Errorf("metrics lack %s:\n%s", want, get())

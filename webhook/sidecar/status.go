@@ -15,7 +15,7 @@ import (
 // currentStatus returns the status. The caller holds mu.
 func (s *server) currentStatus(now time.Time) sidecarconfig.Status {
 	status := sidecarconfig.Status{
-		Started: s.started, Error: s.lastError, Destinations: []sidecarconfig.DestinationStatus{},
+		Started: s.started, Sidecar: s.version, Error: s.lastError, Destinations: []sidecarconfig.DestinationStatus{},
 		Config: sidecarconfig.ConfigStatus{
 			Served:       s.served.at,
 			Result:       s.served.result,
@@ -24,20 +24,34 @@ func (s *server) currentStatus(now time.Time) sidecarconfig.Status {
 			Error:        s.served.lastError,
 		},
 	}
+	if s.observes() {
+		status.Prometheus = sidecarconfig.PrometheusStatus{
+			LastReload: s.prometheus.lastReload, ReloadFailed: s.prometheus.reloadFailed, Error: s.prometheus.problem,
+		}
+	}
 	for _, d := range s.destinations {
-		status.Destinations = append(status.Destinations, sidecarconfig.DestinationStatus{
+		current := d.session()
+		own := sidecarconfig.DestinationStatus{
 			Name:       d.Name,
+			Delivery:   d.delivery,
+			Moved:      d.reason,
+			NotTaken:   s.notTaken(d, now),
 			Block:      d.skipped == "" && d.out.IsZero(),
 			Served:     slices.Contains(s.served.destinations, d.Name),
 			Skipped:    d.skipped,
 			Omitted:    fields(d.omitted),
-			Obtained:   d.session.Obtained,
-			Expires:    d.session.Expires,
-			Valid:      s.usable(d, now),
+			Obtained:   current.Obtained,
+			Expires:    current.Expires,
+			Valid:      current.Valid(now),
 			Error:      d.lastError,
 			GapSeconds: d.gap.Seconds(),
 			GapSince:   d.out,
-		})
+		}
+		if s.relay != nil {
+			failure := s.relay.LastFailure(d.Name)
+			own.Relay = sidecarconfig.RelayFailure{At: failure.At, Status: failure.Status, Error: failure.Name}
+		}
+		status.Destinations = append(status.Destinations, own)
 	}
 	return status
 }

@@ -50,6 +50,15 @@ func Served(dir string) bool {
 	return err == nil && info.IsDir()
 }
 
+// Swapped returns when the files that dir holds became visible; zero: it holds none.
+func Swapped(dir string) time.Time {
+	info, err := os.Lstat(filepath.Join(dir, dataLink))
+	if err != nil {
+		return time.Time{}
+	}
+	return info.ModTime()
+}
+
 // Fingerprint is text that differs once the content of dir may have changed,
 // and is cheap to get: nothing is read but names, sizes and times.
 func Fingerprint(dir string) (string, error) {

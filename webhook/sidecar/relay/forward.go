@@ -65,7 +65,7 @@ func (r *Relay) forward(request *http.Request, d *destination, s session.Session
 		_ = out.Body.Close() // it holds the place, and has nothing else to say
 		return answer{}, err
 	}
-	response, err := r.options.Transport.RoundTrip(out)
+	response, err := d.Transport.RoundTrip(out)
 	if err != nil {
 		return answer{}, err
 	}

@@ -43,6 +43,12 @@ func Listen(dir string) (net.Listener, error) {
 	return net.Listen("tcp4", net.JoinHostPort("127.0.0.1", strconv.FormatUint(port, 10)))
 }
 
+// Address returns the relay's address, if an earlier start has taken a port.
+func Address(dir string) (address string, ok bool) {
+	text, err := os.ReadFile(filepath.Join(dir, portFile))
+	return net.JoinHostPort("127.0.0.1", strings.TrimSpace(string(text))), err == nil
+}
+
 func listenFirst(file string) (net.Listener, error) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {

@@ -44,6 +44,8 @@ type Destination struct {
 	Region string
 	// RetryOn429 turns AMP's 429 into a 503, so that Prometheus sends the samples again.
 	RetryOn429 bool
+	// Transport reaches AMP; nil: [Options.Transport].
+	Transport http.RoundTripper
 }
 
 // Bounds of a relay. Zero values take the defaults of [New].
@@ -121,6 +123,9 @@ func New(o Options) (*Relay, error) {
 		target, err := url.Parse(d.URL)
 		if err != nil {
 			return nil, err
+		}
+		if d.Transport == nil {
+			d.Transport = o.Transport
 		}
 		r.destinations[d.Path] = &destination{Destination: d, target: target}
 		r.metrics.announce(d.Name)

@@ -1,0 +1,158 @@
+package sidecar
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"time"
+
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
+	"github.com/ampbridge/ampbridge/webhook/sidecar/relay"
+	"github.com/ampbridge/ampbridge/webhook/sidecar/session"
+)
+
+// drain is how long writes in flight may take when the sidecar ends.
+const drain = time.Second
+
+// openRelay makes the relay and its port, and notes the address: from then on the relay
+// blocks can be served. It fails if the memory volume cannot be written.
+func (s *server) openRelay() (net.Listener, error) {
+	dir := filepath.Dir(s.config.Credentials)
+	mode := fs.FileMode(0o444)
+	if s.config.Private {
+		mode = 0o400
+	}
+	password, err := relay.Password(dir, mode)
+	if err != nil {
+		return nil, fmt.Errorf("relay: %w", err)
+	}
+	s.mu.Lock()
+	s.password = password
+	s.mu.Unlock()
+	listener, err := relay.Listen(dir)
+	address, known := relay.Address(dir)
+	if err == nil {
+		address, known = listener.Addr().String(), true
+	}
+	if known {
+		s.mu.Lock()
+		for _, d := range s.destinations {
+			d.relayed = d.block.ByRelay(address, relay.PasswordFile(dir))
+		}
+		s.mu.Unlock()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("relay: %w", err)
+	}
+	return listener, nil
+}
+
+// serveRelay answers until ctx ends. The port may be another's for a while after a
+// restart; Prometheus keeps its samples until then.
+func (s *server) serveRelay(ctx context.Context) {
+	listener := s.listener
+	for told := ""; ; {
+		var err error
+		if listener == nil {
+			listener, err = s.openRelay()
+		}
+		if err == nil {
+			err = s.relay.Serve(ctx, listener, drain)
+			listener = nil
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil && err.Error() != told {
+			told = err.Error()
+			s.log.Error("the relay is closed: will try again", "error", err)
+		}
+		if !sleep(ctx, pause/4) {
+			return
+		}
+	}
+}
+
+// newRelay makes the relay for all destinations: those with sigv4 may move to it.
+func (s *server) newRelay() (*relay.Relay, error) {
+	options := relay.Options{
+		Logger: s.log,
+		Password: func() string {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return s.password
+		},
+		Session: s.sessionForRelay,
+		Expired: s.renewNow,
+	}
+	var errs []error
+	for _, d := range s.destinations {
+		transport, err := transportTo(d.AMP)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("destination %s: %w", d.Name, err))
+		}
+		options.Destinations = append(options.Destinations, relay.Destination{
+			Name: d.Name, Path: d.block.RelayPath(), URL: d.block.URL, Region: d.Region,
+			RetryOn429: !d.AMP.DropOn429, Transport: transport,
+		})
+	}
+	made, err := relay.New(options)
+	return made, errors.Join(append(errs, err)...)
+}
+
+// transportTo reaches AMP through the policy's proxy and with its CAs.
+func transportTo(amp sidecarconfig.AMP) (http.RoundTripper, error) {
+	proxy := func(*http.Request) (*url.URL, error) { return nil, nil }
+	switch {
+	case amp.ProxyFromEnvironment:
+		proxy = http.ProxyFromEnvironment
+	case amp.ProxyURL != "":
+		at, err := url.Parse(amp.ProxyURL)
+		if err != nil {
+			return nil, fmt.Errorf("remoteWrite.proxyURL: %w", err)
+		}
+		proxy = http.ProxyURL(at)
+	}
+	if amp.CABundle == "" {
+		return relay.NewTransport(proxy, nil), nil
+	}
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		roots = x509.NewCertPool()
+	}
+	if !roots.AppendCertsFromPEM([]byte(amp.CABundle)) {
+		return nil, errors.New("remoteWrite.caBundle holds no certificate")
+	}
+	return relay.NewTransport(proxy, roots), nil
+}
+
+// sessionForRelay returns the session to sign with. During a move there is none: the
+// block with sigv4 sends what it has first.
+func (s *server) sessionForRelay(name string) session.Session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, d := range s.destinations {
+		if d.Name == name && d.delivery != sidecarconfig.DeliveryMoving {
+			return d.session()
+		}
+	}
+	return session.Session{}
+}
+
+// renewNow has the next session obtained at once: AMP says that this one is over.
+func (s *server) renewNow(name string) {
+	for _, d := range s.destinations {
+		if d.Name == name {
+			select {
+			case d.expired <- struct{}{}:
+			default: // it is going to be
+			}
+		}
+	}
+}

@@ -1,0 +1,171 @@
+package sidecar
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
+)
+
+// What the sidecar reads of Prometheus's own metrics. Only destinations with sigv4 need
+// it: whether Prometheus has taken a new session, and what it has sent.
+
+const (
+	metricReloadOK   = "prometheus_config_last_reload_successful"
+	metricReloadedAt = "prometheus_config_last_reload_success_timestamp_seconds"
+	metricSent       = "prometheus_remote_storage_queue_highest_sent_timestamp_seconds"
+
+	// lookOften is how often Prometheus is asked after a change, and lookSeldom after
+	// lookOftenFor, for as long as it has not taken the change.
+	lookOften, lookOftenFor, lookSeldom = time.Second, time.Minute, 10 * time.Second
+	// answerLimit is how long it may take to answer.
+	answerLimit = 5 * time.Second
+	// maxMetrics bounds what is read of its metrics, in bytes.
+	maxMetrics = 32 << 20
+)
+
+// observation is what was last read of Prometheus's metrics.
+type observation struct {
+	// absent: nothing listens there, or it has loaded no configuration yet. So what is
+	// served now is what it is going to start with.
+	absent bool
+	// lastReload is when it last loaded a configuration, and reloadFailed reports that
+	// the latest attempt failed.
+	lastReload   time.Time
+	reloadFailed bool
+	// sent is the time of the newest sample that was sent, by URL.
+	sent map[string]time.Time
+	// problem is why the metrics cannot be read; empty: they can.
+	problem string
+}
+
+// watch reads Prometheus's metrics while it has not taken what is served, or a move is
+// under way.
+func (s *server) watch(ctx context.Context) {
+	client := &http.Client{Timeout: answerLimit, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		// A server of the sidecar's own pod, whose certificate names a Service, and to
+		// which nothing is sent.
+		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true},
+	}}
+	for ctx.Err() == nil {
+		pause := s.lookPause(time.Now())
+		if pause > 0 {
+			s.look(ctx, client)
+		} else {
+			pause = lookOften
+		}
+		sleep(ctx, pause)
+	}
+}
+
+// lookPause is how long to wait after the next look; 0: there is no need for one.
+func (s *server) lookPause(now time.Time) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	moving := slices.ContainsFunc(s.destinations, func(d *destination) bool { return d.delivery == sidecarconfig.DeliveryMoving })
+	needed := slices.ContainsFunc(s.destinations, func(d *destination) bool {
+		return d.holds || d.delivery == sidecarconfig.DeliverySigV4 || d.delivery == sidecarconfig.DeliveryMoving
+	})
+	switch {
+	case !needed || s.served.key == "" || s.taken && !moving:
+		return 0
+	case now.Sub(s.swapped) > lookOftenFor:
+		return lookSeldom
+	}
+	return lookOften
+}
+
+// look reads the metrics once.
+func (s *server) look(ctx context.Context, client *http.Client) {
+	seen, err := observe(ctx, client, s.config.Prometheus)
+	if ctx.Err() != nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		s.prometheus.problem, s.prometheus.absent = err.Error(), errors.Is(err, syscall.ECONNREFUSED)
+		return
+	}
+	s.prometheus = seen
+	if !s.taken && !seen.reloadFailed && !seen.lastReload.Before(s.swapped) {
+		s.noteTaken()
+	}
+}
+
+// observe asks Prometheus. It fails if the answer is no page of metrics.
+func observe(ctx context.Context, client *http.Client, at sidecarconfig.Prometheus) (observation, error) {
+	scheme := "http"
+	if at.TLS {
+		scheme = "https"
+	}
+	url := scheme + "://" + at.Address + at.Prefix + "/metrics"
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	if err != nil {
+		return observation{}, err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return observation{}, err
+	}
+	defer func() { _ = response.Body.Close() }() // it was read as far as it matters
+	if response.StatusCode != http.StatusOK {
+		return observation{}, fmt.Errorf("Prometheus answers its metrics with %s", response.Status)
+	}
+	return parseMetrics(io.LimitReader(response.Body, maxMetrics))
+}
+
+// parseMetrics reads the few metrics that matter. The page may be large, so the other
+// lines are not parsed.
+func parseMetrics(page io.Reader) (observation, error) {
+	var kept bytes.Buffer
+	lines := bufio.NewScanner(page)
+	for lines.Scan() {
+		for _, name := range []string{metricReloadOK, metricReloadedAt, metricSent} {
+			if bytes.HasPrefix(lines.Bytes(), []byte(name)) {
+				kept.Write(lines.Bytes())
+				kept.WriteByte('\n')
+			}
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return observation{}, err
+	}
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(&kept)
+	if err != nil {
+		return observation{}, err
+	}
+	if families[metricReloadOK] == nil || families[metricReloadedAt] == nil {
+		return observation{}, fmt.Errorf("Prometheus's metrics lack %s", metricReloadOK)
+	}
+	seen := observation{sent: map[string]time.Time{}}
+	if at := families[metricReloadedAt].GetMetric()[0].GetUntyped().GetValue(); at > 0 {
+		seen.lastReload = fromSeconds(at)
+		seen.reloadFailed = families[metricReloadOK].GetMetric()[0].GetUntyped().GetValue() == 0
+	}
+	seen.absent = seen.lastReload.IsZero()
+	for _, m := range families[metricSent].GetMetric() {
+		for _, label := range m.GetLabel() {
+			if label.GetName() == "url" {
+				seen.sent[label.GetValue()] = fromSeconds(m.GetUntyped().GetValue())
+			}
+		}
+	}
+	return seen, nil
+}
+
+func fromSeconds(seconds float64) time.Time { return time.UnixMicro(int64(seconds * 1e6)) }
