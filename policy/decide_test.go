@@ -78,6 +78,10 @@ func TestDecisionsSayWhatIsMissing(t *testing.T) {
 		}, UnknownDestination, `"central"`},
 		"environment of an earlier version": {func(r *Request) { r.PodAnnotations = map[string]string{AnnotationEnvironment: "never"} },
 			InvalidAnnotation, "leave it out"},
+		"delivery misspelt": {func(r *Request) { r.PodAnnotations = map[string]string{AnnotationDelivery: "SigV4"} }, InvalidAnnotation,
+			"auto, sigv4 or relay"},
+		"delivery that the policy rules out": {func(r *Request) { r.PodAnnotations = map[string]string{AnnotationDelivery: "sigv4"} },
+			InvalidAnnotation, "destination backup (relay): take the annotation out"},
 		"environment misspelt": {func(r *Request) { r.PodAnnotations = map[string]string{AnnotationEnvironment: "off"} }, InvalidAnnotation,
 			"sidecar or container"},
 	} {
@@ -146,6 +150,46 @@ func TestEntitlement(t *testing.T) {
 	}
 	if e, _ := p.Entitled(Subject{"legacy", "prometheus"}); e.IRSA.RoleName() != "ampbridge.dev-aks.central" {
 		t.Errorf("IRSA = %s", e.IRSA)
+	}
+}
+
+// TestDeliveryNarrows: a pod decides where the policy leaves it open, and changes nothing
+// of what the policy says. The policy itself stays as it is.
+func TestDeliveryNarrows(t *testing.T) {
+	for name, row := range map[string]struct {
+		central, backup Delivery
+		asked           Delivery
+		wantCentral     Delivery
+		wantBackup      Delivery
+	}{
+		"not asked":                 {DeliveryAuto, DeliveryRelay, "", DeliveryAuto, DeliveryRelay},
+		"auto asks for nothing":     {DeliverySigV4, DeliveryRelay, DeliveryAuto, DeliverySigV4, DeliveryRelay},
+		"both are open, relay":      {DeliveryAuto, DeliveryAuto, DeliveryRelay, DeliveryRelay, DeliveryRelay},
+		"both are open, sigv4":      {DeliveryAuto, DeliveryAuto, DeliverySigV4, DeliverySigV4, DeliverySigV4},
+		"one is what it asks for":   {DeliveryAuto, DeliveryRelay, DeliveryRelay, DeliveryRelay, DeliveryRelay},
+		"both are what it asks for": {DeliverySigV4, DeliverySigV4, DeliverySigV4, DeliverySigV4, DeliverySigV4},
+		"one is another":            {DeliveryAuto, DeliveryRelay, DeliverySigV4, "", ""},
+		"the first is another":      {DeliverySigV4, DeliveryAuto, DeliveryRelay, "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := load(t, "full.yaml")
+			p.Destinations[0].Delivery, p.Destinations[1].Delivery = row.central, row.backup
+			r := Request{Namespace: "monitoring", Injection: "enabled", ServiceAccount: "prometheus-k8s", Prometheus: true}
+			if row.asked != "" {
+				r.PodAnnotations = map[string]string{AnnotationDelivery: string(row.asked)}
+			}
+			d := p.Decide(r)
+			if row.wantCentral == "" {
+				if d.Inject || d.Reason != InvalidAnnotation || !strings.Contains(d.Warning, "take the annotation out") {
+					t.Errorf("%v %s %q, want it refused with the fix", d.Inject, d.Reason, d.Warning)
+				}
+			} else if !d.Inject || d.Destinations[0].Delivery != row.wantCentral || d.Destinations[1].Delivery != row.wantBackup {
+				t.Errorf("%s %q: %+v", d.Reason, d.Warning, d.Destinations)
+			}
+			if p.Destinations[0].Delivery != row.central || p.Destinations[1].Delivery != row.backup {
+				t.Error("Decide changes the policy")
+			}
+		})
 	}
 }
 

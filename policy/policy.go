@@ -306,11 +306,10 @@ func (p *Policy) setDefaults() {
 	setDefault(&p.Token.ExpirationSeconds, 3600)
 	setDefault(&p.Token.Source, TokenSourceProjected)
 	setDefault(&p.Session.Duration, Duration(6*time.Hour))
-	// The limits leave room for the memory volumes: a configuration source is
-	// at most 1 MiB, mirrored twice while it is swapped, and edited as a tree.
+	// The limit leaves room for the memory volumes, an edit of 4 MB and the relay.
 	setDefault(&p.Sidecar.Resources.Requests.CPU, "10m")
 	setDefault(&p.Sidecar.Resources.Requests.Memory, "32Mi")
-	setDefault(&p.Sidecar.Resources.Limits.Memory, "128Mi")
+	setDefault(&p.Sidecar.Resources.Limits.Memory, "256Mi")
 	setDefault(&p.Trust.Manage, ManageRoles)
 	setDefault(&p.Trust.RoleScope, RoleScopeDestination)
 	setDefault(&p.Trust.PruneAfter, Duration(time.Hour))

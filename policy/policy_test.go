@@ -55,6 +55,9 @@ func TestParseReadsEveryField(t *testing.T) {
 	if d.RemoteWrite.QueueConfig.BatchSendDeadline != Duration(90*time.Second) || d.RemoteWrite.WriteRelabelConfigs[0].Action != "drop" {
 		t.Errorf("remoteWrite = %+v", d.RemoteWrite)
 	}
+	if p.Destinations[0].Delivery != DeliveryAuto || p.Destinations[1].Delivery != DeliveryRelay {
+		t.Errorf("delivery %q and %q", p.Destinations[0].Delivery, p.Destinations[1].Delivery)
+	}
 	if p.Destinations[1].AssumeRole.RoleName() != "writer" {
 		t.Errorf("assumeRole = %s", p.Destinations[1].AssumeRole)
 	}
@@ -108,7 +111,7 @@ kind: Policy
 cluster: {name: Dev_1}
 destinations:
 - {name: central, workspace: arn:aws:s3:::bucket, endpont: https://x}
-- {name: central, workspace: 12}
+- {name: central, workspace: 12, delivery: proxy}
 grants:
 - {namespaces: "*", serviceAccounts: [], destinations: [nowhere]}
 session: {duration: 6 hours}

@@ -120,7 +120,7 @@ func TestOldest(t *testing.T) {
 func TestDecodeNamesWhatIsWrong(t *testing.T) {
 	a := example(t, policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus-k8s"})
 	noToken, newer := a, a
-	noToken.Token, newer.Version = "", 2
+	noToken.Token, newer.Version = "", 3
 	for text, want := range map[string]string{
 		"": Variable, "{": Variable, noToken.Encode(): "token is missing", newer.Encode(): "version 3",
 	} {
