@@ -50,7 +50,6 @@ import (
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook"
 	"github.com/ampbridge/ampbridge/webhook/registration"
-	"github.com/ampbridge/ampbridge/webhook/sidecar/mirror"
 )
 
 // The names of testdata.
@@ -230,11 +229,11 @@ func (f *fixture) startWebhook(t *testing.T) {
 			if err := f.client.Get(ctx, client.ObjectKey{Namespace: home, Name: tlsSecret}, &secret); err != nil {
 				continue
 			}
-			files := mirror.Files{}
+			files := map[string]testkit.VolumeFile{}
 			for name, data := range secret.Data {
-				files[name] = mirror.File{Content: data, Mode: 0o600}
+				files[name] = testkit.VolumeFile{Data: data, Mode: 0o600}
 			}
-			if _, err := mirror.Write(dir, files); err != nil {
+			if err := testkit.WriteVolume(dir, files); err != nil {
 				return err
 			}
 		}

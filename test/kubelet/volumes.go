@@ -13,14 +13,16 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // A volume is a directory of the host. One with content is written again whenever that changes.
 type volume struct {
 	name    string
 	dir     string
-	content func(context.Context) (map[string]projection, error) // nil: the containers' own, empty at first
-	written map[string]projection
+	content func(context.Context) (map[string]testkit.VolumeFile, error) // nil: the containers' own, empty at first
+	written map[string]testkit.VolumeFile
 }
 
 // sync brings the volume up to date. On an error the volume keeps what it holds, as on a real node.
@@ -30,11 +32,11 @@ func (v *volume) sync(ctx context.Context) error {
 	}
 	payload, err := v.content(ctx)
 	if err == nil {
-		same := func(a, b projection) bool { return a.mode == b.mode && bytes.Equal(a.data, b.data) }
+		same := func(a, b testkit.VolumeFile) bool { return a.Mode == b.Mode && bytes.Equal(a.Data, b.Data) }
 		if v.written != nil && maps.EqualFunc(payload, v.written, same) {
 			return nil
 		}
-		err = writeAtomically(v.dir, payload)
+		err = testkit.WriteVolume(v.dir, payload)
 	}
 	if err != nil {
 		return fmt.Errorf("volume %s: %w", v.name, err)
@@ -49,21 +51,21 @@ func (p *Pod) addVolume(spec corev1.Volume) error {
 	mode := fs.FileMode(0o755)
 	switch {
 	case spec.ConfigMap != nil:
-		v.content = func(ctx context.Context) (map[string]projection, error) {
+		v.content = func(ctx context.Context) (map[string]testkit.VolumeFile, error) {
 			src := spec.ConfigMap
 			return p.configMapFiles(ctx, src.Name, src.Items, src.DefaultMode, src.Optional)
 		}
 	case spec.Secret != nil:
-		v.content = func(ctx context.Context) (map[string]projection, error) {
+		v.content = func(ctx context.Context) (map[string]testkit.VolumeFile, error) {
 			src := spec.Secret
 			return p.secretFiles(ctx, src.SecretName, src.Items, src.DefaultMode, src.Optional)
 		}
 	case spec.DownwardAPI != nil:
-		v.content = func(context.Context) (map[string]projection, error) {
+		v.content = func(context.Context) (map[string]testkit.VolumeFile, error) {
 			return p.downwardFiles(spec.DownwardAPI.Items, spec.DownwardAPI.DefaultMode)
 		}
 	case spec.Projected != nil:
-		v.content = func(ctx context.Context) (map[string]projection, error) {
+		v.content = func(ctx context.Context) (map[string]testkit.VolumeFile, error) {
 			return p.projectedFiles(ctx, spec.Projected)
 		}
 	default: // emptyDir, persistentVolumeClaim
@@ -82,10 +84,10 @@ func (p *Pod) configMapFiles(
 	items []corev1.KeyToPath,
 	mode *int32,
 	optional *bool,
-) (map[string]projection, error) {
+) (map[string]testkit.VolumeFile, error) {
 	cm, err := p.objects.configMap(ctx, name)
 	if apierrors.IsNotFound(err) && isTrue(optional) {
-		return map[string]projection{}, nil
+		return map[string]testkit.VolumeFile{}, nil
 	}
 	if err != nil {
 		return nil, err
@@ -106,10 +108,10 @@ func (p *Pod) secretFiles(
 	items []corev1.KeyToPath,
 	mode *int32,
 	optional *bool,
-) (map[string]projection, error) {
+) (map[string]testkit.VolumeFile, error) {
 	s, err := p.objects.secret(ctx, name)
 	if apierrors.IsNotFound(err) && isTrue(optional) {
-		return map[string]projection{}, nil
+		return map[string]testkit.VolumeFile{}, nil
 	}
 	if err != nil {
 		return nil, err
@@ -118,11 +120,13 @@ func (p *Pod) secretFiles(
 }
 
 // pick lays an object's keys out as files: all of them, or the items.
-func pick(object string, data map[string][]byte, items []corev1.KeyToPath, mode *int32, optional *bool) (map[string]projection, error) {
-	files := map[string]projection{}
+func pick(
+	object string, data map[string][]byte, items []corev1.KeyToPath, mode *int32, optional *bool,
+) (map[string]testkit.VolumeFile, error) {
+	files := map[string]testkit.VolumeFile{}
 	if items == nil {
 		for k, v := range data {
-			files[k] = projection{v, fileMode(nil, mode)}
+			files[k] = testkit.VolumeFile{Data: v, Mode: fileMode(nil, mode)}
 		}
 	}
 	for _, item := range items {
@@ -133,13 +137,13 @@ func pick(object string, data map[string][]byte, items []corev1.KeyToPath, mode 
 			}
 			return nil, fmt.Errorf("%s has no key %s", object, item.Key)
 		}
-		files[path.Clean(item.Path)] = projection{v, fileMode(item.Mode, mode)}
+		files[path.Clean(item.Path)] = testkit.VolumeFile{Data: v, Mode: fileMode(item.Mode, mode)}
 	}
 	return files, nil
 }
 
-func (p *Pod) downwardFiles(items []corev1.DownwardAPIVolumeFile, mode *int32) (map[string]projection, error) {
-	files := map[string]projection{}
+func (p *Pod) downwardFiles(items []corev1.DownwardAPIVolumeFile, mode *int32) (map[string]testkit.VolumeFile, error) {
+	files := map[string]testkit.VolumeFile{}
 	for _, item := range items {
 		var value string
 		var err error
@@ -152,15 +156,15 @@ func (p *Pod) downwardFiles(items []corev1.DownwardAPIVolumeFile, mode *int32) (
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", item.Path, err)
 		}
-		files[path.Clean(item.Path)] = projection{[]byte(value), fileMode(item.Mode, mode)}
+		files[path.Clean(item.Path)] = testkit.VolumeFile{Data: []byte(value), Mode: fileMode(item.Mode, mode)}
 	}
 	return files, nil
 }
 
-func (p *Pod) projectedFiles(ctx context.Context, spec *corev1.ProjectedVolumeSource) (map[string]projection, error) {
-	files := map[string]projection{}
+func (p *Pod) projectedFiles(ctx context.Context, spec *corev1.ProjectedVolumeSource) (map[string]testkit.VolumeFile, error) {
+	files := map[string]testkit.VolumeFile{}
 	for _, src := range spec.Sources {
-		var more map[string]projection
+		var more map[string]testkit.VolumeFile
 		var err error
 		switch {
 		case src.ConfigMap != nil:
@@ -182,7 +186,9 @@ func (p *Pod) projectedFiles(ctx context.Context, spec *corev1.ProjectedVolumeSo
 
 // tokenFile is private where the kubelet can make it so: to the one user that all containers run as, or to the group
 // of the pod's fsGroup.
-func (p *Pod) tokenFile(ctx context.Context, src *corev1.ServiceAccountTokenProjection, defaultMode *int32) (map[string]projection, error) {
+func (p *Pod) tokenFile(
+	ctx context.Context, src *corev1.ServiceAccountTokenProjection, defaultMode *int32,
+) (map[string]testkit.VolumeFile, error) {
 	token, err := p.tokens.get(ctx, src.Audience, src.ExpirationSeconds)
 	if err != nil {
 		return nil, err
@@ -194,7 +200,7 @@ func (p *Pod) tokenFile(ctx context.Context, src *corev1.ServiceAccountTokenProj
 	case p.haveOneUser():
 		mode = 0o600
 	}
-	return map[string]projection{path.Clean(src.Path): {[]byte(token), mode}}, nil
+	return map[string]testkit.VolumeFile{path.Clean(src.Path): {Data: []byte(token), Mode: mode}}, nil
 }
 
 // haveOneUser reports whether the pod itself says that all its containers run as the same user.

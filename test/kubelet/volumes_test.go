@@ -15,6 +15,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 func TestVolumes(t *testing.T) {
@@ -260,9 +262,9 @@ func layout(t *testing.T, dir string) map[string]string {
 	return got
 }
 
-func TestWriteAtomicallyRefusesPathsOutside(t *testing.T) {
+func TestWriteVolumeRefusesPathsOutside(t *testing.T) {
 	for _, path := range []string{"../x", "/x", "..data/x", "a/../../x"} {
-		if err := writeAtomically(t.TempDir(), map[string]projection{path: {}}); err == nil {
+		if err := testkit.WriteVolume(t.TempDir(), map[string]testkit.VolumeFile{path: {}}); err == nil {
 			t.Errorf("%q: got no error", path)
 		}
 	}

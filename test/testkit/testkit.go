@@ -1,5 +1,6 @@
 // Package testkit holds the small things that tests of many packages need: golden
-// files, waiting for a condition, and addresses to listen on.
+// files, waiting for a condition, addresses to listen on, and volumes as the kubelet
+// fills them.
 //
 // A package whose tests use golden files has the flag -update:
 //

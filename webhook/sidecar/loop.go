@@ -307,42 +307,45 @@ func digest(content []byte) string {
 	return hex.EncodeToString(sum[:6])
 }
 
+// errStays: what is served stays.
+var errStays = errors.New("what is served stays")
+
 // serve mirrors the source with the blocks that are due in it.
 func (s *server) serve(ctx context.Context, now time.Time, source, key string, due []wanted) error {
 	// A render of a large configuration leaves garbage many times its size.
 	defer debug.FreeOSMemory()
-	files, err := mirror.Read(source)
-	if err != nil {
-		return err
+	if err := s.keepCandidate(source, due); err != nil {
+		s.log.Warn("the configuration cannot be kept for a time when a later one does not load", "error", err)
 	}
 	next := state{key: key, at: now, result: "mirrored"}
 	var out rendered
-	if err := s.keepCandidate(files, due); err != nil {
-		return err
-	}
-	if file, ok := files[s.config.File]; ok {
-		next.source = digest(file.Content)
-		out, ok = s.edit(ctx, key+next.source, file.Content, due)
-		if ctx.Err() != nil {
-			return nil // what is served stays
-		}
-		if !ok && mirror.Served(s.config.Target) {
-			s.keepServing(key, out.lastError)
-			return nil
+	found := false
+	changed, err := mirror.Mirror(source, s.config.Target, s.config.File, func(content []byte) ([]byte, error) {
+		found, next.source = true, digest(content)
+		var ok bool
+		out, ok = s.edit(ctx, key+next.source, content, due)
+		if ctx.Err() != nil || !ok && mirror.Served(s.config.Target) {
+			return nil, errStays
 		}
 		next.result, next.lastError = out.result, out.lastError
 		next.destinations, next.signing = out.destinations, out.signing
-		file.Content = out.content
-		next.rendered = digest(file.Content)
-		files[s.config.File] = file
-	} else if s.config.File != "" {
-		next.lastError = "the source has no file " + s.config.File
+		next.rendered = digest(out.content)
+		return out.content, nil
+	}, s.mountPoints...)
+	switch {
+	case ctx.Err() != nil:
+		return nil
+	case errors.Is(err, errStays):
+		s.keepServing(key, out.lastError)
+		return nil
 	}
-	changed, err := mirror.Write(s.config.Target, files, s.mountPoints...)
 	if err != nil {
 		return err
 	}
-	if _, ok := files[s.config.File]; ok && changed {
+	if !found && s.config.File != "" {
+		next.lastError = "the source has no file " + s.config.File
+	}
+	if found && changed {
 		if err := s.notifier.touch(filepath.Join(s.config.Target, s.config.File), now); err != nil {
 			s.log.Warn("programs that watch the configuration file, and not its directory, may notice changes late", "error", err)
 		}
@@ -372,7 +375,7 @@ func (s *server) serve(ctx context.Context, now time.Time, source, key string, d
 // keepCandidate keeps the user's files as long as a block with sigv4 is served: a move may
 // need the last ones that Prometheus loaded. They have to be there before Prometheus can
 // load them.
-func (s *server) keepCandidate(files mirror.Files, due []wanted) error {
+func (s *server) keepCandidate(source string, due []wanted) error {
 	signing := slices.ContainsFunc(due, func(w wanted) bool { return w.signing != nil })
 	s.mu.Lock()
 	rescue := !s.rescue.IsZero()
@@ -387,7 +390,7 @@ func (s *server) keepCandidate(files mirror.Files, due []wanted) error {
 	if err := os.MkdirAll(s.last.candidate, 0o700); err != nil {
 		return err
 	}
-	_, err := mirror.Write(s.last.candidate, files)
+	_, err := mirror.Mirror(source, s.last.candidate, "", nil)
 	return err
 }
 

@@ -11,7 +11,7 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 
-	"github.com/ampbridge/ampbridge/webhook/sidecar/mirror"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // TestBellWakesWatchersOfTheFile: who watches the file, and not its directory,
@@ -30,12 +30,7 @@ func TestBellWakesWatchersOfTheFile(t *testing.T) {
 			})
 			change := func(n int) {
 				t.Helper()
-				if _, err := mirror.Write(
-					dir,
-					mirror.Files{"prometheus.yml": {Mode: mode, Content: fmt.Appendf(nil, "# %d\n", n)}},
-				); err != nil {
-					t.Fatal(err)
-				}
+				replaceConfig(t, dir, mode, n)
 				if err := b.touch(path, begun.Add(time.Duration(n)*drained)); err != nil {
 					t.Fatal(err)
 				}
@@ -89,9 +84,7 @@ func TestBellLeavesReadersTheirFile(t *testing.T) {
 	now := time.Now()
 	var reader *os.File
 	for n := range 3 {
-		if _, err := mirror.Write(dir, mirror.Files{"prometheus.yml": {Mode: 0o644, Content: fmt.Appendf(nil, "# %d\n", n)}}); err != nil {
-			t.Fatal(err)
-		}
+		replaceConfig(t, dir, 0o644, n)
 		if err := b.touch(path, now.Add(time.Duration(n)*time.Second)); err != nil {
 			t.Fatal(err)
 		}
@@ -106,4 +99,12 @@ func TestBellLeavesReadersTheirFile(t *testing.T) {
 	if err = errors.Join(err, reader.Close()); err != nil || string(got) != "# 0\n" {
 		t.Errorf("the reader got %q, %v", got, err)
 	}
+}
+
+// replaceConfig serves another configuration.
+func replaceConfig(t *testing.T, dir string, mode os.FileMode, n int) {
+	t.Helper()
+	testkit.Must(t, testkit.WriteVolume(dir, map[string]testkit.VolumeFile{
+		"prometheus.yml": {Mode: mode, Data: fmt.Appendf(nil, "# %d\n", n)},
+	}))
 }

@@ -15,8 +15,8 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 	"github.com/ampbridge/ampbridge/test/ststest"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/sidecar"
-	"github.com/ampbridge/ampbridge/webhook/sidecar/mirror"
 )
 
 const (
@@ -89,12 +89,10 @@ func newPod(t *testing.T, seconds int, destinations ...string) *pod {
 // configure plays the kubelet: it swaps the source.
 func (p *pod) configure(t *testing.T, config string) {
 	t.Helper()
-	if _, err := mirror.Write(p.config.Source, mirror.Files{
-		"prometheus.yml": {Mode: 0o644, Content: []byte(config)},
-		"rules.yml":      {Mode: 0o640, Content: []byte(rules)},
-	}); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, testkit.WriteVolume(p.config.Source, map[string]testkit.VolumeFile{
+		"prometheus.yml": {Mode: 0o644, Data: []byte(config)},
+		"rules.yml":      {Mode: 0o640, Data: []byte(rules)},
+	}))
 }
 
 func (p *pod) options() sidecar.Options {

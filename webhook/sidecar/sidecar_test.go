@@ -16,8 +16,8 @@ import (
 	"github.com/ampbridge/ampbridge/policy/promconfig"
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/sidecar"
-	"github.com/ampbridge/ampbridge/webhook/sidecar/mirror"
 )
 
 func TestServesTheBlock(t *testing.T) {
@@ -279,9 +279,7 @@ func TestOperatorsSecret(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := mirror.Write(p.config.Source, mirror.Files{p.config.File: {Mode: 0o644, Content: zipped.Bytes()}}); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, testkit.WriteVolume(p.config.Source, map[string]testkit.VolumeFile{p.config.File: {Mode: 0o644, Data: zipped.Bytes()}}))
 	p.start(t)
 	p.eventually(t, "something is served", func() bool { return p.served() != "" })
 	r, err := gzip.NewReader(strings.NewReader(p.served()))

@@ -9,17 +9,20 @@
 // A new set of files becomes visible in one step, the rename of ..data. That is
 // k8s.io/kubernetes/pkg/volume/util.AtomicWriter; config-reloaders wait for
 // exactly this event.
+//
+// Files are compared and copied piece by piece, so that a volume of many large files
+// needs no more memory than one of few. Only the one file that is edited is read whole.
+// A file that stays as it was is not copied: the new set links to it.
 package mirror
 
 import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 )
@@ -32,19 +35,7 @@ const (
 	maxDepth = 32
 )
 
-// Files is the content of a directory, by slash-separated path. Directories
-// exist as far as files are in them.
-type Files map[string]File
-
-// File is one file's permissions and bytes.
-type File struct {
-	Mode    fs.FileMode
-	Content []byte
-}
-
-func (f File) equal(g File) bool { return f.Mode == g.Mode && bytes.Equal(f.Content, g.Content) }
-
-// Served reports whether dir holds a set of files that Write has completed.
+// Served reports whether dir holds a set of files that Mirror has completed.
 func Served(dir string) bool {
 	info, err := os.Stat(filepath.Join(dir, dataLink))
 	return err == nil && info.IsDir()
@@ -74,35 +65,6 @@ func Fingerprint(dir string) (string, error) {
 	})
 	return b.String(), err
 }
-
-// Read reads every file of dir, following symlinks. Where the kubelet swaps the
-// content while it is being read, the result is all old or all new.
-func Read(dir string) (Files, error) {
-	for attempt := 0; ; attempt++ {
-		base, err := dataDir(dir)
-		if err != nil {
-			return nil, err
-		}
-		files := Files{}
-		err = walk(base, "", 0, func(path, name string, info fs.FileInfo) error {
-			content, err := os.ReadFile(name)
-			files[path] = File{info.Mode().Perm(), content}
-			return err
-		})
-		// A directory that is being taken away can be read without an error, and
-		// lack files.
-		switch now, linkErr := dataDir(dir); {
-		case linkErr != nil:
-			return nil, linkErr
-		case now == base:
-			return files, err
-		case attempt == 3:
-			return nil, errChanging
-		}
-	}
-}
-
-var errChanging = errors.New("the directory's content changes faster than it can be read")
 
 // dataDir is the directory that ..data points to, or dir itself where it has
 // another layout.
@@ -155,34 +117,184 @@ type MountPoint struct {
 	File bool
 }
 
-// Write makes dir show exactly files, in one step, and reports whether anything
-// changed. Mount points are made beside them, and stay: to remove one would take
-// the mount away from whoever has it. They hide files of the same name, as the
-// mount does. Until that step nothing in dir that is visible is touched: a full
-// volume, or a crash, leaves what was there. What a crash left behind is
-// removed by the next Write.
-func Write(dir string, files Files, points ...MountPoint) (changed bool, err error) {
-	if Served(dir) {
-		current, err := Read(dir)
-		if err == nil && maps.EqualFunc(current, files, File.equal) {
-			return false, publish(dir, files, points)
+// attempts is how often a set of files is begun again that was replaced while it was
+// being read.
+const attempts = 4
+
+var errChanging = errors.New("the directory's content changes faster than it can be read")
+
+// Mirror makes target show what source holds, in one step, and reports whether anything
+// changed. Symlinks in source are followed. edit gets the content of one file, where
+// source has it, and returns what target shows instead. An
+// error of edit ends Mirror. file is a slash-separated path; empty: no file is edited.
+//
+// Where the kubelet swaps the content of source meanwhile, Mirror begins again, and so
+// edit is called again: target is all old or all new.
+//
+// Mount points are made beside the files, and stay: to remove one would take the mount
+// away from the container that has it. They hide files of the same name, as the mount does.
+//
+// Until the step nothing in target that is visible is touched: a full volume, or a crash,
+// leaves what was there. What a crash left behind is removed by the next Mirror.
+func Mirror(source, target, file string, edit func(content []byte) ([]byte, error), points ...MountPoint) (changed bool, err error) {
+	for range attempts {
+		base, err := dataDir(source)
+		if err != nil {
+			return changed, err
+		}
+		// A directory that is being taken away can be read without an error, and lack files.
+		stable := func() error {
+			if now, err := dataDir(source); err != nil || now != base {
+				return errors.Join(errChanging, err)
+			}
+			return nil
+		}
+		swapped, err := mirror(base, target, file, edit, points, stable)
+		changed = changed || swapped
+		if err == nil || stable() == nil {
+			return changed, err
 		}
 	}
-	// Before the first swap, which is what the pod's other containers wait for.
-	if err := prepare(dir, points); err != nil {
-		return false, err
-	}
-	version, err := os.MkdirTemp(dir, time.Now().UTC().Format(reserved+"2006_01_02_15_04_05."))
+	return changed, errChanging
+}
+
+// mirror is one attempt. It gives up where stable fails before the swap.
+func mirror(
+	base, target, file string, edit func([]byte) ([]byte, error), points []MountPoint, stable func() error,
+) (changed bool, err error) {
+	files, err := list(base)
 	if err != nil {
 		return false, err
 	}
-	if err := fill(version, files); err != nil {
+	for _, f := range files {
+		if f.path == file {
+			if err := f.edit(edit); err != nil {
+				return false, err
+			}
+		}
+	}
+	current := "" // none
+	if Served(target) {
+		if current, err = dataDir(target); err != nil {
+			return false, err
+		}
+	}
+	same, err := compare(files, current)
+	if err = errors.Join(err, stable()); err != nil {
+		return false, err
+	}
+	if same {
+		return false, publish(target, files, points)
+	}
+	// Before the first swap, which is what the pod's other containers wait for.
+	if err := prepare(target, points); err != nil {
+		return false, err
+	}
+	version, err := os.MkdirTemp(target, time.Now().UTC().Format(reserved+"2006_01_02_15_04_05."))
+	if err != nil {
+		return false, err
+	}
+	err = fill(version, files, current)
+	if err == nil {
+		err = stable()
+	}
+	if err == nil {
+		err = swap(target, filepath.Base(version))
+	}
+	if err != nil {
 		return false, errors.Join(err, os.RemoveAll(version))
 	}
-	if err := swap(dir, filepath.Base(version)); err != nil {
-		return false, errors.Join(err, os.RemoveAll(version))
+	return true, publish(target, files, points)
+}
+
+// file is a file that has to be mirrored.
+type file struct {
+	path string // in the volume, slash-separated
+	name string // where it is read
+	mode fs.FileMode
+	size int64
+	// content is that of the file that was edited. The other files are read piece by piece.
+	content []byte
+	edited  bool
+	// same: the current set has it already, as it is.
+	same bool
+}
+
+// list returns the files of a directory.
+func list(base string) (files []*file, err error) {
+	err = walk(base, "", 0, func(path, name string, info fs.FileInfo) error {
+		files = append(files, &file{path: path, name: name, mode: info.Mode().Perm(), size: info.Size()})
+		return nil
+	})
+	return files, err
+}
+
+func (f *file) edit(edit func([]byte) ([]byte, error)) error {
+	content, err := os.ReadFile(f.name)
+	if err != nil {
+		return err
 	}
-	return true, publish(dir, files, points)
+	f.content, err = edit(content)
+	f.size, f.edited = int64(len(f.content)), true
+	return err
+}
+
+func (f *file) open() (io.ReadCloser, error) {
+	if f.edited {
+		return io.NopCloser(bytes.NewReader(f.content)), nil
+	}
+	return os.Open(f.name)
+}
+
+// compare notes which files the current set has as they are, and reports whether these
+// are all files of both.
+func compare(files []*file, current string) (same bool, err error) {
+	if current == "" {
+		return false, nil
+	}
+	others, err := list(current)
+	same = err == nil && len(others) == len(files) // what cannot be read is replaced
+	for _, f := range files {
+		if f.same, err = f.equals(filepath.Join(current, f.path)); err != nil {
+			return false, err
+		}
+		same = same && f.same
+	}
+	return same, nil
+}
+
+// equals reports whether the file at that path is as f should be. It fails only where
+// f cannot be read.
+func (f *file) equals(path string) (bool, error) {
+	info, err := os.Lstat(path)
+	if err != nil || !info.Mode().IsRegular() || info.Mode().Perm() != f.mode || info.Size() != f.size {
+		return false, nil
+	}
+	there, err := os.Open(path)
+	if err != nil {
+		return false, nil
+	}
+	defer func() { _ = there.Close() }() // only read
+	here, err := f.open()
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = here.Close() }() // only read
+	wanted, found := make([]byte, 32<<10), make([]byte, 32<<10)
+	for {
+		n, err := io.ReadFull(here, wanted)
+		end := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+		if err != nil && !end {
+			return false, err
+		}
+		m, _ := io.ReadFull(there, found) // what cannot be read is shorter
+		if !bytes.Equal(wanted[:n], found[:m]) {
+			return false, nil
+		}
+		if end {
+			return true, nil
+		}
+	}
 }
 
 // prepare makes the mount points.
@@ -208,19 +320,14 @@ func prepare(dir string, points []MountPoint) error {
 	return nil
 }
 
-func fill(version string, files Files) error {
+// fill makes a new set of files in the directory version.
+func fill(version string, files []*file, current string) error {
 	if err := open(version); err != nil {
 		return err
 	}
-	for _, path := range slices.Sorted(maps.Keys(files)) {
-		if !fs.ValidPath(path) || strings.HasPrefix(path, reserved) {
-			return fmt.Errorf("%q is not a path within the volume", path)
-		}
-		if strings.Count(path, "/") > maxDepth {
-			return fmt.Errorf("%.40q...: directories are nested more than %d deep", path, maxDepth) // Read would refuse it
-		}
+	for _, f := range files {
 		dir := version
-		parts := strings.Split(path, "/")
+		parts := strings.Split(f.path, "/")
 		for _, part := range parts[:len(parts)-1] {
 			dir = filepath.Join(dir, part)
 			if err := os.Mkdir(dir, 0o700); errors.Is(err, fs.ErrExist) {
@@ -232,17 +339,31 @@ func fill(version string, files Files) error {
 				return err
 			}
 		}
-		name := filepath.Join(version, path)
-		// The mode is set last: the umask must not count, nor a mode that
-		// forbids writing.
-		if err := os.WriteFile(name, files[path].Content, 0o600); err != nil {
-			return err
+		name := filepath.Join(version, f.path)
+		// The edited file is always a new one: whoever had the old one open may empty it.
+		if f.same && !f.edited && os.Link(filepath.Join(current, f.path), name) == nil {
+			continue
 		}
-		if err := os.Chmod(name, files[path].Mode); err != nil {
+		if err := f.copy(name); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (f *file) copy(name string) error {
+	from, err := f.open()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = from.Close() }() // only read
+	to, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(to, from)
+	// The mode is set last: the umask must not count, nor a mode that forbids writing.
+	return errors.Join(err, to.Chmod(f.mode), to.Close())
 }
 
 // open makes a directory, or a file, readable for the pod's other containers.
@@ -272,7 +393,7 @@ func swap(dir, version string) error {
 
 // publish brings the rest of dir in line with ..data: a symlink for each of
 // the top-level names, the mount points, and nothing else.
-func publish(dir string, files Files, points []MountPoint) error {
+func publish(dir string, files []*file, points []MountPoint) error {
 	current, err := os.Readlink(filepath.Join(dir, dataLink))
 	if err != nil {
 		return err
@@ -284,8 +405,8 @@ func publish(dir string, files Files, points []MountPoint) error {
 	for _, p := range points {
 		wanted[p.Name] = true
 	}
-	for path := range files {
-		name, _, _ := strings.Cut(path, "/")
+	for _, f := range files {
+		name, _, _ := strings.Cut(f.path, "/")
 		if wanted[name] {
 			continue
 		}

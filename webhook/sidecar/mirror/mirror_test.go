@@ -1,41 +1,92 @@
 package mirror_test
 
 import (
+	"bytes"
+	"errors"
 	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/sidecar/mirror"
 )
 
-func files(pairs ...string) mirror.Files {
-	f := mirror.Files{}
+// file is a file's permissions and bytes.
+type file struct {
+	Mode    fs.FileMode
+	Content string
+}
+
+// files are those of a volume, by slash-separated path.
+type files map[string]file
+
+func of(pairs ...string) files {
+	f := files{}
 	for i := 0; i < len(pairs); i += 2 {
-		f[pairs[i]] = mirror.File{Mode: 0o644, Content: []byte(pairs[i+1])}
+		f[pairs[i]] = file{0o644, pairs[i+1]}
 	}
 	return f
 }
 
-func write(t *testing.T, dir string, f mirror.Files, wantChanged bool) {
+// in puts the files into a directory of their own.
+func (f files) in(t *testing.T) (dir string) {
 	t.Helper()
-	changed, err := mirror.Write(dir, f)
-	if err != nil {
-		t.Fatal(err)
+	dir = t.TempDir()
+	for path, file := range f {
+		name := filepath.Join(dir, path)
+		testkit.Must(t, os.MkdirAll(filepath.Dir(name), 0o755))
+		testkit.Must(t, os.WriteFile(name, []byte(file.Content), 0o600))
+		testkit.Must(t, os.Chmod(name, file.Mode))
 	}
+	return dir
+}
+
+// read returns the files that a directory shows, through its symlinks.
+func read(t *testing.T, dir string) files {
+	t.Helper()
+	f := files{}
+	var visit func(prefix string)
+	visit = func(prefix string) {
+		entries, err := os.ReadDir(filepath.Join(dir, prefix))
+		testkit.Must(t, err)
+		for _, e := range entries {
+			path := filepath.Join(prefix, e.Name())
+			info, err := os.Stat(filepath.Join(dir, path))
+			testkit.Must(t, err)
+			switch {
+			case prefix == "" && strings.HasPrefix(path, ".."):
+			case info.IsDir():
+				visit(path)
+			default:
+				content, err := os.ReadFile(filepath.Join(dir, path))
+				testkit.Must(t, err)
+				f[path] = file{info.Mode().Perm(), string(content)}
+			}
+		}
+	}
+	visit("")
+	return f
+}
+
+func mirrored(source, target string, points ...mirror.MountPoint) (bool, error) {
+	return mirror.Mirror(source, target, "", nil, points...)
+}
+
+func write(t *testing.T, dir string, f files, wantChanged bool) {
+	t.Helper()
+	changed, err := mirrored(f.in(t), dir)
+	testkit.Must(t, err)
 	if changed != wantChanged {
 		t.Errorf("changed = %v, want %v", changed, wantChanged)
 	}
-	got, err := mirror.Read(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(f, got); diff != "" {
+	if diff := cmp.Diff(f, read(t, dir)); diff != "" {
 		t.Errorf("read back (-want +got):\n%s", diff)
 	}
 }
@@ -61,10 +112,10 @@ func names(t *testing.T, dir string) []string {
 	return list
 }
 
-func TestWriteLaysOutLikeTheKubelet(t *testing.T) {
+func TestMirrorLaysOutLikeTheKubelet(t *testing.T) {
 	dir := t.TempDir()
-	f := files("prometheus.yml", "a: 1\n", "rules/a/b.yml", "\x00\xff", "rules/c.yml", "")
-	f["secret"] = mirror.File{Mode: 0o440, Content: []byte("s")}
+	f := of("prometheus.yml", "a: 1\n", "rules/a/b.yml", "\x00\xff", "rules/c.yml", "")
+	f["secret"] = file{0o440, "s"}
 	write(t, dir, f, true)
 	want := []string{"..<time>", "..data", "prometheus.yml -> ..data/prometheus.yml", "rules -> ..data/rules", "secret -> ..data/secret"}
 	if diff := cmp.Diff(want, names(t, dir)); diff != "" {
@@ -77,9 +128,9 @@ func TestWriteLaysOutLikeTheKubelet(t *testing.T) {
 	}
 }
 
-func TestWriteSwapsOnlyChanges(t *testing.T) {
+func TestMirrorSwapsOnlyChanges(t *testing.T) {
 	dir := t.TempDir()
-	first := files("a", "1", "b", "2", "d/e", "3")
+	first := of("a", "1", "b", "2", "d/e", "3")
 	write(t, dir, first, true)
 	before, err := os.Readlink(filepath.Join(dir, "..data"))
 	if err != nil {
@@ -90,17 +141,17 @@ func TestWriteSwapsOnlyChanges(t *testing.T) {
 		t.Errorf("..data moved from %s to %s without a change, %v", before, after, err)
 	}
 	mode := maps.Clone(first)
-	mode["a"] = mirror.File{Mode: 0o600, Content: []byte("1")}
+	mode["a"] = file{0o600, "1"}
 	write(t, dir, mode, true)
-	write(t, dir, files("a", "1", "d", "a file now"), true)
+	write(t, dir, of("a", "1", "d", "a file now"), true)
 	if want := []string{"..<time>", "..data", "a -> ..data/a", "d -> ..data/d"}; !slices.Equal(names(t, dir), want) {
 		t.Errorf("entries %v, want %v", names(t, dir), want)
 	}
-	write(t, dir, mirror.Files{}, true)
+	write(t, dir, files{}, true)
 }
 
-// TestWriteAfterACrash leaves behind what a crash at each step would.
-func TestWriteAfterACrash(t *testing.T) {
+// TestMirrorAfterACrash leaves behind what a crash at each step would.
+func TestMirrorAfterACrash(t *testing.T) {
 	for name, crash := range map[string]func(dir string) error{
 		"while filling": func(dir string) error {
 			return os.MkdirAll(filepath.Join(dir, "..2026_01_02_03_04_05.1", "half"), 0o700)
@@ -119,14 +170,13 @@ func TestWriteAfterACrash(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			write(t, dir, files("a", "1"), true)
+			write(t, dir, of("a", "1"), true)
 			if err := crash(dir); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := mirror.Write(dir, files("a", "1")); err != nil {
-				t.Fatal(err)
-			}
-			write(t, dir, files("a", "2"), true)
+			_, err := mirrored(of("a", "1").in(t), dir)
+			testkit.Must(t, err)
+			write(t, dir, of("a", "2"), true)
 			if want := []string{"..<time>", "..data", "a -> ..data/a"}; !slices.Equal(names(t, dir), want) {
 				t.Errorf("entries %v, want %v", names(t, dir), want)
 			}
@@ -144,61 +194,137 @@ func replace(name string) error {
 	return os.WriteFile(name, []byte("in the way"), 0o600)
 }
 
-// TestFailedWriteTouchesNothing: a path that cannot be created stands for a
-// volume that is full; both fail while the new version is being filled.
-func TestFailedWriteTouchesNothing(t *testing.T) {
+// TestFailureTouchesNothing: a path that is too long within the volume stands for a
+// volume that is full ([TestFullVolume]): both fail while the new set is being filled.
+func TestFailureTouchesNothing(t *testing.T) {
 	dir := t.TempDir()
-	write(t, dir, files("a", "1"), true)
-	before := names(t, dir)
-	for _, path := range []string{"a/" + strings.Repeat("x", 300), "../out", "/abs", "..data/x", "d//e", ""} {
-		if _, err := mirror.Write(dir, files("a", "2", path, "")); err == nil {
-			t.Errorf("a file %q is written", path)
-		}
+	for len(dir) < 3000 {
+		dir = filepath.Join(dir, strings.Repeat("d", 200))
 	}
-	if !slices.Equal(names(t, dir), before) {
-		t.Errorf("entries %v, want %v", names(t, dir), before)
+	testkit.Must(t, os.MkdirAll(dir, 0o755))
+	write(t, dir, of("a", "1", "edited", "1"), true)
+	before, was := names(t, dir), read(t, dir)
+	long := strings.Repeat(strings.Repeat("x", 200)+"/", 7) + "x"
+	if _, err := mirrored(of("a", "2", long, "").in(t), dir); !errors.Is(err, syscall.ENAMETOOLONG) {
+		t.Errorf("a path that is too long: %v", err)
 	}
-	if got, err := mirror.Read(dir); err != nil || string(got["a"].Content) != "1" {
-		t.Errorf("a is %q, %v", got["a"].Content, err)
+	refused := errors.New("refused")
+	_, err := mirror.Mirror(of("a", "2", "edited", "2").in(t), dir, "edited", func([]byte) ([]byte, error) { return nil, refused })
+	if !errors.Is(err, refused) {
+		t.Errorf("an edit that fails: %v", err)
+	}
+	if diff := cmp.Diff(before, names(t, dir)); diff != "" {
+		t.Errorf("entries (-before +after):\n%s", diff)
+	}
+	if diff := cmp.Diff(was, read(t, dir)); diff != "" {
+		t.Errorf("files (-before +after):\n%s", diff)
 	}
 }
 
-func TestReadPlainDirectory(t *testing.T) {
-	dir, elsewhere := t.TempDir(), t.TempDir()
-	for name, content := range map[string]string{"prometheus.yml": "a", "rules/r.yml": "b", ".hidden": "c", "..reserved": "d"} {
-		path := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
+// TestEdit: the one file that is edited is a new one whenever the set is, because whoever
+// had the old one open may empty it. The others are not copied again.
+func TestEdit(t *testing.T) {
+	source, target := of("config", "a", "rules/r", "b", "rules/s", "c").in(t), t.TempDir()
+	calls := 0
+	do := func(wantChanged bool) {
+		t.Helper()
+		changed, err := mirror.Mirror(source, target, "config", func(content []byte) ([]byte, error) {
+			calls++
+			return append(content, " and more"...), nil
+		})
+		testkit.Must(t, err)
+		if changed != wantChanged {
+			t.Errorf("changed = %v, want %v", changed, wantChanged)
 		}
-		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
-			t.Fatal(err)
+	}
+	inode := func(path string) fs.FileInfo {
+		t.Helper()
+		info, err := os.Stat(filepath.Join(target, path))
+		testkit.Must(t, err)
+		return info
+	}
+	do(true)
+	config, r, s := inode("config"), inode("rules/r"), inode("rules/s")
+	do(false)
+	if !os.SameFile(config, inode("config")) {
+		t.Error("the configuration was replaced without a change")
+	}
+	testkit.Must(t, os.WriteFile(filepath.Join(source, "rules/s"), []byte("C"), 0o600))
+	do(true)
+	if calls != 3 {
+		t.Errorf("edited %d times", calls)
+	}
+	for path, is := range map[string]bool{
+		"config": os.SameFile(config, inode("config")), "rules/r": !os.SameFile(r, inode("rules/r")), "rules/s": os.SameFile(s, inode("rules/s")),
+	} {
+		if is {
+			t.Errorf("%s: an edited or changed file is a new one, and the others stay", path)
 		}
 	}
-	if err := os.WriteFile(filepath.Join(elsewhere, "x"), []byte("linked"), 0o644); err != nil {
-		t.Fatal(err)
+	if diff := cmp.Diff(of("config", "a and more", "rules/r", "b", "rules/s", "C"), read(t, target)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if err := os.Symlink(elsewhere, filepath.Join(dir, "link")); err != nil {
-		t.Fatal(err)
+	// Without the file there is nothing to edit.
+	testkit.Must(t, os.Remove(filepath.Join(source, "config")))
+	do(true)
+	if calls != 3 {
+		t.Errorf("a file that is not there was edited")
 	}
-	got, err := mirror.Read(dir)
-	if err != nil {
-		t.Fatal(err)
+}
+
+// TestSwapWhileEditing: the edit takes long, and the kubelet swaps the source meanwhile.
+func TestSwapWhileEditing(t *testing.T) {
+	source, target := t.TempDir(), t.TempDir()
+	swap := func(text string) {
+		testkit.Must(t, testkit.WriteVolume(source, map[string]testkit.VolumeFile{
+			"config": {Mode: 0o644, Data: []byte(text)}, "rules": {Mode: 0o644, Data: []byte(text)},
+		}))
 	}
-	want := files("prometheus.yml", "a", "rules/r.yml", "b", ".hidden", "c", "link/x", "linked")
-	if diff := cmp.Diff(want, got); diff != "" {
+	swap("old")
+	var seen []string
+	changed, err := mirror.Mirror(source, target, "config", func(content []byte) ([]byte, error) {
+		if seen = append(seen, string(content)); len(seen) == 1 {
+			swap("new")
+		}
+		return content, nil
+	})
+	testkit.Must(t, err)
+	if diff := cmp.Diff([]string{"old", "new"}, seen); diff != "" || !changed {
+		t.Errorf("changed %v, edited (-want +got):\n%s", changed, diff)
+	}
+	if diff := cmp.Diff(of("config", "new", "rules", "new"), read(t, target)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	// One that never stops changing is not waited for.
+	if _, err := mirror.Mirror(source, target, "config", func(content []byte) ([]byte, error) {
+		swap(string(content) + "!")
+		return content, nil
+	}); err == nil || !strings.Contains(err.Error(), "faster than it can be read") {
+		t.Errorf("a source that never rests: %v", err)
+	}
+	if diff := cmp.Diff(of("config", "new", "rules", "new"), read(t, target)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 
-func TestReadErrors(t *testing.T) {
+func TestMirrorPlainDirectory(t *testing.T) {
+	source, elsewhere, target := of("prometheus.yml", "a", "rules/r.yml", "b", ".hidden", "c", "..reserved", "d").in(t), of("x", "linked").in(t), t.TempDir()
+	testkit.Must(t, os.Symlink(elsewhere, filepath.Join(source, "link")))
+	_, err := mirrored(source, target)
+	testkit.Must(t, err)
+	want := of("prometheus.yml", "a", "rules/r.yml", "b", ".hidden", "c", "link/x", "linked")
+	if diff := cmp.Diff(want, read(t, target)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestSourceErrors(t *testing.T) {
 	dir := t.TempDir()
-	if _, err := mirror.Read(filepath.Join(dir, "missing")); err == nil {
+	if _, err := mirrored(filepath.Join(dir, "missing"), t.TempDir()); err == nil {
 		t.Error("a missing directory is read")
 	}
-	if err := os.Symlink(dir, filepath.Join(dir, "again")); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := mirror.Read(dir); err == nil {
+	testkit.Must(t, os.Symlink(dir, filepath.Join(dir, "again")))
+	if _, err := mirrored(dir, t.TempDir()); err == nil {
 		t.Error("a directory that holds itself is read")
 	}
 }
@@ -230,41 +356,49 @@ func TestFingerprint(t *testing.T) {
 		t.Fatal(err)
 	}
 	note("a longer file")
-	write(t, dir, files("a", "1"), true)
+	write(t, dir, of("a", "1"), true)
 	note("a kubelet's layout")
-	write(t, dir, files("a", "2"), true)
+	write(t, dir, of("a", "2"), true)
 	note("a swap")
 }
 
-// TestReadersSeeOldOrNew reads two files that always change together.
+// TestReadersSeeOldOrNew mirrors two files that always change together, and looks at
+// what a reader of the target sees meanwhile.
 func TestReadersSeeOldOrNew(t *testing.T) {
-	dir := t.TempDir()
-	write(t, dir, files("a", "0", "b", "0"), true)
+	source, target := t.TempDir(), t.TempDir()
+	swap := func(i int) error {
+		data := bytes.Repeat([]byte("x"), i%7+1)
+		return testkit.WriteVolume(source, map[string]testkit.VolumeFile{"a": {Mode: 0o644, Data: data}, "b": {Mode: 0o644, Data: data}})
+	}
+	testkit.Must(t, swap(0))
+	_, err := mirrored(source, target)
+	testkit.Must(t, err)
 	done := make(chan error, 1)
 	go func() {
 		for i := range 300 {
-			text := strings.Repeat("x", i%7+1)
-			if _, err := mirror.Write(dir, files("a", text, "b", text)); err != nil {
+			if err := swap(i); err != nil {
 				done <- err
 				return
 			}
 		}
 		done <- nil
 	}()
+	swaps := 0
 	for {
 		select {
 		case err := <-done:
-			if err != nil {
-				t.Fatal(err)
+			testkit.Must(t, err)
+			if swaps == 0 {
+				t.Error("nothing was mirrored meanwhile")
 			}
 			return
 		default:
 		}
-		got, err := mirror.Read(dir)
-		if err != nil {
-			continue // swapped away four times while being read: no mixture either
+		// Swapped away four times while being read: no mixture either.
+		if changed, err := mirrored(source, target); err == nil && changed {
+			swaps++
 		}
-		if string(got["a"].Content) != string(got["b"].Content) {
+		if got := read(t, target); got["a"] != got["b"] {
 			t.Fatalf("a is %q and b is %q", got["a"].Content, got["b"].Content)
 		}
 	}
@@ -283,23 +417,21 @@ func TestMountPoints(t *testing.T) {
 		}
 		return info
 	}
-	if _, err := mirror.Write(dir, files("a", "1"), points...); err != nil {
-		t.Fatal(err)
-	}
+	_, err := mirrored(of("a", "1").in(t), dir, points...)
+	testkit.Must(t, err)
 	rules, web := inode("rules"), inode("web.yml")
 	if !rules.IsDir() || rules.Mode().Perm() != 0o755 || !web.Mode().IsRegular() || web.Mode().Perm() != 0o644 {
 		t.Errorf("rules %v, web.yml %v", rules.Mode(), web.Mode())
 	}
-	for _, next := range []mirror.Files{files("a", "2"), files("a", "2"), files("a", "3", "web.yml", "hidden by the mount", "rules/x", "")} {
-		if _, err := mirror.Write(dir, next, points...); err != nil {
-			t.Fatal(err)
-		}
+	for _, next := range []files{of("a", "2"), of("a", "2"), of("a", "3", "web.yml", "hidden by the mount", "rules/x", "")} {
+		_, err := mirrored(next.in(t), dir, points...)
+		testkit.Must(t, err)
 		if !os.SameFile(rules, inode("rules")) || !os.SameFile(web, inode("web.yml")) {
 			t.Fatal("a mount point was replaced")
 		}
 	}
 	for _, bad := range []string{"", ".", "..data", "../x", "a/b", "/x"} {
-		if _, err := mirror.Write(dir, files("a", "4"), mirror.MountPoint{Name: bad}); err == nil {
+		if _, err := mirrored(of("a", "4").in(t), dir, mirror.MountPoint{Name: bad}); err == nil {
 			t.Errorf("mount point %q is made", bad)
 		}
 	}

@@ -1,4 +1,4 @@
-package kubelet
+package testkit
 
 import (
 	"errors"
@@ -13,16 +13,16 @@ import (
 // dataLink is the symbolic link whose atomic replacement updates all files of a volume at once.
 const dataLink = "..data"
 
-// A projection is one file of a volume.
-type projection struct {
-	data []byte
-	mode fs.FileMode
+// VolumeFile is one file of a volume that the kubelet fills.
+type VolumeFile struct {
+	Data []byte
+	Mode fs.FileMode
 }
 
-// writeAtomically makes dir hold exactly the files of payload, in the layout and the order of steps of the kubelet's
+// WriteVolume makes dir hold exactly the files of payload, in the layout and the order of steps of the kubelet's
 // AtomicWriter (k8s.io/kubernetes/pkg/volume/util/atomic_writer.go): files in a timestamped directory, ..data pointing
 // to it, and one link per first path element pointing through ..data.
-func writeAtomically(dir string, payload map[string]projection) error {
+func WriteVolume(dir string, payload map[string]VolumeFile) error {
 	for path := range payload {
 		if !filepath.IsLocal(path) || strings.HasPrefix(path, "..") {
 			return fmt.Errorf("path %q: want a relative path, not starting with .., inside the volume", path)
@@ -77,7 +77,7 @@ func writeAtomically(dir string, payload map[string]projection) error {
 }
 
 // writePayload fills dir. Modes are set explicitly: they do not depend on this process's umask.
-func writePayload(dir string, payload map[string]projection) error {
+func writePayload(dir string, payload map[string]VolumeFile) error {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return err
 	}
@@ -86,10 +86,10 @@ func writePayload(dir string, payload map[string]projection) error {
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 			return err
 		}
-		if err := os.WriteFile(file, p.data, p.mode); err != nil {
+		if err := os.WriteFile(file, p.Data, p.Mode); err != nil {
 			return err
 		}
-		if err := os.Chmod(file, p.mode); err != nil {
+		if err := os.Chmod(file, p.Mode); err != nil {
 			return err
 		}
 	}
