@@ -7,12 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/net/netutil"
@@ -25,14 +27,17 @@ const (
 )
 
 // Listen opens the relay's loopback port. dir is a volume that outlives the container:
-// the first start takes any free port and keeps its number there, and every later start
-// takes the same port again, because Prometheus's configuration names it.
+// the first start takes a free port and keeps its number there, and every later start
+// takes the same port again, because Prometheus's configuration names it. While another
+// process has that port, Listen fails, and the caller tries again.
 func Listen(dir string) (net.Listener, error) {
 	file := filepath.Join(dir, portFile)
 	text, err := os.ReadFile(file)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return listenFirst(file)
+		kernel, _ := os.ReadFile(kernelPorts) // without it: Linux's usual range
+		lowest, highest := choosePorts(string(kernel))
+		return listenFirst(file, lowest, highest)
 	case err != nil:
 		return nil, err
 	}
@@ -40,7 +45,11 @@ func Listen(dir string) (net.Listener, error) {
 	if err != nil || port == 0 {
 		return nil, fmt.Errorf("%s does not hold a port: create the pod again", file)
 	}
-	return net.Listen("tcp4", net.JoinHostPort("127.0.0.1", strconv.FormatUint(port, 10)))
+	l, err := listen(int(port))
+	if err != nil {
+		return nil, fmt.Errorf("the relay needs port %d again, because Prometheus's configuration names it: %w", port, err)
+	}
+	return l, nil
 }
 
 // Address returns the relay's address, if an earlier start has taken a port.
@@ -49,10 +58,23 @@ func Address(dir string) (address string, ok bool) {
 	return net.JoinHostPort("127.0.0.1", strings.TrimSpace(string(text))), err == nil
 }
 
-func listenFirst(file string) (net.Listener, error) {
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
+func listen(port int) (net.Listener, error) {
+	return net.Listen("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+}
+
+// attempts is how many ports the first start tries.
+const attempts = 50
+
+// listenFirst opens a port at random, between lowest and highest.
+func listenFirst(file string, lowest, highest int) (l net.Listener, err error) {
+	for range attempts {
+		l, err = listen(lowest + mathrand.IntN(highest-lowest+1))
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			break
+		}
+	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("the relay found no free port from %d to %d: %w", lowest, highest, err)
 	}
 	_, port, err := net.SplitHostPort(l.Addr().String())
 	if err == nil {
@@ -62,6 +84,23 @@ func listenFirst(file string) (net.Listener, error) {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
+}
+
+// kernelPorts holds the first and the last port that Linux gives to outgoing connections.
+const kernelPorts = "/proc/sys/net/ipv4/ip_local_port_range"
+
+// choosePorts returns the ports that the relay takes one of. While its container restarts,
+// an outgoing connection of the pod could get the relay's port, so they lie below the
+// kernel's range. They also lie above the ports of service meshes' proxies (15000 to
+// 20200) and below those of Services on nodes (30000 to 32767). kernel is the text of
+// [kernelPorts]; empty, or a range that leaves no ports below it: the usual ones.
+func choosePorts(kernel string) (lowest, highest int) {
+	const first, last, unprivileged, fewest = 22000, 29999, 1024, 1000
+	var start int
+	if _, err := fmt.Sscan(kernel, &start); err != nil || start > last || start < unprivileged+fewest {
+		return first, last
+	}
+	return max(unprivileged, min(first, start-fewest)), start - 1
 }
 
 // PasswordFile is where Prometheus reads the password.
