@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/ampbridge/ampbridge/policy"
-	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
 const (
@@ -490,43 +489,6 @@ func series(label, labelValue string, value float64) []Sample {
 	return []Sample{{Labels: map[string]string{label: labelValue}, Value: value}}
 }
 
-func TestSidecarState(t *testing.T) {
-	started := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	for _, c := range []struct {
-		name    string
-		change  func(status *sidecarconfig.Status, d *sidecarconfig.DestinationStatus)
-		want    Status
-		message string
-	}{
-		{"well", func(*sidecarconfig.Status, *sidecarconfig.DestinationStatus) {}, Pass, "central: session valid, block served, 4 seconds"},
-		{"no session", func(_ *sidecarconfig.Status, d *sidecarconfig.DestinationStatus) { d.Valid = false }, Fail, "no valid session"},
-		{"no session, with the reason", func(_ *sidecarconfig.Status, d *sidecarconfig.DestinationStatus) {
-			d.Valid, d.Error = false, "AccessDenied: no"
-		}, Fail, "no session (AccessDenied: no)"},
-		{"block not served", func(_ *sidecarconfig.Status, d *sidecarconfig.DestinationStatus) { d.Served = false }, Fail,
-			"the block is not served"},
-		{"own entry", func(_ *sidecarconfig.Status, d *sidecarconfig.DestinationStatus) {
-			d.Served, d.Skipped = false, "the configuration writes to the workspace"
-		}, Warn, "writes to the workspace already"},
-		{"no destination", func(status *sidecarconfig.Status, _ *sidecarconfig.DestinationStatus) { status.Destinations = nil }, Skip,
-			"no destination"},
-		{"a gap that goes on, by the status's clock", func(status *sidecarconfig.Status, d *sidecarconfig.DestinationStatus) {
-			status.Time, d.GapSince = started.Add(time.Minute), started.Add(30*time.Second)
-		}, Pass, "34 seconds without it"},
-		{"a gap that goes on, in the file", func(_ *sidecarconfig.Status, d *sidecarconfig.DestinationStatus) {
-			d.GapSince = started.Add(time.Minute)
-		}, Pass, "64 seconds without it"},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			status := sidecarconfig.Status{Started: started, Destinations: []sidecarconfig.DestinationStatus{
-				{Name: "central", Block: true, Served: true, Valid: true, GapSeconds: 4.2},
-			}}
-			c.change(&status, &status.Destinations[0])
-			judged(t, SidecarState(status, started.Add(2*time.Minute)), c.want, c.message)
-		})
-	}
-}
-
 // remoteWrite contains Prometheus's metrics of one remote_write.
 type remoteWrite struct{ newest, sent, attempts, retried, failed, pending float64 }
 
@@ -602,7 +564,7 @@ func TestFlowState(t *testing.T) {
 			Fail, "40 were retried", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			f, final := FlowState(c.first.metrics("central"), c.last.metrics("central"), c.apart, []string{"central"})
+			f, final := FlowState(c.first.metrics("central"), c.last.metrics("central"), c.apart, []policy.Block{{Name: "central"}})
 			judged(t, f, c.status, c.message)
 			if final != c.final {
 				t.Errorf("final: %v", final)
@@ -633,7 +595,7 @@ func TestFlowStateOfSeveral(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			m := c.a.metrics("a")
 			c.b.addTo(m, "b")
-			f, final := FlowState(m, m, c.apart, []string{"a", "b"})
+			f, final := FlowState(m, m, c.apart, []policy.Block{{Name: "a"}, {Name: "b"}})
 			judged(t, f, c.status, c.message)
 			if final != c.final {
 				t.Errorf("final: %v", final)
@@ -642,7 +604,7 @@ func TestFlowStateOfSeveral(t *testing.T) {
 	}
 	m := well.metrics("mine")
 	for apart, want := range map[time.Duration]bool{0: false, FlowWindow: true} {
-		f, final := FlowState(m, m, apart, []string{"ampbridge-central"})
+		f, final := FlowState(m, m, apart, []policy.Block{{Name: "ampbridge-central"}})
 		judged(t, f, Fail, "no remote_write of the name ampbridge-central")
 		if final != want {
 			t.Errorf("a block that is not there, after %s: final %v", apart, final)

@@ -1,12 +1,11 @@
 package check
 
 import (
-	"cmp"
-	"fmt"
+	"net/url"
 	"strings"
 	"time"
 
-	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
+	"github.com/ampbridge/ampbridge/policy"
 )
 
 // Metrics are the samples of one scrape, by name.
@@ -28,45 +27,6 @@ func (m Metrics) of(name, label, value string) (v float64, ok bool) {
 	return 0, false
 }
 
-// SidecarState judges the status that a config sidecar reports.
-func SidecarState(status sidecarconfig.Status, now time.Time) Finding {
-	seeLog := NewFix("see the sidecar's log (container ampbridge-config); the checks above show how STS answers a fresh token")
-	switch {
-	case len(status.Destinations) == 0:
-		return Skipped(Sidecar, About{}, "it reports no destination")
-	}
-	var messages []string
-	for _, d := range status.Destinations {
-		switch {
-		case d.Skipped != "":
-			return Warned(
-				Sidecar,
-				About{},
-				NewFix("take the remote_write to this workspace out of Prometheus's own configuration"),
-				"%s: Prometheus's own configuration writes to the workspace already, so the block is left out",
-				d.Name,
-			)
-		case !d.Valid && d.Error != "":
-			return Failed(Sidecar, About{}, seeLog, "%s: there is no session (%s), so Prometheus runs without the block", d.Name, d.Error)
-		case !d.Valid:
-			return Failed(Sidecar, About{}, seeLog, "%s: there is no valid session, so Prometheus runs without the block", d.Name)
-		case !d.Served:
-			return Failed(
-				Sidecar,
-				About{},
-				seeLog,
-				"%s: there is a session, and the block is not served: the configuration cannot be edited",
-				d.Name,
-			)
-		}
-		messages = append(
-			messages,
-			fmt.Sprintf("%s: session valid, block served, %s without it since the start", d.Name, Span(d.Gap(cmp.Or(status.Time, now)))),
-		)
-	}
-	return Passed(Sidecar, About{}, "%s", strings.Join(messages, "; "))
-}
-
 // lagTolerated is how far remote_write may be behind before samples queue up.
 const lagTolerated = 2 * time.Minute
 
@@ -84,42 +44,90 @@ type queue struct {
 	// attempts counts samples each time that they are sent, also those that are
 	// retried or refused.
 	attempts, retried, failed, pending float64
+	// counted: Prometheus is older than 2.23, and counts what was accepted, not attempts.
+	counted  bool
+	accepted float64
 }
 
-func (m Metrics) queue(name string) (q queue) {
-	read := func(metric string) float64 {
-		v, _ := m.of("prometheus_remote_storage_"+metric, "remote_name", name)
-		return v
+// queue returns the queue of a block. Prometheus 2.15 and newer give it the block's name
+// and URL; older ones call it by its index and URL, and have other names of metrics. A
+// block that writes to the relay may have no name in the configuration. While a pod moves
+// from sigv4 to the relay it has both queues, and the relay's is the one that stays.
+func (m Metrics) queue(b policy.Block) (q queue) {
+	const prefix = "prometheus_remote_storage_"
+	var labels map[string]string
+	for _, metric := range []string{"samples_total", "succeeded_samples_total"} {
+		for _, s := range m[prefix+metric] {
+			relayed := relays(s.Labels, b)
+			if relayed || labels == nil && s.Labels["remote_name"] == b.Name {
+				labels = s.Labels
+			}
+			if relayed {
+				break
+			}
+		}
 	}
-	_, q.found = m.of("prometheus_remote_storage_samples_total", "remote_name", name)
+	if labels == nil {
+		return q
+	}
+	q.found = true
+	read := func(names ...string) (v float64) {
+		for _, name := range names {
+			for _, s := range m[prefix+name] {
+				if same(s.Labels, labels, "remote_name", "url", "queue") {
+					return s.Value
+				}
+			}
+		}
+		return 0
+	}
 	q.sent = read("queue_highest_sent_timestamp_seconds")
-	q.attempts, q.retried, q.failed, q.pending = read(
-		"samples_total",
-	), read(
-		"samples_retried_total",
-	), read(
-		"samples_failed_total",
-	), read(
-		"samples_pending",
-	)
-	for _, s := range m["prometheus_remote_storage_highest_timestamp_in_seconds"] {
+	q.retried = read("samples_retried_total", "retried_samples_total")
+	q.failed = read("samples_failed_total", "failed_samples_total")
+	q.pending = read("samples_pending", "pending_samples")
+	q.attempts = read("samples_total")
+	if q.counted = len(m[prefix+"succeeded_samples_total"]) > 0; q.counted {
+		q.accepted = read("succeeded_samples_total")
+		q.attempts = q.accepted + q.retried + q.failed
+	}
+	for _, s := range m[prefix+"highest_timestamp_in_seconds"] {
 		q.newest = max(q.newest, s.Value)
 	}
 	q.newest = max(q.newest, read("queue_highest_timestamp_seconds"))
 	return q
 }
 
+// relays reports whether the labels are those of the block's queue to the pod's relay.
+func relays(labels map[string]string, b policy.Block) bool {
+	at := labels["url"]
+	if at == "" {
+		_, at, _ = strings.Cut(labels["queue"], ":") // 0:http://…
+	}
+	u, err := url.Parse(at)
+	return err == nil && u.Hostname() == "127.0.0.1" && u.Path == b.RelayPath()
+}
+
+// same reports whether two sets of labels agree in these.
+func same(a, b map[string]string, names ...string) bool {
+	for _, name := range names {
+		if a[name] != b[name] {
+			return false
+		}
+	}
+	return true
+}
+
 // lag is how far the queue is behind what there is to send.
 func (q queue) lag() time.Duration { return seconds(max(0, q.newest-q.sent)) }
 
 // FlowState judges remote_write by Prometheus's own metrics, read twice with some
-// time between. names are those of the blocks. It is final where a later read
+// time between. It is final where a later read
 // would change nothing; else read again until the reads are FlowWindow apart.
-func FlowState(first, last Metrics, apart time.Duration, names []string) (f Finding, final bool) {
+func FlowState(first, last Metrics, apart time.Duration, blocks []policy.Block) (f Finding, final bool) {
 	worst, final := Finding{ID: Flow, Status: Pass}, true
 	var messages []string
-	for _, name := range names {
-		one, done := queueState(name, first.queue(name), last.queue(name), apart)
+	for _, b := range blocks {
+		one, done := queueState(b.Name, first.queue(b), last.queue(b), apart)
 		final = final && done
 		// A skipped one is no better than a warning.
 		if one.Status.Worse(worst.Status) && worst.Status != Skip || one.Status == Skip && worst.Status == Warn || one.Status == Fail {
@@ -156,6 +164,9 @@ func queueState(name string, was, is queue, apart time.Duration) (f Finding, fin
 	failed, retried := is.failed-was.failed, is.retried-was.retried
 	// Whatever is pending may be an attempt that has no answer yet.
 	taken := is.attempts - was.attempts - retried - failed - is.pending
+	if is.counted {
+		taken = is.accepted - was.accepted
+	}
 	advanced := is.sent > was.sent
 	switch {
 	case advanced && (failed == 0 || taken > 0):

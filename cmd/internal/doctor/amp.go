@@ -32,7 +32,7 @@ const marker = "ampbridge_doctor"
 func query(ctx context.Context, credentials aws.CredentialsProvider, d policy.Destination) *check.Refusal {
 	base := strings.TrimSuffix(d.URL(), "/api/v1/remote_write")
 	at := base + "/api/v1/query?" + url.Values{"query": {"vector(1)"}}.Encode()
-	return signedCall(ctx, credentials, d.Workspace.Region, http.MethodGet, at, nil, nil)
+	return signedCall(ctx, http.DefaultClient, credentials, d.Workspace.Region, http.MethodGet, at, nil, nil)
 }
 
 // write sends one sample, as Prometheus does.
@@ -43,11 +43,12 @@ func write(
 	labels map[string]string,
 	at time.Time,
 ) *check.Refusal {
-	return writeTo(ctx, credentials, d.Workspace.Region, d.URL(), labels, at)
+	return writeTo(ctx, http.DefaultClient, credentials, d.Workspace.Region, d.URL(), labels, at)
 }
 
 func writeTo(
 	ctx context.Context,
+	client *http.Client,
 	credentials aws.CredentialsProvider,
 	region, url string,
 	labels map[string]string,
@@ -57,12 +58,13 @@ func writeTo(
 		"Content-Type": {"application/x-protobuf"}, "Content-Encoding": {"snappy"},
 		"X-Prometheus-Remote-Write-Version": {"0.1.0"},
 	}
-	return signedCall(ctx, credentials, region, http.MethodPost, url, header, literalSnappy(oneSample(labels, at)))
+	return signedCall(ctx, client, credentials, region, http.MethodPost, url, header, literalSnappy(oneSample(labels, at)))
 }
 
 // signedCall returns nil if AMP answers with success.
 func signedCall(
 	ctx context.Context,
+	client *http.Client,
 	credentials aws.CredentialsProvider,
 	region, method, at string,
 	header http.Header,
@@ -89,7 +91,7 @@ func signedCall(
 	if err := v4.NewSigner().SignHTTP(ctx, keys, request, hex.EncodeToString(sum[:]), "aps", region, time.Now()); err != nil {
 		return noAnswer(err)
 	}
-	response, err := http.DefaultClient.Do(request)
+	response, err := client.Do(request)
 	if err != nil {
 		return noAnswer(err)
 	}

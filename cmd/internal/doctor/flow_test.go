@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/check"
 )
 
@@ -30,7 +31,7 @@ prometheus_remote_storage_queue_highest_sent_timestamp_seconds{remote_name="a"} 
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			n := 0
-			f := (*runner)(nil).flow(t.Context(), []string{"a"}, func() (string, error) {
+			f := (*runner)(nil).flow(t.Context(), []policy.Block{{Name: "a"}}, func() (string, error) {
 				n++
 				if n > len(c.reads) {
 					t.Fatalf("%d reads, want %d", n, len(c.reads))

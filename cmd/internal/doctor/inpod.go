@@ -52,7 +52,7 @@ func (x *runner) inPod(ctx context.Context, env map[string]string) {
 		token, claims, f = readToken(given.token, want, x.Now())
 		return f
 	})
-	if given.credentials != "" {
+	if given.config != nil {
 		x.checks.Exclude(
 			check.About{},
 			"the environment of the Prometheus container is not visible here: run doctor without --in-pod",
@@ -73,7 +73,7 @@ func (x *runner) inPod(ctx context.Context, env map[string]string) {
 	for _, d := range given.destinations {
 		x.fromPod(ctx, given, d, token, claims)
 	}
-	if given.credentials != "" {
+	if given.config != nil {
 		x.ownSidecar(ctx, given)
 	}
 }
@@ -84,10 +84,8 @@ type sidecarConfig struct {
 	token        string
 	sts          policy.STS
 	destinations []podDestination
-	// credentials is the sidecar's file, in the directory of its status; empty: this
-	// is not the sidecar's container.
-	credentials string
-	prometheus  sidecarconfig.Prometheus
+	// config is what the webhook told the sidecar; nil: this is not its container.
+	config *sidecarconfig.Config
 }
 
 type podDestination struct {
@@ -95,6 +93,7 @@ type podDestination struct {
 	name string
 	// url is the remote_write address; empty: it is not known here.
 	url string
+	amp sidecarconfig.AMP
 }
 
 func readSidecarConfig(env map[string]string) (sidecarConfig, error) {
@@ -103,7 +102,7 @@ func readSidecarConfig(env map[string]string) (sidecarConfig, error) {
 		if err != nil {
 			return sidecarConfig{}, err
 		}
-		o := sidecarConfig{cluster: a.Cluster, token: a.Token, sts: policy.STS(a.STS), credentials: a.Credentials, prometheus: a.Prometheus}
+		o := sidecarConfig{cluster: a.Cluster, token: a.Token, sts: policy.STS(a.STS), config: &a}
 		if len(a.Destinations) == 0 {
 			return sidecarConfig{}, errors.New("the sidecar config has no destination")
 		}
@@ -116,7 +115,11 @@ func readSidecarConfig(env map[string]string) (sidecarConfig, error) {
 			if err != nil {
 				return sidecarConfig{}, err
 			}
-			o.destinations = append(o.destinations, podDestination{exchange{d.Region, role, second, o.sts}, d.Name, d.Block.URL})
+			e := exchange{region: d.Region, role: role, assumeRole: second, externalID: d.ExternalID, sts: o.sts}
+			if d.STS != nil {
+				e.sts = policy.STS(*d.STS)
+			}
+			o.destinations = append(o.destinations, podDestination{exchange: e, name: d.Name, url: d.Block.URL, amp: d.AMP})
 		}
 		return o, nil
 	}
@@ -139,7 +142,7 @@ func readSidecarConfig(env map[string]string) (sidecarConfig, error) {
 	return sidecarConfig{
 		token:        file,
 		sts:          endpoint,
-		destinations: []podDestination{{exchange{region, arn, policy.ARN{}, endpoint}, "", ""}},
+		destinations: []podDestination{{exchange: exchange{region: region, role: arn, sts: endpoint}}},
 	}, nil
 }
 
@@ -195,7 +198,11 @@ func (x *runner) fromPod(ctx context.Context, given sidecarConfig, d podDestinat
 		}
 		sign = func() *check.Refusal {
 			subject, _ := policy.ParseSubject(claims.Subject)
-			return writeTo(ctx, session, d.region, d.url, map[string]string{
+			client, err := httpClient(d.amp.ProxyURL, d.amp.CABundle)
+			if err != nil {
+				return &check.Refusal{Text: "remoteWrite: " + err.Error()}
+			}
+			return writeTo(ctx, client, session, d.region, d.url, map[string]string{
 				"__name__": marker, "cluster": given.cluster, "namespace": subject.Namespace, "service_account": subject.ServiceAccount,
 			}, time.Now())
 		}
@@ -221,7 +228,7 @@ func (x *runner) fromPod(ctx context.Context, given sidecarConfig, d podDestinat
 // loopback.
 func (x *runner) ownSidecar(ctx context.Context, given sidecarConfig) {
 	x.checks.Run(check.Sidecar, check.About{}, func() check.Finding {
-		text, err := os.ReadFile(filepath.Join(filepath.Dir(given.credentials), sidecarconfig.StatusFile))
+		text, err := os.ReadFile(filepath.Join(filepath.Dir(given.config.Credentials), sidecarconfig.StatusFile))
 		if err != nil {
 			return skipped("the sidecar has written no status: %v", err)
 		}
@@ -229,18 +236,15 @@ func (x *runner) ownSidecar(ctx context.Context, given sidecarConfig) {
 		if err != nil {
 			return skipped("%v", err)
 		}
-		return check.SidecarState(status, x.Now())
+		return check.SidecarState(check.ObservedSidecar{Status: status, Config: *given.config}, x.Now())
 	})
 	x.checks.Run(check.Flow, check.About{}, func() check.Finding {
-		if given.prometheus.Address == "" {
+		at := given.config.Prometheus
+		if at.Address == "" {
 			return skipped("the address of Prometheus is not known")
 		}
-		var names []string
-		for _, d := range given.destinations {
-			names = append(names, policy.BlockName(d.name))
-		}
-		return x.flow(ctx, names, func() (string, error) {
-			return loopback(ctx, "http://"+given.prometheus.Address+given.prometheus.Prefix+"/metrics")
+		return x.flow(ctx, blocks(*given.config), func() (string, error) {
+			return loopback(ctx, "http://"+at.Address+at.Prefix+"/metrics")
 		})
 	})
 }

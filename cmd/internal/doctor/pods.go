@@ -97,17 +97,49 @@ func (x *runner) checkPod(ctx context.Context, s *subject, pod *runningPod) {
 		}
 		status, err := kube.SidecarStatus(ctx, x.cluster.client.CoreV1(), pod.Pod)
 		if err != nil {
-			return skipped("its status cannot be read: %v", err)
+			return check.UnreadSidecar(err, *pod.config, sidecarImage(pod.Pod), x.policy.Sidecar.Image, rollout(pod.Pod))
 		}
-		return check.SidecarState(status, x.Now())
+		return check.SidecarState(check.ObservedSidecar{
+			Status: status, Config: *pod.config, CheckConfig: checkConfig(pod), Restart: rollout(pod.Pod),
+		}, x.Now())
 	})
 	x.checks.Run(check.Flow, pod.about, func() check.Finding {
-		var names []string
-		for _, d := range pod.config.Destinations {
-			names = append(names, d.Block.Name)
-		}
-		return x.flow(ctx, names, func() (string, error) { return x.prometheus(ctx, pod, "/metrics") })
+		return x.flow(ctx, blocks(*pod.config), func() (string, error) { return x.prometheus(ctx, pod, "/metrics") })
 	})
+}
+
+// blocks are those that the sidecar serves.
+func blocks(c sidecarconfig.Config) []policy.Block {
+	var list []policy.Block
+	for _, d := range c.Destinations {
+		list = append(list, d.Block)
+	}
+	return list
+}
+
+// sidecarImage returns the image of the pod's sidecar.
+func sidecarImage(pod *corev1.Pod) string {
+	for _, c := range pod.Spec.InitContainers {
+		if c.Name == sidecarconfig.ContainerName {
+			return c.Image
+		}
+	}
+	return ""
+}
+
+// checkConfig returns the command that checks the configuration which the pod's Prometheus
+// loads; nil: its path is not known.
+func checkConfig(pod *runningPod) check.Command {
+	converted, err := convert(pod.Pod)
+	if err != nil {
+		return nil
+	}
+	file := inject.ConfigFile(converted)
+	if file == "" {
+		return nil
+	}
+	return check.Command{"kubectl", "exec", "--namespace", pod.Namespace, pod.Name, "--container", pod.container.Name, "--",
+		"promtool", "check", "config", file}
 }
 
 // flowEvery is the pause between two reads of Prometheus's metrics.
@@ -115,7 +147,7 @@ const flowEvery = 2 * time.Second
 
 // flow reads Prometheus's metrics, once if that is enough, else repeatedly for as
 // long as a queue may take.
-func (*runner) flow(ctx context.Context, names []string, metrics func() (string, error)) check.Finding {
+func (*runner) flow(ctx context.Context, blocks []policy.Block, metrics func() (string, error)) check.Finding {
 	var first check.Metrics
 	for began := time.Now(); ; {
 		text, err := metrics()
@@ -129,7 +161,7 @@ func (*runner) flow(ctx context.Context, names []string, metrics func() (string,
 		if first == nil {
 			first = last
 		}
-		finding, final := check.FlowState(first, last, time.Since(began), names)
+		finding, final := check.FlowState(first, last, time.Since(began), blocks)
 		if final {
 			return finding
 		}
@@ -184,15 +216,21 @@ func (x *runner) prometheusPods(ctx context.Context, s *subject) ([]*runningPod,
 
 // prometheusContainer detects Prometheus as the webhook does.
 func prometheusContainer(pod *corev1.Pod) (string, bool) {
-	text, err := json.Marshal(pod)
+	converted, err := convert(pod)
 	if err != nil {
 		return "", false
 	}
-	var converted inject.Pod
-	if json.Unmarshal(text, &converted) != nil {
-		return "", false
+	return inject.Prometheus(converted)
+}
+
+// convert returns the pod as the webhook sees it.
+func convert(pod *corev1.Pod) (*inject.Pod, error) {
+	text, err := json.Marshal(pod)
+	if err != nil {
+		return nil, err
 	}
-	return inject.Prometheus(&converted)
+	var converted inject.Pod
+	return &converted, json.Unmarshal(text, &converted)
 }
 
 func sidecarConfigOf(pod *corev1.Pod) *sidecarconfig.Config {
@@ -230,15 +268,11 @@ func (x *runner) injected(s *subject, pod *runningPod) check.Finding {
 		return passed("injected")
 	}
 	entitlement.Destinations = s.destinations
-	text, err := json.Marshal(pod.Pod)
+	converted, err := convert(pod.Pod)
 	if err != nil {
 		return skipped("%v", err)
 	}
-	var converted inject.Pod
-	if err := json.Unmarshal(text, &converted); err != nil {
-		return skipped("%v", err)
-	}
-	carried, current, err := inject.Mark(&converted, entitlement, x.policy)
+	carried, current, err := inject.Mark(converted, entitlement, x.policy)
 	if err != nil {
 		return failed(restart, "its injection cannot be read: %v", err)
 	}

@@ -29,14 +29,16 @@ const (
 type exchange struct {
 	region           string
 	role, assumeRole policy.ARN
-	sts              policy.STS
+	// externalID is shown to the second role; empty: none.
+	externalID string
+	sts        policy.STS
 }
 
 // session requests a session from STS once, as the sidecar does.
 func (e exchange) session(ctx context.Context, token string) (aws.CredentialsProvider, *check.Refusal) {
-	client, err := stsHTTP(e.sts)
+	client, err := httpClient(e.sts.ProxyURL, e.sts.CABundle)
 	if err != nil {
-		return nil, &check.Refusal{Text: err.Error()}
+		return nil, &check.Refusal{Text: "sts: " + err.Error()}
 	}
 	newClient := func(creds aws.CredentialsProvider) *sts.Client {
 		o := sts.Options{Region: e.region, Credentials: creds, HTTPClient: client}
@@ -57,9 +59,13 @@ func (e exchange) session(ctx context.Context, token string) (aws.CredentialsPro
 	if e.assumeRole.IsZero() {
 		return keys, nil
 	}
-	chained, err := newClient(keys).AssumeRole(ctx, &sts.AssumeRoleInput{
+	input := sts.AssumeRoleInput{
 		RoleArn: aws.String(e.assumeRole.String()), RoleSessionName: aws.String(sessionName), DurationSeconds: aws.Int32(sessionSeconds),
-	})
+	}
+	if e.externalID != "" {
+		input.ExternalId = &e.externalID
+	}
+	chained, err := newClient(keys).AssumeRole(ctx, &input)
 	if err != nil {
 		r := refusal(err)
 		r.Second = e.assumeRole
@@ -76,28 +82,28 @@ func static(c *types.Credentials) aws.CredentialsProvider {
 	)
 }
 
-// stsHTTP returns the HTTP client for STS: the policy sets its proxy and its CA
-// bundle.
-func stsHTTP(o policy.STS) (*http.Client, error) {
+// httpClient returns an HTTP client with a proxy and CAs of the policy; empty: the
+// environment's and the system's.
+func httpClient(proxyURL, caBundle string) (*http.Client, error) {
 	transport := &http.Transport{
 		Proxy:             http.ProxyFromEnvironment,
 		DisableKeepAlives: true,
 		TLSClientConfig:   &tls.Config{MinVersion: tls.VersionTLS12},
 	}
-	if o.ProxyURL != "" {
-		proxy, err := url.Parse(o.ProxyURL)
+	if proxyURL != "" {
+		proxy, err := url.Parse(proxyURL)
 		if err != nil {
-			return nil, errors.New("sts.proxyURL is not a URL")
+			return nil, errors.New("proxyURL is not a URL")
 		}
 		transport.Proxy = http.ProxyURL(proxy)
 	}
-	if o.CABundle != "" {
+	if caBundle != "" {
 		roots, err := x509.SystemCertPool()
 		if err != nil {
 			roots = x509.NewCertPool()
 		}
-		if !roots.AppendCertsFromPEM([]byte(o.CABundle)) {
-			return nil, errors.New("sts.caBundle contains no certificate")
+		if !roots.AppendCertsFromPEM([]byte(caBundle)) {
+			return nil, errors.New("caBundle contains no certificate")
 		}
 		transport.TLSClientConfig.RootCAs = roots
 	}
@@ -123,7 +129,7 @@ func (x *runner) checkSession(ctx context.Context, s *subject, d policy.Destinat
 
 // exchange returns how a pod of s gets a session for d.
 func (x *runner) exchange(s *subject, d policy.Destination) exchange {
-	return exchange{d.Workspace.Region, x.policy.RoleFor(d, s.Subject), d.AssumeRole, x.policy.STS}
+	return exchange{region: d.Workspace.Region, role: x.policy.RoleFor(d, s.Subject), assumeRole: d.AssumeRole, sts: x.policy.STS}
 }
 
 // trustPassed reports whether the check of the trust document passed.

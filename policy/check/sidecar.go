@@ -1,0 +1,311 @@
+package check
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
+)
+
+// ObservedSidecar is what doctor knows of a pod's config sidecar.
+type ObservedSidecar struct {
+	Status sidecarconfig.Status
+	// Config is what the webhook told it.
+	Config sidecarconfig.Config
+	// CheckConfig checks the configuration of the pod's Prometheus, and Restart replaces
+	// the pod; empty: no command is known.
+	CheckConfig, Restart Command
+}
+
+const (
+	// freshFor is how long a relay may be without a session before that is a failure:
+	// trust that was made a moment ago takes STS up to a minute.
+	freshFor = 5 * time.Minute
+	// walHours is for how long Prometheus keeps what it has not sent.
+	walHours = 2 * time.Hour
+	// refusedLately is how long an answer of AMP says something about now.
+	refusedLately = 15 * time.Minute
+)
+
+// SidecarState judges what a config sidecar reports. Of several destinations the worst
+// one is the finding.
+func SidecarState(s ObservedSidecar, now time.Time) Finding {
+	now = cmp.Or(s.Status.Time, now)
+	switch {
+	case s.Status.Error != "":
+		return Failed(Sidecar, About{}, seeLog, "the configuration cannot be mirrored: %s", s.Status.Error)
+	case len(s.Status.Destinations) == 0:
+		return Skipped(Sidecar, About{}, "it reports no destination")
+	}
+	worst := s.versions()
+	var messages []string
+	for _, d := range s.Status.Destinations {
+		f := s.destination(d, now)
+		if f.Status.Worse(worst.Status) {
+			worst = f
+		}
+		messages = append(messages, f.Message)
+	}
+	if worst.Status == Pass {
+		worst.Message = strings.Join(messages, "; ")
+	}
+	return worst
+}
+
+var seeLog = NewFix("see the sidecar's log (container ampbridge-config); the checks above show how STS answers a fresh token")
+
+// versions judges a sidecar and a webhook of different versions. A pod keeps both until
+// it is replaced.
+func (s ObservedSidecar) versions() Finding {
+	restart := withCommand("restart the workload, and take sidecar.image out of the policy if it is there", s.Restart)
+	decided := false
+	for _, d := range s.Config.Destinations {
+		decided = decided || d.Delivery != ""
+	}
+	switch {
+	case s.Status.Sidecar == "" && decided:
+		return Warned(Sidecar, About{}, restart, "the sidecar is older than the webhook that injected it: it knows no relay, so writes fail "+
+			"when Prometheus cannot take a new session")
+	case s.Status.Sidecar == "":
+		return Warned(Sidecar, About{}, restart, "an earlier version injected the pod: its sidecar knows no relay, so writes fail when "+
+			"Prometheus cannot take a new session")
+	case !decided:
+		return Warned(Sidecar, About{}, restart, "the sidecar (%s) is newer than the webhook that injected it, which chose no delivery",
+			Plain(s.Status.Sidecar))
+	}
+	return Passed(Sidecar, About{}, "")
+}
+
+// UnreadSidecar judges a sidecar whose status cannot be read. pinned is sidecar.image of
+// the policy, and image the pod's.
+func UnreadSidecar(err error, config sidecarconfig.Config, image, pinned string, restart Command) Finding {
+	if config.Version != sidecarconfig.VersionSigV4 && pinned != "" && pinned == image {
+		return Warned(Sidecar, About{}, withCommand("take sidecar.image out of the policy, or name the webhook's version there; then restart "+
+			"the workload", restart), "its status cannot be read (%v), and sidecar.image of the policy is %s: a sidecar that is older than the "+
+			"webhook cannot read what it is told, serves the configuration as it is, and nothing is written", err, pinned)
+	}
+	return Skipped(Sidecar, About{}, "its status cannot be read: %v", err)
+}
+
+// destination judges the state of one destination.
+func (s ObservedSidecar) destination(d sidecarconfig.DestinationStatus, now time.Time) Finding {
+	relayed := d.Delivery == sidecarconfig.DeliveryRelay || d.Delivery == sidecarconfig.DeliveryMoving
+	switch {
+	case d.Skipped != "":
+		return Warned(
+			Sidecar,
+			About{},
+			NewFix("take the remote_write to this workspace out of Prometheus's own configuration"),
+			"%s: Prometheus's own configuration writes to the workspace already, so the block is left out",
+			d.Name,
+		)
+	case d.NotTaken:
+		return Failed(Sidecar, About{}, s.fixConfig(), "%s: Prometheus has not taken the latest session: it refuses the configuration, the one "+
+			"with the relay too. Its writes fail when the session that it has ends", d.Name)
+	case relayed && !d.Valid:
+		return withoutSession(d, s.Status.Started, now)
+	case !d.Valid:
+		return Failed(Sidecar, About{}, seeLog, "%s: there is no valid session%s, so Prometheus runs without the block", d.Name, because(d.Error))
+	case !d.Served:
+		return Failed(Sidecar, About{}, seeLog, "%s: there is a session, and the block is not served: the configuration cannot be edited%s",
+			d.Name, because(s.Status.Config.Error))
+	}
+	if f := s.refused(d, now); f.Status != Pass {
+		return f
+	}
+	if f := s.reloads(d); f.Status != Pass {
+		return f
+	}
+	message := d.Name + ": session valid, block served"
+	if relayed {
+		message = d.Name + ": session valid, relay"
+	}
+	if d.Moved != "" {
+		message += fmt.Sprintf(" (moved there from sigv4: %s; the next start of Prometheus decides again)", WhyMoved(d.Moved))
+	}
+	if gap := d.Gap(now); gap > 0 {
+		message += fmt.Sprintf(", %s without the block since the start", Span(gap))
+	}
+	if len(d.Omitted) == 0 {
+		return Passed(Sidecar, About{}, "%s", message)
+	}
+	omitted := fmt.Sprintf("%s; the block leaves out %s", message, strings.Join(d.Omitted, ", "))
+	if s.Config.Prometheus.Version != "" {
+		return Warned(Sidecar, About{}, NewFix("upgrade Prometheus, or take these fields out of remoteWrite in the policy"),
+			"%s, which Prometheus %s does not know", omitted, s.Config.Prometheus.Version)
+	}
+	return Warned(Sidecar, About{}, NewFix("say the version: an image tag such as v3.1.0, or the label "+
+		"app.kubernetes.io/version on the pod; the two must agree"), "%s, because the version of Prometheus is not known", omitted)
+}
+
+// withoutSession judges a relay that cannot sign. Prometheus repeats what it refuses.
+func withoutSession(d sidecarconfig.DestinationStatus, started, now time.Time) Finding {
+	since := started
+	if d.Expires.After(since) {
+		since = d.Expires
+	}
+	f := Failed(Sidecar, About{}, seeLog, "%s: the relay has had no session for %s%s: samples wait in Prometheus's WAL; nothing is lost for "+
+		"about two hours", d.Name, Span(now.Sub(since)), because(d.Error))
+	switch {
+	case now.Sub(since) < freshFor:
+		f.Status = Warn
+	case now.Sub(since) > walHours:
+		f.Message = fmt.Sprintf("%s: the relay has had no session for %s%s: samples are lost that are older than what Prometheus's WAL keeps, "+
+			"about two hours", d.Name, Span(now.Sub(since)), because(d.Error))
+	}
+	return f
+}
+
+// refused judges AMP's latest answer that was no success, while it is fresh.
+func (s ObservedSidecar) refused(d sidecarconfig.DestinationStatus, now time.Time) Finding {
+	if d.Relay.At.IsZero() || now.Sub(d.Relay.At) > refusedLately {
+		return Passed(Sidecar, About{}, "")
+	}
+	a := RefusedRelay(d.Relay)
+	if d.Relay.Status == 429 && s.dropsOn429(d.Name) {
+		a.Lost = true
+	}
+	f := Warned(Sidecar, About{}, NewFix(a.Fix), "%s: %s, %s ago; ", d.Name, a.Message, Span(now.Sub(d.Relay.At)))
+	switch {
+	case !a.Lost:
+		f.Message += "Prometheus keeps the samples and sends them again"
+	case d.Relay.Status == 400:
+		f.Message += "Prometheus does not send these samples again"
+	default:
+		f.Status = Fail
+		f.Message += "Prometheus does not send these samples again"
+	}
+	return f
+}
+
+func (s ObservedSidecar) dropsOn429(destination string) bool {
+	for _, d := range s.Config.Destinations {
+		if d.Name == destination {
+			return d.AMP.DropOn429
+		}
+	}
+	return false
+}
+
+// Refused is what AMP's refusal of a relayed write means.
+type Refused struct {
+	Message, Fix string
+	// Lost: Prometheus does not send the samples again. 429 is taken as retried, as it
+	// is by default.
+	Lost bool
+}
+
+// RefusedRelay explains AMP's refusal of a relayed write.
+func RefusedRelay(f sidecarconfig.RelayFailure) Refused {
+	a := Refused{Message: fmt.Sprintf("AMP answered a write with %d %s", f.Status, Plain(f.Error))}
+	switch {
+	case f.Status == 0:
+		a.Message = "AMP could not be reached"
+		if f.Error != "" {
+			a.Message += " (" + Plain(f.Error) + ")"
+		}
+		a.Fix = "check destinations[].endpoint, remoteWrite.proxyURL and remoteWrite.caBundle in the policy, and the network from the pod " +
+			"to AMP"
+	case f.Status == 403 && strings.HasPrefix(f.Error, "ExpiredToken"):
+		a.Fix = "check the clock of the node: by AWS's clock the session has ended"
+	case f.Status == 403:
+		a.Lost = true
+		a.Fix = "let the role write: its documents, its permissions boundary, service control policies, the workspace's resource policy and the " +
+			"VPC endpoint's policy must all allow aps:RemoteWrite on the workspace"
+	case f.Status == 404:
+		a.Lost = true
+		a.Fix = "copy the workspace's ARN into the policy, as aws amp list-workspaces prints it"
+	case f.Status == 413:
+		a.Lost = true
+		a.Fix = "lower remoteWrite.queueConfig.maxSamplesPerSend in the policy: AMP takes requests of at most 1 MB"
+	case f.Status == 429:
+		a.Fix = "the workspace's limit of active series or of samples per second is used up: request a higher quota, or drop series with " +
+			"remoteWrite.writeRelabelConfigs in the policy"
+	case f.Status/100 == 4:
+		a.Lost = true
+		a.Fix = "see Prometheus's log for AMP's reason. Samples that are duplicates or out of order come from two Prometheus servers with the " +
+			"same labels (ha in the grant, or an external label of each); a few after a restart are normal, because a write whose answer was " +
+			"lost is sent twice"
+	default:
+		a.Fix = "AMP fails: see the AWS Health Dashboard"
+	}
+	return a
+}
+
+// reloads judges what the sidecar sees of Prometheus. Only sigv4 depends on it.
+func (s ObservedSidecar) reloads(d sidecarconfig.DestinationStatus) Finding {
+	p := s.Status.Prometheus
+	switch {
+	case p.ReloadFailed && d.Delivery == sidecarconfig.DeliverySigV4:
+		return Warned(Sidecar, About{}, s.fixConfig(), "%s: Prometheus refused the configuration at its last reload, and runs on the one "+
+			"before; if that lasts, its samples go through the relay", d.Name)
+	case p.ReloadFailed && d.Moved != "":
+		return Warned(Sidecar, About{}, s.fixConfig(), "%s: its samples go through the relay (%s), and Prometheus still refuses the "+
+			"configuration", d.Name, WhyMoved(d.Moved))
+	case p.Error != "" && d.Delivery == sidecarconfig.DeliverySigV4:
+		return Warned(Sidecar, About{}, NewFix(`use the relay, which needs no reloads: delivery: relay in the policy, or the annotation `+
+			policy.AnnotationDelivery+`: "relay" on the pod`), "%s: Prometheus's metrics cannot be read (%s), so it is not known whether it takes "+
+			"new sessions", d.Name, Plain(p.Error))
+	}
+	return Passed(Sidecar, About{}, "")
+}
+
+// fixConfig is the fix for a configuration of the user's that Prometheus refuses.
+func (s ObservedSidecar) fixConfig() Fix {
+	file := cmp.Or(s.Config.File, "the configuration")
+	return withCommand("fix "+file+", which Prometheus refuses to load: promtool check config shows where; Prometheus's log does, too",
+		s.CheckConfig)
+}
+
+func withCommand(summary string, c Command) Fix {
+	if len(c) == 0 {
+		return NewFix(summary)
+	}
+	return NewFix(summary, c)
+}
+
+func because(reason string) string {
+	if reason == "" {
+		return ""
+	}
+	return " (" + printable(reason) + ")"
+}
+
+// WhyMoved says why a destination moved from sigv4 to the relay.
+func WhyMoved(reason string) string {
+	switch reason {
+	case "start":
+		return "there was no session when the pod started"
+	case "renewal":
+		return "the session could not be renewed"
+	case "reload":
+		return "Prometheus did not load the configuration with the new session"
+	}
+	return Plain(reason)
+}
+
+// plainLimit is how much of a text that a pod sent is shown.
+const plainLimit = 100
+
+// Plain returns the printable ASCII of a text that a pod sent, cut to 100 characters: a
+// pod is not trusted.
+func Plain(text string) string {
+	text = printable(text)
+	if len(text) > plainLimit {
+		text = text[:plainLimit-3] + "..."
+	}
+	return text
+}
+
+// printable leaves out what a terminal would not print as it is.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return -1
+		}
+		return r
+	}, text)
+}

@@ -1,0 +1,12 @@
+package inject
+
+// ConfigFile returns the file that the pod's Prometheus loads; empty: the pod does not
+// show which one.
+func ConfigFile(pod *Pod) string {
+	found := candidates(pod)
+	if len(found) != 1 {
+		return ""
+	}
+	file, _ := configFile(&pod.Spec.Containers[found[0]])
+	return file
+}
