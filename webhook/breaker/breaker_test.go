@@ -68,7 +68,7 @@ func TestRevisionFollowsWhatCouldHelp(t *testing.T) {
 		{"webhook's image", "", "b", false},
 		{"policy's image", "sidecar: {image: b}", "a", false},
 		{"pull secret", "sidecar: {imagePullSecrets: [{name: s}]}", "a", false},
-		{"limits", "sidecar: {resources: {limits: {memory: 256Mi}}}", "a", false},
+		{"limits", "sidecar: {resources: {limits: {memory: 512Mi}}}", "a", false},
 		{"token", "token: {audience: other}", "a", false},
 		{"session", "session: {duration: 1h}", "a", false},
 	} {
