@@ -17,13 +17,33 @@ type Block struct {
 	// ID is the name that was taken out; empty: it is the Name.
 	ID string `yaml:"-" json:"-"`
 
+	RemoteTimeout        string         `yaml:"remote_timeout,omitempty" json:"remote_timeout,omitempty"`
+	SendExemplars        bool           `yaml:"send_exemplars,omitempty" json:"send_exemplars,omitempty"`
 	SendNativeHistograms bool           `yaml:"send_native_histograms,omitempty" json:"send_native_histograms,omitempty"`
 	WriteRelabelConfigs  []BlockRelabel `yaml:"write_relabel_configs,omitempty" json:"write_relabel_configs,omitempty"`
+	// How Prometheus reaches AMP; nothing of it is in a block for the relay. TLS is set
+	// where the policy has a CA bundle, by those who know the file's path.
+	ProxyURL             string    `yaml:"proxy_url,omitempty" json:"proxy_url,omitempty"`
+	ProxyFromEnvironment bool      `yaml:"proxy_from_environment,omitempty" json:"proxy_from_environment,omitempty"`
+	TLS                  *BlockTLS `yaml:"tls_config,omitempty" json:"tls_config,omitempty"`
 	// SigV4 makes Prometheus sign; BasicAuth is for the relay, which signs itself. One of
 	// the two is set.
 	SigV4       *BlockSigV4     `yaml:"sigv4,omitempty" json:"sigv4,omitempty"`
 	BasicAuth   *BlockBasicAuth `yaml:"basic_auth,omitempty" json:"basicAuth,omitempty"`
 	QueueConfig BlockQueue      `yaml:"queue_config" json:"queue_config"`
+	// Metadata is nil for Prometheus's default, which is to send it.
+	Metadata *BlockMetadata `yaml:"metadata_config,omitempty" json:"metadata_config,omitempty"`
+}
+
+// BlockTLS is tls_config.
+type BlockTLS struct {
+	// CAFile has all roots that Prometheus trusts for this block, the system's too.
+	CAFile string `yaml:"ca_file" json:"ca_file"`
+}
+
+// BlockMetadata is metadata_config.
+type BlockMetadata struct {
+	Send bool `yaml:"send" json:"send"`
 }
 
 // BlockSigV4 never holds a role: with role_arn Prometheus would ask STS itself.
@@ -95,7 +115,11 @@ func (d Destination) Block(cluster string) Block {
 	b := Block{
 		URL:                  d.URL(),
 		Name:                 BlockName(d.Name),
+		RemoteTimeout:        d.RemoteWrite.RemoteTimeout.prometheus(),
+		SendExemplars:        d.RemoteWrite.SendExemplars,
 		SendNativeHistograms: d.RemoteWrite.SendNativeHistograms,
+		ProxyURL:             d.RemoteWrite.ProxyURL,
+		ProxyFromEnvironment: d.RemoteWrite.ProxyFromEnvironment,
 		SigV4:                &BlockSigV4{Region: d.Workspace.Region, Profile: BlockName(d.Name)},
 		QueueConfig: BlockQueue{
 			Capacity:          q.Capacity,
@@ -105,9 +129,12 @@ func (d Destination) Block(cluster string) Block {
 			BatchSendDeadline: q.BatchSendDeadline.prometheus(),
 			MinBackoff:        q.MinBackoff.prometheus(),
 			MaxBackoff:        q.MaxBackoff.prometheus(),
-			RetryOnRateLimit:  true,
+			RetryOnRateLimit:  !d.RemoteWrite.DropsOn429(),
 			SampleAgeLimit:    q.SampleAgeLimit.prometheus(),
 		},
+	}
+	if !isTrue(d.RemoteWrite.Metadata.Send) {
+		b.Metadata = &BlockMetadata{Send: false}
 	}
 	setDefault(&b.QueueConfig.Capacity, recommendedCapacity)
 	setDefault(&b.QueueConfig.MaxShards, max(recommendedMaxShards, q.MinShards))
@@ -138,13 +165,14 @@ func (b Block) RelayPath() string {
 
 // ByRelay returns the block for a relay at that address (host and port), which signs in
 // Prometheus's stead. Nothing in it can fail to load, or changes with a session. The
-// relay answers AMP's 429 with a 503, so that Prometheus needs no field for it. Its name is
-// its own: for a while both blocks of a destination may stand side by side, and a block
-// whose name changes loses its backlog. No destination's name holds a dot.
+// relay itself knows the proxy and the CA to AMP, and what to do with AMP's 429. Its name
+// is its own: for a while both blocks of a destination may stand side by side, and a
+// block whose name changes loses its backlog. No destination's name holds a dot.
 func (b Block) ByRelay(address, passwordFile string) Block {
 	b.URL, b.SigV4 = "http://"+address+b.RelayPath(), nil
 	b.Name += ".relay"
 	b.BasicAuth = &BlockBasicAuth{Username: RelayUser, PasswordFile: passwordFile}
+	b.ProxyURL, b.ProxyFromEnvironment, b.TLS = "", false, nil
 	b.QueueConfig.RetryOnRateLimit = false
 	return b
 }

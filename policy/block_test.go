@@ -54,6 +54,50 @@ func TestRelayBlockKnowsNoAWS(t *testing.T) {
 	}
 }
 
+// TestBlockOptions: every option of the policy stands in the block for sigv4. What
+// concerns the way to AMP, and AMP's answers, is not in the block for the relay.
+func TestBlockOptions(t *testing.T) {
+	full := load(t, "full.yaml").Destinations
+	first, second := full[0].Block("dev"), full[1].Block("dev")
+	first.TLS = &BlockTLS{CAFile: "/secret/central.ca.pem"}
+	for version, want := range map[Version][]string{
+		{2, 26}: {"remote_timeout: 45s", "proxy_url: http://proxy.example:3128", "ca_file: /secret/central.ca.pem", "metadata_config:\n    send: false"},
+		{3, 15}: {"remote_timeout: 45s", "proxy_url: http://proxy.example:3128", "send_exemplars: true", "retry_on_http_429: true"},
+	} {
+		b, _ := first.For(version)
+		for _, line := range want {
+			if text := blockYAML(t, b); !strings.Contains(text, line) {
+				t.Errorf("%s lacks %s:\n%s", version, line, text)
+			}
+		}
+	}
+	if text := blockYAML(t, second); !strings.Contains(text, "proxy_from_environment: true") || strings.Contains(text, "retry_on_http_429") ||
+		strings.Contains(text, "metadata_config") {
+		t.Errorf("the second:\n%s", text)
+	}
+	for _, b := range []Block{first, second} {
+		relayed, _ := b.ByRelay("127.0.0.1:39999", "/secret/relay-password").For(Version{3, 15})
+		for _, word := range []string{"proxy", "tls_config", "429"} {
+			if text := blockYAML(t, relayed); strings.Contains(text, word) {
+				t.Errorf("the block for the relay holds %s:\n%s", word, text)
+			}
+		}
+	}
+	relayed, _ := first.ByRelay("127.0.0.1:39999", "/secret/relay-password").For(Version{3, 15})
+	for _, line := range []string{"remote_timeout: 45s", "send_exemplars: true", "send: false"} {
+		if text := blockYAML(t, relayed); !strings.Contains(text, line) {
+			t.Errorf("the block for the relay lacks %s:\n%s", line, text)
+		}
+	}
+	for _, send := range []bool{false, true} { // true is Prometheus's default
+		d := load(t, "minimal.yaml").Destinations[0]
+		d.RemoteWrite.Metadata.Send = &send
+		if b := d.Block("dev"); (b.Metadata != nil) != !send {
+			t.Errorf("metadata.send %t: %s", send, blockYAML(t, b))
+		}
+	}
+}
+
 // TestBlockNeverAsksSTS: with role_arn, Prometheus would call STS itself, and
 // exit when it cannot.
 func TestBlockNeverAsksSTS(t *testing.T) {

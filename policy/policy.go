@@ -92,7 +92,32 @@ type RemoteWrite struct {
 	WriteRelabelConfigs []RelabelConfig `yaml:"writeRelabelConfigs"`
 	// SendNativeHistograms is for Prometheus 2.40 and newer; see [Block.For].
 	SendNativeHistograms bool `yaml:"sendNativeHistograms"`
+	// SendExemplars is for Prometheus 2.27 and newer.
+	SendExemplars bool     `yaml:"sendExemplars"`
+	Metadata      Metadata `yaml:"metadata"`
+	// RemoteTimeout bounds one write; 0: Prometheus's own 30 s.
+	RemoteTimeout Duration `yaml:"remoteTimeout"`
+	// RetryOn429: AMP's answer 429 is retried, and not dropped; nil: it is.
+	RetryOn429 *bool `yaml:"retryOn429"`
+	// ProxyURL is the proxy to AMP; empty: none, or with ProxyFromEnvironment (which
+	// is for Prometheus 2.43 and newer) the one that HTTPS_PROXY names.
+	ProxyURL             string `yaml:"proxyURL"`
+	ProxyFromEnvironment bool   `yaml:"proxyFromEnvironment"`
+	// CABundle is PEM text, added to the system's roots.
+	CABundle string `yaml:"caBundle"`
 }
+
+// Metadata is Prometheus's metadata_config.
+type Metadata struct {
+	// Send is true by default.
+	Send *bool `yaml:"send"`
+}
+
+// isTrue returns the value of a setting that is true by default.
+func isTrue(setting *bool) bool { return setting == nil || *setting }
+
+// DropsOn429 reports whether samples that AMP answers with 429 are dropped.
+func (r RemoteWrite) DropsOn429() bool { return !isTrue(r.RetryOn429) }
 
 // QueueConfig is Prometheus's queue_config. Zero values mean Prometheus's own defaults, but for the three
 // that AWS recommends (see [Destination.Block]).

@@ -177,14 +177,21 @@ func TestCABundleHoldsNoKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := load(t, "minimal.yaml")
-	p.STS.CABundle = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate}))
-	if errs := p.validate(); len(errs) > 0 {
-		t.Errorf("a certificate: %v", errs)
-	}
-	p.STS.CABundle += string(pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: []byte{1}}))
-	if errs := p.validate(); len(errs) != 1 || errs[0].Path != "sts.caBundle" || !strings.Contains(errs[0].Problem, "EC PRIVATE KEY") {
-		t.Errorf("a key beside it: %v", errs)
+	certificates := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate}))
+	withKey := certificates + string(pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: []byte{1}}))
+	for path, field := range map[string]func(*Policy) *string{
+		"sts.caBundle":                         func(p *Policy) *string { return &p.STS.CABundle },
+		"destinations[0].remoteWrite.caBundle": func(p *Policy) *string { return &p.Destinations[0].RemoteWrite.CABundle },
+	} {
+		p := load(t, "minimal.yaml")
+		*field(p) = certificates
+		if errs := p.validate(); len(errs) > 0 {
+			t.Errorf("%s: a certificate: %v", path, errs)
+		}
+		*field(p) = withKey
+		if errs := p.validate(); len(errs) != 1 || errs[0].Path != path || !strings.Contains(errs[0].Problem, "EC PRIVATE KEY") {
+			t.Errorf("%s: a key beside it: %v", path, errs)
+		}
 	}
 }
 

@@ -94,7 +94,7 @@ func (p *Policy) validate() Errors {
 		"%s is outside STS's bounds: write 15m to 12h",
 		p.Session.Duration,
 	)
-	v.sts(p.STS)
+	v.sts("sts", p.STS)
 	for i, s := range p.Sidecar.ImagePullSecrets {
 		v.require(s.Name != "", fmt.Sprintf("sidecar.imagePullSecrets[%d].name", i), "is empty: name a Secret")
 	}
@@ -148,29 +148,46 @@ func (v *validation) destination(path string, d Destination) {
 	v.endpoint(path+".endpoint", d.Endpoint)
 	problem := d.Delivery.problem()
 	v.require(problem == "", path+".delivery", "%s", problem)
-	q := d.RemoteWrite.QueueConfig
+	v.remoteWrite(path+".remoteWrite", d.RemoteWrite)
+}
+
+func (v *validation) remoteWrite(path string, r RemoteWrite) {
+	v.proxy(path+".proxyURL", r.ProxyURL)
+	v.require(
+		r.ProxyURL == "" || !r.ProxyFromEnvironment,
+		path+".proxyFromEnvironment",
+		"stands beside proxyURL, and Prometheus takes one of the two: leave one out",
+	)
+	v.caBundle(path+".caBundle", r.CABundle)
+	v.require(
+		r.RemoteTimeout == 0 || time.Duration(r.RemoteTimeout) >= time.Second,
+		path+".remoteTimeout",
+		"%s is too short for a write to AMP: write 1s or more, or leave it out for 30s",
+		r.RemoteTimeout,
+	)
+	q := r.QueueConfig
 	for _, n := range []struct {
 		field string
 		value int
 	}{{"capacity", q.Capacity}, {"maxShards", q.MaxShards}, {"minShards", q.MinShards}, {"maxSamplesPerSend", q.MaxSamplesPerSend}} {
-		v.require(n.value >= 0, path+".remoteWrite.queueConfig."+n.field, "%d is negative: write 1 or more, or leave it out", n.value)
+		v.require(n.value >= 0, path+".queueConfig."+n.field, "%d is negative: write 1 or more, or leave it out", n.value)
 	}
 	v.require(
 		q.MinShards == 0 || q.MaxShards == 0 || q.MinShards <= q.MaxShards,
-		path+".remoteWrite.queueConfig.minShards",
+		path+".queueConfig.minShards",
 		"%d exceeds maxShards %d",
 		q.MinShards,
 		q.MaxShards,
 	)
 	v.require(
 		q.MinBackoff == 0 || q.MaxBackoff == 0 || q.MinBackoff <= q.MaxBackoff,
-		path+".remoteWrite.queueConfig.minBackoff",
+		path+".queueConfig.minBackoff",
 		"%s exceeds maxBackoff %s",
 		q.MinBackoff,
 		q.MaxBackoff,
 	)
-	for i, r := range d.RemoteWrite.WriteRelabelConfigs {
-		v.relabel(fmt.Sprintf("%s.remoteWrite.writeRelabelConfigs[%d]", path, i), r)
+	for i, rule := range r.WriteRelabelConfigs {
+		v.relabel(fmt.Sprintf("%s.writeRelabelConfigs[%d]", path, i), rule)
 	}
 }
 
@@ -272,35 +289,33 @@ func (v *validation) token(t Token) {
 	)
 }
 
-func (v *validation) sts(s STS) {
-	v.endpoint("sts.endpoint", s.Endpoint)
-	if s.ProxyURL != "" {
-		u, err := url.Parse(s.ProxyURL)
-		v.require(
-			err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "",
-			"sts.proxyURL",
-			"is not a proxy's URL: write http://<host>:<port>",
-		)
-		v.require(
-			err != nil || u.User == nil,
-			"sts.proxyURL",
-			"holds a user or password, which every pod would show: use a proxy that needs none",
-		)
+func (v *validation) sts(path string, s STS) {
+	v.endpoint(path+".endpoint", s.Endpoint)
+	v.proxy(path+".proxyURL", s.ProxyURL)
+	v.caBundle(path+".caBundle", s.CABundle)
+}
+
+func (v *validation) proxy(path, proxy string) {
+	if proxy == "" {
+		return
 	}
-	if s.CABundle != "" {
-		v.require(
-			x509.NewCertPool().AppendCertsFromPEM([]byte(s.CABundle)),
-			"sts.caBundle",
-			"holds no certificate: paste the CA's PEM text",
-		)
-		for block, rest := pem.Decode([]byte(s.CABundle)); block != nil; block, rest = pem.Decode(rest) {
-			v.require(
-				block.Type == "CERTIFICATE",
-				"sts.caBundle",
-				"holds a %s, which every pod would show: paste certificates alone",
-				block.Type,
-			)
-		}
+	u, err := url.Parse(proxy)
+	v.require(
+		// prometheus-operator's reloader would expand $(…).
+		err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && !strings.Contains(proxy, "$"),
+		path,
+		"is not a proxy's URL: write http://<host>:<port>",
+	)
+	v.require(err != nil || u.User == nil, path, "holds a user or password, which every pod would show: use a proxy that needs none")
+}
+
+func (v *validation) caBundle(path, bundle string) {
+	if bundle == "" {
+		return
+	}
+	v.require(x509.NewCertPool().AppendCertsFromPEM([]byte(bundle)), path, "holds no certificate: paste the CA's PEM text")
+	for block, rest := pem.Decode([]byte(bundle)); block != nil; block, rest = pem.Decode(rest) {
+		v.require(block.Type == "CERTIFICATE", path, "holds a %s, which every pod would show: paste certificates alone", block.Type)
 	}
 }
 

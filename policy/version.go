@@ -61,8 +61,12 @@ var newerFields = []struct {
 		func(b *Block) bool { return b.QueueConfig.MinBackoff != "" }, func(b *Block) { b.QueueConfig.MinBackoff = "" }},
 	{"queue_config.max_backoff", oldestSigV4,
 		func(b *Block) bool { return b.QueueConfig.MaxBackoff != "" }, func(b *Block) { b.QueueConfig.MaxBackoff = "" }},
+	{"metadata_config", Version{2, 23}, func(b *Block) bool { return b.Metadata != nil }, func(b *Block) { b.Metadata = nil }},
+	{"send_exemplars", Version{2, 27}, func(b *Block) bool { return b.SendExemplars }, func(b *Block) { b.SendExemplars = false }},
 	{"send_native_histograms", Version{2, 40},
 		func(b *Block) bool { return b.SendNativeHistograms }, func(b *Block) { b.SendNativeHistograms = false }},
+	{"proxy_from_environment", Version{2, 43},
+		func(b *Block) bool { return b.ProxyFromEnvironment }, func(b *Block) { b.ProxyFromEnvironment = false }},
 	{"queue_config.sample_age_limit", Version{2, 52},
 		func(b *Block) bool { return b.QueueConfig.SampleAgeLimit != "" }, func(b *Block) { b.QueueConfig.SampleAgeLimit = "" }},
 }

@@ -3,6 +3,7 @@ package policy
 import (
 	"slices"
 	"testing"
+	"time"
 )
 
 func TestParseVersion(t *testing.T) {
@@ -69,20 +70,49 @@ func TestBlockFor(t *testing.T) {
 	}
 }
 
-// TestNewerFields come out of the policy, and the rest of the block is as it
-// was: its hash tells whether a pod is outdated.
-func TestNewerFields(t *testing.T) {
-	d := load(t, "minimal.yaml").Destinations[0]
-	before, _ := d.Block("dev").For(Version{})
-	d.RemoteWrite.SendNativeHistograms = true
-	if err := d.RemoteWrite.QueueConfig.SampleAgeLimit.UnmarshalText([]byte("1h30m")); err != nil {
-		t.Fatal(err)
-	}
+// everyField returns the block of a policy that sets every option, and the same block
+// for the relay.
+func everyField(t *testing.T) (bySigV4, byRelay Block) {
+	t.Helper()
+	d := load(t, "full.yaml").Destinations[0]
+	d.RemoteWrite.SendNativeHistograms, d.RemoteWrite.ProxyURL, d.RemoteWrite.ProxyFromEnvironment = true, "", true
+	q := &d.RemoteWrite.QueueConfig
+	q.MinShards, q.MinBackoff, q.MaxBackoff, q.SampleAgeLimit = 2, Duration(time.Second), Duration(time.Minute), Duration(time.Hour)
 	b := d.Block("dev")
-	if !b.SendNativeHistograms || b.QueueConfig.SampleAgeLimit != "1h30m" {
-		t.Errorf("block:\n%s", blockYAML(t, b))
+	return b, b.ByRelay("127.0.0.1:39999", "/secret/relay-password")
+}
+
+// TestNewerFields: each field comes with the first version that knows it, and not before.
+// The rest of the block stays as it was: its hash tells whether a pod is outdated.
+func TestNewerFields(t *testing.T) {
+	bySigV4, byRelay := everyField(t)
+	seen := map[string]bool{}
+	for _, f := range newerFields {
+		for kind, b := range map[string]Block{"sigv4": bySigV4, "relay": byRelay} {
+			if !f.set(&b) {
+				continue
+			}
+			seen[f.name] = true
+			if kind == "sigv4" && !oldestSigV4.Before(f.since) {
+				continue // every version with sigv4 knows it
+			}
+			before, omitted := b.For(Version{f.since.Major, f.since.Minor - 1})
+			if f.set(&before) || f.name != "name" && !slices.Contains(omitted, Omission{f.name, f.since}) {
+				t.Errorf("%s, %s: a version before %s gets it, or does not hear that it lacks it: %v", f.name, kind, f.since, omitted)
+			}
+			after, omitted := b.For(f.since)
+			if !f.set(&after) || slices.Contains(omitted, Omission{f.name, f.since}) {
+				t.Errorf("%s, %s: version %s does not get it", f.name, kind, f.since)
+			}
+		}
+		if !seen[f.name] {
+			t.Errorf("%s: no option of the policy sets it", f.name)
+		}
 	}
-	if after, _ := b.For(Version{}); blockYAML(t, after) != blockYAML(t, before) {
+	plain := load(t, "full.yaml").Destinations[1]
+	oldest, _ := plain.Block("dev").For(Version{})
+	plain.RemoteWrite.SendNativeHistograms, plain.RemoteWrite.SendExemplars = true, true
+	if after, _ := plain.Block("dev").For(Version{}); blockYAML(t, after) != blockYAML(t, oldest) {
 		t.Errorf("the oldest form:\n%s", blockYAML(t, after))
 	}
 }

@@ -116,13 +116,15 @@ type Destination struct {
 	Replica bool `json:"replica,omitempty"`
 }
 
-// AMP is how the relay reaches a workspace. With sigv4 the same stands in the block.
+// AMP is how the relay reaches a workspace. With sigv4 the same stands in the block, and
+// here too, because a pod may move to the relay.
 type AMP struct {
 	// ProxyURL is the proxy's; with ProxyFromEnvironment the sidecar's variables
 	// HTTPS_PROXY and NO_PROXY name it. At most one of the two is set.
 	ProxyURL             string `json:"proxyURL,omitempty"`
 	ProxyFromEnvironment bool   `json:"proxyFromEnvironment,omitempty"`
-	// CABundle is PEM text, added to the system's roots.
+	// CABundle is PEM text, added to the system's roots. Where the block for sigv4 has
+	// a CA file, the sidecar writes the two into it.
 	CABundle string `json:"caBundle,omitempty"`
 	// DropOn429: AMP's answer 429 passes, and Prometheus drops those samples.
 	DropOn429 bool `json:"dropOn429,omitempty"`
@@ -156,10 +158,18 @@ func New(p *policy.Policy, e policy.Entitlement) Config {
 		if e.HA != "" {
 			label = e.HA
 		}
-		c.Destinations = append(c.Destinations, Destination{
+		configured := Destination{
 			Name: d.Name, Role: p.RoleFor(d, e.Subject).String(), AssumeRole: d.AssumeRole.String(), Region: d.Workspace.Region,
 			Delivery: d.Delivery, Block: d.Block(label), Replica: e.HA != "",
-		})
+			AMP: AMP{
+				ProxyURL: d.RemoteWrite.ProxyURL, ProxyFromEnvironment: d.RemoteWrite.ProxyFromEnvironment,
+				CABundle: d.RemoteWrite.CABundle, DropOn429: d.RemoteWrite.DropsOn429(),
+			},
+		}
+		if d.RemoteWrite.CABundle != "" {
+			configured.Block.TLS = &policy.BlockTLS{CAFile: CAFile(d.Name)}
+		}
+		c.Destinations = append(c.Destinations, configured)
 	}
 	return c
 }

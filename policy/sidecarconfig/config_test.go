@@ -45,6 +45,27 @@ func TestNew(t *testing.T) {
 	}
 }
 
+// TestWayToAMP: the relay gets what the block for sigv4 has, because a pod may move from
+// one to the other. The CA's text travels beside the block, and its file is one of the
+// destination's own.
+func TestWayToAMP(t *testing.T) {
+	a := example(t, policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus-k8s"})
+	central, backup := a.Destinations[0], a.Destinations[1]
+	if central.AMP.ProxyURL != "http://proxy.example:3128" || !strings.HasPrefix(central.AMP.CABundle, "-----BEGIN CERTIFICATE-----") ||
+		central.AMP.ProxyFromEnvironment || central.AMP.DropOn429 {
+		t.Errorf("central: %+v", central.AMP)
+	}
+	if (backup.AMP != AMP{ProxyFromEnvironment: true, DropOn429: true}) {
+		t.Errorf("backup: %+v", backup.AMP)
+	}
+	if central.Block.TLS == nil || central.Block.TLS.CAFile != CredentialsDir+"/central.ca.pem" || central.Block.ProxyURL != central.AMP.ProxyURL {
+		t.Errorf("the block of central: %+v", central.Block)
+	}
+	if backup.Block.TLS != nil || !backup.Block.ProxyFromEnvironment || backup.Block.QueueConfig.RetryOnRateLimit {
+		t.Errorf("the block of backup: %+v", backup.Block)
+	}
+}
+
 // TestRolesOfServiceAccounts: where each service account has a role of its own,
 // the sidecar is told that one, unless the admin keeps the destination's.
 func TestRolesOfServiceAccounts(t *testing.T) {

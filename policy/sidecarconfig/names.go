@@ -54,6 +54,10 @@ const (
 	TokenFile = "token"
 )
 
+// CAFile returns the path of the file of roots by which Prometheus trusts the way to a
+// destination's workspace. The sidecar writes it.
+func CAFile(destination string) string { return CredentialsDir + "/" + destination + ".ca.pem" }
+
 // Values of [Config.MetricsPort].
 const (
 	DefaultMetricsPort int32 = 9095
