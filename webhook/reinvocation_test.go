@@ -34,7 +34,7 @@ func TestIdentityThatAppearsLater(t *testing.T) {
 		}
 		return strings.Join(names, " ")
 	}
-	const all = "AWS_SHARED_CREDENTIALS_FILE AWS_ROLE_ARN AWS_WEB_IDENTITY_TOKEN_FILE AWS_REGION AWS_DEFAULT_REGION AWS_STS_REGIONAL_ENDPOINTS"
+	const all = "AWS_ROLE_ARN AWS_WEB_IDENTITY_TOKEN_FILE AWS_REGION AWS_DEFAULT_REGION AWS_STS_REGIONAL_ENDPOINTS"
 	if got := variables(); got != all {
 		t.Fatalf("the first time: %s, want %s", got, all)
 	}
@@ -52,7 +52,7 @@ func TestIdentityThatAppearsLater(t *testing.T) {
 		t.Fatalf("warnings %q, patch %s", answer.Warnings, answer.Patch)
 	}
 	r.Object.Raw = apply(t, r.Object.Raw, answer.Patch)
-	if got, want := variables(), "AWS_SHARED_CREDENTIALS_FILE AWS_CONTAINER_CREDENTIALS_FULL_URI"; got != want {
+	if got, want := variables(), "AWS_CONTAINER_CREDENTIALS_FULL_URI"; got != want {
 		t.Errorf("the second time: %s, want %s", got, want)
 	}
 	if answer := f.review("/pods/enabled", r); answer.Patch != nil {

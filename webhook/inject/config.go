@@ -18,38 +18,14 @@ type configuration struct {
 	file string
 }
 
-// source is a configuration, and how a change of it reaches Prometheus.
+// source is what the sidecar serves, and how a change of it reaches Prometheus.
 type source struct {
 	configuration
 	reload Reload
+	// notReloaded says why nothing provably reloads Prometheus; empty: something does.
+	notReloaded string
 	// points are where other volumes are mounted in the configuration's.
 	points []sidecarconfig.MountPoint
-}
-
-// Reload is the way by which a changed configuration reaches Prometheus.
-type Reload string
-
-// The ways there are.
-const (
-	// ReloadByReloader: a container of the pod has Prometheus reload.
-	ReloadByReloader Reload = "reloader"
-	// ReloadBySelf: Prometheus watches its configuration.
-	ReloadBySelf Reload = "auto"
-	// ReloadNever: Prometheus reads its configuration when it starts.
-	ReloadNever Reload = sidecarconfig.StartOnly
-)
-
-// String is the way in words.
-func (r Reload) String() string {
-	switch r {
-	case ReloadByReloader:
-		return "a container of the pod reloads Prometheus"
-	case ReloadBySelf:
-		return "Prometheus watches its configuration"
-	case ReloadNever:
-		return "Prometheus reads its configuration only when it starts"
-	}
-	return string(r)
 }
 
 // locateConfig finds the configuration of the container at an index, in one of the
@@ -65,29 +41,17 @@ func locateConfig(pod *Pod, prometheus int) (source, *policy.Decision) {
 	if refused != nil {
 		return source{}, refused
 	}
-	found := source{configuration: read, reload: ReloadNever}
+	found := source{configuration: read}
 	switch volume := &pod.Spec.Volumes[read.volume]; volume.kind() {
 	case "configMap", "secret", "projected":
-		switch {
-		case pinned || !autoReloads(pod, c) && !reloaded(pod, c, read):
-			refused = neverReloads(pod, c, file, pinned)
-		case autoReloads(pod, c):
-			found.reload = ReloadBySelf
-		default:
-			found.reload = ReloadByReloader
-		}
 	case "emptyDir":
-		if pinned {
-			return source{}, refuseVolume(volume)
+		if found.configuration, refused = expanded(pod, read); refused != nil {
+			return source{}, refused
 		}
-		found.reload = ReloadByReloader
-		found.configuration, refused = expanded(pod, c, read)
 	default:
 		return source{}, refuseVolume(volume)
 	}
-	if refused != nil {
-		return source{}, refused
-	}
+	found.reload, found.notReloaded = reloadOf(pod, c, read, found.configuration, pinned)
 	found.points, refused = nested(pod, found.volume)
 	return found, refused
 }
@@ -106,37 +70,6 @@ func where(pod *Pod, c *Container, file string) (read configuration, pinned bool
 		return configuration{}, false, noVolume(c, mount)
 	}
 	return configuration{volume, path.Clean(mount.SubPath)}, true, nil
-}
-
-// neverReloads refuses a pod in which Prometheus might, against appearances,
-// read its configuration again while it runs: it calls STS then, and a reload
-// that fails may end it.
-func neverReloads(pod *Pod, c *Container, file string, pinned bool) *policy.Decision {
-	fix, reason := "have one watch "+path.Dir(file), NoReloader
-	if pinned {
-		fix, reason = "mount the volume's whole directory instead of a subPath", ConfigurationSubPath
-	}
-	switch other := reloads(pod, c); {
-	case pinned && autoReloads(pod, c):
-		return refuse(reason, "Prometheus watches %q, which never changes, being mounted with subPath: %s", file, fix)
-	case other != "":
-		return refuse(reason, "container %q has Prometheus reload, but not when %q changes: %s", other, file, fix)
-	case signals(pod, c) != "":
-		return refuse(
-			reason,
-			"container %q shares the process namespace and may have Prometheus reload by a signal, and no known reloader watches %q: %s",
-			signals(pod, c),
-			file,
-			fix,
-		)
-	case listening(c).Address == "":
-		return refuse(
-			reason,
-			"nothing reloads %q, and the arguments do not say where Prometheus listens: give it a literal --web.listen-address, or a reloader",
-			file,
-		)
-	}
-	return nil
 }
 
 func refuseVolume(volume *Volume) *policy.Decision {
@@ -234,63 +167,30 @@ func noVolume(c *Container, mount *VolumeMount) *policy.Decision {
 	return refuse(MalformedPod, "container %q mounts volume %q, which the pod does not have", c.Name, mount.Name)
 }
 
-// expanded follows the operator's way: Prometheus reads what a reloader makes
-// of another file. All who write it must take it from one place, and one of
-// them must go on doing so.
-func expanded(pod *Pod, prometheus *Container, read configuration) (configuration, *policy.Decision) {
+// expanded follows the operator's way: Prometheus reads what a reloader makes of
+// another file. The sidecar is the first init container, so that every reloader that
+// expands the file, at the start or later, expands what the sidecar serves. All must
+// take it from one place.
+func expanded(pod *Pod, read configuration) (configuration, *policy.Decision) {
 	output := &pod.Spec.Volumes[read.volume]
 	source := configuration{volume: -1}
-	var refused *policy.Decision
-	lasts, reloaded := true, false
-	expand := func(c *Container) {
-		for _, file := range slices.Concat(c.flag("config-envsubst-file"), c.flag("reloader.config-envsubst-file")) {
-			to, notThere := place(pod, c, path.Clean(file))
-			if notThere != nil || to != read {
-				continue
+	for c := range pod.all {
+		if !slices.ContainsFunc(c.expandedFiles(), func(file string) bool { return c.sees(pod, file, read) }) {
+			continue
+		}
+		for _, file := range c.configFiles() {
+			from, refused := place(pod, c, path.Clean(file))
+			if refused != nil {
+				return configuration{}, refused
 			}
-			if lasts && c.reloadTarget(prometheus) == reloadOwn {
-				reloaded = true
+			if source.volume >= 0 && source != from {
+				return configuration{}, refuse(ConfigurationVolume, "several files are expanded into volume %q: expand one", output.Name)
 			}
-			for _, file := range slices.Concat(c.flag("config-file"), c.flag("reloader.config-file")) {
-				from, elsewhere := place(pod, c, path.Clean(file))
-				switch {
-				case elsewhere != nil:
-					refused = elsewhere
-				case source.volume >= 0 && source != from:
-					refused = refuse(ConfigurationVolume, "several files are expanded into volume %q: expand one", output.Name)
-				default:
-					source = from
-				}
-			}
+			source = from
 		}
 	}
-	for c := range pod.running {
-		expand(c)
-	}
-	lasts = false
-	continues := source.volume >= 0
-	for c := range pod.all {
-		expand(c)
-	}
-	switch {
-	case refused != nil:
-		return configuration{}, refused
-	case source.volume < 0:
+	if source.volume < 0 {
 		return configuration{}, refuseVolume(output)
-	case !continues:
-		return configuration{}, refuse(
-			NoReloader,
-			"volume %q is filled once, when the pod starts: add a config-reloader container that keeps it up to date",
-			output.Name,
-		)
-	}
-	if !reloaded {
-		return configuration{}, refuse(
-			NoReloader,
-			"what keeps volume %q up to date does not have this Prometheus reload: give it Prometheus's own address, as in "+
-				"--reload-url=http://127.0.0.1:9090/-/reload",
-			output.Name,
-		)
 	}
 	switch volume := &pod.Spec.Volumes[source.volume]; volume.kind() {
 	case "configMap", "secret", "projected":

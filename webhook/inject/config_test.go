@@ -4,7 +4,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/go-json-experiment/json"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/ampbridge/ampbridge/policy"
@@ -127,6 +126,57 @@ containers:
 - {name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml, --config.auto-reload], volumeMounts: [{name: c, mountPath: /c}]}
 - {name: other, volumeMounts: [{name: c, mountPath: /x.yml, subPath: x.yml}]}
 volumes: [{name: c, configMap: {name: c}}]`, "c", "p.yml"},
+		{"a reloader of something else", `
+containers:
+- {name: prometheus, image: prom/prometheus, volumeMounts: [{name: c, mountPath: /etc/prometheus}]}
+- {name: reload, args: [--watched-dir=/rules], volumeMounts: [{name: r, mountPath: /rules}]}
+volumes: [{name: c, configMap: {name: c}}, {name: r, configMap: {name: r}}]`, "c", "prometheus.yml"},
+		{"a container that calls the reload address", `
+containers:
+- {name: prometheus, image: prom/prometheus, volumeMounts: [{name: c, mountPath: /etc/prometheus}]}
+- {name: rules, env: [{name: REQ_URL, value: 'http://localhost:9090/-/reload'}]}
+volumes: [{name: c, configMap: {name: c}}]`, "c", "prometheus.yml"},
+		{"Thanos's sidecar, which watches rules", `
+containers:
+- {name: prometheus, image: prom/prometheus, volumeMounts: [{name: c, mountPath: /etc/prometheus}]}
+- {name: thanos, args: [sidecar, --reloader.rule-dir=/rules]}
+volumes: [{name: c, configMap: {name: c}}]`, "c", "prometheus.yml"},
+		{"no reloader, and an address that the pod does not tell", `
+containers: [{name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml, '--web.listen-address=$(POD_IP):9090'],
+  volumeMounts: [{name: c, mountPath: /c}]}]
+volumes: [{name: c, configMap: {name: c}}]`, "c", "p.yml"},
+		{"subPath and a reloader", `
+containers:
+- {name: prometheus, image: prom/prometheus, volumeMounts: [{name: c, mountPath: /etc/prometheus/prometheus.yml, subPath: prometheus.yml}]}
+- {name: reload, args: [--watched-dir=/c], volumeMounts: [{name: c, mountPath: /c}]}
+volumes: [{name: c, configMap: {name: c}}]`, "c", "prometheus.yml"},
+		{"subPath and auto-reload", `
+containers: [{name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml, --config.auto-reload],
+  volumeMounts: [{name: c, mountPath: /c/p.yml, subPath: p.yml}]}]
+volumes: [{name: c, configMap: {name: c}}]`, "c", "p.yml"},
+		{"expanded once, at the start", `
+initContainers:
+- {name: init, args: [--config-file=/config/p.gz, --config-envsubst-file=/out/p.yml],
+  volumeMounts: [{name: config, mountPath: /config}, {name: out, mountPath: /out}]}
+containers: [{name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml], volumeMounts: [{name: out, mountPath: /c}]}]
+volumes: [{name: out, emptyDir: {}}, {name: config, secret: {secretName: s}}]`, "config", "p.gz"},
+		{"expanded, and mounted with subPath", `
+initContainers:
+- {name: init, args: [--config-file=/config/p.gz, --config-envsubst-file=/out/p.yml],
+  volumeMounts: [{name: config, mountPath: /config}, {name: out, mountPath: /out}]}
+containers: [{name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml],
+  volumeMounts: [{name: out, mountPath: /c/p.yml, subPath: p.yml}]}]
+volumes: [{name: out, emptyDir: {}}, {name: config, secret: {secretName: s}}]`, "config", "p.gz"},
+		{"expanded by a container that reloads somebody else", `
+containers:
+- {name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml], volumeMounts: [{name: out, mountPath: /c}]}
+- {name: reload, args: [--config-file=/config/p.gz, --config-envsubst-file=/out/p.yml, '--reload-url=http://localhost:9093/-/reload'],
+  volumeMounts: [{name: config, mountPath: /config}, {name: out, mountPath: /out}]}
+volumes: [{name: out, emptyDir: {}}, {name: config, secret: {secretName: s}}]`, "config", "p.gz"},
+		{"one file, without a reloader", `
+containers: [{name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml],
+  volumeMounts: [{name: c, mountPath: /c/p.yml, subPath: conf/p.yml}]}]
+volumes: [{name: c, configMap: {name: c, items: [{key: p, path: conf/p.yml}]}}]`, "c", "conf/p.yml"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			data := podOf(t, c.spec)
@@ -143,62 +193,6 @@ volumes: [{name: c, configMap: {name: c}}]`, "c", "p.yml"},
 				t.Errorf("%s in volume %s; want %s in %s", got.file, volume, c.file, c.volume)
 			}
 			injected(t, data, options(t))
-		})
-	}
-}
-
-// The way by which a change reaches Prometheus, and where Prometheus listens.
-func TestReload(t *testing.T) {
-	const directory = "volumeMounts: [{name: c, mountPath: /c}]"
-	const file = "volumeMounts: [{name: c, mountPath: /c/p.yml, subPath: p.yml}]"
-	for _, c := range []struct {
-		name, members, more string
-		want                Reload
-		prometheus          sidecarconfig.Prometheus
-	}{
-		{"a reloader", "args: [--config.file=/c/p.yml], " + directory, "- {name: reload, args: [--watched-dir=/c], " + directory + "}",
-			ReloadByReloader, sidecarconfig.Prometheus{Address: "127.0.0.1:9090"}},
-		{"auto-reload", "args: [--config.file=/c/p.yml, --config.auto-reload, '--web.listen-address=[::]:80'], " + directory, "",
-			ReloadBySelf, sidecarconfig.Prometheus{Address: "127.0.0.1:80"}},
-		{"neither", "args: [--config.file=/c/p.yml, --web.listen-address=10.0.0.1:80, --web.route-prefix=/], " + directory, "",
-			ReloadNever, sidecarconfig.Prometheus{Address: "10.0.0.1:80"}},
-		{"a Thanos sidecar that watches nothing", "args: [--config.file=/c/p.yml], " + directory, "- {name: thanos, args: [sidecar, " +
-			"--prometheus.url=http://localhost:9090, --objstore.config-file=/o]}",
-			ReloadNever, sidecarconfig.Prometheus{Address: "127.0.0.1:9090"}},
-		{"a reloader that ends", "args: [--config.file=/c/p.yml, --web.route-prefix, /p/q/], " + directory, "initContainers: [{name: " +
-			"reload, args: [--watched-dir=/c], " + directory + "}]",
-			ReloadNever, sidecarconfig.Prometheus{Address: "127.0.0.1:9090", Prefix: "/p/q"}},
-		{"the file, with subPath", "args: [--config.file=/c/p.yml, '--web.external-url=https://x.example/p/', " +
-			"--web.config.file=/w.yml], " + file, "",
-			ReloadNever, sidecarconfig.Prometheus{Address: "127.0.0.1:9090", Prefix: "/p", TLS: true}},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			init, containers := "", ""
-			if strings.HasPrefix(c.more, "init") {
-				init = c.more
-			} else {
-				containers = c.more
-			}
-			data := podOf(t, init+`
-containers:
-- {name: prometheus, image: prom/prometheus, `+c.members+`}
-`+containers+`
-volumes: [{name: c, configMap: {name: c}}]`)
-			after := decode(t, injected(t, data, options(t)))
-			var m Injected
-			if err := json.Unmarshal([]byte(after.Metadata.Annotations[AnnotationInjected]), &m); err != nil {
-				t.Fatal(err)
-			}
-			a, err := sidecarconfig.Decode(encodedConfig(after))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if m.Reload != c.want || (a.Reload == sidecarconfig.StartOnly) != (c.want == ReloadNever) || a.File != "p.yml" {
-				t.Errorf("the annotation has %q, the sidecar config %q and %s; want %q", m.Reload, a.Reload, a.File, c.want)
-			}
-			if diff := cmp.Diff(c.prometheus, a.Prometheus); diff != "" {
-				t.Errorf("where Prometheus listens (-want +got):\n%s", diff)
-			}
 		})
 	}
 }
@@ -285,34 +279,6 @@ volumes: [{name: c, emptyDir: {}}]`, ConfigurationVolume, "emptyDir"},
 containers: [{name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml, --config.auto-reload],
   volumeMounts: [{name: c, mountPath: /c}]}]
 volumes: [{name: c, hologram: {}}]`, ConfigurationVolume, "hologram"},
-		{"a reloader of something else", `
-containers:
-- {name: prometheus, image: prom/prometheus, volumeMounts: [{name: c, mountPath: /etc/prometheus}]}
-- {name: reload, args: [--watched-dir=/rules], volumeMounts: [{name: r, mountPath: /rules}]}
-volumes: [{name: c, configMap: {name: c}}, {name: r, configMap: {name: r}}]`, NoReloader, "have one watch /etc/prometheus"},
-		{"a container that calls the reload address", `
-containers:
-- {name: prometheus, image: prom/prometheus, volumeMounts: [{name: c, mountPath: /etc/prometheus}]}
-- {name: rules, env: [{name: REQ_URL, value: 'http://localhost:9090/-/reload'}]}
-volumes: [{name: c, configMap: {name: c}}]`, NoReloader, "rules"},
-		{"Thanos's sidecar, which watches rules", `
-containers:
-- {name: prometheus, image: prom/prometheus, volumeMounts: [{name: c, mountPath: /etc/prometheus}]}
-- {name: thanos, args: [sidecar, --reloader.rule-dir=/rules]}
-volumes: [{name: c, configMap: {name: c}}]`, NoReloader, "thanos"},
-		{"no reloader, and an address that the pod does not tell", `
-containers: [{name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml, '--web.listen-address=$(POD_IP):9090'],
-  volumeMounts: [{name: c, mountPath: /c}]}]
-volumes: [{name: c, configMap: {name: c}}]`, NoReloader, "--web.listen-address"},
-		{"subPath and a reloader", `
-containers:
-- {name: prometheus, image: prom/prometheus, volumeMounts: [{name: c, mountPath: /etc/prometheus/prometheus.yml, subPath: prometheus.yml}]}
-- {name: reload, args: [--watched-dir=/c], volumeMounts: [{name: c, mountPath: /c}]}
-volumes: [{name: c, configMap: {name: c}}]`, ConfigurationSubPath, "whole directory"},
-		{"subPath and auto-reload", `
-containers: [{name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml, --config.auto-reload],
-  volumeMounts: [{name: c, mountPath: /c/p.yml, subPath: p.yml}]}]
-volumes: [{name: c, configMap: {name: c}}]`, ConfigurationSubPath, "never changes"},
 		{"subPath of an emptyDir", `
 containers: [{name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml],
   volumeMounts: [{name: c, mountPath: /c/p.yml, subPath: p.yml}]}]
@@ -321,12 +287,6 @@ volumes: [{name: c, emptyDir: {}}]`, ConfigurationVolume, "emptyDir"},
 containers: [{name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml],
   volumeMounts: [{name: c, mountPath: /c, subPath: conf}]}]
 volumes: [{name: c, configMap: {name: c, items: [{key: p, path: conf/p.yml}]}}]`, ConfigurationSubPath, "whole directory"},
-		{"expanded once, at the start", `
-initContainers:
-- {name: init, args: [--config-file=/config/p.gz, --config-envsubst-file=/out/p.yml],
-  volumeMounts: [{name: config, mountPath: /config}, {name: out, mountPath: /out}]}
-containers: [{name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml], volumeMounts: [{name: out, mountPath: /c}]}]
-volumes: [{name: out, emptyDir: {}}, {name: config, secret: {secretName: s}}]`, NoReloader, "config-reloader"},
 		{"expanded from two places", `
 initContainers:
 - {name: init, args: [--config-file=/config/first.gz, --config-envsubst-file=/out/p.yml],

@@ -11,8 +11,8 @@
 //     verbatim, to a volume of our own;
 //   - adds the config sidecar as the first init container (a native sidecar),
 //     which mirrors the one into the other and keeps the sessions;
-//   - shows the sidecar's credentials file to the Prometheus container, and the
-//     token too where nothing reloads Prometheus ([ReloadNever]).
+//   - shows the volume of the sidecar's credentials to the Prometheus container, and
+//     names the file in it where Prometheus signs (see delivery.go).
 //
 // [Inject] does all of this or nothing: a pod that cannot be served as a whole
 // is left as it was, with a [policy.Reason] and a warning that names the fix.

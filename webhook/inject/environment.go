@@ -14,7 +14,6 @@ import (
 const (
 	variableCredentialsFile = "AWS_SHARED_CREDENTIALS_FILE"
 	variableConfigFile      = "AWS_CONFIG_FILE"
-	variableLoadConfig      = "AWS_SDK_LOAD_CONFIG"
 	variableRole            = "AWS_ROLE_ARN"
 	variableToken           = "AWS_WEB_IDENTITY_TOKEN_FILE"
 	variableRegion          = "AWS_REGION"
@@ -32,8 +31,8 @@ var identityVariables = []string{
 	"AWS_CONTAINER_AUTHORIZATION_TOKEN", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
 }
 
-// proxyVariables lead the SDKs' calls to STS, and Prometheus's own requests.
-var proxyVariables = []string{"HTTPS_PROXY", "https_proxy"}
+// proxyVariables name the proxy of requests over HTTPS, and what it is not for.
+var proxyVariables = []string{"HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"}
 
 // azureVariables are those of Azure's workload identity webhook. They are the
 // pod's identity, unless the policy itself takes the token of that webhook.
@@ -48,9 +47,11 @@ type environment struct {
 	mounts []VolumeMount
 }
 
-// planEnvironment makes the container see the credentials file. It adds the AWS variables
-// where the environment is container and nothing in the pod has an identity.
-func planEnvironment(pod *Pod, c *Container, e policy.Entitlement, o Options, reload Reload) (environment, *policy.Decision) {
+// planEnvironment makes the container see the volume of the credentials: the relay's
+// password lies there, and the profile for sigv4, which a variable names. It adds the
+// AWS variables where the environment is container and nothing in the pod has an
+// identity.
+func planEnvironment(pod *Pod, c *Container, e policy.Entitlement, o Options) (environment, *policy.Decision) {
 	var s environment
 	token := tokenOf(o.Policy)
 	for _, dir := range []string{sidecarconfig.CredentialsDir, token.MountPath} {
@@ -73,49 +74,8 @@ func planEnvironment(pod *Pod, c *Container, e policy.Entitlement, o Options, re
 	}
 	s.mounts = append(s.mounts, VolumeMount{Name: sidecarconfig.VolumeCredentials, MountPath: sidecarconfig.CredentialsDir, ReadOnly: true})
 
-	credentials, config := filesInUse(c)
-	switch {
-	case reload == ReloadNever && config:
-		return s, refuse(
-			CredentialFilesTaken,
-			"container %q uses AWS's config file itself (%s, or a volume at ~/.aws), which a pod without a reloader needs: free it, or "+
-				"add a reloader",
-			c.Name,
-			variableConfigFile,
-		)
-	case reload == ReloadNever && o.Policy.STS.ProxyURL != "" && !slices.ContainsFunc(proxyVariables, c.setsEnv):
-		return s, refuse(
-			NoReloader,
-			"nothing in the pod reloads Prometheus, so it has to call STS itself, and cannot be told sts.proxyURL: add a reloader, or "+
-				"set HTTPS_PROXY in container %q",
-			c.Name,
-		)
-	case reload == ReloadNever:
-		s.setEnv(variableConfigFile, credentialsFile)
-		// Read by the SDK of Prometheus before 3.5.
-		if !c.setsEnv(variableLoadConfig) {
-			s.setEnv(variableLoadConfig, "1")
-		}
-		if !c.setsEnv(variableRegionalSTS) {
-			s.setEnv(variableRegionalSTS, "regional")
-		}
-		s.mount(c, token)
-	case !credentials:
-		s.setEnv(variableCredentialsFile, credentialsFile)
-	case !config:
-		s.setEnv(variableConfigFile, credentialsFile)
-		// The SDK of Prometheus before 3.5 reads that file only when told to.
-		if !c.setsEnv(variableLoadConfig) {
-			s.setEnv(variableLoadConfig, "1")
-		}
-	default:
-		return s, refuse(
-			CredentialFilesTaken,
-			"container %q uses AWS's credentials file and its config file itself (%s, %s, or a volume at ~/.aws): free one of them",
-			c.Name,
-			variableCredentialsFile,
-			variableConfigFile,
-		)
+	if anySigV4(e) {
+		s.env = append(s.env, EnvVar{Name: variableCredentialsFile, Value: credentialsFile})
 	}
 
 	identity := identityEnv(e, o.Policy)
@@ -131,7 +91,7 @@ func planEnvironment(pod *Pod, c *Container, e policy.Entitlement, o Options, re
 				continue
 			}
 		case variableRegionalSTS:
-			if c.setsEnv(v.Name) || s.sets(v.Name) {
+			if c.setsEnv(v.Name) {
 				continue
 			}
 		}
@@ -167,10 +127,7 @@ func withdraw(pod *Pod, e policy.Entitlement, o Options) []jsonpatch.Operation {
 	if refused != nil || len(identity) == 0 {
 		return nil
 	}
-	own := slices.Concat(
-		identity,
-		[]EnvVar{{Name: variableCredentialsFile, Value: credentialsFile}, {Name: variableConfigFile, Value: credentialsFile}},
-	)
+	own := append(slices.Clone(identity), EnvVar{Name: variableCredentialsFile, Value: credentialsFile})
 	if !hasIdentity(pod, e, o, own...) {
 		return nil
 	}
@@ -191,20 +148,12 @@ func withdraw(pod *Pod, e policy.Entitlement, o Options) []jsonpatch.Operation {
 	for i := end - 1; i >= first; i-- {
 		p.remove(at + pointer("env", i))
 	}
-	a, err := sidecarconfig.Decode(encodedConfig(pod))
-	if err != nil || a.Reload == sidecarconfig.StartOnly {
-		return p.operations // the SDK of such a Prometheus reads the token
-	}
 	for i, v := range slices.Backward(c.VolumeMounts) {
 		if v.Name == sidecarconfig.VolumeToken {
 			p.remove(at + pointer("volumeMounts", i))
 		}
 	}
 	return p.operations
-}
-
-func (s *environment) sets(name string) bool {
-	return slices.ContainsFunc(s.env, func(v EnvVar) bool { return v.Name == name })
 }
 
 // mount adds a mount that neither the container nor s has yet.
@@ -214,27 +163,16 @@ func (s *environment) mount(c *Container, m VolumeMount) {
 	}
 }
 
-func (s *environment) setEnv(name, value string) {
-	s.env = append(s.env, EnvVar{Name: name, Value: value})
-}
-
-// filesInUse tells which of the AWS SDK's two files the container brings
-// itself: each variable of ours would hide the file of that kind, under
-// another name or in the home directory, wherever that is.
-func filesInUse(c *Container) (credentials, config bool) {
-	credentials, config = filesAtHome(c)
-	return credentials || c.setsEnv(variableCredentialsFile), config || c.setsEnv(variableConfigFile)
-}
-
-// filesAtHome reports which of the two the container mounts in ~/.aws.
-func filesAtHome(c *Container) (credentials, config bool) {
-	for _, m := range c.VolumeMounts {
-		at := path.Clean(m.MountPath)
-		home := strings.HasSuffix(at, "/.aws")
-		credentials = credentials || home || strings.HasSuffix(at, "/.aws/credentials")
-		config = config || home || strings.HasSuffix(at, "/.aws/config")
+// proxyEnv returns the variables of Prometheus's container by which the sidecar
+// finds the proxy to AMP, where the policy asks for that. A value that the kubelet
+// makes of other variables is none of the sidecar's container.
+func proxyEnv(c *Container, a sidecarconfig.Config) []EnvVar {
+	if !slices.ContainsFunc(a.Destinations, func(d sidecarconfig.Destination) bool { return d.AMP.ProxyFromEnvironment }) {
+		return nil
 	}
-	return credentials, config
+	return slices.DeleteFunc(slices.Clone(c.Env), func(v EnvVar) bool {
+		return !slices.Contains(proxyVariables, v.Name) || v.ValueFrom != nil || strings.Contains(v.Value, "$(")
+	})
 }
 
 // hasIdentity reports whether the pod has an AWS identity, or may have one: what
@@ -252,8 +190,7 @@ func hasIdentity(pod *Pod, e policy.Entitlement, o Options, own ...EnvVar) bool 
 		if c.Name == sidecarconfig.ContainerName {
 			continue
 		}
-		credentials, config := filesAtHome(c)
-		if len(c.EnvFrom) > 0 || credentials || config ||
+		if len(c.EnvFrom) > 0 || filesAtHome(c) ||
 			slices.ContainsFunc(c.VolumeMounts, func(m VolumeMount) bool { return slices.Contains(identityVolumes, m.Name) }) {
 			return true
 		}

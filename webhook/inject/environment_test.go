@@ -18,7 +18,6 @@ import (
 
 const (
 	credentials = "AWS_SHARED_CREDENTIALS_FILE=/var/run/secrets/ampbridge.io/credentials/credentials"
-	configFiles = "AWS_CONFIG_FILE=/var/run/secrets/ampbridge.io/credentials/credentials AWS_SDK_LOAD_CONFIG=1"
 	role        = "AWS_ROLE_ARN=arn:aws:iam::111122223333:role/ampbridge/dev/ampbridge.dev.central " +
 		"AWS_WEB_IDENTITY_TOKEN_FILE=/var/run/secrets/ampbridge.io/token/token"
 	region   = "AWS_REGION=eu-west-1 AWS_DEFAULT_REGION=eu-west-1"
@@ -35,6 +34,7 @@ func TestEnvironment(t *testing.T) {
 		account   map[string]string
 		sidecar   bool   // the grant's environment; container
 		elsewhere string // members of another container
+		args      string // of Prometheus; --config.auto-reload
 		want      string
 	}{
 		{name: "nothing of its own: everything", want: all},
@@ -44,7 +44,7 @@ func TestEnvironment(t *testing.T) {
 
 		{name: "static keys", container: "env: [{name: AWS_ACCESS_KEY_ID, value: x}, {name: AWS_SECRET_ACCESS_KEY, valueFrom: " +
 			"{secretKeyRef: {name: s, key: k}}}]", want: credentials},
-		{name: "a profile", container: "env: [{name: AWS_PROFILE, value: x}]", want: credentials},
+		{name: "a profile: the relay", container: "env: [{name: AWS_PROFILE, value: x}]"},
 		{name: "half an identity: not the other half", container: "env: [{name: AWS_ROLE_ARN, value: x}]", want: credentials},
 		{name: "the other half", container: "env: [{name: AWS_WEB_IDENTITY_TOKEN_FILE, value: x}]", want: credentials},
 		{name: "EKS Pod Identity", container: "env: [{name: AWS_CONTAINER_CREDENTIALS_FULL_URI, value: x}]", want: credentials},
@@ -52,7 +52,7 @@ func TestEnvironment(t *testing.T) {
 			"/var/run/secrets/eks.amazonaws.com/serviceaccount}]", want: credentials},
 		{name: "the EKS agent's volume", container: "volumeMounts: [{name: eks-pod-identity-token, mountPath: " +
 			"/var/run/secrets/pods.eks.amazonaws.com/serviceaccount}]", want: credentials},
-		{name: "envFrom may bring one", container: "envFrom: [{configMapRef: {name: aws}}]", want: credentials},
+		{name: "envFrom may bring one: the relay", container: "envFrom: [{configMapRef: {name: aws}}]"},
 		{name: "Azure's identity", container: "env: [{name: AZURE_CLIENT_ID, value: x}]", want: credentials},
 		{name: "the role that is ours, by hand", container: "env: [{name: AWS_ROLE_ARN, value: " +
 			"'arn:aws:iam::111122223333:role/ampbridge/dev/ampbridge.dev.central'}]", want: credentials},
@@ -71,14 +71,14 @@ func TestEnvironment(t *testing.T) {
 		{name: "the STS setting of its own", container: "env: [{name: AWS_STS_REGIONAL_ENDPOINTS, value: legacy}]",
 			want: credentials + " " + role + " " + region},
 
-		{name: "a credentials file of its own", container: "env: [{name: AWS_SHARED_CREDENTIALS_FILE, value: /x}]", want: configFiles},
-		{name: "and the setting for it", container: "env: [{name: AWS_SHARED_CREDENTIALS_FILE, value: /x}, {name: " +
-			"AWS_SDK_LOAD_CONFIG, value: 'true'}]", want: "AWS_CONFIG_FILE=/var/run/secrets/ampbridge.io/credentials/credentials"},
-		{name: "a config file of its own", container: "env: [{name: AWS_CONFIG_FILE, valueFrom: {fieldRef: {fieldPath: " +
-			"metadata.name}}}]", want: credentials},
-		{name: "credentials at home", container: "volumeMounts: [{name: x, mountPath: /home/.aws/credentials, subPath: credentials}]",
-			want: configFiles},
-		{name: "a config file at home", container: "volumeMounts: [{name: x, mountPath: /home/.aws/config, subPath: config}]", want: credentials},
+		{name: "a credentials file of its own: the relay", container: "env: [{name: AWS_SHARED_CREDENTIALS_FILE, value: /x}]"},
+		{name: "a config file of its own: the relay", container: "env: [{name: AWS_CONFIG_FILE, valueFrom: {fieldRef: {fieldPath: " +
+			"metadata.name}}}]"},
+		{name: "a volume at home: the relay", container: "volumeMounts: [{name: x, mountPath: /home/.aws/credentials, subPath: credentials}]"},
+		{name: "nothing reloads: the relay, with the identity", args: "--web.enable-lifecycle", want: role + " " + region + " " + regional},
+		{name: "nothing reloads, environment: sidecar", args: "--web.enable-lifecycle", sidecar: true},
+		{name: "nothing reloads, and a region of its own", args: "--web.enable-lifecycle",
+			container: "env: [{name: AWS_REGION, value: us-east-1}]", want: role + " " + regional},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			o := options(t)
@@ -94,6 +94,9 @@ func TestEnvironment(t *testing.T) {
 				d.Environment = policy.EnvironmentContainer
 			}
 			data := awsPod(t, c.container, c.elsewhere)
+			if c.args != "" {
+				data = []byte(strings.Replace(string(data), "--config.auto-reload", c.args, 1))
+			}
 			ops, d := Inject(decode(t, data), d, o)
 			if !d.Inject {
 				t.Fatal(d.Reason, d.Warning)
@@ -115,7 +118,7 @@ func TestEnvironment(t *testing.T) {
 			for _, e := range has[len(had):] {
 				added = append(added, e.Name+"="+e.Value)
 			}
-			if diff := cmp.Diff(strings.Fields(c.want), added); diff != "" {
+			if diff := cmp.Diff(strings.Fields(c.want), added, cmpopts.EquateEmpty()); diff != "" {
 				t.Errorf("added (-want +got):\n%s", diff)
 			}
 			standsInSidecar := after.Spec.InitContainers[0].Env[3:]
@@ -141,7 +144,7 @@ func TestEnvironment(t *testing.T) {
 // sidecar config, and is outdated where it was told of another.
 func TestPodUsesTheRoleOfItsServiceAccount(t *testing.T) {
 	data := podOf(t, `
-containers: [{name: prometheus, image: prom/prometheus, args: [--config.file=/etc/p/p.yml, --config.auto-reload],
+containers: [{name: prometheus, image: "prom/prometheus:v3.15.0", args: [--config.file=/etc/p/p.yml, --config.auto-reload],
   volumeMounts: [{name: c, mountPath: /etc/p}]}]
 volumes: [{name: c, configMap: {name: c}}]`)
 	const role = "arn:aws:iam::111122223333:role/ampbridge/dev/ampbridge.dev.central"
@@ -160,92 +163,19 @@ volumes: [{name: c, configMap: {name: c}}]`)
 	}
 }
 
-func TestNoWayForCredentials(t *testing.T) {
+func TestMountConflict(t *testing.T) {
 	for _, c := range []struct {
-		name, container string
-		want            policy.Reason
-		says            string
+		name, container, says string
 	}{
-		{"both files named", "env: [{name: AWS_SHARED_CREDENTIALS_FILE, value: /x}, {name: AWS_CONFIG_FILE, value: /y}]", CredentialFilesTaken,
-			"free one"},
-		{"a volume over ~/.aws", "volumeMounts: [{name: x, mountPath: /home/.aws/}]", CredentialFilesTaken, "free one"},
-		{"one named, one at home", "env: [{name: AWS_CONFIG_FILE, value: /x}], volumeMounts: [{name: x, mountPath: " +
-			"/root/.aws/credentials, subPath: c}]", CredentialFilesTaken, "free one"},
-		{"a mount over our place", "volumeMounts: [{name: x, mountPath: /var/run}]", MountConflict, "/var/run"},
-		{"a mount at our place", "volumeMounts: [{name: x, mountPath: /var/run/secrets/ampbridge.io/token}]", MountConflict,
+		{"a mount over our place", "volumeMounts: [{name: x, mountPath: /var/run}]", "/var/run"},
+		{"a mount at our place", "volumeMounts: [{name: x, mountPath: /var/run/secrets/ampbridge.io/token}]",
 			"ampbridge.io/token"},
-		{"a mount inside our place", "volumeMounts: [{name: x, mountPath: /var/run/secrets/ampbridge.io/credentials/x}]", MountConflict,
+		{"a mount inside our place", "volumeMounts: [{name: x, mountPath: /var/run/secrets/ampbridge.io/credentials/x}]",
 			"credentials/x"},
 	} {
-		if d := refusal(t, awsPod(t, c.container, ""), options(t)); d.Reason != c.want || !strings.Contains(d.Warning, c.says) {
-			t.Errorf("%s: %s: %q; want %s, saying %q", c.name, d.Reason, d.Warning, c.want, c.says)
+		if d := refusal(t, awsPod(t, c.container, ""), options(t)); d.Reason != MountConflict || !strings.Contains(d.Warning, c.says) {
+			t.Errorf("%s: %s: %q; want it to say %q", c.name, d.Reason, d.Warning, c.says)
 		}
-	}
-}
-
-// A pod that Prometheus starts only gets the files by which the SDK gets
-// sessions itself, and keeps its identity.
-func TestStartOnlyEnvironment(t *testing.T) {
-	files := configFiles + " " + regional
-	for _, c := range []struct {
-		name, container, want string
-		policy                func(*policy.Policy)
-		refused               policy.Reason
-		inContainer           bool // the grant's environment; sidecar
-	}{
-		{name: "the profile alone", want: files},
-		{name: "everything", inContainer: true, want: files + " " + role + " " + region},
-		{name: "static keys stay", inContainer: true, container: "env: [{name: AWS_ACCESS_KEY_ID, value: x}]", want: files},
-		{name: "EKS's identity stays", inContainer: true, container: "env: [{name: AWS_ROLE_ARN, value: x}, {name: " +
-			"AWS_WEB_IDENTITY_TOKEN_FILE, value: /y}]", want: files},
-		{name: "a credentials file of its own stays", container: "env: [{name: AWS_SHARED_CREDENTIALS_FILE, value: /x}, {name: " +
-			"AWS_STS_REGIONAL_ENDPOINTS, value: legacy}]", want: configFiles},
-		{name: "a config file of its own", container: "env: [{name: AWS_CONFIG_FILE, value: /x}]", refused: CredentialFilesTaken},
-		{name: "a proxy that it is not told", policy: func(p *policy.Policy) { p.STS.ProxyURL = "http://proxy.example:1" }, refused: NoReloader},
-		{name: "a proxy that it is told", container: "env: [{name: HTTPS_PROXY, value: x}]",
-			policy: func(p *policy.Policy) { p.STS.ProxyURL = "http://proxy.example:1" }, want: files},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			o := options(t)
-			if c.policy != nil {
-				c.policy(o.Policy)
-			}
-			if c.inContainer {
-				intoContainer(o.Policy)
-			}
-			data := []byte(strings.Replace(string(awsPod(t, c.container, "")), ",\"--config.auto-reload\"", "", 1))
-			if c.refused != "" {
-				if d := refusal(t, data, o); d.Reason != c.refused {
-					t.Errorf("%s: %s", d.Reason, d.Warning)
-				}
-				return
-			}
-			var before, after corev1.Pod
-			for _, pod := range []struct {
-				data []byte
-				into *corev1.Pod
-			}{{data, &before}, {injected(t, data, o), &after}} {
-				if err := json.Unmarshal(pod.data, pod.into); err != nil {
-					t.Fatal(err)
-				}
-			}
-			var added []string
-			for _, e := range after.Spec.Containers[0].Env[len(before.Spec.Containers[0].Env):] {
-				added = append(added, e.Name+"="+e.Value)
-			}
-			if diff := cmp.Diff(strings.Fields(c.want), added); diff != "" {
-				t.Errorf("added (-want +got):\n%s", diff)
-			}
-			tokens := 0
-			for _, m := range after.Spec.Containers[0].VolumeMounts {
-				if m.Name == sidecarconfig.VolumeToken {
-					tokens++
-				}
-			}
-			if tokens != 1 {
-				t.Errorf("the token is mounted %d times", tokens)
-			}
-		})
 	}
 }
 
@@ -256,7 +186,7 @@ func TestAzureToken(t *testing.T) {
 	pod := func(labels, mounts, volumes string) []byte {
 		data := podOf(t, `
 containers:
-- {name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml], volumeMounts: [{name: c, mountPath: /c}`+mounts+`]}
+- {name: prometheus, image: "prom/prometheus:v3.15.0", args: [--config.file=/c/p.yml], volumeMounts: [{name: c, mountPath: /c}`+mounts+`]}
 volumes: [{name: c, configMap: {name: c}}`+volumes+`]`)
 		return []byte(strings.Replace(string(data), `"metadata":{`, `"metadata":{"labels":{`+labels+`},`, 1))
 	}
@@ -275,19 +205,20 @@ volumes: [{name: c, configMap: {name: c}}`+volumes+`]`)
 		t.Errorf("before Azure's webhook: %s: %s", d.Reason, d.Warning)
 	}
 	for name, mounts := range map[string]string{"mounted by Azure's webhook": mount, "a container that it skips": ""} {
+		prometheus := strings.Count(mounts, "name:") // it needs none
 		after := decode(t, injected(t, pod(label, mounts, volume), o))
 		if after.volume(sidecarconfig.VolumeToken) >= 0 {
 			t.Errorf("%s: a token volume of our own", name)
 		}
-		for _, c := range []*Container{&after.Spec.InitContainers[0], &after.Spec.Containers[0]} {
+		for c, want := range map[*Container]int{&after.Spec.InitContainers[0]: 1, &after.Spec.Containers[0]: prometheus} {
 			n := 0
 			for _, m := range c.VolumeMounts {
 				if m.Name == "azure-identity-token" && m.MountPath == "/var/run/secrets/azure/tokens" {
 					n++
 				}
 			}
-			if n != 1 {
-				t.Errorf("%s: container %s mounts Azure's token %d times", name, c.Name, n)
+			if n != want {
+				t.Errorf("%s: container %s mounts Azure's token %d times, want %d", name, c.Name, n, want)
 			}
 		}
 		a, err := sidecarconfig.Decode(encodedConfig(after))
@@ -350,8 +281,8 @@ func TestVariablesAreTakenBackWhenAnIdentityAppears(t *testing.T) {
 			foreign: []jsonpatch.Operation{env(0, "AWS_PROFILE", "x")}, want: credentials},
 		{name: "the EKS webhook's volume", foreign: []jsonpatch.Operation{adding("/spec/containers/0/volumeMounts/-",
 			VolumeMount{Name: "aws-iam-token", MountPath: "/t"})}, want: credentials},
-		{name: "a pod that nothing reloads keeps the token", args: "--web.enable-lifecycle", foreign: []jsonpatch.Operation{env(0,
-			"AWS_CONTAINER_CREDENTIALS_FULL_URI", "x")}, want: configFiles + " " + regional, token: true},
+		{name: "of a pod with the relay", args: "--web.enable-lifecycle", foreign: []jsonpatch.Operation{env(0,
+			"AWS_CONTAINER_CREDENTIALS_FULL_URI", "x")}, want: ""},
 		{name: "only in the sidecar", foreign: []jsonpatch.Operation{adding("/spec/initContainers/0/env/-",
 			EnvVar{Name: "AWS_CONTAINER_CREDENTIALS_FULL_URI", Value: "x"})}, want: all, token: true},
 	} {
@@ -364,7 +295,7 @@ func TestVariablesAreTakenBackWhenAnIdentityAppears(t *testing.T) {
 			}
 			once := injected(t, podOf(t, `
 containers:
-- {name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml, `+args+`], env: [`+c.own+
+- {name: prometheus, image: "prom/prometheus:v3.15.0", args: [--config.file=/c/p.yml, `+args+`], env: [`+c.own+
 				`], volumeMounts: [{name: c, mountPath: /c}]}
 - {name: other}
 volumes: [{name: c, configMap: {name: c}}]`), o)
@@ -418,7 +349,7 @@ func awsPod(t *testing.T, members, others string) []byte {
 	}
 	return podOf(t, `
 containers:
-- {name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml, --config.auto-reload], volumeMounts: [`+mounts+`], `+members+`}
+- {name: prometheus, image: "prom/prometheus:v3.15.0", args: [--config.file=/c/p.yml, --config.auto-reload], volumeMounts: [`+mounts+`], `+members+`}
 - {name: other, `+others+`}
 volumes: [{name: c, configMap: {name: c}}, {name: x, secret: {secretName: x}}]`)
 }

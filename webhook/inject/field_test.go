@@ -15,17 +15,26 @@ import (
 // fieldWant is what becomes of a pod.
 type fieldWant struct {
 	reason policy.Reason // Granted where it is injected
-	// says is in the warning; empty: there is none.
+	// says is in the warning of a pod that is skipped, and in the reason for the relay of one
+	// that is injected; empty: there is none.
 	says string
 	// reload is how a change reaches Prometheus.
 	reload Reload
 	// port is the sidecar's; 0: [sidecarconfig.DefaultMetricsPort].
 	port int32
+	// version is what the sidecar is told of Prometheus's; empty: it is not known.
+	version string
 }
 
-// nothingReloads is what a pod gets until there is another delivery for it than
-// the one of pods that nothing reloads.
-var nothingReloads = fieldWant{reason: policy.Granted, says: "nothing in the pod reloads Prometheus", reload: ReloadNever}
+// signs is a pod with sigv4.
+func signs(reload Reload, version string) fieldWant {
+	return fieldWant{reason: policy.Granted, reload: reload, version: version}
+}
+
+// relays is a pod with the relay, and the reason.
+func relays(reload Reload, version, why string) fieldWant {
+	return fieldWant{reason: policy.Granted, says: why, reload: reload, version: version}
+}
 
 // Pods that people run, and that an earlier version served wrongly. The first line
 // of a file says what is right. Each comes in other shapes of its kind too.
@@ -38,15 +47,23 @@ func TestField(t *testing.T) {
 	}
 	other := func(name string, edits ...string) shape { return shape{name: name, edits: edits} }
 	but := func(want fieldWant, name string, edits ...string) shape { return shape{name, edits, &want} }
-	byReloader := fieldWant{reason: policy.Granted, reload: ReloadByReloader}
-	const digest = "@sha256:" + "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+	skips := func(reason policy.Reason, says string) fieldWant { return fieldWant{reason: reason, says: says} }
+	const (
+		digest      = "@sha256:" + "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+		notTold     = "version of Prometheus is not known"
+		notOwn      = "does not call Prometheus's own reload address"
+		noLifecycle = "--web.enable-lifecycle is missing"
+		nothing     = "nothing in the pod reloads Prometheus"
+	)
+	named := "metadata:\n  labels: {app.kubernetes.io/name: prometheus, app.kubernetes.io/version: "
+	lifecycle := []string{"    - --storage.tsdb.path=/prometheus", "    - --storage.tsdb.path=/prometheus\n    - --web.enable-lifecycle"}
 
 	files := map[string]struct {
 		want   fieldWant
 		shapes []shape
 	}{
 		"am-reloader-shared-volume": {
-			nothingReloads,
+			relays(ReloadNone, "3.5", notOwn),
 			[]shape{
 				other(
 					"blackbox exporter's",
@@ -62,40 +79,50 @@ func TestField(t *testing.T) {
 					"--webhook-url=http://localhost:9093/-/reload",
 					"-webhook-url\n    - http://[::1]:9093/-/reload",
 				),
+				other("one that may be Prometheus's Service", "http://localhost:9093", "http://metrics:9090"),
 				but(
-					byReloader,
+					signs(ReloadByReloader, "3.5"),
 					"one of both",
-					"--webhook-url=http://localhost:9093/-/reload",
-					"--webhook-url=http://localhost:9093/-/reload\n    - --webhook-url=http://localhost:9090/-/reload",
+					append(
+						lifecycle,
+						"--webhook-url=http://localhost:9093/-/reload",
+						"--webhook-url=http://localhost:9093/-/reload\n    - --webhook-url=http://localhost:9090/-/reload",
+					)...,
 				),
 				but(
-					fieldWant{reason: NoReloader, says: "have one watch"},
-					"one that may be Prometheus's Service",
-					"http://localhost:9093",
-					"http://metrics:80",
+					relays(ReloadNone, "3.5", noLifecycle),
+					"one of both, and Prometheus refuses",
+					"--webhook-url=http://localhost:9093/-/reload",
+					"--webhook-url=http://localhost:9093/-/reload\n    - --webhook-url=http://localhost:9090/-/reload",
 				),
 			},
 		},
 		"auto-reload-old-version": {
-			nothingReloads,
+			relays(ReloadNone, "2.53", "2.53 has no auto-reload"),
 			[]shape{
 				other("among other features", "--enable-feature=auto-reload-config", "--enable-feature\n    - agent,auto-reload-config"),
-				other(
+				but(
+					relays(ReloadNone, "2.45", "2.45 has no auto-reload"),
 					"by the label",
-					"prom/prometheus:v2.53.0",
-					"own/prometheus"+digest,
-					"metadata:",
-					"metadata:\n  labels: {app.kubernetes.io/name: prometheus, app.kubernetes.io/version: 2.45.0}",
+					"prom/prometheus:v2.53.0", "own/prometheus"+digest, "metadata:", named+"2.45.0}",
 				),
-				but(fieldWant{reason: policy.Granted, reload: ReloadBySelf}, "a version that has it", "v2.53.0", "v3.0.0"),
-				but(fieldWant{reason: policy.Granted, reload: ReloadBySelf}, "a version that is not known", ":v2.53.0", digest),
+				but(
+					relays(ReloadNone, "3.11", "3.11 has no auto-reload"),
+					"the flag, before it came",
+					"--enable-feature=auto-reload-config", "--config.auto-reload", "v2.53.0", "v3.11.3",
+				),
+				but(signs(ReloadBySelf, "3.12"), "the flag", "--enable-feature=auto-reload-config", "--config.auto-reload", "v2.53.0", "v3.12.0"),
+				but(signs(ReloadBySelf, "3.0"), "a version that has it", "v2.53.0", "v3.0.0"),
+				but(relays(ReloadNone, "", notTold), "a version that is not known", ":v2.53.0", digest),
+				but(relays(ReloadNone, "", "label app.kubernetes.io/version says 3.5"), "two versions", "metadata:", named+"3.5.0}"),
 			},
 		},
 		"custom-image-web-flags": {
-			byReloader,
+			relays(ReloadNone, "", notTold),
 			[]shape{
 				other("rules", "--query.timeout=2m", "--rules.alert.resend-delay=1m", "--web.enable-admin-api", "--web.page-title=x"),
-				other(
+				but(
+					relays(ReloadNone, "3.5", noLifecycle),
 					"an image for one platform",
 					"acme.io/obs/prom-server:3",
 					"acme.io/obs/prometheus-linux-arm64:v3.5.0",
@@ -105,7 +132,15 @@ func TestField(t *testing.T) {
 					"--web.page-title=x",
 				),
 				but(
-					fieldWant{reason: policy.NotPrometheus, says: policy.AnnotationContainer},
+					signs(ReloadByReloader, "3.5"),
+					"a label tells its version",
+					"metadata:",
+					named+"3.5.0}",
+					"--web.enable-admin-api",
+					"--web.enable-lifecycle",
+				),
+				but(
+					skips(policy.NotPrometheus, policy.AnnotationContainer),
 					"nothing that only Prometheus has",
 					"--query.timeout=2m",
 					"--log.level=info",
@@ -115,12 +150,12 @@ func TestField(t *testing.T) {
 			},
 		},
 		"dingtalk-lifecycle": {
-			fieldWant{reason: policy.NotPrometheus},
+			skips(policy.NotPrometheus, ""),
 			[]shape{
 				other("an exporter", "timonwong/prometheus-webhook-dingtalk", "own/json-exporter"),
 				other("in the command", "args:", "command:\n    - /bin/prometheus-webhook-dingtalk"),
 				but(
-					fieldWant{reason: policy.NotPrometheus, says: policy.AnnotationContainer},
+					skips(policy.NotPrometheus, policy.AnnotationContainer),
 					"under a name that tells nothing",
 					"timonwong/prometheus-webhook-dingtalk",
 					"own/forwarder",
@@ -128,7 +163,7 @@ func TestField(t *testing.T) {
 			},
 		},
 		"krp-no-reloader": {
-			nothingReloads,
+			relays(ReloadNone, "3.5", nothing),
 			[]shape{
 				other("by its name", "quay.io/x"+digest, "quay.io/brancz/kube-rbac-proxy:v0.18"),
 				other(
@@ -141,33 +176,48 @@ func TestField(t *testing.T) {
 			},
 		},
 		"op-old-044-prom2.22": {
-			fieldWant{reason: OldPrometheus, says: "2.26"},
+			relays(ReloadByReloader, "2.22", "2.22 cannot sign"),
 			[]shape{
-				other("older, by tag and digest", "prometheus:v2.22.1", "prometheus:v2.2.1"+digest),
-				other(
+				but(relays(ReloadByReloader, "2.8", "2.8 cannot sign"), "the first with a WAL, by tag and digest",
+					"prometheus:v2.22.1", "prometheus:v2.8.0"+digest),
+				but(
+					relays(ReloadByReloader, "2.11", "2.11 cannot sign"),
 					"by the label",
 					"quay.io/prometheus/prometheus:v2.22.1",
 					"own/metrics"+digest,
 					"app: prometheus",
 					"app.kubernetes.io/name: prometheus\n    app.kubernetes.io/version: 2.11.0",
 				),
-				but(byReloader, "the first that signs", "v2.22.1", "v2.26.0"),
+				but(skips(OldPrometheus, "no WAL before 2.8"), "before the WAL", "v2.22.1", "v2.7.2"),
 				but(
-					byReloader,
-					"the tag is newer than the label",
+					relays(ReloadByReloader, "", "tag says 2.5, the label app.kubernetes.io/version says 2.42"),
+					"the label is newer than the tag",
 					"v2.22.1",
-					"v2.42.0",
+					"v2.5.0",
 					"app: prometheus",
-					"app.kubernetes.io/name: prometheus\n    app.kubernetes.io/version: 2.11.0",
+					"app.kubernetes.io/name: prometheus\n    app.kubernetes.io/version: v2.42.0",
 				),
-				but(byReloader, "the version of something else", "quay.io/prometheus/prometheus:v2.22.1", "own/metrics:1.0.0"),
+				but(
+					relays(ReloadByReloader, "", notTold),
+					"the version of something else",
+					"quay.io/prometheus/prometheus:v2.22.1", "own/metrics:1.0.0",
+				),
+				but(relays(ReloadByReloader, "2.26", "--web.config.file"), "the first that signs, with a password perhaps", "v2.22.1", "v2.26.0"),
+				but(
+					signs(ReloadByReloader, "2.26"),
+					"the first that signs",
+					"v2.22.1",
+					"v2.26.0",
+					"    - --web.config.file=/etc/prometheus/web_config/web-config.yaml\n",
+					"",
+				),
 			},
 		},
 		"port-9095-declared": {
-			fieldWant{policy.Granted, "nothing in the pod reloads Prometheus", ReloadNever, 19095},
+			fieldWant{policy.Granted, notOwn, ReloadNone, 19095, "3.5"},
 			[]shape{
 				but(
-					fieldWant{policy.Granted, "", ReloadByReloader, 19095},
+					fieldWant{policy.Granted, noLifecycle, ReloadNone, 19095, "3.5"},
 					"of the reloader",
 					"--web.listen-address=:9095",
 					"--web.listen-address=:9090",
@@ -177,19 +227,22 @@ func TestField(t *testing.T) {
 					"--listen-address=:9095\n    - --watched-dir",
 				),
 				but(
-					fieldWant{policy.Granted, "", ReloadByReloader, 19095},
+					fieldWant{policy.Granted, "", ReloadByReloader, 19095, "3.5"},
 					"Loki's default",
-					"--web.listen-address=:9095",
-					"--web.listen-address=:9090",
-					"containerPort: 9095",
-					"containerPort: 9090",
-					"  - name: config-reloader",
-					"  - name: logs\n    image: grafana/loki:3\n  - name: config-reloader",
+					append(
+						lifecycle,
+						"--web.listen-address=:9095",
+						"--web.listen-address=:9090",
+						"containerPort: 9095",
+						"containerPort: 9090",
+						"  - name: config-reloader",
+						"  - name: logs\n    image: grafana/loki:3\n  - name: config-reloader",
+					)...,
 				),
 			},
 		},
 		"promtool-job": {
-			fieldWant{reason: policy.NotPrometheus},
+			skips(policy.NotPrometheus, ""),
 			[]shape{
 				other(
 					"in a shell",
@@ -207,10 +260,10 @@ func TestField(t *testing.T) {
 			},
 		},
 		"secret-mode-0400-root": {
-			fieldWant{reason: UnreadableSource, says: "0400"},
+			skips(UnreadableSource, "0400"),
 			[]shape{
 				but(
-					fieldWant{reason: UnreadableSource, says: "0440"},
+					skips(UnreadableSource, "0440"),
 					"an item of a ConfigMap",
 					"secret:\n      secretName: s\n      defaultMode: 256",
 					"configMap:\n      name: c\n      items: [{key: p, path: prometheus.yml, mode: 288}]",
@@ -225,12 +278,14 @@ func TestField(t *testing.T) {
 					"  serviceAccountName",
 					"  securityContext: {runAsUser: 1000, runAsGroup: 1000}\n  serviceAccountName",
 				),
-				but(byReloader, "the group reads", "  serviceAccountName", "  securityContext: {fsGroup: 2000}\n  serviceAccountName"),
-				but(byReloader, "root reads", "  serviceAccountName", "  securityContext: {runAsUser: 0}\n  serviceAccountName"),
+				but(relays(ReloadNone, "", notTold), "the group reads",
+					"  serviceAccountName", "  securityContext: {fsGroup: 2000}\n  serviceAccountName"),
+				but(relays(ReloadNone, "", notTold), "root reads",
+					"  serviceAccountName", "  securityContext: {runAsUser: 0}\n  serviceAccountName"),
 			},
 		},
 		"sighup-sidecar-reloader-img": {
-			fieldWant{reason: NoReloader, says: "by a signal"},
+			relays(ReloadNone, "3.5", nothing),
 			[]shape{
 				other("the host's processes", "shareProcessNamespace: true", "hostPID: true"),
 				other(
@@ -240,21 +295,31 @@ func TestField(t *testing.T) {
 					"  - name: x\n    image: own/x\n",
 				),
 				but(
-					nothingReloads,
-					"processes of its own: no signal reaches it",
-					"shareProcessNamespace: true",
-					"shareProcessNamespace: false",
+					relays(ReloadNone, "3.5", "container reloader reloads by a signal"),
+					"prometheus-config-reloader's own way",
+					append(
+						lifecycle,
+						"    env:\n    - name: CONFIG_DIR",
+						"    args: [--watched-dir=/etc/prometheus, --reload-method=signal]\n    env:\n    - name: CONFIG_DIR",
+					)...,
 				),
 			},
 		},
 		"thanos-reloader-same-dir": {
-			byReloader,
+			signs(ReloadByReloader, "3.5"),
 			[]shape{
 				other("Prometheus's default address", "    - --prometheus.url=http://127.0.0.1:9090\n", ""),
 				other(
 					"the directory, as rules",
 					"--reloader.config-file=/etc/prometheus/prometheus.yml",
 					"--reloader.rule-dir=/etc/prometheus",
+				),
+				other(
+					"under a prefix",
+					"    - --web.enable-lifecycle",
+					"    - --web.enable-lifecycle\n    - --web.external-url=https://example.com/metrics/",
+					"--prometheus.url=http://127.0.0.1:9090",
+					"--prometheus.url=http://localhost:9090/metrics",
 				),
 				other(
 					"as the operator once did",
@@ -268,11 +333,15 @@ func TestField(t *testing.T) {
 					"      mountPath: /etc/prometheus\n    - name: out\n      mountPath: /etc/out\n  volumes:\n  - name: out\n    emptyDir: {}",
 				),
 				but(
-					nothingReloads,
+					relays(ReloadNone, "3.5", notOwn),
 					"of another Prometheus",
 					"--prometheus.url=http://127.0.0.1:9090",
 					"--prometheus.url=http://127.0.0.1:9091",
 				),
+				but(relays(ReloadNone, "3.5", "reloads by a signal"), "by a signal",
+					"    - --prometheus.url", "    - --reloader.method=signal\n    - --prometheus.url"),
+				but(relays(ReloadNone, "3.5", "does not watch"), "of something else",
+					"--reloader.config-file=/etc/prometheus/prometheus.yml", "--reloader.config-file=/etc/thanos/x.yml"),
 			},
 		},
 	}
@@ -283,6 +352,15 @@ func TestField(t *testing.T) {
 	for name, file := range files {
 		text := string(readFile(t, "field/"+name+".yaml"))
 		t.Run(name, func(t *testing.T) { fieldPod(t, text, file.want) })
+		first, _, _ := strings.Cut(text, "\n")
+		expected := "inject"
+		if file.want.reason != policy.Granted {
+			expected = "skip"
+		}
+		relay := strings.Contains(first, "delivery relay")
+		if !strings.Contains(first, expected) || relay && (expected == "skip" || file.want.says == "") {
+			t.Errorf("%s is to be %+v, and its first line says %s", name, file.want, first)
+		}
 		for _, s := range file.shapes {
 			t.Run(name+"/"+s.name, func(t *testing.T) {
 				edited := text
@@ -319,9 +397,13 @@ func fieldPod(t *testing.T, text string, want fieldWant) {
 	if d.Inject {
 		ops, d = Inject(pod, d, o)
 	}
-	if d.Reason != want.reason || d.Inject != (want.reason == policy.Granted) || (d.Warning != "") != (want.says != "") ||
-		!strings.Contains(d.Warning, want.says) {
-		t.Fatalf("%t %s: %q; want %s, saying %q", d.Inject, d.Reason, d.Warning, want.reason, want.says)
+	says := want.says
+	if want.reason == policy.Granted {
+		says = "" // it is in the mark
+	}
+	if d.Reason != want.reason || d.Inject != (want.reason == policy.Granted) || (d.Warning != "") != (says != "") ||
+		!strings.Contains(d.Warning, says) {
+		t.Fatalf("%t %s: %q; want %s, saying %q", d.Inject, d.Reason, d.Warning, want.reason, says)
 	}
 	if !d.Inject {
 		if len(ops) > 0 {
@@ -349,6 +431,10 @@ func fieldPod(t *testing.T, text string, want fieldWant) {
 			port,
 		)
 	}
+	if mark.Why != "" != (want.says != "") || !strings.Contains(mark.Why, want.says) || a.Prometheus.Version != want.version {
+		t.Errorf("why %q, version %q; want %q, %q", mark.Why, a.Prometheus.Version, want.says, want.version)
+	}
+	deliveryIs(t, data, ops, want.says == "")
 	if declared := after.Spec.InitContainers[0].Ports; len(declared) != 1 || declared[0].ContainerPort != port {
 		t.Errorf("the sidecar declares %v", declared)
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	stdjson "encoding/json"
 	"slices"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 	"gomodules.xyz/jsonpatch/v2"
@@ -20,8 +21,13 @@ const AnnotationInjected = "ampbridge.io/injected"
 // Injected tells people, and the auditor, what a pod was given.
 type Injected struct {
 	// Version of the format of the sidecar config.
-	Version      int      `json:"version"`
+	Version int `json:"version"`
+	// Destinations in the policy's order.
 	Destinations []string `json:"destinations"`
+	// Delivery is sigv4 or relay for each destination.
+	Delivery map[string]policy.Delivery `json:"delivery,omitempty"`
+	// Why says why one of them is not sigv4; empty: all are.
+	Why string `json:"why,omitempty"`
 	// Policy is the start of the SHA-256 of the sidecar config, 12 hex digits: it
 	// changes when what the policy says for this pod does.
 	Policy string `json:"policy"`
@@ -29,6 +35,28 @@ type Injected struct {
 	Reload Reload `json:"reload"`
 	// MetricsPort is where the sidecar serves metrics; 0: nowhere.
 	MetricsPort int32 `json:"metricsPort,omitempty"`
+}
+
+// String says in words how the pod's samples are delivered, and why. Marks of earlier
+// versions only tell the way of a reload.
+func (m Injected) String() string {
+	if len(m.Delivery) == 0 {
+		return m.Reload.String()
+	}
+	var each []string
+	alike := true
+	for _, name := range m.Destinations {
+		each = append(each, name+" "+string(m.Delivery[name]))
+		alike = alike && m.Delivery[name] == m.Delivery[m.Destinations[0]]
+	}
+	text := "delivery " + strings.Join(each, ", ")
+	if alike {
+		text = "delivery " + string(m.Delivery[m.Destinations[0]])
+	}
+	if m.Why != "" {
+		return text + ": " + m.Why
+	}
+	return text + ": " + m.Reload.String()
 }
 
 // Marked finds the value of [AnnotationInjected] that operations set.
@@ -73,13 +101,10 @@ type Options struct {
 // times. The only operations that it may get take the AWS variables out of the
 // Prometheus container, because an identity of the pod's own has appeared.
 func Inject(pod *Pod, d policy.Decision, o Options) ([]jsonpatch.Operation, policy.Decision) {
-	operations, reload, refused := inject(pod, d.Entitlement, o)
+	operations, notice, refused := inject(pod, d.Entitlement, o)
 	switch {
 	case refused == nil:
-		if reload == ReloadNever {
-			d.Warning = "nothing in the pod reloads Prometheus, so it writes to AMP only if STS answers when it starts: add a " +
-				"config-reloader container, or --config.auto-reload (Prometheus 3.12)"
-		}
+		d.Warning = notice
 		return operations, d
 	case refused.Reason == AlreadyInjected:
 		d.Reason = AlreadyInjected
@@ -88,9 +113,9 @@ func Inject(pod *Pod, d policy.Decision, o Options) ([]jsonpatch.Operation, poli
 	return nil, *refused
 }
 
-// inject returns the operations, and the way by which a changed configuration reaches
-// Prometheus.
-func inject(pod *Pod, e policy.Entitlement, o Options) ([]jsonpatch.Operation, Reload, *policy.Decision) {
+// inject returns the operations, and a warning for a pod that is injected otherwise
+// than was asked.
+func inject(pod *Pod, e policy.Entitlement, o Options) (operations []jsonpatch.Operation, notice string, refused *policy.Decision) {
 	if refused := checkExisting(pod); refused != nil {
 		return nil, "", refused
 	}
@@ -116,7 +141,10 @@ func inject(pod *Pod, e policy.Entitlement, o Options) ([]jsonpatch.Operation, R
 	if refused := requireToken(pod, o.Policy); refused != nil {
 		return nil, "", refused
 	}
-	environment, refused := planEnvironment(pod, prometheus, e, o, source.reload)
+	missing := missingForSigV4(pod, prometheus, source)
+	notice = sigV4Refused(e, missing)
+	e, why := decideDelivery(e, missing)
+	environment, refused := planEnvironment(pod, prometheus, e, o)
 	if refused != nil {
 		return nil, "", refused
 	}
@@ -137,8 +165,8 @@ func inject(pod *Pod, e policy.Entitlement, o Options) ([]jsonpatch.Operation, R
 	a.Credentials, a.Token = credentialsFile, tokenFile(o.Policy)
 	a.Private = runsAs.known()
 	a.Prometheus, a.MountPoints = listening(prometheus), source.points
-	if source.reload == ReloadNever {
-		a.Reload = sidecarconfig.StartOnly
+	if v, _ := versionOf(pod, prometheus); !v.IsZero() {
+		a.Prometheus.Version = v.String()
 	}
 	port, metrics := chooseMetricsPort(pod)
 	a.MetricsPort = port.ContainerPort
@@ -153,7 +181,7 @@ func inject(pod *Pod, e policy.Entitlement, o Options) ([]jsonpatch.Operation, R
 	}
 
 	var p patch
-	p.annotate(pod.Metadata.Annotations, AnnotationInjected, mark(e, text, port.ContainerPort, source.reload))
+	p.annotate(pod.Metadata.Annotations, AnnotationInjected, mark(a, source.reload, why))
 	p.replace(pointer("spec", "volumes", source.volume), memoryVolume(config.Name))
 	appendTo(&p, "/spec/volumes", pod.Spec.Volumes, moved)
 	appendTo(&p, "/spec/volumes", pod.Spec.Volumes, volumes(o.Policy.Token)...)
@@ -169,6 +197,7 @@ func inject(pod *Pod, e policy.Entitlement, o Options) ([]jsonpatch.Operation, R
 		added.Ports = []Port{port}
 	}
 	added.Env = append(added.Env, identityEnv(e, o.Policy)...)
+	added.Env = append(added.Env, proxyEnv(prometheus, a)...)
 	if pod.Spec.InitContainers == nil {
 		p.add("/spec/initContainers", []container{added})
 	} else {
@@ -177,7 +206,7 @@ func inject(pod *Pod, e policy.Entitlement, o Options) ([]jsonpatch.Operation, R
 	if p.err != nil {
 		return nil, "", refuse(MalformedPod, "the patch cannot be encoded: %v", p.err)
 	}
-	return p.operations, source.reload, nil
+	return p.operations, notice, nil
 }
 
 // readOnly makes the mounts of a volume read-only where they are not.
@@ -270,14 +299,18 @@ func checkSupported(pod *Pod) *policy.Decision {
 	return nil
 }
 
-// mark returns the value of [AnnotationInjected] for a sidecar with the encoded config.
-func mark(e policy.Entitlement, config string, metricsPort int32, reload Reload) string {
-	sum := sha256.Sum256([]byte(config))
-	m := Injected{Version: sidecarconfig.VersionSigV4, Policy: hex.EncodeToString(sum[:6]), Reload: reload, MetricsPort: max(metricsPort, 0)}
-	for _, d := range e.Destinations {
-		m.Destinations = append(m.Destinations, d.Name)
+// mark returns the value of [AnnotationInjected] for a sidecar with that config.
+func mark(a sidecarconfig.Config, reload Reload, why string) string {
+	sum := sha256.Sum256([]byte(a.Encode()))
+	m := Injected{
+		Version: a.Version, Policy: hex.EncodeToString(sum[:6]), Reload: reload, MetricsPort: max(a.MetricsPort, 0),
+		Delivery: map[string]policy.Delivery{}, Why: why,
 	}
-	text, err := json.Marshal(m)
+	for _, d := range a.Destinations {
+		m.Destinations = append(m.Destinations, d.Name)
+		m.Delivery[d.Name] = a.DeliveryOf(d)
+	}
+	text, err := json.Marshal(m, json.Deterministic(true))
 	if err != nil {
 		panic(err) // strings and numbers always encode
 	}

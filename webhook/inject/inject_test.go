@@ -17,7 +17,7 @@ import (
 	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
-var pods = []string{"operator", "chart", "handwritten", "startonly"}
+var pods = []string{"operator", "chart", "handwritten", "relay"}
 
 func TestPatch(t *testing.T) {
 	for _, name := range pods {
@@ -26,7 +26,7 @@ func TestPatch(t *testing.T) {
 			data := readFile(t, name+".in.json")
 			pod := decode(t, data)
 			ops, d := Inject(pod, granted(t, o.Policy, pod.Metadata.Namespace), o)
-			if !d.Inject || d.Reason != policy.Granted || (d.Warning != "") != (name == "startonly") {
+			if !d.Inject || d.Reason != policy.Granted || d.Warning != "" {
 				t.Fatalf("decision %+v", d)
 			}
 			testkit.Golden(t, "testdata/"+name+".want.yaml", asYAML(t, ops))
@@ -67,7 +67,7 @@ func TestInjectedPod(t *testing.T) {
 		},
 		"handwritten": {"main", "config", "prometheus.yml",
 			corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "prometheus"}}, nil, nil},
-		"startonly": {
+		"relay": {
 			"prometheus",
 			"config",
 			"prometheus.yml",
@@ -461,7 +461,7 @@ func TestInjectedAnnotation(t *testing.T) {
 	}
 	o := options(t)
 	first := read(o, testImage)
-	if first.Version != sidecarconfig.VersionSigV4 || !slices.Equal(first.Destinations, []string{"central"}) || len(first.Policy) != 12 {
+	if first.Version != sidecarconfig.VersionRelay || !slices.Equal(first.Destinations, []string{"central"}) || len(first.Policy) != 12 {
 		t.Errorf("%+v", first)
 	}
 	if other := read(o, "another"); !cmp.Equal(first, other) {

@@ -43,3 +43,14 @@ func listening(c *Container) sidecarconfig.Prometheus {
 	}
 	return sidecarconfig.Prometheus{Address: net.JoinHostPort(host, port), Prefix: prefix, TLS: c.hasFlag("web.config.file")}
 }
+
+// listensEverywhere reports whether Prometheus listens at all addresses of the pod.
+func listensEverywhere(c *Container) bool {
+	address := defaultListen
+	if values := c.flag("web.listen-address"); len(values) > 0 {
+		address = values[0]
+	}
+	host, _, err := net.SplitHostPort(address)
+	ip := net.ParseIP(host)
+	return err == nil && (host == "" || ip != nil && ip.IsUnspecified())
+}

@@ -27,10 +27,16 @@ func Mark(pod *Pod, e policy.Entitlement, p *policy.Policy) (carried, today Inje
 	if err != nil {
 		return carried, today, err
 	}
+	// What the pod proves stands in its mark.
+	var missing []string
+	if carried.Why != "" && carried.Why != asked {
+		missing = []string{carried.Why}
+	}
+	e, why := decideDelivery(e, missing)
 	now := sidecarconfig.New(p, e)
 	given.Version, given.Cluster, given.SessionSeconds = now.Version, now.Cluster, now.SessionSeconds
 	given.STS, given.Destinations, given.Token = now.STS, now.Destinations, tokenFile(p)
-	if err := json.Unmarshal([]byte(mark(e, given.Encode(), given.MetricsPort, carried.Reload)), &today); err != nil {
+	if err := json.Unmarshal([]byte(mark(given, carried.Reload, why)), &today); err != nil {
 		return carried, today, err
 	}
 	return carried, today, nil

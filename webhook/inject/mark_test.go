@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
 // Every pod that is injected carries the mark that it would be given again; or
@@ -91,5 +92,22 @@ func TestMarkFollowsThePolicy(t *testing.T) {
 	}
 	if _, _, err := Mark(decode(t, data), e, o.Policy); err == nil {
 		t.Error("a pod without an injection has a mark")
+	}
+}
+
+func TestMarkInWords(t *testing.T) {
+	for want, m := range map[string]Injected{
+		"delivery sigv4: a container of the pod reloads Prometheus": {Destinations: []string{"a", "b"}, Reload: ReloadByReloader,
+			Delivery: map[string]policy.Delivery{"a": policy.DeliverySigV4, "b": policy.DeliverySigV4}},
+		"delivery relay: it is so": {Destinations: []string{"a"}, Reload: ReloadNone, Why: "it is so",
+			Delivery: map[string]policy.Delivery{"a": policy.DeliveryRelay}},
+		"delivery a sigv4, b relay: it is so": {Destinations: []string{"a", "b"}, Why: "it is so",
+			Delivery: map[string]policy.Delivery{"a": policy.DeliverySigV4, "b": policy.DeliveryRelay}},
+		"nothing is known to reload Prometheus": {Reload: ReloadNone},
+		"start-only":                            {Destinations: []string{"a"}, Reload: sidecarconfig.StartOnly},
+	} {
+		if got := m.String(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
 	}
 }

@@ -223,6 +223,9 @@ func (p *Pod) lasting(yield func(*Container) bool) {
 	}
 }
 
+// called is the container in a sentence. Names come here before they are validated.
+func (c *Container) called() string { return "container " + shorten(c.Name, 63) }
+
 // sidecar tells, of an init container, whether it is a native sidecar.
 func (c *Container) sidecar() bool {
 	return c.RestartPolicy == string(corev1.ContainerRestartPolicyAlways)

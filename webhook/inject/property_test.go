@@ -122,6 +122,14 @@ func holds(t *testing.T, p *policy.Policy, data []byte) policy.Reason {
 	}
 	after := apply(t, data, ops)
 	again := decode(t, after)
+	mark, _ := Marked(ops)
+	sigv4 := mark.Why == ""
+	deliveryIs(t, data, ops, sigv4)
+	for i, c := range again.Spec.Containers {
+		if added := c.Env[len(pod.Spec.Containers[i].Env):]; len(added) > 0 && !sigv4 {
+			t.Errorf("the relay's container %d has new variables: %v", i, added)
+		}
+	}
 	if more, d := Inject(again, granted(t, p, "monitoring"), o); len(more) > 0 || d.Reason != AlreadyInjected {
 		t.Errorf("the second time: %d operations, %s %s", len(more), d.Reason, d.Warning)
 	}

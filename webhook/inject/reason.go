@@ -29,8 +29,7 @@ const (
 	UnreadableArguments policy.Reason = "UnreadableArguments"
 	// ConfigurationInImage: no volume holds the configuration file.
 	ConfigurationInImage policy.Reason = "ConfigurationInImage"
-	// ConfigurationSubPath: the file is mounted with subPath, so that it never
-	// changes, in a pod that reloads nevertheless; or its directory is.
+	// ConfigurationSubPath: the directory of the file is mounted with subPath.
 	ConfigurationSubPath policy.Reason = "ConfigurationSubPath"
 	// ConfigurationVolume: the volume is none that only the kubelet writes to.
 	ConfigurationVolume policy.Reason = "ConfigurationVolume"
@@ -40,15 +39,10 @@ const (
 	// UnreadableSource: the sidecar's user could not read a file of the
 	// configuration's volume, because of its mode.
 	UnreadableSource policy.Reason = "UnreadableSource"
-	// OldPrometheus: the version is known, and does not know sigv4.
+	// OldPrometheus: the version is known, and its remote_write has no WAL.
 	OldPrometheus policy.Reason = "OldPrometheus"
-	// NoReloader: nothing in the pod would notice a changed configuration, and
-	// Prometheus cannot be left to get its sessions itself.
-	NoReloader policy.Reason = "NoReloader"
 	// MountConflict: a mount of the Prometheus container covers the paths of ours.
 	MountConflict policy.Reason = "MountConflict"
-	// CredentialFilesTaken: the container uses both of the AWS SDK's files itself.
-	CredentialFilesTaken policy.Reason = "CredentialFilesTaken"
 	// LimitRangeConflict: no resources of the sidecar fit the namespace's LimitRanges.
 	LimitRangeConflict policy.Reason = "LimitRangeConflict"
 	// QuotaExceeded: the namespace's ResourceQuota has room for the pod, but not

@@ -6,77 +6,91 @@ import (
 	"path"
 	"slices"
 	"strings"
-
-	"github.com/ampbridge/ampbridge/policy"
-	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
-// reloadTarget is what a container has reload.
-type reloadTarget int
+// Reload is the way by which a changed configuration provably reaches Prometheus.
+type Reload string
 
+// The ways there are.
 const (
-	// reloadUnknown: the pod does not say; it may be Prometheus.
-	reloadUnknown reloadTarget = iota
-	// reloadOwn: Prometheus.
-	reloadOwn
-	// reloadOther: another program of the pod, such as Alertmanager.
-	reloadOther
+	// ReloadByReloader: a container of the pod has Prometheus reload.
+	ReloadByReloader Reload = "reloader"
+	// ReloadBySelf: Prometheus watches its configuration.
+	ReloadBySelf Reload = "auto"
+	// ReloadNone: nothing is known to reload Prometheus.
+	ReloadNone Reload = "none"
 )
 
-// defaultReload is the default of prometheus-config-reloader's --reload-url, and
-// of Thanos's --prometheus.url.
-const defaultReload = "http://127.0.0.1:9090"
-
-// reloadTarget compares the addresses that a reloader calls with Prometheus's.
-func (c *Container) reloadTarget(prometheus *Container) reloadTarget {
-	calls := slices.Concat(c.flag("reload-url"), c.flag("webhook-url"), c.flag("prometheus.url"))
-	if len(calls) == 0 {
-		calls = slices.DeleteFunc(slices.Concat(c.Command, c.Args), func(text string) bool { return !strings.Contains(text, reloadPath) })
-		for _, v := range c.Env {
-			if strings.Contains(v.Value, reloadPath) {
-				calls = append(calls, v.Value)
-			}
-		}
+// String is the way in words.
+func (r Reload) String() string {
+	switch r {
+	case ReloadByReloader:
+		return "a container of the pod reloads Prometheus"
+	case ReloadBySelf:
+		return "Prometheus watches its configuration"
+	case ReloadNone:
+		return "nothing is known to reload Prometheus"
 	}
-	if len(calls) == 0 {
-		calls = []string{defaultReload}
-	}
-	found := reloadOther
-	for _, call := range calls {
-		switch target(call, prometheus) {
-		case reloadOwn:
-			return reloadOwn
-		case reloadUnknown:
-			found = reloadUnknown
-		}
-	}
-	return found
+	return string(r)
 }
 
-// target compares one address with the port at which Prometheus listens. On
-// another host, another port may be that of its Service.
-func target(call string, prometheus *Container) reloadTarget {
-	listen := defaultListen
-	if values := prometheus.flag("web.listen-address"); len(values) > 0 {
-		listen = values[0]
+// reloadOf returns how a change of the served file reaches Prometheus, which reads the
+// file itself or, where another container expands it, the file read. With
+// [ReloadNone] it says why nothing else is proven.
+func reloadOf(pod *Pod, prometheus *Container, read, served configuration, pinned bool) (way Reload, why string) {
+	if pinned {
+		return ReloadNone, "the configuration file is mounted with subPath, so it never changes"
 	}
-	own := listen[strings.LastIndexByte(listen, ':')+1:]
-	u, err := url.Parse(call)
-	if err != nil || u.Host == "" {
-		return reloadUnknown
+	keptUp := read == served
+	why = "nothing in the pod reloads Prometheus"
+	for c := range pod.running {
+		if c == prometheus || !c.isReloader() {
+			continue
+		}
+		watches := c.watches(pod, served)
+		if read != served {
+			watches = c.expands(pod, served, read)
+			keptUp = keptUp || watches && !c.looksOnce()
+		}
+		switch problem := c.doesNotReload(prometheus); {
+		case problem != "":
+			why = problem
+		case !watches:
+			why = c.called() + " does not watch the configuration that Prometheus reads"
+		default:
+			return ReloadByReloader, ""
+		}
 	}
-	port := u.Port()
-	if port == "" {
-		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	if !keptUp {
+		return ReloadNone, "the file that Prometheus reads is made once, when the pod starts"
 	}
-	ip := net.ParseIP(u.Hostname())
+	switch auto, problem := autoReloads(pod, prometheus); {
+	case auto:
+		return ReloadBySelf, ""
+	case problem != "":
+		why = problem
+	}
+	return ReloadNone, why
+}
+
+// autoReloads reports whether Prometheus itself provably watches its configuration; if
+// not, problem says why, where it is asked to.
+func autoReloads(pod *Pod, c *Container) (auto bool, problem string) {
+	feature := slices.ContainsFunc(c.flag("enable-feature"), func(features string) bool {
+		return slices.Contains(strings.Split(features, ","), "auto-reload-config")
+	})
+	flag := c.hasFlag("config.auto-reload")
+	if !feature && !flag {
+		return false, ""
+	}
+	v, unknown := versionOf(pod, c)
 	switch {
-	case port == own || strings.Contains(own, "$"):
-		return reloadOwn
-	case u.Hostname() == "localhost" || ip != nil && (ip.IsLoopback() || ip.IsUnspecified()):
-		return reloadOther
+	case v.IsZero():
+		return false, unknown
+	case feature && !v.Before(firstAutoFeature), flag && !v.Before(firstAutoFlag):
+		return true, ""
 	}
-	return reloadUnknown
+	return false, "Prometheus " + v.String() + " has no auto-reload"
 }
 
 // reloadPath is that of the address by which Prometheus, and other programs of
@@ -99,68 +113,109 @@ func (c *Container) isReloader() bool {
 		})
 }
 
-// reloads returns the name of a container that may have Prometheus reload, for
-// whatever cause: it is a reloader, or it knows an address for it, and that may
-// be Prometheus's. Empty: there is none.
-func reloads(pod *Pod, prometheus *Container) string {
-	knows := func(text string) bool { return strings.Contains(text, reloadPath) }
-	for c := range pod.running {
-		if c == prometheus {
-			continue
-		}
-		if (c.isReloader() || slices.ContainsFunc(c.Command, knows) || slices.ContainsFunc(c.Args, knows) ||
-			slices.ContainsFunc(c.Env, func(v EnvVar) bool { return knows(v.Value) })) && c.reloadTarget(prometheus) != reloadOther {
-			return c.Name
-		}
+// doesNotReload says why a reloader does not provably have this Prometheus reload;
+// empty: it does.
+func (c *Container) doesNotReload(prometheus *Container) string {
+	other := func(method string) bool { return method != "http" }
+	switch {
+	case slices.ContainsFunc(slices.Concat(c.flag("reload-method"), c.flag("reloader.method")), other):
+		return c.called() + " reloads by a signal"
+	case c.looksOnce():
+		return c.called() + " looks at the configuration once (--watch-interval=0)"
+	case !slices.ContainsFunc(c.reloadAddresses(), func(call string) bool { return isOwn(call, prometheus) }):
+		return c.called() + " does not call Prometheus's own reload address"
+	case !prometheus.hasFlag("web.enable-lifecycle"):
+		return "Prometheus refuses to be reloaded, because --web.enable-lifecycle is missing"
 	}
 	return ""
 }
 
-// signals returns the name of a container that could have Prometheus reload by
-// a signal; empty: there is none. The sidecar drops all capabilities.
-func signals(pod *Pod, prometheus *Container) string {
-	if !pod.Spec.ShareProcessNamespace && !pod.Spec.HostPID {
-		return ""
-	}
-	for c := range pod.running {
-		if c != prometheus && c.Name != sidecarconfig.ContainerName {
-			return c.Name
-		}
-	}
-	return ""
+// looksOnce reports whether prometheus-config-reloader ends after its first look.
+func (c *Container) looksOnce() bool {
+	return slices.ContainsFunc(c.flag("watch-interval"), func(every string) bool { return strings.TrimRight(every, "hms0") == "" })
 }
 
-// autoReloads reports whether Prometheus itself watches its configuration: a
-// feature since 3.0, which older versions ignore, and a flag since 3.12.
-func autoReloads(pod *Pod, c *Container) bool {
-	v := versionOf(pod, c)
-	return c.hasFlag("config.auto-reload") || (v.IsZero() || !v.Before(policy.Version{Major: 3})) &&
-		slices.ContainsFunc(c.flag("enable-feature"), func(features string) bool {
-			return slices.Contains(strings.Split(features, ","), "auto-reload-config")
-		})
+// defaultReload is the default of prometheus-config-reloader's --reload-url and, but
+// for the path, of Thanos's --prometheus.url.
+const defaultReload = "http://127.0.0.1:9090" + reloadPath
+
+// reloadAddresses are those that a reloader calls.
+func (c *Container) reloadAddresses() []string {
+	calls := slices.Concat(c.flag("reload-url"), c.flag("webhook-url"))
+	for _, base := range c.flag("prometheus.url") {
+		calls = append(calls, strings.TrimRight(base, "/")+reloadPath)
+	}
+	if len(calls) == 0 {
+		return []string{defaultReload}
+	}
+	return calls
 }
 
-// reloaded reports whether another container of the pod watches the
-// configuration and has this Prometheus reload it: prometheus-config-reloader with
-// --watched-dir or --config-file, configmap-reload with --volume-dir, or Thanos's
-// sidecar with --reloader.config-file or --reloader.rule-dir.
-func reloaded(pod *Pod, prometheus *Container, read configuration) bool {
-	for c := range pod.running {
-		if c == prometheus || !c.isReloader() || c.reloadTarget(prometheus) != reloadOwn {
-			continue
-		}
-		for _, file := range slices.Concat(c.flag("config-file"), c.flag("reloader.config-file")) {
-			if at, refused := place(pod, c, path.Clean(file)); refused == nil && at == read {
-				return true
-			}
-		}
-		for _, dir := range slices.Concat(c.flag("watched-dir"), c.flag("volume-dir"), c.flag("reloader.rule-dir")) {
+// isOwn reports whether an address is where Prometheus takes reloads: host, port and
+// prefix.
+func isOwn(call string, prometheus *Container) bool {
+	own := listening(prometheus)
+	u, err := url.Parse(call)
+	if err != nil || path.Clean(u.Path) != own.Prefix+reloadPath {
+		return false
+	}
+	port := u.Port()
+	switch {
+	case u.Scheme == "http" && port == "":
+		port = "80"
+	case u.Scheme == "https" && own.TLS && port == "":
+		port = "443"
+	case u.Scheme != "http" && (u.Scheme != "https" || !own.TLS):
+		return false
+	}
+	host, listens, err := net.SplitHostPort(own.Address)
+	if err != nil || port != listens {
+		return false
+	}
+	called, at := net.ParseIP(u.Hostname()), net.ParseIP(host)
+	loopback := u.Hostname() == "localhost" || called != nil && (called.IsLoopback() || called.IsUnspecified())
+	switch {
+	case u.Hostname() == host:
+		return true
+	case !loopback: // it may be another pod's, such as that of a Service
+		return false
+	case u.Hostname() == "localhost":
+		return at != nil && at.IsLoopback()
+	}
+	return listensEverywhere(prometheus)
+}
+
+// watches reports whether a reloader notices when the served file changes:
+// prometheus-config-reloader with --watched-dir or --config-file, configmap-reload
+// with --volume-dir, Thanos's sidecar with --reloader.config-file or
+// --reloader.rule-dir.
+func (c *Container) watches(pod *Pod, served configuration) bool {
+	return slices.ContainsFunc(c.configFiles(), func(file string) bool { return c.sees(pod, file, served) }) ||
+		slices.ContainsFunc(
+			slices.Concat(c.flag("watched-dir"), c.flag("volume-dir"), c.flag("reloader.rule-dir")),
 			// The file as this container sees it, if dir is the configuration's.
-			at, refused := place(pod, c, path.Join(dir, path.Base(read.file)))
-			if refused == nil && at == read {
-				return true
-			}
-		}
-	}
-	return false
+			func(dir string) bool { return c.sees(pod, path.Join(dir, path.Base(served.file)), served) },
+		)
+}
+
+// expands reports whether a reloader makes the file to out of the file from.
+func (c *Container) expands(pod *Pod, from, to configuration) bool {
+	return slices.ContainsFunc(c.configFiles(), func(file string) bool { return c.sees(pod, file, from) }) &&
+		slices.ContainsFunc(c.expandedFiles(), func(file string) bool { return c.sees(pod, file, to) })
+}
+
+// sees reports whether a path of the container is that file.
+func (c *Container) sees(pod *Pod, file string, want configuration) bool {
+	at, refused := place(pod, c, path.Clean(file))
+	return refused == nil && at == want
+}
+
+// configFiles are the configurations that a reloader watches.
+func (c *Container) configFiles() []string {
+	return slices.Concat(c.flag("config-file"), c.flag("reloader.config-file"))
+}
+
+// expandedFiles are the files that a reloader makes of them.
+func (c *Container) expandedFiles() []string {
+	return slices.Concat(c.flag("config-envsubst-file"), c.flag("reloader.config-envsubst-file"))
 }

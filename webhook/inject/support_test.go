@@ -4,6 +4,7 @@ import (
 	"bytes"
 	stdjson "encoding/json"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -14,6 +15,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
 const testImage = "registry.example.com/ampbridge/config-sidecar@sha256:1111"
@@ -160,4 +162,40 @@ func asYAML(t testing.TB, ops []jsonpatch.Operation) []byte {
 		t.Fatal(err)
 	}
 	return out
+}
+
+// deliveryIs checks, of an injected pod, that mark, sidecar config and the Prometheus
+// container agree: all destinations have sigv4, or all have the relay.
+func deliveryIs(t testing.TB, before []byte, ops []jsonpatch.Operation, sigv4 bool) {
+	t.Helper()
+	want, version := policy.DeliveryRelay, sidecarconfig.VersionRelay
+	if sigv4 {
+		want, version = policy.DeliverySigV4, sidecarconfig.VersionSigV4
+	}
+	was, is := decode(t, before), decode(t, apply(t, before, ops))
+	a, err := sidecarconfig.Decode(encodedConfig(is))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mark, _ := Marked(ops)
+	if mark.Version != version || a.Version != version || (mark.Why == "") != sigv4 || len(mark.Delivery) != len(a.Destinations) {
+		t.Errorf("versions %d and %d, mark %+v; want %d, %s", mark.Version, a.Version, mark, version, want)
+	}
+	for _, d := range a.Destinations {
+		if a.DeliveryOf(d) != want || mark.Delivery[d.Name] != want {
+			t.Errorf("destination %s: %s, in the mark %s; want %s", d.Name, a.DeliveryOf(d), mark.Delivery[d.Name], want)
+		}
+	}
+	index, refused := selectContainer(is)
+	if refused != nil {
+		t.Fatal(refused)
+	}
+	added := is.Spec.Containers[index].Env[len(was.Spec.Containers[index].Env):]
+	if sigv4 != slices.Contains(added, EnvVar{Name: variableCredentialsFile, Value: credentialsFile}) {
+		t.Errorf("the container's new variables: %v", added)
+	}
+	if !slices.Contains(is.Spec.Containers[index].VolumeMounts,
+		VolumeMount{Name: sidecarconfig.VolumeCredentials, MountPath: sidecarconfig.CredentialsDir, ReadOnly: true}) {
+		t.Errorf("the container does not see the credentials: %v", is.Spec.Containers[index].VolumeMounts)
+	}
 }

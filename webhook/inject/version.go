@@ -1,6 +1,7 @@
 package inject
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/ampbridge/ampbridge/policy"
@@ -9,37 +10,48 @@ import (
 // labelVersion is where the operator and the chart write Prometheus's version.
 const labelVersion = "app.kubernetes.io/version"
 
-// signs is the first version of Prometheus that knows sigv4. Prometheus parses
-// its configuration strictly, so an older one would refuse it.
-var signs = policy.Version{Major: 2, Minor: 26}
+// Versions of Prometheus from which on it can do something.
+var (
+	firstServed      = policy.Version{Major: 2, Minor: 8} // its remote_write reads the WAL
+	firstSigV4       = policy.Version{Major: 2, Minor: 26}
+	firstAutoFeature = policy.Version{Major: 3} // --enable-feature=auto-reload-config
+	firstAutoFlag    = policy.Version{Major: 3, Minor: 12}
+)
 
 // versionOf returns the version of the container's Prometheus, as far as the pod
-// says: the tag of an image of Prometheus's name, else the label of a pod that
-// is labelled as Prometheus. Zero: it is not known.
-func versionOf(pod *Pod, c *Container) policy.Version {
+// says: the tag of an image of Prometheus's name, and the label of a pod that is
+// labelled as Prometheus. Where it is not known, unknown says why.
+func versionOf(pod *Pod, c *Container) (v policy.Version, unknown string) {
+	var tag, label policy.Version
 	if prometheusImage(c) {
-		if v, err := policy.ParseVersion(imageTag(c.Image)); err == nil {
-			return v
-		}
+		tag, _ = policy.ParseVersion(imageTag(c.Image))
 	}
 	labels := pod.Metadata.Labels
 	if labels[labelName] == "prometheus" || labels[labelOperator] != "" {
-		if v, err := policy.ParseVersion(labels[labelVersion]); err == nil {
-			return v
-		}
+		label, _ = policy.ParseVersion(labels[labelVersion])
 	}
-	return policy.Version{}
+	switch {
+	case tag.IsZero() && label.IsZero():
+		return policy.Version{}, "the version of Prometheus is not known: neither the image's tag nor the label " + labelVersion + " tells it"
+	case tag.IsZero():
+		return label, ""
+	case label.IsZero() || tag == label:
+		return tag, ""
+	}
+	return policy.Version{}, fmt.Sprintf(
+		"the version of Prometheus is not known: the image's tag says %s, the label %s says %s", tag, labelVersion, label,
+	)
 }
 
-// tooOld refuses a Prometheus that cannot sign.
+// tooOld refuses a Prometheus that would lose samples whenever a write has to wait.
 func tooOld(pod *Pod, c *Container) *policy.Decision {
-	if v := versionOf(pod, c); !v.IsZero() && v.Before(signs) {
+	if v, _ := versionOf(pod, c); !v.IsZero() && v.Before(firstServed) {
 		return refuse(
 			OldPrometheus,
-			"container %q runs Prometheus %s, which does not know sigv4 and would refuse the configuration: use %s or newer",
+			"container %q runs Prometheus %s, and remote_write has no WAL before %s, so samples would be lost: use a newer version",
 			c.Name,
 			v.String(),
-			signs.String(),
+			firstServed.String(),
 		)
 	}
 	return nil

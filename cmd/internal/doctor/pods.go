@@ -279,7 +279,7 @@ func (x *runner) injected(s *subject, pod *runningPod) check.Finding {
 	if carried.Policy != current.Policy {
 		return warned(restart, "it was injected by an older policy")
 	}
-	return passed("injected, %s", carried.Reload)
+	return passed("injected, %s", carried)
 }
 
 // rollout returns the command that replaces the pod.

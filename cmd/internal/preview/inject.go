@@ -202,7 +202,7 @@ func describe(kind string, s policy.Subject, d policy.Decision, operations []jso
 		line += " (" + strings.Join(names, ", ") + ")"
 	}
 	if mark, marked := inject.Marked(operations); marked {
-		line += ": " + mark.Reload.String()
+		line += ": " + mark.String()
 	}
 	if d.Warning != "" {
 		line += ": " + d.Warning

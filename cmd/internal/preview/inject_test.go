@@ -33,12 +33,11 @@ const pod = `{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "fut
  "args": ["--config.file=/c/p.yml", "--enable-feature=auto-reload-config"], "volumeMounts": [{"name": "c", "mountPath": "/c"}]}],
   "volumes": [{"name": "c", "configMap": {"name": "c"}}]}}`
 
-// The line about a pod tells how a change reaches its Prometheus.
-func TestReloadIsTold(t *testing.T) {
+// The line about a pod tells how its samples are delivered, and why.
+func TestDeliveryIsTold(t *testing.T) {
 	for arg, want := range map[string]string{
-		"--enable-feature=auto-reload-config": "Inject: Granted (central, backup): Prometheus watches its configuration\n",
-		"--web.enable-lifecycle": "Inject: Granted (central, backup): Prometheus reads its configuration only when it " +
-			"starts: nothing in the pod reloads Prometheus, ",
+		"--enable-feature=auto-reload-config": "Inject: Granted (central, backup): delivery sigv4: Prometheus watches its configuration\n",
+		"--web.enable-lifecycle": "Inject: Granted (central, backup): delivery relay: nothing in the pod reloads Prometheus\n",
 	} {
 		_, stderr, err := injection(t, strings.Replace(pod, "--enable-feature=auto-reload-config", arg, 1), "-f", "-", "-n", "monitoring")
 		if err != nil || !strings.Contains(stderr, want) {

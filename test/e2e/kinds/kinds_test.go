@@ -81,13 +81,13 @@ var rows = []row{
 	{"chart-statefulset", inject.ReloadByReloader, current, chart("chart-deployment.yaml", asStatefulSet)},
 	{"chart-secret", inject.ReloadByReloader, current, chart("chart-deployment.yaml", fromSecret)},
 	{"chart-configmap-reload", inject.ReloadByReloader, current, chart("chart-deployment.yaml", withConfigmapReload)},
-	{"hand-default-path", inject.ReloadNever, current, hand(defaultPath)},
+	{"hand-default-path", inject.ReloadNone, current, hand(defaultPath)},
 	{"hand-flag-and-value", inject.ReloadByReloader, current, hand(flagAndValue)},
 	{"hand-shell", inject.ReloadBySelf, current, hand(shell)},
 	{"hand-projected", inject.ReloadBySelf, current, hand(projected)},
 	{"hand-feature", inject.ReloadBySelf, current, hand(feature)},
 	{"sdk-v1-hand-feature", inject.ReloadBySelf, sdkV1, hand(feature)},
-	{"hand-sub-path", inject.ReloadNever, current, hand(subPath)},
+	{"hand-sub-path", inject.ReloadNone, current, hand(subPath)},
 	{"hand-agent", inject.ReloadBySelf, current, hand(agent)},
 	{"hand-agent-v2", inject.ReloadByReloader, "v2.42.0", hand(agentV2)},
 	{"hand-named-container", inject.ReloadBySelf, current, hand(namedContainer)},
@@ -134,7 +134,7 @@ func conforms(t *testing.T, f *fixture, r row) {
 	p.arrives("first-" + r.name)
 	started := time.Since(begun)
 	took := "with the next start"
-	if r.reload != inject.ReloadNever {
+	if r.reload != inject.ReloadNone {
 		// Twice: a reloader that watches the file, and not its directory, is told
 		// of the first change by the kubelet's way of writing, and of no other.
 		var slowest time.Duration
