@@ -37,7 +37,7 @@ const pod = `{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "fut
 func TestDeliveryIsTold(t *testing.T) {
 	for arg, want := range map[string]string{
 		"--enable-feature=auto-reload-config": "Inject: Granted (central, backup): delivery sigv4: Prometheus watches its configuration\n",
-		"--web.enable-lifecycle": "Inject: Granted (central, backup): delivery relay: nothing in the pod reloads Prometheus\n",
+		"--web.enable-lifecycle":              "Inject: Granted (central, backup): delivery relay: nothing in the pod reloads Prometheus\n",
 	} {
 		_, stderr, err := injection(t, strings.Replace(pod, "--enable-feature=auto-reload-config", arg, 1), "-f", "-", "-n", "monitoring")
 		if err != nil || !strings.Contains(stderr, want) {
