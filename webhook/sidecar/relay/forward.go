@@ -47,9 +47,10 @@ func (a answer) expired() bool {
 func (r *Relay) forward(request *http.Request, d *destination, s session.Session, b *body) (answer, error) {
 	ctx, cancel := context.WithTimeout(request.Context(), r.options.Bounds.Forward)
 	defer cancel()
+	target := *d.target // the signer writes to it
 	// A new request, so that nothing of the old one passes by accident.
 	out := (&http.Request{
-		Method: http.MethodPost, URL: d.target, Host: d.target.Host, Header: http.Header{},
+		Method: http.MethodPost, URL: &target, Host: d.target.Host, Header: http.Header{},
 		ContentLength: int64(len(b.content)),
 		Body:          b.open(),
 		GetBody:       func() (io.ReadCloser, error) { return b.open(), nil },
