@@ -254,8 +254,9 @@ func compare(files []*file, current string) (same bool, err error) {
 	}
 	others, err := list(current)
 	same = err == nil && len(others) == len(files) // what cannot be read is replaced
+	buffer := make([]byte, 64<<10)
 	for _, f := range files {
-		if f.same, err = f.equals(filepath.Join(current, f.path)); err != nil {
+		if f.same, err = f.equals(filepath.Join(current, f.path), buffer); err != nil {
 			return false, err
 		}
 		same = same && f.same
@@ -265,7 +266,7 @@ func compare(files []*file, current string) (same bool, err error) {
 
 // equals reports whether the file at that path is as f should be. It fails only where
 // f cannot be read.
-func (f *file) equals(path string) (bool, error) {
+func (f *file) equals(path string, buffer []byte) (bool, error) {
 	info, err := os.Lstat(path)
 	if err != nil || !info.Mode().IsRegular() || info.Mode().Perm() != f.mode || info.Size() != f.size {
 		return false, nil
@@ -280,7 +281,7 @@ func (f *file) equals(path string) (bool, error) {
 		return false, err
 	}
 	defer func() { _ = here.Close() }() // only read
-	wanted, found := make([]byte, 32<<10), make([]byte, 32<<10)
+	wanted, found := buffer[:len(buffer)/2], buffer[len(buffer)/2:]
 	for {
 		n, err := io.ReadFull(here, wanted)
 		end := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
