@@ -85,6 +85,7 @@ func Tools() []Tool {
 		prometheus("prometheus", "3.15.0", "v0.315.0"),
 		older(prometheus("prometheus-3.1", "3.1.0", "v0.301.0")),
 		older(prometheus("prometheus-2.42", "2.42.0", "v0.42.0")),
+		older(prometheus("prometheus-2.22", "2.22.0", "v1.8.2-0.20201015110737-0a7fdd3b7696")),
 		operator("prometheus-config-reloader", "prometheus-config-reloader", 4*time.Minute),
 		operator("prometheus-operator", "operator", 4*time.Minute),
 		{Name: "kubectl", Dir: "kubectl", Source: "k8s.io/kubectl@v0.36.3", Package: ownModules + "kubectl",
