@@ -66,6 +66,7 @@ type ampCall struct {
 	path      string // in the workspace's own API, escaped, such as /api/v1/query; empty on the control plane
 	record    *Call
 	write     *Write // nil where the call is no remote write
+	stored    []bool // which of the kept metrics' samples were stored; empty: all of them, or none
 }
 
 // ampAction is the API's name for a request: for the data plane that of the permission it needs.
@@ -144,6 +145,9 @@ func (a *ampCall) finish() {
 			a.write.Reason = a.record.Code + ": " + a.record.Message
 		}
 		a.cloud.recordWrite(*a.write)
+		if keep := a.cloud.options.Keep; len(keep) > 0 {
+			a.cloud.kept.add(a, keep)
+		}
 	}
 	a.cloud.recordCall(*a.record)
 }
@@ -341,12 +345,8 @@ func (a *ampCall) query() url.Values { return a.r.URL.Query() }
 
 // data hands a request of the data plane, unchanged, to the workspace's Prometheus.
 func (a *ampCall) data(w *Workspace) (answer, error) {
-	backend, err := a.cloud.prometheus.of(a.cloud, w.ID)
-	if err != nil {
-		return answer{}, apiErrf(http.StatusInternalServerError, "InternalServerException", "the workspace's Prometheus: %v", err)
-	}
 	if a.write == nil {
-		return backend.forward(a.r, a.path, a.body)
+		return a.forward(w, a.path)
 	}
 	batch, err := readBatch(a.body)
 	if err != nil {
@@ -357,5 +357,21 @@ func (a *ampCall) data(w *Workspace) (answer, error) {
 	if age := time.Since(batch.oldest); age > maxSampleAge {
 		return answer{}, apiErrf(http.StatusBadRequest, "ValidationException", "out of bounds: a sample is %s old", age.Round(time.Second))
 	}
-	return backend.forward(a.r, "/api/v1/write", a.body)
+	if keep := a.cloud.options.Keep; len(keep) > 0 && a.cloud.options.Prometheus == "" {
+		samples, err := samplesOf(a.body, keep)
+		if err == nil {
+			a.stored, err = a.cloud.kept.take(w.ID, samples)
+		}
+		return answer{status: http.StatusNoContent}, err
+	}
+	return a.forward(w, "/api/v1/write")
+}
+
+// forward hands the request to the workspace's Prometheus.
+func (a *ampCall) forward(w *Workspace, path string) (answer, error) {
+	backend, err := a.cloud.prometheus.of(a.cloud, w.ID)
+	if err != nil {
+		return answer{}, apiErrf(http.StatusInternalServerError, "InternalServerException", "the workspace's Prometheus: %v", err)
+	}
+	return backend.forward(a.r, path, a.body)
 }

@@ -49,8 +49,12 @@ import (
 // can do everything but store samples.
 type Options struct {
 	// Prometheus is the path of a Prometheus binary (2.33 or newer), which
-	// keeps the samples. Without one a write or a query answers 500.
+	// keeps the samples. Without one a query answers 500, and a write too, unless Keep
+	// names a metric.
 	Prometheus string
+	// Keep are names of metrics: the double keeps each of their samples as it came, see
+	// [Cloud.Kept], and needs no Prometheus for that.
+	Keep []string
 	// Listen and ListenTLS are the addresses to serve plain HTTP and HTTPS on.
 	// Empty: a free port of 127.0.0.1.
 	Listen, ListenTLS string
@@ -84,6 +88,7 @@ type Cloud struct {
 	listeners  [2]*listener
 	faults     faults
 	records    records
+	kept       keeper
 	prometheus backends
 
 	mu            sync.Mutex

@@ -64,7 +64,7 @@ func readBatch(body []byte) (batch, error) {
 	return b, err
 }
 
-// eachField calls visit with each field of a message: its bytes, or its value where it is a varint.
+// eachField calls visit with each field of a message: its bytes, or its value where it is a number.
 func eachField(message []byte, visit func(field protowire.Number, content []byte, value uint64) error) error {
 	for len(message) > 0 {
 		field, kind, n := protowire.ConsumeTag(message)
@@ -79,6 +79,8 @@ func eachField(message []byte, visit func(field protowire.Number, content []byte
 			content, n = protowire.ConsumeBytes(message)
 		case protowire.VarintType:
 			value, n = protowire.ConsumeVarint(message)
+		case protowire.Fixed64Type:
+			value, n = protowire.ConsumeFixed64(message)
 		default:
 			n = protowire.ConsumeFieldValue(field, kind, message)
 		}
