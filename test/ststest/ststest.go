@@ -40,8 +40,14 @@ type STS struct {
 // New starts an STS, which ends with the test.
 func New(tb testing.TB) *STS {
 	tb.Helper()
+	return Start(tb, awstest.Options{})
+}
+
+// Start is [New] with a double of that kind.
+func Start(tb testing.TB, options awstest.Options) *STS {
+	tb.Helper()
 	s := &STS{
-		Cloud:  awstest.Start(tb, awstest.Options{}),
+		Cloud:  awstest.Start(tb, options),
 		Token:  filepath.Join(tb.TempDir(), "token"),
 		signer: awstest.NewSigner(Issuer, jose.RS256),
 	}

@@ -1,228 +1,368 @@
-// Package matrix_test prints the safety matrix: each fault of STS, at each
-// moment of a pod's life, for both generations of the AWS SDK and both ways to
-// serve a pod. A row that harms Prometheus fails the test.
+// Package matrix_test prints the safety matrix: each fault, at each moment of a pod's life, for
+// four versions of Prometheus, both deliveries, servers and agents. Each cell is a pod of its
+// own (test/barepod) with real programs: the config sidecar, a Prometheus, and AWS's double.
+// A cell that harms Prometheus, or loses a sample, fails the test.
 //
-//	go test ./test/e2e/matrix -v
+//	go test ./test/e2e/matrix -v         # the cells that CI runs
+//	go test ./test/e2e/matrix -v -all    # all of them: make safety
 package matrix_test
 
 import (
+	"flag"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-
+	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/awstest"
-	"github.com/ampbridge/ampbridge/test/env"
-	"github.com/ampbridge/ampbridge/test/kubelet"
+	"github.com/ampbridge/ampbridge/test/barepod"
+	"github.com/ampbridge/ampbridge/test/testkit"
+	"github.com/ampbridge/ampbridge/test/tools"
+)
+
+var (
+	all     = flag.Bool("all", false, "run all cells, not only those of CI")
+	workers = flag.Int("pods", 8, "how many pods run side by side")
+	only    = flag.String("only", "", "run only the cells whose name contains this text")
 )
 
 func TestMain(m *testing.M) {
-	kubelet.Init()
+	if barepod.Hogging() {
+		return
+	}
 	os.Exit(m.Run())
 }
 
-var faults = []struct {
-	name  string
-	fault awstest.Fault
-}{{"refused", awstest.Refuse}, {"denying", awstest.Deny}, {"hanging", awstest.Hang}, {"5xx", awstest.ServerError}}
+// sessionLife lets several renewals, which come at a third of it, fall into a cell.
+const sessionLife = 12 * time.Second
 
-var versions = []struct{ version, tool, tag string }{
-	{"3.15", "prometheus", "v3.15.0"}, {"3.1", "prometheus-3.1", "v3.1.0"},
+// version is a Prometheus under test.
+type version struct{ name, tool string }
+
+var versions = []version{{"3.15", "prometheus"}, {"3.1", "prometheus-3.1"}, {"2.42", "prometheus-2.42"}, {"2.22", "prometheus-2.22"}}
+
+var deliveries = []policy.Delivery{policy.DeliveryRelay, policy.DeliverySigV4}
+
+var modes = []string{"server", "agent"}
+
+// The moments of a pod's life, in the matrix's order.
+const (
+	renewal          = "renewal"
+	reload           = "reload"
+	containerRestart = "container restart"
+	start            = "start"
+	podRestart       = "pod restart"
+)
+
+var moments = []string{renewal, reload, containerRestart, start, podRestart}
+
+// fault is something that goes wrong. begin starts it, and returns what ends it.
+type fault struct {
+	name  string
+	begin func(testing.TB, *barepod.Pod) (end func())
+	// dropped is the code of an error of AMP's that drops a sample by design: Prometheus
+	// retries no 4xx, with or without ampbridge.
+	dropped []string
+	// users is the one that is the user's own mistake.
+	users bool
 }
 
-// kinds are the two ways to serve a pod. What a start may cost is the second
-// promise's price: a pod that nothing reloads has to call STS by itself.
-var kinds = []struct {
-	name         string
-	failedStarts int
-}{{"reloadable", 0}, {"start-only", 1}}
+func aws(name, target string, f awstest.Fault) fault {
+	return fault{name: name, begin: func(_ testing.TB, p *barepod.Pod) func() { return p.Fail(target, f) }}
+}
 
-// events are the moments, in the matrix's order.
-var events = []string{"renewal", "reload", "container restart", "start", "pod restart"}
+func faults() []fault {
+	denied := aws("AMP 403", "aps:RemoteWrite", awstest.Deny)
+	denied.dropped = []string{"AccessDeniedException"}
+	return []fault{
+		aws("STS refused", "sts:*", awstest.Refuse),
+		aws("STS denying", "sts:*", awstest.Deny),
+		aws("STS hanging", "sts:*", awstest.Hang),
+		aws("STS 5xx", "sts:*", awstest.ServerError),
+		aws("AMP refused", "aps:RemoteWrite", awstest.Refuse),
+		denied,
+		aws("AMP 429", "aps:RemoteWrite", awstest.Throttle),
+		aws("AMP 5xx", "aps:RemoteWrite", awstest.ServerError),
+		aws("AMP hanging", "aps:RemoteWrite", awstest.Hang),
+		{name: "sidecar killed", begin: killed},
+		{name: "sidecar hung", begin: hung},
+		{name: "sidecar out of memory", begin: outOfMemory},
+		{name: "user's configuration invalid", begin: invalid, users: true},
+	}
+}
 
-// row is one version, kind and fault, with a cell for each event.
-type row struct {
-	version, kind, fault string
-	cells                map[string]string
+// killed kills the sidecar every second until the end.
+func killed(tb testing.TB, p *barepod.Pod) func() {
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			_ = p.Sidecar.Signal(syscall.SIGKILL) // between two runs there is none
+			select {
+			case <-done:
+				return
+			case <-time.After(time.Second):
+			}
+		}
+	}()
+	return func() {
+		close(done)
+		<-ended
+	}
+}
+
+// hung stops the sidecar for three seconds, and then kills it, as its liveness probe does. On a node
+// that takes a minute, of sessions that last six hours.
+func hung(tb testing.TB, p *barepod.Pod) func() {
+	testkit.Must(tb, p.Sidecar.Signal(syscall.SIGSTOP))
+	timer := time.AfterFunc(3*time.Second, func() { _ = p.Sidecar.Signal(syscall.SIGKILL) })
+	return func() {
+		if timer.Stop() {
+			_ = p.Sidecar.Signal(syscall.SIGKILL)
+		}
+	}
+}
+
+// outOfMemory has the kernel kill the sidecar, because its container has no memory left.
+func outOfMemory(tb testing.TB, p *barepod.Pod) func() {
+	if !p.RunOutOfMemory(tb) {
+		tb.Log("no memory cgroup can be made here: killed instead")
+		p.Sidecar.Kill(tb)
+	}
+	return func() {}
+}
+
+// invalid is a change of the user's that Prometheus cannot load.
+func invalid(tb testing.TB, p *barepod.Pod) func() {
+	testkit.Must(tb, p.SetConfig(barepod.Invalid))
+	return func() { testkit.Must(tb, p.SetConfig("# corrected")) }
+}
+
+// cell is one pod and what happens to it.
+type cell struct {
+	fault
+	version
+	delivery policy.Delivery
+	mode     string
+	moment   string
+}
+
+func (c cell) String() string {
+	return fmt.Sprintf("%s/%s/%s/%s/%s", c.version.name, c.delivery, c.mode, c.fault.name, c.moment)
+}
+
+// meaningless is why there is nothing to run; empty: there is.
+func (c cell) meaningless() string {
+	switch starts := c.moment == start || c.moment == containerRestart || c.moment == podRestart; {
+	case c.mode == "agent" && c.version.name == "2.22":
+		return "agent mode came with 2.32"
+	case c.delivery == policy.DeliverySigV4 && c.version.name == "2.22":
+		return "sigv4 came with 2.26"
+	case c.users && starts:
+		return "no Prometheus starts on it"
+	}
+	return ""
+}
+
+// cells are all cells, row by row.
+func cells() (cells []cell) {
+	for _, v := range versions {
+		for _, delivery := range deliveries {
+			for _, mode := range modes {
+				for _, f := range faults() {
+					for _, moment := range moments {
+						cells = append(cells, cell{f, v, delivery, mode, moment})
+					}
+				}
+			}
+		}
+	}
+	return cells
+}
+
+// inCI are the cells of each commit: each fault for the relay on the newest version, and the
+// moments that differ most for the others.
+func inCI(c cell) bool {
+	faultMoments := map[string]string{
+		"STS refused": start, "STS denying": renewal, "STS hanging": podRestart, "STS 5xx": containerRestart,
+		"AMP refused": reload, "AMP 403": renewal, "AMP 429": start, "AMP 5xx": podRestart, "AMP hanging": containerRestart,
+		"sidecar killed": reload, "sidecar hung": renewal, "sidecar out of memory": containerRestart, "user's configuration invalid": renewal,
+	}
+	if c.version.name == "3.15" && c.delivery == policy.DeliveryRelay && c.mode == "server" {
+		return faultMoments[c.fault.name] == c.moment
+	}
+	return slices.Contains([]string{
+		"3.15/sigv4/server/STS refused/renewal",
+		"3.15/sigv4/server/STS hanging/start",
+		"3.15/sigv4/server/AMP 5xx/renewal",
+		"3.15/sigv4/server/sidecar killed/renewal",
+		"3.15/sigv4/server/user's configuration invalid/renewal",
+		"3.15/sigv4/agent/STS denying/renewal",
+		"3.15/relay/agent/AMP 429/reload",
+		"3.1/sigv4/server/STS 5xx/renewal",
+		"3.1/relay/server/sidecar killed/container restart",
+		"2.42/sigv4/server/STS refused/renewal",
+		"2.22/relay/server/AMP refused/renewal",
+	}, c.String())
 }
 
 func TestSafetyMatrix(t *testing.T) {
-	var mu sync.Mutex
-	var rows []row
-	t.Run("rows", func(t *testing.T) {
-		for _, v := range versions {
-			t.Run(v.version, func(t *testing.T) {
-				t.Parallel()
-				e := env.Start(t, env.Options{})
-				// Half a minute, so that a renewal falls into every fault.
-				e.Cloud.SetSessionLife(30 * time.Second)
-				if out, err := e.Sync(t.Context()); err != nil {
-					t.Fatal(out, err)
-				}
-				if err := e.AddPrometheus(t.Context(), v.tool, v.tag); err != nil {
-					t.Fatal(err)
-				}
-				for _, kind := range kinds {
-					found := play(t, e, v.version, v.tag, kind.name, kind.failedStarts)
-					mu.Lock()
-					rows = append(rows, found...)
-					mu.Unlock()
-				}
-			})
-		}
-	})
-	t.Log("\n" + table(rows))
-}
-
-func table(rows []row) string {
-	var b strings.Builder
-	b.WriteString("| Prometheus | kind | STS | " + strings.Join(events, " | ") + " |\n" + strings.Repeat("| --- ", 3+len(events)) + "|\n")
-	for _, r := range rows {
-		fmt.Fprintf(&b, "| %s | %s | %s", r.version, r.kind, r.fault)
-		for _, e := range events {
-			b.WriteString(" | " + r.cells[e])
-		}
-		b.WriteString(" |\n")
+	site := barepod.New(t)
+	site.SetSessionLife(sessionLife)
+	programs := map[string]string{}
+	for _, v := range versions {
+		programs[v.name] = tools.Path(t, v.tool)
 	}
-	return b.String()
-}
-
-// subject is one Prometheus under test.
-type subject struct {
-	*testing.T
-	*env.Prometheus
-	allowed int // failed starts of an event
-}
-
-// play runs all faults over one version and kind.
-func play(t *testing.T, e *env.Env, version, tag, kind string, allowed int) []row {
-	name := strings.ReplaceAll(kind+"-"+version, ".", "-")
-	p := create(t, e, name, tag, kind, allowed)
-	p.ready(time.Now())
-	var rows []row
-	for i, f := range faults {
-		p.settled(kind)
-		injection := e.Cloud.Fail("sts:*", f.fault)
-		r := row{version, kind, f.name, map[string]string{}}
-		r.cells["renewal"] = p.renewal(injection)
-		r.cells["reload"] = "nothing reloads"
-		if kind == "reloadable" {
-			r.cells["reload"] = p.reload()
-		}
-		r.cells["container restart"] = p.container()
-		fresh := create(t, e, fmt.Sprintf("%s-%d", name, i), tag, kind, allowed)
-		r.cells["start"] = fresh.outcome(fresh.ready(time.Now()), 0)
-		fresh.Stop(t)
-		r.cells["pod restart"] = p.again()
-		injection.Stop()
-		rows = append(rows, r)
+	results := &results{cells: map[string]string{}}
+	queue := make(chan cell)
+	var group sync.WaitGroup
+	for range *workers {
+		group.Go(func() {
+			for c := range queue {
+				t.Run(c.String(), func(t *testing.T) {
+					result := "failed"
+					defer func() { results.set(c, result) }()
+					result = play(t, site, programs[c.version.name], c)
+				})
+			}
+		})
 	}
-	p.settled(kind)
-	p.Stop(t)
-	return rows
+	for _, c := range cells() {
+		switch reason := c.meaningless(); {
+		case !*all && !inCI(c), !strings.Contains(c.String(), *only):
+		case reason != "":
+			results.set(c, "– ("+reason+")")
+		default:
+			queue <- c
+		}
+	}
+	close(queue)
+	group.Wait()
+	t.Log("\n" + results.table())
 }
 
-// create makes a pod and runs it.
-func create(t *testing.T, e *env.Env, name, tag, kind string, allowed int) *subject {
+// play runs one cell, and returns what is written into it.
+func play(t *testing.T, site *barepod.Site, program string, c cell) string {
+	p := site.Pod(t, barepod.Options{Program: program, Version: c.version.name, Delivery: c.delivery, Agent: c.mode == "agent"})
+	first, restarts := 1, 0
+	var took time.Duration
+	// begin starts the fault, and sees to its end, whatever else fails.
+	end := func() {}
+	begin := func() {
+		end = sync.OnceFunc(c.begin(t, p))
+		t.Cleanup(end)
+	}
+	if c.moment == start {
+		took = startUnder(t, p, c, begin)
+		time.Sleep(3 * time.Second)
+	} else {
+		p.Start(t)
+		testkit.Eventually(t, "samples", func() bool { return p.Count() > 3 && len(p.Missing(1, 2)) == 0 })
+	}
+	switch c.moment {
+	case renewal:
+		begin()
+		time.Sleep(hold(c))
+	case reload:
+		begin()
+		for i := range 3 {
+			time.Sleep(time.Second)
+			more := fmt.Sprintf("# change %d", i)
+			if c.users {
+				more += "\n" + barepod.Invalid
+			}
+			testkit.Must(t, p.SetConfig(more))
+		}
+		time.Sleep(2 * time.Second)
+	case containerRestart:
+		begin()
+		time.Sleep(time.Second)
+		p.Server.Kill(t)
+		first, restarts = p.Count()+1, 1
+		took = p.EventuallyReady(t, time.Now())
+		time.Sleep(3 * time.Second)
+	case podRestart:
+		p.Stop()
+		first = p.Count() + 1
+		took = startUnder(t, p, c, begin)
+		time.Sleep(3 * time.Second)
+	}
+	end()
+	scrapes := p.EventuallyDelivered(t, first, c.dropped...)
+	// A session that failed to come is asked for again within a minute, and what was scraped
+	// after the fault must arrive too.
+	p.CheckUnharmed(t, restarts)
+	result := fmt.Sprintf("%d scrapes", scrapes)
+	if took > 0 {
+		result = fmt.Sprintf("ready after %.1f s, %s", took.Seconds(), result)
+	}
+	return result
+}
+
+// startUnder starts a pod under the fault.
+func startUnder(t *testing.T, p *barepod.Pod, c cell, begin func()) time.Duration {
 	t.Helper()
-	p, err := e.CreatePrometheus(t.Context(), env.Chart{Name: name, Config: env.SelfScrape, Change: func(pod *corev1.Pod) {
-		pod.Spec.Containers[1].Image = "quay.io/prometheus/prometheus:" + tag
-		if kind == "start-only" {
-			pod.Spec.Containers = pod.Spec.Containers[1:]
-		}
-	}})
-	if err != nil {
-		t.Fatal(err)
+	if !strings.HasPrefix(c.fault.name, "sidecar ") {
+		begin() // of AWS: before anything runs
+		return p.Start(t)
 	}
-	if !env.Injected(p.Object) {
-		t.Fatalf("%s was not injected", name)
-	}
-	p.StartFor(t)
-	return &subject{T: t, Prometheus: p, allowed: allowed}
-}
-
-func (p *subject) eventually(what string, condition func() bool) {
-	p.Helper()
-	p.Eventually(p.T, what, condition)
-}
-
-func (p *subject) ready(begun time.Time) time.Duration {
-	p.Helper()
-	return p.EventuallyReady(p.T, begun)
-}
-
-// settled waits until all is well, so that each fault meets a Prometheus that
-// has something to lose.
-func (p *subject) settled(kind string) {
-	p.Helper()
-	p.ready(time.Now())
-	if kind == "reloadable" {
-		p.eventually("the block", func() bool { return p.HasBlock(p.Context()) })
-	}
-}
-
-// outcome is a cell, after an event that began with so many restarts.
-func (p *subject) outcome(took time.Duration, restarts int) string {
-	p.Helper()
-	failed := p.Server().Restarts() - restarts
-	if failed > p.allowed {
-		p.Errorf("%s: %d failed starts, at most %d; exit codes %v", p.Object.Name, failed, p.allowed, p.Server().ExitCodes())
-	}
-	if strings.Contains(p.Server().Logs(), "panic:") {
-		p.Errorf("%s panicked", p.Object.Name)
-	}
-	if failed > 0 {
-		return fmt.Sprintf("ready after %.1f s, %d failed start", took.Seconds(), failed)
-	}
-	return fmt.Sprintf("ready after %.1f s", took.Seconds())
-}
-
-// renewal waits until the fault has struck attempts at a session.
-func (p *subject) renewal(injection *awstest.Injection) string {
-	p.Helper()
-	before := p.Server().Restarts()
-	p.eventually("an attempt at a session that fails", func() bool { return injection.Hits() >= 2 })
-	if !env.Ready(p.Context(), p.Object) || p.Server().Restarts() != before {
-		p.Errorf("%s is not as it was after failed renewals", p.Object.Name)
-	}
-	return "unharmed"
-}
-
-func (p *subject) reload() string {
-	p.Helper()
-	failed := 0
-	for range 4 {
-		if err := env.Reload(p.Context(), p.Object); err != nil {
-			failed++
-			p.Errorf("%s: %v", p.Object.Name, err)
-		}
-		time.Sleep(300 * time.Millisecond)
-	}
-	return fmt.Sprintf("%d of 4 failed", failed)
-}
-
-func (p *subject) container() string {
-	p.Helper()
-	before, killed := p.Server().Restarts(), time.Now()
-	if err := p.Server().Kill(syscall.SIGKILL); err != nil {
-		p.Fatal(err)
-	}
-	p.eventually("the container to be started again", func() bool { return p.Server().Restarts() > before })
-	return p.outcome(p.ready(killed), before+1)
-}
-
-// again runs the same pod once more, as after a node's reboot.
-func (p *subject) again() string {
-	p.Helper()
-	p.Stop(p.T)
 	begun := time.Now()
-	if err := p.Start(p.Context(), nil); err != nil {
-		p.Fatal(err)
+	p.StartSidecar(t)
+	begin()
+	return p.StartServer(t, begun)
+}
+
+// hold is how long a fault lasts so that it meets renewals: of AMP and of the sidecar one, of STS and of
+// the user all of a session.
+func hold(c cell) time.Duration {
+	switch {
+	case c.users:
+		return 2 * sessionLife
+	case strings.HasPrefix(c.fault.name, "STS "):
+		return sessionLife + sessionLife/4
 	}
-	return p.outcome(p.ready(begun), 0)
+	return sessionLife / 2
+}
+
+// results are the cells that have ended.
+type results struct {
+	mu    sync.Mutex
+	cells map[string]string
+}
+
+func (r *results) set(c cell, result string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.cells[c.String()] = result
+}
+
+// table prints a row for each version, delivery, mode and fault that has a cell.
+func (r *results) table() string {
+	var b strings.Builder
+	b.WriteString("| Prometheus | delivery | mode | fault | " + strings.Join(moments, " | ") + " |\n" +
+		strings.Repeat("| --- ", 4+len(moments)) + "|\n")
+	ran := 0
+	for row := range slices.Chunk(cells(), len(moments)) {
+		var texts []string
+		found := false
+		for _, c := range row {
+			text, ok := r.cells[c.String()]
+			if ok && !strings.HasPrefix(text, "–") {
+				ran++
+			}
+			found = found || ok
+			texts = append(texts, text)
+		}
+		if found {
+			c := row[0]
+			fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", c.version.name, c.delivery, c.mode, c.fault.name, strings.Join(texts, " | "))
+		}
+	}
+	fmt.Fprintf(&b, "\n%d cells ran.\n", ran)
+	return b.String()
 }

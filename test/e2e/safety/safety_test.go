@@ -14,8 +14,8 @@ import (
 	"github.com/ampbridge/ampbridge/test/env"
 )
 
-// TestPrometheusStartsWhateverSTSDoes: whatever STS does while a pod starts, Prometheus comes up on its
-// own configuration, and gets the block without a restart once STS recovers.
+// TestPrometheusStartsWhateverSTSDoes: whatever STS does while a pod starts, Prometheus comes up with
+// the relay's block, and what it scraped meanwhile arrives once STS recovers.
 func TestPrometheusStartsWhateverSTSDoes(t *testing.T) {
 	e := env.StartSynced(t, env.Options{})
 	begun := time.Now()
@@ -43,14 +43,16 @@ func TestPrometheusStartsWhateverSTSDoes(t *testing.T) {
 			if limit := 2*baseline + 5*time.Second; took > limit {
 				t.Errorf("ready after %s, more than %s", took, limit)
 			}
-			if p.Writes(t.Context()) {
-				t.Error("a remote_write is in the configuration although there is no session")
+			if !p.Writes(t.Context()) {
+				t.Error("no remote_write is in the configuration: what is scraped now would be lost")
 			}
+			p.Eventually(t, "a scrape", func() bool { return scraped(t, p, begun) > 0 })
 			if n := p.Arrived(t); n != 0 {
 				t.Errorf("%d samples arrived without a session", n)
 			}
+			taken := scraped(t, p, begun)
 			stop()
-			p.Eventually(t, "samples after STS recovered", func() bool { return p.Arrived(t) > 0 })
+			p.Eventually(t, "every sample of the outage", func() bool { return p.Arrived(t) >= taken })
 			p.CheckUnharmed(t, 0)
 		})
 	}

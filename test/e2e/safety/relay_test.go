@@ -1,0 +1,94 @@
+package safety_test
+
+import (
+	"context"
+	"flag"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/barepod"
+	"github.com/ampbridge/ampbridge/test/testkit"
+	"github.com/ampbridge/ampbridge/test/tools"
+)
+
+var killFor = flag.Duration("kill-for", time.Minute, "how long the sidecar is killed every ten seconds")
+
+// TestKilledEveryTenSeconds: the sidecar, which relays, is killed every ten seconds, and every scrape
+// arrives.
+func TestKilledEveryTenSeconds(t *testing.T) {
+	t.Parallel()
+	site := barepod.New(t)
+	p := site.Pod(t, barepod.Options{Program: tools.Path(t, "prometheus"), Version: "3.15", Delivery: policy.DeliveryRelay})
+	p.Start(t)
+	for begun := time.Now(); time.Since(begun) < *killFor; {
+		time.Sleep(10 * time.Second)
+		p.Sidecar.Kill(t)
+	}
+	n := p.EventuallyDelivered(t, 1)
+	p.CheckUnharmed(t, 0)
+	t.Logf("killed %d times: %d scrapes, all of them in the workspace", p.Sidecar.Restarts(), n)
+}
+
+// TestInvalidConfigurationForThreeSessions: the user's configuration cannot be loaded for three lives
+// of a session, and Prometheus signs. No write is refused, because it moves to the relay, and the
+// user's own files are away for one swap only.
+func TestInvalidConfigurationForThreeSessions(t *testing.T) {
+	t.Parallel()
+	site := barepod.New(t)
+	const life = 15 * time.Second
+	site.SetSessionLife(life)
+	p := site.Pod(t, barepod.Options{Program: tools.Path(t, "prometheus"), Version: "3.15", Delivery: policy.DeliverySigV4})
+	p.Start(t)
+	testkit.Eventually(t, "samples", func() bool { return p.Count() > 3 && len(p.Missing(1, 2)) == 0 })
+	if !p.Served("sigv4:") {
+		t.Fatal("Prometheus does not sign")
+	}
+
+	testkit.Must(t, p.SetConfig(barepod.Invalid))
+	testkit.Eventually(t, "a reload that fails", func() bool {
+		v, ok := p.Metric("prometheus_config_last_reload_successful")
+		return ok && v == 0
+	})
+	// Each change of the metric from now on, as close as it can be seen.
+	ctx, stop := context.WithCancel(t.Context())
+	var swaps []time.Duration // how long each period with a loaded configuration was
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		var since time.Time
+		for ; ctx.Err() == nil; time.Sleep(50 * time.Millisecond) {
+			switch v, ok := p.Metric("prometheus_config_last_reload_successful"); {
+			case ok && v == 1 && since.IsZero():
+				since = time.Now()
+			case ok && v == 0 && !since.IsZero():
+				swaps = append(swaps, time.Since(since))
+				since = time.Time{}
+			}
+		}
+		if !since.IsZero() {
+			swaps = append(swaps, time.Since(since))
+		}
+	})
+	time.Sleep(3 * life)
+	stop()
+	watching.Wait()
+	if len(swaps) != 1 {
+		t.Errorf("the last configuration that loaded was back %d times (%v), want once", len(swaps), swaps)
+	}
+	if !p.Served(barepod.Invalid) {
+		t.Error("the user's own configuration is not served in the end")
+	}
+	n := p.EventuallyDelivered(t, 1)
+	if refused := p.Refused(); len(refused) > 0 {
+		t.Errorf("%d writes were refused, the first: %+v", len(refused), refused[0])
+	}
+	testkit.Must(t, p.SetConfig("# corrected"))
+	testkit.Eventually(t, "the corrected configuration is loaded", func() bool {
+		v, ok := p.Metric("prometheus_config_last_reload_successful")
+		return ok && v == 1 && p.Served("# corrected")
+	})
+	p.EventuallyDelivered(t, 1)
+	p.CheckUnharmed(t, 0)
+	t.Logf("invalid for %s: %d scrapes, all of them in the workspace; the user's files were away for %v", 3*life, n, swaps)
+}
