@@ -124,7 +124,7 @@ func (s ObservedSidecar) destination(d sidecarconfig.DestinationStatus, now time
 		message = d.Name + ": session valid, relay"
 	}
 	if d.Moved != "" {
-		message += fmt.Sprintf(" (moved there from sigv4: %s; the next start of Prometheus decides again)", WhyMoved(d.Moved))
+		message += fmt.Sprintf(" (moved there from sigv4: %s; the next start of Prometheus decides again)", Plain(d.Moved))
 	}
 	if gap := d.Gap(now); gap > 0 {
 		message += fmt.Sprintf(", %s without the block since the start", Span(gap))
@@ -244,7 +244,7 @@ func (s ObservedSidecar) reloads(d sidecarconfig.DestinationStatus) Finding {
 			"before; if that lasts, its samples go through the relay", d.Name)
 	case p.ReloadFailed && d.Moved != "":
 		return Warned(Sidecar, About{}, s.fixConfig(), "%s: its samples go through the relay (%s), and Prometheus still refuses the "+
-			"configuration", d.Name, WhyMoved(d.Moved))
+			"configuration", d.Name, Plain(d.Moved))
 	case p.Error != "" && d.Delivery == sidecarconfig.DeliverySigV4:
 		return Warned(Sidecar, About{}, NewFix(`use the relay, which needs no reloads: delivery: relay in the policy, or the annotation `+
 			policy.AnnotationDelivery+`: "relay" on the pod`), "%s: Prometheus's metrics cannot be read (%s), so it is not known whether it takes "+
@@ -272,19 +272,6 @@ func because(reason string) string {
 		return ""
 	}
 	return " (" + printable(reason) + ")"
-}
-
-// WhyMoved says why a destination moved from sigv4 to the relay.
-func WhyMoved(reason string) string {
-	switch reason {
-	case "start":
-		return "there was no session when the pod started"
-	case "renewal":
-		return "the session could not be renewed"
-	case "reload":
-		return "Prometheus did not load the configuration with the new session"
-	}
-	return Plain(reason)
 }
 
 // plainLimit is how much of a text that a pod sent is shown.

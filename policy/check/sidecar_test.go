@@ -88,10 +88,11 @@ func TestSidecarState(t *testing.T) {
 		{"a reload failed", sigv4, func(s *state, _ *destination) { s.Status.Prometheus.ReloadFailed = true }, Warn,
 			"refused the configuration at its last reload", "promtool check config"},
 		{"a reload failed, to the relay", relay, func(s *state, _ *destination) { s.Status.Prometheus.ReloadFailed = true }, Pass, "relay", ""},
-		{"moved, and it still fails", relay, func(s *state, d *destination) { s.Status.Prometheus.ReloadFailed, d.Moved = true, "reload" },
+		{"moved, and it still fails", relay, func(s *state, d *destination) { s.Status.Prometheus.ReloadFailed, d.Moved = true, "r" },
 			Warn, "Prometheus still refuses the configuration", "fix prometheus.yml"},
-		{"moved at the start", relay, func(_ *state, d *destination) { d.Moved = "start" }, Pass, "there was no session when the pod started", ""},
-		{"moves", moving, func(_ *state, d *destination) { d.Moved = "renewal" }, Pass, "the session could not be renewed", ""},
+		{"moved at the start", relay, func(_ *state, d *destination) { d.Moved = "there was no session" }, Pass,
+			"central: session valid, relay (moved there from sigv4: there was no session; the next start", ""},
+		{"moves", moving, func(_ *state, d *destination) { d.Moved = "it could not be renewed" }, Pass, "it could not be renewed", ""},
 		{"moved for a reason of a later version", relay, func(_ *state, d *destination) {
 			d.Moved = "\x1b]0;x" + strings.Repeat("y", 200)
 		}, Pass,

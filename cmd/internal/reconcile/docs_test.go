@@ -2,6 +2,7 @@ package reconcile_test
 
 import (
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -26,7 +27,15 @@ func TestDocumentedMetrics(t *testing.T) {
 		return slices.Compact(list)
 	}
 	const doc = "../../../docs/operations.md"
-	registered := names(`"(ampbridge_[a-z_]+)"`, "metrics.go", "../../../webhook/audit/metrics.go")
+	files := []string{"metrics.go", "../../../webhook/audit/metrics.go"}
+	for _, dir := range []string{"sidecar", "sidecar/relay"} {
+		found, err := filepath.Glob("../../../webhook/" + dir + "/*.go")
+		if err != nil || len(found) == 0 {
+			t.Fatal(found, err)
+		}
+		files = append(files, slices.DeleteFunc(found, func(file string) bool { return strings.HasSuffix(file, "_test.go") })...)
+	}
+	registered := names(`"(ampbridge_[a-z_]+)"`, files...)
 	if told := names(`(?m)^\| .(ampbridge_[a-z_]+)`, doc); !slices.Equal(told, registered) {
 		t.Errorf("documented:\n%s\nregistered:\n%s", strings.Join(told, "\n"), strings.Join(registered, "\n"))
 	}
