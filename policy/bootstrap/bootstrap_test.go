@@ -300,8 +300,12 @@ func TestHostileWordsAreText(t *testing.T) {
 			in.Aliases = map[string]string{"central": hostile}
 		})
 		stained := filepath.Join(t.TempDir(), "stained")
-		recorder := `aws() { printf '%s\0' "$@" >&3; if [ "$1 $2" = "sts get-caller-identity" ]; then echo 111122223333; else echo ` +
-			`arn:aws:aps:eu-west-1:111122223333:workspace/ws-made; fi; }` + "\n"
+		recorder := `aws() { printf '%s\0' "$@" >&3; case "$1 $2" in
+"sts get-caller-identity") echo 111122223333 ;;
+"amp list-workspaces") ;;
+"iam get-"*) echo "An error occurred (NoSuchEntity)" >&2; return 254 ;;
+*) echo arn:aws:aps:eu-west-1:111122223333:workspace/ws-made ;;
+esac; }` + "\n"
 		record, err := os.Create(filepath.Join(t.TempDir(), "record"))
 		if err != nil {
 			t.Fatal(err)

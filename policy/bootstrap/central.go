@@ -1,6 +1,8 @@
 package bootstrap
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"maps"
 	"regexp"
@@ -52,6 +54,8 @@ type Central struct {
 	Sync  SyncRole
 	// Tags are for all but workspaces; the provider's are exactly those of sync.
 	Tags map[string]string
+	// extra are the tags among them that are not ampbridge's own.
+	extra map[string]string
 }
 
 // Workspace is a workspace that a destination writes to.
@@ -61,7 +65,10 @@ type Workspace struct {
 	ARN   policy.Workspace
 	New   bool
 	Alias string
-	Tags  map[string]string
+	// AliasGiven: the alias was asked for, and is not the destination's name.
+	AliasGiven bool
+	// Tags are those of a new one.
+	Tags map[string]string
 }
 
 // SyncRole is the role that sync acts as in the account.
@@ -135,25 +142,12 @@ func role(p *policy.Policy, partition, account string) policy.ARN {
 func Desired(in Input) (Central, error) {
 	c := Central{
 		Cluster: in.Policy.Cluster.Name, Issuer: in.Issuer, Account: in.Account, Owner: policy.Owner(in.Policy.Cluster.Name, in.Issuer),
-		Tags: maps.Clone(in.Tags),
+		Tags: plan.Tags(in.Policy.Cluster.Name, policy.Owner(in.Policy.Cluster.Name, in.Issuer)), extra: in.Tags,
 	}
-	if c.Tags == nil {
-		c.Tags = map[string]string{}
+	if err := checkTags(in.Tags, maxTags-len(c.Tags)-1); err != nil { // a workspace has one more
+		return Central{}, err
 	}
-	for k, v := range c.Tags {
-		switch {
-		case strings.HasPrefix(k, "ampbridge.io/") || strings.HasPrefix(strings.ToLower(k), "aws:"):
-			return Central{}, fmt.Errorf("the tag %s: what begins with ampbridge.io/ or aws: is not for others: choose another", k)
-		case k == "" || utf8.RuneCountInString(k) > 128 || utf8.RuneCountInString(v) > 256 || !tagSyntax.MatchString(k+v):
-			return Central{}, fmt.Errorf(
-				"the tag %q with the value %q: IAM takes letters, digits, blanks and _ . : / = + - @ in tags, up to 128 in the key and 256 "+
-					"in the value",
-				k,
-				v,
-			)
-		}
-	}
-	maps.Copy(c.Tags, plan.Tags(in.Policy.Cluster.Name, c.Owner))
+	maps.Copy(c.Tags, in.Tags)
 	if err := c.workspaces(in); err != nil {
 		return Central{}, err
 	}
@@ -224,6 +218,35 @@ func assumedBy(role policy.ARN) policy.Document {
 	}}}
 }
 
+// maxTags is how many tags AWS takes on one thing.
+const maxTags = 50
+
+// checkTags refuses what AWS would refuse once a part of the things is made.
+func checkTags(tags map[string]string, most int) error {
+	folded := map[string]string{}
+	for _, k := range slices.Sorted(maps.Keys(tags)) {
+		v := tags[k]
+		switch other, twice := folded[strings.ToLower(k)]; {
+		case strings.HasPrefix(strings.ToLower(k), "ampbridge.io/") || strings.HasPrefix(strings.ToLower(k), "aws:"):
+			return fmt.Errorf("the tag %s: what begins with ampbridge.io/ or aws: is not for others: choose another", k)
+		case k == "" || utf8.RuneCountInString(k) > 128 || utf8.RuneCountInString(v) > 256 || !tagSyntax.MatchString(k+v):
+			return fmt.Errorf(
+				"the tag %q with the value %q: IAM takes letters, digits, blanks and _ . : / = + - @ in tags, up to 128 in the key and 256 "+
+					"in the value",
+				k,
+				v,
+			)
+		case twice:
+			return fmt.Errorf("the tags %s and %s are one tag to IAM, which ignores the case of keys: keep one", other, k)
+		}
+		folded[strings.ToLower(k)] = k
+	}
+	if len(tags) > most {
+		return fmt.Errorf("%d tags: AWS takes %d on one thing, and ampbridge has its own: give at most %d", len(tags), maxTags, most)
+	}
+	return nil
+}
+
 func (c *Central) workspaces(in Input) error {
 	destinations := map[string]string{} // by placeholder
 	for _, d := range in.Policy.Destinations {
@@ -232,7 +255,7 @@ func (c *Central) workspaces(in Input) error {
 		}
 		w := Workspace{Destination: d.Name, ARN: d.Workspace, New: d.Workspace.IsNew(), Alias: d.Name}
 		if alias, found := in.Aliases[d.Name]; found {
-			w.Alias = alias
+			w.Alias, w.AliasGiven = alias, true
 		}
 		if w.New {
 			if w.Alias == "" || utf8.RuneCountInString(w.Alias) > 100 {
@@ -259,6 +282,13 @@ func (c *Central) workspaces(in Input) error {
 		}
 	}
 	return nil
+}
+
+// ClientToken returns the token with which AMP makes the workspace of a destination. AMP
+// makes one workspace for a token, so a call whose answer was lost can be repeated.
+func ClientToken(owner, region, destination string) string {
+	sum := sha256.Sum256([]byte(owner + "\n" + region + "\n" + destination))
+	return hex.EncodeToString(sum[:])
 }
 
 // Resolve returns the policy with the ARNs of created workspaces instead of their

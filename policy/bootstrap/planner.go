@@ -2,6 +2,7 @@ package bootstrap
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -27,28 +28,40 @@ type FoundWorkspace struct {
 	Tags                    map[string]string
 }
 
-// existing returns the workspaces that exist already or were made before, by the ARN
-// that the policy has for them.
-func (c Central) existing(found []FoundWorkspace) map[string]FoundWorkspace {
-	existing := map[string]FoundWorkspace{}
-	for _, w := range c.Workspaces {
-		for _, f := range found {
-			owned := plan.Owned(f.Tags, c.Owner) && f.Tags[plan.TagDestination] == w.Destination
-			if (!w.New && f.ARN == w.ARN) || (w.New && f.ARN.Region == w.ARN.Region && f.Alias == w.Alias && owned) {
-				existing[w.ARN.String()] = f
-			}
+// made returns the workspaces that an earlier run made for w: those with the owner's
+// and the destination's tag. The alias does not count, because a run may have another.
+func (c Central) made(w Workspace, found []FoundWorkspace) []FoundWorkspace {
+	var list []FoundWorkspace
+	for _, f := range found {
+		if f.ARN.Region == w.ARN.Region && plan.Owned(f.Tags, c.Owner) && f.Tags[plan.TagDestination] == w.Destination {
+			list = append(list, f)
 		}
 	}
-	return existing
+	return list
 }
 
-// Made returns the workspaces that exist for the policy's placeholders, by placeholder.
-func (c Central) Made(found []FoundWorkspace) map[string]policy.Workspace {
-	made := map[string]policy.Workspace{}
-	for placeholder, f := range c.existing(found) {
-		made[placeholder] = f.ARN
+// Made returns the workspaces that earlier runs made for the policy's placeholders, by
+// placeholder. A destination that has two is left out: [Compute] refuses it.
+func (c Central) Made(found []FoundWorkspace) map[string]FoundWorkspace {
+	made := map[string]FoundWorkspace{}
+	for _, w := range c.Workspaces {
+		if list := c.made(w, found); w.New && len(list) == 1 && list[0].Status != creationFailed {
+			made[w.ARN.String()] = list[0]
+		}
 	}
 	return made
+}
+
+// creationFailed is the status of a workspace that AMP could not make.
+const creationFailed = "CREATION_FAILED"
+
+// MadeBefore returns the note about a workspace that an earlier run made for w.
+func (c Central) MadeBefore(w Workspace, f FoundWorkspace) plan.Finding {
+	message := fmt.Sprintf("was made before for destination %s: write it into the policy instead of %s", w.Destination, w.ARN)
+	if w.AliasGiven && w.Alias != f.Alias {
+		message += fmt.Sprintf("; its alias is %q and stays so", f.Alias)
+	}
+	return plan.Finding{Account: c.Account, About: f.ARN.String(), Message: message}
 }
 
 // Compute returns the changes from what was found in the account to what it needs.
@@ -97,18 +110,35 @@ func (p *planner) addChange(call plan.Call, resource policy.ARN, reason string, 
 }
 
 func (p *planner) workspaces(found []FoundWorkspace) {
-	existing := p.central.existing(found)
 	for _, w := range p.central.Workspaces {
 		resource := w.ARN.String()
-		f, exists := existing[resource]
+		existing := p.central.made(w, found)
+		if !w.New {
+			existing = slices.DeleteFunc(slices.Clone(found), func(f FoundWorkspace) bool { return f.ARN != w.ARN })
+		}
 		namesake := slices.IndexFunc(found, func(f FoundWorkspace) bool { return f.ARN.Region == w.ARN.Region && f.Alias == w.Alias })
 		switch {
-		case exists && w.New:
-			p.addNote(
-				f.ARN.String(),
-				fmt.Sprintf("was made before for destination %s: write it into the policy instead of %s", w.Destination, resource),
+		case len(existing) > 1:
+			p.addRefusal(
+				resource,
+				fmt.Sprintf(
+					"destination %s has several workspaces that were made for it: %s; write the ARN of the one to keep into the policy, and "+
+						"delete the others, with their metrics, where nothing needs them",
+					w.Destination,
+					arns(existing),
+				),
 			)
-		case exists:
+		case len(existing) == 1 && existing[0].Status == creationFailed:
+			p.addRefusal(resource, fmt.Sprintf(
+				"destination %s: the creation of its workspace %s failed: delete that one, and run bootstrap again", w.Destination, existing[0].ARN))
+		case len(existing) == 1:
+			f := existing[0]
+			if w.New {
+				p.plan.Notes = append(p.plan.Notes, p.central.MadeBefore(w, f))
+			}
+			if plan.Owned(f.Tags, p.central.Owner) {
+				p.tags(plan.TagWorkspace, f.ARN.ARN, f.Tags)
+			}
 		case !w.New:
 			p.addRefusal(
 				resource,
@@ -138,6 +168,43 @@ func (p *planner) workspaces(found []FoundWorkspace) {
 			})
 		}
 	}
+}
+
+// arns returns the ARNs of workspaces, sorted, as text.
+func arns(found []FoundWorkspace) string {
+	var list []string
+	for _, f := range found {
+		list = append(list, f.ARN.String())
+	}
+	slices.Sort(list)
+	return strings.Join(list, ", ")
+}
+
+// tags applies the tags that were asked for to a thing that is the cluster's own. Tags
+// that nothing asks for any more stay: they may be other people's.
+func (p *planner) tags(call plan.Call, resource policy.ARN, found map[string]string) {
+	differences := plan.TagDifferences(found, p.central.extra)
+	if len(differences) == 0 {
+		return
+	}
+	total := map[string]bool{}
+	for k := range found {
+		total[strings.ToLower(k)] = true
+	}
+	for k := range p.central.extra {
+		total[strings.ToLower(k)] = true
+	}
+	if len(total) > maxTags {
+		p.addRefusal(
+			resource.String(),
+			fmt.Sprintf("has %d tags, and with those that are asked for it would have %d; AWS takes %d: ask for fewer, or remove some of it",
+				len(found), len(total), maxTags),
+		)
+		return
+	}
+	p.addChange(call, resource, "the tags that were asked for have changed", func(change *plan.Change) {
+		change.Tags, change.Differences = maps.Clone(p.central.extra), differences
+	})
 }
 
 func (p *planner) provider(found *plan.Provider) {
@@ -190,7 +257,9 @@ func (p *planner) provider(found *plan.Provider) {
 	}
 	if owner == "" {
 		p.addNote(c.Provider.String(), "was not made by ampbridge: used as it is")
+		return
 	}
+	p.tags(plan.TagProvider, c.Provider, found.Tags)
 }
 
 func (p *planner) boundary(found *plan.ManagedPolicy) {
@@ -208,6 +277,9 @@ func (p *planner) boundary(found *plan.ManagedPolicy) {
 	if found == nil {
 		change(plan.CreatePolicy, "the account has no such policy to bound sync's roles", "")
 		return
+	}
+	if plan.Owned(found.Tags, c.Owner) {
+		p.tags(plan.TagPolicy, c.Boundary, found.Tags)
 	}
 	current, err := policy.ParseDocument(found.Document)
 	switch {
@@ -289,6 +361,7 @@ func (p *planner) role(found *plan.Role) {
 		)
 		return
 	}
+	p.tags(plan.TagRole, want.ARN, found.Tags)
 	if current, err := policy.ParseDocument(found.Trust); err != nil || !policy.Equal(current, want.Trust) {
 		trust(plan.UpdateTrust, "the trust document differs", found.Trust)
 	}
@@ -321,11 +394,4 @@ func statementDifferences(field, was string, becomes policy.Document) []plan.Dif
 	return list
 }
 
-func tagDifferences(tags map[string]string) []plan.Difference {
-	var list []plan.Difference
-	for k, v := range tags {
-		list = append(list, plan.Difference{Field: "tag " + k, Becomes: v})
-	}
-	slices.SortFunc(list, func(a, b plan.Difference) int { return strings.Compare(a.Field, b.Field) })
-	return list
-}
+func tagDifferences(tags map[string]string) []plan.Difference { return plan.TagDifferences(nil, tags) }

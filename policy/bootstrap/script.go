@@ -10,44 +10,82 @@ import (
 	"github.com/ampbridge/ampbridge/policy/plan"
 )
 
-// Script is the central part as commands of the AWS CLI, for bash, as if
-// nothing were there. It stops at the first thing that exists, and changes
-// nothing that does. With existingProvider the cluster's OIDC provider is kept
-// elsewhere.
+// Script is the central part as commands of the AWS CLI, for bash. It first looks at
+// what is there: what is this cluster's is kept and brought up to date, what others
+// made is refused before anything is made. So it can be run again. With
+// existingProvider the cluster's OIDC provider is kept elsewhere.
 func Script(c Central, existingProvider bool) string {
 	s := &script{variables: map[string]string{}}
 	s.line("#!/usr/bin/env bash")
 	s.comment("Written by ampbridge bootstrap -o aws-cli for cluster %s, account %s.", c.Cluster, c.Account)
-	s.comment("It stops at the first thing that exists already; ampbridge bootstrap --apply goes on from there.")
+	s.line("# It can be run again: it makes what is missing, and changes nothing that others made.")
 	s.line("set -euo pipefail")
 	s.line(`if [ "$(aws sts get-caller-identity --query Account --output text)" != ` + shell(c.Account) + ` ]; then`)
 	s.line("  echo " + shell("these commands are for account "+c.Account+": use credentials of that account") + " >&2")
 	s.line("  exit 1")
 	s.line("fi")
+	s.line("owner=" + shell(c.Owner))
+	s.line(scriptFunctions)
+	manages, bounds := !c.Provider.IsZero(), !c.Provider.IsZero() && !c.Boundary.IsZero()
+	s.comment("Look first: nothing is made where something is refused.")
 	for _, w := range c.Workspaces {
 		if w.New {
-			s.workspace(w)
+			s.findWorkspace(c.Owner, w)
 		}
 	}
-	if c.Provider.IsZero() {
+	if manages && !existingProvider {
+		s.find("provider", "aws iam get-open-id-connect-provider --open-id-connect-provider-arn "+shell(c.Provider.String()),
+			"Tags", c.Provider)
+	}
+	if bounds {
+		s.find("boundary", "aws iam get-policy --policy-arn "+shell(c.Boundary.String()), "Policy.Tags", c.Boundary)
+	}
+	if manages {
+		s.find("role", "aws iam get-role --role-name "+shell(c.Sync.ARN.RoleName()), "Role.Tags", c.Sync.ARN)
+	}
+	for _, w := range c.Workspaces {
+		if w.New {
+			s.workspace(c, w)
+		}
+	}
+	if !manages {
 		return s.out.String()
 	}
 	if !existingProvider {
 		s.provider(c)
 	}
-	if !c.Boundary.IsZero() {
-		s.comment("The most that roles made by sync can ever do, whatever their own documents come to say.")
-		s.command("aws iam create-policy", "--policy-name", shell(c.Boundary.RoleName()), "--path", shell(pathOf(c.Boundary)),
-			"--policy-document", s.document(c.Bound), "--tags", s.tags(c.Tags))
+	if bounds {
+		s.boundary(c)
 	}
-	s.comment("The role of sync: only its own service account, or its role in another account, may assume it.")
-	s.command("aws iam create-role", "--role-name", shell(c.Sync.ARN.RoleName()), "--path", shell(pathOf(c.Sync.ARN)),
-		"--description", shell(c.Sync.Description), "--assume-role-policy-document", s.document(c.Sync.Trust), "--tags", s.tags(c.Tags))
-	s.command("aws iam put-role-policy", "--role-name", shell(c.Sync.ARN.RoleName()), "--policy-name", shell(plan.PolicyName),
-		"--policy-document", s.document(c.Sync.Permissions))
+	s.role(c)
 	s.line("echo " + shell("sync's role: "+c.Sync.ARN.String()))
 	return s.out.String()
 }
+
+// scriptFunctions are those of the script. The CLI writes None for a value that is not there.
+const scriptFunctions = `
+refuse() {
+  echo "$1: nothing was changed; ampbridge bootstrap shows the ways out" >&2
+  exit 1
+}
+# own NAME OWNER: whether a thing is this cluster's; it refuses one that is not.
+own() {
+  case "$2" in
+    "$owner") return 0 ;;
+    '') return 1 ;;
+  esac
+  refuse "$1 exists and was not made for this cluster (tag ampbridge.io/owner)"
+}
+# read_owner QUERY COMMAND...: the owner's tag; none where a thing has no such tag, nothing where there is no such thing.
+read_owner() {
+  local query="$1[?Key=='ampbridge.io/owner'].Value | [0]" answer
+  shift
+  if "$@" --query "$query" --output text 2>/dev/null; then return; fi
+  if answer="$("$@" --query "$query" --output text 2>&1)" || [[ "$answer" != *NoSuchEntity* ]]; then
+    echo "$answer" >&2
+    return 1
+  fi
+}`
 
 type script struct {
 	out strings.Builder
@@ -72,22 +110,103 @@ func (s *script) command(name string, options ...string) {
 	s.out.WriteString("\n")
 }
 
-func (s *script) workspace(w Workspace) {
-	// A destination's name is a DNS label, and no variable begins with a digit here.
-	variable := "workspace_" + strings.ReplaceAll(w.Destination, "-", "_")
-	s.variables[w.ARN.String()] = variable
-	region := shell(w.ARN.Region)
+// variable is the shell's name for a destination's workspace. A destination's name is a
+// DNS label, and no variable begins with a digit here.
+func variable(w Workspace) string { return "workspace_" + strings.ReplaceAll(w.Destination, "-", "_") }
+
+// find reads whether a thing is there, and this cluster's, into a variable of that name.
+func (s *script) find(name, command, tags string, resource policy.ARN) {
+	s.line(fmt.Sprintf(`%s="$(read_owner %s %s)"`, name, tags, command))
+	s.line(fmt.Sprintf(`if own %s "$%s"; then %s=exists; else %s=; fi`, shell(resource.String()), name, name, name))
+}
+
+func (s *script) findWorkspace(owner string, w Workspace) {
+	name := variable(w)
+	s.variables[w.ARN.String()] = name
+	query := fmt.Sprintf(
+		"workspaces[?tags.\"%s\"=='%s' && tags.\"%s\"=='%s' && status.statusCode!='DELETING'].arn",
+		plan.TagOwner, owner, plan.TagDestination, w.Destination)
+	s.line(fmt.Sprintf(`found="$(aws amp list-workspaces --region %s --output text --query %s)"`, shell(w.ARN.Region), shell(query)))
+	s.line("list=($found)") // ARNs hold nothing that a shell expands
+	s.line(fmt.Sprintf(`if [ "${#list[@]}" -gt 1 ]; then refuse "destination %s has several workspaces: ${list[*]}"; fi`, w.Destination))
+	s.line(name + `="${list[0]-}"`)
+}
+
+func (s *script) workspace(c Central, w Workspace) {
+	name, region := variable(w), shell(w.ARN.Region)
 	s.comment("The workspace of destination %s: write its ARN into the policy.", w.Destination)
+	s.line(`if [ -z "$` + name + `" ]; then`)
 	// Text of people's own goes in as JSON: of other arguments the CLI reads some,
-	// such as file://…, as the names of files.
-	s.out.WriteString(variable + `="$(`)
+	// such as file://…, as the names of files. The token makes a repeated call the same.
+	s.out.WriteString(name + `="$(`)
 	s.command("aws amp create-workspace", "--region", region,
-		"--cli-input-json", shell(encode(map[string]any{"alias": w.Alias, "tags": w.Tags})), "--query", "arn --output text)\"")
-	s.line(`aws amp wait workspace-active --region ` + region + ` --workspace-id "${` + variable + `##*/}"`)
+		"--cli-input-json", shell(encode(map[string]any{
+			"alias": w.Alias, "tags": w.Tags, "clientToken": ClientToken(c.Owner, w.ARN.Region, w.Destination),
+		})), "--query", "arn --output text)\"")
+	if len(c.extra) > 0 {
+		s.line("else")
+		s.command("aws amp tag-resource", "--region", region, "--resource-arn", `"$`+name+`"`, "--tags", shell(encode(c.extra)))
+	}
+	s.line("fi")
+	s.line(`aws amp wait workspace-active --region ` + region + ` --workspace-id "${` + name + `##*/}"`)
 	s.line(
-		`aws amp describe-workspace --region ` + region + ` --workspace-id "${` + variable + `##*/}" --query ` +
+		`aws amp describe-workspace --region ` + region + ` --workspace-id "${` + name + `##*/}" --query ` +
 			`'workspace.[arn,workspaceId,prometheusEndpoint]' --output text`,
 	)
+}
+
+// boundary makes the policy, or gives it a new version where what it allows differs.
+// The answer of IAM has another order than what was written.
+func (s *script) boundary(c Central) {
+	arn := shell(c.Boundary.String())
+	s.comment("The most that roles made by sync can ever do, whatever their own documents come to say.")
+	s.line("document=" + s.document(c.Bound))
+	s.line(`if [ -z "$boundary" ]; then`)
+	s.command("aws iam create-policy", "--policy-name", shell(c.Boundary.RoleName()), "--path", shell(pathOf(c.Boundary)),
+		"--policy-document", `"$document"`, "--tags", s.tags(c.Tags))
+	s.line("else")
+	s.retag(c, "aws iam tag-policy --policy-arn "+arn)
+	var words policy.Values
+	for _, statement := range c.Bound.Statement {
+		words = append(words, statement.Effect)
+		words = append(words, slices.Concat(statement.Action, statement.Resource)...)
+	}
+	s.line(`version="$(aws iam get-policy --policy-arn ` + arn + ` --query Policy.DefaultVersionId --output text)"`)
+	s.line(`current="$(aws iam get-policy-version --policy-arn ` + arn + ` --version-id "$version" --output text --query ` +
+		`'to_array(PolicyVersion.Document.Statement)[].[Effect,Action,Resource][][]' | tr '\t' '\n' | LC_ALL=C sort)"`)
+	s.line(`wanted="$(printf '%s\n' ` + s.list(words) + ` | LC_ALL=C sort)"`)
+	s.line(`if [ "$current" != "$wanted" ]; then`)
+	s.line(`old="$(aws iam list-policy-versions --policy-arn ` + arn + ` --output text --query ` +
+		`'sort_by(Versions,&CreateDate)[?!IsDefaultVersion].VersionId | [3]')"`)
+	s.line(`if [ "$old" != None ]; then`)
+	s.line(`old="$(aws iam list-policy-versions --policy-arn ` + arn + ` --output text --query ` +
+		`'sort_by(Versions,&CreateDate)[?!IsDefaultVersion].VersionId | [0]')"`)
+	s.line(`aws iam delete-policy-version --policy-arn ` + arn + ` --version-id "$old"`)
+	s.line("fi")
+	s.line(`aws iam create-policy-version --set-as-default --policy-arn ` + arn + ` --policy-document "$document"`)
+	s.line("fi")
+	s.line("fi")
+}
+
+func (s *script) role(c Central) {
+	name := shell(c.Sync.ARN.RoleName())
+	s.comment("The role of sync: only its own service account, or its role in another account, may assume it.")
+	s.line(`if [ -z "$role" ]; then`)
+	s.command("aws iam create-role", "--role-name", name, "--path", shell(pathOf(c.Sync.ARN)),
+		"--description", shell(c.Sync.Description), "--assume-role-policy-document", s.document(c.Sync.Trust), "--tags", s.tags(c.Tags))
+	s.line("else")
+	s.command("aws iam update-assume-role-policy", "--role-name", name, "--policy-document", s.document(c.Sync.Trust))
+	s.retag(c, "aws iam tag-role --role-name "+name)
+	s.line("fi")
+	s.command("aws iam put-role-policy", "--role-name", name, "--policy-name", shell(plan.PolicyName),
+		"--policy-document", s.document(c.Sync.Permissions))
+}
+
+// retag applies the tags that were asked for.
+func (s *script) retag(c Central, command string) {
+	if len(c.extra) > 0 {
+		s.line(command + " --tags " + s.tags(c.extra))
+	}
 }
 
 // document is d as one argument, with the variables in it.
@@ -117,6 +236,17 @@ func (s *script) words(list []string) string {
 	return strings.Join(quoted, " ")
 }
 
+// list is like words, with the variables in it.
+func (s *script) list(values policy.Values) string {
+	quoted := make([]string, len(values))
+	for i, v := range values {
+		if quoted[i] = shell(v); s.variables[v] != "" {
+			quoted[i] = `"$` + s.variables[v] + `"`
+		}
+	}
+	return strings.Join(quoted, " ")
+}
+
 func encode(v any) string {
 	text, err := json.Marshal(v)
 	if err != nil {
@@ -135,18 +265,25 @@ func pathOf(arn policy.ARN) string {
 }
 
 func (s *script) provider(c Central) {
-	const command = "aws iam create-open-id-connect-provider"
+	const command = "  aws iam create-open-id-connect-provider"
+	arn := shell(c.Provider.String())
 	options := []string{"--url", shell(string(c.Issuer)), "--client-id-list", s.words(c.Audiences)}
 	tags := s.tags(c.Tags)
-	if len(c.Thumbprints) > 0 {
-		s.comment("The cluster's issuer: AWS takes its tokens, for these audiences, and goes by the thumbprints of its CA.")
-		s.command(command, append(options, "--thumbprint-list", strings.Join(c.Thumbprints, " "), "--tags", tags)...)
-		return
-	}
 	s.comment("The cluster's issuer: AWS takes its tokens, for these audiences. AWS needs no thumbprint; a CLI older than 2.17 does (it")
 	s.line("# ends with 252), and gets one that stands for no certificate: AWS does not look at it where the issuer's CA is a public one.")
 	s.line("create_provider() {")
 	s.command(command, append(options, "--tags", tags+` "$@"`)...)
 	s.line("}")
-	s.line("create_provider || { [ $? = 252 ] && create_provider --thumbprint-list " + strings.Repeat("0", 40) + "; }")
+	s.line(`if [ -z "$provider" ]; then`)
+	if len(c.Thumbprints) > 0 {
+		s.line("create_provider --thumbprint-list " + strings.Join(c.Thumbprints, " "))
+	} else {
+		s.line("create_provider || { [ $? = 252 ] && create_provider --thumbprint-list " + strings.Repeat("0", 40) + "; }")
+	}
+	s.line("else")
+	for _, audience := range c.Audiences {
+		s.command("aws iam add-client-id-to-open-id-connect-provider", "--open-id-connect-provider-arn", arn, "--client-id", shell(audience))
+	}
+	s.retag(c, "aws iam tag-open-id-connect-provider --open-id-connect-provider-arn "+arn)
+	s.line("fi")
 }

@@ -175,7 +175,7 @@ func (p *planner) provider(arn policy.ARN, in Account) (changes []Change, ok boo
 		c := base
 		c.Call, c.Reason, c.Audience, c.Thumbprints, c.Tags = CreateProvider, "the account does not know the cluster's issuer", audience,
 			thumbprints, tags
-		c.Differences = append([]Difference{{Field: "audience", Becomes: audience}}, tagDifferences(nil, tags)...)
+		c.Differences = append([]Difference{{Field: "audience", Becomes: audience}}, TagDifferences(nil, tags)...)
 		if len(thumbprints) > 0 {
 			c.Differences = append(c.Differences, Difference{Field: "thumbprints", Becomes: strings.Join(thumbprints, ", ")})
 		}
@@ -233,7 +233,7 @@ func (p *planner) provider(arn policy.ARN, in Account) (changes []Change, ok boo
 		c.Differences = []Difference{{"thumbprints", strings.Join(found.Thumbprints, ", "), strings.Join(thumbprints, ", ")}}
 		changes = append(changes, c)
 	}
-	if d := tagDifferences(found.Tags, tags); len(d) > 0 {
+	if d := TagDifferences(found.Tags, tags); len(d) > 0 {
 		c := base
 		c.Call, c.Reason, c.Differences, c.Tags = TagProvider, "the tags are not as sync writes them", d, tags
 		changes = append(changes, c)
@@ -334,11 +334,17 @@ func (p *planner) tags(more ...string) map[string]string {
 	return tags
 }
 
-// tagDifferences ignores tags that are not ours: accounts have tags of their own.
-func tagDifferences(is, want map[string]string) []Difference {
+// TagDifferences returns what the wanted tags add or change. It ignores tags that are
+// not wanted: accounts have tags of their own. IAM has one tag for a key in whatever
+// case, so a tag whose key differs in case alone is the same tag.
+func TagDifferences(is, want map[string]string) []Difference {
+	folded := map[string]string{}
+	for key, value := range is {
+		folded[strings.ToLower(key)] = value
+	}
 	var list []Difference
 	for _, key := range slices.Sorted(maps.Keys(want)) {
-		if was, found := is[key]; !found || was != want[key] {
+		if was, found := folded[strings.ToLower(key)]; !found || was != want[key] {
 			list = append(list, Difference{"tag " + key, was, want[key]})
 		}
 	}

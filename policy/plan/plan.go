@@ -201,8 +201,10 @@ const (
 
 	// These are in the plans of package bootstrap alone.
 	CreateWorkspace Call = "CreateWorkspace"
+	TagWorkspace    Call = "TagResource"
 	CreatePolicy    Call = "CreatePolicy"
 	UpdatePolicy    Call = "CreatePolicyVersion"
+	TagPolicy       Call = "TagPolicy"
 
 	DeletePermissions Call = "DeleteRolePolicy"
 	DeleteRole        Call = "DeleteRole"

@@ -62,7 +62,7 @@ func (d roleDiff) create() []Change {
 	differences := append(subjectDifferences(nil, d.subjects),
 		Difference{Field: "permissions boundary", Becomes: d.boundary.String()},
 		Difference{Field: "maximum session", Becomes: d.session.String()})
-	c := d.change(CreateRole, d.lacking, append(differences, tagDifferences(nil, d.tags)...)...)
+	c := d.change(CreateRole, d.lacking, append(differences, TagDifferences(nil, d.tags)...)...)
 	trust := d.planner.trust(d.provider, d.subjects)
 	c.Trust, c.Boundary, c.MaxSessionSeconds, c.Description, c.Tags = &trust, d.boundary, seconds(d.session), d.description, d.tags
 	return []Change{c}
@@ -129,7 +129,7 @@ func (d roleDiff) describe() (changes []Change) {
 		c.MaxSessionSeconds, c.Description = seconds(d.session), d.found.Description
 		changes = append(changes, c)
 	}
-	if differences := tagDifferences(d.found.Tags, d.tags); len(differences) > 0 {
+	if differences := TagDifferences(d.found.Tags, d.tags); len(differences) > 0 {
 		c := d.change(TagRole, "the tags are not as sync writes them", differences...)
 		c.Tags = d.tags
 		changes = append(changes, c)

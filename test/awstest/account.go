@@ -38,6 +38,7 @@ type Quotas struct {
 	Providers      int // OIDC providers per account
 	ClientIDs      int // per OIDC provider
 	Tags           int // per role or provider
+	Workspaces     int // of AMP, per region
 }
 
 // Credentials are access keys, with a session token where they are temporary.
@@ -112,7 +113,7 @@ func newAccount(c *Cloud, partition, id string) *Account {
 		ID: id, Partition: partition, cloud: c,
 		quotas: Quotas{
 			TrustPolicy: 2048, InlinePolicies: 10240, ManagedPolicy: 6144,
-			Roles: 1000, Providers: 100, ClientIDs: 100, Tags: 50,
+			Roles: 1000, Providers: 100, ClientIDs: 100, Tags: 50, Workspaces: 25,
 		},
 		users:     map[string]*user{},
 		roles:     entities[role]{},

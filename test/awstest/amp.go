@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -21,7 +21,29 @@ type Workspace struct {
 	Account string // the account's ID
 
 	created time.Time
-	tags    map[string]string
+	// active is when it stops being CREATING. gone is when it stops being DELETING; zero: it is not deleted.
+	active, gone time.Time
+	tags         map[string]string
+}
+
+// SetWorkspaceDelay makes workspaces that are made or deleted from now on CREATING or DELETING for so long.
+func (c *Cloud) SetWorkspaceDelay(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.workspaceDelay = d
+}
+
+// status is the workspace's status in AMP; empty: it does not exist any more.
+func (w *Workspace) status(now time.Time) string {
+	switch {
+	case !w.gone.IsZero() && !now.Before(w.gone):
+		return ""
+	case !w.gone.IsZero():
+		return "DELETING"
+	case now.Before(w.active):
+		return "CREATING"
+	}
+	return "ACTIVE"
 }
 
 // RemoteWriteURL is where Prometheus writes to when the double's endpoint is base (URL or TLSURL).
@@ -69,9 +91,18 @@ type ampCall struct {
 	stored    []bool // which of the kept metrics' samples were stored; empty: all of them, or none
 }
 
+// tagsPath begins the paths of the calls on tags; the resource's ARN follows.
+const tagsPath = "/tags/"
+
 // ampAction is the API's name for a request: for the data plane that of the permission it needs.
 func ampAction(method, workspace, path string) string {
 	switch {
+	case strings.HasPrefix(workspace, "arn:"):
+		return map[string]string{
+			http.MethodGet: "ListTagsForResource", http.MethodPost: "TagResource", http.MethodDelete: "UntagResource",
+		}[method]
+	case path == "" && workspace != "" && method == http.MethodDelete:
+		return "DeleteWorkspace"
 	case workspace == "" && method == http.MethodPost:
 		return "CreateWorkspace"
 	case workspace == "" && method == http.MethodGet:
@@ -100,10 +131,14 @@ func (c *Cloud) serveAMP(w http.ResponseWriter, r *http.Request, body []byte) {
 	if below {
 		path = "/" + path
 	}
+	if arn, found := strings.CutPrefix(r.URL.Path, tagsPath); found {
+		id, path = arn, ""
+	}
 	call := &ampCall{cloud: c, r: r, body: body, workspace: id, path: path}
 	call.record = &Call{Service: "aps", Action: ampAction(r.Method, id, path), Account: c.accountOf(r, "")}
+	call.workspace = id[strings.LastIndexByte(id, '/')+1:] // of the ARN, where the call is about tags
 	c.mu.Lock()
-	if known := c.workspaces[id]; known != nil {
+	if known := c.workspaces[call.workspace]; known != nil {
 		call.record.Account = known.Account
 	}
 	c.mu.Unlock()
@@ -243,6 +278,9 @@ func (a *ampCall) authorize(caller *credential, region string) (*Workspace, erro
 	}
 	resource := caller.account.arn("aps", region, "workspace/"+name)
 	w := c.workspaces[a.workspace]
+	if w != nil && w.status(c.now()) == "" {
+		w = nil
+	}
 	if w != nil {
 		if w.Region != region {
 			return nil, apiErr(http.StatusForbidden, "InvalidSignatureException", "Credential should be scoped to a valid region.")
@@ -257,7 +295,19 @@ func (a *ampCall) authorize(caller *credential, region string) (*Workspace, erro
 		}
 	}
 	action := "aps:" + a.record.Action
+	tags := a.requestTags()
+	for key, value := range tags {
+		context.set("aws:RequestTag/"+key, value)
+	}
+	if len(tags) > 0 {
+		context.set("aws:TagKeys", slices.Sorted(maps.Keys(tags))...)
+	}
 	ok, reason := c.permissionsOf(caller).decide(access{action, resource, context})
+	if ok && a.record.Action == "CreateWorkspace" && len(tags) > 0 {
+		// Who makes something with tags needs the permission to tag it.
+		action = "aps:TagResource"
+		ok, reason = c.permissionsOf(caller).decide(access{action, resource, context})
+	}
 	if ok && w != nil && w.Account != caller.account.ID {
 		ok, reason = false, "because no resource-based policy allows the "+action+" action"
 	}
@@ -295,7 +345,7 @@ func (a *ampCall) json(w *Workspace) workspaceJSON {
 		tags = map[string]string{}
 	}
 	return workspaceJSON{
-		ID: w.ID, ARN: w.ARN, Alias: w.Alias, Status: workspaceStatus{"ACTIVE"}, CreatedAt: float64(w.created.UnixMilli()) / 1000,
+		ID: w.ID, ARN: w.ARN, Alias: w.Alias, Status: workspaceStatus{w.status(a.cloud.now())}, CreatedAt: float64(w.created.UnixMilli()) / 1000,
 		Endpoint: fmt.Sprintf("%s://%s/workspaces/%s/", scheme, a.r.Host, w.ID), Tags: tags,
 	}
 }
@@ -305,7 +355,23 @@ func (a *ampCall) control(account *Account, region string, w *Workspace) (answer
 	c := a.cloud
 	switch a.record.Action {
 	case "DescribeWorkspace":
+		c.mu.Lock()
+		defer c.mu.Unlock()
 		return jsonAnswer(http.StatusOK, map[string]any{"workspace": a.json(w)})
+	case "DeleteWorkspace":
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if status := w.status(c.now()); status != "ACTIVE" {
+			return answer{}, apiErrf(http.StatusConflict, "ConflictException", "Workspace %s is %s", w.ID, status)
+		}
+		w.gone = c.now().Add(c.workspaceDelay)
+		return answer{status: http.StatusAccepted}, nil
+	case "ListTagsForResource":
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return jsonAnswer(http.StatusOK, map[string]any{"tags": a.json(w).Tags})
+	case "TagResource", "UntagResource":
+		return a.changeTags(account, w)
 	case "CreateWorkspace":
 		var request struct {
 			Alias string            `json:"alias"`
@@ -321,27 +387,97 @@ func (a *ampCall) control(account *Account, region string, w *Workspace) (answer
 		token := region + " " + request.Token
 		w := account.made[token]
 		if w == nil || request.Token == "" {
+			if len(request.Tags) > account.quotas.Tags {
+				return answer{}, apiErrf(http.StatusBadRequest, "ValidationException", "More than %d tags", account.quotas.Tags)
+			}
+			if account.workspacesIn(region) >= account.quotas.Workspaces {
+				return answer{}, apiErr(http.StatusPaymentRequired, "ServiceQuotaExceededException", "Workspaces per Region per account exceeded")
+			}
 			w = account.addWorkspace(region, request.Alias, request.Tags)
+			w.active = w.created.Add(c.workspaceDelay)
 			account.made[token] = w
 		}
 		made := a.json(w)
+		made.Status.Code = "CREATING"
 		made.CreatedAt, made.Endpoint, made.Alias = 0, "", ""
 		return jsonAnswer(http.StatusAccepted, made)
 	default:
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		found := []workspaceJSON{}
-		for _, id := range slices.Sorted(maps.Keys(c.workspaces)) {
-			w := c.workspaces[id]
-			if w.Account == account.ID && w.Region == region && strings.HasPrefix(w.Alias, a.query().Get("alias")) {
-				found = append(found, a.json(w))
-			}
-		}
-		return jsonAnswer(http.StatusOK, map[string]any{"workspaces": found})
+		return a.list(account, region)
 	}
 }
 
-func (a *ampCall) query() url.Values { return a.r.URL.Query() }
+// maxWorkspaces is how many AMP lists at once, unless it is asked for fewer.
+const maxWorkspaces = 100
+
+// list answers one page, by ID; the token is the last ID of the page before.
+func (a *ampCall) list(account *Account, region string) (answer, error) {
+	size, query := maxWorkspaces, a.r.URL.Query()
+	if text := query.Get("maxResults"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 || n > 1000 {
+			return answer{}, apiErr(http.StatusBadRequest, "ValidationException", "maxResults is 1 to 1000")
+		}
+		size = min(n, maxWorkspaces)
+	}
+	result := map[string]any{}
+	found := []workspaceJSON{}
+	for _, id := range slices.Sorted(maps.Keys(a.cloud.workspaces)) {
+		w := a.cloud.workspaces[id]
+		if w.Account != account.ID || w.Region != region || !strings.HasPrefix(w.Alias, query.Get("alias")) ||
+			id <= query.Get("nextToken") || w.status(a.cloud.now()) == "" {
+			continue
+		}
+		if len(found) == size {
+			result["nextToken"] = found[size-1].ID
+			break
+		}
+		found = append(found, a.json(w))
+	}
+	result["workspaces"] = found
+	return jsonAnswer(http.StatusOK, result)
+}
+
+// workspacesIn counts those that take up the quota of a region.
+func (a *Account) workspacesIn(region string) int {
+	n := 0
+	for _, w := range a.cloud.workspaces {
+		if w.Account == a.ID && w.Region == region && w.status(a.cloud.now()) != "" {
+			n++
+		}
+	}
+	return n
+}
+
+// requestTags are the tags that a call sets.
+func (a *ampCall) requestTags() map[string]string {
+	var request struct {
+		Tags map[string]string `json:"tags"`
+	}
+	if a.record.Action != "CreateWorkspace" && a.record.Action != "TagResource" || json.Unmarshal(a.body, &request) != nil {
+		return nil
+	}
+	return request.Tags
+}
+
+func (a *ampCall) changeTags(account *Account, w *Workspace) (answer, error) {
+	a.cloud.mu.Lock()
+	defer a.cloud.mu.Unlock()
+	next := maps.Clone(w.tags)
+	if next == nil {
+		next = map[string]string{}
+	}
+	maps.Copy(next, a.requestTags())
+	for _, key := range a.r.URL.Query()["tagKeys"] {
+		delete(next, key)
+	}
+	if len(next) > account.quotas.Tags {
+		return answer{}, apiErrf(http.StatusBadRequest, "ValidationException", "More than %d tags", account.quotas.Tags)
+	}
+	w.tags = next
+	return jsonAnswer(http.StatusOK, map[string]any{})
+}
 
 // data hands a request of the data plane, unchanged, to the workspace's Prometheus.
 func (a *ampCall) data(w *Workspace) (answer, error) {

@@ -91,16 +91,18 @@ type Cloud struct {
 	kept       keeper
 	prometheus backends
 
-	mu            sync.Mutex
-	offset        time.Duration
-	propagation   time.Duration
-	readDelay     time.Duration
-	shortSessions bool
-	sessionLife   time.Duration
-	accounts      map[string]*Account
-	credentials   map[string]*credential
-	workspaces    map[string]*Workspace
-	buckets       map[string]*Bucket
+	mu          sync.Mutex
+	offset      time.Duration
+	propagation time.Duration
+	// workspaceDelay is how long a workspace is CREATING or DELETING.
+	workspaceDelay time.Duration
+	readDelay      time.Duration
+	shortSessions  bool
+	sessionLife    time.Duration
+	accounts       map[string]*Account
+	credentials    map[string]*credential
+	workspaces     map[string]*Workspace
+	buckets        map[string]*Bucket
 }
 
 // New starts a Cloud. It stops when ctx ends or Close is called.

@@ -278,6 +278,43 @@ func deletePolicyVersion(q *queryCall) (any, error) {
 	return nil, nil
 }
 
+func tagPolicy(q *queryCall) (any, error) {
+	added := q.form.tags()
+	if err := checkTags(added); err != nil {
+		return nil, err
+	}
+	arn := q.form.Get("PolicyArn")
+	p := q.account().policies[arn].latest()
+	context := conditionContext{}.requestTags(added)
+	if p != nil {
+		context.resourceTags(p.tags)
+	}
+	if err := q.authorize("iam:TagPolicy", arn, context); err != nil {
+		return nil, err
+	}
+	if p == nil {
+		return nil, apiErrf(404, "NoSuchEntity", "Policy %s was not found.", arn)
+	}
+	next := *p
+	next.tags = withTags(p.tags, added)
+	if err := q.account().checkTagQuota(next.tags); err != nil {
+		return nil, err
+	}
+	q.account().policies.set(p.arn, &next, q.cloud.now())
+	return nil, nil
+}
+
+func listPolicyTags(q *queryCall) (any, error) {
+	p, err := q.openPolicy()
+	if err != nil {
+		return nil, err
+	}
+	return struct {
+		Tags        memberTags
+		IsTruncated bool
+	}{Tags: memberTags{p.tags}}, nil
+}
+
 func deletePolicy(q *queryCall) (any, error) {
 	p, err := q.openPolicy()
 	if err != nil {

@@ -22,7 +22,7 @@ func (c *Cloud) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case isS3(r):
 		c.serveS3(w, r, body)
-	case r.URL.Path == "/workspaces", strings.HasPrefix(r.URL.Path, "/workspaces/"):
+	case r.URL.Path == "/workspaces", strings.HasPrefix(r.URL.Path, "/workspaces/"), strings.HasPrefix(r.URL.Path, tagsPath):
 		c.serveAMP(w, r, body)
 	case r.URL.Path == "/" && r.Method == http.MethodPost:
 		c.serveQuery(w, r, body)

@@ -41,6 +41,8 @@ func (i *IAM) Apply(ctx context.Context, c plan.Change) error {
 		return a.createRole(ctx, c)
 	case c.Call == plan.CreatePolicy:
 		return a.createPolicy(ctx, c)
+	case c.Call == plan.TagPolicy:
+		return normalizeError(a.tagPolicy(ctx, c))
 	case c.Call == plan.UpdatePolicy:
 		return normalizeError(a.updatePolicy(ctx, c))
 	case c.Call.Deletes():

@@ -88,6 +88,14 @@ func (a *account) updatePolicy(ctx context.Context, c plan.Change) error {
 	return err
 }
 
+func (a *account) tagPolicy(ctx context.Context, c plan.Change) error {
+	if err := a.checkPolicy(ctx, c); err != nil {
+		return err
+	}
+	_, err := a.iam.TagPolicy(ctx, &iam.TagPolicyInput{PolicyArn: aws.String(c.Resource.String()), Tags: tagList(c.Tags)})
+	return err
+}
+
 func (a *account) checkPolicy(ctx context.Context, c plan.Change) error {
 	found, err := a.managedPolicy(ctx, c.Resource)
 	switch {

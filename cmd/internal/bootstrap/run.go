@@ -52,7 +52,9 @@ func (a *accountRun) show(ctx context.Context) error {
 		return err
 	}
 	// Documents name the workspaces that an earlier run created.
-	a.created = a.central.Made(a.found.Workspaces)
+	for placeholder, f := range a.central.Made(a.found.Workspaces) {
+		a.created[placeholder] = f.ARN
+	}
 	if err := a.resolve(); err != nil {
 		return err
 	}
@@ -109,15 +111,11 @@ func (a *accountRun) resolve() error {
 		return err
 	}
 	a.plan = bootstrap.Compute(central, a.found)
-	for placeholder, w := range a.created {
-		a.plan.Notes = append(
-			a.plan.Notes,
-			plan.Finding{
-				Account: a.in.Account,
-				About:   w.String(),
-				Message: "was made before: write it into the policy instead of " + placeholder,
-			},
-		)
+	made := a.central.Made(a.found.Workspaces)
+	for _, w := range a.central.Workspaces {
+		if f, found := made[w.ARN.String()]; found {
+			a.plan.Notes = append(a.plan.Notes, a.central.MadeBefore(w, f))
+		}
 	}
 	slices.SortFunc(a.plan.Notes, func(a, b plan.Finding) int { return strings.Compare(a.About, b.About) })
 	return nil
@@ -162,7 +160,11 @@ func (a *accountRun) apply(ctx context.Context, yes bool) error {
 		return err
 	}
 	for _, c := range a.plan.Changes {
-		if err := a.iam.Apply(ctx, c); err != nil {
+		apply := a.iam.Apply
+		if c.Call == plan.TagWorkspace {
+			apply = a.amp.tag
+		}
+		if err := apply(ctx, c); err != nil {
 			return a.incomplete(c, done, total, err)
 		}
 		done++

@@ -2,10 +2,10 @@ package bootstrap
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -39,11 +39,17 @@ func (w workspaces) in(ctx context.Context, region string) (*amp.Client, error) 
 	return w[region], nil
 }
 
-// observe returns the workspaces that the policy names, and for new ones those that
-// have the same alias.
+// observe returns the workspaces that the policy names, and for new ones all of their
+// region: which of them an earlier run made, their tags say.
 func (w workspaces) observe(ctx context.Context, c bootstrap.Central) (list []bootstrap.FoundWorkspace, err error) {
+	listed := map[string]bool{}
 	for _, wanted := range c.Workspaces {
-		if !wanted.New {
+		if wanted.New {
+			listed[wanted.ARN.Region] = true
+		}
+	}
+	for _, wanted := range c.Workspaces {
+		if !wanted.New && !listed[wanted.ARN.Region] {
 			found, err := w.describe(ctx, wanted.ARN)
 			if err != nil {
 				return nil, err
@@ -51,14 +57,14 @@ func (w workspaces) observe(ctx context.Context, c bootstrap.Central) (list []bo
 			if !found.ARN.IsZero() {
 				list = append(list, found)
 			}
-			continue
 		}
-		client, err := w.in(ctx, wanted.ARN.Region)
+	}
+	for _, region := range slices.Sorted(maps.Keys(listed)) {
+		client, err := w.in(ctx, region)
 		if err != nil {
 			return nil, err
 		}
-		// AMP compares the beginning of an alias.
-		pages := amp.NewListWorkspacesPaginator(client, &amp.ListWorkspacesInput{Alias: &wanted.Alias})
+		pages := amp.NewListWorkspacesPaginator(client, &amp.ListWorkspacesInput{})
 		for pages.HasMorePages() {
 			page, err := pages.NextPage(ctx)
 			if err != nil {
@@ -112,11 +118,9 @@ func (w workspaces) create(ctx context.Context, c plan.Change) (bootstrap.FoundW
 	if err != nil {
 		return bootstrap.FoundWorkspace{}, err
 	}
-	sum := sha256.Sum256([]byte(c.Owner + "\n" + c.Resource.String() + "\n" + c.Description))
-	made, err := client.CreateWorkspace(
-		ctx,
-		&amp.CreateWorkspaceInput{Alias: &c.Description, Tags: c.Tags, ClientToken: aws.String(hex.EncodeToString(sum[:]))},
-	)
+	made, err := client.CreateWorkspace(ctx, &amp.CreateWorkspaceInput{
+		Alias: &c.Description, Tags: c.Tags, ClientToken: aws.String(bootstrap.ClientToken(c.Owner, c.Resource.Region, c.Destination)),
+	})
 	if err != nil {
 		return bootstrap.FoundWorkspace{}, shortError(err)
 	}
@@ -142,6 +146,16 @@ func (w workspaces) create(ctx context.Context, c plan.Change) (bootstrap.FoundW
 		case <-time.After(activePause):
 		}
 	}
+}
+
+// tag puts tags on a workspace.
+func (w workspaces) tag(ctx context.Context, c plan.Change) error {
+	client, err := w.in(ctx, c.Resource.Region)
+	if err != nil {
+		return err
+	}
+	_, err = client.TagResource(ctx, &amp.TagResourceInput{ResourceArn: aws.String(c.Resource.String()), Tags: c.Tags})
+	return shortError(err)
 }
 
 // shortError returns AWS's error code and message, without request ids.

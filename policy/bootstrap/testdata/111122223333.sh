@@ -1,46 +1,121 @@
 #!/usr/bin/env bash
 
 # Written by ampbridge bootstrap -o aws-cli for cluster dev, account 111122223333.
-
-# It stops at the first thing that exists already; ampbridge bootstrap --apply goes on from there.
+# It can be run again: it makes what is missing, and changes nothing that others made.
 set -euo pipefail
 if [ "$(aws sts get-caller-identity --query Account --output text)" != '111122223333' ]; then
   echo 'these commands are for account 111122223333: use credentials of that account' >&2
   exit 1
 fi
+owner='96c48883e1dae763b4a427705e396c26'
+
+refuse() {
+  echo "$1: nothing was changed; ampbridge bootstrap shows the ways out" >&2
+  exit 1
+}
+# own NAME OWNER: whether a thing is this cluster's; it refuses one that is not.
+own() {
+  case "$2" in
+    "$owner") return 0 ;;
+    '') return 1 ;;
+  esac
+  refuse "$1 exists and was not made for this cluster (tag ampbridge.io/owner)"
+}
+# read_owner QUERY COMMAND...: the owner's tag; none where a thing has no such tag, nothing where there is no such thing.
+read_owner() {
+  local query="$1[?Key=='ampbridge.io/owner'].Value | [0]" answer
+  shift
+  if "$@" --query "$query" --output text 2>/dev/null; then return; fi
+  if answer="$("$@" --query "$query" --output text 2>&1)" || [[ "$answer" != *NoSuchEntity* ]]; then
+    echo "$answer" >&2
+    return 1
+  fi
+}
+
+# Look first: nothing is made where something is refused.
+found="$(aws amp list-workspaces --region 'eu-west-1' --output text --query 'workspaces[?tags."ampbridge.io/owner"=='\''96c48883e1dae763b4a427705e396c26'\'' && tags."ampbridge.io/destination"=='\''central'\'' && status.statusCode!='\''DELETING'\''].arn')"
+list=($found)
+if [ "${#list[@]}" -gt 1 ]; then refuse "destination central has several workspaces: ${list[*]}"; fi
+workspace_central="${list[0]-}"
+provider="$(read_owner Tags aws iam get-open-id-connect-provider --open-id-connect-provider-arn 'arn:aws:iam::111122223333:oidc-provider/oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF')"
+if own 'arn:aws:iam::111122223333:oidc-provider/oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF' "$provider"; then provider=exists; else provider=; fi
+boundary="$(read_owner Policy.Tags aws iam get-policy --policy-arn 'arn:aws:iam::111122223333:policy/ampbridge/boundary')"
+if own 'arn:aws:iam::111122223333:policy/ampbridge/boundary' "$boundary"; then boundary=exists; else boundary=; fi
+role="$(read_owner Role.Tags aws iam get-role --role-name 'ampbridge-sync.dev')"
+if own 'arn:aws:iam::111122223333:role/ampbridge-sync.dev' "$role"; then role=exists; else role=; fi
 
 # The workspace of destination central: write its ARN into the policy.
+if [ -z "$workspace_central" ]; then
 workspace_central="$(aws amp create-workspace \
   --region 'eu-west-1' \
-  --cli-input-json '{"alias":"central","tags":{"ampbridge.io/cluster":"dev","ampbridge.io/destination":"central","ampbridge.io/managed-by":"ampbridge","ampbridge.io/owner":"96c48883e1dae763b4a427705e396c26","team":"a b@c=d"}}' \
+  --cli-input-json '{"alias":"central","clientToken":"2ec030066fad9d92a5fbac0a3321dd19a9368f30e83d4725c1346644958b19a6","tags":{"ampbridge.io/cluster":"dev","ampbridge.io/destination":"central","ampbridge.io/managed-by":"ampbridge","ampbridge.io/owner":"96c48883e1dae763b4a427705e396c26","team":"a b@c=d"}}' \
   --query arn --output text)"
+else
+aws amp tag-resource \
+  --region 'eu-west-1' \
+  --resource-arn "$workspace_central" \
+  --tags '{"team":"a b@c=d"}'
+fi
 aws amp wait workspace-active --region 'eu-west-1' --workspace-id "${workspace_central##*/}"
 aws amp describe-workspace --region 'eu-west-1' --workspace-id "${workspace_central##*/}" --query 'workspace.[arn,workspaceId,prometheusEndpoint]' --output text
 
 # The cluster's issuer: AWS takes its tokens, for these audiences. AWS needs no thumbprint; a CLI older than 2.17 does (it
 # ends with 252), and gets one that stands for no certificate: AWS does not look at it where the issuer's CA is a public one.
 create_provider() {
-aws iam create-open-id-connect-provider \
+  aws iam create-open-id-connect-provider \
   --url 'https://oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF' \
   --client-id-list 'api://AzureADTokenExchange' 'sts.amazonaws.com' \
   --tags '[{"Key":"ampbridge.io/cluster","Value":"dev"},{"Key":"ampbridge.io/managed-by","Value":"ampbridge"},{"Key":"ampbridge.io/owner","Value":"96c48883e1dae763b4a427705e396c26"},{"Key":"team","Value":"a b@c=d"}]' "$@"
 }
+if [ -z "$provider" ]; then
 create_provider || { [ $? = 252 ] && create_provider --thumbprint-list 0000000000000000000000000000000000000000; }
+else
+aws iam add-client-id-to-open-id-connect-provider \
+  --open-id-connect-provider-arn 'arn:aws:iam::111122223333:oidc-provider/oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF' \
+  --client-id 'api://AzureADTokenExchange'
+aws iam add-client-id-to-open-id-connect-provider \
+  --open-id-connect-provider-arn 'arn:aws:iam::111122223333:oidc-provider/oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF' \
+  --client-id 'sts.amazonaws.com'
+aws iam tag-open-id-connect-provider --open-id-connect-provider-arn 'arn:aws:iam::111122223333:oidc-provider/oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF' --tags '[{"Key":"team","Value":"a b@c=d"}]'
+fi
 
 # The most that roles made by sync can ever do, whatever their own documents come to say.
+document='{"Version":"2012-10-17","Statement":[{"Sid":"Write","Effect":"Allow","Action":"aps:RemoteWrite","Resource":["arn:aws:aps:eu-central-1:111122223333:workspace/ws-0002","'"$workspace_central"'"]}]}'
+if [ -z "$boundary" ]; then
 aws iam create-policy \
   --policy-name 'boundary' \
   --path '/ampbridge/' \
-  --policy-document '{"Version":"2012-10-17","Statement":[{"Sid":"Write","Effect":"Allow","Action":"aps:RemoteWrite","Resource":["arn:aws:aps:eu-central-1:111122223333:workspace/ws-0002","'"$workspace_central"'"]}]}' \
+  --policy-document "$document" \
   --tags '[{"Key":"ampbridge.io/cluster","Value":"dev"},{"Key":"ampbridge.io/managed-by","Value":"ampbridge"},{"Key":"ampbridge.io/owner","Value":"96c48883e1dae763b4a427705e396c26"},{"Key":"team","Value":"a b@c=d"}]'
+else
+aws iam tag-policy --policy-arn 'arn:aws:iam::111122223333:policy/ampbridge/boundary' --tags '[{"Key":"team","Value":"a b@c=d"}]'
+version="$(aws iam get-policy --policy-arn 'arn:aws:iam::111122223333:policy/ampbridge/boundary' --query Policy.DefaultVersionId --output text)"
+current="$(aws iam get-policy-version --policy-arn 'arn:aws:iam::111122223333:policy/ampbridge/boundary' --version-id "$version" --output text --query 'to_array(PolicyVersion.Document.Statement)[].[Effect,Action,Resource][][]' | tr '\t' '\n' | LC_ALL=C sort)"
+wanted="$(printf '%s\n' 'Allow' 'aps:RemoteWrite' 'arn:aws:aps:eu-central-1:111122223333:workspace/ws-0002' "$workspace_central" | LC_ALL=C sort)"
+if [ "$current" != "$wanted" ]; then
+old="$(aws iam list-policy-versions --policy-arn 'arn:aws:iam::111122223333:policy/ampbridge/boundary' --output text --query 'sort_by(Versions,&CreateDate)[?!IsDefaultVersion].VersionId | [3]')"
+if [ "$old" != None ]; then
+old="$(aws iam list-policy-versions --policy-arn 'arn:aws:iam::111122223333:policy/ampbridge/boundary' --output text --query 'sort_by(Versions,&CreateDate)[?!IsDefaultVersion].VersionId | [0]')"
+aws iam delete-policy-version --policy-arn 'arn:aws:iam::111122223333:policy/ampbridge/boundary' --version-id "$old"
+fi
+aws iam create-policy-version --set-as-default --policy-arn 'arn:aws:iam::111122223333:policy/ampbridge/boundary' --policy-document "$document"
+fi
+fi
 
 # The role of sync: only its own service account, or its role in another account, may assume it.
+if [ -z "$role" ]; then
 aws iam create-role \
   --role-name 'ampbridge-sync.dev' \
   --path '/' \
   --description 'Sync of ampbridge in cluster dev' \
   --assume-role-policy-document '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Federated":"arn:aws:iam::111122223333:oidc-provider/oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF"},"Action":"sts:AssumeRoleWithWebIdentity","Condition":{"StringEquals":{"oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF:aud":"sts.amazonaws.com","oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF:sub":"system:serviceaccount:ampbridge-system:ampbridge-sync"}}}]}' \
   --tags '[{"Key":"ampbridge.io/cluster","Value":"dev"},{"Key":"ampbridge.io/managed-by","Value":"ampbridge"},{"Key":"ampbridge.io/owner","Value":"96c48883e1dae763b4a427705e396c26"},{"Key":"team","Value":"a b@c=d"}]'
+else
+aws iam update-assume-role-policy \
+  --role-name 'ampbridge-sync.dev' \
+  --policy-document '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Federated":"arn:aws:iam::111122223333:oidc-provider/oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF"},"Action":"sts:AssumeRoleWithWebIdentity","Condition":{"StringEquals":{"oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF:aud":"sts.amazonaws.com","oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF:sub":"system:serviceaccount:ampbridge-system:ampbridge-sync"}}}]}'
+aws iam tag-role --role-name 'ampbridge-sync.dev' --tags '[{"Key":"team","Value":"a b@c=d"}]'
+fi
 aws iam put-role-policy \
   --role-name 'ampbridge-sync.dev' \
   --policy-name 'ampbridge' \

@@ -1,38 +1,99 @@
 #!/usr/bin/env bash
 
 # Written by ampbridge bootstrap -o aws-cli for cluster dev, account 444455556666.
-
-# It stops at the first thing that exists already; ampbridge bootstrap --apply goes on from there.
+# It can be run again: it makes what is missing, and changes nothing that others made.
 set -euo pipefail
 if [ "$(aws sts get-caller-identity --query Account --output text)" != '444455556666' ]; then
   echo 'these commands are for account 444455556666: use credentials of that account' >&2
   exit 1
 fi
+owner='96c48883e1dae763b4a427705e396c26'
+
+refuse() {
+  echo "$1: nothing was changed; ampbridge bootstrap shows the ways out" >&2
+  exit 1
+}
+# own NAME OWNER: whether a thing is this cluster's; it refuses one that is not.
+own() {
+  case "$2" in
+    "$owner") return 0 ;;
+    '') return 1 ;;
+  esac
+  refuse "$1 exists and was not made for this cluster (tag ampbridge.io/owner)"
+}
+# read_owner QUERY COMMAND...: the owner's tag; none where a thing has no such tag, nothing where there is no such thing.
+read_owner() {
+  local query="$1[?Key=='ampbridge.io/owner'].Value | [0]" answer
+  shift
+  if "$@" --query "$query" --output text 2>/dev/null; then return; fi
+  if answer="$("$@" --query "$query" --output text 2>&1)" || [[ "$answer" != *NoSuchEntity* ]]; then
+    echo "$answer" >&2
+    return 1
+  fi
+}
+
+# Look first: nothing is made where something is refused.
+provider="$(read_owner Tags aws iam get-open-id-connect-provider --open-id-connect-provider-arn 'arn:aws:iam::444455556666:oidc-provider/oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF')"
+if own 'arn:aws:iam::444455556666:oidc-provider/oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF' "$provider"; then provider=exists; else provider=; fi
+boundary="$(read_owner Policy.Tags aws iam get-policy --policy-arn 'arn:aws:iam::444455556666:policy/ampbridge/boundary')"
+if own 'arn:aws:iam::444455556666:policy/ampbridge/boundary' "$boundary"; then boundary=exists; else boundary=; fi
+role="$(read_owner Role.Tags aws iam get-role --role-name 'sync-of-dev')"
+if own 'arn:aws:iam::444455556666:role/team/sync-of-dev' "$role"; then role=exists; else role=; fi
 
 # The cluster's issuer: AWS takes its tokens, for these audiences. AWS needs no thumbprint; a CLI older than 2.17 does (it
 # ends with 252), and gets one that stands for no certificate: AWS does not look at it where the issuer's CA is a public one.
 create_provider() {
-aws iam create-open-id-connect-provider \
+  aws iam create-open-id-connect-provider \
   --url 'https://oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF' \
   --client-id-list 'api://AzureADTokenExchange' \
   --tags '[{"Key":"ampbridge.io/cluster","Value":"dev"},{"Key":"ampbridge.io/managed-by","Value":"ampbridge"},{"Key":"ampbridge.io/owner","Value":"96c48883e1dae763b4a427705e396c26"},{"Key":"team","Value":"a b@c=d"}]' "$@"
 }
+if [ -z "$provider" ]; then
 create_provider || { [ $? = 252 ] && create_provider --thumbprint-list 0000000000000000000000000000000000000000; }
+else
+aws iam add-client-id-to-open-id-connect-provider \
+  --open-id-connect-provider-arn 'arn:aws:iam::444455556666:oidc-provider/oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF' \
+  --client-id 'api://AzureADTokenExchange'
+aws iam tag-open-id-connect-provider --open-id-connect-provider-arn 'arn:aws:iam::444455556666:oidc-provider/oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF' --tags '[{"Key":"team","Value":"a b@c=d"}]'
+fi
 
 # The most that roles made by sync can ever do, whatever their own documents come to say.
+document='{"Version":"2012-10-17","Statement":[{"Sid":"Write","Effect":"Allow","Action":"aps:RemoteWrite","Resource":"arn:aws:aps:eu-west-1:444455556666:workspace/ws-0003"}]}'
+if [ -z "$boundary" ]; then
 aws iam create-policy \
   --policy-name 'boundary' \
   --path '/ampbridge/' \
-  --policy-document '{"Version":"2012-10-17","Statement":[{"Sid":"Write","Effect":"Allow","Action":"aps:RemoteWrite","Resource":"arn:aws:aps:eu-west-1:444455556666:workspace/ws-0003"}]}' \
+  --policy-document "$document" \
   --tags '[{"Key":"ampbridge.io/cluster","Value":"dev"},{"Key":"ampbridge.io/managed-by","Value":"ampbridge"},{"Key":"ampbridge.io/owner","Value":"96c48883e1dae763b4a427705e396c26"},{"Key":"team","Value":"a b@c=d"}]'
+else
+aws iam tag-policy --policy-arn 'arn:aws:iam::444455556666:policy/ampbridge/boundary' --tags '[{"Key":"team","Value":"a b@c=d"}]'
+version="$(aws iam get-policy --policy-arn 'arn:aws:iam::444455556666:policy/ampbridge/boundary' --query Policy.DefaultVersionId --output text)"
+current="$(aws iam get-policy-version --policy-arn 'arn:aws:iam::444455556666:policy/ampbridge/boundary' --version-id "$version" --output text --query 'to_array(PolicyVersion.Document.Statement)[].[Effect,Action,Resource][][]' | tr '\t' '\n' | LC_ALL=C sort)"
+wanted="$(printf '%s\n' 'Allow' 'aps:RemoteWrite' 'arn:aws:aps:eu-west-1:444455556666:workspace/ws-0003' | LC_ALL=C sort)"
+if [ "$current" != "$wanted" ]; then
+old="$(aws iam list-policy-versions --policy-arn 'arn:aws:iam::444455556666:policy/ampbridge/boundary' --output text --query 'sort_by(Versions,&CreateDate)[?!IsDefaultVersion].VersionId | [3]')"
+if [ "$old" != None ]; then
+old="$(aws iam list-policy-versions --policy-arn 'arn:aws:iam::444455556666:policy/ampbridge/boundary' --output text --query 'sort_by(Versions,&CreateDate)[?!IsDefaultVersion].VersionId | [0]')"
+aws iam delete-policy-version --policy-arn 'arn:aws:iam::444455556666:policy/ampbridge/boundary' --version-id "$old"
+fi
+aws iam create-policy-version --set-as-default --policy-arn 'arn:aws:iam::444455556666:policy/ampbridge/boundary' --policy-document "$document"
+fi
+fi
 
 # The role of sync: only its own service account, or its role in another account, may assume it.
+if [ -z "$role" ]; then
 aws iam create-role \
   --role-name 'sync-of-dev' \
   --path '/team/' \
   --description 'Sync of ampbridge in cluster dev' \
   --assume-role-policy-document '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::111122223333:role/ampbridge-sync.dev"},"Action":"sts:AssumeRole"}]}' \
   --tags '[{"Key":"ampbridge.io/cluster","Value":"dev"},{"Key":"ampbridge.io/managed-by","Value":"ampbridge"},{"Key":"ampbridge.io/owner","Value":"96c48883e1dae763b4a427705e396c26"},{"Key":"team","Value":"a b@c=d"}]'
+else
+aws iam update-assume-role-policy \
+  --role-name 'sync-of-dev' \
+  --policy-document '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::111122223333:role/ampbridge-sync.dev"},"Action":"sts:AssumeRole"}]}'
+aws iam tag-role --role-name 'sync-of-dev' --tags '[{"Key":"team","Value":"a b@c=d"}]'
+fi
 aws iam put-role-policy \
   --role-name 'sync-of-dev' \
   --policy-name 'ampbridge' \

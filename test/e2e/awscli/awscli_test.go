@@ -12,6 +12,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/env"
 )
@@ -242,14 +245,49 @@ trust: {permissionsBoundary: "arn:aws:iam::%s:policy/team/ampbridge-boundary"}
 				!strings.Contains(found, "was made before") {
 				t.Errorf("%v\n%s", err, found)
 			}
-			// A second time it stops, and changes nothing.
+			// A second time it makes nothing.
 			before := len(e.Cloud.Calls())
-			if out, err := sh.run(t, strings.Replace(script, "aws amp create-workspace", "false", 1)); err == nil {
-				t.Errorf("it went on without a workspace:\n%s", out)
+			if out, err = sh.run(t, script); err != nil {
+				t.Errorf("the second time: %v\n%s", err, out)
 			}
 			for _, c := range e.Cloud.Calls()[before:] {
-				if c.Action != "GetCallerIdentity" {
-					t.Errorf("it called %s", c.Action)
+				if strings.HasPrefix(c.Action, "Create") {
+					t.Errorf("the second time it called %s", c.Action)
+				}
+			}
+			// Another destination and another tag: the boundary follows, more often than IAM keeps versions.
+			for n := range 6 {
+				added := account.CreateWorkspace(env.Region, "added")
+				text := strings.Replace(text, "trust:", fmt.Sprintf("- {name: added, workspace: %q}\ntrust:", added.ARN), 1)
+				if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				tag := fmt.Sprintf("team=%d", n)
+				if script, err = e.Ampbridge(ctx, "bootstrap", "--policy", file, "-o", "aws-cli", "--tag", tag); err != nil {
+					t.Fatal(err)
+				}
+				if out, err = sh.run(t, script); err != nil {
+					t.Fatalf("change %d: %v\n%s", n, err, out)
+				}
+				found, err := ampbridge(t, e, account, "bootstrap", "--policy", file, "--tag", tag)
+				if err != nil || !strings.Contains(found, "plan: 0 to create, 0 to change, 0 refused") {
+					t.Errorf("change %d: %v\n%s", n, err, found)
+				}
+			}
+			// What is not this cluster's stops it before it makes anything.
+			client := iam.NewFromConfig(e.Cloud.Config(account.AdminCredentials(), env.Region))
+			if _, err := client.UntagRole(ctx, &iam.UntagRoleInput{
+				RoleName: aws.String("ampbridge-sync.dev"), TagKeys: []string{"ampbridge.io/owner"},
+			}); err != nil {
+				t.Fatal(err)
+			}
+			before = len(e.Cloud.Calls())
+			if out, err := sh.run(t, script); err == nil || !strings.Contains(out, "exists and was not made for this cluster") {
+				t.Errorf("with another's role: %v\n%s", err, out)
+			}
+			for _, c := range e.Cloud.Calls()[before:] {
+				if !strings.HasPrefix(c.Action, "Get") && !strings.HasPrefix(c.Action, "List") {
+					t.Errorf("with another's role it called %s", c.Action)
 				}
 			}
 		})
