@@ -18,7 +18,6 @@ import (
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/testkit"
-	"github.com/ampbridge/ampbridge/webhook/sidecar/mirror"
 )
 
 const configFile = "prometheus.yml"
@@ -50,11 +49,10 @@ type Pod struct {
 
 // SetConfig plays the kubelet after the user's change: more is added to the configuration.
 func (p *Pod) SetConfig(more string) error {
-	_, err := mirror.Write(filepath.Join(p.dir, "source"), mirror.Files{configFile: {Mode: 0o644, Content: fmt.Appendf(nil,
+	return testkit.WriteVolume(filepath.Join(p.dir, "source"), map[string]testkit.VolumeFile{configFile: {Mode: 0o644, Data: fmt.Appendf(nil,
 		"global: {scrape_interval: 500ms, scrape_timeout: 500ms}\n"+
 			"scrape_configs:\n- {job_name: counted, metrics_path: %s, static_configs: [{targets: [%q]}]}\n%s\n",
 		p.path, strings.TrimPrefix(p.site.target.URL, "http://"), more)}})
-	return err
 }
 
 func (p *Pod) sidecarCommand(args ...string) *exec.Cmd {
