@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -39,6 +40,9 @@ const (
 	maxDrain = 15 * time.Second
 	// takenLimit is how long Prometheus may take for a move before that counts as failed.
 	takenLimit = time.Minute
+	// holdLimit is how long the relay waits for the block with sigv4 in a move. After it
+	// Prometheus's WAL, which has about two hours, matters more.
+	holdLimit = 30 * time.Minute
 	// rescueLimit is how long the files of an earlier configuration may be served.
 	rescueLimit = 5 * time.Minute
 
@@ -146,22 +150,31 @@ func (s *server) advance(now time.Time) {
 		changed = true
 	}
 	for _, d := range s.destinations {
-		switch d.delivery {
+		switch held := cmp.Or(d.held, d.session()); d.delivery {
 		case sidecarconfig.DeliverySigV4:
-			switch due := pastTwoThirds(d.held, now); {
-			case d.held.AccessKeyID != "" && !due:
-			case d.held.AccessKeyID == "" && d.session().Valid(now) && !pastTwoThirds(d.session(), now):
-				// Prometheus has not started yet; it will read what is served.
-			case d.held.AccessKeyID == "" || s.prometheus.absent:
-				to(d, sidecarconfig.DeliveryRelay, movedByRenewal) // no Prometheus has a backlog
+			switch {
+			case !pastTwoThirds(held, now):
+			case s.prometheus.absent:
+				// What is served is what it is going to start with: there is no backlog.
+				to(d, sidecarconfig.DeliveryRelay, movedByRenewal)
 			case pastTwoThirds(d.session(), now):
 				to(d, sidecarconfig.DeliveryMoving, movedByRenewal)
 			default:
 				to(d, sidecarconfig.DeliveryMoving, movedByReload)
 			}
 		case sidecarconfig.DeliveryMoving:
-			if !d.held.Valid(now) || s.taken && s.drained(d) {
+			// A third of a life after its begin the session that Prometheus has is over.
+			over := now.Sub(d.movedAt) > time.Duration(s.config.SessionSeconds)*time.Second/3
+			if over || !held.Valid(now) || s.taken && s.drained(d) {
 				to(d, sidecarconfig.DeliveryRelay, d.reason)
+			}
+		}
+	}
+	if changed && s.cannotLoad() {
+		// No other destination can take a session either, and there is one rescue.
+		for _, d := range s.destinations {
+			if d.delivery == sidecarconfig.DeliverySigV4 {
+				to(d, sidecarconfig.DeliveryMoving, movedByReload)
 			}
 		}
 	}
@@ -171,6 +184,10 @@ func (s *server) advance(now time.Time) {
 	s.planRescue(now)
 }
 
+// cannotLoad reports whether Prometheus has failed to load what is served. The caller
+// holds mu.
+func (s *server) cannotLoad() bool { return !s.taken && s.prometheus.reloadFailed }
+
 // pastTwoThirds reports whether two thirds of a session's life are over.
 func pastTwoThirds(held session.Session, now time.Time) bool {
 	return !now.Before(held.Obtained.Add(held.Life() * 2 / 3))
@@ -179,7 +196,7 @@ func pastTwoThirds(held session.Session, now time.Time) bool {
 // drained reports whether the block with sigv4 has sent everything that the relay block
 // is not going to send. The caller holds mu.
 func (s *server) drained(d *destination) bool {
-	since := s.prometheus.lastReload.Add(min(maxDrain, d.held.Life()/10))
+	since := s.prometheus.lastReload.Add(min(maxDrain, cmp.Or(d.held, d.session()).Life()/10))
 	return s.prometheus.sent[d.block.URL].After(since)
 }
 
@@ -193,7 +210,7 @@ func (s *server) planRescue(now time.Time) {
 	})
 	switch {
 	case s.rescue.IsZero():
-		if moving && !s.rescued && !s.taken && s.prometheus.reloadFailed && s.last.exists() {
+		if moving && !s.rescued && s.cannotLoad() && s.last.exists() {
 			s.rescue, s.rescued = now, true
 			s.log.Warn("Prometheus cannot load its configuration: the last one that it loaded is served while its samples move to the relay")
 		}

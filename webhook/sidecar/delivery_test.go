@@ -35,7 +35,9 @@ func TestMoves(t *testing.T) {
 		"one that could not be renewed":       {now: 20, from: sigv4, latest: first, held: first, taken: true, want: moving, reason: movedByRenewal},
 		"a new one that was not taken":        {now: 20, from: sigv4, latest: second, held: first, want: moving, reason: movedByReload},
 		"a Prometheus that has not started":   {now: 19, from: sigv4, latest: first, want: sigv4},
-		"one that starts too late":            {now: 20, from: sigv4, latest: first, want: relay, reason: movedByRenewal},
+		"one that starts too late":            {now: 20, from: sigv4, latest: first, seen: observation{absent: true}, want: relay, reason: movedByRenewal},
+		"a sidecar that has just restarted":   {now: 20, from: sigv4, latest: first, want: moving, reason: movedByRenewal},
+		"and restarted in a move":             {now: 21, from: moving, latest: first, want: moving},
 		"one that starts with a new session":  {now: 25, from: sigv4, latest: second, want: sigv4},
 		"one that has ended, without session": {now: 20, from: sigv4, latest: first, held: first, seen: observation{absent: true}, want: relay, reason: movedByRenewal},
 		"a move that is not loaded yet":       {now: 21, from: moving, latest: first, held: first, want: moving},
@@ -55,6 +57,7 @@ func TestMoves(t *testing.T) {
 			now: 22, from: moving, latest: first, held: first, taken: true,
 			seen: observation{lastReload: at(21), sent: map[string]time.Time{"other": at(21.5)}}, want: moving,
 		},
+		"a move that lasts for a third":     {now: 30.5, from: moving, latest: lasting(15, 45), held: lasting(15, 45), want: relay},
 		"a move whose session is over":      {now: 29.9, from: moving, latest: second, held: first, want: relay},
 		"the relay, with a session again":   {now: 50, from: relay, latest: lasting(45, 75), held: first, taken: true, want: relay},
 		"the relay, without a session":      {now: 50, from: relay, want: relay},
@@ -65,6 +68,7 @@ func TestMoves(t *testing.T) {
 			d.block.URL = "amp"
 			d.latest.Store(&tc.latest)
 			s := &server{destinations: []*destination{d}, taken: tc.taken, prometheus: tc.seen, log: slog.New(slog.DiscardHandler)}
+			s.config.SessionSeconds, d.movedAt = 1800, at(20)
 			s.config.Credentials = filepath.Join(t.TempDir(), "credentials")
 			s.metrics = newMetrics(s)
 			s.advance(at(tc.now))

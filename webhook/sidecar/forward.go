@@ -91,19 +91,26 @@ func (s *server) newRelay() (*relay.Relay, error) {
 		Session: s.sessionForRelay,
 		Expired: s.renewNow,
 	}
-	var errs []error
 	for _, d := range s.destinations {
 		transport, err := transportTo(d.AMP)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("destination %s: %w", d.Name, err))
+			s.log.Error("AMP cannot be reached", "destination", d.Name, "error", err)
+			transport = unusable{err}
 		}
 		options.Destinations = append(options.Destinations, relay.Destination{
 			Name: d.Name, Path: d.block.RelayPath(), URL: d.block.URL, Region: d.Region,
 			RetryOn429: !d.AMP.DropOn429, Transport: transport,
 		})
 	}
-	made, err := relay.New(options)
-	return made, errors.Join(append(errs, err)...)
+	return relay.New(options)
+}
+
+// unusable is for a destination whose settings are wrong: its samples wait.
+type unusable struct{ err error }
+
+// RoundTrip implements [http.RoundTripper].
+func (u unusable) RoundTrip(request *http.Request) (*http.Response, error) {
+	return nil, errors.Join(u.err, request.Body.Close())
 }
 
 // transportTo reaches AMP through the policy's proxy and with its CAs.
@@ -138,7 +145,7 @@ func (s *server) sessionForRelay(name string) session.Session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, d := range s.destinations {
-		if d.Name == name && d.delivery != sidecarconfig.DeliveryMoving {
+		if held := d.delivery == sidecarconfig.DeliveryMoving && time.Since(d.movedAt) < holdLimit; d.Name == name && !held {
 			return d.session()
 		}
 	}
