@@ -53,6 +53,10 @@ type Destination struct {
 	// AssumeRole is a second role, chained by the sidecar. Never equal to Role:
 	// a role may not assume itself unless its trust says so, and it gains nothing.
 	AssumeRole ARN `yaml:"assumeRole"`
+	// ExternalID is shown to AWS when AssumeRole is assumed; empty: none.
+	ExternalID string `yaml:"externalID"`
+	// STS replaces fields of the policy's: see [Policy.STSFor].
+	STS STS `yaml:"sts"`
 	// Endpoint replaces scheme and host of the workspace's URL: a VPC endpoint,
 	// FIPS or dual-stack name. No path.
 	Endpoint string `yaml:"endpoint"`
@@ -321,6 +325,16 @@ func (p *Policy) Destination(name string) (Destination, bool) {
 		}
 	}
 	return Destination{}, false
+}
+
+// STSFor returns how to reach STS for a destination: a field that the destination leaves
+// empty is the policy's.
+func (p *Policy) STSFor(d Destination) STS {
+	s := d.STS
+	setDefault(&s.Endpoint, p.STS.Endpoint)
+	setDefault(&s.ProxyURL, p.STS.ProxyURL)
+	setDefault(&s.CABundle, p.STS.CABundle)
+	return s
 }
 
 func (p *Policy) setDefaults() {

@@ -31,6 +31,9 @@ func (q *Quantity) UnmarshalText(text []byte) error {
 var (
 	dnsLabel  = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 	labelName = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
+	// IAM's syntax (https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html), whose
+	// repetitions are in two parts, because Go repeats 1,000 times at most.
+	externalIDSyntax = regexp.MustCompile(`^[\w+=,.@:/-]{2,1000}[\w+=,.@:/-]{0,224}$`)
 	// ${…} in a trust document would be a variable to IAM.
 	audienceSyntax = regexp.MustCompile(`^[\w.:/@+=~-]{1,255}$`)
 )
@@ -145,6 +148,17 @@ func (v *validation) destination(path string, d Destination) {
 		v.require(role.arn.IsZero() || d.Workspace.IsZero() || role.arn.Partition == d.Workspace.Partition, path+"."+role.field,
 			"lies in partition %s, its workspace in %s: no role reaches across partitions", role.arn.Partition, d.Workspace.Partition)
 	}
+	v.require(
+		d.ExternalID == "" || externalIDSyntax.MatchString(d.ExternalID),
+		path+".externalID",
+		"is not an external ID: write 2 to 1224 letters, digits and _ + = , . @ : / -",
+	)
+	v.require(
+		d.ExternalID == "" || !d.AssumeRole.IsZero(),
+		path+".externalID",
+		"is for assumeRole, which is missing: a token of Kubernetes is exchanged without one; leave externalID out",
+	)
+	v.sts(path+".sts", d.STS)
 	v.endpoint(path+".endpoint", d.Endpoint)
 	problem := d.Delivery.problem()
 	v.require(problem == "", path+".delivery", "%s", problem)

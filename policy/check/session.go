@@ -66,7 +66,8 @@ func RefusedSession(r Refusal, trusted bool) Finding {
 	}
 	switch {
 	case strings.HasPrefix(r.Code, "AccessDenied") && !r.Second.IsZero():
-		return fails("let the trust document of the second role (assumeRole) allow sts:AssumeRole to the first")
+		return fails("let the trust document of the second role (assumeRole) allow sts:AssumeRole to the first; a condition on sts:ExternalId " +
+			"must have the destination's externalID")
 	case strings.HasPrefix(r.Code, "AccessDenied") && trusted:
 		return fails(
 			"the documents let the subject in, so the change has probably not reached STS: that takes seconds, rarely a minute; wait, " +

@@ -160,11 +160,15 @@ func New(p *policy.Policy, e policy.Entitlement) Config {
 		}
 		configured := Destination{
 			Name: d.Name, Role: p.RoleFor(d, e.Subject).String(), AssumeRole: d.AssumeRole.String(), Region: d.Workspace.Region,
-			Delivery: d.Delivery, Block: d.Block(label), Replica: e.HA != "",
+			ExternalID: d.ExternalID,
+			Delivery:   d.Delivery, Block: d.Block(label), Replica: e.HA != "",
 			AMP: AMP{
 				ProxyURL: d.RemoteWrite.ProxyURL, ProxyFromEnvironment: d.RemoteWrite.ProxyFromEnvironment,
 				CABundle: d.RemoteWrite.CABundle, DropOn429: d.RemoteWrite.DropsOn429(),
 			},
+		}
+		if own := p.STSFor(d); own != p.STS {
+			configured.STS = (*STS)(&own)
 		}
 		if d.RemoteWrite.CABundle != "" {
 			configured.Block.TLS = &policy.BlockTLS{CAFile: CAFile(d.Name)}

@@ -45,6 +45,20 @@ func TestNew(t *testing.T) {
 	}
 }
 
+// TestWayToSTS: what a destination says of STS wins, and what it leaves out is the
+// policy's. A destination that says nothing carries nothing.
+func TestWayToSTS(t *testing.T) {
+	a := example(t, policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus-k8s"})
+	central, backup := a.Destinations[0], a.Destinations[1]
+	if central.STS != nil || central.ExternalID != "" {
+		t.Errorf("central: %+v, %q", central.STS, central.ExternalID)
+	}
+	want := STS{Endpoint: "https://vpce-0123.sts.us-gov-west-1.vpce.amazonaws.com", ProxyURL: "http://proxy.example:3128"}
+	if backup.STS == nil || *backup.STS != want || backup.ExternalID != "dev-aks/writer" {
+		t.Errorf("backup: %+v, %q", backup.STS, backup.ExternalID)
+	}
+}
+
 // TestWayToAMP: the relay gets what the block for sigv4 has, because a pod may move from
 // one to the other. The CA's text travels beside the block, and its file is one of the
 // destination's own.

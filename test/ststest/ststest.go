@@ -105,6 +105,14 @@ func (s *STS) ChainedRole(tb testing.TB, account, name, trusted string) string {
 	return s.create(tb, s.iam(account), name, trust, 43200)
 }
 
+// RoleWithExternalID creates a role that trusts another role, if that shows the ID.
+func (s *STS) RoleWithExternalID(tb testing.TB, account, name, trusted, id string) string {
+	tb.Helper()
+	trust := fmt.Sprintf(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":%q},"Action":"sts:AssumeRole",`+
+		`"Condition":{"StringEquals":{"sts:ExternalId":%q}}}]}`, trusted, id)
+	return s.create(tb, s.iam(account), name, trust, 43200)
+}
+
 // Assumed counts the calls of that STS action.
 func (s *STS) Assumed(action string) (n int) {
 	for _, call := range s.Calls() {

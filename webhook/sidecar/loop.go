@@ -26,26 +26,23 @@ import (
 
 // server is one running sidecar.
 type server struct {
-	log       *slog.Logger
-	config    sidecarconfig.Config
-	started   time.Time
-	wait      time.Duration // for the first sessions
-	store     *session.Store
-	client    *session.Client
-	clientErr error // why there is no client
-	sessions  session.Options
-	results   chan result
-	headroom  int64 // for an edit, in bytes of memory
-	editor    editor
-	beat      atomic.Int64            // when the loop last moved, in nanoseconds since started
-	end       context.CancelCauseFunc // ends Run
-	metrics   metrics
-	version   string         // the program's
-	reads     policy.Version // Prometheus's; zero: not known
-	relay     *relay.Relay   // nil: it could not be made
-	listener  net.Listener   // the relay's; nil: it is to be opened
-	last      lastLoaded
-	notifier  inodeNotifier
+	log      *slog.Logger
+	config   sidecarconfig.Config
+	started  time.Time
+	wait     time.Duration // for the first sessions
+	store    *session.Store
+	results  chan result
+	headroom int64 // for an edit, in bytes of memory
+	editor   editor
+	beat     atomic.Int64            // when the loop last moved, in nanoseconds since started
+	end      context.CancelCauseFunc // ends Run
+	metrics  metrics
+	version  string         // the program's
+	reads    policy.Version // Prometheus's; zero: not known
+	relay    *relay.Relay   // nil: it could not be made
+	listener net.Listener   // the relay's; nil: it is to be opened
+	last     lastLoaded
+	notifier inodeNotifier
 	// mountPoints are those of other volumes in the target.
 	mountPoints []mirror.MountPoint
 
@@ -72,6 +69,8 @@ type server struct {
 // destination is a destination of the config, and its state.
 type destination struct {
 	sidecarconfig.Destination
+	client    *session.Client
+	clientErr error // why there is no client
 	// delivery is how the samples go; empty: it is not decided. reason is why it is no
 	// longer the webhook's, and movedAt since when.
 	delivery sidecarconfig.Delivery
@@ -177,10 +176,10 @@ func (s *server) awaitRenewal(ctx context.Context, d *destination, wait time.Dur
 }
 
 func (s *server) obtain(ctx context.Context, d *destination) (session.Session, error) {
-	if s.clientErr != nil {
-		return session.Session{}, s.clientErr
+	if d.clientErr != nil {
+		return session.Session{}, d.clientErr
 	}
-	next, err := s.client.Obtain(ctx, d.Region, d.Role, d.AssumeRole)
+	next, err := d.client.Obtain(ctx)
 	if err != nil {
 		return session.Session{}, err
 	}

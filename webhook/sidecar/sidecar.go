@@ -213,10 +213,6 @@ func newServer(o Options) *server {
 	if len(s.config.Destinations) == 0 {
 		return s
 	}
-	s.sessions = session.Options{
-		Token: s.config.Token, Name: session.Name(s.config.Cluster, o.Namespace, o.Pod), Seconds: s.config.SessionSeconds,
-		Endpoint: s.config.STS.Endpoint, ProxyURL: s.config.STS.ProxyURL, CABundle: s.config.STS.CABundle,
-	}
 	mode := fs.FileMode(0o644)
 	if s.config.Private {
 		mode = 0o600
@@ -224,9 +220,9 @@ func newServer(o Options) *server {
 	if s.store, err = session.OpenStore(s.config.Credentials, mode); err != nil {
 		s.log.Warn("the credentials of an earlier run cannot be read", "error", err)
 	}
-	s.client, s.clientErr = session.NewClient(s.sessions)
 	for _, configured := range s.config.Destinations {
 		d := &destination{Destination: configured, block: configured.For(o.Pod), expired: make(chan struct{}, 1), out: s.started}
+		d.client, d.clientErr = session.NewClient(session.OptionsFor(s.config, configured, o.Namespace, o.Pod))
 		d.latest.Store(new(s.store.Session(d.profile())))
 		s.destinations = append(s.destinations, d)
 	}

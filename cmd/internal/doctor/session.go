@@ -129,7 +129,7 @@ func (x *runner) checkSession(ctx context.Context, s *subject, d policy.Destinat
 
 // exchange returns how a pod of s gets a session for d.
 func (x *runner) exchange(s *subject, d policy.Destination) exchange {
-	return exchange{region: d.Workspace.Region, role: x.policy.RoleFor(d, s.Subject), assumeRole: d.AssumeRole, sts: x.policy.STS}
+	return exchange{d.Workspace.Region, x.policy.RoleFor(d, s.Subject), d.AssumeRole, d.ExternalID, x.policy.STSFor(d)}
 }
 
 // trustPassed reports whether the check of the trust document passed.

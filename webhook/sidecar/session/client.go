@@ -11,13 +11,15 @@ import (
 	"net/url"
 	"os"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/aws-sdk-go-v2/service/sts/types"
 	"github.com/aws/smithy-go"
+
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
 // Limits of STS, in seconds.
@@ -40,20 +42,37 @@ type Options struct {
 	Name string
 	// Seconds is the duration to ask for.
 	Seconds int
+	// Region is where STS is called. Role is assumed with the token, and AssumeRole, if
+	// it is set, with the session of Role; the call for it carries ExternalID, if that
+	// is set.
+	Region, Role, AssumeRole, ExternalID string
 	// Endpoint replaces https://sts.<region>.<suffix>; ProxyURL the proxy that
 	// the environment names. CABundle is PEM, added to the system's roots.
 	Endpoint, ProxyURL, CABundle string
 }
 
-// Client gets sessions. Its methods may be called from any goroutine.
+// OptionsFor returns the options for one destination of a pod.
+func OptionsFor(c sidecarconfig.Config, d sidecarconfig.Destination, namespace, pod string) Options {
+	sts := c.STS
+	if d.STS != nil {
+		sts = *d.STS
+	}
+	return Options{
+		Token: c.Token, Name: Name(c.Cluster, namespace, pod), Seconds: c.SessionSeconds,
+		Region: d.Region, Role: d.Role, AssumeRole: d.AssumeRole, ExternalID: d.ExternalID,
+		Endpoint: sts.Endpoint, ProxyURL: sts.ProxyURL, CABundle: sts.CABundle,
+	}
+}
+
+// Client gets the sessions of one destination. Its methods may be called from any
+// goroutine.
 type Client struct {
 	options Options
 	http    *http.Client
 	seconds int32 // to ask for
 
-	mu sync.Mutex
-	// capped are the roles that turned out to allow one hour only.
-	capped map[string]bool
+	// capped: the role turned out to allow one hour only.
+	capped atomic.Bool
 }
 
 // NewClient makes a Client. It fails on a proxy or a CA bundle that cannot be
@@ -87,14 +106,13 @@ func NewClient(o Options) (*Client, error) {
 		options: o,
 		seconds: int32(min(max(o.Seconds, 1), longest)),
 		http:    &http.Client{Transport: transport},
-		capped:  map[string]bool{},
 	}, nil
 }
 
-// Obtain makes one attempt at a session: role is assumed with the token, and
-// assumeRole, if there is one, with the session of role. Errors have short,
+// Obtain makes one attempt at a session: Role is assumed with the token, and
+// AssumeRole, if there is one, with the session of Role. Errors have short,
 // stable text: the same error reads the same every time.
-func (c *Client) Obtain(ctx context.Context, region, role, assumeRole string) (Session, error) {
+func (c *Client) Obtain(ctx context.Context) (Session, error) {
 	token, err := os.ReadFile(c.options.Token)
 	if err != nil {
 		return Session{}, fmt.Errorf("the service account token cannot be read: %w", err)
@@ -102,35 +120,28 @@ func (c *Client) Obtain(ctx context.Context, region, role, assumeRole string) (S
 	if token = bytes.TrimSpace(token); len(token) == 0 {
 		return Session{}, fmt.Errorf("the service account token %s is empty", c.options.Token)
 	}
-	if assumeRole == "" {
-		return c.asLongAs(role, c.seconds, func(seconds int32) (Session, error) {
-			return c.withToken(ctx, region, role, string(token), seconds)
-		})
+	if c.options.AssumeRole == "" {
+		return c.withToken(ctx, string(token))
 	}
-	first, err := c.withToken(ctx, region, role, string(token), min(c.seconds, shortest))
+	first, err := c.assume(ctx, string(token), min(c.seconds, shortest))
 	if err != nil {
 		return Session{}, err
 	}
-	return c.chained(ctx, region, assumeRole, first, min(c.seconds, anyRole))
+	return c.chain(ctx, first, min(c.seconds, anyRole))
 }
 
-// asLongAs asks for as many seconds as wanted, or for an hour where the role is
+// withToken asks for as many seconds as wanted, or for an hour where the role is
 // known to allow no more.
-func (c *Client) asLongAs(role string, seconds int32, ask func(seconds int32) (Session, error)) (Session, error) {
-	c.mu.Lock()
-	capped := c.capped[role]
-	c.mu.Unlock()
-	if capped {
-		return ask(min(seconds, anyRole))
+func (c *Client) withToken(ctx context.Context, token string) (Session, error) {
+	if c.capped.Load() {
+		return c.assume(ctx, token, min(c.seconds, anyRole))
 	}
-	s, err := ask(seconds)
-	if seconds <= anyRole || !isTooLong(err) {
+	s, err := c.assume(ctx, token, c.seconds)
+	if c.seconds <= anyRole || !isTooLong(err) {
 		return s, err
 	}
-	c.mu.Lock()
-	c.capped[role] = true
-	c.mu.Unlock()
-	return ask(anyRole)
+	c.capped.Store(true)
+	return c.assume(ctx, token, anyRole)
 }
 
 // isTooLong recognises the only ValidationError that a shorter duration fixes.
@@ -139,12 +150,13 @@ func isTooLong(err error) bool {
 	return errors.As(err, &e) && e.ErrorCode() == "ValidationError" && strings.Contains(e.ErrorMessage(), "DurationSeconds")
 }
 
-func (c *Client) withToken(ctx context.Context, region, role, token string, seconds int32) (Session, error) {
+// assume assumes Role with the token.
+func (c *Client) assume(ctx context.Context, token string, seconds int32) (Session, error) {
 	ctx, cancel := context.WithTimeout(ctx, attempt)
 	defer cancel()
 	begin := time.Now()
-	out, err := c.sts(region, aws.AnonymousCredentials{}).AssumeRoleWithWebIdentity(ctx, &sts.AssumeRoleWithWebIdentityInput{
-		RoleArn: &role, RoleSessionName: &c.options.Name, WebIdentityToken: &token, DurationSeconds: &seconds,
+	out, err := c.sts(aws.AnonymousCredentials{}).AssumeRoleWithWebIdentity(ctx, &sts.AssumeRoleWithWebIdentityInput{
+		RoleArn: &c.options.Role, RoleSessionName: &c.options.Name, WebIdentityToken: &token, DurationSeconds: &seconds,
 	})
 	if err != nil {
 		return Session{}, explain(err)
@@ -152,7 +164,8 @@ func (c *Client) withToken(ctx context.Context, region, role, token string, seco
 	return newSession(out.Credentials, begin, seconds)
 }
 
-func (c *Client) chained(ctx context.Context, region, role string, first Session, seconds int32) (Session, error) {
+// chain assumes AssumeRole with the session of Role.
+func (c *Client) chain(ctx context.Context, first Session, seconds int32) (Session, error) {
 	ctx, cancel := context.WithTimeout(ctx, attempt)
 	defer cancel()
 	begin := time.Now()
@@ -163,17 +176,19 @@ func (c *Client) chained(ctx context.Context, region, role string, first Session
 			SessionToken:    first.SessionToken,
 		}, nil
 	})
-	out, err := c.sts(region, credentials).AssumeRole(ctx, &sts.AssumeRoleInput{
-		RoleArn: &role, RoleSessionName: &c.options.Name, DurationSeconds: &seconds,
-	})
+	in := &sts.AssumeRoleInput{RoleArn: &c.options.AssumeRole, RoleSessionName: &c.options.Name, DurationSeconds: &seconds}
+	if c.options.ExternalID != "" {
+		in.ExternalId = &c.options.ExternalID
+	}
+	out, err := c.sts(credentials).AssumeRole(ctx, in)
 	if err != nil {
 		return Session{}, fmt.Errorf("assumeRole: %w", explain(err))
 	}
 	return newSession(out.Credentials, begin, seconds)
 }
 
-func (c *Client) sts(region string, credentials aws.CredentialsProvider) *sts.Client {
-	o := sts.Options{Region: region, Credentials: credentials, HTTPClient: c.http, Retryer: aws.NopRetryer{}}
+func (c *Client) sts(credentials aws.CredentialsProvider) *sts.Client {
+	o := sts.Options{Region: c.options.Region, Credentials: credentials, HTTPClient: c.http, Retryer: aws.NopRetryer{}}
 	if c.options.Endpoint != "" {
 		o.BaseEndpoint = &c.options.Endpoint
 	}

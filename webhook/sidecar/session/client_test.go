@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/ststest"
 	"github.com/ampbridge/ampbridge/webhook/sidecar/session"
@@ -20,9 +21,13 @@ import (
 
 const account = "111122223333"
 
-func client(t *testing.T, w *ststest.STS, change func(*session.Options)) *session.Client {
+// client returns a client for the role, which change may give a second one.
+func client(t *testing.T, w *ststest.STS, role string, change func(*session.Options)) *session.Client {
 	t.Helper()
-	o := session.Options{Token: w.Token, Name: session.Name("dev", "monitoring", "prometheus-0"), Seconds: 6 * 3600, Endpoint: w.URL}
+	o := session.Options{
+		Token: w.Token, Name: session.Name("dev", "monitoring", "prometheus-0"), Seconds: 6 * 3600, Endpoint: w.URL,
+		Region: ststest.Region, Role: role,
+	}
 	if change != nil {
 		change(&o)
 	}
@@ -31,6 +36,11 @@ func client(t *testing.T, w *ststest.STS, change func(*session.Options)) *sessio
 		t.Fatal(err)
 	}
 	return c
+}
+
+// assume makes a client go on to a second role.
+func assume(role string) func(*session.Options) {
+	return func(o *session.Options) { o.AssumeRole = role }
 }
 
 func checkLife(t *testing.T, s session.Session, want time.Duration) {
@@ -46,7 +56,7 @@ func checkLife(t *testing.T, s session.Session, want time.Duration) {
 func TestObtain(t *testing.T) {
 	w := ststest.New(t)
 	role := w.Role(t, account, "writer", 43200)
-	s, err := client(t, w, nil).Obtain(context.Background(), ststest.Region, role, "")
+	s, err := client(t, w, role, nil).Obtain(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,9 +71,9 @@ func TestObtain(t *testing.T) {
 func TestObtainBeyondTheRole(t *testing.T) {
 	w := ststest.New(t)
 	role := w.Role(t, account, "short", 3600)
-	c := client(t, w, nil)
+	c := client(t, w, role, nil)
 	for range 3 {
-		s, err := c.Obtain(context.Background(), ststest.Region, role, "")
+		s, err := c.Obtain(context.Background())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -78,15 +88,50 @@ func TestObtainChained(t *testing.T) {
 	w := ststest.New(t)
 	first := w.Role(t, account, "first", 43200)
 	second := w.ChainedRole(t, "444455556666", "second", first)
-	s, err := client(t, w, nil).Obtain(context.Background(), ststest.Region, first, second)
+	s, err := client(t, w, first, assume(second)).Obtain(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
 	checkLife(t, s, time.Hour)
 	stranger := w.ChainedRole(t, "444455556666", "stranger", w.Role(t, account, "other", 3600))
-	_, err = client(t, w, nil).Obtain(context.Background(), ststest.Region, first, stranger)
+	_, err = client(t, w, first, assume(stranger)).Obtain(context.Background())
 	if err == nil || !strings.HasPrefix(err.Error(), "assumeRole: AccessDenied: User: ") {
 		t.Errorf("error %v, want AccessDenied of assumeRole", err)
+	}
+}
+
+// TestExternalID: the role trusts whom shows its external ID, and the first role is
+// assumed without one.
+func TestExternalID(t *testing.T) {
+	w := ststest.New(t)
+	first := w.Role(t, account, "first", 3600)
+	second := w.RoleWithExternalID(t, "444455556666", "second", first, "team-a/7")
+	for id, admitted := range map[string]bool{"team-a/7": true, "team-b/7": false, "": false} {
+		_, err := client(t, w, first, func(o *session.Options) { o.AssumeRole, o.ExternalID = second, id }).Obtain(context.Background())
+		if admitted && err != nil || !admitted && (err == nil || !strings.HasPrefix(err.Error(), "assumeRole: AccessDenied: ")) {
+			t.Errorf("with external ID %q: %v", id, err)
+		}
+	}
+}
+
+// TestOptionsFor: a destination may reach STS in its own way, and one that does not has
+// the pod's.
+func TestOptionsFor(t *testing.T) {
+	c := sidecarconfig.Config{
+		Cluster: "dev", Token: "/token", SessionSeconds: 3600, STS: sidecarconfig.STS{Endpoint: "https://sts.example", ProxyURL: "http://proxy:1"},
+	}
+	d := sidecarconfig.Destination{Role: "first", AssumeRole: "second", ExternalID: "7", Region: ststest.Region}
+	want := session.Options{
+		Token: "/token", Name: "dev-monitoring-p-0", Seconds: 3600, Endpoint: "https://sts.example", ProxyURL: "http://proxy:1",
+		Region: ststest.Region, Role: "first", AssumeRole: "second", ExternalID: "7",
+	}
+	if got := session.OptionsFor(c, d, "monitoring", "p-0"); got != want {
+		t.Errorf("%+v", got)
+	}
+	d.STS = &sidecarconfig.STS{Endpoint: "https://other.example", CABundle: "PEM"}
+	want.Endpoint, want.ProxyURL, want.CABundle = "https://other.example", "", "PEM"
+	if got := session.OptionsFor(c, d, "monitoring", "p-0"); got != want {
+		t.Errorf("with its own: %+v", got)
 	}
 }
 
@@ -94,12 +139,12 @@ func TestObtainChained(t *testing.T) {
 func TestObtainReadsTheTokenAgain(t *testing.T) {
 	w := ststest.New(t)
 	role := w.Role(t, account, "writer", 3600)
-	c := client(t, w, nil)
-	if _, err := c.Obtain(context.Background(), ststest.Region, role, ""); err != nil {
+	c := client(t, w, role, nil)
+	if _, err := c.Obtain(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	w.WriteToken(t, w.ExpiredToken())
-	if _, err := c.Obtain(context.Background(), ststest.Region, role, ""); err == nil {
+	if _, err := c.Obtain(context.Background()); err == nil {
 		t.Error("an expired token gives a session")
 	}
 }
@@ -115,61 +160,61 @@ func TestErrors(t *testing.T) {
 	}{
 		"denied": {func(t *testing.T) *session.Client {
 			t.Cleanup(w.Fail("sts:*", awstest.Deny).Stop)
-			return client(t, w, nil)
+			return client(t, w, role, nil)
 		}, "^AccessDenied: "},
 		"throttled": {func(t *testing.T) *session.Client {
 			t.Cleanup(w.Fail("sts:*", awstest.Throttle).Stop)
-			return client(t, w, nil)
+			return client(t, w, role, nil)
 		}, "^Throttling: Rate exceeded$"},
 		"server error": {func(t *testing.T) *session.Client {
 			t.Cleanup(w.Fail("sts:*", awstest.ServerError).Stop)
-			return client(t, w, nil)
+			return client(t, w, role, nil)
 		}, "^(Internal|STS answered with HTTP status 500)"},
 		"reset": {func(t *testing.T) *session.Client {
 			t.Cleanup(w.Fail("sts:*", awstest.Refuse).Stop)
-			return client(t, w, nil)
+			return client(t, w, role, nil)
 		}, "^STS cannot be reached: "},
 		"hanging": {func(t *testing.T) *session.Client {
 			t.Cleanup(w.Fail("sts:*", awstest.Hang).Stop)
-			return client(t, w, nil)
+			return client(t, w, role, nil)
 		}, "^STS did not answer within 5s$"},
 		"refused": {func(t *testing.T) *session.Client {
-			return client(t, w, func(o *session.Options) { o.Endpoint = "http://" + closedPort(t) })
+			return client(t, w, role, func(o *session.Options) { o.Endpoint = "http://" + closedPort(t) })
 		}, "^STS cannot be reached: connect: connection refused$"},
 		"unknown host": {func(t *testing.T) *session.Client {
-			return client(t, w, func(o *session.Options) { o.Endpoint = "http://sts.invalid." })
+			return client(t, w, role, func(o *session.Options) { o.Endpoint = "http://sts.invalid." })
 		}, "^STS cannot be reached: .*sts.invalid"},
 		"not STS": {func(t *testing.T) *session.Client {
 			server := httptest.NewServer(http.NotFoundHandler())
 			t.Cleanup(server.Close)
-			return client(t, w, func(o *session.Options) { o.Endpoint = server.URL })
+			return client(t, w, role, func(o *session.Options) { o.Endpoint = server.URL })
 		}, "^STS answered with HTTP status 404$"},
 		"unknown CA": {func(t *testing.T) *session.Client {
-			return client(t, w, func(o *session.Options) { o.Endpoint = w.TLSURL })
+			return client(t, w, role, func(o *session.Options) { o.Endpoint = w.TLSURL })
 		}, "^STS cannot be trusted: x509: certificate signed by unknown authority"},
 		"expired token": {func(t *testing.T) *session.Client {
-			return client(t, w, func(o *session.Options) { o.Token = file(t, w.ExpiredToken()) })
+			return client(t, w, role, func(o *session.Options) { o.Token = file(t, w.ExpiredToken()) })
 		}, "^ExpiredTokenException: the service account token has expired: "},
 		"garbage token": {func(t *testing.T) *session.Client {
-			return client(t, w, func(o *session.Options) { o.Token = file(t, "gar.ba.ge") })
+			return client(t, w, role, func(o *session.Options) { o.Token = file(t, "gar.ba.ge") })
 		}, "^InvalidIdentityToken: "},
 		"empty token": {func(t *testing.T) *session.Client {
-			return client(t, w, func(o *session.Options) { o.Token = file(t, "\n") })
+			return client(t, w, role, func(o *session.Options) { o.Token = file(t, "\n") })
 		}, "token .* is empty$"},
 		"no token": {func(t *testing.T) *session.Client {
-			return client(t, w, func(o *session.Options) { o.Token = "/nonexistent/token" })
+			return client(t, w, role, func(o *session.Options) { o.Token = "/nonexistent/token" })
 		}, "^the service account token cannot be read: open /nonexistent/token: no such file"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := tc.client(t)
-			_, first := c.Obtain(context.Background(), ststest.Region, role, "")
+			_, first := c.Obtain(context.Background())
 			if first == nil || !regexp.MustCompile(tc.want).MatchString(first.Error()) {
 				t.Fatalf("error %v, want %s", first, tc.want)
 			}
 			if name == "hanging" {
 				return
 			}
-			if _, second := c.Obtain(context.Background(), ststest.Region, role, ""); second == nil || second.Error() != first.Error() {
+			if _, second := c.Obtain(context.Background()); second == nil || second.Error() != first.Error() {
 				t.Errorf("then %v, first %v", second, first)
 			}
 		})
@@ -180,7 +225,7 @@ func TestCABundleAndProxy(t *testing.T) {
 	w := ststest.New(t)
 	role := w.Role(t, account, "writer", 3600)
 	obtain := func(change func(*session.Options)) error {
-		_, err := client(t, w, change).Obtain(context.Background(), ststest.Region, role, "")
+		_, err := client(t, w, role, change).Obtain(context.Background())
 		return err
 	}
 	if err := obtain(func(o *session.Options) { o.Endpoint, o.CABundle = w.TLSURL, string(w.CA) }); err != nil {
@@ -209,6 +254,34 @@ func TestNewClientErrors(t *testing.T) {
 	} {
 		if _, err := session.NewClient(o); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want one about %s", err, want)
+		}
+	}
+}
+
+// TestEnvironmentIsIgnored: EKS's webhook, and others, put an identity into
+// every container of a pod, the sidecar's too.
+func TestEnvironmentIsIgnored(t *testing.T) {
+	for name, value := range map[string]string{
+		"AWS_ROLE_ARN": "arn:aws:iam::111122223333:role/other", "AWS_WEB_IDENTITY_TOKEN_FILE": "/nonexistent", "AWS_ROLE_SESSION_NAME": "other",
+		"AWS_ACCESS_KEY_ID": "AKIAOTHER", "AWS_SECRET_ACCESS_KEY": "other", "AWS_SESSION_TOKEN": "other", "AWS_PROFILE": "other",
+		"AWS_REGION": "us-gov-west-1", "AWS_DEFAULT_REGION": "us-gov-west-1", "AWS_CONFIG_FILE": "/nonexistent",
+		"AWS_SHARED_CREDENTIALS_FILE": "/nonexistent",
+		"AWS_ENDPOINT_URL":            "http://127.0.0.1:1", "AWS_ENDPOINT_URL_STS": "http://127.0.0.1:1", "AWS_CA_BUNDLE": "/nonexistent",
+		"AWS_USE_FIPS_ENDPOINT": "true", "AWS_USE_DUALSTACK_ENDPOINT": "true", "AWS_STS_REGIONAL_ENDPOINTS": "legacy", "AWS_MAX_ATTEMPTS": "9",
+	} {
+		t.Setenv(name, value)
+	}
+	w := ststest.New(t)
+	first := w.Role(t, account, "first", 43200)
+	second := w.ChainedRole(t, "444455556666", "second", first)
+	for _, assumeRole := range []string{"", second} {
+		if _, err := client(t, w, first, assume(assumeRole)).Obtain(context.Background()); err != nil {
+			t.Errorf("with assumeRole %q: %v", assumeRole, err)
+		}
+	}
+	for _, call := range w.Calls() {
+		if call.Service == "sts" && !strings.HasSuffix(call.Principal, "/dev-monitoring-prometheus-0") {
+			t.Errorf("%s by %q", call.Action, call.Principal)
 		}
 	}
 }

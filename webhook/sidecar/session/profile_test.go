@@ -61,31 +61,3 @@ func TestProfilesOfOddValues(t *testing.T) {
 		t.Error("a file was written")
 	}
 }
-
-// TestEnvironmentIsIgnored: EKS's webhook, and others, put an identity into
-// every container of a pod, the sidecar's too.
-func TestEnvironmentIsIgnored(t *testing.T) {
-	for name, value := range map[string]string{
-		"AWS_ROLE_ARN": "arn:aws:iam::111122223333:role/other", "AWS_WEB_IDENTITY_TOKEN_FILE": "/nonexistent", "AWS_ROLE_SESSION_NAME": "other",
-		"AWS_ACCESS_KEY_ID": "AKIAOTHER", "AWS_SECRET_ACCESS_KEY": "other", "AWS_SESSION_TOKEN": "other", "AWS_PROFILE": "other",
-		"AWS_REGION": "us-gov-west-1", "AWS_DEFAULT_REGION": "us-gov-west-1", "AWS_CONFIG_FILE": "/nonexistent",
-		"AWS_SHARED_CREDENTIALS_FILE": "/nonexistent",
-		"AWS_ENDPOINT_URL":            "http://127.0.0.1:1", "AWS_ENDPOINT_URL_STS": "http://127.0.0.1:1", "AWS_CA_BUNDLE": "/nonexistent",
-		"AWS_USE_FIPS_ENDPOINT": "true", "AWS_USE_DUALSTACK_ENDPOINT": "true", "AWS_STS_REGIONAL_ENDPOINTS": "legacy", "AWS_MAX_ATTEMPTS": "9",
-	} {
-		t.Setenv(name, value)
-	}
-	w := ststest.New(t)
-	first := w.Role(t, account, "first", 43200)
-	second := w.ChainedRole(t, "444455556666", "second", first)
-	for _, assumeRole := range []string{"", second} {
-		if _, err := client(t, w, nil).Obtain(context.Background(), ststest.Region, first, assumeRole); err != nil {
-			t.Errorf("with assumeRole %q: %v", assumeRole, err)
-		}
-	}
-	for _, call := range w.Calls() {
-		if call.Service == "sts" && !strings.HasSuffix(call.Principal, "/dev-monitoring-prometheus-0") {
-			t.Errorf("%s by %q", call.Action, call.Principal)
-		}
-	}
-}
