@@ -3,7 +3,7 @@
 // credentials file, which Prometheus reads.
 //
 // So Prometheus need not call STS: it exits if it gets no credentials while it applies
-// its configuration. The exception is a pod that nothing reloads (see package sidecar).
+// its configuration.
 // [Client] makes one bounded attempt, and its caller decides when to try again. [Store]
 // keeps the sessions in a memory volume that outlives the sidecar's container.
 package session

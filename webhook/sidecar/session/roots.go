@@ -1,0 +1,54 @@
+package session
+
+import (
+	"bytes"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"golang.org/x/crypto/x509roots/fallback/bundle"
+)
+
+// WriteCAFile makes path a file of the system's roots and of the PEM text bundle, for a
+// program that trusts what is in its CA file and nothing else. A file that has that
+// content already stays as it is.
+func WriteCAFile(path, bundle string) error {
+	content := append(systemRoots(), bundle...)
+	now, err := os.ReadFile(path)
+	if err == nil && bytes.Equal(now, content) {
+		return nil
+	}
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		err = WriteFile(path, content, 0o644)
+	}
+	if err != nil {
+		return fmt.Errorf("CA file: %w", err)
+	}
+	return nil
+}
+
+// systemRoots returns the PEM text of the system's roots, from where crypto/x509 looks
+// for them on Linux. Where the system has none, as in the image, they are those that the
+// program carries.
+func systemRoots() []byte {
+	for _, file := range []string{"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"} {
+		if text, err := os.ReadFile(file); err == nil {
+			return append(bytes.TrimSpace(text), '\n')
+		}
+	}
+	return embeddedRoots()
+}
+
+// embeddedRoots returns the roots that the program carries. Those that are trusted under
+// a condition are not among them: a file cannot hold the condition.
+func embeddedRoots() []byte {
+	var text bytes.Buffer
+	for root := range bundle.Roots() {
+		if root.Constraint == nil {
+			_ = pem.Encode(&text, &pem.Block{Type: "CERTIFICATE", Bytes: root.Certificate}) // a buffer takes everything
+		}
+	}
+	return text.Bytes()
+}
