@@ -111,6 +111,18 @@ func (d Destination) URL() string {
 // where a series has none: setting it always would merge series that differ
 // only in it.
 func (d Destination) Block(cluster string) Block {
+	none := ""
+	return d.block(BlockRelabel{SourceLabels: []string{"cluster"}, Regex: &none, TargetLabel: "cluster", Replacement: &cluster})
+}
+
+// GroupBlock is [Destination.Block] for a pod of a group of replicas. The group is the
+// label cluster of every series, because AMP elects a replica for each value of it: of
+// series with another value, AMP would elect a replica of another group.
+func (d Destination) GroupBlock(group string) Block {
+	return d.block(BlockRelabel{TargetLabel: "cluster", Replacement: &group})
+}
+
+func (d Destination) block(cluster BlockRelabel) Block {
 	q := d.RemoteWrite.QueueConfig
 	b := Block{
 		URL:                  d.URL(),
@@ -143,10 +155,7 @@ func (d Destination) Block(cluster string) Block {
 		b.WriteRelabelConfigs = append(b.WriteRelabelConfigs, BlockRelabel(r))
 	}
 	// Ours come last, so that no labelkeep of the admin's takes them away.
-	none := ""
-	b.WriteRelabelConfigs = append(b.WriteRelabelConfigs, BlockRelabel{
-		SourceLabels: []string{"cluster"}, Regex: &none, TargetLabel: "cluster", Replacement: &cluster,
-	})
+	b.WriteRelabelConfigs = append(b.WriteRelabelConfigs, cluster)
 	return b
 }
 

@@ -23,7 +23,7 @@ func TestBlockGolden(t *testing.T) {
 	testkit.Golden(t, "testdata/block-minimal.yaml", blockYAML(t, minimal.Destinations[0].Block("dev")))
 	testkit.Golden(t, "testdata/block-full.yaml", blockYAML(t, full.Destinations[0].Block("dev-aks")))
 	testkit.Golden(t, "testdata/block-endpoint.yaml", blockYAML(t, full.Destinations[1].Block("dev-aks")))
-	testkit.Golden(t, "testdata/block-ha.yaml", blockYAML(t, minimal.Destinations[0].Block("legacy-pair").WithReplica("prometheus-0")))
+	testkit.Golden(t, "testdata/block-ha.yaml", blockYAML(t, minimal.Destinations[0].GroupBlock("legacy-pair").WithReplica("prometheus-0")))
 }
 
 // TestRelayBlockKnowsNoAWS: a Prometheus of 2.8 can read it, and nothing in it depends on

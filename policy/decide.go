@@ -15,6 +15,9 @@ const (
 	AnnotationDestinations = "ampbridge.io/destinations"
 	AnnotationEnvironment  = "ampbridge.io/environment"
 	AnnotationDelivery     = "ampbridge.io/delivery"
+	// AnnotationHA names the pair that a pod belongs to, where that is not its
+	// controller.
+	AnnotationHA = "ampbridge.io/ha"
 	// AnnotationRoleARN is shown on service accounts: information, never input.
 	AnnotationRoleARN = "ampbridge.io/role-arn"
 	// AnnotationIRSA is what amazon-eks-pod-identity-webhook reads.
@@ -44,6 +47,8 @@ type Request struct {
 	Resembles                 string
 	PodAnnotations            map[string]string
 	ServiceAccountAnnotations map[string]string
+	// Workload is what the pod belongs to.
+	Workload Workload
 }
 
 // Reason says in one word why a decision is as it is: metrics and logs count it.
@@ -60,6 +65,7 @@ const (
 	NotGranted         Reason = "NotGranted"
 	InvalidAnnotation  Reason = "InvalidAnnotation"
 	UnknownDestination Reason = "UnknownDestination"
+	NotReplicas        Reason = "NotReplicas"
 )
 
 // Decision is Inject or Skip, and why. It is a value: an error would mean that
@@ -81,7 +87,8 @@ type Entitlement struct {
 	// Destinations in the policy's order.
 	Destinations []Destination
 	Environment  Environment
-	// HA is the group for AMP's deduplication; empty: none.
+	// HA is the group for AMP's deduplication; empty: none. In a decision it is the
+	// group of the pod's own workload: see [Policy.Group].
 	HA string
 	// IRSA is the role for [AnnotationIRSA]; zero: none.
 	IRSA ARN
@@ -197,6 +204,9 @@ func (p *Policy) Decide(r Request) Decision {
 		if decision, narrowed := narrow(&entitlement, annotations, subject); !narrowed {
 			return decision
 		}
+	}
+	if decision, ok := p.group(&entitlement, r); !ok {
+		return decision
 	}
 	entitlement.IRSA = p.irsa(subject, entitlement.Destinations)
 	return Decision{Inject: true, Reason: Granted, Entitlement: entitlement}

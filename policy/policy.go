@@ -158,8 +158,9 @@ type Grant struct {
 	MaxSubjectsPerNamespace int `yaml:"maxSubjectsPerNamespace"`
 	// Environment is [EnvironmentSidecar] by default.
 	Environment Environment `yaml:"environment"`
-	// HA names a group of replicas that AMP is to deduplicate; it becomes the
-	// `cluster` label of the election. Empty: no replica labels.
+	// HA names a group of replicas that AMP is to deduplicate; with what tells
+	// workloads apart it becomes the `cluster` label of the election: see
+	// [Policy.Group]. Empty: no replica labels.
 	HA string `yaml:"ha"`
 	// IRSA also shows the role in eks.amazonaws.com/role-arn, which gives every
 	// pod of the service account the identity.

@@ -29,6 +29,7 @@ func (q *Quantity) UnmarshalText(text []byte) error {
 }
 
 var (
+	number    = regexp.MustCompile(`^[0-9]{1,9}$`)
 	dnsLabel  = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 	labelName = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
 	// IAM's syntax (https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html), whose
@@ -279,6 +280,7 @@ func (v *validation) grant(path string, g Grant, p *Policy) {
 	v.require(problem == "", path+".environment", "%s", problem)
 	// It becomes a replacement in a relabelling rule, where $ stands for something else.
 	v.require(!strings.Contains(g.HA, "$"), path+".ha", "%q holds a $: write a plain name", g.HA)
+	v.require(!strings.Contains(g.HA, "/"), path+".ha", "%q holds a /, which separates the group from its workloads: write a plain name", g.HA)
 	v.require(!g.IRSA || len(g.Destinations) == 1, path+".irsa", "needs exactly one destination: the annotation holds one role")
 }
 

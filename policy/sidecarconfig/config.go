@@ -154,14 +154,14 @@ func New(p *policy.Policy, e policy.Entitlement) Config {
 		if d.Delivery == policy.DeliveryRelay {
 			c.Version = VersionRelay
 		}
-		label := p.Cluster.Name
+		block := d.Block(p.Cluster.Name)
 		if e.HA != "" {
-			label = e.HA
+			block = d.GroupBlock(e.HA)
 		}
 		configured := Destination{
 			Name: d.Name, Role: p.RoleFor(d, e.Subject).String(), AssumeRole: d.AssumeRole.String(), Region: d.Workspace.Region,
 			ExternalID: d.ExternalID,
-			Delivery:   d.Delivery, Block: d.Block(label), Replica: e.HA != "",
+			Delivery:   d.Delivery, Block: block, Replica: e.HA != "",
 			AMP: AMP{
 				ProxyURL: d.RemoteWrite.ProxyURL, ProxyFromEnvironment: d.RemoteWrite.ProxyFromEnvironment,
 				CABundle: d.RemoteWrite.CABundle, DropOn429: d.RemoteWrite.DropsOn429(),

@@ -114,6 +114,9 @@ func TestReplicaLabels(t *testing.T) {
 	group := example(t, policy.Subject{Namespace: "legacy", ServiceAccount: "prometheus"}).Destinations[0].For("p-0")
 	labels := map[string]string{}
 	for _, r := range group.WriteRelabelConfigs {
+		if r.TargetLabel == "cluster" && (r.SourceLabels != nil || r.Regex != nil) {
+			t.Errorf("a series with a cluster of its own stays out of the election: %+v", r)
+		}
 		if r.Replacement != nil {
 			labels[r.TargetLabel] = *r.Replacement
 		}

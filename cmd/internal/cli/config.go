@@ -17,6 +17,12 @@ func registerConfig(flags *pflag.FlagSet, o *preview.ConfigOptions) {
 	flags.StringVar(&o.ServiceAccount, "service-account", "", "`NAME` of the pod's service account")
 	flags.StringVar(&o.Pod, "pod", "", "`NAME` of the pod, for the replica label of a grant with ha")
 	flags.StringVar(
+		&o.Controller,
+		"controller",
+		"",
+		"`NAME` of the pod's StatefulSet or Deployment, for the group of a grant with ha",
+	)
+	flags.StringVar(
 		&o.Version,
 		"prometheus-version",
 		"",

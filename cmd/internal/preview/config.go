@@ -33,6 +33,7 @@ type ConfigOptions struct {
 	Namespace      string
 	ServiceAccount string
 	Pod            string
+	Controller     string
 	Version        string
 	Output         string
 }
@@ -47,6 +48,9 @@ func Config(o ConfigOptions, stdin io.Reader, stdout, stderr io.Writer) error {
 	entitlement, granted := p.Entitled(subject)
 	if !granted {
 		return fmt.Errorf("not granted: no grant of %s covers service account %s of namespace %s", o.Policy, o.ServiceAccount, o.Namespace)
+	}
+	if entitlement.HA != "" {
+		entitlement.HA = p.Group(entitlement.HA, subject, policy.Workload{Controller: o.Controller}, "")
 	}
 	var version policy.Version
 	if o.Version != "" {

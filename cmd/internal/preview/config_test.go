@@ -62,7 +62,8 @@ func TestConfigOutput(t *testing.T) {
 		{"full.want.yml", "backup is left out: ", []string{"-f", "testdata/config/prometheus.in.yml", "-n", "monitoring", "--service-account",
 			"prometheus"}},
 		{"block.want.yml", "", []string{"-o", "block", "-n", "monitoring", "--service-account", "prometheus"}},
-		{"replica.want.yml", "", []string{"-o", "block", "-n", "pair", "--service-account", "prometheus", "--pod", "prometheus-0"}},
+		{"replica.want.yml", "", []string{"-o", "block", "-n", "pair", "--service-account", "prometheus", "--pod", "prometheus-0",
+			"--controller", "prometheus"}},
 	} {
 		t.Run(c.want, func(t *testing.T) {
 			stdout, stderr, err := config(t, "", c.args...)
