@@ -36,6 +36,7 @@ func (h *podHandler) decide(ctx context.Context, r *request[inject.Pod], p *poli
 	question := policy.Request{
 		Namespace: r.Namespace, Injection: h.injection, ServiceAccount: account,
 		Prometheus: prometheus, Resembles: inject.Resembles(pod), PodAnnotations: pod.Metadata.Annotations,
+		Workload: inject.Workload(pod),
 	}
 	out := h.decidePod(ctx, question, pod, p)
 	out.notable = out.notable || prometheus

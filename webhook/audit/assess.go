@@ -74,6 +74,7 @@ func Assess(q Question) Finding {
 		Namespace: pod.Metadata.Namespace, Injection: q.Injection, ServiceAccount: pod.serviceAccount(),
 		Prometheus: prometheus, Resembles: inject.Resembles(&pod.Pod),
 		PodAnnotations: pod.Metadata.Annotations, ServiceAccountAnnotations: q.ServiceAccount,
+		Workload: inject.Workload(&pod.Pod),
 	})
 	if !decision.Inject && decision.Warning == "" {
 		return Finding{} // opted out, not asked, no Prometheus: as was asked

@@ -173,6 +173,7 @@ func (r *injection) pod(object []byte) ([]jsonpatch.Operation, policy.Decision, 
 		Namespace: subject.Namespace, Injection: policy.Injection(r.NamespaceLabel), ServiceAccount: subject.ServiceAccount,
 		Prometheus: prometheus, Resembles: inject.Resembles(&pod),
 		PodAnnotations: pod.Metadata.Annotations, ServiceAccountAnnotations: account.Metadata.Annotations,
+		Workload: inject.Workload(&pod),
 	})
 	if !decision.Inject {
 		return nil, decision, subject, nil
