@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/go-json-experiment/json"
+
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
@@ -117,4 +119,31 @@ func sigV4Refused(e policy.Entitlement, missing []string) string {
 // anySigV4 reports whether Prometheus signs for one of the destinations.
 func anySigV4(e policy.Entitlement) bool {
 	return slices.ContainsFunc(e.Destinations, func(d policy.Destination) bool { return d.Delivery == policy.DeliverySigV4 })
+}
+
+// relayInstead gives the relay to an injected pod whose Prometheus container has got
+// AWS files of its own since: Prometheus would look there for the profile of its block,
+// and exit. It returns the container's variables afterwards.
+func relayInstead(p *patch, pod *Pod, c Container, at string) []EnvVar {
+	ours := slices.Index(c.Env, ownCredentials)
+	sidecar, variable := sidecarVariable(pod)
+	a, err := sidecarconfig.Decode(encodedConfig(pod))
+	if ours < 0 || err != nil {
+		return c.Env
+	}
+	theirs := c
+	theirs.Env = slices.Delete(slices.Clone(c.Env), ours, ours+1)
+	why := ownAWS(&theirs)
+	var carried Injected
+	if why == "" || json.Unmarshal([]byte(pod.Metadata.Annotations[AnnotationInjected]), &carried) != nil {
+		return c.Env
+	}
+	a.Version = sidecarconfig.VersionRelay
+	for i := range a.Destinations {
+		a.Destinations[i].Delivery = policy.DeliveryRelay
+	}
+	p.annotate(pod.Metadata.Annotations, AnnotationInjected, mark(a, carried.Reload, why))
+	p.replace(pointer("spec", "initContainers", sidecar, "env", variable, "value"), escape(a.Encode()))
+	p.remove(at + pointer("env", ours))
+	return theirs.Env
 }

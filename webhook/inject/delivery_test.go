@@ -1,10 +1,12 @@
 package inject
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"gomodules.xyz/jsonpatch/v2"
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
@@ -312,5 +314,71 @@ volumes: [{name: c, configMap: {name: c}}]`)
 	}
 	if len(c.Env) != 5 || c.Env[1] != (EnvVar{Name: "A", Value: "b"}) {
 		t.Errorf("the container's own variables changed: %v", c.Env)
+	}
+	o := options(t)
+	o.Policy.Destinations[0].RemoteWrite.ProxyFromEnvironment = true
+	sidecar := decode(t, injected(t, data, o)).Spec.InitContainers[0]
+	for _, v := range want {
+		if !slices.Contains(sidecar.Env, v) {
+			t.Errorf("the sidecar has %v, want %v", sidecar.Env, v)
+		}
+	}
+}
+
+// Another webhook gives the Prometheus container AWS files, and the API server calls this
+// one again: with sigv4 Prometheus would not start.
+func TestOwnFilesThatAppearLater(t *testing.T) {
+	at := func(list string) string { return pointer("spec", "containers", 0, list, "-") }
+	for name, c := range map[string]struct {
+		foreign jsonpatch.Operation
+		args    string // --config.auto-reload
+		why     string // empty: nothing changes
+	}{
+		"a credentials file": {adding(at("env"), EnvVar{Name: "AWS_SHARED_CREDENTIALS_FILE", Value: "/vault/aws"}), "",
+			"container prometheus sets AWS_SHARED_CREDENTIALS_FILE"},
+		"a profile":   {adding(at("env"), EnvVar{Name: "AWS_PROFILE", Value: "x"}), "", "container prometheus sets AWS_PROFILE"},
+		"a volume":    {adding(at("volumeMounts"), VolumeMount{Name: "c", MountPath: "/root/.aws"}), "", "container prometheus has a volume at ~/.aws"},
+		"an identity": {adding(at("env"), EnvVar{Name: "AWS_CONTAINER_CREDENTIALS_FULL_URI", Value: "x"}), "", ""},
+		"a profile, and the pod has the relay": {adding("/spec/containers/0/env", []EnvVar{{Name: "AWS_PROFILE", Value: "x"}}),
+			"--web.enable-lifecycle", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := options(t)
+			args := "--config.auto-reload"
+			if c.args != "" {
+				args = c.args
+			}
+			once := injected(t, podOf(t, `
+containers:
+- {name: prometheus, image: 'prom/prometheus:v3.15.0', args: [--config.file=/c/p.yml, `+args+`], volumeMounts: [{name: c, mountPath: /c}]}
+volumes: [{name: c, configMap: {name: c}}]`), o)
+			data := apply(t, once, []jsonpatch.Operation{c.foreign})
+			ops, d := Inject(decode(t, data), granted(t, o.Policy, "monitoring"), o)
+			if d.Reason != AlreadyInjected || (len(ops) > 0) != (c.why != "") {
+				t.Fatalf("%+v, %d operations", d, len(ops))
+			}
+			if c.why == "" {
+				return
+			}
+			after := decode(t, apply(t, data, ops))
+			mark, _ := Marked(ops)
+			a, err := sidecarconfig.Decode(encodedConfig(after))
+			if err != nil || a.Version != sidecarconfig.VersionRelay || a.DeliveryOf(a.Destinations[0]) != policy.DeliveryRelay {
+				t.Errorf("%+v, %v", a, err)
+			}
+			if mark.Why != c.why || mark.Version != sidecarconfig.VersionRelay || mark.Delivery["central"] != policy.DeliveryRelay {
+				t.Errorf("mark %+v", mark)
+			}
+			if slices.Contains(after.Spec.Containers[0].Env, ownCredentials) {
+				t.Error("the variable for sigv4 is still there")
+			}
+			if again, d := Inject(after, granted(t, o.Policy, "monitoring"), o); len(again) > 0 || d.Reason != AlreadyInjected {
+				t.Errorf("once more: %d operations, %s", len(again), d.Reason)
+			}
+			carried, today, err := Mark(after, granted(t, o.Policy, "monitoring").Entitlement, o.Policy)
+			if err != nil || !cmp.Equal(carried, today) {
+				t.Errorf("the mark would change: %v\n%s", err, cmp.Diff(carried, today))
+			}
+		})
 	}
 }

@@ -41,6 +41,9 @@ var azureVariables = []string{"AZURE_CLIENT_ID", "AZURE_TENANT_ID", "AZURE_FEDER
 // identityVolumes are added by amazon-eks-pod-identity-webhook.
 var identityVolumes = []string{"aws-iam-token", "eks-pod-identity-token"}
 
+// ownCredentials is how Prometheus finds the profiles that the sidecar writes.
+var ownCredentials = EnvVar{Name: variableCredentialsFile, Value: credentialsFile}
+
 // environment are what the Prometheus container gets.
 type environment struct {
 	env    []EnvVar
@@ -75,7 +78,7 @@ func planEnvironment(pod *Pod, c *Container, e policy.Entitlement, o Options) (e
 	s.mounts = append(s.mounts, VolumeMount{Name: sidecarconfig.VolumeCredentials, MountPath: sidecarconfig.CredentialsDir, ReadOnly: true})
 
 	if anySigV4(e) {
-		s.env = append(s.env, EnvVar{Name: variableCredentialsFile, Value: credentialsFile})
+		s.env = append(s.env, ownCredentials)
 	}
 
 	identity := identityEnv(e, o.Policy)
@@ -117,26 +120,31 @@ func identityEnv(e policy.Entitlement, p *policy.Policy) []EnvVar {
 	}
 }
 
-// withdraw takes the variables of [identityEnv] out of the Prometheus container
-// of an injected pod that has an identity of its own by now. Other webhooks,
-// EKS Pod Identity's for one, come after this one, and the API server then calls
-// this one again.
+// withdraw takes back what has become wrong in an injected pod, because another
+// webhook has changed it since; the API server then calls this one again. A pod with an
+// identity of its own loses the variables of [identityEnv]: EKS Pod Identity's webhook
+// comes after this one. One with AWS files of its own gets the relay.
 func withdraw(pod *Pod, e policy.Entitlement, o Options) []jsonpatch.Operation {
 	index, refused := selectContainer(pod)
+	if refused != nil {
+		return nil
+	}
+	var p patch
+	c, at := pod.Spec.Containers[index], pointer("spec", "containers", index)
+	c.Env = relayInstead(&p, pod, c, at)
 	identity := identityEnv(e, o.Policy)
-	if refused != nil || len(identity) == 0 {
-		return nil
+	if len(identity) == 0 {
+		return p.operations
 	}
-	own := append(slices.Clone(identity), EnvVar{Name: variableCredentialsFile, Value: credentialsFile})
+	own := append(slices.Clone(identity), ownCredentials)
 	if !hasIdentity(pod, e, o, own...) {
-		return nil
+		return p.operations
 	}
-	c, at := &pod.Spec.Containers[index], pointer("spec", "containers", index)
 	// They stand in one row, in the order of identityEnv. A variable of the same
 	// value elsewhere is the user's.
 	first := slices.Index(c.Env, identity[0])
 	if first < 0 {
-		return nil
+		return p.operations
 	}
 	end := first
 	for _, v := range identity {
@@ -144,7 +152,6 @@ func withdraw(pod *Pod, e policy.Entitlement, o Options) []jsonpatch.Operation {
 			end++
 		}
 	}
-	var p patch
 	for i := end - 1; i >= first; i-- {
 		p.remove(at + pointer("env", i))
 	}

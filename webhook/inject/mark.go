@@ -44,14 +44,24 @@ func Mark(pod *Pod, e policy.Entitlement, p *policy.Policy) (carried, today Inje
 
 // encodedConfig returns the config of the pod's sidecar, as [sidecarconfig.Encode] wrote it.
 func encodedConfig(pod *Pod) string {
+	sidecar, variable := sidecarVariable(pod)
+	if sidecar < 0 {
+		return ""
+	}
+	return strings.ReplaceAll(pod.Spec.InitContainers[sidecar].Env[variable].Value, "$$", "$")
+}
+
+// sidecarVariable returns the place of the pod's sidecar among the init containers, and
+// of its config among the variables; -1: there is none.
+func sidecarVariable(pod *Pod) (sidecar, variable int) {
 	for i := range pod.Spec.InitContainers {
 		if c := &pod.Spec.InitContainers[i]; c.Name == sidecarconfig.ContainerName {
-			for _, v := range c.Env {
-				if v.Name == sidecarconfig.Variable {
-					return strings.ReplaceAll(v.Value, "$$", "$")
+			for j := range c.Env {
+				if c.Env[j].Name == sidecarconfig.Variable {
+					return i, j
 				}
 			}
 		}
 	}
-	return ""
+	return -1, -1
 }

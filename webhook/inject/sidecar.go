@@ -166,7 +166,7 @@ func sidecar(image, target, config string, token VolumeMount, u user, r Resource
 		Image:   image,
 		Command: []string{sidecarconfig.Program},
 		Env: []EnvVar{
-			{Name: sidecarconfig.Variable, Value: strings.ReplaceAll(config, "$", "$$")},
+			{Name: sidecarconfig.Variable, Value: escape(config)},
 			fromField(sidecarconfig.PodNameVariable, "metadata.name"),
 			fromField(sidecarconfig.PodNamespaceVariable, "metadata.namespace"),
 		},
@@ -192,6 +192,9 @@ func sidecar(image, target, config string, token VolumeMount, u user, r Resource
 	c.LivenessProbe.Exec.Command = []string{sidecarconfig.Program, sidecarconfig.AliveArgument}
 	return c
 }
+
+// escape keeps the kubelet from expanding variables in a value.
+func escape(value string) string { return strings.ReplaceAll(value, "$", "$$") }
 
 func fromField(name, field string) EnvVar {
 	return EnvVar{Name: name, ValueFrom: &ValueFrom{FieldRef{FieldPath: field}}}
