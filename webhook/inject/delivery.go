@@ -38,7 +38,7 @@ const asked = "the policy or the pod's annotation asks for the relay"
 func missingForSigV4(pod *Pod, prometheus *Container, s source) []string {
 	var missing []string
 	lacks := func(what string) {
-		if what != "" {
+		if what != "" && !slices.Contains(missing, what) {
 			missing = append(missing, what)
 		}
 	}
@@ -109,8 +109,8 @@ func decideDelivery(e policy.Entitlement, missing []string) (decided policy.Enti
 func sigV4Refused(e policy.Entitlement, missing []string) string {
 	for _, d := range e.Destinations {
 		if d.Delivery == policy.DeliverySigV4 && len(missing) > 0 {
-			text := warning("destination %s asks for delivery sigv4, and this pod gets relay: ", d.Name) + strings.Join(missing, "; ")
-			return shorten(text, maxWarning)
+			text := warning("destination %s asks for delivery sigv4, and this pod gets relay: ", d.Name)
+			return shorten(text+strings.Join(missing, "; "), maxWarning)
 		}
 	}
 	return ""

@@ -93,7 +93,8 @@ func TestDelivery(t *testing.T) {
 		{"a version that cannot sign", strings.Replace(plain, "v3.15.0", "v2.25.2", 1), reloader(""), ReloadByReloader,
 			"Prometheus 2.25 cannot sign", sidecarconfig.Prometheus{Address: "127.0.0.1:9090", Version: "2.25"}},
 		{"the feature before it came", strings.NewReplacer("v3.15.0", "v2.55.1", "--config.auto-reload", "--enable-feature=auto-reload-config").
-			Replace(self), "", ReloadNone, "Prometheus 2.55 has no auto-reload", sidecarconfig.Prometheus{Address: "127.0.0.1:9090", Version: "2.55"}},
+			Replace(self), "", ReloadNone, "Prometheus 2.55 has no auto-reload",
+			sidecarconfig.Prometheus{Address: "127.0.0.1:9090", Version: "2.55"}},
 
 		{"a web configuration", args("--web.config.file=/w.yml"), reloader(", --reload-url=https://localhost:9090/-/reload"),
 			ReloadByReloader, "--web.config.file", sidecarconfig.Prometheus{Address: "127.0.0.1:9090", TLS: true, Version: "3.15"}},
@@ -163,7 +164,8 @@ func TestDeliveryOfExpandedConfiguration(t *testing.T) {
 	}{
 		{"at the start and later", init, reloader, "--web.enable-lifecycle", ReloadByReloader, ""},
 		{"later", "", reloader, "--web.enable-lifecycle", ReloadByReloader, ""},
-		{"by a native sidecar", strings.Replace(init, "args", "restartPolicy: Always, args", 1), "", "--web.enable-lifecycle", ReloadByReloader, ""},
+		{"by a native sidecar", strings.Replace(init, "args", "restartPolicy: Always, args", 1), "", "--web.enable-lifecycle",
+			ReloadByReloader, ""},
 		{"Prometheus watches what is made", "", strings.Replace(reloader, "[", elsewhere, 1), "--config.auto-reload", ReloadBySelf, ""},
 		{"once", init, "", "--web.enable-lifecycle", ReloadNone, "made once"},
 		{"once, and Prometheus watches it", init, "", "--config.auto-reload", ReloadNone, "made once"},
@@ -179,7 +181,8 @@ func TestDeliveryOfExpandedConfiguration(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			data := podOf(t, c.init+`
 containers:
-- {name: prometheus, image: 'prom/prometheus:v3.15.0', args: [--config.file=/c/p.yml, `+c.args+`], volumeMounts: [{name: out, mountPath: /c}]}
+- {name: prometheus, image: 'prom/prometheus:v3.15.0', args: [--config.file=/c/p.yml, `+c.args+`],
+  volumeMounts: [{name: out, mountPath: /c}]}
 `+c.containers+`
 volumes: [{name: in, secret: {secretName: s}}, {name: out, emptyDir: {}}]`)
 			o := options(t)
@@ -218,7 +221,8 @@ volumes: [{name: c, configMap: {name: c}}]`)
 		{"auto, and it is proven", nil, "", "--config.auto-reload", policy.DeliverySigV4, policy.DeliverySigV4, "", ""},
 		{"auto, and it is not", nil, "", "--web.enable-lifecycle", policy.DeliveryRelay, policy.DeliveryRelay, "nothing in the pod", ""},
 		{"the relay", []policy.Delivery{"relay", "relay"}, "", "--config.auto-reload", policy.DeliveryRelay, policy.DeliveryRelay, asked, ""},
-		{"the relay for one", []policy.Delivery{"auto", "relay"}, "", "--config.auto-reload", policy.DeliverySigV4, policy.DeliveryRelay, asked, ""},
+		{"the relay for one", []policy.Delivery{"auto", "relay"}, "", "--config.auto-reload", policy.DeliverySigV4,
+			policy.DeliveryRelay, asked, ""},
 		{"the relay by annotation", nil, "relay", "--config.auto-reload", policy.DeliveryRelay, policy.DeliveryRelay, asked, ""},
 		{"sigv4, and it is proven", []policy.Delivery{"sigv4", "auto"}, "", "--config.auto-reload", policy.DeliverySigV4,
 			policy.DeliverySigV4, "", ""},
@@ -336,8 +340,9 @@ func TestOwnFilesThatAppearLater(t *testing.T) {
 	}{
 		"a credentials file": {adding(at("env"), EnvVar{Name: "AWS_SHARED_CREDENTIALS_FILE", Value: "/vault/aws"}), "",
 			"container prometheus sets AWS_SHARED_CREDENTIALS_FILE"},
-		"a profile":   {adding(at("env"), EnvVar{Name: "AWS_PROFILE", Value: "x"}), "", "container prometheus sets AWS_PROFILE"},
-		"a volume":    {adding(at("volumeMounts"), VolumeMount{Name: "c", MountPath: "/root/.aws"}), "", "container prometheus has a volume at ~/.aws"},
+		"a profile": {adding(at("env"), EnvVar{Name: "AWS_PROFILE", Value: "x"}), "", "container prometheus sets AWS_PROFILE"},
+		"a volume": {adding(at("volumeMounts"), VolumeMount{Name: "c", MountPath: "/root/.aws"}), "",
+			"container prometheus has a volume at ~/.aws"},
 		"an identity": {adding(at("env"), EnvVar{Name: "AWS_CONTAINER_CREDENTIALS_FULL_URI", Value: "x"}), "", ""},
 		"a profile, and the pod has the relay": {adding("/spec/containers/0/env", []EnvVar{{Name: "AWS_PROFILE", Value: "x"}}),
 			"--web.enable-lifecycle", ""},

@@ -350,7 +350,8 @@ func awsPod(t *testing.T, members, others string) []byte {
 	}
 	return podOf(t, `
 containers:
-- {name: prometheus, image: "prom/prometheus:v3.15.0", args: [--config.file=/c/p.yml, --config.auto-reload], volumeMounts: [`+mounts+`], `+members+`}
+- {name: prometheus, image: "prom/prometheus:v3.15.0", args: [--config.file=/c/p.yml, --config.auto-reload],
+  volumeMounts: [`+mounts+`], `+members+`}
 - {name: other, `+others+`}
 volumes: [{name: c, configMap: {name: c}}, {name: x, secret: {secretName: x}}]`)
 }

@@ -115,7 +115,9 @@ func Inject(pod *Pod, d policy.Decision, o Options) ([]jsonpatch.Operation, poli
 
 // inject returns the operations, and a warning for a pod that is injected otherwise
 // than was asked.
-func inject(pod *Pod, e policy.Entitlement, o Options) (operations []jsonpatch.Operation, notice string, refused *policy.Decision) {
+func inject(
+	pod *Pod, e policy.Entitlement, o Options,
+) (operations []jsonpatch.Operation, notice string, refused *policy.Decision) {
 	if refused := checkExisting(pod); refused != nil {
 		return nil, "", refused
 	}

@@ -108,9 +108,10 @@ var reloaderFlags = []string{
 func (c *Container) isReloader() bool {
 	program, _ := c.commandLine()
 	return slices.ContainsFunc(reloaderFlags, c.hasFlag) ||
-		c.hasFlag("config-file") && slices.ContainsFunc([]string{c.Name, imageName(c.Image), path.Base(program)}, func(name string) bool {
-			return strings.Contains(name, "reload")
-		})
+		c.hasFlag("config-file") && slices.ContainsFunc(
+			[]string{c.Name, imageName(c.Image), path.Base(program)},
+			func(name string) bool { return strings.Contains(name, "reload") },
+		)
 }
 
 // doesNotReload says why a reloader does not provably have this Prometheus reload;
@@ -132,7 +133,9 @@ func (c *Container) doesNotReload(prometheus *Container) string {
 
 // looksOnce reports whether prometheus-config-reloader ends after its first look.
 func (c *Container) looksOnce() bool {
-	return slices.ContainsFunc(c.flag("watch-interval"), func(every string) bool { return strings.TrimRight(every, "hms0") == "" })
+	return slices.ContainsFunc(c.flag("watch-interval"), func(every string) bool {
+		return strings.TrimRight(every, "hms0") == ""
+	})
 }
 
 // defaultReload is the default of prometheus-config-reloader's --reload-url and, but

@@ -32,7 +32,8 @@ func versionOf(pod *Pod, c *Container) (v policy.Version, unknown string) {
 	}
 	switch {
 	case tag.IsZero() && label.IsZero():
-		return policy.Version{}, "the version of Prometheus is not known: neither the image's tag nor the label " + labelVersion + " tells it"
+		return policy.Version{}, "the version of Prometheus is not known: " +
+			"neither the image's tag nor the label " + labelVersion + " tells it"
 	case tag.IsZero():
 		return label, ""
 	case label.IsZero() || tag == label:
