@@ -34,15 +34,14 @@ import (
 const asked = "the policy or the pod's annotation asks for the relay"
 
 // missingForSigV4 returns what a pod lacks for sigv4, as short sentences; none: it
-// proves that sigv4 works.
-func missingForSigV4(pod *Pod, prometheus *Container, s source) []string {
+// proves that sigv4 works. unknown says why the version is not known.
+func missingForSigV4(prometheus *Container, v policy.Version, unknown string, s source) []string {
 	var missing []string
 	lacks := func(what string) {
 		if what != "" && !slices.Contains(missing, what) {
 			missing = append(missing, what)
 		}
 	}
-	v, unknown := versionOf(pod, prometheus)
 	switch {
 	case v.IsZero():
 		lacks(unknown)
@@ -142,8 +141,9 @@ func relayInstead(p *patch, pod *Pod, c Container, at string) []EnvVar {
 	for i := range a.Destinations {
 		a.Destinations[i].Delivery = policy.DeliveryRelay
 	}
-	p.annotate(pod.Metadata.Annotations, AnnotationInjected, mark(a, carried.Reload, why))
-	p.replace(pointer("spec", "initContainers", sidecar, "env", variable, "value"), escape(a.Encode()))
+	text := a.Encode()
+	p.annotate(pod.Metadata.Annotations, AnnotationInjected, mark(a, text, carried.Reload, why))
+	p.replace(pointer("spec", "initContainers", sidecar, "env", variable, "value"), escape(text))
 	p.remove(at + pointer("env", ours))
 	return theirs.Env
 }

@@ -129,7 +129,8 @@ func inject(
 		return nil, "", refused
 	}
 	prometheus := &pod.Spec.Containers[index]
-	if refused := tooOld(pod, prometheus); refused != nil {
+	version, unknown := versionOf(pod, prometheus)
+	if refused := tooOld(prometheus, version); refused != nil {
 		return nil, "", refused
 	}
 	source, refused := locateConfig(pod, index)
@@ -143,7 +144,7 @@ func inject(
 	if refused := requireToken(pod, o.Policy); refused != nil {
 		return nil, "", refused
 	}
-	missing := missingForSigV4(pod, prometheus, source)
+	missing := missingForSigV4(prometheus, version, unknown, source)
 	notice = sigV4Refused(e, missing)
 	e, why := decideDelivery(e, missing)
 	environment, refused := planEnvironment(pod, prometheus, e, o)
@@ -167,8 +168,8 @@ func inject(
 	a.Credentials, a.Token = credentialsFile, tokenFile(o.Policy)
 	a.Private = runsAs.known()
 	a.Prometheus, a.MountPoints = listening(prometheus), source.points
-	if v, _ := versionOf(pod, prometheus); !v.IsZero() {
-		a.Prometheus.Version = v.String()
+	if !version.IsZero() {
+		a.Prometheus.Version = version.String()
 	}
 	port, metrics := chooseMetricsPort(pod)
 	a.MetricsPort = port.ContainerPort
@@ -183,7 +184,7 @@ func inject(
 	}
 
 	var p patch
-	p.annotate(pod.Metadata.Annotations, AnnotationInjected, mark(a, source.reload, why))
+	p.annotate(pod.Metadata.Annotations, AnnotationInjected, mark(a, text, source.reload, why))
 	p.replace(pointer("spec", "volumes", source.volume), memoryVolume(config.Name))
 	appendTo(&p, "/spec/volumes", pod.Spec.Volumes, moved)
 	appendTo(&p, "/spec/volumes", pod.Spec.Volumes, volumes(o.Policy.Token)...)
@@ -301,9 +302,10 @@ func checkSupported(pod *Pod) *policy.Decision {
 	return nil
 }
 
-// mark returns the value of [AnnotationInjected] for a sidecar with that config.
-func mark(a sidecarconfig.Config, reload Reload, why string) string {
-	sum := sha256.Sum256([]byte(a.Encode()))
+// mark returns the value of [AnnotationInjected] for a sidecar with that config, which
+// text is the encoding of.
+func mark(a sidecarconfig.Config, text string, reload Reload, why string) string {
+	sum := sha256.Sum256([]byte(text))
 	m := Injected{
 		Version: a.Version, Policy: hex.EncodeToString(sum[:6]), Reload: reload, MetricsPort: max(a.MetricsPort, 0),
 		Delivery: map[string]policy.Delivery{}, Why: why,
@@ -312,11 +314,11 @@ func mark(a sidecarconfig.Config, reload Reload, why string) string {
 		m.Destinations = append(m.Destinations, d.Name)
 		m.Delivery[d.Name] = a.DeliveryOf(d)
 	}
-	text, err := json.Marshal(m, json.Deterministic(true))
+	value, err := json.Marshal(m, json.Deterministic(true))
 	if err != nil {
 		panic(err) // strings and numbers always encode
 	}
-	return string(text)
+	return string(value)
 }
 
 // missingSecrets are the policy's image pull secrets that the pod lacks.

@@ -36,7 +36,7 @@ func Mark(pod *Pod, e policy.Entitlement, p *policy.Policy) (carried, today Inje
 	now := sidecarconfig.New(p, e)
 	given.Version, given.Cluster, given.SessionSeconds = now.Version, now.Cluster, now.SessionSeconds
 	given.STS, given.Destinations, given.Token = now.STS, now.Destinations, tokenFile(p)
-	if err := json.Unmarshal([]byte(mark(given, carried.Reload, why)), &today); err != nil {
+	if err := json.Unmarshal([]byte(mark(given, given.Encode(), carried.Reload, why)), &today); err != nil {
 		return carried, today, err
 	}
 	return carried, today, nil

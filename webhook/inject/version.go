@@ -45,8 +45,8 @@ func versionOf(pod *Pod, c *Container) (v policy.Version, unknown string) {
 }
 
 // tooOld refuses a Prometheus that would lose samples whenever a write has to wait.
-func tooOld(pod *Pod, c *Container) *policy.Decision {
-	if v, _ := versionOf(pod, c); !v.IsZero() && v.Before(firstServed) {
+func tooOld(c *Container, v policy.Version) *policy.Decision {
+	if !v.IsZero() && v.Before(firstServed) {
 		return refuse(
 			OldPrometheus,
 			"container %q runs Prometheus %s, and remote_write has no WAL before %s, so samples would be lost: use a newer version",
