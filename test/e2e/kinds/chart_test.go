@@ -72,7 +72,7 @@ func chart(file string, change variant) func(*fixture, asked) (made, error) {
 				return made{}, err
 			}
 		}
-		pod, err := f.podOf(a.Context(), a.name+"-")
+		pod, err := f.podOf(a.Context(), a.name+"-", a.name)
 		if err != nil {
 			return made{}, err
 		}

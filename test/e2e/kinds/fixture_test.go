@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -136,8 +137,9 @@ func (f *fixture) setConfigMap(ctx context.Context, name, key, value string) err
 }
 
 // podOf waits for the pod that a controller makes. Nobody schedules it, and
-// nobody needs to.
-func (f *fixture) podOf(ctx context.Context, prefix string) (*corev1.Pod, error) {
+// nobody needs to. A DaemonSet makes one for the node of each row, and that goes with its
+// row: so its pod is the one for a node of the row's name.
+func (f *fixture) podOf(ctx context.Context, prefix, row string) (*corev1.Pod, error) {
 	ctx, cancel := context.WithTimeout(ctx, testkit.Timeout)
 	defer cancel()
 	for {
@@ -146,7 +148,7 @@ func (f *fixture) podOf(ctx context.Context, prefix string) (*corev1.Pod, error)
 			return nil, err
 		}
 		for i := range pods.Items {
-			if p := &pods.Items[i]; strings.HasPrefix(p.Name, prefix) && p.DeletionTimestamp == nil {
+			if p := &pods.Items[i]; strings.HasPrefix(p.Name, prefix) && p.DeletionTimestamp == nil && onNode(p, row) {
 				return p, nil
 			}
 		}
@@ -156,6 +158,21 @@ func (f *fixture) podOf(ctx context.Context, prefix string) (*corev1.Pod, error)
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
+}
+
+// onNode reports whether a DaemonSet's pod is for that node; others are for any.
+func onNode(pod *corev1.Pod, node string) bool {
+	if owner := metav1.GetControllerOf(pod); owner == nil || owner.Kind != "DaemonSet" {
+		return true
+	}
+	for _, term := range pod.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms {
+		for _, field := range term.MatchFields {
+			if field.Key == metav1.ObjectNameField && slices.Contains(field.Values, node) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // node makes a node that DaemonSets put a pod on. It is ready as long as its

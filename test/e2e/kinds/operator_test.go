@@ -152,7 +152,7 @@ func operators(file, pod string) func(*fixture, asked) (made, error) {
 				return made{}, err
 			}
 		}
-		found, err := f.podOf(a.Context(), fmt.Sprintf(pod, a.name))
+		found, err := f.podOf(a.Context(), fmt.Sprintf(pod, a.name), a.name)
 		if err != nil {
 			return made{}, err
 		}
