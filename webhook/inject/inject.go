@@ -98,8 +98,8 @@ type Options struct {
 // [policy.Policy.Decide] with Inject set. It returns all the operations and d,
 // or none and a decision to skip with a reason of this package. A pod that has
 // been injected gets the reason [AlreadyInjected], so it may come any number of
-// times. The only operations that it may get take the AWS variables out of the
-// Prometheus container, because an identity of the pod's own has appeared.
+// times. The only operations that it may get take back what has become wrong since: see
+// [withdraw].
 func Inject(pod *Pod, d policy.Decision, o Options) ([]jsonpatch.Operation, policy.Decision) {
 	operations, notice, refused := inject(pod, d.Entitlement, o)
 	switch {
