@@ -57,6 +57,11 @@ func chart(file string, change variant) func(*fixture, asked) (made, error) {
 				return made{}, err
 			}
 		}
+		// The chart's own version is that of its default image.
+		version := []string{"spec", "template", "metadata", "labels", "app.kubernetes.io/version"}
+		if err := unstructured.SetNestedField(owner.Object, a.tag, version...); err != nil {
+			return made{}, err
+		}
 		if err := editTemplate(owner, func(spec map[string]any) {
 			volume(spec, "config-volume")["configMap"] = map[string]any{"name": a.name}
 			container(spec, "prometheus-server")["image"] = "quay.io/prometheus/prometheus:" + a.tag
@@ -76,7 +81,7 @@ func chart(file string, change variant) func(*fixture, asked) (made, error) {
 		if err != nil {
 			return made{}, err
 		}
-		return made{pod, func(ctx context.Context, text string) error {
+		return made{pod: pod, set: func(ctx context.Context, text string) error {
 			if secret {
 				return f.setSecret(ctx, a.name, "prometheus.yml", []byte(config(text)))
 			}
@@ -134,6 +139,13 @@ func withConfigmapReload(kinds map[string]*unstructured.Unstructured) error {
 		delete(reloader, "livenessProbe")
 		delete(reloader, "readinessProbe")
 	})
+}
+
+// withOldLabel is the chart's server.image.tag: the label stays that of the chart.
+func withOldLabel(kinds map[string]*unstructured.Unstructured) error {
+	return unstructured.SetNestedField(
+		kinds["Deployment"].Object, "v3.14.0", "spec", "template", "metadata", "labels", "app.kubernetes.io/version",
+	)
 }
 
 // editTemplate changes the spec of the pods that an object makes.

@@ -41,7 +41,7 @@ func newFixture(t *testing.T) *fixture {
 	log.SetLogger(logr.Discard()) // the client's, which says much otherwise
 	ctx := t.Context()
 	e := env.Start(t, env.Options{})
-	for tool, tag := range map[string]string{"prometheus-3.1": sdkV1, "prometheus-2.42": "v2.42.0"} {
+	for tool, tag := range map[string]string{"prometheus-3.1": sdkV1, "prometheus-2.42": "v2.42.0", "prometheus-2.22": old} {
 		if err := e.AddPrometheus(ctx, tool, tag); err != nil {
 			t.Fatal(err)
 		}
@@ -49,12 +49,16 @@ func newFixture(t *testing.T) *fixture {
 	e.AddImage(kubelet.Image{Match: "busybox/prometheus", Binaries: map[string]string{
 		"/bin/prometheus": tools.Path(t, "prometheus"), "/bin/sh": tools.Path(t, "gosh"),
 	}, Entrypoint: []string{"/bin/prometheus"}, WorkingDir: "/prometheus", User: 65534})
-	e.AddImage(kubelet.Image{Match: "jimmidyson/configmap-reload", Binaries: map[string]string{"/configmap-reload": buildReloader(t)},
+	e.AddImage(kubelet.Image{Match: "jimmidyson/configmap-reload", Binaries: map[string]string{"/configmap-reload": build(t, "./reloader")},
 		Entrypoint: []string{"/configmap-reload"}, User: 65534})
+	idle := build(t, "./idle")
+	for _, match := range []string{"brancz/kube-rbac-proxy", "x/config-map-reloader-sighup", "prom/alertmanager"} {
+		e.AddImage(kubelet.Image{Match: match, Binaries: map[string]string{"/idle": idle}, Entrypoint: []string{"/idle"}, User: 65534})
+	}
 	if err := e.CreateServiceAccount(ctx, env.Namespace, "prometheus-server"); err != nil {
 		t.Fatal(err)
 	}
-	if err := e.SetPolicy(policy(e)); err != nil {
+	if err := e.SetPolicy(policyOf(e)); err != nil {
 		t.Fatal(err)
 	}
 	if out, err := e.Sync(ctx); err != nil {
@@ -67,8 +71,8 @@ func newFixture(t *testing.T) *fixture {
 	return &fixture{e, c}
 }
 
-// policy grants all the service accounts.
-func policy(e *env.Env) string {
+// policyOf grants all the service accounts.
+func policyOf(e *env.Env) string {
 	return strings.Replace(
 		e.Policy(),
 		"serviceAccounts: ["+env.ServiceAccount+"]",
@@ -77,10 +81,11 @@ func policy(e *env.Env) string {
 	)
 }
 
-func buildReloader(t *testing.T) string {
+// build makes a program of this test.
+func build(t *testing.T, dir string) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "configmap-reload")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", path, "./reloader")
+	path := filepath.Join(t.TempDir(), filepath.Base(dir))
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", path, dir)
 	build.Env = append(build.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)

@@ -2,10 +2,13 @@ package kinds_test
 
 import (
 	"context"
+	"strings"
+	"syscall"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/env"
 )
 
@@ -36,7 +39,7 @@ func hand(change func(*corev1.Pod)) func(*fixture, asked) (made, error) {
 		if err := f.create(a, pod); err != nil {
 			return made{}, err
 		}
-		return made{pod, func(ctx context.Context, config string) error {
+		return made{pod: pod, set: func(ctx context.Context, config string) error {
 			return f.setConfigMap(ctx, a.name, "prometheus.yml", config)
 		}}, nil
 	}
@@ -133,4 +136,103 @@ func namedContainer(pod *corev1.Pod) {
 	other.Args = []string{"--version"}
 	pod.Spec.Containers = append(pod.Spec.Containers, *other)
 	pod.Spec.RestartPolicy = corev1.RestartPolicyOnFailure
+}
+
+// applying is a row whose Prometheus applies a change in a way of which the webhook
+// knows nothing.
+func applying(apply func(*subject), create func(*fixture, asked) (made, error)) func(*fixture, asked) (made, error) {
+	return func(f *fixture, a asked) (made, error) {
+		m, err := create(f, a)
+		m.applies = apply
+		return m, err
+	}
+}
+
+// hangUp is what a container in the pod's process namespace does, and byItself what
+// Prometheus does without help.
+func hangUp(p *subject) {
+	if err := p.Pod.Container("main").Kill(syscall.SIGHUP); err != nil {
+		p.Error(err)
+	}
+}
+
+func byItself(*subject) {}
+
+// plain has no way by which Prometheus would read its configuration again.
+func plain(pod *corev1.Pod) {
+	pod.Spec.Containers[0].Args = []string{"--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/tmp/data"}
+}
+
+// beside adds a container that sees the configuration.
+func beside(pod *corev1.Pod, name, image string, args ...string) {
+	pod.Spec.Containers = append(pod.Spec.Containers, corev1.Container{Name: name, Image: image, Args: args,
+		VolumeMounts: []corev1.VolumeMount{{Name: "config", MountPath: "/config"}}})
+}
+
+// annotated is one that proves sigv4, and asks for the relay.
+func annotated(pod *corev1.Pod) {
+	feature(pod)
+	pod.Annotations = map[string]string{policy.AnnotationDelivery: string(policy.DeliveryRelay)}
+}
+
+// signalled has a reloader that sends a signal.
+func signalled(pod *corev1.Pod) {
+	plain(pod)
+	pod.Spec.ShareProcessNamespace = new(true)
+	beside(pod, "reloader", "ghcr.io/x/config-map-reloader-sighup:1")
+}
+
+// rbacProxy has a proxy with a configuration of its own.
+func rbacProxy(pod *corev1.Pod) {
+	plain(pod)
+	beside(pod, "kube-rbac-proxy", "quay.io/brancz/kube-rbac-proxy:v0.18.0",
+		"--secure-listen-address=0.0.0.0:8443", "--upstream=http://127.0.0.1:9090/", "--config-file=/config/rules.yml")
+}
+
+// othersReloader has the reloader of an Alertmanager in the same pod.
+func othersReloader(pod *corev1.Pod) {
+	plain(pod)
+	beside(pod, "alertmanager", "quay.io/prom/alertmanager:v0.28.0", "--config.file=/config/alertmanager.yml")
+	beside(pod, "alertmanager-reload", "jimmidyson/configmap-reload:v0.8.0",
+		"--volume-dir=/config", "--webhook-url=http://localhost:9093/-/reload")
+}
+
+// expandedOnce has an init container that makes the file which Prometheus reads.
+func expandedOnce(pod *corev1.Pod) {
+	plain(pod)
+	pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{
+		Name: "out", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}},
+	})
+	pod.Spec.Containers[0].VolumeMounts[0].Name = "out"
+	pod.Spec.InitContainers = []corev1.Container{{
+		Name:  "expand",
+		Image: "quay.io/prometheus-operator/prometheus-config-reloader:v0.85.0",
+		Args: []string{
+			"--watch-interval=0", "--listen-address=:8081",
+			"--config-file=/in/prometheus.yml", "--config-envsubst-file=/out/prometheus.yml",
+		},
+		VolumeMounts: []corev1.VolumeMount{{Name: "config", MountPath: "/in"}, {Name: "out", MountPath: "/out"}},
+	}}
+}
+
+// unknownVersion names its image by digest alone.
+func unknownVersion(pod *corev1.Pod) {
+	feature(pod)
+	pod.Spec.Containers[0].Image = "quay.io/prometheus/prometheus@sha256:" + strings.Repeat("0", 64)
+}
+
+// ownFiles has AWS files of its own, which are not there yet.
+func ownFiles(pod *corev1.Pod) {
+	feature(pod)
+	pod.Spec.Containers[0].Env = []corev1.EnvVar{
+		{Name: "AWS_SHARED_CREDENTIALS_FILE", Value: "/aws/credentials"}, {Name: "AWS_CONFIG_FILE", Value: "/aws/config"},
+	}
+}
+
+// envFrom may have variables of AWS from elsewhere.
+func envFrom(pod *corev1.Pod) {
+	feature(pod)
+	pod.Spec.Containers[0].EnvFrom = []corev1.EnvFromSource{{SecretRef: &corev1.SecretEnvSource{
+		LocalObjectReference: corev1.LocalObjectReference{Name: "aws"}, Optional: new(true),
+	}}}
 }

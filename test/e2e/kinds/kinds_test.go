@@ -19,6 +19,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 	"github.com/ampbridge/ampbridge/test/env"
 	"github.com/ampbridge/ampbridge/test/kubelet"
@@ -40,6 +41,8 @@ const (
 type row struct {
 	name   string
 	reload inject.Reload
+	// why is in the reason for the relay; empty: the delivery is sigv4.
+	why string
 	// tag of the Prometheus image.
 	tag string
 	// create makes the pod's owner, and returns the pod as the API server
@@ -62,36 +65,56 @@ type asked struct {
 type made struct {
 	pod *corev1.Pod
 	set func(ctx context.Context, config string) error
+	// applies has Prometheus apply a change, in a way of which the webhook knows nothing; nil:
+	// it does so with its next start.
+	applies func(*subject)
 }
 
 const (
 	current = "v3.15.0"
-	sdkV1   = "v3.1.0" // the last generation of Prometheus with version 1 of the AWS SDK
+	sdkV1   = "v3.1.0"  // the last generation of Prometheus with version 1 of the AWS SDK
+	old     = "v2.22.0" // it knows no sigv4
 )
 
 var rows = []row{
-	{"operator-prometheus", inject.ReloadByReloader, current, operators("prometheus.yaml", "prometheus-%s-0")},
-	{"sdk-v1-operator-prometheus", inject.ReloadByReloader, sdkV1, operators("prometheus.yaml", "prometheus-%s-0")},
-	{"operator-agent", inject.ReloadByReloader, current, operators("agent.yaml", "prom-agent-%s-0")},
-	{"sdk-v1-operator-agent", inject.ReloadByReloader, sdkV1, operators("agent.yaml", "prom-agent-%s-0")},
-	{"operator-agent-daemonset", inject.ReloadByReloader, current, operators("agent-daemonset.yaml", "prom-agent-%s-")},
-	{"chart-deployment", inject.ReloadByReloader, current, chart("chart-deployment.yaml", asIs)},
-	{"sdk-v1-chart-deployment", inject.ReloadByReloader, sdkV1, chart("chart-deployment.yaml", asIs)},
-	{"chart-daemonset", inject.ReloadByReloader, current, chart("chart-daemonset.yaml", asIs)},
-	{"chart-statefulset", inject.ReloadByReloader, current, chart("chart-deployment.yaml", asStatefulSet)},
-	{"chart-secret", inject.ReloadByReloader, current, chart("chart-deployment.yaml", fromSecret)},
-	{"chart-configmap-reload", inject.ReloadByReloader, current, chart("chart-deployment.yaml", withConfigmapReload)},
-	{"hand-default-path", inject.ReloadNone, current, hand(defaultPath)},
-	{"hand-flag-and-value", inject.ReloadByReloader, current, hand(flagAndValue)},
-	{"hand-shell", inject.ReloadBySelf, current, hand(shell)},
-	{"hand-projected", inject.ReloadBySelf, current, hand(projected)},
-	{"hand-feature", inject.ReloadBySelf, current, hand(feature)},
-	{"sdk-v1-hand-feature", inject.ReloadBySelf, sdkV1, hand(feature)},
-	{"hand-sub-path", inject.ReloadNone, current, hand(subPath)},
-	{"hand-agent", inject.ReloadBySelf, current, hand(agent)},
-	{"hand-agent-v2", inject.ReloadByReloader, "v2.42.0", hand(agentV2)},
-	{"hand-named-container", inject.ReloadBySelf, current, hand(namedContainer)},
+	{"operator-prometheus", inject.ReloadByReloader, webConfig, current, operators("prometheus.yaml", "prometheus-%s-0")},
+	{"sdk-v1-operator-prometheus", inject.ReloadByReloader, webConfig, sdkV1, operators("prometheus.yaml", "prometheus-%s-0")},
+	{"operator-agent", inject.ReloadByReloader, webConfig, current, operators("agent.yaml", "prom-agent-%s-0")},
+	{"sdk-v1-operator-agent", inject.ReloadByReloader, webConfig, sdkV1, operators("agent.yaml", "prom-agent-%s-0")},
+	{"operator-agent-daemonset", inject.ReloadByReloader, webConfig, current, operators("agent-daemonset.yaml", "prom-agent-%s-")},
+	{"chart-deployment", inject.ReloadByReloader, "", current, chart("chart-deployment.yaml", asIs)},
+	{"sdk-v1-chart-deployment", inject.ReloadByReloader, "", sdkV1, chart("chart-deployment.yaml", asIs)},
+	{"chart-daemonset", inject.ReloadByReloader, "", current, chart("chart-daemonset.yaml", asIs)},
+	{"chart-statefulset", inject.ReloadByReloader, "", current, chart("chart-deployment.yaml", asStatefulSet)},
+	{"chart-secret", inject.ReloadByReloader, "", current, chart("chart-deployment.yaml", fromSecret)},
+	{"chart-configmap-reload", inject.ReloadByReloader, "", current, chart("chart-deployment.yaml", withConfigmapReload)},
+	{"chart-other-tag", inject.ReloadByReloader, "the label app.kubernetes.io/version says 3.14", current,
+		chart("chart-deployment.yaml", withOldLabel)},
+	{"hand-default-path", inject.ReloadNone, noReloader, current, hand(defaultPath)},
+	{"hand-flag-and-value", inject.ReloadByReloader, "", current, hand(flagAndValue)},
+	{"hand-shell", inject.ReloadBySelf, "", current, hand(shell)},
+	{"hand-projected", inject.ReloadBySelf, "", current, hand(projected)},
+	{"hand-feature", inject.ReloadBySelf, "", current, hand(feature)},
+	{"sdk-v1-hand-feature", inject.ReloadBySelf, "", sdkV1, hand(feature)},
+	{"hand-annotation", inject.ReloadBySelf, "annotation asks for the relay", current, hand(annotated)},
+	{"hand-sub-path", inject.ReloadNone, "mounted with subPath", current, hand(subPath)},
+	{"hand-agent", inject.ReloadBySelf, "", current, hand(agent)},
+	{"hand-agent-v2", inject.ReloadByReloader, "", "v2.42.0", hand(agentV2)},
+	{"hand-old", inject.ReloadByReloader, "2.22 cannot sign", old, hand(flagAndValue)},
+	{"hand-named-container", inject.ReloadBySelf, "", current, hand(namedContainer)},
+	{"hand-signal", inject.ReloadNone, noReloader, current, applying(hangUp, hand(signalled))},
+	{"hand-rbac-proxy", inject.ReloadNone, noReloader, current, hand(rbacProxy)},
+	{"hand-alertmanager-reloader", inject.ReloadNone, "does not call Prometheus's own reload address", current, hand(othersReloader)},
+	{"hand-expanded-once", inject.ReloadNone, "made once", current, hand(expandedOnce)},
+	{"hand-unknown-version", inject.ReloadNone, "version of Prometheus is not known", current, applying(byItself, hand(unknownVersion))},
+	{"hand-own-aws-files", inject.ReloadBySelf, "sets AWS_SHARED_CREDENTIALS_FILE", current, hand(ownFiles)},
+	{"hand-env-from", inject.ReloadBySelf, "has envFrom", current, hand(envFrom)},
 }
+
+const (
+	webConfig  = "--web.config.file"
+	noReloader = "nothing in the pod reloads Prometheus"
+)
 
 func TestKinds(t *testing.T) {
 	f := newFixture(t)
@@ -112,7 +135,7 @@ func TestKinds(t *testing.T) {
 // conforms runs a row's pod: its samples arrive signed, and a change of the
 // user's is live with the block in it, without a restart.
 func conforms(t *testing.T, f *fixture, r row) {
-	ctx, begun := t.Context(), time.Now()
+	begun := time.Now()
 	ports, err := env.NewPorts()
 	if err != nil {
 		t.Fatal(err)
@@ -130,16 +153,25 @@ func conforms(t *testing.T, f *fixture, r row) {
 	if mark.Reload != r.reload {
 		t.Errorf("reload is %q, want %q", mark.Reload, r.reload)
 	}
-	p := f.run(t, ports.Move(m.pod))
+	delivery := policy.DeliverySigV4
+	if r.why != "" {
+		delivery = policy.DeliveryRelay
+	}
+	if mark.Delivery["central"] != delivery || mark.Why != "" != (r.why != "") || !strings.Contains(mark.Why, r.why) {
+		t.Errorf("delivery is %q because %q, want %s because %q", mark.Delivery, mark.Why, delivery, r.why)
+	}
+	moved := ports.Move(m.pod)
+	moved.Spec.ShareProcessNamespace = nil // here all pods are processes of this machine
+	p := f.run(t, moved)
 	p.arrives("first-" + r.name)
 	started := time.Since(begun)
 	took := "with the next start"
-	if r.reload != inject.ReloadNone {
+	if r.reload != inject.ReloadNone || m.applies != nil {
 		// Twice: a reloader that watches the file, and not its directory, is told
 		// of the first change by the kubelet's way of writing, and of no other.
 		var slowest time.Duration
 		for _, job := range []string{"second-" + r.name, "third-" + r.name} {
-			lag := p.changes(func() error { return m.set(ctx, configuration(job, ports)) }, job)
+			lag := p.changes(m, configuration(job, ports), job)
 			if slowest = max(slowest, lag); lag > promised+slack {
 				t.Errorf("the change was live %s after it had reached the source, more than %s", lag, promised)
 			}
@@ -148,7 +180,8 @@ func conforms(t *testing.T, f *fixture, r row) {
 		took = fmt.Sprintf("live after %.1f s", slowest.Seconds())
 	}
 	p.unharmed()
-	t.Logf("%-28s %-8s %q: first sample after %.1f s, change %s", r.name, r.tag, string(r.reload), started.Seconds(), took)
+	p.signs(delivery == policy.DeliverySigV4)
+	t.Logf("%-28s %-8s %q, %s: first sample after %.1f s, change %s", r.name, r.tag, string(r.reload), delivery, started.Seconds(), took)
 }
 
 // subject is a pod that runs.
@@ -187,14 +220,14 @@ func (p *subject) arrivesIn(workspace, job string) {
 // changes has the user change the configuration, and returns how long after the
 // change has reached the source volume Prometheus has applied it, with the block
 // in it.
-func (p *subject) changes(change func() error, job string) time.Duration {
+func (p *subject) changes(m made, config, job string) time.Duration {
 	p.Helper()
 	data := filepath.Join(p.Pod.VolumeDir(sidecarconfig.VolumeSource), "..data")
 	before, err := os.Readlink(data)
 	if err != nil {
 		p.Fatal(err)
 	}
-	if err := change(); err != nil {
+	if err := m.set(p.Context(), config); err != nil {
 		p.Fatal(err)
 	}
 	var reached time.Time
@@ -204,10 +237,27 @@ func (p *subject) changes(change func() error, job string) time.Duration {
 		return err == nil && now != before
 	})
 	p.eventually("the change to be live", func() bool {
-		loaded := env.LoadedConfig(p.Context(), p.Object)
-		return strings.Contains(loaded, "job_name: "+job+"\n") && strings.Contains(loaded, "ampbridge-central")
+		if m.applies != nil {
+			m.applies(p)
+		}
+		return strings.Contains(env.LoadedConfig(p.Context(), p.Object), "job_name: "+job+"\n") && p.hasBlock()
 	})
 	return time.Since(reached)
+}
+
+// hasBlock reports whether Prometheus has a block for the workspace, whatever the
+// delivery: a block for a version that is not known has no name.
+func (p *subject) hasBlock() bool {
+	return strings.Contains(env.LoadedConfig(p.Context(), p.Object), "/workspaces/"+p.fixture.Workspace.ID+"/api/v1/remote_write")
+}
+
+// signs checks who signs: Prometheus, by its configuration, or the relay.
+func (p *subject) signs(want bool) {
+	p.Helper()
+	loaded := env.LoadedConfig(p.Context(), p.Object)
+	if !p.hasBlock() || strings.Contains(loaded, "sigv4:") != want || strings.Contains(loaded, "password_file:") == want {
+		p.Errorf("Prometheus is to sign: %t; its configuration is\n%s", want, loaded)
+	}
 }
 
 // unharmed fails the test if anything in the pod ever restarted, or Prometheus

@@ -156,7 +156,7 @@ func operators(file, pod string) func(*fixture, asked) (made, error) {
 		if err != nil {
 			return made{}, err
 		}
-		return made{found, func(ctx context.Context, config string) error {
+		return made{pod: found, set: func(ctx context.Context, config string) error {
 			return f.setSecret(ctx, additional, key, []byte(jobs(config)))
 		}}, nil
 	}
