@@ -123,6 +123,7 @@ func TestAssess(t *testing.T) {
 	container := parse(t, "")
 	container.Grants[0].Environment = policy.EnvironmentContainer
 	withVariables := admitted(t, podText, container)
+	signing := strings.Replace(podText, "prometheus:v3", "prometheus:v3.15.0", 1)
 	pull := waiting(`"state": {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off"}}`)
 	w := breaker.Workload{Namespace: "monitoring", Kind: "StatefulSet", Name: "p"}
 	open := breaker.State{}.With(
@@ -154,6 +155,9 @@ func TestAssess(t *testing.T) {
 		{name: "AWS variables beside an identity of its own", pod: withVariables,
 			account: map[string]string{policy.AnnotationIRSA: "arn:aws:iam::111122223333:role/" +
 				"own"}, want: Outdated, reason: inject.AlreadyInjected},
+		{name: "AWS files that came later", pod: strings.Replace(admitted(t, signing, now), `"env":[`, `"env":[{"name":"AWS_PROFILE"},`, 1),
+			want: Outdated, reason: inject.AlreadyInjected},
+		{name: "a pod that signs", pod: admitted(t, signing, now), want: Healthy, reason: inject.AlreadyInjected},
 		{name: "mark that cannot be read", pod: podWith(t, injected, annotated(inject.AnnotationInjected, "x")), want: Outdated,
 			reason: inject.AlreadyInjected},
 
