@@ -25,22 +25,86 @@ type meaning struct {
 }
 
 // read reads the first document, which is the only one that Prometheus reads.
-func read(config []byte) (m meaning, err error) {
-	var root map[any]any
-	if err := yamlv2.Unmarshal(config, &root); err != nil {
-		return m, err
+func read(config []byte) (meaning, error) {
+	var r root
+	err := yamlv2.Unmarshal(config, &r)
+	if err == nil && r.rest == 0 {
+		r.rest = fingerprint(map[any]any{}) // a null
 	}
-	value, field := root[key]
-	if m.field = field; value != nil {
-		list, ok := value.([]any)
-		if !ok {
-			return m, errors.New(key + " is not a list")
+	return meaning(r), err
+}
+
+// root reads the configuration's root. All of it as maps would need several times the
+// configuration's size, beside what the parser has: so each entry of a list becomes its
+// fingerprint as soon as it is read.
+type root meaning
+
+func (r *root) UnmarshalYAML(unmarshal func(any) error) error {
+	var fields map[any]digest
+	if err := unmarshal(&fields); err != nil {
+		return err
+	}
+	writes, field := fields[key]
+	if r.field = field; field {
+		var only struct {
+			Value any `yaml:"remote_write"`
 		}
-		m.writes = list
+		if err := unmarshal(&only); err != nil {
+			return err
+		}
+		if fingerprint(only.Value) != writes.sum() {
+			return errors.New(key + " is read in two ways")
+		}
+		list, ok := only.Value.([]any)
+		if !ok && only.Value != nil {
+			return errors.New(key + " is not a list")
+		}
+		r.writes = list
+		delete(fields, key)
 	}
-	delete(root, key)
-	m.rest = fingerprint(root)
-	return m, nil
+	r.rest = fingerprint(fields)
+	return nil
+}
+
+// digest is the fingerprint of a field's value; zero: of null, for which package v2
+// calls nothing.
+type digest struct {
+	of   uint64
+	some bool
+}
+
+func (d digest) sum() uint64 {
+	if !d.some {
+		return fingerprint(nil)
+	}
+	return d.of
+}
+
+func (d *digest) UnmarshalYAML(unmarshal func(any) error) error {
+	d.some = true
+	var list []entryDigest
+	err := unmarshal(&list)
+	if err == nil && list != nil { // nil: of a null
+		d.of = fingerprint(list)
+		return nil
+	}
+	if wrong := (*yamlv2.TypeError)(nil); err != nil && !errors.As(err, &wrong) {
+		return err
+	}
+	var value any
+	err = unmarshal(&value)
+	d.of = fingerprint(value)
+	return err
+}
+
+// entryDigest is the fingerprint of a list's entry.
+type entryDigest digest
+
+func (d *entryDigest) UnmarshalYAML(unmarshal func(any) error) error {
+	var value any
+	err := unmarshal(&value)
+	d.of, d.some = fingerprint(value), true
+	return err
 }
 
 // with reports whether after means what m means, with blocks at the end.
@@ -95,23 +159,35 @@ var seed = maphash.MakeSeed()
 func fingerprint(value any) uint64 {
 	switch v := value.(type) {
 	case map[any]any:
-		sum := uint64(len(v))
-		for name, field := range v {
-			sum += maphash.Comparable(seed, [2]uint64{fingerprint(name), fingerprint(field)})
-		}
-		return maphash.Comparable(seed, sum)
+		return hashFields(v, fingerprint)
+	case map[any]digest:
+		return hashFields(v, digest.sum)
 	case []any:
-		var h maphash.Hash
-		h.SetSeed(seed)
-		maphash.WriteComparable(&h, len(v))
-		for _, entry := range v {
-			maphash.WriteComparable(&h, fingerprint(entry))
-		}
-		return h.Sum64()
+		return hashEntries(v, fingerprint)
+	case []entryDigest:
+		return hashEntries(v, func(d entryDigest) uint64 { return digest(d).sum() })
 	case float64:
 		return maphash.Comparable(seed, [2]uint64{1, math.Float64bits(v)}) // NaN is what it is
 	case string:
 		return maphash.String(seed, v)
 	}
 	return maphash.Comparable(seed, value) // with its type
+}
+
+func hashFields[V any](fields map[any]V, hash func(V) uint64) uint64 {
+	sum := uint64(len(fields))
+	for name, field := range fields {
+		sum += maphash.Comparable(seed, [2]uint64{fingerprint(name), hash(field)})
+	}
+	return maphash.Comparable(seed, sum)
+}
+
+func hashEntries[V any](entries []V, hash func(V) uint64) uint64 {
+	var h maphash.Hash
+	h.SetSeed(seed)
+	maphash.WriteComparable(&h, len(entries))
+	for _, entry := range entries {
+		maphash.WriteComparable(&h, hash(entry))
+	}
+	return h.Sum64()
 }

@@ -72,13 +72,17 @@ func Render(config []byte, blocks []policy.Block, generation string) (Result, er
 // RenderWithin is Render in a process that has so many bytes of memory left for
 // it; 0: there is no bound. It fails with a [*TooLargeError] before it takes more.
 func RenderWithin(memory int64, config []byte, blocks []policy.Block, generation string) (Result, error) {
+	return renderBy([]strategy{splice, rewrite, bare}, memory, config, blocks, generation)
+}
+
+func renderBy(strategies []strategy, memory int64, config []byte, blocks []policy.Block, generation string) (Result, error) {
 	if len(blocks) == 0 {
 		return Result{Config: config}, nil
 	}
 	if !word.MatchString(generation) {
 		return Result{}, fmt.Errorf("generation %q: write letters, digits and . : + - _ only", generation)
 	}
-	if err := enough(config, splice, memory); err != nil {
+	if err := enough(config, splice, 0, memory); err != nil {
 		return Result{}, err
 	}
 	before, err := read(config)
@@ -86,7 +90,7 @@ func RenderWithin(memory int64, config []byte, blocks []policy.Block, generation
 		return Result{}, unreadable(config, err)
 	}
 	var result Result
-	e := edit{header: header{generation: generation}}
+	e := edit{header: header{generation: generation}, memory: memory}
 	names := before.namesOf()
 	for _, b := range blocks {
 		id := cmp.Or(b.Name, b.ID)
@@ -116,14 +120,16 @@ func RenderWithin(memory int64, config []byte, blocks []policy.Block, generation
 		result.Config = config
 		return result, nil
 	}
-	result.Config, err = inTurn([]strategy{splice, rewrite, bare}, func(m strategy) ([]byte, error) {
-		if err := enough(config, m, memory); err != nil {
+	result.Config, err = inTurn(strategies, func(m strategy) ([]byte, error) {
+		if err := enough(config, m, 0, memory); err != nil {
 			return nil, err
 		}
+		collect(config)
 		out, err := e.apply(config, before, m)
 		if err != nil {
 			return nil, err
 		}
+		collect(config)
 		if after, err := read(out); err != nil || !before.with(e.meanings, after) {
 			return nil, errUneditable
 		}
@@ -150,6 +156,7 @@ type edit struct {
 	header   header
 	blocks   []policy.Block
 	meanings []any // of the blocks
+	memory   int64 // in bytes; 0: there is no bound
 }
 
 // apply puts the blocks in, with one strategy.
@@ -161,6 +168,7 @@ func (e edit) apply(config []byte, before meaning, m strategy) ([]byte, error) {
 	if err != nil {
 		s = &stream{source: config, opaque: true}
 	}
+	s.memory = e.memory
 	for _, b := range e.blocks {
 		node := new(yaml.Node)
 		if err := node.Encode(b); err != nil {

@@ -62,6 +62,9 @@ func (s *stream) text(head string, m strategy) (out []byte, err error) {
 	escape := s.escapeExpansions()
 	shape := s.shape()
 	if out, err = s.write(head); err != nil {
+		if large := (*TooLargeError)(nil); errors.As(err, &large) {
+			return nil, err
+		}
 		return nil, fmt.Errorf("%w: %w", errUneditable, err)
 	}
 	if !s.means(out, shape) {
@@ -76,6 +79,7 @@ func (s *stream) text(head string, m strategy) (out []byte, err error) {
 // means reports whether text has the edited trees' shape, and uses the trees up.
 func (s *stream) means(text []byte, shape uint64) bool {
 	s.documents, s.added = nil, nil
+	collect(text)
 	again, err := parse(text)
 	return err == nil && again.shape() == shape
 }
@@ -134,17 +138,104 @@ func (s *stream) newline() string { return newlineOf(s.source) }
 
 // write writes the trees.
 func (s *stream) write(head string) ([]byte, error) {
-	for _, d := range s.documents {
-		nameNulls(d, false)
-	}
-	text, err := dump(s.newline(), s.documents...)
-	if err != nil {
-		return nil, err
-	}
+	var out bytes.Buffer
 	if head != "" {
-		text = append([]byte(head+s.newline()), text...)
+		out.WriteString(head + s.newline())
 	}
-	return text, nil
+	for i, d := range s.documents {
+		nameNulls(d, false)
+		if i > 0 {
+			out.WriteString("---" + s.newline())
+		}
+		for _, part := range parts(d) {
+			if err := enough(s.source, rewrite, count(part), s.memory); err != nil {
+				return nil, err
+			}
+			text, err := dump(s.newline(), part)
+			if err != nil {
+				return nil, err
+			}
+			out.Write(text)
+		}
+	}
+	return out.Bytes(), nil
+}
+
+// partNodes is how many nodes one part of a document may have before it is cut.
+const partNodes = 10_000
+
+// parts cuts a large document into nodes that make its text when they are written one
+// after the other. The library keeps all events of what it writes at a time, which is
+// several times the tree. The cuts are between the root's fields, and between the entries
+// of their lists: an entry stands at the same indentation with and without its field.
+func parts(document *yaml.Node) []*yaml.Node {
+	if document.Kind != yaml.DocumentNode || len(document.Content) != 1 || count(document) < partNodes {
+		return []*yaml.Node{document}
+	}
+	root := document.Content[0]
+	if root.Kind != yaml.MappingNode || root.Style&yaml.FlowStyle != 0 || root.Anchor != "" || root.ShortTag() != "!!map" {
+		return []*yaml.Node{document}
+	}
+	var list []*yaml.Node
+	part, nodes := &yaml.Node{Kind: yaml.MappingNode}, 0
+	end := func() {
+		if len(part.Content) > 0 {
+			list = append(list, part)
+		}
+		part, nodes = &yaml.Node{Kind: yaml.MappingNode}, 0
+	}
+	for i := 0; i+1 < len(root.Content); i += 2 {
+		name, value := root.Content[i], root.Content[i+1]
+		size := count(value)
+		if nodes += size + 1; nodes > partNodes {
+			end()
+			nodes = size + 1
+		}
+		if value.Kind != yaml.SequenceNode || value.Style&yaml.FlowStyle != 0 || size <= partNodes {
+			part.Content = append(part.Content, name, value)
+			continue
+		}
+		chunks := chunks(value.Content)
+		first := *value
+		first.Content = chunks[0]
+		part.Content = append(part.Content, name, &first)
+		end()
+		for _, chunk := range chunks[1:] {
+			list = append(list, &yaml.Node{Kind: yaml.SequenceNode, Content: chunk})
+		}
+	}
+	end()
+	if len(list) == 0 {
+		return []*yaml.Node{document}
+	}
+	last := len(list) - 1
+	list[0].HeadComment, list[last].FootComment = root.HeadComment, root.FootComment
+	for i, part := range list {
+		list[i] = &yaml.Node{Kind: yaml.DocumentNode, Content: []*yaml.Node{part}}
+	}
+	list[0].HeadComment, list[last].FootComment = document.HeadComment, document.FootComment
+	return list
+}
+
+// chunks cuts a list's entries into lists of some entries each.
+func chunks(entries []*yaml.Node) (list [][]*yaml.Node) {
+	start, nodes := 0, 0
+	for i, entry := range entries {
+		if nodes += count(entry); nodes > partNodes {
+			list = append(list, entries[start:i+1])
+			start, nodes = i+1, 0
+		}
+	}
+	if start < len(entries) || len(list) == 0 {
+		list = append(list, entries[start:])
+	}
+	return list
+}
+
+// count returns how many nodes there are in a tree.
+func count(n *yaml.Node) (nodes int) {
+	walk(n, func(*yaml.Node) { nodes++ })
+	return nodes
 }
 
 // nameNulls writes null for the nulls of flow collections that show nothing:

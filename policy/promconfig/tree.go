@@ -19,6 +19,8 @@ type stream struct {
 	opaque bool
 	// added are the blocks' trees.
 	added []*yaml.Node
+	// memory is how many bytes there are; 0: there is no bound.
+	memory int64
 }
 
 var bom = []byte("\ufeff")
