@@ -40,7 +40,7 @@ func run() int {
 		defer stop()
 		options.Log = slog.New(slog.NewJSONHandler(os.Stderr, nil))
 		if options.MemoryLimit > 0 {
-			debug.SetMemoryLimit(options.MemoryLimit / 5 * 4) // collect early, not late
+			debug.SetMemoryLimit(sidecarconfig.HeapOf(options.MemoryLimit)) // collect early, not late
 		}
 		context.AfterFunc(ctx, func() {
 			time.Sleep(stopLimit)

@@ -83,6 +83,7 @@ func (s *server) serveRelay(ctx context.Context) {
 func (s *server) newRelay() (*relay.Relay, error) {
 	options := relay.Options{
 		Logger: s.log,
+		Bounds: relay.Bounds{Bytes: sidecarconfig.BudgetOf(s.memory).Bodies},
 		Password: func() string {
 			s.mu.Lock()
 			defer s.mu.Unlock()

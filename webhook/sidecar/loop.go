@@ -32,7 +32,7 @@ type server struct {
 	wait     time.Duration // for the first sessions
 	store    *session.Store
 	results  chan result
-	headroom int64 // for an edit, in bytes of memory
+	memory   int64 // the container's limit, in bytes; 0: there is none
 	editor   editor
 	beat     atomic.Int64            // when the loop last moved, in nanoseconds since started
 	end      context.CancelCauseFunc // ends Run
@@ -115,6 +115,9 @@ type state struct {
 	destinations []string
 	// signing are those whose block with sigv4 is in.
 	signing []string
+	// size is the user's configuration's, unzipped, and need the memory that its edit may
+	// need, in bytes; zero: nothing was edited.
+	size, need int64
 }
 
 // result is the outcome of one attempt at a session.
@@ -328,6 +331,7 @@ func (s *server) serve(ctx context.Context, now time.Time, source, key string, d
 		}
 		next.result, next.lastError = out.result, out.lastError
 		next.destinations, next.signing = out.destinations, out.signing
+		next.size, next.need = out.size, out.need
 		next.rendered = digest(out.content)
 		return out.content, nil
 	}, s.mountPoints...)
@@ -408,10 +412,10 @@ func (s *server) keepServing(key, problem string) {
 // edit is render with a limit of time. ok is false if the edit takes longer.
 func (s *server) edit(ctx context.Context, key string, content []byte, due []wanted) (out rendered, ok bool) {
 	if len(due) == 0 {
-		return render(content, nil, s.reads, s.headroom), true
+		return render(content, nil, s.reads, s.memory), true
 	}
 	out, ok = s.editor.do(ctx, key, func() (out rendered) {
-		survived(func() { out = render(content, due, s.reads, s.headroom) }, func(recovered any, _ []byte) {
+		survived(func() { out = render(content, due, s.reads, s.memory) }, func(recovered any, _ []byte) {
 			out = passedThrough(content, fmt.Sprintf("editing the configuration panicked: %v", recovered))
 		})
 		return out

@@ -6,9 +6,6 @@ import (
 	"strings"
 )
 
-// idleBytes is what the process itself needs, measured.
-const idleBytes = 20 << 20
-
 // MemoryLimit is what this container may use, in bytes, as its cgroup says
 // (version 2, then 1); 0 where it does not.
 func MemoryLimit() int64 {
@@ -23,14 +20,4 @@ func MemoryLimit() int64 {
 		}
 	}
 	return 0
-}
-
-// headroomFor is what an edit of a configuration may use within a memory limit, in
-// bytes; 0: as much as it likes. Editing beyond it would end the sidecar again
-// and again, and Prometheus would wait for its configuration for ever.
-func headroomFor(limit int64) int64 {
-	if limit <= 0 {
-		return 0
-	}
-	return max(1, limit-idleBytes)
 }

@@ -103,12 +103,20 @@ var (
 		[]string{"source_hash", "rendered_hash"},
 		nil,
 	)
+	descSize = prometheus.NewDesc("ampbridge_config_bytes", "Size of the user's configuration, unzipped.", nil, nil)
+	descNeed = prometheus.NewDesc("ampbridge_config_edit_memory_bytes", "Memory that an edit of the configuration may need.", nil, nil)
+	descEdit = prometheus.NewDesc(
+		"ampbridge_config_edit_memory_limit_bytes",
+		"Memory that an edit may use; a configuration that needs more gets no block. It follows from the container's memory limit.",
+		nil,
+		nil,
+	)
 )
 
 // Describe implements [prometheus.Collector].
 func (c collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descValid, descExpiry, descGap, descServed, descOwnEntry, descOmitted, descDelivery, descNotTaken,
-		descLastRender, descConfig} {
+		descLastRender, descConfig, descSize, descNeed, descEdit} {
 		out <- d
 	}
 }
@@ -140,6 +148,13 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	if c.served.key != "" {
 		gauge(descLastRender, seconds(c.served.at))
 		gauge(descConfig, 1, c.served.source, c.served.rendered)
+	}
+	if c.served.size > 0 {
+		gauge(descSize, float64(c.served.size))
+		gauge(descNeed, float64(c.served.need))
+	}
+	if c.memory > 0 {
+		gauge(descEdit, float64(sidecarconfig.BudgetOf(c.memory).Edit))
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/promconfig"
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
 // rendered is a configuration file as it is served.
@@ -26,12 +27,14 @@ type rendered struct {
 	signing []string
 	// omitted are the fields that a block had to do without.
 	omitted map[string][]policy.Omission
+	// size is the configuration's, unzipped, and need what its edit may need, in bytes.
+	size, need int64
 }
 
 // render puts the blocks that are due, as that version of Prometheus can read them, into a
 // configuration file. What cannot be edited comes back as it was: a broken configuration
-// is Prometheus's to report.
-func render(content []byte, due []wanted, version policy.Version, headroom int64) rendered {
+// is Prometheus's to report. limit is the container's, in bytes of memory; 0: none.
+func render(content []byte, due []wanted, version policy.Version, limit int64) rendered {
 	out := rendered{content: content, result: "plain", skipped: map[string]string{}, omitted: map[string][]policy.Omission{}}
 	if len(due) == 0 {
 		return out
@@ -51,16 +54,20 @@ func render(content []byte, due []wanted, version policy.Version, headroom int64
 		if len(config) > maxUnzipped {
 			return nil, errTooLong
 		}
+		out.size, out.need = int64(len(config)), promconfig.Needs(config)
 		var err error
-		result, err = promconfig.RenderWithin(headroom, config, blocks, generation(due))
+		result, err = promconfig.RenderWithin(sidecarconfig.BudgetOf(limit).Edit, config, blocks, generation(due))
 		if large := (*promconfig.TooLargeError)(nil); errors.As(err, &large) {
-			err = fmt.Errorf("%w: raise sidecar.resources.limits.memory in the policy", err)
+			out.need = large.Need
+			err = sidecarconfig.TooLarge(large.Config, large.Need, limit)
 		}
 		return result.Config, err
 	}
 	edited, err := within(content, edit)
 	if err != nil {
-		return passedThrough(content, err.Error())
+		failed := passedThrough(content, err.Error())
+		failed.size, failed.need = out.size, out.need
+		return failed
 	}
 	reasons := map[string]string{}
 	for _, skip := range result.Skipped {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -40,6 +41,8 @@ func zip(t testing.TB, text string) []byte {
 func TestRenderPassesThrough(t *testing.T) {
 	long := "x: [" + strings.Repeat("a,", 1<<19) + "]\n" // 1 MiB
 	whole := zip(t, "a: 1\n")
+	const wantLimit = "(1.0 MB) needs about 139 MiB of memory to be edited, and has 21 MiB of the sidecar's 64 MiB: " +
+		"set sidecar.resources.limits.memory to 256Mi"
 	for name, tc := range map[string]struct {
 		content []byte
 		want    string
@@ -48,8 +51,8 @@ func TestRenderPassesThrough(t *testing.T) {
 		"gzip cut off":            {whole[:len(whole)-4], "gzip: unexpected EOF"},
 		"gzip of broken YAML":     {zip(t, "a: ["), "not YAML"},
 		"not gzip after all":      {[]byte{0x1f, 0x8b, 0, 0}, "gzip: "},
-		"too long":                {[]byte(long), "may need 241 MiB of memory, and has 64 MiB: raise sidecar.resources.limits.memory"},
-		"gzip of what is long":    {zip(t, long), "may need 241 MiB of memory, and has 64 MiB: raise sidecar.resources.limits.memory"},
+		"too long":                {[]byte(long), wantLimit},
+		"gzip of what is long":    {zip(t, long), wantLimit},
 		"merge keys that explode": {mergeKeys(t), "excessive aliasing"},
 		"gzip bomb":               {zip(t, strings.Repeat("\n", maxUnzipped+1)), "larger than 32 MiB"},
 	} {
@@ -80,10 +83,22 @@ func TestWithinSurvivesAPanic(t *testing.T) {
 	}
 }
 
-func TestRoomFor(t *testing.T) {
-	for _, tc := range []struct{ limit, want int64 }{{0, 0}, {128 << 20, 108 << 20}, {16 << 20, 1}} {
-		if got := headroomFor(tc.limit); got != tc.want {
-			t.Errorf("roomFor(%d) = %d, want %d", tc.limit, got, tc.want)
+// TestTooLargeNamesTheLimit: what is refused for its memory comes back as it was, with the
+// limit to set.
+func TestTooLargeNamesTheLimit(t *testing.T) {
+	text := "rule_files:\n" + strings.Repeat("- a.yml\n", 100_000)
+	for name, content := range map[string][]byte{"plain": []byte(text), "gzipped": zip(t, text)} {
+		refused := render(content, due(t), policy.Version{}, 64<<20)
+		if refused.result != "passed_through" || !bytes.Equal(refused.content, content) || refused.size != int64(len(text)) || refused.need < 21<<20 {
+			t.Fatalf("%s: %s, size %d, need %d", name, refused.result, refused.size, refused.need)
+		}
+		var limit int64
+		_, rest, _ := strings.Cut(refused.lastError, "set sidecar.resources.limits.memory to ")
+		if _, err := fmt.Sscanf(rest, "%dMi or more", &limit); err != nil {
+			t.Fatalf("%s: %v: %q", name, err, refused.lastError)
+		}
+		if got := render(content, due(t), policy.Version{}, limit<<20); got.result != "rendered" {
+			t.Errorf("%s: with %d MiB: %s", name, limit, got.lastError)
 		}
 	}
 }

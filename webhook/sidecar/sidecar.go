@@ -186,13 +186,13 @@ func sleep(ctx context.Context, d time.Duration) bool {
 
 func newServer(o Options) *server {
 	s := &server{
-		log:      o.Log,
-		started:  time.Now(),
-		results:  make(chan result),
-		version:  o.Version,
-		wait:     cmp.Or(o.FirstWait, firstWait),
-		editor:   editor{limit: editLimit},
-		headroom: headroomFor(o.MemoryLimit),
+		log:     o.Log,
+		started: time.Now(),
+		results: make(chan result),
+		version: o.Version,
+		wait:    cmp.Or(o.FirstWait, firstWait),
+		editor:  editor{limit: editLimit},
+		memory:  o.MemoryLimit,
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)

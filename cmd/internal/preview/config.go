@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v4"
+	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/usage"
 	"github.com/ampbridge/ampbridge/policy"
@@ -92,6 +93,11 @@ func Config(o ConfigOptions, stdin io.Reader, stdout, stderr io.Writer) error {
 	if text, err = unzip(text); err != nil {
 		return fmt.Errorf("%s: %w", o.File, err)
 	}
+	if err := checkMemory(text, p); err != nil {
+		if _, err := fmt.Fprintf(stderr, "%s: %v\n", o.File, err); err != nil {
+			return err
+		}
+	}
 	result, err := promconfig.Render(text, blocks, generation)
 	if err != nil {
 		return fmt.Errorf("%s: %w", o.File, err)
@@ -108,6 +114,23 @@ func Config(o ConfigOptions, stdin io.Reader, stdout, stderr io.Writer) error {
 	}
 	_, err = stdout.Write(result.Config)
 	return err
+}
+
+// checkMemory returns an error if a sidecar with the policy's limit could not edit the
+// configuration.
+func checkMemory(config []byte, p *policy.Policy) error {
+	text := string(p.Sidecar.Resources.Limits.Memory)
+	if text == "" {
+		return nil
+	}
+	limit, err := resource.ParseQuantity(text)
+	if err != nil {
+		return fmt.Errorf("sidecar.resources.limits.memory: %w", err)
+	}
+	if need := promconfig.Needs(config); need > sidecarconfig.BudgetOf(limit.Value()).Edit {
+		return sidecarconfig.TooLarge(int64(len(config)), need, limit.Value())
+	}
+	return nil
 }
 
 // unzip unpacks gzipped text. It goes by the first bytes, because standard input has no

@@ -121,3 +121,22 @@ func TestConfigErrors(t *testing.T) {
 		})
 	}
 }
+
+// TestMemory: a configuration that a sidecar could not edit within the policy's limit is
+// named, with the limit that is enough. What is printed stays the same.
+func TestMemory(t *testing.T) {
+	text := "rule_files:\n" + strings.Repeat("- a.yml\n", 1_000_000)
+	stdout, stderr, err := config(t, text, "-f", "-", "-n", "monitoring", "--service-account", "prometheus")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(stderr, "the configuration (8.0 MB) needs about ") ||
+		!strings.Contains(stderr, "set sidecar.resources.limits.memory to ") || !strings.Contains(stdout, "remote_write:") {
+		t.Errorf("stderr %q", stderr)
+	}
+	for _, small := range []string{"rule_files:\n" + strings.Repeat("- a.yml\n", 1000), "a: " + strings.Repeat("x", 4e6) + "\n"} {
+		if _, stderr, err := config(t, small, "-f", "-", "-n", "monitoring", "--service-account", "prometheus"); err != nil || stderr != "" {
+			t.Errorf("%.20q: %q, %v", small, stderr, err)
+		}
+	}
+}
