@@ -143,10 +143,7 @@ func (s ObservedSidecar) destination(d sidecarconfig.DestinationStatus, now time
 
 // withoutSession judges a relay that cannot sign. Prometheus repeats what it refuses.
 func withoutSession(d sidecarconfig.DestinationStatus, started, now time.Time) Finding {
-	since := started
-	if d.Expires.After(since) {
-		since = d.Expires
-	}
+	since := sessionless(d, started)
 	f := Failed(Sidecar, About{}, seeLog, "%s: the relay has had no session for %s%s: samples wait in Prometheus's WAL; nothing is lost for "+
 		"about two hours", d.Name, Span(now.Sub(since)), because(d.Error))
 	switch {
@@ -157,6 +154,14 @@ func withoutSession(d sidecarconfig.DestinationStatus, started, now time.Time) F
 			"about two hours", d.Name, Span(now.Sub(since)), because(d.Error))
 	}
 	return f
+}
+
+// sessionless returns since when a destination without a valid session has had none.
+func sessionless(d sidecarconfig.DestinationStatus, started time.Time) time.Time {
+	if d.Expires.After(started) {
+		return d.Expires
+	}
+	return started
 }
 
 // refused judges AMP's latest answer that was no success, while it is fresh.
@@ -295,4 +300,54 @@ func printable(text string) string {
 		}
 		return r
 	}, text)
+}
+
+// News is what people should hear of a pod's sidecar without asking: the reason and the
+// text of an event. The text stays the same for as long as the state does.
+type News struct {
+	Reason string
+	// Warning: something must be done.
+	Warning bool
+	Text    string
+}
+
+// Reasons of [News].
+const (
+	SessionNotTaken = "SessionNotTaken"
+	MovedToRelay    = "MovedToRelay"
+	NoSession       = "NoSession"
+	WritesRefused   = "WritesRefused"
+)
+
+// maxNews bounds the news of one pod, which is not trusted.
+const maxNews = 16
+
+// SidecarNews returns the news of a sidecar's status.
+func SidecarNews(status sidecarconfig.Status, now time.Time) []News {
+	now = cmp.Or(status.Time, now)
+	var news []News
+	add := func(d sidecarconfig.DestinationStatus, reason string, warning bool, format string, args ...any) {
+		if len(news) < maxNews {
+			news = append(news, News{reason, warning, Plain(d.Name) + ": " + fmt.Sprintf(format, args...)})
+		}
+	}
+	for _, d := range status.Destinations {
+		switch {
+		case d.NotTaken:
+			add(d, SessionNotTaken, true, "Prometheus has not taken the latest session, because it refuses to load its configuration. When the "+
+				"session that it has ends, its writes fail. Fix the configuration: promtool check config, or ampbridge doctor, shows where")
+		case d.Moved != "":
+			add(d, MovedToRelay, false, "the samples go through the relay: %s. Nothing is lost; the next start of Prometheus decides again",
+				Plain(d.Moved))
+		}
+		if !d.Valid && now.Sub(sessionless(d, status.Started)) >= freshFor {
+			add(d, NoSession, true, "STS gives no session. Prometheus keeps its samples in the WAL for about two hours. The log of container "+
+				"ampbridge-config has the reason; ampbridge doctor finds the cause")
+		}
+		if !d.Relay.At.IsZero() && now.Sub(d.Relay.At) <= refusedLately {
+			r := RefusedRelay(d.Relay)
+			add(d, WritesRefused, true, "%s; %s", r.Message, r.Fix)
+		}
+	}
+	return news
 }

@@ -37,6 +37,9 @@ type Options struct {
 	Instance string
 	// NoBreaker turns the circuit breaker off.
 	NoBreaker bool
+	// NoSidecars turns off that the auditor reads the status of config sidecars, at their
+	// pods' addresses.
+	NoSidecars bool
 	// Interval is the time between two rounds. Default 30 s. A round comes earlier
 	// where a pod's grace ends.
 	Interval time.Duration
@@ -112,6 +115,7 @@ func Run(ctx context.Context, o Options) error {
 		bucket: flowcontrol.NewTokenBucketPassiveRateLimiter(float32(1/o.EvictionInterval.Seconds()), EvictionBurst),
 		events: eventRecorder{client: client, instance: o.Instance, sent: map[eventKey]bool{}},
 		pace:   pace{o.EvictionInterval, map[breaker.Workload]attempt{}},
+		status: newSidecars(),
 	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -136,6 +140,7 @@ type auditor struct {
 	events  eventRecorder
 	bucket  flowcontrol.PassiveRateLimiter
 	pace    pace
+	status  *sidecars
 	history history
 	// outdated is since when an entry of the breaker is about no pod that is there, or
 	// of no revision of today, by its key.
@@ -192,6 +197,9 @@ func (a *auditor) round(ctx context.Context) error {
 	}
 	if p.Audit.Repair == policy.RepairEvict {
 		errs = append(errs, a.repair(ctx, pods, now))
+	}
+	if !a.NoSidecars {
+		a.metrics.sidecars(a.status.read(ctx, pods, now))
 	}
 	// Words come last: they are many where a tenant has many pods.
 	a.announce(ctx, update, now)

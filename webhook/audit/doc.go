@@ -23,6 +23,11 @@
 //     without the sidecar. Such pods run nothing yet, so no budget and no pace
 //     holds them.
 //
+// Unless [Options.NoSidecars], it also reads the status that config sidecars serve at their
+// pods' addresses, and tells with an event on the pod what people should know: a session
+// that Prometheus has not taken, none at all, a move to the relay, writes that AMP refuses.
+// That needs no right of the API server's, but a network that lets it through.
+//
 // Pods of namespaces without the label, pods that opted out and pods without a
 // controller are never evicted.
 //

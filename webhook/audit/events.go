@@ -105,26 +105,21 @@ func (r *eventRecorder) record(ctx context.Context, o *observed, kind, reason, t
 // forgotten once its namespace was read, and is told again when it comes back.
 func (a *auditor) report(ctx context.Context, p *policy.Policy, pods []observed, unread map[string]bool) error {
 	var errs []error
-	still, objects := map[eventKey]bool{}, map[types.UID]bool{}
-	for i := range pods {
-		o := &pods[i]
-		kind, reason, text := eventOf(o, p.Audit.Repair == policy.RepairEvict)
-		if reason == "" {
-			continue
-		}
+	still, objects, unreadPods := map[eventKey]bool{}, map[types.UID]bool{}, map[types.UID]bool{}
+	tell := func(o *observed, kind, reason, text string) {
 		object, _ := target(o)
 		objects[object.UID] = true
 		r := eventKey{o.workload.Namespace, object.UID, reason, text}
 		if still[r] || a.events.sent[r] {
 			still[r] = true
-			continue
+			return
 		}
 		if !a.events.may(o.workload.Namespace) {
-			continue
+			return
 		}
 		if err := a.events.record(ctx, o, kind, reason, text); err != nil {
 			errs = append(errs, err)
-			continue
+			return
 		}
 		still[r] = true
 		a.Logger.Info(
@@ -143,13 +138,30 @@ func (a *auditor) report(ctx context.Context, p *policy.Policy, pods []observed,
 			shorten(text, 500),
 		)
 	}
+	for i := range pods {
+		o := &pods[i]
+		if kind, reason, text := eventOf(o, p.Audit.Repair == policy.RepairEvict); reason != "" {
+			tell(o, kind, reason, text)
+		}
+		unreadPods[o.uid] = o.unread
+		// What a sidecar says is about its pod alone.
+		pod := *o
+		pod.controller = nil
+		for _, n := range o.news {
+			kind := corev1.EventTypeNormal
+			if n.Warning {
+				kind = corev1.EventTypeWarning
+			}
+			tell(&pod, kind, n.Reason, n.Text)
+		}
+	}
 	kept := map[string]int{}
 	for r := range a.events.sent {
 		if kept[r.namespace]++; kept[r.namespace] > maxRemembered {
 			continue
 		}
 		// A refusal lasts as long as what the eviction was for.
-		if unread[r.namespace] || (r.reason == eventRefused && objects[r.object]) {
+		if unread[r.namespace] || unreadPods[r.object] || (r.reason == eventRefused && objects[r.object]) {
 			still[r] = true
 		}
 	}

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"cmp"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/check"
 	"github.com/ampbridge/ampbridge/webhook/breaker"
 )
 
@@ -25,13 +27,18 @@ type observed struct {
 	controller *metav1.OwnerReference
 	// since is when the finding was first made.
 	since time.Time
+	// status is where its sidecar serves its status; zero: it does not.
+	status netip.AddrPort
+	// news is what the status says; unread: it could not be read in this round.
+	news   []check.News
+	unread bool
 }
 
 func observe(p *Pod, f Finding) observed {
 	m := &p.Record.Metadata
 	return observed{
 		Finding: f, name: p.Metadata.Name, uid: m.UID, resourceVersion: m.ResourceVersion, created: m.CreationTimestamp,
-		ready: p.ready(), terminating: p.terminating(), workload: p.workload(), controller: p.controller(),
+		ready: p.ready(), terminating: p.terminating(), workload: p.workload(), controller: p.controller(), status: p.statusAddress(),
 	}
 }
 

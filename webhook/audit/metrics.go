@@ -21,6 +21,7 @@ type metrics struct {
 	evictions   *prometheus.CounterVec
 	breaker     *prometheus.GaugeVec
 	lastSuccess prometheus.Gauge
+	statuses    *prometheus.GaugeVec
 
 	open map[breaker.Workload]bool
 }
@@ -44,12 +45,16 @@ func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 			Name: "ampbridge_audit_last_success_timestamp_seconds",
 			Help: "When an audit last went all the way round.",
 		}),
+		statuses: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "ampbridge_audit_sidecars",
+			Help: "Config sidecars with a port, by whether the last audit could read their status: read, unread.",
+		}, []string{"status"}),
 		open: map[breaker.Workload]bool{},
 	}
 	for _, result := range []string{resultEvicted, resultRefused, resultGone, resultFailed} {
 		m.evictions.WithLabelValues(result)
 	}
-	for _, c := range []prometheus.Collector{m.pods, m.evictions, m.breaker, m.lastSuccess} {
+	for _, c := range []prometheus.Collector{m.pods, m.evictions, m.breaker, m.lastSuccess, m.statuses} {
 		if err := registry.Register(c); err != nil {
 			return nil, err
 		}
@@ -65,6 +70,11 @@ func (m *metrics) found(pods []observed) {
 	for _, k := range kinds {
 		m.pods.WithLabelValues(string(k)).Set(float64(count[k]))
 	}
+}
+
+func (m *metrics) sidecars(read, unread int) {
+	m.statuses.WithLabelValues("read").Set(float64(read))
+	m.statuses.WithLabelValues("unread").Set(float64(unread))
 }
 
 // breakers touches only what changes: a scrape in between sees no gap. Entries

@@ -33,6 +33,7 @@ type Record struct {
 	} `json:"metadata"`
 	Status struct {
 		Phase      corev1.PodPhase `json:"phase"`
+		PodIP      string          `json:"podIP"`
 		Conditions []struct {
 			Type   corev1.PodConditionType `json:"type"`
 			Status corev1.ConditionStatus  `json:"status"`

@@ -128,6 +128,12 @@ func registerSyncAlone(flags *pflag.FlagSet, o *reconcile.Options) {
 		false,
 		"with --image: never pause the injection of a workload whose pods hang on the config sidecar",
 	)
+	flags.BoolVar(
+		&o.NoSidecarStatus,
+		"no-sidecar-status",
+		false,
+		"with --image: do not read the status of config sidecars, at their pods' addresses, for events about sessions and refused writes",
+	)
 	flags.StringSliceVar(
 		&o.Excluded,
 		"excluded-namespaces",
@@ -172,6 +178,8 @@ func validateSync(o reconcile.Options) error {
 		return usage.Errorf("--allow-shrink is for --once: it is meant for one run, not for all that follow; run it beside the controller")
 	case o.NoBreaker && o.Image == "":
 		return usage.Errorf("--no-breaker is for --image: without it there is no auditor")
+	case o.NoSidecarStatus && o.Image == "":
+		return usage.Errorf("--no-sidecar-status is for --image: without it there is no auditor")
 	case len(o.Excluded) > 0 && o.Image == "":
 		return usage.Errorf("--excluded-namespaces is for --image: without it there is no auditor")
 	case o.PullGrace != 0 && (o.Image == "" || o.PullGrace < time.Second):

@@ -117,6 +117,7 @@ func (c *controller) audit(ctx context.Context) error {
 		Namespace:  c.options.Namespace,
 		Excluded:   c.options.Excluded,
 		NoBreaker:  c.options.NoBreaker,
+		NoSidecars: c.options.NoSidecarStatus,
 		PullGrace:  c.options.PullGrace,
 		Registry:   c.registry,
 		Logger:     c.logger,

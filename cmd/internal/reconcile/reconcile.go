@@ -64,6 +64,8 @@ type Options struct {
 	// with it. Empty: no auditor. NoBreaker turns its circuit breaker off.
 	Image     string
 	NoBreaker bool
+	// NoSidecarStatus: the auditor reads no sidecar's status.
+	NoSidecarStatus bool
 	// Excluded are namespaces that the webhook is not called for: no auditor either.
 	Excluded []string
 	// PullGrace is how long that image may be on its way to a node; 0: the auditor's
