@@ -33,12 +33,14 @@ const (
 // sidecars reads what config sidecars say of themselves, at their pods' addresses.
 type sidecars struct {
 	client *http.Client
+	// limit is [readsLimit], and shorter in tests.
+	limit time.Duration
 	// next is where the next round begins, so that each pod has its turn.
 	next int
 }
 
 func newSidecars() *sidecars {
-	return &sidecars{client: &http.Client{
+	return &sidecars{limit: readsLimit, client: &http.Client{
 		Timeout: readLimit,
 		Transport: &http.Transport{
 			// No proxy: the pods' network is reached without one.
@@ -53,7 +55,7 @@ func newSidecars() *sidecars {
 // read fills in the news of the pods that have a sidecar with a port. What cannot be
 // read is marked as unread: nothing about it is forgotten.
 func (s *sidecars) read(ctx context.Context, pods []observed, now time.Time) (read, unread int) {
-	ctx, cancel := context.WithTimeout(ctx, readsLimit)
+	ctx, cancel := context.WithTimeout(ctx, s.limit)
 	defer cancel()
 	var todo []*observed
 	for i := range pods {

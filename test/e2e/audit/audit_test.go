@@ -31,6 +31,7 @@ func TestAudit(t *testing.T) {
 	t.Run("repairs what slipped through", f.testRepairs)
 	t.Run("respects a disruption budget", f.testBudget)
 	t.Run("keeps its pace", f.testPace)
+	t.Run("tells what sidecars say", f.testNews)
 	t.Run("image that cannot be pulled", f.testStuck)
 }
 

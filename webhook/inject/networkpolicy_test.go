@@ -1,0 +1,24 @@
+package inject
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+)
+
+// TestNetworkPolicyKnowsThePorts: the chart lets the auditor reach every port that a
+// sidecar may have.
+func TestNetworkPolicyKnowsThePorts(t *testing.T) {
+	text, err := os.ReadFile("../../charts/ampbridge/templates/networkpolicy.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := "list"
+	for _, port := range metricsPorts {
+		list += fmt.Sprintf(" %d", port)
+	}
+	if !strings.Contains(string(text), list+" }}") {
+		t.Errorf("the NetworkPolicy has not %q", list)
+	}
+}
