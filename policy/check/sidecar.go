@@ -166,7 +166,7 @@ func sessionless(d sidecarconfig.DestinationStatus, started time.Time) time.Time
 
 // refused judges AMP's latest answer that was no success, while it is fresh.
 func (s ObservedSidecar) refused(d sidecarconfig.DestinationStatus, now time.Time) Finding {
-	if d.Relay.At.IsZero() || now.Sub(d.Relay.At) > refusedLately {
+	if !Recent(d.Relay, now) {
 		return Passed(Sidecar, About{}, "")
 	}
 	a := RefusedRelay(d.Relay)
@@ -184,6 +184,11 @@ func (s ObservedSidecar) refused(d sidecarconfig.DestinationStatus, now time.Tim
 		f.Message += "Prometheus does not send these samples again"
 	}
 	return f
+}
+
+// Recent reports whether AMP's latest refusal says something about now.
+func Recent(f sidecarconfig.RelayFailure, now time.Time) bool {
+	return !f.At.IsZero() && now.Sub(f.At) <= refusedLately
 }
 
 func (s ObservedSidecar) dropsOn429(destination string) bool {
@@ -344,7 +349,7 @@ func SidecarNews(status sidecarconfig.Status, now time.Time) []News {
 			add(d, NoSession, true, "STS gives no session. Prometheus keeps its samples in the WAL for about two hours. The log of container "+
 				"ampbridge-config has the reason; ampbridge doctor finds the cause")
 		}
-		if !d.Relay.At.IsZero() && now.Sub(d.Relay.At) <= refusedLately {
+		if Recent(d.Relay, now) {
 			r := RefusedRelay(d.Relay)
 			add(d, WritesRefused, true, "%s; %s", r.Message, r.Fix)
 		}

@@ -97,7 +97,7 @@ func (x *runner) checkPod(ctx context.Context, s *subject, pod *runningPod) {
 		}
 		status, err := kube.SidecarStatus(ctx, x.cluster.client.CoreV1(), pod.Pod)
 		if err != nil {
-			return check.UnreadSidecar(err, *pod.config, sidecarImage(pod.Pod), x.policy.Sidecar.Image, rollout(pod.Pod))
+			return check.UnreadSidecar(err, *pod.config, kube.SidecarImage(pod.Pod), x.policy.Sidecar.Image, rollout(pod.Pod))
 		}
 		return check.SidecarState(check.ObservedSidecar{
 			Status: status, Config: *pod.config, CheckConfig: checkConfig(pod), Restart: rollout(pod.Pod),
@@ -115,16 +115,6 @@ func blocks(c sidecarconfig.Config) []policy.Block {
 		list = append(list, d.Block)
 	}
 	return list
-}
-
-// sidecarImage returns the image of the pod's sidecar.
-func sidecarImage(pod *corev1.Pod) string {
-	for _, c := range pod.Spec.InitContainers {
-		if c.Name == sidecarconfig.ContainerName {
-			return c.Image
-		}
-	}
-	return ""
 }
 
 // checkConfig returns the command that checks the configuration which the pod's Prometheus

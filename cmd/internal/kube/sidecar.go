@@ -54,3 +54,13 @@ func sidecarPort(pod *corev1.Pod) string {
 	}
 	return ""
 }
+
+// SidecarImage returns the image of the pod's sidecar; empty: it has none.
+func SidecarImage(pod *corev1.Pod) string {
+	for _, c := range pod.Spec.InitContainers {
+		if c.Name == sidecarconfig.ContainerName {
+			return c.Image
+		}
+	}
+	return ""
+}

@@ -251,13 +251,11 @@ func (c *collector) pod(ctx context.Context, pod *corev1.Pod, q audit.Question) 
 	if err := json.Unmarshal([]byte(mark), &carried); err != nil {
 		return seen, false, fmt.Errorf("annotation %s: %w", inject.AnnotationInjected, err)
 	}
-	seen.Destinations = carried.Destinations
+	seen.Destinations, seen.Delivery, seen.Why = carried.Destinations, carried.Delivery, carried.Why
 	if pod.Status.Phase != corev1.PodRunning && pod.Status.Phase != corev1.PodPending {
 		return seen, true, nil
 	}
-	if seen.Sidecar, err = c.sidecar(ctx, pod); err != nil {
-		seen.SidecarUnavailable = err.Error()
-	}
+	c.sidecar(ctx, pod, &seen, carried, q.Policy.Sidecar.Image)
 	return seen, true, nil
 }
 

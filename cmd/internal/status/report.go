@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 	"github.com/ampbridge/ampbridge/webhook/audit"
 )
 
@@ -80,6 +81,12 @@ type Pod struct {
 	Ready          bool   `json:"ready"`
 	// Destinations are those that it was injected with.
 	Destinations []string `json:"destinations"`
+	// Delivery is what the webhook decided for each of them, and Why says why it is not
+	// sigv4. Empty: an earlier version injected the pod.
+	Delivery map[string]policy.Delivery `json:"delivery,omitempty"`
+	Why      string                     `json:"why,omitempty"`
+	// Versions says that sidecar and webhook are of different versions, and the fix.
+	Versions string `json:"versions,omitempty"`
 	// Finding, Reason and Text are those of the auditor.
 	Finding audit.Kind    `json:"finding"`
 	Reason  policy.Reason `json:"reason,omitempty"`
@@ -92,6 +99,14 @@ type Pod struct {
 
 // Sidecar is what a pod's sidecar says of a destination.
 type Sidecar struct {
+	// Delivery is how the samples go now, and Moved why that is not what the webhook
+	// decided.
+	Delivery sidecarconfig.Delivery `json:"delivery,omitempty"`
+	Moved    string                 `json:"moved,omitempty"`
+	// NotTaken: Prometheus has not taken the latest session.
+	NotTaken bool `json:"notTaken,omitempty"`
+	// Refused is AMP's latest refusal, if it is no older than 15 minutes.
+	Refused      string    `json:"refused,omitempty"`
 	SessionValid bool      `json:"sessionValid"`
 	Expires      time.Time `json:"expires,omitzero"`
 	BlockServed  bool      `json:"blockServed"`
@@ -111,7 +126,7 @@ func (r Report) String() string {
 	}
 	b.WriteString("\n\n")
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(w, "DESTINATION\tROLE\tSUBJECT\tTRUST\tPOD\tSTATE")
+	_, _ = fmt.Fprintln(w, "DESTINATION\tROLE\tSUBJECT\tTRUST\tPOD\tDELIVERY\tSTATE")
 	for _, row := range r.rows() {
 		_, _ = fmt.Fprintln(w, strings.Join(row[:], "\t"))
 	}
@@ -128,8 +143,8 @@ func (r Report) String() string {
 // none is printed in a cell without a value.
 const none = "-"
 
-func (r Report) rows() [][6]string {
-	var rows [][6]string
+func (r Report) rows() [][7]string {
+	var rows [][7]string
 	shown := map[string]bool{}
 	for _, d := range r.Destinations {
 		before := len(rows)
@@ -142,11 +157,13 @@ func (r Report) rows() [][6]string {
 			for _, p := range r.Pods {
 				if p.Namespace == s.Namespace && p.ServiceAccount == s.ServiceAccount {
 					shown[p.Namespace+"/"+p.Name] = true
-					rows = append(rows, [6]string{d.Name, role.name(), subject, role.trust(s), p.Name, p.state(d.Name, r.Time)})
+					rows = append(rows, [7]string{
+						d.Name, role.name(), subject, role.trust(s), p.Name, p.delivery(d.Name), p.state(d.Name, r.Time),
+					})
 				}
 			}
 			if len(rows) == first {
-				rows = append(rows, [6]string{d.Name, role.name(), subject, role.trust(s), none, "no pod"})
+				rows = append(rows, [7]string{d.Name, role.name(), subject, role.trust(s), none, none, "no pod"})
 			}
 		}
 		if len(rows) == before {
@@ -154,12 +171,12 @@ func (r Report) rows() [][6]string {
 			for _, role := range d.Roles {
 				name, state = role.name(), string(role.State)
 			}
-			rows = append(rows, [6]string{d.Name, name, none, state, none, "no service account"})
+			rows = append(rows, [7]string{d.Name, name, none, state, none, none, "no service account"})
 		}
 	}
 	for _, p := range r.Pods {
 		if !shown[p.Namespace+"/"+p.Name] {
-			rows = append(rows, [6]string{none, none, p.Namespace + "/" + p.ServiceAccount, none, p.Name, p.state("", r.Time)})
+			rows = append(rows, [7]string{none, none, p.Namespace + "/" + p.ServiceAccount, none, p.Name, none, p.state("", r.Time)})
 		}
 	}
 	return rows
@@ -189,6 +206,16 @@ func (r Role) trust(s Subject) string {
 	return "not trusted"
 }
 
+// delivery returns how the samples go, as the sidecar says, else as the webhook decided.
+func (p Pod) delivery(destination string) string {
+	s := p.Sidecar[destination]
+	text := cmp.Or(string(s.Delivery), string(p.Delivery[destination]), none)
+	if s.Moved != "" {
+		text += " (moved)"
+	}
+	return text
+}
+
 // state describes the pod in a few words, for one destination.
 func (p Pod) state(destination string, now time.Time) string {
 	state := string(p.Finding)
@@ -205,15 +232,26 @@ func (p Pod) state(destination string, now time.Time) string {
 	if !slices.Contains(p.Destinations, destination) {
 		return state
 	}
-	switch s, found := p.Sidecar[destination]; {
+	s, found := p.Sidecar[destination]
+	switch relayed := s.Delivery == sidecarconfig.DeliveryRelay || s.Delivery == sidecarconfig.DeliveryMoving; {
 	case !found:
 		state += ", sidecar unavailable"
+	case s.NotTaken:
+		state += ", session not taken: Prometheus refuses its configuration"
+	case relayed && !s.SessionValid:
+		state += ", no session, samples wait in Prometheus"
 	case s.BlockServed && s.SessionValid:
 		state += ", writing, session for " + s.Expires.Sub(now).Round(time.Minute).String()
 	case s.SessionValid:
 		state += ", session without block"
 	default:
 		state += fmt.Sprintf(", no session, gap %s", time.Duration(s.GapSeconds*float64(time.Second)).Round(time.Second))
+	}
+	if s.Refused != "" {
+		state += ", " + s.Refused
+	}
+	if p.Versions != "" {
+		state += ", " + p.Versions
 	}
 	return state
 }

@@ -255,6 +255,7 @@ func (f *fixture) runSidecar(ip string) (port int) {
 		defer close(done)
 		if err := sidecar.Run(ctx, sidecar.Options{
 			Config:         a.Encode(),
+			Version:        "v0",
 			Pod:            "prometheus-0",
 			Namespace:      "monitoring",
 			MetricsAddress: net.JoinHostPort(ip, strconv.Itoa(port)),
@@ -278,6 +279,53 @@ func words(out string) (lines []string) {
 		lines = append(lines, words)
 	}
 	return lines
+}
+
+// Each state of a sidecar in the table's last two columns.
+func TestDeliveryColumn(t *testing.T) {
+	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	well := status.Sidecar{
+		Delivery: sidecarconfig.DeliveryRelay, SessionValid: true, BlockServed: true, Expires: now.Add(time.Hour),
+	}
+	for _, c := range []struct {
+		name   string
+		change func(*status.Pod, *status.Sidecar)
+		want   string
+	}{
+		{"relay", func(*status.Pod, *status.Sidecar) {}, "relay healthy, writing, session for 1h0m0s"},
+		{"sidecar unavailable", func(p *status.Pod, _ *status.Sidecar) { p.Sidecar = nil }, "sigv4 healthy, sidecar unavailable"},
+		{"not known", func(p *status.Pod, _ *status.Sidecar) { p.Sidecar, p.Delivery = nil, nil }, "- healthy, sidecar unavailable"},
+		{"moved", func(_ *status.Pod, s *status.Sidecar) { s.Moved = "no session" }, "relay (moved) healthy, writing, session for 1h0m0s"},
+		{"moves", func(_ *status.Pod, s *status.Sidecar) { s.Delivery, s.Moved = sidecarconfig.DeliveryMoving, "no session" },
+			"moving (moved) healthy, writing, session for 1h0m0s"},
+		{"not taken", func(_ *status.Pod, s *status.Sidecar) { s.Delivery, s.NotTaken = sidecarconfig.DeliverySigV4, true },
+			"sigv4 healthy, session not taken: Prometheus refuses its configuration"},
+		{"no session", func(_ *status.Pod, s *status.Sidecar) { s.SessionValid = false },
+			"relay healthy, no session, samples wait in Prometheus"},
+		{"refused", func(_ *status.Pod, s *status.Sidecar) { s.Refused = "AMP answered a write with 403 AccessDenied" },
+			"relay healthy, writing, session for 1h0m0s, AMP answered a write with 403 AccessDenied"},
+		{"older sidecar", func(p *status.Pod, s *status.Sidecar) { s.Delivery, p.Versions = "", "the sidecar is older" },
+			"sigv4 healthy, writing, session for 1h0m0s, the sidecar is older"},
+	} {
+		sidecar := well
+		pod := status.Pod{
+			Namespace: "m", Name: "p-0", ServiceAccount: "p", Phase: "Running", Ready: true, Finding: audit.Healthy,
+			Destinations: []string{"central"}, Delivery: map[string]policy.Delivery{"central": policy.DeliverySigV4},
+			Sidecar: map[string]status.Sidecar{},
+		}
+		c.change(&pod, &sidecar)
+		if pod.Sidecar != nil {
+			pod.Sidecar["central"] = sidecar
+		}
+		r := status.Report{
+			Time: now, Destinations: []status.Destination{{Name: "central", Roles: []status.Role{{State: status.Unknown}}}},
+			Subjects: []status.Subject{{Namespace: "m", ServiceAccount: "p", Destinations: []string{"central"}}},
+			Pods:     []status.Pod{pod},
+		}
+		if got := strings.Join(strings.Fields(r.String()), " "); !strings.HasSuffix(got, " p-0 "+c.want) {
+			t.Errorf("%s: %s\nwant …%s", c.name, got, c.want)
+		}
+	}
 }
 
 func TestStatusShowsTheInstallation(t *testing.T) {
@@ -330,13 +378,13 @@ func TestStatusShowsTheInstallation(t *testing.T) {
 	want := []string{
 		"cluster dev, issuer " + f.cluster.Issuer + ", policy from ConfigMap ampbridge-system/ampbridge-policy",
 		"",
-		"DESTINATION ROLE SUBJECT TRUST POD STATE",
-		"central 111122223333/ampbridge.dev.central monitoring/prometheus trusted prometheus-0 healthy, writing, session",
-		"central 111122223333/ampbridge.dev.central monitoring/prometheus trusted prometheus-1 healthy, sidecar unavailable",
-		"central 111122223333/ampbridge.dev.central monitoring/prometheus trusted prometheus-2 missed",
-		"central 111122223333/ampbridge.dev.central monitoring/second not trusted - no pod",
-		"kept 111122223333/by-hand - not managed - no service account",
-		"- - monitoring/default - stranger skipped: NotGranted",
+		"DESTINATION ROLE SUBJECT TRUST POD DELIVERY STATE",
+		"central 111122223333/ampbridge.dev.central monitoring/prometheus trusted prometheus-0 sigv4 healthy, writing, session",
+		"central 111122223333/ampbridge.dev.central monitoring/prometheus trusted prometheus-1 sigv4 healthy, sidecar unavailable",
+		"central 111122223333/ampbridge.dev.central monitoring/prometheus trusted prometheus-2 - missed",
+		"central 111122223333/ampbridge.dev.central monitoring/second not trusted - - no pod",
+		"kept 111122223333/by-hand - not managed - - no service account",
+		"- - monitoring/default - stranger - skipped: NotGranted",
 		"",
 		"unavailable: the sidecar's image: no installed webhook names it, so an open circuit is not shown",
 	}
