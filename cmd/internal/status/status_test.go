@@ -296,7 +296,9 @@ func TestDeliveryColumn(t *testing.T) {
 		{"sidecar unavailable", func(p *status.Pod, _ *status.Sidecar) { p.Sidecar = nil }, "sigv4 healthy, sidecar unavailable"},
 		{"not known", func(p *status.Pod, _ *status.Sidecar) { p.Sidecar, p.Delivery = nil, nil }, "- healthy, sidecar unavailable"},
 		{"moved", func(_ *status.Pod, s *status.Sidecar) { s.Moved = "no session" }, "relay (moved) healthy, writing, session for 1h0m0s"},
-		{"moves", func(_ *status.Pod, s *status.Sidecar) { s.Delivery, s.Moved = sidecarconfig.DeliveryMoving, "no session" },
+		{"moves", func(_ *status.Pod, s *status.Sidecar) {
+			s.Delivery, s.Moved = sidecarconfig.DeliveryMoving, "no session"
+		},
 			"moving (moved) healthy, writing, session for 1h0m0s"},
 		{"not taken", func(_ *status.Pod, s *status.Sidecar) { s.Delivery, s.NotTaken = sidecarconfig.DeliverySigV4, true },
 			"sigv4 healthy, session not taken: Prometheus refuses its configuration"},
@@ -471,8 +473,8 @@ func roleForEach(f *fixture) {
 		"central 111122223333/ampbridge.dev.central.monitoring.prometheus monitoring/prometheus trusted prometheus-2",
 		"central 111122223333/ampbridge.dev.central.monitoring.second monitoring/second not trusted -",
 		"central 111122223333/ampbridge.dev.central.monitoring.third monitoring/third no role -",
-		"kept 111122223333/by-hand - not managed -",
-		"idle - - - - no service account",
+		"kept 111122223333/by-hand - not managed - -",
+		"idle - - - - - no service account",
 	}
 	got := words(out)
 	for i, line := range want {
