@@ -28,6 +28,12 @@ func registerConfig(flags *pflag.FlagSet, o *preview.ConfigOptions) {
 		"",
 		"`VERSION` of the pod's Prometheus, such as 3.1.0; without it, the block has the fields that every supported version knows",
 	)
+	flags.StringVar(
+		(*string)(&o.Delivery),
+		"delivery",
+		"",
+		"`DELIVERY` where the policy leaves it to the pod: sigv4 (default) or relay",
+	)
 	flags.StringVarP(
 		&o.Output,
 		"output",
@@ -51,6 +57,9 @@ func validateConfig(o preview.ConfigOptions) error {
 			return usage.Errorf("--prometheus-version: %v", err)
 		}
 	}
+	if err := usage.OneOf("delivery", string(o.Delivery), "", string(policy.DeliverySigV4), string(policy.DeliveryRelay)); err != nil {
+		return err
+	}
 	if o.File == policyfile.Stdin && o.Policy == policyfile.Stdin {
 		return usage.Errorf("-f and --policy cannot both be standard input")
 	}
@@ -67,7 +76,8 @@ func newConfig() *cobra.Command {
 		Long: `Config prints the Prometheus configuration that a pod of the service account gets
 once it has sessions: the file, with a remote_write block for every granted
 destination. It needs no cluster and no AWS. On stderr it names the blocks that are
-left out, and the fields that this Prometheus may not know. A service account without
+left out, the fields that this Prometheus may not know, and how samples go. Whether a
+pod gets sigv4 or the relay depends on the pod: ampbridge inject shows it. A service account without
 a grant ends it with status 1.`,
 		Example: `  ampbridge config -f prometheus.yml --policy policy.yaml --namespace monitoring --service-account prometheus-k8s
 

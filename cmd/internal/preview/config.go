@@ -36,8 +36,17 @@ type ConfigOptions struct {
 	Pod            string
 	Controller     string
 	Version        string
-	Output         string
+	// Delivery replaces [policy.DeliveryAuto], which depends on the pod; empty: sigv4.
+	Delivery policy.Delivery
+	Output   string
 }
+
+// A relay's port and password file, as the sidecar has them. The port is chosen when a pod
+// starts, so 0 stands for it.
+const (
+	relayAddress  = "127.0.0.1:0"
+	relayPassword = sidecarconfig.CredentialsDir + "/relay-password"
+)
 
 // Config prints the Prometheus configuration of a pod, or its remote_write blocks.
 func Config(o ConfigOptions, stdin io.Reader, stdout, stderr io.Writer) error {
@@ -64,7 +73,17 @@ func Config(o ConfigOptions, stdin io.Reader, stdout, stderr io.Writer) error {
 		if d.Replica && o.Pod == "" {
 			return usage.Errorf("the grant sets ha, so the block carries the pod's name: give one with --pod")
 		}
-		block, omitted := d.For(o.Pod).For(version)
+		block := d.For(o.Pod)
+		delivery, note := deliveryOf(d, o.Delivery)
+		if delivery == policy.DeliveryRelay {
+			block = block.ByRelay(relayAddress, relayPassword)
+		}
+		if note != "" {
+			if _, err := fmt.Fprintf(stderr, "%s: %s\n", d.Name, note); err != nil {
+				return err
+			}
+		}
+		block, omitted := block.For(version)
 		blocks = append(blocks, block)
 		for _, field := range omitted {
 			if _, err := fmt.Fprintf(
@@ -106,7 +125,7 @@ func Config(o ConfigOptions, stdin io.Reader, stdout, stderr io.Writer) error {
 		if _, err := fmt.Fprintf(
 			stderr,
 			"%s is left out: %s\n",
-			strings.TrimPrefix(skipped.Name, policy.BlockName("")),
+			strings.TrimSuffix(strings.TrimPrefix(skipped.Name, policy.BlockName("")), ".relay"),
 			skipped.Reason,
 		); err != nil {
 			return err
@@ -131,6 +150,24 @@ func checkMemory(config []byte, p *policy.Policy) error {
 		return sidecarconfig.TooLarge(int64(len(config)), need, limit.Value())
 	}
 	return nil
+}
+
+// deliveryOf returns how samples go to a destination, and what to say about it. Without a
+// pod the policy's auto is not decided.
+func deliveryOf(d sidecarconfig.Destination, asked policy.Delivery) (policy.Delivery, string) {
+	const port = "relay: port 0 stands for the one that a pod's relay gets when it starts"
+	switch {
+	case d.Delivery == policy.DeliveryRelay && asked == policy.DeliverySigV4:
+		return d.Delivery, "--delivery sigv4 does not count, because the policy wants relay; " + port
+	case d.Delivery == policy.DeliverySigV4 && asked == policy.DeliveryRelay:
+		return d.Delivery, "--delivery relay does not count, because the policy wants sigv4"
+	case d.Delivery == policy.DeliveryRelay || d.Delivery == policy.DeliveryAuto && asked == policy.DeliveryRelay:
+		return policy.DeliveryRelay, port
+	case d.Delivery == policy.DeliveryAuto && asked == "":
+		return policy.DeliverySigV4, "delivery auto: this is the block for a pod that gets sigv4; --delivery relay shows the other one, and " +
+			"ampbridge inject which one a pod gets, and why"
+	}
+	return policy.DeliverySigV4, ""
 }
 
 // unzip unpacks gzipped text. It goes by the first bytes, because standard input has no

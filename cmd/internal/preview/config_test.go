@@ -9,6 +9,31 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
+// What is said of each delivery: of the policy, and of the command line.
+func TestConfigNamesTheDelivery(t *testing.T) {
+	for _, c := range []struct{ namespace, delivery, want, not string }{
+		{"monitoring", "", "central: delivery auto: this is the block for a pod that gets sigv4", "does not count"},
+		{"monitoring", "relay", "backup: relay: port 0 stands for", "auto"},
+		{"monitoring", "sigv4", "", "central"},
+		{"chosen", "", "relayed: relay: port 0", "signed"},
+		{"chosen", "relay", "signed: --delivery relay does not count, because the policy wants sigv4", "auto"},
+	} {
+		_, stderr, err := config(t, "", "-o", "block", "-n", c.namespace, "--service-account", "prometheus", "--delivery", c.delivery)
+		if err != nil || !strings.Contains(stderr, c.want) || strings.Contains(stderr, c.not) {
+			t.Errorf("%s %q: %v, stderr %q", c.namespace, c.delivery, err, stderr)
+		}
+	}
+}
+
+// A block that is left out is called by its destination, with the relay too.
+func TestLeftOutByRelay(t *testing.T) {
+	_, stderr, err := config(t, "", "-f", "testdata/config/prometheus.in.yml", "-n", "monitoring", "--service-account", "prometheus",
+		"--delivery", "relay")
+	if err != nil || !strings.Contains(stderr, "\nbackup is left out: ") {
+		t.Errorf("%v, stderr %q", err, stderr)
+	}
+}
+
 // Fields that not every Prometheus knows need its version.
 func TestFieldsNeedAKnownVersion(t *testing.T) {
 	const histograms, age = "send_native_histograms: true", "sample_age_limit: 30m"
@@ -59,10 +84,14 @@ func TestConfigOutput(t *testing.T) {
 		want, wantStderr string
 		args             []string
 	}{
-		{"full.want.yml", "backup is left out: ", []string{"-f", "testdata/config/prometheus.in.yml", "-n", "monitoring", "--service-account",
+		{"full.want.yml", "central: delivery auto: ", []string{"-f", "testdata/config/prometheus.in.yml", "-n", "monitoring", "--service-account",
 			"prometheus"}},
-		{"block.want.yml", "", []string{"-o", "block", "-n", "monitoring", "--service-account", "prometheus"}},
-		{"replica.want.yml", "", []string{"-o", "block", "-n", "pair", "--service-account", "prometheus", "--pod", "prometheus-0",
+		{"block.want.yml", "", []string{"-o", "block", "-n", "monitoring", "--service-account", "prometheus", "--delivery", "sigv4"}},
+		{"relay.want.yml", "central: relay: port 0", []string{"-o", "block", "-n", "monitoring", "--service-account", "prometheus",
+			"--delivery", "relay", "--prometheus-version", "3.1.0"}},
+		{"chosen.want.yml", "relayed: --delivery sigv4 does not count", []string{"-o", "block", "-n", "chosen", "--service-account",
+			"prometheus", "--delivery", "sigv4", "--prometheus-version", "2.42.0"}},
+		{"replica.want.yml", "central: delivery auto: ", []string{"-o", "block", "-n", "pair", "--service-account", "prometheus", "--pod", "prometheus-0",
 			"--controller", "prometheus"}},
 	} {
 		t.Run(c.want, func(t *testing.T) {
@@ -109,6 +138,7 @@ func TestConfigErrors(t *testing.T) {
 		{"no configuration", "", []string{"-n", "monitoring", "--service-account", "prometheus"}, "-f", true},
 		{"no namespace", "", []string{"-f", "-", "--service-account", "prometheus"}, "--namespace is missing", true},
 		{"no pod for a replica label", "", []string{"-f", "-", "-n", "pair", "--service-account", "prometheus"}, "--pod", true},
+		{"delivery", "", append(granted, "--delivery", "proxy"), `--delivery "proxy" is unknown`, true},
 		{"output", "", append(granted, "-o", "json"), `--output "json" is unknown`, true},
 		{"not a configuration", "[]", granted, "-: ", false},
 		{"broken gzip", "\x1f\x8bxxxxxxxxxxxxxxx", granted, "-: ", false},
