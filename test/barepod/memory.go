@@ -20,8 +20,9 @@ import (
 // hogVariable is set for the process that uses up a container's memory.
 const hogVariable = "BAREPOD_HOG"
 
-// hogLimit is the limit of a container that runs out of memory, in bytes.
-const hogLimit = 128 << 20
+// hogLimit is the limit of a container that runs out of memory, in bytes: a round number of pages
+// to the kernel, which adds a thousandth of them for each point of oom_score_adj.
+const hogLimit = 64000 * 4096
 
 // Hogging plays the process that uses up a container's memory, and reports whether this process is
 // one: then it must end. A program that calls [Pod.RunOutOfMemory] calls this one first.
@@ -29,18 +30,13 @@ func Hogging() bool {
 	if os.Getenv(hogVariable) == "" {
 		return false
 	}
-	// Its own end is the last resort of the kernel.
-	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0o600); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return true
-	}
 	fmt.Println("ready")
 	_, _ = bufio.NewReader(os.Stdin).ReadString('\n') // until it is in the cgroup
-	// A little more than the limit, which frees itself with the process that the kernel kills.
-	block := bytes.Repeat([]byte{1}, hogLimit-4<<20)
-	time.Sleep(time.Second)
-	fmt.Println(len(block))
-	return true
+	var blocks [][]byte
+	for {
+		blocks = append(blocks, bytes.Repeat([]byte{1}, 1<<20))
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // RunOutOfMemory gives the sidecar's container a memory limit and uses it up, so that the kernel
@@ -52,11 +48,12 @@ func (p *Pod) RunOutOfMemory(tb testing.TB) bool {
 		tb.Logf("no memory cgroup: %v", err)
 		return false
 	}
-	tb.Cleanup(group.remove)
+	defer group.remove()
 	exits := len(p.Sidecar.Exits())
 	pid := p.Sidecar.pid()
 	testkit.Must(tb, errors.Join(
 		group.add(pid),
+		// The kernel kills it, and not the process that takes the memory.
 		os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte("1000"), 0o600),
 	))
 	hog := exec.Command(os.Args[0])
@@ -67,13 +64,15 @@ func (p *Pod) RunOutOfMemory(tb testing.TB) bool {
 	out, err := hog.StdoutPipe()
 	testkit.Must(tb, err)
 	testkit.Must(tb, hog.Start())
-	defer func() { _ = hog.Wait() }() // it may be killed as well
+	defer func() {
+		_ = hog.Process.Kill() // the kernel may have done that too
+		_ = hog.Wait()
+	}()
 	_, err = bufio.NewReader(out).ReadString('\n')
 	testkit.Must(tb, errors.Join(err, group.add(hog.Process.Pid)))
 	_, err = in.Write([]byte("\n"))
 	testkit.Must(tb, err)
 	testkit.Eventually(tb, "the kernel kills the sidecar", func() bool { return len(p.Sidecar.Exits()) > exits })
-	_ = hog.Process.Kill() // it has done its work
 	if n := group.kills(); n == 0 {
 		tb.Error("the sidecar has ended, but not by the kernel's hand")
 	}

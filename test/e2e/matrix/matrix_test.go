@@ -259,7 +259,7 @@ func play(t *testing.T, site *barepod.Site, program string, c cell) string {
 	}
 	if c.moment == start {
 		took = startUnder(t, p, c, begin)
-		time.Sleep(3 * time.Second)
+		scrapesUnder(t, p, first)
 	} else {
 		p.Start(t)
 		testkit.Eventually(t, "samples", func() bool { return p.Count() > 3 && len(p.Missing(1, 2)) == 0 })
@@ -285,17 +285,15 @@ func play(t *testing.T, site *barepod.Site, program string, c cell) string {
 		p.Server.Kill(t)
 		first, restarts = p.Count()+1, 1
 		took = p.EventuallyReady(t, time.Now())
-		time.Sleep(3 * time.Second)
+		scrapesUnder(t, p, first)
 	case podRestart:
 		p.Stop()
 		first = p.Count() + 1
 		took = startUnder(t, p, c, begin)
-		time.Sleep(3 * time.Second)
+		scrapesUnder(t, p, first)
 	}
 	end()
 	scrapes := p.EventuallyDelivered(t, first, c.dropped...)
-	// A session that failed to come is asked for again within a minute, and what was scraped
-	// after the fault must arrive too.
 	p.CheckUnharmed(t, restarts)
 	result := fmt.Sprintf("%d scrapes", scrapes)
 	if took > 0 {
@@ -315,6 +313,13 @@ func startUnder(t *testing.T, p *barepod.Pod, c cell, begin func()) time.Duratio
 	p.StartSidecar(t)
 	begin()
 	return p.StartServer(t, begun)
+}
+
+// scrapesUnder waits until a Prometheus that has just started has something to lose: its discovery
+// gives it no target in its first five seconds.
+func scrapesUnder(t *testing.T, p *barepod.Pod, first int) {
+	t.Helper()
+	testkit.Eventually(t, "scrapes under the fault", func() bool { return p.Count() >= first+5 })
 }
 
 // hold is how long a fault lasts so that it meets renewals: of AMP and of the sidecar one, of STS and of
