@@ -1,0 +1,68 @@
+package sidecar
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
+	"github.com/ampbridge/ampbridge/test/testkit"
+	"github.com/ampbridge/ampbridge/webhook/sidecar/session"
+)
+
+// TestMovesAfterARestart: a new container of the sidecar has not asked Prometheus yet. It must not take
+// the block with sigv4 away before that: Prometheus may have samples for it.
+func TestMovesAfterARestart(t *testing.T) {
+	const sigv4, moving, relay = sidecarconfig.DeliverySigV4, sidecarconfig.DeliveryMoving, sidecarconfig.DeliveryRelay
+	for name, tc := range map[string]struct {
+		from sidecarconfig.Delivery
+		age  time.Duration // of the session, which lasts half an hour
+		want sidecarconfig.Delivery
+	}{
+		"in the middle of a move":                       {from: moving, age: 21 * time.Minute, want: moving},
+		"after a move became due":                       {from: sigv4, age: 21 * time.Minute, want: moving},
+		"long before a move":                            {from: sigv4, age: 5 * time.Minute, want: sigv4},
+		"in the middle of a move, at the session's end": {from: moving, age: 30 * time.Minute, want: relay},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			for _, d := range []string{"source", "target", "memory"} {
+				testkit.Must(t, os.Mkdir(filepath.Join(dir, d), 0o750))
+			}
+			var d policy.Destination
+			testkit.Must(t, d.Workspace.UnmarshalText([]byte("arn:aws:aps:eu-west-1:111122223333:workspace/ws-central")))
+			d.Name = "central"
+			config := sidecarconfig.Config{
+				Version: sidecarconfig.VersionSigV4, Source: filepath.Join(dir, "source"), Target: filepath.Join(dir, "target"),
+				File: "prometheus.yml", Credentials: filepath.Join(dir, "memory", "credentials"), Token: filepath.Join(dir, "token"),
+				SessionSeconds: 1800, Prometheus: sidecarconfig.Prometheus{Address: "127.0.0.1:1"},
+				Destinations: []sidecarconfig.Destination{{
+					Name: "central", Region: "eu-west-1", Delivery: policy.DeliverySigV4, Block: d.Block("dev"),
+				}},
+			}
+			now := time.Now()
+			start := func() *server {
+				s := newServer(Options{Config: config.Encode(), Pod: "prometheus-0", Namespace: "monitoring"})
+				if s.listener != nil {
+					testkit.Must(t, s.listener.Close()) // a restart takes the port again
+				}
+				return s
+			}
+			before := start()
+			testkit.Must(t, before.store.Put(before.destinations[0].profile(), session.Session{
+				AccessKeyID: "ASIA", SecretAccessKey: "secret", SessionToken: "token",
+				Obtained: now.Add(-tc.age), Expires: now.Add(30*time.Minute - tc.age),
+			}))
+			before.destinations[0].delivery = tc.from
+			before.remember()
+
+			after := start()
+			after.advance(now)
+			if got := after.destinations[0].delivery; got != tc.want {
+				t.Errorf("%s after the restart, want %s", got, tc.want)
+			}
+		})
+	}
+}
