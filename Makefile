@@ -82,10 +82,13 @@ e2e: ## the image and the chart on a real node, the AWS CLI, a browser (root, Li
 	@cd test/browser && $(GO) test -tags e2e -count=1 -timeout 15m ./...
 	@CGO_ENABLED=0 $(GO) test -tags e2e -count=1 -timeout 30m -v ./test/e2e/install
 
+# How many pods of the safety matrix run side by side.
+PODS        ?= 12
 .PHONY: safety
 safety: ## the tables of docs/reliability.md: the safety matrix and the sidecar's own faults
-	@$(TOOLS) $(TEST_TOOLS) prometheus-3.1 gosh >/dev/null
-	@$(GO) test -count=1 -v ./test/e2e/matrix ./test/e2e/sidecarfaults | grep -E '^ *\||^(---|ok|FAIL|panic)'
+	@$(TOOLS) $(TEST_TOOLS) prometheus-3.1 prometheus-2.42 prometheus-2.22 gosh >/dev/null
+	@$(GO) test -count=1 -v -timeout 2h ./test/e2e/matrix -all -pods $(PODS) | grep -E '^ *\||^ *[0-9]+ cells|^ *--- FAIL|^(---|ok|FAIL|panic)'
+	@$(GO) test -count=1 -v ./test/e2e/sidecarfaults | grep -E '^ *\||^(---|ok|FAIL|panic)'
 
 .PHONY: lint
 lint: ## gofmt, go vet and golangci-lint

@@ -1,6 +1,7 @@
 package sidecarfaults_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -47,8 +48,12 @@ func (p *subject) ready() {
 	p.EventuallyReady(p.T, time.Now())
 }
 
-func (p *subject) hasBlock() bool   { return p.HasBlock(p.Context()) }
-func (p *subject) lacksBlock() bool { return p.LacksBlock(p.Context()) }
+func (p *subject) hasBlock() bool { return p.HasBlock(p.Context()) }
+
+// relays reports whether Prometheus has the relay's block.
+func (p *subject) relays() bool {
+	return strings.Contains(env.LoadedConfig(p.Context(), p.Object), "password_file: ")
+}
 
 // flowing waits until two more samples have arrived.
 func (p *subject) flowing() {

@@ -1,0 +1,67 @@
+package safety_test
+
+import (
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/barepod"
+	"github.com/ampbridge/ampbridge/test/testkit"
+	"github.com/ampbridge/ampbridge/test/tools"
+)
+
+// TestSidecarRestartsAroundAMove: the sidecar ends while its session cannot be renewed, at moments when a
+// new process knows less than the old one did. AMP is slow, so that Prometheus always has samples that
+// are not sent yet, and a block that is taken away too early loses them.
+func TestSidecarRestartsAroundAMove(t *testing.T) {
+	t.Parallel()
+	const life = 20 * time.Second
+	both := func(p *barepod.Pod) bool { return p.Served("sigv4:") && p.Served("password_file:") }
+	for _, c := range []struct {
+		name string
+		// end ends the sidecar, which is started again at once.
+		end func(t *testing.T, p *barepod.Pod)
+	}{
+		{"as soon as the move has begun", func(t *testing.T, p *barepod.Pod) {
+			for begun := time.Now(); !both(p); time.Sleep(time.Millisecond) {
+				if time.Since(begun) > life {
+					t.Fatal("the move has not begun within a session's life")
+				}
+			}
+			p.Sidecar.Kill(t)
+		}},
+		{"in the middle of the move", func(t *testing.T, p *barepod.Pod) {
+			testkit.Eventually(t, "both blocks", func() bool { return both(p) })
+			time.Sleep(time.Second)
+			p.Sidecar.Kill(t)
+		}},
+		{"away when the move is due", func(t *testing.T, p *barepod.Pod) {
+			time.Sleep(life/2 - 2*time.Second)
+			testkit.Must(t, p.Sidecar.Signal(syscall.SIGSTOP))
+			time.Sleep(life/4 + time.Second) // until after two thirds
+			p.Sidecar.Kill(t)
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			site := barepod.New(t)
+			site.SetSessionLife(life)
+			p := site.Pod(t, barepod.Options{Program: tools.Path(t, "prometheus"), Version: "3.15", Delivery: policy.DeliverySigV4})
+			p.Start(t)
+			stop := p.Fail("sts:*", awstest.Refuse)
+			defer stop()
+			defer p.Fail("aps:RemoteWrite", awstest.Slow(1500*time.Millisecond))()
+			if !p.Served("sigv4:") {
+				t.Fatal("Prometheus does not sign")
+			}
+			c.end(t, p)
+			testkit.Eventually(t, "the relay's block alone", func() bool { return !p.Served("sigv4:") && p.Served("password_file:") })
+			time.Sleep(5 * time.Second)
+			stop()
+			p.EventuallyDelivered(t, 1)
+			p.CheckUnharmed(t, 0)
+		})
+	}
+}
