@@ -47,7 +47,7 @@ func TestChain(t *testing.T) {
 		workloads    []workload
 		then         func(*environment)
 	}{
-		{"dev", eks + "0D0E0D0E0D0E0D0E0D0E0D0E0D0E0D0E", []workload{byChart}, nil},
+		{"dev", eks + "0D0E0D0E0D0E0D0E0D0E0D0E0D0E0D0E", []workload{byChart}, killSidecar},
 		{"qa", eks + "0A0A0A0A0A0A0A0A0A0A0A0A0A0A0A0A", []workload{byOperator}, nil},
 		{"prod", eks + "0F0F0F0F0F0F0F0F0F0F0F0F0F0F0F0F", []workload{byChart, byOperator}, operations},
 		{"aks", "https://eastus.oic.prod-aks.azure.com/72f988bf-86f1-41af-91ab-2d7cd011db47/0a1b2c3d-1111-2222-3333-444455556666/",
