@@ -108,10 +108,10 @@ const maxRoleName = 64
 
 // RoleName is the name of the role that a cluster uses for a destination.
 // Role names are unique in an account whatever their path, so the name carries
-// both parts, divided by a dot that neither may hold. See [LimitRoleName] for long
-// names.
+// both parts, divided by a dot that neither may hold. See [rolePrefix] and
+// [LimitRoleName] for long names.
 func RoleName(cluster, destination string) string {
-	return LimitRoleName("ampbridge." + cluster + "." + destination)
+	return LimitRoleName(rolePrefix(cluster, destinationClusterPart) + destination)
 }
 
 // LimitRoleName returns a name that IAM accepts for a role. A name that is too long is
@@ -133,8 +133,11 @@ func limitRoleName(name, tail string) string {
 // chooses. So the hash of a cut name is long, and follows an underscore, which no
 // name of Kubernetes's has: nobody can choose one that meets another's.
 const (
-	// clusterPart is how many characters of a role's name are the cluster's.
-	clusterPart = 20
+	// clusterPart is how many characters of such a role's name are the cluster's,
+	// and destinationClusterPart of a destination's role: what is left takes the hash
+	// of a name that is too long.
+	clusterPart            = 20
+	destinationClusterPart = 40
 	// hashDigits end a cut name: 96 bits.
 	hashDigits = 24
 )
@@ -143,16 +146,17 @@ const (
 // cluster uses for a destination: see [RoleScopeServiceAccount]. It carries all
 // four names, divided by dots, which only the last may hold.
 func ServiceAccountRoleName(cluster, destination string, s Subject) string {
-	name := serviceAccountPrefix(cluster) + destination + "." + s.Namespace + "." + s.ServiceAccount
+	name := rolePrefix(cluster, clusterPart) + destination + "." + s.Namespace + "." + s.ServiceAccount
 	return limitRoleName(name, "_"+digest(cluster+"."+destination+"."+s.Namespace+"."+s.ServiceAccount, hashDigits))
 }
 
-// serviceAccountPrefix begins the names of all such roles of the cluster, and of
-// no other cluster's: permissions go by it.
-func serviceAccountPrefix(cluster string) string {
+// rolePrefix begins the names of roles of the cluster, and of no other cluster's:
+// permissions go by it. A cluster's name that is too long is cut, and ends in an
+// underscore, which no cluster's name has, and a hash of the whole.
+func rolePrefix(cluster string, most int) string {
 	const hash = 12
-	if len(cluster) > clusterPart {
-		cluster = cluster[:clusterPart-hash-1] + "_" + digest(cluster, hash)
+	if len(cluster) > most {
+		cluster = cluster[:most-hash-1] + "_" + digest(cluster, hash)
 	}
 	return "ampbridge." + cluster + "."
 }

@@ -114,7 +114,7 @@ func TestServiceAccountRoleNamesAreUniqueAndLegal(t *testing.T) {
 					longer + "a", longer[:60] + ".a"} {
 					cut := check(cluster, destination, namespace, name)
 					// Names chosen so that, written out, they are what another's is cut to.
-					if rest, long := strings.CutPrefix(cut, serviceAccountPrefix(cluster)+destination+"."+namespace+"."); long {
+					if rest, long := strings.CutPrefix(cut, rolePrefix(cluster, clusterPart)+destination+"."+namespace+"."); long {
 						check(cluster, destination, namespace, strings.ReplaceAll(rest, "_", "."))
 						check(cluster, destination, namespace, strings.ReplaceAll(rest, "_", "-"))
 					}
@@ -122,7 +122,7 @@ func TestServiceAccountRoleNamesAreUniqueAndLegal(t *testing.T) {
 			}
 		}
 		for _, other := range clusters {
-			if other != cluster && strings.HasPrefix(ServiceAccountRoleName(other, "d", Subject{"n", "s"}), serviceAccountPrefix(cluster)) {
+			if other != cluster && strings.HasPrefix(ServiceAccountRoleName(other, "d", Subject{"n", "s"}), rolePrefix(cluster, clusterPart)) {
 				t.Errorf("roles of %s are named like those of %s", other, cluster)
 			}
 		}

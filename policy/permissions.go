@@ -1,13 +1,19 @@
 package policy
 
-import (
-	"slices"
-	"strings"
-)
+import "slices"
 
 // TagOwner is the tag, on every role and provider that sync makes, that says
 // whose it is: [Owner]. Sync's own permissions go by it too.
 const TagOwner = "ampbridge.io/owner"
+
+// IAM's limits on documents, in characters
+// (https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html).
+const (
+	// MaxManagedPolicy is for a managed policy, such as a permissions boundary.
+	MaxManagedPolicy = 6144
+	// MaxInlinePolicies is for all inline policies of a role together.
+	MaxInlinePolicies = 10240
+)
 
 // SyncPermissions are what sync needs in one account, and nothing else: the
 // whole of the identity policy of the role or user that it acts as there. A
@@ -94,13 +100,32 @@ func RemovalPermissions(p *Policy, issuer Issuer, account string) Document {
 // nothing else. Several clusters that share a boundary need the statements of
 // them all in it.
 //
+// A document that IAM would find too long names workspaces by the beginning of
+// their ids, in whatever region: AWS gives the ids, at random, so another workspace
+// of the account does not begin alike.
+//
 // The document has no statement where the policy gives sync nothing to do in
 // the account.
 func BoundaryDocument(p *Policy, account string) Document {
+	whole := boundary(p, account, func(w Workspace) string { return w.String() })
+	if len(whole.String()) <= MaxManagedPolicy {
+		return whole
+	}
+	return boundary(p, account, func(w Workspace) string {
+		const id = len("workspace/ws-01234567-89ab")
+		if w.IsNew() || len(w.Resource) <= id {
+			return w.String()
+		}
+		w.Region, w.Resource = "*", w.Resource[:id]+"*"
+		return w.String()
+	})
+}
+
+func boundary(p *Policy, account string, name func(Workspace) string) Document {
 	var workspaces, roles Values
 	for _, d := range p.managedIn(account) {
 		if d.AssumeRole.IsZero() {
-			workspaces = append(workspaces, d.Workspace.String())
+			workspaces = append(workspaces, name(d.Workspace))
 		} else {
 			roles = append(roles, d.AssumeRole.String())
 		}
@@ -144,7 +169,7 @@ func scopeOf(p *Policy, issuer Issuer, account string) (s scope, found bool) {
 	}
 	path := RolePath(p.Cluster.Name)
 	s.visible = Values{role(path + "*")}
-	for _, name := range p.roleNames(destinations) {
+	for _, name := range roleNames(p.Cluster.Name) {
 		s.roles = append(s.roles, role(path+name))
 		s.visible = append(s.visible, role("/"+name), role("/*/"+name))
 	}
@@ -154,24 +179,9 @@ func scopeOf(p *Policy, issuer Issuer, account string) (s scope, found bool) {
 
 // roleNames are the patterns of the cluster's role names, in either scope of
 // roles: a destination that is added to the policy later needs no new
-// permissions. A cluster's name that is too long to stand in the destinations'
-// whole shares its beginning with others, so then they are listed one by one.
-func (p *Policy) roleNames(destinations []Destination) []string {
-	cluster := p.Cluster.Name
-	prefix, cut := RoleName(cluster, ""), RoleName(cluster, strings.Repeat("x", maxRoleName))
-	whole := strings.HasPrefix(cut[:strings.LastIndexByte(cut, '.')], prefix)
-	var names []string
-	if whole {
-		names = append(names, prefix+"*")
-	} else {
-		for _, d := range destinations {
-			names = append(names, RoleName(cluster, d.Name))
-		}
-	}
-	if whole || p.Trust.RoleScope == RoleScopeServiceAccount {
-		names = append(names, serviceAccountPrefix(cluster)+"*")
-	}
-	slices.Sort(names)
+// permissions, and no name of another cluster's roles fits.
+func roleNames(cluster string) []string {
+	names := []string{rolePrefix(cluster, destinationClusterPart) + "*", rolePrefix(cluster, clusterPart) + "*"}
 	return slices.Compact(names)
 }
 

@@ -1,6 +1,7 @@
 package bootstrap
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -32,6 +33,9 @@ type Input struct {
 	Aliases map[string]string
 	// Tags for everything that is made, beside ampbridge's own.
 	Tags map[string]string
+	// WorkspaceQuota is how many workspaces the account may have in a region; 0:
+	// [WorkspaceQuota].
+	WorkspaceQuota int
 }
 
 // Central is the central part of one account.
@@ -56,6 +60,10 @@ type Central struct {
 	Tags map[string]string
 	// extra are the tags among them that are not ampbridge's own.
 	extra map[string]string
+	// finalBound is Bound with ids as long as those of the workspaces that are made.
+	finalBound     policy.Document
+	longIDs        map[string]policy.Workspace
+	workspaceQuota int
 }
 
 // Workspace is a workspace that a destination writes to.
@@ -143,6 +151,7 @@ func Desired(in Input) (Central, error) {
 	c := Central{
 		Cluster: in.Policy.Cluster.Name, Issuer: in.Issuer, Account: in.Account, Owner: policy.Owner(in.Policy.Cluster.Name, in.Issuer),
 		Tags: plan.Tags(in.Policy.Cluster.Name, policy.Owner(in.Policy.Cluster.Name, in.Issuer)), extra: in.Tags,
+		workspaceQuota: cmp.Or(in.WorkspaceQuota, WorkspaceQuota),
 	}
 	if err := checkTags(in.Tags, maxTags-len(c.Tags)-1); err != nil { // a workspace has one more
 		return Central{}, err
@@ -172,12 +181,19 @@ func Desired(in Input) (Central, error) {
 	if b := in.Policy.Trust.PermissionsBoundary; b.Account != "aws" {
 		c.Boundary = in.Policy.Boundary(c.Provider.Partition, in.Account)
 		c.Bound = policy.BoundaryDocument(in.Policy, in.Account)
+		c.longIDs = longIDs(in.Policy)
+		c.finalBound = policy.BoundaryDocument(Resolve(in.Policy, c.longIDs), in.Account)
 	}
 	homeRole := role(in.Policy, targets[j].Provider.Partition, home)
 	c.Sync = SyncRole{
 		ARN:         role(in.Policy, c.Provider.Partition, in.Account),
 		Permissions: policy.SyncPermissions(in.Policy, in.Issuer, in.Account),
 		Description: "Sync of ampbridge in cluster " + in.Policy.Cluster.Name,
+	}
+	for _, arn := range []policy.ARN{c.Boundary, c.Sync.ARN} {
+		if n := len(arn.Resource); n > maxPath {
+			return Central{}, fmt.Errorf("%s: its path is too long: IAM takes %d characters", arn, maxPath)
+		}
 	}
 	if in.Account != home {
 		if homeRole.Partition != c.Provider.Partition {

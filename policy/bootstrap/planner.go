@@ -73,6 +73,7 @@ func Compute(c Central, found Found) plan.Plan {
 		Changes: []plan.Change{}, Refusals: []plan.Finding{}, Notes: []plan.Finding{},
 	}}
 	p.workspaces(found.Workspaces)
+	p.workspaceQuota(found.Workspaces)
 	if c.Provider.IsZero() {
 		p.addNote(
 			c.Account,
@@ -86,6 +87,7 @@ func Compute(c Central, found Found) plan.Plan {
 		p.boundary(found.Boundary)
 	}
 	p.role(found.Role)
+	p.limits()
 	return p.plan
 }
 
@@ -299,13 +301,14 @@ func (p *planner) boundary(found *plan.ManagedPolicy) {
 	}
 }
 
-// contains reports whether a boundary literally allows what another one allows, and
+// contains reports whether a boundary allows what another one allows, and
 // nothing but the actions that a boundary is for.
 func contains(boundary, wanted policy.Document) bool {
 	allowed := func(action, resource string) bool {
+		covers := func(pattern string) bool { return policy.Glob(pattern).Match(resource) }
 		return slices.ContainsFunc(boundary.Statement, func(s policy.Statement) bool {
 			return s.Effect == "Allow" && len(s.Condition) == 0 && slices.Contains(s.Action, action) &&
-				(slices.Contains(s.Resource, resource) || slices.Contains(s.Resource, "*"))
+				slices.ContainsFunc(s.Resource, covers)
 		})
 	}
 	for _, s := range boundary.Statement {

@@ -50,6 +50,8 @@ type Options struct {
 	Apply, Yes bool
 	// WritePolicy is the file that gets the policy with the ARNs of new workspaces.
 	WritePolicy string
+	// WorkspaceQuota is how many workspaces the account may have in a region.
+	WorkspaceQuota int
 	// File gets the Terraform configuration; Earlier is what was written before.
 	File, Earlier string
 }
@@ -71,6 +73,11 @@ func Run(ctx context.Context, o Options, stdin io.Reader, stdout io.Writer) erro
 	central, err := bootstrap.Desired(in)
 	if err != nil {
 		return err
+	}
+	if o.Output != Text {
+		if err := central.CheckLimits(); err != nil {
+			return err
+		}
 	}
 	switch o.Output {
 	case Terraform:
@@ -145,7 +152,7 @@ func replaceFile(path string, data []byte) error {
 // input returns everything that the central part depends on, from options, policy and
 // cluster.
 func (o *Options) input(ctx context.Context, p *policy.Policy) (in bootstrap.Input, err error) {
-	in = bootstrap.Input{Policy: p, Issuer: p.Cluster.Issuer, Account: o.Account, Home: o.Home}
+	in = bootstrap.Input{Policy: p, Issuer: p.Cluster.Issuer, Account: o.Account, Home: o.Home, WorkspaceQuota: o.WorkspaceQuota}
 	if in.Sync, err = policy.ParseSubject(policy.Subject{Namespace: o.Namespace, ServiceAccount: o.ServiceAccount}.String()); err != nil {
 		return in, usage.Errorf("--namespace %q and --sync-service-account %q name no service account", o.Namespace, o.ServiceAccount)
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/cmd/internal/bootstrap"
 	"github.com/ampbridge/ampbridge/cmd/internal/usage"
+	policybootstrap "github.com/ampbridge/ampbridge/policy/bootstrap"
 	"github.com/ampbridge/ampbridge/policy/policyfile"
 )
 
@@ -28,6 +29,12 @@ func registerBootstrap(flags *pflag.FlagSet, o *bootstrap.Options) {
 		"the alias of a new workspace, as `DESTINATION=ALIAS`; by default the destination's name; may be repeated",
 	)
 	flags.StringArrayVar(&o.Tags, "tag", nil, "a tag for everything that is made, as `KEY=VALUE`; may be repeated")
+	flags.IntVar(
+		&o.WorkspaceQuota,
+		"workspace-quota",
+		policybootstrap.WorkspaceQuota,
+		"the account's quota of AMP workspaces in a region, as a `NUMBER`, if it was raised",
+	)
 	flags.BoolVar(
 		&o.ExistingProvider,
 		"existing-provider",
@@ -70,6 +77,8 @@ func validateBootstrap(o bootstrap.Options) error {
 				"for standard output name the earlier file with --earlier FILE, or write --earlier %s the first time",
 			bootstrap.NoEarlier,
 		)
+	case o.WorkspaceQuota < 1:
+		return usage.Errorf("--workspace-quota %d: write 1 or more", o.WorkspaceQuota)
 	case o.ExistingProvider && o.Output == bootstrap.Text:
 		return usage.Errorf("--existing-provider is for -o terraform and -o aws-cli: with -o text, AWS is asked")
 	}
