@@ -79,7 +79,8 @@ func TestSyncIsNoMoreThanItsPermissions(t *testing.T) {
 	home, away := desired(t, base, account), desired(t, base, second)
 	limit := policy.SyncPermissions(p, issuer, account)
 	limit.Statement = append(limit.Statement, policy.Statement{
-		Sid: "Accounts", Effect: "Allow", Action: policy.Values{"sts:AssumeRole"}, Resource: policy.Values{away.Sync.ARN.String()},
+		Sid: "Accounts", Effect: "Allow", Action: policy.Values{"sts:AssumeRole", "sts:TagSession"},
+		Resource: policy.Values{away.Sync.ARN.String()},
 	})
 	if !policy.Equal(home.Sync.Permissions, limit) {
 		t.Errorf("home: %s\nwant %s", home.Sync.Permissions, limit)
@@ -87,19 +88,13 @@ func TestSyncIsNoMoreThanItsPermissions(t *testing.T) {
 	if want := policy.SyncPermissions(p, issuer, second); !policy.Equal(away.Sync.Permissions, want) {
 		t.Errorf("away: %s\nwant %s", away.Sync.Permissions, want)
 	}
-	if want := policy.TrustDocument(
-		home.Provider,
-		issuer,
-		"sts.amazonaws.com",
-		[]policy.Subject{self},
-	); !policy.Equal(
-		home.Sync.Trust,
-		want,
-	) {
+	want := policy.TrustDocument(home.Provider, issuer, "sts.amazonaws.com", []policy.Subject{self})
+	want.Statement[0].Sid = "Token"
+	if !policy.Equal(home.Sync.Trust, want) {
 		t.Errorf("home: %s\nwant %s", home.Sync.Trust, want)
 	}
 	for _, s := range away.Sync.Trust.Statement {
-		if s.Effect != "Allow" || !slices.Equal(s.Action, policy.Values{"sts:AssumeRole"}) || len(*s.Principal) != 1 ||
+		if s.Effect != "Allow" || !slices.Equal(s.Action, policy.Values{"sts:AssumeRole", "sts:TagSession"}) || len(*s.Principal) != 1 ||
 			!slices.Equal((*s.Principal)["AWS"], policy.Values{home.Sync.ARN.String()}) {
 			t.Errorf("away: %s, want sync's role at home alone", away.Sync.Trust)
 		}

@@ -36,6 +36,10 @@ type Input struct {
 	// WorkspaceQuota is how many workspaces the account may have in a region; 0:
 	// [WorkspaceQuota].
 	WorkspaceQuota int
+	// PodIdentity: EKS Pod Identity may give sync's pods its role, where sync begins.
+	PodIdentity bool
+	// PruneTrust: statements that others added to the trust document of sync's role go.
+	PruneTrust bool
 }
 
 // Central is the central part of one account.
@@ -84,6 +88,31 @@ type SyncRole struct {
 	ARN                policy.ARN
 	Trust, Permissions policy.Document
 	Description        string
+	// PruneTrust: only the statements of Trust stay in the role's trust document.
+	PruneTrust bool
+}
+
+// The ids of the statements that bootstrap writes into the trust document of sync's role.
+const (
+	sidToken       = "Token"
+	sidHome        = "Home"
+	sidPodIdentity = "PodIdentity"
+)
+
+// PodIdentityService is the principal of EKS Pod Identity.
+const PodIdentityService = "pods.eks.amazonaws.com"
+
+// podIdentity lets EKS Pod Identity take the role for the pods of one service account. It
+// sends tags with each session, and needs the permission for them.
+func podIdentity(s policy.Subject) policy.Statement {
+	return policy.Statement{
+		Sid: sidPodIdentity, Effect: "Allow", Principal: &policy.Principal{"Service": {PodIdentityService}},
+		Action: policy.Values{"sts:AssumeRole", "sts:TagSession"},
+		Condition: map[string]map[string]policy.Values{"StringEquals": {
+			"aws:RequestTag/kubernetes-namespace":       {s.Namespace},
+			"aws:RequestTag/kubernetes-service-account": {s.ServiceAccount},
+		}},
+	}
 }
 
 // tagSyntax is IAM's; AMP takes more.
@@ -188,7 +217,7 @@ func Desired(in Input) (Central, error) {
 	c.Sync = SyncRole{
 		ARN:         role(in.Policy, c.Provider.Partition, in.Account),
 		Permissions: policy.SyncPermissions(in.Policy, in.Issuer, in.Account),
-		Description: "Sync of ampbridge in cluster " + in.Policy.Cluster.Name,
+		Description: "Sync of ampbridge in cluster " + in.Policy.Cluster.Name, PruneTrust: in.PruneTrust,
 	}
 	for _, arn := range []policy.ARN{c.Boundary, c.Sync.ARN} {
 		if n := len(arn.Resource); n > maxPath {
@@ -213,6 +242,10 @@ func Desired(in Input) (Central, error) {
 		c.Audiences = append(c.Audiences, SyncAudience)
 	}
 	c.Sync.Trust = policy.TrustDocument(c.Provider, in.Issuer, SyncAudience, []policy.Subject{in.Sync})
+	c.Sync.Trust.Statement[0].Sid = sidToken
+	if in.PodIdentity {
+		c.Sync.Trust.Statement = append(c.Sync.Trust.Statement, podIdentity(in.Sync))
+	}
 	var others policy.Values
 	for _, t := range targets {
 		if t.Account != home && t.Provider.Partition == c.Provider.Partition {
@@ -222,15 +255,18 @@ func Desired(in Input) (Central, error) {
 	if len(others) > 0 {
 		slices.Sort(others)
 		c.Sync.Permissions.Statement = append(c.Sync.Permissions.Statement,
-			policy.Statement{Sid: "Accounts", Effect: "Allow", Action: policy.Values{"sts:AssumeRole"}, Resource: others})
+			policy.Statement{Sid: "Accounts", Effect: "Allow", Action: assumeTagged, Resource: others})
 	}
 	return c, nil
 }
 
+// assumeTagged are the actions of a chained session: the tags of EKS Pod Identity go with it.
+var assumeTagged = policy.Values{"sts:AssumeRole", "sts:TagSession"}
+
 // assumedBy trusts one role, and nothing else of its account.
 func assumedBy(role policy.ARN) policy.Document {
 	return policy.Document{Version: policy.DocumentVersion, Statement: []policy.Statement{{
-		Effect: "Allow", Principal: &policy.Principal{"AWS": {role.String()}}, Action: policy.Values{"sts:AssumeRole"},
+		Sid: sidHome, Effect: "Allow", Principal: &policy.Principal{"AWS": {role.String()}}, Action: assumeTagged,
 	}}}
 }
 

@@ -71,7 +71,7 @@ func (p *planner) limits() {
 		case plan.CreatePolicy, plan.UpdatePolicy:
 			problem = p.central.boundTooLong(p.central.finalBound)
 		case plan.CreateRole, plan.UpdateTrust:
-			problem = p.central.trustTooLong()
+			problem = trustTooLong(*change.Trust)
 		case plan.PutPermissions:
 			problem = p.central.permissionsTooLong()
 		}
@@ -96,10 +96,11 @@ func (c Central) boundTooLong(d policy.Document) string {
 		names, n, policy.MaxManagedPolicy, c.Provider.Partition, c.Account)
 }
 
-func (c Central) trustTooLong() string {
-	if n := len(c.Sync.Trust.String()); n > plan.TrustQuota {
+func trustTooLong(d policy.Document) string {
+	if n := len(d.String()); n > plan.TrustQuota {
 		return fmt.Sprintf(
-			"its trust document has %d characters, IAM takes %d; give the API server a shorter --service-account-issuer", n, plan.TrustQuota)
+			"its trust document has %d characters, IAM takes %d; take away statements that others added (--prune-trust), or give the API "+
+				"server a shorter --service-account-issuer", n, plan.TrustQuota)
 	}
 	return ""
 }
@@ -145,7 +146,7 @@ func (c Central) CheckLimits() error {
 		}
 	}
 	if !c.Provider.IsZero() {
-		for _, problem := range []string{c.trustTooLong(), c.permissionsTooLong()} {
+		for _, problem := range []string{trustTooLong(c.Sync.Trust), c.permissionsTooLong()} {
 			if problem != "" {
 				errs = append(errs, fmt.Errorf("%s: %s", c.Sync.ARN, problem))
 			}

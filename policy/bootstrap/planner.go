@@ -331,6 +331,9 @@ func contains(boundary, wanted policy.Document) bool {
 
 func (p *planner) role(found *plan.Role) {
 	c, want := p.central, p.central.Sync
+	if found != nil && found.OwnedAt(want.ARN, c.Owner) {
+		want.Trust = p.keptTrust(want, found.Trust)
+	}
 	trust := func(call plan.Call, reason, was string) {
 		p.addChange(call, want.ARN, reason, func(change *plan.Change) {
 			change.Trust = &want.Trust
@@ -373,6 +376,38 @@ func (p *planner) role(found *plan.Role) {
 	}
 }
 
+// keptTrust returns the trust document that the role gets: the wanted one, with the
+// statements that others added to the role's own.
+func (p *planner) keptTrust(want SyncRole, current string) policy.Document {
+	trust := policy.Document{Version: want.Trust.Version, Statement: slices.Clone(want.Trust.Statement)}
+	document, err := policy.ParseDocument(current)
+	if err != nil || want.PruneTrust {
+		return trust
+	}
+	for _, s := range document.Statement {
+		switch {
+		case s.Sid == sidPodIdentity:
+			if slices.ContainsFunc(want.Trust.Statement, func(w policy.Statement) bool { return w.Sid == s.Sid }) {
+				continue
+			}
+			p.addNote(want.ARN.String(), "trusts EKS Pod Identity, and goes on to: "+encode(s)+"; --prune-trust takes it away")
+		case slices.ContainsFunc(want.Trust.Statement, func(w policy.Statement) bool { return w.Sid == s.Sid || sameButSid(w, s) }):
+			continue // a wanted statement, or what became of it
+		default:
+			p.addNote(want.ARN.String(), "its trust document has a statement that bootstrap did not write, and that stays: "+encode(s)+
+				"; --prune-trust takes it away")
+		}
+		trust.Statement = append(trust.Statement, s)
+	}
+	return trust
+}
+
+// sameButSid reports whether two statements say the same, whatever their ids.
+func sameButSid(a, b policy.Statement) bool {
+	a.Sid, b.Sid = "", ""
+	return policy.Equal(policy.Document{Statement: []policy.Statement{a}}, policy.Document{Statement: []policy.Statement{b}})
+}
+
 // statementDifferences returns the removed and the added statements, one per line,
 // because a whole document in one line cannot be read.
 func statementDifferences(field, was string, becomes policy.Document) []plan.Difference {
@@ -381,9 +416,7 @@ func statementDifferences(field, was string, becomes policy.Document) []plan.Dif
 	if err != nil && was != "" {
 		list = append(list, plan.Difference{Field: field, Was: was})
 	}
-	same := func(a, b policy.Statement) bool {
-		return policy.Equal(policy.Document{Statement: []policy.Statement{a}}, policy.Document{Statement: []policy.Statement{b}})
-	}
+	same := func(a, b policy.Statement) bool { return a.Sid == b.Sid && sameButSid(a, b) }
 	for _, s := range current.Statement {
 		if !slices.ContainsFunc(becomes.Statement, func(o policy.Statement) bool { return same(s, o) }) {
 			list = append(list, plan.Difference{Field: field, Was: encode(s)})

@@ -195,7 +195,11 @@ func (s *script) role(c Central) {
 	s.command("aws iam create-role", "--role-name", name, "--path", shell(pathOf(c.Sync.ARN)),
 		"--description", shell(c.Sync.Description), "--assume-role-policy-document", s.document(c.Sync.Trust), "--tags", s.tags(c.Tags))
 	s.line("else")
-	s.command("aws iam update-assume-role-policy", "--role-name", name, "--policy-document", s.document(c.Sync.Trust))
+	if c.Sync.PruneTrust {
+		s.command("aws iam update-assume-role-policy", "--role-name", name, "--policy-document", s.document(c.Sync.Trust))
+	} else {
+		s.line("echo " + shell("the trust document of "+c.Sync.ARN.String()+" stays as it is; a script with --prune-trust replaces it") + " >&2")
+	}
 	s.retag(c, "aws iam tag-role --role-name "+name)
 	s.line("fi")
 	s.command("aws iam put-role-policy", "--role-name", name, "--policy-name", shell(plan.PolicyName),

@@ -83,6 +83,8 @@ type credential struct {
 	roleARN          string
 	sessionName      string
 	sessionPolicy    *document
+	sessionTags      []tag
+	transitive       []tag // those among them that a chained session inherits
 }
 
 // arn is how AWS names the caller.

@@ -24,8 +24,7 @@
 //
 // Programs of other processes find it through [Cloud.Environ].
 //
-// What it leaves out: workspace resource policies, service control policies,
-// session tags, condition operators on IP addresses, presigned URLs.
+// What it leaves out: workspace resource policies, service control policies, condition operators on IP addresses, presigned URLs.
 package awstest
 
 import (

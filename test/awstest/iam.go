@@ -105,6 +105,13 @@ func (c *Cloud) contextOf(caller *credential) conditionContext {
 	} else {
 		context.set("aws:PrincipalArn", caller.roleARN)
 		context.set("aws:PrincipalType", "AssumedRole")
+		tags := caller.sessionTags
+		if r := caller.account.roles[strings.ToLower(caller.roleName)].latest(); r != nil {
+			tags = withTags(r.tags, tags)
+		}
+		for _, t := range tags {
+			context.set("aws:PrincipalTag/"+t.Key, t.Value)
+		}
 	}
 	context.set("aws:userid", caller.userID())
 	return context

@@ -2,6 +2,7 @@ package awstest
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -42,6 +43,8 @@ type sessionRequest struct {
 	duration int // seconds
 	policy   *document
 	packed   *int // percent
+	// tags are the session's, and transitive those of them that sessions after it inherit.
+	tags, transitive []tag
 }
 
 // sessionRequest reads and checks the parameters.
@@ -123,6 +126,7 @@ func (c *Cloud) issue(s sessionRequest, r *role) (sessionResult, *credential) {
 		},
 		account: s.account, expires: c.now().Add(life).Truncate(time.Second),
 		roleName: r.name, roleID: r.id, roleARN: r.arn, sessionName: s.name, sessionPolicy: s.policy,
+		sessionTags: s.tags, transitive: s.transitive,
 	}
 	c.credentials[session.AccessKeyID] = session
 	return sessionResult{
@@ -195,32 +199,30 @@ func assumeRole(q *queryCall) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	refused := apiErrf(
-		403,
-		"AccessDenied",
-		"User: %s is not authorized to perform: sts:AssumeRole on resource: %s",
-		q.caller.arn(),
-		request.roleARN,
-	)
 	role := request.role(c.now().Add(-c.propagation))
 	if role == nil {
-		return nil, refused
+		return nil, refusedAction(q.caller, "sts:AssumeRole", request.roleARN)
 	}
 	context := c.contextOf(q.caller)
 	context.set("sts:RoleSessionName", request.name)
 	if id := q.form.Get("ExternalId"); id != "" {
 		context.set("sts:ExternalId", id)
 	}
-	verdict, named := evaluateTrust(role.trust, q.caller.assumer(), "sts:AssumeRole", context)
-	if verdict != allow {
-		return nil, refused
+	if err := q.tagSession(&request); err != nil {
+		return nil, err
 	}
-	own := c.permissionsOf(q.caller)
-	if named && q.caller.account == request.account {
-		own.identity = append(own.identity, allowAssuming(role.arn))
-	}
-	if ok, _ := own.decide(access{"sts:AssumeRole", role.arn, context}); !ok {
-		return nil, refused
+	for _, action := range request.actions(context) {
+		verdict, named := evaluateTrust(role.trust, q.caller.assumer(), action, context)
+		if verdict != allow {
+			return nil, refusedAction(q.caller, action, role.arn)
+		}
+		own := c.permissionsOf(q.caller)
+		if named && q.caller.account == request.account {
+			own.identity = append(own.identity, allowAssuming(role.arn))
+		}
+		if ok, _ := own.decide(access{action, role.arn, context}); !ok {
+			return nil, refusedAction(q.caller, action, role.arn)
+		}
 	}
 	switch chained := q.caller.user == nil; {
 	case chained && request.duration > maxChained:
@@ -230,6 +232,78 @@ func assumeRole(q *queryCall) (any, error) {
 	}
 	result, _ := c.issue(request, role)
 	return result, nil
+}
+
+func refusedAction(caller *credential, action, role string) error {
+	return apiErrf(403, "AccessDenied", "User: %s is not authorized to perform: %s on resource: %s", caller.arn(), action, role)
+}
+
+// tagSession reads the tags that the call asks for, beside those that the caller's session hands on.
+func (q *queryCall) tagSession(s *sessionRequest) error {
+	asked := q.form.tags()
+	if err := checkTags(asked); err != nil {
+		return err
+	}
+	for _, t := range asked {
+		if slices.ContainsFunc(q.caller.transitive, func(o tag) bool { return strings.EqualFold(o.Key, t.Key) }) {
+			return apiErrf(400, "InvalidParameterValue", "One of the specified transitive tag keys can't be set because it conflicts with "+
+				"a transitive tag key from the calling session.")
+		}
+	}
+	s.tags = withTags(q.caller.transitive, asked)
+	s.transitive = slices.Clone(q.caller.transitive)
+	for _, key := range q.form.list("TransitiveTagKeys") {
+		i := slices.IndexFunc(asked, func(t tag) bool { return strings.EqualFold(t.Key, key) })
+		if i < 0 {
+			return apiErr(400, "ValidationError", "The specified transitive tag key must be included in the requested tags.")
+		}
+		s.transitive = append(s.transitive, asked[i])
+	}
+	return nil
+}
+
+// actions are what the assumer needs: a session with tags takes one more. It adds the tags to the context.
+func (s sessionRequest) actions(context conditionContext) []string {
+	if len(s.tags) == 0 {
+		return []string{"sts:AssumeRole"}
+	}
+	context.requestTags(s.tags)
+	return []string{"sts:AssumeRole", "sts:TagSession"}
+}
+
+// PodIdentity is a pod as EKS Pod Identity tells STS of it.
+type PodIdentity struct{ ClusterARN, Namespace, ServiceAccount, Pod string }
+
+// PodIdentitySession assumes a role as the EKS Auth service does for a pod: as pods.eks.amazonaws.com, with tags
+// that are transitive.
+func (a *Account) PodIdentitySession(roleARN string, pod PodIdentity) (Credentials, error) {
+	c := a.cloud
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	cluster := pod.ClusterARN[strings.LastIndexByte(pod.ClusterARN, '/')+1:]
+	tags := []tag{
+		{"eks-cluster-arn", pod.ClusterARN}, {"eks-cluster-name", cluster}, {"kubernetes-namespace", pod.Namespace},
+		{"kubernetes-service-account", pod.ServiceAccount}, {"kubernetes-pod-name", pod.Pod}, {"kubernetes-pod-uid", randomUUID()},
+	}
+	request := sessionRequest{
+		account: a, roleARN: roleARN, name: "eks-" + cluster + "-" + pod.Pod, duration: maxChained, tags: tags, transitive: tags,
+	}
+	role := request.role(c.now().Add(-c.propagation))
+	context := conditionContext{}
+	context.set("aws:SourceAccount", a.ID)
+	context.set("aws:SourceArn", pod.ClusterARN)
+	for _, action := range request.actions(context) {
+		verdict := silent
+		if role != nil {
+			verdict, _ = evaluateTrust(role.trust, assumer{kind: "Service", names: []string{"pods.eks.amazonaws.com"}}, action, context)
+		}
+		if verdict != allow {
+			return Credentials{}, apiErrf(403, "AccessDeniedException", "Unauthorized Exception! EKS does not have permissions to assume the "+
+				"associated role: %s on %s", action, roleARN)
+		}
+	}
+	_, session := c.issue(request, role)
+	return session.Credentials, nil
 }
 
 // assumer is the caller as trust documents may name it.
@@ -245,7 +319,7 @@ func (c *credential) assumer() assumer {
 
 // allowAssuming is the permission that a trust document gives to a principal it names.
 func allowAssuming(roleARN string) document {
-	return document{Statement: statements{{Effect: "Allow", Action: values{"sts:AssumeRole"}, Resource: values{roleARN}}}}
+	return document{Statement: statements{{Effect: "Allow", Action: values{"sts:AssumeRole", "sts:TagSession"}, Resource: values{roleARN}}}}
 }
 
 func getCallerIdentity(q *queryCall) (any, error) {

@@ -50,6 +50,9 @@ type Options struct {
 	Apply, Yes bool
 	// WritePolicy is the file that gets the policy with the ARNs of new workspaces.
 	WritePolicy string
+	// PodIdentity lets EKS Pod Identity give sync its role; PruneTrust takes statements
+	// that others added out of the role's trust document.
+	PodIdentity, PruneTrust bool
 	// WorkspaceQuota is how many workspaces the account may have in a region.
 	WorkspaceQuota int
 	// File gets the Terraform configuration; Earlier is what was written before.
@@ -70,6 +73,14 @@ func Run(ctx context.Context, o Options, stdin io.Reader, stdout io.Writer) erro
 	if err != nil {
 		return err
 	}
+	var earlier terraform.Earlier
+	if o.Output == Terraform {
+		if earlier, err = o.readEarlier(); err != nil {
+			return err
+		}
+		// What Terraform manages has only what its configuration says.
+		in.PodIdentity = in.PodIdentity || (earlier.PodIdentity && !o.PruneTrust)
+	}
 	central, err := bootstrap.Desired(in)
 	if err != nil {
 		return err
@@ -81,7 +92,7 @@ func Run(ctx context.Context, o Options, stdin io.Reader, stdout io.Writer) erro
 	}
 	switch o.Output {
 	case Terraform:
-		return o.writeTerraform(central, stdout)
+		return o.writeTerraform(central, earlier, stdout)
 	case AWSCLI:
 		_, err = io.WriteString(stdout, bootstrap.Script(central, o.ExistingProvider))
 		return err
@@ -99,21 +110,22 @@ func Run(ctx context.Context, o Options, stdin io.Reader, stdout io.Writer) erro
 	return writePolicy(o.WritePolicy, data, a.created)
 }
 
-// writeTerraform writes the configuration. It keeps every workspace of the earlier one.
-func (o *Options) writeTerraform(c bootstrap.Central, stdout io.Writer) error {
+// readEarlier reads the configuration that was written before.
+func (o *Options) readEarlier() (terraform.Earlier, error) {
 	name := cmp.Or(o.File, o.Earlier)
 	var before []byte
 	if o.Earlier != NoEarlier {
 		var err error
 		before, err = os.ReadFile(name)
 		if err != nil && (o.File == "" || !errors.Is(err, os.ErrNotExist)) {
-			return fmt.Errorf("cannot read the earlier configuration: %w", err)
+			return terraform.Earlier{}, fmt.Errorf("cannot read the earlier configuration: %w", err)
 		}
 	}
-	earlier, err := terraform.ReadEarlier(name, before)
-	if err != nil {
-		return err
-	}
+	return terraform.ReadEarlier(name, before)
+}
+
+// writeTerraform writes the configuration. It keeps every workspace of the earlier one.
+func (o *Options) writeTerraform(c bootstrap.Central, earlier terraform.Earlier, stdout io.Writer) error {
 	configuration, err := terraform.Central(c, o.ExistingProvider, earlier)
 	if err != nil {
 		return err
@@ -152,7 +164,8 @@ func replaceFile(path string, data []byte) error {
 // input returns everything that the central part depends on, from options, policy and
 // cluster.
 func (o *Options) input(ctx context.Context, p *policy.Policy) (in bootstrap.Input, err error) {
-	in = bootstrap.Input{Policy: p, Issuer: p.Cluster.Issuer, Account: o.Account, Home: o.Home, WorkspaceQuota: o.WorkspaceQuota}
+	in = bootstrap.Input{Policy: p, Issuer: p.Cluster.Issuer, Account: o.Account, Home: o.Home, WorkspaceQuota: o.WorkspaceQuota,
+		PodIdentity: o.PodIdentity, PruneTrust: o.PruneTrust}
 	if in.Sync, err = policy.ParseSubject(policy.Subject{Namespace: o.Namespace, ServiceAccount: o.ServiceAccount}.String()); err != nil {
 		return in, usage.Errorf("--namespace %q and --sync-service-account %q name no service account", o.Namespace, o.ServiceAccount)
 	}

@@ -238,12 +238,14 @@ func (f *fixture) holds(p *policy.Policy) {
 	}
 	provider := policy.Issuer(issuer).ProviderARN("aws", accountID)
 	self := policy.Subject{Namespace: "ampbridge-system", ServiceAccount: "ampbridge-sync"}
+	trust := policy.TrustDocument(provider, issuer, "sts.amazonaws.com", []policy.Subject{self})
+	trust.Statement[0].Sid = "Token"
 	for _, c := range []struct {
 		what string
 		got  *string
 		want policy.Document
 	}{
-		{"trust", role.Role.AssumeRolePolicyDocument, policy.TrustDocument(provider, issuer, "sts.amazonaws.com", []policy.Subject{self})},
+		{"trust", role.Role.AssumeRolePolicyDocument, trust},
 		{"permissions", permissions.PolicyDocument, policy.SyncPermissions(p, issuer, accountID)},
 		{"boundary", version.PolicyVersion.Document, policy.BoundaryDocument(p, accountID)},
 	} {

@@ -29,6 +29,8 @@ func registerBootstrap(flags *pflag.FlagSet, o *bootstrap.Options) {
 		"the alias of a new workspace, as `DESTINATION=ALIAS`; by default the destination's name; may be repeated",
 	)
 	flags.StringArrayVar(&o.Tags, "tag", nil, "a tag for everything that is made, as `KEY=VALUE`; may be repeated")
+	flags.BoolVar(&o.PodIdentity, "pod-identity", false, "let EKS Pod Identity give sync its role, in the account in which sync begins")
+	flags.BoolVar(&o.PruneTrust, "prune-trust", false, "take statements that others added out of the trust document of sync's role")
 	flags.IntVar(
 		&o.WorkspaceQuota,
 		"workspace-quota",

@@ -41,6 +41,8 @@ type Earlier struct {
 	// account is empty where the file does not say it.
 	account string
 	kept    []keptWorkspace
+	// PodIdentity: sync's role trusts EKS Pod Identity.
+	PodIdentity bool
 	// removed are the names of the resources that were let go, in the file's order.
 	removed []string
 }
@@ -77,7 +79,7 @@ func ReadEarlier(file string, text []byte) (Earlier, error) {
 	if problems.HasErrors() {
 		return Earlier{}, fmt.Errorf("cannot read the earlier configuration: %w", problems)
 	}
-	var e Earlier
+	e := Earlier{PodIdentity: strings.Contains(string(text), bootstrap.PodIdentityService)}
 	blocks := tokens.Body().Blocks()
 	for i, b := range syntax.Body.(*hclsyntax.Body).Blocks {
 		switch {

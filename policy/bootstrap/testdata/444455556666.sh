@@ -86,12 +86,10 @@ aws iam create-role \
   --role-name 'sync-of-dev' \
   --path '/team/' \
   --description 'Sync of ampbridge in cluster dev' \
-  --assume-role-policy-document '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::111122223333:role/ampbridge-sync.dev"},"Action":"sts:AssumeRole"}]}' \
+  --assume-role-policy-document '{"Version":"2012-10-17","Statement":[{"Sid":"Home","Effect":"Allow","Principal":{"AWS":"arn:aws:iam::111122223333:role/ampbridge-sync.dev"},"Action":["sts:AssumeRole","sts:TagSession"]}]}' \
   --tags '[{"Key":"ampbridge.io/cluster","Value":"dev"},{"Key":"ampbridge.io/managed-by","Value":"ampbridge"},{"Key":"ampbridge.io/owner","Value":"96c48883e1dae763b4a427705e396c26"},{"Key":"team","Value":"a b@c=d"}]'
 else
-aws iam update-assume-role-policy \
-  --role-name 'sync-of-dev' \
-  --policy-document '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::111122223333:role/ampbridge-sync.dev"},"Action":"sts:AssumeRole"}]}'
+echo 'the trust document of arn:aws:iam::444455556666:role/team/sync-of-dev stays as it is; a script with --prune-trust replaces it' >&2
 aws iam tag-role --role-name 'sync-of-dev' --tags '[{"Key":"team","Value":"a b@c=d"}]'
 fi
 aws iam put-role-policy \

@@ -88,6 +88,7 @@ resource "aws_iam_role" "sync" {
     Version = "2012-10-17"
     Statement = [
       {
+        Sid    = "Token"
         Effect = "Allow"
         Principal = {
           Federated = aws_iam_openid_connect_provider.cluster.arn
@@ -306,7 +307,10 @@ resource "aws_iam_role_policy" "sync" {
       {
         Sid    = "Accounts"
         Effect = "Allow"
-        Action = "sts:AssumeRole"
+        Action = [
+          "sts:AssumeRole",
+          "sts:TagSession",
+        ]
         Resource = [
           "arn:aws:iam::444455556666:role/team/sync-of-dev",
         ]

@@ -69,11 +69,15 @@ resource "aws_iam_role" "sync" {
     Version = "2012-10-17"
     Statement = [
       {
+        Sid    = "Home"
         Effect = "Allow"
         Principal = {
           AWS = "arn:aws:iam::111122223333:role/ampbridge-sync.dev"
         }
-        Action = "sts:AssumeRole"
+        Action = [
+          "sts:AssumeRole",
+          "sts:TagSession",
+        ]
       },
     ]
   })
