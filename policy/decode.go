@@ -178,6 +178,8 @@ func (d *decoding) value(n *yaml.Node, v reflect.Value, path string) {
 		d.mapping(n, v, path)
 	case reflect.Slice:
 		d.sequence(n, v, path)
+	case reflect.Map:
+		d.table(n, v, path)
 	case reflect.String:
 		if d.scalar(n, path, "!!str", "a string") {
 			v.SetString(n.Value)
@@ -250,6 +252,26 @@ func (d *decoding) mapping(n *yaml.Node, v reflect.Value, path string) {
 			d.value(item, v.Field(field), at)
 		}
 		seen[key.Value] = true
+	}
+}
+
+// table reads a mapping whose keys are the user's own.
+func (d *decoding) table(n *yaml.Node, v reflect.Value, path string) {
+	if n.Kind != yaml.MappingNode {
+		d.fail(path, n, "must be a mapping of names to strings, not %s", kindName(n))
+		return
+	}
+	v.Set(reflect.MakeMap(v.Type()))
+	for i := 0; i < len(n.Content); i += 2 {
+		key, at := n.Content[i], path+"."+n.Content[i].Value
+		name := reflect.ValueOf(key.Value)
+		if v.MapIndex(name).IsValid() {
+			d.fail(at, key, "stands here twice: keep one")
+			continue
+		}
+		item := reflect.New(v.Type().Elem()).Elem()
+		d.value(n.Content[i+1], item, at)
+		v.SetMapIndex(name, item)
 	}
 }
 

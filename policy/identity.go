@@ -167,8 +167,16 @@ func digest(text string, digits int) string {
 	return hex.EncodeToString(sum[:])[:digits]
 }
 
-// RolePath is the IAM path of all roles of a cluster.
-func RolePath(cluster string) string { return "/ampbridge/" + cluster + "/" }
+// RolePath is the end of the IAM path of all roles of a cluster.
+func RolePath(cluster string) string { return "/" + pathPart + "/" + cluster + "/" }
+
+const pathPart = "ampbridge"
+
+// RolePath is the IAM path of all roles of the cluster: what trust.rolePath begins
+// with, and a part of the cluster's own.
+func (p *Policy) RolePath() string {
+	return strings.TrimSuffix(p.Trust.RolePath, "/") + RolePath(p.Cluster.Name)
+}
 
 // RoleFor is the role that the sidecar of a pod of s assumes for d, as
 // trust.roleScope has it.
@@ -197,7 +205,7 @@ func (p *Policy) role(d Destination, name string) ARN {
 	}
 	return ARN{
 		Partition: d.Workspace.Partition, Service: "iam", Account: d.Workspace.Account,
-		Resource: "role" + RolePath(p.Cluster.Name) + name,
+		Resource: "role" + p.RolePath() + name,
 	}
 }
 

@@ -167,7 +167,7 @@ func scopeOf(p *Policy, issuer Issuer, account string) (s scope, found bool) {
 	role := func(resource string) string {
 		return ARN{Partition: partition, Service: "iam", Account: account, Resource: "role" + resource}.String()
 	}
-	path := RolePath(p.Cluster.Name)
+	path := p.RolePath()
 	s.visible = Values{role(path + "*")}
 	for _, name := range roleNames(p.Cluster.Name) {
 		s.roles = append(s.roles, role(path+name))

@@ -268,6 +268,10 @@ type Trust struct {
 	PruneAfter          Duration  `yaml:"pruneAfter"`
 	Interval            Duration  `yaml:"interval"`
 	Accounts            []Account `yaml:"accounts"`
+	// Tags are on every role and provider that sync makes, beside its own.
+	Tags map[string]string `yaml:"tags"`
+	// RolePath begins the IAM path of the roles, as in /team/; see [Policy.RolePath].
+	RolePath string `yaml:"rolePath"`
 }
 
 // Values of the trust section.

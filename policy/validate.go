@@ -393,6 +393,29 @@ func (v *validation) trust(p *Policy) {
 		"is AdministratorAccess, which bounds nothing: name a policy that allows aps:RemoteWrite, and sts:AssumeRole where a "+
 			"destination has assumeRole",
 	)
+	err := CheckTags(t.Tags, maxPolicyTags)
+	v.require(err == nil, "trust.tags", "%v", err)
+	v.require(
+		t.RolePath == "" || rolePathSyntax.MatchString(t.RolePath),
+		"trust.rolePath",
+		"%q is not a path: write it like /team/ or /team/metrics/, of letters, digits and _ + = , . @ : -",
+		t.RolePath,
+	)
+	v.require(
+		!strings.Contains("/"+t.RolePath+"/", "/"+pathPart+"/"),
+		"trust.rolePath",
+		"%q holds %s, which follows it anyway, with the cluster's name: leave it out",
+		t.RolePath,
+		pathPart,
+	)
+	v.require(
+		len(p.RolePath()) <= maxPath,
+		"trust.rolePath",
+		"has %d characters, and %d with the cluster's own part: IAM takes %d",
+		len(t.RolePath),
+		len(p.RolePath()),
+		maxPath,
+	)
 	managed := t.Manage == ManageRoles && slices.ContainsFunc(p.Destinations, func(d Destination) bool { return d.Role.IsZero() })
 	v.require(
 		!managed || !t.PermissionsBoundary.IsZero(),

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -115,9 +114,6 @@ func podIdentity(s policy.Subject) policy.Statement {
 	}
 }
 
-// tagSyntax is IAM's; AMP takes more.
-var tagSyntax = regexp.MustCompile(`^[\p{L}\p{Z}\p{N}_.:/=+\-@]*$`)
-
 // Accounts returns the accounts of the policy's destinations, in their order.
 func Accounts(p *policy.Policy) []string {
 	var list []string
@@ -179,13 +175,14 @@ func role(p *policy.Policy, partition, account string) policy.ARN {
 func Desired(in Input) (Central, error) {
 	c := Central{
 		Cluster: in.Policy.Cluster.Name, Issuer: in.Issuer, Account: in.Account, Owner: policy.Owner(in.Policy.Cluster.Name, in.Issuer),
-		Tags: plan.Tags(in.Policy.Cluster.Name, policy.Owner(in.Policy.Cluster.Name, in.Issuer)), extra: in.Tags,
+		Tags:           plan.Tags(in.Policy.Cluster.Name, policy.Owner(in.Policy.Cluster.Name, in.Issuer)),
 		workspaceQuota: cmp.Or(in.WorkspaceQuota, WorkspaceQuota),
 	}
-	if err := checkTags(in.Tags, maxTags-len(c.Tags)-1); err != nil { // a workspace has one more
+	var err error
+	if c.extra, err = allTags(in.Policy, in.Tags); err != nil {
 		return Central{}, err
 	}
-	maps.Copy(c.Tags, in.Tags)
+	maps.Copy(c.Tags, c.extra)
 	if err := c.workspaces(in); err != nil {
 		return Central{}, err
 	}
@@ -196,7 +193,6 @@ func Desired(in Input) (Central, error) {
 	}
 	home := in.Home
 	if home == "" {
-		var err error
 		if home, err = Home(in.Policy); err != nil {
 			return Central{}, err
 		}
@@ -270,33 +266,29 @@ func assumedBy(role policy.ARN) policy.Document {
 	}}}
 }
 
-// maxTags is how many tags AWS takes on one thing.
-const maxTags = 50
-
-// checkTags refuses what AWS would refuse once a part of the things is made.
-func checkTags(tags map[string]string, most int) error {
-	folded := map[string]string{}
-	for _, k := range slices.Sorted(maps.Keys(tags)) {
-		v := tags[k]
-		switch other, twice := folded[strings.ToLower(k)]; {
-		case strings.HasPrefix(strings.ToLower(k), "ampbridge.io/") || strings.HasPrefix(strings.ToLower(k), "aws:"):
-			return fmt.Errorf("the tag %s: what begins with ampbridge.io/ or aws: is not for others: choose another", k)
-		case k == "" || utf8.RuneCountInString(k) > 128 || utf8.RuneCountInString(v) > 256 || !tagSyntax.MatchString(k+v):
-			return fmt.Errorf(
-				"the tag %q with the value %q: IAM takes letters, digits, blanks and _ . : / = + - @ in tags, up to 128 in the key and 256 "+
-					"in the value",
-				k,
-				v,
-			)
-		case twice:
-			return fmt.Errorf("the tags %s and %s are one tag to IAM, which ignores the case of keys: keep one", other, k)
+// allTags returns the tags for everything that is made, beside ampbridge's own: those of
+// the policy, and those that were asked for. A workspace has four of ampbridge's.
+func allTags(p *policy.Policy, asked map[string]string) (map[string]string, error) {
+	all := maps.Clone(asked)
+	if all == nil {
+		all = map[string]string{}
+	}
+	if len(asked) > 0 {
+		// One by one, so that the error is about a tag that was asked for.
+		if err := policy.CheckTags(asked, policy.MaxTags-4); err != nil {
+			return nil, err
 		}
-		folded[strings.ToLower(k)] = k
 	}
-	if len(tags) > most {
-		return fmt.Errorf("%d tags: AWS takes %d on one thing, and ampbridge has its own: give at most %d", len(tags), maxTags, most)
+	for k, v := range p.Trust.Tags {
+		for other, value := range asked {
+			if strings.EqualFold(k, other) && (k != other || v != value) {
+				return nil, fmt.Errorf("the tag %s=%s: the policy has %s: %s under trust.tags, which sync would put back: change it there",
+					other, value, k, v)
+			}
+		}
+		all[k] = v
 	}
-	return nil
+	return all, policy.CheckTags(all, policy.MaxTags-4)
 }
 
 func (c *Central) workspaces(in Input) error {

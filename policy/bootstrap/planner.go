@@ -189,19 +189,8 @@ func (p *planner) tags(call plan.Call, resource policy.ARN, found map[string]str
 	if len(differences) == 0 {
 		return
 	}
-	total := map[string]bool{}
-	for k := range found {
-		total[strings.ToLower(k)] = true
-	}
-	for k := range p.central.extra {
-		total[strings.ToLower(k)] = true
-	}
-	if len(total) > maxTags {
-		p.addRefusal(
-			resource.String(),
-			fmt.Sprintf("has %d tags, and with those that are asked for it would have %d; AWS takes %d: ask for fewer, or remove some of it",
-				len(found), len(total), maxTags),
-		)
+	if n := plan.CountTags(found, p.central.extra); n > policy.MaxTags {
+		p.addRefusal(resource.String(), plan.TooManyTags(found, n))
 		return
 	}
 	p.addChange(call, resource, "the tags that were asked for have changed", func(change *plan.Change) {

@@ -233,7 +233,9 @@ func (p *planner) provider(arn policy.ARN, in Account) (changes []Change, ok boo
 		c.Differences = []Difference{{"thumbprints", strings.Join(found.Thumbprints, ", "), strings.Join(thumbprints, ", ")}}
 		changes = append(changes, c)
 	}
-	if d := TagDifferences(found.Tags, tags); len(d) > 0 {
+	if n := CountTags(found.Tags, tags); n > policy.MaxTags {
+		p.refuse(arn, TooManyTags(found.Tags, n))
+	} else if d := TagDifferences(found.Tags, tags); len(d) > 0 {
 		c := base
 		c.Call, c.Reason, c.Differences, c.Tags = TagProvider, "the tags are not as sync writes them", d, tags
 		changes = append(changes, c)
@@ -328,6 +330,7 @@ func Tags(cluster, owner string) map[string]string {
 // tags are those of all that sync makes, and more: keys and values.
 func (p *planner) tags(more ...string) map[string]string {
 	tags := Tags(p.policy.Cluster.Name, p.plan.Owner)
+	maps.Copy(tags, p.policy.Trust.Tags)
 	for pair := range slices.Chunk(more, 2) {
 		tags[pair[0]] = pair[1]
 	}
@@ -349,6 +352,23 @@ func TagDifferences(is, want map[string]string) []Difference {
 		}
 	}
 	return list
+}
+
+// CountTags counts the tags of a thing once it has the wanted ones too.
+func CountTags(is, want map[string]string) int {
+	keys := map[string]bool{}
+	for _, tags := range []map[string]string{is, want} {
+		for key := range tags {
+			keys[strings.ToLower(key)] = true
+		}
+	}
+	return len(keys)
+}
+
+// TooManyTags says why a thing does not get its tags: it would have n.
+func TooManyTags(is map[string]string, n int) string {
+	return fmt.Sprintf("has %d tags, and with those that are asked for it would have %d; AWS takes %d: ask for fewer, or remove some of it",
+		len(is), n, policy.MaxTags)
 }
 
 func subjectDifferences(is, want []policy.Subject) []Difference {

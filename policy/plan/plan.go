@@ -312,7 +312,7 @@ func Targets(p *policy.Policy, issuer policy.Issuer) []Target {
 			i = len(targets)
 			index[role.Account] = i
 			targets = append(targets, Target{
-				Account: role.Account, Region: d.Workspace.Region, Path: policy.RolePath(p.Cluster.Name),
+				Account: role.Account, Region: d.Workspace.Region, Path: p.RolePath(),
 				Provider: issuer.ProviderARN(role.Partition, role.Account),
 			})
 		}

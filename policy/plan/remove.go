@@ -17,7 +17,7 @@ func RemovalTargets(p *policy.Policy, issuer policy.Issuer) []Target {
 		known := slices.ContainsFunc(targets, func(t Target) bool { return t.Account == account })
 		if !known {
 			targets = append(targets, Target{
-				Account: account, Region: region, Path: policy.RolePath(p.Cluster.Name), Provider: issuer.ProviderARN(partition, account),
+				Account: account, Region: region, Path: p.RolePath(), Provider: issuer.ProviderARN(partition, account),
 			})
 		}
 	}

@@ -129,7 +129,9 @@ func (d roleDiff) describe() (changes []Change) {
 		c.MaxSessionSeconds, c.Description = seconds(d.session), d.found.Description
 		changes = append(changes, c)
 	}
-	if differences := TagDifferences(d.found.Tags, d.tags); len(differences) > 0 {
+	if n := CountTags(d.found.Tags, d.tags); n > policy.MaxTags {
+		d.planner.refuse(d.arn, TooManyTags(d.found.Tags, n))
+	} else if differences := TagDifferences(d.found.Tags, d.tags); len(differences) > 0 {
 		c := d.change(TagRole, "the tags are not as sync writes them", differences...)
 		c.Tags = d.tags
 		changes = append(changes, c)

@@ -170,7 +170,7 @@ func (p *planner) closeRole(found Role, provider policy.ARN) (first, last []Chan
 	named := slices.ContainsFunc(p.policy.Destinations, func(d policy.Destination) bool {
 		return found.ARN == d.Role || found.ARN == d.AssumeRole
 	})
-	within := strings.HasPrefix(found.ARN.Resource, "role"+policy.RolePath(p.policy.Cluster.Name))
+	within := strings.HasPrefix(found.ARN.Resource, "role"+p.policy.RolePath())
 	if named || !within || !Owned(found.Tags, p.plan.Owner) {
 		return nil, nil
 	}

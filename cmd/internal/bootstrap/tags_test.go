@@ -1,0 +1,100 @@
+package bootstrap_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/aws-sdk-go-v2/service/iam/types"
+
+	"github.com/ampbridge/ampbridge/cmd/internal/cli"
+	"github.com/ampbridge/ampbridge/policy"
+)
+
+// tagged is the policy with trust.tags and trust.rolePath.
+func tagged(text, tags, path string) string {
+	return strings.Replace(text, "trust: {", fmt.Sprintf("trust: {tags: {%s}, rolePath: %q, ", tags, path), 1)
+}
+
+// An organisation prescribes tags and a path: all that sync makes has them, with
+// the permissions that bootstrap gives it and no others.
+func TestSyncWritesTagsAndPath(t *testing.T) {
+	for _, scope := range []string{"destination", "serviceAccount"} {
+		f := newFixture(t, strings.Replace(tagged(policyText, "team: metrics", "/org/obs/"), "trust: {", "trust: {roleScope: "+scope+", ", 1))
+		f.must("--apply", "--yes", "--write-policy", f.file)
+		p := f.policy()
+		keys, err := f.account.PutUser("sync", policy.SyncPermissions(p, issuer, accountID).String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.credentials(keys)
+		f.sync(p)
+		client := f.iam(f.account.AdminCredentials())
+		list, err := client.ListRoles(t.Context(), &iam.ListRolesInput{PathPrefix: aws.String("/org/obs/ampbridge/dev/")})
+		if err != nil || len(list.Roles) != 1 {
+			t.Fatalf("%s: roles %v, %v", scope, list, err)
+		}
+		tags := func() string {
+			role, err := client.GetRole(t.Context(), &iam.GetRoleInput{RoleName: list.Roles[0].RoleName})
+			if err != nil {
+				t.Fatal(err)
+			}
+			provider, err := client.GetOpenIDConnectProvider(t.Context(), &iam.GetOpenIDConnectProviderInput{
+				OpenIDConnectProviderArn: aws.String(policy.Issuer(issuer).ProviderARN("aws", accountID).String())})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return value(role.Role.Tags, "team") + " " + value(provider.Tags, "team")
+		}
+		if tags() != "metrics metrics" {
+			t.Errorf("%s: tags %q", scope, tags())
+		}
+		// A tag changes; one that leaves the policy stays, and so do other people's.
+		p.Trust.Tags = map[string]string{"Team": "platform"}
+		if made := f.sync(p); made != 2 || tags() != "platform platform" {
+			t.Errorf("%s: %d changes, tags %q", scope, made, tags())
+		}
+		p.Trust.Tags = nil
+		if made := f.sync(p); made != 0 {
+			t.Errorf("%s: %d changes for a tag that left the policy", scope, made)
+		}
+		// Nothing beside the path, and nothing below it.
+		for _, path := range []string{"/", "/org/obs/", "/ampbridge/dev/", "/org/obs/ampbridge/dev2/", "/org/obs/ampbridge/dev/x/"} {
+			_, err := f.iam(keys).CreateRole(t.Context(), &iam.CreateRoleInput{
+				RoleName: aws.String("ampbridge.dev.thief"), Path: &path, PermissionsBoundary: aws.String(boundary),
+				AssumeRolePolicyDocument: list.Roles[0].AssumeRolePolicyDocument,
+				Tags:                     []types.Tag{{Key: aws.String(policy.TagOwner), Value: aws.String(policy.Owner("dev", issuer))}},
+			})
+			if err == nil || !strings.Contains(err.Error(), "AccessDenied") {
+				t.Errorf("%s: a role on %s: %v", scope, path, err)
+			}
+		}
+	}
+}
+
+func value(tags []types.Tag, key string) string {
+	for _, t := range tags {
+		if strings.EqualFold(aws.ToString(t.Key), key) {
+			return aws.ToString(t.Value)
+		}
+	}
+	return ""
+}
+
+// Sync and bootstrap agree on a tag: what they would put back in turn is refused.
+func TestPolicysTagIsNotContradicted(t *testing.T) {
+	f := newFixture(t, tagged(policyText, "team: metrics", "/"))
+	for _, tag := range []string{"team=platform", "Team=metrics"} {
+		if status, _, errs := f.run("", "--tag", tag); status == cli.OK || !strings.Contains(errs, "under trust.tags") || len(f.cloud.Calls()) > 0 {
+			t.Errorf("%s: status %d: %s", tag, status, errs)
+		}
+	}
+	f.must("--apply", "--yes", "--tag", "team=metrics", "--tag", "stage=dev")
+	for _, tags := range f.workspaceTags() {
+		if tags["team"] != "metrics" || tags["stage"] != "dev" {
+			t.Errorf("tags %v", tags)
+		}
+	}
+}
