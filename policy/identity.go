@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net/netip"
 	"net/url"
 	"regexp"
 	"strings"
@@ -58,6 +59,37 @@ func (i Issuer) Validate() error {
 		)
 	}
 	return nil
+}
+
+// privateNames end the names of hosts that only a private network knows.
+var privateNames = []string{"local", "localhost", "localdomain", "internal", "intranet", "private", "corp", "lan", "home", "home.arpa", "svc"}
+
+// sharedAddresses are those that carriers give their customers (RFC 6598).
+var sharedAddresses = netip.MustParsePrefix("100.64.0.0/10")
+
+// unreachable returns why AWS cannot read the issuer's keys, and the fix; empty: its
+// name does not tell. AWS reads them over the public internet.
+func (i Issuer) unreachable() string {
+	host, _, _ := strings.Cut(i.Host(), "/")
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	if host == "" {
+		return ""
+	}
+	const fix = "AWS reads the issuer's keys over the public internet; let the cluster have a public issuer, such as `ampbridge issuer publish` fills"
+	if ip, err := netip.ParseAddr(host); err == nil {
+		if ip.IsPrivate() || ip.IsLoopback() || ip.IsLinkLocalUnicast() || ip.IsUnspecified() || ip.IsMulticast() || sharedAddresses.Contains(ip) {
+			return fmt.Sprintf("%s has the private address %s: %s", i, ip, fix)
+		}
+		return ""
+	}
+	private := !strings.Contains(host, ".")
+	for _, end := range privateNames {
+		private = private || strings.HasSuffix(host, "."+end)
+	}
+	if private {
+		return fmt.Sprintf("%s has the name %s, which only a private network knows: %s", i, host, fix)
+	}
+	return ""
 }
 
 // Host is the issuer without https://: the prefix of IAM's condition keys and

@@ -208,3 +208,36 @@ func TestEveryPartition(t *testing.T) {
 		}
 	}
 }
+
+func TestIssuersThatAWSCannotReach(t *testing.T) {
+	for issuer, private := range map[Issuer]string{
+		"https://kubernetes.default.svc":               "the name kubernetes.default.svc",
+		"https://kubernetes.default.svc.cluster.local": "the name kubernetes.default.svc.cluster.local",
+		"https://kubernetes":                           "the name kubernetes",
+		"https://localhost/x":                          "the name localhost",
+		"https://OIDC.Corp/x":                          "the name oidc.corp",
+		"https://api.cluster.internal":                 "the name api.cluster.internal",
+		"https://nas.home.arpa":                        "the name nas.home.arpa",
+		"https://10.0.0.1":                             "the private address 10.0.0.1",
+		"https://172.31.255.1/id":                      "the private address 172.31.255.1",
+		"https://192.168.1.1":                          "the private address 192.168.1.1",
+		"https://127.0.0.1":                            "the private address 127.0.0.1",
+		"https://169.254.169.254":                      "the private address 169.254.169.254",
+		"https://100.64.1.1":                           "the private address 100.64.1.1",
+		"https://0.0.0.0":                              "the private address 0.0.0.0",
+		"https://oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF":  "",
+		"https://eastus.oic.prod-aks.azure.com/tenant/uuid/":            "",
+		"https://container.googleapis.com/v1/projects/local/internal/x": "",
+		"https://bucket.s3.eu-west-1.amazonaws.com":                     "",
+		"https://mylocal.example":                                       "",
+		"https://172.32.0.1":                                            "",
+		"https://203.0.113.7":                                           "",
+	} {
+		text := strings.Replace(taggedPolicy, "https://issuer.example/dev", string(issuer), 1)
+		_, err := Parse([]byte(text))
+		if (err == nil) != (private == "") || err != nil && (!strings.Contains(err.Error(), "cluster.issuer: ") ||
+			!strings.Contains(err.Error(), private) || !strings.Contains(err.Error(), "ampbridge issuer publish")) {
+			t.Errorf("%s: %v, want %q", issuer, err, private)
+		}
+	}
+}

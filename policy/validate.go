@@ -68,6 +68,8 @@ func (p *Policy) validate() Errors {
 		"%q is not a DNS label: write lower-case letters, digits and dashes, at most 63, such as dev-aks",
 		p.Cluster.Name,
 	)
+	unreachable := p.Cluster.Issuer.unreachable()
+	v.require(unreachable == "", "cluster.issuer", "%s", unreachable)
 	v.issuerCA(p.Cluster.IssuerCA)
 	v.require(len(p.Destinations) > 0, "destinations", "is empty: name at least one workspace")
 	for i, d := range p.Destinations {

@@ -3,6 +3,7 @@ package check
 import (
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"strings"
 	"testing"
@@ -203,7 +204,10 @@ func TestTrust(t *testing.T) {
 		{"slash in the key", strings.ReplaceAll(good, "uuid/:", "uuid:"), Fail, "the slash before"},
 		{"key of another issuer", strings.ReplaceAll(good, "uuid/:", "other/:"), Fail, "of another issuer"},
 		{"no :sub", strings.Replace(good, `/:sub"`, `/:amr"`, 1), Fail, "every pod of the cluster is let in"},
-		{"no :aud", strings.Replace(good, `/:aud"`, `/:amr"`, 1), Fail, "a token of any audience"},
+		{"no :aud", strings.Replace(good, `"`+aks.Host()+`:aud":"`+audience+`",`, "", 1), Warn,
+			"STS takes tokens of every audience that is registered with the provider"},
+		{"no :aud and no subject", strings.Replace(strings.Replace(good, `"`+aks.Host()+`:aud":"`+audience+`",`, "", 1), "monitoring", "x", 1), Fail,
+			"its :sub lets in"},
 		{"wrong :aud", strings.Replace(good, audience, policy.AudienceAzure, 1), Fail, "it is api://AzureADTokenExchange"},
 		{"IfExists", strings.Replace(good, "StringEquals", "StringEqualsIfExists", 1), Fail, "also passes without the claim"},
 		{"ForAllValues", strings.Replace(good, "StringEquals", "ForAllValues:StringEquals", 1), Fail, "also passes without the claim"},
@@ -265,17 +269,30 @@ func TestPermission(t *testing.T) {
 		{"none", nil, destination, Fail, "nothing in it allows"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			var documents []policy.Document
-			for _, text := range c.documents {
-				d, err := policy.ParseDocument(text)
-				if err != nil {
-					t.Fatal(err)
-				}
-				documents = append(documents, d)
-			}
-			judged(t, Permission(documents, c.destination, NewFix("sync")), c.status, c.message)
+			judged(t, Permission(rolePolicies(t, c.documents), "", c.destination, NewFix("sync")), c.status, c.message)
 		})
 	}
+	// Policies beside the one that sync writes are named.
+	ours := policy.PermissionDocument(destination).String()
+	wide := `{"Statement":[{"Action":"s3:*","Effect":"Allow","Resource":"*"}]}`
+	judged(t, Permission(rolePolicies(t, []string{ours}), "policy-0", destination, NewFix("sync")), Pass, "allows aps:RemoteWrite")
+	judged(t, Permission(rolePolicies(t, []string{ours, wide, wide}), "policy-0", destination, NewFix("sync")), Warn,
+		"policies that sync did not write and does not change: policy-1, policy-2")
+	judged(t, Permission(rolePolicies(t, []string{ours, wide}), "", destination, NewFix("sync")), Pass,
+		"by the policies policy-0, policy-1 together")
+}
+
+// rolePolicies are policy-0, policy-1 and so on.
+func rolePolicies(t *testing.T, documents []string) (list []RolePolicy) {
+	t.Helper()
+	for i, text := range documents {
+		d, err := policy.ParseDocument(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, RolePolicy{fmt.Sprint("policy-", i), d})
+	}
+	return list
 }
 
 func TestBounds(t *testing.T) {

@@ -97,11 +97,40 @@ func NeededOf(d policy.Destination) (action, resource string) {
 	return "aps:RemoteWrite", d.Workspace.String()
 }
 
-// Permission judges all the policies of a role together.
-func Permission(documents []policy.Document, d policy.Destination, fix Fix) Finding {
+// RolePolicy is a policy of a role: an inline one, or an attached one with its ARN.
+type RolePolicy struct {
+	Name     string
+	Document policy.Document
+}
+
+// Permission judges all the policies of a role together. own is the name of the one
+// that sync writes; empty: sync does not manage the role.
+func Permission(policies []RolePolicy, own string, d policy.Destination, fix Fix) Finding {
 	action, resource := NeededOf(d)
+	var documents []policy.Document
+	var further []string
+	for _, p := range policies {
+		documents = append(documents, p.Document)
+		if p.Name != own {
+			further = append(further, p.Name)
+		}
+	}
 	switch Evaluate(documents, action, resource) {
 	case Allows:
+		switch {
+		case len(further) > 0 && own != "":
+			return Warned(
+				Permissions,
+				About{},
+				NewFix("remove these policies from the role, or keep the role yourself as the destination's role"),
+				"allows %s on %s; it also has policies that sync did not write and does not change: %s",
+				action,
+				resource,
+				strings.Join(further, ", "),
+			)
+		case len(further) > 1:
+			return Passed(Permissions, About{}, "allows %s on %s, by the policies %s together", action, resource, strings.Join(further, ", "))
+		}
 		return Passed(Permissions, About{}, "allows %s on %s", action, resource)
 	case Depends:
 		return Warned(

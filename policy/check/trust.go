@@ -19,7 +19,8 @@ type WantedTrust struct {
 
 // Trust judges a role's trust document, as IAM returned it. A document that
 // lets the subject in is not enough: its conditions must be exact. fix replaces the
-// document.
+// document. One without a condition on :aud is a warning: STS compares a token's
+// audience with those that are registered with the provider in any case.
 func Trust(document string, want WantedTrust, fix Fix) Finding {
 	fails := func(format string, args ...any) Finding {
 		return Failed(TrustDocument, About{}, fix, format, args...)
@@ -29,6 +30,7 @@ func Trust(document string, want WantedTrust, fix Fix) Finding {
 		return fails("it cannot be read: %v", err)
 	}
 	var misses []string
+	wide := false
 	for _, s := range d.Statement {
 		if !matchAny(s.Action, "sts:AssumeRoleWithWebIdentity", true) {
 			continue
@@ -38,6 +40,10 @@ func Trust(document string, want WantedTrust, fix Fix) Finding {
 			continue
 		}
 		miss := want.miss(s)
+		if miss == "" && equals(s, want.Issuer.Host()+":aud") == nil {
+			wide = true
+			continue
+		}
 		if miss == "" {
 			return Passed(
 				TrustDocument,
@@ -49,6 +55,16 @@ func Trust(document string, want WantedTrust, fix Fix) Finding {
 			)
 		}
 		misses = append(misses, miss)
+	}
+	if wide {
+		aud := want.Issuer.Host() + ":aud"
+		return Warned(
+			TrustDocument,
+			About{},
+			NewFix(fmt.Sprintf("add %q: %q to StringEquals in the trust document", aud, want.Audience), fix.Commands...),
+			"lets %s in, without a condition on %s: STS takes tokens of every audience that is registered with the provider %s, and of no other",
+			want.Subject, aud, want.Provider,
+		)
 	}
 	if len(misses) == 0 {
 		return fails("no statement of it allows sts:AssumeRoleWithWebIdentity")
@@ -90,9 +106,7 @@ func (w WantedTrust) miss(s policy.Statement) string {
 		return "no condition on " + sub + ": every pod of the cluster is let in" + nearKey(s, sub)
 	case !slices.Contains(subjects, w.Subject.String()):
 		return w.wrongSubject(subjects)
-	case audiences == nil:
-		return "no condition on " + aud + ": a token of any audience is let in"
-	case !slices.Contains(audiences, w.Audience):
+	case audiences != nil && !slices.Contains(audiences, w.Audience):
 		return fmt.Sprintf("%s must be %s: it is %s", aud, w.Audience, strings.Join(audiences, ", "))
 	}
 	return ""

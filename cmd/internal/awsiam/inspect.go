@@ -9,6 +9,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/check"
 	"github.com/ampbridge/ampbridge/policy/plan"
 )
 
@@ -79,9 +80,9 @@ func (i *Inspector) Roles(ctx context.Context, path string) (map[string]plan.Rol
 }
 
 // Policies are all documents that give a role permissions: inline ones and
-// attached ones.
-func (i *Inspector) Policies(ctx context.Context, role string) ([]policy.Document, error) {
-	var list []policy.Document
+// attached ones, which are named by their ARNs.
+func (i *Inspector) Policies(ctx context.Context, role string) ([]check.RolePolicy, error) {
+	var list []check.RolePolicy
 	inline := iam.NewListRolePoliciesPaginator(i.account.iam, &iam.ListRolePoliciesInput{RoleName: &role})
 	for inline.HasMorePages() {
 		page, err := inline.NextPage(ctx)
@@ -97,7 +98,7 @@ func (i *Inspector) Policies(ctx context.Context, role string) ([]policy.Documen
 			if err != nil {
 				return nil, err
 			}
-			list = append(list, d)
+			list = append(list, check.RolePolicy{Name: name, Document: d})
 		}
 	}
 	attached := iam.NewListAttachedRolePoliciesPaginator(i.account.iam, &iam.ListAttachedRolePoliciesInput{RoleName: &role})
@@ -111,7 +112,7 @@ func (i *Inspector) Policies(ctx context.Context, role string) ([]policy.Documen
 			if err != nil {
 				return nil, err
 			}
-			list = append(list, d)
+			list = append(list, check.RolePolicy{Name: aws.ToString(p.PolicyArn), Document: d})
 		}
 	}
 	return list, nil

@@ -48,8 +48,9 @@ func TestInspect(t *testing.T) {
 	f.must(nil, err)
 	managed, err := i.Document(f.ctx, attached)
 	f.must(nil, err)
-	if len(documents) != 2 || !policy.Equal(documents[0], policy.PermissionDocument(f.policy.Destinations[0])) ||
-		!policy.Equal(documents[1], managed) {
+	if len(documents) != 2 || documents[0].Name != plan.PolicyName || documents[1].Name != attached ||
+		!policy.Equal(documents[0].Document, policy.PermissionDocument(f.policy.Destinations[0])) ||
+		!policy.Equal(documents[1].Document, managed) {
 		t.Errorf("documents %v", documents)
 	}
 	if _, err := i.Document(

@@ -229,11 +229,15 @@ func (x *runner) checkRole(ctx context.Context, i *awsiam.Inspector, r destinati
 		return
 	}
 	x.checks.Run(check.Permissions, about, func() check.Finding {
-		documents, err := i.Policies(ctx, arn.RoleName())
+		policies, err := i.Policies(ctx, arn.RoleName())
 		if err != nil {
 			return skipped("%v", err)
 		}
-		return check.Permission(documents, d, x.fixPermission(r))
+		own := ""
+		if x.managed(d) {
+			own = plan.PolicyName
+		}
+		return check.Permission(policies, own, d, x.fixPermission(r))
 	})
 	x.checks.Run(check.Boundary, about, func() check.Finding { return x.boundary(ctx, i, role, d) })
 }
