@@ -117,7 +117,7 @@ func (s *server) decide(now time.Time) bool {
 		switch {
 		case s.config.DeliveryOf(d.Destination) == policy.DeliveryRelay:
 			d.delivery = sidecarconfig.DeliveryRelay
-		case d.session().Valid(now):
+		case d.session().Valid(now) && d.caErr == nil:
 			d.delivery = sidecarconfig.DeliverySigV4
 		case late:
 			s.moveTo(d, sidecarconfig.DeliveryRelay, movedAtStart, now)

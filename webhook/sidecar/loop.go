@@ -71,6 +71,8 @@ type destination struct {
 	sidecarconfig.Destination
 	client    *session.Client
 	clientErr error // why there is no client
+	// caErr is why Prometheus's CA file is not there. Without it no block with sigv4 loads.
+	caErr error
 	// delivery is how the samples go; empty: it is not decided. reason is why it is no
 	// longer the webhook's, and movedAt since when.
 	delivery sidecarconfig.Delivery

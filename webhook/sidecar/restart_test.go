@@ -55,7 +55,7 @@ func TestMovesAfterARestart(t *testing.T) {
 				AccessKeyID: "ASIA", SecretAccessKey: "secret", SessionToken: "token",
 				Obtained: now.Add(-tc.age), Expires: now.Add(30*time.Minute - tc.age),
 			}))
-			before.destinations[0].delivery = tc.from
+			before.destinations[0].delivery, before.destinations[0].movedAt = tc.from, now
 			before.remember()
 
 			after := start()

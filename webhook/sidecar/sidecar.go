@@ -224,6 +224,11 @@ func newServer(o Options) *server {
 		d := &destination{Destination: configured, block: configured.For(o.Pod), expired: make(chan struct{}, 1), out: s.started}
 		d.client, d.clientErr = session.NewClient(session.OptionsFor(s.config, configured, o.Namespace, o.Pod))
 		d.latest.Store(new(s.store.Session(d.profile())))
+		if tls := d.block.TLS; tls != nil && s.config.DeliveryOf(configured) == policy.DeliverySigV4 {
+			if d.caErr = session.WriteCAFile(tls.CAFile, d.AMP.CABundle); d.caErr != nil {
+				s.log.Error("Prometheus cannot be given the CA", "destination", d.Name, "error", d.caErr)
+			}
+		}
 		s.destinations = append(s.destinations, d)
 	}
 	s.recall()

@@ -4,15 +4,19 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/json"
+	"encoding/pem"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/promconfig"
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 	"github.com/ampbridge/ampbridge/test/awstest"
@@ -31,6 +35,7 @@ func TestServesTheBlock(t *testing.T) {
 	if err := sidecar.Ready(p.options()); err != nil {
 		t.Error(err)
 	}
+	p.eventually(t, "the log has it", func() bool { return strings.Contains(p.log.String(), "configuration served") })
 	if n := strings.Count(p.log.String(), "configuration served"); n != 1 {
 		t.Errorf("%d configurations were served, want the first to have the block", n)
 	}
@@ -439,5 +444,36 @@ func TestNoSecretsInLogOrStatus(t *testing.T) {
 		if strings.Contains(p.log.String()+string(status)+p.served(), secret) {
 			t.Error("a secret is shown")
 		}
+	}
+}
+
+// TestCAFile: Prometheus gets the policy's CA beside the system's roots before it gets the
+// block that names the file, and the relay where the file cannot be written.
+func TestCAFile(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewTLSServer(nil)
+	server.Close()
+	authority := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))
+	for _, writable := range []bool{true, false} {
+		t.Run(strconv.FormatBool(writable), func(t *testing.T) {
+			t.Parallel()
+			p := newPod(t, 3600, "central")
+			file := filepath.Join(filepath.Dir(p.config.Credentials), "central.ca.pem")
+			if !writable {
+				file = filepath.Join(file, "none")
+				p.wait = 0
+			}
+			p.config.Destinations[0].Block.TLS = &policy.BlockTLS{CAFile: file}
+			p.config.Destinations[0].AMP.CABundle = authority
+			p.start(t)
+			p.eventually(t, "a block is served", func() bool { return p.has("central") || p.relays("central") })
+			text, _ := os.ReadFile(file)
+			if written := bytes.HasSuffix(text, []byte(p.config.Destinations[0].AMP.CABundle)); written != writable || p.has("central") != writable {
+				t.Errorf("the CA file has the CA: %v; served %s", written, p.served())
+			}
+			if strings.Contains(p.served(), "ca_file") != writable {
+				t.Errorf("served %s", p.served())
+			}
+		})
 	}
 }
