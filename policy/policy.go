@@ -268,6 +268,9 @@ type Trust struct {
 	PruneAfter          Duration  `yaml:"pruneAfter"`
 	Interval            Duration  `yaml:"interval"`
 	Accounts            []Account `yaml:"accounts"`
+	// AdoptProvider: an OIDC provider of the issuer that nothing owns becomes the
+	// cluster's; sync tags it, and from then on corrects and removes it.
+	AdoptProvider bool `yaml:"adoptProvider"`
 	// Tags are on every role and provider that sync makes, beside its own.
 	Tags map[string]string `yaml:"tags"`
 	// RolePath begins the IAM path of the roles, as in /team/; see [Policy.RolePath].

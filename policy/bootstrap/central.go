@@ -55,7 +55,9 @@ type Central struct {
 	Audiences []string
 	// Thumbprints are those of cluster.issuerCA.
 	Thumbprints []string
-	Boundary    policy.ARN
+	// AdoptProvider: a provider that nothing owns becomes the cluster's.
+	AdoptProvider bool
+	Boundary      policy.ARN
 	// Bound is the boundary's document.
 	Bound policy.Document
 	Sync  SyncRole
@@ -202,7 +204,7 @@ func Desired(in Input) (Central, error) {
 		return Central{}, fmt.Errorf("sync has nothing to do in account %s, so it cannot begin there: name another", home)
 	}
 	c.Provider, c.Audiences = targets[i].Provider, []string{in.Policy.Token.Audience}
-	c.Thumbprints = in.Policy.Cluster.IssuerCA.Thumbprints()
+	c.Thumbprints, c.AdoptProvider = in.Policy.Cluster.IssuerCA.Thumbprints(), in.Policy.Trust.AdoptProvider
 	if b := in.Policy.Trust.PermissionsBoundary; b.Account != "aws" {
 		c.Boundary = in.Policy.Boundary(c.Provider.Partition, in.Account)
 		c.Bound = policy.BoundaryDocument(in.Policy, in.Account)

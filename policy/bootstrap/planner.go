@@ -227,10 +227,17 @@ func (p *planner) provider(found *plan.Provider) {
 		)
 		return
 	}
+	adopts := owner == "" && c.AdoptProvider
+	if adopts {
+		p.addChange(plan.TagProvider, c.Provider, "trust.adoptProvider: the provider has no owner, and becomes this cluster's",
+			func(change *plan.Change) {
+				change.Adopts, change.Tags, change.Differences = true, c.Tags, plan.TagDifferences(found.Tags, c.Tags)
+			})
+	}
 	for _, audience := range c.Audiences {
 		switch {
 		case slices.Contains(found.Audiences, audience):
-		case owner == "":
+		case owner == "" && !adopts:
 			p.addRefusal(
 				c.Provider.String(),
 				fmt.Sprintf(
@@ -246,7 +253,10 @@ func (p *planner) provider(found *plan.Provider) {
 			add(audience)
 		}
 	}
-	if owner == "" {
+	switch {
+	case adopts:
+		return
+	case owner == "":
 		p.addNote(c.Provider.String(), "was not made by ampbridge: used as it is")
 		return
 	}

@@ -183,7 +183,13 @@ func (p *planner) provider(arn policy.ARN, in Account) (changes []Change, ok boo
 	}
 	trusted := len(thumbprints) == 0 || sameThumbprints(found.Thumbprints, thumbprints)
 	registered := slices.Contains(found.Audiences, audience)
-	if owner := found.Tags[TagOwner]; owner != p.plan.Owner {
+	owner := found.Tags[TagOwner]
+	if adopts := owner == "" && p.policy.Trust.AdoptProvider; adopts {
+		c := base
+		c.Call, c.Reason, c.Adopts = TagProvider, "trust.adoptProvider: the provider has no owner, and becomes this cluster's", true
+		c.Differences, c.Tags = TagDifferences(found.Tags, tags), tags
+		changes = append(changes, c)
+	} else if owner != p.plan.Owner {
 		switch {
 		case owner != "":
 			p.refuse(
@@ -235,7 +241,7 @@ func (p *planner) provider(arn policy.ARN, in Account) (changes []Change, ok boo
 	}
 	if n := CountTags(found.Tags, tags); n > policy.MaxTags {
 		p.refuse(arn, TooManyTags(found.Tags, n))
-	} else if d := TagDifferences(found.Tags, tags); len(d) > 0 {
+	} else if d := TagDifferences(found.Tags, tags); len(d) > 0 && owner == p.plan.Owner {
 		c := base
 		c.Call, c.Reason, c.Differences, c.Tags = TagProvider, "the tags are not as sync writes them", d, tags
 		changes = append(changes, c)

@@ -239,6 +239,8 @@ type Change struct {
 	Destination string       `json:"destination,omitempty"`
 	Reason      string       `json:"reason"`
 	Differences []Difference `json:"differences,omitempty"`
+	// Adopts: the resource has no owner yet, and gets one by this call.
+	Adopts bool `json:"adopts,omitempty"`
 	// Last: the change is made only if all that come before it in its account were.
 	Last bool `json:"last,omitempty"`
 

@@ -234,6 +234,7 @@ func (a *account) checkProvider(ctx context.Context, c plan.Change) error {
 		return err
 	case found == nil:
 		return fmt.Errorf("%s: the provider %s is not there: the next run makes it again", c.Call, c.Resource)
+	case c.Adopts && found.Tags[plan.TagOwner] == "":
 	case !plan.Owned(found.Tags, c.Owner):
 		return errNotOwned(c, c.Resource)
 	}

@@ -98,3 +98,62 @@ func TestPolicysTagIsNotContradicted(t *testing.T) {
 		}
 	}
 }
+
+// A provider that a Terraform module made becomes the cluster's where the policy says
+// so, with sync's own permissions, and by bootstrap; another cluster's never does.
+func TestForeignProviderIsAdoptedOnRequest(t *testing.T) {
+	adopting := strings.Replace(policyText, "trust: {", "trust: {adoptProvider: true, ", 1)
+	provider := aws.String(policy.Issuer(issuer).ProviderARN("aws", accountID).String())
+	for _, how := range []string{"sync", "bootstrap"} {
+		f := newFixture(t, policyText)
+		client := f.iam(f.account.AdminCredentials())
+		if _, err := client.CreateOpenIDConnectProvider(t.Context(), &iam.CreateOpenIDConnectProviderInput{
+			Url: aws.String(issuer), ClientIDList: []string{"sts.amazonaws.com"},
+			Tags: []types.Tag{{Key: aws.String("module"), Value: aws.String("amp")}},
+		}); err != nil {
+			t.Fatal(err)
+		}
+		f.must("--apply", "--yes", "--write-policy", f.file)
+		tags := func() map[string]string {
+			out, err := client.GetOpenIDConnectProvider(t.Context(), &iam.GetOpenIDConnectProviderInput{OpenIDConnectProviderArn: provider})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return map[string]string{"owner": value(out.Tags, policy.TagOwner), "module": value(out.Tags, "module")}
+		}
+		p := f.policy()
+		f.sync(p)
+		if got := tags(); got["owner"] != "" {
+			t.Errorf("%s: adopted without being asked: %v", how, got)
+		}
+		p.Trust.AdoptProvider = true
+		if how == "sync" {
+			keys, err := f.account.PutUser("sync", policy.SyncPermissions(p, issuer, accountID).String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			f.credentials(keys)
+			f.sync(p)
+		} else {
+			f.write(adopting)
+			f.must("--apply", "--yes")
+		}
+		if got := tags(); got["owner"] != policy.Owner("dev", issuer) || got["module"] != "amp" {
+			t.Errorf("%s: tags %v", how, got)
+		}
+		if again := f.sync(p); again != 0 {
+			t.Errorf("%s: %d changes again", how, again)
+		}
+	}
+	// Another cluster's stays.
+	f := newFixture(t, adopting)
+	if _, err := f.iam(f.account.AdminCredentials()).CreateOpenIDConnectProvider(t.Context(), &iam.CreateOpenIDConnectProviderInput{
+		Url: aws.String(issuer), ClientIDList: []string{"sts.amazonaws.com"},
+		Tags: []types.Tag{{Key: aws.String(policy.TagOwner), Value: aws.String("another")}},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if status, out, _ := f.run("", "--apply", "--yes"); status != cli.Failed || !strings.Contains(out, "belongs to cluster") {
+		t.Errorf("status %d: %s", status, out)
+	}
+}
