@@ -392,11 +392,15 @@ func (s *server) keepCandidate(source string, due []wanted) error {
 		s.last.drop(s.log)
 		return nil
 	}
-	if err := os.MkdirAll(s.last.candidate, 0o700); err != nil {
-		return err
+	err := os.MkdirAll(s.last.candidate, 0o700)
+	if err == nil {
+		_, err = mirror.Mirror(source, s.last.candidate, "", nil)
 	}
-	_, err := mirror.Mirror(source, s.last.candidate, "", nil)
-	return err
+	if err != nil {
+		// An empty candidate, or an earlier one, is not what Prometheus is going to load.
+		return errors.Join(err, os.RemoveAll(s.last.candidate))
+	}
+	return nil
 }
 
 // keepServing leaves what is served, because the edit of its successor takes long.

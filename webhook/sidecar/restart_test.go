@@ -1,6 +1,8 @@
 package sidecar
 
 import (
+	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
@@ -62,6 +64,50 @@ func TestMovesAfterARestart(t *testing.T) {
 			after.advance(now)
 			if got := after.destinations[0].delivery; got != tc.want {
 				t.Errorf("%s after the restart, want %s", got, tc.want)
+			}
+		})
+	}
+}
+
+// TestCandidateThatCannotBeKept: where the memory volume has no room for the user's files, those that Prometheus
+// loads next are not taken for kept. To serve an empty directory in a rescue would take the configuration away.
+func TestCandidateThatCannotBeKept(t *testing.T) {
+	for name, before := range map[string]func(s *server) error{
+		// A directory at the place of the symlink fails the mirror after its first step, as a full volume does.
+		"the first one": func(s *server) error { return os.MkdirAll(filepath.Join(s.last.candidate, "..data"), 0o700) },
+		"a later one, beside one that loaded": func(s *server) error {
+			return errors.Join(
+				os.MkdirAll(s.last.loaded, 0o700),
+				os.WriteFile(filepath.Join(s.last.loaded, "prometheus.yml"), []byte("loaded"), 0o600),
+				os.MkdirAll(filepath.Join(s.last.candidate, "..data"), 0o700),
+			)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			source := filepath.Join(dir, "source")
+			testkit.Must(t, os.Mkdir(source, 0o750))
+			testkit.Must(t, os.WriteFile(filepath.Join(source, "prometheus.yml"), []byte("next"), 0o600))
+			s := &server{
+				config: sidecarconfig.Config{
+					Prometheus:   sidecarconfig.Prometheus{Address: "127.0.0.1:1"},
+					Destinations: []sidecarconfig.Destination{{Name: "central"}},
+				},
+				last: lastLoaded{candidate: filepath.Join(dir, "candidate"), loaded: filepath.Join(dir, "loaded")},
+				log:  slog.New(slog.DiscardHandler),
+			}
+			s.destinations = []*destination{{Destination: s.config.Destinations[0]}}
+			testkit.Must(t, before(s))
+			if err := s.keepCandidate(source, []wanted{{name: "central", signing: new(policy.Block)}}); err == nil {
+				t.Fatal("the candidate was kept")
+			}
+			s.noteTaken()
+			if !s.last.exists() {
+				return // there is nothing to serve
+			}
+			text, err := os.ReadFile(filepath.Join(s.last.loaded, "prometheus.yml"))
+			if err != nil || string(text) != "loaded" {
+				t.Errorf("what would be served in a rescue: %q, %v", text, err)
 			}
 		})
 	}
