@@ -12,17 +12,17 @@ import (
 	"github.com/ampbridge/ampbridge/test/tools"
 )
 
-// TestSidecarRestartsAroundAMove: the sidecar ends while its session cannot be renewed, at moments when a
-// new process knows less than the old one did. AMP is slow, so that Prometheus always has samples that
+// TestMovesLoseNothing: a session cannot be renewed, and in the middle of the move that follows the sidecar
+// ends, at moments when a new process knows less than the old one did, or all of AWS is away. AMP is slow, so that Prometheus always has samples that
 // are not sent yet, and a block that is taken away too early loses them.
-func TestSidecarRestartsAroundAMove(t *testing.T) {
+func TestMovesLoseNothing(t *testing.T) {
 	t.Parallel()
 	const life = 20 * time.Second
 	both := func(p *barepod.Pod) bool { return p.Served("sigv4:") && p.Served("password_file:") }
 	for _, c := range []struct {
 		name string
-		// end ends the sidecar, which is started again at once.
-		end func(t *testing.T, p *barepod.Pod)
+		// spoil happens during the outage of STS.
+		spoil func(t *testing.T, p *barepod.Pod)
 	}{
 		{"as soon as the move has begun", func(t *testing.T, p *barepod.Pod) {
 			for begun := time.Now(); !both(p); time.Sleep(time.Millisecond) {
@@ -43,6 +43,12 @@ func TestSidecarRestartsAroundAMove(t *testing.T) {
 			time.Sleep(life/4 + time.Second) // until after two thirds
 			p.Sidecar.Kill(t)
 		}},
+		{"stays, but nothing of AWS can be reached when the move is due", func(_ *testing.T, p *barepod.Pod) {
+			time.Sleep(life / 2)
+			stop := p.Fail("*", awstest.Refuse)
+			time.Sleep(life / 4) // until after two thirds
+			stop()
+		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -56,7 +62,7 @@ func TestSidecarRestartsAroundAMove(t *testing.T) {
 			if !p.Served("sigv4:") {
 				t.Fatal("Prometheus does not sign")
 			}
-			c.end(t, p)
+			c.spoil(t, p)
 			testkit.Eventually(t, "the relay's block alone", func() bool { return !p.Served("sigv4:") && p.Served("password_file:") })
 			time.Sleep(5 * time.Second)
 			stop()
