@@ -38,6 +38,9 @@ const (
 	// maxDrain is how much newer than the relay block a sample must be that the block
 	// with sigv4 has sent. Then all older ones are sent too: a scrape ends by then.
 	maxDrain = 15 * time.Second
+	// quietDrain is for how long nothing may have been sent again where samples are always
+	// pending: longer than a write may take, which is 30 s by default.
+	quietDrain = time.Minute
 	// takenLimit is how long Prometheus may take for a move before that counts as failed.
 	takenLimit = time.Minute
 	// holdLimit is how long the relay waits for the block with sigv4 in a move. After it
@@ -165,7 +168,7 @@ func (s *server) advance(now time.Time) {
 		case sidecarconfig.DeliveryMoving:
 			// A third of a life after its begin the session that Prometheus has is over.
 			over := now.Sub(d.movedAt) > time.Duration(s.config.SessionSeconds)*time.Second/3
-			if over || !held.Valid(now) || s.taken && s.drained(d) {
+			if over || !held.Valid(now) || s.taken && s.drained(d, now) {
 				to(d, sidecarconfig.DeliveryRelay, d.reason)
 			}
 		}
@@ -194,10 +197,15 @@ func pastTwoThirds(held session.Session, now time.Time) bool {
 }
 
 // drained reports whether the block with sigv4 has sent everything that the relay block
-// is not going to send. The caller holds mu.
-func (s *server) drained(d *destination) bool {
-	since := s.prometheus.lastReload.Add(min(maxDrain, cmp.Or(d.held, d.session()).Life()/10))
-	return s.prometheus.sent[d.block.URL].After(since)
+// is not going to send. Its shards send side by side, so the newest sample says nothing
+// of a shard that AMP refuses for a while: nothing may be pending, or be sent again. The
+// caller holds mu.
+func (s *server) drained(d *destination, now time.Time) bool {
+	q, life := s.prometheus.queues[d.block.URL], cmp.Or(d.held, d.session()).Life()
+	if !q.sent.After(s.prometheus.lastReload.Add(min(maxDrain, life/10))) {
+		return false
+	}
+	return q.pending == 0 || now.Sub(q.quiet) > min(quietDrain, life/10)
 }
 
 // planRescue serves, for the time of a move, the last files that Prometheus loaded: the

@@ -43,19 +43,27 @@ func TestMoves(t *testing.T) {
 		"a move that is not loaded yet":       {now: 21, from: moving, latest: first, held: first, want: moving},
 		"a move whose backlog is not sent": {
 			now: 22, from: moving, latest: first, held: first, taken: true,
-			seen: observation{lastReload: at(21), sent: map[string]time.Time{"amp": at(20.9)}}, want: moving,
+			seen: observation{lastReload: at(21), queues: map[string]queue{"amp": {sent: at(20.9), quiet: at(22)}}}, want: moving,
 		},
 		"a move whose backlog may be sent, but for a slow scrape": {
 			now: 22, from: moving, latest: first, held: first, taken: true,
-			seen: observation{lastReload: at(21), sent: map[string]time.Time{"amp": at(21.1)}}, want: moving,
+			seen: observation{lastReload: at(21), queues: map[string]queue{"amp": {sent: at(21.1), quiet: at(22)}}}, want: moving,
 		},
 		"a move whose backlog is sent": {
 			now: 22, from: moving, latest: first, held: first, taken: true,
-			seen: observation{lastReload: at(21), sent: map[string]time.Time{"amp": at(21.5), "other": at(0)}}, want: relay,
+			seen: observation{lastReload: at(21), queues: map[string]queue{"amp": {sent: at(21.5), quiet: at(22)}, "other": {pending: 1}}}, want: relay,
+		},
+		"a move with a shard that AMP refuses": {
+			now: 22, from: moving, latest: first, held: first, taken: true,
+			seen: observation{lastReload: at(21), queues: map[string]queue{"amp": {sent: at(21.9), pending: 5, quiet: at(21.5)}}}, want: moving,
+		},
+		"a move of a queue that is never empty": {
+			now: 23, from: moving, latest: first, held: first, taken: true,
+			seen: observation{lastReload: at(21), queues: map[string]queue{"amp": {sent: at(22.9), pending: 5, quiet: at(21.5)}}}, want: relay,
 		},
 		"a backlog of another workspace": {
 			now: 22, from: moving, latest: first, held: first, taken: true,
-			seen: observation{lastReload: at(21), sent: map[string]time.Time{"other": at(21.5)}}, want: moving,
+			seen: observation{lastReload: at(21), queues: map[string]queue{"other": {sent: at(21.5)}}}, want: moving,
 		},
 		"a move that lasts for a third":     {now: 30.5, from: moving, latest: lasting(15, 45), held: lasting(15, 45), want: relay},
 		"a move whose session is over":      {now: 29.9, from: moving, latest: second, held: first, want: relay},
@@ -94,10 +102,12 @@ prometheus_config_last_reload_successful 0
 prometheus_config_last_reload_success_timestamp_seconds 1.7e+09
 prometheus_remote_storage_queue_highest_sent_timestamp_seconds{remote_name="a",url="https://amp/1"} 1.7000001e+09
 prometheus_remote_storage_queue_highest_sent_timestamp_seconds{remote_name="b\"}",url="https://amp/2"} 0
+prometheus_remote_storage_samples_pending{remote_name="b\"}",url="https://amp/2"} 7
+prometheus_remote_storage_samples_retried_total{remote_name="b\"}",url="https://amp/2"} 3
 ` + strings.Repeat("go_goroutines 1\n", 1000)
 	got, err := parseMetrics(strings.NewReader(page))
-	if err != nil || got.absent || !got.reloadFailed || !got.lastReload.Equal(time.Unix(1_700_000_000, 0)) || len(got.sent) != 2 ||
-		!got.sent["https://amp/1"].Equal(time.Unix(1_700_000_100, 0)) {
+	if err != nil || got.absent || !got.reloadFailed || !got.lastReload.Equal(time.Unix(1_700_000_000, 0)) || len(got.queues) != 2 ||
+		!got.queues["https://amp/1"].sent.Equal(time.Unix(1_700_000_100, 0)) || got.queues["https://amp/2"].pending != 7 {
 		t.Errorf("%+v, %v", got, err)
 	}
 	starting := strings.Replace(page, "1.7e+09", "0", 1)

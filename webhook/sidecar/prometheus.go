@@ -26,6 +26,8 @@ const (
 	metricReloadOK   = "prometheus_config_last_reload_successful"
 	metricReloadedAt = "prometheus_config_last_reload_success_timestamp_seconds"
 	metricSent       = "prometheus_remote_storage_queue_highest_sent_timestamp_seconds"
+	metricPending    = "prometheus_remote_storage_samples_pending"
+	metricRetried    = "prometheus_remote_storage_samples_retried_total"
 
 	// lookOften is how often Prometheus is asked after a change, and lookSeldom after
 	// lookOftenFor, for as long as it has not taken the change.
@@ -45,10 +47,20 @@ type observation struct {
 	// the latest attempt failed.
 	lastReload   time.Time
 	reloadFailed bool
-	// sent is the time of the newest sample that was sent, by URL.
-	sent map[string]time.Time
+	// queues are those of remote_write, by URL.
+	queues map[string]queue
 	// problem is why the metrics cannot be read; empty: they can.
 	problem string
+}
+
+// queue is what Prometheus says of one entry of remote_write.
+type queue struct {
+	// sent is the time of the newest sample that was sent.
+	sent time.Time
+	// pending are the samples that wait in memory, and retried those that had to be sent
+	// again so far; quiet is since when that number stands still.
+	pending, retried float64
+	quiet            time.Time
 }
 
 // watch reads Prometheus's metrics while it has not taken what is served, or a move is
@@ -100,6 +112,14 @@ func (s *server) look(ctx context.Context, client *http.Client) {
 		s.prometheus.problem, s.prometheus.absent = err.Error(), errors.Is(err, syscall.ECONNREFUSED)
 		return
 	}
+	now := time.Now()
+	for url, q := range seen.queues {
+		q.quiet = now
+		if before, ok := s.prometheus.queues[url]; ok && before.retried == q.retried {
+			q.quiet = before.quiet
+		}
+		seen.queues[url] = q
+	}
 	s.prometheus = seen
 	if !s.taken && !seen.reloadFailed && !seen.lastReload.Before(s.swapped) {
 		s.noteTaken()
@@ -134,7 +154,7 @@ func parseMetrics(page io.Reader) (observation, error) {
 	var kept bytes.Buffer
 	lines := bufio.NewScanner(page)
 	for lines.Scan() {
-		for _, name := range []string{metricReloadOK, metricReloadedAt, metricSent} {
+		for _, name := range []string{metricReloadOK, metricReloadedAt, metricSent, metricPending, metricRetried} {
 			if bytes.HasPrefix(lines.Bytes(), []byte(name)) {
 				kept.Write(lines.Bytes())
 				kept.WriteByte('\n')
@@ -152,16 +172,27 @@ func parseMetrics(page io.Reader) (observation, error) {
 	if families[metricReloadOK] == nil || families[metricReloadedAt] == nil {
 		return observation{}, fmt.Errorf("Prometheus's metrics lack %s", metricReloadOK)
 	}
-	seen := observation{sent: map[string]time.Time{}}
+	seen := observation{queues: map[string]queue{}}
 	if at := families[metricReloadedAt].GetMetric()[0].GetUntyped().GetValue(); at > 0 {
 		seen.lastReload = fromSeconds(at)
 		seen.reloadFailed = families[metricReloadOK].GetMetric()[0].GetUntyped().GetValue() == 0
 	}
 	seen.absent = seen.lastReload.IsZero()
-	for _, m := range families[metricSent].GetMetric() {
-		for _, label := range m.GetLabel() {
-			if label.GetName() == "url" {
-				seen.sent[label.GetValue()] = fromSeconds(m.GetUntyped().GetValue())
+	for _, field := range []struct {
+		metric string
+		set    func(*queue, float64)
+	}{
+		{metricSent, func(q *queue, v float64) { q.sent = fromSeconds(v) }},
+		{metricPending, func(q *queue, v float64) { q.pending = v }},
+		{metricRetried, func(q *queue, v float64) { q.retried = v }},
+	} {
+		for _, m := range families[field.metric].GetMetric() {
+			for _, label := range m.GetLabel() {
+				if label.GetName() == "url" {
+					q := seen.queues[label.GetValue()]
+					field.set(&q, m.GetUntyped().GetValue())
+					seen.queues[label.GetValue()] = q
+				}
 			}
 		}
 	}
