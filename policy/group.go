@@ -1,6 +1,9 @@
 package policy
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // LabelShard is prometheus-operator's label with the number of a pod's shard.
 const LabelShard = "operator.prometheus.io/shard"
@@ -29,11 +32,10 @@ type Workload struct {
 // when it is sharded.
 func (p *Policy) Group(ha string, s Subject, w Workload, name string) string {
 	group := ha
-	for _, g := range p.Grants {
-		if g.HA == ha && (len(g.Namespaces) != 1 || string(g.Namespaces[0]) != s.Namespace) {
-			group += "/" + s.Namespace
-			break
-		}
+	if slices.ContainsFunc(p.Grants, func(g Grant) bool {
+		return g.HA == ha && (len(g.Namespaces) != 1 || string(g.Namespaces[0]) != s.Namespace)
+	}) {
+		group += "/" + s.Namespace
 	}
 	shard := ""
 	if w.Shard != "" && w.Shard != "0" {

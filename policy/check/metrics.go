@@ -17,14 +17,12 @@ type Sample struct {
 	Value  float64
 }
 
-// of returns the value of the series with the label; ok is false if there is none.
-func (m Metrics) of(name, label, value string) (v float64, ok bool) {
-	for _, s := range m[name] {
-		if s.Labels[label] == value {
-			return s.Value, true
-		}
+// of returns the value of a metric without labels; ok is false if there is none.
+func (m Metrics) of(name string) (v float64, ok bool) {
+	if len(m[name]) == 0 {
+		return 0, false
 	}
-	return 0, false
+	return m[name][0].Value, true
 }
 
 // lagTolerated is how far remote_write may be behind before samples queue up.

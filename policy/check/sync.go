@@ -89,10 +89,10 @@ func Sync(s SyncState, interval time.Duration, now time.Time, logs Fix) Finding 
 
 // leader judges the leading replica by its metrics.
 func leader(holder string, m Metrics, interval time.Duration, now time.Time, logs Fix) Finding {
-	started, _ := m.of("process_start_time_seconds", "", "")
-	success, known := m.of("ampbridge_sync_last_success_timestamp_seconds", "", "")
-	loaded, _ := m.of("ampbridge_policy_last_load_success", "", "")
-	refusals, _ := m.of("ampbridge_sync_refusals", "", "")
+	started, _ := m.of("process_start_time_seconds")
+	success, known := m.of("ampbridge_sync_last_success_timestamp_seconds")
+	loaded, _ := m.of("ampbridge_policy_last_load_success")
+	refusals, _ := m.of("ampbridge_sync_refusals")
 	ago := now.Sub(unix(success))
 	switch {
 	case !known:

@@ -140,7 +140,7 @@ func editInChild(text string) error {
 	}
 	debug.FreeOSMemory()
 	base := resident("VmRSS:")
-	debug.SetMemoryLimit((base + need) * 4 / 5) // as in the sidecar
+	debug.SetMemoryLimit((base + need) * 4 / 5)                                   // as in the sidecar
 	if err := os.WriteFile("/proc/self/clear_refs", []byte("5"), 0); err != nil { // VmHWM begins again
 		return err
 	}

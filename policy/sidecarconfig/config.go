@@ -134,8 +134,7 @@ type AMP struct {
 // 1 knew sigv4 alone, and had a Prometheus that nothing reloads call STS itself; now
 // it gets the relay.
 func (c Config) DeliveryOf(d Destination) policy.Delivery {
-	switch {
-	case d.Delivery == policy.DeliveryRelay || c.Reload == StartOnly:
+	if d.Delivery == policy.DeliveryRelay || c.Reload == StartOnly {
 		return policy.DeliveryRelay
 	}
 	return policy.DeliverySigV4

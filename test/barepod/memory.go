@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -32,10 +33,9 @@ func Hogging() bool {
 	}
 	fmt.Println("ready")
 	_, _ = bufio.NewReader(os.Stdin).ReadString('\n') // until it is in the cgroup
-	var blocks [][]byte
-	for {
-		blocks = append(blocks, bytes.Repeat([]byte{1}, 1<<20))
-		time.Sleep(time.Millisecond)
+	for held := [][]byte{}; ; time.Sleep(time.Millisecond) {
+		held = append(held, bytes.Repeat([]byte{1}, 1<<20))
+		runtime.KeepAlive(held)
 	}
 }
 

@@ -177,16 +177,6 @@ func (p *pod) profiles() (heads []string) {
 	return heads
 }
 
-// credentials is the text of the file that Prometheus's SDK reads.
-func (p *pod) credentials(t *testing.T) string {
-	t.Helper()
-	content, err := os.ReadFile(p.config.Credentials)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(content)
-}
-
 // status is what the status file says.
 func (p *pod) status(t *testing.T) sidecarconfig.Status {
 	t.Helper()

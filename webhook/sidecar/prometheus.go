@@ -143,7 +143,7 @@ func observe(ctx context.Context, client *http.Client, at sidecarconfig.Promethe
 	}
 	defer func() { _ = response.Body.Close() }() // it was read as far as it matters
 	if response.StatusCode != http.StatusOK {
-		return observation{}, fmt.Errorf("Prometheus answers its metrics with %s", response.Status)
+		return observation{}, fmt.Errorf("the metrics are answered with %s", response.Status)
 	}
 	return parseMetrics(io.LimitReader(response.Body, maxMetrics))
 }
@@ -170,7 +170,7 @@ func parseMetrics(page io.Reader) (observation, error) {
 		return observation{}, err
 	}
 	if families[metricReloadOK] == nil || families[metricReloadedAt] == nil {
-		return observation{}, fmt.Errorf("Prometheus's metrics lack %s", metricReloadOK)
+		return observation{}, fmt.Errorf("the metrics lack %s", metricReloadOK)
 	}
 	seen := observation{queues: map[string]queue{}}
 	if at := families[metricReloadedAt].GetMetric()[0].GetUntyped().GetValue(); at > 0 {

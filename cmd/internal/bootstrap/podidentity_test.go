@@ -37,9 +37,9 @@ func podOf(namespace, account string) awstest.PodIdentity {
 	return awstest.PodIdentity{ClusterARN: eksCluster, Namespace: namespace, ServiceAccount: account, Pod: account + "-0"}
 }
 
-func (f *fixture) trustOf(role string) string {
+func (f *fixture) trust() string {
 	f.Helper()
-	out, err := f.iam(f.account.AdminCredentials()).GetRole(f.Context(), &iam.GetRoleInput{RoleName: aws.String(role)})
+	out, err := f.iam(f.account.AdminCredentials()).GetRole(f.Context(), &iam.GetRoleInput{RoleName: aws.String(roleName)})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -82,11 +82,11 @@ func TestPodIdentityReachesEveryAccount(t *testing.T) {
 	// A run without the flag keeps it; another takes it away.
 	f.credentials(f.account.AdminCredentials())
 	if out := f.must("--account", accountID, "--apply", "--yes"); !strings.Contains(out, "trusts EKS Pod Identity, and goes on to") ||
-		!strings.Contains(f.trustOf(roleName), "pods.eks.amazonaws.com") {
-		t.Errorf("%s\n%s", out, f.trustOf(roleName))
+		!strings.Contains(f.trust(), "pods.eks.amazonaws.com") {
+		t.Errorf("%s\n%s", out, f.trust())
 	}
 	f.must("--account", accountID, "--apply", "--yes", "--prune-trust")
-	if trust := f.trustOf(roleName); strings.Contains(trust, "pods.eks.amazonaws.com") {
+	if trust := f.trust(); strings.Contains(trust, "pods.eks.amazonaws.com") {
 		t.Error(trust)
 	}
 }
@@ -95,7 +95,7 @@ func TestPodIdentityReachesEveryAccount(t *testing.T) {
 func TestAddedTrustIsShownAndKept(t *testing.T) {
 	f := newFixture(t, policyText)
 	f.must("--apply", "--yes")
-	whole, own := f.trustOf(roleName), `"Statement":[`
+	whole, own := f.trust(), `"Statement":[`
 	for name, added := range map[string]string{
 		"another principal":              `{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::111122223333:root"},"Action":"sts:AssumeRole"}`,
 		"another subject of the cluster": strings.Replace(whole[strings.Index(whole, own)+len(own):len(whole)-2], `"Sid":"Token",`, "", 1),
@@ -118,9 +118,9 @@ func TestAddedTrustIsShownAndKept(t *testing.T) {
 		// Its own statement is corrected beside it.
 		put(strings.Replace(with, `"Sid":"Token","Effect":"Allow"`, `"Sid":"Token","Effect":"Deny"`, 1))
 		f.must("--apply", "--yes")
-		sameTrust(t, name, f.trustOf(roleName), with)
+		sameTrust(t, name, f.trust(), with)
 		f.must("--apply", "--yes", "--prune-trust")
-		sameTrust(t, name, f.trustOf(roleName), whole)
+		sameTrust(t, name, f.trust(), whole)
 	}
 }
 

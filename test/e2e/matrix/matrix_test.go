@@ -97,7 +97,7 @@ func faults() []fault {
 }
 
 // killed kills the sidecar every second until the end.
-func killed(tb testing.TB, p *barepod.Pod) func() {
+func killed(_ testing.TB, p *barepod.Pod) func() {
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
