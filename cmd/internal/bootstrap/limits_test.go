@@ -41,9 +41,17 @@ func (f *fixture) iam(c awstest.Credentials) *iam.Client {
 // credentials in the environment, and returns how many changes it made.
 func (f *fixture) sync(p *policy.Policy) int {
 	f.Helper()
-	in := plan.Input{
-		Policy: p, Issuer: issuer, Accounts: map[string]plan.Account{},
-		ServiceAccounts: []plan.ServiceAccount{{Namespace: "monitoring", Name: "prometheus", Injection: policy.InjectionEnabled}},
+	return f.syncSubjects(p, []policy.Subject{{Namespace: "monitoring", ServiceAccount: "prometheus"}})
+}
+
+// syncSubjects does so for the service accounts of labelled namespaces.
+func (f *fixture) syncSubjects(p *policy.Policy, subjects []policy.Subject) int {
+	f.Helper()
+	in := plan.Input{Policy: p, Issuer: p.Cluster.Issuer, Accounts: map[string]plan.Account{}}
+	for _, s := range subjects {
+		in.ServiceAccounts = append(in.ServiceAccounts, plan.ServiceAccount{
+			Namespace: s.Namespace, Name: s.ServiceAccount, Injection: policy.InjectionAnnotated,
+		})
 	}
 	client := awsiam.New(p.Trust.Accounts)
 	for _, target := range in.Targets() {

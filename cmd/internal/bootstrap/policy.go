@@ -23,6 +23,8 @@ type PolicyOptions struct {
 	Destination string
 	// Cluster selects one of several clusters; Dir takes a file for each.
 	Cluster, Dir string
+	// Strict: what is left out of the policies is an error.
+	Strict bool
 }
 
 // WritePolicies converts the grant list, and reports on stderr what it cannot convert.
@@ -31,11 +33,38 @@ func WritePolicies(o PolicyOptions, stdin io.Reader, stdout, stderr io.Writer) e
 	if err != nil {
 		return err
 	}
-	list, err := grantlist.Parse(data, o.From)
+	_, clusters, problem, err := o.convert(data, stderr)
 	if err != nil {
-		return fmt.Errorf("%s: %w", o.From, err)
+		return err
 	}
-	clusters, findings := grantlist.Convert(list, grantlist.Options{Workspace: o.Workspace, Destination: o.Destination})
+	return errors.Join(o.write(clusters, stdout), problem)
+}
+
+// convert reads the module and converts its list. problem is about entries that are in
+// no policy, and with Strict about what else is left out.
+func (o *PolicyOptions) convert(data []byte, stderr io.Writer) (m grantlist.Module, clusters []grantlist.Cluster, problem, err error) {
+	if m, err = grantlist.ParseModule(data, o.From); err != nil {
+		return m, nil, nil, fmt.Errorf("%s: %w", o.From, err)
+	}
+	if len(m.Entries) == 0 {
+		_, err := grantlist.Parse(data, o.From)
+		return m, nil, nil, fmt.Errorf("%s: %w", o.From, err)
+	}
+	if o.Workspace.IsZero() && m.Workspace != "" {
+		if err := o.Workspace.UnmarshalText([]byte(m.Workspace)); err != nil {
+			return m, nil, nil, fmt.Errorf("%s: arn: %w", o.From, err)
+		}
+	}
+	if o.Workspace.IsZero() {
+		return m, nil, nil, usage.Errorf("no workspace: name it with --workspace; it is the module's output arn")
+	}
+	if m.AccountID != "" && m.AccountID != o.Workspace.Account {
+		return m, nil, nil, fmt.Errorf("%s: account_id is %s, and the workspace is in account %s: name the module's own workspace",
+			o.From, m.AccountID, o.Workspace.Account)
+	}
+	clusters, findings := grantlist.Convert(m.Entries, grantlist.Options{
+		Workspace: o.Workspace, Destination: o.Destination, Tags: m.Tags,
+	})
 	lost := 0
 	for _, f := range findings {
 		if f.Lost {
@@ -43,13 +72,41 @@ func WritePolicies(o PolicyOptions, stdin io.Reader, stdout, stderr io.Writer) e
 		}
 		_, _ = fmt.Fprintln(stderr, f)
 	}
-	if err := o.write(clusters, stdout); err != nil {
+	if m.Instance != "" {
+		_, _ = fmt.Fprintf(stderr, "instance_name: note: %q names the module's roles; ampbridge's are named by cluster and destination\n", m.Instance)
+	}
+	for _, name := range m.Unknown {
+		_, _ = fmt.Fprintf(stderr, "%s: warning: is left out: its value is not known here, or nothing takes it\n", name)
+	}
+	switch dropped := len(findings) + len(m.Unknown); {
+	case lost > 0:
+		problem = fmt.Errorf("%d of %d entries were not converted", lost, len(m.Entries))
+	case o.Strict && dropped > 0:
+		problem = fmt.Errorf("--strict: %d things are left out or said in another way", dropped)
+	}
+	return m, clusters, problem, nil
+}
+
+// WriteRunbook prints the steps from the module to ampbridge, for the very list.
+func WriteRunbook(o PolicyOptions, module string, stdin io.Reader, stdout, stderr io.Writer) error {
+	data, err := policyfile.Read(o.From, stdin)
+	if err != nil {
 		return err
 	}
-	if lost > 0 {
-		return fmt.Errorf("%d of %d entries were not converted", lost, len(list))
+	m, clusters, problem, err := o.convert(data, stderr)
+	if err != nil {
+		return err
 	}
-	return nil
+	if problem != nil {
+		return problem // a runbook for a part of the list would leave the rest without trust
+	}
+	if module != "" {
+		m.Address = module
+	}
+	_, err = io.WriteString(stdout, grantlist.Runbook(m, clusters, grantlist.RunbookOptions{
+		From: o.From, Workspace: o.Workspace, Destination: o.Destination, Dir: o.Dir,
+	}))
+	return err
 }
 
 func (o *PolicyOptions) write(clusters []grantlist.Cluster, stdout io.Writer) error {

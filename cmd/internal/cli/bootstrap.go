@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"slices"
+
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
@@ -90,6 +92,8 @@ func validateBootstrap(o bootstrap.Options) error {
 // newBootstrap returns `ampbridge bootstrap`, which prepares an AWS account once.
 func newBootstrap() *cobra.Command {
 	var o bootstrap.Options
+	var from bootstrap.PolicyOptions
+	var workspace, module string
 	cmd := &cobra.Command{
 		Use:   "bootstrap --policy FILE",
 		Short: "Prepare an AWS account, once: workspaces, provider, boundary, sync's role",
@@ -104,16 +108,33 @@ Bootstrap never changes what others made. A second run changes nothing, and a ru
 that was interrupted is completed by the next one.
 
 It works on one account at a time, with credentials of that account. Begin with the
-account in which sync begins.`,
+account in which sync begins.
+
+With --from it reads the file of a Terraform module like that of kubernetes-ops, and
+prints the steps from there to ampbridge. It changes nothing.`,
 		Example: `  # See what is missing; then make it, and write the ARN of the new workspace into the policy.
   ampbridge bootstrap --policy policy.yaml
   ampbridge bootstrap --policy policy.yaml --apply --write-policy policy.yaml
 
   # For others to apply.
   ampbridge bootstrap --policy policy.yaml -o terraform --file bootstrap.tf
-  ampbridge bootstrap --policy policy.yaml -o aws-cli > bootstrap.sh`,
+  ampbridge bootstrap --policy policy.yaml -o aws-cli > bootstrap.sh
+
+  # The way from a Terraform module, for its very list.
+  ampbridge bootstrap --from main.tf --workspace arn:aws:aps:eu-west-1:111122223333:workspace/ws-0123abcd > migration.md`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if from.From != "" {
+				if err := validateRunbook(cmd.Flags(), &from, workspace); err != nil {
+					return err
+				}
+				return bootstrap.WriteRunbook(from, module, cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr())
+			}
+			for _, name := range runbookFlags[1:] {
+				if cmd.Flags().Changed(name) {
+					return usage.Errorf("--%s is for --from", name)
+				}
+			}
 			if err := validateBootstrap(o); err != nil {
 				return err
 			}
@@ -121,8 +142,31 @@ account in which sync begins.`,
 		},
 	}
 	registerBootstrap(cmd.Flags(), &o)
+	flags := cmd.Flags()
+	flags.StringVar(&from.From, "from", "", "print the steps from the module whose `FILE` this is; - is standard input")
+	flags.StringVar(&workspace, "workspace", "", "with --from: the `ARN` of the module's workspace, if the file does not have it")
+	flags.StringVar(&from.Destination, "destination", "central", "with --from: the `NAME` of the workspace in the policies")
+	flags.StringVar(&from.Dir, "dir", "policies", "with --from: the `FOLDER` for the policies")
+	flags.StringVar(&module, "module", "", "with --from: the module's `ADDRESS` in Terraform, if the file does not have it, as module.amp")
+	flags.BoolVar(&from.Strict, "strict", false, "with --from: what is left out of the policies is an error")
 	cmd.AddCommand(newBootstrapPolicy())
 	return cmd
+}
+
+// runbookFlags are those that go with --from, which is the first.
+var runbookFlags = []string{"from", "workspace", "destination", "dir", "module", "strict"}
+
+// validateRunbook checks the flags, and parses the workspace into o.
+func validateRunbook(flags *pflag.FlagSet, o *bootstrap.PolicyOptions, workspace string) (err error) {
+	flags.Visit(func(f *pflag.Flag) {
+		if !slices.Contains(runbookFlags, f.Name) {
+			err = usage.Errorf("--from and --%s exclude each other: --from prints steps and does nothing else", f.Name)
+		}
+	})
+	if problem := o.Workspace.UnmarshalText([]byte(workspace)); err == nil && problem != nil {
+		err = usage.Errorf("--workspace: %v", problem)
+	}
+	return err
 }
 
 // newBootstrapPolicy returns `ampbridge bootstrap policy`.
@@ -155,6 +199,7 @@ status 1.`,
 	flags.StringVar(&workspace, "workspace", "", "the `ARN` of the workspace: the module's output arn")
 	flags.StringVar(&o.Destination, "destination", "central", "the `NAME` of the workspace in the policies")
 	flags.StringVar(&o.Cluster, "cluster", "", "print the policy of this cluster, by its `NAME`, if there are several")
+	flags.BoolVar(&o.Strict, "strict", false, "what is left out of the policies is an error")
 	flags.StringVar(&o.Dir, "dir", "", "write NAME.yaml for each cluster into this `FOLDER`")
 	return cmd
 }
@@ -166,8 +211,6 @@ func validateBootstrapPolicy(o *bootstrap.PolicyOptions, workspace string) error
 		return usage.Errorf("no list: name its file with --from")
 	case o.Cluster != "" && o.Dir != "":
 		return usage.Errorf("--cluster and --dir exclude each other")
-	case workspace == "":
-		return usage.Errorf("no workspace: name it with --workspace; it is the module's output arn")
 	case err != nil:
 		return usage.Errorf("--workspace: %v", err)
 	}

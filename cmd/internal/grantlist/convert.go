@@ -2,6 +2,7 @@ package grantlist
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -16,6 +17,8 @@ type Options struct {
 	Workspace policy.Workspace
 	// Destination is its name in the policies.
 	Destination string
+	// Tags are the module's; they become trust.tags.
+	Tags map[string]string
 }
 
 // Cluster is a policy made from the entries of one cluster.
@@ -228,6 +231,12 @@ grants:
 		fmt.Fprintf(&b, "  destinations: [%s]\n", c.options.Destination)
 	}
 	fmt.Fprintf(&b, "trust:\n  permissionsBoundary: %s\n", boundary)
+	if len(c.options.Tags) > 0 {
+		b.WriteString("  tags:\n")
+		for _, key := range slices.Sorted(maps.Keys(c.options.Tags)) {
+			fmt.Fprintf(&b, "    %q: %q\n", key, c.options.Tags[key])
+		}
+	}
 	return []byte(b.String())
 }
 

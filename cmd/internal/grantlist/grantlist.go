@@ -58,28 +58,93 @@ func (e *Entry) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// Parse reads JSON, the list itself or an object that holds it under its name; or
-// Terraform's syntax, a tfvars file or a configuration with a module block that
-// sets it. file is for messages.
+// Module is what a file says of the module: its inputs, and outputs where the file is
+// that of `terraform output -json`.
+type Module struct {
+	// Address is that of the module block, as in module.amp; empty: the file has none.
+	Address string
+	Entries []Entry
+	// Tags, Alias, AccountID and Instance are the inputs of the same names.
+	Tags                       map[string]string
+	Alias, AccountID, Instance string
+	// Workspace is the output arn.
+	Workspace string
+	// Unknown are the inputs that are not known here.
+	Unknown []string
+}
+
+// values are inputs and outputs by name, as JSON.
+type values map[string]json.RawMessage
+
+// Parse reads a file that holds the list: see [ParseModule].
 func Parse(data []byte, file string) ([]Entry, error) {
+	m, err := ParseModule(data, file)
+	if err == nil && len(m.Entries) == 0 {
+		err = fmt.Errorf("the file sets no %s, neither by itself nor in a module block or a variable's default", Name)
+		if strings.HasPrefix(strings.TrimSpace(string(data)), "{") {
+			err = fmt.Errorf("the object holds no %s", Name)
+		}
+	}
+	return m.Entries, err
+}
+
+// ParseModule reads JSON: the list itself, an object that holds it under its name, or
+// what `terraform output -json` prints; or Terraform's syntax: a tfvars file, or a
+// configuration with a module block or with the defaults of variables. file is for
+// messages.
+func ParseModule(data []byte, file string) (Module, error) {
 	text := strings.TrimSpace(string(data))
 	switch {
 	case text == "":
-		return nil, errors.New("the file is empty")
+		return Module{}, errors.New("the file is empty")
 	case text[0] == '[':
-		return decode([]byte(text))
+		return moduleOf("", values{Name: json.RawMessage(text)})
 	case text[0] == '{':
-		var object map[string]json.RawMessage
+		object := values{}
 		if err := json.Unmarshal([]byte(text), &object); err != nil {
-			return nil, fmt.Errorf("not JSON: %w", err)
+			return Module{}, fmt.Errorf("not JSON: %w", err)
 		}
-		list, found := object[Name]
-		if !found {
-			return nil, fmt.Errorf("the object holds no %s", Name)
+		for name, member := range object {
+			var output struct {
+				Type, Value json.RawMessage
+			}
+			if json.Unmarshal(member, &output) == nil && output.Type != nil && output.Value != nil {
+				object[name] = output.Value
+			}
 		}
-		return decode(list)
+		return moduleOf("", object)
 	}
 	return parseHCL(data, file)
+}
+
+// known are the inputs and outputs of the module, and what every module block may have.
+var known = []string{
+	Name, "tags", "workspace_alias", "account_id", "instance_name", "arn", "id", "prometheus_endpoint",
+	"source", "version", "providers", "count", "for_each", "depends_on",
+}
+
+// moduleOf reads the values that are known.
+func moduleOf(address string, v values) (m Module, err error) {
+	m.Address = address
+	for name, into := range map[string]any{
+		"tags": &m.Tags, "workspace_alias": &m.Alias, "account_id": &m.AccountID, "instance_name": &m.Instance, "arn": &m.Workspace,
+	} {
+		if text, found := v[name]; found {
+			if err := json.Unmarshal(text, into); err != nil {
+				return m, fmt.Errorf("%s: %w", name, err)
+			}
+		}
+	}
+	for name := range v {
+		if !slices.Contains(known, name) {
+			m.Unknown = append(m.Unknown, name)
+		}
+	}
+	slices.Sort(m.Unknown)
+	if text, found := v[Name]; found {
+		m.Entries, err = decode(text)
+	}
+	return m, err
 }
 
 func decode(data []byte) ([]Entry, error) {
@@ -93,42 +158,75 @@ func decode(data []byte) ([]Entry, error) {
 	return list, nil
 }
 
-func parseHCL(data []byte, file string) ([]Entry, error) {
+func parseHCL(data []byte, file string) (Module, error) {
 	parsed, diagnostics := hclsyntax.ParseConfig(data, file, hcl.InitialPos)
 	if diagnostics.HasErrors() {
-		return nil, diagnostics
+		return Module{}, diagnostics
 	}
-	var found []*hclsyntax.Attribute
 	body := parsed.Body.(*hclsyntax.Body)
-	if a := body.Attributes[Name]; a != nil {
-		found = append(found, a)
-	}
-	for _, b := range body.Blocks {
-		if a := b.Body.Attributes[Name]; a != nil && b.Type == "module" {
-			found = append(found, a)
+	inputs, address, lists := hclsyntax.Attributes{}, "", 0
+	for name, a := range body.Attributes {
+		inputs[name] = a
+		if name == Name {
+			lists++
 		}
 	}
-	switch len(found) {
-	case 0:
-		return nil, fmt.Errorf("the file sets no %s, neither by itself nor in a module block", Name)
-	case 1:
-	default:
-		return nil, fmt.Errorf("the file sets %s %d times: keep one", Name, len(found))
+	for _, b := range body.Blocks {
+		switch {
+		case b.Type == "variable" && len(b.Labels) == 1 && b.Body.Attributes["default"] != nil:
+			inputs[b.Labels[0]] = b.Body.Attributes["default"]
+			if b.Labels[0] == Name {
+				lists++
+			}
+		case b.Type == "module" && len(b.Labels) == 1 && b.Body.Attributes[Name] != nil:
+			lists++
+			address = "module." + b.Labels[0]
+			for name, a := range b.Body.Attributes {
+				inputs[name] = a
+			}
+		}
 	}
-	value, diagnostics := found[0].Expr.Value(nil)
+	if lists > 1 {
+		return Module{}, fmt.Errorf("the file sets %s %d times: keep one", Name, lists)
+	}
+	found, unreadable := values{}, []string{}
+	for name, a := range inputs {
+		text, err := literal(name, a.Expr)
+		switch {
+		case err == nil:
+			found[name] = text
+		case name == Name:
+			return Module{}, err
+		default:
+			unreadable = append(unreadable, name)
+		}
+	}
+	m, err := moduleOf(address, found)
+	for _, name := range unreadable {
+		if !slices.Contains(known, name) || slices.Contains([]string{"tags", "workspace_alias", "account_id", "instance_name"}, name) {
+			m.Unknown = append(m.Unknown, name)
+		}
+	}
+	slices.Sort(m.Unknown)
+	return m, err
+}
+
+// literal returns an expression that refers to nothing else, as JSON.
+func literal(name string, e hclsyntax.Expression) (json.RawMessage, error) {
+	value, diagnostics := e.Value(nil)
 	if diagnostics.HasErrors() {
 		return nil, fmt.Errorf(
 			"%s refers to something else, which is not known here: write the values out, or take them from terraform output -json: %w",
-			Name,
+			name,
 			diagnostics,
 		)
 	}
 	if !value.IsWhollyKnown() || value.IsNull() || value.Type() == cty.NilType {
-		return nil, fmt.Errorf("%s has no value", Name)
+		return nil, fmt.Errorf("%s has no value", name)
 	}
 	text, err := ctyjson.Marshal(value, value.Type())
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", Name, err)
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	return decode(text)
+	return text, nil
 }

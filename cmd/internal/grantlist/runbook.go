@@ -1,0 +1,140 @@
+package grantlist
+
+import (
+	"cmp"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/ampbridge/ampbridge/policy"
+)
+
+// RunbookOptions are what a runbook needs beside the module.
+type RunbookOptions struct {
+	// From is the file that was read, Dir the folder for the policies.
+	From, Dir   string
+	Workspace   policy.Workspace
+	Destination string
+}
+
+// Runbook returns the steps from the running module to ampbridge. Their order is the
+// point: what trusts a pod today goes only after that pod writes by its new role, and
+// nothing that is in use is deleted.
+func Runbook(m Module, clusters []Cluster, o RunbookOptions) string {
+	address, dir := cmp.Or(m.Address, "module.amp"), cmp.Or(o.Dir, "policies")
+	r := &runbook{}
+	r.text("# From %s to ampbridge: workspace %s", address, o.Workspace)
+	r.text("Samples flow at every step. Stop after any step, and nothing is lost; steps 1 to 4 change nothing of the module's.")
+	if m.Alias != "" {
+		r.text("The workspace keeps its alias %q, its tags and its metrics.", m.Alias)
+	}
+	if m.Address == "" {
+		r.text("The file does not say the module's address: it is taken to be %s; say it with --module.", address)
+	}
+
+	r.step("Keep what there is: Terraform's state, and the policies of the clusters")
+	r.block(
+		"terraform state pull > module.tfstate.backup",
+		fmt.Sprintf("mkdir -p %s && ampbridge bootstrap policy --from %s --workspace %s --destination %s --dir %s",
+			word(dir), word(o.From), o.Workspace, o.Destination, word(dir)),
+	)
+
+	r.step("Make the boundary and sync's role, with credentials of account " + o.Workspace.Account)
+	r.text("Bootstrap uses the module's OIDC providers as they are, with their audiences and thumbprints.")
+	for _, c := range clusters {
+		r.block(fmt.Sprintf("ampbridge bootstrap --policy %s --apply", word(path.Join(dir, c.Name+".yaml"))))
+	}
+
+	r.step("Install ampbridge in each cluster; sync makes the new roles beside the module's")
+	r.text("The label makes sync trust the service accounts; it injects nothing into pods that do not ask for it.")
+	for _, c := range clusters {
+		lines := []string{"# in cluster " + c.Name + ": install the chart with this policy (docs/install.md)"}
+		for _, namespace := range namespaces(m, c) {
+			lines = append(lines, fmt.Sprintf("kubectl label namespace %s %s=%s", namespace, policy.LabelInjection, policy.InjectionAnnotated))
+		}
+		r.block(append(lines, fmt.Sprintf("ampbridge sync --once --policy %s --dry-run", word(path.Join(dir, c.Name+".yaml"))))...)
+	}
+	r.text("Go on when the dry run says that nothing is to change: the new roles then trust every service account of the list.")
+
+	r.step("Move each Prometheus: let it ask, restart it, check it, then take the old entry out")
+	for _, c := range clusters {
+		for _, i := range c.Entries {
+			e := m.Entries[i]
+			r.block(
+				fmt.Sprintf("# cluster %s, service account %s/%s", c.Name, e.Namespace, e.ServiceAccount),
+				fmt.Sprintf("kubectl annotate serviceaccount -n %s %s %s=true", e.Namespace, e.ServiceAccount, policy.AnnotationInject),
+				fmt.Sprintf("kubectl rollout restart statefulset -n %s  # the one of this Prometheus", e.Namespace),
+				fmt.Sprintf("ampbridge doctor --policy %s -n %s --service-account %s",
+					word(path.Join(dir, c.Name+".yaml")), e.Namespace, e.ServiceAccount),
+			)
+		}
+	}
+	r.text("While both entries are there, each sample is written twice; AMP keeps one. When doctor passes, take the old remote_write entry")
+	r.text("for %s out of the Prometheus configuration, and the annotation eks.amazonaws.com/role-arn off the service account.", o.Workspace.ID())
+
+	r.step("Let go of the workspace and the providers, with Terraform 1.7 or OpenTofu 1.7")
+	r.text("Put these blocks in the place of the module block. The plan must say that the workspace and the providers are forgotten, and that")
+	r.text("only the module's roles and policies are destroyed. They are the last of it, and no pod uses them any more.")
+	for _, resource := range []string{"aws_prometheus_workspace.this", "aws_iam_openid_connect_provider.this"} {
+		r.block("removed {", "  from = "+address+"."+resource, "", "  lifecycle {", "    destroy = false", "  }", "}")
+	}
+	r.text("With an older Terraform, before the module block goes:")
+	r.block(fmt.Sprintf("terraform state rm '%s.aws_prometheus_workspace.this' '%s.aws_iam_openid_connect_provider.this'", address, address))
+	r.block("terraform plan  # destroys no workspace and no provider", "terraform apply")
+
+	r.step("Let sync own the providers from now on")
+	for _, c := range clusters {
+		r.block(fmt.Sprintf("# in %s, under trust: adoptProvider: true", path.Join(dir, c.Name+".yaml")),
+			fmt.Sprintf("ampbridge sync --once --policy %s --dry-run  # tags the provider", word(path.Join(dir, c.Name+".yaml"))))
+	}
+	r.text("The workspace belongs to no tool now; the policies name it. Nothing of the module is needed any more.")
+	return r.out.String()
+}
+
+// namespaces returns those of a cluster's entries, each once.
+func namespaces(m Module, c Cluster) []string {
+	var list []string
+	for _, i := range c.Entries {
+		list = append(list, m.Entries[i].Namespace)
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+type runbook struct {
+	out   strings.Builder
+	steps int
+}
+
+func (r *runbook) text(format string, args ...any) {
+	r.out.WriteString(fmt.Sprintf(format, args...) + "\n")
+}
+
+func (r *runbook) step(title string) {
+	r.steps++
+	r.text("\n## %d. %s", r.steps, title)
+	r.out.WriteString("\n")
+}
+
+// block writes lines as Markdown has code: indented.
+func (r *runbook) block(lines ...string) {
+	if !strings.HasSuffix(r.out.String(), "\n\n") {
+		r.out.WriteString("\n")
+	}
+	for _, line := range lines {
+		r.out.WriteString(strings.TrimRight("    "+line, " ") + "\n")
+	}
+	r.out.WriteString("\n")
+}
+
+// word is text as one word of a shell.
+func word(text string) string {
+	plain := !slices.ContainsFunc([]rune(text), func(c rune) bool {
+		return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./", c)
+	})
+	if plain && text != "" {
+		return text
+	}
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
+}
