@@ -80,8 +80,7 @@ type Workspace struct {
 	Alias string
 	// AliasGiven: the alias was asked for, and is not the destination's name.
 	AliasGiven bool
-	// Tags are those of a new one.
-	Tags map[string]string
+	Tags       map[string]string
 }
 
 // SyncRole is the role that sync acts as in the account.
@@ -317,9 +316,9 @@ func (c *Central) workspaces(in Input) error {
 				)
 			}
 			destinations[d.Workspace.String()] = d.Name
-			w.Tags = maps.Clone(c.Tags)
-			w.Tags[plan.TagDestination] = d.Name
 		}
+		w.Tags = maps.Clone(c.Tags)
+		w.Tags[plan.TagDestination] = d.Name
 		c.Workspaces = append(c.Workspaces, w)
 	}
 	for name := range in.Aliases {

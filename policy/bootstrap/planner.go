@@ -45,11 +45,23 @@ func (c Central) made(w Workspace, found []FoundWorkspace) []FoundWorkspace {
 func (c Central) Made(found []FoundWorkspace) map[string]FoundWorkspace {
 	made := map[string]FoundWorkspace{}
 	for _, w := range c.Workspaces {
-		if list := c.made(w, found); w.New && len(list) == 1 && list[0].Status != creationFailed {
-			made[w.ARN.String()] = list[0]
+		if f := c.Own(w, found); w.New && !f.ARN.IsZero() {
+			made[w.ARN.String()] = f
 		}
 	}
 	return made
+}
+
+// Own returns the one workspace that bootstrap made for w; the zero value: there is none.
+func (c Central) Own(w Workspace, found []FoundWorkspace) FoundWorkspace {
+	list := c.made(w, found)
+	if !w.New {
+		list = slices.DeleteFunc(list, func(f FoundWorkspace) bool { return f.ARN != w.ARN })
+	}
+	if len(list) != 1 || list[0].Status == creationFailed {
+		return FoundWorkspace{}
+	}
+	return list[0]
 }
 
 // creationFailed is the status of a workspace that AMP could not make.

@@ -50,6 +50,8 @@ type Options struct {
 	Apply, Yes bool
 	// WritePolicy is the file that gets the policy with the ARNs of new workspaces.
 	WritePolicy string
+	// Import writes import blocks for what exists; AWS is asked.
+	Import bool
 	// PodIdentity lets EKS Pod Identity give sync its role; PruneTrust takes statements
 	// that others added out of the role's trust document.
 	PodIdentity, PruneTrust bool
@@ -92,7 +94,15 @@ func Run(ctx context.Context, o Options, stdin io.Reader, stdout io.Writer) erro
 	}
 	switch o.Output {
 	case Terraform:
-		return o.writeTerraform(central, earlier, stdout)
+		var found *bootstrap.Found
+		if o.Import {
+			a := newAccountRun(in, central, stdin, stdout)
+			if err := a.observe(ctx); err != nil {
+				return err
+			}
+			found = &a.found
+		}
+		return o.writeTerraform(central, earlier, found, stdout)
 	case AWSCLI:
 		_, err = io.WriteString(stdout, bootstrap.Script(central, o.ExistingProvider))
 		return err
@@ -125,8 +135,8 @@ func (o *Options) readEarlier() (terraform.Earlier, error) {
 }
 
 // writeTerraform writes the configuration. It keeps every workspace of the earlier one.
-func (o *Options) writeTerraform(c bootstrap.Central, earlier terraform.Earlier, stdout io.Writer) error {
-	configuration, err := terraform.Central(c, o.ExistingProvider, earlier)
+func (o *Options) writeTerraform(c bootstrap.Central, earlier terraform.Earlier, found *bootstrap.Found, stdout io.Writer) error {
+	configuration, err := terraform.Central(c, o.ExistingProvider, earlier, found)
 	if err != nil {
 		return err
 	}

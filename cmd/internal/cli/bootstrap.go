@@ -31,6 +31,7 @@ func registerBootstrap(flags *pflag.FlagSet, o *bootstrap.Options) {
 		"the alias of a new workspace, as `DESTINATION=ALIAS`; by default the destination's name; may be repeated",
 	)
 	flags.StringArrayVar(&o.Tags, "tag", nil, "a tag for everything that is made, as `KEY=VALUE`; may be repeated")
+	flags.BoolVar(&o.Import, "import", false, "with -o terraform: ask AWS, and write import blocks for what bootstrap made there")
 	flags.BoolVar(&o.PodIdentity, "pod-identity", false, "let EKS Pod Identity give sync its role, in the account in which sync begins")
 	flags.BoolVar(&o.PruneTrust, "prune-trust", false, "take statements that others added out of the trust document of sync's role")
 	flags.IntVar(
@@ -70,6 +71,8 @@ func validateBootstrap(o bootstrap.Options) error {
 		return usage.Errorf("--write-policy is for --apply: before it there are no ARNs")
 	case o.Apply && !o.Yes && o.Policy == policyfile.Stdin:
 		return usage.Errorf("--policy - leaves no standard input for the answer: add --yes")
+	case o.Import && o.Output != bootstrap.Terraform:
+		return usage.Errorf("--import is for -o terraform")
 	case (o.File != "" || o.Earlier != "") && o.Output != bootstrap.Terraform:
 		return usage.Errorf("--file and --earlier are for -o terraform")
 	case o.File != "" && o.Earlier != "":

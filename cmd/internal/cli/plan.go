@@ -67,6 +67,7 @@ func registerRoles(flags *pflag.FlagSet, o *terraform.RolesOptions) {
 		false,
 		"with -o terraform: the cluster's OIDC provider is kept elsewhere, such as by bootstrap",
 	)
+	flags.BoolVar(&o.Import, "import", false, "with -o terraform: write import blocks, for Terraform to take over what sync made")
 	flags.StringArrayVar(
 		&o.Subjects,
 		"subject",
@@ -83,7 +84,7 @@ func registerRoles(flags *pflag.FlagSet, o *terraform.RolesOptions) {
 
 // rejectRolesFlags returns an error if a flag for -o terraform was given without it.
 func rejectRolesFlags(flags *pflag.FlagSet) error {
-	for _, name := range []string{"account", "existing-provider", "subject", "subjects-from-grants"} {
+	for _, name := range []string{"account", "existing-provider", "import", "subject", "subjects-from-grants"} {
 		if flags.Changed(name) {
 			return usage.Errorf("--%s is for -o terraform", name)
 		}

@@ -18,7 +18,9 @@ import (
 //
 // Sync works beside it. What sync looks at, the provider and its tags, is
 // written as sync would, so that neither undoes what the other did.
-func Central(c bootstrap.Central, existingProvider bool, earlier Earlier) ([]byte, error) {
+//
+// found is what the account has, for import blocks; nil: none are written.
+func Central(c bootstrap.Central, existingProvider bool, earlier Earlier, found *bootstrap.Found) ([]byte, error) {
 	if earlier.account != "" && earlier.account != c.Account {
 		return nil, fmt.Errorf(
 			"the earlier configuration is of account %s, and this one of account %s: give each account a file of its own",
@@ -27,7 +29,7 @@ func Central(c bootstrap.Central, existingProvider bool, earlier Earlier) ([]byt
 		)
 	}
 	known := references{}
-	spaces := earlier.continued(c)
+	spaces := earlier.continued(c, found)
 	for placeholder, name := range spaces.made {
 		known[placeholder] = workspaceType + "." + name + ".arn"
 	}
@@ -36,8 +38,12 @@ func Central(c bootstrap.Central, existingProvider bool, earlier Earlier) ([]byt
 	if len(spaces.parts) > 0 {
 		version = withRegions
 	}
-	if len(spaces.removed) > 0 {
+	imports := append(spaces.imports, centralImports(c, existingProvider, found)...)
+	switch {
+	case len(spaces.removed) > 0:
 		terraform = withRemoved
+	case len(imports) > 0:
+		terraform = withImports
 	}
 	if !c.Provider.IsZero() {
 		if !existingProvider {
@@ -78,7 +84,33 @@ func Central(c bootstrap.Central, existingProvider bool, earlier Earlier) ([]byt
 			comment("Docs: docs/bootstrap.md of ampbridge."),
 		head(c.Account, terraform, version),
 	}, parts...)
-	return format(slices.Concat(parts, spaces.removed, outputs)...), nil
+	return format(slices.Concat(parts, spaces.removed, imports, outputs)...), nil
+}
+
+// centralImports are those of what is the cluster's own already.
+func centralImports(c bootstrap.Central, existingProvider bool, found *bootstrap.Found) []string {
+	if found == nil || c.Provider.IsZero() {
+		return nil
+	}
+	var list []string
+	add := func(address, id string, owned bool) {
+		if owned {
+			list = append(list, importBlock(address, id))
+		}
+	}
+	if p := found.Provider; p != nil && !existingProvider {
+		adopts := c.AdoptProvider && p.Tags[plan.TagOwner] == ""
+		add(providerAddress, c.Provider.String(), plan.Owned(p.Tags, c.Owner) || adopts)
+	}
+	if b := found.Boundary; b != nil {
+		add("aws_iam_policy.boundary", c.Boundary.String(), plan.Owned(b.Tags, c.Owner))
+	}
+	if r := found.Role; r != nil {
+		name, owned := c.Sync.ARN.RoleName(), r.OwnedAt(c.Sync.ARN, c.Owner)
+		add("aws_iam_role.sync", name, owned)
+		add("aws_iam_role_policy.sync", name+":"+plan.PolicyName, owned && r.Permissions != "")
+	}
+	return list
 }
 
 func syncRole(r bootstrap.SyncRole, tags map[string]string, known references) []string {

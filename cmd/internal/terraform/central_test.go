@@ -52,7 +52,7 @@ func desiredCentral(t *testing.T, account string, change ...func(*bootstrap.Inpu
 // centralText returns the first configuration of an account.
 func centralText(t *testing.T, c bootstrap.Central, existingProvider bool) []byte {
 	t.Helper()
-	text, err := Central(c, existingProvider, Earlier{})
+	text, err := Central(c, existingProvider, Earlier{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

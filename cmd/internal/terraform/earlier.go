@@ -24,7 +24,9 @@ import (
 //	resource, of a destination   | no such destination, other region   | removed { destroy = false }
 //	removed                      | whatever                            | removed, at the same address
 //	nothing                      | ws-new                              | a resource, at a fresh address
-//	nothing                      | an ARN                              | nothing: it is not Terraform's
+//	nothing                      | an ARN                              | nothing: it is not Terraform's;
+//	                             |                                     | with imports, and bootstrap made
+//	                             |                                     | it: a resource, and its import
 //
 // An address that was let go is never used again: it may still be in the state,
 // with other arguments, and then the resource would be replaced.
@@ -180,10 +182,11 @@ type workspaces struct {
 	// parts are resources, and removed the blocks for what was let go.
 	parts, removed []string
 	outputs        []string
+	imports        []string
 }
 
 // continued decides what becomes of each workspace; the table is above.
-func (e Earlier) continued(c bootstrap.Central) workspaces {
+func (e Earlier) continued(c bootstrap.Central, found *bootstrap.Found) workspaces {
 	w := workspaces{made: map[string]string{}}
 	taken := map[string]bool{}
 	for _, name := range e.removed {
@@ -197,18 +200,26 @@ func (e Earlier) continued(c bootstrap.Central) workspaces {
 		i := slices.IndexFunc(e.kept, func(k keptWorkspace) bool {
 			return !used[k.name] && k.destination == d.Destination && k.region == d.ARN.Region
 		})
+		existing := bootstrap.FoundWorkspace{}
+		if found != nil {
+			existing = c.Own(d, found.Workspaces)
+		}
 		switch {
 		case i >= 0:
 			k := e.kept[i]
 			used[k.name] = true
 			w.resource(d, k.name, k.text(d))
-		case d.New:
+		case d.New || !existing.ARN.IsZero():
 			name := label(d.Destination)
 			for n := 2; taken[name]; n++ {
 				// Destinations' names have no dash here: no two become one.
 				name = label(d.Destination) + "-" + strconv.Itoa(n)
 			}
 			taken[name] = true
+			if !existing.ARN.IsZero() {
+				d.Alias = existing.Alias
+				w.imports = append(w.imports, importBlock(workspaceType+"."+name, existing.ARN.ID()))
+			}
 			w.resource(d, name, fresh(d, name))
 		}
 	}

@@ -51,7 +51,7 @@ func generate(t *testing.T, c bootstrap.Central, earlier []byte) []byte {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, earlier)
 	}
-	text, err := Central(c, false, e)
+	text, err := Central(c, false, e, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,7 +173,7 @@ func TestEarlierIsRefused(t *testing.T) {
 	good := string(generate(t, centralOf(t, fresh1), nil))
 	for name, c := range map[string]struct{ text, want string }{
 		"somebody's file":    {"resource \"aws_prometheus_workspace\" \"central\" {}\n", "was not written by ampbridge"},
-		"roles":              {string(Roles(desired(t, base, some...), account, false)), "was not written by ampbridge bootstrap"},
+		"roles":              {string(Roles(desired(t, base, some...), account, false, false)), "was not written by ampbridge bootstrap"},
 		"cut off":            {good[:len(good)/2], "cannot read the earlier configuration"},
 		"merge conflict":     {good + "<<<<<<< HEAD\n", "bootstrap.tf:"},
 		"not a name":         {strings.Replace(good, `"central" {`, `"cen tral" {`, 1), "is not the name of a resource"},
@@ -181,7 +181,7 @@ func TestEarlierIsRefused(t *testing.T) {
 	} {
 		e, err := ReadEarlier("bootstrap.tf", []byte(c.text))
 		if err == nil {
-			_, err = Central(centralOf(t, fresh1), false, e)
+			_, err = Central(centralOf(t, fresh1), false, e, nil)
 		}
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)

@@ -172,11 +172,19 @@ const (
 	withRegions        = ">= 6.0"
 )
 
-// Versions of Terraform: the first has postconditions, the second removed blocks.
+// Versions of Terraform: the first has postconditions, the second import blocks, the
+// third removed blocks too.
 const (
 	basic       = ">= 1.2"
+	withImports = ">= 1.5"
 	withRemoved = ">= 1.7"
 )
+
+// importBlock lets Terraform take over what exists. Where the state has it already, it
+// does nothing.
+func importBlock(address, id string) string {
+	return "import {\nto = " + address + "\nid = " + quote(id) + "\n}\n"
+}
 
 // head begins a configuration. Its postcondition fails the plan of everybody who
 // has credentials of another account.

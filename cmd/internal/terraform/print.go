@@ -24,6 +24,8 @@ type RolesOptions struct {
 	Account string
 	// ExistingProvider: the cluster's OIDC provider is kept elsewhere.
 	ExistingProvider bool
+	// Import: sync made the things, and Terraform takes them over.
+	Import bool
 	// Subjects are the service accounts to trust, as NAMESPACE/NAME.
 	Subjects []string
 	// FromGrants: trust the service accounts that grants name in full.
@@ -58,7 +60,7 @@ func PrintRoles(ctx context.Context, o RolesOptions, stdin io.Reader, stdout, st
 	if err != nil {
 		return err
 	}
-	if _, err := stdout.Write(Roles(desired, account, o.ExistingProvider)); err != nil {
+	if _, err := stdout.Write(Roles(desired, account, o.ExistingProvider, o.Import)); err != nil {
 		return err
 	}
 	// Not in the configuration: that must change with the policy only.

@@ -41,7 +41,12 @@ func Accounts(p plan.Plan) []string {
 // Roles is the configuration of one account for a plan of [Desired]: the
 // cluster's provider, and for each destination its role and what it permits.
 // With existingProvider the provider is kept elsewhere, and is named by its ARN.
-func Roles(p plan.Plan, account string, existingProvider bool) []byte {
+// With imports, Terraform takes over what sync made.
+func Roles(p plan.Plan, account string, existingProvider, imports bool) []byte {
+	version := basic
+	if imports {
+		version = withImports
+	}
 	parts := []string{
 		comment(
 			"Written by ampbridge plan -o terraform for cluster %s, account %s: change the policy and write it again.",
@@ -51,7 +56,7 @@ func Roles(p plan.Plan, account string, existingProvider bool) []byte {
 			comment(
 				"Docs: docs/terraform.md of ampbridge.",
 			),
-		head(account, basic, withoutThumbprints),
+		head(account, version, withoutThumbprints),
 	}
 	known, labels := references{}, roleLabels(p.Changes)
 	if !existingProvider {
@@ -88,7 +93,27 @@ func Roles(p plan.Plan, account string, existingProvider bool) []byte {
 			parts = append(parts, permissions(c, labels[c.Resource], known))
 		}
 	}
+	if imports {
+		parts = append(parts, roleImports(p, account, existingProvider, labels)...)
+	}
 	return format(parts...)
+}
+
+func roleImports(p plan.Plan, account string, existingProvider bool, labels map[policy.ARN]string) []string {
+	var list []string
+	for _, c := range p.Changes {
+		name := c.Resource.RoleName()
+		switch {
+		case c.Account != account:
+		case c.Call == plan.CreateProvider && !existingProvider:
+			list = append(list, importBlock(providerAddress, c.Resource.String()))
+		case c.Call == plan.CreateRole:
+			list = append(list, importBlock("aws_iam_role."+labels[c.Resource], name))
+		case c.Call == plan.PutPermissions:
+			list = append(list, importBlock("aws_iam_role_policy."+labels[c.Resource], name+":"+plan.PolicyName))
+		}
+	}
+	return list
 }
 
 func partition(p plan.Plan, account string) string {

@@ -67,11 +67,11 @@ var some = []string{"monitoring/prometheus", "team-a/a-prometheus"}
 
 func TestRoles(t *testing.T) {
 	p := desired(t, base, some...)
-	testkit.Golden(t, "testdata/roles.tf", Roles(p, account, false))
-	testkit.Golden(t, "testdata/roles-existing-provider.tf", Roles(p, account, true))
-	testkit.Golden(t, "testdata/roles-govcloud.tf", Roles(p, "444455556666", false))
+	testkit.Golden(t, "testdata/roles.tf", Roles(p, account, false, false))
+	testkit.Golden(t, "testdata/roles-existing-provider.tf", Roles(p, account, true, false))
+	testkit.Golden(t, "testdata/roles-govcloud.tf", Roles(p, "444455556666", false, false))
 	for _, account := range Accounts(p) {
-		tfconfig.Check(t, Roles(p, account, false))
+		tfconfig.Check(t, Roles(p, account, false, false))
 	}
 	if diff := cmp.Diff([]string{account, "444455556666"}, Accounts(p)); diff != "" {
 		t.Errorf("accounts (-want +got):\n%s", diff)
@@ -94,7 +94,7 @@ func TestRolesSayWhatSyncDoes(t *testing.T) {
 		for _, existing := range []bool{false, true} {
 			p := desired(t, text, some...)
 			for _, account := range Accounts(p) {
-				compare(t, name, p, account, Roles(p, account, existing), existing)
+				compare(t, name, p, account, Roles(p, account, existing, false), existing)
 			}
 		}
 	}
@@ -179,16 +179,16 @@ func same(t *testing.T, what string, r tfconfig.Resource, attribute string, want
 
 // What is added is a few lines in one place, and moves nothing else.
 func TestDiffsAreSmall(t *testing.T) {
-	before := string(Roles(desired(t, base, some...), account, false))
+	before := string(Roles(desired(t, base, some...), account, false, false))
 	for _, c := range []struct {
 		name  string
 		after []byte
 		lines int // added at most; none is taken away
 	}{
-		{"a subject", Roles(desired(t, base, append(some, "monitoring/a-prometheus")...), account, false), 1},
+		{"a subject", Roles(desired(t, base, append(some, "monitoring/a-prometheus")...), account, false, false), 1},
 		{"a destination in front", Roles(desired(t, strings.NewReplacer(central,
 			strings.ReplaceAll(strings.ReplaceAll(central, "central", "alpha"), "ws-0001", "ws-0009")+central,
-			"destinations: [2nd-site]", "destinations: [alpha, 2nd-site]").Replace(base), some...), account, false), 60},
+			"destinations: [2nd-site]", "destinations: [alpha, 2nd-site]").Replace(base), some...), account, false, false), 60},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			added, removed := difference(before, string(c.after))
@@ -254,7 +254,7 @@ func TestHostileValuesAreText(t *testing.T) {
 }
 
 func TestFormatted(t *testing.T) {
-	text := Roles(desired(t, base, some...), account, false)
+	text := Roles(desired(t, base, some...), account, false, false)
 	if again := hclwrite.Format(text); !bytes.Equal(again, text) {
 		t.Errorf("formatting changes it:\n%s", cmp.Diff(string(text), string(again)))
 	}
