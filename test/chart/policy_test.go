@@ -3,6 +3,7 @@ package chart
 import (
 	"encoding"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -60,6 +61,8 @@ func goFields(typ reflect.Type, path string, all *[]string) {
 		*all = append(*all, path+" integer")
 	case kind == reflect.Slice:
 		goFields(typ.Elem(), path+"[]", all)
+	case kind == reflect.Map:
+		goFields(typ.Elem(), path+".*", all)
 	case kind == reflect.Struct:
 		for field := range typ.Fields() {
 			goFields(field.Type, path+"."+field.Tag.Get("yaml"), all)
@@ -98,7 +101,14 @@ func (s *jsonSchema) fields(of *jsonSchema, path string, all *[]string) {
 		for _, name := range slices.Sorted(maps.Keys(of.Properties)) {
 			s.fields(of.Properties[name], path+"."+name, all)
 		}
-		if of.AdditionalProperties != false {
+		switch any := of.AdditionalProperties.(type) {
+		case bool:
+			if any {
+				*all = append(*all, path+" takes any field")
+			}
+		case map[string]any: // names of the user's own, of one type
+			*all = append(*all, fmt.Sprintf("%s.* %v", path, any["type"]))
+		default:
 			*all = append(*all, path+" takes any field")
 		}
 	case "array":
@@ -160,6 +170,9 @@ func valueFields(value any, path string, all map[string]bool) {
 	case map[string]any:
 		for name, field := range v {
 			valueFields(field, path+"."+name, all)
+			if _, nested := field.(string); nested {
+				all[path+".*"] = true // for a field whose names are the user's own
+			}
 		}
 	case []any:
 		for _, item := range v {
