@@ -27,6 +27,8 @@ type Account struct {
 	providers entities[provider] // by URL without https://
 	policies  entities[managedPolicy]
 	made      map[string]*Workspace // by region and client token
+	// control is the organisation's service control policy, beside FullAWSAccess; nil: none.
+	control *document
 }
 
 // Quotas are an account's limits, AWS's defaults unless SetQuotas changed them.
@@ -142,6 +144,23 @@ func (a *Account) SetQuotas(change func(*Quotas)) {
 	a.cloud.mu.Lock()
 	defer a.cloud.mu.Unlock()
 	change(&a.quotas)
+}
+
+// SetServiceControlPolicy puts an organisation's policy (JSON) over all that the account's users and roles do, beside
+// AWS's FullAWSAccess, so that only what it denies counts. An empty one takes it away.
+func (a *Account) SetServiceControlPolicy(policy string) error {
+	var control *document
+	if policy != "" {
+		d, err := parseDocument(identityPolicy, policy)
+		if err != nil {
+			return err
+		}
+		control = &d
+	}
+	a.cloud.mu.Lock()
+	defer a.cloud.mu.Unlock()
+	a.control = control
+	return nil
 }
 
 // PutUser creates a user whose permissions are exactly the policy (JSON), or

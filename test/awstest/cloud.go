@@ -24,7 +24,18 @@
 //
 // Programs of other processes find it through [Cloud.Environ].
 //
-// What it leaves out: workspace resource policies, service control policies, condition operators on IP addresses, presigned URLs.
+// What it leaves out: workspace resource policies, condition operators on IP addresses, presigned URLs.
+//
+// Where it deviates from AWS's documentation:
+//
+//   - A service control policy can only deny: FullAWSAccess is always beside it. It does not concern STS's calls with
+//     web identities, and there are no organisations: it is set for an account.
+//   - It takes IAM's and STS's calls signed for any region of the partition, because SDKs sign for the configured region
+//     under an endpoint override.
+//   - A client token of CreateWorkspace is kept for good, and used again with other parameters it names the same workspace.
+//   - A workspace becomes ACTIVE and goes away after [Cloud.SetWorkspaceDelay], at once unless it is set; AWS takes seconds.
+//   - Quotas are the account's own for all its regions but for workspaces, which are counted in each region.
+//   - IAM's documents come back with their statements in the writer's order and their elements in one order.
 package awstest
 
 import (

@@ -59,6 +59,7 @@ type permissions struct {
 	identity []document
 	boundary *document // nil: none
 	session  *document // nil: none
+	control  *document // nil: none
 }
 
 // decide judges an access. The reason is the end of AWS's sentence about it.
@@ -73,6 +74,9 @@ func (p permissions) decide(a access) (ok bool, reason string) {
 	}
 	if p.session != nil {
 		layers[2].say = evaluate([]document{*p.session}, a)
+	}
+	if p.control != nil && evaluate([]document{*p.control}, a) == deny {
+		return false, "with an explicit deny in a service control policy"
 	}
 	for _, layer := range layers {
 		if layer.say == deny {

@@ -121,14 +121,14 @@ func (c *Cloud) contextOf(caller *credential) conditionContext {
 // delay that IAM's changes have.
 func (c *Cloud) permissionsOf(caller *credential) permissions {
 	if caller.user != nil {
-		return permissions{identity: []document{caller.user.policy}}
+		return permissions{identity: []document{caller.user.policy}, control: caller.account.control}
 	}
 	seen := c.now().Add(-c.propagation)
 	role := caller.account.roles[strings.ToLower(caller.roleName)].seen(seen)
 	if role == nil || role.id != caller.roleID {
 		return permissions{} // deleted, or another role of that name
 	}
-	p := permissions{identity: slices.Collect(maps.Values(role.inline)), session: caller.sessionPolicy}
+	p := permissions{identity: slices.Collect(maps.Values(role.inline)), session: caller.sessionPolicy, control: caller.account.control}
 	for _, arn := range role.attached {
 		if policy := caller.account.policies[arn].seen(seen); policy != nil {
 			p.identity = append(p.identity, policy.document)

@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 )
 
 // A trust document names principals by ARN, but IAM remembers who they were by their unique ID: a
@@ -81,17 +82,18 @@ func (c *Cloud) rootARN(account string) string {
 	return "arn:" + partition + ":iam::" + account + ":root"
 }
 
-// principalID is the unique ID of the user or role with that ARN, empty where there is none.
+// principalID is the unique ID of the user or role with that ARN, empty where there is none, or where a new role has
+// not come about yet.
 func (c *Cloud) principalID(arn string) string {
-	return c.findPrincipal(func(a, _ string) bool { return a == arn }).id
+	return c.findPrincipal(c.now().Add(-c.propagation), func(a, _ string) bool { return a == arn }).id
 }
 
 // principalARN is the reverse of principalID.
 func (c *Cloud) principalARN(id string) string {
-	return c.findPrincipal(func(_, i string) bool { return i == id }).arn
+	return c.findPrincipal(c.now(), func(_, i string) bool { return i == id }).arn
 }
 
-func (c *Cloud) findPrincipal(match func(arn, id string) bool) (found struct{ arn, id string }) {
+func (c *Cloud) findPrincipal(seen time.Time, match func(arn, id string) bool) (found struct{ arn, id string }) {
 	for _, account := range c.accounts {
 		for _, u := range account.users {
 			if match(u.arn, u.id) {
@@ -99,7 +101,7 @@ func (c *Cloud) findPrincipal(match func(arn, id string) bool) (found struct{ ar
 			}
 		}
 		for _, t := range account.roles {
-			if r := t.latest(); r != nil && match(r.arn, r.id) {
+			if r := t.seen(seen); r != nil && match(r.arn, r.id) {
 				found.arn, found.id = r.arn, r.id
 			}
 		}

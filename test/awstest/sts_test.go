@@ -445,3 +445,48 @@ func TestPropagationDelay(t *testing.T) {
 	_, err := f.assume(token)
 	wantError(t, err, "AccessDenied", notAuthorized)
 }
+
+// A session with tags needs sts:TagSession in the trust document, and hands them on.
+func TestSessionTags(t *testing.T) {
+	cloud := awstest.Start(t, awstest.Options{})
+	account := cloud.Account("111122223333")
+	admin := iam.NewFromConfig(cloud.Config(account.AdminCredentials(), "eu-west-1"))
+	role := func(name, trust, permissions string) string {
+		t.Helper()
+		out, err := admin.CreateRole(t.Context(), &iam.CreateRoleInput{RoleName: &name, AssumeRolePolicyDocument: &trust})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if permissions != "" {
+			if _, err := admin.PutRolePolicy(t.Context(), &iam.PutRolePolicyInput{
+				RoleName: &name, PolicyName: aws.String("p"), PolicyDocument: &permissions,
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return aws.ToString(out.Role.Arn)
+	}
+	trust := func(principal, actions string) string {
+		return `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Principal":` + principal + `,"Action":[` + actions + `]}}`
+	}
+	const both, service = `"sts:AssumeRole","sts:TagSession"`, `{"Service":"pods.eks.amazonaws.com"}`
+	pod := awstest.PodIdentity{ClusterARN: "arn:aws:eks:eu-west-1:111122223333:cluster/dev", Namespace: "a", ServiceAccount: "b", Pod: "b-0"}
+	untagged := role("untagged", trust(service, `"sts:AssumeRole"`), "")
+	if _, err := account.PodIdentitySession(untagged, pod); err == nil || !strings.Contains(err.Error(), "sts:TagSession") {
+		t.Errorf("without sts:TagSession: %v", err)
+	}
+	first := role("first", trust(service, both),
+		`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":[`+both+`],"Resource":"*"}}`)
+	session, err := account.PodIdentitySession(first, pod)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := sts.NewFromConfig(cloud.Config(session, "eu-west-1"))
+	for actions, want := range map[string]bool{`"sts:AssumeRole"`: false, both: true} {
+		second := role(fmt.Sprint("second-", want), trust(`{"AWS":"`+first+`"}`, actions), "")
+		_, err := client.AssumeRole(t.Context(), &sts.AssumeRoleInput{RoleArn: &second, RoleSessionName: aws.String("chained")})
+		if (err == nil) != want || err != nil && !strings.Contains(err.Error(), "sts:TagSession") {
+			t.Errorf("a chained session into a role that allows %s: %v", actions, err)
+		}
+	}
+}

@@ -157,3 +157,36 @@ func TestForeignProviderIsAdoptedOnRequest(t *testing.T) {
 		t.Errorf("status %d: %s", status, out)
 	}
 }
+
+// An organisation's service control policy demands a tag on whatever is made: with
+// trust.tags bootstrap and sync have it, without it AWS's refusal is shown.
+func TestTagsThatAnOrganisationDemands(t *testing.T) {
+	const control = `{"Version":"2012-10-17","Statement":{"Effect":"Deny",
+		"Action":["iam:CreateRole","iam:CreatePolicy","iam:CreateOpenIDConnectProvider","aps:CreateWorkspace"],"Resource":"*",
+		"Condition":{"Null":{"aws:RequestTag/cost-center":"true"}}}}`
+	for _, tags := range []string{"", `cost-center: "42"`} {
+		f := newFixture(t, tagged(policyText, tags, ""))
+		if err := f.account.SetServiceControlPolicy(control); err != nil {
+			t.Fatal(err)
+		}
+		status, _, errs := f.run("", "--apply", "--yes", "--write-policy", f.file)
+		if tags == "" {
+			if status != cli.Failed || !strings.Contains(errs, "explicit deny in a service control policy") || len(f.writes(0)) > 0 {
+				t.Errorf("status %d, %v: %s", status, f.writes(0), errs)
+			}
+			continue
+		}
+		if status != cli.OK {
+			t.Fatal(errs)
+		}
+		p := f.policy()
+		keys, err := f.account.PutUser("sync", policy.SyncPermissions(p, issuer, accountID).String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.credentials(keys)
+		if made := f.sync(p); made == 0 {
+			t.Error("sync made nothing")
+		}
+	}
+}
