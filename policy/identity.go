@@ -62,7 +62,9 @@ func (i Issuer) Validate() error {
 }
 
 // privateNames end the names of hosts that only a private network knows.
-var privateNames = []string{"local", "localhost", "localdomain", "internal", "intranet", "private", "corp", "lan", "home", "home.arpa", "svc"}
+var privateNames = []string{
+	"local", "localhost", "localdomain", "internal", "intranet", "private", "corp", "lan", "home", "home.arpa", "svc",
+}
 
 // sharedAddresses are those that carriers give their customers (RFC 6598).
 var sharedAddresses = netip.MustParsePrefix("100.64.0.0/10")
@@ -75,9 +77,11 @@ func (i Issuer) unreachable() string {
 	if host == "" {
 		return ""
 	}
-	const fix = "AWS reads the issuer's keys over the public internet; let the cluster have a public issuer, such as `ampbridge issuer publish` fills"
+	const fix = "AWS reads the issuer's keys over the public internet; let the cluster have a public issuer, such as " +
+		"`ampbridge issuer publish` fills"
 	if ip, err := netip.ParseAddr(host); err == nil {
-		if ip.IsPrivate() || ip.IsLoopback() || ip.IsLinkLocalUnicast() || ip.IsUnspecified() || ip.IsMulticast() || sharedAddresses.Contains(ip) {
+		local := ip.IsPrivate() || ip.IsLoopback() || ip.IsLinkLocalUnicast() || ip.IsUnspecified() || ip.IsMulticast()
+		if local || sharedAddresses.Contains(ip) {
 			return fmt.Sprintf("%s has the private address %s: %s", i, ip, fix)
 		}
 		return ""

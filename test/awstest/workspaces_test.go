@@ -106,7 +106,8 @@ func TestWorkspaceQuotaPagesAndTags(t *testing.T) {
 		t.Errorf("%v, %v", tags, err)
 	}
 	// Who makes a workspace with tags needs aps:TagResource; who tags one, on that one.
-	keys, err := account.PutUser("maker", `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"aps:CreateWorkspace","Resource":"*"}}`)
+	keys, err := account.PutUser("maker",
+		`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"aps:CreateWorkspace","Resource":"*"}}`)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -46,11 +46,18 @@ type fixture struct {
 	cloud   *awstest.Cloud
 	account *awstest.Account
 	file    string
+	// last is the time of the last sample, in milliseconds.
+	last int64
 }
 
 func newFixture(t *testing.T, text string) *fixture {
 	t.Helper()
-	f := &fixture{T: t, cloud: awstest.Start(t, awstest.Options{}), file: filepath.Join(t.TempDir(), "policy.yaml")}
+	return newFixtureOn(t, awstest.Start(t, awstest.Options{}), text)
+}
+
+func newFixtureOn(t *testing.T, cloud *awstest.Cloud, text string) *fixture {
+	t.Helper()
+	f := &fixture{T: t, cloud: cloud, file: filepath.Join(t.TempDir(), "policy.yaml")}
 	f.account = f.cloud.Account(accountID)
 	f.write(text)
 	// IAM looks up the certificate of a provider that it is given no thumbprint of.

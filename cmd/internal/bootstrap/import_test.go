@@ -53,7 +53,8 @@ func TestImportsAreOfWhatBootstrapMade(t *testing.T) {
 			t.Errorf("%s: the next file\n%s", name, next)
 		}
 	}
-	if status, _, errs := f.run("", "--import"); status != cli.Usage || !strings.Contains(errs, "--import is for -o terraform") {
+	if status, _, errs := f.run("", "--import"); status != cli.Usage ||
+		!strings.Contains(errs, "--import is for -o terraform") {
 		t.Errorf("status %d: %s", status, errs)
 	}
 }
@@ -91,7 +92,8 @@ func TestImportsOfRoles(t *testing.T) {
 		}
 	}
 	tfconfig.Check(t, []byte(out))
-	if status, _, errs := run(t, "plan", "--policy", file, "--import"); status != cli.Usage || !strings.Contains(errs, "--import is for -o terraform") {
+	if status, _, errs := run(t, "plan", "--policy", file, "--import"); status != cli.Usage ||
+		!strings.Contains(errs, "--import is for -o terraform") {
 		t.Errorf("status %d: %s", status, errs)
 	}
 }

@@ -2,21 +2,32 @@ package bootstrap_test
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
 	"fmt"
+	"io"
+	"math"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/iam/types"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/go-jose/go-jose/v4"
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/cli"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/tools"
 )
 
 const moduleIssuer = "https://oidc.eks.us-east-1.amazonaws.com/id/B4EA44BE30ABD91AC23C475F32371111"
@@ -36,8 +47,9 @@ func grant(namespace, account string) string {
 }
 
 // The steps of the runbook, for the seed's own list and for two service accounts: at
-// every step each service account can take a role that may write to the workspace, and
-// at the end nothing of the module is needed.
+// every step each service account writes a sample with the role that it uses then, no
+// sample is missing, and at the end nothing of the module is needed. The workspace's
+// samples are in a real Prometheus.
 func TestNoStepOfTheMigrationIsWithoutTrust(t *testing.T) {
 	for name, subjects := range map[string][]policy.Subject{
 		"the seed's list": {{Namespace: "monitoring", ServiceAccount: "kube-prometheus-stack-prometheus"}},
@@ -51,7 +63,7 @@ func TestNoStepOfTheMigrationIsWithoutTrust(t *testing.T) {
 }
 
 func migrate(t *testing.T, subjects []policy.Subject) {
-	f := newFixture(t, policyText)
+	f := newFixtureOn(t, awstest.Start(t, awstest.Options{Prometheus: tools.Path(t, "prometheus")}), policyText)
 	signer := awstest.NewSigner(moduleIssuer, jose.RS256)
 	if _, err := f.cloud.RegisterIssuer(moduleIssuer, signer, awstest.PublicCA); err != nil {
 		t.Fatal(err)
@@ -76,6 +88,13 @@ func migrate(t *testing.T, subjects []policy.Subject) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		// As the module has it, with its needless sts:AssumeRole.
+		if _, err := admin.PutRolePolicy(t.Context(), &iam.PutRolePolicyInput{
+			RoleName: &role, PolicyName: aws.String("this"), PolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow",` +
+				`"Action":["sts:AssumeRole","aps:RemoteWrite"],"Resource":"` + workspace + `"}]}`),
+		}); err != nil {
+			t.Fatal(err)
+		}
 		entries = append(entries, grant(s.Namespace, s.ServiceAccount))
 	}
 	dir := t.TempDir()
@@ -84,21 +103,31 @@ func migrate(t *testing.T, subjects []policy.Subject) {
 		"\"\n  iam_access_grant_list = ["+strings.Join(entries, ",\n")+"]\n}\n")
 
 	client := sts.NewFromConfig(f.cloud.Config(awstest.Credentials{}, region))
+	written := map[string]int{}
 	assume := func(step, role string, want bool, s policy.Subject) {
 		t.Helper()
-		_, err := client.AssumeRoleWithWebIdentity(t.Context(), &sts.AssumeRoleWithWebIdentityInput{
+		out, err := client.AssumeRoleWithWebIdentity(t.Context(), &sts.AssumeRoleWithWebIdentityInput{
 			RoleArn: &role, RoleSessionName: aws.String("migration"), WebIdentityToken: aws.String(signer.Token(s.String(), "sts.amazonaws.com")),
 		})
 		if (err == nil) != want || err != nil && !strings.Contains(err.Error(), "AccessDenied") {
 			t.Errorf("%s: %s takes %s: %v, want %v", step, s, role, err, want)
+		}
+		if err == nil {
+			f.writeSample(workspace, s.String(), awstest.Credentials{
+				AccessKeyID: *out.Credentials.AccessKeyId, SecretAccessKey: *out.Credentials.SecretAccessKey,
+				SessionToken: *out.Credentials.SessionToken,
+			})
+			written[s.String()]++
 		}
 	}
 	old := func(i int) string {
 		return fmt.Sprintf("arn:aws:iam::%s:role/aws-managed-prometheus-dev-%d", accountID, i)
 	}
 	const fresh = "arn:aws:iam::111122223333:role/ampbridge/dev/ampbridge.dev.central"
+	var steps []string
 	check := func(step string, module, ours bool) {
 		t.Helper()
+		steps = append(steps, step)
 		for i, s := range subjects {
 			assume(step, old(i), module, s)
 			assume(step, fresh, ours, s)
@@ -138,6 +167,9 @@ func migrate(t *testing.T, subjects []policy.Subject) {
 	// 5. Terraform destroys the module's roles, and forgets workspace and provider.
 	for i := range subjects {
 		name := fmt.Sprintf("aws-managed-prometheus-dev-%d", i)
+		if _, err := admin.DeleteRolePolicy(t.Context(), &iam.DeleteRolePolicyInput{RoleName: &name, PolicyName: aws.String("this")}); err != nil {
+			t.Fatal(err)
+		}
 		if _, err := admin.DeleteRole(t.Context(), &iam.DeleteRoleInput{RoleName: &name}); err != nil {
 			t.Fatal(err)
 		}
@@ -151,12 +183,65 @@ func migrate(t *testing.T, subjects []policy.Subject) {
 	if again := f.syncSubjects(p, subjects); again != 0 {
 		t.Errorf("%d changes at the end", again)
 	}
+	id := workspace[strings.LastIndexByte(workspace, '/')+1:]
+	samples, err := f.cloud.Query(t.Context(), id, "count_over_time(migration[1h])")
+	if err != nil || len(samples) != len(subjects) {
+		t.Errorf("samples %v, %v", samples, err)
+	}
+	for _, sample := range samples {
+		if want := written[sample.Metric["subject"]]; int(sample.Value) != want || want < len(steps) {
+			t.Errorf("%s: %v samples of %d", sample.Metric["subject"], sample.Value, want)
+		}
+	}
 	found, err := admin.GetOpenIDConnectProvider(t.Context(), &iam.GetOpenIDConnectProviderInput{
 		OpenIDConnectProviderArn: aws.String(provider.String()),
 	})
 	if err != nil || value(found.Tags, policy.TagOwner) != policy.Owner("dev", moduleIssuer) || value(found.Tags, "team") != "metrics" ||
 		len(found.ThumbprintList) != 1 {
 		t.Errorf("provider %+v, %v", found, err)
+	}
+}
+
+// writeSample writes a sample to a workspace as Prometheus does.
+func (f *fixture) writeSample(workspace, subject string, keys awstest.Credentials) {
+	f.Helper()
+	field := func(b []byte, number protowire.Number, content []byte) []byte {
+		return protowire.AppendBytes(protowire.AppendTag(b, number, protowire.BytesType), content)
+	}
+	label := func(b []byte, name, value string) []byte {
+		return field(b, 1, field(field(nil, 1, []byte(name)), 2, []byte(value)))
+	}
+	f.last = max(f.last+1, time.Now().UnixMilli()) // no two samples of one time
+	sample := protowire.AppendFixed64(protowire.AppendTag(nil, 1, protowire.Fixed64Type), math.Float64bits(1))
+	sample = protowire.AppendVarint(protowire.AppendTag(sample, 2, protowire.VarintType), uint64(f.last))
+	message := field(nil, 1, field(label(label(nil, "__name__", "migration"), "subject", subject), 2, sample))
+	// Snappy that compresses nothing: the length, and one literal with two bytes of length.
+	body := append(binary.AppendUvarint(nil, uint64(len(message))), 61<<2, byte(len(message)-1), byte((len(message)-1)>>8))
+	body = append(body, message...)
+	id := workspace[strings.LastIndexByte(workspace, '/')+1:]
+	request, err := http.NewRequestWithContext(f.Context(), http.MethodPost, f.cloud.URL+"/workspaces/"+id+"/api/v1/remote_write",
+		bytes.NewReader(body))
+	if err != nil {
+		f.Fatal(err)
+	}
+	request.Header.Set("Content-Type", "application/x-protobuf")
+	request.Header.Set("Content-Encoding", "snappy")
+	request.Header.Set("X-Prometheus-Remote-Write-Version", "0.1.0")
+	sum := sha256.Sum256(body)
+	credentials, err := keys.Retrieve(f.Context())
+	if err == nil {
+		err = v4.NewSigner().SignHTTP(f.Context(), credentials, request, hex.EncodeToString(sum[:]), "aps", region, time.Now())
+	}
+	if err != nil {
+		f.Fatal(err)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		f.Fatal(err)
+	}
+	text, err := io.ReadAll(response.Body)
+	if err := errors.Join(err, response.Body.Close()); err != nil || response.StatusCode/100 != 2 {
+		f.Errorf("%s: the write: %s, %v: %s", subject, response.Status, err, text)
 	}
 }
 
@@ -170,13 +255,16 @@ func TestRunbookSaysWhatItLeavesOut(t *testing.T) {
 		status     int
 		want       string
 	}{
-		"thumbprints":           {text, "--workspace " + workspace, cli.OK, "thumbprints"},
-		"strict":                {text, "--strict --workspace " + workspace, cli.Failed, "--strict: 1 things are left out"},
-		"an unknown input":      {strings.Replace(text, "{\n", "{\n  retention = 5\n", 1), "--workspace " + workspace, cli.OK, "retention: warning: is left out"},
-		"another account":       {strings.Replace(text, "{\n", "{\n  account_id = \"444455556666\"\n", 1), "--workspace " + workspace, cli.Failed, "account_id is 444455556666"},
-		"no workspace":          {text, "", cli.Usage, "no workspace: name it with --workspace"},
-		"a policy too":          {text, "--policy x.yaml", cli.Usage, "--from and --policy exclude each other"},
-		"an entry that is lost": {strings.Replace(text, `"monitoring"`, `"*"`, 1), "--workspace " + workspace, cli.Failed, "1 of 1 entries were not converted"},
+		"thumbprints": {text, "--workspace " + workspace, cli.OK, "thumbprints"},
+		"strict":      {text, "--strict --workspace " + workspace, cli.Failed, "--strict: 1 things are left out"},
+		"an unknown input": {strings.Replace(text, "{\n", "{\n  retention = 5\n", 1), "--workspace " + workspace, cli.OK,
+			"retention: warning: is left out"},
+		"another account": {strings.Replace(text, "{\n", "{\n  account_id = \"444455556666\"\n", 1), "--workspace " + workspace, cli.Failed,
+			"account_id is 444455556666"},
+		"no workspace": {text, "", cli.Usage, "no workspace: name it with --workspace"},
+		"a policy too": {text, "--policy x.yaml", cli.Usage, "--from and --policy exclude each other"},
+		"an entry that is lost": {strings.Replace(text, `"monitoring"`, `"*"`, 1), "--workspace " + workspace, cli.Failed,
+			"1 of 1 entries were not converted"},
 	} {
 		if err := os.WriteFile(main, []byte(c.text), 0o600); err != nil {
 			t.Fatal(err)
@@ -186,7 +274,8 @@ func TestRunbookSaysWhatItLeavesOut(t *testing.T) {
 			t.Errorf("%s: status %d, %d bytes: %s", name, status, len(out), errs)
 		}
 	}
-	if status, _, errs := run(t, "bootstrap", "--policy", "x", "--strict"); status != cli.Usage || !strings.Contains(errs, "--strict is for --from") {
+	if status, _, errs := run(t, "bootstrap", "--policy", "x", "--strict"); status != cli.Usage ||
+		!strings.Contains(errs, "--strict is for --from") {
 		t.Errorf("status %d: %s", status, errs)
 	}
 }

@@ -37,6 +37,7 @@ func podOf(namespace, account string) awstest.PodIdentity {
 	return awstest.PodIdentity{ClusterARN: eksCluster, Namespace: namespace, ServiceAccount: account, Pod: account + "-0"}
 }
 
+// trust is the trust document of sync's role.
 func (f *fixture) trust() string {
 	f.Helper()
 	out, err := f.iam(f.account.AdminCredentials()).GetRole(f.Context(), &iam.GetRoleInput{RoleName: aws.String(roleName)})

@@ -73,7 +73,11 @@ func (o *PolicyOptions) convert(data []byte, stderr io.Writer) (m grantlist.Modu
 		_, _ = fmt.Fprintln(stderr, f)
 	}
 	if m.Instance != "" {
-		_, _ = fmt.Fprintf(stderr, "instance_name: note: %q names the module's roles; ampbridge's are named by cluster and destination\n", m.Instance)
+		_, _ = fmt.Fprintf(
+			stderr,
+			"instance_name: note: %q names the module's roles; ampbridge's are named by cluster and destination\n",
+			m.Instance,
+		)
 	}
 	for _, name := range m.Unknown {
 		_, _ = fmt.Fprintf(stderr, "%s: warning: is left out: its value is not known here, or nothing takes it\n", name)

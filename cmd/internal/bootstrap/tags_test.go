@@ -46,14 +46,14 @@ func TestSyncWritesTagsAndPath(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			return value(role.Role.Tags, "team") + " " + value(provider.Tags, "team")
+			return value(role.Role.Tags, "team") + "/" + value(provider.Tags, "team")
 		}
-		if tags() != "metrics "+"metrics" {
+		if tags() != "metrics/metrics" {
 			t.Errorf("%s: tags %q", scope, tags())
 		}
 		// A tag changes; one that leaves the policy stays, and so do other people's.
 		p.Trust.Tags = map[string]string{"Team": "platform"}
-		if made := f.sync(p); made != 2 || tags() != "platform "+"platform" {
+		if made := f.sync(p); made != 2 || tags() != "platform/platform" {
 			t.Errorf("%s: %d changes, tags %q", scope, made, tags())
 		}
 		p.Trust.Tags = nil
@@ -87,7 +87,8 @@ func value(tags []types.Tag, key string) string {
 func TestPolicysTagIsNotContradicted(t *testing.T) {
 	f := newFixture(t, tagged(policyText, "team: metrics", "/"))
 	for _, tag := range []string{"team=platform", "Team=metrics"} {
-		if status, _, errs := f.run("", "--tag", tag); status == cli.OK || !strings.Contains(errs, "under trust.tags") || len(f.cloud.Calls()) > 0 {
+		if status, _, errs := f.run("", "--tag", tag); status == cli.OK ||
+			!strings.Contains(errs, "under trust.tags") || len(f.cloud.Calls()) > 0 {
 			t.Errorf("%s: status %d: %s", tag, status, errs)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -181,9 +182,7 @@ func parseHCL(data []byte, file string) (Module, error) {
 		case b.Type == "module" && len(b.Labels) == 1 && b.Body.Attributes[Name] != nil:
 			lists++
 			address = "module." + b.Labels[0]
-			for name, a := range b.Body.Attributes {
-				inputs[name] = a
-			}
+			maps.Copy(inputs, b.Body.Attributes)
 		}
 	}
 	if lists > 1 {

@@ -71,7 +71,8 @@ func Runbook(m Module, clusters []Cluster, o RunbookOptions) string {
 		}
 	}
 	r.text("While both entries are there, each sample is written twice; AMP keeps one. When doctor passes, take the old remote_write entry")
-	r.text("for %s out of the Prometheus configuration, and the annotation eks.amazonaws.com/role-arn off the service account.", o.Workspace.ID())
+	r.text("for %s out of the Prometheus configuration, and the annotation eks.amazonaws.com/role-arn off the service account.",
+		o.Workspace.ID())
 
 	r.step("Let go of the workspace and the providers, with Terraform 1.7 or OpenTofu 1.7")
 	r.text("Put these blocks in the place of the module block. The plan must say that the workspace and the providers are forgotten, and that")

@@ -17,7 +17,8 @@ func TestParseModule(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const more = "tags = { team = \"metrics\" }\nworkspace_alias = \"prometheus-test\"\naccount_id = \"111122223333\"\ninstance_name = \"env\"\n"
+	const more = "tags = { team = \"metrics\" }\nworkspace_alias = \"prometheus-test\"\n" +
+		"account_id = \"111122223333\"\ninstance_name = \"env\"\n"
 	for name, c := range map[string]struct{ text, address string }{
 		"tfvars":   {more + tfvars, ""},
 		"a module": {"module \"amp-prod\" {\n  source = \"./amp\"\n  version = local.version\n" + more + tfvars + "}\n", "module.amp-prod"},
@@ -33,7 +34,8 @@ variable "iam_access_grant_list" {
 		"terraform output -json": {`{"arn": {"sensitive": false, "type": "string", "value": ""},
 			"tags": {"type": ["map", "string"], "value": {"team": "metrics"}},
 			"workspace_alias": {"type": "string", "value": "prometheus-test"}, "account_id": {"type": "string", "value": "111122223333"},
-			"instance_name": {"type": "string", "value": "env"}, "iam_access_grant_list": {"type": ["list", "dynamic"], "value": [` + seed + `]}}`, ""},
+			"instance_name": {"type": "string", "value": "env"},
+			"iam_access_grant_list": {"type": ["list", "dynamic"], "value": [` + seed + `]}}`, ""},
 	} {
 		m, err := ParseModule([]byte(c.text), "file")
 		if err != nil {
@@ -76,7 +78,7 @@ func TestRunbook(t *testing.T) {
 	}
 	// The blocks are Terraform's.
 	var blocks []string
-	for _, line := range strings.Split(text, "\n") {
+	for line := range strings.SplitSeq(text, "\n") {
 		if start := strings.HasPrefix(line, "    removed {"); start || len(blocks) > 0 && (strings.HasPrefix(line, "    ") || line == "") {
 			blocks = append(blocks, strings.TrimPrefix(line, "    "))
 		} else if len(blocks) > 0 {

@@ -38,7 +38,7 @@ func Central(c bootstrap.Central, existingProvider bool, earlier Earlier, found 
 	if len(spaces.parts) > 0 {
 		version = withRegions
 	}
-	imports := append(spaces.imports, centralImports(c, existingProvider, found)...)
+	imports := slices.Concat(spaces.imports, centralImports(c, existingProvider, found))
 	switch {
 	case len(spaces.removed) > 0:
 		terraform = withRemoved
