@@ -198,22 +198,20 @@ func (b Block) WithReplica(pod string) Block {
 	return b
 }
 
-// prometheus writes d as Prometheus parses durations, which knows no fractions
-// and wants units in order; milliseconds are its finest.
+// prometheus writes d as every Prometheus parses durations: a number and one unit. Before
+// 2.21 it knows no 1m30s, and no version knows fractions. Milliseconds are its finest unit.
 func (d Duration) prometheus() string {
-	if d == 0 {
+	milliseconds := time.Duration(d).Milliseconds()
+	if milliseconds == 0 {
 		return ""
 	}
-	v := time.Duration(d)
-	var b strings.Builder
 	for _, u := range []struct {
-		unit time.Duration
+		unit int64
 		name string
-	}{{time.Hour, "h"}, {time.Minute, "m"}, {time.Second, "s"}, {time.Millisecond, "ms"}} {
-		if n := v / u.unit; n > 0 {
-			b.WriteString(strconv.Itoa(int(n)) + u.name)
-			v -= n * u.unit
+	}{{time.Hour.Milliseconds(), "h"}, {time.Minute.Milliseconds(), "m"}, {time.Second.Milliseconds(), "s"}} {
+		if milliseconds%u.unit == 0 {
+			return strconv.FormatInt(milliseconds/u.unit, 10) + u.name
 		}
 	}
-	return b.String()
+	return strconv.FormatInt(milliseconds, 10) + "ms"
 }

@@ -123,7 +123,9 @@ func TestWithReplicaLeavesItsReceiver(t *testing.T) {
 }
 
 func TestPrometheusDurations(t *testing.T) {
-	for text, want := range map[string]string{"1m30s": "1m30s", "0s": "", "1500ms": "1s500ms", "30h": "30h", "5s": "5s"} {
+	for text, want := range map[string]string{
+		"1m30s": "90s", "0s": "", "1500ms": "1500ms", "30h": "30h", "5s": "5s", "1h30m": "90m", "60s": "1m", "100us": "", "1h0m1ms": "3600001ms",
+	} {
 		var d Duration
 		if err := d.UnmarshalText([]byte(text)); err != nil || d.prometheus() != want {
 			t.Errorf("%s → %q, want %q (%v)", text, d.prometheus(), want, err)

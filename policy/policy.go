@@ -133,7 +133,7 @@ type QueueConfig struct {
 	BatchSendDeadline Duration `yaml:"batchSendDeadline"`
 	MinBackoff        Duration `yaml:"minBackoff"`
 	MaxBackoff        Duration `yaml:"maxBackoff"`
-	// SampleAgeLimit is for Prometheus 2.52 and newer; see [Block.For].
+	// SampleAgeLimit is for Prometheus 2.50 and newer; see [Block.For].
 	SampleAgeLimit Duration `yaml:"sampleAgeLimit"`
 }
 

@@ -44,7 +44,7 @@ var (
 )
 
 // newerFields are the fields of a [Block] that Prometheus 2.8 does not know, and the
-// first version that surely does
+// first version that does
 // (https://github.com/prometheus/prometheus/blob/main/CHANGELOG.md).
 var newerFields = []struct {
 	name  string
@@ -53,21 +53,13 @@ var newerFields = []struct {
 	clear func(*Block)
 }{
 	{"name", Version{2, 15}, func(b *Block) bool { return b.Name != "" }, func(b *Block) { b.ID, b.Name = b.Name, "" }},
-	{"queue_config.min_shards", oldestSigV4,
-		func(b *Block) bool { return b.QueueConfig.MinShards != 0 }, func(b *Block) { b.QueueConfig.MinShards = 0 }},
-	{"queue_config.batch_send_deadline", oldestSigV4,
-		func(b *Block) bool { return b.QueueConfig.BatchSendDeadline != "" }, func(b *Block) { b.QueueConfig.BatchSendDeadline = "" }},
-	{"queue_config.min_backoff", oldestSigV4,
-		func(b *Block) bool { return b.QueueConfig.MinBackoff != "" }, func(b *Block) { b.QueueConfig.MinBackoff = "" }},
-	{"queue_config.max_backoff", oldestSigV4,
-		func(b *Block) bool { return b.QueueConfig.MaxBackoff != "" }, func(b *Block) { b.QueueConfig.MaxBackoff = "" }},
 	{"metadata_config", Version{2, 23}, func(b *Block) bool { return b.Metadata != nil }, func(b *Block) { b.Metadata = nil }},
 	{"send_exemplars", Version{2, 27}, func(b *Block) bool { return b.SendExemplars }, func(b *Block) { b.SendExemplars = false }},
 	{"send_native_histograms", Version{2, 40},
 		func(b *Block) bool { return b.SendNativeHistograms }, func(b *Block) { b.SendNativeHistograms = false }},
 	{"proxy_from_environment", Version{2, 43},
 		func(b *Block) bool { return b.ProxyFromEnvironment }, func(b *Block) { b.ProxyFromEnvironment = false }},
-	{"queue_config.sample_age_limit", Version{2, 52},
+	{"queue_config.sample_age_limit", Version{2, 50},
 		func(b *Block) bool { return b.QueueConfig.SampleAgeLimit != "" }, func(b *Block) { b.QueueConfig.SampleAgeLimit = "" }},
 }
 

@@ -41,8 +41,8 @@ func TestBlockFor(t *testing.T) {
 	for _, c := range []struct {
 		version         Version
 		histograms, age bool
-	}{{Version{}, false, false}, {Version{2, 39}, false, false}, {Version{2, 40}, true, false}, {Version{2, 51}, true, false},
-		{Version{2, 52}, true, true}, {Version{3, 15}, true, true}} {
+	}{{Version{}, false, false}, {Version{2, 39}, false, false}, {Version{2, 40}, true, false}, {Version{2, 49}, true, false},
+		{Version{2, 50}, true, true}, {Version{3, 15}, true, true}} {
 		got, omitted := newer.For(c.version)
 		var fields []string
 		if !c.histograms {

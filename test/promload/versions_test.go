@@ -69,7 +69,7 @@ destinations:
     sendNativeHistograms: true
     sendExemplars: true
     metadata: {send: false}
-    remoteTimeout: 45s
+    remoteTimeout: 1m30s
     proxyURL: http://proxy.example:3128
 - name: environment
   workspace: arn:aws:aps:eu-west-1:111122223333:workspace/ws-0003

@@ -58,7 +58,7 @@ func TestFieldsNeedAKnownVersion(t *testing.T) {
 		}
 		if told := strings.Contains(
 			stderr,
-			"newer does without queue_config.sample_age_limit, which needs Prometheus 2.52",
+			"newer does without queue_config.sample_age_limit, which needs Prometheus 2.50",
 		); told == want.age {
 			t.Errorf("%q: stderr %q", version, stderr)
 		}
