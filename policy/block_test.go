@@ -61,7 +61,9 @@ func TestBlockOptions(t *testing.T) {
 	first, second := full[0].Block("dev"), full[1].Block("dev")
 	first.TLS = &BlockTLS{CAFile: "/secret/central.ca.pem"}
 	for version, want := range map[Version][]string{
-		{2, 26}: {"remote_timeout: 45s", "proxy_url: http://proxy.example:3128", "ca_file: /secret/central.ca.pem", "metadata_config:\n    send: false"},
+		{2, 26}: {
+			"remote_timeout: 45s", "proxy_url: http://proxy.example:3128", "ca_file: /secret/central.ca.pem", "metadata_config:\n    send: false",
+		},
 		{3, 15}: {"remote_timeout: 45s", "proxy_url: http://proxy.example:3128", "send_exemplars: true", "retry_on_http_429: true"},
 	} {
 		b, _ := first.For(version)

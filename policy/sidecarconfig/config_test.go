@@ -72,7 +72,8 @@ func TestWayToAMP(t *testing.T) {
 	if (backup.AMP != AMP{ProxyFromEnvironment: true, DropOn429: true}) {
 		t.Errorf("backup: %+v", backup.AMP)
 	}
-	if central.Block.TLS == nil || central.Block.TLS.CAFile != CredentialsDir+"/central.ca.pem" || central.Block.ProxyURL != central.AMP.ProxyURL {
+	if central.Block.TLS == nil || central.Block.TLS.CAFile != CredentialsDir+"/central.ca.pem" ||
+		central.Block.ProxyURL != central.AMP.ProxyURL {
 		t.Errorf("the block of central: %+v", central.Block)
 	}
 	if backup.Block.TLS != nil || !backup.Block.ProxyFromEnvironment || backup.Block.QueueConfig.RetryOnRateLimit {

@@ -37,7 +37,8 @@ func FuzzDecode(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if a.Version != VersionSigV4 && a.Version != VersionRelay || a.Source == "" || a.Target == "" || a.File == "" || a.Credentials == "" || a.Token == "" {
+		if a.Version != VersionSigV4 && a.Version != VersionRelay || a.Source == "" || a.Target == "" || a.File == "" ||
+			a.Credentials == "" || a.Token == "" {
 			t.Errorf("an incomplete sidecar config is read: %+v", a)
 		}
 		again, err := Decode(a.Encode())

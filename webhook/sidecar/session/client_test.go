@@ -118,7 +118,8 @@ func TestExternalID(t *testing.T) {
 // the pod's.
 func TestOptionsFor(t *testing.T) {
 	c := sidecarconfig.Config{
-		Cluster: "dev", Token: "/token", SessionSeconds: 3600, STS: sidecarconfig.STS{Endpoint: "https://sts.example", ProxyURL: "http://proxy:1"},
+		Cluster: "dev", Token: "/token", SessionSeconds: 3600,
+		STS: sidecarconfig.STS{Endpoint: "https://sts.example", ProxyURL: "http://proxy:1"},
 	}
 	d := sidecarconfig.Destination{Role: "first", AssumeRole: "second", ExternalID: "7", Region: ststest.Region}
 	want := session.Options{
