@@ -62,7 +62,8 @@ destinations:
   workspace: arn:aws:aps:eu-west-1:111122223333:workspace/ws-0002
   remoteWrite:
     queueConfig:
-      {capacity: 5000, maxShards: 50, minShards: 2, maxSamplesPerSend: 500, batchSendDeadline: 1m30s, minBackoff: 30ms, maxBackoff: 1m, sampleAgeLimit: 1h}
+      {capacity: 5000, maxShards: 50, minShards: 2, maxSamplesPerSend: 500, batchSendDeadline: 1m30s,
+       minBackoff: 30ms, maxBackoff: 1m, sampleAgeLimit: 1h}
     writeRelabelConfigs:
     - {sourceLabels: [__name__, job], separator: ;, regex: "(go|process)_.*;.*", action: drop}
     - {sourceLabels: [pod], modulus: 4, targetLabel: __tmp_shard, action: hashmod}
