@@ -31,37 +31,44 @@ const (
 
 // readBatch looks into the compressed body of a remote write request.
 func readBatch(body []byte) (batch, error) {
-	message, err := unsnap(body)
-	if err != nil {
-		return batch{}, err
-	}
 	b := batch{oldest: time.UnixMilli(math.MaxInt64)}
-	took := func(at uint64) {
+	err := EachSample(body, func(at int64) {
 		b.samples++
-		if t := time.UnixMilli(int64(at)); t.Before(b.oldest) {
+		if t := time.UnixMilli(at); t.Before(b.oldest) {
 			b.oldest = t
 		}
+	})
+	return b, err
+}
+
+// EachSample calls visit with the time of each sample and histogram in the compressed body
+// of a remote write 1.0 request, in milliseconds since the epoch.
+func EachSample(body []byte, visit func(at int64)) error {
+	message, err := unsnap(body)
+	if err != nil {
+		return err
 	}
-	err = eachField(message, func(field protowire.Number, series []byte, _ uint64) error {
+	return eachField(message, func(field protowire.Number, series []byte, _ uint64) error {
 		if field != requestSeries {
 			return nil
 		}
 		return eachField(series, func(field protowire.Number, sample []byte, _ uint64) error {
-			timestamp, ok := map[protowire.Number]protowire.Number{
-				seriesSamples: sampleTimestamp, seriesHistograms: histogramTimestamp,
-			}[field]
-			if !ok {
+			timestamp := sampleTimestamp
+			switch field {
+			case seriesSamples:
+			case seriesHistograms:
+				timestamp = histogramTimestamp
+			default:
 				return nil
 			}
 			return eachField(sample, func(field protowire.Number, _ []byte, value uint64) error {
 				if field == timestamp {
-					took(value)
+					visit(int64(value))
 				}
 				return nil
 			})
 		})
 	})
-	return b, err
 }
 
 // eachField calls visit with each field of a message: its bytes, or its value where it is a number.

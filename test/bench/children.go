@@ -170,6 +170,10 @@ func runChild(kind string, args []string) error {
 		defer pprof.StopCPUProfile()
 	}
 	switch kind {
+	case "serve-sink":
+		return serveSink(ctx, *addr, *health, *certs)
+	case "serve-exporter":
+		return serveExporter(ctx, *addr, *size)
 	case "serve-webhook":
 		// The log is written, as in production, and goes nowhere.
 		log, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)

@@ -13,6 +13,9 @@
 //	          one at a time, and its memory with few and with many service accounts
 //	sidecar   the config sidecar's memory and processor time while it is idle, after
 //	          a configuration of 100 KB and one of 1 MB
+//	relay     the relay beside a Prometheus that signs itself: processor time, latency,
+//	          memory, outages, and every sample counted; about six minutes, so it runs
+//	          only where -parts names it (make bench-relay)
 //	simulation  a thousand clusters that sync at once, on a simulated clock, while
 //	          IAM throttles
 //
@@ -22,7 +25,7 @@
 //
 // Figures depend on the machine; the ratios and the flatness of memory hardly
 // do. A budget that is missed is said, and is no error: the exit status is that
-// of the measurement.
+// of the measurement. Samples that the relay loses, and memory beyond its bounds, are errors.
 package main
 
 import (
@@ -34,6 +37,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 )
 
 func main() {
@@ -43,10 +47,16 @@ func main() {
 	parts := flag.String("parts", "handler,cluster,sidecar,simulation", "what to measure")
 	accounts := flag.Int("accounts", 50_000, "how many service accounts are many")
 	profile := flag.String("profile", "", "`DIRECTORY` for CPU profiles of the servers of part handler")
+	relay := relayOptions{}
+	flag.IntVar(&relay.series, "series", 20_000, "part relay: how many series are scraped each second")
+	flag.IntVar(&relay.windows, "windows", 8, "part relay: how many windows of processor time are compared")
+	flag.DurationVar(&relay.window, "window", 10*time.Second, "part relay: how long a window is")
+	flag.IntVar(&relay.outages, "outages", 3, "part relay: how many outages of AMP there are")
+	flag.DurationVar(&relay.outage, "outage", 30*time.Second, "part relay: how long an outage is")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	exit(run(ctx, strings.Split(*parts, ","), *accounts, *profile))
+	exit(run(ctx, strings.Split(*parts, ","), *accounts, *profile, relay))
 }
 
 func exit(err error) {
@@ -57,14 +67,14 @@ func exit(err error) {
 	os.Exit(0)
 }
 
-func run(ctx context.Context, parts []string, accounts int, profile string) error {
+func run(ctx context.Context, parts []string, accounts int, profile string, relay relayOptions) error {
 	dir, err := os.MkdirTemp("", "ampbridge-bench-")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }() // a directory of the system's own
 	r := &report{out: os.Stdout}
-	known := []string{"handler", "cluster", "sidecar", "simulation"}
+	known := []string{"handler", "cluster", "sidecar", "relay", "simulation"}
 	for _, part := range parts {
 		if !slices.Contains(known, part) {
 			return fmt.Errorf("-parts: %q is unknown: write some of %s", part, strings.Join(known, ","))
@@ -83,6 +93,11 @@ func run(ctx context.Context, parts []string, accounts int, profile string) erro
 	if slices.Contains(parts, "sidecar") {
 		if err := measureSidecar(ctx, dir, r); err != nil {
 			return fmt.Errorf("sidecar: %w", err)
+		}
+	}
+	if slices.Contains(parts, "relay") {
+		if err := measureRelay(ctx, dir, relay, r); err != nil {
+			return fmt.Errorf("relay: %w", err)
 		}
 	}
 	if slices.Contains(parts, "simulation") {

@@ -35,20 +35,9 @@ const (
 // measureSidecar runs the sidecar's own program on a configuration of 100 KB,
 // which then becomes one of 1 MB, and looks at it while it is idle.
 func measureSidecar(ctx context.Context, dir string, r *report) error {
-	program := filepath.Join(dir, "config-sidecar")
-	build := exec.CommandContext(
-		ctx,
-		"go",
-		"build",
-		"-trimpath",
-		"-ldflags=-s -w",
-		"-o",
-		program,
-		"github.com/ampbridge/ampbridge/cmd/config-sidecar",
-	)
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("go build: %w: %s", err, out)
+	program, err := buildSidecar(ctx, dir)
+	if err != nil {
+		return err
 	}
 	cloud, err := awstest.New(ctx, awstest.Options{})
 	if err != nil {
@@ -66,6 +55,19 @@ func measureSidecar(ctx context.Context, dir string, r *report) error {
 		}
 	}
 	return nil
+}
+
+// buildSidecar builds the sidecar's program as it is shipped.
+func buildSidecar(ctx context.Context, dir string) (program string, err error) {
+	program = filepath.Join(dir, "config-sidecar")
+	build := exec.CommandContext(
+		ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", program, "github.com/ampbridge/ampbridge/cmd/config-sidecar",
+	)
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go build: %w: %s", err, out)
+	}
+	return program, nil
 }
 
 // measureIdle starts a sidecar of its own for each size, so that the peak is
