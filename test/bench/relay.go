@@ -322,13 +322,14 @@ func targetOf(c sidecarconfig.Config) (t relayTarget, err error) {
 
 // latency compares single sends, which take turns.
 func (b *relayBench) latency() error {
-	target, err := targetOf(b.config)
+	sidecar, _, target, err := b.second("latency", []byte("global: {}\n"), defaultLimit)
 	if err != nil {
 		return err
 	}
+	defer sidecar.stop()
 	direct := newClient(b.ca, false, 1)
 	through := newClient(nil, false, 1)
-	body := bytes.Repeat([]byte{0}, 27_000) // the sink does not decode path /raw
+	body := bytes.Repeat([]byte{0}, 27_000) // which the sink does not decode there
 	for _, far := range []time.Duration{0, farLatency} {
 		if err := b.command("delay", far.String()); err != nil {
 			return err
