@@ -54,12 +54,14 @@ var shapes = map[string]func(size int) []byte{
 	},
 	"anchors": func(size int) []byte {
 		return fill("x-common: &common {scrape_interval: 30s, scheme: https}\nscrape_configs:\n", size, func(n int) string {
-			return fmt.Sprintf("- <<: *common\n  job_name: a-%d\n  relabel_configs: &r%[1]d\n  - {action: labeldrop, regex: x%[1]d}\n  metric_relabel_configs: *r%[1]d\n", n)
+			return fmt.Sprintf("- <<: *common\n  job_name: a-%d\n  relabel_configs: &r%[1]d\n"+
+				"  - {action: labeldrop, regex: x%[1]d}\n  metric_relabel_configs: *r%[1]d\n", n)
 		})
 	},
 	"strings": func(size int) []byte {
 		return fill("scrape_configs:\n", size, func(n int) string {
-			return fmt.Sprintf("- job_name: s-%d\n  metric_relabel_configs:\n  - {action: drop, source_labels: [__name__], regex: '%s'}\n", n, strings.Repeat("container_network_[a-z]+|", 400))
+			return fmt.Sprintf("- job_name: s-%d\n  metric_relabel_configs:\n  - {action: drop, source_labels: [__name__], regex: '%s'}\n",
+				n, strings.Repeat("container_network_[a-z]+|", 400))
 		})
 	},
 	"targets": func(size int) []byte {

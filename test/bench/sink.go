@@ -99,10 +99,11 @@ func serveExporter(ctx context.Context, addr string, series int) error {
 		fmt.Fprintf(&text, "bench_bytes_total{instance=\"10.0.0.1:9100\",pod=\"server-%d\",device=\"eth%d\"} %d\n", n/10, n%10, n*7919)
 	}
 	body := []byte(text.String())
-	server := &http.Server{Addr: addr, ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	metrics := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4")
 		_, _ = w.Write(body) // an error means that the client has gone
-	})}
+	})
+	server := &http.Server{Addr: addr, ReadHeaderTimeout: 10 * time.Second, Handler: metrics}
 	context.AfterFunc(ctx, func() { _ = server.Close() })
 	if err := server.ListenAndServe(); ctx.Err() == nil {
 		return err

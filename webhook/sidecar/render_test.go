@@ -89,7 +89,8 @@ func TestTooLargeNamesTheLimit(t *testing.T) {
 	text := "rule_files:\n" + strings.Repeat("- a.yml\n", 100_000)
 	for name, content := range map[string][]byte{"plain": []byte(text), "gzipped": zip(t, text)} {
 		refused := render(content, due(t), policy.Version{}, 64<<20)
-		if refused.result != "passed_through" || !bytes.Equal(refused.content, content) || refused.size != int64(len(text)) || refused.need < 21<<20 {
+		if refused.result != "passed_through" || !bytes.Equal(refused.content, content) ||
+			refused.size != int64(len(text)) || refused.need < 21<<20 {
 			t.Fatalf("%s: %s, size %d, need %d", name, refused.result, refused.size, refused.need)
 		}
 		var limit int64

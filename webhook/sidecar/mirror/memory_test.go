@@ -49,7 +49,8 @@ func mirrorInChild(directories, limit string) error {
 		}
 	}
 	source, target, _ := strings.Cut(directories, ":")
-	if _, err := mirror.Mirror(source, target, "prometheus.yml", func(c []byte) ([]byte, error) { return append(c, "# edited\n"...), nil }); err != nil {
+	edit := func(content []byte) ([]byte, error) { return append(content, "# edited\n"...), nil }
+	if _, err := mirror.Mirror(source, target, "prometheus.yml", edit); err != nil {
 		return err
 	}
 	status, err := os.ReadFile("/proc/self/status")
@@ -100,7 +101,8 @@ func TestManyLargeFiles(t *testing.T) {
 			t.Errorf("%s: took %d KiB, one small file %d", change, kib, least)
 		}
 	}
-	if got, want := read(t, target), read(t, source); len(got) != 101 || got["rules-7.yml"] != want["rules-7.yml"] || got["rules-8.yml"] != want["rules-8.yml"] {
+	got, want := read(t, target), read(t, source)
+	if len(got) != 101 || got["rules-7.yml"] != want["rules-7.yml"] || got["rules-8.yml"] != want["rules-8.yml"] {
 		t.Errorf("%d files", len(got))
 	}
 }
