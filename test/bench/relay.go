@@ -6,8 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -224,8 +226,8 @@ func (b *relayBench) startPrometheus(program, config, name string) (*child, stri
 	if err != nil {
 		return nil, "", err
 	}
-	url := "http://" + address
-	return p, url, p.until("Prometheus is ready", func() bool { return answers(url + "/-/ready") })
+	at := "http://" + address
+	return p, at, p.until("Prometheus is ready", func() bool { return answers(at + "/-/ready") })
 }
 
 // freeAddress is below the ports that outgoing connections get.
@@ -362,8 +364,8 @@ func (b *relayBench) latency() error {
 	return b.command("delay", "0s")
 }
 
-func (b *relayBench) write(client *http.Client, url, password string, body []byte) error {
-	request, err := http.NewRequest(http.MethodPost, url, bytes.NewReader(body))
+func (b *relayBench) write(client *http.Client, to, password string, body []byte) error {
+	request, err := http.NewRequest(http.MethodPost, to, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
@@ -377,7 +379,7 @@ func (b *relayBench) write(client *http.Client, url, password string, body []byt
 		return err
 	}
 	if answer.StatusCode/100 != 2 {
-		return fmt.Errorf("%s answers %s", url, answer.Status)
+		return fmt.Errorf("%s answers %s", to, answer.Status)
 	}
 	return nil
 }
@@ -400,10 +402,6 @@ func (b *relayBench) arrived(workspace string) (counts map[int64]int, err error)
 	defer func() { _ = answer.Body.Close() }() // only read
 	return counts, json.NewDecoder(answer.Body).Decode(&counts)
 }
-
-// extraSeries are those that Prometheus makes for each scrape: up, and three of scrape_*
-// at least.
-const extraSeries = 5
 
 // behind returns how far a workspace is behind: the age of the oldest scrape that is not
 // complete. A scrape of the last seconds is still on its way.
@@ -484,14 +482,16 @@ func (b *relayBench) lost() error {
 		if err != nil {
 			return err
 		}
-		scrapes, missing, twice := 0, 0, 0
-		for at, n := range counts {
-			if at < b.begun || at >= end || n < extraSeries {
-				continue
+		scrapes, err := b.scraped(side.url)
+		if err != nil {
+			return err
+		}
+		all, missing := 0, 0
+		for _, at := range scrapes {
+			if at >= b.begun && at < end {
+				all += b.options.series
+				missing += max(0, b.options.series-counts[at])
 			}
-			scrapes++
-			missing += max(0, b.options.series-n)
-			twice += max(0, n-b.options.series-extraSeries*2)
 		}
 		failed, err := b.metric(side.url, "prometheus_remote_storage_samples_failed_total")
 		if err != nil {
@@ -501,16 +501,42 @@ func (b *relayBench) lost() error {
 		if err != nil {
 			return err
 		}
-		ok := missing == 0 && failed == 0 && dropped == 0 && scrapes > 0
-		b.row("%s: lost, failed, dropped, of %d samples (twice: %d)", []any{side.workspace, scrapes * b.options.series, twice},
+		ok := missing == 0 && failed == 0 && dropped == 0 && all > 0
+		b.row("%s: lost, failed, dropped, of %d samples", []any{side.workspace, all},
 			fmt.Sprintf("%d, %.0f, %.0f", missing, failed, dropped), b.must(ok, "0, 0, 0"))
 	}
 	return nil
 }
 
+// scraped returns the times of the scrapes that a Prometheus has stored, in milliseconds
+// since the epoch.
+func (b *relayBench) scraped(prometheus string) (times []int64, err error) {
+	answer, err := b.client.Get(prometheus + "/api/v1/query?query=" + url.QueryEscape(`up{job="bench"}[1h]`))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = answer.Body.Close() }() // only read
+	var got struct {
+		Data struct {
+			Result []struct{ Values [][2]any }
+		}
+	}
+	if err := json.NewDecoder(answer.Body).Decode(&got); err != nil {
+		return nil, err
+	}
+	for _, series := range got.Data.Result {
+		for _, sample := range series.Values {
+			if seconds, ok := sample[0].(float64); ok && sample[1] == "1" {
+				times = append(times, int64(math.Round(seconds*1000)))
+			}
+		}
+	}
+	return times, nil
+}
+
 // metric returns the sum of a metric's series.
-func (b *relayBench) metric(url, name string) (sum float64, err error) {
-	answer, err := b.client.Get(url + "/metrics")
+func (b *relayBench) metric(prometheus, name string) (sum float64, err error) {
+	answer, err := b.client.Get(prometheus + "/metrics")
 	if err != nil {
 		return 0, err
 	}
