@@ -13,8 +13,6 @@ type Budget struct {
 const (
 	// processBytes is what the process needs itself, measured.
 	processBytes = 14 << 20
-	// mostBodies is enough for every shard of a busy Prometheus.
-	mostBodies = 24 << 20
 	// limitStep is that of the limits that [LimitFor] names.
 	limitStep = 64 << 20
 )
@@ -26,7 +24,7 @@ func BudgetOf(limit int64) Budget {
 	if limit <= 0 {
 		return Budget{}
 	}
-	bodies := min(limit/8, mostBodies)
+	bodies := limit / 32 * 3 // of the default of 256 MiB: 24 MiB
 	return Budget{Bodies: bodies, Edit: max(1, HeapOf(limit)-processBytes-2*bodies)}
 }
 

@@ -16,7 +16,7 @@ func TestBudget(t *testing.T) {
 		}
 	}
 	for mib, want := range map[int64]Budget{
-		64: {8 << 20, 21}, 128: {16 << 20, 56}, 256: {24 << 20, 142}, 512: {24 << 20, 347},
+		64: {6 << 20, 25}, 128: {12 << 20, 64}, 256: {24 << 20, 142}, 512: {48 << 20, 299},
 	} {
 		if got := BudgetOf(mib << 20); got.Bodies != want.Bodies || got.Edit>>20 != want.Edit {
 			t.Errorf("%d MiB: %d and %d MiB", mib, got.Bodies>>20, got.Edit>>20)
@@ -36,7 +36,7 @@ func TestLimitFor(t *testing.T) {
 
 func TestTooLarge(t *testing.T) {
 	text := TooLarge(4e6, 112<<20-5, 128<<20).Error()
-	for _, want := range []string{"(4.0 MB)", "about 112 MiB", "has 56 MiB", "sidecar's 128 MiB", "sidecar.resources.limits.memory to 256Mi"} {
+	for _, want := range []string{"(4.0 MB)", "about 112 MiB", "has 64 MiB", "sidecar's 128 MiB", "sidecar.resources.limits.memory to 256Mi"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q lacks %q", text, want)
 		}

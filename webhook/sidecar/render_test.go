@@ -41,7 +41,7 @@ func zip(t testing.TB, text string) []byte {
 func TestRenderPassesThrough(t *testing.T) {
 	long := "x: [" + strings.Repeat("a,", 1<<19) + "]\n" // 1 MiB
 	whole := zip(t, "a: 1\n")
-	const wantLimit = "(1.0 MB) needs about 139 MiB of memory to be edited, and has 21 MiB of the sidecar's 64 MiB: " +
+	const wantLimit = "(1.0 MB) needs about 139 MiB of memory to be edited, and has 25 MiB of the sidecar's 64 MiB: " +
 		"set sidecar.resources.limits.memory to 256Mi"
 	for name, tc := range map[string]struct {
 		content []byte
