@@ -102,7 +102,7 @@ fuzz: ## every fuzz target, each for FUZZTIME=30s
 .PHONY: race
 race: ## the race detector over what the sidecar does at the same time (needs gcc)
 	@command -v gcc >/dev/null || { echo "make race: the race detector needs a C compiler: apt-get install -y gcc libc6-dev" >&2; exit 1; }
-	@CGO_ENABLED=1 $(GO) test -race -count=1 -skip Prometheus ./webhook/sidecar/relay ./webhook/sidecar/session ./webhook/sidecar/mirror
+	@CGO_ENABLED=1 $(GO) test -race -count=1 -skip Prometheus ./webhook/sidecar/...
 
 .PHONY: bench
 bench: ## the figures of docs/performance.md

@@ -36,6 +36,10 @@ func (e *TooLargeError) Error() string {
 // that can be told before it: where the blocks can be put into its text.
 func Needs(config []byte) int64 { return needs(config, splice, 0) }
 
+// Most returns how long a configuration may be, in bytes, that can be edited in so much
+// memory: one that is longer needs more, whatever is in it.
+func Most(memory int64) int64 { return memory / spliceByte }
+
 func needs(config []byte, m strategy, written int) int64 {
 	perPiece, perByte := int64(splicePiece), int64(spliceByte)
 	if m != splice {

@@ -50,20 +50,25 @@ func render(content []byte, due []wanted, version policy.Version, limit int64) r
 		}
 	}
 	var result promconfig.Result
+	memory := sidecarconfig.BudgetOf(limit).Edit
 	edit := func(config []byte) ([]byte, error) {
 		if len(config) > maxUnzipped {
 			return nil, errTooLong
 		}
 		out.size, out.need = int64(len(config)), promconfig.Needs(config)
 		var err error
-		result, err = promconfig.RenderWithin(sidecarconfig.BudgetOf(limit).Edit, config, blocks, generation(due))
+		result, err = promconfig.RenderWithin(memory, config, blocks, generation(due))
 		if large := (*promconfig.TooLargeError)(nil); errors.As(err, &large) {
 			out.need = large.Need
 			err = sidecarconfig.TooLarge(large.Config, large.Need, limit)
 		}
 		return result.Config, err
 	}
-	edited, err := within(content, edit)
+	unzipped := int64(maxUnzipped)
+	if memory > 0 {
+		unzipped = min(unzipped, promconfig.Most(memory))
+	}
+	edited, err := within(content, unzipped, edit)
 	if err != nil {
 		failed := passedThrough(content, err.Error())
 		failed.size, failed.need = out.size, out.need
@@ -112,16 +117,17 @@ var errTooLong = errors.New("the configuration is larger than 32 MiB")
 
 var gzipMagic = []byte{0x1f, 0x8b}
 
-// within edits content, inside its gzip wrapping where it has one. The first
+// within edits content, inside its gzip wrapping where it has one, unless it is longer than
+// unzipped bytes without that. The first
 // bytes tell, not the file's name. The same text always gives the same bytes.
-func within(content []byte, edit func([]byte) ([]byte, error)) (edited []byte, err error) {
-	survived(func() { edited, err = unwrapped(content, edit) }, func(recovered any, _ []byte) {
+func within(content []byte, unzipped int64, edit func([]byte) ([]byte, error)) (edited []byte, err error) {
+	survived(func() { edited, err = unwrapped(content, unzipped, edit) }, func(recovered any, _ []byte) {
 		err = fmt.Errorf("editing the configuration panicked: %v", recovered)
 	})
 	return edited, err
 }
 
-func unwrapped(content []byte, edit func([]byte) ([]byte, error)) ([]byte, error) {
+func unwrapped(content []byte, unzipped int64, edit func([]byte) ([]byte, error)) ([]byte, error) {
 	if !bytes.HasPrefix(content, gzipMagic) {
 		return edit(content)
 	}
@@ -129,12 +135,17 @@ func unwrapped(content []byte, edit func([]byte) ([]byte, error)) ([]byte, error
 	if err != nil {
 		return nil, fmt.Errorf("gzip: %w", err)
 	}
-	text, err := io.ReadAll(io.LimitReader(reader, maxUnzipped+1))
+	text, err := io.ReadAll(io.LimitReader(reader, unzipped+1))
 	if err != nil {
 		return nil, fmt.Errorf("gzip: %w", err)
 	}
-	if len(text) > maxUnzipped {
+	switch {
+	case int64(len(text)) <= unzipped:
+	case unzipped == maxUnzipped:
 		return nil, fmt.Errorf("gzip: %w", errTooLong)
+	default:
+		return nil, fmt.Errorf("gzip: the configuration is larger than %d KiB, the most that can be edited in the sidecar's memory: "+
+			"raise sidecar.resources.limits.memory in the policy", unzipped>>10)
 	}
 	if text, err = edit(text); err != nil {
 		return nil, err

@@ -54,7 +54,7 @@ func TestRenderPassesThrough(t *testing.T) {
 		"too long":                {[]byte(long), wantLimit},
 		"gzip of what is long":    {zip(t, long), wantLimit},
 		"merge keys that explode": {mergeKeys(t), "excessive aliasing"},
-		"gzip bomb":               {zip(t, strings.Repeat("\n", maxUnzipped+1)), "larger than 32 MiB"},
+		"gzip bomb":               {zip(t, strings.Repeat("\n", maxUnzipped+1)), "larger than 3225 KiB, the most that can be edited"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := render(tc.content, due(t), policy.Version{}, 64<<20)
@@ -77,7 +77,7 @@ func TestRenderIsDeterministic(t *testing.T) {
 }
 
 func TestWithinSurvivesAPanic(t *testing.T) {
-	_, err := within([]byte("a"), func([]byte) ([]byte, error) { panic(errors.New("boom")) })
+	_, err := within([]byte("a"), 1, func([]byte) ([]byte, error) { panic(errors.New("boom")) })
 	if err == nil || !strings.Contains(err.Error(), "boom") {
 		t.Errorf("error %v", err)
 	}
@@ -101,6 +101,14 @@ func TestTooLargeNamesTheLimit(t *testing.T) {
 		if got := render(content, due(t), policy.Version{}, limit<<20); got.result != "rendered" {
 			t.Errorf("%s: with %d MiB: %s", name, limit, got.lastError)
 		}
+	}
+}
+
+// TestGzipBombWithoutALimit: a container without a limit has a bound too.
+func TestGzipBombWithoutALimit(t *testing.T) {
+	bomb := zip(t, strings.Repeat("\n", maxUnzipped+1))
+	if got := render(bomb, due(t), policy.Version{}, 0); !strings.Contains(got.lastError, "larger than 32 MiB") || !bytes.Equal(got.content, bomb) {
+		t.Errorf("%s: %s", got.result, got.lastError)
 	}
 }
 
