@@ -17,7 +17,7 @@ import (
 // are not sent yet, and a block that is taken away too early loses them.
 func TestMovesLoseNothing(t *testing.T) {
 	t.Parallel()
-	const life = 20 * time.Second
+	const life = 30 * time.Second
 	both := func(p *barepod.Pod) bool { return p.Served("sigv4:") && p.Served("password_file:") }
 	for _, c := range []struct {
 		name string
@@ -44,9 +44,11 @@ func TestMovesLoseNothing(t *testing.T) {
 			p.Sidecar.Kill(t)
 		}},
 		{"stays, but nothing of AWS can be reached when the move is due", func(_ *testing.T, p *barepod.Pod) {
-			time.Sleep(life / 2)
+			// A little before and after two thirds. The block with sigv4 must have the time to send what
+			// waits for it: with a session of hours it has more than an hour.
+			time.Sleep(life * 6 / 10)
 			stop := p.Fail("*", awstest.Refuse)
-			time.Sleep(life / 4) // until after two thirds
+			time.Sleep(life / 10)
 			stop()
 		}},
 	} {

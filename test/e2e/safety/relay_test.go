@@ -3,6 +3,8 @@ package safety_test
 import (
 	"context"
 	"flag"
+	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -80,8 +82,13 @@ func TestInvalidConfigurationForThreeSessions(t *testing.T) {
 		t.Error("the user's own configuration is not served in the end")
 	}
 	n := p.EventuallyDelivered(t, 1)
-	if refused := p.Refused(); len(refused) > 0 {
-		t.Errorf("%d writes were refused, the first: %+v", len(refused), refused[0])
+	// The relay's block begins before the other one ends, so AMP gets some samples twice, and refuses
+	// the repetitions. All samples are there, as was just seen.
+	repeated := p.Refused()
+	for _, write := range repeated {
+		if write.Status != http.StatusBadRequest || !strings.Contains(write.Reason, "out of order") {
+			t.Errorf("a write was refused: %+v", write)
+		}
 	}
 	testkit.Must(t, p.SetConfig("# corrected"))
 	testkit.Eventually(t, "the corrected configuration is loaded", func() bool {
@@ -90,5 +97,6 @@ func TestInvalidConfigurationForThreeSessions(t *testing.T) {
 	})
 	p.EventuallyDelivered(t, 1)
 	p.CheckUnharmed(t, 0)
-	t.Logf("invalid for %s: %d scrapes, all of them in the workspace; the user's files were away for %v", 3*life, n, swaps)
+	t.Logf("invalid for %s: %d scrapes, all of them in the workspace, %d writes with repetitions; the user's files were away for %v",
+		3*life, n, len(repeated), swaps)
 }
