@@ -41,6 +41,9 @@ func TestMain(m *testing.M) {
 // sessionLife lets several renewals, which come at a third of it, fall into a cell.
 const sessionLife = 12 * time.Second
 
+// startLimit is far more than a start takes on a busy machine, and less than what waits for AWS.
+const startLimit = 30 * time.Second
+
 // version is a Prometheus under test.
 type version struct{ name, tool string }
 
@@ -61,10 +64,11 @@ const (
 
 var moments = []string{renewal, reload, containerRestart, start, podRestart}
 
-// fault is something that goes wrong. begin starts it, and returns what ends it.
+// fault is something that goes wrong. begin starts it, and returns what ends it, and whether it has
+// struck: a fault that nothing meets proves nothing.
 type fault struct {
 	name  string
-	begin func(testing.TB, *barepod.Pod) (end func())
+	begin func(testing.TB, *barepod.Pod) (end func(), struck func() bool)
 	// dropped is the code of an error of AMP's that drops a sample by design: Prometheus
 	// retries no 4xx, with or without ampbridge.
 	dropped []string
@@ -73,7 +77,10 @@ type fault struct {
 }
 
 func aws(name, target string, f awstest.Fault) fault {
-	return fault{name: name, begin: func(_ testing.TB, p *barepod.Pod) func() { return p.Fail(target, f) }}
+	return fault{name: name, begin: func(_ testing.TB, p *barepod.Pod) (func(), func() bool) {
+		injection := p.Account.Fail(target, f)
+		return injection.Stop, func() bool { return injection.Hits() > 0 }
+	}}
 }
 
 func faults() []fault {
@@ -96,8 +103,15 @@ func faults() []fault {
 	}
 }
 
+// restarted reports whether the sidecar has been started again since now.
+func restarted(p *barepod.Pod) func() bool {
+	before := p.Sidecar.Restarts()
+	return func() bool { return p.Sidecar.Restarts() > before }
+}
+
 // killed kills the sidecar every second until the end.
-func killed(_ testing.TB, p *barepod.Pod) func() {
+func killed(_ testing.TB, p *barepod.Pod) (func(), func() bool) {
+	struck := restarted(p)
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -113,34 +127,39 @@ func killed(_ testing.TB, p *barepod.Pod) func() {
 	return func() {
 		close(done)
 		<-ended
-	}
+	}, struck
 }
 
 // hung stops the sidecar for three seconds, and then kills it, as its liveness probe does. On a node
 // that takes a minute, of sessions that last six hours.
-func hung(tb testing.TB, p *barepod.Pod) func() {
+func hung(tb testing.TB, p *barepod.Pod) (func(), func() bool) {
+	struck := restarted(p)
 	testkit.Must(tb, p.Sidecar.Signal(syscall.SIGSTOP))
 	timer := time.AfterFunc(3*time.Second, func() { _ = p.Sidecar.Signal(syscall.SIGKILL) })
 	return func() {
 		if timer.Stop() {
 			_ = p.Sidecar.Signal(syscall.SIGKILL)
 		}
-	}
+	}, struck
 }
 
 // outOfMemory has the kernel kill the sidecar, because its container has no memory left.
-func outOfMemory(tb testing.TB, p *barepod.Pod) func() {
+func outOfMemory(tb testing.TB, p *barepod.Pod) (func(), func() bool) {
+	struck := restarted(p)
 	if !p.RunOutOfMemory(tb) {
 		tb.Log("no memory cgroup can be made here: killed instead")
 		p.Sidecar.Kill(tb)
 	}
-	return func() {}
+	return func() {}, struck
 }
 
 // invalid is a change of the user's that Prometheus cannot load.
-func invalid(tb testing.TB, p *barepod.Pod) func() {
+func invalid(tb testing.TB, p *barepod.Pod) (func(), func() bool) {
 	testkit.Must(tb, p.SetConfig(barepod.Invalid))
-	return func() { testkit.Must(tb, p.SetConfig("# corrected")) }
+	return func() { testkit.Must(tb, p.SetConfig("# corrected")) }, func() bool {
+		loaded, ok := p.Metric("prometheus_config_last_reload_successful")
+		return ok && loaded == 0
+	}
 }
 
 // cell is one pod and what happens to it.
@@ -252,9 +271,11 @@ func play(t *testing.T, site *barepod.Site, program string, c cell) string {
 	first, restarts := 1, 0
 	var took time.Duration
 	// begin starts the fault, and sees to its end, whatever else fails.
-	end := func() {}
+	var end func()
+	var struck func() bool
 	begin := func() {
-		end = sync.OnceFunc(c.begin(t, p))
+		end, struck = c.begin(t, p)
+		end = sync.OnceFunc(end)
 		t.Cleanup(end)
 	}
 	if c.moment == start {
@@ -292,7 +313,11 @@ func play(t *testing.T, site *barepod.Site, program string, c cell) string {
 		took = startUnder(t, p, c, begin)
 		scrapesUnder(t, p, first)
 	}
+	testkit.Eventually(t, "the fault strikes", struck)
 	end()
+	if took > startLimit {
+		t.Errorf("Prometheus is ready after %s", took)
+	}
 	scrapes := p.EventuallyDelivered(t, first, c.dropped...)
 	p.CheckUnharmed(t, restarts)
 	result := fmt.Sprintf("%d scrapes", scrapes)
