@@ -28,7 +28,10 @@ func TestMissing(t *testing.T) {
 
 			const code = "ValidationException"
 			stop = pod.Fail("aps:RemoteWrite", awstest.Respond(400, code, "refused by the test"))
-			testkit.Eventually(t, "a write is refused", func() bool { return len(pod.Missing(1, pod.Count()-1, code)) < len(pod.Missing(1, pod.Count()-1)) })
+			testkit.Eventually(t, "a write is refused", func() bool {
+				until := pod.Count() - 1
+				return len(pod.Missing(1, until, code)) < len(pod.Missing(1, until))
+			})
 			stop()
 			last := pod.Count()
 			pod.EventuallyDelivered(t, last+1)

@@ -2,13 +2,11 @@ package barepod
 
 import (
 	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -33,9 +31,11 @@ func Hogging() bool {
 	}
 	fmt.Println("ready")
 	_, _ = bufio.NewReader(os.Stdin).ReadString('\n') // until it is in the cgroup
-	for held := [][]byte{}; ; time.Sleep(time.Millisecond) {
-		held = append(held, bytes.Repeat([]byte{1}, 1<<20))
-		runtime.KeepAlive(held)
+	for memory := make([]byte, 2*hogLimit); ; {
+		for at := 0; at < len(memory); at += os.Getpagesize() {
+			memory[at] = 1 // a page is the kernel's to give when it is written to
+		}
+		time.Sleep(time.Millisecond)
 	}
 }
 

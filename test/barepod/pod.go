@@ -157,7 +157,7 @@ func (p *Pod) Metric(name string) (value float64, ok bool) {
 var client = http.Client{Timeout: 10 * time.Second}
 
 // errStatus is an answer of Prometheus that is no success.
-var errStatus = errors.New("the answer of Prometheus is")
+var errStatus = errors.New("answered by Prometheus with")
 
 func (p *Pod) call(method, path string) (string, error) {
 	request, err := http.NewRequest(method, "http://"+p.address+path, http.NoBody)

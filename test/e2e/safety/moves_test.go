@@ -13,8 +13,9 @@ import (
 )
 
 // TestMovesLoseNothing: a session cannot be renewed, and in the middle of the move that follows the sidecar
-// ends, at moments when a new process knows less than the old one did, or all of AWS is away. AMP is slow, so that Prometheus always has samples that
-// are not sent yet, and a block that is taken away too early loses them.
+// ends, at moments when a new process knows less than the old one did, or all of AWS is away. AMP is slow,
+// so that Prometheus always has samples that are not sent yet, and a block that is taken away too early
+// loses them.
 func TestMovesLoseNothing(t *testing.T) {
 	t.Parallel()
 	const life = 30 * time.Second
