@@ -223,8 +223,8 @@ func RefusedRelay(f sidecarconfig.RelayFailure) Refused {
 		a.Fix = "check the clock of the node: by AWS's clock the session has ended"
 	case f.Status == 403:
 		a.Lost = true
-		a.Fix = "let the role write: its documents, its permissions boundary, service control policies, the workspace's resource policy and the " +
-			"VPC endpoint's policy must all allow aps:RemoteWrite on the workspace"
+		a.Fix = "let the role write: its documents, its permissions boundary, service control policies, the workspace's resource policy and " +
+			"the VPC endpoint's policy must all allow aps:RemoteWrite on the workspace"
 	case f.Status == 404:
 		a.Lost = true
 		a.Fix = "copy the workspace's ARN into the policy, as aws amp list-workspaces prints it"
@@ -236,9 +236,9 @@ func RefusedRelay(f sidecarconfig.RelayFailure) Refused {
 			"remoteWrite.writeRelabelConfigs in the policy"
 	case f.Status/100 == 4:
 		a.Lost = true
-		a.Fix = "see Prometheus's log for AMP's reason. Samples that are duplicates or out of order come from two Prometheus servers with the " +
-			"same labels (ha in the grant, or an external label of each); a few after a restart are normal, because a write whose answer was " +
-			"lost is sent twice"
+		a.Fix = "see Prometheus's log for AMP's reason. Duplicates or out of order: two Prometheus servers have the same labels (ha in the " +
+			"grant, or an external label for each); a few after a restart are normal. HELP texts over 1 KB: metadata: {send: false} in remoteWrite. " +
+			"UTF-8 names: metric_name_escaping_scheme: underscores"
 	default:
 		a.Fix = "AMP fails: see the AWS Health Dashboard"
 	}

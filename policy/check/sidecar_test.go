@@ -112,6 +112,8 @@ func TestSidecarState(t *testing.T) {
 		}, Fail, "does not send these samples again", "active series"},
 		{"too large", relay, failure(413, "", time.Minute), Fail, "413", "maxSamplesPerSend"},
 		{"duplicates", relay, failure(400, "ValidationException", time.Minute), Warn, "does not send these samples again", "out of order"},
+		{"HELP texts, names", relay, failure(400, "ValidationException", time.Minute), Warn, "400 ValidationException",
+			"metadata: {send: false}"},
 		{"no workspace", relay, failure(404, "ResourceNotFoundException", time.Minute), Fail, "404", "list-workspaces"},
 		{"AMP fails", relay, failure(503, "", time.Minute), Warn, "503", "AMP fails"},
 		{"no way to AMP", relay, failure(0, "connection refused", time.Minute), Warn, "AMP could not be reached (connection refused)",
