@@ -1,8 +1,13 @@
 package chart
 
 import (
+	"slices"
 	"strings"
 	"testing"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 func TestLint(t *testing.T) {
@@ -119,6 +124,34 @@ func names(t *testing.T, message string, parts ...string) {
 	for _, part := range parts {
 		if !strings.Contains(message, part) {
 			t.Errorf("the message does not name %q:\n%s", part, message)
+		}
+	}
+}
+
+// The auditor reads sidecars, and its NetworkPolicy lets it, unless that is turned off or
+// there is no auditor.
+func TestSidecarStatusCanBeTurnedOff(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		args   []string
+		off    bool
+		egress bool
+	}{
+		{"by default", nil, false, true},
+		{"turned off", []string{"--set", "sync.auditor.sidecarStatus=false"}, true, false},
+		{"no auditor", []string{"--set", "sync.auditor.enabled=false"}, false, false},
+		{"a CronJob", []string{"--set", "sync.mode=cronJob"}, false, false},
+	} {
+		all := render(t, append([]string{"-f", minimal, "--set", "networkPolicy.enabled=true"}, c.args...)...)
+		text, err := yaml.Marshal(all.get(t, "NetworkPolicy", "ampbridge-sync").Object)
+		testkit.Must(t, err)
+		if got := strings.Contains(string(text), "port: 19095"); got != c.egress {
+			t.Errorf("%s: the NetworkPolicy lets sync out to sidecars: %t", c.name, got)
+		}
+		if workload := all.find("Deployment", "ampbridge-sync"); workload != nil {
+			if got := slices.Contains(podOf(t, workload).Containers[0].Args, "--no-sidecar-status"); got != c.off {
+				t.Errorf("%s: --no-sidecar-status: %t", c.name, got)
+			}
 		}
 	}
 }
