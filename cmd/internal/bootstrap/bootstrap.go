@@ -43,9 +43,10 @@ type Options struct {
 	Namespace, ServiceAccount string
 	// Aliases are DESTINATION=ALIAS, Tags KEY=VALUE.
 	Aliases, Tags []string
-	// ExistingProvider: the cluster's OIDC provider is kept elsewhere.
-	ExistingProvider bool
-	Output           string
+	// ExistingProvider and ExistingBoundary: the cluster's OIDC provider, or the
+	// permissions boundary, is kept elsewhere.
+	ExistingProvider, ExistingBoundary bool
+	Output                             string
 	// Apply makes the changes after a confirmation; Yes confirms them.
 	Apply, Yes bool
 	// WritePolicy is the file that gets the policy with the ARNs of new workspaces.
@@ -88,6 +89,9 @@ func Run(ctx context.Context, o Options, stdin io.Reader, stdout io.Writer) erro
 		return err
 	}
 	if o.Output != Text {
+		if o.ExistingBoundary {
+			central.Boundary = policy.ARN{}
+		}
 		if err := central.CheckLimits(); err != nil {
 			return err
 		}

@@ -135,6 +135,10 @@ func TestThousandDestinationsAreRefusedFirst(t *testing.T) {
 			!strings.Contains(errs, "make a policy of your own") {
 			t.Errorf("%s: status %d, %d bytes: %s", args, status, len(out), errs)
 		}
+		out := f.must(append(args, "--existing-boundary")...)
+		if strings.Contains(out, "create-policy ") || strings.Contains(out, `"aws_iam_policy"`) || !strings.Contains(out, boundary) {
+			t.Errorf("%s: with a boundary that is kept elsewhere:\n%.2000s", args, out)
+		}
 	}
 	// The way out that the refusal names.
 	_, err := f.iam(f.account.AdminCredentials()).CreatePolicy(t.Context(), &iam.CreatePolicyInput{

@@ -46,6 +46,12 @@ func registerBootstrap(flags *pflag.FlagSet, o *bootstrap.Options) {
 		false,
 		"with -o terraform and aws-cli: the cluster's OIDC provider is kept elsewhere",
 	)
+	flags.BoolVar(
+		&o.ExistingBoundary,
+		"existing-boundary",
+		false,
+		"with -o terraform and aws-cli: the permissions boundary is kept elsewhere",
+	)
 	flags.StringVarP(&o.Output, "output", "o", bootstrap.Text, "output `FORMAT`: text (what --apply would do), terraform or aws-cli")
 	flags.StringVar(&o.File, "file", "", "with -o terraform: write to `FILE`; no workspace that it declares already leaves Terraform")
 	flags.StringVar(
@@ -86,8 +92,8 @@ func validateBootstrap(o bootstrap.Options) error {
 		)
 	case o.WorkspaceQuota < 1:
 		return usage.Errorf("--workspace-quota %d: write 1 or more", o.WorkspaceQuota)
-	case o.ExistingProvider && o.Output == bootstrap.Text:
-		return usage.Errorf("--existing-provider is for -o terraform and -o aws-cli: with -o text, AWS is asked")
+	case (o.ExistingProvider || o.ExistingBoundary) && o.Output == bootstrap.Text:
+		return usage.Errorf("--existing-provider and --existing-boundary are for -o terraform and -o aws-cli: with -o text, AWS is asked")
 	}
 	return usage.OneOf("output", o.Output, bootstrap.Text, bootstrap.Terraform, bootstrap.AWSCLI)
 }
