@@ -107,7 +107,8 @@ func TestTooLargeNamesTheLimit(t *testing.T) {
 // TestGzipBombWithoutALimit: a container without a limit has a bound too.
 func TestGzipBombWithoutALimit(t *testing.T) {
 	bomb := zip(t, strings.Repeat("\n", maxUnzipped+1))
-	if got := render(bomb, due(t), policy.Version{}, 0); !strings.Contains(got.lastError, "larger than 32 MiB") || !bytes.Equal(got.content, bomb) {
+	got := render(bomb, due(t), policy.Version{}, 0)
+	if !strings.Contains(got.lastError, "larger than 32 MiB") || !bytes.Equal(got.content, bomb) {
 		t.Errorf("%s: %s", got.result, got.lastError)
 	}
 }
