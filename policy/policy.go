@@ -236,6 +236,9 @@ type Sidecar struct {
 	Image            string      `yaml:"image"`
 	Resources        Resources   `yaml:"resources"`
 	ImagePullSecrets []SecretRef `yaml:"imagePullSecrets"`
+	// VolumeSizeLimit is the sizeLimit of each memory volume. What lies there counts
+	// against the container's memory limit.
+	VolumeSizeLimit Quantity `yaml:"volumeSizeLimit"`
 }
 
 // SecretRef names a Secret of the pod's namespace.
@@ -357,6 +360,7 @@ func (p *Policy) setDefaults() {
 	setDefault(&p.Sidecar.Resources.Requests.CPU, "10m")
 	setDefault(&p.Sidecar.Resources.Requests.Memory, "32Mi")
 	setDefault(&p.Sidecar.Resources.Limits.Memory, "256Mi")
+	setDefault(&p.Sidecar.VolumeSizeLimit, defaultVolumeSize(p.Sidecar.Resources.Limits.Memory))
 	setDefault(&p.Trust.Manage, ManageRoles)
 	setDefault(&p.Trust.RoleScope, RoleScopeDestination)
 	setDefault(&p.Trust.PruneAfter, Duration(time.Hour))

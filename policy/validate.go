@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -26,6 +27,51 @@ func (q *Quantity) UnmarshalText(text []byte) error {
 	}
 	*q = Quantity(text)
 	return nil
+}
+
+// value returns the quantity as a number.
+func (q Quantity) value() float64 {
+	digits := strings.TrimRight(string(q), "mkMGTi")
+	n, err := strconv.ParseFloat(digits, 64)
+	if err != nil {
+		return 0
+	}
+	return n * quantitySuffixes[string(q)[len(digits):]]
+}
+
+var quantitySuffixes = map[string]float64{
+	"": 1, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40,
+}
+
+// leastVolumeSize holds two copies of the largest ConfigMap, with room for the file that is edited.
+const leastVolumeSize = 4 << 20
+
+// defaultVolumeSize returns a quarter of the sidecar's memory limit. There are two volumes
+// that it fills: one with the files that Prometheus reads, and the next set of them; one
+// with the last set that loaded, and the next.
+func defaultVolumeSize(memory Quantity) Quantity {
+	if memory.value() == 0 {
+		return "64Mi" // there is no limit
+	}
+	return Quantity(fmt.Sprintf("%dMi", int64(max(memory.value()/4, leastVolumeSize))>>20))
+}
+
+func (v *validation) volumeSize(s Sidecar) {
+	size, memory := s.VolumeSizeLimit.value(), s.Resources.Limits.Memory.value()
+	v.require(
+		size >= leastVolumeSize,
+		"sidecar.volumeSizeLimit",
+		"%s is too little: two copies of a ConfigMap must fit; write 4Mi or more",
+		s.VolumeSizeLimit,
+	)
+	v.require(
+		memory == 0 || size <= max(memory/2, leastVolumeSize),
+		"sidecar.volumeSizeLimit",
+		"%s is more than half of sidecar.resources.limits.memory (%s): the sidecar fills two memory volumes, which count "+
+			"against that limit; write less, or raise the limit",
+		s.VolumeSizeLimit,
+		s.Resources.Limits.Memory,
+	)
 }
 
 var (
@@ -104,6 +150,7 @@ func (p *Policy) validate() Errors {
 	for i, s := range p.Sidecar.ImagePullSecrets {
 		v.require(s.Name != "", fmt.Sprintf("sidecar.imagePullSecrets[%d].name", i), "is empty: name a Secret")
 	}
+	v.volumeSize(p.Sidecar)
 	v.trust(p)
 	v.require(
 		p.Audit.Repair == RepairNone || p.Audit.Repair == RepairEvict,

@@ -185,9 +185,9 @@ func inject(
 
 	var p patch
 	p.annotate(pod.Metadata.Annotations, AnnotationInjected, mark(a, text, source.reload, why))
-	p.replace(pointer("spec", "volumes", source.volume), memoryVolume(config.Name))
+	p.replace(pointer("spec", "volumes", source.volume), memoryVolume(config.Name, o.Policy.Sidecar))
 	appendTo(&p, "/spec/volumes", pod.Spec.Volumes, moved)
-	appendTo(&p, "/spec/volumes", pod.Spec.Volumes, volumes(o.Policy.Token)...)
+	appendTo(&p, "/spec/volumes", pod.Spec.Volumes, volumes(o.Policy)...)
 	readOnly(&p, "/spec/initContainers", pod.Spec.InitContainers, config.Name)
 	readOnly(&p, "/spec/containers", pod.Spec.Containers, config.Name)
 	at := pointer("spec", "containers", index)

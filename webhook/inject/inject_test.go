@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"gomodules.xyz/jsonpatch/v2"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
@@ -89,7 +90,9 @@ func TestInjectedPod(t *testing.T) {
 			for _, v := range pod.Spec.Volumes {
 				volumes[v.Name] = v.VolumeSource
 			}
-			memory := corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory}}
+			memory := corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{
+				Medium: corev1.StorageMediumMemory, SizeLimit: new(resource.MustParse("64Mi")),
+			}}
 			for volume, source := range map[string]corev1.VolumeSource{
 				want.volume: memory, sidecarconfig.VolumeSource: want.source, sidecarconfig.VolumeCredentials: memory,
 				sidecarconfig.VolumeNoAPIToken: memory,

@@ -85,9 +85,13 @@ type (
 		TerminationGracePeriodSeconds int `json:"terminationGracePeriodSeconds,omitzero"`
 	}
 	addedVolume struct {
-		Name      string            `json:"name"`
-		EmptyDir  map[string]string `json:"emptyDir,omitempty"`
-		Projected *projected        `json:"projected,omitzero"`
+		Name      string     `json:"name"`
+		EmptyDir  emptyDir   `json:"emptyDir,omitzero"`
+		Projected *projected `json:"projected,omitzero"`
+	}
+	emptyDir struct {
+		Medium    string          `json:"medium"`
+		SizeLimit policy.Quantity `json:"sizeLimit,omitzero"`
 	}
 	projected struct {
 		Sources []tokenSource `json:"sources"`
@@ -202,8 +206,9 @@ func fromField(name, field string) EnvVar {
 
 // volumes are those that are added beside the moved source. All are in memory:
 // session credentials touch no disk.
-func volumes(t policy.Token) []addedVolume {
-	added := []addedVolume{memoryVolume(sidecarconfig.VolumeCredentials)}
+func volumes(p *policy.Policy) []addedVolume {
+	t := p.Token
+	added := []addedVolume{memoryVolume(sidecarconfig.VolumeCredentials, p.Sidecar)}
 	if t.Source != policy.TokenSourceAzure {
 		added = append(
 			added,
@@ -212,9 +217,11 @@ func volumes(t policy.Token) []addedVolume {
 			}}}}},
 		)
 	}
-	return append(added, memoryVolume(sidecarconfig.VolumeNoAPIToken))
+	return append(added, memoryVolume(sidecarconfig.VolumeNoAPIToken, p.Sidecar))
 }
 
-func memoryVolume(name string) addedVolume {
-	return addedVolume{Name: name, EmptyDir: map[string]string{"medium": string(corev1.StorageMediumMemory)}}
+// memoryVolume returns a volume in memory. There are policies that refuse a volume
+// without a size.
+func memoryVolume(name string, s policy.Sidecar) addedVolume {
+	return addedVolume{Name: name, EmptyDir: emptyDir{string(corev1.StorageMediumMemory), s.VolumeSizeLimit}}
 }
