@@ -93,14 +93,17 @@ type bounds struct {
 	needsRequest, needsLimit bool
 	// noLimit: the pod has no limit, and a LimitRange's minimum for pods would
 	// take the sidecar's for the whole pod's.
-	noLimit         bool
+	noLimit bool
+	// equal: the request is as high as the limit, and there is one.
+	equal           bool
 	min, max, ratio *resource.Quantity
 	// by is the LimitRange to name when they cannot be met.
 	by string
 }
 
 func boundsOf(name corev1.ResourceName, pod *Pod, limits Limits) (bounds, *policy.Decision) {
-	b := bounds{name: name}
+	equal := guaranteed(pod)
+	b := bounds{name: name, equal: equal, needsLimit: equal}
 	for _, r := range limits.Ranges {
 		for _, item := range r.Spec.Limits {
 			// A pod that has all ratios right needs a sidecar that has, too.
@@ -181,6 +184,9 @@ func (b *bounds) apply(wantedRequest, wantedLimit policy.Quantity) (request, lim
 	}
 	if limit != nil && limit.Cmp(*request) < 0 {
 		*limit = *request
+	}
+	if b.equal {
+		*request = *limit
 	}
 	least := leastLimits[b.name]
 	if limit != nil && b.max != nil && b.max.Cmp(*limit) < 0 && b.max.Cmp(least) < 0 {
@@ -368,6 +374,22 @@ func bestEffort(pod *Pod) bool {
 		}
 	}
 	return true
+}
+
+// guaranteed reports whether the kubelet gives the pod the QoS class Guaranteed: each
+// container has limits of CPU and memory, and requests as much
+// (https://kubernetes.io/docs/concepts/workloads/pods/pod-qos/#guaranteed).
+func guaranteed(pod *Pod) bool {
+	for c := range pod.all {
+		for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
+			limit := c.Resources.Limits[name]
+			request, set := c.Resources.Requests[name]
+			if limit.Sign() <= 0 || set && request.Cmp(limit) != 0 {
+				return false
+			}
+		}
+	}
+	return len(pod.Spec.Containers) > 0
 }
 
 // scopes are a quota's in both notations.

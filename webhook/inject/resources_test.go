@@ -20,6 +20,8 @@ var wanted = policy.Resources{
 const (
 	asWanted = "requests cpu 10m memory 32Mi limits memory 128Mi"
 	nothing  = "requests limits"
+	// A pod of the QoS class Guaranteed.
+	pinned = "containers: [{name: p, resources: {requests: {cpu: 1, memory: 1Gi}, limits: {cpu: 1, memory: 1Gi}}}]"
 	// A pod whose own containers ask for something.
 	ordinary = "containers: [{name: p, resources: {requests: {cpu: 100m, memory: 100Mi}, limits: {cpu: 200m, memory: 200Mi}}}]"
 )
@@ -88,6 +90,26 @@ func TestFit(t *testing.T) {
 		{name: "a best-effort pod where quotas tell: it stays one", pod: "containers: [{name: p}]", quotas: "[{hard: {limits.cpu: 1}, " +
 			"scopes: [NotBestEffort]}]", want: nothing},
 		{name: "a best-effort pod elsewhere", pod: "containers: [{name: p}]", want: asWanted},
+		{name: "a Guaranteed pod stays one", pod: pinned, want: "requests cpu 100m memory 128Mi limits cpu 100m memory 128Mi"},
+		{name: "a Guaranteed pod without requests of its own", pod: "containers: [{name: p, resources: {limits: {cpu: 1, memory: 1Gi}}}]",
+			want: "requests cpu 100m memory 128Mi limits cpu 100m memory 128Mi"},
+		{name: "a Guaranteed pod, by other notations", pod: "containers: [{name: p, resources: {requests: {cpu: 1000m, memory: 1024Mi}, " +
+			"limits: {cpu: 1, memory: 1Gi}}}]", want: "requests cpu 100m memory 128Mi limits cpu 100m memory 128Mi"},
+		{name: "a Guaranteed pod, and the policy's limits", pod: pinned,
+			wanted: policy.Resources{Limits: policy.ResourceList{CPU: "50m", Memory: "64Mi"}},
+			want:   "requests cpu 50m memory 64Mi limits cpu 50m memory 64Mi"},
+		{name: "a Guaranteed pod, and a request above the limit", pod: pinned,
+			wanted: policy.Resources{Requests: policy.ResourceList{CPU: "200m"}, Limits: policy.ResourceList{CPU: "50m"}},
+			want:   "requests cpu 200m memory 128Mi limits cpu 200m memory 128Mi"},
+		{name: "a Guaranteed pod in a LimitRange", pod: pinned, ranges: "[{type: Container, min: {cpu: 200m}, max: {memory: 100Mi}}]",
+			want: "requests cpu 200m memory 100Mi limits cpu 200m memory 100Mi"},
+		{name: "a Guaranteed pod in a ratio", pod: pinned, ranges: "[{type: Container, maxLimitRequestRatio: {cpu: 1, memory: 1}}]",
+			want: "requests cpu 100m memory 128Mi limits cpu 100m memory 128Mi"},
+		{name: "one container requests less", pod: "{" + pinned + ", initContainers: [{name: i, resources: {requests: {cpu: 1, memory: 1Gi}, " +
+			"limits: {cpu: 2, memory: 1Gi}}}]}", want: asWanted},
+		{name: "an init container without a limit", pod: "{" + pinned + ", initContainers: [{name: i, resources: {limits: {cpu: 2}}}]}",
+			want: asWanted},
+		{name: "a limit of nothing", pod: "containers: [{name: p, resources: {limits: {cpu: 0, memory: 1Gi}}}]", want: asWanted},
 		{name: "a pod with resources as a whole", pod: "{resources: {limits: {cpu: 1}}, containers: [{name: p}]}", want: nothing},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -128,6 +150,8 @@ func TestFitNot(t *testing.T) {
 		{name: "cpu", quotas: "[{hard: {cpu: 1}, used: {cpu: 891m}}]", want: QuotaExceeded, says: `"quota-0" has too little cpu`},
 		{name: "the second of two", quotas: "[{hard: {cpu: 9}}, {hard: {requests.memory: 1Gi}, used: {requests.memory: 1Gi}}]",
 			want: QuotaExceeded, says: "quota-1"},
+		{name: "for a Guaranteed pod's sidecar", pod: pinned, quotas: "[{hard: {requests.memory: 2Gi}, used: {requests.memory: 992Mi}}]",
+			want: QuotaExceeded, says: "requests.memory"},
 		{name: "in its scope", quotas: "[{hard: {limits.cpu: 1}, used: {limits.cpu: 1}, scopes: [NotTerminating, NotBestEffort]}]",
 			want: QuotaExceeded, says: "limits.cpu"},
 		{name: "of its priority", pod: "{priorityClassName: high, containers: [{name: p, resources: {requests: {cpu: 1}}}]}",
