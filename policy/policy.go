@@ -238,8 +238,30 @@ type Sidecar struct {
 	ImagePullSecrets []SecretRef `yaml:"imagePullSecrets"`
 	// VolumeSizeLimit is the sizeLimit of each memory volume. What lies there counts
 	// against the container's memory limit.
-	VolumeSizeLimit Quantity `yaml:"volumeSizeLimit"`
+	VolumeSizeLimit Quantity        `yaml:"volumeSizeLimit"`
+	SecurityContext SecurityContext `yaml:"securityContext"`
 }
+
+// SecurityContext is what policies of the cluster may demand of the sidecar's container.
+type SecurityContext struct {
+	// SeccompProfile is [SeccompAuto], [SeccompRuntimeDefault], [SeccompNone], or
+	// [SeccompLocalhost] and a file below the kubelet's directory of profiles.
+	SeccompProfile string `yaml:"seccompProfile"`
+	// RunAsUser and RunAsGroup: nil means those of Prometheus.
+	RunAsUser  *int `yaml:"runAsUser"`
+	RunAsGroup *int `yaml:"runAsGroup"`
+}
+
+// Values of [SecurityContext.SeccompProfile].
+const (
+	// SeccompAuto: RuntimeDefault where the pod or Prometheus's container has a profile,
+	// else none. There are platforms that demand one, and others that forbid it.
+	SeccompAuto           = "auto"
+	SeccompRuntimeDefault = "RuntimeDefault"
+	SeccompNone           = "none"
+	// SeccompLocalhost begins the path of a profile on the node.
+	SeccompLocalhost = "Localhost/"
+)
 
 // SecretRef names a Secret of the pod's namespace.
 type SecretRef struct {
@@ -361,6 +383,7 @@ func (p *Policy) setDefaults() {
 	setDefault(&p.Sidecar.Resources.Requests.Memory, "32Mi")
 	setDefault(&p.Sidecar.Resources.Limits.Memory, "256Mi")
 	setDefault(&p.Sidecar.VolumeSizeLimit, defaultVolumeSize(p.Sidecar.Resources.Limits.Memory))
+	setDefault(&p.Sidecar.SecurityContext.SeccompProfile, SeccompAuto)
 	setDefault(&p.Trust.Manage, ManageRoles)
 	setDefault(&p.Trust.RoleScope, RoleScopeDestination)
 	setDefault(&p.Trust.PruneAfter, Duration(time.Hour))

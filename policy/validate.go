@@ -74,7 +74,38 @@ func (v *validation) volumeSize(s Sidecar) {
 	)
 }
 
+func (v *validation) securityContext(path string, s SecurityContext) {
+	switch file, local := strings.CutPrefix(s.SeccompProfile, SeccompLocalhost); {
+	case local:
+		v.require(
+			seccompFile.MatchString(file) && !strings.Contains("/"+file+"/", "/../"),
+			path+".seccompProfile",
+			"%q is no file below the kubelet's seccomp directory: write it like Localhost/profiles/ampbridge.json",
+			s.SeccompProfile,
+		)
+	default:
+		v.require(
+			slices.Contains([]string{SeccompAuto, SeccompRuntimeDefault, SeccompNone}, s.SeccompProfile),
+			path+".seccompProfile",
+			"%q is unknown: write auto, RuntimeDefault, none or Localhost/<file>",
+			s.SeccompProfile,
+		)
+	}
+	v.require(
+		s.RunAsUser == nil || *s.RunAsUser > 0,
+		path+".runAsUser",
+		"must be 1 or more: the sidecar needs no root; leave it out for Prometheus's own user",
+	)
+	v.require(
+		s.RunAsGroup == nil || *s.RunAsGroup >= 0,
+		path+".runAsGroup",
+		"must be 0 or more: leave it out for Prometheus's own group",
+	)
+}
+
 var (
+	seccompFile = regexp.MustCompile(`^[\w.-]+(/[\w.-]+)*$`)
+
 	number    = regexp.MustCompile(`^[0-9]{1,9}$`)
 	dnsLabel  = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 	labelName = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
@@ -151,6 +182,7 @@ func (p *Policy) validate() Errors {
 		v.require(s.Name != "", fmt.Sprintf("sidecar.imagePullSecrets[%d].name", i), "is empty: name a Secret")
 	}
 	v.volumeSize(p.Sidecar)
+	v.securityContext("sidecar.securityContext", p.Sidecar.SecurityContext)
 	v.trust(p)
 	v.require(
 		p.Audit.Repair == RepairNone || p.Audit.Repair == RepairEvict,

@@ -137,7 +137,7 @@ func inject(
 	if refused != nil {
 		return nil, "", refused
 	}
-	runsAs := userOf(pod, prometheus)
+	runsAs := userOf(pod, prometheus, o.Policy.Sidecar.SecurityContext)
 	if refused := unreadable(pod, &pod.Spec.Volumes[source.volume], runsAs); refused != nil {
 		return nil, "", refused
 	}
@@ -166,7 +166,7 @@ func inject(
 	a := sidecarconfig.New(o.Policy, e)
 	a.Source, a.Target, a.File = sidecarconfig.SourceDir, sidecarconfig.TargetDir, source.file
 	a.Credentials, a.Token = credentialsFile, tokenFile(o.Policy)
-	a.Private = runsAs.known()
+	a.Private = runsAs.prometheus
 	a.Prometheus, a.MountPoints = listening(prometheus), source.points
 	if !version.IsZero() {
 		a.Prometheus.Version = version.String()

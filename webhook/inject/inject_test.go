@@ -1,6 +1,7 @@
 package inject
 
 import (
+	stdcmp "cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -355,9 +356,8 @@ volumes: [{name: c, configMap: {name: c}}]`)
 			got := pod.Spec.InitContainers[0]
 			if diff := cmp.Diff(&corev1.SecurityContext{
 				AllowPrivilegeEscalation: new(false), ReadOnlyRootFilesystem: new(true),
-				Capabilities:   &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
-				SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
-				RunAsUser:      c.uid, RunAsGroup: c.gid, RunAsNonRoot: c.nonRoot,
+				Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+				RunAsUser:    c.uid, RunAsGroup: c.gid, RunAsNonRoot: c.nonRoot,
 			}, got.SecurityContext); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
@@ -366,6 +366,85 @@ volumes: [{name: c, configMap: {name: c}}]`)
 				t.Errorf("private: %t, %v; want %t", a.Private, err, c.private)
 			}
 		})
+	}
+}
+
+// What the policy says of the sidecar's container, beside what the pod says of its own.
+func TestSidecarSecurityContext(t *testing.T) {
+	const standard, node = "{seccompProfile: {type: RuntimeDefault}}", "{seccompProfile: {type: Localhost, localhostProfile: x.json}}"
+	for _, c := range []struct {
+		name, pod, container string
+		policy               policy.SecurityContext
+		seccomp              string
+		user                 string
+		private              bool
+	}{
+		{name: "nothing", pod: "{}", container: "{}", user: "65534 65534"},
+		{name: "the pod has a profile", pod: standard, container: "{}", seccomp: "RuntimeDefault", user: "65534 65534"},
+		{name: "the container has", pod: "{}", container: standard, seccomp: "RuntimeDefault", user: "65534 65534"},
+		{name: "one of the node, which is for Prometheus", pod: "{}", container: node, seccomp: "RuntimeDefault", user: "65534 65534"},
+		{name: "always", pod: "{}", container: "{}", policy: policy.SecurityContext{SeccompProfile: "RuntimeDefault"},
+			seccomp: "RuntimeDefault", user: "65534 65534"},
+		{name: "never", pod: standard, container: standard, policy: policy.SecurityContext{SeccompProfile: "none"}, user: "65534 65534"},
+		{name: "of the node", pod: standard, container: "{}", policy: policy.SecurityContext{SeccompProfile: "Localhost/a/b.json"},
+			seccomp: "Localhost a/b.json", user: "65534 65534"},
+		{name: "another user", pod: "{runAsUser: 1, runAsGroup: 2}", container: "{}",
+			policy: policy.SecurityContext{RunAsUser: new(7), RunAsGroup: new(8)}, user: "7 8"},
+		{name: "Prometheus's user", pod: "{runAsUser: 7, runAsGroup: 2}", container: "{}",
+			policy: policy.SecurityContext{RunAsUser: new(7)}, user: "7 2", private: true},
+		{name: "a user, and the pod names none", pod: "{}", container: "{}",
+			policy: policy.SecurityContext{RunAsUser: new(7), RunAsGroup: new(0)}, user: "7 0"},
+		{name: "beside root", pod: "{runAsUser: 0}", container: "{}", policy: policy.SecurityContext{RunAsUser: new(7)}, user: "7"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			data := podOf(t, `
+securityContext: `+c.pod+`
+containers:
+- {name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml, --config.auto-reload], securityContext: `+c.container+
+				`, volumeMounts: [{name: c, mountPath: /c}]}
+volumes: [{name: c, configMap: {name: c}}]`)
+			o := options(t)
+			c.policy.SeccompProfile = stdcmp.Or(c.policy.SeccompProfile, policy.SeccompAuto)
+			o.Policy.Sidecar.SecurityContext = c.policy
+			var pod corev1.Pod
+			if err := json.Unmarshal(injected(t, data, o), &pod); err != nil {
+				t.Fatal(err)
+			}
+			s := pod.Spec.InitContainers[0].SecurityContext
+			var seccomp string
+			if p := s.SeccompProfile; p != nil {
+				seccomp = string(p.Type)
+				if p.LocalhostProfile != nil {
+					seccomp += " " + *p.LocalhostProfile
+				}
+			}
+			user := fmt.Sprint(*s.RunAsUser)
+			if s.RunAsGroup != nil {
+				user += fmt.Sprint(" ", *s.RunAsGroup)
+			}
+			a, err := sidecarconfig.Decode(pod.Spec.InitContainers[0].Env[0].Value)
+			if err != nil || seccomp != c.seccomp || user != c.user || a.Private != c.private {
+				t.Errorf("profile %q, user %s, private %t, %v", seccomp, user, a.Private, err)
+			}
+			if s.RunAsNonRoot == nil || !*s.RunAsNonRoot {
+				t.Error("runAsNonRoot is not set")
+			}
+		})
+	}
+}
+
+// The policy's user decides whether the sidecar can read the configuration.
+func TestPolicysUserReadsTheSource(t *testing.T) {
+	data := podOf(t, `
+securityContext: {runAsUser: 1, runAsGroup: 0}
+containers:
+- {name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml], volumeMounts: [{name: c, mountPath: /c}]}
+volumes: [{name: c, configMap: {name: c, defaultMode: 0440}}]`)
+	o := options(t)
+	injected(t, data, o)
+	o.Policy.Sidecar.SecurityContext = policy.SecurityContext{RunAsUser: new(7), RunAsGroup: new(7)}
+	if d := refusal(t, data, o); d.Reason != UnreadableSource || !strings.Contains(d.Warning, "user 7") {
+		t.Errorf("%s: %s", d.Reason, d.Warning)
 	}
 }
 

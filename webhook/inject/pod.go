@@ -81,7 +81,14 @@ type SecurityContext struct {
 
 	RunAsUser      *int64         `json:"runAsUser"`
 	RunAsGroup     *int64         `json:"runAsGroup"`
+	SeccompProfile Seccomp        `json:"seccompProfile"`
 	WindowsOptions jsontext.Value `json:"windowsOptions"`
+}
+
+// Seccomp is a SeccompProfile.
+type Seccomp struct {
+	Type             string `json:"type"`
+	LocalhostProfile string `json:"localhostProfile,omitzero"`
 }
 
 // Resources are the requests and limits of a container, or of a whole pod.

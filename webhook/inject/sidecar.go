@@ -27,25 +27,47 @@ const (
 	nobody int64 = 65534
 )
 
-// user is whom Prometheus runs as, as far as the pod says.
+// user is whom the sidecar runs as.
 type user struct {
 	uid, gid *int64
+	// prometheus: Prometheus surely runs as the same user.
+	prometheus bool
+	seccomp    Seccomp
 }
 
-// userOf is the container's user, else the pod's.
-func userOf(pod *Pod, c *Container) user {
-	u := user{c.SecurityContext.RunAsUser, c.SecurityContext.RunAsGroup}
+// userOf returns the policy's user, else that of Prometheus's container, else the pod's.
+func userOf(pod *Pod, c *Container, s policy.SecurityContext) user {
+	u := user{uid: c.SecurityContext.RunAsUser, gid: c.SecurityContext.RunAsGroup}
 	if u.uid == nil {
 		u.uid = pod.Spec.SecurityContext.RunAsUser
 	}
 	if u.gid == nil {
 		u.gid = pod.Spec.SecurityContext.RunAsGroup
 	}
+	u.prometheus = u.uid != nil
+	if s.RunAsUser != nil {
+		u.prometheus = u.prometheus && *u.uid == int64(*s.RunAsUser)
+		u.uid = new(int64(*s.RunAsUser))
+	}
+	if s.RunAsGroup != nil {
+		u.gid = new(int64(*s.RunAsGroup))
+	}
+	u.seccomp = seccompOf(pod, c, s.SeccompProfile)
 	return u
 }
 
-// known reports whether the pod names the user; otherwise the image does.
-func (u user) known() bool { return u.uid != nil }
+// seccompOf returns the profile that the policy wants; its type is empty for none.
+func seccompOf(pod *Pod, c *Container, wanted string) Seccomp {
+	file, local := strings.CutPrefix(wanted, policy.SeccompLocalhost)
+	switch {
+	case local:
+		return Seccomp{string(corev1.SeccompProfileTypeLocalhost), file}
+	case wanted == policy.SeccompNone,
+		wanted == policy.SeccompAuto && c.SecurityContext.SeccompProfile.Type == "" && pod.Spec.SecurityContext.SeccompProfile.Type == "":
+		return Seccomp{}
+	}
+	return Seccomp{Type: string(corev1.SeccompProfileTypeRuntimeDefault)}
+}
 
 // What is added has types of its own, with the members that are set and no
 // others. The API's types are made for encoding/json: another library writes
@@ -72,7 +94,7 @@ type (
 		RunAsNonRoot             bool                `json:"runAsNonRoot,omitzero"`
 		RunAsUser                *int64              `json:"runAsUser"`
 		RunAsGroup               *int64              `json:"runAsGroup,omitzero"`
-		SeccompProfile           map[string]string   `json:"seccompProfile"`
+		SeccompProfile           Seccomp             `json:"seccompProfile,omitzero"`
 	}
 	execProbe struct {
 		Exec struct {
@@ -106,17 +128,16 @@ type (
 	}
 )
 
-// securityContext passes the restricted Pod Security Standard, unless
-// Prometheus itself runs as root.
+// securityContext passes the restricted Pod Security Standard where Prometheus's own does.
 func (u user) securityContext() restrictedSecurity {
 	s := restrictedSecurity{
 		Capabilities:           map[string][]string{"drop": {"ALL"}},
 		ReadOnlyRootFilesystem: true,
 		RunAsUser:              u.uid,
 		RunAsGroup:             u.gid,
-		SeccompProfile:         map[string]string{"type": string(corev1.SeccompProfileTypeRuntimeDefault)},
+		SeccompProfile:         u.seccomp,
 	}
-	if !u.known() {
+	if u.uid == nil {
 		s.RunAsUser = new(nobody)
 		if u.gid == nil {
 			s.RunAsGroup = new(nobody)
