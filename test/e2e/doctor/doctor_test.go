@@ -39,6 +39,7 @@ func TestDoctor(t *testing.T) {
 	t.Run("sync", func(t *testing.T) { s.in(t).syncLeads() })
 	t.Run("in a pod", func(t *testing.T) { s.in(t).inPod() })
 	t.Run("a role for each service account", func(t *testing.T) { s.in(t).roleForEach() })
+	t.Run("no audience in the trust document", func(t *testing.T) { s.in(t).noAudience() })
 	for _, faults := range [][]fault{clusterFaults, webhookFaults, issuerFaults, awsFaults, byHandFaults, workspaceFaults} {
 		for _, f := range faults {
 			// Each row starts from the state of the row before it, which is healthy.
@@ -47,6 +48,18 @@ func TestDoctor(t *testing.T) {
 			}
 		}
 	}
+}
+
+// noAudience: STS goes by the provider's audiences then, so it is a warning with a fix.
+func (s *fixture) noAudience() {
+	s.trust(`"oidc.example.com/clusters/demo/:aud":"sts.amazonaws.com",`, "")
+	a := s.runDoctor(fault{})
+	i := slices.IndexFunc(a.Findings, func(f check.Finding) bool { return f.ID == check.TrustDocument })
+	if f := a.Findings[i]; f.Status != check.Warn || !contains(f.Message, "every audience that is registered") || len(a.Failed) != 0 {
+		s.Fatalf("failed: %v\n%s", a.Failed, a.text())
+	}
+	s.follow(a.Findings[i].Fix)
+	s.healthy(fault{})
 }
 
 // in returns the fixture for a row's own test.

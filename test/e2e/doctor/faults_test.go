@@ -235,14 +235,6 @@ var awsFaults = []fault{
 			s.trust(`"sts.amazonaws.com"`, `"api://AzureADTokenExchange"`)
 		},
 	},
-	{
-		name:    "no audience in the trust document",
-		id:      check.TrustDocument,
-		message: "a token of any audience is let in",
-		inject: func(s *fixture) {
-			s.trust(`"oidc.example.com/clusters/demo/:aud":"sts.amazonaws.com",`, "")
-		},
-	},
 	{name: "IfExists", id: check.TrustDocument, message: "also passes without the claim", inject: func(s *fixture) {
 		s.trust("StringEquals", "StringEqualsIfExists")
 	}},
