@@ -82,7 +82,7 @@ func (h *podHandler) decidePod(ctx context.Context, question policy.Request, pod
 	operations, decision := inject.Inject(pod, decision, inject.Options{
 		Policy: p, Image: h.Image, Limits: limits, ServiceAccountAnnotations: annotations,
 	})
-	if len(operations) > 0 && decision.Reason != inject.AlreadyInjected && h.Breaker != nil {
+	if len(operations) > 0 && decision.Inject && decision.Reason != inject.AlreadyInjected && h.Breaker != nil {
 		state, err := h.Breaker(ctx)
 		if err != nil {
 			return failed(

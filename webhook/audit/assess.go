@@ -108,8 +108,8 @@ func Assess(q Question) Finding {
 		if text := drift(pod, decision.Entitlement, q.Policy); text != "" {
 			found.Kind, found.Text = Outdated, text
 		} else if len(operations) > 0 {
-			found.Kind, found.Text = Outdated, "it has got an AWS identity or AWS files of its own since it was injected, and has "+
-				"ampbridge's AWS variables beside them"
+			found.Kind, found.Text = Outdated, "another admission would change its injection: another webhook has changed a part of it, "+
+				"or it has got an AWS identity or AWS files of its own since"
 		}
 	case !outcome.Inject:
 		found.Kind = Skipped

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 	"gomodules.xyz/jsonpatch/v2"
 
 	"github.com/ampbridge/ampbridge/policy"
@@ -98,66 +99,85 @@ type Options struct {
 // [policy.Policy.Decide] with Inject set. It returns all the operations and d,
 // or none and a decision to skip with a reason of this package. A pod that has
 // been injected gets the reason [AlreadyInjected], so it may come any number of
-// times. The only operations that it may get take back what has become wrong since: see
-// [withdraw].
+// times. Where another webhook has changed it, the operations repair the injection, or, with
+// a decision to skip, take it back: see [reinvoke].
 func Inject(pod *Pod, d policy.Decision, o Options) ([]jsonpatch.Operation, policy.Decision) {
-	operations, notice, refused := inject(pod, d.Entitlement, o)
-	switch {
-	case refused == nil:
-		d.Warning = notice
-		return operations, d
-	case refused.Reason == AlreadyInjected:
-		d.Reason = AlreadyInjected
-		return withdraw(pod, d.Entitlement, o), d
+	if existing := checkExisting(pod); existing != nil {
+		return reinvoke(pod, d, o, existing)
 	}
-	return nil, *refused
+	operations, notice, refused := inject(pod, d.Entitlement, o)
+	if refused != nil {
+		return nil, *refused
+	}
+	d.Warning = notice
+	return operations, d
 }
 
 // inject returns the operations, and a warning for a pod that is injected otherwise
 // than was asked.
-func inject(
-	pod *Pod, e policy.Entitlement, o Options,
-) (operations []jsonpatch.Operation, notice string, refused *policy.Decision) {
-	if refused := checkExisting(pod); refused != nil {
+func inject(pod *Pod, e policy.Entitlement, o Options) ([]jsonpatch.Operation, string, *policy.Decision) {
+	in, notice, refused := plan(pod, e, o)
+	if refused != nil {
 		return nil, "", refused
 	}
+	operations, err := in.operations(pod, o)
+	if err != nil {
+		return nil, "", refuse(MalformedPod, "the patch cannot be encoded: %v", err)
+	}
+	return operations, notice, nil
+}
+
+// injection is what injection makes of a pod.
+type injection struct {
+	mark string
+	// prometheus and config are the indexes of the container and of the configuration's volume.
+	prometheus, config int
+	// moved is that volume under its new name.
+	moved       jsontext.Value
+	environment environment
+	sidecar     container
+}
+
+// plan returns the injection, and a warning for a pod that is injected otherwise than
+// was asked.
+func plan(pod *Pod, e policy.Entitlement, o Options) (in injection, notice string, refused *policy.Decision) {
 	if refused := checkSupported(pod); refused != nil {
-		return nil, "", refused
+		return in, "", refused
 	}
 	index, refused := selectContainer(pod)
 	if refused != nil {
-		return nil, "", refused
+		return in, "", refused
 	}
 	prometheus := &pod.Spec.Containers[index]
 	version, unknown := versionOf(pod, prometheus)
 	if refused := tooOld(prometheus, version); refused != nil {
-		return nil, "", refused
+		return in, "", refused
 	}
 	source, refused := locateConfig(pod, index)
 	if refused != nil {
-		return nil, "", refused
+		return in, "", refused
 	}
 	runsAs := userOf(pod, prometheus, o.Policy.Sidecar.SecurityContext)
 	if refused := unreadable(pod, &pod.Spec.Volumes[source.volume], runsAs); refused != nil {
-		return nil, "", refused
+		return in, "", refused
 	}
 	if refused := requireToken(pod, o.Policy); refused != nil {
-		return nil, "", refused
+		return in, "", refused
 	}
 	missing := missingForSigV4(prometheus, version, unknown, source)
 	notice = sigV4Refused(e, missing)
 	e, why := decideDelivery(e, missing)
 	environment, refused := planEnvironment(pod, prometheus, e, o)
 	if refused != nil {
-		return nil, "", refused
+		return in, "", refused
 	}
 	resources, refused := fitResources(o.Policy.Sidecar.Resources, pod, o.Limits)
 	if refused != nil {
-		return nil, "", refused
+		return in, "", refused
 	}
 	image := cmp.Or(o.Policy.Sidecar.Image, o.Image)
 	if image == "" {
-		return nil, "", refuse(
+		return in, "", refuse(
 			NoSidecarImage,
 			"the webhook does not know the sidecar's image: the cluster admin sets sidecar.image in the policy",
 		)
@@ -180,51 +200,54 @@ func inject(
 	config := &pod.Spec.Volumes[source.volume]
 	moved, err := config.renamed(sidecarconfig.VolumeSource)
 	if err != nil {
-		return nil, "", refuse(MalformedPod, "volume %q: %v", config.Name, err)
+		return in, "", refuse(MalformedPod, "volume %q: %v", config.Name, err)
 	}
 
-	var p patch
-	p.annotate(pod.Metadata.Annotations, AnnotationInjected, mark(a, text, source.reload, why))
-	p.replace(pointer("spec", "volumes", source.volume), memoryVolume(config.Name, o.Policy.Sidecar))
-	appendTo(&p, "/spec/volumes", pod.Spec.Volumes, moved)
-	appendTo(&p, "/spec/volumes", pod.Spec.Volumes, volumes(o.Policy)...)
-	readOnly(&p, "/spec/initContainers", pod.Spec.InitContainers, config.Name)
-	readOnly(&p, "/spec/containers", pod.Spec.Containers, config.Name)
-	at := pointer("spec", "containers", index)
-	appendTo(&p, at+"/env", prometheus.Env, environment.env...)
-	appendTo(&p, at+"/volumeMounts", prometheus.VolumeMounts, environment.mounts...)
-	appendTo(&p, "/spec/imagePullSecrets", pod.Spec.ImagePullSecrets, missingSecrets(pod, o)...)
-	// Last, because it moves the other init containers down by one.
 	added := sidecar(image, config.Name, text, tokenOf(o.Policy), runsAs, resources)
 	if metrics {
 		added.Ports = []Port{port}
 	}
 	added.Env = append(added.Env, identityEnv(e, o.Policy)...)
 	added.Env = append(added.Env, proxyEnv(prometheus, a)...)
-	if pod.Spec.InitContainers == nil {
-		p.add("/spec/initContainers", []container{added})
-	} else {
-		p.add("/spec/initContainers/0", added)
-	}
-	if p.err != nil {
-		return nil, "", refuse(MalformedPod, "the patch cannot be encoded: %v", p.err)
-	}
-	return p.operations, notice, nil
+	return injection{mark(a, text, source.reload, why), index, source.volume, moved, environment, added}, notice, nil
 }
 
-// readOnly makes the mounts of a volume read-only where they are not.
+// operations returns the patch that makes it of the pod.
+func (in *injection) operations(pod *Pod, o Options) ([]jsonpatch.Operation, error) {
+	var p patch
+	config, prometheus := pod.Spec.Volumes[in.config].Name, &pod.Spec.Containers[in.prometheus]
+	p.annotate(pod.Metadata.Annotations, AnnotationInjected, in.mark)
+	p.replace(pointer("spec", "volumes", in.config), memoryVolume(config, o.Policy.Sidecar))
+	appendTo(&p, "/spec/volumes", pod.Spec.Volumes, in.moved)
+	appendTo(&p, "/spec/volumes", pod.Spec.Volumes, volumes(o.Policy)...)
+	readOnly(&p, "/spec/initContainers", pod.Spec.InitContainers, config)
+	readOnly(&p, "/spec/containers", pod.Spec.Containers, config)
+	at := pointer("spec", "containers", in.prometheus)
+	appendTo(&p, at+"/env", prometheus.Env, in.environment.env...)
+	appendTo(&p, at+"/volumeMounts", prometheus.VolumeMounts, in.environment.mounts...)
+	appendTo(&p, "/spec/imagePullSecrets", pod.Spec.ImagePullSecrets, missingSecrets(pod, o)...)
+	// Last, because it moves the other init containers down by one.
+	if pod.Spec.InitContainers == nil {
+		p.add("/spec/initContainers", []container{in.sidecar})
+	} else {
+		p.add("/spec/initContainers/0", in.sidecar)
+	}
+	return p.operations, p.err
+}
+
+// readOnly makes the mounts of a volume read-only where they are not. The sidecar's is not.
 func readOnly(p *patch, list string, containers []Container, volume string) {
 	for i := range containers {
 		for j, m := range containers[i].VolumeMounts {
-			if m.Name == volume && !m.ReadOnly {
+			if m.Name == volume && !m.ReadOnly && containers[i].Name != sidecarconfig.ContainerName {
 				p.add(list+pointer(i, "volumeMounts", j, "readOnly"), true)
 			}
 		}
 	}
 }
 
-// checkExisting looks for an injection: a whole one is left as it is, of a part of
-// one nobody knows what it is meant to be.
+// checkExisting looks for an injection, and returns [AlreadyInjected] for a whole one and
+// [PartlyInjected] for parts of one; nil: there is none.
 func checkExisting(pod *Pod) *policy.Decision {
 	var found, missing []string
 	see := func(what string, there bool) {
@@ -248,7 +271,8 @@ func checkExisting(pod *Pod) *policy.Decision {
 	for i := range pod.Spec.InitContainers {
 		if c := &pod.Spec.InitContainers[i]; c.Name == sidecarconfig.ContainerName {
 			named = true
-			whole = c.sidecar() && c.setsEnv(sidecarconfig.Variable)
+			_, err := sidecarconfig.Decode(encodedConfig(pod))
+			whole = err == nil
 		}
 	}
 	see("container "+sidecarconfig.ContainerName, named)

@@ -289,28 +289,6 @@ func TestPodsThatAreLeftAlone(t *testing.T) {
 	}
 }
 
-func TestPartsOfAnInjection(t *testing.T) {
-	whole := string(injected(t, readFile(t, "chart.in.json"), options(t)))
-	for _, part := range []struct{ old, new string }{
-		{`"ampbridge.io/injected"`, `"example.com/injected"`},
-		{`"name":"ampbridge-source"`, `"name":"x"`},
-		{`"name":"ampbridge-credentials"`, `"name":"x"`},
-		{`"name":"ampbridge-token"`, `"name":"x"`},
-		{`"name":"ampbridge-no-api-token"`, `"name":"x"`},
-		{`"name":"ampbridge-config"`, `"name":"x"`},
-		{`"restartPolicy":"Always","securityContext"`, `"securityContext"`},
-		{sidecarconfig.Variable, "X"},
-	} {
-		edited := strings.ReplaceAll(whole, part.old, part.new)
-		if edited == whole {
-			t.Fatalf("%s is not in the pod:\n%s", part.old, whole)
-		}
-		if d := refusal(t, []byte(edited), options(t)); d.Reason != PartlyInjected {
-			t.Errorf("with %s for %s: %s: %s", part.new, part.old, d.Reason, d.Warning)
-		}
-	}
-}
-
 func TestNoImageIsNoInjection(t *testing.T) {
 	o := options(t)
 	o.Image = ""

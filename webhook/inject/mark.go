@@ -2,7 +2,6 @@ package inject
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/go-json-experiment/json"
 
@@ -48,7 +47,7 @@ func encodedConfig(pod *Pod) string {
 	if sidecar < 0 {
 		return ""
 	}
-	return strings.ReplaceAll(pod.Spec.InitContainers[sidecar].Env[variable].Value, "$$", "$")
+	return unescape(pod.Spec.InitContainers[sidecar].Env[variable].Value)
 }
 
 // sidecarVariable returns the place of the pod's sidecar among the init containers, and

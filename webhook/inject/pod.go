@@ -79,10 +79,23 @@ type SecurityContext struct {
 	FSGroup            *int64  `json:"fsGroup"`
 	SupplementalGroups []int64 `json:"supplementalGroups"`
 
-	RunAsUser      *int64         `json:"runAsUser"`
-	RunAsGroup     *int64         `json:"runAsGroup"`
-	SeccompProfile Seccomp        `json:"seccompProfile"`
-	WindowsOptions jsontext.Value `json:"windowsOptions"`
+	RunAsUser      *int64  `json:"runAsUser"`
+	RunAsGroup     *int64  `json:"runAsGroup"`
+	SeccompProfile Seccomp `json:"seccompProfile"`
+	RunAsNonRoot   bool    `json:"runAsNonRoot"`
+
+	// The others are a container's alone.
+	Privileged               bool           `json:"privileged"`
+	AllowPrivilegeEscalation *bool          `json:"allowPrivilegeEscalation"`
+	ReadOnlyRootFilesystem   bool           `json:"readOnlyRootFilesystem"`
+	Capabilities             Capabilities   `json:"capabilities"`
+	WindowsOptions           jsontext.Value `json:"windowsOptions"`
+}
+
+// Capabilities are those that a container gets and loses.
+type Capabilities struct {
+	Add  []string `json:"add"`
+	Drop []string `json:"drop"`
 }
 
 // Seccomp is a SeccompProfile.
@@ -141,9 +154,15 @@ type Port struct {
 
 // Probe is where the kubelet asks a container how it is.
 type Probe struct {
+	Exec      Exec      `json:"exec"`
 	HTTPGet   ProbePort `json:"httpGet"`
 	TCPSocket ProbePort `json:"tcpSocket"`
 	GRPC      ProbePort `json:"grpc"`
+}
+
+// Exec is a command that the kubelet runs in the container.
+type Exec struct {
+	Command []string `json:"command"`
 }
 
 // ProbePort is the number or the name of a port.

@@ -13,6 +13,7 @@ import (
 	"gomodules.xyz/jsonpatch/v2"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
 // FuzzInject holds the properties of injection against any text that is a pod.
@@ -31,7 +32,7 @@ func FuzzInject(f *testing.F) {
 func TestInjectDamagedPods(t *testing.T) {
 	p := testPolicy(t)
 	seen := map[policy.Reason]int{}
-	inputs := map[string][]byte{"twice identified": twiceIdentified(t), "with files of its own": withOwnFiles(t)}
+	inputs := map[string][]byte{"injected": injected(t, readFile(t, "operator.in.json"), options(t)), "twice identified": twiceIdentified(t), "with files of its own": withOwnFiles(t)}
 	for _, name := range pods {
 		inputs[name] = readFile(t, name+".in.json")
 	}
@@ -87,11 +88,54 @@ var known = regexp.MustCompile(`^/metadata/annotations(/ampbridge\.io~1injected)
 	`^/spec/(initContainers|containers)/\d+/volumeMounts/\d+/readOnly$|` +
 	`^/spec/containers/\d+/(env(/-)?|volumeMounts/-)$`)
 
-// withdrawn are the paths that may be removed from an injected pod.
-var withdrawn = regexp.MustCompile(`^/spec/containers/\d+/(env|volumeMounts)/\d+$`)
+// takenBack checks a pod whose injection was taken back: nothing of it is left, and the
+// next call leaves it so, for the same reason.
+func takenBack(t *testing.T, p *policy.Policy, data []byte, d policy.Decision) {
+	t.Helper()
+	pod := decode(t, data)
+	if left := checkExisting(pod); left != nil {
+		t.Errorf("parts are left: %s", left.Warning)
+	}
+	for c := range pod.all {
+		for _, m := range c.VolumeMounts {
+			if slices.Contains(ownVolumes, m.Name) {
+				t.Errorf("%s still mounts %s", c.called(), m.Name)
+			}
+		}
+	}
+	again, next := Inject(pod, granted(t, p, "monitoring"), Options{Policy: p, Image: testImage})
+	if len(again) > 0 || next.Inject || next.Reason != d.Reason {
+		t.Errorf("the second time: %d operations, %s; the first time %s", len(again), next.Reason, d.Reason)
+	}
+}
 
-// moved are the paths that may be written in an injected pod, to give it the relay.
-var moved = regexp.MustCompile(`^/metadata/annotations/ampbridge\.io~1injected$|^/spec/initContainers/\d+/env/\d+/value$`)
+// allOrNothing checks that a pod has a whole injection that can start: the sidecar before
+// each init container that needs it, and every volume that a container mounts of it.
+func allOrNothing(t *testing.T, pod *Pod) {
+	t.Helper()
+	index, _ := sidecarVariable(pod)
+	if index < 0 {
+		t.Error("there is no sidecar")
+		return
+	}
+	c := &pod.Spec.InitContainers[index]
+	target := c.volumeAt(sidecarconfig.TargetDir)
+	if !startable(pod) || !repairable(pod, target) || len(c.LivenessProbe.Exec.Command) == 0 {
+		t.Errorf("the sidecar cannot start, or comes too late")
+	}
+	for c := range pod.all {
+		for _, m := range c.VolumeMounts {
+			if (slices.Contains(ownVolumes, m.Name) || m.Name == target) && pod.volume(m.Name) < 0 {
+				t.Errorf("%s mounts volume %s, which is missing", c.called(), m.Name)
+			}
+		}
+	}
+	for _, dir := range []string{sidecarconfig.SourceDir, sidecarconfig.TargetDir, sidecarconfig.CredentialsDir, apiTokenDir} {
+		if !c.mounts(dir) {
+			t.Errorf("the sidecar does not mount %s", dir)
+		}
+	}
+}
 
 // holds injects data if it is a pod, checks what must hold, and returns the reason.
 func holds(t *testing.T, p *policy.Policy, data []byte) policy.Reason {
@@ -104,18 +148,17 @@ func holds(t *testing.T, p *policy.Policy, data []byte) policy.Reason {
 	_, isPrometheus := Prometheus(&pod)
 	ops, d := Inject(&pod, granted(t, p, "monitoring"), o)
 	if !d.Inject {
-		if len(ops) > 0 || d.Warning == "" || len(d.Warning) > 256 || strings.ContainsAny(d.Warning, "\r\n") {
+		if len(ops) > 0 {
+			takenBack(t, p, apply(t, data, ops), d)
+		}
+		if d.Warning == "" || len(d.Warning) > 256 || strings.ContainsAny(d.Warning, "\r\n") {
 			t.Errorf("refused as %s with %d operations and the warning %q", d.Reason, len(ops), d.Warning)
 		}
 		return d.Reason
 	}
 	if d.Reason == AlreadyInjected {
-		for _, op := range ops {
-			if (op.Operation != "remove" || !withdrawn.MatchString(op.Path)) && !moved.MatchString(op.Path) {
-				t.Errorf("%s %s on an injected pod", op.Operation, op.Path)
-			}
-		}
 		if len(ops) > 0 {
+			allOrNothing(t, decode(t, apply(t, data, ops)))
 			if more, d := Inject(
 				decode(t, apply(t, data, ops)),
 				granted(t, p, "monitoring"),

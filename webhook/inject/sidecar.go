@@ -97,12 +97,10 @@ type (
 		SeccompProfile           Seccomp             `json:"seccompProfile,omitzero"`
 	}
 	execProbe struct {
-		Exec struct {
-			Command []string `json:"command"`
-		} `json:"exec"`
-		PeriodSeconds    int `json:"periodSeconds"`
-		TimeoutSeconds   int `json:"timeoutSeconds"`
-		FailureThreshold int `json:"failureThreshold"`
+		Exec             Exec `json:"exec"`
+		PeriodSeconds    int  `json:"periodSeconds"`
+		TimeoutSeconds   int  `json:"timeoutSeconds"`
+		FailureThreshold int  `json:"failureThreshold"`
 		// TerminationGracePeriodSeconds is the pod's where it is 0.
 		TerminationGracePeriodSeconds int `json:"terminationGracePeriodSeconds,omitzero"`
 	}
@@ -220,6 +218,8 @@ func sidecar(image, target, config string, token VolumeMount, u user, r Resource
 
 // escape keeps the kubelet from expanding variables in a value.
 func escape(value string) string { return strings.ReplaceAll(value, "$", "$$") }
+
+func unescape(value string) string { return strings.ReplaceAll(value, "$$", "$") }
 
 func fromField(name, field string) EnvVar {
 	return EnvVar{Name: name, ValueFrom: &ValueFrom{FieldRef{FieldPath: field}}}

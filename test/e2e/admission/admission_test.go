@@ -1,6 +1,7 @@
 package admission_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
+	"github.com/ampbridge/ampbridge/test/otherwebhooks"
 	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
@@ -25,6 +27,8 @@ func TestAdmission(t *testing.T) {
 	t.Run("limit range", f.testLimitRange)
 	t.Run("quota", f.testQuota)
 	t.Run("restricted pod security", f.testRestricted)
+	t.Run("pods that other webhooks changed", f.testOtherWebhooks)
+	t.Run("Guaranteed pod", f.testGuaranteed)
 	t.Run("service account", f.testServiceAccount)
 	t.Run("excluded namespace", f.testExcluded)
 	t.Run("paused", f.testPaused)
@@ -247,6 +251,71 @@ func (f *fixture) testRestricted(t *testing.T) {
 		}
 	}
 	f.wantInjected(t, namespace, pod)
+}
+
+// The API server takes each pod as other webhooks leave it, because it calls ampbridge's
+// webhook again. Without that it refuses some of them.
+func (f *fixture) testOtherWebhooks(t *testing.T) {
+	const namespace, outside = "test-others", "test-others-outside"
+	f.namespace(t, namespace, policy.InjectionEnabled, nil)
+	f.namespace(t, outside, "", nil)
+	f.account(t, namespace, "prometheus-k8s", nil)
+	f.account(t, outside, "prometheus-k8s", nil)
+	whole, err := f.tryPod(t, namespace, operatorPod(t), true)
+	testkit.Must(t, err)
+	whole.ObjectMeta = metav1.ObjectMeta{Name: whole.Name, Labels: whole.Labels, Annotations: whole.Annotations}
+	refused := 0
+	for _, change := range otherwebhooks.Changes() {
+		if change.Want == otherwebhooks.Lost {
+			continue
+		}
+		t.Run(change.Name, func(t *testing.T) {
+			text, err := json.Marshal(whole)
+			testkit.Must(t, err)
+			var changed map[string]any
+			testkit.Must(t, json.Unmarshal(text, &changed))
+			change.Do(changed)
+			text, err = json.Marshal(changed)
+			testkit.Must(t, err)
+			pod := &corev1.Pod{}
+			testkit.Must(t, json.Unmarshal(text, pod))
+			if _, err := f.tryPod(t, outside, pod.DeepCopy(), true); apierrors.IsInvalid(err) {
+				refused++
+			}
+			got, err := f.tryPod(t, namespace, pod, true)
+			if err != nil {
+				t.Fatalf("the API server refuses it: %v", err)
+			}
+			if want := change.Want != otherwebhooks.TakenBack; injected(got) != want {
+				t.Errorf("injected: got %t, want %t", !want, want)
+			}
+			for _, c := range got.Spec.InitContainers {
+				if c.Name == sidecarconfig.ContainerName &&
+					(c.RestartPolicy == nil || *c.RestartPolicy != corev1.ContainerRestartPolicyAlways || c.StartupProbe == nil) {
+					t.Error("the sidecar is not one that Prometheus waits for")
+				}
+			}
+		})
+	}
+	if refused == 0 {
+		t.Error("the API server takes all of them without ampbridge's webhook: the changes do no harm")
+	}
+}
+
+func (f *fixture) testGuaranteed(t *testing.T) {
+	const namespace = "test-guaranteed"
+	f.namespace(t, namespace, policy.InjectionEnabled, nil)
+	f.account(t, namespace, "prometheus-server", nil)
+	pod := chartPod(t)
+	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range list {
+			list[i].Resources.Requests, list[i].Resources.Limits = nil, resources("500m", "500Mi")
+		}
+	}
+	got := f.pod(t, namespace, pod)
+	if !injected(got) || got.Status.QOSClass != corev1.PodQOSGuaranteed {
+		t.Errorf("injected %t, QoS class %s", injected(got), got.Status.QOSClass)
+	}
 }
 
 func (f *fixture) testServiceAccount(t *testing.T) {

@@ -1,0 +1,404 @@
+package inject
+
+import (
+	"path"
+	"slices"
+
+	"github.com/go-json-experiment/json"
+	"gomodules.xyz/jsonpatch/v2"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
+)
+
+// The API server calls the webhook again where a later one has changed the pod. What
+// that one did to ampbridge's own parts decides:
+//
+//   - All parts are there: [repair] puts back what was changed in them.
+//   - Parts are missing, or the sidecar comes too late: the injection is undone, and made again.
+//   - The pod cannot be injected any more: the injection is undone, with a warning.
+//   - The configuration's volume, or its name, cannot be found: the pod stays as it is, with
+//     a warning.
+//
+// What others added to the sidecar stays where it is repaired: mounts, variables, another image.
+
+// reinvoke returns the operations for a pod that has an injection, or parts of one.
+// existing is what [checkExisting] says of it.
+func reinvoke(pod *Pod, d policy.Decision, o Options, existing *policy.Decision) ([]jsonpatch.Operation, policy.Decision) {
+	whole := existing.Reason == AlreadyInjected
+	already := d
+	already.Reason = AlreadyInjected
+	plain, undo, found := undone(pod, d.Entitlement, o.Policy)
+	if !found && whole {
+		return withdraw(pod, d.Entitlement, o), already
+	} else if !found {
+		return nil, *existing
+	}
+	if whole {
+		unlimited := o
+		unlimited.Limits = Limits{} // resources are not repaired
+		in, _, refused := plan(plain, d.Entitlement, unlimited)
+		if refused == nil && repairable(pod, plain.Spec.Volumes[in.config].Name) {
+			return append(repair(pod, plain, &in, o), withdraw(pod, d.Entitlement, o)...), already
+		}
+		if refused != nil && startable(pod) {
+			return withdraw(pod, d.Entitlement, o), already
+		}
+	}
+	again, _, refused := inject(plain, d.Entitlement, o)
+	if refused != nil {
+		refused.Warning = warning("another webhook has changed the injected pod, so the injection is taken back: ") + refused.Warning
+		refused.Warning = shorten(refused.Warning, maxWarning)
+		return undo, *refused
+	}
+	return append(undo, again...), already
+}
+
+// ours reports whether a container is the config sidecar, and not another of its name.
+func (c *Container) ours() bool {
+	return c.Name == sidecarconfig.ContainerName &&
+		(c.setsEnv(sidecarconfig.Variable) || c.mounts(sidecarconfig.SourceDir) ||
+			len(c.Command) > 0 && c.Command[0] == sidecarconfig.Program)
+}
+
+// startable reports whether the API server and the kubelet take the sidecar as it is.
+func startable(pod *Pod) bool {
+	i, _ := sidecarVariable(pod)
+	c := &pod.Spec.InitContainers[i]
+	return c.sidecar() && len(c.StartupProbe.Exec.Command) > 0
+}
+
+// repairable reports whether the volume that the sidecar fills is there, and no init
+// container before the sidecar needs it.
+func repairable(pod *Pod, volume string) bool {
+	if pod.volume(volume) < 0 {
+		return false
+	}
+	for i := range pod.Spec.InitContainers {
+		c := &pod.Spec.InitContainers[i]
+		if c.ours() {
+			return true
+		}
+		if slices.ContainsFunc(c.VolumeMounts, func(m VolumeMount) bool { return m.Name == volume }) {
+			return false
+		}
+	}
+	return true
+}
+
+// repair returns the operations that put back what was changed of the injection in.
+// plain is the pod without it.
+func repair(pod, plain *Pod, in *injection, o Options) []jsonpatch.Operation {
+	var p patch
+	index, variable := sidecarVariable(pod)
+	c, want := &pod.Spec.InitContainers[index], &in.sidecar
+	at := pointer("spec", "initContainers", index)
+	if !c.sidecar() {
+		p.add(at+"/restartPolicy", want.RestartPolicy)
+	}
+	if !slices.Equal(c.Command, want.Command) {
+		p.add(at+"/command", want.Command)
+	}
+	if !slices.Equal(c.StartupProbe.Exec.Command, want.StartupProbe.Exec.Command) {
+		p.add(at+"/startupProbe", want.StartupProbe)
+	}
+	if !slices.Equal(c.LivenessProbe.Exec.Command, want.LivenessProbe.Exec.Command) {
+		p.add(at+"/livenessProbe", want.LivenessProbe)
+	}
+	if s := want.SecurityContext; !s.kept(&c.SecurityContext) {
+		if s.SeccompProfile.Type == "" {
+			s.SeccompProfile = c.SecurityContext.SeccompProfile
+		}
+		p.add(at+"/securityContext", s)
+	}
+	var missing []EnvVar
+	for _, v := range want.Env {
+		if !c.setsEnv(v.Name) {
+			missing = append(missing, v)
+		}
+	}
+	appendTo(&p, at+"/env", c.Env, missing...)
+	remount(&p, at, c, want.VolumeMounts)
+
+	config := plain.Spec.Volumes[in.config].Name
+	for _, name := range []string{config, sidecarconfig.VolumeCredentials, sidecarconfig.VolumeNoAPIToken} {
+		if i := pod.volume(name); !pod.Spec.Volumes[i].inMemory() {
+			p.replace(pointer("spec", "volumes", i), memoryVolume(name, o.Policy.Sidecar))
+		}
+	}
+	readOnly(&p, "/spec/initContainers", pod.Spec.InitContainers, config)
+	readOnly(&p, "/spec/containers", pod.Spec.Containers, config)
+
+	prometheus := &pod.Spec.Containers[in.prometheus]
+	at = pointer("spec", "containers", in.prometheus)
+	if hasSigV4(c.Env[variable]) && slices.Contains(in.environment.env, ownCredentials) && !prometheus.setsEnv(ownCredentials.Name) {
+		appendTo(&p, at+"/env", prometheus.Env, ownCredentials)
+	}
+	remount(&p, at, prometheus, in.environment.mounts[:1])
+	return p.operations
+}
+
+// hasSigV4 reports whether a sidecar config has a destination with sigv4.
+func hasSigV4(config EnvVar) bool {
+	a, err := sidecarconfig.Decode(unescape(config.Value))
+	return err == nil && slices.ContainsFunc(a.Destinations, func(d sidecarconfig.Destination) bool {
+		return a.DeliveryOf(d) == policy.DeliverySigV4
+	})
+}
+
+// remount adds the mounts that a container lacks, and replaces those of another volume.
+func remount(p *patch, at string, c *Container, want []VolumeMount) {
+	for _, m := range want {
+		i := slices.IndexFunc(c.VolumeMounts, func(have VolumeMount) bool { return path.Clean(have.MountPath) == m.MountPath })
+		switch {
+		case i < 0 && c.VolumeMounts == nil:
+			p.add(at+"/volumeMounts", want)
+			return
+		case i < 0:
+			p.add(at+"/volumeMounts/-", m)
+		case c.VolumeMounts[i].Name != m.Name || c.VolumeMounts[i].part() || c.VolumeMounts[i].ReadOnly != m.ReadOnly:
+			p.replace(at+pointer("volumeMounts", i), m)
+		}
+	}
+}
+
+// kept reports whether a container still has the security context: what s sets, and no
+// more rights.
+func (s *restrictedSecurity) kept(is *SecurityContext) bool {
+	same := func(want, is *int64) bool { return want == nil || is != nil && *want == *is }
+	return same(s.RunAsUser, is.RunAsUser) && same(s.RunAsGroup, is.RunAsGroup) && s.RunAsNonRoot == is.RunAsNonRoot &&
+		is.ReadOnlyRootFilesystem && !is.Privileged && is.AllowPrivilegeEscalation != nil && !*is.AllowPrivilegeEscalation &&
+		slices.Contains(is.Capabilities.Drop, "ALL") && len(is.Capabilities.Add) == 0 &&
+		(s.SeccompProfile.Type == "" || is.SeccompProfile.Type != "")
+}
+
+// inMemory reports whether the volume is an emptyDir in memory.
+func (v *Volume) inMemory() bool {
+	size, is := v.emptyDir()
+	return is && size.Medium == string(corev1.StorageMediumMemory)
+}
+
+func (v *Volume) emptyDir() (e emptyDir, is bool) {
+	var source struct {
+		EmptyDir *emptyDir `json:"emptyDir"`
+	}
+	if json.Unmarshal(v.Source, &source) != nil || source.EmptyDir == nil {
+		return e, false
+	}
+	return *source.EmptyDir, true
+}
+
+// interposed returns the names of the volume that has the pod's own configuration, and of
+// the memory volume that stands in its place; empty: it cannot be told.
+func interposed(pod *Pod) (source, target string) {
+	var sidecar *Container
+	for c := range pod.all {
+		if c.ours() {
+			sidecar = c
+		}
+	}
+	_, annotated := pod.Metadata.Annotations[AnnotationInjected]
+	if sidecar == nil && !annotated {
+		return "", ""
+	}
+	source, target = sidecar.volumeAt(sidecarconfig.SourceDir), sidecar.volumeAt(sidecarconfig.TargetDir)
+	if pod.volume(sidecarconfig.VolumeSource) >= 0 {
+		source = sidecarconfig.VolumeSource
+	} else if source == "" || pod.volume(source) < 0 {
+		// It was renamed without its mounts.
+		source = onlyVolume(pod, func(v *Volume) bool {
+			return slices.Contains([]string{"configMap", "secret", "projected"}, v.kind()) && !pod.mounted(v.Name) && !slices.Contains(ownVolumes, v.Name)
+		})
+	}
+	if target == "" {
+		target = onlyVolume(pod, func(v *Volume) bool {
+			size, _ := v.emptyDir()
+			return v.inMemory() && size.SizeLimit != "" && !slices.Contains(ownVolumes, v.Name) && pod.mounted(v.Name)
+		})
+	}
+	if i := pod.volume(target); source == "" || source == target || i >= 0 && pod.Spec.Volumes[i].kind() != "emptyDir" {
+		return "", ""
+	}
+	return source, target
+}
+
+// ownVolumes are the names of the volumes that injection adds.
+var ownVolumes = []string{
+	sidecarconfig.VolumeSource, sidecarconfig.VolumeCredentials, sidecarconfig.VolumeToken, sidecarconfig.VolumeNoAPIToken,
+}
+
+// volumeAt returns the name of the volume that is mounted at a path; empty: none is.
+func (c *Container) volumeAt(dir string) string {
+	if c != nil {
+		for i := range c.VolumeMounts {
+			if path.Clean(c.VolumeMounts[i].MountPath) == dir {
+				return c.VolumeMounts[i].Name
+			}
+		}
+	}
+	return ""
+}
+
+// onlyVolume returns the name of the one volume for which is returns true; empty: there are none or several.
+func onlyVolume(pod *Pod, is func(*Volume) bool) (name string) {
+	for i := range pod.Spec.Volumes {
+		if v := &pod.Spec.Volumes[i]; is(v) {
+			if name != "" {
+				return ""
+			}
+			name = v.Name
+		}
+	}
+	return name
+}
+
+// mounted reports whether a container mounts the volume.
+func (p *Pod) mounted(volume string) bool {
+	for c := range p.all {
+		if slices.ContainsFunc(c.VolumeMounts, func(m VolumeMount) bool { return m.Name == volume }) {
+			return true
+		}
+	}
+	return false
+}
+
+// undone returns the pod without its injection, and the operations that make it so. Two
+// things stay, because nothing tells whether the pod had them before, and they change
+// nothing: readOnly of the configuration's mounts, which only ever was read, and the pull
+// secrets. found is false where the configuration's volume or its name cannot be told.
+func undone(pod *Pod, e policy.Entitlement, o *policy.Policy) (plain *Pod, operations []jsonpatch.Operation, found bool) {
+	source, target := interposed(pod)
+	if target == "" {
+		return nil, nil, false
+	}
+	for c := range pod.all {
+		if c.Name == sidecarconfig.ContainerName && !c.ours() {
+			return nil, nil, false
+		}
+	}
+	var p patch
+	without := *pod
+	plain = &without
+	if _, annotated := pod.Metadata.Annotations[AnnotationInjected]; annotated {
+		plain.Metadata.Annotations = map[string]string{}
+		for key, value := range pod.Metadata.Annotations {
+			if key != AnnotationInjected {
+				plain.Metadata.Annotations[key] = value
+			}
+		}
+		p.remove(annotationPath)
+	}
+	added := addedVolumes(pod, source)
+	plain.Spec.InitContainers = withoutParts(&p, "/spec/initContainers", pod.Spec.InitContainers, added, nil)
+	plain.Spec.Containers = withoutParts(&p, "/spec/containers", pod.Spec.Containers, added, append(identityEnv(e, o), ownCredentials))
+
+	moved, err := pod.Spec.Volumes[pod.volume(source)].renamed(target)
+	if err != nil {
+		return nil, nil, false
+	}
+	own := Volume{Name: target, Source: pod.Spec.Volumes[pod.volume(source)].Source}
+	plain.Spec.Volumes = slices.Clone(pod.Spec.Volumes)
+	if i := pod.volume(target); i >= 0 {
+		p.replace(pointer("spec", "volumes", i), moved)
+		plain.Spec.Volumes[i] = own
+	} else {
+		p.add("/spec/volumes/-", moved)
+		plain.Spec.Volumes = append(plain.Spec.Volumes, own)
+	}
+	for i, v := range slices.Backward(pod.Spec.Volumes) {
+		if slices.Contains(added, v.Name) {
+			p.remove(pointer("spec", "volumes", i))
+			plain.Spec.Volumes = slices.Delete(plain.Spec.Volumes, i, i+1)
+		}
+	}
+	return plain, p.operations, p.err == nil
+}
+
+// addedVolumes returns the names of the volumes that injection added, also of those that
+// were renamed together with their mounts.
+func addedVolumes(pod *Pod, source string) []string {
+	added := append(slices.Clone(ownVolumes), source)
+	for c := range pod.all {
+		if !c.ours() {
+			continue
+		}
+		for dir, kind := range map[string]string{
+			sidecarconfig.CredentialsDir: "emptyDir", apiTokenDir: "emptyDir", sidecarconfig.TokenDir: "projected",
+		} {
+			name := c.volumeAt(dir)
+			if i := pod.volume(name); i >= 0 && pod.Spec.Volumes[i].kind() == kind && !mountedElsewhere(pod, name, dir) {
+				added = append(added, name)
+			}
+		}
+	}
+	return added
+}
+
+// mountedElsewhere reports whether a container mounts the volume at another path.
+func mountedElsewhere(pod *Pod, volume, dir string) bool {
+	for c := range pod.all {
+		if slices.ContainsFunc(c.VolumeMounts, func(m VolumeMount) bool { return m.Name == volume && path.Clean(m.MountPath) != dir }) {
+			return true
+		}
+	}
+	return false
+}
+
+// withoutParts returns the containers without the sidecar, without mounts of the added
+// volumes, and without the variables of injection.
+func withoutParts(p *patch, at string, containers []Container, added []string, env []EnvVar) []Container {
+	if containers == nil {
+		return nil
+	}
+	left := slices.Clone(containers)
+	for i := range left {
+		c := &left[i]
+		if c.ours() {
+			continue
+		}
+		for j, m := range slices.Backward(c.VolumeMounts) {
+			if slices.Contains(added, m.Name) {
+				p.remove(at + pointer(i, "volumeMounts", j))
+				c.VolumeMounts = slices.Delete(slices.Clone(c.VolumeMounts), j, j+1)
+			}
+		}
+		for _, j := range slices.Backward(ownVariables(c.Env, env)) {
+			p.remove(at + pointer(i, "env", j))
+			c.Env = slices.Delete(slices.Clone(c.Env), j, j+1)
+		}
+	}
+	for i := len(left) - 1; i >= 0; i-- {
+		if left[i].ours() {
+			p.remove(at + pointer(i))
+			left = slices.Delete(left, i, i+1)
+		}
+	}
+	return left
+}
+
+// ownVariables returns the places of the variables that injection added. They stand in
+// one row, in the order of own, around the path of the token; a variable of the same value
+// elsewhere is the user's.
+func ownVariables(have, own []EnvVar) []int {
+	var places []int
+	for i := 0; i < len(have); i++ {
+		if !slices.Contains(own, have[i]) {
+			continue
+		}
+		end := i
+		for end < len(have) && slices.Contains(own, have[end]) {
+			end++
+		}
+		surely := func(v EnvVar) bool {
+			return v == ownCredentials || v.Name == variableToken
+		}
+		if slices.ContainsFunc(have[i:end], surely) {
+			for j := i; j < end; j++ {
+				places = append(places, j)
+			}
+		}
+		i = end
+	}
+	return places
+}

@@ -1,0 +1,146 @@
+package inject
+
+import (
+	stdjson "encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/ampbridge/ampbridge/test/otherwebhooks"
+)
+
+// What others do to an injected pod is repaired, or the injection is taken back, and the
+// next call changes nothing more.
+func TestReinvocation(t *testing.T) {
+	for _, name := range pods {
+		data := readFile(t, name+".in.json")
+		whole := injected(t, data, options(t))
+		for _, change := range otherwebhooks.Changes() {
+			t.Run(name+"/"+change.Name, func(t *testing.T) { reinvoked(t, data, whole, change) })
+		}
+	}
+}
+
+func reinvoked(t *testing.T, data, whole []byte, change otherwebhooks.Change) {
+	t.Helper()
+	changed := generic(t, whole).(map[string]any)
+	change.Do(changed)
+	text, err := stdjson.Marshal(changed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := options(t)
+	ops, d := Inject(decode(t, text), granted(t, o.Policy, decode(t, whole).Metadata.Namespace), o)
+	after := apply(t, text, ops)
+	want := change.Want
+	if want == otherwebhooks.Restored && cmp.Equal(canonical(t, text, false), canonical(t, whole, false)) {
+		want = otherwebhooks.Kept // the pod has nothing of what is changed
+	}
+	switch want {
+	case otherwebhooks.Restored:
+		if diff := cmp.Diff(canonical(t, whole, false), canonical(t, after, false)); diff != "" {
+			t.Errorf("(-as it was injected +after):\n%s", diff)
+		}
+	case otherwebhooks.Kept, otherwebhooks.Lost:
+		if len(ops) > 0 {
+			t.Errorf("operations: %s", asYAML(t, ops))
+		}
+	case otherwebhooks.TakenBack:
+		without := canonical(t, after, true)
+		// What the other webhook did to the pod itself stays.
+		volumes := without["spec"].(map[string]any)["volumes"].([]any)
+		without["spec"].(map[string]any)["volumes"] = slices.DeleteFunc(volumes, func(v any) bool { return v.(map[string]any)["name"] == "cover" })
+		before := canonical(t, data, true)
+		for _, member := range []string{"volumes", "initContainers"} {
+			if diff := cmp.Diff(before["spec"].(map[string]any)[member], without["spec"].(map[string]any)[member]); diff != "" {
+				t.Errorf("%s (-before +after):\n%s", member, diff)
+			}
+		}
+		if !strings.Contains(d.Warning, "taken back") || len(d.Warning) > 256 {
+			t.Errorf("the warning: %q", d.Warning)
+		}
+		takenBack(t, o.Policy, after, d)
+	}
+	switch want {
+	case otherwebhooks.Restored, otherwebhooks.Injected, otherwebhooks.Kept:
+		allOrNothing(t, decode(t, after))
+		if more, next := Inject(decode(t, after), granted(t, o.Policy, decode(t, whole).Metadata.Namespace), o); d.Reason != AlreadyInjected ||
+			next.Reason != AlreadyInjected || len(more) > 0 {
+			t.Errorf("%s, and the second time %s with %s", d.Reason, next.Reason, asYAML(t, more))
+		}
+	case otherwebhooks.Lost:
+		if d.Inject || d.Reason != PartlyInjected || d.Warning == "" {
+			t.Errorf("%+v", d)
+		}
+	}
+}
+
+// Where the sidecar can be repaired, nothing else is written.
+func TestRepairIsSmall(t *testing.T) {
+	o := options(t)
+	whole := injected(t, readFile(t, "operator.in.json"), o)
+	for _, change := range otherwebhooks.Changes() {
+		want, repaired := map[string]string{
+			"restartPolicy dropped by older types":    "add /spec/initContainers/0/restartPolicy",
+			"startup probe removed":                   "add /spec/initContainers/0/startupProbe",
+			"made root":                               "add /spec/initContainers/0/securityContext",
+			"pod's name removed from the variables":   "add /spec/initContainers/0/env/-",
+			"target mount removed":                    "add /spec/initContainers/0/volumeMounts/-",
+			"all mounts removed":                      "add /spec/initContainers/0/volumeMounts",
+			"a mount added and restartPolicy dropped": "add /spec/initContainers/0/restartPolicy",
+		}[change.Name]
+		if !repaired {
+			continue
+		}
+		changed := generic(t, whole).(map[string]any)
+		change.Do(changed)
+		text, err := stdjson.Marshal(changed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ops, _ := Inject(decode(t, text), granted(t, o.Policy, decode(t, whole).Metadata.Namespace), o)
+		var got []string
+		for _, op := range ops {
+			got = append(got, op.Operation+" "+op.Path)
+		}
+		if !slices.Equal(got, []string{want}) {
+			t.Errorf("%s: %q, want %q", change.Name, got, want)
+		}
+	}
+}
+
+// canonical is a pod with its lists in one order, and without what says nothing: empty
+// lists, and readOnly of mounts where plain is set.
+func canonical(t *testing.T, data []byte, plain bool) map[string]any {
+	t.Helper()
+	pod := generic(t, data).(map[string]any)
+	spec := pod["spec"].(map[string]any)
+	key := func(v any) string {
+		m := v.(map[string]any)
+		return fmt.Sprint(m["name"], m["mountPath"])
+	}
+	order := func(in map[string]any, member string) {
+		items, _ := in[member].([]any)
+		slices.SortFunc(items, func(a, b any) int { return strings.Compare(key(a), key(b)) })
+		if len(items) == 0 {
+			delete(in, member)
+		}
+	}
+	order(spec, "volumes")
+	for _, c := range containersOf(pod) {
+		order(c, "env")
+		order(c, "volumeMounts")
+		if mounts, _ := c["volumeMounts"].([]any); plain {
+			for _, m := range mounts {
+				delete(m.(map[string]any), "readOnly")
+			}
+		}
+	}
+	if list, _ := spec["initContainers"].([]any); len(list) == 0 {
+		delete(spec, "initContainers")
+	}
+	return pod
+}
