@@ -3,6 +3,7 @@ package inject
 import (
 	"maps"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -86,16 +87,32 @@ type SecurityContext struct {
 
 	// The others are a container's alone.
 	Privileged               bool           `json:"privileged"`
-	AllowPrivilegeEscalation *bool          `json:"allowPrivilegeEscalation"`
+	AllowPrivilegeEscalation setFalse       `json:"allowPrivilegeEscalation"`
 	ReadOnlyRootFilesystem   bool           `json:"readOnlyRootFilesystem"`
-	Capabilities             Capabilities   `json:"capabilities"`
+	Capabilities             dropsAll       `json:"capabilities"`
 	WindowsOptions           jsontext.Value `json:"windowsOptions"`
 }
 
-// Capabilities are those that a container gets and loses.
-type Capabilities struct {
-	Add  []string `json:"add"`
-	Drop []string `json:"drop"`
+// setFalse is true for a member that is false, and not absent.
+type setFalse bool
+
+// UnmarshalJSONFrom reads any value. It allocates nothing: every pod comes here.
+func (f *setFalse) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	value, err := d.ReadValue()
+	*f = value.Kind() == 'f'
+	return err
+}
+
+// dropsAll is true for capabilities that drop all, and add none.
+type dropsAll bool
+
+var onlyDrops = regexp.MustCompile(`^\{\s*"drop"\s*:\s*\[\s*"ALL"\s*\]\s*\}$`)
+
+// UnmarshalJSONFrom reads any value, and allocates nothing either.
+func (f *dropsAll) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	value, err := d.ReadValue()
+	*f = dropsAll(onlyDrops.Match(value))
+	return err
 }
 
 // Seccomp is a SeccompProfile.

@@ -168,8 +168,7 @@ func remount(p *patch, at string, c *Container, want []VolumeMount) {
 func (s *restrictedSecurity) kept(is *SecurityContext) bool {
 	same := func(want, is *int64) bool { return want == nil || is != nil && *want == *is }
 	return same(s.RunAsUser, is.RunAsUser) && same(s.RunAsGroup, is.RunAsGroup) && s.RunAsNonRoot == is.RunAsNonRoot &&
-		is.ReadOnlyRootFilesystem && !is.Privileged && is.AllowPrivilegeEscalation != nil && !*is.AllowPrivilegeEscalation &&
-		slices.Contains(is.Capabilities.Drop, "ALL") && len(is.Capabilities.Add) == 0 &&
+		is.ReadOnlyRootFilesystem && !is.Privileged && bool(is.AllowPrivilegeEscalation) && bool(is.Capabilities) &&
 		(s.SeccompProfile.Type == "" || is.SeccompProfile.Type != "")
 }
 
