@@ -21,7 +21,7 @@ SUITE_TOOLS := prometheus-3.1 prometheus-2.42 prometheus-2.22 prometheus-operato
 NODE_TOOLS  := kubelet kube-proxy kubectl coredns helm prometheus-operator sbom registry
 TOOLS       := $(GO) run ./test/tools/cmd
 # Tests whose dependencies are heavy are modules of their own.
-MODULES     := test/certmanager test/promload
+MODULES     := test/cel test/certmanager test/promload
 
 .DEFAULT_GOAL := help
 .PHONY: help

@@ -136,6 +136,7 @@ func TestValuesOfAnOlderChart(t *testing.T) {
 		"webhook.metricsPort",
 		"webhook.healthPort",
 		"webhook.registration",
+		"admissionPolicies",
 	}
 	args := []string{"-f", minimal, "--set", strings.Join(missing, "=null,") + "=null"}
 	for _, program := range []string{helm3, helm4} {

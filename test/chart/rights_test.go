@@ -98,8 +98,60 @@ func (f *fixture) testWebhookRights(t *testing.T) {
 		"delete the copy of the policy": func(ctx context.Context) error {
 			return c.CoreV1().ConfigMaps(namespace).Delete(ctx, "ampbridge-policy-accepted", metav1.DeleteOptions{})
 		},
-		"evict a pod": evict(c),
+		"evict a pod": evict(c, "monitoring"),
 	})
+	f.testRegistrationFields(t, c)
+}
+
+// testRegistrationFields: RBAC lets the webhook patch its registrations, and the
+// admission policy lets it change caBundle alone. The policy may be in force only a
+// moment after it is made.
+func (f *fixture) testRegistrationFields(t *testing.T, c kubernetes.Interface) {
+	patch := func(kind, text string) error {
+		options := metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}}
+		registrations, err := c.AdmissionregistrationV1(), error(nil)
+		if kind == "mutating" {
+			_, err = registrations.MutatingWebhookConfigurations().Patch(t.Context(), "ampbridge", types.JSONPatchType, []byte(text), options)
+		} else {
+			_, err = registrations.ValidatingWebhookConfigurations().Patch(t.Context(), "ampbridge", types.JSONPatchType, []byte(text), options)
+		}
+		return err
+	}
+	fields := map[string]string{
+		"failurePolicy":     `{"op":"replace","path":"/webhooks/0/failurePolicy","value":"Fail"}`,
+		"rules":             `{"op":"replace","path":"/webhooks/0/rules/0/resources/0","value":"secrets"}`,
+		"url":               `{"op":"replace","path":"/webhooks/0/clientConfig","value":{"url":"https://example.com"}}`,
+		"service":           `{"op":"replace","path":"/webhooks/0/clientConfig/service/name","value":"other"}`,
+		"namespaceSelector": `{"op":"remove","path":"/webhooks/0/namespaceSelector"}`,
+		"objectSelector":    `{"op":"add","path":"/webhooks/0/objectSelector","value":{"matchLabels":{"a":"b"}}}`,
+		"matchConditions":   `{"op":"remove","path":"/webhooks/0/matchConditions"}`,
+		"timeoutSeconds":    `{"op":"replace","path":"/webhooks/0/timeoutSeconds","value":29}`,
+		"a webhook less":    `{"op":"remove","path":"/webhooks/0"}`,
+		"a label":           `{"op":"add","path":"/metadata/labels/team","value":"a"}`,
+		"an annotation":     `{"op":"add","path":"/metadata/annotations/team","value":"a"}`,
+		"a finalizer":       `{"op":"add","path":"/metadata/finalizers","value":["example.com/a"]}`,
+	}
+	testkit.EventuallyEmpty(t, func() string {
+		if err := patch("mutating", "["+fields["failurePolicy"]+"]"); !apierrors.IsForbidden(err) {
+			return fmt.Sprintf("the webhook changes failurePolicy: %v", err)
+		}
+		return ""
+	})
+	const bundle = `{"op":"add","path":"/webhooks/0/clientConfig/caBundle","value":""}`
+	for _, kind := range []string{"mutating", "validating"} {
+		if err := patch(kind, "["+bundle+"]"); err != nil {
+			t.Errorf("the webhook cannot write caBundle of the %s registration: %v", kind, err)
+		}
+		for field, text := range fields {
+			if err := patch(kind, "["+bundle+","+text+"]"); !apierrors.IsForbidden(err) {
+				t.Errorf("the webhook may change %s of the %s registration: %v", field, kind, err)
+			}
+		}
+	}
+	reinvocation := `[{"op":"replace","path":"/webhooks/0/reinvocationPolicy","value":"Never"}]`
+	if err := patch("mutating", reinvocation); !apierrors.IsForbidden(err) {
+		t.Errorf("the webhook may change reinvocationPolicy: %v", err)
+	}
 }
 
 func (f *fixture) testSyncRights(t *testing.T) {
@@ -148,9 +200,16 @@ func (f *fixture) testSyncRights(t *testing.T) {
 		}
 	}
 	// The eviction is allowed: there is only no such pod.
-	if err := evict(c)(t.Context()); !apierrors.IsNotFound(err) {
+	if err := evict(c, "monitoring")(t.Context()); !apierrors.IsNotFound(err) {
 		t.Errorf("evict a pod that is not there: %v", err)
 	}
+	// Here the namespace has no label.
+	testkit.EventuallyEmpty(t, func() string {
+		if err := evict(c, "other-system")(t.Context()); !apierrors.IsForbidden(err) {
+			return fmt.Sprintf("sync evicts without the namespace's label: %v", err)
+		}
+		return ""
+	})
 	f.forbidden(t, account, map[string]call{
 		"read the webhook's key": func(ctx context.Context) error {
 			_, err := c.CoreV1().Secrets(namespace).Get(ctx, "ampbridge-webhook-tls", metav1.GetOptions{})
@@ -438,14 +497,9 @@ func applyLease(c kubernetes.Interface, name string) call {
 	}
 }
 
-func evict(c kubernetes.Interface) call {
+func evict(c kubernetes.Interface, namespace string) call {
 	return func(ctx context.Context) error {
-		return c.CoreV1().Pods(
-			"monitoring",
-		).EvictV1(
-			ctx,
-			&policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Namespace: "monitoring", Name: "any"}},
-		)
+		return c.CoreV1().Pods(namespace).EvictV1(ctx, &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "any"}})
 	}
 }
 

@@ -167,6 +167,16 @@ seccompProfile:
 {{- if and .Values.sync.enabled (eq .Values.sync.mode "deployment") .Values.sync.auditor.enabled -}}true{{- end -}}
 {{- end -}}
 
+{{- /* Whether the auditor evicts pods. */ -}}
+{{- define "ampbridge.evicts" -}}
+{{- if and (include "ampbridge.auditor" .) (or .Values.sync.auditor.breaker (eq (dig "audit" "repair" "none" .Values.policy) "evict")) -}}true{{- end -}}
+{{- end -}}
+
+{{- /* The namespaces whose pods are never injected, whatever their label, as a YAML list. */ -}}
+{{- define "ampbridge.excludedNamespaces" -}}
+{{- concat (list "kube-system" "kube-public" "kube-node-lease" .Release.Namespace) .Values.webhook.excludedNamespaces | uniq | sortAlpha | toYaml -}}
+{{- end -}}
+
 {{- /* The region of the first destination's workspace, arn:<partition>:aps:<region>:… */ -}}
 {{- define "ampbridge.syncRegion" -}}
 {{- if .Values.sync.region -}}
