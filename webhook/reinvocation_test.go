@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/otherwebhooks"
 	"github.com/ampbridge/ampbridge/webhook/breaker"
 )
 
@@ -57,6 +58,42 @@ func TestIdentityThatAppearsLater(t *testing.T) {
 	}
 	if answer := f.review("/pods/enabled", r); answer.Patch != nil {
 		t.Errorf("a third time: %s", answer.Patch)
+	}
+}
+
+// A later webhook drops restartPolicy, and covers the directory of the credentials: the
+// injection is taken back, whatever the circuit breaker says.
+func TestInjectionIsTakenBack(t *testing.T) {
+	f := newFixture(t)
+	r := podRequest(t, operatorPod, nil)
+	plain := r.Object.Raw
+	whole := apply(t, plain, f.review("/pods/enabled", r).Patch)
+	for _, change := range otherwebhooks.Changes() {
+		if change.Want != otherwebhooks.TakenBack {
+			continue
+		}
+		var pod map[string]any
+		if err := json.Unmarshal(whole, &pod); err != nil {
+			t.Fatal(err)
+		}
+		change.Do(pod)
+		changed, err := json.Marshal(pod)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Object.Raw = changed
+		f.Breaker = func(context.Context) (breaker.State, error) { return breaker.State{}, errors.New("not to be had") }
+		answer := f.review("/pods/enabled", r)
+		if len(answer.Warnings) != 1 || !strings.Contains(answer.Warnings[0], "taken back") || answer.Patch == nil {
+			t.Fatalf("%s: warnings %q, patch %s", change.Name, answer.Warnings, answer.Patch)
+		}
+		r.Object.Raw = apply(t, r.Object.Raw, answer.Patch)
+		if strings.Contains(string(r.Object.Raw), "ampbridge-") {
+			t.Errorf("%s: parts are left: %s", change.Name, r.Object.Raw)
+		}
+		if answer := f.review("/pods/enabled", r); answer.Patch != nil {
+			t.Errorf("%s: a third time: %s", change.Name, answer.Patch)
+		}
 	}
 }
 

@@ -32,7 +32,11 @@ func FuzzInject(f *testing.F) {
 func TestInjectDamagedPods(t *testing.T) {
 	p := testPolicy(t)
 	seen := map[policy.Reason]int{}
-	inputs := map[string][]byte{"injected": injected(t, readFile(t, "operator.in.json"), options(t)), "twice identified": twiceIdentified(t), "with files of its own": withOwnFiles(t)}
+	inputs := map[string][]byte{
+		"injected":              injected(t, readFile(t, "operator.in.json"), options(t)),
+		"twice identified":      twiceIdentified(t),
+		"with files of its own": withOwnFiles(t),
+	}
 	for _, name := range pods {
 		inputs[name] = readFile(t, name+".in.json")
 	}

@@ -207,7 +207,8 @@ func interposed(pod *Pod) (source, target string) {
 	} else if source == "" || pod.volume(source) < 0 {
 		// It was renamed without its mounts.
 		source = onlyVolume(pod, func(v *Volume) bool {
-			return slices.Contains([]string{"configMap", "secret", "projected"}, v.kind()) && !pod.mounted(v.Name) && !slices.Contains(ownVolumes, v.Name)
+			return slices.Contains([]string{"configMap", "secret", "projected"}, v.kind()) && !pod.mounted(v.Name) &&
+				!slices.Contains(ownVolumes, v.Name)
 		})
 	}
 	if target == "" {

@@ -3,12 +3,14 @@ package inject
 import (
 	stdjson "encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/otherwebhooks"
 )
 
@@ -52,7 +54,9 @@ func reinvoked(t *testing.T, data, whole []byte, change otherwebhooks.Change) {
 		without := canonical(t, after, true)
 		// What the other webhook did to the pod itself stays.
 		volumes := without["spec"].(map[string]any)["volumes"].([]any)
-		without["spec"].(map[string]any)["volumes"] = slices.DeleteFunc(volumes, func(v any) bool { return v.(map[string]any)["name"] == "cover" })
+		without["spec"].(map[string]any)["volumes"] = slices.DeleteFunc(volumes, func(v any) bool {
+			return v.(map[string]any)["name"] == "cover"
+		})
 		before := canonical(t, data, true)
 		for _, member := range []string{"volumes", "initContainers"} {
 			if diff := cmp.Diff(before["spec"].(map[string]any)[member], without["spec"].(map[string]any)[member]); diff != "" {
@@ -76,6 +80,46 @@ func reinvoked(t *testing.T, data, whole []byte, change otherwebhooks.Change) {
 			t.Errorf("%+v", d)
 		}
 	}
+}
+
+// The same properties hold where several webhooks have changed the pod.
+func TestSeveralOtherWebhooks(t *testing.T) {
+	p, changes := testPolicy(t), otherwebhooks.Changes()
+	seen := map[policy.Reason]int{}
+	for _, name := range pods {
+		whole := injected(t, readFile(t, name+".in.json"), options(t))
+		for seed := range uint64(300) {
+			random := rand.New(rand.NewPCG(seed, 1))
+			pod := generic(t, whole).(map[string]any)
+			var done []string
+			for range 2 + random.IntN(3) {
+				change := changes[random.IntN(len(changes))]
+				if applies(change, pod) {
+					done = append(done, change.Name)
+				}
+			}
+			text, err := stdjson.Marshal(pod)
+			if err != nil {
+				t.Fatal(err)
+			}
+			seen[holds(t, p, text)]++
+			if t.Failed() {
+				t.Fatalf("%s, seed %d: %q", name, seed, done)
+			}
+		}
+	}
+	for _, reason := range []policy.Reason{AlreadyInjected, PartlyInjected, MountConflict} {
+		if seen[reason] == 0 {
+			t.Errorf("no pod was %s: %v", reason, seen)
+		}
+	}
+}
+
+// applies makes a change, and reports whether an earlier one left the parts that it changes.
+func applies(change otherwebhooks.Change, pod map[string]any) (done bool) {
+	defer func() { done = recover() == nil }()
+	change.Do(pod)
+	return true
 }
 
 // Where the sidecar can be repaired, nothing else is written.
