@@ -82,7 +82,7 @@ func (a *authority) certificateFor(hello *tls.ClientHelloInfo) (*tls.Certificate
 	case host == "" || host == "localhost":
 		return a.leaf("localhost")
 	case strings.HasSuffix(host, ".amazonaws.com"), strings.HasSuffix(host, ".amazonaws.com.cn"),
-		strings.HasSuffix(host, ".api.aws"):
+		strings.HasSuffix(host, ".api.aws"), strings.HasSuffix(host, ".api.amazonwebservices.com.cn"):
 		return a.leaf(host)
 	}
 	return nil, fmt.Errorf("no certificate for %q: not a host name of AWS", host)

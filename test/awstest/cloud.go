@@ -30,8 +30,8 @@
 //
 //   - A service control policy can only deny: FullAWSAccess is always beside it. It does not concern STS's calls with
 //     web identities, and there are no organisations: it is set for an account.
-//   - It takes IAM's and STS's calls signed for any region of the partition, because SDKs sign for the configured region
-//     under an endpoint override.
+//   - Calls of IAM and STS to a host that AWS did not name, such as URL's, may be signed for any region of the partition:
+//     SDKs sign for the configured region under an endpoint override. To a name of AWS's only its region is right.
 //   - A client token of CreateWorkspace is kept for good, and used again with other parameters it names the same workspace.
 //   - A workspace becomes ACTIVE and goes away after [Cloud.SetWorkspaceDelay], at once unless it is set; AWS takes seconds.
 //   - Quotas are the account's own for all its regions but for workspaces, which are counted in each region.

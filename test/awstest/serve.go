@@ -102,6 +102,9 @@ func (q *queryCall) answer(body []byte) (cut bool, result any, err error) {
 	if credential == nil {
 		return cut, nil, queryAuthError(failure, message)
 	}
+	if err := checkRegion(q.r, service, signature.region, credential.account.Partition); err != nil {
+		return cut, nil, err
+	}
 	q.caller, q.region = credential, signature.region
 	q.record.Principal = credential.arn()
 	if action == "CreateOpenIDConnectProvider" {

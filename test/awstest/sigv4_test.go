@@ -130,7 +130,8 @@ func TestPartitions(t *testing.T) {
 	if want := "arn:aws-cn:aps:cn-north-1:111122223333:workspace/" + workspace.ID; workspace.ARN != want {
 		t.Errorf("ARN = %s, want %s", workspace.ARN, want)
 	}
-	caller, err := newSTS(cloud, account.AdminCredentials()).GetCallerIdentity(background, nil)
+	config := cloud.Config(account.AdminCredentials(), "cn-north-1")
+	caller, err := sts.NewFromConfig(config).GetCallerIdentity(background, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -103,7 +103,7 @@ func (i *IAM) open(ctx context.Context, target plan.Target) (*account, error) {
 			return nil, err
 		}
 		if role := i.syncRoles[target.Account]; chained {
-			assume := stscreds.NewAssumeRoleProvider(sts.NewFromConfig(cfg), role.String(), func(o *stscreds.AssumeRoleOptions) {
+			assume := stscreds.NewAssumeRoleProvider(sts.NewFromConfig(cfg, SignForEndpoint), role.String(), func(o *stscreds.AssumeRoleOptions) {
 				o.RoleSessionName = sessionName
 			})
 			cfg.Credentials = aws.NewCredentialsCache(assume)
@@ -111,8 +111,8 @@ func (i *IAM) open(ctx context.Context, target plan.Target) (*account, error) {
 		a = &account{
 			id:        target.Account,
 			config:    cfg,
-			iam:       iam.NewFromConfig(cfg, i.counted),
-			sts:       sts.NewFromConfig(cfg),
+			iam:       iam.NewFromConfig(cfg, signIAMForEndpoint, i.counted),
+			sts:       sts.NewFromConfig(cfg, SignForEndpoint),
 			created:   map[policy.ARN]time.Time{},
 			roleCache: map[string]cachedRole{},
 		}
@@ -140,13 +140,24 @@ func (i *IAM) chained(ctx context.Context, cfg aws.Config, account string) (bool
 	if role.IsZero() {
 		return false, nil
 	}
-	identity, err := sts.NewFromConfig(cfg).GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
+	identity, err := sts.NewFromConfig(cfg, SignForEndpoint).GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
 	if err != nil {
 		return false, normalizeError(err)
 	}
 	// A session names its role without the path; role names are unique without it.
 	session := fmt.Sprintf("arn:%s:sts::%s:assumed-role/%s/", role.Partition, role.Account, role.RoleName())
 	return !strings.HasPrefix(aws.ToString(identity.Arn), session), nil
+}
+
+// SignForEndpoint makes a client of STS sign for the region of its endpoint, where one
+// is configured (AWS_ENDPOINT_URL_STS): the SDK would sign for the workspace's.
+func SignForEndpoint(o *sts.Options) {
+	o.Region = policy.SigningRegion(aws.ToString(o.BaseEndpoint), o.Region)
+}
+
+// signIAMForEndpoint is [SignForEndpoint] for IAM (AWS_ENDPOINT_URL_IAM).
+func signIAMForEndpoint(o *iam.Options) {
+	o.Region = policy.SigningRegion(aws.ToString(o.BaseEndpoint), o.Region)
 }
 
 // counted makes a client report each attempt to OnCall.

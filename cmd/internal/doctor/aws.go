@@ -44,7 +44,7 @@ func callerIdentity(ctx context.Context, region string) caller {
 	if _, err := cfg.Credentials.Retrieve(bounded); err != nil {
 		return caller{missing: "no AWS credentials here: log in (aws sso login), or set AWS_PROFILE"}
 	}
-	out, err := sts.NewFromConfig(cfg).GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
+	out, err := sts.NewFromConfig(cfg, awsiam.SignForEndpoint).GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
 	if err != nil {
 		return caller{missing: "the AWS credentials here are refused: " + refusal(err).String()}
 	}

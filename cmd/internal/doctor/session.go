@@ -44,6 +44,7 @@ func (e exchange) session(ctx context.Context, token string) (aws.CredentialsPro
 		o := sts.Options{Region: e.region, Credentials: creds, HTTPClient: client}
 		if e.sts.Endpoint != "" {
 			o.BaseEndpoint = &e.sts.Endpoint
+			o.Region = policy.SigningRegion(e.sts.Endpoint, e.region)
 		}
 		return sts.New(o)
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sts/types"
 	"github.com/aws/smithy-go"
 
+	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
@@ -46,7 +47,7 @@ type Options struct {
 	// it is set, with the session of Role; the call for it carries ExternalID, if that
 	// is set.
 	Region, Role, AssumeRole, ExternalID string
-	// Endpoint replaces https://sts.<region>.<suffix>; ProxyURL the proxy that
+	// Endpoint replaces https://sts.<region>.<suffix>, and signatures are for its region; ProxyURL the proxy that
 	// the environment names. CABundle is PEM, added to the system's roots.
 	Endpoint, ProxyURL, CABundle string
 }
@@ -191,6 +192,7 @@ func (c *Client) sts(credentials aws.CredentialsProvider) *sts.Client {
 	o := sts.Options{Region: c.options.Region, Credentials: credentials, HTTPClient: c.http, Retryer: aws.NopRetryer{}}
 	if c.options.Endpoint != "" {
 		o.BaseEndpoint = &c.options.Endpoint
+		o.Region = policy.SigningRegion(c.options.Endpoint, o.Region)
 	}
 	return sts.New(o)
 }

@@ -247,6 +247,32 @@ func TestCABundleAndProxy(t *testing.T) {
 	}
 }
 
+// TestEndpoints: each kind of endpoint that AWS has, of another region than the workspace's,
+// gives a session, a chained one too. The double refuses a signature for another region.
+func TestEndpoints(t *testing.T) {
+	w := ststest.New(t)
+	first := w.Role(t, account, "first", 3600)
+	second := w.ChainedRole(t, "444455556666", "second", first)
+	proxy := w.StartProxy(t)
+	for _, endpoint := range []string{
+		"", // of the workspace's region
+		"https://sts.us-east-2.amazonaws.com",
+		"https://sts-fips.us-west-2.amazonaws.com",
+		"https://sts.eu-central-1.api.aws",
+		"https://vpce-0123456789abcdef0-1a2b3c4d.sts.us-west-1.vpce.amazonaws.com",
+		"https://sts.amazonaws.com",
+	} {
+		for _, role := range []string{"", second} {
+			_, err := client(t, w, first, func(o *session.Options) {
+				o.Endpoint, o.ProxyURL, o.CABundle, o.AssumeRole = endpoint, proxy, string(w.CA), role
+			}).Obtain(t.Context())
+			if err != nil {
+				t.Errorf("endpoint %q, assumeRole %q: %v", endpoint, role, err)
+			}
+		}
+	}
+}
+
 func TestNewClientErrors(t *testing.T) {
 	garbage := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("x")}))
 	for want, o := range map[string]session.Options{
