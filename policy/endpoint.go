@@ -2,6 +2,7 @@ package policy
 
 import (
 	"net/url"
+	"slices"
 	"strings"
 )
 
@@ -24,11 +25,11 @@ func SigningRegion(endpoint, fallback string) string {
 			continue
 		}
 		labels := strings.Split(name, ".")
-		for i := len(labels) - 1; i >= 0; i-- {
+		for _, label := range slices.Backward(labels) {
 			switch {
-			case regionSyntax.MatchString(labels[i]):
-				return labels[i]
-			case labels[i] == "us-gov":
+			case regionSyntax.MatchString(label):
+				return label
+			case label == "us-gov":
 				return "us-gov-west-1"
 			}
 		}

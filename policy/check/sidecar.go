@@ -237,7 +237,8 @@ func RefusedRelay(f sidecarconfig.RelayFailure) Refused {
 	case f.Status/100 == 4:
 		a.Lost = true
 		a.Fix = "see Prometheus's log for AMP's reason. Duplicates or out of order: two Prometheus servers have the same labels (ha in the " +
-			"grant, or an external label for each); a few after a restart are normal. HELP texts over 1 KB: metadata: {send: false} in remoteWrite. " +
+			"grant, or an external label for each); a few after a restart are normal. HELP texts over 1 KB: metadata: {send: false} in " +
+			"remoteWrite. " +
 			"UTF-8 names: metric_name_escaping_scheme: underscores"
 	default:
 		a.Fix = "AMP fails: see the AWS Health Dashboard"

@@ -241,7 +241,8 @@ func TestAlertsOfOtherForms(t *testing.T) {
 // Each alert's runbook is a heading of the documentation.
 func TestRunbooksExist(t *testing.T) {
 	rules, _ := ruleFile(t)
-	links := regexp.MustCompile(`runbook_url: https://github.com/ampbridge/ampbridge/blob/main/(docs/[a-z.]+)#(\S+)`).FindAllStringSubmatch(rules, -1)
+	link := regexp.MustCompile(`runbook_url: https://github.com/ampbridge/ampbridge/blob/main/(docs/[a-z.]+)#(\S+)`)
+	links := link.FindAllStringSubmatch(rules, -1)
 	if len(links) < 6 || len(links) != strings.Count(rules, "runbook_url") {
 		t.Fatalf("runbooks: %v", links)
 	}

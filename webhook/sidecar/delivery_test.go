@@ -30,17 +30,20 @@ func TestMoves(t *testing.T) {
 		want         sidecarconfig.Delivery
 		reason       string
 	}{
-		"a session that is young":             {now: 19, from: sigv4, latest: first, held: first, taken: true, want: sigv4},
-		"one that was renewed and taken":      {now: 25, from: sigv4, latest: second, held: second, taken: true, want: sigv4},
-		"one that could not be renewed":       {now: 20, from: sigv4, latest: first, held: first, taken: true, want: moving, reason: movedByRenewal},
-		"a new one that was not taken":        {now: 20, from: sigv4, latest: second, held: first, want: moving, reason: movedByReload},
-		"a Prometheus that has not started":   {now: 19, from: sigv4, latest: first, want: sigv4},
-		"one that starts too late":            {now: 20, from: sigv4, latest: first, seen: observation{absent: true}, want: relay, reason: movedByRenewal},
-		"a sidecar that has just restarted":   {now: 20, from: sigv4, latest: first, want: moving, reason: movedByRenewal},
-		"and restarted in a move":             {now: 21, from: moving, latest: first, want: moving},
-		"one that starts with a new session":  {now: 25, from: sigv4, latest: second, want: sigv4},
-		"one that has ended, without session": {now: 20, from: sigv4, latest: first, held: first, seen: observation{absent: true}, want: relay, reason: movedByRenewal},
-		"a move that is not loaded yet":       {now: 21, from: moving, latest: first, held: first, want: moving},
+		"a session that is young":        {now: 19, from: sigv4, latest: first, held: first, taken: true, want: sigv4},
+		"one that was renewed and taken": {now: 25, from: sigv4, latest: second, held: second, taken: true, want: sigv4},
+		"one that could not be renewed": {now: 20, from: sigv4, latest: first, held: first, taken: true, want: moving,
+			reason: movedByRenewal},
+		"a new one that was not taken":      {now: 20, from: sigv4, latest: second, held: first, want: moving, reason: movedByReload},
+		"a Prometheus that has not started": {now: 19, from: sigv4, latest: first, want: sigv4},
+		"one that starts too late": {now: 20, from: sigv4, latest: first, seen: observation{absent: true}, want: relay,
+			reason: movedByRenewal},
+		"a sidecar that has just restarted":  {now: 20, from: sigv4, latest: first, want: moving, reason: movedByRenewal},
+		"and restarted in a move":            {now: 21, from: moving, latest: first, want: moving},
+		"one that starts with a new session": {now: 25, from: sigv4, latest: second, want: sigv4},
+		"one that has ended, without session": {now: 20, from: sigv4, latest: first, held: first, seen: observation{absent: true}, want: relay,
+			reason: movedByRenewal},
+		"a move that is not loaded yet": {now: 21, from: moving, latest: first, held: first, want: moving},
 		"a move whose backlog is not sent": {
 			now: 22, from: moving, latest: first, held: first, taken: true,
 			seen: observation{lastReload: at(21), queues: map[string]queue{"amp": {sent: at(20.9), quiet: at(22)}}}, want: moving,
@@ -51,7 +54,8 @@ func TestMoves(t *testing.T) {
 		},
 		"a move whose backlog is sent": {
 			now: 22, from: moving, latest: first, held: first, taken: true,
-			seen: observation{lastReload: at(21), queues: map[string]queue{"amp": {sent: at(21.5), quiet: at(22)}, "other": {pending: 1}}}, want: relay,
+			seen: observation{lastReload: at(21), queues: map[string]queue{"amp": {sent: at(21.5), quiet: at(22)}, "other": {pending: 1}}},
+			want: relay,
 		},
 		"a move with a shard that AMP refuses": {
 			now: 22, from: moving, latest: first, held: first, taken: true,

@@ -91,8 +91,9 @@ func TestConfigOutput(t *testing.T) {
 			"--delivery", "relay", "--prometheus-version", "3.1.0"}},
 		{"chosen.want.yml", "relayed: --delivery sigv4 does not count", []string{"-o", "block", "-n", "chosen", "--service-account",
 			"prometheus", "--delivery", "sigv4", "--prometheus-version", "2.42.0"}},
-		{"replica.want.yml", "central: delivery auto: ", []string{"-o", "block", "-n", "pair", "--service-account", "prometheus", "--pod", "prometheus-0",
-			"--controller", "prometheus"}},
+		{"replica.want.yml", "central: delivery auto: ",
+			[]string{"-o", "block", "-n", "pair", "--service-account", "prometheus", "--pod", "prometheus-0",
+				"--controller", "prometheus"}},
 	} {
 		t.Run(c.want, func(t *testing.T) {
 			stdout, stderr, err := config(t, "", c.args...)
@@ -165,7 +166,8 @@ func TestMemory(t *testing.T) {
 		t.Errorf("stderr %q", stderr)
 	}
 	for _, small := range []string{"rule_files:\n" + strings.Repeat("- a.yml\n", 1000), "a: " + strings.Repeat("x", 4e6) + "\n"} {
-		if _, stderr, err := config(t, small, "-f", "-", "-n", "monitoring", "--service-account", "prometheus"); err != nil || strings.Contains(stderr, "needs about") {
+		if _, stderr, err := config(t, small, "-f", "-", "-n", "monitoring", "--service-account", "prometheus"); err != nil ||
+			strings.Contains(stderr, "needs about") {
 			t.Errorf("%.20q: %q, %v", small, stderr, err)
 		}
 	}
