@@ -1,10 +1,23 @@
 package policy
 
-import "slices"
+import (
+	"maps"
+	"slices"
+)
 
 // TagOwner is the tag, on every role and provider that sync makes, that says
 // whose it is: [Owner]. Sync's own permissions go by it too.
 const TagOwner = "ampbridge.io/owner"
+
+// The other tags that sync writes, for people. The last two are of roles that are one
+// service account's.
+const (
+	TagCluster        = "ampbridge.io/cluster"
+	TagDestination    = "ampbridge.io/destination"
+	TagManagedBy      = "ampbridge.io/managed-by"
+	TagNamespace      = "ampbridge.io/namespace"
+	TagServiceAccount = "ampbridge.io/service-account"
+)
 
 // IAM's limits on documents, in characters
 // (https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html).
@@ -72,6 +85,14 @@ func SyncPermissions(p *Policy, issuer Issuer, account string) Document {
 				"iam:Attach*", "iam:CreateAccessKey", "iam:CreateLoginProfile", "iam:CreatePolicy*", "iam:CreateUser",
 				"iam:DeleteRolePermissionsBoundary", "iam:PassRole", "iam:PutUser*", "iam:SetDefaultPolicyVersion",
 			},
+		},
+		// Other systems give rights by tags: a role of ours gets none that the policy
+		// does not name. A key in whatever case is one tag to IAM.
+		{
+			Sid: "NeverOtherTags", Effect: "Deny", Resource: Values{"*"}, Action: Values{
+				"iam:CreateOpenIDConnectProvider", "iam:CreateRole", "iam:TagOpenIDConnectProvider", "iam:TagRole",
+			},
+			Condition: map[string]map[string]Values{"ForAnyValue:StringNotEqualsIgnoreCase": {"aws:TagKeys": p.tagKeys()}},
 		},
 		// A wildcard of IAM's does not stop at a slash: without this a role could
 		// lie below one of ours and have any name, another cluster's too.
@@ -175,6 +196,12 @@ func scopeOf(p *Policy, issuer Issuer, account string) (s scope, found bool) {
 	}
 	s.below = Values{role(path + "*/*")}
 	return s, true
+}
+
+// tagKeys are the keys of the tags that sync writes.
+func (p *Policy) tagKeys() Values {
+	own := Values{TagOwner, TagCluster, TagDestination, TagManagedBy, TagNamespace, TagServiceAccount}
+	return append(own, slices.Sorted(maps.Keys(p.Trust.Tags))...)
 }
 
 // roleNames are the patterns of the cluster's role names, in either scope of

@@ -97,6 +97,29 @@ func TestLongNamesShareNoPermissions(t *testing.T) {
 	}
 }
 
+// TestTagKeys: sync writes ampbridge's tags and the policy's, and no others.
+func TestTagKeys(t *testing.T) {
+	for name, test := range map[string]struct {
+		tags map[string]string
+		want Values
+	}{
+		"none":    {nil, nil},
+		"one":     {map[string]string{"cost-center": "42"}, Values{"cost-center"}},
+		"several": {map[string]string{"Team": "a", "cost center": "42"}, Values{"Team", "cost center"}},
+	} {
+		own := Values{"ampbridge.io/owner", "ampbridge.io/cluster", "ampbridge.io/destination", "ampbridge.io/managed-by",
+			"ampbridge.io/namespace", "ampbridge.io/service-account"}
+		p := load(t, "permissions.yaml")
+		p.Trust.Tags = test.tags
+		statements := SyncPermissions(p, exampleIssuer, "111122223333").Statement
+		s := statements[slices.IndexFunc(statements, func(s Statement) bool { return s.Sid == "NeverOtherTags" })]
+		got := s.Condition["ForAnyValue:StringNotEqualsIgnoreCase"]["aws:TagKeys"]
+		if want := append(own, test.want...); s.Effect != "Deny" || !slices.Equal(got, want) {
+			t.Errorf("%s: %s %v, want Deny %v", name, s.Effect, got, want)
+		}
+	}
+}
+
 // TestPermissionsFitAManagedPolicy: IAM takes 6,144 characters, white space not
 // counted.
 func TestPermissionsFitAManagedPolicy(t *testing.T) {

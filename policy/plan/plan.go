@@ -57,12 +57,12 @@ import (
 // others are for people.
 const (
 	TagOwner       = policy.TagOwner
-	TagCluster     = "ampbridge.io/cluster"
-	TagDestination = "ampbridge.io/destination"
-	TagManagedBy   = "ampbridge.io/managed-by"
+	TagCluster     = policy.TagCluster
+	TagDestination = policy.TagDestination
+	TagManagedBy   = policy.TagManagedBy
 	// Of roles that are one service account's.
-	TagNamespace      = "ampbridge.io/namespace"
-	TagServiceAccount = "ampbridge.io/service-account"
+	TagNamespace      = policy.TagNamespace
+	TagServiceAccount = policy.TagServiceAccount
 
 	managedBy = "ampbridge"
 )

@@ -206,6 +206,21 @@ var ways = []struct {
 	{"tags of another cluster's role", func(t thief) error { return t.tag("ampbridge.dev2.central", ours...) }},
 	{"a twin's role claimed", func(t thief) error { return t.tag("ampbridge.dev.twin", ours...) }},
 	{"an own role given away", func(t thief) error { return t.tag("ampbridge.dev.central", theirs...) }},
+	{"a tag by which others give rights, on a role of ours", func(t thief) error {
+		return t.tag("ampbridge.dev.central", append(slices.Clone(ours), "team", "admins")...)
+	}},
+	{"such a tag on a new role", func(t thief) error {
+		return t.create(lawful, "ampbridge.dev.evil9", bounded, append(slices.Clone(ours), "team", "admins")...)
+	}},
+	{"a tag that begins like ours", func(t thief) error {
+		return t.tag("ampbridge.dev.central", append(slices.Clone(ours), "ampbridge.io/team", "admins")...)
+	}},
+	{"such a tag on the provider", func(t thief) error {
+		_, err := t.iam.TagOpenIDConnectProvider(t.ctx, &iam.TagOpenIDConnectProviderInput{
+			OpenIDConnectProviderArn: providerIn(ownIssuer), Tags: tagsOf(append(slices.Clone(ours), "team", "admins")...),
+		})
+		return err
+	}},
 	{"the owner untagged", func(t thief) error {
 		_, err := t.iam.UntagRole(
 			t.ctx,

@@ -270,6 +270,31 @@ resource "aws_iam_role_policy" "sync" {
         ]
       },
       {
+        Sid    = "NeverOtherTags"
+        Effect = "Deny"
+        Action = [
+          "iam:CreateOpenIDConnectProvider",
+          "iam:CreateRole",
+          "iam:TagOpenIDConnectProvider",
+          "iam:TagRole",
+        ]
+        Resource = [
+          "*",
+        ]
+        Condition = {
+          "ForAnyValue:StringNotEqualsIgnoreCase" = {
+            "aws:TagKeys" = [
+              "ampbridge.io/owner",
+              "ampbridge.io/cluster",
+              "ampbridge.io/destination",
+              "ampbridge.io/managed-by",
+              "ampbridge.io/namespace",
+              "ampbridge.io/service-account",
+            ]
+          }
+        }
+      },
+      {
         Sid    = "NeverBelow"
         Effect = "Deny"
         NotAction = [
