@@ -105,10 +105,11 @@ race: ## the race detector over what the sidecar does at the same time (needs gc
 	@CGO_ENABLED=1 $(GO) test -race -count=1 -skip Prometheus ./webhook/sidecar/...
 
 .PHONY: bench
-bench: ## the figures of docs/performance.md
+bench: ## the figures of docs/performance.md, with bench-relay
 	@$(TOOLS) $(TEST_TOOLS) >/dev/null
 	@$(GO) run ./test/bench
 	@$(GO) test -run '^$$' -bench . -benchmem ./policy/... ./webhook/...
+	@$(MAKE) --no-print-directory bench-relay
 
 .PHONY: bench-relay
 bench-relay: ## the relay beside a Prometheus that signs itself, seven minutes; fails if a sample is lost
