@@ -107,7 +107,12 @@ func (p *planner) isOurs(target Target, found Account) []roleOfOurs {
 }
 
 // prunable are the due subjects of an account that may go now: all that no pod
-// holds, or nobody, where a role or the account would lose too many.
+// holds, but for those that the guards keep.
+//
+// The guards count for each role and for the account. A namespace that lost most of
+// its subjects keeps them all. Where most namespaces lost most of theirs, nobody is
+// pruned. What one tenant does to its own namespace must not keep the trust of
+// others, so one namespace that keeps its subjects anyway does not count there.
 func (p *planner) prunable(target Target, found Account) map[policy.Subject]bool {
 	prunable := map[policy.Subject]bool{}
 	for _, s := range p.pruneCandidates() {
@@ -115,39 +120,77 @@ func (p *planner) prunable(target Target, found Account) map[policy.Subject]bool
 			prunable[s] = true
 		}
 	}
+	if p.allowShrink {
+		return prunable
+	}
 	all := roleOfOurs{arn: target.Provider}
 	roles := p.isOurs(target, found)
 	for _, r := range roles {
 		all.trusted, all.absent = append(all.trusted, r.trusted...), append(all.absent, r.absent...)
 	}
 	all.trusted, all.absent = distinct(all.trusted), distinct(all.absent)
+	const advice = "; if they are gone for good, run sync once with --allow-shrink, or take away their grants"
+	kept := map[string]bool{}
 	for _, r := range append(roles, all) {
-		gone, ready := 0, 0
-		for _, s := range r.absent {
-			if _, held := p.held[s]; !held {
-				gone++
+		namespaces, gone, lost, ready := p.losses(r, prunable), 0, 0, 0
+		var most []string // namespaces that keep their subjects
+		for _, name := range slices.Sorted(maps.Keys(namespaces)) {
+			n := namespaces[name]
+			gone, ready = gone+n.gone, ready+n.ready
+			if 2*n.gone > n.trusted {
+				lost++
 			}
-			if prunable[s] {
-				ready++
+			if suspicious(n.gone, n.trusted) {
+				most = append(most, name)
 			}
 		}
-		if ready > 0 && suspicious(gone, len(r.trusted)) && !p.allowShrink {
-			p.refuse(
-				r.arn,
-				fmt.Sprintf(
-					"%d of %d trusted subjects are not seen any more: more than half at once looks like a mistake, so nobody of the account is pruned; "+
-						"if they are gone for good, run sync once with --allow-shrink, or take away their grants",
-					gone,
-					len(r.trusted),
-				),
-			)
+		counted := len(namespaces)
+		if len(most) > 0 {
+			lost, counted = lost-1, counted-1
+		}
+		if ready > 0 && suspicious(lost, counted) {
+			p.refuse(r.arn, fmt.Sprintf("%d of %d trusted subjects are not seen any more, and %d of %d namespaces lost most of theirs: "+
+				"more than half at once looks like a mistake, so nobody of the account is pruned"+advice, gone, len(r.trusted), lost, counted))
 			return nil
 		}
+		for _, name := range most {
+			if n := namespaces[name]; n.ready > 0 && !kept[name] {
+				kept[name] = true
+				p.refuse(r.arn, fmt.Sprintf("%d of %d trusted subjects are not seen any more in namespace %s: more than half at once looks "+
+					"like a mistake, so nobody of this namespace is pruned"+advice, n.gone, n.trusted, name))
+			}
+		}
 	}
+	maps.DeleteFunc(prunable, func(s policy.Subject, _ bool) bool { return kept[s.Namespace] })
 	return prunable
 }
 
-// suspicious tells whether so many of all are rather lost than gone.
+// loss is how many subjects of a namespace are trusted, how many of them are gone, and
+// how many of those may be pruned now.
+type loss struct{ trusted, gone, ready int }
+
+// losses are those of the role's namespaces.
+func (p *planner) losses(r roleOfOurs, prunable map[policy.Subject]bool) map[string]loss {
+	losses := map[string]loss{}
+	for _, s := range r.trusted {
+		n := losses[s.Namespace]
+		n.trusted++
+		losses[s.Namespace] = n
+	}
+	for _, s := range r.absent {
+		n := losses[s.Namespace]
+		if _, held := p.held[s]; !held {
+			n.gone++
+		}
+		if prunable[s] {
+			n.ready++
+		}
+		losses[s.Namespace] = n
+	}
+	return losses
+}
+
+// suspicious reports whether so many of all are more likely lost by mistake than gone.
 func suspicious(gone, all int) bool { return gone >= 2 && 2*gone > all }
 
 // noteAbsences says of everybody who is missed what becomes of it.

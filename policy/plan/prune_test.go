@@ -118,6 +118,88 @@ grants:`, "destinations: [central]}", "destinations: [central]}\n- {namespaces: 
 	}
 }
 
+// What one tenant does to the service accounts of its namespace holds up nobody else's
+// pruning, and a mistake that reaches most namespaces holds up all.
+func TestPruneGuardsNamespaces(t *testing.T) {
+	mallory := func(from, to int) (names []string) {
+		for i := from; i < to; i++ {
+			names = append(names, fmt.Sprintf("team-mallory/m%d-prometheus", i))
+		}
+		return names
+	}
+	teams := func(from, to int) (names []string) {
+		for i := from; i < to; i++ {
+			names = append(names, fmt.Sprintf("team-%d/prometheus", i))
+		}
+		return names
+	}
+	for _, c := range []struct {
+		name            string
+		trusted, gone   []string
+		pruned          []string
+		refused, unsaid string
+	}{
+		{"one tenant's many, and another team's one", slices.Concat(mallory(0, 6), teams(0, 3)), slices.Concat(mallory(0, 6), teams(0, 1)),
+			teams(0, 1), "6 of 6 trusted subjects are not seen any more in namespace team-mallory", "of the account"},
+		{"most of one tenant's, of few namespaces", slices.Concat(mallory(0, 6), teams(0, 2)), slices.Concat(mallory(0, 4), teams(0, 1)),
+			teams(0, 1), "4 of 6 trusted subjects are not seen any more in namespace team-mallory", "of the account"},
+		{"one tenant's many alone", slices.Concat(mallory(0, 6), teams(0, 2)), mallory(0, 6),
+			nil, "nobody of this namespace", "of the account"},
+		{"half of one tenant's", slices.Concat(mallory(0, 6), teams(0, 2)), mallory(0, 3), mallory(0, 3), "", "mistake"},
+		{"a tenant's one is one namespace", slices.Concat(mallory(0, 1), teams(0, 3)), slices.Concat(mallory(0, 1), teams(0, 1)),
+			slices.Concat(mallory(0, 1), teams(0, 1)), "", "mistake"},
+		{"most namespaces", teams(0, 5), teams(0, 3), nil, "3 of 5 namespaces lost most of theirs", "this namespace"},
+		{"most namespaces beside a tenant's many", slices.Concat(mallory(0, 6), teams(0, 5)), slices.Concat(mallory(0, 6), teams(0, 3)),
+			nil, "3 of 5 namespaces lost most of theirs", "this namespace"},
+	} {
+		for scope, text := range map[string]string{"one role": base, "a role each": each} {
+			t.Run(c.name+", "+scope, func(t *testing.T) {
+				p := parse(t, text)
+				p.Grants[0].MaxSubjectsPerNamespace = 10
+				in := Input{Policy: p, Issuer: issuer, Now: noon, ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/other", time.Hour)}}
+				for _, name := range c.trusted {
+					in.ServiceAccounts = append(in.ServiceAccounts, serviceAccount(name, time.Hour))
+				}
+				in.Accounts = applyPlan(Compute(in), nil)
+				in.ServiceAccounts = slices.DeleteFunc(in.ServiceAccounts, func(sa ServiceAccount) bool {
+					return slices.Contains(c.gone, sa.Namespace+"/"+sa.Name)
+				})
+				missed := TrackAbsence(AbsenceState{}, in)
+				if len(missed.Missed) != len(c.gone) {
+					t.Fatalf("missed %v, want %v", missed.Missed, c.gone)
+				}
+				in.Now = noon.Add(time.Hour)
+				in.Absence = TrackAbsence(missed, in)
+				plan := Compute(in)
+				var pruned []string
+				for _, s := range plan.SubjectStatuses {
+					if s.State == Pruned {
+						pruned = append(pruned, s.Subject.Namespace+"/"+s.Subject.ServiceAccount)
+					}
+				}
+				slices.Sort(pruned)
+				if want := slices.Sorted(slices.Values(c.pruned)); !slices.Equal(slices.Compact(pruned), want) {
+					t.Errorf("pruned %v, want %v", pruned, want)
+				}
+				said := ""
+				for _, r := range plan.Refusals {
+					said += r.Message + "\n"
+				}
+				if !strings.Contains(said, c.refused) || strings.Contains(said, c.unsaid) || (said == "") != (c.refused == "") {
+					t.Errorf("refusals %q, want %q", said, c.refused)
+				}
+				if strings.Count(said, "--allow-shrink") > 1 {
+					t.Errorf("refused twice: %q", said)
+				}
+				in.AllowShrink = true
+				if again := Compute(in); len(again.Refusals) > 0 {
+					t.Errorf("though it may shrink: %v", again.Refusals)
+				}
+			})
+		}
+	}
+}
+
 func TestMemory(t *testing.T) {
 	here, gone := serviceAccount("monitoring/prometheus", time.Hour), serviceAccount("team-a/prometheus", time.Hour)
 	accounts := synced(t, here, gone)

@@ -97,7 +97,7 @@ func registerSync(flags *pflag.FlagSet, o *reconcile.Options) {
 		&o.AllowShrink,
 		"allow-shrink",
 		false,
-		"prune even where more than half of a role's or account's subjects would go at once",
+		"prune even where more than half of a namespace's subjects, or of an account's namespaces, would go at once",
 	)
 	flags.IntVar(
 		&o.TrustQuota,

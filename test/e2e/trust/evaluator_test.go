@@ -84,6 +84,9 @@ func covers(s map[string]any, a ask) (bool, error) {
 				holds = !present || !slices.Contains(list(want), have)
 			case "StringEqualsIfExists":
 				holds = !present || slices.Contains(list(want), have)
+			case "ForAnyValue:StringNotEqualsIgnoreCase":
+				// Here a key has one value at most.
+				holds = present && !slices.ContainsFunc(list(want), func(w string) bool { return strings.EqualFold(w, have) })
 			case "StringLike":
 				holds = present && anyLike(list(want), have, false)
 			default:
