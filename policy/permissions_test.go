@@ -114,7 +114,7 @@ func TestTagKeys(t *testing.T) {
 		statements := SyncPermissions(p, exampleIssuer, "111122223333").Statement
 		s := statements[slices.IndexFunc(statements, func(s Statement) bool { return s.Sid == "NeverOtherTags" })]
 		got := s.Condition["ForAnyValue:StringNotEqualsIgnoreCase"]["aws:TagKeys"]
-		if want := append(own, test.want...); s.Effect != "Deny" || !slices.Equal(got, want) {
+		if want := slices.Concat(own, test.want); s.Effect != "Deny" || !slices.Equal(got, want) {
 			t.Errorf("%s: %s %v, want Deny %v", name, s.Effect, got, want)
 		}
 	}

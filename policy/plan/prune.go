@@ -110,7 +110,7 @@ func (p *planner) isOurs(target Target, found Account) []roleOfOurs {
 // holds, but for those that the guards keep.
 //
 // The guards count for each role and for the account. A namespace that lost most of
-// its subjects keeps them all. Where most namespaces lost most of theirs, nobody is
+// its subjects keeps them all. Where most namespaces lost most of theirs, none is
 // pruned. What one tenant does to its own namespace must not keep the trust of
 // others, so one namespace that keeps its subjects anyway does not count there.
 func (p *planner) prunable(target Target, found Account) map[policy.Subject]bool {
@@ -150,14 +150,14 @@ func (p *planner) prunable(target Target, found Account) map[policy.Subject]bool
 		}
 		if ready > 0 && suspicious(lost, counted) {
 			p.refuse(r.arn, fmt.Sprintf("%d of %d trusted subjects are not seen any more, and %d of %d namespaces lost most of theirs: "+
-				"more than half at once looks like a mistake, so nobody of the account is pruned"+advice, gone, len(r.trusted), lost, counted))
+				"more than half at once looks like a mistake, so no subject of the account is pruned"+advice, gone, len(r.trusted), lost, counted))
 			return nil
 		}
 		for _, name := range most {
 			if n := namespaces[name]; n.ready > 0 && !kept[name] {
 				kept[name] = true
 				p.refuse(r.arn, fmt.Sprintf("%d of %d trusted subjects are not seen any more in namespace %s: more than half at once looks "+
-					"like a mistake, so nobody of this namespace is pruned"+advice, n.gone, n.trusted, name))
+					"like a mistake, so no subject of this namespace is pruned"+advice, n.gone, n.trusted, name))
 			}
 		}
 	}

@@ -118,7 +118,7 @@ grants:`, "destinations: [central]}", "destinations: [central]}\n- {namespaces: 
 	}
 }
 
-// What one tenant does to the service accounts of its namespace holds up nobody else's
+// What one tenant does to the service accounts of its namespace holds up no other tenant's
 // pruning, and a mistake that reaches most namespaces holds up all.
 func TestPruneGuardsNamespaces(t *testing.T) {
 	mallory := func(from, to int) (names []string) {
@@ -144,7 +144,7 @@ func TestPruneGuardsNamespaces(t *testing.T) {
 		{"most of one tenant's, of few namespaces", slices.Concat(mallory(0, 6), teams(0, 2)), slices.Concat(mallory(0, 4), teams(0, 1)),
 			teams(0, 1), "4 of 6 trusted subjects are not seen any more in namespace team-mallory", "of the account"},
 		{"one tenant's many alone", slices.Concat(mallory(0, 6), teams(0, 2)), mallory(0, 6),
-			nil, "nobody of this namespace", "of the account"},
+			nil, "no subject of this namespace", "of the account"},
 		{"half of one tenant's", slices.Concat(mallory(0, 6), teams(0, 2)), mallory(0, 3), mallory(0, 3), "", "mistake"},
 		{"a tenant's one is one namespace", slices.Concat(mallory(0, 1), teams(0, 3)), slices.Concat(mallory(0, 1), teams(0, 1)),
 			slices.Concat(mallory(0, 1), teams(0, 1)), "", "mistake"},
