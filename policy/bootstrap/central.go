@@ -30,6 +30,9 @@ type Input struct {
 	Home string
 	// Aliases of new workspaces, by destination; by default the destination's name.
 	Aliases map[string]string
+	// Adopt has the destinations whose workspaces become the cluster's own, if nothing
+	// owns them.
+	Adopt []string
 	// Tags for everything that is made, beside ampbridge's own.
 	Tags map[string]string
 	// WorkspaceQuota is how many workspaces the account may have in a region; 0:
@@ -80,7 +83,9 @@ type Workspace struct {
 	Alias string
 	// AliasGiven: the alias was asked for, and is not the destination's name.
 	AliasGiven bool
-	Tags       map[string]string
+	// Adopt: the workspace becomes the cluster's own, if nothing owns it.
+	Adopt bool
+	Tags  map[string]string
 }
 
 // SyncRole is the role that sync acts as in the account.
@@ -317,9 +322,15 @@ func (c *Central) workspaces(in Input) error {
 			}
 			destinations[d.Workspace.String()] = d.Name
 		}
+		w.Adopt = slices.Contains(in.Adopt, d.Name)
 		w.Tags = maps.Clone(c.Tags)
 		w.Tags[plan.TagDestination] = d.Name
 		c.Workspaces = append(c.Workspaces, w)
+	}
+	for _, name := range in.Adopt {
+		if d, found := in.Policy.Destination(name); !found || d.Workspace.IsNew() || d.Workspace.Account != in.Account {
+			return fmt.Errorf("--adopt-workspace %s: the policy has no such destination with the ARN of a workspace in account %s", name, in.Account)
+		}
 	}
 	for name := range in.Aliases {
 		if d, found := in.Policy.Destination(name); !found || !d.Workspace.IsNew() {

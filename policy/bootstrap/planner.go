@@ -150,8 +150,14 @@ func (p *planner) workspaces(found []FoundWorkspace) {
 			if w.New {
 				p.plan.Notes = append(p.plan.Notes, p.central.MadeBefore(w, f))
 			}
-			if plan.Owned(f.Tags, p.central.Owner) {
+			switch owner := f.Tags[plan.TagOwner]; {
+			case plan.Owned(f.Tags, p.central.Owner):
 				p.tags(plan.TagWorkspace, f.ARN.ARN, f.Tags)
+			case w.Adopt && owner == "":
+				p.adoptWorkspace(w, f)
+			case w.Adopt:
+				p.addRefusal(resource, fmt.Sprintf("belongs to cluster %q: run bootstrap without --adopt-workspace %s, and it is used as it is",
+					f.Tags[plan.TagCluster], w.Destination))
 			}
 		case !w.New:
 			p.addRefusal(
@@ -182,6 +188,18 @@ func (p *planner) workspaces(found []FoundWorkspace) {
 			})
 		}
 	}
+}
+
+// adoptWorkspace makes a workspace that nothing owns the cluster's own. Its other tags stay.
+func (p *planner) adoptWorkspace(w Workspace, f FoundWorkspace) {
+	if n := plan.CountTags(f.Tags, w.Tags); n > policy.MaxTags {
+		p.addRefusal(f.ARN.String(), plan.TooManyTags(f.Tags, n))
+		return
+	}
+	p.addChange(plan.TagWorkspace, f.ARN.ARN, "--adopt-workspace: the workspace has no owner, and becomes this cluster's",
+		func(c *plan.Change) {
+			c.Adopts, c.Tags, c.Differences = true, w.Tags, plan.TagDifferences(f.Tags, w.Tags)
+		})
 }
 
 // arns returns the ARNs of workspaces, sorted, as text.

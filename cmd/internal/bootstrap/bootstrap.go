@@ -43,6 +43,8 @@ type Options struct {
 	Namespace, ServiceAccount string
 	// Aliases are DESTINATION=ALIAS, Tags KEY=VALUE.
 	Aliases, Tags []string
+	// Adopt has the destinations whose workspaces become the cluster's own.
+	Adopt []string
 	// ExistingProvider and ExistingBoundary: the cluster's OIDC provider, or the
 	// permissions boundary, is kept elsewhere.
 	ExistingProvider, ExistingBoundary bool
@@ -195,6 +197,7 @@ func (o *Options) input(ctx context.Context, p *policy.Policy) (in bootstrap.Inp
 	case !slices.Contains(accounts, in.Account):
 		return in, usage.Errorf("--account %s: the policy has %s", in.Account, strings.Join(accounts, ", "))
 	}
+	in.Adopt = o.Adopt
 	if in.Aliases, err = parsePairs("alias", o.Aliases); err != nil {
 		return in, err
 	}

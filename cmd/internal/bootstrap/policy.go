@@ -33,9 +33,12 @@ func WritePolicies(o PolicyOptions, stdin io.Reader, stdout, stderr io.Writer) e
 	if err != nil {
 		return err
 	}
-	_, clusters, problem, err := o.convert(data, stderr)
-	if err != nil {
+	m, clusters, problem, err := o.convert(data, stderr)
+	switch {
+	case err != nil:
 		return err
+	case m.Role == "" && o.Cluster != "" && o.Dir != "":
+		return usage.Errorf("--cluster and --dir exclude each other, except for a role")
 	}
 	return errors.Join(o.write(clusters, stdout), problem)
 }
@@ -50,6 +53,16 @@ func (o *PolicyOptions) convert(data []byte, stderr io.Writer) (m grantlist.Modu
 		_, err := grantlist.Parse(data, o.From)
 		return m, nil, nil, fmt.Errorf("%s: %w", o.From, err)
 	}
+	source := ""
+	if m.Role != "" {
+		if o.Cluster == "" {
+			return m, nil, nil, usage.Errorf("%s is the file of a role, which does not say the cluster's name: name it with --cluster", o.From)
+		}
+		source = "the role " + m.Role
+		for i := range m.Entries {
+			m.Entries[i].Environment = o.Cluster
+		}
+	}
 	if o.Workspace.IsZero() && m.Workspace != "" {
 		if err := o.Workspace.UnmarshalText([]byte(m.Workspace)); err != nil {
 			return m, nil, nil, fmt.Errorf("%s: arn: %w", o.From, err)
@@ -63,8 +76,11 @@ func (o *PolicyOptions) convert(data []byte, stderr io.Writer) (m grantlist.Modu
 			o.From, m.AccountID, o.Workspace.Account)
 	}
 	clusters, findings := grantlist.Convert(m.Entries, grantlist.Options{
-		Workspace: o.Workspace, Destination: o.Destination, Tags: m.Tags,
+		Workspace: o.Workspace, Destination: o.Destination, Tags: m.Tags, Source: source,
 	})
+	if m.Role != "" && len(clusters) == 1 && clusters[0].Name != o.Cluster {
+		return m, nil, nil, usage.Errorf("--cluster %q: write a DNS label, such as %s", o.Cluster, clusters[0].Name)
+	}
 	lost := 0
 	for _, f := range findings {
 		if f.Lost {
@@ -104,11 +120,16 @@ func WriteRunbook(o PolicyOptions, module string, stdin io.Reader, stdout, stder
 	if problem != nil {
 		return problem // a runbook for a part of the list would leave the rest without trust
 	}
-	if module != "" {
+	switch {
+	case m.Role == "" && o.Cluster != "":
+		return usage.Errorf("--cluster is for the file of a role: the list of a module names its clusters")
+	case m.Role != "" && module != "":
+		return usage.Errorf("--module is for the file of a module")
+	case module != "":
 		m.Address = module
 	}
 	_, err = io.WriteString(stdout, grantlist.Runbook(m, clusters, grantlist.RunbookOptions{
-		From: o.From, Workspace: o.Workspace, Destination: o.Destination, Dir: o.Dir,
+		From: o.From, Workspace: o.Workspace, Destination: o.Destination, Dir: o.Dir, Cluster: o.Cluster,
 	}))
 	return err
 }

@@ -30,6 +30,12 @@ func registerBootstrap(flags *pflag.FlagSet, o *bootstrap.Options) {
 		nil,
 		"the alias of a new workspace, as `DESTINATION=ALIAS`; by default the destination's name; may be repeated",
 	)
+	flags.StringArrayVar(
+		&o.Adopt,
+		"adopt-workspace",
+		nil,
+		"tag the workspace of this `DESTINATION`, which nothing owns, as the cluster's own; may be repeated",
+	)
 	flags.StringArrayVar(&o.Tags, "tag", nil, "a tag for everything that is made, as `KEY=VALUE`; may be repeated")
 	flags.BoolVar(&o.Import, "import", false, "with -o terraform: ask AWS, and write import blocks for what bootstrap made there")
 	flags.BoolVar(&o.PodIdentity, "pod-identity", false, "let EKS Pod Identity give sync its role, in the account in which sync begins")
@@ -90,6 +96,8 @@ func validateBootstrap(o bootstrap.Options) error {
 				"for standard output name the earlier file with --earlier FILE, or write --earlier %s the first time",
 			bootstrap.NoEarlier,
 		)
+	case len(o.Adopt) > 0 && o.Output != bootstrap.Text:
+		return usage.Errorf("--adopt-workspace and -o %s exclude each other: AWS must be asked who owns the workspace", o.Output)
 	case o.WorkspaceQuota < 1:
 		return usage.Errorf("--workspace-quota %d: write 1 or more", o.WorkspaceQuota)
 	case (o.ExistingProvider || o.ExistingBoundary) && o.Output == bootstrap.Text:
@@ -119,8 +127,9 @@ that was interrupted is completed by the next one.
 It works on one account at a time, with credentials of that account. Begin with the
 account in which sync begins.
 
-With --from it reads the file of a Terraform module like that of kubernetes-ops, and
-prints the steps from there to ampbridge. It changes nothing.`,
+With --from it reads the file of a Terraform module like that of kubernetes-ops, or the
+role of the guide for AKS as aws iam get-role prints it, and prints the steps from there
+to ampbridge. It changes nothing.`,
 		Example: `  # See what is missing; then make it, and write the ARN of the new workspace into the policy.
   ampbridge bootstrap --policy policy.yaml
   ampbridge bootstrap --policy policy.yaml --apply --write-policy policy.yaml
@@ -130,7 +139,11 @@ prints the steps from there to ampbridge. It changes nothing.`,
   ampbridge bootstrap --policy policy.yaml -o aws-cli > bootstrap.sh
 
   # The way from a Terraform module, for its very list.
-  ampbridge bootstrap --from main.tf --workspace arn:aws:aps:eu-west-1:111122223333:workspace/ws-0123abcd > migration.md`,
+  ampbridge bootstrap --from main.tf --workspace arn:aws:aps:eu-west-1:111122223333:workspace/ws-0123abcd > migration.md
+
+  # The way from the role of the guide for AKS.
+  aws iam get-role --role-name AKS-Prometheus-AMP-Role > role.json
+  ampbridge bootstrap --from role.json --cluster dev-aks --workspace arn:aws:aps:eu-west-1:111122223333:workspace/ws-0123abcd`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if from.From != "" {
@@ -152,10 +165,11 @@ prints the steps from there to ampbridge. It changes nothing.`,
 	}
 	registerBootstrap(cmd.Flags(), &o)
 	flags := cmd.Flags()
-	flags.StringVar(&from.From, "from", "", "print the steps from the module whose `FILE` this is; - is standard input")
+	flags.StringVar(&from.From, "from", "", "print the steps from the module or the role whose `FILE` this is; - is standard input")
 	flags.StringVar(&workspace, "workspace", "", "with --from: the `ARN` of the module's workspace, if the file does not have it")
 	flags.StringVar(&from.Destination, "destination", "central", "with --from: the `NAME` of the workspace in the policies")
 	flags.StringVar(&from.Dir, "dir", "policies", "with --from: the `FOLDER` for the policies")
+	flags.StringVar(&from.Cluster, "cluster", "", "with --from and a role: the `NAME` for the cluster")
 	flags.StringVar(&module, "module", "", "with --from: the module's `ADDRESS` in Terraform, if the file does not have it, as module.amp")
 	flags.BoolVar(&from.Strict, "strict", false, "with --from: what is left out of the policies is an error")
 	cmd.AddCommand(newBootstrapPolicy())
@@ -163,7 +177,7 @@ prints the steps from there to ampbridge. It changes nothing.`,
 }
 
 // runbookFlags are those that go with --from, which is the first.
-var runbookFlags = []string{"from", "workspace", "destination", "dir", "module", "strict"}
+var runbookFlags = []string{"from", "workspace", "destination", "dir", "cluster", "module", "strict"}
 
 // validateRunbook checks the flags, and parses the workspace into o.
 func validateRunbook(flags *pflag.FlagSet, o *bootstrap.PolicyOptions, workspace string) (err error) {
@@ -188,7 +202,7 @@ func newBootstrapPolicy() *cobra.Command {
 		Long: `Policy is for people who come from a Terraform module like that of kubernetes-ops:
 it reads the iam_access_grant_list, as JSON, as tfvars or from the module block,
 and writes a policy for each cluster in it. The workspace is the one that the
-module made. It names every entry that it cannot convert, and then ends with
+module made. It also reads a role of the guide for AKS, as aws iam get-role prints it. It names every entry that it cannot convert, and then ends with
 status 1.`,
 		Example: `  # One cluster.
   ampbridge bootstrap policy --from terraform.tfvars --workspace arn:aws:aps:eu-west-1:111122223333:workspace/ws-0123abcd > policy.yaml
@@ -204,10 +218,15 @@ status 1.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&o.From, "from", "", "the `FILE` with the iam_access_grant_list; - is standard input")
+	flags.StringVar(&o.From, "from", "", "the `FILE` with the iam_access_grant_list, or of a role; - is standard input")
 	flags.StringVar(&workspace, "workspace", "", "the `ARN` of the workspace: the module's output arn")
 	flags.StringVar(&o.Destination, "destination", "central", "the `NAME` of the workspace in the policies")
-	flags.StringVar(&o.Cluster, "cluster", "", "print the policy of this cluster, by its `NAME`, if there are several")
+	flags.StringVar(
+		&o.Cluster,
+		"cluster",
+		"",
+		"print the policy of this cluster, by its `NAME`, if there are several; with a role: the name for the cluster",
+	)
 	flags.BoolVar(&o.Strict, "strict", false, "what is left out of the policies is an error")
 	flags.StringVar(&o.Dir, "dir", "", "write NAME.yaml for each cluster into this `FOLDER`")
 	return cmd
@@ -218,8 +237,6 @@ func validateBootstrapPolicy(o *bootstrap.PolicyOptions, workspace string) error
 	switch err := o.Workspace.UnmarshalText([]byte(workspace)); {
 	case o.From == "":
 		return usage.Errorf("no list: name its file with --from")
-	case o.Cluster != "" && o.Dir != "":
-		return usage.Errorf("--cluster and --dir exclude each other")
 	case err != nil:
 		return usage.Errorf("--workspace: %v", err)
 	}

@@ -1,6 +1,7 @@
 package grantlist
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"regexp"
@@ -19,6 +20,8 @@ type Options struct {
 	Destination string
 	// Tags are the module's; they become trust.tags.
 	Tags map[string]string
+	// Source is what the policies are made from; empty: [Name].
+	Source string
 }
 
 // Cluster is a policy made from the entries of one cluster.
@@ -194,7 +197,7 @@ func (c *conversion) policy(name, issuer string, entries []int) []byte {
 		Account:   c.options.Workspace.Account,
 		Resource:  "policy/ampbridge-boundary." + name,
 	}
-	fmt.Fprintf(&b, `# Made by ampbridge bootstrap policy from an %s. Every field is explained in docs/policy.md.
+	fmt.Fprintf(&b, `# Made by ampbridge bootstrap policy from %s. Every field is explained in docs/policy.md.
 apiVersion: %s
 kind: %s
 cluster:
@@ -204,7 +207,7 @@ destinations:
 - name: %s
   workspace: %s
 grants:
-`, Name, policy.APIVersion, policy.Kind, name, issuer, c.options.Destination, c.options.Workspace)
+`, cmp.Or(c.options.Source, "an "+Name), policy.APIVersion, policy.Kind, name, issuer, c.options.Destination, c.options.Workspace)
 	var namespaces []string
 	accounts := map[string][]string{}
 	for _, i := range entries {

@@ -70,6 +70,8 @@ type Module struct {
 	Alias, AccountID, Instance string
 	// Workspace is the output arn.
 	Workspace string
+	// Role is the name of the role that the file describes, in place of a module.
+	Role string
 	// Unknown are the inputs that are not known here.
 	Unknown []string
 }
@@ -91,8 +93,8 @@ func Parse(data []byte, file string) ([]Entry, error) {
 
 // ParseModule reads JSON: the list itself, an object that holds it under its name, or
 // what `terraform output -json` prints; or Terraform's syntax: a tfvars file, or a
-// configuration with a module block or with the defaults of variables. file is for
-// messages.
+// configuration with a module block or with the defaults of variables. It also reads
+// the JSON of `aws iam get-role`. file is for messages.
 func ParseModule(data []byte, file string) (Module, error) {
 	text := strings.TrimSpace(string(data))
 	switch {
@@ -104,6 +106,9 @@ func ParseModule(data []byte, file string) (Module, error) {
 		object := values{}
 		if err := json.Unmarshal([]byte(text), &object); err != nil {
 			return Module{}, fmt.Errorf("not JSON: %w", err)
+		}
+		if role, found := object["Role"]; found {
+			return roleModule(role)
 		}
 		for name, member := range object {
 			var output struct {

@@ -16,6 +16,8 @@ type RunbookOptions struct {
 	From, Dir   string
 	Workspace   policy.Workspace
 	Destination string
+	// Cluster is the cluster's name where the file is that of a role.
+	Cluster string
 }
 
 // Runbook returns the steps from the running module to ampbridge. Their order is the
@@ -24,29 +26,36 @@ type RunbookOptions struct {
 func Runbook(m Module, clusters []Cluster, o RunbookOptions) string {
 	address, dir := cmp.Or(m.Address, "module.amp"), cmp.Or(o.Dir, "policies")
 	r := &runbook{}
-	r.text("# From %s to ampbridge: workspace %s", address, o.Workspace)
-	r.text("Samples flow at every step. Stop after any step, and nothing is lost; steps 1 to 4 change nothing of the module's.")
+	from, whose, cluster := address, "the module's", ""
+	if m.Role != "" {
+		from, whose, cluster = "the role "+m.Role, "the old role's", " --cluster "+word(o.Cluster)
+	}
+	r.text("# From %s to ampbridge: workspace %s", from, o.Workspace)
+	r.text("Samples flow at every step. Stop after any step, and nothing is lost; steps 1 to 4 change nothing of %s.", whose)
 	if m.Alias != "" {
 		r.text("The workspace keeps its alias %q, its tags and its metrics.", m.Alias)
 	}
-	if m.Address == "" {
+	if m.Address == "" && m.Role == "" {
 		r.text("The file does not say the module's address: it is taken to be %s; say it with --module.", address)
 	}
 
-	r.step("Keep what there is: Terraform's state, and the policies of the clusters")
-	r.block(
-		"terraform state pull > module.tfstate.backup",
-		fmt.Sprintf("mkdir -p %s && ampbridge bootstrap policy --from %s --workspace %s --destination %s --dir %s",
-			word(dir), word(o.From), o.Workspace, o.Destination, word(dir)),
-	)
+	policies := fmt.Sprintf("mkdir -p %s && ampbridge bootstrap policy --from %s%s --workspace %s --destination %s --dir %s",
+		word(dir), word(o.From), cluster, o.Workspace, o.Destination, word(dir))
+	if m.Role != "" {
+		r.step("Write the policy of the cluster")
+		r.block(policies)
+	} else {
+		r.step("Keep what there is: Terraform's state, and the policies of the clusters")
+		r.block("terraform state pull > module.tfstate.backup", policies)
+	}
 
 	r.step("Make the boundary and sync's role, with credentials of account " + o.Workspace.Account)
-	r.text("Bootstrap uses the module's OIDC providers as they are, with their audiences and thumbprints.")
+	r.text("Bootstrap uses the OIDC providers as they are, with their audiences and thumbprints.")
 	for _, c := range clusters {
 		r.block(fmt.Sprintf("ampbridge bootstrap --policy %s --apply", word(path.Join(dir, c.Name+".yaml"))))
 	}
 
-	r.step("Install ampbridge in each cluster; sync makes the new roles beside the module's")
+	r.step("Install ampbridge in each cluster; sync makes the new roles beside " + whose)
 	r.text("The label makes sync trust the service accounts; it injects nothing into pods that do not ask for it.")
 	for _, c := range clusters {
 		lines := []string{"# in cluster " + c.Name + ": install the chart with this policy (docs/install.md)"}
@@ -70,6 +79,10 @@ func Runbook(m Module, clusters []Cluster, o RunbookOptions) string {
 			)
 		}
 	}
+	if m.Role != "" {
+		r.guide(m, clusters, dir, o)
+		return r.out.String()
+	}
 	r.text("While both entries are there, each sample is written twice; AMP keeps one. When doctor passes, take the old remote_write entry")
 	r.text("for %s out of the Prometheus configuration, and the annotation eks.amazonaws.com/role-arn off the service account.",
 		o.Workspace.ID())
@@ -91,6 +104,48 @@ func Runbook(m Module, clusters []Cluster, o RunbookOptions) string {
 	}
 	r.text("The workspace belongs to no tool now; the policies name it. Nothing of the module is needed any more.")
 	return r.out.String()
+}
+
+// guide writes what follows for the role of the guide for AKS.
+func (r *runbook) guide(m Module, clusters []Cluster, dir string, o RunbookOptions) {
+	r.text("The pod gets a token of its own for AWS; the token of Azure's webhook is not used. While both entries are there, each sample is")
+	r.text("written twice; AMP keeps one. When doctor passes, take the old remote_write entry for %s out of the Prometheus", o.Workspace.ID())
+	r.text("configuration, with its sigv4 and role_arn.")
+
+	r.step("Let the cluster own the provider and the workspace")
+	for _, c := range clusters {
+		file := word(path.Join(dir, c.Name+".yaml"))
+		r.block(fmt.Sprintf("# in %s, under trust: adoptProvider: true", path.Join(dir, c.Name+".yaml")),
+			fmt.Sprintf("ampbridge sync --once --policy %s --dry-run  # tags the provider", file),
+			fmt.Sprintf("ampbridge bootstrap --policy %s --adopt-workspace %s --apply  # tags the workspace", file, o.Destination))
+	}
+	r.text("Both steps add tags and change nothing else. Leave the second out if other clusters share the workspace.")
+
+	r.step("Delete last: the old role, and what Azure had for it")
+	r.text("Go on when nothing has used the role since the last Prometheus moved:")
+	role := word(m.Role)
+	r.block(fmt.Sprintf("aws iam get-role --role-name %s --query Role.RoleLastUsed", role))
+	r.text("These commands delete the role, and the policies that only it has:")
+	r.block(
+		fmt.Sprintf("for p in $(aws iam list-attached-role-policies --role-name %s --query 'AttachedPolicies[].PolicyArn' --output text); do",
+			role),
+		fmt.Sprintf("  aws iam detach-role-policy --role-name %s --policy-arn \"$p\"", role),
+		"  aws iam delete-policy --policy-arn \"$p\"  # refused if something else uses it",
+		"done",
+		fmt.Sprintf("for p in $(aws iam list-role-policies --role-name %s --query 'PolicyNames[]' --output text); do", role),
+		fmt.Sprintf("  aws iam delete-role-policy --role-name %s --policy-name \"$p\"", role),
+		"done",
+		"aws iam delete-role --role-name "+role,
+	)
+	r.text("In Azure and in the cluster, if nothing else uses them:")
+	lines := []string{"az ad app delete --id <appId of Prometheus-AMP-Federation>  # with its federated credential"}
+	for _, e := range m.Entries {
+		lines = append(lines,
+			fmt.Sprintf("kubectl annotate serviceaccount -n %s %s azure.workload.identity/client-id-", e.Namespace, e.ServiceAccount),
+			fmt.Sprintf("kubectl label serviceaccount -n %s %s azure.workload.identity/use-", e.Namespace, e.ServiceAccount))
+	}
+	r.block(lines...)
+	r.text("Keep the OIDC provider, the workspace, and the cluster's OIDC issuer: ampbridge uses them.")
 }
 
 // namespaces returns those of a cluster's entries, each once.
