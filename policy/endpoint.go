@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// awsSuffixes end the host names of AWS's endpoints, VPC endpoints among them.
-var awsSuffixes = []string{".amazonaws.com", ".api.aws", ".amazonaws.com.cn", ".api.amazonwebservices.com.cn"}
+// dualStackSuffixes end the host names of dual-stack endpoints.
+var dualStackSuffixes = []string{"api.aws", "api.amazonwebservices.com.cn", "api.amazonwebservices.eu"}
 
 // SigningRegion returns the region to sign calls to an endpoint of STS or IAM for:
 // AWS accepts that of the endpoint alone. An endpoint of one region has the region in
@@ -19,21 +19,25 @@ func SigningRegion(endpoint, fallback string) string {
 		return fallback
 	}
 	host := strings.ToLower(u.Hostname())
-	for _, suffix := range awsSuffixes {
-		name, ok := strings.CutSuffix(host, suffix)
-		if !ok {
-			continue
+	suffixes := append([]string{dnsSuffix("aws")}, dualStackSuffixes...)
+	for _, p := range partitions {
+		suffixes = append(suffixes, p.dnsSuffix)
+	}
+	if !slices.ContainsFunc(suffixes, func(suffix string) bool { return strings.HasSuffix(host, "."+suffix) }) {
+		return fallback
+	}
+	labels := strings.Split(host, ".")
+	slices.Reverse(labels) // the id of a VPC endpoint comes first
+	for _, label := range labels {
+		switch {
+		case regionSyntax.MatchString(label):
+			return label
+		case label == "us-gov":
+			return "us-gov-west-1"
 		}
-		labels := strings.Split(name, ".")
-		for _, label := range slices.Backward(labels) {
-			switch {
-			case regionSyntax.MatchString(label):
-				return label
-			case label == "us-gov":
-				return "us-gov-west-1"
-			}
-		}
+	}
+	if strings.HasSuffix(host, ".amazonaws.com") || strings.HasSuffix(host, ".api.aws") {
 		return "us-east-1"
 	}
-	return fallback
+	return fallback // only the commercial partition has endpoints without a region
 }
