@@ -174,6 +174,10 @@ func TestNoStepFromTheAKSGuideIsWithoutTrust(t *testing.T) {
 	if again := f.syncSubjects(p, []policy.Subject{subject}); again != 0 {
 		t.Errorf("%d changes at the end", again)
 	}
+	found, err := admin.GetOpenIDConnectProvider(t.Context(), &iam.GetOpenIDConnectProviderInput{OpenIDConnectProviderArn: &provider})
+	if err != nil || len(found.ClientIDList) != 2 || value(found.Tags, policy.TagOwner) != owner {
+		t.Errorf("the provider is %+v, %v", found, err)
+	}
 	id := workspace[strings.LastIndexByte(workspace, '/')+1:]
 	if kept := f.cloud.Kept(id, "migration"); len(kept) != written || written < 8 {
 		t.Errorf("%d samples of %d", len(kept), written)

@@ -260,6 +260,8 @@ func TestRunbookSaysWhatItLeavesOut(t *testing.T) {
 		"strict":      {text, "--strict --workspace " + workspace, cli.Failed, "--strict: 1 things are left out"},
 		"an unknown input": {strings.Replace(text, "{\n", "{\n  retention = 5\n", 1), "--workspace " + workspace, cli.OK,
 			"retention: warning: is left out"},
+		"instance_name": {strings.Replace(text, "{\n", "{\n  instance_name = \"env\"\n", 1), "--workspace " + workspace, cli.OK,
+			"instance_name: note: \"env\" names the module's roles"},
 		"another account": {strings.Replace(text, "{\n", "{\n  account_id = \"444455556666\"\n", 1), "--workspace " + workspace, cli.Failed,
 			"account_id is 444455556666"},
 		"no workspace": {text, "", cli.Usage, "no workspace: name it with --workspace"},

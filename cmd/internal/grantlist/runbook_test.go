@@ -31,7 +31,7 @@ variable "iam_access_grant_list" {
   default = ` + strings.TrimPrefix(tfvars, "iam_access_grant_list = ") + "}\n", ""},
 		"JSON": {`{"tags": {"team": "metrics"}, "workspace_alias": "prometheus-test", "account_id": "111122223333", "instance_name": "env",
 			"iam_access_grant_list": [` + seed + `]}`, ""},
-		"terraform output -json": {`{"arn": {"sensitive": false, "type": "string", "value": ""},
+		"terraform output -json": {`{"id": {"sensitive": false, "type": "string", "value": "ws-0001"},
 			"tags": {"type": ["map", "string"], "value": {"team": "metrics"}},
 			"workspace_alias": {"type": "string", "value": "prometheus-test"}, "account_id": {"type": "string", "value": "111122223333"},
 			"instance_name": {"type": "string", "value": "env"},
@@ -48,6 +48,17 @@ variable "iam_access_grant_list" {
 		}, m); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
+	}
+}
+
+// The output arn names the workspace.
+func TestParseOutputs(t *testing.T) {
+	const arn = "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0001"
+	m, err := ParseModule([]byte(`{"arn": {"sensitive": false, "type": "string", "value": "`+arn+`"},
+		"prometheus_endpoint": {"type": "string", "value": "https://aps-workspaces.eu-west-1.amazonaws.com/workspaces/ws-0001/"},
+		"iam_access_grant_list": {"type": ["list", "dynamic"], "value": [`+seed+`]}}`), "outputs.json")
+	if err != nil || m.Workspace != arn || len(m.Entries) != 1 || len(m.Unknown) > 0 {
+		t.Errorf("%+v, %v", m, err)
 	}
 }
 
