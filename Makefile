@@ -108,6 +108,7 @@ race: ## the race detector over what the sidecar does at the same time (needs gc
 bench: ## the figures of docs/performance.md, with bench-relay
 	@$(TOOLS) $(TEST_TOOLS) >/dev/null
 	@$(GO) run ./test/bench
+	@$(GO) test -count=1 -run HundredClusters -v ./cmd/internal/reconcile
 	@$(GO) test -run '^$$' -bench . -benchmem ./policy/... ./webhook/...
 	@$(MAKE) --no-print-directory bench-relay
 

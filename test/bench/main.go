@@ -16,8 +16,6 @@
 //	relay     the relay beside a Prometheus that signs itself: processor time, latency,
 //	          memory, outages, and every sample counted; about six minutes, so it runs
 //	          only where -parts names it (make bench-relay)
-//	simulation  a thousand clusters that sync at once, on a simulated clock, while
-//	          IAM throttles
 //
 // -profile writes the servers' CPU profiles. The handler's ratio is that of the requests per second. Beside it stands the
 // ratio of the processor time that a request takes at both ends, which other
@@ -44,7 +42,7 @@ func main() {
 	if len(os.Args) > 1 && strings.HasPrefix(os.Args[1], "serve-") {
 		exit(runChild(os.Args[1], os.Args[2:]))
 	}
-	parts := flag.String("parts", "handler,cluster,sidecar,simulation", "what to measure")
+	parts := flag.String("parts", "handler,cluster,sidecar", "what to measure")
 	accounts := flag.Int("accounts", 50_000, "how many service accounts are many")
 	profile := flag.String("profile", "", "`DIRECTORY` for CPU profiles of the servers of part handler")
 	relay := relayOptions{}
@@ -74,7 +72,7 @@ func run(ctx context.Context, parts []string, accounts int, profile string, rela
 	}
 	defer func() { _ = os.RemoveAll(dir) }() // a directory of the system's own
 	r := &report{out: os.Stdout}
-	known := []string{"handler", "cluster", "sidecar", "relay", "simulation"}
+	known := []string{"handler", "cluster", "sidecar", "relay"}
 	for _, part := range parts {
 		if !slices.Contains(known, part) {
 			return fmt.Errorf("-parts: %q is unknown: write some of %s", part, strings.Join(known, ","))
@@ -98,11 +96,6 @@ func run(ctx context.Context, parts []string, accounts int, profile string, rela
 	if slices.Contains(parts, "relay") {
 		if err := measureRelay(ctx, dir, relay, r); err != nil {
 			return fmt.Errorf("relay: %w", err)
-		}
-	}
-	if slices.Contains(parts, "simulation") {
-		if err := measureSimulation(ctx, r); err != nil {
-			return fmt.Errorf("simulation: %w", err)
 		}
 	}
 	return nil

@@ -25,9 +25,10 @@ const visibleAfter = 30 * time.Second
 // newRoleBackoff has the pauses between looks for a new role.
 var newRoleBackoff = wait.Backoff{Duration: 100 * time.Millisecond, Factor: 2, Cap: 2 * time.Second, Steps: math.MaxInt}
 
-// Apply makes one change of a plan, in an account that was observed. Right before, it
+// Apply makes one change of a plan, in an account that was observed. Before, it
 // reads the owner again: a plan may be minutes old. If the thing now has another
-// owner, Apply changes nothing and returns an error.
+// owner, Apply changes nothing and returns an error. It does not read the owner of a
+// role that it made a moment ago. A throttled change is made later than that read.
 func (i *IAM) Apply(ctx context.Context, c plan.Change) error {
 	a := i.accounts[c.Account]
 	if a == nil {
@@ -54,12 +55,18 @@ func (i *IAM) Apply(ctx context.Context, c plan.Change) error {
 		return normalizeError(a.changeProvider(ctx, c))
 	}
 	for backoff := newRoleBackoff; ; {
-		found, err := a.checkRole(ctx, c)
-		if err != nil {
-			return err
+		made, ours := a.created[c.Resource]
+		fresh := ours && time.Since(made) <= visibleAfter
+		// A role that this process made a moment ago is the cluster's: no read tells more.
+		found := fresh && c.Call == plan.PutPermissions
+		if !found {
+			var err error
+			if found, err = a.checkRole(ctx, c); err != nil {
+				return err
+			}
 		}
 		if found {
-			err = a.changeRole(ctx, c)
+			err := a.changeRole(ctx, c)
 			if missing(err) && c.Call == plan.PutBoundary {
 				return noBoundary(c) // the role was there
 			}
@@ -68,7 +75,7 @@ func (i *IAM) Apply(ctx context.Context, c plan.Change) error {
 			}
 		}
 		// A role of a moment ago may not be visible yet; any other is gone.
-		if made, ours := a.created[c.Resource]; !ours || time.Since(made) > visibleAfter {
+		if !fresh {
 			return fmt.Errorf("%s: the role %s is gone: the next run makes it again", c.Call, c.Resource)
 		}
 		select {
@@ -111,8 +118,7 @@ func (a *account) createRole(ctx context.Context, c plan.Change) error {
 		Tags:                     tagList(c.Tags),
 	})
 	if exists(err) {
-		found, checked := a.checkRole(ctx, c)
-		if checked != nil || found {
+		if found, checked := a.checkMade(ctx, c); checked != nil || found {
 			return checked
 		}
 	}
@@ -123,6 +129,23 @@ func (a *account) createRole(ctx context.Context, c plan.Change) error {
 		a.created[c.Resource] = time.Now()
 	}
 	return normalizeError(err)
+}
+
+// checkMade is [account.checkRole] for a role that was there before it was made. It
+// also returns an error if the role trusts others than it was made for.
+func (a *account) checkMade(ctx context.Context, c plan.Change) (found bool, err error) {
+	role, err := a.role(ctx, c.Resource.RoleName())
+	if err != nil || role == nil {
+		return false, err
+	}
+	a.readAll = true // the plan was made without it
+	if !role.OwnedAt(c.Resource, c.Owner) {
+		return true, errNotOwned(c, role.ARN)
+	}
+	if trust, err := policy.ParseDocument(role.Trust); err != nil || !policy.Equal(trust, *c.Trust) {
+		return true, fmt.Errorf("%s: the role %s was there, with another trust document: the next run changes it", c.Call, c.Resource)
+	}
+	return true, nil
 }
 
 // path is that of a role or policy, as IAM is given it.

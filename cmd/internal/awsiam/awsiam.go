@@ -3,7 +3,7 @@
 //
 // [IAM.Observe] reads what a plan is made from: one read per account for its
 // provider, one for the list of the cluster's roles where that is asked for, and
-// two per role. Where every service account has a role of its own, the list comes
+// two per role. [pace] says how fast. Where every service account has a role of its own, the list comes
 // with each observation, and roles are read in turn. [IAM.Apply] makes one change, after it has read once more
 // who owns the thing to change. Neither decides anything: policy/plan does.
 package awsiam
@@ -50,7 +50,18 @@ type IAM struct {
 	// OnCall, if set, is called for each attempt of a call to IAM or AMP: with the
 	// operation, and "ok", AWS's error code, or "no answer".
 	OnCall func(operation, result string)
+	// Frugal leaves out reads that a refused change makes up for: Observe takes a role
+	// for missing that is not in the list of the cluster's path, where the target asks
+	// for that list. A role of its name elsewhere makes CreateRole fail. From then on
+	// Observe reads each role.
+	Frugal bool
+	// Patient waits in the middle of a pass until a throttled call is let through,
+	// for minutes. Without it a call is tried for some seconds.
+	Patient bool
+	// HTTPClient is what calls go through; nil: the SDK's.
+	HTTPClient aws.HTTPClient
 
+	paces     map[string]*pace
 	syncRoles map[string]policy.ARN
 	accounts  map[string]*account
 	// throttled are the accounts whose last observation AWS throttled.
@@ -70,12 +81,14 @@ type account struct {
 	roleCache map[string]cachedRole
 	// pass counts the observations.
 	pass int
+	// readAll: a role that no list showed was there.
+	readAll bool
 }
 
 // New is for accounts as the policy lists them: one with a syncRole is reached
 // by assuming it, every other directly.
 func New(accounts []policy.Account) *IAM {
-	i := &IAM{syncRoles: map[string]policy.ARN{}, accounts: map[string]*account{}, throttled: map[string]bool{}}
+	i := &IAM{syncRoles: map[string]policy.ARN{}, accounts: map[string]*account{}, throttled: map[string]bool{}, paces: map[string]*pace{}}
 	for _, a := range accounts {
 		i.syncRoles[a.ID] = a.SyncRole
 	}
@@ -90,7 +103,7 @@ func (i *IAM) open(ctx context.Context, target plan.Target) (*account, error) {
 		cfg, err := config.LoadDefaultConfig(ctx,
 			config.WithDefaultRegion(target.Region),
 			config.WithRetryer(newRetryer),
-			config.WithHTTPClient(awshttp.NewBuildableClient().WithTimeout(callTimeout)),
+			config.WithHTTPClient(i.httpClient()),
 		)
 		if err != nil {
 			return nil, fmt.Errorf("AWS configuration: %w", err)
@@ -108,11 +121,12 @@ func (i *IAM) open(ctx context.Context, target plan.Target) (*account, error) {
 			})
 			cfg.Credentials = aws.NewCredentialsCache(assume)
 		}
+		observed := i.pace(stsOf(target.Account)).observe
 		a = &account{
 			id:        target.Account,
 			config:    cfg,
-			iam:       iam.NewFromConfig(cfg, signIAMForEndpoint, i.counted),
-			sts:       sts.NewFromConfig(cfg, SignForEndpoint),
+			iam:       iam.NewFromConfig(cfg, signIAMForEndpoint, i.counted, i.paced(target.Account)),
+			sts:       sts.NewFromConfig(cfg, SignForEndpoint, func(o *sts.Options) { o.APIOptions = append(o.APIOptions, observed) }),
 			created:   map[policy.ARN]time.Time{},
 			roleCache: map[string]cachedRole{},
 		}
@@ -187,7 +201,22 @@ func (i *IAM) counting(options []func(*middleware.Stack) error) []func(*middlewa
 	})
 }
 
-func newRetryer() aws.Retryer {
+// paced makes a client keep the account's pace.
+func (i *IAM) paced(account string) func(*iam.Options) {
+	p := i.pace(account)
+	return func(o *iam.Options) { o.Retryer, o.APIOptions = p, append(o.APIOptions, p.observe) }
+}
+
+func (i *IAM) httpClient() aws.HTTPClient {
+	if i.HTTPClient != nil {
+		return i.HTTPClient
+	}
+	return awshttp.NewBuildableClient().WithTimeout(callTimeout)
+}
+
+func newRetryer() aws.Retryer { return newStandard() }
+
+func newStandard() *retry.Standard {
 	return retry.NewStandard(func(o *retry.StandardOptions) {
 		o.MaxAttempts, o.MaxBackoff = maxAttempts, maxBackoff
 		// Not among the SDK's own, though IAM says of it: try again.
@@ -223,6 +252,7 @@ func (i *IAM) observe(ctx context.Context, target plan.Target) (plan.Account, er
 	if err != nil {
 		return plan.Account{}, err
 	}
+	i.pace(target.Account).begin()
 	found := plan.Account{Roles: map[string]plan.Role{}}
 	if found.Provider, err = a.provider(ctx, target.Provider); err != nil {
 		return plan.Account{}, err
@@ -231,7 +261,16 @@ func (i *IAM) observe(ctx context.Context, target plan.Target) (plan.Account, er
 		found.Roles, err = a.listRoles(ctx, target)
 		return found, err
 	}
+	var listed map[string]plan.Role
+	if target.Path != "" {
+		if listed, _, err = a.list(ctx, target.Path); err != nil {
+			return plan.Account{}, err
+		}
+	}
 	for _, name := range target.Roles {
+		if _, shown := listed[name]; !shown && listed != nil && i.Frugal && !a.readAll {
+			continue
+		}
 		role, err := a.role(ctx, name)
 		if err != nil {
 			return plan.Account{}, err
@@ -244,9 +283,7 @@ func (i *IAM) observe(ctx context.Context, target plan.Target) (plan.Account, er
 		}
 		found.Roles[name] = *role
 	}
-	if target.Path != "" {
-		found.Orphans, err = a.listOrphans(ctx, target)
-	}
+	found.Orphans, err = a.orphans(ctx, target, listed)
 	return found, err
 }
 
@@ -280,28 +317,20 @@ func (i *IAM) References(ctx context.Context, target plan.Target, found plan.Acc
 	return found
 }
 
-// listOrphans returns the roles on the target's path that it does not name. The list
-// has no tags, so each role is read.
-func (a *account) listOrphans(ctx context.Context, target plan.Target) ([]plan.Role, error) {
+// orphans returns the listed roles that the target does not name. The list has no
+// tags, so each role is read.
+func (a *account) orphans(ctx context.Context, target plan.Target, listed map[string]plan.Role) ([]plan.Role, error) {
 	var list []plan.Role
-	pages := iam.NewListRolesPaginator(a.iam, &iam.ListRolesInput{PathPrefix: &target.Path})
-	for pages.HasMorePages() {
-		page, err := pages.NextPage(ctx)
-		if err != nil {
-			return nil, normalizeError(err)
+	for _, name := range names(listed, nil) {
+		if slices.Contains(target.Roles, name) {
+			continue
 		}
-		for _, r := range page.Roles {
-			name := aws.ToString(r.RoleName)
-			if slices.Contains(target.Roles, name) {
-				continue
-			}
-			role, err := a.role(ctx, name)
-			if err != nil {
-				return nil, err
-			}
-			if role != nil {
-				list = append(list, *role)
-			}
+		role, err := a.role(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		if role != nil {
+			list = append(list, *role)
 		}
 	}
 	return list, nil

@@ -7,6 +7,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	"github.com/aws/aws-sdk-go-v2/service/iam/types"
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
@@ -18,6 +19,7 @@ var throttles = retry.IsErrorThrottles(retry.DefaultThrottles)
 type answered struct {
 	text      string
 	throttled bool
+	limited   bool
 }
 
 func (e answered) Error() string { return e.text }
@@ -26,6 +28,12 @@ func (e answered) Error() string { return e.text }
 func Throttled(err error) bool {
 	var e answered
 	return errors.As(err, &e) && e.throttled
+}
+
+// Limited reports whether IAM refused to make something because a quota is used up.
+func Limited(err error) bool {
+	var e answered
+	return errors.As(err, &e) && e.limited
 }
 
 // normalizeError returns err in words that are the same each time the same thing goes
@@ -52,6 +60,7 @@ func normalizeError(err error) error {
 		return answered{
 			text:      fmt.Sprintf("%s: %s: %s", operation.OperationName, answer.ErrorCode(), answer.ErrorMessage()),
 			throttled: throttles.IsErrorThrottle(operation.Err) == aws.TrueTernary,
+			limited:   answer.ErrorCode() == (*types.LimitExceededException)(nil).ErrorCode(),
 		}
 	case errors.Is(operation.Err, context.Canceled):
 		return fmt.Errorf("%s: %w", operation.OperationName, context.Canceled)

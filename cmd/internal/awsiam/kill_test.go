@@ -190,7 +190,7 @@ func TestCallsAreCounted(t *testing.T) {
 	i.OnCall = func(operation, result string) { count[operation+" "+result]++ }
 	f.must(nil, runOnce(f.ctx, f, i))
 	want := map[string]int{
-		"GetOpenIDConnectProvider Throttling": 2, "GetOpenIDConnectProvider NoSuchEntity": 1, "GetRole NoSuchEntity": 1, "GetRole ok": 1,
+		"GetOpenIDConnectProvider Throttling": 2, "GetOpenIDConnectProvider NoSuchEntity": 1, "GetRole NoSuchEntity": 1,
 		"ListRoles ok": 1, "CreateOpenIDConnectProvider ok": 1, "CreateRole ok": 1, "PutRolePolicy ok": 1,
 	}
 	if diff := cmp.Diff(want, count); diff != "" {

@@ -47,7 +47,9 @@ func (i *IAM) WorkspaceExists(ctx context.Context, w policy.Workspace) (bool, er
 	}
 	config := a.config.Copy()
 	config.Region = w.Region
-	_, err := amp.NewFromConfig(config, func(o *amp.Options) { o.APIOptions = i.counting(o.APIOptions) }).
+	_, err := amp.NewFromConfig(config, func(o *amp.Options) {
+		o.APIOptions = append(i.counting(o.APIOptions), i.pace(ampOf(w.Account)).observe)
+	}).
 		DescribeWorkspace(ctx, &amp.DescribeWorkspaceInput{WorkspaceId: aws.String(w.ID())})
 	if answer, ok := errors.AsType[smithy.APIError](err); ok {
 		switch answer.ErrorCode() {

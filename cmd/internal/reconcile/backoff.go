@@ -3,6 +3,8 @@ package reconcile
 import (
 	"math/rand/v2"
 	"time"
+
+	"github.com/ampbridge/ampbridge/policy"
 )
 
 // The pauses keep apart the clusters that sync into one account: they are often
@@ -48,17 +50,14 @@ func (b *bucket) take(now time.Time) (wait time.Duration, ok bool) {
 const throttledProblem = "AWS throttles the calls to this account: it is left alone for a while, whatever changes in the cluster"
 
 // throttledAccounts has the accounts that AWS throttled, and how long sync leaves them
-// alone. An account that is throttled again right after waits twice as long.
+// alone: package awsiam knows how long.
 type throttledAccounts struct {
 	accounts map[string]*throttling
 	// longest is the policy's interval.
 	longest time.Duration
-	// random is 0 to 1; nil: rand's.
-	random func() float64
 }
 
 type throttling struct {
-	wait  time.Duration
 	until time.Time
 	// skipped: this pass has left the account alone.
 	skipped bool
@@ -78,26 +77,16 @@ func (b *throttledAccounts) skip(account string, now time.Time) bool {
 	return true
 }
 
-// throttled notes that AWS throttled a call to the account. Of several in one pass
-// only the first counts.
-func (b *throttledAccounts) throttled(account string, now time.Time) {
+// throttled notes that AWS throttled a call to the account, which is then left alone
+// for the pause. Of several in one pass only the first counts.
+func (b *throttledAccounts) throttled(account string, pause time.Duration, now time.Time) {
 	if b == nil || b.holds(account, now) {
 		return
 	}
 	if b.accounts == nil {
 		b.accounts = map[string]*throttling{}
 	}
-	t := b.accounts[account]
-	if t == nil {
-		t = &throttling{}
-		b.accounts[account] = t
-	}
-	t.wait = min(max(2*t.wait, firstRetry), max(b.longest, firstRetry))
-	draw := rand.Float64
-	if b.random != nil {
-		draw = b.random
-	}
-	t.until = now.Add(part(t.wait, 0.5+0.5*draw()))
+	b.accounts[account] = &throttling{until: now.Add(min(pause, max(b.longest, firstRetry)))}
 }
 
 // finish ends a pass: it forgets the accounts that the pass reached without being
@@ -170,8 +159,7 @@ func (p *backoff) draw() float64 {
 func part(d time.Duration, share float64) time.Duration { return time.Duration(float64(d) * share) }
 
 // firstPause comes before a process's first pass.
-func (c *controller) firstPause() time.Duration {
-	p := c.policy.Current()
+func firstPause(p *policy.Policy) time.Duration {
 	if p == nil {
 		return 0
 	}

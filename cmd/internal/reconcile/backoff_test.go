@@ -73,33 +73,34 @@ func TestTenantsCauseFewPasses(t *testing.T) {
 	}
 }
 
-// A throttled account waits longer each time, and other accounts do not wait.
-func TestThrottledAccountWaitsLongerEachTime(t *testing.T) {
+// A throttled account keeps its pause, and other accounts do not wait.
+func TestThrottledAccountKeepsItsPause(t *testing.T) {
 	now := time.Unix(1000, 0)
-	b := &throttledAccounts{longest: time.Minute, random: func() float64 { return 1 }}
-	for _, want := range []time.Duration{5 * time.Second, 10 * time.Second, 20 * time.Second, 40 * time.Second, time.Minute, time.Minute} {
-		b.throttled("a", now)
-		b.throttled("a", now.Add(time.Second)) // in the same pass
-		if got := b.next().Sub(now); got != want {
-			t.Fatalf("waits %v, want %v", got, want)
+	b := &throttledAccounts{longest: time.Minute}
+	for _, test := range []struct{ pause, want time.Duration }{
+		{5 * time.Second, 5 * time.Second}, {80 * time.Second, time.Minute}, {time.Second, time.Second},
+	} {
+		b.throttled("a", test.pause, now)
+		b.throttled("a", time.Hour, now.Add(test.want/2)) // in the same pass
+		if got := b.next().Sub(now); got != test.want {
+			t.Fatalf("waits %v, want %v", got, test.want)
 		}
 		// Passes that events cause meanwhile leave it alone, and forget nothing, be
 		// it that the wait ends while such a pass is made.
-		if !b.skip("a", now.Add(want-1)) || b.skip("b", now) {
+		if !b.skip("a", now.Add(test.want-1)) || b.skip("b", now) {
 			t.Fatal("the wrong account waits")
 		}
-		b.finish(now.Add(want))
-		now = now.Add(want)
+		b.finish(now.Add(test.want))
+		now = now.Add(test.want)
 		if b.skip("a", now) {
 			t.Fatal("it is never looked at again")
 		}
 	}
-	b.finish(now)
-	if b.throttled("a", now); b.next().Sub(now) != firstRetry {
-		t.Errorf("after a pass that reached it, it waits %v", b.next().Sub(now))
+	if b.finish(now); !b.next().IsZero() {
+		t.Error("a pass that reached the account does not forget it")
 	}
 	var none *throttledAccounts
-	if none.throttled("a", now); none.skip("a", now) {
+	if none.throttled("a", time.Second, now); none.skip("a", now) {
 		t.Error("without a controller an account waits")
 	}
 }

@@ -94,7 +94,7 @@ func (c *controller) work(ctx context.Context) error {
 	group.Go(func() error { return c.audit(ctx) })
 	group.Go(func() error {
 		worker := &worker{controller: c, watch: w, events: events}
-		sleep(ctx, c.firstPause())
+		sleep(ctx, firstPause(c.policy.Current()))
 		for ctx.Err() == nil {
 			worker.pass(ctx)
 			worker.wait(ctx)

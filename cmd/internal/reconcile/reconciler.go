@@ -26,6 +26,8 @@ type reconciler struct {
 	now            func() time.Time
 	// throttled leaves accounts alone that AWS throttled; nil: none.
 	throttled *throttledAccounts
+	// limited are the accounts whose IAM refused to make something for its quotas.
+	limited map[string]bool
 }
 
 // snapshot is what a pass begins with.
@@ -47,7 +49,10 @@ func (r *reconciler) prepare(ctx context.Context, s snapshot) (plan.Plan, error)
 		Policy: s.policy, Issuer: s.issuer, ServiceAccounts: s.accounts, Accounts: map[string]plan.Account{},
 		TrustQuota: r.trustQuota, Now: r.now(), AllowShrink: r.allowShrink,
 	}
-	for _, target := range in.Targets() {
+	targets := in.Targets()
+	// Where there are several accounts, none waits long for another.
+	r.iam.Patient = r.iam.Frugal && len(targets) == 1
+	for _, target := range targets {
 		if !s.orphans && !target.All {
 			target.Path = ""
 		}
@@ -57,7 +62,7 @@ func (r *reconciler) prepare(ctx context.Context, s snapshot) (plan.Plan, error)
 		}
 		in.Accounts[target.Account] = r.iam.Observe(ctx, target)
 		if r.iam.Throttled(target.Account) {
-			r.throttled.throttled(target.Account, r.now())
+			r.throttle(target.Account)
 		}
 	}
 	var notes []plan.Finding
@@ -110,7 +115,7 @@ func (r *reconciler) missing(ctx context.Context, in plan.Input) (missing map[po
 		}
 		exists, err := r.iam.WorkspaceExists(ctx, d.Workspace)
 		if awsiam.Throttled(err) {
-			r.throttled.throttled(workspace.Account, r.now())
+			r.throttle(workspace.Account)
 		}
 		if err != nil {
 			notes = append(
@@ -128,16 +133,22 @@ func (r *reconciler) missing(ctx context.Context, in plan.Input) (missing map[po
 	return missing, notes
 }
 
+// throttle leaves the account alone for a while.
+func (r *reconciler) throttle(account string) {
+	r.throttled.throttled(account, r.iam.Pause(account), r.now())
+}
+
 // addHeadroom adds the headroom of the accounts in which the plan creates something.
+// A frugal IAM is asked for it only after a quota was used up.
 func (r *reconciler) addHeadroom(ctx context.Context, p plan.Plan, accounts map[string]plan.Account) (notes []plan.Finding, counted bool) {
 	for _, c := range p.Changes {
 		a := accounts[c.Account]
-		if !c.Call.Creates() || a.Headroom != nil {
+		if !c.Call.Creates() || a.Headroom != nil || r.iam.Frugal && !r.limited[c.Account] {
 			continue
 		}
 		headroom, err := r.iam.Headroom(ctx, c.Account, r.providerQuota)
 		if awsiam.Throttled(err) {
-			r.throttled.throttled(c.Account, r.now())
+			r.throttle(c.Account)
 		}
 		if err != nil {
 			notes = append(
@@ -197,13 +208,16 @@ func (r *reconciler) apply(ctx context.Context, p plan.Plan) (made []plan.Change
 			made = append(made, c)
 			continue
 		}
+		if awsiam.Limited(err) {
+			r.limited[c.Account] = true
+		}
 		base := c.Resource.String()
 		if c.Call.OnProvider() {
 			base = c.Account
 		}
 		if awsiam.Throttled(err) {
 			base = c.Account // more calls would only be throttled too
-			r.throttled.throttled(c.Account, r.now())
+			r.throttle(c.Account)
 		}
 		if _, found := failed[base]; !found {
 			failed[base], inAccount[c.Account] = c.Call, c.Call

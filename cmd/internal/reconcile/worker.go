@@ -49,8 +49,12 @@ func (w *worker) pass(ctx context.Context) {
 		return // readiness and the log have the reason; the next version wakes the loop
 	}
 	if p != w.lastPolicy {
+		old := w.reconciler
 		w.reconciler, w.untilOrphans = w.options.reconciler(w.cluster, p), 0
-		w.reconciler.iam.OnCall = w.metrics.called
+		w.reconciler.iam.OnCall, w.reconciler.iam.Frugal = w.metrics.called, true
+		if old != nil {
+			w.reconciler.iam.Inherit(old.iam)
+		}
 		// A new policy, too, leaves throttled accounts alone.
 		w.throttled.longest = time.Duration(p.Trust.Interval)
 		w.reconciler.throttled = &w.throttled
