@@ -345,7 +345,8 @@ func (p *planner) tags(more ...string) map[string]string {
 
 // TagDifferences returns what the wanted tags add or change. It ignores tags that are
 // not wanted: accounts have tags of their own. IAM has one tag for a key in whatever
-// case, so a tag whose key differs in case alone is the same tag.
+// case, so a tag whose key differs in case alone is the same tag. AMP has one for each
+// case: there the tag with the very key counts.
 func TagDifferences(is, want map[string]string) []Difference {
 	folded := map[string]string{}
 	for key, value := range is {
@@ -353,7 +354,11 @@ func TagDifferences(is, want map[string]string) []Difference {
 	}
 	var list []Difference
 	for _, key := range slices.Sorted(maps.Keys(want)) {
-		if was, found := folded[strings.ToLower(key)]; !found || was != want[key] {
+		was, found := is[key]
+		if !found {
+			was, found = folded[strings.ToLower(key)]
+		}
+		if !found || was != want[key] {
 			list = append(list, Difference{"tag " + key, was, want[key]})
 		}
 	}

@@ -569,3 +569,24 @@ func TestTrustIsNeitherWiderThanThePolicyNorLost(t *testing.T) {
 		}
 	}
 }
+
+// AMP keeps keys that differ in case alone beside each other; IAM has one of them.
+func TestTagDifferencesIgnoreCase(t *testing.T) {
+	for _, c := range []struct {
+		is, want map[string]string
+		differs  int
+	}{
+		{map[string]string{"team": "a", "Team": "b"}, map[string]string{"Team": "b"}, 0},
+		{map[string]string{"team": "a", "Team": "b", "TEAM": "c"}, map[string]string{"team": "a"}, 0},
+		{map[string]string{"team": "a", "Team": "b"}, map[string]string{"Team": "a"}, 1},
+		{map[string]string{"team": "a"}, map[string]string{"Team": "a"}, 0},
+		{map[string]string{"team": "a"}, map[string]string{"Team": "b"}, 1},
+		{nil, map[string]string{"Team": "b"}, 1},
+	} {
+		for range 20 { // maps have no order
+			if got := TagDifferences(c.is, c.want); len(got) != c.differs {
+				t.Fatalf("%v, wanted %v: %v", c.is, c.want, got)
+			}
+		}
+	}
+}
