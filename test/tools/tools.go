@@ -101,6 +101,8 @@ func Tools() []Tool {
 			LDFlags: strip + " -X main.version=2.15.0", MinVersion: "2.15", ColdBuild: 2 * time.Minute},
 		{Name: "tofu", Dir: "opentofu", Source: "github.com/opentofu/opentofu@v1.12.6", Package: "github.com/opentofu/opentofu/cmd/tofu",
 			Version: "v1.12.6", LDFlags: strip, ColdBuild: 5 * time.Minute},
+		{Name: "tfprovider", Dir: "tfprovider", Source: "github.com/hashicorp/terraform-plugin-framework@v1.19.0",
+			Package: ownModules + "tfprovider", Version: "v1.19.0", LDFlags: strip, Pinned: true, ColdBuild: 2 * time.Minute},
 		{Name: "gosh", Dir: "gosh", Source: "mvdan.cc/sh/v3@v3.14.1", Package: "mvdan.cc/sh/v3/cmd/gosh",
 			Version: "v3.14.1", LDFlags: strip, ColdBuild: time.Minute},
 		{Name: "helm", Dir: "helm", Source: "helm.sh/helm/v3@v3.22.0", Package: "helm.sh/helm/v3/cmd/helm", Version: "v3.22.0",

@@ -167,8 +167,9 @@ func migrate(t *testing.T, subjects []policy.Subject) {
 	// 5. Terraform destroys the module's roles, and forgets workspace and provider.
 	for i := range subjects {
 		name := fmt.Sprintf("aws-managed-prometheus-dev-%d", i)
-		if _, err := admin.DeleteRolePolicy(t.Context(),
-			&iam.DeleteRolePolicyInput{RoleName: &name, PolicyName: aws.String("this")}); err != nil {
+		if _, err := admin.DeleteRolePolicy(t.Context(), &iam.DeleteRolePolicyInput{
+			RoleName: &name, PolicyName: aws.String("this"),
+		}); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := admin.DeleteRole(t.Context(), &iam.DeleteRoleInput{RoleName: &name}); err != nil {

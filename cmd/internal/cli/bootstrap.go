@@ -202,7 +202,8 @@ func newBootstrapPolicy() *cobra.Command {
 		Long: `Policy is for people who come from a Terraform module like that of kubernetes-ops:
 it reads the iam_access_grant_list, as JSON, as tfvars or from the module block,
 and writes a policy for each cluster in it. The workspace is the one that the
-module made. It also reads a role of the guide for AKS, as aws iam get-role prints it. It names every entry that it cannot convert, and then ends with
+module made. It also reads a role of the guide for AKS, as aws iam get-role prints it.
+It names every entry that it cannot convert, and then ends with
 status 1.`,
 		Example: `  # One cluster.
   ampbridge bootstrap policy --from terraform.tfvars --workspace arn:aws:aps:eu-west-1:111122223333:workspace/ws-0123abcd > policy.yaml

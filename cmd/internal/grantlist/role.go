@@ -18,11 +18,11 @@ func roleModule(data json.RawMessage) (Module, error) {
 		AssumeRolePolicyDocument json.RawMessage
 	}
 	if err := json.Unmarshal(data, &role); err != nil {
-		return Module{}, fmt.Errorf("Role: %w", err)
+		return Module{}, fmt.Errorf("member Role: %w", err)
 	}
 	arn, err := policy.ParseARN(role.Arn)
 	if err != nil || !arn.IsRole() || role.RoleName == "" {
-		return Module{}, errors.New("Role: want RoleName and Arn, as `aws iam get-role` prints them")
+		return Module{}, errors.New("member Role: want RoleName and Arn, as `aws iam get-role` prints them")
 	}
 	text := string(role.AssumeRolePolicyDocument)
 	var encoded string
@@ -31,18 +31,18 @@ func roleModule(data json.RawMessage) (Module, error) {
 	}
 	document, err := policy.ParseDocument(text)
 	if err != nil {
-		return Module{}, fmt.Errorf("Role.AssumeRolePolicyDocument: %w", err)
+		return Module{}, fmt.Errorf("member Role.AssumeRolePolicyDocument: %w", err)
 	}
 	m := Module{Role: role.RoleName, AccountID: arn.Account}
 	for i, s := range document.Statement {
 		entries, err := entriesOf(s)
 		if err != nil {
-			return Module{}, fmt.Errorf("Role.AssumeRolePolicyDocument: Statement[%d]: %w", i, err)
+			return Module{}, fmt.Errorf("member Role.AssumeRolePolicyDocument: Statement[%d]: %w", i, err)
 		}
 		m.Entries = append(m.Entries, entries...)
 	}
 	if len(m.Entries) == 0 {
-		return Module{}, errors.New("Role.AssumeRolePolicyDocument: no statement allows sts:AssumeRoleWithWebIdentity to an OIDC provider")
+		return Module{}, errors.New("member Role.AssumeRolePolicyDocument: no statement allows sts:AssumeRoleWithWebIdentity to an OIDC provider")
 	}
 	return m, nil
 }

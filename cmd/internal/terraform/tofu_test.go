@@ -20,11 +20,13 @@ import (
 type tofuDir struct {
 	*testing.T
 	dir, program string
+	// env is added to OpenTofu's environment.
+	env []string
 }
 
 func newTofu(t *testing.T) *tofuDir {
 	t.Helper()
-	return &tofuDir{t, t.TempDir(), tools.Path(t, "tofu")}
+	return &tofuDir{T: t, dir: t.TempDir(), program: tools.Path(t, "tofu")}
 }
 
 func (d *tofuDir) run(args ...string) (string, error) {
@@ -32,6 +34,7 @@ func (d *tofuDir) run(args ...string) (string, error) {
 	cmd := exec.CommandContext(d.Context(), d.program, append(args, "-no-color")...)
 	cmd.Dir = d.dir
 	cmd.Env = []string{"HOME=" + d.dir, "TF_CLI_CONFIG_FILE=" + os.DevNull, "CHECKPOINT_DISABLE=1"}
+	cmd.Env = append(cmd.Env, d.env...)
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }
