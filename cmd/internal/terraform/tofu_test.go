@@ -123,8 +123,8 @@ func TestTofuForgetsAndDestroysNothing(t *testing.T) {
 		t.Errorf("with the block: state %q\n%s", d.state(), out)
 	}
 	// The next file forgets it again, and that does nothing.
-	if out := d.apply(generate(t, centralOf(t, renamed), third)); !strings.Contains(out, "0 destroyed") && !strings.Contains(out,
-		"No changes") {
+	out = d.apply(generate(t, centralOf(t, renamed), third))
+	if !strings.Contains(out, "0 destroyed") && !strings.Contains(out, "No changes") {
 		t.Error(out)
 	}
 }
