@@ -15,6 +15,7 @@ package barepod
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -170,7 +171,8 @@ func (p *Pod) Missing(first, last int, refused ...string) (missing []int) {
 	there := map[int]awstest.Kept{}
 	var times []awstest.Kept
 	for _, k := range p.site.Kept(p.Workspace.ID, scrapes) {
-		if k.Stored || slices.Contains(refused, k.Code) {
+		// NaN marks the series as stale, at the time of a scrape that failed.
+		if !math.IsNaN(k.Value) && (k.Stored || slices.Contains(refused, k.Code)) {
 			there[int(k.Value)] = k
 			times = append(times, k)
 		}
@@ -205,7 +207,7 @@ func (p *Pod) failedBetween(n int, times []awstest.Kept, failed map[int64]bool) 
 		}
 	}
 	for at := range failed {
-		if at > before && at < after {
+		if at > before && (at < after || after == 0) {
 			delete(failed, at)
 			return true
 		}
