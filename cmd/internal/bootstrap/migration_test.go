@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -32,58 +33,132 @@ import (
 
 const moduleIssuer = "https://oidc.eks.us-east-1.amazonaws.com/id/B4EA44BE30ABD91AC23C475F32371111"
 
-// grant is an entry of the module's list.
-func grant(namespace, account string) string {
-	return fmt.Sprintf(`{
-    description = "To grant access to the remote EKS cluster"
-    environment_name = "dev"
-    instance_name = "dev cluster"
-    kube_service_account_name = %q
-    namespace = %q
-    oidc_provider_client_id_list = ["sts.amazonaws.com"]
-    oidc_provider_thumbprint_list = ["9e99a48a9960b14926bb7f3b02e22da2b0ab7280"]
-    oidc_provider_url = %q
-  }`, account, namespace, moduleIssuer)
+// moved is an entry of the module's list, and the name of the cluster in ampbridge.
+type moved struct {
+	policy.Subject
+	environment, issuer, cluster string
+	audiences                    []string
+	private                      bool // the issuer's certificate authority
 }
 
-// The steps of the runbook, for the seed's own list and for two service accounts: at
-// every step each service account writes a sample with the role that it uses then, no
-// sample is missing, and at the end nothing of the module is needed. The workspace's
-// samples are in a real Prometheus.
+func entry(environment, issuer, cluster, namespace, account string) moved {
+	return moved{policy.Subject{Namespace: namespace, ServiceAccount: account}, environment, issuer, cluster, []string{"sts.amazonaws.com"}, false}
+}
+
+// grant is the entry as Terraform has it.
+func (m moved) grant(thumbprints ...string) string {
+	list := func(texts []string) string { return `["` + strings.Join(texts, `", "`) + `"]` }
+	return fmt.Sprintf(`{
+    description = "To grant access to the remote EKS cluster",
+    environment_name = %q,
+    instance_name = "dev cluster",
+    kube_service_account_name = %q,
+    namespace = %q,
+    oidc_provider_client_id_list = %s,
+    oidc_provider_thumbprint_list = %s,
+    oidc_provider_url = %q
+  }`, m.environment, m.ServiceAccount, m.Namespace, list(m.audiences), list(thumbprints), m.issuer)
+}
+
+// shape is a file of the module, with what it says.
+type shape struct {
+	list []moved
+	// text is the file's; args are those of bootstrap --from beside it.
+	text func(list, workspace string) string
+	args func(workspace string) []string
+	// module is the address that the runbook must have.
+	module string
+	scope  string // trust.roleScope, by hand
+}
+
+func named(workspace string) []string { return []string{"--workspace", workspace} }
+
+const inputs = "tags = { team = \"metrics\" }\nworkspace_alias = \"prometheus-test\"\naccount_id = \"" + accountID + "\"\n"
+
+func moduleBlock(list, _ string) string {
+	return "module \"amp\" {\n" + inputs + "iam_access_grant_list = [" + list + "]\n}\n"
+}
+
+// The steps of the runbook, for the seed's own list and for other shapes of the
+// module: at every step each service account writes a sample with the role that it uses
+// then, no sample is missing, and at the end nothing of the module is needed. The
+// workspace's samples are in a real Prometheus.
 func TestNoStepOfTheMigrationIsWithoutTrust(t *testing.T) {
-	for name, subjects := range map[string][]policy.Subject{
-		"the seed's list": {{Namespace: "monitoring", ServiceAccount: "kube-prometheus-stack-prometheus"}},
-		"two of a cluster": {
-			{Namespace: "monitoring", ServiceAccount: "kube-prometheus-stack-prometheus"},
-			{Namespace: "tenant", ServiceAccount: "prometheus"},
+	const other, aks = "https://oidc.eks.us-east-1.amazonaws.com/id/B4EA44BE30ABD91AC23C475F32372222",
+		"https://eastus.oic.prod-aks.azure.com/72f988bf-86f1-41af-91ab-2d7cd011db47/0a1b2c3d-1111-2222-3333-444455556666/"
+	theirs := entry("dev", moduleIssuer, "dev", "monitoring", "kube-prometheus-stack-prometheus")
+	second := entry("dev", moduleIssuer, "dev", "tenant", "prometheus")
+	private, third := theirs, second
+	private.issuer, private.private, private.audiences = "https://issuer.corp.example/dev", true, []string{"sts.amazonaws.com", "vault"}
+	third.issuer, third.private, third.audiences = private.issuer, true, private.audiences
+	for name, s := range map[string]shape{
+		"the seed's list":  {[]moved{theirs}, moduleBlock, named, "module.amp", ""},
+		"two of a cluster": {[]moved{theirs, second}, moduleBlock, named, "module.amp", ""},
+		"several clusters": {[]moved{
+			theirs, second, entry("qa", other, "qa", "monitoring", "kube-prometheus-stack-prometheus"),
+			entry("dev", aks, "dev-dev-cluster", "monitoring", "kube-prometheus-stack-prometheus"),
+		}, moduleBlock, named, "module.amp", ""},
+		"tfvars with every input": {
+			[]moved{theirs, second},
+			func(list, _ string) string {
+				return inputs + "instance_name = \"env\"\niam_access_grant_list = [" + list + "]\n"
+			},
+			func(workspace string) []string { return append(named(workspace), "--module", `module.amp["dev"]`) },
+			`module.amp["dev"]`, "",
+		},
+		"terraform output -json": {
+			[]moved{theirs, second},
+			func(list, workspace string) string {
+				list = regexp.MustCompile(`(?m)^    (\w+) = `).ReplaceAllString(list, `"$1": `)
+				return `{"arn": {"sensitive": false, "type": "string", "value": "` + workspace + `"},
+"tags": {"sensitive": false, "type": ["map", "string"], "value": {"team": "metrics"}},
+"iam_access_grant_list": {"sensitive": false, "type": ["list", "dynamic"], "value": [` + list + `]}}`
+			},
+			func(string) []string { return nil }, "module.amp", "",
+		},
+		"client ids and thumbprints, to a role for each": {
+			[]moved{private, third}, moduleBlock, named, "module.amp", policy.RoleScopeServiceAccount,
 		},
 	} {
-		t.Run(name, func(t *testing.T) { migrate(t, subjects) })
+		t.Run(name, func(t *testing.T) { migrate(t, s) })
 	}
 }
 
-func migrate(t *testing.T, subjects []policy.Subject) {
+func migrate(t *testing.T, s shape) {
 	f := newFixtureOn(t, awstest.Start(t, awstest.Options{Prometheus: tools.Path(t, "prometheus")}), policyText)
-	signer := awstest.NewSigner(moduleIssuer, jose.RS256)
-	if _, err := f.cloud.RegisterIssuer(moduleIssuer, signer, awstest.PublicCA); err != nil {
-		t.Fatal(err)
-	}
 	admin := f.iam(f.account.AdminCredentials())
 	workspace := f.account.CreateWorkspace(region, "prometheus-test").ARN
-	// The running module: a provider, and a role for each entry.
-	provider := policy.Issuer(moduleIssuer).ProviderARN("aws", accountID)
-	if _, err := admin.CreateOpenIDConnectProvider(t.Context(), &iam.CreateOpenIDConnectProviderInput{
-		Url: aws.String(moduleIssuer), ClientIDList: []string{"sts.amazonaws.com"},
-		ThumbprintList: []string{"9e99a48a9960b14926bb7f3b02e22da2b0ab7280"},
-		Tags:           []types.Tag{{Key: aws.String("team"), Value: aws.String("metrics")}},
-	}); err != nil {
-		t.Fatal(err)
-	}
-	var entries []string
-	for i, s := range subjects {
+	// The running module: a provider for each cluster, and a role for each entry.
+	signers, thumbprints := map[string]*awstest.Signer{}, map[string][]string{}
+	var entries, clusters []string
+	members := map[string][]policy.Subject{}
+	for i, m := range s.list {
+		provider := policy.Issuer(m.issuer).ProviderARN("aws", accountID)
+		if signers[m.issuer] == nil {
+			signers[m.issuer] = awstest.NewSigner(m.issuer, jose.RS256)
+			ca := awstest.PublicCA
+			if m.private {
+				ca = awstest.PrivateCA
+			}
+			registered, err := f.cloud.RegisterIssuer(m.issuer, signers[m.issuer], ca)
+			if err != nil {
+				t.Fatal(err)
+			}
+			thumbprints[m.issuer] = []string{"9e99a48a9960b14926bb7f3b02e22da2b0ab7280"}
+			if m.private {
+				thumbprints[m.issuer] = append(thumbprints[m.issuer], registered.Thumbprint())
+			}
+			clusters = append(clusters, m.cluster)
+			if _, err := admin.CreateOpenIDConnectProvider(t.Context(), &iam.CreateOpenIDConnectProviderInput{
+				Url: &m.issuer, ClientIDList: m.audiences, ThumbprintList: thumbprints[m.issuer],
+				Tags: []types.Tag{{Key: aws.String("team"), Value: aws.String("metrics")}},
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
 		role := fmt.Sprintf("aws-managed-prometheus-dev-%d", i)
-		trust := policy.TrustDocument(provider, moduleIssuer, "sts.amazonaws.com", []policy.Subject{s})
-		delete(trust.Statement[0].Condition["StringEquals"], policy.Issuer(moduleIssuer).Host()+":aud") // as the module has it
+		trust := policy.TrustDocument(provider, policy.Issuer(m.issuer), "sts.amazonaws.com", []policy.Subject{m.Subject})
+		delete(trust.Statement[0].Condition["StringEquals"], policy.Issuer(m.issuer).Host()+":aud") // as the module has it
 		_, err := admin.CreateRole(t.Context(), &iam.CreateRoleInput{RoleName: &role, AssumeRolePolicyDocument: aws.String(trust.String())})
 		if err != nil {
 			t.Fatal(err)
@@ -95,77 +170,114 @@ func migrate(t *testing.T, subjects []policy.Subject) {
 		}); err != nil {
 			t.Fatal(err)
 		}
-		entries = append(entries, grant(s.Namespace, s.ServiceAccount))
+		entries = append(entries, m.grant(thumbprints[m.issuer]...))
+		members[m.cluster] = append(members[m.cluster], m.Subject)
 	}
 	dir := t.TempDir()
-	main, file := filepath.Join(dir, "main.tf"), filepath.Join(dir, "dev.yaml")
-	save(t, main, "module \"amp\" {\n  tags = { team = \"metrics\" }\n  workspace_alias = \"prometheus-test\"\n  account_id = \""+accountID+
-		"\"\n  iam_access_grant_list = ["+strings.Join(entries, ",\n")+"]\n}\n")
+	main := filepath.Join(dir, "module")
+	save(t, main, s.text(strings.Join(entries, ",\n"), workspace))
 
 	client := sts.NewFromConfig(f.cloud.Config(awstest.Credentials{}, region))
 	written := map[string]int{}
-	assume := func(step, role string, want bool, s policy.Subject) {
+	assume := func(step, role string, want bool, m moved) {
 		t.Helper()
 		out, err := client.AssumeRoleWithWebIdentity(t.Context(), &sts.AssumeRoleWithWebIdentityInput{
-			RoleArn: &role, RoleSessionName: aws.String("migration"), WebIdentityToken: aws.String(signer.Token(s.String(), "sts.amazonaws.com")),
+			RoleArn: &role, RoleSessionName: aws.String("migration"),
+			WebIdentityToken: aws.String(signers[m.issuer].Token(m.String(), "sts.amazonaws.com")),
 		})
 		if (err == nil) != want || err != nil && !strings.Contains(err.Error(), "AccessDenied") {
-			t.Errorf("%s: %s takes %s: %v, want %v", step, s, role, err, want)
+			t.Errorf("%s: %s of %s takes %s: %v, want %v", step, m, m.cluster, role, err, want)
 		}
 		if err == nil {
-			f.writeSample(workspace, s.String(), awstest.Credentials{
+			f.writeSample(workspace, m.cluster+" "+m.String(), awstest.Credentials{
 				AccessKeyID: *out.Credentials.AccessKeyId, SecretAccessKey: *out.Credentials.SecretAccessKey,
 				SessionToken: *out.Credentials.SessionToken,
 			})
-			written[s.String()]++
+			written[m.cluster+" "+m.String()]++
 		}
 	}
 	old := func(i int) string {
 		return fmt.Sprintf("arn:aws:iam::%s:role/aws-managed-prometheus-dev-%d", accountID, i)
 	}
-	const fresh = "arn:aws:iam::111122223333:role/ampbridge/dev/ampbridge.dev.central"
+	fresh := func(m moved) string {
+		if s.scope != "" { // a name that may be shortened
+			p := &policy.Policy{Cluster: policy.Cluster{Name: m.cluster}, Trust: policy.Trust{RoleScope: s.scope}}
+			central := policy.Destination{Name: "central"}
+			if err := central.Workspace.UnmarshalText([]byte(workspace)); err != nil {
+				t.Fatal(err)
+			}
+			return p.RoleFor(central, m.Subject).String()
+		}
+		return "arn:aws:iam::111122223333:role/ampbridge/" + m.cluster + "/ampbridge." + m.cluster + ".central"
+	}
 	var steps []string
 	check := func(step string, module, ours bool) {
 		t.Helper()
 		steps = append(steps, step)
-		for i, s := range subjects {
-			assume(step, old(i), module, s)
-			assume(step, fresh, ours, s)
+		for i, m := range s.list {
+			assume(step, old(i), module, m)
+			assume(step, fresh(m), ours, m)
+			stranger := m
+			stranger.ServiceAccount = "default"
+			assume(step, fresh(m), false, stranger)
+			for _, o := range s.list {
+				if o.cluster != m.cluster {
+					assume(step, fresh(m), false, o)
+				}
+			}
 		}
-		assume(step, fresh, false, policy.Subject{Namespace: "monitoring", ServiceAccount: "default"})
 	}
 	check("before", true, false)
 
 	var out, errs bytes.Buffer
-	status := cli.Main(t.Context(), []string{"bootstrap", "--from", main, "--workspace", workspace}, nil, &out, &errs)
-	if status != cli.OK || !strings.Contains(out.String(), "from = module.amp.aws_prometheus_workspace.this") {
+	status := cli.Main(t.Context(), append([]string{"bootstrap", "--from", main}, s.args(workspace)...), nil, &out, &errs)
+	if status != cli.OK || !strings.Contains(out.String(), "from = "+s.module+".aws_prometheus_workspace.this") {
 		t.Fatalf("status %d: %s%s", status, out.String(), errs.String())
 	}
 	n := len(f.cloud.Calls())
-	// 1. The policy.
+	// 1. The policies.
 	status = cli.Main(t.Context(), []string{"bootstrap", "policy", "--from", main, "--workspace", workspace, "--dir", dir}, nil, &out, &errs)
 	if status != cli.OK || len(f.cloud.Calls()) != n {
 		t.Fatalf("status %d: %s", status, errs.String())
 	}
-	f.write(read(t, file))
+	texts := map[string]string{}
+	for _, name := range clusters {
+		texts[name] = read(t, filepath.Join(dir, name+".yaml"))
+		if s.scope != "" {
+			texts[name] = strings.Replace(texts[name], "trust:\n", "trust:\n  roleScope: "+s.scope+"\n", 1)
+		}
+	}
 	check("1", true, false)
-	// 2. Bootstrap: the provider stays as it is.
-	f.must("--apply", "--yes")
+	// 2. Bootstrap: the providers stay as they are.
+	for _, name := range clusters {
+		f.write(texts[name])
+		f.must("--apply", "--yes")
+	}
 	check("2", true, false)
-	p := f.policy()
-	if p.Trust.Tags["team"] != "metrics" {
-		t.Errorf("tags %v", p.Trust.Tags)
-	}
 	// 3. Sync, with what bootstrap gave it.
-	keys, err := f.account.PutUser("sync", policy.SyncPermissions(p, moduleIssuer, accountID).String())
-	if err != nil {
-		t.Fatal(err)
+	keys := map[string]awstest.Credentials{}
+	sync := func(name string) int {
+		t.Helper()
+		f.write(texts[name])
+		p := f.policy()
+		if p.Trust.Tags["team"] != "metrics" {
+			t.Errorf("tags %v", p.Trust.Tags)
+		}
+		if keys[name].AccessKeyID == "" {
+			var err error
+			if keys[name], err = f.account.PutUser("sync-"+name, policy.SyncPermissions(p, p.Cluster.Issuer, accountID).String()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f.credentials(keys[name])
+		return f.syncSubjects(p, members[name])
 	}
-	f.credentials(keys)
-	f.syncSubjects(p, subjects)
+	for _, name := range clusters {
+		sync(name)
+	}
 	check("3 and 4", true, true)
-	// 5. Terraform destroys the module's roles, and forgets workspace and provider.
-	for i := range subjects {
+	// 5. Terraform destroys the module's roles, and forgets workspace and providers.
+	for i := range s.list {
 		name := fmt.Sprintf("aws-managed-prometheus-dev-%d", i)
 		if _, err := admin.DeleteRolePolicy(t.Context(), &iam.DeleteRolePolicyInput{
 			RoleName: &name, PolicyName: aws.String("this"),
@@ -177,17 +289,20 @@ func migrate(t *testing.T, subjects []policy.Subject) {
 		}
 	}
 	check("5", false, true)
-	// 6. The provider becomes the cluster's, as it is.
-	f.write(strings.Replace(read(t, file), "trust:\n", "trust:\n  adoptProvider: true\n", 1))
-	p = f.policy()
-	f.syncSubjects(p, subjects)
+	// 6. The providers become the clusters', as they are.
+	for _, name := range clusters {
+		texts[name] = strings.Replace(texts[name], "trust:\n", "trust:\n  adoptProvider: true\n", 1)
+		sync(name)
+	}
 	check("6", false, true)
-	if again := f.syncSubjects(p, subjects); again != 0 {
-		t.Errorf("%d changes at the end", again)
+	for _, name := range clusters {
+		if again := sync(name); again != 0 {
+			t.Errorf("%s: %d changes at the end", name, again)
+		}
 	}
 	id := workspace[strings.LastIndexByte(workspace, '/')+1:]
 	samples, err := f.cloud.Query(t.Context(), id, "count_over_time(migration[1h])")
-	if err != nil || len(samples) != len(subjects) {
+	if err != nil || len(samples) != len(s.list) {
 		t.Errorf("samples %v, %v", samples, err)
 	}
 	for _, sample := range samples {
@@ -195,12 +310,15 @@ func migrate(t *testing.T, subjects []policy.Subject) {
 			t.Errorf("%s: %v samples of %d", sample.Metric["subject"], sample.Value, want)
 		}
 	}
-	found, err := admin.GetOpenIDConnectProvider(t.Context(), &iam.GetOpenIDConnectProviderInput{
-		OpenIDConnectProviderArn: aws.String(provider.String()),
-	})
-	if err != nil || value(found.Tags, policy.TagOwner) != policy.Owner("dev", moduleIssuer) || value(found.Tags, "team") != "metrics" ||
-		len(found.ThumbprintList) != 1 {
-		t.Errorf("provider %+v, %v", found, err)
+	for _, m := range s.list {
+		found, err := admin.GetOpenIDConnectProvider(t.Context(), &iam.GetOpenIDConnectProviderInput{
+			OpenIDConnectProviderArn: aws.String(policy.Issuer(m.issuer).ProviderARN("aws", accountID).String()),
+		})
+		if err != nil || value(found.Tags, policy.TagOwner) != policy.Owner(m.cluster, policy.Issuer(m.issuer)) ||
+			value(found.Tags, "team") != "metrics" || len(found.ThumbprintList) != len(thumbprints[m.issuer]) ||
+			len(found.ClientIDList) != len(m.audiences) {
+			t.Errorf("provider %+v, %v", found, err)
+		}
 	}
 }
 
@@ -250,7 +368,7 @@ func (f *fixture) writeSample(workspace, subject string, keys awstest.Credential
 // What the runbook cannot carry over is said, and with --strict it is an error.
 func TestRunbookSaysWhatItLeavesOut(t *testing.T) {
 	main := filepath.Join(t.TempDir(), "main.tf")
-	text := "module \"amp\" {\n  iam_access_grant_list = [" + grant("monitoring", "prometheus") + "]\n}\n"
+	text := "module \"amp\" {\n  iam_access_grant_list = [" + entry("dev", moduleIssuer, "", "monitoring", "prometheus").grant("9e99a48a9960b14926bb7f3b02e22da2b0ab7280") + "]\n}\n"
 	const workspace = "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0123abcd"
 	for name, c := range map[string]struct {
 		text, args string
