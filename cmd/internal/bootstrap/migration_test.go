@@ -42,7 +42,8 @@ type moved struct {
 }
 
 func entry(environment, issuer, cluster, namespace, account string) moved {
-	return moved{policy.Subject{Namespace: namespace, ServiceAccount: account}, environment, issuer, cluster, []string{"sts.amazonaws.com"}, false}
+	subject := policy.Subject{Namespace: namespace, ServiceAccount: account}
+	return moved{subject, environment, issuer, cluster, []string{"sts.amazonaws.com"}, false}
 }
 
 // grant is the entry as Terraform has it.
@@ -66,10 +67,12 @@ type shape struct {
 	// text is the file's; args are those of bootstrap --from beside it.
 	text func(list, workspace string) string
 	args func(workspace string) []string
-	// module is the address that the runbook must have.
-	module string
-	scope  string // trust.roleScope, by hand
+	// forgets is how the runbook has Terraform forget the workspace.
+	forgets string
+	scope   string // trust.roleScope, by hand
 }
+
+const removed = "from = module.amp.aws_prometheus_workspace.this"
 
 func named(workspace string) []string { return []string{"--workspace", workspace} }
 
@@ -92,19 +95,19 @@ func TestNoStepOfTheMigrationIsWithoutTrust(t *testing.T) {
 	private.issuer, private.private, private.audiences = "https://issuer.corp.example/dev", true, []string{"sts.amazonaws.com", "vault"}
 	third.issuer, third.private, third.audiences = private.issuer, true, private.audiences
 	for name, s := range map[string]shape{
-		"the seed's list":  {[]moved{theirs}, moduleBlock, named, "module.amp", ""},
-		"two of a cluster": {[]moved{theirs, second}, moduleBlock, named, "module.amp", ""},
+		"the seed's list":  {[]moved{theirs}, moduleBlock, named, removed, ""},
+		"two of a cluster": {[]moved{theirs, second}, moduleBlock, named, removed, ""},
 		"several clusters": {[]moved{
 			theirs, second, entry("qa", other, "qa", "monitoring", "kube-prometheus-stack-prometheus"),
 			entry("dev", aks, "dev-dev-cluster", "monitoring", "kube-prometheus-stack-prometheus"),
-		}, moduleBlock, named, "module.amp", ""},
+		}, moduleBlock, named, removed, ""},
 		"tfvars with every input": {
 			[]moved{theirs, second},
 			func(list, _ string) string {
 				return inputs + "instance_name = \"env\"\niam_access_grant_list = [" + list + "]\n"
 			},
 			func(workspace string) []string { return append(named(workspace), "--module", `module.amp["dev"]`) },
-			`module.amp["dev"]`, "",
+			`terraform state rm 'module.amp["dev"].aws_prometheus_workspace.this' `, "", // no removed block may have an instance
 		},
 		"terraform output -json": {
 			[]moved{theirs, second},
@@ -114,10 +117,10 @@ func TestNoStepOfTheMigrationIsWithoutTrust(t *testing.T) {
 "tags": {"sensitive": false, "type": ["map", "string"], "value": {"team": "metrics"}},
 "iam_access_grant_list": {"sensitive": false, "type": ["list", "dynamic"], "value": [` + list + `]}}`
 			},
-			func(string) []string { return nil }, "module.amp", "",
+			func(string) []string { return nil }, removed, "",
 		},
 		"client ids and thumbprints, to a role for each": {
-			[]moved{private, third}, moduleBlock, named, "module.amp", policy.RoleScopeServiceAccount,
+			[]moved{private, third}, moduleBlock, named, removed, policy.RoleScopeServiceAccount,
 		},
 	} {
 		t.Run(name, func(t *testing.T) { migrate(t, s) })
@@ -231,7 +234,8 @@ func migrate(t *testing.T, s shape) {
 
 	var out, errs bytes.Buffer
 	status := cli.Main(t.Context(), append([]string{"bootstrap", "--from", main}, s.args(workspace)...), nil, &out, &errs)
-	if status != cli.OK || !strings.Contains(out.String(), "from = "+s.module+".aws_prometheus_workspace.this") {
+	if status != cli.OK || !strings.Contains(out.String(), s.forgets) ||
+		strings.Contains(out.String(), "removed {") != (s.forgets == removed) {
 		t.Fatalf("status %d: %s%s", status, out.String(), errs.String())
 	}
 	n := len(f.cloud.Calls())
@@ -368,7 +372,8 @@ func (f *fixture) writeSample(workspace, subject string, keys awstest.Credential
 // What the runbook cannot carry over is said, and with --strict it is an error.
 func TestRunbookSaysWhatItLeavesOut(t *testing.T) {
 	main := filepath.Join(t.TempDir(), "main.tf")
-	text := "module \"amp\" {\n  iam_access_grant_list = [" + entry("dev", moduleIssuer, "", "monitoring", "prometheus").grant("9e99a48a9960b14926bb7f3b02e22da2b0ab7280") + "]\n}\n"
+	text := moduleBlock(entry("dev", moduleIssuer, "", "monitoring", "prometheus").grant("9e99a48a9960b14926bb7f3b02e22da2b0ab7280"), "")
+	text = strings.Replace(text, inputs, "", 1)
 	const workspace = "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0123abcd"
 	for name, c := range map[string]struct {
 		text, args string

@@ -129,17 +129,36 @@ var known = []string{
 	"source", "version", "providers", "count", "for_each", "depends_on",
 }
 
+// scalar is a text. Terraform takes a number or a bool for one.
+type scalar string
+
+func (s *scalar) UnmarshalJSON(data []byte) error {
+	if strings.ContainsRune("-0123456789tf", rune(data[0])) {
+		*s = scalar(data)
+		return nil
+	}
+	return json.Unmarshal(data, (*string)(s))
+}
+
 // moduleOf reads the values that are known.
 func moduleOf(address string, v values) (m Module, err error) {
-	m.Address = address
+	var tags map[string]scalar
 	for name, into := range map[string]any{
-		"tags": &m.Tags, "workspace_alias": &m.Alias, "account_id": &m.AccountID, "instance_name": &m.Instance, "arn": &m.Workspace,
+		"tags": &tags, "workspace_alias": (*scalar)(&m.Alias), "account_id": (*scalar)(&m.AccountID),
+		"instance_name": (*scalar)(&m.Instance), "arn": &m.Workspace,
 	} {
 		if text, found := v[name]; found {
 			if err := json.Unmarshal(text, into); err != nil {
 				return m, fmt.Errorf("%s: %w", name, err)
 			}
 		}
+	}
+	m.Address = address
+	for name, tag := range tags {
+		if m.Tags == nil {
+			m.Tags = map[string]string{}
+		}
+		m.Tags[name] = string(tag)
 	}
 	for name := range v {
 		if !slices.Contains(known, name) {

@@ -87,15 +87,7 @@ func Runbook(m Module, clusters []Cluster, o RunbookOptions) string {
 	r.text("for %s out of the Prometheus configuration, and the annotation eks.amazonaws.com/role-arn off the service account.",
 		o.Workspace.ID())
 
-	r.step("Let go of the workspace and the providers, with Terraform 1.7 or OpenTofu 1.7")
-	r.text("Put these blocks in the place of the module block. The plan must say that the workspace and the providers are forgotten, and that")
-	r.text("only the module's roles and policies are destroyed. They are the last of it, and no pod uses them any more.")
-	for _, resource := range []string{"aws_prometheus_workspace.this", "aws_iam_openid_connect_provider.this"} {
-		r.block("removed {", "  from = "+address+"."+resource, "", "  lifecycle {", "    destroy = false", "  }", "}")
-	}
-	r.text("With an older Terraform, before the module block goes:")
-	r.block(fmt.Sprintf("terraform state rm '%s.aws_prometheus_workspace.this' '%s.aws_iam_openid_connect_provider.this'", address, address))
-	r.block("terraform plan  # destroys no workspace and no provider", "terraform apply")
+	r.letGo(address)
 
 	r.step("Let sync own the providers from now on")
 	for _, c := range clusters {
@@ -104,6 +96,29 @@ func Runbook(m Module, clusters []Cluster, o RunbookOptions) string {
 	}
 	r.text("The workspace belongs to no tool now; the policies name it. Nothing of the module is needed any more.")
 	return r.out.String()
+}
+
+// letGo writes how Terraform forgets what stays. A removed block names no instance of a
+// module, and would forget those of all.
+func (r *runbook) letGo(address string) {
+	state := fmt.Sprintf("terraform state rm '%s.aws_prometheus_workspace.this' '%s.aws_iam_openid_connect_provider.this'", address, address)
+	if strings.Contains(address, "[") {
+		r.step("Let go of the workspace and the providers")
+		r.text("Before this instance of the module goes; removed blocks are for all of its instances:")
+		r.block(state)
+		r.text("Then take the instance out. The plan must say that only its roles and policies are destroyed. They are the last of it,")
+		r.text("and no pod uses them any more.")
+	} else {
+		r.step("Let go of the workspace and the providers, with Terraform 1.7 or OpenTofu 1.7")
+		r.text("Put these blocks in the place of the module block. The plan must say that the workspace and the providers are forgotten,")
+		r.text("and that only the module's roles and policies are destroyed. They are the last of it, and no pod uses them any more.")
+		for _, resource := range []string{"aws_prometheus_workspace.this", "aws_iam_openid_connect_provider.this"} {
+			r.block("removed {", "  from = "+address+"."+resource, "", "  lifecycle {", "    destroy = false", "  }", "}")
+		}
+		r.text("With an older Terraform, before the module block goes:")
+		r.block(state)
+	}
+	r.block("terraform plan  # destroys no workspace and no provider", "terraform apply")
 }
 
 // guide writes what follows for the role of the guide for AKS.

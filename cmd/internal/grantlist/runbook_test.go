@@ -51,6 +51,15 @@ variable "iam_access_grant_list" {
 	}
 }
 
+// Terraform takes a number or a bool where it wants a text.
+func TestParseNumbers(t *testing.T) {
+	m, err := ParseModule([]byte("account_id = 111122223333\ntags = { cost = 42, prod = true, team = \"a\" }\n"+tfvars), "terraform.tfvars")
+	if diff := cmp.Diff(map[string]string{"cost": "42", "prod": "true", "team": "a"}, m.Tags); err != nil || diff != "" ||
+		m.AccountID != "111122223333" {
+		t.Errorf("account %q, %v, tags (-want +got):\n%s", m.AccountID, err, diff)
+	}
+}
+
 // The output arn names the workspace.
 func TestParseOutputs(t *testing.T) {
 	const arn = "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0001"
