@@ -159,7 +159,7 @@ func TestProvider(t *testing.T) {
 	}{
 		{"good", good, Published{Public: true, Thumbprint: "bb"}, Pass, audience},
 		{"its CA", good, Published{Thumbprint: "aa"}, Pass, audience},
-		{"another CA", good, Published{Thumbprint: "bb"}, Fail, "the provider lists AA"},
+		{"another CA", good, Published{Thumbprint: "bb"}, Fail, "with the thumbprint bb, and the provider lists AA"},
 		{"issuer not read", good, Published{}, Pass, audience},
 		{"no audience", ProviderState{Exists: true, URL: aks.Host()}, Published{}, Fail, "its audiences are none"},
 		{"another URL", ProviderState{Exists: true, URL: "example.com"}, Published{}, Fail, "is for example.com"},
@@ -202,7 +202,8 @@ func TestTrust(t *testing.T) {
 			"and not system:serviceaccount:monitoring:prometheus"},
 		{"format", strings.ReplaceAll(good, "system:serviceaccount:monitoring:prometheus", "monitoring:prometheus"), Fail, "which no token has"},
 		{"slash in the key", strings.ReplaceAll(good, "uuid/:", "uuid:"), Fail, "the slash before"},
-		{"key of another issuer", strings.ReplaceAll(good, "uuid/:", "other/:"), Fail, "of another issuer"},
+		{"key of another issuer", strings.ReplaceAll(good, "uuid/:", "other/:"), Fail, "of another issuer, so it can never match: it must be " +
+			aks.Host() + ":"},
 		{"no :sub", strings.Replace(good, `/:sub"`, `/:amr"`, 1), Fail, "every pod of the cluster is let in"},
 		{"no :aud", strings.Replace(good, `"`+aks.Host()+`:aud":"`+audience+`",`, "", 1), Warn,
 			"STS takes tokens of every audience that is registered with the provider"},

@@ -19,6 +19,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	"github.com/aws/aws-sdk-go-v2/service/amp"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/iam/types"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
@@ -305,6 +306,11 @@ func migrate(t *testing.T, s shape) {
 		}
 	}
 	id := workspace[strings.LastIndexByte(workspace, '/')+1:]
+	kept, err := amp.NewFromConfig(f.cloud.Config(f.account.AdminCredentials(), region)).DescribeWorkspace(
+		t.Context(), &amp.DescribeWorkspaceInput{WorkspaceId: &id})
+	if err != nil || aws.ToString(kept.Workspace.Alias) != "prometheus-test" {
+		t.Errorf("the workspace is %+v, %v", kept, err)
+	}
 	samples, err := f.cloud.Query(t.Context(), id, "count_over_time(migration[1h])")
 	if err != nil || len(samples) != len(s.list) {
 		t.Errorf("samples %v, %v", samples, err)
