@@ -266,6 +266,7 @@ func TestTwoDestinations(t *testing.T) {
 	}
 	fault.Stop()
 	p.eventually(t, "both have a session", func() bool { return p.status(t).Destinations[1].Valid })
+	p.eventually(t, "both are written to", func() bool { return p.has("central") && (p.has("backup") || p.relays("backup")) })
 	if got := p.profiles(); len(got) != 2 {
 		t.Errorf("profiles %v", got)
 	}
