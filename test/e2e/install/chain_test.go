@@ -157,12 +157,12 @@ func (e *environment) ready(pod *corev1.Pod) {
 	}
 	e.Eventually(e.T, pod.Name+" has the block", func(ctx context.Context) error {
 		config, err := get(ctx, "http://"+pod.Status.PodIP+":9090/api/v1/status/config")
-		if err == nil && !strings.Contains(config, "aps-workspaces."+region+".amazonaws.com") {
+		if err == nil && !strings.Contains(config, "/workspaces/"+e.workspace.ID()+"/api/v1/remote_write") {
 			err = errors.New("not in Prometheus's configuration yet")
 		}
 		return err
 	})
-	e.proved("Prometheus of %s is ready, and has the block, with AWS's own host names", pod.Name)
+	e.proved("Prometheus of %s is ready, and has the block", pod.Name)
 }
 
 // samples waits until the workspace has some of this pod's, and of its cluster's.
