@@ -83,7 +83,7 @@ func everyField(t *testing.T) (bySigV4, byRelay Block) {
 }
 
 // TestNewerFields: each field comes with the first version that knows it, and not before.
-// The rest of the block stays as it was: its hash tells whether a pod is outdated.
+// The rest of the block stays as it was: its hash shows that a pod is outdated.
 func TestNewerFields(t *testing.T) {
 	bySigV4, byRelay := everyField(t)
 	seen := map[string]bool{}

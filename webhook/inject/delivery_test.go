@@ -309,7 +309,7 @@ volumes: [{name: c, configMap: {name: c}}]`)
 	c := &decode(t, data).Spec.Containers[0]
 	a := sidecarconfig.Config{Destinations: make([]sidecarconfig.Destination, 2)}
 	if got := proxyEnv(c, a); got != nil {
-		t.Errorf("nobody asks for it: %v", got)
+		t.Errorf("it is not asked for: %v", got)
 	}
 	a.Destinations[1].AMP.ProxyFromEnvironment = true
 	want := []EnvVar{{Name: "HTTPS_PROXY", Value: "http://proxy.example:3128"}, {Name: "no_proxy", Value: ".svc,10.0.0.0/8"}}

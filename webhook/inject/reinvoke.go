@@ -264,7 +264,7 @@ func (p *Pod) mounted(volume string) bool {
 }
 
 // undone returns the pod without its injection, and the operations that make it so. Two
-// things stay, because nothing tells whether the pod had them before, and they change
+// things stay, because nothing shows that the pod had them before, and they change
 // nothing: readOnly of the configuration's mounts, which only ever was read, and the pull
 // secrets. found is false where the configuration's volume or its name cannot be told.
 func undone(pod *Pod, e policy.Entitlement, o *policy.Policy) (plain *Pod, operations []jsonpatch.Operation, found bool) {

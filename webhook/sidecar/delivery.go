@@ -252,26 +252,43 @@ func (s *server) notTaken(d *destination, now time.Time) bool {
 	return d.holds && d.reason != "" && !s.taken && now.Sub(d.movedAt) > min(takenLimit, d.held.Life()/10)
 }
 
-// lastLoaded keeps the last files that Prometheus loaded, in the memory volume.
-type lastLoaded struct{ candidate, loaded string }
+// lastLoaded has the directories, in the memory volume, that keep the last files that
+// Prometheus loaded. next are files that are about to be served, candidate those that are,
+// and loaded those that Prometheus is known to have loaded.
+type lastLoaded struct{ next, candidate, loaded string }
 
-func (l lastLoaded) exists() bool {
-	_, err := os.Stat(l.loaded)
-	return err == nil
+func lastLoadedIn(inState func(string) string) lastLoaded {
+	return lastLoaded{inState("next"), inState("candidate"), inState("last-loaded")}
 }
 
-// keep makes the candidate the one that was loaded. Without a candidate, which is there
-// once after each change, it does nothing.
+func (l lastLoaded) exists() bool { return exists(l.loaded) }
+
+// serve makes the next files the candidate. It comes after they are served: until then
+// Prometheus may load the candidate. Without next files there is no candidate.
+func (l lastLoaded) serve() error {
+	err := os.RemoveAll(l.candidate)
+	if exists(l.next) {
+		err = errors.Join(err, os.Rename(l.next, l.candidate))
+	}
+	return err
+}
+
+// keep makes the candidate, if there is one, the last that was loaded.
 func (l lastLoaded) keep() error {
-	if _, err := os.Stat(l.candidate); err != nil {
-		return nil //nolint:nilerr // there is none
+	if !exists(l.candidate) {
+		return nil
 	}
 	return errors.Join(os.RemoveAll(l.loaded), os.Rename(l.candidate, l.loaded))
 }
 
-// drop removes both, once no destination can need them.
+func exists(dir string) bool {
+	_, err := os.Stat(dir)
+	return err == nil
+}
+
+// drop removes all, once no destination can need them.
 func (l lastLoaded) drop(log *slog.Logger) {
-	if err := errors.Join(os.RemoveAll(l.candidate), os.RemoveAll(l.loaded)); err != nil {
+	if err := errors.Join(os.RemoveAll(l.next), os.RemoveAll(l.candidate), os.RemoveAll(l.loaded)); err != nil {
 		log.Warn("an earlier configuration cannot be removed", "error", err)
 	}
 }

@@ -2,7 +2,6 @@ package sidecar
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -127,15 +126,9 @@ func transportTo(amp sidecarconfig.AMP) (http.RoundTripper, error) {
 		}
 		proxy = http.ProxyURL(at)
 	}
-	if amp.CABundle == "" {
-		return relay.NewTransport(proxy, nil), nil
-	}
-	roots, err := x509.SystemCertPool()
+	roots, err := session.Roots(amp.CABundle)
 	if err != nil {
-		roots = x509.NewCertPool()
-	}
-	if !roots.AppendCertsFromPEM([]byte(amp.CABundle)) {
-		return nil, errors.New("remoteWrite.caBundle holds no certificate")
+		return nil, fmt.Errorf("remoteWrite.caBundle %w", err)
 	}
 	return relay.NewTransport(proxy, roots), nil
 }

@@ -128,18 +128,19 @@ type result struct {
 	err         error
 }
 
-// minRenewal is the shortest time between a session and the one that AMP's answer asks
-// for: a session that is refused at once is no matter of its age.
+// minRenewal is the shortest time between two attempts at a session where AMP's answer asks
+// for one: each write that AMP refuses asks, and STS must not be called for each.
 const minRenewal = 10 * time.Second
 
 // renew gets sessions for d, one after the other, and reports each attempt. A
 // session is reported once it lies in the credentials file.
 func (s *server) renew(ctx context.Context, d *destination) {
 	current, failures := d.session(), 0
-	if current.Valid(time.Now()) && !s.awaitRenewal(ctx, d, time.Until(current.Renewal())) {
+	if current.Valid(time.Now()) && !s.awaitRenewal(ctx, d, current.Obtained, time.Until(current.Renewal())) {
 		return
 	}
 	for ctx.Err() == nil {
+		attempt := time.Now()
 		next, err := s.obtain(ctx, d)
 		var wait time.Duration
 		if err == nil {
@@ -155,15 +156,15 @@ func (s *server) renew(ctx context.Context, d *destination) {
 		case <-ctx.Done():
 			return
 		}
-		if !s.awaitRenewal(ctx, d, wait) {
+		if !s.awaitRenewal(ctx, d, attempt, wait) {
 			return
 		}
 	}
 }
 
-// awaitRenewal waits, at most until AMP calls the session expired. It returns false if
-// ctx ends first.
-func (s *server) awaitRenewal(ctx context.Context, d *destination, wait time.Duration) bool {
+// awaitRenewal waits, at most until AMP calls the session expired. attempt is when the last
+// session was asked for. It returns false if ctx ends first.
+func (s *server) awaitRenewal(ctx context.Context, d *destination, attempt time.Time, wait time.Duration) bool {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	for {
@@ -173,7 +174,7 @@ func (s *server) awaitRenewal(ctx context.Context, d *destination, wait time.Dur
 		case <-timer.C:
 			return true
 		case <-d.expired:
-			if time.Since(d.session().Obtained) > minRenewal {
+			if time.Since(attempt) > minRenewal {
 				return true
 			}
 		}
@@ -318,9 +319,7 @@ var errStays = errors.New("what is served stays")
 func (s *server) serve(ctx context.Context, now time.Time, source, key string, due []wanted) error {
 	// A render of a large configuration leaves garbage many times its size.
 	defer debug.FreeOSMemory()
-	if err := s.keepCandidate(source, due); err != nil {
-		s.log.Warn("the configuration cannot be kept for a time when a later one does not load", "error", err)
-	}
+	kept := s.keepNext(source, due)
 	next := state{key: key, at: now, result: "mirrored"}
 	var out rendered
 	found := false
@@ -360,6 +359,9 @@ func (s *server) serve(ctx context.Context, now time.Time, source, key string, d
 	s.announce(next, out)
 	s.metrics.renders.WithLabelValues(next.result).Inc()
 	s.served, s.late = next, ""
+	if err := errors.Join(kept, s.last.serve()); err != nil {
+		s.log.Warn("the configuration cannot be kept for a time when a later one does not load", "error", err)
+	}
 	if changed || s.swapped.IsZero() {
 		s.swapped, s.taken = mirror.Swapped(s.config.Target), false
 	}
@@ -377,10 +379,9 @@ func (s *server) serve(ctx context.Context, now time.Time, source, key string, d
 	return nil
 }
 
-// keepCandidate keeps the user's files as long as a block with sigv4 is served: a move may
-// need the last ones that Prometheus loaded. They have to be there before Prometheus can
-// load them.
-func (s *server) keepCandidate(source string, due []wanted) error {
+// keepNext keeps the user's files as long as a block with sigv4 is served: a move may need
+// the last ones that Prometheus loaded.
+func (s *server) keepNext(source string, due []wanted) error {
 	signing := slices.ContainsFunc(due, func(w wanted) bool { return w.signing != nil })
 	s.mu.Lock()
 	rescue := !s.rescue.IsZero()
@@ -392,13 +393,12 @@ func (s *server) keepCandidate(source string, due []wanted) error {
 		s.last.drop(s.log)
 		return nil
 	}
-	err := os.MkdirAll(s.last.candidate, 0o700)
+	err := os.MkdirAll(s.last.next, 0o700)
 	if err == nil {
-		_, err = mirror.Mirror(source, s.last.candidate, "", nil)
+		_, err = mirror.Mirror(source, s.last.next, "", nil)
 	}
 	if err != nil {
-		// An empty candidate, or an earlier one, is not what Prometheus is going to load.
-		return errors.Join(err, os.RemoveAll(s.last.candidate))
+		return errors.Join(err, os.RemoveAll(s.last.next)) // a part of the files is none
 	}
 	return nil
 }

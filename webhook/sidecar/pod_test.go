@@ -177,13 +177,15 @@ func (p *pod) profiles() (heads []string) {
 	return heads
 }
 
-// status is what the status file says.
+// status is what the status file says, once there is one.
 func (p *pod) status(t *testing.T) sidecarconfig.Status {
 	t.Helper()
-	content, err := os.ReadFile(filepath.Join(filepath.Dir(p.config.Credentials), sidecarconfig.StatusFile))
-	if err != nil {
-		t.Fatal(err)
-	}
+	var content []byte
+	p.eventually(t, "there is a status", func() (ok bool) {
+		var err error
+		content, err = os.ReadFile(filepath.Join(filepath.Dir(p.config.Credentials), sidecarconfig.StatusFile))
+		return err == nil
+	})
 	status, err := sidecarconfig.DecodeStatus(content)
 	if err != nil {
 		t.Fatal(err)

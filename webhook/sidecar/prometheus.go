@@ -34,8 +34,8 @@ const (
 	lookOften, lookOftenFor, lookSeldom = time.Second, time.Minute, 10 * time.Second
 	// answerLimit is how long it may take to answer.
 	answerLimit = 5 * time.Second
-	// maxMetrics bounds what is read of its metrics, in bytes.
-	maxMetrics = 32 << 20
+	// maxMetrics bounds what is read of its metrics, and maxKept what is parsed, in bytes.
+	maxMetrics, maxKept = 32 << 20, 1 << 20
 )
 
 // observation is what was last read of Prometheus's metrics.
@@ -159,6 +159,9 @@ func parseMetrics(page io.Reader) (observation, error) {
 				kept.Write(lines.Bytes())
 				kept.WriteByte('\n')
 			}
+		}
+		if kept.Len() > maxKept {
+			return observation{}, fmt.Errorf("the metrics of reloads and remote_write are longer than %d bytes", maxKept)
 		}
 	}
 	if err := lines.Err(); err != nil {

@@ -74,12 +74,12 @@ func TestMovesAfterARestart(t *testing.T) {
 func TestCandidateThatCannotBeKept(t *testing.T) {
 	for name, before := range map[string]func(s *server) error{
 		// A directory at the place of the symlink fails the mirror after its first step, as a full volume does.
-		"the first one": func(s *server) error { return os.MkdirAll(filepath.Join(s.last.candidate, "..data"), 0o700) },
+		"the first one": func(s *server) error { return os.MkdirAll(filepath.Join(s.last.next, "..data"), 0o700) },
 		"a later one, beside one that loaded": func(s *server) error {
 			return errors.Join(
 				os.MkdirAll(s.last.loaded, 0o700),
 				os.WriteFile(filepath.Join(s.last.loaded, "prometheus.yml"), []byte("loaded"), 0o600),
-				os.MkdirAll(filepath.Join(s.last.candidate, "..data"), 0o700),
+				os.MkdirAll(filepath.Join(s.last.next, "..data"), 0o700),
 			)
 		},
 	} {
@@ -93,14 +93,15 @@ func TestCandidateThatCannotBeKept(t *testing.T) {
 					Prometheus:   sidecarconfig.Prometheus{Address: "127.0.0.1:1"},
 					Destinations: []sidecarconfig.Destination{{Name: "central"}},
 				},
-				last: lastLoaded{candidate: filepath.Join(dir, "candidate"), loaded: filepath.Join(dir, "loaded")},
+				last: lastLoadedIn(func(name string) string { return filepath.Join(dir, name) }),
 				log:  slog.New(slog.DiscardHandler),
 			}
 			s.destinations = []*destination{{Destination: s.config.Destinations[0]}}
 			testkit.Must(t, before(s))
-			if err := s.keepCandidate(source, []wanted{{name: "central", signing: new(policy.Block)}}); err == nil {
+			if err := s.keepNext(source, []wanted{{name: "central", signing: new(policy.Block)}}); err == nil {
 				t.Fatal("the candidate was kept")
 			}
+			testkit.Must(t, s.last.serve())
 			s.noteTaken()
 			if !s.last.exists() {
 				return // there is nothing to serve
@@ -110,5 +111,62 @@ func TestCandidateThatCannotBeKept(t *testing.T) {
 				t.Errorf("what would be served in a rescue: %q, %v", text, err)
 			}
 		})
+	}
+}
+
+// TestLoadedBeforeTheNextIsServed: Prometheus may load what is served while its successor
+// is still being edited. What was served is kept then, and not the successor.
+func TestLoadedBeforeTheNextIsServed(t *testing.T) {
+	dir := t.TempDir()
+	s := &server{
+		config: sidecarconfig.Config{
+			Prometheus:   sidecarconfig.Prometheus{Address: "127.0.0.1:1"},
+			Destinations: []sidecarconfig.Destination{{Name: "central"}},
+		},
+		last: lastLoadedIn(func(name string) string { return filepath.Join(dir, name) }),
+		log:  slog.New(slog.DiscardHandler),
+	}
+	s.destinations = []*destination{{Destination: s.config.Destinations[0]}}
+	prepare := func(text string) {
+		source := filepath.Join(dir, "source of "+text)
+		testkit.Must(t, errors.Join(os.Mkdir(source, 0o750), os.WriteFile(filepath.Join(source, "prometheus.yml"), []byte(text), 0o600)))
+		testkit.Must(t, s.keepNext(source, []wanted{{name: "central", signing: new(policy.Block)}}))
+	}
+	loaded := func() string {
+		text, err := os.ReadFile(filepath.Join(s.last.loaded, "prometheus.yml"))
+		testkit.Must(t, err)
+		return string(text)
+	}
+	prepare("first")
+	testkit.Must(t, s.last.serve())
+	prepare("second")
+	s.noteTaken()
+	if got := loaded(); got != "first" {
+		t.Errorf("%s is kept, and Prometheus has loaded the first", got)
+	}
+	testkit.Must(t, s.last.serve())
+	if got := loaded(); got != "first" {
+		t.Errorf("%s is kept before Prometheus has loaded it", got)
+	}
+	s.noteTaken()
+	if got := loaded(); got != "second" {
+		t.Errorf("%s is kept, and Prometheus has loaded the second", got)
+	}
+}
+
+// TestExpiredSessionsAskSeldom: each write that AMP refuses asks for a session, and STS is
+// not called for each.
+func TestExpiredSessionsAskSeldom(t *testing.T) {
+	d := &destination{expired: make(chan struct{}, 1)}
+	s := &server{}
+	d.expired <- struct{}{}
+	begun := time.Now()
+	if !s.awaitRenewal(t.Context(), d, begun, 300*time.Millisecond) || time.Since(begun) < 300*time.Millisecond {
+		t.Error("a session is asked for right after an attempt")
+	}
+	d.expired <- struct{}{}
+	begun = time.Now()
+	if !s.awaitRenewal(t.Context(), d, begun.Add(-2*minRenewal), time.Hour) || time.Since(begun) > time.Minute {
+		t.Error("no session is asked for")
 	}
 }

@@ -232,7 +232,7 @@ func newServer(o Options) *server {
 		s.destinations = append(s.destinations, d)
 	}
 	s.recall()
-	s.last = lastLoaded{candidate: s.inState("candidate"), loaded: s.inState("last-loaded")}
+	s.last = lastLoadedIn(s.inState)
 	if s.relay, err = s.newRelay(); err == nil {
 		s.metrics.registry.MustRegister(s.relay)
 		s.listener, err = s.openRelay()

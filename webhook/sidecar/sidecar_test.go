@@ -180,6 +180,7 @@ func TestRestart(t *testing.T) {
 	p := newPod(t, 3600, "central")
 	p.start(t)
 	p.eventually(t, "the block is served", func() bool { return p.has("central") })
+	p.eventually(t, "the log has it", func() bool { return strings.Contains(p.log.String(), "configuration served") })
 	p.stop()
 	before, err := os.Readlink(filepath.Join(p.config.Target, "..data"))
 	if err != nil {
@@ -369,7 +370,10 @@ func TestMetrics(t *testing.T) {
 		}
 		return string(body)
 	}
-	p.eventually(t, "metrics", func() bool { return strings.Contains(get(), "ampbridge_config_renders_total") })
+	p.eventually(t, "metrics of what is served and of its session", func() bool {
+		return strings.Contains(get(), `ampbridge_config_renders_total{result="rendered"} 1`) &&
+			strings.Contains(get(), `ampbridge_session_renewals_total{destination="central",result="success"} 1`)
+	})
 	for _, want := range []string{
 		`ampbridge_session_valid{destination="central"} 1`,
 		`ampbridge_session_expiry_timestamp_seconds{destination="central"} 1.`,

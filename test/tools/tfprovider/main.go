@@ -46,7 +46,8 @@ type kind struct {
 
 var kinds = []kind{
 	{name: "prometheus_workspace", texts: []string{"alias"}, forces: []string{"region"}, tagged: true},
-	{name: "iam_openid_connect_provider", forces: []string{"url"}, lists: []string{"client_id_list", "thumbprint_list"}, tagged: true, id: "arn"},
+	{name: "iam_openid_connect_provider", forces: []string{"url"}, lists: []string{"client_id_list", "thumbprint_list"},
+		tagged: true, id: "arn"},
 	{name: "iam_policy", texts: []string{"policy"}, forces: []string{"name", "path", "description"}, tagged: true, id: "arn"},
 	{name: "iam_role", texts: []string{"description", "assume_role_policy", "permissions_boundary"}, forces: []string{"name", "path"},
 		tagged: true, number: true, id: "name"},

@@ -341,7 +341,7 @@ func fill(version string, files []*file, current string) error {
 			}
 		}
 		name := filepath.Join(version, f.path)
-		// The edited file is always a new one: whoever had the old one open may empty it.
+		// The edited file is always a new one: a program that has the old one open may empty it.
 		if f.same && !f.edited && os.Link(filepath.Join(current, f.path), name) == nil {
 			continue
 		}

@@ -221,8 +221,8 @@ func TestFailureTouchesNothing(t *testing.T) {
 	}
 }
 
-// TestEdit: the one file that is edited is a new one whenever the set is, because whoever
-// had the old one open may empty it. The others are not copied again.
+// TestEdit: the one file that is edited is a new one whenever the set is, because a program that
+// has the old one open may empty it. The others are not copied again.
 func TestEdit(t *testing.T) {
 	source, target := of("config", "a", "rules/r", "b", "rules/s", "c").in(t), t.TempDir()
 	calls := 0

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
@@ -93,16 +92,11 @@ func NewClient(o Options) (*Client, error) {
 		}
 		transport.Proxy = http.ProxyURL(proxy)
 	}
-	if o.CABundle != "" {
-		roots, err := x509.SystemCertPool()
-		if err != nil {
-			roots = x509.NewCertPool()
-		}
-		if !roots.AppendCertsFromPEM([]byte(o.CABundle)) {
-			return nil, errors.New("sts.caBundle holds no certificate: write PEM text")
-		}
-		transport.TLSClientConfig.RootCAs = roots
+	roots, err := Roots(o.CABundle)
+	if err != nil {
+		return nil, fmt.Errorf("sts.caBundle %w", err)
 	}
+	transport.TLSClientConfig.RootCAs = roots
 	return &Client{
 		options: o,
 		seconds: int32(min(max(o.Seconds, 1), longest)),

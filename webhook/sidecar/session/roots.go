@@ -2,6 +2,7 @@ package session
 
 import (
 	"bytes"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -10,6 +11,22 @@ import (
 
 	"golang.org/x/crypto/x509roots/fallback/bundle"
 )
+
+// Roots returns the system's roots and those of the PEM text bundle; nil for an empty
+// bundle. It fails if the bundle holds no certificate.
+func Roots(bundle string) (*x509.CertPool, error) {
+	if bundle == "" {
+		return nil, nil
+	}
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		roots = x509.NewCertPool()
+	}
+	if !roots.AppendCertsFromPEM([]byte(bundle)) {
+		return nil, errors.New("holds no certificate: write PEM text")
+	}
+	return roots, nil
+}
 
 // WriteCAFile makes path a file of the system's roots and of the PEM text bundle, for a
 // program that trusts what is in its CA file and nothing else. A file that has that
