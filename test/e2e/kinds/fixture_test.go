@@ -141,7 +141,7 @@ func (f *fixture) setConfigMap(ctx context.Context, name, key, value string) err
 	return f.client.Update(ctx, config)
 }
 
-// podOf waits for the pod that a controller makes. Nobody schedules it, and
+// podOf waits for the pod that a controller makes. No scheduler runs here, and
 // no test needs to. A DaemonSet makes one for the node of each row, and that goes with its
 // row: so its pod is the one for a node of the row's name.
 func (f *fixture) podOf(ctx context.Context, prefix, row string) (*corev1.Pod, error) {
