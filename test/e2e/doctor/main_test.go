@@ -439,23 +439,7 @@ func (s *fixture) startProxy() {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	s.try(err)
 	server := &http.Server{ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodConnect {
-			http.Error(w, "only CONNECT", http.StatusMethodNotAllowed)
-			return
-		}
-		there, err := s.cloud.DialIssuer(r.Context(), "tcp", r.Host)
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusBadGateway)
-			return
-		}
-		here, _, err := http.NewResponseController(w).Hijack()
-		if err != nil {
-			_ = there.Close()
-			return
-		}
-		_, _ = io.WriteString(here, "HTTP/1.1 200 Connection established\r\n\r\n")
-		go func() { _, _ = io.Copy(there, here); _ = there.Close() }()
-		go func() { _, _ = io.Copy(here, there); _ = here.Close() }()
+		awstest.Tunnel(w, r, func() (net.Conn, error) { return s.cloud.DialIssuer(r.Context(), "tcp", r.Host) })
 	})}
 	go func() { _ = server.Serve(l) }()
 	s.root.Cleanup(func() { _ = server.Close() })
