@@ -16,6 +16,7 @@ func registerDoctor(flags *pflag.FlagSet, o *doctor.Options) {
 	flags.StringVar(&o.ServiceAccount, "service-account", "", "check only service accounts of this `NAME`")
 	flags.BoolVar(&o.InPod, "in-pod", false, "check the pod that doctor runs in: its token, its environment, its sidecar")
 	flags.BoolVar(&o.NoWrite, "no-write", false, "write no sample (ampbridge_doctor, one for each service account and destination)")
+	flags.DurationVar(&o.Wait, "wait", 0, "repeat the checks until all pass, for this `DURATION` at most, such as 5m")
 	flags.StringVarP(&o.Output, "output", "o", doctor.Text, "output `FORMAT`: text, json or html")
 }
 
@@ -25,6 +26,9 @@ func validateDoctor(o doctor.Options) error {
 	}
 	if o.Namespace == "" && o.ServiceAccount != "" {
 		return usage.Errorf("--service-account needs --namespace")
+	}
+	if o.Wait < 0 {
+		return usage.Errorf("--wait=%s: it must not be negative", o.Wait)
 	}
 	return usage.OneOf("output", o.Output, doctor.Text, doctor.JSON, doctor.HTML)
 }
@@ -54,11 +58,16 @@ The exit status is
   3  no check failed, and some were skipped
 Checks that a flag excludes, or that do not apply, do not count as skipped.
 
+With --wait, doctor reports once all checks pass, or the state at the end of that time.
+
 The sidecar's image contains doctor too. In a pod that ampbridge injected:
 
   kubectl exec -n NAMESPACE POD -c ampbridge-config -- /ampbridge doctor --in-pod`,
 		Example: `  ampbridge doctor
   ampbridge doctor --policy policy.yaml --namespace monitoring --service-account prometheus
+
+  # After an installation or a rollout.
+  ampbridge doctor --wait 5m
 
   # A page to share.
   ampbridge doctor -o html > doctor.html
@@ -70,7 +79,7 @@ The sidecar's image contains doctor too. In a pod that ampbridge injected:
 			if err := validateDoctor(o); err != nil {
 				return err
 			}
-			return doctor.Run(cmd.Context(), o, cmd.InOrStdin(), cmd.OutOrStdout())
+			return doctor.Run(cmd.Context(), o, cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	registerDoctor(cmd.Flags(), &o)

@@ -100,6 +100,7 @@ func TestStatusAndErrors(t *testing.T) {
 		{"doctor of a pod of another", "doctor --in-pod -n monitoring", "", Usage, "", []string{"--in-pod checks its own pod"}},
 		{"doctor of a service account nowhere", "doctor --service-account prometheus", "", Usage, "", []string{"--service-account " +
 			"needs --namespace"}},
+		{"doctor waits backwards", "doctor --wait -1m", "", Usage, "", []string{"--wait=-1m0s: it must not be negative"}},
 		{"doctor in another format", "doctor -o xml", "", Usage, "", []string{`--output "xml" is unknown`}},
 		{"a bad policy", "plan --policy bad.yaml", "", Failed, "", []string{"ampbridge: bad.yaml: line 3: "}},
 	} {

@@ -30,8 +30,10 @@
 package doctor
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"time"
@@ -60,9 +62,14 @@ type Options struct {
 	// NoWrite excludes the remote write, which leaves one sample.
 	NoWrite bool
 	Output  string
+	// Wait is how long Run repeats the checks until all pass; 0: they run once.
+	Wait time.Duration
 	// Now is the clock; nil: the system's.
 	Now func() time.Time
 }
+
+// waitPause is the time between two runs of the checks.
+const waitPause = 3 * time.Second
 
 // UncheckedError means that no check failed and some were skipped: it is not
 // proven that samples can flow.
@@ -72,32 +79,74 @@ type UncheckedError struct{ summary string }
 func (e *UncheckedError) Error() string { return e.summary }
 
 // Run runs the checks and writes the report to stdout. The error is the summary of
-// the report if a check failed or was skipped.
-func Run(ctx context.Context, o Options, stdin io.Reader, stdout io.Writer) error {
+// the report if a check failed or was skipped. With [Options.Wait] it runs them until
+// all pass, reports the last run, and writes to stderr what it waits for.
+func Run(ctx context.Context, o Options, stdin io.Reader, stdout, stderr io.Writer) error {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	result, err := repeat(ctx, o, stdin, stderr)
+	if err != nil {
+		return err
+	}
+	write := map[string]func(io.Writer, check.Report) error{Text: report.Text, JSON: report.JSON, HTML: report.HTML}[o.Output]
+	if err := write(stdout, result); err != nil {
+		return err
+	}
+	return unproven(result)
+}
+
+// unproven returns an error if a check of the report failed or was skipped.
+func unproven(r check.Report) error {
+	switch {
+	case len(r.Failed()) > 0:
+		return errors.New(r.Summary())
+	case len(r.Unchecked()) > 0:
+		return &UncheckedError{r.Summary()}
+	}
+	return nil
+}
+
+// repeat runs the checks until all pass or the time to wait is over.
+func repeat(ctx context.Context, o Options, stdin io.Reader, stderr io.Writer) (check.Report, error) {
+	read := func() io.Reader { return stdin }
+	if o.Policy == policyfile.Stdin {
+		content, err := policyfile.Read(o.Policy, stdin)
+		if err != nil {
+			return check.Report{}, err
+		}
+		read = func() io.Reader { return bytes.NewReader(content) }
+	}
+	for end, said := time.Now().Add(o.Wait), ""; ; {
+		result, err := once(ctx, o, read())
+		if err != nil {
+			return check.Report{}, err
+		}
+		if unproven(result) == nil || !time.Now().Add(waitPause).Before(end) {
+			return result, nil
+		}
+		if summary := result.Summary(); summary != said {
+			said = summary
+			if _, err := fmt.Fprintf(stderr, "doctor waits: %s\n", summary); err != nil {
+				return check.Report{}, err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return check.Report{}, ctx.Err()
+		case <-time.After(waitPause):
+		}
+	}
+}
+
+func once(ctx context.Context, o Options, stdin io.Reader) (check.Report, error) {
 	x := &runner{Options: o, stdin: stdin}
 	if o.InPod {
 		x.inPod(ctx, environment(os.Environ()))
 	} else {
 		x.inCluster(ctx)
 	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	result := x.checks.Report()
-	write := map[string]func(io.Writer, check.Report) error{Text: report.Text, JSON: report.JSON, HTML: report.HTML}[o.Output]
-	if err := write(stdout, result); err != nil {
-		return err
-	}
-	switch {
-	case len(result.Failed()) > 0:
-		return errors.New(result.Summary())
-	case len(result.Unchecked()) > 0:
-		return &UncheckedError{result.Summary()}
-	}
-	return nil
+	return x.checks.Report(), ctx.Err()
 }
 
 // loadPolicy reads the policy from its file.

@@ -1,11 +1,14 @@
 package doctor_test
 
 import (
+	"bufio"
+	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -104,6 +107,7 @@ func (s *fixture) livePod() {
 	port := freePort(s.T, s.host)
 	stop := s.runPod("live", port, selfScrape, nil)
 	s.waitForAll("live")
+	s.waits("live")
 	s.stuck("live")
 
 	// Its user adds a service discovery that was the node's business so far.
@@ -125,6 +129,47 @@ func (s *fixture) livePod() {
 	})
 	defer stop()
 	s.waitForAll("apart")
+}
+
+// waits runs doctor --wait while AMP fails, and once more after AMP works again.
+func (s *fixture) waits(pod string) {
+	s.Helper()
+	failing := s.account.Fail("aps:RemoteWrite", awstest.Respond(400, "ValidationException", "no"))
+	policyText, err := os.Open(s.policyFile)
+	s.try(err)
+	defer policyText.Close()
+	cmd := exec.CommandContext(s.Context(), s.ampbridge, "doctor", "--kubeconfig", s.kube.Kubeconfig(), "--policy", "-", "--wait", timeout.String())
+	cmd.Env, cmd.Stdin = s.environ(), policyText
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	said, err := cmd.StderrPipe()
+	s.try(err)
+	s.try(cmd.Start())
+	lines := bufio.NewScanner(said)
+	if !lines.Scan() || !strings.Contains(lines.Text(), "failed (write") {
+		s.Errorf("doctor waits for no write: %q", lines.Text())
+	}
+	if a := s.runDoctor(fault{args: []string{"--wait", "1s"}}); a.status != 1 || contains(a.stderr, "doctor waits") {
+		s.Errorf("a time that is over: status %d\n%s", a.status, a.stderr)
+	}
+	failing.Stop()
+	ended := make(chan error, 1)
+	go func() {
+		for lines.Scan() {
+		}
+		ended <- cmd.Wait()
+	}()
+	for {
+		select {
+		case err := <-ended:
+			if err != nil || strings.Count(out.String(), "checks passed") != 1 {
+				s.Errorf("doctor --wait: %v\n%s", err, out.String())
+			}
+			return
+		case <-time.After(200 * time.Millisecond):
+			s.address(pod)
+		}
+	}
 }
 
 // stuck lets AMP fail: samples that are retried, refused or pending for ever fail the
