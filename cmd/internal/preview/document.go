@@ -32,6 +32,14 @@ func readDocuments(path string, stdin io.Reader) ([]document, error) {
 	if err != nil {
 		return nil, err
 	}
+	documents, err := parseDocuments(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return documents, nil
+}
+
+func parseDocuments(data []byte) ([]document, error) {
 	var documents []document
 	reader := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(data)))
 	for {
@@ -40,11 +48,11 @@ func readDocuments(path string, stdin io.Reader) ([]document, error) {
 			return documents, nil
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
+			return nil, err
 		}
 		converted, err := yaml.YAMLToJSON(text)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
+			return nil, err
 		}
 		if string(converted) != "null" {
 			documents = append(documents, document{original: text, json: converted})

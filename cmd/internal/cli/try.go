@@ -1,0 +1,24 @@
+package cli
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/ampbridge/ampbridge/cmd/internal/preview"
+)
+
+// newTry returns `ampbridge try`, which shows what ampbridge does, with examples that are
+// part of the program.
+func newTry() *cobra.Command {
+	return &cobra.Command{
+		Use:   "try",
+		Short: "Show what ampbridge does, with an example: no cluster, no AWS",
+		Long: `Try prints what ampbridge makes of an example: a policy, a Prometheus pod before and
+after, its configuration before and after, the roles in the AWS accounts, and what
+doctor says of a mistake. It reads and changes no cluster and no AWS account.`,
+		Example: "  ampbridge try | less",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return preview.Try(publishedImage(), cmd.OutOrStdout())
+		},
+	}
+}

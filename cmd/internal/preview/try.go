@@ -1,0 +1,169 @@
+package preview
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/pmezard/go-difflib/difflib"
+	"gomodules.xyz/jsonpatch/v2"
+	"sigs.k8s.io/yaml"
+
+	"github.com/ampbridge/ampbridge/cmd/internal/doctor/report"
+	"github.com/ampbridge/ampbridge/docs/examples"
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/check"
+	"github.com/ampbridge/ampbridge/policy/plan"
+	"github.com/ampbridge/ampbridge/policy/promconfig"
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
+)
+
+// tryIssuer is the issuer of the example's cluster. It ends in a slash, as those of AKS do.
+const tryIssuer policy.Issuer = "https://westeurope.oic.prod-aks.azure.com/11111111-2222-3333-4444-555555555555/66666666-7777-8888-9999-000000000000/"
+
+// trySubject is the service account of the example's pod.
+var trySubject = policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus"}
+
+// Try shows what ampbridge does with the examples of the documentation. Webhook, sidecar,
+// sync and doctor compute the same from the same input; here the input is made up.
+func Try(image string, stdout io.Writer) error {
+	p, err := policy.Parse(examples.Policy)
+	if err != nil {
+		return err
+	}
+	var b bytes.Buffer
+	heading := func(format string, args ...any) { fmt.Fprintf(&b, "\n=== "+format+"\n\n", args...) }
+	fmt.Fprintln(&b, "This is an example: no cluster and no AWS account are read or changed.\n"+
+		"Lines with + are what ampbridge adds, lines with - what it replaces.")
+
+	heading("1. The cluster's admin writes a policy: who may write where")
+	b.Write(examples.Policy)
+	for _, section := range []struct {
+		heading string
+		print   func(io.Writer, *policy.Policy) error
+	}{
+		{"2. The webhook gives each new Prometheus pod a sidecar and a token", func(w io.Writer, p *policy.Policy) error { return tryPod(w, p, image) }},
+		{"3. The sidecar adds remote_write to the configuration that Prometheus reads", tryConfig},
+		{"4. Sync makes the roles: trust for exactly this service account", tryRoles},
+		{"5. Doctor finds what is wrong: here, somebody wrote the issuer without its slash", tryReport},
+	} {
+		heading("%s", section.heading)
+		if err := section.print(&b, p); err != nil {
+			return err
+		}
+	}
+	heading("Next")
+	b.WriteString("docs/quickstart.md: your own cluster. ampbridge inject, config and plan show all of this for your own pods and policy.\n")
+	_, err = stdout.Write(b.Bytes())
+	return err
+}
+
+// tryPod prints the pod before and after its injection.
+func tryPod(w io.Writer, p *policy.Policy, image string) error {
+	documents, err := parseDocuments(examples.Pod)
+	if err != nil {
+		return err
+	}
+	pod := &documents[0]
+	before, err := yaml.JSONToYAML(pod.json)
+	if err != nil {
+		return err
+	}
+	r := injection{InjectOptions: InjectOptions{NamespaceLabel: string(policy.InjectionEnabled), Image: image}, policy: p}
+	if err := pod.each(func(object []byte, _ string) ([]jsonpatch.Operation, error) {
+		operations, _, _, err := r.pod(object)
+		return operations, err
+	}); err != nil {
+		return err
+	}
+	after, err := pod.text(YAML)
+	if err != nil {
+		return err
+	}
+	return printDiff(w, before, after)
+}
+
+// tryConfig prints the configuration before and after, with the relay's blocks and port 0
+// for the one that a running pod has.
+func tryConfig(w io.Writer, p *policy.Policy) error {
+	entitlement, _ := p.Entitled(trySubject)
+	var blocks []policy.Block
+	for _, d := range sidecarconfig.New(p, entitlement).Destinations {
+		block, _ := d.For("").For(policy.Version{})
+		blocks = append(blocks, block)
+	}
+	rendered, err := promconfig.Render(examples.Configuration, blocks, generation)
+	if err != nil {
+		return err
+	}
+	return printDiff(w, examples.Configuration, rendered.Config)
+}
+
+// tryRoles prints the plan for accounts that have nothing yet.
+func tryRoles(w io.Writer, p *policy.Policy) error {
+	_, err := io.WriteString(w, tryPlan(p).String())
+	return err
+}
+
+func tryPlan(p *policy.Policy) plan.Plan {
+	return plan.Compute(plan.Input{
+		Policy: p, Issuer: tryIssuer, Accounts: map[string]plan.Account{},
+		ServiceAccounts: []plan.ServiceAccount{{
+			Namespace: trySubject.Namespace, Injection: policy.InjectionEnabled, Name: trySubject.ServiceAccount,
+		}},
+	})
+}
+
+// tryReport prints doctor's finding about a trust document whose issuer has lost its slash.
+func tryReport(w io.Writer, p *policy.Policy) error {
+	d := p.Destinations[0]
+	role := p.Role(d)
+	provider := tryIssuer.ProviderARN(role.Partition, role.Account)
+	subjects := []policy.Subject{trySubject}
+	right := policy.TrustDocument(provider, tryIssuer, p.Token.Audience, subjects).String()
+	wrong := policy.TrustDocument(provider, policy.Issuer(strings.TrimSuffix(string(tryIssuer), "/")), p.Token.Audience, subjects).String()
+	finding := check.Trust(wrong, check.WantedTrust{
+		Provider: provider, Issuer: tryIssuer, Audience: p.Token.Audience, Subject: trySubject,
+	}, check.NewFix("replace the trust document", check.Command{
+		"aws", "iam", "update-assume-role-policy", "--role-name", role.RoleName(), "--policy-document", right,
+	}))
+	finding.About = check.About{Subject: trySubject.String(), Destination: d.Name, Account: role.Account}
+	checks := check.Runner{Cluster: p.Cluster.Name}
+	checks.Add(
+		check.Passed(check.OIDCProvider, check.About{Account: role.Account}, "%s, audience %s", provider, p.Token.Audience),
+		check.Passed(check.RoleExists, check.About{Destination: d.Name, Account: role.Account}, "%s", role),
+		finding,
+	)
+	return report.Text(w, checks.Report())
+}
+
+// printDiff prints all lines of after, with + before the new ones, and those of before that
+// are gone with -.
+func printDiff(w io.Writer, before, after []byte) error {
+	a, b := difflib.SplitLines(string(before)), difflib.SplitLines(string(after))
+	for _, part := range difflib.NewMatcher(a, b).GetOpCodes() {
+		sign := "+ "
+		if part.Tag == 'e' {
+			sign = "  "
+		} else if err := printLines(w, "- ", a[part.I1:part.I2]); err != nil {
+			return err
+		}
+		if err := printLines(w, sign, b[part.J1:part.J2]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func printLines(w io.Writer, sign string, lines []string) error {
+	for _, line := range lines {
+		if line = strings.TrimSuffix(line, "\n"); line == "" {
+			continue
+		}
+		if _, err := fmt.Fprintln(w, sign+line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
