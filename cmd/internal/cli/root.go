@@ -68,7 +68,7 @@ label a namespace, roll Prometheus, done.`,
 	}
 	cmd.AddCommand(
 		newWebhook(), newSync(), newPlan(), newBootstrap(), newIssuer(), newDoctor(), newStatus(),
-		newTry(), newValidate(), newInject(), newConfig(), newVersion(),
+		newTry(), newDiscover(), newValidate(), newInject(), newConfig(), newVersion(),
 	)
 	return cmd
 }

@@ -152,9 +152,7 @@ func RequestAnnotations(annotations map[string]string, more ...string) map[strin
 func (c Cluster) PodOf(ctx context.Context, s policy.Subject) (string, error) {
 	list, err := c.Client.CoreV1().Pods(s.Namespace).List(ctx, metav1.ListOptions{
 		FieldSelector: fields.AndSelectors(
-			fields.OneTermEqualSelector("spec.serviceAccountName", s.ServiceAccount),
-			fields.OneTermNotEqualSelector("status.phase", string(corev1.PodSucceeded)),
-			fields.OneTermNotEqualSelector("status.phase", string(corev1.PodFailed)),
+			fields.OneTermEqualSelector("spec.serviceAccountName", s.ServiceAccount), running,
 		).String(),
 		Limit: 1,
 	})
@@ -163,6 +161,30 @@ func (c Cluster) PodOf(ctx context.Context, s policy.Subject) (string, error) {
 	}
 	return list.Items[0].Name, nil
 }
+
+// EachPod calls see for each pod of the namespace that runs or is about to run; an empty
+// namespace stands for all. No more than a page of pods is in memory.
+func (c Cluster) EachPod(ctx context.Context, namespace string, see func(*corev1.Pod) error) error {
+	return listPages(func(o metav1.ListOptions) (string, error) {
+		o.FieldSelector = running.String()
+		list, err := c.Client.CoreV1().Pods(namespace).List(ctx, o)
+		if err != nil {
+			return "", fmt.Errorf("list the pods: %w", err)
+		}
+		for i := range list.Items {
+			if err := see(&list.Items[i]); err != nil {
+				return "", err
+			}
+		}
+		return list.Continue, nil
+	})
+}
+
+// running selects the pods that have not ended.
+var running = fields.AndSelectors(
+	fields.OneTermNotEqualSelector("status.phase", string(corev1.PodSucceeded)),
+	fields.OneTermNotEqualSelector("status.phase", string(corev1.PodFailed)),
+)
 
 // listPages calls list until it returns no next page.
 func listPages(list func(metav1.ListOptions) (next string, err error)) error {

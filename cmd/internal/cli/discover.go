@@ -1,0 +1,50 @@
+package cli
+
+import (
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/ampbridge/ampbridge/cmd/internal/discover"
+	"github.com/ampbridge/ampbridge/cmd/internal/usage"
+)
+
+func registerDiscover(flags *pflag.FlagSet, o *discover.Options) {
+	registerKubeconfig(flags, &o.Kubeconfig)
+	flags.StringVarP(&o.Namespace, "namespace", "n", "", "look only at pods of this `NAMESPACE`")
+	flags.StringVar(&o.Destination, "destination", "central", "the `NAME` of the destination in the grants")
+	flags.StringVarP(&o.Output, "output", "o", discover.Text, "output `FORMAT`: text or json")
+}
+
+func validateDiscover(o discover.Options) error {
+	if o.Destination == "" {
+		return usage.Errorf("--destination is empty")
+	}
+	return usage.OneOf("output", o.Output, discover.Text, discover.JSON)
+}
+
+// newDiscover returns `ampbridge discover`, which finds the Prometheus pods of a cluster.
+func newDiscover() *cobra.Command {
+	var o discover.Options
+	cmd := &cobra.Command{
+		Use:   "discover",
+		Short: "Find every Prometheus of the cluster, and write the grants for them",
+		Long: `Discover lists every Prometheus of the cluster with its service account, how its
+samples would be delivered, or why it cannot be injected. Below the table are the
+grants to paste into a policy, and the labels that the namespaces lack. It needs no
+policy and no installation. It changes nothing and calls no AWS.
+
+The limits and quotas of a namespace are not read: they may still keep the sidecar out.`,
+		Example: `  ampbridge discover
+  ampbridge discover -n monitoring --destination central
+  ampbridge discover -o json | jq '.workloads[] | select(.delivery == null)'`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := validateDiscover(o); err != nil {
+				return err
+			}
+			return discover.Run(cmd.Context(), o, cmd.OutOrStdout())
+		},
+	}
+	registerDiscover(cmd.Flags(), &o)
+	return cmd
+}

@@ -1,0 +1,290 @@
+// Package discover finds the Prometheus pods of a cluster, says how ampbridge would
+// deliver their samples, and writes the grants for them. It needs no policy and no
+// installation, changes nothing, and calls no AWS.
+//
+// It must be allowed to list pods, of all namespaces or of the one that is named. Without
+// the right to get namespaces it does not name the label that they lack.
+package discover
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/ampbridge/ampbridge/cmd/internal/kube"
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/webhook/audit"
+	"github.com/ampbridge/ampbridge/webhook/inject"
+)
+
+// Output formats.
+const (
+	Text = "text"
+	JSON = "json"
+)
+
+// Options are the command's flags.
+type Options struct {
+	Kubeconfig string
+	// Namespace: only its pods; empty: all.
+	Namespace string
+	// Destination is the name that the grants have.
+	Destination string
+	Output      string
+}
+
+// Report is what was found.
+type Report struct {
+	Workloads []Workload `json:"workloads"`
+	// Grants are those of the workloads that ampbridge can serve.
+	Grants []Grant `json:"grants"`
+	// Unlabelled are the namespaces of these grants without the label for injection; null:
+	// not known.
+	Unlabelled []string `json:"unlabelled"`
+}
+
+// Workload is a Prometheus, with all its pods.
+type Workload struct {
+	Namespace      string `json:"namespace"`
+	ServiceAccount string `json:"serviceAccount"`
+	// Name is that of the controller, as kind/name; pod/name for a pod without one.
+	Name string `json:"workload"`
+	Pods int    `json:"pods"`
+	// Injected: the pods are injected already.
+	Injected bool `json:"injected"`
+	// Delivery is sigv4 or relay; empty: it cannot be injected.
+	Delivery policy.Delivery `json:"delivery,omitempty"`
+	// Reason is Granted, or why it cannot be injected.
+	Reason policy.Reason `json:"reason"`
+	// Text is the reason for the delivery, or for none, in words.
+	Text string `json:"text,omitempty"`
+}
+
+// Grant is a grant of a policy.
+type Grant struct {
+	Namespaces      []string `json:"namespaces"`
+	ServiceAccounts []string `json:"serviceAccounts"`
+	Destinations    []string `json:"destinations"`
+}
+
+// Run prints what the cluster has.
+func Run(ctx context.Context, o Options, stdout io.Writer) error {
+	cluster, err := kube.Connect(o.Kubeconfig)
+	if err != nil {
+		return err
+	}
+	finder, err := newFinder()
+	if err != nil {
+		return err
+	}
+	if err := cluster.EachPod(ctx, o.Namespace, finder.see); err != nil {
+		if apierrors.IsForbidden(err) && o.Namespace == "" {
+			return fmt.Errorf("%w: name a namespace of yours with --namespace", err)
+		}
+		return err
+	}
+	r := finder.report(o.Destination)
+	if r.Unlabelled, err = unlabelled(ctx, cluster, r.Grants); apierrors.IsForbidden(err) {
+		r.Unlabelled = nil // not known: who may read pods alone is served as well
+	} else if err != nil {
+		return err
+	}
+	if o.Output == JSON {
+		text, err := json.MarshalIndent(r, "", "  ")
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(stdout, "%s\n", text)
+		return err
+	}
+	return r.write(stdout)
+}
+
+// unlabelled returns the namespaces of the grants whose pods the webhook does not see.
+func unlabelled(ctx context.Context, cluster kube.Cluster, grants []Grant) ([]string, error) {
+	list := []string{}
+	for _, g := range grants {
+		for _, name := range g.Namespaces {
+			namespace, err := cluster.Client.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
+			if err != nil {
+				return nil, err
+			}
+			if namespace.Labels[policy.LabelInjection] == "" {
+				list = append(list, name)
+			}
+		}
+	}
+	return list, nil
+}
+
+// finder collects the workloads, one after the other, so that no more than a page of pods
+// is in memory.
+type finder struct {
+	// policy grants everything: what is asked is what the pod allows.
+	policy *policy.Policy
+	found  map[[3]string]*Workload
+}
+
+// everything is a policy under which every pod gets the block of one workspace.
+const everything = `apiVersion: ampbridge.io/v1alpha1
+kind: Policy
+cluster: {name: discover}
+destinations:
+- name: central
+  workspace: arn:aws:aps:eu-west-1:111122223333:workspace/ws-00000000-0000-0000-0000-000000000000
+grants:
+- {namespaces: ["*"], serviceAccounts: [prometheus], destinations: [central]}
+trust: {manage: none}
+`
+
+func newFinder() (*finder, error) {
+	p, err := policy.Parse([]byte(everything))
+	if err != nil {
+		return nil, err
+	}
+	p.Grants[0].ServiceAccounts[0] = "*" // no file may grant that much
+	return &finder{policy: p, found: map[[3]string]*Workload{}}, nil
+}
+
+// see looks at one pod.
+func (f *finder) see(object *corev1.Pod) error {
+	text, err := json.Marshal(object)
+	if err != nil {
+		return err
+	}
+	pod, err := audit.Decode(text)
+	if err != nil {
+		return fmt.Errorf("pod %s/%s: %w", object.Namespace, object.Name, err)
+	}
+	_, prometheus := inject.Prometheus(&pod.Pod)
+	resembles := inject.Resembles(&pod.Pod)
+	if !prometheus && resembles == "" {
+		return nil
+	}
+	w := Workload{Namespace: object.Namespace, ServiceAccount: object.Spec.ServiceAccountName, Name: "pod/" + object.Name}
+	if w.ServiceAccount == "" {
+		w.ServiceAccount = "default" // as the API server does
+	}
+	workload := inject.Workload(&pod.Pod)
+	if workload.Controller != "" {
+		w.Name = strings.ToLower(workload.Kind) + "/" + workload.Controller
+	}
+	known := f.found[[3]string{w.Namespace, w.ServiceAccount, w.Name}]
+	if known == nil {
+		known = &w
+		f.found[[3]string{w.Namespace, w.ServiceAccount, w.Name}] = known
+		f.judge(known, &pod.Pod, prometheus, resembles, workload)
+	}
+	known.Pods++
+	return nil
+}
+
+// judge decides as the webhook would in a labelled namespace with a grant.
+func (f *finder) judge(w *Workload, pod *inject.Pod, prometheus bool, resembles string, workload policy.Workload) {
+	if _, w.Injected = pod.Metadata.Annotations[inject.AnnotationInjected]; w.Injected {
+		w.Reason = policy.Granted
+		if mark, _, err := inject.Mark(pod, policy.Entitlement{}, f.policy); err == nil {
+			w.Text = mark.String()
+			for _, name := range mark.Destinations {
+				w.Delivery = mark.Delivery[name]
+			}
+		}
+		return
+	}
+	decision := f.policy.Decide(policy.Request{
+		Namespace: w.Namespace, Injection: policy.InjectionEnabled, ServiceAccount: w.ServiceAccount,
+		Prometheus: prometheus, Resembles: resembles, PodAnnotations: pod.Metadata.Annotations, Workload: workload,
+	})
+	if decision.Inject {
+		operations, after := inject.Inject(pod, decision, inject.Options{Policy: f.policy, Image: "discover"})
+		decision = after
+		if mark, marked := inject.Marked(operations); marked {
+			w.Delivery, w.Text = mark.Delivery[f.policy.Destinations[0].Name], mark.Why
+			if w.Text == "" {
+				w.Text = mark.Reload.String()
+			}
+		}
+	}
+	w.Reason = decision.Reason
+	if decision.Warning != "" {
+		w.Text = decision.Warning
+	}
+}
+
+// report sorts what was found, and writes the grants.
+func (f *finder) report(destination string) Report {
+	r := Report{Workloads: []Workload{}, Grants: []Grant{}, Unlabelled: []string{}}
+	accounts := map[string]map[string]bool{}
+	for _, w := range f.found {
+		r.Workloads = append(r.Workloads, *w)
+		if w.Delivery == "" {
+			continue
+		}
+		if accounts[w.Namespace] == nil {
+			accounts[w.Namespace] = map[string]bool{}
+		}
+		accounts[w.Namespace][w.ServiceAccount] = true
+	}
+	slices.SortFunc(r.Workloads, func(a, b Workload) int {
+		return strings.Compare(a.Namespace+"\x00"+a.Name+"\x00"+a.ServiceAccount, b.Namespace+"\x00"+b.Name+"\x00"+b.ServiceAccount)
+	})
+	for _, namespace := range slices.Sorted(maps.Keys(accounts)) {
+		r.Grants = append(r.Grants, Grant{
+			[]string{namespace}, slices.Sorted(maps.Keys(accounts[namespace])), []string{destination},
+		})
+	}
+	return r
+}
+
+func (r Report) write(stdout io.Writer) error {
+	if len(r.Workloads) == 0 {
+		_, err := fmt.Fprintln(stdout, "no Prometheus was found: a pod that runs one without its usual image and flags needs the annotation "+
+			policy.AnnotationContainer)
+		return err
+	}
+	table := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "NAMESPACE\tWORKLOAD\tPODS\tSERVICE ACCOUNT\tDELIVERY\tWHY")
+	for _, w := range r.Workloads {
+		delivery := string(w.Delivery)
+		switch {
+		case w.Injected:
+			delivery += ", injected"
+		case w.Delivery == "":
+			delivery = "none: " + string(w.Reason)
+		}
+		fmt.Fprintf(table, "%s\t%s\t%d\t%s\t%s\t%s\n", w.Namespace, w.Name, w.Pods, w.ServiceAccount, delivery, w.Text)
+	}
+	if err := table.Flush(); err != nil || len(r.Grants) == 0 {
+		return err
+	}
+	grants, err := yaml.Marshal(map[string][]Grant{"grants": r.Grants})
+	if err != nil {
+		return err
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "\nFor the policy, whose destinations must have the name %s:\n\n%s", r.Grants[0].Destinations[0], grants)
+	for _, g := range r.Grants {
+		if slices.Contains(g.ServiceAccounts, "default") {
+			fmt.Fprintf(&b, "# default of namespace %s: every pod without a service account of its own gets this grant; better give Prometheus one.\n",
+				g.Namespaces[0])
+		}
+	}
+	if len(r.Unlabelled) > 0 {
+		fmt.Fprintln(&b, "\nThen, for the webhook to see their pods:")
+		for _, namespace := range r.Unlabelled {
+			fmt.Fprintf(&b, "  kubectl label namespace %s %s=%s\n", namespace, policy.LabelInjection, policy.InjectionEnabled)
+		}
+	}
+	_, err = io.WriteString(stdout, b.String())
+	return err
+}

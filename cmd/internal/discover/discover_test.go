@@ -1,0 +1,172 @@
+package discover_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/ampbridge/ampbridge/cmd/internal/cli"
+	"github.com/ampbridge/ampbridge/cmd/internal/discover"
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/cluster"
+	"github.com/ampbridge/ampbridge/test/testkit"
+)
+
+// pod is a Prometheus, as change leaves it.
+func pod(name, serviceAccount string, change func(*corev1.Pod)) *corev1.Pod {
+	p := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: corev1.PodSpec{
+			ServiceAccountName: serviceAccount,
+			Containers: []corev1.Container{{
+				Name: "prometheus", Image: "quay.io/prometheus/prometheus:v3.15.0", Args: []string{"--config.file=/etc/config/prometheus.yml"},
+				VolumeMounts: []corev1.VolumeMount{{Name: "config", MountPath: "/etc/config"}},
+			}},
+			Volumes: []corev1.Volume{{Name: "config", VolumeSource: corev1.VolumeSource{
+				ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "config"}},
+			}}},
+		},
+	}
+	if change != nil {
+		change(p)
+	}
+	return p
+}
+
+// A cluster without ampbridge: pods that can be served, pods that cannot, and others.
+func TestDiscover(t *testing.T) {
+	c := cluster.Start(t, cluster.Options{})
+	client := c.Client()
+	must := func(_ any, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	run := func(args ...string) (string, string, int) {
+		var out, errs bytes.Buffer
+		status := cli.Main(t.Context(), append([]string{"discover"}, args...), strings.NewReader(""), &out, &errs)
+		return out.String(), errs.String(), status
+	}
+	admin := []string{"--kubeconfig", c.Kubeconfig()}
+	if out, _, status := run(admin...); status != cli.OK || !strings.Contains(out, "no Prometheus was found") {
+		t.Errorf("an empty cluster: status %d: %s", status, out)
+	}
+
+	must(nil, c.Namespace(t.Context(), "monitoring", map[string]string{policy.LabelInjection: string(policy.InjectionEnabled)}))
+	must(nil, c.Namespace(t.Context(), "team-a", nil))
+	for _, account := range [][2]string{{"monitoring", "k8s"}, {"team-a", "own"}, {"team-a", "b"}} {
+		must(client.CoreV1().ServiceAccounts(account[0]).Create(t.Context(),
+			&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account[1]}}, metav1.CreateOptions{}))
+	}
+	for _, p := range []struct {
+		namespace string
+		pod       *corev1.Pod
+	}{
+		{"team-a", pod("plain", "own", nil)},
+		{"team-a", pod("other", "", nil)},
+		// The relay needs 2.8.
+		{"team-a", pod("ancient", "b", func(p *corev1.Pod) { p.Spec.Containers[0].Image = "prom/prometheus:v2.7.1" })},
+		// Nothing can be added to a configuration that is in the image.
+		{"team-a", pod("baked", "b", func(p *corev1.Pod) { p.Spec.Containers[0].VolumeMounts = nil })},
+		{"team-a", pod("shell", "b", func(p *corev1.Pod) { p.Spec.Containers[0].Image, p.Spec.Containers[0].Args = "busybox:1", nil })},
+	} {
+		must(client.CoreV1().Pods(p.namespace).Create(t.Context(), p.pod, metav1.CreateOptions{}))
+	}
+
+	replicas := pod("", "k8s", func(p *corev1.Pod) { p.Labels = map[string]string{"app": "k8s"} })
+	must(client.AppsV1().StatefulSets("monitoring").Create(t.Context(), &appsv1.StatefulSet{
+		ObjectMeta: metav1.ObjectMeta{Name: "k8s"},
+		Spec: appsv1.StatefulSetSpec{
+			Replicas: new(int32(2)), PodManagementPolicy: appsv1.ParallelPodManagement, Selector: &metav1.LabelSelector{MatchLabels: replicas.Labels},
+			Template: corev1.PodTemplateSpec{ObjectMeta: replicas.ObjectMeta, Spec: replicas.Spec},
+		},
+	}, metav1.CreateOptions{}))
+	testkit.Within(t, time.Minute, "the StatefulSet has its pods", func() bool {
+		list, err := client.CoreV1().Pods("monitoring").List(t.Context(), metav1.ListOptions{})
+		return err == nil && len(list.Items) == 2
+	})
+
+	out, errs, status := run(append(admin, "-o", "json", "--destination", "main")...)
+	if status != cli.OK {
+		t.Fatal(errs)
+	}
+	var r discover.Report
+	must(nil, json.Unmarshal([]byte(out), &r))
+	type row struct {
+		Name, Account string
+		Pods          int
+		Delivery      policy.Delivery
+		Reason        policy.Reason
+	}
+	var rows []row
+	for _, w := range r.Workloads {
+		rows = append(rows, row{w.Namespace + "/" + w.Name, w.ServiceAccount, w.Pods, w.Delivery, w.Reason})
+		if w.Text == "" {
+			t.Errorf("%s has no reason in words", w.Name)
+		}
+	}
+	if diff := cmp.Diff([]row{
+		{"monitoring/statefulset/k8s", "k8s", 2, "relay", "Granted"},
+		{"team-a/pod/ancient", "b", 1, "", "OldPrometheus"},
+		{"team-a/pod/baked", "b", 1, "", "ConfigurationInImage"},
+		{"team-a/pod/other", "default", 1, "relay", "Granted"},
+		{"team-a/pod/plain", "own", 1, "relay", "Granted"},
+	}, rows); diff != "" {
+		t.Errorf("workloads (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]discover.Grant{
+		{[]string{"monitoring"}, []string{"k8s"}, []string{"main"}}, {[]string{"team-a"}, []string{"default", "own"}, []string{"main"}},
+	}, r.Grants); diff != "" {
+		t.Errorf("grants (-want +got):\n%s", diff)
+	}
+	if !cmp.Equal(r.Unlabelled, []string{"team-a"}) {
+		t.Errorf("unlabelled: %v", r.Unlabelled)
+	}
+
+	text, _, _ := run(admin...)
+	_, grants, _ := strings.Cut(text, "name central:\n\n")
+	grants, _, _ = strings.Cut(grants, "\nThen")
+	p, err := policy.Parse([]byte(`apiVersion: ampbridge.io/v1alpha1
+kind: Policy
+cluster: {name: dev}
+destinations: [{name: central, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-1"}]
+trust: {permissionsBoundary: "arn:aws:iam::111122223333:policy/boundary"}
+` + grants))
+	if err != nil {
+		t.Fatalf("the grants do not fit into a policy: %v\n%s", err, text)
+	}
+	if _, granted := p.Entitled(policy.Subject{Namespace: "team-a", ServiceAccount: "own"}); !granted {
+		t.Errorf("the pasted grants do not cover team-a/own:\n%s", text)
+	}
+	for _, want := range []string{"kubectl label namespace team-a ampbridge.io/injection=enabled", "none: OldPrometheus", "# default of namespace team-a"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q:\n%s", want, text)
+		}
+	}
+
+	// Somebody who may read one namespace alone.
+	must(client.RbacV1().Roles("team-a").Create(t.Context(), &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: "read"}, Rules: []rbacv1.PolicyRule{
+		{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"list"}},
+	}}, metav1.CreateOptions{}))
+	must(client.RbacV1().RoleBindings("team-a").Create(t.Context(), &rbacv1.RoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: "read"}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "read"},
+		Subjects: []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: "team-a", Name: "own"}},
+	}, metav1.CreateOptions{}))
+	tenant, err := c.KubeconfigFor(t.Context(), "team-a", "own")
+	must(nil, err)
+	if _, errs, status := run("--kubeconfig", tenant); status != cli.Failed || !strings.Contains(errs, "--namespace") {
+		t.Errorf("all namespaces, as a tenant: status %d: %s", status, errs)
+	}
+	if out, errs, status := run("--kubeconfig", tenant, "-n", "team-a"); status != cli.OK || !strings.Contains(out, "pod/plain") {
+		t.Errorf("a namespace, as a tenant: status %d: %s%s", status, out, errs)
+	}
+}
