@@ -154,14 +154,14 @@ func RoleName(cluster, destination string) string {
 // cut, and ends in a dot and a hash of the whole name.
 func LimitRoleName(name string) string {
 	const digits = 12
-	return limitRoleName(name, "."+digest(name, digits))
-}
-
-// limitRoleName returns the name if it fits, or its beginning and the tail.
-func limitRoleName(name, tail string) string {
 	if len(name) <= maxRoleName {
 		return name
 	}
+	return cutRoleName(name, "."+digest(name, digits))
+}
+
+// cutRoleName returns the beginning of a name that is too long, and the tail.
+func cutRoleName(name, tail string) string {
 	return name[:maxRoleName-len(tail)] + tail
 }
 
@@ -183,7 +183,10 @@ const (
 // four names, divided by dots, which only the last may hold.
 func ServiceAccountRoleName(cluster, destination string, s Subject) string {
 	name := rolePrefix(cluster, clusterPart) + destination + "." + s.Namespace + "." + s.ServiceAccount
-	return limitRoleName(name, "_"+digest(cluster+"."+destination+"."+s.Namespace+"."+s.ServiceAccount, hashDigits))
+	if len(name) <= maxRoleName {
+		return name
+	}
+	return cutRoleName(name, "_"+digest(cluster+"."+destination+"."+s.Namespace+"."+s.ServiceAccount, hashDigits))
 }
 
 // rolePrefix begins the names of roles of the cluster, and of no other cluster's:

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"testing"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/ampbridge/ampbridge/policy"
@@ -43,6 +44,24 @@ func BenchmarkPod(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// BenchmarkSkip is the time in which the token reader skips the review that
+// BenchmarkPod/inject is about: no decoding takes less.
+func BenchmarkSkip(b *testing.B) {
+	body := encode(b, podRequest(b, operatorPod, nil))
+	options := jsontext.AllowDuplicateNames(true)
+	reader := bytes.NewReader(body)
+	decoder := jsontext.NewDecoder(reader, options)
+	b.SetBytes(int64(len(body)))
+	b.ReportAllocs()
+	for b.Loop() {
+		reader.Reset(body)
+		decoder.Reset(reader, options)
+		if err := decoder.SkipValue(); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
 

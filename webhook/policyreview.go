@@ -13,15 +13,39 @@ import (
 	"time"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/webhook/jsonread"
 )
 
 // configMap is the view of a ConfigMap that holds a policy.
 type configMap struct {
-	Metadata struct {
-		Name        string            `json:"name"`
-		Annotations map[string]string `json:"annotations"`
-	} `json:"metadata"`
-	Data map[string]string `json:"data"`
+	Metadata configMapMetadata
+	Data     map[string]string
+}
+
+// ReadJSON decodes a v1.ConfigMap.
+func (c *configMap) ReadJSON(r *jsonread.Reader) error {
+	return jsonread.Object(r, c, (*configMap).member)
+}
+
+func (c *configMap) member(r *jsonread.Reader, name []byte) error {
+	switch string(name) {
+	case "metadata":
+		return jsonread.Object(r, &c.Metadata, (*configMapMetadata).member)
+	case "data":
+		return r.StringMap(&c.Data)
+	}
+	return r.SkipValue()
+}
+
+type configMapMetadata struct {
+	Annotations map[string]string
+}
+
+func (m *configMapMetadata) member(r *jsonread.Reader, name []byte) error {
+	if string(name) == "annotations" {
+		return r.StringMap(&m.Annotations)
+	}
+	return r.SkipValue()
 }
 
 // Values of the label decision of the policy's reviews.

@@ -19,6 +19,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/webhook/inject"
+	"github.com/ampbridge/ampbridge/webhook/jsonread"
 )
 
 const (
@@ -30,29 +31,83 @@ const (
 	reviewKind       = "AdmissionReview"
 )
 
+// The objects of reviews read themselves.
+var _, _, _ jsonread.Readable = (*inject.Pod)(nil), (*inject.ServiceAccount)(nil), (*configMap)(nil)
+
 // review is an AdmissionReview as it comes in, of which only what the handlers
 // use is decoded; O is the view of the object.
 type review[O any] struct {
-	APIVersion string      `json:"apiVersion"`
-	Kind       string      `json:"kind"`
-	Request    *request[O] `json:"request"`
+	APIVersion string
+	Kind       string
+	Request    *request[O]
+}
+
+// UnmarshalJSONFrom decodes an AdmissionReview.
+func (v *review[O]) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	return jsonread.Object(jsonread.From(d), v, (*review[O]).member)
+}
+
+func (v *review[O]) member(r *jsonread.Reader, name []byte) error {
+	switch string(name) {
+	case "apiVersion":
+		return r.String(&v.APIVersion)
+	case "kind":
+		return r.String(&v.Kind)
+	case "request":
+		return jsonread.Pointer(r, &v.Request, (*request[O]).member)
+	}
+	return r.SkipValue()
 }
 
 type request[O any] struct {
-	UID         string           `json:"uid"`
-	Kind        groupVersionKind `json:"kind"`
-	SubResource string           `json:"subResource"`
-	Name        string           `json:"name"`
-	Namespace   string           `json:"namespace"`
-	Operation   string           `json:"operation"`
-	DryRun      bool             `json:"dryRun"`
-	Object      O                `json:"object"`
+	UID         string
+	Kind        groupVersionKind
+	SubResource string
+	Name        string
+	Namespace   string
+	Operation   string
+	DryRun      bool
+	Object      O
+}
+
+func (q *request[O]) member(r *jsonread.Reader, name []byte) error {
+	switch string(name) {
+	case "uid":
+		return r.String(&q.UID)
+	case "kind":
+		return jsonread.Object(r, &q.Kind, (*groupVersionKind).member)
+	case "subResource":
+		return r.String(&q.SubResource)
+	case "name":
+		return r.String(&q.Name)
+	case "namespace":
+		return r.String(&q.Namespace)
+	case "operation":
+		return r.String(&q.Operation)
+	case "dryRun":
+		return r.Bool(&q.DryRun)
+	case "object":
+		return any(&q.Object).(jsonread.Readable).ReadJSON(r)
+	}
+	return r.SkipValue()
 }
 
 type groupVersionKind struct {
-	Group   string `json:"group"`
-	Version string `json:"version"`
-	Kind    string `json:"kind"`
+	Group   string
+	Version string
+	Kind    string
+}
+
+func (k *groupVersionKind) member(r *jsonread.Reader, name []byte) error {
+	switch string(name) {
+	case "group":
+		return r.String(&k.Group)
+	case "version":
+		return r.String(&k.Version)
+	case "kind":
+		return r.String(&k.Kind)
+	}
+	return r.SkipValue()
 }
 
 // The reviews come from the API server, which has decoded and validated the

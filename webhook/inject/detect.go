@@ -104,7 +104,7 @@ var serverFeatures = []string{
 // shell's script: the webhook's match condition cannot either.
 func prometheusArguments(c *Container) bool {
 	args := c.arguments()
-	return len(flagValues(args, "config.file")) > 0 && (slices.ContainsFunc(args, serverFlag.MatchString) ||
+	return hasFlag(args, "config.file") && (slices.ContainsFunc(args, serverFlag.MatchString) ||
 		slices.ContainsFunc(flagValues(args, "enable-feature"), func(features string) bool {
 			return slices.ContainsFunc(strings.Split(features, ","), func(f string) bool { return slices.Contains(serverFeatures, f) })
 		}))
@@ -120,7 +120,7 @@ func resembles(c *Container) bool {
 	if len(files) == 0 || checks(c) || otherImage.MatchString(imageName(c.Image)) {
 		return false
 	}
-	return len(flagValues(args, "web.enable-lifecycle")) > 0 ||
+	return hasFlag(args, "web.enable-lifecycle") ||
 		slices.ContainsFunc(files, func(file string) bool { return !strings.HasPrefix(file, "-") && strings.Contains(file, "prometheus") })
 }
 

@@ -74,7 +74,7 @@ func (p *Pod) isFile(m *VolumeMount) (file, known bool) {
 				Type string `json:"type"`
 			} `json:"hostPath"`
 		}
-		if json.Unmarshal(volume.Source, &source) != nil || m.SubPath != "" {
+		if json.Unmarshal([]byte(volume.Source), &source) != nil || m.SubPath != "" {
 			return false, false
 		}
 		file = source.HostPath.Type == "File" || source.HostPath.Type == "FileOrCreate"
@@ -97,7 +97,7 @@ func (v *Volume) hasDirectory(dir string) bool {
 			Sources []struct{ ConfigMap, Secret, DownwardAPI object } `json:"sources"`
 		} `json:"projected"`
 	}
-	if json.Unmarshal(v.Source, &source, json.MatchCaseInsensitiveNames(true)) != nil {
+	if json.Unmarshal([]byte(v.Source), &source, json.MatchCaseInsensitiveNames(true)) != nil {
 		return true
 	}
 	objects := []object{source.ConfigMap, source.Secret}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -49,6 +50,7 @@ func (p *patch) encode(value any) (json.RawMessage, error) {
 		return json.RawMessage(text), nil
 	}
 	if p.encoder == nil {
+		p.operations = slices.Grow(p.operations, 20) // and about as many
 		p.encoder = json.NewEncoder(&p.values)
 		p.encoder.SetEscapeHTML(false)
 		p.values.Grow(4 << 10) // a pod takes about this
@@ -114,17 +116,17 @@ var pointerEscapes = strings.NewReplacer("~", "~0", "/", "~1")
 
 // pointer is the JSON pointer (RFC 6901) of names and list indexes.
 func pointer(parts ...any) string {
-	var b strings.Builder
+	b := make([]byte, 0, 64)
 	for _, part := range parts {
-		b.WriteByte('/')
+		b = append(b, '/')
 		switch part := part.(type) {
 		case int:
-			b.WriteString(strconv.Itoa(part))
+			b = strconv.AppendInt(b, int64(part), 10)
 		case string:
-			b.WriteString(pointerEscapes.Replace(part))
+			b = append(b, pointerEscapes.Replace(part)...)
 		default:
 			panic("inject: a JSON pointer is made of strings and ints")
 		}
 	}
-	return b.String()
+	return string(b)
 }

@@ -1,43 +1,91 @@
 package inject
 
 import (
-	"maps"
 	"path"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 
-	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/webhook/jsonread"
 )
 
 // Pod is what injection needs to see of a v1.Pod. Decode it with
-// github.com/go-json-experiment/json; members that are not named here are
-// skipped. It is for reading only.
+// github.com/go-json-experiment/json; other members are skipped. It is for reading
+// only.
 type Pod struct {
-	Metadata Metadata `json:"metadata"`
-	Spec     Spec     `json:"spec"`
+	Metadata Metadata
+	Spec     Spec
+}
+
+// UnmarshalJSONFrom decodes a v1.Pod.
+func (p *Pod) UnmarshalJSONFrom(d *jsontext.Decoder) error { return p.ReadJSON(jsonread.From(d)) }
+
+// ReadJSON decodes a v1.Pod.
+func (p *Pod) ReadJSON(r *jsonread.Reader) error { return jsonread.Object(r, p, (*Pod).member) }
+
+func (p *Pod) member(r *jsonread.Reader, name []byte) error {
+	switch string(name) {
+	case "metadata":
+		return jsonread.Object(r, &p.Metadata, (*Metadata).member)
+	case "spec":
+		return jsonread.Object(r, &p.Spec, (*Spec).member)
+	}
+	return r.SkipValue()
 }
 
 // Metadata is the part of ObjectMeta that matters here. Pods of a controller
 // have a GenerateName and no Name at admission.
 type Metadata struct {
-	Name         string            `json:"name"`
-	GenerateName string            `json:"generateName"`
-	Namespace    string            `json:"namespace"`
-	Labels       map[string]string `json:"labels"`
-	Annotations  map[string]string `json:"annotations"`
-	Owners       []Owner           `json:"ownerReferences"`
+	Name         string
+	GenerateName string
+	Namespace    string
+	Labels       map[string]string
+	Annotations  map[string]string
+	Owners       []Owner
+}
+
+func (m *Metadata) member(r *jsonread.Reader, name []byte) error {
+	switch string(name) {
+	case "name":
+		return r.String(&m.Name)
+	case "generateName":
+		return r.String(&m.GenerateName)
+	case "namespace":
+		return r.String(&m.Namespace)
+	case "labels":
+		return r.StringMap(&m.Labels)
+	case "annotations":
+		return r.StringMap(&m.Annotations)
+	case "ownerReferences":
+		return jsonread.Objects(r, &m.Owners, 1, (*Owner).member)
+	}
+	return r.SkipValue()
 }
 
 // Owner is the part of OwnerReference that matters here.
 type Owner struct {
-	Kind       string `json:"kind"`
-	Name       string `json:"name"`
-	Controller bool   `json:"controller"`
+	Kind       string
+	Name       string
+	Controller bool
+}
+
+func (o *Owner) member(r *jsonread.Reader, name []byte) error {
+	switch string(name) {
+	case "kind":
+		return r.String(&o.Kind)
+	case "name":
+		return r.String(&o.Name)
+	case "controller":
+		o.Controller = false // null is false
+		return r.Bool(&o.Controller)
+	}
+	return r.SkipValue()
 }
 
 // Controller is the owner that creates the pod anew; zero: nobody does.
@@ -52,45 +100,125 @@ func (m *Metadata) Controller() Owner {
 
 // Spec is the part of PodSpec that matters here.
 type Spec struct {
-	ServiceAccountName    string             `json:"serviceAccountName"`
-	HostNetwork           bool               `json:"hostNetwork"`
-	HostPID               bool               `json:"hostPID"`
-	ShareProcessNamespace bool               `json:"shareProcessNamespace"`
-	OS                    OS                 `json:"os"`
-	NodeSelector          map[string]string  `json:"nodeSelector"`
-	PriorityClassName     string             `json:"priorityClassName"`
-	ActiveDeadlineSeconds *int64             `json:"activeDeadlineSeconds"`
-	SecurityContext       SecurityContext    `json:"securityContext"`
-	Resources             Resources          `json:"resources"`
-	ImagePullSecrets      []policy.SecretRef `json:"imagePullSecrets"`
-	InitContainers        []Container        `json:"initContainers"`
-	Containers            []Container        `json:"containers"`
-	Volumes               []Volume           `json:"volumes"`
+	ServiceAccountName    string
+	HostNetwork           bool
+	HostPID               bool
+	ShareProcessNamespace bool
+	OS                    OS
+	NodeSelector          map[string]string
+	PriorityClassName     string
+	ActiveDeadlineSeconds *int64
+	SecurityContext       SecurityContext
+	Resources             Resources
+	ImagePullSecrets      []policy.SecretRef
+	InitContainers        []Container
+	Containers            []Container
+	Volumes               []Volume
+}
+
+func secretMember(s *policy.SecretRef, r *jsonread.Reader, name []byte) error {
+	if string(name) == "name" {
+		return r.String(&s.Name)
+	}
+	return r.SkipValue()
+}
+
+func (s *Spec) member(r *jsonread.Reader, name []byte) error {
+	switch string(name) {
+	case "serviceAccountName":
+		return r.String(&s.ServiceAccountName)
+	case "hostNetwork":
+		return r.Bool(&s.HostNetwork)
+	case "hostPID":
+		return r.Bool(&s.HostPID)
+	case "shareProcessNamespace":
+		s.ShareProcessNamespace = false // null is false
+		return r.Bool(&s.ShareProcessNamespace)
+	case "os":
+		return jsonread.Optional(r, &s.OS, (*OS).member)
+	case "nodeSelector":
+		return r.StringMap(&s.NodeSelector)
+	case "priorityClassName":
+		return r.String(&s.PriorityClassName)
+	case "activeDeadlineSeconds":
+		return r.IntegerPointer(&s.ActiveDeadlineSeconds)
+	case "securityContext":
+		return jsonread.Optional(r, &s.SecurityContext, (*SecurityContext).member)
+	case "resources":
+		return jsonread.Optional(r, &s.Resources, (*Resources).member)
+	case "imagePullSecrets":
+		return jsonread.Objects(r, &s.ImagePullSecrets, 2, secretMember)
+	case "initContainers":
+		return jsonread.Objects(r, &s.InitContainers, 2, (*Container).member)
+	case "containers":
+		return jsonread.Objects(r, &s.Containers, 4, (*Container).member)
+	case "volumes":
+		return jsonread.Objects(r, &s.Volumes, 8, (*Volume).member)
+	}
+	return r.SkipValue()
 }
 
 // OS is PodOS.
 type OS struct {
-	Name string `json:"name"`
+	Name string
+}
+
+func (o *OS) member(r *jsonread.Reader, name []byte) error {
+	if string(name) == "name" {
+		return r.String(&o.Name)
+	}
+	return r.SkipValue()
 }
 
 // SecurityContext is what PodSecurityContext and a container's SecurityContext
 // share and injection needs.
 type SecurityContext struct {
 	// FSGroup and SupplementalGroups are the pod's alone.
-	FSGroup            *int64  `json:"fsGroup"`
-	SupplementalGroups []int64 `json:"supplementalGroups"`
+	FSGroup            *int64
+	SupplementalGroups []int64
 
-	RunAsUser      *int64  `json:"runAsUser"`
-	RunAsGroup     *int64  `json:"runAsGroup"`
-	SeccompProfile Seccomp `json:"seccompProfile"`
-	RunAsNonRoot   bool    `json:"runAsNonRoot"`
+	RunAsUser      *int64
+	RunAsGroup     *int64
+	SeccompProfile Seccomp
+	RunAsNonRoot   bool
 
 	// The others are a container's alone.
-	Privileged               bool           `json:"privileged"`
-	AllowPrivilegeEscalation setFalse       `json:"allowPrivilegeEscalation"`
-	ReadOnlyRootFilesystem   bool           `json:"readOnlyRootFilesystem"`
-	Capabilities             dropsAll       `json:"capabilities"`
-	WindowsOptions           jsontext.Value `json:"windowsOptions"`
+	Privileged               bool
+	AllowPrivilegeEscalation setFalse
+	ReadOnlyRootFilesystem   bool
+	Capabilities             dropsAll
+	WindowsOptions           jsontext.Value
+}
+
+func (c *SecurityContext) member(r *jsonread.Reader, name []byte) error {
+	switch string(name) {
+	case "fsGroup":
+		return r.IntegerPointer(&c.FSGroup)
+	case "supplementalGroups":
+		return r.Integers(&c.SupplementalGroups)
+	case "runAsUser":
+		return r.IntegerPointer(&c.RunAsUser)
+	case "runAsGroup":
+		return r.IntegerPointer(&c.RunAsGroup)
+	case "seccompProfile":
+		return jsonread.Optional(r, &c.SeccompProfile, (*Seccomp).member)
+	case "runAsNonRoot":
+		c.RunAsNonRoot = false // null is false
+		return r.Bool(&c.RunAsNonRoot)
+	case "privileged":
+		c.Privileged = false // null is false
+		return r.Bool(&c.Privileged)
+	case "allowPrivilegeEscalation":
+		return c.AllowPrivilegeEscalation.UnmarshalJSONFrom(r.Decoder)
+	case "readOnlyRootFilesystem":
+		c.ReadOnlyRootFilesystem = false // null is false
+		return r.Bool(&c.ReadOnlyRootFilesystem)
+	case "capabilities":
+		return c.Capabilities.UnmarshalJSONFrom(r.Decoder)
+	case "windowsOptions":
+		return r.Value(&c.WindowsOptions)
+	}
+	return r.SkipValue()
 }
 
 // setFalse is true for a member that is false, and not absent.
@@ -121,29 +249,95 @@ type Seccomp struct {
 	LocalhostProfile string `json:"localhostProfile,omitzero"`
 }
 
+func (s *Seccomp) member(r *jsonread.Reader, name []byte) error {
+	switch string(name) {
+	case "type":
+		return r.String(&s.Type)
+	case "localhostProfile":
+		s.LocalhostProfile = "" // null is none
+		return r.String(&s.LocalhostProfile)
+	}
+	return r.SkipValue()
+}
+
 // Resources are the requests and limits of a container, or of a whole pod.
 type Resources struct {
 	Requests corev1.ResourceList `json:"requests,omitempty"`
 	Limits   corev1.ResourceList `json:"limits,omitempty"`
 }
 
+func readQuantity(r *jsonread.Reader, to *resource.Quantity) error {
+	return r.Unmarshal(to, reflect.TypeFor[resource.Quantity]())
+}
+
+func quantitiesFrom(r *jsonread.Reader, to *corev1.ResourceList) error {
+	return jsonread.Map(r, (*map[corev1.ResourceName]resource.Quantity)(to), readQuantity)
+}
+
+func (q *Resources) member(r *jsonread.Reader, name []byte) error {
+	switch string(name) {
+	case "requests":
+		return quantitiesFrom(r, &q.Requests)
+	case "limits":
+		return quantitiesFrom(r, &q.Limits)
+	}
+	return r.SkipValue()
+}
+
 // Container is a container or an init container.
 type Container struct {
-	Name            string           `json:"name"`
-	Image           string           `json:"image"`
-	Command         []string         `json:"command"`
-	Args            []string         `json:"args"`
-	WorkingDir      string           `json:"workingDir"`
-	RestartPolicy   string           `json:"restartPolicy"`
-	Env             []EnvVar         `json:"env"`
-	EnvFrom         []jsontext.Value `json:"envFrom"`
-	Ports           []Port           `json:"ports"`
-	LivenessProbe   Probe            `json:"livenessProbe"`
-	ReadinessProbe  Probe            `json:"readinessProbe"`
-	StartupProbe    Probe            `json:"startupProbe"`
-	VolumeMounts    []VolumeMount    `json:"volumeMounts"`
-	SecurityContext SecurityContext  `json:"securityContext"`
-	Resources       Resources        `json:"resources"`
+	Name            string
+	Image           string
+	Command         []string
+	Args            []string
+	WorkingDir      string
+	RestartPolicy   string
+	Env             []EnvVar
+	EnvFrom         []jsontext.Value
+	Ports           []Port
+	LivenessProbe   Probe
+	ReadinessProbe  Probe
+	StartupProbe    Probe
+	VolumeMounts    []VolumeMount
+	SecurityContext SecurityContext
+	Resources       Resources
+}
+
+func (c *Container) member(r *jsonread.Reader, name []byte) error {
+	switch string(name) {
+	case "name":
+		return r.String(&c.Name)
+	case "image":
+		return r.String(&c.Image)
+	case "command":
+		return r.Strings(&c.Command, 4)
+	case "args":
+		return r.Strings(&c.Args, 16)
+	case "workingDir":
+		return r.String(&c.WorkingDir)
+	case "restartPolicy":
+		c.RestartPolicy = "" // null is none
+		return r.String(&c.RestartPolicy)
+	case "env":
+		return jsonread.Objects(r, &c.Env, 4, (*EnvVar).member)
+	case "envFrom":
+		return r.Values(&c.EnvFrom)
+	case "ports":
+		return jsonread.Objects(r, &c.Ports, 2, (*Port).member)
+	case "livenessProbe":
+		return jsonread.Optional(r, &c.LivenessProbe, (*Probe).member)
+	case "readinessProbe":
+		return jsonread.Optional(r, &c.ReadinessProbe, (*Probe).member)
+	case "startupProbe":
+		return jsonread.Optional(r, &c.StartupProbe, (*Probe).member)
+	case "volumeMounts":
+		return jsonread.Objects(r, &c.VolumeMounts, 8, (*VolumeMount).member)
+	case "securityContext":
+		return jsonread.Optional(r, &c.SecurityContext, (*SecurityContext).member)
+	case "resources":
+		return jsonread.Object(r, &c.Resources, (*Resources).member)
+	}
+	return r.SkipValue()
 }
 
 // EnvVar is an environment variable. By value or by reference, it is set.
@@ -153,14 +347,40 @@ type EnvVar struct {
 	ValueFrom *ValueFrom `json:"valueFrom,omitzero"`
 }
 
+func (v *EnvVar) member(r *jsonread.Reader, name []byte) error {
+	switch string(name) {
+	case "name":
+		return r.String(&v.Name)
+	case "value":
+		return r.String(&v.Value)
+	case "valueFrom":
+		return jsonread.Pointer(r, &v.ValueFrom, (*ValueFrom).member)
+	}
+	return r.SkipValue()
+}
+
 // ValueFrom is the one reference that is written: a field of the pod.
 type ValueFrom struct {
 	FieldRef FieldRef `json:"fieldRef,omitzero"`
 }
 
+func (v *ValueFrom) member(r *jsonread.Reader, name []byte) error {
+	if string(name) == "fieldRef" {
+		return jsonread.Optional(r, &v.FieldRef, (*FieldRef).member)
+	}
+	return r.SkipValue()
+}
+
 // FieldRef names a field of the pod, as in metadata.name.
 type FieldRef struct {
 	FieldPath string `json:"fieldPath"`
+}
+
+func (f *FieldRef) member(r *jsonread.Reader, name []byte) error {
+	if string(name) == "fieldPath" {
+		return r.String(&f.FieldPath)
+	}
+	return r.SkipValue()
 }
 
 // Port is a declared port.
@@ -169,12 +389,36 @@ type Port struct {
 	ContainerPort int32  `json:"containerPort"`
 }
 
+func (p *Port) member(r *jsonread.Reader, name []byte) error {
+	switch string(name) {
+	case "name":
+		return r.String(&p.Name)
+	case "containerPort":
+		return r.Integer32(&p.ContainerPort)
+	}
+	return r.SkipValue()
+}
+
 // Probe is where the kubelet asks a container how it is.
 type Probe struct {
-	Exec      Exec      `json:"exec"`
-	HTTPGet   ProbePort `json:"httpGet"`
-	TCPSocket ProbePort `json:"tcpSocket"`
-	GRPC      ProbePort `json:"grpc"`
+	Exec      Exec
+	HTTPGet   ProbePort
+	TCPSocket ProbePort
+	GRPC      ProbePort
+}
+
+func (p *Probe) member(r *jsonread.Reader, name []byte) error {
+	switch string(name) {
+	case "exec":
+		return jsonread.Optional(r, &p.Exec, (*Exec).member)
+	case "httpGet":
+		return jsonread.Optional(r, &p.HTTPGet, (*ProbePort).member)
+	case "tcpSocket":
+		return jsonread.Optional(r, &p.TCPSocket, (*ProbePort).member)
+	case "grpc":
+		return jsonread.Optional(r, &p.GRPC, (*ProbePort).member)
+	}
+	return r.SkipValue()
 }
 
 // Exec is a command that the kubelet runs in the container.
@@ -182,9 +426,23 @@ type Exec struct {
 	Command []string `json:"command"`
 }
 
-// ProbePort is the number or the name of a port.
+func (e *Exec) member(r *jsonread.Reader, name []byte) error {
+	if string(name) == "command" {
+		return r.Strings(&e.Command, 4)
+	}
+	return r.SkipValue()
+}
+
+// ProbePort is the number or the name of a port, as JSON.
 type ProbePort struct {
-	Port jsontext.Value `json:"port"`
+	Port string
+}
+
+func (p *ProbePort) member(r *jsonread.Reader, name []byte) error {
+	if string(name) != "port" || r.PeekKind() == 'n' {
+		return r.SkipValue()
+	}
+	return r.Text(&p.Port)
 }
 
 // VolumeMount is a place where a container sees a volume.
@@ -196,6 +454,22 @@ type VolumeMount struct {
 	ReadOnly    bool   `json:"readOnly,omitzero"`
 }
 
+func (m *VolumeMount) member(r *jsonread.Reader, name []byte) error {
+	switch string(name) {
+	case "name":
+		return r.String(&m.Name)
+	case "mountPath":
+		return r.String(&m.MountPath)
+	case "subPath":
+		return r.String(&m.SubPath)
+	case "subPathExpr":
+		return r.String(&m.SubPathExpr)
+	case "readOnly":
+		return r.Bool(&m.ReadOnly)
+	}
+	return r.SkipValue()
+}
+
 // part reports whether m shows a part of the volume, which the kubelet resolves
 // once, when the container starts.
 func (m *VolumeMount) part() bool { return m.SubPath != "" || m.SubPathExpr != "" }
@@ -203,28 +477,60 @@ func (m *VolumeMount) part() bool { return m.SubPath != "" || m.SubPathExpr != "
 // Volume is a volume's name, and all its other members as they were written: a
 // source that this build has never heard of moves as well as any other.
 type Volume struct {
-	Name   string         `json:"name"`
-	Source jsontext.Value `json:",embed"`
+	Name string
+	// Source is a JSON object; empty: the volume has no other members.
+	Source string
+
+	// sourceKind is what kind returns.
+	sourceKind string
+	// served: sourceKind is one of servedKinds, and not null.
+	served bool
+}
+
+// servedKinds are the sources that matter here.
+var servedKinds = []string{"configMap", "secret", "projected", "emptyDir"}
+
+func (v *Volume) member(r *jsonread.Reader, name []byte) error {
+	if string(name) == "name" {
+		return r.String(&v.Name)
+	}
+	known := slices.IndexFunc(servedKinds, func(kind string) bool { return kind == string(name) })
+	kind := ""
+	if known >= 0 {
+		kind = servedKinds[known]
+	} else {
+		kind = r.Keep(name)
+	}
+	served := known >= 0 && r.PeekKind() != 'n'
+	better := served || kind < v.sourceKind
+	if v.served {
+		better = served && known < slices.Index(servedKinds, v.sourceKind)
+	}
+	if better || v.sourceKind == "" {
+		v.sourceKind, v.served = kind, served
+	}
+	return r.Append(&v.Source, kind)
 }
 
 // kind is the name of the volume's source, such as configMap. Beside one that
 // matters here, members that this build does not know do not count.
 func (v *Volume) kind() string {
-	var members map[string]jsontext.Value
-	if json.Unmarshal(v.Source, &members) != nil || len(members) == 0 {
+	if v.Source == "" {
 		return "no source"
 	}
-	for _, kind := range []string{"configMap", "secret", "projected", "emptyDir"} {
-		if source, set := members[kind]; set && source.Kind() != 'n' {
-			return kind
-		}
-	}
-	return slices.Min(slices.Collect(maps.Keys(members)))
+	return v.sourceKind
 }
 
 // renamed is the volume under another name, as JSON.
 func (v *Volume) renamed(name string) (jsontext.Value, error) {
-	return json.Marshal(Volume{Name: name, Source: v.Source})
+	text, err := jsontext.AppendQuote([]byte(`{"name":`), name)
+	if err != nil {
+		return nil, err
+	}
+	if v.Source == "" {
+		return append(text, '}'), nil
+	}
+	return append(append(text, ','), v.Source[1:]...), nil
 }
 
 // volume is the index of the volume of a name, or -1.
@@ -294,9 +600,8 @@ func (c *Container) flag(name string) []string {
 func flagValues(args []string, name string) []string {
 	var values []string
 	for i, arg := range args {
-		dashed, isFlag := strings.CutPrefix(arg, "-")
-		key, value, joined := strings.Cut(strings.TrimPrefix(dashed, "-"), "=")
-		if !isFlag || key != name {
+		key, value, joined, is := flagOf(arg)
+		if !is || key != name {
 			continue
 		}
 		if !joined && i+1 < len(args) {
@@ -307,7 +612,25 @@ func flagValues(args []string, name string) []string {
 	return values
 }
 
-func (c *Container) hasFlag(name string) bool { return len(c.flag(name)) > 0 }
+func (c *Container) hasFlag(name string) bool {
+	_, args := c.commandLine()
+	return hasFlag(args, name)
+}
+
+// hasFlag reports whether the arguments name a flag.
+func hasFlag(args []string, name string) bool {
+	return slices.ContainsFunc(args, func(arg string) bool {
+		key, _, _, is := flagOf(arg)
+		return is && key == name
+	})
+}
+
+// flagOf splits --name=value, or --name.
+func flagOf(arg string) (name, value string, joined, is bool) {
+	dashed, is := strings.CutPrefix(arg, "-")
+	name, value, joined = strings.Cut(strings.TrimPrefix(dashed, "-"), "=")
+	return name, value, joined, is
+}
 
 // setsEnv reports whether the container's own list names the variable. What
 // envFrom brings cannot be seen.

@@ -43,7 +43,7 @@ func unreadable(pod *Pod, volume *Volume, u user) *policy.Decision {
 			} `json:"sources"`
 		} `json:"projected"`
 	}
-	if json.Unmarshal(volume.Source, &source) != nil {
+	if json.Unmarshal([]byte(volume.Source), &source) != nil {
 		return nil // it moves as it is, whatever it is
 	}
 	objects := []*volumeFiles{source.ConfigMap, source.Secret}

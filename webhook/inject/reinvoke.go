@@ -182,7 +182,7 @@ func (v *Volume) emptyDir() (e emptyDir, is bool) {
 	var source struct {
 		EmptyDir *emptyDir `json:"emptyDir"`
 	}
-	if json.Unmarshal(v.Source, &source) != nil || source.EmptyDir == nil {
+	if json.Unmarshal([]byte(v.Source), &source) != nil || source.EmptyDir == nil {
 		return e, false
 	}
 	return *source.EmptyDir, true
@@ -297,7 +297,8 @@ func undone(pod *Pod, e policy.Entitlement, o *policy.Policy) (plain *Pod, opera
 	if err != nil {
 		return nil, nil, false
 	}
-	own := Volume{Name: target, Source: pod.Spec.Volumes[pod.volume(source)].Source}
+	own := pod.Spec.Volumes[pod.volume(source)]
+	own.Name = target
 	plain.Spec.Volumes = slices.Clone(pod.Spec.Volumes)
 	if i := pod.volume(target); i >= 0 {
 		p.replace(pointer("spec", "volumes", i), moved)

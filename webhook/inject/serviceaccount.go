@@ -3,15 +3,34 @@ package inject
 import (
 	"strings"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"gomodules.xyz/jsonpatch/v2"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/webhook/jsonread"
 )
 
 // ServiceAccount is what annotating needs to see of a v1.ServiceAccount; see
 // [Pod] for how to decode it.
 type ServiceAccount struct {
-	Metadata Metadata `json:"metadata"`
+	Metadata Metadata
+}
+
+// UnmarshalJSONFrom decodes a v1.ServiceAccount.
+func (s *ServiceAccount) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	return s.ReadJSON(jsonread.From(d))
+}
+
+// ReadJSON decodes a v1.ServiceAccount.
+func (s *ServiceAccount) ReadJSON(r *jsonread.Reader) error {
+	return jsonread.Object(r, s, (*ServiceAccount).member)
+}
+
+func (s *ServiceAccount) member(r *jsonread.Reader, name []byte) error {
+	if string(name) == "metadata" {
+		return jsonread.Object(r, &s.Metadata, (*Metadata).member)
+	}
+	return r.SkipValue()
 }
 
 // Annotate shows on a service account what the policy resolves for it: the role

@@ -88,13 +88,16 @@ type (
 		VolumeMounts             []VolumeMount      `json:"volumeMounts"`
 	}
 	restrictedSecurity struct {
-		AllowPrivilegeEscalation bool                `json:"allowPrivilegeEscalation"`
-		Capabilities             map[string][]string `json:"capabilities"`
-		ReadOnlyRootFilesystem   bool                `json:"readOnlyRootFilesystem"`
-		RunAsNonRoot             bool                `json:"runAsNonRoot,omitzero"`
-		RunAsUser                *int64              `json:"runAsUser"`
-		RunAsGroup               *int64              `json:"runAsGroup,omitzero"`
-		SeccompProfile           Seccomp             `json:"seccompProfile,omitzero"`
+		AllowPrivilegeEscalation bool         `json:"allowPrivilegeEscalation"`
+		Capabilities             capabilities `json:"capabilities"`
+		ReadOnlyRootFilesystem   bool         `json:"readOnlyRootFilesystem"`
+		RunAsNonRoot             bool         `json:"runAsNonRoot,omitzero"`
+		RunAsUser                *int64       `json:"runAsUser"`
+		RunAsGroup               *int64       `json:"runAsGroup,omitzero"`
+		SeccompProfile           Seccomp      `json:"seccompProfile,omitzero"`
+	}
+	capabilities struct {
+		Drop []string `json:"drop"`
 	}
 	execProbe struct {
 		Exec             Exec `json:"exec"`
@@ -129,7 +132,7 @@ type (
 // securityContext passes the restricted Pod Security Standard where Prometheus's own does.
 func (u user) securityContext() restrictedSecurity {
 	s := restrictedSecurity{
-		Capabilities:           map[string][]string{"drop": {"ALL"}},
+		Capabilities:           capabilities{Drop: []string{"ALL"}},
 		ReadOnlyRootFilesystem: true,
 		RunAsUser:              u.uid,
 		RunAsGroup:             u.gid,
