@@ -59,7 +59,11 @@ func (h *podHandler) decidePod(ctx context.Context, question policy.Request, pod
 	var annotations map[string]string
 	var limits inject.Limits
 	var err error
+	var state func() (breaker.State, error)
 	if decision.Inject || decision.Reason == policy.NotAsked {
+		if h.Breaker != nil {
+			state = beginRead(ctx, h.Breaker)
+		}
 		annotations, limits, err = h.Cluster.ServiceAccountAndLimits(ctx, question.Namespace, question.ServiceAccount)
 	} else {
 		annotations, err = h.Cluster.ServiceAccount(ctx, question.Namespace, question.ServiceAccount)
@@ -82,8 +86,8 @@ func (h *podHandler) decidePod(ctx context.Context, question policy.Request, pod
 	operations, decision := inject.Inject(pod, decision, inject.Options{
 		Policy: p, Image: h.Image, Limits: limits, ServiceAccountAnnotations: annotations,
 	})
-	if len(operations) > 0 && decision.Inject && decision.Reason != inject.AlreadyInjected && h.Breaker != nil {
-		state, err := h.Breaker(ctx)
+	if len(operations) > 0 && decision.Inject && decision.Reason != inject.AlreadyInjected && state != nil {
+		state, err := state()
 		if err != nil {
 			return failed(
 				LookupFailed,
@@ -98,6 +102,28 @@ func (h *podHandler) decidePod(ctx context.Context, question policy.Request, pod
 		}
 	}
 	return outcome{Decision: decision, operations: operations}
+}
+
+// beginRead begins a read beside others. The function that it returns waits for the
+// result; a panic of the read is one of that function.
+func beginRead[T any](ctx context.Context, read func(context.Context) (T, error)) func() (T, error) {
+	var value T
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		err = guard(func() (err error) {
+			value, err = read(ctx)
+			return err
+		})()
+	}()
+	return func() (T, error) {
+		<-done
+		if errors.As(err, &panicked{}) {
+			panic(err)
+		}
+		return value, err
+	}
 }
 
 // isFinal reports whether no annotation of a service account could change a
