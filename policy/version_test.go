@@ -9,12 +9,13 @@ import (
 func TestParseVersion(t *testing.T) {
 	for text, want := range map[string]Version{
 		"3.15.0": {3, 15}, "v2.26.0": {2, 26}, "2.42.0+ds": {2, 42}, "3.1.0-rc.0": {3, 1}, "2.53": {2, 53}, "2.42.0~rc1": {2, 42},
+		"2.26-ä": {2, 26}, "999999.000001.": {999999, 1},
 	} {
 		if got, err := ParseVersion(text); err != nil || got != want {
 			t.Errorf("%s: %v, %v; want %v", text, got, err, want)
 		}
 	}
-	for _, text := range []string{"", "3", "v", "3.x", "x.3", "-1.2", "99999999999999999999.1", "2.26x"} {
+	for _, text := range []string{"", "3", "v", "3.x", "x.3", "-1.2", "99999999999999999999.1", "2.26x", "1234567.1", "1.1234567", "2.26\n", "2.26.0\nx", "2.26ä", "vv2.26", "2..26", "2.", " 2.26"} {
 		if got, err := ParseVersion(text); err == nil {
 			t.Errorf("%q is read as %v", text, got)
 		}

@@ -17,13 +17,14 @@ import (
 // matched the label already.
 func PodHandler(injection policy.Injection, d Dependencies) http.Handler {
 	d.setDefaults()
-	h := &podHandler{d, injection}
+	h := &podHandler{Dependencies: d, injection: injection}
 	return &handler[inject.Pod]{Dependencies: d, kind: "Pod", resource: "pod", operations: []string{"CREATE"}, decide: h.decide}
 }
 
 type podHandler struct {
 	Dependencies
 	injection policy.Injection
+	cache     inject.Cache
 }
 
 func (h *podHandler) decide(ctx context.Context, r *request[inject.Pod], p *policy.Policy) outcome {
@@ -35,8 +36,11 @@ func (h *podHandler) decide(ctx context.Context, r *request[inject.Pod], p *poli
 	_, prometheus := inject.Prometheus(pod)
 	question := policy.Request{
 		Namespace: r.Namespace, Injection: h.injection, ServiceAccount: account,
-		Prometheus: prometheus, Resembles: inject.Resembles(pod), PodAnnotations: pod.Metadata.Annotations,
+		Prometheus: prometheus, PodAnnotations: pod.Metadata.Annotations,
 		Workload: inject.Workload(pod),
+	}
+	if !prometheus {
+		question.Resembles = inject.Resembles(pod)
 	}
 	out := h.decidePod(ctx, question, pod, p)
 	out.notable = out.notable || prometheus
@@ -78,13 +82,15 @@ func (h *podHandler) decidePod(ctx context.Context, question policy.Request, pod
 				"pod again once the API server answers",
 		)
 	}
-	question.ServiceAccountAnnotations = annotations
-	decision = p.Decide(question)
+	if len(annotations) > 0 {
+		question.ServiceAccountAnnotations = annotations
+		decision = p.Decide(question)
+	}
 	if !decision.Inject {
 		return outcome{Decision: decision}
 	}
 	operations, decision := inject.Inject(pod, decision, inject.Options{
-		Policy: p, Image: h.Image, Limits: limits, ServiceAccountAnnotations: annotations,
+		Policy: p, Image: h.Image, Limits: limits, ServiceAccountAnnotations: annotations, Cache: &h.cache,
 	})
 	if len(operations) > 0 && decision.Inject && decision.Reason != inject.AlreadyInjected && state != nil {
 		state, err := state()
@@ -94,6 +100,9 @@ func (h *podHandler) decidePod(ctx context.Context, question policy.Request, pod
 				err,
 				"not injected: the webhook could not read the circuit breaker; create the pod again once the API server answers",
 			)
+		}
+		if len(state) == 0 {
+			return outcome{Decision: decision, operations: operations}
 		}
 		owner := pod.Metadata.Controller()
 		workload := breaker.Of(question.Namespace, podName(pod, ""), owner.Kind, owner.Name, pod.Metadata.Labels)

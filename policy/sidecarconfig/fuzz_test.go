@@ -41,6 +41,7 @@ func FuzzDecode(f *testing.F) {
 			a.Credentials == "" || a.Token == "" {
 			t.Errorf("an incomplete sidecar config is read: %+v", a)
 		}
+		sharedAlike(t, a)
 		again, err := Decode(a.Encode())
 		if err != nil {
 			t.Fatalf("%v in %s", err, a.Encode())

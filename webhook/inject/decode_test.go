@@ -29,6 +29,7 @@ var lenient = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.Allo
 type view struct {
 	Pod     Pod
 	Volumes []corev1.Volume
+	Sources []volumeSource
 	Ports   []intstr.IntOrString
 	// Commands are those of probes.
 	Commands [][]string
@@ -50,6 +51,13 @@ func ours(t *testing.T, pod Pod) view {
 			t.Fatalf("volume %q: %v: %s", volume.Name, err, text)
 		}
 		v.Volumes = append(v.Volumes, decoded)
+		var source volumeSource
+		if volume.Source != "" {
+			if source, err = volume.source(); err != nil {
+				t.Fatalf("volume %q: %v: %s", volume.Name, err, volume.Source)
+			}
+		}
+		v.Sources = append(v.Sources, source)
 	}
 	for c := range pod.all {
 		for _, p := range []Probe{c.LivenessProbe, c.ReadinessProbe, c.StartupProbe} {
@@ -73,6 +81,9 @@ func ours(t *testing.T, pod Pod) view {
 // theirs is the view of a pod that Kubernetes's own types have decoded.
 func theirs(pod *corev1.Pod) view {
 	v := view{Volumes: pod.Spec.Volumes}
+	for i := range pod.Spec.Volumes {
+		v.Sources = append(v.Sources, sourceIn(&pod.Spec.Volumes[i].VolumeSource))
+	}
 	m, s := &pod.ObjectMeta, &pod.Spec
 	v.Pod.Metadata = Metadata{
 		Name: m.Name, GenerateName: m.GenerateName, Namespace: m.Namespace, Labels: m.Labels, Annotations: m.Annotations,
@@ -146,6 +157,57 @@ func (v *view) container(c corev1.Container) Container {
 	return out
 }
 
+func sourceIn(s *corev1.VolumeSource) (v volumeSource) {
+	if c := s.ConfigMap; c != nil {
+		v.ConfigMap = filesIn(c.DefaultMode, c.Items)
+	}
+	if c := s.Secret; c != nil {
+		v.Secret = filesIn(c.DefaultMode, c.Items)
+	}
+	if e := s.EmptyDir; e != nil {
+		v.EmptyDir = &emptyDir{Medium: string(e.Medium)}
+		if e.SizeLimit != nil {
+			v.EmptyDir.SizeLimit = policy.Quantity(e.SizeLimit.String())
+		}
+	}
+	v.HostPath.Type = string(valueOf(valueOf(s.HostPath).Type))
+	if p := s.Projected; p != nil {
+		v.Projected = &projectedFiles{DefaultMode: wide(p.DefaultMode)}
+		for _, source := range p.Sources {
+			var to projectedSource
+			if c := source.ConfigMap; c != nil {
+				to.ConfigMap = filesIn(nil, c.Items)
+			}
+			if c := source.Secret; c != nil {
+				to.Secret = filesIn(nil, c.Items)
+			}
+			if d := source.DownwardAPI; d != nil {
+				to.DownwardAPI = &volumeFiles{}
+				for _, item := range d.Items {
+					to.DownwardAPI.Items = append(to.DownwardAPI.Items, fileItem{item.Path, wide(item.Mode)})
+				}
+			}
+			v.Projected.Sources = append(v.Projected.Sources, to)
+		}
+	}
+	return v
+}
+
+func filesIn(mode *int32, items []corev1.KeyToPath) *volumeFiles {
+	files := &volumeFiles{DefaultMode: wide(mode)}
+	for _, item := range items {
+		files.Items = append(files.Items, fileItem{item.Path, wide(item.Mode)})
+	}
+	return files
+}
+
+func wide(n *int32) *int64 {
+	if n == nil {
+		return nil
+	}
+	return new(int64(*n))
+}
+
 func seccompIn(p *corev1.SeccompProfile) Seccomp {
 	return Seccomp{string(valueOf(p).Type), valueOf(valueOf(p).LocalhostProfile)}
 }
@@ -192,6 +254,13 @@ var comparing = cmp.Options{
 	cmp.FilterValues(func(a, b []Owner) bool { return len(a)+len(b) == 0 }, cmp.Ignore()),
 	cmp.FilterValues(func(a, b []policy.SecretRef) bool { return len(a)+len(b) == 0 }, cmp.Ignore()),
 	cmp.FilterValues(func(a, b []Container) bool { return len(a)+len(b) == 0 }, cmp.Ignore()),
+	cmp.FilterValues(func(a, b []fileItem) bool { return len(a)+len(b) == 0 }, cmp.Ignore()),
+	cmp.FilterValues(func(a, b []projectedSource) bool { return len(a)+len(b) == 0 }, cmp.Ignore()),
+	cmp.Comparer(func(a, b policy.Quantity) bool { // however it is written, and a number is none
+		x, err := resource.ParseQuantity(string(a))
+		y, problem := resource.ParseQuantity(string(b))
+		return a == "" || b == "" || err == nil && problem == nil && x.Cmp(y) == 0
+	}),
 	cmp.FilterValues(func(a, b []corev1.Volume) bool { return len(a)+len(b) == 0 }, cmp.Ignore()),
 }
 
@@ -303,6 +372,10 @@ var peculiar = []string{
 		`"port":null}},"startupProbe":{"httpGet":null,"grpc":{"port":-1}},"startupProbe":null,"restartPolicy":"Always","restartPolicy":null}]}}`,
 	`{"spec":{"volumes":[{"configMap":{"name":"c","items":[{"key":"a"}]},"name":"v"},{"name":"e","emptyDir":{},"future":{"a":[1]}},null,` +
 		`{"name":"n"},{"secret":null,"name":"o","hostPath":{"path":"/"}}],"volumes":[{"configMap":{"optional":true}}]}}`,
+	`{"spec":{"volumes":[{"configMap":{"defaultMode":292,"defaultMode":null,"items":[{"path":"a","mode":0},null]}},{"secret":{"items":[],` +
+		`"defaultMode":256}},{"projected":{"defaultMode":1,"sources":[null,{"configMap":{"items":[{"path":"x/y"}]},"secret":null},` +
+		`{"downwardAPI":{"items":[{"path":"l","mode":2,"fieldRef":{"fieldPath":"metadata.labels"}}]}}]}},{"hostPath":{"type":"File",` +
+		`"type":null}},{"emptyDir":{"medium":"Memory","sizeLimit":"16Mi"}},{"emptyDir":{"sizeLimit":1}},{"ConfigMap":{"items":[1]}}]}}`,
 	`{"spec":{"securityContext":{"runAsNonRoot":true,"runAsNonRoot":null,"seccompProfile":{"type":"Localhost"},` +
 		`"seccompProfile":{"localhostProfile":"a","localhostProfile":null}}}}`,
 	`{"spec":{"securityContext":{"runAsNonRoot":true,"seccompProfile":{"type":"Localhost","localhostProfile":"a"},"seccompProfile":null}}}`,

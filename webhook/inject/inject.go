@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	stdjson "encoding/json"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/go-json-experiment/json"
@@ -93,6 +94,8 @@ type Options struct {
 	// ServiceAccountAnnotations are those of the pod's service account: it may
 	// have an AWS identity of its own.
 	ServiceAccountAnnotations map[string]string
+	// Cache keeps what pods have in common; nil: nothing is kept.
+	Cache *Cache
 }
 
 // Inject makes a pod write to the destinations of d, a decision of
@@ -129,7 +132,8 @@ func inject(pod *Pod, e policy.Entitlement, o Options) ([]jsonpatch.Operation, s
 
 // injection is what injection makes of a pod.
 type injection struct {
-	mark string
+	mark   string
+	common *shared
 	// prometheus and config are the indexes of the container and of the configuration's volume.
 	prometheus, config int
 	// moved is that volume under its new name.
@@ -183,10 +187,9 @@ func plan(pod *Pod, e policy.Entitlement, o Options) (in injection, notice strin
 		)
 	}
 
-	a := sidecarconfig.New(o.Policy, e)
-	a.Source, a.Target, a.File = sidecarconfig.SourceDir, sidecarconfig.TargetDir, source.file
-	a.Credentials, a.Token = credentialsFile, tokenFile(o.Policy)
-	a.Private = runsAs.prometheus
+	common := o.Cache.of(o.Policy, e)
+	a := common.config
+	a.File, a.Private = source.file, runsAs.prometheus
 	a.Prometheus, a.MountPoints = listening(prometheus), source.points
 	if !version.IsZero() {
 		a.Prometheus.Version = version.String()
@@ -196,20 +199,23 @@ func plan(pod *Pod, e policy.Entitlement, o Options) (in injection, notice strin
 	if !metrics {
 		a.MetricsPort = sidecarconfig.NoMetrics
 	}
-	text := a.Encode()
+	text := common.encoder.Append(make([]byte, 0, common.encoder.Size()+256), a)
 	config := &pod.Spec.Volumes[source.volume]
 	moved, err := config.renamed(sidecarconfig.VolumeSource)
 	if err != nil {
 		return in, "", refuse(MalformedPod, "volume %q: %v", config.Name, err)
 	}
 
-	added := sidecar(image, config.Name, text, tokenOf(o.Policy), runsAs, resources)
+	added := sidecar(image, config.Name, string(text), tokenOf(o.Policy), runsAs, resources)
 	if metrics {
 		added.Ports = []Port{port}
 	}
-	added.Env = append(added.Env, identityEnv(e, o.Policy)...)
+	added.Env = append(added.Env, common.identity...)
 	added.Env = append(added.Env, proxyEnv(prometheus, a)...)
-	return injection{mark(a, text, source.reload, why), index, source.volume, moved, environment, added}, notice, nil
+	return injection{
+		mark: appendMark(a, common.mark, text, source.reload, why), common: common,
+		prometheus: index, config: source.volume, moved: moved, environment: environment, sidecar: added,
+	}, notice, nil
 }
 
 // operations returns the patch that makes it of the pod.
@@ -217,9 +223,13 @@ func (in *injection) operations(pod *Pod, o Options) ([]jsonpatch.Operation, err
 	var p patch
 	config, prometheus := pod.Spec.Volumes[in.config].Name, &pod.Spec.Containers[in.prometheus]
 	p.annotate(pod.Metadata.Annotations, AnnotationInjected, in.mark)
-	p.replace(pointer("spec", "volumes", in.config), memoryVolume(config, o.Policy.Sidecar))
-	appendTo(&p, "/spec/volumes", pod.Spec.Volumes, in.moved)
-	appendTo(&p, "/spec/volumes", pod.Spec.Volumes, volumes(o.Policy)...)
+	memory := memoryVolume(config, o.Policy.Sidecar)
+	p.replace(pointer("spec", "volumes", in.config), &memory)
+	// The list is there: the configuration's volume is in it.
+	p.add("/spec/volumes/-", in.moved)
+	for _, v := range in.common.volumes {
+		p.add("/spec/volumes/-", v)
+	}
 	readOnly(&p, "/spec/initContainers", pod.Spec.InitContainers, config)
 	readOnly(&p, "/spec/containers", pod.Spec.Containers, config)
 	at := pointer("spec", "containers", in.prometheus)
@@ -228,9 +238,9 @@ func (in *injection) operations(pod *Pod, o Options) ([]jsonpatch.Operation, err
 	appendTo(&p, "/spec/imagePullSecrets", pod.Spec.ImagePullSecrets, missingSecrets(pod, o)...)
 	// Last, because it moves the other init containers down by one.
 	if pod.Spec.InitContainers == nil {
-		p.add("/spec/initContainers", []container{in.sidecar})
+		appendTo(&p, "/spec/initContainers", pod.Spec.InitContainers, in.sidecar)
 	} else {
-		p.add("/spec/initContainers/0", in.sidecar)
+		p.add("/spec/initContainers/0", &in.sidecar)
 	}
 	return p.operations, p.err
 }
@@ -249,22 +259,23 @@ func readOnly(p *patch, list string, containers []Container, volume string) {
 // checkExisting looks for an injection, and returns [AlreadyInjected] for a whole one and
 // [PartlyInjected] for parts of one; nil: there is none.
 func checkExisting(pod *Pod) *policy.Decision {
-	var found, missing []string
-	see := func(what string, there bool) {
-		if there {
-			found = append(found, what)
+	// The first part that is there, and the first that is not, by kind and name.
+	var found, missing [2]string
+	see := func(kind, name string, there bool) {
+		if at := [2]string{kind, name}; there {
+			found = cmp.Or(found, at)
 		} else {
-			missing = append(missing, what)
+			missing = cmp.Or(missing, at)
 		}
 	}
 	_, annotated := pod.Metadata.Annotations[AnnotationInjected]
-	see("annotation "+AnnotationInjected, annotated)
+	see("annotation", AnnotationInjected, annotated)
 	for _, name := range []string{sidecarconfig.VolumeSource, sidecarconfig.VolumeCredentials, sidecarconfig.VolumeToken,
 		sidecarconfig.VolumeNoAPIToken} {
 		if name == sidecarconfig.VolumeToken && usesAzureToken(pod) {
 			continue
 		}
-		see("volume "+name, pod.volume(name) >= 0)
+		see("volume", name, pod.volume(name) >= 0)
 	}
 	named := slices.ContainsFunc(pod.Spec.Containers, func(c Container) bool { return c.Name == sidecarconfig.ContainerName })
 	whole := false
@@ -275,20 +286,24 @@ func checkExisting(pod *Pod) *policy.Decision {
 			whole = err == nil
 		}
 	}
-	see("container "+sidecarconfig.ContainerName, named)
+	see("container", sidecarconfig.ContainerName, named)
+	none := [2]string{}
 	switch {
-	case len(found) == 0:
+	case found == none:
 		return nil
-	case len(missing) == 0 && whole:
+	case missing == none && whole:
 		return refuse(AlreadyInjected, "")
-	case len(missing) == 0:
+	case missing == none:
 		return refuse(
 			PartlyInjected,
 			"container %s is not the config sidecar: rename it, and remove what else is named ampbridge from the pod",
 			sidecarconfig.ContainerName,
 		)
 	}
-	return refuse(PartlyInjected, "the pod has %s, but no %s: remove what is named ampbridge from its manifest", found[0], missing[0])
+	return refuse(
+		PartlyInjected, "the pod has %s %s, but no %s %s: remove what is named ampbridge from its manifest",
+		found[0], found[1], missing[0], missing[1],
+	)
 }
 
 // usesAzureToken reports whether a sidecar takes the token of Azure's webhook.
@@ -306,13 +321,10 @@ func checkSupported(pod *Pod) *policy.Decision {
 	}
 	windows := pod.Spec.OS.Name == "windows" || pod.Spec.NodeSelector["kubernetes.io/os"] == "windows" ||
 		len(pod.Spec.SecurityContext.WindowsOptions) > 0
-	names := map[string]bool{}
 	for i := range pod.Spec.Volumes {
-		name := pod.Spec.Volumes[i].Name
-		if name == "" || names[name] {
+		if name := pod.Spec.Volumes[i].Name; name == "" || pod.volume(name) != i {
 			return refuse(MalformedPod, "volume %q of the pod has no name of its own", name)
 		}
-		names[name] = true
 	}
 	for c := range pod.all {
 		windows = windows || len(c.SecurityContext.WindowsOptions) > 0
@@ -329,32 +341,56 @@ func checkSupported(pod *Pod) *policy.Decision {
 // mark returns the value of [AnnotationInjected] for a sidecar with that config, which
 // text is the encoding of.
 func mark(a sidecarconfig.Config, text string, reload Reload, why string) string {
-	sum := sha256.Sum256([]byte(text))
-	m := Injected{
-		Version: a.Version, Policy: hex.EncodeToString(sum[:6]), Reload: reload, MetricsPort: max(a.MetricsPort, 0),
-		Delivery: map[string]policy.Delivery{}, Why: why,
+	return appendMark(a, appendDestinations(nil, a), []byte(text), reload, why)
+}
+
+// appendMark returns the encoding of an [Injected], in which destinations is the text of
+// [appendDestinations].
+func appendMark(a sidecarconfig.Config, destinations, text []byte, reload Reload, why string) string {
+	b := make([]byte, 0, 512)
+	b = strconv.AppendInt(append(b, `{"version":`...), int64(a.Version), 10)
+	b = append(b, destinations...)
+	if why != "" {
+		b = appendString(append(b, `,"why":`...), why)
 	}
-	for _, d := range a.Destinations {
-		m.Destinations = append(m.Destinations, d.Name)
-		m.Delivery[d.Name] = a.DeliveryOf(d)
+	sum := sha256.Sum256(text)
+	b = hex.AppendEncode(append(b, `,"policy":"`...), sum[:6])
+	b = appendString(append(b, `","reload":`...), string(reload))
+	b = strconv.AppendInt(append(b, `,"metricsPort":`...), int64(max(a.MetricsPort, 0)), 10)
+	return string(append(b, '}'))
+}
+
+// appendDestinations appends the members of an [Injected] that list the destinations.
+func appendDestinations(b []byte, a sidecarconfig.Config) []byte {
+	named := slices.Clone(a.Destinations)
+	b = append(b, `,"destinations":[`...)
+	for i, d := range named {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendString(b, d.Name)
 	}
-	value, err := json.Marshal(m, json.Deterministic(true))
-	if err != nil {
-		panic(err) // strings and numbers always encode
+	b = append(b, ']')
+	slices.SortFunc(named, func(x, y sidecarconfig.Destination) int { return strings.Compare(x.Name, y.Name) })
+	for i, d := range named {
+		if i == 0 {
+			b = append(b, `,"delivery":{`...)
+		} else {
+			b = append(b, ',')
+		}
+		b = appendString(append(appendString(b, d.Name), ':'), string(a.DeliveryOf(d)))
 	}
-	return string(value)
+	if len(named) > 0 {
+		b = append(b, '}')
+	}
+	return b
 }
 
 // missingSecrets are the policy's image pull secrets that the pod lacks.
 func missingSecrets(pod *Pod, o Options) []policy.SecretRef {
-	have := map[policy.SecretRef]bool{}
-	for _, s := range pod.Spec.ImagePullSecrets {
-		have[s] = true
-	}
 	var missing []policy.SecretRef
 	for _, s := range o.Policy.Sidecar.ImagePullSecrets {
-		if !have[s] {
-			have[s] = true
+		if !slices.Contains(pod.Spec.ImagePullSecrets, s) && !slices.Contains(missing, s) {
 			missing = append(missing, s)
 		}
 	}

@@ -5,8 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/go-json-experiment/json"
-
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
@@ -69,12 +67,8 @@ func (p *Pod) isFile(m *VolumeMount) (file, known bool) {
 	case "configMap", "secret", "projected":
 		return m.SubPath != "" && !volume.hasDirectory(m.SubPath), true
 	case "hostPath":
-		var source struct {
-			HostPath struct {
-				Type string `json:"type"`
-			} `json:"hostPath"`
-		}
-		if json.Unmarshal([]byte(volume.Source), &source) != nil || m.SubPath != "" {
+		source, err := volume.source()
+		if err != nil || m.SubPath != "" {
 			return false, false
 		}
 		file = source.HostPath.Type == "File" || source.HostPath.Type == "FileOrCreate"
@@ -86,25 +80,20 @@ func (p *Pod) isFile(m *VolumeMount) (file, known bool) {
 // hasDirectory reports whether the volume's items lay a file below a path. Without
 // items, the keys of ConfigMaps and Secrets are files side by side.
 func (v *Volume) hasDirectory(dir string) bool {
-	type object struct {
-		Items []struct {
-			Path string `json:"path"`
-		} `json:"items"`
-	}
-	var source struct {
-		ConfigMap, Secret object
-		Projected         struct {
-			Sources []struct{ ConfigMap, Secret, DownwardAPI object } `json:"sources"`
-		} `json:"projected"`
-	}
-	if json.Unmarshal([]byte(v.Source), &source, json.MatchCaseInsensitiveNames(true)) != nil {
+	source, err := v.source()
+	if err != nil {
 		return true
 	}
-	objects := []object{source.ConfigMap, source.Secret}
-	for _, s := range source.Projected.Sources {
-		objects = append(objects, s.ConfigMap, s.Secret, s.DownwardAPI)
+	objects := []*volumeFiles{source.ConfigMap, source.Secret}
+	if source.Projected != nil {
+		for _, s := range source.Projected.Sources {
+			objects = append(objects, s.ConfigMap, s.Secret, s.DownwardAPI)
+		}
 	}
 	for _, o := range objects {
+		if o == nil {
+			continue
+		}
 		for _, item := range o.Items {
 			if rel, inside := below(path.Clean(dir), path.Clean(item.Path)); inside && rel != "." {
 				return true

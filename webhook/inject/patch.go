@@ -2,9 +2,9 @@ package inject
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -17,11 +17,17 @@ import (
 type patch struct {
 	operations []jsonpatch.Operation
 	// values holds the text of the operations' values.
-	values  bytes.Buffer
-	encoder *json.Encoder
+	values []byte
 	// err is the first value that could not be encoded.
 	err error
 }
+
+// appender is a value that appends itself as JSON: encoding by reflection takes most of
+// the time of an injection.
+type appender interface{ appendJSON(b []byte) []byte }
+
+// raw is a value that was encoded before, for many pods.
+func raw(text []byte) any { return json.RawMessage(text) }
 
 func (p *patch) add(path string, value any) { p.operation("add", path, value) }
 
@@ -32,55 +38,123 @@ func (p *patch) remove(path string) {
 }
 
 func (p *patch) operation(name, path string, value any) {
-	text, err := p.encode(value)
-	if err != nil {
-		if p.err == nil {
-			p.err = fmt.Errorf("value of %s: %w", path, err)
-		}
-		return
+	if p.operations == nil {
+		p.operations = make([]jsonpatch.Operation, 0, 20) // a pod takes about as many
 	}
-	p.operations = append(p.operations, jsonpatch.Operation{Operation: name, Path: path, Value: text})
+	switch v := value.(type) {
+	case json.RawMessage:
+	case jsontext.Value:
+		value = json.RawMessage(v) // it can be large, and is used as it is
+	default:
+		text, err := p.encode(value)
+		if err != nil {
+			if p.err == nil {
+				p.err = fmt.Errorf("value of %s: %w", path, err)
+			}
+			return
+		}
+		value = text
+	}
+	p.operations = append(p.operations, jsonpatch.Operation{Operation: name, Path: path, Value: value})
 }
 
-// encode returns the value as JSON. It uses the standard library's encoder: omitempty
-// means to it what the authors of Kubernetes's types meant, and it takes half the time
-// here. A value that is JSON already is used as it is: it can be large.
+// encode returns the value as JSON.
 func (p *patch) encode(value any) (json.RawMessage, error) {
-	if text, is := value.(jsontext.Value); is {
-		return json.RawMessage(text), nil
+	if p.values == nil {
+		p.values = make([]byte, 0, 4<<10) // a pod takes about this
 	}
-	if p.encoder == nil {
-		p.operations = slices.Grow(p.operations, 20) // and about as many
-		p.encoder = json.NewEncoder(&p.values)
-		p.encoder.SetEscapeHTML(false)
-		p.values.Grow(4 << 10) // a pod takes about this
-	}
-	begin := p.values.Len()
-	if err := p.encoder.Encode(value); err != nil {
+	begin := len(p.values)
+	b, err := appendValue(p.values, value)
+	if err != nil {
 		return nil, err
 	}
-	end := p.values.Len() - 1                   // without the line feed
-	return p.values.Bytes()[begin:end:end], nil // a buffer that grows leaves these bytes alone
+	p.values = b
+	return b[begin:len(b):len(b)], nil // a slice that grows leaves these bytes alone
+}
+
+// appendValue appends a value as JSON. What cannot append itself goes through the
+// standard library's encoder: omitempty means to it what the authors of Kubernetes's
+// types meant.
+func appendValue(b []byte, value any) ([]byte, error) {
+	switch v := value.(type) {
+	case appender:
+		return v.appendJSON(b), nil
+	case string:
+		return appendString(b, v), nil
+	case *string:
+		return appendString(b, *v), nil
+	case bool:
+		return strconv.AppendBool(b, v), nil
+	case *json.RawMessage:
+		return append(b, *v...), nil
+	case *jsontext.Value:
+		return append(b, *v...), nil
+	}
+	var text bytes.Buffer
+	encoder := json.NewEncoder(&text)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(value); err != nil {
+		return nil, err
+	}
+	return append(b, bytes.TrimSuffix(text.Bytes(), []byte{'\n'})...), nil
+}
+
+// appendString quotes a string. It is valid UTF-8: it was decoded, or is ampbridge's own.
+func appendString(b []byte, s string) []byte {
+	b, _ = jsontext.AppendQuote(b, s)
+	return b
+}
+
+// appendList appends a list, each item with the function.
+func appendList[T any](b []byte, items []T, item func(*T, []byte) []byte) []byte {
+	b = append(b, '[')
+	for i := range items {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = item(&items[i], b)
+	}
+	return append(b, ']')
+}
+
+func appendStrings(b []byte, items []string) []byte {
+	return appendList(b, items, func(s *string, b []byte) []byte { return appendString(b, *s) })
 }
 
 // appendTo adds items at the end of the list at path, of which there is the
 // slice have: nil where the list is absent (or null), and has to be made.
 func appendTo[T, H any](p *patch, path string, have []H, items ...T) {
-	switch {
-	case len(items) == 0:
-	case have == nil:
-		p.add(path, items)
-	default:
-		for _, item := range items {
-			p.add(path+"/-", item)
-		}
+	if len(items) == 0 {
+		return
 	}
+	if have != nil {
+		end := path + "/-"
+		for i := range items {
+			p.add(end, any(&items[i]))
+		}
+		return
+	}
+	var err error
+	list := appendList(nil, items, func(item *T, b []byte) []byte {
+		with, problem := appendValue(b, any(item))
+		if problem != nil {
+			err = problem
+			return b
+		}
+		return with
+	})
+	if err != nil {
+		p.err = cmp.Or(p.err, fmt.Errorf("value of %s: %w", path, err))
+		return
+	}
+	p.add(path, raw(list))
 }
 
 // annotate sets a key of an annotations map.
 func (p *patch) annotate(have map[string]string, key, value string) {
 	if have == nil {
-		p.add("/metadata/annotations", map[string]string{key: value})
+		object := appendString(append(appendString([]byte{'{'}, key), ':'), value)
+		p.add("/metadata/annotations", raw(append(object, '}')))
 		return
 	}
 	p.add(pointer("metadata", "annotations", key), value)

@@ -7,9 +7,15 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	jsonv2 "github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/go-cmp/cmp"
 	"gomodules.xyz/jsonpatch/v2"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
 func TestPointer(t *testing.T) {
@@ -99,6 +105,69 @@ func TestWarning(t *testing.T) {
 	} {
 		if c.got != c.want || len(c.got) > maxWarning || !utf8.ValidString(c.got) {
 			t.Errorf("%s: %q (%d bytes), want %q", c.name, c.got, len(c.got), c.want)
+		}
+	}
+}
+
+// What is added appends itself as encoding/json encodes it, with everything set and with
+// what may be absent absent.
+func TestAppended(t *testing.T) {
+	quantities := corev1.ResourceList{
+		corev1.ResourceMemory: resource.MustParse("1Gi"), corev1.ResourceCPU: resource.MustParse("0.10"), "x": resource.MustParse("1e3"),
+	}
+	strange := "a\"b\\c<d>&\n\x01ä\u2028"
+	mount := VolumeMount{strange, "/m", "s", "e", true}
+	seccomp := Seccomp{"Localhost", strange}
+	security := restrictedSecurity{true, capabilities{[]string{"ALL", "X"}}, true, true, new(int64(1)), new(int64(-2)), seccomp}
+	probe := execProbe{Exec{[]string{"a", strange}}, 1, 2, 3, 4}
+	env := EnvVar{"n", strange, &ValueFrom{FieldRef{"metadata.name"}}}
+	token := tokenSource{serviceAccountToken{strange, 3600, "p"}}
+	resources := Resources{quantities, quantities}
+	for _, value := range []appender{
+		&mount, &VolumeMount{}, &seccomp, &Seccomp{}, &security, &restrictedSecurity{Capabilities: capabilities{[]string{}}, RunAsUser: new(nobody)},
+		&probe, &execProbe{Exec: Exec{[]string{}}}, &env, &EnvVar{}, &EnvVar{ValueFrom: &ValueFrom{}}, &Port{strange, 1}, &Port{}, &token,
+		&resources, &Resources{}, &Resources{Requests: quantities}, &Resources{Limits: quantities}, &ValueFrom{},
+		&addedVolume{}, &addedVolume{Name: strange, EmptyDir: emptyDir{"Memory", "1Gi"}}, &addedVolume{EmptyDir: emptyDir{Medium: "Memory"}},
+		&addedVolume{Name: "a", Projected: &projected{[]tokenSource{token, token}}},
+		&container{
+			strange, "i", []string{"c"}, []EnvVar{env, {}}, []Port{{"p", 1}}, resources, "Always", security, probe, probe, "File", []VolumeMount{mount, {}},
+		},
+		&container{
+			Command: []string{}, Env: []EnvVar{}, VolumeMounts: []VolumeMount{}, StartupProbe: probe, LivenessProbe: probe, SecurityContext: security,
+		},
+	} {
+		want, err := json.Marshal(value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(generic(t, want), generic(t, value.appendJSON(nil))); diff != "" {
+			t.Errorf("%T (-encoding/json +appended):\n%s", value, diff)
+		}
+	}
+}
+
+// The mark appended is the one that people and the auditor decode.
+func TestMarkAppended(t *testing.T) {
+	for _, destinations := range [][]sidecarconfig.Destination{
+		nil, {{Name: "b", Delivery: policy.DeliveryRelay}, {Name: "a\"<", Delivery: policy.DeliverySigV4}},
+	} {
+		for _, why := range []string{"", `because of "x"`} {
+			a := sidecarconfig.Config{Version: 2, Destinations: destinations, MetricsPort: int32(len(why))}
+			want := Injected{
+				Version: 2, Destinations: []string{}, Why: why, Policy: "ba7816bf8f01", Reload: ReloadNone, MetricsPort: a.MetricsPort,
+				Delivery: map[string]policy.Delivery{},
+			}
+			for _, d := range destinations {
+				want.Destinations = append(want.Destinations, d.Name)
+				want.Delivery[d.Name] = d.Delivery
+			}
+			text, err := jsonv2.Marshal(want, jsonv2.Deterministic(true))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := mark(a, "abc", ReloadNone, why); got != string(text) {
+				t.Errorf("got %s\nwant %s", got, text)
+			}
 		}
 	}
 }

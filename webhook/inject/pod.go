@@ -1,10 +1,12 @@
 package inject
 
 import (
+	"maps"
 	"path"
 	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -260,6 +262,14 @@ func (s *Seccomp) member(r *jsonread.Reader, name []byte) error {
 	return r.SkipValue()
 }
 
+func (s *Seccomp) appendJSON(b []byte) []byte {
+	b = appendString(append(b, `{"type":`...), s.Type)
+	if s.LocalhostProfile != "" {
+		b = appendString(append(b, `,"localhostProfile":`...), s.LocalhostProfile)
+	}
+	return append(b, '}')
+}
+
 // Resources are the requests and limits of a container, or of a whole pod.
 type Resources struct {
 	Requests corev1.ResourceList `json:"requests,omitempty"`
@@ -282,6 +292,32 @@ func (q *Resources) member(r *jsonread.Reader, name []byte) error {
 		return quantitiesFrom(r, &q.Limits)
 	}
 	return r.SkipValue()
+}
+
+func (q *Resources) appendJSON(b []byte) []byte {
+	b = append(b, '{')
+	if len(q.Requests) > 0 {
+		b = appendQuantities(append(b, `"requests":`...), q.Requests)
+	}
+	if len(q.Limits) > 0 {
+		if len(q.Requests) > 0 {
+			b = append(b, ',')
+		}
+		b = appendQuantities(append(b, `"limits":`...), q.Limits)
+	}
+	return append(b, '}')
+}
+
+func appendQuantities(b []byte, list corev1.ResourceList) []byte {
+	b = append(b, '{')
+	for i, name := range slices.Sorted(maps.Keys(list)) {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		quantity := list[name]
+		b = appendString(append(appendString(b, string(name)), ':'), quantity.String())
+	}
+	return append(b, '}')
 }
 
 // Container is a container or an init container.
@@ -359,6 +395,17 @@ func (v *EnvVar) member(r *jsonread.Reader, name []byte) error {
 	return r.SkipValue()
 }
 
+func (v *EnvVar) appendJSON(b []byte) []byte {
+	b = appendString(append(b, `{"name":`...), v.Name)
+	if v.Value != "" {
+		b = appendString(append(b, `,"value":`...), v.Value)
+	}
+	if v.ValueFrom != nil {
+		b = v.ValueFrom.appendJSON(append(b, `,"valueFrom":`...))
+	}
+	return append(b, '}')
+}
+
 // ValueFrom is the one reference that is written: a field of the pod.
 type ValueFrom struct {
 	FieldRef FieldRef `json:"fieldRef,omitzero"`
@@ -369,6 +416,14 @@ func (v *ValueFrom) member(r *jsonread.Reader, name []byte) error {
 		return jsonread.Optional(r, &v.FieldRef, (*FieldRef).member)
 	}
 	return r.SkipValue()
+}
+
+func (v *ValueFrom) appendJSON(b []byte) []byte {
+	if v.FieldRef == (FieldRef{}) {
+		return append(b, "{}"...)
+	}
+	b = appendString(append(b, `{"fieldRef":{"fieldPath":`...), v.FieldRef.FieldPath)
+	return append(b, "}}"...)
 }
 
 // FieldRef names a field of the pod, as in metadata.name.
@@ -397,6 +452,12 @@ func (p *Port) member(r *jsonread.Reader, name []byte) error {
 		return r.Integer32(&p.ContainerPort)
 	}
 	return r.SkipValue()
+}
+
+func (p *Port) appendJSON(b []byte) []byte {
+	b = appendString(append(b, `{"name":`...), p.Name)
+	b = strconv.AppendInt(append(b, `,"containerPort":`...), int64(p.ContainerPort), 10)
+	return append(b, '}')
 }
 
 // Probe is where the kubelet asks a container how it is.
@@ -468,6 +529,21 @@ func (m *VolumeMount) member(r *jsonread.Reader, name []byte) error {
 		return r.Bool(&m.ReadOnly)
 	}
 	return r.SkipValue()
+}
+
+func (m *VolumeMount) appendJSON(b []byte) []byte {
+	b = appendString(append(b, `{"name":`...), m.Name)
+	b = appendString(append(b, `,"mountPath":`...), m.MountPath)
+	if m.SubPath != "" {
+		b = appendString(append(b, `,"subPath":`...), m.SubPath)
+	}
+	if m.SubPathExpr != "" {
+		b = appendString(append(b, `,"subPathExpr":`...), m.SubPathExpr)
+	}
+	if m.ReadOnly {
+		b = append(b, `,"readOnly":true`...)
+	}
+	return append(b, '}')
 }
 
 // part reports whether m shows a part of the volume, which the kubelet resolves

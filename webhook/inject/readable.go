@@ -4,18 +4,127 @@ import (
 	"slices"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/webhook/jsonread"
 )
+
+// volumeSource is what matters here of a volume's source.
+type volumeSource struct {
+	ConfigMap, Secret *volumeFiles
+	Projected         *projectedFiles
+	EmptyDir          *emptyDir
+	HostPath          hostPath
+}
+
+// source decodes the volume's source. Injection needs that of the configuration's volume
+// alone, so the others are never decoded.
+func (v *Volume) source() (s volumeSource, err error) {
+	return s, json.Unmarshal([]byte(v.Source), &s, sourceOptions)
+}
+
+// The source was taken out of a review that was decoded with these.
+var sourceOptions = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+
+// UnmarshalJSONFrom decodes a volume's source.
+func (s *volumeSource) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	return jsonread.Object(jsonread.From(d), s, (*volumeSource).member)
+}
+
+func (s *volumeSource) member(r *jsonread.Reader, name []byte) error {
+	switch string(name) {
+	case "configMap":
+		return jsonread.Pointer(r, &s.ConfigMap, (*volumeFiles).member)
+	case "secret":
+		return jsonread.Pointer(r, &s.Secret, (*volumeFiles).member)
+	case "projected":
+		return jsonread.Pointer(r, &s.Projected, (*projectedFiles).member)
+	case "emptyDir":
+		return jsonread.Pointer(r, &s.EmptyDir, (*emptyDir).member)
+	case "hostPath":
+		return jsonread.Optional(r, &s.HostPath, (*hostPath).member)
+	}
+	return r.SkipValue()
+}
 
 // volumeFiles is what a ConfigMap, a Secret or the downward API puts into a
 // volume.
 type volumeFiles struct {
-	DefaultMode *int64 `json:"defaultMode"`
-	Items       []struct {
-		Path string `json:"path"`
-		Mode *int64 `json:"mode"`
-	} `json:"items"`
+	DefaultMode *int64
+	Items       []fileItem
+}
+
+func (f *volumeFiles) member(r *jsonread.Reader, name []byte) error {
+	switch string(name) {
+	case "defaultMode":
+		return r.IntegerPointer(&f.DefaultMode)
+	case "items":
+		return jsonread.Objects(r, &f.Items, 4, (*fileItem).member)
+	}
+	return r.SkipValue()
+}
+
+// fileItem is a KeyToPath, or a DownwardAPIVolumeFile.
+type fileItem struct {
+	Path string
+	Mode *int64
+}
+
+func (i *fileItem) member(r *jsonread.Reader, name []byte) error {
+	switch string(name) {
+	case "path":
+		return r.String(&i.Path)
+	case "mode":
+		return r.IntegerPointer(&i.Mode)
+	}
+	return r.SkipValue()
+}
+
+// projectedFiles is a ProjectedVolumeSource.
+type projectedFiles struct {
+	DefaultMode *int64
+	Sources     []projectedSource
+}
+
+func (p *projectedFiles) member(r *jsonread.Reader, name []byte) error {
+	switch string(name) {
+	case "defaultMode":
+		return r.IntegerPointer(&p.DefaultMode)
+	case "sources":
+		return jsonread.Objects(r, &p.Sources, 4, (*projectedSource).member)
+	}
+	return r.SkipValue()
+}
+
+// projectedSource is a VolumeProjection.
+type projectedSource struct {
+	ConfigMap, Secret, DownwardAPI *volumeFiles
+}
+
+func (p *projectedSource) member(r *jsonread.Reader, name []byte) error {
+	switch string(name) {
+	case "configMap":
+		return jsonread.Pointer(r, &p.ConfigMap, (*volumeFiles).member)
+	case "secret":
+		return jsonread.Pointer(r, &p.Secret, (*volumeFiles).member)
+	case "downwardAPI":
+		return jsonread.Pointer(r, &p.DownwardAPI, (*volumeFiles).member)
+	}
+	return r.SkipValue()
+}
+
+// hostPath is a HostPathVolumeSource.
+type hostPath struct {
+	Type string
+}
+
+func (h *hostPath) member(r *jsonread.Reader, name []byte) error {
+	if string(name) == "type" {
+		h.Type = "" // null is none
+		return r.String(&h.Type)
+	}
+	return r.SkipValue()
 }
 
 // defaultFileMode is that of files in volumes that name no other.
@@ -31,19 +140,8 @@ func unreadable(pod *Pod, volume *Volume, u user) *policy.Decision {
 	if pod.Spec.SecurityContext.FSGroup != nil {
 		return nil
 	}
-	var source struct {
-		ConfigMap *volumeFiles `json:"configMap"`
-		Secret    *volumeFiles `json:"secret"`
-		Projected *struct {
-			DefaultMode *int64 `json:"defaultMode"`
-			Sources     []struct {
-				ConfigMap   *volumeFiles `json:"configMap"`
-				Secret      *volumeFiles `json:"secret"`
-				DownwardAPI *volumeFiles `json:"downwardAPI"`
-			} `json:"sources"`
-		} `json:"projected"`
-	}
-	if json.Unmarshal([]byte(volume.Source), &source) != nil {
+	source, err := volume.source()
+	if err != nil {
 		return nil // it moves as it is, whatever it is
 	}
 	objects := []*volumeFiles{source.ConfigMap, source.Secret}

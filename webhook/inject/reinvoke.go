@@ -4,7 +4,6 @@ import (
 	"path"
 	"slices"
 
-	"github.com/go-json-experiment/json"
 	"gomodules.xyz/jsonpatch/v2"
 	corev1 "k8s.io/api/core/v1"
 
@@ -179,10 +178,8 @@ func (v *Volume) inMemory() bool {
 }
 
 func (v *Volume) emptyDir() (e emptyDir, is bool) {
-	var source struct {
-		EmptyDir *emptyDir `json:"emptyDir"`
-	}
-	if json.Unmarshal([]byte(v.Source), &source) != nil || source.EmptyDir == nil {
+	source, err := v.source()
+	if err != nil || source.EmptyDir == nil {
 		return e, false
 	}
 	return *source.EmptyDir, true

@@ -1,12 +1,14 @@
 package inject
 
 import (
+	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
+	"github.com/ampbridge/ampbridge/webhook/jsonread"
 )
 
 const (
@@ -70,8 +72,8 @@ func seccompOf(pod *Pod, c *Container, wanted string) Seccomp {
 }
 
 // What is added has types of its own, with the members that are set and no
-// others. The API's types are made for encoding/json: another library writes
-// their zero values out, and a patch is to be read by people too.
+// others, because people read a patch too. Each appends itself as JSON, as
+// encoding/json would; TestAppended compares.
 type (
 	container struct {
 		Name                     string             `json:"name"`
@@ -128,6 +130,91 @@ type (
 		Path              string `json:"path"`
 	}
 )
+
+func (c *container) appendJSON(b []byte) []byte {
+	b = appendString(append(b, `{"name":`...), c.Name)
+	b = appendString(append(b, `,"image":`...), c.Image)
+	b = appendStrings(append(b, `,"command":`...), c.Command)
+	b = appendList(append(b, `,"env":`...), c.Env, (*EnvVar).appendJSON)
+	if len(c.Ports) > 0 {
+		b = appendList(append(b, `,"ports":`...), c.Ports, (*Port).appendJSON)
+	}
+	if c.Resources.any() {
+		b = c.Resources.appendJSON(append(b, `,"resources":`...))
+	}
+	b = appendString(append(b, `,"restartPolicy":`...), c.RestartPolicy)
+	b = c.SecurityContext.appendJSON(append(b, `,"securityContext":`...))
+	b = c.StartupProbe.appendJSON(append(b, `,"startupProbe":`...))
+	b = c.LivenessProbe.appendJSON(append(b, `,"livenessProbe":`...))
+	b = appendString(append(b, `,"terminationMessagePolicy":`...), c.TerminationMessagePolicy)
+	b = appendList(append(b, `,"volumeMounts":`...), c.VolumeMounts, (*VolumeMount).appendJSON)
+	return append(b, '}')
+}
+
+func (s *restrictedSecurity) appendJSON(b []byte) []byte {
+	b = strconv.AppendBool(append(b, `{"allowPrivilegeEscalation":`...), s.AllowPrivilegeEscalation)
+	b = appendStrings(append(b, `,"capabilities":{"drop":`...), s.Capabilities.Drop)
+	b = strconv.AppendBool(append(b, `},"readOnlyRootFilesystem":`...), s.ReadOnlyRootFilesystem)
+	if s.RunAsNonRoot {
+		b = append(b, `,"runAsNonRoot":true`...)
+	}
+	b = strconv.AppendInt(append(b, `,"runAsUser":`...), *s.RunAsUser, 10)
+	if s.RunAsGroup != nil {
+		b = strconv.AppendInt(append(b, `,"runAsGroup":`...), *s.RunAsGroup, 10)
+	}
+	if s.SeccompProfile != (Seccomp{}) {
+		b = s.SeccompProfile.appendJSON(append(b, `,"seccompProfile":`...))
+	}
+	return append(b, '}')
+}
+
+func (p *execProbe) appendJSON(b []byte) []byte {
+	b = appendStrings(append(b, `{"exec":{"command":`...), p.Exec.Command)
+	b = strconv.AppendInt(append(b, `},"periodSeconds":`...), int64(p.PeriodSeconds), 10)
+	b = strconv.AppendInt(append(b, `,"timeoutSeconds":`...), int64(p.TimeoutSeconds), 10)
+	b = strconv.AppendInt(append(b, `,"failureThreshold":`...), int64(p.FailureThreshold), 10)
+	if p.TerminationGracePeriodSeconds != 0 {
+		b = strconv.AppendInt(append(b, `,"terminationGracePeriodSeconds":`...), int64(p.TerminationGracePeriodSeconds), 10)
+	}
+	return append(b, '}')
+}
+
+func (v *addedVolume) appendJSON(b []byte) []byte {
+	b = appendString(append(b, `{"name":`...), v.Name)
+	if e := v.EmptyDir; e != (emptyDir{}) {
+		b = appendString(append(b, `,"emptyDir":{"medium":`...), e.Medium)
+		if e.SizeLimit != "" {
+			b = appendString(append(b, `,"sizeLimit":`...), string(e.SizeLimit))
+		}
+		b = append(b, '}')
+	}
+	if v.Projected != nil {
+		b = appendList(append(b, `,"projected":{"sources":`...), v.Projected.Sources, (*tokenSource).appendJSON)
+		b = append(b, '}')
+	}
+	return append(b, '}')
+}
+
+// member reads a volume that this or another webhook has made.
+func (e *emptyDir) member(r *jsonread.Reader, name []byte) error {
+	switch string(name) {
+	case "medium":
+		return r.String(&e.Medium)
+	case "sizeLimit":
+		if r.PeekKind() != '"' { // a number is no size that injection has written
+			return r.SkipValue()
+		}
+		return r.String((*string)(&e.SizeLimit))
+	}
+	return r.SkipValue()
+}
+
+func (t *tokenSource) appendJSON(b []byte) []byte {
+	b = appendString(append(b, `{"serviceAccountToken":{"audience":`...), t.ServiceAccountToken.Audience)
+	b = strconv.AppendInt(append(b, `,"expirationSeconds":`...), int64(t.ServiceAccountToken.ExpirationSeconds), 10)
+	b = appendString(append(b, `,"path":`...), t.ServiceAccountToken.Path)
+	return append(b, "}}"...)
+}
 
 // securityContext passes the restricted Pod Security Standard where Prometheus's own does.
 func (u user) securityContext() restrictedSecurity {
