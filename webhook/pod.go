@@ -92,7 +92,9 @@ func (h *podHandler) decidePod(ctx context.Context, question policy.Request, pod
 	operations, decision := inject.Inject(pod, decision, inject.Options{
 		Policy: p, Image: h.Image, Limits: limits, ServiceAccountAnnotations: annotations, Cache: &h.cache,
 	})
-	if len(operations) > 0 && decision.Inject && decision.Reason != inject.AlreadyInjected && state != nil {
+	fresh := len(operations) > 0 && decision.Inject && decision.Reason != inject.AlreadyInjected
+	owner := pod.Metadata.Controller()
+	if fresh && state != nil {
 		state, err := state()
 		if err != nil {
 			return failed(
@@ -101,14 +103,15 @@ func (h *podHandler) decidePod(ctx context.Context, question policy.Request, pod
 				"not injected: the webhook could not read the circuit breaker; create the pod again once the API server answers",
 			)
 		}
-		if len(state) == 0 {
-			return outcome{Decision: decision, operations: operations}
+		if len(state) > 0 {
+			workload := breaker.Of(question.Namespace, podName(pod, ""), owner.Kind, owner.Name, pod.Metadata.Labels)
+			if entry, open := state.Open(workload, breaker.Revision(p, decision.Entitlement, h.Image)); open {
+				return outcome{Decision: entry.Decision()}
+			}
 		}
-		owner := pod.Metadata.Controller()
-		workload := breaker.Of(question.Namespace, podName(pod, ""), owner.Kind, owner.Name, pod.Metadata.Labels)
-		if entry, open := state.Open(workload, breaker.Revision(p, decision.Entitlement, h.Image)); open {
-			return outcome{Decision: entry.Decision()}
-		}
+	}
+	if fresh && owner.Kind == "" {
+		decision.Warning = strings.TrimPrefix(decision.Warning+"; "+barePod, "; ")
 	}
 	return outcome{Decision: decision, operations: operations}
 }
@@ -134,6 +137,11 @@ func beginRead[T any](ctx context.Context, read func(context.Context) (T, error)
 		return value, err
 	}
 }
+
+// barePod is for people who create a pod without a controller: if another admission
+// plugin refuses it, they read this beside the refusal, and nothing creates it again.
+const barePod = "the pod gets a config sidecar; if it is refused because of that, create it with the annotation " +
+	policy.AnnotationInject + `: "false"`
 
 // isFinal reports whether no annotation of a service account could change a
 // decision of this reason into another that matters.

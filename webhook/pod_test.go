@@ -68,6 +68,20 @@ func TestPodIsInjected(t *testing.T) {
 	}
 }
 
+// If somebody else refuses a pod without a controller, nothing creates it again. So
+// the person who does gets the way out in the same answer.
+func TestBarePodIsToldTheWayOut(t *testing.T) {
+	f := newFixture(t)
+	f.createAccount("prometheus-k8s", nil)
+	answer := f.review("/pods/enabled", podRequest(t, operatorPod, func(pod map[string]any) {
+		delete(pod["metadata"].(map[string]any), "ownerReferences")
+	}))
+	const want = `create it with the annotation ampbridge.io/inject: "false"`
+	if len(answer.Warnings) != 1 || !strings.Contains(answer.Warnings[0], want) || answer.Patch == nil {
+		t.Errorf("got warnings %q, patch %.20s; want %q", answer.Warnings, answer.Patch, want)
+	}
+}
+
 func TestPodIsSkipped(t *testing.T) {
 	for _, test := range []struct {
 		name    string

@@ -14,6 +14,7 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -302,6 +303,68 @@ func TestSyncEvictsInLabelledNamespacesAlone(t *testing.T) {
 		request.UserInfo.Username = "system:node:a"
 		if got := policy.review(t, request, nil, eviction, in); got != "" {
 			t.Errorf("%s: a drain is denied: %s", test.namespace, got)
+		}
+	}
+}
+
+// Sync creates pods in dry runs alone, and only where pods may be injected. That narrows
+// the right that the chart gives it with audit.repair: evict.
+func TestSyncCreatesPodsInDryRunsAlone(t *testing.T) {
+	policy := policyOf(t, "ampbridge-sync", "--set", "policy.audit.repair=evict,webhook.excludedNamespaces={istio-system}")
+	labelled := map[string]string{"ampbridge.io/injection": "enabled"}
+	for _, test := range []struct {
+		name, namespace string
+		labels          map[string]string
+		dryRun          *bool
+		denied          bool
+	}{
+		{"a dry run", "team-a", labelled, new(true), false},
+		{"a dry run, annotated", "team-a", map[string]string{"ampbridge.io/injection": "annotated"}, new(true), false},
+		{"for real", "team-a", labelled, new(false), true},
+		{"for real, unsaid", "team-a", labelled, nil, true},
+		{"without the label", "team-a", map[string]string{"team": "a"}, new(true), true},
+		{"without labels", "team-a", nil, new(true), true},
+		{"opted out", "team-a", map[string]string{"ampbridge.io/injection": "disabled"}, new(true), true},
+		{"the system's namespace", "kube-system", labelled, new(true), true},
+		{"ampbridge's own", namespace, labelled, new(true), true},
+		{"an excluded one", "istio-system", labelled, new(true), true},
+	} {
+		request := &admissionv1.AdmissionRequest{
+			Kind:      metav1.GroupVersionKind{Version: "v1", Kind: "Pod"},
+			Resource:  metav1.GroupVersionResource{Version: "v1", Resource: "pods"},
+			Operation: admissionv1.Create, Namespace: test.namespace, DryRun: test.dryRun,
+			UserInfo: authenticationv1.UserInfo{Username: "system:serviceaccount:" + namespace + ":ampbridge-sync"},
+		}
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: test.namespace, GenerateName: "p-"}}
+		in := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: test.namespace, Labels: test.labels}}
+		if got := policy.review(t, request, nil, pod, in); (got != "") != test.denied {
+			t.Errorf("%s: denied: %q, want %t", test.name, got, test.denied)
+		}
+		request.UserInfo.Username = "system:serviceaccount:kube-system:replicaset-controller"
+		if got := policy.review(t, request, nil, pod, in); got != "" {
+			t.Errorf("%s: a controller is denied: %s", test.name, got)
+		}
+	}
+}
+
+// The right is given only for repairs, and never without the policy.
+func TestSyncCreatesPodsForRepairsAlone(t *testing.T) {
+	for flags, want := range map[string]bool{
+		"policy.audit.repair=evict":                                  true,
+		"policy.audit.repair=evict,sync.auditor.breaker=false":       true,
+		"policy.audit.repair=none":                                   false,
+		"policy.audit.repair=evict,sync.auditor.enabled=false":       false,
+		"policy.audit.repair=evict,sync.mode=cronJob":                false,
+		"policy.audit.repair=none,admissionPolicies.enabled=false":   false,
+		"sync.auditor.breaker=false,admissionPolicies.enabled=false": false,
+	} {
+		var role rbacv1.ClusterRole
+		testkit.Must(t, yaml.UnmarshalStrict([]byte(object(t, "ClusterRole", "ampbridge-sync", "--set", flags)), &role))
+		got := slices.ContainsFunc(role.Rules, func(r rbacv1.PolicyRule) bool {
+			return slices.Contains(r.Resources, "pods") && slices.Contains(r.Verbs, "create")
+		})
+		if got != want {
+			t.Errorf("%s: sync may create pods: %t, want %t", flags, got, want)
 		}
 	}
 }

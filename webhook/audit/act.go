@@ -190,7 +190,8 @@ func (a *auditor) attributable(o *observed) bool {
 }
 
 // expire are the entries that go: of namespaces without the label, of revisions that
-// nobody makes any more, and of workloads whose pods have been gone for long.
+// nobody makes any more, of workloads whose pods have been gone for long, and those that
+// a quota caused a while ago.
 func (a *auditor) expire(
 	state breaker.State,
 	namespaces map[string]policy.Injection,
@@ -212,7 +213,7 @@ func (a *auditor) expire(
 			stay = forgetting
 		}
 		switch before, known := a.outdated[e.Key()]; {
-		case !labelled:
+		case !labelled, e.Cause == breaker.OverQuota && now.Sub(e.Since) > breaker.QuotaRetry:
 			gone = append(gone, e)
 		case unread[e.Namespace]:
 			if known {
@@ -274,8 +275,8 @@ func inTurns(pods []*observed, each, all int) (picked []*observed) {
 	return picked
 }
 
-// repair evicts missed and outdated pods, of each workload one, and only while
-// all the others are ready. Those that waited longest come first: budgets that
+// repair evicts missed and outdated pods, of each workload one, only while all the
+// others are ready, and only if a dry run of its successor is admitted. Those that waited longest come first: budgets that
 // refuse some of them would otherwise use up the pace of all.
 func (a *auditor) repair(ctx context.Context, pods []observed, now time.Time) error {
 	chosen := map[breaker.Workload]*observed{}
@@ -306,7 +307,18 @@ func (a *auditor) repair(ctx context.Context, pods []observed, now time.Time) er
 		if !a.bucket.TryAccept() {
 			break
 		}
-		errs = append(errs, a.evict(ctx, o, now, false))
+		// A running pod stays where what follows it would be refused.
+		why, err := a.cluster.trySuccessor(ctx, o)
+		switch {
+		case err != nil:
+			errs = append(errs, err)
+		case why != "":
+			a.metrics.evictions.WithLabelValues(resultKept).Inc()
+			a.pace.record(o.workload, o.created, now, false)
+			errs = append(errs, a.refused(ctx, o, "it is not evicted: "+why))
+		default:
+			errs = append(errs, a.evict(ctx, o, now, false))
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -342,14 +354,13 @@ func (a *auditor) evict(ctx context.Context, o *observed, now time.Time, unchang
 			fmt.Sprintf("evicted, because it was %s; its successor is admitted as the policy says today", o.Kind),
 		)
 	case resultRefused:
-		return a.refused(ctx, o)
+		return a.refused(ctx, o, "its eviction is refused for now, by a PodDisruptionBudget or because the API server is busy; it is tried again")
 	}
 	return err
 }
 
 // refused tells once per pod and finding that an eviction has to wait.
-func (a *auditor) refused(ctx context.Context, o *observed) error {
-	const text = "its eviction is refused for now, by a PodDisruptionBudget or because the API server is busy; it is tried again"
+func (a *auditor) refused(ctx context.Context, o *observed, text string) error {
 	object, _ := target(o)
 	r := eventKey{o.workload.Namespace, object.UID, eventRefused, text}
 	if a.events.sent[r] || !a.events.may(o.workload.Namespace) {

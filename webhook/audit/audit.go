@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	appsv1client "k8s.io/client-go/kubernetes/typed/apps/v1"
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/flowcontrol"
@@ -102,7 +104,7 @@ func Run(ctx context.Context, o Options) error {
 	config := rest.CopyConfig(o.RESTConfig)
 	config.UserAgent = "ampbridge-auditor"
 	config.QPS, config.Burst = 20, 40 // it is in no hurry, and may have much to look up
-	client, err := corev1client.NewForConfig(config)
+	client, err := connect(config)
 	if err != nil {
 		return fmt.Errorf("audit: connect to the API server: %w", err)
 	}
@@ -111,11 +113,21 @@ func Run(ctx context.Context, o Options) error {
 		return fmt.Errorf("audit: %w", err)
 	}
 	a := &auditor{
-		Options: o, cluster: cluster{client}, metrics: metrics,
+		Options: o, cluster: client, metrics: metrics,
 		bucket: flowcontrol.NewTokenBucketPassiveRateLimiter(float32(1/o.EvictionInterval.Seconds()), EvictionBurst),
 		events: eventRecorder{client: client, instance: o.Instance, sent: map[eventKey]bool{}},
 		pace:   pace{o.EvictionInterval, map[breaker.Workload]attempt{}},
 		status: newSidecars(),
+	}
+	if !o.NoBreaker {
+		refused, err := newRefusals(o, config)
+		if err != nil {
+			return fmt.Errorf("audit: connect to the API server: %w", err)
+		}
+		var group sync.WaitGroup
+		defer group.Wait()
+		group.Go(func() { refused.watch(ctx) })
+		group.Go(func() { refused.work(ctx) })
 	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -209,6 +221,16 @@ func (a *auditor) round(ctx context.Context) error {
 		a.metrics.lastSuccess.Set(float64(now.Unix()))
 	}
 	return err
+}
+
+// connect returns a client with a rate limit of its own.
+func connect(config *rest.Config) (cluster, error) {
+	core, err := corev1client.NewForConfig(config)
+	if err != nil {
+		return cluster{}, err
+	}
+	apps, err := appsv1client.NewForConfig(config)
+	return cluster{core, apps}, err
 }
 
 func (a *auditor) grace(cause policy.Reason) time.Duration {

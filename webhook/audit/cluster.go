@@ -13,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/scheme"
+	appsv1client "k8s.io/client-go/kubernetes/typed/apps/v1"
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 
 	"github.com/ampbridge/ampbridge/policy"
@@ -32,6 +33,7 @@ const (
 // cluster is the API server.
 type cluster struct {
 	corev1client.CoreV1Interface
+	apps appsv1client.AppsV1Interface
 }
 
 var labelSelector = fmt.Sprintf("%s in (%s,%s)", policy.LabelInjection, policy.InjectionEnabled, policy.InjectionAnnotated)
@@ -135,6 +137,8 @@ type namespaceCache struct {
 	accounts map[string]map[string]string
 	// bounds are its LimitRanges and ResourceQuotas; nil: not read.
 	bounds *inject.Limits
+	// absent: the pods are not stored, so the quotas do not count them.
+	absent bool
 }
 
 // assess reads as little as the finding needs.
@@ -169,7 +173,9 @@ func (c cluster) assess(ctx context.Context, q Question, k *namespaceCache) (Fin
 }
 
 func (c cluster) limits(ctx context.Context, pod *Pod, k *namespaceCache) (inject.Limits, error) {
-	if k.bounds != nil {
+	if k.bounds != nil && k.absent {
+		return *k.bounds, nil
+	} else if k.bounds != nil {
 		return inject.Limits{Ranges: k.bounds.Ranges, Quotas: without(k.bounds.Quotas, pod)}, nil
 	}
 	namespace := pod.Metadata.Namespace

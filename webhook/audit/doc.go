@@ -15,13 +15,17 @@
 //     outdated pod that has a controller is evicted, so that its successor is
 //     injected as the policy says: one of a workload at a time, when all the
 //     others are ready, and few in the whole cluster ([Options.EvictionInterval]).
+//     Before that the successor is created in a dry run: a running Prometheus is not
+//     evicted where the next one would be refused, or would not be injected.
 //     Where a successor is found again, the next attempt waits, longer each time.
 //   - The circuit breaker, on unless [Options.NoBreaker]. Where a pod hangs on
 //     the config sidecar for longer than [Options.Grace], or where its image does
 //     not come within [Options.PullGrace], injection pauses for its workload
 //     (package breaker), and the pod is evicted: what comes in its stead starts
 //     without the sidecar. Such pods run nothing yet, so no budget and no pace
-//     holds them.
+//     holds them. It also opens where the API server refuses the injected pods of a
+//     controller, because somebody's policy forbids the sidecar. That shows in the
+//     events FailedCreate of the controller: type refusals watches them.
 //
 // Unless [Options.NoSidecars], it also reads the status that config sidecars serve at their
 // pods' addresses, and tells with an event on the pod what people should know: a session
@@ -34,7 +38,10 @@
 // # Rights
 //
 // In all namespaces: list and get namespaces; list pods, limitranges and
-// resourcequotas; get serviceaccounts; create pods/eviction and events. In
+// resourcequotas; get serviceaccounts; create pods/eviction and events; get replicasets,
+// statefulsets and daemonsets, whose templates say what pods would be; with a breaker,
+// watch events, the only place where a refusal is written down; and for repairs create
+// pods, which an admission policy confines to dry runs. In
 // ampbridge's own namespace: create configmaps, and get and update the one named
 // ampbridge-breaker. The webhook gets that one, too.
 //

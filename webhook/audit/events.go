@@ -69,27 +69,29 @@ type eventKey struct {
 // target is the object that the event is on: the pod's controller, or the pod.
 func target(o *observed) (corev1.ObjectReference, *corev1.ObjectReference) {
 	pod := corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: o.workload.Namespace, Name: o.name, UID: o.uid}
-	if c := o.controller; c != nil {
-		return corev1.ObjectReference{
-			APIVersion: c.APIVersion,
-			Kind:       c.Kind,
-			Namespace:  o.workload.Namespace,
-			Name:       c.Name,
-			UID:        c.UID,
-		}, &pod
+	c := o.controller
+	if c == nil {
+		return pod, nil
 	}
-	return pod, nil
+	controller := corev1.ObjectReference{APIVersion: c.APIVersion, Kind: c.Kind, Namespace: o.workload.Namespace, Name: c.Name, UID: c.UID}
+	if o.name == "" {
+		return controller, nil // its pod was never stored
+	}
+	return controller, &pod
 }
 
 // record writes an event now.
 func (r *eventRecorder) record(ctx context.Context, o *observed, kind, reason, text string) error {
 	object, related := target(o)
+	if o.name != "" {
+		text = fmt.Sprintf("pod %s: %s", o.name, text)
+	}
 	now := metav1.Now()
 	_, err := r.client.Events(o.workload.Namespace).Create(ctx, &corev1.Event{
 		ObjectMeta:     metav1.ObjectMeta{GenerateName: shorten(object.Name, 200) + ".", Namespace: o.workload.Namespace},
 		InvolvedObject: object, Related: related,
 		Type: kind, Reason: reason, Action: "Audit",
-		Message: shorten(fmt.Sprintf("pod %s: %s", o.name, text), 1000), // the API takes 1024
+		Message: shorten(text, 1000), // the API takes 1024
 		Source:  corev1.EventSource{Component: "ampbridge-auditor"},
 		// Both forms of time and reporter: kubectl shows either.
 		EventTime: metav1.NewMicroTime(now.Time), FirstTimestamp: now, LastTimestamp: now, Count: 1,
@@ -191,7 +193,7 @@ func fix(o *observed, repair bool) string {
 	case o.controller == nil:
 		return "Nothing creates the pod again: delete it and create it again"
 	case repair:
-		return "It is going to be evicted, when its disruption budget allows"
+		return "It is going to be evicted, when its disruption budget and a dry run of its successor allow"
 	case w.Kind == "Deployment" || w.Kind == "StatefulSet" || w.Kind == "DaemonSet":
 		return fmt.Sprintf("Roll it out: kubectl -n %s rollout restart %s/%s", w.Namespace, strings.ToLower(w.Kind), w.Name)
 	}

@@ -25,6 +25,8 @@ type observed struct {
 	workload           breaker.Workload
 	// controller is nil for a pod that nobody would create again.
 	controller *metav1.OwnerReference
+	// template is the revision of a StatefulSet's template that the pod was made of.
+	template string
 	// since is when the finding was first made.
 	since time.Time
 	// status is where its sidecar serves its status; zero: it does not.
@@ -39,6 +41,7 @@ func observe(p *Pod, f Finding) observed {
 	return observed{
 		Finding: f, name: p.Metadata.Name, uid: m.UID, resourceVersion: m.ResourceVersion, created: m.CreationTimestamp,
 		ready: p.ready(), terminating: p.terminating(), workload: p.workload(), controller: p.controller(), status: p.statusAddress(),
+		template: p.Metadata.Labels["controller-revision-hash"],
 	}
 }
 

@@ -11,6 +11,8 @@ const (
 	resultEvicted = "evicted"
 	// resultRefused: a PodDisruptionBudget, or an overloaded API server.
 	resultRefused = "refused"
+	// resultKept: its successor would be refused, or could not be tried.
+	resultKept = "kept"
 	// resultGone: the pod had ended, or changed, meanwhile.
 	resultGone   = "gone"
 	resultFailed = "failed"
@@ -34,11 +36,12 @@ func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 		}, []string{"finding"}),
 		evictions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "ampbridge_audit_evictions_total",
-			Help: "Evictions that the auditor asked for, by result: evicted, refused (a PodDisruptionBudget forbids it now), gone, failed.",
+			Help: "Evictions that the auditor asked for, by result: evicted, refused (a PodDisruptionBudget forbids it now), " +
+				"kept (its successor would be refused, or could not be tried), gone, failed.",
 		}, []string{"result"}),
 		breaker: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "ampbridge_audit_breaker_open",
-			Help: "1 for each workload for which injection pauses, because its pods hung on the config sidecar; kind and name are * " +
+			Help: "1 for each workload for which injection pauses, because its pods hung on the config sidecar or were refused; kind and name are * " +
 				"where it pauses for all of a namespace.",
 		}, []string{"namespace", "kind", "name"}),
 		lastSuccess: prometheus.NewGauge(prometheus.GaugeOpts{
@@ -51,7 +54,7 @@ func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 		}, []string{"status"}),
 		open: map[breaker.Workload]bool{},
 	}
-	for _, result := range []string{resultEvicted, resultRefused, resultGone, resultFailed} {
+	for _, result := range []string{resultEvicted, resultRefused, resultKept, resultGone, resultFailed} {
 		m.evictions.WithLabelValues(result)
 	}
 	for _, c := range []prometheus.Collector{m.pods, m.evictions, m.breaker, m.lastSuccess, m.statuses} {

@@ -1,5 +1,5 @@
 // Package breaker holds the state of the circuit breaker: the workloads whose pods
-// hung on the config sidecar. Injection pauses for them. The auditor writes the
+// hung on the config sidecar, or were refused because of it. Injection pauses for them. The auditor writes the
 // state to the ConfigMap ampbridge-breaker in ampbridge's own namespace, and the
 // webhook reads it, so that the webhook has no side effects.
 //
@@ -115,11 +115,28 @@ type Entry struct {
 	Workload
 	// Revision is the [Revision] that failed.
 	Revision string `json:"revision"`
-	// Cause is how the sidecar hung, as in ImagePullBackOff.
+	// Cause is how the sidecar hung, as in ImagePullBackOff, or [Refused] or [OverQuota].
 	Cause string `json:"cause"`
+	// By is who refused the pods, and Message why. Empty: they were not refused, they hung.
+	By      string `json:"by,omitempty"`
+	Message string `json:"message,omitempty"`
 	// Since is when the breaker opened.
 	Since time.Time `json:"since"`
 }
+
+// Causes of entries for pods that the API server refused.
+const (
+	Refused = "Refused"
+	// OverQuota: by a ResourceQuota. How much of it is free changes without a trace, so
+	// such an entry ends after [QuotaRetry].
+	OverQuota = "OverQuota"
+)
+
+// QuotaRetry is when injection is tried again after a quota refused a pod.
+const QuotaRetry = time.Hour
+
+// WasRefused reports whether the entry is for pods that were refused.
+func (e Entry) WasRefused() bool { return e.Cause == Refused || e.Cause == OverQuota }
 
 // Decision is to skip, with a warning for whoever creates the pod.
 func (e Entry) Decision() policy.Decision {
@@ -129,17 +146,15 @@ func (e Entry) Decision() policy.Decision {
 	if e.Workload == All(e.Namespace) {
 		workload = "every one of namespace " + e.Namespace
 	}
+	why := fmt.Sprintf("pods hung on the config sidecar (%.40s)", e.Cause)
+	if e.WasRefused() {
+		why = fmt.Sprintf("pods with the sidecar were refused by %.70s", e.By)
+	}
 	warning := fmt.Sprintf(
-		"injection pauses until the policy or the sidecar's image changes: pods hung on the config sidecar (%.40s); the cluster admin "+
-			"fixes that; workload %s",
-		e.Cause,
-		workload,
+		"injection pauses until the policy or the sidecar's image changes: %s; the cluster admin fixes that; workload %s", why, workload,
 	)
 	const most = 230
-	if len(warning) > most {
-		warning = strings.ToValidUTF8(warning[:most], "")
-	}
-	return policy.Decision{Reason: CircuitOpen, Warning: warning}
+	return policy.Decision{Reason: CircuitOpen, Warning: shorten(warning, most)}
 }
 
 // Bounds of the state. One namespace's workloads can fill neither the ConfigMap,
@@ -154,6 +169,8 @@ const (
 	maxValue    = 4 << 10
 	maxRevision = 64
 	maxCause    = 64
+	maxBy       = 96
+	maxMessage  = 256
 )
 
 // everything is the kind and name of an entry for all workloads of a namespace. No
@@ -202,7 +219,8 @@ func (e Entry) bounded() bool {
 	_, err := e.Since.MarshalJSON()
 	ofWorkload := w.Kind != "" && bounded(w.Kind, maxKind) == w.Kind && bounded(w.Name, maxName) == w.Name
 	return w.Namespace != "" && len(w.Namespace) <= maxKind && plain(w.Namespace, "-") && (ofWorkload || w == All(w.Namespace)) &&
-		len(e.Revision) <= maxRevision && plain(e.Revision, "-") && len(e.Cause) <= maxCause && err == nil
+		len(e.Revision) <= maxRevision && plain(e.Revision, "-") && len(e.Cause) <= maxCause && len(e.By) <= maxBy &&
+		len(e.Message) <= maxMessage && err == nil
 }
 
 // With is the state with more entries, or others for their workloads. It keeps
@@ -216,9 +234,7 @@ func (s State) With(entries ...Entry) State {
 	}
 	bytes := next.size()
 	for _, e := range entries {
-		if len(e.Cause) > maxCause {
-			e.Cause = strings.ToValidUTF8(e.Cause[:maxCause], "")
-		}
+		e.Cause, e.By, e.Message = shorten(e.Cause, maxCause), shorten(e.By, maxBy), shorten(e.Message, maxMessage)
 		if _, open := next.read(keyOfAll(e.Namespace, e.Revision)); !open && e.bounded() {
 			bytes = next.add(e, bytes)
 		}
@@ -255,6 +271,13 @@ func (s State) add(e Entry, bytes int) int {
 		s[k] = before
 	}
 	return s.size()
+}
+
+func shorten(s string, most int) string {
+	if len(s) > most {
+		s = strings.ToValidUTF8(s[:most], "")
+	}
+	return s
 }
 
 func (e Entry) encode() string {

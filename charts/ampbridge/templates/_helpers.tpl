@@ -167,9 +167,14 @@ seccompProfile:
 {{- if and .Values.sync.enabled (eq .Values.sync.mode "deployment") .Values.sync.auditor.enabled -}}true{{- end -}}
 {{- end -}}
 
+{{- /* Whether the auditor evicts running pods, so that others are created in their place. */ -}}
+{{- define "ampbridge.repairs" -}}
+{{- if and (include "ampbridge.auditor" .) (eq (dig "audit" "repair" "none" .Values.policy) "evict") -}}true{{- end -}}
+{{- end -}}
+
 {{- /* Whether the auditor evicts pods. */ -}}
 {{- define "ampbridge.evicts" -}}
-{{- if and (include "ampbridge.auditor" .) (or .Values.sync.auditor.breaker (eq (dig "audit" "repair" "none" .Values.policy) "evict")) -}}true{{- end -}}
+{{- if and (include "ampbridge.auditor" .) (or .Values.sync.auditor.breaker (include "ampbridge.repairs" .)) -}}true{{- end -}}
 {{- end -}}
 
 {{- /* The namespaces whose pods are never injected, whatever their label, as a YAML list. */ -}}

@@ -79,7 +79,8 @@ func newFixture(t *testing.T) *fixture {
 	state.Verbs = []string{"get", "update"}
 	f.auditor = f.identity(t, "auditor", []rbacv1.PolicyRule{
 		read("get", "namespaces", "serviceaccounts"), read("list", "namespaces", "pods", "limitranges", "resourcequotas"),
-		read("create", "pods/eviction", "events"),
+		read("create", "pods", "pods/eviction", "events"), read("watch", "events"),
+		{APIGroups: []string{"apps"}, Resources: []string{"replicasets", "statefulsets", "daemonsets"}, Verbs: []string{"get"}},
 	}, []rbacv1.PolicyRule{state, read("create", "configmaps")})
 
 	ca, err := servingcert.Write(f.certs, "127.0.0.1")

@@ -1,0 +1,73 @@
+package audit
+
+import (
+	"regexp"
+	"strings"
+
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
+)
+
+// refuser is who refused a pod, as its words show.
+type refuser struct {
+	pattern *regexp.Regexp
+	// name comes before what the pattern's group matched.
+	name string
+}
+
+// quotaName begins the name of a refuser that is a quota.
+const quotaName = "ResourceQuota "
+
+func isQuota(by string) bool { return strings.HasPrefix(by, quotaName) }
+
+// refusers are looked for in this order. Policy engines are webhooks: which of their
+// rules it was stands in the text.
+var refusers = []refuser{
+	{regexp.MustCompile(`ValidatingAdmissionPolicy '([^']+)'`), "ValidatingAdmissionPolicy "},
+	{regexp.MustCompile(`admission webhook "([^"]+)" denied the request`), "webhook "},
+	{regexp.MustCompile(`violates PodSecurity "([^"]+)"`), "PodSecurity "},
+	{regexp.MustCompile(`unable to validate against any (security context constraint)`), "OpenShift's "},
+	{regexp.MustCompile(`(?:exceeded|failed) quota: ([^,:]+)`), quotaName},
+	{regexp.MustCompile(`(?:maximum|minimum) \S+ usage per (Pod|Container)|max limit to request ratio per (Pod|Container)`), "LimitRange for each "},
+	{regexp.MustCompile(` is invalid: `), "the API server's validation"},
+	{regexp.MustCompile(` is forbidden: `), "an admission plugin"},
+}
+
+// unrelated are words of refusals that nothing in a pod's containers and volumes can
+// cause. Webhooks that do not answer are among them.
+var unrelated = []string{
+	"error looking up service account", "failed calling webhook", "is being terminated", "no PriorityClass with name", "RuntimeClass ",
+	"exceeded its backoff",
+}
+
+// blame returns who refused a pod, and in which words, from the message of an event
+// FailedCreate. It reports whether the sidecar can be the cause: not where no pod was
+// refused at all, as in a timeout, and not where the words name what is wrong and it is
+// no part of the sidecar.
+func blame(message string) (by, text string, plausible bool) {
+	for _, words := range unrelated {
+		if strings.Contains(message, words) {
+			return "", "", false
+		}
+	}
+	for _, r := range refusers {
+		at := r.pattern.FindStringSubmatchIndex(message)
+		if at == nil {
+			continue
+		}
+		by = r.name + shorten(strings.Join(r.pattern.FindStringSubmatch(message)[1:], ""), 60)
+		text = message[at[0]:]
+		if _, rest, found := strings.Cut(text, "denied the request: "); found {
+			text = rest
+		} else if _, rest, found := strings.Cut(text, "denied request: "); found {
+			text = rest
+		} else if _, rest, found := strings.Cut(text, ": "); found && !isQuota(r.name) {
+			text = rest
+		}
+		// Pod security lists each container and volume that violates it.
+		if r.name == "PodSecurity " && !strings.Contains(text, sidecarconfig.ContainerName) && !strings.Contains(text, "ampbridge-") {
+			return "", "", false
+		}
+		return by, shorten(text, 240), true
+	}
+	return "", "", false
+}
