@@ -1,0 +1,348 @@
+// Package refused_test plays clusters whose policies refuse injected pods: a real API
+// server evaluates the policies, a real controller manager tries again, and the webhook
+// and the auditor work with the rights and the admission policy that the chart gives them.
+package refused_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"sigs.k8s.io/yaml"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
+	"github.com/ampbridge/ampbridge/test/cluster"
+	"github.com/ampbridge/ampbridge/test/servingcert"
+	"github.com/ampbridge/ampbridge/test/testkit"
+	"github.com/ampbridge/ampbridge/test/tools"
+	"github.com/ampbridge/ampbridge/webhook"
+	"github.com/ampbridge/ampbridge/webhook/audit"
+	"github.com/ampbridge/ampbridge/webhook/registration"
+)
+
+const (
+	home    = "ampbridge-system"
+	account = "prometheus"
+	image   = "registry.example.com/ampbridge:v1"
+	// demands is the label by which a namespace chooses a policy of somebody else's.
+	demands = "test/demands"
+	// timeout is generous: machines that run tests are often busy.
+	timeout = 2 * time.Minute
+)
+
+// head is the part of ampbridge's policy that all tests have.
+const head = `apiVersion: ampbridge.io/v1alpha1
+kind: Policy
+cluster: {name: dev}
+destinations:
+- {name: central, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0123abcd-1111-2222-3333-444455556666"}
+grants:
+- {namespaces: ["test-*"], serviceAccounts: [prometheus], destinations: [central]}
+trust: {permissionsBoundary: "arn:aws:iam::111122223333:policy/b"}
+`
+
+type fixture struct {
+	*cluster.Cluster
+	file   string
+	policy atomic.Pointer[policy.Policy]
+	sync   *rest.Config
+	webCfg *rest.Config
+}
+
+// newFixture starts the cluster with what the chart installs, and the webhook.
+func newFixture(t *testing.T, text string) *fixture {
+	t.Helper()
+	f := &fixture{Cluster: cluster.Start(t, cluster.Options{}), file: filepath.Join(t.TempDir(), "policy.yaml")}
+	testkit.Must(t, f.Namespace(t.Context(), home, nil))
+	f.install(t)
+	f.sync, f.webCfg = f.as(t, "ampbridge-sync"), f.as(t, "ampbridge-webhook")
+	f.setPolicy(t, text)
+
+	addr, certs := testkit.FreeAddr(t), t.TempDir()
+	ca, err := servingcert.Write(certs, "127.0.0.1")
+	testkit.Must(t, err)
+	object, err := registration.New(registration.Options{
+		ClientConfig: admissionv1.WebhookClientConfig{URL: new("https://" + addr), CABundle: ca}, ExcludedNamespaces: []string{home},
+	})
+	testkit.Must(t, err)
+	_, err = f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Create(t.Context(), object, metav1.CreateOptions{})
+	testkit.Must(t, err)
+	f.run(t, "webhook", func(ctx context.Context) error {
+		return webhook.Run(ctx, webhook.Options{
+			Addr: addr, HealthAddr: testkit.FreeAddr(t), MetricsAddr: testkit.FreeAddr(t), CertDir: certs, PolicyFile: f.file,
+			Image: image, RESTConfig: f.webCfg, Namespace: home, Logger: slog.New(slog.DiscardHandler),
+		})
+	})
+	f.namespace(t, "test-probe", nil)
+	testkit.Eventually(t, "the webhook injects", func() bool {
+		pod, err := f.Client().CoreV1().Pods("test-probe").Create(t.Context(), bare("probe"), dryRun)
+		testkit.Must(t, err)
+		return injected(pod)
+	})
+	return f
+}
+
+var dryRun = metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}
+
+// install makes the chart's accounts, rights, state and admission policies, as Helm
+// renders them for a policy that repairs.
+func (f *fixture) install(t *testing.T) {
+	t.Helper()
+	dir := t.TempDir()
+	cmd := exec.CommandContext(t.Context(), tools.Path(t, "helm"), "template", "ampbridge", "../../../charts/ampbridge",
+		"--namespace", home, "-f", "../../../charts/ampbridge/ci/minimal-values.yaml", "--set", "policy.audit.repair=evict")
+	cmd.Env = append(os.Environ(), "HELM_CACHE_HOME="+dir, "HELM_CONFIG_HOME="+dir, "HELM_DATA_HOME="+dir)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	testkit.Must(t, err)
+	client, err := dynamic.NewForConfig(f.Config())
+	testkit.Must(t, err)
+	resources := map[string]string{
+		"ServiceAccount": "serviceaccounts", "ConfigMap": "configmaps", "Role": "roles", "RoleBinding": "rolebindings",
+		"ClusterRole": "clusterroles", "ClusterRoleBinding": "clusterrolebindings",
+		"ValidatingAdmissionPolicy": "validatingadmissionpolicies", "ValidatingAdmissionPolicyBinding": "validatingadmissionpolicybindings",
+	}
+	for text := range strings.SplitSeq(string(out), "\n---\n") {
+		var object unstructured.Unstructured
+		testkit.Must(t, yaml.Unmarshal([]byte(text), &object.Object))
+		plural, wanted := resources[object.GetKind()]
+		if !wanted {
+			continue
+		}
+		gvk := object.GroupVersionKind()
+		resource := client.Resource(schema.GroupVersionResource{Group: gvk.Group, Version: gvk.Version, Resource: plural})
+		if object.GetNamespace() == "" {
+			_, err = resource.Create(t.Context(), &object, metav1.CreateOptions{})
+		} else {
+			_, err = resource.Namespace(object.GetNamespace()).Create(t.Context(), &object, metav1.CreateOptions{})
+		}
+		testkit.Must(t, err)
+	}
+}
+
+// as is the connection of one of the chart's service accounts.
+func (f *fixture) as(t *testing.T, name string) *rest.Config {
+	t.Helper()
+	file, err := f.KubeconfigFor(t.Context(), home, name)
+	testkit.Must(t, err)
+	config, err := clientcmd.BuildConfigFromFlags("", file)
+	testkit.Must(t, err)
+	return config
+}
+
+// setPolicy gives webhook and auditor another policy.
+func (f *fixture) setPolicy(t *testing.T, more string) {
+	t.Helper()
+	p, err := policy.Parse([]byte(head + more))
+	testkit.Must(t, err)
+	testkit.Must(t, os.WriteFile(f.file, []byte(head+more), 0o600))
+	f.policy.Store(p)
+}
+
+// audit runs the auditor until the test ends. Its rounds do nothing for refused pods.
+func (f *fixture) audit(t *testing.T) {
+	t.Helper()
+	f.run(t, "auditor", func(ctx context.Context) error {
+		return audit.Run(ctx, audit.Options{
+			RESTConfig: f.sync, Policy: f.policy.Load, Image: image, Namespace: home, NoSidecars: true,
+			Interval: 200 * time.Millisecond, Settle: time.Millisecond, EvictionInterval: 2 * time.Second,
+			Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		})
+	})
+}
+
+func (f *fixture) run(t *testing.T, name string, run func(context.Context) error) {
+	t.Helper()
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	})
+}
+
+// namespace makes a namespace that asks for injection, with more labels.
+func (f *fixture) namespace(t *testing.T, name string, more map[string]string) {
+	t.Helper()
+	labels := map[string]string{policy.LabelInjection: string(policy.InjectionEnabled)}
+	for k, v := range more {
+		labels[k] = v
+	}
+	testkit.Must(t, f.Namespace(t.Context(), name, labels))
+	_, err := f.Client().CoreV1().ServiceAccounts(name).Create(t.Context(),
+		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}}, metav1.CreateOptions{})
+	testkit.Must(t, err)
+}
+
+// label changes a label of a namespace; without a value it takes it off.
+func (f *fixture) label(t *testing.T, namespace, key, value string) {
+	t.Helper()
+	object, err := f.Client().CoreV1().Namespaces().Get(t.Context(), namespace, metav1.GetOptions{})
+	testkit.Must(t, err)
+	if delete(object.Labels, key); value != "" {
+		object.Labels[key] = value
+	}
+	_, err = f.Client().CoreV1().Namespaces().Update(t.Context(), object, metav1.UpdateOptions{})
+	testkit.Must(t, err)
+}
+
+// demand makes a ValidatingAdmissionPolicy for the pods of namespaces that choose it.
+func (f *fixture) demand(t *testing.T, name, message, expression string) {
+	t.Helper()
+	client := f.Client().AdmissionregistrationV1()
+	_, err := client.ValidatingAdmissionPolicies().Create(t.Context(), &admissionv1.ValidatingAdmissionPolicy{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: admissionv1.ValidatingAdmissionPolicySpec{
+			MatchConstraints: &admissionv1.MatchResources{ResourceRules: []admissionv1.NamedRuleWithOperations{{
+				RuleWithOperations: admissionv1.RuleWithOperations{
+					Operations: []admissionv1.OperationType{admissionv1.Create},
+					Rule:       admissionv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"}},
+				},
+			}}},
+			Variables: []admissionv1.Variable{
+				{Name: "all", Expression: "object.spec.containers + (has(object.spec.initContainers) ? object.spec.initContainers : [])"},
+			},
+			Validations: []admissionv1.Validation{{Expression: expression, Message: message}},
+		},
+	}, metav1.CreateOptions{})
+	testkit.Must(t, err)
+	_, err = client.ValidatingAdmissionPolicyBindings().Create(t.Context(), &admissionv1.ValidatingAdmissionPolicyBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: admissionv1.ValidatingAdmissionPolicyBindingSpec{
+			PolicyName: name, ValidationActions: []admissionv1.ValidationAction{admissionv1.Deny},
+			MatchResources: &admissionv1.MatchResources{NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{demands: name}}},
+		},
+	}, metav1.CreateOptions{})
+	testkit.Must(t, err)
+}
+
+// spec is a Prometheus that meets every demand of these tests.
+func spec() corev1.PodSpec {
+	limits := corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1"), corev1.ResourceMemory: resource.MustParse("1Gi")}
+	requests := corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("10m"), corev1.ResourceMemory: resource.MustParse("64Mi")}
+	return corev1.PodSpec{
+		ServiceAccountName: account,
+		Containers: []corev1.Container{{
+			Name: "prometheus", Image: "quay.io/prometheus/prometheus:v3.15.0",
+			Args:         []string{"--config.file=/etc/p/prometheus.yml", "--config.auto-reload"},
+			Resources:    corev1.ResourceRequirements{Limits: limits, Requests: requests},
+			VolumeMounts: []corev1.VolumeMount{{Name: "config", MountPath: "/etc/p"}},
+		}},
+		Volumes: []corev1.Volume{{Name: "config", VolumeSource: corev1.VolumeSource{
+			ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "p"}},
+		}}},
+	}
+}
+
+func bare(name string) *corev1.Pod {
+	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: spec()}
+}
+
+// shapes are the kinds of workloads, in lower case, which are also their names.
+var shapes = []string{"deployment", "statefulset", "daemonset"}
+
+// create makes a workload of a shape, with one pod. Prometheus's own profile is for
+// policies that demand one.
+func (f *fixture) create(t *testing.T, namespace, shape string, change func(*corev1.PodSpec)) {
+	t.Helper()
+	template := corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"shape": shape}}, Spec: spec()}
+	if change != nil {
+		change(&template.Spec)
+	}
+	selector := &metav1.LabelSelector{MatchLabels: template.Labels}
+	meta, apps := metav1.ObjectMeta{Name: shape}, f.Client().AppsV1()
+	var err error
+	switch shape {
+	case "deployment":
+		_, err = apps.Deployments(namespace).Create(t.Context(), &appsv1.Deployment{ObjectMeta: meta, Spec: appsv1.DeploymentSpec{
+			Replicas: new(int32(1)), Selector: selector, Template: template}}, metav1.CreateOptions{})
+	case "statefulset":
+		_, err = apps.StatefulSets(namespace).Create(t.Context(), &appsv1.StatefulSet{ObjectMeta: meta, Spec: appsv1.StatefulSetSpec{
+			Replicas: new(int32(1)), Selector: selector, Template: template, ServiceName: shape}}, metav1.CreateOptions{})
+	case "daemonset":
+		_, err = apps.DaemonSets(namespace).Create(t.Context(), &appsv1.DaemonSet{ObjectMeta: meta, Spec: appsv1.DaemonSetSpec{
+			Selector: selector, Template: template}}, metav1.CreateOptions{})
+	}
+	testkit.Must(t, err)
+}
+
+// pods are the workload's that are not about to go.
+func (f *fixture) pods(t *testing.T, namespace, shape string) []corev1.Pod {
+	t.Helper()
+	list, err := f.Client().CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{LabelSelector: "shape=" + shape})
+	testkit.Must(t, err)
+	return slices.DeleteFunc(list.Items, func(p corev1.Pod) bool { return p.DeletionTimestamp != nil })
+}
+
+// one waits for the workload's pod, another one than before.
+func (f *fixture) one(t *testing.T, namespace, shape string, before *corev1.Pod) *corev1.Pod {
+	t.Helper()
+	var pods []corev1.Pod
+	testkit.Within(t, timeout, fmt.Sprintf("%s/%s has its pod", namespace, shape), func() bool {
+		pods = f.pods(t, namespace, shape)
+		return len(pods) == 1 && (before == nil || pods[0].UID != before.UID)
+	})
+	return &pods[0]
+}
+
+// replace deletes the workload's pod, which the kubelet would end.
+func (f *fixture) replace(t *testing.T, pod *corev1.Pod) *corev1.Pod {
+	t.Helper()
+	testkit.Must(t, f.Client().CoreV1().Pods(pod.Namespace).Delete(t.Context(), pod.Name, metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))}))
+	return f.one(t, pod.Namespace, pod.Labels["shape"], pod)
+}
+
+// events are those with a reason on the workload's controller, or its ReplicaSets.
+func (f *fixture) events(t *testing.T, namespace, shape, reason string) []corev1.Event {
+	t.Helper()
+	list, err := f.Client().CoreV1().Events(namespace).List(t.Context(), metav1.ListOptions{FieldSelector: "reason=" + reason})
+	testkit.Must(t, err)
+	return slices.DeleteFunc(list.Items, func(e corev1.Event) bool {
+		name := e.InvolvedObject.Name
+		return name != shape && !strings.HasPrefix(name, shape+"-")
+	})
+}
+
+// refusals is how often the workload's pods were refused, as its controller counts.
+func (f *fixture) refusals(t *testing.T, namespace, shape string) (n int) {
+	t.Helper()
+	for _, e := range f.events(t, namespace, shape, "FailedCreate") {
+		n += int(max(e.Count, 1))
+	}
+	return n
+}
+
+func (f *fixture) eventSays(t *testing.T, namespace, shape, reason string, words ...string) {
+	t.Helper()
+	testkit.Within(t, timeout, fmt.Sprintf("event %s on %s/%s: %q", reason, namespace, shape, words), func() bool {
+		return slices.ContainsFunc(f.events(t, namespace, shape, reason), func(e corev1.Event) bool {
+			return !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(e.Message, w) })
+		})
+	})
+}
+
+func injected(pod *corev1.Pod) bool {
+	return slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == sidecarconfig.ContainerName })
+}
