@@ -34,6 +34,7 @@ func (h *podHandler) decide(ctx context.Context, r *request[inject.Pod], p *poli
 		account = "default" // as the API server does
 	}
 	_, prometheus := inject.Prometheus(pod)
+	prometheus = prometheus || inject.Carries(pod)
 	question := policy.Request{
 		Namespace: r.Namespace, Injection: h.injection, ServiceAccount: account,
 		Prometheus: prometheus, PodAnnotations: pod.Metadata.Annotations,

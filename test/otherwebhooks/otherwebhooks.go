@@ -3,6 +3,8 @@
 package otherwebhooks
 
 import (
+	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
@@ -133,6 +135,57 @@ func Changes() []Change {
 			removeSidecar(pod)
 			Prometheus(pod)["command"] = []any{"/bin/sh", "-c", "exec /wait-for-mesh; exec prometheus"}
 		}, TakenBack},
+		{"privileged, with what the API server refuses beside it", security("privileged", true), Restored},
+		{"a capability that the API server refuses beside allowPrivilegeEscalation", security(
+			"capabilities", map[string]any{"drop": []any{"ALL"}, "add": []any{"SYS_ADMIN"}}), Restored},
+		{"more capabilities dropped by name", security("capabilities", map[string]any{"drop": []any{"ALL", "KILL", "MKNOD"}}), Kept},
+		{"user left out, and root forbidden", func(pod map[string]any) {
+			delete(Sidecar(pod)["securityContext"].(map[string]any), "runAsUser")
+		}, Restored},
+		{"another probe merged into the startup probe", func(pod map[string]any) {
+			Sidecar(pod)["startupProbe"].(map[string]any)["httpGet"] = map[string]any{"port": 15020, "path": "/app-health"}
+		}, Restored},
+		{"another probe merged into the liveness probe", func(pod map[string]any) {
+			Sidecar(pod)["livenessProbe"].(map[string]any)["tcpSocket"] = map[string]any{"port": 15020}
+		}, Restored},
+		{"a mount added where the sidecar has one", func(pod map[string]any) {
+			c := Sidecar(pod)
+			c["volumeMounts"] = append(c["volumeMounts"].([]any), map[string]any{
+				"name": sidecarconfig.VolumeCredentials, "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount", "readOnly": true,
+			})
+		}, Restored},
+		{"requests raised above the limits", func(pod map[string]any) {
+			Sidecar(pod)["resources"] = map[string]any{
+				"requests": map[string]any{"cpu": "2", "memory": "4Gi"}, "limits": map[string]any{"cpu": "1", "memory": "256Mi"},
+			}
+		}, Restored},
+		{"copied among the containers", func(pod map[string]any) {
+			c := maps.Clone(Sidecar(pod))
+			delete(c, "restartPolicy")
+			spec(pod)["containers"] = append(spec(pod)["containers"].([]any), c)
+		}, Restored},
+		{"every list in another order", func(pod map[string]any) {
+			for _, member := range []string{"initContainers", "volumes"} {
+				items, _ := spec(pod)[member].([]any)
+				items = slices.Clone(items)
+				slices.Reverse(items)
+				spec(pod)[member] = items
+			}
+			delete(Sidecar(pod), "restartPolicy")
+		}, Injected},
+		{"credentials and token volumes renamed, and restartPolicy dropped", func(pod map[string]any) {
+			renamed(sidecarconfig.VolumeCredentials, true)(pod)
+			renamed(sidecarconfig.VolumeToken, true)(pod)
+			delete(Sidecar(pod), "restartPolicy")
+		}, Injected},
+		{"every image rewritten to a name that says nothing, and restartPolicy dropped", func(pod map[string]any) {
+			for _, member := range []string{"initContainers", "containers"} {
+				for i, c := range list(spec(pod), member) {
+					c["image"] = fmt.Sprintf("cache.example.com/mirrored/%d@sha256:%064d", i, 0)
+				}
+			}
+			delete(Sidecar(pod), "restartPolicy")
+		}, Injected},
 		{"configuration's volume removed", func(pod map[string]any) { remove(spec(pod), "volumes", sidecarconfig.VolumeSource) }, Lost},
 	}
 }

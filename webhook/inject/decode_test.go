@@ -234,6 +234,9 @@ var comparing = cmp.Options{
 			"Pod.Spec.InitContainers.SecurityContext.FSGroup", "Pod.Spec.InitContainers.SecurityContext.SupplementalGroups",
 			"Pod.Spec.Containers.SecurityContext.FSGroup", "Pod.Spec.Containers.SecurityContext.SupplementalGroups":
 			return true
+		// It is no member of the text.
+		case "Pod.prometheus":
+			return true
 		// They are a container's alone.
 		case "Pod.Spec.SecurityContext.Privileged", "Pod.Spec.SecurityContext.AllowPrivilegeEscalation",
 			"Pod.Spec.SecurityContext.ReadOnlyRootFilesystem", "Pod.Spec.SecurityContext.Capabilities",
@@ -510,6 +513,9 @@ func TestDropsAll(t *testing.T) {
 	for text, want := range map[string]dropsAll{
 		`{"drop":["ALL"]}`:                     true,
 		`{ "drop" : [ "ALL" ] }`:               true,
+		`{"drop":["KILL","ALL","MKNOD"]}`:      true,
+		`{"add":[],"drop":["ALL"]}`:            true,
+		`{"drop":["ALL","B"],"add":["ALL"]}`:   false,
 		`null`:                                 false,
 		`{}`:                                   false,
 		`{"drop":["NET_RAW"]}`:                 false,

@@ -1,6 +1,7 @@
 package inject
 
 import (
+	"cmp"
 	"path"
 	"regexp"
 	"slices"
@@ -44,7 +45,7 @@ func Resembles(pod *Pod) string {
 // candidates are the indexes of the containers that may be the Prometheus that
 // is meant. The first rule that finds any decides.
 func candidates(pod *Pod) []int {
-	if name := pod.Metadata.Annotations[policy.AnnotationContainer]; name != "" {
+	if name := cmp.Or(pod.Metadata.Annotations[policy.AnnotationContainer], pod.prometheus); name != "" {
 		return pod.containers(func(c *Container) bool { return c.Name == name })
 	}
 	if name := labelledContainer(pod.Metadata.Labels); name != "" {

@@ -23,6 +23,9 @@ import (
 type Pod struct {
 	Metadata Metadata
 	Spec     Spec
+
+	// prometheus names the container that an injection has found before; empty: none.
+	prometheus string
 }
 
 // UnmarshalJSONFrom decodes a v1.Pod.
@@ -233,10 +236,11 @@ func (f *setFalse) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	return err
 }
 
-// dropsAll is true for capabilities that drop all, and add none.
+// dropsAll is true for capabilities that drop all, and add none. Some platforms drop more of
+// them by name, such as OpenShift's SCCs.
 type dropsAll bool
 
-var onlyDrops = regexp.MustCompile(`^\{\s*"drop"\s*:\s*\[\s*"ALL"\s*\]\s*\}$`)
+var onlyDrops = regexp.MustCompile(`^\{\s*("add"\s*:\s*\[\s*\]\s*,\s*)?"drop"\s*:\s*\[([^\]]*,)?\s*"ALL"\s*(,[^\]]*)?\]\s*\}$`)
 
 // UnmarshalJSONFrom reads any value, and allocates nothing either.
 func (f *dropsAll) UnmarshalJSONFrom(d *jsontext.Decoder) error {
@@ -318,6 +322,16 @@ func appendQuantities(b []byte, list corev1.ResourceList) []byte {
 		b = appendString(append(appendString(b, string(name)), ':'), quantity.String())
 	}
 	return append(b, '}')
+}
+
+// valid reports whether no request is above its limit, which the API server refuses.
+func (r *Resources) valid() bool {
+	for name, limit := range r.Limits {
+		if request, is := r.Requests[name]; is && request.Cmp(limit) > 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // Container is a container or an init container.
@@ -480,6 +494,12 @@ func (p *Probe) member(r *jsonread.Reader, name []byte) error {
 		return jsonread.Optional(r, &p.GRPC, (*ProbePort).member)
 	}
 	return r.SkipValue()
+}
+
+// runs reports whether the probe is the command, and nothing else: the API server refuses
+// a probe of two kinds.
+func (p *Probe) runs(command []string) bool {
+	return slices.Equal(p.Exec.Command, command) && p.HTTPGet.Port == "" && p.TCPSocket.Port == "" && p.GRPC.Port == ""
 }
 
 // Exec is a command that the kubelet runs in the container.

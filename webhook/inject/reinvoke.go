@@ -36,7 +36,9 @@ func reinvoke(pod *Pod, d policy.Decision, o Options, existing *policy.Decision)
 	}
 	if whole {
 		unlimited := o
-		unlimited.Limits = Limits{} // resources are not repaired
+		if sidecar, _ := sidecarVariable(pod); pod.Spec.InitContainers[sidecar].Resources.valid() {
+			unlimited.Limits = Limits{} // they stay as they are
+		}
 		in, _, refused := plan(plain, d.Entitlement, unlimited)
 		if refused == nil && repairable(pod, plain.Spec.Volumes[in.config].Name) {
 			return append(repair(pod, plain, &in, o), withdraw(pod, d.Entitlement, o)...), already
@@ -65,13 +67,33 @@ func (c *Container) ours() bool {
 func startable(pod *Pod) bool {
 	i, _ := sidecarVariable(pod)
 	c := &pod.Spec.InitContainers[i]
-	return c.sidecar() && len(c.StartupProbe.Exec.Command) > 0
+	return c.sidecar() && len(c.StartupProbe.Exec.Command) > 0 && c.StartupProbe.runs(c.StartupProbe.Exec.Command) &&
+		c.LivenessProbe.runs(c.LivenessProbe.Exec.Command) && c.Resources.valid() && !repeated(c.VolumeMounts)
 }
 
-// repairable reports whether the volume that the sidecar fills is there, and no init
-// container before the sidecar needs it.
+// repeated reports whether two mounts have the same path, which the API server refuses.
+func repeated(mounts []VolumeMount) bool {
+	seen := map[string]bool{}
+	for i := range mounts {
+		dir := path.Clean(mounts[i].MountPath)
+		if seen[dir] {
+			return true
+		}
+		seen[dir] = true
+	}
+	return false
+}
+
+// repairable reports whether the volume that the sidecar fills is there, the sidecar is
+// there once, and no init container before it needs the volume.
 func repairable(pod *Pod, volume string) bool {
-	if pod.volume(volume) < 0 {
+	named := 0
+	for c := range pod.all {
+		if c.Name == sidecarconfig.ContainerName {
+			named++
+		}
+	}
+	if named != 1 || pod.volume(volume) < 0 {
 		return false
 	}
 	for i := range pod.Spec.InitContainers {
@@ -99,11 +121,14 @@ func repair(pod, plain *Pod, in *injection, o Options) []jsonpatch.Operation {
 	if !slices.Equal(c.Command, want.Command) {
 		p.add(at+"/command", want.Command)
 	}
-	if !slices.Equal(c.StartupProbe.Exec.Command, want.StartupProbe.Exec.Command) {
+	if !c.StartupProbe.runs(want.StartupProbe.Exec.Command) {
 		p.add(at+"/startupProbe", want.StartupProbe)
 	}
-	if !slices.Equal(c.LivenessProbe.Exec.Command, want.LivenessProbe.Exec.Command) {
+	if !c.LivenessProbe.runs(want.LivenessProbe.Exec.Command) {
 		p.add(at+"/livenessProbe", want.LivenessProbe)
+	}
+	if !c.Resources.valid() {
+		p.add(at+"/resources", want.Resources)
 	}
 	if s := want.SecurityContext; !s.kept(&c.SecurityContext) {
 		if s.SeccompProfile.Type == "" {
@@ -146,7 +171,8 @@ func hasSigV4(config EnvVar) bool {
 	})
 }
 
-// remount adds the mounts that a container lacks, and replaces those of another volume.
+// remount adds the mounts that a container lacks, replaces those of another volume, and
+// removes others of the same path; in the sidecar, of any path.
 func remount(p *patch, at string, c *Container, want []VolumeMount) {
 	for _, m := range want {
 		i := slices.IndexFunc(c.VolumeMounts, func(have VolumeMount) bool { return path.Clean(have.MountPath) == m.MountPath })
@@ -159,6 +185,18 @@ func remount(p *patch, at string, c *Container, want []VolumeMount) {
 		case c.VolumeMounts[i].Name != m.Name || c.VolumeMounts[i].part() || c.VolumeMounts[i].ReadOnly != m.ReadOnly:
 			p.replace(at+pointer("volumeMounts", i), m)
 		}
+	}
+	taken := map[string]bool{}
+	var others []int
+	for i := range c.VolumeMounts {
+		dir := path.Clean(c.VolumeMounts[i].MountPath)
+		if taken[dir] && (c.ours() || slices.ContainsFunc(want, func(m VolumeMount) bool { return m.MountPath == dir })) {
+			others = append(others, i)
+		}
+		taken[dir] = true
+	}
+	for _, i := range slices.Backward(others) {
+		p.remove(at + pointer("volumeMounts", i))
 	}
 }
 
@@ -277,6 +315,7 @@ func undone(pod *Pod, e policy.Entitlement, o *policy.Policy) (plain *Pod, opera
 	var p patch
 	without := *pod
 	plain = &without
+	plain.prometheus = prometheusOf(pod)
 	if _, annotated := pod.Metadata.Annotations[AnnotationInjected]; annotated {
 		plain.Metadata.Annotations = map[string]string{}
 		for key, value := range pod.Metadata.Annotations {
@@ -311,6 +350,29 @@ func undone(pod *Pod, e policy.Entitlement, o *policy.Policy) (plain *Pod, opera
 		}
 	}
 	return plain, p.operations, p.err == nil
+}
+
+// prometheusOf returns the name of the container that injection has taken for Prometheus:
+// another image, or other labels, do not show any more what it is. Empty: it cannot be told.
+func prometheusOf(pod *Pod) string {
+	for i := range pod.Spec.Containers {
+		c := &pod.Spec.Containers[i]
+		if !c.ours() && (c.volumeAt(sidecarconfig.CredentialsDir) != "" || c.mounts(sidecarconfig.CredentialsDir)) {
+			return c.Name
+		}
+	}
+	return ""
+}
+
+// Carries reports whether a pod has the config sidecar. Such a pod is Prometheus's, whatever
+// another webhook has made of its image and its labels since.
+func Carries(pod *Pod) bool {
+	for c := range pod.all {
+		if c.ours() {
+			return true
+		}
+	}
+	return false
 }
 
 // addedVolumes returns the names of the volumes that injection added, also of those that

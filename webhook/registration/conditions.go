@@ -1,13 +1,18 @@
 package registration
 
+import "github.com/ampbridge/ampbridge/policy/sidecarconfig"
+
 // CanBePrometheus is the CEL expression of the pods' match condition. It is true
-// of every pod that inject.Prometheus accepts, and of those that ask for
-// injection, so that they hear why they are not.
+// of every pod that inject.Prometheus accepts, of those that ask for
+// injection, so that they hear why they are not, and of those that are injected:
+// another webhook may have changed what they were known by.
 //
 // A key that is absent is an error in CEL, and with failurePolicy Ignore an error
 // is a silent skip: hence has() and in before every access. Regular expressions
 // are RE2; (?s) and [^/], because nothing has validated the strings yet.
-const CanBePrometheus = askedFor + " ||\n" + labelled + " ||\n" + looksLikeIt
+const CanBePrometheus = askedFor + " ||\n" + labelled + " ||\n" + injected + " ||\n" + looksLikeIt
+
+const injected = `(has(object.spec.initContainers) && object.spec.initContainers.exists(c, c.name == '` + sidecarconfig.ContainerName + `'))`
 
 const askedFor = `(has(object.metadata.annotations) && (
   'ampbridge.io/container' in object.metadata.annotations ||

@@ -28,6 +28,7 @@ func TestAdmission(t *testing.T) {
 	t.Run("quota", f.testQuota)
 	t.Run("restricted pod security", f.testRestricted)
 	t.Run("pods that other webhooks changed", f.testOtherWebhooks)
+	t.Run("pods that other webhooks change in between", f.testChangedByOthers)
 	t.Run("Guaranteed pod", f.testGuaranteed)
 	t.Run("service account", f.testServiceAccount)
 	t.Run("excluded namespace", f.testExcluded)

@@ -1,0 +1,18 @@
+// Command empty is a native sidecar that does nothing: what injection is compared with.
+// With an argument it answers a probe, and ends at once.
+package main
+
+import (
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	if len(os.Args) > 1 {
+		return
+	}
+	end := make(chan os.Signal, 1)
+	signal.Notify(end, syscall.SIGTERM)
+	<-end
+}
