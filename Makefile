@@ -117,6 +117,12 @@ bench-relay: ## the relay beside a Prometheus that signs itself, seven minutes; 
 	@$(TOOLS) prometheus >/dev/null
 	@$(GO) run ./test/bench -parts relay
 
+.PHONY: bench-readiness
+bench-readiness: ## what injection adds to readiness on a real node, five starts each; fails above 0.5 s (root, Linux)
+	@$(GO) run ./test/node/preflight/cmd
+	@$(TOOLS) $(TEST_TOOLS) $(NODE_TOOLS) >/dev/null
+	@CGO_ENABLED=0 $(GO) test -tags e2e -count=1 -timeout 15m -v -run TestReadiness ./test/e2e/install -readiness 5
+
 .PHONY: vuln
 vuln: ## govulncheck, where its database can be reached
 	$(GO) run golang.org/x/vuln/cmd/govulncheck@latest ./...
