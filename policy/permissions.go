@@ -59,7 +59,7 @@ func SyncPermissions(p *Policy, issuer Issuer, account string) Document {
 		allow("ReadProvider", Values{"iam:GetOpenIDConnectProvider"}, s.provider, nil),
 		// Wherever a role of our name lies, it takes the name: reading it is what
 		// makes a clear refusal of it. Of one that does not exist IAM knows no path.
-		allow("ReadRoles", Values{"iam:GetRole", "iam:GetRolePolicy"}, s.visible, nil),
+		allow("ReadRoles", readRoles, s.visible, nil),
 		allow("MakeProvider", Values{"iam:CreateOpenIDConnectProvider", "iam:TagOpenIDConnectProvider"}, s.provider, tagged),
 		allow(
 			"ChangeProvider",
@@ -92,13 +92,16 @@ func SyncPermissions(p *Policy, issuer Issuer, account string) Document {
 			Sid: "NeverOtherTags", Effect: "Deny", Resource: Values{"*"}, Action: Values{
 				"iam:CreateOpenIDConnectProvider", "iam:CreateRole", "iam:TagOpenIDConnectProvider", "iam:TagRole",
 			},
-			Condition: map[string]map[string]Values{"ForAnyValue:StringNotEqualsIgnoreCase": {"aws:TagKeys": p.tagKeys()}},
+			Condition: map[string]map[string]Values{"ForAnyValue:StringNotEqualsIgnoreCase": {"aws:TagKeys": p.TagKeys()}},
 		},
 		// A wildcard of IAM's does not stop at a slash: without this a role could
 		// lie below one of ours and have any name, another cluster's too.
-		{Sid: "NeverBelow", Effect: "Deny", NotAction: Values{"iam:GetRole", "iam:GetRolePolicy"}, Resource: s.below},
+		{Sid: "NeverBelow", Effect: "Deny", NotAction: readRoles, Resource: s.below},
 	}}
 }
+
+// readRoles are the reads of a role and its policies.
+var readRoles = Values{"iam:GetRole", "iam:GetRolePolicy", "iam:ListAttachedRolePolicies", "iam:ListRolePolicies"}
 
 // RemovalPermissions are what `sync --remove` needs beside [SyncPermissions]:
 // to be attached for the time of an uninstall. They reach only what carries the
@@ -198,8 +201,8 @@ func scopeOf(p *Policy, issuer Issuer, account string) (s scope, found bool) {
 	return s, true
 }
 
-// tagKeys are the keys of the tags that sync writes.
-func (p *Policy) tagKeys() Values {
+// TagKeys returns the keys of the tags that sync writes.
+func (p *Policy) TagKeys() Values {
 	own := Values{TagOwner, TagCluster, TagDestination, TagManagedBy, TagNamespace, TagServiceAccount}
 	return append(own, slices.Sorted(maps.Keys(p.Trust.Tags))...)
 }

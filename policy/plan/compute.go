@@ -75,7 +75,7 @@ func newPlanner(in Input) *planner {
 		now: in.Now, absence: in.Absence, held: in.Held, allowShrink: in.AllowShrink, absent: in.Missing,
 		plan: Plan{
 			Cluster: in.Policy.Cluster.Name, Issuer: in.Issuer, Owner: policy.Owner(in.Policy.Cluster.Name, in.Issuer),
-			Changes: []Change{}, Refusals: []Finding{}, Notes: []Finding{},
+			Changes: []Change{}, Refusals: []Finding{}, Drift: []Finding{}, Notes: []Finding{},
 		},
 	}
 	if p.quota == 0 {
@@ -363,6 +363,21 @@ func TagDifferences(is, want map[string]string) []Difference {
 		}
 	}
 	return list
+}
+
+// ForeignTags returns the keys of the tags that are not wanted, and not AWS's own.
+func ForeignTags(is map[string]string, want []string) []string {
+	asked := map[string]bool{}
+	for _, key := range want {
+		asked[strings.ToLower(key)] = true
+	}
+	var keys []string
+	for _, key := range slices.Sorted(maps.Keys(is)) {
+		if lower := strings.ToLower(key); !asked[lower] && !strings.HasPrefix(lower, "aws:") {
+			keys = append(keys, key)
+		}
+	}
+	return keys
 }
 
 // CountTags counts the tags of a thing once it has the wanted ones too.

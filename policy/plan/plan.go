@@ -41,6 +41,8 @@
 //     closed only if nothing was refused, and nothing of all before them failed.
 //   - Nothing foreign is touched: a role or provider without this cluster's
 //     owner tag is refused, with the way out.
+//   - What others have added to a role of this cluster is reported and never removed: tags
+//     that the policy does not ask for, and policies that sync did not write.
 //   - The next plan after one that was applied is empty.
 package plan
 
@@ -160,6 +162,10 @@ type Role struct {
 	MaxSession  time.Duration
 	Description string
 	Tags        map[string]string
+	// Further are the role's other policies: inline ones by name, attached ones by ARN.
+	Further []string
+	// FurtherProblem says why they are not known; empty: they are, or were not looked for.
+	FurtherProblem string
 }
 
 // Plan lists the changes that bring AWS in sync with the policy. It is printed as text by
@@ -173,6 +179,8 @@ type Plan struct {
 	Changes []Change `json:"changes"`
 	// Refusals are what the policy asks for and the plan cannot do.
 	Refusals []Finding `json:"refusals"`
+	// Drift is what others have added to roles of this cluster. Sync does not remove it.
+	Drift []Finding `json:"drift"`
 	// Notes are worth knowing; they need no fix.
 	Notes []Finding `json:"notes"`
 	// SubjectStatuses tell what each subject gets, in no particular order.

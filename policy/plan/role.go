@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -25,6 +26,7 @@ type roleDiff struct {
 // trust narrower: it waits for nothing, and for no provider.
 func (p *planner) roleChanges(r wantedRole, provider policy.ARN, account Account) (first, changes []Change) {
 	d := p.compareRole(r, provider, account)
+	d.drift()
 	if p.missing(r.destination) {
 		return d.narrow(), nil // left as it is, until the policy names a workspace that exists
 	}
@@ -118,6 +120,27 @@ func (d roleDiff) grow() []Change {
 	trust := d.planner.trust(d.provider, d.subjects)
 	c.Trust = &trust
 	return []Change{c}
+}
+
+// drift reports what others have added to the role.
+func (d roleDiff) drift() {
+	report := func(message string) {
+		d.planner.plan.Drift = append(d.planner.plan.Drift, Finding{d.arn.Account, d.arn.String(), message})
+	}
+	if !d.exists {
+		return
+	}
+	if keys := ForeignTags(d.found.Tags, slices.Collect(maps.Keys(d.tags))); len(keys) > 0 {
+		report("has tags that the policy does not ask for, and by which other systems may give it rights: " + strings.Join(keys, ", ") +
+			"; name them in trust.tags, or remove them (aws iam untag-role)")
+	}
+	if len(d.found.Further) > 0 {
+		report("has policies that sync did not write: " + strings.Join(d.found.Further, ", ") +
+			"; remove them from the role (aws iam delete-role-policy, aws iam detach-role-policy), or keep the role yourself as the destination's role")
+	}
+	if d.found.FurtherProblem != "" {
+		d.planner.note(d.arn.Account, d.arn.String(), "whether others have given it policies is not known, run bootstrap again: "+d.found.FurtherProblem)
+	}
 }
 
 // describe puts session length and tags right: nothing waits for them.

@@ -6,7 +6,7 @@ import (
 )
 
 // String is the plan as people read it: + is made, ~ is changed, - is deleted, ! is refused,
-// and a note begins with "note".
+// and what others have added begins with "drift", a note with "note".
 func (p Plan) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "cluster %s, issuer %s, owner %s\n", p.Cluster, p.Issuer, p.Owner)
@@ -21,11 +21,14 @@ func (p Plan) String() string {
 			b.WriteString("    " + d.String() + "\n")
 		}
 	}
-	if len(p.Refusals)+len(p.Notes) > 0 {
+	if len(p.Refusals)+len(p.Drift)+len(p.Notes) > 0 {
 		b.WriteByte('\n')
 	}
 	for _, f := range p.Refusals {
 		fmt.Fprintf(&b, "! refused: %s: %s\n", f.About, f.Message)
+	}
+	for _, f := range p.Drift {
+		fmt.Fprintf(&b, "drift: %s: %s\n", f.About, f.Message)
 	}
 	for _, f := range p.Notes {
 		fmt.Fprintf(&b, "note: %s: %s\n", f.About, f.Message)

@@ -3,7 +3,7 @@
 //
 // [IAM.Observe] reads what a plan is made from: one read per account for its
 // provider, one for the list of the cluster's roles where that is asked for, and
-// two per role. [pace] says how fast. Where every service account has a role of its own, the list comes
+// two per role; with the list two more per role, for policies that others gave it. [pace] says how fast. Where every service account has a role of its own, the list comes
 // with each observation, and roles are read in turn. [IAM.Apply] makes one change, after it has read once more
 // who owns the thing to change. Neither decides anything: policy/plan does.
 package awsiam
@@ -79,6 +79,8 @@ type account struct {
 	created map[policy.ARN]time.Time
 	// roleCache has what lists do not show of roles; see [account.listRoles].
 	roleCache map[string]cachedRole
+	// further has the policies of roles that sync did not write, as they were last listed.
+	further map[string]furtherPolicies
 	// pass counts the observations.
 	pass int
 	// readAll: a role that no list showed was there.
@@ -129,6 +131,7 @@ func (i *IAM) open(ctx context.Context, target plan.Target) (*account, error) {
 			sts:       sts.NewFromConfig(cfg, SignForEndpoint, func(o *sts.Options) { o.APIOptions = append(o.APIOptions, observed) }),
 			created:   map[policy.ARN]time.Time{},
 			roleCache: map[string]cachedRole{},
+			further:   map[string]furtherPolicies{},
 		}
 	}
 	identity, err := a.sts.GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
@@ -258,7 +261,7 @@ func (i *IAM) observe(ctx context.Context, target plan.Target) (plan.Account, er
 		return plan.Account{}, err
 	}
 	if target.All {
-		found.Roles, err = a.listRoles(ctx, target)
+		found.Roles, err = a.listRoles(ctx, target, !i.Frugal)
 		return found, err
 	}
 	var listed map[string]plan.Role
@@ -281,6 +284,12 @@ func (i *IAM) observe(ctx context.Context, target plan.Target) (plan.Account, er
 		if role.Permissions, err = a.permissions(ctx, name); err != nil {
 			return plan.Account{}, err
 		}
+		if target.Path != "" {
+			if err := a.listFurther(ctx, name); err != nil {
+				return plan.Account{}, err
+			}
+		}
+		role.Further, role.FurtherProblem = a.further[name].names, a.further[name].problem
 		found.Roles[name] = *role
 	}
 	found.Orphans, err = a.orphans(ctx, target, listed)

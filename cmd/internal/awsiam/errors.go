@@ -30,6 +30,12 @@ func Throttled(err error) bool {
 	return errors.As(err, &e) && e.throttled
 }
 
+// denied reports whether AWS answered that the credentials may not make the call.
+func denied(err error) bool {
+	var e smithy.APIError
+	return errors.As(err, &e) && e.ErrorCode() == "AccessDenied"
+}
+
 // Limited reports whether IAM refused to make something because a quota is used up.
 func Limited(err error) bool {
 	var e answered

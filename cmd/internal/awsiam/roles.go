@@ -32,7 +32,10 @@ type cachedRole struct {
 // The rest of a role takes two reads. listRoles makes them for a role that is new or
 // has another trust document than before. In each pass it also reads some of the
 // cached roles, so that all are read in [rotation] passes.
-func (a *account) listRoles(ctx context.Context, target plan.Target) (map[string]plan.Role, error) {
+//
+// The policies that others gave a role take two more reads. They are made at the first read
+// where first is true, else when the role's turn comes.
+func (a *account) listRoles(ctx context.Context, target plan.Target, first bool) (map[string]plan.Role, error) {
 	a.pass++
 	roles, ids, err := a.list(ctx, target.Path)
 	if err != nil {
@@ -54,6 +57,11 @@ func (a *account) listRoles(ctx context.Context, target plan.Target) (map[string
 		if err != nil {
 			return nil, err
 		}
+		if _, read := a.roleCache[name]; !role.ARN.IsZero() && (read || first) {
+			if err := a.listFurther(ctx, name); err != nil {
+				return nil, err
+			}
+		}
 		a.roleCache[name] = cachedRole{role, ids[name], a.pass}
 	}
 	found := map[string]plan.Role{}
@@ -62,12 +70,14 @@ func (a *account) listRoles(ctx context.Context, target plan.Target) (map[string
 			if l, is := roles[name]; is && !slices.Contains(due, name) {
 				role.Trust, role.MaxSession, role.Description = l.Trust, l.MaxSession, l.Description
 			}
+			role.Further, role.FurtherProblem = a.further[name].names, a.further[name].problem
 			found[name] = role
 		}
 	}
 	for name := range a.roleCache {
 		if _, is := roles[name]; !is && !slices.Contains(target.Roles, name) {
 			delete(a.roleCache, name)
+			delete(a.further, name)
 		}
 	}
 	return found, nil

@@ -17,6 +17,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
+	iamtypes "github.com/aws/aws-sdk-go-v2/service/iam/types"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -295,6 +296,13 @@ func TestController(t *testing.T) {
 		)
 		b.must(err)
 		b.eventually("drift is counted", func() bool { return p.metric("ampbridge_sync_drift_found_total") == 1 })
+		_, err = b.admin().TagRole(b.ctx, &iam.TagRoleInput{
+			RoleName: aws.String(roleName), Tags: []iamtypes.Tag{{Key: aws.String("team"), Value: aws.String("admins")}},
+		})
+		b.must(err)
+		b.eventually("a tag of somebody else is reported", func() bool {
+			return p.metric("ampbridge_sync_foreign_additions") == 1 && strings.Contains(p.log.String(), "by which other systems may give it rights: team")
+		})
 		b.eventually(
 			"drift is fixed",
 			func() bool { return p.metric(`ampbridge_sync_changes_total{kind="PutRolePolicy",result="made"}`) == 2 },

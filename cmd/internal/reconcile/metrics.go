@@ -12,10 +12,10 @@ import (
 
 // metrics are what the controller form of sync counts.
 type metrics struct {
-	leader, leaderSeen, destinations, lastSuccess, refusals, policyLoaded prometheus.Gauge
-	subjects                                                              *prometheus.GaugeVec
-	changes, iamCalls                                                     *prometheus.CounterVec
-	drift                                                                 prometheus.Counter
+	leader, leaderSeen, destinations, lastSuccess, refusals, additions, policyLoaded prometheus.Gauge
+	subjects                                                                         *prometheus.GaugeVec
+	changes, iamCalls                                                                *prometheus.CounterVec
+	drift                                                                            prometheus.Counter
 }
 
 func newMetrics(registry prometheus.Registerer) *metrics {
@@ -31,6 +31,10 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		destinations: gauge("ampbridge_sync_destinations", "Destinations whose roles sync keeps."),
 		lastSuccess:  gauge("ampbridge_sync_last_success_timestamp_seconds", "When a pass last left everything in sync, in Unix time."),
 		refusals:     gauge("ampbridge_sync_refusals", "What the policy asks for and the last pass refused; the log says why."),
+		additions: gauge(
+			"ampbridge_sync_foreign_additions",
+			"What others have added to ampbridge's roles, tags or policies; sync does not remove it, and the log names it.",
+		),
 		policyLoaded: gauge(
 			"ampbridge_policy_last_load_success",
 			"1: the newest version of the policy file is in force; 0: it was refused, and the last good one, if any, still is.",
@@ -57,6 +61,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		m.destinations,
 		m.lastSuccess,
 		m.refusals,
+		m.additions,
 		m.policyLoaded,
 		m.subjects,
 		m.changes,
@@ -81,6 +86,7 @@ func (m *metrics) planned(p *policy.Policy, made plan.Plan) {
 	}
 	m.destinations.Set(float64(managed))
 	m.refusals.Set(float64(len(made.Refusals)))
+	m.additions.Set(float64(len(made.Drift)))
 	m.subjects.Reset()
 	for _, d := range p.Destinations {
 		m.subjects.WithLabelValues(d.Name).Set(0)

@@ -246,7 +246,7 @@ func TestSync(t *testing.T) {
 			}
 		}
 		output, reads, writes, err := b.sync(policyText, nil)
-		if err != nil || writes != 0 || reads != 4 || !strings.HasSuffix(output, "sync: in sync: nothing to change\n") {
+		if err != nil || writes != 0 || reads != 6 || !strings.HasSuffix(output, "sync: in sync: nothing to change\n") {
 			t.Errorf("second run: %d reads, %d writes, error %v, output:\n%s", reads, writes, err, output)
 		}
 	})

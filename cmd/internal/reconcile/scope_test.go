@@ -91,8 +91,9 @@ func TestARoleForEachServiceAccount(t *testing.T) {
 		passes := count["GetOpenIDConnectProvider"]
 		// In turn: 80 roles in 36 passes.
 		const inTurn = 3
-		if len(count) != 4 || count["ListRoles"] > passes+1 || count["GetRole"] > inTurn*(passes+1) ||
-			count["GetRolePolicy"] > inTurn*(passes+1) {
+		turns := inTurn * (passes + 1)
+		if len(count) != 6 || count["ListRoles"] > passes+1 || count["GetRole"] > turns || count["GetRolePolicy"] > turns ||
+			count["ListRolePolicies"] > turns || count["ListAttachedRolePolicies"] > turns {
 			t.Errorf("%d passes: %v", passes, count)
 		}
 		t.Logf("%d roles, %d passes: %v", accounts, passes, count)

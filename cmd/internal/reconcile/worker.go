@@ -217,6 +217,9 @@ func linesOf(p plan.Plan, failures []Failure) []line {
 	for _, f := range failures {
 		list = append(list, line{slog.LevelError, "failed: " + f.Resource.String() + ": " + f.Error})
 	}
+	for _, f := range p.Drift {
+		list = append(list, line{slog.LevelWarn, "drift: " + f.About + ": " + f.Message})
+	}
 	for _, f := range p.Notes {
 		list = append(list, line{slog.LevelInfo, f.About + ": " + f.Message})
 	}

@@ -153,6 +153,8 @@ resource "aws_iam_role_policy" "sync" {
         Action = [
           "iam:GetRole",
           "iam:GetRolePolicy",
+          "iam:ListAttachedRolePolicies",
+          "iam:ListRolePolicies",
         ]
         Resource = [
           "arn:aws:iam::111122223333:role/ampbridge/dev/*",
@@ -324,6 +326,8 @@ resource "aws_iam_role_policy" "sync" {
         NotAction = [
           "iam:GetRole",
           "iam:GetRolePolicy",
+          "iam:ListAttachedRolePolicies",
+          "iam:ListRolePolicies",
         ]
         Resource = [
           "arn:aws:iam::111122223333:role/ampbridge/dev/*/*",

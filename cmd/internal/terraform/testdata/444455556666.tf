@@ -129,6 +129,8 @@ resource "aws_iam_role_policy" "sync" {
         Action = [
           "iam:GetRole",
           "iam:GetRolePolicy",
+          "iam:ListAttachedRolePolicies",
+          "iam:ListRolePolicies",
         ]
         Resource = [
           "arn:aws:iam::444455556666:role/ampbridge/dev/*",
@@ -300,6 +302,8 @@ resource "aws_iam_role_policy" "sync" {
         NotAction = [
           "iam:GetRole",
           "iam:GetRolePolicy",
+          "iam:ListAttachedRolePolicies",
+          "iam:ListRolePolicies",
         ]
         Resource = [
           "arn:aws:iam::444455556666:role/ampbridge/dev/*/*",
