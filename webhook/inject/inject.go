@@ -329,6 +329,12 @@ func checkSupported(pod *Pod) *policy.Decision {
 	for c := range pod.all {
 		windows = windows || len(c.SecurityContext.WindowsOptions) > 0
 	}
+	if isVirtual(pod) {
+		return refuse(
+			VirtualNode,
+			"the pod asks for a virtual node, which starts no native sidecar: give Prometheus an ordinary node (nodeSelector without type: virtual-kubelet)",
+		)
+	}
 	if windows {
 		return refuse(
 			Windows,
@@ -336,6 +342,12 @@ func checkSupported(pod *Pod) *policy.Decision {
 		)
 	}
 	return nil
+}
+
+// isVirtual reports whether the pod's node selector asks for a node of a virtual kubelet.
+// There a native sidecar is an init container that never ends, and Prometheus never starts.
+func isVirtual(pod *Pod) bool {
+	return pod.Spec.NodeSelector["type"] == "virtual-kubelet"
 }
 
 // mark returns the value of [AnnotationInjected] for a sidecar with that config, which

@@ -266,6 +266,7 @@ func TestPodsThatAreLeftAlone(t *testing.T) {
 	}{
 		{"Windows by its nodeSelector", `"dnsPolicy"`, `"nodeSelector": {"kubernetes.io/os": "windows"}, "dnsPolicy"`, Windows, "Linux"},
 		{"Windows by its OS", `"dnsPolicy"`, `"os": {"name": "windows"}, "dnsPolicy"`, Windows, "Linux"},
+		{"a virtual node", `"dnsPolicy"`, `"nodeSelector": {"type": "virtual-kubelet"}, "dnsPolicy"`, VirtualNode, "ordinary node"},
 		{"Windows by its options", `"fsGroup": 65534`, `"windowsOptions": {}`, Windows, "Linux"},
 		{"a volume of our name", `"storage-volume"`, `"ampbridge-token"`, PartlyInjected, "volume ampbridge-token"},
 		{"our annotation from a copied manifest", `"generateName"`, `"annotations": {"ampbridge.io/injected": "{}"}, "generateName"`,

@@ -20,6 +20,8 @@ const (
 	MalformedPod policy.Reason = "MalformedPod"
 	// Windows: the sidecar is a Linux program.
 	Windows policy.Reason = "Windows"
+	// VirtualNode: what runs the pods of such a node does not know native sidecars.
+	VirtualNode policy.Reason = "VirtualNode"
 	// NoSuchContainer: the annotation ampbridge.io/container names none of the pod's.
 	NoSuchContainer policy.Reason = "NoSuchContainer"
 	// AmbiguousContainer: several containers look like Prometheus.
