@@ -29,7 +29,7 @@ func TestAdmission(t *testing.T) {
 	t.Run("restricted pod security", f.testRestricted)
 	t.Run("pods that other webhooks changed", f.testOtherWebhooks)
 	t.Run("pods that other webhooks change in between", f.testChangedByOthers)
-	t.Run("platforms", f.testPlatforms)
+	t.Run("pods that platforms change", f.testPlatforms)
 	t.Run("Guaranteed pod", f.testGuaranteed)
 	t.Run("service account", f.testServiceAccount)
 	t.Run("excluded namespace", f.testExcluded)
