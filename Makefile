@@ -62,8 +62,8 @@ sbom: image ## the image's bill of materials, dist/ampbridge-linux-<arch>.spdx.j
 
 .PHONY: demo
 demo: ## the main job, end to end, narrated; STAY=1 keeps it running to look at
-	@$(TOOLS) $(TEST_TOOLS) >/dev/null
-	@$(GO) run ./test/demo $(if $(STAY),-stay)
+	@# Compiled as the product's programs are, so that what both import is compiled once.
+	@CGO_ENABLED=0 $(GO) run -trimpath -buildvcs=false ./test/demo $(if $(STAY),-stay)
 
 .PHONY: test
 test: ## every test that needs no root; PKG=./policy/... for some

@@ -88,12 +88,27 @@ func (c *Cluster) Namespace(ctx context.Context, name string, labels map[string]
 	if _, err := c.client.CoreV1().Namespaces().Create(ctx, namespace, metav1.CreateOptions{}); err != nil {
 		return fmt.Errorf("cluster: %w", err)
 	}
+	if c.rootCA != nil {
+		return c.furnish(ctx, name)
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, namespaceTimeout, fmt.Errorf("not within %s", namespaceTimeout))
 	defer cancel()
 	err := c.waitUntil(ctx, "namespace "+name+" is furnished", func(ctx context.Context) error {
 		return c.namespaceReady(ctx, name)
 	})
 	if err != nil {
+		return fmt.Errorf("cluster: %w", err)
+	}
+	return nil
+}
+
+// furnish does the controllers' work for a namespace.
+func (c *Cluster) furnish(ctx context.Context, namespace string) error {
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "default"}}
+	_, accountErr := c.client.CoreV1().ServiceAccounts(namespace).Create(ctx, account, metav1.CreateOptions{})
+	root := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "kube-root-ca.crt"}, Data: map[string]string{"ca.crt": string(c.rootCA)}}
+	_, rootErr := c.client.CoreV1().ConfigMaps(namespace).Create(ctx, root, metav1.CreateOptions{})
+	if err := errors.Join(accountErr, rootErr); err != nil {
 		return fmt.Errorf("cluster: %w", err)
 	}
 	return nil

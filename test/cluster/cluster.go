@@ -1,6 +1,6 @@
 // Package cluster starts a real Kubernetes control plane for tests and for the
-// demo: etcd, kube-apiserver and kube-controller-manager (and, on request,
-// kube-scheduler) as processes on loopback, with no root and no containers, in
+// demo: etcd, kube-apiserver and, unless a caller does without,
+// kube-controller-manager (and, on request, kube-scheduler) as processes on loopback, with no root and no containers, in
 // seconds. The programs come from [tools].
 //
 // There is no node, so pods are admitted and stored but do not run. What is
@@ -52,6 +52,9 @@ type Options struct {
 	// Issuer is the service account issuer, an https URL, which tokens carry
 	// byte for byte; AKS's ends in a slash. Empty means [DefaultIssuer].
 	Issuer string
+	// NoControllers starts no kube-controller-manager. [Cluster.Namespace] then creates
+	// what its controllers would create, and nothing else of a controller's work is done.
+	NoControllers bool
 	// Scheduler starts kube-scheduler too. Without nodes it leaves pods pending,
 	// with the events that say so.
 	Scheduler bool
@@ -77,6 +80,8 @@ type Cluster struct {
 	config    *rest.Config
 	client    kubernetes.Interface
 	processes []*process // in the order of their start
+	// rootCA is published by [Cluster.Namespace]; nil if the controllers publish it.
+	rootCA []byte
 
 	closing  sync.Once
 	closeErr error
@@ -133,7 +138,10 @@ func New(ctx context.Context, options Options) (*Cluster, error) {
 }
 
 func findPrograms(ctx context.Context, options Options) (map[string]string, error) {
-	names := []string{"etcd", "kube-apiserver", "kube-controller-manager"}
+	names := []string{"etcd", "kube-apiserver"}
+	if !options.NoControllers {
+		names = append(names, "kube-controller-manager")
+	}
 	if options.Scheduler {
 		names = append(names, "kube-scheduler")
 	}

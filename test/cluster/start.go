@@ -108,7 +108,9 @@ func start(ctx context.Context, options Options, programs map[string]string) (_ 
 	}
 	say(options.Progress, "kube-apiserver is ready at %s after %s", c.URL, time.Since(begin).Round(time.Millisecond))
 
-	if err := c.run(programs["kube-controller-manager"], "kube-controller-manager", controllers); err != nil {
+	if options.NoControllers {
+		c.rootCA = pki.ca
+	} else if err := c.run(programs["kube-controller-manager"], "kube-controller-manager", controllers); err != nil {
 		return nil, err
 	}
 	if options.Scheduler {
@@ -119,6 +121,9 @@ func start(ctx context.Context, options Options, programs map[string]string) (_ 
 	}
 	if err := c.publishIssuer(ctx); err != nil {
 		return nil, err
+	}
+	if options.NoControllers {
+		return c, nil
 	}
 	if err := c.waitUntil(ctx, "kube-controller-manager works", func(ctx context.Context) error {
 		return c.namespaceReady(ctx, metav1.NamespaceDefault)

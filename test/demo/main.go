@@ -95,8 +95,8 @@ func (d *demo) run(stay bool) (err error) {
 }
 
 func (d *demo) programs() (_ string, err error) {
-	d.env, err = env.Prepare(d.ctx, env.Options{Progress: os.Stderr})
-	return "a real kube-apiserver, Prometheus and config reloader, and ampbridge, built from source", err
+	d.env, err = env.Prepare(d.ctx, env.Options{Few: true, Progress: os.Stderr})
+	return "a real kube-apiserver and Prometheus, and ampbridge", err
 }
 
 func (d *demo) cloud() (string, error) {
@@ -157,7 +157,7 @@ func (d *demo) writes() (n int) {
 }
 
 func (d *demo) admission() (_ string, err error) {
-	d.server, err = d.env.CreatePrometheus(d.ctx, env.Chart{Name: "prometheus-server", Config: env.SelfScrape})
+	d.server, err = d.env.CreatePrometheus(d.ctx, env.Chart{Name: "prometheus-server", Config: env.SelfScrape, Change: env.NoReloader})
 	if err != nil {
 		return "", err
 	}

@@ -161,6 +161,13 @@ func (c Chart) pod() (*corev1.Pod, error) {
 	return pod, nil
 }
 
+// NoReloader is a [Chart]'s Change: Prometheus reloads a changed configuration itself.
+func NoReloader(pod *corev1.Pod) {
+	server := pod.Spec.Containers[1]
+	server.Args = append(server.Args, "--enable-feature=auto-reload-config", "--config.auto-reload-interval=1s")
+	pod.Spec.Containers = []corev1.Container{server}
+}
+
 // Ready asks the pod's Prometheus whether it is ready: started, WAL replayed,
 // configuration applied.
 func Ready(ctx context.Context, pod *corev1.Pod) bool {

@@ -52,6 +52,9 @@ const (
 type Options struct {
 	// Issuer of the cluster's tokens; empty: [cluster.DefaultIssuer].
 	Issuer string
+	// Few does without the programs that one Prometheus pod does not need: no
+	// kube-controller-manager, and no config reloader. See [NoReloader].
+	Few bool
 	// Progress gets a line for each slow step; nil: none.
 	Progress io.Writer
 	// Dir holds everything; empty: a temporary directory that Close removes.
@@ -126,7 +129,11 @@ func Prepare(ctx context.Context, options Options) (*Env, error) {
 		e.dir = dir
 		e.onClose(func() error { return os.RemoveAll(dir) })
 	}
-	for _, name := range []string{"prometheus", "prometheus-config-reloader"} {
+	programs := []string{"prometheus"}
+	if !options.Few {
+		programs = append(programs, "prometheus-config-reloader")
+	}
+	for _, name := range programs {
 		path, err := tools.Find(ctx, name, e.options.Progress)
 		if err != nil {
 			return nil, errors.Join(err, e.Close())
@@ -164,7 +171,9 @@ func (e *Env) StartCloud(ctx context.Context) error {
 // StartCluster starts the control plane, publishes its issuer to AWS's double,
 // and makes the labelled namespace with its service account.
 func (e *Env) StartCluster(ctx context.Context) error {
-	c, err := cluster.New(ctx, cluster.Options{Issuer: e.options.Issuer, Progress: e.options.Progress})
+	c, err := cluster.New(ctx, cluster.Options{
+		Issuer: e.options.Issuer, NoControllers: e.options.Few, Progress: e.options.Progress,
+	})
 	if err != nil {
 		return err
 	}

@@ -24,7 +24,11 @@ const (
 // buildArgs are the arguments of the go command, but for the output's path.
 // The module is only read, so a build never changes the work tree.
 func (t Tool) buildArgs() []string {
-	return []string{"build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags", t.LDFlags, t.Package}
+	args := []string{"build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags", t.LDFlags}
+	if t.Tags != "" {
+		args = append(args, "-tags", t.Tags)
+	}
+	return append(args, t.Package)
 }
 
 // build makes the program at path. Only one build runs per cache at a time:
@@ -53,8 +57,13 @@ func (t Tool) build(ctx context.Context, root, path string, progress io.Writer) 
 	}
 	defer func() { _ = os.RemoveAll(work) }()
 	fresh := filepath.Join(work, t.Name)
-	if err := t.compile(ctx, root, fresh, progress); err != nil {
-		return err
+	if err := t.download(ctx, root, fresh, progress); err != nil {
+		if !errors.Is(err, errNoDownload) {
+			say(progress, "%s is built, because it cannot be downloaded: %v", t.Name, err)
+		}
+		if err := t.compile(ctx, root, fresh, progress); err != nil {
+			return err
+		}
 	}
 	if err := os.Rename(fresh, path); err != nil {
 		return fmt.Errorf("tools: %w", err)

@@ -45,8 +45,12 @@ type Tool struct {
 	Version string
 	// LDFlags is passed to the linker as it is.
 	LDFlags string
+	// Tags are build tags, separated by commas; empty means none.
+	Tags string
 	// Asset tells whether $KUBEBUILDER_ASSETS may hold the tool.
 	Asset bool
+	// Envtest reports whether setup-envtest downloads the tool.
+	Envtest bool
 	// MinVersion is the oldest major.minor that is taken from PATH, as the
 	// program's own --version reports it; empty takes any.
 	MinVersion string
@@ -69,20 +73,21 @@ const (
 		" -X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor=37"
 	// ownModules is the import path of the directory of these modules: where a
 	// tool's main package is here too, with a choice of its source's packages.
-	ownModules = "github.com/ampbridge/ampbridge/test/tools/"
+	ownModules    = "github.com/ampbridge/ampbridge/test/tools/"
+	envtestModule = "sigs.k8s.io/controller-runtime/tools/setup-envtest"
 )
 
 // Tools lists every tool, in the order in which a control plane needs them.
 func Tools() []Tool {
 	return []Tool{
 		{Name: "etcd", Dir: "kubernetes", Source: "go.etcd.io/etcd/server/v3@v3.6.8", Package: "go.etcd.io/etcd/server/v3",
-			Version: "v3.6.8", LDFlags: strip, Asset: true, ColdBuild: time.Minute},
-		kubernetes("kube-apiserver", 5*time.Minute),
+			Version: "v3.6.8", LDFlags: strip, Asset: true, Envtest: true, ColdBuild: time.Minute},
+		downloaded(kubernetes("kube-apiserver", 5*time.Minute)),
 		kubernetes("kube-controller-manager", 2*time.Minute),
 		kubernetes("kube-scheduler", time.Minute),
 		kubernetes("kubelet", time.Minute),
 		kubernetes("kube-proxy", time.Minute),
-		prometheus("prometheus", "3.15.0", "v0.315.0"),
+		fewDiscoveries(prometheus("prometheus", "3.15.0", "v0.315.0")),
 		older(prometheus("prometheus-3.1", "3.1.0", "v0.301.0")),
 		older(prometheus("prometheus-2.42", "2.42.0", "v0.42.0")),
 		older(prometheus("prometheus-2.22", "2.22.0", "v1.8.2-0.20201015110737-0a7fdd3b7696")),
@@ -111,6 +116,8 @@ func Tools() []Tool {
 			LDFlags: strip + " -X helm.sh/helm/v4/internal/version.version=v4.3.1", Pinned: true, ColdBuild: 2 * time.Minute},
 		{Name: "gotestsum", Dir: "gotestsum", Source: "gotest.tools/gotestsum@v1.13.0", Package: "gotest.tools/gotestsum",
 			Version: "v1.13.0", LDFlags: strip, ColdBuild: time.Minute},
+		{Name: "setup-envtest", Dir: "setup-envtest", Source: envtestModule + "@v0.25.1", Package: envtestModule,
+			Version: "v0.25.1", LDFlags: strip, Pinned: true, ColdBuild: time.Minute},
 	}
 }
 
@@ -128,6 +135,19 @@ func prometheus(name, version, module string) Tool {
 	return Tool{Name: name, Dir: name, Source: "github.com/prometheus/prometheus@" + module,
 		Package: "github.com/prometheus/prometheus/cmd/prometheus", Version: version, MinVersion: "3.5",
 		LDFlags: strip + " -X github.com/prometheus/common/version.Version=" + version, ColdBuild: 5 * time.Minute}
+}
+
+// fewDiscoveries leaves out every service discovery but those that need no client of a cloud, and Kubernetes's: the
+// clients of the others are half of the build.
+func fewDiscoveries(t Tool) Tool {
+	t.Tags, t.ColdBuild = "remove_all_sd,enable_kubernetes_sd", 2*time.Minute
+	return t
+}
+
+// downloaded is a tool that setup-envtest has.
+func downloaded(t Tool) Tool {
+	t.Envtest = true
+	return t
 }
 
 // older is a version that is tested because it is old.
@@ -157,7 +177,8 @@ func Path(tb testing.TB, name string) string {
 
 // Find returns the path of the named tool's program: from $KUBEBUILDER_ASSETS
 // for the control plane's, from PATH where the version there will do, from the
-// cache, or else freshly built, with progress lines while that takes its time.
+// cache, or else downloaded by setup-envtest, or freshly built, with progress
+// lines while that takes its time.
 func Find(ctx context.Context, name string, progress io.Writer) (string, error) {
 	tool, err := lookup(name)
 	if err != nil {
