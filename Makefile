@@ -18,10 +18,10 @@ TEST_TOOLS  := etcd kube-apiserver kube-controller-manager kube-scheduler promet
 # And what the other tests run besides: each kind of Prometheus, the chart, Terraform.
 SUITE_TOOLS := prometheus-3.1 prometheus-2.42 prometheus-2.22 prometheus-operator gosh helm helm4 tofu tfprovider
 # And what a node and the install test run besides.
-NODE_TOOLS  := kubelet kube-proxy kubectl coredns helm prometheus-operator sbom registry
+NODE_TOOLS  := kubelet kube-proxy kubectl coredns helm helm4 prometheus-operator release registry
 TOOLS       := $(GO) run ./test/tools/cmd
 # Tests whose dependencies are heavy are modules of their own.
-MODULES     := test/cel test/certmanager test/promload
+MODULES     := test/cel test/certmanager test/promload test/tools/release
 
 .DEFAULT_GOAL := help
 .PHONY: help
@@ -54,11 +54,27 @@ endif
 push: image ## the image, built and pushed to its registry; IMAGE=name:tag
 	$(ENGINE) push $(IMAGE)
 
-.PHONY: sbom
-sbom: image ## the image's bill of materials, dist/ampbridge-linux-<arch>.spdx.json
-	@mkdir -p dist
-	"$$($(TOOLS) -q sbom)" -name $(firstword $(subst :, ,$(IMAGE))) -version $(lastword $(subst :, ,$(IMAGE))) -created $(SOURCE_DATE_EPOCH) \
-	  bin/linux-$(ARCH)/ampbridge bin/linux-$(ARCH)/config-sidecar > dist/ampbridge-linux-$(ARCH).spdx.json
+# A release, complete in DIST but for the push: docs/release.md. It has the chart's version unless VERSION is given.
+DIST        ?= dist
+PLATFORMS   ?= linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
+# An SSH key of the publisher. Without one the release is signed with a key that is made for it, to try it out.
+SIGNING_KEY ?=
+SIGNER      ?= ampbridge-release
+BUILDER     ?= https://github.com/ampbridge/ampbridge/blob/main/docs/release.md\#local-builder
+REPOSITORY  ?= ghcr.io/ampbridge
+.PHONY: release
+release: VERSION := $(or $(VERSION),$(shell sed -n 's/^appVersion: *//p' charts/ampbridge/Chart.yaml))
+release: IMAGE = $(REPOSITORY)/ampbridge:$(VERSION)
+release: ## a signed release in dist/: image, chart, programs, bills of materials, provenance; VERSION=v0.1.0 SIGNING_KEY=file
+	@export GO="$(GO)" DIST="$(DIST)" VERSION="$(VERSION)" REVISION="$(or $(REVISION),unknown)" PLATFORMS="$(PLATFORMS)" IMAGE="$(IMAGE)" \
+	  SIGNING_KEY="$(SIGNING_KEY)" SIGNER="$(SIGNER)" BUILDER='$(BUILDER)' SOURCE_DATE_EPOCH="$(SOURCE_DATE_EPOCH)" LDFLAGS="$(LDFLAGS)"; \
+	test/tools/release/release.sh "$$($(TOOLS) -q release)" "$$($(TOOLS) -q helm4)"
+
+.PHONY: publish
+publish: VERSION := $(or $(VERSION),$(shell sed -n 's/^appVersion: *//p' charts/ampbridge/Chart.yaml))
+publish: ## pushes image and chart of dist/ to REPOSITORY, and prints the image's digest; after make release
+	@"$$($(TOOLS) -q release)" push $(DIST)/ampbridge-$(VERSION:v%=%)-image.tar $(REPOSITORY)/ampbridge:$(VERSION)
+	@"$$($(TOOLS) -q helm4)" push $(DIST)/ampbridge-$(VERSION:v%=%).tgz oci://$(REPOSITORY)/charts
 
 .PHONY: demo
 demo: ## the main job, end to end, narrated; STAY=1 keeps it running to look at

@@ -97,8 +97,8 @@ func Tools() []Tool {
 			Version: kubernetesVersion, LDFlags: stripKubernetes, Pinned: true, ColdBuild: 2 * time.Minute},
 		{Name: "coredns", Dir: "coredns", Source: "github.com/coredns/coredns@v1.15.0", Package: ownModules + "coredns",
 			Version: "v1.15.0", LDFlags: strip, Pinned: true, ColdBuild: 2 * time.Minute},
-		{Name: "sbom", Dir: "sbom", Source: "github.com/spdx/tools-golang@v0.5.7", Package: ownModules + "sbom",
-			Version: "v0.5.7", LDFlags: strip, Pinned: true, ColdBuild: time.Minute},
+		{Name: "release", Dir: "release", Source: "github.com/google/go-containerregistry@v0.22.1", Package: ownModules + "release",
+			Version: "v0.22.1", LDFlags: strip, Pinned: true, ColdBuild: time.Minute},
 		{Name: "registry", Dir: "registry", Source: "github.com/google/go-containerregistry@v0.22.1", Package: ownModules + "registry",
 			Version: "v0.22.1", LDFlags: strip, Pinned: true, ColdBuild: time.Minute},
 		{Name: "golangci-lint", Dir: "golangci-lint", Source: "github.com/golangci/golangci-lint/v2@v2.15.0",
@@ -287,7 +287,15 @@ func (t Tool) cached(root string) (string, error) {
 	parts := append(t.buildArgs(), runtime.GOOS, runtime.GOARCH)
 	files := []string{"go.mod", "go.sum"}
 	if strings.HasPrefix(t.Package, ownModules) {
-		files = append(files, "main.go")
+		own, err := filepath.Glob(filepath.Join(t.moduleDir(root), "*.go"))
+		if err != nil {
+			return "", fmt.Errorf("tools: %s: %w", t.Name, err)
+		}
+		for _, file := range own {
+			if !strings.HasSuffix(file, "_test.go") {
+				files = append(files, filepath.Base(file))
+			}
+		}
 	}
 	for _, file := range files {
 		content, err := os.ReadFile(filepath.Join(t.moduleDir(root), file))
