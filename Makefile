@@ -8,7 +8,7 @@ VERSION     ?= $(shell git describe --tags --exact-match 2>/dev/null)
 # The commit, and whether something is changed beside it.
 REVISION    ?= $(shell git describe --always --dirty --abbrev=40 --exclude='*' 2>/dev/null)
 VERSION_PKG := github.com/ampbridge/ampbridge/cmd/internal/cli
-LDFLAGS     := -s -w -X $(VERSION_PKG).release=$(VERSION) -X $(VERSION_PKG).revision=$(REVISION) -X main.release=$(VERSION)
+LDFLAGS      = -s -w -X $(VERSION_PKG).release=$(VERSION) -X $(VERSION_PKG).revision=$(REVISION) -X main.release=$(VERSION)
 # Without git's stamp and without paths, the same commit gives the same bytes, in an image too.
 GOBUILD     := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
 COMMA       := ,

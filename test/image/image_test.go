@@ -258,27 +258,31 @@ func TestImage(t *testing.T) {
 // billOfMaterials names every module of either program, and the toolchain's library.
 func billOfMaterials(t *testing.T, bin string) {
 	programs := []string{filepath.Join(bin, "ampbridge"), filepath.Join(bin, "config-sidecar")}
-	out, err := exec.CommandContext(
-		t.Context(),
-		tools.Path(t, "sbom"),
-		append([]string{"-name", "ghcr.io/ampbridge/ampbridge", "-version", "v0.0.0-test"}, programs...)...).Output()
+	out, err := exec.CommandContext(t.Context(), tools.Path(t, "release"), append([]string{
+		"sbom", "-image", reference, "-version", "v0.0.0-test"}, programs...)...).Output()
 	if err != nil {
 		t.Fatal(err)
 	}
 	var document struct {
-		SPDXVersion   string
-		Packages      []struct{ Name, VersionInfo string }
-		Relationships []struct{ SPDXElementID, RelationshipType, RelatedSPDXElement string }
+		SpecVersion string
+		Components  []struct {
+			Name, Version string
+			Licenses      []map[string]any
+		}
+		Dependencies []struct{ DependsOn []string }
 	}
 	decode(t, out, &document)
-	if document.SPDXVersion != "SPDX-2.3" {
-		t.Errorf("got version %q", document.SPDXVersion)
+	if document.SpecVersion != "1.6" {
+		t.Errorf("got version %q", document.SpecVersion)
 	}
 	listed := map[string]bool{}
-	for _, p := range document.Packages {
-		listed[p.Name+"@"+p.VersionInfo] = true
+	for _, c := range document.Components {
+		listed[c.Name+"@"+c.Version] = true
+		if len(c.Licenses) != 1 {
+			t.Errorf("%s@%s has licences %v, want one", c.Name, c.Version, c.Licenses)
+		}
 	}
-	links := 0
+	links := len(programs)
 	for _, program := range programs {
 		info, err := buildinfo.ReadFile(program)
 		if err != nil {
@@ -294,13 +298,11 @@ func billOfMaterials(t *testing.T, bin string) {
 			t.Errorf("%s is not in the bill of materials", library)
 		}
 	}
-	for _, r := range document.Relationships {
-		if r.RelationshipType == "STATIC_LINK" {
-			links--
-		}
+	for _, d := range document.Dependencies {
+		links -= len(d.DependsOn)
 	}
 	if links != 0 {
-		t.Errorf("%d links between programs and modules are missing", links)
+		t.Errorf("%d dependencies between image, programs and modules are missing", links)
 	}
 }
 

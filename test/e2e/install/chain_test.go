@@ -56,7 +56,7 @@ func TestChain(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			e := start(t, cloud, workspace, test.name, test.issuer, images)
 			workspace = e.workspace
-			e.install()
+			e.install(version)
 			e.proved("helm installed the chart: two webhook replicas with a certificate of their own, and sync")
 			e.helm("test", release, "--namespace", systemNamespace, "--timeout", "2m")
 			e.proved("helm test: the image reads the policy as the cluster has it")

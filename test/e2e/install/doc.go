@@ -1,5 +1,5 @@
 // Package install proves the whole of ampbridge on a real node, as people
-// install it: the image out of the Dockerfile, the chart by helm, the real
+// install it: image and chart as `make release` packages them, by helm, the real
 // prometheus-operator and a Prometheus in the shape of the community's chart in a
 // namespace that enforces the restricted pod security standard, and AWS's double
 // behind AWS's own host names. It prints each link of the chain once it holds.

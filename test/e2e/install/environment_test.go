@@ -38,7 +38,6 @@ const (
 	// monitoring is the tenants' namespace: labelled, granted, and under the
 	// restricted pod security standard.
 	monitoring = "monitoring"
-	chart      = "../../../charts/ampbridge"
 )
 
 // restricted makes a namespace refuse what the restricted standard refuses.
@@ -144,8 +143,6 @@ func (e *environment) writeValues() {
 	filled := strings.NewReplacer(
 		"REPOSITORY",
 		repository,
-		"VERSION",
-		version,
 		"CLUSTER",
 		e.name,
 		"WORKSPACE",
@@ -177,25 +174,11 @@ func (e *environment) helm(args ...string) string {
 	return out.String()
 }
 
-// install is the command of the quick start.
-func (e *environment) install(more ...string) {
+// install is the command of the quick start, with the release's own chart.
+func (e *environment) install(version string) {
 	e.Helper()
-	e.helm(
-		append(
-			[]string{
-				"upgrade",
-				"--install",
-				release,
-				chart,
-				"--namespace",
-				systemNamespace,
-				"--values",
-				e.values,
-				"--wait",
-				"--timeout",
-				"4m",
-			},
-			more...)...)
+	e.helm("upgrade", "--install", release, chartPackage(version), "--namespace", systemNamespace, "--values", e.values,
+		"--wait", "--timeout", "4m")
 }
 
 // apply creates every object of the text, or brings it to what the text says.

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/go-logr/logr"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/test/node"
 	"github.com/ampbridge/ampbridge/test/node/preflight"
+	productrelease "github.com/ampbridge/ampbridge/test/release"
 	"github.com/ampbridge/ampbridge/test/tools"
 )
 
@@ -42,27 +44,25 @@ func TestMain(m *testing.M) {
 	}))
 }
 
-// prepare builds the product's images and fetches the operator's manifests.
+// prepare makes two releases of the product, verifies them as people do, and fetches the operator's manifests.
 func prepare(ctx context.Context, dir string) error {
 	root, err := tools.Root(ctx)
 	if err != nil {
 		return err
 	}
-	storage, err := imageStore(dir)
+	key := filepath.Join(dir, "key")
+	trusted, err := productrelease.NewKey(ctx, key)
 	if err != nil {
 		return err
 	}
 	for _, v := range []string{version, nextVersion} {
-		build := exec.CommandContext(ctx, "make", "-C", root, "--no-print-directory", "image", "ENGINE=buildah",
-			"VERSION="+v, "IMAGE="+repository+":"+v, "ARCHIVE="+archive(dir, v))
-		build.Env = append(os.Environ(), storage)
-		if out, err := build.CombinedOutput(); err != nil {
-			return fmt.Errorf("%w\n%s", err, out)
+		if err := productrelease.Make(ctx, root, "VERSION="+v, "DIST="+dist(dir, v), "SIGNING_KEY="+key,
+			"PLATFORMS=linux/"+runtime.GOARCH); err != nil {
+			return err
 		}
-	}
-	// The program for the administrator's own machine is that of the image.
-	if err := os.Rename(filepath.Join(root, "bin", "linux-"+runtime.GOARCH, "ampbridge"), ampbridgeProgram(dir)); err != nil {
-		return err
+		if err := productrelease.Verify(ctx, root, dist(dir, v), trusted); err != nil {
+			return err
+		}
 	}
 	return copyBundle(ctx, filepath.Join(root, "test", "tools", "prometheus-operator"), dir)
 }
@@ -79,12 +79,24 @@ func imageStore(dir string) (string, error) {
 	return "CONTAINERS_STORAGE_CONF=" + file, os.WriteFile(file, []byte(config), 0o600)
 }
 
-func ampbridgeProgram(dir string) string { return filepath.Join(dir, "ampbridge") }
+// dist has the release of that version.
+func dist(dir, version string) string { return filepath.Join(dir, "release-"+version) }
+
+// released returns a file of that release, whose names end in "-image.tar" and the like.
+func released(dir, version, end string) string {
+	return filepath.Join(dist(dir, version), "ampbridge-"+strings.TrimPrefix(version, "v")+end)
+}
+
+// ampbridgeProgram is the release's, for the administrator's own machine.
+func ampbridgeProgram(dir string) string { return released(dir, version, "-linux-"+runtime.GOARCH) }
+
+// chartPackage is the release's.
+func chartPackage(version string) string { return released(node.Dir(), version, ".tgz") }
 
 // caFile has the double's CA.
 func caFile() string { return filepath.Join(node.Dir(), "ca.pem") }
 
-func archive(dir, version string) string { return filepath.Join(dir, version+".tar") }
+func archive(dir, version string) string { return released(dir, version, "-image.tar") }
 
 // bundle is prometheus-operator's own manifest: definitions, rights, deployment.
 func bundle(dir string) string { return filepath.Join(dir, "prometheus-operator.yaml") }

@@ -102,10 +102,10 @@ func (e *environment) upgrades() {
 			names <- fmt.Sprintf("upgrade-%04d", i)
 		}
 	})
-	e.install("--set", "image.tag="+nextVersion)
+	e.install(nextVersion)
 	replicas := e.pods(systemNamespace, "app.kubernetes.io/component=webhook")
 	e.must(e.Client().CoreV1().Pods(systemNamespace).Delete(e.Context(), replicas[0].Name, metav1.DeleteOptions{}))
-	e.install()
+	e.install(version)
 	close(upgraded)
 	wg.Wait()
 	if err := errors.Join(problems...); err != nil {
@@ -165,7 +165,7 @@ func (e *environment) uninstall() {
 	e.proved("helm uninstall: nothing of the chart is left, nor the webhook's registration")
 	e.undisturbed("the uninstall")
 	e.runs(e.pod(monitoring, "afterwards", prometheusLabels))
-	e.install()
+	e.install(version)
 	pod := e.roll(byChart)
 	if !env.Injected(pod) {
 		e.Fatalf("pod %s is not injected after the chart is installed again", pod.Name)

@@ -16,7 +16,8 @@ import (
 )
 
 // Install are the programs that make e2e needs beside the node's own.
-var Install = map[string]string{"make": "make", "buildah": "buildah", "aws": "awscli", "chromium": "chromium"}
+var Install = map[string]string{"make": "make", "buildah": "buildah", "aws": "awscli", "chromium": "chromium",
+	"ssh-keygen": "openssh-client"}
 
 // debian names the package that holds each program which a node needs.
 var debian = map[string]string{

@@ -68,7 +68,7 @@ func readLicense(dir string) (license, error) {
 	}
 	ids, text := map[string]bool{}, ""
 	for _, entry := range entries {
-		if entry.IsDir() || !licenseFile.MatchString(entry.Name()) {
+		if entry.IsDir() || !licenseFile.MatchString(entry.Name()) || filepath.Ext(entry.Name()) == ".go" {
 			continue
 		}
 		content, err := os.ReadFile(filepath.Join(dir, entry.Name()))
