@@ -7,6 +7,9 @@
 #
 # The same commit gives the same image: docs/image.md says how.
 
+# Releases are not built here, and take nothing from this image: docs/image.md. It can be pinned by its digest.
+ARG GO_IMAGE=golang:1.26
+
 # Before the stage `build`, so that a builder that makes stages in their order
 # needs no registry for this one.
 FROM scratch AS prebuilt
@@ -15,7 +18,7 @@ COPY --chmod=0755 bin/linux-${TARGETARCH}/ampbridge bin/linux-${TARGETARCH}/conf
 USER 65532:65532
 ENTRYPOINT ["/ampbridge"]
 
-FROM --platform=${BUILDPLATFORM} golang:1.26 AS build
+FROM --platform=${BUILDPLATFORM} ${GO_IMAGE} AS build
 WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
