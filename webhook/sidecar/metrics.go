@@ -44,6 +44,16 @@ func newMetrics(s *server) metrics {
 	return m
 }
 
+// announce makes the series of a destination, so that their first increase is seen.
+func (m metrics) announce(destination string) {
+	for _, result := range []string{"success", "failure"} {
+		m.renewals.WithLabelValues(destination, result)
+	}
+	for _, label := range moveLabels {
+		m.moves.WithLabelValues(destination, label)
+	}
+}
+
 // collector shows the server's state.
 type collector struct{ *server }
 
@@ -96,6 +106,12 @@ var (
 		[]string{"destination"},
 		nil,
 	)
+	descIdle = prometheus.NewDesc(
+		"ampbridge_loop_idle_seconds",
+		"Time since the configuration loop last moved. It moves several times a second; after a minute the liveness probe fails.",
+		nil,
+		nil,
+	)
 	descLastRender = prometheus.NewDesc("ampbridge_config_last_render_timestamp_seconds", "When a configuration was last served.", nil, nil)
 	descConfig     = prometheus.NewDesc(
 		"ampbridge_config_info",
@@ -115,7 +131,7 @@ var (
 
 // Describe implements [prometheus.Collector].
 func (c collector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descValid, descExpiry, descGap, descServed, descOwnEntry, descOmitted, descDelivery, descNotTaken,
+	for _, d := range []*prometheus.Desc{descIdle, descValid, descExpiry, descGap, descServed, descOwnEntry, descOmitted, descDelivery, descNotTaken,
 		descLastRender, descConfig, descSize, descNeed, descEdit} {
 		out <- d
 	}
@@ -123,12 +139,15 @@ func (c collector) Describe(out chan<- *prometheus.Desc) {
 
 // Collect implements [prometheus.Collector].
 func (c collector) Collect(out chan<- prometheus.Metric) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	now := time.Now()
 	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
 	}
+	gauge(descIdle, c.idle().Seconds())
+	if !c.lockWithin(lockLimit) {
+		return // the loop hangs, and this scrape must show it
+	}
+	defer c.mu.Unlock()
 	for _, d := range c.destinations {
 		gauge(descValid, number(d.session().Valid(now)), d.Name)
 		if d.delivery != "" {
@@ -156,6 +175,19 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	if c.memory > 0 {
 		gauge(descEdit, float64(sidecarconfig.BudgetOf(c.memory).Edit))
 	}
+}
+
+// lockLimit is how long a scrape waits for the state.
+const lockLimit = 2 * time.Second
+
+// lockWithin locks mu, and reports whether it could.
+func (s *server) lockWithin(limit time.Duration) bool {
+	for deadline := time.Now().Add(limit); !s.mu.TryLock(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			return false
+		}
+	}
+	return true
 }
 
 func number(is bool) float64 {

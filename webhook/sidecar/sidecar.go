@@ -230,6 +230,7 @@ func newServer(o Options) *server {
 			}
 		}
 		s.destinations = append(s.destinations, d)
+		s.metrics.announce(d.Name)
 	}
 	s.recall()
 	s.last = lastLoadedIn(s.inState)

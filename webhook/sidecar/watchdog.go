@@ -59,7 +59,7 @@ func Alive(o Options) error {
 func (s *server) watchdog(ctx context.Context, heartbeat string) {
 	told := false // of the one stop of the loop
 	for {
-		stopped := time.Since(s.started) - time.Duration(s.beat.Load())
+		stopped := s.idle()
 		switch {
 		case stopped < beatLimit:
 			told = false
@@ -83,6 +83,9 @@ func (s *server) watchdog(ctx context.Context, heartbeat string) {
 		}
 	}
 }
+
+// idle returns the time since the loop last moved.
+func (s *server) idle() time.Duration { return time.Since(s.started) - time.Duration(s.beat.Load()) }
 
 // touch sets a file's time to now, and makes the file where there is none.
 func touch(name string) error {

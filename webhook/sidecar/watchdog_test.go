@@ -67,6 +67,40 @@ func TestWatchdog(t *testing.T) {
 	}
 }
 
+// TestIdleIsShown: a scrape shows how long the loop stands still, even where the loop
+// hangs with the state locked.
+func TestIdleIsShown(t *testing.T) {
+	for name, tc := range map[string]struct{ hangs, locked bool }{
+		"the loop moves": {false, false}, "the loop hangs": {true, false}, "the loop hangs and holds the lock": {true, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newServer(Options{})
+			s.started = time.Now().Add(-time.Hour)
+			if !tc.hangs {
+				s.beat.Store(int64(time.Hour))
+			}
+			if tc.locked {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+			}
+			families, err := s.metrics.registry.Gather()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range families {
+				if f.GetName() != "ampbridge_loop_idle_seconds" {
+					continue
+				}
+				if idle := f.GetMetric()[0].GetGauge().GetValue(); (idle >= 3600) != tc.hangs {
+					t.Errorf("idle for %v s", idle)
+				}
+				return
+			}
+			t.Error("the metrics lack ampbridge_loop_idle_seconds")
+		})
+	}
+}
+
 // TestTouchNamesWhatFails: a volume that cannot be written is told of.
 func TestTouchNamesWhatFails(t *testing.T) {
 	if err := touch(filepath.Join(t.TempDir(), "missing", "heartbeat")); !errors.Is(err, fs.ErrNotExist) {
