@@ -543,7 +543,7 @@ func prometheusPod(name string, change func(*corev1.Pod)) *corev1.Pod {
 				},
 				{
 					Name:         "prometheus-server",
-					Image:        "quay.io/prometheus/prometheus:v3.15.0",
+					Image:        "quay.io/prometheus/prometheus:v3.1.0",
 					Args:         []string{"--config.file=/etc/config/prometheus.yml", "--web.enable-lifecycle"},
 					VolumeMounts: mounts,
 				},

@@ -318,11 +318,14 @@ func (s *fixture) images(t *testing.T) kubelet.Images {
 	}
 	reloader, err := tools.Find(t.Context(), "prometheus-config-reloader", os.Stderr)
 	s.try(err)
+	// It has every service discovery; the newest one is built with few.
+	prometheus, err := tools.Find(t.Context(), "prometheus-3.1", os.Stderr)
+	s.try(err)
 	const nobody = 65534
 	return kubelet.Images{
 		{
 			Match:      "prometheus/prometheus",
-			Binaries:   map[string]string{"/bin/prometheus": s.prometheus},
+			Binaries:   map[string]string{"/bin/prometheus": prometheus},
 			Entrypoint: []string{"/bin/prometheus"},
 			WorkingDir: "/prometheus",
 			Volumes:    []string{"/prometheus"},
