@@ -52,7 +52,7 @@ func TestReadiness(t *testing.T) {
 	cloud := startAWS(t)
 	images := append(foreignImages(t, cloud.CA), archive(node.Dir(), version), emptySidecar(t))
 	e := start(t, cloud, policy.Workspace{}, "start", "https://oidc.eks."+region+".amazonaws.com/id/0B0E0B0E0B0E0B0E0B0E0B0E0B0E0B0E", images)
-	e.install()
+	e.install(version)
 	e.applyFile(byChart.file)
 	e.trusted(byChart)
 	// A pod whose session STS gives: the trust works before anything is measured.
