@@ -12,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/go-jose/go-jose/v4"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -145,6 +146,39 @@ var webhookFaults = []fault{
 		s.try(s.kube.Client().CoreV1().LimitRanges(namespace).Delete(s.Context(), "big", metav1.DeleteOptions{}))
 		s.eventually("the API server has forgotten them", func() bool { return s.runDoctor(fault{}).status == unchecked })
 	}},
+	{
+		name: "a policy refuses the sidecar", id: check.Injection,
+		message: "admitted without it: ValidatingAdmissionPolicy registries refuses it: images come from quay.io",
+		inject: func(s *fixture) {
+			client, meta := s.kube.Client().AdmissionregistrationV1(), metav1.ObjectMeta{Name: "registries"}
+			s.must(client.ValidatingAdmissionPolicies().Create(s.Context(), &admissionv1.ValidatingAdmissionPolicy{
+				ObjectMeta: meta, Spec: admissionv1.ValidatingAdmissionPolicySpec{
+					MatchConstraints: &admissionv1.MatchResources{ResourceRules: []admissionv1.NamedRuleWithOperations{{
+						RuleWithOperations: admissionv1.RuleWithOperations{
+							Operations: []admissionv1.OperationType{admissionv1.Create},
+							Rule:       admissionv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"}},
+						},
+					}}},
+					Validations: []admissionv1.Validation{{
+						Expression: "!has(object.spec.initContainers) || object.spec.initContainers.all(c, c.image.startsWith('quay.io/'))",
+						Message:    "images come from quay.io",
+					}},
+				},
+			}, metav1.CreateOptions{}))
+			s.must(client.ValidatingAdmissionPolicyBindings().Create(s.Context(), &admissionv1.ValidatingAdmissionPolicyBinding{
+				ObjectMeta: meta, Spec: admissionv1.ValidatingAdmissionPolicyBindingSpec{
+					PolicyName: meta.Name, ValidationActions: []admissionv1.ValidationAction{admissionv1.Deny},
+				},
+			}, metav1.CreateOptions{}))
+			s.eventually("the policy is in force", func() bool { return contains(s.runDoctor(fault{}).finding().Message, "images come from") })
+		},
+		fix: func(s *fixture) {
+			client := s.kube.Client().AdmissionregistrationV1()
+			s.try(client.ValidatingAdmissionPolicyBindings().Delete(s.Context(), "registries", metav1.DeleteOptions{}))
+			s.try(client.ValidatingAdmissionPolicies().Delete(s.Context(), "registries", metav1.DeleteOptions{}))
+			s.eventually("the policy is forgotten", func() bool { return s.runDoctor(fault{}).status == unchecked })
+		},
+	},
 }
 
 // providerARN and roleName are sync's.

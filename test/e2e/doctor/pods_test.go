@@ -22,6 +22,8 @@ import (
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/kubelet"
 	"github.com/ampbridge/ampbridge/test/tools"
+	"github.com/ampbridge/ampbridge/webhook/breaker"
+	"github.com/ampbridge/ampbridge/webhook/breaker/store"
 )
 
 const (
@@ -50,6 +52,22 @@ func (s *fixture) pods() {
 		s.follow(a.finding().Fix)
 		s.createPod("late", nil) // its controller
 		s.podPasses("late")
+	})
+	s.Run("refused with the sidecar", func(t *testing.T) {
+		s := s.in(t)
+		s.labelNamespace("null")
+		s.createPod("refused", nil)
+		s.labelNamespace(`"enabled"`)
+		s.waitForInjection(true)
+		s.must(store.Change(s.Context(), s.kube.Client().CoreV1().ConfigMaps(system), func(state breaker.State) breaker.State {
+			return state.With(breaker.Entry{
+				Workload: breaker.Of(namespace, "refused", "", "", nil), Revision: "0123456789ab", Cause: breaker.Refused,
+				By: "ValidatingAdmissionPolicy limits", Message: "every container needs a CPU limit", Since: time.Now(),
+			})
+		}))
+		s.onlyFailed(check.Pods, "were refused by ValidatingAdmissionPolicy limits: every container needs a CPU limit")
+		s.try(s.kube.Client().CoreV1().ConfigMaps(system).Delete(s.Context(), breaker.ConfigMap, metav1.DeleteOptions{}))
+		s.deletePod("refused")
 	})
 	s.Run("static keys win over the role", func(t *testing.T) {
 		s := s.in(t)
