@@ -39,11 +39,11 @@ var unrelated = []string{
 	"exceeded its backoff",
 }
 
-// blame returns who refused a pod, and in which words, from the message of an event
+// Blame returns who refused a pod, and in which words, from the message of an event
 // FailedCreate. It reports whether the sidecar can be the cause: not where no pod was
 // refused at all, as in a timeout, and not where the words name what is wrong and it is
 // no part of the sidecar.
-func blame(message string) (by, text string, plausible bool) {
+func Blame(message string) (by, text string, plausible bool) {
 	for _, words := range unrelated {
 		if strings.Contains(message, words) {
 			return "", "", false

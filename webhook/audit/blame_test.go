@@ -68,12 +68,12 @@ func TestBlame(t *testing.T) {
 		{"a timeout", `Error creating: Timeout: request did not complete within requested timeout`, "", ""},
 		{"it is there already", `create Pod p-0 in StatefulSet p failed error: pods "p-0" already exists`, "", ""},
 	} {
-		by, text, plausible := blame(test.message)
+		by, text, plausible := Blame(test.message)
 		if by != test.by || text != test.text || plausible != (test.by != "") {
 			t.Errorf("%s: got %q, %q, %v", test.name, by, text, plausible)
 		}
 	}
-	if by, text, _ := blame(`admission webhook "` + strings.Repeat("w", 5000) + `" denied the request: ` + strings.Repeat("\n", 5000)); len(by) > 96 ||
+	if by, text, _ := Blame(`admission webhook "` + strings.Repeat("w", 5000) + `" denied the request: ` + strings.Repeat("\n", 5000)); len(by) > 96 ||
 		len(text) > 256 || strings.Contains(text, "\n") {
 		t.Errorf("unbounded: %q %q", by, text)
 	}

@@ -40,7 +40,7 @@ func (c cluster) trySuccessor(ctx context.Context, o *observed) (why string, err
 	case apierrors.IsBadRequest(err) && strings.Contains(err.Error(), "dry run"):
 		return "its successor cannot be tried, because a webhook takes no dry runs: " + shorten(err.Error(), 300), nil
 	case apierrors.IsForbidden(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
-		by, text, plausible := blame(err.Error())
+		by, text, plausible := Blame(err.Error())
 		if !plausible {
 			by, text = "the API server", shorten(err.Error(), 300)
 		}

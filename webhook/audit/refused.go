@@ -151,7 +151,7 @@ func (r *refusals) follow(ctx context.Context, version *string) error {
 // note keeps what an event says, if the sidecar can be the cause.
 func (r *refusals) note(e *corev1.Event, now time.Time) {
 	object, last := e.InvolvedObject, occurred(e)
-	by, text, plausible := blame(e.Message)
+	by, text, plausible := Blame(e.Message)
 	if !plausible || object.Namespace != e.Namespace || object.Namespace == r.Namespace || slices.Contains(r.Excluded, object.Namespace) ||
 		object.UID == "" || now.Sub(last) > refusalLife {
 		return

@@ -17,6 +17,7 @@ import (
 	"github.com/ampbridge/ampbridge/cmd/internal/kube"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/check"
+	"github.com/ampbridge/ampbridge/webhook/audit"
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
@@ -43,13 +44,12 @@ func (x *runner) dryRun(ctx context.Context, s *subject) check.Finding {
 	if err != nil {
 		return skipped("%v", err)
 	}
-	pod, err := client.CoreV1().Pods(
-		s.Namespace,
-	).Create(
-		ctx,
-		samplePod(s.Subject, x.policy.Token.Source),
-		metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}},
-	)
+	create := func(annotation string) (*corev1.Pod, error) {
+		pod := samplePod(s.Subject, x.policy.Token.Source)
+		pod.Annotations[policy.AnnotationInject] = annotation
+		return client.CoreV1().Pods(s.Namespace).Create(ctx, pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	}
+	pod, err := create("true")
 	warning := strings.Join(collected.texts, "; ")
 	switch {
 	// Admission plugins forbid too, with other messages.
@@ -58,6 +58,11 @@ func (x *runner) dryRun(ctx context.Context, s *subject) check.Finding {
 	case apierrors.IsBadRequest(err) && strings.Contains(err.Error(), "dry run"):
 		return skipped("another webhook does not support dry runs: %v", err)
 	case err != nil:
+		if by, text, plausible := audit.Blame(err.Error()); plausible {
+			if _, plain := create("false"); plain == nil {
+				return failed(fitSidecar(), "the pod is refused with the sidecar, and admitted without it: %s refuses it: %s", by, text)
+			}
+		}
 		return failed(
 			check.NewFix("let the namespace admit a pod with the service account: this one is refused, with or without ampbridge"),
 			"the pod is refused: %v",

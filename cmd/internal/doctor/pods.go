@@ -57,6 +57,11 @@ func (x *runner) checkPods(ctx context.Context) {
 	}
 	// A wildcard also covers service accounts of other programs.
 	for _, s := range none {
+		if f, ok := x.refused(ctx, s); ok && s.named {
+			x.checks.Run(check.Pods, s.about, func() check.Finding { return f })
+			x.checks.Skip(s.about, "there is no pod", ids[1:]...)
+			continue
+		}
 		const message = "no Prometheus pod of this service account is running"
 		if s.named || len(none) == len(x.subjects) {
 			x.checks.Skip(s.about, message, ids...)
@@ -67,7 +72,7 @@ func (x *runner) checkPods(ctx context.Context) {
 }
 
 func (x *runner) checkPod(ctx context.Context, s *subject, pod *runningPod) {
-	x.checks.Run(check.Pods, pod.about, func() check.Finding { return x.injected(s, pod) })
+	x.checks.Run(check.Pods, pod.about, func() check.Finding { return x.injected(ctx, s, pod) })
 	x.checks.Run(check.Identity, pod.about, func() check.Finding {
 		configs := x.givenConfigs(ctx, pod)
 		if pod.config != nil {
@@ -245,12 +250,15 @@ func (p *runningPod) optedOut() bool {
 }
 
 // injected judges whether the pod was injected by the current policy.
-func (x *runner) injected(s *subject, pod *runningPod) check.Finding {
+func (x *runner) injected(ctx context.Context, s *subject, pod *runningPod) check.Finding {
 	restart := check.NewFix("restart the workload: pods are injected when they are created", rollout(pod.Pod))
 	if pod.optedOut() {
 		return check.Excluded("", check.About{}, "it opted out (annotation %s)", policy.AnnotationInject)
 	}
 	if pod.config == nil {
+		if e, refused := x.openFor(ctx, pod.Pod); refused {
+			return failed(fitSidecar(), "it runs without the sidecar since its workload's pods with it were refused by %s: %s", e.By, e.Message)
+		}
 		return failed(restart, "it is running, and was not injected when it was created")
 	}
 	entitlement, ok := x.policy.Entitled(s.Subject)

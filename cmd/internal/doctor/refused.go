@@ -1,0 +1,61 @@
+package doctor
+
+import (
+	"context"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/ampbridge/ampbridge/policy/check"
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
+	"github.com/ampbridge/ampbridge/webhook/audit"
+	"github.com/ampbridge/ampbridge/webhook/breaker"
+	"github.com/ampbridge/ampbridge/webhook/breaker/store"
+)
+
+// fitSidecar is the fix where somebody's policy refuses pods because of the sidecar.
+func fitSidecar() check.Fix {
+	return check.NewFix("let the sidecar meet that rule (sidecar.resources, .volumeSizeLimit, .securityContext and .image of the policy), or exempt " +
+		"the container " + sidecarconfig.ContainerName + " and the volumes ampbridge-* from it; a changed policy is tried with the next pod")
+}
+
+// openFor returns the entry of the circuit breaker about the pod's workload, if the
+// workload's pods were refused. What cannot be read is none.
+func (x *runner) openFor(ctx context.Context, pod *corev1.Pod) (breaker.Entry, bool) {
+	state, err := store.Read(ctx, x.cluster.client.CoreV1().ConfigMaps(x.System))
+	if err != nil {
+		return breaker.Entry{}, false
+	}
+	var kind, name string
+	if owner := metav1.GetControllerOf(pod); owner != nil {
+		kind, name = owner.Kind, owner.Name
+	}
+	w := breaker.Of(pod.Namespace, pod.Name, kind, name, pod.Labels)
+	for _, e := range state.Entries() {
+		if e.WasRefused() && (e.Workload == w || e.Workload == breaker.All(pod.Namespace)) {
+			return e, true
+		}
+	}
+	return breaker.Entry{}, false
+}
+
+// refusalAge is for how long a refusal is shown: controllers try again after 1000 s at most.
+const refusalAge = 20 * time.Minute
+
+// refused returns a finding about controllers of the subject's namespace that cannot
+// create their pods; ok is false if there are none, or the events cannot be read.
+func (x *runner) refused(ctx context.Context, s *subject) (finding check.Finding, ok bool) {
+	list, err := x.cluster.client.CoreV1().Events(s.Namespace).List(ctx, metav1.ListOptions{FieldSelector: "reason=FailedCreate", Limit: pageSize})
+	if err != nil {
+		return check.Finding{}, false
+	}
+	for _, e := range list.Items {
+		by, text, plausible := audit.Blame(e.Message)
+		if plausible && x.Now().Sub(e.LastTimestamp.Time) < refusalAge {
+			return failed(fitSidecar(), "no Prometheus pod of this service account is running, and pods of %s/%s are refused by %s: %s",
+				e.InvolvedObject.Kind, e.InvolvedObject.Name, by, text), true
+		}
+	}
+	return check.Finding{}, false
+}
