@@ -199,7 +199,7 @@ func Autopilot(pod map[string]any) {
 			capabilities["drop"] = []any{"NET_RAW"}
 		}
 	}
-	s["tolerations"] = append(items(s, "tolerations"), map[string]any{"key": "kubernetes.io/arch", "operator": "Equal", "value": "amd64"})
+	s["tolerations"] = []any{map[string]any{"key": "kubernetes.io/arch", "operator": "Equal", "value": "amd64"}}
 }
 
 // Fargate does what EKS does for a pod of a Fargate profile.

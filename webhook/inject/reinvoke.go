@@ -130,12 +130,7 @@ func repair(pod, plain *Pod, in *injection, o Options) []jsonpatch.Operation {
 	if !c.Resources.valid() {
 		p.add(at+"/resources", want.Resources)
 	}
-	if s := want.SecurityContext; !s.kept(&c.SecurityContext) {
-		if s.SeccompProfile.Type == "" {
-			s.SeccompProfile = c.SecurityContext.SeccompProfile
-		}
-		p.add(at+"/securityContext", s)
-	}
+	want.SecurityContext.repair(&p, at+"/securityContext", &c.SecurityContext)
 	var missing []EnvVar
 	for _, v := range want.Env {
 		if !c.setsEnv(v.Name) {
@@ -200,13 +195,46 @@ func remount(p *patch, at string, c *Container, want []VolumeMount) {
 	}
 }
 
-// kept reports whether a container still has the security context: what s sets, and no
-// more rights.
-func (s *restrictedSecurity) kept(is *SecurityContext) bool {
-	same := func(want, is *int64) bool { return want == nil || is != nil && *want == *is }
-	return same(s.RunAsUser, is.RunAsUser) && same(s.RunAsGroup, is.RunAsGroup) && s.RunAsNonRoot == is.RunAsNonRoot &&
-		is.ReadOnlyRootFilesystem && !is.Privileged && bool(is.AllowPrivilegeEscalation) && bool(is.Capabilities) &&
-		(s.SeccompProfile.Type == "" || is.SeccompProfile.Type != "")
+// repair puts back what a container lacks of the security context, and takes away further
+// rights. What a platform has added beside it stays, such as SELinux options.
+func (s *restrictedSecurity) repair(p *patch, at string, is *SecurityContext) {
+	if is.unset() {
+		p.add(at, s)
+		return
+	}
+	differs := func(want, is *int64) bool { return want != nil && (is == nil || *want != *is) }
+	if differs(s.RunAsUser, is.RunAsUser) {
+		p.add(at+"/runAsUser", s.RunAsUser)
+	}
+	if differs(s.RunAsGroup, is.RunAsGroup) {
+		p.add(at+"/runAsGroup", s.RunAsGroup)
+	} else if s.RunAsGroup == nil && is.RunAsGroup != nil {
+		p.remove(at + "/runAsGroup")
+	}
+	if s.RunAsNonRoot != is.RunAsNonRoot {
+		p.add(at+"/runAsNonRoot", s.RunAsNonRoot)
+	}
+	if !is.ReadOnlyRootFilesystem {
+		p.add(at+"/readOnlyRootFilesystem", true)
+	}
+	if is.Privileged {
+		p.remove(at + "/privileged")
+	}
+	if !is.AllowPrivilegeEscalation {
+		p.add(at+"/allowPrivilegeEscalation", false)
+	}
+	if !is.Capabilities {
+		p.add(at+"/capabilities", s.Capabilities)
+	}
+	if s.SeccompProfile.Type != "" && is.SeccompProfile.Type == "" {
+		p.add(at+"/seccompProfile", s.SeccompProfile)
+	}
+}
+
+// unset reports whether nothing is set of what injection sets.
+func (s *SecurityContext) unset() bool {
+	return s.RunAsUser == nil && s.RunAsGroup == nil && !s.RunAsNonRoot && !s.ReadOnlyRootFilesystem && !s.Privileged &&
+		!bool(s.AllowPrivilegeEscalation) && !bool(s.Capabilities) && s.SeccompProfile.Type == ""
 }
 
 // inMemory reports whether the volume is an emptyDir in memory.
