@@ -76,6 +76,12 @@ publish: ## pushes image and chart of dist/ to REPOSITORY, and prints the image'
 	@"$$($(TOOLS) -q release)" push $(DIST)/ampbridge-$(VERSION:v%=%)-image.tar $(REPOSITORY)/ampbridge:$(VERSION)
 	@"$$($(TOOLS) -q helm4)" push $(DIST)/ampbridge-$(VERSION:v%=%).tgz oci://$(REPOSITORY)/charts
 
+NAMESPACE   ?= ampbridge-system
+.PHONY: manifests
+manifests: ## the chart as plain YAML, on standard output; VALUES=values.yaml, NAMESPACE=ampbridge-system
+	@test -n "$(VALUES)" || { echo "make manifests: name your values: make manifests VALUES=values.yaml" >&2; exit 1; }
+	@"$$($(TOOLS) -q helm4)" template ampbridge charts/ampbridge --namespace $(NAMESPACE) --no-hooks $(addprefix --values ,$(VALUES))
+
 .PHONY: demo
 demo: ## the main job, end to end, narrated; STAY=1 keeps it running to look at
 	@# Compiled as the product's programs are, so that what both import is compiled once.

@@ -2,6 +2,7 @@ package chart
 
 import (
 	"fmt"
+	"math/bits"
 	"os"
 	"path/filepath"
 	"slices"
@@ -39,18 +40,79 @@ func named(all objects) map[string]*unstructured.Unstructured {
 // and no item of a list whose items have a name.
 func TestNothingTwice(t *testing.T) {
 	for name, args := range forms {
-		t.Run(name, func(t *testing.T) {
-			all := render(t, args...)
-			if len(named(all)) != len(all) {
-				t.Errorf("%d objects have %d names", len(all), len(named(all)))
-			}
-			for _, object := range all {
-				for _, complaint := range twice(podOf(t, object)) {
-					t.Errorf("%s %s: %s", object.GetKind(), object.GetName(), complaint)
-				}
-			}
-		})
+		t.Run(name, func(t *testing.T) { nothingTwice(t, args) })
 	}
+}
+
+func nothingTwice(t *testing.T, args []string) {
+	t.Helper()
+	all := render(t, args...)
+	if len(named(all)) != len(all) {
+		t.Errorf("%q: %d objects have %d names", args, len(all), len(named(all)))
+	}
+	for _, object := range all {
+		for _, complaint := range append(twice(podOf(t, object)), namedTwice(object.Object, "")...) {
+			t.Errorf("%q: %s %s: %s", args, object.GetKind(), object.GetName(), complaint)
+		}
+	}
+}
+
+// The same for combinations of what can be turned on: every pair of two switches is in
+// one of them, set and not set.
+func TestNothingTwiceInAnyCombination(t *testing.T) {
+	switches := [][]string{
+		{"-f", filepath.Join("testdata", "own-keys-values.yaml")},
+		{"--set", "certificates.mode=certManager"},
+		{"--set", "certificates.mode=provided,certificates.provided.secretName=own,certificates.provided.caBundle=-----BEGIN CERTIFICATE-----"},
+		{"--set", "sync.mode=cronJob"},
+		{"--set", "sync.enabled=false,policy.trust.manage=none"},
+		{"--set", "webhook.hostNetwork=true,webhook.metricsPort=0,webhook.healthPort=0"},
+		{"--set", "rbac.create=false"},
+		{"--set", "webhook.serviceAccount.name=hook,webhook.serviceAccount.create=false"},
+		{"--set", "sync.serviceAccount.name=keeper,sync.serviceAccount.create=false"},
+		{"--set", "nameOverride=collector"},
+		{"--set", "namespaceOverride=other-system"},
+		{"--set", "admissionPolicies.enabled=false"},
+		{"--set", "networkPolicy.enabled=false"},
+		{"--set-json", "policy={}", "--set", "policyConfigMap.existing=own"},
+		{"--set", "webhook.clientCA.caBundle=,webhook.clientCA.commonNames=null"},
+		{"--set", "sync.auditor.enabled=false"},
+	}
+	// Of what excludes each other, the later is left out.
+	excludes := map[int]int{2: 1, 13: 4}
+	// The rows of a Hadamard matrix and their complements have every pair in all four forms.
+	for row := range 2 * len(switches) {
+		args := slices.Clone(forms["everything"])
+		on := func(i int) bool { return (bits.OnesCount(uint(row%len(switches)&i))+row/len(switches))%2 == 1 }
+		for i, s := range switches {
+			if earlier, exclusive := excludes[i]; on(i) && (!exclusive || !on(earlier)) {
+				args = append(args, s...)
+			}
+		}
+		nothingTwice(t, args)
+	}
+}
+
+// namedTwice finds items of a list that have the same name.
+func namedTwice(value any, path string) (found []string) {
+	switch v := value.(type) {
+	case map[string]any:
+		for key, field := range v {
+			found = append(found, namedTwice(field, path+"."+key)...)
+		}
+	case []any:
+		seen := map[any]bool{}
+		for i, item := range v {
+			if fields, isMap := item.(map[string]any); isMap && fields["name"] != nil {
+				if seen[fields["name"]] {
+					found = append(found, fmt.Sprintf("%s: %v", path, fields["name"]))
+				}
+				seen[fields["name"]] = true
+			}
+			found = append(found, namedTwice(item, fmt.Sprintf("%s[%d]", path, i))...)
+		}
+	}
+	return found
 }
 
 // The check itself: what stands twice is found.
@@ -71,6 +133,10 @@ func TestTwiceIsFound(t *testing.T) {
 	})
 	if want := []string{"volume a", "variable A", "port 1", "mount /a", "argument --a"}; !slices.Equal(got, want) {
 		t.Errorf("found %q, want %q", got, want)
+	}
+	list := []any{map[string]any{"name": "a"}, map[string]any{"name": "b"}, map[string]any{"name": "a"}}
+	if got := namedTwice(map[string]any{"spec": map[string]any{"ports": list}}, ""); !slices.Equal(got, []string{".spec.ports: a"}) {
+		t.Errorf("found %q", got)
 	}
 }
 
@@ -137,7 +203,21 @@ func TestValuesOfAnOlderChart(t *testing.T) {
 		"webhook.healthPort",
 		"webhook.registration",
 		"admissionPolicies",
+		"global",
+		"namespaceOverride",
+		"commonAnnotations",
+		"extraObjects",
+		"rbac",
+		"policyConfigMap",
+		"webhook.clientCA",
+		"networkPolicy.webhookFrom",
 	}
+	for _, value := range []string{"logFormat", "extraVolumes", "extraVolumeMounts", "podSecurityContext", "securityContext", "readinessProbe",
+		"livenessProbe", "revisionHistoryLimit", "strategy", "dnsPolicy", "dnsConfig", "serviceAccount.create", "serviceAccount.name"} {
+		missing = append(missing, "webhook."+value, "sync."+value)
+	}
+	missing = append(missing, "sync.logLevel", "sync.podDisruptionBudget")
+	missing = slices.DeleteFunc(missing, func(path string) bool { return strings.HasPrefix(path, "sync.extraVolume") })
 	args := []string{"-f", minimal, "--set", strings.Join(missing, "=null,") + "=null"}
 	for _, program := range []string{helm3, helm4} {
 		if diff := cmp.Diff(named(render(t, "-f", minimal)), named(renderBy(t, program, args...))); diff != "" {

@@ -86,9 +86,6 @@ func within(path string, all map[string]bool) bool {
 func (s *jsonSchema) values(of *jsonSchema, path string, all *[]string) {
 	for _, name := range slices.Sorted(maps.Keys(of.Properties)) {
 		at := strings.TrimPrefix(path+"."+name, ".")
-		if at == "global" { // Helm's, for all charts
-			continue
-		}
 		if property := of.Properties[name]; len(property.Properties) > 0 && name != "policy" {
 			s.values(property, at, all)
 		} else {

@@ -104,7 +104,12 @@ var forms = map[string][]string{
 		"--set",
 		"webhook.healthPort=0",
 	},
-	"GKE": {"-f", minimal, "--set", "webhook.port=10250"},
+	"other names": {"-f", everything, "--set", "nameOverride=collector,namespaceOverride=other-system,webhook.serviceAccount.name=hook," +
+		"sync.serviceAccount.name=keeper"},
+	"the user's own accounts and rights": {"-f", everything, "--set", "rbac.create=false,webhook.serviceAccount.create=false," +
+		"webhook.serviceAccount.name=hook,sync.serviceAccount.create=false,sync.serviceAccount.name=keeper"},
+	"the user's own policy": {"-f", everything, "--set-json", "policy={}", "--set", "policyConfigMap.existing=own,policyConfigMap.auditRepair=evict"},
+	"GKE":                   {"-f", minimal, "--set", "webhook.port=10250"},
 }
 
 // objects are what a chart makes, in its order.

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -58,6 +60,7 @@ func TestUpgradesInACluster(t *testing.T) {
 		{"other certificates, by Helm 4", f.testCertificateModes},
 		{"other certificates, by Helm 3", old.testCertificateModes},
 		{"the host's network", f.testHostNetwork},
+		{"commands find it, whatever its names are", f.testFound},
 	} {
 		t.Run(step.name, func(t *testing.T) {
 			step.run(t)
@@ -350,6 +353,44 @@ func (f *fixture) testSecretAgain(t *testing.T) {
 	if again.Labels["team"] != "platform" || again.Labels["app.kubernetes.io/name"] != "collector" || len(again.Data) == 0 {
 		t.Errorf("after the upgrade the Secret has labels %v and %d keys", again.Labels, len(again.Data))
 	}
+}
+
+// testFound has doctor and status read the policy of an installation with other names, and
+// then that of the user's own ConfigMap.
+func (f *fixture) testFound(t *testing.T) {
+	program := binary(t)
+	reads := func(want string) {
+		t.Helper()
+		for _, args := range [][]string{{"status", "--no-aws"}, {"doctor", "--no-write"}} {
+			cmd := exec.CommandContext(t.Context(), program, append(args, "-o", "json", "--kubeconfig", f.Kubeconfig())...)
+			cmd.Env = []string{"HOME=" + t.TempDir(), "AWS_EC2_METADATA_DISABLED=true"}
+			out, err := cmd.Output()
+			if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+				t.Fatal(err)
+			}
+			if !strings.Contains(string(out), want) {
+				t.Errorf("%q does not read %s:\n%s", args, want, out)
+			}
+			// Of the webhook's and sync's Deployments.
+			for _, lost := range []string{"no installed webhook", "nothing in the cluster runs sync"} {
+				if strings.Contains(string(out), lost) {
+					t.Errorf("%q: %s:\n%s", args, lost, out)
+				}
+			}
+		}
+	}
+	names := []string{"--set", "nameOverride=collector,fullnameOverride=metrics-bridge"}
+	f.helm(t, slices.Concat([]string{"install", release, chartDir, "--namespace", namespace, "-f", minimal}, names)...)
+	reads("ConfigMap " + namespace + "/metrics-bridge-policy")
+
+	own := configMap("metrics-policy")
+	own.Data = map[string]string{"policy.yaml": renderedPolicy(t, "-f", minimal)}
+	_, err := f.Client().CoreV1().ConfigMaps(namespace).Create(t.Context(), own, metav1.CreateOptions{})
+	testkit.Must(t, err)
+	f.helm(t, slices.Concat([]string{"upgrade", release, chartDir, "--namespace", namespace, "--reset-values"}, names,
+		[]string{"--set", "policyConfigMap.existing=metrics-policy,sync.region=eu-west-1"})...)
+	reads("ConfigMap " + namespace + "/metrics-policy")
+	testkit.Must(t, f.Client().CoreV1().ConfigMaps(namespace).Delete(t.Context(), own.Name, metav1.DeleteOptions{}))
 }
 
 // testCertificateModes goes from each way to have a certificate to the others. Who

@@ -12,6 +12,11 @@
 {{- end -}}
 {{- end -}}
 
+{{- /* The namespace of everything that has one. */ -}}
+{{- define "ampbridge.namespace" -}}
+{{- default .Release.Namespace .Values.namespaceOverride -}}
+{{- end -}}
+
 {{- /* Takes (dict "root" $ "component" "webhook"); the component may be missing. */ -}}
 {{- define "ampbridge.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "ampbridge.name" .root | quote }}
@@ -29,9 +34,17 @@ a key, the user's value is taken. checks.yaml refuses values for selector labels
 A value may be missing: `helm upgrade --reuse-values` knows only those of the old chart.
 */ -}}
 
+{{- /*
+By this label doctor and status find what the chart made, whatever its names are. It
+is no part of selectors, which cannot be changed.
+*/ -}}
+{{- define "ampbridge.chartLabel" -}}
+ampbridge.io/chart: ampbridge
+{{- end -}}
+
 {{- /* Of pods, which are not rolled because the chart's version changes. "more" is optional. */ -}}
 {{- define "ampbridge.podLabels" -}}
-{{- toYaml (merge (include "ampbridge.selectorLabels" . | fromYaml) (deepCopy (default dict .more)) (deepCopy (default dict .root.Values.commonLabels))) -}}
+{{- toYaml (merge (include "ampbridge.selectorLabels" . | fromYaml) (include "ampbridge.chartLabel" . | fromYaml) (deepCopy (default dict .more)) (deepCopy (default dict .root.Values.commonLabels))) -}}
 {{- end -}}
 
 {{- /* "more" is optional. */ -}}
@@ -40,7 +53,17 @@ A value may be missing: `helm upgrade --reuse-values` knows only those of the ol
   "app.kubernetes.io/version" .root.Chart.AppVersion
   "app.kubernetes.io/managed-by" .root.Release.Service
   "helm.sh/chart" (printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_") -}}
-{{- toYaml (merge (include "ampbridge.selectorLabels" . | fromYaml) (deepCopy (default dict .more)) (deepCopy (default dict .root.Values.commonLabels)) $own) -}}
+{{- toYaml (merge (include "ampbridge.selectorLabels" . | fromYaml) (include "ampbridge.chartLabel" . | fromYaml) (deepCopy (default dict .more)) (deepCopy (default dict .root.Values.commonLabels)) $own) -}}
+{{- end -}}
+
+{{- /*
+The annotations of an object below its metadata, or nothing. Takes (dict "root" $); "more"
+and "own" are optional: the values for this object, and the chart's own.
+*/ -}}
+{{- define "ampbridge.annotations" -}}
+{{- with merge (deepCopy (default dict .more)) (deepCopy (default dict .root.Values.commonAnnotations)) (default dict .own) }}
+  annotations: {{- toYaml . | nindent 4 }}
+{{- end }}
 {{- end -}}
 
 {{- /* The image is for Linux. Takes the user's node selector. */ -}}
@@ -78,9 +101,13 @@ admissions.enforcer/disabled: "true"
 {{- include "ampbridge.labels" (dict "root" .root "component" .component "more" $more) -}}
 {{- end -}}
 
-{{- /* Of webhook registrations. Takes (dict "root" $); "more" is optional. */ -}}
+{{- /* Of webhook registrations. Takes (dict "root" $). */ -}}
 {{- define "ampbridge.registrationAnnotations" -}}
-{{- toYaml (merge (deepCopy (dig "registration" "annotations" dict .root.Values.webhook)) (default dict .more) (include "ampbridge.enforcerOptOut" . | fromYaml)) -}}
+{{- $own := include "ampbridge.enforcerOptOut" . | fromYaml -}}
+{{- if eq .root.Values.certificates.mode "certManager" -}}
+{{- $_ := set $own "cert-manager.io/inject-ca-from" (printf "%s/%s" (include "ampbridge.namespace" .root) (include "ampbridge.tlsSecret" .root)) -}}
+{{- end -}}
+{{- include "ampbridge.annotations" (dict "root" .root "more" (dig "registration" "annotations" dict .root.Values.webhook) "own" $own) -}}
 {{- end -}}
 
 {{- /*
@@ -122,14 +149,60 @@ health: {{ .healthPort | int | default (not (not .hostNetwork) | ternary 9445 80
 {{- end -}}
 {{- end -}}
 
+{{- /*
+global.imageRegistry takes the place of the repository's registry: its part before the
+first slash, where that can be a host's name.
+*/ -}}
 {{- define "ampbridge.image" -}}
+{{- $repository := .Values.image.repository -}}
+{{- with dig "imageRegistry" "" (default dict .Values.global) -}}
+{{- $repository = printf "%s/%s" . (regexReplaceAll "^(localhost|[^/]*[.:][^/]*)/" $repository "") -}}
+{{- end -}}
 {{- with .Values.image -}}
 {{- if .digest -}}
-{{- printf "%s@%s" .repository .digest -}}
+{{- printf "%s@%s" $repository .digest -}}
 {{- else -}}
-{{- printf "%s:%s" .repository (default $.Chart.AppVersion .tag) -}}
+{{- printf "%s:%s" $repository (default $.Chart.AppVersion .tag) -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+
+{{- /* The name of a service account. Takes (dict "root" $ "component" "webhook"). */ -}}
+{{- define "ampbridge.serviceAccount" -}}
+{{- default (printf "%s-%s" (include "ampbridge.fullname" .root) .component) (dig "serviceAccount" "name" "" (index .root.Values .component)) -}}
+{{- end -}}
+
+{{- /* Whether the chart makes it. */ -}}
+{{- define "ampbridge.makesServiceAccount" -}}
+{{- if dig "serviceAccount" "create" true (index .root.Values .component) -}}true{{- end -}}
+{{- end -}}
+
+{{- /* Whether the chart makes Roles, ClusterRoles and their bindings. */ -}}
+{{- define "ampbridge.rbac" -}}
+{{- if dig "create" true (default dict .Values.rbac) -}}true{{- end -}}
+{{- end -}}
+
+{{- /* The ConfigMap of the policy, when it is the user's own. */ -}}
+{{- define "ampbridge.existingPolicy" -}}
+{{- dig "existing" "" (default dict .Values.policyConfigMap) -}}
+{{- end -}}
+
+{{- define "ampbridge.policyConfigMap" -}}
+{{- default (printf "%s-policy" (include "ampbridge.fullname" .)) (include "ampbridge.existingPolicy" .) -}}
+{{- end -}}
+
+{{- /* What audit.repair of the policy says. */ -}}
+{{- define "ampbridge.auditRepair" -}}
+{{- if include "ampbridge.existingPolicy" . -}}
+{{- dig "auditRepair" "none" .Values.policyConfigMap -}}
+{{- else -}}
+{{- dig "audit" "repair" "none" .Values.policy -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* A probe. Takes (dict "path" "/readyz" "own" (dict …) "more" values). */ -}}
+{{- define "ampbridge.probe" -}}
+{{- toYaml (merge (dict "httpGet" (dict "path" .path "port" "health")) (deepCopy (default dict .more)) (default dict .own)) -}}
 {{- end -}}
 
 {{- define "ampbridge.policy" -}}
@@ -137,18 +210,17 @@ health: {{ .healthPort | int | default (not (not .hostNetwork) | ternary 9445 80
 {{- toYaml (merge (deepCopy .Values.policy) $head) -}}
 {{- end -}}
 
-{{- /* What holds for every container of ours: the "restricted" pod security standard. No user is set: the image's is 65532, and OpenShift gives each namespace its own. */ -}}
+{{- /*
+The "restricted" pod security standard. No user is set: the image's is 65532, and
+OpenShift gives each namespace its own. These take the values of a component; what
+stands here is for `helm upgrade --reuse-values` from a chart without them.
+*/ -}}
 {{- define "ampbridge.containerSecurityContext" -}}
-allowPrivilegeEscalation: false
-readOnlyRootFilesystem: true
-capabilities:
-  drop: [ALL]
+{{- toYaml (default (dict "allowPrivilegeEscalation" false "readOnlyRootFilesystem" true "capabilities" (dict "drop" (list "ALL"))) .securityContext) -}}
 {{- end -}}
 
 {{- define "ampbridge.podSecurityContext" -}}
-runAsNonRoot: true
-seccompProfile:
-  type: RuntimeDefault
+{{- toYaml (default (dict "runAsNonRoot" true "seccompProfile" (dict "type" "RuntimeDefault")) .podSecurityContext) -}}
 {{- end -}}
 
 {{- /* The names of what the webhook serves with. */ -}}
@@ -169,7 +241,7 @@ seccompProfile:
 
 {{- /* Whether the auditor evicts running pods, so that others are created in their place. */ -}}
 {{- define "ampbridge.repairs" -}}
-{{- if and (include "ampbridge.auditor" .) (eq (dig "audit" "repair" "none" .Values.policy) "evict") -}}true{{- end -}}
+{{- if and (include "ampbridge.auditor" .) (eq (include "ampbridge.auditRepair" .) "evict") -}}true{{- end -}}
 {{- end -}}
 
 {{- /* Whether the auditor evicts pods. */ -}}
@@ -179,7 +251,7 @@ seccompProfile:
 
 {{- /* The namespaces whose pods are never injected, whatever their label, as a YAML list. */ -}}
 {{- define "ampbridge.excludedNamespaces" -}}
-{{- concat (list "kube-system" "kube-public" "kube-node-lease" .Release.Namespace) .Values.webhook.excludedNamespaces | uniq | sortAlpha | toYaml -}}
+{{- concat (list "kube-system" "kube-public" "kube-node-lease" (include "ampbridge.namespace" .)) .Values.webhook.excludedNamespaces | uniq | sortAlpha | toYaml -}}
 {{- end -}}
 
 {{- /* The region of the first destination's workspace, arn:<partition>:aps:<region>:… */ -}}
@@ -187,7 +259,8 @@ seccompProfile:
 {{- if .Values.sync.region -}}
 {{- .Values.sync.region -}}
 {{- else -}}
-{{- range $i, $destination := .Values.policy.destinations -}}
+{{- /* Without a policy here, checks.yaml demands sync.region. */ -}}
+{{- range $i, $destination := (default dict .Values.policy).destinations -}}
 {{- if eq $i 0 }}{{ index (splitList ":" $destination.workspace) 3 }}{{ end -}}
 {{- end -}}
 {{- end -}}

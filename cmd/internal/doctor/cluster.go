@@ -18,8 +18,6 @@ import (
 )
 
 const (
-	// policySuffix ends the ConfigMap's name, after the name of the release.
-	policySuffix = "-policy"
 	// pageSize bounds what one list call returns.
 	pageSize = 500
 )
@@ -113,7 +111,7 @@ func (x *runner) installedPolicy(ctx context.Context) check.Finding {
 			strings.Join(several, ", "),
 		)
 	}
-	x.source = policySource{namespace: x.System, release: strings.TrimSuffix(found[0].ConfigMap, policySuffix)}
+	x.source = policySource{namespace: x.System, configMap: found[0].ConfigMap}
 	x.policy, err = policy.Parse([]byte(found[0].Text))
 	return x.policyFinding(err)
 }

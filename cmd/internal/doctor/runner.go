@@ -10,6 +10,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 
+	"github.com/ampbridge/ampbridge/cmd/internal/kube"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/check"
 )
@@ -291,16 +292,16 @@ func skipped(format string, args ...any) check.Finding {
 
 // policySource is the origin of the policy.
 type policySource struct {
-	// file is the path; empty: a ConfigMap of the release.
-	file               string
-	namespace, release string
+	// file is the path; empty: a ConfigMap of the installation.
+	file                 string
+	namespace, configMap string
 }
 
 func (s policySource) String() string {
 	if s.file != "" {
 		return s.file
 	}
-	return fmt.Sprintf("ConfigMap %s/%s-policy", s.namespace, s.release)
+	return fmt.Sprintf("ConfigMap %s/%s", s.namespace, s.configMap)
 }
 
 // sync returns the fix that runs sync.
@@ -309,5 +310,5 @@ func (s policySource) sync() check.Fix {
 		return check.NewFix("let sync update AWS to match the policy", check.Command{"ampbridge", "sync", "--once", "--policy", s.file})
 	}
 	return check.NewFix("sync fixes this in its next pass; if it cannot, its log shows why",
-		check.Command{"kubectl", "rollout", "restart", "--namespace", s.namespace, "deployment/" + s.release + "-sync"})
+		check.Command{"kubectl", "rollout", "restart", "deployment", "--namespace", s.namespace, "--selector", kube.SyncSelector})
 }

@@ -3,27 +3,31 @@ package kube
 import (
 	"context"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 )
 
 const (
-	// Selector is the label that all objects of the chart carry, whatever the
-	// release is called.
-	Selector = "app.kubernetes.io/name=ampbridge"
+	// Selector is the label that all objects of the chart carry, whatever their names
+	// are: app.kubernetes.io/name follows the value nameOverride.
+	Selector = "ampbridge.io/chart=ampbridge"
 	// WebhookSelector selects the webhook's Deployment and pods.
 	WebhookSelector = Selector + ",app.kubernetes.io/component=webhook"
 	// SyncSelector selects sync's Deployment or CronJob, and its pods.
 	SyncSelector = Selector + ",app.kubernetes.io/component=sync"
 	// PolicyKey is the key of the policy in its ConfigMap.
 	PolicyKey = "policy.yaml"
+	// policyVolume is the name of the volume that has the policy, in the webhook's pods.
+	policyVolume = "policy"
 )
 
 // InstalledPolicy is the text of a policy and the name of its ConfigMap.
 type InstalledPolicy struct{ ConfigMap, Text string }
 
-// Policies lists the policies of a namespace. There is one unless something went
-// wrong.
+// Policies lists the policies of a namespace: those of the chart, or else the
+// ConfigMap that the webhook mounts, which is the user's own. There is one unless
+// something went wrong.
 func Policies(ctx context.Context, client kubernetes.Interface, namespace string) (found []InstalledPolicy, err error) {
 	list, err := client.CoreV1().ConfigMaps(namespace).List(ctx, metav1.ListOptions{LabelSelector: Selector})
 	if err != nil {
@@ -32,6 +36,30 @@ func Policies(ctx context.Context, client kubernetes.Interface, namespace string
 	for i := range list.Items {
 		if text, holds := list.Items[i].Data[PolicyKey]; holds {
 			found = append(found, InstalledPolicy{list.Items[i].Name, text})
+		}
+	}
+	if len(found) > 0 {
+		return found, nil
+	}
+	webhooks, err := client.AppsV1().Deployments(namespace).List(ctx, metav1.ListOptions{LabelSelector: WebhookSelector})
+	if err != nil {
+		return nil, err
+	}
+	for i := range webhooks.Items {
+		for _, volume := range webhooks.Items[i].Spec.Template.Spec.Volumes {
+			if volume.Name != policyVolume || volume.ConfigMap == nil {
+				continue
+			}
+			object, err := client.CoreV1().ConfigMaps(namespace).Get(ctx, volume.ConfigMap.Name, metav1.GetOptions{})
+			if apierrors.IsNotFound(err) {
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+			if text, holds := object.Data[PolicyKey]; holds {
+				found = append(found, InstalledPolicy{object.Name, text})
+			}
 		}
 	}
 	return found, nil

@@ -131,7 +131,7 @@ func (f *fixture) install(name string) {
 	_, err := f.cluster.Client().CoreV1().ConfigMaps("ampbridge-system").Create(f.Context(), &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{
 			Name:   name,
-			Labels: map[string]string{"app.kubernetes.io/name": "ampbridge"},
+			Labels: map[string]string{"ampbridge.io/chart": "ampbridge"},
 		},
 		Data: map[string]string{"policy.yaml": f.text},
 	}, metav1.CreateOptions{})
@@ -511,7 +511,7 @@ func (f *fixture) openCircuit(pod string) {
 		},
 	)
 	f.must(err)
-	labels := map[string]string{"app.kubernetes.io/name": "ampbridge", "app.kubernetes.io/component": "webhook"}
+	labels := map[string]string{"ampbridge.io/chart": "ampbridge", "app.kubernetes.io/component": "webhook"}
 	_, err = f.cluster.Client().AppsV1().Deployments("ampbridge-system").Create(f.Context(), &appsv1.Deployment{
 		ObjectMeta: metav1.ObjectMeta{Name: "ampbridge-webhook", Labels: labels},
 		Spec: appsv1.DeploymentSpec{

@@ -209,7 +209,7 @@ func (s *fixture) setPolicy(replace ...string) {
 func (s *fixture) configMap() {
 	s.Helper()
 	s.must(s.kube.Client().CoreV1().ConfigMaps(system).Create(s.Context(), &corev1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{Name: "ampbridge-policy", Labels: map[string]string{"app.kubernetes.io/name": "ampbridge"}},
+		ObjectMeta: metav1.ObjectMeta{Name: "ampbridge-policy", Labels: map[string]string{"ampbridge.io/chart": "ampbridge"}},
 		Data:       map[string]string{"policy.yaml": s.policy()},
 	}, metav1.CreateOptions{}))
 }

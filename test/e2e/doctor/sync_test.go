@@ -21,7 +21,7 @@ import (
 )
 
 // syncLabels are the chart's.
-var syncLabels = map[string]string{"app.kubernetes.io/name": "ampbridge", "app.kubernetes.io/component": "sync"}
+var syncLabels = map[string]string{"ampbridge.io/chart": "ampbridge", "app.kubernetes.io/component": "sync"}
 
 // syncLeads runs sync as the chart's Deployment does, and takes it away again.
 func (s *fixture) syncLeads() {
