@@ -50,6 +50,13 @@ type Options struct {
 	// the policy's ValidatingWebhookConfiguration, that are given the CA bundle, with
 	// CertSecret. Default [registration.DefaultName].
 	WebhookConfiguration string
+	// ClientCA is a file with the CA, PEM, that signs the API servers' client
+	// certificate. Clients without a certificate of it get no answer. A new version of
+	// the file is used at once. Empty: no client certificate is asked for.
+	ClientCA string
+	// ClientNames are the common or DNS names that the client certificate may have,
+	// with ClientCA. Empty: any.
+	ClientNames []string
 	// CertTiming is for tests; the zero value is for use.
 	CertTiming certificates.Timing
 	// PolicyFile is the policy; see [policyfile.Watcher].
@@ -145,6 +152,12 @@ func Run(ctx context.Context, o Options) error {
 		Intake:  NewIntake(),
 	}}
 
+	if o.ClientCA != "" {
+		if a.clients, err = newClientCA(o.ClientCA, o.ClientNames, o.Logger); err != nil {
+			return fmt.Errorf("webhook: %w", err)
+		}
+	}
+
 	// What serves lives longer than ctx, by the drain delay and by the requests
 	// in flight; what others read of it, by a little more.
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
@@ -202,7 +215,9 @@ type app struct {
 	source      *policyfile.Watcher
 	certificate certificate
 	handlers    Dependencies
-	draining    atomic.Bool
+	// clients verifies client certificates; nil: none are asked for.
+	clients  *clientCA
+	draining atomic.Bool
 	// listening is true once the API server can connect.
 	listening atomic.Bool
 }
@@ -225,6 +240,9 @@ func (a *app) serveWebhook(ctx context.Context) error {
 			MinVersion:     tls.VersionTLS12,
 			GetCertificate: a.certificate.GetCertificate,
 			NextProtos:     []string{"h2", "http/1.1"},
+		}
+		if a.clients != nil {
+			a.clients.require(secure)
 		}
 		server := newServer(a.paths(), maxConnections)
 		server.ErrorLog = slog.NewLogLogger(a.Logger.Handler(), slog.LevelInfo)

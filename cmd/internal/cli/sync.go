@@ -2,7 +2,6 @@ package cli
 
 import (
 	"errors"
-	"log/slog"
 	"os"
 	"strings"
 	"time"
@@ -20,7 +19,7 @@ import (
 // policy.
 func newSync() *cobra.Command {
 	var o reconcile.Options
-	var logFormat string
+	var logFormat, logLevel string
 	cmd := &cobra.Command{
 		Use:   "sync --policy FILE",
 		Short: "Bring the AWS accounts in sync with the policy",
@@ -60,7 +59,7 @@ syncRole in the policy is reached by assuming it.`,
   ampbridge sync --once --policy policy.yaml -o json | jq .inSync`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := errors.Join(validateSync(o), usage.OneOf("log-format", logFormat, reconcile.Text, reconcile.JSON)); err != nil {
+			if err := errors.Join(validateSync(o), validateLog(logFormat, logLevel)); err != nil {
 				return err
 			}
 			if !syncControls(o) {
@@ -70,15 +69,15 @@ syncRole in the policy is reached by assuming it.`,
 				}
 				return err
 			}
-			var handler slog.Handler = slog.NewJSONHandler(cmd.ErrOrStderr(), nil)
-			if logFormat == reconcile.Text {
-				handler = slog.NewTextHandler(cmd.ErrOrStderr(), nil)
+			logger, err := newLogger(cmd.ErrOrStderr(), logFormat, logLevel)
+			if err != nil {
+				return err
 			}
-			return reconcile.Control(cmd.Context(), o, slog.New(handler))
+			return reconcile.Control(cmd.Context(), o, logger)
 		},
 	}
 	registerSyncAlone(cmd.Flags(), &o)
-	cmd.Flags().StringVar(&logFormat, "log-format", reconcile.JSON, "`FORMAT` of the log on stderr: json or text")
+	registerLog(cmd.Flags(), &logFormat, &logLevel)
 	return cmd
 }
 

@@ -1,9 +1,6 @@
 package cli
 
 import (
-	"fmt"
-	"io"
-	"log/slog"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -70,8 +67,19 @@ func (o *webhookOptions) register(flags *pflag.FlagSet) {
 		5*time.Second,
 		"how long to serve after SIGTERM, until every API server has stopped calling",
 	)
-	flags.StringVar(&o.logFormat, "log-format", "json", "`FORMAT` of the log on stderr: json or text")
-	flags.StringVar(&o.logLevel, "log-level", "info", "`LEVEL` of the log: debug, info, warn or error")
+	flags.StringVar(
+		&o.ClientCA,
+		"client-ca",
+		"",
+		"`FILE` with the CA, PEM, that signs the API servers' client certificate: the webhook answers nobody else; a new version is used at once",
+	)
+	flags.StringSliceVar(
+		&o.ClientNames,
+		"client-name",
+		nil,
+		"with --client-ca: common or DNS `NAMES`, by commas, that the client certificate may have (default any)",
+	)
+	registerLog(flags, &o.logFormat, &o.logLevel)
 	registerKubeconfig(flags, &o.kubeconfig)
 }
 
@@ -87,10 +95,10 @@ func (o *webhookOptions) validate() error {
 	if o.DrainDelay < 0 {
 		return usage.Errorf("--drain-delay %s is negative", o.DrainDelay)
 	}
-	if err := usage.OneOf("log-format", o.logFormat, "json", "text"); err != nil {
-		return err
+	if len(o.ClientNames) > 0 && o.ClientCA == "" {
+		return usage.Errorf("--client-name is for --client-ca: name the file of the CA that signs the client certificate")
 	}
-	return usage.OneOf("log-level", o.logLevel, "debug", "info", "warn", "error")
+	return validateLog(o.logFormat, o.logLevel)
 }
 
 // validateCertificate checks that the flags name exactly one of the two sources of a
@@ -144,7 +152,7 @@ with --cert-dir something else does both.`,
 				return err
 			}
 			var err error
-			if o.Logger, err = o.logger(cmd.ErrOrStderr()); err != nil {
+			if o.Logger, err = newLogger(cmd.ErrOrStderr(), o.logFormat, o.logLevel); err != nil {
 				return err
 			}
 			limitMemory(o.Logger)
@@ -156,16 +164,4 @@ with --cert-dir something else does both.`,
 	}
 	o.register(cmd.Flags())
 	return cmd
-}
-
-func (o *webhookOptions) logger(w io.Writer) (*slog.Logger, error) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(o.logLevel)); err != nil {
-		return nil, fmt.Errorf("log level: %w", err)
-	}
-	options := &slog.HandlerOptions{Level: level}
-	if o.logFormat == "text" {
-		return slog.New(slog.NewTextHandler(w, options)), nil
-	}
-	return slog.New(slog.NewJSONHandler(w, options)), nil
 }
