@@ -132,6 +132,9 @@ func (p *Pod) EventuallyReady(tb testing.TB, begun time.Time) time.Duration {
 	return time.Since(begun)
 }
 
+// Address is where Prometheus listens.
+func (p *Pod) Address() string { return p.address }
+
 // Ready reports whether Prometheus is ready.
 func (p *Pod) Ready() bool {
 	_, err := p.call(http.MethodGet, "/-/ready")

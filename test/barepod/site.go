@@ -83,6 +83,8 @@ type Options struct {
 	Delivery policy.Delivery
 	// Agent runs Prometheus in agent mode.
 	Agent bool
+	// MetricsPort is the sidecar's; 0: it serves no metrics.
+	MetricsPort int
 }
 
 // Pod makes a pod with a workspace in an account of its own, so that faults of the account
@@ -152,6 +154,9 @@ sts:
 	c.Source, c.Target, c.File = filepath.Join(p.dir, "source"), filepath.Join(p.dir, "target"), configFile
 	c.Credentials, c.Token, c.Private = filepath.Join(p.dir, "memory", "credentials"), p.site.Token, true
 	c.MetricsPort = sidecarconfig.NoMetrics
+	if p.options.MetricsPort != 0 {
+		c.MetricsPort = int32(p.options.MetricsPort)
+	}
 	c.Prometheus = sidecarconfig.Prometheus{Address: p.address, Version: p.options.Version}
 	return c, nil
 }

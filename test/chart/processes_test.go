@@ -66,7 +66,9 @@ func (f *fixture) testProcesses(t *testing.T) {
 // process is a program of the chart that runs outside of a pod.
 type process struct {
 	health, metrics string
-	log             *output
+	// addr is where a webhook takes reviews.
+	addr string
+	log  *output
 	// stop ends it, and waits until it has.
 	stop func()
 }
@@ -85,7 +87,8 @@ func (f *fixture) start(t *testing.T, account string, args []string, policy stri
 		"--metrics-addr="+p.metrics,
 	)
 	if args[0] == "webhook" {
-		args = append(args, "--addr="+testkit.FreeAddr(t), "--drain-delay=0s")
+		p.addr = testkit.FreeAddr(t)
+		args = append(args, "--addr="+p.addr, "--drain-delay=0s")
 	}
 	p.log, p.stop = runWith(t, environment, binary(t), args...)
 	return p

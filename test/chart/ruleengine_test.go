@@ -16,12 +16,8 @@ import (
 	"github.com/ampbridge/ampbridge/test/tools"
 )
 
-// The fault of a case begins and ends at these minutes; the clock is the rule engine's.
-const (
-	faultBegins = 30
-	faultEnds   = faultBegins + 120
-	lastMinute  = faultEnds + 75
-)
+// faultBegins is the minute in which the fault of a case begins, by the rule engine's clock.
+const faultBegins = 10
 
 // behaviour makes a series' values, minute by minute.
 type behaviour func(minute int, before float64) float64
@@ -122,10 +118,11 @@ func well() map[string]behaviour {
 }
 
 // fault is what the series of an alert do while something is wrong. slow is how long the
-// alert takes to see it, its own `for` aside.
+// alert takes to see it, its own `for` aside. remembered is how long it stays after the
+// fault.
 type fault struct {
-	series map[string]behaviour
-	slow   time.Duration
+	series           map[string]behaviour
+	slow, remembered time.Duration
 }
 
 // faults has one for each alert.
@@ -134,10 +131,12 @@ var faults = map[string]fault{
 	"AmpbridgeCertificateExpires":    {series: map[string]behaviour{`ampbridge_certificate_expiry_timestamp_seconds{` + ofWebhook + `}`: gauge(20 * 24 * 3600)}},
 	"AmpbridgeCertificateNotTrusted": {series: map[string]behaviour{`ampbridge_certificate_trusted{` + ofWebhook + `}`: gauge(0)}},
 	"AmpbridgePolicyRefused":         {series: map[string]behaviour{`ampbridge_policy_last_load_success{` + ofSync + `}`: gauge(0)}},
-	"AmpbridgeNotGranted":            {series: map[string]behaviour{decided(`decision="skip",reason="NotGranted"`): once}},
-	"AmpbridgeAdmissionErrors":       {series: map[string]behaviour{decided(`decision="error",reason="LookupFailed"`): once}},
-	"AmpbridgeSyncDown":              {series: map[string]behaviour{`up{` + ofSync + `}`: gauge(0)}},
-	"AmpbridgeSyncNoLeader":          {series: map[string]behaviour{`ampbridge_sync_leader{` + ofSync + `}`: gauge(0)}},
+	"AmpbridgeNotGranted": {
+		series: map[string]behaviour{decided(`decision="skip",reason="NotGranted"`): once}, remembered: time.Hour,
+	},
+	"AmpbridgeAdmissionErrors": {series: map[string]behaviour{decided(`decision="error",reason="LookupFailed"`): once}},
+	"AmpbridgeSyncDown":        {series: map[string]behaviour{`up{` + ofSync + `}`: gauge(0)}},
+	"AmpbridgeSyncNoLeader":    {series: map[string]behaviour{`ampbridge_sync_leader{` + ofSync + `}`: gauge(0)}},
 	"AmpbridgeSyncNotSucceeding": {
 		series: map[string]behaviour{`ampbridge_sync_last_success_timestamp_seconds{` + ofSync + `}`: stopped}, slow: time.Hour,
 	},
@@ -155,7 +154,7 @@ var faults = map[string]fault{
 	"AmpbridgeWritesRefused":   {series: map[string]behaviour{relayed("429"): counter(60)}},
 	"AmpbridgeRelayRefuses":    {series: map[string]behaviour{refused("unreachable"): counter(10)}},
 	"AmpbridgeRelayThrottled":  {series: map[string]behaviour{`ampbridge_cpu_throttled_seconds_total{` + ofPod + `}`: counter(20)}},
-	"AmpbridgeMovedToRelay":    {series: map[string]behaviour{moved("renewal"): once}},
+	"AmpbridgeMovedToRelay":    {series: map[string]behaviour{moved("renewal"): once}, remembered: time.Hour},
 	"AmpbridgeSidecarStuck":    {series: map[string]behaviour{`ampbridge_loop_idle_seconds{` + ofPod + `}`: gauge(90)}},
 	"AmpbridgeGapGrows":        {series: map[string]behaviour{`ampbridge_gap_seconds{` + ofPod + `,destination="central"}`: counter(60)}},
 	"AmpbridgeSamplesRefused": {
@@ -179,13 +178,16 @@ func TestEachAlertFires(t *testing.T) {
 		}
 		pending, err := time.ParseDuration(orZero(r.For))
 		testkit.Must(t, err)
-		test := engineTest{Name: r.Alert, Interval: "1m", InputSeries: inputs(f.series)}
+		// A rate over five minutes takes them.
+		fires := faultBegins*time.Minute + f.slow + pending + 6*time.Minute
+		ends := fires + time.Minute
+		over := ends + f.remembered + 16*time.Minute
+		test := engineTest{Name: r.Alert, Interval: "1m", InputSeries: inputs(f.series, ends, over)}
 		if pending > 0 {
 			test.expect(faultBegins*time.Minute+pending-time.Minute, nil)
 		}
-		// A rate over five minutes takes them.
-		test.expect(faultBegins*time.Minute+f.slow+pending+6*time.Minute, map[string]string{r.Alert: r.Labels["severity"]})
-		test.expect(lastMinute*time.Minute, nil)
+		test.expect(fires, map[string]string{r.Alert: r.Labels["severity"]})
+		test.expect(over, nil)
 		tests = append(tests, test)
 	}
 	for alert := range faults {
@@ -216,7 +218,7 @@ func TestAlertsTellFaultsApart(t *testing.T) {
 		"a lag that grows slowly":         {map[string]behaviour{sent: counter(30)}, map[string]string{"AmpbridgeLagGrows": "warning"}},
 		"nothing was ever sent":           {map[string]behaviour{sent: gauge(0)}, map[string]string{"AmpbridgeLagGrows": "warning"}},
 		"a lag that gets smaller": {map[string]behaviour{sent: func(minute int, _ float64) float64 {
-			return float64(minute)*60 - 3000 + 20*float64(minute-faultBegins)
+			return float64(minute)*60 - 2000 + 20*float64(minute-faultBegins)
 		}}, nil},
 		"a block that was missing for a while": {map[string]behaviour{
 			`ampbridge_gap_seconds{` + ofPod + `,destination="central"}`: gauge(100),
@@ -227,8 +229,9 @@ func TestAlertsTellFaultsApart(t *testing.T) {
 		}, map[string]string{"AmpbridgePolicyRefused": "warning"}},
 		"pods that have hung for a moment": {map[string]behaviour{audited("hanging"): gauge(1)}, map[string]string{"AmpbridgePodsHang": "warning"}},
 	} {
-		test := engineTest{Name: name, Interval: "1m", InputSeries: inputs(tc.series)}
-		test.expect((faultBegins+45)*time.Minute, tc.want)
+		const asked = (faultBegins + 30) * time.Minute
+		test := engineTest{Name: name, Interval: "1m", InputSeries: inputs(tc.series, asked, asked)}
+		test.expect(asked, tc.want)
 		tests = append(tests, test)
 	}
 	ruleEngine(t, tests)
@@ -255,22 +258,20 @@ func TestNoAlertWithoutAFault(t *testing.T) {
 		}
 		return 1
 	}
-	never := func(args ...string) {
+	never := func(scenarios map[string]map[string]behaviour, args ...string) {
 		var tests []engineTest
-		for name, series := range map[string]map[string]behaviour{
-			"nothing happens": nil,
-			"restarts":        restarts,
-			"a drained node":  {`up{` + ofWebhook + `}`: drained, `up{` + ofSync + `}`: drained},
-		} {
-			test := engineTest{Name: name, Interval: "1m", InputSeries: inputs(series)}
-			test.Expressions = []engineQuery{{
-				Expr: fmt.Sprintf(`count_over_time(ALERTS{alertstate="firing"}[%dm])`, lastMinute), EvalTime: fmt.Sprintf("%dm", lastMinute),
-			}}
+		for name, series := range scenarios {
+			const long = 75 * time.Minute
+			test := engineTest{Name: name, Interval: "1m", InputSeries: inputs(series, long, long)}
+			test.Expressions = []engineQuery{{Expr: `count_over_time(ALERTS{alertstate="firing"}[75m])`, EvalTime: "75m"}}
 			tests = append(tests, test)
 		}
 		ruleEngine(t, tests, args...)
 	}
-	never()
+	never(map[string]map[string]behaviour{
+		"restarts":       restarts,
+		"a drained node": {`up{` + ofWebhook + `}`: drained, `up{` + ofSync + `}`: drained},
+	})
 	// In the chart's other forms there are fewer alerts, and none about what is not there.
 	for name, args := range map[string][]string{
 		"a CronJob": {"--set", "sync.mode=cronJob"},
@@ -282,7 +283,7 @@ func TestNoAlertWithoutAFault(t *testing.T) {
 					t.Errorf("%s is about a process that is not there", r.Alert)
 				}
 			}
-			never(args...)
+			never(map[string]map[string]behaviour{"nothing happens": nil}, args...)
 		})
 	}
 }
@@ -291,8 +292,8 @@ func TestNoAlertWithoutAFault(t *testing.T) {
 func TestCronJobAlert(t *testing.T) {
 	test := engineTest{Name: "a CronJob", Interval: "1m", InputSeries: inputs(map[string]behaviour{
 		`kube_cronjob_status_last_successful_time{namespace="ampbridge-system",cronjob="ampbridge-sync"}`: gauge(1),
-	})}
-	test.expect(3*time.Hour+35*time.Minute, map[string]string{"AmpbridgeSyncNotSucceeding": "warning"})
+	}, 4*time.Hour, 4*time.Hour)}
+	test.expect(3*time.Hour+45*time.Minute, map[string]string{"AmpbridgeSyncNotSucceeding": "warning"})
 	ruleEngine(t, []engineTest{test}, "--set", "sync.mode=cronJob")
 }
 
@@ -333,7 +334,7 @@ func (e *engineTest) expect(at time.Duration, alerts map[string]string) {
 
 // inputs are the series of a system that is well, and of the fault while it lasts. A
 // series that only the fault has is not there before and after it.
-func inputs(fault map[string]behaviour) (list []inputSeries) {
+func inputs(fault map[string]behaviour, ends, last time.Duration) (list []inputSeries) {
 	usual := well()
 	series := map[string]bool{}
 	for name := range usual {
@@ -345,9 +346,9 @@ func inputs(fault map[string]behaviour) (list []inputSeries) {
 	for name := range series {
 		value := 0.0
 		var values []string
-		for minute := range lastMinute + 1 {
+		for minute := range int(last.Minutes()) + 1 {
 			b := usual[name]
-			if f := fault[name]; f != nil && minute >= faultBegins && minute < faultEnds {
+			if f := fault[name]; f != nil && minute >= faultBegins && minute <= int(ends.Minutes()) {
 				b = f
 			}
 			if b == nil {

@@ -88,7 +88,7 @@ func Tools() []Tool {
 		kubernetes("kubelet", time.Minute),
 		kubernetes("kube-proxy", time.Minute),
 		fewDiscoveries(prometheus("prometheus", "3.15.0", "v0.315.0")),
-		promtool("3.15.0", "v0.315.0"),
+		fewDiscoveries(promtool("3.15.0", "v0.315.0")),
 		older(prometheus("prometheus-3.1", "3.1.0", "v0.301.0")),
 		older(prometheus("prometheus-2.42", "2.42.0", "v0.42.0")),
 		older(prometheus("prometheus-2.22", "2.22.0", "v1.8.2-0.20201015110737-0a7fdd3b7696")),
@@ -141,7 +141,7 @@ func prometheus(name, version, module string) Tool {
 // fewDiscoveries leaves out every service discovery but those that need no client of a cloud, and Kubernetes's: the
 // clients of the others are half of the build.
 func fewDiscoveries(t Tool) Tool {
-	t.Tags, t.ColdBuild = "remove_all_sd,enable_kubernetes_sd", 2*time.Minute
+	t.Tags, t.ColdBuild = "remove_all_sd,enable_kubernetes_sd", min(t.ColdBuild, 2*time.Minute)
 	return t
 }
 
@@ -153,7 +153,7 @@ func downloaded(t Tool) Tool {
 
 // promtool runs alerts in Prometheus's rule engine, by a clock of its own.
 func promtool(version, module string) Tool {
-	return Tool{Name: "promtool", Dir: "prometheus", Source: "github.com/prometheus/prometheus@" + module,
+	return Tool{Name: "promtool", Dir: "promtool", Source: "github.com/prometheus/prometheus@" + module,
 		Package: "github.com/prometheus/prometheus/cmd/promtool", Version: version, Pinned: true,
 		LDFlags: strip + " -X github.com/prometheus/common/version.Version=" + version, ColdBuild: time.Minute}
 }
