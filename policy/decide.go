@@ -13,8 +13,11 @@ const (
 	AnnotationInject       = "ampbridge.io/inject"
 	AnnotationContainer    = "ampbridge.io/container"
 	AnnotationDestinations = "ampbridge.io/destinations"
-	AnnotationEnvironment  = "ampbridge.io/environment"
-	AnnotationDelivery     = "ampbridge.io/delivery"
+	// AnnotationDestination names the one destination of a pod with mode identity or relay.
+	AnnotationDestination = "ampbridge.io/destination"
+	AnnotationMode        = "ampbridge.io/mode"
+	AnnotationEnvironment = "ampbridge.io/environment"
+	AnnotationDelivery    = "ampbridge.io/delivery"
 	// AnnotationHA names the pair that a pod belongs to, where that is not its
 	// controller.
 	AnnotationHA = "ampbridge.io/ha"
@@ -39,6 +42,9 @@ type Request struct {
 	Namespace      string
 	Injection      Injection
 	ServiceAccount string
+	// Account: the question is about the service account, and not about one pod: what its
+	// pods may be given if they ask for it.
+	Account bool
 	// Prometheus reports whether the pod has a container that is Prometheus, or
 	// that its owner names as such.
 	Prometheus bool
@@ -66,6 +72,10 @@ const (
 	InvalidAnnotation  Reason = "InvalidAnnotation"
 	UnknownDestination Reason = "UnknownDestination"
 	NotReplicas        Reason = "NotReplicas"
+	// NoContainerNamed: the mode is for the containers that the pod names, and it names none.
+	NoContainerNamed Reason = "NoContainerNamed"
+	// AmbiguousDestination: the mode is for one destination, and the pod may have several.
+	AmbiguousDestination Reason = "AmbiguousDestination"
 )
 
 // Decision is Inject or Skip, and why. It is a value: an error would mean that
@@ -84,6 +94,8 @@ type Decision struct {
 type Entitlement struct {
 	// Subject is the service account.
 	Subject Subject
+	// Mode is what a pod is given; empty where all grants count, whatever their modes.
+	Mode Mode
 	// Destinations in the policy's order.
 	Destinations []Destination
 	Environment  Environment
@@ -98,11 +110,15 @@ type Entitlement struct {
 // up. Environment is container only where all these grants have that value.
 // Of ha and irsa the first that is set counts. ok is false where no
 // grant covers the service account.
-func (p *Policy) Entitled(s Subject) (e Entitlement, ok bool) {
+func (p *Policy) Entitled(s Subject) (e Entitlement, ok bool) { return p.EntitledAs(s, "") }
+
+// EntitledAs is [Policy.Entitled] for the pods of one mode: grants with another one do not
+// count. With an empty mode all do.
+func (p *Policy) EntitledAs(s Subject, m Mode) (e Entitlement, ok bool) {
 	granted := map[string]bool{}
-	e.Subject, e.Environment = s, EnvironmentContainer
+	e.Subject, e.Mode, e.Environment = s, m, EnvironmentContainer
 	for _, g := range p.Grants {
-		if !g.Covers(s) {
+		if !g.Covers(s) || m != "" && g.Mode != m {
 			continue
 		}
 		for _, name := range g.Destinations {
@@ -146,6 +162,9 @@ func (g Grant) Covers(s Subject) bool {
 // Decide is the opt-in table of the documentation, row by row, and then the
 // grants.
 func (p *Policy) Decide(r Request) Decision {
+	if r.Account {
+		r.Prometheus, r.PodAnnotations = true, map[string]string{AnnotationInject: "true"}
+	}
 	onPod, onServiceAccount := r.PodAnnotations[AnnotationInject], r.ServiceAccountAnnotations[AnnotationInject]
 	for _, v := range []string{onPod, onServiceAccount} {
 		if v != "" && v != "true" && v != "false" {
@@ -189,6 +208,13 @@ func (p *Policy) Decide(r Request) Decision {
 			r.Namespace,
 		)
 	}
+	if !r.Account {
+		mode, refused := p.mode(subject, r.PodAnnotations)
+		if refused != nil {
+			return *refused
+		}
+		entitlement, _ = p.EntitledAs(subject, mode)
+	}
 	// A pod may ask for less than the grants give, not for more.
 	switch asked := Environment(r.PodAnnotations[AnnotationEnvironment]); {
 	case asked == "":
@@ -203,6 +229,16 @@ func (p *Policy) Decide(r Request) Decision {
 	for _, annotations := range []map[string]string{r.ServiceAccountAnnotations, r.PodAnnotations} {
 		if decision, narrowed := narrow(&entitlement, annotations, subject); !narrowed {
 			return decision
+		}
+	}
+	switch entitlement.Mode {
+	case ModeIdentity, ModeRelay:
+		if decision, ok := forOneDestination(&entitlement, r); !ok {
+			return decision
+		}
+	case ModePrometheus:
+		if _, set := r.PodAnnotations[AnnotationDestination]; set {
+			return skip(InvalidAnnotation, "annotation %s is for the modes identity and relay: write %s", AnnotationDestination, AnnotationDestinations)
 		}
 	}
 	if decision, ok := p.group(&entitlement, r); !ok {

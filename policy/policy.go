@@ -156,6 +156,8 @@ type Grant struct {
 	// MaxSubjectsPerNamespace keeps one tenant from using up a role's trust
 	// document. 0: no cap.
 	MaxSubjectsPerNamespace int `yaml:"maxSubjectsPerNamespace"`
+	// Mode is [ModePrometheus] by default.
+	Mode Mode `yaml:"mode"`
 	// Environment is [EnvironmentSidecar] by default.
 	Environment Environment `yaml:"environment"`
 	// HA names a group of replicas that AMP is to deduplicate; with what tells
@@ -393,6 +395,7 @@ func (p *Policy) setDefaults() {
 		setDefault(&p.Destinations[i].Delivery, DeliveryAuto)
 	}
 	for i := range p.Grants {
+		setDefault(&p.Grants[i].Mode, ModePrometheus)
 		setDefault(&p.Grants[i].Environment, EnvironmentSidecar)
 	}
 }

@@ -362,6 +362,7 @@ func (v *validation) grant(path string, g Grant, p *Policy) {
 	// It becomes a replacement in a relabelling rule, where $ stands for something else.
 	v.require(!strings.Contains(g.HA, "$"), path+".ha", "%q holds a $: write a plain name", g.HA)
 	v.require(!strings.Contains(g.HA, "/"), path+".ha", "%q holds a /, which separates the group from its workloads: write a plain name", g.HA)
+	v.grantMode(path, g, p)
 	v.require(!g.IRSA || len(g.Destinations) == 1, path+".irsa", "needs exactly one destination: the annotation holds one role")
 }
 

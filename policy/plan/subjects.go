@@ -29,8 +29,7 @@ func (p *planner) collectIntents(accounts []ServiceAccount) {
 	running.Paused = false
 	for _, sa := range accounts {
 		decision := running.Decide(policy.Request{
-			Namespace: sa.Namespace, Injection: sa.Injection, ServiceAccount: sa.Name, Prometheus: true,
-			PodAnnotations:            map[string]string{policy.AnnotationInject: "true"},
+			Namespace: sa.Namespace, Injection: sa.Injection, ServiceAccount: sa.Name, Account: true,
 			ServiceAccountAnnotations: sa.Annotations,
 		})
 		s := seen{created: sa.Created, otherwise: unwanted, destinations: map[string]bool{}, decision: decision}

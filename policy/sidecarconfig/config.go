@@ -23,9 +23,12 @@ import (
 // Versions of the format of [Config]. A sidecar of the first version knows no relay,
 // and would give a block with sigv4 to a Prometheus that must not have one; so a
 // config with [policy.DeliveryRelay] in it has the second.
+// One of the second mirrors a configuration, and one with [policy.ModeRelay], which has
+// the third, has none.
 const (
-	VersionSigV4 = 1
-	VersionRelay = 2
+	VersionSigV4  = 1
+	VersionRelay  = 2
+	VersionWriter = 3
 )
 
 // Config is what one sidecar is told. It holds no secrets.
@@ -62,7 +65,14 @@ type Config struct {
 	// MetricsPort is where to serve metrics and status: a port that no container of
 	// the pod takes, or [NoMetrics]. 0 means [DefaultMetricsPort].
 	MetricsPort int32 `json:"metricsPort,omitempty"`
+	// RelayPort is the relay's with [VersionWriter]: the program that writes to it knows
+	// the port from a variable. 0: the sidecar takes a free one.
+	RelayPort int32 `json:"relayPort,omitempty"`
 }
+
+// ForWriter reports whether the sidecar serves no configuration, and relays only: what
+// writes to it is no Prometheus.
+func (c Config) ForWriter() bool { return c.Version == VersionWriter }
 
 // StartOnly is the [Config.Reload] of earlier webhooks for pods whose Prometheus
 // reads its configuration when it starts, and never again.
@@ -150,6 +160,9 @@ func New(p *policy.Policy, e policy.Entitlement) Config {
 		STS:            STS(p.STS),
 	}
 	for _, d := range e.Destinations {
+		if e.Mode == policy.ModeRelay {
+			d.Delivery = policy.DeliveryRelay
+		}
 		if d.Delivery == policy.DeliveryRelay {
 			c.Version = VersionRelay
 		}
@@ -173,6 +186,9 @@ func New(p *policy.Policy, e policy.Entitlement) Config {
 			configured.Block.TLS = &policy.BlockTLS{CAFile: CAFile(d.Name)}
 		}
 		c.Destinations = append(c.Destinations, configured)
+	}
+	if e.Mode == policy.ModeRelay {
+		c.Version = VersionWriter
 	}
 	return c
 }
@@ -201,15 +217,22 @@ func Decode(text string) (Config, error) {
 	if err := json.Unmarshal([]byte(text), &c); err != nil {
 		return c, fmt.Errorf("%s: %w", Variable, err)
 	}
-	if c.Version != VersionSigV4 && c.Version != VersionRelay {
-		return c, fmt.Errorf("%s: version %d: this sidecar reads versions %d and %d", Variable, c.Version, VersionSigV4, VersionRelay)
+	if c.Version < VersionSigV4 || c.Version > VersionWriter {
+		return c, fmt.Errorf("%s: version %d: this sidecar reads versions %d to %d", Variable, c.Version, VersionSigV4, VersionWriter)
 	}
-	for _, f := range []struct{ name, value string }{
-		{"source", c.Source}, {"target", c.Target}, {"file", c.File}, {"credentials", c.Credentials}, {"token", c.Token},
+	for _, f := range []struct {
+		name, value string
+		optional    bool
+	}{
+		{"source", c.Source, c.ForWriter()}, {"target", c.Target, c.ForWriter()}, {"file", c.File, c.ForWriter()},
+		{"credentials", c.Credentials, false}, {"token", c.Token, false},
 	} {
-		if f.value == "" {
+		if f.value == "" && !f.optional {
 			return c, fmt.Errorf("%s: %s is missing", Variable, f.name)
 		}
+	}
+	if c.ForWriter() && (c.RelayPort < 1 || c.RelayPort > 65535) {
+		return c, fmt.Errorf("%s: relayPort is %d: it must be a port", Variable, c.RelayPort)
 	}
 	return c, nil
 }

@@ -12,6 +12,8 @@ const (
 	VolumeCredentials = "ampbridge-credentials"
 	VolumeToken       = "ampbridge-token"
 	VolumeNoAPIToken  = "ampbridge-no-api-token"
+	// VolumeAWSConfig is for mode identity alone.
+	VolumeAWSConfig = "ampbridge-aws-config"
 )
 
 // The sidecar's program in the image, and the arguments with which its probes call it.
@@ -33,6 +35,13 @@ const (
 	PodNamespaceVariable = "AMPBRIDGE_POD_NAMESPACE"
 )
 
+// Environment variables of containers with mode relay.
+const (
+	WriteURLVariable          = "AMPBRIDGE_REMOTE_WRITE_URL"
+	WriteUserVariable         = "AMPBRIDGE_REMOTE_WRITE_USERNAME"
+	WritePasswordFileVariable = "AMPBRIDGE_REMOTE_WRITE_PASSWORD_FILE"
+)
+
 // Where the sidecar's volumes are mounted. Source and target are fixed, so that a
 // sidecar that cannot read its config still mirrors.
 const (
@@ -40,6 +49,7 @@ const (
 	TargetDir      = "/var/run/ampbridge.io/config"
 	CredentialsDir = "/var/run/secrets/ampbridge.io/credentials"
 	TokenDir       = "/var/run/secrets/ampbridge.io/token"
+	AWSConfigDir   = "/var/run/secrets/ampbridge.io/aws"
 )
 
 // Names of files.
@@ -52,6 +62,10 @@ const (
 	HeartbeatFile = "heartbeat"
 	// TokenFile is the projected service-account token, in [TokenDir].
 	TokenFile = "token"
+	// RelayPasswordFile has the relay's password, in [CredentialsDir].
+	RelayPasswordFile = "relay-password"
+	// AWSConfigFile is the AWS configuration of mode identity, in [AWSConfigDir].
+	AWSConfigFile = "config"
 )
 
 // CAFile returns the path of the file of roots by which Prometheus trusts the way to a

@@ -115,6 +115,11 @@ func Tools() []Tool {
 			LDFlags: strip + helmVersions, Pinned: true, ColdBuild: time.Minute},
 		{Name: "helm4", Dir: "helm4", Source: "helm.sh/helm/v4@v4.3.1", Package: "helm.sh/helm/v4/cmd/helm", Version: "v4.3.1",
 			LDFlags: strip + " -X helm.sh/helm/v4/internal/version.version=v4.3.1", Pinned: true, ColdBuild: 2 * time.Minute},
+		collector("otelcol", "github.com/open-telemetry/opentelemetry-collector-contrib/receiver/prometheusreceiver@v0.165.0",
+			ownModules+"otelcol", 6*time.Minute),
+		collector("vmagent", "github.com/VictoriaMetrics/VictoriaMetrics@v1.151.0",
+			"github.com/VictoriaMetrics/VictoriaMetrics/app/vmagent", 2*time.Minute),
+		collector("thanos", "github.com/thanos-io/thanos@v0.42.4", "github.com/thanos-io/thanos/cmd/thanos", 6*time.Minute),
 		{Name: "gotestsum", Dir: "gotestsum", Source: "gotest.tools/gotestsum@v1.13.0", Package: "gotest.tools/gotestsum",
 			Version: "v1.13.0", LDFlags: strip, ColdBuild: time.Minute},
 		{Name: "setup-envtest", Dir: "setup-envtest", Source: envtestModule + "@v0.25.1", Package: envtestModule,
@@ -156,6 +161,14 @@ func promtool(version, module string) Tool {
 	return Tool{Name: "promtool", Dir: "promtool", Source: "github.com/prometheus/prometheus@" + module,
 		Package: "github.com/prometheus/prometheus/cmd/promtool", Version: version, Pinned: true,
 		LDFlags: strip + " -X github.com/prometheus/common/version.Version=" + version, ColdBuild: time.Minute}
+}
+
+// collector is a program that writes to AMP and is no Prometheus. It needs none of
+// Prometheus's service discoveries.
+func collector(name, source, main string, cold time.Duration) Tool {
+	_, version, _ := strings.Cut(source, "@")
+	return Tool{Name: name, Dir: name, Source: source, Package: main, Version: version, LDFlags: strip, Tags: "remove_all_sd",
+		Pinned: true, ColdBuild: cold}
 }
 
 // older is a version that is tested because it is old.

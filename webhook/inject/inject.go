@@ -24,6 +24,10 @@ const AnnotationInjected = "ampbridge.io/injected"
 type Injected struct {
 	// Version of the format of the sidecar config.
 	Version int `json:"version"`
+	// Mode is empty for [policy.ModePrometheus], as in marks of earlier versions.
+	Mode policy.Mode `json:"mode,omitempty"`
+	// Containers are those that the pod names, with the other modes.
+	Containers []string `json:"containers,omitempty"`
 	// Destinations in the policy's order.
 	Destinations []string `json:"destinations"`
 	// Delivery is sigv4 or relay for each destination.
@@ -34,7 +38,7 @@ type Injected struct {
 	// changes when what the policy says for this pod does.
 	Policy string `json:"policy"`
 	// Reload is the way by which a changed configuration reaches Prometheus.
-	Reload Reload `json:"reload"`
+	Reload Reload `json:"reload,omitempty"`
 	// MetricsPort is where the sidecar serves metrics; 0: nowhere.
 	MetricsPort int32 `json:"metricsPort,omitempty"`
 }
@@ -42,6 +46,13 @@ type Injected struct {
 // String says in words how the pod's samples are delivered, and why. Marks of earlier
 // versions only tell the way of a reload.
 func (m Injected) String() string {
+	in := " in " + strings.Join(m.Containers, ", ")
+	switch m.Mode {
+	case policy.ModeIdentity:
+		return "mode identity" + in + ": the program gets its sessions from STS itself"
+	case policy.ModeRelay:
+		return "mode relay" + in + ": the program writes to the sidecar, which signs and forwards"
+	}
 	if len(m.Delivery) == 0 {
 		return m.Reload.String()
 	}
@@ -105,6 +116,12 @@ type Options struct {
 // times. Where another webhook has changed it, the operations repair the injection, or, with
 // a decision to skip, take it back: see [reinvoke].
 func Inject(pod *Pod, d policy.Decision, o Options) ([]jsonpatch.Operation, policy.Decision) {
+	if d.Mode == policy.ModeIdentity || d.Mode == policy.ModeRelay {
+		return injectNamed(pod, d, o)
+	}
+	if m := markedMode(pod); m != "" && m != policy.ModePrometheus {
+		return nil, *otherMode(pod, d.Mode)
+	}
 	if existing := checkExisting(pod); existing != nil {
 		return reinvoke(pod, d, o, existing)
 	}
@@ -370,6 +387,28 @@ func appendMark(a sidecarconfig.Config, destinations, text []byte, reload Reload
 	b = appendString(append(b, `","reload":`...), string(reload))
 	b = strconv.AppendInt(append(b, `,"metricsPort":`...), int64(max(a.MetricsPort, 0)), 10)
 	return string(append(b, '}'))
+}
+
+// markOf returns the mark of a writer's sidecar.
+func markOf(a sidecarconfig.Config, text string, reload Reload, why string) Injected {
+	sum := sha256.Sum256([]byte(text))
+	m := Injected{
+		Version: a.Version, Policy: hex.EncodeToString(sum[:6]), Reload: reload, MetricsPort: max(a.MetricsPort, 0),
+		Delivery: map[string]policy.Delivery{}, Why: why,
+	}
+	for _, d := range a.Destinations {
+		m.Destinations = append(m.Destinations, d.Name)
+		m.Delivery[d.Name] = a.DeliveryOf(d)
+	}
+	return m
+}
+
+func (m Injected) encode() string {
+	value, err := json.Marshal(m, json.Deterministic(true))
+	if err != nil {
+		panic(err) // strings and numbers always encode
+	}
+	return string(value)
 }
 
 // appendDestinations appends the members of an [Injected] that list the destinations.

@@ -1,6 +1,7 @@
 package inject
 
 import (
+	"cmp"
 	"fmt"
 
 	"github.com/go-json-experiment/json"
@@ -22,6 +23,17 @@ func Mark(pod *Pod, e policy.Entitlement, p *policy.Policy) (carried, today Inje
 	if err := json.Unmarshal([]byte(pod.Metadata.Annotations[AnnotationInjected]), &carried); err != nil {
 		return carried, today, fmt.Errorf("annotation %s: %w", AnnotationInjected, err)
 	}
+	switch carried.Mode {
+	case policy.ModeIdentity:
+		today = carried
+		today.Policy = ""
+		if e.Mode == policy.ModeIdentity && len(e.Destinations) == 1 {
+			today.Policy = identityDigest(e, p)
+		}
+		return carried, today, nil
+	case policy.ModeRelay:
+		e.Mode = policy.ModeRelay
+	}
 	given, err := sidecarconfig.Decode(encodedConfig(pod))
 	if err != nil {
 		return carried, today, err
@@ -31,14 +43,27 @@ func Mark(pod *Pod, e policy.Entitlement, p *policy.Policy) (carried, today Inje
 	if carried.Why != "" && carried.Why != asked {
 		missing = []string{carried.Why}
 	}
-	e, why := decideDelivery(e, missing)
+	why := ""
+	if carried.Mode != policy.ModeRelay {
+		e, why = decideDelivery(e, missing)
+	}
 	now := sidecarconfig.New(p, e)
 	given.Version, given.Cluster, given.SessionSeconds = now.Version, now.Cluster, now.SessionSeconds
 	given.STS, given.Destinations, given.Token = now.STS, now.Destinations, tokenFile(p)
-	if err := json.Unmarshal([]byte(mark(given, given.Encode(), carried.Reload, why)), &today); err != nil {
-		return carried, today, err
-	}
+	today = markOf(given, given.Encode(), carried.Reload, why)
+	today.Mode, today.Containers = carried.Mode, carried.Containers
 	return carried, today, nil
+}
+
+// markedMode returns the mode of an injected pod; empty: it has no injection, or a mark
+// that cannot be read.
+func markedMode(pod *Pod) policy.Mode {
+	text, marked := pod.Metadata.Annotations[AnnotationInjected]
+	var m Injected
+	if !marked || json.Unmarshal([]byte(text), &m) != nil {
+		return ""
+	}
+	return cmp.Or(m.Mode, policy.ModePrometheus)
 }
 
 // encodedConfig returns the config of the pod's sidecar, as [sidecarconfig.Encode] wrote it.

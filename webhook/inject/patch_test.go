@@ -129,6 +129,7 @@ func TestAppended(t *testing.T) {
 		&resources, &Resources{}, &Resources{Requests: quantities}, &Resources{Limits: quantities}, &ValueFrom{},
 		&addedVolume{}, &addedVolume{Name: strange, EmptyDir: emptyDir{"Memory", "1Gi"}}, &addedVolume{EmptyDir: emptyDir{Medium: "Memory"}},
 		&addedVolume{Name: "a", Projected: &projected{[]tokenSource{token, token}}},
+		&addedVolume{Name: "d", DownwardAPI: &downwardAPI{[]downwardItem{{strange, FieldRef{strange}}, {}}}},
 		&container{
 			strange, "i", []string{"c"}, []EnvVar{env, {}}, []Port{{"p", 1}}, resources, "Always", security, probe, probe, "File", []VolumeMount{mount, {}},
 		},

@@ -584,7 +584,7 @@ type Volume struct {
 }
 
 // servedKinds are the sources that matter here.
-var servedKinds = []string{"configMap", "secret", "projected", "emptyDir"}
+var servedKinds = []string{"configMap", "secret", "projected", "emptyDir", "downwardAPI"}
 
 func (v *Volume) member(r *jsonread.Reader, name []byte) error {
 	if string(name) == "name" {

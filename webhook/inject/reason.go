@@ -54,6 +54,15 @@ const (
 	NoAzureToken policy.Reason = "NoAzureToken"
 	// NoSidecarImage: neither the policy nor the webhook names an image.
 	NoSidecarImage policy.Reason = "NoSidecarImage"
+	// ForeignIdentity: a container that mode identity is for has an AWS identity, or may
+	// have one.
+	ForeignIdentity policy.Reason = "ForeignIdentity"
+	// HostNetwork: mode relay has no port of the pod's own.
+	HostNetwork policy.Reason = "HostNetwork"
+	// NoRelayPort: the pod's containers take all ports of mode relay.
+	NoRelayPort policy.Reason = "NoRelayPort"
+	// VariableTaken: a container sets a variable of mode relay itself.
+	VariableTaken policy.Reason = "VariableTaken"
 	// AnnotationTaken: a service account carries another role than the policy's.
 	AnnotationTaken policy.Reason = "AnnotationTaken"
 )

@@ -231,6 +231,13 @@ func (s *restrictedSecurity) repair(p *patch, at string, is *SecurityContext) {
 	}
 }
 
+// kept reports whether nothing has to be repaired.
+func (s *restrictedSecurity) kept(is *SecurityContext) bool {
+	var p patch
+	s.repair(&p, "", is)
+	return len(p.operations) == 0
+}
+
 // unset reports whether nothing is set of what injection sets.
 func (s *SecurityContext) unset() bool {
 	return s.RunAsUser == nil && s.RunAsGroup == nil && !s.RunAsNonRoot && !s.ReadOnlyRootFilesystem && !s.Privileged &&
@@ -479,7 +486,8 @@ func ownVariables(have, own []EnvVar) []int {
 			end++
 		}
 		surely := func(v EnvVar) bool {
-			return v == ownCredentials || v.Name == variableToken
+			return v == ownCredentials || v.Name == variableToken || v.Name == sidecarconfig.WriteURLVariable ||
+				v == EnvVar{Name: variableConfigFile, Value: awsConfigFile}
 		}
 		if slices.ContainsFunc(have[i:end], surely) {
 			for j := i; j < end; j++ {

@@ -46,9 +46,7 @@ func Annotate(sa *ServiceAccount, injection policy.Injection, p *policy.Policy) 
 		Injection:                 injection,
 		ServiceAccount:            sa.Metadata.Name,
 		ServiceAccountAnnotations: have,
-		// What a pod of this account would get that is Prometheus, and asks.
-		Prometheus:     true,
-		PodAnnotations: map[string]string{policy.AnnotationInject: "true"},
+		Account:                   true,
 	})
 	if !d.Inject {
 		// Most service accounts of a namespace have nothing to do with Prometheus.

@@ -113,10 +113,19 @@ type (
 		Name      string     `json:"name"`
 		EmptyDir  emptyDir   `json:"emptyDir,omitzero"`
 		Projected *projected `json:"projected,omitzero"`
+		// DownwardAPI shows the AWS configuration of mode identity.
+		DownwardAPI *downwardAPI `json:"downwardAPI,omitzero"`
 	}
 	emptyDir struct {
 		Medium    string          `json:"medium"`
 		SizeLimit policy.Quantity `json:"sizeLimit,omitzero"`
+	}
+	downwardAPI struct {
+		Items []downwardItem `json:"items"`
+	}
+	downwardItem struct {
+		Path     string   `json:"path"`
+		FieldRef FieldRef `json:"fieldRef"`
 	}
 	projected struct {
 		Sources []tokenSource `json:"sources"`
@@ -192,7 +201,17 @@ func (v *addedVolume) appendJSON(b []byte) []byte {
 		b = appendList(append(b, `,"projected":{"sources":`...), v.Projected.Sources, (*tokenSource).appendJSON)
 		b = append(b, '}')
 	}
+	if v.DownwardAPI != nil {
+		b = appendList(append(b, `,"downwardAPI":{"items":`...), v.DownwardAPI.Items, (*downwardItem).appendJSON)
+		b = append(b, '}')
+	}
 	return append(b, '}')
+}
+
+func (i *downwardItem) appendJSON(b []byte) []byte {
+	b = appendString(append(b, `{"path":`...), i.Path)
+	b = appendString(append(b, `,"fieldRef":{"fieldPath":`...), i.FieldRef.FieldPath)
+	return append(b, '}', '}')
 }
 
 // member reads a volume that this or another webhook has made.
@@ -318,17 +337,19 @@ func fromField(name, field string) EnvVar {
 // volumes are those that are added beside the moved source. All are in memory:
 // session credentials touch no disk.
 func volumes(p *policy.Policy) []addedVolume {
-	t := p.Token
-	added := []addedVolume{memoryVolume(sidecarconfig.VolumeCredentials, p.Sidecar)}
-	if t.Source != policy.TokenSourceAzure {
-		added = append(
-			added,
-			addedVolume{Name: sidecarconfig.VolumeToken, Projected: &projected{Sources: []tokenSource{{serviceAccountToken{
-				Audience: t.Audience, ExpirationSeconds: t.ExpirationSeconds, Path: sidecarconfig.TokenFile,
-			}}}}},
-		)
-	}
+	added := append([]addedVolume{memoryVolume(sidecarconfig.VolumeCredentials, p.Sidecar)}, tokenVolume(p)...)
 	return append(added, memoryVolume(sidecarconfig.VolumeNoAPIToken, p.Sidecar))
+}
+
+// tokenVolume returns the volume with the token; none where Azure's webhook adds it.
+func tokenVolume(p *policy.Policy) []addedVolume {
+	t := p.Token
+	if t.Source == policy.TokenSourceAzure {
+		return nil
+	}
+	return []addedVolume{{Name: sidecarconfig.VolumeToken, Projected: &projected{Sources: []tokenSource{{serviceAccountToken{
+		Audience: t.Audience, ExpirationSeconds: t.ExpirationSeconds, Path: sidecarconfig.TokenFile,
+	}}}}}}
 }
 
 // memoryVolume returns a volume in memory. There are policies that refuse a volume

@@ -31,6 +31,11 @@ func (s *server) openRelay() (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("relay: %w", err)
 	}
+	if port := s.config.RelayPort; port != 0 {
+		if err := relay.KeepPort(dir, int(port)); err != nil {
+			return nil, fmt.Errorf("relay: %w", err)
+		}
+	}
 	s.mu.Lock()
 	s.password = password
 	s.mu.Unlock()

@@ -251,6 +251,10 @@ func (s *server) step(ctx context.Context, now time.Time) {
 	}
 	early := now.Before(s.retry)
 	s.mu.Unlock()
+	if s.config.ForWriter() {
+		s.recordResult(now, nil)
+		return
+	}
 	if !decided || early {
 		return
 	}

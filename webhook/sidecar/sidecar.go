@@ -31,6 +31,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -39,6 +40,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 	"github.com/ampbridge/ampbridge/webhook/sidecar/mirror"
+	"github.com/ampbridge/ampbridge/webhook/sidecar/relay"
 	"github.com/ampbridge/ampbridge/webhook/sidecar/session"
 )
 
@@ -100,13 +102,18 @@ func (o Options) decode() (sidecarconfig.Config, error) {
 // second: an answer that waits makes Prometheus start earlier than a second try.
 const readyWait = 2 * time.Second
 
-// Ready reports whether the target holds a configuration, so that the pod's other
-// containers may start.
+// Ready reports whether the pod's other containers may start: the target holds a
+// configuration, or, for a writer that is no Prometheus, the relay's password is there.
 func Ready(o Options) error {
 	c, _ := o.decode() // Run has logged it
-	for deadline := time.Now().Add(readyWait); !mirror.Served(c.Target); time.Sleep(20 * time.Millisecond) {
+	served, missing := func() bool { return mirror.Served(c.Target) }, c.Target+" holds no configuration yet"
+	if c.ForWriter() {
+		file := relay.PasswordFile(filepath.Dir(c.Credentials))
+		served, missing = func() bool { return exists(file) }, file+" is missing"
+	}
+	for deadline := time.Now().Add(readyWait); !served(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			return errors.New(c.Target + " holds no configuration yet")
+			return errors.New(missing)
 		}
 	}
 	return nil
@@ -231,6 +238,9 @@ func newServer(o Options) *server {
 		}
 		s.destinations = append(s.destinations, d)
 		s.metrics.announce(d.Name)
+		if s.config.ForWriter() {
+			s.served.destinations = append(s.served.destinations, d.Name) // there is no block to serve
+		}
 	}
 	s.recall()
 	s.last = lastLoadedIn(s.inState)

@@ -284,7 +284,7 @@ func grantFinding(
 			Namespace:                 s.Namespace,
 			Injection:                 injection,
 			ServiceAccount:            s.ServiceAccount,
-			Prometheus:                true,
+			Account:                   true,
 			ServiceAccountAnnotations: effective,
 		},
 	)

@@ -104,8 +104,8 @@ func (r *Report) subjects(p *policy.Policy, accounts []plan.ServiceAccount) {
 			continue
 		}
 		decision := p.Decide(policy.Request{
-			Namespace: a.Namespace, Injection: a.Injection, ServiceAccount: a.Name, Prometheus: true,
-			PodAnnotations: map[string]string{policy.AnnotationInject: "true"}, ServiceAccountAnnotations: a.Annotations,
+			Namespace: a.Namespace, Injection: a.Injection, ServiceAccount: a.Name, Account: true,
+			ServiceAccountAnnotations: a.Annotations,
 		})
 		if decision.Inject {
 			e = decision.Entitlement // narrowed by the account's annotations

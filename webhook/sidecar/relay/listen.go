@@ -18,12 +18,14 @@ import (
 	"time"
 
 	"golang.org/x/net/netutil"
+
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
 // File names in the memory volume that outlives the sidecar's container.
 const (
 	portFile     = "relay-port"
-	passwordFile = "relay-password"
+	passwordFile = sidecarconfig.RelayPasswordFile
 )
 
 // Listen opens the relay's loopback port. dir is a volume that outlives the container:
@@ -47,9 +49,19 @@ func Listen(dir string) (net.Listener, error) {
 	}
 	l, err := listen(int(port))
 	if err != nil {
-		return nil, fmt.Errorf("the relay needs port %d again, because Prometheus's configuration names it: %w", port, err)
+		return nil, fmt.Errorf("the relay needs port %d again, because what writes to it knows that one: %w", port, err)
 	}
 	return l, nil
+}
+
+// KeepPort has [Listen] take a port that was chosen before, because what writes to it
+// knows it.
+func KeepPort(dir string, port int) error {
+	err := writeOnce(filepath.Join(dir, portFile), strconv.Itoa(port), 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	return err
 }
 
 // Address returns the relay's address, if an earlier start has taken a port.
