@@ -32,6 +32,7 @@ func TestAdmission(t *testing.T) {
 	t.Run("pods that platforms change", f.testPlatforms)
 	t.Run("Guaranteed pod", f.testGuaranteed)
 	t.Run("service account", f.testServiceAccount)
+	t.Run("other programs", f.testModes)
 	t.Run("excluded namespace", f.testExcluded)
 	t.Run("paused", f.testPaused)
 }

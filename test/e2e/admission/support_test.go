@@ -200,6 +200,19 @@ func (f *fixture) decisions(t *testing.T) map[string]string {
 	return reasons
 }
 
+// logged reports whether the webhook gave that reason for a pod of the namespace.
+func (f *fixture) logged(t *testing.T, namespace string, reason policy.Reason) bool {
+	t.Helper()
+	for line := range strings.Lines(f.log.String()) {
+		var entry struct{ Msg, Namespace, Reason string }
+		testkit.Must(t, json.Unmarshal([]byte(line), &entry))
+		if entry.Msg == "pod" && entry.Namespace == namespace && entry.Reason == string(reason) {
+			return true
+		}
+	}
+	return false
+}
+
 func (f *fixture) reason(t *testing.T, namespace, pod string) string {
 	t.Helper()
 	// The log's line is written after the answer.
