@@ -97,6 +97,10 @@ func Assess(q Question) Finding {
 		}
 		return found
 	}
+	if text := otherMode(pod, decision.Mode); text != "" {
+		found.Kind, found.Text = Outdated, text
+		return found
+	}
 	operations, outcome := inject.Inject(&pod.Pod, decision, inject.Options{
 		Policy: q.Policy, Image: q.Image, Limits: q.Limits, ServiceAccountAnnotations: q.ServiceAccount,
 	})
@@ -120,6 +124,16 @@ func Assess(q Question) Finding {
 		found.Text = "it would be injected today: it was created while no webhook answered, or before the namespace's label or the grant"
 	}
 	return found
+}
+
+// otherMode says that the pod carries the injection of another mode than the policy's;
+// empty: it does not.
+func otherMode(pod *Pod, today policy.Mode) string {
+	carried := inject.ModeOf(&pod.Pod)
+	if carried == "" || carried == today {
+		return ""
+	}
+	return fmt.Sprintf("it carries an injection of mode %s, and would be given mode %s today: the policy has changed since", carried, today)
 }
 
 // drift says how an injected pod differs from what it would be given today;

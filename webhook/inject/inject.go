@@ -119,7 +119,7 @@ func Inject(pod *Pod, d policy.Decision, o Options) ([]jsonpatch.Operation, poli
 	if d.Mode == policy.ModeIdentity || d.Mode == policy.ModeRelay {
 		return injectNamed(pod, d, o)
 	}
-	if m := markedMode(pod); m != "" && m != policy.ModePrometheus {
+	if m := ModeOf(pod); m != "" && m != policy.ModePrometheus {
 		return nil, *otherMode(pod, d.Mode)
 	}
 	if existing := checkExisting(pod); existing != nil {

@@ -55,9 +55,9 @@ func Mark(pod *Pod, e policy.Entitlement, p *policy.Policy) (carried, today Inje
 	return carried, today, nil
 }
 
-// markedMode returns the mode of an injected pod; empty: it has no injection, or a mark
+// ModeOf returns the mode of an injected pod; empty: it has no injection, or a mark
 // that cannot be read.
-func markedMode(pod *Pod) policy.Mode {
+func ModeOf(pod *Pod) policy.Mode {
 	text, marked := pod.Metadata.Annotations[AnnotationInjected]
 	var m Injected
 	if !marked || json.Unmarshal([]byte(text), &m) != nil {

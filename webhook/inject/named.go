@@ -46,7 +46,7 @@ type namedContainer struct {
 // injectNamed is [Inject] for the modes identity and relay.
 func injectNamed(pod *Pod, d policy.Decision, o Options) ([]jsonpatch.Operation, policy.Decision) {
 	_, marked := pod.Metadata.Annotations[AnnotationInjected]
-	if marked && markedMode(pod) != d.Mode {
+	if marked && ModeOf(pod) != d.Mode {
 		return nil, *otherMode(pod, d.Mode)
 	}
 	if !marked {
@@ -89,7 +89,7 @@ func injectNamed(pod *Pod, d policy.Decision, o Options) ([]jsonpatch.Operation,
 // otherMode refuses a pod that carries the injection of another mode than the policy's.
 func otherMode(pod *Pod, m policy.Mode) *policy.Decision {
 	return refuse(PartlyInjected, "the pod carries an injection of mode %s, and the policy gives it mode %s: create it from its own manifest",
-		string(cmp.Or(markedMode(pod), policy.ModePrometheus)), string(cmp.Or(m, policy.ModePrometheus)))
+		string(cmp.Or(ModeOf(pod), policy.ModePrometheus)), string(cmp.Or(m, policy.ModePrometheus)))
 }
 
 // namedVolumes are the names of all volumes of these modes.

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -24,11 +25,13 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
-// runningPod is a Prometheus pod.
+// runningPod is a Prometheus pod, or one of another program that the pod names.
 type runningPod struct {
 	*corev1.Pod
-	// container is its Prometheus.
+	// container is its Prometheus, or the first that the pod names; nil: it is not clear.
 	container *corev1.Container
+	// mark is what the pod was given; zero: it is not injected.
+	mark inject.Injected
 	// config is the sidecar config; nil: the pod is not injected.
 	config *sidecarconfig.Config
 	about  check.About
@@ -73,6 +76,20 @@ func (x *runner) checkPods(ctx context.Context) {
 
 func (x *runner) checkPod(ctx context.Context, s *subject, pod *runningPod) {
 	x.checks.Run(check.Pods, pod.about, func() check.Finding { return x.injected(ctx, s, pod) })
+	switch pod.mark.Mode {
+	case policy.ModeIdentity:
+		x.checks.Exclude(pod.about, "mode identity has no sidecar: the program itself gets its sessions from STS, and its own metrics and log "+
+			"tell of its writes", check.Identity, check.Sidecar, check.Flow)
+		return
+	case policy.ModeRelay:
+		x.checks.Exclude(pod.about, "mode relay: no AWS variable is added, and the check of the sidecar tells of the writes", check.Identity, check.Flow)
+		x.checkSidecar(ctx, pod)
+		return
+	}
+	if pod.container == nil {
+		x.checks.Skip(pod.about, "the pod does not say which container is Prometheus", check.Identity, check.Sidecar, check.Flow)
+		return
+	}
 	x.checks.Run(check.Identity, pod.about, func() check.Finding {
 		configs := x.givenConfigs(ctx, pod)
 		if pod.config != nil {
@@ -86,6 +103,18 @@ func (x *runner) checkPod(ctx context.Context, s *subject, pod *runningPod) {
 		return
 	case pod.config == nil:
 		x.checks.Skip(pod.about, "the pod has no sidecar", check.Sidecar, check.Flow)
+		return
+	}
+	x.checkSidecar(ctx, pod)
+	x.checks.Run(check.Flow, pod.about, func() check.Finding {
+		return x.flow(ctx, blocks(*pod.config), func() (string, error) { return x.prometheus(ctx, pod, "/metrics") })
+	})
+}
+
+// checkSidecar checks the pod's sidecar.
+func (x *runner) checkSidecar(ctx context.Context, pod *runningPod) {
+	if pod.config == nil {
+		x.checks.Skip(pod.about, "the config of the sidecar cannot be read", check.Sidecar)
 		return
 	}
 	x.checks.Run(check.Sidecar, pod.about, func() check.Finding {
@@ -108,9 +137,6 @@ func (x *runner) checkPod(ctx context.Context, s *subject, pod *runningPod) {
 			Status: status, Config: *pod.config, CheckConfig: checkConfig(pod), Restart: rollout(pod.Pod),
 		}, x.Now())
 	})
-	x.checks.Run(check.Flow, pod.about, func() check.Finding {
-		return x.flow(ctx, blocks(*pod.config), func() (string, error) { return x.prometheus(ctx, pod, "/metrics") })
-	})
 }
 
 // blocks are those that the sidecar serves.
@@ -130,7 +156,7 @@ func checkConfig(pod *runningPod) check.Command {
 		return nil
 	}
 	file := inject.ConfigFile(converted)
-	if file == "" {
+	if file == "" || pod.config.ForWriter() {
 		return nil
 	}
 	return check.Command{"kubectl", "exec", "--namespace", pod.Namespace, pod.Name, "--container", pod.container.Name, "--",
@@ -197,7 +223,11 @@ func (x *runner) prometheusPods(ctx context.Context, s *subject) ([]*runningPod,
 		if !ok || pod.DeletionTimestamp != nil { // a terminating pod has been replaced
 			continue
 		}
-		r := &runningPod{Pod: pod, about: check.About{Subject: s.String(), Pod: pod.Namespace + "/" + pod.Name}}
+		mark, marked := markOf(pod)
+		if marked && len(mark.Containers) > 0 {
+			name = mark.Containers[0]
+		}
+		r := &runningPod{Pod: pod, mark: mark, about: check.About{Subject: s.String(), Pod: pod.Namespace + "/" + pod.Name}}
 		for c := range pod.Spec.Containers {
 			if pod.Spec.Containers[c].Name == name {
 				r.container = &pod.Spec.Containers[c]
@@ -207,6 +237,13 @@ func (x *runner) prometheusPods(ctx context.Context, s *subject) ([]*runningPod,
 		found = append(found, r)
 	}
 	return found, nil
+}
+
+// markOf returns what the pod was given; false: it is not injected, or its mark cannot be
+// read.
+func markOf(pod *corev1.Pod) (m inject.Injected, ok bool) {
+	text, marked := pod.Annotations[inject.AnnotationInjected]
+	return m, marked && json.Unmarshal([]byte(text), &m) == nil
 }
 
 // prometheusContainer detects Prometheus as the webhook does.
@@ -255,17 +292,22 @@ func (x *runner) injected(ctx context.Context, s *subject, pod *runningPod) chec
 	if pod.optedOut() {
 		return check.Excluded("", check.About{}, "it opted out (annotation %s)", policy.AnnotationInject)
 	}
-	if pod.config == nil {
+	if pod.config == nil && pod.mark.Mode != policy.ModeIdentity {
 		if e, refused := x.openFor(ctx, pod.Pod); refused {
 			return failed(fitSidecar(), "it runs without the sidecar since its workload's pods with it were refused by %s: %s", e.By, e.Message)
 		}
 		return failed(restart, "it is running, and was not injected when it was created")
 	}
-	entitlement, ok := x.policy.Entitled(s.Subject)
-	if !ok {
+	entitlement, ok := x.policy.EntitledAs(s.Subject, cmp.Or(pod.mark.Mode, policy.ModePrometheus))
+	if !ok && pod.mark.Mode != "" {
+		return warned(restart, "it was injected with mode %s, and no grant has that mode any more", pod.mark.Mode)
+	} else if !ok {
 		return passed("injected")
 	}
-	entitlement.Destinations = s.destinations
+	entitlement.Destinations = slices.DeleteFunc(slices.Clone(s.destinations), func(d policy.Destination) bool {
+		return !slices.ContainsFunc(entitlement.Destinations, func(granted policy.Destination) bool { return granted.Name == d.Name }) ||
+			pod.mark.Mode != "" && !slices.Contains(pod.mark.Destinations, d.Name)
+	})
 	converted, err := convert(pod.Pod)
 	if err != nil {
 		return skipped("%v", err)

@@ -1,7 +1,7 @@
 // Builds vmagent for the tests of collectors: see ../README.md.
 module github.com/ampbridge/ampbridge/test/tools/vmagent
 
-go 1.26.0
+go 1.26.8
 
 tool github.com/VictoriaMetrics/VictoriaMetrics/app/vmagent
 
