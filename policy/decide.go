@@ -176,6 +176,8 @@ func (p *Policy) Decide(r Request) Decision {
 		return skip(NotLabelled, "namespace %s does not carry the label %s=enabled or =annotated", r.Namespace, LabelInjection)
 	case onPod == "false" || onServiceAccount == "false":
 		return Decision{Reason: OptedOut}
+	case !r.Prometheus && namesNothing(r.PodAnnotations):
+		return skip(InvalidAnnotation, "annotation %s is empty: write NAME, or NAME,NAME, or remove it", AnnotationContainer)
 	case !r.Prometheus && onPod == "true":
 		return skip(
 			NotPrometheus,

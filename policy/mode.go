@@ -62,6 +62,12 @@ func oldSidecar(image string) (shown string, old bool) {
 	return image, err == nil && version.Before(firstWriterSidecar)
 }
 
+// namesNothing reports whether the annotation for containers is there, and empty.
+func namesNothing(annotations map[string]string) bool {
+	value, set := annotations[AnnotationContainer]
+	return set && strings.TrimSpace(value) == ""
+}
+
 // modes are those of the grants that cover a subject, in the policy's order.
 func (p *Policy) modes(s Subject) []Mode {
 	var found []Mode

@@ -223,7 +223,7 @@ func TestNamedContainersAreRefusedWithTheFix(t *testing.T) {
 		{"no such container", "identity", "oteel", nil, NoSuchContainer, `write one of otel, other`},
 		{"init container", "relay", "setup", nil, NoSuchContainer, `the init container "setup"`},
 		{"empty name", "identity", "otel,", nil, NoSuchContainer, "empty name"},
-		{"empty list", "relay", "", nil, policy.NotPrometheus, ""},
+		{"empty list", "relay", "", nil, policy.InvalidAnnotation, "is empty: write NAME"},
 		{"twice", "relay", "otel,otel", nil, NoSuchContainer, "twice"},
 		{"several destinations", "both", "otel", nil, policy.AmbiguousDestination, "central, backup: name one"},
 		{"unknown destination", "both", "otel", annotate("ampbridge.io/destination", "centrall"), policy.UnknownDestination, "write one of"},
