@@ -1,0 +1,66 @@
+package inject
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/ststest"
+	"github.com/ampbridge/ampbridge/test/testkit"
+)
+
+// What mode identity gives to a container, AWS's own SDK understands: it gets a session of
+// the role, and of the second one, where there is an external ID.
+func TestSDKUnderstandsTheIdentity(t *testing.T) {
+	for _, row := range []struct{ name, more, want string }{
+		{"role", "", ":assumed-role/writer/"},
+		{"second role", "assumeRole: arn:aws:iam::444455556666:role/ampbridge/chained", ":assumed-role/chained/"},
+		{"external ID", "assumeRole: arn:aws:iam::444455556666:role/ampbridge/guarded\n  externalID: dev/writer", ":assumed-role/guarded/"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			double := ststest.New(t)
+			role := double.Role(t, "111122223333", "writer", 3600)
+			double.ChainedRole(t, "444455556666", "chained", role)
+			double.RoleWithExternalID(t, "444455556666", "guarded", role, "dev/writer")
+			p, err := policy.Parse([]byte(`
+apiVersion: ampbridge.io/v1alpha1
+kind: Policy
+cluster: {name: dev}
+destinations:
+- name: central
+  workspace: arn:aws:aps:eu-west-1:111122223333:workspace/ws-0123abcd
+  role: ` + role + "\n  " + row.more + `
+grants: [{namespaces: [monitoring], serviceAccounts: [otel], destinations: [central], mode: identity}]
+sts: {endpoint: "` + double.URL + `"}
+trust: {manage: none}
+`))
+			testkit.Must(t, err)
+			e, _ := p.EntitledAs(policy.Subject{Namespace: "monitoring", ServiceAccount: "otel"}, policy.ModeIdentity)
+
+			// The kubelet's part: the files stand elsewhere here.
+			file := filepath.Join(t.TempDir(), "config")
+			paths := strings.NewReplacer(tokenFile(p), double.Token, awsConfigFile, file)
+			testkit.Must(t, os.WriteFile(file, []byte(paths.Replace(awsConfig(e, p))), 0o600))
+			for _, name := range identityVariables {
+				t.Setenv(name, "")
+				testkit.Must(t, os.Unsetenv(name))
+			}
+			t.Setenv("HOME", t.TempDir())
+			for _, v := range identityVariablesFor(e, p) {
+				t.Setenv(v.Name, paths.Replace(v.Value))
+			}
+			c, err := config.LoadDefaultConfig(t.Context())
+			testkit.Must(t, err)
+			caller, err := sts.NewFromConfig(c).GetCallerIdentity(t.Context(), &sts.GetCallerIdentityInput{})
+			testkit.Must(t, err)
+			if !strings.Contains(*caller.Arn, row.want) {
+				t.Errorf("got %s, want %s", *caller.Arn, row.want)
+			}
+		})
+	}
+}
