@@ -145,10 +145,10 @@ func TrustDocument(provider ARN, issuer Issuer, audience string, subjects []Subj
 	}}}
 }
 
-// PermissionDocument lets a role write to its destination and do nothing else:
-// to the workspace itself, or to the second role that does.
+// PermissionDocument lets a role do with its destination what the access says, and
+// nothing else: with the workspace itself, or by the second role.
 func PermissionDocument(d Destination) Document {
-	s := Statement{Effect: "Allow", Action: Values{"aps:RemoteWrite"}, Resource: Values{d.Workspace.String()}}
+	s := Statement{Effect: "Allow", Action: d.Actions(), Resource: Values{d.Workspace.String()}}
 	if !d.AssumeRole.IsZero() {
 		s.Action, s.Resource = Values{"sts:AssumeRole"}, Values{d.AssumeRole.String()}
 	}

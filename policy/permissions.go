@@ -31,9 +31,10 @@ const (
 // SyncPermissions are what sync needs in one account, and nothing else: the
 // whole of the identity policy of the role or user that it acts as there. A
 // cluster that was taken over can, with these, at most make roles that write
-// metrics: every role it makes carries the policy's permissions boundary, lies
-// on the cluster's own path under the cluster's own names, and things without
-// the cluster's owner tag cannot be changed at all.
+// metrics, or query them where the policy has such a destination: every role it
+// makes carries the policy's permissions boundary, lies on the cluster's own path
+// under the cluster's own names, and things without the cluster's owner tag cannot
+// be changed at all.
 //
 // The document has no statement where the policy gives sync nothing to do in
 // the account.
@@ -51,7 +52,7 @@ func SyncPermissions(p *Policy, issuer Issuer, account string) Document {
 		c["StringEquals"][more] = Values{s.owner}
 		return c
 	}
-	return Document{Version: DocumentVersion, Statement: []Statement{
+	document := Document{Version: DocumentVersion, Statement: []Statement{
 		// IAM has no resource for lists and counts.
 		allow("List", Values{"iam:GetAccountSummary", "iam:ListOpenIDConnectProviders", "iam:ListRoles"}, Values{"*"}, nil),
 		// All of them: who mistypes one is told so, rather than that it is denied.
@@ -98,6 +99,12 @@ func SyncPermissions(p *Policy, issuer Issuer, account string) Document {
 		// lie below one of ours and have any name, another cluster's too.
 		{Sid: "NeverBelow", Effect: "Deny", NotAction: readRoles, Resource: s.below},
 	}}
+	if p.QueriesIn(account) {
+		// A boundary of an earlier bootstrap allows no query: sync sees that, and tells it.
+		document.Statement = append(document.Statement,
+			allow("ReadBoundary", Values{"iam:GetPolicy", "iam:GetPolicyVersion"}, Values{s.boundary.String()}, nil))
+	}
+	return document
 }
 
 // readRoles are the reads of a role and its policies.
@@ -120,8 +127,8 @@ func RemovalPermissions(p *Policy, issuer Issuer, account string) Document {
 
 // BoundaryDocument is the permissions boundary of the roles that sync makes in
 // one account: whatever their own permission documents come to say, they write
-// to the policy's workspaces there, or assume the second roles it names, and
-// nothing else. Several clusters that share a boundary need the statements of
+// to the policy's workspaces there or query them, as the access of a destination
+// says, or assume the second roles it names, and nothing else. Several clusters that share a boundary need the statements of
 // them all in it.
 //
 // A document that IAM would find too long names workspaces by the beginning of
@@ -146,17 +153,24 @@ func BoundaryDocument(p *Policy, account string) Document {
 }
 
 func boundary(p *Policy, account string, name func(Workspace) string) Document {
-	var workspaces, roles Values
+	var writers, readers, both, roles Values
 	for _, d := range p.managedIn(account) {
-		if d.AssumeRole.IsZero() {
-			workspaces = append(workspaces, name(d.Workspace))
-		} else {
+		switch workspace := name(d.Workspace); {
+		case !d.AssumeRole.IsZero():
 			roles = append(roles, d.AssumeRole.String())
+		case d.Writes() && d.Queries():
+			both = append(both, workspace)
+		case d.Queries():
+			readers = append(readers, workspace)
+		default:
+			writers = append(writers, workspace)
 		}
 	}
 	document := Document{Version: DocumentVersion}
 	for _, s := range []Statement{
-		allow("Write", Values{"aps:RemoteWrite"}, workspaces.canonical(nil), nil),
+		allow("Write", AccessWrite.Actions(), writers.canonical(nil), nil),
+		allow("Query", AccessQuery.Actions(), readers.canonical(nil), nil),
+		allow("WriteAndQuery", slices.Concat(AccessWrite.Actions(), AccessQuery.Actions()), both.canonical(nil), nil),
 		allow("Chain", Values{"sts:AssumeRole"}, roles.canonical(nil), nil),
 	} {
 		if len(s.Resource) > 0 {

@@ -41,7 +41,7 @@ type Cluster struct {
 	IssuerCA IssuerCA `yaml:"issuerCA"`
 }
 
-// Destination is an AMP workspace and the role that writes to it.
+// Destination is an AMP workspace and the role that writes to it, or queries it.
 type Destination struct {
 	// Name is a DNS label, unique in the policy.
 	Name string `yaml:"name"`
@@ -61,7 +61,9 @@ type Destination struct {
 	// FIPS or dual-stack name. No path.
 	Endpoint string `yaml:"endpoint"`
 	// Delivery is [DeliveryAuto] by default.
-	Delivery    Delivery    `yaml:"delivery"`
+	Delivery Delivery `yaml:"delivery"`
+	// Access is what the role may do with the workspace; by default [AccessWrite].
+	Access      []Access    `yaml:"access"`
 	RemoteWrite RemoteWrite `yaml:"remoteWrite"`
 }
 
@@ -393,6 +395,9 @@ func (p *Policy) setDefaults() {
 	setDefault(&p.Audit.Repair, RepairNone)
 	for i := range p.Destinations {
 		setDefault(&p.Destinations[i].Delivery, DeliveryAuto)
+		if p.Destinations[i].Access == nil {
+			p.Destinations[i].Access = []Access{AccessWrite}
+		}
 	}
 	for i := range p.Grants {
 		setDefault(&p.Grants[i].Mode, ModePrometheus)

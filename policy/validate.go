@@ -244,6 +244,7 @@ func (v *validation) destination(path string, d Destination) {
 	v.endpoint(path+".endpoint", d.Endpoint)
 	problem := d.Delivery.problem()
 	v.require(problem == "", path+".delivery", "%s", problem)
+	v.access(path+".access", d.Access)
 	v.remoteWrite(path+".remoteWrite", d.RemoteWrite)
 }
 

@@ -1,0 +1,81 @@
+package policy
+
+import (
+	"fmt"
+	"slices"
+)
+
+// Access is what the role of a destination may do with the workspace.
+type Access string
+
+// The values of [Destination.Access].
+const (
+	// AccessWrite: remote write, and no query.
+	AccessWrite Access = "write"
+	// AccessQuery: queries, series, labels and metadata, and no remote write.
+	AccessQuery Access = "query"
+)
+
+// accessActions are the actions of AMP for each value, in the order of the documents
+// (https://docs.aws.amazon.com/prometheus/latest/userguide/security_iam_service-with-iam.html).
+var accessActions = []struct {
+	access  Access
+	actions Values
+}{
+	{AccessWrite, Values{"aps:RemoteWrite"}},
+	{AccessQuery, Values{"aps:QueryMetrics", "aps:GetSeries", "aps:GetLabels", "aps:GetMetricMetadata"}},
+}
+
+// Actions returns the actions of AMP that the access needs.
+func (a Access) Actions() Values {
+	for _, known := range accessActions {
+		if known.access == a {
+			return slices.Clone(known.actions)
+		}
+	}
+	return nil
+}
+
+// Writes reports whether samples may be written to d.
+func (d Destination) Writes() bool {
+	return len(d.Access) == 0 || slices.Contains(d.Access, AccessWrite)
+}
+
+// Queries reports whether d may be queried.
+func (d Destination) Queries() bool { return slices.Contains(d.Access, AccessQuery) }
+
+// Actions returns the actions of AMP that d needs on its workspace.
+func (d Destination) Actions() Values {
+	var list Values
+	for _, known := range accessActions {
+		if known.access == AccessWrite && d.Writes() || known.access == AccessQuery && d.Queries() {
+			list = append(list, known.actions...)
+		}
+	}
+	return list
+}
+
+// QueriesIn reports whether sync keeps a role in the account that queries a workspace
+// itself. Sync then reads the boundary before it lets a role query.
+func (p *Policy) QueriesIn(account string) bool {
+	return slices.ContainsFunc(p.managedIn(account), Destination.BoundedQuery)
+}
+
+// BoundedQuery reports whether the permissions boundary must let the role of d query.
+// With assumeRole it is the second role that queries.
+func (d Destination) BoundedQuery() bool { return d.Queries() && d.AssumeRole.IsZero() }
+
+// OnlyWrites returns d without the right to query.
+func (d Destination) OnlyWrites() Destination {
+	d.Access = []Access{AccessWrite}
+	return d
+}
+
+func (v *validation) access(path string, list []Access) {
+	v.require(len(list) > 0, path, "is empty: write [write], [query] or [write, query]")
+	for i, a := range list {
+		at := fmt.Sprintf("%s[%d]", path, i)
+		v.require(a.Actions() != nil, at, "%q is unknown: write write or query", string(a))
+		v.require(slices.Index(list, a) == i, at, "%q stands here twice: keep one", string(a))
+	}
+}
