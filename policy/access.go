@@ -65,6 +65,17 @@ func (p *Policy) QueriesIn(account string) bool {
 // With assumeRole it is the second role that queries.
 func (d Destination) BoundedQuery() bool { return d.Queries() && d.AssumeRole.IsZero() }
 
+// Does returns what the role of d does with the workspace, as in "write to".
+func (d Destination) Does() string {
+	switch {
+	case d.Writes() && d.Queries():
+		return "write to and query"
+	case d.Queries():
+		return "query"
+	}
+	return "write to"
+}
+
 // OnlyWrites returns d without the right to query.
 func (d Destination) OnlyWrites() Destination {
 	d.Access = []Access{AccessWrite}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/plan"
@@ -82,18 +83,21 @@ func (p *planner) limits() {
 }
 
 func (c Central) boundTooLong(d policy.Document) string {
-	n, names := len(d.String()), 0
+	n, names, actions := len(d.String()), 0, "aps:RemoteWrite"
 	for _, s := range d.Statement {
 		names += len(s.Resource)
+		if slices.Contains(s.Action, policy.AccessQuery.Actions()[0]) {
+			actions = "aps:RemoteWrite, " + strings.Join(policy.AccessQuery.Actions(), ", ")
+		}
 	}
 	if n <= policy.MaxManagedPolicy {
 		return ""
 	}
 	return fmt.Sprintf(
 		"the boundary names %d workspaces and roles and has %d characters, IAM takes %d; make a policy of your own that allows "+
-			"aps:RemoteWrite on arn:%s:aps:*:%s:workspace/* (and sts:AssumeRole on the roles under assumeRole) and name it as "+
+			"%s on arn:%s:aps:*:%s:workspace/* (and sts:AssumeRole on the roles under assumeRole) and name it as "+
 			"trust.permissionsBoundary, or divide the destinations over several accounts",
-		names, n, policy.MaxManagedPolicy, c.Provider.Partition, c.Account)
+		names, n, policy.MaxManagedPolicy, actions, c.Provider.Partition, c.Account)
 }
 
 func trustTooLong(d policy.Document) string {

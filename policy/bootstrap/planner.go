@@ -330,6 +330,9 @@ func (p *planner) boundary(found *plan.ManagedPolicy) {
 	}
 }
 
+// bounded are the actions that a boundary is for.
+var bounded = slices.Concat(policy.AccessWrite.Actions(), policy.AccessQuery.Actions(), policy.Values{"sts:AssumeRole"})
+
 // contains reports whether a boundary allows what another one allows, and
 // nothing but the actions that a boundary is for.
 func contains(boundary, wanted policy.Document) bool {
@@ -341,7 +344,7 @@ func contains(boundary, wanted policy.Document) bool {
 		})
 	}
 	for _, s := range boundary.Statement {
-		beyond := func(action string) bool { return action != "aps:RemoteWrite" && action != "sts:AssumeRole" }
+		beyond := func(action string) bool { return !slices.Contains(bounded, action) }
 		if s.Effect != "Allow" || len(s.NotAction) > 0 || slices.ContainsFunc(s.Action, beyond) {
 			return false
 		}

@@ -45,6 +45,17 @@ func Evaluate(documents []policy.Document, action, resource string) Answer {
 	return answer
 }
 
+// AllowsAll reports whether a document allows all the actions, or leaves them to a
+// condition. If not, it returns the first that it does not allow.
+func AllowsAll(d policy.Document, actions policy.Values, resource string) (missing string, ok bool) {
+	for _, action := range actions {
+		if answer := Evaluate([]policy.Document{d}, action, resource); answer != Allows && answer != Depends {
+			return action, false
+		}
+	}
+	return "", true
+}
+
 func covers(s policy.Statement, action, resource string) bool {
 	if len(s.NotAction) > 0 {
 		if matchAny(s.NotAction, action, true) {

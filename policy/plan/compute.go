@@ -35,6 +35,10 @@ type Input struct {
 	// Missing are the workspaces of the policy that are known not to exist: nobody
 	// new is trusted for them, and what there is for them stays.
 	Missing map[policy.ARN]bool
+	// Unbounded are the destinations that may be queried, by name, whose permissions
+	// boundary does not allow that, with the reason. One that may be written to, too,
+	// stays as if it had only that access; nobody new is trusted for another one.
+	Unbounded map[string]string
 }
 
 // Compute compares what is with what the policy wants.
@@ -58,6 +62,9 @@ func Compute(in Input) Plan {
 				),
 			)
 		}
+		if why, found := p.unbounded[d.Name]; found && Managed(p.policy, d) {
+			p.refuseQueries(i, d, why)
+		}
 		if !Managed(p.policy, d) {
 			role := p.policy.Role(d)
 			p.note(role.Account, role.String(), "destination "+d.Name+": not managed by sync; whoever keeps the role keeps its trust")
@@ -72,7 +79,7 @@ func Compute(in Input) Plan {
 func newPlanner(in Input) *planner {
 	p := &planner{
 		policy: in.Policy, issuer: in.Issuer, quota: in.TrustQuota, seen: map[policy.Subject]seen{},
-		now: in.Now, absence: in.Absence, held: in.Held, allowShrink: in.AllowShrink, absent: in.Missing,
+		now: in.Now, absence: in.Absence, held: in.Held, allowShrink: in.AllowShrink, absent: in.Missing, unbounded: in.Unbounded,
 		plan: Plan{
 			Cluster: in.Policy.Cluster.Name, Issuer: in.Issuer, Owner: policy.Owner(in.Policy.Cluster.Name, in.Issuer),
 			Changes: []Change{}, Refusals: []Finding{}, Drift: []Finding{}, Notes: []Finding{},
@@ -97,8 +104,9 @@ type planner struct {
 	absence     AbsenceState
 	held        map[policy.Subject]string
 	allowShrink bool
-	// absent are workspaces.
-	absent map[policy.ARN]bool
+	// absent are workspaces, and unbounded destinations with the reason.
+	absent    map[policy.ARN]bool
+	unbounded map[string]string
 	// Of the current account: the subjects that it loses, and what it still takes.
 	pruned   map[policy.Subject]bool
 	headroom Headroom
@@ -127,7 +135,7 @@ func (p *planner) account(target Target, found Account) {
 		if !Managed(p.policy, d) || p.policy.Role(d).Account != target.Account {
 			continue
 		}
-		wanting = wanting || p.missing(d)
+		wanting = wanting || p.missing(d) || p.waits(d)
 		for _, r := range p.rolesOf(d, target.Provider, found) {
 			first, changes := p.roleChanges(r, target.Provider, found)
 			narrower, roles = append(narrower, first...), append(roles, changes...)

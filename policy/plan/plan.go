@@ -19,6 +19,7 @@
 //	role of no destination               none                     close it: only a Deny statement is left
 //	role of the other trust.roleScope    subjects have moved      close it, after all else has succeeded
 //	workspace does not exist             a new subject            refused; the role stays as it is
+//	boundary allows no query             a role that queries      refused; what writes goes on
 //	no provider                          a role trusts a subject  create the provider
 //	another owner's provider             a role trusts a subject  refused, with the fix
 //	provider without an owner            a role trusts a subject  used as it is, with a note

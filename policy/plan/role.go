@@ -16,6 +16,8 @@ type roleDiff struct {
 	provider policy.ARN
 	boundary policy.ARN
 	session  time.Duration
+	// permissions is the wanted permission document.
+	permissions policy.Document
 	// bounded and permitted report whether boundary and permission document are right.
 	bounded, permitted bool
 	// next lists the subjects to trust before anything else is fixed.
@@ -27,8 +29,11 @@ type roleDiff struct {
 func (p *planner) roleChanges(r wantedRole, provider policy.ARN, account Account) (first, changes []Change) {
 	d := p.compareRole(r, provider, account)
 	d.drift()
-	if p.missing(r.destination) {
+	switch {
+	case p.missing(r.destination):
 		return d.narrow(), nil // left as it is, until the policy names a workspace that exists
+	case p.waits(r.destination) && !r.exists:
+		return nil, nil
 	}
 	if !r.exists {
 		return nil, append(d.create(), d.fix()...)
@@ -43,7 +48,9 @@ func (p *planner) compareRole(r wantedRole, provider policy.ARN, account Account
 	}
 	d.bounded = r.found.Boundary == d.boundary.String()
 	permissions, err := policy.ParseDocument(r.found.Permissions)
-	d.permitted = err == nil && policy.Equal(permissions, policy.PermissionDocument(r.destination))
+	d.permissions = policy.PermissionDocument(p.bounded(r.destination))
+	// What a role was given stays if the boundary cannot be read for once: it decides anyway.
+	d.permitted = err == nil && (policy.Equal(permissions, d.permissions) || policy.Equal(permissions, policy.PermissionDocument(r.destination)))
 	// Trust that grows waits until all else is right, the boundary above all.
 	d.next = slices.DeleteFunc(slices.Clone(r.trusted), func(s policy.Subject) bool { return !slices.Contains(r.subjects, s) })
 	if d.bounded && d.permitted && p.accepted(account.Provider) {
@@ -101,10 +108,9 @@ func (d roleDiff) fix() (changes []Change) {
 		if d.found.Permissions == "" {
 			reason = "the role has no permission document"
 		}
-		permissions := policy.PermissionDocument(d.destination)
 		c := d.change(PutPermissions, reason,
-			Difference{"permission document", plainText(d.found.Permissions), permissions.String()})
-		c.Permissions = &permissions
+			Difference{"permission document", plainText(d.found.Permissions), d.permissions.String()})
+		c.Permissions = &d.permissions
 		changes = append(changes, c)
 	}
 	return changes

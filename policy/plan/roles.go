@@ -83,17 +83,35 @@ func (p *planner) destinationsRole(d policy.Destination, provider policy.ARN, fo
 	}
 	p.statusOf(d, r.trusted, subjects)
 	if len(subjects) == 0 && !r.exists {
-		p.note(
-			r.arn.Account,
-			r.arn.String(),
-			"destination "+d.Name+": no service account that the policy grants is there yet, so no role is made",
-		)
+		if !p.waits(d) {
+			p.note(
+				r.arn.Account,
+				r.arn.String(),
+				"destination "+d.Name+": no service account that the policy grants is there yet, so no role is made",
+			)
+		}
 		return nil
 	}
 	r.subjects, r.pruned, r.tags = subjects, pruned, p.tags(TagDestination, d.Name)
-	r.description = fmt.Sprintf("Prometheus of cluster %s writes to %s; kept by ampbridge", p.policy.Cluster.Name, d.Workspace.ID())
+	r.description = fmt.Sprintf("%s of cluster %s %s %s; kept by ampbridge", who(d), p.policy.Cluster.Name, does(d), d.Workspace.ID())
 	r.lacking = "destination " + d.Name + " has no role"
 	return []wantedRole{r}
+}
+
+// who returns who assumes the roles of d, and does what they do with the workspace. The
+// texts are for descriptions of roles, which do not change.
+func who(d policy.Destination) string {
+	if d.Writes() {
+		return "Prometheus"
+	}
+	return "A reader"
+}
+
+func does(d policy.Destination) string {
+	if d.Writes() {
+		return "writes to"
+	}
+	return "queries"
 }
 
 // subjectsRoles are those of everybody who is to be trusted for d, or is.
@@ -123,8 +141,8 @@ func (p *planner) subjectsRoles(d policy.Destination, found Account) []wantedRol
 			r.pruned = 1
 		}
 		r.tags = p.tags(TagDestination, d.Name, TagNamespace, s.Namespace, TagServiceAccount, s.ServiceAccount)
-		r.description = fmt.Sprintf("Prometheus of cluster %s, service account %s of namespace %s, writes to %s; kept by ampbridge",
-			p.policy.Cluster.Name, s.ServiceAccount, s.Namespace, d.Workspace.ID())
+		r.description = fmt.Sprintf("%s of cluster %s, service account %s of namespace %s, %s %s; kept by ampbridge",
+			who(d), p.policy.Cluster.Name, s.ServiceAccount, s.Namespace, does(d), d.Workspace.ID())
 		r.lacking = s.String() + " has no role for destination " + d.Name
 		list = append(list, r)
 	}

@@ -14,6 +14,8 @@ const (
 	QuotaExceeded State = "QuotaExceeded"
 	// WorkspaceMissing: the policy names one that does not exist.
 	WorkspaceMissing State = "WorkspaceMissing"
+	// BoundaryOutdated: the permissions boundary does not allow queries yet.
+	BoundaryOutdated State = "BoundaryOutdated"
 	// Refused: somebody else's role or provider is in the way.
 	Refused State = "Refused"
 	Pruned  State = "Pruned"
@@ -44,7 +46,7 @@ func (p *planner) statusOf(d policy.Destination, trusted, subjects []policy.Subj
 		was[s] = true
 	}
 	for _, s := range subjects {
-		p.setStatus(s, d, Trusted, !was[s], "may write to destination "+d.Name+" as "+p.policy.RoleFor(d, s).String())
+		p.setStatus(s, d, Trusted, !was[s], "may "+p.bounded(d).Does()+" destination "+d.Name+" as "+p.policy.RoleFor(d, s).String())
 	}
 }
 

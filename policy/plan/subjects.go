@@ -137,6 +137,17 @@ func (p *planner) subjects(
 			)
 			continue
 		}
+		if p.waits(d) {
+			p.setStatus(
+				s,
+				d,
+				BoundaryOutdated,
+				false,
+				"not trusted for destination "+d.Name+": the permissions boundary of account "+d.Workspace.Account+" does not allow "+
+					"queries; the cluster's admin runs ampbridge bootstrap again",
+			)
+			continue
+		}
 		if !room.take(s) && !slices.Contains(moving, s) {
 			message := fmt.Sprintf(
 				"not trusted for destination %s: namespace %s has all the subjects that maxSubjectsPerNamespace allows, and older ones keep "+
@@ -166,6 +177,36 @@ func (p *planner) mayKeep(s policy.Subject, d policy.Destination) bool {
 
 // missing reports whether the workspace of d is known not to exist.
 func (p *planner) missing(d policy.Destination) bool { return p.absent[d.Workspace.ARN] }
+
+// waits reports whether d may only be queried, and its boundary does not allow that.
+func (p *planner) waits(d policy.Destination) bool {
+	_, unbounded := p.unbounded[d.Name]
+	return unbounded && !d.Writes()
+}
+
+// bounded returns d with the access that its boundary allows.
+func (p *planner) bounded(d policy.Destination) policy.Destination {
+	if _, unbounded := p.unbounded[d.Name]; unbounded && d.Writes() {
+		return d.OnlyWrites()
+	}
+	return d
+}
+
+// refuseQueries tells that the boundary of destinations[i] does not allow queries.
+func (p *planner) refuseQueries(i int, d policy.Destination, why string) {
+	effect := "nobody new is trusted for destination " + d.Name
+	if d.Writes() {
+		effect = "the roles of destination " + d.Name + " may write to it, and not query it"
+	}
+	p.refuse(
+		p.policy.Boundary(d.Workspace.Partition, d.Workspace.Account),
+		fmt.Sprintf(
+			"destinations[%d].access has query, and the permissions boundary of account %s does not allow that: %s. So %s; run "+
+				"`ampbridge bootstrap --policy FILE --account %s --apply` again, as an administrator of the account. All that writes goes on",
+			i, d.Workspace.Account, why, effect, d.Workspace.Account,
+		),
+	)
+}
 
 // places counts who takes up the room that the grants leave to a destination.
 type places struct {
@@ -212,7 +253,7 @@ func (p places) take(s policy.Subject) bool {
 	return false
 }
 
-// grants reports whether the grant lets the subject write to the destination.
+// grants reports whether the grant lets the subject use the destination.
 func grants(g policy.Grant, s policy.Subject, destination string) bool {
 	return slices.Contains(g.Destinations, destination) && g.Covers(s)
 }

@@ -25,6 +25,23 @@ func (i *IAM) ManagedPolicy(ctx context.Context, arn policy.ARN) (*plan.ManagedP
 	return a.managedPolicy(ctx, arn)
 }
 
+// BoundaryDocument reads the document of a permissions boundary, as an account that was
+// observed has it. The boundary may be a policy of AWS's own.
+func (i *IAM) BoundaryDocument(ctx context.Context, account string, arn policy.ARN) (policy.Document, error) {
+	a := i.accounts[account]
+	if a == nil {
+		return policy.Document{}, fmt.Errorf("account %s was not observed", account)
+	}
+	found, err := a.managedPolicy(ctx, arn)
+	switch {
+	case err != nil:
+		return policy.Document{}, err
+	case found == nil:
+		return policy.Document{}, fmt.Errorf("there is no policy %s", arn)
+	}
+	return parse(found.Document, arn.String())
+}
+
 func (a *account) managedPolicy(ctx context.Context, arn policy.ARN) (*plan.ManagedPolicy, error) {
 	name := aws.String(arn.String())
 	found, err := a.iam.GetPolicy(ctx, &iam.GetPolicyInput{PolicyArn: name})

@@ -143,6 +143,6 @@ func (o *Options) reconciler(cluster kube.Cluster, p *policy.Policy) *reconciler
 	return &reconciler{
 		cluster: cluster, iam: awsiam.New(p.Trust.Accounts), state: stateStore{cluster.Client, o.Namespace},
 		trustQuota: o.TrustQuota, providerQuota: cmp.Or(o.ProviderQuota, ProviderQuota), allowShrink: o.AllowShrink, now: now,
-		seenWorkspaces: map[policy.ARN]bool{}, limited: map[string]bool{},
+		seenWorkspaces: map[policy.ARN]bool{}, seenBounds: map[[2]policy.ARN]bool{}, limited: map[string]bool{},
 	}
 }

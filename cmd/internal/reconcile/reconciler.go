@@ -8,6 +8,7 @@ import (
 	"github.com/ampbridge/ampbridge/cmd/internal/awsiam"
 	"github.com/ampbridge/ampbridge/cmd/internal/kube"
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/check"
 	"github.com/ampbridge/ampbridge/policy/plan"
 )
 
@@ -22,8 +23,10 @@ type reconciler struct {
 	providerQuota int
 	// seenWorkspaces are the workspaces that exist: reconciler does not look for them again.
 	seenWorkspaces map[policy.ARN]bool
-	allowShrink    bool
-	now            func() time.Time
+	// seenBounds are the workspaces that their boundary lets roles query, by boundary.
+	seenBounds  map[[2]policy.ARN]bool
+	allowShrink bool
+	now         func() time.Time
 	// throttled leaves accounts alone that AWS throttled; nil: none.
 	throttled *throttledAccounts
 	// limited are the accounts whose IAM refused to make something for its quotas.
@@ -72,6 +75,7 @@ func (r *reconciler) prepare(ctx context.Context, s snapshot) (plan.Plan, error)
 	var found []plan.Finding
 	in.Missing, found = r.missing(ctx, in)
 	notes = append(notes, found...)
+	in.Unbounded = r.unbounded(ctx, in)
 	old, err := r.state.read(ctx)
 	if err != nil {
 		note("cannot be read, so no subject is pruned", err)
@@ -131,6 +135,40 @@ func (r *reconciler) missing(ctx context.Context, in plan.Input) (missing map[po
 		r.seenWorkspaces[workspace], missing[workspace] = exists, !exists
 	}
 	return missing, notes
+}
+
+// unbounded returns the destinations whose roles query, by name, and which the permissions
+// boundary does not let query, with the reason: a boundary that an earlier bootstrap made
+// allows writes alone. It reads a boundary until it allowed each of them once.
+func (r *reconciler) unbounded(ctx context.Context, in plan.Input) map[string]string {
+	type answer struct {
+		document policy.Document
+		err      error
+	}
+	read, list := map[policy.ARN]answer{}, map[string]string{}
+	for _, d := range in.Policy.Destinations {
+		boundary := in.Policy.Boundary(d.Workspace.Partition, d.Workspace.Account)
+		key := [2]policy.ARN{boundary, d.Workspace.ARN}
+		if !plan.Managed(in.Policy, d) || !d.BoundedQuery() || r.seenBounds[key] || in.Accounts[d.Workspace.Account].Problem != "" {
+			continue
+		}
+		found, done := read[boundary]
+		if !done {
+			found.document, found.err = r.iam.BoundaryDocument(ctx, d.Workspace.Account, boundary)
+			if awsiam.Throttled(found.err) {
+				r.throttle(d.Workspace.Account)
+			}
+			read[boundary] = found
+		}
+		if found.err != nil {
+			list[d.Name] = fmt.Sprintf("it cannot be read: %v", found.err)
+		} else if action, ok := check.AllowsAll(found.document, policy.AccessQuery.Actions(), d.Workspace.String()); !ok {
+			list[d.Name] = fmt.Sprintf("it does not allow %s on %s", action, d.Workspace)
+		} else {
+			r.seenBounds[key] = true
+		}
+	}
+	return list
 }
 
 // throttle leaves the account alone for a while.
