@@ -28,6 +28,7 @@ const (
 	Workspace      ID = "workspace"
 	Query          ID = "query"
 	Write          ID = "write"
+	Read           ID = "read"
 	Pods           ID = "pods"
 	Identity       ID = "identity"
 	Sidecar        ID = "sidecar"
@@ -81,7 +82,7 @@ var All = []Check{
 		TrustDocument, "does its trust document let exactly this subject in, by issuer and audience?",
 		[]ID{IssuerMatches, Grant, RoleExists},
 	},
-	{Permissions, "does its permission document allow writing to the workspace?", []ID{RoleExists}},
+	{Permissions, "does its permission document allow what the destination's access says?", []ID{RoleExists}},
 	{Boundary, "does its permissions boundary allow it?", []ID{RoleExists}},
 	{
 		Session, "does STS give a session for a real token?",
@@ -92,6 +93,10 @@ var All = []Check{
 	{
 		Write, "does the workspace accept a remote write that the session signed?",
 		[]ID{Session, Permissions, Boundary, Workspace, Query},
+	},
+	{
+		Read, "does the workspace answer a query that a reader's session signed?",
+		[]ID{Session, Permissions, Boundary, Workspace},
 	},
 	{
 		Pods, "are the running Prometheus pods injected?",

@@ -319,13 +319,53 @@ func TestBounds(t *testing.T) {
 		{"unreadable", BoundaryState{ARN: arn, Problem: "AccessDenied"}, arn, Skip, "AccessDenied", 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			f := Bounds(c.seen, c.wanted, destination, NewFix("sync"))
+			f := Bounds(c.seen, c.wanted, destination, NewFix("sync"), NewFix("bootstrap"))
 			judged(t, f, c.status, c.message)
 			if f.Fix != nil && len(f.Fix.Commands) != c.commands {
 				t.Errorf("commands %v, want %d", f.Fix.Commands, c.commands)
 			}
 		})
 	}
+}
+
+// A reader needs all four permissions, and none to write.
+func TestReaders(t *testing.T) {
+	const arn = "arn:aws:iam::111122223333:policy/boundary"
+	reader, both := destination, destination
+	reader.Access, both.Access = []policy.Access{policy.AccessQuery}, []policy.Access{policy.AccessWrite, policy.AccessQuery}
+	writes, reads := policy.PermissionDocument(destination), policy.PermissionDocument(reader)
+	some := policy.PermissionDocument(reader)
+	some.Statement[0].Action = some.Statement[0].Action[:3]
+	denies := policy.PermissionDocument(both)
+	denies.Statement = append(denies.Statement, policy.Statement{Effect: "Deny", Action: policy.Values{"aps:GetLabels"}, Resource: policy.Values{"*"}})
+	const queries = "aps:QueryMetrics, aps:GetSeries, aps:GetLabels, aps:GetMetricMetadata"
+	for _, c := range []struct {
+		name              string
+		document          policy.Document
+		d                 policy.Destination
+		status            Status
+		message, bounding string // bounding is what the fix of the boundary has
+	}{
+		{"a reader's", reads, reader, Pass, "allows " + queries + " on", ""},
+		{"a writer's", writes, reader, Fail, "allows " + queries + " on", "bootstrap"},
+		{"a writer's that reads from now on", writes, both, Fail, "allows " + queries + " on", "bootstrap"},
+		{"a reader's that writes from now on", reads, both, Fail, "allows aps:RemoteWrite on", "let the boundary allow aps:RemoteWrite on"},
+		{"not all of it", some, reader, Fail, "aps:GetMetricMetadata", "let the boundary allow aps:GetMetricMetadata on"},
+		{"one denied", denies, both, Fail, "aps:GetLabels", "let the boundary allow aps:GetLabels on"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			document := c.document.String()
+			f := Permission(rolePolicies(t, []string{document}), "", c.d, NewFix("sync"))
+			if f.Status != c.status || !strings.Contains(strings.Replace(f.Message, "denies", "allows", 1), strings.TrimPrefix(c.message, "allows ")) {
+				t.Errorf("permission: %s %q, want %s with %q", f.Status, f.Message, c.status, c.message)
+			}
+			f = Bounds(BoundaryState{ARN: arn, Document: &c.document}, arn, c.d, NewFix("sync"), NewFix("bootstrap"))
+			if f.Status != c.status || c.bounding != "" && !strings.Contains(f.Fix.Summary, c.bounding) {
+				t.Errorf("boundary: %s %q (%v), want %s and a fix with %q", f.Status, f.Message, f.Fix, c.status, c.bounding)
+			}
+		})
+	}
+	judged(t, RefusedRead(Refusal{Code: "AccessDeniedException", Status: 403}, reader), Fail, "AccessDenied")
 }
 
 func TestRefusals(t *testing.T) {

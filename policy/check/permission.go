@@ -100,12 +100,28 @@ func match(pattern, name string) bool {
 	return len(pattern) == len(name)
 }
 
-// NeededOf returns the permission that the role of a destination needs.
-func NeededOf(d policy.Destination) (action, resource string) {
+// NeededOf returns the permissions that the role of a destination needs.
+func NeededOf(d policy.Destination) (actions policy.Values, resource string) {
 	if !d.AssumeRole.IsZero() {
-		return "sts:AssumeRole", d.AssumeRole.String()
+		return policy.Values{"sts:AssumeRole"}, d.AssumeRole.String()
 	}
-	return "aps:RemoteWrite", d.Workspace.String()
+	return d.Actions(), d.Workspace.String()
+}
+
+// evaluateAll returns the worst answer about the actions, and those that it is about.
+func evaluateAll(documents []policy.Document, actions policy.Values, resource string) (worst Answer, about string) {
+	badness := func(a Answer) int { return slices.Index([]Answer{Allows, Depends, Silent, Denies}, a) }
+	worst = Allows
+	var those []string
+	for _, action := range actions {
+		switch answer := Evaluate(documents, action, resource); {
+		case badness(answer) > badness(worst):
+			worst, those = answer, []string{action}
+		case answer == worst:
+			those = append(those, action)
+		}
+	}
+	return worst, strings.Join(those, ", ")
 }
 
 // RolePolicy is a policy of a role: an inline one, or an attached one with its ARN.
@@ -117,7 +133,7 @@ type RolePolicy struct {
 // Permission judges all the policies of a role together. own is the name of the one
 // that sync writes; empty: sync does not manage the role.
 func Permission(policies []RolePolicy, own string, d policy.Destination, fix Fix) Finding {
-	action, resource := NeededOf(d)
+	actions, resource := NeededOf(d)
 	var documents []policy.Document
 	var further []string
 	for _, p := range policies {
@@ -126,7 +142,8 @@ func Permission(policies []RolePolicy, own string, d policy.Destination, fix Fix
 			further = append(further, p.Name)
 		}
 	}
-	switch Evaluate(documents, action, resource) {
+	answer, action := evaluateAll(documents, actions, resource)
+	switch answer {
 	case Allows:
 		switch {
 		case len(further) > 0 && own != "":
@@ -162,7 +179,7 @@ func Permission(policies []RolePolicy, own string, d policy.Destination, fix Fix
 			resource,
 		)
 	}
-	if others := resources(documents, action); len(others) > 0 {
+	if others := resources(documents, strings.Split(action, ", ")[0]); len(others) > 0 {
 		return Failed(Permissions, About{}, fix, "it allows %s on %s, and not on %s", action, strings.Join(others, ", "), resource)
 	}
 	return Failed(Permissions, About{}, fix, "nothing in it allows %s on %s", action, resource)
@@ -192,9 +209,10 @@ type BoundaryState struct {
 }
 
 // Bounds judges a role's permissions boundary. wanted is the one that the
-// policy requires; empty: none.
-func Bounds(b BoundaryState, wanted string, d policy.Destination, fix Fix) Finding {
-	action, resource := NeededOf(d)
+// policy requires; empty: none. bootstrap is the fix for one that an earlier bootstrap
+// made, before the destination could be queried.
+func Bounds(b BoundaryState, wanted string, d policy.Destination, fix, bootstrap Fix) Finding {
+	actions, resource := NeededOf(d)
 	switch {
 	case wanted != "" && b.ARN == "":
 		return Failed(Boundary, About{}, fix, "the role has none, and the policy requires %s", wanted)
@@ -205,7 +223,8 @@ func Bounds(b BoundaryState, wanted string, d policy.Destination, fix Fix) Findi
 	case b.Document == nil:
 		return Skipped(Boundary, About{}, "%s cannot be read: %s", b.ARN, b.Problem)
 	}
-	switch Evaluate([]policy.Document{*b.Document}, action, resource) {
+	answer, action := evaluateAll([]policy.Document{*b.Document}, actions, resource)
+	switch answer {
 	case Allows:
 		return Passed(Boundary, About{}, "%s allows %s on %s", b.ARN, action, resource)
 	case Depends:
@@ -220,10 +239,13 @@ func Bounds(b BoundaryState, wanted string, d policy.Destination, fix Fix) Findi
 		)
 	}
 	message := fmt.Sprintf("%s does not allow %s on %s, whatever the permission document allows", b.ARN, action, resource)
+	if answer == Silent && wanted != "" && action == strings.Join(policy.AccessQuery.Actions(), ", ") {
+		return Failed(Boundary, About{}, bootstrap, "%s", message)
+	}
 	widenFix := NewFix(
 		"let the boundary allow " + action + " on " + resource + ": it is a managed policy that the account's administrators keep",
 	)
-	if Evaluate([]policy.Document{*b.Document}, action, resource) == Silent {
+	if answer == Silent {
 		// A statement that denies was written on purpose: no command removes it.
 		widenFix.Commands = []Command{
 			{
@@ -234,7 +256,7 @@ func Bounds(b BoundaryState, wanted string, d policy.Destination, fix Fix) Findi
 				b.ARN,
 				"--set-as-default",
 				"--policy-document",
-				widen(*b.Document, action, resource),
+				widen(*b.Document, strings.Split(action, ", "), resource),
 			},
 		}
 	}
@@ -242,10 +264,10 @@ func Bounds(b BoundaryState, wanted string, d policy.Destination, fix Fix) Findi
 }
 
 // widen returns the document with one more statement.
-func widen(d policy.Document, action, resource string) string {
+func widen(d policy.Document, actions policy.Values, resource string) string {
 	d.Statement = append(
 		slices.Clone(d.Statement),
-		policy.Statement{Effect: "Allow", Action: policy.Values{action}, Resource: policy.Values{resource}},
+		policy.Statement{Effect: "Allow", Action: actions, Resource: policy.Values{resource}},
 	)
 	return d.String()
 }

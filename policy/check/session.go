@@ -98,6 +98,11 @@ func RefusedQuery(r Refusal, d policy.Destination) Finding {
 	return Failed(Query, About{}, NewFix(ampFix(r, d, "aps:QueryMetrics")), "%s", r)
 }
 
+// RefusedRead judges a query that AMP did not answer to a reader's own session.
+func RefusedRead(r Refusal, d policy.Destination) Finding {
+	return Failed(Read, About{}, NewFix(ampFix(r, d, "aps:QueryMetrics")), "%s", r)
+}
+
 func ampFix(r Refusal, d policy.Destination, action string) string {
 	switch {
 	case strings.Contains(r.Text, "region"):

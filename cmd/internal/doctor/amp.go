@@ -28,11 +28,17 @@ import (
 // marker is the name of the series that doctor writes.
 const marker = "ampbridge_doctor"
 
-// query queries the workspace for a constant, which costs nothing.
-func query(ctx context.Context, credentials aws.CredentialsProvider, d policy.Destination) *check.Refusal {
-	base := strings.TrimSuffix(d.URL(), "/api/v1/remote_write")
+// query queries the workspace for a constant, which costs nothing. remoteWrite is the
+// workspace's address for writes.
+func query(
+	ctx context.Context,
+	client *http.Client,
+	credentials aws.CredentialsProvider,
+	region, remoteWrite string,
+) *check.Refusal {
+	base := strings.TrimSuffix(remoteWrite, "/api/v1/remote_write")
 	at := base + "/api/v1/query?" + url.Values{"query": {"vector(1)"}}.Encode()
-	return signedCall(ctx, http.DefaultClient, credentials, d.Workspace.Region, http.MethodGet, at, nil, nil)
+	return signedCall(ctx, client, credentials, region, http.MethodGet, at, nil, nil)
 }
 
 // write sends one sample, as Prometheus does.

@@ -100,6 +100,7 @@ func (x *runner) checkAWS(ctx context.Context) {
 	for _, s := range x.subjects {
 		for _, d := range s.destinations {
 			x.checkWrite(ctx, s, d)
+			x.checkRead(ctx, s, d)
 		}
 	}
 }
@@ -266,11 +267,10 @@ func (x *runner) boundary(ctx context.Context, i *awsiam.Inspector, role *plan.R
 			state.Document = &document
 		}
 	}
-	return check.Bounds(state, wanted, d, x.source.sync())
+	return check.Bounds(state, wanted, d, x.source.sync(), x.source.bootstrap(role.ARN.Account))
 }
 
-// checkWorkspace uses the caller's own credentials: a destination's role may not
-// read.
+// checkWorkspace uses the caller's own credentials: a writer's role may not read.
 func (x *runner) checkWorkspace(ctx context.Context, me caller, d policy.Destination) {
 	about := check.About{Destination: d.Name}
 	reason := me.missing
@@ -283,7 +283,7 @@ func (x *runner) checkWorkspace(ctx context.Context, me caller, d policy.Destina
 	}
 	x.checks.Run(check.Workspace, about, func() check.Finding { return describeWorkspace(ctx, me, d) })
 	x.checks.Run(check.Query, about, func() check.Finding {
-		if refused := query(ctx, me.config.Credentials, d); refused != nil {
+		if refused := query(ctx, http.DefaultClient, me.config.Credentials, d.Workspace.Region, d.URL()); refused != nil {
 			return check.RefusedQuery(*refused, d)
 		}
 		return passed("%s answers", d.Workspace.ID())

@@ -70,7 +70,14 @@ func (x *runner) inPod(ctx context.Context, env map[string]string) {
 		}
 		x.checks.Run(check.SigningKeys, check.About{}, func() check.Finding { return x.keys(ctx, claims.Issuer, token, claims, accepted) })
 	}
+	known := given.config == nil && x.policy != nil
+	if known {
+		given.cluster = x.policy.Cluster.Name
+	}
 	for _, d := range given.destinations {
+		if known {
+			d = x.known(d, claims)
+		}
 		x.fromPod(ctx, given, d, token, claims)
 	}
 	if given.config != nil {
@@ -94,6 +101,8 @@ type podDestination struct {
 	// url is the remote_write address; empty: it is not known here.
 	url string
 	amp sidecarconfig.AMP
+	// readOnly and queries are the destination's access; zero: a sidecar's, which writes.
+	readOnly, queries bool
 }
 
 func readSidecarConfig(env map[string]string) (sidecarConfig, error) {
@@ -190,7 +199,7 @@ func (x *runner) fromPod(ctx context.Context, given sidecarConfig, d podDestinat
 		x.checks.Skip(about, "there is no token to exchange", check.Session, check.Write)
 		return
 	}
-	var sign func() *check.Refusal
+	var sign, ask func() *check.Refusal
 	x.checks.Run(check.Session, about, func() check.Finding {
 		session, refused := d.session(ctx, token)
 		if refused != nil {
@@ -206,9 +215,30 @@ func (x *runner) fromPod(ctx context.Context, given sidecarConfig, d podDestinat
 				"__name__": marker, "cluster": given.cluster, "namespace": subject.Namespace, "service_account": subject.ServiceAccount,
 			}, time.Now())
 		}
+		ask = func() *check.Refusal {
+			client, err := httpClient(d.amp.ProxyURL, d.amp.CABundle)
+			if err != nil {
+				return &check.Refusal{Text: "remoteWrite: " + err.Error()}
+			}
+			return query(ctx, client, session, d.region, d.url)
+		}
 		return passed("STS gives a session of %s", d.role)
 	})
+	if d.queries {
+		x.checks.Run(check.Read, about, func() check.Finding {
+			if ask == nil {
+				return skipped("there is no session to sign with")
+			}
+			if refused := ask(); refused != nil {
+				return check.RefusedRead(*refused, policy.Destination{Name: d.name})
+			}
+			return passed("%s answers a query", d.url)
+		})
+	}
 	switch {
+	case d.readOnly:
+		x.checks.Add(check.Excluded(check.Write, about, "%s is for queries alone (access: [query])", d.name))
+		return
 	case x.NoWrite:
 		x.checks.Exclude(about, "excluded by --no-write", check.Write)
 		return
@@ -222,6 +252,27 @@ func (x *runner) fromPod(ctx context.Context, given sidecarConfig, d podDestinat
 		}
 		return passed("%s accepted one sample of %s", d.url, marker)
 	})
+}
+
+// known completes the destination of a pod that has nothing but AWS's variables, by the
+// policy: it is the one whose role the pod has.
+func (x *runner) known(d podDestination, claims check.Claims) podDestination {
+	subject, err := policy.ParseSubject(claims.Subject)
+	if err != nil {
+		return d
+	}
+	granted, _ := x.policy.Entitled(subject)
+	for _, to := range granted.Destinations {
+		if x.policy.RoleFor(to, subject) != d.role {
+			continue
+		}
+		d.name, d.url, d.region = to.Name, to.URL(), to.Workspace.Region
+		d.assumeRole, d.externalID = to.AssumeRole, to.ExternalID
+		d.amp = sidecarconfig.AMP{ProxyURL: to.RemoteWrite.ProxyURL, CABundle: to.RemoteWrite.CABundle}
+		d.readOnly, d.queries = !to.Writes(), to.Queries()
+		return d
+	}
+	return d
 }
 
 // ownSidecar reads the status file, and the metrics of the pod's Prometheus over

@@ -304,6 +304,17 @@ func (s policySource) String() string {
 	return fmt.Sprintf("ConfigMap %s/%s", s.namespace, s.configMap)
 }
 
+// bootstrap returns the fix that runs bootstrap again for an account.
+func (s policySource) bootstrap(account string) check.Fix {
+	file := s.file
+	if file == "" {
+		file = "policy.yaml"
+	}
+	return check.NewFix("run bootstrap again, as an administrator of the account: the boundary is from before the policy had "+
+		"access: [query]; what writes goes on meanwhile",
+		check.Command{"ampbridge", "bootstrap", "--policy", file, "--account", account, "--apply"})
+}
+
 // sync returns the fix that runs sync.
 func (s policySource) sync() check.Fix {
 	if s.file != "" {

@@ -153,6 +153,9 @@ func (x *runner) checkWrite(ctx context.Context, s *subject, d policy.Destinatio
 	about := x.between(s, d)
 	session := s.sessions[d.Name]
 	switch {
+	case !d.Writes():
+		x.checks.Add(check.Excluded(check.Write, about, "%s is for queries alone (access: [query])", d.Name))
+		return
 	case x.NoWrite:
 		x.checks.Exclude(about, "excluded by --no-write", check.Write)
 		return
@@ -171,7 +174,27 @@ func (x *runner) checkWrite(ctx context.Context, s *subject, d policy.Destinatio
 	})
 }
 
-// keepSession keeps a session for the write.
+// checkRead queries with the subject's session. A destination that is for writes alone is
+// not asked: its role may not query, and a refusal would be a call for nothing.
+func (x *runner) checkRead(ctx context.Context, s *subject, d policy.Destination) {
+	if !d.Queries() {
+		return
+	}
+	about := x.between(s, d)
+	session := s.sessions[d.Name]
+	if session == nil {
+		x.checks.Skip(about, "there is no session to sign with", check.Read)
+		return
+	}
+	x.checks.Run(check.Read, about, func() check.Finding {
+		if refused := query(ctx, http.DefaultClient, session, d.Workspace.Region, d.URL()); refused != nil {
+			return check.RefusedRead(*refused, d)
+		}
+		return passed("%s answers a query of %s", d.Workspace.ID(), s)
+	})
+}
+
+// keepSession keeps a session for the write and the query.
 func (s *subject) keepSession(destination string, keys aws.CredentialsProvider) {
 	if s.sessions == nil {
 		s.sessions = map[string]aws.CredentialsProvider{}

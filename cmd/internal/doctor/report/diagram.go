@@ -39,7 +39,7 @@ var steps = []struct {
 	{"sidecar", "AWS", "the pod's own token, which AWS verifies", []check.ID{check.IssuerMatches, check.TokenMinted, check.SigningKeys}},
 	{"AWS", "sidecar", "session credentials", []check.ID{check.Session}},
 	{"sidecar", "Prometheus", "AWS profile, then remote_write", []check.ID{check.Sidecar}},
-	{"Prometheus", "AWS", "signed remote_write", []check.ID{check.Workspace, check.Query, check.Write, check.Flow}},
+	{"Prometheus", "AWS", "signed remote_write", []check.ID{check.Workspace, check.Query, check.Write, check.Read, check.Flow}},
 }
 
 type (
