@@ -90,3 +90,20 @@ func (v *validation) access(path string, list []Access) {
 		v.require(slices.Index(list, a) == i, at, "%q stands here twice: keep one", string(a))
 	}
 }
+
+// grantAccess refuses destinations that the mode writes to and that are for queries alone.
+func (v *validation) grantAccess(path string, g Grant, p *Policy) {
+	if g.Mode != ModePrometheus && g.Mode != ModeRelay {
+		return
+	}
+	for i, name := range g.Destinations {
+		d, _ := p.Destination(name)
+		v.require(
+			!d.Queries() || d.Writes(),
+			fmt.Sprintf("%s.destinations[%d]", path, i),
+			"%q has access: [query] alone, and mode %s writes: name a destination whose access has write, or set mode: identity for a reader",
+			name,
+			g.Mode,
+		)
+	}
+}

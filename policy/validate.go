@@ -339,7 +339,7 @@ func (v *validation) grant(path string, g Grant, p *Policy) {
 	}
 	v.require(!slices.ContainsFunc(g.Namespaces, Glob.everything) || !slices.ContainsFunc(g.ServiceAccounts, Glob.everything),
 		path, "grants every service account of every namespace: name the namespaces or the service accounts")
-	v.require(len(g.Destinations) > 0, path+".destinations", "is empty: name the destinations that these service accounts may write to")
+	v.require(len(g.Destinations) > 0, path+".destinations", "is empty: name the destinations that these service accounts may use")
 	for i, name := range g.Destinations {
 		at := fmt.Sprintf("%s.destinations[%d]", path, i)
 		_, known := p.Destination(name)
@@ -364,6 +364,7 @@ func (v *validation) grant(path string, g Grant, p *Policy) {
 	v.require(!strings.Contains(g.HA, "$"), path+".ha", "%q holds a $: write a plain name", g.HA)
 	v.require(!strings.Contains(g.HA, "/"), path+".ha", "%q holds a /, which separates the group from its workloads: write a plain name", g.HA)
 	v.grantMode(path, g, p)
+	v.grantAccess(path, g, p)
 	v.require(!g.IRSA || len(g.Destinations) == 1, path+".irsa", "needs exactly one destination: the annotation holds one role")
 }
 

@@ -16,7 +16,7 @@ var withReaders = strings.NewReplacer(
 	"grants:\n", `- {name: reader, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0001", access: [query]}
 - {name: both, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0002", access: [write, query]}
 grants:
-- {namespaces: [grafana], serviceAccounts: [grafana], destinations: [reader]}
+- {namespaces: [grafana], serviceAccounts: [grafana], destinations: [reader], mode: identity}
 - {namespaces: [ruler], serviceAccounts: [ruler], destinations: [both]}
 `).Replace(base)
 
@@ -110,7 +110,7 @@ func readersWait(t *testing.T, scope string) {
 func TestAccessShrinksAtOnce(t *testing.T) {
 	in := Input{Policy: parse(t, base), Issuer: issuer, ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)}}
 	in.Accounts = applyPlan(Compute(in), nil)
-	in.Policy = parse(t, strings.Replace(base, "ws-0001\"", "ws-0001\", access: [query]", 1))
+	in.Policy = parse(t, strings.NewReplacer(`ws-0001"`, `ws-0001", access: [query]`, "[central]}", "[central], mode: identity}").Replace(base))
 	in.Unbounded = map[string]string{"central": "it does not allow it"}
 	made := Compute(in)
 	if !slices.Equal(calls(made), []string{"PutRolePolicy"}) {

@@ -58,6 +58,8 @@ type drawn struct {
 	issuer, audience string
 	destinations     []string
 	accounts         []plan.ServiceAccount
+	// access: destination → the actions of AMP that its role may do.
+	access map[string][]string
 	// grants: destination → which subjects, if they are there.
 	grants map[string][]grant
 	// wants: destination → who asks for it.
@@ -77,14 +79,24 @@ func draw(random *rand.Rand) drawn {
 		}
 		return regexp.MustCompile("^(" + strings.Join(parts, "|") + ")$")
 	}
-	d := drawn{issuer: pick(issuers), audience: pick(audiences), grants: map[string][]grant{}, wants: map[string]map[string]bool{}}
+	d := drawn{
+		issuer: pick(issuers), audience: pick(audiences), access: map[string][]string{}, grants: map[string][]grant{},
+		wants: map[string]map[string]bool{},
+	}
 	destinations := []string{"central", "backup", "third"}[:1+random.Intn(3)]
 	d.destinations = destinations
 	var b strings.Builder
 	fmt.Fprintf(&b, "apiVersion: ampbridge.io/v1alpha1\nkind: Policy\ncluster: {name: dev}\ntoken: {audience: %q}\n", d.audience)
 	b.WriteString("trust: {permissionsBoundary: \"arn:aws:iam::111122223333:policy/boundary\"}\ndestinations:\n")
 	for i, name := range destinations {
-		fmt.Fprintf(&b, "- {name: %s, workspace: \"arn:aws:aps:eu-west-1:%s:workspace/ws-%d\"}\n", name, accountID, i)
+		access := pick([]string{"", ", access: [write]", ", access: [query]", ", access: [write, query]", ", access: [query, write]"})
+		fmt.Fprintf(&b, "- {name: %s, workspace: \"arn:aws:aps:eu-west-1:%s:workspace/ws-%d\"%s}\n", name, accountID, i, access)
+		if access == "" || strings.Contains(access, "write") {
+			d.access[name] = append(d.access[name], writeAction)
+		}
+		if strings.Contains(access, "query") {
+			d.access[name] = append(d.access[name], queryActions...)
+		}
 		d.wants[name] = map[string]bool{}
 	}
 	b.WriteString("grants:\n")
@@ -97,14 +109,19 @@ func draw(random *rand.Rand) drawn {
 		if i == 0 {
 			to = destinations
 		}
+		mode := "prometheus"
+		if slices.ContainsFunc(to, func(name string) bool { return d.access[name][0] != writeAction }) {
+			mode = "identity" // what writes needs a destination that it may write to
+		}
 		fmt.Fprintf(
 			&b,
-			"- {namespaces: [%q, %q], serviceAccounts: [%q, %q], destinations: [%s]}\n",
+			"- {namespaces: [%q, %q], serviceAccounts: [%q, %q], destinations: [%s], mode: %s}\n",
 			ns[0],
 			ns[len(ns)-1],
 			sa[0],
 			sa[1],
 			strings.Join(to, ", "),
+			mode,
 		)
 		for _, name := range to {
 			d.grants[name] = append(d.grants[name], grant{expression(ns), expression(sa)})
@@ -210,7 +227,7 @@ func TestTrustIsNeverWider(t *testing.T) {
 func neverWider(t *testing.T, scope string) {
 	random := rand.New(rand.NewSource(20261122))
 	judge := newJudge(t)
-	asked, accepted, documents, confirmed := 0, 0, 0, 0
+	asked, accepted, documents, confirmed, permitted := 0, 0, 0, 0, 0
 	for n := range generated {
 		d := draw(random)
 		p, err := policy.Parse([]byte(strings.Replace(d.text, "trust: {", "trust: {roleScope: "+scope+", ", 1)))
@@ -224,6 +241,7 @@ func neverWider(t *testing.T, scope string) {
 		}
 		made := plan.Compute(plan.Input{Policy: p, Issuer: policy.Issuer(d.issuer), ServiceAccounts: d.accounts, TrustQuota: 1 << 20,
 			Accounts: map[string]plan.Account{accountID: found}})
+		permitted += d.permits(t, n, p, found, random)
 		for _, destination := range p.Destinations {
 			tokens := d.tokens(destination.Name, random)
 			open := map[token]bool{} // the granted whose own role lets them in, in the end
@@ -283,7 +301,8 @@ func neverWider(t *testing.T, scope string) {
 			}
 		}
 	}
-	t.Logf("%d policies, %d documents, %d tokens, %d accepted; %d of them shown to STS", generated, documents, asked, accepted, confirmed)
+	t.Logf("%d policies, %d documents, %d tokens, %d accepted; %d of them shown to STS; %d actions permitted",
+		generated, documents, asked, accepted, confirmed, permitted)
 }
 
 // onTheWay is, for each role of a destination, all that it trusts on its way; the
