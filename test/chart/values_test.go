@@ -161,6 +161,8 @@ func TestContradictions(t *testing.T) {
 		{"names without a CA", []string{"-f", minimal, "--set", "webhook.clientCA.commonNames={a}"}, []string{"webhook.clientCA.caBundle"}},
 		{"a volume of the webhook's", []string{"-f", minimal, "--set", "webhook.extraVolumes[0].name=tls,webhook.extraVolumes[0].emptyDir.medium=Memory"},
 			[]string{"webhook.extraVolumes[0].name", `"tls"`}},
+		{"a right without its guard", []string{"-f", minimal, "--set", "policy.audit.repair=evict,admissionPolicies.enabled=false"},
+			[]string{"policy.audit.repair is evict", "admissionPolicies.enabled"}},
 		{"an old Kubernetes", []string{"-f", minimal, "--kube-version", "1.29.9"}, []string{"1.30", "1.29.9"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
