@@ -113,7 +113,8 @@ safety: ## the tables of docs/reliability.md: the safety matrix and the sidecar'
 	@$(GO) test -count=1 -v ./test/e2e/sidecarfaults | grep -E '^ *\||^(---|ok|FAIL|panic)'
 
 .PHONY: lint
-lint: ## gofmt, go vet and golangci-lint
+lint: ## gofmt, go vet and golangci-lint; actionlint for the workflows
+	@"$$($(TOOLS) -q actionlint)"
 	@lint="$$($(TOOLS) -q golangci-lint)"; "$$lint" run ./...; for module in $(MODULES) test/browser; do (cd $$module && "$$lint" run ./...); done
 
 FUZZTIME    ?= 30s
@@ -151,4 +152,4 @@ vuln: ## govulncheck, where its database can be reached
 
 .PHONY: tools
 tools: ## build what tests, demo and lint need, and print where it is
-	@$(TOOLS) $(TEST_TOOLS) $(SUITE_TOOLS) golangci-lint gotestsum
+	@$(TOOLS) $(TEST_TOOLS) $(SUITE_TOOLS) golangci-lint gotestsum actionlint
