@@ -159,9 +159,9 @@ func TestOldest(t *testing.T) {
 func TestDecodeNamesWhatIsWrong(t *testing.T) {
 	a := example(t, policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus-k8s"})
 	noToken, newer := a, a
-	noToken.Token, newer.Version = "", 3
+	noToken.Token, newer.Version = "", VersionWriter+1
 	for text, want := range map[string]string{
-		"": Variable, "{": Variable, noToken.Encode(): "token is missing", newer.Encode(): "version 3",
+		"": Variable, "{": Variable, noToken.Encode(): "token is missing", newer.Encode(): "version 4",
 	} {
 		if _, err := Decode(text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Decode(%.40q) = %v, want %q in it", text, err, want)

@@ -156,7 +156,7 @@ func checkConfig(pod *runningPod) check.Command {
 		return nil
 	}
 	file := inject.ConfigFile(converted)
-	if file == "" || pod.config.ForWriter() {
+	if file == "" || pod.mark.Mode == policy.ModeRelay {
 		return nil
 	}
 	return check.Command{"kubectl", "exec", "--namespace", pod.Namespace, pod.Name, "--container", pod.container.Name, "--",
