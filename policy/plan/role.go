@@ -142,10 +142,12 @@ func (d roleDiff) drift() {
 	}
 	if len(d.found.Further) > 0 {
 		report("has policies that sync did not write: " + strings.Join(d.found.Further, ", ") +
-			"; remove them from the role (aws iam delete-role-policy, aws iam detach-role-policy), or keep the role yourself as the destination's role")
+			"; remove them from the role (aws iam delete-role-policy, aws iam detach-role-policy), " +
+			"or keep the role yourself as the destination's role")
 	}
 	if d.found.FurtherProblem != "" {
-		d.planner.note(d.arn.Account, d.arn.String(), "whether others have given it policies is not known, run bootstrap again: "+d.found.FurtherProblem)
+		d.planner.note(d.arn.Account, d.arn.String(),
+			"whether others have given it policies is not known, run bootstrap again: "+d.found.FurtherProblem)
 	}
 }
 

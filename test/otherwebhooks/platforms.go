@@ -69,7 +69,8 @@ func Linkerd(native bool) func(pod map[string]any) {
 			map[string]any{"name": "linkerd-proxy-init-xtables-lock", "emptyDir": map[string]any{}},
 			map[string]any{"name": "linkerd-identity-end-entity", "emptyDir": map[string]any{"medium": "Memory"}})
 		proxy := map[string]any{
-			"name": "linkerd-proxy", "image": "registry.example.com/linkerd/proxy:stable", "securityContext": restricted(2102), "resources": small(),
+			"name": "linkerd-proxy", "image": "registry.example.com/linkerd/proxy:stable",
+			"securityContext": restricted(2102), "resources": small(),
 			"livenessProbe": map[string]any{"httpGet": map[string]any{"path": "/live", "port": 4191}},
 			"lifecycle":     map[string]any{"postStart": map[string]any{"exec": map[string]any{"command": []any{"/usr/lib/linkerd/linkerd-await"}}}},
 			"volumeMounts":  []any{map[string]any{"name": "linkerd-identity-end-entity", "mountPath": "/var/run/linkerd/identity/end-entity"}},
@@ -160,7 +161,7 @@ func Mutations(pod map[string]any) {
 
 // PodIdentity does what EKS's webhook does: variables, a token and its mount for every container.
 func PodIdentity(pod map[string]any) {
-	const name = "eks-pod-identity-token"
+	const name, dir = "eks-pod-identity-token", "/var/run/secrets/pods.eks.amazonaws.com/serviceaccount"
 	s := spec(pod)
 	if find(s, "volumes", name) != nil {
 		return
@@ -171,10 +172,8 @@ func PodIdentity(pod map[string]any) {
 	for _, c := range slices.Concat(list(s, "initContainers"), list(s, "containers")) {
 		add(c, "env",
 			map[string]any{"name": "AWS_CONTAINER_CREDENTIALS_FULL_URI", "value": "http://169.254.170.23/v1/credentials"},
-			map[string]any{"name": "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "value": "/var/run/secrets/pods.eks.amazonaws.com/serviceaccount/" + name})
-		add(c, "volumeMounts", map[string]any{
-			"name": name, "mountPath": "/var/run/secrets/pods.eks.amazonaws.com/serviceaccount", "readOnly": true,
-		})
+			map[string]any{"name": "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "value": dir + "/" + name})
+		add(c, "volumeMounts", map[string]any{"name": name, "mountPath": dir, "readOnly": true})
 	}
 }
 

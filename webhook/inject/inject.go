@@ -349,7 +349,8 @@ func checkSupported(pod *Pod) *policy.Decision {
 	if isVirtual(pod) {
 		return refuse(
 			VirtualNode,
-			"the pod asks for a virtual node, which starts no native sidecar: give Prometheus an ordinary node (nodeSelector without type: virtual-kubelet)",
+			"the pod asks for a virtual node, which starts no native sidecar: give Prometheus an ordinary node "+
+				"(nodeSelector without type: virtual-kubelet)",
 		)
 	}
 	if windows {

@@ -12,7 +12,8 @@ import "github.com/ampbridge/ampbridge/policy/sidecarconfig"
 // are RE2; (?s) and [^/], because nothing has validated the strings yet.
 const CanBePrometheus = askedFor + " ||\n" + labelled + " ||\n" + injected + " ||\n" + looksLikeIt
 
-const injected = `(has(object.spec.initContainers) && object.spec.initContainers.exists(c, c.name == '` + sidecarconfig.ContainerName + `'))`
+const injected = `(has(object.spec.initContainers) && object.spec.initContainers.exists(c, c.name == '` +
+	sidecarconfig.ContainerName + `'))`
 
 const askedFor = `(has(object.metadata.annotations) && (
   'ampbridge.io/container' in object.metadata.annotations ||

@@ -3,9 +3,10 @@
 //
 // [IAM.Observe] reads what a plan is made from: one read per account for its
 // provider, one for the list of the cluster's roles where that is asked for, and
-// two per role; with the list two more per role, for policies that others gave it. [pace] says how fast. Where every service account has a role of its own, the list comes
-// with each observation, and roles are read in turn. [IAM.Apply] makes one change, after it has read once more
-// who owns the thing to change. Neither decides anything: policy/plan does.
+// two per role; with the list two more per role, for policies that others gave it.
+// [pace] says how fast. Where every service account has a role of its own, the list comes
+// with each observation, and roles are read in turn. [IAM.Apply] makes one change, after it
+// has read once more who owns the thing to change. Neither decides anything: policy/plan does.
 package awsiam
 
 import (

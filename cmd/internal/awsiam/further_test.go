@@ -18,7 +18,8 @@ func TestPoliciesOfOthers(t *testing.T) {
 	f := newFixture(t, policyText)
 	f.converge("prometheus")
 	name, attached := aws.String(roleName), "arn:aws:iam::"+accountID+":policy/boundary"
-	f.must(f.admin().PutRolePolicy(f.ctx, &iam.PutRolePolicyInput{RoleName: name, PolicyName: aws.String("debug"), PolicyDocument: aws.String(boundary)}))
+	inline := &iam.PutRolePolicyInput{RoleName: name, PolicyName: aws.String("debug"), PolicyDocument: aws.String(boundary)}
+	f.must(f.admin().PutRolePolicy(f.ctx, inline))
 	f.must(f.admin().AttachRolePolicy(f.ctx, &iam.AttachRolePolicyInput{RoleName: name, PolicyArn: &attached}))
 
 	i := awsiam.New(f.policy.Trust.Accounts)

@@ -198,7 +198,9 @@ func handPod(*testing.T) *corev1.Pod {
 				{Name: "permissions", Image: "busybox:1", Command: []string{"chown", "65534", "/prometheus"}},
 				{Name: "tunnel", Image: "tunnel:1", RestartPolicy: new(corev1.ContainerRestartPolicyAlways)},
 			},
-			Containers: []corev1.Container{{Name: "main", Image: "quay.io/prometheus/prometheus:v3.15.0", VolumeMounts: []corev1.VolumeMount{config}}},
+			Containers: []corev1.Container{
+				{Name: "main", Image: "quay.io/prometheus/prometheus:v3.15.0", VolumeMounts: []corev1.VolumeMount{config}},
+			},
 			Volumes: []corev1.Volume{{Name: "config", VolumeSource: corev1.VolumeSource{
 				ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "config"}},
 			}}},

@@ -18,7 +18,8 @@ import (
 // every is a rule for each container of a pod, that calls it c, and emptyDirs one for each
 // volume of that kind, that calls it v.
 func every(rule string) string {
-	return `(!has(object.spec.initContainers) || object.spec.initContainers.all(c, ` + rule + `)) && object.spec.containers.all(c, ` + rule + `)`
+	return `(!has(object.spec.initContainers) || object.spec.initContainers.all(c, ` + rule + `)) && ` +
+		`object.spec.containers.all(c, ` + rule + `)`
 }
 
 func emptyDirs(rule string) string {
@@ -31,7 +32,8 @@ const (
 )
 
 var (
-	inRange = every(ownContext + `runAsUser) ? c.securityContext.runAsUser >= 1000650000 && c.securityContext.runAsUser < 1000660000 : ` +
+	inRange = every(ownContext + `runAsUser) ? ` +
+		`c.securityContext.runAsUser >= 1000650000 && c.securityContext.runAsUser < 1000660000 : ` +
 		podContext + `runAsUser) && object.spec.securityContext.runAsUser >= 1000650000 && object.spec.securityContext.runAsUser < 1000660000))`)
 	unprivileged = every(`!` + ownContext + `privileged) && c.securityContext.privileged)`)
 	noSeccomp    = `!` + podContext + `seccompProfile)) && ` + every(`!`+ownContext+`seccompProfile))`)
@@ -39,8 +41,9 @@ var (
 	nonRoot      = every(ownContext + `runAsNonRoot) ? c.securityContext.runAsNonRoot : ` + podContext + `runAsNonRoot) && ` +
 		`object.spec.securityContext.runAsNonRoot))`)
 	noEscalation = every(ownContext + `allowPrivilegeEscalation) && !c.securityContext.allowPrivilegeEscalation)`)
-	readOnlyRoot = every(`c.name != 'ampbridge-config' || ` + ownContext + `readOnlyRootFilesystem) && c.securityContext.readOnlyRootFilesystem)`)
-	safeVolumes  = `!has(object.spec.volumes) || object.spec.volumes.all(v, has(v.configMap) || has(v.emptyDir) || has(v.projected) || ` +
+	readOnlyRoot = every(`c.name != 'ampbridge-config' || ` +
+		ownContext + `readOnlyRootFilesystem) && c.securityContext.readOnlyRootFilesystem)`)
+	safeVolumes = `!has(object.spec.volumes) || object.spec.volumes.all(v, has(v.configMap) || has(v.emptyDir) || has(v.projected) || ` +
 		`has(v.secret) || has(v.downwardAPI) || has(v.persistentVolumeClaim))`
 	ports = every(`!has(c.ports) || c.ports.all(p, !has(p.hostPort))`) + ` && (!has(object.spec.hostNetwork) || !object.spec.hostNetwork)`
 	fixed = every(`has(c.resources.limits) && has(c.resources.requests) && c.resources.limits.all(k, !(k in c.resources.requests) || ` +
@@ -52,7 +55,8 @@ var (
 
 // drops is the rule that every container drops the capability by name.
 func drops(name string) string {
-	return every(ownContext + `capabilities) && has(c.securityContext.capabilities.drop) && '` + name + `' in c.securityContext.capabilities.drop)`)
+	return every(ownContext + `capabilities) && has(c.securityContext.capabilities.drop) && '` + name + `' in ` +
+		`c.securityContext.capabilities.drop)`)
 }
 
 // testPlatforms has the API server admit a pod as each platform changes it, under the
@@ -72,11 +76,13 @@ func (f *fixture) testPlatforms(t *testing.T) {
 		sidecar       string // of the policy
 		pod           func(*testing.T) *corev1.Pod
 	}{
-		{"OpenShift, SCC restricted-v2", restrictedV2, restrictedV2, []string{inRange, unprivileged, noEscalation, drops("ALL"), safeVolumes}, "", openPod},
+		{"OpenShift, SCC restricted-v2", restrictedV2, restrictedV2,
+			[]string{inRange, unprivileged, noEscalation, drops("ALL"), safeVolumes}, "", openPod},
 		{"OpenShift, SCC restricted (v1)", restrictedV1, restrictedV1,
 			[]string{inRange, unprivileged, noSeccomp, drops("KILL"), drops("SETUID"), safeVolumes}, "", openPod},
 		{"OpenShift, SCC anyuid (v1)", anyUID, anyUID, []string{unprivileged, noSeccomp, drops("MKNOD"), safeVolumes}, "", handPod},
-		{"OpenShift, SCC nonroot (v1)", nonRootV1, nonRootV1, []string{unprivileged, noSeccomp, nonRoot, drops("KILL"), safeVolumes}, "", chartNonRootPod},
+		{"OpenShift, SCC nonroot (v1)", nonRootV1, nonRootV1,
+			[]string{unprivileged, noSeccomp, nonRoot, drops("KILL"), safeVolumes}, "", chartNonRootPod},
 		{"istio before, native", otherwebhooks.Istio(true), nil, nil, "", operatorPod},
 		{"istio before, classic", otherwebhooks.Istio(false), nil, nil, "", operatorPod},
 		{"istio after, native", nil, otherwebhooks.Istio(true), nil, "", operatorPod},
@@ -92,9 +98,11 @@ func (f *fixture) testPlatforms(t *testing.T) {
 		{"policy engine that mutates, after", nil, otherwebhooks.Mutations, nil, "", chartPod},
 		{"policy engine that mutates and demands", otherwebhooks.Mutations, otherwebhooks.Mutations,
 			[]string{cpuLimits, registries, sizeLimits, nonRoot, noEscalation, readOnlyRoot, safeVolumes}, demanded, chartPod},
-		{"policies that demand seccomp", func(pod map[string]any) { otherwebhooks.SCC(0, true)(pod) }, nil, []string{seccomp, noEscalation}, "", chartPod},
+		{"policies that demand seccomp", otherwebhooks.SCC(0, true), nil,
+			[]string{seccomp, noEscalation}, "", chartPod},
 		{"EKS Fargate", otherwebhooks.Fargate, nil, []string{unprivileged, ports, safeVolumes}, "", chartPod},
-		{"GKE Autopilot, without bursting", otherwebhooks.Autopilot, otherwebhooks.Autopilot, []string{unprivileged, ports, safeVolumes, seccomp, fixed}, "", chartPod},
+		{"GKE Autopilot, without bursting", otherwebhooks.Autopilot, otherwebhooks.Autopilot,
+			[]string{unprivileged, ports, safeVolumes, seccomp, fixed}, "", chartPod},
 		{"GKE Autopilot, with the sidecar's requests set", otherwebhooks.Autopilot, otherwebhooks.Autopilot,
 			[]string{unprivileged, ports, safeVolumes, seccomp, fixed}, demanded, chartPod},
 	}

@@ -78,7 +78,8 @@ func TestReadiness(t *testing.T) {
 			server[kind.name], ready[kind.name] = append(server[kind.name], s), append(ready[kind.name], r)
 		}
 	}
-	fmt.Printf("| from the creation of the pod, median of %d (smallest to largest) | Prometheus is ready | added | the pod is ready | added |\n"+
+	fmt.Printf("| from the creation of the pod, median of %d (smallest to largest) "+
+		"| Prometheus is ready | added | the pod is ready | added |\n"+
 		"| --- | --- | --- | --- | --- |\n", *readinessRounds)
 	base := kinds[0].name
 	for _, kind := range kinds {
