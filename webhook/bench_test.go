@@ -3,6 +3,7 @@ package webhook_test
 import (
 	"bytes"
 	"context"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -33,18 +34,36 @@ func BenchmarkPod(b *testing.B) {
 				Policy: func() *policy.Policy { return p }, Cluster: answering{}, Image: image,
 				Metrics: webhook.NewMetrics(prometheus.NewRegistry()), Logger: slog.New(slog.DiscardHandler),
 			})
+			// The request and the writer are the server's, so they are made once.
+			content := bytes.NewReader(body)
+			r := httptest.NewRequest(http.MethodPost, "/pods/enabled", content)
+			r.Header.Set("Content-Type", "application/json")
+			r.Body = io.NopCloser(content)
+			w := &writer{header: http.Header{}}
 			b.SetBytes(int64(len(body)))
 			b.ReportAllocs()
 			for b.Loop() {
-				r := httptest.NewRequest(http.MethodPost, "/pods/enabled", bytes.NewReader(body))
-				r.Header.Set("Content-Type", "application/json")
-				w := httptest.NewRecorder()
-				if handler.ServeHTTP(w, r); w.Code != http.StatusOK {
-					b.Fatalf("got %d: %s", w.Code, w.Body)
+				content.Reset(body)
+				w.status, w.size = http.StatusOK, 0
+				if handler.ServeHTTP(w, r); w.status != http.StatusOK || w.size == 0 {
+					b.Fatalf("got %d, %d bytes", w.status, w.size)
 				}
 			}
 		})
 	}
+}
+
+// writer counts what is answered.
+type writer struct {
+	header       http.Header
+	status, size int
+}
+
+func (w *writer) Header() http.Header    { return w.header }
+func (w *writer) WriteHeader(status int) { w.status = status }
+func (w *writer) Write(b []byte) (int, error) {
+	w.size += len(b)
+	return len(b), nil
 }
 
 // BenchmarkSkip is the time in which the token reader skips the review that

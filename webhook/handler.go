@@ -114,7 +114,7 @@ func (h *handler[O]) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	// Neither the client's going nor the server's shutdown ends the reads: the
 	// answer to a request in flight is as good as any other.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), lookupTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout)
 	defer cancel()
 	out := h.outcome(ctx, request)
 	if err := writeAnswer(w, request.UID, out.operations, out.Warning); err != nil {

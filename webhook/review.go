@@ -153,7 +153,7 @@ func readReview[O any](v *visit, r *http.Request) (*request[O], error) {
 	if r.Method != http.MethodPost {
 		return nil, refuse(http.StatusMethodNotAllowed, "only POST")
 	}
-	if mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || mediaType != "application/json" {
+	if !isJSON(r.Header.Get("Content-Type")) {
 		return nil, refuse(http.StatusUnsupportedMediaType, "the content type must be application/json")
 	}
 	buffer := getBuffer()
@@ -172,6 +172,14 @@ func readReview[O any](v *visit, r *http.Request) (*request[O], error) {
 		return nil, refuse(http.StatusBadRequest, "the body is no AdmissionReview of %s with a request and its uid", reviewAPIVersion)
 	}
 	return in.Request, nil
+}
+
+func isJSON(contentType string) bool {
+	if contentType == "application/json" { // as the API server writes it
+		return true
+	}
+	mediaType, _, err := mime.ParseMediaType(contentType)
+	return err == nil && mediaType == "application/json"
 }
 
 func validUID(uid string) bool { return 0 < len(uid) && len(uid) <= maxUID }
@@ -281,10 +289,13 @@ func openAnswer(b []byte, allowed bool, uid string) ([]byte, error) {
 	return b, nil
 }
 
+// contentType is for all answers, and for reading only.
+var contentType = []string{"application/json"}
+
 // sendAnswer ends the answer and sends it.
 func sendAnswer(w http.ResponseWriter, b []byte) {
 	b = append(b, "}}\n"...)
-	w.Header().Set("Content-Type", "application/json")
+	w.Header()["Content-Type"] = contentType
 	w.Header().Set("Content-Length", strconv.Itoa(len(b))) // or it would go out in chunks
 	_, _ = w.Write(b)                                      // an error means that the API server has gone
 }

@@ -69,7 +69,7 @@ func where(pod *Pod, c *Container, file string) (read configuration, pinned bool
 	if volume < 0 {
 		return configuration{}, false, noVolume(c, mount)
 	}
-	return configuration{volume, path.Clean(mount.SubPath)}, true, nil
+	return configuration{volume, cleanPath(mount.SubPath)}, true, nil
 }
 
 func refuseVolume(volume *Volume) *policy.Decision {
@@ -110,12 +110,12 @@ func configFile(c *Container) (string, *policy.Decision) {
 		return unreadable("an argument file (@…)")
 	}
 	_, shell := c.script()
-	values := c.flag("config.file")
+	file, set := c.firstFlag("config.file")
 	switch {
-	case len(values) > 0 && (strings.Contains(values[0], "$(") || shell && strings.Contains(values[0], "$")):
+	case set && (strings.Contains(file, "$(") || shell && strings.Contains(file, "$")):
 		return unreadable("a variable in --config.file")
-	case len(values) > 0 && values[0] != "":
-		return absolute(c, values[0]), nil
+	case set && file != "":
+		return absolute(c, file), nil
 	case program != "" && program != "prometheus":
 		return unreadable("the program in its command")
 	case program != "" || len(c.Args) > 0:
@@ -129,7 +129,7 @@ func configFile(c *Container) (string, *policy.Decision) {
 // absolute resolves a path as the container's process does.
 func absolute(c *Container, file string) string {
 	if path.IsAbs(file) {
-		return path.Clean(file)
+		return cleanPath(file)
 	}
 	if c.WorkingDir != "" {
 		return path.Join(c.WorkingDir, file)
@@ -179,7 +179,7 @@ func expanded(pod *Pod, read configuration) (configuration, *policy.Decision) {
 			continue
 		}
 		for _, file := range c.configFiles() {
-			from, refused := place(pod, c, path.Clean(file))
+			from, refused := place(pod, c, cleanPath(file))
 			if refused != nil {
 				return configuration{}, refused
 			}

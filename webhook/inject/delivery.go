@@ -1,7 +1,6 @@
 package inject
 
 import (
-	"path"
 	"slices"
 	"strings"
 
@@ -80,7 +79,7 @@ func ownAWS(c *Container) string {
 // home is.
 func filesAtHome(c *Container) bool {
 	return slices.ContainsFunc(c.VolumeMounts, func(m VolumeMount) bool {
-		at := path.Clean(m.MountPath)
+		at := cleanPath(m.MountPath)
 		return strings.HasSuffix(at, "/.aws") || strings.Contains(at, "/.aws/")
 	})
 }

@@ -106,7 +106,7 @@ var serverFeatures = []string{
 func prometheusArguments(c *Container) bool {
 	args := c.arguments()
 	return hasFlag(args, "config.file") && (slices.ContainsFunc(args, serverFlag.MatchString) ||
-		slices.ContainsFunc(flagValues(args, "enable-feature"), func(features string) bool {
+		slices.ContainsFunc(slices.Collect(valuesOf(args, "enable-feature")), func(features string) bool {
 			return slices.ContainsFunc(strings.Split(features, ","), func(f string) bool { return slices.Contains(serverFeatures, f) })
 		}))
 }
@@ -117,7 +117,7 @@ func prometheusArguments(c *Container) bool {
 // what only checks a configuration, do not.
 func resembles(c *Container) bool {
 	args := c.arguments()
-	files := flagValues(args, "config.file")
+	files := slices.Collect(valuesOf(args, "config.file"))
 	if len(files) == 0 || checks(c) || otherImage.MatchString(imageName(c.Image)) {
 		return false
 	}

@@ -1,7 +1,6 @@
 package inject
 
 import (
-	"path"
 	"slices"
 	"strings"
 
@@ -59,11 +58,11 @@ func planEnvironment(pod *Pod, c *Container, e policy.Entitlement, o Options) (e
 	token := tokenOf(o.Policy)
 	for _, dir := range []string{sidecarconfig.CredentialsDir, token.MountPath} {
 		for _, m := range c.VolumeMounts {
-			if m.Name == token.Name && path.Clean(m.MountPath) == token.MountPath && token.Name != sidecarconfig.VolumeToken {
+			if m.Name == token.Name && cleanPath(m.MountPath) == token.MountPath && token.Name != sidecarconfig.VolumeToken {
 				continue // Azure's webhook has mounted it
 			}
-			_, over := below(path.Clean(m.MountPath), dir)
-			_, under := below(dir, path.Clean(m.MountPath))
+			_, over := below(cleanPath(m.MountPath), dir)
+			_, under := below(dir, cleanPath(m.MountPath))
 			if over || under {
 				return s, refuse(
 					MountConflict,
@@ -81,8 +80,11 @@ func planEnvironment(pod *Pod, c *Container, e policy.Entitlement, o Options) (e
 		s.env = append(s.env, ownCredentials)
 	}
 
+	if e.Environment != policy.EnvironmentContainer {
+		return s, nil
+	}
 	identity := identityEnv(e, o.Policy)
-	if e.Environment != policy.EnvironmentContainer || len(identity) == 0 || hasIdentity(pod, e, o) {
+	if len(identity) == 0 || hasIdentity(pod, e, o) {
 		return s, nil
 	}
 	// One region beside another would have tools disagree.

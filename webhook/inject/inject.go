@@ -192,9 +192,13 @@ func plan(pod *Pod, e policy.Entitlement, o Options) (in injection, notice strin
 	if refused != nil {
 		return in, "", refused
 	}
-	resources, refused := fitResources(o.Policy.Sidecar.Resources, pod, o.Limits)
-	if refused != nil {
-		return in, "", refused
+	common := o.Cache.of(o.Policy, e)
+	resources, encodedResources := common.resources, common.encodedResources
+	if len(o.Limits.Ranges)+len(o.Limits.Quotas) > 0 || pod.Spec.Resources.any() || guaranteed(pod) {
+		encodedResources = nil
+		if resources, refused = fitResources(o.Policy.Sidecar.Resources, pod, o.Limits); refused != nil {
+			return in, "", refused
+		}
 	}
 	image := cmp.Or(o.Policy.Sidecar.Image, o.Image)
 	if image == "" {
@@ -204,7 +208,6 @@ func plan(pod *Pod, e policy.Entitlement, o Options) (in injection, notice strin
 		)
 	}
 
-	common := o.Cache.of(o.Policy, e)
 	a := common.config
 	a.File, a.Private = source.file, runsAs.prometheus
 	a.Prometheus, a.MountPoints = listening(prometheus), source.points
@@ -224,6 +227,7 @@ func plan(pod *Pod, e policy.Entitlement, o Options) (in injection, notice strin
 	}
 
 	added := sidecar(image, config.Name, string(text), tokenOf(o.Policy), runsAs, resources)
+	added.encodedResources = encodedResources
 	if metrics {
 		added.Ports = []Port{port}
 	}
@@ -262,12 +266,15 @@ func (in *injection) operations(pod *Pod, o Options) ([]jsonpatch.Operation, err
 	return p.operations, p.err
 }
 
+// yes is true, encoded.
+var yes = raw([]byte("true"))
+
 // readOnly makes the mounts of a volume read-only where they are not. The sidecar's is not.
 func readOnly(p *patch, list string, containers []Container, volume string) {
 	for i := range containers {
 		for j, m := range containers[i].VolumeMounts {
 			if m.Name == volume && !m.ReadOnly && containers[i].Name != sidecarconfig.ContainerName {
-				p.add(list+pointer(i, "volumeMounts", j, "readOnly"), true)
+				p.add(list+"/"+strconv.Itoa(i)+"/volumeMounts/"+strconv.Itoa(j)+"/readOnly", yes)
 			}
 		}
 	}

@@ -15,8 +15,8 @@ const defaultListen = "0.0.0.0:9090"
 // not say.
 func listening(c *Container) sidecarconfig.Prometheus {
 	first := func(flag, standard string) string {
-		if values := c.flag(flag); len(values) > 0 {
-			return values[0]
+		if value, set := c.firstFlag(flag); set {
+			return value
 		}
 		return standard
 	}
@@ -31,7 +31,7 @@ func listening(c *Container) sidecarconfig.Prometheus {
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "127.0.0.1"
 	}
-	if prefix == "" {
+	if prefix == "" && external != "" {
 		u, err := url.Parse(external)
 		if err != nil {
 			return sidecarconfig.Prometheus{}
@@ -46,9 +46,9 @@ func listening(c *Container) sidecarconfig.Prometheus {
 
 // listensEverywhere reports whether Prometheus listens at all addresses of the pod.
 func listensEverywhere(c *Container) bool {
-	address := defaultListen
-	if values := c.flag("web.listen-address"); len(values) > 0 {
-		address = values[0]
+	address, set := c.firstFlag("web.listen-address")
+	if !set {
+		address = defaultListen
 	}
 	host, _, err := net.SplitHostPort(address)
 	ip := net.ParseIP(host)

@@ -21,7 +21,7 @@ func nested(pod *Pod, volume int) ([]sidecarconfig.MountPoint, *policy.Decision)
 			}
 			for i := range c.VolumeMounts {
 				inner := &c.VolumeMounts[i]
-				rel, inside := below(path.Clean(outer.MountPath), path.Clean(inner.MountPath))
+				rel, inside := below(cleanPath(outer.MountPath), cleanPath(inner.MountPath))
 				if !inside || rel == "." {
 					continue
 				}
@@ -52,7 +52,7 @@ func nested(pod *Pod, volume int) ([]sidecarconfig.MountPoint, *policy.Decision)
 
 // mounts reports whether something is mounted at exactly that path.
 func (c *Container) mounts(at string) bool {
-	return slices.ContainsFunc(c.VolumeMounts, func(m VolumeMount) bool { return path.Clean(m.MountPath) == at })
+	return slices.ContainsFunc(c.VolumeMounts, func(m VolumeMount) bool { return cleanPath(m.MountPath) == at })
 }
 
 // isFile reports whether a mount shows a file; known is false where the pod does
@@ -95,7 +95,7 @@ func (v *Volume) hasDirectory(dir string) bool {
 			continue
 		}
 		for _, item := range o.Items {
-			if rel, inside := below(path.Clean(dir), path.Clean(item.Path)); inside && rel != "." {
+			if rel, inside := below(cleanPath(dir), cleanPath(item.Path)); inside && rel != "." {
 				return true
 			}
 		}

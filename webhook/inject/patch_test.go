@@ -131,7 +131,7 @@ func TestAppended(t *testing.T) {
 		&addedVolume{Name: "a", Projected: &projected{[]tokenSource{token, token}}},
 		&addedVolume{Name: "d", DownwardAPI: &downwardAPI{[]downwardItem{{strange, FieldRef{strange}}, {}}}},
 		&container{
-			strange, "i", []string{"c"}, []EnvVar{env, {}}, []Port{{"p", 1}}, resources, "Always", security, probe, probe, "File", []VolumeMount{mount, {}},
+			strange, "i", []string{"c"}, []EnvVar{env, {}}, []Port{{"p", 1}}, resources, "Always", security, probe, probe, "File", []VolumeMount{mount, {}}, nil,
 		},
 		&container{
 			Command: []string{}, Env: []EnvVar{}, VolumeMounts: []VolumeMount{}, StartupProbe: probe, LivenessProbe: probe, SecurityContext: security,

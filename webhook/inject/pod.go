@@ -1,6 +1,7 @@
 package inject
 
 import (
+	"iter"
 	"maps"
 	"path"
 	"reflect"
@@ -280,8 +281,16 @@ type Resources struct {
 	Limits   corev1.ResourceList `json:"limits,omitempty"`
 }
 
-func readQuantity(r *jsonread.Reader, to *resource.Quantity) error {
-	return r.Unmarshal(to, reflect.TypeFor[resource.Quantity]())
+func readQuantity(r *jsonread.Reader) (q resource.Quantity, err error) {
+	kind := r.PeekKind()
+	value, err := r.ReadValue()
+	if err != nil {
+		return q, err
+	}
+	if err := q.UnmarshalJSON(value); err != nil {
+		return q, r.Wrong(kind, reflect.TypeFor[resource.Quantity](), err)
+	}
+	return q, nil
 }
 
 func quantitiesFrom(r *jsonread.Reader, to *corev1.ResourceList) error {
@@ -684,40 +693,57 @@ func (c *Container) arguments() []string {
 	return c.Args
 }
 
-// flag returns the values that the command line gives to a flag.
-func (c *Container) flag(name string) []string {
+// flag returns the values that the command line gives to a flag, or to one flag and then
+// to another.
+func (c *Container) flag(names ...string) (values []string) {
 	_, args := c.commandLine()
-	return flagValues(args, name)
-}
-
-// flagValues returns the values that arguments give to a flag, in the forms
-// --name=value and --name value, with one dash or two. A flag that takes no
-// value shows up with a meaningless one.
-func flagValues(args []string, name string) []string {
-	var values []string
-	for i, arg := range args {
-		key, value, joined, is := flagOf(arg)
-		if !is || key != name {
-			continue
+	for _, name := range names {
+		for value := range valuesOf(args, name) {
+			values = append(values, value)
 		}
-		if !joined && i+1 < len(args) {
-			value = args[i+1]
-		}
-		values = append(values, value)
 	}
 	return values
 }
 
-func (c *Container) hasFlag(name string) bool {
+// firstFlag returns the first value that the command line gives to a flag.
+func (c *Container) firstFlag(name string) (value string, set bool) {
 	_, args := c.commandLine()
-	return hasFlag(args, name)
+	for value := range valuesOf(args, name) {
+		return value, true
+	}
+	return "", false
 }
 
-// hasFlag reports whether the arguments name a flag.
-func hasFlag(args []string, name string) bool {
+// valuesOf are the values that arguments give to a flag, in the forms
+// --name=value and --name value, with one dash or two. A flag that takes no
+// value shows up with a meaningless one.
+func valuesOf(args []string, name string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for i, arg := range args {
+			key, value, joined, is := flagOf(arg)
+			if !is || key != name {
+				continue
+			}
+			if !joined && i+1 < len(args) {
+				value = args[i+1]
+			}
+			if !yield(value) {
+				return
+			}
+		}
+	}
+}
+
+func (c *Container) hasFlag(names ...string) bool {
+	_, args := c.commandLine()
+	return hasFlag(args, names...)
+}
+
+// hasFlag reports whether the arguments name one of the flags.
+func hasFlag(args []string, names ...string) bool {
 	return slices.ContainsFunc(args, func(arg string) bool {
 		key, _, _, is := flagOf(arg)
-		return is && key == name
+		return is && slices.Contains(names, key)
 	})
 }
 
@@ -745,12 +771,21 @@ func (c *Container) mountOf(file string) (mount *VolumeMount, rel string) {
 	longest := -1
 	for i := range c.VolumeMounts {
 		m := &c.VolumeMounts[i]
-		dir := path.Clean(m.MountPath)
+		dir := cleanPath(m.MountPath)
 		if inside, covered := below(dir, file); covered && len(dir) > longest {
 			mount, rel, longest = m, inside, len(dir)
 		}
 	}
 	return mount, rel
+}
+
+// cleanPath is [path.Clean]. Nearly all paths are clean, and it is asked for hundreds of
+// them in a pod.
+func cleanPath(file string) string {
+	if len(file) > 1 && file[0] == '/' && file[len(file)-1] != '/' && !strings.Contains(file, "//") && !strings.Contains(file, "/.") {
+		return file
+	}
+	return path.Clean(file)
 }
 
 // below is the path of file relative to dir, "." for dir itself; both are clean.

@@ -107,7 +107,7 @@ var reloaderFlags = []string{
 // isReloader reports whether the container's flags or names are a reloader's.
 func (c *Container) isReloader() bool {
 	program, _ := c.commandLine()
-	return slices.ContainsFunc(reloaderFlags, c.hasFlag) ||
+	return c.hasFlag(reloaderFlags...) ||
 		c.hasFlag("config-file") && slices.ContainsFunc(
 			[]string{c.Name, imageName(c.Image), path.Base(program)},
 			func(name string) bool { return strings.Contains(name, "reload") },
@@ -119,7 +119,7 @@ func (c *Container) isReloader() bool {
 func (c *Container) doesNotReload(prometheus *Container) string {
 	other := func(method string) bool { return method != "http" }
 	switch {
-	case slices.ContainsFunc(slices.Concat(c.flag("reload-method"), c.flag("reloader.method")), other):
+	case slices.ContainsFunc(c.flag("reload-method", "reloader.method"), other):
 		return c.called() + " reloads by a signal"
 	case c.looksOnce():
 		return c.called() + " looks at the configuration once (--watch-interval=0)"
@@ -144,7 +144,7 @@ const defaultReload = "http://127.0.0.1:9090" + reloadPath
 
 // reloadAddresses are those that a reloader calls.
 func (c *Container) reloadAddresses() []string {
-	calls := slices.Concat(c.flag("reload-url"), c.flag("webhook-url"))
+	calls := c.flag("reload-url", "webhook-url")
 	for _, base := range c.flag("prometheus.url") {
 		calls = append(calls, strings.TrimRight(base, "/")+reloadPath)
 	}
@@ -159,7 +159,7 @@ func (c *Container) reloadAddresses() []string {
 func isOwn(call string, prometheus *Container) bool {
 	own := listening(prometheus)
 	u, err := url.Parse(call)
-	if err != nil || path.Clean(u.Path) != own.Prefix+reloadPath {
+	if err != nil || cleanPath(u.Path) != own.Prefix+reloadPath {
 		return false
 	}
 	port := u.Port()
@@ -195,7 +195,7 @@ func isOwn(call string, prometheus *Container) bool {
 func (c *Container) watches(pod *Pod, served configuration) bool {
 	return slices.ContainsFunc(c.configFiles(), func(file string) bool { return c.sees(pod, file, served) }) ||
 		slices.ContainsFunc(
-			slices.Concat(c.flag("watched-dir"), c.flag("volume-dir"), c.flag("reloader.rule-dir")),
+			c.flag("watched-dir", "volume-dir", "reloader.rule-dir"),
 			// The file as this container sees it, if dir is the configuration's.
 			func(dir string) bool { return c.sees(pod, path.Join(dir, path.Base(served.file)), served) },
 		)
@@ -209,16 +209,16 @@ func (c *Container) expands(pod *Pod, from, to configuration) bool {
 
 // sees reports whether a path of the container is that file.
 func (c *Container) sees(pod *Pod, file string, want configuration) bool {
-	at, refused := place(pod, c, path.Clean(file))
+	at, refused := place(pod, c, cleanPath(file))
 	return refused == nil && at == want
 }
 
 // configFiles are the configurations that a reloader watches.
 func (c *Container) configFiles() []string {
-	return slices.Concat(c.flag("config-file"), c.flag("reloader.config-file"))
+	return c.flag("config-file", "reloader.config-file")
 }
 
 // expandedFiles are the files that a reloader makes of them.
 func (c *Container) expandedFiles() []string {
-	return slices.Concat(c.flag("config-envsubst-file"), c.flag("reloader.config-envsubst-file"))
+	return c.flag("config-envsubst-file", "reloader.config-envsubst-file")
 }

@@ -19,6 +19,9 @@ type shared struct {
 	identity []EnvVar
 	// volumes are those of [volumes], encoded.
 	volumes []any
+	// resources are the sidecar's where the namespace and the pod demand nothing.
+	resources        Resources
+	encodedResources []byte
 }
 
 // newShared returns what follows from an entitlement of which every delivery is decided.
@@ -31,6 +34,9 @@ func newShared(p *policy.Policy, e policy.Entitlement) *shared {
 	for _, v := range volumes(p) {
 		s.volumes = append(s.volumes, raw(v.appendJSON(nil)))
 	}
+	// An empty pod demands nothing, so nothing is refused.
+	s.resources, _ = fitResources(p.Sidecar.Resources, &Pod{}, Limits{})
+	s.encodedResources = s.resources.appendJSON(nil)
 	return s
 }
 

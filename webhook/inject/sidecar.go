@@ -88,6 +88,9 @@ type (
 		LivenessProbe            execProbe          `json:"livenessProbe"`
 		TerminationMessagePolicy string             `json:"terminationMessagePolicy"`
 		VolumeMounts             []VolumeMount      `json:"volumeMounts"`
+
+		// encodedResources are Resources as JSON; nil: they are not encoded yet.
+		encodedResources []byte
 	}
 	restrictedSecurity struct {
 		AllowPrivilegeEscalation bool         `json:"allowPrivilegeEscalation"`
@@ -148,7 +151,10 @@ func (c *container) appendJSON(b []byte) []byte {
 	if len(c.Ports) > 0 {
 		b = appendList(append(b, `,"ports":`...), c.Ports, (*Port).appendJSON)
 	}
-	if c.Resources.any() {
+	switch {
+	case c.Resources.any() && c.encodedResources != nil:
+		b = append(append(b, `,"resources":`...), c.encodedResources...)
+	case c.Resources.any():
 		b = c.Resources.appendJSON(append(b, `,"resources":`...))
 	}
 	b = appendString(append(b, `,"restartPolicy":`...), c.RestartPolicy)
@@ -238,7 +244,7 @@ func (t *tokenSource) appendJSON(b []byte) []byte {
 // securityContext passes the restricted Pod Security Standard where Prometheus's own does.
 func (u user) securityContext() restrictedSecurity {
 	s := restrictedSecurity{
-		Capabilities:           capabilities{Drop: []string{"ALL"}},
+		Capabilities:           capabilities{Drop: dropAll},
 		ReadOnlyRootFilesystem: true,
 		RunAsUser:              u.uid,
 		RunAsGroup:             u.gid,
@@ -294,14 +300,10 @@ func requireToken(pod *Pod, p *policy.Policy) *policy.Decision {
 // encoded config says.
 func sidecar(image, target, config string, token VolumeMount, u user, r Resources) container {
 	c := container{
-		Name:    sidecarconfig.ContainerName,
-		Image:   image,
-		Command: []string{sidecarconfig.Program},
-		Env: []EnvVar{
-			{Name: sidecarconfig.Variable, Value: escape(config)},
-			fromField(sidecarconfig.PodNameVariable, "metadata.name"),
-			fromField(sidecarconfig.PodNamespaceVariable, "metadata.namespace"),
-		},
+		Name:          sidecarconfig.ContainerName,
+		Image:         image,
+		Command:       programCommand,
+		Env:           append(make([]EnvVar, 0, 8), EnvVar{Name: sidecarconfig.Variable, Value: escape(config)}, podName, podNamespace),
 		Resources:     r,
 		RestartPolicy: string(corev1.ContainerRestartPolicyAlways),
 		VolumeMounts: []VolumeMount{
@@ -320,10 +322,20 @@ func sidecar(image, target, config string, token VolumeMount, u user, r Resource
 		SecurityContext:          u.securityContext(),
 		TerminationMessagePolicy: string(corev1.TerminationMessageFallbackToLogsOnError),
 	}
-	c.StartupProbe.Exec.Command = []string{sidecarconfig.Program, sidecarconfig.ReadyArgument}
-	c.LivenessProbe.Exec.Command = []string{sidecarconfig.Program, sidecarconfig.AliveArgument}
+	c.StartupProbe.Exec.Command, c.LivenessProbe.Exec.Command = readyCommand, aliveCommand
 	return c
 }
+
+// What every sidecar has. They are for reading only.
+var (
+	programCommand = []string{sidecarconfig.Program}
+	readyCommand   = []string{sidecarconfig.Program, sidecarconfig.ReadyArgument}
+	aliveCommand   = []string{sidecarconfig.Program, sidecarconfig.AliveArgument}
+	dropAll        = []string{"ALL"}
+
+	podName      = fromField(sidecarconfig.PodNameVariable, "metadata.name")
+	podNamespace = fromField(sidecarconfig.PodNamespaceVariable, "metadata.namespace")
+)
 
 // escape keeps the kubelet from expanding variables in a value.
 func escape(value string) string { return strings.ReplaceAll(value, "$", "$$") }

@@ -26,8 +26,9 @@ type Reader struct {
 	// text holds the strings that were read, one after the other: each by itself would be
 	// an allocation of its own.
 	text strings.Builder
-	// quoted is where a name is quoted.
+	// quoted is where a name is quoted, and pairs where a mapping is gathered.
 	quoted []byte
+	pairs  [][2]string
 }
 
 // Readable is what reads itself: the value of a review that somebody else knows.
@@ -143,11 +144,51 @@ func (r *Reader) open(kind jsontext.Kind, wanted reflect.Type) (null bool, err e
 
 // StringMap reads an object of strings.
 func (r *Reader) StringMap(to *map[string]string) error {
-	return Map(r, to, (*Reader).String)
+	if r.PeekKind() == 'n' {
+		*to = nil
+		return r.SkipValue()
+	}
+	if _, err := r.open('{', reflect.TypeFor[map[string]string]()); err != nil {
+		return err
+	}
+	if r.pairs == nil {
+		r.pairs = make([][2]string, 0, 16) // a pod has about as many labels
+	}
+	pairs := r.pairs[:0]
+	for r.PeekKind() == '"' {
+		var pair [2]string
+		text, err := r.ReadValue()
+		if err != nil {
+			return err
+		}
+		pair[0] = r.Keep(unquoted(text))
+		switch r.PeekKind() {
+		case '"':
+			if text, err = r.ReadValue(); err != nil {
+				return err
+			}
+			pair[1] = r.Keep(unquoted(text))
+		case 'n':
+			if err := r.SkipValue(); err != nil {
+				return err
+			}
+		default:
+			return r.mismatch(reflect.TypeFor[string]())
+		}
+		pairs = append(pairs, pair)
+	}
+	if r.pairs = pairs; *to == nil {
+		*to = make(map[string]string, len(pairs)) // a mapping that grows takes twice the time
+	}
+	for _, pair := range pairs {
+		(*to)[pair[0]] = pair[1]
+	}
+	_, err := r.ReadToken()
+	return err
 }
 
 // Map reads an object as a mapping, each value with the function.
-func Map[K ~string, V any](r *Reader, to *map[K]V, read func(*Reader, *V) error) error {
+func Map[K ~string, V any](r *Reader, to *map[K]V, read func(*Reader) (V, error)) error {
 	if r.PeekKind() == 'n' {
 		*to = nil
 		return r.SkipValue()
@@ -158,14 +199,13 @@ func Map[K ~string, V any](r *Reader, to *map[K]V, read func(*Reader, *V) error)
 	if *to == nil {
 		*to = map[K]V{}
 	}
-	var value V
 	for r.PeekKind() == '"' {
 		var name string
 		if err := r.String(&name); err != nil {
 			return err
 		}
-		value = *new(V)
-		if err := read(r, &value); err != nil {
+		value, err := read(r)
+		if err != nil {
 			return err
 		}
 		(*to)[K(name)] = value
@@ -226,7 +266,7 @@ func (r *Reader) integer(to *int64, least, most int64) error {
 			err = errRange
 		}
 		if err != nil {
-			return r.wrong('0', reflect.TypeFor[int64](), err)
+			return r.Wrong('0', reflect.TypeFor[int64](), err)
 		}
 		*to = n
 		return nil
@@ -290,19 +330,6 @@ func (r *Reader) Append(object *string, name string) error {
 	return nil
 }
 
-// Unmarshal has the next value decode itself.
-func (r *Reader) Unmarshal(to json.Unmarshaler, wanted reflect.Type) error {
-	kind := r.PeekKind()
-	value, err := r.ReadValue()
-	if err != nil {
-		return err
-	}
-	if err := to.UnmarshalJSON(value); err != nil {
-		return r.wrong(kind, wanted, err)
-	}
-	return nil
-}
-
 // Keep returns b as a string that lasts.
 func (r *Reader) Keep(b []byte) string {
 	if len(b) == 0 {
@@ -342,11 +369,11 @@ func (r *Reader) mismatch(wanted reflect.Type) error {
 	if err := r.SkipValue(); err != nil {
 		return err
 	}
-	return r.wrong(kind, wanted, nil)
+	return r.Wrong(kind, wanted, nil)
 }
 
-// wrong is about the value that was read last.
-func (r *Reader) wrong(kind jsontext.Kind, wanted reflect.Type, err error) error {
+// Wrong is the error about the value that was read last.
+func (r *Reader) Wrong(kind jsontext.Kind, wanted reflect.Type, err error) error {
 	return &json.SemanticError{
 		ByteOffset: r.InputOffset(), JSONPointer: r.StackPointer(), JSONKind: kind, GoType: wanted, Err: err,
 	}
