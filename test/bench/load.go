@@ -48,8 +48,11 @@ func (l *load) String() string {
 // newClient is a client as the API server is one: kept-alive connections, one
 // for all requests with HTTP/2, one for each concurrent request otherwise.
 func newClient(ca []byte, http2 bool, clients int) *http.Client {
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(ca)
+	var roots *x509.CertPool // the system's, where there is no CA
+	if ca != nil {
+		roots = x509.NewCertPool()
+		roots.AppendCertsFromPEM(ca)
+	}
 	return &http.Client{Transport: &http.Transport{
 		TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: http2, MaxIdleConnsPerHost: clients, DisableCompression: true,
 	}}

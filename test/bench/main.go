@@ -3,6 +3,7 @@
 //
 //	go run ./test/bench             everything, in a few minutes
 //	go run ./test/bench -parts handler
+//	go run ./test/bench -compare https://127.0.0.1:8443/mutate -ca ca.crt
 //
 // The parts are
 //
@@ -16,6 +17,11 @@
 //	relay     the relay beside a Prometheus that signs itself: processor time, latency,
 //	          memory, outages, and every sample counted; about six minutes, so it runs
 //	          only where -parts names it (make bench-relay)
+//
+// -compare drives any other webhook for pods, such as amazon-eks-pod-identity-webhook,
+// beside ampbridge's with the same reviews, and prints the ratios of the one run. Where its
+// certificate has another name than the URL, as through kubectl port-forward,
+// -server-name says which.
 //
 // -profile writes the servers' CPU profiles. The handler's ratio is that of the requests per second. Beside it stands the
 // ratio of the processor time that a request takes at both ends, which other
@@ -45,6 +51,10 @@ func main() {
 	parts := flag.String("parts", "handler,cluster,sidecar", "what to measure")
 	accounts := flag.Int("accounts", 50_000, "how many service accounts are many")
 	profile := flag.String("profile", "", "`DIRECTORY` for CPU profiles of the servers of part handler")
+	compare := compareOptions{}
+	flag.StringVar(&compare.url, "compare", "", "`URL` of another webhook for pods, to measure beside ampbridge's, and nothing else")
+	flag.StringVar(&compare.ca, "ca", "", "`FILE` with the CA certificates, PEM, of the webhook of -compare; default: the system's")
+	flag.StringVar(&compare.serverName, "server-name", "", "`NAME` in the certificate of the webhook of -compare; default: the URL's host")
 	relay := relayOptions{}
 	flag.IntVar(&relay.series, "series", 20_000, "part relay: how many series are scraped each second")
 	flag.IntVar(&relay.windows, "windows", 8, "part relay: how many windows of processor time are compared")
@@ -54,7 +64,7 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	exit(run(ctx, strings.Split(*parts, ","), *accounts, *profile, relay))
+	exit(run(ctx, strings.Split(*parts, ","), *accounts, *profile, compare, relay))
 }
 
 func exit(err error) {
@@ -65,13 +75,20 @@ func exit(err error) {
 	os.Exit(0)
 }
 
-func run(ctx context.Context, parts []string, accounts int, profile string, relay relayOptions) error {
+func run(ctx context.Context, parts []string, accounts int, profile string, compare compareOptions, relay relayOptions) error {
+	ca, err := compare.check()
+	if err != nil {
+		return err
+	}
 	dir, err := os.MkdirTemp("", "ampbridge-bench-")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }() // a directory of the system's own
 	r := &report{out: os.Stdout}
+	if compare.url != "" {
+		return measureCompared(ctx, dir, compare, ca, r)
+	}
 	known := []string{"handler", "cluster", "sidecar", "relay"}
 	for _, part := range parts {
 		if !slices.Contains(known, part) {
