@@ -51,7 +51,7 @@ func run(args []string, w io.Writer) error {
 	flags.StringVar(&o.builder, "builder", "", "`URL` of what builds the release")
 	flags.Int64Var(&o.created, "created", 0, "`SECONDS` since 1970, the time of everything")
 	flags.Usage = func() {
-		fmt.Fprintln(flags.Output(), usage)
+		_, _ = fmt.Fprintln(flags.Output(), usage)
 		flags.PrintDefaults()
 	}
 	if len(args) == 0 {
