@@ -68,7 +68,7 @@ release: IMAGE = $(REPOSITORY)/ampbridge:$(VERSION)
 release: ## a signed release in dist/: image, chart, programs, bills of materials, provenance; VERSION=v0.1.0 SIGNING_KEY=file
 	@export GO="$(GO)" DIST="$(DIST)" VERSION="$(VERSION)" REVISION="$(or $(REVISION),unknown)" PLATFORMS="$(PLATFORMS)" IMAGE="$(IMAGE)" \
 	  SIGNING_KEY="$(SIGNING_KEY)" SIGNER="$(SIGNER)" BUILDER='$(BUILDER)' SOURCE_DATE_EPOCH="$(SOURCE_DATE_EPOCH)" LDFLAGS="$(LDFLAGS)"; \
-	test/tools/release/release.sh "$$($(TOOLS) -q release)" "$$($(TOOLS) -q helm4)"
+	bash test/tools/release/release.sh "$$($(TOOLS) -q release)" "$$($(TOOLS) -q helm4)"
 
 .PHONY: publish
 publish: VERSION := $(or $(VERSION),$(shell sed -n 's/^appVersion: *//p' charts/ampbridge/Chart.yaml))
