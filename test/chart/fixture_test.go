@@ -11,6 +11,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -32,6 +33,8 @@ type fixture struct {
 	*cluster.Cluster
 	// program is the Helm that installs and upgrades.
 	program string
+	// mapper is made once, because it asks for all that the API server serves.
+	mapper meta.RESTMapper
 }
 
 func (f *fixture) helm(t *testing.T, args ...string) string {
@@ -159,12 +162,10 @@ func (f *fixture) client(t *testing.T, object *unstructured.Unstructured) dynami
 	client, err := dynamic.NewForConfig(f.Config())
 	testkit.Must(t, err)
 	gvk := object.GroupVersionKind()
-	mapping, err := restmapper.NewDeferredDiscoveryRESTMapper(
-		memory.NewMemCacheClient(f.Client().Discovery()),
-	).RESTMapping(
-		gvk.GroupKind(),
-		gvk.Version,
-	)
+	if f.mapper == nil {
+		f.mapper = restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(f.Client().Discovery()))
+	}
+	mapping, err := f.mapper.RESTMapping(gvk.GroupKind(), gvk.Version)
 	testkit.Must(t, err)
 	if object.GetNamespace() == "" {
 		return client.Resource(mapping.Resource)

@@ -55,7 +55,8 @@ func TestImageRegistry(t *testing.T) {
 		"ampbridge":                           "mirror.example.com:5000/eu/ampbridge",
 		"registry.example.com/ampbridge.io/x": "mirror.example.com:5000/eu/ampbridge.io/x",
 	} {
-		all := renderValues(t, fmt.Sprintf("global: {imageRegistry: mirror.example.com:5000/eu, other: true}\nimage: {repository: %q, tag: x}", repository))
+		const values = "global: {imageRegistry: mirror.example.com:5000/eu, other: true}\nimage: {repository: %q, tag: x}"
+		all := renderValues(t, fmt.Sprintf(values, repository))
 		images := map[string]bool{}
 		for _, object := range all {
 			for _, c := range podOf(t, object).Containers {
@@ -269,7 +270,9 @@ func TestWorkloads(t *testing.T) {
 				t.Errorf("%s has no argument %s: %q", component, argument, container.Args)
 			}
 		}
-		mounted := slices.ContainsFunc(container.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == "ca" && m.MountPath == "/etc/ca" })
+		mounted := slices.ContainsFunc(container.VolumeMounts, func(m corev1.VolumeMount) bool {
+			return m.Name == "ca" && m.MountPath == "/etc/ca"
+		})
 		if !mounted || !slices.ContainsFunc(pod.Volumes, func(v corev1.Volume) bool { return v.Name == "ca" && v.ConfigMap.Name == "ca" }) {
 			t.Errorf("%s does not mount the volume: %+v", component, container.VolumeMounts)
 		}
@@ -335,7 +338,8 @@ func TestClientCA(t *testing.T) {
 	if mount < 0 || volume < 0 || pod.Volumes[volume].Name != "client-ca" {
 		t.Fatalf("the bundle is not mounted: %+v", pod)
 	}
-	for _, argument := range []string{"--client-ca=" + pod.Containers[0].VolumeMounts[mount].MountPath + "/ca.crt", "--client-name=kube-apiserver"} {
+	path := pod.Containers[0].VolumeMounts[mount].MountPath + "/ca.crt"
+	for _, argument := range []string{"--client-ca=" + path, "--client-name=kube-apiserver"} {
 		if !slices.Contains(pod.Containers[0].Args, argument) {
 			t.Errorf("no argument %s: %q", argument, pod.Containers[0].Args)
 		}
@@ -423,7 +427,8 @@ func TestChartYAML(t *testing.T) {
 		Annotations            map[string]string
 	}
 	testkit.Must(t, yaml.Unmarshal(text, &chart))
-	icon, found := strings.CutPrefix(chart.Icon, "https://raw.githubusercontent.com/"+strings.TrimPrefix(chart.Home, "https://github.com/")+"/main/")
+	repository := strings.TrimPrefix(chart.Home, "https://github.com/")
+	icon, found := strings.CutPrefix(chart.Icon, "https://raw.githubusercontent.com/"+repository+"/main/")
 	if !found {
 		t.Errorf("icon %q", chart.Icon)
 	}

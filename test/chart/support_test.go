@@ -108,8 +108,9 @@ var forms = map[string][]string{
 		"sync.serviceAccount.name=keeper"},
 	"the user's own accounts and rights": {"-f", everything, "--set", "rbac.create=false,webhook.serviceAccount.create=false," +
 		"webhook.serviceAccount.name=hook,sync.serviceAccount.create=false,sync.serviceAccount.name=keeper"},
-	"the user's own policy": {"-f", everything, "--set-json", "policy={}", "--set", "policyConfigMap.existing=own,policyConfigMap.auditRepair=evict"},
-	"GKE":                   {"-f", minimal, "--set", "webhook.port=10250"},
+	"the user's own policy": {"-f", everything, "--set-json", "policy={}", "--set", "policyConfigMap.existing=own," +
+		"policyConfigMap.auditRepair=evict"},
+	"GKE": {"-f", minimal, "--set", "webhook.port=10250"},
 }
 
 // objects are what a chart makes, in its order.

@@ -73,6 +73,9 @@ func TestStatusAndErrors(t *testing.T) {
 		{"removal and a run", "sync --once --remove --policy good.yaml", "", Usage, "", []string{"--once and --remove exclude each other"}},
 		{"confirmation of nothing", "sync --once --yes --policy good.yaml", "", Usage, "", []string{"--yes is for --remove"}},
 		{"quota below AWS's own", "sync --once --policy good.yaml --trust-quota 100", "", Usage, "", []string{"--trust-quota 100"}},
+		{"level of sync's log", "sync --policy good.yaml --log-level loud", "", Usage, "", []string{"--log-level", "loud", `"debug" "info"`}},
+		{"webhook with names and no CA", "webhook --policy good.yaml --image i --cert-dir d --client-name a", "", Usage, "",
+			[]string{"ampbridge: --client-name is for --client-ca: name the file"}},
 		{"webhook without certificates", "webhook --policy good.yaml --image i", "", Usage, "", []string{"ampbridge: --cert-dir is " +
 			"missing, or --cert-secret with --service: "}},
 		{"webhook with certificates of both kinds", "webhook --policy good.yaml --image i --cert-dir d --cert-secret s", "", Usage, "",
