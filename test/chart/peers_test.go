@@ -387,6 +387,9 @@ func TestExistingPolicy(t *testing.T) {
 	if text := fmt.Sprint(expression); !strings.Contains(text, "object.metadata.name == 'own'") {
 		t.Errorf("the policy's registration is not about it: %s", text)
 	}
+	notes := mustRunHelm(t, helm4, slices.Concat([]string{"install", release, chartDir, "--namespace", namespace, "--dry-run=client"}, args,
+		[]string{"--set", "policy=null"})...)
+	names(t, notes, "The policy is that of ConfigMap own")
 	// With the breaker off, it takes evictions for sync to have the right.
 	for repair, want := range map[string]bool{"none": false, "evict": true} {
 		all := render(t, slices.Concat(args, []string{"--set", "sync.auditor.breaker=false,policyConfigMap.auditRepair=" + repair})...)
