@@ -60,6 +60,8 @@ type Options struct {
 	// the least between two of one workload; after a quiet time, [EvictionBurst]
 	// come at once. Default 30 s.
 	EvictionInterval time.Duration
+	// Seen is called at the end of each round that read the pods. Default: nothing is.
+	Seen func(Seen)
 	// Registry takes the metrics. Default: none.
 	Registry prometheus.Registerer
 	// Logger takes the log. Default [slog.Default].
@@ -220,6 +222,7 @@ func (a *auditor) round(ctx context.Context) error {
 	if err == nil {
 		a.metrics.lastSuccess.Set(float64(now.Unix()))
 	}
+	a.see(pods, now, err)
 	return err
 }
 

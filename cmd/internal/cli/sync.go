@@ -120,6 +120,12 @@ func registerSyncAlone(flags *pflag.FlagSet, o *reconcile.Options) {
 	)
 	flags.StringVar(&o.HealthAddr, "health-addr", ":8081", "`HOST:PORT` for /healthz and /readyz")
 	flags.StringVar(&o.MetricsAddr, "metrics-addr", ":8080", "`HOST:PORT` for /metrics")
+	flags.StringVar(
+		&o.StatusAddr,
+		"status-addr",
+		"",
+		"`HOST:PORT` on loopback for a page of what the last pass and audit saw, such as 127.0.0.1:8082; empty: no page",
+	)
 	flags.StringVar(&o.Image, "image", "", "`IMAGE` of the config sidecar, as the webhook was told it: turns the auditor on")
 	flags.BoolVar(
 		&o.NoBreaker,
@@ -170,7 +176,11 @@ func validateSync(o reconcile.Options) error {
 		return usage.Errorf("--once and --remove exclude each other")
 	case !syncControls(o) && o.Image != "":
 		return usage.Errorf("--image is for the controller: the auditor runs as long as it does")
+	case !syncControls(o) && o.StatusAddr != "":
+		return usage.Errorf("--status-addr is for the controller: --once prints what it saw")
 	case !syncControls(o):
+	case o.StatusAddr != "" && !reconcile.LoopbackAddress(o.StatusAddr):
+		return usage.Errorf("--status-addr %q is not on loopback: write 127.0.0.1:8082, and reach it by kubectl port-forward", o.StatusAddr)
 	case o.DryRun:
 		return usage.Errorf("--dry-run is for --once and --remove; or see ampbridge plan")
 	case o.AllowShrink:

@@ -67,6 +67,7 @@ type controller struct {
 	// leads, unsynced and leadership are for readiness.
 	leads, unsynced atomic.Bool
 	leadership      leadership
+	board           board
 }
 
 // trigger asks for a pass soon.
@@ -119,6 +120,7 @@ func (c *controller) audit(ctx context.Context) error {
 		NoBreaker:  c.options.NoBreaker,
 		NoSidecars: c.options.NoSidecarStatus,
 		PullGrace:  c.options.PullGrace,
+		Seen:       c.board.setAudit,
 		Registry:   c.registry,
 		Logger:     c.logger,
 	})

@@ -56,7 +56,11 @@ func (c *controller) run(ctx context.Context, work func(context.Context) error) 
 	if err := errors.Join(m.Add(follow), m.Add(leader)); err != nil {
 		return err
 	}
-	for _, s := range []server{{"health", c.options.HealthAddr, c.health()}, {"metrics", c.options.MetricsAddr, metricsHandler(c.registry)}} {
+	servers := []server{{"health", c.options.HealthAddr, c.health()}, {"metrics", c.options.MetricsAddr, metricsHandler(c.registry)}}
+	if c.options.StatusAddr != "" {
+		servers = append(servers, server{"status page", c.options.StatusAddr, c.statusPage()})
+	}
+	for _, s := range servers {
 		listener, err := s.listen(ctx)
 		if err != nil {
 			return err

@@ -60,6 +60,8 @@ type Options struct {
 	// HealthAddr serves /healthz and /readyz, MetricsAddr /metrics, as host:port;
 	// for [Control].
 	HealthAddr, MetricsAddr string
+	// StatusAddr serves the status page, on loopback; empty: there is none.
+	StatusAddr string
 	// Image is the sidecar that the webhook injects: the auditor compares pods
 	// with it. Empty: no auditor. NoBreaker turns its circuit breaker off.
 	Image     string

@@ -37,6 +37,11 @@ type worker struct {
 	asking    bucket
 	throttled throttledAccounts
 
+	// planned is the plan of the pass that is made, and made how many of its changes were
+	// made; nil: there is no plan yet.
+	planned *plan.Plan
+	made    int
+
 	// untilOrphans counts down to the next pass that looks for orphans.
 	untilOrphans int
 }
@@ -48,6 +53,7 @@ func (w *worker) pass(ctx context.Context) {
 	if p == nil {
 		return // readiness and the log have the reason; the next version wakes the loop
 	}
+	w.planned, w.made = nil, 0
 	if p != w.lastPolicy {
 		old := w.reconciler
 		w.reconciler, w.untilOrphans = w.options.reconciler(w.cluster, p), 0
@@ -77,11 +83,13 @@ func (w *worker) pass(ctx context.Context) {
 		return
 	}
 	w.metrics.planned(p, planned)
+	w.planned = &planned
 	pruned := slices.ContainsFunc(planned.SubjectStatuses, func(s plan.SubjectStatus) bool { return s.State == plan.Pruned })
 	if w.inSync && p == w.lastPolicy && same(now, w.accounts) && !pruned {
 		w.metrics.drift.Add(float64(len(planned.Changes)))
 	}
 	made, failures := w.reconciler.apply(ctx, planned)
+	w.made = len(made)
 	inSync := len(planned.Refusals)+len(failures) == 0
 	w.metrics.applied(made, failures, inSync, w.reconciler.now())
 	w.events.record(planned.SubjectStatuses, failures)
@@ -119,6 +127,7 @@ func (w *worker) finish(ctx context.Context, p *policy.Policy, accounts []plan.S
 	}
 	if ctx.Err() == nil {
 		w.log.write(lines)
+		w.board.setPass(passSeen{at: time.Now(), next: w.due, policy: p, plan: w.planned, made: w.made, inSync: inSync, lines: lines})
 	}
 }
 

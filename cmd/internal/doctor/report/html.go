@@ -46,19 +46,30 @@ func HTML(w io.Writer, r check.Report) error {
 			p.putCheck(c, r.Status(c.ID), findings)
 		}
 	}
-	p.put("</ol>\n<footer>✓ pass · ✗ fail · ! warn · – skip. This page contains no secrets.</footer>\n</main>\n</body>\n</html>\n")
+	p.put("</ol>\n")
+	p.putEnd("✓ pass · ✗ fail · ! warn · – skip. This page contains no secrets.")
 	_, err := io.WriteString(w, p.String())
 	return err
 }
 
 func (p *page) putTitle(r check.Report) {
+	title := "ampbridge doctor"
+	if r.Cluster != "" {
+		title += ": " + r.Cluster
+	}
+	p.putHead(overall(r), title)
+}
+
+// putHead writes the page down to the start of its content.
+func (p *page) putHead(status check.Status, title string) {
 	before, after, _ := strings.Cut(pageHead, "</title>")
 	_, _ = p.WriteString(before) // a Builder takes everything
-	p.put("%v ampbridge doctor", mark(overall(r)))
-	if r.Cluster != "" {
-		p.put(": %v", r.Cluster)
-	}
+	p.put("%v %v", mark(status), title)
 	_, _ = p.WriteString("</title>" + after)
+}
+
+func (p *page) putEnd(footer string) {
+	p.put("<footer>%v</footer>\n</main>\n</body>\n</html>\n", footer)
 }
 
 // putSummary writes the failed checks, or the passed ones if none failed, as the
