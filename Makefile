@@ -112,6 +112,11 @@ safety: ## the tables of docs/reliability.md: the safety matrix and the sidecar'
 	@$(GO) test -count=1 -v -timeout 2h ./test/e2e/matrix -all -pods $(PODS) | grep -E '^ *\||^ *[0-9]+ cells|^ *--- FAIL|^(---|ok|FAIL|panic)'
 	@$(GO) test -count=1 -v ./test/e2e/sidecarfaults | grep -E '^ *\||^(---|ok|FAIL|panic)'
 
+.PHONY: collectors
+collectors: ## programs other than Prometheus, in both modes, through outages of STS (the table of docs/reliability.md)
+	@$(TOOLS) $(TEST_TOOLS) vmagent thanos otelcol >/dev/null
+	@$(GO) test -tags collectors -count=1 -v -timeout 30m ./test/e2e/collectors | grep -E '^ *\||^ *collectors_test|^ *--- FAIL|^(---|ok|FAIL|panic)'
+
 .PHONY: lint
 lint: ## gofmt, go vet and golangci-lint; actionlint for the workflows
 	@"$$($(TOOLS) -q actionlint)"

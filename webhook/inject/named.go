@@ -67,7 +67,7 @@ func injectNamed(pod *Pod, d policy.Decision, o Options) ([]jsonpatch.Operation,
 
 	already := d
 	already.Reason = AlreadyInjected
-	plain, undo := undoneNamed(pod, d.Entitlement, o)
+	plain, undo := undoneNamed(pod)
 	unlimited := o
 	unlimited.Limits = Limits{} // resources are not repaired
 	add, refused := planNamed(plain, d.Entitlement, unlimited)
@@ -286,7 +286,7 @@ func (p *Pod) container(name string) *Container {
 
 // undoneNamed returns the pod without its injection, and the operations that make it so.
 // The pull secrets stay, because nothing shows that the pod had them before.
-func undoneNamed(pod *Pod, e policy.Entitlement, o Options) (plain *Pod, operations []jsonpatch.Operation) {
+func undoneNamed(pod *Pod) (plain *Pod, operations []jsonpatch.Operation) {
 	var p patch
 	without := *pod
 	plain = &without
@@ -298,7 +298,10 @@ func undoneNamed(pod *Pod, e policy.Entitlement, o Options) (plain *Pod, operati
 			plain.Metadata.Annotations[key] = value
 		}
 	}
-	own := slices.Concat(identityVariablesFor(e, o.Policy), relayEnv(e, relayPortOf(pod)))
+	var own []EnvVar
+	for c := range pod.all {
+		own = append(own, addedRow(c.Env)...)
+	}
 	plain.Spec.InitContainers = withoutParts(&p, "/spec/initContainers", pod.Spec.InitContainers, namedVolumes, own)
 	plain.Spec.Containers = withoutParts(&p, "/spec/containers", pod.Spec.Containers, namedVolumes, own)
 	plain.Spec.Volumes = slices.Clone(pod.Spec.Volumes)
@@ -309,4 +312,29 @@ func undoneNamed(pod *Pod, e policy.Entitlement, o Options) (plain *Pod, operati
 		}
 	}
 	return plain, p.operations
+}
+
+// addedNames are the variables of these modes, in the order in which they are added.
+var addedNames = []string{
+	variableConfigFile, variableLoadConfig, variableRole, variableToken, variableRegion, variableDefaultRegion, variableRegionalSTS,
+	variableEndpointSTS, sidecarconfig.WriteURLVariable, sidecarconfig.WriteUserVariable, sidecarconfig.WritePasswordFileVariable,
+}
+
+// addedRow returns the variables that were added to a container, whatever the policy was
+// then. They stand in one row: it begins with a variable that only ampbridge writes, or
+// has it as the second, and goes on in the order of addedNames.
+func addedRow(env []EnvVar) []EnvVar {
+	for i, v := range env {
+		token := v.Name == variableRole && i+1 < len(env) && env[i+1].Name == variableToken &&
+			(env[i+1].Value == sidecarconfig.TokenDir+"/"+sidecarconfig.TokenFile || env[i+1].Value == azureTokenDir+"/"+azureTokenName)
+		if !token && v.Name != sidecarconfig.WriteURLVariable && (v != EnvVar{Name: variableConfigFile, Value: awsConfigFile}) {
+			continue
+		}
+		end := i + 1
+		for end < len(env) && slices.Index(addedNames, env[end].Name) > slices.Index(addedNames, env[end-1].Name) {
+			end++
+		}
+		return env[i:end]
+	}
+	return nil
 }

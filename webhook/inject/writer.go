@@ -96,15 +96,6 @@ func chooseRelayPort(pod *Pod) int32 {
 	return 0
 }
 
-// relayPortOf returns the port of an injected pod; 0: it has none.
-func relayPortOf(pod *Pod) int32 {
-	config, err := sidecarconfig.Decode(encodedConfig(pod))
-	if err != nil {
-		return 0
-	}
-	return config.RelayPort
-}
-
 // relayMark returns the value of [AnnotationInjected] for a pod of mode relay.
 func relayMark(c sidecarconfig.Config, text string, named []namedContainer) string {
 	m := markOf(c, text, "", "")
