@@ -100,7 +100,8 @@ func (p *Policy) mode(s Subject, annotations map[string]string) (Mode, *Decision
 	case len(granted) == 1 || slices.Contains(granted, ModePrometheus):
 		return pick(granted), nil
 	}
-	return refused(InvalidAnnotation, "the grants of %s have modes %s: write one of them into the annotation %s", s, join(granted), AnnotationMode)
+	return refused(InvalidAnnotation, "the grants of %s have modes %s: write one of them into the annotation %s",
+		s, join(granted), AnnotationMode)
 }
 
 func pick(granted []Mode) Mode {

@@ -28,7 +28,9 @@ func TestModeOfAPod(t *testing.T) {
 		{"b", "", "main", InvalidAnnotation, ""},
 		{"b", "relay", "main", Granted, ModeRelay},
 	} {
-		r := Request{Namespace: row.namespace, Injection: InjectionEnabled, ServiceAccount: "x", Prometheus: true, PodAnnotations: map[string]string{}}
+		r := Request{
+			Namespace: row.namespace, Injection: InjectionEnabled, ServiceAccount: "x", Prometheus: true, PodAnnotations: map[string]string{},
+		}
 		if row.mode != "" {
 			r.PodAnnotations[AnnotationMode] = row.mode
 		}
@@ -66,7 +68,8 @@ func TestModesRefuseFieldsThatMeanNothingToThem(t *testing.T) {
 		{"mode: identity, ha: eu", "", "grants[0].ha: is for mode prometheus"},
 		{"mode: relay, environment: container", "", "grants[0].environment: is for mode prometheus"},
 		{"mode: identity, irsa: true", "", "grants[0].irsa: has EKS's webhook give an identity"},
-		{"mode: relay", "registry.example/ampbridge:v0.0.9", "grants[0].mode: is relay, and sidecar.image (registry.example/ampbridge:v0.0.9) is older than 0.1"},
+		{"mode: relay", "registry.example/ampbridge:v0.0.9",
+			"grants[0].mode: is relay, and sidecar.image (registry.example/ampbridge:v0.0.9) is older than 0.1"},
 		{"mode: relay", "registry.example:5000/ampbridge:v0.1.0@sha256:" + strings.Repeat("0", 64), ""},
 		{"mode: relay", "registry.example/ampbridge:dev", ""},
 		{"mode: identity", "registry.example/ampbridge:v0.0.9", ""},

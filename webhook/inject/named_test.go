@@ -56,7 +56,7 @@ spec:
 `
 
 // namedCase injects a pod of the text, whose service account's grants decide.
-func namedCase(t *testing.T, text, account, names string, change func(*corev1.Pod)) (data []byte, got []byte, d policy.Decision, o Options) {
+func namedCase(t *testing.T, text, account, names string, change func(*corev1.Pod)) (data, got []byte, d policy.Decision, o Options) {
 	t.Helper()
 	var typed corev1.Pod
 	text = strings.NewReplacer("NAMES", names, "ACCOUNT", account).Replace(text)
@@ -263,7 +263,8 @@ func TestAnotherContainersIdentityStays(t *testing.T) {
 func TestIdentityIsTakenBack(t *testing.T) {
 	data, got, _, o := namedCase(t, writerPod, "identity", "otel", nil)
 	pod := typedPod(t, got)
-	pod.Spec.Containers[0].Env = append(pod.Spec.Containers[0].Env, corev1.EnvVar{Name: "AWS_CONTAINER_CREDENTIALS_FULL_URI", Value: "http://x"})
+	c := &pod.Spec.Containers[0]
+	c.Env = append(c.Env, corev1.EnvVar{Name: "AWS_CONTAINER_CREDENTIALS_FULL_URI", Value: "http://x"})
 	changed, err := json.Marshal(pod)
 	if err != nil {
 		t.Fatal(err)
@@ -321,13 +322,14 @@ func TestRelayGivesAddressAndPassword(t *testing.T) {
 		t.Fatal(err)
 	}
 	repaired, d := injectNamedOnce(t, changed, o)
-	if p := typedPod(t, repaired); d.Reason != AlreadyInjected || p.Spec.InitContainers[0].RestartPolicy == nil || len(p.Spec.InitContainers) != 3 {
-		t.Errorf("%s: %+v", d.Reason, p.Spec.InitContainers)
+	if init := typedPod(t, repaired).Spec.InitContainers; d.Reason != AlreadyInjected || init[0].RestartPolicy == nil || len(init) != 3 {
+		t.Errorf("%s: %+v", d.Reason, init)
 	}
 	// A port that another container names is not taken.
 	_, got, _, _ = namedCase(t, writerPod, "relay", "otel", func(p *corev1.Pod) { p.Spec.Containers[0].Args = []string{"--listen=:24095"} })
-	if c, err := sidecarconfig.Decode(envOf(typedPod(t, got).Spec.InitContainers[0])[sidecarconfig.Variable]); err != nil || c.RelayPort != 25095 {
-		t.Errorf("port %d: %v", c.RelayPort, err)
+	config, err = sidecarconfig.Decode(envOf(typedPod(t, got).Spec.InitContainers[0])[sidecarconfig.Variable])
+	if err != nil || config.RelayPort != 25095 {
+		t.Errorf("port %d: %v", config.RelayPort, err)
 	}
 }
 

@@ -82,7 +82,8 @@ func (x *runner) checkPod(ctx context.Context, s *subject, pod *runningPod) {
 			"tell of its writes", check.Identity, check.Sidecar, check.Flow)
 		return
 	case policy.ModeRelay:
-		x.checks.Exclude(pod.about, "mode relay: no AWS variable is added, and the check of the sidecar tells of the writes", check.Identity, check.Flow)
+		x.checks.Exclude(pod.about, "mode relay: no AWS variable is added, and the check of the sidecar tells of the writes",
+			check.Identity, check.Flow)
 		x.checkSidecar(ctx, pod)
 		return
 	}

@@ -75,8 +75,8 @@ func cells() []*cell {
 	thanos := []string{"rule", "--data-dir=/tmp/thanos", "--rule-file=/etc/writer/config.yml", "--eval-interval=1s", "--query=http://{target}",
 		"--http-address=127.0.0.1:{port}", "--grpc-address=127.0.0.1:{port2}", `--label=ruler="a"`}
 	return []*cell{
-		{program: "vmagent", mode: policy.ModeIdentity, config: scrape, args: append([]string{"-remoteWrite.url={url}", "-remoteWrite.aws.useSigv4",
-			"-remoteWrite.aws.region=" + env.Region, "-remoteWrite.aws.stsEndpoint=$(AWS_ENDPOINT_URL_STS)"}, vmagent...)},
+		{program: "vmagent", mode: policy.ModeIdentity, config: scrape, args: append([]string{
+			"-remoteWrite.url={url}", "-remoteWrite.aws.useSigv4", "-remoteWrite.aws.region=" + env.Region, "-remoteWrite.aws.stsEndpoint=$(AWS_ENDPOINT_URL_STS)"}, vmagent...)},
 		{program: "vmagent", mode: policy.ModeRelay, config: scrape, args: append([]string{"-remoteWrite.url=$(AMPBRIDGE_REMOTE_WRITE_URL)",
 			"-remoteWrite.basicAuth.username=$(AMPBRIDGE_REMOTE_WRITE_USERNAME)",
 			"-remoteWrite.basicAuth.passwordFile=$(AMPBRIDGE_REMOTE_WRITE_PASSWORD_FILE)"}, vmagent...)},
@@ -195,7 +195,8 @@ func (f *fixture) policy() string {
 	for _, c := range f.cells {
 		fmt.Fprintf(&b, "- {namespaces: [%s], serviceAccounts: [%s], destinations: [central], mode: %s}\n", env.Namespace, c.name(), c.mode)
 	}
-	fmt.Fprintf(&b, "sts: {endpoint: %q}\ntrust: {permissionsBoundary: \"arn:aws:iam::%s:policy/ampbridge-boundary\"}\n", f.Cloud.URL, env.AccountID)
+	fmt.Fprintf(&b, "sts: {endpoint: %q}\ntrust: {permissionsBoundary: \"arn:aws:iam::%s:policy/ampbridge-boundary\"}\n",
+		f.Cloud.URL, env.AccountID)
 	return b.String()
 }
 
