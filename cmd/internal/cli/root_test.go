@@ -162,7 +162,7 @@ func TestEveryCommandExplainsItself(t *testing.T) {
 // Without kubeconfig and policy no check runs, and that is not a success.
 func TestDoctorWithoutAccessReportsSkippedChecks(t *testing.T) {
 	status, stdout, stderr := run(t, "", "doctor")
-	if status != Unchecked || !strings.HasPrefix(stderr, "ampbridge: 0 checks passed, 27 skipped") {
+	if status != Unchecked || !strings.HasPrefix(stderr, "ampbridge: 0 checks passed, 28 skipped") {
 		t.Errorf("status %d, stderr %q", status, stderr)
 	}
 	for _, part := range []string{"– kubernetes       no Kubernetes cluster: name a kubeconfig", "– policy           no " +
