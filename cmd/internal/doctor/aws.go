@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -205,16 +204,10 @@ func (x *runner) checkRole(ctx context.Context, i *awsiam.Inspector, r destinati
 			role = nil
 			return f
 		}
-		if keys := plan.ForeignTags(role.Tags, x.policy.TagKeys()); len(keys) > 0 && x.managed(d) {
-			untag := append(check.Command{"aws", "iam", "untag-role", "--role-name", arn.RoleName(), "--tag-keys"}, keys...)
-			return warned(
-				check.NewFix("name these tags in trust.tags, or remove them", untag),
-				"%s has tags that the policy does not ask for, and by which other systems may give it rights: %s",
-				arn,
-				strings.Join(keys, ", "),
-			)
+		if !x.managed(d) {
+			return passed("%s", arn)
 		}
-		return passed("%s", arn)
+		return check.RoleTags(arn, plan.ForeignTags(role.Tags, x.policy.TagKeys()))
 	})
 	for _, s := range r.subjects {
 		about := x.between(s, d)

@@ -1,0 +1,24 @@
+package check
+
+import (
+	"strings"
+
+	"github.com/ampbridge/ampbridge/policy"
+)
+
+// RoleTags judges the tags of a role that sync made. foreign are the keys that the policy
+// does not ask for.
+func RoleTags(role policy.ARN, foreign []string) Finding {
+	if len(foreign) == 0 {
+		return Passed(RoleExists, About{}, "%s", role)
+	}
+	untag := append(Command{"aws", "iam", "untag-role", "--role-name", role.RoleName(), "--tag-keys"}, foreign...)
+	return Warned(
+		RoleExists,
+		About{},
+		NewFix("name these tags in trust.tags, or remove them", untag),
+		"%s has tags that the policy does not ask for, and by which other systems may give it rights: %s",
+		role,
+		strings.Join(foreign, ", "),
+	)
+}
