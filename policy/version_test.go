@@ -15,7 +15,8 @@ func TestParseVersion(t *testing.T) {
 			t.Errorf("%s: %v, %v; want %v", text, got, err, want)
 		}
 	}
-	for _, text := range []string{"", "3", "v", "3.x", "x.3", "-1.2", "99999999999999999999.1", "2.26x", "1234567.1", "1.1234567", "2.26\n", "2.26.0\nx", "2.26ä", "vv2.26", "2..26", "2.", " 2.26"} {
+	for _, text := range []string{"", "3", "v", "3.x", "x.3", "-1.2", "99999999999999999999.1", "2.26x",
+		"1234567.1", "1.1234567", "2.26\n", "2.26.0\nx", "2.26ä", "vv2.26", "2..26", "2.", " 2.26"} {
 		if got, err := ParseVersion(text); err == nil {
 			t.Errorf("%q is read as %v", text, got)
 		}

@@ -161,7 +161,8 @@ func measureCompared(ctx context.Context, dir string, o compareOptions, foreign 
 	r.line("ampbridge: %s", our)
 	r.line("%s: %s", o.url, their)
 	if their.patch == 0 {
-		r.line("The other webhook leaves this pod (service account prometheus-k8s of namespace monitoring) as it is, which takes less: have it change the pod.")
+		r.line("The other webhook leaves this pod (service account prometheus-k8s of namespace monitoring) as it is, which takes less: " +
+			"have it change the pod.")
 	}
 	r.line("%-9s %7s  %24s  %24s  %s", "", "", "ampbridge", "other", "ampbridge / other")
 	r.line("%-9s %7s%s  %s", "", "clients", strings.Repeat(fmt.Sprintf("  %8s %7s %7s", "req/s", "p50 ms", "p99 ms"), 2), "req/s")

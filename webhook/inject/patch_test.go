@@ -124,17 +124,20 @@ func TestAppended(t *testing.T) {
 	token := tokenSource{serviceAccountToken{strange, 3600, "p"}}
 	resources := Resources{quantities, quantities}
 	for _, value := range []appender{
-		&mount, &VolumeMount{}, &seccomp, &Seccomp{}, &security, &restrictedSecurity{Capabilities: capabilities{[]string{}}, RunAsUser: new(nobody)},
+		&mount, &VolumeMount{}, &seccomp, &Seccomp{}, &security,
+		&restrictedSecurity{Capabilities: capabilities{[]string{}}, RunAsUser: new(nobody)},
 		&probe, &execProbe{Exec: Exec{[]string{}}}, &env, &EnvVar{}, &EnvVar{ValueFrom: &ValueFrom{}}, &Port{strange, 1}, &Port{}, &token,
 		&resources, &Resources{}, &Resources{Requests: quantities}, &Resources{Limits: quantities}, &ValueFrom{},
 		&addedVolume{}, &addedVolume{Name: strange, EmptyDir: emptyDir{"Memory", "1Gi"}}, &addedVolume{EmptyDir: emptyDir{Medium: "Memory"}},
 		&addedVolume{Name: "a", Projected: &projected{[]tokenSource{token, token}}},
 		&addedVolume{Name: "d", DownwardAPI: &downwardAPI{[]downwardItem{{strange, FieldRef{strange}}, {}}}},
 		&container{
-			strange, "i", []string{"c"}, []EnvVar{env, {}}, []Port{{"p", 1}}, resources, "Always", security, probe, probe, "File", []VolumeMount{mount, {}}, nil,
+			strange, "i", []string{"c"}, []EnvVar{env, {}}, []Port{{"p", 1}}, resources, "Always", security, probe, probe,
+			"File", []VolumeMount{mount, {}}, nil,
 		},
 		&container{
-			Command: []string{}, Env: []EnvVar{}, VolumeMounts: []VolumeMount{}, StartupProbe: probe, LivenessProbe: probe, SecurityContext: security,
+			Command: []string{}, Env: []EnvVar{}, VolumeMounts: []VolumeMount{}, StartupProbe: probe, LivenessProbe: probe,
+			SecurityContext: security,
 		},
 	} {
 		want, err := json.Marshal(value)
