@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	jsonpatch "github.com/evanphx/json-patch/v5"
 	admissionv1 "k8s.io/api/admission/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -28,7 +29,6 @@ import (
 	"github.com/ampbridge/ampbridge/test/cluster"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tools"
-	"github.com/ampbridge/ampbridge/webhook/inject"
 	"github.com/ampbridge/ampbridge/webhook/registration"
 )
 
@@ -60,6 +60,11 @@ func newWatched(t *testing.T) *watched {
 	w := &watched{fixture: &fixture{Cluster: cluster.Start(t, cluster.Options{}), program: helm4}}
 	testkit.Must(t, w.Namespace(t.Context(), namespace, nil))
 	testkit.Must(t, w.Namespace(t.Context(), "monitoring", map[string]string{policy.LabelInjection: string(policy.InjectionEnabled)}))
+	for _, name := range []string{"prometheus-k8s", "stranger"} {
+		_, err := w.Client().CoreV1().ServiceAccounts("monitoring").Create(t.Context(),
+			&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+		testkit.Must(t, err)
+	}
 	values := []string{"-f", file(t, managed)}
 	w.helm(t, append([]string{"install", release, chartDir, "--namespace", namespace}, values...)...)
 
@@ -251,12 +256,11 @@ func selectors(node any) (list []string) {
 	return list
 }
 
-// review asks the webhook about a pod of a service account, as the API server does.
-func (w *watched) review(t *testing.T, serviceAccount string) {
+// review asks the webhook about a pod of a service account, as the API server does, and
+// returns the pod with what the webhook changes.
+func (w *watched) review(t *testing.T, serviceAccount string) (pod corev1.Pod) {
 	t.Helper()
-	pod := hangingPod("review", serviceAccount)
-	pod.Spec.InitContainers, pod.Annotations = nil, nil
-	raw, err := json.Marshal(&corev1.Pod{ObjectMeta: pod.ObjectMeta, Spec: pod.Spec})
+	raw, err := json.Marshal(prometheusPod(serviceAccount))
 	testkit.Must(t, err)
 	body, err := json.Marshal(admissionv1.AdmissionReview{
 		TypeMeta: metav1.TypeMeta{APIVersion: "admission.k8s.io/v1", Kind: "AdmissionReview"},
@@ -277,21 +281,34 @@ func (w *watched) review(t *testing.T, serviceAccount string) {
 	if response.StatusCode != http.StatusOK {
 		t.Fatalf("the webhook answers with %s", response.Status)
 	}
+	var answer admissionv1.AdmissionReview
+	testkit.Must(t, json.NewDecoder(response.Body).Decode(&answer))
+	if patch := answer.Response.Patch; len(patch) > 0 {
+		decoded, err := jsonpatch.DecodePatch(patch)
+		testkit.Must(t, err)
+		raw, err = decoded.Apply(raw)
+		testkit.Must(t, err)
+	}
+	testkit.Must(t, json.Unmarshal(raw, &pod))
+	return pod
 }
 
-// hang makes a workload with a pod that hangs on the sidecar's image.
+// hang makes a workload with an injected pod that hangs on the sidecar's image.
 func (w *watched) hang(t *testing.T) {
 	t.Helper()
-	template := hangingPod("hangs", "prometheus-k8s")
-	pods := w.Client().CoreV1().Pods("monitoring")
-	_, err := w.Client().CoreV1().ServiceAccounts("monitoring").Create(t.Context(),
-		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "prometheus-k8s"}}, metav1.CreateOptions{})
-	testkit.Must(t, err)
-	_, err = w.Client().AppsV1().Deployments("monitoring").Create(t.Context(), &appsv1.Deployment{
+	injected := w.review(t, "prometheus-k8s")
+	if len(injected.Spec.InitContainers) == 0 {
+		t.Fatal("the webhook does not inject")
+	}
+	template := corev1.PodTemplateSpec{
+		ObjectMeta: metav1.ObjectMeta{Labels: injected.Labels, Annotations: injected.Annotations}, Spec: injected.Spec,
+	}
+	_, err := w.Client().AppsV1().Deployments("monitoring").Create(t.Context(), &appsv1.Deployment{
 		ObjectMeta: metav1.ObjectMeta{Name: "hangs"},
 		Spec:       appsv1.DeploymentSpec{Selector: &metav1.LabelSelector{MatchLabels: template.Labels}, Template: template},
 	}, metav1.CreateOptions{})
 	testkit.Must(t, err)
+	pods := w.Client().CoreV1().Pods("monitoring")
 	testkit.Eventually(t, "the pod is there, and hangs", func() bool {
 		list, err := pods.List(t.Context(), metav1.ListOptions{LabelSelector: "app=hangs"})
 		testkit.Must(t, err)
@@ -299,29 +316,29 @@ func (w *watched) hang(t *testing.T) {
 			return false
 		}
 		pod := list.Items[0]
+		image := pod.Spec.InitContainers[0].Image
 		pod.Status.Phase = corev1.PodPending
 		pod.Status.InitContainerStatuses = []corev1.ContainerStatus{{
-			Name: sidecarconfig.ContainerName, Image: "registry.example.com/none:v1", Started: new(false),
-			State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff"}},
+			Name: sidecarconfig.ContainerName, Image: image, Started: new(false),
+			State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{
+				Reason: "ImagePullBackOff", Message: "Back-off pulling image " + image,
+			}},
 		}}
 		_, err = pods.UpdateStatus(t.Context(), &pod, metav1.UpdateOptions{})
 		return err == nil
 	})
 }
 
-// hangingPod is an injected pod in the parts that the auditor looks at.
-func hangingPod(name, serviceAccount string) corev1.PodTemplateSpec {
-	return corev1.PodTemplateSpec{
-		ObjectMeta: metav1.ObjectMeta{
-			Labels: map[string]string{"app": name}, Annotations: map[string]string{inject.AnnotationInjected: `{"version":1}`},
-		},
+// prometheusPod is a pod that can be injected.
+func prometheusPod(serviceAccount string) *corev1.Pod {
+	return &corev1.Pod{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
+		ObjectMeta: metav1.ObjectMeta{Name: "review", Namespace: "monitoring", Labels: map[string]string{"app": "hangs"}},
 		Spec: corev1.PodSpec{
 			ServiceAccountName: serviceAccount,
-			InitContainers: []corev1.Container{{
-				Name: sidecarconfig.ContainerName, Image: "registry.example.com/none:v1", RestartPolicy: new(corev1.ContainerRestartPolicyAlways),
-			}},
 			Containers: []corev1.Container{{
-				Name: "prometheus", Image: "quay.io/prometheus/prometheus:v3.15.0", Args: []string{"--config.file=/etc/p/prometheus.yml"},
+				Name: "prometheus", Image: "quay.io/prometheus/prometheus:v3.15.0",
+				Args:         []string{"--config.file=/etc/p/prometheus.yml", "--config.auto-reload"},
 				VolumeMounts: []corev1.VolumeMount{{Name: "config", MountPath: "/etc/p"}},
 			}},
 			Volumes: []corev1.Volume{{Name: "config", VolumeSource: corev1.VolumeSource{
