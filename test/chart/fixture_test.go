@@ -51,7 +51,8 @@ func (f *fixture) defineCustomResources(t *testing.T) {
 	crds := client.Resource(
 		schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"},
 	)
-	for _, name := range []string{"monitoring.coreos.com_servicemonitors", "monitoring.coreos.com_podmonitors", "monitoring.coreos.com_prometheusrules",
+	for _, name := range []string{"monitoring.coreos.com_servicemonitors", "monitoring.coreos.com_podmonitors",
+		"monitoring.coreos.com_prometheusrules",
 		"cert-manager.io_certificates", "cert-manager.io_issuers"} {
 		crd := &unstructured.Unstructured{}
 		text, err := os.ReadFile(filepath.Join(crdDirs(t)[strings.Split(name, "_")[0]], name+".yaml"))

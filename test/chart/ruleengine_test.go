@@ -127,8 +127,10 @@ type fault struct {
 
 // faults has one for each alert.
 var faults = map[string]fault{
-	"AmpbridgeWebhookDown":           {series: map[string]behaviour{`up{` + ofWebhook + `}`: gauge(0)}},
-	"AmpbridgeCertificateExpires":    {series: map[string]behaviour{`ampbridge_certificate_expiry_timestamp_seconds{` + ofWebhook + `}`: gauge(20 * 24 * 3600)}},
+	"AmpbridgeWebhookDown": {series: map[string]behaviour{`up{` + ofWebhook + `}`: gauge(0)}},
+	"AmpbridgeCertificateExpires": {series: map[string]behaviour{
+		`ampbridge_certificate_expiry_timestamp_seconds{` + ofWebhook + `}`: gauge(20 * 24 * 3600),
+	}},
 	"AmpbridgeCertificateNotTrusted": {series: map[string]behaviour{`ampbridge_certificate_trusted{` + ofWebhook + `}`: gauge(0)}},
 	"AmpbridgePolicyRefused":         {series: map[string]behaviour{`ampbridge_policy_last_load_success{` + ofSync + `}`: gauge(0)}},
 	"AmpbridgeNotGranted": {
@@ -227,7 +229,9 @@ func TestAlertsTellFaultsApart(t *testing.T) {
 		"a policy that the webhook refuses": {map[string]behaviour{
 			`ampbridge_policy_last_load_success{` + ofWebhook + `}`: gauge(0),
 		}, map[string]string{"AmpbridgePolicyRefused": "warning"}},
-		"pods that have hung for a moment": {map[string]behaviour{audited("hanging"): gauge(1)}, map[string]string{"AmpbridgePodsHang": "warning"}},
+		"pods that have hung for a moment": {
+			map[string]behaviour{audited("hanging"): gauge(1)}, map[string]string{"AmpbridgePodsHang": "warning"},
+		},
 	} {
 		const asked = (faultBegins + 30) * time.Minute
 		test := engineTest{Name: name, Interval: "1m", InputSeries: inputs(tc.series, asked, asked)}

@@ -265,7 +265,8 @@ func (w *watched) review(t *testing.T, serviceAccount string) (pod corev1.Pod) {
 	body, err := json.Marshal(admissionv1.AdmissionReview{
 		TypeMeta: metav1.TypeMeta{APIVersion: "admission.k8s.io/v1", Kind: "AdmissionReview"},
 		Request: &admissionv1.AdmissionRequest{
-			UID: "1", Kind: metav1.GroupVersionKind{Version: "v1", Kind: "Pod"}, Resource: metav1.GroupVersionResource{Version: "v1", Resource: "pods"},
+			UID: "1", Kind: metav1.GroupVersionKind{Version: "v1", Kind: "Pod"},
+			Resource:  metav1.GroupVersionResource{Version: "v1", Resource: "pods"},
 			Namespace: "monitoring", Name: "review", Operation: admissionv1.Create, Object: runtime.RawExtension{Raw: raw},
 		},
 	})
@@ -368,7 +369,9 @@ func faster(rules string) string {
 	sixtieth := func(s string) string {
 		return strings.NewReplacer("m", "s", "h", "m").Replace(s)
 	}
-	rules = regexp.MustCompile(`for: \d+[mh]\b`).ReplaceAllStringFunc(rules, func(s string) string { return "for: " + sixtieth(s[len("for: "):]) })
+	rules = regexp.MustCompile(`for: \d+[mh]\b`).ReplaceAllStringFunc(rules, func(s string) string {
+		return "for: " + sixtieth(s[len("for: "):])
+	})
 	rules = regexp.MustCompile(`offset \d+[mh]\b`).ReplaceAllStringFunc(rules, func(s string) string {
 		return "offset " + sixtieth(s[len("offset "):])
 	})

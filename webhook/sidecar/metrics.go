@@ -131,8 +131,8 @@ var (
 
 // Describe implements [prometheus.Collector].
 func (c collector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descIdle, descValid, descExpiry, descGap, descServed, descOwnEntry, descOmitted, descDelivery, descNotTaken,
-		descLastRender, descConfig, descSize, descNeed, descEdit} {
+	for _, d := range []*prometheus.Desc{descIdle, descValid, descExpiry, descGap, descServed, descOwnEntry, descOmitted, descDelivery,
+		descNotTaken, descLastRender, descConfig, descSize, descNeed, descEdit} {
 		out <- d
 	}
 }

@@ -109,7 +109,10 @@ func TestStatusPageShows(t *testing.T) {
 	}
 	planned := &plan.Plan{SubjectStatuses: []plan.SubjectStatus{
 		{Subject: subject, Destination: "central", State: plan.Trusted},
-		{Subject: policy.Subject{Namespace: "a", ServiceAccount: "b"}, Destination: "central", State: plan.CapReached, Message: "the cap is reached"},
+		{
+			Subject: policy.Subject{Namespace: "a", ServiceAccount: "b"}, Destination: "central",
+			State: plan.CapReached, Message: "the cap is reached",
+		},
 		{Subject: policy.Subject{Namespace: "c", ServiceAccount: "d"}, State: plan.NotGranted, Message: "no grant covers it"},
 	}}
 	well := passSeen{at: now.Add(-time.Minute), next: now.Add(time.Minute), policy: parsed, plan: planned, made: 3, inSync: true}
@@ -124,8 +127,10 @@ func TestStatusPageShows(t *testing.T) {
 	flood.lines = many
 	audited := audit.Seen{
 		At: now.Add(-10 * time.Second), Pods: map[audit.Kind]int{audit.Healthy: 4, audit.Missed: 1}, More: 7, Error: "namespace x cannot be read",
-		Notable: []audit.SeenPod{{Namespace: "team", Name: "prometheus-0", Kind: audit.Missed, Reason: "Missed", Text: "<b>created</b>", Since: now.Add(-time.Hour)}},
-		Open:    []breaker.Workload{{Namespace: "team", Kind: "StatefulSet", Name: "prometheus"}},
+		Notable: []audit.SeenPod{{
+			Namespace: "team", Name: "prometheus-0", Kind: audit.Missed, Reason: "Missed", Text: "<b>created</b>", Since: now.Add(-time.Hour),
+		}},
+		Open: []breaker.Workload{{Namespace: "team", Kind: "StatefulSet", Name: "prometheus"}},
 	}
 	for name, tc := range map[string]struct {
 		policy     string
@@ -139,7 +144,8 @@ func TestStatusPageShows(t *testing.T) {
 		"in sync": {
 			pass: &well, audit: &audited,
 			want: []string{
-				"AWS is in sync with the policy", "1m0s ago", "3 changes were made", "system:serviceaccount:monitoring:prometheus", "the cap is reached",
+				"AWS is in sync with the policy", "1m0s ago",
+				"3 changes were made", "system:serviceaccount:monitoring:prometheus", "the cap is reached",
 				"no grant covers it", "Its role is yours", "4 healthy", "1 missed", "team/prometheus-0", "and 7 more", "StatefulSet/prometheus",
 				"namespace x cannot be read",
 			},
