@@ -51,7 +51,7 @@ func (s Sheet) HTML(w io.Writer) error {
 		for _, i := range section.Items {
 			p.put("<li class=\"check %v\" data-status=\"%v\">\n", i.Status, i.Status)
 			p.put("<span class=\"mark\" aria-label=\"%v\">%v</span><span class=\"name\">%v</span>\n", i.Status, mark(i.Status), i.Name)
-			p.put("<div class=\"body\"><p class=\"question\">%v</p>\n", i.About)
+			p.put("<div class=\"body\"><p class=\"finding about\">%v</p>\n", i.About)
 			for _, l := range i.Lines {
 				p.put("<p class=\"finding %v\">", l.Status)
 				if l.About != "" {
