@@ -251,7 +251,10 @@ func (c *collector) pod(ctx context.Context, pod *corev1.Pod, q audit.Question) 
 	if err := json.Unmarshal([]byte(mark), &carried); err != nil {
 		return seen, false, fmt.Errorf("annotation %s: %w", inject.AnnotationInjected, err)
 	}
-	seen.Destinations, seen.Delivery, seen.Why = carried.Destinations, carried.Delivery, carried.Why
+	seen.Destinations, seen.Delivery, seen.Why, seen.Mode = carried.Destinations, carried.Delivery, carried.Why, carried.Mode
+	if carried.Mode == policy.ModeIdentity {
+		return seen, true, nil // it has no sidecar
+	}
 	if pod.Status.Phase != corev1.PodRunning && pod.Status.Phase != corev1.PodPending {
 		return seen, true, nil
 	}

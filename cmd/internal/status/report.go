@@ -81,6 +81,8 @@ type Pod struct {
 	Ready          bool   `json:"ready"`
 	// Destinations are those that it was injected with.
 	Destinations []string `json:"destinations"`
+	// Mode is empty for Prometheus.
+	Mode policy.Mode `json:"mode,omitempty"`
 	// Delivery is what the webhook decided for each of them, and Why says why it is not
 	// sigv4. Empty: an earlier version injected the pod.
 	Delivery map[string]policy.Delivery `json:"delivery,omitempty"`
@@ -209,7 +211,7 @@ func (r Role) trust(s Subject) string {
 // delivery returns how the samples go, as the sidecar says, else as the webhook decided.
 func (p Pod) delivery(destination string) string {
 	s := p.Sidecar[destination]
-	text := cmp.Or(string(s.Delivery), string(p.Delivery[destination]), none)
+	text := cmp.Or(string(s.Delivery), string(p.Delivery[destination]), string(p.Mode), none)
 	if s.Moved != "" {
 		text += " (moved)"
 	}
@@ -234,10 +236,14 @@ func (p Pod) state(destination string, now time.Time) string {
 	}
 	s, found := p.Sidecar[destination]
 	switch relayed := s.Delivery == sidecarconfig.DeliveryRelay || s.Delivery == sidecarconfig.DeliveryMoving; {
+	case p.Mode == policy.ModeIdentity:
+		state += ", the program signs itself"
 	case !found:
 		state += ", sidecar unavailable"
 	case s.NotTaken:
 		state += ", session not taken: Prometheus refuses its configuration"
+	case relayed && !s.SessionValid && p.Mode == policy.ModeRelay:
+		state += ", no session, samples wait in the program"
 	case relayed && !s.SessionValid:
 		state += ", no session, samples wait in Prometheus"
 	case s.BlockServed && s.SessionValid:
