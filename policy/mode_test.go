@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -84,7 +85,9 @@ sidecar: {image: "` + row.sidecar + `"}
 trust: {manage: none}
 `
 		_, err := Parse([]byte(text))
-		switch errs, _ := err.(Errors); { //nolint:errorlint // Parse returns an Errors itself
+		var errs Errors
+		errors.As(err, &errs)
+		switch {
 		case row.says == "" && err != nil:
 			t.Errorf("%s: %v", row.grant, err)
 		case row.says != "" && !slices.ContainsFunc(errs, func(e FieldError) bool { return strings.Contains(e.Error(), row.says) }):
