@@ -97,18 +97,13 @@ func (p *Policy) mode(s Subject, annotations map[string]string) (Mode, *Decision
 			AnnotationMode, asked, s, join(granted))
 	case named:
 		return asked, nil
-	case len(granted) == 1 || slices.Contains(granted, ModePrometheus):
-		return pick(granted), nil
+	case len(granted) == 1:
+		return granted[0], nil
+	case slices.Contains(granted, ModePrometheus):
+		return ModePrometheus, nil
 	}
 	return refused(InvalidAnnotation, "the grants of %s have modes %s: write one of them into the annotation %s",
 		s, join(granted), AnnotationMode)
-}
-
-func pick(granted []Mode) Mode {
-	if len(granted) == 1 {
-		return granted[0]
-	}
-	return ModePrometheus
 }
 
 func join(modes []Mode) string {

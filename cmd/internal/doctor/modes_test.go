@@ -1,0 +1,76 @@
+package doctor
+
+import (
+	"testing"
+
+	stdjson "encoding/json"
+
+	jsonpatch "github.com/evanphx/json-patch/v5"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/check"
+	"github.com/ampbridge/ampbridge/test/testkit"
+	"github.com/ampbridge/ampbridge/webhook/inject"
+)
+
+// Doctor compares what a pod of the modes identity and relay carries with the policy.
+func TestInjectedModes(t *testing.T) {
+	for _, mode := range []policy.Mode{policy.ModeIdentity, policy.ModeRelay} {
+		parse := func(cluster string, m policy.Mode) *policy.Policy {
+			p, err := policy.Parse([]byte(`
+apiVersion: ampbridge.io/v1alpha1
+kind: Policy
+cluster: {name: ` + cluster + `}
+destinations:
+- {name: central, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0123abcd"}
+- {name: backup, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-4567cdef"}
+grants: [{namespaces: [m], serviceAccounts: [otel], destinations: [central, backup], mode: ` + string(m) + `}]
+trust: {manage: none}
+`))
+			testkit.Must(t, err)
+			return p
+		}
+		p := parse("dev", mode)
+		pod := &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "m", Name: "otel-0", Annotations: map[string]string{
+				policy.AnnotationContainer: "otel,other", policy.AnnotationDestination: "backup"}},
+			Spec: corev1.PodSpec{ServiceAccountName: "otel", Containers: []corev1.Container{{Name: "otel"}, {Name: "other"}}},
+		}
+		view, err := convert(pod)
+		testkit.Must(t, err)
+		d := p.Decide(policy.Request{Namespace: "m", Injection: policy.InjectionEnabled, ServiceAccount: "otel", Prometheus: true,
+			PodAnnotations: pod.Annotations})
+		operations, d := inject.Inject(view, d, inject.Options{Policy: p, Image: "example.com/sidecar:v1"})
+		if !d.Inject {
+			t.Fatalf("%+v", d)
+		}
+		encoded, err := inject.AppendPatch(nil, operations)
+		testkit.Must(t, err)
+		patch, err := jsonpatch.DecodePatch(encoded)
+		testkit.Must(t, err)
+		text, err := stdjson.Marshal(pod)
+		testkit.Must(t, err)
+		text, err = patch.Apply(text)
+		testkit.Must(t, err)
+		injected := &corev1.Pod{}
+		testkit.Must(t, stdjson.Unmarshal(text, injected))
+
+		for _, row := range []struct {
+			policy *policy.Policy
+			want   check.Status
+		}{{p, check.Pass}, {parse("other", mode), check.Warn}, {parse("dev", policy.ModePrometheus), check.Warn}} {
+			mark, ok := markOf(injected)
+			if !ok || mark.Mode != mode {
+				t.Fatalf("mark %+v", mark)
+			}
+			s := &subject{Subject: policy.Subject{Namespace: "m", ServiceAccount: "otel"}, destinations: row.policy.Destinations}
+			x := &runner{policy: row.policy}
+			found := x.injected(s, &runningPod{Pod: injected, mark: mark, config: sidecarConfigOf(injected)})
+			if found.Status != row.want {
+				t.Errorf("%s: %s: %s, want %s", mode, found.Status, found.Message, row.want)
+			}
+		}
+	}
+}
