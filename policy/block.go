@@ -51,7 +51,8 @@ type BlockSigV4 struct {
 	// Region is always set: older signers sign with an empty one otherwise.
 	Region string `yaml:"region" json:"region"`
 	// Profile is the section of the credentials file that the sidecar writes.
-	Profile string `yaml:"profile" json:"profile"`
+	// Empty: Prometheus takes the identity of its own container.
+	Profile string `yaml:"profile,omitempty" json:"profile,omitempty"`
 }
 
 // BlockBasicAuth is how Prometheus shows the relay that it is the pod's own.

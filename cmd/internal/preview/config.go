@@ -39,6 +39,8 @@ type ConfigOptions struct {
 	// Delivery replaces [policy.DeliveryAuto], which depends on the pod; empty: sigv4.
 	Delivery policy.Delivery
 	Output   string
+	// Destination is the one that a snippet is for; empty: the only one that fits.
+	Destination string
 }
 
 // A relay's port and password file, as the sidecar has them. The port is chosen when a pod
@@ -59,14 +61,21 @@ func Config(o ConfigOptions, stdin io.Reader, stdout, stderr io.Writer) error {
 	if !granted {
 		return fmt.Errorf("not granted: no grant of %s covers service account %s of namespace %s", o.Policy, o.ServiceAccount, o.Namespace)
 	}
-	if entitlement.HA != "" {
-		entitlement.HA = p.Group(entitlement.HA, subject, policy.Workload{Controller: o.Controller}, "")
-	}
 	var version policy.Version
 	if o.Version != "" {
 		if version, err = policy.ParseVersion(o.Version); err != nil {
 			return err
 		}
+	}
+	if IsSnippet(o.Output) {
+		return writeSnippet(o, p, subject, version, stdout, stderr)
+	}
+	if entitlement, granted = p.EntitledAs(subject, policy.ModePrometheus); !granted {
+		return fmt.Errorf("the grants of service account %s of namespace %s have no mode prometheus, so no configuration is edited: "+
+			"-o writes a snippet for the program, as -o %s", o.ServiceAccount, o.Namespace, OpenTelemetry)
+	}
+	if entitlement.HA != "" {
+		entitlement.HA = p.Group(entitlement.HA, subject, policy.Workload{Controller: o.Controller}, "")
 	}
 	var blocks []policy.Block
 	for _, d := range sidecarconfig.New(p, entitlement).Destinations {
