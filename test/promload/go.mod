@@ -7,8 +7,10 @@ replace github.com/ampbridge/ampbridge => ../..
 require (
 	github.com/ampbridge/ampbridge v0.0.0-00010101000000-000000000000
 	github.com/google/go-cmp v0.7.0
+	github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring v0.85.0
 	github.com/prometheus/prometheus v0.315.0
 	go.yaml.in/yaml/v4 v4.0.0
+	sigs.k8s.io/yaml v1.6.0
 )
 
 require (
@@ -115,5 +117,4 @@ require (
 	sigs.k8s.io/json v0.0.0-20250730193827-2d320260d730 // indirect
 	sigs.k8s.io/randfill v1.0.0 // indirect
 	sigs.k8s.io/structured-merge-diff/v6 v6.4.2 // indirect
-	sigs.k8s.io/yaml v1.6.0 // indirect
 )
