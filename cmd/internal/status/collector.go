@@ -133,7 +133,7 @@ func (r *Report) destinations(p *policy.Policy) {
 		if !plan.Managed(p, d) {
 			state = NotManaged
 		}
-		seen := Destination{Name: d.Name, Workspace: d.Workspace, Roles: []Role{}}
+		seen := Destination{Name: d.Name, Workspace: d.Workspace, Access: d.Access, Roles: []Role{}}
 		if p.Trust.RoleScope != policy.RoleScopeServiceAccount || !d.Role.IsZero() {
 			seen.Roles = append(seen.Roles, Role{ARN: p.Role(d), State: state, Trusted: []string{}})
 		} else {

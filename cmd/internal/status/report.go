@@ -32,6 +32,8 @@ type Report struct {
 type Destination struct {
 	Name      string           `json:"name"`
 	Workspace policy.Workspace `json:"workspace"`
+	// Access is what its roles may do with the workspace.
+	Access []policy.Access `json:"access"`
 	// Roles are one, or one for each subject: see trust.roleScope.
 	Roles []Role `json:"roles"`
 }
@@ -160,12 +162,12 @@ func (r Report) rows() [][7]string {
 				if p.Namespace == s.Namespace && p.ServiceAccount == s.ServiceAccount {
 					shown[p.Namespace+"/"+p.Name] = true
 					rows = append(rows, [7]string{
-						d.Name, role.name(), subject, role.trust(s), p.Name, p.delivery(d.Name), p.state(d.Name, r.Time),
+						d.label(), role.name(), subject, role.trust(s), p.Name, p.delivery(d.Name), p.state(d.Name, r.Time),
 					})
 				}
 			}
 			if len(rows) == first {
-				rows = append(rows, [7]string{d.Name, role.name(), subject, role.trust(s), none, none, "no pod"})
+				rows = append(rows, [7]string{d.label(), role.name(), subject, role.trust(s), none, none, "no pod"})
 			}
 		}
 		if len(rows) == before {
@@ -173,7 +175,7 @@ func (r Report) rows() [][7]string {
 			for _, role := range d.Roles {
 				name, state = role.name(), string(role.State)
 			}
-			rows = append(rows, [7]string{d.Name, name, none, state, none, none, "no service account"})
+			rows = append(rows, [7]string{d.label(), name, none, state, none, none, "no service account"})
 		}
 	}
 	for _, p := range r.Pods {
@@ -182,6 +184,18 @@ func (r Report) rows() [][7]string {
 		}
 	}
 	return rows
+}
+
+// label returns the name, with the access where that is not writing alone.
+func (d Destination) label() string {
+	if len(d.Access) == 0 || slices.Equal(d.Access, []policy.Access{policy.AccessWrite}) {
+		return d.Name
+	}
+	words := make([]string, len(d.Access))
+	for i, a := range d.Access {
+		words[i] = string(a)
+	}
+	return d.Name + " (" + strings.Join(words, ", ") + ")"
 }
 
 // role returns the role that s assumes for d.
