@@ -67,7 +67,7 @@ trust: {manage: none}
 			}
 			s := &subject{Subject: policy.Subject{Namespace: "m", ServiceAccount: "otel"}, destinations: row.policy.Destinations}
 			x := &runner{policy: row.policy}
-			found := x.injected(s, &runningPod{Pod: injected, mark: mark, config: sidecarConfigOf(injected)})
+			found := x.injected(t.Context(), s, &runningPod{Pod: injected, mark: mark, config: sidecarConfigOf(injected)})
 			if found.Status != row.want {
 				t.Errorf("%s: %s: %s, want %s", mode, found.Status, found.Message, row.want)
 			}
