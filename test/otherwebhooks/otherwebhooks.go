@@ -62,6 +62,9 @@ func Changes() []Change {
 		}, Restored},
 		{"moved among the containers", func(pod map[string]any) {
 			c := Sidecar(pod)
+			if c == nil {
+				return
+			}
 			delete(c, "restartPolicy")
 			removeSidecar(pod)
 			spec(pod)["containers"] = append(spec(pod)["containers"].([]any), c)
@@ -161,6 +164,9 @@ func Changes() []Change {
 		}, Restored},
 		{"copied among the containers", func(pod map[string]any) {
 			c := maps.Clone(Sidecar(pod))
+			if c == nil {
+				return
+			}
 			delete(c, "restartPolicy")
 			spec(pod)["containers"] = append(spec(pod)["containers"].([]any), c)
 		}, Restored},
