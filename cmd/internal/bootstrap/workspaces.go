@@ -48,8 +48,10 @@ func (w workspaces) observe(ctx context.Context, c bootstrap.Central) (list []bo
 			listed[wanted.ARN.Region] = true
 		}
 	}
+	described := map[policy.ARN]bool{} // several destinations may have one workspace
 	for _, wanted := range c.Workspaces {
-		if !wanted.New && !listed[wanted.ARN.Region] {
+		if !wanted.New && !listed[wanted.ARN.Region] && !described[wanted.ARN.ARN] {
+			described[wanted.ARN.ARN] = true
 			found, err := w.describe(ctx, wanted.ARN)
 			if err != nil {
 				return nil, err

@@ -155,6 +155,7 @@ func readersAndWriters(t *testing.T, scope func(string) string) {
 	more := strings.NewReplacer("grants:\n", strings.ReplaceAll(
 		`- {name: reader, workspace: "arn:aws:aps:eu-west-1:ACCOUNT:workspace/ws-0001-ACCOUNT", access: [query]}
 - {name: both, workspace: "arn:aws:aps:eu-west-1:ACCOUNT:workspace/ws-0001-ACCOUNT", access: [write, query]}
+grants:
 `, "ACCOUNT", accountID), "trust: {", `- {namespaces: [readers], serviceAccounts: [grafana], destinations: [reader], mode: identity}
 - {namespaces: [readers], serviceAccounts: [both], destinations: [both], mode: identity}
 trust: {`).Replace(old)
