@@ -23,8 +23,8 @@ func TestRunMakesWhatTokensNeedAndTheNextReadsOnly(t *testing.T) {
 	}
 	before := len(f.cloud.Calls())
 	f.converge("prometheus")
-	if reads, writes := f.calls(before); writes != 0 || reads != 2*4 {
-		t.Errorf("two observations in sync made %d reads and %d writes, want 4 reads each", reads, writes)
+	if reads, writes := f.calls(before); writes != 0 || reads != 2*6 {
+		t.Errorf("two observations in sync made %d reads and %d writes, want 6 reads each", reads, writes)
 	}
 	if err := f.assume("prometheus"); err != nil {
 		t.Errorf("a granted service account: %v", err)
