@@ -194,7 +194,7 @@ func (g *gitopsTool) versions(t *testing.T, all objects) map[string]string {
 	found := map[string]string{}
 	for _, object := range all {
 		live := g.live(t, object)
-		if live.GetKind() == "Deployment" || live.GetKind() == "PodDisruptionBudget" || live.GetKind() == "ResourceQuota" {
+		if slices.Contains([]string{"Deployment", "PodDisruptionBudget", "ResourceQuota", "ValidatingAdmissionPolicy"}, live.GetKind()) {
 			// The controllers write their status.
 			found[object.GetKind()+" "+object.GetName()] = fmt.Sprint(live.GetGeneration())
 			continue
