@@ -40,7 +40,8 @@ func readersWait(t *testing.T, scope string) {
 	old := parse(t, strings.Replace(base, "trust: {", "trust: {roleScope: "+scope+", ", 1))
 	p := parse(t, strings.Replace(withReaders, "trust: {", "trust: {roleScope: "+scope+", ", 1))
 	in := Input{Policy: old, Issuer: issuer, ServiceAccounts: []ServiceAccount{
-		serviceAccount("monitoring/prometheus", time.Hour), serviceAccount("grafana/grafana", time.Hour), serviceAccount("ruler/ruler", time.Hour),
+		serviceAccount("monitoring/prometheus", time.Hour), serviceAccount("grafana/grafana", time.Hour),
+		serviceAccount("ruler/ruler", time.Hour),
 	}}
 	in.Accounts = applyPlan(Compute(in), nil)
 	writer := in.Accounts[account]
@@ -110,7 +111,8 @@ func readersWait(t *testing.T, scope string) {
 func TestAccessShrinksAtOnce(t *testing.T) {
 	in := Input{Policy: parse(t, base), Issuer: issuer, ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)}}
 	in.Accounts = applyPlan(Compute(in), nil)
-	in.Policy = parse(t, strings.NewReplacer(`ws-0001"`, `ws-0001", access: [query]`, "[central]}", "[central], mode: identity}").Replace(base))
+	in.Policy = parse(t, strings.NewReplacer(
+		`ws-0001"`, `ws-0001", access: [query]`, "[central]}", "[central], mode: identity}").Replace(base))
 	in.Unbounded = map[string]string{"central": "it does not allow it"}
 	made := Compute(in)
 	if !slices.Equal(calls(made), []string{"PutRolePolicy"}) {

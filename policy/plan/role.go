@@ -50,7 +50,8 @@ func (p *planner) compareRole(r wantedRole, provider policy.ARN, account Account
 	permissions, err := policy.ParseDocument(r.found.Permissions)
 	d.permissions = policy.PermissionDocument(p.bounded(r.destination))
 	// What a role was given stays if the boundary cannot be read for once: it decides anyway.
-	d.permitted = err == nil && (policy.Equal(permissions, d.permissions) || policy.Equal(permissions, policy.PermissionDocument(r.destination)))
+	d.permitted = err == nil &&
+		(policy.Equal(permissions, d.permissions) || policy.Equal(permissions, policy.PermissionDocument(r.destination)))
 	// Trust that grows waits until all else is right, the boundary above all.
 	d.next = slices.DeleteFunc(slices.Clone(r.trusted), func(s policy.Subject) bool { return !slices.Contains(r.subjects, s) })
 	if d.bounded && d.permitted && p.accepted(account.Provider) {

@@ -15,7 +15,8 @@ import (
 // than 403.
 func TestEachCallNeedsItsAction(t *testing.T) {
 	f := newFixture(t, awstest.Options{})
-	boundary, err := f.account.PutManagedPolicy("boundary", `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"*","Resource":"*"}}`)
+	boundary, err := f.account.PutManagedPolicy("boundary",
+		`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"*","Resource":"*"}}`)
 	if err != nil {
 		t.Fatal(err)
 	}

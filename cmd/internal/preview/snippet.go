@@ -382,7 +382,8 @@ func writeAlloy(w io.Writer, s source) error {
 	}
 	endpoint := fmt.Sprintf("    url = %q\n\n    sigv4 {\n      region = %q\n    }\n", s.block.URL, s.destination.Workspace.Region)
 	if s.mode == policy.ModeRelay {
-		endpoint = fmt.Sprintf("    url = sys.env(%q)\n\n    basic_auth {\n      username      = sys.env(%q)\n      password_file = sys.env(%q)\n    }\n",
+		endpoint = fmt.Sprintf("    url = sys.env(%q)\n\n"+
+			"    basic_auth {\n      username      = sys.env(%q)\n      password_file = sys.env(%q)\n    }\n",
 			sidecarconfig.WriteURLVariable, sidecarconfig.WriteUserVariable, sidecarconfig.WritePasswordFileVariable)
 	}
 	_, err := fmt.Fprintf(w, "prometheus.remote_write %q {\n  external_labels = {cluster = %q}\n\n  endpoint {\n%s  }\n}\n",

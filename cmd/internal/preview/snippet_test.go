@@ -40,11 +40,13 @@ func TestSnippetErrors(t *testing.T) {
 		output, args, want string
 		usage              bool
 	}{
-		{"graphana", "-n grafana --service-account grafana", `--output "graphana" is unknown: write one of ["full" "block" "prometheus-operator"`, true},
+		{"graphana", "-n grafana --service-account grafana", `--output "graphana" is unknown: write one of ["full" "block" ` +
+			`"prometheus-operator"`, true},
 		{"grafana", "-n monitoring --service-account prometheus", "-o grafana needs access: [query], and no destination that is granted to " +
 			"service account prometheus of namespace monitoring has it (central): add query to destinations[].access", false},
 		{"vmagent", "-n grafana --service-account grafana", "-o vmagent needs access: [write], and no destination that is granted", false},
-		{"alloy", "-n observability --service-account collector --destination reader", "-o alloy needs access: [write], and destination reader", false},
+		{"alloy", "-n observability --service-account collector --destination reader", "-o alloy needs access: [write], and " +
+			"destination reader", false},
 		{"alloy", "-n observability --service-account several", "has central, second: name one with --destination", true},
 		{"alloy", "-n observability --service-account several --destination third", `--destination "third": it is not granted`, false},
 		{"alloy", "-n observability --service-account stranger", "not granted: no grant of", false},
@@ -64,8 +66,8 @@ func TestSnippetErrors(t *testing.T) {
 // What the grant lacks is said on stderr.
 func TestSnippetsNameTheMode(t *testing.T) {
 	for _, c := range []struct{ output, args, want string }{
-		{"prometheus-operator", "-n monitoring --service-account prometheus", "central: the snippet needs mode: identity in the grant of service " +
-			"account prometheus of namespace monitoring; with mode prometheus the sidecar adds the block by itself"},
+		{"prometheus-operator", "-n monitoring --service-account prometheus", "central: the snippet needs mode: identity in the grant of " +
+			"service account prometheus of namespace monitoring; with mode prometheus the sidecar adds the block by itself"},
 		{"vmagent", "-n observability --service-account collector --delivery relay", "central: the snippet needs mode: relay in the grant"},
 	} {
 		stdout, stderr, err := snippet(t, c.output, strings.Fields(c.args)...)
