@@ -86,7 +86,7 @@ func (v *validation) access(path string, list []Access) {
 	v.require(len(list) > 0, path, "is empty: write [write], [query] or [write, query]")
 	for i, a := range list {
 		at := fmt.Sprintf("%s[%d]", path, i)
-		v.require(a.Actions() != nil, at, "%q is unknown: write write or query", string(a))
+		v.require(a.Actions() != nil, at, "%q is unknown: write one of write, query", string(a))
 		v.require(slices.Index(list, a) == i, at, "%q stands here twice: keep one", string(a))
 	}
 }

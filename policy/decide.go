@@ -240,7 +240,8 @@ func (p *Policy) Decide(r Request) Decision {
 		}
 	case ModePrometheus:
 		if _, set := r.PodAnnotations[AnnotationDestination]; set {
-			return skip(InvalidAnnotation, "annotation %s is for the modes identity and relay: write %s", AnnotationDestination, AnnotationDestinations)
+			return skip(InvalidAnnotation, "annotation %s is for the modes identity and relay: write %s", AnnotationDestination,
+				AnnotationDestinations)
 		}
 	}
 	if decision, ok := p.group(&entitlement, r); !ok {

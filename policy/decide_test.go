@@ -200,7 +200,8 @@ func TestIRSAFollowsTheDestinations(t *testing.T) {
 	p.Grants[1].Destinations = []string{"backup"}
 	p.Grants = append(
 		p.Grants,
-		Grant{Namespaces: []Glob{"legacy"}, ServiceAccounts: []Glob{"prometheus"}, Destinations: []string{"central"}, Mode: ModePrometheus, IRSA: true},
+		Grant{Namespaces: []Glob{"legacy"}, ServiceAccounts: []Glob{"prometheus"}, Destinations: []string{"central"}, Mode: ModePrometheus,
+			IRSA: true},
 	)
 	request := Request{Namespace: "legacy", Injection: "enabled", ServiceAccount: "prometheus", Prometheus: true}
 	for destinations, want := range map[string]string{"backup,central": "ampbridge.dev-aks.backup", "backup": "ampbridge.dev-aks.backup",

@@ -44,7 +44,7 @@ func TestMetricsExist(t *testing.T) {
 	if !json.Valid(dashboard) {
 		t.Error("the dashboard is not JSON")
 	}
-	alerts, _ := ruleFile(t)
+	alerts := ruleFile(t)
 	for from, text := range map[string]string{"the dashboard": string(dashboard), "the alerts": alerts} {
 		asked := regexp.MustCompile(`ampbridge_[a-z_]+`).FindAllString(text, -1)
 		if len(asked) < 10 {
@@ -165,7 +165,7 @@ type alertRule struct {
 
 func alertRules(t *testing.T, args ...string) (rules []alertRule) {
 	t.Helper()
-	text, _ := ruleFile(t, args...)
+	text := ruleFile(t, args...)
 	var file struct{ Groups []struct{ Rules []alertRule } }
 	testkit.Must(t, yaml.Unmarshal([]byte(text), &file))
 	for _, group := range file.Groups {
@@ -174,21 +174,16 @@ func alertRules(t *testing.T, args ...string) (rules []alertRule) {
 	return rules
 }
 
-// ruleFile is the chart's PrometheusRule as Prometheus reads it, and the names of
-// its alerts.
-func ruleFile(t *testing.T, args ...string) (text string, names []string) {
+// ruleFile is the chart's PrometheusRule as Prometheus reads it.
+func ruleFile(t *testing.T, args ...string) string {
 	t.Helper()
 	rule := render(t, append([]string{"-f", everything}, args...)...).get(t, "PrometheusRule", "ampbridge")
 	content, err := yaml.Marshal(rule.Object["spec"])
 	testkit.Must(t, err)
-	for _, match := range regexp.MustCompile(`alert: (\w+)`).FindAllStringSubmatch(string(content), -1) {
-		names = append(names, match[1])
+	if alerts := strings.Count(string(content), "alert: "); alerts < 5 {
+		t.Fatalf("only %d alerts", alerts)
 	}
-	slices.Sort(names)
-	if len(names) < 5 {
-		t.Fatalf("only %d alerts", len(names))
-	}
-	return string(content), names
+	return string(content)
 }
 
 func get(t *testing.T, url string, v any) error {

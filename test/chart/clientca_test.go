@@ -11,6 +11,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -78,7 +79,7 @@ plugins:
 	deleted := metav1.DeleteOptions{}
 	testkit.Must(t, f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Delete(t.Context(), object.Name, deleted))
 	object.Webhooks[0].TimeoutSeconds = new(int32(7)) // a client of its own in the API server
-	object.Webhooks[0].ClientConfig.CABundle = append(bundle, '\n')
+	object.Webhooks[0].ClientConfig.CABundle = slices.Concat(bundle, []byte{'\n'})
 	object.ResourceVersion, object.UID = "", ""
 	_, err = f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Create(t.Context(), object, metav1.CreateOptions{})
 	testkit.Must(t, err)

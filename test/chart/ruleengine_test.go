@@ -377,7 +377,7 @@ func orZero(duration string) string {
 // ruleEngine runs the tests in Prometheus's own rule engine, by its own clock.
 func ruleEngine(t *testing.T, tests []engineTest, args ...string) {
 	t.Helper()
-	rules, _ := ruleFile(t, args...)
+	rules := ruleFile(t, args...)
 	dir := t.TempDir()
 	testkit.Must(t, os.WriteFile(filepath.Join(dir, "rules.yml"), []byte(rules), 0o600))
 	text, err := yaml.Marshal(map[string]any{"rule_files": []string{"rules.yml"}, "evaluation_interval": "1m", "tests": tests})

@@ -18,7 +18,8 @@ var documented = regexp.MustCompile("(?s)<!-- e2e: verify -->\n```sh\n(.*?)\n```
 
 // NewKey makes a publisher's key at that path. It returns the line that trusts it.
 func NewKey(ctx context.Context, path string) (allowedSigner string, err error) {
-	if out, err := exec.CommandContext(ctx, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", path).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(ctx, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f",
+		path).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("ssh-keygen: %w\n%s", err, out)
 	}
 	public, err := os.ReadFile(path + ".pub")

@@ -27,7 +27,8 @@ var refusers = []refuser{
 	{regexp.MustCompile(`violates PodSecurity "([^"]+)"`), "PodSecurity "},
 	{regexp.MustCompile(`unable to validate against any (security context constraint)`), "OpenShift's "},
 	{regexp.MustCompile(`(?:exceeded|failed) quota: ([^,:]+)`), quotaName},
-	{regexp.MustCompile(`(?:maximum|minimum) \S+ usage per (Pod|Container)|max limit to request ratio per (Pod|Container)`), "LimitRange for each "},
+	{regexp.MustCompile(`(?:maximum|minimum) \S+ usage per (Pod|Container)|max limit to request ratio per (Pod|Container)`),
+		"LimitRange for each "},
 	{regexp.MustCompile(` is invalid: `), "the API server's validation"},
 	{regexp.MustCompile(` is forbidden: `), "an admission plugin"},
 }

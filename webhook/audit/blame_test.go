@@ -60,11 +60,15 @@ func TestBlame(t *testing.T) {
 			"the API server's validation",
 			"spec.initContainers[0].startupProbe: Forbidden: may not be set for init containers without restartPolicy=Always",
 		},
-		{"pod security, the user's own container", `Error creating: pods "a" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot != ` +
+		{"pod security, the user's own container", `Error creating: pods "a" is forbidden: violates PodSecurity "restricted:latest": ` +
+			`runAsNonRoot != ` +
 			`true (pod or container "prometheus" must set securityContext.runAsNonRoot=true)`, "", ""},
-		{"no service account", `Error creating: pods "a-" is forbidden: error looking up service account a/p: serviceaccount "p" not found`, "", ""},
-		{"a webhook that does not answer", `Error creating: Internal error occurred: failed calling webhook "x": context deadline exceeded`, "", ""},
-		{"the namespace goes", `Error creating: pods "a" is forbidden: unable to create new content in namespace a because it is being terminated`, "", ""},
+		{"no service account", `Error creating: pods "a-" is forbidden: error looking up service account a/p: serviceaccount "p" not ` +
+			`found`, "", ""},
+		{"a webhook that does not answer", `Error creating: Internal error occurred: failed calling webhook "x": context deadline ` +
+			`exceeded`, "", ""},
+		{"the namespace goes", `Error creating: pods "a" is forbidden: unable to create new content in namespace a because it is ` +
+			`being terminated`, "", ""},
 		{"a timeout", `Error creating: Timeout: request did not complete within requested timeout`, "", ""},
 		{"it is there already", `create Pod p-0 in StatefulSet p failed error: pods "p-0" already exists`, "", ""},
 	} {
@@ -73,7 +77,8 @@ func TestBlame(t *testing.T) {
 			t.Errorf("%s: got %q, %q, %v", test.name, by, text, plausible)
 		}
 	}
-	if by, text, _ := Blame(`admission webhook "` + strings.Repeat("w", 5000) + `" denied the request: ` + strings.Repeat("\n", 5000)); len(by) > 96 ||
+	if by, text, _ := Blame(`admission webhook "` + strings.Repeat("w", 5000) + `" denied the request: ` + strings.Repeat("\n",
+		5000)); len(by) > 96 ||
 		len(text) > 256 || strings.Contains(text, "\n") {
 		t.Errorf("unbounded: %q %q", by, text)
 	}

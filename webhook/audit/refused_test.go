@@ -83,7 +83,8 @@ func failedCreate(namespace, kind, name, uid, message string, at time.Time) *cor
 	}
 }
 
-const limitsMessage = `Error creating: pods "p-" is forbidden: ValidatingAdmissionPolicy 'limits' with binding 'b' denied request: set limits`
+const limitsMessage = `Error creating: pods "p-" is forbidden: ValidatingAdmissionPolicy 'limits' with binding 'b' denied ` +
+	`request: set limits`
 
 // The breaker opens for the workloads of each kind of controller whose pods would be
 // injected, and for no others.
@@ -100,10 +101,12 @@ func TestRefusalsOpenTheBreaker(t *testing.T) {
 		return &appsv1.StatefulSet{ObjectMeta: meta("team", name), Spec: appsv1.StatefulSetSpec{Replicas: new(int32(1)), Template: template}}
 	}
 	r, client := refusalFixture(t,
-		&appsv1.ReplicaSet{ObjectMeta: meta("team", "web-5d8f"), Spec: appsv1.ReplicaSetSpec{Replicas: new(int32(1)), Template: prometheusTemplate(hashed)}},
+		&appsv1.ReplicaSet{ObjectMeta: meta("team", "web-5d8f"),
+			Spec: appsv1.ReplicaSetSpec{Replicas: new(int32(1)), Template: prometheusTemplate(hashed)}},
 		&appsv1.DaemonSet{ObjectMeta: meta("team", "ds"), Spec: appsv1.DaemonSetSpec{Template: prometheusTemplate(nil)}},
 		stateful("st", prometheusTemplate(nil)), stateful("nginx", plain), stateful("out", out),
-		&appsv1.StatefulSet{ObjectMeta: meta("teamless", "st"), Spec: appsv1.StatefulSetSpec{Replicas: new(int32(1)), Template: prometheusTemplate(nil)}},
+		&appsv1.StatefulSet{ObjectMeta: meta("teamless", "st"),
+			Spec: appsv1.StatefulSetSpec{Replicas: new(int32(1)), Template: prometheusTemplate(nil)}},
 	)
 	now := time.Now()
 	for _, c := range [][3]string{
@@ -132,7 +135,8 @@ func TestRefusalsOpenTheBreaker(t *testing.T) {
 	events, err := client.CoreV1().Events("team").List(t.Context(), metav1.ListOptions{})
 	testkit.Must(t, err)
 	for _, e := range events.Items {
-		if e.Reason != eventOpen || !strings.Contains(e.Message, "by ValidatingAdmissionPolicy limits: set limits") || e.InvolvedObject.UID == "" {
+		if e.Reason != eventOpen || !strings.Contains(e.Message, "by ValidatingAdmissionPolicy limits: set limits") ||
+			e.InvolvedObject.UID == "" {
 			t.Errorf("event %s on %s: %s", e.Reason, e.InvolvedObject.Name, e.Message)
 		}
 	}

@@ -55,22 +55,22 @@ spec:
     envFrom: [{secretRef: {name: x}}]
 `
 
-// namedCase injects a pod of the text, whose service account's grants decide.
-func namedCase(t *testing.T, text, account, names string, change func(*corev1.Pod)) (data, got []byte, d policy.Decision, o Options) {
+// namedCase injects writerPod, whose service account's grants decide.
+func namedCase(t *testing.T, account, names string, change func(*corev1.Pod)) (data, got []byte, d policy.Decision, o Options) {
 	t.Helper()
 	var typed corev1.Pod
-	text = strings.NewReplacer("NAMES", names, "ACCOUNT", account).Replace(text)
-	if err := yaml.Unmarshal([]byte(text), &typed); err != nil {
+	manifest := strings.NewReplacer("NAMES", names, "ACCOUNT", account).Replace(writerPod)
+	if err := yaml.Unmarshal([]byte(manifest), &typed); err != nil {
 		t.Fatal(err)
 	}
 	if change != nil {
 		change(&typed)
 	}
-	text2, err := yaml.Marshal(typed)
+	text, err := yaml.Marshal(typed)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if data, err = yaml.YAMLToJSON(text2); err != nil {
+	if data, err = yaml.YAMLToJSON(text); err != nil {
 		t.Fatal(err)
 	}
 	p, err := policy.Parse([]byte(modes))
@@ -115,7 +115,7 @@ func envOf(c corev1.Container) map[string]string {
 }
 
 func TestIdentityGivesTokenAndEnvironmentAndNothingElse(t *testing.T) {
-	data, got, d, o := namedCase(t, writerPod, "identity", "otel, agent", nil)
+	data, got, d, o := namedCase(t, "identity", "otel, agent", nil)
 	if !d.Inject || d.Reason != policy.Granted || d.Warning != "" {
 		t.Fatalf("%+v", d)
 	}
@@ -166,7 +166,7 @@ func mustYAML(t *testing.T, v any) string {
 
 // A second role needs a configuration file: a downward-API item of an annotation.
 func TestIdentityWithASecondRole(t *testing.T) {
-	_, got, d, _ := namedCase(t, writerPod, "chained", "agent", nil)
+	_, got, d, _ := namedCase(t, "chained", "agent", nil)
 	if !d.Inject {
 		t.Fatalf("%+v", d)
 	}
@@ -240,7 +240,7 @@ func TestNamedContainersAreRefusedWithTheFix(t *testing.T) {
 		}, PartlyInjected, sidecarconfig.VolumeToken},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			data, got, d, _ := namedCase(t, writerPod, row.account, row.names, row.change)
+			data, got, d, _ := namedCase(t, row.account, row.names, row.change)
 			if d.Inject || d.Reason != row.reason || !strings.Contains(d.Warning, row.says) || len(d.Warning) > 256 {
 				t.Errorf("%s: %s", d.Reason, d.Warning)
 			}
@@ -253,7 +253,7 @@ func TestNamedContainersAreRefusedWithTheFix(t *testing.T) {
 
 // Only the named containers count: others keep what they have.
 func TestAnotherContainersIdentityStays(t *testing.T) {
-	_, got, d, _ := namedCase(t, writerPod, "identity", "otel", nil)
+	_, got, d, _ := namedCase(t, "identity", "otel", nil)
 	if env := envOf(typedPod(t, got).Spec.Containers[1]); !d.Inject || len(env) != 1 || env["AWS_ACCESS_KEY_ID"] != "AKIA" {
 		t.Errorf("%+v %v", d, env)
 	}
@@ -261,7 +261,7 @@ func TestAnotherContainersIdentityStays(t *testing.T) {
 
 // EKS's webhooks come after ampbridge's: the injection is taken back.
 func TestIdentityIsTakenBack(t *testing.T) {
-	data, got, _, o := namedCase(t, writerPod, "identity", "otel", nil)
+	data, got, _, o := namedCase(t, "identity", "otel", nil)
 	pod := typedPod(t, got)
 	c := &pod.Spec.Containers[0]
 	c.Env = append(c.Env, corev1.EnvVar{Name: "AWS_CONTAINER_CREDENTIALS_FULL_URI", Value: "http://x"})
@@ -291,7 +291,7 @@ func TestIdentityIsTakenBack(t *testing.T) {
 }
 
 func TestRelayGivesAddressAndPassword(t *testing.T) {
-	_, got, d, o := namedCase(t, writerPod, "relay", "otel,agent", nil)
+	_, got, d, o := namedCase(t, "relay", "otel,agent", nil)
 	if !d.Inject {
 		t.Fatalf("%+v", d)
 	}
@@ -326,7 +326,7 @@ func TestRelayGivesAddressAndPassword(t *testing.T) {
 		t.Errorf("%s: %+v", d.Reason, init)
 	}
 	// A port that another container names is not taken.
-	_, got, _, _ = namedCase(t, writerPod, "relay", "otel", func(p *corev1.Pod) { p.Spec.Containers[0].Args = []string{"--listen=:24095"} })
+	_, got, _, _ = namedCase(t, "relay", "otel", func(p *corev1.Pod) { p.Spec.Containers[0].Args = []string{"--listen=:24095"} })
 	config, err = sidecarconfig.Decode(envOf(typedPod(t, got).Spec.InitContainers[0])[sidecarconfig.Variable])
 	if err != nil || config.RelayPort != 25095 {
 		t.Errorf("port %d: %v", config.RelayPort, err)
@@ -336,7 +336,7 @@ func TestRelayGivesAddressAndPassword(t *testing.T) {
 // The mark changes with what the policy gives, and with nothing else.
 func TestMarkOfNamedContainers(t *testing.T) {
 	for _, account := range []string{"identity", "relay", "chained"} {
-		_, got, d, o := namedCase(t, writerPod, account, "otel", nil)
+		_, got, d, o := namedCase(t, account, "otel", nil)
 		pod := decode(t, got)
 		carried, today, err := Mark(pod, d.Entitlement, o.Policy)
 		if err != nil || carried.Policy == "" || carried.Policy != today.Policy || carried.Mode != d.Mode {

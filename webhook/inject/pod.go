@@ -334,9 +334,9 @@ func appendQuantities(b []byte, list corev1.ResourceList) []byte {
 }
 
 // valid reports whether no request is above its limit, which the API server refuses.
-func (r *Resources) valid() bool {
-	for name, limit := range r.Limits {
-		if request, is := r.Requests[name]; is && request.Cmp(limit) > 0 {
+func (q *Resources) valid() bool {
+	for name, limit := range q.Limits {
+		if request, is := q.Requests[name]; is && request.Cmp(limit) > 0 {
 			return false
 		}
 	}

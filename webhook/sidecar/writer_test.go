@@ -42,7 +42,7 @@ func TestWriter(t *testing.T) {
 	if err := sidecar.Ready(p.options()); err == nil || !strings.Contains(err.Error(), "relay-password") {
 		t.Errorf("before the start: %v", err)
 	}
-	down := p.Cloud.Fail("sts:*", awstest.Refuse)
+	down := p.Fail("sts:*", awstest.Refuse)
 	p.start(t)
 	testkit.Must(t, sidecar.Ready(p.options()))
 	write := func() int {

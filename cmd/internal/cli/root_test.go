@@ -68,9 +68,11 @@ func TestStatusAndErrors(t *testing.T) {
 			"ampbridge sync --help says more\n"}},
 		{"the controller form shrinks nothing", "sync --policy good.yaml --allow-shrink", "", Usage, "", []string{"--allow-shrink is " +
 			"for --once"}},
-		{"a status page for all", "sync --policy good.yaml --status-addr :8082", "", Usage, "", []string{"--status-addr \":8082\"", "127.0.0.1:8082"}},
+		{"a status page for all", "sync --policy good.yaml --status-addr :8082", "", Usage, "",
+			[]string{"--status-addr \":8082\"", "127.0.0.1:8082"}},
 		{"a status page on a pod's address", "sync --policy good.yaml --status-addr 10.0.0.7:8082", "", Usage, "", []string{"not on loopback"}},
-		{"a status page of one run", "sync --once --policy good.yaml --status-addr 127.0.0.1:8082", "", Usage, "", []string{"--status-addr is for"}},
+		{"a status page of one run", "sync --once --policy good.yaml --status-addr 127.0.0.1:8082", "", Usage, "",
+			[]string{"--status-addr is for"}},
 		{"the controller form is no dry run", "sync --policy good.yaml --dry-run", "", Usage, "", []string{"--dry-run is for --once"}},
 		{"the controller form reads its file again", "sync --policy -", "", Usage, "", []string{"--policy - is for --once"}},
 		{"removal and a run", "sync --once --remove --policy good.yaml", "", Usage, "", []string{"--once and --remove exclude each other"}},

@@ -252,8 +252,9 @@ func (r Report) write(stdout io.Writer) error {
 			policy.AnnotationContainer)
 		return err
 	}
-	table := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "NAMESPACE\tWORKLOAD\tPODS\tSERVICE ACCOUNT\tDELIVERY\tWHY")
+	var b strings.Builder
+	table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(table, "NAMESPACE\tWORKLOAD\tPODS\tSERVICE ACCOUNT\tDELIVERY\tWHY")
 	for _, w := range r.Workloads {
 		delivery := string(w.Delivery)
 		switch {
@@ -262,20 +263,24 @@ func (r Report) write(stdout io.Writer) error {
 		case w.Delivery == "":
 			delivery = "none: " + string(w.Reason)
 		}
-		fmt.Fprintf(table, "%s\t%s\t%d\t%s\t%s\t%s\n", w.Namespace, w.Name, w.Pods, w.ServiceAccount, delivery, w.Text)
+		_, _ = fmt.Fprintf(table, "%s\t%s\t%d\t%s\t%s\t%s\n", w.Namespace, w.Name, w.Pods, w.ServiceAccount, delivery, w.Text)
 	}
-	if err := table.Flush(); err != nil || len(r.Grants) == 0 {
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	if len(r.Grants) == 0 {
+		_, err := io.WriteString(stdout, b.String())
 		return err
 	}
 	grants, err := yaml.Marshal(map[string][]Grant{"grants": r.Grants})
 	if err != nil {
 		return err
 	}
-	var b strings.Builder
 	fmt.Fprintf(&b, "\nFor the policy, whose destinations must have the name %s:\n\n%s", r.Grants[0].Destinations[0], grants)
 	for _, g := range r.Grants {
 		if slices.Contains(g.ServiceAccounts, "default") {
-			fmt.Fprintf(&b, "# default of namespace %s: every pod without a service account of its own gets this grant; better give Prometheus one.\n",
+			fmt.Fprintf(&b, "# default of namespace %s: every pod without a service account of its own gets this grant; better give "+
+				"Prometheus one.\n",
 				g.Namespaces[0])
 		}
 	}

@@ -86,7 +86,8 @@ func TestDiscover(t *testing.T) {
 	must(client.AppsV1().StatefulSets("monitoring").Create(t.Context(), &appsv1.StatefulSet{
 		ObjectMeta: metav1.ObjectMeta{Name: "k8s"},
 		Spec: appsv1.StatefulSetSpec{
-			Replicas: new(int32(2)), PodManagementPolicy: appsv1.ParallelPodManagement, Selector: &metav1.LabelSelector{MatchLabels: replicas.Labels},
+			Replicas: new(int32(2)), PodManagementPolicy: appsv1.ParallelPodManagement,
+			Selector: &metav1.LabelSelector{MatchLabels: replicas.Labels},
 			Template: corev1.PodTemplateSpec{ObjectMeta: replicas.ObjectMeta, Spec: replicas.Spec},
 		},
 	}, metav1.CreateOptions{}))
@@ -147,16 +148,18 @@ trust: {permissionsBoundary: "arn:aws:iam::111122223333:policy/boundary"}
 	if _, granted := p.Entitled(policy.Subject{Namespace: "team-a", ServiceAccount: "own"}); !granted {
 		t.Errorf("the pasted grants do not cover team-a/own:\n%s", text)
 	}
-	for _, want := range []string{"kubectl label namespace team-a ampbridge.io/injection=enabled", "none: OldPrometheus", "# default of namespace team-a"} {
+	for _, want := range []string{"kubectl label namespace team-a ampbridge.io/injection=enabled", "none: OldPrometheus",
+		"# default of namespace team-a"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q:\n%s", want, text)
 		}
 	}
 
 	// Somebody who may read one namespace alone.
-	must(client.RbacV1().Roles("team-a").Create(t.Context(), &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: "read"}, Rules: []rbacv1.PolicyRule{
-		{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"list"}},
-	}}, metav1.CreateOptions{}))
+	must(client.RbacV1().Roles("team-a").Create(t.Context(),
+		&rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: "read"}, Rules: []rbacv1.PolicyRule{
+			{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"list"}},
+		}}, metav1.CreateOptions{}))
 	must(client.RbacV1().RoleBindings("team-a").Create(t.Context(), &rbacv1.RoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: "read"}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "read"},
 		Subjects: []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: "team-a", Name: "own"}},

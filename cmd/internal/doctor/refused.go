@@ -16,7 +16,8 @@ import (
 
 // fitSidecar is the fix where somebody's policy refuses pods because of the sidecar.
 func fitSidecar() check.Fix {
-	return check.NewFix("let the sidecar meet that rule (sidecar.resources, .volumeSizeLimit, .securityContext and .image of the policy), or exempt " +
+	return check.NewFix("let the sidecar meet that rule (sidecar.resources, .volumeSizeLimit, .securityContext and .image of the " +
+		"policy), or exempt " +
 		"the container " + sidecarconfig.ContainerName + " and the volumes ampbridge-* from it; a changed policy is tried with the next pod")
 }
 
@@ -46,7 +47,8 @@ const refusalAge = 20 * time.Minute
 // refused returns a finding about controllers of the subject's namespace that cannot
 // create their pods; ok is false if there are none, or the events cannot be read.
 func (x *runner) refused(ctx context.Context, s *subject) (finding check.Finding, ok bool) {
-	list, err := x.cluster.client.CoreV1().Events(s.Namespace).List(ctx, metav1.ListOptions{FieldSelector: "reason=FailedCreate", Limit: pageSize})
+	list, err := x.cluster.client.CoreV1().Events(s.Namespace).List(ctx,
+		metav1.ListOptions{FieldSelector: "reason=FailedCreate", Limit: pageSize})
 	if err != nil {
 		return check.Finding{}, false
 	}

@@ -20,7 +20,8 @@ import (
 )
 
 // tryIssuer is the issuer of the example's cluster. It ends in a slash, as those of AKS do.
-const tryIssuer policy.Issuer = "https://westeurope.oic.prod-aks.azure.com/11111111-2222-3333-4444-555555555555/66666666-7777-8888-9999-000000000000/"
+const tryIssuer policy.Issuer = "https://westeurope.oic.prod-aks.azure.com/11111111-2222-3333-4444-555555555555/" +
+	"66666666-7777-8888-9999-000000000000/"
 
 // trySubject is the service account of the example's pod.
 var trySubject = policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus"}
@@ -43,7 +44,8 @@ func Try(image string, stdout io.Writer) error {
 		heading string
 		print   func(io.Writer, *policy.Policy) error
 	}{
-		{"2. The webhook gives each new Prometheus pod a sidecar and a token", func(w io.Writer, p *policy.Policy) error { return tryPod(w, p, image) }},
+		{"2. The webhook gives each new Prometheus pod a sidecar and a token",
+			func(w io.Writer, p *policy.Policy) error { return tryPod(w, p, image) }},
 		{"3. The sidecar adds remote_write to the configuration that Prometheus reads", tryConfig},
 		{"4. Sync makes the roles: trust for exactly this service account", tryRoles},
 		{"5. Doctor finds what is wrong: here, somebody wrote the issuer without its slash", tryReport},

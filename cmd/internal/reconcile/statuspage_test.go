@@ -185,7 +185,8 @@ func TestStatusPageShows(t *testing.T) {
 				}
 			}
 			if t.Failed() {
-				t.Log(page[strings.Index(page, "<main>"):])
+				_, main, _ := strings.Cut(page, "<main>")
+				t.Log(main)
 			}
 		})
 	}

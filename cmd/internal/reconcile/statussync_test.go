@@ -26,7 +26,8 @@ func TestStatusPageOfASync(t *testing.T) {
 	text := page()
 	for _, want := range []string{"central", "changes were made", "arn:aws:iam::"} {
 		if !strings.Contains(text, want) {
-			t.Errorf("the page lacks %q:\n%s", want, text[strings.Index(text, "<main>"):])
+			_, main, _ := strings.Cut(text, "<main>")
+			t.Errorf("the page lacks %q:\n%s", want, main)
 		}
 	}
 	for _, secret := range []string{"AKIA", "ASIA", "eyJ", "aws_secret"} {

@@ -155,8 +155,9 @@ func (s *fixture) waits(pod string) {
 	failing := s.account.Fail("aps:RemoteWrite", awstest.Respond(400, "ValidationException", "no"))
 	policyText, err := os.Open(s.policyFile)
 	s.try(err)
-	defer policyText.Close()
-	cmd := exec.CommandContext(s.Context(), s.ampbridge, "doctor", "--kubeconfig", s.kube.Kubeconfig(), "--policy", "-", "--wait", timeout.String())
+	defer func() { _ = policyText.Close() }()
+	cmd := exec.CommandContext(s.Context(), s.ampbridge, "doctor", "--kubeconfig", s.kube.Kubeconfig(), "--policy", "-", "--wait",
+		timeout.String())
 	cmd.Env, cmd.Stdin = s.environ(), policyText
 	var out bytes.Buffer
 	cmd.Stdout = &out

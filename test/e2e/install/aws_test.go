@@ -63,7 +63,8 @@ func (e *environment) ampbridge(args ...string) string {
 // first cluster's makes the workspace.
 func (e *environment) bootstrap() {
 	e.Helper()
-	text := e.helm("template", release, chartPackage(version), "--namespace", systemNamespace, "--values", e.values, "--show-only", "templates/policy.yaml")
+	text := e.helm("template", release, chartPackage(version), "--namespace", systemNamespace, "--values", e.values, "--show-only",
+		"templates/policy.yaml")
 	var configMap corev1.ConfigMap
 	e.must(yaml.UnmarshalStrict([]byte(text), &configMap))
 	file := filepath.Join(e.TempDir(), "policy.yaml")

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -187,9 +188,7 @@ func (f *fixture) run(t *testing.T, name string, run func(context.Context) error
 func (f *fixture) namespace(t *testing.T, name string, more map[string]string) {
 	t.Helper()
 	labels := map[string]string{policy.LabelInjection: string(policy.InjectionEnabled)}
-	for k, v := range more {
-		labels[k] = v
-	}
+	maps.Copy(labels, more)
 	testkit.Must(t, f.Namespace(t.Context(), name, labels))
 	_, err := f.Client().CoreV1().ServiceAccounts(name).Create(t.Context(),
 		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}}, metav1.CreateOptions{})
@@ -310,7 +309,8 @@ func (f *fixture) one(t *testing.T, namespace, shape string, before *corev1.Pod)
 // replace deletes the workload's pod, which the kubelet would end.
 func (f *fixture) replace(t *testing.T, pod *corev1.Pod) *corev1.Pod {
 	t.Helper()
-	testkit.Must(t, f.Client().CoreV1().Pods(pod.Namespace).Delete(t.Context(), pod.Name, metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))}))
+	testkit.Must(t, f.Client().CoreV1().Pods(pod.Namespace).Delete(t.Context(), pod.Name,
+		metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))}))
 	return f.one(t, pod.Namespace, pod.Labels["shape"], pod)
 }
 

@@ -67,7 +67,8 @@ const (
 func TestRefused(t *testing.T) {
 	f := newFixture(t, refusedSidecar)
 	// A DaemonSet has a pod for each node, whether a kubelet runs there or not.
-	_, err := f.Client().CoreV1().Nodes().Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node"}}, metav1.CreateOptions{})
+	_, err := f.Client().CoreV1().Nodes().Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node"}},
+		metav1.CreateOptions{})
 	testkit.Must(t, err)
 	for _, d := range demanded {
 		f.demand(t, d.name, d.message, d.expression)
@@ -139,7 +140,8 @@ func (f *fixture) testControllers(t *testing.T) {
 				}
 				f.eventSays(t, namespace, shape, "CircuitOpen", "ValidatingAdmissionPolicy "+d.name, d.message)
 				total := f.refusals(t, namespace, shape)
-				t.Logf("refused %d times, %d of them after the breaker opened; its pod is there after %s", total, total-atOpening, took.Round(time.Millisecond))
+				t.Logf("refused %d times, %d of them after the breaker opened; its pod is there after %s", total, total-atOpening,
+					took.Round(time.Millisecond))
 				// A retry may be on its way, and the event of one, when the breaker opens.
 				if total-atOpening > 2 {
 					t.Errorf("refused %d times after the breaker opened", total-atOpening)
@@ -285,7 +287,8 @@ func (f *fixture) testRights(t *testing.T) {
 			t.Errorf("%s: got %v, want it forbidden", what, err)
 		}
 	}
-	if pods, err := f.Client().CoreV1().Pods(metav1.NamespaceAll).List(t.Context(), metav1.ListOptions{FieldSelector: "metadata.name=thief"}); err != nil ||
+	if pods, err := f.Client().CoreV1().Pods(metav1.NamespaceAll).List(t.Context(),
+		metav1.ListOptions{FieldSelector: "metadata.name=thief"}); err != nil ||
 		len(pods.Items) > 0 {
 		t.Errorf("the thief has %d pods, %v", len(pods.Items), err)
 	}
