@@ -112,7 +112,7 @@ func newWatched(t *testing.T) *watched {
 	relayed.Start(t)
 	signing.Start(t)
 
-	rules, _ := ruleFile(t)
+	rules := ruleFile(t)
 	w.server, w.begun = watch(t, faster(rules), targets), time.Now()
 	return w
 }
