@@ -151,7 +151,8 @@ func TestPodMonitor(t *testing.T) {
 		"selector":            map[string]any{"matchLabels": map[string]any{"app": "prometheus"}},
 		"podMetricsEndpoints": []any{map[string]any{"port": sidecarconfig.MetricsPortName, "interval": "1m"}},
 	}
-	got := spec("--set", "podMonitor.namespaces={monitoring},podMonitor.selector.matchLabels.app=prometheus", "--set", "podMonitor.interval=1m")
+	got := spec("--set", "podMonitor.namespaces={monitoring},podMonitor.selector.matchLabels.app=prometheus", "--set",
+		"podMonitor.interval=1m")
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}

@@ -27,7 +27,8 @@ func TestDownload(t *testing.T) {
 	files := tar.NewWriter(compressed)
 	for _, name := range []string{"etcd", "kube-apiserver", "kubectl"} {
 		content := "#!/bin/sh\necho downloaded " + name + "\n"
-		err := files.WriteHeader(&tar.Header{Name: "controller-tools/envtest/" + name, Mode: 0o755, Size: int64(len(content)), Typeflag: tar.TypeReg})
+		err := files.WriteHeader(&tar.Header{Name: "controller-tools/envtest/" + name, Mode: 0o755, Size: int64(len(content)),
+			Typeflag: tar.TypeReg})
 		if err == nil {
 			_, err = files.Write([]byte(content))
 		}

@@ -122,7 +122,8 @@ func Tools() []Tool {
 		collector("thanos", "github.com/thanos-io/thanos@v0.42.4", "github.com/thanos-io/thanos/cmd/thanos", 6*time.Minute),
 		{Name: "gotestsum", Dir: "gotestsum", Source: "gotest.tools/gotestsum@v1.13.0", Package: "gotest.tools/gotestsum",
 			Version: "v1.13.0", LDFlags: strip, ColdBuild: time.Minute},
-		{Name: "actionlint", Dir: "actionlint", Source: "github.com/rhysd/actionlint@v1.7.12", Package: "github.com/rhysd/actionlint/cmd/actionlint",
+		{Name: "actionlint", Dir: "actionlint", Source: "github.com/rhysd/actionlint@v1.7.12", Package: "github.com/rhysd/actionlint/" +
+			"cmd/actionlint",
 			Version: "v1.7.12", LDFlags: strip, ColdBuild: time.Minute},
 		{Name: "setup-envtest", Dir: "setup-envtest", Source: envtestModule + "@v0.25.1", Package: envtestModule,
 			Version: "v0.25.1", LDFlags: strip, Pinned: true, ColdBuild: time.Minute},

@@ -36,7 +36,8 @@ func (c cluster) trySuccessor(ctx context.Context, o *observed) (why string, err
 	switch {
 	case err == nil:
 	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), "cannot create resource"):
-		return "the auditor lacks the right to try its successor in a dry run (create pods): the chart gives it with policy.audit.repair: evict", nil
+		return "the auditor lacks the right to try its successor in a dry run (create pods): the chart gives it with " +
+			"policy.audit.repair: evict", nil
 	case apierrors.IsBadRequest(err) && strings.Contains(err.Error(), "dry run"):
 		return "its successor cannot be tried, because a webhook takes no dry runs: " + shorten(err.Error(), 300), nil
 	case apierrors.IsForbidden(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err):

@@ -41,7 +41,8 @@ func TestSuccessor(t *testing.T) {
 		{"no right", forbid(`User "s" cannot create resource "pods" in API group ""`), false, same, "lacks the right"},
 		{"the admission policy of sync's right", forbid("ValidatingAdmissionPolicy 'ampbridge-sync' with binding 'ampbridge-sync' denied " +
 			"request: ampbridge's auditor may create pods only in a dry run."), false, same, "refused by ValidatingAdmissionPolicy ampbridge-sync"},
-		{"a webhook without dry runs", apierrors.NewBadRequest(`admission webhook "w" does not support dry run`), false, same, "takes no dry runs"},
+		{"a webhook without dry runs", apierrors.NewBadRequest(`admission webhook "w" does not support dry run`), false, same,
+			"takes no dry runs"},
 		{"a webhook that does not answer", apierrors.NewInternalError(errors.New("failed calling webhook")), false, same, "cannot be tried"},
 		{"a timeout", apierrors.NewTimeoutError("later", 1), false, same, "cannot be tried"},
 		{"no connection", errors.New("connection refused"), false, same, "cannot be tried"},

@@ -41,7 +41,8 @@ func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 		}, []string{"result"}),
 		breaker: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "ampbridge_audit_breaker_open",
-			Help: "1 for each workload for which injection pauses, because its pods hung on the config sidecar or were refused; kind and name are * " +
+			Help: "1 for each workload for which injection pauses, because its pods hung on the config sidecar or were refused; kind and " +
+				"name are * " +
 				"where it pauses for all of a namespace.",
 		}, []string{"namespace", "kind", "name"}),
 		lastSuccess: prometheus.NewGauge(prometheus.GaugeOpts{
