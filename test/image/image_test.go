@@ -258,10 +258,18 @@ func TestImage(t *testing.T) {
 // billOfMaterials names every module of either program, and the toolchain's library.
 func billOfMaterials(t *testing.T, bin string) {
 	programs := []string{filepath.Join(bin, "ampbridge"), filepath.Join(bin, "config-sidecar")}
-	out, err := exec.CommandContext(t.Context(), tools.Path(t, "release"), append([]string{
-		"sbom", "-image", reference, "-version", "v0.0.0-test"}, programs...)...).Output()
+	command := exec.CommandContext(t.Context(), tools.Path(t, "release"), append([]string{
+		"sbom", "-image", reference, "-version", "v0.0.0-test"}, programs...)...)
+	root, err := tools.Root(t.Context())
 	if err != nil {
 		t.Fatal(err)
+	}
+	command.Dir = root // it reads the product's own licence there
+	var problem bytes.Buffer
+	command.Stderr = &problem
+	out, err := command.Output()
+	if err != nil {
+		t.Fatalf("%v: %s", err, problem.String())
 	}
 	var document struct {
 		SpecVersion string
