@@ -72,7 +72,8 @@ func TestNothingTwiceInAnyCombination(t *testing.T) {
 		{"--set", "sync.serviceAccount.name=keeper,sync.serviceAccount.create=false"},
 		{"--set", "nameOverride=collector"},
 		{"--set", "namespaceOverride=other-system"},
-		{"--set", "admissionPolicies.enabled=false"},
+		// Without these policies nothing may repair.
+		{"--set", "admissionPolicies.enabled=false,sync.auditor.enabled=false"},
 		{"--set", "networkPolicy.enabled=false"},
 		{"--set-json", "policy={}", "--set", "policyConfigMap.existing=own"},
 		{"--set", "webhook.clientCA.caBundle=,webhook.clientCA.commonNames=null"},

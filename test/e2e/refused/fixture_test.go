@@ -27,6 +27,7 @@ import (
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/yaml"
 
 	"github.com/ampbridge/ampbridge/policy"
@@ -193,6 +194,35 @@ func (f *fixture) namespace(t *testing.T, name string, more map[string]string) {
 	_, err := f.Client().CoreV1().ServiceAccounts(name).Create(t.Context(),
 		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}}, metav1.CreateOptions{})
 	testkit.Must(t, err)
+}
+
+// node makes a node without a kubelet, on which DaemonSets run all the same: it is ready.
+func (f *fixture) node(t *testing.T) {
+	t.Helper()
+	nodes := f.Client().CoreV1().Nodes()
+	_, err := nodes.Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node"}}, metav1.CreateOptions{})
+	testkit.Must(t, err)
+	// Kubernetes's controllers write to it too, and taint it until it is ready.
+	testkit.Must(t, retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		node, err := nodes.Get(t.Context(), "node", metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		node.Status.Conditions = []corev1.NodeCondition{
+			{Type: corev1.NodeReady, Status: corev1.ConditionTrue, LastHeartbeatTime: metav1.Now(), LastTransitionTime: metav1.Now()},
+		}
+		_, err = nodes.UpdateStatus(t.Context(), node, metav1.UpdateOptions{})
+		return err
+	}))
+	testkit.Must(t, retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		node, err := nodes.Get(t.Context(), "node", metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		node.Spec.Taints = nil
+		_, err = nodes.Update(t.Context(), node, metav1.UpdateOptions{})
+		return err
+	}))
 }
 
 // label changes a label of a namespace; without a value it takes it off.

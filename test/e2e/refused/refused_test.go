@@ -66,10 +66,7 @@ const (
 
 func TestRefused(t *testing.T) {
 	f := newFixture(t, refusedSidecar)
-	// A DaemonSet has a pod for each node, whether a kubelet runs there or not.
-	_, err := f.Client().CoreV1().Nodes().Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node"}},
-		metav1.CreateOptions{})
-	testkit.Must(t, err)
+	f.node(t)
 	for _, d := range demanded {
 		f.demand(t, d.name, d.message, d.expression)
 		f.namespace(t, "test-"+d.name, map[string]string{demands: d.name})
@@ -260,7 +257,9 @@ func (f *fixture) testRights(t *testing.T) {
 	}
 	sync := client(f.sync)
 	create := func(c kubernetes.Interface, namespace string, options metav1.CreateOptions) error {
-		_, err := c.CoreV1().Pods(namespace).Create(t.Context(), bare("thief"), options)
+		thief := bare("thief")
+		thief.Spec.ServiceAccountName = "default" // each namespace has it, so that nothing else refuses the pod
+		_, err := c.CoreV1().Pods(namespace).Create(t.Context(), thief, options)
 		return err
 	}
 	// The policy is in force a moment after it is made.

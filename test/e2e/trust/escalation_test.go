@@ -512,7 +512,9 @@ func TestOperationsThatAreAllowed(t *testing.T) {
 		"GetOpenIDConnectProvider",
 		"GetRole",
 		"GetRolePolicy",
+		"ListAttachedRolePolicies",
 		"ListOpenIDConnectProviders",
+		"ListRolePolicies",
 		"ListRoles",
 		"PutRolePermissionsBoundary",
 		"PutRolePolicy",
@@ -528,7 +530,10 @@ func TestOperationsThatAreAllowed(t *testing.T) {
 	}
 	// Roles on the cluster's path may be looked at, whoever's they are.
 	if diff := cmp.Diff(
-		[]string{"GetAccountSummary", "GetRole", "GetRolePolicy", "ListOpenIDConnectProviders", "ListRoles"},
+		[]string{
+			"GetAccountSummary", "GetRole", "GetRolePolicy", "ListAttachedRolePolicies", "ListOpenIDConnectProviders", "ListRolePolicies",
+			"ListRoles",
+		},
 		allowed(foreign),
 	); diff != "" {
 		t.Errorf("on anything else (-want +got):\n%s", diff)
