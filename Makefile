@@ -16,7 +16,7 @@ COMMA       := ,
 # user's cache directory (test/tools).
 TEST_TOOLS  := etcd kube-apiserver kube-controller-manager kube-scheduler prometheus prometheus-config-reloader
 # And what the other tests run besides: each kind of Prometheus, the chart, Terraform.
-SUITE_TOOLS := prometheus-3.1 prometheus-2.42 prometheus-2.22 prometheus-operator gosh helm helm4 tofu tfprovider
+SUITE_TOOLS := prometheus-3.1 prometheus-2.42 prometheus-2.22 prometheus-operator gosh helm helm4 tofu tfprovider promtool
 # And what a node and the install test run besides.
 NODE_TOOLS  := kubelet kube-proxy kubectl coredns helm helm4 prometheus-operator release registry
 TOOLS       := $(GO) run ./test/tools/cmd
