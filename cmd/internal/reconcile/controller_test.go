@@ -479,10 +479,44 @@ func TestController(t *testing.T) {
 		}
 		_, err := b.cluster.Client().CoreV1().Pods("monitoring").Create(b.ctx, pod, metav1.CreateOptions{})
 		b.must(err)
-		p := b.control(policyText, func(o *reconcile.Options) { o.Image = "example/ampbridge:1" })
+		p := b.control(policyText, func(o *reconcile.Options) { o.Image, o.StatusAddr = "example/ampbridge:1", testkit.FreeAddr(b) })
 		// No webhook is registered here, so the pod has slipped through.
 		b.eventually("the auditor counts the pod", func() bool { return p.metric(`ampbridge_audit_pods{finding="missed"}`) == 1 })
+		p.showsStatus()
 	})
+}
+
+// showsStatus reads the status page, which shows what pass and audit saw, and checks that a
+// request calls nothing.
+func (p *process) showsStatus() {
+	p.Helper()
+	page := func() string { return get("http://" + p.options.StatusAddr + "/") }
+	p.eventually("the page shows a pass and an audit", func() bool {
+		text := page()
+		return strings.Contains(text, "AWS is in sync with the policy") && strings.Contains(text, "prometheus-0")
+	})
+	for _, secret := range []string{"AKIA", "ASIA", "eyJ", "aws_secret"} {
+		if strings.Contains(page(), secret) {
+			p.Errorf("the page has %q", secret)
+		}
+	}
+	const passed = "ampbridge_sync_last_success_timestamp_seconds"
+	// A pass that comes in between calls AWS. It is seldom, so one of three tries has none.
+	for try := range 3 {
+		before, pass := len(p.cloud.Calls()), p.metric(passed)
+		for range 200 {
+			if !strings.Contains(page(), "ampbridge sync") {
+				p.Fatal("the page is gone")
+			}
+		}
+		calls := len(p.cloud.Calls()) - before
+		if calls == 0 {
+			return
+		}
+		if p.metric(passed) == pass || try == 2 {
+			p.Fatalf("200 requests for the page caused %d calls to AWS", calls)
+		}
+	}
 }
 
 // auditorsRights are those that package audit lists, on top of sync's.
