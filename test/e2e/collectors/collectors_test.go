@@ -238,7 +238,7 @@ func (f *fixture) start(t *testing.T, i int, c *cell) {
 	for other := range i {
 		taken += fmt.Sprintf(" %d %d", []int{24095, 25095, 26095, 27095, 28095}[other], []int{9095, 19095, 29095, 19195, 29195}[other])
 	}
-	pod, err := client.Pods(env.Namespace).Create(ctx, &corev1.Pod{
+	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: c.name(), Annotations: map[string]string{policy.AnnotationContainer: "writer"}},
 		Spec: corev1.PodSpec{
 			ServiceAccountName: c.name(),
@@ -249,11 +249,15 @@ func (f *fixture) start(t *testing.T, i int, c *cell) {
 			Volumes: []corev1.Volume{{Name: "config", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
 				LocalObjectReference: corev1.LocalObjectReference{Name: c.name()}}}}},
 		},
-	}, metav1.CreateOptions{})
-	testkit.Must(t, err)
-	if pod.Annotations["ampbridge.io/injected"] == "" {
-		t.Fatalf("%s is not injected", c.name())
 	}
+	// The webhook reads its policy every few seconds.
+	testkit.Within(t, time.Minute, c.name()+" is injected", func() bool {
+		tried, err := client.Pods(env.Namespace).Create(ctx, pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		testkit.Must(t, err)
+		return tried.Annotations["ampbridge.io/injected"] != ""
+	})
+	pod, err = client.Pods(env.Namespace).Create(ctx, pod, metav1.CreateOptions{})
+	testkit.Must(t, err)
 	c.pod, err = f.Run(ctx, pod, nil)
 	testkit.Must(t, err)
 	t.Cleanup(func() {
