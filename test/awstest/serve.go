@@ -24,7 +24,7 @@ func (c *Cloud) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		c.serveS3(w, r, body)
 	case r.URL.Path == "/workspaces", strings.HasPrefix(r.URL.Path, "/workspaces/"), strings.HasPrefix(r.URL.Path, tagsPath):
 		c.serveAMP(w, r, body)
-	case r.URL.Path == "/" && r.Method == http.MethodPost:
+	case r.URL.Path == "/" && (r.Method == http.MethodPost || r.Method == http.MethodGet && r.URL.Query().Has("Action")):
 		c.serveQuery(w, r, body)
 	default:
 		http.Error(w, "neither IAM, STS (POST /), AMP (/workspaces) nor S3 (signed for it) is here", http.StatusNotFound)
@@ -50,6 +50,10 @@ func (c *Cloud) serveQuery(w http.ResponseWriter, r *http.Request, body []byte) 
 	parameters, err := url.ParseQuery(string(body))
 	if err != nil {
 		parameters = url.Values{}
+	}
+	// AWS takes the parameters in the URL, too; vmagent's own client has them there.
+	for name, values := range r.URL.Query() {
+		parameters[name] = append(parameters[name], values...)
 	}
 	call := &queryCall{cloud: c, r: r, form: form{parameters}}
 	call.record = &Call{Service: apiVersions[parameters.Get("Version")], Action: parameters.Get("Action"), Status: http.StatusOK}

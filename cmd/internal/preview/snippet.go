@@ -365,7 +365,9 @@ func writeVMAgent(w io.Writer, s source) error {
 			"-remoteWrite.basicAuth.passwordFile=$(" + sidecarconfig.WritePasswordFileVariable + ")",
 		}
 	}
-	return s.encode(w, map[string]any{"args": append(args, "-remoteWrite.forcePromProto", "-remoteWrite.label=cluster="+s.cluster)},
+	// AMP refuses samples that come out of order, as several queues send them.
+	args = append(args, "-remoteWrite.forcePromProto", "-remoteWrite.queues=1", "-remoteWrite.label=cluster="+s.cluster)
+	return s.encode(w, map[string]any{"args": args},
 		"The last flag sets the label cluster of every series, also where a series has one.")
 }
 

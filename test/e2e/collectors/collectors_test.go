@@ -71,8 +71,9 @@ groups: [{name: counted, interval: 1s, rules: [{record: counted, expr: counted, 
 
 func cells() []*cell {
 	vmagent := []string{"-promscrape.config=/etc/writer/config.yml", "-remoteWrite.tmpDataPath=/tmp/vmagent", "-remoteWrite.forcePromProto",
-		"-httpListenAddr=127.0.0.1:{port}"}
-	thanos := []string{"rule", "--data-dir=/tmp/thanos", "--rule-file=/etc/writer/config.yml", "--eval-interval=1s", "--query=http://{target}",
+		// Several queues send side by side, and AMP refuses what comes out of order.
+		"-remoteWrite.queues=1", "-httpListenAddr=127.0.0.1:{port}"}
+	thanos := []string{"--data-dir=/tmp/thanos", "--rule-file=/etc/writer/config.yml", "--eval-interval=1s", "--query=http://{target}",
 		"--http-address=127.0.0.1:{port}", "--grpc-address=127.0.0.1:{port2}", `--label=ruler="a"`}
 	return []*cell{
 		{program: "vmagent", mode: policy.ModeIdentity, config: scrape, args: append([]string{
@@ -80,9 +81,9 @@ func cells() []*cell {
 		{program: "vmagent", mode: policy.ModeRelay, config: scrape, args: append([]string{"-remoteWrite.url=$(AMPBRIDGE_REMOTE_WRITE_URL)",
 			"-remoteWrite.basicAuth.username=$(AMPBRIDGE_REMOTE_WRITE_USERNAME)",
 			"-remoteWrite.basicAuth.passwordFile=$(AMPBRIDGE_REMOTE_WRITE_PASSWORD_FILE)"}, vmagent...)},
-		{program: "thanos", mode: policy.ModeIdentity, config: rules, args: append([]string{
+		{program: "thanos", mode: policy.ModeIdentity, config: rules, args: append([]string{"rule",
 			`--remote-write.config={remote_write: [{url: "{url}", sigv4: {region: ` + env.Region + `}}]}`}, thanos...)},
-		{program: "thanos", mode: policy.ModeRelay, config: rules, args: append([]string{
+		{program: "thanos", mode: policy.ModeRelay, config: rules, args: append([]string{"rule",
 			`--remote-write.config={remote_write: [{url: "$(AMPBRIDGE_REMOTE_WRITE_URL)", basic_auth: {` +
 				`username: $(AMPBRIDGE_REMOTE_WRITE_USERNAME), password_file: $(AMPBRIDGE_REMOTE_WRITE_PASSWORD_FILE)}}]}`}, thanos...)},
 		{program: "otelcol", mode: policy.ModeIdentity, args: []string{"--config=/etc/writer/config.yml"}, config: `
