@@ -43,9 +43,12 @@ func (c *clientCA) load() error {
 		return fmt.Errorf("cannot read the CA of client certificates: %w", err)
 	}
 	defer func() { _ = file.Close() }()
-	data, err := io.ReadAll(io.LimitReader(file, maxClientCA))
+	data, err := io.ReadAll(io.LimitReader(file, maxClientCA+1))
 	if err != nil {
 		return fmt.Errorf("cannot read the CA of client certificates: %w", err)
+	}
+	if len(data) > maxClientCA {
+		return fmt.Errorf("the CA of client certificates, %s, has more than %d bytes", c.path, maxClientCA)
 	}
 	if c.pool != nil && bytes.Equal(data, c.data) {
 		return nil

@@ -1,6 +1,7 @@
 package webhook_test
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -117,7 +118,9 @@ func TestClientCertificates(t *testing.T) {
 func TestClientCAThatIsNone(t *testing.T) {
 	bad := filepath.Join(t.TempDir(), "ca.crt")
 	testkit.Must(t, os.WriteFile(bad, []byte("none"), 0o600))
-	for _, path := range []string{bad, filepath.Join(t.TempDir(), "missing")} {
+	large := filepath.Join(t.TempDir(), "large.crt") // its end would be cut off
+	testkit.Must(t, os.WriteFile(large, bytes.Repeat([]byte("#\n"), 256<<10), 0o600))
+	for _, path := range []string{bad, large, filepath.Join(t.TempDir(), "missing")} {
 		err := webhook.Run(t.Context(), webhook.Options{
 			PolicyFile: "policy.yaml", Image: image, CertDir: t.TempDir(), ClientCA: path, Cluster: webhook.NewCluster(nil),
 		})

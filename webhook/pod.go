@@ -111,7 +111,7 @@ func (h *podHandler) decidePod(ctx context.Context, question policy.Request, pod
 			}
 		}
 	}
-	if fresh && owner.Kind == "" {
+	if fresh && owner.Kind == "" && decision.Mode != policy.ModeIdentity {
 		decision.Warning = strings.TrimPrefix(decision.Warning+"; "+barePod, "; ")
 	}
 	return outcome{Decision: decision, operations: operations}

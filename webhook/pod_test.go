@@ -80,6 +80,18 @@ func TestBarePodIsToldTheWayOut(t *testing.T) {
 	if len(answer.Warnings) != 1 || !strings.Contains(answer.Warnings[0], want) || answer.Patch == nil {
 		t.Errorf("got warnings %q, patch %.20s; want %q", answer.Warnings, answer.Patch, want)
 	}
+
+	// With mode identity there is no sidecar that could be the cause.
+	f.policy.Grants[0].Mode = policy.ModeIdentity
+	answer = f.review("/pods/enabled", podRequest(t, operatorPod, func(pod map[string]any) {
+		delete(pod["metadata"].(map[string]any), "ownerReferences")
+		pod["metadata"].(map[string]any)["annotations"] = map[string]any{
+			policy.AnnotationContainer: "config-reloader", policy.AnnotationDestination: f.policy.Grants[0].Destinations[0],
+		}
+	}))
+	if len(answer.Warnings) != 0 || answer.Patch == nil {
+		t.Errorf("mode identity: got warnings %q, patch %.20s", answer.Warnings, answer.Patch)
+	}
 }
 
 func TestPodIsSkipped(t *testing.T) {

@@ -37,7 +37,7 @@ type Input struct {
 	Missing map[policy.ARN]bool
 	// Unbounded are the destinations that may be queried, by name, whose permissions
 	// boundary does not allow that, with the reason. One that may be written to, too,
-	// stays as if it had only that access; nobody new is trusted for another one.
+	// stays as if it had only that access; no new subject is trusted for another one.
 	Unbounded map[string]string
 }
 

@@ -194,7 +194,7 @@ func (p *planner) bounded(d policy.Destination) policy.Destination {
 
 // refuseQueries tells that the boundary of destinations[i] does not allow queries.
 func (p *planner) refuseQueries(i int, d policy.Destination, why string) {
-	effect := "nobody new is trusted for destination " + d.Name
+	effect := "no new service account is trusted for destination " + d.Name
 	if d.Writes() {
 		effect = "the roles of destination " + d.Name + " may write to it, and not query it"
 	}

@@ -190,7 +190,7 @@ func (a *auditor) attributable(o *observed) bool {
 }
 
 // expire are the entries that go: of namespaces without the label, of revisions that
-// nobody makes any more, of workloads whose pods have been gone for long, and those that
+// no pod has any more, of workloads whose pods have been gone for long, and those that
 // a quota caused a while ago.
 func (a *auditor) expire(
 	state breaker.State,

@@ -71,7 +71,7 @@ func (o *webhookOptions) register(flags *pflag.FlagSet) {
 		&o.ClientCA,
 		"client-ca",
 		"",
-		"`FILE` with the CA, PEM, that signs the API servers' client certificate: the webhook answers nobody else; a new version is used at once",
+		"`FILE` with the CA, PEM, that signs the API servers' client certificate: the webhook answers no other; a new version is used at once",
 	)
 	flags.StringSliceVar(
 		&o.ClientNames,

@@ -60,14 +60,10 @@ func (x *runner) checkPods(ctx context.Context) {
 	}
 	// A wildcard also covers service accounts of other programs.
 	for _, s := range none {
-		if f, ok := x.refused(ctx, s); ok && s.named {
-			x.checks.Run(check.Pods, s.about, func() check.Finding { return f })
-			x.checks.Skip(s.about, "there is no pod", ids[1:]...)
-			continue
-		}
 		const message = "no Prometheus pod of this service account is running"
 		if s.named || len(none) == len(x.subjects) {
-			x.checks.Skip(s.about, message, ids...)
+			x.checks.Skip(s.about, message+x.refusedPods(ctx, s.Namespace), ids[0])
+			x.checks.Skip(s.about, message, ids[1:]...)
 		} else {
 			x.checks.Exclude(s.about, message, ids...)
 		}

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -17,8 +18,8 @@ import (
 // fitSidecar is the fix where somebody's policy refuses pods because of the sidecar.
 func fitSidecar() check.Fix {
 	return check.NewFix("let the sidecar meet that rule (sidecar.resources, .volumeSizeLimit, .securityContext and .image of the " +
-		"policy), or exempt " +
-		"the container " + sidecarconfig.ContainerName + " and the volumes ampbridge-* from it; a changed policy is tried with the next pod")
+		"policy), or exempt the container " + sidecarconfig.ContainerName + " and the volumes ampbridge-* from it; " +
+		"a changed policy is tried with the next pod")
 }
 
 // openFor returns the entry of the circuit breaker about the pod's workload, if the
@@ -44,20 +45,21 @@ func (x *runner) openFor(ctx context.Context, pod *corev1.Pod) (breaker.Entry, b
 // refusalAge is for how long a refusal is shown: controllers try again after 1000 s at most.
 const refusalAge = 20 * time.Minute
 
-// refused returns a finding about controllers of the subject's namespace that cannot
-// create their pods; ok is false if there are none, or the events cannot be read.
-func (x *runner) refused(ctx context.Context, s *subject) (finding check.Finding, ok bool) {
-	list, err := x.cluster.client.CoreV1().Events(s.Namespace).List(ctx,
+// refusedPods returns which controller of the namespace cannot create its pods, and who
+// refuses them; empty: there is none, or the events cannot be read. Whose pods they are is
+// not known, because the events name no service account.
+func (x *runner) refusedPods(ctx context.Context, namespace string) string {
+	list, err := x.cluster.client.CoreV1().Events(namespace).List(ctx,
 		metav1.ListOptions{FieldSelector: "reason=FailedCreate", Limit: pageSize})
 	if err != nil {
-		return check.Finding{}, false
+		return ""
 	}
 	for _, e := range list.Items {
 		by, text, plausible := audit.Blame(e.Message)
 		if plausible && x.Now().Sub(e.LastTimestamp.Time) < refusalAge {
-			return failed(fitSidecar(), "no Prometheus pod of this service account is running, and pods of %s/%s are refused by %s: %s",
-				e.InvolvedObject.Kind, e.InvolvedObject.Name, by, text), true
+			return fmt.Sprintf(", and %s %s of the namespace cannot create its pods: %s refuses them: %s",
+				e.InvolvedObject.Kind, e.InvolvedObject.Name, by, text)
 		}
 	}
-	return check.Finding{}, false
+	return ""
 }

@@ -118,7 +118,7 @@ func LoopbackAddress(address string) bool {
 // statusSheet returns the page as of now.
 func (c *controller) statusSheet(now time.Time) report.Sheet {
 	pass, seen := c.board.read()
-	s := report.Sheet{Title: "ampbridge sync", Footer: "✓ as it should be · ✗ failed · ! to be looked at · – not known. " +
+	s := report.Sheet{Title: "ampbridge sync", Footer: "✓ as it should be · ✗ failed · ! needs attention · – not known. " +
 		"This page shows what the last pass and the last audit saw; loading it asks nothing. It contains no secrets."}
 	if p := c.policy.Current(); p != nil && p.Cluster.Name != "" {
 		s.Title += " · cluster " + p.Cluster.Name

@@ -77,7 +77,8 @@ func cells() []*cell {
 		"--http-address=127.0.0.1:{port}", "--grpc-address=127.0.0.1:{port2}", `--label=ruler="a"`}
 	return []*cell{
 		{program: "vmagent", mode: policy.ModeIdentity, config: scrape, args: append([]string{
-			"-remoteWrite.url={url}", "-remoteWrite.aws.useSigv4", "-remoteWrite.aws.region=" + env.Region, "-remoteWrite.aws.stsEndpoint=$(AWS_ENDPOINT_URL_STS)"}, vmagent...)},
+			"-remoteWrite.url={url}", "-remoteWrite.aws.useSigv4", "-remoteWrite.aws.region=" + env.Region,
+			"-remoteWrite.aws.stsEndpoint=$(AWS_ENDPOINT_URL_STS)"}, vmagent...)},
 		{program: "vmagent", mode: policy.ModeRelay, config: scrape, args: append([]string{"-remoteWrite.url=$(AMPBRIDGE_REMOTE_WRITE_URL)",
 			"-remoteWrite.basicAuth.username=$(AMPBRIDGE_REMOTE_WRITE_USERNAME)",
 			"-remoteWrite.basicAuth.passwordFile=$(AMPBRIDGE_REMOTE_WRITE_PASSWORD_FILE)"}, vmagent...)},

@@ -68,6 +68,22 @@ func (s *fixture) pods() {
 		s.onlyFailed(check.Pods, "were refused by ValidatingAdmissionPolicy limits: every container needs a CPU limit")
 		s.try(s.kube.Client().CoreV1().ConfigMaps(system).Delete(s.Context(), breaker.ConfigMap, metav1.DeleteOptions{}))
 		s.deletePod("refused")
+
+		// An event tells of pods that were never stored, and not of which service account.
+		event := &corev1.Event{
+			ObjectMeta:     metav1.ObjectMeta{Name: "never-stored"},
+			InvolvedObject: corev1.ObjectReference{APIVersion: "apps/v1", Kind: "StatefulSet", Namespace: namespace, Name: "server"},
+			Reason:         "FailedCreate", Type: corev1.EventTypeWarning, LastTimestamp: metav1.Now(),
+			Message: `create Pod server-0 in StatefulSet server failed error: pods "server-0" is forbidden: ValidatingAdmissionPolicy ` +
+				`'limits' with binding 'limits' denied request: every container needs a CPU limit`,
+		}
+		s.must(s.kube.Client().CoreV1().Events(namespace).Create(s.Context(), event, metav1.CreateOptions{}))
+		a := s.runDoctor(fault{})
+		if a.status != unchecked || !contains(a.text(), "StatefulSet server of the namespace cannot create its pods: "+
+			"ValidatingAdmissionPolicy limits refuses them: every container needs a CPU limit") {
+			s.Errorf("status %d\n%s", a.status, a.text())
+		}
+		s.try(s.kube.Client().CoreV1().Events(namespace).Delete(s.Context(), event.Name, metav1.DeleteOptions{}))
 	})
 	s.Run("static keys win over the role", func(t *testing.T) {
 		s := s.in(t)

@@ -90,7 +90,7 @@ func (w *warnings) HandleWarningHeader(_ int, _, text string) {
 	w.texts = append(w.texts, text)
 }
 
-// Nothing creates a bare pod again. Whoever does hears how.
+// Nothing creates a bare pod again. Its creator is told how to.
 func (f *fixture) testBare(t *testing.T) {
 	for _, d := range demanded {
 		heard := &warnings{}

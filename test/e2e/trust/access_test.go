@@ -67,7 +67,7 @@ func (d drawn) permits(t *testing.T, n int, p *policy.Policy, found plan.Account
 			for _, action := range slices.Concat([]string{writeAction, "aps:DeleteWorkspace", "aps:PutResourcePolicy"}, queryActions) {
 				says := slices.Contains(d.access[to.Name], action)
 				// A destination that may be written to has no query yet; one that may only be
-				// queried has nobody new who could use what its role may do.
+				// queried has no new subject that could use what its role may do.
 				waits := action != writeAction && unbounded[to.Name] != "" && slices.Contains(d.access[to.Name], writeAction)
 				want, got := says && !waits && to.Name == c.Destination, allows(document, action, to)
 				if got != want {

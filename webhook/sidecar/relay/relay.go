@@ -293,7 +293,7 @@ func (r refusal) retryAfter() string {
 func (r refusal) text() string {
 	return map[refusal]string{
 		wrongPassword:  "the password is not this pod's",
-		noSession:      "there is no session to sign with; the samples stay in Prometheus's WAL",
+		noSession:      "there is no session to sign with; send the samples again later",
 		noRoom:         "too many writes are in flight",
 		unreadable:     "the request could not be read",
 		unreachable:    "AMP cannot be reached",
