@@ -275,28 +275,24 @@ func (g *Glob) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Match tells whether name is one that g stands for.
+// Match reports whether name matches g.
 func (g Glob) Match(name string) bool {
-	parts := strings.Split(string(g), "*")
-	if len(parts) == 1 {
-		return name == parts[0]
+	// It runs for each grant and each pod, so it makes no list of the parts.
+	part, pattern, wild := strings.Cut(string(g), "*")
+	if !wild {
+		return name == part
 	}
-	rest, found := strings.CutPrefix(name, parts[0])
-	if !found {
-		return false
-	}
-	last := len(parts) - 1
-	for _, part := range parts[1:last] {
-		_, after, found := strings.Cut(rest, part)
-		if !found {
-			return false
+	rest, found := strings.CutPrefix(name, part)
+	for found {
+		if part, pattern, wild = strings.Cut(pattern, "*"); !wild {
+			return strings.HasSuffix(rest, part)
 		}
-		rest = after
+		_, rest, found = strings.Cut(rest, part)
 	}
-	return strings.HasSuffix(rest, parts[last])
+	return false
 }
 
-// everything tells whether g is `*`, in however many stars.
+// everything reports whether g is only stars.
 func (g Glob) everything() bool { return strings.Trim(string(g), "*") == "" }
 
 func matchAny(globs []Glob, name string) bool {

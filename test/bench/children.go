@@ -159,6 +159,9 @@ func runChild(kind string, args []string) error {
 		return err
 	}
 	if *profile != "" {
+		if err := os.MkdirAll(*profile, 0o755); err != nil {
+			return err
+		}
 		file, err := os.Create(filepath.Join(*profile, kind+".pprof"))
 		if err != nil {
 			return err

@@ -175,10 +175,10 @@ func expanded(pod *Pod, read configuration) (configuration, *policy.Decision) {
 	output := &pod.Spec.Volumes[read.volume]
 	source := configuration{volume: -1}
 	for c := range pod.all {
-		if !slices.ContainsFunc(c.expandedFiles(), func(file string) bool { return c.sees(pod, file, read) }) {
+		if !c.anyFlag(func(file string) bool { return c.sees(pod, file, read) }, expandedFlags...) {
 			continue
 		}
-		for _, file := range c.configFiles() {
+		for _, file := range c.flag(configFlags...) {
 			from, refused := place(pod, c, cleanPath(file))
 			if refused != nil {
 				return configuration{}, refused

@@ -705,6 +705,20 @@ func (c *Container) flag(names ...string) (values []string) {
 	return values
 }
 
+// anyFlag reports whether f is true for a value that the command line gives to one of the
+// flags. Unlike flag, it makes no list.
+func (c *Container) anyFlag(f func(value string) bool, names ...string) bool {
+	_, args := c.commandLine()
+	for _, name := range names {
+		for value := range valuesOf(args, name) {
+			if f(value) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // firstFlag returns the first value that the command line gives to a flag.
 func (c *Container) firstFlag(name string) (value string, set bool) {
 	_, args := c.commandLine()

@@ -76,9 +76,9 @@ func reloadOf(pod *Pod, prometheus *Container, read, served configuration, pinne
 // autoReloads reports whether Prometheus itself provably watches its configuration; if
 // not, problem says why, where it is asked to.
 func autoReloads(pod *Pod, c *Container) (auto bool, problem string) {
-	feature := slices.ContainsFunc(c.flag("enable-feature"), func(features string) bool {
+	feature := c.anyFlag(func(features string) bool {
 		return slices.Contains(strings.Split(features, ","), "auto-reload-config")
-	})
+	}, "enable-feature")
 	flag := c.hasFlag("config.auto-reload")
 	if !feature && !flag {
 		return false, ""
@@ -119,7 +119,7 @@ func (c *Container) isReloader() bool {
 func (c *Container) doesNotReload(prometheus *Container) string {
 	other := func(method string) bool { return method != "http" }
 	switch {
-	case slices.ContainsFunc(c.flag("reload-method", "reloader.method"), other):
+	case c.anyFlag(other, "reload-method", "reloader.method"):
 		return c.called() + " reloads by a signal"
 	case c.looksOnce():
 		return c.called() + " looks at the configuration once (--watch-interval=0)"
@@ -133,9 +133,7 @@ func (c *Container) doesNotReload(prometheus *Container) string {
 
 // looksOnce reports whether prometheus-config-reloader ends after its first look.
 func (c *Container) looksOnce() bool {
-	return slices.ContainsFunc(c.flag("watch-interval"), func(every string) bool {
-		return strings.TrimRight(every, "hms0") == ""
-	})
+	return c.anyFlag(func(every string) bool { return strings.TrimRight(every, "hms0") == "" }, "watch-interval")
 }
 
 // defaultReload is the default of prometheus-config-reloader's --reload-url and, but
@@ -193,18 +191,16 @@ func isOwn(call string, prometheus *Container) bool {
 // with --volume-dir, Thanos's sidecar with --reloader.config-file or
 // --reloader.rule-dir.
 func (c *Container) watches(pod *Pod, served configuration) bool {
-	return slices.ContainsFunc(c.configFiles(), func(file string) bool { return c.sees(pod, file, served) }) ||
-		slices.ContainsFunc(
-			c.flag("watched-dir", "volume-dir", "reloader.rule-dir"),
-			// The file as this container sees it, if dir is the configuration's.
-			func(dir string) bool { return c.sees(pod, path.Join(dir, path.Base(served.file)), served) },
-		)
+	file := func(file string) bool { return c.sees(pod, file, served) }
+	// The file as this container sees it, if dir is the configuration's.
+	dir := func(dir string) bool { return file(path.Join(dir, path.Base(served.file))) }
+	return c.anyFlag(file, configFlags...) || c.anyFlag(dir, "watched-dir", "volume-dir", "reloader.rule-dir")
 }
 
 // expands reports whether a reloader makes the file to out of the file from.
 func (c *Container) expands(pod *Pod, from, to configuration) bool {
-	return slices.ContainsFunc(c.configFiles(), func(file string) bool { return c.sees(pod, file, from) }) &&
-		slices.ContainsFunc(c.expandedFiles(), func(file string) bool { return c.sees(pod, file, to) })
+	return c.anyFlag(func(file string) bool { return c.sees(pod, file, from) }, configFlags...) &&
+		c.anyFlag(func(file string) bool { return c.sees(pod, file, to) }, expandedFlags...)
 }
 
 // sees reports whether a path of the container is that file.
@@ -213,12 +209,9 @@ func (c *Container) sees(pod *Pod, file string, want configuration) bool {
 	return refused == nil && at == want
 }
 
-// configFiles are the configurations that a reloader watches.
-func (c *Container) configFiles() []string {
-	return c.flag("config-file", "reloader.config-file")
-}
-
-// expandedFiles are the files that a reloader makes of them.
-func (c *Container) expandedFiles() []string {
-	return c.flag("config-envsubst-file", "reloader.config-envsubst-file")
-}
+// Flags of reloaders: the configurations that they watch, and the files that they make of
+// them.
+var (
+	configFlags   = []string{"config-file", "reloader.config-file"}
+	expandedFlags = []string{"config-envsubst-file", "reloader.config-envsubst-file"}
+)
