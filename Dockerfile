@@ -5,9 +5,9 @@
 #   docker build --target prebuilt .                          takes them from bin/linux-<arch>/, as make image does
 #   docker buildx build --platform linux/amd64,linux/arm64 .  cross-compiles; nothing runs under emulation
 #
-# The same commit gives the same image: docs/image.md says how.
+# The same commit gives the same image: docs/reference/image.md says how.
 
-# Releases are not built here, and take nothing from this image: docs/image.md. It can be pinned by its digest.
+# Releases are not built here, and take nothing from this image: docs/reference/image.md. It can be pinned by its digest.
 ARG GO_IMAGE=golang:1.26
 
 # Before the stage `build`, so that a builder that makes stages in their order

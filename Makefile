@@ -54,13 +54,13 @@ endif
 push: image ## the image, built and pushed to its registry; IMAGE=name:tag
 	$(ENGINE) push $(IMAGE)
 
-# A release, complete in DIST but for the push: docs/release.md. It has the chart's version unless VERSION is given.
+# A release, complete in DIST but for the push: docs/design/release.md. It has the chart's version unless VERSION is given.
 DIST        ?= dist
 PLATFORMS   ?= linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 # An SSH key of the publisher. Without one the release is signed with a key that is made for it, to try it out.
 SIGNING_KEY ?=
 SIGNER      ?= ampbridge-release
-BUILDER     ?= https://github.com/ampbridge/ampbridge/blob/main/docs/release.md\#local-builder
+BUILDER     ?= https://github.com/ampbridge/ampbridge/blob/main/docs/design/release.md\#local-builder
 REPOSITORY  ?= ghcr.io/ampbridge
 .PHONY: release
 release: VERSION := $(or $(VERSION),$(shell sed -n 's/^appVersion: *//p' charts/ampbridge/Chart.yaml))
@@ -95,7 +95,7 @@ test: ## every test that needs no root; PKG=./policy/... for some
 	  (cd $$module && "$$gotestsum" --format pkgname -- -timeout 20m ./...); done)
 
 .PHONY: e2e
-e2e: ## the image and the chart on a real node, the AWS CLI, a browser (root, Linux: docs/e2e.md)
+e2e: ## the image and the chart on a real node, the AWS CLI, a browser (root, Linux: docs/design/e2e.md)
 	@$(GO) run ./test/node/preflight/cmd
 	@$(TOOLS) $(TEST_TOOLS) $(NODE_TOOLS) >/dev/null
 	@CGO_ENABLED=0 $(GO) test -tags e2e -count=1 -timeout 15m ./test/image
@@ -107,13 +107,13 @@ e2e: ## the image and the chart on a real node, the AWS CLI, a browser (root, Li
 # How many pods of the safety matrix run side by side.
 PODS        ?= 12
 .PHONY: safety
-safety: ## the tables of docs/reliability.md: the safety matrix and the sidecar's own faults
+safety: ## the tables of docs/design/reliability.md: the safety matrix and the sidecar's own faults
 	@$(TOOLS) $(TEST_TOOLS) prometheus-3.1 prometheus-2.42 prometheus-2.22 gosh >/dev/null
 	@$(GO) test -count=1 -v -timeout 2h ./test/e2e/matrix -all -pods $(PODS) | grep -E '^ *\||^ *[0-9]+ cells|^ *--- FAIL|^(---|ok|FAIL|panic)'
 	@$(GO) test -count=1 -v ./test/e2e/sidecarfaults | grep -E '^ *\||^(---|ok|FAIL|panic)'
 
 .PHONY: collectors
-collectors: ## programs other than Prometheus, in both modes, through outages of STS (the table of docs/reliability.md)
+collectors: ## programs other than Prometheus, in both modes, through outages of STS (the table of docs/design/reliability.md)
 	@$(TOOLS) $(TEST_TOOLS) vmagent thanos otelcol >/dev/null
 	@$(GO) test -tags collectors -count=1 -v -timeout 30m ./test/e2e/collectors | grep -E '^ *\||^ *collectors_test|^ *--- FAIL|^(---|ok|FAIL|panic)'
 
@@ -133,7 +133,7 @@ race: ## the race detector over what the sidecar does at the same time (needs gc
 	@CGO_ENABLED=1 $(GO) test -race -count=1 -skip Prometheus ./webhook/sidecar/...
 
 .PHONY: bench
-bench: ## the figures of docs/performance.md, with bench-relay
+bench: ## the figures of docs/design/performance.md, with bench-relay
 	@$(TOOLS) $(TEST_TOOLS) >/dev/null
 	@$(GO) run ./test/bench
 	@$(GO) test -count=1 -run HundredClusters -v ./cmd/internal/reconcile

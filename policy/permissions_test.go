@@ -26,7 +26,7 @@ func indented(t *testing.T, d Document) string {
 // give for the example.
 func TestPermissionsGolden(t *testing.T) {
 	p := load(t, "permissions.yaml")
-	doc, err := os.ReadFile("../docs/iam.md")
+	doc, err := os.ReadFile("../docs/reference/iam.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +41,7 @@ func TestPermissionsGolden(t *testing.T) {
 		testkit.Golden(t, "testdata/"+name, text)
 		if strings.HasPrefix(name, "permissions-") && name != "permissions-govcloud.json" &&
 			!strings.Contains(string(doc), "```json\n"+text+"```\n") {
-			t.Errorf("docs/iam.md does not show policy/testdata/%s as it is", name)
+			t.Errorf("docs/reference/iam.md does not show policy/testdata/%s as it is", name)
 		}
 	}
 }

@@ -60,20 +60,20 @@ func TestMetricsExist(t *testing.T) {
 
 // Each alert has a severity, a runbook that is a heading of the documentation, and texts.
 func TestAlertsAreComplete(t *testing.T) {
-	text, err := os.ReadFile(filepath.Join("../..", "docs", "runbook.md"))
+	text, err := os.ReadFile(filepath.Join("../..", "docs", "troubleshooting", "runbook.md"))
 	testkit.Must(t, err)
 	headings := map[string]bool{}
 	for _, heading := range regexp.MustCompile(`(?m)^#+ (\S+)$`).FindAllSubmatch(text, -1) {
 		headings[strings.ToLower(string(heading[1]))] = true
 	}
-	const book = "https://github.com/ampbridge/ampbridge/blob/main/docs/runbook.md#"
+	const book = "https://github.com/ampbridge/ampbridge/blob/main/docs/troubleshooting/runbook.md#"
 	seen := map[string]bool{}
 	for _, rules := range [][]alertRule{alertRules(t), alertRules(t, "--set", "sync.mode=cronJob")} {
 		for _, r := range rules {
 			seen[r.Alert] = true
 			anchor, found := strings.CutPrefix(r.Annotations["runbook_url"], book)
 			if !found || anchor != strings.ToLower(r.Alert) || !headings[anchor] {
-				t.Errorf("%s: runbook %q is no heading of docs/runbook.md with the alert's name", r.Alert, r.Annotations["runbook_url"])
+				t.Errorf("%s: runbook %q is no heading of docs/troubleshooting/runbook.md with the alert's name", r.Alert, r.Annotations["runbook_url"])
 			}
 			if !slices.Contains([]string{"critical", "warning", "info"}, r.Labels["severity"]) {
 				t.Errorf("%s: severity %q", r.Alert, r.Labels["severity"])

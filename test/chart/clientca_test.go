@@ -25,7 +25,7 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/registration"
 )
 
-// A real API server shows the certificate that docs/certificates.md has it show: the webhook
+// A real API server shows the certificate that docs/guides/certificates.md has it show: the webhook
 // with the CA answers it, and one with another CA does not.
 func TestARealAPIServersCertificate(t *testing.T) {
 	dir := t.TempDir()

@@ -332,7 +332,7 @@ func compared(t *testing.T, object *unstructured.Unstructured) map[string]any {
 // The page's snippets are values of this chart, and ignore the CA bundle of objects that it
 // makes, and nothing more.
 func TestGitOpsPage(t *testing.T) {
-	text, err := os.ReadFile("../../docs/gitops.md")
+	text, err := os.ReadFile("../../docs/guides/gitops.md")
 	testkit.Must(t, err)
 	found := map[string]*unstructured.Unstructured{}
 	for i, block := range strings.Split(string(text), "```") {

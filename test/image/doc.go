@@ -1,4 +1,4 @@
-// Package image holds the container image to what docs/image.md says of it: two
+// Package image holds the container image to what docs/reference/image.md says of it: two
 // static programs and nothing else, no user but 65532, the same bytes from
 // wherever the same commit is built, and a complete bill of materials.
 //

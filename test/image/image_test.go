@@ -314,7 +314,7 @@ func billOfMaterials(t *testing.T, bin string) {
 	}
 }
 
-// sizes are the figures of docs/image.md.
+// sizes are the figures of docs/reference/image.md.
 func sizes(t *testing.T, a archive) {
 	mb := func(bytes int64) float64 { return float64(bytes) / 1e6 }
 	t.Logf("%s: ampbridge %.1f MB, config-sidecar %.1f MB, image %.1f MB, packed %.1f MB",

@@ -1,6 +1,6 @@
 //go:build linux && e2e
 
-// Package release makes and verifies releases for tests, as docs/release.md tells people to.
+// Package release makes and verifies releases for tests, as docs/design/release.md tells people to.
 package release
 
 import (
@@ -13,7 +13,7 @@ import (
 	"regexp"
 )
 
-// documented matches the commands of docs/release.md by which people verify a release.
+// documented matches the commands of docs/design/release.md by which people verify a release.
 var documented = regexp.MustCompile("(?s)<!-- e2e: verify -->\n```sh\n(.*?)\n```\n")
 
 // NewKey makes a publisher's key at that path. It returns the line that trusts it.
@@ -37,13 +37,13 @@ func Make(ctx context.Context, root string, variables ...string) error {
 
 // Verify runs the documented commands in dist, for somebody who trusts that signer.
 func Verify(ctx context.Context, root, dist, allowedSigner string) error {
-	page, err := os.ReadFile(filepath.Join(root, "docs", "release.md"))
+	page, err := os.ReadFile(filepath.Join(root, "docs", "design", "release.md"))
 	if err != nil {
 		return err
 	}
 	commands := documented.FindSubmatch(page)
 	if commands == nil {
-		return errors.New("docs/release.md has no block of commands that verifies a release")
+		return errors.New("docs/design/release.md has no block of commands that verifies a release")
 	}
 	if err := os.WriteFile(filepath.Join(dist, "allowed_signers"), []byte(allowedSigner), 0o600); err != nil {
 		return err

@@ -9,13 +9,13 @@ import (
 	"testing"
 )
 
-// Each row of docs/seeds.md says what became of a line of the documents that ampbridge
+// Each row of docs/design/seeds.md says what became of a line of the documents that ampbridge
 // replaces, and names tests that exist.
 func TestEveryRowOfTheSeedsHasItsTest(t *testing.T) {
 	const root = "../../.."
 	named := regexp.MustCompile("`([a-z0-9/]+) (Test[A-Za-z0-9]+)`")
 	rows := 0
-	for line := range strings.SplitSeq(read(t, filepath.Join(root, "docs", "seeds.md")), "\n") {
+	for line := range strings.SplitSeq(read(t, filepath.Join(root, "docs", "design", "seeds.md")), "\n") {
 		cells := strings.Split(strings.Trim(line, "| "), " | ")
 		if !strings.HasPrefix(line, "| ") || len(cells) < 4 || cells[0] == "the document" || strings.HasPrefix(cells[0], "---") {
 			continue

@@ -197,7 +197,7 @@ func (c *conversion) policy(name, issuer string, entries []int) []byte {
 		Account:   c.options.Workspace.Account,
 		Resource:  "policy/ampbridge-boundary." + name,
 	}
-	fmt.Fprintf(&b, `# Made by ampbridge bootstrap policy from %s. Every field is explained in docs/policy.md.
+	fmt.Fprintf(&b, `# Made by ampbridge bootstrap policy from %s. Every field is explained in docs/reference/policy.md.
 apiVersion: %s
 kind: %s
 cluster:

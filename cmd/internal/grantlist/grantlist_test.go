@@ -114,7 +114,7 @@ func TestConvertTheSeed(t *testing.T) {
 		t.Fatal(err)
 	}
 	clusters, findings := Convert(list, options)
-	const want = `# Made by ampbridge bootstrap policy from an iam_access_grant_list. Every field is explained in docs/policy.md.
+	const want = `# Made by ampbridge bootstrap policy from an iam_access_grant_list. Every field is explained in docs/reference/policy.md.
 apiVersion: ampbridge.io/v1alpha1
 kind: Policy
 cluster:

@@ -61,7 +61,7 @@ func entriesOf(s policy.Statement) (list []Entry, err error) {
 		subjects := s.Condition["StringEquals"][host+":sub"]
 		if len(subjects) == 0 {
 			return nil, fmt.Errorf("StringEquals has no key %s:sub, byte for byte as the provider is named: which service accounts it "+
-				"admits is not known here; write the policy by hand (docs/policy.md)", host)
+				"admits is not known here; write the policy by hand (docs/reference/policy.md)", host)
 		}
 		for _, text := range subjects {
 			subject, err := policy.ParseSubject(text)

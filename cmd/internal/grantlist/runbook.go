@@ -58,7 +58,7 @@ func Runbook(m Module, clusters []Cluster, o RunbookOptions) string {
 	r.step("Install ampbridge in each cluster; sync makes the new roles beside " + whose)
 	r.text("The label makes sync trust the service accounts; it injects nothing into pods that do not ask for it.")
 	for _, c := range clusters {
-		lines := []string{"# in cluster " + c.Name + ": install the chart with this policy (docs/install.md)"}
+		lines := []string{"# in cluster " + c.Name + ": install the chart with this policy (docs/guides/install.md)"}
 		for _, namespace := range namespaces(m, c) {
 			lines = append(lines, fmt.Sprintf("kubectl label namespace %s %s=%s", namespace, policy.LabelInjection, policy.InjectionAnnotated))
 		}

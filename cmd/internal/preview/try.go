@@ -56,7 +56,7 @@ func Try(image string, stdout io.Writer) error {
 		}
 	}
 	heading("Next")
-	b.WriteString("docs/quickstart.md: your own cluster. ampbridge inject, config and plan show all of this for your own pods and policy.\n")
+	b.WriteString("docs/start/quickstart.md: your own cluster. ampbridge inject, config and plan show all of this for your own pods and policy.\n")
 	_, err = stdout.Write(b.Bytes())
 	return err
 }

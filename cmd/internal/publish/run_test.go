@@ -249,7 +249,7 @@ func tree(t *testing.T, dir string) map[string]string {
 }
 
 // cloud is AWS with a bucket, and credentials in the environment that may do
-// what docs/issuer.md says, and nothing else.
+// what docs/guides/issuer.md says, and nothing else.
 func cloud(t *testing.T) (*awstest.Cloud, *awstest.Account, *awstest.Bucket) {
 	t.Helper()
 	c := awstest.Start(t, awstest.Options{})
@@ -271,14 +271,14 @@ func cloud(t *testing.T) (*awstest.Cloud, *awstest.Account, *awstest.Bucket) {
 // publisherPolicy is the one that the documentation shows.
 func publisherPolicy(t *testing.T) string {
 	t.Helper()
-	text, err := os.ReadFile("../../../docs/issuer.md")
+	text, err := os.ReadFile("../../../docs/guides/issuer.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, after, _ := strings.Cut(string(text), "<!-- publisher -->\n```json\n")
 	document, _, found := strings.Cut(after, "\n```")
 	if !found {
-		t.Fatal("docs/issuer.md shows no policy of the publisher")
+		t.Fatal("docs/guides/issuer.md shows no policy of the publisher")
 	}
 	return document
 }

@@ -26,7 +26,7 @@ func TestDocumentedMetrics(t *testing.T) {
 		slices.Sort(list)
 		return slices.Compact(list)
 	}
-	const doc = "../../../docs/operations.md"
+	const doc = "../../../docs/guides/operations.md"
 	files := []string{"metrics.go", "../../../webhook/audit/metrics.go"}
 	for _, dir := range []string{"sidecar", "sidecar/relay"} {
 		found, err := filepath.Glob("../../../webhook/" + dir + "/*.go")

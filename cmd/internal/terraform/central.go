@@ -81,7 +81,7 @@ func Central(c bootstrap.Central, existingProvider bool, earlier Earlier, found 
 	}
 	parts = append([]string{
 		comment(signature[2:]+" for cluster %s, account %s: change the policy and write it again.", c.Cluster, c.Account) +
-			comment("Docs: docs/bootstrap.md of ampbridge."),
+			comment("Docs: docs/guides/bootstrap.md of ampbridge."),
 		head(c.Account, terraform, version),
 	}, parts...)
 	return format(slices.Concat(parts, spaces.removed, imports, outputs)...), nil

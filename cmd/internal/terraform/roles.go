@@ -54,7 +54,7 @@ func Roles(p plan.Plan, account string, existingProvider, imports bool) []byte {
 			account,
 		) +
 			comment(
-				"Docs: docs/terraform.md of ampbridge.",
+				"Docs: docs/guides/terraform.md of ampbridge.",
 			),
 		head(account, version, withoutThumbprints),
 	}

@@ -4,7 +4,7 @@
 // identity and relay: the OpenTelemetry Collector, vmagent and Thanos Ruler, built from
 // their modules. They write to AWS's double, and what it stored is compared with what
 // they scraped, or evaluated. `make collectors` runs it, and prints the table of
-// docs/reliability.md: the programs take long to build.
+// docs/design/reliability.md: the programs take long to build.
 package collectors_test
 
 import (

@@ -123,9 +123,9 @@ func (s *fixture) expectSkipped(a answer, ids ...check.ID) {
 
 var fenced = regexp.MustCompile("(?s)```(yaml|json)\n(.*?)```")
 
-// documentedRights runs doctor with the rights that docs/doctor.md lists.
+// documentedRights runs doctor with the rights that docs/reference/doctor.md lists.
 func (s *fixture) documentedRights() {
-	page, err := os.ReadFile(filepath.Join("..", "..", "..", "docs", "doctor.md"))
+	page, err := os.ReadFile(filepath.Join("..", "..", "..", "docs", "reference", "doctor.md"))
 	s.try(err)
 	blocks := map[string]string{}
 	for _, m := range fenced.FindAllStringSubmatch(string(page), -1) {

@@ -23,12 +23,12 @@ import (
 )
 
 const (
-	quickStart = "../../../docs/quickstart.md"
+	quickStart = "../../../docs/start/quickstart.md"
 	// registryHost is the registry of the page.
 	registryHost = "registry.example.com"
 )
 
-// TestQuickStart runs the commands of docs/quickstart.md as they stand there, and
+// TestQuickStart runs the commands of docs/start/quickstart.md as they stand there, and
 // no others, beside a Prometheus that has been running without ampbridge, in an
 // account that has nothing yet.
 //

@@ -1,7 +1,7 @@
 // Package kinds_test is the conformance test: every kind of Prometheus that
 // ampbridge serves, made by whoever makes it in real life (prometheus-operator,
 // the prometheus-community chart, hands), with every way by which a changed
-// configuration reaches it. docs/compatibility.md is its table in prose.
+// configuration reaches it. docs/reference/compatibility.md is its table in prose.
 //
 // Pods run as the API server stored them after admission, but for their ports:
 // see [env.Ports].

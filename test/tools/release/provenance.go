@@ -20,7 +20,7 @@ import (
 const (
 	predicateType = "https://slsa.dev/provenance/v1"
 	// buildType is explained at that place.
-	buildType = source + "/blob/main/docs/release.md#build-type"
+	buildType = source + "/blob/main/docs/design/release.md#build-type"
 )
 
 // writeProvenance says from which commit, with which parameters and by what the files were built. It has no time of

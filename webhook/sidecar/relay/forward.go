@@ -100,7 +100,7 @@ func NewTransport(proxy func(*http.Request) (*url.URL, error), roots *x509.CertP
 		DialContext: (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 		TLSClientConfig: &tls.Config{
 			MinVersion: tls.VersionTLS12, RootCAs: roots,
-			// AMP speaks both; with HTTP/2 nothing was faster (docs/performance.md).
+			// AMP speaks both; with HTTP/2 nothing was faster (docs/design/performance.md).
 			NextProtos: []string{"http/1.1"},
 		},
 		TLSHandshakeTimeout: 10 * time.Second,

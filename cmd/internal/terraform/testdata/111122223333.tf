@@ -1,5 +1,5 @@
 # Written by ampbridge bootstrap -o terraform for cluster dev, account 111122223333: change the policy and write it again.
-# Docs: docs/bootstrap.md of ampbridge.
+# Docs: docs/guides/bootstrap.md of ampbridge.
 
 terraform {
   required_version = ">= 1.2"

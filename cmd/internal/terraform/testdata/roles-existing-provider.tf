@@ -1,5 +1,5 @@
 # Written by ampbridge plan -o terraform for cluster dev-aks, account 111122223333: change the policy and write it again.
-# Docs: docs/terraform.md of ampbridge.
+# Docs: docs/guides/terraform.md of ampbridge.
 
 terraform {
   required_version = ">= 1.2"
