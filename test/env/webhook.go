@@ -57,7 +57,7 @@ func (e *Env) StartWebhook(ctx context.Context) error {
 	}
 	cmd := exec.Command(e.tools["ampbridge"], "webhook", "--policy", e.PolicyFile, "--cert-dir", certificates,
 		"--addr", addr(0), "--health-addr", addr(1), "--metrics-addr", addr(2), "--image", SidecarImage,
-		"--kubeconfig", kubeconfig, "--namespace", SystemNamespace, "--drain-delay", "0s")
+		"--kubeconfig", kubeconfig, "--system-namespace", SystemNamespace, "--drain-delay", "0s")
 	cmd.Env = []string{"HOME=" + e.dir}
 	cmd.Stdout, cmd.Stderr = log, log
 	// The webhook ends with the program that started it, however that ends.

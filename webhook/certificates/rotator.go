@@ -259,7 +259,7 @@ func (r *Rotator) registered(l *snapshot) error {
 		)
 	case len(l.places) == 0:
 		return fmt.Errorf(
-			"no entry of the MutatingWebhookConfiguration %s calls the Service %s of namespace %s: --service and --namespace have to be "+
+			"no entry of the MutatingWebhookConfiguration %s calls the Service %s of namespace %s: --service and --system-namespace have to be "+
 				"as the entries name them",
 			r.Configuration,
 			r.Service,

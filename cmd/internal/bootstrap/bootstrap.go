@@ -36,6 +36,7 @@ const NoEarlier = "none"
 // Options say what [Run] does.
 type Options struct {
 	Policy, Kubeconfig string
+	Overrides          kube.Overrides
 	// Account is the account to work on; empty: the only one of the policy. Home is the
 	// account in which sync assumes a role with its own token.
 	Account, Home string
@@ -183,7 +184,7 @@ func (o *Options) input(ctx context.Context, p *policy.Policy) (in bootstrap.Inp
 	in = bootstrap.Input{Policy: p, Issuer: p.Cluster.Issuer, Account: o.Account, Home: o.Home, WorkspaceQuota: o.WorkspaceQuota,
 		PodIdentity: o.PodIdentity, PruneTrust: o.PruneTrust}
 	if in.Sync, err = policy.ParseSubject(policy.Subject{Namespace: o.Namespace, ServiceAccount: o.ServiceAccount}.String()); err != nil {
-		return in, usage.Errorf("--namespace %q and --sync-service-account %q name no service account", o.Namespace, o.ServiceAccount)
+		return in, usage.Errorf("--system-namespace %q and --sync-service-account %q name no service account", o.Namespace, o.ServiceAccount)
 	}
 	accounts := bootstrap.Accounts(p)
 	switch {
@@ -205,7 +206,7 @@ func (o *Options) input(ctx context.Context, p *policy.Policy) (in bootstrap.Inp
 		return in, err
 	}
 	if in.Issuer == "" {
-		if in.Issuer, err = clusterIssuer(ctx, o.Kubeconfig); err != nil {
+		if in.Issuer, err = clusterIssuer(ctx, o); err != nil {
 			return in, fmt.Errorf("%w; or write cluster.issuer into the policy", err)
 		}
 	}
@@ -213,8 +214,8 @@ func (o *Options) input(ctx context.Context, p *policy.Policy) (in bootstrap.Inp
 }
 
 // clusterIssuer returns the issuer of the cluster that the kubeconfig names.
-func clusterIssuer(ctx context.Context, kubeconfig string) (policy.Issuer, error) {
-	cluster, err := kube.Connect(kubeconfig)
+func clusterIssuer(ctx context.Context, o *Options) (policy.Issuer, error) {
+	cluster, err := kube.Connect(o.Kubeconfig, o.Overrides)
 	if err != nil {
 		return "", err
 	}

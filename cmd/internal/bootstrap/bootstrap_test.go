@@ -438,7 +438,7 @@ func TestWrongArgumentsAreNamed(t *testing.T) {
 		{"format", policyText, "-o json", cli.Usage, `--output "json" is unknown`},
 		{"a tag without a value", policyText, "--tag team", cli.Usage, `--tag "team": write NAME=VALUE`},
 		{"an alias twice", policyText, "--alias central=a --alias central=b", cli.Usage, `each name once`},
-		{"no namespace", policyText, "--namespace=", cli.Usage, "name no service account"},
+		{"no namespace", policyText, "--system-namespace=", cli.Usage, "name no service account"},
 		{"everybody as sync", policyText, "--sync-service-account=*", cli.Usage, "name no service account"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -13,8 +13,8 @@ import (
 )
 
 func registerBootstrap(flags *pflag.FlagSet, o *bootstrap.Options) {
-	flags.StringVar(&o.Policy, "policy", "", "the policy `FILE`; - is standard input")
-	registerKubeconfig(flags, &o.Kubeconfig)
+	registerPolicy(flags, &o.Policy)
+	registerKube(flags, &o.Kubeconfig, &o.Overrides)
 	flags.StringVar(&o.Account, "account", "", "the AWS account to work on, by its `ID`, if the policy has several")
 	flags.StringVar(
 		&o.Home,
@@ -22,7 +22,7 @@ func registerBootstrap(flags *pflag.FlagSet, o *bootstrap.Options) {
 		"",
 		"the `ID` of the account in which sync assumes a role with its own token, if trust.accounts does not tell",
 	)
-	flags.StringVar(&o.Namespace, "namespace", "ampbridge-system", "the `NAMESPACE` that ampbridge is installed in")
+	registerSystemNamespace(flags, &o.Namespace, systemNamespace)
 	flags.StringVar(&o.ServiceAccount, "sync-service-account", "ampbridge-sync", "the `NAME` of sync's service account")
 	flags.StringArrayVar(
 		&o.Aliases,

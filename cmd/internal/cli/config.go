@@ -14,9 +14,9 @@ import (
 
 func registerConfig(flags *pflag.FlagSet, o *preview.ConfigOptions) {
 	flags.StringVarP(&o.File, "file", "f", "", "the Prometheus configuration `FILE`, gzipped or not; - is standard input")
-	flags.StringVar(&o.Policy, "policy", "", "the policy `FILE`")
-	flags.StringVarP(&o.Namespace, "namespace", "n", "", "`NAMESPACE` of the pod")
-	flags.StringVar(&o.ServiceAccount, "service-account", "", "`NAME` of the pod's service account")
+	registerPolicy(flags, &o.Policy)
+	registerNamespace(flags, &o.Namespace, "", "`NAMESPACE` of the pod")
+	registerServiceAccount(flags, &o.ServiceAccount, "`NAME` of the pod's service account")
 	flags.StringVar(&o.Pod, "pod", "", "`NAME` of the pod, for the replica label of a grant with ha")
 	flags.StringVar(
 		&o.Controller,

@@ -9,8 +9,8 @@ import (
 )
 
 func registerDiscover(flags *pflag.FlagSet, o *discover.Options) {
-	registerKubeconfig(flags, &o.Kubeconfig)
-	flags.StringVarP(&o.Namespace, "namespace", "n", "", "look only at pods of this `NAMESPACE`")
+	registerKube(flags, &o.Kubeconfig, &o.Overrides)
+	registerNamespace(flags, &o.Namespace, "", "read only the pods of this `NAMESPACE` (default: all)")
 	flags.StringVar(&o.Destination, "destination", "central", "the `NAME` of the destination in the grants")
 	flags.StringVarP(&o.Output, "output", "o", discover.Text, "output `FORMAT`: text or json")
 }

@@ -9,11 +9,12 @@ import (
 )
 
 func registerDoctor(flags *pflag.FlagSet, o *doctor.Options) {
-	flags.StringVar(&o.Policy, "policy", "", "the policy `FILE`; - is standard input (default: the ConfigMap of the installation)")
-	registerKubeconfig(flags, &o.Kubeconfig)
-	flags.StringVar(&o.System, "ampbridge-namespace", "ampbridge-system", "the `NAMESPACE` that ampbridge is installed in")
-	flags.StringVarP(&o.Namespace, "namespace", "n", "", "check only service accounts of this `NAMESPACE`")
-	flags.StringVar(&o.ServiceAccount, "service-account", "", "check only service accounts of this `NAME`")
+	registerInstalledPolicy(flags, &o.Policy)
+	registerKube(flags, &o.Kubeconfig, &o.Overrides)
+	registerSystemNamespace(flags, &o.System, systemNamespace)
+	keepOldName(flags, "ampbridge-namespace", "system-namespace")
+	registerNamespace(flags, &o.Namespace, "", "check only service accounts of this `NAMESPACE` (default: all)")
+	registerServiceAccount(flags, &o.ServiceAccount, "check only service accounts of this `NAME`")
 	flags.BoolVar(&o.InPod, "in-pod", false, "check the pod that doctor runs in: its token, its environment, its sidecar")
 	flags.BoolVar(&o.NoWrite, "no-write", false, "write no sample (ampbridge_doctor, one for each service account and destination)")
 	flags.DurationVar(&o.Wait, "wait", 0, "repeat the checks until all pass, for this `DURATION` at most, such as 5m")

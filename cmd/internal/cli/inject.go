@@ -18,14 +18,14 @@ func registerInject(flags *pflag.FlagSet, o *preview.InjectOptions) {
 		"",
 		"`FILE` with a Pod or ServiceAccount, several documents or a List of them, YAML or JSON; - is standard input",
 	)
-	flags.StringVar(&o.Policy, "policy", "", "the policy `FILE`")
+	registerPolicy(flags, &o.Policy)
 	flags.StringVar(
 		&o.ServiceAccount,
-		"service-account",
+		"service-account-file",
 		"",
 		"`FILE` with the ServiceAccount of the pods, if --file has none; its annotations count",
 	)
-	flags.StringVarP(&o.Namespace, "namespace", "n", "default", "`NAMESPACE` of objects that name none")
+	registerNamespace(flags, &o.Namespace, "default", "`NAMESPACE` of objects that name none")
 	flags.StringVar(
 		&o.NamespaceLabel,
 		"namespace-label",
@@ -50,7 +50,7 @@ func validateInject(o preview.InjectOptions) error {
 		}
 	}
 	if stdin > 1 {
-		return usage.Errorf("only one of -f, --policy and --service-account can be standard input")
+		return usage.Errorf("only one of -f, --policy and --service-account-file can be standard input")
 	}
 	if err := usage.OneOf(
 		"namespace-label",
@@ -81,7 +81,7 @@ bound the sidecar's resources.`,
   kubectl get pod -n monitoring prometheus-k8s-0 -o json | ampbridge inject -f - --policy policy.yaml -o patch
 
   # With the service account, whose annotations count.
-  ampbridge inject -f pod.yaml --service-account sa.yaml --policy policy.yaml --namespace-label annotated`,
+  ampbridge inject -f pod.yaml --service-account-file sa.yaml --policy policy.yaml --namespace-label annotated`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := validateInject(o); err != nil {

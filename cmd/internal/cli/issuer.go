@@ -10,7 +10,7 @@ import (
 
 func registerPublish(flags *pflag.FlagSet, o *publish.Options) {
 	flags.StringVar(&o.To, "to", "", "where to publish: `s3://BUCKET/PREFIX`, or a folder")
-	registerKubeconfig(flags, &o.Kubeconfig)
+	registerKube(flags, &o.Kubeconfig, &o.Overrides)
 	flags.StringVar(&o.Discovery, "discovery", "", "`FILE` with the discovery document, instead of asking the API server; needs --keys")
 	flags.StringVar(&o.Keys, "keys", "", "`FILE` with the key set (JWKS), instead of asking the API server")
 	flags.StringVar(&o.Issuer, "issuer", "", "the `URL` that the issuer must be, byte for byte")

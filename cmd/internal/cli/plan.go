@@ -41,7 +41,7 @@ are the named ones, and no cluster is needed.`,
 				if err := validateRoles(roles, o); err != nil {
 					return err
 				}
-				roles.Policy, roles.Kubeconfig, roles.TrustQuota = o.Policy, o.Kubeconfig, o.TrustQuota
+				roles.Policy, roles.Kubeconfig, roles.Overrides, roles.TrustQuota = o.Policy, o.Kubeconfig, o.Overrides, o.TrustQuota
 				return terraform.PrintRoles(cmd.Context(), roles, cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr())
 			}
 			if err := rejectRolesFlags(cmd.Flags()); err != nil {

@@ -94,12 +94,12 @@ func TestStatusAndErrors(t *testing.T) {
 		{"webhook with a configuration that it does not need", "webhook --policy good.yaml --image i --cert-dir d " +
 			"--webhook-configuration c", "", Usage, "", []string{"ampbridge: --webhook-configuration belongs to --cert-secret: drop it, " +
 			"or --cert-dir\n"}},
-		{"webhook without a service", "webhook --policy good.yaml --image i --cert-secret s --namespace n", "", Usage, "",
+		{"webhook without a service", "webhook --policy good.yaml --image i --cert-secret s --system-namespace n", "", Usage, "",
 			[]string{"ampbridge: --service is " +
 				"missing: " +
 				"--cert-secret needs it\n"}},
 		{"webhook without a namespace", "webhook --policy good.yaml --image i --cert-secret s --service s", "", Usage, "",
-			[]string{"ampbridge: --namespace is " +
+			[]string{"ampbridge: --system-namespace is " +
 				"missing: " +
 				"--cert-secret needs it\n"}},
 		{"no such kubeconfig", "plan --policy good.yaml --kubeconfig missing", "", Failed, "", []string{"ampbridge: no Kubernetes cluster: "}},

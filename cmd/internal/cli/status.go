@@ -11,11 +11,12 @@ import (
 )
 
 func registerStatus(flags *pflag.FlagSet, o *status.Options) {
-	flags.StringVar(&o.Policy, "policy", "", "the policy `FILE`, - for standard input (default: the installation's ConfigMap)")
-	registerKubeconfig(flags, &o.Kubeconfig)
-	flags.StringVar(&o.Namespace, "ampbridge-namespace", "ampbridge-system", "the `NAMESPACE` that ampbridge is installed in")
+	registerInstalledPolicy(flags, &o.Policy)
+	registerKube(flags, &o.Kubeconfig, &o.Overrides)
+	registerSystemNamespace(flags, &o.Namespace, systemNamespace)
+	keepOldName(flags, "ampbridge-namespace", "system-namespace")
 	flags.BoolVar(&o.NoAWS, "no-aws", false, "do not read AWS, even if there are credentials")
-	flags.BoolVar(&o.Watch, "watch", false, "repeat until interrupted")
+	flags.BoolVarP(&o.Watch, "watch", "w", false, "repeat until interrupted")
 	flags.DurationVar(&o.Interval, "interval", 10*time.Second, "with --watch: the time between two reports")
 	flags.StringVarP(&o.Output, "output", "o", status.Text, "output `FORMAT`: text or json")
 }
@@ -23,7 +24,7 @@ func registerStatus(flags *pflag.FlagSet, o *status.Options) {
 func validateStatus(o status.Options) error {
 	switch {
 	case o.Namespace == "":
-		return usage.Errorf("--ampbridge-namespace is empty")
+		return usage.Errorf("--system-namespace is empty")
 	case o.Interval < time.Second:
 		return usage.Errorf("--interval %s is too short: write 1s or more", o.Interval)
 	case o.Watch && o.Policy == "-":

@@ -83,15 +83,10 @@ syncRole in the policy is reached by assuming it.`,
 
 // registerSync adds the flags that sync shares with plan.
 func registerSync(flags *pflag.FlagSet, o *reconcile.Options) {
-	flags.StringVar(&o.Policy, "policy", "", "the policy `FILE`; - is standard input")
-	registerKubeconfig(flags, &o.Kubeconfig)
+	registerPolicy(flags, &o.Policy)
+	registerKube(flags, &o.Kubeconfig, &o.Overrides)
 	flags.StringVarP(&o.Output, "output", "o", reconcile.Text, "output `FORMAT`: text or json")
-	flags.StringVar(
-		&o.Namespace,
-		"namespace",
-		syncNamespace(),
-		"ampbridge's own `NAMESPACE`, where sync stores since when service accounts are missing",
-	)
+	registerSystemNamespace(flags, &o.Namespace, ownNamespace())
 	flags.BoolVar(
 		&o.AllowShrink,
 		"allow-shrink",
@@ -110,6 +105,7 @@ func registerSync(flags *pflag.FlagSet, o *reconcile.Options) {
 // registerSyncAlone adds all flags of sync.
 func registerSyncAlone(flags *pflag.FlagSet, o *reconcile.Options) {
 	registerSync(flags, o)
+	keepOldName(flags, "namespace", "system-namespace")
 	flags.BoolVar(&o.Once, "once", false, "sync once and end, as in a CronJob")
 	flags.BoolVar(&o.DryRun, "dry-run", false, "print the plan and change nothing")
 	flags.BoolVar(
@@ -154,11 +150,11 @@ func registerSyncAlone(flags *pflag.FlagSet, o *reconcile.Options) {
 	flags.BoolVar(&o.Yes, "yes", false, "with --remove: really delete")
 }
 
-// syncNamespace returns the namespace of the pod that this process runs in.
-func syncNamespace() string {
+// ownNamespace returns the namespace of the pod that this process runs in.
+func ownNamespace() string {
 	name, err := os.ReadFile("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 	if err != nil {
-		return "ampbridge-system"
+		return systemNamespace
 	}
 	return strings.TrimSpace(string(name))
 }
@@ -171,7 +167,7 @@ func validateSync(o reconcile.Options) error {
 	case o.Yes && !o.Remove:
 		return usage.Errorf("--yes is for --remove")
 	case o.Namespace == "":
-		return usage.Errorf("--namespace is empty")
+		return usage.Errorf("--system-namespace is empty")
 	case o.Once && o.Remove:
 		return usage.Errorf("--once and --remove exclude each other")
 	case !syncControls(o) && o.Image != "":

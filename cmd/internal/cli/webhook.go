@@ -16,6 +16,7 @@ import (
 type webhookOptions struct {
 	webhook.Options
 	kubeconfig string
+	overrides  kube.Overrides
 	logFormat  string
 	logLevel   string
 }
@@ -37,9 +38,9 @@ func (o *webhookOptions) register(flags *pflag.FlagSet) {
 		&o.CertSecret,
 		"cert-secret",
 		"",
-		"instead of --cert-dir: `NAME` of the Secret in --namespace in which the webhook keeps the certificates that it makes and rotates itself",
+		"instead of --cert-dir: `NAME` of the Secret in --system-namespace in which the webhook keeps the certificates that it makes and rotates itself",
 	)
-	flags.StringVar(&o.Service, "service", "", "with --cert-secret: `NAME` of the Service in --namespace that the API server calls")
+	flags.StringVar(&o.Service, "service", "", "with --cert-secret: `NAME` of the Service in --system-namespace that the API server calls")
 	flags.StringVar(
 		&o.WebhookConfiguration,
 		"webhook-configuration",
@@ -57,10 +58,12 @@ func (o *webhookOptions) register(flags *pflag.FlagSet) {
 	flags.StringVar(&o.MetricsAddr, "metrics-addr", ":8080", "`HOST:PORT` for /metrics")
 	flags.StringVar(
 		&o.Namespace,
-		"namespace",
+		"system-namespace",
 		"",
-		"ampbridge's own `NAMESPACE`, of the circuit breaker's state (without it there is no breaker), and of the webhook's Service and Secret",
+		"`NAMESPACE` in which ampbridge is installed: of the circuit breaker's state (without it there is no breaker), and of the "+
+			"webhook's Service and Secret",
 	)
+	keepOldName(flags, "namespace", "system-namespace")
 	flags.DurationVar(
 		&o.DrainDelay,
 		"drain-delay",
@@ -80,7 +83,7 @@ func (o *webhookOptions) register(flags *pflag.FlagSet) {
 		"with --client-ca: common or DNS `NAMES`, by commas, that the client certificate may have (default any)",
 	)
 	registerLog(flags, &o.logFormat, &o.logLevel)
-	registerKubeconfig(flags, &o.kubeconfig)
+	registerKube(flags, &o.kubeconfig, &o.overrides)
 }
 
 func (o *webhookOptions) validate() error {
@@ -118,7 +121,7 @@ func (o *webhookOptions) validateCertificate() error {
 			return usage.Errorf("--%s belongs to --cert-secret: drop it, or --cert-dir", f.flag)
 		}
 	}
-	for _, f := range []struct{ flag, value string }{{"service", o.Service}, {"namespace", o.Namespace}} {
+	for _, f := range []struct{ flag, value string }{{"service", o.Service}, {"system-namespace", o.Namespace}} {
 		if o.CertSecret != "" && f.value == "" {
 			return usage.Errorf("--%s is missing: --cert-secret needs it", f.flag)
 		}
@@ -130,7 +133,7 @@ func (o *webhookOptions) validateCertificate() error {
 func newWebhook() *cobra.Command {
 	var o webhookOptions
 	cmd := &cobra.Command{
-		Use:   "webhook --policy FILE --image IMAGE (--cert-secret NAME --service NAME --namespace NAMESPACE | --cert-dir DIRECTORY)",
+		Use:   "webhook --policy FILE --image IMAGE (--cert-secret NAME --service NAME --system-namespace NAMESPACE | --cert-dir DIRECTORY)",
 		Short: "Serve the admission webhook",
 		Long: `Webhook answers the API server about pods and service accounts of namespaces with
 the label ampbridge.io/injection. It is ready once it has a good policy and a
@@ -141,7 +144,7 @@ The certificate is one of two: with --cert-secret the webhook makes, shares and
 rotates it by itself, and keeps the CA bundle of the MutatingWebhookConfiguration;
 with --cert-dir something else does both.`,
 		Example: `  # In a cluster the chart runs it:
-  ampbridge webhook --policy policy.yaml --image IMAGE --namespace ampbridge-system \
+  ampbridge webhook --policy policy.yaml --image IMAGE --system-namespace ampbridge-system \
     --cert-secret ampbridge-webhook-tls --service ampbridge-webhook
 
   # On a workstation, against the current context:
@@ -156,7 +159,7 @@ with --cert-dir something else does both.`,
 				return err
 			}
 			limitMemory(o.Logger)
-			if o.RESTConfig, err = kube.Config(o.kubeconfig); err != nil {
+			if o.RESTConfig, err = kube.Config(o.kubeconfig, o.overrides); err != nil {
 				return err
 			}
 			return webhook.Run(cmd.Context(), o.Options)

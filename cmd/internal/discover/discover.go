@@ -36,6 +36,7 @@ const (
 // Options are the command's flags.
 type Options struct {
 	Kubeconfig string
+	Overrides  kube.Overrides
 	// Namespace: only its pods; empty: all.
 	Namespace string
 	// Destination is the name that the grants have.
@@ -79,7 +80,7 @@ type Grant struct {
 
 // Run prints what the cluster has.
 func Run(ctx context.Context, o Options, stdout io.Writer) error {
-	cluster, err := kube.Connect(o.Kubeconfig)
+	cluster, err := kube.Connect(o.Kubeconfig, o.Overrides)
 	if err != nil {
 		return err
 	}

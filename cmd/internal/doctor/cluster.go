@@ -28,8 +28,8 @@ type cluster struct {
 	client kubernetes.Interface
 }
 
-func connect(path string) (*cluster, error) {
-	config, err := kube.Config(path)
+func connect(path string, overrides kube.Overrides) (*cluster, error) {
+	config, err := kube.Config(path, overrides)
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +42,7 @@ func connect(path string) (*cluster, error) {
 
 // checkCluster connects, and reads the policy.
 func (x *runner) checkCluster(ctx context.Context) {
-	c, err := connect(x.Kubeconfig)
+	c, err := connect(x.Kubeconfig, x.Overrides)
 	if err != nil {
 		x.checks.Add(check.Skipped(check.Kubernetes, check.About{}, "%v", err))
 	} else {
@@ -93,7 +93,7 @@ func (x *runner) installedPolicy(ctx context.Context) check.Finding {
 		return skipped("the ConfigMaps of %s cannot be listed: %v: pass the policy's file with --policy", x.System, err)
 	}
 	install := check.NewFix(
-		"install ampbridge in that namespace, or pass its namespace with --ampbridge-namespace, or the policy's file with --policy",
+		"install ampbridge in that namespace, or pass its namespace with --system-namespace, or the policy's file with --policy",
 	)
 	switch len(found) {
 	case 0:

@@ -39,6 +39,7 @@ import (
 	"time"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/doctor/report"
+	"github.com/ampbridge/ampbridge/cmd/internal/kube"
 	"github.com/ampbridge/ampbridge/policy/check"
 	"github.com/ampbridge/ampbridge/policy/policyfile"
 )
@@ -54,6 +55,7 @@ const (
 type Options struct {
 	Policy     string
 	Kubeconfig string
+	Overrides  kube.Overrides
 	// System is ampbridge's own namespace.
 	System string
 	// Namespace and ServiceAccount select some service accounts.

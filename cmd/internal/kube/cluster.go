@@ -28,8 +28,8 @@ type Cluster struct {
 }
 
 // Connect uses the kubeconfig as [Config] does.
-func Connect(kubeconfig string) (Cluster, error) {
-	cfg, err := Config(kubeconfig)
+func Connect(kubeconfig string, overrides Overrides) (Cluster, error) {
+	cfg, err := Config(kubeconfig, overrides)
 	if err != nil {
 		return Cluster{}, err
 	}

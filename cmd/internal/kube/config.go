@@ -12,12 +12,15 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
+// Overrides are the values of kubectl's flags. They win over those of the kubeconfig.
+type Overrides = clientcmd.ConfigOverrides
+
 // Config reads the kubeconfig where kubectl does. If there is none, it uses the
 // service account of the pod that it runs in.
-func Config(path string) (*rest.Config, error) {
+func Config(path string, overrides Overrides) (*rest.Config, error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = path
-	cfg, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{}).ClientConfig()
+	cfg, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &overrides).ClientConfig()
 	if clientcmd.IsEmptyConfig(err) {
 		return nil, errors.New(
 			"no Kubernetes cluster: name a kubeconfig with --kubeconfig or $KUBECONFIG, or run in a pod with a service account",

@@ -97,7 +97,7 @@ type injection struct {
 }
 
 // readServiceAccounts collects the service accounts: those among the documents, and the
-// one of --service-account.
+// one of --service-account-file.
 func (r *injection) readServiceAccounts(documents []document, stdin io.Reader) error {
 	if r.ServiceAccount != "" {
 		more, err := readDocuments(r.ServiceAccount, stdin)

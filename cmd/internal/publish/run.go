@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ampbridge/ampbridge/cmd/internal/kube"
 	"github.com/ampbridge/ampbridge/cmd/internal/usage"
 	"github.com/ampbridge/ampbridge/policy"
 )
@@ -28,6 +29,7 @@ type Options struct {
 	// To is s3://bucket/prefix or a folder.
 	To         string
 	Kubeconfig string
+	Overrides  kube.Overrides
 	// Keys and Discovery are files to read instead of asking the API server.
 	Keys, Discovery string
 	// Issuer is expected; with Ahead it is not the API server's yet.

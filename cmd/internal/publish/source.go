@@ -23,7 +23,7 @@ func (o *Options) source(ctx context.Context) (source, error) {
 		return data, file, err
 	}
 	if o.Keys == "" {
-		cluster, err := kube.Connect(o.Kubeconfig)
+		cluster, err := kube.Connect(o.Kubeconfig, o.Overrides)
 		if err != nil {
 			return source{}, err
 		}

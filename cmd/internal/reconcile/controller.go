@@ -29,7 +29,7 @@ const (
 // Lease: when service accounts, namespaces or the policy change, and every
 // trust.interval.
 func Control(ctx context.Context, o Options, logger *slog.Logger) error {
-	cluster, err := kube.Connect(o.Kubeconfig)
+	cluster, err := kube.Connect(o.Kubeconfig, o.Overrides)
 	if err != nil {
 		return err
 	}

@@ -42,6 +42,7 @@ type Options struct {
 	// Policy is the policy file; [policyfile.Stdin] is for [Run] alone.
 	Policy     string
 	Kubeconfig string
+	Overrides  kube.Overrides
 	Once       bool
 	// DryRun plans and changes nothing.
 	DryRun bool
@@ -91,7 +92,7 @@ func Run(ctx context.Context, o Options, stdin io.Reader, stdout io.Writer) erro
 	if err != nil {
 		return err
 	}
-	cluster, err := kube.Connect(o.Kubeconfig)
+	cluster, err := kube.Connect(o.Kubeconfig, o.Overrides)
 	if err != nil {
 		return err
 	}

@@ -46,7 +46,7 @@ func newCollector(o Options, stdin io.Reader) (*collector, error) {
 			return nil, err
 		}
 	}
-	c.cluster, err = kube.Connect(o.Kubeconfig)
+	c.cluster, err = kube.Connect(o.Kubeconfig, o.Overrides)
 	c.client = c.cluster.Client
 	return c, err
 }
@@ -84,7 +84,7 @@ func (c *collector) policy(ctx context.Context) (p *policy.Policy, from string, 
 	case 0:
 		return nil, "", fmt.Errorf(
 			"namespace %s has no policy (a ConfigMap labelled %s with the key %s): name ampbridge's namespace with "+
-				"--ampbridge-namespace, or a file with --policy",
+				"--system-namespace, or a file with --policy",
 			c.options.Namespace,
 			kube.Selector,
 			kube.PolicyKey,

@@ -13,6 +13,8 @@ import (
 	"fmt"
 	"io"
 	"time"
+
+	"github.com/ampbridge/ampbridge/cmd/internal/kube"
 )
 
 // Options say what [Run] reads and prints.
@@ -20,6 +22,7 @@ type Options struct {
 	// Policy is a file; empty: the ConfigMap of the installation.
 	Policy     string
 	Kubeconfig string
+	Overrides  kube.Overrides
 	// Namespace is ampbridge's own.
 	Namespace string
 	// NoAWS: the roles are not read.

@@ -564,7 +564,8 @@ func (w writer) Write(p []byte) (int, error) {
 
 func TestFlags(t *testing.T) {
 	for args, want := range map[string]string{
-		"--ampbridge-namespace=": "--ampbridge-namespace is empty",
+		"--system-namespace=":    "--system-namespace is empty",
+		"--ampbridge-namespace=": "--system-namespace is empty",
 		"--interval 1ms":         "--interval 1ms is too short",
 		"--watch --policy -":     "--policy - and --watch exclude each other",
 		"-o yaml":                `--output "yaml" is unknown`,

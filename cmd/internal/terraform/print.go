@@ -20,6 +20,7 @@ type RolesOptions struct {
 	// Policy is the policy's file; Kubeconfig is used unless Subjects or FromGrants
 	// name the service accounts.
 	Policy, Kubeconfig string
+	Overrides          kube.Overrides
 	// Account is the AWS account to write for, if the policy has several.
 	Account string
 	// ExistingProvider: the cluster's OIDC provider is kept elsewhere.
@@ -47,7 +48,7 @@ func PrintRoles(ctx context.Context, o RolesOptions, stdin io.Reader, stdout, st
 	case len(o.Subjects) > 0:
 		in.ServiceAccounts, err = namedSubjects(p, o.Subjects)
 	default:
-		in.Issuer, in.ServiceAccounts, err = observe(ctx, o.Kubeconfig, p.Cluster.Issuer)
+		in.Issuer, in.ServiceAccounts, err = observe(ctx, o, p.Cluster.Issuer)
 	}
 	if err != nil {
 		return err
@@ -79,8 +80,8 @@ func PrintRoles(ctx context.Context, o RolesOptions, stdin io.Reader, stdout, st
 }
 
 // observe returns the issuer and the service accounts of the cluster.
-func observe(ctx context.Context, kubeconfig string, expected policy.Issuer) (policy.Issuer, []plan.ServiceAccount, error) {
-	cluster, err := kube.Connect(kubeconfig)
+func observe(ctx context.Context, o RolesOptions, expected policy.Issuer) (policy.Issuer, []plan.ServiceAccount, error) {
+	cluster, err := kube.Connect(o.Kubeconfig, o.Overrides)
 	if err != nil {
 		return "", nil, err
 	}

@@ -178,7 +178,7 @@ func (f *fixture) start(t *testing.T, i *install) *process {
 		roots: &tls.Config{RootCAs: roots, NextProtos: []string{"http/1.1"}}, group: newCgroup(t, containerLimit),
 	}
 	cmd := exec.Command(i.binary, "webhook", "--policy", f.policyFile, "--cert-dir", i.certs, "--addr", p.addr, "--health-addr", p.health,
-		"--metrics-addr", p.observedAddr, "--image", image, "--kubeconfig", i.kubeconfig, "--namespace", home, "--drain-delay", "0s")
+		"--metrics-addr", p.observedAddr, "--image", image, "--kubeconfig", i.kubeconfig, "--system-namespace", home, "--drain-delay", "0s")
 	cmd.Env = []string{"HOME=" + t.TempDir()}
 	if p.group != "" {
 		// In a container the process finds the limit in its cgroup; here it would see

@@ -265,7 +265,7 @@ func (s *fixture) startWebhook() {
 	health := testkit.FreeAddr(s.T)
 	cmd := exec.Command(s.ampbridge, "webhook", "--policy", filepath.Join(s.dir, "webhook-policy.yaml"), "--cert-dir", s.dir,
 		"--addr", s.webhookAddr, "--health-addr", health, "--metrics-addr", testkit.FreeAddr(s.T),
-		"--image", "registry.example/ampbridge:dev", "--kubeconfig", s.kube.Kubeconfig(), "--namespace", system, "--drain-delay", "0s")
+		"--image", "registry.example/ampbridge:dev", "--kubeconfig", s.kube.Kubeconfig(), "--system-namespace", system, "--drain-delay", "0s")
 	cmd.Env = []string{"HOME=" + s.dir}
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output

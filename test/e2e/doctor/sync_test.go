@@ -106,7 +106,7 @@ func (s *fixture) syncScheduled(containers []corev1.Container) {
 // startSync runs sync's controller as its own process.
 func (s *fixture) startSync(policy, metrics string) *exec.Cmd {
 	s.Helper()
-	cmd := exec.Command(s.ampbridge, "sync", "--policy", policy, "--kubeconfig", s.kube.Kubeconfig(), "--namespace", system,
+	cmd := exec.Command(s.ampbridge, "sync", "--policy", policy, "--kubeconfig", s.kube.Kubeconfig(), "--system-namespace", system,
 		"--metrics-addr", metrics, "--health-addr", testkit.FreeAddr(s.T))
 	cmd.Env = s.environ()
 	var output bytes.Buffer

@@ -36,7 +36,7 @@ func TestProcess(t *testing.T) {
 	}
 	r := &replica{health: testkit.FreeAddr(t)}
 	metricsAddr := testkit.FreeAddr(t)
-	cmd := exec.Command(program, "webhook", "--policy", f.policyFile, "--image", image, "--namespace", home, "--kubeconfig", kubeconfig,
+	cmd := exec.Command(program, "webhook", "--policy", f.policyFile, "--image", image, "--system-namespace", home, "--kubeconfig", kubeconfig,
 		"--cert-secret", secret, "--service", service, "--webhook-configuration", registration.DefaultName,
 		"--addr", testkit.FreeAddrOn(t, f.address), "--health-addr", r.health, "--metrics-addr", metricsAddr, "--drain-delay", "0s")
 	var log bytes.Buffer
