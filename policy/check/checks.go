@@ -35,9 +35,24 @@ const (
 	Flow           ID = "flow"
 )
 
+// Scope is the access that a check needs.
+type Scope string
+
+// The scopes of the checks, and what `ampbridge doctor --require` takes.
+const (
+	// ScopeCluster checks need the Kubernetes API alone.
+	ScopeCluster Scope = "cluster"
+	// ScopeAWS checks need AWS alone.
+	ScopeAWS Scope = "aws"
+	// ScopeAll checks need both: most of them send AWS a token of the cluster.
+	ScopeAll Scope = "all"
+)
+
 // Check is one question about the installation.
 type Check struct {
 	ID ID
+	// Scope is the access that the check needs.
+	Scope Scope
 	// Question is answered with yes if the check passes.
 	Question string
 	// Needs lists the checks that this one depends on. If one of them failed, this
@@ -47,67 +62,67 @@ type Check struct {
 
 // All lists every check, from the cluster to the samples.
 var All = []Check{
-	{Kubernetes, "does the API server answer?", nil},
-	{Policy, "does the policy exist, and is it valid?", nil},
-	{IssuerMatches, "is the API server's issuer the policy's, byte for byte?", []ID{Kubernetes, Policy}},
-	{Namespace, "does the namespace carry the label?", []ID{Kubernetes, Policy}},
-	{ServiceAccount, "does the service account exist, without an opt-out?", []ID{Kubernetes, Policy}},
-	{Grant, "does a grant cover it?", []ID{Policy}},
-	{Registration, "is the webhook registered for pods of the namespace?", []ID{Kubernetes}},
-	{Endpoints, "is a webhook pod ready behind its Service?", []ID{Kubernetes, Registration}},
+	{Kubernetes, ScopeCluster, "does the API server answer?", nil},
+	{Policy, ScopeAll, "does the policy exist, and is it valid?", nil},
+	{IssuerMatches, ScopeCluster, "is the API server's issuer the policy's, byte for byte?", []ID{Kubernetes, Policy}},
+	{Namespace, ScopeCluster, "does the namespace carry the label?", []ID{Kubernetes, Policy}},
+	{ServiceAccount, ScopeCluster, "does the service account exist, without an opt-out?", []ID{Kubernetes, Policy}},
+	{Grant, ScopeCluster, "does a grant cover it?", []ID{Policy}},
+	{Registration, ScopeCluster, "is the webhook registered for pods of the namespace?", []ID{Kubernetes}},
+	{Endpoints, ScopeCluster, "is a webhook pod ready behind its Service?", []ID{Kubernetes, Registration}},
 	{
-		Certificate, "does the API server's CA bundle verify the certificate that the webhook serves?",
+		Certificate, ScopeCluster, "does the API server's CA bundle verify the certificate that the webhook serves?",
 		[]ID{Kubernetes, Registration},
 	},
 	{
-		Injection, "is a pod that is created in a dry run injected?",
+		Injection, ScopeCluster, "is a pod that is created in a dry run injected?",
 		[]ID{Kubernetes, Policy, Namespace, ServiceAccount, Grant, Registration, Endpoints, Certificate},
 	},
 	{
-		TokenMinted, "is there a fresh token with the right issuer, subject and audience?",
+		TokenMinted, ScopeCluster, "is there a fresh token with the right issuer, subject and audience?",
 		[]ID{Kubernetes, IssuerMatches, ServiceAccount},
 	},
 	{
-		SigningKeys, "can AWS read the issuer's discovery document, and do its keys include the one that signed the token?",
+		SigningKeys, ScopeAWS, "can AWS read the issuer's discovery document, and do its keys include the one that signed the token?",
 		[]ID{IssuerMatches},
 	},
-	{SyncLeads, "does sync run, and did its last pass succeed?", []ID{Kubernetes, Policy}},
-	{Account, "do these credentials belong to the account of the role?", []ID{Policy}},
+	{SyncLeads, ScopeCluster, "does sync run, and did its last pass succeed?", []ID{Kubernetes, Policy}},
+	{Account, ScopeAWS, "do these credentials belong to the account of the role?", []ID{Policy}},
 	{
-		OIDCProvider, "does the account have an OIDC provider for exactly this issuer, with the audience?",
+		OIDCProvider, ScopeAWS, "does the account have an OIDC provider for exactly this issuer, with the audience?",
 		[]ID{Policy, IssuerMatches, Account},
 	},
-	{RoleExists, "does the role for the destination exist?", []ID{Policy, Account}},
+	{RoleExists, ScopeAWS, "does the role for the destination exist?", []ID{Policy, Account}},
 	{
-		TrustDocument, "does its trust document let exactly this subject in, by issuer and audience?",
+		TrustDocument, ScopeAWS, "does its trust document let exactly this subject in, by issuer and audience?",
 		[]ID{IssuerMatches, Grant, RoleExists},
 	},
-	{Permissions, "does its permission document allow what the destination's access says?", []ID{RoleExists}},
-	{Boundary, "does its permissions boundary allow it?", []ID{RoleExists}},
+	{Permissions, ScopeAWS, "does its permission document allow what the destination's access says?", []ID{RoleExists}},
+	{Boundary, ScopeAWS, "does its permissions boundary allow it?", []ID{RoleExists}},
 	{
-		Session, "does STS give a session for a real token?",
+		Session, ScopeAll, "does STS give a session for a real token?",
 		[]ID{TokenMinted, SigningKeys, Grant, OIDCProvider, RoleExists, TrustDocument},
 	},
-	{Workspace, "does the workspace exist, and is it active?", []ID{Policy, Account}},
-	{Query, "does the workspace answer a signed query?", []ID{Workspace}},
+	{Workspace, ScopeAWS, "does the workspace exist, and is it active?", []ID{Policy, Account}},
+	{Query, ScopeAWS, "does the workspace answer a signed query?", []ID{Workspace}},
 	{
-		Write, "does the workspace accept a remote write that the session signed?",
+		Write, ScopeAll, "does the workspace accept a remote write that the session signed?",
 		[]ID{Session, Permissions, Boundary, Workspace, Query},
 	},
 	{
-		Read, "does the workspace answer a query that a reader's session signed?",
+		Read, ScopeAll, "does the workspace answer a query that a reader's session signed?",
 		[]ID{Session, Permissions, Boundary, Workspace},
 	},
 	{
-		Pods, "are the running Prometheus pods injected?",
+		Pods, ScopeCluster, "are the running Prometheus pods injected?",
 		[]ID{Kubernetes, Policy, Namespace, ServiceAccount, Grant, Injection},
 	},
 	{
-		Identity, "does everything in the Prometheus container have the AWS identity that it needs?",
+		Identity, ScopeCluster, "does everything in the Prometheus container have the AWS identity that it needs?",
 		[]ID{Kubernetes},
 	},
-	{Sidecar, "does the config sidecar have a valid session, and is the block served?", []ID{Pods, Session}},
-	{Flow, "does remote_write deliver and keep up, without errors?", []ID{Sidecar, Write}},
+	{Sidecar, ScopeCluster, "does the config sidecar have a valid session, and is the block served?", []ID{Pods, Session}},
+	{Flow, ScopeCluster, "does remote_write deliver and keep up, without errors?", []ID{Sidecar, Write}},
 }
 
 // find returns the check with the ID.

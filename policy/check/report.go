@@ -93,6 +93,16 @@ func (r *Runner) Run(id ID, a About, probe func() Finding) bool {
 	return f.Status == Pass || f.Status == Warn
 }
 
+// Complete adds that the checks without a finding were skipped, so that a report never
+// looks better because something in it is missing.
+func (r *Runner) Complete(reason string) {
+	for _, c := range All {
+		if !r.Has(c.ID) {
+			r.Skip(About{}, reason, c.ID)
+		}
+	}
+}
+
 // Report returns the findings so far.
 func (r *Runner) Report() Report {
 	report := Report{Cluster: r.Cluster, Findings: slices.Clone(r.findings)}
@@ -122,6 +132,14 @@ func (r Report) Failed() []ID {
 // each once.
 func (r Report) Unchecked() []ID {
 	return r.ids(func(f Finding) bool { return f.Status == Skip && !f.Excluded })
+}
+
+// Missing returns the unchecked ones among the checks that are required: those of a
+// scope, or all; empty: none is required.
+func (r Report) Missing(required Scope) []ID {
+	return slices.DeleteFunc(r.Unchecked(), func(id ID) bool {
+		return required == "" || required != ScopeAll && find(id).Scope != required
+	})
 }
 
 // ids returns the checks with a finding that matches, each once.
@@ -184,7 +202,7 @@ func (r Report) Summary() string { return r.Counts().String() }
 func (c Counts) String() string {
 	parts := []string{count(c.Passed, "check") + " passed"}
 	if n := len(c.Failed); n > 0 {
-		parts = append(parts, fmt.Sprintf("%d failed (%s)", n, join(c.Failed)))
+		parts = append(parts, fmt.Sprintf("%d failed (%s)", n, Join(c.Failed)))
 	}
 	if c.Warned > 0 {
 		parts = append(parts, count(c.Warned, "warning"))
@@ -195,8 +213,8 @@ func (c Counts) String() string {
 	return strings.Join(parts, ", ")
 }
 
-// join returns the IDs, separated by commas.
-func join(ids []ID) string {
+// Join returns the IDs, separated by commas.
+func Join(ids []ID) string {
 	names := make([]string, len(ids))
 	for i, id := range ids {
 		names[i] = string(id)

@@ -1,6 +1,7 @@
 package check
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -131,6 +132,51 @@ func TestUnchecked(t *testing.T) {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+func TestMissing(t *testing.T) {
+	noCluster := []Finding{Skipped(Kubernetes, About{}, ""), Passed(Policy, About{}, ""), Skipped(Session, About{}, ""), Passed(Query, About{}, "")}
+	noAWS := []Finding{Passed(Kubernetes, About{}, ""), Passed(Session, About{}, ""), Skipped(Account, About{}, ""), Excluded(Write, About{}, "")}
+	neither := []Finding{Skipped(Kubernetes, About{}, ""), Skipped(Session, About{}, ""), Skipped(Account, About{}, "")}
+	for _, c := range []struct {
+		name     string
+		findings []Finding
+		required Scope
+		want     []ID
+	}{
+		{"nothing is required", neither, "", nil},
+		{"no cluster, all", noCluster, ScopeAll, []ID{Kubernetes, Session}},
+		{"no cluster, cluster", noCluster, ScopeCluster, []ID{Kubernetes}},
+		{"no cluster, aws", noCluster, ScopeAWS, nil},
+		{"no AWS, all", noAWS, ScopeAll, []ID{Account}},
+		{"no AWS, cluster", noAWS, ScopeCluster, nil},
+		{"no AWS, aws", noAWS, ScopeAWS, []ID{Account}},
+		{"neither, all", neither, ScopeAll, []ID{Kubernetes, Account, Session}},
+		{"neither, cluster", neither, ScopeCluster, []ID{Kubernetes}},
+		{"neither, aws", neither, ScopeAWS, []ID{Account}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var r Runner
+			r.Add(c.findings...)
+			if got := r.Report().Missing(c.required); !slices.Equal(got, c.want) {
+				t.Errorf("%v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
+// A check without a finding has not run.
+func TestComplete(t *testing.T) {
+	var r Runner
+	r.Add(Passed(Kubernetes, About{}, ""), Failed(TrustDocument, About{}, Fix{}, ""))
+	r.Complete("the service accounts cannot be listed")
+	report := r.Report()
+	if len(report.Findings) != len(All) || len(report.Missing(ScopeAll)) != len(All)-2 {
+		t.Errorf("%d findings, %d missing", len(report.Findings), len(report.Missing(ScopeAll)))
+	}
+	if f := report.Of(Session)[0]; f.BlockedBy != TrustDocument {
+		t.Errorf("%+v", f)
 	}
 }
 

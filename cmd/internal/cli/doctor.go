@@ -6,6 +6,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/cmd/internal/doctor"
 	"github.com/ampbridge/ampbridge/cmd/internal/usage"
+	"github.com/ampbridge/ampbridge/policy/check"
 )
 
 func registerDoctor(flags *pflag.FlagSet, o *doctor.Options) {
@@ -17,6 +18,8 @@ func registerDoctor(flags *pflag.FlagSet, o *doctor.Options) {
 	registerServiceAccount(flags, &o.ServiceAccount, "check only service accounts of this `NAME`")
 	flags.BoolVar(&o.InPod, "in-pod", false, "check the pod that doctor runs in: its token, its environment, its sidecar")
 	flags.BoolVar(&o.NoWrite, "no-write", false, "write no sample (ampbridge_doctor, one for each service account and destination)")
+	flags.StringVar((*string)(&o.Require), "require", "",
+		"exit with 1 if a check of this `SCOPE` was skipped: all, cluster or aws (default: exit with 3 if any was)")
 	flags.DurationVar(&o.Wait, "wait", 0, "repeat the checks until all pass, for this `DURATION` at most, such as 5m")
 	flags.StringVarP(&o.Output, "output", "o", doctor.Text, "output `FORMAT`: text, json or html")
 }
@@ -27,6 +30,15 @@ func validateDoctor(o doctor.Options) error {
 	}
 	if o.Namespace == "" && o.ServiceAccount != "" {
 		return usage.Errorf("--service-account needs --namespace")
+	}
+	if o.Require != "" {
+		if err := usage.OneOf("require", string(o.Require),
+			string(check.ScopeAll), string(check.ScopeCluster), string(check.ScopeAWS)); err != nil {
+			return err
+		}
+	}
+	if o.InPod && o.Require != "" && o.Require != check.ScopeAll {
+		return usage.Errorf("--in-pod needs no access to the cluster: write --require all, or leave out --require")
 	}
 	if o.Wait < 0 {
 		return usage.Errorf("--wait=%s: it must not be negative", o.Wait)
@@ -54,10 +66,13 @@ skips some checks. It changes nothing, but the remote write leaves one sample
 
 The exit status is
   0  every check passed, with or without warnings
-  1  a check failed, or doctor itself failed
+  1  a check failed, or was skipped although --require requires it, or doctor itself
+     failed
   2  the command line is wrong
-  3  no check failed, and some were skipped
+  3  no check failed, and some were skipped (not with --require)
 Checks that a flag excludes, or that do not apply, do not count as skipped.
+With --require cluster, checks of AWS may be skipped, and with --require aws those of
+the cluster. With --require all, none may.
 
 With --wait, doctor reports once all checks pass, or the state at the end of that time.
 

@@ -109,6 +109,9 @@ func TestStatusAndErrors(t *testing.T) {
 		{"doctor of a service account nowhere", "doctor --service-account prometheus", "", Usage, "", []string{"--service-account " +
 			"needs --namespace"}},
 		{"doctor waits backwards", "doctor --wait -1m", "", Usage, "", []string{"--wait=-1m0s: it must not be negative"}},
+		{"doctor requires something else", "doctor --require pods", "", Usage, "", []string{
+			`--require "pods" is unknown: write one of ["all" "cluster" "aws"]`}},
+		{"doctor of a pod requires AWS", "doctor --in-pod --require aws", "", Usage, "", []string{"--in-pod", "--require all"}},
 		{"doctor in another format", "doctor -o xml", "", Usage, "", []string{`--output "xml" is unknown`}},
 		{"a bad policy", "plan --policy bad.yaml", "", Failed, "", []string{"ampbridge: bad.yaml: line 3: "}},
 	} {

@@ -63,6 +63,9 @@ type Options struct {
 	InPod                     bool
 	// NoWrite excludes the remote write, which leaves one sample.
 	NoWrite bool
+	// Require is the scope of the checks that must have run; empty: a skipped check
+	// leads to an [UncheckedError].
+	Require check.Scope
 	Output  string
 	// Wait is how long Run repeats the checks until all pass; 0: they run once.
 	Wait time.Duration
@@ -95,15 +98,19 @@ func Run(ctx context.Context, o Options, stdin io.Reader, stdout, stderr io.Writ
 	if err := write(stdout, result); err != nil {
 		return err
 	}
-	return unproven(result)
+	return unproven(result, o.Require)
 }
 
-// unproven returns an error if a check of the report failed or was skipped.
-func unproven(r check.Report) error {
+// unproven returns an error if a check of the report failed, or was skipped although it
+// is required.
+func unproven(r check.Report, required check.Scope) error {
+	missing := r.Missing(required)
 	switch {
+	case len(missing) > 0:
+		return fmt.Errorf("%s; --require %s: not checked: %s", r.Summary(), required, check.Join(missing))
 	case len(r.Failed()) > 0:
 		return errors.New(r.Summary())
-	case len(r.Unchecked()) > 0:
+	case required == "" && len(r.Unchecked()) > 0:
 		return &UncheckedError{r.Summary()}
 	}
 	return nil
@@ -124,7 +131,7 @@ func repeat(ctx context.Context, o Options, stdin io.Reader, stderr io.Writer) (
 		if err != nil {
 			return check.Report{}, err
 		}
-		if unproven(result) == nil || !time.Now().Add(waitPause).Before(end) {
+		if unproven(result, o.Require) == nil || !time.Now().Add(waitPause).Before(end) {
 			return result, nil
 		}
 		if summary := result.Summary(); summary != said {

@@ -61,11 +61,7 @@ func (x *runner) inCluster(ctx context.Context) {
 		if x.cluster != nil {
 			x.checkWebhook(ctx)
 		}
-		for _, c := range check.All {
-			if !x.checks.Has(c.ID) {
-				x.checks.Skip(check.About{}, "there is no policy", c.ID)
-			}
-		}
+		x.checks.Complete("there is no policy")
 		return
 	}
 	x.checks.Cluster = x.policy.Cluster.Name
@@ -91,6 +87,10 @@ func (x *runner) inCluster(ctx context.Context) {
 	x.checkKeys(ctx)
 	x.checkAWS(ctx)
 	x.checkPods(ctx)
+	if !x.checks.Has(check.Read) {
+		x.checks.Add(check.Excluded(check.Read, check.About{}, "no checked service account has a destination with access: [query]"))
+	}
+	x.checks.Complete("no service account is known to check it for")
 }
 
 // checkIssuer compares the API server's issuer with the policy's. Without a cluster

@@ -23,7 +23,9 @@ func (s *fixture) limitedAccess() {
 	s.Run("the documented rights, and no others", func(t *testing.T) { s.in(t).documentedRights() })
 	s.Run("no cluster", func(t *testing.T) {
 		s := s.in(t)
-		a := s.doctor(append(s.environ(), "KUBECONFIG=/dev/null"), "--policy", s.policyFile)
+		env := append(s.environ(), "KUBECONFIG=/dev/null")
+		a := s.doctor(env, "--policy", s.policyFile)
+		s.require(env, map[string]int{"all": 1, "cluster": 1, "aws": 0})
 		s.expectSkipped(
 			a,
 			check.Kubernetes,
@@ -44,6 +46,34 @@ func (s *fixture) limitedAccess() {
 			check.Flow,
 		)
 	})
+	s.Run("neither cluster nor AWS credentials", func(t *testing.T) {
+		s := s.in(t)
+		env := append(s.withoutCredentials(), "KUBECONFIG=/dev/null")
+		if a := s.doctor(env, "--policy", s.policyFile); a.status != unchecked {
+			s.Errorf("status %d\n%s", a.status, a.text())
+		}
+		if a := s.doctor(env); a.status != unchecked || len(a.NotChecked) != len(check.All) {
+			s.Errorf("no policy either: status %d\n%s", a.status, a.text())
+		}
+		s.require(env, map[string]int{"all": 1, "cluster": 1, "aws": 1})
+	})
+	s.Run("AWS does not answer", func(t *testing.T) {
+		s := s.in(t)
+		env := s.environ()
+		for i, e := range env {
+			if name, _, _ := strings.Cut(e, "="); strings.HasPrefix(name, "AWS_ENDPOINT_URL") {
+				env[i] = name + "=http://127.0.0.1:1"
+			}
+		}
+		s.setPolicy("endpoint: "+s.cloud.TLSURL, "endpoint: https://127.0.0.1:1", "endpoint: "+s.cloud.URL, "endpoint: http://127.0.0.1:1")
+		defer s.setPolicy()
+		a := s.doctor(env, "--policy", s.policyFile, "--kubeconfig", s.kube.Kubeconfig())
+		if a.status != 1 || !slices.Equal(a.Failed, []check.ID{check.Session}) || a.Status(check.Account) != check.Skip {
+			s.Errorf("status %d\n%s", a.status, a.text())
+		}
+		s.require(env, map[string]int{"all": 1, "cluster": 1, "aws": 1}, "--kubeconfig", s.kube.Kubeconfig())
+		s.require(append(env, "KUBECONFIG=/dev/null"), map[string]int{"all": 1, "cluster": 1, "aws": 1})
+	})
 	s.Run("the API server does not answer", func(t *testing.T) {
 		s := s.in(t)
 		config := filepath.Join(s.dir, "down.kubeconfig")
@@ -51,6 +81,7 @@ func (s *fixture) limitedAccess() {
 		s.try(err)
 		s.try(os.WriteFile(config, bytes.ReplaceAll(up, []byte(s.kube.URL), []byte("https://127.0.0.1:1")), 0o600))
 		a := s.doctor(s.environ(), "--policy", s.policyFile, "--kubeconfig", config)
+		s.require(s.environ(), map[string]int{"all": 1, "cluster": 1, "aws": 1}, "--kubeconfig", config)
 		if !slices.Equal(a.Failed, []check.ID{check.Kubernetes}) || a.Status(check.OIDCProvider) != check.Pass ||
 			a.Status(check.Workspace) != check.Pass {
 			s.Errorf("failed %v\n%s", a.Failed, a.text())
@@ -58,10 +89,9 @@ func (s *fixture) limitedAccess() {
 	})
 	s.Run("no AWS credentials", func(t *testing.T) {
 		s := s.in(t)
-		env := append(slices.DeleteFunc(s.environ(), func(e string) bool {
-			return strings.HasPrefix(e, "AWS_ACCESS_KEY_ID") || strings.HasPrefix(e, "AWS_SECRET_ACCESS_KEY")
-		}), "AWS_EC2_METADATA_DISABLED=true")
+		env := s.withoutCredentials()
 		a := s.doctor(env, "--policy", s.policyFile, "--kubeconfig", s.kube.Kubeconfig())
+		s.require(env, map[string]int{"all": 1, "cluster": 1, "aws": 1}, "--kubeconfig", s.kube.Kubeconfig()) // no pod runs
 		// STS and the remote write take the pod's own token.
 		s.expectSkipped(a, append([]check.ID{check.Account, check.OIDCProvider, check.RoleExists, check.TrustDocument, check.Permissions,
 			check.Boundary, check.Workspace, check.Query}, podChecks...)...)
@@ -99,6 +129,27 @@ func (s *fixture) limitedAccess() {
 			}
 		}
 	})
+}
+
+// withoutCredentials is the environment of a person who is not logged in to AWS.
+func (s *fixture) withoutCredentials() []string {
+	return append(slices.DeleteFunc(s.environ(), func(e string) bool {
+		return strings.HasPrefix(e, "AWS_ACCESS_KEY_ID") || strings.HasPrefix(e, "AWS_SECRET_ACCESS_KEY")
+	}), "AWS_EC2_METADATA_DISABLED=true")
+}
+
+// require runs doctor with each value of --require, and expects its exit status.
+func (s *fixture) require(env []string, want map[string]int, args ...string) {
+	s.Helper()
+	for scope, status := range want {
+		a := s.doctor(env, append(args, "--policy", s.policyFile, "--require", scope)...)
+		if a.status != status {
+			s.Errorf("--require %s: status %d, want %d: %s\n%s", scope, a.status, status, a.stderr, a.text())
+		}
+		if a.status == 1 && len(a.Failed) == 0 && !contains(a.stderr, "--require "+scope+": not checked: ") {
+			s.Errorf("--require %s: %s", scope, a.stderr)
+		}
+	}
 }
 
 // expectSkipped expects that these checks are skipped, and all others pass.
