@@ -10,13 +10,13 @@ type Access string
 
 // The values of [Destination.Access].
 const (
-	// AccessWrite: remote write, and no query.
+	// AccessWrite allows remote write and no query.
 	AccessWrite Access = "write"
-	// AccessQuery: queries, series, labels and metadata, and no remote write.
+	// AccessQuery allows queries, series, labels and metadata, and no remote write.
 	AccessQuery Access = "query"
 )
 
-// accessActions are the actions of AMP for each value, in the order of the documents
+// accessActions lists AMP's actions for each value, in the order in which documents list them
 // (https://docs.aws.amazon.com/prometheus/latest/userguide/security_iam_service-with-iam.html).
 var accessActions = []struct {
 	access  Access
@@ -55,17 +55,17 @@ func (d Destination) Actions() Values {
 	return list
 }
 
-// QueriesIn reports whether sync keeps a role in the account that queries a workspace
-// itself. Sync then reads the boundary before it lets a role query.
+// QueriesIn reports whether sync manages a role in the account that queries a workspace
+// itself. If so, sync reads the boundary before it lets a role query.
 func (p *Policy) QueriesIn(account string) bool {
 	return slices.ContainsFunc(p.managedIn(account), Destination.BoundedQuery)
 }
 
 // BoundedQuery reports whether the permissions boundary must let the role of d query.
-// With assumeRole it is the second role that queries.
+// With assumeRole the second role queries, so the boundary need not allow it.
 func (d Destination) BoundedQuery() bool { return d.Queries() && d.AssumeRole.IsZero() }
 
-// Does returns what the role of d does with the workspace, as in "write to".
+// Does returns what the role of d does with the workspace, for example "write to".
 func (d Destination) Does() string {
 	switch {
 	case d.Writes() && d.Queries():
@@ -87,11 +87,11 @@ func (v *validation) access(path string, list []Access) {
 	for i, a := range list {
 		at := fmt.Sprintf("%s[%d]", path, i)
 		v.require(a.Actions() != nil, at, "%q is unknown: write one of write, query", string(a))
-		v.require(slices.Index(list, a) == i, at, "%q stands here twice: keep one", string(a))
+		v.require(slices.Index(list, a) == i, at, "%q is listed twice: keep one", string(a))
 	}
 }
 
-// grantAccess refuses destinations that the mode writes to and that are for queries alone.
+// grantAccess refuses a destination with query access alone in a grant with a mode that writes.
 func (v *validation) grantAccess(path string, g Grant, p *Policy) {
 	if g.Mode != ModePrometheus && g.Mode != ModeRelay {
 		return
@@ -101,7 +101,7 @@ func (v *validation) grantAccess(path string, g Grant, p *Policy) {
 		v.require(
 			!d.Queries() || d.Writes(),
 			fmt.Sprintf("%s.destinations[%d]", path, i),
-			"%q has access: [query] alone, and mode %s writes: name a destination whose access has write, or set mode: identity for a reader",
+			"%q has only access: [query], and mode %s writes: name a destination with write access, or set mode: identity for a reader",
 			name,
 			g.Mode,
 		)

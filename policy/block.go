@@ -7,37 +7,37 @@ import (
 	"time"
 )
 
-// Block is one entry of Prometheus's remote_write. Prometheus parses strictly,
-// and a field that it does not know would keep it down: before a block is
-// written, [Block.For] takes out what the running version does not know.
+// Block is one entry of Prometheus's remote_write. Prometheus refuses to load a configuration
+// with a field that it does not know. So [Block.For] removes the fields that the running version
+// does not know, before a block is written.
 type Block struct {
 	URL string `yaml:"url" json:"url"`
-	// Name is empty for a Prometheus that does not know names: see [Block.For].
+	// Name is the remote_write name; empty for a Prometheus without names, see [Block.For].
 	Name string `yaml:"name,omitempty" json:"name,omitempty"`
-	// ID is the name that was taken out; empty: it is the Name.
+	// ID is the name that [Block.For] removed; empty if the block still has its Name.
 	ID string `yaml:"-" json:"-"`
 
 	RemoteTimeout        string         `yaml:"remote_timeout,omitempty" json:"remote_timeout,omitempty"`
 	SendExemplars        bool           `yaml:"send_exemplars,omitempty" json:"send_exemplars,omitempty"`
 	SendNativeHistograms bool           `yaml:"send_native_histograms,omitempty" json:"send_native_histograms,omitempty"`
 	WriteRelabelConfigs  []BlockRelabel `yaml:"write_relabel_configs,omitempty" json:"write_relabel_configs,omitempty"`
-	// How Prometheus reaches AMP; nothing of it is in a block for the relay. TLS is set
-	// where the policy has a CA bundle, by those who know the file's path.
+	// The proxy and TLS settings for the connection to AMP. A block for the relay has none of them.
+	// The caller sets TLS if the policy has a CA bundle, because only the caller knows the file's path.
 	ProxyURL             string    `yaml:"proxy_url,omitempty" json:"proxy_url,omitempty"`
 	ProxyFromEnvironment bool      `yaml:"proxy_from_environment,omitempty" json:"proxy_from_environment,omitempty"`
 	TLS                  *BlockTLS `yaml:"tls_config,omitempty" json:"tls_config,omitempty"`
-	// SigV4 makes Prometheus sign; BasicAuth is for the relay, which signs itself. One of
-	// the two is set.
+	// SigV4 makes Prometheus sign. BasicAuth is for the relay, which signs itself. Exactly one
+	// of the two is set.
 	SigV4       *BlockSigV4     `yaml:"sigv4,omitempty" json:"sigv4,omitempty"`
 	BasicAuth   *BlockBasicAuth `yaml:"basic_auth,omitempty" json:"basicAuth,omitempty"`
 	QueueConfig BlockQueue      `yaml:"queue_config" json:"queue_config"`
-	// Metadata is nil for Prometheus's default, which is to send it.
+	// Metadata configures sending metadata; nil means Prometheus's default, which is to send it.
 	Metadata *BlockMetadata `yaml:"metadata_config,omitempty" json:"metadata_config,omitempty"`
 }
 
 // BlockTLS is tls_config.
 type BlockTLS struct {
-	// CAFile has all roots that Prometheus trusts for this block, the system's too.
+	// CAFile holds all roots that Prometheus trusts for this block, including the system's.
 	CAFile string `yaml:"ca_file" json:"ca_file"`
 }
 
@@ -46,16 +46,16 @@ type BlockMetadata struct {
 	Send bool `yaml:"send" json:"send"`
 }
 
-// BlockSigV4 never holds a role: with role_arn Prometheus would ask STS itself.
+// BlockSigV4 never has a role: with role_arn Prometheus would call STS itself.
 type BlockSigV4 struct {
-	// Region is always set: older signers sign with an empty one otherwise.
+	// Region is always set: without it, older signers sign for an empty region.
 	Region string `yaml:"region" json:"region"`
 	// Profile is the section of the credentials file that the sidecar writes.
-	// Empty: Prometheus takes the identity of its own container.
+	// If empty, Prometheus uses the identity of its own container.
 	Profile string `yaml:"profile,omitempty" json:"profile,omitempty"`
 }
 
-// BlockBasicAuth is how Prometheus shows the relay that it is the pod's own.
+// BlockBasicAuth is how Prometheus authenticates to the relay of its own pod.
 type BlockBasicAuth struct {
 	Username     string `yaml:"username" json:"username"`
 	PasswordFile string `yaml:"password_file" json:"passwordFile"`
@@ -70,14 +70,14 @@ type BlockQueue struct {
 	BatchSendDeadline string `yaml:"batch_send_deadline,omitempty" json:"batch_send_deadline,omitempty"`
 	MinBackoff        string `yaml:"min_backoff,omitempty" json:"min_backoff,omitempty"`
 	MaxBackoff        string `yaml:"max_backoff,omitempty" json:"max_backoff,omitempty"`
-	// RetryOnRateLimit: AMP answers 429 above a workspace's rate; without it
-	// those samples are dropped.
+	// RetryOnRateLimit makes Prometheus retry after a 429. AMP answers 429 above a workspace's rate
+	// limit, and without a retry those samples are dropped.
 	RetryOnRateLimit bool   `yaml:"retry_on_http_429,omitempty" json:"retry_on_http_429,omitempty"`
 	SampleAgeLimit   string `yaml:"sample_age_limit,omitempty" json:"sample_age_limit,omitempty"`
 }
 
-// BlockRelabel is one of write_relabel_configs. Pointers tell "empty" from
-// "not given", which differ to Prometheus.
+// BlockRelabel is one of write_relabel_configs. The fields are pointers because an empty value
+// and an absent one differ for Prometheus.
 type BlockRelabel struct {
 	SourceLabels []string `yaml:"source_labels,omitempty,flow" json:"source_labels,omitempty"`
 	Separator    *string  `yaml:"separator,omitempty" json:"separator,omitempty"`
@@ -88,7 +88,7 @@ type BlockRelabel struct {
 	Action       string   `yaml:"action,omitempty" json:"action,omitempty"`
 }
 
-// What AWS recommends for AMP
+// The values that AWS recommends for AMP
 // (https://docs.aws.amazon.com/prometheus/latest/userguide/AMP-onboard-ingest-metrics-remote-write-EKS.html).
 const (
 	recommendedCapacity          = 2500
@@ -96,10 +96,10 @@ const (
 	recommendedMaxSamplesPerSend = 1000
 )
 
-// BlockName is the remote_write name, and the AWS profile, of a destination.
+// BlockName returns a destination's remote_write name, which is also its AWS profile.
 func BlockName(destination string) string { return "ampbridge-" + destination }
 
-// URL is where Prometheus writes to.
+// URL returns the URL that Prometheus writes to.
 func (d Destination) URL() string {
 	base := strings.TrimSuffix(d.Endpoint, "/")
 	if base == "" {
@@ -108,17 +108,16 @@ func (d Destination) URL() string {
 	return base + "/workspaces/" + d.Workspace.ID() + "/api/v1/remote_write"
 }
 
-// Block is the remote_write entry for d. cluster becomes the label of that name
-// where a series has none: setting it always would merge series that differ
-// only in it.
+// Block returns the remote_write entry for d. A series without a label cluster gets the value
+// of cluster. A label that exists is kept: to overwrite it would merge series that differ only in it.
 func (d Destination) Block(cluster string) Block {
 	none := ""
 	return d.block(BlockRelabel{SourceLabels: []string{"cluster"}, Regex: &none, TargetLabel: "cluster", Replacement: &cluster})
 }
 
-// GroupBlock is [Destination.Block] for a pod of a group of replicas. The group is the
-// label cluster of every series, because AMP elects a replica for each value of it: of
-// series with another value, AMP would elect a replica of another group.
+// GroupBlock returns [Destination.Block] for a pod in a group of replicas. Every series gets the
+// group as its label cluster, because AMP elects one replica per value of that label. A series with
+// another value would take part in the election of another group.
 func (d Destination) GroupBlock(group string) Block {
 	return d.block(BlockRelabel{TargetLabel: "cluster", Replacement: &group})
 }
@@ -155,7 +154,7 @@ func (d Destination) block(cluster BlockRelabel) Block {
 	for _, r := range d.RemoteWrite.WriteRelabelConfigs {
 		b.WriteRelabelConfigs = append(b.WriteRelabelConfigs, BlockRelabel(r))
 	}
-	// Ours come last, so that no labelkeep of the admin's takes them away.
+	// These rules come last, so that an admin's labelkeep cannot remove our labels.
 	b.WriteRelabelConfigs = append(b.WriteRelabelConfigs, cluster)
 	return b
 }
@@ -163,8 +162,8 @@ func (d Destination) block(cluster BlockRelabel) Block {
 // RelayUser is the user name of the relay's basic authentication.
 const RelayUser = "ampbridge"
 
-// RelayPath is where Prometheus writes at the relay of its pod. It ends as the
-// workspace's own URL does, so that people and [promconfig] see which workspace it is.
+// RelayPath returns the path of the relay that Prometheus writes to. It ends like the workspace's
+// own URL, so that people and [promconfig] see which workspace it is.
 func (b Block) RelayPath() string {
 	_, path, _ := strings.Cut(strings.TrimPrefix(b.URL, "https://"), "/")
 	if rest, found := strings.CutPrefix(b.URL, "http://"); found {
@@ -173,11 +172,11 @@ func (b Block) RelayPath() string {
 	return "/" + b.Name + "/" + path
 }
 
-// ByRelay returns the block for a relay at that address (host and port), which signs in
-// Prometheus's stead. Nothing in it can fail to load, or changes with a session. The
-// relay itself knows the proxy and the CA to AMP, and what to do with AMP's 429. Its name
-// is its own: for a while both blocks of a destination may stand side by side, and a
-// block whose name changes loses its backlog. No destination's name holds a dot.
+// ByRelay returns the block for a relay at that address (host and port); the relay signs instead
+// of Prometheus. The block has no field that can fail to load or that changes with a session. The
+// relay itself has the proxy and the CA for AMP, and handles AMP's 429. The block has its own name,
+// because both blocks of a destination can exist together for a while, and a block that changes its
+// name loses its backlog. The name contains a dot, which no destination's name has.
 func (b Block) ByRelay(address, passwordFile string) Block {
 	b.URL, b.SigV4 = "http://"+address+b.RelayPath(), nil
 	b.Name += ".relay"
@@ -187,9 +186,9 @@ func (b Block) ByRelay(address, passwordFile string) Block {
 	return b
 }
 
-// WithReplica adds the labels by which AMP elects one of an HA pair. Only for
-// declared groups: shards that shared a cluster and differed in __replica__
-// would lose all but one's samples.
+// WithReplica adds the labels by which AMP elects one replica of an HA pair. Use it only for
+// declared groups: if shards had the same cluster label and different __replica__ labels, AMP
+// would keep the samples of one shard alone.
 func (b Block) WithReplica(pod string) Block {
 	operators := "prometheus_replica"
 	b.WriteRelabelConfigs = append(slices.Clip(b.WriteRelabelConfigs),
@@ -199,8 +198,8 @@ func (b Block) WithReplica(pod string) Block {
 	return b
 }
 
-// prometheus writes d as every Prometheus parses durations: a number and one unit. Before
-// 2.21 it knows no 1m30s, and no version knows fractions. Milliseconds are its finest unit.
+// prometheus returns d as every Prometheus version parses it: a number and one unit. Versions
+// before 2.21 do not parse 1m30s, and no version parses fractions. The smallest unit is ms.
 func (d Duration) prometheus() string {
 	milliseconds := time.Duration(d).Milliseconds()
 	if milliseconds == 0 {

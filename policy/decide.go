@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// The label and annotations by which people talk to ampbridge.
+// The label and the annotations that users set.
 const (
 	LabelInjection = "ampbridge.io/injection"
 
@@ -18,49 +18,47 @@ const (
 	AnnotationMode        = "ampbridge.io/mode"
 	AnnotationEnvironment = "ampbridge.io/environment"
 	AnnotationDelivery    = "ampbridge.io/delivery"
-	// AnnotationHA names the pair that a pod belongs to, where that is not its
-	// controller.
+	// AnnotationHA names the pod's HA pair, if the pair is not the pod's controller.
 	AnnotationHA = "ampbridge.io/ha"
-	// AnnotationRoleARN is shown on service accounts: information, never input.
+	// AnnotationRoleARN is written to service accounts for information. It is never read as input.
 	AnnotationRoleARN = "ampbridge.io/role-arn"
-	// AnnotationIRSA is what amazon-eks-pod-identity-webhook reads.
+	// AnnotationIRSA is the annotation that amazon-eks-pod-identity-webhook reads.
 	AnnotationIRSA = "eks.amazonaws.com/role-arn"
 )
 
 // Injection is the value of a namespace's label.
 type Injection string
 
-// The values that the webhook is registered for; with any other it is not
-// called.
+// The label values that the webhook is registered for. The API server does not call it for others.
 const (
 	InjectionEnabled   Injection = "enabled"
 	InjectionAnnotated Injection = "annotated"
 )
 
-// Request is what a decision depends on.
+// Request holds everything that a decision depends on.
 type Request struct {
 	Namespace      string
 	Injection      Injection
 	ServiceAccount string
-	// Account: the question is about the service account, and not about one pod: what its
-	// pods may be given if they ask for it.
+	// Account is true for a question about a service account, not about one pod: what its pods
+	// can get if they ask for it.
 	Account bool
-	// Prometheus reports whether the pod has a container that is Prometheus, or
-	// that its owner names as such.
+	// Prometheus is true if the pod has a container that is Prometheus, or that the pod's owner
+	// names as Prometheus.
 	Prometheus bool
-	// Resembles names a container that may be Prometheus, in a pod without one
-	// that surely is; empty: none.
+	// Resembles names a container that may be Prometheus, if no container surely is; empty if
+	// there is none.
 	Resembles                 string
 	PodAnnotations            map[string]string
 	ServiceAccountAnnotations map[string]string
-	// Workload is what the pod belongs to.
+	// Workload is the workload that the pod belongs to.
 	Workload Workload
 }
 
-// Reason says in one word why a decision is as it is: metrics and logs count it.
+// Reason is a decision's reason in one word, for metrics and logs.
 type Reason string
 
-// The reasons of [Policy.Decide]. Package inject adds those that lie in the pod.
+// The reasons of [Policy.Decide]. Package inject adds the reasons that it finds in the pod.
 const (
 	Granted            Reason = "Granted"
 	NotLabelled        Reason = "NotLabelled"
@@ -72,19 +70,19 @@ const (
 	InvalidAnnotation  Reason = "InvalidAnnotation"
 	UnknownDestination Reason = "UnknownDestination"
 	NotReplicas        Reason = "NotReplicas"
-	// NoContainerNamed: the mode is for the containers that the pod names, and it names none.
+	// NoContainerNamed means that the mode needs named containers, and the pod names none.
 	NoContainerNamed Reason = "NoContainerNamed"
-	// AmbiguousDestination: the mode is for one destination, and the pod may have several.
+	// AmbiguousDestination means that the mode needs one destination, and the pod could have several.
 	AmbiguousDestination Reason = "AmbiguousDestination"
 )
 
-// Decision is Inject or Skip, and why. It is a value: an error would mean that
-// nothing could be decided.
+// Decision is Inject or Skip, with the reason. It is a value and not an error, because an error
+// would mean that no decision was possible.
 type Decision struct {
 	Inject bool
 	Reason Reason
-	// Warning is for the person who creates the pod: what is missing, and how
-	// to fix it. Empty where the outcome is what was asked for.
+	// Warning tells the person who creates the pod what is missing and how to fix it;
+	// empty if the outcome is what the person asked for.
 	Warning string
 	// Entitlement is what to inject.
 	Entitlement
@@ -94,26 +92,25 @@ type Decision struct {
 type Entitlement struct {
 	// Subject is the service account.
 	Subject Subject
-	// Mode is what a pod is given; empty where all grants count, whatever their modes.
+	// Mode is what a pod gets; empty if grants of all modes count.
 	Mode Mode
-	// Destinations in the policy's order.
+	// Destinations are in the policy's order.
 	Destinations []Destination
 	Environment  Environment
-	// HA is the group for AMP's deduplication; empty: none. In a decision it is the
-	// group of the pod's own workload: see [Policy.Group].
+	// HA is the group for AMP's deduplication; empty if there is none. In a decision it is the
+	// group of the pod's own workload, see [Policy.Group].
 	HA string
-	// IRSA is the role for [AnnotationIRSA]; zero: none.
+	// IRSA is the role for [AnnotationIRSA]; zero if there is none.
 	IRSA ARN
 }
 
-// Entitled gathers all grants that cover a service account. Destinations add
-// up. Environment is container only where all these grants have that value.
-// Of ha and irsa the first that is set counts. ok is false where no
-// grant covers the service account.
+// Entitled combines all grants that cover a service account. It collects the destinations of all
+// of them. Environment is container only if every one of these grants has that value. For ha and
+// irsa, the first grant that sets it counts. ok is false if no grant covers the service account.
 func (p *Policy) Entitled(s Subject) (e Entitlement, ok bool) { return p.EntitledAs(s, "") }
 
-// EntitledAs is [Policy.Entitled] for the pods of one mode: grants with another one do not
-// count. With an empty mode all do.
+// EntitledAs returns what [Policy.Entitled] returns, for pods of one mode: it ignores grants with
+// another mode. An empty mode matches all grants.
 func (p *Policy) EntitledAs(s Subject, m Mode) (e Entitlement, ok bool) {
 	granted := map[string]bool{}
 	e.Subject, e.Mode, e.Environment = s, m, EnvironmentContainer
@@ -138,8 +135,8 @@ func (p *Policy) EntitledAs(s Subject, m Mode) (e Entitlement, ok bool) {
 	return e, len(granted) > 0
 }
 
-// irsa is the role of the first grant that asks for the annotation, and whose
-// destination is among those that s writes to.
+// irsa returns the role of the first grant that asks for the annotation and has a destination
+// that s writes to.
 func (p *Policy) irsa(s Subject, among []Destination) ARN {
 	for _, g := range p.Grants {
 		if !g.IRSA || !g.Covers(s) {
@@ -159,8 +156,7 @@ func (g Grant) Covers(s Subject) bool {
 	return matchAny(g.Namespaces, s.Namespace) && matchAny(g.ServiceAccounts, s.ServiceAccount)
 }
 
-// Decide is the opt-in table of the documentation, row by row, and then the
-// grants.
+// Decide follows the opt-in table of the documentation row by row, and then the grants.
 func (p *Policy) Decide(r Request) Decision {
 	if r.Account {
 		r.Prometheus, r.PodAnnotations = true, map[string]string{AnnotationInject: "true"}
@@ -217,7 +213,7 @@ func (p *Policy) Decide(r Request) Decision {
 		}
 		entitlement, _ = p.EntitledAs(subject, mode)
 	}
-	// A pod may ask for less than the grants give, not for more.
+	// A pod may ask for less than the grants allow, but not for more.
 	switch asked := Environment(r.PodAnnotations[AnnotationEnvironment]); {
 	case asked == "":
 	case asked.problem() != "":
@@ -251,8 +247,8 @@ func (p *Policy) Decide(r Request) Decision {
 	return Decision{Inject: true, Reason: Granted, Entitlement: entitlement}
 }
 
-// narrowDelivery applies what a pod asks for to the destinations whose delivery the
-// policy leaves open. It returns what is wrong, and the fix; empty: nothing.
+// narrowDelivery applies the delivery that a pod asks for to the destinations for which the
+// policy does not set one. It returns the problem and the fix; empty if there is no problem.
 func narrowDelivery(e *Entitlement, asked Delivery) string {
 	if asked == "" || asked == DeliveryAuto {
 		return ""
@@ -260,21 +256,21 @@ func narrowDelivery(e *Entitlement, asked Delivery) string {
 	if problem := asked.problem(); problem != "" {
 		return problem
 	}
-	destinations := slices.Clone(e.Destinations) // they are the policy's
+	destinations := slices.Clone(e.Destinations) // do not change the policy's own slice
 	for i := range destinations {
 		switch d := &destinations[i]; d.Delivery {
 		case DeliveryAuto:
 			d.Delivery = asked
 		case asked:
 		default:
-			return fmt.Sprintf("%q is not what the policy says of destination %s (%s): take the annotation out", asked, d.Name, d.Delivery)
+			return fmt.Sprintf("%q differs from the policy's delivery for destination %s (%s): remove the annotation", asked, d.Name, d.Delivery)
 		}
 	}
 	e.Destinations = destinations
 	return ""
 }
 
-// narrow keeps of the granted destinations those that an annotation names.
+// narrow keeps only those granted destinations that an annotation names.
 func narrow(e *Entitlement, annotations map[string]string, s Subject) (Decision, bool) {
 	value, set := annotations[AnnotationDestinations]
 	if !set {

@@ -77,11 +77,11 @@ func TestDecisionsSayWhatIsMissing(t *testing.T) {
 			r.PodAnnotations = map[string]string{AnnotationDestinations: "central"}
 		}, UnknownDestination, `"central"`},
 		"environment of an earlier version": {func(r *Request) { r.PodAnnotations = map[string]string{AnnotationEnvironment: "never"} },
-			InvalidAnnotation, "leave it out"},
+			InvalidAnnotation, "remove it"},
 		"delivery misspelt": {func(r *Request) { r.PodAnnotations = map[string]string{AnnotationDelivery: "SigV4"} }, InvalidAnnotation,
 			"auto, sigv4 or relay"},
 		"delivery that the policy rules out": {func(r *Request) { r.PodAnnotations = map[string]string{AnnotationDelivery: "sigv4"} },
-			InvalidAnnotation, "destination backup (relay): take the annotation out"},
+			InvalidAnnotation, "destination backup (relay): remove the annotation"},
 		"environment misspelt": {func(r *Request) { r.PodAnnotations = map[string]string{AnnotationEnvironment: "off"} }, InvalidAnnotation,
 			"sidecar or container"},
 	} {
@@ -180,7 +180,7 @@ func TestDeliveryNarrows(t *testing.T) {
 			}
 			d := p.Decide(r)
 			if row.wantCentral == "" {
-				if d.Inject || d.Reason != InvalidAnnotation || !strings.Contains(d.Warning, "take the annotation out") {
+				if d.Inject || d.Reason != InvalidAnnotation || !strings.Contains(d.Warning, "remove the annotation") {
 					t.Errorf("%v %s %q, want it refused with the fix", d.Inject, d.Reason, d.Warning)
 				}
 			} else if !d.Inject || d.Destinations[0].Delivery != row.wantCentral || d.Destinations[1].Delivery != row.wantBackup {

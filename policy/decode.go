@@ -16,11 +16,11 @@ import (
 
 // FieldError is one mistake in a policy file.
 type FieldError struct {
-	// Path is the field, as in destinations[0].workspace; empty: the file.
+	// Path is the field, for example destinations[0].workspace; empty for the whole file.
 	Path string
-	// Line is counted from 1; 0: the field is not in the file.
+	// Line counts from 1; 0 if the field is not in the file.
 	Line int
-	// Problem says what is wrong, and after a colon how to fix it.
+	// Problem is what is wrong and, after a colon, how to fix it.
 	Problem string
 }
 
@@ -36,7 +36,7 @@ func (e FieldError) Error() string {
 	return b.String()
 }
 
-// Errors are all the mistakes of a policy file, in the file's order.
+// Errors holds all mistakes of a policy file, in the file's order.
 type Errors []FieldError
 
 func (e Errors) Error() string {
@@ -48,17 +48,17 @@ func (e Errors) Error() string {
 }
 
 // Parse reads a policy file: one YAML document, decoded strictly. The error is
-// an [Errors] with every unknown field, wrong type and broken rule at once. A
-// workspace that is yet to be made is refused: see [ParseDraft].
+// an [Errors] with every unknown field, wrong type and broken rule at once. Parse
+// refuses a placeholder for a new workspace: see [ParseDraft].
 func Parse(data []byte) (*Policy, error) { return parse(data, false) }
 
-// ParseDraft is [Parse] for bootstrap alone: a workspace may be a [NewWorkspace].
+// ParseDraft parses as [Parse] does, but a workspace may be a [NewWorkspace]. Only bootstrap uses it.
 func ParseDraft(data []byte) (*Policy, error) { return parse(data, true) }
 
 func parse(data []byte, draft bool) (*Policy, error) {
 	if len(data) > maxSize {
 		return nil, Errors{
-			{Problem: fmt.Sprintf("the file has %d bytes: a ConfigMap, where policies live, holds %d at most", len(data), maxSize)},
+			{Problem: fmt.Sprintf("the file has %d bytes: a policy is kept in a ConfigMap, which holds at most %d", len(data), maxSize)},
 		}
 	}
 	decoder := yaml.NewDecoder(strings.NewReader(string(data)))
@@ -75,8 +75,8 @@ func parse(data []byte, draft bool) (*Policy, error) {
 	p := &Policy{}
 	d.value(root.Content[0], reflect.ValueOf(p).Elem(), "")
 	p.setDefaults()
-	// A field that could not be read is zero; rules about it would only repeat
-	// that in other words.
+	// A field that could not be read is zero. An error of a rule about it would only repeat
+	// the first error.
 	broken := p.validate()
 	if !draft {
 		broken = append(broken, p.unmade()...)
@@ -89,7 +89,7 @@ func parse(data []byte, draft bool) (*Policy, error) {
 	}
 	if len(d.errs) > 0 {
 		slices.SortStableFunc(d.errs, func(a, b FieldError) int {
-			return cmp.Compare(uint(a.Line-1), uint(b.Line-1)) // what the file lacks comes last
+			return cmp.Compare(uint(a.Line-1), uint(b.Line-1)) // put errors about missing fields last
 		})
 		return nil, d.errs
 	}
@@ -97,15 +97,14 @@ func parse(data []byte, draft bool) (*Policy, error) {
 }
 
 const (
-	// maxSize of a file, in bytes.
+	// maxSize is the largest size of a file in bytes.
 	maxSize = 1 << 20
-	// maxValues bounds what aliases of aliases unfold to.
+	// maxValues limits how many values the file's aliases can expand to.
 	maxValues = 1 << 16
 )
 
-// decoding walks a YAML tree beside the Go value that it fills. The libraries
-// stop at the first wrong type, or name lines but no fields; an admin's file
-// deserves both, for everything.
+// decoding walks a YAML tree and fills a Go value from it. The YAML libraries stop at the first
+// wrong type, or report lines without field names. An admin needs both, for every mistake.
 type decoding struct {
 	errs   Errors
 	lines  map[string]int
@@ -116,8 +115,7 @@ func (d *decoding) fail(path string, n *yaml.Node, format string, args ...any) {
 	d.errs = append(d.errs, FieldError{Path: path, Line: n.Line, Problem: fmt.Sprintf(format, args...)})
 }
 
-// failedAt tells whether path, a part of it or something around it could not
-// be read.
+// failedAt reports whether path, one of its parents or one of its children could not be read.
 func (d *decoding) failedAt(path string) bool {
 	return slices.ContainsFunc(d.errs, func(e FieldError) bool {
 		return within(e.Path, path) || within(path, e.Path)
@@ -129,7 +127,7 @@ func within(path, outer string) bool {
 	return found && (rest == "" || rest[0] == '.' || rest[0] == '[')
 }
 
-// line is where path, or the nearest field around it, stands.
+// line returns the line of path, or of its nearest parent in the file.
 func (d *decoding) line(path string) int {
 	for path != "" {
 		if n, found := d.lines[path]; found {
@@ -145,7 +143,7 @@ var textUnmarshaler = reflect.TypeFor[encoding.TextUnmarshaler]()
 func (d *decoding) value(n *yaml.Node, v reflect.Value, path string) {
 	if d.values++; d.values >= maxValues {
 		if d.values == maxValues {
-			d.fail(path, n, "is one value too many: with its aliases (*name) unfolded the file holds more than %d; write fewer", maxValues)
+			d.fail(path, n, "is one value too many: with its aliases (*name) expanded the file holds more than %d; write fewer", maxValues)
 		}
 		return
 	}
@@ -154,7 +152,7 @@ func (d *decoding) value(n *yaml.Node, v reflect.Value, path string) {
 	}
 	d.lines[path] = n.Line
 	if n.Style&yaml.TaggedStyle != 0 {
-		// !!bool yes would pass for a boolean, and !!null true for nothing.
+		// Without this check, !!bool yes would be a boolean and !!null true would be null.
 		d.fail(path, n, "carries the YAML tag %s: leave the tag out", n.Tag)
 		return
 	}
@@ -247,7 +245,7 @@ func (d *decoding) mapping(n *yaml.Node, v reflect.Value, path string) {
 		case !known:
 			d.fail(at, key, "unknown field: %s", suggest(key.Value, fields))
 		case seen[key.Value]:
-			d.fail(at, key, "stands here twice: keep one")
+			d.fail(at, key, "is set twice: keep one")
 		default:
 			d.value(item, v.Field(field), at)
 		}
@@ -255,7 +253,7 @@ func (d *decoding) mapping(n *yaml.Node, v reflect.Value, path string) {
 	}
 }
 
-// table reads a mapping whose keys are the user's own.
+// table decodes a mapping with keys that the user chooses.
 func (d *decoding) table(n *yaml.Node, v reflect.Value, path string) {
 	if n.Kind != yaml.MappingNode {
 		d.fail(path, n, "must be a mapping of names to strings, not %s", kindName(n))
@@ -266,7 +264,7 @@ func (d *decoding) table(n *yaml.Node, v reflect.Value, path string) {
 		key, at := n.Content[i], path+"."+n.Content[i].Value
 		name := reflect.ValueOf(key.Value)
 		if v.MapIndex(name).IsValid() {
-			d.fail(at, key, "stands here twice: keep one")
+			d.fail(at, key, "is set twice: keep one")
 			continue
 		}
 		item := reflect.New(v.Type().Elem()).Elem()
@@ -285,7 +283,7 @@ func kindName(n *yaml.Node) string {
 	return fmt.Sprintf("%q", n.Value)
 }
 
-// suggest names the field that was probably meant, else all there are.
+// suggest returns the field that was probably meant, or a list of all fields.
 func suggest(got string, fields map[string]int) string {
 	names := make([]string, len(fields))
 	for name, i := range fields {
@@ -298,7 +296,7 @@ func suggest(got string, fields map[string]int) string {
 	return "the fields here are " + strings.Join(names, ", ")
 }
 
-// distance is Levenshtein's, in bytes.
+// distance returns the Levenshtein distance in bytes.
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

@@ -11,7 +11,7 @@ import (
 	strictjson "github.com/go-json-experiment/json"
 )
 
-// DocumentVersion is the one version of IAM's policy language that is current.
+// DocumentVersion is the current version of IAM's policy language.
 const DocumentVersion = "2012-10-17"
 
 // Document is an IAM policy document
@@ -22,8 +22,8 @@ type Document struct {
 	Statement []Statement `json:""`
 }
 
-// Statement is one rule of a document. Every element of the grammar is here,
-// so that a document made by others loses nothing when it is compared.
+// Statement is one rule of a document. It has every element of the grammar, so that a
+// document that others wrote loses nothing when it is compared.
 type Statement struct {
 	Sid          string     `json:",omitempty"`
 	Effect       string     `json:""`
@@ -33,15 +33,15 @@ type Statement struct {
 	NotAction    Values     `json:",omitempty"`
 	Resource     Values     `json:",omitempty"`
 	NotResource  Values     `json:",omitempty"`
-	// Condition: operator → key → values.
+	// Condition maps an operator to keys, and each key to values.
 	Condition map[string]map[string]Values `json:",omitempty"`
 }
 
-// Principal says who a statement is about: kind (AWS, Federated, Service,
-// CanonicalUser) → names.
+// Principal is what a statement applies to. It maps a kind (AWS, Federated, Service,
+// CanonicalUser) to names.
 type Principal map[string]Values
 
-// UnmarshalJSON reads a principal. The grammar's lone "*" means {"AWS": "*"}.
+// UnmarshalJSON reads a principal. In the grammar, "*" alone means {"AWS": "*"}.
 func (p *Principal) UnmarshalJSON(data []byte) error {
 	var anyone string
 	if json.Unmarshal(data, &anyone) == nil {
@@ -51,11 +51,11 @@ func (p *Principal) UnmarshalJSON(data []byte) error {
 	return json.Unmarshal(data, (*map[string]Values)(p))
 }
 
-// Values is a list that IAM also writes as a scalar when it has one element.
+// Values is a list. IAM also writes a list of one element as a scalar.
 type Values []string
 
-// MarshalJSON writes one element as a scalar: the shorter form, and trust
-// documents have 2,048 characters.
+// MarshalJSON writes a list of one element as a scalar, because that is shorter: a trust
+// document may have 2,048 characters.
 func (v Values) MarshalJSON() ([]byte, error) {
 	if len(v) == 1 {
 		return json.Marshal(v[0])
@@ -63,8 +63,8 @@ func (v Values) MarshalJSON() ([]byte, error) {
 	return json.Marshal([]string(v))
 }
 
-// UnmarshalJSON reads a list or a scalar; booleans and numbers, which
-// conditions may hold, become their text.
+// UnmarshalJSON reads a list or a scalar. Conditions can contain booleans and numbers, which
+// become text.
 func (v *Values) UnmarshalJSON(data []byte) error {
 	var list []json.RawMessage
 	if json.Unmarshal(data, &list) != nil {
@@ -79,20 +79,20 @@ func (v *Values) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// String is the document as IAM is given it: JSON without white space.
+// String returns the document as ampbridge sends it to IAM: JSON without white space.
 func (d Document) String() string {
 	var b bytes.Buffer
 	encoder := json.NewEncoder(&b)
 	encoder.SetEscapeHTML(false)
 	if err := encoder.Encode(d); err != nil {
-		panic(err) // strings, slices and maps of them always encode
+		panic(err) // cannot happen: strings, slices and maps of strings always encode
 	}
 	return strings.TrimSpace(b.String())
 }
 
-// ParseDocument reads a document as IAM returns it: JSON, or that URL-encoded
-// (RFC 3986). Elements that the grammar does not have, in its spelling, or that
-// stand there twice are an error: which of them IAM means is not ours to guess.
+// ParseDocument reads a document as IAM returns it: JSON, which may be URL-encoded (RFC 3986).
+// An element that the grammar does not have, or that appears twice, is an error, because it is
+// not known how IAM understands it.
 func ParseDocument(s string) (Document, error) {
 	if strings.HasPrefix(s, "%") {
 		decoded, err := url.PathUnescape(s)
@@ -103,7 +103,7 @@ func ParseDocument(s string) (Document, error) {
 	}
 	var d Document
 	if err := decodeStrictly(s, &d); err != nil {
-		// A lone statement may stand without its list.
+		// The grammar allows one statement without a list around it.
 		var single struct {
 			Version   string
 			ID        string `json:"Id"`
@@ -118,14 +118,13 @@ func ParseDocument(s string) (Document, error) {
 }
 
 func decodeStrictly(s string, into any) error {
-	// encoding/json would take "effect" for Effect, and the last of two.
+	// encoding/json would accept "effect" for Effect, and would use the last of two equal keys.
 	return strictjson.Unmarshal([]byte(s), into, strictjson.RejectUnknownMembers(true))
 }
 
-// TrustDocument lets exactly the subjects of one issuer assume a role, and only
-// with tokens of the audience. One statement, sorted, so that equal input gives
-// equal text. There must be a subject: an empty list would match nothing, and
-// IAM refuses it.
+// TrustDocument lets exactly the subjects of one issuer assume a role, with tokens of the
+// audience alone. It has one statement with sorted subjects, so that equal input gives equal text.
+// There must be at least one subject: an empty list matches nothing, and IAM refuses it.
 func TrustDocument(provider ARN, issuer Issuer, audience string, subjects []Subject) Document {
 	subs := make(Values, len(subjects))
 	for i, s := range subjects {
@@ -136,8 +135,8 @@ func TrustDocument(provider ARN, issuer Issuer, audience string, subjects []Subj
 		Effect:    "Allow",
 		Principal: &Principal{"Federated": {provider.String()}},
 		Action:    Values{"sts:AssumeRoleWithWebIdentity"},
-		// StringEquals, never …IfExists or ForAllValues: those pass where the
-		// claim is absent. StringLike would read `*` in it.
+		// Not …IfExists or ForAllValues, because those also match a token without the claim.
+		// Not StringLike, because it reads `*` as a wildcard.
 		Condition: map[string]map[string]Values{"StringEquals": {
 			issuer.Host() + ":aud": {audience},
 			issuer.Host() + ":sub": slices.Compact(subs),
@@ -145,8 +144,8 @@ func TrustDocument(provider ARN, issuer Issuer, audience string, subjects []Subj
 	}}}
 }
 
-// PermissionDocument lets a role do with its destination what the access says, and
-// nothing else: with the workspace itself, or by the second role.
+// PermissionDocument allows what the destination's access needs, and nothing else. The
+// resource is the workspace itself, or the second role.
 func PermissionDocument(d Destination) Document {
 	s := Statement{Effect: "Allow", Action: d.Actions(), Resource: Values{d.Workspace.String()}}
 	if !d.AssumeRole.IsZero() {
@@ -155,9 +154,8 @@ func PermissionDocument(d Destination) Document {
 	return Document{Version: DocumentVersion, Statement: []Statement{s}}
 }
 
-// Subjects are those that d lets in for an issuer, where it says so as
-// [TrustDocument] does: exactly. Patterns, and what no service account can be
-// named, are left out.
+// Subjects returns the subjects of an issuer that d trusts by statements in the exact form of
+// [TrustDocument]. It leaves out patterns, and names that no service account can have.
 func (d Document) Subjects(issuer Issuer) []Subject {
 	var list []Subject
 	for _, s := range d.Statement {
@@ -173,9 +171,9 @@ func (d Document) Subjects(issuer Issuer) []Subject {
 	return list
 }
 
-// Equal tells whether two documents mean the same to IAM: order does not count,
-// one element equals a list of it, an account id equals its root, the names of
-// actions and operators have no case.
+// Equal reports whether two documents have the same meaning for IAM. The order does not count,
+// a list of one element equals the element, an account id equals the ARN of the account's root,
+// and the case of action and operator names does not count.
 func Equal(a, b Document) bool { return a.canonical().String() == b.canonical().String() }
 
 func (d Document) canonical() Document {
@@ -190,7 +188,7 @@ func (d Document) canonical() Document {
 			spellings[strings.ToLower(operator)]++
 		}
 		for operator, keys := range s.Condition {
-			// One operator in two spellings stays two: neither hides the other.
+			// If one operator is written in two cases, both stay: neither may hide the other.
 			if folded := strings.ToLower(operator); spellings[folded] == 1 {
 				operator = folded
 			}

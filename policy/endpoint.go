@@ -6,13 +6,13 @@ import (
 	"strings"
 )
 
-// dualStackSuffixes end the host names of dual-stack endpoints.
+// dualStackSuffixes are the ends of host names of dual-stack endpoints.
 var dualStackSuffixes = []string{"api.aws", "api.amazonwebservices.com.cn", "api.amazonwebservices.eu"}
 
-// SigningRegion returns the region to sign calls to an endpoint of STS or IAM for:
-// AWS accepts that of the endpoint alone. An endpoint of one region has the region in
-// its host name, and a global one takes us-east-1. An endpoint that is empty or not
-// named by AWS, such as a proxy, says nothing: its calls are signed for fallback.
+// SigningRegion returns the region for which calls to an endpoint of STS or IAM must be signed.
+// AWS accepts only the region of the endpoint. A regional endpoint has its region in the host
+// name, and a global one belongs to us-east-1. For an empty endpoint, and for a host that AWS did
+// not name, such as a proxy, the region is fallback.
 func SigningRegion(endpoint, fallback string) string {
 	u, err := url.Parse(endpoint)
 	if err != nil {
@@ -27,7 +27,7 @@ func SigningRegion(endpoint, fallback string) string {
 		return fallback
 	}
 	labels := strings.Split(host, ".")
-	slices.Reverse(labels) // the id of a VPC endpoint comes first
+	slices.Reverse(labels) // the id of a VPC endpoint can be in front of the service
 	for _, label := range labels {
 		switch {
 		case regionSyntax.MatchString(label):
@@ -39,5 +39,5 @@ func SigningRegion(endpoint, fallback string) string {
 	if strings.HasSuffix(host, ".amazonaws.com") || strings.HasSuffix(host, ".api.aws") {
 		return "us-east-1"
 	}
-	return fallback // only the commercial partition has endpoints without a region
+	return fallback // endpoints without a region exist only in the commercial partition
 }

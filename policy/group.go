@@ -8,27 +8,26 @@ import (
 // LabelShard is prometheus-operator's label with the number of a pod's shard.
 const LabelShard = "operator.prometheus.io/shard"
 
-// Workload is what a pod belongs to, as far as its metadata says.
+// Workload is the workload that a pod belongs to, as far as the pod's metadata shows it.
 type Workload struct {
-	// Kind and Controller are the controller's, such as StatefulSet and prometheus-k8s;
-	// empty: the pod has none. For a ReplicaSet of a Deployment, Controller is the
-	// Deployment's name.
+	// Kind and Controller are the controller's, such as StatefulSet and prometheus-k8s; empty if
+	// the pod has none. For a ReplicaSet of a Deployment, Controller is the Deployment's name.
 	Kind, Controller string
-	// Shard is the value of [LabelShard]; empty: none.
+	// Shard is the value of [LabelShard]; empty if the pod has no such label.
 	Shard string
 }
 
 // Group returns the label cluster of a pod's series, by which AMP elects one replica.
 // Replicas of one group must scrape the same targets, because AMP drops what the others
-// send. A grant covers a service account, which several workloads may share, and names
-// one group. So the group is told apart by what can differ in it:
+// send. A grant names one group, but it covers a service account, which several workloads may
+// share. So the group's name contains everything that can differ between those workloads:
 //
 //	<ha>[/<namespace>][/<controller>][-shard-<number>]
 //
-// The namespace is there if the grants give the group to more than one. The controller
-// is left out where the group has its name. name takes its place, if it is not empty: a
-// pair may consist of two workloads. The first shard has no number, as in the names that
-// prometheus-operator gives to its StatefulSets, so that a Prometheus keeps its group
+// The namespace is there if the grants give the group to more than one namespace. The controller
+// is left out if it has the same name as the group. If name is not empty, it replaces the
+// controller, because a pair may consist of two workloads. The first shard has no number, as
+// prometheus-operator names its StatefulSets, so that a Prometheus keeps its group
 // when it is sharded.
 func (p *Policy) Group(ha string, s Subject, w Workload, name string) string {
 	group := ha
@@ -42,7 +41,7 @@ func (p *Policy) Group(ha string, s Subject, w Workload, name string) string {
 		shard = "-shard-" + w.Shard
 	}
 	if name == "" {
-		name = strings.TrimSuffix(w.Controller, shard) // the operator's name has it already
+		name = strings.TrimSuffix(w.Controller, shard) // the operator's name already ends in the shard
 	}
 	if name != "" && name != ha {
 		group += "/" + name
@@ -50,7 +49,7 @@ func (p *Policy) Group(ha string, s Subject, w Workload, name string) string {
 	return group + shard
 }
 
-// group sets the group of a pod in its entitlement. If the pod cannot be a replica, it
+// group sets the group of a pod in its entitlement. If the pod cannot be a replica, group
 // returns false and the decision to skip.
 func (p *Policy) group(e *Entitlement, r Request) (Decision, bool) {
 	name := r.PodAnnotations[AnnotationHA]

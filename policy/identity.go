@@ -11,11 +11,11 @@ import (
 	"strings"
 )
 
-// Issuer is the `iss` of a cluster's service-account tokens. It is compared
-// byte for byte everywhere: AKS issuers end in a slash, and it counts.
+// Issuer is the `iss` claim of a cluster's service-account tokens. It is always compared
+// byte for byte: the issuers of AKS end in a slash, and that slash counts.
 type Issuer string
 
-// UnmarshalText accepts what AWS accepts as a provider URL.
+// UnmarshalText accepts the issuers that AWS accepts as provider URL.
 func (i *Issuer) UnmarshalText(text []byte) error {
 	v := Issuer(text)
 	if err := v.Validate(); v != "" && err != nil {
@@ -25,15 +25,15 @@ func (i *Issuer) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// issuerSyntax leaves out what would mean something to IAM where it is put into
-// condition keys and ARNs (* ? $), or to a shell where it is shown (quotes, blanks).
+// issuerSyntax excludes characters with a meaning for IAM in condition keys and ARNs (* ? $),
+// or for a shell (quotes, blanks).
 var issuerSyntax = regexp.MustCompile(`^https://[a-zA-Z0-9.-]+(/[\w.~%:@,+=!-]*)*$`)
 
 // maxIssuer is IAM's limit on a provider's URL, in characters.
 const maxIssuer = 255
 
-// Validate says whether AWS could register the issuer as an OIDC provider:
-// https, a host, no port, no query
+// Validate returns an error if AWS cannot register the issuer as an OIDC provider.
+// An issuer needs https and a host; a port or a query is not allowed
 // (https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateOpenIDConnectProvider.html).
 // The error does not show a user or password.
 func (i Issuer) Validate() error {
@@ -61,16 +61,16 @@ func (i Issuer) Validate() error {
 	return nil
 }
 
-// privateNames end the names of hosts that only a private network knows.
+// privateNames are the ends of host names that only a private network resolves.
 var privateNames = []string{
 	"local", "localhost", "localdomain", "internal", "intranet", "private", "corp", "lan", "home", "home.arpa", "svc",
 }
 
-// sharedAddresses are those that carriers give their customers (RFC 6598).
+// sharedAddresses are the addresses that providers share between customers (RFC 6598).
 var sharedAddresses = netip.MustParsePrefix("100.64.0.0/10")
 
-// unreachable returns why AWS cannot read the issuer's keys, and the fix; empty: its
-// name does not tell. AWS reads them over the public internet.
+// unreachable returns why AWS cannot read the issuer's keys, and the fix; empty if the name does
+// not show a reason. AWS reads the keys over the public internet.
 func (i Issuer) unreachable() string {
 	host, _, _ := strings.Cut(i.Host(), "/")
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
@@ -96,31 +96,30 @@ func (i Issuer) unreachable() string {
 	return ""
 }
 
-// Host is the issuer without https://: the prefix of IAM's condition keys and
-// the name of the provider, trailing slash included.
+// Host returns the issuer without https://, with its trailing slash. It is the prefix of IAM's
+// condition keys and the provider's name.
 func (i Issuer) Host() string { return strings.TrimPrefix(string(i), "https://") }
 
-// ProviderARN is the OIDC provider's ARN in an account.
+// ProviderARN returns the ARN of the OIDC provider in an account.
 func (i Issuer) ProviderARN(partition, account string) ARN {
 	return ARN{Partition: partition, Service: "iam", Account: account, Resource: "oidc-provider/" + i.Host()}
 }
 
-// Subject is the `sub` of a service account's tokens.
+// Subject is the `sub` claim of a service account's tokens.
 type Subject struct{ Namespace, ServiceAccount string }
 
 const subjectPrefix = "system:serviceaccount:"
 
 func (s Subject) String() string { return subjectPrefix + s.Namespace + ":" + s.ServiceAccount }
 
-// dnsSubdomain is what a service account may be named; a namespace has a DNS
+// dnsSubdomain matches the names that a service account can have. A namespace's name is a DNS
 // label (https://kubernetes.io/docs/concepts/overview/working-with-objects/names/).
 var dnsSubdomain = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$`)
 
 const maxSubdomain = 253
 
-// ParseSubject reads system:serviceaccount:<namespace>:<name>, with names that
-// Kubernetes could have given. Others, with a * or ${…} in them, mean something
-// to IAM that no service account does.
+// ParseSubject parses system:serviceaccount:<namespace>:<name>. It accepts only names that
+// Kubernetes accepts, because IAM reads a * or ${…} in a name as a wildcard or a variable.
 func ParseSubject(s string) (Subject, error) {
 	rest, found := strings.CutPrefix(s, subjectPrefix)
 	ns, sa, _ := strings.Cut(rest, ":")
@@ -130,11 +129,11 @@ func ParseSubject(s string) (Subject, error) {
 	return Subject{ns, sa}, nil
 }
 
-// Owner is written into the tags of everything that sync creates, and checked
-// before every write. It depends on name and issuer, so that two clusters that
-// share either never take each other's roles for their own. 32 hex digits.
+// Owner returns the owner of everything that sync creates: sync writes it into the tags, and
+// checks it before every write. It depends on name and issuer, so that two clusters with the same
+// name or the same issuer never change each other's roles. It has 32 hex digits.
 func Owner(cluster string, issuer Issuer) string {
-	// The line feed cannot occur in a cluster name: no two pairs run together.
+	// A cluster's name cannot contain a line feed, so two different pairs never give the same text.
 	sum := sha256.Sum256([]byte(cluster + "\n" + string(issuer)))
 	return hex.EncodeToString(sum[:16])
 }
@@ -142,16 +141,15 @@ func Owner(cluster string, issuer Issuer) string {
 // maxRoleName is IAM's limit on a role name, in characters.
 const maxRoleName = 64
 
-// RoleName is the name of the role that a cluster uses for a destination.
-// Role names are unique in an account whatever their path, so the name carries
-// both parts, divided by a dot that neither may hold. See [rolePrefix] and
-// [LimitRoleName] for long names.
+// RoleName returns the name of a cluster's role for a destination. Role names are unique
+// in an account, whatever their path. So the name contains both parts, separated by a dot, which
+// neither part can contain. For long names see [rolePrefix] and [LimitRoleName].
 func RoleName(cluster, destination string) string {
 	return LimitRoleName(rolePrefix(cluster, destinationClusterPart) + destination)
 }
 
-// LimitRoleName returns a name that IAM accepts for a role. A name that is too long is
-// cut, and ends in a dot and a hash of the whole name.
+// LimitRoleName returns a name that IAM accepts for a role. It cuts a name that is too long, and
+// appends a dot and a hash of the whole name.
 func LimitRoleName(name string) string {
 	const digits = 12
 	if len(name) <= maxRoleName {
@@ -160,27 +158,27 @@ func LimitRoleName(name string) string {
 	return cutRoleName(name, "."+digest(name, digits))
 }
 
-// cutRoleName returns the beginning of a name that is too long, and the tail.
+// cutRoleName returns the beginning of a name that is too long, followed by the tail.
 func cutRoleName(name, tail string) string {
 	return name[:maxRoleName-len(tail)] + tail
 }
 
-// A role's name carries its subject, which whoever may create service accounts
-// chooses. So the hash of a cut name is long, and follows an underscore, which no
-// name of Kubernetes's has: nobody can choose one that meets another's.
+// A role's name contains its subject, and anybody who can create service accounts chooses that.
+// So the hash of a cut name is long, and comes after an underscore, which no Kubernetes name
+// contains: it is not possible to choose a name that collides with another one.
 const (
-	// clusterPart is how many characters of such a role's name are the cluster's,
-	// and destinationClusterPart of a destination's role: what is left takes the hash
-	// of a name that is too long.
+	// clusterPart is the number of characters for the cluster in such a role's name, and
+	// destinationClusterPart in the name of a destination's role. The hash of a name that is too
+	// long goes into the remaining characters.
 	clusterPart            = 20
 	destinationClusterPart = 40
-	// hashDigits end a cut name: 96 bits.
+	// hashDigits is the number of digits at the end of a cut name: 96 bits.
 	hashDigits = 24
 )
 
-// ServiceAccountRoleName is the name of the role that one service account of a
-// cluster uses for a destination: see [RoleScopeServiceAccount]. It carries all
-// four names, divided by dots, which only the last may hold.
+// ServiceAccountRoleName returns the name of a cluster's role for one destination and one service
+// account: see [RoleScopeServiceAccount]. It contains all four names, separated by dots. Only
+// the last name can contain a dot itself.
 func ServiceAccountRoleName(cluster, destination string, s Subject) string {
 	name := rolePrefix(cluster, clusterPart) + destination + "." + s.Namespace + "." + s.ServiceAccount
 	if len(name) <= maxRoleName {
@@ -189,9 +187,9 @@ func ServiceAccountRoleName(cluster, destination string, s Subject) string {
 	return cutRoleName(name, "_"+digest(cluster+"."+destination+"."+s.Namespace+"."+s.ServiceAccount, hashDigits))
 }
 
-// rolePrefix begins the names of roles of the cluster, and of no other cluster's:
-// permissions go by it. A cluster's name that is too long is cut, and ends in an
-// underscore, which no cluster's name has, and a hash of the whole.
+// rolePrefix returns the beginning of the cluster's role names. No role of another cluster begins
+// so, because permissions depend on the prefix. A cluster's name that is too long is cut and ends
+// in an underscore, which no cluster's name contains, and a hash of the whole name.
 func rolePrefix(cluster string, most int) string {
 	const hash = 12
 	if len(cluster) > most {
@@ -200,25 +198,25 @@ func rolePrefix(cluster string, most int) string {
 	return "ampbridge." + cluster + "."
 }
 
-// digest is the beginning of the text's SHA-256, in hex digits.
+// digest returns the first digits of the text's SHA-256, in hex.
 func digest(text string, digits int) string {
 	sum := sha256.Sum256([]byte(text))
 	return hex.EncodeToString(sum[:])[:digits]
 }
 
-// RolePath is the end of the IAM path of all roles of a cluster.
+// RolePath returns the end of the IAM path of all roles of a cluster.
 func RolePath(cluster string) string { return "/" + pathPart + "/" + cluster + "/" }
 
 const pathPart = "ampbridge"
 
-// RolePath is the IAM path of all roles of the cluster: what trust.rolePath begins
-// with, and a part of the cluster's own.
+// RolePath returns the IAM path of all roles of the cluster: trust.rolePath, then the cluster's
+// own part.
 func (p *Policy) RolePath() string {
 	return strings.TrimSuffix(p.Trust.RolePath, "/") + RolePath(p.Cluster.Name)
 }
 
-// RoleFor is the role that the sidecar of a pod of s assumes for d, as
-// trust.roleScope has it.
+// RoleFor returns the role that the sidecar in a pod of s assumes for d. It depends on
+// trust.roleScope.
 func (p *Policy) RoleFor(d Destination, s Subject) ARN {
 	if p.Trust.RoleScope == RoleScopeServiceAccount {
 		return p.ServiceAccountRole(d, s)
@@ -226,14 +224,13 @@ func (p *Policy) RoleFor(d Destination, s Subject) ARN {
 	return p.Role(d)
 }
 
-// Role is the one role of a destination: the admin's, or sync's own in the
-// workspace's account. Which role somebody assumes is [Policy.RoleFor]'s to say.
+// Role returns the one role of a destination: the admin's, or sync's own in the workspace's
+// account. For the role that a subject assumes, see [Policy.RoleFor].
 func (p *Policy) Role(d Destination) ARN {
 	return p.role(d, RoleName(p.Cluster.Name, d.Name))
 }
 
-// ServiceAccountRole is the role for d of one service account alone, or the
-// admin's.
+// ServiceAccountRole returns the role for d of one service account alone, or the admin's.
 func (p *Policy) ServiceAccountRole(d Destination, s Subject) ARN {
 	return p.role(d, ServiceAccountRoleName(p.Cluster.Name, d.Name, s))
 }
@@ -248,9 +245,9 @@ func (p *Policy) role(d Destination, name string) ARN {
 	}
 }
 
-// Boundary is the permissions boundary of roles in an account: the policy of the
-// name that trust.permissionsBoundary says, because IAM takes a boundary of the
-// role's own account alone. AWS's own policies are in every account.
+// Boundary returns the permissions boundary for roles in an account. It has the name of
+// trust.permissionsBoundary and is in the role's own account, because IAM accepts no other.
+// The managed policies of AWS itself are available in every account.
 func (p *Policy) Boundary(partition, account string) ARN {
 	b := p.Trust.PermissionsBoundary
 	b.Partition = partition
@@ -260,13 +257,12 @@ func (p *Policy) Boundary(partition, account string) ARN {
 	return b
 }
 
-// Glob matches names; `*` stands for any run of characters, and is the only
-// wildcard.
+// Glob is a pattern for names. `*` stands for any characters and is the only wildcard.
 type Glob string
 
 var globSyntax = regexp.MustCompile(`^[a-z0-9*]([a-z0-9.*-]*[a-z0-9*])?$`)
 
-// UnmarshalText accepts Kubernetes names with `*` in them.
+// UnmarshalText accepts Kubernetes names that can contain `*`.
 func (g *Glob) UnmarshalText(text []byte) error {
 	if !globSyntax.Match(text) {
 		return fmt.Errorf("%q is not a name or pattern: write a Kubernetes name, where * stands for any characters", text)
@@ -275,7 +271,7 @@ func (g *Glob) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Match reports whether name matches g.
+// Match reports whether the pattern matches name.
 func (g Glob) Match(name string) bool {
 	// It runs for each grant and each pod, so it makes no list of the parts.
 	part, pattern, wild := strings.Cut(string(g), "*")
@@ -292,7 +288,7 @@ func (g Glob) Match(name string) bool {
 	return false
 }
 
-// everything reports whether g is only stars.
+// everything reports whether g consists of stars alone, so that it matches every name.
 func (g Glob) everything() bool { return strings.Trim(string(g), "*") == "" }
 
 func matchAny(globs []Glob, name string) bool {

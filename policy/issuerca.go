@@ -11,23 +11,22 @@ import (
 	"strings"
 )
 
-// IssuerCA are certificates, PEM text, by which STS knows an issuer that no
-// public authority vouches for: the topmost that the issuer's server shows, which
-// is the highest intermediate authority's or the root's. Several are for the time
-// of a change. Empty: the issuer's certificate is a public one.
+// IssuerCA holds PEM certificates for an issuer with a certificate that no public authority
+// signed. STS needs the topmost certificate that the issuer's server sends: the highest
+// intermediate authority's, or the root's. While a certificate is replaced there may be several.
+// Empty means that a public authority signed the issuer's certificate.
 type IssuerCA string
 
-// maxThumbprints is how many IAM takes for a provider.
+// maxThumbprints is the number of thumbprints that IAM accepts for a provider.
 const maxThumbprints = 5
 
-// Thumbprints are what IAM calls by that name: SHA-1 sums of the certificates in
-// hex, sorted
+// Thumbprints returns IAM's thumbprints: the sorted SHA-1 sums of the certificates, in hex
 // (https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_providers_create_oidc_verify-thumbprint.html).
-// None where there are none.
+// It returns none without certificates.
 func (c IssuerCA) Thumbprints() []string {
 	certificates, err := c.certificates()
 	if err != nil {
-		return nil // [Parse] has refused it
+		return nil // cannot happen: [Parse] refuses such a text
 	}
 	var list []string
 	for _, certificate := range certificates {
@@ -38,7 +37,7 @@ func (c IssuerCA) Thumbprints() []string {
 	return slices.Compact(list)
 }
 
-// certificates are the PEM blocks' contents.
+// certificates returns the content of each PEM block.
 func (c IssuerCA) certificates() (list [][]byte, err error) {
 	rest := []byte(strings.TrimSpace(string(c)))
 	for len(rest) > 0 {

@@ -6,23 +6,22 @@ import (
 	"strings"
 )
 
-// Mode is what a pod is given.
+// Mode is how a pod gets access to its destinations.
 type Mode string
 
 // The values of [Grant.Mode] and of the pod annotation.
 const (
-	// ModePrometheus: a Prometheus gets the config sidecar and the remote_write blocks.
+	// ModePrometheus gives the config sidecar and the remote_write blocks to a Prometheus.
 	ModePrometheus Mode = "prometheus"
-	// ModeIdentity: the containers that the pod names get the token and the AWS
-	// environment, and nothing else. Their programs call STS themselves.
+	// ModeIdentity gives only the token and the AWS environment to the containers that the pod
+	// names. Their programs call STS themselves.
 	ModeIdentity Mode = "identity"
-	// ModeRelay: the containers that the pod names get the address and the password of
-	// the sidecar's relay, which signs and forwards.
+	// ModeRelay gives the address and the password of the sidecar's relay to the containers that
+	// the pod names. The relay signs and forwards.
 	ModeRelay Mode = "relay"
 )
 
-// problem returns what is wrong with the value, and the fix; empty where the value is
-// known.
+// problem returns the problem with the value, and the fix; empty if the value is known.
 func (m Mode) problem() string {
 	switch m {
 	case ModePrometheus, ModeIdentity, ModeRelay:
@@ -31,7 +30,7 @@ func (m Mode) problem() string {
 	return fmt.Sprintf("%q is unknown: write prometheus, identity or relay", string(m))
 }
 
-// grantMode checks the fields of a grant that not every mode has.
+// grantMode checks the fields of a grant that only some modes allow.
 func (v *validation) grantMode(path string, g Grant, p *Policy) {
 	problem := g.Mode.problem()
 	v.require(problem == "", path+".mode", "%s", problem)
@@ -42,7 +41,7 @@ func (v *validation) grantMode(path string, g Grant, p *Policy) {
 		"and have the program set the labels cluster and __replica__ itself", g.Mode)
 	v.require(g.Environment != EnvironmentContainer, path+".environment",
 		"is for mode prometheus, and this grant has mode %s: leave it out", g.Mode)
-	v.require(!g.IRSA, path+".irsa", "has EKS's webhook give an identity to the pods that mode %s is for, so they would be skipped: "+
+	v.require(!g.IRSA, path+".irsa", "makes EKS's webhook give an identity to the pods, and mode %s skips pods that have an identity: "+
 		"leave it out", g.Mode)
 	image, old := oldSidecar(p.Sidecar.Image)
 	v.require(g.Mode != ModeRelay || !old, path+".mode",
@@ -54,7 +53,7 @@ func (v *validation) grantMode(path string, g Grant, p *Policy) {
 var firstWriterSidecar = Version{0, 1}
 
 // oldSidecar reports whether the image's tag is a version that does not know [ModeRelay].
-// A tag that is no version proves nothing.
+// A tag that is not a version proves nothing.
 func oldSidecar(image string) (shown string, old bool) {
 	name, _, _ := strings.Cut(image, "@")
 	_, tag, _ := strings.Cut(name[strings.LastIndexByte(name, '/')+1:], ":")
@@ -62,13 +61,13 @@ func oldSidecar(image string) (shown string, old bool) {
 	return image, err == nil && version.Before(firstWriterSidecar)
 }
 
-// namesNothing reports whether the annotation for containers is there, and empty.
+// namesNothing reports whether the annotation for containers exists and is empty.
 func namesNothing(annotations map[string]string) bool {
 	value, set := annotations[AnnotationContainer]
 	return set && strings.TrimSpace(value) == ""
 }
 
-// modes are those of the grants that cover a subject, in the policy's order.
+// modes returns the modes of the grants that cover a subject, in the policy's order.
 func (p *Policy) modes(s Subject) []Mode {
 	var found []Mode
 	for _, g := range p.Grants {
@@ -80,8 +79,8 @@ func (p *Policy) modes(s Subject) []Mode {
 }
 
 // mode returns the mode of a pod: the one that it names, or the only one that is granted.
-// Where prometheus is among several, a pod that names none has that one, so that a new
-// grant changes no Prometheus.
+// If several are granted and prometheus is one of them, a pod that names none gets prometheus:
+// a new grant must not change a running Prometheus.
 func (p *Policy) mode(s Subject, annotations map[string]string) (Mode, *Decision) {
 	granted := p.modes(s)
 	asked, named := Mode(annotations[AnnotationMode]), annotations[AnnotationMode] != ""
@@ -114,8 +113,8 @@ func join(modes []Mode) string {
 	return strings.Join(texts, ", ")
 }
 
-// forOneDestination decides about a pod of mode identity or relay: it is for one
-// destination, and the annotations of mode prometheus mean nothing to it.
+// forOneDestination decides about a pod with mode identity or relay. Such a pod has one
+// destination, and the annotations of mode prometheus are not for it.
 func forOneDestination(e *Entitlement, r Request) (Decision, bool) {
 	for _, name := range []string{AnnotationEnvironment, AnnotationDelivery, AnnotationHA} {
 		if _, set := r.PodAnnotations[name]; set {

@@ -68,7 +68,7 @@ func TestModesRefuseFieldsThatMeanNothingToThem(t *testing.T) {
 		{"mode: proxy", "", `grants[0].mode: "proxy" is unknown: write prometheus, identity or relay`},
 		{"mode: identity, ha: eu", "", "grants[0].ha: is for mode prometheus"},
 		{"mode: relay, environment: container", "", "grants[0].environment: is for mode prometheus"},
-		{"mode: identity, irsa: true", "", "grants[0].irsa: has EKS's webhook give an identity"},
+		{"mode: identity, irsa: true", "", "grants[0].irsa: makes EKS's webhook give an identity"},
 		{"mode: relay", "registry.example/ampbridge:v0.0.9",
 			"grants[0].mode: is relay, and sidecar.image (registry.example/ampbridge:v0.0.9) is older than 0.1"},
 		{"mode: relay", "registry.example:5000/ampbridge:v0.1.0@sha256:" + strings.Repeat("0", 64), ""},

@@ -5,12 +5,12 @@ import (
 	"slices"
 )
 
-// TagOwner is the tag, on every role and provider that sync makes, that says
-// whose it is: [Owner]. Sync's own permissions go by it too.
+// TagOwner is the tag with the [Owner] on every role and provider that sync creates.
+// Sync's own permissions depend on it too.
 const TagOwner = "ampbridge.io/owner"
 
-// The other tags that sync writes, for people. The last two are of roles that are one
-// service account's.
+// The other tags that sync writes. They inform people. The last two are only on roles of one
+// service account.
 const (
 	TagCluster        = "ampbridge.io/cluster"
 	TagDestination    = "ampbridge.io/destination"
@@ -22,29 +22,27 @@ const (
 // IAM's limits on documents, in characters
 // (https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html).
 const (
-	// MaxManagedPolicy is for a managed policy, such as a permissions boundary.
+	// MaxManagedPolicy is the limit of a managed policy, such as a permissions boundary.
 	MaxManagedPolicy = 6144
-	// MaxInlinePolicies is for all inline policies of a role together.
+	// MaxInlinePolicies is the limit of all inline policies of a role together.
 	MaxInlinePolicies = 10240
 )
 
-// SyncPermissions are what sync needs in one account, and nothing else: the
-// whole of the identity policy of the role or user that it acts as there. A
-// cluster that was taken over can, with these, at most make roles that write
-// metrics, or query them where the policy has such a destination: every role it
-// makes carries the policy's permissions boundary, lies on the cluster's own path
-// under the cluster's own names, and things without the cluster's owner tag cannot
-// be changed at all.
+// SyncPermissions returns what sync needs in one account, and nothing else. It is the complete
+// identity policy of sync's role or user in that account. An attacker who controls the cluster
+// can, with these permissions, at most create roles that write metrics, or that query them if the
+// policy has such a destination. Every role that sync creates has the policy's permissions boundary
+// and is on the cluster's own path with one of the cluster's own names. Sync cannot change anything
+// without the cluster's owner tag.
 //
-// The document has no statement where the policy gives sync nothing to do in
-// the account.
+// The document has no statement if sync has nothing to do in the account.
 func SyncPermissions(p *Policy, issuer Issuer, account string) Document {
 	s, found := scopeOf(p, issuer, account)
 	if !found {
 		return Document{Version: DocumentVersion}
 	}
 	ours := equals("aws:ResourceTag/"+TagOwner, s.owner)
-	// While a thing is being made its tags are asked for, and it has none.
+	// At creation IAM checks the tags of the request, because the new role or provider has none yet.
 	tagged := equals("aws:RequestTag/"+TagOwner, s.owner)
 	tagged["StringEqualsIfExists"] = map[string]Values{"aws:ResourceTag/" + TagOwner: {s.owner}}
 	bounded := func(more string) map[string]map[string]Values {
@@ -53,13 +51,14 @@ func SyncPermissions(p *Policy, issuer Issuer, account string) Document {
 		return c
 	}
 	document := Document{Version: DocumentVersion, Statement: []Statement{
-		// IAM has no resource for lists and counts.
+		// IAM accepts no resource for lists and counts.
 		allow("List", Values{"iam:GetAccountSummary", "iam:ListOpenIDConnectProviders", "iam:ListRoles"}, Values{"*"}, nil),
-		// All of them: who mistypes one is told so, rather than that it is denied.
+		// All workspaces, not only existing ones: for a mistyped one sync can then report that it
+		// does not exist, and not only that access is denied.
 		allow("ReadWorkspaces", Values{"aps:DescribeWorkspace"}, s.workspaces, nil),
 		allow("ReadProvider", Values{"iam:GetOpenIDConnectProvider"}, s.provider, nil),
-		// Wherever a role of our name lies, it takes the name: reading it is what
-		// makes a clear refusal of it. Of one that does not exist IAM knows no path.
+		// A role with one of our names blocks that name, wherever its path is. Sync must read it to
+		// report who owns it. If the role does not exist, IAM checks the name without a path.
 		allow("ReadRoles", readRoles, s.visible, nil),
 		allow("MakeProvider", Values{"iam:CreateOpenIDConnectProvider", "iam:TagOpenIDConnectProvider"}, s.provider, tagged),
 		allow(
@@ -72,8 +71,7 @@ func SyncPermissions(p *Policy, issuer Issuer, account string) Document {
 		allow("TagRoles", Values{"iam:TagRole"}, s.roles, tagged),
 		allow("ChangeRoles", Values{"iam:UpdateAssumeRolePolicy", "iam:UpdateRole"}, s.roles, ours),
 		allow("PermitRoles", Values{"iam:PutRolePermissionsBoundary", "iam:PutRolePolicy"}, s.roles, bounded("aws:ResourceTag/"+TagOwner)),
-		// What follows holds even if somebody attaches a wider policy beside this
-		// one.
+		// The following statements hold even if somebody attaches a wider policy as well.
 		{
 			Sid:       "NeverUnbounded",
 			Effect:    "Deny",
@@ -87,32 +85,31 @@ func SyncPermissions(p *Policy, issuer Issuer, account string) Document {
 				"iam:DeleteRolePermissionsBoundary", "iam:PassRole", "iam:PutUser*", "iam:SetDefaultPolicyVersion",
 			},
 		},
-		// Other systems give rights by tags: a role of ours gets none that the policy
-		// does not name. A key in whatever case is one tag to IAM.
+		// Other systems derive permissions from tags. So a role of sync gets no tag that the policy
+		// does not name. IAM ignores the case of tag keys.
 		{
 			Sid: "NeverOtherTags", Effect: "Deny", Resource: Values{"*"}, Action: Values{
 				"iam:CreateOpenIDConnectProvider", "iam:CreateRole", "iam:TagOpenIDConnectProvider", "iam:TagRole",
 			},
 			Condition: map[string]map[string]Values{"ForAnyValue:StringNotEqualsIgnoreCase": {"aws:TagKeys": p.TagKeys()}},
 		},
-		// A wildcard of IAM's does not stop at a slash: without this a role could
-		// lie below one of ours and have any name, another cluster's too.
+		// IAM's wildcard also matches a slash. Without this statement sync could create a role
+		// below the cluster's path with any name, also with a name of another cluster.
 		{Sid: "NeverBelow", Effect: "Deny", NotAction: readRoles, Resource: s.below},
 	}}
 	if p.QueriesIn(account) {
-		// A boundary of an earlier bootstrap allows no query: sync sees that, and tells it.
+		// The boundary of an earlier bootstrap may not allow queries. Sync reads it to report that.
 		document.Statement = append(document.Statement,
 			allow("ReadBoundary", Values{"iam:GetPolicy", "iam:GetPolicyVersion"}, Values{s.boundary.String()}, nil))
 	}
 	return document
 }
 
-// readRoles are the reads of a role and its policies.
+// readRoles are the calls that read a role and its policies.
 var readRoles = Values{"iam:GetRole", "iam:GetRolePolicy", "iam:ListAttachedRolePolicies", "iam:ListRolePolicies"}
 
-// RemovalPermissions are what `sync --remove` needs beside [SyncPermissions]:
-// to be attached for the time of an uninstall. They reach only what carries the
-// cluster's owner tag.
+// RemovalPermissions returns what `sync --remove` needs in addition to [SyncPermissions].
+// Attach it only during an uninstall. It applies only to things with the cluster's owner tag.
 func RemovalPermissions(p *Policy, issuer Issuer, account string) Document {
 	s, found := scopeOf(p, issuer, account)
 	if !found {
@@ -125,18 +122,16 @@ func RemovalPermissions(p *Policy, issuer Issuer, account string) Document {
 	}}
 }
 
-// BoundaryDocument is the permissions boundary of the roles that sync makes in
-// one account: whatever their own permission documents come to say, they write
-// to the policy's workspaces there or query them, as the access of a destination
-// says, or assume the second roles it names, and nothing else. Several clusters that share a boundary need the statements of
-// them all in it.
+// BoundaryDocument returns the permissions boundary of the roles that sync creates in one
+// account. Whatever their own permission documents allow, these roles can only write to or query
+// the policy's workspaces there, as each destination's access allows, or assume the second roles.
+// If several clusters share a boundary, it needs the statements of all of them.
 //
-// A document that IAM would find too long names workspaces by the beginning of
-// their ids, in whatever region: AWS gives the ids, at random, so another workspace
-// of the account does not begin alike.
+// If the document would be too long for IAM, it names workspaces by the beginning of their ids, in
+// any region. AWS chooses the ids at random, so no other workspace of the account begins with
+// the same characters.
 //
-// The document has no statement where the policy gives sync nothing to do in
-// the account.
+// The document has no statement if sync has nothing to do in the account.
 func BoundaryDocument(p *Policy, account string) Document {
 	whole := boundary(p, account, func(w Workspace) string { return w.String() })
 	if len(whole.String()) <= MaxManagedPolicy {
@@ -180,17 +175,17 @@ func boundary(p *Policy, account string, name func(Workspace) string) Document {
 	return document
 }
 
-// scope is what of an account is a cluster's.
+// scope is the part of an account that belongs to a cluster.
 type scope struct {
 	owner                string
 	boundary             ARN
 	provider, workspaces Values
-	// roles are those that sync may change; visible those that it may read;
-	// below is what the wildcards of both would reach too far.
+	// roles are those that sync may change, and visible those that it may read. below is what
+	// the wildcards in both match too much.
 	roles, visible, below Values
 }
 
-// scopeOf is not found where sync keeps no role in the account.
+// scopeOf returns found false if sync manages no role in the account.
 func scopeOf(p *Policy, issuer Issuer, account string) (s scope, found bool) {
 	destinations := p.managedIn(account)
 	if len(destinations) == 0 {
@@ -221,15 +216,15 @@ func (p *Policy) TagKeys() Values {
 	return append(own, slices.Sorted(maps.Keys(p.Trust.Tags))...)
 }
 
-// roleNames are the patterns of the cluster's role names, in either scope of
-// roles: a destination that is added to the policy later needs no new
-// permissions, and no name of another cluster's roles fits.
+// roleNames returns the patterns of the cluster's role names, for both scopes. So a destination
+// that is added to the policy later needs no new permissions. No role name of another cluster
+// matches.
 func roleNames(cluster string) []string {
 	names := []string{rolePrefix(cluster, destinationClusterPart) + "*", rolePrefix(cluster, clusterPart) + "*"}
 	return slices.Compact(names)
 }
 
-// managedIn are the destinations whose roles sync keeps in the account.
+// managedIn returns the destinations in the account for which sync manages the role.
 func (p *Policy) managedIn(account string) []Destination {
 	var list []Destination
 	for _, d := range p.Destinations {

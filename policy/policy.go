@@ -5,18 +5,18 @@ import (
 	"time"
 )
 
-// APIVersion and Kind are what the head of a policy file must say.
+// APIVersion and Kind are the required values at the beginning of a policy file.
 const (
 	APIVersion = "ampbridge.io/v1alpha1"
 	Kind       = "Policy"
 )
 
-// Policy is the cluster admin's file: where metrics may go, and whose.
-// Make one with [Parse]; its defaults are filled in and its rules hold.
+// Policy is the cluster admin's file: the destinations of metrics, and who may use them.
+// [Parse] returns one with its defaults filled in and its rules checked.
 type Policy struct {
 	APIVersion string `yaml:"apiVersion"`
 	Kind       string `yaml:"kind"`
-	// Paused stops new injections; pods that run are left as they are.
+	// Paused stops new injections; running pods are not changed.
 	Paused       bool          `yaml:"paused"`
 	Cluster      Cluster       `yaml:"cluster"`
 	Destinations []Destination `yaml:"destinations"`
@@ -32,37 +32,37 @@ type Policy struct {
 // Cluster names the Kubernetes cluster that this policy is for.
 type Cluster struct {
 	// Name is a DNS label, unique in each AWS account that the cluster writes
-	// to: it is the `cluster` label, and part of role names and paths.
+	// to. It is the value of the label `cluster`, and part of role names and paths.
 	Name string `yaml:"name"`
-	// Issuer is the service-account issuer, byte for byte as tokens carry it.
-	// Empty: discovered from the API server.
+	// Issuer is the service-account issuer, byte for byte as tokens contain it.
+	// If empty, it is read from the API server.
 	Issuer Issuer `yaml:"issuer"`
-	// IssuerCA is for an issuer whose certificate no public authority vouches for.
+	// IssuerCA is for an issuer with a certificate that no public authority signed.
 	IssuerCA IssuerCA `yaml:"issuerCA"`
 }
 
-// Destination is an AMP workspace and the role that writes to it, or queries it.
+// Destination is an AMP workspace, with the role that writes to it or queries it.
 type Destination struct {
 	// Name is a DNS label, unique in the policy.
 	Name string `yaml:"name"`
-	// Workspace says it all: region, account, partition and URL derive from it.
+	// Workspace determines region, account, partition and URL.
 	Workspace Workspace `yaml:"workspace"`
-	// Role is set by the admin who keeps the role himself; sync then leaves it
-	// alone. Empty: sync's own, see [Policy.Role].
+	// Role is set if the admin manages the role; sync then does not change it.
+	// If empty, sync creates its own role, see [Policy.Role].
 	Role ARN `yaml:"role"`
-	// AssumeRole is a second role, chained by the sidecar. Never equal to Role:
-	// a role may not assume itself unless its trust says so, and it gains nothing.
+	// AssumeRole is a second role, which the sidecar assumes with the first one. It never equals
+	// Role: a role may not assume itself unless its trust document allows it, and it gains nothing.
 	AssumeRole ARN `yaml:"assumeRole"`
-	// ExternalID is shown to AWS when AssumeRole is assumed; empty: none.
+	// ExternalID is sent to AWS when AssumeRole is assumed; empty if there is none.
 	ExternalID string `yaml:"externalID"`
-	// STS replaces fields of the policy's: see [Policy.STSFor].
+	// STS overrides fields of the policy's STS section, see [Policy.STSFor].
 	STS STS `yaml:"sts"`
-	// Endpoint replaces scheme and host of the workspace's URL: a VPC endpoint,
-	// FIPS or dual-stack name. No path.
+	// Endpoint replaces scheme and host of the workspace's URL, for example with a VPC endpoint, a
+	// FIPS name or a dual-stack name. It has no path.
 	Endpoint string `yaml:"endpoint"`
 	// Delivery is [DeliveryAuto] by default.
 	Delivery Delivery `yaml:"delivery"`
-	// Access is what the role may do with the workspace; by default [AccessWrite].
+	// Access is what the role may do with the workspace; [AccessWrite] by default.
 	Access      []Access    `yaml:"access"`
 	RemoteWrite RemoteWrite `yaml:"remoteWrite"`
 }
@@ -70,20 +70,19 @@ type Destination struct {
 // Delivery is how a pod's samples reach a destination.
 type Delivery string
 
-// The values of [Destination.Delivery] and of the pod annotation. A pod that is
-// injected has one of the last two.
+// The values of [Destination.Delivery] and of the pod annotation. The delivery of an injected
+// pod is always one of the last two.
 const (
-	// DeliveryAuto: sigv4 where the pod proves that it can take each new session,
-	// else relay.
+	// DeliveryAuto selects sigv4 if the pod proves that it can load each new session,
+	// and relay otherwise.
 	DeliveryAuto Delivery = "auto"
-	// DeliverySigV4: Prometheus signs, with the sessions that the sidecar gets.
+	// DeliverySigV4: Prometheus signs with the sessions that the sidecar gets.
 	DeliverySigV4 Delivery = "sigv4"
 	// DeliveryRelay: Prometheus writes to the sidecar, which signs and forwards.
 	DeliveryRelay Delivery = "relay"
 )
 
-// problem returns what is wrong with the value, and the fix; empty where the value
-// is known.
+// problem returns the problem with the value, and the fix; empty if the value is known.
 func (d Delivery) problem() string {
 	switch d {
 	case DeliveryAuto, DeliverySigV4, DeliveryRelay:
@@ -92,7 +91,7 @@ func (d Delivery) problem() string {
 	return fmt.Sprintf("%q is unknown: write auto, sigv4 or relay", string(d))
 }
 
-// RemoteWrite is what the admin may tune of a destination's block.
+// RemoteWrite holds what the admin can tune in a destination's block.
 type RemoteWrite struct {
 	QueueConfig         QueueConfig     `yaml:"queueConfig"`
 	WriteRelabelConfigs []RelabelConfig `yaml:"writeRelabelConfigs"`
@@ -101,15 +100,15 @@ type RemoteWrite struct {
 	// SendExemplars is for Prometheus 2.27 and newer.
 	SendExemplars bool     `yaml:"sendExemplars"`
 	Metadata      Metadata `yaml:"metadata"`
-	// RemoteTimeout bounds one write; 0: Prometheus's own 30 s.
+	// RemoteTimeout limits one write; 0 means Prometheus's own 30 s.
 	RemoteTimeout Duration `yaml:"remoteTimeout"`
-	// RetryOn429: AMP's answer 429 is retried, and not dropped; nil: it is.
+	// RetryOn429 retries samples that AMP answers with 429, and does not drop them; nil means true.
 	RetryOn429 *bool `yaml:"retryOn429"`
-	// ProxyURL is the proxy to AMP; empty: none, or with ProxyFromEnvironment (which
-	// is for Prometheus 2.43 and newer) the one that HTTPS_PROXY names.
+	// ProxyURL is the proxy to AMP. If it is empty, there is none, or with ProxyFromEnvironment
+	// (for Prometheus 2.43 and newer) the one in HTTPS_PROXY.
 	ProxyURL             string `yaml:"proxyURL"`
 	ProxyFromEnvironment bool   `yaml:"proxyFromEnvironment"`
-	// CABundle is PEM text, added to the system's roots.
+	// CABundle is PEM text with roots that are added to the system's.
 	CABundle string `yaml:"caBundle"`
 }
 
@@ -125,8 +124,8 @@ func isTrue(setting *bool) bool { return setting == nil || *setting }
 // DropsOn429 reports whether samples that AMP answers with 429 are dropped.
 func (r RemoteWrite) DropsOn429() bool { return !isTrue(r.RetryOn429) }
 
-// QueueConfig is Prometheus's queue_config. Zero values mean Prometheus's own defaults, but for the three
-// that AWS recommends (see [Destination.Block]).
+// QueueConfig is Prometheus's queue_config. A zero value means Prometheus's own default, except for
+// the three values that AWS recommends (see [Destination.Block]).
 type QueueConfig struct {
 	Capacity          int      `yaml:"capacity"`
 	MaxShards         int      `yaml:"maxShards"`
@@ -150,120 +149,120 @@ type RelabelConfig struct {
 	Action       string   `yaml:"action"`
 }
 
-// Grant says which service accounts may write to which destinations.
+// Grant lets service accounts use destinations.
 type Grant struct {
 	Namespaces      []Glob   `yaml:"namespaces"`
 	ServiceAccounts []Glob   `yaml:"serviceAccounts"`
 	Destinations    []string `yaml:"destinations"`
-	// MaxSubjectsPerNamespace keeps one tenant from using up a role's trust
-	// document. 0: no cap.
+	// MaxSubjectsPerNamespace prevents one tenant from filling a role's trust document;
+	// 0 means no limit.
 	MaxSubjectsPerNamespace int `yaml:"maxSubjectsPerNamespace"`
 	// Mode is [ModePrometheus] by default.
 	Mode Mode `yaml:"mode"`
 	// Environment is [EnvironmentSidecar] by default.
 	Environment Environment `yaml:"environment"`
-	// HA names a group of replicas that AMP is to deduplicate; with what tells
-	// workloads apart it becomes the `cluster` label of the election: see
-	// [Policy.Group]. Empty: no replica labels.
+	// HA names a group of replicas that AMP deduplicates. Together with the workload it
+	// becomes the label `cluster` for AMP's election, see [Policy.Group]. If empty, there are no
+	// replica labels.
 	HA string `yaml:"ha"`
-	// IRSA also shows the role in eks.amazonaws.com/role-arn, which gives every
-	// pod of the service account the identity.
+	// IRSA also writes the role to the annotation eks.amazonaws.com/role-arn, which gives the
+	// identity to every pod of the service account.
 	IRSA bool `yaml:"irsa"`
 }
 
-// Environment names the containers that get the AWS variables: AWS_ROLE_ARN,
+// Environment selects the containers that get the AWS variables AWS_ROLE_ARN,
 // AWS_WEB_IDENTITY_TOKEN_FILE and AWS_REGION.
 type Environment string
 
 // The values of [Grant.Environment] and of the pod annotation.
 const (
-	// EnvironmentSidecar: the config sidecar alone, because it calls STS.
+	// EnvironmentSidecar selects only the config sidecar, because that calls STS.
 	EnvironmentSidecar Environment = "sidecar"
-	// EnvironmentContainer: the Prometheus container too, for people and tools
-	// that look there, and only where nothing in the pod has an AWS identity.
+	// EnvironmentContainer also selects the Prometheus container, for people and tools that read
+	// the variables there. It applies only if nothing in the pod has an AWS identity.
 	EnvironmentContainer Environment = "container"
 )
 
-// problem returns what is wrong with the value, and the fix; empty where the
-// value is known. auto and never are values of earlier versions.
+// problem returns the problem with the value, and the fix; empty if the value is known. auto and
+// never are values of earlier versions.
 func (e Environment) problem() string {
 	switch e {
 	case EnvironmentSidecar, EnvironmentContainer:
 		return ""
 	case "auto":
-		return `"auto" does not exist any more: leave it out, or write container to have the AWS variables in the Prometheus container too`
+		return `"auto" does not exist any more: remove it, or write container to have the AWS variables in the Prometheus container too`
 	case "never":
-		return `"never" does not exist any more: leave it out, because the AWS variables now stand in the sidecar alone, or write sidecar`
+		return `"never" does not exist any more: remove it, because the AWS variables are now only in the sidecar, or write sidecar`
 	}
 	return fmt.Sprintf("%q is unknown: write sidecar or container", string(e))
 }
 
-// Token is the projected service-account token that the sidecar shows to STS.
+// Token is the projected service-account token that the sidecar sends to STS.
 type Token struct {
-	// Audience: by default sts.amazonaws.com, or [AudienceAzure] with source azure.
+	// Audience is sts.amazonaws.com by default, or [AudienceAzure] with source azure.
 	Audience string `yaml:"audience"`
-	// ExpirationSeconds is 600 to 86400; the kubelet renews at 80 % of it.
+	// ExpirationSeconds is 600 to 86400; the kubelet renews the token after 80 % of it.
 	ExpirationSeconds int    `yaml:"expirationSeconds"`
 	Source            string `yaml:"source"`
 }
 
 // Values of [Token.Source].
 const (
-	// TokenSourceProjected is a volume of our own.
+	// TokenSourceProjected is a volume that ampbridge adds.
 	TokenSourceProjected = "projected"
-	// TokenSourceAzure is the volume that Azure's workload identity webhook adds
-	// to pods that ask for it; its expiry is Azure's too.
+	// TokenSourceAzure is the volume that Azure's workload identity webhook adds to pods that ask
+	// for it. Azure's webhook also sets the token's expiry.
 	TokenSourceAzure = "azure"
 )
 
 // AudienceAzure is the audience of the tokens that Azure's webhook projects.
 const AudienceAzure = "api://AzureADTokenExchange"
 
-// Session is what is asked of STS.
+// Session is what the sidecar asks STS for.
 type Session struct {
-	// Duration is 15m to 12h, and never more than the role allows.
+	// Duration is 15m to 12h, and at most what the role allows.
 	Duration Duration `yaml:"duration"`
 }
 
-// STS says how the sidecar reaches the token service.
+// STS is how the sidecar reaches the token service.
 type STS struct {
-	// Endpoint replaces https://sts.<region>.<suffix>, for VPC endpoints.
+	// Endpoint replaces https://sts.<region>.<suffix>, for example with a VPC endpoint.
 	Endpoint string `yaml:"endpoint"`
 	ProxyURL string `yaml:"proxyURL"`
-	// CABundle is PEM text, added to the system's roots.
+	// CABundle is PEM text with roots that are added to the system's.
 	CABundle string `yaml:"caBundle"`
 }
 
-// Sidecar is how the config sidecar's container is made.
+// Sidecar configures the config sidecar's container.
 type Sidecar struct {
-	// Image: empty means the webhook's own.
+	// Image is the sidecar's image; empty means the webhook's own.
 	Image            string      `yaml:"image"`
 	Resources        Resources   `yaml:"resources"`
 	ImagePullSecrets []SecretRef `yaml:"imagePullSecrets"`
-	// VolumeSizeLimit is the sizeLimit of each memory volume. What lies there counts
+	// VolumeSizeLimit is the sizeLimit of each memory volume. The files there count
 	// against the container's memory limit.
 	VolumeSizeLimit Quantity        `yaml:"volumeSizeLimit"`
 	SecurityContext SecurityContext `yaml:"securityContext"`
 }
 
-// SecurityContext is what policies of the cluster may demand of the sidecar's container.
+// SecurityContext holds settings that policies of the cluster may require of the container.
 type SecurityContext struct {
 	// SeccompProfile is [SeccompAuto], [SeccompRuntimeDefault], [SeccompNone], or
 	// [SeccompLocalhost] and a file below the kubelet's directory of profiles.
 	SeccompProfile string `yaml:"seccompProfile"`
-	// RunAsUser and RunAsGroup: nil means those of Prometheus.
+	// RunAsUser and RunAsGroup are the container's ids; nil means those of Prometheus.
 	RunAsUser  *int `yaml:"runAsUser"`
 	RunAsGroup *int `yaml:"runAsGroup"`
 }
 
 // Values of [SecurityContext.SeccompProfile].
 const (
-	// SeccompAuto: RuntimeDefault where the pod or Prometheus's container has a profile,
-	// else none. There are platforms that demand one, and others that forbid it.
+	// SeccompAuto selects RuntimeDefault if the pod or Prometheus's container has a profile, and
+	// none otherwise. Some platforms require a profile, and others forbid one.
 	SeccompAuto           = "auto"
 	SeccompRuntimeDefault = "RuntimeDefault"
 	SeccompNone           = "none"
-	// SeccompLocalhost begins the path of a profile on the node.
+	// SeccompLocalhost is the beginning of a path to a profile on the node.
 	SeccompLocalhost = "Localhost/"
 )
 
@@ -284,25 +283,24 @@ type ResourceList struct {
 	Memory Quantity `yaml:"memory"`
 }
 
-// Trust is how sync keeps the AWS side.
+// Trust configures how sync manages the AWS side.
 type Trust struct {
-	// Manage: roles (sync creates and corrects) or none (somebody else does).
+	// Manage is roles if sync creates and corrects roles, or none if somebody else does.
 	Manage string `yaml:"manage"`
-	// RoleScope: a role for each destination, or for each of its service accounts.
+	// RoleScope is one role per destination, or one per destination and service account.
 	RoleScope string `yaml:"roleScope"`
-	// PermissionsBoundary is put on every role that sync creates; mandatory
-	// with manage: roles, because without it a stolen sync could make itself
-	// an administrator.
+	// PermissionsBoundary is set on every role that sync creates. It is mandatory with
+	// manage: roles, because without it stolen credentials of sync could create an administrator.
 	PermissionsBoundary ARN       `yaml:"permissionsBoundary"`
 	PruneAfter          Duration  `yaml:"pruneAfter"`
 	Interval            Duration  `yaml:"interval"`
 	Accounts            []Account `yaml:"accounts"`
-	// AdoptProvider: an OIDC provider of the issuer that nothing owns becomes the
-	// cluster's; sync tags it, and from then on corrects and removes it.
+	// AdoptProvider lets sync take over an OIDC provider of the issuer that has no owner. Sync
+	// tags it, and from then on corrects and removes it.
 	AdoptProvider bool `yaml:"adoptProvider"`
-	// Tags are on every role and provider that sync makes, beside its own.
+	// Tags are set on every role and provider that sync creates, in addition to sync's own tags.
 	Tags map[string]string `yaml:"tags"`
-	// RolePath begins the IAM path of the roles, as in /team/; see [Policy.RolePath].
+	// RolePath is the beginning of the roles' IAM path, such as /team/; see [Policy.RolePath].
 	RolePath string `yaml:"rolePath"`
 }
 
@@ -310,11 +308,11 @@ type Trust struct {
 const (
 	ManageRoles = "roles"
 	ManageNone  = "none"
-	// RoleScopeDestination: a destination has one role, which trusts all that are
-	// granted. The length of its trust document is a quota of IAM's.
+	// RoleScopeDestination: a destination has one role, which trusts all subjects that are
+	// granted. IAM has a quota for the length of its trust document.
 	RoleScopeDestination = "destination"
-	// RoleScopeServiceAccount: each service account has a role of its own for each
-	// of its destinations. The number of the account's roles is a quota of IAM's.
+	// RoleScopeServiceAccount: each service account has its own role for each of its
+	// destinations. IAM has a quota for the number of an account's roles.
 	RoleScopeServiceAccount = "serviceAccount"
 )
 
@@ -324,7 +322,7 @@ type Account struct {
 	SyncRole ARN    `yaml:"syncRole"`
 }
 
-// Audit is what happens to pods that slipped through.
+// Audit configures how pods are handled that were not injected.
 type Audit struct {
 	Repair string `yaml:"repair"`
 }
@@ -332,14 +330,14 @@ type Audit struct {
 // Values of [Audit.Repair].
 const (
 	RepairNone = "none"
-	// RepairEvict evicts the pods that another admission would fix.
+	// RepairEvict evicts the pods that a new admission would fix.
 	RepairEvict = "evict"
 )
 
-// Duration is a time.Duration written as in Go: 15m, 6h, 1h30m.
+// Duration is a time.Duration in Go's notation: 15m, 6h, 1h30m.
 type Duration time.Duration
 
-// UnmarshalText parses d from its Go form.
+// UnmarshalText parses Go's notation.
 func (d *Duration) UnmarshalText(text []byte) error {
 	v, err := time.ParseDuration(string(text))
 	if err != nil || v < 0 {
@@ -349,12 +347,12 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// MarshalText writes d in its Go form.
+// MarshalText returns Go's notation.
 func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
 func (d Duration) String() string { return time.Duration(d).String() }
 
-// Destination finds a destination by its name.
+// Destination returns the destination with that name.
 func (p *Policy) Destination(name string) (Destination, bool) {
 	for _, d := range p.Destinations {
 		if d.Name == name {
@@ -364,8 +362,8 @@ func (p *Policy) Destination(name string) (Destination, bool) {
 	return Destination{}, false
 }
 
-// STSFor returns how to reach STS for a destination: a field that the destination leaves
-// empty is the policy's.
+// STSFor returns how to reach STS for a destination. If the destination leaves a field empty,
+// the policy's value applies.
 func (p *Policy) STSFor(d Destination) STS {
 	s := d.STS
 	setDefault(&s.Endpoint, p.STS.Endpoint)
@@ -382,7 +380,7 @@ func (p *Policy) setDefaults() {
 	setDefault(&p.Token.ExpirationSeconds, 3600)
 	setDefault(&p.Token.Source, TokenSourceProjected)
 	setDefault(&p.Session.Duration, Duration(6*time.Hour))
-	// The limit leaves room for the memory volumes, an edit of 4 MB and the relay.
+	// The limit is enough for the memory volumes, an edit of 4 MB and the relay.
 	setDefault(&p.Sidecar.Resources.Requests.CPU, "10m")
 	setDefault(&p.Sidecar.Resources.Requests.Memory, "32Mi")
 	setDefault(&p.Sidecar.Resources.Limits.Memory, "256Mi")

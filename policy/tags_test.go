@@ -47,18 +47,18 @@ func TestTagsAndRolePath(t *testing.T) {
 		t.Error(err)
 	}
 	for name, c := range map[string]struct{ field, want string }{
-		"a tag twice":              {`tags: {team: a, team: b}`, "trust.tags.team: stands here twice"},
-		"one key in two cases":     {`tags: {team: a, Team: b}`, "trust.tags: the tags Team and team are one tag to IAM"},
+		"a tag twice":              {`tags: {team: a, team: b}`, "trust.tags.team: is set twice"},
+		"one key in two cases":     {`tags: {team: a, Team: b}`, "trust.tags: the tags Team and team are the same tag for IAM"},
 		"ours":                     {`tags: {"ampbridge.io/owner": x}`, "trust.tags: the tag ampbridge.io/owner"},
 		"AWS's":                    {`tags: {"AWS:x": x}`, "trust.tags: the tag AWS:x"},
-		"too many":                 {`tags: {` + many(45) + `}`, "give at most 44"},
+		"too many":                 {`tags: {` + many(45) + `}`, "use at most 44"},
 		"a number":                 {`tags: {team: 42}`, "trust.tags.team: must be a string, which YAML does not take 42 for"},
 		"a list":                   {`tags: [team]`, "trust.tags: must be a mapping of names to strings"},
 		"a character":              {`tags: {team: "a*"}`, `the tag "team" with the value "a*"`},
 		"a path without its slash": {`rolePath: /team`, "trust.rolePath: \"/team\" is not a path"},
 		"a path with a wildcard":   {`rolePath: /*/`, "trust.rolePath: \"/*/\" is not a path"},
-		"a path of ours":           {`rolePath: /ampbridge/dev/`, "follows it anyway"},
-		"a path too long":          {`rolePath: /` + strings.Repeat("x", 500) + `/`, "IAM takes 512"},
+		"a path of ours":           {`rolePath: /ampbridge/dev/`, "which ampbridge appends itself"},
+		"a path too long":          {`rolePath: /` + strings.Repeat("x", 500) + `/`, "IAM accepts 512"},
 	} {
 		_, err := Parse([]byte(taggedPolicy + "  " + c.field + "\n"))
 		if err == nil || !strings.Contains(err.Error(), c.want) {

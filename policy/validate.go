@@ -14,13 +14,12 @@ import (
 	"time"
 )
 
-// Quantity is a Kubernetes quantity: 10m, 32Mi. Checked by [Parse]; empty means
-// none.
+// Quantity is a Kubernetes quantity such as 10m or 32Mi, checked by [Parse]; empty means none.
 type Quantity string
 
 var quantitySyntax = regexp.MustCompile(`^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$`)
 
-// UnmarshalText accepts non-negative quantities; "" is none.
+// UnmarshalText accepts quantities that are not negative; "" means none.
 func (q *Quantity) UnmarshalText(text []byte) error {
 	if len(text) > 0 && !quantitySyntax.Match(text) {
 		return fmt.Errorf("%q is not a quantity: write it like 10m, 0.5 or 64Mi", text)
@@ -43,12 +42,12 @@ var quantitySuffixes = map[string]float64{
 	"": 1, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40,
 }
 
-// leastVolumeSize holds two copies of the largest ConfigMap, with room for the file that is edited.
+// leastVolumeSize holds two copies of the largest ConfigMap, and the file that is edited.
 const leastVolumeSize = 4 << 20
 
-// defaultVolumeSize returns a quarter of the sidecar's memory limit. There are two volumes
-// that it fills: one with the files that Prometheus reads, and the next set of them; one
-// with the last set that loaded, and the next.
+// defaultVolumeSize returns a quarter of the sidecar's memory limit. The sidecar fills two
+// volumes. One holds the current and the next set of the files that Prometheus reads; the other
+// holds the last set that loaded and its successor.
 func defaultVolumeSize(memory Quantity) Quantity {
 	if memory.value() == 0 {
 		return "64Mi" // there is no limit
@@ -80,7 +79,7 @@ func (v *validation) securityContext(path string, s SecurityContext) {
 		v.require(
 			seccompFile.MatchString(file) && !strings.Contains("/"+file+"/", "/../"),
 			path+".seccompProfile",
-			"%q is no file below the kubelet's seccomp directory: write it like Localhost/profiles/ampbridge.json",
+			"%q is not a file below the kubelet's seccomp directory: write it like Localhost/profiles/ampbridge.json",
 			s.SeccompProfile,
 		)
 	default:
@@ -94,12 +93,12 @@ func (v *validation) securityContext(path string, s SecurityContext) {
 	v.require(
 		s.RunAsUser == nil || *s.RunAsUser > 0,
 		path+".runAsUser",
-		"must be 1 or more: the sidecar needs no root; leave it out for Prometheus's own user",
+		"must be 1 or more: the sidecar needs no root; remove it for Prometheus's own user",
 	)
 	v.require(
 		s.RunAsGroup == nil || *s.RunAsGroup >= 0,
 		path+".runAsGroup",
-		"must be 0 or more: leave it out for Prometheus's own group",
+		"must be 0 or more: remove it for Prometheus's own group",
 	)
 }
 
@@ -109,24 +108,25 @@ var (
 	number    = regexp.MustCompile(`^[0-9]{1,9}$`)
 	dnsLabel  = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 	labelName = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
-	// IAM's syntax (https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html), whose
-	// repetitions are in two parts, because Go repeats 1,000 times at most.
+	// externalIDSyntax is the syntax of IAM
+	// (https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html). Its repetition is
+	// split, because Go allows at most 1,000 repetitions.
 	externalIDSyntax = regexp.MustCompile(`^[\w+=,.@:/-]{2,1000}[\w+=,.@:/-]{0,224}$`)
-	// ${…} in a trust document would be a variable to IAM.
+	// audienceSyntax excludes ${…}, which IAM would read as a variable in a trust document.
 	audienceSyntax = regexp.MustCompile(`^[\w.:/@+=~-]{1,255}$`)
 )
 
-// Bounds that AWS and the kubelet set.
+// Limits of AWS and the kubelet.
 const (
 	minSession, maxSession = 15 * time.Minute, 12 * time.Hour
 	minToken, maxToken     = 600, 86400
 )
 
-// relabelActions are the actions that Prometheus 2.26, the oldest supported
-// version, knows already.
+// relabelActions are the actions that Prometheus 2.26 already has. That is the oldest version
+// with sigv4.
 var relabelActions = []string{"", "replace", "keep", "drop", "hashmod", "labelmap", "labeldrop", "labelkeep"}
 
-// validation gathers the broken rules of a decoded policy.
+// validation collects the broken rules of a decoded policy.
 type validation struct{ errs Errors }
 
 func (v *validation) require(ok bool, path, format string, args ...any) {
@@ -158,14 +158,14 @@ func (p *Policy) validate() Errors {
 		v.require(
 			p.Destinations[first].Workspace.Partition == d.Workspace.Partition || d.Workspace.IsZero(),
 			path+".workspace",
-			"lies in partition %s, and destinations[%d] has account %s in %s: an account lies in one partition",
+			"lies in partition %s, and destinations[%d] has account %s in %s: an account is in one partition",
 			d.Workspace.Partition,
 			first,
 			d.Workspace.Account,
 			p.Destinations[first].Workspace.Partition,
 		)
 		v.require(d.AssumeRole.IsZero() || d.AssumeRole != p.Role(d), path+".assumeRole",
-			"equals role: a role that assumes itself is denied; leave assumeRole out")
+			"equals role: a role that assumes itself is denied; remove assumeRole")
 	}
 	for i, g := range p.Grants {
 		v.grant(fmt.Sprintf("grants[%d]", i), g, p)
@@ -174,7 +174,7 @@ func (p *Policy) validate() Errors {
 	v.require(
 		inside(time.Duration(p.Session.Duration), minSession, maxSession),
 		"session.duration",
-		"%s is outside STS's bounds: write 15m to 12h",
+		"%s is outside STS's limits: write 15m to 12h",
 		p.Session.Duration,
 	)
 	v.sts("sts", p.STS)
@@ -193,15 +193,15 @@ func (p *Policy) validate() Errors {
 	return v.errs
 }
 
-// unmade names the workspaces that are yet to be made. Only bootstrap takes such a
-// placeholder: whatever else took it for an ARN would trust and write to nothing.
+// unmade returns an error for each placeholder of a workspace that does not exist yet. Only
+// bootstrap accepts placeholders: with one, everything else would trust and write to nothing.
 func (p *Policy) unmade() Errors {
 	v := &validation{}
 	for i, d := range p.Destinations {
 		v.require(
 			!d.Workspace.IsNew(),
 			fmt.Sprintf("destinations[%d].workspace", i),
-			"is %s, a workspace that is yet to be made: run `ampbridge bootstrap --policy FILE --apply --write-policy FILE`, which makes "+
+			"is %s, a placeholder for a new workspace: run `ampbridge bootstrap --policy FILE --apply --write-policy FILE`, which makes "+
 				"it and writes its ARN here, or write the ARN of a workspace that exists",
 			d.Workspace.ID(),
 		)
@@ -228,7 +228,7 @@ func (v *validation) destination(path string, d Destination) {
 			role.arn,
 		)
 		v.require(role.arn.IsZero() || d.Workspace.IsZero() || role.arn.Partition == d.Workspace.Partition, path+"."+role.field,
-			"lies in partition %s, its workspace in %s: no role reaches across partitions", role.arn.Partition, d.Workspace.Partition)
+			"is in partition %s, its workspace in %s: a role cannot be used in another partition", role.arn.Partition, d.Workspace.Partition)
 	}
 	v.require(
 		d.ExternalID == "" || externalIDSyntax.MatchString(d.ExternalID),
@@ -238,7 +238,7 @@ func (v *validation) destination(path string, d Destination) {
 	v.require(
 		d.ExternalID == "" || !d.AssumeRole.IsZero(),
 		path+".externalID",
-		"is for assumeRole, which is missing: a token of Kubernetes is exchanged without one; leave externalID out",
+		"works only with assumeRole, which is missing: remove externalID, or set assumeRole",
 	)
 	v.sts(path+".sts", d.STS)
 	v.endpoint(path+".endpoint", d.Endpoint)
@@ -253,13 +253,13 @@ func (v *validation) remoteWrite(path string, r RemoteWrite) {
 	v.require(
 		r.ProxyURL == "" || !r.ProxyFromEnvironment,
 		path+".proxyFromEnvironment",
-		"stands beside proxyURL, and Prometheus takes one of the two: leave one out",
+		"cannot be set together with proxyURL: remove one of the two",
 	)
 	v.caBundle(path+".caBundle", r.CABundle)
 	v.require(
 		r.RemoteTimeout == 0 || time.Duration(r.RemoteTimeout) >= time.Second,
 		path+".remoteTimeout",
-		"%s is too short for a write to AMP: write 1s or more, or leave it out for 30s",
+		"%s is too short for a write to AMP: write 1s or more, or remove it for 30s",
 		r.RemoteTimeout,
 	)
 	q := r.QueueConfig
@@ -267,7 +267,7 @@ func (v *validation) remoteWrite(path string, r RemoteWrite) {
 		field string
 		value int
 	}{{"capacity", q.Capacity}, {"maxShards", q.MaxShards}, {"minShards", q.MinShards}, {"maxSamplesPerSend", q.MaxSamplesPerSend}} {
-		v.require(n.value >= 0, path+".queueConfig."+n.field, "%d is negative: write 1 or more, or leave it out", n.value)
+		v.require(n.value >= 0, path+".queueConfig."+n.field, "%d is negative: write 1 or more, or remove it", n.value)
 	}
 	v.require(
 		q.MinShards == 0 || q.MaxShards == 0 || q.MinShards <= q.MaxShards,
@@ -288,8 +288,8 @@ func (v *validation) remoteWrite(path string, r RemoteWrite) {
 	}
 }
 
-// relabel repeats the checks that Prometheus makes when it loads a rule: a rule
-// that it refused would keep it down.
+// relabel repeats Prometheus's own checks of a rule: a rule that Prometheus refuses
+// would prevent it from starting.
 func (v *validation) relabel(path string, r RelabelConfig) {
 	v.require(
 		slices.Contains(relabelActions, r.Action),
@@ -305,7 +305,7 @@ func (v *validation) relabel(path string, r RelabelConfig) {
 	for i, l := range r.SourceLabels {
 		v.require(labelName.MatchString(l), fmt.Sprintf("%s.sourceLabels[%d]", path, i), "%q is not a label name", l)
 	}
-	// prometheus-operator's reloader would take it for an environment variable.
+	// prometheus-operator's config reloader would read $( as the start of an environment variable.
 	for _, text := range []struct {
 		field string
 		value *string
@@ -346,21 +346,21 @@ func (v *validation) grant(path string, g Grant, p *Policy) {
 		v.require(
 			known,
 			at,
-			"%q is no destination of this policy: add it under destinations, or write one of %s",
+			"%q is not a destination of this policy: add it under destinations, or write one of %s",
 			name,
 			strings.Join(names(p.Destinations), ", "),
 		)
-		v.require(slices.Index(g.Destinations, name) == i, at, "%q stands here twice: keep one", name)
+		v.require(slices.Index(g.Destinations, name) == i, at, "%q is listed twice: keep one", name)
 	}
 	v.require(
 		g.MaxSubjectsPerNamespace >= 0,
 		path+".maxSubjectsPerNamespace",
-		"%d is negative: write 1 or more, or 0 for no cap",
+		"%d is negative: write 1 or more, or 0 for no limit",
 		g.MaxSubjectsPerNamespace,
 	)
 	problem := g.Environment.problem()
 	v.require(problem == "", path+".environment", "%s", problem)
-	// It becomes a replacement in a relabelling rule, where $ stands for something else.
+	// The group becomes the replacement in a relabelling rule, where $ has another meaning.
 	v.require(!strings.Contains(g.HA, "$"), path+".ha", "%q holds a $: write a plain name", g.HA)
 	v.require(!strings.Contains(g.HA, "/"), path+".ha", "%q holds a /, which separates the group from its workloads: write a plain name", g.HA)
 	v.grantMode(path, g, p)
@@ -372,13 +372,13 @@ func (v *validation) token(t Token) {
 	v.require(
 		audienceSyntax.MatchString(t.Audience),
 		"token.audience",
-		"%q is no audience: write up to 255 letters, digits and . _ : / @ + = ~ -",
+		"%q is not an audience: write up to 255 letters, digits and . _ : / @ + = ~ -",
 		t.Audience,
 	)
 	v.require(
 		inside(t.ExpirationSeconds, minToken, maxToken),
 		"token.expirationSeconds",
-		"%d is outside Kubernetes's bounds: write 600 to 86400",
+		"%d is outside Kubernetes's limits: write 600 to 86400",
 		t.ExpirationSeconds,
 	)
 	v.require(
@@ -401,7 +401,7 @@ func (v *validation) proxy(path, proxy string) {
 	}
 	u, err := url.Parse(proxy)
 	v.require(
-		// prometheus-operator's reloader would expand $(…).
+		// prometheus-operator's config reloader would expand $(…).
 		err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && !strings.Contains(proxy, "$"),
 		path,
 		"is not a proxy's URL: write http://<host>:<port>",
@@ -431,14 +431,14 @@ func (v *validation) issuerCA(ca IssuerCA) {
 	)
 }
 
-// endpoint takes https anywhere, and http only where nobody listens in.
+// endpoint accepts https for any host, and http only for this machine, where the network cannot listen.
 func (v *validation) endpoint(path, endpoint string) {
 	if endpoint == "" {
 		return
 	}
 	u, err := url.Parse(endpoint)
 	if err != nil || u.User != nil {
-		v.require(false, path, "is not an endpoint: write https://<host>, without a user") // nor show a password
+		v.require(false, path, "is not an endpoint: write https://<host>, without a user") // the error must not show a password
 		return
 	}
 	if u.Hostname() == "" || (u.Path != "" && u.Path != "/") || strings.ContainsAny(endpoint, "?#") {
@@ -488,14 +488,14 @@ func (v *validation) trust(p *Policy) {
 	v.require(
 		!strings.Contains("/"+t.RolePath+"/", "/"+pathPart+"/"),
 		"trust.rolePath",
-		"%q holds %s, which follows it anyway, with the cluster's name: leave it out",
+		"%q contains %s, which ampbridge appends itself, with the cluster's name: remove it",
 		t.RolePath,
 		pathPart,
 	)
 	v.require(
 		len(p.RolePath()) <= maxPath,
 		"trust.rolePath",
-		"has %d characters, and %d with the cluster's own part: IAM takes %d",
+		"has %d characters, and %d with the cluster's own part: IAM accepts %d",
 		len(t.RolePath),
 		len(p.RolePath()),
 		maxPath,
@@ -504,7 +504,7 @@ func (v *validation) trust(p *Policy) {
 	v.require(
 		!managed || !t.PermissionsBoundary.IsZero(),
 		"trust.permissionsBoundary",
-		"is missing: every role that sync creates carries one; name the policy, or write trust.manage: none",
+		"is missing: every role that sync creates has one; name the policy, or write trust.manage: none",
 	)
 	for i, a := range t.Accounts {
 		path := fmt.Sprintf("trust.accounts[%d]", i)
@@ -512,7 +512,7 @@ func (v *validation) trust(p *Policy) {
 		v.require(
 			slices.IndexFunc(t.Accounts, func(o Account) bool { return o.ID == a.ID }) == i,
 			path+".id",
-			"%q stands here twice: keep one",
+			"%q is listed twice: keep one",
 			a.ID,
 		)
 		v.require(

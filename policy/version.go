@@ -6,11 +6,11 @@ import (
 	"strings"
 )
 
-// Version is that of a Prometheus, as far as fields of the configuration
-// depend on it. The zero Version is one that is not known.
+// Version is the version of a Prometheus, as far as the fields of the configuration
+// depend on it. The zero Version means that the version is not known.
 type Version struct{ Major, Minor int }
 
-// ParseVersion reads a version as Prometheus writes it: 2.42.0, v3.1.0-rc.0,
+// ParseVersion parses a version as Prometheus writes it: 2.42.0, v3.1.0-rc.0,
 // 2.42.0+ds.
 func ParseVersion(text string) (Version, error) {
 	major, rest, majorOK := leadingNumber(strings.TrimPrefix(text, "v"))
@@ -22,8 +22,8 @@ func ParseVersion(text string) (Version, error) {
 	return Version{major, minor}, nil
 }
 
-// leadingNumber splits a number of up to six digits off a text. Each pod's version is
-// read, and a regular expression took a microsecond for it.
+// leadingNumber splits a number of up to six digits off a text. It is hand-written because it runs
+// for each pod, and a regular expression took a microsecond.
 func leadingNumber(text string) (n int, rest string, ok bool) {
 	digits := 0
 	for digits < len(text) && '0' <= text[digits] && text[digits] <= '9' {
@@ -35,24 +35,24 @@ func leadingNumber(text string) (n int, rest string, ok bool) {
 	return n, text[digits:], digits > 0
 }
 
-// IsZero tells whether the version is not known.
+// IsZero reports whether the version is not known.
 func (v Version) IsZero() bool { return v == Version{} }
 
-// Before compares two versions.
+// Before reports whether v is older than w.
 func (v Version) Before(w Version) bool {
 	return v.Major < w.Major || v.Major == w.Major && v.Minor < w.Minor
 }
 
 func (v Version) String() string { return strconv.Itoa(v.Major) + "." + strconv.Itoa(v.Minor) }
 
-// The oldest versions that a block is for. Before 2.8 remote_write has no WAL.
+// The oldest versions that ampbridge writes blocks for. Before 2.8, remote_write has no WAL.
 var (
 	oldestRelay = Version{2, 8}
 	oldestSigV4 = Version{2, 26}
 )
 
-// newerFields are the fields of a [Block] that Prometheus 2.8 does not know, and the
-// first version that does
+// newerFields lists the fields of a [Block] that Prometheus 2.8 does not know, each with the
+// first version that knows it
 // (https://github.com/prometheus/prometheus/blob/main/CHANGELOG.md).
 var newerFields = []struct {
 	name  string
@@ -71,17 +71,16 @@ var newerFields = []struct {
 		func(b *Block) bool { return b.QueueConfig.SampleAgeLimit != "" }, func(b *Block) { b.QueueConfig.SampleAgeLimit = "" }},
 }
 
-// Omission is a field that was left out of a [Block], and the version of
-// Prometheus that it needs.
+// Omission is a field that was removed from a [Block], with the version of Prometheus that it needs.
 type Omission struct {
 	Field string
 	Since Version
 }
 
-// For returns the block as a Prometheus of that version can read it, and what was left
-// out. Prometheus parses strictly, so for a version that is not known the block holds
-// what every version knows that can have it: 2.26 and newer with sigv4, 2.8 and newer
-// with the relay. A name that is left out is no omission: no user asked for it.
+// For returns the block that a Prometheus of that version can read, and what was removed.
+// Prometheus refuses a configuration with unknown fields. So for an unknown version, the block has
+// only fields that every possible version knows: 2.26 and newer with sigv4, 2.8 and newer with the
+// relay. A removed name is not in the list, because no user asked for it.
 func (b Block) For(v Version) (Block, []Omission) {
 	oldest := oldestSigV4
 	if b.SigV4 == nil {

@@ -55,7 +55,7 @@ func TestStatusAndErrors(t *testing.T) {
 		{"all mistakes at once", "validate good.yaml bad.yaml missing.yaml", "", Failed, "good.yaml: ok: cluster dev, 1 destinations, " +
 			"1 grants\n", []string{
 			"ampbridge: bad.yaml: line 3: cluster.nam: unknown field: did you mean name?\n",
-			"ampbridge: bad.yaml: line 7: grants[0].destinations[0]: \"centrl\" is no destination of this policy",
+			"ampbridge: bad.yaml: line 7: grants[0].destinations[0]: \"centrl\" is not a destination of this policy",
 			"ampbridge: open missing.yaml: no such file or directory\n",
 		}},
 		{"mistakes on standard input", "validate -", "kind: [", Failed, "", []string{"ampbridge: standard input: not YAML: "}},
