@@ -23,7 +23,7 @@ func TestPolicyFollowsAConfigMap(t *testing.T) {
 
 	dir := t.TempDir()
 	publish(t, dir, broken)
-	registry, log := prometheus.NewRegistry(), &lockedBuffer{}
+	registry, log := prometheus.NewRegistry(), &testkit.Buffer{}
 	source := webhook.WatchPolicy(
 		filepath.Join(dir, "policy.yaml"),
 		nil,
@@ -68,7 +68,7 @@ func TestPolicyFollowsAConfigMap(t *testing.T) {
 
 func TestPolicySurvivesAMissingFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "policy.yaml")
-	log := &lockedBuffer{}
+	log := &testkit.Buffer{}
 	source := webhook.WatchPolicy(file, nil, webhook.NewMetrics(prometheus.NewRegistry()), slog.New(slog.NewJSONHandler(log, nil)))
 	if source.Err() == nil {
 		t.Fatal("a missing file: got no error")

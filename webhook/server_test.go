@@ -32,7 +32,7 @@ import (
 type running struct {
 	webhook.Options
 	*testing.T
-	log  *lockedBuffer
+	log  *testkit.Buffer
 	stop context.CancelFunc
 	done chan error
 }
@@ -40,7 +40,7 @@ type running struct {
 // run starts a webhook with neither certificate nor policy.
 func run(t *testing.T, edit func(*webhook.Options)) *running {
 	t.Helper()
-	w := &running{T: t, log: &lockedBuffer{}, done: make(chan error, 1)}
+	w := &running{T: t, log: &testkit.Buffer{}, done: make(chan error, 1)}
 	w.Options = webhook.Options{
 		Addr:        testkit.FreeAddr(t),
 		HealthAddr:  testkit.FreeAddr(t),

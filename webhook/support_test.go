@@ -9,7 +9,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 
 	jsonpatch "github.com/evanphx/json-patch/v5"
@@ -21,6 +20,7 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook"
 	"github.com/ampbridge/ampbridge/webhook/registration"
 )
@@ -38,7 +38,7 @@ type fixture struct {
 	client  *fake.Clientset
 	policy  *policy.Policy
 	metrics *prometheus.Registry
-	log     *lockedBuffer
+	log     *testkit.Buffer
 }
 
 func newFixture(t *testing.T) *fixture {
@@ -47,7 +47,7 @@ func newFixture(t *testing.T) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fixture{T: t, policy: p, metrics: prometheus.NewRegistry(), log: &lockedBuffer{}}
+	f := &fixture{T: t, policy: p, metrics: prometheus.NewRegistry(), log: &testkit.Buffer{}}
 	f.client = fake.NewClientset(&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: account}})
 	f.Dependencies = webhook.Dependencies{
 		Policy: func() *policy.Policy { return f.policy }, Cluster: webhook.NewCluster(f.client.CoreV1()), Image: image,
@@ -196,22 +196,4 @@ func readFile(t testing.TB, name string) []byte {
 		t.Fatal(err)
 	}
 	return data
-}
-
-// lockedBuffer takes a log that several goroutines write.
-type lockedBuffer struct {
-	mu     sync.Mutex
-	buffer bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buffer.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buffer.String()
 }

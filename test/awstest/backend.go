@@ -65,7 +65,7 @@ type backend struct {
 	command *exec.Cmd
 	done    chan struct{} // closed when the process has ended
 	failure error         // how it ended; valid once done is closed
-	output  lockedBuffer
+	output  testkit.Buffer
 }
 
 const startTimeout = 30 * time.Second
@@ -172,26 +172,6 @@ func (b *backend) forward(r *http.Request, path string, body []byte) (answer, er
 	header := response.Header.Clone()
 	header.Del("Content-Length")
 	return answer{response.StatusCode, header, content}, err
-}
-
-// lockedBuffer keeps the output of a process.
-type lockedBuffer struct {
-	mu     sync.Mutex
-	buffer bytes.Buffer
-}
-
-// Write implements [io.Writer].
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buffer.Write(p)
-}
-
-// String is the output so far.
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buffer.String()
 }
 
 // Sample is one sample of one series.

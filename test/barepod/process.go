@@ -1,7 +1,6 @@
 package barepod
 
 import (
-	"bytes"
 	"errors"
 	"os/exec"
 	"sync"
@@ -21,7 +20,7 @@ type Process struct {
 	command func() *exec.Cmd
 	// born, if set, is called with each new process before it is waited for.
 	born func(pid int)
-	log  buffer
+	log  testkit.Buffer
 
 	mu       sync.Mutex
 	running  *exec.Cmd
@@ -136,24 +135,4 @@ func (p *Process) Kill(tb testing.TB) {
 	before := len(p.Exits())
 	testkit.Must(tb, p.Signal(syscall.SIGKILL))
 	testkit.Eventually(tb, p.name+" has ended", func() bool { return len(p.Exits()) > before })
-}
-
-// buffer keeps what processes write.
-type buffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-// Write implements [io.Writer].
-func (b *buffer) Write(text []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(text)
-}
-
-// String is all that was written.
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
 }

@@ -145,25 +145,10 @@ func runWith(t *testing.T, environment []string, program string, args ...string)
 	return log, stop
 }
 
-// output takes what a program writes.
-type output struct {
-	mu     sync.Mutex
-	buffer bytes.Buffer
-}
+// output keeps what a program writes.
+type output struct{ testkit.Buffer }
 
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buffer.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buffer.String()
-}
-
-// under is a complaint with the log, or none.
+// under returns a complaint with the output, or "" if there is none.
 func (o *output) under(complaint string) string {
 	if complaint == "" {
 		return ""

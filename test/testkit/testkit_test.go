@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -121,6 +122,19 @@ func TestMustFailsWithTheError(t *testing.T) {
 	testkit.Must(t, nil)
 	if r := record(t, func(tb testing.TB) { testkit.Must(tb, os.ErrNotExist) }); r.fatal != os.ErrNotExist.Error() {
 		t.Errorf("failed with %q", r.fatal)
+	}
+}
+
+func TestBufferKeepsWhatSeveralGoroutinesWrite(t *testing.T) {
+	var buffer testkit.Buffer
+	var group sync.WaitGroup
+	for range 50 {
+		group.Go(func() { _, _ = fmt.Fprintln(&buffer, "line") })
+		_ = buffer.String()
+	}
+	group.Wait()
+	if got, want := buffer.String(), strings.Repeat("line\n", 50); got != want {
+		t.Errorf("got %d bytes, want %d", len(got), len(want))
 	}
 }
 

@@ -1,7 +1,6 @@
 package sidecar_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -32,26 +31,8 @@ type pod struct {
 	text    string // in the place of the encoded config
 	metrics string
 	wait    time.Duration // for the first sessions: long, so that a busy machine changes nothing
-	log     log
+	log     testkit.Buffer
 	stop    func()
-}
-
-// log keeps what the sidecar says.
-type log struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *log) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *log) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
 }
 
 // newPod is a pod whose sidecar has not started yet. Its sessions last that

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // TestAlive judges by the heartbeat's age, and by nothing where there is none.
@@ -43,7 +45,7 @@ func TestAlive(t *testing.T) {
 func TestWatchdog(t *testing.T) {
 	for name, moves := range map[string]bool{"the loop moves": true, "the loop hangs": false} {
 		t.Run(name, func(t *testing.T) {
-			var log safeBuffer
+			var log testkit.Buffer
 			s := newServer(Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
 			s.started = time.Now().Add(-time.Hour)
 			if moves {
@@ -106,22 +108,4 @@ func TestTouchNamesWhatFails(t *testing.T) {
 	if err := touch(filepath.Join(t.TempDir(), "missing", "heartbeat")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("error %v", err)
 	}
-}
-
-// safeBuffer is a buffer for two goroutines.
-type safeBuffer struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (b *safeBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *safeBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
 }

@@ -1,7 +1,6 @@
 package reconcile_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"io"
@@ -11,7 +10,6 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -39,24 +37,7 @@ type process struct {
 	options reconcile.Options
 	stop    func() error
 	ended   chan struct{}
-	log     *buffer
-}
-
-type buffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
+	log     *testkit.Buffer
 }
 
 func (b *bridge) control(policyText string, changes ...func(*reconcile.Options)) *process {
@@ -65,7 +46,7 @@ func (b *bridge) control(policyText string, changes ...func(*reconcile.Options))
 		// The first pass comes within a second then.
 		policyText = strings.Replace(policyText, "trust: {", "trust: {interval: 1m, ", 1)
 	}
-	p := &process{bridge: b, policy: b.file("policy.yaml", policyText), log: &buffer{}, ended: make(chan struct{})}
+	p := &process{bridge: b, policy: b.file("policy.yaml", policyText), log: &testkit.Buffer{}, ended: make(chan struct{})}
 	p.options = reconcile.Options{
 		Policy: p.policy, Kubeconfig: b.kubeconfig, Output: reconcile.Text, TrustQuota: 2048, Namespace: "ampbridge",
 		HealthAddr: testkit.FreeAddr(b), MetricsAddr: testkit.FreeAddr(b),

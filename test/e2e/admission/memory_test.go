@@ -49,7 +49,7 @@ const (
 // Whatever its callers send, the webhook stays within its memory, does not end,
 // and injects the pods of others.
 func TestMemoryUnderAttack(t *testing.T) {
-	f := &fixture{Cluster: cluster.Start(t, cluster.Options{}), policyFile: filepath.Join(t.TempDir(), "policy.yaml"), log: &lockedBuffer{}}
+	f := &fixture{Cluster: cluster.Start(t, cluster.Options{}), policyFile: filepath.Join(t.TempDir(), "policy.yaml"), log: &testkit.Buffer{}}
 	f.writePolicy(t, "")
 	p := f.startProcess(t)
 	const tenant, other = "test-tenant", "test-other"

@@ -24,7 +24,7 @@ import (
 // last good version survives a restart.
 func TestPolicyIsReviewed(t *testing.T) {
 	kubectl := tools.Path(t, "kubectl")
-	f := &fixture{Cluster: cluster.Start(t, cluster.Options{}), policyFile: filepath.Join(t.TempDir(), "policy.yaml"), log: &lockedBuffer{}}
+	f := &fixture{Cluster: cluster.Start(t, cluster.Options{}), policyFile: filepath.Join(t.TempDir(), "policy.yaml"), log: &testkit.Buffer{}}
 	f.writePolicy(t, "")
 	i := f.install(t)
 	accepted := f.Client().CoreV1().ConfigMaps(home)
