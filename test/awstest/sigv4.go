@@ -121,14 +121,20 @@ func (s signature) stale(date string) string {
 	return ""
 }
 
-// coversWhatItMust is false where a header that AWS insists on is not signed.
+// coversWhatItMust reports whether the headers that AWS insists on are signed. S3 wants each x-amz- header signed. The
+// other services take a session token that was added after the request was signed, as AWS's own test suite of
+// signatures has it ("post-sts-header-after"); vmagent's signer does that. The token needs no signature: it is
+// compared with that of the access key, and the key's secret signs.
 func (s signature) coversWhatItMust(r *http.Request) bool {
-	for _, name := range []string{"host", "x-amz-date"} {
-		if !slices.Contains(s.headers, name) {
-			return false
+	must := []string{"host", "x-amz-date"}
+	if s.service == "s3" {
+		for name := range r.Header {
+			if name = strings.ToLower(name); strings.HasPrefix(name, "x-amz-") {
+				must = append(must, name)
+			}
 		}
 	}
-	return r.Header.Get("X-Amz-Security-Token") == "" || slices.Contains(s.headers, "x-amz-security-token")
+	return !slices.ContainsFunc(must, func(name string) bool { return !slices.Contains(s.headers, name) })
 }
 
 // coversBody is false where S3, which goes by the hash that the client sends,
