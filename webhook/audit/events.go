@@ -83,7 +83,7 @@ func target(o *observed) (corev1.ObjectReference, *corev1.ObjectReference) {
 // record writes an event now.
 func (r *eventRecorder) record(ctx context.Context, o *observed, kind, reason, text string) error {
 	object, related := target(o)
-	if o.name != "" {
+	if related != nil {
 		text = fmt.Sprintf("pod %s: %s", o.name, text)
 	}
 	now := metav1.Now()
@@ -142,13 +142,16 @@ func (a *auditor) report(ctx context.Context, p *policy.Policy, pods []observed,
 	}
 	for i := range pods {
 		o := &pods[i]
-		if kind, reason, text := eventOf(o, p.Audit.Repair == policy.RepairEvict); reason != "" {
-			tell(o, kind, reason, text)
-		}
-		unreadPods[o.uid] = o.unread
-		// What a sidecar says is about its pod alone.
+		// On the pod itself as well: its team looks there first, with kubectl describe.
 		pod := *o
 		pod.controller = nil
+		if kind, reason, text := eventOf(o, p.Audit.Repair == policy.RepairEvict); reason != "" {
+			tell(o, kind, reason, text)
+			if o.controller != nil && o.name != "" {
+				tell(&pod, kind, reason, text)
+			}
+		}
+		unreadPods[o.uid] = o.unread
 		for _, n := range o.news {
 			kind := corev1.EventTypeNormal
 			if n.Warning {

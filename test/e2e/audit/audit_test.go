@@ -2,6 +2,7 @@ package audit_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -54,6 +55,10 @@ func (f *fixture) testTells(t *testing.T) {
 	for reason, pod := range map[string]corev1.Pod{"InjectionMissed": missed[0], "NoSuchContainer": skipped[0]} {
 		if n := len(f.events(t, pod, reason)); n != 1 {
 			t.Errorf("%d events %s, want 1", n, reason)
+		}
+		own := f.eventsOn(t, namespace, pod.UID, reason)
+		if len(own) != 1 || strings.HasPrefix(own[0].Message, "pod ") {
+			t.Errorf("on the pod itself: %v, want one event %s, which kubectl describe pod shows", own, reason)
 		}
 	}
 	for _, pod := range missed {

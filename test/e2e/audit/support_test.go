@@ -20,6 +20,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
@@ -344,15 +345,18 @@ func mounting(s *corev1.PodStatus) {
 	s.Conditions[0].Status = corev1.ConditionFalse
 }
 
-// events are those of a reason on the pod's controller.
+// events returns the events with a reason on the pod's controller.
 func (f *fixture) events(t *testing.T, pod corev1.Pod, reason string) []corev1.Event {
 	t.Helper()
-	list, err := f.Client().CoreV1().Events(pod.Namespace).List(t.Context(), metav1.ListOptions{})
+	return f.eventsOn(t, pod.Namespace, metav1.GetControllerOf(&pod).UID, reason)
+}
+
+// eventsOn returns the events with a reason on one object.
+func (f *fixture) eventsOn(t *testing.T, namespace string, object types.UID, reason string) []corev1.Event {
+	t.Helper()
+	list, err := f.Client().CoreV1().Events(namespace).List(t.Context(), metav1.ListOptions{})
 	testkit.Must(t, err)
-	owner := metav1.GetControllerOf(&pod)
-	return slices.DeleteFunc(list.Items, func(e corev1.Event) bool {
-		return e.Reason != reason || e.InvolvedObject.UID != owner.UID || e.InvolvedObject.Kind != owner.Kind
-	})
+	return slices.DeleteFunc(list.Items, func(e corev1.Event) bool { return e.Reason != reason || e.InvolvedObject.UID != object })
 }
 
 func (f *fixture) eventSays(t *testing.T, pod corev1.Pod, reason, words string) {
