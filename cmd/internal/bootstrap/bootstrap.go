@@ -16,6 +16,7 @@ import (
 	"strings"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/kube"
+	"github.com/ampbridge/ampbridge/cmd/internal/output"
 	"github.com/ampbridge/ampbridge/cmd/internal/terraform"
 	"github.com/ampbridge/ampbridge/cmd/internal/usage"
 	"github.com/ampbridge/ampbridge/policy"
@@ -25,7 +26,9 @@ import (
 
 // Output formats.
 const (
-	Text      = "text"
+	Text      = output.Text
+	JSON      = output.JSON
+	YAML      = output.YAML
 	Terraform = "terraform"
 	AWSCLI    = "aws-cli"
 )
@@ -65,6 +68,10 @@ type Options struct {
 	File, Earlier string
 }
 
+// AsksAWS reports whether the output depends on what the account has. The other outputs are
+// made of the policy alone.
+func (o *Options) AsksAWS() bool { return o.Output != Terraform && o.Output != AWSCLI }
+
 // Run prepares the account, or shows how.
 func Run(ctx context.Context, o Options, stdin io.Reader, stdout io.Writer) error {
 	data, err := policyfile.Read(o.Policy, stdin)
@@ -91,7 +98,7 @@ func Run(ctx context.Context, o Options, stdin io.Reader, stdout io.Writer) erro
 	if err != nil {
 		return err
 	}
-	if o.Output != Text {
+	if !o.AsksAWS() {
 		if o.ExistingBoundary {
 			central.Boundary = policy.ARN{}
 		}
@@ -115,7 +122,7 @@ func Run(ctx context.Context, o Options, stdin io.Reader, stdout io.Writer) erro
 		return err
 	}
 	a := newAccountRun(in, central, stdin, stdout)
-	if err := a.show(ctx); err != nil || !o.Apply {
+	if err := a.show(ctx, o.Output); err != nil || !o.Apply {
 		return err
 	}
 	if err := a.apply(ctx, o.Yes); err != nil {

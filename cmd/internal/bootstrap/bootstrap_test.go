@@ -15,6 +15,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/amp"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 
+	"sigs.k8s.io/yaml"
+
 	"github.com/ampbridge/ampbridge/cmd/internal/cli"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/awstest"
@@ -435,7 +437,8 @@ func TestWrongArgumentsAreNamed(t *testing.T) {
 		{"a past that is not there", policyText, "-o terraform --earlier no-such.tf", cli.Failed, "cannot read the earlier " +
 			"configuration: open no-such.tf"},
 		{"a file without Terraform", policyText, "--file a.tf", cli.Usage, "--file and --earlier are for -o terraform"},
-		{"format", policyText, "-o json", cli.Usage, `--output "json" is unknown`},
+		{"format", policyText, "-o html", cli.Usage, `--output "html" is unknown: write one of ["text" "json" "yaml" "terraform" "aws-cli"]`},
+		{"applied and printed for programs", policyText, "--apply -o json", cli.Usage, "--apply and -o json exclude each other"},
 		{"a tag without a value", policyText, "--tag team", cli.Usage, `--tag "team": write NAME=VALUE`},
 		{"an alias twice", policyText, "--alias central=a --alias central=b", cli.Usage, `each name once`},
 		{"no namespace", policyText, "--system-namespace=", cli.Usage, "name no service account"},
@@ -457,6 +460,32 @@ func TestWrongArgumentsAreNamed(t *testing.T) {
 	); status != cli.Failed || !strings.Contains(errs, "the credentials are of account 444455556666, not of 111122223333") ||
 		len(f.writes(0)) > 0 {
 		t.Errorf("status %d: %s%v", status, errs, f.writes(0))
+	}
+}
+
+// What --apply would do has the same changes as text, JSON and YAML.
+func TestPlanForOtherPrograms(t *testing.T) {
+	f := newFixture(t, policyText)
+	_, text, _ := f.run("")
+	for _, format := range []string{"json", "yaml"} {
+		status, out, errs := f.run("", "-o", format)
+		var p struct {
+			Changes []struct {
+				Call   string `json:"call"`
+				Reason string `json:"reason"`
+			} `json:"changes"`
+		}
+		if err := yaml.Unmarshal([]byte(out), &p); err != nil || status != cli.OK || errs != "" {
+			t.Fatalf("%s: status %d, %v, %s\n%s", format, status, err, errs, out)
+		}
+		if len(p.Changes) == 0 || len(f.writes(0)) > 0 {
+			t.Errorf("%s: %d changes, %v", format, len(p.Changes), f.writes(0))
+		}
+		for _, c := range p.Changes {
+			if c.Call == "" || !strings.Contains(text, c.Reason) {
+				t.Errorf("%s: %+v is not in the text:\n%s", format, c, text)
+			}
+		}
 	}
 }
 
@@ -492,7 +521,7 @@ func TestPolicyFromAGrantList(t *testing.T) {
 		!strings.Contains(errs, "the list has the clusters dev, qa") {
 		t.Errorf("status %d: %s", status, errs)
 	}
-	status, out, errs := run("--workspace", workspace, "--cluster", "qa")
+	status, out, errs := run("--workspace", workspace, "--cluster-name", "qa")
 	if p, err := policy.ParseDraft([]byte(out)); status != cli.OK || err != nil || string(p.Cluster.Issuer) != issuer+"1" {
 		t.Errorf("status %d: %v\n%s%s", status, err, out, errs)
 	}

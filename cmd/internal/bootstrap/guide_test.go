@@ -109,7 +109,7 @@ func TestNoStepFromTheAKSGuideIsWithoutTrust(t *testing.T) {
 	dir := t.TempDir()
 	from, file := filepath.Join(dir, "role.json"), filepath.Join(dir, "dev-aks.yaml")
 	save(t, from, f.getRole(guideRole))
-	status, runbook, errs := run(t, "bootstrap", "--from", from, "--cluster", "dev-aks", "--workspace", workspace)
+	status, runbook, errs := run(t, "bootstrap", "--from", from, "--cluster-name", "dev-aks", "--workspace", workspace)
 	if status != cli.OK {
 		t.Fatalf("status %d: %s", status, errs)
 	}
@@ -131,7 +131,7 @@ func TestNoStepFromTheAKSGuideIsWithoutTrust(t *testing.T) {
 		}
 	}
 	// 1. The policy.
-	status, _, errs = run(t, "bootstrap", "policy", "--from", from, "--cluster", "dev-aks", "--workspace", workspace, "--dir", dir)
+	status, _, errs = run(t, "bootstrap", "policy", "--from", from, "--cluster-name", "dev-aks", "--workspace", workspace, "--dir", dir)
 	if status != cli.OK {
 		t.Fatalf("status %d: %s", status, errs)
 	}
@@ -237,20 +237,20 @@ func TestRoleFilesThatAreRefused(t *testing.T) {
 	at := strings.Index(good, `{"Version"`)
 	encoded := good[:at] + `"` + url.PathEscape(strings.TrimSuffix(good[at:], "}}")) + `"}}`
 	for name, c := range map[string]struct{ text, args, want string }{
-		"good":       {good, "--cluster dev", ""},
-		"encoded":    {encoded, "--cluster dev", ""},
-		"no cluster": {good, "", "name it with --cluster"},
-		"no label":   {good, "--cluster Dev_1", "write a DNS label, such as dev-1"},
-		"a module":   {good, "--cluster dev --module module.amp", "--module is for the file of a module"},
+		"good":       {good, "--cluster-name dev", ""},
+		"encoded":    {encoded, "--cluster-name dev", ""},
+		"no cluster": {good, "", "name it with --cluster-name"},
+		"no label":   {good, "--cluster-name Dev_1", "write a DNS label, such as dev-1"},
+		"a module":   {good, "--cluster-name dev --module module.amp", "--module is for the file of a module"},
 		"without its slash": {role(`{"StringEquals":{"` + strings.TrimSuffix(host, "/") + `:sub":"system:serviceaccount:a:b"}}`),
-			"--cluster dev", "byte for byte"},
+			"--cluster-name dev", "byte for byte"},
 		"a pattern": {role(`{"StringLike":{"` + host + `:sub":"system:serviceaccount:a:*"}}`),
-			"--cluster dev", "StringEquals has no key"},
-		"no service account": {role(`{"StringEquals":{"` + host + `:sub":"prometheus"}}`), "--cluster dev", "prometheus"},
-		"no web identity":    {strings.Replace(good, "WithWebIdentity", "", 1), "--cluster dev", "no statement allows"},
-		"no ARN":             {strings.Replace(good, `"Arn"`, `"arnn"`, 1), "--cluster dev", "want RoleName and Arn"},
+			"--cluster-name dev", "StringEquals has no key"},
+		"no service account": {role(`{"StringEquals":{"` + host + `:sub":"prometheus"}}`), "--cluster-name dev", "prometheus"},
+		"no web identity":    {strings.Replace(good, "WithWebIdentity", "", 1), "--cluster-name dev", "no statement allows"},
+		"no ARN":             {strings.Replace(good, `"Arn"`, `"arnn"`, 1), "--cluster-name dev", "want RoleName and Arn"},
 		"another account": {strings.Replace(good, "arn:aws:iam::111122223333:role/r", "arn:aws:iam::444455556666:role/r", 1),
-			"--cluster dev", "444455556666"},
+			"--cluster-name dev", "444455556666"},
 	} {
 		file := filepath.Join(t.TempDir(), "role.json")
 		save(t, file, c.text)

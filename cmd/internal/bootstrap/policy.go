@@ -38,7 +38,7 @@ func WritePolicies(o PolicyOptions, stdin io.Reader, stdout, stderr io.Writer) e
 	case err != nil:
 		return err
 	case m.Role == "" && o.Cluster != "" && o.Dir != "":
-		return usage.Errorf("--cluster and --dir exclude each other, except for a role")
+		return usage.Errorf("--cluster-name and --dir exclude each other, except for a role")
 	}
 	return errors.Join(o.write(clusters, stdout), problem)
 }
@@ -56,7 +56,7 @@ func (o *PolicyOptions) convert(data []byte, stderr io.Writer) (m grantlist.Modu
 	source := ""
 	if m.Role != "" {
 		if o.Cluster == "" {
-			return m, nil, nil, usage.Errorf("%s is the file of a role, which does not say the cluster's name: name it with --cluster", o.From)
+			return m, nil, nil, usage.Errorf("%s is the file of a role, which does not say the cluster's name: name it with --cluster-name", o.From)
 		}
 		source = "the role " + m.Role
 		for i := range m.Entries {
@@ -79,7 +79,7 @@ func (o *PolicyOptions) convert(data []byte, stderr io.Writer) (m grantlist.Modu
 		Workspace: o.Workspace, Destination: o.Destination, Tags: m.Tags, Source: source,
 	})
 	if m.Role != "" && len(clusters) == 1 && clusters[0].Name != o.Cluster {
-		return m, nil, nil, usage.Errorf("--cluster %q: write a DNS label, such as %s", o.Cluster, clusters[0].Name)
+		return m, nil, nil, usage.Errorf("--cluster-name %q: write a DNS label, such as %s", o.Cluster, clusters[0].Name)
 	}
 	lost := 0
 	for _, f := range findings {
@@ -122,7 +122,7 @@ func WriteRunbook(o PolicyOptions, module string, stdin io.Reader, stdout, stder
 	}
 	switch {
 	case m.Role == "" && o.Cluster != "":
-		return usage.Errorf("--cluster is for the file of a role: the list of a module names its clusters")
+		return usage.Errorf("--cluster-name is for the file of a role: the list of a module names its clusters")
 	case m.Role != "" && module != "":
 		return usage.Errorf("--module is for the file of a module")
 	case module != "":
@@ -155,7 +155,7 @@ func (o *PolicyOptions) write(clusters []grantlist.Cluster, stdout io.Writer) er
 		return errors.Join(errs...)
 	case o.Cluster == "" && len(clusters) > 1:
 		return usage.Errorf(
-			"the list has the clusters %s, and a policy is for one: name it with --cluster, or a folder for all with --dir",
+			"the list has the clusters %s, and a policy is for one: name it with --cluster-name, or a folder for all with --dir",
 			strings.Join(names, ", "),
 		)
 	}
@@ -165,7 +165,7 @@ func (o *PolicyOptions) write(clusters []grantlist.Cluster, stdout io.Writer) er
 			return err
 		}
 	}
-	return usage.Errorf("--cluster %s: the list has %s", o.Cluster, strings.Join(names, ", "))
+	return usage.Errorf("--cluster-name %s: the list has %s", o.Cluster, strings.Join(names, ", "))
 }
 
 // createFile writes a new file. It never replaces one, because a policy may have been

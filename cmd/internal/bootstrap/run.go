@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/awsiam"
+	"github.com/ampbridge/ampbridge/cmd/internal/output"
 	"github.com/ampbridge/ampbridge/cmd/internal/usage"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/bootstrap"
@@ -45,9 +46,9 @@ func newAccountRun(in bootstrap.Input, central bootstrap.Central, stdin io.Reade
 	}
 }
 
-// show prints what is missing. It returns an error if the plan has refusals or the
+// show prints what is missing, in a format. It returns an error if the plan has refusals or the
 // account cannot be read.
-func (a *accountRun) show(ctx context.Context) error {
+func (a *accountRun) show(ctx context.Context, format string) error {
 	if err := a.observe(ctx); err != nil {
 		return err
 	}
@@ -58,7 +59,11 @@ func (a *accountRun) show(ctx context.Context) error {
 	if err := a.resolve(); err != nil {
 		return err
 	}
-	if _, err := io.WriteString(a.stdout, a.plan.String()); err != nil {
+	if format == Text {
+		if _, err := io.WriteString(a.stdout, a.plan.String()); err != nil {
+			return err
+		}
+	} else if err := output.Write(a.stdout, format, a.plan); err != nil {
 		return err
 	}
 	if n := len(a.plan.Refusals); n > 0 {

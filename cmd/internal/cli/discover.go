@@ -11,15 +11,15 @@ import (
 func registerDiscover(flags *pflag.FlagSet, o *discover.Options) {
 	registerKube(flags, &o.Kubeconfig, &o.Overrides)
 	registerNamespace(flags, &o.Namespace, "", "read only the pods of this `NAMESPACE` (default: all)")
-	flags.StringVar(&o.Destination, "destination", "central", "the `NAME` of the destination in the grants")
-	flags.StringVarP(&o.Output, "output", "o", discover.Text, "output `FORMAT`: text or json")
+	flags.StringVar(&o.Destination, "destination", "central", "`NAME` of the destination in the grants")
+	registerOutput(flags, &o.Output)
 }
 
 func validateDiscover(o discover.Options) error {
 	if o.Destination == "" {
-		return usage.Errorf("--destination is empty")
+		return usage.Errorf("--destination is empty: write for example --destination central")
 	}
-	return usage.OneOf("output", o.Output, discover.Text, discover.JSON)
+	return nil
 }
 
 // newDiscover returns `ampbridge discover`, which finds the Prometheus pods of a cluster.
@@ -28,16 +28,16 @@ func newDiscover() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "discover",
 		Short: "Find every Prometheus of the cluster, and write the grants for them",
-		Long: `Discover lists every Prometheus of the cluster with its service account, how its
-samples would be delivered, or why it cannot be injected. Below the table are the
-grants to paste into a policy, and the labels that the namespaces lack. It needs no
-policy and no installation. It changes nothing and calls no AWS.
+		Long: `Discover lists every Prometheus of the cluster with its service account and the delivery
+that its samples would get, or the reason why it cannot be injected. Below the table are
+the grants to paste into a policy, and the labels that the namespaces lack. It needs no
+policy and no installation. It changes nothing and does not call AWS.
 
-The limits and quotas of a namespace are not read: they may still keep the sidecar out.`,
+Discover does not read the limits and quotas of a namespace. They may still keep the
+sidecar out.`,
 		Example: `  ampbridge discover
   ampbridge discover -n monitoring --destination central
   ampbridge discover -o json | jq '.workloads[] | select(.delivery == null)'`,
-		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := validateDiscover(o); err != nil {
 				return err

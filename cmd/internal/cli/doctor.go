@@ -21,7 +21,7 @@ func registerDoctor(flags *pflag.FlagSet, o *doctor.Options) {
 	flags.StringVar((*string)(&o.Require), "require", "",
 		"exit with 1 if a check of this `SCOPE` was skipped: all, cluster or aws (default: exit with 3 if any was)")
 	flags.DurationVar(&o.Wait, "wait", 0, "repeat the checks until all pass, for this `DURATION` at most, such as 5m")
-	flags.StringVarP(&o.Output, "output", "o", doctor.Text, "output `FORMAT`: text, json or html")
+	registerOutput(flags, &o.Output, doctor.HTML)
 }
 
 func validateDoctor(o doctor.Options) error {
@@ -29,7 +29,7 @@ func validateDoctor(o doctor.Options) error {
 		return usage.Errorf("--in-pod checks its own pod: leave out --namespace and --service-account")
 	}
 	if o.Namespace == "" && o.ServiceAccount != "" {
-		return usage.Errorf("--service-account needs --namespace")
+		return usage.Errorf("--service-account needs --namespace: add for example -n monitoring")
 	}
 	if o.Require != "" {
 		if err := usage.OneOf("require", string(o.Require),
@@ -41,9 +41,9 @@ func validateDoctor(o doctor.Options) error {
 		return usage.Errorf("--in-pod needs no access to the cluster: write --require all, or leave out --require")
 	}
 	if o.Wait < 0 {
-		return usage.Errorf("--wait=%s: it must not be negative", o.Wait)
+		return usage.Errorf("--wait=%s: it must not be negative; write for example --wait 5m", o.Wait)
 	}
-	return usage.OneOf("output", o.Output, doctor.Text, doctor.JSON, doctor.HTML)
+	return nil
 }
 
 // newDoctor returns `ampbridge doctor`, which checks everything between a cluster's
@@ -53,16 +53,15 @@ func newDoctor() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Check everything from the cluster to the workspace, and show how to fix what failed",
-		Long: `Doctor checks everything from the cluster to the workspace: issuer, namespace,
-service account, grant, webhook, a pod created in a dry run, a token, the issuer's
-keys as AWS reads them, OIDC provider, role and its documents, a session of STS for a
-real token, a signed query and a signed remote write, and the running Prometheus pods.
-Each check is a line: ✓ pass, ✗ fail, with the fix below, ! warn, – skip, with the
-reason.
+		Long: `Doctor checks everything from the cluster to the workspace: issuer, namespace, service
+account, grant, webhook, a pod created in a dry run, a token, the issuer's keys as AWS
+reads them, OIDC provider, role and its documents, a session of STS for a real token, a
+signed query and a signed remote write, and the running Prometheus pods. Each check is a
+line: ✓ pass, ✗ fail with the fix below, ! warn, – skip with the reason.
 
-Doctor uses your kubeconfig and your AWS credentials. Either may be missing: then it
-skips some checks. It changes nothing, but the remote write leaves one sample
-(--no-write).
+Doctor uses your kubeconfig and your AWS credentials. If one of them is missing, it skips
+some checks. It changes nothing, except that the remote write leaves one sample. --no-write
+leaves out that check.
 
 The exit status is
   0  every check passed, with or without warnings
@@ -90,7 +89,6 @@ The sidecar's image contains doctor too. In a pod that ampbridge injected:
 
   # For other programs.
   ampbridge doctor -o json | jq .failed`,
-		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := validateDoctor(o); err != nil {
 				return err

@@ -36,18 +36,42 @@ func registerSystemNamespace(flags *pflag.FlagSet, name *string, value string) {
 	flags.StringVar(name, "system-namespace", value, "`NAMESPACE` in which ampbridge is installed")
 }
 
+// kubernetesHeading is the heading of the flags for the connection to a cluster.
+const kubernetesHeading = "Flags for the connection to the cluster, as of kubectl"
+
 // registerKube adds kubectl's flags for the connection to a cluster. --username and
 // --password are left out, because Kubernetes removed basic authentication. The flag
 // --namespace is not among them: it selects subjects here.
 func registerKube(flags *pflag.FlagSet, path *string, overrides *kube.Overrides) {
-	flags.StringVar(path, "kubeconfig", "",
-		"kubeconfig `FILE` (default: $KUBECONFIG, ~/.kube/config, then the service account of the pod)")
-	names := clientcmd.RecommendedConfigOverrideFlags("")
-	names.AuthOverrideFlags.Username, names.AuthOverrideFlags.Password = clientcmd.FlagInfo{}, clientcmd.FlagInfo{}
-	names.ContextOverrideFlags.Namespace = clientcmd.FlagInfo{}
-	names.ClusterOverrideFlags.APIServer.ShortName = "s"
-	names.Timeout.Description = "how long one request to the API server may take, such as 10s; 0 sets no limit"
-	clientcmd.BindOverrideFlags(overrides, flags, names)
+	grouped(flags, kubernetesHeading, func(flags *pflag.FlagSet) {
+		flags.StringVar(path, "kubeconfig", "",
+			"kubeconfig `FILE` (default: $KUBECONFIG, ~/.kube/config, then the service account of the pod)")
+		names := clientcmd.RecommendedConfigOverrideFlags("")
+		names.AuthOverrideFlags.Username, names.AuthOverrideFlags.Password = clientcmd.FlagInfo{}, clientcmd.FlagInfo{}
+		names.ContextOverrideFlags.Namespace = clientcmd.FlagInfo{}
+		names.ClusterOverrideFlags.APIServer.ShortName = "s"
+		clientcmd.BindOverrideFlags(overrides, flags, names)
+		for name, usage := range map[string]string{
+			clientcmd.FlagContext:            "`NAME` of the kubeconfig's context",
+			clientcmd.FlagClusterName:        "`NAME` of the kubeconfig's cluster",
+			clientcmd.FlagAuthInfoName:       "`NAME` of the kubeconfig's user",
+			clientcmd.FlagAPIServer:          "`URL` of the API server",
+			clientcmd.FlagTLSServerName:      "`NAME` that the API server's certificate must have, if it is not the host's",
+			clientcmd.FlagInsecure:           "accept any certificate of the API server: insecure",
+			clientcmd.FlagCAFile:             "`FILE` with the CA of the API server's certificate",
+			clientcmd.FlagProxyURL:           "`URL` of a proxy to the API server",
+			clientcmd.FlagDisableCompression: "ask the API server for uncompressed answers",
+			clientcmd.FlagCertFile:           "`FILE` with the client certificate",
+			clientcmd.FlagKeyFile:            "`FILE` with the key of the client certificate",
+			clientcmd.FlagBearerToken:        "bearer `TOKEN` for the API server",
+			clientcmd.FlagImpersonate:        "act as this `USER`, such as system:serviceaccount:monitoring:prometheus",
+			clientcmd.FlagImpersonateUID:     "act with this `UID`",
+			clientcmd.FlagImpersonateGroup:   "act as a member of this `GROUP`; may be repeated",
+			clientcmd.FlagTimeout:            "`TIME` that one request to the API server may take, such as 10s; 0 is no limit",
+		} {
+			flags.Lookup(name).Usage = usage
+		}
+	})
 }
 
 // renamedTo is the annotation of a flag's old name. Its value is the new name.

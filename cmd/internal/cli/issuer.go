@@ -9,24 +9,24 @@ import (
 )
 
 func registerPublish(flags *pflag.FlagSet, o *publish.Options) {
-	flags.StringVar(&o.To, "to", "", "where to publish: `s3://BUCKET/PREFIX`, or a folder")
+	flags.StringVar(&o.To, "to", "", "where to publish: `s3://BUCKET/PREFIX`, or a directory")
 	registerKube(flags, &o.Kubeconfig, &o.Overrides)
 	flags.StringVar(&o.Discovery, "discovery", "", "`FILE` with the discovery document, instead of asking the API server; needs --keys")
 	flags.StringVar(&o.Keys, "keys", "", "`FILE` with the key set (JWKS), instead of asking the API server")
-	flags.StringVar(&o.Issuer, "issuer", "", "the `URL` that the issuer must be, byte for byte")
+	flags.StringVar(&o.Issuer, "issuer", "", "`URL` that the issuer must have, byte for byte")
 	flags.BoolVar(
 		&o.Ahead,
 		"ahead",
 		false,
-		"publish for --issuer although the API server still names another: it will be switched over next",
+		"publish for --issuer although the API server still names another: the API server gets it next",
 	)
 	flags.DurationVar(
 		&o.Retain,
 		"retain",
 		publish.DefaultRetain,
-		"how long a key stays published after it is gone from the cluster: longer than any token lives",
+		"how long a key stays published after the cluster stops using it: longer than any token is valid",
 	)
-	flags.BoolVar(&o.Prune, "prune", false, "remove keys that are gone from the cluster for longer than --retain")
+	flags.BoolVar(&o.Prune, "prune", false, "remove keys that the cluster has not used for longer than --retain")
 	flags.BoolVar(&o.DryRun, "dry-run", false, "show what would be published and write nothing")
 	flags.StringVar(&o.Region, "region", "", "the bucket's `REGION`, if neither the issuer's host nor AWS_REGION names it")
 }
@@ -34,15 +34,15 @@ func registerPublish(flags *pflag.FlagSet, o *publish.Options) {
 func validatePublish(o publish.Options) error {
 	switch {
 	case o.To == "":
-		return usage.Errorf("no place to publish: name it with --to, s3://BUCKET/PREFIX or a folder")
+		return missing("to", "s3://my-issuer/dev")
 	case o.Keys == "" && o.Discovery != "":
 		return usage.Errorf("--discovery needs --keys: the discovery document has no keys in it")
 	case o.Keys != "" && o.Discovery == "" && o.Issuer == "":
 		return usage.Errorf("--keys needs --discovery or --issuer: keys do not name their issuer")
 	case o.Ahead && o.Issuer == "":
-		return usage.Errorf("--ahead needs --issuer: the one that the API server will be switched to")
+		return usage.Errorf("--ahead needs --issuer: name the issuer that the API server gets next")
 	case o.Retain < publish.MinRetain:
-		return usage.Errorf("--retain %s is shorter than tokens live: write %s or more", o.Retain, publish.MinRetain)
+		return usage.Errorf("--retain %s is shorter than tokens are valid: write %s or more", o.Retain, publish.MinRetain)
 	}
 	return nil
 }
@@ -57,22 +57,21 @@ func newIssuer() *cobra.Command {
 	}
 	var o publish.Options
 	publishCommand := &cobra.Command{
-		Use:   "publish --to s3://BUCKET/PREFIX|FOLDER",
-		Short: "Publish discovery document and public keys",
-		Long: `Publish is for clusters whose API server AWS cannot reach: it reads the issuer's
-discovery document and its public keys from the API server, or from files, and
-writes them where AWS can read them. First it shows what it is going to write.
+		Use:   "publish --to s3://BUCKET/PREFIX|DIRECTORY",
+		Short: "Publish the issuer's discovery document and public keys",
+		Long: `Publish is for clusters with an API server that AWS cannot reach. It reads the issuer's
+discovery document and its public keys from the API server, or from files, and writes
+them to a place that AWS can read. First it shows what it will write.
 
-Old keys stay beside new ones, so that no token breaks while a signing key is
-rotated; run it again before and after each step. --prune removes keys that are
-gone from the cluster for longer than --retain. Only public keys are published,
-and a place of another issuer is never changed.`,
-		Example: `  # Into a bucket of which these objects are public.
+Old keys stay beside new ones, so that no token breaks during the rotation of a signing
+key. Run it before and after each step of the rotation. --prune removes keys that the
+cluster has not used for longer than --retain. Publish writes public keys only, and never
+changes the place of another issuer.`,
+		Example: `  # Into a bucket where these objects are public.
   ampbridge issuer publish --to s3://my-issuer/dev
 
-  # Into a folder that something else serves, from files.
+  # From files into a directory that another program serves.
   ampbridge issuer publish --to ./public --discovery openid-configuration --keys jwks.json`,
-		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := validatePublish(o); err != nil {
 				return err

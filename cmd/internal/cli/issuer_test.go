@@ -7,11 +7,11 @@ import (
 
 func TestPublishFlags(t *testing.T) {
 	for args, want := range map[string]string{
-		"":                              "no place to publish",
+		"":                              "--to is missing: write for example --to s3://",
 		"--to x --discovery y":          "--discovery needs --keys",
 		"--to x --keys y":               "--keys needs --discovery or --issuer",
 		"--to x --ahead":                "--ahead needs --issuer",
-		"--to x --retain 10m":           "--retain 10m0s is shorter than tokens live",
+		"--to x --retain 10m":           "--retain 10m0s is shorter than tokens are valid",
 		"--to x --keys y --issuer ftp:": "",
 	} {
 		status, _, stderr := run(t, "", append([]string{"issuer", "publish"}, strings.Fields(args)...)...)

@@ -6,21 +6,13 @@ import (
 	"log/slog"
 
 	"github.com/spf13/pflag"
-
-	"github.com/ampbridge/ampbridge/cmd/internal/usage"
 )
 
 // registerLog adds the flags of the log of a process that serves.
 func registerLog(flags *pflag.FlagSet, format, level *string) {
-	flags.StringVar(format, "log-format", "json", "`FORMAT` of the log on stderr: json or text")
-	flags.StringVar(level, "log-level", "info", "`LEVEL` of the log: debug, info, warn or error")
-}
-
-func validateLog(format, level string) error {
-	if err := usage.OneOf("log-format", format, "json", "text"); err != nil {
-		return err
-	}
-	return usage.OneOf("log-level", level, "debug", "info", "warn", "error")
+	*format, *level = "json", "info"
+	registerChoice(flags, format, "log-format", "", "`FORMAT` of the log on stderr: %s", "json", "text")
+	registerChoice(flags, level, "log-level", "", "`LEVEL` of the log: %s", "debug", "info", "warn", "error")
 }
 
 func newLogger(w io.Writer, format, name string) (*slog.Logger, error) {

@@ -20,22 +20,21 @@ func newPlan() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "plan --policy FILE",
 		Short: "Show what sync would change, and change nothing",
-		Long: `Plan reads the cluster and the AWS accounts and prints the changes that
-"ampbridge sync --once" would make, each with its reason. It ends with status 1
-if something could not be read, or would be refused.
+		Long: `Plan reads the cluster and the AWS accounts, and prints the changes that
+"ampbridge sync --once" would make, each with its reason. It ends with status 1 if it
+could not read something, or if sync would refuse a change.
 
-With -o terraform it prints the Terraform configuration of everything that the
-policy wants in one account: the cluster's OIDC provider, and for each destination
-a role with its trust and permission documents. It does not read AWS. The service
-accounts are those of the cluster. With --subject or --subjects-from-grants they
-are the named ones, and no cluster is needed.`,
+With -o terraform it prints the Terraform configuration of everything that the policy
+needs in one account: the cluster's OIDC provider, and for each destination a role with
+its trust and permission documents. It does not read AWS. The service accounts are those
+of the cluster. With --subject or --subjects-from-grants they are the named ones, and plan
+needs no cluster.`,
 		Example: `  ampbridge plan --policy policy.yaml
   ampbridge plan --policy policy.yaml -o json | jq '.plan.changes[].reason'
 
-  # For people who apply it themselves; the policy says trust.manage: none.
+  # For teams that apply it themselves, with trust.manage: none in the policy.
   ampbridge plan --policy policy.yaml -o terraform > roles.tf
   ampbridge plan --policy policy.yaml -o terraform --subject monitoring/prometheus-k8s`,
-		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.Output == formatTerraform {
 				if err := validateRoles(roles, o); err != nil {
@@ -53,33 +52,21 @@ are the named ones, and no cluster is needed.`,
 			return reconcile.Run(cmd.Context(), o, cmd.InOrStdin(), cmd.OutOrStdout())
 		},
 	}
-	registerSync(cmd.Flags(), &o)
-	cmd.Flags().Lookup("output").Usage = "output `FORMAT`: text, json or terraform"
+	registerSync(cmd.Flags(), &o, formatTerraform)
 	registerRoles(cmd.Flags(), &roles)
 	return cmd
 }
 
 func registerRoles(flags *pflag.FlagSet, o *terraform.RolesOptions) {
-	flags.StringVar(&o.Account, "account", "", "with -o terraform: the `ID` of the AWS account to write for, if the policy has several")
-	flags.BoolVar(
-		&o.ExistingProvider,
-		"existing-provider",
-		false,
-		"with -o terraform: the cluster's OIDC provider is kept elsewhere, such as by bootstrap",
-	)
-	flags.BoolVar(&o.Import, "import", false, "with -o terraform: write import blocks, for Terraform to take over what sync made")
-	flags.StringArrayVar(
-		&o.Subjects,
-		"subject",
-		nil,
-		"with -o terraform: a service account to trust, as `NAMESPACE/NAME`, instead of those of the cluster; may be repeated",
-	)
-	flags.BoolVar(
-		&o.FromGrants,
-		"subjects-from-grants",
-		false,
-		"with -o terraform: trust the service accounts that grants name without a *, instead of those of the cluster",
-	)
+	grouped(flags, "Flags for -o terraform", func(flags *pflag.FlagSet) {
+		flags.StringVar(&o.Account, "account", "", "`ID` of the AWS account to write for, if the policy has several")
+		flags.BoolVar(&o.ExistingProvider, "existing-provider", false, "the cluster's OIDC provider is managed elsewhere, such as by bootstrap")
+		flags.BoolVar(&o.Import, "import", false, "write import blocks, for Terraform to take over what sync made")
+		flags.StringArrayVar(&o.Subjects, "subject", nil,
+			"service account to trust, as `NAMESPACE/NAME`, instead of those of the cluster; may be repeated")
+		flags.BoolVar(&o.FromGrants, "subjects-from-grants", false,
+			"trust the service accounts that grants name without a *, instead of those of the cluster")
+	})
 }
 
 // rejectRolesFlags returns an error if a flag for -o terraform was given without it.
@@ -93,7 +80,6 @@ func rejectRolesFlags(flags *pflag.FlagSet) error {
 }
 
 func validateRoles(roles terraform.RolesOptions, o reconcile.Options) error {
-	o.Output = reconcile.Text
 	if roles.FromGrants && len(roles.Subjects) > 0 {
 		return usage.Errorf("--subject and --subjects-from-grants exclude each other")
 	}

@@ -8,7 +8,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/spf13/cobra"
+	"sigs.k8s.io/yaml"
+
+	"github.com/ampbridge/ampbridge/cmd/internal/versions"
 )
 
 const goodPolicy = `apiVersion: ampbridge.io/v1alpha1
@@ -58,13 +60,35 @@ func TestStatusAndErrors(t *testing.T) {
 			"ampbridge: bad.yaml: line 7: grants[0].destinations[0]: \"centrl\" is not a destination of this policy",
 			"ampbridge: open missing.yaml: no such file or directory\n",
 		}},
+		{"by flag and argument", "validate --policy good.yaml --policy - good.yaml", goodPolicy, OK, "good.yaml: ok: cluster dev, 1 " +
+			"destinations, 1 grants\n-: ok: cluster dev, 1 destinations, 1 grants\ngood.yaml: ok: cluster dev, 1 destinations, 1 grants\n", nil},
 		{"mistakes on standard input", "validate -", "kind: [", Failed, "", []string{"ampbridge: standard input: not YAML: "}},
-		{"no argument", "validate", "", Usage, "", []string{"ampbridge: no policy: name its file, or - for standard input\n",
+		{"no argument", "validate", "", Usage, "", []string{"ampbridge: --policy is missing: write for example --policy policy.yaml\n",
 			"ampbridge: ampbridge validate --help says more\n"}},
 		{"standard input twice", "validate - good.yaml -", goodPolicy, Usage, "", []string{"ampbridge: standard input is named twice"}},
-		{"unknown command", "sink", "", Usage, "", []string{`ampbridge: unknown command "sink" for "ampbridge"`}},
-		{"unknown flag", "sync --polcy x", "", Usage, "", []string{"ampbridge: unknown flag: --polcy\n"}},
-		{"missing flag", "sync --once", "", Usage, "", []string{"ampbridge: no policy: name its file with --policy\n", "ampbridge: " +
+		{"unknown command", "sink", "", Usage, "", []string{`ampbridge: unknown command "sink" for "ampbridge": did you mean sync?` + "\n"}},
+		{"unknown command, the beginning of one", "disc", "", Usage, "", []string{`"disc" for "ampbridge": did you mean discover?`}},
+		{"unknown command that resembles none", "frobnicate", "", Usage, "", []string{`unknown command "frobnicate" for "ampbridge"` + "\n"}},
+		{"unknown command of a group", "issuer publsh", "", Usage, "", []string{`"publsh" for "ampbridge issuer": did you mean publish?`}},
+		{"unknown command below a command", "bootstrap polcy", "", Usage, "", []string{`"polcy" for "ampbridge bootstrap": did you mean policy?`}},
+		{"unknown shell", "completion bsh", "", Usage, "", []string{`"bsh" for "ampbridge completion": did you mean bash or zsh?`}},
+		{"help about an unknown command", "help doctr", "", Usage, "", []string{`unknown command "doctr" for "ampbridge": did you mean doctor?`}},
+		{"help about an unknown command of a group", "help issuer publsh", "", Usage, "", []string{`did you mean publish?`}},
+		{"an argument that is a policy", "plan policy.yaml", "", Usage, "", []string{`"policy.yaml": did you mean --policy policy.yaml?`}},
+		{"an argument that is nothing", "doctor prometheus", "", Usage, "", []string{`unexpected argument "prometheus": ampbridge doctor takes flags`}},
+		{"unknown shorthand", "doctor -x", "", Usage, "", []string{"unknown flag: -x\n"}},
+		{"kubectl's name for a flag of another meaning", "plan --namespace a", "", Usage, "", []string{"did you mean --system-namespace?"}},
+		{"flag without its value", "doctor --policy", "", Usage, "", []string{"--policy needs a value: write --policy FILE\n"}},
+		{"duration without a unit", "doctor --wait 5", "", Usage, "", []string{`--wait "5" is invalid: write a duration, such as 30s, 5m or 1h`}},
+		{"number in words", "plan --trust-quota many", "", Usage, "", []string{`--trust-quota "many" is invalid: write a whole number`}},
+		{"timeout of a request", "status --request-timeout soon", "", Usage, "", []string{`--request-timeout "soon" is invalid: write a duration`}},
+		{"old name and new name", "status --ampbridge-namespace a --system-namespace b", "", Usage, "",
+			[]string{"--ampbridge-namespace and --system-namespace are the same flag"}},
+		{"old name", "status --ampbridge-namespace a", "", Failed, "",
+			[]string{"ampbridge: --ampbridge-namespace is deprecated: use --system-namespace\n", "no Kubernetes cluster"}},
+		{"no such context", "status --context elsewhere", "", Failed, "", []string{`context "elsewhere" does not exist`}},
+		{"unknown flag", "sync --polcy x", "", Usage, "", []string{"ampbridge: unknown flag: --polcy: did you mean --policy?\n"}},
+		{"missing flag", "sync --once", "", Usage, "", []string{"ampbridge: --policy is missing: write for example --policy policy.yaml\n", "ampbridge: " +
 			"ampbridge sync --help says more\n"}},
 		{"the controller form shrinks nothing", "sync --policy good.yaml --allow-shrink", "", Usage, "", []string{"--allow-shrink is " +
 			"for --once"}},
@@ -112,7 +136,9 @@ func TestStatusAndErrors(t *testing.T) {
 		{"doctor requires something else", "doctor --require pods", "", Usage, "", []string{
 			`--require "pods" is unknown: write one of ["all" "cluster" "aws"]`}},
 		{"doctor of a pod requires AWS", "doctor --in-pod --require aws", "", Usage, "", []string{"--in-pod", "--require all"}},
-		{"doctor in another format", "doctor -o xml", "", Usage, "", []string{`--output "xml" is unknown`}},
+		{"doctor in another format", "doctor -o xml", "", Usage, "", []string{`--output "xml" is unknown: write one of ["text" "json" "yaml" "html"]`}},
+		{"status in another format", "status -o html", "", Usage, "", []string{`--output "html" is unknown: write one of ["text" "json" "yaml"]`}},
+		{"a delivery of its own", "config --delivery direct", "", Usage, "", []string{`--delivery "direct" is unknown: write one of ["" "sigv4" "relay"]`}},
 		{"a bad policy", "plan --policy bad.yaml", "", Failed, "", []string{"ampbridge: bad.yaml: line 3: "}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -136,35 +162,33 @@ func TestStatusAndErrors(t *testing.T) {
 }
 
 func TestVersion(t *testing.T) {
-	if status, stdout, _ := run(
-		t,
-		"",
-		"version",
-	); status != OK || !strings.HasPrefix(stdout, "ampbridge ") ||
-		!strings.Contains(stdout, "go1.") {
-		t.Errorf("status %d: %q", status, stdout)
+	_, line, _ := run(t, "", "--version")
+	if !strings.HasPrefix(line, "ampbridge ") || !strings.Contains(line, "(go1.") {
+		t.Errorf("--version prints %q", line)
+	}
+	// Without a cluster, the program still has a version.
+	status, text, stderr := run(t, "", "version")
+	if status != OK || !strings.Contains(text, "unavailable the cluster: no Kubernetes cluster: ") || stderr != "" {
+		t.Errorf("status %d: %q, %q", status, text, stderr)
+	}
+	for _, format := range []string{"json", "yaml"} {
+		status, text, _ := run(t, "", "version", "--client", "-o", format)
+		var r versions.Report
+		if err := yaml.UnmarshalStrict([]byte(text), &r); err != nil || status != OK {
+			t.Fatalf("status %d, %v: %s", status, err, text)
+		}
+		if line != "ampbridge "+r.Client.String()+"\n" || r.Cluster != nil || len(r.Unavailable) > 0 {
+			t.Errorf("%s: %+v", format, r)
+		}
 	}
 }
 
 func TestCompletion(t *testing.T) {
-	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
+	for _, shell := range []string{"bash", "zsh", "fish", "powershell", "kubectl"} {
 		if status, stdout, _ := run(t, "", "completion", shell); status != OK || !strings.Contains(stdout, "ampbridge") {
 			t.Errorf("%s: status %d", shell, status)
 		}
 	}
-}
-
-func TestEveryCommandExplainsItself(t *testing.T) {
-	var visit func(*cobra.Command)
-	visit = func(cmd *cobra.Command) {
-		for _, c := range cmd.Commands() {
-			if c.Short == "" || c.Example == "" {
-				t.Errorf("%s lacks a description or an example", c.CommandPath())
-			}
-			visit(c)
-		}
-	}
-	visit(New())
 }
 
 // Without kubeconfig and policy no check runs, and that is not a success.

@@ -18,7 +18,7 @@ func registerStatus(flags *pflag.FlagSet, o *status.Options) {
 	flags.BoolVar(&o.NoAWS, "no-aws", false, "do not read AWS, even if there are credentials")
 	flags.BoolVarP(&o.Watch, "watch", "w", false, "repeat until interrupted")
 	flags.DurationVar(&o.Interval, "interval", 10*time.Second, "with --watch: the time between two reports")
-	flags.StringVarP(&o.Output, "output", "o", status.Text, "output `FORMAT`: text or json")
+	registerOutput(flags, &o.Output)
 }
 
 func validateStatus(o status.Options) error {
@@ -30,7 +30,7 @@ func validateStatus(o status.Options) error {
 	case o.Watch && o.Policy == "-":
 		return usage.Errorf("--policy - and --watch exclude each other: standard input can be read once")
 	}
-	return usage.OneOf("output", o.Output, status.Text, status.JSON)
+	return nil
 }
 
 // newStatus returns `ampbridge status`, which shows destinations, subjects, roles and
@@ -40,15 +40,14 @@ func newStatus() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show destinations, subjects, roles and pods with their state",
-		Long: `Status prints one line for each service account that may write to a destination,
-with its role, whether the role trusts it, and its Prometheus pods. The policy is
-that of the installation, or --policy. Status reads the cluster, the sidecars through
-the API server's proxy, and AWS if there are credentials. At the end it names what
-was unavailable. To find out what is wrong and how to fix it, use ampbridge doctor.`,
+		Long: `Status prints one line for each service account that may write to a destination, with its
+role, whether the role trusts it, and its Prometheus pods. The policy is that of the
+installation, or --policy. Status reads the cluster, the sidecars through the API server's
+proxy, and AWS if there are credentials. At the end it names what was unavailable. To find
+out what is wrong and how to fix it, use ampbridge doctor.`,
 		Example: `  ampbridge status
   ampbridge status --watch
   ampbridge status -o json | jq '.pods[] | select(.finding != "healthy")'`,
-		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := validateStatus(o); err != nil {
 				return err

@@ -8,34 +8,68 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ampbridge/ampbridge/cmd/internal/output"
 	"github.com/ampbridge/ampbridge/cmd/internal/usage"
+	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/policyfile"
 )
 
+// validation is what validate reports of a policy file.
+type validation struct {
+	File  string `json:"file"`
+	Valid bool   `json:"valid"`
+	// Cluster, Destinations and Grants describe a valid policy.
+	Cluster      string    `json:"cluster,omitempty"`
+	Destinations int       `json:"destinations,omitempty"`
+	Grants       int       `json:"grants,omitempty"`
+	Mistakes     []mistake `json:"mistakes"`
+}
+
+// mistake is one mistake in a policy file.
+type mistake struct {
+	// Line is counted from 1; 0: the mistake has no line, or the field is missing.
+	Line int `json:"line,omitempty"`
+	// Field is a path, such as grants[0].destinations[0]; empty: the whole file.
+	Field   string `json:"field,omitempty"`
+	Problem string `json:"problem"`
+}
+
 // newValidate returns `ampbridge validate`, which reports every mistake in policy files.
 func newValidate() *cobra.Command {
-	return &cobra.Command{
-		Use:   "validate POLICY...",
+	var paths []string
+	var format string
+	cmd := &cobra.Command{
+		Use:   "validate (--policy FILE | FILE)...",
 		Short: "Check policy files and report every mistake",
-		Long: `Validate reads policy files as strictly as the webhook does, and prints every
-mistake as FILE: line N: field: problem. It ends with status 1 if there is one.
-The file - is standard input.`,
-		Example: `  ampbridge validate policy.yaml
+		Long: `Validate reads policy files as strictly as the webhook does, and prints every mistake as
+FILE: line N: field: problem. It ends with status 1 if there is a mistake. The file - is
+standard input. With -o json and -o yaml, the mistakes are in the report on stdout.`,
+		Example: `  ampbridge validate --policy policy.yaml
+  ampbridge validate policies/*.yaml
 
   # The policy of a cluster; adapt the name of the ConfigMap.
-  kubectl get configmap -n ampbridge policy -o jsonpath='{.data.policy\.yaml}' | ampbridge validate -`,
+  kubectl get configmap -n ampbridge-system ampbridge-policy -o yaml > configmap.yaml
+  yq '.data["policy.yaml"]' configmap.yaml | ampbridge validate --policy -
+
+  # For other programs.
+  ampbridge validate --policy policy.yaml -o json`,
+		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkPolicyPaths(args); err != nil {
+			all := slices.Concat(paths, args)
+			if err := checkPolicyPaths(all); err != nil {
 				return err
 			}
-			return validatePolicies(args, cmd.InOrStdin(), cmd.OutOrStdout())
+			return validatePolicies(all, format, cmd.InOrStdin(), cmd.OutOrStdout())
 		},
 	}
+	cmd.Flags().StringArrayVar(&paths, "policy", nil, "policy `FILE`; - is standard input; may be repeated")
+	registerOutput(cmd.Flags(), &format)
+	return cmd
 }
 
 func checkPolicyPaths(paths []string) error {
 	if len(paths) == 0 {
-		return usage.Errorf("no policy: name its file, or - for standard input")
+		return missing("policy", examplePolicy)
 	}
 	stdin := slices.Index(paths, policyfile.Stdin)
 	if stdin >= 0 && slices.Contains(paths[stdin+1:], policyfile.Stdin) {
@@ -44,25 +78,48 @@ func checkPolicyPaths(paths []string) error {
 	return nil
 }
 
-// validatePolicies checks the files. The error has a line for every mistake.
-func validatePolicies(paths []string, stdin io.Reader, stdout io.Writer) error {
+// validatePolicies checks the files. As text, the error has a line for every mistake.
+func validatePolicies(paths []string, format string, stdin io.Reader, stdout io.Writer) error {
 	var errs []error
+	report := []validation{}
 	for _, path := range paths {
 		p, err := policyfile.Load(path, stdin)
 		if err != nil {
 			errs = append(errs, err)
+			report = append(report, validation{File: path, Mistakes: mistakes(err)})
 			continue
 		}
-		if _, err := fmt.Fprintf(
-			stdout,
-			"%s: ok: cluster %s, %d destinations, %d grants\n",
-			path,
-			p.Cluster.Name,
-			len(p.Destinations),
-			len(p.Grants),
-		); err != nil {
+		v := validation{
+			File: path, Valid: true, Cluster: p.Cluster.Name, Destinations: len(p.Destinations), Grants: len(p.Grants), Mistakes: []mistake{},
+		}
+		report = append(report, v)
+		if format != output.Text {
+			continue
+		}
+		if _, err := fmt.Fprintf(stdout, "%s: ok: cluster %s, %d destinations, %d grants\n", path, v.Cluster, v.Destinations, v.Grants); err != nil {
 			return err
 		}
 	}
-	return errors.Join(errs...)
+	if format == output.Text {
+		return errors.Join(errs...)
+	}
+	if err := output.Write(stdout, format, report); err != nil || len(errs) == 0 {
+		return err
+	}
+	return fmt.Errorf("%d of %d policy files have mistakes", len(errs), len(paths))
+}
+
+// mistakes returns the mistakes that the error of a policy file has.
+func mistakes(err error) (list []mistake) {
+	if joined, several := err.(interface{ Unwrap() []error }); several {
+		for _, e := range joined.Unwrap() {
+			list = append(list, mistakes(e)...)
+		}
+		return list
+	}
+	var field policy.FieldError
+	if errors.As(err, &field) {
+		return []mistake{{field.Line, field.Path, field.Problem}}
+	}
+	return []mistake{{Problem: err.Error()}}
 }

@@ -22,74 +22,44 @@ type webhookOptions struct {
 }
 
 func (o *webhookOptions) register(flags *pflag.FlagSet) {
-	flags.StringVar(
-		&o.PolicyFile,
-		"policy",
-		"",
-		"the policy `FILE`; a new version is used at once, a bad one is reported and the last good one stays in use",
-	)
-	flags.StringVar(
-		&o.CertDir,
-		"cert-dir",
-		"",
-		"`DIRECTORY` with tls.crt and tls.key, from cert-manager or made by you; the files may appear later and be renewed",
-	)
-	flags.StringVar(
-		&o.CertSecret,
-		"cert-secret",
-		"",
-		"instead of --cert-dir: `NAME` of the Secret in --system-namespace in which the webhook keeps the certificates that it makes and rotates itself",
-	)
-	flags.StringVar(&o.Service, "service", "", "with --cert-secret: `NAME` of the Service in --system-namespace that the API server calls")
-	flags.StringVar(
-		&o.WebhookConfiguration,
-		"webhook-configuration",
-		"",
-		"with --cert-secret: `NAME` of the MutatingWebhookConfiguration that is given the CA bundle (default \""+registration.DefaultName+"\")",
-	)
-	flags.StringVar(
-		&o.Image,
-		"image",
-		"",
-		"`IMAGE` of the config sidecar, for policies that name none; best the image of the webhook, by digest",
-	)
-	flags.StringVar(&o.Addr, "addr", ":9443", "`HOST:PORT` on which the API server calls, over TLS")
-	flags.StringVar(&o.HealthAddr, "health-addr", ":8081", "`HOST:PORT` for /healthz and /readyz")
-	flags.StringVar(&o.MetricsAddr, "metrics-addr", ":8080", "`HOST:PORT` for /metrics")
-	flags.StringVar(
-		&o.Namespace,
-		"system-namespace",
-		"",
+	flags.StringVar(&o.PolicyFile, "policy", "",
+		"policy `FILE`; a new version is used at once; a bad one is reported, and the last good one stays in use")
+	flags.StringVar(&o.Image, "image", "",
+		"`IMAGE` of the config sidecar, for policies that name none: best the image of the webhook, by digest")
+	flags.StringVar(&o.Namespace, "system-namespace", "",
 		"`NAMESPACE` in which ampbridge is installed: of the circuit breaker's state (without it there is no breaker), and of the "+
-			"webhook's Service and Secret",
-	)
+			"webhook's Service and Secret")
 	keepOldName(flags, "namespace", "system-namespace")
-	flags.DurationVar(
-		&o.DrainDelay,
-		"drain-delay",
-		5*time.Second,
-		"how long to serve after SIGTERM, until every API server has stopped calling",
-	)
-	flags.StringVar(
-		&o.ClientCA,
-		"client-ca",
-		"",
-		"`FILE` with the CA, PEM, that signs the API servers' client certificate: the webhook answers no other; a new version is used at once",
-	)
-	flags.StringSliceVar(
-		&o.ClientNames,
-		"client-name",
-		nil,
-		"with --client-ca: common or DNS `NAMES`, by commas, that the client certificate may have (default any)",
-	)
+	flags.DurationVar(&o.DrainDelay, "drain-delay", 5*time.Second, "`DURATION` to serve after SIGTERM, until every API server has stopped calling")
 	registerLog(flags, &o.logFormat, &o.logLevel)
+	grouped(flags, "Flags for the webhook's certificate", func(flags *pflag.FlagSet) {
+		flags.StringVar(&o.CertDir, "cert-dir", "",
+			"`DIRECTORY` with tls.crt and tls.key, from cert-manager or made by you; the files may appear later and be renewed")
+		flags.StringVar(&o.CertSecret, "cert-secret", "",
+			"instead of --cert-dir: `NAME` of the Secret in --system-namespace in which the webhook keeps the certificates that it makes and "+
+				"rotates itself")
+		flags.StringVar(&o.Service, "service", "",
+			"with --cert-secret: `NAME` of the Service in --system-namespace that the API server calls")
+		flags.StringVar(&o.WebhookConfiguration, "webhook-configuration", "",
+			"with --cert-secret: `NAME` of the MutatingWebhookConfiguration that gets the CA bundle (default \""+registration.DefaultName+"\")")
+	})
+	grouped(flags, "Flags for addresses and clients", func(flags *pflag.FlagSet) {
+		flags.StringVar(&o.Addr, "addr", ":9443", "`HOST:PORT` on which the API server calls, over TLS")
+		flags.StringVar(&o.HealthAddr, "health-addr", ":8081", "`HOST:PORT` for /healthz and /readyz")
+		flags.StringVar(&o.MetricsAddr, "metrics-addr", ":8080", "`HOST:PORT` for /metrics")
+		flags.StringVar(&o.ClientCA, "client-ca", "",
+			"`FILE` with the CA, PEM, that signs the API servers' client certificate: the webhook answers no other client; a new version "+
+				"is used at once")
+		flags.StringSliceVar(&o.ClientNames, "client-name", nil,
+			"with --client-ca: common or DNS `NAMES`, separated by commas, that the client certificate may have (default any)")
+	})
 	registerKube(flags, &o.kubeconfig, &o.overrides)
 }
 
 func (o *webhookOptions) validate() error {
-	for _, f := range []struct{ flag, value string }{{"policy", o.PolicyFile}, {"image", o.Image}} {
+	for _, f := range []struct{ flag, value, example string }{{"policy", o.PolicyFile, examplePolicy}, {"image", o.Image, publishedImage()}} {
 		if f.value == "" {
-			return usage.Errorf("--%s is missing", f.flag)
+			return missing(f.flag, f.example)
 		}
 	}
 	if err := o.validateCertificate(); err != nil {
@@ -101,7 +71,7 @@ func (o *webhookOptions) validate() error {
 	if len(o.ClientNames) > 0 && o.ClientCA == "" {
 		return usage.Errorf("--client-name is for --client-ca: name the file of the CA that signs the client certificate")
 	}
-	return validateLog(o.logFormat, o.logLevel)
+	return nil
 }
 
 // validateCertificate checks that the flags name exactly one of the two sources of a
@@ -133,23 +103,21 @@ func (o *webhookOptions) validateCertificate() error {
 func newWebhook() *cobra.Command {
 	var o webhookOptions
 	cmd := &cobra.Command{
-		Use:   "webhook --policy FILE --image IMAGE (--cert-secret NAME --service NAME --system-namespace NAMESPACE | --cert-dir DIRECTORY)",
+		Use:   "webhook --policy FILE --image IMAGE (--cert-secret NAME | --cert-dir DIRECTORY)",
 		Short: "Serve the admission webhook",
-		Long: `Webhook answers the API server about pods and service accounts of namespaces with
-the label ampbridge.io/injection. It is ready once it has a good policy and a
-certificate that the API server trusts, and ends on SIGTERM when the last request
-is answered.
+		Long: `Webhook answers the API server about pods and service accounts in namespaces with the
+label ampbridge.io/injection. It is ready once it has a good policy and a certificate that
+the API server trusts. On SIGTERM it answers the last requests and ends.
 
-The certificate is one of two: with --cert-secret the webhook makes, shares and
-rotates it by itself, and keeps the CA bundle of the MutatingWebhookConfiguration;
-with --cert-dir something else does both.`,
-		Example: `  # In a cluster the chart runs it:
+The certificate comes from one of two sources. With --cert-secret the webhook makes, shares
+and rotates it, and keeps the CA bundle of the MutatingWebhookConfiguration up to date.
+With --cert-dir another program does both.`,
+		Example: `  # In a cluster, as the chart runs it.
   ampbridge webhook --policy policy.yaml --image IMAGE --system-namespace ampbridge-system \
     --cert-secret ampbridge-webhook-tls --service ampbridge-webhook
 
-  # On a workstation, against the current context:
+  # On a workstation, with the current context.
   ampbridge webhook --policy policy.yaml --cert-dir certs --image ampbridge:dev --log-format text`,
-		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := o.validate(); err != nil {
 				return err

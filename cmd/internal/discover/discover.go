@@ -22,6 +22,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/kube"
+	"github.com/ampbridge/ampbridge/cmd/internal/output"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/webhook/audit"
 	"github.com/ampbridge/ampbridge/webhook/inject"
@@ -29,8 +30,9 @@ import (
 
 // Output formats.
 const (
-	Text = "text"
-	JSON = "json"
+	Text = output.Text
+	JSON = output.JSON
+	YAML = output.YAML
 )
 
 // Options are the command's flags.
@@ -100,13 +102,8 @@ func Run(ctx context.Context, o Options, stdout io.Writer) error {
 	} else if err != nil {
 		return err
 	}
-	if o.Output == JSON {
-		text, err := json.MarshalIndent(r, "", "  ")
-		if err != nil {
-			return err
-		}
-		_, err = fmt.Fprintf(stdout, "%s\n", text)
-		return err
+	if o.Output != Text {
+		return output.Write(stdout, o.Output, r)
 	}
 	return r.write(stdout)
 }

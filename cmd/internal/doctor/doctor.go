@@ -40,14 +40,16 @@ import (
 
 	"github.com/ampbridge/ampbridge/cmd/internal/doctor/report"
 	"github.com/ampbridge/ampbridge/cmd/internal/kube"
+	"github.com/ampbridge/ampbridge/cmd/internal/output"
 	"github.com/ampbridge/ampbridge/policy/check"
 	"github.com/ampbridge/ampbridge/policy/policyfile"
 )
 
 // Output formats.
 const (
-	Text = "text"
-	JSON = "json"
+	Text = output.Text
+	JSON = output.JSON
+	YAML = output.YAML
 	HTML = "html"
 )
 
@@ -94,11 +96,20 @@ func Run(ctx context.Context, o Options, stdin io.Reader, stdout, stderr io.Writ
 	if err != nil {
 		return err
 	}
-	write := map[string]func(io.Writer, check.Report) error{Text: report.Text, JSON: report.JSON, HTML: report.HTML}[o.Output]
+	write := map[string]func(io.Writer, check.Report) error{Text: report.Text, JSON: report.JSON, YAML: writeYAML, HTML: report.HTML}[o.Output]
 	if err := write(stdout, result); err != nil {
 		return err
 	}
 	return unproven(result, o.Require)
+}
+
+// writeYAML writes the JSON report as YAML.
+func writeYAML(w io.Writer, r check.Report) error {
+	var b bytes.Buffer
+	if err := report.JSON(&b, r); err != nil {
+		return err
+	}
+	return output.WriteJSON(w, YAML, b.Bytes())
 }
 
 // unproven returns an error if a check of the report failed, or was skipped although it

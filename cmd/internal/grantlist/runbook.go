@@ -28,7 +28,7 @@ func Runbook(m Module, clusters []Cluster, o RunbookOptions) string {
 	r := &runbook{}
 	from, whose, cluster := address, "the module's", ""
 	if m.Role != "" {
-		from, whose, cluster = "the role "+m.Role, "the old role's", " --cluster "+word(o.Cluster)
+		from, whose, cluster = "the role "+m.Role, "the old role's", " --cluster-name "+word(o.Cluster)
 	}
 	r.text("# From %s to ampbridge: workspace %s", from, o.Workspace)
 	r.text("Samples flow at every step. Stop after any step, and nothing is lost; steps 1 to 4 change nothing of %s.", whose)

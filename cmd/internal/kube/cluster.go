@@ -1,9 +1,11 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -29,10 +31,17 @@ type Cluster struct {
 
 // Connect uses the kubeconfig as [Config] does.
 func Connect(kubeconfig string, overrides Overrides) (Cluster, error) {
+	return ConnectWithin(0, kubeconfig, overrides)
+}
+
+// ConnectWithin is [Connect] with a limit for the time of each request; 0: none. The flag
+// --request-timeout wins over it.
+func ConnectWithin(timeout time.Duration, kubeconfig string, overrides Overrides) (Cluster, error) {
 	cfg, err := Config(kubeconfig, overrides)
 	if err != nil {
 		return Cluster{}, err
 	}
+	cfg.Timeout = cmp.Or(cfg.Timeout, timeout)
 	// The API server's own fairness is limit enough for a handful of lists.
 	cfg.QPS = -1
 	client, err := kubernetes.NewForConfig(cfg)

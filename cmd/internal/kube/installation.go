@@ -2,7 +2,9 @@ package kube
 
 import (
 	"context"
+	"strings"
 
+	appsv1 "k8s.io/api/apps/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -63,4 +65,20 @@ func Policies(ctx context.Context, client kubernetes.Interface, namespace string
 		}
 	}
 	return found, nil
+}
+
+// InjectedImage returns the sidecar's image that a webhook injects; empty: its flags do not
+// name one.
+func InjectedImage(webhook *appsv1.Deployment) string {
+	for _, container := range webhook.Spec.Template.Spec.Containers {
+		for i, arg := range container.Args {
+			if image, found := strings.CutPrefix(arg, "--image="); found {
+				return image
+			}
+			if arg == "--image" && i+1 < len(container.Args) {
+				return container.Args[i+1]
+			}
+		}
+	}
+	return ""
 }

@@ -46,7 +46,7 @@ type Options struct {
 	Once       bool
 	// DryRun plans and changes nothing.
 	DryRun bool
-	// Output is [Text] or [JSON].
+	// Output is [Text], [JSON] or [YAML].
 	Output string
 	// TrustQuota is in characters.
 	TrustQuota int

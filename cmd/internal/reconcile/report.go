@@ -1,19 +1,20 @@
 package reconcile
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 
+	"github.com/ampbridge/ampbridge/cmd/internal/output"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/plan"
 )
 
 // Output formats.
 const (
-	Text = "text"
-	JSON = "json"
+	Text = output.Text
+	JSON = output.JSON
+	YAML = output.YAML
 )
 
 // Report is what a run found and did.
@@ -38,13 +39,8 @@ type Failure struct {
 }
 
 func (r *Report) write(stdout io.Writer, format string) error {
-	if format == JSON {
-		text, err := json.MarshalIndent(r, "", "  ")
-		if err != nil {
-			return err
-		}
-		_, err = fmt.Fprintf(stdout, "%s\n", text)
-		return err
+	if format != Text {
+		return output.Write(stdout, format, r)
 	}
 	var errs []error
 	for _, f := range r.Failures {

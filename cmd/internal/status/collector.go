@@ -268,16 +268,9 @@ func (c *collector) image(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	for _, d := range list.Items {
-		for _, container := range d.Spec.Template.Spec.Containers {
-			for i, arg := range container.Args {
-				if image, found := strings.CutPrefix(arg, "--image="); found {
-					return image, nil
-				}
-				if arg == "--image" && i+1 < len(container.Args) {
-					return container.Args[i+1], nil
-				}
-			}
+	for i := range list.Items {
+		if image := kube.InjectedImage(&list.Items[i]); image != "" {
+			return image, nil
 		}
 	}
 	// Without an image, every pod would look as if it could not be injected.

@@ -9,12 +9,11 @@ package status
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"io"
 	"time"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/kube"
+	"github.com/ampbridge/ampbridge/cmd/internal/output"
 )
 
 // Options say what [Run] reads and prints.
@@ -34,8 +33,9 @@ type Options struct {
 
 // Output formats.
 const (
-	Text = "text"
-	JSON = "json"
+	Text = output.Text
+	JSON = output.JSON
+	YAML = output.YAML
 )
 
 // clear moves the cursor to the top of an empty screen (ECMA-48).
@@ -67,13 +67,13 @@ func Run(ctx context.Context, o Options, stdin io.Reader, stdout io.Writer) erro
 }
 
 func writeReport(stdout io.Writer, r Report, o Options) error {
-	if o.Output == JSON {
-		text, err := json.MarshalIndent(r, "", "  ")
-		if err != nil {
-			return err
+	if o.Output != Text {
+		if o.Watch && o.Output == YAML {
+			if _, err := io.WriteString(stdout, "---\n"); err != nil {
+				return err
+			}
 		}
-		_, err = fmt.Fprintf(stdout, "%s\n", text)
-		return err
+		return output.Write(stdout, o.Output, r)
 	}
 	text := r.String()
 	if o.Watch {

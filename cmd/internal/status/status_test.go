@@ -568,7 +568,7 @@ func TestFlags(t *testing.T) {
 		"--ampbridge-namespace=": "--system-namespace is empty",
 		"--interval 1ms":         "--interval 1ms is too short",
 		"--watch --policy -":     "--policy - and --watch exclude each other",
-		"-o yaml":                `--output "yaml" is unknown`,
+		"-o html":                `--output "html" is unknown`,
 	} {
 		var out, errs bytes.Buffer
 		if code := cli.Main(
