@@ -623,7 +623,7 @@ func TestFlowState(t *testing.T) {
 			Fail, "40 were retried", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			f, final := FlowState(c.first.metrics("central"), c.last.metrics("central"), c.apart, []policy.Block{{Name: "central"}})
+			f, final := FlowState(c.first.metrics("central"), c.last.metrics("central"), c.apart, []policy.Block{{Name: "central"}}, time.Unix(now, 0))
 			judged(t, f, c.status, c.message)
 			if final != c.final {
 				t.Errorf("final: %v", final)
@@ -654,7 +654,7 @@ func TestFlowStateOfSeveral(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			m := c.a.metrics("a")
 			c.b.addTo(m, "b")
-			f, final := FlowState(m, m, c.apart, []policy.Block{{Name: "a"}, {Name: "b"}})
+			f, final := FlowState(m, m, c.apart, []policy.Block{{Name: "a"}, {Name: "b"}}, time.Unix(now, 0))
 			judged(t, f, c.status, c.message)
 			if final != c.final {
 				t.Errorf("final: %v", final)
@@ -663,7 +663,7 @@ func TestFlowStateOfSeveral(t *testing.T) {
 	}
 	m := well.metrics("mine")
 	for apart, want := range map[time.Duration]bool{0: false, FlowWindow: true} {
-		f, final := FlowState(m, m, apart, []policy.Block{{Name: "ampbridge-central"}})
+		f, final := FlowState(m, m, apart, []policy.Block{{Name: "ampbridge-central"}}, time.Unix(now, 0))
 		judged(t, f, Fail, "no remote_write of the name ampbridge-central")
 		if final != want {
 			t.Errorf("a block that is not there, after %s: final %v", apart, final)

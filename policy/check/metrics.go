@@ -1,11 +1,15 @@
 package check
 
 import (
+	"cmp"
+	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
 // Metrics are the samples of one scrape, by name.
@@ -40,8 +44,10 @@ type queue struct {
 	// the newest one that was sent or given up; 0: none.
 	newest, sent float64
 	// attempts counts samples each time that they are sent, also those that are
-	// retried or refused.
+	// retried or refused; native histograms count as samples.
 	attempts, retried, failed, pending float64
+	// losses are what else Prometheus gave up, in words; empty: nothing.
+	losses []loss
 	// counted: Prometheus is older than 2.23, and counts what was accepted, not attempts.
 	counted  bool
 	accepted float64
@@ -80,10 +86,10 @@ func (m Metrics) queue(b policy.Block) (q queue) {
 		return 0
 	}
 	q.sent = read("queue_highest_sent_timestamp_seconds")
-	q.retried = read("samples_retried_total", "retried_samples_total")
-	q.failed = read("samples_failed_total", "failed_samples_total")
-	q.pending = read("samples_pending", "pending_samples")
-	q.attempts = read("samples_total")
+	q.retried = read("samples_retried_total", "retried_samples_total") + read("histograms_retried_total")
+	q.failed = read("samples_failed_total", "failed_samples_total") + read("histograms_failed_total")
+	q.pending = read("samples_pending", "pending_samples") + read("histograms_pending")
+	q.attempts = read("samples_total") + read("histograms_total")
 	if q.counted = len(m[prefix+"succeeded_samples_total"]) > 0; q.counted {
 		q.accepted = read("succeeded_samples_total")
 		q.attempts = q.accepted + q.retried + q.failed
@@ -92,8 +98,61 @@ func (m Metrics) queue(b policy.Block) (q queue) {
 		q.newest = max(q.newest, s.Value)
 	}
 	q.newest = max(q.newest, read("queue_highest_timestamp_seconds"))
+	for _, l := range losses {
+		for _, s := range m[prefix+l.metric] {
+			if s.Value > 0 && same(s.Labels, labels, "remote_name", "url", "queue") && s.Labels["reason"] == l.reason {
+				l.count = s.Value
+				q.losses = append(q.losses, l)
+			}
+		}
+	}
+	if in, _ := m.of(prefix + "histograms_in_total"); in > 0 && !b.SendNativeHistograms {
+		q.losses = append(q.losses, loss{
+			count: in, what: "native histograms were not sent",
+			fix: "write sendNativeHistograms: true under remoteWrite in the policy (Prometheus 2.40 and newer)",
+		})
+	}
 	return q
 }
+
+// loss is something that Prometheus does not send, or not again. Samples that AMP refuses
+// are no loss: they have a judgement of their own.
+type loss struct {
+	metric, reason string
+	count          float64
+	what, fix      string
+}
+
+// losses are the counters that [Metrics.queue] reads. What write_relabel_configs drop
+// (reason dropped_series) is meant to be dropped, and counters without a reason, as those
+// before 2.53, may count the same.
+var losses = []loss{
+	{
+		metric: "metadata_failed_total", what: "metadata entries (HELP, TYPE) were refused",
+		fix: "AMP takes HELP texts of at most 1 KB: write metadata: {send: false} under remoteWrite in the policy, or shorten the text",
+	},
+	{
+		metric: "exemplars_failed_total", what: "exemplars were refused",
+		fix: "write sendExemplars: false under remoteWrite in the policy; see Prometheus's log for AMP's reason",
+	},
+	{metric: "samples_dropped_total", reason: "too_old", what: "samples were dropped as too old", fix: fixTooOld},
+	{metric: "histograms_dropped_total", reason: "too_old", what: "native histograms were dropped as too old", fix: fixTooOld},
+	{metric: "exemplars_dropped_total", reason: "too_old", what: "exemplars were dropped as too old", fix: fixTooOld},
+	{
+		metric: "samples_dropped_total", reason: "unintentionally_dropped_series", what: "samples were dropped for series that it did not know",
+		fix: fixUnknownSeries,
+	},
+	{
+		metric: "histograms_dropped_total", reason: "unintentionally_dropped_series",
+		what: "native histograms were dropped for series that it did not know", fix: fixUnknownSeries,
+	},
+}
+
+const (
+	fixTooOld = "remote_write was behind for longer than sampleAgeLimit, or an exporter sets old timestamps: see Prometheus's log for what " +
+		"AMP answered then"
+	fixUnknownSeries = "a few after a start are normal; more mean a damaged WAL: see Prometheus's log"
+)
 
 // relays reports whether the labels are those of the block's queue to the pod's relay.
 func relays(labels map[string]string, b policy.Block) bool {
@@ -118,14 +177,33 @@ func same(a, b map[string]string, names ...string) bool {
 // lag is how far the queue is behind what there is to send.
 func (q queue) lag() time.Duration { return seconds(max(0, q.newest-q.sent)) }
 
+// idleLimit is how old the newest sample that was sent may be.
+const idleLimit = 10 * time.Minute
+
+// clock returns Prometheus's time. Its runtime collects garbage at least every two
+// minutes. now is doctor's time, for a Prometheus that does not report this.
+func (m Metrics) clock(now time.Time) time.Time {
+	if collected, _ := m.of("go_memstats_last_gc_time_seconds"); collected > 0 {
+		return unix(collected)
+	}
+	return now
+}
+
 // FlowState judges remote_write by Prometheus's own metrics, read twice with some
 // time between. It is final where a later read
-// would change nothing; else read again until the reads are FlowWindow apart.
-func FlowState(first, last Metrics, apart time.Duration, blocks []policy.Block) (f Finding, final bool) {
+// would change nothing; else read again until the reads are FlowWindow apart. now is
+// doctor's time.
+func FlowState(first, last Metrics, apart time.Duration, blocks []policy.Block, now time.Time) (f Finding, final bool) {
+	clock := last.clock(now)
+	started, known := last.of("process_start_time_seconds")
+	up := clock.Sub(unix(started))
+	if !known {
+		up = 0
+	}
 	worst, final := Finding{ID: Flow, Status: Pass}, true
 	var messages []string
 	for _, b := range blocks {
-		one, done := queueState(b.Name, first.queue(b), last.queue(b), apart)
+		one, done := queueState(cmp.Or(b.Name, b.ID), first.queue(b), last.queue(b), apart, clock, up)
 		final = final && done
 		// A skipped one is no better than a warning.
 		if one.Status.Worse(worst.Status) && worst.Status != Skip || one.Status == Skip && worst.Status == Warn || one.Status == Fail {
@@ -140,8 +218,8 @@ func FlowState(first, last Metrics, apart time.Duration, blocks []policy.Block) 
 }
 
 // queueState judges one queue. What is no more than unproven after the first read
-// is not final.
-func queueState(name string, was, is queue, apart time.Duration) (f Finding, final bool) {
+// is not final. clock is Prometheus's time, and up is since when it runs; 0: not known.
+func queueState(name string, was, is queue, apart time.Duration, clock time.Time, up time.Duration) (f Finding, final bool) {
 	if !is.found {
 		return Failed(
 			Flow,
@@ -152,9 +230,10 @@ func queueState(name string, was, is queue, apart time.Duration) (f Finding, fin
 		), apart >= FlowWindow
 	}
 	log := NewFix("see Prometheus's log for errors of remote_write: AMP throttles (429), refuses (403, 400), or does not answer")
-	if is.sent > 0 && is.failed == 0 && is.retried == 0 && is.lag() <= lagTolerated {
+	age := clock.Sub(unix(is.sent))
+	if is.sent > 0 && is.failed == 0 && is.retried == 0 && is.lag() <= lagTolerated && age <= idleLimit {
 		// AMP accepted everything at the first attempt.
-		return Passed(Flow, About{}, "%s is %s behind, nothing refused, nothing retried", name, Span(is.lag())), true
+		return is.lost(name, Passed(Flow, About{}, "%s is %s behind, nothing refused, nothing retried", name, Span(is.lag()))), true
 	}
 	if is.attempts < was.attempts || is.failed < was.failed || !was.found {
 		was = queue{} // Prometheus was started again, or has read its configuration, between the reads
@@ -168,7 +247,7 @@ func queueState(name string, was, is queue, apart time.Duration) (f Finding, fin
 	advanced := is.sent > was.sent
 	switch {
 	case advanced && (failed == 0 || taken > 0):
-		return flowing(name, was, is, log), true
+		return is.lost(name, flowing(name, was, is, log)), true
 	case apart < FlowWindow:
 		return Skipped(Flow, About{}, "%s: not known yet", name), false
 	case failed > 0:
@@ -190,6 +269,11 @@ func queueState(name string, was, is queue, apart time.Duration) (f Finding, fin
 			Span(apart),
 			since,
 		), true
+	case is.sent == 0 && up > idleLimit:
+		return Failed(Flow, About{}, takesNone, "%s: nothing was ever sent, and Prometheus has been running for %s", name, Span(up)), true
+	case is.sent > 0 && age > idleLimit:
+		return Failed(Flow, About{}, takesNone, "%s: nothing is flowing: the newest sample that was sent is %s old, and nothing waits to be sent",
+			name, Span(age)), true
 	case is.sent == 0:
 		return Skipped(
 			Flow,
@@ -198,8 +282,61 @@ func queueState(name string, was, is queue, apart time.Duration) (f Finding, fin
 			name,
 		), true
 	}
-	return flowing(name, was, is, log), true
+	return is.lost(name, flowing(name, was, is, log)), true
 }
+
+// takesNone is the fix for a Prometheus that has nothing to send.
+var takesNone = NewFix("let Prometheus take in samples: see Status > Target health for targets that are down, Prometheus's log for a full disk, " +
+	"and remoteWrite.writeRelabelConfigs of the policy for a rule that drops every series")
+
+// lost returns a warning where the finding passed and something else was lost.
+func (q queue) lost(name string, f Finding) Finding {
+	if f.Status != Pass || len(q.losses) == 0 {
+		return f
+	}
+	var what, fixes []string
+	for _, l := range q.losses {
+		what = append(what, fmt.Sprintf("%.0f %s", l.count, l.what))
+		if !slices.Contains(fixes, l.fix) {
+			fixes = append(fixes, l.fix)
+		}
+	}
+	return Warned(Flow, About{}, NewFix(strings.Join(fixes, "; ")), "%s: samples flow, but since the start %s", name, strings.Join(what, ", "))
+}
+
+// RelayFlow judges remote_write by what the relay reports, for a Prometheus whose own
+// metrics cannot be read, because of problem, and for a program that is no Prometheus.
+func RelayFlow(s sidecarconfig.Status, problem string) Finding {
+	var messages []string
+	for _, d := range s.Destinations {
+		if d.Delivery != sidecarconfig.DeliveryRelay || d.Taken == nil {
+			return Skipped(Flow, About{}, "%s", cmp.Or(problem, "the sidecar does not report when AMP took a write"))
+		}
+		since := *d.Taken
+		if since.Before(s.Started) {
+			since = s.Started
+		}
+		age := s.Time.Sub(since)
+		switch {
+		case age > idleLimit && d.Taken.IsZero():
+			return Failed(Flow, About{}, noWrites, "%s: nothing is flowing: AMP has taken no write since the sidecar started, %s ago", Plain(d.Name),
+				Span(age))
+		case age > idleLimit:
+			return Failed(Flow, About{}, noWrites, "%s: nothing is flowing: AMP took the last write %s ago", Plain(d.Name), Span(age))
+		case d.Taken.IsZero():
+			return Skipped(Flow, About{}, "%s: no write has come to the relay yet: run doctor again after the next scrape", Plain(d.Name))
+		}
+		messages = append(messages, fmt.Sprintf("%s: AMP took a write through the relay %s ago", Plain(d.Name), Span(max(0, age))))
+	}
+	if len(messages) == 0 {
+		return Skipped(Flow, About{}, "the sidecar reports no destination")
+	}
+	return Passed(Flow, About{}, "%s", strings.Join(messages, "; "))
+}
+
+// noWrites is the fix for a program that sends the relay nothing, or nothing that AMP takes.
+var noWrites = NewFix("see the log of the program that writes: it sends nothing, or AMP refuses it; the check of the sidecar above shows AMP's " +
+	"latest refusal")
 
 // flowing judges a queue that sends, or has nothing to send.
 func flowing(name string, was, is queue, log Fix) Finding {

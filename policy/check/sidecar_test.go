@@ -219,7 +219,7 @@ func TestQueueOfTheRelay(t *testing.T) {
 		{"not a URL", read("succeeded_samples_total", 999, labels("queue", "1:%zz")), Fail},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			f, _ := FlowState(c.m, c.m, FlowWindow, []policy.Block{block})
+			f, _ := FlowState(c.m, c.m, FlowWindow, []policy.Block{block}, time.Unix(1000, 0))
 			if f.Status != c.want {
 				t.Errorf("%s: %s", f.Status, f.Message)
 			}
@@ -230,7 +230,7 @@ func TestQueueOfTheRelay(t *testing.T) {
 	for name, samples := range read("samples_total", 999, labels("remote_name", "ampbridge-central-relay", "url", relay)) {
 		both[name] = append(both[name], samples...)
 	}
-	f, _ := FlowState(both, both, FlowWindow, []policy.Block{block})
+	f, _ := FlowState(both, both, FlowWindow, []policy.Block{block}, time.Unix(1000, 0))
 	judged(t, f, Pass, "1 second behind")
 }
 
@@ -246,8 +246,8 @@ func TestOldPrometheusCountsWhatWasAccepted(t *testing.T) {
 			p + "queue_highest_sent_timestamp_seconds": {{l, sent}}, p + "highest_timestamp_in_seconds": {{nil, newest}},
 		}
 	}
-	f, _ := FlowState(read(1000, 999, 0, 900, 400), read(1020, 1019, 0, 1400, 400), FlowWindow, []policy.Block{block})
+	f, _ := FlowState(read(1000, 999, 0, 900, 400), read(1020, 1019, 0, 1400, 400), FlowWindow, []policy.Block{block}, time.Unix(1000, 0))
 	judged(t, f, Fail, "500 samples were refused within 20 seconds")
-	f, _ = FlowState(read(1000, 999, 0, 900, 400), read(1020, 1019, 10, 1400, 400), FlowWindow, []policy.Block{block})
+	f, _ = FlowState(read(1000, 999, 0, 900, 400), read(1020, 1019, 10, 1400, 400), FlowWindow, []policy.Block{block}, time.Unix(1000, 0))
 	judged(t, f, Warn, "samples were refused since the start")
 }

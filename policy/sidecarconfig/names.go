@@ -84,4 +84,7 @@ const (
 	MetricsPath = "/metrics"
 	// StatusPath gives a [Status] as JSON.
 	StatusPath = "/status"
+	// QueuesPath gives Prometheus's own metrics of the blocks of the pod, which the sidecar
+	// reads in the pod's network.
+	QueuesPath = "/prometheus/metrics"
 )

@@ -58,6 +58,9 @@ type DestinationStatus struct {
 	NotTaken bool `json:"notTaken,omitempty"`
 	// Relay is what AMP last refused; zero: nothing.
 	Relay RelayFailure `json:"relay,omitzero"`
+	// Taken is when AMP last took a write through the relay, zero if it took none; nil: not
+	// known, because the sidecar is older, or in the file.
+	Taken *time.Time `json:"taken,omitempty"`
 	// Block: Prometheus has the block. It is in the served configuration, or was in
 	// it when Prometheus last started.
 	Block bool `json:"block"`

@@ -46,6 +46,9 @@ type server struct {
 	// mountPoints are those of other volumes in the target.
 	mountPoints []mirror.MountPoint
 
+	// reading is locked while a request reads Prometheus's metrics: one at a time.
+	reading sync.Mutex
+
 	// mu guards what follows: the loop writes it, metrics and status read it.
 	mu           sync.Mutex
 	destinations []*destination

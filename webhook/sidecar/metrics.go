@@ -229,6 +229,7 @@ func (s *server) metricsAddress(address string) string {
 func (s *server) serveMetrics(ctx context.Context, address string) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+sidecarconfig.StatusPath, s.serveStatus)
+	mux.HandleFunc("GET "+sidecarconfig.QueuesPath, s.serveQueues)
 	mux.Handle("GET "+sidecarconfig.MetricsPath, promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{DisableCompression: true}))
 	for told := false; ; {
 		var config net.ListenConfig

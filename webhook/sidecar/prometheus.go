@@ -66,12 +66,7 @@ type queue struct {
 // watch reads Prometheus's metrics while it has not taken what is served, or a move is
 // under way.
 func (s *server) watch(ctx context.Context) {
-	client := &http.Client{Timeout: answerLimit, Transport: &http.Transport{
-		DisableKeepAlives: true,
-		// A server of the sidecar's own pod, whose certificate names a Service, and to
-		// which nothing is sent.
-		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true},
-	}}
+	client := localClient()
 	for ctx.Err() == nil {
 		pause := s.lookPause(time.Now())
 		if pause > 0 {
@@ -81,6 +76,16 @@ func (s *server) watch(ctx context.Context) {
 		}
 		sleep(ctx, pause)
 	}
+}
+
+// localClient returns the client for Prometheus in the sidecar's own pod.
+func localClient() *http.Client {
+	return &http.Client{Timeout: answerLimit, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		// A server of the sidecar's own pod, whose certificate names a Service, and to
+		// which nothing is sent.
+		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true},
+	}}
 }
 
 // lookPause is how long to wait after the next look; 0: there is no need for one.
@@ -127,7 +132,16 @@ func (s *server) look(ctx context.Context, client *http.Client) {
 }
 
 // observe asks Prometheus. It fails if the answer is no page of metrics.
-func observe(ctx context.Context, client *http.Client, at sidecarconfig.Prometheus) (observation, error) {
+func observe(ctx context.Context, client *http.Client, at sidecarconfig.Prometheus) (seen observation, err error) {
+	err = readPage(ctx, client, at, func(page io.Reader) error {
+		seen, err = parseMetrics(page)
+		return err
+	})
+	return seen, err
+}
+
+// readPage reads Prometheus's page of metrics.
+func readPage(ctx context.Context, client *http.Client, at sidecarconfig.Prometheus, read func(io.Reader) error) error {
 	scheme := "http"
 	if at.TLS {
 		scheme = "https"
@@ -135,17 +149,17 @@ func observe(ctx context.Context, client *http.Client, at sidecarconfig.Promethe
 	url := scheme + "://" + at.Address + at.Prefix + "/metrics"
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
 	if err != nil {
-		return observation{}, err
+		return err
 	}
 	response, err := client.Do(request)
 	if err != nil {
-		return observation{}, err
+		return err
 	}
 	defer func() { _ = response.Body.Close() }() // it was read as far as it matters
 	if response.StatusCode != http.StatusOK {
-		return observation{}, fmt.Errorf("the metrics are answered with %s", response.Status)
+		return fmt.Errorf("the metrics are answered with %s", response.Status)
 	}
-	return parseMetrics(io.LimitReader(response.Body, maxMetrics))
+	return read(io.LimitReader(response.Body, maxMetrics))
 }
 
 // parseMetrics reads the few metrics that matter. The page may be large, so the other

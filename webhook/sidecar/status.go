@@ -84,6 +84,12 @@ func (s *server) serveStatus(w http.ResponseWriter, _ *http.Request) {
 	status := s.currentStatus(now)
 	s.mu.Unlock()
 	status.Time = now
+	for i := range status.Destinations {
+		if s.relay != nil {
+			taken := s.relay.LastTaken(status.Destinations[i].Name)
+			status.Destinations[i].Taken = &taken
+		}
+	}
 	text, err := json.MarshalIndent(status, "", "  ")
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)

@@ -3,6 +3,7 @@ package doctor
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -295,11 +296,16 @@ func (x *runner) ownSidecar(ctx context.Context, given sidecarConfig) {
 			return skipped("the address of Prometheus is not known")
 		}
 		return x.flow(ctx, blocks(*given.config), func() (string, error) {
-			return loopback(ctx, "http://"+at.Address+at.Prefix+"/metrics")
-		})
+			text, err := loopback(ctx, "http://"+at.Address+at.Prefix+"/metrics")
+			if err != nil && at.TLS {
+				text, err = loopback(ctx, "https://"+at.Address+at.Prefix+"/metrics")
+			}
+			return text, err
+		}, func(problem string) check.Finding { return skipped("%s", problem) })
 	})
 }
 
+// loopback reads a page of a program in the same pod, whose certificate names a Service.
 func loopback(ctx context.Context, url string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
@@ -307,7 +313,10 @@ func loopback(ctx context.Context, url string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	response, err := http.DefaultClient.Do(request)
+	client := &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true},
+	}}
+	response, err := client.Do(request)
 	if err != nil {
 		return "", err
 	}

@@ -78,9 +78,9 @@ func (x *runner) checkPod(ctx context.Context, s *subject, pod *runningPod) {
 			"tell of its writes", check.Identity, check.Sidecar, check.Flow)
 		return
 	case policy.ModeRelay:
-		x.checks.Exclude(pod.about, "mode relay: no AWS variable is added, and the check of the sidecar tells of the writes",
-			check.Identity, check.Flow)
+		x.checks.Exclude(pod.about, "mode relay: no AWS variable is added", check.Identity)
 		x.checkSidecar(ctx, pod)
+		x.checks.Run(check.Flow, pod.about, func() check.Finding { return x.relayFlow(ctx, pod, "") })
 		return
 	}
 	if pod.container == nil {
@@ -104,8 +104,33 @@ func (x *runner) checkPod(ctx context.Context, s *subject, pod *runningPod) {
 	}
 	x.checkSidecar(ctx, pod)
 	x.checks.Run(check.Flow, pod.about, func() check.Finding {
-		return x.flow(ctx, blocks(*pod.config), func() (string, error) { return x.prometheus(ctx, pod, "/metrics") })
+		return x.flow(ctx, blocks(*pod.config), func() (string, error) { return x.queues(ctx, pod) },
+			func(problem string) check.Finding { return x.relayFlow(ctx, pod, problem) })
 	})
+}
+
+// queues reads Prometheus's metrics: from Prometheus itself, or else from the sidecar,
+// which also reads one that listens only on a loopback address.
+func (x *runner) queues(ctx context.Context, pod *runningPod) (string, error) {
+	text, err := x.prometheus(ctx, pod, "/metrics")
+	if err == nil {
+		return text, nil
+	}
+	text, inPod := kube.SidecarQueues(ctx, x.cluster.client.CoreV1(), pod.Pod)
+	if inPod == nil {
+		return text, nil
+	}
+	return "", fmt.Errorf("%w; through the sidecar: %w", err, inPod)
+}
+
+// relayFlow judges the writes by the sidecar's status. problem is why Prometheus's own
+// metrics cannot be used; empty: there is no Prometheus.
+func (x *runner) relayFlow(ctx context.Context, pod *runningPod, problem string) check.Finding {
+	status, err := kube.SidecarStatus(ctx, x.cluster.client.CoreV1(), pod.Pod)
+	if err != nil {
+		return skipped("%s", cmp.Or(problem, "the sidecar's status cannot be read: "+err.Error()))
+	}
+	return check.RelayFlow(status, problem)
 }
 
 // checkSidecar checks the pod's sidecar.
@@ -164,13 +189,18 @@ func checkConfig(pod *runningPod) check.Command {
 const flowEvery = 2 * time.Second
 
 // flow reads Prometheus's metrics, once if that is enough, else repeatedly for as
-// long as a queue may take.
-func (*runner) flow(ctx context.Context, blocks []policy.Block, metrics func() (string, error)) check.Finding {
+// long as a queue may take. instead judges where they cannot be read.
+func (x *runner) flow(
+	ctx context.Context,
+	blocks []policy.Block,
+	metrics func() (string, error),
+	instead func(problem string) check.Finding,
+) check.Finding {
 	var first check.Metrics
 	for began := time.Now(); ; {
 		text, err := metrics()
 		if err != nil {
-			return skipped("Prometheus's metrics cannot be read: %v", err)
+			return instead(fmt.Sprintf("Prometheus's metrics cannot be read: %v", err))
 		}
 		last, err := parseMetrics(text)
 		if err != nil {
@@ -179,7 +209,7 @@ func (*runner) flow(ctx context.Context, blocks []policy.Block, metrics func() (
 		if first == nil {
 			first = last
 		}
-		finding, final := check.FlowState(first, last, time.Since(began), blocks)
+		finding, final := check.FlowState(first, last, time.Since(began), blocks, x.Now())
 		if final {
 			return finding
 		}

@@ -24,25 +24,41 @@ const (
 // SidecarStatus reads the status of a pod's config sidecar through the API server,
 // which reaches pods where people's machines do not. It needs get on pods/proxy.
 func SidecarStatus(ctx context.Context, client corev1client.PodsGetter, pod *corev1.Pod) (sidecarconfig.Status, error) {
+	text, err := sidecarPage(ctx, client, pod, sidecarconfig.StatusPath)
+	if err != nil {
+		return sidecarconfig.Status{}, err
+	}
+	return sidecarconfig.DecodeStatus(text)
+}
+
+// SidecarQueues reads Prometheus's metrics of the pod's blocks, as the pod's sidecar
+// reads them, through the API server. It needs get on pods/proxy.
+func SidecarQueues(ctx context.Context, client corev1client.PodsGetter, pod *corev1.Pod) (string, error) {
+	text, err := sidecarPage(ctx, client, pod, sidecarconfig.QueuesPath)
+	return string(text), err
+}
+
+// sidecarPage reads a path of the sidecar's port, cut to maxStatus.
+func sidecarPage(ctx context.Context, client corev1client.PodsGetter, pod *corev1.Pod, path string) ([]byte, error) {
 	port := sidecarPort(pod)
 	switch {
 	case port == "":
-		return sidecarconfig.Status{}, errors.New("the sidecar serves no status: the pod is on the host's network, or has no free port")
+		return nil, errors.New("the sidecar serves no status: the pod is on the host's network, or has no free port")
 	case pod.Status.PodIP == "":
-		return sidecarconfig.Status{}, errors.New("the pod has no address yet")
+		return nil, errors.New("the pod has no address yet")
 	}
 	ctx, cancel := context.WithTimeout(ctx, sidecarTimeout)
 	defer cancel()
-	body, err := client.Pods(pod.Namespace).ProxyGet("http", pod.Name, port, sidecarconfig.StatusPath, nil).Stream(ctx)
+	body, err := client.Pods(pod.Namespace).ProxyGet("http", pod.Name, port, path, nil).Stream(ctx)
 	if err != nil {
-		return sidecarconfig.Status{}, fmt.Errorf("through the API server's proxy: %w", err)
+		return nil, fmt.Errorf("through the API server's proxy: %w", err)
 	}
 	defer func() { _ = body.Close() }() // only read
 	text, err := io.ReadAll(io.LimitReader(body, maxStatus))
 	if err != nil {
-		return sidecarconfig.Status{}, fmt.Errorf("through the API server's proxy: %w", err)
+		return nil, fmt.Errorf("through the API server's proxy: %w", err)
 	}
-	return sidecarconfig.DecodeStatus(text)
+	return text, nil
 }
 
 // sidecarPort returns the port that the sidecar declares; empty: none.

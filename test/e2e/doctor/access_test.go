@@ -59,7 +59,7 @@ func (s *fixture) limitedAccess() {
 	})
 	s.Run("AWS does not answer", func(t *testing.T) {
 		s := s.in(t)
-		env := s.environ()
+		env := append(s.environ(), "AWS_MAX_ATTEMPTS=1")
 		for i, e := range env {
 			if name, _, _ := strings.Cut(e, "="); strings.HasPrefix(name, "AWS_ENDPOINT_URL") {
 				env[i] = name + "=http://127.0.0.1:1"

@@ -112,20 +112,22 @@ func NewTransport(proxy func(*http.Request) (*url.URL, error), roots *x509.CertP
 	}
 }
 
-// lastAnswer is AMP's latest answer that was no success.
+// lastAnswer is AMP's latest answer that was no success, and when it last took a write.
 type lastAnswer struct {
 	mu      sync.Mutex
+	taken   time.Time
 	at      time.Time
 	status  int
 	failure string
 }
 
 func (l *lastAnswer) set(at time.Time, status int, failure string) {
-	if failure == "" {
-		return
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if failure == "" {
+		l.taken = at
+		return
+	}
 	l.at, l.status, l.failure = at, status, failure
 }
 
@@ -137,6 +139,18 @@ type Failure struct {
 	Status int
 	// Name is AMP's name for the error, or the status's.
 	Name string
+}
+
+// LastTaken returns when AMP last took a write to a destination; zero: it took none.
+func (r *Relay) LastTaken(destination string) time.Time {
+	for _, d := range r.destinations {
+		if d.Name == destination {
+			d.last.mu.Lock()
+			defer d.last.mu.Unlock()
+			return d.last.taken
+		}
+	}
+	return time.Time{}
 }
 
 // LastFailure returns the latest failure of a destination.
