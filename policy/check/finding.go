@@ -143,6 +143,11 @@ func Excluded(id ID, a About, format string, args ...any) Finding {
 	return f
 }
 
+// BlockedBy returns the finding of a check that was skipped because another one failed.
+func BlockedBy(id ID, a About, failed ID) Finding {
+	return Finding{ID: id, Status: Skip, About: a, BlockedBy: failed, Message: "depends on " + string(failed) + ", which failed"}
+}
+
 // NewFix returns a fix with a summary and the commands that carry it out, if any.
 func NewFix(summary string, commands ...Command) Fix {
 	return Fix{Summary: summary, Commands: commands}

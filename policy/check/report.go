@@ -44,7 +44,7 @@ func (r *Runner) Blocked(id ID, a About) bool {
 				cause = need
 			}
 			if cause != "" {
-				r.Add(Finding{ID: id, Status: Skip, About: a, BlockedBy: cause, Message: "depends on " + string(cause) + ", which failed"})
+				r.Add(BlockedBy(id, a, cause))
 				return true
 			}
 		}

@@ -52,6 +52,12 @@ var refusals = []struct{ code, text, fix string }{
 	{"InvalidIdentityToken", "", "check the token: AWS does not accept it"},
 	{"ExpiredToken", "", "check the clocks of the node and the issuer: by AWS's clock the token has expired"},
 	{"IDPCommunicationError", "", "AWS did not reach the issuer; run doctor again, the error may be temporary"},
+	{
+		"RegionDisabledException",
+		"",
+		"activate STS in that region (IAM console, account settings), or set sts.endpoint in the policy to another region's",
+	},
+	{"Throttling", "", "STS limits the rate of calls of the account: run doctor again; the sidecar waits and repeats its calls"},
 	{"ValidationError", "DurationSeconds", "shorten session.duration in the policy, or raise the role's maximum session duration"},
 }
 
@@ -103,11 +109,15 @@ func RefusedRead(r Refusal, d policy.Destination) Finding {
 	return Failed(Read, About{}, NewFix(ampFix(r, d, "aps:QueryMetrics")), "%s", r)
 }
 
+func containsFolded(text, part string) bool { return strings.Contains(strings.ToLower(text), part) }
+
 func ampFix(r Refusal, d policy.Destination, action string) string {
 	switch {
 	case strings.Contains(r.Text, "region"):
 		return "the workspace is in another region than " + d.Workspace.Region + ": copy its whole ARN into the policy, as aws amp " +
 			"list-workspaces prints it"
+	case r.Status == 403 && containsFolded(r.Text, "kms"):
+		return "the workspace's KMS key is disabled, or its key policy does not let AMP use it: enable the key, and check its key policy"
 	case r.Status == 403:
 		return "the role's documents allow " + action + " where they could be read, so something else denies it: a service control " +
 			"policy, the workspace's resource policy, or the VPC endpoint's policy"
@@ -115,6 +125,11 @@ func ampFix(r Refusal, d policy.Destination, action string) string {
 		return "copy the workspace's ARN into the policy, as aws amp list-workspaces prints it"
 	case r.Status == 429:
 		return "the workspace's limits are used up: request higher ones"
+	case r.Status == 400 && (containsFolded(r.Text, "out of order") || containsFolded(r.Text, "duplicate")):
+		return "another writer sends the same series: give each Prometheus an external label of its own, or set ha in the grant"
+	case r.Status == 400 && containsFolded(r.Text, "label"):
+		return "AMP limits the labels of a series (number, and length of names and values): shorten cluster.name, or drop labels with " +
+			"remoteWrite.writeRelabelConfigs in the policy"
 	case r.Status == 0:
 		return "the workspace's endpoint does not answer: check destinations[].endpoint in the policy, and at the network"
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/kube"
 	"github.com/ampbridge/ampbridge/policy"
@@ -197,9 +198,13 @@ func (x *runner) checkSubject(ctx context.Context, named policy.Subject) {
 		return namespaceFinding(named.Namespace, labels, namespaceErr)
 	})
 	annotations, accountErr := x.cluster.serviceAccountAnnotations(ctx, named)
-	x.checks.Run(check.ServiceAccount, s.about, func() check.Finding {
-		return serviceAccountFinding(named, labels, annotations, accountErr)
-	})
+	if apierrors.IsNotFound(namespaceErr) {
+		x.checks.Add(check.BlockedBy(check.ServiceAccount, s.about, check.Namespace)) // it cannot exist either
+	} else {
+		x.checks.Run(check.ServiceAccount, s.about, func() check.Finding {
+			return serviceAccountFinding(named, labels, annotations, accountErr)
+		})
+	}
 	x.checks.Run(check.Grant, s.about, func() check.Finding {
 		finding, destinations := grantFinding(x.policy, named, labels, annotations, x.source)
 		if destinations != nil {

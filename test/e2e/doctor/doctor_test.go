@@ -2,6 +2,7 @@ package doctor_test
 
 import (
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -28,6 +29,30 @@ type fault struct {
 	installed bool
 	// args are doctor's.
 	args []string
+	// kubeconfig is a file in the fixture's directory; empty: the administrator's.
+	kubeconfig string
+}
+
+// tables are the faults. The last row of the last one turns the clock forward.
+var tables = [][]fault{
+	reachFaults, policyFaults, clusterFaults, registrationFaults, webhookFaults, documentFaults, issuerFaults, roleFaults, awsFaults,
+	byHandFaults, sessionFaults, writeFaults, workspaceFaults,
+}
+
+// The table has at least 75 faults, each with a name of its own.
+func TestFaultsAreMany(t *testing.T) {
+	names := map[string]bool{}
+	for _, faults := range tables {
+		for _, f := range faults {
+			if names[f.name] || f.message == "" || f.id == "" {
+				t.Errorf("%q: twice, or incomplete", f.name)
+			}
+			names[f.name] = true
+		}
+	}
+	if len(names) < 75 {
+		t.Errorf("%d faults", len(names))
+	}
 }
 
 func TestDoctor(t *testing.T) {
@@ -40,7 +65,7 @@ func TestDoctor(t *testing.T) {
 	t.Run("in a pod", func(t *testing.T) { s.in(t).inPod() })
 	t.Run("a role for each service account", func(t *testing.T) { s.in(t).roleForEach() })
 	t.Run("no audience in the trust document", func(t *testing.T) { s.in(t).noAudience() })
-	for _, faults := range [][]fault{clusterFaults, webhookFaults, issuerFaults, awsFaults, byHandFaults, workspaceFaults} {
+	for _, faults := range tables {
 		for _, f := range faults {
 			// Each row starts from the state of the row before it, which is healthy.
 			if !t.Run(f.name, func(t *testing.T) { s.in(t).act(f) }) {
@@ -112,6 +137,9 @@ func (s *fixture) act(f fault) {
 func (s *fixture) runDoctor(f fault) answer {
 	s.Helper()
 	args := []string{"--kubeconfig", s.kube.Kubeconfig()}
+	if f.kubeconfig != "" {
+		args[1] = filepath.Join(s.dir, f.kubeconfig)
+	}
 	if !f.installed {
 		args = append(args, "--policy", s.policyFile)
 	}
