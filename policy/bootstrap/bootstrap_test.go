@@ -127,7 +127,7 @@ func TestHome(t *testing.T) {
 	for name, c := range map[string]struct{ text, want, problem string }{
 		"the one that is not listed": {base, account, ""},
 		"all are listed":             {listed, account, ""},
-		"none is listed":             {unlisted, "", "the policy has the accounts 111122223333, 444455556666 without one"},
+		"none is listed":             {unlisted, "", "the accounts 111122223333, 444455556666 have no role in the policy"},
 		"none is managed":            {strings.Replace(base, "trust:", "trust:\n  manage: none", 1), "", ""},
 	} {
 		home, err := bootstrap.Home(parse(t, c.text))
@@ -157,11 +157,11 @@ func TestMistakes(t *testing.T) {
 		"the same new workspace": {strings.Replace(twice, "eu-central-1", "eu-west-1", 1), nil, "number them, as in ws-new-1"},
 		"an alias of nobody": {base, func(in *bootstrap.Input) { in.Aliases = map[string]string{"centrl": "x"} }, "the policy has " +
 			"no such destination"},
-		"an alias of an old one": {base, func(in *bootstrap.Input) { in.Aliases = map[string]string{"backup": "x"} }, "whose workspace is new"},
+		"an alias of an old one": {base, func(in *bootstrap.Input) { in.Aliases = map[string]string{"backup": "x"} }, "with a new workspace"},
 		"no alias": {base, func(in *bootstrap.Input) { in.Aliases = map[string]string{"central": ""} },
 			"write 1 to 100 characters"},
-		"our tags":             {base, func(in *bootstrap.Input) { in.Tags = map[string]string{plan.TagOwner: "x"} }, "is not for others"},
-		"AWS's tags":           {base, func(in *bootstrap.Input) { in.Tags = map[string]string{"AWS:x": "x"} }, "is not for others"},
+		"our tags":             {base, func(in *bootstrap.Input) { in.Tags = map[string]string{plan.TagOwner: "x"} }, "are reserved"},
+		"AWS's tags":           {base, func(in *bootstrap.Input) { in.Tags = map[string]string{"AWS:x": "x"} }, "are reserved"},
 		"a tag IAM refuses":    {base, func(in *bootstrap.Input) { in.Tags = map[string]string{"team": "$(touch x)"} }, "IAM takes letters"},
 		"a tag without a name": {base, func(in *bootstrap.Input) { in.Tags = map[string]string{"": "x"} }, "IAM takes letters"},
 		"a tag too long": {base, func(in *bootstrap.Input) { in.Tags = map[string]string{"a": strings.Repeat("x", 257)} },
@@ -214,7 +214,7 @@ func TestMake(t *testing.T) {
 		{name: "made before", fresh: true, change: func(f *bootstrap.Found) {
 			f.Workspaces[0] = bootstrap.FoundWorkspace{ARN: workspace(t, "ws-0007"), Alias: "central", Tags: fresh.Workspaces[0].Tags}
 			f.Boundary.Document = fresh.Bound.String()
-		}, noted: "was made before for destination central"},
+		}, noted: "was created before for destination central"},
 		{name: "a namesake", fresh: true, change: func(f *bootstrap.Found) {
 			f.Workspaces[0] = bootstrap.FoundWorkspace{ARN: workspace(t, "ws-0007"), Alias: "central", Tags: others}
 			f.Boundary.Document = fresh.Bound.String()
@@ -223,10 +223,10 @@ func TestMake(t *testing.T) {
 			refused: "there is no such workspace"},
 		{name: "an audience is missing", change: func(f *bootstrap.Found) { f.Provider.Audiences = f.Provider.Audiences[:1] },
 			calls: "AddClientIDToOpenIDConnectProvider"},
-		{name: "somebody's provider", change: func(f *bootstrap.Found) { f.Provider.Tags = nil }, noted: "was not made by ampbridge: " +
+		{name: "somebody's provider", change: func(f *bootstrap.Found) { f.Provider.Tags = nil }, noted: "was not created by ampbridge: " +
 			"used as it is"},
 		{name: "somebody's provider without the audience", change: func(f *bootstrap.Found) { f.Provider = &plan.Provider{} },
-			refused: "does not take the audience"},
+			refused: "does not accept the audience"},
 		{name: "another cluster's provider", change: func(f *bootstrap.Found) { f.Provider.Tags = others }, refused: `belongs to cluster "prod"`},
 		{name: "our boundary, wider", change: func(f *bootstrap.Found) { f.Boundary.Document = everything }, calls: "CreatePolicyVersion"},
 		{name: "a shared boundary", change: func(f *bootstrap.Found) {
@@ -237,14 +237,14 @@ func TestMake(t *testing.T) {
 				Statement: shared.Statement[len(shared.Statement)-1:]}.String()}
 		}, refused: "add these statements to it"},
 		{name: "somebody's boundary, bounding nothing",
-			change: func(f *bootstrap.Found) { f.Boundary = &plan.ManagedPolicy{Document: everything} }, refused: "was not made for this " +
+			change: func(f *bootstrap.Found) { f.Boundary = &plan.ManagedPolicy{Document: everything} }, refused: "was not created for this " +
 				"cluster"},
 		{name: "trust was widened", change: func(f *bootstrap.Found) {
 			f.Role.Trust = strings.Replace(f.Role.Trust, "StringEquals", "StringLike", 1)
 		}, calls: "UpdateAssumeRolePolicy"},
 		{name: "permissions were widened", change: func(f *bootstrap.Found) { f.Role.Permissions = everything }, calls: "PutRolePolicy"},
 		{name: "cut off before the permissions", change: func(f *bootstrap.Found) { f.Role.Permissions = "" }, calls: "PutRolePolicy"},
-		{name: "somebody's role", change: func(f *bootstrap.Found) { f.Role.Tags = nil }, refused: "which bootstrap did not make for " +
+		{name: "somebody's role", change: func(f *bootstrap.Found) { f.Role.Tags = nil }, refused: "which bootstrap did not create for " +
 			"this cluster"},
 		{name: "our role on another path", change: func(f *bootstrap.Found) {
 			f.Role.ARN.Resource = "role/elsewhere/" +

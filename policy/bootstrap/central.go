@@ -17,7 +17,7 @@ import (
 // SyncAudience is the audience of sync's own token. The sidecars' tokens may have another.
 const SyncAudience = "sts.amazonaws.com"
 
-// Input is everything that the central part depends on.
+// Input holds everything that the central part depends on.
 type Input struct {
 	Policy *policy.Policy
 	Issuer policy.Issuer
@@ -26,21 +26,20 @@ type Input struct {
 	// Sync is sync's service account.
 	Sync policy.Subject
 	// Home is the account in which sync assumes a role with its own token; from there it
-	// assumes the roles of other accounts. Empty: the one that [Home] returns.
+	// assumes the roles of other accounts. If empty, the account that [Home] returns.
 	Home string
-	// Aliases of new workspaces, by destination; by default the destination's name.
+	// Aliases are the aliases of new workspaces, by destination. The default is the destination's name.
 	Aliases map[string]string
-	// Adopt has the destinations whose workspaces become the cluster's own, if nothing
-	// owns them.
+	// Adopt names destinations with a workspace that the cluster takes over if it has no owner.
 	Adopt []string
-	// Tags for everything that is made, beside ampbridge's own.
+	// Tags are set on everything that bootstrap creates, in addition to ampbridge's own tags.
 	Tags map[string]string
-	// WorkspaceQuota is how many workspaces the account may have in a region; 0:
+	// WorkspaceQuota is the number of workspaces that the account may have in a region; 0 means
 	// [WorkspaceQuota].
 	WorkspaceQuota int
-	// PodIdentity: EKS Pod Identity may give sync's pods its role, where sync begins.
+	// PodIdentity lets EKS Pod Identity give sync's role to its pods in the account where sync begins.
 	PodIdentity bool
-	// PruneTrust: statements that others added to the trust document of sync's role go.
+	// PruneTrust removes the statements that others added to the trust document of sync's role.
 	PruneTrust bool
 }
 
@@ -50,25 +49,25 @@ type Central struct {
 	Issuer  policy.Issuer
 	Owner   string
 	Account string
-	// Workspaces are those of the account's destinations.
+	// Workspaces are the workspaces of the account's destinations.
 	Workspaces []Workspace
 	// Provider, Boundary and Sync are zero if sync does not manage trust. Boundary is
-	// also zero if it is a policy of AWS's own.
+	// also zero if it is a managed policy of AWS itself.
 	Provider  policy.ARN
 	Audiences []string
-	// Thumbprints are those of cluster.issuerCA.
+	// Thumbprints are the thumbprints of cluster.issuerCA.
 	Thumbprints []string
-	// AdoptProvider: a provider that nothing owns becomes the cluster's.
+	// AdoptProvider lets the cluster take over a provider that has no owner.
 	AdoptProvider bool
 	Boundary      policy.ARN
 	// Bound is the boundary's document.
 	Bound policy.Document
 	Sync  SyncRole
-	// Tags are for all but workspaces; the provider's are exactly those of sync.
+	// Tags are for everything except workspaces; the provider's tags are exactly those of sync.
 	Tags map[string]string
-	// extra are the tags among them that are not ampbridge's own.
+	// extra are those Tags that are not ampbridge's own.
 	extra map[string]string
-	// finalBound is Bound with ids as long as those of the workspaces that are made.
+	// finalBound is Bound with ids as long as those of real workspaces.
 	finalBound     policy.Document
 	longIDs        map[string]policy.Workspace
 	workspaceQuota int
@@ -77,27 +76,27 @@ type Central struct {
 // Workspace is a workspace that a destination writes to.
 type Workspace struct {
 	Destination string
-	// ARN of a new one is a placeholder.
+	// ARN is a placeholder if the workspace is new.
 	ARN   policy.Workspace
 	New   bool
 	Alias string
-	// AliasGiven: the alias was asked for, and is not the destination's name.
+	// AliasGiven is true if the user chose the alias; otherwise it is the destination's name.
 	AliasGiven bool
-	// Adopt: the workspace becomes the cluster's own, if nothing owns it.
+	// Adopt lets the cluster take over the workspace if it has no owner.
 	Adopt bool
 	Tags  map[string]string
 }
 
-// SyncRole is the role that sync acts as in the account.
+// SyncRole is the role that sync uses in the account.
 type SyncRole struct {
 	ARN                policy.ARN
 	Trust, Permissions policy.Document
 	Description        string
-	// PruneTrust: only the statements of Trust stay in the role's trust document.
+	// PruneTrust removes all statements from the role's trust document that are not in Trust.
 	PruneTrust bool
 }
 
-// The ids of the statements that bootstrap writes into the trust document of sync's role.
+// The ids of the statements that bootstrap writes to the trust document of sync's role.
 const (
 	sidToken       = "Token"
 	sidHome        = "Home"
@@ -107,8 +106,8 @@ const (
 // PodIdentityService is the principal of EKS Pod Identity.
 const PodIdentityService = "pods.eks.amazonaws.com"
 
-// podIdentity lets EKS Pod Identity take the role for the pods of one service account. It
-// sends tags with each session, and needs the permission for them.
+// podIdentity lets EKS Pod Identity assume the role for the pods of one service account. Pod
+// Identity sends tags with each session and needs the permission for them.
 func podIdentity(s policy.Subject) policy.Statement {
 	return policy.Statement{
 		Sid: sidPodIdentity, Effect: "Allow", Principal: &policy.Principal{"Service": {PodIdentityService}},
@@ -152,7 +151,8 @@ func Home(p *policy.Policy) (string, error) {
 		return direct[0], nil
 	}
 	return "", fmt.Errorf(
-		"sync acts in one account directly, and assumes a role in every other: the policy has the accounts %s without one; add all "+
+		"sync uses one account directly, and assumes a role in every other; the accounts %s have no role in the "+
+			"policy: add all "+
 			"but one of them to trust.accounts, each with a syncRole",
 		strings.Join(direct, ", "),
 	)
@@ -168,7 +168,7 @@ func syncRole(p *policy.Policy, account string) policy.ARN {
 }
 
 // role returns sync's role in an account: the one that the policy names, or the
-// cluster's. Sync has no permission to change a role with its path and name.
+// cluster's. Sync itself has no permission to change a role with that path and name.
 func role(p *policy.Policy, partition, account string) policy.ARN {
 	if named := syncRole(p, account); !named.IsZero() {
 		return named
@@ -177,7 +177,7 @@ func role(p *policy.Policy, partition, account string) policy.ARN {
 	return policy.ARN{Partition: partition, Service: "iam", Account: account, Resource: "role/" + name}
 }
 
-// Desired returns what the account needs. The error names what the policy lacks.
+// Desired returns what the account needs. The error names what is missing in the policy.
 func Desired(in Input) (Central, error) {
 	c := Central{
 		Cluster: in.Policy.Cluster.Name, Issuer: in.Issuer, Account: in.Account, Owner: policy.Owner(in.Policy.Cluster.Name, in.Issuer),
@@ -205,7 +205,8 @@ func Desired(in Input) (Central, error) {
 	}
 	j := slices.IndexFunc(targets, func(t plan.Target) bool { return t.Account == home })
 	if j < 0 {
-		return Central{}, fmt.Errorf("sync has nothing to do in account %s, so it cannot begin there: name another", home)
+		return Central{}, fmt.Errorf("sync has nothing to do in account %s, so it cannot begin there: name another "+
+			"account", home)
 	}
 	c.Provider, c.Audiences = targets[i].Provider, []string{in.Policy.Token.Audience}
 	c.Thumbprints, c.AdoptProvider = in.Policy.Cluster.IssuerCA.Thumbprints(), in.Policy.Trust.AdoptProvider
@@ -223,13 +224,14 @@ func Desired(in Input) (Central, error) {
 	}
 	for _, arn := range []policy.ARN{c.Boundary, c.Sync.ARN} {
 		if n := len(arn.Resource); n > maxPath {
-			return Central{}, fmt.Errorf("%s: its path is too long: IAM takes %d characters", arn, maxPath)
+			return Central{}, fmt.Errorf("%s: its path is too long: IAM accepts %d characters", arn, maxPath)
 		}
 	}
 	if in.Account != home {
 		if homeRole.Partition != c.Provider.Partition {
 			return Central{}, fmt.Errorf(
-				"account %s lies in partition %s, sync begins in %s, partition %s, and no role reaches across: run a sync of its own there, "+
+				"account %s is in partition %s, and sync begins in %s, partition %s; a role cannot be used in both: run "+
+					"another sync there, "+
 					"with a policy of its own",
 				in.Account,
 				c.Provider.Partition,
@@ -262,7 +264,7 @@ func Desired(in Input) (Central, error) {
 	return c, nil
 }
 
-// assumeTagged are the actions of a chained session: the tags of EKS Pod Identity go with it.
+// assumeTagged are the actions for a chained session, which passes on the tags of EKS Pod Identity.
 var assumeTagged = policy.Values{"sts:AssumeRole", "sts:TagSession"}
 
 // assumedBy trusts one role, and nothing else of its account.
@@ -272,15 +274,15 @@ func assumedBy(role policy.ARN) policy.Document {
 	}}}
 }
 
-// allTags returns the tags for everything that is made, beside ampbridge's own: those of
-// the policy, and those that were asked for. A workspace has four of ampbridge's.
+// allTags returns the tags for everything that bootstrap creates, without ampbridge's own: the
+// policy's tags and the tags that the user gave. A workspace has four tags of ampbridge's own.
 func allTags(p *policy.Policy, asked map[string]string) (map[string]string, error) {
 	all := maps.Clone(asked)
 	if all == nil {
 		all = map[string]string{}
 	}
 	if len(asked) > 0 {
-		// One by one, so that the error is about a tag that was asked for.
+		// The user's tags are checked alone first, so that the error is about one of them.
 		if err := policy.CheckTags(asked, policy.MaxTags-4); err != nil {
 			return nil, err
 		}
@@ -288,7 +290,8 @@ func allTags(p *policy.Policy, asked map[string]string) (map[string]string, erro
 	for k, v := range p.Trust.Tags {
 		for other, value := range asked {
 			if strings.EqualFold(k, other) && (k != other || v != value) {
-				return nil, fmt.Errorf("the tag %s=%s: the policy has %s: %s under trust.tags, which sync would put back: change it there",
+				return nil, fmt.Errorf("the tag %s=%s: the policy has %s: %s under trust.tags, which sync would put back: "+
+					"change it there",
 					other, value, k, v)
 			}
 		}
@@ -298,7 +301,7 @@ func allTags(p *policy.Policy, asked map[string]string) (map[string]string, erro
 }
 
 func (c *Central) workspaces(in Input) error {
-	destinations := map[string]string{} // by placeholder
+	destinations := map[string]string{} // the destination of each placeholder
 	for _, d := range in.Policy.Destinations {
 		if d.Workspace.Account != in.Account {
 			continue
@@ -313,7 +316,7 @@ func (c *Central) workspaces(in Input) error {
 			}
 			if other, taken := destinations[d.Workspace.String()]; taken {
 				return fmt.Errorf(
-					"destinations %s and %s are both to get the new workspace %s: number them, as in %s-1",
+					"destinations %s and %s have the same placeholder %s for a new workspace: number them, as in %s-1",
 					other,
 					d.Name,
 					d.Workspace,
@@ -329,26 +332,27 @@ func (c *Central) workspaces(in Input) error {
 	}
 	for _, name := range in.Adopt {
 		if d, found := in.Policy.Destination(name); !found || d.Workspace.IsNew() || d.Workspace.Account != in.Account {
-			return fmt.Errorf("--adopt-workspace %s: the policy has no such destination with the ARN of a workspace in account %s", name, in.Account)
+			return fmt.Errorf("--adopt-workspace %s: the policy has no such destination with the ARN of a workspace in "+
+				"account %s", name, in.Account)
 		}
 	}
 	for name := range in.Aliases {
 		if d, found := in.Policy.Destination(name); !found || !d.Workspace.IsNew() {
-			return fmt.Errorf("the alias of %s: the policy has no such destination whose workspace is new (%s)", name, policy.NewWorkspace)
+			return fmt.Errorf("the alias of %s: the policy has no such destination with a new workspace "+
+				"(%s)", name, policy.NewWorkspace)
 		}
 	}
 	return nil
 }
 
-// ClientToken returns the token with which AMP makes the workspace of a destination. AMP
-// makes one workspace for a token, so a call whose answer was lost can be repeated.
+// ClientToken returns the token with which AMP creates the workspace of a destination. AMP
+// creates one workspace per token, so a call can be repeated if its answer was lost.
 func ClientToken(owner, region, destination string) string {
 	sum := sha256.Sum256([]byte(owner + "\n" + region + "\n" + destination))
 	return hex.EncodeToString(sum[:])
 }
 
-// Resolve returns the policy with the ARNs of created workspaces instead of their
-// placeholders.
+// Resolve returns the policy with the ARNs of created workspaces instead of their placeholders.
 func Resolve(p *policy.Policy, made map[string]policy.Workspace) *policy.Policy {
 	resolved := *p
 	resolved.Destinations = slices.Clone(p.Destinations)

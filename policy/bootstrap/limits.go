@@ -11,18 +11,18 @@ import (
 	"github.com/ampbridge/ampbridge/policy/plan"
 )
 
-// Limits of AWS are checked before anything is made: what AWS refuses half-way leaves
-// an account with a part of the things.
+// The limits of AWS are checked before anything is created. If AWS refused something half-way,
+// the account would have only some of the resources.
 
-// WorkspaceQuota is how many workspaces AMP lets an account have in a region, unless the
+// WorkspaceQuota is the number of workspaces that AMP allows an account in a region, unless the
 // quota was raised.
 const WorkspaceQuota = 25
 
 // maxPath is IAM's limit on the path of a role or policy, in characters.
 const maxPath = 512
 
-// longIDs returns workspaces as AMP will name them, by the placeholders of the policy:
-// how long a document becomes is known before there is a workspace.
+// longIDs returns workspaces with ids as long as AMP's, by the placeholders of the policy. So
+// the final length of a document is known before the workspaces exist.
 func longIDs(p *policy.Policy) map[string]policy.Workspace {
 	ids := map[string]policy.Workspace{}
 	for i, d := range p.Destinations {
@@ -35,7 +35,7 @@ func longIDs(p *policy.Policy) map[string]policy.Workspace {
 	return ids
 }
 
-// workspaceQuota refuses new workspaces that a region has no room for.
+// workspaceQuota refuses new workspaces that would exceed a region's quota.
 func (p *planner) workspaceQuota(found []FoundWorkspace) {
 	made, existing := map[string]int{}, map[string]int{}
 	for _, c := range p.plan.Changes {
@@ -53,18 +53,19 @@ func (p *planner) workspaceQuota(found []FoundWorkspace) {
 	}
 }
 
-// overQuota says why a region takes no such number of new workspaces; empty: it does.
+// overQuota returns why a region cannot have that number of new workspaces; empty if it can.
 func (c Central) overQuota(region string, existing, made int) string {
 	if existing+made <= c.workspaceQuota {
 		return ""
 	}
 	return fmt.Sprintf(
-		"account %s has %d workspaces in %s, %d are to be made, and its quota is %d; let several destinations name one workspace, "+
+		"account %s has %d workspaces in %s, %d new ones are needed, and its quota is %d; let several destinations "+
+			"name one workspace, "+
 			"or raise the quota \"Workspaces per Region per account\" of AMP and tell bootstrap with --workspace-quota",
 		c.Account, existing, region, made, c.workspaceQuota)
 }
 
-// limits refuses the documents that IAM would find too long.
+// limits refuses documents that are too long for IAM.
 func (p *planner) limits() {
 	for _, change := range p.plan.Changes {
 		problem := ""
@@ -94,7 +95,8 @@ func (c Central) boundTooLong(d policy.Document) string {
 		return ""
 	}
 	return fmt.Sprintf(
-		"the boundary names %d workspaces and roles and has %d characters, IAM takes %d; make a policy of your own that allows "+
+		"the boundary names %d workspaces and roles and has %d characters, IAM accepts %d; create a policy of your "+
+			"own that allows "+
 			"%s on arn:%s:aps:*:%s:workspace/* (and sts:AssumeRole on the roles under assumeRole) and name it as "+
 			"trust.permissionsBoundary, or divide the destinations over several accounts",
 		names, n, policy.MaxManagedPolicy, actions, c.Provider.Partition, c.Account)
@@ -103,7 +105,8 @@ func (c Central) boundTooLong(d policy.Document) string {
 func trustTooLong(d policy.Document) string {
 	if n := len(d.String()); n > plan.TrustQuota {
 		return fmt.Sprintf(
-			"its trust document has %d characters, IAM takes %d; take away statements that others added (--prune-trust), or give the API "+
+			"its trust document has %d characters, IAM accepts %d; remove statements that others added (--prune-trust), "+
+				"or give the API "+
 				"server a shorter --service-account-issuer", n, plan.TrustQuota)
 	}
 	return ""
@@ -112,15 +115,16 @@ func trustTooLong(d policy.Document) string {
 func (c Central) permissionsTooLong() string {
 	if n := len(c.Sync.Permissions.String()); n > policy.MaxInlinePolicies {
 		return fmt.Sprintf(
-			"its permissions have %d characters, IAM takes %d; they name sync's role in each other account: divide the accounts over "+
-				"several policies, each with a cluster.name and a sync of its own",
+			"its permissions have %d characters, IAM accepts %d; they name sync's role in each other account: divide the "+
+				"accounts over "+
+				"several policies, each with its own cluster.name and its own sync",
 			n, policy.MaxInlinePolicies)
 	}
 	return ""
 }
 
-// CheckLimits returns what AWS would refuse of a configuration or script that makes
-// everything. Where AWS is asked, [Compute] refuses it.
+// CheckLimits returns an error for limits that would make AWS refuse a configuration or script
+// that creates everything. If bootstrap reads the account, [Compute] refuses them.
 func (c Central) CheckLimits() error {
 	var errs []error
 	made := map[string]int{}
@@ -135,7 +139,7 @@ func (c Central) CheckLimits() error {
 		}
 	}
 	if !c.Boundary.IsZero() {
-		// The placeholders stay, and become whole ARNs.
+		// The placeholders stay in the text. They will become complete ARNs.
 		bound := policy.Document{Version: c.Bound.Version, Statement: slices.Clone(c.Bound.Statement)}
 		for i, s := range bound.Statement {
 			bound.Statement[i].Resource = slices.Clone(s.Resource)

@@ -10,9 +10,9 @@ import (
 	"github.com/ampbridge/ampbridge/policy/plan"
 )
 
-// Found is what an account contains.
+// Found is what exists in an account.
 type Found struct {
-	// Workspaces of the regions that the account's destinations name.
+	// Workspaces are in the regions of the account's destinations.
 	Workspaces []FoundWorkspace
 	Provider   *plan.Provider
 	// Boundary is nil if there is none.
@@ -28,8 +28,8 @@ type FoundWorkspace struct {
 	Tags                    map[string]string
 }
 
-// made returns the workspaces that an earlier run made for w: those with the owner's
-// and the destination's tag. The alias does not count, because a run may have another.
+// made returns the workspaces that an earlier run created for w: those with the owner's
+// and the destination's tag. The alias does not count, because each run can set another one.
 func (c Central) made(w Workspace, found []FoundWorkspace) []FoundWorkspace {
 	var list []FoundWorkspace
 	for _, f := range found {
@@ -40,8 +40,8 @@ func (c Central) made(w Workspace, found []FoundWorkspace) []FoundWorkspace {
 	return list
 }
 
-// Made returns the workspaces that earlier runs made for the policy's placeholders, by
-// placeholder. A destination that has two is left out: [Compute] refuses it.
+// Made returns the workspaces that earlier runs created for the policy's placeholders, by
+// placeholder. It leaves out a destination with two workspaces, which [Compute] refuses.
 func (c Central) Made(found []FoundWorkspace) map[string]FoundWorkspace {
 	made := map[string]FoundWorkspace{}
 	for _, w := range c.Workspaces {
@@ -52,7 +52,7 @@ func (c Central) Made(found []FoundWorkspace) map[string]FoundWorkspace {
 	return made
 }
 
-// Own returns the one workspace that bootstrap made for w; the zero value: there is none.
+// Own returns the one workspace that bootstrap created for w; zero if there is none.
 func (c Central) Own(w Workspace, found []FoundWorkspace) FoundWorkspace {
 	list := c.made(w, found)
 	if !w.New {
@@ -64,21 +64,22 @@ func (c Central) Own(w Workspace, found []FoundWorkspace) FoundWorkspace {
 	return list[0]
 }
 
-// creationFailed is the status of a workspace that AMP could not make.
+// creationFailed is the status of a workspace that AMP could not create.
 const creationFailed = "CREATION_FAILED"
 
-// MadeBefore returns the note about a workspace that an earlier run made for w.
+// MadeBefore returns the note about a workspace that an earlier run created for w.
 func (c Central) MadeBefore(w Workspace, f FoundWorkspace) plan.Finding {
-	message := fmt.Sprintf("was made before for destination %s: write it into the policy instead of %s", w.Destination, w.ARN)
+	message := fmt.Sprintf("was created before for destination %s: write it into the policy instead of "+
+		"%s", w.Destination, w.ARN)
 	if w.AliasGiven && w.Alias != f.Alias {
-		message += fmt.Sprintf("; its alias is %q and stays so", f.Alias)
+		message += fmt.Sprintf("; its alias stays %q", f.Alias)
 	}
 	return plan.Finding{Account: c.Account, About: f.ARN.String(), Message: message}
 }
 
-// Compute returns the changes from what was found in the account to what it needs.
-// Until a workspace exists, documents name its placeholder. [Resolve] replaces the
-// placeholder once the ARN is known.
+// Compute returns the changes from what exists in the account to what it needs.
+// Until a workspace exists, documents contain its placeholder. [Resolve] replaces the
+// placeholder when the ARN is known.
 func Compute(c Central, found Found) plan.Plan {
 	p := &planner{central: c, plan: plan.Plan{
 		Cluster: c.Cluster, Issuer: c.Issuer, Owner: c.Owner,
@@ -89,7 +90,8 @@ func Compute(c Central, found Found) plan.Plan {
 	if c.Provider.IsZero() {
 		p.addNote(
 			c.Account,
-			"the policy gives sync nothing to do here: provider and roles need nothing more from bootstrap (ampbridge plan -o terraform "+
+			"the policy gives sync nothing to do here: provider and roles need nothing more from bootstrap (ampbridge "+
+				"plan -o terraform "+
 				"writes them)",
 		)
 		return p.plan
@@ -136,15 +138,17 @@ func (p *planner) workspaces(found []FoundWorkspace) {
 			p.addRefusal(
 				resource,
 				fmt.Sprintf(
-					"destination %s has several workspaces that were made for it: %s; write the ARN of the one to keep into the policy, and "+
-						"delete the others, with their metrics, where nothing needs them",
+					"destination %s has several workspaces that were created for it: %s; write the ARN of the one to keep into "+
+						"the policy, and "+
+						"delete the others, with their metrics, if nothing needs them",
 					w.Destination,
 					arns(existing),
 				),
 			)
 		case len(existing) == 1 && existing[0].Status == creationFailed:
 			p.addRefusal(resource, fmt.Sprintf(
-				"destination %s: the creation of its workspace %s failed: delete that one, and run bootstrap again", w.Destination, existing[0].ARN))
+				"destination %s: the creation of its workspace %s failed: delete that one, and run bootstrap "+
+					"again", w.Destination, existing[0].ARN))
 		case len(existing) == 1:
 			f := existing[0]
 			if w.New {
@@ -156,7 +160,8 @@ func (p *planner) workspaces(found []FoundWorkspace) {
 			case w.Adopt && owner == "":
 				p.adoptWorkspace(w, f)
 			case w.Adopt:
-				p.addRefusal(resource, fmt.Sprintf("belongs to cluster %q: run bootstrap without --adopt-workspace %s, and it is used as it is",
+				p.addRefusal(resource, fmt.Sprintf("belongs to cluster %q: run bootstrap without --adopt-workspace %s to "+
+					"use it as it is",
 					f.Tags[plan.TagCluster], w.Destination))
 			}
 		case !w.New:
@@ -172,7 +177,8 @@ func (p *planner) workspaces(found []FoundWorkspace) {
 			p.addRefusal(
 				resource,
 				fmt.Sprintf(
-					"destination %s: there is already a workspace with the alias %q, %s, which was not made for it: write its ARN into the "+
+					"destination %s: there is already a workspace with the alias %q, %s, which was not created for it: write "+
+						"its ARN into the "+
 						"policy, or choose another alias",
 					w.Destination,
 					w.Alias,
@@ -190,13 +196,14 @@ func (p *planner) workspaces(found []FoundWorkspace) {
 	}
 }
 
-// adoptWorkspace makes a workspace that nothing owns the cluster's own. Its other tags stay.
+// adoptWorkspace lets the cluster take over a workspace without an owner. Its other tags stay.
 func (p *planner) adoptWorkspace(w Workspace, f FoundWorkspace) {
 	if n := plan.CountTags(f.Tags, w.Tags); n > policy.MaxTags {
 		p.addRefusal(f.ARN.String(), plan.TooManyTags(f.Tags, n))
 		return
 	}
-	p.addChange(plan.TagWorkspace, f.ARN.ARN, "--adopt-workspace: the workspace has no owner, and becomes this cluster's",
+	p.addChange(plan.TagWorkspace, f.ARN.ARN, "--adopt-workspace: the workspace has no owner, so this cluster "+
+		"takes it over",
 		func(c *plan.Change) {
 			c.Adopts, c.Tags, c.Differences = true, w.Tags, plan.TagDifferences(f.Tags, w.Tags)
 		})
@@ -212,8 +219,8 @@ func arns(found []FoundWorkspace) string {
 	return strings.Join(list, ", ")
 }
 
-// tags applies the tags that were asked for to a thing that is the cluster's own. Tags
-// that nothing asks for any more stay: they may be other people's.
+// tags applies the tags that the user gave to a resource of the cluster. It keeps tags that are
+// not wanted any more: they may belong to other people.
 func (p *planner) tags(call plan.Call, resource policy.ARN, found map[string]string) {
 	differences := plan.TagDifferences(found, p.central.extra)
 	if len(differences) == 0 {
@@ -223,7 +230,7 @@ func (p *planner) tags(call plan.Call, resource policy.ARN, found map[string]str
 		p.addRefusal(resource.String(), plan.TooManyTags(found, n))
 		return
 	}
-	p.addChange(call, resource, "the tags that were asked for have changed", func(change *plan.Change) {
+	p.addChange(call, resource, "the wanted tags have changed", func(change *plan.Change) {
 		change.Tags, change.Differences = maps.Clone(p.central.extra), differences
 	})
 }
@@ -231,12 +238,14 @@ func (p *planner) tags(call plan.Call, resource policy.ARN, found map[string]str
 func (p *planner) provider(found *plan.Provider) {
 	c := p.central
 	add := func(audience string) {
-		p.addChange(plan.AddAudience, c.Provider, "the provider does not accept this audience yet", func(change *plan.Change) {
+		p.addChange(plan.AddAudience, c.Provider, "the provider does not accept this audience "+
+			"yet", func(change *plan.Change) {
 			change.Audience, change.Differences = audience, []plan.Difference{{Field: "audience", Becomes: audience}}
 		})
 	}
 	if found == nil {
-		p.addChange(plan.CreateProvider, c.Provider, "the account does not know the cluster's issuer", func(change *plan.Change) {
+		p.addChange(plan.CreateProvider, c.Provider, "the account has no provider for the cluster's "+
+			"issuer", func(change *plan.Change) {
 			change.Audience, change.Thumbprints, change.Tags = c.Audiences[0], c.Thumbprints, c.Tags
 			change.Differences = append([]plan.Difference{{Field: "audience", Becomes: c.Audiences[0]}}, tagDifferences(c.Tags)...)
 		})
@@ -250,8 +259,9 @@ func (p *planner) provider(found *plan.Provider) {
 		p.addRefusal(
 			c.Provider.String(),
 			fmt.Sprintf(
-				"belongs to cluster %q, which has the same issuer: a token of one would be accepted for the other; give the API server an "+
-					"issuer of its own",
+				"belongs to cluster %q, which has the same issuer: a token of one would be accepted for the other; give the "+
+					"API server "+
+					"its own issuer",
 				found.Tags[plan.TagCluster],
 			),
 		)
@@ -259,7 +269,8 @@ func (p *planner) provider(found *plan.Provider) {
 	}
 	adopts := owner == "" && c.AdoptProvider
 	if adopts {
-		p.addChange(plan.TagProvider, c.Provider, "trust.adoptProvider: the provider has no owner, and becomes this cluster's",
+		p.addChange(plan.TagProvider, c.Provider, "trust.adoptProvider: the provider has no owner, so this cluster "+
+			"takes it over",
 			func(change *plan.Change) {
 				change.Adopts, change.Tags, change.Differences = true, c.Tags, plan.TagDifferences(found.Tags, c.Tags)
 			})
@@ -271,7 +282,8 @@ func (p *planner) provider(found *plan.Provider) {
 			p.addRefusal(
 				c.Provider.String(),
 				fmt.Sprintf(
-					"was not made by ampbridge and does not take the audience %q; add it: aws iam add-client-id-to-open-id-connect-provider "+
+					"was not created by ampbridge and does not accept the audience %q; add it: aws iam "+
+						"add-client-id-to-open-id-connect-provider "+
 						"--open-id-connect-provider-arn '%s' --client-id '%s'",
 					audience,
 					c.Provider,
@@ -287,7 +299,7 @@ func (p *planner) provider(found *plan.Provider) {
 	case adopts:
 		return
 	case owner == "":
-		p.addNote(c.Provider.String(), "was not made by ampbridge: used as it is")
+		p.addNote(c.Provider.String(), "was not created by ampbridge: used as it is")
 		return
 	}
 	p.tags(plan.TagProvider, c.Provider, found.Tags)
@@ -318,23 +330,24 @@ func (p *planner) boundary(found *plan.ManagedPolicy) {
 	case plan.Owned(found.Tags, c.Owner):
 		change(plan.UpdatePolicy, "the boundary differs from what the policy needs", found.Document)
 	case err == nil && contains(current, c.Bound):
-		p.addNote(c.Boundary.String(), "was not made for this cluster, and allows what its roles need: used as it is")
+		p.addNote(c.Boundary.String(), "was not created for this cluster, and allows what its roles need: used as it is")
 	default:
 		p.addRefusal(
 			c.Boundary.String(),
 			fmt.Sprintf(
-				"was not made for this cluster, and its roles need %s; add these statements to it, or name another policy as trust.permissionsBoundary",
+				"was not created for this cluster, and its roles need %s; add these statements to it, or name another "+
+					"policy as trust.permissionsBoundary",
 				c.Bound,
 			),
 		)
 	}
 }
 
-// bounded are the actions that a boundary is for.
+// bounded are the actions that a boundary may allow.
 var bounded = slices.Concat(policy.AccessWrite.Actions(), policy.AccessQuery.Actions(), policy.Values{"sts:AssumeRole"})
 
-// contains reports whether a boundary allows what another one allows, and
-// nothing but the actions that a boundary is for.
+// contains reports whether a boundary allows everything that wanted allows, and no
+// action other than those in bounded.
 func contains(boundary, wanted policy.Document) bool {
 	allowed := func(action, resource string) bool {
 		covers := func(pattern string) bool { return policy.Glob(pattern).Match(resource) }
@@ -391,7 +404,8 @@ func (p *planner) role(found *plan.Role) {
 		p.addRefusal(
 			want.ARN.String(),
 			fmt.Sprintf(
-				"the name is taken by %s, which bootstrap did not make for this cluster (tag %s), and names are unique whatever their path; "+
+				"the name is taken by %s, which bootstrap did not create for this cluster (tag %s), and names are unique "+
+					"whatever their path; "+
 					"delete that role, or name another for this account as syncRole under trust.accounts",
 				found.ARN,
 				plan.TagOwner,
@@ -408,8 +422,8 @@ func (p *planner) role(found *plan.Role) {
 	}
 }
 
-// keptTrust returns the trust document that the role gets: the wanted one, with the
-// statements that others added to the role's own.
+// keptTrust returns the trust document for the role: the wanted one, plus the
+// statements that others added to the current one.
 func (p *planner) keptTrust(want SyncRole, current string) policy.Document {
 	trust := policy.Document{Version: want.Trust.Version, Statement: slices.Clone(want.Trust.Statement)}
 	document, err := policy.ParseDocument(current)
@@ -422,26 +436,26 @@ func (p *planner) keptTrust(want SyncRole, current string) policy.Document {
 			if slices.ContainsFunc(want.Trust.Statement, func(w policy.Statement) bool { return w.Sid == s.Sid }) {
 				continue
 			}
-			p.addNote(want.ARN.String(), "trusts EKS Pod Identity, and goes on to: "+encode(s)+"; --prune-trust takes it away")
+			p.addNote(want.ARN.String(), "still trusts EKS Pod Identity: "+encode(s)+"; --prune-trust removes it")
 		case slices.ContainsFunc(want.Trust.Statement, func(w policy.Statement) bool { return w.Sid == s.Sid || sameButSid(w, s) }):
-			continue // a wanted statement, or what became of it
+			continue // a wanted statement, or a former version of one
 		default:
-			p.addNote(want.ARN.String(), "its trust document has a statement that bootstrap did not write, and that stays: "+encode(s)+
-				"; --prune-trust takes it away")
+			p.addNote(want.ARN.String(), "its trust document has a statement that bootstrap did not write and does not change: "+encode(s)+
+				"; --prune-trust removes it")
 		}
 		trust.Statement = append(trust.Statement, s)
 	}
 	return trust
 }
 
-// sameButSid reports whether two statements say the same, whatever their ids.
+// sameButSid reports whether two statements are equal except for their ids.
 func sameButSid(a, b policy.Statement) bool {
 	a.Sid, b.Sid = "", ""
 	return policy.Equal(policy.Document{Statement: []policy.Statement{a}}, policy.Document{Statement: []policy.Statement{b}})
 }
 
 // statementDifferences returns the removed and the added statements, one per line,
-// because a whole document in one line cannot be read.
+// because a whole document in one line is hard to read.
 func statementDifferences(field, was string, becomes policy.Document) []plan.Difference {
 	var list []plan.Difference
 	current, err := policy.ParseDocument(was)

@@ -10,15 +10,15 @@ import (
 	"github.com/ampbridge/ampbridge/policy/plan"
 )
 
-// Script is the central part as commands of the AWS CLI, for bash. It first looks at
-// what is there: what is this cluster's is kept and brought up to date, what others
-// made is refused before anything is made. So it can be run again. With
-// existingProvider the cluster's OIDC provider is kept elsewhere.
+// Script returns the central part as AWS CLI commands for bash. The script first reads what exists:
+// it updates what belongs to this cluster, and it stops before any change if something belongs to
+// others. So it can run again. With existingProvider, the cluster's OIDC provider is managed
+// elsewhere.
 func Script(c Central, existingProvider bool) string {
 	s := &script{variables: map[string]string{}}
 	s.line("#!/usr/bin/env bash")
 	s.comment("Written by ampbridge bootstrap -o aws-cli for cluster %s, account %s.", c.Cluster, c.Account)
-	s.line("# It can be run again: it makes what is missing, and changes nothing that others made.")
+	s.line("# It can be run again: it creates what is missing, and changes nothing that others created.")
 	s.line("set -euo pipefail")
 	s.line(`if [ "$(aws sts get-caller-identity --query Account --output text)" != ` + shell(c.Account) + ` ]; then`)
 	s.line("  echo " + shell("these commands are for account "+c.Account+": use credentials of that account") + " >&2")
@@ -27,7 +27,7 @@ func Script(c Central, existingProvider bool) string {
 	s.line("owner=" + shell(c.Owner))
 	s.line(scriptFunctions)
 	manages, bounds := !c.Provider.IsZero(), !c.Provider.IsZero() && !c.Boundary.IsZero()
-	s.comment("Look first: nothing is made where something is refused.")
+	s.comment("Read first: if something is refused, nothing is changed.")
 	for _, w := range c.Workspaces {
 		if w.New {
 			s.findWorkspace(c.Owner, w)
@@ -62,21 +62,21 @@ func Script(c Central, existingProvider bool) string {
 	return s.out.String()
 }
 
-// scriptFunctions are those of the script. The CLI writes None for a value that is not there.
+// scriptFunctions are the functions of the script. The CLI prints None for a value that is missing.
 const scriptFunctions = `
 refuse() {
-  echo "$1: nothing was changed; ampbridge bootstrap shows the ways out" >&2
+  echo "$1: nothing was changed; ampbridge bootstrap shows what to do" >&2
   exit 1
 }
-# own NAME OWNER: whether a thing is this cluster's; it refuses one that is not.
+# own NAME OWNER: fails if the resource does not exist, and stops the script if it belongs to others.
 own() {
   case "$2" in
     "$owner") return 0 ;;
     '') return 1 ;;
   esac
-  refuse "$1 exists and was not made for this cluster (tag ampbridge.io/owner)"
+  refuse "$1 exists and was not created for this cluster (tag ampbridge.io/owner)"
 }
-# read_owner QUERY COMMAND...: the owner's tag; none where a thing has no such tag, nothing where there is no such thing.
+# read_owner QUERY COMMAND...: prints the owner's tag, None without such a tag, or nothing without such a resource.
 read_owner() {
   local query="$1[?Key=='ampbridge.io/owner'].Value | [0]" answer
   shift
@@ -89,19 +89,19 @@ read_owner() {
 
 type script struct {
 	out strings.Builder
-	// variables hold what is known only once something is made, by the
-	// placeholder that stands for it.
+	// variables are the shell's variables for values that are known only after a resource exists,
+	// by the placeholder of the value.
 	variables map[string]string
 }
 
 func (s *script) line(text string) { s.out.WriteString(text + "\n") }
 
-// comment keeps its text, whatever is in it, to one line.
+// comment writes one line, whatever its text contains.
 func (s *script) comment(format string, args ...any) {
 	s.line("\n# " + strings.Join(strings.Fields(fmt.Sprintf(format, args...)), " "))
 }
 
-// command is one command, an option to a line.
+// command writes one command, with one option per line.
 func (s *script) command(name string, options ...string) {
 	s.out.WriteString(name)
 	for option := range slices.Chunk(options, 2) {
@@ -110,11 +110,11 @@ func (s *script) command(name string, options ...string) {
 	s.out.WriteString("\n")
 }
 
-// variable is the shell's name for a destination's workspace. A destination's name is a
-// DNS label, and no variable begins with a digit here.
+// variable returns the shell variable for a destination's workspace. The prefix is needed because
+// a destination's name is a DNS label, which can begin with a digit.
 func variable(w Workspace) string { return "workspace_" + strings.ReplaceAll(w.Destination, "-", "_") }
 
-// find reads whether a thing is there, and this cluster's, into a variable of that name.
+// find writes into a variable of that name whether a resource exists and belongs to this cluster.
 func (s *script) find(name, command, tags string, resource policy.ARN) {
 	s.line(fmt.Sprintf(`%s="$(read_owner %s %s)"`, name, tags, command))
 	s.line(fmt.Sprintf(`if own %s "$%s"; then %s=exists; else %s=; fi`, shell(resource.String()), name, name, name))
@@ -127,7 +127,7 @@ func (s *script) findWorkspace(owner string, w Workspace) {
 		"workspaces[?tags.\"%s\"=='%s' && tags.\"%s\"=='%s' && status.statusCode!='DELETING'].arn",
 		plan.TagOwner, owner, plan.TagDestination, w.Destination)
 	s.line(fmt.Sprintf(`found="$(aws amp list-workspaces --region %s --output text --query %s)"`, shell(w.ARN.Region), shell(query)))
-	s.line("list=($found)") // ARNs hold nothing that a shell expands
+	s.line("list=($found)") // ARNs contain nothing that a shell expands
 	s.line(fmt.Sprintf(`if [ "${#list[@]}" -gt 1 ]; then refuse "destination %s has several workspaces: ${list[*]}"; fi`, w.Destination))
 	s.line(name + `="${list[0]-}"`)
 }
@@ -136,8 +136,8 @@ func (s *script) workspace(c Central, w Workspace) {
 	name, region := variable(w), shell(w.ARN.Region)
 	s.comment("The workspace of destination %s: write its ARN into the policy.", w.Destination)
 	s.line(`if [ -z "$` + name + `" ]; then`)
-	// Text of people's own goes in as JSON: of other arguments the CLI reads some,
-	// such as file://…, as the names of files. The token makes a repeated call the same.
+	// The user's texts go in as JSON, because the CLI reads some other arguments as file names,
+	// for example file://…. The token makes a repeated call create nothing new.
 	s.out.WriteString(name + `="$(`)
 	s.command("aws amp create-workspace", "--region", region,
 		"--cli-input-json", shell(encode(map[string]any{
@@ -155,11 +155,11 @@ func (s *script) workspace(c Central, w Workspace) {
 	)
 }
 
-// boundary makes the policy, or gives it a new version where what it allows differs.
-// The answer of IAM has another order than what was written.
+// boundary creates the policy, or gives it a new version if its content differs. IAM returns
+// a document in another order than it was written, so the comparison must not depend on the order.
 func (s *script) boundary(c Central) {
 	arn := shell(c.Boundary.String())
-	s.comment("The most that roles made by sync can ever do, whatever their own documents come to say.")
+	s.comment("The upper limit for roles created by sync, whatever their own documents allow.")
 	s.line("document=" + s.document(c.Bound))
 	s.line(`if [ -z "$boundary" ]; then`)
 	s.command("aws iam create-policy", "--policy-name", shell(c.Boundary.RoleName()), "--path", shell(pathOf(c.Boundary)),
@@ -198,7 +198,8 @@ func (s *script) role(c Central) {
 	if c.Sync.PruneTrust {
 		s.command("aws iam update-assume-role-policy", "--role-name", name, "--policy-document", s.document(c.Sync.Trust))
 	} else {
-		s.line("echo " + shell("the trust document of "+c.Sync.ARN.String()+" stays as it is; a script with --prune-trust replaces it") + " >&2")
+		s.line("echo " + shell("the trust document of "+c.Sync.ARN.String()+" stays as it is; a script with "+
+			"--prune-trust replaces it") + " >&2")
 	}
 	s.retag(c, "aws iam tag-role --role-name "+name)
 	s.line("fi")
@@ -206,18 +207,18 @@ func (s *script) role(c Central) {
 		"--policy-document", s.document(c.Sync.Permissions))
 }
 
-// retag applies the tags that were asked for.
+// retag applies the tags that the user gave.
 func (s *script) retag(c Central, command string) {
 	if len(c.extra) > 0 {
 		s.line(command + " --tags " + s.tags(c.extra))
 	}
 }
 
-// document is d as one argument, with the variables in it.
+// document returns d as one shell argument, with the variables in it.
 func (s *script) document(d policy.Document) string {
 	text := shell(d.String())
 	for placeholder, variable := range s.variables {
-		// Out of the single quotes, and in again. An ARN holds no quote.
+		// End the single quotes, and begin them again. An ARN contains no quote.
 		text = strings.ReplaceAll(text, `"`+placeholder+`"`, `"'"$`+variable+`"'"`)
 	}
 	return text
@@ -240,7 +241,7 @@ func (s *script) words(list []string) string {
 	return strings.Join(quoted, " ")
 }
 
-// list is like words, with the variables in it.
+// list returns what words returns, with the variables in it.
 func (s *script) list(values policy.Values) string {
 	quoted := make([]string, len(values))
 	for i, v := range values {
@@ -254,13 +255,13 @@ func (s *script) list(values policy.Values) string {
 func encode(v any) string {
 	text, err := json.Marshal(v)
 	if err != nil {
-		panic(err) // strings, and lists and maps of them, always encode
+		panic(err) // cannot happen: strings, and lists and maps of strings, always encode
 	}
 	return string(text)
 }
 
-// shell is text as one word: within single quotes a shell reads nothing but the
-// quote that ends them.
+// shell returns text as one word. Within single quotes, the only special character for a shell is
+// the closing quote.
 func shell(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }
 
 func pathOf(arn policy.ARN) string {
@@ -273,8 +274,10 @@ func (s *script) provider(c Central) {
 	arn := shell(c.Provider.String())
 	options := []string{"--url", shell(string(c.Issuer)), "--client-id-list", s.words(c.Audiences)}
 	tags := s.tags(c.Tags)
-	s.comment("The cluster's issuer: AWS takes its tokens, for these audiences. AWS needs no thumbprint; a CLI older than 2.17 does (it")
-	s.line("# ends with 252), and gets one that stands for no certificate: AWS does not look at it where the issuer's CA is a public one.")
+	s.comment("The cluster's issuer: AWS accepts its tokens for these audiences. AWS needs no thumbprint, but a " +
+		"CLI older than 2.17 does (it")
+	s.line("# exits with 252). So the CLI gets a thumbprint of no certificate, which AWS ignores if the issuer's " +
+		"CA is a public one.")
 	s.line("create_provider() {")
 	s.command(command, append(options, "--tags", tags+` "$@"`)...)
 	s.line("}")

@@ -50,12 +50,16 @@ func readersWait(t *testing.T, scope string) {
 	in.Unbounded = map[string]string{"reader": "it does not allow aps:QueryMetrics", "both": "it does not allow aps:QueryMetrics"}
 	waiting := Compute(in)
 	for i, want := range []string{
-		"destinations[1].access has query, and the permissions boundary of account 111122223333 does not allow that: it does not allow " +
-			"aps:QueryMetrics. So no new service account is trusted for destination reader; run `ampbridge bootstrap --policy FILE --account " +
-			"111122223333 --apply` again, as an administrator of the account. All that writes goes on",
-		"destinations[2].access has query, and the permissions boundary of account 111122223333 does not allow that: it does not allow " +
-			"aps:QueryMetrics. So the roles of destination both may write to it, and not query it; run `ampbridge bootstrap --policy FILE " +
-			"--account 111122223333 --apply` again, as an administrator of the account. All that writes goes on",
+		"destinations[1].access has query, and the permissions boundary of account 111122223333 does not allow that: " +
+			"it does not allow " +
+			"aps:QueryMetrics. So no new service account is trusted for destination reader; run `ampbridge bootstrap " +
+			"--policy FILE --account " +
+			"111122223333 --apply` again, as an administrator of the account. Writing is not affected",
+		"destinations[2].access has query, and the permissions boundary of account 111122223333 does not allow that: " +
+			"it does not allow " +
+			"aps:QueryMetrics. So the roles of destination both may write to it, and not query it; run `ampbridge " +
+			"bootstrap --policy FILE " +
+			"--account 111122223333 --apply` again, as an administrator of the account. Writing is not affected",
 	} {
 		if len(waiting.Refusals) != 2 || waiting.Refusals[i].Message != want {
 			t.Errorf("refusals %q, want number %d to be %q", waiting.Refusals, i, want)

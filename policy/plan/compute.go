@@ -11,37 +11,37 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 )
 
-// Input is all that a plan depends on.
+// Input holds everything that a plan depends on.
 type Input struct {
 	Policy *policy.Policy
-	// Issuer is the cluster's, discovered where the policy names none.
+	// Issuer is the cluster's issuer. If the policy names none, the caller reads it from the API server.
 	Issuer policy.Issuer
-	// ServiceAccounts are those of all labelled namespaces, in any order.
+	// ServiceAccounts are the service accounts of all labelled namespaces, in any order.
 	ServiceAccounts []ServiceAccount
-	// Accounts is what was found at the [Targets], by account id.
+	// Accounts is what exists at the [Targets], by account id.
 	Accounts map[string]Account
-	// TrustQuota is in characters; 0: [TrustQuota].
+	// TrustQuota is the limit of a trust document in characters; 0 means [TrustQuota].
 	TrustQuota int
 
-	// Now is when the service accounts were read.
+	// Now is the time when the service accounts were read.
 	Now time.Time
-	// Absence is what [TrackAbsence] made of that snapshot; zero: nobody is pruned.
+	// Absence is the result of [TrackAbsence] for this snapshot; zero: no subject is pruned.
 	Absence AbsenceState
-	// Held says of subjects that are [PruneCandidates] why they are not to be pruned, as in
+	// Held maps [PruneCandidates] that must not be pruned to the reason, for example
 	// "a pod of it runs".
 	Held map[policy.Subject]string
-	// AllowShrink prunes even where more than half would go at once.
+	// AllowShrink prunes even if more than half of the subjects would go at once.
 	AllowShrink bool
-	// Missing are the workspaces of the policy that are known not to exist: nobody
-	// new is trusted for them, and what there is for them stays.
+	// Missing are the policy's workspaces that do not exist. No new subject is trusted for
+	// them, and the roles that exist for them stay.
 	Missing map[policy.ARN]bool
-	// Unbounded are the destinations that may be queried, by name, whose permissions
-	// boundary does not allow that, with the reason. One that may be written to, too,
-	// stays as if it had only that access; no new subject is trusted for another one.
+	// Unbounded maps destinations with query access, by name, to the reason why their permissions
+	// boundary does not allow queries. If such a destination also has write access, its roles get
+	// only that. Otherwise no new subject is trusted for it.
 	Unbounded map[string]string
 }
 
-// Compute compares what is with what the policy wants.
+// Compute compares what exists with what the policy wants.
 func Compute(in Input) Plan {
 	p := newPlanner(in)
 	p.noteDenied()
@@ -51,7 +51,8 @@ func Compute(in Input) Plan {
 			p.refuse(
 				d.Workspace.ARN,
 				fmt.Sprintf(
-					"destinations[%d].workspace does not exist: there is no such workspace in account %s and region %s, so nobody new is "+
+					"destinations[%d].workspace does not exist: there is no such workspace in account %s and region %s, so no "+
+						"new service account is "+
 						"trusted for destination %s; "+
 						"copy its ARN, as `aws amp list-workspaces --region %s` prints it",
 					i,
@@ -67,7 +68,8 @@ func Compute(in Input) Plan {
 		}
 		if !Managed(p.policy, d) {
 			role := p.policy.Role(d)
-			p.note(role.Account, role.String(), "destination "+d.Name+": not managed by sync; whoever keeps the role keeps its trust")
+			p.note(role.Account, role.String(), "destination "+d.Name+": sync does not manage this role; its owner keeps "+
+				"its trust document")
 		}
 	}
 	for _, target := range Targets(in.Policy, in.Issuer) {
@@ -92,7 +94,7 @@ func newPlanner(in Input) *planner {
 	return p
 }
 
-// planner is a plan on its way.
+// planner is a plan under construction.
 type planner struct {
 	policy *policy.Policy
 	issuer policy.Issuer
@@ -104,10 +106,10 @@ type planner struct {
 	absence     AbsenceState
 	held        map[policy.Subject]string
 	allowShrink bool
-	// absent are workspaces, and unbounded destinations with the reason.
+	// absent are workspaces that do not exist. unbounded maps destinations to the reason, see Input.
 	absent    map[policy.ARN]bool
 	unbounded map[string]string
-	// Of the current account: the subjects that it loses, and what it still takes.
+	// For the current account: pruned subjects, and the quotas that are left.
 	pruned   map[policy.Subject]bool
 	headroom Headroom
 }
@@ -126,7 +128,7 @@ func (p *planner) account(target Target, found Account) {
 		return
 	}
 	var narrower, roles, closing []Change
-	trusting, wanting := false, false // wanting: somebody does not get what the policy grants
+	trusting, wanting := false, false // wanting: a subject does not get what the policy grants
 	statuses, refusals := len(p.plan.SubjectStatuses), len(p.plan.Refusals)
 	p.pruned = p.prunable(target, found)
 	p.countHeadroom(found.Headroom)
@@ -149,7 +151,7 @@ func (p *planner) account(target Target, found Account) {
 			narrower, closing = append(narrower, first...), append(closing, last...)
 		}
 	}
-	// Trust that shrinks waits for nothing, and for no provider.
+	// A change that removes trust does not wait for anything, not even for the provider.
 	p.plan.Changes = append(p.plan.Changes, narrower...)
 	// A provider that no role trusts is not needed yet.
 	if trusting {
@@ -165,12 +167,14 @@ func (p *planner) account(target Target, found Account) {
 		p.plan.Changes = append(p.plan.Changes, closing...)
 	} else {
 		for _, c := range closing {
-			p.note(c.Account, c.Resource.String(), "is of the other trust.roleScope; it is closed once nothing of the account is refused")
+			p.note(c.Account, c.Resource.String(), "belongs to the other trust.roleScope; it is closed when nothing of "+
+				"the account is refused any more")
 		}
 	}
 }
 
-// provider is ok where tokens of the cluster are, or will be, accepted.
+// provider returns the changes for the provider. ok reports whether AWS accepts the cluster's
+// tokens now, or will after these changes.
 func (p *planner) provider(arn policy.ARN, in Account) (changes []Change, ok bool) {
 	audience, thumbprints := p.policy.Token.Audience, p.policy.Cluster.IssuerCA.Thumbprints()
 	tags := p.tags()
@@ -181,7 +185,8 @@ func (p *planner) provider(arn policy.ARN, in Account) (changes []Change, ok boo
 			return nil, false
 		}
 		c := base
-		c.Call, c.Reason, c.Audience, c.Thumbprints, c.Tags = CreateProvider, "the account does not know the cluster's issuer", audience,
+		c.Call, c.Reason, c.Audience, c.Thumbprints, c.Tags = CreateProvider, "the account has no provider for the "+
+			"cluster's issuer", audience,
 			thumbprints, tags
 		c.Differences = append([]Difference{{Field: "audience", Becomes: audience}}, TagDifferences(nil, tags)...)
 		if len(thumbprints) > 0 {
@@ -194,7 +199,8 @@ func (p *planner) provider(arn policy.ARN, in Account) (changes []Change, ok boo
 	owner := found.Tags[TagOwner]
 	if adopts := owner == "" && p.policy.Trust.AdoptProvider; adopts {
 		c := base
-		c.Call, c.Reason, c.Adopts = TagProvider, "trust.adoptProvider: the provider has no owner, and becomes this cluster's", true
+		c.Call, c.Reason, c.Adopts = TagProvider, "trust.adoptProvider: the provider has no owner, so this cluster "+
+			"takes it over", true
 		c.Differences, c.Tags = TagDifferences(found.Tags, tags), tags
 		changes = append(changes, c)
 	} else if owner != p.plan.Owner {
@@ -203,8 +209,9 @@ func (p *planner) provider(arn policy.ARN, in Account) (changes []Change, ok boo
 			p.refuse(
 				arn,
 				fmt.Sprintf(
-					"belongs to cluster %q, which has the same issuer (%s %s, this cluster's is %s): a token of either would be taken for the other's; "+
-						"give the API server an issuer of its own, or, if the cluster was renamed, set cluster.name back",
+					"belongs to cluster %q, which has the same issuer (%s %s, this cluster's is %s): a token of one would be "+
+						"accepted for the other; "+
+						"give the API server its own issuer, or, if the cluster was renamed, set cluster.name back",
 					found.Tags[TagCluster],
 					TagOwner,
 					owner,
@@ -215,18 +222,20 @@ func (p *planner) provider(arn policy.ARN, in Account) (changes []Change, ok boo
 		case !registered:
 			p.refuse(
 				arn,
-				fmt.Sprintf("was not made by sync and does not take the audience %q, so nobody new is trusted in this account; add it: "+
-					"aws iam add-client-id-to-open-id-connect-provider --open-id-connect-provider-arn '%s' --client-id '%s'", audience, arn, audience),
+				fmt.Sprintf("was not created by sync and does not accept the audience %q, so no new service account is "+
+					"trusted here; add it: "+
+					"aws iam add-client-id-to-open-id-connect-provider --open-id-connect-provider-arn '%s' --client-id "+
+					"'%s'", audience, arn, audience),
 			)
 			return nil, false
 		}
-		p.note(arn.Account, arn.String(), "was not made by sync: used as it is")
+		p.note(arn.Account, arn.String(), "was not created by sync: used as it is")
 		if !trusted {
 			p.note(
 				arn.Account,
 				arn.String(),
 				fmt.Sprintf(
-					"has other thumbprints than those of cluster.issuerCA; if STS does not take the issuer's certificate, set them: "+
+					"has other thumbprints than those of cluster.issuerCA; if STS refuses the issuer's certificate, set them: "+
 						"aws iam update-open-id-connect-provider-thumbprint --open-id-connect-provider-arn '%s' --thumbprint-list %s",
 					arn,
 					strings.Join(thumbprints, " "),
@@ -237,7 +246,8 @@ func (p *planner) provider(arn policy.ARN, in Account) (changes []Change, ok boo
 	}
 	if !registered {
 		c := base
-		c.Call, c.Reason, c.Audience = AddAudience, "the provider does not take the audience of the cluster's tokens", audience
+		c.Call, c.Reason, c.Audience = AddAudience, "the provider does not accept the audience of the cluster's "+
+			"tokens", audience
 		c.Differences = []Difference{{Field: "audience", Becomes: audience}}
 		changes = append(changes, c)
 	}
@@ -251,13 +261,13 @@ func (p *planner) provider(arn policy.ARN, in Account) (changes []Change, ok boo
 		p.refuse(arn, TooManyTags(found.Tags, n))
 	} else if d := TagDifferences(found.Tags, tags); len(d) > 0 && owner == p.plan.Owner {
 		c := base
-		c.Call, c.Reason, c.Differences, c.Tags = TagProvider, "the tags are not as sync writes them", d, tags
+		c.Call, c.Reason, c.Differences, c.Tags = TagProvider, "the tags differ from those that sync writes", d, tags
 		changes = append(changes, c)
 	}
 	return changes, true
 }
 
-// accepted reports whether tokens of the cluster are accepted already.
+// accepted reports whether AWS accepts the cluster's tokens already.
 func (p *planner) accepted(found *Provider) bool {
 	if found == nil || !slices.Contains(found.Audiences, p.policy.Token.Audience) {
 		return false
@@ -266,7 +276,7 @@ func (p *planner) accepted(found *Provider) bool {
 	return owner == "" || owner == p.plan.Owner
 }
 
-// owned refuses a role of our name that is not this cluster's.
+// owned reports whether a role with our name belongs to this cluster. It refuses any other role.
 func (p *planner) owned(arn policy.ARN, found Role) bool {
 	owner := found.Tags[TagOwner]
 	switch {
@@ -275,18 +285,22 @@ func (p *planner) owned(arn policy.ARN, found Role) bool {
 	case owner == "":
 		p.refuse(
 			arn,
-			fmt.Sprintf("the name is taken by %s, which was not made by sync (no tag %s), and names are unique whatever their path; "+
-				"rename the destination, delete that role, or give it as the destination's role and keep it yourself", found.ARN, TagOwner),
+			fmt.Sprintf("the name is taken by %s, which was not created by sync (no tag %s), and names are unique "+
+				"whatever their path; "+
+				"rename the destination, delete that role, or set it as the destination's role and manage it "+
+				"yourself", found.ARN, TagOwner),
 		)
 	case owner != p.plan.Owner:
-		p.refuse(arn, fmt.Sprintf("%s belongs to another cluster of the name %q, with another issuer (%s %s, this cluster's is %s); "+
-			"choose another cluster.name, or delete that role if its cluster is gone", found.ARN, found.Tags[TagCluster], TagOwner, owner,
+		p.refuse(arn, fmt.Sprintf("%s belongs to another cluster of the name %q, with another issuer (%s %s, this "+
+			"cluster's is %s); "+
+			"choose another cluster.name, or delete that role if its cluster is "+
+			"gone", found.ARN, found.Tags[TagCluster], TagOwner, owner,
 			p.plan.Owner))
 	default:
 		p.refuse(
 			arn,
 			fmt.Sprintf(
-				"%s carries this cluster's tags but lies elsewhere, and names are unique whatever their path; delete that role",
+				"%s has this cluster's tags but another path, and names are unique whatever their path; delete that role",
 				found.ARN,
 			),
 		)
@@ -294,8 +308,8 @@ func (p *planner) owned(arn policy.ARN, found Role) bool {
 	return false
 }
 
-// OwnedAt reports whether this is the owner's role with the ARN. Role names are unique
-// in an account, so a role of the same name can have another path, or another owner.
+// OwnedAt reports whether the role has that ARN and owner. Role names are unique in an account,
+// so a role of the same name can have another path, or another owner.
 func (r Role) OwnedAt(arn policy.ARN, owner string) bool {
 	return r.ARN == arn && Owned(r.Tags, owner)
 }
@@ -303,10 +317,10 @@ func (r Role) OwnedAt(arn policy.ARN, owner string) bool {
 // Owned reports whether tags name the owner.
 func Owned(tags map[string]string, owner string) bool { return tags[TagOwner] == owner }
 
-// trust lets the subjects in. Without any the role stays, but nobody may assume
-// it: IAM refuses an empty list, and deleting the role could not be undone. A
-// new one of the same name is another principal to every document that names
-// the old, such as the trust of a chained role.
+// trust returns a trust document for the subjects. If there are none, the role stays, and the
+// document denies everybody: IAM refuses an empty list, and a deleted role cannot be restored. A
+// new role of the same name is another principal for every document that names
+// the old one, such as the trust document of a chained role.
 func (p *planner) trust(provider policy.ARN, subjects []policy.Subject) policy.Document {
 	if len(subjects) > 0 {
 		return policy.TrustDocument(provider, p.issuer, p.policy.Token.Audience, subjects)
@@ -318,14 +332,14 @@ func (p *planner) trust(provider policy.ARN, subjects []policy.Subject) policy.D
 	}}}
 }
 
-// trusted are the subjects that a trust document lets in.
+// trusted returns the subjects that a trust document trusts.
 func (p *planner) trusted(d policy.Document) []policy.Subject {
 	subjects := d.Subjects(p.issuer)
 	slices.SortFunc(subjects, compareSubjects)
 	return slices.Compact(subjects)
 }
 
-// session is what IAM takes as a role's maximum: whole seconds, an hour or more.
+// session returns a maximum session that IAM accepts for a role: whole seconds, an hour or more.
 func (p *planner) session() time.Duration {
 	d := time.Duration(p.policy.Session.Duration)
 	if rest := d % time.Second; rest > 0 {
@@ -336,12 +350,12 @@ func (p *planner) session() time.Duration {
 
 func seconds(d time.Duration) int { return int(d / time.Second) }
 
-// Tags are on everything of a cluster.
+// Tags returns the tags of everything that belongs to a cluster.
 func Tags(cluster, owner string) map[string]string {
 	return map[string]string{TagOwner: owner, TagCluster: cluster, TagManagedBy: managedBy}
 }
 
-// tags are those of all that sync makes, and more: keys and values.
+// tags returns the tags of everything that sync creates, with more keys and values.
 func (p *planner) tags(more ...string) map[string]string {
 	tags := Tags(p.policy.Cluster.Name, p.plan.Owner)
 	maps.Copy(tags, p.policy.Trust.Tags)
@@ -351,10 +365,9 @@ func (p *planner) tags(more ...string) map[string]string {
 	return tags
 }
 
-// TagDifferences returns what the wanted tags add or change. It ignores tags that are
-// not wanted: accounts have tags of their own. IAM has one tag for a key in whatever
-// case, so a tag whose key differs in case alone is the same tag. AMP has one for each
-// case: there the tag with the very key counts.
+// TagDifferences returns what the wanted tags add or change. It ignores all other tags, because
+// accounts have tags of their own. IAM ignores the case of keys, so a key that differs only in
+// case is the same tag. AMP has one tag per case, so the tag with exactly that key counts.
 func TagDifferences(is, want map[string]string) []Difference {
 	folded := map[string]string{}
 	for key, value := range is {
@@ -373,7 +386,7 @@ func TagDifferences(is, want map[string]string) []Difference {
 	return list
 }
 
-// ForeignTags returns the keys of the tags that are not wanted, and not AWS's own.
+// ForeignTags returns the keys of the tags that are neither wanted nor AWS's own.
 func ForeignTags(is map[string]string, want []string) []string {
 	asked := map[string]bool{}
 	for _, key := range want {
@@ -388,7 +401,7 @@ func ForeignTags(is map[string]string, want []string) []string {
 	return keys
 }
 
-// CountTags counts the tags of a thing once it has the wanted ones too.
+// CountTags returns the number of tags that a resource has together with the wanted ones.
 func CountTags(is, want map[string]string) int {
 	keys := map[string]bool{}
 	for _, tags := range []map[string]string{is, want} {
@@ -399,9 +412,10 @@ func CountTags(is, want map[string]string) int {
 	return len(keys)
 }
 
-// TooManyTags says why a thing does not get its tags: it would have n.
+// TooManyTags returns why a resource does not get its tags: with them it would have n.
 func TooManyTags(is map[string]string, n int) string {
-	return fmt.Sprintf("has %d tags, and with those that are asked for it would have %d; AWS takes %d: ask for fewer, or remove some of it",
+	return fmt.Sprintf("has %d tags, and with the wanted ones it would have %d; AWS accepts %d: want fewer, or "+
+		"remove some",
 		len(is), n, policy.MaxTags)
 }
 
@@ -440,12 +454,12 @@ func trustReason(subjects []Difference, pruned, left int) string {
 		parts = append(parts, count(removed, "subject")+" not granted any more, or opted out")
 	}
 	if left == 0 {
-		parts = append(parts, "nobody is left, so the role is closed")
+		parts = append(parts, "no subject is left, so the role is closed")
 	}
 	return strings.Join(parts, ", ")
 }
 
-// plainText is a document as people read it.
+// plainText returns a document in a readable form.
 func plainText(document string) string {
 	if d, err := policy.ParseDocument(document); err == nil {
 		return d.String()

@@ -15,8 +15,8 @@ func TestDrift(t *testing.T) {
 		want []string // parts of the findings, one for each
 	}{
 		{"nothing", func(*Role) {}, nil},
-		{"a tag", func(r *Role) { r.Tags["team"] = "admins" }, []string{"has tags that the policy does not ask for, and by which other systems " +
-			"may give it rights: team; name them in trust.tags, or remove them"}},
+		{"a tag", func(r *Role) { r.Tags["team"] = "admins" }, []string{"has tags that the policy does not ask for, and other systems " +
+			"may give it rights because of them: team; name them in trust.tags, or remove them"}},
 		{"two tags", func(r *Role) { r.Tags["b"], r.Tags["a"] = "", "" }, []string{": a, b;"}},
 		{"a tag of AWS's own", func(r *Role) { r.Tags["aws:cloudformation:stack-name"] = "x" }, nil},
 		{"a tag of ours in another case", func(r *Role) {
@@ -61,7 +61,8 @@ func TestUnknownAdditions(t *testing.T) {
 	r.FurtherProblem = "ListRolePolicies: AccessDenied: no"
 	accounts[account].Roles[role] = r
 	p := Compute(Input{Policy: parse(t, base), Issuer: issuer, ServiceAccounts: []ServiceAccount{sa}, Accounts: accounts})
-	if len(p.Drift) != 0 || len(p.Notes) != 1 || !strings.Contains(p.Notes[0].Message, "run bootstrap again: ListRolePolicies: AccessDenied") {
+	if len(p.Drift) != 0 || len(p.Notes) != 1 || !strings.Contains(p.Notes[0].Message, "run bootstrap again: "+
+		"ListRolePolicies: AccessDenied") {
 		t.Errorf("drift %v, notes %v", p.Drift, p.Notes)
 	}
 }

@@ -1,6 +1,6 @@
-// Package plan compares AWS as it is with what the policy wants, and lists the
-// changes that bring AWS in sync: a pure function, so that what `ampbridge plan`
-// prints is exactly what `ampbridge sync` does.
+// Package plan compares what exists in AWS with what the policy wants, and lists the
+// changes that bring AWS in sync. It is a pure function, so that `ampbridge sync` does exactly
+// what `ampbridge plan` prints.
 //
 // [Input.Targets] returns the accounts, roles and provider to read, [Compute] compares:
 //
@@ -19,7 +19,7 @@
 //	role of no destination               none                     close it: only a Deny statement is left
 //	role of the other trust.roleScope    subjects have moved      close it, after all else has succeeded
 //	workspace does not exist             a new subject            refused; the role stays as it is
-//	boundary allows no query             a role that queries      refused; what writes goes on
+//	boundary allows no query             a role that queries      refused; roles that write are not affected
 //	no provider                          a role trusts a subject  create the provider
 //	another owner's provider             a role trusts a subject  refused, with the fix
 //	provider without an owner            a role trusts a subject  used as it is, with a note
@@ -27,24 +27,23 @@
 //
 // Its rules:
 //
-//   - Trust is never wider than the policy: a subject that no grant covers any
-//     more leaves its role's trust document in this very plan, before anything
-//     else is changed; a role that no destination uses any more is closed.
-//   - Trust is never lost by accident: a subject that the policy grants stays
-//     trusted while its service account is not seen. A Helm upgrade deletes and
-//     re-creates service accounts; taking trust away for that second would cost
-//     samples.
-//   - Who is not seen for longer than trust.pruneAfter is pruned, see [TrackAbsence]
-//     and [PruneCandidates]: not while pods of it run, and not where so many are missed that
-//     the list is rather wrong.
-//   - A destination has one role, or one for each subject, as trust.roleScope has
-//     it. Where that changes, trust moves: new roles first, and the old ones are
-//     closed only if nothing was refused, and nothing of all before them failed.
-//   - Nothing foreign is touched: a role or provider without this cluster's
-//     owner tag is refused, with the way out.
+//   - Trust is never wider than the policy. If no grant covers a subject any more, this plan
+//     removes it from the trust document before it changes anything else. If no destination uses
+//     a role any more, the role is closed.
+//   - Trust is never lost by accident. A subject that the policy grants stays trusted while its
+//     service account does not exist: a Helm upgrade deletes and re-creates service accounts, and
+//     without trust in between, samples would be lost.
+//   - A subject that is missing for longer than trust.pruneAfter is pruned, see [TrackAbsence]
+//     and [PruneCandidates]. It is not pruned while pods of it run, or if so many subjects are
+//     missing that the list is probably wrong.
+//   - A destination has one role, or one per subject, depending on trust.roleScope. If that setting
+//     changes, trust moves: the new roles are created first. The old ones are closed only if the
+//     plan refuses nothing and every change before them has succeeded.
+//   - Nothing foreign is changed: a role or provider without this cluster's
+//     owner tag is refused, with the fix.
 //   - What others have added to a role of this cluster is reported and never removed: tags
 //     that the policy does not ask for, and policies that sync did not write.
-//   - The next plan after one that was applied is empty.
+//   - After a plan was applied, the next plan is empty.
 package plan
 
 import (
@@ -56,90 +55,90 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 )
 
-// The tags on every role and provider that sync makes. The owner decides; the
-// others are for people.
+// The tags on every role and provider that sync creates. Sync reads only the owner; the
+// others inform people.
 const (
 	TagOwner       = policy.TagOwner
 	TagCluster     = policy.TagCluster
 	TagDestination = policy.TagDestination
 	TagManagedBy   = policy.TagManagedBy
-	// Of roles that are one service account's.
+	// These are only on roles of one service account.
 	TagNamespace      = policy.TagNamespace
 	TagServiceAccount = policy.TagServiceAccount
 
 	managedBy = "ampbridge"
 )
 
-// PolicyName is the name of a role's one inline policy.
+// PolicyName is the name of a role's only inline policy.
 const PolicyName = "ampbridge"
 
-// TrustQuota is how many characters IAM takes in a role's trust document,
+// TrustQuota is the number of characters that IAM allows in a role's trust document,
 // unless the account's quota was raised
 // (https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html).
 const TrustQuota = 2048
 
-// ServiceAccount is a service account of a namespace that carries the label.
+// ServiceAccount is a service account in a labelled namespace.
 type ServiceAccount struct {
 	Namespace string
 	// Injection is the value of the namespace's label.
 	Injection   policy.Injection
 	Name        string
 	Annotations map[string]string
-	// Created orders the newcomers where there is no room for all.
+	// Created orders new subjects if there is not enough headroom for all of them.
 	Created time.Time
 }
 
-// Target is what to look at in one AWS account.
+// Target is what to read in one AWS account.
 type Target struct {
 	Account string
-	// Region is one of the account's workspaces': it tells the partition whose
-	// IAM is asked.
+	// Region is the region of one of the account's workspaces. It determines the partition, and so
+	// the IAM endpoint.
 	Region   string
 	Provider policy.ARN
-	// Roles are names, without paths: that is how IAM is asked.
+	// Roles are names without paths, because IAM's calls take names.
 	Roles []string
-	// Path is where all roles of the cluster lie, those among them that the
-	// policy does not want any more. Empty: they are not looked for.
+	// Path is the path of all roles of the cluster, including those that the
+	// policy does not want any more. If empty, such roles are not searched.
 	Path string
-	// All: what lies on the path is read in full, into [Account.Roles]; of the
-	// Roles, those that lie there need not be asked for by name.
+	// All reads every role on the path completely, into [Account.Roles]. Then roles that are
+	// there need not be read by name.
 	All bool
 }
 
-// Account is what was found at a [Target].
+// Account is what exists at a [Target].
 type Account struct {
-	// Problem says why the account could not be read; nothing of it is changed
-	// then. Empty: it was read.
+	// Problem is why the account could not be read, in which case nothing in it is changed;
+	// empty if it was read.
 	Problem string
-	// Provider is nil where the issuer has none.
+	// Provider is nil if there is no provider for the issuer.
 	Provider *Provider
-	// Roles by name; those that do not exist are missing.
+	// Roles maps names to the roles that exist.
 	Roles map[string]Role
-	// Orphans lie on the target's path and are none of its roles; with
-	// [Target.All], they are among Roles.
+	// Orphans are roles on the target's path that are not among the target's roles. With
+	// [Target.All] they are in Roles too.
 	Orphans []Role
-	// Headroom is how many more things the account takes; nil: it was not asked.
+	// Headroom is how many more resources the account can have; nil if that was not read.
 	Headroom *Headroom
-	// References are all the account's roles whose trust documents name the
-	// provider; looked for only where everything is to be removed.
+	// References are all roles of the account with a trust document that names the provider.
+	// They are searched only for the removal of everything.
 	References []policy.ARN
-	// ReferencesProblem says why they could not be looked for.
+	// ReferencesProblem is why References could not be read; empty if there was no error.
 	ReferencesProblem string
 }
 
-// all are the roles that were found, in an order that does not depend on IAM.
+// all returns the roles that exist, in an order that does not depend on IAM.
 func (a Account) all() []Role {
 	list := slices.AppendSeq(slices.Clone(a.Orphans), maps.Values(a.Roles))
 	slices.SortFunc(list, func(a, b Role) int { return strings.Compare(a.ARN.String(), b.ARN.String()) })
 	return list
 }
 
-// Headroom is what is left of an account's quotas.
+// Headroom is the unused part of an account's quotas.
 type Headroom struct{ Roles, Providers int }
 
 // ManagedPolicy is a customer managed policy as IAM describes it.
 type ManagedPolicy struct {
-	// Document is that of the default version, as IAM returns it.
+	// Document is the default version's document, as IAM returns it.
 	Document string
 	Tags     map[string]string
 }
@@ -155,50 +154,50 @@ type Provider struct {
 // Role is a role as IAM describes it.
 type Role struct {
 	ARN policy.ARN
-	// Trust is the trust document, Permissions the inline policy [PolicyName],
-	// as IAM returns them, URL-encoded or not; no such policy: empty.
+	// Trust is the trust document, and Permissions the inline policy [PolicyName], as IAM
+	// returns them, URL-encoded or not. Permissions is empty without such a policy.
 	Trust, Permissions string
-	// Boundary is an ARN; none: empty.
+	// Boundary is an ARN; empty if there is none.
 	Boundary    string
 	MaxSession  time.Duration
 	Description string
 	Tags        map[string]string
 	// Further are the role's other policies: inline ones by name, attached ones by ARN.
 	Further []string
-	// FurtherProblem says why they are not known; empty: they are, or were not looked for.
+	// FurtherProblem is why Further could not be read; empty if there was no error.
 	FurtherProblem string
 }
 
-// Plan lists the changes that bring AWS in sync with the policy. It is printed as text by
-// [Plan.String], and encodes as JSON.
+// Plan lists the changes that bring AWS in sync with the policy. [Plan.String] returns it as text,
+// and it encodes as JSON.
 type Plan struct {
 	Cluster string        `json:"cluster"`
 	Issuer  policy.Issuer `json:"issuer"`
 	Owner   string        `json:"owner"`
-	// Changes in the order in which they are to be made. The later ones of an
-	// account or role build on the earlier.
+	// Changes are in the order in which sync makes them. Later changes of an account or role
+	// depend on earlier ones.
 	Changes []Change `json:"changes"`
-	// Refusals are what the policy asks for and the plan cannot do.
+	// Refusals are wishes of the policy that the plan cannot fulfil.
 	Refusals []Finding `json:"refusals"`
 	// Drift is what others have added to roles of this cluster. Sync does not remove it.
 	Drift []Finding `json:"drift"`
-	// Notes are worth knowing; they need no fix.
+	// Notes inform; they need no fix.
 	Notes []Finding `json:"notes"`
-	// SubjectStatuses tell what each subject gets, in no particular order.
+	// SubjectStatuses is what each subject gets, in no particular order.
 	SubjectStatuses []SubjectStatus `json:"-"`
 }
 
-// InSync reports whether there is nothing to do and nothing refused.
+// InSync reports whether the plan changes nothing and refuses nothing.
 func (p Plan) InSync() bool { return len(p.Changes) == 0 && len(p.Refusals) == 0 }
 
 // Call is the IAM operation that makes a change.
 type Call string
 
-// The operations of a plan. Those that delete are in the plans of [Remove] alone.
+// The operations of a plan. Only plans of [Remove] have operations that delete.
 const (
 	CreateProvider Call = "CreateOpenIDConnectProvider"
 	AddAudience    Call = "AddClientIDToOpenIDConnectProvider"
-	// UpdateThumbprints replaces them all.
+	// UpdateThumbprints replaces all thumbprints.
 	UpdateThumbprints Call = "UpdateOpenIDConnectProviderThumbprint"
 	TagProvider       Call = "TagOpenIDConnectProvider"
 	CreateRole        Call = "CreateRole"
@@ -208,7 +207,7 @@ const (
 	UpdateSession     Call = "UpdateRole"
 	TagRole           Call = "TagRole"
 
-	// These are in the plans of package bootstrap alone.
+	// The following are only in plans of package bootstrap.
 	CreateWorkspace Call = "CreateWorkspace"
 	TagWorkspace    Call = "TagResource"
 	CreatePolicy    Call = "CreatePolicy"
@@ -220,18 +219,17 @@ const (
 	DeleteProvider    Call = "DeleteOpenIDConnectProvider"
 )
 
-// Creates reports whether c makes something new.
+// Creates reports whether c creates a resource.
 func (c Call) Creates() bool {
 	return c == CreateProvider || c == CreateRole || c == CreateWorkspace || c == CreatePolicy
 }
 
-// Deletes reports whether c takes something away for good.
+// Deletes reports whether c deletes something that cannot be restored.
 func (c Call) Deletes() bool {
 	return c == DeletePermissions || c == DeleteRole || c == DeleteProvider
 }
 
-// OnProvider reports whether c makes or changes the provider, on which the
-// account's roles depend.
+// OnProvider reports whether c creates or changes the provider. The account's roles depend on it.
 func (c Call) OnProvider() bool {
 	return c == CreateProvider || c == AddAudience || c == UpdateThumbprints || c == TagProvider
 }
@@ -241,49 +239,49 @@ type Change struct {
 	Call     Call       `json:"call"`
 	Account  string     `json:"account"`
 	Resource policy.ARN `json:"resource"`
-	// Owner is what the resource's tag must say right before the call, or says
-	// after it.
+	// Owner is the value of the resource's owner tag. It must be there before the call, unless the
+	// call sets it.
 	Owner string `json:"owner"`
-	// Destination is empty for a provider.
+	// Destination is the destination's name; empty for a provider.
 	Destination string       `json:"destination,omitempty"`
 	Reason      string       `json:"reason"`
 	Differences []Difference `json:"differences,omitempty"`
-	// Adopts: the resource has no owner yet, and gets one by this call.
+	// Adopts is true if the resource has no owner yet, and this call sets one.
 	Adopts bool `json:"adopts,omitempty"`
-	// Last: the change is made only if all that come before it in its account were.
+	// Last is true for a change that is made only if all earlier changes of its account succeeded.
 	Last bool `json:"last,omitempty"`
 
-	// What the call writes. Those that it does not take are zero.
+	// The values that the call writes. Values that it does not need are zero.
 	Audience    string           `json:"audience,omitempty"`
 	Thumbprints []string         `json:"thumbprints,omitempty"`
 	Trust       *policy.Document `json:"trust,omitempty"`
 	Permissions *policy.Document `json:"permissions,omitempty"`
 	Boundary    policy.ARN       `json:"boundary,omitzero"`
-	// MaxSessionSeconds is 3600 to 43200.
+	// MaxSessionSeconds is between 3600 and 43200.
 	MaxSessionSeconds int               `json:"maxSessionSeconds,omitempty"`
 	Description       string            `json:"description,omitempty"`
 	Tags              map[string]string `json:"tags,omitempty"`
 }
 
-// Difference is a part of a change, for people. Was is empty for what is added,
-// Becomes for what is taken away.
+// Difference describes a part of a change for people. Was is empty for an addition, and
+// Becomes for a removal.
 type Difference struct {
 	Field   string `json:"field"`
 	Was     string `json:"was,omitempty"`
 	Becomes string `json:"becomes,omitempty"`
 }
 
-// Finding is a sentence about something in an account.
+// Finding is a message about something in an account.
 type Finding struct {
-	// Account is empty for what concerns none of its own.
+	// Account is the account's id; empty if the finding belongs to no account.
 	Account string `json:"account,omitempty"`
 	// About is an ARN or a subject.
 	About   string `json:"about"`
 	Message string `json:"message"`
 }
 
-// Targets are what to look at for the input to be complete, in the policy's
-// order: [Targets], with the roles of the service accounts that want one.
+// Targets returns what must be read for a complete input, in the policy's order: the result of
+// the function [Targets], plus the roles of service accounts that want one.
 func (in Input) Targets() []Target {
 	targets := Targets(in.Policy, in.Issuer)
 	if in.Policy.Trust.RoleScope != policy.RoleScopeServiceAccount {
@@ -307,9 +305,9 @@ func (in Input) Targets() []Target {
 	return targets
 }
 
-// Targets are the accounts in which sync keeps roles for the policy, in the
-// policy's order; none with trust.manage: none. Where each service account has
-// a role of its own, see [Input.Targets].
+// Targets returns the accounts in which sync manages roles for the policy, in the
+// policy's order; none with trust.manage: none. If each service account has
+// its own role, see [Input.Targets].
 func Targets(p *policy.Policy, issuer policy.Issuer) []Target {
 	var targets []Target
 	index := map[string]int{}
@@ -334,7 +332,8 @@ func Targets(p *policy.Policy, issuer policy.Issuer) []Target {
 	return targets
 }
 
-// Managed reports whether sync keeps the roles of d: an explicit one is its admin's.
+// Managed reports whether sync manages the roles of d. It does not manage a role that the policy
+// names.
 func Managed(p *policy.Policy, d policy.Destination) bool {
 	return p.Trust.Manage == policy.ManageRoles && d.Role.IsZero()
 }

@@ -9,26 +9,26 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 )
 
-// AbsenceState is since when trusted subjects have not been seen. It lasts from run to
+// AbsenceState records since when trusted subjects have been missing. It is kept from run to
 // run, so that a run does not start the grace period again.
 type AbsenceState struct {
-	// Owner is the cluster that the state belongs to, see [policy.Owner]: that of another
-	// cluster, or of this one with another issuer, says nothing.
+	// Owner is the cluster that the state belongs to, see [policy.Owner]. The state of another
+	// cluster is ignored, and also that of this cluster with another issuer.
 	Owner string
 	// Missed has the time when a snapshot first missed a subject, in UTC and whole seconds.
 	Missed map[policy.Subject]time.Time
 }
 
-// Equal tells whether a and b hold the same.
+// Equal reports whether a and b have the same content.
 func (a AbsenceState) Equal(b AbsenceState) bool {
 	return len(a.Missed) == 0 && len(b.Missed) == 0 ||
 		a.Owner == b.Owner && maps.EqualFunc(a.Missed, b.Missed, time.Time.Equal)
 }
 
 // TrackAbsence returns the absences after a snapshot: the subjects that are trusted and
-// granted but not seen, each since the first snapshot that missed it. Who is seen again is
-// forgotten. In an account that could not be read everybody may be trusted, so
-// that its trouble sets no clock back.
+// granted but missing, each with the time of the first snapshot that missed it. A subject that
+// exists again is removed. If an account could not be read, all absences in it are kept, because
+// a read error must not restart a grace period.
 func TrackAbsence(old AbsenceState, in Input) AbsenceState {
 	p := newPlanner(in)
 	now := AbsenceState{Owner: p.plan.Owner, Missed: map[policy.Subject]time.Time{}}
@@ -54,14 +54,13 @@ func TrackAbsence(old AbsenceState, in Input) AbsenceState {
 	return now
 }
 
-// PruneCandidates are the subjects whose grace period is over, sorted. Before they are
-// pruned, the caller looks whether pods of them run: see [Input.Held].
+// PruneCandidates returns the subjects with an expired grace period, sorted. Before they are
+// pruned, the caller checks whether pods of them run: see [Input.Held].
 func PruneCandidates(in Input) []policy.Subject { return newPlanner(in).pruneCandidates() }
 
 func (p *planner) pruneCandidates() []policy.Subject {
 	var list []policy.Subject
-	// An empty list is more likely wrong than true: every namespace has a service
-	// account of its own.
+	// An empty list is probably wrong, because every namespace has a service account "default".
 	if p.absence.Owner != p.plan.Owner || len(p.seen) == 0 {
 		return nil
 	}
@@ -74,14 +73,14 @@ func (p *planner) pruneCandidates() []policy.Subject {
 	return list
 }
 
-// roleOfOurs is who is trusted for a destination, and who of them is not seen.
+// roleOfOurs holds the subjects that are trusted for a destination, and which of them are missing.
 type roleOfOurs struct {
-	// arn is the role's, or of many roles the workspace's.
+	// arn is the role's ARN, or the workspace's if there are many roles.
 	arn             policy.ARN
 	trusted, absent []policy.Subject
 }
 
-// isOurs are, for each destination of the target, those whom roles of this cluster
+// isOurs returns, for each destination of the target, the subjects that roles of this cluster
 // trust.
 func (p *planner) isOurs(target Target, found Account) []roleOfOurs {
 	var list []roleOfOurs
@@ -106,13 +105,13 @@ func (p *planner) isOurs(target Target, found Account) []roleOfOurs {
 	return list
 }
 
-// prunable are the due subjects of an account that may go now: all that no pod
-// holds, but for those that the guards keep.
+// prunable returns the candidates of an account that can be pruned now. Subjects with running
+// pods are not among them, and neither are those that the guards keep.
 //
-// The guards count for each role and for the account. A namespace that lost most of
-// its subjects keeps them all. Where most namespaces lost most of theirs, none is
-// pruned. What one tenant does to its own namespace must not keep the trust of
-// others, so one namespace that keeps its subjects anyway does not count there.
+// The guards count per role and per account. A namespace that lost most of its subjects keeps
+// them all. If most namespaces lost most of theirs, no subject is pruned. What one tenant does
+// to its own namespace must not keep the trust of other namespaces. So a namespace that keeps its
+// subjects for another reason is not counted.
 func (p *planner) prunable(target Target, found Account) map[policy.Subject]bool {
 	prunable := map[policy.Subject]bool{}
 	for _, s := range p.pruneCandidates() {
@@ -129,7 +128,7 @@ func (p *planner) prunable(target Target, found Account) map[policy.Subject]bool
 		all.trusted, all.absent = append(all.trusted, r.trusted...), append(all.absent, r.absent...)
 	}
 	all.trusted, all.absent = distinct(all.trusted), distinct(all.absent)
-	const advice = "; if they are gone for good, run sync once with --allow-shrink, or take away their grants"
+	const advice = "; if they are gone for good, run sync once with --allow-shrink, or remove their grants"
 	kept := map[string]bool{}
 	for _, r := range append(roles, all) {
 		namespaces, gone, lost, ready := p.losses(r, prunable), 0, 0, 0
@@ -149,14 +148,16 @@ func (p *planner) prunable(target Target, found Account) map[policy.Subject]bool
 			lost, counted = lost-1, counted-1
 		}
 		if ready > 0 && suspicious(lost, counted) {
-			p.refuse(r.arn, fmt.Sprintf("%d of %d trusted subjects are not seen any more, and %d of %d namespaces lost most of theirs: "+
+			p.refuse(r.arn, fmt.Sprintf("%d of %d trusted subjects are not seen any more, and %d of %d namespaces lost "+
+				"most of theirs: "+
 				"more than half at once looks like a mistake, so no subject of the account is pruned"+advice, gone, len(r.trusted), lost, counted))
 			return nil
 		}
 		for _, name := range most {
 			if n := namespaces[name]; n.ready > 0 && !kept[name] {
 				kept[name] = true
-				p.refuse(r.arn, fmt.Sprintf("%d of %d trusted subjects are not seen any more in namespace %s: more than half at once looks "+
+				p.refuse(r.arn, fmt.Sprintf("%d of %d trusted subjects are not seen any more in namespace %s: more than "+
+					"half at once looks "+
 					"like a mistake, so no subject of this namespace is pruned"+advice, n.gone, n.trusted, name))
 			}
 		}
@@ -165,11 +166,11 @@ func (p *planner) prunable(target Target, found Account) map[policy.Subject]bool
 	return prunable
 }
 
-// loss is how many subjects of a namespace are trusted, how many of them are gone, and
-// how many of those may be pruned now.
+// loss counts, for a namespace, the trusted subjects, the missing ones among them, and those of
+// the missing ones that can be pruned now.
 type loss struct{ trusted, gone, ready int }
 
-// losses are those of the role's namespaces.
+// losses returns the loss of each of the role's namespaces.
 func (p *planner) losses(r roleOfOurs, prunable map[policy.Subject]bool) map[string]loss {
 	losses := map[string]loss{}
 	for _, s := range r.trusted {
@@ -190,10 +191,10 @@ func (p *planner) losses(r roleOfOurs, prunable map[policy.Subject]bool) map[str
 	return losses
 }
 
-// suspicious reports whether so many of all are more likely lost by mistake than gone.
+// suspicious reports whether the loss of that many subjects is more likely a mistake than real.
 func suspicious(gone, all int) bool { return gone >= 2 && 2*gone > all }
 
-// noteAbsences says of everybody who is missed what becomes of it.
+// noteAbsences adds a note for every missing subject: what will happen to it.
 func (p *planner) noteAbsences() {
 	due := p.pruneCandidates()
 	for _, s := range slices.SortedFunc(maps.Keys(p.absence.Missed), compareSubjects) {
@@ -203,7 +204,7 @@ func (p *planner) noteAbsences() {
 		case slices.Contains(due, s) && held:
 			p.note("", s.String(), message+", and would be pruned, but "+reason)
 		case slices.Contains(due, s):
-			// The change says it, or the refusal.
+			// A change or a refusal already has this message.
 		case len(p.seen) == 0:
 			p.note("", s.String(), message+": keeps its trust, because no service account at all is seen")
 		default:

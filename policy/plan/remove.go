@@ -8,9 +8,9 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 )
 
-// RemovalTargets are all accounts in which the cluster may own something: the
-// destinations', whoever keeps their roles now, and those of trust.accounts.
-// Accounts that the policy mentions no more are not among them.
+// RemovalTargets returns all accounts in which the cluster may own something: the accounts of the
+// destinations, even if others manage their roles now, and those of trust.accounts.
+// It does not know accounts that the policy does not mention any more.
 func RemovalTargets(p *policy.Policy, issuer policy.Issuer) []Target {
 	var targets []Target
 	add := func(partition, account, region string) {
@@ -35,9 +35,9 @@ func RemovalTargets(p *policy.Policy, issuer policy.Issuer) []Target {
 	return targets
 }
 
-// Remove deletes all that the cluster owns at the [RemovalTargets], as it was
-// found there: its roles, and then its provider, unless a role that stays names
-// it. Deleting a provider that is in use would shut out whoever uses it.
+// Remove deletes everything that the cluster owns at the [RemovalTargets]: first its roles, then
+// its provider. It keeps the provider if a role that stays names it, because without the provider
+// the users of that role would lose access.
 func Remove(from *policy.Policy, issuer policy.Issuer, accounts map[string]Account) Plan {
 	p := newPlanner(Input{Policy: from, Issuer: issuer})
 	for _, target := range RemovalTargets(from, issuer) {
@@ -54,7 +54,7 @@ func (p *planner) remove(target Target, found Account) {
 	gone := map[policy.ARN]bool{}
 	for _, r := range found.Orphans {
 		if !Owned(r.Tags, p.plan.Owner) {
-			p.note(target.Account, r.ARN.String(), "lies on the cluster's path, but was not made by sync: left as it is")
+			p.note(target.Account, r.ARN.String(), "is on the cluster's path, but was not created by sync: left as it is")
 			continue
 		}
 		gone[r.ARN] = true
@@ -78,10 +78,11 @@ func (p *planner) remove(target Target, found Account) {
 	}
 	switch {
 	case !Owned(found.Provider.Tags, p.plan.Owner):
-		p.note(target.Account, target.Provider.String(), "was not made by sync of this cluster: left as it is")
+		p.note(target.Account, target.Provider.String(), "was not created by sync of this cluster: left as it is")
 	case found.ReferencesProblem != "":
-		p.refuse(target.Provider, fmt.Sprintf("who else uses it cannot be seen (%s), so it is left; delete it by hand: "+
-			"aws iam delete-open-id-connect-provider --open-id-connect-provider-arn '%s'", found.ReferencesProblem, target.Provider))
+		p.refuse(target.Provider, fmt.Sprintf("its other users cannot be read (%s), so it is left; delete it by hand: "+
+			"aws iam delete-open-id-connect-provider --open-id-connect-provider-arn "+
+			"'%s'", found.ReferencesProblem, target.Provider))
 	case len(stay) > 0:
 		p.note(target.Account, target.Provider.String(), "is left, because roles that stay trust it: "+strings.Join(names, ", "))
 	default:

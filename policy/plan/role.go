@@ -9,7 +9,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 )
 
-// roleDiff is one role as it is, beside what the policy wants of it.
+// roleDiff is one role as it exists, together with what the policy wants.
 type roleDiff struct {
 	planner *planner
 	wantedRole
@@ -24,14 +24,14 @@ type roleDiff struct {
 	next []policy.Subject
 }
 
-// roleChanges returns what one role needs. first has the change that makes its
-// trust narrower: it waits for nothing, and for no provider.
+// roleChanges returns the changes that one role needs. first has the change that makes its
+// trust narrower: it does not wait for anything, not even for the provider.
 func (p *planner) roleChanges(r wantedRole, provider policy.ARN, account Account) (first, changes []Change) {
 	d := p.compareRole(r, provider, account)
 	d.drift()
 	switch {
 	case p.missing(r.destination):
-		return d.narrow(), nil // left as it is, until the policy names a workspace that exists
+		return d.narrow(), nil // no other change until the policy names a workspace that exists
 	case p.waits(r.destination) && !r.exists:
 		return nil, nil
 	}
@@ -49,10 +49,10 @@ func (p *planner) compareRole(r wantedRole, provider policy.ARN, account Account
 	d.bounded = r.found.Boundary == d.boundary.String()
 	permissions, err := policy.ParseDocument(r.found.Permissions)
 	d.permissions = policy.PermissionDocument(p.bounded(r.destination))
-	// What a role was given stays if the boundary cannot be read for once: it decides anyway.
+	// If the boundary cannot be read once, the role keeps its permissions: the boundary limits them anyway.
 	d.permitted = err == nil &&
 		(policy.Equal(permissions, d.permissions) || policy.Equal(permissions, policy.PermissionDocument(r.destination)))
-	// Trust that grows waits until all else is right, the boundary above all.
+	// New trust waits until everything else is right, above all the boundary.
 	d.next = slices.DeleteFunc(slices.Clone(r.trusted), func(s policy.Subject) bool { return !slices.Contains(r.subjects, s) })
 	if d.bounded && d.permitted && p.accepted(account.Provider) {
 		d.next = r.subjects
@@ -60,7 +60,7 @@ func (p *planner) compareRole(r wantedRole, provider policy.ARN, account Account
 	return d
 }
 
-// change returns a change of this role; the caller adds the values that the call writes.
+// change returns a change of this role. The caller sets the values that the call writes.
 func (d roleDiff) change(call Call, reason string, differences ...Difference) Change {
 	return Change{
 		Call: call, Account: d.arn.Account, Resource: d.arn, Owner: d.planner.plan.Owner, Destination: d.destination.Name,
@@ -78,7 +78,7 @@ func (d roleDiff) create() []Change {
 	return []Change{c}
 }
 
-// narrow takes subjects out of the trust document, or writes it as sync writes it.
+// narrow removes subjects from the trust document, or rewrites it in sync's form.
 func (d roleDiff) narrow() []Change {
 	drifted := !d.readable || !policy.Equal(d.current, d.planner.trust(d.provider, d.trusted))
 	if !d.exists || (!drifted && slices.Equal(d.next, d.trusted)) {
@@ -88,7 +88,7 @@ func (d roleDiff) narrow() []Change {
 	differences := subjectDifferences(d.trusted, d.next)
 	reason := trustReason(differences, d.pruned, len(d.subjects))
 	if drifted {
-		reason = strings.TrimSuffix("the trust document is not as sync writes it; "+reason, "; ")
+		reason = strings.TrimSuffix("the trust document differs from the form that sync writes; "+reason, "; ")
 		differences = append(differences, Difference{"trust document", plainText(d.found.Trust), document.String()})
 	}
 	c := d.change(UpdateTrust, reason, differences...)
@@ -96,7 +96,7 @@ func (d roleDiff) narrow() []Change {
 	return []Change{c}
 }
 
-// fix puts the boundary and the permission document right.
+// fix corrects the boundary and the permission document.
 func (d roleDiff) fix() (changes []Change) {
 	if d.exists && !d.bounded {
 		c := d.change(PutBoundary, "the permissions boundary differs from the policy's",
@@ -138,33 +138,33 @@ func (d roleDiff) drift() {
 		return
 	}
 	if keys := ForeignTags(d.found.Tags, slices.Collect(maps.Keys(d.tags))); len(keys) > 0 {
-		report("has tags that the policy does not ask for, and by which other systems may give it rights: " + strings.Join(keys, ", ") +
+		report("has tags that the policy does not ask for, and other systems may give it rights because of them: " + strings.Join(keys, ", ") +
 			"; name them in trust.tags, or remove them (aws iam untag-role)")
 	}
 	if len(d.found.Further) > 0 {
 		report("has policies that sync did not write: " + strings.Join(d.found.Further, ", ") +
 			"; remove them from the role (aws iam delete-role-policy, aws iam detach-role-policy), " +
-			"or keep the role yourself as the destination's role")
+			"or set the role as the destination's role and manage it yourself")
 	}
 	if d.found.FurtherProblem != "" {
 		d.planner.note(d.arn.Account, d.arn.String(),
-			"whether others have given it policies is not known, run bootstrap again: "+d.found.FurtherProblem)
+			"cannot read whether others have given it policies; run bootstrap again: "+d.found.FurtherProblem)
 	}
 }
 
-// describe puts session length and tags right: nothing waits for them.
+// describe corrects session length and tags. No other change waits for them.
 func (d roleDiff) describe() (changes []Change) {
 	if d.found.MaxSession != d.session {
 		c := d.change(UpdateSession, "the maximum session duration differs from the policy's",
 			Difference{"maximum session", d.found.MaxSession.String(), d.session.String()})
-		// UpdateRole removes the description unless the call repeats it.
+		// UpdateRole removes the description unless the call contains it.
 		c.MaxSessionSeconds, c.Description = seconds(d.session), d.found.Description
 		changes = append(changes, c)
 	}
 	if n := CountTags(d.found.Tags, d.tags); n > policy.MaxTags {
 		d.planner.refuse(d.arn, TooManyTags(d.found.Tags, n))
 	} else if differences := TagDifferences(d.found.Tags, d.tags); len(differences) > 0 {
-		c := d.change(TagRole, "the tags are not as sync writes them", differences...)
+		c := d.change(TagRole, "the tags differ from those that sync writes", differences...)
 		c.Tags = d.tags
 		changes = append(changes, c)
 	}

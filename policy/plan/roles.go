@@ -8,13 +8,13 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 )
 
-// wantedRole is a role that the policy wants, beside what is there of it.
+// wantedRole is a role that the policy wants, together with what exists of it.
 type wantedRole struct {
 	arn         policy.ARN
 	destination policy.Destination
-	// subjects lists whom the role shall trust; empty: the role is closed.
+	// subjects are the subjects that the role must trust; if there are none, the role is closed.
 	subjects []policy.Subject
-	// pruned counts the subjects that it loses because they are not seen any more.
+	// pruned counts the subjects that it loses because they are missing.
 	pruned int
 
 	found  Role
@@ -32,7 +32,7 @@ func (p *planner) perServiceAccount() bool {
 	return p.policy.Trust.RoleScope == policy.RoleScopeServiceAccount
 }
 
-// rolesOf are the roles that d needs, or has: one, or one for each subject.
+// rolesOf returns the roles that d needs or has: one, or one per subject.
 func (p *planner) rolesOf(d policy.Destination, provider policy.ARN, found Account) []wantedRole {
 	if p.perServiceAccount() {
 		return p.subjectsRoles(d, found)
@@ -55,7 +55,7 @@ func (p *planner) destinationsRole(d policy.Destination, provider policy.ARN, fo
 		return nil
 	}
 	_, former := p.trustees(d, found)
-	length := 0 // of a document that is too long: then all the newest are refused
+	length := 0 // length of a document that is too long; all newest subjects are refused with it
 	fits := func(kept []policy.Subject, s policy.Subject) bool {
 		if length == 0 {
 			if n := len(p.trust(provider, append(slices.Clip(kept), s)).String()); n > p.quota {
@@ -67,15 +67,16 @@ func (p *planner) destinationsRole(d policy.Destination, provider policy.ARN, fo
 	subjects, refused, pruned := p.subjects(d, r.trusted, former, fits)
 	if length > 0 {
 		p.refuse(r.arn, fmt.Sprintf(
-			"no room in the trust document (%d characters, the quota is %d) for the newest: %s; set trust.roleScope: serviceAccount, "+
-				"which gives each its own role, "+
+			"the trust document is full (%d characters, the quota is %d); not trusted are the newest: %s; set "+
+				"trust.roleScope: serviceAccount, "+
+				"which gives each service account its own role, "+
 				"or raise the account's quota \"Role trust policy length\" and tell sync with --trust-quota, "+
-				"or name the workspace in a second destination, which has a role of its own, and divide the grants",
+				"or name the workspace in a second destination, which has its own role, and divide the grants",
 			length,
 			p.quota,
 			joined(refused),
 		))
-		p.refuseFull(d, refused, "there is no room for newer ones in the trust document of "+r.arn.String())
+		p.refuseFull(d, refused, "there is no space for newer service accounts in the trust document of "+r.arn.String())
 	}
 	if !r.exists && len(subjects) > 0 && !p.takeRole() {
 		p.overRoles(d, subjects)
@@ -87,19 +88,20 @@ func (p *planner) destinationsRole(d policy.Destination, provider policy.ARN, fo
 			p.note(
 				r.arn.Account,
 				r.arn.String(),
-				"destination "+d.Name+": no service account that the policy grants is there yet, so no role is made",
+				"destination "+d.Name+": no service account that the policy grants exists yet, so no role is created",
 			)
 		}
 		return nil
 	}
 	r.subjects, r.pruned, r.tags = subjects, pruned, p.tags(TagDestination, d.Name)
-	r.description = fmt.Sprintf("%s of cluster %s %s %s; kept by ampbridge", who(d), p.policy.Cluster.Name, does(d), d.Workspace.ID())
+	r.description = fmt.Sprintf("%s of cluster %s %s %s; kept by "+
+		"ampbridge", who(d), p.policy.Cluster.Name, does(d), d.Workspace.ID())
 	r.lacking = "destination " + d.Name + " has no role"
 	return []wantedRole{r}
 }
 
-// who returns who assumes the roles of d, and does what they do with the workspace. The
-// texts are for descriptions of roles, which do not change.
+// who returns who assumes the roles of d, and does returns what they do with the workspace. These
+// texts are for descriptions of roles, which must not change.
 func who(d policy.Destination) string {
 	if d.Writes() {
 		return "Prometheus"
@@ -114,7 +116,7 @@ func does(d policy.Destination) string {
 	return "queries"
 }
 
-// subjectsRoles are those of everybody who is to be trusted for d, or is.
+// subjectsRoles returns a role for each subject that d must trust, or trusts now.
 func (p *planner) subjectsRoles(d policy.Destination, found Account) []wantedRole {
 	own, former := p.trustees(d, found)
 	fits := func(_ []policy.Subject, s policy.Subject) bool {
@@ -150,8 +152,8 @@ func (p *planner) subjectsRoles(d policy.Destination, found Account) []wantedRol
 	return list
 }
 
-// trustees are those whom roles of this cluster trust for d: roles as the policy
-// scopes them now, and roles of the other scope.
+// trustees returns the subjects that roles of this cluster trust for d: own for roles of the
+// current scope, former for roles of the other scope.
 func (p *planner) trustees(d policy.Destination, found Account) (own, former []policy.Subject) {
 	for _, r := range found.all() {
 		if !Owned(r.Tags, p.plan.Owner) {
@@ -159,7 +161,7 @@ func (p *planner) trustees(d policy.Destination, found Account) (own, former []p
 		}
 		is, err := policy.ParseDocument(r.Trust)
 		if err != nil {
-			continue // it is replaced, and then trusts only the wanted subjects
+			continue // this document is replaced, and then trusts only the wanted subjects
 		}
 		for _, s := range p.trusted(is) {
 			switch r.ARN {
@@ -173,7 +175,7 @@ func (p *planner) trustees(d policy.Destination, found Account) (own, former []p
 	return distinct(own), distinct(former)
 }
 
-// formerRole is what the role of s would be in the other trust.roleScope.
+// formerRole returns the role that s would have with the other trust.roleScope.
 func (p *planner) formerRole(d policy.Destination, s policy.Subject) policy.ARN {
 	if p.perServiceAccount() {
 		return p.policy.Role(d)
@@ -181,9 +183,9 @@ func (p *planner) formerRole(d policy.Destination, s policy.Subject) policy.ARN 
 	return p.policy.ServiceAccountRole(d, s)
 }
 
-// closeRole closes a role of this cluster that nobody uses any more. One of the
-// other trust.roleScope is closed last, when those in its stead are there; but
-// whom the policy does not grant leaves it first.
+// closeRole closes a role of this cluster that is not used any more. A role of the other
+// trust.roleScope is closed last, after its replacements exist. But subjects that the policy
+// does not grant are removed first.
 func (p *planner) closeRole(found Role, provider policy.ARN) (first, last []Change) {
 	named := slices.ContainsFunc(p.policy.Destinations, func(d policy.Destination) bool {
 		return found.ARN == d.Role || found.ARN == d.AssumeRole
@@ -224,16 +226,17 @@ func (p *planner) closeRole(found Role, provider policy.ARN) (first, last []Chan
 		}
 	}
 	if len(moving) == 0 {
-		return change(nil, "nobody whom the policy grants uses the role any more, so it is closed"), nil
+		return change(nil, "no granted service account uses the role any more, so it is closed"), nil
 	}
-	last = change(nil, "trust.roleScope has changed: other roles take its place, so it is closed")
+	last = change(nil, "trust.roleScope has changed: other roles replace it, so it is closed")
 	for i := range last {
 		last[i].Last = true
 	}
-	return change(moving, "trust.roleScope has changed, and the role trusts others than those who move"), last
+	return change(moving, "trust.roleScope has changed, and the role trusts subjects that do not move to other "+
+		"roles"), last
 }
 
-// countHeadroom begins to count an account's headroom; nil: there is no limit.
+// countHeadroom starts to count an account's headroom; nil means that there is no limit.
 func (p *planner) countHeadroom(headroom *Headroom) {
 	const endless = 1 << 30
 	p.headroom = Headroom{Roles: endless, Providers: endless}
@@ -242,7 +245,7 @@ func (p *planner) countHeadroom(headroom *Headroom) {
 	}
 }
 
-// takeRole takes the place of one more role, if there is one.
+// takeRole reserves one more role. It returns false if the quota is used up.
 func (p *planner) takeRole() bool {
 	if p.headroom.Roles <= 0 {
 		return false
@@ -252,19 +255,19 @@ func (p *planner) takeRole() bool {
 }
 
 func (p *planner) overRoles(d policy.Destination, refused []policy.Subject) {
-	fix := "raise its quota \"Roles per account\", or delete roles that nobody uses"
+	fix := "raise its quota \"Roles per account\", or delete unused roles"
 	if p.perServiceAccount() {
-		fix += ", or set trust.roleScope: destination, where a destination has one role"
+		fix += ", or set trust.roleScope: destination, so that a destination has one role"
 	}
 	p.refuse(
 		d.Workspace.ARN,
-		fmt.Sprintf("account %s has no room for the roles of destination %s, so that it is refused to the newest: %s; %s",
+		fmt.Sprintf("account %s has no quota left for the roles of destination %s; not trusted are the newest: %s; %s",
 			d.Workspace.Account, d.Name, joined(refused), fix),
 	)
-	p.refuseFull(d, refused, "account "+d.Workspace.Account+" has no room for more roles")
+	p.refuseFull(d, refused, "account "+d.Workspace.Account+" has no quota left for more roles")
 }
 
-// refuseFull tells the subjects that a quota keeps them out.
+// refuseFull sets the status of subjects that a quota keeps out.
 func (p *planner) refuseFull(d policy.Destination, refused []policy.Subject, cause string) {
 	for _, s := range refused {
 		p.setStatus(
@@ -272,23 +275,26 @@ func (p *planner) refuseFull(d policy.Destination, refused []policy.Subject, cau
 			d,
 			QuotaExceeded,
 			false,
-			"not trusted for destination "+d.Name+": "+cause+"; the cluster's admin can raise the account's quota, or divide the grants",
+			"not trusted for destination "+d.Name+": "+cause+"; the cluster admin can raise the account's quota, or "+
+				"divide the grants",
 		)
 	}
 }
 
-// providerRefused refuses a provider that the account has no room for.
+// providerRefused refuses a provider if the account's quota is used up.
 func (p *planner) providerRefused(arn policy.ARN) bool {
 	if p.headroom.Providers > 0 {
 		return false
 	}
-	p.refuse(arn, fmt.Sprintf("account %s has no room for another OIDC provider, so nobody new is trusted in it; "+
-		"raise its quota \"OpenId connect providers per account\" and tell sync with --provider-quota, or delete providers of "+
+	p.refuse(arn, fmt.Sprintf("account %s has no quota left for another OIDC provider, so no new service account "+
+		"is trusted in it; "+
+		"raise its quota \"OpenId connect providers per account\" and tell sync with --provider-quota, or delete "+
+		"providers of "+
 		"clusters that are gone", arn.Account))
 	return true
 }
 
-// sameThumbprints goes by the set: neither order nor case counts.
+// sameThumbprints compares two sets, so order and case do not count.
 func sameThumbprints(a, b []string) bool {
 	fold := func(list []string) []string {
 		folded := make([]string, len(list))

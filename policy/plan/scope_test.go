@@ -129,7 +129,7 @@ func TestARoleForEachServiceAccount(t *testing.T) {
 	foreign.Tags = nil
 	in.Accounts = map[string]Account{account: {Roles: map[string]Role{r.ARN.RoleName(): foreign}}}
 	third := Compute(in)
-	if len(third.Refusals) != 1 || !strings.Contains(third.Refusals[0].Message, "was not made by sync") || len(third.Changes) != 3 {
+	if len(third.Refusals) != 1 || !strings.Contains(third.Refusals[0].Message, "was not created by sync") || len(third.Changes) != 3 {
 		t.Errorf("a foreign role:\n%s", third)
 	}
 	for _, s := range third.SubjectStatuses {

@@ -2,8 +2,8 @@ package plan
 
 import "github.com/ampbridge/ampbridge/policy"
 
-// State is what a subject gets of a destination, in one word: the reason of the
-// event on its ServiceAccount.
+// State is what a subject gets from a destination, in one word. It is the reason of the
+// event on the ServiceAccount.
 type State string
 
 // The states.
@@ -12,24 +12,24 @@ const (
 	NotGranted    State = "NotGranted"
 	CapReached    State = "CapReached"
 	QuotaExceeded State = "QuotaExceeded"
-	// WorkspaceMissing: the policy names one that does not exist.
+	// WorkspaceMissing: the policy names a workspace that does not exist.
 	WorkspaceMissing State = "WorkspaceMissing"
 	// BoundaryOutdated: the permissions boundary does not allow queries yet.
 	BoundaryOutdated State = "BoundaryOutdated"
-	// Refused: somebody else's role or provider is in the way.
+	// Refused: a role or provider of another owner has the name.
 	Refused State = "Refused"
 	Pruned  State = "Pruned"
 )
 
-// SubjectStatus is where a subject is once the plan is carried out.
+// SubjectStatus is the status of a subject after the plan was applied.
 type SubjectStatus struct {
 	Subject policy.Subject
-	// Destination is empty with [NotGranted].
+	// Destination is the destination's name; empty with [NotGranted].
 	Destination string
-	// Role is the subject's for the destination.
+	// Role is the subject's role for the destination.
 	Role  policy.ARN
 	State State
-	// Changes tells whether the plan brings it about; otherwise it was so before.
+	// Changes reports whether the plan changes the status; false if it was the same before.
 	Changes bool
 	// Message is for the ServiceAccount's owner.
 	Message string
@@ -39,7 +39,7 @@ func (p *planner) setStatus(s policy.Subject, d policy.Destination, state State,
 	p.plan.SubjectStatuses = append(p.plan.SubjectStatuses, SubjectStatus{s, d.Name, p.policy.RoleFor(d, s), state, changes, message})
 }
 
-// statusOf tells, once the subjects of d are chosen, who of them is new.
+// statusOf sets the status of the subjects of d, and finds out which of them are new.
 func (p *planner) statusOf(d policy.Destination, trusted, subjects []policy.Subject) {
 	was := map[policy.Subject]bool{}
 	for _, s := range trusted {
@@ -50,8 +50,8 @@ func (p *planner) statusOf(d policy.Destination, trusted, subjects []policy.Subj
 	}
 }
 
-// wanting are those of destination d who want trust and, with a role of somebody
-// else in the way, do not get it.
+// wanting sets the status of subjects that want trust for d and do not get it, because a role of
+// another owner has the name.
 func (p *planner) wanting(d policy.Destination, message string) {
 	for s, sa := range p.seen {
 		if sa.destinations[d.Name] {
@@ -60,8 +60,8 @@ func (p *planner) wanting(d policy.Destination, message string) {
 	}
 }
 
-// refused takes back the trust that was promised from that status on: the provider
-// is refused, so that nobody new is trusted.
+// refused replaces the status of subjects, from that index on, that would have been trusted. The
+// provider is refused, so no new subject is trusted.
 func (p *planner) refused(from int, message string) {
 	for i := from; i < len(p.plan.SubjectStatuses); i++ {
 		if s := &p.plan.SubjectStatuses[i]; s.State == Trusted && s.Changes {

@@ -11,20 +11,20 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 )
 
-// intent is what a service account, as it is seen now, wants of a destination.
+// intent is what a service account, as it exists now, wants from a destination.
 type intent int
 
 const (
 	unseen   intent = iota // no such service account in a labelled namespace
-	wanted                 // a pod of it may be injected
+	wanted                 // a pod of it can be injected
 	unwanted               // it opted out, or named other destinations
 	unclear                // its annotations cannot be read
 )
 
-// collectIntents asks, for every service account, the very decision that the webhook
-// would take about a pod that asks for injection.
+// collectIntents asks, for every service account, for the same decision that the webhook
+// makes about a pod that asks for injection.
 func (p *planner) collectIntents(accounts []ServiceAccount) {
-	// The pause switch stops injections; pods that run keep their trust.
+	// paused stops injections, but running pods keep their trust.
 	running := *p.policy
 	running.Paused = false
 	for _, sa := range accounts {
@@ -44,7 +44,7 @@ func (p *planner) collectIntents(accounts []ServiceAccount) {
 	}
 }
 
-// noteDenied tells of service accounts that want what they do not get.
+// noteDenied adds notes about service accounts that do not get what they want.
 func (p *planner) noteDenied() {
 	for _, subject := range slices.SortedFunc(maps.Keys(p.seen), compareSubjects) {
 		s := p.seen[subject]
@@ -61,12 +61,12 @@ func (p *planner) noteDenied() {
 	}
 }
 
-// seen is a service account in a labelled namespace.
+// seen is a service account that exists in a labelled namespace.
 type seen struct {
 	created      time.Time
 	destinations map[string]bool
-	otherwise    intent // about every other destination
-	asks         bool   // by its annotation
+	otherwise    intent // the intent for every other destination
+	asks         bool   // whether its annotation asks for injection
 	decision     policy.Decision
 }
 
@@ -81,13 +81,13 @@ func (p *planner) intentOf(s policy.Subject, destination string) intent {
 	}
 }
 
-// subjects are those that the role of d is to trust, given those it trusts now.
-// Who is trusted and granted keeps that, whatever the caps; newcomers are taken
-// in the order of their creation as long as there is room. pruned counts those
-// who lose it because they have not been seen for long.
+// subjects returns the subjects that the role of d must trust. trusted are the current ones.
+// Trusted subjects that are granted stay, whatever the limits. New subjects are added in the
+// order of their creation until the limits are reached. pruned counts subjects that are removed
+// because they have been missing for long.
 //
-// Former ones are trusted by roles of the other trust.roleScope. They come before
-// the newcomers: their trust moves. fits reports whether there is room for one more.
+// Former subjects are trusted by roles of the other trust.roleScope. They come before
+// new ones, because their trust moves. fits reports whether there is space for one more.
 func (p *planner) subjects(
 	d policy.Destination,
 	trusted, former []policy.Subject,
@@ -132,7 +132,7 @@ func (p *planner) subjects(
 				d,
 				WorkspaceMissing,
 				false,
-				"not trusted for destination "+d.Name+": its workspace "+d.Workspace.String()+" does not exist; the cluster's admin "+
+				"not trusted for destination "+d.Name+": its workspace "+d.Workspace.String()+" does not exist; the cluster admin "+
 					"corrects destinations[].workspace in the policy",
 			)
 			continue
@@ -144,13 +144,14 @@ func (p *planner) subjects(
 				BoundaryOutdated,
 				false,
 				"not trusted for destination "+d.Name+": the permissions boundary of account "+d.Workspace.Account+" does not allow "+
-					"queries; the cluster's admin runs ampbridge bootstrap again",
+					"queries; the cluster admin runs ampbridge bootstrap again",
 			)
 			continue
 		}
 		if !room.take(s) && !slices.Contains(moving, s) {
 			message := fmt.Sprintf(
-				"not trusted for destination %s: namespace %s has all the subjects that maxSubjectsPerNamespace allows, and older ones keep "+
+				"not trusted for destination %s: namespace %s already has as many subjects as maxSubjectsPerNamespace "+
+					"allows, and older ones keep "+
 					"their place; raise it in the grant",
 				d.Name,
 				s.Namespace,
@@ -169,22 +170,22 @@ func (p *planner) subjects(
 	return kept, refused, pruned
 }
 
-// mayKeep reports whether a subject that is trusted for d goes on being so.
+// mayKeep reports whether a subject that is trusted for d stays trusted.
 func (p *planner) mayKeep(s policy.Subject, d policy.Destination) bool {
 	w := p.intentOf(s, d.Name)
 	return places{policy: p.policy, destination: d.Name}.granted(s) && w != unwanted && (w != unseen || !p.pruned[s])
 }
 
-// missing reports whether the workspace of d is known not to exist.
+// missing reports whether the workspace of d does not exist.
 func (p *planner) missing(d policy.Destination) bool { return p.absent[d.Workspace.ARN] }
 
-// waits reports whether d may only be queried, and its boundary does not allow that.
+// waits reports whether d has only query access, and its boundary does not allow queries.
 func (p *planner) waits(d policy.Destination) bool {
 	_, unbounded := p.unbounded[d.Name]
 	return unbounded && !d.Writes()
 }
 
-// bounded returns d with the access that its boundary allows.
+// bounded returns d with only the access that its boundary allows.
 func (p *planner) bounded(d policy.Destination) policy.Destination {
 	if _, unbounded := p.unbounded[d.Name]; unbounded && d.Writes() {
 		return d.OnlyWrites()
@@ -192,7 +193,7 @@ func (p *planner) bounded(d policy.Destination) policy.Destination {
 	return d
 }
 
-// refuseQueries tells that the boundary of destinations[i] does not allow queries.
+// refuseQueries adds the refusal that the boundary of destinations[i] does not allow queries.
 func (p *planner) refuseQueries(i int, d policy.Destination, why string) {
 	effect := "no new service account is trusted for destination " + d.Name
 	if d.Writes() {
@@ -202,13 +203,14 @@ func (p *planner) refuseQueries(i int, d policy.Destination, why string) {
 		p.policy.Boundary(d.Workspace.Partition, d.Workspace.Account),
 		fmt.Sprintf(
 			"destinations[%d].access has query, and the permissions boundary of account %s does not allow that: %s. So %s; run "+
-				"`ampbridge bootstrap --policy FILE --account %s --apply` again, as an administrator of the account. All that writes goes on",
+				"`ampbridge bootstrap --policy FILE --account %s --apply` again, as an administrator of the account. "+
+				"Writing is not affected",
 			i, d.Workspace.Account, why, effect, d.Workspace.Account,
 		),
 	)
 }
 
-// places counts who takes up the room that the grants leave to a destination.
+// places counts the subjects against the limits of a destination's grants.
 type places struct {
 	policy      *policy.Policy
 	destination string
@@ -229,9 +231,9 @@ func (p places) granted(s policy.Subject) bool {
 	return false
 }
 
-// take finds room for s in a grant: one without a cap, or with a free place. It
-// counts s even where there is none: whoever is trusted already stays, and
-// leaves the less to others.
+// take finds a place for s in a grant: one without a limit, or one with a free place. It
+// counts s even if it finds none: a trusted subject stays, and
+// leaves less space for others.
 func (p places) take(s policy.Subject) bool {
 	full := -1
 	for i, g := range p.policy.Grants {

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// String is the plan as people read it: + is made, ~ is changed, - is deleted, ! is refused,
-// and what others have added begins with "drift", a note with "note".
+// String returns the plan as text: + creates, ~ changes, - deletes, and ! is a refusal. A line
+// about what others have added begins with "drift", and a note with "note".
 func (p Plan) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "cluster %s, issuer %s, owner %s\n", p.Cluster, p.Issuer, p.Owner)
@@ -37,7 +37,7 @@ func (p Plan) String() string {
 	return b.String()
 }
 
-// Summary counts, in one line.
+// Summary returns the number of changes and refusals in one line.
 func (p Plan) Summary() string {
 	creates, deletes := 0, 0
 	for _, c := range p.Changes {
@@ -64,7 +64,7 @@ func (c Change) sign() string {
 	return "~"
 }
 
-// Title names a change in one line.
+// Title returns the change in one line.
 func (c Change) Title() string { return fmt.Sprintf("%s %s", c.Call, c.Resource) }
 
 func (d Difference) String() string {

@@ -14,7 +14,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 )
 
-// Stdin is the name that stands for standard input.
+// Stdin is the file name that means standard input.
 const Stdin = "-"
 
 // Read reads the file, or stdin for "-".
@@ -29,8 +29,7 @@ func Read(path string, stdin io.Reader) ([]byte, error) {
 	return data, nil
 }
 
-// Load reads a policy. Every mistake in it is a line of the error, with the
-// file's name.
+// Load reads a policy. The error has one line per mistake, each with the file's name.
 func Load(path string, stdin io.Reader) (*policy.Policy, error) {
 	data, err := Read(path, stdin)
 	if err != nil {
@@ -39,10 +38,11 @@ func Load(path string, stdin io.Reader) (*policy.Policy, error) {
 	return Parse(path, data)
 }
 
-// Parse is [Load] for a file that was read already.
+// Parse parses a file as [Load] does, but the file was read already.
 func Parse(path string, data []byte) (*policy.Policy, error) { return parse(path, data, policy.Parse) }
 
-// ParseDraft is [Parse] for bootstrap alone: workspaces may be yet to be made.
+// ParseDraft parses as [Parse] does, but allows placeholders for new workspaces. Only bootstrap
+// uses it.
 func ParseDraft(path string, data []byte) (*policy.Policy, error) {
 	return parse(path, data, policy.ParseDraft)
 }

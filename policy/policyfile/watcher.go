@@ -26,19 +26,19 @@ type Store interface {
 	Load(context.Context) (data []byte, version string, err error)
 	// Save replaces the copy. It writes nothing if the copy is the same already.
 	Save(ctx context.Context, data []byte) error
-	// String names the place of the copy in errors.
+	// String returns the place of the copy, for errors.
 	String() string
 }
 
-// Options say which file to watch. Its functions are called one at a time, and may
-// call the watcher's own methods [Watcher.Current] and [Watcher.Err]; nil: no call.
+// Options configures a watcher. Its functions are called one at a time, and may
+// call the watcher's methods [Watcher.Current] and [Watcher.Err]. A nil function is not called.
 type Options struct {
 	Path string
-	// Store has the accepted copy; nil: there is none.
+	// Store has the accepted copy; nil if there is none.
 	Store Store
 	// Loaded is called after a version of the file came into force.
 	Loaded func(p *policy.Policy, data []byte)
-	// Refused is called after a version of the file was refused. inForce: an earlier
+	// Refused is called after a version of the file was refused. inForce is true if an earlier
 	// policy stays in force.
 	Refused func(err error, inForce bool)
 	// Restored is called after the store's copy came into force.
@@ -51,8 +51,8 @@ type Options struct {
 // mistakes does not replace the policy in force.
 type Watcher struct {
 	options Options
-	// changing is held while the policy in force changes, and while the functions are
-	// called: they see the changes in their order.
+	// changing is held while the policy in force changes and while the functions are
+	// called, so that they see the changes in order.
 	changing sync.Mutex
 	// seen identifies the content, or the error, of the last read.
 	seen string
@@ -60,9 +60,9 @@ type Watcher struct {
 	mu      sync.RWMutex
 	current *policy.Policy
 	err     error // why the newest version is not in force
-	// good is the newest good version of the file; nil: there was none.
+	// good is the newest good version of the file; nil if there was none.
 	good []byte
-	// loaded wakes Persist when there is a new one.
+	// loaded wakes Persist after a new version came into force.
 	loaded chan struct{}
 }
 
@@ -74,14 +74,14 @@ func Watch(o Options) *Watcher {
 	return w
 }
 
-// Current returns the policy in force; nil: there was no good one yet.
+// Current returns the policy in force; nil if no version was good yet.
 func (w *Watcher) Current() *policy.Policy {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
 	return w.current
 }
 
-// Err returns why the newest version of the file is not in force; nil: it is.
+// Err returns why the newest version of the file is not in force; nil if it is in force.
 func (w *Watcher) Err() error {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
@@ -102,7 +102,7 @@ func (w *Watcher) Follow(ctx context.Context) {
 	}
 }
 
-// load reads the file. It does nothing if the file is as it was at the last read, so
+// load reads the file. It does nothing if the content has not changed since the last read, so
 // that each mistake is reported once and not every second.
 func (w *Watcher) load() {
 	data, err := os.ReadFile(w.options.Path)
@@ -146,7 +146,7 @@ func (w *Watcher) refuse(err error) {
 	}
 }
 
-// Restore puts the store's copy in force if the file has not been good yet. The error
+// Restore puts the store's copy in force if no version of the file was good yet. The error
 // is why there is still no policy.
 func (w *Watcher) Restore(ctx context.Context) error {
 	if w.Current() != nil {
@@ -158,14 +158,14 @@ func (w *Watcher) Restore(ctx context.Context) error {
 	}
 	p, err := policy.Parse(data)
 	if err != nil {
-		return fmt.Errorf("the copy of version %q in %s is no policy: %w", version, w.options.Store, err)
+		return fmt.Errorf("the copy of version %q in %s is not a policy: %w", version, w.options.Store, err)
 	}
 	w.changing.Lock()
 	defer w.changing.Unlock()
 	w.mu.Lock()
 	if w.current != nil {
 		w.mu.Unlock()
-		return nil // the file has become good meanwhile
+		return nil // a version of the file has become good in the meantime
 	}
 	w.current = p
 	w.mu.Unlock()
@@ -175,7 +175,7 @@ func (w *Watcher) Restore(ctx context.Context) error {
 	return nil
 }
 
-// Persist restores the policy from the store while the file has not been good yet, and
+// Persist restores the policy from the store while no version of the file was good yet, and
 // saves each good version of the file there, until the context ends.
 func (w *Watcher) Persist(ctx context.Context) {
 	last, pause := "", firstRetry
@@ -214,7 +214,7 @@ func (w *Watcher) persist(ctx context.Context) error {
 	return w.options.Store.Save(ctx, good)
 }
 
-// sleep returns early when the context ends.
+// sleep returns after d, or earlier if the context ends.
 func sleep(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

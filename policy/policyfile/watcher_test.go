@@ -187,7 +187,7 @@ func TestRestoreReturnsWhyThereIsNoPolicy(t *testing.T) {
 		t.Errorf("an empty store: got %v", err)
 	}
 	write(t, filepath.Join(dir, "accepted.yaml"), broken)
-	want := fmt.Sprintf("the copy of version %q in the directory is no policy: ", policy.SchemaVersion)
+	want := fmt.Sprintf("the copy of version %q in the directory is not a policy: ", policy.SchemaVersion)
 	if err := w.Restore(t.Context()); err == nil || !strings.HasPrefix(err.Error(), want) || w.Current() != nil {
 		t.Errorf("a copy with a mistake: got %v, policy %v; want an error with %q", err, w.Current(), want)
 	}

@@ -13,14 +13,14 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 )
 
-// meaning is what Prometheus reads in a configuration. Prometheus uses YAML
-// package v2, which differs from v4: [localhost:] holds a string for one and a
-// mapping for the other. So v4 edits, and v2 has the last word.
+// meaning is what Prometheus reads in a configuration. Prometheus uses version 2 of the YAML
+// package, which sometimes differs from version 4: for [localhost:], one reads a string and the
+// other a mapping. So version 4 edits, and version 2 decides.
 type meaning struct {
-	// rest is a fingerprint of everything but remote_write.
+	// rest is a fingerprint of everything except remote_write.
 	rest   uint64
 	writes []any
-	// field: remote_write is there, if only as null.
+	// field is true if remote_write exists, even as null.
 	field bool
 }
 
@@ -34,9 +34,9 @@ func read(config []byte) (meaning, error) {
 	return meaning(r), err
 }
 
-// root reads the configuration's root. All of it as maps would need several times the
-// configuration's size, beside what the parser has: so each entry of a list becomes its
-// fingerprint as soon as it is read.
+// root reads the configuration's root. Maps of the whole root would need several times the
+// configuration's size, in addition to the parser's memory. So each entry of a list is replaced
+// by its fingerprint as soon as it is read.
 type root meaning
 
 func (r *root) UnmarshalYAML(unmarshal func(any) error) error {
@@ -66,8 +66,8 @@ func (r *root) UnmarshalYAML(unmarshal func(any) error) error {
 	return nil
 }
 
-// digest is the fingerprint of a field's value; zero: of null, for which package v2
-// calls nothing.
+// digest is the fingerprint of a field's value. It is zero for null, because package v2 does not
+// call UnmarshalYAML for null.
 type digest struct {
 	of   uint64
 	some bool
@@ -84,7 +84,7 @@ func (d *digest) UnmarshalYAML(unmarshal func(any) error) error {
 	d.some = true
 	var list []entryDigest
 	err := unmarshal(&list)
-	if err == nil && list != nil { // nil: of a null
+	if err == nil && list != nil { // nil means null
 		d.of = fingerprint(list)
 		return nil
 	}
@@ -107,12 +107,12 @@ func (d *entryDigest) UnmarshalYAML(unmarshal func(any) error) error {
 	return err
 }
 
-// with reports whether after means what m means, with blocks at the end.
+// with reports whether after has the same meaning as m with blocks at the end.
 func (m meaning) with(blocks []any, after meaning) bool {
 	return m.rest == after.rest && fingerprint(slices.Concat(m.writes, blocks)) == fingerprint(after.writes)
 }
 
-// without is the meaning once the last n entries of remote_write are gone.
+// without returns the meaning without the last n entries of remote_write.
 func (m meaning) without(n int) (meaning, error) {
 	if n > len(m.writes) {
 		return m, errors.New("remote_write has fewer entries than were added")
@@ -121,7 +121,7 @@ func (m meaning) without(n int) (meaning, error) {
 	return m, nil
 }
 
-// meaningOf is how Prometheus reads one block.
+// meaningOf returns one block as Prometheus reads it.
 func meaningOf(b policy.Block) (any, error) {
 	text, err := yaml.Marshal(b)
 	if err != nil {
@@ -132,7 +132,7 @@ func meaningOf(b policy.Block) (any, error) {
 	return value, err
 }
 
-// namesOf are the names of remote_write's entries.
+// namesOf returns the names of remote_write's entries.
 func (m meaning) namesOf() map[string]bool {
 	names := map[string]bool{}
 	for _, entry := range m.writes {
@@ -143,7 +143,7 @@ func (m meaning) namesOf() map[string]bool {
 	return names
 }
 
-// textOf is a field of an entry as text; empty where it is not there.
+// textOf returns a field of an entry as text; empty without such a field.
 func textOf(entry any, field string) string {
 	fields, _ := entry.(map[any]any)
 	if value := fields[field]; value != nil {
@@ -154,7 +154,7 @@ func textOf(entry any, field string) string {
 
 var seed = maphash.MakeSeed()
 
-// fingerprint is a hash of a value that package v2 has decoded. The order of a
+// fingerprint returns a hash of a value that package v2 has decoded. The order of a
 // mapping's fields does not count.
 func fingerprint(value any) uint64 {
 	switch v := value.(type) {
@@ -167,11 +167,11 @@ func fingerprint(value any) uint64 {
 	case []entryDigest:
 		return hashEntries(v, func(d entryDigest) uint64 { return digest(d).sum() })
 	case float64:
-		return maphash.Comparable(seed, [2]uint64{1, math.Float64bits(v)}) // NaN is what it is
+		return maphash.Comparable(seed, [2]uint64{1, math.Float64bits(v)}) // a NaN does not equal itself, so hash its bits
 	case string:
 		return maphash.String(seed, v)
 	}
-	return maphash.Comparable(seed, value) // with its type
+	return maphash.Comparable(seed, value) // the hash includes the type
 }
 
 func hashFields[V any](fields map[any]V, hash func(V) uint64) uint64 {

@@ -6,18 +6,18 @@ import (
 	"runtime"
 )
 
-// What an edit needs at its peak, in bytes, for each piece of structure, each byte, and
-// each node that is written at a time. [TestEstimate] compares with what it takes.
+// The memory that an edit needs at its peak, in bytes, per piece of structure, per byte, and
+// per node that is written at a time. [TestEstimate] compares it with measurements.
 const (
 	splicePiece, spliceByte   = 260, 8
 	rewritePiece, rewriteByte = 430, 16
 	writtenNode               = 1100
-	// flowPiece is that of a root in flow style: package v4 reads all of it before it
-	// makes the first node.
+	// flowPiece is the value for a root in flow style: package v4 reads all of it before it
+	// creates the first node.
 	flowPiece = 1700
 )
 
-// TooLargeError says that an edit may need more memory than there is.
+// TooLargeError means that an edit may need more memory than is available.
 type TooLargeError struct {
 	Config, Need, Have int64 // in bytes
 }
@@ -32,12 +32,12 @@ func (e *TooLargeError) Error() string {
 	)
 }
 
-// Needs returns how many bytes of memory an edit of the configuration may need, as far as
-// that can be told before it: where the blocks can be put into its text.
+// Needs returns an estimate of the memory, in bytes, that an edit of the configuration needs if the
+// blocks can be put into its text.
 func Needs(config []byte) int64 { return needs(config, splice, 0) }
 
-// Most returns how long a configuration may be, in bytes, that can be edited in so much
-// memory: one that is longer needs more, whatever is in it.
+// Most returns the size in bytes of the longest configuration that can be edited in that much
+// memory. A longer one needs more, whatever its content.
 func Most(memory int64) int64 { return memory / spliceByte }
 
 func needs(config []byte, m strategy, written int) int64 {
@@ -51,8 +51,8 @@ func needs(config []byte, m strategy, written int) int64 {
 	return pieces(config)*perPiece + int64(len(config))*perByte + int64(written)*writtenNode
 }
 
-// enough returns an error where an edit with that strategy, which writes so many nodes at
-// a time, may need more than memory; 0 bounds nothing.
+// enough returns an error if an edit with that strategy may need more than memory bytes. written
+// is the number of nodes that are written at a time. With memory 0 there is no limit.
 func enough(config []byte, m strategy, written int, memory int64) error {
 	if memory == 0 {
 		return nil
@@ -63,7 +63,7 @@ func enough(config []byte, m strategy, written int, memory int64) error {
 	return nil
 }
 
-// hasFlowRoot reports whether the first document's content opens a flow collection.
+// hasFlowRoot reports whether the first document's content begins with a flow collection.
 func hasFlowRoot(config []byte) bool {
 	for line := range bytes.Lines(bytes.TrimPrefix(config, bom)) {
 		line = bytes.TrimSpace(bytes.TrimPrefix(line, []byte("---")))
@@ -78,7 +78,7 @@ func hasFlowRoot(config []byte) bool {
 	return false
 }
 
-// pieces is at least as large as the number of fields and entries.
+// pieces returns an upper limit for the number of fields and entries.
 func pieces(config []byte) (n int64) {
 	for _, c := range []string{",", ":", "[", "{", "\n", "#", "- ", "-\t", "-\n", "-\r"} {
 		n += int64(bytes.Count(config, []byte(c)))
@@ -86,8 +86,8 @@ func pieces(config []byte) (n int64) {
 	return n
 }
 
-// collect frees what is no longer used, between two trees of a large configuration: the
-// collector would wait until the second one has grown beside the first.
+// collect frees unused memory between two trees of a large configuration. Without it, the garbage
+// collector would run only after the second tree has grown beside the first.
 func collect(config []byte) {
 	if len(config) > 256<<10 {
 		runtime.GC()

@@ -1,22 +1,22 @@
-// Package promconfig puts the block (remote_write with sigv4) into a Prometheus
-// configuration, and takes it out again.
+// Package promconfig puts remote_write blocks into a Prometheus
+// configuration, and removes them.
 //
-// Text that is appended to a configuration is silently ignored after a
-// flow-style root, "..." or a second document, and fatal beside a remote_write
-// that is already there. So the package tries three ways, the best first:
+// It is not enough to append text. Prometheus silently ignores text after a
+// flow-style root, "..." or a second document, and refuses a second remote_write.
+// So the package tries three ways in this order, the best first:
 //
 //  1. the user's text, with the blocks' text put in;
 //  2. the YAML tree, written out with its comments;
 //  3. the YAML tree without comments.
 //
-// Two parsers check each result. YAML package v4, which edits the tree, has to
-// read the tree that was meant. YAML package v2, which Prometheus itself uses,
-// has to read what it read in the user's configuration, with the blocks at the
-// end of remote_write, and has the last word: a text that only v2 can read still
+// Two parsers check each result. YAML package v4, which edits the tree, must
+// read the intended tree. YAML package v2, which Prometheus itself uses,
+// must read the same as in the user's configuration, plus the blocks at the
+// end of remote_write. Package v2 decides: a text that only v2 can read still
 // gets the blocks, in the first way.
 //
-// The package is pure: bytes in, bytes out. Where it returns an error, its
-// caller serves the user's own bytes: Prometheus reports a broken configuration.
+// The package is pure: bytes in, bytes out. If it returns an error, the
+// caller serves the user's own bytes, and Prometheus reports a broken configuration itself.
 package promconfig
 
 import (
@@ -36,41 +36,40 @@ import (
 
 // Result is a configuration with the blocks in it.
 type Result struct {
-	// Config is the new text; with no block to put in, the old one to the byte.
+	// Config is the new text. Without any block to put in, it is the old text, byte for byte.
 	Config []byte
-	// Skipped are the blocks that were left out.
+	// Skipped are the blocks that were not put in.
 	Skipped []Skipped
 }
 
-// Skipped is a block that was left out, and why.
+// Skipped is a block that was not put in, with the reason.
 type Skipped struct {
 	Name   string
 	Reason string
 }
 
-// key is the field of Prometheus's configuration that is edited.
+// key is the edited field of Prometheus's configuration.
 const key = "remote_write"
 
-// word is what a name or a generation may look like, so that the header can be
-// read back.
+// word is the syntax of a name or generation that Remove can read back from the header.
 var word = regexp.MustCompile(`^[\w.:+-]+$`)
 
 // Render appends blocks to remote_write of the first document, which is the
-// only one that Prometheus reads. A block whose workspace the user writes to
-// already is skipped: samples would be doubled otherwise. A block's name gets a
-// suffix where the user has that name, since Prometheus refuses a second one.
+// only one that Prometheus reads. It skips a block if the user already writes to the same
+// workspace, because all samples would be sent twice. A block's name gets a
+// suffix if the user has an entry with that name, because Prometheus refuses equal names.
 //
 // The generation goes into a comment on the first line. Prometheus's reloaders
-// look at the text's hash, so a new generation makes them reload.
+// compare the text's hash, so a new generation makes them reload.
 //
-// It fails on text that is not YAML, a root that is not a mapping, and a
-// remote_write that is not a list.
+// Render fails if the text is not YAML, the root is not a mapping, or
+// remote_write is not a list.
 func Render(config []byte, blocks []policy.Block, generation string) (Result, error) {
 	return RenderWithin(0, config, blocks, generation)
 }
 
-// RenderWithin is Render in a process that has so many bytes of memory left for
-// it; 0: there is no bound. It fails with a [*TooLargeError] before it takes more.
+// RenderWithin is Render with a limit: it may use that many bytes of memory; 0 means no
+// limit. It fails with a [*TooLargeError] before it exceeds the limit.
 func RenderWithin(memory int64, config []byte, blocks []policy.Block, generation string) (Result, error) {
 	return renderBy([]strategy{splice, rewrite, bare}, memory, config, blocks, generation)
 }
@@ -138,8 +137,8 @@ func renderBy(strategies []strategy, memory int64, config []byte, blocks []polic
 	return result, err
 }
 
-// unreadable explains why Prometheus's parser cannot read a configuration; the
-// other parser's words are better, where it has any.
+// unreadable returns why Prometheus's parser cannot read a configuration. It prefers the
+// message of the other parser, if that fails too, because it is clearer.
 func unreadable(config []byte, err error) error {
 	s, err4 := parse(config)
 	if err4 == nil {
@@ -151,15 +150,15 @@ func unreadable(config []byte, err error) error {
 	return fmt.Errorf("configuration: Prometheus's own YAML parser cannot read it: %w", err)
 }
 
-// edit is what has to be put into a configuration.
+// edit holds the values to put into a configuration.
 type edit struct {
 	header   header
 	blocks   []policy.Block
-	meanings []any // of the blocks
-	memory   int64 // in bytes; 0: there is no bound
+	meanings []any // the meanings of the blocks
+	memory   int64 // in bytes; 0 means no limit
 }
 
-// apply puts the blocks in, with one strategy.
+// apply puts the blocks into the configuration with one strategy.
 func (e edit) apply(config []byte, before meaning, m strategy) ([]byte, error) {
 	s, err := parse(config)
 	if err != nil && m != splice {
@@ -196,10 +195,9 @@ func (e edit) apply(config []byte, before meaning, m strategy) ([]byte, error) {
 	return s.splice(e.header, p)
 }
 
-// Remove takes out what [Render] put in. The result means what the original
-// meant, and is its text where Render kept the user's text; styles that Render
-// had to change stay changed. Text that Render did not make is returned as it
-// is.
+// Remove removes what [Render] put in. The result has the original's meaning. It also has the
+// original's text if Render kept that; styles that Render had to change stay changed. A text that
+// Render did not write is returned unchanged.
 func Remove(config []byte) ([]byte, error) {
 	h, rest, ok := cutHeader(config)
 	if !ok {
@@ -240,25 +238,25 @@ func remove(h header, rest []byte, m strategy) ([]byte, error) {
 	return s.text("", m)
 }
 
-// state is what stood in the place of the list before Render.
+// state is what was in the list's place before Render.
 type state string
 
 const (
 	listed  state = "a list"
 	null    state = "null"
 	absent  state = "absent"
-	merged  state = "merged"   // it came out of a merge key (<<)
+	merged  state = "merged"   // it came from a merge key (<<)
 	empty   state = "no field" // the document was null
-	nothing state = "nowhere"  // there was no document, at most comments
+	nothing state = "nowhere"  // there was no document, or only comments
 )
 
-// header is the comment by which Remove knows what Render did.
+// header is the comment from which Remove learns what Render did.
 type header struct {
 	generation string
 	added      []string
 	was        state
-	// In the user's text, length bytes stand at the offset at, in the place of
-	// cut. Zero where the tree was written out.
+	// In the user's text, length bytes at the offset at have replaced the text
+	// cut. Zero if the whole tree was written.
 	at, length int
 	cut        string
 }
@@ -267,12 +265,13 @@ var headerLine = regexp.MustCompile(`^# ampbridge generation ([\w.:+-]+): added 
 	`remote_write was (a list|null|absent|merged|no field|nowhere)(?:; (\d+) bytes at (\d+)(?: for ("(?:[^"\\\n]|\\.)*"))?)?\r?\n`)
 
 func (h header) String() string {
-	text := fmt.Sprintf("# ampbridge generation %s: added %s; remote_write was %s", h.generation, strings.Join(h.added, ", "), h.was)
+	text := fmt.Sprintf("# ampbridge generation %s: added %s; remote_write was "+
+		"%s", h.generation, strings.Join(h.added, ", "), h.was)
 	if h.length > 0 {
 		text += fmt.Sprintf("; %d bytes at %d", h.length, h.at)
 	}
 	if h.cut != "" {
-		text += " for " + strings.ReplaceAll(strconv.QuoteToASCII(h.cut), "$", `\x24`) // no expansion more than before
+		text += " for " + strings.ReplaceAll(strconv.QuoteToASCII(h.cut), "$", `\x24`) // the text must not gain an expansion
 	}
 	return text
 }
@@ -284,7 +283,7 @@ func cutHeader(config []byte) (h header, rest []byte, ok bool) {
 	}
 	h = header{generation: string(m[1]), added: strings.Split(string(m[2]), ", "), was: state(m[3])}
 	if m[4] != nil {
-		// A number that is too large leads to a place that is not there.
+		// A number that is too large gives an offset outside the text, which undo refuses.
 		h.length, _ = strconv.Atoi(string(m[4]))
 		h.at, _ = strconv.Atoi(string(m[5]))
 		h.cut, _ = strconv.Unquote(string(m[6]))
@@ -292,7 +291,7 @@ func cutHeader(config []byte) (h header, rest []byte, ok bool) {
 	return h, config[len(m[0]):], true
 }
 
-// undo takes the blocks' text out of the user's.
+// undo removes the blocks' text from the user's text.
 func (h header) undo(text []byte) ([]byte, error) {
 	if h.length <= 0 || h.at < 0 || h.length > len(text)-h.at {
 		return nil, errUneditable
@@ -308,8 +307,8 @@ func unused(name string, names map[string]bool) string {
 	return candidate
 }
 
-// writesTo finds the entry that writes to the workspace of target, and returns
-// how to call it.
+// writesTo finds the entry that writes to the workspace of target, and returns a
+// description of it.
 func writesTo(entries []any, target string) (entry string, ok bool) {
 	for i, item := range entries {
 		if !sameWorkspace(textOf(item, "url"), target) {
@@ -323,9 +322,9 @@ func writesTo(entries []any, target string) (entry string, ok bool) {
 	return "", false
 }
 
-// sameWorkspace compares paths, not hosts: a workspace is reached through its
-// regional name, FIPS and VPC endpoints and signing proxies alike, and its id is
-// unique. Without a workspace in the path the whole address counts.
+// sameWorkspace compares paths and not hosts, because a workspace has a regional name, FIPS names,
+// VPC endpoints and signing proxies, but only one id. If the path has no workspace, the whole
+// address counts.
 func sameWorkspace(a, b string) bool {
 	x, err := url.Parse(a)
 	y, err2 := url.Parse(b)

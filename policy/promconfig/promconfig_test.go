@@ -119,14 +119,15 @@ func checkRemoved(t testing.TB, in, rendered []byte) {
 
 func TestRenderErrors(t *testing.T) {
 	for name, tc := range map[string]struct{ in, want string }{
-		"not YAML":           {"a: [1\n", "not YAML"},
-		"tab":                {"a:\n\tb: 1\n", "not YAML"},
-		"root is a list":     {"- a\n", "root is not a mapping"},
-		"root is a string":   {"hello\n", "root is not a mapping"},
-		"write is mapping":   {"remote_write: {url: x}\n", "line 1: remote_write is not a list"},
-		"write is string":    {"\nremote_write: x\n", "line 2: remote_write is not a list"},
-		"merged later":       {"remote_write: []\n<<: {remote_write: [{url: x}]}\n", "line 1: a merge key (<<) below remote_write replaces it"},
-		"given twice":        {"remote_write: []\nremote_write: []\n", "given twice"},
+		"not YAML":         {"a: [1\n", "not YAML"},
+		"tab":              {"a:\n\tb: 1\n", "not YAML"},
+		"root is a list":   {"- a\n", "root is not a mapping"},
+		"root is a string": {"hello\n", "root is not a mapping"},
+		"write is mapping": {"remote_write: {url: x}\n", "line 1: remote_write is not a list"},
+		"write is string":  {"\nremote_write: x\n", "line 2: remote_write is not a list"},
+		"merged later": {"remote_write: []\n<<: {remote_write: [{url: " +
+			"x}]}\n", "line 1: a merge key (<<) after remote_write replaces it"},
+		"set twice":          {"remote_write: []\nremote_write: []\n", "set twice"},
 		"new expansion":      {`{a: "$\x28b)", remote_write: []}`, "written back"},
 		"v4 alone reads it":  {"a: !!float x\n", "Prometheus's own YAML parser cannot read it"},
 		"a merge of itself":  {"x: &a {<<: *a}\n", "Prometheus's own YAML parser cannot read it: yaml: anchor 'a' value contains itself"},
@@ -264,7 +265,8 @@ func mergeKeys(t *testing.T) string {
 // another way or not at all, gets the block, and the rest stays to the byte.
 func TestTwoParsers(t *testing.T) {
 	for name, in := range map[string]string{
-		"colon in a flow list":      "remote_write: []\nscrape_configs:\n- job_name: a\n  static_configs: [{targets: [localhost:]}]\n",
+		"colon in a flow list": "remote_write: []\nscrape_configs:\n- job_name: a\n  static_configs: [{targets: " +
+			"[localhost:]}]\n",
 		"colon, no list":            "global: {scrape_interval: 15s}\nx: [a:, b]\n",
 		"colon, null list":          "remote_write: ~ # later\nx: {a:, b}\n",
 		"colon, flow list":          "remote_write: [ {url: 'http://x]'}, # ]\n ]\nx: [localhost:]\n",

@@ -5,23 +5,23 @@ import (
 	"regexp"
 )
 
-// site is the place of the blocks in the user's text. It is a good guess, made
-// by looking at lines: the comparison of the result decides.
+// site is the place for the blocks in the user's text. It is a guess from the text's lines.
+// The comparison of the result decides whether it is right.
 type site struct {
 	from, until int // the bytes that are replaced
-	// lead comes before the blocks: what stays of a line, a line break or a comma.
+	// lead comes before the blocks: the rest of a line, a line break or a comma.
 	lead string
-	// indent is that of the blocks, in spaces.
+	// indent is the blocks' indentation in spaces.
 	indent int
-	// field: remote_write itself comes with the blocks. flow: they stand in a
-	// flow collection.
+	// field is true if remote_write itself must be written with the blocks. flow is true if the
+	// blocks are in a flow collection.
 	field, flow bool
 }
 
 // keyLine matches the line of the field, without its indentation.
 var keyLine = regexp.MustCompile(`^(remote_write|"remote_write"|'remote_write')[ \t]*:(?:[ \t]+|$)`)
 
-// nullOrEmpty matches a value that holds no entry and ends with its line.
+// nullOrEmpty matches a value that has no entry and ends with its line.
 var nullOrEmpty = regexp.MustCompile(`^(?:\[[ \t]*\]|~|null|Null|NULL)([ \t]+#.*)?[ \t]*$`)
 
 // locate finds the place in the first document of text.
@@ -57,28 +57,28 @@ func locate(text []byte) (site, bool) {
 	return site{}, false
 }
 
-// document is what the lines of the first document tell.
+// document is what the lines of the first document show.
 type document struct {
-	// odd: its content begins in a way that has no place for a field.
+	// odd is true if the content begins in a way that leaves no place for a field.
 	odd    bool
-	end    int // of the document
-	indent int // of the root's fields
-	flow   int // where a flow root opens; -1: the root is no flow mapping
-	// key is where the field stands; -1: nowhere. keyEnd is the end of its line.
+	end    int // the document's end
+	indent int // the indentation of the root's fields
+	flow   int // the offset of a flow root; -1 if the root is not a flow mapping
+	// key is the offset of the field; -1 if there is none. keyEnd is the end of its line.
 	key, keyEnd int
-	// list is the indentation of the field's block list; -1: there is none.
+	// list is the indentation of the field's block list; -1 if there is none.
 	list, listEnd int
 }
 
-// outline reads lines, and knows nothing of scalars that span several: one that
-// looks like a field leads to a wrong place, which the comparison refuses.
+// outline reads single lines, and does not know scalars of several lines. If such a scalar
+// contains a line that looks like a field, the place is wrong, and the comparison refuses it.
 func outline(text []byte) document {
 	d := document{end: len(text), flow: -1, key: -1, list: -1}
 	offset, content, begun, opened := 0, 0, false, false
 	if bytes.HasPrefix(text, bom) {
 		offset = len(bom)
 	}
-	over := false // the field's value
+	over := false // the field's value has ended
 lines:
 	for line := range bytes.Lines(text[offset:]) {
 		start := offset
@@ -105,7 +105,7 @@ lines:
 		case len(inner) == 0 || inner[0] == '#' || !begun && !opened && inner[0] == '%':
 			continue
 		case begun && d.flow < 0 && indent < d.indent:
-			d.end = content // Prometheus reads no further
+			d.end = content // Prometheus ignores everything after this
 			break lines
 		case !begun:
 			begun, d.indent = true, indent
@@ -135,7 +135,7 @@ func isMarker(line []byte, marker string) bool {
 	return bytes.HasPrefix(line, []byte(marker)) && (len(line) == len(marker) || line[len(marker)] == ' ' || line[len(marker)] == '\t')
 }
 
-// lineBreak is what has to come before a line that is put in at that offset.
+// lineBreak returns what must come before a line that is inserted at that offset.
 func (document) lineBreak(text []byte, at int) string {
 	if at == 0 || text[at-1] == '\n' || at == len(bom) && bytes.HasPrefix(text, bom) {
 		return ""
@@ -146,11 +146,11 @@ func (document) lineBreak(text []byte, at int) string {
 func (d document) inFlowRoot(text []byte) (site, bool) {
 	p, ok := inFlow(text[:d.end], d.flow)
 	p.field = true
-	// A field that is there already has to be found in a tree.
+	// If the field exists already, its place must be found in a tree.
 	return p, ok && !bytes.Contains(text[d.flow:p.from], []byte(key))
 }
 
-// inFlow is the place before the bracket that closes the one at that offset.
+// inFlow returns the place before the bracket that closes the bracket at that offset.
 func inFlow(text []byte, open int) (site, bool) {
 	end, last := closing(text, open)
 	p := site{from: end, until: end, flow: true}
@@ -160,13 +160,13 @@ func inFlow(text []byte, open int) (site, bool) {
 	return p, end >= 0
 }
 
-// closing finds the bracket that closes the one at that offset, and the last
-// byte before it that is neither space nor comment. end is -1 if none closes it.
+// closing finds the bracket that closes the one at that offset, and the last byte before it that
+// is not part of a space or a comment. end is -1 if no bracket closes it.
 func closing(text []byte, open int) (end int, last byte) {
 	depth := 0
 	for i := open; i < len(text); i++ {
 		c := text[i]
-		begins := bytes.IndexByte([]byte("[{,:"), last) >= 0 // a scalar
+		begins := bytes.IndexByte([]byte("[{,:"), last) >= 0 // whether a scalar begins here
 		switch {
 		case c == '#' && bytes.IndexByte([]byte(" \t\r\n"), text[i-1]) >= 0:
 			for i+1 < len(text) && text[i+1] != '\n' {
@@ -179,7 +179,7 @@ func closing(text []byte, open int) (end int, last byte) {
 					i++
 				}
 			}
-			last = ' ' // a quote that follows continues the scalar
+			last = ' ' // a quote after this one continues the scalar
 			if i+1 < len(text) && text[i+1] == '\'' {
 				last = ','
 			}
@@ -198,7 +198,7 @@ func closing(text []byte, open int) (end int, last byte) {
 	return -1, last
 }
 
-// newlineOf is how text ends its first line.
+// newlineOf returns the line ending of the text's first line.
 func newlineOf(text []byte) string {
 	if i := bytes.IndexByte(text, '\n'); i > 0 && text[i-1] == '\r' {
 		return "\r\n"

@@ -12,28 +12,28 @@ import (
 	"go.yaml.in/yaml/v4"
 )
 
-// expansion is how config-reloaders of the operator mark a variable. They look
-// at the text, so one that is written differently must not come to look like it.
+// expansion is the beginning of a variable for the operator's config-reloaders. They search the
+// text, so the written text must not contain it in new places.
 const expansion = "$("
 
-// hidden matches the spellings of a text that holds an expansion and does not
-// show it.
+// hidden matches spellings of a text that contains an expansion without showing it.
 var hidden = regexp.MustCompile(`\\(x|u00|U000000)2[48]|\$\\\r?\n`)
 
-// errUneditable is rare: constructs that the YAML library cannot write back.
-var errUneditable = errors.New("configuration uses YAML that cannot be written back unchanged: simplify its comments, anchors or escapes")
+// errUneditable is rare. It means YAML that the library cannot write back.
+var errUneditable = errors.New("configuration uses YAML that cannot be written back unchanged: simplify its " +
+	"comments, anchors or escapes")
 
-// strategy is a way to write an edited configuration. The later ones keep less of
-// how it looked, and work for more.
+// strategy is a way to write an edited configuration. The later ones keep less of the
+// user's formatting, and work for more configurations.
 type strategy int
 
 const (
 	splice  strategy = iota // the user's text, with the blocks put in
 	rewrite                 // the tree, with its comments
-	bare                    // the tree: comments can be put where they break it
+	bare                    // the tree without comments, for comments that would break it
 )
 
-// inTurn tries one strategy after the other, until one serves.
+// inTurn tries one strategy after the other until one succeeds.
 func inTurn(strategies []strategy, try func(strategy) ([]byte, error)) (out []byte, err error) {
 	for _, m := range strategies {
 		if out, err = try(m); !errors.Is(err, errUneditable) {
@@ -43,9 +43,8 @@ func inTurn(strategies []strategy, try func(strategy) ([]byte, error)) (out []by
 	return nil, err
 }
 
-// text writes the edited trees, with head as the first line, and uses them up:
-// what comes out is parsed again, and two trees of a large configuration would
-// need too much memory at a time.
+// text writes the edited trees, with head as the first line. It frees the trees, because the
+// result is parsed again, and two trees of a large configuration would need too much memory.
 func (s *stream) text(head string, m strategy) (out []byte, err error) {
 	allowed := bytes.Count(s.source, []byte(expansion))
 	if m == bare {
@@ -57,7 +56,7 @@ func (s *stream) text(head string, m strategy) (out []byte, err error) {
 		})
 	}
 	if !hidden.Match(s.source) {
-		allowed = math.MaxInt // one more than before is a copy of what an alias stood for
+		allowed = math.MaxInt // if more are written than existed, an alias was replaced by a copy
 	}
 	escape := s.escapeExpansions()
 	shape := s.shape()
@@ -76,7 +75,7 @@ func (s *stream) text(head string, m strategy) (out []byte, err error) {
 	return out, nil
 }
 
-// means reports whether text has the edited trees' shape, and uses the trees up.
+// means reports whether text has the edited trees' shape. It frees the trees.
 func (s *stream) means(text []byte, shape uint64) bool {
 	s.documents, s.added = nil, nil
 	collect(text)
@@ -84,7 +83,7 @@ func (s *stream) means(text []byte, shape uint64) bool {
 	return err == nil && again.shape() == shape
 }
 
-// splice puts the blocks' text into the source. It uses the trees up.
+// splice puts the blocks' text into the source. It frees the trees.
 func (s *stream) splice(h header, p site) ([]byte, error) {
 	escape := s.escapeExpansions()
 	shape := s.shape() // before the blocks are written, which changes their trees
@@ -105,7 +104,7 @@ func (s *stream) splice(h header, p site) ([]byte, error) {
 	return slices.Concat([]byte(h.String()+s.newline()), put(blocks)[start:]), nil
 }
 
-// blockText writes the blocks as they stand at a site.
+// blockText returns the blocks as text for the site.
 func (s *stream) blockText(p site) ([]byte, error) {
 	blocks := &yaml.Node{Kind: yaml.SequenceNode, Content: s.added}
 	if p.flow {
@@ -121,7 +120,7 @@ func (s *stream) blockText(p site) ([]byte, error) {
 		return nil, err
 	}
 	if p.flow {
-		// Without the brackets of its own.
+		// Remove the brackets, because the site is inside the brackets of the user's list.
 		text = bytes.TrimSpace(text)
 		return slices.Concat([]byte(p.lead), text[1:len(text)-1]), nil
 	}
@@ -161,13 +160,13 @@ func (s *stream) write(head string) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// partNodes is how many nodes one part of a document may have before it is cut.
+// partNodes is the number of nodes above which a part of a document is divided.
 const partNodes = 10_000
 
-// parts cuts a large document into nodes that make its text when they are written one
-// after the other. The library keeps all events of what it writes at a time, which is
-// several times the tree. The cuts are between the root's fields, and between the entries
-// of their lists: an entry stands at the same indentation with and without its field.
+// parts divides a large document into nodes that give its text when they are written one
+// after the other. The library keeps all events of one write in memory, several times the tree's
+// size. The document is divided between the root's fields, and between the entries of their
+// lists: an entry has the same indentation with and without its field.
 func parts(document *yaml.Node) []*yaml.Node {
 	if document.Kind != yaml.DocumentNode || len(document.Content) != 1 || count(document) < partNodes {
 		return []*yaml.Node{document}
@@ -217,7 +216,7 @@ func parts(document *yaml.Node) []*yaml.Node {
 	return list
 }
 
-// chunks cuts a list's entries into lists of some entries each.
+// chunks divides a list's entries into shorter lists.
 func chunks(entries []*yaml.Node) (list [][]*yaml.Node) {
 	start, nodes := 0, 0
 	for i, entry := range entries {
@@ -232,14 +231,14 @@ func chunks(entries []*yaml.Node) (list [][]*yaml.Node) {
 	return list
 }
 
-// count returns how many nodes there are in a tree.
+// count returns the number of nodes in a tree.
 func count(n *yaml.Node) (nodes int) {
 	walk(n, func(*yaml.Node) { nodes++ })
 	return nodes
 }
 
-// nameNulls writes null for the nulls of flow collections that show nothing:
-// the library makes empty strings of them.
+// nameNulls writes null for empty values in flow collections, because the library
+// would write them as empty strings.
 func nameNulls(n *yaml.Node, flow bool) {
 	flow = flow || n.Style&yaml.FlowStyle != 0
 	if flow && isNull(n) && n.Value == "" {
@@ -272,13 +271,13 @@ func dump(newline string, documents ...*yaml.Node) ([]byte, error) {
 			return nil, err
 		}
 	}
-	err = dumper.Close() // which writes the rest
+	err = dumper.Close() // Close writes the rest
 	return out.Bytes(), err
 }
 
-// escapeExpansions makes the added blocks show no $( of their own: it puts a
-// character that the source does not use in the place of the $, and returns
-// the function that makes \x24 of it.
+// escapeExpansions prevents the added blocks from introducing $(. It replaces the $ by a
+// character that the source does not contain, and returns
+// the function that turns this character into \x24.
 func (s *stream) escapeExpansions() func([]byte) []byte {
 	stand := '\ue000'
 	for bytes.ContainsRune(s.source, stand) {

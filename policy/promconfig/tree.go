@@ -11,15 +11,15 @@ import (
 	"go.yaml.in/yaml/v4"
 )
 
-// stream is a configuration as trees.
+// stream is a configuration as YAML trees.
 type stream struct {
 	source    []byte
 	documents []*yaml.Node
-	// opaque: package v4 cannot read the source, so there are no trees.
+	// opaque is true if package v4 cannot read the source, so that there are no trees.
 	opaque bool
-	// added are the blocks' trees.
+	// added are the trees of the blocks.
 	added []*yaml.Node
-	// memory is how many bytes there are; 0: there is no bound.
+	// memory is the memory limit in bytes; 0 means no limit.
 	memory int64
 }
 
@@ -43,7 +43,7 @@ func parse(config []byte) (*stream, error) {
 	}
 }
 
-// root is the first document's content; nil without a document.
+// root returns the first document's content; nil without a document.
 func (s *stream) root() *yaml.Node {
 	if len(s.documents) == 0 || len(s.documents[0].Content) == 0 {
 		return nil
@@ -51,7 +51,7 @@ func (s *stream) root() *yaml.Node {
 	return s.documents[0].Content[0]
 }
 
-// remoteWrite finds the list as Prometheus would; nil where there is none.
+// remoteWrite finds the list as Prometheus does; nil if there is none.
 func (s *stream) remoteWrite() (list *yaml.Node, was state, err error) {
 	root := s.root()
 	switch {
@@ -71,13 +71,13 @@ func (s *stream) remoteWrite() (list *yaml.Node, was state, err error) {
 	case 1:
 		if list = resolve(root.Content[at[0]]); list != lookup(root, key) {
 			return nil, "", fmt.Errorf(
-				"configuration: line %d: a merge key (<<) below %s replaces it: write the merge key first",
+				"configuration: line %d: a merge key (<<) after %s replaces it: write the merge key first",
 				root.Content[at[0]].Line,
 				key,
 			)
 		}
 	default:
-		return nil, "", fmt.Errorf("configuration: line %d: %s is given twice", root.Content[at[1]].Line, key)
+		return nil, "", fmt.Errorf("configuration: line %d: %s is set twice", root.Content[at[1]].Line, key)
 	}
 	switch {
 	case list.Kind == yaml.SequenceNode:
@@ -90,7 +90,7 @@ func (s *stream) remoteWrite() (list *yaml.Node, was state, err error) {
 	return nil, "", fmt.Errorf("configuration: line %d: %s is not a list", list.Line, key)
 }
 
-// insert puts the added blocks at the end of list, where was says it stood.
+// insert puts the added blocks at the end of list. was is the state before.
 func (s *stream) insert(list *yaml.Node, was state) {
 	target := &yaml.Node{Kind: yaml.SequenceNode}
 	switch was {
@@ -106,7 +106,7 @@ func (s *stream) insert(list *yaml.Node, was state) {
 	case absent:
 		appendField(s.root(), target)
 	case merged:
-		// The list belongs to whoever else merges it: the field gets a copy.
+		// Other mappings merge the list too, so the field gets a copy.
 		if list != nil {
 			target.Content = copyOf(list).Content
 		}
@@ -129,18 +129,18 @@ func (s *stream) insert(list *yaml.Node, was state) {
 		list.Style &^= yaml.FlowStyle
 		target = list
 	}
-	// Comments of a flow collection that holds block entries would end up in
-	// places where they hide what follows.
+	// In a flow collection with block entries, comments would be written to places where they
+	// hide what follows.
 	s.root().Style &^= yaml.FlowStyle
 	target.Content = append(target.Content, s.added...)
 }
 
-// withdraw is insert undone.
+// withdraw reverts insert.
 func (s *stream) withdraw(list *yaml.Node, h header) {
 	if list == nil {
 		return
 	}
-	// The blocks are at the end; they may have no names.
+	// The blocks are at the end. They may have no names, so their number counts.
 	list.Content = list.Content[:max(0, len(list.Content)-len(h.added))]
 	root := s.root()
 	at := fields(root)
@@ -169,7 +169,7 @@ func appendField(mapping, value *yaml.Node) {
 
 func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }
 
-// resolve follows an alias. Aliases of aliases do not exist in YAML.
+// resolve returns the target of an alias. In YAML an alias never refers to an alias.
 func resolve(n *yaml.Node) *yaml.Node {
 	if n.Kind == yaml.AliasNode && n.Alias != nil {
 		return n.Alias
@@ -177,7 +177,7 @@ func resolve(n *yaml.Node) *yaml.Node {
 	return n
 }
 
-// fields are the indexes in mapping.Content of the values of remote_write.
+// fields returns the indexes in mapping.Content of the values of remote_write.
 func fields(mapping *yaml.Node) (at []int) {
 	for i := 0; i+1 < len(mapping.Content); i += 2 {
 		if k := resolve(mapping.Content[i]); k.Kind == yaml.ScalarNode && k.Value == key {
@@ -187,21 +187,19 @@ func fields(mapping *yaml.Node) (at []int) {
 	return at
 }
 
-// lookup finds the value of a mapping's field, in its merge keys too, as
-// Prometheus's YAML library does: the last one in the text counts, whether it is
-// the mapping's own or comes out of a merge key, and of several mappings that
-// one key merges the first.
+// lookup finds the value of a mapping's field, also in its merge keys, as Prometheus's YAML
+// library does. The last one in the text counts, whether it is the mapping's own or from a merge
+// key. If one key merges several mappings, the first of them counts.
 func lookup(n *yaml.Node, name string) *yaml.Node {
 	return finder{name, map[*yaml.Node]*yaml.Node{}}.find(n)
 }
 
-// finder looks a field up. Each mapping is visited once, however often it is
-// merged: mappings that merge each other can have more ways through them than
-// there are atoms, and can be a circle.
+// finder looks up a field. It visits each mapping once, however often it is
+// merged: mappings that merge each other can have an enormous number of paths, and even cycles.
 type finder struct {
 	name string
-	// found has each mapping that was visited, with its field; nil: none, or
-	// the mapping is being visited.
+	// found maps each visited mapping to its field; nil if it has none, or
+	// if the mapping is still being visited.
 	found map[*yaml.Node]*yaml.Node
 }
 
@@ -236,8 +234,8 @@ func (f finder) find(n *yaml.Node) (found *yaml.Node) {
 	return found
 }
 
-// detach gives the aliases of n a copy of what n is now, so that a change to n
-// does not show in them.
+// detach replaces the aliases of n by a copy of its current content, so that a change of n
+// does not change them.
 func detach(within, n *yaml.Node) {
 	if n.Anchor == "" {
 		return
@@ -251,8 +249,8 @@ func detach(within, n *yaml.Node) {
 	}
 }
 
-// copyOf is a deep copy without anchors, which may be defined only once where
-// they are meant; aliases still refer to what they referred to.
+// copyOf returns a deep copy without anchors, because an anchor may be defined only once.
+// Aliases in the copy keep their targets.
 func copyOf(n *yaml.Node) *yaml.Node {
 	c := *n
 	c.Anchor = ""
@@ -263,8 +261,7 @@ func copyOf(n *yaml.Node) *yaml.Node {
 	return &c
 }
 
-// shape is a hash of what the trees mean and how they are built, comments and
-// styles aside.
+// shape returns a hash of the trees' meaning and structure, without comments and styles.
 func (s *stream) shape() uint64 {
 	var hash maphash.Hash
 	hash.SetSeed(seed)
@@ -280,7 +277,7 @@ func addShape(hash *maphash.Hash, n *yaml.Node) {
 	case yaml.AliasNode:
 		value = resolve(n).Anchor
 	case yaml.ScalarNode:
-		if tag = n.ShortTag(); tag != "!!null" { // which has several spellings
+		if tag = n.ShortTag(); tag != "!!null" { // null has several spellings
 			value = n.Value
 		}
 	}
@@ -293,7 +290,7 @@ func addShape(hash *maphash.Hash, n *yaml.Node) {
 	}
 }
 
-// walk calls visit for n and everything in it, aliases not followed.
+// walk calls visit for n and everything in it. It does not follow aliases.
 func walk(n *yaml.Node, visit func(*yaml.Node)) {
 	visit(n)
 	for _, child := range n.Content {

@@ -1,27 +1,27 @@
 package sidecarconfig
 
-// Names of what injection adds to a pod.
+// Names of the things that injection adds to a pod.
 const (
-	// ContainerName is the native sidecar's, the first of the init containers.
+	// ContainerName is the name of the native sidecar, which is the first init container.
 	ContainerName = "ampbridge-config"
-	// MetricsPortName is the name of the sidecar's port. Where a container of the
-	// pod has the name already, the sidecar's has a suffix.
+	// MetricsPortName is the name of the sidecar's port. If a container of the
+	// pod already has a port of that name, the sidecar's name gets a suffix.
 	MetricsPortName = "ampbridge"
 
 	VolumeSource      = "ampbridge-source"
 	VolumeCredentials = "ampbridge-credentials"
 	VolumeToken       = "ampbridge-token"
 	VolumeNoAPIToken  = "ampbridge-no-api-token"
-	// VolumeAWSConfig is for mode identity alone.
+	// VolumeAWSConfig exists only in mode identity.
 	VolumeAWSConfig = "ampbridge-aws-config"
 )
 
-// The sidecar's program in the image, and the arguments with which its probes call it.
+// The sidecar's program in the image, and the arguments for its probes.
 const (
 	Program = "/config-sidecar"
-	// ReadyArgument: exit with 0 once a configuration is served.
+	// ReadyArgument makes the program exit with 0 if a configuration is served.
 	ReadyArgument = "ready"
-	// AliveArgument: exit with 1 if the running sidecar hangs.
+	// AliveArgument makes the program exit with 1 if the running sidecar hangs.
 	AliveArgument = "alive"
 )
 
@@ -29,8 +29,8 @@ const (
 const (
 	// Variable holds the config, encoded by [Config.Encode].
 	Variable = "AMPBRIDGE_SIDECAR_CONFIG"
-	// PodNameVariable and PodNamespaceVariable come from the downward API:
-	// pods have no name at admission.
+	// PodNameVariable and PodNamespaceVariable come from the downward API,
+	// because pods may have no name at admission.
 	PodNameVariable      = "AMPBRIDGE_POD_NAME"
 	PodNamespaceVariable = "AMPBRIDGE_POD_NAMESPACE"
 )
@@ -42,8 +42,8 @@ const (
 	WritePasswordFileVariable = "AMPBRIDGE_REMOTE_WRITE_PASSWORD_FILE"
 )
 
-// Where the sidecar's volumes are mounted. Source and target are fixed, so that a
-// sidecar that cannot read its config still mirrors.
+// The mount paths of the sidecar's volumes. Source and target are fixed, so that a
+// sidecar that cannot read its config can still mirror.
 const (
 	SourceDir      = "/var/run/ampbridge.io/source"
 	TargetDir      = "/var/run/ampbridge.io/config"
@@ -56,8 +56,8 @@ const (
 const (
 	// CredentialsFile has the AWS profiles, in [CredentialsDir].
 	CredentialsFile = "credentials"
-	// StatusFile holds a [Status], and HeartbeatFile is as old as the sidecar's last
-	// sign of life. Both lie beside the credentials file.
+	// StatusFile holds a [Status]. HeartbeatFile has the time of the sidecar's last
+	// sign of life. Both are in the same directory as the credentials file.
 	StatusFile    = "status.json"
 	HeartbeatFile = "heartbeat"
 	// TokenFile is the projected service-account token, in [TokenDir].
@@ -68,21 +68,21 @@ const (
 	AWSConfigFile = "config"
 )
 
-// CAFile returns the path of the file of roots by which Prometheus trusts the way to a
+// CAFile returns the path of the file with the roots that Prometheus trusts for a
 // destination's workspace. The sidecar writes it.
 func CAFile(destination string) string { return CredentialsDir + "/" + destination + ".ca.pem" }
 
 // Values of [Config.MetricsPort].
 const (
 	DefaultMetricsPort int32 = 9095
-	// NoMetrics: no port is free, or the pod is on the host's network.
+	// NoMetrics means that no port is free, or that the pod is in the host's network.
 	NoMetrics int32 = -1
 )
 
 // Paths that the sidecar serves at the metrics port.
 const (
 	MetricsPath = "/metrics"
-	// StatusPath gives a [Status] as JSON.
+	// StatusPath returns a [Status] as JSON.
 	StatusPath = "/status"
 	// QueuesPath gives Prometheus's own metrics of the blocks of the pod, which the sidecar
 	// reads in the pod's network.

@@ -6,30 +6,30 @@ import (
 	"strings"
 )
 
-// Shared encodes the configs of pods that have the policy and the entitlement in common:
-// what depends on these two alone is encoded once.
+// Shared encodes the configs of pods with the same policy and entitlement. The parts
+// that depend only on these two are encoded once.
 type Shared struct {
-	// head is the text before the name of the file, middle what follows until
-	// [Config.Private], and tail what follows from [Config.Token] to [Config.Destinations].
+	// head is the text before the name of the file, middle the text up to
+	// [Config.Private], and tail the text from [Config.Token] to [Config.Destinations].
 	head, middle, tail string
 }
 
-// NewShared returns the encoder of configs that differ from c in the pod's own members
-// only: File, Private, Prometheus, MountPoints, MetricsPort.
+// NewShared returns an encoder for configs that differ from c only in the pod's own
+// members: File, Private, Prometheus, MountPoints, MetricsPort.
 func NewShared(c Config) *Shared {
 	c.File, c.Private, c.Prometheus, c.MountPoints, c.MetricsPort = "", false, Prometheus{}, nil, 0
 	var s Shared
-	// Neither text can stand within a JSON string, where a quotation mark has a backslash.
+	// Neither text can be inside a JSON string, because a quotation mark has a backslash there.
 	head, rest, _ := strings.Cut(c.Encode(), `"file":""`)
 	middle, tail, _ := strings.Cut(rest, `,"token":`)
 	s.head, s.middle, s.tail = head+`"file":`, middle, `,"token":`+strings.TrimSuffix(tail, "}")
 	return &s
 }
 
-// Size is how many bytes the encoder holds.
+// Size returns the encoder's size in bytes.
 func (s *Shared) Size() int { return len(s.head) + len(s.middle) + len(s.tail) }
 
-// Append appends c as [Config.Encode] encodes it.
+// Append appends the text that [Config.Encode] returns for c.
 func (s *Shared) Append(b []byte, c Config) []byte {
 	b = appendString(append(b, s.head...), c.File)
 	b = append(b, s.middle...)
@@ -85,7 +85,7 @@ func appendString(b []byte, s string) []byte {
 		if c := s[i]; c < ' ' || c > '~' || strings.IndexByte(`"\<>&`, c) >= 0 {
 			text, err := json.Marshal(s)
 			if err != nil {
-				panic(err) // strings always encode
+				panic(err) // cannot happen: strings always encode
 			}
 			return append(b, text...)
 		}

@@ -146,7 +146,7 @@ func TestTwoOwnedWorkspacesAreListed(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if out := f.must(); !strings.Contains(out, arns[0]+": was made before for destination central") {
+	if out := f.must(); !strings.Contains(out, arns[0]+": was created before for destination central") {
 		t.Error(out)
 	}
 }

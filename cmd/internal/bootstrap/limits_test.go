@@ -163,7 +163,8 @@ func TestWorkspaceQuotaIsCheckedFirst(t *testing.T) {
 	f.account.CreateWorkspace("us-east-1", "theirs")
 	n := len(f.cloud.Calls())
 	status, out, errs := f.run("", "--apply", "--yes")
-	if status != cli.Failed || !strings.Contains(out, "has 24 workspaces in eu-west-1, 2 are to be made, and its quota is 25") ||
+	if status != cli.Failed || !strings.Contains(out, "has 24 workspaces in eu-west-1, 2 new ones are needed, and "+
+		"its quota is 25") ||
 		len(f.writes(n)) > 0 {
 		t.Errorf("status %d, %v\n%s%s", status, f.writes(n), out, errs)
 	}

@@ -116,7 +116,7 @@ func TestPrune(t *testing.T) {
 			t.Errorf("%d writes, error %v, output:\n%s", writes, err, output)
 		}
 		output, _, writes, err = b.sync(policyText, func(o *reconcile.Options) { at(time.Hour)(o); o.AllowShrink = true })
-		if err != nil || writes != 1 || !strings.Contains(output, "nobody is left, so the role is closed") {
+		if err != nil || writes != 1 || !strings.Contains(output, "no subject is left, so the role is closed") {
 			t.Errorf("allowed: %d writes, error %v, output:\n%s", writes, err, output)
 		}
 		b.label("enabled")

@@ -277,7 +277,7 @@ func TestSync(t *testing.T) {
 			`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"111122223333"},"Action":"sts:AssumeRole"}]}`)})
 		b.must(err)
 		output, _, writes, err := b.sync(policyText, nil)
-		if err == nil || writes != 0 || !strings.Contains(output, "was not made by sync") ||
+		if err == nil || writes != 0 || !strings.Contains(output, "was not created by sync") ||
 			!strings.HasSuffix(output, "sync: not in sync: 0 of 0 changes made, 1 refused\n") {
 			t.Errorf("%d writes, error %v, output:\n%s", writes, err, output)
 		}

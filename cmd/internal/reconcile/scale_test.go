@@ -68,7 +68,8 @@ func (i *throttledIAM) Do(r *http.Request) (*http.Response, error) {
 	w := httptest.NewRecorder()
 	if strings.Contains(string(body), "Version=2010-05-08") && !i.take(string(body)) {
 		w.WriteHeader(http.StatusBadRequest)
-		_, _ = w.WriteString("<ErrorResponse><Error><Code>Throttling</Code><Message>Rate exceeded</Message></Error></ErrorResponse>")
+		_, _ = w.WriteString("<ErrorResponse><Error><Code>Throttling</Code><Message>Rate " +
+			"exceeded</Message></Error></ErrorResponse>")
 		return w.Result(), nil
 	}
 	served := r.Clone(r.Context())
@@ -102,10 +103,12 @@ type syncedCluster struct {
 }
 
 func newSyncedCluster(t *testing.T, n int, client aws.HTTPClient) *syncedCluster {
-	text := fmt.Sprintf("apiVersion: ampbridge.io/v1alpha1\nkind: Policy\ncluster: {name: cluster-%03d}\ntrust: {permissionsBoundary: "+
+	text := fmt.Sprintf("apiVersion: ampbridge.io/v1alpha1\nkind: Policy\ncluster: {name: cluster-%03d}\ntrust: "+
+		"{permissionsBoundary: "+
 		"\"arn:aws:iam::%s:policy/boundary\"}\ndestinations:\n", n, scaleAccount)
 	for d := range 3 {
-		text += fmt.Sprintf("- {name: d%d, workspace: \"arn:aws:aps:%s:%s:workspace/ws-%d\"}\n", d, scaleRegion, scaleAccount, d)
+		text += fmt.Sprintf("- {name: d%d, workspace: "+
+			"\"arn:aws:aps:%s:%s:workspace/ws-%d\"}\n", d, scaleRegion, scaleAccount, d)
 	}
 	text += "grants:\n- {namespaces: [monitoring], serviceAccounts: [\"prometheus-*\"], destinations: [d0, d1, d2]}\n"
 	p, err := policy.Parse([]byte(text))
@@ -251,7 +254,8 @@ func TestHundredClustersOfAnAccountSyncAtOnce(t *testing.T) {
 					}
 					cancel()
 					took := time.Since(begun)
-					t.Logf("%s: %v, %d calls, of which %d throttled: %v", phase, took.Round(time.Second), service.calls, service.throttled,
+					t.Logf("%s: %v, %d calls, of which %d throttled: "+
+						"%v", phase, took.Round(time.Second), service.calls, service.throttled,
 						service.operations)
 					if phase == "from nothing" && (service.calls > test.calls || took > test.took) {
 						t.Errorf("it took %v and %d calls, want %v and %d at most", took, service.calls, test.took, test.calls)
@@ -293,7 +297,7 @@ func TestQuotasAreReadAfterARefusal(t *testing.T) {
 		want  string
 	}{
 		{"enough", func(*awstest.Quotas) {}, false, ""},
-		{"of roles", func(q *awstest.Quotas) { q.Roles = 2 }, true, "has no room for the roles of destination d2"},
+		{"of roles", func(q *awstest.Quotas) { q.Roles = 2 }, true, "has no quota left for the roles of destination d2"},
 		{"of providers", func(q *awstest.Quotas) { q.Providers = 0 }, true, "LimitExceeded"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

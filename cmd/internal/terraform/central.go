@@ -64,7 +64,7 @@ func Central(c bootstrap.Central, existingProvider bool, earlier Earlier, found 
 			parts = append(
 				parts,
 				comment(
-					"The most that roles made by sync can ever do, whatever their own documents come to say.",
+					"The upper limit for roles created by sync, whatever their own documents allow.",
 				)+block(
 					"aws_iam_policy",
 					"boundary",

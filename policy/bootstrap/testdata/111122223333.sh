@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 
 # Written by ampbridge bootstrap -o aws-cli for cluster dev, account 111122223333.
-# It can be run again: it makes what is missing, and changes nothing that others made.
+# It can be run again: it creates what is missing, and changes nothing that others created.
 set -euo pipefail
 if [ "$(aws sts get-caller-identity --query Account --output text)" != '111122223333' ]; then
   echo 'these commands are for account 111122223333: use credentials of that account' >&2
@@ -10,18 +10,18 @@ fi
 owner='96c48883e1dae763b4a427705e396c26'
 
 refuse() {
-  echo "$1: nothing was changed; ampbridge bootstrap shows the ways out" >&2
+  echo "$1: nothing was changed; ampbridge bootstrap shows what to do" >&2
   exit 1
 }
-# own NAME OWNER: whether a thing is this cluster's; it refuses one that is not.
+# own NAME OWNER: fails if the resource does not exist, and stops the script if it belongs to others.
 own() {
   case "$2" in
     "$owner") return 0 ;;
     '') return 1 ;;
   esac
-  refuse "$1 exists and was not made for this cluster (tag ampbridge.io/owner)"
+  refuse "$1 exists and was not created for this cluster (tag ampbridge.io/owner)"
 }
-# read_owner QUERY COMMAND...: the owner's tag; none where a thing has no such tag, nothing where there is no such thing.
+# read_owner QUERY COMMAND...: prints the owner's tag, None without such a tag, or nothing without such a resource.
 read_owner() {
   local query="$1[?Key=='ampbridge.io/owner'].Value | [0]" answer
   shift
@@ -32,7 +32,7 @@ read_owner() {
   fi
 }
 
-# Look first: nothing is made where something is refused.
+# Read first: if something is refused, nothing is changed.
 found="$(aws amp list-workspaces --region 'eu-west-1' --output text --query 'workspaces[?tags."ampbridge.io/owner"=='\''96c48883e1dae763b4a427705e396c26'\'' && tags."ampbridge.io/destination"=='\''central'\'' && status.statusCode!='\''DELETING'\''].arn')"
 list=($found)
 if [ "${#list[@]}" -gt 1 ]; then refuse "destination central has several workspaces: ${list[*]}"; fi
@@ -59,8 +59,8 @@ fi
 aws amp wait workspace-active --region 'eu-west-1' --workspace-id "${workspace_central##*/}"
 aws amp describe-workspace --region 'eu-west-1' --workspace-id "${workspace_central##*/}" --query 'workspace.[arn,workspaceId,prometheusEndpoint]' --output text
 
-# The cluster's issuer: AWS takes its tokens, for these audiences. AWS needs no thumbprint; a CLI older than 2.17 does (it
-# ends with 252), and gets one that stands for no certificate: AWS does not look at it where the issuer's CA is a public one.
+# The cluster's issuer: AWS accepts its tokens for these audiences. AWS needs no thumbprint, but a CLI older than 2.17 does (it
+# exits with 252). So the CLI gets a thumbprint of no certificate, which AWS ignores if the issuer's CA is a public one.
 create_provider() {
   aws iam create-open-id-connect-provider \
   --url 'https://oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF' \
@@ -79,7 +79,7 @@ aws iam add-client-id-to-open-id-connect-provider \
 aws iam tag-open-id-connect-provider --open-id-connect-provider-arn 'arn:aws:iam::111122223333:oidc-provider/oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF' --tags '[{"Key":"team","Value":"a b@c=d"}]'
 fi
 
-# The most that roles made by sync can ever do, whatever their own documents come to say.
+# The upper limit for roles created by sync, whatever their own documents allow.
 document='{"Version":"2012-10-17","Statement":[{"Sid":"Write","Effect":"Allow","Action":"aps:RemoteWrite","Resource":["arn:aws:aps:eu-central-1:111122223333:workspace/ws-0002","'"$workspace_central"'"]}]}'
 if [ -z "$boundary" ]; then
 aws iam create-policy \

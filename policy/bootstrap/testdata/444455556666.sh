@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 
 # Written by ampbridge bootstrap -o aws-cli for cluster dev, account 444455556666.
-# It can be run again: it makes what is missing, and changes nothing that others made.
+# It can be run again: it creates what is missing, and changes nothing that others created.
 set -euo pipefail
 if [ "$(aws sts get-caller-identity --query Account --output text)" != '444455556666' ]; then
   echo 'these commands are for account 444455556666: use credentials of that account' >&2
@@ -10,18 +10,18 @@ fi
 owner='96c48883e1dae763b4a427705e396c26'
 
 refuse() {
-  echo "$1: nothing was changed; ampbridge bootstrap shows the ways out" >&2
+  echo "$1: nothing was changed; ampbridge bootstrap shows what to do" >&2
   exit 1
 }
-# own NAME OWNER: whether a thing is this cluster's; it refuses one that is not.
+# own NAME OWNER: fails if the resource does not exist, and stops the script if it belongs to others.
 own() {
   case "$2" in
     "$owner") return 0 ;;
     '') return 1 ;;
   esac
-  refuse "$1 exists and was not made for this cluster (tag ampbridge.io/owner)"
+  refuse "$1 exists and was not created for this cluster (tag ampbridge.io/owner)"
 }
-# read_owner QUERY COMMAND...: the owner's tag; none where a thing has no such tag, nothing where there is no such thing.
+# read_owner QUERY COMMAND...: prints the owner's tag, None without such a tag, or nothing without such a resource.
 read_owner() {
   local query="$1[?Key=='ampbridge.io/owner'].Value | [0]" answer
   shift
@@ -32,7 +32,7 @@ read_owner() {
   fi
 }
 
-# Look first: nothing is made where something is refused.
+# Read first: if something is refused, nothing is changed.
 provider="$(read_owner Tags aws iam get-open-id-connect-provider --open-id-connect-provider-arn 'arn:aws:iam::444455556666:oidc-provider/oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF')"
 if own 'arn:aws:iam::444455556666:oidc-provider/oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF' "$provider"; then provider=exists; else provider=; fi
 boundary="$(read_owner Policy.Tags aws iam get-policy --policy-arn 'arn:aws:iam::444455556666:policy/ampbridge/boundary')"
@@ -40,8 +40,8 @@ if own 'arn:aws:iam::444455556666:policy/ampbridge/boundary' "$boundary"; then b
 role="$(read_owner Role.Tags aws iam get-role --role-name 'sync-of-dev')"
 if own 'arn:aws:iam::444455556666:role/team/sync-of-dev' "$role"; then role=exists; else role=; fi
 
-# The cluster's issuer: AWS takes its tokens, for these audiences. AWS needs no thumbprint; a CLI older than 2.17 does (it
-# ends with 252), and gets one that stands for no certificate: AWS does not look at it where the issuer's CA is a public one.
+# The cluster's issuer: AWS accepts its tokens for these audiences. AWS needs no thumbprint, but a CLI older than 2.17 does (it
+# exits with 252). So the CLI gets a thumbprint of no certificate, which AWS ignores if the issuer's CA is a public one.
 create_provider() {
   aws iam create-open-id-connect-provider \
   --url 'https://oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF' \
@@ -57,7 +57,7 @@ aws iam add-client-id-to-open-id-connect-provider \
 aws iam tag-open-id-connect-provider --open-id-connect-provider-arn 'arn:aws:iam::444455556666:oidc-provider/oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF' --tags '[{"Key":"team","Value":"a b@c=d"}]'
 fi
 
-# The most that roles made by sync can ever do, whatever their own documents come to say.
+# The upper limit for roles created by sync, whatever their own documents allow.
 document='{"Version":"2012-10-17","Statement":[{"Sid":"Write","Effect":"Allow","Action":"aps:RemoteWrite","Resource":"arn:aws:aps:eu-west-1:444455556666:workspace/ws-0003"}]}'
 if [ -z "$boundary" ]; then
 aws iam create-policy \

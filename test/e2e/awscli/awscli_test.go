@@ -282,7 +282,8 @@ trust: {permissionsBoundary: "arn:aws:iam::%s:policy/team/ampbridge-boundary"}
 				t.Fatal(err)
 			}
 			before = len(e.Cloud.Calls())
-			if out, err := sh.run(t, script); err == nil || !strings.Contains(out, "exists and was not made for this cluster") {
+			if out, err := sh.run(t, script); err == nil || !strings.Contains(out, "exists and was not created for this "+
+				"cluster") {
 				t.Errorf("with another's role: %v\n%s", err, out)
 			}
 			for _, c := range e.Cloud.Calls()[before:] {

@@ -206,7 +206,7 @@ func TestForeignRolesAreSeenUnderThosePermissions(t *testing.T) {
 		)
 		before := f.state(account)
 		out, err := m.sync()
-		if err == nil || !strings.Contains(out, "was not made by sync") || strings.Contains(out, "AccessDenied") {
+		if err == nil || !strings.Contains(out, "was not created by sync") || strings.Contains(out, "AccessDenied") {
 			t.Errorf("%s: %v\n%s", path, err, out)
 		}
 		after := f.state(account)
