@@ -18,17 +18,17 @@ import (
 	"github.com/ampbridge/ampbridge/policy/plan"
 )
 
-// visibleAfter is how long a new role may take until IAM's own calls know it:
-// seconds as a rule, rarely half a minute.
+// visibleAfter is how long to wait until IAM's own calls find a new role. It usually takes
+// seconds, and rarely half a minute.
 const visibleAfter = 30 * time.Second
 
-// newRoleBackoff has the pauses between looks for a new role.
+// newRoleBackoff is the pause between two reads of a new role.
 var newRoleBackoff = wait.Backoff{Duration: 100 * time.Millisecond, Factor: 2, Cap: 2 * time.Second, Steps: math.MaxInt}
 
-// Apply makes one change of a plan, in an account that was observed. Before, it
-// reads the owner again: a plan may be minutes old. If the thing now has another
+// Apply makes one change of a plan, in an account that was observed. It first
+// reads the owner again, because a plan may be minutes old. If the resource now has another
 // owner, Apply changes nothing and returns an error. It does not read the owner of a
-// role that it made a moment ago. A throttled change is made later than that read.
+// role that it created a moment ago. A throttled call is repeated without another read.
 func (i *IAM) Apply(ctx context.Context, c plan.Change) error {
 	a := i.accounts[c.Account]
 	if a == nil {
@@ -57,7 +57,7 @@ func (i *IAM) Apply(ctx context.Context, c plan.Change) error {
 	for backoff := newRoleBackoff; ; {
 		made, ours := a.created[c.Resource]
 		fresh := ours && time.Since(made) <= visibleAfter
-		// A role that this process made a moment ago is the cluster's: no read tells more.
+		// A role that this process created a moment ago belongs to the cluster, so no read is needed.
 		found := fresh && c.Call == plan.PutPermissions
 		if !found {
 			var err error
@@ -68,15 +68,15 @@ func (i *IAM) Apply(ctx context.Context, c plan.Change) error {
 		if found {
 			err := a.changeRole(ctx, c)
 			if missing(err) && c.Call == plan.PutBoundary {
-				return noBoundary(c) // the role was there
+				return noBoundary(c) // the role exists
 			}
 			if !missing(err) {
 				return normalizeError(err)
 			}
 		}
-		// A role of a moment ago may not be visible yet; any other is gone.
+		// A new role may not be visible yet. Any other role was deleted.
 		if !fresh {
-			return fmt.Errorf("%s: the role %s is gone: the next run makes it again", c.Call, c.Resource)
+			return fmt.Errorf("%s: the role %s was deleted: the next run creates it again", c.Call, c.Resource)
 		}
 		select {
 		case <-ctx.Done():
@@ -86,8 +86,8 @@ func (i *IAM) Apply(ctx context.Context, c plan.Change) error {
 	}
 }
 
-// A create that meets something of its name is either refused, or was made before:
-// its answer may have been lost.
+// If the resource exists already, the call is either refused, or an earlier attempt created the
+// resource and its answer was lost.
 
 func (a *account) createProvider(ctx context.Context, c plan.Change) error {
 	issuer := "https://" + strings.TrimPrefix(c.Resource.Resource, "oidc-provider/")
@@ -101,14 +101,13 @@ func (a *account) createProvider(ctx context.Context, c plan.Change) error {
 }
 
 func (a *account) createRole(ctx context.Context, c plan.Change) error {
-	// Sync's own role, which bootstrap makes, has no boundary: its permissions say
-	// all that it may do, and it cannot change them.
+	// Sync's own role, which bootstrap creates, has no boundary: its permission document is the
+	// limit, and sync cannot change that document.
 	var boundary *string
 	if !c.Boundary.IsZero() {
 		boundary = aws.String(c.Boundary.String())
 	}
-	// Trust, tags and boundary in this one call: there is no moment in which the
-	// role has no owner or no boundary.
+	// One call sets trust, tags and boundary, so the role is never without an owner or a boundary.
 	_, err := a.iam.CreateRole(ctx, &iam.CreateRoleInput{
 		RoleName: aws.String(c.Resource.RoleName()), Path: path(c.Resource),
 		AssumeRolePolicyDocument: aws.String(c.Trust.String()),
@@ -131,24 +130,25 @@ func (a *account) createRole(ctx context.Context, c plan.Change) error {
 	return normalizeError(err)
 }
 
-// checkMade is [account.checkRole] for a role that was there before it was made. It
-// also returns an error if the role trusts others than it was made for.
+// checkMade is [account.checkRole] for a role that exists although the plan creates it. It
+// also returns an error if the role's trust document differs from the plan's.
 func (a *account) checkMade(ctx context.Context, c plan.Change) (found bool, err error) {
 	role, err := a.role(ctx, c.Resource.RoleName())
 	if err != nil || role == nil {
 		return false, err
 	}
-	a.readAll = true // the plan was made without it
+	a.readAll = true // the plan was computed without this role
 	if !role.OwnedAt(c.Resource, c.Owner) {
 		return true, errNotOwned(c, role.ARN)
 	}
 	if trust, err := policy.ParseDocument(role.Trust); err != nil || !policy.Equal(trust, *c.Trust) {
-		return true, fmt.Errorf("%s: the role %s was there, with another trust document: the next run changes it", c.Call, c.Resource)
+		return true, fmt.Errorf("%s: the role %s exists, with another trust document: the next run changes "+
+			"it", c.Call, c.Resource)
 	}
 	return true, nil
 }
 
-// path is that of a role or policy, as IAM is given it.
+// path returns the path of a role or policy as IAM's calls take it.
 func path(arn policy.ARN) *string {
 	_, rest, _ := strings.Cut(arn.Resource, "/")
 	dir := "/" + rest[:strings.LastIndexByte(rest, '/')+1]
@@ -156,7 +156,8 @@ func path(arn policy.ARN) *string {
 }
 
 func noBoundary(c plan.Change) error {
-	return fmt.Errorf("%s: %s has no policy %s: make it there, or name another as trust.permissionsBoundary", c.Call, c.Account, c.Boundary)
+	return fmt.Errorf("%s: %s has no policy %s: create it there, or name another as "+
+		"trust.permissionsBoundary", c.Call, c.Account, c.Boundary)
 }
 
 func (a *account) changeProvider(ctx context.Context, c plan.Change) (err error) {
@@ -215,7 +216,7 @@ func (a *account) changeRole(ctx context.Context, c plan.Change) (err error) {
 	return err
 }
 
-// delete is content where the thing is gone already.
+// delete makes a change that deletes. It succeeds if the resource does not exist any more.
 func (a *account) delete(ctx context.Context, c plan.Change) error {
 	if c.Call == plan.DeleteProvider {
 		found, err := a.provider(ctx, c.Resource)
@@ -256,7 +257,7 @@ func (a *account) checkProvider(ctx context.Context, c plan.Change) error {
 	case err != nil:
 		return err
 	case found == nil:
-		return fmt.Errorf("%s: the provider %s is not there: the next run makes it again", c.Call, c.Resource)
+		return fmt.Errorf("%s: the provider %s does not exist: the next run creates it again", c.Call, c.Resource)
 	case c.Adopts && found.Tags[plan.TagOwner] == "":
 	case !plan.Owned(found.Tags, c.Owner):
 		return errNotOwned(c, c.Resource)
@@ -279,7 +280,8 @@ func (a *account) checkRole(ctx context.Context, c plan.Change) (found bool, err
 
 func errNotOwned(c plan.Change, found policy.ARN) error {
 	return fmt.Errorf(
-		"%s: refused: %s is not this cluster's (tag %s), though it was free or this cluster's when the plan was made; run it again for the fix",
+		"%s: refused: %s is not this cluster's (tag %s), although it did not exist or was this cluster's when the "+
+			"plan was computed; run again to see the fix",
 		c.Call,
 		found,
 		plan.TagOwner,
@@ -287,7 +289,7 @@ func errNotOwned(c plan.Change, found policy.ARN) error {
 }
 
 func maxSession(c plan.Change) *int32 {
-	const most = 12 * 60 * 60 // that IAM takes
+	const most = 12 * 60 * 60 // the limit of IAM
 	return aws.Int32(int32(min(max(c.MaxSessionSeconds, 0), most)))
 }
 

@@ -1,12 +1,12 @@
 // Package awsiam reads and changes IAM for plans. No other shipped package talks to
 // IAM. It also asks AMP whether a workspace exists.
 //
-// [IAM.Observe] reads what a plan is made from: one read per account for its
-// provider, one for the list of the cluster's roles where that is asked for, and
-// two per role; with the list two more per role, for policies that others gave it.
-// [pace] says how fast. Where every service account has a role of its own, the list comes
-// with each observation, and roles are read in turn. [IAM.Apply] makes one change, after it
-// has read once more who owns the thing to change. Neither decides anything: policy/plan does.
+// [IAM.Observe] reads what a plan is computed from. It makes one call per account for the
+// provider, one for the list of the cluster's roles if the target asks for it, and two per role.
+// With the list it makes two more calls per role, for policies that others attached. [pace]
+// limits the rate. If every service account has its own role, each observation reads the list
+// and only some of the roles. [IAM.Apply] makes one change, after it has read again who owns the
+// resource. Neither decides anything: policy/plan does.
 package awsiam
 
 import (
@@ -34,62 +34,61 @@ import (
 )
 
 const (
-	// IAM throttles by token buckets of unpublished size: a handful of attempts
-	// with growing, jittered pauses outlasts a burst and still ends within a run.
+	// IAM throttles with token buckets of unpublished size. Six attempts with growing,
+	// jittered pauses outlast a burst and still end within a run.
 	maxAttempts = 6
 	maxBackoff  = 5 * time.Second
-	// callTimeout is for one attempt.
+	// callTimeout is the timeout of one attempt.
 	callTimeout = 15 * time.Second
 
 	sessionName = "ampbridge-sync"
 )
 
-// IAM reaches the IAM of several accounts, with credentials of the SDK's default
-// chain: environment, web identity, shared files, instance. It is for one
-// goroutine at a time.
+// IAM makes calls to the IAM of several accounts, with credentials of the SDK's default
+// chain: environment, web identity, shared files, instance. Only one
+// goroutine may use it at a time.
 type IAM struct {
-	// OnCall, if set, is called for each attempt of a call to IAM or AMP: with the
-	// operation, and "ok", AWS's error code, or "no answer".
+	// OnCall, if set, is called for each attempt of a call to IAM or AMP, with the
+	// operation and a result: "ok", AWS's error code, or "no answer".
 	OnCall func(operation, result string)
-	// Frugal leaves out reads that a refused change makes up for: Observe takes a role
-	// for missing that is not in the list of the cluster's path, where the target asks
-	// for that list. A role of its name elsewhere makes CreateRole fail. From then on
-	// Observe reads each role.
+	// Frugal saves reads. If the target asks for the list of the cluster's path, Observe treats a
+	// role that is not in the list as missing. If a role of that name exists on another path,
+	// CreateRole fails, and from then on Observe reads each role.
 	Frugal bool
-	// Patient waits in the middle of a pass until a throttled call is let through,
-	// for minutes. Without it a call is tried for some seconds.
+	// Patient waits up to minutes, in the middle of a pass, until AWS accepts a throttled
+	// call. Without it a call is tried for some seconds.
 	Patient bool
-	// HTTPClient is what calls go through; nil: the SDK's.
+	// HTTPClient makes the HTTP requests; nil means the SDK's client.
 	HTTPClient aws.HTTPClient
 
 	paces     map[string]*pace
 	syncRoles map[string]policy.ARN
 	accounts  map[string]*account
-	// throttled are the accounts whose last observation AWS throttled.
+	// throttled has the accounts for which AWS throttled the last observation.
 	throttled map[string]bool
 }
 
-// account is the IAM of one account, once it is known to be that account's.
+// account is the IAM of one account, after a check that the credentials belong to it.
 type account struct {
 	id  string
 	iam *iam.Client
 	sts *sts.Client
-	// config makes further clients, of other regions.
+	// config is for clients in other regions.
 	config aws.Config
-	// created holds when this process made a role: IAM may not show it at once.
+	// created has the time when this process created a role, because IAM may not show it at once.
 	created map[policy.ARN]time.Time
-	// roleCache has what lists do not show of roles; see [account.listRoles].
+	// roleCache holds those parts of roles that lists do not contain; see [account.listRoles].
 	roleCache map[string]cachedRole
-	// further has the policies of roles that sync did not write, as they were last listed.
+	// further holds, per role, the policies that sync did not write, as they were last listed.
 	further map[string]furtherPolicies
 	// pass counts the observations.
 	pass int
-	// readAll: a role that no list showed was there.
+	// readAll is true after a role existed that no list contained.
 	readAll bool
 }
 
-// New is for accounts as the policy lists them: one with a syncRole is reached
-// by assuming it, every other directly.
+// New returns an IAM for accounts as the policy lists them. It reaches an account with a syncRole
+// by assuming that role, and every other account directly.
 func New(accounts []policy.Account) *IAM {
 	i := &IAM{syncRoles: map[string]policy.ARN{}, accounts: map[string]*account{}, throttled: map[string]bool{}, paces: map[string]*pace{}}
 	for _, a := range accounts {
@@ -98,8 +97,8 @@ func New(accounts []policy.Account) *IAM {
 	return i
 }
 
-// open prepares the clients of an account and makes sure that their credentials
-// are that account's.
+// open creates the clients of an account, and checks that their credentials
+// belong to that account.
 func (i *IAM) open(ctx context.Context, target plan.Target) (*account, error) {
 	a := i.accounts[target.Account]
 	if a == nil {
@@ -111,8 +110,8 @@ func (i *IAM) open(ctx context.Context, target plan.Target) (*account, error) {
 		if err != nil {
 			return nil, fmt.Errorf("AWS configuration: %w", err)
 		}
-		// The partition's IAM follows from the region: the workspace's, wherever
-		// sync itself runs.
+		// The region selects the partition's IAM. It is the workspace's region, because sync can run
+		// anywhere.
 		cfg.Region = target.Region
 		chained, err := i.chained(ctx, cfg, target.Account)
 		if err != nil {
@@ -141,7 +140,8 @@ func (i *IAM) open(ctx context.Context, target plan.Target) (*account, error) {
 	}
 	if got := aws.ToString(identity.Account); got != target.Account {
 		return nil, fmt.Errorf(
-			"the credentials are of account %s, not of %s: list %s under trust.accounts with a syncRole that these credentials may assume",
+			"the credentials are of account %s, not of %s: list %s under trust.accounts with a syncRole that these "+
+				"credentials may assume",
 			got,
 			target.Account,
 			target.Account,
@@ -151,8 +151,8 @@ func (i *IAM) open(ctx context.Context, target plan.Target) (*account, error) {
 	return a, nil
 }
 
-// chained reports whether IAM must assume the account's sync role. Credentials that
-// are that role already, through a web identity, may as a rule not assume it again.
+// chained reports whether IAM must assume the account's sync role. A web identity can
+// already be that role, and a role can usually not assume itself.
 func (i *IAM) chained(ctx context.Context, cfg aws.Config, account string) (bool, error) {
 	role := i.syncRoles[account]
 	if role.IsZero() {
@@ -162,18 +162,18 @@ func (i *IAM) chained(ctx context.Context, cfg aws.Config, account string) (bool
 	if err != nil {
 		return false, normalizeError(err)
 	}
-	// A session names its role without the path; role names are unique without it.
+	// A session's ARN contains the role's name without the path. Names are unique without it.
 	session := fmt.Sprintf("arn:%s:sts::%s:assumed-role/%s/", role.Partition, role.Account, role.RoleName())
 	return !strings.HasPrefix(aws.ToString(identity.Arn), session), nil
 }
 
-// SignForEndpoint makes a client of STS sign for the region of its endpoint, where one
-// is configured (AWS_ENDPOINT_URL_STS): the SDK would sign for the workspace's.
+// SignForEndpoint makes an STS client sign for the region of its endpoint, if one
+// is configured (AWS_ENDPOINT_URL_STS). The SDK would sign for the workspace's region.
 func SignForEndpoint(o *sts.Options) {
 	o.Region = policy.SigningRegion(aws.ToString(o.BaseEndpoint), o.Region)
 }
 
-// signIAMForEndpoint is [SignForEndpoint] for IAM (AWS_ENDPOINT_URL_IAM).
+// signIAMForEndpoint does the same for IAM (AWS_ENDPOINT_URL_IAM).
 func signIAMForEndpoint(o *iam.Options) {
 	o.Region = policy.SigningRegion(aws.ToString(o.BaseEndpoint), o.Region)
 }
@@ -205,7 +205,7 @@ func (i *IAM) counting(options []func(*middleware.Stack) error) []func(*middlewa
 	})
 }
 
-// paced makes a client keep the account's pace.
+// paced makes a client use the account's pace.
 func (i *IAM) paced(account string) func(*iam.Options) {
 	p := i.pace(account)
 	return func(o *iam.Options) { o.Retryer, o.APIOptions = p, append(o.APIOptions, p.observe) }
@@ -223,21 +223,21 @@ func newRetryer() aws.Retryer { return newStandard() }
 func newStandard() *retry.Standard {
 	return retry.NewStandard(func(o *retry.StandardOptions) {
 		o.MaxAttempts, o.MaxBackoff = maxAttempts, maxBackoff
-		// Not among the SDK's own, though IAM says of it: try again.
+		// The SDK does not retry this code, although its message asks to try again.
 		o.Retryables = append(o.Retryables, retry.RetryableErrorCode{Codes: map[string]struct{}{
 			(*types.ConcurrentModificationException)(nil).ErrorCode(): {},
 		}})
 	})
 }
 
-// Check makes sure that the credentials are the account's.
+// Check returns an error if the credentials do not belong to the account.
 func (i *IAM) Check(ctx context.Context, target plan.Target) error {
 	_, err := i.open(ctx, target)
 	return err
 }
 
-// Observe reads the account's provider and the roles that the target names. What
-// fails is in [plan.Account.Problem], so that one account does not hold up the
+// Observe reads the account's provider and the roles that the target names. An error
+// goes into [plan.Account.Problem], so that one account does not stop the
 // others.
 func (i *IAM) Observe(ctx context.Context, target plan.Target) plan.Account {
 	found, err := i.observe(ctx, target)
@@ -297,8 +297,8 @@ func (i *IAM) observe(ctx context.Context, target plan.Target) (plan.Account, er
 	return found, err
 }
 
-// References completes an observation for the removal of everything: it looks
-// through the trust documents of all the account's roles for the provider.
+// References completes an observation for the removal of everything. It searches the trust
+// documents of all the account's roles for the provider.
 func (i *IAM) References(ctx context.Context, target plan.Target, found plan.Account) plan.Account {
 	a := i.accounts[target.Account]
 	if a == nil || found.Problem != "" {
@@ -318,7 +318,7 @@ func (i *IAM) References(ctx context.Context, target plan.Target, found plan.Acc
 				found.ReferencesProblem = fmt.Sprintf("ListRoles: role %s: %v", aws.ToString(r.RoleName), err)
 				return found
 			}
-			// Whatever the statement is: that the name occurs is reason enough.
+			// Any statement counts: a document that contains the name is reason enough to keep the provider.
 			if strings.Contains(trust, target.Provider.String()) {
 				found.References = append(found.References, arn)
 			}
@@ -346,7 +346,7 @@ func (a *account) orphans(ctx context.Context, target plan.Target, listed map[st
 	return list, nil
 }
 
-// provider is nil where there is none.
+// provider returns nil if there is no provider.
 func (a *account) provider(ctx context.Context, arn policy.ARN) (*plan.Provider, error) {
 	out, err := a.iam.GetOpenIDConnectProvider(ctx, &iam.GetOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(arn.String())})
 	if missing(err) {
@@ -358,7 +358,7 @@ func (a *account) provider(ctx context.Context, arn policy.ARN) (*plan.Provider,
 	return &plan.Provider{Audiences: out.ClientIDList, Thumbprints: out.ThumbprintList, Tags: tagMap(out.Tags)}, nil
 }
 
-// role is nil where there is none, and lacks its permission document.
+// role returns nil if there is no role. It does not read the permission document.
 func (a *account) role(ctx context.Context, name string) (*plan.Role, error) {
 	out, err := a.iam.GetRole(ctx, &iam.GetRoleInput{RoleName: &name})
 	if missing(err) {
@@ -374,7 +374,7 @@ func (a *account) role(ctx context.Context, name string) (*plan.Role, error) {
 	return role, nil
 }
 
-// roleOf is what IAM says of a role. Lists leave out tags and boundary.
+// roleOf converts IAM's description of a role. In lists it has no tags and no boundary.
 func roleOf(r *types.Role) (*plan.Role, error) {
 	arn, err := policy.ParseARN(aws.ToString(r.Arn))
 	if err != nil {
@@ -394,7 +394,7 @@ func roleOf(r *types.Role) (*plan.Role, error) {
 	return role, nil
 }
 
-// permissions is empty where the role has no policy of our name.
+// permissions returns an empty text if the role has no policy with sync's name.
 func (a *account) permissions(ctx context.Context, role string) (string, error) {
 	out, err := a.iam.GetRolePolicy(ctx, &iam.GetRolePolicyInput{RoleName: &role, PolicyName: aws.String(plan.PolicyName)})
 	if missing(err) {
@@ -410,8 +410,8 @@ func (a *account) permissions(ctx context.Context, role string) (string, error) 
 	return document, nil
 }
 
-// missing goes by the code: the SDK knows the type only where the API's model
-// lists it, and CreateRole's does not, for a boundary that is not there.
+// missing compares the error code and not the type. The SDK has the type only for calls that
+// declare it in the API's model, and CreateRole does not, for a missing boundary.
 func missing(err error) bool {
 	var e smithy.APIError
 	return errors.As(err, &e) && e.ErrorCode() == (*types.NoSuchEntityException)(nil).ErrorCode()

@@ -223,7 +223,8 @@ func TestBoundaryThatIsNotThere(t *testing.T) {
 		if len(failed) != 1 ||
 			!strings.Contains(
 				failed[0],
-				"has no policy arn:aws:iam::"+accountID+":policy/none: make it there, or name another as trust.permissionsBoundary",
+				"has no policy arn:aws:iam::"+accountID+":policy/none: create it there, or name another as "+
+					"trust.permissionsBoundary",
 			) {
 			t.Errorf("synced before: %v: %q", synced, failed)
 		}

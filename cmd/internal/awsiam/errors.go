@@ -12,10 +12,10 @@ import (
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
 
-// throttles are the error codes by which AWS asks for fewer calls.
+// throttles recognizes the error codes with which AWS throttles.
 var throttles = retry.IsErrorThrottles(retry.DefaultThrottles)
 
-// answered is an error that AWS answered with.
+// answered is an error in an answer of AWS.
 type answered struct {
 	text      string
 	throttled bool
@@ -30,22 +30,22 @@ func Throttled(err error) bool {
 	return errors.As(err, &e) && e.throttled
 }
 
-// denied reports whether AWS answered that the credentials may not make the call.
+// denied reports whether AWS refused the call because the credentials lack the permission.
 func denied(err error) bool {
 	var e smithy.APIError
 	return errors.As(err, &e) && e.ErrorCode() == "AccessDenied"
 }
 
-// Limited reports whether IAM refused to make something because a quota is used up.
+// Limited reports whether IAM refused to create something because a quota is used up.
 func Limited(err error) bool {
 	var e answered
 	return errors.As(err, &e) && e.limited
 }
 
-// normalizeError returns err in words that are the same each time the same thing goes
-// wrong: without request ids and counts of attempts, which would make every report
-// look new. It names the innermost operation: where credentials needed AssumeRole and
-// that failed, it is AssumeRole.
+// normalizeError returns an error with the same text each time the same thing fails. It
+// removes request ids and numbers of attempts, because with them every error would
+// look new. It names the innermost operation: if credentials needed AssumeRole and
+// that failed, it names AssumeRole.
 func normalizeError(err error) error {
 	var operation *smithy.OperationError
 	if !errors.As(err, &operation) {
@@ -58,9 +58,10 @@ func normalizeError(err error) error {
 	var unsent *smithyhttp.RequestSendError
 	switch {
 	case operation.ServiceID == "ec2imds":
-		// The last source in the SDK's chain fails for all before it.
+		// The last source in the SDK's chain fails after all others have failed.
 		return errors.New(
-			"no AWS credentials: there are none in the environment, the shared files or a web identity, and no instance metadata service answers",
+			"no AWS credentials: there are none in the environment, the shared files or a web identity, and no instance " +
+				"metadata service answers",
 		)
 	case errors.As(operation.Err, &answer):
 		return answered{

@@ -10,14 +10,14 @@ import (
 )
 
 // furtherPolicies are the policies of a role that sync did not write: inline ones by name,
-// attached ones by ARN. problem is why they could not be listed; empty: they could.
+// attached ones by ARN. problem is why they could not be listed; empty if they were listed.
 type furtherPolicies struct {
 	names   []string
 	problem string
 }
 
-// listFurther looks for policies that others gave a role. Permissions of an older version
-// do not let sync list them: that is a problem of this alone.
+// listFurther lists the policies that others gave to a role. Permissions of an older version
+// do not allow that. Such an error is recorded and does not stop the pass.
 func (a *account) listFurther(ctx context.Context, role string) error {
 	names, err := a.policyNames(ctx, role)
 	switch {

@@ -13,20 +13,19 @@ import (
 	"github.com/ampbridge/ampbridge/policy/plan"
 )
 
-// Inspector reads of one account what a plan does not need, and a diagnosis
-// does. It changes nothing.
+// Inspector reads parts of one account that a diagnosis needs and a plan does not.
+// It changes nothing.
 type Inspector struct{ account *account }
 
-// ProviderDetails is an OIDC provider with all that AWS compares a token's
-// issuer with.
+// ProviderDetails is an OIDC provider with everything that AWS compares with a token.
 type ProviderDetails struct {
-	// URL is without https://, as IAM gives it back.
+	// URL has no https://, because IAM returns it so.
 	URL                    string
 	Audiences, Thumbprints []string
 }
 
-// Inspect prepares reading the target's account. The error says whose account
-// the credentials are of, if not of this.
+// Inspect prepares to read the target's account. If the credentials belong to another
+// account, the error names it.
 func (i *IAM) Inspect(ctx context.Context, target plan.Target) (*Inspector, error) {
 	a, err := i.open(ctx, target)
 	if err != nil {
@@ -35,7 +34,7 @@ func (i *IAM) Inspect(ctx context.Context, target plan.Target) (*Inspector, erro
 	return &Inspector{a}, nil
 }
 
-// Provider is nil where there is none.
+// Provider returns nil if there is no provider.
 func (i *Inspector) Provider(ctx context.Context, arn policy.ARN) (*ProviderDetails, error) {
 	out, err := i.account.iam.GetOpenIDConnectProvider(
 		ctx,
@@ -50,7 +49,7 @@ func (i *Inspector) Provider(ctx context.Context, arn policy.ARN) (*ProviderDeta
 	return &ProviderDetails{aws.ToString(out.Url), out.ClientIDList, out.ThumbprintList}, nil
 }
 
-// Providers are the ARNs of all of the account's OIDC providers.
+// Providers returns the ARNs of all OIDC providers of the account.
 func (i *Inspector) Providers(ctx context.Context) ([]policy.ARN, error) {
 	out, err := i.account.iam.ListOpenIDConnectProviders(ctx, &iam.ListOpenIDConnectProvidersInput{})
 	if err != nil {
@@ -67,19 +66,19 @@ func (i *Inspector) Providers(ctx context.Context) ([]policy.ARN, error) {
 	return list, nil
 }
 
-// Role is nil where there is none.
+// Role returns nil if there is no role.
 func (i *Inspector) Role(ctx context.Context, name string) (*plan.Role, error) {
 	return i.account.role(ctx, name)
 }
 
-// Roles are those on a path, by name, as a list shows them: without boundary, tags
+// Roles returns the roles on a path, by name, as a list contains them: without boundary, tags
 // and permission documents.
 func (i *Inspector) Roles(ctx context.Context, path string) (map[string]plan.Role, error) {
 	roles, _, err := i.account.list(ctx, path)
 	return roles, err
 }
 
-// Policies are all documents that give a role permissions: inline ones and
+// Policies returns all documents that give permissions to a role: inline ones, and
 // attached ones, which are named by their ARNs.
 func (i *Inspector) Policies(ctx context.Context, role string) ([]check.RolePolicy, error) {
 	var list []check.RolePolicy
@@ -118,7 +117,7 @@ func (i *Inspector) Policies(ctx context.Context, role string) ([]check.RolePoli
 	return list, nil
 }
 
-// Document is the present version of a managed policy.
+// Document returns the current version of a managed policy.
 func (i *Inspector) Document(ctx context.Context, arn string) (policy.Document, error) {
 	p, err := i.account.iam.GetPolicy(ctx, &iam.GetPolicyInput{PolicyArn: &arn})
 	if err != nil {
@@ -131,7 +130,7 @@ func (i *Inspector) Document(ctx context.Context, arn string) (policy.Document, 
 	return parse(aws.ToString(v.PolicyVersion.Document), arn)
 }
 
-// parse reads a document as IAM encodes it, wherever its first % stands.
+// parse reads a document in IAM's encoding, which may be URL-encoded.
 func parse(text, name string) (policy.Document, error) {
 	decoded, err := url.PathUnescape(text)
 	if err != nil {

@@ -12,34 +12,34 @@ import (
 	"github.com/aws/smithy-go/middleware"
 )
 
-// The pace at which a cluster calls an account's IAM that throttles. All clusters of
-// an account share one token bucket, and none sees the others. A cluster that is let
-// through goes on at full speed, since one that finishes no longer competes. A cluster
-// that is throttled pauses. The pause adapts to how many calls were answered since
-// the last throttled one: none means that too many clusters try, so it doubles; some
-// mean that few do, so it shrinks. The SDK's adaptive mode does not go below a call
-// in two seconds for each client: of 100 clusters, that is ten times what IAM takes.
+// The pace of a cluster's calls to an account's IAM when IAM throttles. All clusters share one
+// token bucket per account, and none sees the calls of the others. A cluster that is not throttled
+// continues at full speed, because it soon finishes and stops competing. A throttled cluster
+// pauses. The pause depends on the calls that succeeded since the last throttled one. If
+// none succeeded, too many clusters are trying, so the pause doubles. If some succeeded, few are
+// trying, so it shrinks. The SDK's adaptive mode does not help: each client still makes a call
+// every two seconds, and with 100 clusters that is ten times IAM's rate.
 const (
 	firstPause = 10 * time.Second
 	leastPause = time.Second
 	mostPause  = 60 * time.Second
-	// answersToShrink is how many answered calls halve the pause.
+	// answersToShrink is the number of answered calls that halve the pause.
 	answersToShrink = 2
-	// patientAttempts is how often [IAM.Patient] tries a call.
+	// patientAttempts is the number of attempts for a call with [IAM.Patient].
 	patientAttempts = 8
 )
 
-// pace is the retryer of one account's IAM.
+// pace is the retryer for one account's IAM.
 type pace struct {
 	*retry.Standard
 	iam *IAM
 
 	mu sync.Mutex
-	// pause is that after the last throttled call; 0: there was none.
+	// pause is the pause after the last throttled call; 0 if there was none.
 	pause time.Duration
-	// answered counts the calls since then.
+	// answered counts the answered calls since then.
 	answered int
-	// begun: the pass has had an answer, which a retry does not lose.
+	// begun is true if the pass has had an answer, which a retry must not lose.
 	begun bool
 }
 
@@ -62,7 +62,7 @@ func (p *pace) record(err error) {
 	p.answered = 0
 }
 
-// current returns the pause, shrunk by the calls that were answered since.
+// current returns the pause, reduced by the calls that were answered since.
 func (p *pace) current() time.Duration {
 	if p.pause == 0 {
 		return 0
@@ -70,8 +70,8 @@ func (p *pace) current() time.Duration {
 	return max(p.pause>>min(p.answered/answersToShrink, 10), leastPause)
 }
 
-// draw returns a pause with jitter: at random between a third and the whole of the
-// present one. It is 0 where AWS throttled nothing.
+// draw returns a pause with jitter, at random between a third of the current pause and all of it.
+// It is 0 if AWS has throttled nothing.
 func (p *pace) draw() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -99,8 +99,8 @@ func (p *pace) MaxAttempts() int {
 	return p.Standard.MaxAttempts()
 }
 
-// IsErrorRetryable implements [aws.Retryer]. Where a pass has had no answer yet, a
-// throttled call is not tried again: the account is left alone, and nothing is lost.
+// IsErrorRetryable implements [aws.Retryer]. If a pass has had no answer yet, a
+// throttled call is not retried. Nothing is lost, and the account gets a rest.
 func (p *pace) IsErrorRetryable(err error) bool {
 	if p.iam.Patient && throttles.IsErrorThrottle(err) == aws.TrueTernary {
 		return p.patient()
@@ -116,7 +116,7 @@ func (p *pace) RetryDelay(attempt int, err error) (time.Duration, error) {
 	return p.Standard.RetryDelay(attempt, err)
 }
 
-// observe makes a client report each attempt to the pace, and to OnCall.
+// observe makes a client report each attempt to the pace and to OnCall.
 func (p *pace) observe(stack *middleware.Stack) error {
 	record := middleware.FinalizeMiddlewareFunc(
 		"Pace",
@@ -132,7 +132,7 @@ func (p *pace) observe(stack *middleware.Stack) error {
 	return stack.Finalize.Insert(record, (*retry.Attempt)(nil).ID(), middleware.After)
 }
 
-// pace returns that of an account, or of one of its other services.
+// pace returns the pace of an account, or of another service in it.
 func (i *IAM) pace(name string) *pace {
 	p := i.paces[name]
 	if p == nil {
@@ -143,14 +143,14 @@ func (i *IAM) pace(name string) *pace {
 	return p
 }
 
-// Of STS and AMP, whose calls are few, only the throttled ones count.
+// STS and AMP get few calls, so only throttled ones count.
 func stsOf(account string) string { return account + "/sts" }
 func ampOf(account string) string { return account + "/amp" }
 
-// Inherit takes over what another IAM learned of the accounts' pace.
+// Inherit copies what another IAM learned about the pace of the accounts.
 func (i *IAM) Inherit(from *IAM) { i.paces = from.paces }
 
-// Pause returns how long to leave alone an account that AWS throttled.
+// Pause returns how long to wait before the next call to an account that AWS throttled.
 func (i *IAM) Pause(account string) time.Duration {
 	return max(i.pace(account).draw(), i.pace(stsOf(account)).draw(), i.pace(ampOf(account)).draw())
 }

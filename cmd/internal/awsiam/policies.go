@@ -12,11 +12,11 @@ import (
 	"github.com/ampbridge/ampbridge/policy/plan"
 )
 
-// maxPolicyVersions is how many versions IAM keeps of a managed policy.
+// maxPolicyVersions is the number of versions that IAM keeps of a managed policy.
 const maxPolicyVersions = 5
 
 // ManagedPolicy reads a customer managed policy of an account that was observed;
-// nil where there is none.
+// nil if there is none.
 func (i *IAM) ManagedPolicy(ctx context.Context, arn policy.ARN) (*plan.ManagedPolicy, error) {
 	a := i.accounts[arn.Account]
 	if a == nil {
@@ -25,8 +25,8 @@ func (i *IAM) ManagedPolicy(ctx context.Context, arn policy.ARN) (*plan.ManagedP
 	return a.managedPolicy(ctx, arn)
 }
 
-// BoundaryDocument reads the document of a permissions boundary, as an account that was
-// observed has it. The boundary may be a policy of AWS's own.
+// BoundaryDocument reads the document of a permissions boundary in an account that was
+// observed. The boundary may be a managed policy of AWS itself.
 func (i *IAM) BoundaryDocument(ctx context.Context, account string, arn policy.ARN) (policy.Document, error) {
 	a := i.accounts[account]
 	if a == nil {
@@ -37,7 +37,7 @@ func (i *IAM) BoundaryDocument(ctx context.Context, account string, arn policy.A
 	case err != nil:
 		return policy.Document{}, err
 	case found == nil:
-		return policy.Document{}, fmt.Errorf("there is no policy %s", arn)
+		return policy.Document{}, fmt.Errorf("the policy %s does not exist", arn)
 	}
 	return parse(found.Document, arn.String())
 }
@@ -73,8 +73,8 @@ func (a *account) createPolicy(ctx context.Context, c plan.Change) error {
 	return normalizeError(err)
 }
 
-// updatePolicy makes a new version the default one. Of those that are not, the
-// oldest goes where there is no room for another.
+// updatePolicy creates a new version and makes it the default. If IAM keeps no more versions,
+// it first deletes the oldest one that is not the default.
 func (a *account) updatePolicy(ctx context.Context, c plan.Change) error {
 	if err := a.checkPolicy(ctx, c); err != nil {
 		return err
@@ -119,7 +119,7 @@ func (a *account) checkPolicy(ctx context.Context, c plan.Change) error {
 	case err != nil:
 		return err
 	case found == nil:
-		return fmt.Errorf("%s: the policy %s is not there: the name is taken by one on another path", c.Call, c.Resource)
+		return fmt.Errorf("%s: the policy %s does not exist: a policy on another path has the name", c.Call, c.Resource)
 	case !plan.Owned(found.Tags, c.Owner):
 		return errNotOwned(c, c.Resource)
 	}

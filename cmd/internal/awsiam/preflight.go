@@ -14,8 +14,8 @@ import (
 	"github.com/ampbridge/ampbridge/policy/plan"
 )
 
-// Headroom counts what is left of the quotas of an account that was observed. IAM
-// tells its quota of roles; that of OIDC providers, it keeps to itself.
+// Headroom returns the unused part of the quotas of an account that was observed. IAM
+// reports its quota of roles, but not its quota of OIDC providers.
 func (i *IAM) Headroom(ctx context.Context, account string, providerQuota int) (plan.Headroom, error) {
 	a := i.accounts[account]
 	if a == nil {
@@ -27,7 +27,7 @@ func (i *IAM) Headroom(ctx context.Context, account string, providerQuota int) (
 	}
 	quota, found := summary.SummaryMap["RolesQuota"]
 	if !found {
-		return plan.Headroom{}, errors.New("GetAccountSummary: there is no RolesQuota in it")
+		return plan.Headroom{}, errors.New("GetAccountSummary: RolesQuota is missing in the answer")
 	}
 	providers, err := a.iam.ListOpenIDConnectProviders(ctx, &iam.ListOpenIDConnectProvidersInput{})
 	if err != nil {
@@ -39,7 +39,7 @@ func (i *IAM) Headroom(ctx context.Context, account string, providerQuota int) (
 	}, nil
 }
 
-// WorkspaceExists asks AMP for a workspace of an account that was observed.
+// WorkspaceExists reports whether AMP has a workspace, in an account that was observed.
 func (i *IAM) WorkspaceExists(ctx context.Context, w policy.Workspace) (bool, error) {
 	a := i.accounts[w.Account]
 	if a == nil {
@@ -53,7 +53,7 @@ func (i *IAM) WorkspaceExists(ctx context.Context, w policy.Workspace) (bool, er
 		DescribeWorkspace(ctx, &amp.DescribeWorkspaceInput{WorkspaceId: aws.String(w.ID())})
 	if answer, ok := errors.AsType[smithy.APIError](err); ok {
 		switch answer.ErrorCode() {
-		// An id that AMP would not give to any workspace is invalid to it.
+		// AMP calls an id invalid if no workspace can have it.
 		case "ResourceNotFoundException", "ValidationException":
 			return false, nil
 		}

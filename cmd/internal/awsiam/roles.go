@@ -13,28 +13,27 @@ import (
 )
 
 const (
-	// rotation is in how many observations every role is read once.
+	// rotation is the number of observations in which every role is read once.
 	rotation = 36
-	// listed is how many roles IAM is asked for at once; it may give fewer.
+	// listed is the number of roles per page; IAM may return fewer.
 	listed = 1000
 )
 
-// cachedRole is a role as it was read. What lists do not show of it is kept until the
-// role is read again.
+// cachedRole is a role as it was last read. It keeps those parts that lists do not contain.
 type cachedRole struct {
-	role plan.Role // the zero: there was none
-	id   string    // the id in lists; another id is another role of the same name
+	role plan.Role // zero if there was none
+	id   string    // the id in lists; a different id means another role with the same name
 	pass int
 }
 
-// listRoles returns the roles on the target's path, and those of its names that are
-// elsewhere. A list has trust documents, so a change of trust by hand is found at once.
-// The rest of a role takes two reads. listRoles makes them for a role that is new or
-// has another trust document than before. In each pass it also reads some of the
-// cached roles, so that all are read in [rotation] passes.
+// listRoles returns the roles on the target's path, and the roles of the target that are on
+// another path. A list contains trust documents, so a manual change of trust is found at once.
+// The other parts of a role need two reads. listRoles makes them for a role that is new or
+// has a new trust document. Each pass also reads some of the cached roles, so that all
+// roles are read within [rotation] passes.
 //
-// The policies that others gave a role take two more reads. They are made at the first read
-// where first is true, else when the role's turn comes.
+// The policies that others gave to a role need two more reads. If first is true, the first read
+// of a role includes them; otherwise they wait until the rotation reads the role.
 func (a *account) listRoles(ctx context.Context, target plan.Target, first bool) (map[string]plan.Role, error) {
 	a.pass++
 	roles, ids, err := a.list(ctx, target.Path)
@@ -113,7 +112,7 @@ func names(roles map[string]plan.Role, more []string) []string {
 	return slices.Compact(list)
 }
 
-// readRole returns a role with its permission document; the zero: there is none.
+// readRole returns a role with its permission document; zero if there is none.
 func (a *account) readRole(ctx context.Context, name string) (plan.Role, error) {
 	role, err := a.role(ctx, name)
 	if err != nil || role == nil {

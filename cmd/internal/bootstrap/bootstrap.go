@@ -1,6 +1,5 @@
-// Package bootstrap shows the one-time, central part of an AWS account, writes it as
-// Terraform or as AWS CLI commands, or applies it. Package policy/bootstrap decides
-// what that part is.
+// Package bootstrap shows the central part of an AWS account, which is set up once. It writes
+// that part as Terraform or AWS CLI commands, or applies it. Package policy/bootstrap computes it.
 package bootstrap
 
 import (
@@ -33,38 +32,38 @@ const (
 	AWSCLI    = "aws-cli"
 )
 
-// NoEarlier is the value of [Options.Earlier] for the first time.
+// NoEarlier is the value of [Options.Earlier] on the first run.
 const NoEarlier = "none"
 
-// Options say what [Run] does.
+// Options configures [Run].
 type Options struct {
 	Policy, Kubeconfig string
 	Overrides          kube.Overrides
-	// Account is the account to work on; empty: the only one of the policy. Home is the
+	// Account is the account to prepare; if empty, the only one of the policy. Home is the
 	// account in which sync assumes a role with its own token.
 	Account, Home string
-	// Namespace and ServiceAccount are those of sync.
+	// Namespace and ServiceAccount identify sync's service account.
 	Namespace, ServiceAccount string
 	// Aliases are DESTINATION=ALIAS, Tags KEY=VALUE.
 	Aliases, Tags []string
-	// Adopt has the destinations whose workspaces become the cluster's own.
+	// Adopt names the destinations with workspaces that the cluster takes over.
 	Adopt []string
-	// ExistingProvider and ExistingBoundary: the cluster's OIDC provider, or the
-	// permissions boundary, is kept elsewhere.
+	// ExistingProvider and ExistingBoundary mean that the cluster's OIDC provider or the
+	// permissions boundary is managed elsewhere.
 	ExistingProvider, ExistingBoundary bool
 	Output                             string
 	// Apply makes the changes after a confirmation; Yes confirms them.
 	Apply, Yes bool
 	// WritePolicy is the file that gets the policy with the ARNs of new workspaces.
 	WritePolicy string
-	// Import writes import blocks for what exists; AWS is asked.
+	// Import writes import blocks for what exists, and reads AWS for that.
 	Import bool
-	// PodIdentity lets EKS Pod Identity give sync its role; PruneTrust takes statements
-	// that others added out of the role's trust document.
+	// PodIdentity lets EKS Pod Identity give sync its role. PruneTrust removes statements
+	// that others added to the role's trust document.
 	PodIdentity, PruneTrust bool
-	// WorkspaceQuota is how many workspaces the account may have in a region.
+	// WorkspaceQuota is the number of workspaces that the account may have in a region.
 	WorkspaceQuota int
-	// File gets the Terraform configuration; Earlier is what was written before.
+	// File is where the Terraform configuration is written. Earlier is the one of the last run.
 	File, Earlier string
 }
 
@@ -72,7 +71,7 @@ type Options struct {
 // made of the policy alone.
 func (o *Options) AsksAWS() bool { return o.Output != Terraform && o.Output != AWSCLI }
 
-// Run prepares the account, or shows how.
+// Run prepares the account, or shows what is needed.
 func Run(ctx context.Context, o Options, stdin io.Reader, stdout io.Writer) error {
 	data, err := policyfile.Read(o.Policy, stdin)
 	if err != nil {
@@ -91,7 +90,7 @@ func Run(ctx context.Context, o Options, stdin io.Reader, stdout io.Writer) erro
 		if earlier, err = o.readEarlier(); err != nil {
 			return err
 		}
-		// What Terraform manages has only what its configuration says.
+		// Terraform sets exactly what its configuration contains, so an earlier statement must stay in it.
 		in.PodIdentity = in.PodIdentity || (earlier.PodIdentity && !o.PruneTrust)
 	}
 	central, err := bootstrap.Desired(in)
@@ -134,7 +133,7 @@ func Run(ctx context.Context, o Options, stdin io.Reader, stdout io.Writer) erro
 	return writePolicy(o.WritePolicy, data, a.created)
 }
 
-// readEarlier reads the configuration that was written before.
+// readEarlier reads the configuration of the last run.
 func (o *Options) readEarlier() (terraform.Earlier, error) {
 	name := cmp.Or(o.File, o.Earlier)
 	var before []byte
@@ -163,7 +162,7 @@ func (o *Options) writeTerraform(c bootstrap.Central, earlier terraform.Earlier,
 
 // replaceFile replaces a file atomically: if it is interrupted, the old file stays.
 func replaceFile(path string, data []byte) error {
-	// A symbolic link stays, and its target is replaced.
+	// Keep a symbolic link and replace its target.
 	if target, err := filepath.EvalSymlinks(path); err == nil {
 		path = target
 	}
@@ -191,13 +190,14 @@ func (o *Options) input(ctx context.Context, p *policy.Policy) (in bootstrap.Inp
 	in = bootstrap.Input{Policy: p, Issuer: p.Cluster.Issuer, Account: o.Account, Home: o.Home, WorkspaceQuota: o.WorkspaceQuota,
 		PodIdentity: o.PodIdentity, PruneTrust: o.PruneTrust}
 	if in.Sync, err = policy.ParseSubject(policy.Subject{Namespace: o.Namespace, ServiceAccount: o.ServiceAccount}.String()); err != nil {
-		return in, usage.Errorf("--system-namespace %q and --sync-service-account %q name no service account", o.Namespace, o.ServiceAccount)
+		return in, usage.Errorf("--system-namespace %q and --sync-service-account %q are not a valid service account",
+			o.Namespace, o.ServiceAccount)
 	}
 	accounts := bootstrap.Accounts(p)
 	switch {
 	case in.Account == "" && len(accounts) > 1:
 		return in, usage.Errorf(
-			"the policy has the accounts %s, and bootstrap works on one: name it with --account",
+			"the policy has the accounts %s, and bootstrap prepares one at a time: name it with --account",
 			strings.Join(accounts, ", "),
 		)
 	case in.Account == "":
@@ -241,14 +241,14 @@ func parsePairs(flag string, list []string) (map[string]string, error) {
 	return m, nil
 }
 
-// writePolicy writes the text of a policy with the ARNs of new workspaces in it.
-// Everything else stays as it is, including comments.
+// writePolicy writes a policy's text with the ARNs of new workspaces. It keeps
+// everything else, including comments.
 func writePolicy(path string, data []byte, created map[string]policy.Workspace) error {
 	placeholders := []string{}
 	for p := range created {
 		placeholders = append(placeholders, p)
 	}
-	// ws-new is the beginning of ws-new-1.
+	// The longest first, because ws-new is the beginning of ws-new-1.
 	slices.SortFunc(placeholders, func(a, b string) int { return cmp.Compare(len(b), len(a)) })
 	for _, p := range placeholders {
 		data = bytes.ReplaceAll(data, []byte(p), []byte(created[p].String()))

@@ -139,7 +139,8 @@ func TestApplyMakesWhatThePlanShows(t *testing.T) {
 	// Nobody said yes.
 	for _, answer := range []string{"", "no\n", "y\n", "yes please\n"} {
 		status, out, errs := f.run(answer, "--apply")
-		if status != cli.Usage || len(f.writes(0)) > 0 || !strings.Contains(out, "Make these 5 changes in account 111122223333?") ||
+		if status != cli.Usage || len(f.writes(0)) > 0 || !strings.Contains(out, "Make these 5 changes in account "+
+			"111122223333?") ||
 			!strings.Contains(errs, "nothing was changed") {
 			t.Fatalf("%q: status %d, %s%s", answer, status, out, errs)
 		}
@@ -349,7 +350,7 @@ func TestForeignObjectsStayAsTheyAre(t *testing.T) {
 			_, err := c.CreatePolicy(f.Context(), &iam.CreatePolicyInput{PolicyName: aws.String("ampbridge-boundary"),
 				PolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"*","Resource":"*"}}`)})
 			return err
-		}, "was not made for this cluster"},
+		}, "was not created for this cluster"},
 		"a workspace of that alias": {func(f *fixture, _ *iam.Client) error {
 			f.account.CreateWorkspace(region, "central")
 			return nil
@@ -441,8 +442,8 @@ func TestWrongArgumentsAreNamed(t *testing.T) {
 		{"applied and printed for programs", policyText, "--apply -o json", cli.Usage, "--apply and -o json exclude each other"},
 		{"a tag without a value", policyText, "--tag team", cli.Usage, `--tag "team": write NAME=VALUE`},
 		{"an alias twice", policyText, "--alias central=a --alias central=b", cli.Usage, `each name once`},
-		{"no namespace", policyText, "--system-namespace=", cli.Usage, "name no service account"},
-		{"everybody as sync", policyText, "--sync-service-account=*", cli.Usage, "name no service account"},
+		{"no namespace", policyText, "--system-namespace=", cli.Usage, "are not a valid service account"},
+		{"everybody as sync", policyText, "--sync-service-account=*", cli.Usage, "are not a valid service account"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := newFixture(t, c.text)
@@ -457,7 +458,8 @@ func TestWrongArgumentsAreNamed(t *testing.T) {
 		"",
 		"--apply",
 		"--yes",
-	); status != cli.Failed || !strings.Contains(errs, "the credentials are of account 444455556666, not of 111122223333") ||
+	); status != cli.Failed || !strings.Contains(errs, "the credentials are of account 444455556666, not of "+
+		"111122223333") ||
 		len(f.writes(0)) > 0 {
 		t.Errorf("status %d: %s%v", status, errs, f.writes(0))
 	}

@@ -14,16 +14,16 @@ import (
 	"github.com/ampbridge/ampbridge/policy/policyfile"
 )
 
-// PolicyOptions say which grant list [WritePolicies] converts, and to what.
+// PolicyOptions configures [WritePolicies].
 type PolicyOptions struct {
 	// From is the file with the list.
 	From string
 	// Destination is the name of the workspace in the policies.
 	Workspace   policy.Workspace
 	Destination string
-	// Cluster selects one of several clusters; Dir takes a file for each.
+	// Cluster selects one of several clusters. Dir gets one file per cluster.
 	Cluster, Dir string
-	// Strict: what is left out of the policies is an error.
+	// Strict makes it an error if something is left out of the policies.
 	Strict bool
 }
 
@@ -43,8 +43,8 @@ func WritePolicies(o PolicyOptions, stdin io.Reader, stdout, stderr io.Writer) e
 	return errors.Join(o.write(clusters, stdout), problem)
 }
 
-// convert reads the module and converts its list. problem is about entries that are in
-// no policy, and with Strict about what else is left out.
+// convert reads the module and converts its list. problem reports entries that are in
+// no policy, and with Strict also other things that are left out.
 func (o *PolicyOptions) convert(data []byte, stderr io.Writer) (m grantlist.Module, clusters []grantlist.Cluster, problem, err error) {
 	if m, err = grantlist.ParseModule(data, o.From); err != nil {
 		return m, nil, nil, fmt.Errorf("%s: %w", o.From, err)
@@ -56,7 +56,8 @@ func (o *PolicyOptions) convert(data []byte, stderr io.Writer) (m grantlist.Modu
 	source := ""
 	if m.Role != "" {
 		if o.Cluster == "" {
-			return m, nil, nil, usage.Errorf("%s is the file of a role, which does not say the cluster's name: name it with --cluster-name", o.From)
+			return m, nil, nil, usage.Errorf("%s describes a role and has no cluster name: name the cluster with "+
+				"--cluster-name", o.From)
 		}
 		source = "the role " + m.Role
 		for i := range m.Entries {
@@ -72,7 +73,8 @@ func (o *PolicyOptions) convert(data []byte, stderr io.Writer) (m grantlist.Modu
 		return m, nil, nil, usage.Errorf("no workspace: name it with --workspace; it is the module's output arn")
 	}
 	if m.AccountID != "" && m.AccountID != o.Workspace.Account {
-		return m, nil, nil, fmt.Errorf("%s: account_id is %s, and the workspace is in account %s: name the module's own workspace",
+		return m, nil, nil, fmt.Errorf("%s: account_id is %s, and the workspace is in account %s: name the module's "+
+			"own workspace",
 			o.From, m.AccountID, o.Workspace.Account)
 	}
 	clusters, findings := grantlist.Convert(m.Entries, grantlist.Options{
@@ -96,18 +98,18 @@ func (o *PolicyOptions) convert(data []byte, stderr io.Writer) (m grantlist.Modu
 		)
 	}
 	for _, name := range m.Unknown {
-		_, _ = fmt.Fprintf(stderr, "%s: warning: is left out: its value is not known here, or nothing takes it\n", name)
+		_, _ = fmt.Fprintf(stderr, "%s: warning: is left out: its value is not known, or ampbridge has no use for it\n", name)
 	}
 	switch dropped := len(findings) + len(m.Unknown); {
 	case lost > 0:
 		problem = fmt.Errorf("%d of %d entries were not converted", lost, len(m.Entries))
 	case o.Strict && dropped > 0:
-		problem = fmt.Errorf("--strict: %d things are left out or said in another way", dropped)
+		problem = fmt.Errorf("--strict: %d things are left out or expressed differently", dropped)
 	}
 	return m, clusters, problem, nil
 }
 
-// WriteRunbook prints the steps from the module to ampbridge, for the very list.
+// WriteRunbook prints the steps for a migration from the module to ampbridge.
 func WriteRunbook(o PolicyOptions, module string, stdin io.Reader, stdout, stderr io.Writer) error {
 	data, err := policyfile.Read(o.From, stdin)
 	if err != nil {
@@ -118,7 +120,7 @@ func WriteRunbook(o PolicyOptions, module string, stdin io.Reader, stdout, stder
 		return err
 	}
 	if problem != nil {
-		return problem // a runbook for a part of the list would leave the rest without trust
+		return problem // after a runbook for only a part of the list, the rest would have no trust
 	}
 	switch {
 	case m.Role == "" && o.Cluster != "":
@@ -141,7 +143,7 @@ func (o *PolicyOptions) write(clusters []grantlist.Cluster, stdout io.Writer) er
 	}
 	switch {
 	case len(clusters) == 0:
-		return nil // the findings say why
+		return nil // the findings give the reason
 	case o.Dir != "":
 		var errs []error
 		for _, c := range clusters {
@@ -155,7 +157,7 @@ func (o *PolicyOptions) write(clusters []grantlist.Cluster, stdout io.Writer) er
 		return errors.Join(errs...)
 	case o.Cluster == "" && len(clusters) > 1:
 		return usage.Errorf(
-			"the list has the clusters %s, and a policy is for one: name it with --cluster-name, or a folder for all with --dir",
+			"the list has the clusters %s, and a policy is for one: name one with --cluster-name, or a folder for all with --dir",
 			strings.Join(names, ", "),
 		)
 	}
@@ -168,8 +170,8 @@ func (o *PolicyOptions) write(clusters []grantlist.Cluster, stdout io.Writer) er
 	return usage.Errorf("--cluster-name %s: the list has %s", o.Cluster, strings.Join(names, ", "))
 }
 
-// createFile writes a new file. It never replaces one, because a policy may have been
-// edited since.
+// createFile writes a new file. It never replaces one, because the user may have edited
+// the policy.
 func createFile(path string, data []byte) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {

@@ -29,12 +29,12 @@ type accountRun struct {
 
 	found bootstrap.Found
 	plan  plan.Plan
-	// created are the new workspaces, by their placeholders.
+	// created maps placeholders to the new workspaces.
 	created map[string]policy.Workspace
 }
 
 func newAccountRun(in bootstrap.Input, central bootstrap.Central, stdin io.Reader, stdout io.Writer) *accountRun {
-	// The credentials are the account's own: no sync role is assumed.
+	// The credentials must belong to the account itself: no sync role is assumed.
 	return &accountRun{
 		in:      in,
 		central: central,
@@ -52,7 +52,7 @@ func (a *accountRun) show(ctx context.Context, format string) error {
 	if err := a.observe(ctx); err != nil {
 		return err
 	}
-	// Documents name the workspaces that an earlier run created.
+	// Use the ARNs of workspaces that an earlier run created.
 	for placeholder, f := range a.central.Made(a.found.Workspaces) {
 		a.created[placeholder] = f.ARN
 	}
@@ -100,8 +100,8 @@ func (a *accountRun) observe(ctx context.Context) (err error) {
 	return err
 }
 
-// resolve computes the plan again, with the ARNs that are known now. The notes name
-// each workspace that the policy still calls by its placeholder.
+// resolve computes the plan again with the ARNs that are known now. A note names
+// each workspace that still has its placeholder in the policy.
 func (a *accountRun) resolve() error {
 	in := a.in
 	in.Policy = bootstrap.Resolve(a.in.Policy, a.created)
@@ -177,7 +177,7 @@ func (a *accountRun) apply(ctx context.Context, yes bool) error {
 	return a.printf("bootstrap: in sync: %d of %d changes made", done, total)
 }
 
-// incomplete says how far an interrupted run came.
+// incomplete returns an error that reports how many changes were made before the interruption.
 func (a *accountRun) incomplete(c plan.Change, done, total int, err error) error {
 	if strings.Contains(err.Error(), "Invalid principal") {
 		err = fmt.Errorf("%w (sync's role in the account where it begins must exist first: bootstrap that account)", err)

@@ -25,7 +25,7 @@ const (
 	activeTimeout = 5 * time.Minute
 )
 
-// workspaces are clients of AMP's control plane, by region.
+// workspaces holds clients of AMP's control plane, by region.
 type workspaces map[string]*amp.Client
 
 func (w workspaces) in(ctx context.Context, region string) (*amp.Client, error) {
@@ -39,8 +39,8 @@ func (w workspaces) in(ctx context.Context, region string) (*amp.Client, error) 
 	return w[region], nil
 }
 
-// observe returns the workspaces that the policy names, and for new ones all of their
-// region: which of them an earlier run made, their tags say.
+// observe returns the workspaces that the policy names. For new ones it returns all workspaces of
+// their region, because an earlier run may have created one, which its tags show.
 func (w workspaces) observe(ctx context.Context, c bootstrap.Central) (list []bootstrap.FoundWorkspace, err error) {
 	listed := map[string]bool{}
 	for _, wanted := range c.Workspaces {
@@ -48,7 +48,7 @@ func (w workspaces) observe(ctx context.Context, c bootstrap.Central) (list []bo
 			listed[wanted.ARN.Region] = true
 		}
 	}
-	described := map[policy.ARN]bool{} // several destinations may have one workspace
+	described := map[policy.ARN]bool{} // several destinations can use one workspace
 	for _, wanted := range c.Workspaces {
 		if !wanted.New && !listed[wanted.ARN.Region] && !described[wanted.ARN.ARN] {
 			described[wanted.ARN.ARN] = true
@@ -87,7 +87,7 @@ func (w workspaces) observe(ctx context.Context, c bootstrap.Central) (list []bo
 	return list, nil
 }
 
-// describe returns the zero value if there is no such workspace.
+// describe returns zero if there is no such workspace.
 func (w workspaces) describe(ctx context.Context, arn policy.Workspace) (bootstrap.FoundWorkspace, error) {
 	client, err := w.in(ctx, arn.Region)
 	if err != nil {
@@ -114,7 +114,7 @@ func parseWorkspace(arn, alias *string, status *types.WorkspaceStatus, tags map[
 }
 
 // create creates a workspace and waits until it is active. If AWS's answer is lost, the
-// next run creates no second workspace: the same change has the same token.
+// next run creates no second workspace, because the same change has the same token.
 func (w workspaces) create(ctx context.Context, c plan.Change) (bootstrap.FoundWorkspace, error) {
 	client, err := w.in(ctx, c.Resource.Region)
 	if err != nil {
@@ -150,7 +150,7 @@ func (w workspaces) create(ctx context.Context, c plan.Change) (bootstrap.FoundW
 	}
 }
 
-// tag puts tags on a workspace.
+// tag sets tags on a workspace.
 func (w workspaces) tag(ctx context.Context, c plan.Change) error {
 	client, err := w.in(ctx, c.Resource.Region)
 	if err != nil {

@@ -1,9 +1,9 @@
-// Package discover finds the Prometheus pods of a cluster, says how ampbridge would
+// Package discover finds the Prometheus pods of a cluster, reports how ampbridge would
 // deliver their samples, and writes the grants for them. It needs no policy and no
-// installation, changes nothing, and calls no AWS.
+// installation, changes nothing, and does not call AWS.
 //
-// It must be allowed to list pods, of all namespaces or of the one that is named. Without
-// the right to get namespaces it does not name the label that they lack.
+// It needs the right to list pods, in all namespaces or in the named one. If it cannot read
+// namespaces, it does not report which of them lack the label.
 package discover
 
 import (
@@ -39,37 +39,37 @@ const (
 type Options struct {
 	Kubeconfig string
 	Overrides  kube.Overrides
-	// Namespace: only its pods; empty: all.
+	// Namespace limits the search to its pods; empty means all namespaces.
 	Namespace string
-	// Destination is the name that the grants have.
+	// Destination is the destination's name in the grants.
 	Destination string
 	Output      string
 }
 
-// Report is what was found.
+// Report holds the workloads and the grants for them.
 type Report struct {
 	Workloads []Workload `json:"workloads"`
-	// Grants are those of the workloads that ampbridge can serve.
+	// Grants are for the workloads that ampbridge can serve.
 	Grants []Grant `json:"grants"`
-	// Unlabelled are the namespaces of these grants without the label for injection; null:
-	// not known.
+	// Unlabelled are the namespaces of these grants without the label for injection; null
+	// if that is not known.
 	Unlabelled []string `json:"unlabelled"`
 }
 
-// Workload is a Prometheus, with all its pods.
+// Workload is a Prometheus with all its pods.
 type Workload struct {
 	Namespace      string `json:"namespace"`
 	ServiceAccount string `json:"serviceAccount"`
-	// Name is that of the controller, as kind/name; pod/name for a pod without one.
+	// Name is the controller's name as kind/name, or pod/name for a pod without a controller.
 	Name string `json:"workload"`
 	Pods int    `json:"pods"`
-	// Injected: the pods are injected already.
+	// Injected is true if the pods are injected already.
 	Injected bool `json:"injected"`
-	// Delivery is sigv4 or relay; empty: it cannot be injected.
+	// Delivery is sigv4 or relay; empty if the workload cannot be injected.
 	Delivery policy.Delivery `json:"delivery,omitempty"`
-	// Reason is Granted, or why it cannot be injected.
+	// Reason is Granted, or why the workload cannot be injected.
 	Reason policy.Reason `json:"reason"`
-	// Text is the reason for the delivery, or for none, in words.
+	// Text explains the delivery, or why there is none.
 	Text string `json:"text,omitempty"`
 }
 
@@ -80,7 +80,7 @@ type Grant struct {
 	Destinations    []string `json:"destinations"`
 }
 
-// Run prints what the cluster has.
+// Run prints the workloads of the cluster and the grants for them.
 func Run(ctx context.Context, o Options, stdout io.Writer) error {
 	cluster, err := kube.Connect(o.Kubeconfig, o.Overrides)
 	if err != nil {
@@ -92,13 +92,13 @@ func Run(ctx context.Context, o Options, stdout io.Writer) error {
 	}
 	if err := cluster.EachPod(ctx, o.Namespace, finder.see); err != nil {
 		if apierrors.IsForbidden(err) && o.Namespace == "" {
-			return fmt.Errorf("%w: name a namespace of yours with --namespace", err)
+			return fmt.Errorf("%w: name a namespace that you may read with --namespace", err)
 		}
 		return err
 	}
 	r := finder.report(o.Destination)
 	if r.Unlabelled, err = unlabelled(ctx, cluster, r.Grants); apierrors.IsForbidden(err) {
-		r.Unlabelled = nil // not known: who may read pods alone is served as well
+		r.Unlabelled = nil // not known: this user may not read namespaces
 	} else if err != nil {
 		return err
 	}
@@ -108,7 +108,7 @@ func Run(ctx context.Context, o Options, stdout io.Writer) error {
 	return r.write(stdout)
 }
 
-// unlabelled returns the namespaces of the grants whose pods the webhook does not see.
+// unlabelled returns the namespaces of the grants in which the webhook does not see pods.
 func unlabelled(ctx context.Context, cluster kube.Cluster, grants []Grant) ([]string, error) {
 	list := []string{}
 	for _, g := range grants {
@@ -125,15 +125,15 @@ func unlabelled(ctx context.Context, cluster kube.Cluster, grants []Grant) ([]st
 	return list, nil
 }
 
-// finder collects the workloads, one after the other, so that no more than a page of pods
+// finder collects the workloads one after the other, so that at most one page of pods
 // is in memory.
 type finder struct {
-	// policy grants everything: what is asked is what the pod allows.
+	// policy grants everything, because only the pod matters here.
 	policy *policy.Policy
 	found  map[[3]string]*Workload
 }
 
-// everything is a policy under which every pod gets the block of one workspace.
+// everything is a policy that gives the block of one workspace to every pod.
 const everything = `apiVersion: ampbridge.io/v1alpha1
 kind: Policy
 cluster: {name: discover}
@@ -150,11 +150,11 @@ func newFinder() (*finder, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.Grants[0].ServiceAccounts[0] = "*" // no file may grant that much
+	p.Grants[0].ServiceAccounts[0] = "*" // the parser refuses a grant of everything
 	return &finder{policy: p, found: map[[3]string]*Workload{}}, nil
 }
 
-// see looks at one pod.
+// see adds one pod to its workload.
 func (f *finder) see(object *corev1.Pod) error {
 	text, err := json.Marshal(object)
 	if err != nil {
@@ -171,7 +171,7 @@ func (f *finder) see(object *corev1.Pod) error {
 	}
 	w := Workload{Namespace: object.Namespace, ServiceAccount: object.Spec.ServiceAccountName, Name: "pod/" + object.Name}
 	if w.ServiceAccount == "" {
-		w.ServiceAccount = "default" // as the API server does
+		w.ServiceAccount = "default" // the API server does the same
 	}
 	workload := inject.Workload(&pod.Pod)
 	if workload.Controller != "" {
@@ -219,7 +219,7 @@ func (f *finder) judge(w *Workload, pod *inject.Pod, prometheus bool, resembles 
 	}
 }
 
-// report sorts what was found, and writes the grants.
+// report sorts the workloads and writes the grants.
 func (f *finder) report(destination string) Report {
 	r := Report{Workloads: []Workload{}, Grants: []Grant{}, Unlabelled: []string{}}
 	accounts := map[string]map[string]bool{}
@@ -246,7 +246,8 @@ func (f *finder) report(destination string) Report {
 
 func (r Report) write(stdout io.Writer) error {
 	if len(r.Workloads) == 0 {
-		_, err := fmt.Fprintln(stdout, "no Prometheus was found: a pod that runs one without its usual image and flags needs the annotation "+
+		_, err := fmt.Fprintln(stdout, "no Prometheus was found: a pod that runs one with an unusual image and "+
+			"unusual flags needs the annotation "+
 			policy.AnnotationContainer)
 		return err
 	}
@@ -274,16 +275,16 @@ func (r Report) write(stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(&b, "\nFor the policy, whose destinations must have the name %s:\n\n%s", r.Grants[0].Destinations[0], grants)
+	fmt.Fprintf(&b, "\nFor the policy, with a destination of the name %s:\n\n%s", r.Grants[0].Destinations[0], grants)
 	for _, g := range r.Grants {
 		if slices.Contains(g.ServiceAccounts, "default") {
-			fmt.Fprintf(&b, "# default of namespace %s: every pod without a service account of its own gets this grant; better give "+
+			fmt.Fprintf(&b, "# default of namespace %s: every pod without its own service account gets this grant; better give "+
 				"Prometheus one.\n",
 				g.Namespaces[0])
 		}
 	}
 	if len(r.Unlabelled) > 0 {
-		fmt.Fprintln(&b, "\nThen, for the webhook to see their pods:")
+		fmt.Fprintln(&b, "\nThen label the namespaces, so that the webhook sees their pods:")
 		for _, namespace := range r.Unlabelled {
 			fmt.Fprintf(&b, "  kubectl label namespace %s %s=%s\n", namespace, policy.LabelInjection, policy.InjectionEnabled)
 		}

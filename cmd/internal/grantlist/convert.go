@@ -12,15 +12,15 @@ import (
 	"github.com/ampbridge/ampbridge/policy/bootstrap"
 )
 
-// Options are what a policy needs and the list does not have.
+// Options are the values that a policy needs and the list does not have.
 type Options struct {
-	// Workspace is the one that the module made.
+	// Workspace is the workspace that the module created.
 	Workspace policy.Workspace
 	// Destination is its name in the policies.
 	Destination string
-	// Tags are the module's; they become trust.tags.
+	// Tags are the module's tags, which become trust.tags.
 	Tags map[string]string
-	// Source is what the policies are made from; empty: [Name].
+	// Source is the origin of the policies, for their comment; if empty, [Name].
 	Source string
 }
 
@@ -28,16 +28,16 @@ type Options struct {
 type Cluster struct {
 	Name   string
 	Policy []byte
-	// Entries are those in it, counted from 0.
+	// Entries are the indexes of the entries, counted from 0.
 	Entries []int
 }
 
-// Finding is about one entry.
+// Finding is a message about one entry.
 type Finding struct {
 	Entry   int
 	Subject string
 	Message string
-	// Lost: the entry is in no policy.
+	// Lost is true if the entry is in no policy.
 	Lost bool
 }
 
@@ -49,7 +49,7 @@ func (f Finding) String() string {
 	return fmt.Sprintf("%s[%d] (%s): %s: %s", Name, f.Entry, f.Subject, what, f.Message)
 }
 
-// Convert makes a policy for each issuer of the list, in its order.
+// Convert returns a policy for each issuer of the list, in the list's order.
 func Convert(list []Entry, o Options) (clusters []Cluster, findings []Finding) {
 	c := conversion{list: list, options: o}
 	var issuers []string
@@ -100,7 +100,7 @@ func (c *conversion) reject(entries []int, message string) {
 	}
 }
 
-// check reports whether an entry can be converted, and notes what of it is left out.
+// check reports whether an entry can be converted, and records which parts of it are left out.
 func (c *conversion) check(i int) bool {
 	e := c.list[i]
 	if err := policy.Issuer(e.Issuer).Validate(); err != nil {
@@ -108,14 +108,16 @@ func (c *conversion) check(i int) bool {
 		return false
 	}
 	if _, err := policy.ParseSubject(policy.Subject{Namespace: e.Namespace, ServiceAccount: e.ServiceAccount}.String()); err != nil {
-		c.addFinding(i, true, "namespace %q and kube_service_account_name %q name no service account", e.Namespace, e.ServiceAccount)
+		c.addFinding(i, true, "namespace %q and kube_service_account_name %q are not a valid service "+
+			"account", e.Namespace, e.ServiceAccount)
 		return false
 	}
 	if len(e.Audiences) > 0 && !slices.Contains(e.Audiences, bootstrap.SyncAudience) {
 		c.addFinding(
 			i,
 			true,
-			"oidc_provider_client_id_list %q lacks %s, the audience of the tokens that ampbridge asks for; set token.audience by hand if "+
+			"oidc_provider_client_id_list %q lacks %s, the audience of the tokens that ampbridge asks for; set "+
+				"token.audience by hand if "+
 				"it must be another",
 			e.Audiences,
 			bootstrap.SyncAudience,
@@ -131,7 +133,8 @@ func (c *conversion) check(i int) bool {
 		c.addFinding(
 			i,
 			false,
-			"thumbprints are left out: AWS needs them only of private certificate authorities; with one of those keep the provider "+
+			"thumbprints are left out: AWS needs them only for private certificate authorities; with such an authority "+
+				"keep the provider "+
 				"yourself (--existing-provider)",
 		)
 	}
@@ -144,7 +147,7 @@ func (c *conversion) check(i int) bool {
 	return true
 }
 
-// name returns the name of the cluster: its environment, with the instance if another
+// name returns the name of the cluster: its environment, plus the instance if another
 // cluster has that name.
 func (c *conversion) name(entries []int, taken map[string]bool) string {
 	first := c.list[entries[0]]
@@ -161,7 +164,8 @@ func (c *conversion) name(entries []int, taken map[string]bool) string {
 			}
 			for _, i := range entries[1:] {
 				if other := c.list[i].Environment; other != first.Environment {
-					c.addFinding(i, false, "environment_name %q: the issuer is that of cluster %s, so it is the same cluster", other, name)
+					c.addFinding(i, false, "environment_name %q: the issuer is that of cluster %s, so it is the same "+
+						"cluster", other, name)
 				}
 			}
 			return name
@@ -180,15 +184,15 @@ func (c *conversion) name(entries []int, taken map[string]bool) string {
 
 var notInLabels = regexp.MustCompile(`[^a-z0-9]+`)
 
-// dnsLabel returns the text as a DNS label, or an empty one if no character fits.
+// dnsLabel returns the text as a DNS label; empty if no character is allowed in one.
 func dnsLabel(text string) string {
 	const most = 63
 	label := strings.Trim(notInLabels.ReplaceAllString(strings.ToLower(text), "-"), "-")
 	return strings.Trim(label[:min(len(label), most)], "-")
 }
 
-// policy returns the text of a cluster's policy. Every value was checked: YAML cannot
-// read any of them as something else.
+// policy returns the text of a cluster's policy. Every value was checked, so that YAML cannot
+// read it as something else.
 func (c *conversion) policy(name, issuer string, entries []int) []byte {
 	var b strings.Builder
 	boundary := policy.ARN{

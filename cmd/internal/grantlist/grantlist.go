@@ -1,9 +1,9 @@
 // Package grantlist reads the iam_access_grant_list of Terraform modules like that of
-// kubernetes-ops, and turns it into policies. An entry of the list is a service account
+// kubernetes-ops, and converts it into policies. An entry of the list is a service account
 // of a cluster. A policy is for one cluster, so a list can become several policies.
 //
 // Nothing is dropped silently: findings name what cannot be converted, and what a
-// policy expresses in another way or leaves out.
+// policy expresses differently or leaves out.
 package grantlist
 
 import (
@@ -23,7 +23,7 @@ import (
 // Name is the variable that holds the list.
 const Name = "iam_access_grant_list"
 
-// Entry is one of the list. Other fields that it has are in Unknown.
+// Entry is an entry of the list. The names of its other fields are in Unknown.
 type Entry struct {
 	Description    string   `json:"description"`
 	ClusterURL     string   `json:"eks_cluster_oidc_issuer_url"`
@@ -43,7 +43,7 @@ var fields = []string{
 	"namespace", "oidc_provider_client_id_list", "oidc_provider_thumbprint_list", "oidc_provider_url",
 }
 
-// UnmarshalJSON also records the names of unknown fields.
+// UnmarshalJSON decodes an entry and records the names of unknown fields.
 func (e *Entry) UnmarshalJSON(data []byte) error {
 	type plain Entry
 	var members map[string]json.RawMessage
@@ -59,10 +59,10 @@ func (e *Entry) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// Module is what a file says of the module: its inputs, and outputs where the file is
-// that of `terraform output -json`.
+// Module holds the inputs of the module in a file. For a file of `terraform output -json` it also
+// holds outputs.
 type Module struct {
-	// Address is that of the module block, as in module.amp; empty: the file has none.
+	// Address is the address of the module block, such as module.amp; empty if the file has none.
 	Address string
 	Entries []Entry
 	// Tags, Alias, AccountID and Instance are the inputs of the same names.
@@ -70,31 +70,31 @@ type Module struct {
 	Alias, AccountID, Instance string
 	// Workspace is the output arn.
 	Workspace string
-	// Role is the name of the role that the file describes, in place of a module.
+	// Role is the name of the role, if the file describes a role and not a module.
 	Role string
-	// Unknown are the inputs that are not known here.
+	// Unknown are the names of unknown inputs.
 	Unknown []string
 }
 
 // values are inputs and outputs by name, as JSON.
 type values map[string]json.RawMessage
 
-// Parse reads a file that holds the list: see [ParseModule].
+// Parse reads a file with the list: see [ParseModule].
 func Parse(data []byte, file string) ([]Entry, error) {
 	m, err := ParseModule(data, file)
 	if err == nil && len(m.Entries) == 0 {
-		err = fmt.Errorf("the file sets no %s, neither by itself nor in a module block or a variable's default", Name)
+		err = fmt.Errorf("the file does not set %s: not at the top, not in a module block, not in a variable's default", Name)
 		if strings.HasPrefix(strings.TrimSpace(string(data)), "{") {
-			err = fmt.Errorf("the object holds no %s", Name)
+			err = fmt.Errorf("the object has no %s", Name)
 		}
 	}
 	return m.Entries, err
 }
 
-// ParseModule reads JSON: the list itself, an object that holds it under its name, or
-// what `terraform output -json` prints; or Terraform's syntax: a tfvars file, or a
-// configuration with a module block or with the defaults of variables. It also reads
-// the JSON of `aws iam get-role`. file is for messages.
+// ParseModule reads JSON or Terraform's syntax. JSON can be the list itself, an object with the
+// list under its name, the output of `terraform output -json`, or that of `aws iam get-role`.
+// Terraform's syntax can be a tfvars file, or a configuration with a module block or with
+// defaults of variables. Errors contain file.
 func ParseModule(data []byte, file string) (Module, error) {
 	text := strings.TrimSpace(string(data))
 	switch {
@@ -123,13 +123,13 @@ func ParseModule(data []byte, file string) (Module, error) {
 	return parseHCL(data, file)
 }
 
-// known are the inputs and outputs of the module, and what every module block may have.
+// known are the module's inputs and outputs, and the arguments of every module block.
 var known = []string{
 	Name, "tags", "workspace_alias", "account_id", "instance_name", "arn", "id", "prometheus_endpoint",
 	"source", "version", "providers", "count", "for_each", "depends_on",
 }
 
-// scalar is a text. Terraform takes a number or a bool for one.
+// scalar is a text. Terraform also accepts a number or a bool for one.
 type scalar string
 
 func (s *scalar) UnmarshalJSON(data []byte) error {
@@ -140,7 +140,7 @@ func (s *scalar) UnmarshalJSON(data []byte) error {
 	return json.Unmarshal(data, (*string)(s))
 }
 
-// moduleOf reads the values that are known.
+// moduleOf reads the known values.
 func moduleOf(address string, v values) (m Module, err error) {
 	var tags map[string]scalar
 	for name, into := range map[string]any{
@@ -175,7 +175,7 @@ func moduleOf(address string, v values) (m Module, err error) {
 func decode(data []byte) ([]Entry, error) {
 	var list []Entry
 	if err := json.Unmarshal(data, &list); err != nil {
-		return nil, fmt.Errorf("%s: want a list of entries: %w", Name, err)
+		return nil, fmt.Errorf("%s: must be a list of entries: %w", Name, err)
 	}
 	if len(list) == 0 {
 		return nil, fmt.Errorf("%s is empty", Name)
@@ -234,12 +234,13 @@ func parseHCL(data []byte, file string) (Module, error) {
 	return m, err
 }
 
-// literal returns an expression that refers to nothing else, as JSON.
+// literal returns an expression as JSON. The expression must not refer to anything else.
 func literal(name string, e hclsyntax.Expression) (json.RawMessage, error) {
 	value, diagnostics := e.Value(nil)
 	if diagnostics.HasErrors() {
 		return nil, fmt.Errorf(
-			"%s refers to something else, which is not known here: write the values out, or take them from terraform output -json: %w",
+			"%s refers to another value, which is not known here: write the values themselves, or take them from "+
+				"terraform output -json: %w",
 			name,
 			diagnostics,
 		)

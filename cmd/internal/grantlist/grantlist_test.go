@@ -66,17 +66,17 @@ func TestParseMistakes(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                       "is empty",
 		"[]":                     "is empty",
-		`[{"namespace": ["a"]}]`: "want a list of entries",
-		`{"grants": []}`:         "holds no iam_access_grant_list",
+		`[{"namespace": ["a"]}]`: "must be a list of entries",
+		`{"grants": []}`:         "has no iam_access_grant_list",
 		"{":                      "not JSON",
-		"tags = {}\n":            "sets no iam_access_grant_list",
+		"tags = {}\n":            "does not set iam_access_grant_list",
 		tfvars + "module \"a\" {\n" + tfvars + "}":                        "2 times",
 		"iam_access_grant_list = [":                                       "Missing expression",
-		strings.Replace(tfvars, `"monitoring"`, "var.namespace", 1):       "refers to something else",
-		strings.Replace(tfvars, `"monitoring"`, `"${local.ns}-x"`, 1):     "refers to something else",
-		strings.Replace(tfvars, `"monitoring"`, `file("/etc/passwd")`, 1): "refers to something else",
+		strings.Replace(tfvars, `"monitoring"`, "var.namespace", 1):       "refers to another value",
+		strings.Replace(tfvars, `"monitoring"`, `"${local.ns}-x"`, 1):     "refers to another value",
+		strings.Replace(tfvars, `"monitoring"`, `file("/etc/passwd")`, 1): "refers to another value",
 		"iam_access_grant_list = null\n":                                  "has no value",
-		"resource \"x\" \"y\" {\n" + tfvars + "}\n":                       "sets no iam_access_grant_list",
+		"resource \"x\" \"y\" {\n" + tfvars + "}\n":                       "does not set iam_access_grant_list",
 	} {
 		if list, err := Parse([]byte(text), "file.tf"); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, %v; want %q", text, list, err, want)
@@ -167,12 +167,14 @@ func TestConvertSeveral(t *testing.T) {
 		}
 	}
 	if diff := cmp.Diff(map[string]string{
-		"dev " + issuer1: "[monitoring] [prometheus second][team-a] [prometheus]", "dev-one " + issuer2: "[monitoring] [prometheus]",
+		"dev " + issuer1: "[monitoring] [prometheus second][team-a] " +
+			"[prometheus]", "dev-one " + issuer2: "[monitoring] [prometheus]",
 	}, got); diff != "" {
 		t.Errorf("(-want +got):\n%s\n%v", diff, findings)
 	}
 	for _, part := range []string{`[4] ("monitoring/second"): note: is the same service account`, `[3] ("team-a/prometheus"): ` +
-		`note: environment_name "test": the issuer is that of cluster dev`, "[2] (\"monitoring/prometheus\"): note: the cluster is " +
+		`note: environment_name "test": the issuer is that of cluster dev`, "[2] (\"monitoring/prometheus\"): note: " +
+		"the cluster is " +
 		"called dev-one"} {
 		if !strings.Contains(fmt.Sprint(findings), part) {
 			t.Errorf("no finding %q in %v", part, findings)

@@ -10,7 +10,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 )
 
-// roleModule reads what `aws iam get-role` prints: the role of somebody who followed the
+// roleModule reads the output of `aws iam get-role`, for the role of a user who followed the
 // guide for AKS. Its trust document names the issuer and the service accounts.
 func roleModule(data json.RawMessage) (Module, error) {
 	var role struct {
@@ -22,12 +22,12 @@ func roleModule(data json.RawMessage) (Module, error) {
 	}
 	arn, err := policy.ParseARN(role.Arn)
 	if err != nil || !arn.IsRole() || role.RoleName == "" {
-		return Module{}, errors.New("member Role: want RoleName and Arn, as `aws iam get-role` prints them")
+		return Module{}, errors.New("member Role: must have RoleName and Arn, as `aws iam get-role` prints them")
 	}
 	text := string(role.AssumeRolePolicyDocument)
 	var encoded string
 	if json.Unmarshal(role.AssumeRolePolicyDocument, &encoded) == nil {
-		text = encoded // as the API has it: URL-encoded
+		text = encoded // the API returns it URL-encoded
 	}
 	document, err := policy.ParseDocument(text)
 	if err != nil {
@@ -42,13 +42,14 @@ func roleModule(data json.RawMessage) (Module, error) {
 		m.Entries = append(m.Entries, entries...)
 	}
 	if len(m.Entries) == 0 {
-		return Module{}, errors.New("member Role.AssumeRolePolicyDocument: no statement allows sts:AssumeRoleWithWebIdentity to an OIDC provider")
+		return Module{}, errors.New("member Role.AssumeRolePolicyDocument: no statement allows " +
+			"sts:AssumeRoleWithWebIdentity to an OIDC provider")
 	}
 	return m, nil
 }
 
-// entriesOf returns the service accounts that a statement admits, and none if the
-// statement is about something else.
+// entriesOf returns the service accounts that a statement trusts; none if the
+// statement has another purpose.
 func entriesOf(s policy.Statement) (list []Entry, err error) {
 	if s.Effect != "Allow" || s.Principal == nil || !slices.Contains(s.Action, "sts:AssumeRoleWithWebIdentity") {
 		return nil, nil
@@ -60,8 +61,8 @@ func entriesOf(s policy.Statement) (list []Entry, err error) {
 		}
 		subjects := s.Condition["StringEquals"][host+":sub"]
 		if len(subjects) == 0 {
-			return nil, fmt.Errorf("StringEquals has no key %s:sub, byte for byte as the provider is named: which service accounts it "+
-				"admits is not known here; write the policy by hand (docs/reference/policy.md)", host)
+			return nil, fmt.Errorf("StringEquals has no key %s:sub, byte for byte as the provider is named: the service "+
+				"accounts that it trusts are not known; write the policy by hand (docs/reference/policy.md)", host)
 		}
 		for _, text := range subjects {
 			subject, err := policy.ParseSubject(text)

@@ -17,10 +17,10 @@ import (
 	"github.com/ampbridge/ampbridge/policy/plan"
 )
 
-// pageSize bounds what one list call returns.
+// pageSize is the largest number of objects per list call.
 const pageSize = 500
 
-// InjectionSelector selects the namespaces for which the webhook is called.
+// InjectionSelector selects the namespaces for which the API server calls the webhook.
 const InjectionSelector = policy.LabelInjection + " in (" + string(policy.InjectionEnabled) + "," + string(policy.InjectionAnnotated) + ")"
 
 // Cluster is a connection to a cluster.
@@ -29,7 +29,7 @@ type Cluster struct {
 	Client kubernetes.Interface
 }
 
-// Connect uses the kubeconfig as [Config] does.
+// Connect connects with the kubeconfig, as [Config] reads it.
 func Connect(kubeconfig string, overrides Overrides) (Cluster, error) {
 	return ConnectWithin(0, kubeconfig, overrides)
 }
@@ -42,7 +42,7 @@ func ConnectWithin(timeout time.Duration, kubeconfig string, overrides Overrides
 		return Cluster{}, err
 	}
 	cfg.Timeout = cmp.Or(cfg.Timeout, timeout)
-	// The API server's own fairness is limit enough for a handful of lists.
+	// No client-side limit is needed: these are few calls, and the API server limits them itself.
 	cfg.QPS = -1
 	client, err := kubernetes.NewForConfig(cfg)
 	return Cluster{cfg, client}, err
@@ -80,7 +80,8 @@ func (c Cluster) Issuer(ctx context.Context, expected policy.Issuer) (policy.Iss
 	}
 	if expected != "" && expected != document.Issuer {
 		return "", fmt.Errorf(
-			"cluster.issuer is %q, but this cluster's is %q: they must be the same byte for byte; leave cluster.issuer out, or use the "+
+			"cluster.issuer is %q, but this cluster's is %q: they must be the same byte for byte; remove cluster.issuer, "+
+				"or use the "+
 				"kubeconfig of the other cluster",
 			expected,
 			document.Issuer,
@@ -133,13 +134,13 @@ func (c Cluster) ServiceAccounts(ctx context.Context) ([]plan.ServiceAccount, er
 	return accounts, nil
 }
 
-// maxRequest bounds an annotation, in bytes: room for some hundred destinations.
-// Kubernetes allows 256 KiB in each service account of a tenant.
+// maxRequest is the largest annotation in bytes, enough for some hundred destinations.
+// Kubernetes would allow 256 KiB in each service account of a tenant.
 const maxRequest = 8 << 10
 
-// RequestAnnotations returns the annotations with which a service account requests
+// RequestAnnotations returns the annotations with which a service account asks for
 // something, and those that more names. A value that is too long is replaced by
-// one that requests nothing, like any other mistake.
+// an invalid one, which is handled like any other mistake.
 func RequestAnnotations(annotations map[string]string, more ...string) map[string]string {
 	var kept map[string]string
 	for _, name := range append([]string{policy.AnnotationInject, policy.AnnotationDestinations}, more...) {
@@ -156,8 +157,8 @@ func RequestAnnotations(annotations map[string]string, more ...string) map[strin
 	return kept
 }
 
-// PodOf returns the name of a pod of the subject that runs or is about to run, or
-// an empty name if there is none.
+// PodOf returns the name of a pod of the subject that runs or is about to run; empty if
+// there is none.
 func (c Cluster) PodOf(ctx context.Context, s policy.Subject) (string, error) {
 	list, err := c.Client.CoreV1().Pods(s.Namespace).List(ctx, metav1.ListOptions{
 		FieldSelector: fields.AndSelectors(
@@ -171,8 +172,8 @@ func (c Cluster) PodOf(ctx context.Context, s policy.Subject) (string, error) {
 	return list.Items[0].Name, nil
 }
 
-// EachPod calls see for each pod of the namespace that runs or is about to run; an empty
-// namespace stands for all. No more than a page of pods is in memory.
+// EachPod calls see for each pod of the namespace that runs or is about to run. An empty
+// namespace means all namespaces. At most one page of pods is in memory.
 func (c Cluster) EachPod(ctx context.Context, namespace string, see func(*corev1.Pod) error) error {
 	return listPages(func(o metav1.ListOptions) (string, error) {
 		o.FieldSelector = running.String()

@@ -1,6 +1,6 @@
-// Package kube has what several commands read of a cluster: the connection, what the
+// Package kube has what several commands read from a cluster: the connection, what the
 // chart installed, the issuer, the service accounts of labelled namespaces, and the
-// status of a sidecar. Doctor, status and the watch of sync read other objects
+// status of a sidecar. Doctor, status and sync's watch read other objects
 // themselves. The webhook and the auditor have narrow interfaces of their own.
 package kube
 
@@ -15,7 +15,7 @@ import (
 // Overrides are the values of kubectl's flags. They win over those of the kubeconfig.
 type Overrides = clientcmd.ConfigOverrides
 
-// Config reads the kubeconfig where kubectl does. If there is none, it uses the
+// Config reads the same kubeconfig as kubectl. If there is none, it uses the
 // service account of the pod that it runs in.
 func Config(path string, overrides Overrides) (*rest.Config, error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()

@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	// Selector is the label that all objects of the chart carry, whatever their names
+	// Selector is the label on all objects of the chart, whatever their names
 	// are: app.kubernetes.io/name follows the value nameOverride.
 	Selector = "ampbridge.io/chart=ampbridge"
 	// WebhookSelector selects the webhook's Deployment and pods.
@@ -20,16 +20,16 @@ const (
 	SyncSelector = Selector + ",app.kubernetes.io/component=sync"
 	// PolicyKey is the key of the policy in its ConfigMap.
 	PolicyKey = "policy.yaml"
-	// policyVolume is the name of the volume that has the policy, in the webhook's pods.
+	// policyVolume is the name of the volume with the policy in the webhook's pods.
 	policyVolume = "policy"
 )
 
 // InstalledPolicy is the text of a policy and the name of its ConfigMap.
 type InstalledPolicy struct{ ConfigMap, Text string }
 
-// Policies lists the policies of a namespace: those of the chart, or else the
-// ConfigMap that the webhook mounts, which is the user's own. There is one unless
-// something went wrong.
+// Policies returns the policies in a namespace: those of the chart, or else the
+// ConfigMap that the webhook mounts, which is the user's own. There is exactly one unless
+// something is wrong.
 func Policies(ctx context.Context, client kubernetes.Interface, namespace string) (found []InstalledPolicy, err error) {
 	list, err := client.CoreV1().ConfigMaps(namespace).List(ctx, metav1.ListOptions{LabelSelector: Selector})
 	if err != nil {

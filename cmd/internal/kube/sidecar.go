@@ -15,14 +15,14 @@ import (
 )
 
 const (
-	// sidecarTimeout is for the status of one pod.
+	// sidecarTimeout is the timeout for the status of one pod.
 	sidecarTimeout = 5 * time.Second
-	// maxStatus bounds a status, in bytes. A pod is not trusted.
+	// maxStatus limits the size of a status in bytes, because a pod is not trusted.
 	maxStatus = 1 << 20
 )
 
-// SidecarStatus reads the status of a pod's config sidecar through the API server,
-// which reaches pods where people's machines do not. It needs get on pods/proxy.
+// SidecarStatus reads the status of a pod's config sidecar through the API server, because
+// pods are often not reachable from a user's machine. It needs get on pods/proxy.
 func SidecarStatus(ctx context.Context, client corev1client.PodsGetter, pod *corev1.Pod) (sidecarconfig.Status, error) {
 	text, err := sidecarPage(ctx, client, pod, sidecarconfig.StatusPath)
 	if err != nil {
@@ -61,7 +61,7 @@ func sidecarPage(ctx context.Context, client corev1client.PodsGetter, pod *corev
 	return text, nil
 }
 
-// sidecarPort returns the port that the sidecar declares; empty: none.
+// sidecarPort returns the port that the sidecar declares; empty if there is none.
 func sidecarPort(pod *corev1.Pod) string {
 	for _, c := range pod.Spec.InitContainers {
 		if c.Name == sidecarconfig.ContainerName && len(c.Ports) > 0 {
@@ -71,7 +71,7 @@ func sidecarPort(pod *corev1.Pod) string {
 	return ""
 }
 
-// SidecarImage returns the image of the pod's sidecar; empty: it has none.
+// SidecarImage returns the image of the pod's sidecar; empty if the pod has none.
 func SidecarImage(pod *corev1.Pod) string {
 	for _, c := range pod.Spec.InitContainers {
 		if c.Name == sidecarconfig.ContainerName {

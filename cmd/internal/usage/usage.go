@@ -14,10 +14,10 @@ type Error struct{ problem string }
 
 func (e *Error) Error() string { return e.problem }
 
-// Errorf names the mistake and the fix.
+// Errorf returns an Error. Its text names the mistake and the fix.
 func Errorf(format string, args ...any) error { return &Error{fmt.Sprintf(format, args...)} }
 
-// Is reports whether err is such a mistake.
+// Is reports whether err is an [Error].
 func Is(err error) bool {
 	var e *Error
 	return errors.As(err, &e)
