@@ -322,10 +322,8 @@ func serve(ctx context.Context, name, addr string, handler http.Handler) error {
 
 // sleep returns early when the context ends.
 func sleep(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
 	select {
 	case <-ctx.Done():
-	case <-timer.C:
+	case <-time.After(d):
 	}
 }

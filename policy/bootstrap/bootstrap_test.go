@@ -13,6 +13,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/bootstrap"
 	"github.com/ampbridge/ampbridge/policy/plan"
+	"github.com/ampbridge/ampbridge/test/policytest"
 	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
@@ -40,18 +41,9 @@ trust:
 
 var self = policy.Subject{Namespace: "ampbridge-system", ServiceAccount: "ampbridge-sync"}
 
-func parse(t *testing.T, text string) *policy.Policy {
-	t.Helper()
-	p, err := policy.ParseDraft([]byte(text))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
-}
-
 func desired(t *testing.T, text, account string, change ...func(*bootstrap.Input)) bootstrap.Central {
 	t.Helper()
-	in := bootstrap.Input{Policy: parse(t, text), Issuer: issuer, Account: account, Sync: self, Tags: map[string]string{"team": "a b@c=d"}}
+	in := bootstrap.Input{Policy: policytest.ParseDraft(t, text), Issuer: issuer, Account: account, Sync: self, Tags: map[string]string{"team": "a b@c=d"}}
 	for _, c := range change {
 		c(&in)
 	}
@@ -75,7 +67,7 @@ func TestGoldens(t *testing.T) {
 // What sync is let do is what package policy says, wherever it is written; and
 // nobody but sync is let in.
 func TestSyncIsNoMoreThanItsPermissions(t *testing.T) {
-	p := parse(t, base)
+	p := policytest.ParseDraft(t, base)
 	home, away := desired(t, base, account), desired(t, base, second)
 	limit := policy.SyncPermissions(p, issuer, account)
 	limit.Statement = append(limit.Statement, policy.Statement{
@@ -130,7 +122,7 @@ func TestHome(t *testing.T) {
 		"none is listed":             {unlisted, "", "the accounts 111122223333, 444455556666 have no role in the policy"},
 		"none is managed":            {strings.Replace(base, "trust:", "trust:\n  manage: none", 1), "", ""},
 	} {
-		home, err := bootstrap.Home(parse(t, c.text))
+		home, err := bootstrap.Home(policytest.ParseDraft(t, c.text))
 		if home != c.want || (err == nil) != (c.problem == "") || (err != nil && !strings.Contains(err.Error(), c.problem)) {
 			t.Errorf("%s: %q, %v; want %q, %q", name, home, err, c.want, c.problem)
 		}
@@ -168,7 +160,7 @@ func TestMistakes(t *testing.T) {
 			"IAM takes letters"},
 		"a home without work": {base, func(in *bootstrap.Input) { in.Home = "999999999999" }, "it cannot begin there"},
 	} {
-		in := bootstrap.Input{Policy: parse(t, c.text), Issuer: issuer, Account: account, Sync: self}
+		in := bootstrap.Input{Policy: policytest.ParseDraft(t, c.text), Issuer: issuer, Account: account, Sync: self}
 		if c.change != nil {
 			c.change(&in)
 		}

@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/policytest"
 )
 
 // withReaders is base with a destination that is queried, and one that is both.
@@ -37,8 +38,8 @@ func TestReadersWaitForTheBoundary(t *testing.T) {
 }
 
 func readersWait(t *testing.T, scope string) {
-	old := parse(t, strings.Replace(base, "trust: {", "trust: {roleScope: "+scope+", ", 1))
-	p := parse(t, strings.Replace(withReaders, "trust: {", "trust: {roleScope: "+scope+", ", 1))
+	old := policytest.Parse(t, strings.Replace(base, "trust: {", "trust: {roleScope: "+scope+", ", 1))
+	p := policytest.Parse(t, strings.Replace(withReaders, "trust: {", "trust: {roleScope: "+scope+", ", 1))
 	in := Input{Policy: old, Issuer: issuer, ServiceAccounts: []ServiceAccount{
 		serviceAccount("monitoring/prometheus", time.Hour), serviceAccount("grafana/grafana", time.Hour),
 		serviceAccount("ruler/ruler", time.Hour),
@@ -113,9 +114,9 @@ func readersWait(t *testing.T, scope string) {
 // A destination that is only queried from now on loses the right to write at once, whatever
 // the boundary allows.
 func TestAccessShrinksAtOnce(t *testing.T) {
-	in := Input{Policy: parse(t, base), Issuer: issuer, ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)}}
+	in := Input{Policy: policytest.Parse(t, base), Issuer: issuer, ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)}}
 	in.Accounts = applyPlan(Compute(in), nil)
-	in.Policy = parse(t, strings.NewReplacer(
+	in.Policy = policytest.Parse(t, strings.NewReplacer(
 		`ws-0001"`, `ws-0001", access: [query]`, "[central]}", "[central], mode: identity}").Replace(base))
 	in.Unbounded = map[string]string{"central": "it does not allow it"}
 	made := Compute(in)

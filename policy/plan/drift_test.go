@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/ampbridge/ampbridge/test/policytest"
 )
 
 // What others add to a role of this cluster is reported, and changes nothing of the plan.
@@ -33,7 +35,7 @@ func TestDrift(t *testing.T) {
 			r := accounts[account].Roles[role]
 			c.add(&r)
 			accounts[account].Roles[role] = r
-			p := Compute(Input{Policy: parse(t, base), Issuer: issuer, ServiceAccounts: []ServiceAccount{sa}, Accounts: accounts})
+			p := Compute(Input{Policy: policytest.Parse(t, base), Issuer: issuer, ServiceAccounts: []ServiceAccount{sa}, Accounts: accounts})
 			if len(p.Drift) != len(c.want) {
 				t.Fatalf("got %v, want %d findings", p.Drift, len(c.want))
 			}
@@ -60,9 +62,8 @@ func TestUnknownAdditions(t *testing.T) {
 	r := accounts[account].Roles[role]
 	r.FurtherProblem = "ListRolePolicies: AccessDenied: no"
 	accounts[account].Roles[role] = r
-	p := Compute(Input{Policy: parse(t, base), Issuer: issuer, ServiceAccounts: []ServiceAccount{sa}, Accounts: accounts})
-	if len(p.Drift) != 0 || len(p.Notes) != 1 || !strings.Contains(p.Notes[0].Message, "run bootstrap again: "+
-		"ListRolePolicies: AccessDenied") {
+	p := Compute(Input{Policy: policytest.Parse(t, base), Issuer: issuer, ServiceAccounts: []ServiceAccount{sa}, Accounts: accounts})
+	if len(p.Drift) != 0 || len(p.Notes) != 1 || !strings.Contains(p.Notes[0].Message, "run bootstrap again: ListRolePolicies: AccessDenied") {
 		t.Errorf("drift %v, notes %v", p.Drift, p.Notes)
 	}
 }

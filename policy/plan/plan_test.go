@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/policytest"
 	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
@@ -48,15 +49,15 @@ trust: {permissionsBoundary: "arn:aws:iam::999999999999:policy/ampbridge/boundar
 		name string
 		in   Input
 	}{
-		{"create", Input{Policy: parse(t, several), ServiceAccounts: []ServiceAccount{
+		{"create", Input{Policy: policytest.Parse(t, several), ServiceAccounts: []ServiceAccount{
 			serviceAccount("team-a/new", time.Hour), serviceAccount("team-a/old", 2*time.Hour),
 			serviceAccount("team-b/typo", time.Hour, "ampbridge.io/destinations", "centrl"),
 			serviceAccount("monitoring/prometheus-k8s", time.Hour), serviceAccount("monitoring/default", time.Hour),
 		}}},
-		{"drift", Input{Policy: parse(t, base), Accounts: drifted(t), ServiceAccounts: []ServiceAccount{
+		{"drift", Input{Policy: policytest.Parse(t, base), Accounts: drifted(t), ServiceAccounts: []ServiceAccount{
 			serviceAccount("monitoring/prometheus", time.Hour), serviceAccount("team-a/prometheus", time.Hour),
 		}}},
-		{"refused", Input{Policy: parse(t, base), ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)},
+		{"refused", Input{Policy: policytest.Parse(t, base), ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)},
 			Accounts: map[string]Account{
 				account: {Roles: map[string]Role{role: {ARN: policy.ARN{Partition: "aws", Service: "iam", Account: account,
 					Resource: "role/" + role}}}},
@@ -154,7 +155,7 @@ grants:`, "destinations: [central]}", "destinations: [central, backup]}").Replac
 			if c.before != nil {
 				before = synced(t, c.before...)
 			}
-			p := Compute(Input{Policy: parse(t, c.policy), Issuer: issuer, ServiceAccounts: c.now, Accounts: before})
+			p := Compute(Input{Policy: policytest.Parse(t, c.policy), Issuer: issuer, ServiceAccounts: c.now, Accounts: before})
 			if len(p.Refusals) > 0 {
 				t.Errorf("refused: %v", p.Refusals)
 			}
@@ -167,7 +168,7 @@ grants:`, "destinations: [central]}", "destinations: [central, backup]}").Replac
 
 func TestClosedRoleLetsNobodyIn(t *testing.T) {
 	before := synced(t, serviceAccount("team-a/prometheus", time.Hour))
-	revoked := parse(t, strings.Replace(base, `[monitoring, "team-*"]`, "[monitoring]", 1))
+	revoked := policytest.Parse(t, strings.Replace(base, `[monitoring, "team-*"]`, "[monitoring]", 1))
 	p := Compute(Input{Policy: revoked, Issuer: issuer, Accounts: before})
 	if diff := cmp.Diff([]string{"UpdateAssumeRolePolicy"}, calls(p)); diff != "" {
 		t.Fatal(diff)
@@ -183,7 +184,7 @@ func TestClosedRoleLetsNobodyIn(t *testing.T) {
 	}
 	reopened := Compute(
 		Input{
-			Policy:          parse(t, base),
+			Policy:          policytest.Parse(t, base),
 			Issuer:          issuer,
 			Accounts:        after,
 			ServiceAccounts: []ServiceAccount{serviceAccount("team-a/prometheus", time.Hour)},
@@ -236,7 +237,7 @@ func TestDriftIsCorrectedAndNothingElse(t *testing.T) {
 				a.Roles[role] = r
 			}
 			accounts[account] = a
-			in := Input{Policy: parse(t, base), Issuer: issuer, ServiceAccounts: []ServiceAccount{sa}, Accounts: accounts}
+			in := Input{Policy: policytest.Parse(t, base), Issuer: issuer, ServiceAccounts: []ServiceAccount{sa}, Accounts: accounts}
 			p := Compute(in)
 			if diff := cmp.Diff(c.want, calls(p)); diff != "" {
 				t.Errorf("calls (-want +got):\n%s", diff)
@@ -253,7 +254,7 @@ func TestRefusals(t *testing.T) {
 	arn := func(resource string) policy.ARN {
 		return policy.ARN{Partition: "aws", Service: "iam", Account: account, Resource: resource}
 	}
-	own := owner(parse(t, base))
+	own := owner(policytest.Parse(t, base))
 	foreignRole := func(resource string, tags map[string]string) map[string]Account {
 		return map[string]Account{account: {Roles: map[string]Role{role: {ARN: arn(resource), Tags: tags}}}}
 	}
@@ -283,7 +284,7 @@ func TestRefusals(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			p := Compute(
 				Input{
-					Policy:          parse(t, base),
+					Policy:          policytest.Parse(t, base),
 					Issuer:          issuer,
 					Accounts:        c.accounts,
 					ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)},
@@ -318,7 +319,7 @@ func TestSubjectsThatWereAddedByHand(t *testing.T) {
 	if len(trusts(t, accounts)) < 4 {
 		t.Fatalf("nothing was added: %s", r.Trust)
 	}
-	p := Compute(Input{Policy: parse(t, base), Issuer: issuer, Accounts: accounts, ServiceAccounts: []ServiceAccount{
+	p := Compute(Input{Policy: policytest.Parse(t, base), Issuer: issuer, Accounts: accounts, ServiceAccounts: []ServiceAccount{
 		serviceAccount(
 			"monitoring/prometheus",
 			time.Hour,
@@ -340,7 +341,7 @@ func TestTrustShrinksFirst(t *testing.T) {
 	before := func() map[string]Account {
 		return synced(t, serviceAccount("monitoring/prometheus", time.Hour), serviceAccount("team-a/prometheus", time.Hour))
 	}
-	revoked := parse(t, strings.Replace(base, `[monitoring, "team-*"]`, "[monitoring]", 1))
+	revoked := policytest.Parse(t, strings.Replace(base, `[monitoring, "team-*"]`, "[monitoring]", 1))
 	now := []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour), serviceAccount("monitoring/a-prometheus", time.Hour)}
 
 	t.Run("before the boundary, and growing after it", func(t *testing.T) {
@@ -380,7 +381,7 @@ func TestRolesThatNoDestinationUses(t *testing.T) {
 	two := strings.NewReplacer("grants:", `- {name: backup, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0009"}
 grants:`, "destinations: [central]}", "destinations: [central, backup]}").Replace(base)
 	in := Input{
-		Policy:          parse(t, two),
+		Policy:          policytest.Parse(t, two),
 		Issuer:          issuer,
 		ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)},
 	}
@@ -391,7 +392,7 @@ grants:`, "destinations: [central]}", "destinations: [central, backup]}").Replac
 	alone := in.Accounts[account]
 	alone.Roles = map[string]Role{role: alone.Roles[role]}
 	own := func(field string) *policy.Policy {
-		return parse(t, strings.Replace(base, "- {name: central,", "- {name: central, "+field+`: "`+left.ARN.String()+`",`, 1))
+		return policytest.Parse(t, strings.Replace(base, "- {name: central,", "- {name: central, "+field+`: "`+left.ARN.String()+`",`, 1))
 	}
 	for _, c := range []struct {
 		name   string
@@ -399,10 +400,10 @@ grants:`, "destinations: [central]}", "destinations: [central, backup]}").Replac
 		other  Role
 		closed bool
 	}{
-		{"its destination is gone", parse(t, base), left, true},
-		{"another cluster's", parse(t, base), foreign, false},
+		{"its destination is gone", policytest.Parse(t, base), left, true},
+		{"another cluster's", policytest.Parse(t, base), foreign, false},
 		{"an admin keeps it as a second role", own("assumeRole"), left, false},
-		{"an admin keeps it himself", parse(t, strings.Replace(two, "- {name: backup,", `- {name: backup, role: "`+left.ARN.String()+`",`, 1)),
+		{"an admin keeps it himself", policytest.Parse(t, strings.Replace(two, "- {name: backup,", `- {name: backup, role: "`+left.ARN.String()+`",`, 1)),
 			left, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -437,7 +438,7 @@ grants:`, "destinations: [central]}", "destinations: [central, backup]}").Replac
 
 func TestForeignProviderWithTheAudienceIsUsed(t *testing.T) {
 	in := Input{
-		Policy:          parse(t, base),
+		Policy:          policytest.Parse(t, base),
 		Issuer:          issuer,
 		ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)},
 		Accounts: map[string]Account{
@@ -454,7 +455,7 @@ func TestTrustQuota(t *testing.T) {
 	for i := range 60 {
 		all = append(all, serviceAccount(fmt.Sprintf("team-%02d/prometheus", i), time.Duration(i)*time.Hour))
 	}
-	in := Input{Policy: parse(t, base), Issuer: issuer, ServiceAccounts: all}
+	in := Input{Policy: policytest.Parse(t, base), Issuer: issuer, ServiceAccounts: all}
 	p := Compute(in)
 	if len(p.Refusals) != 1 || !strings.Contains(p.Refusals[0].Message, "--trust-quota") {
 		t.Fatalf("refusals %v, want one that names the ways out", p.Refusals)
@@ -489,13 +490,13 @@ func TestManagedByOthers(t *testing.T) {
 	none := strings.Replace(base, "trust: {", "trust: {manage: none, ", 1)
 	p := Compute(
 		Input{
-			Policy:          parse(t, none),
+			Policy:          policytest.Parse(t, none),
 			Issuer:          issuer,
 			ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)},
 		},
 	)
-	if !p.InSync() || len(p.Notes) != 1 || Targets(parse(t, none), issuer) != nil {
-		t.Errorf("trust.manage: none: %+v, targets %v", p, Targets(parse(t, none), issuer))
+	if !p.InSync() || len(p.Notes) != 1 || Targets(policytest.Parse(t, none), issuer) != nil {
+		t.Errorf("trust.manage: none: %+v, targets %v", p, Targets(policytest.Parse(t, none), issuer))
 	}
 }
 
@@ -516,7 +517,7 @@ func TestMaximumSessionAndBoundary(t *testing.T) {
 		) + "session: {duration: " + c.duration + "}\n"
 		p := Compute(
 			Input{
-				Policy:          parse(t, text),
+				Policy:          policytest.Parse(t, text),
 				Issuer:          issuer,
 				ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/prometheus", time.Hour)},
 			},
@@ -544,7 +545,7 @@ func TestTrustIsNeitherWiderThanThePolicyNorLost(t *testing.T) {
 	globs := []string{"monitoring", "team-*", "team-b", "*"}
 	for i := range 2000 {
 		text := strings.Replace(base, `[monitoring, "team-*"]`, fmt.Sprintf("[%q]", globs[random.Intn(4)]), 1)
-		p := parse(t, text)
+		p := policytest.Parse(t, text)
 		before := synced(t, pick()...)
 		now := pick()
 		in := Input{Policy: p, Issuer: issuer, ServiceAccounts: now, Accounts: before}

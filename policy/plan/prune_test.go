@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/policytest"
 )
 
 var noon = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
@@ -63,7 +64,7 @@ func TestPrune(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			accounts := synced(t, all...)
-			in := Input{Policy: parse(t, base), Issuer: issuer, ServiceAccounts: missing(1), Accounts: accounts, Now: noon}
+			in := Input{Policy: policytest.Parse(t, base), Issuer: issuer, ServiceAccounts: missing(1), Accounts: accounts, Now: noon}
 			first := TrackAbsence(AbsenceState{}, in)
 			if diff := cmp.Diff(map[policy.Subject]time.Time{subject(gone): noon}, first.Missed); diff != "" {
 				t.Fatalf("first snapshot: %s", diff)
@@ -98,7 +99,7 @@ func TestPrune(t *testing.T) {
 
 // The guard is for an account as well: many small roles are many subjects.
 func TestPruneGuardsTheAccount(t *testing.T) {
-	two := parse(t, strings.NewReplacer("grants:", `- {name: backup, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0009"}
+	two := policytest.Parse(t, strings.NewReplacer("grants:", `- {name: backup, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0009"}
 grants:`, "destinations: [central]}", "destinations: [central]}\n- {namespaces: [other], serviceAccounts: [x], destinations: "+
 		"[backup]}").Replace(base))
 	in := Input{
@@ -154,7 +155,7 @@ func TestPruneGuardsNamespaces(t *testing.T) {
 	} {
 		for scope, text := range map[string]string{"one role": base, "a role each": each} {
 			t.Run(c.name+", "+scope, func(t *testing.T) {
-				p := parse(t, text)
+				p := policytest.Parse(t, text)
 				p.Grants[0].MaxSubjectsPerNamespace = 10
 				in := Input{Policy: p, Issuer: issuer, Now: noon, ServiceAccounts: []ServiceAccount{serviceAccount("monitoring/other", time.Hour)}}
 				for _, name := range c.trusted {
@@ -203,7 +204,7 @@ func TestPruneGuardsNamespaces(t *testing.T) {
 func TestMemory(t *testing.T) {
 	here, gone := serviceAccount("monitoring/prometheus", time.Hour), serviceAccount("team-a/prometheus", time.Hour)
 	accounts := synced(t, here, gone)
-	in := Input{Policy: parse(t, base), Issuer: issuer, ServiceAccounts: []ServiceAccount{here}, Accounts: accounts, Now: noon}
+	in := Input{Policy: policytest.Parse(t, base), Issuer: issuer, ServiceAccounts: []ServiceAccount{here}, Accounts: accounts, Now: noon}
 	first := TrackAbsence(AbsenceState{}, in)
 	in.Now = noon.Add(time.Minute)
 
@@ -217,7 +218,7 @@ func TestMemory(t *testing.T) {
 		{"seen, though it opted out", func(in *Input) {
 			in.ServiceAccounts = append(in.ServiceAccounts, serviceAccount("team-a/prometheus", 0, "ampbridge.io/inject", "false"))
 		}, time.Time{}},
-		{"not granted any more: the grant decides", func(in *Input) { in.Policy = parse(t, strings.Replace(base, `, "team-*"`, "", 1)) },
+		{"not granted any more: the grant decides", func(in *Input) { in.Policy = policytest.Parse(t, strings.Replace(base, `, "team-*"`, "", 1)) },
 			time.Time{}},
 		{"an account that cannot be read", func(in *Input) { in.Accounts = map[string]Account{account: {Problem: "denied"}} }, noon},
 		{"the role is somebody else's", func(in *Input) {
@@ -247,7 +248,7 @@ func TestPruneProperty(t *testing.T) {
 	const steps, grace = 60, 5
 	for seed := range int64(60) {
 		random := rand.New(rand.NewSource(seed))
-		p := parse(t, base)
+		p := policytest.Parse(t, base)
 		p.Trust.PruneAfter = policy.Duration(grace * time.Minute)
 		var accounts map[string]Account
 		var memory AbsenceState

@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/policytest"
 )
 
 func TestRemove(t *testing.T) {
@@ -42,7 +43,7 @@ func TestRemove(t *testing.T) {
 			a := accounts[account]
 			a.Orphans, a.Roles = []Role{a.Roles[role]}, nil
 			c.edit(&a)
-			p := Remove(parse(t, base), issuer, map[string]Account{account: a})
+			p := Remove(policytest.Parse(t, base), issuer, map[string]Account{account: a})
 			if diff := cmp.Diff(c.want, calls(p)); diff != "" {
 				t.Errorf("calls (-want +got):\n%s", diff)
 			}
@@ -62,7 +63,7 @@ grants:`,
 		`trust: {manage: none, accounts: [{id: "777788889999"}, {id: "111122223333"}], `,
 	).Replace(base)
 	var got []string
-	for _, target := range RemovalTargets(parse(t, text), issuer) {
+	for _, target := range RemovalTargets(policytest.Parse(t, text), issuer) {
 		got = append(got, target.Account+" "+target.Region)
 	}
 	if want := []string{"111122223333 eu-west-1", "444455556666 eu-west-2", "777788889999 eu-west-1"}; !slices.Equal(got, want) {

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/policytest"
 )
 
 // each gives every service account a role of its own.
@@ -55,7 +56,7 @@ func elsewhere(p *policy.Policy, a Account) Account {
 }
 
 func TestARoleForEachServiceAccount(t *testing.T) {
-	p := parse(t, each)
+	p := policytest.Parse(t, each)
 	in := Input{Policy: p, Issuer: issuer, ServiceAccounts: []ServiceAccount{
 		serviceAccount(
 			"monitoring/prometheus",
@@ -143,7 +144,7 @@ func TestARoleForEachServiceAccount(t *testing.T) {
 // the grant moves nowhere.
 func TestTheScopeChanges(t *testing.T) {
 	for _, c := range []struct{ from, to string }{{base, each}, {each, base}} {
-		from, to := parse(t, c.from), parse(t, strings.Replace(c.to, `"team-*"`, `"team-a"`, 1))
+		from, to := policytest.Parse(t, c.from), policytest.Parse(t, strings.Replace(c.to, `"team-*"`, `"team-a"`, 1))
 		in := Input{Policy: from, Issuer: issuer, Now: noon, ServiceAccounts: []ServiceAccount{
 			serviceAccount(
 				"monitoring/prometheus",
@@ -222,9 +223,9 @@ func TestTheScopeChangesToADocumentThatIsTooShort(t *testing.T) {
 	for i := range 60 {
 		all = append(all, serviceAccount(fmt.Sprintf("team-%02d/prometheus", i), time.Duration(i)*time.Hour))
 	}
-	in := Input{Policy: parse(t, each), Issuer: issuer, ServiceAccounts: all}
+	in := Input{Policy: policytest.Parse(t, each), Issuer: issuer, ServiceAccounts: all}
 	in.Accounts = applyPlan(Compute(in), nil)
-	in.Policy = parse(t, base)
+	in.Policy = policytest.Parse(t, base)
 	in.Accounts[account] = elsewhere(in.Policy, in.Accounts[account])
 	p := Compute(in)
 	if len(p.Refusals) != 1 || !strings.Contains(p.Refusals[0].Message, "roleScope: serviceAccount") {
@@ -243,7 +244,7 @@ func TestTheScopeChangesToADocumentThatIsTooShort(t *testing.T) {
 }
 
 func TestPruneARoleOfItsOwn(t *testing.T) {
-	in := Input{Policy: parse(t, each), Issuer: issuer, Now: noon, ServiceAccounts: []ServiceAccount{
+	in := Input{Policy: policytest.Parse(t, each), Issuer: issuer, Now: noon, ServiceAccounts: []ServiceAccount{
 		serviceAccount(
 			"monitoring/prometheus",
 			time.Hour,
@@ -277,7 +278,7 @@ func TestRoomForRoles(t *testing.T) {
 		all = append(all, serviceAccount(fmt.Sprintf("team-%d/prometheus", i), time.Duration(i)*time.Hour))
 	}
 	in := Input{
-		Policy:          parse(t, each),
+		Policy:          policytest.Parse(t, each),
 		Issuer:          issuer,
 		ServiceAccounts: all,
 		Accounts:        map[string]Account{account: {Headroom: &Headroom{Roles: 2, Providers: 1}}},
@@ -298,7 +299,7 @@ func TestRoomForRoles(t *testing.T) {
 		t.Errorf("refusals %v", p.Refusals)
 	}
 
-	in.Policy, in.Accounts = parse(t, base), map[string]Account{account: {Headroom: &Headroom{Providers: 1}}}
+	in.Policy, in.Accounts = policytest.Parse(t, base), map[string]Account{account: {Headroom: &Headroom{Providers: 1}}}
 	if p := Compute(in); len(p.Changes) > 0 || len(p.Refusals) != 1 {
 		t.Errorf("no room for the destination's role:\n%s", p)
 	}
@@ -314,7 +315,7 @@ func TestRoomForRoles(t *testing.T) {
 
 // A workspace that is not there makes no role, and takes nobody's trust.
 func TestMissingWorkspace(t *testing.T) {
-	p := parse(t, base)
+	p := policytest.Parse(t, base)
 	in := Input{
 		Policy:          p,
 		Issuer:          issuer,
@@ -355,7 +356,7 @@ func TestScopesComeToTheSame(t *testing.T) {
 		var accounts map[string]Account
 		want := map[string]bool{}
 		for step := range 4 {
-			p := parse(t, []string{base, each}[random.Intn(2)])
+			p := policytest.Parse(t, []string{base, each}[random.Intn(2)])
 			in := Input{Policy: p, Issuer: issuer, TrustQuota: 1 << 20}
 			for _, ns := range namespaces {
 				for _, sa := range names {

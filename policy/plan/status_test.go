@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/policytest"
 )
 
 func TestSubjectStatuses(t *testing.T) {
@@ -27,23 +28,23 @@ func TestSubjectStatuses(t *testing.T) {
 		in   Input
 		want []string // state, * where the plan brings it about, and subject
 	}{
-		{"new", Input{Policy: parse(t, base), ServiceAccounts: []ServiceAccount{old}}, []string{"Trusted* team-a/prometheus"}},
-		{"as before, and a new one", Input{Policy: parse(t, base), Accounts: synced(t, old), ServiceAccounts: []ServiceAccount{old, late}},
+		{"new", Input{Policy: policytest.Parse(t, base), ServiceAccounts: []ServiceAccount{old}}, []string{"Trusted* team-a/prometheus"}},
+		{"as before, and a new one", Input{Policy: policytest.Parse(t, base), Accounts: synced(t, old), ServiceAccounts: []ServiceAccount{old, late}},
 			[]string{"Trusted team-a/prometheus", "Trusted* team-a/b-prometheus"}},
-		{"no place", Input{Policy: parse(t, capped), ServiceAccounts: []ServiceAccount{old, late}}, []string{"CapReached " +
+		{"no place", Input{Policy: policytest.Parse(t, capped), ServiceAccounts: []ServiceAccount{old, late}}, []string{"CapReached " +
 			"team-a/b-prometheus", "Trusted* team-a/prometheus"}},
-		{"no room", Input{Policy: parse(t, base), TrustQuota: 500, ServiceAccounts: []ServiceAccount{old, late}},
+		{"no room", Input{Policy: policytest.Parse(t, base), TrustQuota: 500, ServiceAccounts: []ServiceAccount{old, late}},
 			[]string{"QuotaExceeded team-a/b-prometheus", "QuotaExceeded team-a/prometheus"}},
-		{"asked for without a grant", Input{Policy: parse(t, base), ServiceAccounts: []ServiceAccount{
+		{"asked for without a grant", Input{Policy: policytest.Parse(t, base), ServiceAccounts: []ServiceAccount{
 			serviceAccount("default/asks", 0, "ampbridge.io/inject", "true"), serviceAccount("default/default", 0),
 		}}, []string{"NotGranted default/asks"}},
-		{"a role of others", Input{Policy: parse(t, base), Accounts: foreign,
+		{"a role of others", Input{Policy: policytest.Parse(t, base), Accounts: foreign,
 			ServiceAccounts: []ServiceAccount{old, serviceAccount("default/default", 0)}}, []string{"Refused team-a/prometheus"}},
 		{"a provider of others: who is trusted stays so",
-			Input{Policy: parse(t, base), Accounts: provider, ServiceAccounts: []ServiceAccount{old, late}},
+			Input{Policy: policytest.Parse(t, base), Accounts: provider, ServiceAccounts: []ServiceAccount{old, late}},
 			[]string{"Refused team-a/b-prometheus", "Trusted team-a/prometheus"}},
 		{"an account that cannot be read says nothing of anybody",
-			Input{Policy: parse(t, base), Accounts: map[string]Account{account: {Problem: "denied"}}, ServiceAccounts: []ServiceAccount{old}}, nil},
+			Input{Policy: policytest.Parse(t, base), Accounts: map[string]Account{account: {Problem: "denied"}}, ServiceAccounts: []ServiceAccount{old}}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.in.Issuer = issuer

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/policytest"
 )
 
 const (
@@ -29,15 +30,6 @@ grants:
 - {namespaces: [monitoring, "team-*"], serviceAccounts: [prometheus, "*-prometheus"], destinations: [central]}
 trust: {permissionsBoundary: "arn:aws:iam::999999999999:policy/ampbridge/boundary"}
 `
-
-func parse(t *testing.T, text string) *policy.Policy {
-	t.Helper()
-	p, err := policy.Parse([]byte(text))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
-}
 
 // serviceAccount is one of a namespace labelled enabled, made age ago.
 func serviceAccount(subject string, age time.Duration, annotations ...string) ServiceAccount {
@@ -117,7 +109,7 @@ func merged(a, b map[string]string) map[string]string {
 // synced is what a first plan for the policy base leaves behind.
 func synced(t *testing.T, accounts ...ServiceAccount) map[string]Account {
 	t.Helper()
-	p := Compute(Input{Policy: parse(t, base), Issuer: issuer, ServiceAccounts: accounts})
+	p := Compute(Input{Policy: policytest.Parse(t, base), Issuer: issuer, ServiceAccounts: accounts})
 	if len(p.Refusals) > 0 {
 		t.Fatalf("refused: %v", p.Refusals)
 	}

@@ -216,10 +216,8 @@ func (w *Watcher) persist(ctx context.Context) error {
 
 // sleep returns after d, or earlier if the context ends.
 func sleep(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
 	select {
 	case <-ctx.Done():
-	case <-timer.C:
+	case <-time.After(d):
 	}
 }

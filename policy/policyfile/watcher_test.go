@@ -13,20 +13,12 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/policyfile"
+	"github.com/ampbridge/ampbridge/test/policytest"
 	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
-const (
-	good = `
-apiVersion: ampbridge.io/v1alpha1
-kind: Policy
-cluster: {name: dev}
-destinations:
-- {name: central, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0001"}
-grants:
-- {namespaces: [monitoring], serviceAccounts: [prometheus], destinations: [central]}
-trust: {permissionsBoundary: "arn:aws:iam::111122223333:policy/boundary"}
-`
+var (
+	good   = policytest.Granting("prometheus", "monitoring")
 	paused = good + "paused: true\n"
 	broken = good + "pausd: true\n"
 )
@@ -123,7 +115,7 @@ func TestEachVersionIsReportedOnceAndAMistakeKeepsTheLastGoodPolicy(t *testing.T
 	want := []string{
 		"refused, in force false: open " + path,
 		fmt.Sprintf("loaded %d bytes, paused false", len(good)),
-		"refused, in force true: line 10: pausd",
+		"refused, in force true: line 9: pausd",
 		"refused, in force true: open " + path,
 		fmt.Sprintf("loaded %d bytes, paused true", len(paused)),
 	}
@@ -170,7 +162,7 @@ func TestLastGoodVersionIsKeptInTheStoreAndRestored(t *testing.T) {
 		t.Errorf("restored again: %v", err)
 	}
 	want := []string{
-		"refused, in force false: line 10: pausd",
+		"refused, in force false: line 9: pausd",
 		fmt.Sprintf("restored %d bytes of version %s, paused true", len(paused), policy.SchemaVersion),
 	}
 	if got := h.list(); !slices.EqualFunc(got, want, strings.HasPrefix) {
@@ -201,7 +193,7 @@ func TestLoadNamesTheFileInEachMistake(t *testing.T) {
 		t.Errorf("got %v, want two lines that name the file", err)
 	}
 	_, err = policyfile.Load(policyfile.Stdin, strings.NewReader(broken))
-	if err == nil || !strings.HasPrefix(err.Error(), "standard input: line 10: pausd") {
+	if err == nil || !strings.HasPrefix(err.Error(), "standard input: line 9: pausd") {
 		t.Errorf("got %v, want a line that names standard input", err)
 	}
 	if p, err := policyfile.Load(policyfile.Stdin, strings.NewReader(good)); err != nil || p.Cluster.Name != "dev" {

@@ -48,6 +48,9 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -279,6 +282,25 @@ func (c *Cloud) Environ() []string {
 		"AWS_ENDPOINT_URL_STS=" + c.URL,
 		"AWS_ENDPOINT_URL_AMP=" + c.URL,
 		"AWS_ENDPOINT_URL_S3=" + c.URL,
+	}
+}
+
+// Setenv makes these credentials, and nothing of the machine's, what the SDK of the
+// test's own process finds.
+func (c *Cloud) Setenv(t testing.TB, credentials Credentials) {
+	t.Helper()
+	empty := filepath.Join(t.TempDir(), "empty")
+	if err := os.WriteFile(empty, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	nothing := []string{
+		"AWS_CONFIG_FILE=" + empty, "AWS_SHARED_CREDENTIALS_FILE=" + empty, "AWS_EC2_METADATA_DISABLED=true",
+		"AWS_REGION=", "AWS_DEFAULT_REGION=", "AWS_PROFILE=", "AWS_SESSION_TOKEN=", "AWS_CA_BUNDLE=",
+		"AWS_WEB_IDENTITY_TOKEN_FILE=", "AWS_ROLE_ARN=",
+	}
+	for _, v := range slices.Concat(nothing, c.Environ(), credentials.Environ()) {
+		name, value, _ := strings.Cut(v, "=")
+		t.Setenv(name, value)
 	}
 }
 

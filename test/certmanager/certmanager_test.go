@@ -2,10 +2,8 @@ package certmanager_test
 
 import (
 	"bytes"
-	"context"
 	"crypto/x509"
 	"encoding/pem"
-	"fmt"
 	"testing"
 
 	apiutil "github.com/cert-manager/cert-manager/pkg/api/util"
@@ -126,18 +124,4 @@ func (f *fixture) wantInjected(t *testing.T) {
 	if !f.admit(t) {
 		t.Error("a pod is not injected")
 	}
-}
-
-// run runs something until the test ends.
-func run(t *testing.T, name string, f func(context.Context) error) {
-	t.Helper()
-	ctx, stop := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- f(ctx) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-done; err != nil {
-			t.Error(fmt.Errorf("%s: %w", name, err))
-		}
-	})
 }

@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -34,7 +33,6 @@ import (
 	"golang.org/x/sync/errgroup"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -45,9 +43,10 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/ampbridge/ampbridge/policy"
-	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 	"github.com/ampbridge/ampbridge/test/cluster"
+	"github.com/ampbridge/ampbridge/test/policytest"
 	"github.com/ampbridge/ampbridge/test/testkit"
+	"github.com/ampbridge/ampbridge/test/webhooktest"
 	"github.com/ampbridge/ampbridge/webhook"
 	"github.com/ampbridge/ampbridge/webhook/registration"
 )
@@ -61,17 +60,8 @@ const (
 )
 
 const (
-	tenant     = "monitoring"
-	account    = "prometheus"
-	policyText = `apiVersion: ampbridge.io/v1alpha1
-kind: Policy
-cluster: {name: dev}
-destinations:
-- {name: central, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0123abcd-1111-2222-3333-444455556666"}
-grants:
-- {namespaces: [monitoring], serviceAccounts: [prometheus], destinations: [central]}
-trust: {manage: none}
-`
+	tenant  = "monitoring"
+	account = "prometheus"
 )
 
 // fixture is an API server that knows cert-manager's kinds.
@@ -108,7 +98,7 @@ func newFixture(t *testing.T) *fixture {
 	})
 	testkit.Must(t, f.Namespace(t.Context(), home, nil))
 	testkit.Must(t, f.Namespace(t.Context(), tenant, map[string]string{policy.LabelInjection: string(policy.InjectionEnabled)}))
-	testkit.Must(t, f.client.Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: tenant, Name: account}}))
+	testkit.Must(t, f.ServiceAccount(t.Context(), tenant, account))
 	return f
 }
 
@@ -133,7 +123,7 @@ func (f *fixture) apply(t *testing.T, files ...string) {
 func (f *fixture) startCertManager(t *testing.T) {
 	t.Helper()
 	ctrl.SetLogger(logr.FromSlogHandler(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})))
-	run(t, "cert-manager", func(ctx context.Context) error {
+	testkit.Run(t, "cert-manager", func(ctx context.Context) error {
 		factory, err := controller.NewContextFactory(ctx, controller.ContextOptions{
 			Kubeconfig: f.Kubeconfig(),
 			CertificateOptions: controller.CertificateOptions{
@@ -164,7 +154,7 @@ func (f *fixture) startCertManager(t *testing.T) {
 		shared.HTTP01ResourceMetadataInformersFactory.Start(ctx.Done())
 		return group.Wait()
 	})
-	run(t, "cainjector", func(ctx context.Context) error {
+	testkit.Run(t, "cainjector", func(ctx context.Context) error {
 		config := f.Config()
 		config.UserAgent = "cert-manager-cainjector" // the name under which it applies
 		manager, err := ctrl.NewManager(config, ctrl.Options{
@@ -197,16 +187,7 @@ func (f *fixture) register(t *testing.T) {
 		},
 		Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: portName, Port: 443}}},
 	}))
-	host, port, err := net.SplitHostPort(f.addr)
-	testkit.Must(t, err)
-	number, err := strconv.Atoi(port)
-	testkit.Must(t, err)
-	testkit.Must(t, f.client.Create(t.Context(), &discoveryv1.EndpointSlice{
-		ObjectMeta:  metav1.ObjectMeta{Namespace: home, Name: service, Labels: map[string]string{discoveryv1.LabelServiceName: service}},
-		AddressType: discoveryv1.AddressTypeIPv4,
-		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{host}}},
-		Ports:       []discoveryv1.EndpointPort{{Name: new(portName), Port: new(int32(number))}},
-	}))
+	testkit.Must(t, f.Endpoint(t.Context(), home, service, service, portName, f.addr))
 	object, err := registration.New(registration.Options{
 		ClientConfig: admissionv1.WebhookClientConfig{
 			Service: &admissionv1.ServiceReference{Namespace: home, Name: service},
@@ -222,8 +203,8 @@ func (f *fixture) register(t *testing.T) {
 func (f *fixture) startWebhook(t *testing.T) {
 	t.Helper()
 	dir, policyFile := t.TempDir(), filepath.Join(t.TempDir(), "policy.yaml")
-	testkit.Must(t, os.WriteFile(policyFile, []byte(policyText), 0o600))
-	run(t, "kubelet", func(ctx context.Context) error {
+	testkit.Must(t, os.WriteFile(policyFile, []byte(policytest.Granting(account, tenant)), 0o600))
+	testkit.Run(t, "kubelet", func(ctx context.Context) error {
 		for ; ctx.Err() == nil; sleep(ctx, 500*time.Millisecond) {
 			var secret corev1.Secret
 			if err := f.client.Get(ctx, client.ObjectKey{Namespace: home, Name: tlsSecret}, &secret); err != nil {
@@ -239,12 +220,7 @@ func (f *fixture) startWebhook(t *testing.T) {
 		}
 		return nil
 	})
-	run(t, "webhook", func(ctx context.Context) error {
-		return webhook.Run(ctx, webhook.Options{
-			Addr: f.addr, HealthAddr: testkit.FreeAddr(t), MetricsAddr: testkit.FreeAddr(t), CertDir: dir, PolicyFile: policyFile,
-			Image: "registry.example.com/ampbridge:v1", RESTConfig: f.Config(), Logger: slog.New(slog.DiscardHandler),
-		})
-	})
+	webhooktest.Run(t, webhook.Options{Addr: f.addr, CertDir: dir, PolicyFile: policyFile, RESTConfig: f.Config()})
 }
 
 // served is the certificate that the webhook shows now.
@@ -275,33 +251,10 @@ func (f *fixture) admit(t *testing.T) bool {
 	t.Helper()
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: tenant, GenerateName: "prometheus-"},
-		Spec: corev1.PodSpec{
-			ServiceAccountName: account,
-			Containers: []corev1.Container{
-				{
-					Name:         "prometheus",
-					Image:        "quay.io/prometheus/prometheus:v3.15.0",
-					Args:         []string{"--config.file=/etc/p/prometheus.yml", "--config.auto-reload"},
-					VolumeMounts: []corev1.VolumeMount{{Name: "config", MountPath: "/etc/p"}},
-				},
-			},
-			Volumes: []corev1.Volume{
-				{
-					Name: "config",
-					VolumeSource: corev1.VolumeSource{
-						ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "p"}},
-					},
-				},
-			},
-		},
+		Spec:       webhooktest.Prometheus(account),
 	}
 	testkit.Must(t, f.client.Create(t.Context(), pod, client.DryRunAll))
-	for _, c := range pod.Spec.InitContainers {
-		if c.Name == sidecarconfig.ContainerName {
-			return true
-		}
-	}
-	return false
+	return webhooktest.Injected(pod)
 }
 
 func nodeAddress(t *testing.T) string {

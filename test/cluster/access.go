@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -64,6 +67,78 @@ func (c *Cluster) KubeconfigFor(ctx context.Context, namespace, serviceAccount s
 	config.BearerToken = token
 	path := filepath.Join(c.Dir, namespace+"."+serviceAccount+".kubeconfig")
 	return path, writeKubeconfig(path, config)
+}
+
+// As returns the client configuration of a service account that exists.
+func (c *Cluster) As(ctx context.Context, namespace, serviceAccount string) (*rest.Config, error) {
+	file, err := c.KubeconfigFor(ctx, namespace, serviceAccount)
+	if err != nil {
+		return nil, err
+	}
+	config, err := clientcmd.BuildConfigFromFlags("", file)
+	if err != nil {
+		return nil, fmt.Errorf("cluster: %w", err)
+	}
+	return config, nil
+}
+
+// ServiceAccount creates a service account in a namespace that exists.
+func (c *Cluster) ServiceAccount(ctx context.Context, namespace, name string) error {
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	if _, err := c.client.CoreV1().ServiceAccounts(namespace).Create(ctx, account, metav1.CreateOptions{}); err != nil {
+		return fmt.Errorf("cluster: %w", err)
+	}
+	return nil
+}
+
+// Rights are the RBAC rules of a service account: in all namespaces, and in its own.
+type Rights struct{ Cluster, Namespace []rbacv1.PolicyRule }
+
+// Identity creates a service account that has these rights and no others. Its roles
+// and bindings have its name.
+func (c *Cluster) Identity(ctx context.Context, namespace, name string, rights Rights) error {
+	meta, client := metav1.ObjectMeta{Name: name}, c.client.RbacV1()
+	subjects := []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: namespace, Name: name}}
+	errs := []error{c.ServiceAccount(ctx, namespace, name)}
+	if rights.Cluster != nil {
+		_, roleErr := client.ClusterRoles().Create(ctx, &rbacv1.ClusterRole{ObjectMeta: meta, Rules: rights.Cluster}, metav1.CreateOptions{})
+		_, bindErr := client.ClusterRoleBindings().Create(ctx, &rbacv1.ClusterRoleBinding{
+			ObjectMeta: meta, Subjects: subjects, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: name},
+		}, metav1.CreateOptions{})
+		errs = append(errs, roleErr, bindErr)
+	}
+	if rights.Namespace != nil {
+		_, roleErr := client.Roles(namespace).Create(ctx, &rbacv1.Role{ObjectMeta: meta, Rules: rights.Namespace}, metav1.CreateOptions{})
+		_, bindErr := client.RoleBindings(namespace).Create(ctx, &rbacv1.RoleBinding{
+			ObjectMeta: meta, Subjects: subjects, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: name},
+		}, metav1.CreateOptions{})
+		errs = append(errs, roleErr, bindErr)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("cluster: %w", err)
+	}
+	return nil
+}
+
+// Endpoint makes an address, host and port, the endpoint of a Service. A cluster
+// without nodes has no others. The EndpointSlice has the endpoint's name.
+func (c *Cluster) Endpoint(ctx context.Context, namespace, name, service, portName, addr string) error {
+	at, err := netip.ParseAddrPort(addr)
+	if err != nil {
+		return fmt.Errorf("cluster: %w", err)
+	}
+	slice := &discoveryv1.EndpointSlice{
+		ObjectMeta:  metav1.ObjectMeta{Name: name, Labels: map[string]string{discoveryv1.LabelServiceName: service}},
+		AddressType: discoveryv1.AddressTypeIPv4,
+		Endpoints: []discoveryv1.Endpoint{
+			{Addresses: []string{at.Addr().String()}, Conditions: discoveryv1.EndpointConditions{Ready: new(true)}},
+		},
+		Ports: []discoveryv1.EndpointPort{{Name: &portName, Port: new(int32(at.Port()))}},
+	}
+	if _, err := c.client.DiscoveryV1().EndpointSlices(namespace).Create(ctx, slice, metav1.CreateOptions{}); err != nil {
+		return fmt.Errorf("cluster: %w", err)
+	}
+	return nil
 }
 
 func writeKubeconfig(path string, config *rest.Config) error {

@@ -8,6 +8,7 @@
 package testkit
 
 import (
+	"context"
 	"flag"
 	"math/rand/v2"
 	"net"
@@ -93,6 +94,21 @@ func EventuallyEmpty(t testing.TB, complaint func() string) {
 			t.Fatalf("not within %s:\n%s", Timeout, text)
 		}
 	}
+}
+
+// Run runs something beside the test and stops it when the test ends. The test fails if
+// it ends with an error; name names it then.
+func Run(t testing.TB, name string, run func(context.Context) error) {
+	t.Helper()
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	})
 }
 
 // Must fails the test if there is an error.

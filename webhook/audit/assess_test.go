@@ -11,23 +11,14 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/policytest"
 	"github.com/ampbridge/ampbridge/webhook/breaker"
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
 const (
-	testImage  = "registry.example.com/ampbridge:v1"
-	policyText = `
-apiVersion: ampbridge.io/v1alpha1
-kind: Policy
-cluster: {name: dev}
-destinations:
-- {name: central, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0123abcd-1111-2222-3333-444455556666"}
-grants:
-- {namespaces: [monitoring], serviceAccounts: [prometheus], destinations: [central]}
-trust: {permissionsBoundary: "arn:aws:iam::111122223333:policy/b"}
-`
-	podText = `{
+	testImage = "registry.example.com/ampbridge:v1"
+	podText   = `{
 "metadata": {"name": "p-0", "namespace": "monitoring", "uid": "u", "resourceVersion": "1", "creationTimestamp": "2026-01-02T03:04:05Z",
   "annotations": {"a": "b"},
 	"ownerReferences": [{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "p", "uid": "o", "controller": true}]},
@@ -39,13 +30,11 @@ trust: {permissionsBoundary: "arn:aws:iam::111122223333:policy/b"}
 "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}`
 )
 
+var policyText = policytest.Granting("prometheus", "monitoring")
+
 func parse(t testing.TB, more string) *policy.Policy {
 	t.Helper()
-	p, err := policy.Parse([]byte(policyText + more))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
+	return policytest.Parse(t, policyText+more)
 }
 
 // podWith is the pod with some members merged into it (RFC 7396).

@@ -16,20 +16,11 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/policytest"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/breaker"
 	"github.com/ampbridge/ampbridge/webhook/breaker/store"
 )
-
-const refusedPolicy = `apiVersion: ampbridge.io/v1alpha1
-kind: Policy
-cluster: {name: dev}
-destinations:
-- {name: central, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0123abcd-1111-2222-3333-444455556666"}
-grants:
-- {namespaces: ["team*"], serviceAccounts: [prometheus], destinations: [central]}
-trust: {permissionsBoundary: "arn:aws:iam::111122223333:policy/b"}
-`
 
 func prometheusTemplate(more map[string]string) corev1.PodTemplateSpec {
 	return corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: more}, Spec: corev1.PodSpec{
@@ -61,8 +52,7 @@ func refusalFixture(t *testing.T, objects ...runtime.Object) (*refusals, *fake.C
 		a.(clienttesting.CreateAction).GetObject().(*corev1.Event).Name = fmt.Sprint("event-", events)
 		return false, nil, nil
 	})
-	p, err := policy.Parse([]byte(refusedPolicy))
-	testkit.Must(t, err)
+	p := policytest.Parse(t, policytest.Granting("prometheus", "team*"))
 	return &refusals{
 		Options: Options{
 			Policy: func() *policy.Policy { return p }, Image: "example.com/i:v1", Namespace: "home", Excluded: []string{"excluded"},

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/policytest"
 	"github.com/ampbridge/ampbridge/webhook/breaker"
 )
 
@@ -33,25 +34,11 @@ func TestOf(t *testing.T) {
 	}
 }
 
-const policyText = `
-apiVersion: ampbridge.io/v1alpha1
-kind: Policy
-cluster: {name: dev}
-destinations:
-- {name: central, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0123abcd-1111-2222-3333-444455556666"}
-grants:
-- {namespaces: [monitoring], serviceAccounts: [prometheus], destinations: [central]}
-trust: {permissionsBoundary: "arn:aws:iam::111122223333:policy/b"}
-`
-
 // Everything that could fix a hanging sidecar is another revision, and nothing else.
 func TestRevisionFollowsWhatCouldHelp(t *testing.T) {
 	revision := func(more, image string) string {
 		t.Helper()
-		p, err := policy.Parse([]byte(policyText + more))
-		if err != nil {
-			t.Fatal(err)
-		}
+		p := policytest.Parse(t, policytest.Granting("prometheus", "monitoring")+more)
 		e, ok := p.Entitled(policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus"})
 		if !ok {
 			t.Fatal("not granted")

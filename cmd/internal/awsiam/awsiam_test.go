@@ -13,6 +13,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/plan"
 	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/policytest"
 )
 
 func TestRunMakesWhatTokensNeedAndTheNextReadsOnly(t *testing.T) {
@@ -271,7 +272,7 @@ func TestAccounts(t *testing.T) {
 
 	t.Run("credentials of another account change nothing", func(t *testing.T) {
 		f := newFixture(t, elsewhere)
-		f.environment(f.cloud.Account(accountID).AdminCredentials())
+		f.cloud.Setenv(f, f.cloud.Account(accountID).AdminCredentials())
 		p := f.plan(awsiam.New(nil), "prometheus")
 		if len(p.Changes) != 0 || len(p.Refusals) != 1 ||
 			!strings.Contains(p.Refusals[0].Message, "the credentials are of account "+accountID+", not of "+other) {
@@ -285,14 +286,14 @@ func TestAccounts(t *testing.T) {
 		f.must(f.admin().CreateRole(f.ctx, &iam.CreateRoleInput{RoleName: aws.String("sync"), AssumeRolePolicyDocument: &trust}))
 		f.must(f.admin().PutRolePolicy(f.ctx, &iam.PutRolePolicyInput{RoleName: aws.String("sync"), PolicyName: aws.String("all"),
 			PolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"iam:*","Resource":"*"}}`)}))
-		f.environment(f.cloud.Account(accountID).AdminCredentials())
+		f.cloud.Setenv(f, f.cloud.Account(accountID).AdminCredentials())
 		withRole := strings.Replace(
 			elsewhere,
 			"trust: {",
 			`trust: {accounts: [{id: "444455556666", syncRole: "arn:aws:iam::444455556666:role/sync"}], `,
 			1,
 		)
-		f.policy = newPolicy(t, withRole)
+		f.policy = policytest.Parse(t, withRole)
 		f.converge("prometheus")
 		if err := f.assume("prometheus"); err != nil {
 			t.Error(err)
@@ -317,11 +318,11 @@ func TestErrorsAreStable(t *testing.T) {
 	}{
 		{"denied", func(f *fixture) { f.cloud.Fail("iam:GetRole", awstest.Deny) }, "GetRole: AccessDenied: Access denied"},
 		{"unknown credentials", func(f *fixture) {
-			f.environment(awstest.Credentials{AccessKeyID: "AKIAUNKNOWN", SecretAccessKey: "none"})
+			f.cloud.Setenv(f, awstest.Credentials{AccessKeyID: "AKIAUNKNOWN", SecretAccessKey: "none"})
 		}, "GetCallerIdentity: InvalidClientTokenId: The security token included in the request is invalid."},
-		{"no credentials", func(f *fixture) { f.environment(awstest.Credentials{}) }, "no AWS credentials: "},
+		{"no credentials", func(f *fixture) { f.cloud.Setenv(f, awstest.Credentials{}) }, "no AWS credentials: "},
 		{"a sync role that may not be assumed", func(f *fixture) {
-			f.policy = newPolicy(f.T, strings.Replace(policyText, "trust: {", `trust: {accounts: [{id: "111122223333", syncRole: `+
+			f.policy = policytest.Parse(f.T, strings.Replace(policyText, "trust: {", `trust: {accounts: [{id: "111122223333", syncRole: `+
 				`"arn:aws:iam::111122223333:role/none"}], `, 1))
 		}, "AssumeRole: AccessDenied: "},
 		{"nobody listens", func(f *fixture) { f.cloud.StopListening() }, "GetCallerIdentity: no answer: "},

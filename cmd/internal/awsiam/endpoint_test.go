@@ -12,6 +12,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/cmd/internal/awsiam"
 	"github.com/ampbridge/ampbridge/policy/plan"
+	"github.com/ampbridge/ampbridge/test/policytest"
 )
 
 // inChild has the policy of the process that TestEndpointsOfTheEnvironment starts: Go reads
@@ -23,7 +24,7 @@ const inChild = "AMPBRIDGE_TEST_POLICY"
 // another region than the endpoint's.
 func TestEndpointsOfTheEnvironment(t *testing.T) {
 	if text := os.Getenv(inChild); text != "" {
-		p := newPolicy(t, text)
+		p := policytest.Parse(t, text)
 		for _, target := range plan.Targets(p, issuer) {
 			if seen := awsiam.New(p.Trust.Accounts).Observe(t.Context(), target); seen.Problem != "" {
 				t.Error(seen.Problem)
@@ -40,7 +41,7 @@ func TestEndpointsOfTheEnvironment(t *testing.T) {
 	f.must(f.admin().CreateRole(f.ctx, &iam.CreateRoleInput{RoleName: aws.String("sync"), AssumeRolePolicyDocument: &trust}))
 	f.must(f.admin().PutRolePolicy(f.ctx, &iam.PutRolePolicyInput{RoleName: aws.String("sync"), PolicyName: aws.String("all"),
 		PolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"iam:*","Resource":"*"}}`)}))
-	f.environment(f.cloud.Account(accountID).AdminCredentials())
+	f.cloud.Setenv(f, f.cloud.Account(accountID).AdminCredentials())
 	ca := filepath.Join(t.TempDir(), "ca.pem")
 	f.must(nil, os.WriteFile(ca, f.cloud.CA, 0o600))
 	for _, name := range []string{"AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_IAM", "AWS_ENDPOINT_URL_STS", "NO_PROXY", "no_proxy"} {

@@ -2,8 +2,6 @@ package awsiam_test
 
 import (
 	"context"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +15,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/plan"
 	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/policytest"
 )
 
 const (
@@ -24,19 +23,10 @@ const (
 	region    = "eu-west-1"
 	issuer    = "https://oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF"
 	roleName  = "ampbridge.dev.central"
-
-	policyText = `
-apiVersion: ampbridge.io/v1alpha1
-kind: Policy
-cluster: {name: dev}
-destinations:
-- {name: central, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0001"}
-grants:
-- {namespaces: [monitoring], serviceAccounts: ["prometheus*"], destinations: [central]}
-trust: {permissionsBoundary: "arn:aws:iam::111122223333:policy/boundary"}
-`
-	boundary = `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":["aps:RemoteWrite","sts:AssumeRole"],"Resource":"*"}}`
+	boundary  = `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":["aps:RemoteWrite","sts:AssumeRole"],"Resource":"*"}}`
 )
+
+var policyText = policytest.Granting("prometheus*", "monitoring")
 
 // fixture is the double with an account, an issuer that AWS can reach, and a
 // policy.
@@ -53,7 +43,7 @@ type fixture struct {
 func newFixture(t *testing.T, text string) *fixture {
 	t.Helper()
 	f := &fixture{
-		T: t, ctx: t.Context(), policy: newPolicy(t, text),
+		T: t, ctx: t.Context(), policy: policytest.Parse(t, text),
 		cloud: awstest.Start(t, awstest.Options{}), issuer: issuer,
 		signer: awstest.NewSigner(issuer, jose.RS256),
 	}
@@ -65,40 +55,8 @@ func newFixture(t *testing.T, text string) *fixture {
 	if _, err := f.account.PutManagedPolicy("boundary", boundary); err != nil {
 		t.Fatal(err)
 	}
-	f.environment(f.account.AdminCredentials())
+	f.cloud.Setenv(f, f.account.AdminCredentials())
 	return f
-}
-
-func newPolicy(t *testing.T, text string) *policy.Policy {
-	t.Helper()
-	p, err := policy.Parse([]byte(text))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
-}
-
-// environment gives the SDK's default chain these credentials and nothing of the
-// machine's.
-func (f *fixture) environment(credentials awstest.Credentials) {
-	f.Helper()
-	empty := filepath.Join(f.TempDir(), "empty")
-	if err := os.WriteFile(empty, nil, 0o600); err != nil {
-		f.Fatal(err)
-	}
-	environment := append(f.cloud.Environ(), credentials.Environ()...)
-	environment = append(
-		environment,
-		"AWS_CONFIG_FILE="+empty,
-		"AWS_SHARED_CREDENTIALS_FILE="+empty,
-		"AWS_EC2_METADATA_DISABLED=true",
-		"AWS_REGION=",
-		"AWS_PROFILE=",
-	)
-	for _, v := range environment {
-		name, value, _ := strings.Cut(v, "=")
-		f.Setenv(name, value)
-	}
 }
 
 // admin is the account's own client, for what happens behind sync's back.

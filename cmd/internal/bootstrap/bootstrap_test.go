@@ -80,17 +80,9 @@ func (f *fixture) write(text string) {
 // credentials are all that the SDK finds.
 func (f *fixture) credentials(c awstest.Credentials) {
 	f.Helper()
-	empty := filepath.Join(f.TempDir(), "empty")
-	if err := os.WriteFile(empty, nil, 0o600); err != nil {
-		f.Fatal(err)
-	}
-	all := append(f.cloud.Environ(), c.Environ()...)
-	for _, v := range append(all, "AWS_CONFIG_FILE="+empty, "AWS_SHARED_CREDENTIALS_FILE="+empty, "AWS_EC2_METADATA_DISABLED=true",
-		"AWS_REGION=", "AWS_PROFILE=",
-		"AWS_WEB_IDENTITY_TOKEN_FILE=", "AWS_ROLE_ARN=", "AWS_RETRY_MODE=standard", "AWS_MAX_ATTEMPTS=3") {
-		name, value, _ := strings.Cut(v, "=")
-		f.Setenv(name, value)
-	}
+	f.cloud.Setenv(f, c)
+	f.Setenv("AWS_RETRY_MODE", "standard")
+	f.Setenv("AWS_MAX_ATTEMPTS", "3")
 }
 
 func (f *fixture) run(stdin string, args ...string) (status int, stdout, stderr string) {

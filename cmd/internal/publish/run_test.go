@@ -258,13 +258,7 @@ func cloud(t *testing.T) (*awstest.Cloud, *awstest.Account, *awstest.Bucket) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	empty := file(t, "")
-	environment := append(c.Environ(), credentials.Environ()...)
-	for _, v := range append(environment, "AWS_CONFIG_FILE="+empty, "AWS_SHARED_CREDENTIALS_FILE="+empty, "AWS_EC2_METADATA_DISABLED=true",
-		"AWS_REGION=", "AWS_DEFAULT_REGION=", "AWS_PROFILE=") {
-		name, value, _ := strings.Cut(v, "=")
-		t.Setenv(name, value)
-	}
+	c.Setenv(t, credentials)
 	return c, account, account.CreateBucket(region, "my-issuer")
 }
 

@@ -12,13 +12,13 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
-	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/reconcile"
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/cluster"
+	"github.com/ampbridge/ampbridge/test/policytest"
 )
 
 const (
@@ -27,18 +27,9 @@ const (
 	roleName  = "ampbridge.dev.central"
 	roleARN   = "arn:aws:iam::111122223333:role/ampbridge/dev/ampbridge.dev.central"
 	audience  = "sts.amazonaws.com"
-
-	policyText = `
-apiVersion: ampbridge.io/v1alpha1
-kind: Policy
-cluster: {name: dev}
-destinations:
-- {name: central, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0001"}
-grants:
-- {namespaces: [monitoring, unlabelled], serviceAccounts: ["prometheus*"], destinations: [central]}
-trust: {permissionsBoundary: "arn:aws:iam::111122223333:policy/boundary"}
-`
 )
+
+var policyText = policytest.Granting("prometheus*", "monitoring", "unlabelled")
 
 // bridge is a real cluster and the double of AWS, with an issuer between them.
 type bridge struct {
@@ -59,19 +50,13 @@ func start(t *testing.T) *bridge {
 	b.must(b.cluster.Namespace(b.ctx, "ampbridge", nil))
 	b.serviceAccount("monitoring", "prometheus")
 	b.serviceAccount("unlabelled", "prometheus")
-	b.serviceAccount("ampbridge", "sync")
-	_, err := b.cluster.Client().RbacV1().ClusterRoles().Create(b.ctx, &rbacv1.ClusterRole{
-		ObjectMeta: metav1.ObjectMeta{Name: "sync"},
-		Rules: []rbacv1.PolicyRule{
+	b.must(b.cluster.Identity(b.ctx, "ampbridge", "sync", cluster.Rights{
+		Cluster: []rbacv1.PolicyRule{
 			{APIGroups: []string{""}, Resources: []string{"namespaces", "serviceaccounts"}, Verbs: []string{"list", "watch"}},
 			{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"list"}},
 			{APIGroups: []string{""}, Resources: []string{"events"}, Verbs: []string{"create", "patch"}},
 		},
-	}, metav1.CreateOptions{})
-	b.must(err)
-	_, err = b.cluster.Client().RbacV1().Roles("ampbridge").Create(b.ctx, &rbacv1.Role{
-		ObjectMeta: metav1.ObjectMeta{Name: "sync"},
-		Rules: []rbacv1.PolicyRule{
+		Namespace: []rbacv1.PolicyRule{
 			{APIGroups: []string{""}, Resources: []string{"configmaps"}, Verbs: []string{"create"}},
 			{
 				APIGroups:     []string{""},
@@ -86,20 +71,8 @@ func start(t *testing.T) *bridge {
 				Verbs:         []string{"create", "get", "update", "patch"},
 			},
 		},
-	}, metav1.CreateOptions{})
-	b.must(err)
-	_, err = b.cluster.Client().RbacV1().RoleBindings("ampbridge").Create(b.ctx, &rbacv1.RoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: "sync"},
-		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "sync"},
-		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: "ampbridge", Name: "sync"}},
-	}, metav1.CreateOptions{})
-	b.must(err)
-	_, err = b.cluster.Client().RbacV1().ClusterRoleBindings().Create(b.ctx, &rbacv1.ClusterRoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: "sync"},
-		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "sync"},
-		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: "ampbridge", Name: "sync"}},
-	}, metav1.CreateOptions{})
-	b.must(err)
+	}))
+	var err error
 	b.kubeconfig, err = b.cluster.KubeconfigFor(b.ctx, "ampbridge", "sync")
 	b.must(err)
 	return b
@@ -119,20 +92,7 @@ func (b *bridge) aws(t *testing.T) *bridge {
 	)
 	own.must(err)
 	own.account.AddWorkspace(region, "ws-0001")
-	empty := own.file("empty", "")
-	environment := append(own.cloud.Environ(), own.account.AdminCredentials().Environ()...)
-	environment = append(
-		environment,
-		"AWS_CONFIG_FILE="+empty,
-		"AWS_SHARED_CREDENTIALS_FILE="+empty,
-		"AWS_EC2_METADATA_DISABLED=true",
-		"AWS_REGION=",
-		"AWS_PROFILE=",
-	)
-	for _, v := range environment {
-		name, value, _ := strings.Cut(v, "=")
-		t.Setenv(name, value)
-	}
+	own.cloud.Setenv(t, own.account.AdminCredentials())
 	return &own
 }
 
@@ -152,14 +112,7 @@ func (b *bridge) file(name, content string) string {
 
 func (b *bridge) serviceAccount(namespace, name string) {
 	b.Helper()
-	_, err := b.cluster.Client().CoreV1().ServiceAccounts(
-		namespace,
-	).Create(
-		b.ctx,
-		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}},
-		metav1.CreateOptions{},
-	)
-	b.must(err)
+	b.must(b.cluster.ServiceAccount(b.ctx, namespace, name))
 }
 
 // sync runs the command and returns what it printed, and the calls that it made

@@ -9,8 +9,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -194,16 +192,7 @@ func scaleFixture(t *testing.T) (*awstest.Cloud, *iam.Client) {
 	if _, err := cloud.RegisterIssuer(string(host), awstest.NewSigner(string(host), jose.RS256), awstest.PublicCA); err != nil {
 		t.Fatal(err)
 	}
-	empty := filepath.Join(t.TempDir(), "empty")
-	if err := os.WriteFile(empty, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for _, v := range append(append(cloud.Environ(), account.AdminCredentials().Environ()...), "AWS_CONFIG_FILE="+empty,
-		"AWS_SHARED_CREDENTIALS_FILE="+empty, "AWS_EC2_METADATA_DISABLED=true", "AWS_REGION=", "AWS_PROFILE=",
-		"AWS_CA_BUNDLE=") {
-		name, value, _ := strings.Cut(v, "=")
-		t.Setenv(name, value)
-	}
+	cloud.Setenv(t, account.AdminCredentials())
 	return cloud, iam.NewFromConfig(cloud.Config(account.AdminCredentials(), scaleRegion))
 }
 

@@ -102,12 +102,7 @@ func newFixture(t *testing.T) *fixture {
 		`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"aps:RemoteWrite","Resource":"*"}}`,
 	)
 	f.must(err)
-	empty := f.file("empty", "")
-	for _, v := range append(append(f.cloud.Environ(), account.AdminCredentials().Environ()...),
-		"AWS_CONFIG_FILE="+empty, "AWS_SHARED_CREDENTIALS_FILE="+empty, "AWS_EC2_METADATA_DISABLED=true", "AWS_REGION=", "AWS_PROFILE=") {
-		name, value, _ := strings.Cut(v, "=")
-		t.Setenv(name, value)
-	}
+	f.cloud.Setenv(t, account.AdminCredentials())
 	return f
 }
 

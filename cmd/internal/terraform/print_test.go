@@ -78,7 +78,7 @@ func TestTerraformIsWhatSyncApplies(t *testing.T) {
 	for _, id := range []string{"ws-0001", "ws-0002"} {
 		account.AddWorkspace(region, id)
 	}
-	environment(t, cloud, account)
+	cloud.Setenv(t, account.AdminCredentials())
 	if status, out, errs := run(t, policyText, "sync", "--once", "--kubeconfig", c.Kubeconfig()); status != cli.OK {
 		t.Fatal(out, errs)
 	}
@@ -139,20 +139,6 @@ func equal(t *testing.T, what, observed string, r tfconfig.Resource, attribute s
 	written, err := r.Document(attribute)
 	if err != nil || !policy.Equal(is, written) {
 		t.Errorf("%s: %v\nsync:      %s\nterraform: %s", what, err, is, written)
-	}
-}
-
-func environment(t *testing.T, cloud *awstest.Cloud, account *awstest.Account) {
-	t.Helper()
-	empty := filepath.Join(t.TempDir(), "empty")
-	if err := os.WriteFile(empty, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	all := append(cloud.Environ(), account.AdminCredentials().Environ()...)
-	for _, v := range append(all, "AWS_CONFIG_FILE="+empty, "AWS_SHARED_CREDENTIALS_FILE="+empty, "AWS_EC2_METADATA_DISABLED=true",
-		"AWS_REGION=", "AWS_PROFILE=") {
-		name, value, _ := strings.Cut(v, "=")
-		t.Setenv(name, value)
 	}
 }
 

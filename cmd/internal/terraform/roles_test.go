@@ -12,6 +12,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/plan"
+	"github.com/ampbridge/ampbridge/test/policytest"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tfconfig"
 )
@@ -40,19 +41,10 @@ trust: {permissionsBoundary: "arn:aws:iam::999999999999:policy/ampbridge/boundar
 `
 )
 
-func parse(t *testing.T, text string) *policy.Policy {
-	t.Helper()
-	p, err := policy.Parse([]byte(text))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
-}
-
 // desired is for service accounts of labelled namespaces, each NAMESPACE/NAME.
 func desired(t *testing.T, text string, subjects ...string) plan.Plan {
 	t.Helper()
-	in := plan.Input{Policy: parse(t, text), Issuer: issuer}
+	in := plan.Input{Policy: policytest.Parse(t, text), Issuer: issuer}
 	for _, s := range subjects {
 		namespace, name, _ := strings.Cut(s, "/")
 		in.ServiceAccounts = append(

@@ -15,6 +15,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 	"github.com/ampbridge/ampbridge/test/otherwebhooks"
 	"github.com/ampbridge/ampbridge/test/testkit"
+	"github.com/ampbridge/ampbridge/test/webhooktest"
 )
 
 func TestAdmission(t *testing.T) {
@@ -115,7 +116,7 @@ func (f *fixture) testOptIn(t *testing.T) {
 			}
 			namespace := namespaces[r.injection]
 			created := f.pod(t, namespace, pod)
-			if got, want := injected(created), r.want == granted; got != want {
+			if got, want := webhooktest.Injected(created), r.want == granted; got != want {
 				t.Errorf("injected: got %v, want %v", got, want)
 			}
 			if got := f.reason(t, namespace, pod.Name); got != r.want {
@@ -168,7 +169,7 @@ func (f *fixture) testOperatorPod(t *testing.T) {
 	f.namespace(t, "test-operator", policy.InjectionEnabled, nil)
 	f.account(t, "test-operator", "prometheus-k8s", nil)
 	pod := f.pod(t, "test-operator", operatorPod(t))
-	if !injected(pod) {
+	if !webhooktest.Injected(pod) {
 		t.Fatalf("not injected: %s", f.log)
 	}
 	if first := pod.Spec.InitContainers[0]; first.Name != sidecarconfig.ContainerName || first.Image != image {
@@ -192,7 +193,7 @@ func (f *fixture) testRace(t *testing.T) {
 		f.account(t, "test-race", name, nil)
 		pod := chartPod(t)
 		pod.Spec.ServiceAccountName, pod.Spec.DeprecatedServiceAccount = name, ""
-		if injected(f.pod(t, "test-race", pod)) {
+		if webhooktest.Injected(f.pod(t, "test-race", pod)) {
 			got++
 		}
 	}
@@ -289,7 +290,7 @@ func (f *fixture) testOtherWebhooks(t *testing.T) {
 			if err != nil {
 				t.Fatalf("the API server refuses it: %v", err)
 			}
-			if want := change.Want != otherwebhooks.TakenBack; injected(got) != want {
+			if want := change.Want != otherwebhooks.TakenBack; webhooktest.Injected(got) != want {
 				t.Errorf("injected: got %t, want %t", !want, want)
 			}
 			for _, c := range got.Spec.InitContainers {
@@ -316,8 +317,8 @@ func (f *fixture) testGuaranteed(t *testing.T) {
 		}
 	}
 	got := f.pod(t, namespace, pod)
-	if !injected(got) || got.Status.QOSClass != corev1.PodQOSGuaranteed {
-		t.Errorf("injected %t, QoS class %s", injected(got), got.Status.QOSClass)
+	if !webhooktest.Injected(got) || got.Status.QOSClass != corev1.PodQOSGuaranteed {
+		t.Errorf("injected %t, QoS class %s", webhooktest.Injected(got), got.Status.QOSClass)
 	}
 }
 
@@ -356,7 +357,7 @@ func (f *fixture) testPaused(t *testing.T) {
 	isInjected := func() bool {
 		pod, err := f.tryPod(t, "test-paused", chartPod(t), true)
 		testkit.Must(t, err)
-		return injected(pod)
+		return webhooktest.Injected(pod)
 	}
 	f.writePolicy(t, "paused: true\n")
 	testkit.Eventually(t, "nothing is injected", func() bool { return !isInjected() })
@@ -367,7 +368,7 @@ func (f *fixture) testPaused(t *testing.T) {
 // wantInjected creates the pod, which is to be admitted with the sidecar.
 func (f *fixture) wantInjected(t *testing.T, namespace string, pod *corev1.Pod) {
 	t.Helper()
-	if !injected(f.pod(t, namespace, pod)) {
+	if !webhooktest.Injected(f.pod(t, namespace, pod)) {
 		t.Errorf("not injected: %s", f.lastLine())
 	}
 }

@@ -29,10 +29,10 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/ampbridge/ampbridge/policy"
-	"github.com/ampbridge/ampbridge/test/cluster"
 	"github.com/ampbridge/ampbridge/test/servingcert"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tools"
+	"github.com/ampbridge/ampbridge/test/webhooktest"
 	"github.com/ampbridge/ampbridge/webhook/registration"
 )
 
@@ -49,8 +49,7 @@ const (
 // Whatever its callers send, the webhook stays within its memory, does not end,
 // and injects the pods of others.
 func TestMemoryUnderAttack(t *testing.T) {
-	f := &fixture{Cluster: cluster.Start(t, cluster.Options{}), policyFile: filepath.Join(t.TempDir(), "policy.yaml"), log: &testkit.Buffer{}}
-	f.writePolicy(t, "")
+	f := newCluster(t)
 	p := f.startProcess(t)
 	const tenant, other = "test-tenant", "test-other"
 	for _, namespace := range []string{tenant, other} {
@@ -60,7 +59,7 @@ func TestMemoryUnderAttack(t *testing.T) {
 	testkit.Eventually(t, "the webhook is called", func() bool {
 		pod, err := f.tryPod(t, other, chartPod(t), true)
 		testkit.Must(t, err)
-		return injected(pod)
+		return webhooktest.Injected(pod)
 	})
 	t.Logf("idle: %s", p.usage(t))
 
@@ -111,7 +110,7 @@ func TestMemoryUnderAttack(t *testing.T) {
 			var took []time.Duration
 			for range 10 {
 				start := time.Now()
-				if pod := f.pod(t, other, chartPod(t)); !injected(pod) {
+				if pod := f.pod(t, other, chartPod(t)); !webhooktest.Injected(pod) {
 					t.Errorf("a pod beside the attack is not injected: %s", f.lastLine())
 				}
 				took = append(took, time.Since(start))

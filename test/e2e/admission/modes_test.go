@@ -10,6 +10,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 	"github.com/ampbridge/ampbridge/test/testkit"
+	"github.com/ampbridge/ampbridge/test/webhooktest"
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
@@ -40,7 +41,7 @@ func (f *fixture) testModes(t *testing.T) {
 	}
 
 	identity := f.pod(t, namespace, writer("otel", "main"))
-	if injected(identity) || len(identity.Spec.InitContainers) > 0 {
+	if webhooktest.Injected(identity) || len(identity.Spec.InitContainers) > 0 {
 		t.Error("mode identity has a sidecar")
 	}
 	main, other := identity.Spec.Containers[0], identity.Spec.Containers[1]
@@ -52,7 +53,7 @@ func (f *fixture) testModes(t *testing.T) {
 	}
 
 	relay := f.pod(t, namespace, writer("vmagent", "main"))
-	if !injected(relay) {
+	if !webhooktest.Injected(relay) {
 		t.Fatal("mode relay has no sidecar")
 	}
 	if main := relay.Spec.Containers[0]; !setsEnv(main, sidecarconfig.WriteURLVariable) || setsEnv(main, "AWS_ROLE_ARN") ||

@@ -19,6 +19,7 @@ import (
 	"github.com/ampbridge/ampbridge/test/otherwebhooks"
 	"github.com/ampbridge/ampbridge/test/servingcert"
 	"github.com/ampbridge/ampbridge/test/testkit"
+	"github.com/ampbridge/ampbridge/test/webhooktest"
 )
 
 // The API server calls webhooks in the order of their registrations' names. The labels
@@ -169,7 +170,7 @@ func (f *fixture) playedBeside(t *testing.T, namespace, outside string, pod *cor
 	case err != nil:
 		t.Fatal(err)
 	}
-	if !injected(got) {
+	if !webhooktest.Injected(got) {
 		// Taken back as a whole: nothing waits for a sidecar that is not there.
 		for _, v := range got.Spec.Volumes {
 			if slices.Contains([]string{sidecarconfig.VolumeSource, sidecarconfig.VolumeCredentials, sidecarconfig.VolumeToken}, v.Name) {

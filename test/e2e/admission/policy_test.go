@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -13,7 +12,6 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/ampbridge/ampbridge/policy"
-	"github.com/ampbridge/ampbridge/test/cluster"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tools"
 	"github.com/ampbridge/ampbridge/webhook"
@@ -24,8 +22,7 @@ import (
 // last good version survives a restart.
 func TestPolicyIsReviewed(t *testing.T) {
 	kubectl := tools.Path(t, "kubectl")
-	f := &fixture{Cluster: cluster.Start(t, cluster.Options{}), policyFile: filepath.Join(t.TempDir(), "policy.yaml"), log: &testkit.Buffer{}}
-	f.writePolicy(t, "")
+	f := newCluster(t)
 	i := f.install(t)
 	accepted := f.Client().CoreV1().ConfigMaps(home)
 	_, err := accepted.Create(

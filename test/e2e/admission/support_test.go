@@ -1,7 +1,6 @@
 package admission_test
 
 import (
-	"context"
 	"encoding/json"
 	"log/slog"
 	"maps"
@@ -14,25 +13,21 @@ import (
 	"testing"
 	"time"
 
-	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/ampbridge/ampbridge/policy"
-	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 	"github.com/ampbridge/ampbridge/test/cluster"
-	"github.com/ampbridge/ampbridge/test/servingcert"
 	"github.com/ampbridge/ampbridge/test/testkit"
+	"github.com/ampbridge/ampbridge/test/webhooktest"
 	"github.com/ampbridge/ampbridge/webhook"
 	"github.com/ampbridge/ampbridge/webhook/breaker"
-	"github.com/ampbridge/ampbridge/webhook/registration"
 )
 
 const (
-	image = "registry.example.com/ampbridge:v1"
+	image = webhooktest.Image
 	home  = "ampbridge"
 )
 
@@ -45,48 +40,29 @@ type fixture struct {
 
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
-	f := &fixture{Cluster: cluster.Start(t, cluster.Options{}), policyFile: filepath.Join(t.TempDir(), "policy.yaml"), log: &testkit.Buffer{}}
-	f.writePolicy(t, "")
-	certs := t.TempDir()
-	ca, err := servingcert.Write(certs, "127.0.0.1")
-	testkit.Must(t, err)
-	o := webhook.Options{
-		Addr: testkit.FreeAddr(
-			t,
-		),
-		HealthAddr:  testkit.FreeAddr(t),
-		MetricsAddr: testkit.FreeAddr(t),
-		CertDir:     certs,
-		PolicyFile:  f.policyFile,
-		Image:       image,
-		RESTConfig:  f.webhookConfig(t),
-		Logger:      slog.New(slog.NewJSONHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- webhook.Run(ctx, o) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-done; err != nil {
-			t.Errorf("webhook: %v", err)
-		}
+	f := newCluster(t)
+	addr, certs := testkit.FreeAddr(t), t.TempDir()
+	webhooktest.Register(t, f.Cluster, addr, certs, home)
+	webhooktest.Run(t, webhook.Options{
+		Addr: addr, CertDir: certs, PolicyFile: f.policyFile, RESTConfig: f.webhookConfig(t),
+		Logger: slog.New(slog.NewJSONHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
-
-	configuration, err := registration.New(registration.Options{
-		ClientConfig:       admissionv1.WebhookClientConfig{URL: new("https://" + o.Addr), CABundle: ca},
-		ExcludedNamespaces: []string{home},
-	})
-	testkit.Must(t, err)
-	_, err = f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Create(t.Context(), configuration, metav1.CreateOptions{})
-	testkit.Must(t, err)
 	// The API server takes a moment to see its configuration.
 	f.namespace(t, "test-begin", policy.InjectionEnabled, nil)
 	f.account(t, "test-begin", "prometheus-server", nil)
 	testkit.Eventually(t, "the webhook is called", func() bool {
 		pod, err := f.tryPod(t, "test-begin", chartPod(t), true)
 		testkit.Must(t, err)
-		return injected(pod)
+		return webhooktest.Injected(pod)
 	})
+	return f
+}
+
+// newCluster is an API server without the webhook, and the policy of testdata in a file.
+func newCluster(t *testing.T) *fixture {
+	t.Helper()
+	f := &fixture{Cluster: cluster.Start(t, cluster.Options{}), policyFile: filepath.Join(t.TempDir(), "policy.yaml"), log: &testkit.Buffer{}}
+	f.writePolicy(t, "")
 	return f
 }
 
@@ -95,24 +71,12 @@ func newFixture(t *testing.T) *fixture {
 func (f *fixture) webhookConfig(t *testing.T) *rest.Config {
 	t.Helper()
 	testkit.Must(t, f.Namespace(t.Context(), home, nil))
-	f.account(t, home, "webhook", nil)
-	_, err := f.Client().RbacV1().ClusterRoles().Create(t.Context(), &rbacv1.ClusterRole{
-		ObjectMeta: metav1.ObjectMeta{Name: "ampbridge-webhook"},
-		Rules: []rbacv1.PolicyRule{
+	testkit.Must(t, f.Identity(t.Context(), home, "webhook", cluster.Rights{
+		Cluster: []rbacv1.PolicyRule{
 			{APIGroups: []string{""}, Resources: []string{"serviceaccounts"}, Verbs: []string{"get"}},
 			{APIGroups: []string{""}, Resources: []string{"limitranges", "resourcequotas"}, Verbs: []string{"list"}},
 		},
-	}, metav1.CreateOptions{})
-	testkit.Must(t, err)
-	_, err = f.Client().RbacV1().ClusterRoleBindings().Create(t.Context(), &rbacv1.ClusterRoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: "ampbridge-webhook"},
-		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "ampbridge-webhook"},
-		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: home, Name: "webhook"}},
-	}, metav1.CreateOptions{})
-	testkit.Must(t, err)
-	_, err = f.Client().RbacV1().Roles(home).Create(t.Context(), &rbacv1.Role{
-		ObjectMeta: metav1.ObjectMeta{Name: "ampbridge-webhook"},
-		Rules: []rbacv1.PolicyRule{
+		Namespace: []rbacv1.PolicyRule{
 			{
 				APIGroups:     []string{""},
 				Resources:     []string{"configmaps"},
@@ -126,17 +90,8 @@ func (f *fixture) webhookConfig(t *testing.T) *rest.Config {
 				Verbs:         []string{"get", "update"},
 			},
 		},
-	}, metav1.CreateOptions{})
-	testkit.Must(t, err)
-	_, err = f.Client().RbacV1().RoleBindings(home).Create(t.Context(), &rbacv1.RoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: "ampbridge-webhook"},
-		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "ampbridge-webhook"},
-		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: home, Name: "webhook"}},
-	}, metav1.CreateOptions{})
-	testkit.Must(t, err)
-	file, err := f.KubeconfigFor(t.Context(), home, "webhook")
-	testkit.Must(t, err)
-	config, err := clientcmd.BuildConfigFromFlags("", file)
+	}))
+	config, err := f.As(t.Context(), home, "webhook")
 	testkit.Must(t, err)
 	return config
 }
@@ -248,10 +203,6 @@ func (f *fixture) podCalls(t *testing.T) (n int) {
 		}
 	}
 	return n
-}
-
-func injected(pod *corev1.Pod) bool {
-	return slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == sidecarconfig.ContainerName })
 }
 
 // readPod is a pod of testdata as its controller creates it.

@@ -12,7 +12,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/policytest"
 	"github.com/ampbridge/ampbridge/test/testkit"
+	"github.com/ampbridge/ampbridge/test/webhooktest"
 	"github.com/ampbridge/ampbridge/webhook/audit"
 	"github.com/ampbridge/ampbridge/webhook/breaker"
 	"github.com/ampbridge/ampbridge/webhook/breaker/store"
@@ -40,7 +42,7 @@ func TestAudit(t *testing.T) {
 func (f *fixture) testTells(t *testing.T) {
 	const namespace = "test-tells"
 	f.namespace(t, namespace)
-	f.account(t, namespace, "stranger")
+	testkit.Must(t, f.ServiceAccount(t.Context(), namespace, "stranger"))
 	missed := f.deploy(t, namespace, "missed", 2, nil)
 	f.namespace(t, excluded)
 	f.deploy(t, excluded, "elsewhere", 1, nil)
@@ -84,7 +86,7 @@ func (f *fixture) testRepairs(t *testing.T) {
 	bare, err := f.Client().CoreV1().Pods(namespace).Create(t.Context(), bare, metav1.CreateOptions{})
 	testkit.Must(t, err)
 	for _, pod := range append(slipped, out...) {
-		if injected(&pod) {
+		if webhooktest.Injected(&pod) {
 			t.Fatal("a pod was injected without a webhook")
 		}
 		f.report(t, pod, ready)
@@ -109,7 +111,7 @@ func (f *fixture) testRepairs(t *testing.T) {
 	}
 	testkit.Eventually(t, "the second is replaced", func() bool { return replaced(slipped, f.pods(t, namespace, "slipped")) })
 	for _, pod := range f.pods(t, namespace, "slipped") {
-		if !injected(&pod) {
+		if !webhooktest.Injected(&pod) {
 			t.Errorf("%s is not injected", pod.Name)
 		}
 		f.report(t, pod, ready)
@@ -196,7 +198,7 @@ func (f *fixture) testStuck(t *testing.T) {
 	hanging := f.deploy(t, namespace, "hanging", 1, nil)
 	slow := f.deploy(t, namespace, "slow", 1, nil)
 	for _, pod := range slices.Concat(pods, hanging, slow) {
-		if !injected(&pod) {
+		if !webhooktest.Injected(&pod) {
 			t.Fatalf("%s is not injected", pod.Name)
 		}
 	}
@@ -217,7 +219,7 @@ func (f *fixture) testStuck(t *testing.T) {
 		)
 		t.Logf("%s: replaced after %s", name, time.Since(begin).Round(time.Second))
 		for _, pod := range f.pods(t, namespace, name) {
-			if injected(&pod) {
+			if webhooktest.Injected(&pod) {
 				t.Errorf("%s is injected, although the breaker is open", pod.Name)
 			}
 		}
@@ -233,8 +235,7 @@ func (f *fixture) testStuck(t *testing.T) {
 	}
 	state, err := store.Read(t.Context(), f.Client().CoreV1().ConfigMaps(home))
 	testkit.Must(t, err)
-	p, err := policy.Parse([]byte(policyText))
-	testkit.Must(t, err)
+	p := policytest.Parse(t, policyText)
 	e, _ := p.Entitled(policy.Subject{Namespace: namespace, ServiceAccount: account})
 	successor := f.pods(t, namespace, "stuck")[0]
 	owner := metav1.GetControllerOf(&successor)

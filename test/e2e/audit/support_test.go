@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -22,33 +21,25 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 	"github.com/ampbridge/ampbridge/test/cluster"
-	"github.com/ampbridge/ampbridge/test/servingcert"
+	"github.com/ampbridge/ampbridge/test/policytest"
 	"github.com/ampbridge/ampbridge/test/testkit"
+	"github.com/ampbridge/ampbridge/test/webhooktest"
 	"github.com/ampbridge/ampbridge/webhook"
 	"github.com/ampbridge/ampbridge/webhook/audit"
 	"github.com/ampbridge/ampbridge/webhook/breaker"
-	"github.com/ampbridge/ampbridge/webhook/registration"
 )
 
 const (
-	image      = "registry.example.com/ampbridge:v1"
-	home       = "ampbridge"
-	account    = "prometheus"
-	policyText = `apiVersion: ampbridge.io/v1alpha1
-kind: Policy
-cluster: {name: dev}
-destinations:
-- {name: central, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0123abcd-1111-2222-3333-444455556666"}
-grants:
-- {namespaces: ["test-*"], serviceAccounts: [prometheus], destinations: [central]}
-trust: {permissionsBoundary: "arn:aws:iam::111122223333:policy/b"}
-`
+	image   = webhooktest.Image
+	home    = "ampbridge"
+	account = "prometheus"
 )
+
+var policyText = policytest.Granting(account, "test-*")
 
 // fixture is an API server where the webhook is registered, but does not run.
 type fixture struct {
@@ -71,65 +62,30 @@ func newFixture(t *testing.T) *fixture {
 		ResourceNames: []string{breaker.ConfigMap},
 		Verbs:         []string{"get"},
 	}
-	f.webhook = f.identity(
-		t,
-		"webhook",
-		[]rbacv1.PolicyRule{read("get", "serviceaccounts"), read("list", "limitranges", "resourcequotas")},
-		[]rbacv1.PolicyRule{state},
-	)
-	state.Verbs = []string{"get", "update"}
-	f.auditor = f.identity(t, "auditor", []rbacv1.PolicyRule{
-		read("get", "namespaces", "serviceaccounts"), read("list", "namespaces", "pods", "limitranges", "resourcequotas"),
-		read("create", "pods", "pods/eviction", "events"), read("watch", "events"),
-		{APIGroups: []string{"apps"}, Resources: []string{"replicasets", "statefulsets", "daemonsets"}, Verbs: []string{"get"}},
-	}, []rbacv1.PolicyRule{state, read("create", "configmaps")})
-
-	ca, err := servingcert.Write(f.certs, "127.0.0.1")
-	testkit.Must(t, err)
-	object, err := registration.New(registration.Options{
-		ClientConfig: admissionv1.WebhookClientConfig{URL: new("https://" + f.addr), CABundle: ca}, ExcludedNamespaces: []string{home},
+	f.webhook = f.identity(t, "webhook", cluster.Rights{
+		Cluster:   []rbacv1.PolicyRule{read("get", "serviceaccounts"), read("list", "limitranges", "resourcequotas")},
+		Namespace: []rbacv1.PolicyRule{state},
 	})
-	testkit.Must(t, err)
-	_, err = f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Create(t.Context(), object, metav1.CreateOptions{})
-	testkit.Must(t, err)
+	state.Verbs = []string{"get", "update"}
+	f.auditor = f.identity(t, "auditor", cluster.Rights{
+		Cluster: []rbacv1.PolicyRule{
+			read("get", "namespaces", "serviceaccounts"), read("list", "namespaces", "pods", "limitranges", "resourcequotas"),
+			read("create", "pods", "pods/eviction", "events"), read("watch", "events"),
+			{APIGroups: []string{"apps"}, Resources: []string{"replicasets", "statefulsets", "daemonsets"}, Verbs: []string{"get"}},
+		},
+		Namespace: []rbacv1.PolicyRule{state, read("create", "configmaps")},
+	})
+	webhooktest.Register(t, f.Cluster, f.addr, f.certs, home)
 	return f
 }
 
-// identity makes a service account with rules for all namespaces and for home.
-func (f *fixture) identity(t *testing.T, name string, everywhere, athome []rbacv1.PolicyRule) *rest.Config {
+// identity makes a service account of home with rights, and returns its connection.
+func (f *fixture) identity(t *testing.T, name string, rights cluster.Rights) *rest.Config {
 	t.Helper()
-	client, meta := f.Client().RbacV1(), metav1.ObjectMeta{Name: name}
-	f.account(t, home, name)
-	subjects := []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: home, Name: name}}
-	_, err := client.ClusterRoles().Create(t.Context(), &rbacv1.ClusterRole{ObjectMeta: meta, Rules: everywhere}, metav1.CreateOptions{})
-	testkit.Must(t, err)
-	_, err = client.ClusterRoleBindings().Create(t.Context(), &rbacv1.ClusterRoleBinding{
-		ObjectMeta: meta, Subjects: subjects, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: name},
-	}, metav1.CreateOptions{})
-	testkit.Must(t, err)
-	_, err = client.Roles(home).Create(t.Context(), &rbacv1.Role{ObjectMeta: meta, Rules: athome}, metav1.CreateOptions{})
-	testkit.Must(t, err)
-	_, err = client.RoleBindings(home).Create(t.Context(), &rbacv1.RoleBinding{
-		ObjectMeta: meta, Subjects: subjects, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: name},
-	}, metav1.CreateOptions{})
-	testkit.Must(t, err)
-	file, err := f.KubeconfigFor(t.Context(), home, name)
-	testkit.Must(t, err)
-	config, err := clientcmd.BuildConfigFromFlags("", file)
+	testkit.Must(t, f.Identity(t.Context(), home, name, rights))
+	config, err := f.As(t.Context(), home, name)
 	testkit.Must(t, err)
 	return config
-}
-
-func (f *fixture) account(t *testing.T, namespace, name string) {
-	t.Helper()
-	_, err := f.Client().CoreV1().ServiceAccounts(
-		namespace,
-	).Create(
-		t.Context(),
-		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}},
-		metav1.CreateOptions{},
-	)
-	testkit.Must(t, err)
 }
 
 // namespace makes a labelled namespace with the granted service account. Its
@@ -137,7 +93,7 @@ func (f *fixture) account(t *testing.T, namespace, name string) {
 func (f *fixture) namespace(t *testing.T, name string) {
 	t.Helper()
 	testkit.Must(t, f.Namespace(t.Context(), name, map[string]string{policy.LabelInjection: string(policy.InjectionEnabled)}))
-	f.account(t, name, account)
+	testkit.Must(t, f.ServiceAccount(t.Context(), name, account))
 	t.Cleanup(func() { f.unlabel(t, name) })
 }
 
@@ -157,24 +113,12 @@ func (f *fixture) startWebhook(t *testing.T, probe string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "policy.yaml")
 	testkit.Must(t, os.WriteFile(file, []byte(policyText), 0o600))
-	f.run(t, "webhook", func(ctx context.Context) error {
-		return webhook.Run(ctx, webhook.Options{
-			Addr:        f.addr,
-			HealthAddr:  testkit.FreeAddr(t),
-			MetricsAddr: testkit.FreeAddr(t),
-			CertDir:     f.certs,
-			PolicyFile:  file,
-			Image:       image,
-			RESTConfig:  f.webhook,
-			Namespace:   home,
-			Logger:      slog.New(slog.DiscardHandler),
-		})
-	})
+	webhooktest.Run(t, webhook.Options{Addr: f.addr, CertDir: f.certs, PolicyFile: file, RESTConfig: f.webhook, Namespace: home})
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "probe"}, Spec: template().Spec}
 	testkit.Eventually(t, "the webhook injects", func() bool {
 		admitted, err := f.Client().CoreV1().Pods(probe).Create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		testkit.Must(t, err)
-		return injected(admitted)
+		return webhooktest.Injected(admitted)
 	})
 }
 
@@ -186,34 +130,20 @@ type running struct {
 // audit runs an auditor until the test ends, with a policy of more lines.
 func (f *fixture) audit(t *testing.T, more string, change func(*audit.Options)) *running {
 	t.Helper()
-	p, err := policy.Parse([]byte(policyText + more))
-	testkit.Must(t, err)
+	p := policytest.Parse(t, policyText+more)
 	r := &running{metrics: prometheus.NewRegistry()}
 	o := audit.Options{
 		RESTConfig: f.auditor, Policy: func() *policy.Policy { return p }, Image: image, Namespace: home, Excluded: []string{excluded},
 		Registry: r.metrics, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
 	change(&o)
-	f.run(t, "auditor", func(ctx context.Context) error { return audit.Run(ctx, o) })
+	testkit.Run(t, "auditor", func(ctx context.Context) error { return audit.Run(ctx, o) })
 	return r
 }
 
 // quick makes rounds follow one another at once.
 func quick(o *audit.Options) {
 	o.Interval, o.Settle, o.EvictionInterval = 200*time.Millisecond, time.Millisecond, 2*time.Second
-}
-
-func (f *fixture) run(t *testing.T, name string, run func(context.Context) error) {
-	t.Helper()
-	ctx, stop := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- run(ctx) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-done; err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
-	})
 }
 
 // value is the sum of a metric's series with this label value, or of all.
@@ -241,25 +171,7 @@ func (r *running) value(t *testing.T, name, label string) (sum float64) {
 func template() corev1.PodTemplateSpec {
 	return corev1.PodTemplateSpec{
 		ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": "prometheus"}},
-		Spec: corev1.PodSpec{
-			ServiceAccountName: account,
-			Containers: []corev1.Container{
-				{
-					Name:         "prometheus",
-					Image:        "quay.io/prometheus/prometheus:v3.15.0",
-					Args:         []string{"--config.file=/etc/p/prometheus.yml", "--config.auto-reload"},
-					VolumeMounts: []corev1.VolumeMount{{Name: "config", MountPath: "/etc/p"}},
-				},
-			},
-			Volumes: []corev1.Volume{
-				{
-					Name: "config",
-					VolumeSource: corev1.VolumeSource{
-						ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "p"}},
-					},
-				},
-			},
-		},
+		Spec:       webhooktest.Prometheus(account),
 	}
 }
 
@@ -366,11 +278,7 @@ func (f *fixture) eventSays(t *testing.T, pod corev1.Pod, reason, words string) 
 	})
 }
 
-func injected(pod *corev1.Pod) bool {
-	return slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == sidecarconfig.ContainerName })
-}
-
-// replaced tells whether all pods are others than before, and as many.
+// replaced reports whether all pods are others than before, and as many.
 func replaced(before, now []corev1.Pod) bool {
 	return len(now) == len(before) && !slices.ContainsFunc(now, func(p corev1.Pod) bool { return has(before, p) })
 }

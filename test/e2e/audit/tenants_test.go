@@ -15,7 +15,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/policytest"
 	"github.com/ampbridge/ampbridge/test/testkit"
+	"github.com/ampbridge/ampbridge/test/webhooktest"
 	"github.com/ampbridge/ampbridge/webhook/audit"
 	"github.com/ampbridge/ampbridge/webhook/breaker"
 	"github.com/ampbridge/ampbridge/webhook/breaker/store"
@@ -68,7 +70,7 @@ func (f *fixture) testOffered(t *testing.T) {
 			func() bool { return replaced(before, f.pods(t, n, "prometheus")) },
 		)
 		t.Logf("%s: released after %s", n, time.Since(begin).Round(time.Second))
-		if now := f.pods(t, n, "prometheus"); injected(&now[0]) {
+		if now := f.pods(t, n, "prometheus"); webhooktest.Injected(&now[0]) {
 			t.Errorf("%s: the successor is injected", n)
 		}
 	}
@@ -96,8 +98,7 @@ func (f *fixture) testOffered(t *testing.T) {
 		t.Errorf("%d entries of the tenant, %d bytes", ofTenant, bytes)
 	}
 	// For the tenant injection pauses too, whatever pod it is.
-	p, err := policy.Parse([]byte(policyText))
-	testkit.Must(t, err)
+	p := policytest.Parse(t, policyText)
 	e, _ := p.Entitled(policy.Subject{Namespace: tenant, ServiceAccount: account})
 	for _, i := range []int{0, offered - 1} {
 		if _, open := breaker.State(
@@ -140,7 +141,7 @@ func (f *fixture) crowd(t *testing.T, namespace string) error {
 				made, err := client.Create(context.Background(), pod, metav1.CreateOptions{})
 				// On a busy machine the webhook may answer too late, and then the pod is
 				// admitted as it was: such a pod would not hang.
-				for err == nil && !injected(made) {
+				for err == nil && !webhooktest.Injected(made) {
 					if err = client.Delete(
 						context.Background(),
 						made.Name,
@@ -190,11 +191,10 @@ func (f *fixture) testUnwritable(t *testing.T) {
 	known, fresh := f.deploy(t, namespace, "known", 1, nil), f.deploy(t, namespace, "fresh", 1, nil)
 	f.report(t, known[0], cannotPull)
 	f.report(t, fresh[0], cannotPull)
-	p, err := policy.Parse([]byte(policyText))
-	testkit.Must(t, err)
+	p := policytest.Parse(t, policyText)
 	e, _ := p.Entitled(policy.Subject{Namespace: namespace, ServiceAccount: account})
 	maps := f.Client().CoreV1().ConfigMaps(home)
-	_, err = store.Change(t.Context(), maps, func(s breaker.State) breaker.State {
+	_, err := store.Change(t.Context(), maps, func(s breaker.State) breaker.State {
 		return s.With(
 			breaker.Entry{
 				Workload: breaker.Workload{Namespace: namespace, Kind: "Deployment", Name: "known"},
@@ -215,7 +215,7 @@ func (f *fixture) testUnwritable(t *testing.T) {
 		o.Grace = time.Second
 	})
 	testkit.Eventually(t, "the pod with an entry is released", func() bool { return replaced(known, f.pods(t, namespace, "known")) })
-	if now := f.pods(t, namespace, "known"); injected(&now[0]) {
+	if now := f.pods(t, namespace, "known"); webhooktest.Injected(&now[0]) {
 		t.Error("its successor is injected")
 	}
 	testkit.Eventually(t, "the missed pod is repaired", func() bool { return replaced(missed, f.pods(t, namespace, "missed")) })

@@ -26,25 +26,23 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/yaml"
 
 	"github.com/ampbridge/ampbridge/policy"
-	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 	"github.com/ampbridge/ampbridge/test/cluster"
-	"github.com/ampbridge/ampbridge/test/servingcert"
+	"github.com/ampbridge/ampbridge/test/policytest"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tools"
+	"github.com/ampbridge/ampbridge/test/webhooktest"
 	"github.com/ampbridge/ampbridge/webhook"
 	"github.com/ampbridge/ampbridge/webhook/audit"
-	"github.com/ampbridge/ampbridge/webhook/registration"
 )
 
 const (
 	home    = "ampbridge-system"
 	account = "prometheus"
-	image   = "registry.example.com/ampbridge:v1"
+	image   = webhooktest.Image
 	// demands is the label by which a namespace chooses a policy of somebody else's.
 	demands = "test/demands"
 	// timeout is generous: machines that run tests are often busy.
@@ -52,15 +50,7 @@ const (
 )
 
 // head is the part of ampbridge's policy that all tests have.
-const head = `apiVersion: ampbridge.io/v1alpha1
-kind: Policy
-cluster: {name: dev}
-destinations:
-- {name: central, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0123abcd-1111-2222-3333-444455556666"}
-grants:
-- {namespaces: ["test-*"], serviceAccounts: [prometheus], destinations: [central]}
-trust: {permissionsBoundary: "arn:aws:iam::111122223333:policy/b"}
-`
+var head = policytest.Granting(account, "test-*")
 
 type fixture struct {
 	*cluster.Cluster
@@ -80,25 +70,13 @@ func newFixture(t *testing.T, text string) *fixture {
 	f.setPolicy(t, text)
 
 	addr, certs := testkit.FreeAddr(t), t.TempDir()
-	ca, err := servingcert.Write(certs, "127.0.0.1")
-	testkit.Must(t, err)
-	object, err := registration.New(registration.Options{
-		ClientConfig: admissionv1.WebhookClientConfig{URL: new("https://" + addr), CABundle: ca}, ExcludedNamespaces: []string{home},
-	})
-	testkit.Must(t, err)
-	_, err = f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Create(t.Context(), object, metav1.CreateOptions{})
-	testkit.Must(t, err)
-	f.run(t, "webhook", func(ctx context.Context) error {
-		return webhook.Run(ctx, webhook.Options{
-			Addr: addr, HealthAddr: testkit.FreeAddr(t), MetricsAddr: testkit.FreeAddr(t), CertDir: certs, PolicyFile: f.file,
-			Image: image, RESTConfig: f.webCfg, Namespace: home, Logger: slog.New(slog.DiscardHandler),
-		})
-	})
+	webhooktest.Register(t, f.Cluster, addr, certs, home)
+	webhooktest.Run(t, webhook.Options{Addr: addr, CertDir: certs, PolicyFile: f.file, RESTConfig: f.webCfg, Namespace: home})
 	f.namespace(t, "test-probe", nil)
 	testkit.Eventually(t, "the webhook injects", func() bool {
 		pod, err := f.Client().CoreV1().Pods("test-probe").Create(t.Context(), bare("probe"), dryRun)
 		testkit.Must(t, err)
-		return injected(pod)
+		return webhooktest.Injected(pod)
 	})
 	return f
 }
@@ -144,9 +122,7 @@ func (f *fixture) install(t *testing.T) {
 // as is the connection of one of the chart's service accounts.
 func (f *fixture) as(t *testing.T, name string) *rest.Config {
 	t.Helper()
-	file, err := f.KubeconfigFor(t.Context(), home, name)
-	testkit.Must(t, err)
-	config, err := clientcmd.BuildConfigFromFlags("", file)
+	config, err := f.As(t.Context(), home, name)
 	testkit.Must(t, err)
 	return config
 }
@@ -154,8 +130,7 @@ func (f *fixture) as(t *testing.T, name string) *rest.Config {
 // setPolicy gives webhook and auditor another policy.
 func (f *fixture) setPolicy(t *testing.T, more string) {
 	t.Helper()
-	p, err := policy.Parse([]byte(head + more))
-	testkit.Must(t, err)
+	p := policytest.Parse(t, head+more)
 	testkit.Must(t, os.WriteFile(f.file, []byte(head+more), 0o600))
 	f.policy.Store(p)
 }
@@ -163,25 +138,12 @@ func (f *fixture) setPolicy(t *testing.T, more string) {
 // audit runs the auditor until the test ends. Its rounds do nothing for refused pods.
 func (f *fixture) audit(t *testing.T) {
 	t.Helper()
-	f.run(t, "auditor", func(ctx context.Context) error {
+	testkit.Run(t, "auditor", func(ctx context.Context) error {
 		return audit.Run(ctx, audit.Options{
 			RESTConfig: f.sync, Policy: f.policy.Load, Image: image, Namespace: home, NoSidecars: true,
 			Interval: 200 * time.Millisecond, Settle: time.Millisecond, EvictionInterval: 2 * time.Second,
 			Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		})
-	})
-}
-
-func (f *fixture) run(t *testing.T, name string, run func(context.Context) error) {
-	t.Helper()
-	ctx, stop := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- run(ctx) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-done; err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
 	})
 }
 
@@ -191,9 +153,7 @@ func (f *fixture) namespace(t *testing.T, name string, more map[string]string) {
 	labels := map[string]string{policy.LabelInjection: string(policy.InjectionEnabled)}
 	maps.Copy(labels, more)
 	testkit.Must(t, f.Namespace(t.Context(), name, labels))
-	_, err := f.Client().CoreV1().ServiceAccounts(name).Create(t.Context(),
-		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}}, metav1.CreateOptions{})
-	testkit.Must(t, err)
+	testkit.Must(t, f.ServiceAccount(t.Context(), name, account))
 }
 
 // node makes a node without a kubelet, on which DaemonSets run all the same: it is ready.
@@ -271,18 +231,9 @@ func (f *fixture) demand(t *testing.T, name, message, expression string) {
 func spec() corev1.PodSpec {
 	limits := corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1"), corev1.ResourceMemory: resource.MustParse("1Gi")}
 	requests := corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("10m"), corev1.ResourceMemory: resource.MustParse("64Mi")}
-	return corev1.PodSpec{
-		ServiceAccountName: account,
-		Containers: []corev1.Container{{
-			Name: "prometheus", Image: "quay.io/prometheus/prometheus:v3.15.0",
-			Args:         []string{"--config.file=/etc/p/prometheus.yml", "--config.auto-reload"},
-			Resources:    corev1.ResourceRequirements{Limits: limits, Requests: requests},
-			VolumeMounts: []corev1.VolumeMount{{Name: "config", MountPath: "/etc/p"}},
-		}},
-		Volumes: []corev1.Volume{{Name: "config", VolumeSource: corev1.VolumeSource{
-			ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "p"}},
-		}}},
-	}
+	pod := webhooktest.Prometheus(account)
+	pod.Containers[0].Resources = corev1.ResourceRequirements{Limits: limits, Requests: requests}
+	return pod
 }
 
 func bare(name string) *corev1.Pod {
@@ -371,8 +322,4 @@ func (f *fixture) eventSays(t *testing.T, namespace, shape, reason string, words
 			return !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(e.Message, w) })
 		})
 	})
-}
-
-func injected(pod *corev1.Pod) bool {
-	return slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == sidecarconfig.ContainerName })
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/testkit"
+	"github.com/ampbridge/ampbridge/test/webhooktest"
 	"github.com/ampbridge/ampbridge/webhook/breaker"
 	"github.com/ampbridge/ampbridge/webhook/breaker/store"
 )
@@ -132,7 +133,7 @@ func (f *fixture) testControllers(t *testing.T) {
 				atOpening := f.refusals(t, namespace, shape)
 				pod := f.one(t, namespace, shape, nil)
 				took := time.Since(began)
-				if injected(pod) {
+				if webhooktest.Injected(pod) {
 					t.Fatalf("the pod is injected against the policy")
 				}
 				f.eventSays(t, namespace, shape, "CircuitOpen", "ValidatingAdmissionPolicy "+d.name, d.message)
@@ -151,7 +152,7 @@ func (f *fixture) testControllers(t *testing.T) {
 	}
 	// Injection stays off for the next pods, without another refusal.
 	before := f.refusals(t, "test-cpu-limits", "statefulset")
-	if next := f.replace(t, &f.pods(t, "test-cpu-limits", "statefulset")[0]); injected(next) {
+	if next := f.replace(t, &f.pods(t, "test-cpu-limits", "statefulset")[0]); webhooktest.Injected(next) {
 		t.Error("the next pod is injected")
 	}
 	if n := f.refusals(t, "test-cpu-limits", "statefulset"); n != before {
@@ -163,13 +164,13 @@ func (f *fixture) testControllers(t *testing.T) {
 	testkit.Within(t, timeout, "the webhook has the changed policy", func() bool {
 		pod, err := f.Client().CoreV1().Pods("test-changed").Create(t.Context(), bare("probe"), dryRun)
 		testkit.Must(t, err)
-		return injected(pod) && pod.Spec.InitContainers[0].Image != image
+		return webhooktest.Injected(pod) && pod.Spec.InitContainers[0].Image != image
 	})
 	for _, d := range demanded {
 		for _, shape := range shapes {
 			next := f.replace(t, &f.pods(t, "test-"+d.name, shape)[0])
-			if injected(next) != d.fits {
-				t.Errorf("%s/%s: after the change of the policy it is injected: %v, want %v", d.name, shape, injected(next), d.fits)
+			if webhooktest.Injected(next) != d.fits {
+				t.Errorf("%s/%s: after the change of the policy it is injected: %v, want %v", d.name, shape, webhooktest.Injected(next), d.fits)
 			}
 		}
 	}
@@ -202,7 +203,7 @@ func (f *fixture) testPlainRefused(t *testing.T) {
 	f.eventSays(t, namespace, "statefulset", "CircuitOpen", name)
 	f.eventSays(t, namespace, "statefulset", "CircuitClosed", "without the sidecar too", name)
 	f.label(t, namespace, demands, "")
-	if pod := f.one(t, namespace, "statefulset", nil); !injected(pod) {
+	if pod := f.one(t, namespace, "statefulset", nil); !webhooktest.Injected(pod) {
 		t.Error("its pod is not injected, although nothing refuses it")
 	}
 }
@@ -240,7 +241,7 @@ func (f *fixture) testSuccessor(t *testing.T) {
 	}
 	f.label(t, namespace, demands, "")
 	for _, shape := range shapes {
-		if next := f.one(t, namespace, shape, running[shape]); !injected(next) {
+		if next := f.one(t, namespace, shape, running[shape]); !webhooktest.Injected(next) {
 			t.Errorf("%s: the successor is not injected", shape)
 		}
 	}

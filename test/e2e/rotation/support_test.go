@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -22,38 +21,28 @@ import (
 	"github.com/google/go-cmp/cmp"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/ampbridge/ampbridge/policy"
-	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 	"github.com/ampbridge/ampbridge/test/cluster"
+	"github.com/ampbridge/ampbridge/test/policytest"
 	"github.com/ampbridge/ampbridge/test/testkit"
+	"github.com/ampbridge/ampbridge/test/webhooktest"
 	"github.com/ampbridge/ampbridge/webhook"
 	"github.com/ampbridge/ampbridge/webhook/certificates"
 	"github.com/ampbridge/ampbridge/webhook/registration"
 )
 
 const (
-	image      = "registry.example.com/ampbridge:v1"
-	home       = "ampbridge-system"
-	tenant     = "monitoring"
-	account    = "prometheus"
-	secret     = "ampbridge-webhook-tls"
-	service    = "ampbridge-webhook"
-	portName   = "webhook"
-	policyText = `apiVersion: ampbridge.io/v1alpha1
-kind: Policy
-cluster: {name: dev}
-destinations:
-- {name: central, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-0123abcd-1111-2222-3333-444455556666"}
-grants:
-- {namespaces: [monitoring], serviceAccounts: [prometheus], destinations: [central]}
-trust: {manage: none}
-`
+	image    = "registry.example.com/ampbridge:v1"
+	home     = "ampbridge-system"
+	tenant   = "monitoring"
+	account  = "prometheus"
+	secret   = "ampbridge-webhook-tls"
+	service  = "ampbridge-webhook"
+	portName = "webhook"
 )
 
 // timing is a rotation that a test can wait for.
@@ -81,17 +70,10 @@ func newFixture(t *testing.T) *fixture {
 		policyFile: filepath.Join(t.TempDir(), "policy.yaml"),
 		live:       map[string]bool{},
 	}
-	testkit.Must(t, os.WriteFile(f.policyFile, []byte(policyText), 0o600))
+	testkit.Must(t, os.WriteFile(f.policyFile, []byte(policytest.Granting(account, tenant)), 0o600))
 	testkit.Must(t, f.Namespace(t.Context(), home, nil))
 	testkit.Must(t, f.Namespace(t.Context(), tenant, map[string]string{policy.LabelInjection: string(policy.InjectionEnabled)}))
-	_, err := f.Client().CoreV1().ServiceAccounts(
-		tenant,
-	).Create(
-		t.Context(),
-		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}},
-		metav1.CreateOptions{},
-	)
-	testkit.Must(t, err)
+	testkit.Must(t, f.ServiceAccount(t.Context(), tenant, account))
 	f.config = f.identity(t, "webhook", secret, registration.DefaultName)
 	return f
 }
@@ -100,48 +82,28 @@ func newFixture(t *testing.T) *fixture {
 // and those that the handlers need.
 func (f *fixture) identity(t *testing.T, name, secret, configuration string) *rest.Config {
 	t.Helper()
-	client, meta := f.Client().RbacV1(), metav1.ObjectMeta{Name: name}
-	subjects := []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: home, Name: name}}
-	_, err := f.Client().CoreV1().ServiceAccounts(
-		home,
-	).Create(
-		t.Context(),
-		&corev1.ServiceAccount{ObjectMeta: meta},
-		metav1.CreateOptions{},
-	)
-	testkit.Must(t, err)
-	_, err = client.ClusterRoles().Create(t.Context(), &rbacv1.ClusterRole{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{
-		{APIGroups: []string{""}, Resources: []string{"serviceaccounts"}, Verbs: []string{"get"}},
-		{APIGroups: []string{""}, Resources: []string{"limitranges", "resourcequotas"}, Verbs: []string{"list"}},
-		{
-			APIGroups:     []string{"admissionregistration.k8s.io"},
-			Resources:     []string{"mutatingwebhookconfigurations"},
-			ResourceNames: []string{configuration},
-			Verbs:         []string{"get", "watch", "patch"},
+	testkit.Must(t, f.Identity(t.Context(), home, name, cluster.Rights{
+		Cluster: []rbacv1.PolicyRule{
+			{APIGroups: []string{""}, Resources: []string{"serviceaccounts"}, Verbs: []string{"get"}},
+			{APIGroups: []string{""}, Resources: []string{"limitranges", "resourcequotas"}, Verbs: []string{"list"}},
+			{
+				APIGroups:     []string{"admissionregistration.k8s.io"},
+				Resources:     []string{"mutatingwebhookconfigurations"},
+				ResourceNames: []string{configuration},
+				Verbs:         []string{"get", "watch", "patch"},
+			},
 		},
-	}}, metav1.CreateOptions{})
-	testkit.Must(t, err)
-	_, err = client.ClusterRoleBindings().Create(t.Context(), &rbacv1.ClusterRoleBinding{
-		ObjectMeta: meta, Subjects: subjects, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: name},
-	}, metav1.CreateOptions{})
-	testkit.Must(t, err)
-	_, err = client.Roles(home).Create(t.Context(), &rbacv1.Role{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{
-		{
-			APIGroups:     []string{""},
-			Resources:     []string{"secrets"},
-			ResourceNames: []string{secret},
-			Verbs:         []string{"get", "watch", "update", "patch", "create"},
+		Namespace: []rbacv1.PolicyRule{
+			{
+				APIGroups:     []string{""},
+				Resources:     []string{"secrets"},
+				ResourceNames: []string{secret},
+				Verbs:         []string{"get", "watch", "update", "patch", "create"},
+			},
+			{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{"ampbridge-breaker"}, Verbs: []string{"get"}},
 		},
-		{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{"ampbridge-breaker"}, Verbs: []string{"get"}},
-	}}, metav1.CreateOptions{})
-	testkit.Must(t, err)
-	_, err = client.RoleBindings(home).Create(t.Context(), &rbacv1.RoleBinding{
-		ObjectMeta: meta, Subjects: subjects, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: name},
-	}, metav1.CreateOptions{})
-	testkit.Must(t, err)
-	file, err := f.KubeconfigFor(t.Context(), home, name)
-	testkit.Must(t, err)
-	config, err := clientcmd.BuildConfigFromFlags("", file)
+	}))
+	config, err := f.As(t.Context(), home, name)
 	testkit.Must(t, err)
 	return config
 }
@@ -167,8 +129,7 @@ func (f *fixture) register(t *testing.T, name, service string) {
 	foreign.ClientConfig.Service.Name = "somebody-elses"
 	foreign.NamespaceSelector.MatchLabels = map[string]string{"never": "there"}
 	object.Webhooks = append(object.Webhooks[:1], append([]admissionv1.MutatingWebhook{foreign}, object.Webhooks[1:]...)...)
-	_, err = f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Create(t.Context(), object, metav1.CreateOptions{})
-	testkit.Must(t, err)
+	webhooktest.Create(t, f.Cluster, object)
 }
 
 func (f *fixture) configuration(t *testing.T, name string) *admissionv1.MutatingWebhookConfiguration {
@@ -271,17 +232,7 @@ func (f *fixture) start(t *testing.T, name string, late bool) *replica {
 		close(r.done)
 	})
 	testkit.Eventually(t, name+" is ready", func() bool { ok, _ := r.ready(); return ok })
-	host, port, err := net.SplitHostPort(r.addr)
-	testkit.Must(t, err)
-	number, err := strconv.Atoi(port)
-	testkit.Must(t, err)
-	_, err = f.Client().DiscoveryV1().EndpointSlices(home).Create(t.Context(), &discoveryv1.EndpointSlice{
-		ObjectMeta:  metav1.ObjectMeta{Name: name, Labels: map[string]string{discoveryv1.LabelServiceName: service}},
-		AddressType: discoveryv1.AddressTypeIPv4,
-		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{host}, Conditions: discoveryv1.EndpointConditions{Ready: new(true)}}},
-		Ports:       []discoveryv1.EndpointPort{{Name: new(portName), Port: new(int32(number))}},
-	}, metav1.CreateOptions{})
-	testkit.Must(t, err)
+	testkit.Must(t, f.Endpoint(t.Context(), home, name, service, portName, r.addr))
 	f.join(r.addr)
 	return r
 }
@@ -318,48 +269,18 @@ func (r *replica) ready() (bool, string) {
 	return err == nil && answer.StatusCode == http.StatusOK, string(text)
 }
 
-// pod is a Prometheus.
-func pod() *corev1.Pod {
-	return &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{GenerateName: "prometheus-"},
-		Spec: corev1.PodSpec{
-			ServiceAccountName: account,
-			Containers: []corev1.Container{
-				{
-					Name:         "prometheus",
-					Image:        "quay.io/prometheus/prometheus:v3.15.0",
-					Args:         []string{"--config.file=/etc/p/prometheus.yml", "--config.auto-reload"},
-					VolumeMounts: []corev1.VolumeMount{{Name: "config", MountPath: "/etc/p"}},
-				},
-			},
-			Volumes: []corev1.Volume{
-				{
-					Name: "config",
-					VolumeSource: corev1.VolumeSource{
-						ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "p"}},
-					},
-				},
-			},
-		},
-	}
-}
-
-// admit creates a Prometheus pod, and tells whether it is injected.
+// admit creates a Prometheus pod, and reports whether it is injected.
 func (f *fixture) admit(ctx context.Context, dry bool) (bool, error) {
 	o := metav1.CreateOptions{}
 	if dry {
 		o.DryRun = []string{metav1.DryRunAll}
 	}
-	created, err := f.Client().CoreV1().Pods(tenant).Create(ctx, pod(), o)
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{GenerateName: "prometheus-"}, Spec: webhooktest.Prometheus(account)}
+	created, err := f.Client().CoreV1().Pods(tenant).Create(ctx, pod, o)
 	if err != nil {
 		return false, err
 	}
-	for _, c := range created.Spec.InitContainers {
-		if c.Name == sidecarconfig.ContainerName {
-			return true, nil
-		}
-	}
-	return false, nil
+	return webhooktest.Injected(created), nil
 }
 
 // eventuallyInjected waits until the API server has heard of the Service and of

@@ -10,7 +10,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
-	"math"
 	"net/http"
 	"strings"
 	"testing"
@@ -21,10 +20,10 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go"
 	"github.com/go-jose/go-jose/v4"
-	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/env"
+	"github.com/ampbridge/ampbridge/test/remotewrite"
 )
 
 const (
@@ -200,7 +199,7 @@ func write(
 	metric string,
 ) (int, string) {
 	t.Helper()
-	body := literalSnappy(writeRequest(metric, 1, time.Now()))
+	body := remotewrite.Sample(metric, 1, time.Now())
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, w.RemoteWriteURL(e.Cloud.URL), bytes.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
@@ -226,26 +225,4 @@ func write(
 		t.Fatal(err)
 	}
 	return response.StatusCode, string(answer)
-}
-
-// writeRequest is prometheus.WriteRequest with one sample
-// (https://prometheus.io/docs/specs/prw/remote_write_spec/).
-func writeRequest(name string, value float64, at time.Time) []byte {
-	field := func(b []byte, number protowire.Number, message []byte) []byte {
-		return protowire.AppendBytes(protowire.AppendTag(b, number, protowire.BytesType), message)
-	}
-	label := field(field(nil, 1, []byte("__name__")), 2, []byte(name))
-	sample := protowire.AppendFixed64(protowire.AppendTag(nil, 1, protowire.Fixed64Type), math.Float64bits(value))
-	sample = protowire.AppendVarint(protowire.AppendTag(sample, 2, protowire.VarintType), uint64(at.UnixMilli()))
-	return field(nil, 1, field(field(nil, 1, label), 2, sample))
-}
-
-// literalSnappy is the block format without any compression: the length, and
-// one literal of up to 60 bytes
-// (https://github.com/google/snappy/blob/main/format_description.txt).
-func literalSnappy(data []byte) []byte {
-	if len(data) > 60 {
-		panic("longer than a short literal")
-	}
-	return append([]byte{byte(len(data)), byte(len(data)-1) << 2}, data...)
 }

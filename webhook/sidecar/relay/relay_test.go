@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"io"
 	"log/slog"
-	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -17,10 +16,10 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/remotewrite"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tools"
 	"github.com/ampbridge/ampbridge/webhook/sidecar/relay"
@@ -110,7 +109,7 @@ type reply struct {
 // write sends one sample of a metric, as Prometheus does.
 func (f *fixture) write(t *testing.T, metric string, change func(*http.Request)) reply {
 	t.Helper()
-	return f.send(t, literalSnappy(writeRequest(metric, 1, time.Now())), change)
+	return f.send(t, remotewrite.Sample(metric, 1, time.Now()), change)
 }
 
 func (f *fixture) send(t *testing.T, body []byte, change func(*http.Request)) reply {
@@ -130,28 +129,6 @@ func (f *fixture) send(t *testing.T, body []byte, change func(*http.Request)) re
 	text, err := io.ReadAll(response.Body)
 	testkit.Must(t, err)
 	return reply{response.StatusCode, response.Header.Get("Retry-After"), string(text), response.Header}
-}
-
-// writeRequest is prometheus.WriteRequest with one sample
-// (https://prometheus.io/docs/specs/prw/remote_write_spec/).
-func writeRequest(name string, value float64, at time.Time) []byte {
-	field := func(b []byte, number protowire.Number, message []byte) []byte {
-		return protowire.AppendBytes(protowire.AppendTag(b, number, protowire.BytesType), message)
-	}
-	label := field(field(nil, 1, []byte("__name__")), 2, []byte(name))
-	sample := protowire.AppendFixed64(protowire.AppendTag(nil, 1, protowire.Fixed64Type), math.Float64bits(value))
-	sample = protowire.AppendVarint(protowire.AppendTag(sample, 2, protowire.VarintType), uint64(at.UnixMilli()))
-	return field(nil, 1, field(field(nil, 1, label), 2, sample))
-}
-
-// literalSnappy is the block format without any compression: the length, and one
-// literal of up to 60 bytes
-// (https://github.com/google/snappy/blob/main/format_description.txt).
-func literalSnappy(data []byte) []byte {
-	if len(data) > 60 {
-		panic("longer than a short literal")
-	}
-	return append([]byte{byte(len(data)), byte(len(data)-1) << 2}, data...)
 }
 
 func (f *fixture) stored(t *testing.T) (n int) {
