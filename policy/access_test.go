@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 const queryActions = `"aps:QueryMetrics","aps:GetSeries","aps:GetLabels","aps:GetMetricMetadata"`
@@ -23,9 +25,7 @@ func withAccess(t *testing.T, accesses ...string) *Policy {
 		}
 	}
 	p, err := Parse([]byte(text))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return p
 }
 

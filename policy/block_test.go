@@ -12,9 +12,7 @@ import (
 func blockYAML(t *testing.T, b Block) string {
 	t.Helper()
 	text, err := yaml.Marshal(b)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return string(text)
 }
 

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 func TestIssuerIsKeptByteForByte(t *testing.T) {
@@ -26,9 +28,7 @@ func TestIssuerIsKeptByteForByte(t *testing.T) {
 		},
 	} {
 		var i Issuer
-		if err := i.UnmarshalText([]byte(row.issuer)); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, i.UnmarshalText([]byte(row.issuer)))
 		if i.Host() != row.host {
 			t.Errorf("Host(%s) = %s, want %s", i, i.Host(), row.host)
 		}
@@ -199,9 +199,7 @@ func TestEveryPartition(t *testing.T) {
 			"workspaces/ws-1/api/v1/remote_write", "arn:aws-iso-b:iam::111122223333:role/ampbridge/c/ampbridge.c.d"},
 	} {
 		d := Destination{Name: "d"}
-		if err := d.Workspace.UnmarshalText([]byte(row.workspace)); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, d.Workspace.UnmarshalText([]byte(row.workspace)))
 		p := &Policy{Cluster: Cluster{Name: "c"}}
 		if d.URL() != row.url || p.Role(d).String() != row.role {
 			t.Errorf("%s: URL %s, role %s", row.workspace, d.URL(), p.Role(d))

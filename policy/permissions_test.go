@@ -16,9 +16,7 @@ const exampleIssuer = Issuer("https://oidc.eks.eu-west-1.amazonaws.com/id/012345
 func indented(t *testing.T, d Document) string {
 	t.Helper()
 	var b bytes.Buffer
-	if err := json.Indent(&b, []byte(d.String()), "", "  "); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, json.Indent(&b, []byte(d.String()), "", "  "))
 	return b.String() + "\n"
 }
 
@@ -27,9 +25,7 @@ func indented(t *testing.T, d Document) string {
 func TestPermissionsGolden(t *testing.T) {
 	p := load(t, "permissions.yaml")
 	doc, err := os.ReadFile("../docs/reference/iam.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	for name, d := range map[string]Document{
 		"permissions-sync.json":     SyncPermissions(p, exampleIssuer, "111122223333"),
 		"permissions-removal.json":  RemovalPermissions(p, exampleIssuer, "111122223333"),

@@ -20,9 +20,7 @@ import (
 func load(t *testing.T, name string) *Policy {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join("testdata", name))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	p, err := Parse(data)
 	if err != nil {
 		t.Fatalf("%s:\n%v", name, err)
@@ -82,9 +80,7 @@ func TestBrokenPolicies(t *testing.T) {
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
 			data, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			_, err = Parse(data)
 			var errs Errors
 			if !errors.As(err, &errs) {
@@ -93,9 +89,7 @@ func TestBrokenPolicies(t *testing.T) {
 			if testkit.Updating() {
 				_, rest, _ := strings.Cut(string(data), "\n")
 				data = []byte("# " + errs.Error() + "\n" + rest)
-				if err := os.WriteFile(file, data, 0o644); err != nil {
-					t.Fatal(err)
-				}
+				testkit.Must(t, os.WriteFile(file, data, 0o644))
 			}
 			want := strings.TrimPrefix(strings.SplitN(string(data), "\n", 2)[0], "# ")
 			if got := errs.Error(); got != want {
@@ -134,9 +128,7 @@ func TestNotAPolicyAtAll(t *testing.T) {
 
 func TestFilesThatUnfoldAreRefused(t *testing.T) {
 	minimal, err := os.ReadFile("testdata/minimal.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	head := "sidecar: {imagePullSecrets: [&a {name: x}"
 	bomb := string(minimal) + "sts: {caBundle: &s ''}\n"
 	bomb = strings.Replace(
@@ -169,14 +161,10 @@ func TestFilesThatUnfoldAreRefused(t *testing.T) {
 // TestCABundleHoldsNoKey: the policy's bundle travels in every pod.
 func TestCABundleHoldsNoKey(t *testing.T) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	template := &x509.Certificate{SerialNumber: big.NewInt(1)}
 	certificate, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	certificates := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate}))
 	withKey := certificates + string(pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: []byte{1}}))
 	for path, field := range map[string]func(*Policy) *string{
@@ -198,9 +186,7 @@ func TestCABundleHoldsNoKey(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	for _, name := range []string{"full.yaml", "minimal.yaml"} {
 		data, err := os.ReadFile(filepath.Join("testdata", name))
-		if err != nil {
-			f.Fatal(err)
-		}
+		testkit.Must(f, err)
 		f.Add(string(data))
 	}
 	f.Fuzz(func(t *testing.T, text string) {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 const taggedPolicy = `
@@ -18,9 +20,7 @@ trust:
 
 func TestTagsAndRolePath(t *testing.T) {
 	p, err := Parse([]byte(taggedPolicy + "  tags: {team: metrics, \"cost center\": \"4 2\", empty: \"\"}\n  rolePath: /team/a.b/\n"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if len(p.Trust.Tags) != 3 || p.Trust.Tags["cost center"] != "4 2" {
 		t.Errorf("tags %v", p.Trust.Tags)
 	}

@@ -48,9 +48,7 @@ func desired(t *testing.T, text, account string, change ...func(*bootstrap.Input
 		c(&in)
 	}
 	c, err := bootstrap.Desired(in)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return c
 }
 
@@ -270,9 +268,7 @@ func TestMake(t *testing.T) {
 
 func workspace(t *testing.T, id string) (w policy.Workspace) {
 	t.Helper()
-	if err := w.UnmarshalText([]byte("arn:aws:aps:eu-west-1:111122223333:workspace/" + id)); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, w.UnmarshalText([]byte("arn:aws:aps:eu-west-1:111122223333:workspace/"+id)))
 	return w
 }
 
@@ -294,9 +290,7 @@ func TestHostileWordsAreText(t *testing.T) {
 *) echo arn:aws:aps:eu-west-1:111122223333:workspace/ws-made ;;
 esac; }` + "\n"
 		record, err := os.Create(filepath.Join(t.TempDir(), "record"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		cmd := exec.CommandContext(t.Context(), "bash", "-c", recorder+bootstrap.Script(c, false))
 		cmd.Env, cmd.ExtraFiles = append(os.Environ(), "STAINED="+stained), []*os.File{record}
 		if out, err := cmd.CombinedOutput(); err != nil {
@@ -306,12 +300,8 @@ esac; }` + "\n"
 			t.Errorf("%q was run", hostile)
 		}
 		words, err := os.ReadFile(record.Name())
-		if err := record.Close(); err != nil {
-			t.Fatal(err)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, record.Close())
+		testkit.Must(t, err)
 		arguments := strings.Split(string(words), "\x00")
 		if !slices.ContainsFunc(arguments, func(a string) bool { return strings.Contains(a, `"alias":`) && alias(t, a) == hostile }) {
 			t.Errorf("%q did not arrive as the alias: %q", hostile, arguments)

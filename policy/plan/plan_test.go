@@ -67,9 +67,7 @@ trust: {permissionsBoundary: "arn:aws:iam::999999999999:policy/ampbridge/boundar
 			c.in.Issuer = issuer
 			p := Compute(c.in)
 			text, err := json.MarshalIndent(p, "", "  ")
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			testkit.Golden(t, "testdata/"+c.name+".want.txt", p.String())
 			testkit.Golden(t, "testdata/"+c.name+".want.json", string(text)+"\n")
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/policytest"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // each gives every service account a role of its own.
@@ -24,9 +25,7 @@ func whoTrusts(t *testing.T, a Account) map[string]string {
 	roles := map[string]string{}
 	for _, r := range a.all() {
 		d, err := policy.ParseDocument(r.Trust)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		names := []string{}
 		for _, s := range d.Subjects(issuer) {
 			names = append(names, s.Namespace+"/"+s.ServiceAccount)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/policytest"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 const (
@@ -124,9 +125,7 @@ func trusts(t *testing.T, accounts map[string]Account) []string {
 		return nil
 	}
 	d, err := policy.ParseDocument(r.Trust)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	list := []string{}
 	for _, s := range d.Subjects(issuer) {
 		list = append(list, s.Namespace+"/"+s.ServiceAccount)

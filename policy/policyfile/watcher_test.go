@@ -81,9 +81,7 @@ func write(t *testing.T, path, content string) {
 	t.Helper()
 	// As editors save: a new file takes the name.
 	next := path + ".next"
-	if err := errors.Join(os.WriteFile(next, []byte(content), 0o600), os.Rename(next, path)); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, errors.Join(os.WriteFile(next, []byte(content), 0o600), os.Rename(next, path)))
 }
 
 func TestEachVersionIsReportedOnceAndAMistakeKeepsTheLastGoodPolicy(t *testing.T) {
@@ -102,9 +100,7 @@ func TestEachVersionIsReportedOnceAndAMistakeKeepsTheLastGoodPolicy(t *testing.T
 	if w.Current() != first || !strings.Contains(w.Err().Error(), "pausd") {
 		t.Errorf("got %v, %v; want the last good policy, and an error that names pausd", w.Current(), w.Err())
 	}
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.Remove(path))
 	testkit.Eventually(t, "the loss is noticed", func() bool { return errors.Is(w.Err(), os.ErrNotExist) })
 	if w.Current() != first {
 		t.Error("the policy went with its file")
@@ -139,9 +135,7 @@ func TestLastGoodVersionIsKeptInTheStoreAndRestored(t *testing.T) {
 	go first.Follow(ctx)
 	// The store has no place to write to, at first.
 	testkit.Eventually(t, "the failure is reported", func() bool { return len(h.list()) == 2 })
-	if err := os.Mkdir(string(store), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.Mkdir(string(store), 0o700))
 	testkit.Eventually(t, "the first version is kept", func() bool { return kept() == good })
 	write(t, path, paused)
 	testkit.Eventually(t, "the next version is kept", func() bool { return kept() == paused })

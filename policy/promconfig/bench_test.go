@@ -7,15 +7,14 @@ import (
 	"testing"
 
 	"github.com/ampbridge/ampbridge/policy/promconfig"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // BenchmarkRender renders the chart's configuration with its scrape jobs
 // repeated until it has that size.
 func BenchmarkRender(b *testing.B) {
 	chart, err := os.ReadFile("testdata/chart.in.yaml")
-	if err != nil {
-		b.Fatal(err)
-	}
+	testkit.Must(b, err)
 	head, rest, _ := bytes.Cut(chart, []byte("- job_name: kubernetes-pods\n"))
 	jobs, tail, _ := bytes.Cut(rest, []byte("- job_name: prometheus\n"))
 	for _, size := range []int{100 << 10, 1 << 20} {

@@ -20,9 +20,7 @@ import (
 func block(t testing.TB, name string) policy.Block {
 	t.Helper()
 	d := policy.Destination{Name: name}
-	if err := d.Workspace.UnmarshalText([]byte("arn:aws:aps:eu-west-1:111122223333:workspace/ws-" + name)); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, d.Workspace.UnmarshalText([]byte("arn:aws:aps:eu-west-1:111122223333:workspace/ws-"+name)))
 	return d.Block("dev")
 }
 
@@ -63,13 +61,9 @@ func TestGoldens(t *testing.T) {
 	for _, input := range inputs {
 		t.Run(strings.TrimSuffix(filepath.Base(input), ".in.yaml"), func(t *testing.T) {
 			in, err := os.ReadFile(input)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			got, err := promconfig.Render(in, blocks(t), "7")
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			wanted := strings.Replace(input, ".in.", ".want.", 1)
 			testkit.Golden(t, wanted, got.Config)
 			checkRendered(t, in, got, 1)
@@ -187,13 +181,9 @@ func TestWhoWritesAlready(t *testing.T) {
 func TestGenerationChangesTheText(t *testing.T) {
 	in := []byte("global: {}\n")
 	one, err := promconfig.Render(in, blocks(t), "1")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	two, err := promconfig.Render(in, blocks(t), "2")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if string(one.Config) == string(two.Config) {
 		t.Error("two generations give the same text")
 	}
@@ -209,9 +199,7 @@ func TestNoExpansionIsAdded(t *testing.T) {
 	regex := "a$(b)$\u00e9"
 	b.WriteRelabelConfigs = append(b.WriteRelabelConfigs, policy.BlockRelabel{Regex: &regex, Action: "labeldrop"})
 	got, err := promconfig.Render([]byte("a: $(POD_NAME)\n"), []policy.Block{b}, "1")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if n := strings.Count(string(got.Config), "$("); n != 1 {
 		t.Errorf("%d of $( in\n%s", n, got.Config)
 	}
@@ -225,13 +213,9 @@ func TestNoExpansionIsAdded(t *testing.T) {
 func TestRemoveGivesBackTheText(t *testing.T) {
 	for _, name := range []string{"chart", "operator", "list-own", "scalars", "comments-only"} {
 		in, err := os.ReadFile("testdata/" + name + ".in.yaml")
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		rendered, err := promconfig.Render(in, blocks(t), "1")
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		if back, err := promconfig.Remove(rendered.Config); err != nil || string(back) != string(in) {
 			t.Errorf("%s: %v\n%s", name, err, cmp.Diff(string(in), string(back)))
 		}
@@ -244,9 +228,7 @@ func TestRemoveLeavesOthersAlone(t *testing.T) {
 		t.Errorf("text without a header: %q, %v", got, err)
 	}
 	rendered, err := promconfig.Render([]byte(in), blocks(t), "1")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	checkRemoved(t, []byte(in), rendered.Config)
 }
 
@@ -255,9 +237,7 @@ func TestRemoveLeavesOthersAlone(t *testing.T) {
 func mergeKeys(t *testing.T) string {
 	t.Helper()
 	text, err := os.ReadFile("testdata/merge-keys.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return string(text)
 }
 
@@ -284,9 +264,7 @@ func TestTwoParsers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := promconfig.Render([]byte(in), blocks(t), "1")
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			checkRendered(t, []byte(in), got, 1)
 			checkRemoved(t, []byte(in), got.Config)
 			if back, err := promconfig.Remove(got.Config); strings.Contains(in, "localhost:]") && (err != nil || string(back) != in) {
@@ -306,9 +284,7 @@ func TestMergesAreVisitedOnce(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := promconfig.Render([]byte(in), blocks(t), "1")
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			checkRendered(t, []byte(in), got, 1)
 		})
 	}

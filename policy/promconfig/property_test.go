@@ -12,6 +12,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/promconfig"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // cases is how many configurations the property test makes.
@@ -127,14 +128,10 @@ func generate(r *rand.Rand) string {
 // oracle, another YAML parser, does not read is left to it.
 func FuzzRender(f *testing.F) {
 	inputs, err := filepath.Glob("testdata/*.in.yaml")
-	if err != nil {
-		f.Fatal(err)
-	}
+	testkit.Must(f, err)
 	for _, input := range inputs {
 		in, err := os.ReadFile(input)
-		if err != nil {
-			f.Fatal(err)
-		}
+		testkit.Must(f, err)
 		f.Add(in)
 	}
 	for seed := range uint64(50) {

@@ -8,18 +8,15 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 func example(t *testing.T, serviceAccount policy.Subject) Config {
 	t.Helper()
 	data, err := os.ReadFile("../testdata/full.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	p, err := policy.Parse(data)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	e, ok := p.Entitled(serviceAccount)
 	if !ok {
 		t.Fatalf("%s is not entitled", serviceAccount)
@@ -85,13 +82,9 @@ func TestWayToAMP(t *testing.T) {
 // the sidecar is told that one, unless the admin keeps the destination's.
 func TestRolesOfServiceAccounts(t *testing.T) {
 	data, err := os.ReadFile("../testdata/full.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	p, err := policy.Parse(data)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	p.Trust.RoleScope = policy.RoleScopeServiceAccount
 	p.Destinations[1].Role = policy.ARN{Partition: "aws-us-gov", Service: "iam", Account: "444455556666", Resource: "role/admins"}
 	e, _ := p.Entitled(policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus-k8s"})
@@ -132,9 +125,7 @@ func TestEncodeAndDecode(t *testing.T) {
 	a.Reload, a.Prometheus = StartOnly, Prometheus{Address: "127.0.0.1:9090", Prefix: "/p", TLS: true}
 	a.MountPoints = []MountPoint{{Name: "rules"}, {Name: "web.yml", File: true}}
 	got, err := Decode(a.Encode())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if diff := cmp.Diff(a, got); diff != "" {
 		t.Errorf("round trip (-want +got):\n%s", diff)
 	}

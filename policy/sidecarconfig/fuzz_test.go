@@ -8,19 +8,16 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // FuzzDecode: what is read is complete, and reads the same again once it is
 // written; and a pod's name finds its way into the blocks, whatever it is.
 func FuzzDecode(f *testing.F) {
 	data, err := os.ReadFile("../testdata/full.yaml")
-	if err != nil {
-		f.Fatal(err)
-	}
+	testkit.Must(f, err)
 	p, err := policy.Parse(data)
-	if err != nil {
-		f.Fatal(err)
-	}
+	testkit.Must(f, err)
 	for _, account := range []string{"prometheus-k8s", "other"} {
 		e, _ := p.Entitled(policy.Subject{Namespace: "monitoring", ServiceAccount: account})
 		a := New(p, e)

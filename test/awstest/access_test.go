@@ -8,6 +8,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 
 	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // Each call of the workspace's API needs its own action, in the role's policy and in its
@@ -17,9 +18,7 @@ func TestEachCallNeedsItsAction(t *testing.T) {
 	f := newFixture(t, awstest.Options{})
 	boundary, err := f.account.PutManagedPolicy("boundary",
 		`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"*","Resource":"*"}}`)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if _, err := f.iam.PutRolePermissionsBoundary(background, &iam.PutRolePermissionsBoundaryInput{
 		RoleName: aws.String(writerRole), PermissionsBoundary: &boundary,
 	}); err != nil {

@@ -8,6 +8,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // What a program under test reaches is the very host that the double reads.
@@ -18,9 +19,7 @@ func TestDialIssuer(t *testing.T) {
 		t.Fatal(err)
 	}
 	conn, err := cloud.DialIssuer(t.Context(), "tcp", "oidc.example.com:443")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(cloud.CA)
 	client := tls.Client(conn, &tls.Config{ServerName: "oidc.example.com", RootCAs: roots, MinVersion: tls.VersionTLS12})

@@ -3,6 +3,8 @@ package awstest
 import (
 	"strings"
 	"testing"
+
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 const workspaceARN = "arn:aws:aps:eu-west-1:111122223333:workspace/ws-1"
@@ -10,9 +12,7 @@ const workspaceARN = "arn:aws:aps:eu-west-1:111122223333:workspace/ws-1"
 func identity(t *testing.T, statements ...string) document {
 	t.Helper()
 	d, err := parseDocument(identityPolicy, `{"Version":"2012-10-17","Statement":[`+strings.Join(statements, ",")+`]}`)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return d
 }
 
@@ -227,9 +227,7 @@ func TestCanonicalFormDiffersFromTheInput(t *testing.T) {
 		"Version": "2012-10-17",
 		"Statement": [{"Effect": "Allow", "Action": ["aps:A", "aps:B"], "Resource": ["*"]}]
 	}`)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	const want = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["aps:B","aps:A"],"Resource":"*"}]}`
 	if got := d.canonical(); got != want {
 		t.Errorf("canonical() = %s\nwant %s", got, want)

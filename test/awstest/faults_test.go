@@ -121,9 +121,7 @@ func TestRefusedConnections(t *testing.T) {
 			t.Errorf("not listening: error = %v, want a refused connection", err)
 		}
 	}
-	if err := f.cloud.StartListening(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, f.cloud.StartListening())
 	f.session()
 }
 

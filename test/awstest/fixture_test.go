@@ -15,6 +15,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 const (
@@ -81,9 +82,7 @@ func newSTS(cloud *awstest.Cloud, creds aws.CredentialsProvider) *sts.Client {
 func register(t *testing.T, cloud *awstest.Cloud, signer *awstest.Signer, ca awstest.CA) *awstest.Issuer {
 	t.Helper()
 	issuer, err := cloud.RegisterIssuer(signer.Issuer, signer, ca)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return issuer
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 var background = context.Background()
@@ -272,16 +273,12 @@ func TestRoleComesBackEncodedAndCanonical(t *testing.T) {
 		`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":["444455556666"]},"Action":["sts:AssumeRole"]}]}`,
 	)
 	out, err := f.iam.GetRole(background, &iam.GetRoleInput{RoleName: aws.String(writerRole)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if strings.ContainsAny(*out.Role.AssumeRolePolicyDocument, `{":+ `) {
 		t.Errorf("not percent-encoded: %s", *out.Role.AssumeRolePolicyDocument)
 	}
 	got, err := url.PathUnescape(*out.Role.AssumeRolePolicyDocument)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	const want = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::444455556666:root"},` +
 		`"Action":"sts:AssumeRole"}]}`
 	if got != want {
@@ -297,18 +294,14 @@ func TestDeletedPrincipalShowsItsID(t *testing.T) {
 	f := newFixture(t, awstest.Options{})
 	f.createRole("caller", trust(f.provider, eksIssuer, subject))
 	caller, err := f.iam.GetRole(background, &iam.GetRoleInput{RoleName: aws.String("caller")})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	f.updateTrust(
 		`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Principal":{"AWS":"` + *caller.Role.Arn + `"},"Action":"sts:AssumeRole"}}`,
 	)
 	shows := func(want string) {
 		t.Helper()
 		out, err := f.iam.GetRole(background, &iam.GetRoleInput{RoleName: aws.String(writerRole)})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		if got, _ := url.PathUnescape(*out.Role.AssumeRolePolicyDocument); !strings.Contains(got, `{"AWS":"`+want+`"}`) {
 			t.Errorf("trust = %s, want principal %s", got, want)
 		}
@@ -327,9 +320,7 @@ func TestRoleLifeCycle(t *testing.T) {
 	name := aws.String(writerRole)
 	must := func(_ any, err error) {
 		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 	}
 	boundary, err := f.account.PutManagedPolicy("boundary", allowWrite("*"))
 	must(nil, err)
@@ -395,9 +386,7 @@ func TestListRolesPages(t *testing.T) {
 	pager := iam.NewListRolesPaginator(f.iam, &iam.ListRolesInput{MaxItems: aws.Int32(2)})
 	for pager.HasMorePages() {
 		page, err := pager.NextPage(background)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		pages++
 		for _, r := range page.Roles {
 			names = append(names, *r.RoleName)
@@ -427,17 +416,13 @@ func TestProviderLifeCycle(t *testing.T) {
 		t.Fatal(err)
 	}
 	out, err := f.iam.GetOpenIDConnectProvider(background, &iam.GetOpenIDConnectProviderInput{OpenIDConnectProviderArn: arn})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if *out.Url != strings.TrimPrefix(eksIssuer, "https://") || !slices.Equal(out.ClientIDList, []string{stsTokens, "second"}) ||
 		!slices.Equal(out.ThumbprintList, []string{f.issuer.Thumbprint()}) || len(out.Tags) != 1 {
 		t.Errorf("provider = %+v", out)
 	}
 	list, err := f.iam.ListOpenIDConnectProviders(background, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if len(list.OpenIDConnectProviderList) != 1 || *list.OpenIDConnectProviderList[0].Arn != f.provider {
 		t.Errorf("providers = %+v", list.OpenIDConnectProviderList)
 	}
@@ -458,9 +443,7 @@ func TestProviderLifeCycle(t *testing.T) {
 func TestBoundaryIsRequired(t *testing.T) {
 	f := newFixture(t, awstest.Options{})
 	boundary, err := f.account.PutManagedPolicy("boundary", allowWrite("*"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	client := f.iamFor("sync", `{"Version":"2012-10-17","Statement":[
 		{"Effect":"Allow","Action":["iam:CreateRole","iam:PutRolePolicy"],"Resource":"arn:aws:iam::111122223333:role/ampbridge/dev/*",
 		 "Condition":{"StringEquals":{"iam:PermissionsBoundary":"`+boundary+`"}}},

@@ -11,6 +11,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // TestUpstreamIssuer is a cluster: its API server wants a bearer token, has a certificate of its own CA, and
@@ -27,9 +28,7 @@ func TestUpstreamIssuer(t *testing.T) {
 	}))
 	defer server.Close()
 	base, err := url.Parse(server.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	for bearer, want := range map[string]bool{"let-me-in": true, "": false} {
 		handler := awstest.Upstream(base, server.Client().Transport, bearer)
 		if _, err := f.cloud.RegisterIssuer(aksIssuer, handler, awstest.PublicCA); err != nil {

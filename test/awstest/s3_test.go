@@ -13,6 +13,7 @@ import (
 	"github.com/aws/smithy-go"
 
 	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // A bucket as S3's own client sees it: who may do what, and on what condition.
@@ -33,9 +34,7 @@ func TestBucket(t *testing.T) {
 			`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":["`+action+`"],"Resource":["arn:aws:s3:::issuer/*",`+
 				`"arn:aws:s3:::issuer"]}}`,
 		)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		return c
 	}
 	admin := client(account.AdminCredentials(), "eu-west-1")
@@ -58,9 +57,7 @@ func TestBucket(t *testing.T) {
 		text, err := io.ReadAll(out.Body)
 		return string(text), aws.ToString(out.ETag), err
 	}
-	if err := put(admin, "a b/ü", "one", "", "*"); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, put(admin, "a b/ü", "one", "", "*"))
 	text, tag, err := get(admin, "a b/ü")
 	if err != nil || text != "one" {
 		t.Fatal(text, err)

@@ -10,6 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 
 	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tools"
 )
 
@@ -108,9 +109,7 @@ func TestSessionPolicy(t *testing.T) {
 	out, err := f.assume(f.signer.Token(subject, stsTokens), func(in *sts.AssumeRoleWithWebIdentityInput) {
 		in.Policy = aws.String(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"aps:QueryMetrics","Resource":"*"}}`)
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	creds := awstest.Credentials{
 		AccessKeyID:     *out.Credentials.AccessKeyId,
 		SecretAccessKey: *out.Credentials.SecretAccessKey,
@@ -132,9 +131,7 @@ func TestPartitions(t *testing.T) {
 	}
 	config := cloud.Config(account.AdminCredentials(), "cn-north-1")
 	caller, err := sts.NewFromConfig(config).GetCallerIdentity(background, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if want := "arn:aws-cn:iam::111122223333:user/administrator"; *caller.Arn != want {
 		t.Errorf("caller = %s, want %s", *caller.Arn, want)
 	}

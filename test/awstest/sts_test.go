@@ -13,6 +13,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 const (
@@ -25,9 +26,7 @@ const (
 func TestAssumeRoleWithWebIdentity(t *testing.T) {
 	f := newFixture(t, awstest.Options{})
 	out, err := f.assume(f.signer.Token(subject, stsTokens))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	creds := out.Credentials
 	if !strings.HasPrefix(*creds.AccessKeyId, "ASIA") || len(*creds.AccessKeyId) != 20 || len(*creds.SecretAccessKey) != 40 ||
 		*creds.SessionToken == "" {
@@ -49,9 +48,7 @@ func TestAssumeRoleWithWebIdentity(t *testing.T) {
 		t.Errorf("subject %s, audience %s, provider %s", *out.SubjectFromWebIdentityToken, *out.Audience, *out.Provider)
 	}
 	caller, err := newSTS(f.cloud, f.session()).GetCallerIdentity(context.Background(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if *caller.Arn != wantARN || *caller.Account != accountID {
 		t.Errorf("caller = %s of %s", *caller.Arn, *caller.Account)
 	}
@@ -279,9 +276,7 @@ func TestSessionParameters(t *testing.T) {
 	}
 	f.cloud.SetSessionLife(time.Minute)
 	out, err := f.assume(token, duration(3600))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if left := out.Credentials.Expiration.Sub(f.cloud.Now()); left > time.Minute {
 		t.Errorf("with sessions of a minute, one of an hour ends in %s", left)
 	}
@@ -317,15 +312,11 @@ func TestPrivateCANeedsItsThumbprint(t *testing.T) {
 			context.Background(),
 			&iam.DeleteOpenIDConnectProviderInput{OpenIDConnectProviderArn: aws.String(provider)},
 		)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		_, err = f.iam.CreateOpenIDConnectProvider(context.Background(), &iam.CreateOpenIDConnectProviderInput{
 			Url: aws.String(signer.Issuer), ClientIDList: []string{stsTokens}, ThumbprintList: thumbprints,
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 	}
 	create(strings.Repeat("0", 40))
 	_, err := f.assume(signer.Token(subject, stsTokens))
@@ -397,9 +388,7 @@ func TestChainedRoles(t *testing.T) {
 		RoleName: aws.String("second"), MaxSessionDuration: aws.Int32(7200), AssumeRolePolicyDocument: aws.String(
 			`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"` + f.roleARN + `"},"Action":"sts:AssumeRole"}]}`),
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	assume := func(arn string, seconds int32) error {
 		_, err := newSTS(f.cloud, f.session()).AssumeRole(ctx, &sts.AssumeRoleInput{
 			RoleArn: aws.String(arn), RoleSessionName: aws.String("chained"), DurationSeconds: aws.Int32(seconds),
@@ -454,9 +443,7 @@ func TestSessionTags(t *testing.T) {
 	role := func(name, trust, permissions string) string {
 		t.Helper()
 		out, err := admin.CreateRole(t.Context(), &iam.CreateRoleInput{RoleName: &name, AssumeRolePolicyDocument: &trust})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		if permissions != "" {
 			if _, err := admin.PutRolePolicy(t.Context(), &iam.PutRolePolicyInput{
 				RoleName: &name, PolicyName: aws.String("p"), PolicyDocument: &permissions,
@@ -478,9 +465,7 @@ func TestSessionTags(t *testing.T) {
 	first := role("first", trust(service, both),
 		`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":[`+both+`],"Resource":"*"}}`)
 	session, err := account.PodIdentitySession(first, pod)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	client := sts.NewFromConfig(cloud.Config(session, "eu-west-1"))
 	for actions, want := range map[string]bool{`"sts:AssumeRole"`: false, both: true} {
 		second := role(fmt.Sprint("second-", want), trust(`{"AWS":"`+first+`"}`, actions), "")

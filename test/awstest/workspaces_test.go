@@ -11,6 +11,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 
 	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // A workspace is CREATING, ACTIVE, DELETING and gone, by the double's clock.
@@ -108,9 +109,7 @@ func TestWorkspaceQuotaPagesAndTags(t *testing.T) {
 	// Who makes a workspace with tags needs aps:TagResource; who tags one, on that one.
 	keys, err := account.PutUser("maker",
 		`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"aps:CreateWorkspace","Resource":"*"}}`)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	account.SetQuotas(func(q *awstest.Quotas) { q.Workspaces = 25 })
 	maker := amp.NewFromConfig(cloud.Config(keys, "eu-west-1"))
 	if _, err := maker.CreateWorkspace(t.Context(), &amp.CreateWorkspaceInput{}); err != nil {
@@ -141,9 +140,7 @@ func TestNewPrincipalIsLate(t *testing.T) {
 	first, err := iam.NewFromConfig(cloud.Config(home.AdminCredentials(), "eu-west-1")).CreateRole(t.Context(), &iam.CreateRoleInput{
 		RoleName: aws.String("first"), AssumeRolePolicyDocument: aws.String(trust),
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	document := strings.Replace(trust, "444455556666", aws.ToString(first.Role.Arn), 1)
 	create := func() error {
 		_, err := iam.NewFromConfig(cloud.Config(away.AdminCredentials(), "eu-west-1")).CreateRole(t.Context(), &iam.CreateRoleInput{

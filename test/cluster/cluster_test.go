@@ -53,9 +53,7 @@ func TestCluster(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel() // two clusters live side by side
 			c := cluster.Start(t, cluster.Options{Issuer: test.issuer, Scheduler: test.scheduler})
-			if err := c.Namespace(t.Context(), namespace, map[string]string{"team": "a"}); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, c.Namespace(t.Context(), namespace, map[string]string{"team": "a"}))
 			t.Run("discovery", func(t *testing.T) { testDiscovery(t, c, test.issuer, test.jwksURI) })
 			t.Run("anonymous discovery", func(t *testing.T) { testAnonymousDiscovery(t, c) })
 			t.Run("token", func(t *testing.T) { testToken(t, c, test.issuer) })
@@ -109,9 +107,7 @@ func testAnonymousDiscovery(t *testing.T, c *cluster.Cluster) {
 	config := c.Config()
 	config.BearerToken = ""
 	client, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	for _, path := range []string{"/.well-known/openid-configuration", "/openid/v1/jwks"} {
 		if err := client.Discovery().RESTClient().Get().AbsPath(path).Do(t.Context()).Error(); err != nil {
 			t.Errorf("%s: %v", path, err)
@@ -126,18 +122,12 @@ func testAnonymousDiscovery(t *testing.T, c *cluster.Cluster) {
 func testToken(t *testing.T, c *cluster.Cluster, issuer string) {
 	pods := c.Client().CoreV1().Pods(namespace)
 	pod, err := pods.Create(t.Context(), newPod("bound"), metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	token, err := c.Token(t.Context(), namespace, "default", audience, 3600, pod)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 
 	parsed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.RS256})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	var keys jose.JSONWebKeySet
 	get(t, c, "/openid/v1/jwks", &keys)
 	found := keys.Key(parsed.Headers[0].KeyID)
@@ -179,9 +169,7 @@ func testToken(t *testing.T, c *cluster.Cluster, issuer string) {
 
 func testLimitRange(t *testing.T, c *cluster.Cluster) {
 	const namespace = "limited"
-	if err := c.Namespace(t.Context(), namespace, nil); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, c.Namespace(t.Context(), namespace, nil))
 	_, err := c.Client().CoreV1().LimitRanges(namespace).Create(t.Context(), &corev1.LimitRange{
 		ObjectMeta: metav1.ObjectMeta{Name: "minimum"},
 		Spec: corev1.LimitRangeSpec{Limits: []corev1.LimitRangeItem{{
@@ -189,9 +177,7 @@ func testLimitRange(t *testing.T, c *cluster.Cluster) {
 			Min:  corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("64Mi")},
 		}}},
 	}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	pod := newPod("small")
 	pod.Spec.Containers[0].Resources.Requests = corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("1Mi")}
 	eventuallyForbidden(t, c, namespace, pod, "minimum memory usage per Container is 64Mi")
@@ -200,55 +186,39 @@ func testLimitRange(t *testing.T, c *cluster.Cluster) {
 // A quota holds only once kube-controller-manager has counted what is used.
 func testQuota(t *testing.T, c *cluster.Cluster) {
 	const namespace = "quota"
-	if err := c.Namespace(t.Context(), namespace, nil); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, c.Namespace(t.Context(), namespace, nil))
 	_, err := c.Client().CoreV1().ResourceQuotas(namespace).Create(t.Context(), &corev1.ResourceQuota{
 		ObjectMeta: metav1.ObjectMeta{Name: "cpu"},
 		Spec:       corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{corev1.ResourceLimitsCPU: resource.MustParse("1")}},
 	}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	eventuallyForbidden(t, c, namespace, newPod("unlimited"), "must specify limits.cpu")
 }
 
 func testPodSecurity(t *testing.T, c *cluster.Cluster) {
 	const namespace = "restricted"
-	if err := c.Namespace(t.Context(), namespace, map[string]string{"pod-security.kubernetes.io/enforce": "restricted"}); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, c.Namespace(t.Context(), namespace, map[string]string{"pod-security.kubernetes.io/enforce": "restricted"}))
 	eventuallyForbidden(t, c, namespace, newPod("lax"), `violates PodSecurity "restricted:latest"`)
 }
 
 func testKubeconfig(t *testing.T, c *cluster.Cluster) {
 	path, err := c.KubeconfigFor(t.Context(), namespace, "default")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	for _, test := range []struct{ path, user string }{
 		{c.Kubeconfig(), "admin"},
 		{path, "system:serviceaccount:" + namespace + ":default"},
 	} {
 		info, err := os.Stat(test.path)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		if mode := info.Mode().Perm(); mode != 0o600 {
 			t.Errorf("%s: got mode %o, want 600", test.path, mode)
 		}
 		config, err := clientcmd.BuildConfigFromFlags("", test.path)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		client, err := kubernetes.NewForConfig(config)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		review, err := client.AuthenticationV1().SelfSubjectReviews().Create(t.Context(), newReview(), metav1.CreateOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		if got := review.Status.UserInfo.Username; got != test.user {
 			t.Errorf("%s: got user %q, want %q", test.path, got, test.user)
 		}
@@ -297,15 +267,11 @@ func testWebhook(t *testing.T, c *cluster.Cluster) {
 				AdmissionReviewVersions: []string{"v1"},
 			}},
 		}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	eventuallyForbidden(t, c, namespace, newPod("refused"), "refused by the webhook")
 
 	metrics, err := c.Metrics(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if want := `apiserver_admission_webhook_request_total{code="403",name="` + name + `"`; !strings.Contains(metrics, want) {
 		t.Errorf("the API server's metrics have no %s", want)
 	}
@@ -330,9 +296,7 @@ func testScheduler(t *testing.T, c *cluster.Cluster) {
 }
 
 func testClose(t *testing.T, c *cluster.Cluster) {
-	if err := c.Close(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, c.Close())
 	if _, err := os.Stat(c.Dir); !os.IsNotExist(err) {
 		t.Errorf("%s after Close: got %v, want it gone", c.Dir, err)
 	}

@@ -4,19 +4,17 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // A program that dies under a test would leave no trace but odd failures.
 func TestCloseTellsOfACrash(t *testing.T) {
 	c, err := New(t.Context(), Options{Progress: t.Output()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	t.Cleanup(func() { _ = c.Close() })
 	controllers := c.processes[len(c.processes)-1]
-	if err := controllers.cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, controllers.cmd.Process.Kill())
 	select {
 	case <-controllers.done:
 	case <-time.After(time.Minute):

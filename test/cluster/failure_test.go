@@ -8,18 +8,15 @@ import (
 	"testing"
 
 	"github.com/ampbridge/ampbridge/test/cluster"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 func TestFailedStart(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	t.Cleanup(func() { _ = taken.Close() })
 	_, takenPort, err := net.SplitHostPort(taken.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 
 	for _, test := range []struct {
 		name    string
@@ -61,9 +58,7 @@ func TestFailedStart(t *testing.T) {
 				t.Errorf("got %d retries, want %d; progress:\n%s", got, test.retries, &progress)
 			}
 			left, err := os.ReadDir(temp)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			if len(left) != 0 {
 				t.Errorf("a failed start leaves %v", left)
 			}

@@ -6,19 +6,16 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ampbridge/ampbridge/test/cluster"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // TestNoControllers has what a pod needs without kube-controller-manager: service accounts, tokens, and the
 // authority of the API server in each namespace.
 func TestNoControllers(t *testing.T) {
 	c := cluster.Start(t, cluster.Options{NoControllers: true})
-	if err := c.Namespace(t.Context(), namespace, nil); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, c.Namespace(t.Context(), namespace, nil))
 	pod, err := c.Client().CoreV1().Pods(namespace).Create(t.Context(), newPod("bound"), metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if _, err := c.Token(t.Context(), namespace, "default", audience, 3600, pod); err != nil {
 		t.Error(err)
 	}

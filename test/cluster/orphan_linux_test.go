@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ampbridge/ampbridge/test/cluster"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // parentVariable makes the test's own program, run again, a parent that starts
@@ -30,21 +31,15 @@ func TestProcessesDieWithTheirParent(t *testing.T) {
 	parent.Env = append(os.Environ(), parentVariable+"=1", "TMPDIR="+t.TempDir())
 	parent.Stderr = os.Stderr
 	out, err := parent.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := parent.Start(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
+	testkit.Must(t, parent.Start())
 	var address string
 	var said strings.Builder
 	for lines := bufio.NewScanner(out); address == "" && lines.Scan(); {
 		said.WriteString(lines.Text() + "\n")
 		_, address, _ = strings.Cut(lines.Text(), "cluster at https://")
 	}
-	if err := parent.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, parent.Process.Kill())
 	_ = parent.Wait() // it was killed
 	if address == "" {
 		t.Fatalf("the parent started no cluster; it said:\n%s", &said)

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tools"
 )
 
@@ -142,17 +143,11 @@ func compile(ctx context.Context, root, dir string, files []string) error {
 // What .dockerignore lets through is enough for `docker build .`.
 func TestBuildContext(t *testing.T) {
 	root, err := tools.Root(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	ignore, err := os.ReadFile(filepath.Join(root, ".dockerignore"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	files, err := buildContext(root, string(ignore))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	for _, name := range files {
 		if strings.HasSuffix(name, "_test.go") || strings.Contains("/"+name, "/testdata/") || strings.HasPrefix(name, "test/") {
 			t.Errorf("%s goes to the builder, and the image is not built from it", name)
@@ -173,13 +168,9 @@ func TestBuildContext(t *testing.T) {
 // a package of its own, one that few import, the list of modules.
 func TestBuildContextLacks(t *testing.T) {
 	root, err := tools.Root(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	ignore, err := os.ReadFile(filepath.Join(root, ".dockerignore"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	for _, c := range []struct{ line, says string }{
 		{"!webhook\n", "github.com/ampbridge/ampbridge/webhook"},
 		{"!policy\n", "github.com/ampbridge/ampbridge/policy"},
@@ -191,9 +182,7 @@ func TestBuildContextLacks(t *testing.T) {
 				t.Fatalf(".dockerignore has no line %q", c.line)
 			}
 			files, err := buildContext(root, less)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			if err := compile(t.Context(), root, t.TempDir(), files); err == nil || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("without it the build says %v, want a word of %s", err, c.says)
 			}
@@ -220,9 +209,7 @@ func TestIgnoreRules(t *testing.T) {
 		{"a?c", "abc", false},
 	} {
 		rules, err := parseIgnore(c.ignore)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		if got := letsThrough(rules, c.file); got != c.in {
 			t.Errorf("%q lets %s through: %v, want %v", c.ignore, c.file, got, c.in)
 		}

@@ -21,6 +21,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tools"
 )
 
@@ -53,9 +54,7 @@ type archive struct {
 func checkout(t *testing.T, name string) string {
 	t.Helper()
 	root, err := tools.Root(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	list := exec.CommandContext(t.Context(), "git", "ls-files", "-z")
 	list.Dir = root
 	files, err := list.Output()
@@ -68,17 +67,11 @@ func checkout(t *testing.T, name string) string {
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		target := filepath.Join(dir, file)
-		if err := os.MkdirAll(filepath.Dir(target), 0o700); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, os.MkdirAll(filepath.Dir(target), 0o700))
 		// Stricter modes than git's: those of the image are the Dockerfile's.
-		if err := os.WriteFile(target, content, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, os.WriteFile(target, content, 0o600))
 	}
 	return dir
 }
@@ -107,9 +100,7 @@ func store(t *testing.T, dir string) string {
 		filepath.Join(dir, "graph"),
 		filepath.Join(dir, "run"),
 	)
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.WriteFile(file, []byte(config), 0o600))
 	return "CONTAINERS_STORAGE_CONF=" + file
 }
 
@@ -117,9 +108,7 @@ func read(t *testing.T, file string) archive {
 	t.Helper()
 	blobs := map[string][]byte{}
 	f, err := os.Open(file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	defer func() { _ = f.Close() }()
 	each(t, f, func(header *tar.Header, content []byte) {
 		blobs[strings.TrimPrefix(header.Name, "blobs/sha256/")] = content
@@ -140,9 +129,7 @@ func read(t *testing.T, file string) archive {
 	for _, layer := range manifest.Layers {
 		a.packed += int64(len(blob(layer)))
 		plain, err := gzip.NewReader(bytes.NewReader(blob(layer)))
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		each(t, plain, func(header *tar.Header, content []byte) {
 			a.files[header.Name] = header
 			a.sums[header.Name] = fmt.Sprintf("%x", sha256.Sum256(content))
@@ -159,22 +146,16 @@ func each(t *testing.T, r io.Reader, visit func(*tar.Header, []byte)) {
 		if errors.Is(err, io.EOF) {
 			return
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		content, err := io.ReadAll(files)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		visit(header, content)
 	}
 }
 
 func decode(t *testing.T, text []byte, v any) {
 	t.Helper()
-	if err := json.Unmarshal(text, v); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, json.Unmarshal(text, v))
 }
 
 func TestImage(t *testing.T) {
@@ -210,9 +191,7 @@ func TestImage(t *testing.T) {
 				t.Fatalf("%s is not what was built (%v)", name, err)
 			}
 			program, err := elf.Open(path)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			for _, segment := range program.Progs {
 				if segment.Type == elf.PT_INTERP || segment.Type == elf.PT_DYNAMIC {
 					t.Errorf("%s is linked dynamically", name)
@@ -220,9 +199,7 @@ func TestImage(t *testing.T) {
 			}
 			_ = program.Close()
 			info, err := buildinfo.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			if text := info.String(); !strings.Contains(text, "golang.org/x/crypto/x509roots/fallback\t") {
 				t.Errorf("%s carries no CA roots:\n%s", name, text)
 			}
@@ -239,9 +216,7 @@ func TestImage(t *testing.T) {
 	t.Run("for the other architecture", func(t *testing.T) {
 		other := build(t, dir, "arm64")
 		program, err := elf.Open(filepath.Join(dir, "bin", "linux-arm64", "config-sidecar"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		defer func() { _ = program.Close() }()
 		if other.config.Architecture != "arm64" || program.Machine != elf.EM_AARCH64 {
 			t.Errorf("got an image for %s with programs for %s, want arm64", other.config.Architecture, program.Machine)
@@ -261,9 +236,7 @@ func billOfMaterials(t *testing.T, bin string) {
 	command := exec.CommandContext(t.Context(), tools.Path(t, "release"), append([]string{
 		"sbom", "-image", reference, "-version", "v0.0.0-test"}, programs...)...)
 	root, err := tools.Root(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	command.Dir = root // it reads the product's own licence there
 	var problem bytes.Buffer
 	command.Stderr = &problem
@@ -293,9 +266,7 @@ func billOfMaterials(t *testing.T, bin string) {
 	links := len(programs)
 	for _, program := range programs {
 		info, err := buildinfo.ReadFile(program)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		links += len(info.Deps) + 1
 		for _, m := range info.Deps {
 			if !listed[m.Path+"@"+m.Version] {
@@ -326,9 +297,7 @@ func sizes(t *testing.T, a archive) {
 func TestBuilderContext(t *testing.T) {
 	dir, work := checkout(t, "here"), t.TempDir()
 	recipe, file := filepath.Join(work, "Containerfile"), filepath.Join(work, "image.tar")
-	if err := os.WriteFile(recipe, []byte("FROM scratch\nCOPY . /\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.WriteFile(recipe, []byte("FROM scratch\nCOPY . /\n"), 0o600))
 	env := append(os.Environ(), store(t, work))
 	for _, args := range [][]string{{"build", "--file", recipe, "--tag", "context", dir},
 		{"push", "context", "oci-archive:" + file + ":context"}} {
@@ -345,13 +314,9 @@ func TestBuilderContext(t *testing.T) {
 		}
 	}
 	ignore, err := os.ReadFile(filepath.Join(dir, ".dockerignore"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	want, err := buildContext(dir, string(ignore))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	slices.Sort(got)
 	slices.Sort(want)
 	if !slices.Equal(got, want) {

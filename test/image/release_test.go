@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/ampbridge/ampbridge/test/release"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tools"
 )
 
@@ -18,19 +19,13 @@ import (
 // afterwards is found by the documented commands.
 func TestRelease(t *testing.T) {
 	root, err := tools.Root(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	keys := t.TempDir()
 	key := filepath.Join(keys, "publisher")
 	trusted, err := release.NewKey(t.Context(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	stranger, err := release.NewKey(t.Context(), filepath.Join(keys, "stranger"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	// Of other platforms than the machine's too; all of them take minutes.
 	build := func(dir string) (dist string) {
 		dist = filepath.Join(t.TempDir(), "dist")
@@ -43,28 +38,20 @@ func TestRelease(t *testing.T) {
 	dist, again := build(checkout(t, "here")), build(checkout(t, "some/where/else"))
 	for _, file := range []string{"SHA256SUMS", "SHA256SUMS.sig"} {
 		first, err := os.ReadFile(filepath.Join(dist, file))
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		second, err := os.ReadFile(filepath.Join(again, file))
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		if !bytes.Equal(first, second) {
 			t.Errorf("%s of two builds differ:\n%s\n%s", file, first, second)
 		}
 	}
-	if err := release.Verify(t.Context(), root, dist, trusted); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, release.Verify(t.Context(), root, dist, trusted))
 	if err := release.Verify(t.Context(), root, dist, stranger); err == nil {
 		t.Error("a stranger's signature is taken")
 	}
 
 	sums, err := os.ReadFile(filepath.Join(dist, "SHA256SUMS"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	for _, want := range []string{
 		"ampbridge-0.1.0-linux-amd64", "ampbridge-0.1.0-linux-arm64", "ampbridge-0.1.0-image.tar", "ampbridge-0.1.0.tgz",
 		"ampbridge-0.1.0-linux-amd64.cdx.json", "ampbridge-0.1.0-image-linux-arm64.cdx.json", "ampbridge-0.1.0-notes.md",
@@ -81,15 +68,11 @@ func TestRelease(t *testing.T) {
 	for _, file := range []string{"ampbridge-0.1.0.tgz", "ampbridge-0.1.0-image.tar", "SHA256SUMS"} {
 		path := filepath.Join(dist, file)
 		content, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		changed := bytes.Clone(content)
 		changed[len(changed)/2] ^= 1
 		for _, text := range [][]byte{changed, content} {
-			if err := os.WriteFile(path, text, 0o600); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, os.WriteFile(path, text, 0o600))
 			err := release.Verify(t.Context(), root, dist, trusted)
 			if (err == nil) != bytes.Equal(text, content) {
 				t.Errorf("%s changed: %t, verified: %v", file, err == nil, err)

@@ -72,9 +72,7 @@ func TestKillIsRestarted(t *testing.T) {
 	c := p.Container("main")
 	eventually(t, p, "running", c.Running)
 	pid := c.PID()
-	if err := c.Kill(syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, c.Kill(syscall.SIGKILL))
 	eventually(t, p, "another process", func() bool { return c.Running() && c.PID() != pid })
 	if got := c.ExitCodes(); !slices.Equal(got, []int32{137}) || c.Restarts() != 1 || c.StartedAt().IsZero() {
 		t.Errorf("got exit codes %v, %d restarts, start at %s, want [137], 1 and a time", got, c.Restarts(), c.StartedAt())
@@ -114,9 +112,7 @@ func TestSidecars(t *testing.T) {
 	if got := p.Container("setup").ExitCodes(); !slices.Equal(got, []int32{0}) {
 		t.Errorf("setup: got exit codes %v, want one 0", got)
 	}
-	if err := p.Container("first").Kill(syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, p.Container("first").Kill(syscall.SIGKILL))
 	eventually(t, p, "the sidecar's restart", func() bool { return p.Container("first").Restarts() == 1 && p.Ready() })
 	if main := p.Container("main"); main.Restarts() != 0 || !main.Running() {
 		t.Error("a sidecar's restart touched an ordinary container")
@@ -129,9 +125,7 @@ func TestSidecars(t *testing.T) {
 	p.stop()
 	<-p.Done()
 	ends, err := os.ReadFile(filepath.Join(p.VolumeDir("shared"), "ends"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if got, want := strings.Fields(string(ends)), []string{"main", "second", "first"}; !slices.Equal(got, want) {
 		t.Errorf("containers ended in the order %v, want %v", got, want)
 	}
@@ -179,9 +173,7 @@ func TestProbes(t *testing.T) {
 	eventually(t, p, "ready", p.Ready)
 
 	resp, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/sick", port))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	_ = resp.Body.Close()
 	main := p.Container("main")
 	eventually(t, p, "not ready", func() bool { return !main.Ready() && main.Restarts() == 0 })
@@ -217,9 +209,7 @@ func TestClose(t *testing.T) {
 		t.Fatal(err)
 	}
 	pid := main.PID()
-	if err := p.Close(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, p.Close())
 	if got := main.ExitCodes(); !slices.Equal(got, []int32{137}) {
 		t.Errorf("got exit codes %v, want [137]: it ignores SIGTERM", got)
 	}
@@ -230,9 +220,7 @@ func TestClose(t *testing.T) {
 		t.Errorf("the pod's directory: got %v, want it gone", err)
 	}
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if strings.Contains(string(mounts), p.dir) {
 		t.Errorf("mounts are left:\n%s", mounts)
 	}
@@ -266,9 +254,7 @@ func TestStatusAndDeletion(t *testing.T) {
 		return err == nil && got.Status.Phase == corev1.PodRunning && len(got.Status.ContainerStatuses) == 1 &&
 			got.Status.ContainerStatuses[0].Ready
 	})
-	if err := pods.Delete(t.Context(), p.spec.Name, metav1.DeleteOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, pods.Delete(t.Context(), p.spec.Name, metav1.DeleteOptions{}))
 	eventually(t, p, "the end", ended(p))
 	var err error
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline) &&
@@ -283,13 +269,9 @@ func TestStatusAndDeletion(t *testing.T) {
 func TestLastStatusIsReported(t *testing.T) {
 	p := run(t, newPod(container("main", "sleep")))
 	eventually(t, p, "running", p.Ready)
-	if err := p.Close(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, p.Close())
 	got, err := testbed.client.CoreV1().Pods(namespace).Get(t.Context(), p.spec.Name, metav1.GetOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if s := got.Status; s.Phase != corev1.PodFailed || s.ContainerStatuses[0].State.Terminated == nil ||
 		s.ContainerStatuses[0].State.Terminated.ExitCode != 143 {
 		t.Errorf("got status %+v, want phase Failed and exit code 143: SIGTERM ended it", s)
@@ -384,18 +366,12 @@ func TestNoOrphans(t *testing.T) {
 		orphanPod+"="+pod.Name,
 	)
 	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
+	testkit.Must(t, cmd.Start())
 	line, err := bufio.NewReader(out).ReadString('\n')
 	pid, convErr := strconv.Atoi(strings.TrimSpace(line))
 	killErr := cmd.Process.Kill()
 	_ = cmd.Wait() // it was killed
-	if err := errors.Join(err, convErr, killErr); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, errors.Join(err, convErr, killErr))
 	eventuallyGone(t, pid)
 }

@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/ampbridge/ampbridge/test/cluster"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 const (
@@ -143,9 +144,7 @@ func run(t *testing.T, pod *corev1.Pod, change ...func(*Options)) *Pod {
 		f(&opts)
 	}
 	p, err := Run(t.Context(), testbed.client, create(t, pod), opts)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	t.Cleanup(func() {
 		if err := p.Close(); err != nil {
 			t.Error(err)
@@ -158,9 +157,7 @@ func eventually(t *testing.T, p *Pod, what string, condition func() bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	if err := p.Eventually(ctx, what, condition); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, p.Eventually(ctx, what, condition))
 }
 
 func ended(p *Pod) func() bool {
@@ -171,9 +168,7 @@ func configMap(t *testing.T, data map[string]string) *corev1.ConfigMap {
 	t.Helper()
 	cm, err := testbed.client.CoreV1().ConfigMaps(namespace).Create(t.Context(),
 		&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{GenerateName: "config-"}, Data: data}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return cm
 }
 

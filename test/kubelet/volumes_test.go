@@ -24,9 +24,7 @@ func TestVolumes(t *testing.T) {
 	secret, err := testbed.client.CoreV1().Secrets(namespace).Create(t.Context(), &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: "secret-"}, Data: map[string][]byte{"password": []byte("hunter2")},
 	}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	life := int64(1200)
 	pod := newPod(container(
 		"main",
@@ -133,9 +131,7 @@ func TestVolumes(t *testing.T) {
 	}
 
 	token, err := os.ReadFile(filepath.Join(p.VolumeDir("all"), "token"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	var claims struct {
 		Audience []string `json:"aud"`
 		Subject  string   `json:"sub"`
@@ -146,12 +142,8 @@ func TestVolumes(t *testing.T) {
 		} `json:"kubernetes.io"`
 	}
 	payload, err := base64.RawURLEncoding.DecodeString(strings.Split(string(token), ".")[1])
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := json.Unmarshal(payload, &claims); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
+	testkit.Must(t, json.Unmarshal(payload, &claims))
 	if claims.Audience[0] != "sts.amazonaws.com" || claims.Subject != "system:serviceaccount:default:default" ||
 		claims.Expires-claims.Issued != life || claims.K8s.Pod.Name != p.spec.Name || claims.K8s.Pod.UID != string(p.spec.UID) {
 		t.Errorf("token claims: got %+v, want audience, subject, life and pod of the volume", claims)
@@ -169,9 +161,7 @@ func TestTokenIsRenewed(t *testing.T) {
 	eventually(t, p, "running", p.Ready)
 	file := filepath.Join(p.VolumeDir("token"), "token")
 	first, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	// 80% of ten minutes have passed.
 	p.tokens.mu.Lock()
 	held := p.tokens.held["a 600"]
@@ -238,9 +228,7 @@ func TestUpdate(t *testing.T) {
 		t.Errorf("layout after the update (-want +got):\n%s", diff)
 	}
 
-	if err := c.Kill(9); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, c.Kill(9))
 	eventually(t, p, "a restart", func() bool { return c.Restarts() == 1 && c.Running() })
 	if got := see()["/pinned"]; got != "2" {
 		t.Errorf("subPath after a restart: got %q, want the new content", got)
@@ -251,9 +239,7 @@ func TestUpdate(t *testing.T) {
 func layout(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	got := map[string]string{}
 	for _, e := range entries {
 		target, _ := os.Readlink(filepath.Join(dir, e.Name())) // "" for what is no link

@@ -24,6 +24,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/ampbridge/ampbridge/test/node"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 const image = "localhost/probe:1"
@@ -116,9 +117,7 @@ func probe(ctx context.Context, host string) error {
 func TestPodsRun(t *testing.T) {
 	const host = "sts.eu-west-1.amazonaws.com"
 	listener, err := net.Listen("tcp", net.JoinHostPort(node.Address, "80"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	outside := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })}
 	go func() { _ = outside.Serve(listener) }()
 	t.Cleanup(func() { _ = outside.Close() })

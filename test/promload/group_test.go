@@ -9,6 +9,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // replicated is a policy in which one service account, and one of each tenant, have ha.
@@ -29,9 +30,7 @@ grants:
 // and all others another one. Every series is in the election.
 func TestReplicasAtAMP(t *testing.T) {
 	p, err := policy.Parse([]byte(replicated))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	// set names those that scrape the same targets.
 	pods := []struct {
 		set, namespace, controller, shard, pod string
@@ -91,13 +90,9 @@ func TestReplicasAtAMP(t *testing.T) {
 func relabelled(t *testing.T, b policy.Block, series labels.Labels) labels.Labels {
 	t.Helper()
 	text, err := yaml.Marshal(map[string]any{"remote_write": []policy.Block{b}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	c, err := load(text)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	builder := labels.NewBuilder(series)
 	if !relabel.ProcessBuilder(builder, c.RemoteWriteConfigs[0].WriteRelabelConfigs...) {
 		t.Fatalf("%s is not sent", series)

@@ -25,6 +25,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/promconfig"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 var (
@@ -88,9 +89,7 @@ func FuzzLoads(f *testing.F) {
 	}
 	for _, input := range inputs {
 		in, err := os.ReadFile(input)
-		if err != nil {
-			f.Fatal(err)
-		}
+		testkit.Must(f, err)
 		f.Add(in)
 	}
 	blocks := newBlocks(f)
@@ -229,9 +228,7 @@ func newBlocks(tb testing.TB) []block {
 	var blocks []block
 	for _, name := range []string{"central", "backup", "relayed"} {
 		d := policy.Destination{Name: name}
-		if err := d.Workspace.UnmarshalText([]byte("arn:aws:aps:eu-west-1:111122223333:workspace/ws-" + name)); err != nil {
-			tb.Fatal(err)
-		}
+		testkit.Must(tb, d.Workspace.UnmarshalText([]byte("arn:aws:aps:eu-west-1:111122223333:workspace/ws-"+name)))
 		b := block{Block: d.Block("dev")}
 		if name == "backup" {
 			b.Block = b.WithReplica("prometheus-$(POD)-0")
@@ -240,13 +237,9 @@ func newBlocks(tb testing.TB) []block {
 			b.Block, _ = b.ByRelay("127.0.0.1:39999", "/var/run/password").For(policy.Version{})
 		}
 		alone, err := yaml.Marshal(map[string]any{"remote_write": []policy.Block{b.Block}})
-		if err != nil {
-			tb.Fatal(err)
-		}
+		testkit.Must(tb, err)
 		loaded, err := load(alone)
-		if err != nil {
-			tb.Fatal(err)
-		}
+		testkit.Must(tb, err)
 		b.loaded = loaded.RemoteWriteConfigs[0]
 		blocks = append(blocks, b)
 	}

@@ -9,6 +9,8 @@ import (
 	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	"github.com/prometheus/prometheus/config"
 	"sigs.k8s.io/yaml"
+
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // snippets are what `ampbridge config -o` prints: the goldens of its test.
@@ -17,9 +19,7 @@ const snippets = "../../cmd/internal/preview/testdata/snippets/"
 func read(t *testing.T, name string) []byte {
 	t.Helper()
 	text, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return text
 }
 
@@ -36,9 +36,7 @@ func TestPrometheusLoadsTheChartsValues(t *testing.T) {
 			t.Fatalf("%s: %v", file, err)
 		}
 		text, err := yaml.Marshal(map[string]any{"remote_write": values.Server.RemoteWrite})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		loaded, err := config.Load(string(text), slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatalf("%s: %v\n%s", file, err, text)

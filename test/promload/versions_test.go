@@ -10,6 +10,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // loader returns a function that loads a configuration as that version of Prometheus
@@ -82,23 +83,17 @@ destinations:
 // that is not known. The loaders are strict: they refuse a field that is too new.
 func TestBlocksOfEachVersion(t *testing.T) {
 	p, err := policy.Parse([]byte(options))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	for _, version := range []string{"2.8", "2.22", "2.42", "3.1", "3.15"} {
 		t.Run(version, func(t *testing.T) {
 			t.Parallel()
 			v, err := policy.ParseVersion(version)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			load := loader(t, version)
 			expect := func(loads bool, b policy.Block, name string) {
 				t.Helper()
 				text, err := yaml.Marshal(map[string]any{"remote_write": []policy.Block{b}})
-				if err != nil {
-					t.Fatal(err)
-				}
+				testkit.Must(t, err)
 				if err := load(text); (err == nil) != loads {
 					t.Errorf("%s: loads %t, want %t: %v\n%s", name, err == nil, loads, err, text)
 				}

@@ -14,14 +14,14 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // TestDownload has setup-envtest download from an index of the test's own, as it does from the internet's.
 func TestDownload(t *testing.T) {
 	root, err := Root(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	var archive bytes.Buffer
 	compressed := gzip.NewWriter(&archive)
 	files := tar.NewWriter(compressed)
@@ -32,13 +32,9 @@ func TestDownload(t *testing.T) {
 		if err == nil {
 			_, err = files.Write([]byte(content))
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 	}
-	if err := errors.Join(files.Close(), compressed.Close()); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, errors.Join(files.Close(), compressed.Close()))
 	sum := fmt.Sprintf("%x", sha512.Sum512(archive.Bytes()))
 	index := func(version, sum string) string {
 		name := fmt.Sprintf("envtest-%s-%s-%s.tar.gz", version, runtime.GOOS, runtime.GOARCH)
@@ -72,9 +68,7 @@ func TestDownload(t *testing.T) {
 			t.Setenv(envtestVariable, server.URL)
 			for _, name := range []string{"etcd", "kube-apiserver"} {
 				tool, err := lookup(name)
-				if err != nil {
-					t.Fatal(err)
-				}
+				testkit.Must(t, err)
 				path := filepath.Join(cache, name)
 				err = tool.download(t.Context(), root, path, t.Output())
 				if test.want != "" {
@@ -83,9 +77,7 @@ func TestDownload(t *testing.T) {
 					}
 					continue
 				}
-				if err != nil {
-					t.Fatal(err)
-				}
+				testkit.Must(t, err)
 				content, err := os.ReadFile(path)
 				if err != nil || !executable(path) || !strings.Contains(string(content), "downloaded "+name+"\n") {
 					t.Errorf("%s: got %q, %v", name, content, err)
@@ -100,9 +92,7 @@ func TestNoDownload(t *testing.T) {
 	for _, test := range []struct{ tool, index string }{{"etcd", "none"}, {"kube-controller-manager", ""}, {"prometheus", ""}} {
 		t.Setenv(envtestVariable, test.index)
 		tool, err := lookup(test.tool)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		if err := tool.download(t.Context(), "", "", t.Output()); !errors.Is(err, errNoDownload) {
 			t.Errorf("%s from %q: got %v", test.tool, test.index, err)
 		}
@@ -115,9 +105,7 @@ func TestDownloadHangs(t *testing.T) {
 	defer server.Close()
 	t.Setenv(envtestVariable, server.URL)
 	tool, err := lookup("etcd")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if err := tool.download(t.Context(), "", "", t.Output()); err == nil || errors.Is(err, errNoDownload) {
 		t.Errorf("got %v, want that the index does not answer", err)
 	}

@@ -10,14 +10,14 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // A tool's line in the table and the module that pins it must not drift apart.
 func TestTableMatchesModules(t *testing.T) {
 	root, err := Root(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	seen := make(map[string]bool)
 	pinned := make(map[string]bool)
 	for _, tool := range Tools() {
@@ -27,9 +27,7 @@ func TestTableMatchesModules(t *testing.T) {
 			}
 			seen[tool.Name], pinned[tool.Dir] = true, true
 			content, err := os.ReadFile(filepath.Join(tool.moduleDir(root), "go.mod"))
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			module, version, ok := strings.Cut(tool.Source, "@")
 			own := tool.Package == ownModules+tool.Dir
 			if !ok || !own && !strings.HasPrefix(tool.Package, module) {
@@ -62,9 +60,7 @@ func TestTableMatchesModules(t *testing.T) {
 		}
 	}
 	modules, err := filepath.Glob(filepath.Join(root, "test", "tools", "*", "go.mod"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	for _, module := range modules {
 		if dir := filepath.Base(filepath.Dir(module)); !pinned[dir] {
 			t.Errorf("module %s pins no tool", dir)
@@ -87,9 +83,7 @@ func TestCacheNameFollowsWhatIsBuilt(t *testing.T) {
 		root := t.TempDir()
 		writeModule(t, root, tool, module)
 		path, err := tool.cached(root)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		return path
 	}
 	first := name(t, tool, module)
@@ -157,9 +151,7 @@ func TestInstalled(t *testing.T) {
 				}
 			}
 			tool, err := lookup(test.tool)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			got, ok := tool.installed(t.Context())
 			if got != places[test.want] || ok != (test.want != "") {
 				t.Errorf("got %q, %t, want %q of %v", got, ok, test.want, places)
@@ -173,9 +165,7 @@ func TestInstalledButBroken(t *testing.T) {
 	t.Setenv("PATH", path)
 	writeScript(t, filepath.Join(path, "prometheus"), "echo 'prometheus, version 3.15.0'; exit 1")
 	tool, err := lookup("prometheus")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if got, ok := tool.installed(t.Context()); ok {
 		t.Errorf("got %s, whose --version fails", got)
 	}
@@ -204,9 +194,7 @@ func TestBuild(t *testing.T) {
 		go func() { results <- hello.build(t.Context(), root, path, &progress[i]) }()
 	}
 	for range progress {
-		if err := <-results; err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, <-results)
 	}
 	said := progress[0].String() + progress[1].String()
 	if got := strings.Count(said, "tools: built hello in"); got != 1 {
@@ -232,9 +220,7 @@ func TestBuildFails(t *testing.T) {
 func TestLockHeld(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "build.lock")
 	unlock, err := lock(t.Context(), path, func() { t.Error("a free lock is waited for") })
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	// The second waits, says so, and gives up with its context.
 	if _, err := lock(ctx, path, cancel); !errors.Is(err, context.Canceled) {
@@ -242,22 +228,16 @@ func TestLockHeld(t *testing.T) {
 	}
 	unlock()
 	unlock, err = lock(t.Context(), path, func() { t.Error("a freed lock is waited for") })
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	unlock()
 }
 
 func TestRootFromAnotherDirectory(t *testing.T) {
 	t.Chdir("cmd")
 	root, err := Root(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	content, err := os.ReadFile(filepath.Join(root, "go.mod"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if !bytes.HasPrefix(content, []byte("module github.com/ampbridge/ampbridge\n")) {
 		t.Errorf("%s holds another module:\n%.100s", root, content)
 	}
@@ -266,29 +246,21 @@ func TestRootFromAnotherDirectory(t *testing.T) {
 func writeModule(t *testing.T, root string, tool Tool, files map[string]string) {
 	t.Helper()
 	dir := tool.moduleDir(root)
-	if err := os.MkdirAll(dir, 0o750); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.MkdirAll(dir, 0o750))
 	for name, content := range files {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600))
 	}
 }
 
 func writeScript(t *testing.T, path, command string) {
 	t.Helper()
-	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+command+"\n"), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.WriteFile(path, []byte("#!/bin/sh\n"+command+"\n"), 0o700))
 }
 
 func wantFiles(t *testing.T, dir string, want ...string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	var got []string
 	for _, entry := range entries {
 		got = append(got, entry.Name())

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/policytest"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/breaker"
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
@@ -41,18 +42,14 @@ func parse(t testing.TB, more string) *policy.Policy {
 func podWith(t testing.TB, pod, merge string) string {
 	t.Helper()
 	out, err := jsonpatch.MergePatch([]byte(pod), []byte(merge))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return string(out)
 }
 
 func decodePod(t testing.TB, text string) *Pod {
 	t.Helper()
 	pod, err := Decode([]byte(text))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return pod
 }
 
@@ -77,17 +74,11 @@ func admitted(t testing.TB, pod string, p *policy.Policy) string {
 		t.Fatalf("not injected: %+v", d)
 	}
 	text, err := json.Marshal(operations)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	patch, err := jsonpatch.DecodePatch(text)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	out, err := patch.Apply([]byte(pod))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return string(out)
 }
 

@@ -7,6 +7,7 @@ import (
 	jsonpatch "github.com/evanphx/json-patch/v5"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
@@ -17,9 +18,7 @@ func TestAssessModes(t *testing.T) {
 		t.Run(string(mode), func(t *testing.T) {
 			with := func(text string, m policy.Mode) *policy.Policy {
 				p, err := policy.Parse([]byte(strings.Replace(text, "destinations: [central]}", "destinations: [central], mode: "+string(m)+"}", 1)))
-				if err != nil {
-					t.Fatal(err)
-				}
+				testkit.Must(t, err)
 				return p
 			}
 			p := with(policyText, mode)
@@ -42,17 +41,11 @@ func TestAssessModes(t *testing.T) {
 				t.Fatalf("%+v", d)
 			}
 			encoded, err := inject.AppendPatch(nil, operations)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			patch, err := jsonpatch.DecodePatch(encoded)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			injected, err := patch.Apply([]byte(text))
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			if f := assess(p, string(injected)); f.Kind != Healthy {
 				t.Errorf("injected: %+v", f)
 			}

@@ -12,6 +12,8 @@ import (
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // A certificate is good for API servers whose clocks are somewhat behind, under
@@ -177,24 +179,16 @@ func TestBundlePatch(t *testing.T) {
 		t.Errorf("bundles: got %+v", got)
 	}
 	patch, err := bundlePatch(before.ResourceVersion, places, []byte("new"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	decoded, err := jsonpatch.DecodePatch(patch)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	document, err := json.Marshal(before)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if document, err = decoded.Apply(document); err != nil {
 		t.Fatal(err)
 	}
 	var after admissionv1.MutatingWebhookConfiguration
-	if err := json.Unmarshal(document, &after); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, json.Unmarshal(document, &after))
 	want := before.DeepCopy()
 	want.Webhooks[0].ClientConfig.CABundle, want.Webhooks[4].ClientConfig.CABundle = []byte("new"), []byte("new")
 	if diff := cmp.Diff(want, &after); diff != "" {

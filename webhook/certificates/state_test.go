@@ -4,6 +4,8 @@ import (
 	"crypto/x509"
 	"testing"
 	"time"
+
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 var (
@@ -14,9 +16,7 @@ var (
 func newPair(t *testing.T, issued time.Time, names ...string) *Pair {
 	t.Helper()
 	p, err := Issue(names, issued, 90*day)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return p
 }
 

@@ -35,13 +35,9 @@ func TestNew(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			configuration, err := registration.New(test.options)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			got, err := yaml.Marshal(configuration)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			testkit.Golden(t, "testdata/"+test.name+".want.yaml", got)
 		})
 	}
@@ -53,9 +49,7 @@ func TestNewCopiesTheBase(t *testing.T) {
 		Service: &admissionv1.ServiceReference{Namespace: "ampbridge", Name: "webhook", Path: new("/base")},
 	}
 	configuration, err := registration.New(registration.Options{ClientConfig: base})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	var paths []string
 	for _, w := range configuration.Webhooks {
 		paths = append(paths, *w.ClientConfig.Service.Path)

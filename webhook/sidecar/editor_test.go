@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/sidecar/session"
 )
 
@@ -72,22 +73,16 @@ func TestLateEditIsServed(t *testing.T) {
 		Destinations: []sidecarconfig.Destination{{Name: "central", Block: *due(t)[0].signing}},
 	}
 	for _, d := range []string{a.Source, a.Target, filepath.Dir(a.Credentials)} {
-		if err := os.Mkdir(d, 0o755); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, os.Mkdir(d, 0o755))
 	}
 	user := "x: [" + strings.Repeat("a,", 1<<16) + "]\n"
-	if err := os.WriteFile(filepath.Join(a.Source, a.File), []byte(user), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.WriteFile(filepath.Join(a.Source, a.File), []byte(user), 0o644))
 	s := newServer(Options{Config: a.Encode()})
 	s.destinations[0].latest.Store(&session.Session{AccessKeyID: "ASIA", Obtained: time.Now(), Expires: time.Now().Add(time.Hour)})
 	s.editor.limit = 0
 	served := func() string {
 		content, err := os.ReadFile(filepath.Join(a.Target, a.File))
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		return string(content)
 	}
 	s.step(t.Context(), time.Now())

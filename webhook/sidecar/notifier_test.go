@@ -31,23 +31,17 @@ func TestBellWakesWatchersOfTheFile(t *testing.T) {
 			change := func(n int) {
 				t.Helper()
 				replaceConfig(t, dir, mode, n)
-				if err := b.touch(path, begun.Add(time.Duration(n)*drained)); err != nil {
-					t.Fatal(err)
-				}
+				testkit.Must(t, b.touch(path, begun.Add(time.Duration(n)*drained)))
 			}
 			change(0)
 			watcher, err := fsnotify.NewWatcher()
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			t.Cleanup(func() {
 				if err := watcher.Close(); err != nil {
 					t.Error(err)
 				}
 			})
-			if err := watcher.Add(path); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, watcher.Add(path))
 			for n := 1; n <= 5; n++ {
 				change(n)
 				select {
@@ -85,9 +79,7 @@ func TestBellLeavesReadersTheirFile(t *testing.T) {
 	var reader *os.File
 	for n := range 3 {
 		replaceConfig(t, dir, 0o644, n)
-		if err := b.touch(path, now.Add(time.Duration(n)*time.Second)); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, b.touch(path, now.Add(time.Duration(n)*time.Second)))
 		if n == 0 {
 			var err error
 			if reader, err = os.Open(path); err != nil {

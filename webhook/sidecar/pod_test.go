@@ -49,16 +49,12 @@ func newPod(t *testing.T, seconds int, destinations ...string) *pod {
 		SessionSeconds: seconds, STS: sidecarconfig.STS{Endpoint: p.URL},
 	}
 	for _, d := range []string{"source", "target", "credentials"} {
-		if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, os.Mkdir(filepath.Join(dir, d), 0o755))
 	}
 	for i, name := range destinations {
 		var d policy.Destination
 		d.Name = name
-		if err := d.Workspace.UnmarshalText(fmt.Appendf(nil, "arn:aws:aps:eu-west-1:11112222333%d:workspace/ws-%s", i, name)); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, d.Workspace.UnmarshalText(fmt.Appendf(nil, "arn:aws:aps:eu-west-1:11112222333%d:workspace/ws-%s", i, name)))
 		p.config.Destinations = append(p.config.Destinations, sidecarconfig.Destination{
 			Name: name, Role: p.Role(t, fmt.Sprintf("11112222333%d", i), "writer", 43200), Region: ststest.Region, Block: d.Block("dev"),
 		})
@@ -168,8 +164,6 @@ func (p *pod) status(t *testing.T) sidecarconfig.Status {
 		return err == nil
 	})
 	status, err := sidecarconfig.DecodeStatus(content)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return status
 }

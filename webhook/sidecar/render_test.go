@@ -11,15 +11,14 @@ import (
 	"time"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/sidecar/session"
 )
 
 func due(t testing.TB) []wanted {
 	t.Helper()
 	d := policy.Destination{Name: "central"}
-	if err := d.Workspace.UnmarshalText([]byte("arn:aws:aps:eu-west-1:111122223333:workspace/ws-central")); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, d.Workspace.UnmarshalText([]byte("arn:aws:aps:eu-west-1:111122223333:workspace/ws-central")))
 	return []wanted{{name: d.Name, signing: new(d.Block("dev")), session: session.Session{AccessKeyID: "ASIA"}}}
 }
 
@@ -30,9 +29,7 @@ func zip(t testing.TB, text string) []byte {
 	if _, err := w.Write([]byte(text)); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, w.Close())
 	return b.Bytes()
 }
 
@@ -117,9 +114,7 @@ func TestGzipBombWithoutALimit(t *testing.T) {
 func mergeKeys(t *testing.T) []byte {
 	t.Helper()
 	text, err := os.ReadFile("../../policy/promconfig/testdata/merge-keys.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return text
 }
 

@@ -75,12 +75,8 @@ func TestFaultsAtStart(t *testing.T) {
 		"server error": func(_ *testing.T, p *pod) func() { return p.Fail("sts:*", awstest.ServerError).Stop },
 		"no token": func(t *testing.T, p *pod) func() {
 			token, err := os.ReadFile(p.Token)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := os.Remove(p.Token); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
+			testkit.Must(t, os.Remove(p.Token))
 			return func() { p.WriteToken(t, string(token)) }
 		},
 	} {
@@ -158,9 +154,7 @@ func TestRenewal(t *testing.T) {
 		}
 		if !configs[config] {
 			content, err := os.ReadFile(p.config.Credentials)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			if keys[string(content)] {
 				t.Error("a configuration was served before its credentials")
 			}
@@ -183,9 +177,7 @@ func TestRestart(t *testing.T) {
 	p.eventually(t, "the log has it", func() bool { return strings.Contains(p.log.String(), "configuration served") })
 	p.stop()
 	before, err := os.Readlink(filepath.Join(p.config.Target, "..data"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	p.StopListening()
 	p.start(t)
 	p.eventually(t, "it has looked", func() bool { return strings.Count(p.log.String(), "configuration served") == 2 })
@@ -221,16 +213,12 @@ func TestSourceChanges(t *testing.T) {
 	p.eventually(t, "the status says so", func() bool { return p.status(t).Destinations[0].Skipped != "" })
 
 	hidden := p.config.Source + ".hidden"
-	if err := os.Rename(p.config.Source, hidden); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.Rename(p.config.Source, hidden))
 	p.eventually(t, "the status tells that the source is gone", func() bool { return p.status(t).Error != "" })
 	if p.served() != own {
 		t.Errorf("served %q while the source is gone", p.served())
 	}
-	if err := os.Rename(hidden, p.config.Source); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.Rename(hidden, p.config.Source))
 	p.eventually(t, "the source is back", func() bool { return p.status(t).Error == "" })
 	p.configure(t, user)
 	p.eventually(t, "the block is served again", func() bool { return p.has("central") })
@@ -243,14 +231,10 @@ func TestTargetCannotBeWritten(t *testing.T) {
 	p.start(t)
 	p.eventually(t, "the block is served", func() bool { return p.has("central") })
 	hidden := p.config.Target + ".hidden"
-	if err := os.Rename(p.config.Target, hidden); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.Rename(p.config.Target, hidden))
 	p.configure(t, user+"# changed\n")
 	p.eventually(t, "the status tells", func() bool { return p.status(t).Error != "" })
-	if err := os.Rename(hidden, p.config.Target); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.Rename(hidden, p.config.Target))
 	p.eventually(t, "the change is served", func() bool { return strings.Contains(p.served(), "# changed") })
 }
 
@@ -283,20 +267,14 @@ func TestOperatorsSecret(t *testing.T) {
 	if _, err := io.WriteString(w, "a: $(POD_NAME)\n"); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, w.Close())
 	testkit.Must(t, testkit.WriteVolume(p.config.Source, map[string]testkit.VolumeFile{p.config.File: {Mode: 0o644, Data: zipped.Bytes()}}))
 	p.start(t)
 	p.eventually(t, "something is served", func() bool { return p.served() != "" })
 	r, err := gzip.NewReader(strings.NewReader(p.served()))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	text, err := io.ReadAll(r)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if !strings.Contains(string(text), "name: ampbridge-central\n") || !strings.Contains(string(text), "a: $(POD_NAME)\n") {
 		t.Errorf("served %q", text)
 	}
@@ -348,13 +326,9 @@ func TestMetrics(t *testing.T) {
 	t.Parallel()
 	p := newPod(t, 3600, "central")
 	socket, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	p.metrics = socket.Addr().String()
-	if err := socket.Close(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, socket.Close())
 	p.config.Destinations[0].Block.SendNativeHistograms = true
 	p.start(t)
 	p.eventually(t, "the block is served", func() bool { return p.has("central") })
@@ -409,9 +383,7 @@ func TestMetricsPortTaken(t *testing.T) {
 	t.Parallel()
 	p := newPod(t, 3600, "central")
 	socket, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	defer func() { _ = socket.Close() }()
 	p.metrics = socket.Addr().String()
 	p.start(t)
@@ -425,17 +397,11 @@ func TestNoSecretsInLogOrStatus(t *testing.T) {
 	p.start(t)
 	p.eventually(t, "the block is served", func() bool { return p.has("central") })
 	token, err := os.ReadFile(p.Token)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	credentials, err := os.ReadFile(p.config.Credentials)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	status, err := json.Marshal(p.status(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	secrets := map[string]bool{string(token): true}
 	for line := range strings.Lines(string(credentials)) {
 		if _, value, ok := strings.Cut(line, " = "); ok {

@@ -22,9 +22,7 @@ func (p *pod) statusServed(t *testing.T) (status sidecarconfig.Status, ok bool) 
 	}
 	defer func() { _ = answer.Body.Close() }()
 	text, err := io.ReadAll(answer.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if got := answer.Header.Get("Content-Type"); answer.StatusCode != http.StatusOK || got != "application/json" {
 		t.Fatalf("%s, %s: %s", answer.Status, got, text)
 	}
@@ -64,9 +62,7 @@ func TestStatusIsServed(t *testing.T) {
 		t.Errorf("the file %+v", file)
 	}
 	answer, err := http.Post("http://"+p.metrics+sidecarconfig.StatusPath, "text/plain", strings.NewReader("x"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	_ = answer.Body.Close()
 	if answer.StatusCode != http.StatusMethodNotAllowed {
 		t.Errorf("a POST is answered with %s", answer.Status)
@@ -89,9 +85,7 @@ func TestStatusNamesTheError(t *testing.T) {
 		d.Delivery != sidecarconfig.DeliveryRelay || !strings.Contains(d.Moved, "no session when the pod started") {
 		t.Errorf("destination %+v", d)
 	}
-	if err := os.Rename(p.config.Source, p.config.Source+".hidden"); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.Rename(p.config.Source, p.config.Source+".hidden"))
 	p.eventually(t, "the error of the source", func() bool {
 		status, ok := p.statusServed(t)
 		return ok && strings.Contains(status.Error, "cannot serve Prometheus's configuration")

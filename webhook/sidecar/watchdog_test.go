@@ -21,9 +21,7 @@ func TestAlive(t *testing.T) {
 	if err := Alive(o); err != nil {
 		t.Errorf("before the first heartbeat: %v", err)
 	}
-	if err := touch(o.heartbeat()); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, touch(o.heartbeat()))
 	for name, tc := range map[string]struct {
 		age   time.Duration
 		alive bool
@@ -32,9 +30,7 @@ func TestAlive(t *testing.T) {
 		"the clock was set back": {-time.Hour, true},
 	} {
 		at := time.Now().Add(-tc.age)
-		if err := os.Chtimes(o.heartbeat(), at, at); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, os.Chtimes(o.heartbeat(), at, at))
 		if err := Alive(o); (err == nil) != tc.alive {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -86,9 +82,7 @@ func TestIdleIsShown(t *testing.T) {
 				defer s.mu.Unlock()
 			}
 			families, err := s.metrics.registry.Gather()
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			for _, f := range families {
 				if f.GetName() != "ampbridge_loop_idle_seconds" {
 					continue

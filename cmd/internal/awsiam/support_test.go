@@ -16,6 +16,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy/plan"
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/policytest"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 const (
@@ -66,9 +67,7 @@ func (f *fixture) admin() *iam.Client {
 
 func (f *fixture) must(_ any, err error) {
 	f.Helper()
-	if err != nil {
-		f.Fatal(err)
-	}
+	testkit.Must(f, err)
 }
 
 // plan observes and compares, for the named service accounts of namespace

@@ -20,6 +20,7 @@ import (
 	"github.com/ampbridge/ampbridge/cmd/internal/cli"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 const (
@@ -72,9 +73,7 @@ func newFixtureOn(t *testing.T, cloud *awstest.Cloud, text string) *fixture {
 
 func (f *fixture) write(text string) {
 	f.Helper()
-	if err := os.WriteFile(f.file, []byte(text), 0o600); err != nil {
-		f.Fatal(err)
-	}
+	testkit.Must(f, os.WriteFile(f.file, []byte(text), 0o600))
 }
 
 // credentials are all that the SDK finds.
@@ -194,13 +193,9 @@ func TestApplyMakesWhatThePlanShows(t *testing.T) {
 func (f *fixture) policy() *policy.Policy {
 	f.Helper()
 	text, err := os.ReadFile(f.file)
-	if err != nil {
-		f.Fatal(err)
-	}
+	testkit.Must(f, err)
 	p, err := policy.Parse(text)
-	if err != nil {
-		f.Fatal(err)
-	}
+	testkit.Must(f, err)
 	return p
 }
 
@@ -209,16 +204,12 @@ func (f *fixture) holds(p *policy.Policy) {
 	f.Helper()
 	client := iam.NewFromConfig(f.cloud.Config(f.account.AdminCredentials(), region))
 	role, err := client.GetRole(f.Context(), &iam.GetRoleInput{RoleName: aws.String(roleName)})
-	if err != nil {
-		f.Fatal(err)
-	}
+	testkit.Must(f, err)
 	permissions, err := client.GetRolePolicy(
 		f.Context(),
 		&iam.GetRolePolicyInput{RoleName: aws.String(roleName), PolicyName: aws.String("ampbridge")},
 	)
-	if err != nil {
-		f.Fatal(err)
-	}
+	testkit.Must(f, err)
 	inline, err := client.ListRolePolicies(f.Context(), &iam.ListRolePoliciesInput{RoleName: aws.String(roleName)})
 	if err != nil || len(inline.PolicyNames) != 1 {
 		f.Errorf("policies %v, %v: want one", inline, err)
@@ -228,16 +219,12 @@ func (f *fixture) holds(p *policy.Policy) {
 		f.Errorf("attached %v, %v: want none", attached, err)
 	}
 	bound, err := client.GetPolicy(f.Context(), &iam.GetPolicyInput{PolicyArn: aws.String(boundary)})
-	if err != nil {
-		f.Fatal(err)
-	}
+	testkit.Must(f, err)
 	version, err := client.GetPolicyVersion(
 		f.Context(),
 		&iam.GetPolicyVersionInput{PolicyArn: aws.String(boundary), VersionId: bound.Policy.DefaultVersionId},
 	)
-	if err != nil {
-		f.Fatal(err)
-	}
+	testkit.Must(f, err)
 	provider := policy.Issuer(issuer).ProviderARN("aws", accountID)
 	self := policy.Subject{Namespace: "ampbridge-system", ServiceAccount: "ampbridge-sync"}
 	trust := policy.TrustDocument(provider, issuer, "sts.amazonaws.com", []policy.Subject{self})
@@ -350,9 +337,7 @@ func TestForeignObjectsStayAsTheyAre(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, policyText)
-			if err := c.make(f, iam.NewFromConfig(f.cloud.Config(f.account.AdminCredentials(), region))); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, c.make(f, iam.NewFromConfig(f.cloud.Config(f.account.AdminCredentials(), region))))
 			n := len(f.cloud.Calls())
 			status, out, errs := f.run("yes\n", "--apply")
 			if status != cli.Failed || !strings.Contains(out, c.problem) || !strings.Contains(errs, "1 refused: nothing was changed") ||
@@ -389,9 +374,7 @@ func TestBoundaryFollowsThePolicy(t *testing.T) {
 	f.must("--apply", "--yes", "--write-policy", f.file)
 	for i := range 7 {
 		text, err := os.ReadFile(f.file)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		added := f.account.CreateWorkspace(region, fmt.Sprint("more-", i))
 		f.write(strings.Replace(string(text), "grants:\n", fmt.Sprintf("- {name: more-%d, workspace: %q}\ngrants:\n", i, added.ARN), 1))
 		if out := f.must(
@@ -490,9 +473,7 @@ func TestPolicyFromAGrantList(t *testing.T) {
   { environment_name = "dev", kube_service_account_name = "prometheus", namespace = "monitoring", oidc_provider_url = "` + issuer + `" },
   { environment_name = "qa", kube_service_account_name = "prometheus", namespace = "monitoring", oidc_provider_url = "` + issuer + `1" },
 ]`
-	if err := os.WriteFile(list, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.WriteFile(list, []byte(text), 0o600))
 	run := func(args ...string) (int, string, string) {
 		var out, errs bytes.Buffer
 		status := cli.Main(
@@ -531,9 +512,7 @@ func TestPolicyFromAGrantList(t *testing.T) {
 	if status, _, errs := run("--workspace", workspace, "--dir", dir); status != cli.Failed || !strings.Contains(errs, "exists") {
 		t.Errorf("written over: status %d: %s", status, errs)
 	}
-	if err := os.WriteFile(list, []byte(strings.Replace(text, `"monitoring"`, `"*"`, 1)), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.WriteFile(list, []byte(strings.Replace(text, `"monitoring"`, `"*"`, 1)), 0o600))
 	if status, out, errs := run("--workspace", workspace); status != cli.Failed || !strings.Contains(out, "name: qa") ||
 		!strings.Contains(
 			errs,

@@ -17,6 +17,7 @@ import (
 	"github.com/ampbridge/ampbridge/cmd/internal/cli"
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/cluster"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 const twoAccounts = `
@@ -41,9 +42,7 @@ func TestSyncWorksAfterBootstrap(t *testing.T) {
 	c := cluster.Start(t, cluster.Options{})
 	ctx := t.Context()
 	for namespace, account := range map[string]string{"monitoring": "prometheus", "ampbridge-system": "ampbridge-sync"} {
-		if err := c.Namespace(ctx, namespace, map[string]string{"ampbridge.io/injection": "enabled"}); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, c.Namespace(ctx, namespace, map[string]string{"ampbridge.io/injection": "enabled"}))
 		object := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}}
 		if _, err := c.Client().CoreV1().ServiceAccounts(namespace).Create(ctx, object, metav1.CreateOptions{}); err != nil {
 			t.Fatal(err)
@@ -77,16 +76,12 @@ func TestSyncWorksAfterBootstrap(t *testing.T) {
 	token := func(namespace, account, audience string) string {
 		t.Helper()
 		token, err := c.Token(ctx, namespace, account, audience, 3600)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		return token
 	}
 	f.credentials(awstest.Credentials{})
 	file := filepath.Join(t.TempDir(), "token")
-	if err := os.WriteFile(file, []byte(token("ampbridge-system", "ampbridge-sync", "sts.amazonaws.com")), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.WriteFile(file, []byte(token("ampbridge-system", "ampbridge-sync", "sts.amazonaws.com")), 0o600))
 	const role = "arn:aws:iam::" + accountID + ":role/" + roleName
 	for name, value := range map[string]string{"AWS_ROLE_ARN": role, "AWS_WEB_IDENTITY_TOKEN_FILE": file, "AWS_REGION": region} {
 		t.Setenv(name, value)
@@ -113,9 +108,7 @@ func TestSyncWorksAfterBootstrap(t *testing.T) {
 	}
 	// Listing the account in which sync begins changes nothing: it is that role already.
 	text, err := os.ReadFile(f.file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	f.write(strings.Replace(string(text), "  accounts:\n", "  accounts:\n  - {id: \""+accountID+"\", syncRole: \""+role+"\"}\n", 1))
 	if out := sync(); !strings.Contains(out, "in sync: nothing to change") {
 		t.Error(out)
@@ -154,9 +147,7 @@ func TestSyncWorksAfterBootstrap(t *testing.T) {
 		}
 	}
 	session, err := assume(token("ampbridge-system", "ampbridge-sync", "sts.amazonaws.com"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	f.confined(ctx, session, second)
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/ampbridge/ampbridge/cmd/internal/cli"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 const (
@@ -28,20 +29,14 @@ const (
 func (f *fixture) getRole(name string) string {
 	f.Helper()
 	out, err := f.iam(f.account.AdminCredentials()).GetRole(f.Context(), &iam.GetRoleInput{RoleName: &name})
-	if err != nil {
-		f.Fatal(err)
-	}
+	testkit.Must(f, err)
 	document, err := url.PathUnescape(aws.ToString(out.Role.AssumeRolePolicyDocument))
-	if err != nil {
-		f.Fatal(err)
-	}
+	testkit.Must(f, err)
 	text, err := json.Marshal(map[string]any{"Role": map[string]any{
 		"Path": aws.ToString(out.Role.Path), "RoleName": name, "Arn": aws.ToString(out.Role.Arn), "MaxSessionDuration": 3600,
 		"AssumeRolePolicyDocument": json.RawMessage(document),
 	}})
-	if err != nil {
-		f.Fatal(err)
-	}
+	testkit.Must(f, err)
 	return string(text)
 }
 
@@ -60,14 +55,10 @@ func TestNoStepFromTheAKSGuideIsWithoutTrust(t *testing.T) {
 	provider := policy.Issuer(guideIssuer).ProviderARN("aws", accountID).String()
 	document, err := f.account.PutManagedPolicy("amp-write", `{"Version":"2012-10-17","Statement":[{"Effect":"Allow",`+
 		`"Action":"aps:RemoteWrite","Resource":"`+workspace+`"}]}`)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	try := func(_ any, err error) {
 		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 	}
 	try(admin.CreateOpenIDConnectProvider(t.Context(), &iam.CreateOpenIDConnectProviderInput{
 		Url: aws.String(guideIssuer), ClientIDList: []string{"sts.amazonaws.com", azureAudience},
@@ -146,9 +137,7 @@ func TestNoStepFromTheAKSGuideIsWithoutTrust(t *testing.T) {
 	// 3. Sync, with what bootstrap gave it.
 	p := f.policy()
 	keys, err := f.account.PutUser("sync", policy.SyncPermissions(p, guideIssuer, accountID).String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	f.credentials(keys)
 	f.syncSubjects(p, []policy.Subject{subject})
 	check("3 and 4", true, true)

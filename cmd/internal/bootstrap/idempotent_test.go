@@ -12,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/cli"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 const threeDestinations = `# The policy of cluster dev.
@@ -39,9 +40,7 @@ func (f *fixture) workspaceTags() map[string]map[string]string {
 		pages := amp.NewListWorkspacesPaginator(f.amp(region), &amp.ListWorkspacesInput{MaxResults: aws.Int32(2)})
 		for pages.HasMorePages() {
 			page, err := pages.NextPage(f.Context())
-			if err != nil {
-				f.Fatal(err)
-			}
+			testkit.Must(f, err)
 			for _, w := range page.Workspaces {
 				found[aws.ToString(w.Arn)] = w.Tags
 			}
@@ -109,9 +108,7 @@ func (f *fixture) boundary() string {
 	f.Helper()
 	client := iam.NewFromConfig(f.cloud.Config(f.account.AdminCredentials(), region))
 	out, err := client.GetPolicy(f.Context(), &iam.GetPolicyInput{PolicyArn: aws.String(boundary)})
-	if err != nil {
-		f.Fatal(err)
-	}
+	testkit.Must(f, err)
 	return aws.ToString(out.Policy.PolicyId) + " " + aws.ToString(out.Policy.DefaultVersionId)
 }
 
@@ -123,9 +120,7 @@ func TestTwoOwnedWorkspacesAreListed(t *testing.T) {
 	for arns[0], tags = range f.workspaceTags() {
 	}
 	made, err := f.amp(region).CreateWorkspace(t.Context(), &amp.CreateWorkspaceInput{Alias: aws.String("second"), Tags: tags})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	arns[1] = aws.ToString(made.Arn)
 	n := len(f.cloud.Calls())
 	status, out, errs := f.run("", "--apply", "--yes", "--tag", "team=x")

@@ -14,6 +14,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/plan"
 	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // large is a policy of the longest cluster name, with a workspace for each destination.
@@ -86,9 +87,7 @@ func TestHundredDestinations(t *testing.T) {
 	p := f.policy()
 	permissions := policy.SyncPermissions(p, issuer, accountID)
 	keys, err := f.account.PutUser("sync", permissions.String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	f.credentials(keys)
 	if made := f.sync(p); made != 200 {
 		t.Errorf("sync made %d changes, want a role and its permissions for each of 100", made)
@@ -113,9 +112,7 @@ func TestHundredDestinations(t *testing.T) {
 
 func arn(t *testing.T, text string) (w policy.Workspace) {
 	t.Helper()
-	if err := w.UnmarshalText([]byte(text)); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, w.UnmarshalText([]byte(text)))
 	return w
 }
 
@@ -144,9 +141,7 @@ func TestThousandDestinationsAreRefusedFirst(t *testing.T) {
 	_, err := f.iam(f.account.AdminCredentials()).CreatePolicy(t.Context(), &iam.CreatePolicyInput{
 		PolicyName: aws.String("ampbridge-boundary"), PolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":{"Effect":"Allow",` +
 			`"Action":"aps:RemoteWrite","Resource":"arn:aws:aps:*:111122223333:workspace/*"}}`)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if out := f.must("--apply", "--yes"); !strings.Contains(out, "used as it is") {
 		t.Error(out)
 	}

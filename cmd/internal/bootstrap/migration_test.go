@@ -29,6 +29,7 @@ import (
 	"github.com/ampbridge/ampbridge/cmd/internal/cli"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tools"
 )
 
@@ -145,9 +146,7 @@ func migrate(t *testing.T, s shape) {
 				ca = awstest.PrivateCA
 			}
 			registered, err := f.cloud.RegisterIssuer(m.issuer, signers[m.issuer], ca)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			thumbprints[m.issuer] = []string{"9e99a48a9960b14926bb7f3b02e22da2b0ab7280"}
 			if m.private {
 				thumbprints[m.issuer] = append(thumbprints[m.issuer], registered.Thumbprint())
@@ -164,9 +163,7 @@ func migrate(t *testing.T, s shape) {
 		trust := policy.TrustDocument(provider, policy.Issuer(m.issuer), "sts.amazonaws.com", []policy.Subject{m.Subject})
 		delete(trust.Statement[0].Condition["StringEquals"], policy.Issuer(m.issuer).Host()+":aud") // as the module has it
 		_, err := admin.CreateRole(t.Context(), &iam.CreateRoleInput{RoleName: &role, AssumeRolePolicyDocument: aws.String(trust.String())})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		// As the module has it, with its needless sts:AssumeRole.
 		if _, err := admin.PutRolePolicy(t.Context(), &iam.PutRolePolicyInput{
 			RoleName: &role, PolicyName: aws.String("this"), PolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow",` +
@@ -207,9 +204,7 @@ func migrate(t *testing.T, s shape) {
 		if s.scope != "" { // a name that may be shortened
 			p := &policy.Policy{Cluster: policy.Cluster{Name: m.cluster}, Trust: policy.Trust{RoleScope: s.scope}}
 			central := policy.Destination{Name: "central"}
-			if err := central.Workspace.UnmarshalText([]byte(workspace)); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, central.Workspace.UnmarshalText([]byte(workspace)))
 			return p.RoleFor(central, m.Subject).String()
 		}
 		return "arn:aws:iam::111122223333:role/ampbridge/" + m.cluster + "/ampbridge." + m.cluster + ".central"
@@ -351,9 +346,7 @@ func (f *fixture) writeSample(workspace, subject string, keys awstest.Credential
 	id := workspace[strings.LastIndexByte(workspace, '/')+1:]
 	request, err := http.NewRequestWithContext(f.Context(), http.MethodPost, f.cloud.URL+"/workspaces/"+id+"/api/v1/remote_write",
 		bytes.NewReader(body))
-	if err != nil {
-		f.Fatal(err)
-	}
+	testkit.Must(f, err)
 	request.Header.Set("Content-Type", "application/x-protobuf")
 	request.Header.Set("Content-Encoding", "snappy")
 	request.Header.Set("X-Prometheus-Remote-Write-Version", "0.1.0")
@@ -362,13 +355,9 @@ func (f *fixture) writeSample(workspace, subject string, keys awstest.Credential
 	if err == nil {
 		err = v4.NewSigner().SignHTTP(f.Context(), credentials, request, hex.EncodeToString(sum[:]), "aps", region, time.Now())
 	}
-	if err != nil {
-		f.Fatal(err)
-	}
+	testkit.Must(f, err)
 	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		f.Fatal(err)
-	}
+	testkit.Must(f, err)
 	text, err := io.ReadAll(response.Body)
 	if err := errors.Join(err, response.Body.Close()); err != nil || response.StatusCode/100 != 2 {
 		f.Errorf("%s: the write: %s, %v: %s", subject, response.Status, err, text)
@@ -399,9 +388,7 @@ func TestRunbookSaysWhatItLeavesOut(t *testing.T) {
 		"an entry that is lost": {strings.Replace(text, `"monitoring"`, `"*"`, 1), "--workspace " + workspace, cli.Failed,
 			"1 of 1 entries were not converted"},
 	} {
-		if err := os.WriteFile(main, []byte(c.text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, os.WriteFile(main, []byte(c.text), 0o600))
 		status, out, errs := run(t, append([]string{"bootstrap", "--from", main}, strings.Fields(c.args)...)...)
 		if status != c.status || !strings.Contains(errs, c.want) || (out != "") != (status == cli.OK) {
 			t.Errorf("%s: status %d, %d bytes: %s", name, status, len(out), errs)

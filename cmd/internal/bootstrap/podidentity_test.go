@@ -11,6 +11,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 const (
@@ -41,13 +42,9 @@ func podOf(namespace, account string) awstest.PodIdentity {
 func (f *fixture) trust() string {
 	f.Helper()
 	out, err := f.iam(f.account.AdminCredentials()).GetRole(f.Context(), &iam.GetRoleInput{RoleName: aws.String(roleName)})
-	if err != nil {
-		f.Fatal(err)
-	}
+	testkit.Must(f, err)
 	d, err := policy.ParseDocument(aws.ToString(out.Role.AssumeRolePolicyDocument))
-	if err != nil {
-		f.Fatal(err)
-	}
+	testkit.Must(f, err)
 	return d.String()
 }
 
@@ -71,9 +68,7 @@ func TestPodIdentityReachesEveryAccount(t *testing.T) {
 		}
 	}
 	session, err := f.account.PodIdentitySession(homeRole, podOf("ampbridge-system", "ampbridge-sync"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	client := sts.NewFromConfig(f.cloud.Config(session, region))
 	if _, err := client.AssumeRole(t.Context(), &sts.AssumeRoleInput{
 		RoleArn: aws.String(awayRole), RoleSessionName: aws.String("ampbridge-sync"),

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // Each row of docs/design/seeds.md says what became of a line of the documents that ampbridge
@@ -30,9 +32,7 @@ func TestEveryRowOfTheSeedsHasItsTest(t *testing.T) {
 		}
 		for _, test := range tests {
 			files, err := filepath.Glob(filepath.Join(root, test[1], "*_test.go"))
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			if !slices.ContainsFunc(files, func(file string) bool {
 				text, err := os.ReadFile(file)
 				return err == nil && strings.Contains(string(text), "\nfunc "+test[2]+"(")

@@ -11,6 +11,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/cmd/internal/cli"
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // tagged is the policy with trust.tags and trust.rolePath.
@@ -26,9 +27,7 @@ func TestSyncWritesTagsAndPath(t *testing.T) {
 		f.must("--apply", "--yes", "--write-policy", f.file)
 		p := f.policy()
 		keys, err := f.account.PutUser("sync", policy.SyncPermissions(p, issuer, accountID).String())
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		f.credentials(keys)
 		f.sync(p)
 		client := f.iam(f.account.AdminCredentials())
@@ -38,14 +37,10 @@ func TestSyncWritesTagsAndPath(t *testing.T) {
 		}
 		tags := func() string {
 			role, err := client.GetRole(t.Context(), &iam.GetRoleInput{RoleName: list.Roles[0].RoleName})
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			provider, err := client.GetOpenIDConnectProvider(t.Context(), &iam.GetOpenIDConnectProviderInput{
 				OpenIDConnectProviderArn: aws.String(policy.Issuer(issuer).ProviderARN("aws", accountID).String())})
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			return value(role.Role.Tags, "team") + "/" + value(provider.Tags, "team")
 		}
 		if tags() != "metrics/metrics" {
@@ -117,9 +112,7 @@ func TestForeignProviderIsAdoptedOnRequest(t *testing.T) {
 		f.must("--apply", "--yes", "--write-policy", f.file)
 		tags := func() map[string]string {
 			out, err := client.GetOpenIDConnectProvider(t.Context(), &iam.GetOpenIDConnectProviderInput{OpenIDConnectProviderArn: provider})
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			return map[string]string{"owner": value(out.Tags, policy.TagOwner), "module": value(out.Tags, "module")}
 		}
 		p := f.policy()
@@ -130,9 +123,7 @@ func TestForeignProviderIsAdoptedOnRequest(t *testing.T) {
 		p.Trust.AdoptProvider = true
 		if how == "sync" {
 			keys, err := f.account.PutUser("sync", policy.SyncPermissions(p, issuer, accountID).String())
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			f.credentials(keys)
 			f.sync(p)
 		} else {
@@ -167,9 +158,7 @@ func TestTagsThatAnOrganisationDemands(t *testing.T) {
 		"Condition":{"Null":{"aws:RequestTag/cost-center":"true"}}}}`
 	for _, tags := range []string{"", `cost-center: "42"`} {
 		f := newFixture(t, tagged(policyText, tags, ""))
-		if err := f.account.SetServiceControlPolicy(control); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, f.account.SetServiceControlPolicy(control))
 		status, _, errs := f.run("", "--apply", "--yes", "--write-policy", f.file)
 		if tags == "" {
 			if status != cli.Failed || !strings.Contains(errs, "explicit deny in a service control policy") || len(f.writes(0)) > 0 {
@@ -182,9 +171,7 @@ func TestTagsThatAnOrganisationDemands(t *testing.T) {
 		}
 		p := f.policy()
 		keys, err := f.account.PutUser("sync", policy.SyncPermissions(p, issuer, accountID).String())
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		f.credentials(keys)
 		if made := f.sync(p); made == 0 {
 			t.Error("sync made nothing")

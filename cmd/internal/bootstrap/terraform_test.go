@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/cli"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // run is any command, without a cluster and without AWS.
@@ -20,17 +21,13 @@ func run(t *testing.T, args ...string) (status int, stdout, stderr string) {
 
 func save(t *testing.T, path, text string) {
 	t.Helper()
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.WriteFile(path, []byte(text), 0o600))
 }
 
 func read(t *testing.T, path string) string {
 	t.Helper()
 	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return string(text)
 }
 
@@ -51,9 +48,7 @@ func TestTerraformKeepsTheWorkspace(t *testing.T) {
 	if out := write(policyText, "--file", file); out != "" || !strings.Contains(read(t, file), resource) {
 		t.Fatalf("%s\n%s", out, read(t, file))
 	}
-	if err := os.Chmod(file, 0o640); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.Chmod(file, 0o640))
 	made := strings.Replace(policyText, "ws-new", "ws-0001", 1)
 	write(made, "--file", file)
 	if text := read(t, file); !strings.Contains(text, resource) || strings.Contains(text, removed) {

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // seed is an entry as such modules document it.
@@ -41,9 +42,7 @@ const tfvars = `iam_access_grant_list = [
 
 func TestParse(t *testing.T) {
 	want, err := Parse([]byte("["+seed+"]"), "list.json")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if want[0].ServiceAccount != "kube-prometheus-stack-prometheus" || want[0].Unknown != nil {
 		t.Errorf("%+v", want[0])
 	}
@@ -110,9 +109,7 @@ func entry(environment, issuer, namespace, account string) Entry {
 
 func TestConvertTheSeed(t *testing.T) {
 	list, err := Parse([]byte(tfvars), "terraform.tfvars")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	clusters, findings := Convert(list, options)
 	const want = `# Made by ampbridge bootstrap policy from an iam_access_grant_list. Every field is explained in docs/reference/policy.md.
 apiVersion: ampbridge.io/v1alpha1

@@ -14,9 +14,7 @@ import (
 // The module's file in each form that it has.
 func TestParseModule(t *testing.T) {
 	want, err := Parse([]byte("["+seed+"]"), "list.json")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	const more = "tags = { team = \"metrics\" }\nworkspace_alias = \"prometheus-test\"\n" +
 		"account_id = \"111122223333\"\ninstance_name = \"env\"\n"
 	for name, c := range map[string]struct{ text, address string }{
@@ -73,9 +71,7 @@ func TestParseOutputs(t *testing.T) {
 
 func TestRunbook(t *testing.T) {
 	m, err := ParseModule([]byte("module \"amp\" {\nworkspace_alias = \"prometheus\"\ntags = { team = \"a b\" }\n"+tfvars+"}\n"), "main.tf")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	second := m.Entries[0]
 	second.Namespace, second.ServiceAccount = "tenant", "prometheus"
 	third := m.Entries[0]
@@ -113,8 +109,6 @@ func TestRunbook(t *testing.T) {
 
 func workspace(t *testing.T) (w policy.Workspace) {
 	t.Helper()
-	if err := w.UnmarshalText([]byte("arn:aws:aps:eu-west-1:111122223333:workspace/ws-0001")); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, w.UnmarshalText([]byte("arn:aws:aps:eu-west-1:111122223333:workspace/ws-0001")))
 	return w
 }

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // What is said of each delivery: of the policy, and of the command line.
@@ -50,9 +52,7 @@ func TestFieldsNeedAKnownVersion(t *testing.T) {
 			"--prometheus-version",
 			version,
 		)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		if strings.Contains(stdout, histograms) != want.histograms || strings.Contains(stdout, age) != want.age {
 			t.Errorf("%q:\n%s", version, stdout)
 		}
@@ -97,9 +97,7 @@ func TestConfigOutput(t *testing.T) {
 	} {
 		t.Run(c.want, func(t *testing.T) {
 			stdout, stderr, err := config(t, "", c.args...)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			golden(t, "config/"+c.want, stdout)
 			if !strings.HasPrefix(stderr, c.wantStderr) || (c.wantStderr == "") != (stderr == "") {
 				t.Errorf("stderr %q, want %q", stderr, c.wantStderr)
@@ -114,13 +112,9 @@ func TestGzippedInput(t *testing.T) {
 	if _, err := w.Write([]byte(text(t, "testdata/config/prometheus.in.yml"))); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, w.Close())
 	stdout, _, err := config(t, packed.String(), "-f", "-", "-n", "monitoring", "--service-account", "prometheus")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if diff := cmp.Diff(text(t, "testdata/config/full.want.yml"), stdout); diff != "" {
 		t.Errorf("gzipped input gives something else (-plain +gzipped):\n%s", diff)
 	}
@@ -158,9 +152,7 @@ func TestConfigErrors(t *testing.T) {
 func TestMemory(t *testing.T) {
 	text := "rule_files:\n" + strings.Repeat("- a.yml\n", 1_000_000)
 	stdout, stderr, err := config(t, text, "-f", "-", "-n", "monitoring", "--service-account", "prometheus")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if !strings.Contains(stderr, "the configuration (8.0 MB) needs about ") ||
 		!strings.Contains(stderr, "set sidecar.resources.limits.memory to ") || !strings.Contains(stdout, "remote_write:") {
 		t.Errorf("stderr %q", stderr)

@@ -19,28 +19,23 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // jwk is a key as another implementation writes it, private or public.
 func jwk(t *testing.T, key any, id, algorithm string) map[string]any {
 	t.Helper()
 	text, err := json.Marshal(jose.JSONWebKey{Key: key, KeyID: id, Algorithm: algorithm, Use: "sig"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	var members map[string]any
-	if err := json.Unmarshal(text, &members); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, json.Unmarshal(text, &members))
 	return members
 }
 
 func set(t *testing.T, keys ...map[string]any) []byte {
 	t.Helper()
 	text, err := json.Marshal(map[string]any{"keys": keys})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return text
 }
 
@@ -202,9 +197,7 @@ func TestRotation(t *testing.T) {
 			in.Current = append(in.Current, key(id, id))
 		}
 		p, err := Publish(in)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		got := []string{ids(p.Keys), strings.Join(p.Added, " "), strings.Join(p.Retained, " "), strings.Join(p.Pruned, " ")}
 		if diff := cmp.Diff([]string{step.want, step.added, step.kept, step.away}, got); diff != "" {
 			t.Errorf("step %d: keys, added, retained, pruned (-want +got):\n%s", i, diff)
@@ -237,9 +230,7 @@ func TestNoTokenBreaks(t *testing.T) {
 			}
 		}
 		p, err := Publish(in)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		for id, seen := range lastSeen {
 			if now.Sub(seen) < in.Retain && !slices.ContainsFunc(p.Keys, func(k Key) bool { return k.ID == id }) {
 				t.Fatalf("key %s, seen %s ago, is gone: %v", id, now.Sub(seen), random[:i+3])

@@ -17,6 +17,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/cmd/internal/publish"
 	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 const (
@@ -32,9 +33,7 @@ func keySet(t *testing.T, ids ...string) string {
 		set.Keys = append(set.Keys, jose.JSONWebKey{Key: keyOf(t, id).Public(), KeyID: id, Algorithm: "RS256", Use: "sig"})
 	}
 	text, err := json.Marshal(set)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return file(t, string(text))
 }
 
@@ -45,9 +44,7 @@ func keyOf(t *testing.T, id string) *rsa.PrivateKey {
 	t.Helper()
 	if keys[id] == nil {
 		key, err := rsa.GenerateKey(rand.Reader, 2048)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		keys[id] = key
 	}
 	return keys[id]
@@ -56,9 +53,7 @@ func keyOf(t *testing.T, id string) *rsa.PrivateKey {
 func file(t *testing.T, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.WriteFile(path, []byte(text), 0o600))
 	return path
 }
 
@@ -111,9 +106,7 @@ func TestFolder(t *testing.T) {
 	read := func(name string) []byte {
 		t.Helper()
 		text, err := os.ReadFile(filepath.Join(dir, name))
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		return text
 	}
 	if got := keyIDs(t, read("openid/v1/jwks")); got != "b a" {
@@ -159,9 +152,7 @@ func TestFolder(t *testing.T) {
 // What must not be published is not, and what stands there stays as it was.
 func TestRefusals(t *testing.T) {
 	private, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: keyOf(t, "a"), KeyID: "a", Algorithm: "RS256"}}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	dir := t.TempDir()
 	if out, err := publishOnce(t, publish.Options{To: dir, Keys: keySet(t, "a")}); err != nil {
 		t.Fatal(out, err)
@@ -170,9 +161,7 @@ func TestRefusals(t *testing.T) {
 	document := func(issuer string) string { return file(t, `{"issuer":"`+issuer+`"}`) }
 	another := keySet(t, "other")
 	text, err := os.ReadFile(another)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	for name, c := range map[string]struct {
 		o    publish.Options
 		want string
@@ -209,9 +198,7 @@ func TestRefusals(t *testing.T) {
 		t.Errorf("something was written (-before +after):\n%s", diff)
 	}
 	// What somebody broke is not written over.
-	if err := os.WriteFile(filepath.Join(dir, "openid/v1/jwks"), []byte("{"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.WriteFile(filepath.Join(dir, "openid/v1/jwks"), []byte("{"), 0o600))
 	if out, err := publishOnce(
 		t,
 		publish.Options{To: dir, Keys: keySet(t, "a")},
@@ -255,9 +242,7 @@ func cloud(t *testing.T) (*awstest.Cloud, *awstest.Account, *awstest.Bucket) {
 	c := awstest.Start(t, awstest.Options{})
 	account := c.Account("111122223333")
 	credentials, err := account.PutUser("publisher", publisherPolicy(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	c.Setenv(t, credentials)
 	return c, account, account.CreateBucket(region, "my-issuer")
 }
@@ -266,9 +251,7 @@ func cloud(t *testing.T) (*awstest.Cloud, *awstest.Account, *awstest.Bucket) {
 func publisherPolicy(t *testing.T) string {
 	t.Helper()
 	text, err := os.ReadFile("../../../docs/guides/issuer.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	_, after, _ := strings.Cut(string(text), "<!-- publisher -->\n```json\n")
 	document, _, found := strings.Cut(after, "\n```")
 	if !found {

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // The metrics that the documentation tells of, and alerts on, are those that there
@@ -16,9 +18,7 @@ func TestDocumentedMetrics(t *testing.T) {
 		var list []string
 		for _, file := range files {
 			text, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			for _, found := range regexp.MustCompile(expression).FindAllStringSubmatch(string(text), -1) {
 				list = append(list, found[1])
 			}

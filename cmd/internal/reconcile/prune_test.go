@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/reconcile"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // stored is the state of the ConfigMap, as JSON: since when subjects are absent.
@@ -49,9 +50,7 @@ func TestPrune(t *testing.T) {
 		b := b.aws(t)
 		b.serviceAccount("monitoring", "prometheus-old")
 		run(b, 0, 3, "in sync")
-		if err := b.assume("monitoring", "prometheus-old"); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, b.assume("monitoring", "prometheus-old"))
 		b.deleteServiceAccount("prometheus-old")
 		run(b, time.Minute, 0, "keeps its trust until 2026-06-01T13:01:00Z")
 		run(b, time.Hour, 0, "keeps its trust until 2026-06-01T13:01:00Z")

@@ -19,6 +19,7 @@ import (
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/cluster"
 	"github.com/ampbridge/ampbridge/test/policytest"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 const (
@@ -98,9 +99,7 @@ func (b *bridge) aws(t *testing.T) *bridge {
 
 func (b *bridge) must(err error) {
 	b.Helper()
-	if err != nil {
-		b.Fatal(err)
-	}
+	testkit.Must(b, err)
 }
 
 func (b *bridge) file(name, content string) string {

@@ -26,6 +26,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/plan"
 	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 const (
@@ -110,9 +111,7 @@ func newSyncedCluster(t *testing.T, n int, client aws.HTTPClient) *syncedCluster
 	}
 	text += "grants:\n- {namespaces: [monitoring], serviceAccounts: [\"prometheus-*\"], destinations: [d0, d1, d2]}\n"
 	p, err := policy.Parse([]byte(text))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	o := Options{TrustQuota: plan.TrustQuota, Namespace: "ampbridge"}
 	c := &syncedCluster{
 		worker: &worker{
@@ -238,9 +237,7 @@ func TestHundredClustersOfAnAccountSyncAtOnce(t *testing.T) {
 							return c.converge(ctx)
 						})
 					}
-					if err := group.Wait(); err != nil {
-						t.Fatal(err)
-					}
+					testkit.Must(t, group.Wait())
 					cancel()
 					took := time.Since(begun)
 					t.Logf("%s: %v, %d calls, of which %d throttled: "+
@@ -254,14 +251,10 @@ func TestHundredClustersOfAnAccountSyncAtOnce(t *testing.T) {
 			roles, lost := map[string]string{}, 0
 			for pages := iam.NewListRolesPaginator(admin, &iam.ListRolesInput{}); pages.HasMorePages(); {
 				page, err := pages.NextPage(t.Context())
-				if err != nil {
-					t.Fatal(err)
-				}
+				testkit.Must(t, err)
 				for _, r := range page.Roles {
 					trust, err := url.PathUnescape(aws.ToString(r.AssumeRolePolicyDocument))
-					if err != nil {
-						t.Fatal(err)
-					}
+					testkit.Must(t, err)
 					roles[aws.ToString(r.RoleName)] = trust
 				}
 			}
@@ -298,9 +291,7 @@ func TestQuotasAreReadAfterARefusal(t *testing.T) {
 			var text string
 			for range 2 {
 				planned, err := c.reconciler.prepare(t.Context(), in)
-				if err != nil {
-					t.Fatal(err)
-				}
+				testkit.Must(t, err)
 				_, failures := c.reconciler.apply(t.Context(), planned)
 				text = fmt.Sprint(planned.Refusals, failures)
 			}

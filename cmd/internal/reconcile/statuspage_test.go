@@ -15,6 +15,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/plan"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/audit"
 	"github.com/ampbridge/ampbridge/webhook/breaker"
 )
@@ -34,9 +35,7 @@ trust: {permissionsBoundary: "arn:aws:iam::111122223333:policy/b"}
 func pageOf(t *testing.T, text string) *controller {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "policy.yaml")
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.WriteFile(file, []byte(text), 0o600))
 	c := &controller{logger: slog.New(slog.DiscardHandler), metrics: newMetrics(prometheus.NewRegistry())}
 	c.policy = watchPolicy(file, c.metrics, c.logger, func() {})
 	c.leads.Store(true)
@@ -104,9 +103,7 @@ func TestStatusPageShows(t *testing.T) {
 	now := time.Now()
 	subject := policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus"}
 	parsed, err := policy.Parse([]byte(pagePolicy))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	planned := &plan.Plan{SubjectStatuses: []plan.SubjectStatus{
 		{Subject: subject, Destination: "central", State: plan.Trusted},
 		{

@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // BenchmarkWatch measures what the watch keeps of clusters with many service
@@ -30,13 +31,9 @@ func BenchmarkWatch(b *testing.B) {
 			for b.Loop() {
 				before := heap()
 				w, err := newWatch(&rest.Config{Host: server.URL}, func() {})
-				if err != nil {
-					b.Fatal(err)
-				}
+				testkit.Must(b, err)
 				ctx, stop := context.WithCancel(b.Context())
-				if err := w.start(ctx); err != nil {
-					b.Fatal(err)
-				}
+				testkit.Must(b, w.start(ctx))
 				accounts, err := w.serviceAccounts()
 				if err != nil || len(accounts) != n {
 					b.Fatalf("%d service accounts, error %v", len(accounts), err)
@@ -95,9 +92,7 @@ func apiServer(b *testing.B, n int) http.Handler {
 			objects.Items = append(objects.Items, o)
 		}
 		text, err := json.Marshal(objects)
-		if err != nil {
-			b.Fatal(err)
-		}
+		testkit.Must(b, err)
 		return text
 	}
 	namespaces, accounts := list("namespaces", 1), list("serviceaccounts", n)
@@ -138,13 +133,9 @@ func TestStripped(t *testing.T) {
 		},
 	}}
 	got, err := stripped(object)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	text, err := json.Marshal(got)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	const want = `{"metadata":{"name":"prometheus","namespace":"monitoring","uid":"1","resourceVersion":"2",` +
 		`"labels":{"ampbridge.io/injection":"enabled"},"annotations":{"ampbridge.io/destinations":"central","ampbridge.io/inject":"true"}}}`
 	if string(text) != want {
@@ -163,9 +154,7 @@ func TestLongAnnotationsAreNotKept(t *testing.T) {
 		kept, err := stripped(
 			&metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: "a", Annotations: map[string]string{c.name: c.value}}},
 		)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		if got := kept.(*metav1.PartialObjectMetadata).Annotations[c.name]; got != c.want {
 			t.Errorf("%s of %d bytes: kept %.40q, want %q", c.name, len(c.value), got, c.want)
 		}

@@ -31,9 +31,7 @@ trust:
 func desiredCentral(t *testing.T, account string, change ...func(*bootstrap.Input)) bootstrap.Central {
 	t.Helper()
 	p, err := policy.ParseDraft([]byte(centralPolicy))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	in := bootstrap.Input{
 		Policy: p, Issuer: "https://oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF", Account: account,
 		Sync: policy.Subject{Namespace: "ampbridge-system", ServiceAccount: "ampbridge-sync"},
@@ -43,9 +41,7 @@ func desiredCentral(t *testing.T, account string, change ...func(*bootstrap.Inpu
 		c(&in)
 	}
 	c, err := bootstrap.Desired(in)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return c
 }
 
@@ -53,9 +49,7 @@ func desiredCentral(t *testing.T, account string, change ...func(*bootstrap.Inpu
 func centralText(t *testing.T, c bootstrap.Central, existingProvider bool) []byte {
 	t.Helper()
 	text, err := Central(c, existingProvider, Earlier{}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return text
 }
 
@@ -70,9 +64,7 @@ func TestCentralHasTheDocumentsThatBootstrapApplies(t *testing.T) {
 			"aws_iam_openid_connect_provider.cluster": {"arn": c.Provider.String()},
 			"aws_prometheus_workspace.central":        {"arn": "arn:aws:aps:eu-west-1:111122223333:workspace/ws-new"},
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		for attribute, want := range map[string]policy.Document{
 			"aws_iam_role.sync assume_role_policy": c.Sync.Trust, "aws_iam_role_policy.sync policy": c.Sync.Permissions,
 			"aws_iam_policy.boundary policy": c.Bound,
@@ -95,9 +87,7 @@ func TestAliasIsText(t *testing.T) {
 		config, err := tfconfig.Parse(centralText(t, c, false), map[string]map[string]string{
 			"aws_iam_openid_connect_provider.cluster": {"arn": "p"}, "aws_prometheus_workspace.central": {"arn": "w"},
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		if w := config.Resources["aws_prometheus_workspace.central"]; w.String("alias") != alias {
 			t.Errorf("%q became %q", alias, w.String("alias"))
 		}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/bootstrap"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tfconfig"
 )
 
@@ -27,9 +28,7 @@ trust:
   permissionsBoundary: "arn:aws:iam::111122223333:policy/ampbridge-boundary"
   accounts: [{id: "444455556666", syncRole: "arn:aws:iam::444455556666:role/sync-of-dev"}]
 `))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	in := bootstrap.Input{
 		Policy: p, Issuer: "https://oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF", Account: account,
 		Sync: policy.Subject{Namespace: "ampbridge-system", ServiceAccount: "ampbridge-sync"},
@@ -38,9 +37,7 @@ trust:
 		c(&in)
 	}
 	c, err := bootstrap.Desired(in)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return c
 }
 
@@ -52,9 +49,7 @@ func generate(t *testing.T, c bootstrap.Central, earlier []byte) []byte {
 		t.Fatalf("%v\n%s", err, earlier)
 	}
 	text, err := Central(c, false, e, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return text
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/cluster"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tfconfig"
 )
 
@@ -41,9 +42,7 @@ trust: {permissionsBoundary: "arn:aws:iam::111122223333:policy/boundary"}
 func run(t *testing.T, text string, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "policy.yaml")
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.WriteFile(file, []byte(text), 0o600))
 	var out, errs bytes.Buffer
 	status = cli.Main(t.Context(), append(args, "--policy", file), strings.NewReader(""), &out, &errs)
 	return status, out.String(), errs.String()
@@ -54,9 +53,7 @@ func run(t *testing.T, text string, args ...string) (status int, stdout, stderr 
 func TestTerraformIsWhatSyncApplies(t *testing.T) {
 	c := cluster.Start(t, cluster.Options{})
 	ctx := t.Context()
-	if err := c.Namespace(ctx, "monitoring", map[string]string{"ampbridge.io/injection": "enabled"}); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, c.Namespace(ctx, "monitoring", map[string]string{"ampbridge.io/injection": "enabled"}))
 	// The third is not seen, the fourth not granted.
 	for _, name := range []string{"prometheus", "second", "fourth"} {
 		account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}
@@ -94,17 +91,13 @@ func TestTerraformIsWhatSyncApplies(t *testing.T) {
 
 	provider := "arn:aws:iam::" + accountID + ":oidc-provider/" + strings.TrimPrefix(c.Issuer, "https://")
 	config, err := tfconfig.Parse([]byte(text), map[string]map[string]string{"aws_iam_openid_connect_provider.cluster": {"arn": provider}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	client := iam.NewFromConfig(cloud.Config(account.AdminCredentials(), region))
 	for _, name := range []string{"central", "partner"} {
 		role := config.Resources["aws_iam_role."+name]
 		roleName := role.String("name")
 		is, err := client.GetRole(ctx, &iam.GetRoleInput{RoleName: &roleName})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		equal(t, name+": trust", *is.Role.AssumeRolePolicyDocument, role, "assume_role_policy")
 		if *is.Role.Path != role.String("path") ||
 			*is.Role.PermissionsBoundary.PermissionsBoundaryArn != role.String("permissions_boundary") {
@@ -119,9 +112,7 @@ func TestTerraformIsWhatSyncApplies(t *testing.T) {
 		inline := config.Resources["aws_iam_role_policy."+name]
 		policyName := inline.String("name")
 		permissions, err := client.GetRolePolicy(ctx, &iam.GetRolePolicyInput{RoleName: &roleName, PolicyName: &policyName})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		equal(t, name+": permissions", *permissions.PolicyDocument, inline, "policy")
 	}
 }
@@ -129,13 +120,9 @@ func TestTerraformIsWhatSyncApplies(t *testing.T) {
 func equal(t *testing.T, what, observed string, r tfconfig.Resource, attribute string) {
 	t.Helper()
 	observed, err := url.PathUnescape(observed)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	is, err := policy.ParseDocument(observed)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	written, err := r.Document(attribute)
 	if err != nil || !policy.Equal(is, written) {
 		t.Errorf("%s: %v\nsync:      %s\nterraform: %s", what, err, is, written)

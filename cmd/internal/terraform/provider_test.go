@@ -11,6 +11,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/bootstrap"
 	"github.com/ampbridge/ampbridge/policy/plan"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tools"
 )
 
@@ -32,9 +33,7 @@ func newWhole(t *testing.T) *whole {
 		os.Symlink(tools.Path(t, "tfprovider"), filepath.Join(place, "terraform-provider-aws_v6.0.0")),
 		os.WriteFile(rc, fmt.Appendf(nil, "provider_installation {\n  filesystem_mirror {\n    path = %q\n  }\n}\n", mirror), 0o600),
 	} {
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 	}
 	w.env = []string{"TF_CLI_CONFIG_FILE=" + rc, "AMPBRIDGE_TEST_CALLS=" + w.calls}
 	return w
@@ -123,9 +122,7 @@ func TestImportBlocksTakeOverWhatExists(t *testing.T) {
 		}}},
 		Provider: &plan.Provider{Audiences: c.Audiences, Tags: map[string]string{plan.TagOwner: c.Owner}},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	calls := w.applyAll(text)
 	for _, kind := range []string{"prometheus_workspace", "iam_openid_connect_provider"} {
 		if !strings.Contains(calls, "import aws_"+kind) || strings.Contains(calls, "create aws_"+kind) || strings.Contains(calls, "delete") {

@@ -13,6 +13,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/bootstrap"
 	"github.com/ampbridge/ampbridge/policy/plan"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tools"
 )
 
@@ -111,9 +112,7 @@ func TestTofuForgetsAndDestroysNothing(t *testing.T) {
 	if bare == string(third) {
 		t.Fatalf("no removed block in\n%s", third)
 	}
-	if err := os.WriteFile(filepath.Join(d.dir, "main.tf"), lives(t, []byte(bare)), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.WriteFile(filepath.Join(d.dir, "main.tf"), lives(t, []byte(bare)), 0o600))
 	if out, err := d.run("plan"); err != nil || !strings.Contains(out, "terraform_data.central will be destroyed") {
 		t.Errorf("without the block: %v\n%s", err, out)
 	}
@@ -139,9 +138,7 @@ func TestTofuImports(t *testing.T) {
 	}}
 	existing.ARN.Resource = "workspace/ws-0123abcd"
 	text, err := Central(c, false, Earlier{}, &bootstrap.Found{Workspaces: []bootstrap.FoundWorkspace{existing}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if out := d.apply(text); !strings.Contains(out, "1 imported, 0 added, 0 changed, 0 destroyed") || d.state() != "terraform_data.central" {
 		t.Errorf("state %q\n%s", d.state(), out)
 	}

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // TestRun starts the command as a person would and takes the endpoint from what it prints.
@@ -42,9 +44,7 @@ func TestRun(t *testing.T) {
 		"application/x-www-form-urlencoded",
 		strings.NewReader("Action=GetCallerIdentity&Version=2011-06-15"),
 	)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	body, err := io.ReadAll(response.Body)
 	if err != nil || response.StatusCode != http.StatusForbidden || !strings.Contains(string(body), "MissingAuthenticationToken") {
 		t.Errorf("unsigned call: %d %s (%v)", response.StatusCode, body, err)

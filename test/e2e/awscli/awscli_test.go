@@ -17,6 +17,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/env"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 const (
@@ -51,9 +52,7 @@ func newShell(t *testing.T, e *env.Env, program string, more ...string) *shell {
 	t.Helper()
 	sh := &shell{Env: e, dir: t.TempDir()}
 	wrapper := fmt.Sprintf("#!/bin/sh\nexec '%s' --endpoint-url '%s' \"$@\"\n", program, e.Cloud.URL)
-	if err := os.WriteFile(filepath.Join(sh.dir, "aws"), []byte(wrapper), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.WriteFile(filepath.Join(sh.dir, "aws"), []byte(wrapper), 0o700))
 	sh.env = append(
 		[]string{
 			"PATH=" + sh.dir + ":" + os.Getenv("PATH"),
@@ -91,19 +90,13 @@ const (
 func TestAssumeRoleWithWebIdentity(t *testing.T) {
 	e := env.StartSynced(t, env.Options{})
 	ctx := t.Context()
-	if err := e.CreateServiceAccount(ctx, env.Namespace, "grafana"); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, e.CreateServiceAccount(ctx, env.Namespace, "grafana"))
 	token := func(account, audience string) string {
 		t.Helper()
 		text, err := e.Cluster.Token(ctx, env.Namespace, account, audience, 3600)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		path := filepath.Join(t.TempDir(), "token")
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, os.WriteFile(path, []byte(text), 0o600))
 		return path
 	}
 	for _, program := range programs(t) {
@@ -133,9 +126,7 @@ func TestAssumeRoleWithWebIdentity(t *testing.T) {
 				}
 				Provider, Audience string
 			}
-			if err := json.Unmarshal([]byte(out), &answer); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, json.Unmarshal([]byte(out), &answer))
 			for _, c := range []struct{ what, got, want string }{
 				{"subject", answer.SubjectFromWebIdentityToken, "system:serviceaccount:" + env.Namespace + ":" + env.ServiceAccount},
 				{"role", answer.AssumedRoleUser.Arn, "arn:aws:sts::" + env.AccountID + ":assumed-role/ampbridge." + env.ClusterName +
@@ -197,9 +188,7 @@ destinations:
 - {name: central, workspace: "arn:aws:aps:%s:%s:workspace/ws-new"}
 trust: {permissionsBoundary: "arn:aws:iam::%s:policy/team/ampbridge-boundary"}
 `, e.Cluster.Issuer, env.Region, account.ID, account.ID)
-			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, os.WriteFile(file, []byte(text), 0o600))
 			script, err := e.Ampbridge(
 				ctx,
 				"bootstrap",
@@ -212,9 +201,7 @@ trust: {permissionsBoundary: "arn:aws:iam::%s:policy/team/ampbridge-boundary"}
 				"--tag",
 				"team=metrics @ home",
 			)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			out, err := newShell(t, e, program, e.Account.AdminCredentials().Environ()...).run(t, script)
 			if err == nil || !strings.Contains(out, "these commands are for account "+account.ID) {
 				t.Errorf("in another account: %v\n%s", err, out)
@@ -259,9 +246,7 @@ trust: {permissionsBoundary: "arn:aws:iam::%s:policy/team/ampbridge-boundary"}
 			for n := range 6 {
 				added := account.CreateWorkspace(env.Region, "added")
 				text := strings.Replace(text, "trust:", fmt.Sprintf("- {name: added, workspace: %q}\ntrust:", added.ARN), 1)
-				if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-					t.Fatal(err)
-				}
+				testkit.Must(t, os.WriteFile(file, []byte(text), 0o600))
 				tag := fmt.Sprintf("team=%d", n)
 				if script, err = e.Ampbridge(ctx, "bootstrap", "--policy", file, "-o", "aws-cli", "--tag", tag); err != nil {
 					t.Fatal(err)

@@ -19,6 +19,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/node"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tools"
 )
 
@@ -85,9 +86,7 @@ func (e *environment) syncRole() string { return "ampbridge-sync." + e.name }
 func publish(t *testing.T, cloud *awstest.Cloud, host string) {
 	t.Helper()
 	listener, err := net.Listen("tcp", net.JoinHostPort(node.SecondAddress, "443"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	t.Cleanup(func() { _ = listener.Close() })
 	go func() {
 		for {

@@ -20,6 +20,7 @@ import (
 	"github.com/ampbridge/ampbridge/test/node"
 	"github.com/ampbridge/ampbridge/test/node/preflight"
 	productrelease "github.com/ampbridge/ampbridge/test/release"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tools"
 )
 
@@ -124,9 +125,7 @@ func copyBundle(ctx context.Context, module, dir string) error {
 // CA as its own image trusts the world's.
 func foreignImages(t *testing.T, ca []byte) (archives []string) {
 	t.Helper()
-	if err := os.WriteFile(caFile(), ca, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.WriteFile(caFile(), ca, 0o644))
 	for tool, image := range map[string]node.Image{
 		"prometheus": {Name: prometheusImage, Files: map[string]string{
 			"/bin/prometheus": tools.Path(t, "prometheus"), "/etc/ssl/certs/ca-certificates.crt": caFile(),
@@ -138,9 +137,7 @@ func foreignImages(t *testing.T, ca []byte) (archives []string) {
 	} {
 		image.Entrypoint, image.User = []string{"/bin/" + tool}, "65534:65534"
 		path := filepath.Join(node.Dir(), tool+".tar")
-		if err := image.Write(path); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, image.Write(path))
 		archives = append(archives, path)
 	}
 	return archives

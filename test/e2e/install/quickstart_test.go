@@ -19,6 +19,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/node"
 	"github.com/ampbridge/ampbridge/test/servingcert"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tools"
 )
 
@@ -73,9 +74,7 @@ func startRegistry(t *testing.T) []byte {
 	t.Helper()
 	dir := t.TempDir()
 	ca, err := servingcert.Write(dir, registryHost)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	address := net.JoinHostPort(node.ThirdAddress, "443")
 	cmd := exec.Command(
 		tools.Path(t, "registry"),
@@ -89,9 +88,7 @@ func startRegistry(t *testing.T) []byte {
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, cmd.Start())
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait() // killed

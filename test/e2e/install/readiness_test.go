@@ -24,6 +24,7 @@ import (
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/env"
 	"github.com/ampbridge/ampbridge/test/node"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // readinessRounds is how often each pod is started. With less than five nothing is judged
@@ -103,9 +104,7 @@ func emptySidecar(t *testing.T) string {
 	}
 	file := filepath.Join(node.Dir(), "empty.tar")
 	image := node.Image{Name: emptyImage, Files: map[string]string{"/empty": program}, Entrypoint: []string{"/empty"}, User: "65532:65532"}
-	if err := image.Write(file); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, image.Write(file))
 	return file
 }
 

@@ -42,9 +42,7 @@ func newFixture(t *testing.T) *fixture {
 	ctx := t.Context()
 	e := env.Start(t, env.Options{})
 	for tool, tag := range map[string]string{"prometheus-3.1": sdkV1, "prometheus-2.42": "v2.42.0", "prometheus-2.22": old} {
-		if err := e.AddPrometheus(ctx, tool, tag); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, e.AddPrometheus(ctx, tool, tag))
 	}
 	e.AddImage(kubelet.Image{Match: "busybox/prometheus", Binaries: map[string]string{
 		"/bin/prometheus": tools.Path(t, "prometheus"), "/bin/sh": tools.Path(t, "gosh"),
@@ -55,19 +53,13 @@ func newFixture(t *testing.T) *fixture {
 	for _, match := range []string{"brancz/kube-rbac-proxy", "x/config-map-reloader-sighup", "prom/alertmanager"} {
 		e.AddImage(kubelet.Image{Match: match, Binaries: map[string]string{"/idle": idle}, Entrypoint: []string{"/idle"}, User: 65534})
 	}
-	if err := e.CreateServiceAccount(ctx, env.Namespace, "prometheus-server"); err != nil {
-		t.Fatal(err)
-	}
-	if err := e.SetPolicy(policyOf(e)); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, e.CreateServiceAccount(ctx, env.Namespace, "prometheus-server"))
+	testkit.Must(t, e.SetPolicy(policyOf(e)))
 	if out, err := e.Sync(ctx); err != nil {
 		t.Fatal(out, err)
 	}
 	c, err := client.New(e.Cluster.Config(), client.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return &fixture{e, c}
 }
 

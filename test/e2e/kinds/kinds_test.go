@@ -23,6 +23,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 	"github.com/ampbridge/ampbridge/test/env"
 	"github.com/ampbridge/ampbridge/test/kubelet"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
@@ -137,14 +138,10 @@ func TestKinds(t *testing.T) {
 func conforms(t *testing.T, f *fixture, r row) {
 	begun := time.Now()
 	ports, err := env.NewPorts()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	a := asked{TB: t, name: r.name, tag: r.tag, config: configuration("first-"+r.name, ports), ports: ports}
 	m, err := r.create(f, a)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	var mark inject.Injected
 	if err := json.Unmarshal([]byte(m.pod.Annotations[inject.AnnotationInjected]), &mark); err != nil {
 		log, _ := f.WebhookLog()

@@ -31,26 +31,18 @@ func (f *fixture) startOperator(t *testing.T) {
 	}
 	for _, file := range files {
 		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		crds, err := objects(text)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		for _, crd := range crds {
-			if err := f.client.Create(t.Context(), crd); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, f.client.Create(t.Context(), crd))
 			f.eventuallyServed(t, crd)
 		}
 	}
 
 	port := testkit.FreePort(t)
 	log, err := os.Create(filepath.Join(t.TempDir(), "operator.log"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	cmd := exec.Command(
 		tools.Path(t, "prometheus-operator"),
 		"--namespaces="+env.Namespace,
@@ -60,9 +52,7 @@ func (f *fixture) startOperator(t *testing.T) {
 	cmd.Env = []string{"KUBECONFIG=" + f.Cluster.Kubeconfig()}
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, cmd.Start())
 	t.Cleanup(func() {
 		if err := cmd.Process.Kill(); err != nil {
 			t.Error(err)
@@ -78,9 +68,7 @@ func (f *fixture) startOperator(t *testing.T) {
 func (f *fixture) eventuallyServed(t *testing.T, crd *unstructured.Unstructured) {
 	t.Helper()
 	for {
-		if err := f.client.Get(t.Context(), client.ObjectKeyFromObject(crd), crd); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, f.client.Get(t.Context(), client.ObjectKeyFromObject(crd), crd))
 		// null at first, which is no slice
 		conditions, _, _ := unstructured.NestedFieldNoCopy(crd.Object, "status", "conditions")
 		list, _ := conditions.([]any)
@@ -96,27 +84,19 @@ func (f *fixture) eventuallyServed(t *testing.T, crd *unstructured.Unstructured)
 func operatorModule(t *testing.T) string {
 	t.Helper()
 	root, err := tools.Root(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	dir := filepath.Join(root, "test", "tools", "prometheus-operator")
 	const module = "github.com/prometheus-operator/prometheus-operator"
 	list := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Version}}", module)
 	list.Dir = dir
 	version, err := list.Output()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	download := exec.CommandContext(t.Context(), "go", "mod", "download", "-json", module+"@"+strings.TrimSpace(string(version)))
 	download.Dir = dir
 	out, err := download.Output()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	var answer struct{ Dir string }
-	if err := json.Unmarshal(out, &answer); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, json.Unmarshal(out, &answer))
 	return answer.Dir
 }
 

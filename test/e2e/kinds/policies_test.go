@@ -18,9 +18,7 @@ import (
 func (f *fixture) start(t *testing.T, name, tag string, ports env.Ports, change func(*corev1.Pod)) (*subject, made) {
 	t.Helper()
 	m, err := hand(change)(f, asked{TB: t, name: name, tag: tag, config: configuration("first-"+name, ports), ports: ports})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return f.run(t, ports.Move(m.pod)), m
 }
 
@@ -57,18 +55,12 @@ func (f *fixture) newPolicy(t *testing.T, text string) {
 			pod,
 			metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}},
 		)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := json.Unmarshal([]byte(admitted.Annotations[inject.AnnotationInjected]), &mark); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
+		testkit.Must(t, json.Unmarshal([]byte(admitted.Annotations[inject.AnnotationInjected]), &mark))
 		return mark
 	}
 	before := injection().Policy
-	if err := f.SetPolicy(text); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, f.SetPolicy(text))
 	for deadline := time.Now().Add(testkit.Timeout); injection().Policy == before; time.Sleep(200 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			log, err := f.WebhookLog()
@@ -98,9 +90,7 @@ func twoAccounts(t *testing.T, f *fixture) {
 	).Replace(policyOf(f.Env))
 	f.newPolicy(t, text)
 	ports, err := env.NewPorts()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	p, _ := f.start(t, "two-accounts", current, ports, feature)
 	p.arrives("first-two-accounts")
 	// Without a session at the start the destination has the relay for this run: its
@@ -137,9 +127,7 @@ func newerField(t *testing.T, f *fixture) {
 		t.Run(tag, func(t *testing.T) {
 			t.Parallel()
 			ports, err := env.NewPorts()
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			name := "newer-" + strings.ReplaceAll(tag, ".", "-")
 			p, m := f.start(t, name, tag, ports, flagAndValue)
 			p.arrives("first-" + name)

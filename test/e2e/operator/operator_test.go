@@ -50,9 +50,7 @@ func gzipped(t *testing.T, content []byte) []byte {
 	if _, err := w.Write(content); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, w.Close())
 	return b.Bytes()
 }
 
@@ -62,13 +60,9 @@ func gzipped(t *testing.T, content []byte) []byte {
 func operatorPod(t *testing.T, port int) *corev1.Pod {
 	t.Helper()
 	data, err := os.ReadFile("../../../webhook/inject/testdata/operator.in.json")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	pod := &corev1.Pod{}
-	if err := json.Unmarshal(data, pod); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, json.Unmarshal(data, pod))
 	pod.OwnerReferences = nil
 	env.SetPort(pod, port)
 	dropped := func(name string) bool { return strings.HasPrefix(name, "kube-api-access-") || name == "web-config" }
@@ -112,9 +106,7 @@ func TestOperatorsSecret(t *testing.T) {
 	); err != nil {
 		t.Fatal(err)
 	}
-	if err := e.CreateServiceAccount(ctx, env.Namespace, "prometheus-k8s"); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, e.CreateServiceAccount(ctx, env.Namespace, "prometheus-k8s"))
 	if out, err := e.Sync(ctx); err != nil {
 		t.Fatal(out, err)
 	}
@@ -152,9 +144,7 @@ func TestOperatorsSecret(t *testing.T) {
 		return env.Injected(dry)
 	})
 	pod, err := client.Pods(env.Namespace).Create(ctx, operatorPod(t, port), metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	p := e.PrometheusOf(pod)
 	p.StartFor(t)
 	arrives := func(job string) {

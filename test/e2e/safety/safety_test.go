@@ -12,6 +12,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/env"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // TestPrometheusStartsWhateverSTSDoes: whatever STS does while a pod starts, Prometheus comes up with
@@ -118,9 +119,7 @@ func TestNoSampleIsLostWhateverSTSDoes(t *testing.T) {
 	defer stop()
 	for _, container := range []string{env.ServerContainer, "ampbridge-config"} {
 		killed, before := time.Now(), p.Pod.Container(container).Restarts()
-		if err := p.Pod.Container(container).Kill(syscall.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, p.Pod.Container(container).Kill(syscall.SIGKILL))
 		p.Eventually(t, container+" to be back", func() bool { return p.Pod.Container(container).Restarts() > before })
 		t.Logf("%s killed: ready after %.1f s", container, p.EventuallyReady(t, killed).Seconds())
 		already := p.Arrived(t)

@@ -73,9 +73,7 @@ func killed(t *testing.T, e *env.Env) string {
 	p.ready()
 	p.flowing()
 	for n := range 10 {
-		if err := p.Sidecar().Kill(syscall.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, p.Sidecar().Kill(syscall.SIGKILL))
 		p.eventually("the sidecar's next run", func() bool { return p.Sidecar().Restarts() > n && p.Sidecar().Running() })
 		p.unharmed()
 	}
@@ -91,13 +89,9 @@ func hanging(t *testing.T, e *env.Env) string {
 	p := start(t, e, "hanging", nil)
 	p.ready()
 	p.flowing()
-	if err := p.Sidecar().Kill(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, p.Sidecar().Kill(syscall.SIGSTOP))
 	past := time.Now().Add(-time.Hour)
-	if err := os.Chtimes(filepath.Join(p.Pod.VolumeDir(sidecarconfig.VolumeCredentials), "heartbeat"), past, past); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.Chtimes(filepath.Join(p.Pod.VolumeDir(sidecarconfig.VolumeCredentials), "heartbeat"), past, past))
 	time.Sleep(time.Minute) // three probes
 	p.eventually("the sidecar's next run", func() bool { return p.Sidecar().Restarts() > 0 && p.Sidecar().Running() })
 	p.eventually("the block", p.hasBlock)
@@ -139,14 +133,10 @@ func absent(t *testing.T, e *env.Env) string {
 // long as the row.
 func startWith(t *testing.T, e *env.Env, name, image string) *subject {
 	t.Helper()
-	if err := e.SetPolicy(e.Policy() + "sidecar: {image: " + image + "}\n"); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, e.SetPolicy(e.Policy()+"sidecar: {image: "+image+"}\n"))
 	p := createWith(t, e, name, image)
 	// Back already: the pod keeps what it was given.
-	if err := e.SetPolicy(e.Policy()); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, e.SetPolicy(e.Policy()))
 	createWith(t, e, name+"-after", env.SidecarImage)
 	p.StartFor(t)
 	return p
@@ -186,18 +176,14 @@ func tokenless(t *testing.T, e *env.Env) string {
 	for i, p := range pods {
 		p.ready()
 		p.eventually("the block", p.hasBlock)
-		if err := spoilers[i].spoil(p.token()); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, spoilers[i].spoil(p.token()))
 	}
 	for _, p := range pods {
 		p.eventually("the relay's block, which needs no session", p.relays)
 		p.unharmed()
 	}
 	for i, p := range pods {
-		if err := spoilers[i].restore(p.token()); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, spoilers[i].restore(p.token()))
 	}
 	for _, p := range pods {
 		p.flowing()
@@ -251,16 +237,12 @@ func unwritable(t *testing.T, e *env.Env) string {
 	dir := p.Pod.VolumeDir("config-volume")
 	chmod := func(mode os.FileMode) {
 		t.Helper()
-		if err := os.Chmod(dir, mode); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, os.Chmod(dir, mode))
 	}
 	chmod(0o555)
 	defer chmod(0o755)
 	changed := strings.ReplaceAll(env.ScrapeSelf(p.Object.Name, ""), "scrape_interval: 1s", "scrape_interval: 2s")
-	if err := e.SetConfig(t.Context(), p.Object, changed); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, e.SetConfig(t.Context(), p.Object, changed))
 	p.eventually("the sidecar to fail at the change", func() bool { return strings.Contains(p.Sidecar().Logs(), "permission denied") })
 	if applied := env.LoadedConfig(t.Context(), p.Object); strings.Contains(applied, "scrape_interval: 2s") {
 		t.Error("the change got through: the volume takes writes")

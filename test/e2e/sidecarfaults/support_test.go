@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/ampbridge/ampbridge/test/env"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // subject is one Prometheus under test.
@@ -21,9 +22,7 @@ type subject struct {
 func create(t *testing.T, e *env.Env, name string, change func(*corev1.Pod)) *subject {
 	t.Helper()
 	p, err := e.CreatePrometheus(t.Context(), env.Chart{Name: name, Config: env.ScrapeSelf(name, ""), Change: change})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if !env.Injected(p.Object) {
 		t.Fatalf("%s was not injected", name)
 	}

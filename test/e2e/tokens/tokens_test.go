@@ -24,6 +24,7 @@ import (
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/env"
 	"github.com/ampbridge/ampbridge/test/remotewrite"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 const (
@@ -48,21 +49,13 @@ func TestTokens(t *testing.T) {
 
 func matrix(t *testing.T, e *env.Env) {
 	ctx := t.Context()
-	if err := e.CreateServiceAccount(ctx, env.Namespace, "grafana"); err != nil {
-		t.Fatal(err)
-	}
-	if err := e.Cluster.Namespace(ctx, "monitoring-2", map[string]string{"ampbridge.io/injection": "enabled"}); err != nil {
-		t.Fatal(err)
-	}
-	if err := e.CreateServiceAccount(ctx, "monitoring-2", env.ServiceAccount); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, e.CreateServiceAccount(ctx, env.Namespace, "grafana"))
+	testkit.Must(t, e.Cluster.Namespace(ctx, "monitoring-2", map[string]string{"ampbridge.io/injection": "enabled"}))
+	testkit.Must(t, e.CreateServiceAccount(ctx, "monitoring-2", env.ServiceAccount))
 	token := func(namespace, serviceAccount, audience string) string {
 		t.Helper()
 		token, err := e.Cluster.Token(ctx, namespace, serviceAccount, audience, 3600)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		return token
 	}
 	subject := "system:serviceaccount:" + env.Namespace + ":" + env.ServiceAccount
@@ -95,9 +88,7 @@ func matrix(t *testing.T, e *env.Env) {
 		expect(t, row.name, err, row.code, row.message)
 	}
 	session, err := assume(ctx, e, right)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	writes(ctx, t, e, session)
 
 	// Last, because the clock of the double does not go back.
@@ -183,9 +174,7 @@ func writes(ctx context.Context, t *testing.T, e *env.Env, valid awstest.Credent
 func stored(ctx context.Context, t *testing.T, e *env.Env, w *awstest.Workspace) int {
 	t.Helper()
 	samples, err := e.Cloud.Query(ctx, w.ID, `count_over_time({__name__=~"e2e_.+"}[1h])`)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return len(samples)
 }
 
@@ -201,9 +190,7 @@ func write(
 	t.Helper()
 	body := remotewrite.Sample(metric, 1, time.Now())
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, w.RemoteWriteURL(e.Cloud.URL), bytes.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	request.Header.Set("Content-Type", "application/x-protobuf")
 	request.Header.Set("Content-Encoding", "snappy")
 	request.Header.Set("X-Prometheus-Remote-Write-Version", "0.1.0")
@@ -216,13 +203,9 @@ func write(
 		}
 	}
 	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	defer func() { _ = response.Body.Close() }()
 	answer, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return response.StatusCode, string(answer)
 }

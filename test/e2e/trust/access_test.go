@@ -21,6 +21,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/plan"
 	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tools"
 )
 
@@ -44,15 +45,11 @@ func (d drawn) permits(t *testing.T, n int, p *policy.Policy, found plan.Account
 	made := plan.Compute(plan.Input{Policy: p, Issuer: policy.Issuer(d.issuer), ServiceAccounts: d.accounts, TrustQuota: 1 << 20,
 		Accounts: map[string]plan.Account{accountID: found}, Unbounded: unbounded})
 	boundary, err := parse(policy.BoundaryDocument(p, accountID).String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	allows := func(document document, action string, to policy.Destination) bool {
 		t.Helper()
 		allowed, err := document.allows(ask{action: action, resource: to.Workspace.String()})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		return allowed
 	}
 	for _, c := range made.Changes {
@@ -60,9 +57,7 @@ func (d drawn) permits(t *testing.T, n int, p *policy.Policy, found plan.Account
 			continue
 		}
 		document, err := parse(c.Permissions.String())
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		for _, to := range p.Destinations {
 			for _, action := range slices.Concat([]string{writeAction, "aps:DeleteWorkspace", "aps:PutResourcePolicy"}, queryActions) {
 				says := slices.Contains(d.access[to.Name], action)

@@ -19,6 +19,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/plan"
 	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 const (
@@ -421,13 +422,9 @@ func TestWhatAThiefGetsIsBounded(t *testing.T) {
 // allow what is listed here.
 func TestOperationsThatAreAllowed(t *testing.T) {
 	p, err := policy.Parse([]byte(policyText("dev", accountID, "exactly")))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	d, err := parse(policy.SyncPermissions(p, ownIssuer, accountID).String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	arn := "arn:aws:iam::" + accountID + ":"
 	own := []string{
 		arn + "role/ampbridge/dev/ampbridge.dev.central",
@@ -494,9 +491,7 @@ func TestOperationsThatAreAllowed(t *testing.T) {
 		for _, operation := range operations {
 			if slices.ContainsFunc(resources, func(resource string) bool {
 				ok, err := d.allows(ask{action: operation, resource: resource, keys: keys})
-				if err != nil {
-					t.Fatal(err)
-				}
+				testkit.Must(t, err)
 				return ok
 			}) {
 				list = append(list, strings.TrimPrefix(operation, "iam:"))

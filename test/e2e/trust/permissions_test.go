@@ -17,6 +17,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/plan"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // drift is what people do by hand to a cluster's things: some of everything that
@@ -27,9 +28,7 @@ func drift(ctx context.Context, t *testing.T, m *member, admin *iam.Client) {
 	provider := aws.String(m.issuer.ProviderARN("aws", m.accountID()).String())
 	must := func(_ any, err error) {
 		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 	}
 	must(admin.UpdateAssumeRolePolicy(ctx, &iam.UpdateAssumeRolePolicyInput{RoleName: central,
 		PolicyDocument: aws.String(strings.ReplaceAll(adminsTrust, accountID, m.accountID()))}))
@@ -130,9 +129,7 @@ func (m *member) neverDenied() {
 // was done by hand, and after a change of the policy.
 func TestTheControllerNeedsNoMore(t *testing.T) {
 	namespace(t, "controlled", "prometheus")
-	if err := kube.Namespace(t.Context(), "ampbridge-system", nil); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, kube.Namespace(t.Context(), "ampbridge-system", nil))
 	f := newFixture(t)
 	account := f.account(accountID)
 	text := strings.Replace(f.vouched(policyText("dev", accountID, "controlled")), "trust: {", "trust: {interval: 1s, ", 1)

@@ -30,6 +30,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 const (
@@ -54,9 +55,7 @@ func newFixture(t *testing.T) *fixture {
 
 func (f *fixture) must(_ any, err error) {
 	f.Helper()
-	if err != nil {
-		f.Fatal(err)
-	}
+	testkit.Must(f, err)
 }
 
 // account is one with a permissions boundary for the clusters in it.
@@ -198,13 +197,9 @@ func apiServerOf(t *testing.T, issuer policy.Issuer) string {
 	t.Helper()
 	config := kube.Config()
 	transport, err := rest.TransportFor(config)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	target, err := url.Parse(config.Host)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	mux := http.NewServeMux()
 	mux.Handle("/", &httputil.ReverseProxy{
 		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(target) },
@@ -265,9 +260,7 @@ func namespace(t *testing.T, name string, accounts ...string) {
 	if slices.Contains(namespaces.made, name) {
 		return
 	}
-	if err := kube.Namespace(t.Context(), name, map[string]string{policy.LabelInjection: string(policy.InjectionEnabled)}); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, kube.Namespace(t.Context(), name, map[string]string{policy.LabelInjection: string(policy.InjectionEnabled)}))
 	for _, account := range accounts {
 		if _, err := kube.Client().CoreV1().ServiceAccounts(
 			name,

@@ -20,6 +20,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/plan"
 	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 const (
@@ -248,15 +249,11 @@ func neverWider(t *testing.T, scope string) {
 			for role, texts := range onTheWay(made, found, destination.Name) {
 				for i, text := range texts {
 					document, err := parse(text)
-					if err != nil {
-						t.Fatal(err)
-					}
+					testkit.Must(t, err)
 					documents++
 					for _, q := range tokens {
 						got, err := document.allows(q.ask)
-						if err != nil {
-							t.Fatal(err)
-						}
+						testkit.Must(t, err)
 						asked++
 						if !got {
 							continue

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/sidecar/mirror"
 )
 
@@ -30,14 +31,10 @@ func FuzzMirror(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, first, second string) {
 		root, err := os.MkdirTemp(memory, "mirror") //nolint:usetesting // t.TempDir is on disk, which is slow
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		defer func() { _ = os.RemoveAll(root) }()
 		target := filepath.Join(root, "volume")
-		if err := os.Mkdir(target, 0o755); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, os.Mkdir(target, 0o755))
 		do := func(source string) (bool, error) {
 			return mirror.Mirror(source, target, "edited", func(content []byte) ([]byte, error) {
 				return append([]byte("# "), content...), nil
@@ -59,9 +56,7 @@ func FuzzMirror(f *testing.F) {
 			if want = given; want != nil && !maps.Equal(want, read(t, filepath.Join(target, "..data"))) {
 				t.Errorf("want %v, got %v", want, read(t, filepath.Join(target, "..data")))
 			}
-			if err := os.RemoveAll(source); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, os.RemoveAll(source))
 		}
 		entries, err := os.ReadDir(root)
 		if err != nil || len(entries) != 1 {
@@ -73,9 +68,7 @@ func FuzzMirror(f *testing.F) {
 // filesOf makes a directory of a file per line, and returns what it has to become.
 func filesOf(t *testing.T, dir, lines string) (f files, tooDeep bool) {
 	t.Helper()
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.Mkdir(dir, 0o755))
 	f = files{}
 	for line := range strings.Lines(lines) {
 		mode, rest, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
@@ -110,9 +103,7 @@ func deep(t *testing.T, dir string, depth int) bool {
 		return true
 	}
 	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	for _, e := range entries {
 		if e.IsDir() && (depth > 0 || !strings.HasPrefix(e.Name(), "..")) && deep(t, filepath.Join(dir, e.Name()), depth+1) {
 			return true

@@ -95,9 +95,7 @@ func write(t *testing.T, dir string, f files, wantChanged bool) {
 func names(t *testing.T, dir string) []string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	var list []string
 	for _, e := range entries {
 		name := e.Name()
@@ -133,9 +131,7 @@ func TestMirrorSwapsOnlyChanges(t *testing.T) {
 	first := of("a", "1", "b", "2", "d/e", "3")
 	write(t, dir, first, true)
 	before, err := os.Readlink(filepath.Join(dir, "..data"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	write(t, dir, maps.Clone(first), false)
 	if after, err := os.Readlink(filepath.Join(dir, "..data")); err != nil || after != before {
 		t.Errorf("..data moved from %s to %s without a change, %v", before, after, err)
@@ -171,9 +167,7 @@ func TestMirrorAfterACrash(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			write(t, dir, of("a", "1"), true)
-			if err := crash(dir); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, crash(dir))
 			_, err := mirrored(of("a", "1").in(t), dir)
 			testkit.Must(t, err)
 			write(t, dir, of("a", "2"), true)
@@ -336,9 +330,7 @@ func TestFingerprint(t *testing.T) {
 	note := func(change string) {
 		t.Helper()
 		f, err := mirror.Fingerprint(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		if again, err := mirror.Fingerprint(dir); err != nil || again != f {
 			t.Errorf("%s: the fingerprint changes on its own", change)
 		}
@@ -349,13 +341,9 @@ func TestFingerprint(t *testing.T) {
 	}
 	note("empty")
 	plain := filepath.Join(dir, "plain")
-	if err := os.WriteFile(plain, []byte("1"), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.WriteFile(plain, []byte("1"), 0o644))
 	note("a file")
-	if err := os.WriteFile(plain, []byte("12"), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.WriteFile(plain, []byte("12"), 0o644))
 	note("a longer file")
 	write(t, dir, of("a", "1"), true)
 	note("a kubelet's layout")
@@ -413,9 +401,7 @@ func TestMountPoints(t *testing.T) {
 	inode := func(name string) os.FileInfo {
 		t.Helper()
 		info, err := os.Lstat(filepath.Join(dir, name))
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		return info
 	}
 	_, err := mirrored(of("a", "1").in(t), dir, points...)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/sidecar/relay"
 	"github.com/ampbridge/ampbridge/webhook/sidecar/session"
 )
@@ -39,9 +40,7 @@ func FuzzRequest(f *testing.F) {
 	f.Add([]byte("GET http://evil.example/ HTTP/1.1\r\n" + good + "\r\n"))
 	f.Add([]byte(post + good + "Content-Length: 9223372036854775807\r\n\r\n"))
 	local, err := net.ResolveTCPAddr("tcp", address)
-	if err != nil {
-		f.Fatal(err)
-	}
+	testkit.Must(f, err)
 	now := time.Now()
 	valid := session.Session{AccessKeyID: "AKIA", SecretAccessKey: "s", Obtained: now, Expires: now.Add(24 * time.Hour)}
 	f.Fuzz(func(t *testing.T, wire []byte) {
@@ -60,9 +59,7 @@ func FuzzRequest(f *testing.F) {
 			Transport: amp,
 			Bounds:    relay.Bounds{Body: 1 << 16, Bytes: 1 << 17, Wait: time.Millisecond},
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		request = request.WithContext(context.WithValue(t.Context(), http.LocalAddrContextKey, local))
 		w := httptest.NewRecorder()
 		r.ServeHTTP(w, request)

@@ -16,6 +16,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/ststest"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/sidecar/session"
 )
 
@@ -32,9 +33,7 @@ func client(t *testing.T, w *ststest.STS, role string, change func(*session.Opti
 		change(&o)
 	}
 	c, err := session.NewClient(o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return c
 }
 
@@ -57,9 +56,7 @@ func TestObtain(t *testing.T) {
 	w := ststest.New(t)
 	role := w.Role(t, account, "writer", 43200)
 	s, err := client(t, w, role, nil).Obtain(context.Background())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	checkLife(t, s, 6*time.Hour)
 	if calls := w.Calls(); !strings.HasSuffix(calls[len(calls)-1].Principal, "/dev-monitoring-prometheus-0") {
 		t.Errorf("the session is named %s", calls[len(calls)-1].Principal)
@@ -74,9 +71,7 @@ func TestObtainBeyondTheRole(t *testing.T) {
 	c := client(t, w, role, nil)
 	for range 3 {
 		s, err := c.Obtain(context.Background())
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		checkLife(t, s, time.Hour)
 	}
 	if n := w.Assumed("AssumeRoleWithWebIdentity"); n != 4 {
@@ -89,9 +84,7 @@ func TestObtainChained(t *testing.T) {
 	first := w.Role(t, account, "first", 43200)
 	second := w.ChainedRole(t, "444455556666", "second", first)
 	s, err := client(t, w, first, assume(second)).Obtain(context.Background())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	checkLife(t, s, time.Hour)
 	stranger := w.ChainedRole(t, "444455556666", "stranger", w.Role(t, account, "other", 3600))
 	_, err = client(t, w, first, assume(stranger)).Obtain(context.Background())
@@ -233,9 +226,7 @@ func TestCABundleAndProxy(t *testing.T) {
 		t.Error("with the CA:", err)
 	}
 	base, err := url.Parse(w.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	proxy := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
 		if r.In.URL.Host == "sts.eu-west-1.example" { // as proxies are asked
 			r.SetURL(base)
@@ -316,11 +307,7 @@ func TestEnvironmentIsIgnored(t *testing.T) {
 func closedPort(t *testing.T) string {
 	t.Helper()
 	socket, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := socket.Close(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
+	testkit.Must(t, socket.Close())
 	return socket.Addr().String()
 }

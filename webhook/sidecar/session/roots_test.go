@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/ampbridge/ampbridge/test/awstest"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // subjects returns the names in the certificates of a PEM text.
@@ -18,9 +19,7 @@ func subjects(t *testing.T, text []byte) (names []string) {
 	t.Helper()
 	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
 		certificate, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		names = append(names, certificate.Subject.String())
 	}
 	return names
@@ -30,29 +29,19 @@ func subjects(t *testing.T, text []byte) (names []string) {
 func TestCAFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "central.ca.pem")
 	own := string(awstest.Start(t, awstest.Options{}).CA)
-	if err := WriteCAFile(path, own); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, WriteCAFile(path, own))
 	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if names := subjects(t, text); len(names) < 50 || names[len(names)-1] != subjects(t, []byte(own))[0] {
 		t.Errorf("%d certificates: %v", len(names), names)
 	}
 	before, err := os.Stat(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := WriteCAFile(path, own); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
+	testkit.Must(t, WriteCAFile(path, own))
 	if after, err := os.Stat(path); err != nil || !os.SameFile(before, after) {
 		t.Errorf("the same content is written again (%v)", err)
 	}
-	if err := WriteCAFile(path, ""); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, WriteCAFile(path, ""))
 	if text, err = os.ReadFile(path); err != nil || bytes.Contains(text, []byte(strings.TrimSpace(own))) {
 		t.Errorf("the former bundle is still there (%v)", err)
 	}

@@ -12,15 +12,14 @@ import (
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/sidecar/session"
 )
 
 func file(t *testing.T, content string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.WriteFile(path, []byte(content), 0o600))
 	return path
 }
 
@@ -95,31 +94,21 @@ func TestStore(t *testing.T) {
 	for _, mode := range []fs.FileMode{0o600, 0o644} {
 		path := filepath.Join(t.TempDir(), "credentials")
 		store, err := session.OpenStore(path, mode)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		for profile, key := range map[string]string{"ampbridge-central": "ASIA1", "ampbridge-backup": "ASIA2"} {
-			if err := store.Put(profile, some(key)); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, store.Put(profile, some(key)))
 		}
 		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != mode {
 			t.Errorf("mode %v, %v; want %v", info.Mode(), err, mode)
 		}
 		again, err := session.OpenStore(path, mode)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		if diff := cmp.Diff(some("ASIA1"), again.Session("ampbridge-central")); diff != "" {
 			t.Errorf("read back (-want +got):\n%s", diff)
 		}
-		if err := again.Put("ampbridge-central", some("ASIA3")); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, again.Put("ampbridge-central", some("ASIA3")))
 		text, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		want := `[ampbridge-backup]
 # ampbridge session from 2026-01-02T03:04:05.000000678Z until 2026-01-02T04:04:05.000000678Z
 aws_access_key_id = ASIA2
@@ -155,13 +144,9 @@ aws_session_token = t/+==ASIA3
 func TestSDKReadsTheFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "credentials")
 	store, err := session.OpenStore(path, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	for profile, key := range map[string]string{"ampbridge-central": "ASIA1", "ampbridge-backup": "ASIA2"} {
-		if err := store.Put(profile, some(key)); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, store.Put(profile, some(key)))
 		for as, files := range map[string]func(*config.LoadSharedConfigOptions){
 			"AWS_SHARED_CREDENTIALS_FILE": func(o *config.LoadSharedConfigOptions) {
 				o.CredentialsFiles, o.ConfigFiles = []string{path}, []string{}
@@ -192,9 +177,7 @@ func TestSDKReadsTheFile(t *testing.T) {
 func TestStoreFailures(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "credentials")
 	store, err := session.OpenStore(path, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	for _, bad := range []session.Session{{}, {AccessKeyID: "a\nb", SecretAccessKey: "s", SessionToken: "t"},
 		{AccessKeyID: "a", SecretAccessKey: "s"}} {
 		if err := store.Put("p", bad); err == nil {
@@ -204,13 +187,9 @@ func TestStoreFailures(t *testing.T) {
 	if _, err := os.Stat(path); err == nil {
 		t.Error("a file was written")
 	}
-	if err := os.WriteFile(path, []byte("garbage\n[p]\naws_access_key_id\n# ampbridge session from x until y\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.WriteFile(path, []byte("garbage\n[p]\naws_access_key_id\n# ampbridge session from x until y\n"), 0o600))
 	temporary := filepath.Join(filepath.Dir(path), ".credentials.tmp123")
-	if err := os.WriteFile(temporary, []byte("secret"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.WriteFile(temporary, []byte("secret"), 0o600))
 	store, err = session.OpenStore(path, 0o600)
 	if err != nil || store.Session("p").Valid(time.Now()) {
 		t.Errorf("garbage gives %+v, %v", store.Session("p"), err)
@@ -219,12 +198,8 @@ func TestStoreFailures(t *testing.T) {
 		t.Error("what a crash left behind is still there")
 	}
 	// The directory is gone: what was there stays what is handed out.
-	if err := store.Put("p", some("ASIA1")); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.RemoveAll(filepath.Dir(path)); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, store.Put("p", some("ASIA1")))
+	testkit.Must(t, os.RemoveAll(filepath.Dir(path)))
 	if err := store.Put("p", some("ASIA2")); err == nil || store.Session("p").AccessKeyID != "ASIA1" {
 		t.Errorf("after a failed write: %v, %s", err, store.Session("p").AccessKeyID)
 	}
