@@ -8,6 +8,8 @@
 package collectors_test
 
 import (
+	"bufio"
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -20,6 +22,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"go.yaml.in/yaml/v4"
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/awstest"
@@ -39,26 +43,38 @@ const (
 	sessionLife  = time.Minute
 	firstOutage  = 20 * time.Second
 	secondOutage = 100 * time.Second
-	// settled is for how long nothing more may arrive.
-	settled = 15 * time.Second
+	// settled is for how long nothing more may arrive. Thanos reads its write-ahead log every 15 s.
+	settled = 20 * time.Second
 )
 
 // cell is a program in a mode.
 type cell struct {
 	program string
-	mode    policy.Mode
+	// mode is empty for a control: a pod that ampbridge leaves alone, with an access key of
+	// its own.
+	mode policy.Mode
+	// snippet is the output of `ampbridge config` that the pod is made from: its annotations,
+	// and what of args or configuration concerns AMP. Empty: config and args have it all.
+	snippet string
 	// args are of the container, config is mounted at /etc/writer/config.yml. What stands
-	// in braces is replaced: see [fixture.replace].
+	// in braces is replaced: see [fixture.start].
 	args   []string
 	config string
+	// skips is how many numbers the program may leave unwritten after its first start, with
+	// ampbridge or without: see docs/reliability.md.
+	skips int
 
-	source *source
-	pod    *kubelet.Pod
-	// lost are the samples that never arrived, after each outage; restarts likewise.
+	source        *source
+	pod           *kubelet.Pod
+	containerName string
+	// first is the lowest number that arrived.
+	first int
+	// lost are the samples since the first that never arrived, after each outage; restarts
+	// likewise.
 	lost, restarts [2]int
 }
 
-func (c *cell) name() string { return c.program + "-" + string(c.mode) }
+func (c *cell) name() string { return c.program + "-" + cmp.Or(string(c.mode), "control") }
 
 const scrape = `
 scrape_configs:
@@ -69,38 +85,42 @@ const rules = `
 groups: [{name: counted, interval: 1s, rules: [{record: counted, expr: counted, labels: {job: {cell}}}]}]
 `
 
-func cells() []*cell {
-	vmagent := []string{"-promscrape.config=/etc/writer/config.yml", "-remoteWrite.tmpDataPath=/tmp/vmagent", "-remoteWrite.forcePromProto",
-		// Several queues send side by side, and AMP refuses what comes out of order.
-		"-remoteWrite.queues=1", "-httpListenAddr=127.0.0.1:{port}"}
-	thanos := []string{"--data-dir=/tmp/thanos", "--rule-file=/etc/writer/config.yml", "--eval-interval=1s", "--query=http://{target}",
-		"--http-address=127.0.0.1:{port}", "--grpc-address=127.0.0.1:{port2}", `--label=ruler="a"`}
-	return []*cell{
-		{program: "vmagent", mode: policy.ModeIdentity, config: scrape, args: append([]string{
-			"-remoteWrite.url={url}", "-remoteWrite.aws.useSigv4", "-remoteWrite.aws.region=" + env.Region,
-			"-remoteWrite.aws.stsEndpoint=$(AWS_ENDPOINT_URL_STS)"}, vmagent...)},
-		{program: "vmagent", mode: policy.ModeRelay, config: scrape, args: append([]string{"-remoteWrite.url=$(AMPBRIDGE_REMOTE_WRITE_URL)",
-			"-remoteWrite.basicAuth.username=$(AMPBRIDGE_REMOTE_WRITE_USERNAME)",
-			"-remoteWrite.basicAuth.passwordFile=$(AMPBRIDGE_REMOTE_WRITE_PASSWORD_FILE)"}, vmagent...)},
-		{program: "thanos", mode: policy.ModeIdentity, config: rules, args: append([]string{"rule",
-			`--remote-write.config={remote_write: [{url: "{url}", sigv4: {region: ` + env.Region + `}}]}`}, thanos...)},
-		{program: "thanos", mode: policy.ModeRelay, config: rules, args: append([]string{"rule",
-			`--remote-write.config={remote_write: [{url: "$(AMPBRIDGE_REMOTE_WRITE_URL)", basic_auth: {` +
-				`username: $(AMPBRIDGE_REMOTE_WRITE_USERNAME), password_file: $(AMPBRIDGE_REMOTE_WRITE_PASSWORD_FILE)}}]}`}, thanos...)},
-		{program: "otelcol", mode: policy.ModeIdentity, args: []string{"--config=/etc/writer/config.yml"}, config: `
+var collector = `
 receivers:
   prometheus:
     config:` + strings.ReplaceAll(scrape, "\n", "\n      ") + `
-extensions:
-  sigv4auth: {region: ` + env.Region + `, service: aps}
-exporters:
-  prometheusremotewrite: {endpoint: "{url}", auth: {authenticator: sigv4auth}}
 service:
   telemetry: {metrics: {level: none}}
-  extensions: [sigv4auth]
   pipelines: {metrics: {receivers: [prometheus], exporters: [prometheusremotewrite]}}
-`},
+`
+
+func cells() []*cell {
+	vmagent := []string{"-promscrape.config=/etc/writer/config.yml", "-remoteWrite.tmpDataPath=/tmp/vmagent", "-httpListenAddr=127.0.0.1:{port}"}
+	otelcol := []string{"--config=/etc/writer/config.yml", "--config=/etc/writer/snippet"}
+	thanos := func(write string) []string {
+		return []string{"rule", "--data-dir=/tmp/thanos", "--rule-file=/etc/writer/config.yml", "--eval-interval=1s",
+			"--query=http://{target}", "--http-address=127.0.0.1:{port}", "--grpc-address=127.0.0.1:{port2}", `--label=ruler="a"`,
+			"--remote-write.config={remote_write: [" + write + "]}"}
 	}
+	signs := `{url: "{url}", sigv4: {region: ` + env.Region + `}}`
+	all := []*cell{
+		{program: "vmagent", mode: policy.ModeIdentity, snippet: "vmagent", config: scrape, args: vmagent},
+		{program: "vmagent", mode: policy.ModeRelay, snippet: "vmagent", config: scrape, args: vmagent},
+		{program: "thanos", mode: policy.ModeIdentity, config: rules, args: thanos(signs)},
+		{program: "thanos", mode: policy.ModeRelay, config: rules, args: thanos(`{url: "$(AMPBRIDGE_REMOTE_WRITE_URL)", basic_auth: {` +
+			`username: $(AMPBRIDGE_REMOTE_WRITE_USERNAME), password_file: $(AMPBRIDGE_REMOTE_WRITE_PASSWORD_FILE)}}`)},
+		{program: "thanos", config: rules, args: thanos(signs)},
+		{program: "otelcol", mode: policy.ModeIdentity, snippet: "opentelemetry", config: collector, args: otelcol},
+		{program: "otelcol", mode: policy.ModeRelay, snippet: "opentelemetry", config: collector, args: otelcol},
+	}
+	for _, c := range all {
+		if c.program == "thanos" {
+			// It opens its remote write before its write-ahead log, finds none, and looks again five
+			// seconds later: what it evaluated by then is never sent.
+			c.skips = 10
+		}
+	}
+	return all
 }
 
 // source is what a cell scrapes, or evaluates: a number that grows by one each time.
@@ -141,16 +161,18 @@ func TestOutagesOfSTS(t *testing.T) {
 	if err != nil {
 		t.Fatal(out, err)
 	}
-	for _, program := range []string{"vmagent", "thanos", "otelcol"} {
-		if contains(f.cells, program) {
-			f.AddImage(kubelet.Image{Match: "example/" + program, Binaries: map[string]string{"/bin/" + program: tools.Path(t, program)},
-				Entrypoint: []string{"/bin/" + program}, User: 65534})
+	built := map[string]bool{}
+	for _, c := range f.cells {
+		if !built[c.program] {
+			built[c.program] = true
+			f.AddImage(kubelet.Image{Match: "example/" + c.program, Binaries: map[string]string{"/bin/" + c.program: tools.Path(t, c.program)},
+				Entrypoint: []string{"/bin/" + c.program}, User: 65534})
 		}
 	}
 
 	down := f.Cloud.Fail("sts:*", awstest.Refuse)
-	for i, c := range f.cells {
-		f.start(t, i, c)
+	for _, c := range f.cells {
+		f.start(t, c)
 	}
 	time.Sleep(firstOutage)
 	down.Stop()
@@ -163,9 +185,12 @@ func TestOutagesOfSTS(t *testing.T) {
 
 	t.Logf("| program | mode | STS down at the start | STS down later, for longer than a session lasts |\n| --- | --- | --- | --- |")
 	for _, c := range f.cells {
-		t.Logf("| %s | %s | %s | %s |", c.program, c.mode, c.text(0), c.text(1))
-		if c.mode == policy.ModeRelay && (c.lost != [2]int{} || c.restarts != [2]int{}) {
-			t.Errorf("%s: lost %v, restarts %v: the relay answers 503, and a program that retries loses nothing", c.name(), c.lost, c.restarts)
+		t.Logf("| %s | %s | %s | %s |", c.program, cmp.Or(string(c.mode), "without ampbridge"), c.text(0), c.text(1))
+		if c.mode != policy.ModeIdentity && (c.lost != [2]int{} || c.restarts != [2]int{}) {
+			t.Errorf("%s: lost %v, restarts %v: it does not depend on STS, and retries, so it loses nothing", c.name(), c.lost, c.restarts)
+		}
+		if skipped := c.first - 1; skipped > c.skips {
+			t.Errorf("%s: the first %d numbers did not arrive, want %d at the most", c.name(), skipped, c.skips)
 		}
 	}
 }
@@ -180,21 +205,15 @@ func chosen(all []*cell) (some []*cell) {
 	return some
 }
 
-func contains(cells []*cell, program string) bool {
-	for _, c := range cells {
-		if c.program == program {
-			return true
-		}
-	}
-	return false
-}
-
 // policy grants each cell its mode. The programs call STS over loopback.
 func (f *fixture) policy() string {
 	head, _, _ := strings.Cut(f.Policy(), "grants:\n")
 	var b strings.Builder
 	b.WriteString(head + "grants:\n")
 	for _, c := range f.cells {
+		if c.mode == "" {
+			continue
+		}
 		fmt.Fprintf(&b, "- {namespaces: [%s], serviceAccounts: [%s], destinations: [central], mode: %s}\n", env.Namespace, c.name(), c.mode)
 	}
 	fmt.Fprintf(&b, "sts: {endpoint: %q}\ntrust: {permissionsBoundary: \"arn:aws:iam::%s:policy/ampbridge-boundary\"}\n",
@@ -202,8 +221,24 @@ func (f *fixture) policy() string {
 	return b.String()
 }
 
+// snippet returns what `ampbridge config` prints for a cell, and the annotations that it tells the pod's owner to set.
+func (f *fixture) snippet(t *testing.T, c *cell) (text string, annotations map[string]string) {
+	t.Helper()
+	text, err := f.Ampbridge(t.Context(), "config", "--policy", f.PolicyFile, "-o", c.snippet, "-n", env.Namespace,
+		"--service-account", c.name())
+	testkit.Must(t, err)
+	annotations = map[string]string{}
+	for lines := bufio.NewScanner(strings.NewReader(text)); lines.Scan(); {
+		comment := strings.TrimLeft(lines.Text(), "#/ ")
+		if name, value, ok := strings.Cut(comment, ": "); ok && strings.HasPrefix(name, "ampbridge.io/") {
+			annotations[name] = value
+		}
+	}
+	return text, annotations
+}
+
 // start creates the pod of a cell through the API server, and runs it as a kubelet does.
-func (f *fixture) start(t *testing.T, i int, c *cell) {
+func (f *fixture) start(t *testing.T, c *cell) {
 	t.Helper()
 	target := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
@@ -229,23 +264,37 @@ func (f *fixture) start(t *testing.T, i int, c *cell) {
 	for _, a := range c.args {
 		args = append(args, replace.Replace(a))
 	}
+	config := map[string]string{"config.yml": replace.Replace(c.config)}
+	annotations := map[string]string{policy.AnnotationContainer: "writer"}
+	if c.snippet != "" {
+		config["snippet"], annotations = f.snippet(t, c)
+		if c.snippet == "vmagent" { // its snippet is arguments
+			var values struct{ Args []string }
+			testkit.Must(t, yaml.Unmarshal([]byte(config["snippet"]), &values))
+			args = append(args, values.Args...)
+		}
+	}
+	c.containerName = annotations[policy.AnnotationContainer]
+	variables := []corev1.EnvVar{{Name: "TAKEN", Value: f.taken(c)}}
+	if c.mode == "" {
+		annotations = nil
+		for _, v := range f.Account.AdminCredentials().Environ() {
+			name, value, _ := strings.Cut(v, "=")
+			variables = append(variables, corev1.EnvVar{Name: name, Value: value})
+		}
+	}
 	ctx := t.Context()
 	client := f.Cluster.Client().CoreV1()
 	_, err := client.ConfigMaps(env.Namespace).Create(ctx, &corev1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{Name: c.name()}, Data: map[string]string{"config.yml": replace.Replace(c.config)},
+		ObjectMeta: metav1.ObjectMeta{Name: c.name()}, Data: config,
 	}, metav1.CreateOptions{})
 	testkit.Must(t, err)
-	// All pods share the host's network here: one that names a port leaves it to the others.
-	taken := ""
-	for other := range i {
-		taken += fmt.Sprintf(" %d %d", []int{24095, 25095, 26095, 27095, 28095}[other], []int{9095, 19095, 29095, 19195, 29195}[other])
-	}
 	pod := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: c.name(), Annotations: map[string]string{policy.AnnotationContainer: "writer"}},
+		ObjectMeta: metav1.ObjectMeta{Name: c.name(), Annotations: annotations},
 		Spec: corev1.PodSpec{
 			ServiceAccountName: c.name(),
 			Containers: []corev1.Container{{
-				Name: "writer", Image: "example/" + c.program + ":v1", Args: args, Env: []corev1.EnvVar{{Name: "TAKEN", Value: taken}},
+				Name: c.containerName, Image: "example/" + c.program + ":v1", Args: args, Env: variables,
 				VolumeMounts: []corev1.VolumeMount{{Name: "config", MountPath: "/etc/writer"}},
 			}},
 			Volumes: []corev1.Volume{{Name: "config", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
@@ -253,10 +302,10 @@ func (f *fixture) start(t *testing.T, i int, c *cell) {
 		},
 	}
 	// The webhook reads its policy every few seconds.
-	testkit.Within(t, time.Minute, c.name()+" is injected", func() bool {
+	testkit.Within(t, time.Minute, c.name()+" is injected if it has a mode", func() bool {
 		tried, err := client.Pods(env.Namespace).Create(ctx, pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		testkit.Must(t, err)
-		return tried.Annotations["ampbridge.io/injected"] != ""
+		return (tried.Annotations["ampbridge.io/injected"] != "") == (c.mode != "")
 	})
 	pod, err = client.Pods(env.Namespace).Create(ctx, pod, metav1.CreateOptions{})
 	testkit.Must(t, err)
@@ -264,13 +313,32 @@ func (f *fixture) start(t *testing.T, i int, c *cell) {
 	testkit.Must(t, err)
 	t.Cleanup(func() {
 		if t.Failed() {
-			logs := c.pod.Container("writer").Logs()
+			logs := c.container().Logs()
 			t.Logf("%s:\n%s", c.name(), logs[max(0, len(logs)-3000):])
 		}
 		if err := c.pod.Close(); err != nil {
 			t.Error(err)
 		}
 	})
+}
+
+// container is the one that writes: the pod's first.
+func (c *cell) container() *kubelet.Container { return c.pod.Container(c.containerName) }
+
+// taken names the ports that other cells have. All pods share the host's network here, and a sidecar takes none that a
+// container of its pod names.
+func (f *fixture) taken(c *cell) string {
+	taken, sidecars := "", 0
+	for _, other := range f.cells {
+		if other == c {
+			break
+		}
+		if other.mode == policy.ModeRelay {
+			taken += fmt.Sprintf(" %d %d", []int{24095, 25095, 26095, 27095, 28095}[sidecars], []int{9095, 19095, 29095, 19195, 29195}[sidecars])
+			sidecars++
+		}
+	}
+	return taken
 }
 
 // account waits until what each cell scraped before STS came back has arrived, or nothing
@@ -283,11 +351,11 @@ func (f *fixture) account(t *testing.T, outage int) {
 			ended := c.source.last()
 			highest, stored, since := 0, 0, time.Now()
 			for time.Since(since) < settled || highest <= ended {
-				h, s := f.stored(t.Context(), c)
-				if s-stored > h-highest { // more than the new ones
+				first, h, s := f.stored(t.Context(), c)
+				if s-stored > h-highest || first != c.first { // more than the new ones
 					since = time.Now()
 				}
-				if highest, stored = h, s; time.Since(since) > 3*time.Minute {
+				if c.first, highest, stored = first, h, s; time.Since(since) > 3*time.Minute {
 					t.Errorf("%s: nothing newer than %d arrives after outage %d: %d of %d", c.name(), ended, outage+1, stored, highest)
 					return
 				}
@@ -297,8 +365,8 @@ func (f *fixture) account(t *testing.T, outage int) {
 			if outage > 0 {
 				earlier = c.lost[0]
 			}
-			c.lost[outage] = highest - stored - earlier
-			c.restarts[outage] = c.pod.Container("writer").Restarts()
+			c.lost[outage] = highest - c.first + 1 - stored - earlier
+			c.restarts[outage] = c.container().Restarts()
 			if outage > 0 {
 				c.restarts[outage] -= c.restarts[0]
 			}
@@ -307,15 +375,15 @@ func (f *fixture) account(t *testing.T, outage int) {
 	group.Wait()
 }
 
-// stored returns the highest number that arrived, and how many numbers did.
-func (f *fixture) stored(ctx context.Context, c *cell) (highest, count int) {
-	for i, function := range []string{"max_over_time", "count_over_time"} {
-		samples, err := f.Cloud.Query(ctx, f.Workspace.ID, fmt.Sprintf(`max(%s(counted{job=%q}[1h]))`, function, c.name()))
+// stored returns the lowest and the highest number that arrived, and how many numbers did.
+func (f *fixture) stored(ctx context.Context, c *cell) (first, highest, count int) {
+	for function, into := range map[string]*int{"min(min": &first, "max(max": &highest, "max(count": &count} {
+		samples, err := f.Cloud.Query(ctx, f.Workspace.ID, fmt.Sprintf(`%s_over_time(counted{job=%q}[1h]))`, function, c.name()))
 		if err == nil && len(samples) > 0 {
-			*[]*int{&highest, &count}[i] = int(samples[0].Value)
+			*into = int(samples[0].Value)
 		}
 	}
-	return highest, count
+	return first, highest, count
 }
 
 // text is a cell of the table.
@@ -323,6 +391,9 @@ func (c *cell) text(outage int) string {
 	text := "nothing is lost"
 	if n := c.lost[outage]; n > 0 {
 		text = fmt.Sprintf("%d samples are lost", n)
+	}
+	if skipped := c.first - 1; outage == 0 && skipped > 0 {
+		text += fmt.Sprintf("; the first %d are not written", skipped)
 	}
 	if n := c.restarts[outage]; n > 0 {
 		text += fmt.Sprintf("; the program exits, and is restarted %d times", n)
