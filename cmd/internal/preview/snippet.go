@@ -378,17 +378,18 @@ func regionalSTS(w policy.Workspace) string {
 	return "https://sts." + end
 }
 
+// writeAlloy writes a component, as `alloy fmt` formats it.
 func writeAlloy(w io.Writer, s source) error {
 	if err := s.head(w, "//"); err != nil {
 		return err
 	}
-	endpoint := fmt.Sprintf("    url = %q\n\n    sigv4 {\n      region = %q\n    }\n", s.block.URL, s.destination.Workspace.Region)
+	endpoint := fmt.Sprintf("\t\turl = %q\n\n\t\tsigv4 {\n\t\t\tregion = %q\n\t\t}\n", s.block.URL, s.destination.Workspace.Region)
 	if s.mode == policy.ModeRelay {
-		endpoint = fmt.Sprintf("    url = sys.env(%q)\n\n"+
-			"    basic_auth {\n      username      = sys.env(%q)\n      password_file = sys.env(%q)\n    }\n",
+		endpoint = fmt.Sprintf("\t\turl = sys.env(%q)\n\n"+
+			"\t\tbasic_auth {\n\t\t\tusername      = sys.env(%q)\n\t\t\tpassword_file = sys.env(%q)\n\t\t}\n",
 			sidecarconfig.WriteURLVariable, sidecarconfig.WriteUserVariable, sidecarconfig.WritePasswordFileVariable)
 	}
-	_, err := fmt.Fprintf(w, "prometheus.remote_write %q {\n  external_labels = {cluster = %q}\n\n  endpoint {\n%s  }\n}\n",
+	_, err := fmt.Fprintf(w, "prometheus.remote_write %q {\n\texternal_labels = {cluster = %q}\n\n\tendpoint {\n%s\t}\n}\n",
 		strings.ReplaceAll(s.block.Name, "-", "_"), s.cluster, endpoint)
 	return err
 }
