@@ -21,7 +21,7 @@ SUITE_TOOLS := prometheus-3.1 prometheus-2.42 prometheus-2.22 prometheus-operato
 NODE_TOOLS  := kubelet kube-proxy kubectl coredns helm helm4 prometheus-operator release registry
 TOOLS       := $(GO) run ./test/tools/cmd
 # Tests whose dependencies are heavy are modules of their own.
-MODULES     := test/cel test/certmanager test/promload test/tools/release
+MODULES     := test/cel test/certmanager test/promload test/snippets test/tools/release
 
 .DEFAULT_GOAL := help
 .PHONY: help
@@ -115,7 +115,8 @@ safety: ## the tables of docs/design/reliability.md: the safety matrix and the s
 .PHONY: collectors
 collectors: ## programs other than Prometheus, in both modes, through outages of STS (the table of docs/design/reliability.md)
 	@$(TOOLS) $(TEST_TOOLS) vmagent thanos otelcol >/dev/null
-	@$(GO) test -tags collectors -count=1 -v -timeout 30m ./test/e2e/collectors | grep -E '^ *\||^ *collectors_test|^ *--- FAIL|^(---|ok|FAIL|panic)'
+	@cd test/snippets && $(GO) test -tags collectors -count=1 -timeout 20m ./...
+	@$(GO) test -tags collectors -count=1 -v -timeout 30m ./test/e2e/collectors | grep -E '^ *\||^ *[a-z]+_test.go|^ *--- FAIL|^(---|ok|FAIL|panic)'
 
 .PHONY: lint
 lint: ## gofmt, go vet and golangci-lint; actionlint for the workflows
