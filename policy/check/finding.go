@@ -78,6 +78,8 @@ type Finding struct {
 	// Excluded is true if the check was skipped on purpose: a flag excludes it, or it
 	// does not apply. [Report.Unchecked] ignores such findings.
 	Excluded bool `json:"excluded,omitempty"`
+	// Compared is what the check compared, if that explains the finding; nil: nothing.
+	Compared *Comparison `json:"compared,omitempty"`
 	// Fix is what to do; nil: nothing.
 	Fix *Fix `json:"fix,omitempty"`
 }

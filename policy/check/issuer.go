@@ -41,7 +41,7 @@ func Issuer(named, found policy.Issuer) Finding {
 		named,
 		found,
 		how,
-	)
+	).Comparing("issuer", string(found), string(named))
 }
 
 // Published is what an issuer publishes outside the cluster.
@@ -74,7 +74,8 @@ func Keys(issuer policy.Issuer, p Published, token Claims) Finding {
 	case p.Problem != "":
 		return fails(publish, "%s", p.Problem)
 	case p.Issuer != issuer:
-		return fails(publish, "the discovery document under %s is that of %s", issuer, p.Issuer)
+		return fails(publish, "the discovery document under %s is that of %s", issuer, p.Issuer).
+			Comparing("issuer", string(issuer), string(p.Issuer))
 	case !strings.HasPrefix(p.JWKSURI, "https://"):
 		return fails(
 			NewFix("set the API server's --service-account-jwks-uri to an https URL below the issuer"),

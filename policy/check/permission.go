@@ -180,7 +180,8 @@ func Permission(policies []RolePolicy, own string, d policy.Destination, fix Fix
 		)
 	}
 	if others := resources(documents, strings.Split(action, ", ")[0]); len(others) > 0 {
-		return Failed(Permissions, About{}, fix, "it allows %s on %s, and not on %s", action, strings.Join(others, ", "), resource)
+		return Failed(Permissions, About{}, fix, "it allows %s on %s, and not on %s", action, strings.Join(others, ", "), resource).
+			Comparing("resource", resource, others...)
 	}
 	return Failed(Permissions, About{}, fix, "nothing in it allows %s on %s", action, resource)
 }
@@ -217,7 +218,7 @@ func Bounds(b BoundaryState, wanted string, d policy.Destination, fix, bootstrap
 	case wanted != "" && b.ARN == "":
 		return Failed(Boundary, About{}, fix, "the role has none, and the policy requires %s", wanted)
 	case wanted != "" && b.ARN != wanted:
-		return Failed(Boundary, About{}, fix, "the role's is %s, and the policy requires %s", b.ARN, wanted)
+		return Failed(Boundary, About{}, fix, "the role's is %s, and the policy requires %s", b.ARN, wanted).Comparing("boundary", wanted, b.ARN)
 	case b.ARN == "":
 		return Passed(Boundary, About{}, "the role has none, and the policy requires none")
 	case b.Document == nil:

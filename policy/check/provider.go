@@ -32,7 +32,7 @@ func Provider(arn policy.ARN, audience string, p ProviderState, published Publis
 		return missingProvider(arn, p, sync)
 	}
 	if host := strings.TrimPrefix(arn.Resource, "oidc-provider/"); p.URL != host {
-		return Failed(OIDCProvider, about, sync, "%s is for %s, not for %s", arn, p.URL, host)
+		return Failed(OIDCProvider, about, sync, "%s is for %s, not for %s", arn, p.URL, host).Comparing("issuer", host, p.URL)
 	}
 	if !slices.Contains(p.Audiences, audience) {
 		return Failed(
@@ -43,7 +43,7 @@ func Provider(arn policy.ARN, audience string, p ProviderState, published Publis
 			"its audiences are %s, not %s: AWS would answer Incorrect token audience",
 			list(p.Audiences, "none"),
 			audience,
-		)
+		).Comparing("audience", audience, p.Audiences...)
 	}
 	if published.Thumbprint != "" && !published.Public && !containsFold(p.Thumbprints, published.Thumbprint) {
 		return Failed(
@@ -54,7 +54,7 @@ func Provider(arn policy.ARN, audience string, p ProviderState, published Publis
 			"the issuer's certificate is of a private CA with the thumbprint %s, and the provider lists %s",
 			published.Thumbprint,
 			list(p.Thumbprints, "none"),
-		)
+		).Comparing("thumbprint", published.Thumbprint, p.Thumbprints...)
 	}
 	return Passed(OIDCProvider, about, "%s, audience %s", arn, audience)
 }
@@ -64,7 +64,8 @@ func missingProvider(arn policy.ARN, p ProviderState, sync Fix) Finding {
 	wanted := strings.TrimSuffix(arn.Resource, "/")
 	for _, other := range p.Others {
 		if strings.TrimSuffix(other.Resource, "/") == wanted {
-			return Failed(OIDCProvider, about, sync, "there is %s, but not %s: the slash at the end counts", other, arn)
+			return Failed(OIDCProvider, about, sync, "there is %s, but not %s: the slash at the end counts", other, arn).
+				Comparing("provider", arn.String(), other.String())
 		}
 	}
 	if n := len(p.Others); n >= providerQuota {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Report is the result of all checks: findings in the order of [All].
@@ -14,16 +15,51 @@ type Report struct {
 	// do not count: see [Report.Unchecked].
 	Healthy  bool      `json:"healthy"`
 	Findings []Finding `json:"findings"`
+	Head     Head      `json:"run"`
+}
+
+// Head identifies a run of the checks: when it was, and what it checked. Empty members
+// are not known.
+type Head struct {
+	Started time.Time `json:"started,omitzero"`
+	// Seconds is how long the run took.
+	Seconds float64 `json:"seconds"`
+	// Context is the context of the kubeconfig.
+	Context string `json:"context,omitempty"`
+	// PolicyRevision is the start of the SHA-256 of the policy's text.
+	PolicyRevision string   `json:"policyRevision,omitempty"`
+	Versions       Versions `json:"versions"`
+}
+
+// Versions are those of the programs that the checks saw.
+type Versions struct {
+	// Ampbridge is the version of the program that ran the checks.
+	Ampbridge  string `json:"ampbridge,omitempty"`
+	Kubernetes string `json:"kubernetes,omitempty"`
+	// Sidecars and Prometheus are images, with the number of running pods of each.
+	Sidecars   map[string]int `json:"sidecars,omitempty"`
+	Prometheus map[string]int `json:"prometheus,omitempty"`
 }
 
 // Runner collects findings. The zero value is ready for use.
 type Runner struct {
-	Cluster  string
+	Cluster string
+	Head    Head
+	// Added is called with each finding when it is added; nil: nothing is called.
+	Added    func(Finding)
 	findings []Finding
 }
 
 // Add appends findings.
-func (r *Runner) Add(findings ...Finding) { r.findings = append(r.findings, findings...) }
+func (r *Runner) Add(findings ...Finding) {
+	r.findings = append(r.findings, findings...)
+	if r.Added == nil {
+		return
+	}
+	for _, f := range findings {
+		r.Added(f)
+	}
+}
 
 // Has reports whether there is a finding of the check.
 func (r *Runner) Has(id ID) bool {
@@ -105,7 +141,7 @@ func (r *Runner) Complete(reason string) {
 
 // Report returns the findings so far.
 func (r *Runner) Report() Report {
-	report := Report{Cluster: r.Cluster, Findings: slices.Clone(r.findings)}
+	report := Report{Cluster: r.Cluster, Head: r.Head, Findings: slices.Clone(r.findings)}
 	slices.SortStableFunc(report.Findings, func(a, b Finding) int { return position(a.ID) - position(b.ID) })
 	report.Healthy = len(report.Failed()) == 0 &&
 		slices.ContainsFunc(report.Findings, func(f Finding) bool { return f.Status != Skip })

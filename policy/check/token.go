@@ -82,14 +82,14 @@ func Token(c Claims, want WantedToken, now time.Time) Finding {
 			"its issuer is %s, not %s",
 			c.Issuer,
 			want.Issuer,
-		)
+		).Comparing("issuer", string(want.Issuer), string(c.Issuer))
 	case want.Subject != "" && c.Subject != want.Subject:
 		return fails(
 			NewFix("give the pod the service account of the grant (spec.serviceAccountName)"),
 			"its subject is %s, not %s",
 			c.Subject,
 			want.Subject,
-		)
+		).Comparing("subject", want.Subject, c.Subject)
 	case want.Audience != "" && !slices.Contains(c.Audience, want.Audience):
 		if slices.Contains(c.Audience, policy.AudienceAzure) {
 			return fails(
@@ -99,14 +99,14 @@ func Token(c Claims, want WantedToken, now time.Time) Finding {
 				"its audience is %s: this is the token of Azure's webhook, and AWS requires %s",
 				policy.AudienceAzure,
 				want.Audience,
-			)
+			).Comparing("audience", want.Audience, c.Audience...)
 		}
 		return fails(
 			NewFix(fmt.Sprintf("project a token for the audience %s, or set token.audience in the policy", want.Audience)),
 			"its audience is %s, not %s",
 			strings.Join(c.Audience, ", "),
 			want.Audience,
-		)
+		).Comparing("audience", want.Audience, c.Audience...)
 	case !now.Before(c.Expires):
 		return fails(
 			NewFix("replace the pod, and check its node: the kubelet renews tokens, and did not renew this one"),

@@ -1,6 +1,7 @@
 package check
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -30,6 +31,7 @@ func Trust(document string, want WantedTrust, fix Fix) Finding {
 		return fails("it cannot be read: %v", err)
 	}
 	var misses []string
+	var compared *Comparison
 	wide := false
 	for _, s := range d.Statement {
 		if !matchAny(s.Action, "sts:AssumeRoleWithWebIdentity", true) {
@@ -39,7 +41,7 @@ func Trust(document string, want WantedTrust, fix Fix) Finding {
 			misses = append(misses, "it denies web identities: the role is closed")
 			continue
 		}
-		miss := want.miss(s)
+		miss, values := want.miss(s)
 		if miss == "" && equals(s, want.Issuer.Host()+":aud") == nil {
 			wide = true
 			continue
@@ -55,6 +57,7 @@ func Trust(document string, want WantedTrust, fix Fix) Finding {
 			)
 		}
 		misses = append(misses, miss)
+		compared = cmp.Or(compared, values)
 	}
 	if wide {
 		aud := want.Issuer.Host() + ":aud"
@@ -69,7 +72,9 @@ func Trust(document string, want WantedTrust, fix Fix) Finding {
 	if len(misses) == 0 {
 		return fails("no statement of it allows sts:AssumeRoleWithWebIdentity")
 	}
-	return fails("%s", strings.Join(slices.Compact(misses), "; "))
+	f := fails("%s", strings.Join(slices.Compact(misses), "; "))
+	f.Compared = compared
+	return f
 }
 
 // ExceedsQuota reports whether the trust document with the subject added has more
@@ -83,47 +88,50 @@ func (w WantedTrust) ExceedsQuota(document string, quota int) bool {
 	return len(policy.TrustDocument(w.Provider, w.Issuer, w.Audience, subjects).String()) > quota
 }
 
-// miss returns why a statement does not let exactly the subject in; empty: it does.
-func (w WantedTrust) miss(s policy.Statement) string {
+// miss returns why a statement does not let exactly the subject in, and the values that
+// differ; empty: it does.
+func (w WantedTrust) miss(s policy.Statement) (reason string, values *Comparison) {
 	var federated policy.Values
 	if s.Principal != nil {
 		federated = (*s.Principal)["Federated"]
 	}
 	if !slices.Contains(federated, w.Provider.String()) {
-		return fmt.Sprintf("Principal.Federated is %s, not %s", list(federated, "missing"), w.Provider)
+		return fmt.Sprintf("Principal.Federated is %s, not %s", list(federated, "missing"), w.Provider),
+			Compare("provider", w.Provider.String(), federated...)
 	}
 	sub, aud := w.Issuer.Host()+":sub", w.Issuer.Host()+":aud"
 	for _, operator := range slices.Sorted(maps.Keys(s.Condition)) {
 		for _, key := range slices.Sorted(maps.Keys(s.Condition[operator])) {
-			if miss := w.condition(operator, key, s.Condition[operator][key]); miss != "" {
-				return miss
+			if miss, values := w.condition(operator, key, s.Condition[operator][key]); miss != "" {
+				return miss, values
 			}
 		}
 	}
 	subjects, audiences := equals(s, sub), equals(s, aud)
 	switch {
 	case subjects == nil:
-		return "no condition on " + sub + ": every pod of the cluster is let in" + nearKey(s, sub)
+		return "no condition on " + sub + ": every pod of the cluster is let in" + nearKey(s, sub), nil
 	case !slices.Contains(subjects, w.Subject.String()):
-		return w.wrongSubject(subjects)
+		return w.wrongSubject(subjects), Compare("subject", w.Subject.String(), subjects...)
 	case audiences != nil && !slices.Contains(audiences, w.Audience):
-		return fmt.Sprintf("%s must be %s: it is %s", aud, w.Audience, strings.Join(audiences, ", "))
+		return fmt.Sprintf("%s must be %s: it is %s", aud, w.Audience, strings.Join(audiences, ", ")),
+			Compare("audience", w.Audience, audiences...)
 	}
-	return ""
+	return "", nil
 }
 
 // condition refuses conditions that pass where they should not, or never.
-func (w WantedTrust) condition(operator, key string, values policy.Values) string {
+func (w WantedTrust) condition(operator, key string, values policy.Values) (reason string, compared *Comparison) {
 	folded := strings.ToLower(operator)
 	if strings.HasSuffix(folded, "ifexists") || strings.HasPrefix(folded, "forallvalues:") {
-		return fmt.Sprintf("%s of %s also passes without the claim: write StringEquals", operator, key)
+		return fmt.Sprintf("%s of %s also passes without the claim: write StringEquals", operator, key), nil
 	}
 	if folded == "stringlike" && slices.ContainsFunc(values, func(v string) bool { return strings.ContainsAny(v, "*?") }) {
 		return fmt.Sprintf(
 			"StringLike of %s lets in whatever %s matches: write StringEquals and exact names",
 			key,
 			strings.Join(values, ", "),
-		)
+		), nil
 	}
 	host := w.Issuer.Host()
 	for _, claim := range []string{":sub", ":aud"} {
@@ -131,12 +139,13 @@ func (w WantedTrust) condition(operator, key string, values policy.Values) strin
 		if !found || named == host {
 			continue
 		}
+		compared := Compare("condition key", host+claim, key)
 		if strings.TrimSuffix(named, "/") == strings.TrimSuffix(host, "/") {
-			return fmt.Sprintf("the condition key is %s, and must be %s: the slash before %s counts", key, host+claim, claim)
+			return fmt.Sprintf("the condition key is %s, and must be %s: the slash before %s counts", key, host+claim, claim), compared
 		}
-		return fmt.Sprintf("the condition key %s is of another issuer, so it can never match: it must be %s", key, host+claim)
+		return fmt.Sprintf("the condition key %s is of another issuer, so it can never match: it must be %s", key, host+claim), compared
 	}
-	return ""
+	return "", nil
 }
 
 func (w WantedTrust) wrongSubject(subjects []string) string {

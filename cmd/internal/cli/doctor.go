@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"os"
+
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
@@ -50,14 +52,17 @@ func validateDoctor(o doctor.Options) error {
 // Prometheus and its workspace.
 func newDoctor() *cobra.Command {
 	var o doctor.Options
+	var color string
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Check everything from the cluster to the workspace, and show how to fix what failed",
-		Long: `Doctor checks everything from the cluster to the workspace: issuer, namespace, service
-account, grant, webhook, a pod created in a dry run, a token, the issuer's keys as AWS
-reads them, OIDC provider, role and its documents, a session of STS for a real token, a
-signed query and a signed remote write, and the running Prometheus pods. Each check is a
-line: ✓ pass, ✗ fail with the fix below, ! warn, – skip with the reason.
+		Long: `Doctor checks everything from the cluster to the workspace: issuer, namespace,
+service account, grant, webhook, a pod created in a dry run, a token, the issuer's
+keys as AWS reads them, OIDC provider, role and its documents, a session of STS for a
+real token, a signed query and a signed remote write, and the running Prometheus pods.
+The report begins with the verdict. Each check is a line: ✓ pass, ✗ fail, with the fix
+below, ! warn, – skip, with the reason. Results of many service accounts are one line.
+On a terminal each check is also printed when it ends.
 
 Doctor uses your kubeconfig and your AWS credentials. If one of them is missing, it skips
 some checks. It changes nothing, except that the remote write leaves one sample. --no-write
@@ -93,9 +98,17 @@ The sidecar's image contains doctor too. In a pod that ampbridge injected:
 			if err := validateDoctor(o); err != nil {
 				return err
 			}
+			var err error
+			o.Terminal = isTerminal(cmd.OutOrStdout())
+			if o.Color, err = useColor(color, o.Terminal, os.Getenv); err != nil {
+				return err
+			}
+			o.Version = clientVersion().String()
 			return doctor.Run(cmd.Context(), o, cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	registerDoctor(cmd.Flags(), &o)
+	cmd.Flags().StringVar(&color, "color", colorAuto, "`WHEN` the text has colours: auto (on a terminal, unless NO_COLOR is set), "+
+		"always or never")
 	return cmd
 }

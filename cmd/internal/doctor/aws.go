@@ -200,7 +200,7 @@ func (x *runner) checkRole(ctx context.Context, i *awsiam.Inspector, r destinati
 				"%s has the same name, and names are unique across paths: %s does not exist",
 				role.ARN,
 				arn,
-			)
+			).Comparing("ARN", arn.String(), role.ARN.String())
 			role = nil
 			return f
 		}
@@ -297,7 +297,7 @@ func describeWorkspace(ctx context.Context, me caller, d policy.Destination) che
 		}
 	}
 	if got := aws.ToString(out.Workspace.Arn); got != d.Workspace.String() {
-		return failed(elsewhere, "%s is %s, not %s", d.Workspace.ID(), got, d.Workspace)
+		return failed(elsewhere, "%s is %s, not %s", d.Workspace.ID(), got, d.Workspace).Comparing("ARN", d.Workspace.String(), got)
 	}
 	if status := out.Workspace.Status.StatusCode; status != "ACTIVE" {
 		return failed(check.NewFix("wait until the workspace is active"), "%s is %s", d.Workspace.ID(), status)

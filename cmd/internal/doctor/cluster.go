@@ -42,6 +42,7 @@ func connect(path string, overrides kube.Overrides) (*cluster, error) {
 
 // checkCluster connects, and reads the policy.
 func (x *runner) checkCluster(ctx context.Context) {
+	x.checks.Head.Context = kube.Context(x.Kubeconfig, x.Overrides)
 	c, err := connect(x.Kubeconfig, x.Overrides)
 	if err != nil {
 		x.checks.Add(check.Skipped(check.Kubernetes, check.About{}, "%v", err))
@@ -56,6 +57,7 @@ func (x *runner) checkCluster(ctx context.Context) {
 					err,
 				)
 			}
+			x.checks.Head.Versions.Kubernetes = version.GitVersion
 			return passed("%s, %s", c.config.Host, version.GitVersion)
 		})
 		if ok {
@@ -113,6 +115,7 @@ func (x *runner) installedPolicy(ctx context.Context) check.Finding {
 	}
 	x.source = policySource{namespace: x.System, configMap: found[0].ConfigMap}
 	x.policy, err = policy.Parse([]byte(found[0].Text))
+	x.checks.Head.PolicyRevision = revision([]byte(found[0].Text))
 	return x.policyFinding(err)
 }
 

@@ -32,6 +32,7 @@ package doctor
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -69,6 +70,12 @@ type Options struct {
 	// leads to an [UncheckedError].
 	Require check.Scope
 	Output  string
+	// Terminal is true if stdout is a terminal: then checks print as they end.
+	Terminal bool
+	// Color is true if the text has colours.
+	Color bool
+	// Version is that of this program.
+	Version string
 	// Wait is how long Run repeats the checks until all pass; 0: they run once.
 	Wait time.Duration
 	// Now is the clock; nil: the system's.
@@ -92,11 +99,18 @@ func Run(ctx context.Context, o Options, stdin io.Reader, stdout, stderr io.Writ
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	result, err := repeat(ctx, o, stdin, stderr)
+	write := map[string]func(io.Writer, check.Report) error{
+		Text: report.Printer{Color: o.Color}.Text, JSON: report.JSON, YAML: writeYAML, HTML: report.HTML,
+	}[o.Output]
+	var ended func(check.Finding)
+	if o.Output == Text && o.Terminal {
+		live := report.Printer{Color: o.Color}.Live(stdout)
+		ended, write = live.Print, live.End
+	}
+	result, err := repeat(ctx, o, stdin, stderr, ended)
 	if err != nil {
 		return err
 	}
-	write := map[string]func(io.Writer, check.Report) error{Text: report.Text, JSON: report.JSON, YAML: writeYAML, HTML: report.HTML}[o.Output]
 	if err := write(stdout, result); err != nil {
 		return err
 	}
@@ -127,8 +141,9 @@ func unproven(r check.Report, required check.Scope) error {
 	return nil
 }
 
-// repeat runs the checks until all pass or the time to wait is over.
-func repeat(ctx context.Context, o Options, stdin io.Reader, stderr io.Writer) (check.Report, error) {
+// repeat runs the checks until all pass or the time to wait is over. It calls ended with
+// each finding; nil: nothing is called.
+func repeat(ctx context.Context, o Options, stdin io.Reader, stderr io.Writer, ended func(check.Finding)) (check.Report, error) {
 	read := func() io.Reader { return stdin }
 	if o.Policy == policyfile.Stdin {
 		content, err := policyfile.Read(o.Policy, stdin)
@@ -138,7 +153,7 @@ func repeat(ctx context.Context, o Options, stdin io.Reader, stderr io.Writer) (
 		read = func() io.Reader { return bytes.NewReader(content) }
 	}
 	for end, said := time.Now().Add(o.Wait), ""; ; {
-		result, err := once(ctx, o, read())
+		result, err := once(ctx, o, read(), ended)
 		if err != nil {
 			return check.Report{}, err
 		}
@@ -159,18 +174,32 @@ func repeat(ctx context.Context, o Options, stdin io.Reader, stderr io.Writer) (
 	}
 }
 
-func once(ctx context.Context, o Options, stdin io.Reader) (check.Report, error) {
+func once(ctx context.Context, o Options, stdin io.Reader, ended func(check.Finding)) (check.Report, error) {
+	began := time.Now()
 	x := &runner{Options: o, stdin: stdin}
+	x.checks.Added = ended
+	x.checks.Head = check.Head{Started: o.Now().UTC().Truncate(time.Second), Versions: check.Versions{Ampbridge: o.Version}}
 	if o.InPod {
 		x.inPod(ctx, environment(os.Environ()))
 	} else {
 		x.inCluster(ctx)
 	}
+	x.checks.Head.Seconds = time.Since(began).Round(100 * time.Millisecond).Seconds()
 	return x.checks.Report(), ctx.Err()
 }
 
 // loadPolicy reads the policy from its file.
-func (x *runner) loadPolicy() (err error) {
-	x.policy, err = policyfile.Load(x.Policy, x.stdin)
+func (x *runner) loadPolicy() error {
+	text, err := policyfile.Read(x.Policy, x.stdin)
+	if err != nil {
+		return err
+	}
+	x.checks.Head.PolicyRevision = revision(text)
+	x.policy, err = policyfile.Parse(x.Policy, text)
 	return err
+}
+
+// revision identifies a policy by its text.
+func revision(text []byte) string {
+	return fmt.Sprintf("%x", sha256.Sum256(text))[:12]
 }

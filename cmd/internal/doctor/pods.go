@@ -70,7 +70,28 @@ func (x *runner) checkPods(ctx context.Context) {
 	}
 }
 
+// noteVersions adds the pod's images to the head of the report.
+func (x *runner) noteVersions(pod *runningPod) {
+	v := &x.checks.Head.Versions
+	if image := kube.SidecarImage(pod.Pod); image != "" {
+		v.Sidecars = counted(v.Sidecars, image)
+	}
+	if pod.container != nil && pod.mark.Mode == "" {
+		v.Prometheus = counted(v.Prometheus, pod.container.Image)
+	}
+}
+
+// counted returns the counts with one more of the image.
+func counted(counts map[string]int, image string) map[string]int {
+	if counts == nil {
+		counts = map[string]int{}
+	}
+	counts[image]++
+	return counts
+}
+
 func (x *runner) checkPod(ctx context.Context, s *subject, pod *runningPod) {
+	x.noteVersions(pod)
 	x.checks.Run(check.Pods, pod.about, func() check.Finding { return x.injected(ctx, s, pod) })
 	switch pod.mark.Mode {
 	case policy.ModeIdentity:

@@ -137,7 +137,7 @@ func tryReport(w io.Writer, p *policy.Policy) error {
 		check.Passed(check.RoleExists, check.About{Destination: d.Name, Account: role.Account}, "%s", role),
 		finding,
 	)
-	return report.Text(w, checks.Report())
+	return report.Printer{}.Text(w, checks.Report())
 }
 
 // printDiff prints all lines of after, with + before the new ones, and those of before that

@@ -13,7 +13,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/ampbridge/ampbridge/cmd/internal/doctor/report"
+	"github.com/ampbridge/ampbridge/cmd/internal/page"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/check"
 	"github.com/ampbridge/ampbridge/policy/plan"
@@ -86,13 +86,13 @@ func (c *controller) statusPage() http.Handler {
 		case r.URL.Path != "/":
 			http.Error(w, "the page is at /", http.StatusNotFound)
 		default:
-			var page bytes.Buffer
-			if err := c.statusSheet(time.Now()).HTML(&page); err != nil {
+			var content bytes.Buffer
+			if err := c.statusSheet(time.Now()).HTML(&content); err != nil {
 				http.Error(w, "the page cannot be made", http.StatusInternalServerError)
 				return
 			}
 			header.Set("Content-Type", "text/html; charset=utf-8")
-			_, _ = w.Write(page.Bytes()) // the client went away
+			_, _ = w.Write(content.Bytes()) // the client went away
 		}
 	})
 }
@@ -116,9 +116,9 @@ func LoopbackAddress(address string) bool {
 }
 
 // statusSheet returns the page as of now.
-func (c *controller) statusSheet(now time.Time) report.Sheet {
+func (c *controller) statusSheet(now time.Time) page.Sheet {
 	pass, seen := c.board.read()
-	s := report.Sheet{Title: "ampbridge sync", Footer: "✓ as it should be · ✗ failed · ! needs attention · – not known. " +
+	s := page.Sheet{Title: "ampbridge sync", Footer: "✓ as it should be · ✗ failed · ! needs attention · – not known. " +
 		"This page shows what the last pass and the last audit saw; loading it asks nothing. It contains no secrets."}
 	if p := c.policy.Current(); p != nil && p.Cluster.Name != "" {
 		s.Title += " · cluster " + p.Cluster.Name
@@ -143,9 +143,9 @@ func (c *controller) statusSheet(now time.Time) report.Sheet {
 	}
 	s.Rest = strings.Join(rest, " ")
 	if err := c.policy.Err(); err != nil {
-		s.Sections = append(s.Sections, report.Section{Title: "Policy", Items: []report.Item{{
+		s.Sections = append(s.Sections, page.Section{Title: "Policy", Items: []page.Item{{
 			Status: check.Fail, Name: "Policy", About: "The newest version is refused; the last good one, if any, is in force.",
-			Lines: []report.Line{{Status: check.Fail, Message: shorten(err.Error())}},
+			Lines: []page.Line{{Status: check.Fail, Message: shorten(err.Error())}},
 		}}})
 	}
 	if pass != nil {
@@ -162,16 +162,16 @@ func ago(at, now time.Time) string {
 	return fmt.Sprintf("%s UTC, %s ago", at.UTC().Format(time.TimeOnly), now.Sub(at).Round(time.Second))
 }
 
-func passSections(pass *passSeen) []report.Section {
-	var wrong, notes []report.Line
+func passSections(pass *passSeen) []page.Section {
+	var wrong, notes []page.Line
 	for _, l := range pass.lines {
 		if l.level >= slog.LevelError {
-			wrong = append(wrong, report.Line{Status: check.Fail, Message: shorten(l.text)})
+			wrong = append(wrong, page.Line{Status: check.Fail, Message: shorten(l.text)})
 		} else {
-			notes = append(notes, report.Line{Status: check.Skip, Message: shorten(l.text)})
+			notes = append(notes, page.Line{Status: check.Skip, Message: shorten(l.text)})
 		}
 	}
-	outcome := report.Item{Status: check.Pass, Name: "AWS", About: "What the last pass changed, and what it could not."}
+	outcome := page.Item{Status: check.Pass, Name: "AWS", About: "What the last pass changed, and what it could not."}
 	if len(wrong) > 0 || !pass.inSync {
 		outcome.Status = check.Fail
 	}
@@ -179,34 +179,34 @@ func passSections(pass *passSeen) []report.Section {
 	if pass.made == 0 {
 		made = "Nothing was changed."
 	}
-	outcome.Lines = bounded(append(wrong, append([]report.Line{{Status: check.Pass, Message: made}}, notes...)...))
-	destinations := report.Section{Title: "Destinations"}
+	outcome.Lines = bounded(append(wrong, append([]page.Line{{Status: check.Pass, Message: made}}, notes...)...))
+	destinations := page.Section{Title: "Destinations"}
 	for _, d := range pass.policy.Destinations {
-		item := report.Item{Status: check.Pass, Name: d.Name, About: d.Workspace.String()}
+		item := page.Item{Status: check.Pass, Name: d.Name, About: d.Workspace.String()}
 		if !plan.Managed(pass.policy, d) {
 			item.Status = check.Skip
-			item.Lines = append(item.Lines, report.Line{Status: check.Skip, Message: "Its role is yours: sync leaves it alone."})
+			item.Lines = append(item.Lines, page.Line{Status: check.Skip, Message: "Its role is yours: sync leaves it alone."})
 		} else if pass.plan == nil {
 			item.Status = check.Skip
 		}
 		item.Lines = append(item.Lines, subjectLines(pass.plan, d.Name)...)
-		if item.Status == check.Pass && slices.ContainsFunc(item.Lines, func(l report.Line) bool { return l.Status == check.Warn }) {
+		if item.Status == check.Pass && slices.ContainsFunc(item.Lines, func(l page.Line) bool { return l.Status == check.Warn }) {
 			item.Status = check.Warn
 		}
 		item.Lines = bounded(item.Lines)
 		destinations.Items = append(destinations.Items, item)
 	}
 	if lines := subjectLines(pass.plan, ""); len(lines) > 0 {
-		destinations.Items = append(destinations.Items, report.Item{
+		destinations.Items = append(destinations.Items, page.Item{
 			Status: check.Warn, Name: "No grant", About: "Service accounts that ask, and that no grant covers.", Lines: bounded(lines),
 		})
 	}
 	destinations.Items = boundedItems(destinations.Items)
-	return []report.Section{{Title: "Last pass", Items: []report.Item{outcome}}, destinations}
+	return []page.Section{{Title: "Last pass", Items: []page.Item{outcome}}, destinations}
 }
 
 // subjectLines returns what the subjects of a destination get, those without trust first.
-func subjectLines(p *plan.Plan, destination string) (lines []report.Line) {
+func subjectLines(p *plan.Plan, destination string) (lines []page.Line) {
 	if p == nil {
 		return nil
 	}
@@ -214,20 +214,20 @@ func subjectLines(p *plan.Plan, destination string) (lines []report.Line) {
 		if s.Destination != destination {
 			continue
 		}
-		l := report.Line{Status: check.Warn, About: s.Subject.String(), Message: s.Message}
+		l := page.Line{Status: check.Warn, About: s.Subject.String(), Message: s.Message}
 		if s.State == plan.Trusted {
 			l.Status, l.Message = check.Pass, "trusted, as "+s.Role.String()
 		}
 		lines = append(lines, l)
 	}
-	slices.SortFunc(lines, func(a, b report.Line) int {
+	slices.SortFunc(lines, func(a, b page.Line) int {
 		return cmp.Or(cmp.Compare(b.Status, a.Status), cmp.Compare(a.About, b.About))
 	})
 	return lines
 }
 
-func auditSections(seen *audit.Seen, now time.Time) []report.Section {
-	counts := report.Item{Status: check.Pass, Name: "Pods", About: "Prometheus pods of labelled namespaces."}
+func auditSections(seen *audit.Seen, now time.Time) []page.Section {
+	counts := page.Item{Status: check.Pass, Name: "Pods", About: "Prometheus pods of labelled namespaces."}
 	for _, kind := range slices.Sorted(func(yield func(audit.Kind) bool) {
 		for kind := range seen.Pods {
 			if kind != audit.None && !yield(kind) {
@@ -235,36 +235,36 @@ func auditSections(seen *audit.Seen, now time.Time) []report.Section {
 			}
 		}
 	}) {
-		l := report.Line{Status: statusOf(kind), Message: fmt.Sprintf("%d %s", seen.Pods[kind], kind)}
+		l := page.Line{Status: statusOf(kind), Message: fmt.Sprintf("%d %s", seen.Pods[kind], kind)}
 		if l.Status != check.Pass {
 			counts.Status = check.Warn
 		}
 		counts.Lines = append(counts.Lines, l)
 	}
 	if len(counts.Lines) == 0 {
-		counts.Lines = []report.Line{{Status: check.Skip, Message: "There is none."}}
+		counts.Lines = []page.Line{{Status: check.Skip, Message: "There is none."}}
 	}
 	if seen.Error != "" {
 		counts.Status = check.Fail
-		counts.Lines = append(counts.Lines, report.Line{Status: check.Fail, Message: shorten(seen.Error)})
+		counts.Lines = append(counts.Lines, page.Line{Status: check.Fail, Message: shorten(seen.Error)})
 	}
-	items := []report.Item{counts}
+	items := []page.Item{counts}
 	for _, p := range seen.Notable {
-		items = append(items, report.Item{
+		items = append(items, page.Item{
 			Status: statusOf(p.Kind), Name: string(p.Kind), About: p.Namespace + "/" + p.Name,
-			Lines: []report.Line{{Status: statusOf(p.Kind), About: string(p.Reason), Message: strings.TrimSpace(p.Text + " For " +
+			Lines: []page.Line{{Status: statusOf(p.Kind), About: string(p.Reason), Message: strings.TrimSpace(p.Text + " For " +
 				now.Sub(p.Since).Round(time.Second).String() + ".")}},
 		})
 	}
 	items = boundedItems(items)
 	if seen.More > 0 {
-		items = append(items, report.Item{Status: check.Warn, Name: "…", About: fmt.Sprintf("and %d more", seen.More)})
+		items = append(items, page.Item{Status: check.Warn, Name: "…", About: fmt.Sprintf("and %d more", seen.More)})
 	}
-	var open []report.Item
+	var open []page.Item
 	for _, w := range seen.Open {
-		open = append(open, report.Item{Status: check.Warn, Name: w.Namespace, About: w.String()})
+		open = append(open, page.Item{Status: check.Warn, Name: w.Namespace, About: w.String()})
 	}
-	return []report.Section{{Title: "Last audit", Items: items}, {Title: "Injection pauses", Items: boundedItems(open)}}
+	return []page.Section{{Title: "Last audit", Items: items}, {Title: "Injection pauses", Items: boundedItems(open)}}
 }
 
 func statusOf(kind audit.Kind) check.Status {
@@ -277,16 +277,16 @@ func statusOf(kind audit.Kind) check.Status {
 	return check.Warn
 }
 
-func bounded(lines []report.Line) []report.Line {
+func bounded(lines []page.Line) []page.Line {
 	if more := len(lines) - maxRows; more > 0 {
-		return append(lines[:maxRows:maxRows], report.Line{Status: check.Skip, Message: fmt.Sprintf("and %d more", more)})
+		return append(lines[:maxRows:maxRows], page.Line{Status: check.Skip, Message: fmt.Sprintf("and %d more", more)})
 	}
 	return lines
 }
 
-func boundedItems(items []report.Item) []report.Item {
+func boundedItems(items []page.Item) []page.Item {
 	if more := len(items) - maxRows; more > 0 {
-		return append(items[:maxRows:maxRows], report.Item{Status: check.Skip, Name: "…", About: fmt.Sprintf("and %d more", more)})
+		return append(items[:maxRows:maxRows], page.Item{Status: check.Skip, Name: "…", About: fmt.Sprintf("and %d more", more)})
 	}
 	return items
 }

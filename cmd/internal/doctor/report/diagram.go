@@ -8,10 +8,7 @@ import (
 
 // lanes are the participants, from left to right; short is the name on a narrow page.
 var lanes = []struct{ name, short string }{
-	{
-		"admin",
-		"admin",
-	},
+	{"admin", "admin"},
 	{"sync", "sync"},
 	{"webhook", "webhook"},
 	{"Kubernetes", "API"},
@@ -27,12 +24,9 @@ var steps = []struct {
 }{
 	{"admin", "Kubernetes", "policy, label on the namespace", []check.ID{check.Kubernetes, check.Policy, check.Namespace}},
 	{"sync", "Kubernetes", "which service accounts are granted?", []check.ID{check.ServiceAccount, check.Grant, check.SyncLeads}},
-	{
-		"sync",
-		"AWS",
-		"OIDC provider, role, exact trust",
-		[]check.ID{check.Account, check.OIDCProvider, check.RoleExists, check.TrustDocument, check.Permissions, check.Boundary},
-	},
+	{"sync", "AWS", "OIDC provider, role, exact trust", []check.ID{
+		check.Account, check.OIDCProvider, check.RoleExists, check.TrustDocument, check.Permissions, check.Boundary,
+	}},
 	{"Kubernetes", "webhook", "a Prometheus pod is created", []check.ID{check.Registration, check.Endpoints, check.Certificate}},
 	{"webhook", "Kubernetes", "patch: token, sidecar, environment", []check.ID{check.Injection}},
 	{"Kubernetes", "Prometheus", "the kubelet starts the pod", []check.ID{check.Pods, check.Identity}},

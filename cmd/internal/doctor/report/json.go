@@ -14,11 +14,13 @@ const version = 1
 // document is the JSON output.
 type document struct {
 	Version    int        `json:"version"`
+	Verdict    string     `json:"verdict"`
 	Summary    string     `json:"summary"`
 	Failed     []check.ID `json:"failed"`
 	NotChecked []check.ID `json:"notChecked"`
 	Cluster    string     `json:"cluster"`
 	Healthy    bool       `json:"healthy"`
+	Run        check.Head `json:"run"`
 	Findings   []finding  `json:"findings"`
 }
 
@@ -36,10 +38,10 @@ func JSON(w io.Writer, r check.Report) error {
 		questions[c.ID] = c.Question
 	}
 	d := document{
-		Version: version, Summary: r.Summary(),
+		Version: version, Verdict: newVerdict(r).String(), Summary: r.Summary(),
 		// An empty list, not null.
 		Failed: append([]check.ID{}, r.Failed()...), NotChecked: append([]check.ID{}, r.Unchecked()...),
-		Cluster: r.Cluster, Healthy: r.Healthy, Findings: make([]finding, len(r.Findings)),
+		Cluster: r.Cluster, Healthy: r.Healthy, Run: r.Head, Findings: make([]finding, len(r.Findings)),
 	}
 	for i, f := range r.Findings {
 		d.Findings[i] = finding{f.ID, questions[f.ID], f}

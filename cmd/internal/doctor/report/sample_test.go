@@ -2,6 +2,7 @@ package report
 
 import (
 	"strings"
+	"time"
 
 	"github.com/ampbridge/ampbridge/policy/check"
 )
@@ -14,7 +15,9 @@ func sample() check.Report {
 	subject := check.About{Subject: about.Subject}
 	provider := "arn:aws:iam::111122223333:oidc-provider/westeurope.oic.prod-aks.azure.com/11111111-2222-3333-4444-555555555555/" +
 		"66666666-7777-8888-9999-000000000000/"
-	r := check.Runner{Cluster: "dev-aks"}
+	key := provider[len("arn:aws:iam::111122223333:oidc-provider/"):] + ":sub"
+	otherKey := strings.Replace(key, "/:sub", ":sub", 1)
+	r := check.Runner{Cluster: "dev-aks", Head: head()}
 	r.Add(
 		check.Passed(check.Kubernetes, check.About{}, "https://dev-aks.hcp.westeurope.azmk8s.io:443, v1.34.2"),
 		check.Passed(check.Policy, check.About{}, "ConfigMap ampbridge-system/ampbridge-policy: destinations central"),
@@ -58,9 +61,9 @@ func sample() check.Report {
 					`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Federated":"` + provider + `"}}]}`},
 			),
 			"the condition key is %s, and must be %s: the slash before :sub counts",
-			strings.TrimSuffix(provider[len("arn:aws:iam::111122223333:oidc-provider/"):], "/")+":sub",
-			provider[len("arn:aws:iam::111122223333:oidc-provider/"):]+":sub",
-		),
+			otherKey,
+			key,
+		).Comparing("condition key", key, otherKey),
 		check.Passed(check.Permissions, destination, "allows aps:RemoteWrite on arn:aws:aps:eu-west-1:111122223333:workspace/ws-0123abcd"),
 		check.Passed(
 			check.Boundary,
@@ -80,4 +83,15 @@ func sample() check.Report {
 	r.Blocked(check.Sidecar, subject)
 	r.Blocked(check.Flow, subject)
 	return r.Report()
+}
+
+// head returns the head of a report of which everything is known.
+func head() check.Head {
+	return check.Head{
+		Started: time.Date(2026, 11, 28, 10, 11, 12, 0, time.UTC), Seconds: 3.2, Context: "dev-aks-admin", PolicyRevision: "1f2e3d4c5b6a",
+		Versions: check.Versions{
+			Ampbridge: "v0.9.0", Kubernetes: "v1.34.2", Sidecars: map[string]int{"ghcr.io/ampbridge/ampbridge:v0.9.0": 3},
+			Prometheus: map[string]int{"quay.io/prometheus/prometheus:v3.1.0": 2, "quay.io/prometheus/prometheus:v2.55.1": 1},
+		},
+	}
 }
