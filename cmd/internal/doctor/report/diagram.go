@@ -64,7 +64,8 @@ const fullNamesWidth = 600
 // newDiagram draws the sequence for a width, in CSS pixels. The size of the text is
 // fixed, and the label of each step is above its arrow.
 func newDiagram(r check.Report, class string, width, height int) diagram {
-	const top, edge = 34, 26
+	// glyph is the mean width of a bold letter of a label, in the widest of the usual fonts.
+	const top, edge, glyph = 34, 26, 8
 	d := diagram{Class: class, Width: width, Height: top + height*len(steps) + 4}
 	x := map[string]int{}
 	for i, l := range lanes {
@@ -84,7 +85,7 @@ func newDiagram(r check.Report, class string, width, height int) diagram {
 		v.Status, v.Check = worst(r, s.checks)
 		v.Title = fmt.Sprintf("%s: %s", v.Check, v.Status)
 		// The label begins where the arrow begins, but must end on the page.
-		v.DotX = min(left, width-edge-len(s.label)*7-18) + 9
+		v.DotX = min(left, width-edge-len(s.label)*glyph-18) + 9
 		v.DotX = max(v.DotX, 9)
 		v.DotY, v.NumberY = y-17, y-13
 		v.TextX, v.TextY = v.DotX+15, y-12
