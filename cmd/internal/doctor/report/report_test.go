@@ -223,6 +223,20 @@ func TestManyResultsAreFolded(t *testing.T) {
 			return check.Skipped(check.RoleExists, account(i), "RequestID 00000000-0000-0000-0000-%012d: throttled", i)
 		}, []string{"– role             61 service accounts, such as monitoring/prometheus-0 → central: RequestID " +
 			"00000000-0000-0000-0000-000000000000: throttled"}},
+		{"failed, with numbers of samples", func(i int) check.Finding {
+			return check.Failed(check.Flow, account(i), check.NewFix("fix it"), "%d samples are pending, and none was sent for %d seconds", i, i)
+		}, []string{
+			"✗ flow             61 service accounts, such as monitoring/prometheus-0 → central: 0 samples are pending, and none was sent for " +
+				"0 seconds",
+			"                   → fix it",
+		}},
+		{"failed, each with a role of its own", func(i int) check.Finding {
+			return check.Failed(check.RoleExists, account(i), check.NewFix("fix it"), "there is no role arn:aws:iam::111122223333:role/r-%x", i)
+		}, []string{
+			"✗ role             61 service accounts, such as monitoring/prometheus-0 → central: there is no role " +
+				"arn:aws:iam::111122223333:role/r-0",
+			"                   → fix it",
+		}},
 		{"of several destinations", func(i int) check.Finding {
 			a := account(i / 2)
 			a.Destination = []string{"central", "backup"}[i%2]
