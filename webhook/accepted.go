@@ -12,26 +12,26 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 )
 
-// AcceptedConfigMap is the name of the ConfigMap, in ampbridge's own namespace,
-// that keeps the last good version of the policy. The chart makes it, empty.
+// AcceptedConfigMap is the name of the ConfigMap that holds the last good version of the policy. It
+// is in ampbridge's own namespace. The chart creates it empty.
 const AcceptedConfigMap = "ampbridge-policy-accepted"
 
 const (
-	// acceptedKey is the file in it. Another name than the policy's own, by which
-	// commands find the policy.
+	// acceptedKey is the key of the copy. It differs from the key of the policy itself, because
+	// commands find the policy by its key.
 	acceptedKey = "accepted.yaml"
-	// acceptedTimeout bounds one read or write of it.
+	// acceptedTimeout limits one read or write of the ConfigMap.
 	acceptedTimeout = 5 * time.Second
 )
 
-// Accepted is the [policyfile.Store] in the ConfigMap: the last good version of the
-// policy survives a restart of every replica.
+// Accepted is a [policyfile.Store] in the ConfigMap. With it the last good version of the policy
+// survives a restart of all replicas.
 type Accepted struct {
 	client corev1client.ConfigMapInterface
 }
 
-// AcceptedIn returns the copy in a namespace. The identity needs to get and
-// update the ConfigMap [AcceptedConfigMap] there.
+// AcceptedIn returns the store in a namespace. The identity needs permission to get and update the
+// ConfigMap [AcceptedConfigMap] there.
 func AcceptedIn(config *rest.Config, namespace string) (*Accepted, error) {
 	client, err := corev1client.NewForConfig(connection(config, maxBreaker))
 	if err != nil {
@@ -40,7 +40,7 @@ func AcceptedIn(config *rest.Config, namespace string) (*Accepted, error) {
 	return AcceptedOf(client.ConfigMaps(namespace)), nil
 }
 
-// AcceptedOf returns the copy that a client reads and writes.
+// AcceptedOf returns the store that uses the client.
 func AcceptedOf(client corev1client.ConfigMapInterface) *Accepted { return &Accepted{client} }
 
 func (a *Accepted) String() string { return "the ConfigMap " + AcceptedConfigMap }
@@ -55,13 +55,13 @@ func (a *Accepted) Load(ctx context.Context) (data []byte, version string, err e
 	}
 	text, there := object.Data[acceptedKey]
 	if !there {
-		return nil, "", fmt.Errorf("%s is empty: no version of the policy has been good yet", a)
+		return nil, "", fmt.Errorf("%s is empty: the webhook has not stored a valid policy yet", a)
 	}
 	return []byte(text), object.Annotations[policy.AnnotationVersion], nil
 }
 
-// Save keeps the data. It writes nothing if the data is there already: each replica
-// tries.
+// Save stores the data. It writes nothing if the same data is stored already, because every replica
+// calls it.
 func (a *Accepted) Save(ctx context.Context, data []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, acceptedTimeout)
 	defer cancel()

@@ -19,8 +19,8 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
-// BenchmarkPod is the handler without the network: `go run ./test/bench` has
-// the figures that matter to an API server.
+// BenchmarkPod measures the handler without the network. `go run ./test/bench` measures what an API
+// server sees.
 func BenchmarkPod(b *testing.B) {
 	for _, bench := range []struct {
 		name string
@@ -38,8 +38,8 @@ func BenchmarkPod(b *testing.B) {
 	}
 }
 
-// BenchmarkSkip is the time in which the token reader skips the review that
-// BenchmarkPod/inject is about: no decoding takes less.
+// BenchmarkSkip measures how long the token reader needs to skip the review of BenchmarkPod/inject.
+// No decoder can be faster.
 func BenchmarkSkip(b *testing.B) {
 	body := encode(b, podRequest(b, operatorPod, nil))
 	skip := skipping(b, body)
@@ -50,9 +50,9 @@ func BenchmarkSkip(b *testing.B) {
 	}
 }
 
-// BenchmarkPodToSkip takes the two by turns, so that what else the machine does hits both,
-// and reports their ratio: of the medians, and of the sums, in which garbage collection and
-// other programs count.
+// BenchmarkPodToSkip runs both in turns, so that other load on the machine affects both. It reports
+// two ratios: that of the medians, and that of the sums, which include garbage collection and other
+// programs.
 func BenchmarkPodToSkip(b *testing.B) {
 	body := encode(b, podRequest(b, operatorPod, nil))
 	var took [2][]time.Duration
@@ -75,10 +75,10 @@ func BenchmarkPodToSkip(b *testing.B) {
 	b.ReportMetric(median[0]/median[1], "median/skip")
 	b.ReportMetric(sum[0]/sum[1], "sum/skip")
 	b.ReportMetric(median[0], "median-ns")
-	b.ReportMetric(0, "ns/op") // it would be that of both
+	b.ReportMetric(0, "ns/op") // it would be the time of both
 }
 
-// webhookOn returns what has the handler answer a review.
+// webhookOn returns a function that lets the handler answer a review.
 func webhookOn(b *testing.B, body []byte) func() {
 	p, err := policy.Parse(readFile(b, "testdata/policy.yaml"))
 	if err != nil {
@@ -88,7 +88,7 @@ func webhookOn(b *testing.B, body []byte) func() {
 		Policy: func() *policy.Policy { return p }, Cluster: answering{}, Image: image,
 		Metrics: webhook.NewMetrics(prometheus.NewRegistry()), Logger: slog.New(slog.DiscardHandler),
 	})
-	// The request and the writer are the server's, so they are made once.
+	// In production the server creates request and writer, so they are created only once here.
 	content := bytes.NewReader(body)
 	r := httptest.NewRequest(http.MethodPost, "/pods/enabled", content)
 	r.Header.Set("Content-Type", "application/json")
@@ -103,7 +103,7 @@ func webhookOn(b *testing.B, body []byte) func() {
 	}
 }
 
-// skipping returns what has the token reader skip a review.
+// skipping returns a function that lets the token reader skip a review.
 func skipping(b *testing.B, body []byte) func() {
 	options := jsontext.AllowDuplicateNames(true)
 	reader := bytes.NewReader(body)
@@ -117,7 +117,7 @@ func skipping(b *testing.B, body []byte) func() {
 	}
 }
 
-// writer counts what is answered.
+// writer counts the bytes of the answer.
 type writer struct {
 	header       http.Header
 	status, size int
@@ -130,7 +130,7 @@ func (w *writer) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// answering is a cluster without limits whose service accounts all exist.
+// answering is a cluster without limits in which every service account exists.
 type answering struct{}
 
 func (answering) ServiceAccount(context.Context, string, string) (map[string]string, error) {

@@ -8,45 +8,47 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// What the webhook reads of one review. An object beyond a bound is admitted as
-// it was.
+// Limits on what the webhook reads of one review. An object that exceeds a limit is admitted
+// unchanged.
 const (
 	// smallReview is the largest body that needs no large turn, in bytes. A pod of
-	// prometheus-operator takes about 10 KB.
+	// prometheus-operator has about 10 KB.
 	smallReview = 64 << 10
-	// maxReview bounds a body, in bytes. etcd takes objects of up to 1.5 MiB in a
-	// shorter form, so hardly any object that can be created is larger.
+	// maxReview limits the body, in bytes. etcd accepts objects of up to 1.5 MiB, in a more compact
+	// encoding, so few objects that can be created are larger.
 	maxReview = 1 << 20
-	// maxDrained bounds what is read and thrown away of a body that is too large,
-	// in bytes. The API server sends up to two objects of 3 MiB.
+	// maxDrained limits how much of a body that is too large is read and discarded, in bytes. The
+	// API server sends up to two objects of 3 MiB.
 	maxDrained = 16 << 20
-	// maxItems bounds each list, and the fields of each mapping.
+	// maxItems limits the items of each list and the fields of each mapping.
 	maxItems = 1000
-	// maxElements bounds all of them together.
+	// maxElements limits the items and fields of all lists and mappings together.
 	maxElements = 20_000
-	// maxString bounds each string, in bytes. Kubernetes takes annotations of
-	// 256 KiB in all, and Linux arguments of 128 KiB each.
+	// maxString limits each string, in bytes. Kubernetes accepts annotations of 256 KiB in total,
+	// and Linux accepts arguments of 128 KiB each.
 	maxString = 256 << 10
-	// heavyReview is the weight from which a review needs a large turn, in bytes.
+	// heavyReview is the estimated size above which a review needs a large turn, in bytes. See
+	// weigh.
 	heavyReview = 512 << 10
-	// maxUID bounds the review's identifier, in bytes. The API server's have 36.
+	// maxUID limits the review's uid, in bytes. The API server's uids have 36.
 	maxUID = 256
 )
 
-// weigh returns how many bytes the decoded review takes at most. It costs almost
-// nothing: each element of a list or mapping has a comma or a bracket of its own.
+// weigh returns an upper estimate of the bytes that the decoded review takes. It is cheap: it only
+// counts commas and brackets, because each element of a list or mapping has one.
 func weigh(body []byte) int64 {
 	const (
-		object = 300 // the largest that a list can hold, a container
+		object = 300 // a container, the largest item of a list
 		list   = 64
-		other  = 64 // a map's entry
-		copies = 2  // of each string: decoded, and in the patch
+		other  = 64 // an entry of a map
+		copies = 2  // of each string: the decoded one and the one in the patch
 	)
 	return int64(object*bytes.Count(body, []byte{'{'}) + list*bytes.Count(body, []byte{'['}) +
 		other*bytes.Count(body, []byte{','}) + copies*len(body))
 }
 
-// exceeds returns which bound the review breaks; empty: none. It decodes nothing.
+// exceeds returns a description of the limit that the review exceeds, or "" if there is none. It
+// decodes nothing.
 func exceeds(body []byte) string {
 	decoder := jsontext.NewDecoder(bytes.NewBuffer(body), decodeOptions)
 	for elements := 0; ; elements++ {
@@ -56,7 +58,7 @@ func exceeds(body []byte) string {
 		if decoder.PeekKind() == '"' {
 			value, err := decoder.ReadValue()
 			if err != nil {
-				return "" // the decoder says it better
+				return "" // the decoder reports a better error later
 			}
 			if len(value) > maxString {
 				return fmt.Sprintf(
@@ -66,13 +68,13 @@ func exceeds(body []byte) string {
 				)
 			}
 		} else if _, err := decoder.ReadToken(); err != nil {
-			return "" // the end, or the decoder says it better
+			return "" // the end, or an error that the decoder reports better later
 		}
 		kind, n := decoder.StackIndex(decoder.StackDepth())
 		switch {
 		case kind == '[' && n > maxItems:
 			return fmt.Sprintf("the list at %s has more than %d items", parent(decoder.StackPointer()), maxItems)
-		case kind == '{' && n > 2*maxItems: // names and values
+		case kind == '{' && n > 2*maxItems: // the index counts names and values
 			return fmt.Sprintf("the mapping at %s has more than %d fields", parent(decoder.StackPointer()), maxItems)
 		}
 	}
@@ -80,13 +82,13 @@ func exceeds(body []byte) string {
 
 func parent(p jsontext.Pointer) string { return shorten(string(p.Parent()), maxLoggedName) }
 
-// head is what the beginning of a review says of it.
+// head holds the fields at the beginning of a review.
 type head struct {
 	uid, namespace, name string
 }
 
-// readHead reads the beginning of a review up to its object. The API server
-// writes the fields in this order: uid, kind, resource, name, namespace, …, object.
+// readHead reads a review up to its object. The API server writes the fields in this order: uid,
+// kind, resource, name, namespace, …, object.
 func readHead(body []byte) (h head) {
 	decoder := jsontext.NewDecoder(bytes.NewBuffer(body), decodeOptions)
 	if t, err := decoder.ReadToken(); err != nil || t.Kind() != '{' {
@@ -131,18 +133,18 @@ func (h *head) field(name string) *string {
 	return nil
 }
 
-// Nothing has validated the names and annotations of a new object yet: each can
-// be as long as the object.
+// Limits on what logs and warnings repeat of a new object, in bytes. The API server has not
+// validated its names and annotations yet, so each can be as long as the object.
 const (
 	maxLoggedName = 128
 	maxLoggedText = 512
-	// maxLoggedError leaves a panic its stack.
+	// maxLoggedError is large enough for the stack of a panic.
 	maxLoggedError = 8192
-	// maxWarning is what the API server passes on of all warnings together.
+	// maxWarning is the most that the API server passes on of all warnings together.
 	maxWarning = 4096
 )
 
-// shorten returns s with at most limit bytes, and a mark where it was cut.
+// shorten returns at most limit bytes of s, with a mark at the end if s was cut.
 func shorten(s string, limit int) string {
 	if len(s) <= limit {
 		return s

@@ -19,14 +19,12 @@ import (
 	"github.com/ampbridge/ampbridge/webhook"
 )
 
-// repeat returns a list with n times the same item in it.
-// repeat is a list or mapping with n times the same item in it.
+// repeat returns a list or mapping with n copies of the same item.
 func repeat(opening, item string, n int) string {
 	return opening + strings.TrimSuffix(strings.Repeat(item+",", n), ",") + "]"
 }
 
-// hostileReview is a review of a pod with these members, as the API server
-// encodes it.
+// hostileReview returns a review of a pod with these members, as the API server encodes it.
 func hostileReview(metadata, spec string) []byte {
 	return fmt.Appendf(
 		nil,
@@ -42,11 +40,11 @@ func hostileReview(metadata, spec string) []byte {
 
 const prometheusContainer = `{"name":"prometheus","image":"quay.io/prometheus/prometheus:v3.0.0"`
 
-// maxAllocated is what one review may allocate, garbage included, in bytes.
+// maxAllocated is the most that one review may allocate, including garbage, in bytes.
 const maxAllocated = 24 << 20
 
-// An object that would take more memory than the webhook has is admitted as it
-// was, with a warning and a metric, before the memory is spent.
+// An object that would need more memory than the webhook has is admitted unchanged, with a warning
+// and a metric, before it uses the memory.
 func TestObjectsBeyondABound(t *testing.T) {
 	containers := func(inside string) string { return `"containers":[` + prometheusContainer + `,` + inside + `}]` }
 	for _, test := range []struct {
@@ -65,7 +63,7 @@ func TestObjectsBeyondABound(t *testing.T) {
 		{"arguments", hostileReview("", containers(repeat(`"args":[`, `""`, 200_000))), "/args has more than 1000 items"},
 		{"owners", hostileReview(repeat(`"ownerReferences":[`, "{}", 200_000), containers(`"args":[]`)), "/metadata/ownerReferences " +
 			"has more than 1000 items"},
-		{"lists that nothing reads", hostileReview(repeat(`"managedFields":[`, "{}", 200_000), containers(`"args":[]`)),
+		{"lists that are not decoded", hostileReview(repeat(`"managedFields":[`, "{}", 200_000), containers(`"args":[]`)),
 			"/metadata/managedFields has more than 1000 items"},
 		{"lists of lists", hostileReview(`"future":`+repeat("[", repeat("[", "[]", 900), 100), containers(`"args":[]`)),
 			"more than 20000 values"},
@@ -115,7 +113,7 @@ func TestObjectsBeyondABound(t *testing.T) {
 	}
 }
 
-// Big pods that people do have are injected.
+// Big pods that exist in practice are injected.
 func TestBigPodsAreInjected(t *testing.T) {
 	for _, test := range []struct {
 		name string
@@ -155,7 +153,7 @@ func TestBigPodsAreInjected(t *testing.T) {
 	}
 }
 
-// A service account's body is bounded in the same way.
+// The same limits apply to the body of a service account.
 func TestServiceAccountBeyondABound(t *testing.T) {
 	f := newFixture(t)
 	secrets := make([]any, 100_000)
@@ -167,8 +165,7 @@ func TestServiceAccountBeyondABound(t *testing.T) {
 	f.wantCounted("serviceaccount", "skip", webhook.TooLarge)
 }
 
-// Nothing has validated names and annotations yet, so logs and warnings bound
-// what they repeat of them.
+// Names and annotations are not validated yet, so logs and warnings shorten them.
 func TestLongNamesAreShortened(t *testing.T) {
 	long := strings.Repeat("ä", 20_000)
 	for _, test := range []struct {
@@ -204,7 +201,7 @@ func numbered(n int) string {
 	return "{" + b.String()[1:] + "}"
 }
 
-// wantAllocated has the handler answer once, and bounds what that allocates.
+// wantAllocated lets the handler answer once and limits what that allocates.
 func wantAllocated(t *testing.T, f *fixture, body []byte) {
 	t.Helper()
 	handler := webhook.PodHandler(policy.InjectionEnabled, f.Dependencies)
@@ -218,7 +215,7 @@ func allocated(handler http.Handler, body []byte) uint64 {
 	return spent
 }
 
-// serveOnce returns the answer, and how many bytes were allocated for it.
+// serveOnce returns the answer and how many bytes were allocated for it.
 func serveOnce(handler http.Handler, body []byte) (status int, text []byte, spent uint64) {
 	r := httptest.NewRequest(http.MethodPost, "/pods/enabled", bytes.NewReader(body))
 	r.Header.Set("Content-Type", "application/json")
@@ -241,7 +238,7 @@ func wantReview(t *testing.T, text []byte) {
 		t.Errorf("%v: %s", err, text)
 	case out.APIVersion != "admission.k8s.io/v1" || out.Kind != "AdmissionReview" || out.Response == nil || !out.Response.Allowed ||
 		out.Response.UID == "":
-		t.Errorf("no review that admits: %s", text)
+		t.Errorf("want a review that admits the object, got: %s", text)
 	case len(out.Response.Patch) > 0:
 		if _, err := jsonpatch.DecodePatch(out.Response.Patch); err != nil {
 			t.Errorf("%v: %s", err, out.Response.Patch)

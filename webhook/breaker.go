@@ -12,14 +12,14 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/breaker/store"
 )
 
-// BreakerIn reads the circuit breaker's state in a namespace, live. It needs to
-// get the ConfigMap [breaker.ConfigMap] there.
+// BreakerIn returns a function that reads the circuit breaker's state in a namespace. Each call
+// gets a state that is at least as new as the call. The identity needs permission to get the
+// ConfigMap [breaker.ConfigMap] there.
 //
-// The state can be large, and all tenants share it. So there is one read at a time,
-// and the requests that come meanwhile share the next one: however many pods one
-// tenant creates, another's wait for two reads at most. A read that is shared
-// begins after every request that shares it, so no request sees an older state than a
-// read of its own would show.
+// The state can be large, and all tenants share it. So only one read runs at a time, and all
+// requests that arrive during it share the next read. However many pods one tenant creates, the
+// pods of another tenant wait for at most two reads. A shared read starts after all requests that
+// share it, so no request gets an older state than its own read would return.
 func BreakerIn(config *rest.Config, namespace string) (func(context.Context) (breaker.State, error), error) {
 	client, err := corev1client.NewForConfig(connection(config, maxBreaker))
 	if err != nil {
@@ -34,22 +34,22 @@ func BreakerIn(config *rest.Config, namespace string) (func(context.Context) (br
 // sharedReads shares reads among the requests that wait for one.
 type sharedReads struct {
 	read func(context.Context) (breaker.State, error)
-	// turn is held by the read that runs.
+	// turn has an element while a read runs.
 	turn chan struct{}
 
 	mu sync.Mutex
-	// next is the read that has not begun; nil: there is none.
+	// next is the read that has not started yet; nil if there is none.
 	next *sharedRead
 }
 
-// sharedRead is one read. Its state is shared, and must not be changed.
+// sharedRead is one read. Several requests use its state, so they must not change it.
 type sharedRead struct {
 	done  chan struct{}
 	state breaker.State
 	err   error
 }
 
-// get returns the state of a read that begins after the call.
+// get returns the state of a read that starts after the call.
 func (r *sharedReads) get(ctx context.Context) (breaker.State, error) {
 	r.mu.Lock()
 	next := r.next
@@ -67,8 +67,8 @@ func (r *sharedReads) get(ctx context.Context) (breaker.State, error) {
 	}
 }
 
-// run waits for its turn, and reads. It belongs to no single request, so its time
-// is its own.
+// run waits for its turn and reads. It has a timeout of its own, because it does not belong to one
+// request.
 func (r *sharedReads) run(ctx context.Context, next *sharedRead) {
 	r.turn <- struct{}{}
 	r.mu.Lock()

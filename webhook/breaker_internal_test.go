@@ -11,14 +11,14 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/breaker"
 )
 
-// However many requests there are, one read runs at a time, and a request gets the
-// state of a read that began after it.
+// However many requests there are, only one read runs at a time. Each request gets the state of a
+// read that started after the request.
 func TestSharedReads(t *testing.T) {
 	var reads, running atomic.Int32
 	version := func() string { return string('a' + reads.Load()) }
 	r := sharedReads{turn: make(chan struct{}, 1), read: func(context.Context) (breaker.State, error) {
 		if running.Add(1) > 1 {
-			t.Error("two reads run at one time")
+			t.Error("two reads run at the same time")
 		}
 		defer running.Add(-1)
 		reads.Add(1)
@@ -42,8 +42,8 @@ func TestSharedReads(t *testing.T) {
 	}
 }
 
-// A request that gives up takes nothing from the others, and an error reaches all
-// who share the read, but not those after it.
+// A request that gives up does not disturb the others. An error reaches all requests that share the
+// read, but no later ones.
 func TestSharedReadsFail(t *testing.T) {
 	release := make(chan struct{})
 	failing := atomic.Bool{}

@@ -13,18 +13,18 @@ import (
 	"sync"
 )
 
-// maxClientCA bounds the file, in bytes.
+// maxClientCA limits the CA file, in bytes.
 const maxClientCA = 256 << 10
 
-// clientCA verifies that a client is an API server: by the certificate that the API
-// server's AdmissionConfiguration names for webhooks.
+// clientCA verifies that a client is an API server. The API server's AdmissionConfiguration names
+// the client certificate that it uses for webhooks.
 type clientCA struct {
 	path   string
 	names  []string
 	logger *slog.Logger
 
 	mu sync.Mutex
-	// data is what pool was made of.
+	// data is the file's content that pool was created from.
 	data []byte
 	pool *x509.CertPool
 	// failed is the last error that was logged.
@@ -36,7 +36,7 @@ func newClientCA(path string, names []string, logger *slog.Logger) (*clientCA, e
 	return c, c.load()
 }
 
-// load reads the file, and keeps what it had if the file is not good.
+// load reads the file. If the file is not valid, the last valid CA stays in use.
 func (c *clientCA) load() error {
 	file, err := os.Open(c.path)
 	if err != nil {
@@ -61,12 +61,12 @@ func (c *clientCA) load() error {
 	return nil
 }
 
-// require has the server ask each client for a certificate, and verify it. The file
-// is read at each handshake, of which an API server makes few.
+// require makes the server request a certificate from each client and verify it. The file is read
+// at each handshake, because an API server makes only few.
 func (c *clientCA) require(config *tls.Config) {
 	base := config.Clone()
 	base.ClientAuth = tls.RequireAndVerifyClientCert
-	// A session that is resumed would be judged by the CA of its first handshake.
+	// A resumed session would still be verified with the CA of its first handshake.
 	base.SessionTicketsDisabled = true
 	base.VerifyConnection = c.verifyName
 	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {

@@ -56,8 +56,8 @@ func (a *authority) sign(name string, usage x509.ExtKeyUsage, names ...string) t
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: a.key}
 }
 
-// The webhook answers a client with a certificate of the CA and one of the names, and
-// no other; a new CA is used at once, and a bad one not at all.
+// The webhook answers only a client with a certificate of the CA and one of the names. A new CA is
+// used immediately; an invalid one is ignored.
 func TestClientCertificates(t *testing.T) {
 	old, other := newAuthority(t), newAuthority(t)
 	ca := filepath.Join(t.TempDir(), "ca.crt")
@@ -97,7 +97,7 @@ func TestClientCertificates(t *testing.T) {
 			t.Errorf("%s: %v", c.name, err)
 		}
 	}
-	// A bad file changes nothing.
+	// An invalid file changes nothing.
 	testkit.Must(t, os.WriteFile(ca, []byte("-----BEGIN"), 0o600))
 	if err := call(good); err != nil {
 		t.Errorf("with a bad file: %v", err)
@@ -114,11 +114,11 @@ func TestClientCertificates(t *testing.T) {
 	}
 }
 
-// A webhook that cannot verify its clients does not start.
+// The webhook does not start if it cannot verify its clients.
 func TestClientCAThatIsNone(t *testing.T) {
 	bad := filepath.Join(t.TempDir(), "ca.crt")
 	testkit.Must(t, os.WriteFile(bad, []byte("none"), 0o600))
-	large := filepath.Join(t.TempDir(), "large.crt") // its end would be cut off
+	large := filepath.Join(t.TempDir(), "large.crt") // the webhook would read only a part of it
 	testkit.Must(t, os.WriteFile(large, bytes.Repeat([]byte("#\n"), 256<<10), 0o600))
 	for _, path := range []string{bad, large, filepath.Join(t.TempDir(), "missing")} {
 		err := webhook.Run(t.Context(), webhook.Options{

@@ -17,28 +17,28 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
-// Cluster is what the webhook reads of the cluster, live, for one pod.
+// Cluster reads from the cluster, without a cache, what the webhook needs for one pod.
 type Cluster interface {
 	// ServiceAccount returns the annotations of a service account.
 	ServiceAccount(ctx context.Context, namespace, name string) (annotations map[string]string, err error)
-	// ServiceAccountAndLimits returns also what bounds the resources of the
-	// namespace's containers.
+	// ServiceAccountAndLimits also returns the namespace's limits on container resources.
 	ServiceAccountAndLimits(ctx context.Context, namespace, name string) (annotations map[string]string, limits inject.Limits, err error)
 }
 
-// What look-ups may hold in memory at one time.
+// Memory limits of the look-ups.
 const (
-	// maxAnswer bounds what the API server answers to one look-up, in bytes.
-	// Annotations have up to 256 KiB.
+	// maxAnswer limits the API server's answer to one look-up, in bytes. Annotations can have 256
+	// KiB.
 	maxAnswer = 320 << 10
-	// maxBreaker bounds the ConfigMap of the circuit breaker, in bytes: what etcd takes.
+	// maxBreaker limits the ConfigMap of the circuit breaker, in bytes. etcd accepts no larger
+	// object.
 	maxBreaker = 3 << 19
 )
 
-// Kubernetes is the real [Cluster]. Its identity needs to get serviceaccounts
-// and to list limitranges and resourcequotas, in every namespace that may be
-// labelled. It asks for the metadata of service accounts only: their lists of
-// Secrets can be long, and tenants write them.
+// Kubernetes returns the [Cluster] for production. Its identity needs permission to get
+// serviceaccounts and to list limitranges and resourcequotas in every namespace that may have the
+// label. It reads only the metadata of service accounts: their lists of Secrets can be long, and
+// tenants control them.
 func Kubernetes(config *rest.Config) (Cluster, error) {
 	config = connection(config, maxAnswer)
 	client, err := corev1client.NewForConfig(config)
@@ -66,23 +66,23 @@ func Kubernetes(config *rest.Config) (Cluster, error) {
 	}, nil
 }
 
-// connection is the configuration with the webhook's own settings, for answers of
+// connection returns a copy of the configuration with the webhook's own settings. Answers may have
 // at most limit bytes.
 func connection(config *rest.Config, limit int64) *rest.Config {
 	config = rest.CopyConfig(config)
-	// A limit on the client's side would make a burst of pods wait for one
-	// another; the API server has a fair one of its own.
+	// A limit of the client would make the pods of a burst wait for each other. The API server has
+	// its own, fair limit.
 	config.QPS = -1
 	config.ContentType = "application/vnd.kubernetes.protobuf"
 	config.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
 	config.UserAgent = "ampbridge-webhook"
-	// Compressed, an answer of a few bytes could be a large one.
+	// Without compression a small answer cannot expand into a large one.
 	config.DisableCompression = true
 	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return boundedAnswers{next, limit} })
 	return config
 }
 
-// boundedAnswers makes answers fail that are longer than limit bytes.
+// boundedAnswers returns an error for an answer that has more than limit bytes.
 type boundedAnswers struct {
 	next  http.RoundTripper
 	limit int64
@@ -96,10 +96,10 @@ func (b boundedAnswers) RoundTrip(r *http.Request) (*http.Response, error) {
 	return answer, err
 }
 
-// WrappedRoundTripper is for client-go.
+// WrappedRoundTripper lets client-go find the wrapped transport.
 func (b boundedAnswers) WrappedRoundTripper() http.RoundTripper { return b.next }
 
-// NewCluster is the [Cluster] that a client reads.
+// NewCluster returns a [Cluster] that reads with the client.
 func NewCluster(client corev1client.CoreV1Interface) Cluster {
 	return kubernetes{
 		client:  client,
@@ -116,8 +116,8 @@ type kubernetes struct {
 	lookups *lookups
 }
 
-// ServiceAccount names no resource version, so it sees every write that came
-// before: a pod may be created as soon as its service account is.
+// ServiceAccount sets no resource version, so it sees every earlier write. A pod may be created
+// immediately after its service account.
 func (k kubernetes) ServiceAccount(ctx context.Context, namespace, name string) (map[string]string, error) {
 	done, err := k.lookups.take(ctx, namespace)
 	if err != nil {
@@ -135,7 +135,7 @@ func (k kubernetes) annotations(ctx context.Context, namespace, name string) (ma
 	return account.GetAnnotations(), nil
 }
 
-// ServiceAccountAndLimits reads the three side by side.
+// ServiceAccountAndLimits makes the three reads in parallel.
 func (k kubernetes) ServiceAccountAndLimits(
 	ctx context.Context,
 	namespace, name string,
@@ -158,9 +158,9 @@ func (k kubernetes) ServiceAccountAndLimits(
 	return annotations, limits, cmp.Or(err, group.Wait())
 }
 
-// fromCache has the API server list out of its memory. That is as fresh as the
-// informers of its own LimitRange and ResourceQuota plugins, which are to be
-// satisfied; a newer list would have it wait for etcd.
+// fromCache lets the API server answer from its memory. The answer is as fresh as the informers of
+// its own LimitRange and ResourceQuota plugins, which later check the same pod. For a newer list it
+// would wait for etcd.
 var fromCache = metav1.ListOptions{ResourceVersion: "0"}
 
 func (k kubernetes) limitRanges(ctx context.Context, namespace string) ([]corev1.LimitRange, error) {
@@ -179,10 +179,10 @@ func (k kubernetes) resourceQuotas(ctx context.Context, namespace string) ([]cor
 	return list.Items, nil
 }
 
-// panicked is a panic in a goroutine, on its way to the one that answers.
+// panicked carries a panic from another goroutine to the one that answers the request.
 type panicked struct{ error }
 
-// guard keeps a panic in a look-up from ending the process.
+// guard turns a panic in a look-up into an error, because a panic in a goroutine ends the process.
 func guard(look func() error) func() error {
 	return func() (err error) {
 		defer func() {

@@ -17,37 +17,37 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/breaker"
 )
 
-// Reasons of this package: nothing could be decided, so the object is admitted
-// as it was.
+// Reasons that this package adds. In each case the webhook could not decide, so the object is
+// admitted unchanged.
 const (
-	// PolicyMissing: the webhook has not read a good policy yet.
+	// PolicyMissing means that the webhook has not read a valid policy yet.
 	PolicyMissing policy.Reason = "PolicyMissing"
-	// LookupFailed: the cluster did not answer, or not in time.
+	// LookupFailed means that the cluster did not answer, or not in time.
 	LookupFailed policy.Reason = "LookupFailed"
-	// InternalError: a mistake in ampbridge; the log has the details.
+	// InternalError means a bug in ampbridge. The log has the details.
 	InternalError policy.Reason = "InternalError"
-	// TooLarge: the object breaks a bound on what the webhook reads.
+	// TooLarge means that the object exceeds a limit on what the webhook reads.
 	TooLarge policy.Reason = "TooLarge"
-	// Overloaded: other requests took all the memory that requests may take.
+	// Overloaded means that other requests use all the memory for requests.
 	Overloaded policy.Reason = "Overloaded"
 )
 
-// lookupTimeout bounds all reads for one pod. It leaves the API server, which
-// waits for the webhook for some seconds, time to hear why they failed.
+// lookupTimeout limits all reads for one pod. The API server waits a few seconds for the webhook,
+// so the webhook still has time to report the error.
 const lookupTimeout = 2 * time.Second
 
-// Dependencies are what the handlers work with.
+// Dependencies are what the handlers use.
 type Dependencies struct {
-	// Policy returns the policy in force; nil: none yet.
+	// Policy returns the current policy; nil if there is none yet.
 	Policy  func() *policy.Policy
 	Cluster Cluster
-	// Breaker reads the circuit breaker's state; nil: there is none.
+	// Breaker reads the circuit breaker's state; nil if there is no breaker.
 	Breaker func(context.Context) (breaker.State, error)
-	// Image is the sidecar's, for policies that name none.
+	// Image is the sidecar image for policies that name none.
 	Image   string
 	Metrics *Metrics
 	Logger  *slog.Logger
-	// Intake bounds the memory of all handlers together; nil: of each by itself.
+	// Intake limits the memory of all handlers together; if nil, each handler has its own.
 	Intake *Intake
 }
 
@@ -57,15 +57,15 @@ func (d *Dependencies) setDefaults() {
 	}
 }
 
-// outcome is a decision and what follows from it.
+// outcome is a decision and its consequences.
 type outcome struct {
 	policy.Decision
 	operations []jsonpatch.Operation
-	// err: nothing could be decided. Reason and Warning say so to people.
+	// err is set if the webhook could not decide. Reason and Warning describe it for users.
 	err error
-	// notable outcomes are logged by default, the others for debugging.
+	// notable outcomes are logged at the default level, the others at the debug level.
 	notable bool
-	// attrs tells the log whose outcome it is.
+	// attrs are log attributes that identify the object.
 	attrs []slog.Attr
 }
 
@@ -83,7 +83,7 @@ func (o outcome) decision() string {
 	return decisionSkip
 }
 
-// handler answers the reviews of one kind of object; O is the view of it.
+// handler answers the reviews of one kind of object. O is the partial object.
 type handler[O any] struct {
 	Dependencies
 	kind       string
@@ -96,7 +96,7 @@ func (h *handler[O]) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	v := h.Intake.enter(w, r)
 	if v == nil {
-		refuseRequest(h.Dependencies, w, r, refuse(http.StatusServiceUnavailable, "the webhook has too much to do"))
+		refuseRequest(h.Dependencies, w, r, refuse(http.StatusServiceUnavailable, "the webhook is overloaded"))
 		return
 	}
 	defer v.leave()
@@ -112,14 +112,14 @@ func (h *handler[O]) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuseRequest(h.Dependencies, w, r, err)
 		return
 	}
-	// Neither the client's going nor the server's shutdown ends the reads: the
-	// answer to a request in flight is as good as any other.
+	// The reads go on if the client disconnects or the server shuts down. So every request that was
+	// accepted gets an answer.
 	ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout)
 	defer cancel()
 	out := h.outcome(ctx, request)
 	if err := writeAnswer(w, request.UID, out.operations, out.Warning); err != nil {
 		out = h.internalError(err)
-		// Without operations there is nothing left that could fail to encode.
+		// Without operations nothing can fail to encode.
 		_ = writeAnswer(w, request.UID, nil, out.Warning)
 	}
 	took := time.Since(start)
@@ -136,21 +136,21 @@ func (h *handler[O]) pass(ctx context.Context, w http.ResponseWriter, p *passed,
 	h.log(ctx, p.outcome, took, slog.String("uid", p.uid), logged("namespace", p.namespace), logged("name", p.name))
 }
 
-// logged is a log attribute of a name that somebody else chose.
+// logged returns a log attribute for a name that a user chose. The name may be long.
 func logged(key, name string) slog.Attr { return slog.String(key, shorten(name, maxLoggedName)) }
 
-// accepts refuses what a path is not registered for.
+// accepts returns an error if the path does not accept the kind or the operation.
 func accepts(wanted string, operations []string, kind groupVersionKind, subResource, operation string) error {
 	if kind != (groupVersionKind{Version: "v1", Kind: wanted}) || subResource != "" {
-		return refuse(http.StatusBadRequest, "this path takes objects of kind %s, version v1", wanted)
+		return refuse(http.StatusBadRequest, "this path accepts objects of kind %s, version v1", wanted)
 	}
 	if slices.Contains(operations, operation) {
 		return nil
 	}
-	return refuse(http.StatusBadRequest, "this path takes the operations %v", operations)
+	return refuse(http.StatusBadRequest, "this path accepts the operations %v", operations)
 }
 
-// refuseRequest answers what is no review, and counts it.
+// refuseRequest answers a request that is not a valid review, and counts it.
 func refuseRequest(d Dependencies, w http.ResponseWriter, r *http.Request, err error) {
 	status := http.StatusBadRequest
 	if e := (*httpError)(nil); errors.As(err, &e) {
@@ -172,8 +172,8 @@ func refuseRequest(d Dependencies, w http.ResponseWriter, r *http.Request, err e
 	http.Error(w, err.Error(), status)
 }
 
-// outcome decides, and turns a panic into an outcome as well: a pod that could
-// start without us is never kept from starting.
+// outcome decides. It turns a panic into an outcome, because a bug in ampbridge must not prevent a
+// pod from starting.
 func (h *handler[O]) outcome(ctx context.Context, r *request[O]) (out outcome) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -182,13 +182,13 @@ func (h *handler[O]) outcome(ctx context.Context, r *request[O]) (out outcome) {
 	}()
 	p := h.Policy()
 	if p == nil {
-		return failed(PolicyMissing, errors.New("no policy is loaded"), "not injected: the webhook has no valid policy; its log says why")
+		return failed(PolicyMissing, errors.New("no policy is loaded"), "not injected: the webhook has no valid policy; see its log for the reason")
 	}
 	return h.decide(ctx, r, p)
 }
 
 func (h *handler[O]) internalError(err error) outcome {
-	return failed(InternalError, err, "not injected: the webhook failed; its log says why")
+	return failed(InternalError, err, "not injected: the webhook failed; see its log for the reason")
 }
 
 func (h *handler[O]) log(ctx context.Context, out outcome, took time.Duration, attrs ...slog.Attr) {

@@ -10,31 +10,30 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// What requests may hold in memory at one time. The sum fits into the chart's
-// limit of 128 MiB, beside the 40 MB that the webhook takes when it is idle.
+// Limits on the memory of requests. Their sum fits into the chart's limit of 128 MiB, with the 40
+// MB that the idle webhook uses.
 const (
-	// maxRequests is how many requests are read and decided at one time.
+	// maxRequests is how many requests are read and decided at the same time.
 	maxRequests = 128
-	// maxWaiting is how many more wait for their turn.
+	// maxWaiting is how many more requests wait for a turn.
 	maxWaiting = 128
-	// maxLarge is how many of them may be large: see [Intake].
+	// maxLarge is how many of the requests may be large, see [Intake].
 	maxLarge = 2
-	// maxDecoded bounds what the objects of all requests that are not large take,
-	// in bytes, as weigh estimates it.
+	// maxDecoded limits the memory for the objects of all requests that are not large, in bytes, as
+	// weigh estimates it.
 	maxDecoded = 12 << 20
-	// maxWait is how long a request waits for its turn. The API server waits for
-	// some seconds, and the look-ups take up to two.
+	// maxWait is how long a request waits for a turn. The API server waits a few seconds, and the
+	// look-ups take up to two.
 	maxWait = time.Second
 )
 
-// Intake bounds the memory of all requests together, before it is spent. The
-// zero value is not usable: see [NewIntake].
+// Intake limits the memory of all requests together, before they use it. The zero value is not
+// usable: call [NewIntake].
 //
-// A request takes a turn before its body is read. A small body is read at once.
-// A large one, and a small one that decodes into much, waits for one of a few
-// large turns. Where no turn is free, the request that has been reading its body
-// for longest is ended: the API server sends a body within milliseconds, so a
-// body that stalls is somebody else's.
+// A request takes a turn before its body is read. A small body is read immediately. A large body
+// needs one of a few large turns; so does a small body that decodes into much. If no turn is free,
+// the request that has been reading its body for the longest time is ended. The API server sends a
+// body within milliseconds, so a body that stalls comes from another client.
 type Intake struct {
 	requests, large turns
 	decoded         *semaphore.Weighted
@@ -49,18 +48,18 @@ func NewIntake() *Intake {
 	}
 }
 
-// turns are a number of turns, and the requests that have one and still read.
+// turns is a fixed number of turns, with the requests that have one and still read their body.
 type turns struct {
-	// free takes an element for each turn that is taken.
+	// free has an element for each turn in use.
 	free chan struct{}
-	// waiting takes an element for each request that waits.
+	// waiting has an element for each waiting request.
 	waiting chan struct{}
 
 	mu      sync.Mutex
-	reading list.List // of *visit, longest first
+	reading list.List // of *visit, the longest first
 }
 
-// take waits for a turn. It reports whether there was one.
+// take waits for a turn and reports whether it got one.
 func (t *turns) take(ctx context.Context, v *visit) bool {
 	select {
 	case t.free <- struct{}{}:
@@ -86,21 +85,21 @@ func (t *turns) take(ctx context.Context, v *visit) bool {
 	return false
 }
 
-// enlist notes that v has a turn and reads.
+// enlist records that v has a turn and reads its body.
 func (t *turns) enlist(v *visit) *list.Element {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.reading.PushBack(v)
 }
 
-// delist notes that the request reads no longer: nothing ends it any more.
+// delist records that the request no longer reads. After that nothing ends it.
 func (t *turns) delist(e *list.Element) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.reading.Remove(e)
 }
 
-// endLongest ends the request that has been reading for longest, if there is one.
+// endLongest ends the request that has been reading for the longest time, if there is one.
 func (t *turns) endLongest() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -112,21 +111,22 @@ func (t *turns) endLongest() {
 	e.Value.(*visit).end()
 }
 
-// visit is one request's share of the intake. It belongs to the goroutine of the
-// request, except for end.
+// visit is one request's share of the intake. Only the request's own goroutine uses it, except for
+// end.
 type visit struct {
 	intake *Intake
 	writer http.ResponseWriter
-	// ended is closed when the request has to give way.
+	// ended is closed when the request must make way for another one.
 	ended chan struct{}
 	once  sync.Once
-	// request and large are the places in the lists of those who read; nil: none.
+	// request and large are the request's elements in the lists of reading requests; nil if there
+	// is none.
 	request, large *list.Element
 	hasLarge       bool
 	decoded        int64
 }
 
-// enter takes a turn for the request; nil: there was none within [maxWait].
+// enter takes a turn for the request. It returns nil if none was free within [maxWait].
 func (i *Intake) enter(w http.ResponseWriter, r *http.Request) *visit {
 	v := &visit{intake: i, writer: w, ended: make(chan struct{})}
 	if !i.requests.take(r.Context(), v) {
@@ -136,17 +136,17 @@ func (i *Intake) enter(w http.ResponseWriter, r *http.Request) *visit {
 	return v
 }
 
-// end makes the request's reads fail. It is called while the request is in a
-// list, so that no later request on the same connection can be meant.
+// end makes the request's reads fail. It is called only while the request is in a list, so it
+// cannot hit a later request on the same connection.
 func (v *visit) end() {
 	v.once.Do(func() {
 		close(v.ended)
-		// A writer that cannot do it belongs to a test, and no body of its stalls.
+		// Only writers of tests do not support a deadline, and their bodies do not stall.
 		_ = http.NewResponseController(v.writer).SetReadDeadline(time.Unix(1, 0))
 	})
 }
 
-// enlarge takes a large turn. It reports whether there was one.
+// enlarge takes a large turn and reports whether it got one.
 func (v *visit) enlarge(ctx context.Context) bool {
 	if v.hasLarge {
 		return true
@@ -157,7 +157,7 @@ func (v *visit) enlarge(ctx context.Context) bool {
 	return v.hasLarge
 }
 
-// read notes that the body is complete.
+// read records that the body is complete.
 func (v *visit) read() {
 	if v.request != nil {
 		v.intake.requests.delist(v.request)
@@ -168,8 +168,7 @@ func (v *visit) read() {
 	v.request, v.large = nil, nil
 }
 
-// decode takes room for an object of this weight. It reports whether there was
-// enough.
+// decode reserves memory for an object of this estimated size and reports whether there was enough.
 func (v *visit) decode(ctx context.Context, weight int64) bool {
 	if !v.intake.decoded.TryAcquire(weight) {
 		ctx, cancel := context.WithTimeout(ctx, maxWait)
@@ -182,7 +181,7 @@ func (v *visit) decode(ctx context.Context, weight int64) bool {
 	return true
 }
 
-// leave gives everything back.
+// leave releases everything that the request holds.
 func (v *visit) leave() {
 	v.read()
 	v.intake.decoded.Release(v.decoded)

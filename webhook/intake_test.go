@@ -18,8 +18,8 @@ import (
 	"github.com/ampbridge/ampbridge/webhook"
 )
 
-// Connections whose bodies stall, and more of them than there are turns, keep no
-// pod from injection, and hold little memory.
+// Stalled connections, also more of them than there are turns, prevent no injection and use little
+// memory.
 func TestStalledBodies(t *testing.T) {
 	w := run(t, nil)
 	w.writePolicy()
@@ -37,7 +37,7 @@ func TestStalledBodies(t *testing.T) {
 		{"7 MB, almost complete", 60, "Content-Length: 7340032", 7<<20 - 1, 256 << 10},
 		{"1 MB, almost complete", 60, "Content-Length: 1048576", 1<<20 - 1, 256 << 10},
 		{"in chunks", 60, "Transfer-Encoding: chunked", 900 << 10, 256 << 10},
-		{"small ones, more than there are turns", 200, "Content-Length: 65000", 64_999, 256 << 10},
+		{"small bodies, more than there are turns", 200, "Content-Length: 65000", 64_999, 256 << 10},
 		{"nothing after the header", 200, "Content-Length: 65000", 0, 256 << 10},
 		{"headers that do not end", 300, "X-Long: " + strings.Repeat("x", 8000), 0, 256 << 10},
 		{"no request at all", 400, "", 0, 256 << 10},
@@ -47,7 +47,7 @@ func TestStalledBodies(t *testing.T) {
 			for range test.n {
 				conn, err := tls.Dial("tcp", w.Addr, roots)
 				if err != nil {
-					continue // the webhook may close what is too much
+					continue // the webhook may close connections beyond its limit
 				}
 				t.Cleanup(func() { _ = conn.Close() })
 				go func() {
@@ -75,11 +75,11 @@ func TestStalledBodies(t *testing.T) {
 			}
 			for range 20 {
 				if answer := send(t, client, "https://"+w.Addr+"/pods/enabled", podRequest(t, operatorPod, nil)); answer.Patch == nil {
-					t.Fatalf("beside stalled bodies: got no patch, warnings %q", answer.Warnings)
+					t.Fatalf("with stalled bodies: got no patch, warnings %q", answer.Warnings)
 				}
 				time.Sleep(10 * time.Millisecond)
 			}
-			// Both ends of the connections are in this process.
+			// The heap includes both ends of the connections.
 			if grown, most := int64(heap())-int64(before), int64(test.n*test.perStall); grown > most {
 				t.Errorf("the heap grew by %d bytes, want at most %d", grown, most)
 			}
@@ -94,7 +94,7 @@ func heap() uint64 {
 	return m.HeapAlloc
 }
 
-// A body that does not come in time ends its request, which is counted.
+// A body that does not arrive in time ends its request, and a metric counts it.
 func TestBodyTimeout(t *testing.T) {
 	w := run(t, nil)
 	w.writePolicy()
@@ -157,7 +157,7 @@ func TestBodyTimeout(t *testing.T) {
 	}
 }
 
-// Any bytes get a valid answer, within bounds.
+// Any input gets a valid answer, within the limits.
 func FuzzHandler(f *testing.F) {
 	p, err := policy.Parse(readFile(f, "testdata/policy.yaml"))
 	if err != nil {

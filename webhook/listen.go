@@ -12,29 +12,27 @@ import (
 	"time"
 )
 
-// What connections may hold in memory at one time; requests have bounds of their
-// own, see [Intake].
+// Limits on connections. For the limits on requests see [Intake].
 const (
-	// maxConnections of the webhook. An API server keeps a few, and opens one for
-	// each pod of a burst.
+	// maxConnections is how many connections the webhook accepts. An API server keeps a few open,
+	// and opens one for each pod of a burst.
 	maxConnections = 256
-	// maxObservers are the connections to health, and to metrics: the kubelet's and
-	// Prometheus's.
+	// maxObservers is how many connections the health server and the metrics server accept. The
+	// kubelet and Prometheus need few.
 	maxObservers = 16
-	// readTimeout bounds a TLS handshake, and a request from its first byte to its
-	// last. The API server waits for no more than that by default.
+	// readTimeout limits a TLS handshake, and a request from its first to its last byte. By default
+	// the API server waits no longer than that.
 	readTimeout = 5 * time.Second
-	// writeTimeout bounds a request with its answer; look-ups take two seconds.
+	// writeTimeout limits a request with its answer. Look-ups take up to two seconds.
 	writeTimeout = 15 * time.Second
 	idleTimeout  = 90 * time.Second
-	// maxHeader bounds a request's header, in bytes.
+	// maxHeader limits a request's header, in bytes.
 	maxHeader = 16 << 10
-	// drainTimeout bounds how long requests in flight hold up the end.
+	// drainTimeout limits how long requests in flight delay the shutdown.
 	drainTimeout = time.Minute
 )
 
-// newServer returns a server whose connections are bounded in number, size and
-// time.
+// newServer returns a server that limits the number, the size and the duration of connections.
 func newServer(handler http.Handler, connections int) *http.Server {
 	c := &connectionLimit{max: connections, places: map[net.Conn]*list.Element{}}
 	return &http.Server{
@@ -48,9 +46,9 @@ func newServer(handler http.Handler, connections int) *http.Server {
 	}
 }
 
-// listenAndServe serves until the context ends, and then for as long as requests
-// are in flight, but not longer than the drain. Listening is called once the
-// address is taken. With a TLS configuration it serves HTTPS.
+// listenAndServe serves until the context ends, and then until the requests in flight have ended,
+// for at most the drain time. It calls listening when the address is in use. With a TLS
+// configuration it serves HTTPS.
 func listenAndServe(
 	ctx context.Context,
 	server *http.Server,
@@ -72,7 +70,7 @@ func listenAndServe(
 		<-ctx.Done()
 		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
 		defer cancel()
-		_ = server.Shutdown(ending) // what is still in flight then is cut off
+		_ = server.Shutdown(ending) // cuts off requests that are still in flight then
 	}()
 	if secure == nil {
 		err = server.Serve(listener)
@@ -87,25 +85,25 @@ func listenAndServe(
 	return nil
 }
 
-// connectionLimit bounds a server's connections. Where there is one too many, it
-// closes the one that has been without a request for longest: first one that
-// never had any, so that the API server keeps its connections when others open
-// theirs and say nothing.
+// connectionLimit limits the connections of a server. If there is one too many, it closes the one
+// that has been without a request for the longest time. Connections that never had a request are
+// closed first. So the API server keeps its connections if others open connections and send
+// nothing.
 type connectionLimit struct {
 	max int
 
 	mu sync.Mutex
-	// places has every open connection; nil: it has a request.
+	// places has every open connection. The value is nil while the connection has a request.
 	places      map[net.Conn]*list.Element
-	fresh, idle list.List // of net.Conn, longest first
+	fresh, idle list.List // of net.Conn, the longest first
 }
 
-// observe is for [http.Server].ConnState.
+// observe implements [http.Server].ConnState.
 func (c *connectionLimit) observe(conn net.Conn, state http.ConnState) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if e := c.places[conn]; e != nil {
-		c.fresh.Remove(e) // a list ignores the other's elements
+		c.fresh.Remove(e) // Remove ignores an element of the other list
 		c.idle.Remove(e)
 	}
 	switch state {
@@ -126,20 +124,20 @@ func (c *connectionLimit) observe(conn net.Conn, state http.ConnState) {
 		victim = idle
 	}
 	if victim == nil {
-		return // all have requests, which are bounded by the intake
+		return // all have requests, which the intake limits
 	}
 	closed := victim.Value.(net.Conn)
 	c.fresh.Remove(victim)
 	c.idle.Remove(victim)
-	c.places[closed] = nil // until the server notices
-	// Below TLS: its own farewell could wait for the client.
+	c.places[closed] = nil // until the server notices that it is closed
+	// Close the connection below TLS, because closing TLS could wait for the client.
 	if secure, ok := closed.(*tls.Conn); ok {
 		closed = secure.NetConn()
 	}
 	_ = closed.Close()
 }
 
-// listenError names the server that could not listen or serve.
+// listenError adds the server's name to an error of listening or serving.
 func listenError(name string, err error) error {
 	if err == nil {
 		return nil

@@ -9,14 +9,14 @@ import (
 )
 
 const (
-	// maxLookups is how many pods look up at one time.
+	// maxLookups is how many pods do look-ups at the same time.
 	maxLookups = 16
-	// maxNamespaceLookups is how many of them are of one namespace: objects that are
-	// slow to read are a tenant's own, and must not hold up the others.
+	// maxNamespaceLookups is how many of these pods may be in one namespace. A tenant's own slow
+	// objects must not delay the pods of others.
 	maxNamespaceLookups = 4
 )
 
-// lookups bounds how many pods look up at one time.
+// lookups limits how many pods do look-ups at the same time.
 type lookups struct {
 	all *semaphore.Weighted
 
@@ -26,14 +26,14 @@ type lookups struct {
 
 type namespaceLookups struct {
 	turns *semaphore.Weighted
-	users int // that have a turn or wait for one
+	users int // requests that have a turn or wait for one
 }
 
 func newLookups() *lookups {
 	return &lookups{all: semaphore.NewWeighted(maxLookups), namespaces: map[string]*namespaceLookups{}}
 }
 
-// take waits for a turn until the context ends. Done gives it back.
+// take waits for a turn until the context ends. The caller gives the turn back with done.
 func (l *lookups) take(ctx context.Context, namespace string) (done func(), err error) {
 	n := l.enter(namespace)
 	if err := n.turns.Acquire(ctx, 1); err != nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/ampbridge/ampbridge/webhook"
 )
 
-// Objects that are slow to read hold up the pods of their own namespace alone.
+// Objects that are slow to read delay only the pods of their own namespace.
 func TestSlowNamespaceHoldsUpNoOther(t *testing.T) {
 	f := newFixture(t)
 	slow := &slowReads{CoreV1Interface: f.client.CoreV1(), namespace: "tenant", release: make(chan struct{})}
@@ -32,14 +32,14 @@ func TestSlowNamespaceHoldsUpNoOther(t *testing.T) {
 		t.Errorf("a pod of another namespace: got no patch, warnings %q", answer.Warnings)
 	}
 	if n := slow.count(); n > 4 {
-		t.Errorf("%d pods of one namespace look up at one time, want 4", n)
+		t.Errorf("%d pods of one namespace do look-ups at the same time, want 4", n)
 	}
 	close(slow.release)
 	tenants.Wait()
 }
 
-// slowReads is a client whose service accounts of one namespace are not read
-// until they are released.
+// slowReads is a client that does not return the service accounts of one namespace until they are
+// released.
 type slowReads struct {
 	corev1client.CoreV1Interface
 	namespace string

@@ -6,15 +6,15 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Values of the label decision.
+// Values of the label "decision".
 const (
 	decisionInject = "inject"
 	decisionSkip   = "skip"
-	// decisionError: nothing could be decided; the object was admitted as it was.
+	// decisionError means that the webhook could not decide and admitted the object unchanged.
 	decisionError = "error"
 )
 
-// Metrics are what the webhook counts.
+// Metrics are the webhook's own metrics.
 type Metrics struct {
 	decisions         *prometheus.CounterVec
 	duration          *prometheus.HistogramVec
@@ -26,7 +26,7 @@ type Metrics struct {
 	policyInfo        *prometheus.GaugeVec
 }
 
-// NewMetrics registers the webhook's metrics.
+// NewMetrics creates and registers the webhook's metrics.
 func NewMetrics(registry prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -36,16 +36,16 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "ampbridge_admission_duration_seconds",
 			Help: "The webhook's own time for one admission request, look-ups in the cluster included.",
-			// The budget is 10 ms; a look-up that fails takes two seconds.
+			// The target is 10 ms; a failed look-up takes two seconds.
 			Buckets: []float64{.00025, .0005, .001, .0015, .002, .003, .004, .005, .0075, .01, .015, .025, .05, .1, .25, .5, 1, 2.5, 5},
 		}, []string{"resource"}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "ampbridge_admission_requests_refused_total",
-			Help: "Requests that are no review, or whose body did not come, by the HTTP status that was answered.",
+			Help: "Requests that are not a valid review or that sent no complete body, by HTTP status of the answer.",
 		}, []string{"status"}),
 		policyReviews: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "ampbridge_policy_reviews_total",
-			Help: "Versions of the policy that somebody applied, by decision (accepted, refused, unchecked).",
+			Help: "Versions of the policy that users applied, by decision (accepted, refused, unchecked).",
 		}, []string{"decision"}),
 		policyLoadErrors: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "ampbridge_policy_load_errors_total",
@@ -53,12 +53,12 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		}),
 		policyLastSuccess: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "ampbridge_policy_last_load_success",
-			Help: "1: the newest version of the policy file is in force; 0: it was refused, and the last good one, if any, still is.",
+			Help: "1: the newest version of the policy file is in force; 0: it was refused, and the last good version, if any, stays in force.",
 		}),
 		policyFromCopy: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "ampbridge_policy_from_accepted_copy",
 			Help: "1: the policy in force is the copy of the last good version in ConfigMap ampbridge-policy-accepted, because the file " +
-				"has been bad since the start; 0: it is the file's.",
+				"has had mistakes since the start; 0: it is the policy in the file.",
 		}),
 		policyInfo: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "ampbridge_policy_info",

@@ -13,8 +13,8 @@ import (
 	"github.com/ampbridge/ampbridge/webhook"
 )
 
-// A workspace that is yet to be made is for bootstrap: the webhook would send
-// metrics to a name that nothing has.
+// Only bootstrap accepts a workspace that does not exist yet. The webhook would send metrics to a
+// workspace that does not exist.
 func TestNewWorkspaceIsRefused(t *testing.T) {
 	good := string(readFile(t, "testdata/policy.yaml"))
 	file := filepath.Join(t.TempDir(), "policy.yaml")

@@ -12,9 +12,9 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
-// PodHandler answers reviews of pods that are created in namespaces whose label
-// has the value injection. The value comes from the path, for the API server has
-// matched the label already.
+// PodHandler answers reviews of pods that are created in namespaces with the label value injection.
+// The value comes from the request's path: the API server has already selected the path by the
+// label.
 func PodHandler(injection policy.Injection, d Dependencies) http.Handler {
 	d.setDefaults()
 	h := &podHandler{Dependencies: d, injection: injection}
@@ -31,7 +31,7 @@ func (h *podHandler) decide(ctx context.Context, r *request[inject.Pod], p *poli
 	pod := &r.Object
 	account := pod.Spec.ServiceAccountName
 	if account == "" {
-		account = "default" // as the API server does
+		account = "default" // as the API server sets it
 	}
 	_, prometheus := inject.Prometheus(pod)
 	prometheus = prometheus || inject.Carries(pod)
@@ -53,14 +53,14 @@ func (h *podHandler) decide(ctx context.Context, r *request[inject.Pod], p *poli
 	return out
 }
 
-// decidePod reads as little of the cluster as the decision needs.
+// decidePod reads from the cluster only what the decision needs.
 func (h *podHandler) decidePod(ctx context.Context, question policy.Request, pod *inject.Pod, p *policy.Policy) outcome {
 	decision := p.Decide(question)
 	if isFinal(decision.Reason) {
 		return outcome{Decision: decision}
 	}
-	// The service account's annotations may still turn the decision either way;
-	// the limits matter where it may come out as Inject.
+	// The service account's annotations can still change the decision. The limits are needed only
+	// if the decision can become Inject.
 	var annotations map[string]string
 	var limits inject.Limits
 	var err error
@@ -79,8 +79,8 @@ func (h *podHandler) decidePod(ctx context.Context, question policy.Request, pod
 		return failed(
 			LookupFailed,
 			err,
-			"not injected: the webhook could not read the service account or the limits of namespace "+question.Namespace+"; create the "+
-				"pod again once the API server answers",
+			"not injected: the webhook could not read the service account or the limits of namespace "+question.Namespace+"; recreate the "+
+				"pod once the API server answers",
 		)
 	}
 	if len(annotations) > 0 {
@@ -101,7 +101,7 @@ func (h *podHandler) decidePod(ctx context.Context, question policy.Request, pod
 			return failed(
 				LookupFailed,
 				err,
-				"not injected: the webhook could not read the circuit breaker; create the pod again once the API server answers",
+				"not injected: the webhook could not read the circuit breaker; recreate the pod once the API server answers",
 			)
 		}
 		if len(state) > 0 {
@@ -117,8 +117,8 @@ func (h *podHandler) decidePod(ctx context.Context, question policy.Request, pod
 	return outcome{Decision: decision, operations: operations}
 }
 
-// beginRead begins a read beside others. The function that it returns waits for the
-// result; a panic of the read is one of that function.
+// beginRead starts a read in another goroutine. The returned function waits for the result. If the
+// read panics, that function panics.
 func beginRead[T any](ctx context.Context, read func(context.Context) (T, error)) func() (T, error) {
 	var value T
 	var err error
@@ -139,13 +139,13 @@ func beginRead[T any](ctx context.Context, read func(context.Context) (T, error)
 	}
 }
 
-// barePod is for people who create a pod without a controller: if another admission
-// plugin refuses it, they read this beside the refusal, and nothing creates it again.
-const barePod = "the pod gets a config sidecar; if it is refused because of that, create it with the annotation " +
+// barePod is for users who create a pod without a controller. If another admission plugin refuses
+// the pod, they see this warning with the refusal. No controller creates the pod again.
+const barePod = "the pod gets a config sidecar; if another admission check refuses the pod for that reason, create it with the annotation " +
 	policy.AnnotationInject + `: "false"`
 
-// isFinal reports whether no annotation of a service account could change a
-// decision of this reason into another that matters.
+// isFinal reports whether the annotations of a service account cannot change a decision with this
+// reason.
 func isFinal(r policy.Reason) bool {
 	switch r {
 	case policy.NotLabelled, policy.OptedOut, policy.NotPrometheus, policy.InvalidAnnotation:
@@ -154,8 +154,8 @@ func isFinal(r policy.Reason) bool {
 	return false
 }
 
-// podName is what people know the pod by: pods that a controller creates have
-// no name yet.
+// podName returns the name by which users know the pod. A pod that a controller creates has no name
+// yet.
 func podName(pod *inject.Pod, name string) string {
 	switch {
 	case name != "":

@@ -68,8 +68,8 @@ func TestPodIsInjected(t *testing.T) {
 	}
 }
 
-// If somebody else refuses a pod without a controller, nothing creates it again. So
-// the person who does gets the way out in the same answer.
+// If another plugin refuses a pod without a controller, nothing creates the pod again. So the
+// answer names the annotation that avoids the sidecar.
 func TestBarePodIsToldTheWayOut(t *testing.T) {
 	f := newFixture(t)
 	f.createAccount("prometheus-k8s", nil)
@@ -81,7 +81,7 @@ func TestBarePodIsToldTheWayOut(t *testing.T) {
 		t.Errorf("got warnings %q, patch %.20s; want %q", answer.Warnings, answer.Patch, want)
 	}
 
-	// With mode identity there is no sidecar that could be the cause.
+	// With mode identity there is no sidecar that could be the reason.
 	f.policy.Grants[0].Mode = policy.ModeIdentity
 	answer = f.review("/pods/enabled", podRequest(t, operatorPod, func(pod map[string]any) {
 		delete(pod["metadata"].(map[string]any), "ownerReferences")
@@ -103,7 +103,7 @@ func TestPodIsSkipped(t *testing.T) {
 		policy  func(*policy.Policy)
 		reason  policy.Reason
 		warning string
-		reads   string // verbs and resources, as far as the decision needs them
+		reads   string // verbs and resources, only those that the decision needs
 	}{
 		{"opted out on the pod", "/pods/enabled", annotate(policy.AnnotationInject, "false"), nil, nil, policy.OptedOut, "", ""},
 		{"opted out on the service account", "/pods/enabled", nil, map[string]string{policy.AnnotationInject: "false"}, nil, policy.OptedOut, "",
@@ -136,7 +136,7 @@ func TestPodIsSkipped(t *testing.T) {
 	}
 }
 
-// The service account may ask for what the namespace leaves open.
+// The service account can request what the namespace leaves optional.
 func TestServiceAccountAsks(t *testing.T) {
 	f := newFixture(t)
 	f.createAccount(account, map[string]string{policy.AnnotationInject: "true"})
@@ -145,7 +145,7 @@ func TestServiceAccountAsks(t *testing.T) {
 	}
 }
 
-// A pod that names no service account has the one that the API server gives it.
+// A pod without a service account name gets the account that the API server would set.
 func TestDefaultServiceAccount(t *testing.T) {
 	f := newFixture(t)
 	f.createAccount("default", nil)
@@ -190,7 +190,7 @@ func TestFailOpen(t *testing.T) {
 	}
 }
 
-// An API server that does not answer costs a pod two seconds and no more.
+// If the API server does not answer, a pod waits only two seconds.
 func TestHangingLookup(t *testing.T) {
 	hanging := make(chan struct{})
 	api := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
@@ -249,14 +249,14 @@ func (f *fixture) createAccount(name string, annotations map[string]string) {
 }
 
 func (f *fixture) deleteAccount(name string) {
-	_ = f.client.CoreV1().ServiceAccounts(namespace).Delete(f.Context(), name, metav1.DeleteOptions{}) // there may be none
+	_ = f.client.CoreV1().ServiceAccounts(namespace).Delete(f.Context(), name, metav1.DeleteOptions{}) // it may not exist
 }
 
 func (f *fixture) fail(resource string, err error) {
 	f.client.PrependReactor("*", resource, func(clienttesting.Action) (bool, runtime.Object, error) { return true, nil, err })
 }
 
-// reads lists what was read of the cluster, in the alphabet's order.
+// reads lists the reads from the cluster in alphabetical order.
 func (f *fixture) reads() string {
 	var list []string
 	for _, action := range f.client.Actions() {

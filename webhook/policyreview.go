@@ -16,7 +16,7 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/jsonread"
 )
 
-// configMap is the view of a ConfigMap that holds a policy.
+// configMap is the partial object of a ConfigMap with a policy.
 type configMap struct {
 	Metadata configMapMetadata
 	Data     map[string]string
@@ -48,26 +48,25 @@ func (m *configMapMetadata) member(r *jsonread.Reader, name []byte) error {
 	return r.SkipValue()
 }
 
-// Values of the label decision of the policy's reviews.
+// Values of the label "decision" for reviews of the policy.
 const (
 	policyAccepted  = "accepted"
 	policyRefused   = "refused"
 	policyUnchecked = "unchecked"
 )
 
-// maxParts bounds the lines, and the items of lists in brackets, of a policy that
-// is checked here: YAML takes some hundred bytes for each. A policy of a thousand
-// destinations and a thousand grants has 10,000 lines.
+// maxParts limits the lines and the items of lists in brackets in a policy that is checked here.
+// The YAML decoder needs some hundred bytes for each. A policy with a thousand destinations and a
+// thousand grants has 10,000 lines.
 const maxParts = 20_000
 
-// maxProblems bounds how many mistakes one refusal lists.
+// maxProblems limits how many mistakes one refusal lists.
 const maxProblems = 50
 
-// PolicyHandler answers reviews of the ConfigMap that holds the policy. A policy
-// with mistakes is refused with all of them. What the webhook cannot judge it
-// admits with a warning: a policy of another [policy.SchemaVersion], for an
-// upgrade or a rollback changes the policy before it changes the webhook, and a
-// policy beyond the bounds. Key is the name of the policy's file.
+// PolicyHandler answers reviews of the ConfigMap with the policy. It refuses a policy with mistakes
+// and lists all of them. It admits with a warning what it cannot check: a policy that exceeds the
+// limits, and a policy of another [policy.SchemaVersion], because an upgrade or a rollback changes
+// the policy before it changes the webhook. key is the name of the policy's file.
 func PolicyHandler(key string, d Dependencies) http.Handler {
 	d.setDefaults()
 	return &policyHandler{Dependencies: d, key: key, judging: make(chan struct{}, 1)}
@@ -76,12 +75,12 @@ func PolicyHandler(key string, d Dependencies) http.Handler {
 type policyHandler struct {
 	Dependencies
 	key string
-	// judging has room for the one policy that is decoded at a time: YAML takes a
-	// lot of memory.
+	// judging has an element while a policy is decoded. Only one is decoded at a time, because YAML
+	// needs much memory.
 	judging chan struct{}
 }
 
-// verdict is what the handler answers.
+// verdict is the handler's answer.
 type verdict struct {
 	decision string
 	warnings []string
@@ -91,7 +90,7 @@ type verdict struct {
 func (h *policyHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	v := h.Intake.enter(w, r)
 	if v == nil {
-		refuseRequest(h.Dependencies, w, r, refuse(http.StatusServiceUnavailable, "the webhook has too much to do"))
+		refuseRequest(h.Dependencies, w, r, refuse(http.StatusServiceUnavailable, "the webhook is overloaded"))
 		return
 	}
 	defer v.leave()
@@ -130,20 +129,19 @@ func unchecked(cause string) verdict {
 	return verdict{decision: policyUnchecked, warnings: []string{"the policy was not checked: " + cause}}
 }
 
-// judge decides about the ConfigMap, and turns a panic into a policy that was not
-// checked.
+// judge checks the ConfigMap. After a panic it returns that the policy was not checked.
 func (h *policyHandler) judge(ctx context.Context, c *configMap) (out verdict) {
 	defer func() {
 		if p := recover(); p != nil {
 			h.Logger.Error("recovered from panic", "error", shorten(fmt.Sprintf("%v\n%s", p, debug.Stack()), maxLoggedError))
-			out = unchecked("the webhook failed; its log has the details")
+			out = unchecked("the webhook failed; see its log for the details")
 		}
 	}()
 	if version, marked := c.Metadata.Annotations[policy.AnnotationVersion]; marked && version != policy.SchemaVersion {
 		return unchecked(
 			fmt.Sprintf(
-				"it is of version %q, and this webhook knows version %q; it is checked when a webhook of its version starts, or run "+
-					"`ampbridge validate` of that version",
+				"it has version %q, but this webhook checks version %q; a webhook of the policy's version checks it at its start; to check it "+
+					"now, run `ampbridge validate` of that version",
 				shorten(version, maxLoggedName),
 				policy.SchemaVersion,
 			),
@@ -157,7 +155,7 @@ func (h *policyHandler) judge(ctx context.Context, c *configMap) (out verdict) {
 	}
 	if n := strings.Count(text, "\n") + strings.Count(text, ",") + strings.Count(text, "[") + strings.Count(text, "{"); n > maxParts {
 		return unchecked(
-			fmt.Sprintf("it has more than %d lines and items, which is more than is checked here; run `ampbridge validate`", maxParts),
+			fmt.Sprintf("it has more than %d lines and items, and the webhook checks no more than that; run `ampbridge validate`", maxParts),
 		)
 	}
 	out.decision = policyAccepted
@@ -165,7 +163,7 @@ func (h *policyHandler) judge(ctx context.Context, c *configMap) (out verdict) {
 		if name != h.key {
 			out.warnings = append(
 				out.warnings,
-				fmt.Sprintf("the key %s is not read: the policy is %s alone", shorten(name, maxLoggedName), h.key),
+				fmt.Sprintf("the key %s is not read: only %s is the policy", shorten(name, maxLoggedName), h.key),
 			)
 		}
 		if len(out.warnings) == maxProblems {
@@ -178,9 +176,9 @@ func (h *policyHandler) judge(ctx context.Context, c *configMap) (out verdict) {
 	case h.judging <- struct{}{}:
 		defer func() { <-h.judging }()
 	case <-timer.C:
-		return unchecked("the webhook has too much to do; apply it again later")
+		return unchecked("the webhook is overloaded; apply the policy again later")
 	case <-ctx.Done():
-		return unchecked("the client has gone")
+		return unchecked("the client closed the connection")
 	}
 	_, err := policy.Parse([]byte(text))
 	if err == nil {

@@ -33,9 +33,9 @@ func TestPolicyReview(t *testing.T) {
 	for _, test := range []struct {
 		name     string
 		data     map[string]string
-		version  string // unmarked where it is empty
+		version  string // not set if empty
 		decision string
-		want     []string // in what is answered
+		want     []string // in the answer
 	}{
 		{"good", map[string]string{"policy.yaml": good}, policy.SchemaVersion, "accepted", nil},
 		{"good, unmarked", map[string]string{"policy.yaml": good}, "", "accepted", nil},
@@ -104,8 +104,8 @@ func TestPolicyReview(t *testing.T) {
 	}
 }
 
-// An upgrade or a rollback applies the policy before the webhook of its version
-// runs, and the webhook of the other version lets both pass.
+// An upgrade or a rollback applies the policy before the webhook of its version runs. The webhook
+// of the other version accepts both.
 func TestPolicyReviewAcrossVersions(t *testing.T) {
 	f := newFixture(t)
 	good := string(readFile(t, "testdata/policy.yaml"))
@@ -134,7 +134,7 @@ func TestPolicyReviewAcrossVersions(t *testing.T) {
 	}
 }
 
-// A policy takes a bounded amount of memory, whatever is in it.
+// The memory for a policy is limited, whatever the policy contains.
 func TestPolicyReviewMemory(t *testing.T) {
 	const (
 		size = 240 << 10 // of the JSON string
@@ -170,7 +170,7 @@ func TestPolicyReviewMemory(t *testing.T) {
 	}
 }
 
-// reviewPolicy has the policy's handler answer once.
+// reviewPolicy lets the policy's handler answer once.
 func reviewPolicy(f *fixture, body []byte) (status int, text []byte) {
 	r := httptest.NewRequest(http.MethodPost, "/policy", bytes.NewReader(body))
 	r.Header.Set("Content-Type", "application/json")
@@ -198,7 +198,7 @@ func wantLabelled(t *testing.T, g prometheus.Gatherer, name, value string) {
 	t.Errorf("%s does not count one %s", name, value)
 }
 
-// The last good policy survives a restart of every replica.
+// The last good policy survives a restart of all replicas.
 func TestLastGoodPolicySurvivesARestart(t *testing.T) {
 	good := readFile(t, "testdata/policy.yaml")
 	paused := append(bytes.Clone(good), "paused: true\n"...)

@@ -11,8 +11,8 @@ import (
 	"github.com/ampbridge/ampbridge/policy/policyfile"
 )
 
-// WatchPolicy watches the policy file, and shows in metrics and log which policy is in
-// force. The store has the accepted copy; nil: there is none.
+// WatchPolicy watches the policy file. Metrics and log show which policy is in force. store has the
+// accepted copy; nil if there is none.
 func WatchPolicy(path string, store policyfile.Store, metrics *Metrics, logger *slog.Logger) *policyfile.Watcher {
 	return policyfile.Watch(policyfile.Options{
 		Path: path, Store: store,
@@ -41,15 +41,16 @@ func WatchPolicy(path string, store policyfile.Store, metrics *Metrics, logger *
 			metrics.policyFromCopy.Set(1)
 			logger.Warn("policy restored", "configMap", AcceptedConfigMap, "version", version, "cluster", p.Cluster.Name,
 				"destinations", len(p.Destinations), "grants", len(p.Grants), "paused", p.Paused,
-				"consequence", "the last good policy is in force until the file is good")
+				"consequence", "the last good policy is in force until the file has no mistakes")
 		},
 		StoreFailed: func(err error) {
-			logger.Warn("the copy of the policy is out of date", "error", shorten(err.Error(), maxLoggedText))
+			logger.Warn("cannot update the copy of the last good policy", "error", shorten(err.Error(), maxLoggedText))
 		},
 	})
 }
 
-// policyInForce shows which policy is in force, by the beginning of its SHA-256.
+// policyInForce sets the metric of the policy in force and returns the beginning of the policy's
+// SHA-256.
 func (m *Metrics) policyInForce(data []byte) (hash string) {
 	sum := sha256.Sum256(data)
 	hash = hex.EncodeToString(sum[:])[:12]
@@ -58,7 +59,7 @@ func (m *Metrics) policyInForce(data []byte) (hash string) {
 	return hash
 }
 
-// policyReady returns nil when a policy is in force. It may be older than the file.
+// policyReady returns nil if a policy is in force. The policy may be older than the file.
 func policyReady(w *policyfile.Watcher) error {
 	if w.Current() != nil {
 		return nil

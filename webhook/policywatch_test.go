@@ -15,7 +15,7 @@ import (
 	"github.com/ampbridge/ampbridge/webhook"
 )
 
-// A ConfigMap's volume changes by the swap of a symbolic link to a directory.
+// In the volume of a ConfigMap, a change replaces a symbolic link to a directory.
 func TestPolicyFollowsAConfigMap(t *testing.T) {
 	good := readFile(t, "testdata/policy.yaml")
 	paused := append(bytes.Clone(good), "paused: true\n"...)
@@ -60,7 +60,7 @@ func TestPolicyFollowsAConfigMap(t *testing.T) {
 	if n, err := testutil.GatherAndCount(registry, "ampbridge_policy_info"); err != nil || n != 1 {
 		t.Errorf("ampbridge_policy_info: got %d series, %v; want that of the policy in force", n, err)
 	}
-	// The broken version was there twice, with two mistakes.
+	// The watcher read the broken version twice, and it has two mistakes.
 	if n := strings.Count(log.String(), "policy refused"); n != 4 {
 		t.Errorf("refusals logged: got %d, want each mistake once a version: %s", n, log)
 	}
@@ -109,7 +109,7 @@ func publish(t *testing.T, dir string, content []byte) {
 	}
 }
 
-// wantMetric checks the sum of a counter's or gauge's series.
+// wantMetric checks the sum over all series of a counter or gauge.
 func wantMetric(t *testing.T, g prometheus.Gatherer, name string, want float64) {
 	t.Helper()
 	families, err := g.Gather()

@@ -11,8 +11,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// What is no review for this webhook is refused, so that a wrong registration
-// shows, and so that nobody takes silence for consent.
+// A request that is not a review for this webhook is refused. So a wrong registration is noticed,
+// and no client takes a missing answer for an approval.
 func TestRefused(t *testing.T) {
 	good := podRequest(t, operatorPod, nil)
 	edited := func(edit func(*admissionv1.AdmissionRequest)) []byte {
@@ -29,16 +29,16 @@ func TestRefused(t *testing.T) {
 		status      int
 		text        string
 	}{
-		{"GET", "/pods/enabled", http.MethodGet, "", nil, http.StatusMethodNotAllowed, "only POST"},
+		{"GET", "/pods/enabled", http.MethodGet, "", nil, http.StatusMethodNotAllowed, "must be POST"},
 		{"protobuf", "/pods/enabled", http.MethodPost, "application/vnd.kubernetes.protobuf", encode(t, good), http.StatusUnsupportedMediaType,
 			"application/json"},
 		{"no content type", "/pods/enabled", http.MethodPost, "", encode(t, good), http.StatusUnsupportedMediaType, "application/json"},
 		{"too large", "/pods/enabled", http.MethodPost, "application/json", bytes.Repeat([]byte(" "), 8<<20), http.StatusRequestEntityTooLarge,
 			"bytes"},
-		{"empty", "/pods/enabled", http.MethodPost, "application/json", nil, http.StatusBadRequest, "no AdmissionReview"},
-		{"not JSON", "/pods/enabled", http.MethodPost, "application/json", []byte("apiVersion: v1"), http.StatusBadRequest, "no AdmissionReview"},
-		{"cut off", "/pods/enabled", http.MethodPost, "application/json", encode(t, good)[:200], http.StatusBadRequest, "no AdmissionReview"},
-		{"other object", "/pods/enabled", http.MethodPost, "application/json", good.Object.Raw, http.StatusBadRequest, "no AdmissionReview"},
+		{"empty", "/pods/enabled", http.MethodPost, "application/json", nil, http.StatusBadRequest, "not an AdmissionReview"},
+		{"not JSON", "/pods/enabled", http.MethodPost, "application/json", []byte("apiVersion: v1"), http.StatusBadRequest, "not an AdmissionReview"},
+		{"cut off", "/pods/enabled", http.MethodPost, "application/json", encode(t, good)[:200], http.StatusBadRequest, "not an AdmissionReview"},
+		{"other object", "/pods/enabled", http.MethodPost, "application/json", good.Object.Raw, http.StatusBadRequest, "not an AdmissionReview"},
 		{"other version", "/pods/enabled", http.MethodPost, "application/json",
 			bytes.Replace(encode(t, good), []byte("admission.k8s.io/v1"), []byte("admission.k8s.io/v1beta1"), 1), http.StatusBadRequest,
 			"admission.k8s.io/v1"},
@@ -91,7 +91,7 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// Parameters of the content type and unknown members are fine.
+// The handler accepts parameters of the content type and unknown members.
 func TestLenient(t *testing.T) {
 	f := newFixture(t)
 	server := f.serve()

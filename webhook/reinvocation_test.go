@@ -12,8 +12,8 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/breaker"
 )
 
-// The API server calls this webhook, then that of EKS Pod Identity, and then this
-// one again. Not even a circuit breaker that cannot be read keeps the variables in.
+// The API server calls this webhook, then the webhook of EKS Pod Identity, and then this one again.
+// The variables are removed even if the circuit breaker cannot be read.
 func TestIdentityThatAppearsLater(t *testing.T) {
 	f := newFixture(t)
 	f.policy.Grants[0].Environment = policy.EnvironmentContainer
@@ -61,8 +61,8 @@ func TestIdentityThatAppearsLater(t *testing.T) {
 	}
 }
 
-// A later webhook drops restartPolicy, and covers the directory of the credentials: the
-// injection is taken back, whatever the circuit breaker says.
+// A later webhook removes restartPolicy, or mounts something over the directory of the credentials.
+// The injection is then undone, whatever the state of the circuit breaker.
 func TestInjectionIsTakenBack(t *testing.T) {
 	f := newFixture(t)
 	r := podRequest(t, operatorPod, nil)
@@ -97,7 +97,7 @@ func TestInjectionIsTakenBack(t *testing.T) {
 	}
 }
 
-// The warning about a pod that only looks like Prometheus names the annotation.
+// The warning about a pod that only resembles Prometheus names the annotation.
 func TestPodThatResemblesPrometheus(t *testing.T) {
 	f := newFixture(t)
 	r := podRequest(t, operatorPod, func(pod map[string]any) {

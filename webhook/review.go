@@ -23,19 +23,19 @@ import (
 )
 
 const (
-	// maxPooled is the largest buffer that is kept for the next request, in bytes:
-	// a few huge pods must not stay in memory.
+	// maxPooled is the largest buffer that is kept for the next request, in bytes. The buffers of a
+	// few huge pods must not stay in memory.
 	maxPooled = smallReview + bytes.MinRead
 
 	reviewAPIVersion = "admission.k8s.io/v1"
 	reviewKind       = "AdmissionReview"
 )
 
-// The objects of reviews read themselves.
+// These objects decode themselves.
 var _, _, _ jsonread.Readable = (*inject.Pod)(nil), (*inject.ServiceAccount)(nil), (*configMap)(nil)
 
-// review is an AdmissionReview as it comes in, of which only what the handlers
-// use is decoded; O is the view of the object.
+// review is the received AdmissionReview. Only the fields that the handlers use are decoded. O is
+// the partial object.
 type review[O any] struct {
 	APIVersion string
 	Kind       string
@@ -110,12 +110,12 @@ func (k *groupVersionKind) member(r *jsonread.Reader, name []byte) error {
 	return r.SkipValue()
 }
 
-// The reviews come from the API server, which has decoded and validated the
-// object: checking again for duplicate names would cost a tenth of the decoding.
+// The API server has decoded and validated the object before it sends the review. Another check for
+// duplicate names would add a tenth to the decoding time.
 var decodeOptions = jsonv2.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 
-// httpError is a request that is no review this handler is made for: a mistake
-// in the webhook's registration, or not the API server.
+// httpError describes a request that is not a review for this handler. Either the webhook's
+// registration is wrong, or the client is not the API server.
 type httpError struct {
 	status int
 	text   string
@@ -127,7 +127,7 @@ func refuse(status int, format string, args ...any) error {
 	return &httpError{status, fmt.Sprintf(format, args...)}
 }
 
-// passed is a review that is not decoded: its object is admitted as it was.
+// passed is a review that is not decoded. Its object is admitted unchanged.
 type passed struct {
 	head
 	outcome outcome
@@ -135,23 +135,23 @@ type passed struct {
 
 func (p *passed) Error() string { return p.outcome.Warning }
 
-// tooLarge is about an object that breaks a bound.
+// tooLarge returns the outcome for an object that exceeds a limit.
 func tooLarge(which string) outcome {
 	return outcome{
-		Decision: policy.Decision{Reason: TooLarge, Warning: which + ", which is more than the webhook reads; make it smaller"},
+		Decision: policy.Decision{Reason: TooLarge, Warning: which + ", and the webhook reads no more than that; make it smaller"},
 		notable:  true,
 	}
 }
 
-// overloaded is about an object for which there is no memory now.
+// overloaded returns the outcome for an object if there is no memory for it now.
 func overloaded() outcome {
-	return failed(Overloaded, errors.New("no memory is free for the object"), "the webhook has too much to do; try again later")
+	return failed(Overloaded, errors.New("no memory is free for the object"), "the webhook is overloaded; try again later")
 }
 
-// readReview decodes the one review in the request's body.
+// readReview decodes the review in the request's body.
 func readReview[O any](v *visit, r *http.Request) (*request[O], error) {
 	if r.Method != http.MethodPost {
-		return nil, refuse(http.StatusMethodNotAllowed, "only POST")
+		return nil, refuse(http.StatusMethodNotAllowed, "the method must be POST")
 	}
 	if !isJSON(r.Header.Get("Content-Type")) {
 		return nil, refuse(http.StatusUnsupportedMediaType, "the content type must be application/json")
@@ -166,16 +166,16 @@ func readReview[O any](v *visit, r *http.Request) (*request[O], error) {
 	}
 	var in review[O]
 	if err := jsonv2.Unmarshal(buffer.Bytes(), &in, decodeOptions); err != nil {
-		return nil, refuse(http.StatusBadRequest, "the body is no AdmissionReview: %s", shorten(err.Error(), maxLoggedText))
+		return nil, refuse(http.StatusBadRequest, "the body is not an AdmissionReview: %s", shorten(err.Error(), maxLoggedText))
 	}
 	if in.APIVersion != reviewAPIVersion || in.Kind != reviewKind || in.Request == nil || !validUID(in.Request.UID) {
-		return nil, refuse(http.StatusBadRequest, "the body is no AdmissionReview of %s with a request and its uid", reviewAPIVersion)
+		return nil, refuse(http.StatusBadRequest, "the body is not an AdmissionReview of %s with a request and a uid", reviewAPIVersion)
 	}
 	return in.Request, nil
 }
 
 func isJSON(contentType string) bool {
-	if contentType == "application/json" { // as the API server writes it
+	if contentType == "application/json" { // the API server's value
 		return true
 	}
 	mediaType, _, err := mime.ParseMediaType(contentType)
@@ -184,7 +184,7 @@ func isJSON(contentType string) bool {
 
 func validUID(uid string) bool { return 0 < len(uid) && len(uid) <= maxUID }
 
-// readBody reads the body as far as its size is within the bounds.
+// readBody reads the body if its size is within the limits.
 func (v *visit) readBody(buffer *bytes.Buffer, r *http.Request) error {
 	defer v.read()
 	if r.ContentLength > maxDrained {
@@ -222,13 +222,13 @@ func (v *visit) readBody(buffer *bytes.Buffer, r *http.Request) error {
 
 func unreadable(err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return refuse(http.StatusRequestTimeout, "the body did not come in time")
+		return refuse(http.StatusRequestTimeout, "the body did not arrive in time")
 	}
 	return refuse(http.StatusBadRequest, "the body could not be read")
 }
 
-// drain throws the rest of the body away, for a client that hears no answer
-// before it has sent everything.
+// drain discards the rest of the body. Some clients read no answer before they have sent
+// everything.
 func drain(r *http.Request, h head, o outcome) error {
 	n, err := io.Copy(io.Discard, io.LimitReader(r.Body, maxDrained))
 	switch {
@@ -240,7 +240,7 @@ func drain(r *http.Request, h head, o outcome) error {
 	return &passed{h, o}
 }
 
-// admit decides whether there is memory for what the body decodes into.
+// admit returns an error if there is not enough memory to decode the body.
 func (v *visit) admit(ctx context.Context, body []byte) error {
 	weight := weigh(body)
 	switch large := v.hasLarge || weight > heavyReview; {
@@ -264,7 +264,7 @@ func pass(body []byte, o outcome) error {
 	return &passed{h, o}
 }
 
-// writeRefusal refuses the object of the request with this uid.
+// writeRefusal writes an answer that refuses the object of the request with this uid.
 func writeRefusal(w http.ResponseWriter, uid, message string) error {
 	b, err := openAnswer(nil, false, uid)
 	if err != nil {
@@ -278,7 +278,7 @@ func writeRefusal(w http.ResponseWriter, uid, message string) error {
 	return nil
 }
 
-// openAnswer appends the beginning of an answer.
+// openAnswer appends the beginning of an answer to b.
 func openAnswer(b []byte, allowed bool, uid string) ([]byte, error) {
 	b = append(b, `{"apiVersion":"`+reviewAPIVersion+`","kind":"`+reviewKind+`","response":{"allowed":`...)
 	b = append(strconv.AppendBool(b, allowed), `,"uid":`...)
@@ -289,19 +289,19 @@ func openAnswer(b []byte, allowed bool, uid string) ([]byte, error) {
 	return b, nil
 }
 
-// contentType is for all answers, and for reading only.
+// contentType is the header of all answers. It is shared, so it must not be changed.
 var contentType = []string{"application/json"}
 
-// sendAnswer ends the answer and sends it.
+// sendAnswer completes the answer and sends it.
 func sendAnswer(w http.ResponseWriter, b []byte) {
 	b = append(b, "}}\n"...)
 	w.Header()["Content-Type"] = contentType
-	w.Header().Set("Content-Length", strconv.Itoa(len(b))) // or it would go out in chunks
-	_, _ = w.Write(b)                                      // an error means that the API server has gone
+	w.Header().Set("Content-Length", strconv.Itoa(len(b))) // without it the answer would be chunked
+	_, _ = w.Write(b)                                      // an error means that the API server has disconnected
 }
 
-// writeAnswer admits the object of the request with this uid, changed by the
-// operations. The answer is put together by hand: all but the patch is constant.
+// writeAnswer writes an answer that admits the object of the request with this uid, and changes it
+// by the operations. It writes the JSON by hand, because only the patch is variable.
 func writeAnswer(w http.ResponseWriter, uid string, operations []jsonpatch.Operation, warnings ...string) error {
 	patch, answer := getBuffer(), getBuffer()
 	defer putBuffer(patch)
@@ -313,7 +313,7 @@ func writeAnswer(w http.ResponseWriter, uid string, operations []jsonpatch.Opera
 		}
 		patch.Write(text)
 	}
-	const envelope = 512 // bytes; a long warning has the buffer grow once more
+	const envelope = 512 // bytes; for a long warning the buffer grows once more
 	answer.Grow(base64.StdEncoding.EncodedLen(patch.Len()) + envelope)
 	b, err := openAnswer(answer.AvailableBuffer(), true, uid)
 	if err != nil {

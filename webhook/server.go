@@ -31,57 +31,57 @@ import (
 
 // Options configure [Run].
 type Options struct {
-	// Addr is where the API server calls the webhook, over TLS, as host:port; the
-	// host may be empty. Default ":9443".
+	// Addr is where the API server calls the webhook over TLS, as host:port. The host may be empty.
+	// The default is ":9443".
 	Addr string
-	// HealthAddr serves /healthz and /readyz. Default ":8081".
+	// HealthAddr serves /healthz and /readyz. The default is ":8081".
 	HealthAddr string
-	// MetricsAddr serves /metrics. Default ":8080".
+	// MetricsAddr serves /metrics. The default is ":8080".
 	MetricsAddr string
-	// CertDir holds tls.crt and tls.key, PEM; new ones are served as soon as they
-	// are there. Until the first are, the webhook waits and is not ready.
+	// CertDir is the directory with tls.crt and tls.key in PEM. A new certificate is used
+	// immediately. Until the first one exists, the webhook waits and is not ready.
 	CertDir string
-	// CertSecret, instead of CertDir, is the name of the Secret in Namespace in
-	// which the webhook keeps certificates of its own; see package certificates.
+	// CertSecret can be set instead of CertDir. It is the name of the Secret in Namespace in which
+	// the webhook stores certificates that it creates, see package certificates.
 	CertSecret string
-	// Service in Namespace is what the API server calls, with CertSecret.
+	// Service is the Service in Namespace that the API server calls. It is needed with CertSecret.
 	Service string
-	// WebhookConfiguration is the name of the MutatingWebhookConfiguration, and of
-	// the policy's ValidatingWebhookConfiguration, that are given the CA bundle, with
-	// CertSecret. Default [registration.DefaultName].
+	// WebhookConfiguration is the name of the MutatingWebhookConfiguration, and of the policy's
+	// ValidatingWebhookConfiguration. With CertSecret the webhook writes its CA bundle into both.
+	// The default is [registration.DefaultName].
 	WebhookConfiguration string
-	// ClientCA is a file with the CA, PEM, that signs the API servers' client
-	// certificate. Clients without a certificate of it get no answer. A new version of
-	// the file is used at once. Empty: no client certificate is asked for.
+	// ClientCA is a PEM file with the CA of the API servers' client certificates. Clients without
+	// such a certificate get no answer. A new version of the file is used immediately. If empty, no
+	// client certificate is requested.
 	ClientCA string
-	// ClientNames are the common or DNS names that the client certificate may have,
-	// with ClientCA. Empty: any.
+	// ClientNames are the accepted common names and DNS names of client certificates, with
+	// ClientCA. If empty, any name is accepted.
 	ClientNames []string
-	// CertTiming is for tests; the zero value is for use.
+	// CertTiming is for tests; the zero value is for production.
 	CertTiming certificates.Timing
-	// PolicyFile is the policy; see [policyfile.Watcher].
+	// PolicyFile is the file with the policy, see [policyfile.Watcher].
 	PolicyFile string
-	// Image is the config sidecar's, for policies that name none.
+	// Image is the sidecar image for policies that name none.
 	Image string
-	// DrainDelay is how long a webhook that is told to end goes on serving, while
-	// it is not ready, so that every API server hears that it leaves. 0: not at all.
+	// DrainDelay is how long the webhook still serves after it was asked to stop. It is not ready
+	// during that time, so every API server learns that it stops. If 0, there is no delay.
 	DrainDelay time.Duration
-	// RESTConfig says how to reach the API server.
+	// RESTConfig is the connection to the API server.
 	RESTConfig *rest.Config
-	// Namespace is ampbridge's own, where the circuit breaker's state is, the copy of
-	// the last good policy, and the webhook's Service and Secret. Empty: there is
-	// neither breaker nor copy.
+	// Namespace is ampbridge's own namespace, with the circuit breaker's state, the copy of the
+	// last good policy, and the webhook's Service and Secret. If empty, there is no breaker and no
+	// copy.
 	Namespace string
-	// Cluster, if set, is asked instead of the API server.
+	// Cluster, if set, is used instead of the API server.
 	Cluster Cluster
-	// Logger takes the webhook's log. Default [slog.Default].
+	// Logger is the webhook's logger. The default is [slog.Default].
 	Logger *slog.Logger
 
 	breaker  func(context.Context) (breaker.State, error)
 	accepted policyfile.Store
 }
 
-// shutdownTimeout bounds the health and metrics servers' end.
+// shutdownTimeout limits the shutdown of the health and metrics servers.
 const shutdownTimeout = 5 * time.Second
 
 func (o *Options) setDefaults() error {
@@ -128,8 +128,8 @@ func (o *Options) setDefaults() error {
 	return err
 }
 
-// Run serves the webhook until the context ends, and then for as long as
-// requests are in flight. It fails when it cannot listen.
+// Run serves the webhook until the context ends, and then until the requests in flight have ended.
+// It returns an error if it cannot listen.
 func Run(ctx context.Context, o Options) error {
 	if err := o.setDefaults(); err != nil {
 		return err
@@ -158,8 +158,8 @@ func Run(ctx context.Context, o Options) error {
 		}
 	}
 
-	// What serves lives longer than ctx, by the drain delay and by the requests
-	// in flight; what others read of it, by a little more.
+	// The webhook server runs longer than ctx, for the drain delay and the requests in flight. The
+	// health and metrics servers run a little longer than the webhook server.
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
 	observing, stopObserving := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopServing()
@@ -188,14 +188,14 @@ func Run(ctx context.Context, o Options) error {
 	return group.Wait()
 }
 
-// certificate is the one that the webhook serves.
+// certificate is the webhook's serving certificate.
 type certificate interface {
-	// Run keeps it fresh until the context ends.
+	// Run renews the certificate until the context ends.
 	Run(context.Context) error
-	// Loaded is closed once there is one.
+	// Loaded returns a channel that is closed when the first certificate is loaded.
 	Loaded() <-chan struct{}
 	GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error)
-	// Ready says why it is of no use yet.
+	// Ready returns the reason why the certificate cannot be used yet.
 	Ready() error
 }
 
@@ -209,16 +209,16 @@ func (o *Options) certificate(registry prometheus.Registerer) (certificate, erro
 	})
 }
 
-// app is one running webhook.
+// app is a running webhook.
 type app struct {
 	Options
 	source      *policyfile.Watcher
 	certificate certificate
 	handlers    Dependencies
-	// clients verifies client certificates; nil: none are asked for.
+	// clients verifies client certificates; nil if none are requested.
 	clients  *clientCA
 	draining atomic.Bool
-	// listening is true once the API server can connect.
+	// listening is true after the server has started to listen.
 	listening atomic.Bool
 }
 
@@ -233,7 +233,7 @@ func (a *app) serveWebhook(ctx context.Context) error {
 	group.Go(func() error {
 		select {
 		case <-ctx.Done():
-			return nil // ended while it waited
+			return nil // the context ended before the first certificate
 		case <-a.certificate.Loaded():
 		}
 		secure := &tls.Config{
@@ -251,7 +251,7 @@ func (a *app) serveWebhook(ctx context.Context) error {
 	return group.Wait()
 }
 
-// paths are the handlers at their paths.
+// paths returns the handlers by path.
 func (a *app) paths() http.Handler {
 	mux := http.NewServeMux()
 	for _, injection := range []policy.Injection{policy.InjectionEnabled, policy.InjectionAnnotated} {
@@ -262,9 +262,8 @@ func (a *app) paths() http.Handler {
 	return mux
 }
 
-// closeOnDrain tells clients, once the webhook drains, to close their connections:
-// none is then idle at the moment of the shutdown, where a request could cross
-// it on its way.
+// closeOnDrain makes clients close their connections while the webhook drains. Otherwise a client
+// could send a request on an idle connection at the moment of the shutdown.
 func (a *app) closeOnDrain(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if a.draining.Load() {
@@ -274,7 +273,7 @@ func (a *app) closeOnDrain(next http.Handler) http.Handler {
 	})
 }
 
-// health answers the kubelet.
+// health returns the handler for the kubelet's probes.
 func (a *app) health() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintln(w, "ok") })
@@ -288,28 +287,28 @@ func (a *app) health() http.Handler {
 	return mux
 }
 
-// ready says everything that is missing.
+// ready returns an error that lists everything that is missing.
 func (a *app) ready() error {
 	serving := a.certificate.Ready()
 	if serving == nil && !a.listening.Load() {
-		serving = errors.New("the server is about to listen")
+		serving = errors.New("the server is not listening yet")
 	}
 	var draining error
 	if a.draining.Load() {
-		draining = errors.New("the webhook is about to end")
+		draining = errors.New("the webhook is shutting down")
 	}
 	return errors.Join(policyReady(a.source), serving, draining)
 }
 
-// metricsHandler serves the webhook's own metrics and those of the libraries.
+// metricsHandler serves the webhook's own metrics and the metrics of its libraries.
 func metricsHandler(own *prometheus.Registry) http.Handler {
 	for _, c := range []prometheus.Collector{collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})} {
-		// An error means that another part of the process was first.
+		// An error means that another part of the process has registered it already.
 		_ = ctrlmetrics.Registry.Register(c)
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/metrics", promhttp.HandlerFor(prometheus.Gatherers{own, ctrlmetrics.Registry}, promhttp.HandlerOpts{
-		// A compressor takes about a megabyte for each scrape.
+		// Compression takes about a megabyte of memory for each scrape.
 		DisableCompression: true, MaxRequestsInFlight: 2,
 	}))
 	return mux
@@ -320,7 +319,7 @@ func serve(ctx context.Context, name, addr string, handler http.Handler) error {
 	return listenError(name, listenAndServe(ctx, newServer(handler, maxObservers), addr, nil, shutdownTimeout, nil))
 }
 
-// sleep returns early when the context ends.
+// sleep waits for d, or until the context ends.
 func sleep(ctx context.Context, d time.Duration) {
 	select {
 	case <-ctx.Done():

@@ -28,7 +28,7 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
-// running is a whole webhook.
+// running is a complete running webhook.
 type running struct {
 	webhook.Options
 	*testing.T
@@ -37,7 +37,7 @@ type running struct {
 	done chan error
 }
 
-// run starts a webhook with neither certificate nor policy.
+// run starts a webhook without a certificate and without a policy.
 func run(t *testing.T, edit func(*webhook.Options)) *running {
 	t.Helper()
 	w := &running{T: t, log: &testkit.Buffer{}, done: make(chan error, 1)}
@@ -76,7 +76,7 @@ func (w *running) writePolicy() {
 	}
 }
 
-// writeCertificate makes a new certificate and a client that trusts it alone.
+// writeCertificate creates a new certificate and a client that trusts only this one.
 func (w *running) writeCertificate() *http.Client {
 	w.Helper()
 	ca, err := servingcert.Write(w.CertDir, "127.0.0.1")
@@ -157,7 +157,7 @@ func TestCertificateRotates(t *testing.T) {
 		}
 		return answer.Body.Close() == nil
 	})
-	// A connection that stands is not torn down.
+	// An open connection is not closed.
 	send(t, first, "https://"+w.Addr+"/pods/enabled", podRequest(t, operatorPod, nil))
 }
 
@@ -247,8 +247,8 @@ func TestRunFails(t *testing.T) {
 	}
 }
 
-// A webhook that ends goes on serving until nobody asks it any more, and
-// finishes what it has begun.
+// A webhook that stops still serves until no client calls it any more. It also completes the
+// requests in flight.
 func TestShutdownDropsNothing(t *testing.T) {
 	for _, protocol := range []string{"HTTP/1.1", "HTTP/2.0"} {
 		t.Run(protocol, func(t *testing.T) {
@@ -261,13 +261,13 @@ func TestShutdownDropsNothing(t *testing.T) {
 			}
 			w.eventuallyReady()
 
-			// One request hangs in its look-up across the whole shutdown.
+			// One request waits in its look-up during the whole shutdown.
 			body := encode(t, podRequest(t, operatorPod, nil))
 			patched := make(chan error, 1)
 			go func() { patched <- post(client, w.Addr, body, protocol, `"patch"`) }()
 			<-slow.entered
 
-			// Others keep coming for as long as the webhook drains.
+			// Other requests arrive while the webhook drains.
 			var sent atomic.Int64
 			var clients sync.WaitGroup
 			leave := make(chan struct{})
@@ -280,7 +280,7 @@ func TestShutdownDropsNothing(t *testing.T) {
 							return
 						default:
 						}
-						if err := post(client, w.Addr, quick, protocol, "this path takes"); err != nil {
+						if err := post(client, w.Addr, quick, protocol, "this path accepts"); err != nil {
 							t.Errorf("while draining: %v", err)
 							return
 						}
@@ -293,11 +293,11 @@ func TestShutdownDropsNothing(t *testing.T) {
 			w.stop()
 			testkit.Eventually(t, "not ready while it drains", func() bool {
 				ok, text := w.ready()
-				return !ok && strings.Contains(text, "about to end")
+				return !ok && strings.Contains(text, "shutting down")
 			})
 			drained := sent.Load()
 			testkit.Eventually(t, "it serves while it drains", func() bool { return sent.Load() > drained+10 })
-			close(leave) // the API servers have heard that it leaves
+			close(leave) // all API servers have noticed that it stops
 			clients.Wait()
 			testkit.Eventually(t, "it listens no longer", func() bool {
 				conn, err := net.Dial("tcp", w.Addr)
@@ -332,7 +332,7 @@ func post(client *http.Client, addr string, body []byte, protocol, want string) 
 	return nil
 }
 
-// slowCluster is a cluster whose answers take until it is released.
+// slowCluster is a cluster that answers only after it is released.
 type slowCluster struct {
 	once             sync.Once
 	entered, release chan struct{}

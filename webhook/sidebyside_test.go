@@ -11,7 +11,7 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
-// afterBreaker answers once the circuit breaker is being read.
+// afterBreaker answers only after the read of the circuit breaker has started.
 type afterBreaker struct {
 	webhook.Cluster
 	reading chan struct{}

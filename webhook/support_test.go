@@ -31,7 +31,7 @@ const (
 	account   = "prometheus-k8s"
 )
 
-// fixture is the handlers over HTTPS, in a cluster that client-go plays.
+// fixture serves the handlers over HTTPS, with client-go's fake cluster.
 type fixture struct {
 	*testing.T
 	webhook.Dependencies
@@ -56,7 +56,7 @@ func newFixture(t *testing.T) *fixture {
 	return f
 }
 
-// serve starts a server for all paths, as the real one has them.
+// serve starts a server for all paths, as in production.
 func (f *fixture) serve() *httptest.Server {
 	mux := http.NewServeMux()
 	for _, i := range []policy.Injection{policy.InjectionEnabled, policy.InjectionAnnotated} {
@@ -70,8 +70,8 @@ func (f *fixture) serve() *httptest.Server {
 	return server
 }
 
-// review sends a review of the object to path and returns what is answered,
-// which is always an allowing review.
+// review sends a review of the object to path and returns the answer, which always admits the
+// object.
 func (f *fixture) review(path string, r *admissionv1.AdmissionRequest) *admissionv1.AdmissionResponse {
 	f.Helper()
 	server := f.serve()
@@ -116,8 +116,8 @@ func encode(t testing.TB, r *admissionv1.AdmissionRequest) []byte {
 	return body
 }
 
-// podRequest is the review of a pod of testdata that a controller creates: it
-// has no namespace of its own.
+// podRequest returns the review of a pod from testdata, as a controller creates it: the pod has no
+// namespace of its own.
 func podRequest(t testing.TB, file string, edit func(map[string]any)) *admissionv1.AdmissionRequest {
 	t.Helper()
 	var pod map[string]any
@@ -160,7 +160,7 @@ func annotate(key, value string) func(map[string]any) {
 	}
 }
 
-// apply gives what the API server makes of the object and the patch.
+// apply returns the object after the API server has applied the patch.
 func apply(t *testing.T, object, patch []byte) []byte {
 	t.Helper()
 	decoded, err := jsonpatch.DecodePatch(patch)
@@ -174,7 +174,7 @@ func apply(t *testing.T, object, patch []byte) []byte {
 	return changed
 }
 
-// wantCounted checks the one decision that was counted.
+// wantCounted checks that exactly this decision was counted.
 func (f *fixture) wantCounted(resource, decision string, reason policy.Reason) {
 	f.Helper()
 	want := `# HELP ampbridge_admission_decisions_total Admission requests by resource (pod, serviceaccount), ` +

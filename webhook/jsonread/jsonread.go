@@ -1,10 +1,9 @@
-// Package jsonread decodes JSON objects member by member, with the token reader of
-// github.com/go-json-experiment/json and without reflection.
+// Package jsonread decodes JSON objects member by member, without reflection. It uses the token
+// reader of github.com/go-json-experiment/json.
 //
-// It decodes what encoding/json would, as Kubernetes uses it: names are
-// case-sensitive, null leaves a value as it is, and of members with the same name the
-// objects are merged and the last value counts. The decoder's own options say whether
-// it takes such names at all.
+// The result equals that of encoding/json as Kubernetes uses it. Names are case-sensitive, and null
+// leaves a value unchanged. If several members have the same name, objects are merged, and of other
+// values the last one applies. The decoder's own options determine whether it accepts such names.
 package jsonread
 
 import (
@@ -23,22 +22,22 @@ import (
 // Reader reads the members of one object.
 type Reader struct {
 	*jsontext.Decoder
-	// text holds the strings that were read, one after the other: each by itself would be
-	// an allocation of its own.
+	// text holds all strings that were read, one after the other, because one allocation for each
+	// string would be slower.
 	text strings.Builder
-	// quoted is where a name is quoted, and pairs where a mapping is gathered.
+	// quoted is a buffer for quoted names, and pairs is a buffer for the entries of a mapping.
 	quoted []byte
 	pairs  [][2]string
 }
 
-// Readable is what reads itself: the value of a review that somebody else knows.
+// Readable is a value that can decode itself.
 type Readable interface{ ReadJSON(r *Reader) error }
 
 // From returns a reader of the decoder's next value.
 func From(d *jsontext.Decoder) *Reader { return &Reader{Decoder: d} }
 
-// Object reads an object. It calls member for each of the object's members. The name
-// is valid until member reads the value, which it must.
+// Object reads an object and calls member for each of its members. member must read the value, and
+// name is valid only until then.
 func Object[T any](r *Reader, to *T, member func(to *T, r *Reader, name []byte) error) error {
 	if null, err := r.open('{', reflect.TypeFor[T]()); null || err != nil {
 		return err
@@ -52,11 +51,11 @@ func Object[T any](r *Reader, to *T, member func(to *T, r *Reader, name []byte) 
 			return err
 		}
 	}
-	_, err := r.ReadToken() // the end, or what is wrong
+	_, err := r.ReadToken() // the end, or an error
 	return err
 }
 
-// Optional reads an object that is a pointer in Kubernetes: null makes it zero.
+// Optional reads an object that is a pointer in Kubernetes. null sets it to the zero value.
 func Optional[T any](r *Reader, to *T, member func(to *T, r *Reader, name []byte) error) error {
 	if r.PeekKind() == 'n' {
 		*to = *new(T)
@@ -64,7 +63,7 @@ func Optional[T any](r *Reader, to *T, member func(to *T, r *Reader, name []byte
 	return Object(r, to, member)
 }
 
-// Pointer reads an object that the type tells from none.
+// Pointer reads an object into a pointer. null sets the pointer to nil.
 func Pointer[T any](r *Reader, to **T, member func(to *T, r *Reader, name []byte) error) error {
 	if r.PeekKind() == 'n' {
 		*to = nil
@@ -76,22 +75,22 @@ func Pointer[T any](r *Reader, to **T, member func(to *T, r *Reader, name []byte
 	return Object(r, *to, member)
 }
 
-// Objects reads a list of objects. Usually there are up to n.
+// Objects reads a list of objects, usually with up to n items.
 func Objects[T any](r *Reader, to *[]T, n int, member func(to *T, r *Reader, name []byte) error) error {
 	return list(r, to, n, member, nil)
 }
 
-// Strings reads a list of strings. Usually there are up to n.
+// Strings reads a list of strings, usually with up to n items.
 func (r *Reader) Strings(to *[]string, n int) error { return list(r, to, n, nil, (*Reader).String) }
 
 // Integers reads a list of integers.
 func (r *Reader) Integers(to *[]int64) error { return list(r, to, 4, nil, (*Reader).Integer) }
 
-// Values reads a list of anything.
+// Values reads a list of any values.
 func (r *Reader) Values(to *[]jsontext.Value) error { return list(r, to, 4, nil, (*Reader).Value) }
 
-// list reads a list of objects, by their members, or of other items. A closure for each
-// list would be an allocation.
+// list reads a list of objects with member, or of other items with other. A closure for each list
+// would cost an allocation.
 func list[T any](
 	r *Reader, to *[]T, n int, member func(to *T, r *Reader, name []byte) error, other func(*Reader, *T) error,
 ) error {
@@ -106,10 +105,10 @@ func list[T any](
 	for r.PeekKind() != ']' {
 		switch {
 		case len(items) < cap(items):
-			items = items[:len(items)+1] // zero, or what the same list had before
+			items = items[:len(items)+1] // zero, or the item from an earlier list of the same name
 		default:
 			items = slices.Grow(items, max(n, 1))[:len(items)+1]
-			n = len(items) // twice as many
+			n = len(items) // the next allocation doubles the list
 		}
 		var err error
 		if item := &items[len(items)-1]; member != nil {
@@ -129,8 +128,7 @@ func list[T any](
 	return err
 }
 
-// open reads the beginning of an object or a list. It reports whether there is null in
-// its place.
+// open reads the beginning of an object or a list, and reports whether the value is null instead.
 func (r *Reader) open(kind jsontext.Kind, wanted reflect.Type) (null bool, err error) {
 	switch r.PeekKind() {
 	case kind:
@@ -142,7 +140,7 @@ func (r *Reader) open(kind jsontext.Kind, wanted reflect.Type) (null bool, err e
 	return false, r.mismatch(wanted)
 }
 
-// StringMap reads an object of strings.
+// StringMap reads an object with string values.
 func (r *Reader) StringMap(to *map[string]string) error {
 	if r.PeekKind() == 'n' {
 		*to = nil
@@ -178,7 +176,7 @@ func (r *Reader) StringMap(to *map[string]string) error {
 		pairs = append(pairs, pair)
 	}
 	if r.pairs = pairs; *to == nil {
-		*to = make(map[string]string, len(pairs)) // a mapping that grows takes twice the time
+		*to = make(map[string]string, len(pairs)) // a growing mapping takes twice the time
 	}
 	for _, pair := range pairs {
 		(*to)[pair[0]] = pair[1]
@@ -187,7 +185,7 @@ func (r *Reader) StringMap(to *map[string]string) error {
 	return err
 }
 
-// Map reads an object as a mapping, each value with the function.
+// Map reads an object into a map. It reads each value with the function.
 func Map[K ~string, V any](r *Reader, to *map[K]V, read func(*Reader) (V, error)) error {
 	if r.PeekKind() == 'n' {
 		*to = nil
@@ -276,7 +274,7 @@ func (r *Reader) integer(to *int64, least, most int64) error {
 	return r.mismatch(reflect.TypeFor[int64]())
 }
 
-// IntegerPointer reads an integer that null tells from none.
+// IntegerPointer reads an integer into a pointer. null sets the pointer to nil.
 func (r *Reader) IntegerPointer(to **int64) error {
 	if r.PeekKind() == 'n' {
 		*to = nil
@@ -288,7 +286,7 @@ func (r *Reader) IntegerPointer(to **int64) error {
 	return r.Integer(*to)
 }
 
-// Value reads anything, as it was written; nil: null.
+// Value reads any value unchanged. null results in nil.
 func (r *Reader) Value(to *jsontext.Value) error {
 	null := r.PeekKind() == 'n'
 	value, err := r.ReadValue()
@@ -298,15 +296,15 @@ func (r *Reader) Value(to *jsontext.Value) error {
 	return err
 }
 
-// Text reads anything, as it was written.
+// Text reads any value unchanged.
 func (r *Reader) Text(to *string) error {
 	value, err := r.ReadValue()
 	*to = r.Keep(value)
 	return err
 }
 
-// Append reads the value of the member with this name, and appends both to a JSON
-// object, as they were written; empty: there is no object yet.
+// Append reads the value of the member with this name. It appends name and value unchanged to a
+// JSON object; object is empty if it has no members yet.
 func (r *Reader) Append(object *string, name string) error {
 	value, err := r.ReadValue()
 	if err != nil {
@@ -330,7 +328,7 @@ func (r *Reader) Append(object *string, name string) error {
 	return nil
 }
 
-// Keep returns b as a string that lasts.
+// Keep returns a string with a copy of b.
 func (r *Reader) Keep(b []byte) string {
 	if len(b) == 0 {
 		return ""
@@ -341,29 +339,29 @@ func (r *Reader) Keep(b []byte) string {
 	return r.text.String()[from:]
 }
 
-// reserve makes room for n bytes more. Strings that were read stay where they are.
+// reserve makes space for n more bytes. The strings that were already read stay valid.
 func (r *Reader) reserve(n int) {
 	if r.text.Cap()-r.text.Len() >= n {
 		return
 	}
 	const most = 16 << 10
 	r.text = strings.Builder{}
-	// About half of a pod is kept: the rest is names and what is skipped.
+	// About half of a pod is stored. The rest is names and skipped values.
 	r.text.Grow(max(n, min(most, len(r.UnreadBuffer())/2)))
 }
 
-// unquoted returns what a JSON string says.
+// unquoted returns the value of a JSON string.
 func unquoted(text jsontext.Value) []byte {
 	if bytes.IndexByte(text, '\\') < 0 && utf8.Valid(text) {
 		return text[1 : len(text)-1]
 	}
-	// The decoder has decided whether it takes invalid UTF-8; the result has U+FFFD instead.
+	// The decoder has already rejected invalid UTF-8 or accepted it. If accepted, it is replaced by
+	// U+FFFD.
 	b, _ := jsontext.AppendUnquote(nil, text)
 	return b
 }
 
-// mismatch reads the next value, which is not of the type that is wanted, and returns
-// the error.
+// mismatch reads the next value, which has the wrong type, and returns the error.
 func (r *Reader) mismatch(wanted reflect.Type) error {
 	kind := r.PeekKind()
 	if err := r.SkipValue(); err != nil {
@@ -372,12 +370,12 @@ func (r *Reader) mismatch(wanted reflect.Type) error {
 	return r.Wrong(kind, wanted, nil)
 }
 
-// Wrong is the error about the value that was read last.
+// Wrong returns the error for the value that was read last.
 func (r *Reader) Wrong(kind jsontext.Kind, wanted reflect.Type, err error) error {
 	return &json.SemanticError{
 		ByteOffset: r.InputOffset(), JSONPointer: r.StackPointer(), JSONKind: kind, GoType: wanted, Err: err,
 	}
 }
 
-// errRange is about an integer that has too many bits.
+// errRange is the error for an integer with too many bits.
 var errRange = errors.New("value out of range")
