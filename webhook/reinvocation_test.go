@@ -84,7 +84,7 @@ func TestInjectionIsTakenBack(t *testing.T) {
 		r.Object.Raw = changed
 		f.Breaker = func(context.Context) (breaker.State, error) { return breaker.State{}, errors.New("not to be had") }
 		answer := f.review("/pods/enabled", r)
-		if len(answer.Warnings) != 1 || !strings.Contains(answer.Warnings[0], "taken back") || answer.Patch == nil {
+		if len(answer.Warnings) != 1 || !strings.Contains(answer.Warnings[0], "is undone") || answer.Patch == nil {
 			t.Fatalf("%s: warnings %q, patch %s", change.Name, answer.Warnings, answer.Patch)
 		}
 		r.Object.Raw = apply(t, r.Object.Raw, answer.Patch)

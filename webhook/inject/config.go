@@ -9,28 +9,29 @@ import (
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
-// configuration is the place where the kubelet puts the configuration that
-// Prometheus, or the reloader that prepares it, reads.
+// configuration is where the kubelet puts the configuration file, which Prometheus reads or a
+// reloader expands for it.
 type configuration struct {
-	// volume is its index in the pod's volumes.
+	// volume is the index in the pod's volumes.
 	volume int
-	// file is relative to the volume.
+	// file is the path inside the volume.
 	file string
 }
 
-// source is what the sidecar serves, and how a change of it reaches Prometheus.
+// source is the configuration that the sidecar serves, and how a change of it reaches Prometheus.
 type source struct {
 	configuration
 	reload Reload
-	// notReloaded says why nothing provably reloads Prometheus; empty: something does.
+	// notReloaded is the reason why it is not certain that something reloads Prometheus; empty if
+	// it is certain.
 	notReloaded string
-	// points are where other volumes are mounted in the configuration's.
+	// points are the mount points of other volumes inside the configuration's volume.
 	points []sidecarconfig.MountPoint
 }
 
-// locateConfig finds the configuration of the container at an index, in one of the
-// shapes that can be served: a volume that only the kubelet writes to, or the
-// operator's, where a reloader expands such a volume's file into an emptyDir.
+// locateConfig returns the configuration of the container with the index prometheus. Two cases are
+// supported. In the first the file is in a volume that only the kubelet writes to. The second is
+// the operator's: a reloader expands the file of such a volume into an emptyDir.
 func locateConfig(pod *Pod, prometheus int) (source, *policy.Decision) {
 	c := &pod.Spec.Containers[prometheus]
 	file, refused := configFile(c)
@@ -56,9 +57,8 @@ func locateConfig(pod *Pod, prometheus int) (source, *policy.Decision) {
 	return found, refused
 }
 
-// where is [place], and also finds a file that is mounted by itself, with
-// subPath: such a mount shows, pinned, what the volume holds when the container
-// starts.
+// where extends [place]. It also finds a file that is mounted alone with subPath. Then it returns
+// pinned true, because such a mount always shows the content from the start of the container.
 func where(pod *Pod, c *Container, file string) (read configuration, pinned bool, refused *policy.Decision) {
 	mount, rel := c.mountOf(file)
 	if mount == nil || !mount.part() || mount.SubPathExpr != "" || rel != "." {
@@ -75,20 +75,20 @@ func where(pod *Pod, c *Container, file string) (read configuration, pinned bool
 func refuseVolume(volume *Volume) *policy.Decision {
 	return refuse(
 		ConfigurationVolume,
-		"the configuration lies in volume %q (%s), which others may write to: mount it from a ConfigMap or a Secret",
+		"the configuration is in volume %q (%s), which other programs can change: mount it from a ConfigMap or a Secret",
 		volume.Name,
 		volume.kind(),
 	)
 }
 
-// Where an image looks when it is told nothing.
+// The paths that an image uses without arguments.
 const (
 	imageDir         = "/prometheus" // WORKDIR
 	imageFile        = "/etc/prometheus/prometheus.yml"
 	imageFileBitnami = "/opt/bitnami/prometheus/conf/prometheus.yml"
 )
 
-// configFile is the absolute path of the file that Prometheus loads.
+// configFile returns the absolute path of the file that Prometheus loads.
 func configFile(c *Container) (string, *policy.Decision) {
 	command, args := c.commandLine()
 	program := path.Base(command)
@@ -98,7 +98,7 @@ func configFile(c *Container) (string, *policy.Decision) {
 	unreadable := func(what string) (string, *policy.Decision) {
 		return "", refuse(
 			UnreadableArguments,
-			"cannot tell which configuration container %q reads, because of %s: give it a literal --config.file argument",
+			"cannot determine which configuration container %q reads, because of %s: set a literal --config.file argument",
 			c.Name,
 			what,
 		)
@@ -126,7 +126,7 @@ func configFile(c *Container) (string, *policy.Decision) {
 	return imageFile, nil
 }
 
-// absolute resolves a path as the container's process does.
+// absolute returns the absolute path of file, as the container's process resolves it.
 func absolute(c *Container, file string) string {
 	if path.IsAbs(file) {
 		return cleanPath(file)
@@ -137,14 +137,14 @@ func absolute(c *Container, file string) string {
 	return path.Join(imageDir, file)
 }
 
-// place finds the volume behind a path of a container.
+// place returns the volume of a path in a container.
 func place(pod *Pod, c *Container, file string) (configuration, *policy.Decision) {
 	mount, rel := c.mountOf(file)
 	switch {
 	case mount != nil && mount.part():
 		return configuration{}, refuse(
 			ConfigurationSubPath,
-			"%q lies in a directory that is mounted with subPath, which goes away when the configuration changes: mount the volume's "+
+			"%q is in a directory that is mounted with subPath, and disappears when the configuration changes: mount the volume's "+
 				"whole directory",
 			file,
 		)
@@ -167,10 +167,9 @@ func noVolume(c *Container, mount *VolumeMount) *policy.Decision {
 	return refuse(MalformedPod, "container %q mounts volume %q, which the pod does not have", c.Name, mount.Name)
 }
 
-// expanded follows the operator's way: Prometheus reads what a reloader makes of
-// another file. The sidecar is the first init container, so that every reloader that
-// expands the file, at the start or later, expands what the sidecar serves. All must
-// take it from one place.
+// expanded returns the file that a reloader expands into the file that Prometheus reads, as in the
+// operator's pods. The sidecar is the first init container, so every reloader expands the file that
+// the sidecar serves, both at the start and later. All reloaders must read the same file.
 func expanded(pod *Pod, read configuration) (configuration, *policy.Decision) {
 	output := &pod.Spec.Volumes[read.volume]
 	source := configuration{volume: -1}
@@ -184,7 +183,7 @@ func expanded(pod *Pod, read configuration) (configuration, *policy.Decision) {
 				return configuration{}, refused
 			}
 			if source.volume >= 0 && source != from {
-				return configuration{}, refuse(ConfigurationVolume, "several files are expanded into volume %q: expand one", output.Name)
+				return configuration{}, refuse(ConfigurationVolume, "several files are expanded into volume %q: expand only one", output.Name)
 			}
 			source = from
 		}

@@ -62,7 +62,7 @@ func containerOf(t *testing.T, container string) *Pod {
 	return decode(t, podOf(t, "containers: ["+container+"]"))
 }
 
-// Pods that can be served, and from where.
+// Pods that are supported, with the volume and file of the configuration.
 func TestLocate(t *testing.T) {
 	for _, c := range []struct{ name, spec, volume, file string }{
 		{"a ConfigMap and prometheus-config-reloader", `
@@ -121,7 +121,7 @@ containers:
 - {name: config-reloader, args: [--config-file=/config/prometheus.yaml.gz, --config-envsubst-file=/out/prometheus.env.yaml],
   volumeMounts: [{name: config, mountPath: /config}, {name: out, mountPath: /out}]}
 volumes: [{name: out, emptyDir: {}}, {name: config, secret: {secretName: s}}]`, "config", "prometheus.yaml.gz"},
-		{"a subPath of it in another container is fine when that starts", `
+		{"a subPath of it in another container is allowed if that one starts", `
 containers:
 - {name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml, --config.auto-reload], volumeMounts: [{name: c, mountPath: /c}]}
 - {name: other, volumeMounts: [{name: c, mountPath: /x.yml, subPath: x.yml}]}
@@ -141,7 +141,7 @@ containers:
 - {name: prometheus, image: prom/prometheus, volumeMounts: [{name: c, mountPath: /etc/prometheus}]}
 - {name: thanos, args: [sidecar, --reloader.rule-dir=/rules]}
 volumes: [{name: c, configMap: {name: c}}]`, "c", "prometheus.yml"},
-		{"no reloader, and an address that the pod does not tell", `
+		{"no reloader, and an address that the pod does not show", `
 containers: [{name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml, '--web.listen-address=$(POD_IP):9090'],
   volumeMounts: [{name: c, mountPath: /c}]}]
 volumes: [{name: c, configMap: {name: c}}]`, "c", "p.yml"},
@@ -167,7 +167,7 @@ initContainers:
 containers: [{name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml],
   volumeMounts: [{name: out, mountPath: /c/p.yml, subPath: p.yml}]}]
 volumes: [{name: out, emptyDir: {}}, {name: config, secret: {secretName: s}}]`, "config", "p.gz"},
-		{"expanded by a container that reloads somebody else", `
+		{"expanded by a container that reloads another program", `
 containers:
 - {name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml], volumeMounts: [{name: out, mountPath: /c}]}
 - {name: reload, args: [--config-file=/config/p.gz, --config-envsubst-file=/out/p.yml, '--reload-url=http://localhost:9093/-/reload'],
@@ -197,7 +197,7 @@ volumes: [{name: c, configMap: {name: c, items: [{key: p, path: conf/p.yml}]}}]`
 	}
 }
 
-// What else is mounted inside the configuration's directory.
+// Other volumes that are mounted inside the configuration's directory.
 func TestNested(t *testing.T) {
 	for _, c := range []struct {
 		name, mounts string
@@ -216,7 +216,7 @@ func TestNested(t *testing.T) {
 			[]sidecarconfig.MountPoint{{Name: "rules"}}, false},
 		{"beside it", "{name: map, mountPath: /cc}", nil, false},
 		{"deep", "{name: map, mountPath: /c/rules/more}", nil, true},
-		{"a host's who knows what", "{name: host, mountPath: /c/rules}", nil, true},
+		{"a host's path of unknown type", "{name: host, mountPath: /c/rules}", nil, true},
 		{"a part of a claim", "{name: claim, mountPath: /c/rules, subPath: rules}", nil, true},
 		{"a name of the kubelet's", "{name: map, mountPath: /c/..data}", nil, true},
 	} {
@@ -250,7 +250,7 @@ volumes:
 	}
 }
 
-// Pods that cannot, why, and the fix.
+// Pods that are not supported, with the reason and the fix.
 func TestLocateNot(t *testing.T) {
 	for _, c := range []struct {
 		name, spec string
@@ -295,7 +295,7 @@ containers:
 - {name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml], volumeMounts: [{name: out, mountPath: /c}]}
 - {name: reload, args: [--config-file=/config/p.gz, --config-envsubst-file=/out/p.yml],
   volumeMounts: [{name: config, mountPath: /config}, {name: out, mountPath: /out}]}
-volumes: [{name: out, emptyDir: {}}, {name: config, secret: {secretName: s}}]`, ConfigurationVolume, "expand one"},
+volumes: [{name: out, emptyDir: {}}, {name: config, secret: {secretName: s}}]`, ConfigurationVolume, "expand only one"},
 		{"expanded from a volume that others fill", `
 containers:
 - {name: prometheus, image: prom/prometheus, args: [--config.file=/c/p.yml], volumeMounts: [{name: out, mountPath: /c}]}

@@ -1,7 +1,7 @@
 package inject
 
-// ConfigFile returns the file that the pod's Prometheus loads; empty: the pod does not
-// show which one.
+// ConfigFile returns the file that the pod's Prometheus loads, or "" if the pod does not show which
+// file that is.
 func ConfigFile(pod *Pod) string {
 	found := candidates(pod)
 	if len(found) != 1 {

@@ -22,22 +22,22 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 )
 
-// lenient are the webhook's own options.
+// lenient are the options that the webhook uses.
 var lenient = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 
-// view is a [Pod] without what has another form in a v1.Pod.
+// view is a [Pod] without the members that have another form in a v1.Pod.
 type view struct {
 	Pod     Pod
 	Volumes []corev1.Volume
 	Sources []volumeSource
 	Ports   []intstr.IntOrString
-	// Commands are those of probes.
+	// Commands are the commands of probes.
 	Commands [][]string
 	EnvFrom  []int
 	Windows  []bool
 }
 
-// ours is the view of a decoded pod.
+// ours returns the view of a decoded pod.
 func ours(t *testing.T, pod Pod) view {
 	t.Helper()
 	v := view{Pod: pod, Windows: []bool{len(pod.Spec.SecurityContext.WindowsOptions) > 0}}
@@ -78,7 +78,7 @@ func ours(t *testing.T, pod Pod) view {
 	return v
 }
 
-// theirs is the view of a pod that Kubernetes's own types have decoded.
+// theirs returns the view of a pod that Kubernetes's own types have decoded.
 func theirs(pod *corev1.Pod) view {
 	v := view{Volumes: pod.Spec.Volumes}
 	for i := range pod.Spec.Volumes {
@@ -212,7 +212,7 @@ func seccompIn(p *corev1.SeccompProfile) Seccomp {
 	return Seccomp{string(valueOf(p).Type), valueOf(valueOf(p).LocalhostProfile)}
 }
 
-// valueOf is what p points to; zero: nothing.
+// valueOf returns the value that p points to; zero if p is nil.
 func valueOf[T any](p *T) (v T) {
 	if p != nil {
 		v = *p
@@ -220,8 +220,8 @@ func valueOf[T any](p *T) (v T) {
 	return v
 }
 
-// comparing compares views. The lists that [theirs] makes show no difference between an
-// empty list and none.
+// comparing compares views. The lists that [theirs] creates do not distinguish an empty list from
+// none.
 var comparing = cmp.Options{
 	cmp.FilterPath(func(p cmp.Path) bool {
 		switch p.String() {
@@ -230,17 +230,17 @@ var comparing = cmp.Options{
 			"Pod.Spec.Containers.LivenessProbe", "Pod.Spec.Containers.ReadinessProbe", "Pod.Spec.Containers.StartupProbe",
 			"Pod.Spec.SecurityContext.WindowsOptions", "Pod.Spec.InitContainers.SecurityContext.WindowsOptions",
 			"Pod.Spec.Containers.SecurityContext.WindowsOptions",
-			// They are the pod's alone.
+			// These exist only for pods.
 			"Pod.Spec.InitContainers.SecurityContext.FSGroup", "Pod.Spec.InitContainers.SecurityContext.SupplementalGroups",
 			"Pod.Spec.Containers.SecurityContext.FSGroup", "Pod.Spec.Containers.SecurityContext.SupplementalGroups":
 			return true
-		// It is no member of the text.
+		// This is not a member of the JSON text.
 		case "Pod.prometheus":
 			return true
-		// They are a container's alone.
+		// These exist only for containers.
 		case "Pod.Spec.SecurityContext.Privileged", "Pod.Spec.SecurityContext.AllowPrivilegeEscalation",
 			"Pod.Spec.SecurityContext.ReadOnlyRootFilesystem", "Pod.Spec.SecurityContext.Capabilities",
-			// TestDropsAll: false also for texts that say it in another way.
+			// TestDropsAll: it is also false for other notations with the same meaning.
 			"Pod.Spec.InitContainers.SecurityContext.Capabilities", "Pod.Spec.Containers.SecurityContext.Capabilities":
 			return true
 		}
@@ -248,7 +248,7 @@ var comparing = cmp.Options{
 	}, cmp.Ignore()),
 	cmp.Comparer(func(a, b resource.Quantity) bool { return a.Cmp(b) == 0 && a.String() == b.String() }),
 	cmp.Comparer(func(a, b intstr.IntOrString) bool {
-		// A name that null follows leaves a trace in Kubernetes's type.
+		// In Kubernetes's type a name stays visible if null follows it.
 		return a == b || a.Type == intstr.Int && a.StrVal != "" || b.Type == intstr.Int && b.StrVal != ""
 	}),
 	cmp.FilterValues(func(a, b []EnvVar) bool { return len(a)+len(b) == 0 }, cmp.Ignore()),
@@ -259,7 +259,7 @@ var comparing = cmp.Options{
 	cmp.FilterValues(func(a, b []Container) bool { return len(a)+len(b) == 0 }, cmp.Ignore()),
 	cmp.FilterValues(func(a, b []fileItem) bool { return len(a)+len(b) == 0 }, cmp.Ignore()),
 	cmp.FilterValues(func(a, b []projectedSource) bool { return len(a)+len(b) == 0 }, cmp.Ignore()),
-	cmp.Comparer(func(a, b policy.Quantity) bool { // however it is written, and a number is none
+	cmp.Comparer(func(a, b policy.Quantity) bool { // in any notation; a number counts as none
 		x, err := resource.ParseQuantity(string(a))
 		y, problem := resource.ParseQuantity(string(b))
 		return a == "" || b == "" || err == nil && problem == nil && x.Cmp(y) == 0
@@ -267,8 +267,8 @@ var comparing = cmp.Options{
 	cmp.FilterValues(func(a, b []corev1.Volume) bool { return len(a)+len(b) == 0 }, cmp.Ignore()),
 }
 
-// decodesAlike checks that Kubernetes's own types show of a pod what [Pod] does. It
-// reports whether they take the text as a pod.
+// decodesAlike checks that [Pod] and Kubernetes's own types decode the same from a pod. It reports
+// whether Kubernetes's types accept the text as a pod.
 func decodesAlike(t *testing.T, data []byte) bool {
 	t.Helper()
 	var pod Pod
@@ -276,7 +276,7 @@ func decodesAlike(t *testing.T, data []byte) bool {
 	err, refused := json.Unmarshal(data, &pod, lenient), utiljson.Unmarshal(data, &reference)
 	switch {
 	case refused != nil:
-		return false // a member that is skipped may be wrong
+		return false // a skipped member may be wrong
 	case err != nil:
 		t.Errorf("%v: %s", err, data)
 		return true
@@ -287,7 +287,7 @@ func decodesAlike(t *testing.T, data []byte) bool {
 	return true
 }
 
-// fixtures are all pods, and templates of pods, in the repository's fixtures.
+// fixtures returns all pods and pod templates in the repository's fixtures.
 func fixtures(t testing.TB) [][]byte {
 	t.Helper()
 	var found [][]byte
@@ -324,7 +324,7 @@ func fixtures(t testing.TB) [][]byte {
 		}
 		for document := range strings.SplitSeq("\n"+string(data), "\n---") {
 			var v any
-			if yaml.Unmarshal([]byte(document), &v) == nil { // templates of charts are no YAML
+			if yaml.Unmarshal([]byte(document), &v) == nil { // templates of charts are not YAML
 				collect(v)
 			}
 		}
@@ -348,7 +348,7 @@ func TestDecodeFixtures(t *testing.T) {
 	}
 }
 
-// peculiar are pods as a client could write them, and Kubernetes takes them.
+// peculiar are unusual pods that a client can write and that Kubernetes accepts.
 var peculiar = []string{
 	`null`, `{}`, ` {"metadata" : null , "spec":null}`,
 	`{"Metadata":{"name":"a"},"metadata":{"Name":"b","NAME":"c"},"spec":{"hostnetwork":true,"HostPID":true}}`,
@@ -412,8 +412,7 @@ const whole = `{"metadata":{"name":"n","generateName":"g-","namespace":"s","labe
 "windowsOptions":{}},
 "resources":{"requests":{"cpu":"3"},"limits":{"memory":"4"}}}],"volumes":[{"name":"v","configMap":{}}]}}`
 
-// A member that is forgotten here, or is decoded under another name, would be seen
-// nowhere else.
+// No other test would notice a member that is forgotten here or decoded under another name.
 func TestDecodeWholePod(t *testing.T) {
 	pod := decode(t, []byte(whole))
 	wantNoZero(t, "pod", reflect.ValueOf(*pod), "InitContainers")
@@ -448,7 +447,7 @@ func TestDecodePeculiarPods(t *testing.T) {
 	}
 }
 
-// A wrong type is an error that names the place.
+// A wrong type results in an error that names the place.
 func TestDecodeWrongTypes(t *testing.T) {
 	for text, want := range map[string]string{
 		`[]`:                                  "JSON array",
@@ -487,7 +486,7 @@ func TestDecodeWrongTypes(t *testing.T) {
 	}
 }
 
-// The kinds of volumes are those that their JSON has.
+// The kind of a volume is the member in its JSON.
 func TestVolumeKinds(t *testing.T) {
 	for text, want := range map[string]string{
 		`{"name":"a"}`:                                          "no source",
@@ -535,7 +534,7 @@ func TestDropsAll(t *testing.T) {
 	}
 }
 
-// FuzzDecode looks for a pod of which Kubernetes's own types show something else.
+// FuzzDecode looks for a pod that Kubernetes's own types decode differently.
 func FuzzDecode(f *testing.F) {
 	for _, text := range peculiar {
 		f.Add([]byte(text))

@@ -10,30 +10,30 @@ import (
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
-// A destination with `delivery: auto` gets sigv4 where the pod proves all of this,
-// and the relay in doubt:
+// A destination with `delivery: auto` gets sigv4 if the pod proves all of the following, and the
+// relay otherwise:
 //
-//   - the version of Prometheus is known, and 2.26 or newer;
-//   - Prometheus reads each new session: a container of the pod watches the served
-//     file, or expands it into the file that Prometheus reads, and calls
-//     Prometheus's own address, port and prefix, which --web.enable-lifecycle opens;
-//     or Prometheus itself watches the file, in a version that can;
-//   - the file is not mounted with subPath: such a mount never changes;
-//   - the sidecar can read Prometheus's metrics without a password: the arguments say
-//     where it listens, and there is no --web.config.file;
-//   - its container uses no AWS files or profile of its own, as far as the pod says:
-//     AWS_PROFILE, AWS_DEFAULT_PROFILE, AWS_SHARED_CREDENTIALS_FILE, AWS_CONFIG_FILE,
-//     a volume at ~/.aws; envFrom may bring one.
+//   - The version of Prometheus is known, and is 2.26 or newer.
+//   - Prometheus reads each new session. Either a container of the pod watches the served
+//     file, or expands it into the file that Prometheus reads, and calls Prometheus's own
+//     address, port and prefix, with --web.enable-lifecycle set. Or Prometheus itself
+//     watches the file, in a version that can.
+//   - The file is not mounted with subPath, because such a mount never changes.
+//   - The sidecar can read Prometheus's metrics without a password: the arguments show
+//     where Prometheus listens, and --web.config.file is not set.
+//   - The container has no AWS files or profile of its own: no AWS_PROFILE,
+//     AWS_DEFAULT_PROFILE, AWS_SHARED_CREDENTIALS_FILE or AWS_CONFIG_FILE, no volume at
+//     ~/.aws, and no envFrom, which could set one of these variables.
 //
-// It is decided once for each pod: its destinations differ only in what the policy,
-// or the pod's annotation, says of them. `delivery: sigv4` needs the same proof.
-// Without it the relay serves the pod, and a warning says what is missing.
+// The proof is made once for each pod. Its destinations differ only in the delivery that the policy
+// or the pod's annotation sets. `delivery: sigv4` needs the same proof. Without the proof the pod
+// gets the relay, and a warning lists what is missing.
 
-// asked is [Injected.Why] of a pod that proves sigv4, and has a relay nevertheless.
+// asked is [Injected.Why] of a pod that gets the relay although it proves sigv4.
 const asked = "the policy or the pod's annotation asks for the relay"
 
-// missingForSigV4 returns what a pod lacks for sigv4, as short sentences; none: it
-// proves that sigv4 works. unknown says why the version is not known.
+// missingForSigV4 returns what the pod lacks for sigv4, as short phrases; none if it proves sigv4.
+// unknown is the reason why the version is not known.
 func missingForSigV4(prometheus *Container, v policy.Version, unknown string, s source) []string {
 	var missing []string
 	lacks := func(what string) {
@@ -45,21 +45,21 @@ func missingForSigV4(prometheus *Container, v policy.Version, unknown string, s 
 	case v.IsZero():
 		lacks(unknown)
 	case v.Before(firstSigV4):
-		lacks("Prometheus " + v.String() + " cannot sign: " + firstSigV4.String() + " is the first that can")
+		lacks("Prometheus " + v.String() + " cannot sign requests: " + firstSigV4.String() + " is the first version that can")
 	}
 	lacks(s.notReloaded)
 	switch {
 	case prometheus.hasFlag("web.config.file"):
 		lacks("Prometheus has --web.config.file, so its metrics may need a password")
 	case listening(prometheus) == sidecarconfig.Prometheus{}:
-		lacks("the arguments do not say where Prometheus listens")
+		lacks("the arguments do not show where Prometheus listens")
 	}
 	lacks(ownAWS(prometheus))
 	return missing
 }
 
-// ownAWS says which AWS files or profile the container has, or may have, of its own;
-// empty: none.
+// ownAWS describes the AWS files or the profile that the container has or can have; empty if it has
+// none.
 func ownAWS(c *Container) string {
 	for _, name := range []string{"AWS_PROFILE", "AWS_DEFAULT_PROFILE", variableCredentialsFile, variableConfigFile} {
 		if c.setsEnv(name) {
@@ -75,8 +75,7 @@ func ownAWS(c *Container) string {
 	return ""
 }
 
-// filesAtHome reports whether the container mounts AWS files in ~/.aws, wherever its
-// home is.
+// filesAtHome reports whether the container mounts AWS files in ~/.aws, with any home directory.
 func filesAtHome(c *Container) bool {
 	return slices.ContainsFunc(c.VolumeMounts, func(m VolumeMount) bool {
 		at := cleanPath(m.MountPath)
@@ -84,10 +83,10 @@ func filesAtHome(c *Container) bool {
 	})
 }
 
-// decideDelivery returns the entitlement with the delivery of each destination
-// decided, and why one of them is not sigv4; empty: all are.
+// decideDelivery returns the entitlement with a decided delivery for each destination. why is the
+// reason why a destination does not get sigv4; empty if all do.
 func decideDelivery(e policy.Entitlement, missing []string) (decided policy.Entitlement, why string) {
-	e.Destinations = slices.Clone(e.Destinations) // they are the policy's
+	e.Destinations = slices.Clone(e.Destinations) // they belong to the policy
 	for i := range e.Destinations {
 		d := &e.Destinations[i]
 		switch {
@@ -102,26 +101,26 @@ func decideDelivery(e policy.Entitlement, missing []string) (decided policy.Enti
 	return e, why
 }
 
-// sigV4Refused returns the warning for a pod whose policy or annotation asks for
-// sigv4, and that does not prove it; empty: there is nothing to warn of.
+// sigV4Refused returns the warning for a pod that does not prove sigv4 although the policy or the
+// annotation requests it; empty if there is nothing to warn about.
 func sigV4Refused(e policy.Entitlement, missing []string) string {
 	for _, d := range e.Destinations {
 		if d.Delivery == policy.DeliverySigV4 && len(missing) > 0 {
-			text := warning("destination %s asks for delivery sigv4, and this pod gets relay: ", d.Name)
+			text := warning("destination %s asks for delivery sigv4, but this pod gets relay: ", d.Name)
 			return shorten(text+strings.Join(missing, "; "), maxWarning)
 		}
 	}
 	return ""
 }
 
-// anySigV4 reports whether Prometheus signs for one of the destinations.
+// anySigV4 reports whether Prometheus signs the requests to one of the destinations.
 func anySigV4(e policy.Entitlement) bool {
 	return slices.ContainsFunc(e.Destinations, func(d policy.Destination) bool { return d.Delivery == policy.DeliverySigV4 })
 }
 
-// relayInstead gives the relay to an injected pod whose Prometheus container has got
-// AWS files of its own since: Prometheus would look there for the profile of its block,
-// and exit. It returns the container's variables afterwards.
+// relayInstead changes an injected pod to the relay if another webhook has since added AWS files or
+// a profile to the Prometheus container. With them Prometheus would not find the profile of its
+// block, and would exit. It returns the container's variables after the change.
 func relayInstead(p *patch, pod *Pod, c Container, at string) []EnvVar {
 	ours := slices.Index(c.Env, ownCredentials)
 	sidecar, variable := sidecarVariable(pod)

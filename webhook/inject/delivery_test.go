@@ -12,8 +12,8 @@ import (
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
-// What a pod has to prove for sigv4, one thing after the other. Each pod but the first of its kind lacks
-// one, and gets the relay.
+// Each case tests one thing that a pod must prove for sigv4. The first pod of each kind proves all.
+// Each other pod lacks one thing and gets the relay.
 func TestDelivery(t *testing.T) {
 	const (
 		image  = "image: 'prom/prometheus:v3.15.0', "
@@ -34,10 +34,10 @@ func TestDelivery(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name, members string
-		// more are other containers; with "init" at the front, init containers too.
+		// more are other containers. If it begins with "init", it includes init containers.
 		more       string
 		reload     Reload
-		why        string // empty: sigv4
+		why        string // empty for sigv4
 		prometheus sidecarconfig.Prometheus
 	}{
 		{"a reloader with its default address", plain, reloader(""), ReloadByReloader, "", local},
@@ -50,7 +50,7 @@ func TestDelivery(t *testing.T) {
 		{"localhost alone", args("'--web.listen-address=127.0.0.1:9090'"), reloader(", --reload-url=http://localhost:9090/-/reload"),
 			ReloadByReloader, "", local},
 		{"another port", plain, reloader(", --reload-url=http://localhost:9093/-/reload"), ReloadNone, notOwn, local},
-		{"another loopback", args("'--web.listen-address=[::1]:9090'"), reloader(", --reload-url=http://127.0.0.1:9090/-/reload"),
+		{"another loopback address", args("'--web.listen-address=[::1]:9090'"), reloader(", --reload-url=http://127.0.0.1:9090/-/reload"),
 			ReloadNone, notOwn, at("[::1]:9090", "")},
 		{"loopback, where it does not listen", args("--web.listen-address=10.0.0.1:9090"), reloader(""),
 			ReloadNone, notOwn, at("10.0.0.1:9090", "")},
@@ -75,8 +75,8 @@ func TestDelivery(t *testing.T) {
 		{"a Thanos sidecar that watches nothing", plain, "- {name: thanos, args: [sidecar, " +
 			"--prometheus.url=http://localhost:9090, --objstore.config-file=/o]}", ReloadNone, "nothing in the pod reloads Prometheus", local},
 		{"a reloader that ends", plain, "init- {name: reload, args: [--watched-dir=/c], " + mount + "}", ReloadNone, "nothing in the pod", local},
-		{"a reloader that looks once", plain, reloader(", --watch-interval=0s"), ReloadNone, "looks at the configuration once", local},
-		{"a signal", plain, reloader(", --reload-method=signal"), ReloadNone, "container reload reloads by a signal", local},
+		{"a reloader that reads only once", plain, reloader(", --watch-interval=0s"), ReloadNone, "reads the configuration only once", local},
+		{"a signal", plain, reloader(", --reload-method=signal"), ReloadNone, "container reload reloads Prometheus by a signal", local},
 		{"a container that calls the address on its own", plain, "- {name: x, env: [{name: REQ_URL, value: 'http://localhost:9090/-/reload'}]}",
 			ReloadNone, "nothing in the pod reloads Prometheus", local},
 		{"an address that is closed", strings.Replace(plain, "--web.enable-lifecycle", "--log.level=info", 1), reloader(""),
@@ -92,14 +92,14 @@ func TestDelivery(t *testing.T) {
 			sidecarconfig.Prometheus{Address: "127.0.0.1:9090"}},
 		{"a version that cannot sign", strings.Replace(plain, "v3.15.0", "v2.25.2", 1), reloader(""), ReloadByReloader,
 			"Prometheus 2.25 cannot sign", sidecarconfig.Prometheus{Address: "127.0.0.1:9090", Version: "2.25"}},
-		{"the feature before it came", strings.NewReplacer("v3.15.0", "v2.55.1", "--config.auto-reload", "--enable-feature=auto-reload-config").
+		{"the feature before its first version", strings.NewReplacer("v3.15.0", "v2.55.1", "--config.auto-reload", "--enable-feature=auto-reload-config").
 			Replace(self), "", ReloadNone, "Prometheus 2.55 has no auto-reload",
 			sidecarconfig.Prometheus{Address: "127.0.0.1:9090", Version: "2.55"}},
 
 		{"a web configuration", args("--web.config.file=/w.yml"), reloader(", --reload-url=https://localhost:9090/-/reload"),
 			ReloadByReloader, "--web.config.file", sidecarconfig.Prometheus{Address: "127.0.0.1:9090", TLS: true, Version: "3.15"}},
-		{"an address that the pod does not tell", strings.Replace(self, "--config.auto-reload",
-			"--config.auto-reload, '--web.listen-address=$(POD_IP):9090'", 1), "", ReloadBySelf, "do not say where Prometheus listens",
+		{"an address that the pod does not show", strings.Replace(self, "--config.auto-reload",
+			"--config.auto-reload, '--web.listen-address=$(POD_IP):9090'", 1), "", ReloadBySelf, "do not show where Prometheus listens",
 			sidecarconfig.Prometheus{Version: "3.15"}},
 
 		{"a profile", self + ", env: [{name: AWS_PROFILE, value: x}]", "", ReloadBySelf, "container prometheus sets AWS_PROFILE", local},
@@ -113,7 +113,7 @@ func TestDelivery(t *testing.T) {
 			"has a volume at ~/.aws", local},
 		{"a file at home", strings.Replace(self, "[{name: c,", "[{name: r, mountPath: /home/.aws/config, subPath: x}, {name: c,", 1), "",
 			ReloadBySelf, "has a volume at ~/.aws", local},
-		{"static keys, which a profile goes before", self + ", env: [{name: AWS_ACCESS_KEY_ID, value: x}]", "", ReloadBySelf, "", local},
+		{"static keys, which a profile overrides", self + ", env: [{name: AWS_ACCESS_KEY_ID, value: x}]", "", ReloadBySelf, "", local},
 		{"files of another container", self, "- {name: x, env: [{name: AWS_PROFILE, value: x}], envFrom: [{secretRef: {name: x}}]}",
 			ReloadBySelf, "", local},
 	} {
@@ -142,13 +142,13 @@ volumes: [{name: c, configMap: {name: c}}, {name: r, configMap: {name: r}}]`)
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff(c.prometheus, a.Prometheus); diff != "" {
-				t.Errorf("what the sidecar is told of Prometheus (-want +got):\n%s", diff)
+				t.Errorf("what the sidecar knows of Prometheus (-want +got):\n%s", diff)
 			}
 		})
 	}
 }
 
-// The operator's way: a reloader expands the file into an emptyDir, which Prometheus reads.
+// In the operator's pods a reloader expands the file into an emptyDir, and Prometheus reads that.
 func TestDeliveryOfExpandedConfiguration(t *testing.T) {
 	const (
 		expands = "args: [--config-file=/in/p.gz, --config-envsubst-file=/out/p.yml], volumeMounts: [{name: in, mountPath: /in}, " +
@@ -160,23 +160,23 @@ func TestDeliveryOfExpandedConfiguration(t *testing.T) {
 		name, init, containers string
 		args                   string // of Prometheus
 		reload                 Reload
-		why                    string // empty: sigv4
+		why                    string // empty for sigv4
 	}{
 		{"at the start and later", init, reloader, "--web.enable-lifecycle", ReloadByReloader, ""},
 		{"later", "", reloader, "--web.enable-lifecycle", ReloadByReloader, ""},
 		{"by a native sidecar", strings.Replace(init, "args", "restartPolicy: Always, args", 1), "", "--web.enable-lifecycle",
 			ReloadByReloader, ""},
 		{"Prometheus watches what is made", "", strings.Replace(reloader, "[", elsewhere, 1), "--config.auto-reload", ReloadBySelf, ""},
-		{"once", init, "", "--web.enable-lifecycle", ReloadNone, "made once"},
-		{"once, and Prometheus watches it", init, "", "--config.auto-reload", ReloadNone, "made once"},
+		{"once", init, "", "--web.enable-lifecycle", ReloadNone, "written only once"},
+		{"once, and Prometheus watches it", init, "", "--config.auto-reload", ReloadNone, "written only once"},
 		{"once, by a container that ends", "", strings.Replace(reloader, "[", "[--watch-interval=0, ", 1), "--config.auto-reload", ReloadNone,
-			"made once"},
+			"written only once"},
 		{"by one that reloads something else", init, strings.Replace(reloader, "[", elsewhere, 1), "--web.enable-lifecycle", ReloadNone,
 			"own reload address"},
 		{"by one that signals", init, strings.Replace(reloader, "[", "[--reload-method=signal, ", 1), "--web.enable-lifecycle", ReloadNone,
 			"by a signal"},
 		{"once, and a reloader watches the source", init, "- {name: reload, args: [--config-file=/in/p.gz], volumeMounts: [{name: in, " +
-			"mountPath: /in}]}", "--web.enable-lifecycle", ReloadNone, "made once"},
+			"mountPath: /in}]}", "--web.enable-lifecycle", ReloadNone, "written only once"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			data := podOf(t, c.init+`
@@ -196,13 +196,13 @@ volumes: [{name: in, secret: {secretName: s}}, {name: out, emptyDir: {}}]`)
 			}
 			deliveryIs(t, data, ops, c.why == "")
 			if first := decode(t, apply(t, data, ops)).Spec.InitContainers[0]; first.Name != sidecarconfig.ContainerName {
-				t.Errorf("%s expands before the sidecar has served", first.Name)
+				t.Errorf("%s expands the file before the sidecar serves it", first.Name)
 			}
 		})
 	}
 }
 
-// What the policy and the pod's annotation say of a destination.
+// The delivery that the policy and the pod's annotation request.
 func TestDeliveryAsAsked(t *testing.T) {
 	pod := func(args string) []byte {
 		return podOf(t, `
@@ -227,7 +227,7 @@ volumes: [{name: c, configMap: {name: c}}]`)
 		{"sigv4, and it is proven", []policy.Delivery{"sigv4", "auto"}, "", "--config.auto-reload", policy.DeliverySigV4,
 			policy.DeliverySigV4, "", ""},
 		{"sigv4, and it is not", []policy.Delivery{"auto", "sigv4"}, "", "--web.enable-lifecycle, --web.config.file=/w", policy.DeliveryRelay,
-			policy.DeliveryRelay, "nothing in the pod", "destination backup asks for delivery sigv4, and this pod gets relay: nothing in the pod " +
+			policy.DeliveryRelay, "nothing in the pod", "destination backup asks for delivery sigv4, but this pod gets relay: nothing in the pod " +
 				"reloads Prometheus; Prometheus has --web.config.file"},
 		{"sigv4 by annotation, and it is not", nil, "sigv4", "--web.enable-lifecycle", policy.DeliveryRelay, policy.DeliveryRelay,
 			"nothing in the pod", "destination central asks for delivery sigv4"},
@@ -259,9 +259,9 @@ volumes: [{name: c, configMap: {name: c}}]`)
 			if variable != (c.central == policy.DeliverySigV4 || c.backup == policy.DeliverySigV4) {
 				t.Errorf("%s is set: %t", variableCredentialsFile, variable)
 			}
-			// The policy's own destinations stay as they are.
+			// The policy's own destinations stay unchanged.
 			if again := o.Policy.Decide(r); !cmp.Equal(decision, again) {
-				t.Errorf("decided once more: %+v", again)
+				t.Errorf("decided again: %+v", again)
 			}
 			carried, today, err := Mark(after, decision.Entitlement, o.Policy)
 			if err != nil || !cmp.Equal(carried, today) {
@@ -271,7 +271,8 @@ volumes: [{name: c, configMap: {name: c}}]`)
 	}
 }
 
-// A policy that changes what is asked changes the mark of a pod as it would the pod.
+// If a change of the policy would change a new pod, it changes the mark of an injected pod in the
+// same way.
 func TestMarkFollowsDelivery(t *testing.T) {
 	for _, args := range []string{"--config.auto-reload", "--web.enable-lifecycle"} {
 		data := podOf(t, `
@@ -297,8 +298,8 @@ volumes: [{name: c, configMap: {name: c}}]`)
 	}
 }
 
-// The relay makes the requests that Prometheus makes with sigv4, so it gets the
-// container's proxy where the policy says that the environment names it.
+// The relay makes the requests that Prometheus would make with sigv4. So it gets the container's
+// proxy if the policy says that the environment names the proxy.
 func TestProxyFromEnvironment(t *testing.T) {
 	data := podOf(t, `
 containers:
@@ -309,7 +310,7 @@ volumes: [{name: c, configMap: {name: c}}]`)
 	c := &decode(t, data).Spec.Containers[0]
 	a := sidecarconfig.Config{Destinations: make([]sidecarconfig.Destination, 2)}
 	if got := proxyEnv(c, a); got != nil {
-		t.Errorf("it is not asked for: %v", got)
+		t.Errorf("the policy does not ask for it: %v", got)
 	}
 	a.Destinations[1].AMP.ProxyFromEnvironment = true
 	want := []EnvVar{{Name: "HTTPS_PROXY", Value: "http://proxy.example:3128"}, {Name: "no_proxy", Value: ".svc,10.0.0.0/8"}}
@@ -329,14 +330,14 @@ volumes: [{name: c, configMap: {name: c}}]`)
 	}
 }
 
-// Another webhook gives the Prometheus container AWS files, and the API server calls this
-// one again: with sigv4 Prometheus would not start.
+// Another webhook adds AWS files to the Prometheus container, and the API server calls this webhook
+// again. With sigv4 Prometheus would not start.
 func TestOwnFilesThatAppearLater(t *testing.T) {
 	at := func(list string) string { return pointer("spec", "containers", 0, list, "-") }
 	for name, c := range map[string]struct {
 		foreign jsonpatch.Operation
 		args    string // --config.auto-reload
-		why     string // empty: nothing changes
+		why     string // empty if nothing changes
 	}{
 		"a credentials file": {adding(at("env"), EnvVar{Name: "AWS_SHARED_CREDENTIALS_FILE", Value: "/vault/aws"}), "",
 			"container prometheus sets AWS_SHARED_CREDENTIALS_FILE"},
@@ -378,7 +379,7 @@ volumes: [{name: c, configMap: {name: c}}]`), o)
 				t.Error("the variable for sigv4 is still there")
 			}
 			if again, d := Inject(after, granted(t, o.Policy, "monitoring"), o); len(again) > 0 || d.Reason != AlreadyInjected {
-				t.Errorf("once more: %d operations, %s", len(again), d.Reason)
+				t.Errorf("again: %d operations, %s", len(again), d.Reason)
 			}
 			carried, today, err := Mark(after, granted(t, o.Policy, "monitoring").Entitlement, o.Policy)
 			if err != nil || !cmp.Equal(carried, today) {

@@ -10,7 +10,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 )
 
-// Labels by which the two common deployments say what a pod is.
+// Labels with which the two common deployments mark a Prometheus pod.
 const (
 	labelManagedBy = "app.kubernetes.io/managed-by"
 	labelOperator  = "operator.prometheus.io/name"
@@ -18,10 +18,10 @@ const (
 	labelComponent = "app.kubernetes.io/component"
 )
 
-// Prometheus reports whether a pod has a container that is Prometheus, or that
-// its owner names as such with the annotation ampbridge.io/container. container
-// is empty where it is not clear which one: where the annotation names none of
-// the pod's, or several look like Prometheus. [Inject] then skips, and says so.
+// Prometheus reports whether the pod has a container that is Prometheus, or that the pod's owner
+// names with the annotation ampbridge.io/container. container is empty if the container is not
+// clear: if the annotation names no container of the pod, or several look like Prometheus. [Inject]
+// then skips the pod with a warning.
 func Prometheus(pod *Pod) (container string, ok bool) {
 	found := candidates(pod)
 	if len(found) == 1 {
@@ -30,9 +30,9 @@ func Prometheus(pod *Pod) (container string, ok bool) {
 	return "", len(found) > 1 || pod.Metadata.Annotations[policy.AnnotationContainer] != ""
 }
 
-// Resembles returns the name of a container that may be Prometheus, in a pod of
-// which [Prometheus] knows none; empty: there is no such container. The warning
-// then names the annotation.
+// Resembles returns the name of a container that could be Prometheus, for a pod in which
+// [Prometheus] found none; empty if there is no such container. The warning then names the
+// annotation.
 func Resembles(pod *Pod) string {
 	for i := range pod.Spec.Containers {
 		if c := &pod.Spec.Containers[i]; resembles(c) {
@@ -42,8 +42,8 @@ func Resembles(pod *Pod) string {
 	return ""
 }
 
-// candidates are the indexes of the containers that may be the Prometheus that
-// is meant. The first rule that finds any decides.
+// candidates returns the indexes of the containers that could be the Prometheus to inject. The
+// first rule that finds any container decides.
 func candidates(pod *Pod) []int {
 	if name := cmp.Or(pod.Metadata.Annotations[policy.AnnotationContainer], pod.prometheus); name != "" {
 		return pod.containers(func(c *Container) bool { return c.Name == name })
@@ -59,7 +59,8 @@ func candidates(pod *Pod) []int {
 	return pod.containers(func(c *Container) bool { return prometheusImage(c) && !checks(c) })
 }
 
-// labelledContainer is how a pod's maker calls its Prometheus container.
+// labelledContainer returns the name of the Prometheus container for pods with the labels of a
+// common deployment.
 func labelledContainer(labels map[string]string) string {
 	switch {
 	case labels[labelManagedBy] == "prometheus-operator" && labels[labelOperator] != "":
@@ -70,9 +71,9 @@ func labelledContainer(labels map[string]string) string {
 	return ""
 }
 
-// isServer reports whether the container surely runs a Prometheus server: by
-// the flags that only Prometheus has, or by its image with the image's own
-// program or one of that name.
+// isServer reports whether the container certainly runs a Prometheus server. It has flags that only
+// Prometheus has, or it has a Prometheus image and runs the image's own program or one with the
+// name prometheus.
 func isServer(c *Container) bool {
 	if checks(c) {
 		return false
@@ -81,28 +82,27 @@ func isServer(c *Container) bool {
 	return prometheusArguments(c) || prometheusImage(c) && (program == "" || path.Base(program) == "prometheus")
 }
 
-// serverImage is the name of an image that holds Prometheus. Its builds for one
-// platform are published as prometheus-linux-amd64 and so on.
+// serverImage matches the names of images with Prometheus. The builds for one platform are
+// published as prometheus-linux-amd64 and so on.
 var serverImage = regexp.MustCompile(`^prometheus(-linux-[a-z0-9]+)?$`)
 
 func prometheusImage(c *Container) bool { return serverImage.MatchString(imageName(c.Image)) }
 
-// serverFlag matches the flags of a server that only Prometheus has, among the
-// programs that have --config.file too. Not among them are
-// --web.enable-lifecycle, which forwarders of alerts have, and --storage.path,
-// which is Alertmanager's.
+// serverFlag matches flags that, of all programs with --config.file, only a Prometheus server has.
+// It does not match --web.enable-lifecycle, because alert forwarders have it, and not
+// --storage.path, because Alertmanager has it.
 var serverFlag = regexp.MustCompile(`^--?(storage\.(tsdb|agent|remote|local)\.|query\.|rules\.|web\.console\.|` +
 	`web\.enable-(admin-api|remote-write-receiver|otlp-receiver)(=|$)|config\.auto-reload|agent$)`)
 
-// serverFeatures are values of --enable-feature that only Prometheus has.
+// serverFeatures are the values of --enable-feature that only Prometheus has.
 var serverFeatures = []string{
 	"agent", "auto-reload-config", "exemplar-storage", "expand-external-labels", "extra-scrape-metrics",
 	"memory-snapshot-on-shutdown", "native-histograms", "otlp-write-receiver", "remote-write-receiver",
 }
 
-// prometheusArguments tells Prometheus from the exporters, which have a
-// --config.file as well. It looks at arguments as they stand, not into a
-// shell's script: the webhook's match condition cannot either.
+// prometheusArguments distinguishes Prometheus from exporters, which also have --config.file. It
+// checks the plain arguments and not the script of a shell, because the webhook's match condition
+// cannot read scripts either.
 func prometheusArguments(c *Container) bool {
 	args := c.arguments()
 	return hasFlag(args, "config.file") && (slices.ContainsFunc(args, serverFlag.MatchString) ||
@@ -111,10 +111,9 @@ func prometheusArguments(c *Container) bool {
 		}))
 }
 
-// resembles reports whether the container may run Prometheus: with a
-// --config.file that lies where Prometheus keeps its own, or beside
-// --web.enable-lifecycle. Images that are known to hold another program, and
-// what only checks a configuration, do not.
+// resembles reports whether the container could run Prometheus. It has a --config.file with a
+// typical path of Prometheus, or --config.file together with --web.enable-lifecycle. The image is
+// not known to be another program, and the container does not only check a configuration.
 func resembles(c *Container) bool {
 	args := c.arguments()
 	files := slices.Collect(valuesOf(args, "config.file"))
@@ -125,12 +124,12 @@ func resembles(c *Container) bool {
 		slices.ContainsFunc(files, func(file string) bool { return !strings.HasPrefix(file, "-") && strings.Contains(file, "prometheus") })
 }
 
-// otherImage matches images of other programs that are found beside Prometheus.
+// otherImage matches the images of other programs that often run together with Prometheus.
 var otherImage = regexp.MustCompile(`alertmanager|exporter|dingtalk|webhook|pushgateway|operator|reload|adapter|proxy|` +
 	`thanos|cortex|mimir|loki|tempo|promtail|grafana|vmagent|victoria|statsd|promlens|promu`)
 
-// checks reports whether the container runs promtool and no server, as jobs and
-// hooks do that check a configuration.
+// checks reports whether the container runs promtool and no server. Jobs and hooks do that to check
+// a configuration.
 func checks(c *Container) bool {
 	program, _ := c.commandLine()
 	if path.Base(program) == "promtool" {
@@ -155,7 +154,7 @@ func (p *Pod) containers(match func(*Container) bool) []int {
 	return found
 }
 
-// selectContainer is the index of the container to inject.
+// selectContainer returns the index of the container to inject.
 func selectContainer(pod *Pod) (int, *policy.Decision) {
 	found := candidates(pod)
 	if len(found) == 1 {
@@ -172,7 +171,7 @@ func selectContainer(pod *Pod) (int, *policy.Decision) {
 	if len(found) == 0 {
 		return 0, refuse(
 			policy.NotPrometheus,
-			"no container looks like Prometheus: name it with the annotation %s",
+			"no container looks like Prometheus: name the Prometheus container with the annotation %s",
 			policy.AnnotationContainer,
 		)
 	}

@@ -39,7 +39,7 @@ func TestPrometheus(t *testing.T) {
 		{"node exporter", "", "[{name: a, image: quay.io/prometheus/node-exporter, args: [--web.listen-address=:9100]}]", "", false},
 		{"another program of the prometheus organisation", "", "[{name: prometheus, image: quay.io/prometheus/alertmanager, args: " +
 			"[--config.file=/a, --storage.path=/b]}]", "", false},
-		{"a tag is no name", "", "[{name: a, image: 'own/metrics:prometheus'}]", "", false},
+		{"a tag is not a name", "", "[{name: a, image: 'own/metrics:prometheus'}]", "", false},
 
 		// Arguments.
 		{"server", "", "[{name: a, image: own/metrics, args: [--config.file=/a, --storage.tsdb.path=/b]}]", "a", true},
@@ -70,7 +70,7 @@ func TestPrometheus(t *testing.T) {
 		{"an image for one platform", "", "[{name: a, image: 'quay.io/prometheus/prometheus-linux-amd64:v3.5.0'}]", "a", true},
 		{"and for another, by digest", "", "[{name: a, image: 'mirror.example.com/prometheus-linux-armv7@sha256:00'}]", "a", true},
 
-		// promtool is no server.
+		// promtool is not a server.
 		{"promtool", "", "[{name: a, image: prom/prometheus, command: [promtool, check, config, /a]}]", "", false},
 		{"promtool by its path, arguments apart", "", "[{name: a, image: prom/prometheus, command: [/bin/promtool], args: [check, " +
 			"config, --config.file=/a, --storage.tsdb.path=/b]}]", "", false},
@@ -83,7 +83,7 @@ func TestPrometheus(t *testing.T) {
 		{"promtool before an unknown program", "", "[{name: a, image: prom/prometheus, command: [sh, -c, 'promtool check config /a && " +
 			"$RUN']}]", "a", true},
 
-		// Several, and the annotation.
+		// Several containers, and the annotation.
 		{"one that is certain, and one that only has the image", "", "[{name: a, image: prom/prometheus, command: [sh, -c, 'while " +
 			"true; do sleep 1; done']}, {name: b, image: prom/prometheus, args: [--config.file=/a]}]", "b", true},
 		{"one that is certain, and promtool", "", "[{name: a, image: prom/prometheus, command: [promtool, debug, all]}, {name: b, " +
@@ -113,9 +113,9 @@ func TestPrometheusByAnnotation(t *testing.T) {
 		says                         string
 	}{
 		{"it decides between two", "b", "[{name: a, image: prom/prometheus}, {name: b, image: prom/prometheus}]", "b", true, "", ""},
-		{"it wins over what is found", "b", "[{name: a, image: prom/prometheus}, {name: b, image: own/metrics}]", "b", true, "", ""},
+		{"it overrides what is found", "b", "[{name: a, image: prom/prometheus}, {name: b, image: own/metrics}]", "b", true, "", ""},
 		{"it names none", "c", "[{name: a, image: prom/prometheus}]", "", true, NoSuchContainer, policy.AnnotationContainer},
-		{"empty, it says nothing", "''", "[{name: a, image: prom/prometheus}]", "a", true, "", ""},
+		{"empty, it has no effect", "''", "[{name: a, image: prom/prometheus}]", "a", true, "", ""},
 		{"without it, there may be none", "''", "[{name: a, image: nginx}]", "", false, policy.NotPrometheus, policy.AnnotationContainer},
 		{"without it, two are ambiguous", "''", "[{name: a, image: prom/prometheus}, {name: b, image: prom/prometheus}]", "", true,
 			AmbiguousContainer, "a, b"},
@@ -137,8 +137,8 @@ func TestPrometheusByAnnotation(t *testing.T) {
 	}
 }
 
-// A container that may be Prometheus, though nothing proves it, is named to its
-// owner; other programs are not.
+// If a container could be Prometheus without proof, the warning names it. Other programs are not
+// named.
 func TestResembles(t *testing.T) {
 	for _, c := range []struct{ name, containers, want string }{
 		{"a configuration of Prometheus's name", "[{name: x, image: nginx}, {name: a, image: own/metrics, args: " +
@@ -159,7 +159,7 @@ func TestResembles(t *testing.T) {
 				t.Errorf("%q, want %q", got, c.want)
 			}
 			if _, ok := Prometheus(pod); ok {
-				t.Error("it is known to be Prometheus: this test shows nothing")
+				t.Error("it is known to be Prometheus, so this test proves nothing")
 			}
 		})
 	}

@@ -20,8 +20,8 @@ const (
 	variableRegionalSTS     = "AWS_STS_REGIONAL_ENDPOINTS"
 )
 
-// identityVariables are those by which the AWS SDKs find an identity, or files
-// of them (https://docs.aws.amazon.com/sdkref/latest/guide/settings-reference.html).
+// identityVariables are the variables with which the AWS SDKs find an identity or files with one
+// (https://docs.aws.amazon.com/sdkref/latest/guide/settings-reference.html).
 var identityVariables = []string{
 	"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
 	"AWS_PROFILE", "AWS_DEFAULT_PROFILE", variableCredentialsFile, variableConfigFile,
@@ -30,29 +30,28 @@ var identityVariables = []string{
 	"AWS_CONTAINER_AUTHORIZATION_TOKEN", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
 }
 
-// proxyVariables name the proxy of requests over HTTPS, and what it is not for.
+// proxyVariables name the proxy of HTTPS requests, and the hosts that need no proxy.
 var proxyVariables = []string{"HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"}
 
-// azureVariables are those of Azure's workload identity webhook. They are the
-// pod's identity, unless the policy itself takes the token of that webhook.
+// azureVariables are the variables of Azure's workload identity webhook. They give the pod an
+// identity, unless the policy itself uses the token of that webhook.
 var azureVariables = []string{"AZURE_CLIENT_ID", "AZURE_TENANT_ID", "AZURE_FEDERATED_TOKEN_FILE"}
 
-// identityVolumes are added by amazon-eks-pod-identity-webhook.
+// identityVolumes are the volumes that amazon-eks-pod-identity-webhook adds.
 var identityVolumes = []string{"aws-iam-token", "eks-pod-identity-token"}
 
-// ownCredentials is how Prometheus finds the profiles that the sidecar writes.
+// ownCredentials is the variable with the file of profiles that the sidecar writes for Prometheus.
 var ownCredentials = EnvVar{Name: variableCredentialsFile, Value: credentialsFile}
 
-// environment are what the Prometheus container gets.
+// environment is what the Prometheus container gets.
 type environment struct {
 	env    []EnvVar
 	mounts []VolumeMount
 }
 
-// planEnvironment makes the container see the volume of the credentials: the relay's
-// password lies there, and the profile for sigv4, which a variable names. It adds the
-// AWS variables where the environment is container and nothing in the pod has an
-// identity.
+// planEnvironment mounts the credentials' volume into the container. The volume has the relay's
+// password, and the profile for sigv4 that a variable names. If the entitlement's environment is
+// container and nothing in the pod has an identity, planEnvironment also adds the AWS variables.
 func planEnvironment(pod *Pod, c *Container, e policy.Entitlement, o Options) (environment, *policy.Decision) {
 	var s environment
 	token := tokenOf(o.Policy)
@@ -87,7 +86,8 @@ func planEnvironment(pod *Pod, c *Container, e policy.Entitlement, o Options) (e
 	if len(identity) == 0 || hasIdentity(pod, e, o) {
 		return s, nil
 	}
-	// One region beside another would have tools disagree.
+	// If the container had two region variables with different values, tools would use different
+	// regions.
 	region := c.setsEnv(variableRegion) || c.setsEnv(variableDefaultRegion)
 	for _, v := range identity {
 		switch v.Name {
@@ -106,8 +106,8 @@ func planEnvironment(pod *Pod, c *Container, e policy.Entitlement, o Options) (e
 	return s, nil
 }
 
-// identityEnv returns the variables by which the AWS SDKs and tools get a
-// session. Several destinations have no one role: there are none then.
+// identityEnv returns the variables with which the AWS SDKs and tools get a session. It returns
+// none for several destinations, because they have more than one role.
 func identityEnv(e policy.Entitlement, p *policy.Policy) []EnvVar {
 	if len(e.Destinations) != 1 {
 		return nil
@@ -122,10 +122,10 @@ func identityEnv(e policy.Entitlement, p *policy.Policy) []EnvVar {
 	}
 }
 
-// withdraw takes back what has become wrong in an injected pod, because another
-// webhook has changed it since; the API server then calls this one again. A pod with an
-// identity of its own loses the variables of [identityEnv]: EKS Pod Identity's webhook
-// comes after this one. One with AWS files of its own gets the relay.
+// withdraw removes parts of an injection that are wrong because another webhook has changed the pod
+// since; the API server then calls this webhook again. A pod with an identity of its own loses the
+// variables of [identityEnv], for example because EKS Pod Identity's webhook runs after this one. A
+// pod with AWS files of its own gets the relay.
 func withdraw(pod *Pod, e policy.Entitlement, o Options) []jsonpatch.Operation {
 	index, refused := selectContainer(pod)
 	if refused != nil {
@@ -142,8 +142,8 @@ func withdraw(pod *Pod, e policy.Entitlement, o Options) []jsonpatch.Operation {
 	if !hasIdentity(pod, e, o, own...) {
 		return p.operations
 	}
-	// They stand in one row, in the order of identityEnv. A variable of the same
-	// value elsewhere is the user's.
+	// The added variables are consecutive, in the order of identityEnv. A variable with the same
+	// value at another place belongs to the user.
 	first := slices.Index(c.Env, identity[0])
 	if first < 0 {
 		return p.operations
@@ -165,16 +165,16 @@ func withdraw(pod *Pod, e policy.Entitlement, o Options) []jsonpatch.Operation {
 	return p.operations
 }
 
-// mount adds a mount that neither the container nor s has yet.
+// mount adds a mount if neither the container nor s has it.
 func (s *environment) mount(c *Container, m VolumeMount) {
 	if !c.mounts(m.MountPath) && !slices.Contains(s.mounts, m) {
 		s.mounts = append(s.mounts, m)
 	}
 }
 
-// proxyEnv returns the variables of Prometheus's container by which the sidecar
-// finds the proxy to AMP, where the policy asks for that. A value that the kubelet
-// makes of other variables is none of the sidecar's container.
+// proxyEnv returns the proxy variables of the Prometheus container for the sidecar, if the policy
+// asks for them. It skips values that refer to other variables, because the sidecar's container
+// does not have these variables.
 func proxyEnv(c *Container, a sidecarconfig.Config) []EnvVar {
 	if !slices.ContainsFunc(a.Destinations, func(d sidecarconfig.Destination) bool { return d.AMP.ProxyFromEnvironment }) {
 		return nil
@@ -184,9 +184,9 @@ func proxyEnv(c *Container, a sidecarconfig.Config) []EnvVar {
 	})
 }
 
-// hasIdentity reports whether the pod has an AWS identity, or may have one: what
-// envFrom brings cannot be seen, and the variables of ampbridge would win over
-// it. own are the variables that ampbridge has added.
+// hasIdentity reports whether the pod has, or could have, an AWS identity. The variables of envFrom
+// are not visible here, and ampbridge's variables would override them. own are the variables that
+// ampbridge has added.
 func hasIdentity(pod *Pod, e policy.Entitlement, o Options, own ...EnvVar) bool {
 	role := o.ServiceAccountAnnotations[policy.AnnotationIRSA]
 	if role != "" && !slices.ContainsFunc(e.Destinations, func(d policy.Destination) bool {

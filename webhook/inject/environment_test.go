@@ -25,22 +25,22 @@ const (
 	all      = credentials + " " + role + " " + region + " " + regional
 )
 
-// What is added to the environment of a container, by what it has.
+// What is added to the environment of a container depends on what it has.
 func TestEnvironment(t *testing.T) {
 	for _, c := range []struct {
 		name      string
 		container string // members of the container
-		namespace string // of the grant; monitoring
+		namespace string // of the grant; monitoring by default
 		account   map[string]string
-		sidecar   bool   // the grant's environment; container
+		sidecar   bool   // the grant's environment is sidecar; container by default
 		elsewhere string // members of another container
-		args      string // of Prometheus; --config.auto-reload
+		args      string // of Prometheus; --config.auto-reload by default
 		want      string
 	}{
 		{name: "nothing of its own: everything", want: all},
 		{name: "variables of its own stay", container: "env: [{name: A, value: b}]", want: all},
 		{name: "environment: sidecar", sidecar: true, want: credentials},
-		{name: "two destinations: no one identity", namespace: "pair", want: credentials},
+		{name: "two destinations: no single identity", namespace: "pair", want: credentials},
 
 		{name: "static keys", container: "env: [{name: AWS_ACCESS_KEY_ID, value: x}, {name: AWS_SECRET_ACCESS_KEY, valueFrom: " +
 			"{secretKeyRef: {name: s, key: k}}}]", want: credentials},
@@ -52,7 +52,7 @@ func TestEnvironment(t *testing.T) {
 			"/var/run/secrets/eks.amazonaws.com/serviceaccount}]", want: credentials},
 		{name: "the EKS agent's volume", container: "volumeMounts: [{name: eks-pod-identity-token, mountPath: " +
 			"/var/run/secrets/pods.eks.amazonaws.com/serviceaccount}]", want: credentials},
-		{name: "envFrom may bring one: the relay", container: "envFrom: [{configMapRef: {name: aws}}]"},
+		{name: "envFrom could set one: the relay", container: "envFrom: [{configMapRef: {name: aws}}]"},
 		{name: "Azure's identity", container: "env: [{name: AZURE_CLIENT_ID, value: x}]", want: credentials},
 		{name: "the role that is ours, by hand", container: "env: [{name: AWS_ROLE_ARN, value: " +
 			"'arn:aws:iam::111122223333:role/ampbridge/dev/ampbridge.dev.central'}]", want: credentials},
@@ -140,8 +140,8 @@ func TestEnvironment(t *testing.T) {
 	}
 }
 
-// A pod is told of its own service account's role, in its environment and in the
-// sidecar config, and is outdated where it was told of another.
+// A pod gets its own service account's role, in its environment and in the sidecar config. It is
+// outdated if it was given another role.
 func TestPodUsesTheRoleOfItsServiceAccount(t *testing.T) {
 	data := podOf(t, `
 containers: [{name: prometheus, image: "prom/prometheus:v3.15.0", args: [--config.file=/etc/p/p.yml, --config.auto-reload],
@@ -167,10 +167,10 @@ func TestMountConflict(t *testing.T) {
 	for _, c := range []struct {
 		name, container, says string
 	}{
-		{"a mount over our place", "volumeMounts: [{name: x, mountPath: /var/run}]", "/var/run"},
-		{"a mount at our place", "volumeMounts: [{name: x, mountPath: /var/run/secrets/ampbridge.io/token}]",
+		{"a mount over ampbridge's directory", "volumeMounts: [{name: x, mountPath: /var/run}]", "/var/run"},
+		{"a mount at ampbridge's directory", "volumeMounts: [{name: x, mountPath: /var/run/secrets/ampbridge.io/token}]",
 			"ampbridge.io/token"},
-		{"a mount inside our place", "volumeMounts: [{name: x, mountPath: /var/run/secrets/ampbridge.io/credentials/x}]",
+		{"a mount inside ampbridge's directory", "volumeMounts: [{name: x, mountPath: /var/run/secrets/ampbridge.io/credentials/x}]",
 			"credentials/x"},
 	} {
 		if d := refusal(t, awsPod(t, c.container, ""), options(t)); d.Reason != MountConflict || !strings.Contains(d.Warning, c.says) {
@@ -179,7 +179,7 @@ func TestMountConflict(t *testing.T) {
 	}
 }
 
-// The token of Azure's webhook, which comes before this one or brings it back.
+// The token of Azure's webhook, which runs before this webhook, or adds it when it is called again.
 func TestAzureToken(t *testing.T) {
 	o := options(t)
 	o.Policy.Token.Source = policy.TokenSourceAzure
@@ -201,14 +201,14 @@ volumes: [{name: c, configMap: {name: c}}`+volumes+`]`)
 		!strings.Contains(d.Warning, `azure.workload.identity/use: "true"`) {
 		t.Errorf("without the label: %s: %s", d.Reason, d.Warning)
 	}
-	if d := refusal(t, pod(label, "", ""), o); d.Reason != NoAzureToken || !strings.Contains(d.Warning, "looked at again") {
+	if d := refusal(t, pod(label, "", ""), o); d.Reason != NoAzureToken || !strings.Contains(d.Warning, "checked again") {
 		t.Errorf("before Azure's webhook: %s: %s", d.Reason, d.Warning)
 	}
 	for name, mounts := range map[string]string{"mounted by Azure's webhook": mount, "a container that it skips": ""} {
-		prometheus := strings.Count(mounts, "name:") // it needs none
+		prometheus := strings.Count(mounts, "name:") // Prometheus needs none
 		after := decode(t, injected(t, pod(label, mounts, volume), o))
 		if after.volume(sidecarconfig.VolumeToken) >= 0 {
-			t.Errorf("%s: a token volume of our own", name)
+			t.Errorf("%s: ampbridge added a token volume", name)
 		}
 		for c, want := range map[*Container]int{&after.Spec.InitContainers[0]: 1, &after.Spec.Containers[0]: prometheus} {
 			n := 0
@@ -231,14 +231,14 @@ volumes: [{name: c, configMap: {name: c}}`+volumes+`]`)
 	}
 }
 
-// intoContainer makes every grant say `environment: container`.
+// intoContainer sets `environment: container` in every grant.
 func intoContainer(p *policy.Policy) {
 	for i := range p.Grants {
 		p.Grants[i].Environment = policy.EnvironmentContainer
 	}
 }
 
-// listed is variables as NAME=value, with spaces between.
+// listed returns variables as NAME=value, separated by spaces.
 func listed(env []corev1.EnvVar) string {
 	var all []string
 	for _, e := range env {
@@ -247,21 +247,20 @@ func listed(env []corev1.EnvVar) string {
 	return strings.Join(all, " ")
 }
 
-// Other webhooks come after this one, and the API server calls it again: then
-// the variables of an identity that is not the only one are taken back, and the
-// rest of the injection stays.
+// Other webhooks run after this one, and the API server calls this one again. If the pod then has
+// another identity, ampbridge's variables are removed, and the rest of the injection stays.
 func TestVariablesAreTakenBackWhenAnIdentityAppears(t *testing.T) {
 	env := func(container int, name, value string) jsonpatch.Operation {
 		return adding(pointer("spec", "containers", container, "env", "-"), EnvVar{Name: name, Value: value})
 	}
 	for _, c := range []struct {
 		name    string
-		args    string // of Prometheus; --config.auto-reload
+		args    string // of Prometheus; --config.auto-reload by default
 		foreign []jsonpatch.Operation
 		account map[string]string
 		own     string // the container's own variables
-		want    string // of the container afterwards; own and foreign ones left out
-		token   bool   // it still mounts the token
+		want    string // of the container afterwards, without its own and foreign variables
+		token   bool   // whether it still mounts the token
 	}{
 		{name: "nothing", want: all, token: true},
 		{name: "a variable that is no identity", foreign: []jsonpatch.Operation{env(0, "A", "b")}, want: all, token: true},
@@ -334,14 +333,14 @@ volumes: [{name: c, configMap: {name: c}}]`), o)
 				t.Errorf("the token is mounted: %t", token)
 			}
 			if again, d := Inject(decode(t, data), granted(t, o.Policy, "monitoring"), o); len(again) > 0 || d.Reason != AlreadyInjected {
-				t.Errorf("once more: %v, %s", again, d.Reason)
+				t.Errorf("again: %v, %s", again, d.Reason)
 			}
 		})
 	}
 }
 
-// awsPod is a pod that can be served, its container having these members too,
-// and another container those.
+// awsPod returns a pod that can be injected. Its Prometheus container also has members, and another
+// container has others.
 func awsPod(t *testing.T, members, others string) []byte {
 	t.Helper()
 	mounts := "{name: c, mountPath: /c}"

@@ -12,38 +12,38 @@ import (
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
-// fieldWant is what becomes of a pod.
+// fieldWant is the expected result for a pod.
 type fieldWant struct {
-	reason policy.Reason // Granted where it is injected
-	// says is in the warning of a pod that is skipped, and in the reason for the relay of one
-	// that is injected; empty: there is none.
+	reason policy.Reason // Granted if it is injected
+	// says is a part of the warning if the pod is skipped, and of the reason for the relay if it is
+	// injected; empty if there is none.
 	says string
 	// reload is how a change reaches Prometheus.
 	reload Reload
-	// port is the sidecar's; 0: [sidecarconfig.DefaultMetricsPort].
+	// port is the sidecar's metrics port; 0 for [sidecarconfig.DefaultMetricsPort].
 	port int32
-	// version is what the sidecar is told of Prometheus's; empty: it is not known.
+	// version is Prometheus's version in the sidecar config; empty if it is not known.
 	version string
 }
 
-// signs is a pod with sigv4.
+// signs returns the result for a pod with sigv4.
 func signs(reload Reload, version string) fieldWant {
 	return fieldWant{reason: policy.Granted, reload: reload, version: version}
 }
 
-// relays is a pod with the relay, and the reason.
+// relays returns the result for a pod with the relay, with the reason.
 func relays(reload Reload, version, why string) fieldWant {
 	return fieldWant{reason: policy.Granted, says: why, reload: reload, version: version}
 }
 
-// Pods that people run, and that an earlier version served wrongly. The first line
-// of a file says what is right. Each comes in other shapes of its kind too.
+// Pods of users that an earlier version handled wrongly. The first line of each file describes the
+// correct result. Each pod is also tested in other shapes of the same kind.
 func TestField(t *testing.T) {
 	type shape struct {
 		name string
-		// edits are pairs of a text in the file and what stands there instead.
+		// edits are pairs of a text in the file and its replacement.
 		edits []string
-		want  *fieldWant // nil: as the file's
+		want  *fieldWant // nil if it equals the file's
 	}
 	other := func(name string, edits ...string) shape { return shape{name: name, edits: edits} }
 	but := func(want fieldWant, name string, edits ...string) shape { return shape{name, edits, &want} }
@@ -114,7 +114,7 @@ func TestField(t *testing.T) {
 				but(signs(ReloadBySelf, "3.12"), "the flag", "--enable-feature=auto-reload-config", "--config.auto-reload", "v2.53.0", "v3.12.0"),
 				but(signs(ReloadBySelf, "3.0"), "a version that has it", "v2.53.0", "v3.0.0"),
 				but(relays(ReloadNone, "", notTold), "a version that is not known", ":v2.53.0", digest),
-				but(relays(ReloadNone, "", "label app.kubernetes.io/version says 3.5"), "two versions", "metadata:", named+"3.5.0}"),
+				but(relays(ReloadNone, "", "label app.kubernetes.io/version is 3.5"), "two versions", "metadata:", named+"3.5.0}"),
 			},
 		},
 		"custom-image-web-flags": {
@@ -133,7 +133,7 @@ func TestField(t *testing.T) {
 				),
 				but(
 					signs(ReloadByReloader, "3.5"),
-					"a label tells its version",
+					"a label with its version",
 					"metadata:",
 					named+"3.5.0}",
 					"--web.enable-admin-api",
@@ -156,7 +156,7 @@ func TestField(t *testing.T) {
 				other("in the command", "args:", "command:\n    - /bin/prometheus-webhook-dingtalk"),
 				but(
 					skips(policy.NotPrometheus, policy.AnnotationContainer),
-					"under a name that tells nothing",
+					"under a name without meaning",
 					"timonwong/prometheus-webhook-dingtalk",
 					"own/forwarder",
 				),
@@ -190,7 +190,7 @@ func TestField(t *testing.T) {
 				),
 				but(skips(OldPrometheus, "no WAL before 2.8"), "before the WAL", "v2.22.1", "v2.7.2"),
 				but(
-					relays(ReloadByReloader, "", "tag says 2.5, the label app.kubernetes.io/version says 2.42"),
+					relays(ReloadByReloader, "", "tag is 2.5, but the label app.kubernetes.io/version is 2.42"),
 					"the label is newer than the tag",
 					"v2.22.1",
 					"v2.5.0",
@@ -202,7 +202,7 @@ func TestField(t *testing.T) {
 					"the version of something else",
 					"quay.io/prometheus/prometheus:v2.22.1", "own/metrics:1.0.0",
 				),
-				but(relays(ReloadByReloader, "2.26", "--web.config.file"), "the first that signs, with a password perhaps", "v2.22.1", "v2.26.0"),
+				but(relays(ReloadByReloader, "2.26", "--web.config.file"), "the first that signs, perhaps with a password", "v2.22.1", "v2.26.0"),
 				but(
 					signs(ReloadByReloader, "2.26"),
 					"the first that signs",
@@ -289,13 +289,13 @@ func TestField(t *testing.T) {
 			[]shape{
 				other("the host's processes", "shareProcessNamespace: true", "hostPID: true"),
 				other(
-					"a container that tells nothing",
+					"a container without any hint",
 					"  - name: reloader\n    image: ghcr.io/x/config-map-reloader-sighup\n    env:\n    - name: CONFIG_DIR\n      value: "+
 						"/etc/prometheus\n    - name: PROCESS_NAME\n      value: prometheus\n",
 					"  - name: x\n    image: own/x\n",
 				),
 				but(
-					relays(ReloadNone, "3.5", "container reloader reloads by a signal"),
+					relays(ReloadNone, "3.5", "container reloader reloads Prometheus by a signal"),
 					"prometheus-config-reloader's own way",
 					append(
 						lifecycle,
@@ -338,7 +338,7 @@ func TestField(t *testing.T) {
 					"--prometheus.url=http://127.0.0.1:9090",
 					"--prometheus.url=http://127.0.0.1:9091",
 				),
-				but(relays(ReloadNone, "3.5", "reloads by a signal"), "by a signal",
+				but(relays(ReloadNone, "3.5", "reloads Prometheus by a signal"), "by a signal",
 					"    - --prometheus.url", "    - --reloader.method=signal\n    - --prometheus.url"),
 				but(relays(ReloadNone, "3.5", "does not watch"), "of something else",
 					"--reloader.config-file=/etc/prometheus/prometheus.yml", "--reloader.config-file=/etc/thanos/x.yml"),
@@ -347,7 +347,7 @@ func TestField(t *testing.T) {
 	}
 	found, err := filepath.Glob("testdata/field/*.yaml")
 	if err != nil || len(found) != len(files) {
-		t.Errorf("%d files, and %d of them are tested", len(found), len(files))
+		t.Errorf("%d files, but only %d are tested", len(found), len(files))
 	}
 	for name, file := range files {
 		text := string(readFile(t, "field/"+name+".yaml"))
@@ -359,7 +359,7 @@ func TestField(t *testing.T) {
 		}
 		relay := strings.Contains(first, "delivery relay")
 		if !strings.Contains(first, expected) || relay && (expected == "skip" || file.want.says == "") {
-			t.Errorf("%s is to be %+v, and its first line says %s", name, file.want, first)
+			t.Errorf("want %s to be %+v, but its first line is %s", name, file.want, first)
 		}
 		for _, s := range file.shapes {
 			t.Run(name+"/"+s.name, func(t *testing.T) {
@@ -380,7 +380,7 @@ func TestField(t *testing.T) {
 	}
 }
 
-// fieldPod decides about a pod, and injects it, as the webhook does.
+// fieldPod decides about a pod and injects it, as the webhook does.
 func fieldPod(t *testing.T, text string, want fieldWant) {
 	t.Helper()
 	data, err := yaml.YAMLToJSON([]byte(text))
@@ -439,6 +439,6 @@ func fieldPod(t *testing.T, text string, want fieldWant) {
 		t.Errorf("the sidecar declares %v", declared)
 	}
 	if again, d := Inject(after, granted(t, o.Policy, "monitoring"), o); len(again) > 0 || d.Reason != AlreadyInjected {
-		t.Errorf("once more: %d operations, %s", len(again), d.Reason)
+		t.Errorf("again: %d operations, %s", len(again), d.Reason)
 	}
 }

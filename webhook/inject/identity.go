@@ -13,22 +13,22 @@ import (
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
-// AnnotationAWSConfig has the AWS configuration of a pod with mode identity, where the
-// destination has an assumeRole. A volume shows it to the containers.
+// AnnotationAWSConfig contains the AWS configuration of a pod with mode identity, if the
+// destination has an assumeRole. The containers read it through a volume.
 const AnnotationAWSConfig = "ampbridge.io/aws-config"
 
 const (
 	awsConfigFile = sidecarconfig.AWSConfigDir + "/" + sidecarconfig.AWSConfigFile
 
 	variableEndpointSTS = "AWS_ENDPOINT_URL_STS"
-	// variableLoadConfig has the AWS SDK for Go v1 read AWS_CONFIG_FILE.
+	// variableLoadConfig makes the AWS SDK for Go v1 read AWS_CONFIG_FILE.
 	variableLoadConfig = "AWS_SDK_LOAD_CONFIG"
 )
 
-// planIdentity returns what a pod of mode identity gets.
+// planIdentity returns what is added to a pod with mode identity.
 func planIdentity(pod *Pod, named []namedContainer, e policy.Entitlement, o Options) (a addition, refused *policy.Decision) {
 	if what := foreignIdentity(pod, named, e, o); what != "" {
-		return a, refuse(ForeignIdentity, "%s, and the variables of mode identity would win over it: remove it, or the annotation %s",
+		return a, refuse(ForeignIdentity, "%s, but the variables of mode identity would override it: remove it, or the annotation %s",
 			what, policy.AnnotationContainer)
 	}
 	mounts := []VolumeMount{tokenOf(o.Policy)}
@@ -51,8 +51,8 @@ func planIdentity(pod *Pod, named []namedContainer, e policy.Entitlement, o Opti
 		}
 		region := c.setsEnv(variableRegion) || c.setsEnv(variableDefaultRegion)
 		for _, v := range variables {
-			// What is no identity stays the user's. One region beside another would have
-			// programs disagree.
+			// The user's own value stays if it is not an identity. With two regions, programs would
+			// disagree.
 			isRegion := v.Name == variableRegion || v.Name == variableDefaultRegion
 			if isRegion && region || c.setsEnv(v.Name) {
 				continue
@@ -64,10 +64,9 @@ func planIdentity(pod *Pod, named []namedContainer, e policy.Entitlement, o Opti
 	return a, nil
 }
 
-// identityVariablesFor returns the variables of a container with mode identity. Its
-// program gets sessions from STS with them, as each program with an AWS SDK does. Where
-// a second role is assumed, the SDKs need a file: the variables of the first role would
-// win over it.
+// identityVariablesFor returns the variables of a container with mode identity. With them its
+// program gets sessions from STS, as every program with an AWS SDK does. For a second role the SDKs
+// need a file instead, because the variables of the first role would override the file.
 func identityVariablesFor(e policy.Entitlement, p *policy.Policy) []EnvVar {
 	env := identityEnv(e, p)
 	if len(env) == 0 {
@@ -84,8 +83,8 @@ func identityVariablesFor(e policy.Entitlement, p *policy.Policy) []EnvVar {
 	return env
 }
 
-// awsConfig returns the AWS configuration of a destination with an assumeRole; empty: it
-// has none. It holds no secret.
+// awsConfig returns the AWS configuration of a destination with an assumeRole; empty if it has
+// none. It contains no secret.
 func awsConfig(e policy.Entitlement, p *policy.Policy) string {
 	d := e.Destinations[0]
 	if d.AssumeRole.IsZero() {
@@ -102,8 +101,8 @@ func awsConfig(e policy.Entitlement, p *policy.Policy) string {
 	return b.String()
 }
 
-// foreignIdentity says which AWS identity the pod has, or may have, in one of the named
-// containers; empty: none. Other containers keep theirs: nothing is added to them.
+// foreignIdentity describes the AWS identity that one of the named containers has or could have;
+// empty if there is none. Other containers may have one, because nothing is added to them.
 func foreignIdentity(pod *Pod, named []namedContainer, e policy.Entitlement, o Options) string {
 	role := o.ServiceAccountAnnotations[policy.AnnotationIRSA]
 	if role != "" && role != o.Policy.RoleFor(e.Destinations[0], e.Subject).String() {
@@ -130,7 +129,7 @@ func foreignIdentity(pod *Pod, named []namedContainer, e policy.Entitlement, o O
 	return ""
 }
 
-// identityMark returns the value of [AnnotationInjected] for a pod of mode identity.
+// identityMark returns the value of [AnnotationInjected] for a pod with mode identity.
 func identityMark(e policy.Entitlement, p *policy.Policy, named []namedContainer) string {
 	m := Injected{Version: 1, Mode: policy.ModeIdentity, Destinations: []string{e.Destinations[0].Name}, Policy: identityDigest(e, p)}
 	for _, c := range named {
@@ -139,7 +138,7 @@ func identityMark(e policy.Entitlement, p *policy.Policy, named []namedContainer
 	return m.encode()
 }
 
-// identityDigest changes when what the policy gives to a pod of mode identity does.
+// identityDigest returns a hash of what the policy gives to a pod with mode identity.
 func identityDigest(e policy.Entitlement, p *policy.Policy) string {
 	text, err := json.Marshal([]any{identityVariablesFor(e, p), awsConfig(e, p), p.Token}, json.Deterministic(true))
 	if err != nil {

@@ -17,34 +17,34 @@ import (
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
-// AnnotationInjected marks an injected pod; its value is an [Injected] as JSON.
+// AnnotationInjected marks an injected pod. Its value is an [Injected] in JSON.
 const AnnotationInjected = "ampbridge.io/injected"
 
-// Injected tells people, and the auditor, what a pod was given.
+// Injected describes what a pod was given, for users and for the auditor.
 type Injected struct {
-	// Version of the format of the sidecar config.
+	// Version is the version of the sidecar config's format.
 	Version int `json:"version"`
-	// Mode is empty for [policy.ModePrometheus], as in marks of earlier versions.
+	// Mode is empty for [policy.ModePrometheus], as in the marks of earlier versions.
 	Mode policy.Mode `json:"mode,omitempty"`
-	// Containers are those that the pod names, with the other modes.
+	// Containers are the containers that the pod names, with the other modes.
 	Containers []string `json:"containers,omitempty"`
-	// Destinations in the policy's order.
+	// Destinations are the names of the destinations, in the policy's order.
 	Destinations []string `json:"destinations"`
 	// Delivery is sigv4 or relay for each destination.
 	Delivery map[string]policy.Delivery `json:"delivery,omitempty"`
-	// Why says why one of them is not sigv4; empty: all are.
+	// Why is the reason why a destination does not have sigv4; empty if all have it.
 	Why string `json:"why,omitempty"`
-	// Policy is the start of the SHA-256 of the sidecar config, 12 hex digits: it
-	// changes when what the policy says for this pod does.
+	// Policy is the beginning of the SHA-256 of the sidecar config, 12 hex digits. It changes when
+	// the policy changes for this pod.
 	Policy string `json:"policy"`
-	// Reload is the way by which a changed configuration reaches Prometheus.
+	// Reload is how a changed configuration reaches Prometheus.
 	Reload Reload `json:"reload,omitempty"`
-	// MetricsPort is where the sidecar serves metrics; 0: nowhere.
+	// MetricsPort is the port of the sidecar's metrics; 0 if it serves none.
 	MetricsPort int32 `json:"metricsPort,omitempty"`
 }
 
-// String says in words how the pod's samples are delivered, and why. Marks of earlier
-// versions only tell the way of a reload.
+// String describes how the pod's samples are delivered, and why. For the mark of an earlier version
+// it describes only the reload.
 func (m Injected) String() string {
 	in := " in " + strings.Join(m.Containers, ", ")
 	switch m.Mode {
@@ -72,7 +72,7 @@ func (m Injected) String() string {
 	return text + ": " + m.Reload.String()
 }
 
-// Marked finds the value of [AnnotationInjected] that operations set.
+// Marked returns the [AnnotationInjected] that the operations set.
 func Marked(operations []jsonpatch.Operation) (m Injected, ok bool) {
 	for _, o := range operations {
 		value, _ := o.Value.(stdjson.RawMessage)
@@ -95,26 +95,26 @@ func Marked(operations []jsonpatch.Operation) (m Injected, ok bool) {
 
 var annotationPath = pointer("metadata", "annotations", AnnotationInjected)
 
-// Options are what injection depends on besides the pod and the decision.
+// Options are the inputs of an injection in addition to the pod and the decision.
 type Options struct {
 	Policy *policy.Policy
-	// Image is the sidecar's, where the policy names none.
+	// Image is the sidecar image, used if the policy names none.
 	Image string
-	// Limits are those of the pod's namespace.
+	// Limits are the limits of the pod's namespace.
 	Limits Limits
-	// ServiceAccountAnnotations are those of the pod's service account: it may
-	// have an AWS identity of its own.
+	// ServiceAccountAnnotations are the annotations of the pod's service account. They can name an
+	// AWS identity.
 	ServiceAccountAnnotations map[string]string
-	// Cache keeps what pods have in common; nil: nothing is kept.
+	// Cache stores what is the same for many pods; nil for no cache.
 	Cache *Cache
 }
 
-// Inject makes a pod write to the destinations of d, a decision of
-// [policy.Policy.Decide] with Inject set. It returns all the operations and d,
-// or none and a decision to skip with a reason of this package. A pod that has
-// been injected gets the reason [AlreadyInjected], so it may come any number of
-// times. Where another webhook has changed it, the operations repair the injection, or, with
-// a decision to skip, take it back: see [reinvoke].
+// Inject returns the operations that make the pod write to the destinations of d, a decision of
+// [policy.Policy.Decide] with Inject set. If it cannot, it returns no operations and a decision to
+// skip with a reason of this package. For an injected pod it returns the reason [AlreadyInjected],
+// so it can be called any number of times. If another webhook has changed the injected pod, the
+// operations repair the injection. If that is impossible, they undo it, with a decision to skip.
+// See [reinvoke].
 func Inject(pod *Pod, d policy.Decision, o Options) ([]jsonpatch.Operation, policy.Decision) {
 	if d.Mode == policy.ModeIdentity || d.Mode == policy.ModeRelay {
 		return injectNamed(pod, d, o)
@@ -133,8 +133,8 @@ func Inject(pod *Pod, d policy.Decision, o Options) ([]jsonpatch.Operation, poli
 	return operations, d
 }
 
-// inject returns the operations, and a warning for a pod that is injected otherwise
-// than was asked.
+// inject returns the operations. notice is a warning if the pod gets something else than was
+// requested.
 func inject(pod *Pod, e policy.Entitlement, o Options) ([]jsonpatch.Operation, string, *policy.Decision) {
 	in, notice, refused := plan(pod, e, o)
 	if refused != nil {
@@ -147,20 +147,21 @@ func inject(pod *Pod, e policy.Entitlement, o Options) ([]jsonpatch.Operation, s
 	return operations, notice, nil
 }
 
-// injection is what injection makes of a pod.
+// injection describes the changes to a pod.
 type injection struct {
 	mark   string
 	common *shared
-	// prometheus and config are the indexes of the container and of the configuration's volume.
+	// prometheus is the index of the container, and config is the index of the configuration's
+	// volume.
 	prometheus, config int
-	// moved is that volume under its new name.
+	// moved is the configuration's volume under its new name.
 	moved       jsontext.Value
 	environment environment
 	sidecar     container
 }
 
-// plan returns the injection, and a warning for a pod that is injected otherwise than
-// was asked.
+// plan returns the injection. notice is a warning if the pod gets something else than was
+// requested.
 func plan(pod *Pod, e policy.Entitlement, o Options) (in injection, notice string, refused *policy.Decision) {
 	if refused := checkSupported(pod); refused != nil {
 		return in, "", refused
@@ -204,7 +205,7 @@ func plan(pod *Pod, e policy.Entitlement, o Options) (in injection, notice strin
 	if image == "" {
 		return in, "", refuse(
 			NoSidecarImage,
-			"the webhook does not know the sidecar's image: the cluster admin sets sidecar.image in the policy",
+			"the webhook does not know the sidecar's image: the cluster admin must set sidecar.image in the policy",
 		)
 	}
 
@@ -239,14 +240,14 @@ func plan(pod *Pod, e policy.Entitlement, o Options) (in injection, notice strin
 	}, notice, nil
 }
 
-// operations returns the patch that makes it of the pod.
+// operations returns the patch for the injection.
 func (in *injection) operations(pod *Pod, o Options) ([]jsonpatch.Operation, error) {
 	var p patch
 	config, prometheus := pod.Spec.Volumes[in.config].Name, &pod.Spec.Containers[in.prometheus]
 	p.annotate(pod.Metadata.Annotations, AnnotationInjected, in.mark)
 	memory := memoryVolume(config, o.Policy.Sidecar)
 	p.replace(pointer("spec", "volumes", in.config), &memory)
-	// The list is there: the configuration's volume is in it.
+	// The list exists, because the configuration's volume is in it.
 	p.add("/spec/volumes/-", in.moved)
 	for _, v := range in.common.volumes {
 		p.add("/spec/volumes/-", v)
@@ -257,7 +258,7 @@ func (in *injection) operations(pod *Pod, o Options) ([]jsonpatch.Operation, err
 	appendTo(&p, at+"/env", prometheus.Env, in.environment.env...)
 	appendTo(&p, at+"/volumeMounts", prometheus.VolumeMounts, in.environment.mounts...)
 	appendTo(&p, "/spec/imagePullSecrets", pod.Spec.ImagePullSecrets, missingSecrets(pod, o)...)
-	// Last, because it moves the other init containers down by one.
+	// This is the last operation, because it changes the indexes of the other init containers.
 	if pod.Spec.InitContainers == nil {
 		appendTo(&p, "/spec/initContainers", pod.Spec.InitContainers, in.sidecar)
 	} else {
@@ -266,10 +267,10 @@ func (in *injection) operations(pod *Pod, o Options) ([]jsonpatch.Operation, err
 	return p.operations, p.err
 }
 
-// yes is true, encoded.
+// yes is the encoded value true.
 var yes = raw([]byte("true"))
 
-// readOnly makes the mounts of a volume read-only where they are not. The sidecar's is not.
+// readOnly makes all writable mounts of a volume read-only, except the sidecar's.
 func readOnly(p *patch, list string, containers []Container, volume string) {
 	for i := range containers {
 		for j, m := range containers[i].VolumeMounts {
@@ -280,10 +281,10 @@ func readOnly(p *patch, list string, containers []Container, volume string) {
 	}
 }
 
-// checkExisting looks for an injection, and returns [AlreadyInjected] for a whole one and
-// [PartlyInjected] for parts of one; nil: there is none.
+// checkExisting looks for an injection. It returns [AlreadyInjected] if all parts exist,
+// [PartlyInjected] if only some exist, and nil if there are none.
 func checkExisting(pod *Pod) *policy.Decision {
-	// The first part that is there, and the first that is not, by kind and name.
+	// The first part that exists and the first part that is missing, each by kind and name.
 	var found, missing [2]string
 	see := func(kind, name string, there bool) {
 		if at := [2]string{kind, name}; there {
@@ -320,17 +321,17 @@ func checkExisting(pod *Pod) *policy.Decision {
 	case missing == none:
 		return refuse(
 			PartlyInjected,
-			"container %s is not the config sidecar: rename it, and remove what else is named ampbridge from the pod",
+			"container %s is not the config sidecar: rename it, and remove everything else that is named ampbridge from the pod",
 			sidecarconfig.ContainerName,
 		)
 	}
 	return refuse(
-		PartlyInjected, "the pod has %s %s, but no %s %s: remove what is named ampbridge from its manifest",
+		PartlyInjected, "the pod has %s %s, but no %s %s: remove everything that is named ampbridge from its manifest",
 		found[0], found[1], missing[0], missing[1],
 	)
 }
 
-// usesAzureToken reports whether a sidecar takes the token of Azure's webhook.
+// usesAzureToken reports whether the pod's sidecar uses the token of Azure's webhook.
 func usesAzureToken(pod *Pod) bool {
 	return slices.ContainsFunc(pod.Spec.InitContainers, func(c Container) bool {
 		return c.Name == sidecarconfig.ContainerName && pod.volume(sidecarconfig.VolumeToken) < 0 &&
@@ -338,7 +339,7 @@ func usesAzureToken(pod *Pod) bool {
 	})
 }
 
-// checkSupported refuses pods that no patch can be right for.
+// checkSupported refuses pods for which no patch can work.
 func checkSupported(pod *Pod) *policy.Decision {
 	if pod.Metadata.Name == "" && pod.Metadata.GenerateName == "" {
 		return refuse(MalformedPod, "the pod has neither a name nor a generateName")
@@ -347,7 +348,7 @@ func checkSupported(pod *Pod) *policy.Decision {
 		len(pod.Spec.SecurityContext.WindowsOptions) > 0
 	for i := range pod.Spec.Volumes {
 		if name := pod.Spec.Volumes[i].Name; name == "" || pod.volume(name) != i {
-			return refuse(MalformedPod, "volume %q of the pod has no name of its own", name)
+			return refuse(MalformedPod, "the name of volume %q is empty, or another volume has the same name", name)
 		}
 	}
 	for c := range pod.all {
@@ -356,7 +357,7 @@ func checkSupported(pod *Pod) *policy.Decision {
 	if isVirtual(pod) {
 		return refuse(
 			VirtualNode,
-			"the pod asks for a virtual node, which starts no native sidecar: give Prometheus an ordinary node "+
+			"the pod requests a virtual node, which does not support native sidecars: give Prometheus an ordinary node "+
 				"(nodeSelector without type: virtual-kubelet)",
 		)
 	}
@@ -369,19 +370,19 @@ func checkSupported(pod *Pod) *policy.Decision {
 	return nil
 }
 
-// isVirtual reports whether the pod's node selector asks for a node of a virtual kubelet.
-// There a native sidecar is an init container that never ends, and Prometheus never starts.
+// isVirtual reports whether the pod's node selector requests a node of a virtual kubelet. Such a
+// node treats a native sidecar as an init container that never ends, so Prometheus never starts.
 func isVirtual(pod *Pod) bool {
 	return pod.Spec.NodeSelector["type"] == "virtual-kubelet"
 }
 
-// mark returns the value of [AnnotationInjected] for a sidecar with that config, which
-// text is the encoding of.
+// mark returns the value of [AnnotationInjected] for a sidecar with config a. text is the encoded
+// config.
 func mark(a sidecarconfig.Config, text string, reload Reload, why string) string {
 	return appendMark(a, appendDestinations(nil, a), []byte(text), reload, why)
 }
 
-// appendMark returns the encoding of an [Injected], in which destinations is the text of
+// appendMark returns the encoding of an [Injected]. destinations is the result of
 // [appendDestinations].
 func appendMark(a sidecarconfig.Config, destinations, text []byte, reload Reload, why string) string {
 	b := make([]byte, 0, 512)
@@ -397,7 +398,7 @@ func appendMark(a sidecarconfig.Config, destinations, text []byte, reload Reload
 	return string(append(b, '}'))
 }
 
-// markOf returns the mark of a writer's sidecar.
+// markOf returns the mark of a pod with config a. text is the encoded config.
 func markOf(a sidecarconfig.Config, text string, reload Reload, why string) Injected {
 	sum := sha256.Sum256([]byte(text))
 	m := Injected{
@@ -445,7 +446,7 @@ func appendDestinations(b []byte, a sidecarconfig.Config) []byte {
 	return b
 }
 
-// missingSecrets are the policy's image pull secrets that the pod lacks.
+// missingSecrets returns the policy's image pull secrets that the pod does not have.
 func missingSecrets(pod *Pod, o Options) []policy.SecretRef {
 	var missing []policy.SecretRef
 	for _, s := range o.Policy.Sidecar.ImagePullSecrets {

@@ -36,8 +36,8 @@ func TestPatch(t *testing.T) {
 	}
 }
 
-// Everything that is promised about an injected pod, read back through the API
-// types rather than the code that wrote it.
+// Everything that is promised about an injected pod, read with the API types and not with the code
+// that wrote it.
 func TestInjectedPod(t *testing.T) {
 	want := map[string]struct {
 		container, volume, file string
@@ -121,7 +121,7 @@ func TestInjectedPod(t *testing.T) {
 			); diff != "" {
 				t.Errorf("the sidecar's user and group (-want +got):\n%s", diff)
 			}
-			// What the API server's ServiceAccount plugin looks for.
+			// The API server's ServiceAccount plugin looks for this mount.
 			if !slices.ContainsFunc(sidecar.VolumeMounts, func(m corev1.VolumeMount) bool { return m.MountPath == apiTokenDir }) {
 				t.Error("the API server would mount an API token into the sidecar")
 			}
@@ -174,7 +174,7 @@ func TestInjectingTwiceIsOnce(t *testing.T) {
 	}
 }
 
-// Whatever the patch does not name is what it was, to the digit.
+// Members that the patch does not change stay exactly the same, including the digits of numbers.
 func TestWhatThisBuildDoesNotKnowSurvives(t *testing.T) {
 	for _, name := range pods {
 		t.Run(name, func(t *testing.T) {
@@ -195,9 +195,8 @@ func TestWhatThisBuildDoesNotKnowSurvives(t *testing.T) {
 	}
 }
 
-// takeBack takes what an injection adds out of a pod, going by its names and
-// nothing else, and returns the name of the interposed volume. Only that its
-// mounts are read-only stays.
+// takeBack removes what an injection adds from a pod, only by the names, and returns the name of
+// the interposed volume. Only the read-only mounts of this volume stay.
 func takeBack(pod any) (target string) {
 	p := pod.(map[string]any)
 	metadata, spec := p["metadata"].(map[string]any), p["spec"].(map[string]any)
@@ -268,10 +267,10 @@ func TestPodsThatAreLeftAlone(t *testing.T) {
 		{"Windows by its OS", `"dnsPolicy"`, `"os": {"name": "windows"}, "dnsPolicy"`, Windows, "Linux"},
 		{"a virtual node", `"dnsPolicy"`, `"nodeSelector": {"type": "virtual-kubelet"}, "dnsPolicy"`, VirtualNode, "ordinary node"},
 		{"Windows by its options", `"fsGroup": 65534`, `"windowsOptions": {}`, Windows, "Linux"},
-		{"a volume of our name", `"storage-volume"`, `"ampbridge-token"`, PartlyInjected, "volume ampbridge-token"},
-		{"our annotation from a copied manifest", `"generateName"`, `"annotations": {"ampbridge.io/injected": "{}"}, "generateName"`,
+		{"a volume with ampbridge's name", `"storage-volume"`, `"ampbridge-token"`, PartlyInjected, "volume ampbridge-token"},
+		{"ampbridge's annotation from a copied manifest", `"generateName"`, `"annotations": {"ampbridge.io/injected": "{}"}, "generateName"`,
 			PartlyInjected, "ampbridge.io/injected"},
-		{"a container of our name", `"prometheus-server-configmap-reload"`, `"ampbridge-config"`, PartlyInjected, "container ampbridge-config"},
+		{"a container with ampbridge's name", `"prometheus-server-configmap-reload"`, `"ampbridge-config"`, PartlyInjected, "container ampbridge-config"},
 		{"two volumes of one name", `"storage-volume"`, `"config-volume"`, MalformedPod, "config-volume"},
 		{"no name", `"generateName": "prometheus-server-76ddd9d5f5-"`, `"generateName": ""`, MalformedPod, "generateName"},
 	} {
@@ -302,7 +301,7 @@ func TestNoImageIsNoInjection(t *testing.T) {
 		t.Fatal(err)
 	}
 	if image := pod.Spec.InitContainers[0].Image; image != "registry.example.com/own:1" {
-		t.Errorf("image %s: the policy's comes first", image)
+		t.Errorf("image %s: the policy's has priority", image)
 	}
 }
 
@@ -318,7 +317,7 @@ func TestSidecarUser(t *testing.T) {
 		{"the pod's", "{runAsUser: 1, runAsGroup: 2}", "{}", new(int64(1)), new(int64(2)), new(true), true},
 		{"one of each", "{runAsUser: 1}", "{runAsGroup: 4}", new(int64(1)), new(int64(4)), new(true), true},
 		{"no group: the image's, as for Prometheus", "{runAsUser: 1}", "{}", new(int64(1)), nil, new(true), true},
-		{"nobody says: nobody, and the file is not private", "{}", "{}", new(int64(65534)), new(int64(65534)), new(true), false},
+		{"none is set: nobody, and the file is not private", "{}", "{}", new(int64(65534)), new(int64(65534)), new(true), false},
 		{"root stays root", "{}", "{runAsUser: 0}", new(int64(0)), nil, nil, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -348,7 +347,7 @@ volumes: [{name: c, configMap: {name: c}}]`)
 	}
 }
 
-// What the policy says of the sidecar's container, beside what the pod says of its own.
+// The policy's settings for the sidecar's container, together with the pod's own.
 func TestSidecarSecurityContext(t *testing.T) {
 	const standard, node = "{seccompProfile: {type: RuntimeDefault}}", "{seccompProfile: {type: Localhost, localhostProfile: x.json}}"
 	for _, c := range []struct {
@@ -412,7 +411,7 @@ volumes: [{name: c, configMap: {name: c}}]`)
 	}
 }
 
-// The policy's user decides whether the sidecar can read the configuration.
+// The policy's user determines whether the sidecar can read the configuration.
 func TestPolicysUserReadsTheSource(t *testing.T) {
 	data := podOf(t, `
 securityContext: {runAsUser: 1, runAsGroup: 0}
@@ -432,10 +431,10 @@ func TestMetricsPort(t *testing.T) {
 	everything := "args: ['9095 19095 29095 19195 29195 19295 29295 19395']}]"
 	for _, c := range []struct {
 		name, spec string
-		want       string // name and number; empty: no port
+		want       string // name and number; empty if there is no port
 	}{
 		{"nothing takes it", "", "ampbridge 9095"},
-		{"on the host's network it is the node's", "hostNetwork: true", ""},
+		{"with hostNetwork the port would be the node's", "hostNetwork: true", ""},
 
 		{"declared", other + "ports: [{containerPort: 9095}]}]", "ampbridge 19095"},
 		{"declared, and the next one too", other + "ports: [{containerPort: 9095}, {containerPort: 19095}]}]", "ampbridge 29095"},
@@ -493,7 +492,7 @@ volumes: [{name: c, configMap: {name: c}}]`)
 func TestAnotherWebhookInBetween(t *testing.T) {
 	o := options(t)
 	whole := injected(t, readFile(t, "chart.in.json"), o)
-	// As amazon-eks-pod-identity-webhook does on reinvocation, to every container.
+	// amazon-eks-pod-identity-webhook does this to every container when it is called again.
 	eks := apply(t, whole, []jsonpatch.Operation{
 		adding("/spec/volumes/0", map[string]any{"name": "aws-iam-token", "projected": map[string]any{"sources": []any{}}}),
 		adding("/spec/initContainers/0/env/-", EnvVar{Name: "AWS_ROLE_ARN", Value: "arn:aws:iam::111122223333:role/other"}),
@@ -508,8 +507,7 @@ func TestAnotherWebhookInBetween(t *testing.T) {
 	}
 }
 
-// The annotation tells an outdated injection: its hash follows the sidecar config,
-// and nothing else.
+// The annotation identifies outdated injections: its hash depends only on the sidecar config.
 func TestInjectedAnnotation(t *testing.T) {
 	read := func(o Options, image string) Injected {
 		o.Image = image

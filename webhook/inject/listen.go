@@ -11,8 +11,7 @@ import (
 // defaultListen is Prometheus's own default of --web.listen-address.
 const defaultListen = "0.0.0.0:9090"
 
-// listening is where the sidecar finds Prometheus; zero where the arguments do
-// not say.
+// listening returns where the sidecar finds Prometheus, or zero if the arguments do not show it.
 func listening(c *Container) sidecarconfig.Prometheus {
 	first := func(flag, standard string) string {
 		if value, set := c.firstFlag(flag); set {
@@ -44,7 +43,7 @@ func listening(c *Container) sidecarconfig.Prometheus {
 	return sidecarconfig.Prometheus{Address: net.JoinHostPort(host, port), Prefix: prefix, TLS: c.hasFlag("web.config.file")}
 }
 
-// listensEverywhere reports whether Prometheus listens at all addresses of the pod.
+// listensEverywhere reports whether Prometheus listens on all addresses of the pod.
 func listensEverywhere(c *Container) bool {
 	address, set := c.firstFlag("web.listen-address")
 	if !set {

@@ -10,15 +10,14 @@ import (
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
-// Mark returns the mark that an injected pod carries, and the one that it would
-// be given today by the same decision. They differ where the policy, or the
-// format of the sidecar config, has changed what the pod's sidecar would be told. An
-// error says why one of them cannot be read.
+// Mark returns two marks: the one that an injected pod carries, and the one that it would get today
+// from the same decision. They differ if a change of the policy, or of the sidecar config's format,
+// changes the pod's sidecar config. An error names the mark that cannot be read.
 //
-// An injected pod no longer shows where its configuration came from, so the
-// config of its sidecar tells what belongs to the pod; only what belongs to
-// the policy is made anew. A policy member that is forgotten here hides a
-// drift; a pod's that were made anew wrongly would call every pod outdated.
+// An injected pod no longer shows where its configuration came from. So the members that depend on
+// the pod are taken from its sidecar's config, and only the members that depend on the policy are
+// computed again. If a member of the policy were forgotten here, a drift would stay hidden. If a
+// member of the pod were computed wrongly, every pod would look outdated.
 func Mark(pod *Pod, e policy.Entitlement, p *policy.Policy) (carried, today Injected, err error) {
 	if err := json.Unmarshal([]byte(pod.Metadata.Annotations[AnnotationInjected]), &carried); err != nil {
 		return carried, today, fmt.Errorf("annotation %s: %w", AnnotationInjected, err)
@@ -38,7 +37,7 @@ func Mark(pod *Pod, e policy.Entitlement, p *policy.Policy) (carried, today Inje
 	if err != nil {
 		return carried, today, err
 	}
-	// What the pod proves stands in its mark.
+	// The pod's mark contains what the pod proves.
 	var missing []string
 	if carried.Why != "" && carried.Why != asked {
 		missing = []string{carried.Why}
@@ -55,8 +54,8 @@ func Mark(pod *Pod, e policy.Entitlement, p *policy.Policy) (carried, today Inje
 	return carried, today, nil
 }
 
-// ModeOf returns the mode of an injected pod; empty: it has no injection, or a mark
-// that cannot be read.
+// ModeOf returns the mode of an injected pod; empty if the pod has no injection or an unreadable
+// mark.
 func ModeOf(pod *Pod) policy.Mode {
 	text, marked := pod.Metadata.Annotations[AnnotationInjected]
 	var m Injected
@@ -66,7 +65,7 @@ func ModeOf(pod *Pod) policy.Mode {
 	return cmp.Or(m.Mode, policy.ModePrometheus)
 }
 
-// encodedConfig returns the config of the pod's sidecar, as [sidecarconfig.Encode] wrote it.
+// encodedConfig returns the encoded config of the pod's sidecar, see [sidecarconfig.Encode].
 func encodedConfig(pod *Pod) string {
 	sidecar, variable := sidecarVariable(pod)
 	if sidecar < 0 {
@@ -75,8 +74,8 @@ func encodedConfig(pod *Pod) string {
 	return unescape(pod.Spec.InitContainers[sidecar].Env[variable].Value)
 }
 
-// sidecarVariable returns the place of the pod's sidecar among the init containers, and
-// of its config among the variables; -1: there is none.
+// sidecarVariable returns the index of the pod's sidecar among the init containers, and of its
+// config among the variables; both are -1 if there is none.
 func sidecarVariable(pod *Pod) (sidecar, variable int) {
 	for i := range pod.Spec.InitContainers {
 		if c := &pod.Spec.InitContainers[i]; c.Name == sidecarconfig.ContainerName {

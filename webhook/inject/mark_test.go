@@ -11,8 +11,8 @@ import (
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
-// Every pod that is injected carries the mark that it would be given again; or
-// each pod of its kind would look outdated forever.
+// Every injected pod carries the mark that it would get again. Otherwise each pod of its kind would
+// always look outdated.
 func TestMarkIsStable(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.in.json")
 	if err != nil || len(files) == 0 {
@@ -26,7 +26,7 @@ func TestMarkIsStable(t *testing.T) {
 		decision := granted(t, o.Policy, pod.Metadata.Namespace)
 		operations, outcome := Inject(pod, decision, o)
 		if !outcome.Inject || operations == nil {
-			continue // a pod that is refused carries none
+			continue // a refused pod has no mark
 		}
 		compared++
 		carried, today, err := Mark(decode(t, injected(t, data, o)), decision.Entitlement, o.Policy)
@@ -75,7 +75,7 @@ func TestMarkFollowsThePolicy(t *testing.T) {
 			if got := !cmp.Equal(carried, today); got != test.differ {
 				t.Errorf("differ: got %v, want %v; carried %+v, today %+v", got, test.differ, carried, today)
 			}
-			// The pod that is injected under the changed policy carries today's mark.
+			// A pod that is injected under the changed policy carries today's mark.
 			again := o
 			again.Policy = &p
 			if test.differ && len(e.Destinations) > 0 {

@@ -12,38 +12,38 @@ import (
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
-// The modes identity and relay are for programs other than Prometheus: collectors, and
-// what reads. The pod names its containers in ampbridge.io/container.
+// The modes identity and relay are for programs other than Prometheus: collectors, and programs
+// that query. The pod names its containers in ampbridge.io/container.
 //
-//	identity   the containers get the token and the AWS environment, and nothing else
-//	relay      the containers get the relay's address and password file; the sidecar gets
-//	           the token, and relays
+//   identity   the containers get the token and the AWS environment, and nothing else
+//   relay      the containers get the relay's address and password file; the sidecar gets
+//              the token and forwards the requests
 //
-// Nothing is detected, and no configuration is edited. As in mode prometheus, the pod is
-// injected as a whole or left as it was, and another webhook's changes are repaired or
-// the injection is taken back.
+// Nothing is detected, and no configuration is edited. As in mode prometheus, the pod is injected
+// completely or stays unchanged. If another webhook changes an injected pod, the injection is
+// repaired or undone.
 
-// addition is what a pod of mode identity or relay gets.
+// addition is what is added to a pod with mode identity or relay.
 type addition struct {
 	mark    string
 	volumes []addedVolume
-	// annotations beside the mark.
+	// annotations are the annotations in addition to the mark.
 	annotations map[string]string
 	containers  []namedContainer
-	// sidecar is nil with mode identity.
+	// sidecar is nil for mode identity.
 	sidecar *container
 }
 
-// namedContainer is a container that the pod names, and what it gets.
+// namedContainer is a container that the pod names, with what is added to it.
 type namedContainer struct {
 	*Container
-	// at is its JSON pointer.
+	// at is the container's JSON pointer.
 	at          string
 	addedEnv    []EnvVar
 	addedMounts []VolumeMount
 }
 
-// injectNamed is [Inject] for the modes identity and relay.
+// injectNamed implements [Inject] for the modes identity and relay.
 func injectNamed(pod *Pod, d policy.Decision, o Options) ([]jsonpatch.Operation, policy.Decision) {
 	_, marked := pod.Metadata.Annotations[AnnotationInjected]
 	if marked && ModeOf(pod) != d.Mode {
@@ -51,7 +51,7 @@ func injectNamed(pod *Pod, d policy.Decision, o Options) ([]jsonpatch.Operation,
 	}
 	if !marked {
 		if name := ownVolumeOf(pod); name != "" {
-			return nil, *refuse(PartlyInjected, "the pod has volume %q, but no annotation %s: remove what is named ampbridge from its manifest",
+			return nil, *refuse(PartlyInjected, "the pod has volume %q, but no annotation %s: remove everything that is named ampbridge from its manifest",
 				name, AnnotationInjected)
 		}
 		add, refused := planNamed(pod, d.Entitlement, o)
@@ -81,23 +81,24 @@ func injectNamed(pod *Pod, d policy.Decision, o Options) ([]jsonpatch.Operation,
 		}
 		refused = refuse(MalformedPod, "the patch cannot be encoded: %v", err)
 	}
-	refused.Warning = warning("another webhook has changed the injected pod, so the injection is taken back: ") + refused.Warning
+	refused.Warning = warning("another webhook has changed the injected pod, so the injection is undone: ") + refused.Warning
 	refused.Warning = shorten(refused.Warning, maxWarning)
 	return undo, *refused
 }
 
-// otherMode refuses a pod that carries the injection of another mode than the policy's.
+// otherMode refuses a pod with an injection of another mode than the policy's.
 func otherMode(pod *Pod, m policy.Mode) *policy.Decision {
-	return refuse(PartlyInjected, "the pod carries an injection of mode %s, and the policy gives it mode %s: create it from its own manifest",
+	return refuse(PartlyInjected, "the pod has an injection of mode %s, but the policy gives it mode %s: create it from its original manifest",
 		string(cmp.Or(ModeOf(pod), policy.ModePrometheus)), string(cmp.Or(m, policy.ModePrometheus)))
 }
 
-// namedVolumes are the names of all volumes of these modes.
+// namedVolumes are the names of all volumes that these modes add.
 var namedVolumes = []string{
 	sidecarconfig.VolumeCredentials, sidecarconfig.VolumeToken, sidecarconfig.VolumeNoAPIToken, sidecarconfig.VolumeAWSConfig,
 }
 
-// ownVolumeOf returns the name of a volume of the pod that has one of ampbridge's names; empty: none has.
+// ownVolumeOf returns the first volume of the pod with one of ampbridge's names; empty if there is
+// none.
 func ownVolumeOf(pod *Pod) string {
 	for i := range pod.Spec.Volumes {
 		if name := pod.Spec.Volumes[i].Name; slices.Contains(namedVolumes, name) || slices.Contains(ownVolumes, name) {
@@ -107,7 +108,7 @@ func ownVolumeOf(pod *Pod) string {
 	return ""
 }
 
-// planNamed returns what a pod without an injection gets.
+// planNamed returns what is added to a pod without an injection.
 func planNamed(pod *Pod, e policy.Entitlement, o Options) (a addition, refused *policy.Decision) {
 	if refused := checkSupported(pod); refused != nil {
 		return a, refused
@@ -125,8 +126,8 @@ func planNamed(pod *Pod, e policy.Entitlement, o Options) (a addition, refused *
 	return planIdentity(pod, named, e, o)
 }
 
-// namedContainers returns the containers that the pod names. Init containers that end are
-// none: their programs cannot wait for a session, and keep the pod from starting.
+// namedContainers returns the containers that the pod names. It refuses ordinary init containers:
+// their programs cannot wait for a session, and if they fail the pod does not start.
 func namedContainers(pod *Pod) ([]namedContainer, *policy.Decision) {
 	var found []namedContainer
 	for name := range strings.SplitSeq(pod.Metadata.Annotations[policy.AnnotationContainer], ",") {
@@ -170,7 +171,7 @@ func containerNames(pod *Pod) []string {
 	return names
 }
 
-// covered refuses a container that has a mount over, or under, a directory of ours.
+// covered refuses a container with a mount above or below the directory of m.
 func (c *namedContainer) covered(m VolumeMount) *policy.Decision {
 	for _, have := range c.VolumeMounts {
 		if have.Name == m.Name && path.Clean(have.MountPath) == m.MountPath {
@@ -185,20 +186,20 @@ func (c *namedContainer) covered(m VolumeMount) *policy.Decision {
 	return nil
 }
 
-// addMount adds a mount, if the container lacks it.
+// addMount adds a mount if the container lacks it.
 func (c *namedContainer) addMount(m VolumeMount) {
 	if !c.mounts(m.MountPath) {
 		c.addedMounts = append(c.addedMounts, m)
 	}
 }
 
-// operations returns the patch that makes it of the pod.
+// operations returns the patch for the addition.
 func (a *addition) operations(pod *Pod, o Options) ([]jsonpatch.Operation, error) {
 	var p patch
 	have := pod.Metadata.Annotations
 	p.annotate(have, AnnotationInjected, a.mark)
 	if have == nil {
-		have = map[string]string{} // it is there now
+		have = map[string]string{} // the first operation has created it
 	}
 	for key, value := range a.annotations {
 		p.annotate(have, key, value)
@@ -210,7 +211,7 @@ func (a *addition) operations(pod *Pod, o Options) ([]jsonpatch.Operation, error
 	}
 	if a.sidecar != nil {
 		appendTo(&p, "/spec/imagePullSecrets", pod.Spec.ImagePullSecrets, missingSecrets(pod, o)...)
-		// Last, because it moves the other init containers down by one.
+		// This is the last operation, because it changes the indexes of the other init containers.
 		if pod.Spec.InitContainers == nil {
 			p.add("/spec/initContainers", []container{*a.sidecar})
 		} else {
@@ -220,8 +221,8 @@ func (a *addition) operations(pod *Pod, o Options) ([]jsonpatch.Operation, error
 	return p.operations, p.err
 }
 
-// presentIn reports whether the pod has all of it, as it was added. What others added to
-// the sidecar stays.
+// presentIn reports whether the pod has the whole addition unchanged. Additions of others to the
+// sidecar are allowed.
 func (a *addition) presentIn(pod *Pod) bool {
 	for key, value := range a.annotations {
 		if pod.Metadata.Annotations[key] != value {
@@ -247,7 +248,7 @@ func (a *addition) presentIn(pod *Pod) bool {
 		return true
 	}
 	i, _ := sidecarVariable(pod)
-	if i != 0 { // its port must be open before others write to it
+	if i != 0 { // its port must be open before other containers write to it
 		return false
 	}
 	c := &pod.Spec.InitContainers[i]
@@ -257,7 +258,7 @@ func (a *addition) presentIn(pod *Pod) bool {
 		slices.Equal(c.LivenessProbe.Exec.Command, want.LivenessProbe.Exec.Command) && want.SecurityContext.kept(&c.SecurityContext)
 }
 
-// has reports whether the container has the variables and mounts as they are.
+// has reports whether the container has the variables and mounts unchanged.
 func has(c *Container, env []EnvVar, mounts []VolumeMount) bool {
 	for _, v := range env {
 		if !slices.Contains(c.Env, v) {
@@ -274,7 +275,7 @@ func has(c *Container, env []EnvVar, mounts []VolumeMount) bool {
 	return true
 }
 
-// container returns the container, or init container, of a name; nil: there is none.
+// container returns the container or init container with a name; nil if there is none.
 func (p *Pod) container(name string) *Container {
 	for c := range p.all {
 		if c.Name == name {
@@ -284,8 +285,8 @@ func (p *Pod) container(name string) *Container {
 	return nil
 }
 
-// undoneNamed returns the pod without its injection, and the operations that make it so.
-// The pull secrets stay, because nothing shows that the pod had them before.
+// undoneNamed returns the pod without its injection, and the operations that remove the injection.
+// The pull secrets stay, because nothing shows whether the pod had them before.
 func undoneNamed(pod *Pod) (plain *Pod, operations []jsonpatch.Operation) {
 	var p patch
 	without := *pod
@@ -314,15 +315,15 @@ func undoneNamed(pod *Pod) (plain *Pod, operations []jsonpatch.Operation) {
 	return plain, p.operations
 }
 
-// addedNames are the variables of these modes, in the order in which they are added.
+// addedNames are the variables that these modes add, in the order in which they are added.
 var addedNames = []string{
 	variableConfigFile, variableLoadConfig, variableRole, variableToken, variableRegion, variableDefaultRegion, variableRegionalSTS,
 	variableEndpointSTS, sidecarconfig.WriteURLVariable, sidecarconfig.WriteUserVariable, sidecarconfig.WritePasswordFileVariable,
 }
 
-// addedRow returns the variables that were added to a container, whatever the policy was
-// then. They stand in one row: it begins with a variable that only ampbridge writes, or
-// has it as the second, and goes on in the order of addedNames.
+// addedRow returns the variables that were added to a container under any policy. They are
+// consecutive. The first or second one is a variable that only ampbridge writes, and the rest
+// follows in the order of addedNames.
 func addedRow(env []EnvVar) []EnvVar {
 	for i, v := range env {
 		token := v.Name == variableRole && i+1 < len(env) && env[i+1].Name == variableToken &&

@@ -14,8 +14,8 @@ import (
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
-// modes grants identity to the service account of that name, and relay likewise. chained is for
-// a destination with a second role.
+// modes grants identity to the service account identity, and relay to the service account relay.
+// chained is for a destination with a second role.
 const modes = `
 apiVersion: ampbridge.io/v1alpha1
 kind: Policy
@@ -36,7 +36,7 @@ grants:
 trust: {manage: none}
 `
 
-// writerPod has two containers, a native sidecar and an init container that ends.
+// writerPod has two containers, a native sidecar and an ordinary init container.
 const writerPod = `
 metadata:
   name: otel-0
@@ -55,7 +55,7 @@ spec:
     envFrom: [{secretRef: {name: x}}]
 `
 
-// namedCase injects writerPod, whose service account's grants decide.
+// namedCase injects writerPod with the grants of its service account.
 func namedCase(t *testing.T, account, names string, change func(*corev1.Pod)) (data, got []byte, d policy.Decision, o Options) {
 	t.Helper()
 	var typed corev1.Pod
@@ -130,7 +130,7 @@ func TestIdentityGivesTokenAndEnvironmentAndNothingElse(t *testing.T) {
 			t.Errorf("agent: %s is %q, want %q", name, envOf(agent)[name], want)
 		}
 	}
-	// A region of the container's own stays, and stays the only one.
+	// The container's own region stays, and no other is added.
 	if env := envOf(otel); env["AWS_REGION"] != "us-east-1" || env["AWS_DEFAULT_REGION"] != "" || env["AWS_ROLE_ARN"] != role {
 		t.Errorf("otel: %v", env)
 	}
@@ -139,7 +139,7 @@ func TestIdentityGivesTokenAndEnvironmentAndNothingElse(t *testing.T) {
 			t.Errorf("%s: mounts %+v", c.Name, c.VolumeMounts)
 		}
 	}
-	// Without these the pod is what it was.
+	// Without these additions the pod is unchanged.
 	after.Spec.InitContainers[1].Env, after.Spec.InitContainers[1].VolumeMounts = before.Spec.InitContainers[1].Env, nil
 	after.Spec.Containers[0].Env, after.Spec.Containers[0].VolumeMounts = before.Spec.Containers[0].Env, nil
 	if len(after.Spec.Volumes) != 1 || after.Spec.Volumes[0].Projected.Sources[0].ServiceAccountToken.Audience != "sts.amazonaws.com" {
@@ -148,7 +148,7 @@ func TestIdentityGivesTokenAndEnvironmentAndNothingElse(t *testing.T) {
 	after.Spec.Volumes = before.Spec.Volumes
 	delete(after.Annotations, AnnotationInjected)
 	if want, got := mustYAML(t, before), mustYAML(t, after); want != got {
-		t.Errorf("more has changed:\n%s\nwas\n%s", got, want)
+		t.Errorf("other parts have changed:\n%s\nwas\n%s", got, want)
 	}
 	if again, d := injectNamedOnce(t, got, o); d.Reason != AlreadyInjected || string(again) != string(got) {
 		t.Errorf("again: %s", d.Reason)
@@ -164,7 +164,7 @@ func mustYAML(t *testing.T, v any) string {
 	return string(text)
 }
 
-// A second role needs a configuration file: a downward-API item of an annotation.
+// A second role needs a configuration file: a downward-API item with an annotation.
 func TestIdentityWithASecondRole(t *testing.T) {
 	_, got, d, _ := namedCase(t, "chained", "agent", nil)
 	if !d.Inject {
@@ -251,7 +251,7 @@ func TestNamedContainersAreRefusedWithTheFix(t *testing.T) {
 	}
 }
 
-// Only the named containers count: others keep what they have.
+// The identity of a container matters only if it is named. Other containers keep what they have.
 func TestAnotherContainersIdentityStays(t *testing.T) {
 	_, got, d, _ := namedCase(t, "identity", "otel", nil)
 	if env := envOf(typedPod(t, got).Spec.Containers[1]); !d.Inject || len(env) != 1 || env["AWS_ACCESS_KEY_ID"] != "AKIA" {
@@ -259,7 +259,7 @@ func TestAnotherContainersIdentityStays(t *testing.T) {
 	}
 }
 
-// EKS's webhooks come after ampbridge's: the injection is taken back.
+// EKS's webhooks run after ampbridge's, so the injection is undone.
 func TestIdentityIsTakenBack(t *testing.T) {
 	data, got, _, o := namedCase(t, "identity", "otel", nil)
 	pod := typedPod(t, got)
@@ -271,14 +271,14 @@ func TestIdentityIsTakenBack(t *testing.T) {
 	}
 	left, d := injectNamedOnce(t, changed, o)
 	after, before := typedPod(t, left), typedPod(t, data)
-	if d.Inject || d.Reason != ForeignIdentity || !strings.Contains(d.Warning, "taken back") {
+	if d.Inject || d.Reason != ForeignIdentity || !strings.Contains(d.Warning, "is undone") {
 		t.Errorf("%s: %s", d.Reason, d.Warning)
 	}
 	env := envOf(after.Spec.Containers[0])
 	if len(env) != 2 || len(after.Spec.Volumes) != 0 || len(after.Annotations) != len(before.Annotations) {
 		t.Errorf("left: %v, volumes %v, annotations %v", env, after.Spec.Volumes, after.Annotations)
 	}
-	// What another webhook drops comes back.
+	// What another webhook removes is added again.
 	pod = typedPod(t, got)
 	pod.Spec.Containers[0].VolumeMounts = nil
 	if changed, err = json.Marshal(pod); err != nil {
@@ -315,7 +315,7 @@ func TestRelayGivesAddressAndPassword(t *testing.T) {
 	if again, d := injectNamedOnce(t, got, o); d.Reason != AlreadyInjected || string(again) != string(got) {
 		t.Errorf("again: %s: %s", d.Reason, d.Warning)
 	}
-	// Another webhook drops restartPolicy of the native sidecar.
+	// Another webhook removes restartPolicy of the native sidecar.
 	pod.Spec.InitContainers[0].RestartPolicy = nil
 	changed, err := json.Marshal(pod)
 	if err != nil {
@@ -325,7 +325,7 @@ func TestRelayGivesAddressAndPassword(t *testing.T) {
 	if init := typedPod(t, repaired).Spec.InitContainers; d.Reason != AlreadyInjected || init[0].RestartPolicy == nil || len(init) != 3 {
 		t.Errorf("%s: %+v", d.Reason, init)
 	}
-	// A port that another container names is not taken.
+	// A port that another container names is not used.
 	_, got, _, _ = namedCase(t, "relay", "otel", func(p *corev1.Pod) { p.Spec.Containers[0].Args = []string{"--listen=:24095"} })
 	config, err = sidecarconfig.Decode(envOf(typedPod(t, got).Spec.InitContainers[0])[sidecarconfig.Variable])
 	if err != nil || config.RelayPort != 25095 {
@@ -333,7 +333,7 @@ func TestRelayGivesAddressAndPassword(t *testing.T) {
 	}
 }
 
-// The mark changes with what the policy gives, and with nothing else.
+// The mark changes only with what the policy gives.
 func TestMarkOfNamedContainers(t *testing.T) {
 	for _, account := range []string{"identity", "relay", "chained"} {
 		_, got, d, o := namedCase(t, account, "otel", nil)
@@ -344,7 +344,7 @@ func TestMarkOfNamedContainers(t *testing.T) {
 		}
 		o.Policy.Cluster.Name = "other"
 		if carried, today, _ = Mark(pod, d.Entitlement, o.Policy); carried.Policy == today.Policy {
-			t.Errorf("%s: the roles have changed, and the mark has not", account)
+			t.Errorf("%s: the roles have changed, but the mark has not", account)
 		}
 		e := d.Entitlement
 		e.Mode = policy.ModePrometheus

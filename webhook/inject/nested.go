@@ -9,9 +9,10 @@ import (
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
-// nested finds the places inside the mounts of a volume where other volumes are
-// mounted. The kubelet makes them in a ConfigMap's or Secret's volume, but not
-// in an emptyDir, and in a read-only one the runtime cannot: the sidecar has to.
+// nested returns the places inside the mounts of a volume where other volumes are mounted. The
+// kubelet creates these mount points in the volume of a ConfigMap or Secret, but not in an
+// emptyDir. The container runtime cannot create them in a read-only mount. So the sidecar must
+// create them.
 func nested(pod *Pod, volume int) ([]sidecarconfig.MountPoint, *policy.Decision) {
 	var points []sidecarconfig.MountPoint
 	for c := range pod.all {
@@ -27,7 +28,7 @@ func nested(pod *Pod, volume int) ([]sidecarconfig.MountPoint, *policy.Decision)
 				}
 				name, _, deeper := strings.Cut(rel, "/")
 				if deeper && c.mounts(path.Join(outer.MountPath, name)) {
-					continue // it lies in another volume
+					continue // it is in another volume
 				}
 				file, known := pod.isFile(inner)
 				point := sidecarconfig.MountPoint{Name: name, File: file}
@@ -36,7 +37,7 @@ func nested(pod *Pod, volume int) ([]sidecarconfig.MountPoint, *policy.Decision)
 				case deeper || !known || outer.part() || strings.HasPrefix(name, "..") || at >= 0 && points[at] != point:
 					return nil, refuse(
 						NestedMount,
-						"container %q mounts %q inside the configuration's directory %q: mount it beside that directory",
+						"container %q mounts %q inside the configuration's directory %q: mount it outside that directory",
 						c.Name,
 						inner.MountPath,
 						outer.MountPath,
@@ -50,13 +51,12 @@ func nested(pod *Pod, volume int) ([]sidecarconfig.MountPoint, *policy.Decision)
 	return points, nil
 }
 
-// mounts reports whether something is mounted at exactly that path.
+// mounts reports whether something is mounted exactly at that path.
 func (c *Container) mounts(at string) bool {
 	return slices.ContainsFunc(c.VolumeMounts, func(m VolumeMount) bool { return cleanPath(m.MountPath) == at })
 }
 
-// isFile reports whether a mount shows a file; known is false where the pod does
-// not say.
+// isFile reports whether a mount shows a file. known is false if the pod does not show that.
 func (p *Pod) isFile(m *VolumeMount) (file, known bool) {
 	index := p.volume(m.Name)
 	if index < 0 || m.SubPathExpr != "" {
@@ -77,8 +77,8 @@ func (p *Pod) isFile(m *VolumeMount) (file, known bool) {
 	return false, m.SubPath == ""
 }
 
-// hasDirectory reports whether the volume's items lay a file below a path. Without
-// items, the keys of ConfigMaps and Secrets are files side by side.
+// hasDirectory reports whether the volume's items put a file below dir. Without items, all keys of
+// ConfigMaps and Secrets are files in one directory.
 func (v *Volume) hasDirectory(dir string) bool {
 	source, err := v.source()
 	if err != nil {

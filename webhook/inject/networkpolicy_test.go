@@ -7,8 +7,7 @@ import (
 	"testing"
 )
 
-// TestNetworkPolicyKnowsThePorts: the chart lets the auditor reach every port that a
-// sidecar may have.
+// The chart allows the auditor to reach every port that a sidecar can have.
 func TestNetworkPolicyKnowsThePorts(t *testing.T) {
 	text, err := os.ReadFile("../../charts/ampbridge/templates/networkpolicy.yaml")
 	if err != nil {
@@ -19,6 +18,6 @@ func TestNetworkPolicyKnowsThePorts(t *testing.T) {
 		list += fmt.Sprintf(" %d", port)
 	}
 	if !strings.Contains(string(text), list+" }}") {
-		t.Errorf("the NetworkPolicy has not %q", list)
+		t.Errorf("the NetworkPolicy does not have %q", list)
 	}
 }

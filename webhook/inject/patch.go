@@ -12,21 +12,21 @@ import (
 	"gomodules.xyz/jsonpatch/v2"
 )
 
-// patch gathers the operations of a JSON patch (RFC 6902). The value of each is a
-// [json.RawMessage]. Paths are right when the operations are applied in their order.
+// patch collects the operations of a JSON patch (RFC 6902). Each value is a [json.RawMessage]. The
+// paths are correct if the operations are applied in order.
 type patch struct {
 	operations []jsonpatch.Operation
-	// values holds the text of the operations' values.
+	// values is the buffer with the encoded values.
 	values []byte
-	// err is the first value that could not be encoded.
+	// err is the error of the first value that could not be encoded.
 	err error
 }
 
-// appender is a value that appends itself as JSON: encoding by reflection takes most of
-// the time of an injection.
+// appender is a value that appends itself as JSON. With reflection, encoding would take most of the
+// time of an injection.
 type appender interface{ appendJSON(b []byte) []byte }
 
-// raw is a value that was encoded before, for many pods.
+// raw returns a value that is already encoded, for use in many pods.
 func raw(text []byte) any { return json.RawMessage(text) }
 
 func (p *patch) add(path string, value any) { p.operation("add", path, value) }
@@ -39,12 +39,12 @@ func (p *patch) remove(path string) {
 
 func (p *patch) operation(name, path string, value any) {
 	if p.operations == nil {
-		p.operations = make([]jsonpatch.Operation, 0, 20) // a pod takes about as many
+		p.operations = make([]jsonpatch.Operation, 0, 20) // a pod needs about as many
 	}
 	switch v := value.(type) {
 	case json.RawMessage:
 	case jsontext.Value:
-		value = json.RawMessage(v) // it can be large, and is used as it is
+		value = json.RawMessage(v) // it can be large, and is used unchanged
 	default:
 		text, err := p.encode(value)
 		if err != nil {
@@ -61,7 +61,7 @@ func (p *patch) operation(name, path string, value any) {
 // encode returns the value as JSON.
 func (p *patch) encode(value any) (json.RawMessage, error) {
 	if p.values == nil {
-		p.values = make([]byte, 0, 4<<10) // a pod takes about this
+		p.values = make([]byte, 0, 4<<10) // a pod needs about as much
 	}
 	begin := len(p.values)
 	b, err := appendValue(p.values, value)
@@ -69,12 +69,11 @@ func (p *patch) encode(value any) (json.RawMessage, error) {
 		return nil, err
 	}
 	p.values = b
-	return b[begin:len(b):len(b)], nil // a slice that grows leaves these bytes alone
+	return b[begin:len(b):len(b)], nil // appending to the slice does not overwrite later values
 }
 
-// appendValue appends a value as JSON. What cannot append itself goes through the
-// standard library's encoder: omitempty means to it what the authors of Kubernetes's
-// types meant.
+// appendValue appends a value as JSON. A value that cannot append itself is encoded by the standard
+// library, because its omitempty has the meaning that the Kubernetes types expect.
 func appendValue(b []byte, value any) ([]byte, error) {
 	switch v := value.(type) {
 	case appender:
@@ -99,13 +98,14 @@ func appendValue(b []byte, value any) ([]byte, error) {
 	return append(b, bytes.TrimSuffix(text.Bytes(), []byte{'\n'})...), nil
 }
 
-// appendString quotes a string. It is valid UTF-8: it was decoded, or is ampbridge's own.
+// appendString appends a quoted string. The string is valid UTF-8, because it was decoded or
+// belongs to ampbridge.
 func appendString(b []byte, s string) []byte {
 	b, _ = jsontext.AppendQuote(b, s)
 	return b
 }
 
-// appendList appends a list, each item with the function.
+// appendList appends a list. item appends each item.
 func appendList[T any](b []byte, items []T, item func(*T, []byte) []byte) []byte {
 	b = append(b, '[')
 	for i := range items {
@@ -121,8 +121,8 @@ func appendStrings(b []byte, items []string) []byte {
 	return appendList(b, items, func(s *string, b []byte) []byte { return appendString(b, *s) })
 }
 
-// appendTo adds items at the end of the list at path, of which there is the
-// slice have: nil where the list is absent (or null), and has to be made.
+// appendTo adds items to the end of the list at path. have is the existing list; nil if the list is
+// absent or null and must be created.
 func appendTo[T, H any](p *patch, path string, have []H, items ...T) {
 	if len(items) == 0 {
 		return
@@ -150,7 +150,7 @@ func appendTo[T, H any](p *patch, path string, have []H, items ...T) {
 	p.add(path, raw(list))
 }
 
-// annotate sets a key of an annotations map.
+// annotate sets an annotation.
 func (p *patch) annotate(have map[string]string, key, value string) {
 	if have == nil {
 		object := appendString(append(appendString([]byte{'{'}, key), ':'), value)
@@ -160,9 +160,9 @@ func (p *patch) annotate(have map[string]string, key, value string) {
 	p.add(pointer("metadata", "annotations", key), value)
 }
 
-// AppendPatch appends the operations as a JSON patch. The values must be of type
-// [json.RawMessage], as those of this package are. [jsonpatch.Operation] can encode
-// itself too, but takes longer, and escapes <, > and &.
+// AppendPatch appends the operations as a JSON patch. The values must be of type [json.RawMessage],
+// as in this package. [jsonpatch.Operation] can also encode itself, but that takes longer, and it
+// escapes <, > and &.
 func AppendPatch(b []byte, operations []jsonpatch.Operation) ([]byte, error) {
 	b = append(b, '[')
 	for i, o := range operations {
@@ -188,7 +188,7 @@ func AppendPatch(b []byte, operations []jsonpatch.Operation) ([]byte, error) {
 
 var pointerEscapes = strings.NewReplacer("~", "~0", "/", "~1")
 
-// pointer is the JSON pointer (RFC 6901) of names and list indexes.
+// pointer returns the JSON pointer (RFC 6901) of names and list indexes.
 func pointer(parts ...any) string {
 	b := make([]byte, 0, 64)
 	for _, part := range parts {

@@ -38,7 +38,7 @@ func TestAppendTo(t *testing.T) {
 		have []int
 		want []jsonpatch.Operation
 	}{
-		{"no list: it is made", nil, []jsonpatch.Operation{adding("/l", []string{"a", "b"})}},
+		{"no list: it is created", nil, []jsonpatch.Operation{adding("/l", []string{"a", "b"})}},
 		{"an empty one", []int{}, []jsonpatch.Operation{adding("/l/-", "a"), adding("/l/-", "b")}},
 		{"some", []int{1}, []jsonpatch.Operation{adding("/l/-", "a"), adding("/l/-", "b")}},
 	} {
@@ -54,8 +54,8 @@ func TestAppendTo(t *testing.T) {
 	}
 }
 
-// Values stay what they were while more are added, JSON is taken as it is, and
-// nothing is escaped that JSON does not ask for.
+// Values stay unchanged while more are added, JSON is used unchanged, and only what JSON requires
+// is escaped.
 func TestPatchValues(t *testing.T) {
 	var p patch
 	var want []string
@@ -75,7 +75,7 @@ func TestPatchValues(t *testing.T) {
 	}
 }
 
-// What cannot be encoded is an error, and no operation without its value.
+// A value that cannot be encoded results in an error and in no operation.
 func TestPatchErrors(t *testing.T) {
 	var p patch
 	p.add("/first", math.Inf(1))
@@ -109,8 +109,8 @@ func TestWarning(t *testing.T) {
 	}
 }
 
-// What is added appends itself as encoding/json encodes it, with everything set and with
-// what may be absent absent.
+// Added values append themselves as encoding/json encodes them, both with everything set and with
+// all optional members absent.
 func TestAppended(t *testing.T) {
 	quantities := corev1.ResourceList{
 		corev1.ResourceMemory: resource.MustParse("1Gi"), corev1.ResourceCPU: resource.MustParse("0.10"), "x": resource.MustParse("1e3"),
@@ -150,7 +150,7 @@ func TestAppended(t *testing.T) {
 	}
 }
 
-// The mark appended is the one that people and the auditor decode.
+// The appended mark is the one that users and the auditor decode.
 func TestMarkAppended(t *testing.T) {
 	for _, destinations := range [][]sidecarconfig.Destination{
 		nil, {{Name: "b", Delivery: policy.DeliveryRelay}, {Name: "a\"<", Delivery: policy.DeliverySigV4}},

@@ -7,9 +7,9 @@ import (
 	"github.com/ampbridge/ampbridge/test/otherwebhooks"
 )
 
-// What a platform makes of a pod before ampbridge's webhook, and after it, leaves a whole
-// injection, and the next call changes nothing more. test/e2e/admission has the same pods
-// admitted under the platforms' rules.
+// A platform changes a pod before and after ampbridge's webhook. The injection stays complete, and
+// the next call changes nothing. test/e2e/admission admits the same pods under the platforms'
+// rules.
 func TestPlatforms(t *testing.T) {
 	const user = 1000650000
 	for name, change := range map[string]func(map[string]any){
@@ -33,7 +33,7 @@ func TestPlatforms(t *testing.T) {
 						data = changedBy(t, data, change)
 					}
 					whole := injected(t, data, o)
-					// A platform is called again where a webhook has changed the pod.
+					// A platform is called again if a webhook has changed the pod.
 					text := changedBy(t, whole, change)
 					d := granted(t, o.Policy, decode(t, whole).Metadata.Namespace)
 					ops, decision := Inject(decode(t, text), d, o)
@@ -43,11 +43,12 @@ func TestPlatforms(t *testing.T) {
 					}
 					allOrNothing(t, decode(t, after))
 					if more, next := Inject(decode(t, after), d, o); len(more) > 0 || next.Reason != AlreadyInjected {
-						t.Errorf("the next time %s with %s", next.Reason, asYAML(t, more))
+						t.Errorf("the next call: %s with %s", next.Reason, asYAML(t, more))
 					}
-					// The platform's own validation sees the pod once more: nothing of it was undone.
+					// The platform's own validation checks the pod again: no change of the platform
+					// was undone.
 					if again := changedBy(t, after, change); string(canonicalText(t, again)) != string(canonicalText(t, after)) {
-						t.Error("ampbridge took back what the platform had made of its sidecar")
+						t.Error("ampbridge undid what the platform had changed in its sidecar")
 					}
 				})
 			}

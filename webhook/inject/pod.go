@@ -18,14 +18,13 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/jsonread"
 )
 
-// Pod is what injection needs to see of a v1.Pod. Decode it with
-// github.com/go-json-experiment/json; other members are skipped. It is for reading
-// only.
+// Pod is the part of a v1.Pod that injection needs. Decode it with
+// github.com/go-json-experiment/json; other members are skipped. It must not be changed.
 type Pod struct {
 	Metadata Metadata
 	Spec     Spec
 
-	// prometheus names the container that an injection has found before; empty: none.
+	// prometheus is the container that an earlier injection has selected; empty if there is none.
 	prometheus string
 }
 
@@ -45,8 +44,8 @@ func (p *Pod) member(r *jsonread.Reader, name []byte) error {
 	return r.SkipValue()
 }
 
-// Metadata is the part of ObjectMeta that matters here. Pods of a controller
-// have a GenerateName and no Name at admission.
+// Metadata is the part of ObjectMeta that injection needs. At admission the pod of a controller has
+// a GenerateName but no Name.
 type Metadata struct {
 	Name         string
 	GenerateName string
@@ -74,7 +73,7 @@ func (m *Metadata) member(r *jsonread.Reader, name []byte) error {
 	return r.SkipValue()
 }
 
-// Owner is the part of OwnerReference that matters here.
+// Owner is the part of OwnerReference that injection needs.
 type Owner struct {
 	Kind       string
 	Name       string
@@ -94,7 +93,8 @@ func (o *Owner) member(r *jsonread.Reader, name []byte) error {
 	return r.SkipValue()
 }
 
-// Controller is the owner that creates the pod anew; zero: nobody does.
+// Controller returns the owner that creates the pod again when it is deleted; zero if there is
+// none.
 func (m *Metadata) Controller() Owner {
 	for _, o := range m.Owners {
 		if o.Controller {
@@ -104,7 +104,7 @@ func (m *Metadata) Controller() Owner {
 	return Owner{}
 }
 
-// Spec is the part of PodSpec that matters here.
+// Spec is the part of PodSpec that injection needs.
 type Spec struct {
 	ServiceAccountName    string
 	HostNetwork           bool
@@ -176,10 +176,10 @@ func (o *OS) member(r *jsonread.Reader, name []byte) error {
 	return r.SkipValue()
 }
 
-// SecurityContext is what PodSecurityContext and a container's SecurityContext
-// share and injection needs.
+// SecurityContext is the part of PodSecurityContext and of a container's SecurityContext that
+// injection needs.
 type SecurityContext struct {
-	// FSGroup and SupplementalGroups are the pod's alone.
+	// FSGroup and SupplementalGroups exist only for pods.
 	FSGroup            *int64
 	SupplementalGroups []int64
 
@@ -188,7 +188,7 @@ type SecurityContext struct {
 	SeccompProfile Seccomp
 	RunAsNonRoot   bool
 
-	// The others are a container's alone.
+	// The following fields exist only for containers.
 	Privileged               bool
 	AllowPrivilegeEscalation setFalse
 	ReadOnlyRootFilesystem   bool
@@ -227,23 +227,23 @@ func (c *SecurityContext) member(r *jsonread.Reader, name []byte) error {
 	return r.SkipValue()
 }
 
-// setFalse is true for a member that is false, and not absent.
+// setFalse is true if the member is false and not absent.
 type setFalse bool
 
-// UnmarshalJSONFrom reads any value. It allocates nothing: every pod comes here.
+// UnmarshalJSONFrom reads any value. It allocates nothing, because it runs for every pod.
 func (f *setFalse) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	value, err := d.ReadValue()
 	*f = value.Kind() == 'f'
 	return err
 }
 
-// dropsAll is true for capabilities that drop all, and add none. Some platforms drop more of
-// them by name, such as OpenShift's SCCs.
+// dropsAll is true if the capabilities drop ALL and add none. Some platforms, such as OpenShift's
+// SCCs, also drop more of them by name.
 type dropsAll bool
 
 var onlyDrops = regexp.MustCompile(`^\{\s*("add"\s*:\s*\[\s*\]\s*,\s*)?"drop"\s*:\s*\[([^\]]*,)?\s*"ALL"\s*(,[^\]]*)?\]\s*\}$`)
 
-// UnmarshalJSONFrom reads any value, and allocates nothing either.
+// UnmarshalJSONFrom reads any value. It allocates nothing either.
 func (f *dropsAll) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	value, err := d.ReadValue()
 	*f = dropsAll(onlyDrops.Match(value))
@@ -333,7 +333,7 @@ func appendQuantities(b []byte, list corev1.ResourceList) []byte {
 	return append(b, '}')
 }
 
-// valid reports whether no request is above its limit, which the API server refuses.
+// valid reports whether no request is above its limit. The API server refuses such resources.
 func (q *Resources) valid() bool {
 	for name, limit := range q.Limits {
 		if request, is := q.Requests[name]; is && request.Cmp(limit) > 0 {
@@ -399,7 +399,7 @@ func (c *Container) member(r *jsonread.Reader, name []byte) error {
 	return r.SkipValue()
 }
 
-// EnvVar is an environment variable. By value or by reference, it is set.
+// EnvVar is an environment variable, with a value or a reference.
 type EnvVar struct {
 	Name      string     `json:"name"`
 	Value     string     `json:"value,omitzero"`
@@ -429,7 +429,7 @@ func (v *EnvVar) appendJSON(b []byte) []byte {
 	return append(b, '}')
 }
 
-// ValueFrom is the one reference that is written: a field of the pod.
+// ValueFrom is a reference to a field of the pod, the only kind that injection writes.
 type ValueFrom struct {
 	FieldRef FieldRef `json:"fieldRef,omitzero"`
 }
@@ -449,7 +449,7 @@ func (v *ValueFrom) appendJSON(b []byte) []byte {
 	return append(b, "}}"...)
 }
 
-// FieldRef names a field of the pod, as in metadata.name.
+// FieldRef names a field of the pod, for example metadata.name.
 type FieldRef struct {
 	FieldPath string `json:"fieldPath"`
 }
@@ -483,7 +483,7 @@ func (p *Port) appendJSON(b []byte) []byte {
 	return append(b, '}')
 }
 
-// Probe is where the kubelet asks a container how it is.
+// Probe is how the kubelet checks a container.
 type Probe struct {
 	Exec      Exec
 	HTTPGet   ProbePort
@@ -505,8 +505,8 @@ func (p *Probe) member(r *jsonread.Reader, name []byte) error {
 	return r.SkipValue()
 }
 
-// runs reports whether the probe is the command, and nothing else: the API server refuses
-// a probe of two kinds.
+// runs reports whether the probe is the command and nothing else. The API server refuses a probe
+// with two actions.
 func (p *Probe) runs(command []string) bool {
 	return slices.Equal(p.Exec.Command, command) && p.HTTPGet.Port == "" && p.TCPSocket.Port == "" && p.GRPC.Port == ""
 }
@@ -523,7 +523,7 @@ func (e *Exec) member(r *jsonread.Reader, name []byte) error {
 	return r.SkipValue()
 }
 
-// ProbePort is the number or the name of a port, as JSON.
+// ProbePort is the number or the name of a port, in JSON.
 type ProbePort struct {
 	Port string
 }
@@ -535,7 +535,7 @@ func (p *ProbePort) member(r *jsonread.Reader, name []byte) error {
 	return r.Text(&p.Port)
 }
 
-// VolumeMount is a place where a container sees a volume.
+// VolumeMount is a mount of a volume in a container.
 type VolumeMount struct {
 	Name        string `json:"name"`
 	MountPath   string `json:"mountPath"`
@@ -575,24 +575,24 @@ func (m *VolumeMount) appendJSON(b []byte) []byte {
 	return append(b, '}')
 }
 
-// part reports whether m shows a part of the volume, which the kubelet resolves
+// part reports whether m shows only a part of the volume. The kubelet resolves such a mount only
 // once, when the container starts.
 func (m *VolumeMount) part() bool { return m.SubPath != "" || m.SubPathExpr != "" }
 
-// Volume is a volume's name, and all its other members as they were written: a
-// source that this build has never heard of moves as well as any other.
+// Volume is a volume's name, with all other members unchanged. So a volume with a source that this
+// build does not know can be moved too.
 type Volume struct {
 	Name string
-	// Source is a JSON object; empty: the volume has no other members.
+	// Source is a JSON object; empty if the volume has no other members.
 	Source string
 
-	// sourceKind is what kind returns.
+	// sourceKind is the result of kind, if Source is not empty.
 	sourceKind string
-	// served: sourceKind is one of servedKinds, and not null.
+	// served is true if sourceKind is one of servedKinds and the source is not null.
 	served bool
 }
 
-// servedKinds are the sources that matter here.
+// servedKinds are the sources that injection knows.
 var servedKinds = []string{"configMap", "secret", "projected", "emptyDir", "downwardAPI"}
 
 func (v *Volume) member(r *jsonread.Reader, name []byte) error {
@@ -617,8 +617,8 @@ func (v *Volume) member(r *jsonread.Reader, name []byte) error {
 	return r.Append(&v.Source, kind)
 }
 
-// kind is the name of the volume's source, such as configMap. Beside one that
-// matters here, members that this build does not know do not count.
+// kind returns the name of the volume's source, such as configMap. A source that injection knows
+// takes precedence over unknown members.
 func (v *Volume) kind() string {
 	if v.Source == "" {
 		return "no source"
@@ -626,7 +626,7 @@ func (v *Volume) kind() string {
 	return v.sourceKind
 }
 
-// renamed is the volume under another name, as JSON.
+// renamed returns the volume under another name, as JSON.
 func (v *Volume) renamed(name string) (jsontext.Value, error) {
 	text, err := jsontext.AppendQuote([]byte(`{"name":`), name)
 	if err != nil {
@@ -638,7 +638,7 @@ func (v *Volume) renamed(name string) (jsontext.Value, error) {
 	return append(append(text, ','), v.Source[1:]...), nil
 }
 
-// volume is the index of the volume of a name, or -1.
+// volume returns the index of the volume with a name, or -1.
 func (p *Pod) volume(name string) int {
 	for i := range p.Spec.Volumes {
 		if p.Spec.Volumes[i].Name == name {
@@ -648,7 +648,7 @@ func (p *Pod) volume(name string) int {
 	return -1
 }
 
-// all are the init containers and the containers.
+// all iterates over the init containers and the containers.
 func (p *Pod) all(yield func(*Container) bool) {
 	for i := range p.Spec.InitContainers {
 		if !yield(&p.Spec.InitContainers[i]) {
@@ -658,8 +658,8 @@ func (p *Pod) all(yield func(*Container) bool) {
 	p.lasting(yield)
 }
 
-// running are the containers that live as long as the pod: all but the init
-// containers that end.
+// running iterates over the containers that run as long as the pod: all except ordinary init
+// containers.
 func (p *Pod) running(yield func(*Container) bool) {
 	for i := range p.Spec.InitContainers {
 		if c := &p.Spec.InitContainers[i]; c.sidecar() && !yield(c) {
@@ -677,15 +677,16 @@ func (p *Pod) lasting(yield func(*Container) bool) {
 	}
 }
 
-// called is the container in a sentence. Names come here before they are validated.
+// called returns how a message names the container. The name is not validated yet, so it is
+// shortened.
 func (c *Container) called() string { return "container " + shorten(c.Name, 63) }
 
-// sidecar tells, of an init container, whether it is a native sidecar.
+// sidecar reports whether an init container is a native sidecar.
 func (c *Container) sidecar() bool {
 	return c.RestartPolicy == string(corev1.ContainerRestartPolicyAlways)
 }
 
-// arguments are what the container's program is given, as far as the pod says.
+// arguments returns the program's arguments that the pod shows.
 func (c *Container) arguments() []string {
 	if len(c.Command) > 1 {
 		return append(c.Command[1:len(c.Command):len(c.Command)], c.Args...)
@@ -693,8 +694,7 @@ func (c *Container) arguments() []string {
 	return c.Args
 }
 
-// flag returns the values that the command line gives to a flag, or to one flag and then
-// to another.
+// flag returns the values of the named flags on the command line, flag by flag.
 func (c *Container) flag(names ...string) (values []string) {
 	_, args := c.commandLine()
 	for _, name := range names {
@@ -705,8 +705,8 @@ func (c *Container) flag(names ...string) (values []string) {
 	return values
 }
 
-// anyFlag reports whether f is true for a value that the command line gives to one of the
-// flags. Unlike flag, it makes no list.
+// anyFlag reports whether f is true for a value of one of the named flags. Unlike flag, it creates
+// no list.
 func (c *Container) anyFlag(f func(value string) bool, names ...string) bool {
 	_, args := c.commandLine()
 	for _, name := range names {
@@ -719,7 +719,7 @@ func (c *Container) anyFlag(f func(value string) bool, names ...string) bool {
 	return false
 }
 
-// firstFlag returns the first value that the command line gives to a flag.
+// firstFlag returns the first value of a flag on the command line.
 func (c *Container) firstFlag(name string) (value string, set bool) {
 	_, args := c.commandLine()
 	for value := range valuesOf(args, name) {
@@ -728,9 +728,9 @@ func (c *Container) firstFlag(name string) (value string, set bool) {
 	return "", false
 }
 
-// valuesOf are the values that arguments give to a flag, in the forms
-// --name=value and --name value, with one dash or two. A flag that takes no
-// value shows up with a meaningless one.
+// valuesOf iterates over the values of a flag in the arguments, in the forms --name=value and
+// --name value, with one or two dashes. A flag without a value yields the next argument, which has
+// no meaning.
 func valuesOf(args []string, name string) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for i, arg := range args {
@@ -753,7 +753,7 @@ func (c *Container) hasFlag(names ...string) bool {
 	return hasFlag(args, names...)
 }
 
-// hasFlag reports whether the arguments name one of the flags.
+// hasFlag reports whether the arguments contain one of the flags.
 func hasFlag(args []string, names ...string) bool {
 	return slices.ContainsFunc(args, func(arg string) bool {
 		key, _, _, is := flagOf(arg)
@@ -761,15 +761,15 @@ func hasFlag(args []string, names ...string) bool {
 	})
 }
 
-// flagOf splits --name=value, or --name.
+// flagOf splits --name=value or --name.
 func flagOf(arg string) (name, value string, joined, is bool) {
 	dashed, is := strings.CutPrefix(arg, "-")
 	name, value, joined = strings.Cut(strings.TrimPrefix(dashed, "-"), "=")
 	return name, value, joined, is
 }
 
-// setsEnv reports whether the container's own list names the variable. What
-// envFrom brings cannot be seen.
+// setsEnv reports whether the container's env names the variable. The variables of envFrom are not
+// visible.
 func (c *Container) setsEnv(name string) bool {
 	for i := range c.Env {
 		if c.Env[i].Name == name {
@@ -779,8 +779,8 @@ func (c *Container) setsEnv(name string) bool {
 	return false
 }
 
-// mountOf is the mount under which the container sees a file, and the file's
-// path in it: the mount with the longest path that covers it; nil: none.
+// mountOf returns the mount with which the container sees a file, and the file's path in it. It is
+// the mount with the longest path that contains the file; nil if there is none.
 func (c *Container) mountOf(file string) (mount *VolumeMount, rel string) {
 	longest := -1
 	for i := range c.VolumeMounts {
@@ -793,8 +793,8 @@ func (c *Container) mountOf(file string) (mount *VolumeMount, rel string) {
 	return mount, rel
 }
 
-// cleanPath is [path.Clean]. Nearly all paths are clean, and it is asked for hundreds of
-// them in a pod.
+// cleanPath returns the same as [path.Clean]. It is faster for clean paths, which are nearly all of
+// the hundreds of paths in a pod.
 func cleanPath(file string) string {
 	if len(file) > 1 && file[0] == '/' && file[len(file)-1] != '/' && !strings.Contains(file, "//") && !strings.Contains(file, "/.") {
 		return file
@@ -802,7 +802,7 @@ func cleanPath(file string) string {
 	return path.Clean(file)
 }
 
-// below is the path of file relative to dir, "." for dir itself; both are clean.
+// below returns the path of file relative to dir, or "." for dir itself. Both must be clean.
 func below(dir, file string) (rel string, ok bool) {
 	if dir == file {
 		return ".", true
@@ -815,7 +815,7 @@ func below(dir, file string) (rel string, ok bool) {
 	return rel, within && slash
 }
 
-// imageName is the last part of an image's path, without tag and digest.
+// imageName returns the last part of an image's path, without tag and digest.
 func imageName(image string) string {
 	image, _, _ = strings.Cut(image, "@")
 	name := image[strings.LastIndexByte(image, '/')+1:]

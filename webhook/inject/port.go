@@ -9,14 +9,13 @@ import (
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
-// metricsPorts are those at which the sidecar may serve its metrics, in the order
-// in which they are tried. None lies in the range from which the kernel takes
-// ports for connections.
+// metricsPorts are the ports that the sidecar can use for its metrics, in the order of preference.
+// None of them is in the range from which the kernel takes ports for outgoing connections.
 var metricsPorts = []int32{sidecarconfig.DefaultMetricsPort, 19095, 29095, 19195, 29195, 19295, 29295, 19395}
 
-// chooseMetricsPort returns a port that no container of the pod takes, as far as
-// the pod says; false where there is none. On the host's network every port is
-// the node's, so there is none either.
+// chooseMetricsPort returns a port that, as far as the pod shows, no container of the pod uses. It
+// returns false if there is none. With hostNetwork it also returns false, because every port
+// belongs to the node.
 func chooseMetricsPort(pod *Pod) (Port, bool) {
 	if pod.Spec.HostNetwork {
 		return Port{}, false
@@ -28,7 +27,7 @@ func chooseMetricsPort(pod *Pod) (Port, bool) {
 		name := sidecarconfig.MetricsPortName
 		for c := range pod.all {
 			if slices.ContainsFunc(c.Ports, func(p Port) bool { return p.Name == name }) {
-				name = sidecarconfig.MetricsPortName + "-1" // a PodMonitor goes by names
+				name = sidecarconfig.MetricsPortName + "-1" // a PodMonitor refers to ports by name
 				break
 			}
 		}
@@ -37,9 +36,8 @@ func chooseMetricsPort(pod *Pod) (Port, bool) {
 	return Port{}, false
 }
 
-// portTaken reports whether a container may listen at the port: it declares it,
-// its arguments, variables or probes name the number, or its program listens
-// there by default.
+// portTaken reports whether a container could listen on the port. It declares the port, its
+// arguments, variables or probes contain the number, or its program listens there by default.
 func portTaken(pod *Pod, number int32) bool {
 	text := strconv.Itoa(int(number))
 	names := func(s string) bool { return namesNumber(s, text) }
@@ -56,8 +54,7 @@ func portTaken(pod *Pod, number int32) bool {
 	return false
 }
 
-// namesNumber reports whether the digits stand in s, and are not part of a longer
-// number.
+// namesNumber reports whether s contains the digits and they are not part of a longer number.
 func namesNumber(s, digits string) bool {
 	isDigit := func(i int) bool { return i >= 0 && i < len(s) && '0' <= s[i] && s[i] <= '9' }
 	for from := 0; ; {
@@ -73,15 +70,15 @@ func namesNumber(s, digits string) bool {
 	}
 }
 
-// grpcPrograms listen at 9095 for gRPC when they are not told otherwise: they share the
-// server of Cortex. So do those whose names begin with one of grpcPrefixes.
+// grpcPrograms listen on 9095 for gRPC by default, because they use the server library of Cortex.
+// So do programs with names that begin with one of grpcPrefixes.
 var (
 	grpcPrograms = []string{"loki", "mimir", "tempo", "promtail", "cortex", "pyroscope", "phlare"}
 	grpcPrefixes = []string{"enterprise-logs", "enterprise-metrics", "enterprise-traces"}
 )
 
-// grpcAtDefault reports whether a part of the name is such a program. A regular
-// expression took a twentieth of an injection's time.
+// grpcAtDefault reports whether a part of the name is one of these programs. A regular expression
+// would take a twentieth of an injection's time.
 func grpcAtDefault(name string) bool {
 	for part := range strings.FieldsFuncSeq(name, func(r rune) bool { return r == '-' || r == '_' || r == '.' }) {
 		if slices.Contains(grpcPrograms, part) {
@@ -91,8 +88,8 @@ func grpcAtDefault(name string) bool {
 	return slices.ContainsFunc(grpcPrefixes, func(prefix string) bool { return strings.HasPrefix(name, prefix) })
 }
 
-// listensAtDefault goes by all names of the container: images are often mirrored
-// under others.
+// listensAtDefault reports whether the container's program listens on 9095 by default. It checks
+// all names of the container, because many mirrors rename images.
 func listensAtDefault(c *Container) bool {
 	program, _ := c.commandLine()
 	return slices.ContainsFunc([]string{c.Name, imageName(c.Image), path.Base(program)}, grpcAtDefault)

@@ -7,17 +7,17 @@ import (
 	"strings"
 )
 
-// shells are programs that may run a script given as an argument.
+// shells are programs that can run a script from an argument.
 var shells = []string{"sh", "bash", "ash", "dash"}
 
-// scriptFlag is -c, alone or beside flags that do not change what a script of
-// one command does.
+// scriptFlag matches -c, alone or with flags that do not change what a script with one command
+// does.
 var scriptFlag = regexp.MustCompile(`^-[eux]*c$`)
 
-// anyScriptFlag is -c, alone or beside other flags.
+// anyScriptFlag matches -c, alone or with other flags.
 var anyScriptFlag = regexp.MustCompile(`^-[a-zA-Z]*c$`)
 
-// script is what a shell in the container's command is given to run.
+// script returns the script that the container's command passes to a shell.
 func (c *Container) script() (text string, ok bool) {
 	if len(c.Command) == 0 || !slices.Contains(shells, path.Base(c.Command[0])) {
 		return "", false
@@ -29,9 +29,9 @@ func (c *Container) script() (text string, ok bool) {
 	return args[1], true
 }
 
-// commandLine is the container's program, empty where the image decides, and
-// its arguments. Of a shell's script it is the one command that the script
-// consists of; where it is more than that, the shell is the program.
+// commandLine returns the container's program and its arguments. The program is empty if the image
+// determines it. If a shell runs a script with only one command, commandLine returns this command.
+// Otherwise the shell is the program.
 func (c *Container) commandLine() (program string, args []string) {
 	if text, ok := c.script(); ok {
 		if words := simpleCommand(text); words != nil {
@@ -44,8 +44,8 @@ func (c *Container) commandLine() (program string, args []string) {
 	return program, c.arguments()
 }
 
-// simpleCommand splits a script into the words of its one command, in which
-// $NAME stays as it is; nil where the script is anything else.
+// simpleCommand splits a script with one command into its words. $NAME stays unchanged. It returns
+// nil for any other script.
 func simpleCommand(script string) []string {
 	script = strings.TrimSpace(strings.ReplaceAll(script, "\\\n", " "))
 	var words []string
@@ -91,11 +91,11 @@ func simpleCommand(script string) []string {
 	return words
 }
 
-// wordsBefore may stand before the program in a command of a script.
+// wordsBefore can precede the program in a command of a script.
 var wordsBefore = []string{"exec", "if", "then", "else", "do", "while", "until", "!", "{", "time", "env", "nohup"}
 
-// programs returns the names of the programs that a script may run, as far as
-// it names them literally: the first word of each of its commands.
+// programs returns the names of the programs that a script can run, if the script contains the
+// names literally: the first word of each command.
 func programs(script string) []string {
 	var found []string
 	for command := range strings.FieldsFuncSeq(strings.ReplaceAll(script, "\\\n", " "), func(r rune) bool {

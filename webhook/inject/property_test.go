@@ -16,7 +16,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
-// FuzzInject holds the properties of injection against any text that is a pod.
+// FuzzInject checks the properties of injection for any text that is a pod.
 func FuzzInject(f *testing.F) {
 	for _, name := range pods {
 		f.Add(readFile(f, name+".in.json"))
@@ -27,8 +27,8 @@ func FuzzInject(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) { holds(t, p, data) })
 }
 
-// The same for pods that are nearly right: real ones, with a few members taken
-// out, emptied, doubled or exchanged.
+// The same for almost correct pods: real pods with a few members removed, emptied, duplicated or
+// exchanged.
 func TestInjectDamagedPods(t *testing.T) {
 	p := testPolicy(t)
 	seen := map[policy.Reason]int{}
@@ -60,13 +60,13 @@ func TestInjectDamagedPods(t *testing.T) {
 	}
 	for _, reason := range []policy.Reason{policy.Granted, AlreadyInjected, ConfigurationInImage, ConfigurationVolume, MalformedPod} {
 		if seen[reason] == 0 {
-			t.Errorf("no pod was %s: the damage does not reach far enough: %v", reason, seen)
+			t.Errorf("no pod was %s: the damage is not sufficient: %v", reason, seen)
 		}
 	}
 }
 
-// twiceIdentified is an injected pod with the AWS variables in its Prometheus
-// container, and an identity of its own that has appeared since.
+// twiceIdentified returns an injected pod with the AWS variables in its Prometheus container, to
+// which another webhook has since added an identity.
 func twiceIdentified(t testing.TB) []byte {
 	t.Helper()
 	o := options(t)
@@ -75,8 +75,8 @@ func twiceIdentified(t testing.TB) []byte {
 	return apply(t, once, []jsonpatch.Operation{adding("/spec/containers/0/env/-", EnvVar{Name: "AWS_PROFILE", Value: "x"})})
 }
 
-// withOwnFiles is an injected pod with sigv4 and the AWS variables, whose Prometheus
-// container has got a profile of its own since.
+// withOwnFiles returns an injected pod with sigv4 and the AWS variables, to which another webhook
+// has since added a profile in the Prometheus container.
 func withOwnFiles(t testing.TB) []byte {
 	t.Helper()
 	o := options(t)
@@ -86,14 +86,14 @@ func withOwnFiles(t testing.TB) []byte {
 	return apply(t, once, []jsonpatch.Operation{adding(at, EnvVar{Name: "AWS_PROFILE", Value: "x"})})
 }
 
-// known are the paths that a patch may write to.
+// known matches the paths that a patch may write to.
 var known = regexp.MustCompile(`^/metadata/annotations(/ampbridge\.io~1injected)?$|` +
 	`^/spec/(volumes/(\d+|-)|imagePullSecrets(/-)?|initContainers(/0)?)$|` +
 	`^/spec/(initContainers|containers)/\d+/volumeMounts/\d+/readOnly$|` +
 	`^/spec/containers/\d+/(env(/-)?|volumeMounts/-)$`)
 
-// takenBack checks a pod whose injection was taken back: nothing of it is left, and the
-// next call leaves it so, for the same reason.
+// takenBack checks a pod after its injection was undone: no part of it is left, and the next call
+// changes nothing, with the same reason.
 func takenBack(t *testing.T, p *policy.Policy, data []byte, d policy.Decision) {
 	t.Helper()
 	pod := decode(t, data)
@@ -113,8 +113,8 @@ func takenBack(t *testing.T, p *policy.Policy, data []byte, d policy.Decision) {
 	}
 }
 
-// allOrNothing checks that a pod has a whole injection that can start: the sidecar before
-// each init container that needs it, and every volume that a container mounts of it.
+// allOrNothing checks that a pod has a complete injection that can start: the sidecar before each
+// init container that needs it, and every volume of the injection that a container mounts.
 func allOrNothing(t *testing.T, pod *Pod) {
 	t.Helper()
 	index, _ := sidecarVariable(pod)
@@ -125,7 +125,7 @@ func allOrNothing(t *testing.T, pod *Pod) {
 	c := &pod.Spec.InitContainers[index]
 	target := c.volumeAt(sidecarconfig.TargetDir)
 	if !startable(pod) || !repairable(pod, target) || len(c.LivenessProbe.Exec.Command) == 0 {
-		t.Errorf("the sidecar cannot start, or comes too late")
+		t.Errorf("the sidecar cannot start, or is too late in the list")
 	}
 	for c := range pod.all {
 		for _, m := range c.VolumeMounts {
@@ -141,7 +141,7 @@ func allOrNothing(t *testing.T, pod *Pod) {
 	}
 }
 
-// holds injects data if it is a pod, checks what must hold, and returns the reason.
+// holds injects data if it is a pod, checks the properties, and returns the reason.
 func holds(t *testing.T, p *policy.Policy, data []byte) policy.Reason {
 	t.Helper()
 	var pod Pod
@@ -179,7 +179,7 @@ func holds(t *testing.T, p *policy.Policy, data []byte) policy.Reason {
 	}
 	for _, op := range ops {
 		if !known.MatchString(op.Path) {
-			t.Errorf("%s %s is none of the paths to write to", op.Operation, op.Path)
+			t.Errorf("%s %s: a patch must not write to this path", op.Operation, op.Path)
 		}
 	}
 	after := apply(t, data, ops)
@@ -195,8 +195,8 @@ func holds(t *testing.T, p *policy.Policy, data []byte) policy.Reason {
 	if more, d := Inject(again, granted(t, p, "monitoring"), o); len(more) > 0 || d.Reason != AlreadyInjected {
 		t.Errorf("the second time: %d operations, %s %s", len(more), d.Reason, d.Warning)
 	}
-	// Lists only grow: init containers at their front, others at their end. So
-	// whatever was there is there, but for the interposed volume and readOnly.
+	// Lists only grow: init containers at the beginning, others at the end. So all earlier members
+	// still exist, except the interposed volume and readOnly.
 	was, is := generic(t, data).(map[string]any)["spec"].(map[string]any), generic(t, after).(map[string]any)["spec"].(map[string]any)
 	for member, value := range was {
 		switch member {
@@ -236,7 +236,7 @@ func unchangedBut(t *testing.T, before, after map[string]any, lists ...string) {
 	}
 }
 
-// damage changes one member somewhere in v.
+// damage changes one member at a random place in v.
 func damage(random *rand.Rand, v any) {
 	switch v := v.(type) {
 	case map[string]any:

@@ -10,7 +10,7 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/jsonread"
 )
 
-// volumeSource is what matters here of a volume's source.
+// volumeSource is the part of a volume's source that injection needs.
 type volumeSource struct {
 	ConfigMap, Secret *volumeFiles
 	Projected         *projectedFiles
@@ -18,13 +18,13 @@ type volumeSource struct {
 	HostPath          hostPath
 }
 
-// source decodes the volume's source. Injection needs that of the configuration's volume
-// alone, so the others are never decoded.
+// source decodes the volume's source. Injection needs only the source of the configuration's
+// volume, so the others are never decoded.
 func (v *Volume) source() (s volumeSource, err error) {
 	return s, json.Unmarshal([]byte(v.Source), &s, sourceOptions)
 }
 
-// The source was taken out of a review that was decoded with these.
+// The source is from a review that was decoded with these options.
 var sourceOptions = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 
 // UnmarshalJSONFrom decodes a volume's source.
@@ -48,8 +48,7 @@ func (s *volumeSource) member(r *jsonread.Reader, name []byte) error {
 	return r.SkipValue()
 }
 
-// volumeFiles is what a ConfigMap, a Secret or the downward API puts into a
-// volume.
+// volumeFiles are the files of a ConfigMap, a Secret or the downward API in a volume.
 type volumeFiles struct {
 	DefaultMode *int64
 	Items       []fileItem
@@ -65,7 +64,7 @@ func (f *volumeFiles) member(r *jsonread.Reader, name []byte) error {
 	return r.SkipValue()
 }
 
-// fileItem is a KeyToPath, or a DownwardAPIVolumeFile.
+// fileItem is a KeyToPath or a DownwardAPIVolumeFile.
 type fileItem struct {
 	Path string
 	Mode *int64
@@ -127,22 +126,22 @@ func (h *hostPath) member(r *jsonread.Reader, name []byte) error {
 	return r.SkipValue()
 }
 
-// defaultFileMode is that of files in volumes that name no other.
+// defaultFileMode is the mode of files in volumes that set none.
 const defaultFileMode int64 = 0o644
 
-// unreadable refuses a pod in which the sidecar could not read a file of the
-// configuration's volume. It mirrors them all, and Prometheus waits for it.
+// unreadable refuses a pod if the sidecar could not read a file of the configuration's volume. The
+// sidecar mirrors all files, and Prometheus waits for it.
 //
-// The kubelet makes these files for root:root with the mode that the volume says.
-// With the pod's fsGroup they belong to that group, which may read them, and all
-// containers are in it.
+// The kubelet creates these files for root:root with the mode of the volume. If the pod has an
+// fsGroup, the files belong to that group and the group can read them. All containers are in that
+// group.
 func unreadable(pod *Pod, volume *Volume, u user) *policy.Decision {
 	if pod.Spec.SecurityContext.FSGroup != nil {
 		return nil
 	}
 	source, err := volume.source()
 	if err != nil {
-		return nil // it moves as it is, whatever it is
+		return nil // the volume is moved unchanged, whatever its source is
 	}
 	objects := []*volumeFiles{source.ConfigMap, source.Secret}
 	if source.Projected != nil {
@@ -189,8 +188,8 @@ func unreadable(pod *Pod, volume *Volume, u user) *policy.Decision {
 	return nil
 }
 
-// mayRead reports whether a user may read a file of root:root. The sidecar has no
-// capabilities: not even as root may it read what the mode denies the owner.
+// mayRead reports whether a user can read a file of root:root. The sidecar has no capabilities, so
+// even root cannot read a file if the mode denies it to the owner.
 func mayRead(mode, uid int64, groups []int64) bool {
 	switch {
 	case uid == 0:
@@ -201,8 +200,8 @@ func mayRead(mode, uid int64, groups []int64) bool {
 	return mode&0o004 != 0
 }
 
-// ids returns the user and the groups that the sidecar runs with. Its image knows
-// no users, so the group of a user without one is root's.
+// ids returns the user and the groups of the sidecar. Its image has no user database, so the
+// default group of a user is root's.
 func (u user) ids(pod *Pod) (uid int64, groups []int64) {
 	s := u.securityContext()
 	group := int64(0)

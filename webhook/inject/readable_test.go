@@ -5,26 +5,26 @@ import (
 	"testing"
 )
 
-// Whether the sidecar may read what the kubelet puts into the volume. Modes are
-// decimal, as in the API: 256 is 0400, 288 is 0440, 292 is 0444, 260 is 0404.
+// The sidecar must be able to read what the kubelet puts into the volume. Modes are decimal, as in
+// the API: 256 is 0400, 288 is 0440, 292 is 0444, 260 is 0404.
 func TestUnreadable(t *testing.T) {
 	const (
 		reads = ""
-		image = "{}" // the image decides who Prometheus is; the sidecar runs as 65534
+		image = "{}" // the image determines Prometheus's user; the sidecar runs as 65534
 	)
 	for _, c := range []struct {
 		name, security, volume string
-		says                   string // of the refusal; reads: there is none
+		says                   string // a part of the refusal; reads if there is none
 	}{
 		{"the default mode", image, "secret: {secretName: s}", reads},
 		{"the owner alone", image, "secret: {secretName: s, defaultMode: 256}", "mode 0400"},
 		{"the group too", image, "secret: {secretName: s, defaultMode: 288}", "mode 0440"},
 		{"others too", image, "secret: {secretName: s, defaultMode: 292}", reads},
 		{"no bits at all", "{runAsUser: 0}", "secret: {secretName: s, defaultMode: 0}", "mode 0000"},
-		{"root, whose group alone reads", "{runAsUser: 0}", "secret: {secretName: s, defaultMode: 32}", "mode 0040"},
+		{"root, if only the group may read", "{runAsUser: 0}", "secret: {secretName: s, defaultMode: 32}", "mode 0040"},
 		{"root, the owner", "{runAsUser: 0}", "secret: {secretName: s, defaultMode: 256}", reads},
 		{"a user of root's group, by default", "{runAsUser: 1000}", "secret: {secretName: s, defaultMode: 288}", reads},
-		{"a user of root's group, whose group reads not", "{runAsUser: 1000}", "secret: {secretName: s, defaultMode: 260}", "user 1000"},
+		{"a user of root's group, if the group may not read", "{runAsUser: 1000}", "secret: {secretName: s, defaultMode: 260}", "user 1000"},
 		{"a user of another group", "{runAsUser: 1000, runAsGroup: 1000}", "secret: {secretName: s, defaultMode: 288}", "user 1000"},
 		{"root's group among others", "{runAsUser: 1000, runAsGroup: 1000, supplementalGroups: [5, 0]}", "secret: {secretName: s, " +
 			"defaultMode: 288}", reads},

@@ -9,75 +9,78 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 )
 
-// The reasons that lie in the object rather than in the policy.
+// The reasons that come from the object and not from the policy.
 const (
-	// AlreadyInjected: everything is in place; there is nothing to do.
+	// AlreadyInjected means that the injection is complete and nothing is to do.
 	AlreadyInjected policy.Reason = "AlreadyInjected"
-	// PartlyInjected: something in the pod has one of our names, but it is not
-	// an injection as we make it.
+	// PartlyInjected means that something in the pod has one of ampbridge's names, but it is not an
+	// injection that ampbridge made.
 	PartlyInjected policy.Reason = "PartlyInjected"
-	// MalformedPod: the API server is going to refuse the pod, with or without us.
+	// MalformedPod means that the API server would refuse the pod, also without ampbridge.
 	MalformedPod policy.Reason = "MalformedPod"
-	// Windows: the sidecar is a Linux program.
+	// Windows means that the pod needs a Windows node. The sidecar is a Linux program.
 	Windows policy.Reason = "Windows"
-	// VirtualNode: what runs the pods of such a node does not know native sidecars.
+	// VirtualNode means that the pod needs a virtual node. Such nodes do not support native
+	// sidecars.
 	VirtualNode policy.Reason = "VirtualNode"
-	// NoSuchContainer: the annotation ampbridge.io/container names none of the pod's.
+	// NoSuchContainer means that the annotation ampbridge.io/container names no container of the
+	// pod.
 	NoSuchContainer policy.Reason = "NoSuchContainer"
-	// AmbiguousContainer: several containers look like Prometheus.
+	// AmbiguousContainer means that several containers look like Prometheus.
 	AmbiguousContainer policy.Reason = "AmbiguousContainer"
-	// UnreadableArguments: a shell, a file or a variable decides which
-	// configuration Prometheus reads.
+	// UnreadableArguments means that a shell, a file or a variable determines which configuration
+	// Prometheus reads.
 	UnreadableArguments policy.Reason = "UnreadableArguments"
-	// ConfigurationInImage: no volume holds the configuration file.
+	// ConfigurationInImage means that the configuration file is not in a volume.
 	ConfigurationInImage policy.Reason = "ConfigurationInImage"
-	// ConfigurationSubPath: the directory of the file is mounted with subPath.
+	// ConfigurationSubPath means that the directory of the file is mounted with subPath.
 	ConfigurationSubPath policy.Reason = "ConfigurationSubPath"
-	// ConfigurationVolume: the volume is none that only the kubelet writes to.
+	// ConfigurationVolume means that not only the kubelet writes to the volume.
 	ConfigurationVolume policy.Reason = "ConfigurationVolume"
-	// NestedMount: another volume is mounted inside the configuration's directory,
-	// where the sidecar cannot make room for it.
+	// NestedMount means that another volume is mounted inside the configuration's directory, at a
+	// place where the sidecar cannot create the mount point.
 	NestedMount policy.Reason = "NestedMount"
-	// UnreadableSource: the sidecar's user could not read a file of the
-	// configuration's volume, because of its mode.
+	// UnreadableSource means that the sidecar's user cannot read a file of the configuration's
+	// volume, because of the file's mode.
 	UnreadableSource policy.Reason = "UnreadableSource"
-	// OldPrometheus: the version is known, and its remote_write has no WAL.
+	// OldPrometheus means that the version is known, and that its remote_write has no WAL.
 	OldPrometheus policy.Reason = "OldPrometheus"
-	// MountConflict: a mount of the Prometheus container covers the paths of ours.
+	// MountConflict means that a mount of the Prometheus container covers a path of ampbridge.
 	MountConflict policy.Reason = "MountConflict"
-	// LimitRangeConflict: no resources of the sidecar fit the namespace's LimitRanges.
+	// LimitRangeConflict means that no resources of the sidecar satisfy the namespace's
+	// LimitRanges.
 	LimitRangeConflict policy.Reason = "LimitRangeConflict"
-	// QuotaExceeded: the namespace's ResourceQuota has room for the pod, but not
-	// for the sidecar too.
+	// QuotaExceeded means that the namespace's ResourceQuota has enough left for the pod, but not
+	// for the pod with the sidecar.
 	QuotaExceeded policy.Reason = "QuotaExceeded"
-	// NoAzureToken: the policy takes the token of Azure's webhook, and the pod has none.
+	// NoAzureToken means that the policy uses the token of Azure's webhook, but the pod has none.
 	NoAzureToken policy.Reason = "NoAzureToken"
-	// NoSidecarImage: neither the policy nor the webhook names an image.
+	// NoSidecarImage means that neither the policy nor the webhook names an image.
 	NoSidecarImage policy.Reason = "NoSidecarImage"
-	// ForeignIdentity: a container that mode identity is for has an AWS identity, or may
-	// have one.
+	// ForeignIdentity means that a container for mode identity has, or could have, an AWS identity
+	// already.
 	ForeignIdentity policy.Reason = "ForeignIdentity"
-	// HostNetwork: mode relay has no port of the pod's own.
+	// HostNetwork means that mode relay is impossible, because the pod has no ports of its own.
 	HostNetwork policy.Reason = "HostNetwork"
-	// NoRelayPort: the pod's containers take all ports of mode relay.
+	// NoRelayPort means that the pod's containers use all ports of mode relay.
 	NoRelayPort policy.Reason = "NoRelayPort"
-	// VariableTaken: a container sets a variable of mode relay itself.
+	// VariableTaken means that a container sets a variable of mode relay itself.
 	VariableTaken policy.Reason = "VariableTaken"
-	// AnnotationTaken: a service account carries another role than the policy's.
+	// AnnotationTaken means that a service account has another role than the policy's.
 	AnnotationTaken policy.Reason = "AnnotationTaken"
 )
 
-// maxWarning leaves room for a prefix: the API server cuts warnings at 256
-// bytes (https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#response).
+// maxWarning leaves space for a prefix. The API server cuts warnings at 256 bytes
+// (https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#response).
 const maxWarning = 240
 
-// refuse is a decision to skip.
+// refuse returns a decision to skip.
 func refuse(reason policy.Reason, format string, args ...any) *policy.Decision {
 	return &policy.Decision{Reason: reason, Warning: warning(format, args...)}
 }
 
-// warning is one line of at most [maxWarning] bytes. Pods come here before they
-// are validated: their names may hold anything, of any length.
+// warning returns one line of at most [maxWarning] bytes. Pods are not validated yet, so their
+// names can contain any characters and have any length.
 func warning(format string, args ...any) string {
 	for i, arg := range args {
 		if s, isString := arg.(string); isString {

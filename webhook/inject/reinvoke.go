@@ -11,19 +11,20 @@ import (
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
-// The API server calls the webhook again where a later one has changed the pod. What
-// that one did to ampbridge's own parts decides:
+// The API server calls the webhook again if a later webhook has changed the pod. The state of
+// ampbridge's own parts decides what happens:
 //
-//   - All parts are there: [repair] puts back what was changed in them.
-//   - Parts are missing, or the sidecar comes too late: the injection is undone, and made again.
-//   - The pod cannot be injected any more: the injection is undone, with a warning.
-//   - The configuration's volume, or its name, cannot be found: the pod stays as it is, with
+//   - All parts exist: [repair] restores what was changed in them.
+//   - Parts are missing, or the sidecar is too late in the list: the injection is undone and
+//     made again.
+//   - The pod can no longer be injected: the injection is undone, with a warning.
+//   - The configuration's volume, or its name, cannot be found: the pod stays unchanged, with
 //     a warning.
 //
-// What others added to the sidecar stays where it is repaired: mounts, variables, another image.
+// A repair keeps what others added to the sidecar: mounts, variables, another image.
 
-// reinvoke returns the operations for a pod that has an injection, or parts of one.
-// existing is what [checkExisting] says of it.
+// reinvoke returns the operations for a pod with an injection or with parts of one. existing is the
+// result of [checkExisting].
 func reinvoke(pod *Pod, d policy.Decision, o Options, existing *policy.Decision) ([]jsonpatch.Operation, policy.Decision) {
 	whole := existing.Reason == AlreadyInjected
 	already := d
@@ -37,7 +38,7 @@ func reinvoke(pod *Pod, d policy.Decision, o Options, existing *policy.Decision)
 	if whole {
 		unlimited := o
 		if sidecar, _ := sidecarVariable(pod); pod.Spec.InitContainers[sidecar].Resources.valid() {
-			unlimited.Limits = Limits{} // they stay as they are
+			unlimited.Limits = Limits{} // they stay unchanged
 		}
 		in, _, refused := plan(plain, d.Entitlement, unlimited)
 		if refused == nil && repairable(pod, plain.Spec.Volumes[in.config].Name) {
@@ -49,21 +50,21 @@ func reinvoke(pod *Pod, d policy.Decision, o Options, existing *policy.Decision)
 	}
 	again, _, refused := inject(plain, d.Entitlement, o)
 	if refused != nil {
-		refused.Warning = warning("another webhook has changed the injected pod, so the injection is taken back: ") + refused.Warning
+		refused.Warning = warning("another webhook has changed the injected pod, so the injection is undone: ") + refused.Warning
 		refused.Warning = shorten(refused.Warning, maxWarning)
 		return undo, *refused
 	}
 	return append(undo, again...), already
 }
 
-// ours reports whether a container is the config sidecar, and not another of its name.
+// ours reports whether a container is the config sidecar, and not another container with its name.
 func (c *Container) ours() bool {
 	return c.Name == sidecarconfig.ContainerName &&
 		(c.setsEnv(sidecarconfig.Variable) || c.mounts(sidecarconfig.SourceDir) ||
 			len(c.Command) > 0 && c.Command[0] == sidecarconfig.Program)
 }
 
-// startable reports whether the API server and the kubelet take the sidecar as it is.
+// startable reports whether the API server and the kubelet accept the sidecar unchanged.
 func startable(pod *Pod) bool {
 	i, _ := sidecarVariable(pod)
 	c := &pod.Spec.InitContainers[i]
@@ -71,7 +72,7 @@ func startable(pod *Pod) bool {
 		c.LivenessProbe.runs(c.LivenessProbe.Exec.Command) && c.Resources.valid() && !repeated(c.VolumeMounts)
 }
 
-// repeated reports whether two mounts have the same path, which the API server refuses.
+// repeated reports whether two mounts have the same path. The API server refuses such mounts.
 func repeated(mounts []VolumeMount) bool {
 	seen := map[string]bool{}
 	for i := range mounts {
@@ -84,8 +85,8 @@ func repeated(mounts []VolumeMount) bool {
 	return false
 }
 
-// repairable reports whether the volume that the sidecar fills is there, the sidecar is
-// there once, and no init container before it needs the volume.
+// repairable reports whether the volume that the sidecar fills exists, the sidecar exists exactly
+// once, and no init container before it needs the volume.
 func repairable(pod *Pod, volume string) bool {
 	named := 0
 	for c := range pod.all {
@@ -108,8 +109,8 @@ func repairable(pod *Pod, volume string) bool {
 	return true
 }
 
-// repair returns the operations that put back what was changed of the injection in.
-// plain is the pod without it.
+// repair returns the operations that restore what was changed of the injection in. plain is the pod
+// without the injection.
 func repair(pod, plain *Pod, in *injection, o Options) []jsonpatch.Operation {
 	var p patch
 	index, variable := sidecarVariable(pod)
@@ -166,8 +167,9 @@ func hasSigV4(config EnvVar) bool {
 	})
 }
 
-// remount adds the mounts that a container lacks, replaces those of another volume, and
-// removes others of the same path; in the sidecar, of any path.
+// remount adds the wanted mounts that a container lacks, and replaces wanted mounts that were
+// changed. It removes other mounts with the path of a wanted one; in the sidecar it removes all
+// mounts with a repeated path.
 func remount(p *patch, at string, c *Container, want []VolumeMount) {
 	for _, m := range want {
 		i := slices.IndexFunc(c.VolumeMounts, func(have VolumeMount) bool { return path.Clean(have.MountPath) == m.MountPath })
@@ -195,8 +197,8 @@ func remount(p *patch, at string, c *Container, want []VolumeMount) {
 	}
 }
 
-// repair puts back what a container lacks of the security context, and takes away further
-// rights. What a platform has added beside it stays, such as SELinux options.
+// repair restores the members of the security context that a container lacks, and removes
+// additional permissions. Additions of a platform stay, for example SELinux options.
 func (s *restrictedSecurity) repair(p *patch, at string, is *SecurityContext) {
 	if is.unset() {
 		p.add(at, s)
@@ -231,14 +233,14 @@ func (s *restrictedSecurity) repair(p *patch, at string, is *SecurityContext) {
 	}
 }
 
-// kept reports whether nothing has to be repaired.
+// kept reports whether nothing needs repair.
 func (s *restrictedSecurity) kept(is *SecurityContext) bool {
 	var p patch
 	s.repair(&p, "", is)
 	return len(p.operations) == 0
 }
 
-// unset reports whether nothing is set of what injection sets.
+// unset reports whether no member that injection sets has a value.
 func (s *SecurityContext) unset() bool {
 	return s.RunAsUser == nil && s.RunAsGroup == nil && !s.RunAsNonRoot && !s.ReadOnlyRootFilesystem && !s.Privileged &&
 		!bool(s.AllowPrivilegeEscalation) && !bool(s.Capabilities) && s.SeccompProfile.Type == ""
@@ -258,8 +260,8 @@ func (v *Volume) emptyDir() (e emptyDir, is bool) {
 	return *source.EmptyDir, true
 }
 
-// interposed returns the names of the volume that has the pod's own configuration, and of
-// the memory volume that stands in its place; empty: it cannot be told.
+// interposed returns two names: that of the volume with the pod's own configuration, and that of
+// the memory volume that replaces it. Both are empty if they cannot be determined.
 func interposed(pod *Pod) (source, target string) {
 	var sidecar *Container
 	for c := range pod.all {
@@ -275,7 +277,7 @@ func interposed(pod *Pod) (source, target string) {
 	if pod.volume(sidecarconfig.VolumeSource) >= 0 {
 		source = sidecarconfig.VolumeSource
 	} else if source == "" || pod.volume(source) < 0 {
-		// It was renamed without its mounts.
+		// The volume was renamed, but not its mounts.
 		source = onlyVolume(pod, func(v *Volume) bool {
 			return slices.Contains([]string{"configMap", "secret", "projected"}, v.kind()) && !pod.mounted(v.Name) &&
 				!slices.Contains(ownVolumes, v.Name)
@@ -298,7 +300,7 @@ var ownVolumes = []string{
 	sidecarconfig.VolumeSource, sidecarconfig.VolumeCredentials, sidecarconfig.VolumeToken, sidecarconfig.VolumeNoAPIToken,
 }
 
-// volumeAt returns the name of the volume that is mounted at a path; empty: none is.
+// volumeAt returns the name of the volume that is mounted at a path; empty if there is none.
 func (c *Container) volumeAt(dir string) string {
 	if c != nil {
 		for i := range c.VolumeMounts {
@@ -310,7 +312,8 @@ func (c *Container) volumeAt(dir string) string {
 	return ""
 }
 
-// onlyVolume returns the name of the one volume for which is returns true; empty: there are none or several.
+// onlyVolume returns the name of the only volume for which is returns true; empty if there are none
+// or several.
 func onlyVolume(pod *Pod, is func(*Volume) bool) (name string) {
 	for i := range pod.Spec.Volumes {
 		if v := &pod.Spec.Volumes[i]; is(v) {
@@ -333,10 +336,10 @@ func (p *Pod) mounted(volume string) bool {
 	return false
 }
 
-// undone returns the pod without its injection, and the operations that make it so. Two
-// things stay, because nothing shows that the pod had them before, and they change
-// nothing: readOnly of the configuration's mounts, which only ever was read, and the pull
-// secrets. found is false where the configuration's volume or its name cannot be told.
+// undone returns the pod without its injection, and the operations that remove the injection. Two
+// things stay, because nothing shows whether the pod had them before, and because they have no
+// effect: readOnly at the mounts of the configuration, which the pod only reads, and the pull
+// secrets. found is false if the configuration's volume or its name cannot be determined.
 func undone(pod *Pod, e policy.Entitlement, o *policy.Policy) (plain *Pod, operations []jsonpatch.Operation, found bool) {
 	source, target := interposed(pod)
 	if target == "" {
@@ -387,8 +390,9 @@ func undone(pod *Pod, e policy.Entitlement, o *policy.Policy) (plain *Pod, opera
 	return plain, p.operations, p.err == nil
 }
 
-// prometheusOf returns the name of the container that injection has taken for Prometheus:
-// another image, or other labels, do not show any more what it is. Empty: it cannot be told.
+// prometheusOf returns the name of the container that injection has selected. After a change of the
+// image or the labels, they no longer show that it is Prometheus. The name is empty if it cannot be
+// determined.
 func prometheusOf(pod *Pod) string {
 	for i := range pod.Spec.Containers {
 		c := &pod.Spec.Containers[i]
@@ -399,8 +403,8 @@ func prometheusOf(pod *Pod) string {
 	return ""
 }
 
-// Carries reports whether a pod has the config sidecar. Such a pod is Prometheus's, whatever
-// another webhook has made of its image and its labels since.
+// Carries reports whether a pod has the config sidecar. Such a pod runs Prometheus, even if another
+// webhook has changed its image and labels since.
 func Carries(pod *Pod) bool {
 	for c := range pod.all {
 		if c.ours() {
@@ -410,8 +414,8 @@ func Carries(pod *Pod) bool {
 	return false
 }
 
-// addedVolumes returns the names of the volumes that injection added, also of those that
-// were renamed together with their mounts.
+// addedVolumes returns the names of the volumes that injection added. It includes volumes that were
+// renamed together with their mounts.
 func addedVolumes(pod *Pod, source string) []string {
 	added := append(slices.Clone(ownVolumes), source)
 	for c := range pod.all {
@@ -440,8 +444,8 @@ func mountedElsewhere(pod *Pod, volume, dir string) bool {
 	return false
 }
 
-// withoutParts returns the containers without the sidecar, without mounts of the added
-// volumes, and without the variables of injection.
+// withoutParts returns the containers without the sidecar, without mounts of the added volumes, and
+// without the variables of the injection.
 func withoutParts(p *patch, at string, containers []Container, added []string, env []EnvVar) []Container {
 	if containers == nil {
 		return nil
@@ -472,9 +476,9 @@ func withoutParts(p *patch, at string, containers []Container, added []string, e
 	return left
 }
 
-// ownVariables returns the places of the variables that injection added. They stand in
-// one row, in the order of own, around the path of the token; a variable of the same value
-// elsewhere is the user's.
+// ownVariables returns the indexes of the variables that injection added. They are consecutive, in
+// the order of own, next to the variable with the token's path. A variable with the same value at
+// another place belongs to the user.
 func ownVariables(have, own []EnvVar) []int {
 	var places []int
 	for i := 0; i < len(have); i++ {

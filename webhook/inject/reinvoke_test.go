@@ -14,8 +14,8 @@ import (
 	"github.com/ampbridge/ampbridge/test/otherwebhooks"
 )
 
-// What others do to an injected pod is repaired, or the injection is taken back, and the
-// next call changes nothing more.
+// Changes of other webhooks to an injected pod are repaired, or the injection is undone. The next
+// call changes nothing.
 func TestReinvocation(t *testing.T) {
 	for _, name := range pods {
 		data := readFile(t, name+".in.json")
@@ -39,7 +39,7 @@ func reinvoked(t *testing.T, data, whole []byte, change otherwebhooks.Change) {
 	after := apply(t, text, ops)
 	want := change.Want
 	if want == otherwebhooks.Restored && cmp.Equal(canonical(t, text, false), canonical(t, whole, false)) {
-		want = otherwebhooks.Kept // the pod has nothing of what is changed
+		want = otherwebhooks.Kept // the pod has nothing that the change applies to
 	}
 	switch want {
 	case otherwebhooks.Restored:
@@ -52,7 +52,7 @@ func reinvoked(t *testing.T, data, whole []byte, change otherwebhooks.Change) {
 		}
 	case otherwebhooks.TakenBack:
 		without := canonical(t, after, true)
-		// What the other webhook did to the pod itself stays.
+		// The other webhook's changes to the pod itself stay.
 		volumes := without["spec"].(map[string]any)["volumes"].([]any)
 		without["spec"].(map[string]any)["volumes"] = slices.DeleteFunc(volumes, func(v any) bool {
 			return v.(map[string]any)["name"] == "cover"
@@ -63,7 +63,7 @@ func reinvoked(t *testing.T, data, whole []byte, change otherwebhooks.Change) {
 				t.Errorf("%s (-before +after):\n%s", member, diff)
 			}
 		}
-		if !strings.Contains(d.Warning, "taken back") || len(d.Warning) > 256 {
+		if !strings.Contains(d.Warning, "is undone") || len(d.Warning) > 256 {
 			t.Errorf("the warning: %q", d.Warning)
 		}
 		takenBack(t, o.Policy, after, d)
@@ -73,7 +73,7 @@ func reinvoked(t *testing.T, data, whole []byte, change otherwebhooks.Change) {
 		allOrNothing(t, decode(t, after))
 		if more, next := Inject(decode(t, after), granted(t, o.Policy, decode(t, whole).Metadata.Namespace), o); d.Reason != AlreadyInjected ||
 			next.Reason != AlreadyInjected || len(more) > 0 {
-			t.Errorf("%s, and the second time %s with %s", d.Reason, next.Reason, asYAML(t, more))
+			t.Errorf("%s, but the second time %s with %s", d.Reason, next.Reason, asYAML(t, more))
 		}
 	case otherwebhooks.Lost:
 		if d.Inject || d.Reason != PartlyInjected || d.Warning == "" {
@@ -82,7 +82,7 @@ func reinvoked(t *testing.T, data, whole []byte, change otherwebhooks.Change) {
 	}
 }
 
-// The same properties hold where several webhooks have changed the pod.
+// The same properties hold if several webhooks have changed the pod.
 func TestSeveralOtherWebhooks(t *testing.T) {
 	p, changes := testPolicy(t), otherwebhooks.Changes()
 	seen := map[policy.Reason]int{}
@@ -115,14 +115,15 @@ func TestSeveralOtherWebhooks(t *testing.T) {
 	}
 }
 
-// applies makes a change, and reports whether an earlier one left the parts that it changes.
+// applies makes a change. It reports whether the parts that it changes still exist after earlier
+// changes.
 func applies(change otherwebhooks.Change, pod map[string]any) (done bool) {
 	defer func() { done = recover() == nil }()
 	change.Do(pod)
 	return true
 }
 
-// Where the sidecar can be repaired, nothing else is written.
+// If the sidecar can be repaired, the patch writes nothing else.
 func TestRepairIsSmall(t *testing.T) {
 	o := options(t)
 	whole := injected(t, readFile(t, "operator.in.json"), o)
@@ -158,8 +159,8 @@ func TestRepairIsSmall(t *testing.T) {
 	}
 }
 
-// canonical is a pod with its lists in one order, and without what says nothing: empty
-// lists, and readOnly of mounts where plain is set.
+// canonical returns a pod with its lists in a fixed order, without empty lists, and without
+// readOnly of mounts if plain is set.
 func canonical(t *testing.T, data []byte, plain bool) map[string]any {
 	t.Helper()
 	pod := generic(t, data).(map[string]any)

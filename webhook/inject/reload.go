@@ -8,20 +8,20 @@ import (
 	"strings"
 )
 
-// Reload is the way by which a changed configuration provably reaches Prometheus.
+// Reload is how a changed configuration reaches Prometheus, if that is proven.
 type Reload string
 
-// The ways there are.
+// The values of Reload.
 const (
-	// ReloadByReloader: a container of the pod has Prometheus reload.
+	// ReloadByReloader means that a container of the pod makes Prometheus reload.
 	ReloadByReloader Reload = "reloader"
-	// ReloadBySelf: Prometheus watches its configuration.
+	// ReloadBySelf means that Prometheus watches its configuration.
 	ReloadBySelf Reload = "auto"
-	// ReloadNone: nothing is known to reload Prometheus.
+	// ReloadNone means that nothing is known to reload Prometheus.
 	ReloadNone Reload = "none"
 )
 
-// String is the way in words.
+// String describes the way in words.
 func (r Reload) String() string {
 	switch r {
 	case ReloadByReloader:
@@ -34,9 +34,9 @@ func (r Reload) String() string {
 	return string(r)
 }
 
-// reloadOf returns how a change of the served file reaches Prometheus, which reads the
-// file itself or, where another container expands it, the file read. With
-// [ReloadNone] it says why nothing else is proven.
+// reloadOf returns how a change of the served file reaches Prometheus. Prometheus reads this file
+// itself, or it reads the file read, into which another container expands it. For [ReloadNone], why
+// is the reason why no other way is proven.
 func reloadOf(pod *Pod, prometheus *Container, read, served configuration, pinned bool) (way Reload, why string) {
 	if pinned {
 		return ReloadNone, "the configuration file is mounted with subPath, so it never changes"
@@ -62,7 +62,7 @@ func reloadOf(pod *Pod, prometheus *Container, read, served configuration, pinne
 		}
 	}
 	if !keptUp {
-		return ReloadNone, "the file that Prometheus reads is made once, when the pod starts"
+		return ReloadNone, "the file that Prometheus reads is written only once, when the pod starts"
 	}
 	switch auto, problem := autoReloads(pod, prometheus); {
 	case auto:
@@ -73,8 +73,8 @@ func reloadOf(pod *Pod, prometheus *Container, read, served configuration, pinne
 	return ReloadNone, why
 }
 
-// autoReloads reports whether Prometheus itself provably watches its configuration; if
-// not, problem says why, where it is asked to.
+// autoReloads reports whether Prometheus itself watches its configuration, with proof. If
+// Prometheus was configured to do so but cannot, problem is the reason.
 func autoReloads(pod *Pod, c *Container) (auto bool, problem string) {
 	feature := c.anyFlag(func(features string) bool {
 		return slices.Contains(strings.Split(features, ","), "auto-reload-config")
@@ -93,18 +93,17 @@ func autoReloads(pod *Pod, c *Container) (auto bool, problem string) {
 	return false, "Prometheus " + v.String() + " has no auto-reload"
 }
 
-// reloadPath is that of the address by which Prometheus, and other programs of
-// its kind, are told to reload.
+// reloadPath is the path of the URL that makes Prometheus, and similar programs, reload.
 const reloadPath = "/-/reload"
 
-// reloaderFlags are those of prometheus-config-reloader, configmap-reload and
-// Thanos's sidecar. Other programs have a --config-file too.
+// reloaderFlags are flags of prometheus-config-reloader, configmap-reload and Thanos's sidecar.
+// --config-file is not among them, because other programs have it too.
 var reloaderFlags = []string{
 	"watched-dir", "volume-dir", "reload-url", "config-envsubst-file", "reload-method", "watch-interval",
 	"reloader.config-file", "reloader.rule-dir", "reloader.watch-interval",
 }
 
-// isReloader reports whether the container's flags or names are a reloader's.
+// isReloader reports whether the container's flags or names are those of a reloader.
 func (c *Container) isReloader() bool {
 	program, _ := c.commandLine()
 	return c.hasFlag(reloaderFlags...) ||
@@ -114,33 +113,34 @@ func (c *Container) isReloader() bool {
 		)
 }
 
-// doesNotReload says why a reloader does not provably have this Prometheus reload;
-// empty: it does.
+// doesNotReload returns the reason why it is not proven that a reloader makes this Prometheus
+// reload; empty if it is proven.
 func (c *Container) doesNotReload(prometheus *Container) string {
 	other := func(method string) bool { return method != "http" }
 	switch {
 	case c.anyFlag(other, "reload-method", "reloader.method"):
-		return c.called() + " reloads by a signal"
+		return c.called() + " reloads Prometheus by a signal"
 	case c.looksOnce():
-		return c.called() + " looks at the configuration once (--watch-interval=0)"
+		return c.called() + " reads the configuration only once (--watch-interval=0)"
 	case !slices.ContainsFunc(c.reloadAddresses(), func(call string) bool { return isOwn(call, prometheus) }):
 		return c.called() + " does not call Prometheus's own reload address"
 	case !prometheus.hasFlag("web.enable-lifecycle"):
-		return "Prometheus refuses to be reloaded, because --web.enable-lifecycle is missing"
+		return "Prometheus refuses reload requests, because --web.enable-lifecycle is missing"
 	}
 	return ""
 }
 
-// looksOnce reports whether prometheus-config-reloader ends after its first look.
+// looksOnce reports whether prometheus-config-reloader ends after it has read the configuration
+// once.
 func (c *Container) looksOnce() bool {
 	return c.anyFlag(func(every string) bool { return strings.TrimRight(every, "hms0") == "" }, "watch-interval")
 }
 
-// defaultReload is the default of prometheus-config-reloader's --reload-url and, but
-// for the path, of Thanos's --prometheus.url.
+// defaultReload is the default of prometheus-config-reloader's --reload-url. Without the path it is
+// also the default of Thanos's --prometheus.url.
 const defaultReload = "http://127.0.0.1:9090" + reloadPath
 
-// reloadAddresses are those that a reloader calls.
+// reloadAddresses returns the URLs that a reloader calls.
 func (c *Container) reloadAddresses() []string {
 	calls := c.flag("reload-url", "webhook-url")
 	for _, base := range c.flag("prometheus.url") {
@@ -152,8 +152,7 @@ func (c *Container) reloadAddresses() []string {
 	return calls
 }
 
-// isOwn reports whether an address is where Prometheus takes reloads: host, port and
-// prefix.
+// isOwn reports whether a URL is Prometheus's own reload URL: host, port and prefix must match.
 func isOwn(call string, prometheus *Container) bool {
 	own := listening(prometheus)
 	u, err := url.Parse(call)
@@ -178,7 +177,7 @@ func isOwn(call string, prometheus *Container) bool {
 	switch {
 	case u.Hostname() == host:
 		return true
-	case !loopback: // it may be another pod's, such as that of a Service
+	case !loopback: // it could belong to another pod, for example through a Service
 		return false
 	case u.Hostname() == "localhost":
 		return at != nil && at.IsLoopback()
@@ -186,31 +185,31 @@ func isOwn(call string, prometheus *Container) bool {
 	return listensEverywhere(prometheus)
 }
 
-// watches reports whether a reloader notices when the served file changes:
-// prometheus-config-reloader with --watched-dir or --config-file, configmap-reload
-// with --volume-dir, Thanos's sidecar with --reloader.config-file or
-// --reloader.rule-dir.
+// watches reports whether a reloader notices a change of the served file. It does with these flags:
+// --watched-dir or --config-file for prometheus-config-reloader, --volume-dir for configmap-reload,
+// --reloader.config-file or --reloader.rule-dir for Thanos's sidecar.
 func (c *Container) watches(pod *Pod, served configuration) bool {
 	file := func(file string) bool { return c.sees(pod, file, served) }
-	// The file as this container sees it, if dir is the configuration's.
+	// file returns true for the path of the file in this container, if dir is the configuration's
+	// directory.
 	dir := func(dir string) bool { return file(path.Join(dir, path.Base(served.file))) }
 	return c.anyFlag(file, configFlags...) || c.anyFlag(dir, "watched-dir", "volume-dir", "reloader.rule-dir")
 }
 
-// expands reports whether a reloader makes the file to out of the file from.
+// expands reports whether a reloader expands the file from into the file to.
 func (c *Container) expands(pod *Pod, from, to configuration) bool {
 	return c.anyFlag(func(file string) bool { return c.sees(pod, file, from) }, configFlags...) &&
 		c.anyFlag(func(file string) bool { return c.sees(pod, file, to) }, expandedFlags...)
 }
 
-// sees reports whether a path of the container is that file.
+// sees reports whether a path in the container is the wanted file.
 func (c *Container) sees(pod *Pod, file string, want configuration) bool {
 	at, refused := place(pod, c, cleanPath(file))
 	return refused == nil && at == want
 }
 
-// Flags of reloaders: the configurations that they watch, and the files that they make of
-// them.
+// Flags of reloaders. configFlags name the configurations that they watch, and expandedFlags name
+// the files that they write.
 var (
 	configFlags   = []string{"config-file", "reloader.config-file"}
 	expandedFlags = []string{"config-envsubst-file", "reloader.config-envsubst-file"}

@@ -10,15 +10,15 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 )
 
-// Limits are what a namespace demands of its pods' resources.
+// Limits are a namespace's rules for the resources of its pods.
 type Limits struct {
 	Ranges []corev1.LimitRange
 	Quotas []corev1.ResourceQuota
 }
 
-// Where a namespace demands a value that the policy leaves open, the sidecar
-// gets one of these. A limit below the least, which only a LimitRange can bring
-// about, would have the sidecar killed or too slow to start.
+// The sidecar gets one of these values if the namespace requires a value that the policy does not
+// set. With a limit below leastLimits, which only a LimitRange can cause, the sidecar would be
+// killed or would start too slowly.
 var (
 	openRequests = quantities("10m", "32Mi")
 	openLimits   = quantities("100m", "128Mi")
@@ -29,21 +29,21 @@ func quantities(cpu, memory string) corev1.ResourceList {
 	return corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(cpu), corev1.ResourceMemory: resource.MustParse(memory)}
 }
 
-// fitResources finds resources with which the API server admits the pod and the sidecar
-// wherever it admits the pod alone.
+// fitResources returns resources of the sidecar with which the API server admits the pod, if it
+// admits the pod without the sidecar.
 //
-// Whatever a LimitRange would fill in is set here, so the result is the same
-// whether its defaults are applied before or after. A native sidecar's
-// resources add to the pod's, request for request and limit for limit.
+// Values that a LimitRange would set as defaults are set here, so the result is the same if the
+// defaults are applied before or after the injection. The requests and limits of a native sidecar
+// are added to those of the pod.
 func fitResources(wanted policy.Resources, pod *Pod, limits Limits) (Resources, *policy.Decision) {
 	none := Resources{}
 	if pod.Spec.Resources.any() {
-		// Resources of the pod as a whole bound the sum of its containers'.
+		// Resources of the whole pod limit the sum over its containers.
 		for _, r := range limits.Ranges {
 			if slices.ContainsFunc(r.Spec.Limits, func(i corev1.LimitRangeItem) bool { return i.Type == corev1.LimitTypeContainer }) {
 				return none, refuse(
 					LimitRangeConflict,
-					"the pod has resources as a whole (spec.resources) and LimitRange %q bounds each container: set them on the containers instead",
+					"the pod has resources for the whole pod (spec.resources), and LimitRange %q limits each container: set them on the containers instead",
 					r.Name,
 				)
 			}
@@ -51,8 +51,8 @@ func fitResources(wanted policy.Resources, pod *Pod, limits Limits) (Resources, 
 		return none, nil
 	}
 	if bestEffort(pod) && slices.ContainsFunc(limits.Quotas, distinguishesBestEffort) {
-		// With resources the pod would leave one quota's scope and enter another's,
-		// which may demand what its own containers do not have.
+		// With resources, the pod would leave the scope of one quota and enter the scope of
+		// another. The other quota can require values that the pod's own containers do not have.
 		return none, nil
 	}
 	out := Resources{Requests: corev1.ResourceList{}, Limits: corev1.ResourceList{}}
@@ -86,18 +86,18 @@ func fitResources(wanted policy.Resources, pod *Pod, limits Limits) (Resources, 
 
 func (r *Resources) any() bool { return len(r.Requests) > 0 || len(r.Limits) > 0 }
 
-// bounds are what all LimitRanges and quotas together demand of a container's
-// request and limit of one resource.
+// bounds are the rules of all LimitRanges and quotas together for a container's request and limit
+// of one resource.
 type bounds struct {
 	name                     corev1.ResourceName
 	needsRequest, needsLimit bool
-	// noLimit: the pod has no limit, and a LimitRange's minimum for pods would
-	// take the sidecar's for the whole pod's.
+	// noLimit is true if the pod has no limit and a LimitRange has a minimum for pods. The
+	// LimitRange would take the sidecar's limit for the limit of the whole pod.
 	noLimit bool
-	// equal: the request is as high as the limit, and there is one.
+	// equal is true if there must be a limit and the request must equal it.
 	equal           bool
 	min, max, ratio *resource.Quantity
-	// by is the LimitRange to name when they cannot be met.
+	// by is the LimitRange that the error names if the rules cannot be met.
 	by string
 }
 
@@ -106,7 +106,7 @@ func boundsOf(name corev1.ResourceName, pod *Pod, limits Limits) (bounds, *polic
 	b := bounds{name: name, equal: equal, needsLimit: equal}
 	for _, r := range limits.Ranges {
 		for _, item := range r.Spec.Limits {
-			// A pod that has all ratios right needs a sidecar that has, too.
+			// If the pod satisfies all ratios, the sidecar must satisfy them too.
 			if ratio, set := item.MaxLimitRequestRatio[name]; set &&
 				(item.Type == corev1.LimitTypeContainer || item.Type == corev1.LimitTypePod) {
 				b.ratio, b.by = lesser(b.ratio, ratio), r.Name
@@ -164,15 +164,15 @@ func (b *bounds) conflict() *policy.Decision {
 	least := leastLimits[b.name]
 	return refuse(
 		LimitRangeConflict,
-		"LimitRange %q leaves the config sidecar no %s that it can run with: allow containers at least %s",
+		"LimitRange %q allows the config sidecar too little %s: allow containers at least %s",
 		b.by,
 		string(b.name),
 		least.String(),
 	)
 }
 
-// apply moves what is wanted ("" being nothing) into the bounds; nil means that
-// nothing is set.
+// apply adjusts the wanted values to the bounds. An empty wanted value, or a nil result, means that
+// none is set.
 func (b *bounds) apply(wantedRequest, wantedLimit policy.Quantity) (request, limit *resource.Quantity, refused *policy.Decision) {
 	request = value(wantedRequest, b.needsRequest, openRequests[b.name])
 	if b.noLimit {
@@ -206,19 +206,19 @@ func (b *bounds) apply(wantedRequest, wantedLimit policy.Quantity) (request, lim
 	return request, limit, nil
 }
 
-// value is the quantity that is wanted, or else the open one if any is needed.
+// value returns the wanted quantity, or the default open if a value is needed, or nil.
 func value(wanted policy.Quantity, needed bool, open resource.Quantity) *resource.Quantity {
 	switch {
 	case wanted != "":
-		return new(resource.MustParse(string(wanted))) // [policy.Parse] checked it
+		return new(resource.MustParse(string(wanted))) // [policy.Parse] has checked it
 	case needed:
 		return &open
 	}
 	return nil
 }
 
-// narrow raises the request until the limit is at most ratio times as much. It
-// never passes the limit: the API server takes no ratio below 1.
+// narrow raises the request until the limit is at most ratio times the request. The request never
+// exceeds the limit, because the API server accepts no ratio below 1.
 func (b *bounds) narrow(request, limit *resource.Quantity) {
 	ratio := max(b.ratio.MilliValue(), 1000)
 	var least *resource.Quantity
@@ -234,7 +234,7 @@ func (b *bounds) narrow(request, limit *resource.Quantity) {
 
 func divideUp(a, b int64) int64 { return (a + b - 1) / b }
 
-// podMaximum checks the LimitRanges that bound whole pods.
+// podMaximum checks the LimitRanges with limits for whole pods.
 func podMaximum(sidecar Resources, pod *Pod, ranges []corev1.LimitRange) *policy.Decision {
 	for _, r := range ranges {
 		for _, item := range r.Spec.Limits {
@@ -246,7 +246,7 @@ func podMaximum(sidecar Resources, pod *Pod, ranges []corev1.LimitRange) *policy
 					exceeds(sidecar.Limits, pod, limitsOf, name, resource.Quantity{}, most) {
 					return refuse(
 						LimitRangeConflict,
-						"with the config sidecar the pod would exceed the maximum of %s that LimitRange %q sets for a pod: raise it, or lower the "+
+						"with the config sidecar the pod would exceed the maximum of %s that LimitRange %q sets for a pod: raise the maximum, or lower the "+
 							"containers'",
 						string(name),
 						r.Name,
@@ -258,7 +258,7 @@ func podMaximum(sidecar Resources, pod *Pod, ranges []corev1.LimitRange) *policy
 	return nil
 }
 
-// quotaLeft checks that what a quota has left holds pod and sidecar.
+// quotaLeft checks that each quota has enough left for the pod with the sidecar.
 func quotaLeft(sidecar Resources, pod *Pod, quotas []corev1.ResourceQuota) *policy.Decision {
 	for i := range quotas {
 		q := &quotas[i]
@@ -280,7 +280,7 @@ func quotaLeft(sidecar Resources, pod *Pod, quotas []corev1.ResourceQuota) *poli
 			if full {
 				return refuse(
 					QuotaExceeded,
-					"ResourceQuota %q has too little %s left for the config sidecar: raise it, or lower sidecar.resources in the policy",
+					"ResourceQuota %q has too little %s left for the config sidecar: raise the quota, or lower sidecar.resources in the policy",
 					q.Name,
 					string(key),
 				)
@@ -290,7 +290,7 @@ func quotaLeft(sidecar Resources, pod *Pod, quotas []corev1.ResourceQuota) *poli
 	return nil
 }
 
-// exceeds reports whether used, the pod's own and the sidecar's are more than most.
+// exceeds reports whether the sum of used, the pod's own and the sidecar's resources is above most.
 func exceeds(
 	sidecar corev1.ResourceList,
 	pod *Pod,
@@ -308,8 +308,8 @@ func exceeds(
 	return total.Cmp(most) > 0
 }
 
-// requestsOf completes a container's requests as the API server does: where
-// there is none, it is the limit.
+// requestsOf returns a container's requests. A missing request equals the limit, as in the API
+// server.
 func requestsOf(c *Container) corev1.ResourceList {
 	all := maps.Clone(c.Resources.Limits)
 	if all == nil {
@@ -319,7 +319,7 @@ func requestsOf(c *Container) corev1.ResourceList {
 	return all
 }
 
-// limited reports whether any of the pod's containers has a limit.
+// limited reports whether any container of the pod has a limit.
 func limited(pod *Pod, name corev1.ResourceName) bool {
 	for c := range pod.all {
 		if _, set := c.Resources.Limits[name]; set {
@@ -331,9 +331,8 @@ func limited(pod *Pod, name corev1.ResourceName) bool {
 
 func limitsOf(c *Container) corev1.ResourceList { return c.Resources.Limits }
 
-// podUsage is what the scheduler and quotas count: the containers and native
-// sidecars together, or an init container beside the sidecars before it,
-// whichever is more.
+// podUsage returns what the scheduler and quotas count. It is the larger of two sums: all
+// containers with the native sidecars, or an init container with the native sidecars before it.
 func podUsage(pod *Pod, of func(*Container) corev1.ResourceList, name corev1.ResourceName) resource.Quantity {
 	var sidecars, peak resource.Quantity
 	for i := range pod.Spec.InitContainers {
@@ -358,7 +357,7 @@ func podUsage(pod *Pod, of func(*Container) corev1.ResourceList, name corev1.Res
 	return total
 }
 
-// hard is what the quota admission plugin goes by.
+// hard returns the limits that the quota admission plugin uses.
 func hard(q *corev1.ResourceQuota) corev1.ResourceList {
 	if len(q.Status.Hard) > 0 {
 		return q.Status.Hard
@@ -366,7 +365,7 @@ func hard(q *corev1.ResourceQuota) corev1.ResourceList {
 	return q.Spec.Hard
 }
 
-// bestEffort reports whether none of the pod's containers asks for anything.
+// bestEffort reports whether no container of the pod has requests or limits.
 func bestEffort(pod *Pod) bool {
 	for c := range pod.all {
 		if c.Resources.any() {
@@ -376,8 +375,8 @@ func bestEffort(pod *Pod) bool {
 	return true
 }
 
-// guaranteed reports whether the kubelet gives the pod the QoS class Guaranteed: each
-// container has limits of CPU and memory, and requests as much
+// guaranteed reports whether the kubelet gives the pod the QoS class Guaranteed: each container has
+// limits of CPU and memory, and its requests equal the limits
 // (https://kubernetes.io/docs/concepts/workloads/pods/pod-qos/#guaranteed).
 func guaranteed(pod *Pod) bool {
 	for c := range pod.all {
@@ -392,7 +391,7 @@ func guaranteed(pod *Pod) bool {
 	return len(pod.Spec.Containers) > 0
 }
 
-// scopes are a quota's in both notations.
+// scopes returns a quota's scopes from both notations.
 func scopes(q *corev1.ResourceQuota) []corev1.ScopedResourceSelectorRequirement {
 	var all []corev1.ScopedResourceSelectorRequirement
 	for _, scope := range q.Spec.Scopes {
@@ -410,8 +409,8 @@ func distinguishesBestEffort(q corev1.ResourceQuota) bool {
 	})
 }
 
-// covers reports whether a quota counts the pod. A scope that is not known here
-// is taken to cover it: then the sidecar asks for less, or stays away.
+// covers reports whether a quota counts the pod. An unknown scope is treated as matching, so at
+// worst the sidecar gets fewer resources or is not injected.
 func covers(q *corev1.ResourceQuota, pod *Pod) bool {
 	for _, s := range scopes(q) {
 		matches := true

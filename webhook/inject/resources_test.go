@@ -11,7 +11,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 )
 
-// What the policy says by default.
+// wanted are the policy's defaults.
 var wanted = policy.Resources{
 	Requests: policy.ResourceList{CPU: "10m", Memory: "32Mi"},
 	Limits:   policy.ResourceList{Memory: "128Mi"},
@@ -20,23 +20,23 @@ var wanted = policy.Resources{
 const (
 	asWanted = "requests cpu 10m memory 32Mi limits memory 128Mi"
 	nothing  = "requests limits"
-	// A pod of the QoS class Guaranteed.
+	// pinned is a pod of the QoS class Guaranteed.
 	pinned = "containers: [{name: p, resources: {requests: {cpu: 1, memory: 1Gi}, limits: {cpu: 1, memory: 1Gi}}}]"
-	// A pod whose own containers ask for something.
+	// ordinary is a pod with requests and limits in its own container.
 	ordinary = "containers: [{name: p, resources: {requests: {cpu: 100m, memory: 100Mi}, limits: {cpu: 200m, memory: 200Mi}}}]"
 )
 
 func TestFit(t *testing.T) {
 	for _, c := range []struct {
 		name   string
-		wanted policy.Resources // zero: the default
-		pod    string           // "": ordinary
+		wanted policy.Resources // zero for the default
+		pod    string           // empty for ordinary
 		ranges string           // items of one LimitRange
 		quotas string           // of ResourceQuotas
 		want   string
 	}{
-		{name: "no limits: as the policy says", want: asWanted},
-		{name: "a policy that says nothing", wanted: policy.Resources{Requests: policy.ResourceList{CPU: "0"}}, want: "requests cpu 0 limits"},
+		{name: "no limits: as in the policy", want: asWanted},
+		{name: "a policy that sets nothing", wanted: policy.Resources{Requests: policy.ResourceList{CPU: "0"}}, want: "requests cpu 0 limits"},
 		{name: "a request above the limit raises the limit",
 			wanted: policy.Resources{Requests: policy.ResourceList{Memory: "1Gi"}, Limits: policy.ResourceList{Memory: "128Mi"}},
 			want:   "requests memory 1Gi limits memory 1Gi"},
@@ -64,10 +64,10 @@ func TestFit(t *testing.T) {
 			"memory 32Mi limits cpu 100m memory 128Mi"},
 		{name: "several items: the strictest", ranges: "[{type: Container, min: {cpu: 20m}}, {type: Container, min: {cpu: 30m}, max: " +
 			"{cpu: 60m}}, {type: Container, max: {cpu: 90m}}]", want: "requests cpu 30m memory 32Mi limits cpu 60m memory 128Mi"},
-		{name: "claims are no containers", ranges: "[{type: PersistentVolumeClaim, min: {cpu: 5}}]", want: asWanted},
-		{name: "a pod's maximum with room", ranges: "[{type: Pod, max: {cpu: 1, memory: 328Mi}}]", want: asWanted},
+		{name: "claims are not containers", ranges: "[{type: PersistentVolumeClaim, min: {cpu: 5}}]", want: asWanted},
+		{name: "a pod's maximum with enough left", ranges: "[{type: Pod, max: {cpu: 1, memory: 328Mi}}]", want: asWanted},
 
-		{name: "a pod's minimum is not to be met by the sidecar's limit alone", pod: "containers: [{name: p, resources: {requests: " +
+		{name: "the sidecar's limit alone must not meet a pod's minimum", pod: "containers: [{name: p, resources: {requests: " +
 			"{memory: 2Gi}}}]", ranges: "[{type: Pod, min: {memory: 1Gi}}]", want: "requests cpu 10m memory 32Mi limits"},
 		{name: "a pod's minimum, which its own limits meet", ranges: "[{type: Pod, min: {memory: 200Mi}}]", want: asWanted},
 
@@ -75,7 +75,7 @@ func TestFit(t *testing.T) {
 			"cpu 100m memory 128Mi"},
 		{name: "a quota on requests, by both names", wanted: policy.Resources{Limits: policy.ResourceList{Memory: "64Mi"}},
 			quotas: "[{hard: {cpu: 4, requests.memory: 1Gi}}]", want: "requests cpu 10m memory 32Mi limits memory 64Mi"},
-		{name: "a quota filled to the brim", quotas: "[{hard: {limits.memory: 1000Mi, requests.cpu: 1}, used: {limits.memory: 672Mi, " +
+		{name: "a quota filled exactly", quotas: "[{hard: {limits.memory: 1000Mi, requests.cpu: 1}, used: {limits.memory: 672Mi, " +
 			"requests.cpu: 890m}}]", want: asWanted},
 		{name: "a quota on something else", quotas: "[{hard: {pods: 1, count/secrets: 1}, used: {pods: 1}}]", want: asWanted},
 		{name: "a full quota of another scope", quotas: "[{hard: {limits.cpu: 1}, used: {limits.cpu: 1}, scopes: [Terminating]}]",
@@ -87,7 +87,7 @@ func TestFit(t *testing.T) {
 			"NotIn, values: [low]}]}]", want: asWanted},
 		{name: "a full quota of any priority", quotas: "[{hard: {cpu: 0}, selector: [{scopeName: PriorityClass, operator: Exists}]}]",
 			want: asWanted},
-		{name: "a best-effort pod where quotas tell: it stays one", pod: "containers: [{name: p}]", quotas: "[{hard: {limits.cpu: 1}, " +
+		{name: "a best-effort pod with quotas for best-effort: it stays one", pod: "containers: [{name: p}]", quotas: "[{hard: {limits.cpu: 1}, " +
 			"scopes: [NotBestEffort]}]", want: nothing},
 		{name: "a best-effort pod elsewhere", pod: "containers: [{name: p}]", want: asWanted},
 		{name: "a Guaranteed pod stays one", pod: pinned, want: "requests cpu 100m memory 128Mi limits cpu 100m memory 128Mi"},
@@ -110,7 +110,7 @@ func TestFit(t *testing.T) {
 		{name: "an init container without a limit", pod: "{" + pinned + ", initContainers: [{name: i, resources: {limits: {cpu: 2}}}]}",
 			want: asWanted},
 		{name: "a limit of nothing", pod: "containers: [{name: p, resources: {limits: {cpu: 0, memory: 1Gi}}}]", want: asWanted},
-		{name: "a pod with resources as a whole", pod: "{resources: {limits: {cpu: 1}}, containers: [{name: p}]}", want: nothing},
+		{name: "resources of the whole pod", pod: "{resources: {limits: {cpu: 1}}, containers: [{name: p}]}", want: nothing},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if c.wanted == (policy.Resources{}) {
@@ -133,14 +133,14 @@ func TestFitNot(t *testing.T) {
 		want                      policy.Reason
 		says                      string
 	}{
-		{name: "no memory to live on", ranges: "[{type: Container, max: {memory: 8Mi}}]", want: LimitRangeConflict,
-			says: `"range" leaves the config sidecar no memory`},
-		{name: "no time to start in", ranges: "[{type: Container, max: {cpu: 1m}}]", want: LimitRangeConflict, says: "cpu"},
+		{name: "too little memory to run", ranges: "[{type: Container, max: {memory: 8Mi}}]", want: LimitRangeConflict,
+			says: `"range" allows the config sidecar too little memory`},
+		{name: "too little CPU to start", ranges: "[{type: Container, max: {cpu: 1m}}]", want: LimitRangeConflict, says: "cpu"},
 		{name: "a minimum above the maximum", ranges: "[{type: Container, min: {cpu: 2}, max: {cpu: 1}}]", want: LimitRangeConflict, says: "cpu"},
 		{name: "a pod's maximum of limits", ranges: "[{type: Pod, max: {memory: 327Mi}}]", want: LimitRangeConflict, says: "memory"},
 		{name: "a pod's maximum of requests", pod: "containers: [{name: p, resources: {requests: {cpu: 1}}}]", ranges: "[{type: Pod, " +
 			"max: {cpu: 1}}]", want: LimitRangeConflict, says: "cpu"},
-		{name: "resources as a whole, and of each container", pod: "{resources: {limits: {cpu: 1}}, containers: [{name: p}]}",
+		{name: "resources of the whole pod and of each container", pod: "{resources: {limits: {cpu: 1}}, containers: [{name: p}]}",
 			ranges: "[{type: Container, " +
 				"default: " +
 				"{cpu: " +
@@ -173,7 +173,7 @@ func TestFitNot(t *testing.T) {
 	}
 }
 
-// A pod that a namespace takes no sidecar beside is not touched at all.
+// If no sidecar fits into a pod's namespace, the pod stays unchanged.
 func TestNoResourcesIsNoInjection(t *testing.T) {
 	o := options(t)
 	o.Limits = limitsOfNamespace(t, "", "[{hard: {requests.memory: 1Mi}}]")
@@ -190,8 +190,8 @@ func resourcePod(t *testing.T, spec string) *Pod {
 	return decode(t, podOf(t, spec))
 }
 
-// limitsOfNamespace reads a LimitRange's items, and quotas in short: status
-// and scopes beside one another.
+// limitsOfNamespace reads a LimitRange's items, and quotas in a short form with status and scopes
+// side by side.
 func limitsOfNamespace(t *testing.T, items, quotas string) Limits {
 	t.Helper()
 	var l Limits

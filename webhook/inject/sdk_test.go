@@ -14,8 +14,8 @@ import (
 	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
-// What mode identity gives to a container, AWS's own SDK understands: it gets a session of
-// the role, and of the second one, where there is an external ID.
+// AWS's own SDK accepts what mode identity gives to a container: it gets a session of the first
+// role, and then of the second one, with an external ID if there is one.
 func TestSDKUnderstandsTheIdentity(t *testing.T) {
 	for _, row := range []struct{ name, more, want string }{
 		{"role", "", ":assumed-role/writer/"},
@@ -42,7 +42,7 @@ trust: {manage: none}
 			testkit.Must(t, err)
 			e, _ := p.EntitledAs(policy.Subject{Namespace: "monitoring", ServiceAccount: "otel"}, policy.ModeIdentity)
 
-			// The kubelet's part: the files stand elsewhere here.
+			// The kubelet would do this. In the test the files have other paths.
 			file := filepath.Join(t.TempDir(), "config")
 			paths := strings.NewReplacer(tokenFile(p), double.Token, awsConfigFile, file)
 			testkit.Must(t, os.WriteFile(file, []byte(paths.Replace(awsConfig(e, p))), 0o600))

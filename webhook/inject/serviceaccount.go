@@ -10,8 +10,8 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/jsonread"
 )
 
-// ServiceAccount is what annotating needs to see of a v1.ServiceAccount; see
-// [Pod] for how to decode it.
+// ServiceAccount is the part of a v1.ServiceAccount that annotating needs. [Pod] describes how to
+// decode it.
 type ServiceAccount struct {
 	Metadata Metadata
 }
@@ -33,12 +33,11 @@ func (s *ServiceAccount) member(r *jsonread.Reader, name []byte) error {
 	return r.SkipValue()
 }
 
-// Annotate shows on a service account what the policy resolves for it: the role
-// of each of its destinations, in the policy's order, in ampbridge.io/role-arn;
-// and where a grant says `irsa: true`, that grant's role in
-// eks.amazonaws.com/role-arn. A value that is there stays: where it differs, the
-// decision carries a warning. Only what this very function showed under the other
-// trust.roleScope is replaced.
+// Annotate writes to a service account what the policy resolves for it. ampbridge.io/role-arn gets
+// the role of each of its destinations, in the policy's order. If a grant has `irsa: true`,
+// eks.amazonaws.com/role-arn gets that grant's role. An existing value is kept; if it differs, the
+// decision has a warning. Only a value that this function wrote under the other trust.roleScope is
+// replaced.
 func Annotate(sa *ServiceAccount, injection policy.Injection, p *policy.Policy) ([]jsonpatch.Operation, policy.Decision) {
 	have := sa.Metadata.Annotations
 	d := p.Decide(policy.Request{
@@ -49,7 +48,7 @@ func Annotate(sa *ServiceAccount, injection policy.Injection, p *policy.Policy) 
 		Account:                   true,
 	})
 	if !d.Inject {
-		// Most service accounts of a namespace have nothing to do with Prometheus.
+		// Most service accounts of a namespace are not related to Prometheus.
 		if d.Reason == policy.NotGranted && have[policy.AnnotationInject] != "true" {
 			d.Warning = ""
 		}
@@ -73,7 +72,7 @@ func Annotate(sa *ServiceAccount, injection policy.Injection, p *policy.Policy) 
 		case !set || current == former && current != value:
 			ops.annotate(have, key, value)
 			if have == nil {
-				have = map[string]string{} // it is there once the first is added
+				have = map[string]string{} // it exists after the first annotation
 			}
 		case current != value:
 			taken = append(taken, key)
@@ -87,7 +86,7 @@ func Annotate(sa *ServiceAccount, injection policy.Injection, p *policy.Policy) 
 	case len(taken) > 0:
 		d.Reason = AnnotationTaken
 		d.Warning = warning(
-			"service account %q keeps its own %s, which differs from the policy's: remove it to see the policy's",
+			"service account %q keeps its own %s, which differs from the policy's: remove it to get the policy's",
 			sa.Metadata.Name,
 			strings.Join(taken, ", "),
 		)

@@ -7,24 +7,24 @@ import (
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
-// shared is what injection adds because of the policy and the entitlement, whatever the
-// pod is. It is for reading only.
+// shared is the part of an injection that depends only on the policy and the entitlement. It must
+// not be changed.
 type shared struct {
-	// config is without what belongs to the pod.
+	// config is the sidecar config without the members that depend on the pod.
 	config  sidecarconfig.Config
 	encoder *sidecarconfig.Shared
 	// mark is the text of the destinations and their delivery in the pod's mark.
 	mark []byte
 	// identity are the variables of [identityEnv].
 	identity []EnvVar
-	// volumes are those of [volumes], encoded.
+	// volumes are the volumes of [volumes], encoded.
 	volumes []any
-	// resources are the sidecar's where the namespace and the pod demand nothing.
+	// resources are the sidecar's resources if the namespace and the pod set no rules.
 	resources        Resources
 	encodedResources []byte
 }
 
-// newShared returns what follows from an entitlement of which every delivery is decided.
+// newShared returns the shared part for an entitlement with decided deliveries.
 func newShared(p *policy.Policy, e policy.Entitlement) *shared {
 	s := &shared{config: sidecarconfig.New(p, e), identity: identityEnv(e, p)}
 	s.config.Source, s.config.Target = sidecarconfig.SourceDir, sidecarconfig.TargetDir
@@ -34,18 +34,18 @@ func newShared(p *policy.Policy, e policy.Entitlement) *shared {
 	for _, v := range volumes(p) {
 		s.volumes = append(s.volumes, raw(v.appendJSON(nil)))
 	}
-	// An empty pod demands nothing, so nothing is refused.
+	// For an empty pod nothing can be refused.
 	s.resources, _ = fitResources(p.Sidecar.Resources, &Pod{}, Limits{})
 	s.encodedResources = s.resources.appendJSON(nil)
 	return s
 }
 
-// maxCached bounds what a [Cache] holds, in bytes.
+// maxCached limits the size of a [Cache], in bytes.
 const maxCached = 1 << 20
 
-// Cache keeps what injection adds by policy and entitlement alone, so that it is made once
-// for all pods that have both in common. The zero value is empty. It belongs to
-// policies that do not change: another one has it begin again.
+// Cache stores the parts of injections that depend only on policy and entitlement, so they are
+// computed only once for all pods with the same ones. The zero value is empty. A policy must not
+// change while it is in use. If another policy is used, the cache is emptied.
 type Cache struct {
 	mu     sync.Mutex
 	policy *policy.Policy
@@ -53,8 +53,8 @@ type Cache struct {
 	size   int
 }
 
-// of returns what follows from an entitlement of which every delivery is decided. A nil
-// cache makes it each time.
+// of returns the shared part for an entitlement with decided deliveries. A nil cache computes it
+// each time.
 func (c *Cache) of(p *policy.Policy, e policy.Entitlement) *shared {
 	if c == nil {
 		return newShared(p, e)
@@ -67,7 +67,7 @@ func (c *Cache) of(p *policy.Policy, e policy.Entitlement) *shared {
 		return s
 	}
 	s := newShared(p, e)
-	// The config and its text, and the rest, which is small.
+	// The config, its text, and the rest, which is small.
 	size := 2*s.encoder.Size() + len(key) + 4<<10
 	if c.policy != p || c.size+size > maxCached {
 		c.policy, c.items, c.size = p, map[string]*shared{}, 0
@@ -77,8 +77,8 @@ func (c *Cache) of(p *policy.Policy, e policy.Entitlement) *shared {
 	return s
 }
 
-// appendKey appends what tells entitlements by the same policy from each other. The parts
-// hold no zero bytes.
+// appendKey appends a key that differs for different entitlements of the same policy. The parts
+// contain no zero bytes.
 func appendKey(b []byte, e policy.Entitlement) []byte {
 	for _, part := range []string{e.Subject.Namespace, e.Subject.ServiceAccount, e.HA} {
 		b = append(append(b, part...), 0)

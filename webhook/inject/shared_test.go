@@ -12,13 +12,14 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 )
 
-// One cache serves all pods, service accounts, deliveries and groups, and changes nothing.
+// One cache serves all pods, service accounts, deliveries and groups, and does not change the
+// result.
 func TestCacheChangesNothing(t *testing.T) {
 	cached := options(t)
 	cached.Cache = &Cache{}
 	plain := cached
 	plain.Cache = nil
-	for range 2 { // the second time out of the cache
+	for range 2 { // the second time from the cache
 		for _, name := range pods {
 			data := readFile(t, name+".in.json")
 			for _, edit := range []func(*policy.Decision){
@@ -49,7 +50,7 @@ func TestCacheChangesNothing(t *testing.T) {
 	}
 }
 
-// Another policy has the cache begin again, even where the entitlement has the same name.
+// The cache is emptied for another policy, even if the entitlement has the same name.
 func TestCacheOfAnotherPolicy(t *testing.T) {
 	o := options(t)
 	o.Cache = &Cache{}
@@ -63,7 +64,7 @@ func TestCacheOfAnotherPolicy(t *testing.T) {
 	}
 }
 
-// However many service accounts come, and at the same time, the cache stays small.
+// However many service accounts use the cache, also at the same time, it stays small.
 func TestCacheIsBounded(t *testing.T) {
 	p := testPolicy(t)
 	e := granted(t, p, "monitoring").Entitlement

@@ -12,13 +12,13 @@ import (
 )
 
 const (
-	// apiTokenDir is where the API server's ServiceAccount plugin mounts a token
-	// into every container that mounts nothing there.
+	// apiTokenDir is where the API server's ServiceAccount plugin mounts a token into every
+	// container without a mount there.
 	apiTokenDir = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 	credentialsFile = sidecarconfig.CredentialsDir + "/" + sidecarconfig.CredentialsFile
 
-	// What Azure's workload identity webhook adds to a pod
+	// These are added to a pod by Azure's workload identity webhook
 	// (https://azure.github.io/azure-workload-identity/docs/concepts.html).
 	azureVolume    = "azure-identity-token"
 	azureTokenDir  = "/var/run/secrets/azure/tokens"
@@ -29,15 +29,16 @@ const (
 	nobody int64 = 65534
 )
 
-// user is whom the sidecar runs as.
+// user is the user of the sidecar.
 type user struct {
 	uid, gid *int64
-	// prometheus: Prometheus surely runs as the same user.
+	// prometheus is true if Prometheus certainly runs as the same user.
 	prometheus bool
 	seccomp    Seccomp
 }
 
-// userOf returns the policy's user, else that of Prometheus's container, else the pod's.
+// userOf returns the first of these that is set: the policy's user, the user of the Prometheus
+// container, the pod's user.
 func userOf(pod *Pod, c *Container, s policy.SecurityContext) user {
 	u := user{uid: c.SecurityContext.RunAsUser, gid: c.SecurityContext.RunAsGroup}
 	if u.uid == nil {
@@ -58,7 +59,7 @@ func userOf(pod *Pod, c *Container, s policy.SecurityContext) user {
 	return u
 }
 
-// seccompOf returns the profile that the policy wants; its type is empty for none.
+// seccompOf returns the profile that the policy requests. Its type is empty if there is none.
 func seccompOf(pod *Pod, c *Container, wanted string) Seccomp {
 	file, local := strings.CutPrefix(wanted, policy.SeccompLocalhost)
 	switch {
@@ -71,9 +72,9 @@ func seccompOf(pod *Pod, c *Container, wanted string) Seccomp {
 	return Seccomp{Type: string(corev1.SeccompProfileTypeRuntimeDefault)}
 }
 
-// What is added has types of its own, with the members that are set and no
-// others, because people read a patch too. Each appends itself as JSON, as
-// encoding/json would; TestAppended compares.
+// These types describe what a patch adds. They have only members that injection sets, because users
+// read patches too. Each type appends itself as JSON with the same result as encoding/json;
+// TestAppended compares both.
 type (
 	container struct {
 		Name                     string             `json:"name"`
@@ -89,7 +90,7 @@ type (
 		TerminationMessagePolicy string             `json:"terminationMessagePolicy"`
 		VolumeMounts             []VolumeMount      `json:"volumeMounts"`
 
-		// encodedResources are Resources as JSON; nil: they are not encoded yet.
+		// encodedResources are Resources in JSON; nil if they are not encoded yet.
 		encodedResources []byte
 	}
 	restrictedSecurity struct {
@@ -109,14 +110,14 @@ type (
 		PeriodSeconds    int  `json:"periodSeconds"`
 		TimeoutSeconds   int  `json:"timeoutSeconds"`
 		FailureThreshold int  `json:"failureThreshold"`
-		// TerminationGracePeriodSeconds is the pod's where it is 0.
+		// TerminationGracePeriodSeconds is the probe's grace period; 0 for the pod's grace period.
 		TerminationGracePeriodSeconds int `json:"terminationGracePeriodSeconds,omitzero"`
 	}
 	addedVolume struct {
 		Name      string     `json:"name"`
 		EmptyDir  emptyDir   `json:"emptyDir,omitzero"`
 		Projected *projected `json:"projected,omitzero"`
-		// DownwardAPI shows the AWS configuration of mode identity.
+		// DownwardAPI is the volume with the AWS configuration of mode identity.
 		DownwardAPI *downwardAPI `json:"downwardAPI,omitzero"`
 	}
 	emptyDir struct {
@@ -220,13 +221,13 @@ func (i *downwardItem) appendJSON(b []byte) []byte {
 	return append(b, '}', '}')
 }
 
-// member reads a volume that this or another webhook has made.
+// member reads a volume that this or another webhook has added.
 func (e *emptyDir) member(r *jsonread.Reader, name []byte) error {
 	switch string(name) {
 	case "medium":
 		return r.String(&e.Medium)
 	case "sizeLimit":
-		if r.PeekKind() != '"' { // a number is no size that injection has written
+		if r.PeekKind() != '"' { // injection never writes a number
 			return r.SkipValue()
 		}
 		return r.String((*string)(&e.SizeLimit))
@@ -241,7 +242,8 @@ func (t *tokenSource) appendJSON(b []byte) []byte {
 	return append(b, "}}"...)
 }
 
-// securityContext passes the restricted Pod Security Standard where Prometheus's own does.
+// securityContext returns a context that passes the restricted Pod Security Standard if
+// Prometheus's own does.
 func (u user) securityContext() restrictedSecurity {
 	s := restrictedSecurity{
 		Capabilities:           capabilities{Drop: dropAll},
@@ -260,8 +262,7 @@ func (u user) securityContext() restrictedSecurity {
 	return s
 }
 
-// tokenOf is how a container sees the service-account token that the policy
-// takes.
+// tokenOf returns the mount of the service-account token that the policy uses.
 func tokenOf(p *policy.Policy) VolumeMount {
 	if p.Token.Source == policy.TokenSourceAzure {
 		return VolumeMount{Name: azureVolume, MountPath: azureTokenDir, ReadOnly: true}
@@ -269,7 +270,7 @@ func tokenOf(p *policy.Policy) VolumeMount {
 	return VolumeMount{Name: sidecarconfig.VolumeToken, MountPath: sidecarconfig.TokenDir, ReadOnly: true}
 }
 
-// tokenFile is the token's path in such a container.
+// tokenFile returns the token's path in a container with this mount.
 func tokenFile(p *policy.Policy) string {
 	if p.Token.Source == policy.TokenSourceAzure {
 		return azureTokenDir + "/" + azureTokenName
@@ -277,7 +278,7 @@ func tokenFile(p *policy.Policy) string {
 	return sidecarconfig.TokenDir + "/" + sidecarconfig.TokenFile
 }
 
-// requireToken refuses a pod that lacks the token volume which somebody else adds.
+// requireToken refuses a pod without the token volume, if another webhook must add it.
 func requireToken(pod *Pod, p *policy.Policy) *policy.Decision {
 	switch {
 	case p.Token.Source != policy.TokenSourceAzure || pod.volume(azureVolume) >= 0:
@@ -285,19 +286,19 @@ func requireToken(pod *Pod, p *policy.Policy) *policy.Decision {
 	case pod.Metadata.Labels[azureUse] != "true":
 		return refuse(
 			NoAzureToken,
-			`the policy's token.source is azure, and the pod does not ask Azure's webhook for a token: label it %s: "true"`,
+			`the policy's token.source is azure, but the pod does not request a token from Azure's webhook: add the label %s: "true" to the pod`,
 			azureUse,
 		)
 	}
 	return refuse(
 		NoAzureToken,
-		"Azure's webhook has not added the volume %s to the pod: is it installed? If it comes after this one, the pod is looked at again",
+		"Azure's webhook has not added the volume %s to the pod: is it installed? If it runs after this webhook, the pod is checked again",
 		azureVolume,
 	)
 }
 
-// sidecar is the container that mirrors into the volume named target, as the
-// encoded config says.
+// sidecar returns the container that runs with the encoded config and mirrors into the volume
+// target.
 func sidecar(image, target, config string, token VolumeMount, u user, r Resources) container {
 	c := container{
 		Name:          sidecarconfig.ContainerName,
@@ -313,11 +314,11 @@ func sidecar(image, target, config string, token VolumeMount, u user, r Resource
 			token,
 			{Name: sidecarconfig.VolumeNoAPIToken, MountPath: apiTokenDir, ReadOnly: true},
 		},
-		// Prometheus starts once there is a configuration to start with. The
-		// sidecar needs a few seconds at most, whatever AWS does.
+		// Prometheus starts only after its configuration exists. The sidecar needs a few seconds at
+		// most, whatever AWS does.
 		StartupProbe: execProbe{PeriodSeconds: 1, TimeoutSeconds: 5, FailureThreshold: 60},
-		// A sidecar that hangs has an old heartbeat, and is restarted; Prometheus is not. The pod's own
-		// grace period is Prometheus's, often ten minutes.
+		// If the sidecar hangs, its heartbeat becomes old and the kubelet restarts it, but not
+		// Prometheus. The pod's own grace period is for Prometheus and is often ten minutes.
 		LivenessProbe:            execProbe{PeriodSeconds: 20, TimeoutSeconds: 10, FailureThreshold: 3, TerminationGracePeriodSeconds: 5},
 		SecurityContext:          u.securityContext(),
 		TerminationMessagePolicy: string(corev1.TerminationMessageFallbackToLogsOnError),
@@ -326,7 +327,7 @@ func sidecar(image, target, config string, token VolumeMount, u user, r Resource
 	return c
 }
 
-// What every sidecar has. They are for reading only.
+// Parts that all sidecars share. They must not be changed.
 var (
 	programCommand = []string{sidecarconfig.Program}
 	readyCommand   = []string{sidecarconfig.Program, sidecarconfig.ReadyArgument}
@@ -337,7 +338,7 @@ var (
 	podNamespace = fromField(sidecarconfig.PodNamespaceVariable, "metadata.namespace")
 )
 
-// escape keeps the kubelet from expanding variables in a value.
+// escape prevents the kubelet from expanding variables in a value.
 func escape(value string) string { return strings.ReplaceAll(value, "$", "$$") }
 
 func unescape(value string) string { return strings.ReplaceAll(value, "$$", "$") }
@@ -346,14 +347,14 @@ func fromField(name, field string) EnvVar {
 	return EnvVar{Name: name, ValueFrom: &ValueFrom{FieldRef{FieldPath: field}}}
 }
 
-// volumes are those that are added beside the moved source. All are in memory:
-// session credentials touch no disk.
+// volumes returns the volumes that are added in addition to the moved source. Those for files of
+// the sidecar are in memory, so session credentials are never written to a disk.
 func volumes(p *policy.Policy) []addedVolume {
 	added := append([]addedVolume{memoryVolume(sidecarconfig.VolumeCredentials, p.Sidecar)}, tokenVolume(p)...)
 	return append(added, memoryVolume(sidecarconfig.VolumeNoAPIToken, p.Sidecar))
 }
 
-// tokenVolume returns the volume with the token; none where Azure's webhook adds it.
+// tokenVolume returns the volume with the token; none if Azure's webhook adds it.
 func tokenVolume(p *policy.Policy) []addedVolume {
 	t := p.Token
 	if t.Source == policy.TokenSourceAzure {
@@ -364,8 +365,8 @@ func tokenVolume(p *policy.Policy) []addedVolume {
 	}}}}}}
 }
 
-// memoryVolume returns a volume in memory. There are policies that refuse a volume
-// without a size.
+// memoryVolume returns a volume in memory. It has a size limit because some admission policies
+// require one.
 func memoryVolume(name string, s policy.Sidecar) addedVolume {
 	return addedVolume{Name: name, EmptyDir: emptyDir{string(corev1.StorageMediumMemory), s.VolumeSizeLimit}}
 }

@@ -47,7 +47,7 @@ func decode(t testing.TB, data []byte) *Pod {
 	return &pod
 }
 
-// podOf is a pod in monitoring with the spec given in YAML, as JSON.
+// podOf returns a pod in monitoring as JSON, with the spec given in YAML.
 func podOf(t testing.TB, spec string) []byte {
 	t.Helper()
 	data, err := yaml.YAMLToJSON([]byte("metadata: {name: p, namespace: monitoring}\nspec:\n" + indent(spec)))
@@ -61,7 +61,7 @@ func indent(text string) string {
 	return "  " + strings.ReplaceAll(strings.TrimSpace(text), "\n", "\n  ")
 }
 
-// granted is the decision for a pod of the service account prometheus-x.
+// granted returns the decision for a pod of the service account prometheus-x.
 func granted(t testing.TB, p *policy.Policy, namespace string) policy.Decision {
 	t.Helper()
 	d := p.Decide(
@@ -75,7 +75,7 @@ func granted(t testing.TB, p *policy.Policy, namespace string) policy.Decision {
 
 func options(t testing.TB) Options { return Options{Policy: testPolicy(t), Image: testImage} }
 
-// injected injects a pod that must be, and returns the result.
+// injected injects a pod that must be injected, and returns the result.
 func injected(t testing.TB, data []byte, o Options) []byte {
 	t.Helper()
 	pod := decode(t, data)
@@ -86,7 +86,7 @@ func injected(t testing.TB, data []byte, o Options) []byte {
 	return apply(t, data, ops)
 }
 
-// refusal injects a pod that must not be, and returns the decision.
+// refusal injects a pod that must be refused, and returns the decision.
 func refusal(t testing.TB, data []byte, o Options) policy.Decision {
 	t.Helper()
 	pod := decode(t, data)
@@ -100,7 +100,7 @@ func refusal(t testing.TB, data []byte, o Options) policy.Decision {
 	return d
 }
 
-// adding is an operation that adds a value.
+// adding returns an operation that adds a value.
 func adding(path string, value any) jsonpatch.Operation {
 	text, err := stdjson.Marshal(value)
 	if err != nil {
@@ -109,8 +109,8 @@ func adding(path string, value any) jsonpatch.Operation {
 	return jsonpatch.Operation{Operation: "add", Path: path, Value: stdjson.RawMessage(text)}
 }
 
-// apply applies operations as the API server does. [AppendPatch] must write them as
-// they write themselves.
+// apply applies operations as the API server does. It also checks that [AppendPatch] writes the
+// operations as they encode themselves.
 func apply(t testing.TB, data []byte, ops []jsonpatch.Operation) []byte {
 	t.Helper()
 	if len(ops) == 0 {
@@ -138,7 +138,7 @@ func apply(t testing.TB, data []byte, ops []jsonpatch.Operation) []byte {
 	return out
 }
 
-// generic decodes JSON with its numbers as they were written.
+// generic decodes JSON and keeps the notation of numbers.
 func generic(t testing.TB, data []byte) any {
 	t.Helper()
 	d := stdjson.NewDecoder(bytes.NewReader(data))
@@ -150,7 +150,7 @@ func generic(t testing.TB, data []byte) any {
 	return v
 }
 
-// asYAML writes operations for people.
+// asYAML returns operations in a readable form.
 func asYAML(t testing.TB, ops []jsonpatch.Operation) []byte {
 	t.Helper()
 	text, err := AppendPatch(nil, ops)
@@ -164,8 +164,8 @@ func asYAML(t testing.TB, ops []jsonpatch.Operation) []byte {
 	return out
 }
 
-// deliveryIs checks, of an injected pod, that mark, sidecar config and the Prometheus
-// container agree: all destinations have sigv4, or all have the relay.
+// deliveryIs checks that mark, sidecar config and Prometheus container of an injected pod agree:
+// all destinations have sigv4, or all have the relay.
 func deliveryIs(t testing.TB, before []byte, ops []jsonpatch.Operation, sigv4 bool) {
 	t.Helper()
 	want, version := policy.DeliveryRelay, sidecarconfig.VersionRelay

@@ -7,10 +7,10 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 )
 
-// labelVersion is where the operator and the chart write Prometheus's version.
+// labelVersion is the label with Prometheus's version, which the operator and the chart set.
 const labelVersion = "app.kubernetes.io/version"
 
-// Versions of Prometheus from which on it can do something.
+// The first versions of Prometheus with certain features.
 var (
 	firstServed      = policy.Version{Major: 2, Minor: 8} // its remote_write reads the WAL
 	firstSigV4       = policy.Version{Major: 2, Minor: 26}
@@ -18,9 +18,9 @@ var (
 	firstAutoFlag    = policy.Version{Major: 3, Minor: 12}
 )
 
-// versionOf returns the version of the container's Prometheus, as far as the pod
-// says: the tag of an image of Prometheus's name, and the label of a pod that is
-// labelled as Prometheus. Where it is not known, unknown says why.
+// versionOf returns the version of the container's Prometheus, if the pod shows it: in the tag of
+// an image with Prometheus's name, or in the label of a pod that is labelled as Prometheus. If the
+// version is not known, unknown is the reason.
 func versionOf(pod *Pod, c *Container) (v policy.Version, unknown string) {
 	var tag, label policy.Version
 	if prometheusImage(c) {
@@ -33,18 +33,18 @@ func versionOf(pod *Pod, c *Container) (v policy.Version, unknown string) {
 	switch {
 	case tag.IsZero() && label.IsZero():
 		return policy.Version{}, "the version of Prometheus is not known: " +
-			"neither the image's tag nor the label " + labelVersion + " tells it"
+			"neither the image's tag nor the label " + labelVersion + " contains it"
 	case tag.IsZero():
 		return label, ""
 	case label.IsZero() || tag == label:
 		return tag, ""
 	}
 	return policy.Version{}, fmt.Sprintf(
-		"the version of Prometheus is not known: the image's tag says %s, the label %s says %s", tag, labelVersion, label,
+		"the version of Prometheus is not known: the image's tag is %s, but the label %s is %s", tag, labelVersion, label,
 	)
 }
 
-// tooOld refuses a Prometheus that would lose samples whenever a write has to wait.
+// tooOld refuses a Prometheus that would lose samples whenever a write must wait.
 func tooOld(c *Container, v policy.Version) *policy.Decision {
 	if !v.IsZero() && v.Before(firstServed) {
 		return refuse(
@@ -58,7 +58,7 @@ func tooOld(c *Container, v policy.Version) *policy.Decision {
 	return nil
 }
 
-// imageTag returns the tag of an image; empty: it has none.
+// imageTag returns the tag of an image; empty if it has none.
 func imageTag(image string) string {
 	image, _, _ = strings.Cut(image, "@")
 	_, tag, _ := strings.Cut(image[strings.LastIndexByte(image, '/')+1:], ":")

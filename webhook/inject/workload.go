@@ -5,7 +5,7 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/breaker"
 )
 
-// Workload returns what a pod belongs to: its controller, or the Deployment above that,
+// Workload returns what a pod belongs to: its controller, or the Deployment above the controller,
 // and its shard.
 func Workload(pod *Pod) policy.Workload {
 	w := policy.Workload{Shard: pod.Metadata.Labels[policy.LabelShard]}

@@ -12,7 +12,7 @@ func TestWorkload(t *testing.T) {
 		want     policy.Workload
 	}{
 		"none": {Metadata{Name: "p"}, policy.Workload{}},
-		"an owner that is no controller": {
+		"an owner that is not a controller": {
 			Metadata{Owners: []Owner{{Kind: "Release", Name: "r"}}},
 			policy.Workload{},
 		},
@@ -39,8 +39,8 @@ func TestWorkload(t *testing.T) {
 			t.Errorf("%s: %+v, want %+v", name, got, c.want)
 		}
 	}
-	// Kubernetes does not check the name of an owner, and the group is a replacement in
-	// a relabelling rule.
+	// Kubernetes does not validate the name of an owner, and the group is a replacement in a
+	// relabelling rule.
 	forged := Workload(&Pod{Metadata: Metadata{Owners: []Owner{{Kind: "StatefulSet", Name: "$(HOME)/$1", Controller: true}}}})
 	for _, c := range forged.Controller {
 		if c == '$' || c == '/' || c == '(' {

@@ -9,24 +9,24 @@ import (
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
-// relayPorts are those at which the relay of a pod of mode relay may listen, in the order
-// in which they are tried. The program is told the address by a variable, so it must be
-// known at admission. They lie where the sidecar takes a port in mode prometheus.
+// relayPorts are the ports on which the relay of a pod with mode relay can listen, in the order of
+// preference. The port must be known at admission, because the program gets the address in a
+// variable. The sidecar takes its port in mode prometheus from the same range.
 var relayPorts = []int32{24095, 25095, 26095, 27095, 28095, 29195, 23095, 22095}
 
-// relayPasswordFile is where a container of mode relay reads the password.
+// relayPasswordFile is where a container with mode relay reads the password.
 const relayPasswordFile = sidecarconfig.CredentialsDir + "/" + sidecarconfig.RelayPasswordFile
 
-// planRelay returns what a pod of mode relay gets.
+// planRelay returns what is added to a pod with mode relay.
 func planRelay(pod *Pod, named []namedContainer, e policy.Entitlement, o Options) (a addition, refused *policy.Decision) {
 	if pod.Spec.HostNetwork {
-		return a, refuse(HostNetwork, "mode relay needs a network of the pod's own: with hostNetwork its port would be the node's; "+
-			"take hostNetwork out, or have the cluster admin grant mode identity")
+		return a, refuse(HostNetwork, "mode relay needs the pod's own network: with hostNetwork its port would be open on the node; "+
+			"remove hostNetwork, or ask the cluster admin to grant mode identity")
 	}
 	mount := VolumeMount{Name: sidecarconfig.VolumeCredentials, MountPath: sidecarconfig.CredentialsDir, ReadOnly: true}
 	port := chooseRelayPort(pod)
 	if port == 0 {
-		return a, refuse(NoRelayPort, "the containers of the pod name all ports that the relay may take (%d and others): free one", relayPorts[0])
+		return a, refuse(NoRelayPort, "the containers of the pod use all ports that the relay can use (%d and others): free one", relayPorts[0])
 	}
 	for i := range named {
 		c := &named[i]
@@ -48,7 +48,7 @@ func planRelay(pod *Pod, named []namedContainer, e policy.Entitlement, o Options
 	}
 	image := cmp.Or(o.Policy.Sidecar.Image, o.Image)
 	if image == "" {
-		return a, refuse(NoSidecarImage, "the webhook does not know the sidecar's image: the cluster admin sets sidecar.image in the policy")
+		return a, refuse(NoSidecarImage, "the webhook does not know the sidecar's image: the cluster admin must set sidecar.image in the policy")
 	}
 
 	config := sidecarconfig.New(o.Policy, e)
@@ -62,7 +62,7 @@ func planRelay(pod *Pod, named []namedContainer, e policy.Entitlement, o Options
 	}
 	text := config.Encode()
 	added := sidecar(image, "", text, tokenOf(o.Policy), runsAs, resources)
-	added.VolumeMounts = added.VolumeMounts[2:] // there is no configuration
+	added.VolumeMounts = added.VolumeMounts[2:] // mode relay mirrors no configuration
 	if metrics {
 		added.Ports = []Port{metricsPort}
 	}
@@ -85,8 +85,8 @@ func relayEnv(e policy.Entitlement, port int32) []EnvVar {
 	}
 }
 
-// chooseRelayPort returns a port that no container of the pod takes, as far as the pod
-// says; 0: there is none.
+// chooseRelayPort returns a port that, as far as the pod shows, no container of the pod uses; 0 if
+// there is none.
 func chooseRelayPort(pod *Pod) int32 {
 	for _, port := range relayPorts {
 		if !portTaken(pod, port) {
@@ -96,7 +96,7 @@ func chooseRelayPort(pod *Pod) int32 {
 	return 0
 }
 
-// relayMark returns the value of [AnnotationInjected] for a pod of mode relay.
+// relayMark returns the value of [AnnotationInjected] for a pod with mode relay.
 func relayMark(c sidecarconfig.Config, text string, named []namedContainer) string {
 	m := markOf(c, text, "", "")
 	m.Mode = policy.ModeRelay
