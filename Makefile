@@ -118,6 +118,10 @@ collectors: ## programs other than Prometheus, in both modes, through outages of
 	@cd test/snippets && $(GO) test -tags collectors -count=1 -timeout 20m ./...
 	@$(GO) test -tags collectors -count=1 -v -timeout 30m ./test/e2e/collectors | grep -E '^ *\||^ *[a-z]+_test.go|^ *--- FAIL|^(---|ok|FAIL|panic)'
 
+.PHONY: docs
+docs: ## writes the generated pages of docs/reference again, and the README's pictures
+	@$(GO) test -count=1 ./cmd/internal/docs -update
+
 .PHONY: lint
 lint: ## gofmt, go vet and golangci-lint; actionlint for the workflows
 	@"$$($(TOOLS) -q actionlint)"
