@@ -36,7 +36,7 @@ func TestDocumentedMetrics(t *testing.T) {
 		files = append(files, slices.DeleteFunc(found, func(file string) bool { return strings.HasSuffix(file, "_test.go") })...)
 	}
 	registered := names(`"(ampbridge_[a-z_]+)"`, files...)
-	if told := names(`(?m)^\| .(ampbridge_[a-z_]+)`, doc); !slices.Equal(told, registered) {
+	if told := names(`(?m)^[|-] .(ampbridge_[a-z_]+)`, doc); !slices.Equal(told, registered) {
 		t.Errorf("documented:\n%s\nregistered:\n%s", strings.Join(told, "\n"), strings.Join(registered, "\n"))
 	}
 	for _, name := range names(`(ampbridge_[a-z_]+)`, doc) {
