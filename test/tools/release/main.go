@@ -22,6 +22,8 @@ const usage = `usage:
   release sbom [options] PROGRAM...                              CycloneDX 1.6, one for these programs
   release licenses [options] PROGRAM...                          the texts of all licences
   release provenance [options] FILE...                           an in-toto statement, SLSA provenance v1
+  release archive [options] NAME=FILE...                         a tar.gz of these files, for krew
+  release krew [options] ARCHIVE...                              krew's manifest of the kubectl plugin
   release push FILE NAME:TAG                                     pushes that tar file, and prints the digest
 Output goes to standard output.
 
@@ -72,13 +74,17 @@ func run(args []string, w io.Writer) error {
 		return writeLicenses(w, rest)
 	case "provenance":
 		return writeProvenance(w, o, rest)
+	case "archive":
+		return writeArchive(w, o, rest)
+	case "krew":
+		return writeKrew(w, o, rest)
 	case "push":
 		if len(rest) != 2 {
 			return fmt.Errorf("push: want FILE and NAME:TAG, got %q", rest)
 		}
 		return push(w, rest[0], rest[1])
 	}
-	return fmt.Errorf("no command %q: want image, sbom, licenses, provenance or push", args[0])
+	return fmt.Errorf("no command %q: want image, sbom, licenses, provenance, archive, krew or push", args[0])
 }
 
 // base is the name of a file as it stands in the release.

@@ -26,15 +26,18 @@ build() { # build OS/ARCH OUTPUT PACKAGE
     GOOS=${1%/*} GOARCH=${1#*/} CGO_ENABLED=0 $GO build -trimpath -buildvcs=false -ldflags "$LDFLAGS" -o "$2" "$3"
 }
 options=(-version "$VERSION" -revision "$REVISION" -created "$SOURCE_DATE_EPOCH")
-programs=() image=() all=()
+archives=() image=() all=()
 for platform in $PLATFORMS; do
     suffix=${platform/\//-}
-    program=$DIST/$name-$suffix
-    case $platform in windows/*) program+=.exe ;; esac
+    program=$DIST/$name-$suffix plugin=kubectl-ampbridge
+    case $platform in windows/*) program+=.exe plugin+=.exe ;; esac
     say "program for $platform"
     build "$platform" "$program" ./cmd/ampbridge
     "$release" sbom "${options[@]}" "$program" >"$DIST/$name-$suffix.cdx.json"
-    programs+=("$program") all+=("$program")
+    all+=("$program")
+    archive=$DIST/$name-$suffix.tar.gz
+    "$release" archive "${options[@]}" "$plugin=$program" LICENSE=LICENSE >"$archive"
+    archives+=("$archive")
     case $platform in
     linux/*)
         mkdir "$work/$suffix"
@@ -52,6 +55,9 @@ if [ ${#image[@]} -gt 0 ]; then
 fi
 say "licences"
 "$release" licenses "${all[@]}" >"$DIST/$name-third-party-licenses.txt"
+
+say "krew manifest"
+"$release" krew "${options[@]}" "${archives[@]}" >"$DIST/$name-krew.yaml"
 
 say "chart $number"
 cp -r charts/ampbridge "$work/chart"
