@@ -2,6 +2,7 @@ package preview
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/doctor/report"
+	"github.com/ampbridge/ampbridge/cmd/internal/output"
 	"github.com/ampbridge/ampbridge/docs/examples"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/check"
@@ -26,12 +28,34 @@ const tryIssuer policy.Issuer = "https://westeurope.oic.prod-aks.azure.com/11111
 // trySubject is the service account of the example's pod.
 var trySubject = policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus"}
 
+// Example is what [Try] shows, for other programs.
+type Example struct {
+	Policy string `json:"policy"`
+	// Pod is the pod before and after its injection.
+	Pod Change[json.RawMessage] `json:"pod"`
+	// Configuration is Prometheus's, before and after.
+	Configuration Change[string] `json:"configuration"`
+	// Plan has the roles that sync makes.
+	Plan plan.Plan `json:"plan"`
+	// Report is what doctor reports of a mistake.
+	Report json.RawMessage `json:"report"`
+}
+
+// Change is something before and after ampbridge changed it.
+type Change[T any] struct {
+	Before T `json:"before"`
+	After  T `json:"after"`
+}
+
 // Try shows what ampbridge does with the examples of the documentation. Webhook, sidecar,
 // sync and doctor compute the same from the same input; here the input is made up.
-func Try(image string, stdout io.Writer) error {
+func Try(image, format string, stdout io.Writer) error {
 	p, err := policy.Parse(examples.Policy)
 	if err != nil {
 		return err
+	}
+	if format != output.Text {
+		return tryForPrograms(p, image, format, stdout)
 	}
 	var b bytes.Buffer
 	heading := func(format string, args ...any) { fmt.Fprintf(&b, "\n=== "+format+"\n\n", args...) }
@@ -48,7 +72,8 @@ func Try(image string, stdout io.Writer) error {
 			func(w io.Writer, p *policy.Policy) error { return tryPod(w, p, image) }},
 		{"3. The sidecar adds remote_write to the configuration that Prometheus reads", tryConfig},
 		{"4. Sync makes the roles: trust for exactly this service account", tryRoles},
-		{"5. Doctor finds what is wrong: here, somebody wrote the issuer without its slash", tryReport},
+		{"5. Doctor finds what is wrong: here, somebody wrote the issuer without its slash",
+			func(w io.Writer, p *policy.Policy) error { return report.Printer{}.Text(w, tryReport(p)) }},
 	} {
 		heading("%s", section.heading)
 		if err := section.print(&b, p); err != nil {
@@ -61,34 +86,65 @@ func Try(image string, stdout io.Writer) error {
 	return err
 }
 
-// tryPod prints the pod before and after its injection.
-func tryPod(w io.Writer, p *policy.Policy, image string) error {
-	documents, err := parseDocuments(examples.Pod)
+// tryForPrograms writes the same as JSON or YAML.
+func tryForPrograms(p *policy.Policy, image, format string, stdout io.Writer) error {
+	before, after, err := injectExample(p, image)
 	if err != nil {
 		return err
 	}
-	pod := &documents[0]
-	before, err := yaml.JSONToYAML(pod.json)
+	rendered, err := renderExample(p)
 	if err != nil {
 		return err
 	}
-	r := injection{InjectOptions: InjectOptions{NamespaceLabel: string(policy.InjectionEnabled), Image: image}, policy: p}
-	if err := pod.each(func(object []byte, _ string) ([]jsonpatch.Operation, error) {
-		operations, _, _, err := r.pod(object)
-		return operations, err
-	}); err != nil {
+	var checked bytes.Buffer
+	if err := report.JSON(&checked, tryReport(p)); err != nil {
 		return err
 	}
-	after, err := pod.text(YAML)
-	if err != nil {
-		return err
-	}
-	return printDiff(w, before, after)
+	return output.Write(stdout, format, Example{
+		Policy: string(examples.Policy),
+		Pod:    Change[json.RawMessage]{before.json, after.json},
+		Configuration: Change[string]{
+			string(examples.Configuration), string(rendered),
+		},
+		Plan: tryPlan(p), Report: checked.Bytes(),
+	})
 }
 
-// tryConfig prints the configuration before and after, with the relay's blocks and port 0
-// for the one that a running pod has.
-func tryConfig(w io.Writer, p *policy.Policy) error {
+// injectExample returns the pod before and after its injection.
+func injectExample(p *policy.Policy, image string) (before, after document, err error) {
+	documents, err := parseDocuments(examples.Pod)
+	if err != nil {
+		return before, after, err
+	}
+	before, after = documents[0], documents[0]
+	r := injection{InjectOptions: InjectOptions{NamespaceLabel: string(policy.InjectionEnabled), Image: image}, policy: p}
+	err = after.each(func(object []byte, _ string) ([]jsonpatch.Operation, error) {
+		operations, _, _, err := r.pod(object)
+		return operations, err
+	})
+	return before, after, err
+}
+
+// tryPod prints the pod before and after its injection.
+func tryPod(w io.Writer, p *policy.Policy, image string) error {
+	before, after, err := injectExample(p, image)
+	if err != nil {
+		return err
+	}
+	was, err := yaml.JSONToYAML(before.json)
+	if err != nil {
+		return err
+	}
+	is, err := after.text(YAML)
+	if err != nil {
+		return err
+	}
+	return printDiff(w, was, is)
+}
+
+// renderExample returns the configuration that Prometheus reads, with the relay's blocks and
+// port 0 for the one that a running pod has.
+func renderExample(p *policy.Policy) ([]byte, error) {
 	entitlement, _ := p.Entitled(trySubject)
 	var blocks []policy.Block
 	for _, d := range sidecarconfig.New(p, entitlement).Destinations {
@@ -96,10 +152,16 @@ func tryConfig(w io.Writer, p *policy.Policy) error {
 		blocks = append(blocks, block)
 	}
 	rendered, err := promconfig.Render(examples.Configuration, blocks, generation)
+	return rendered.Config, err
+}
+
+// tryConfig prints the configuration before and after.
+func tryConfig(w io.Writer, p *policy.Policy) error {
+	rendered, err := renderExample(p)
 	if err != nil {
 		return err
 	}
-	return printDiff(w, examples.Configuration, rendered.Config)
+	return printDiff(w, examples.Configuration, rendered)
 }
 
 // tryRoles prints the plan for accounts that have nothing yet.
@@ -117,8 +179,8 @@ func tryPlan(p *policy.Policy) plan.Plan {
 	})
 }
 
-// tryReport prints doctor's finding about a trust document whose issuer has lost its slash.
-func tryReport(w io.Writer, p *policy.Policy) error {
+// tryReport returns doctor's report of a trust document with an issuer that lost its slash.
+func tryReport(p *policy.Policy) check.Report {
 	d := p.Destinations[0]
 	role := p.Role(d)
 	provider := tryIssuer.ProviderARN(role.Partition, role.Account)
@@ -137,7 +199,7 @@ func tryReport(w io.Writer, p *policy.Policy) error {
 		check.Passed(check.RoleExists, check.About{Destination: d.Name, Account: role.Account}, "%s", role),
 		finding,
 	)
-	return report.Printer{}.Text(w, checks.Report())
+	return checks.Report()
 }
 
 // printDiff prints all lines of after, with + before the new ones, and those of before that
