@@ -1,9 +1,8 @@
-// Command config-sidecar runs beside Prometheus and serves it its configuration,
-// with the remote_write blocks that the webhook gave to its pod. See package
-// sidecar.
+// Command config-sidecar runs beside Prometheus and gives it its configuration,
+// with the remote_write blocks from the webhook. See package sidecar.
 //
 //	config-sidecar          runs until SIGTERM
-//	config-sidecar ready    exits with 0 once a configuration is served
+//	config-sidecar ready    exits with 0 if a configuration is served
 //	config-sidecar alive    exits with 1 if the running one hangs
 package main
 
@@ -21,7 +20,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 	"github.com/ampbridge/ampbridge/webhook/sidecar"
 
-	// CA roots for where the system has none: the image is made FROM scratch.
+	// The image is made FROM scratch, so the system has no CA roots.
 	_ "golang.org/x/crypto/x509roots/fallback"
 )
 
@@ -40,11 +39,11 @@ func run() int {
 		defer stop()
 		options.Log = slog.New(slog.NewJSONHandler(os.Stderr, nil))
 		if options.MemoryLimit > 0 {
-			debug.SetMemoryLimit(sidecarconfig.HeapOf(options.MemoryLimit)) // collect early, not late
+			debug.SetMemoryLimit(sidecarconfig.HeapOf(options.MemoryLimit)) // collect garbage before the container's limit is reached
 		}
 		context.AfterFunc(ctx, func() {
 			time.Sleep(stopLimit)
-			options.Log.Warn("something hangs: ending without it")
+			options.Log.Warn("shutdown takes too long: exiting now")
 			os.Exit(0)
 		})
 		if err := sidecar.Run(ctx, options); err != nil {
@@ -72,8 +71,8 @@ func run() int {
 // stopLimit is how long the process may take to end after SIGTERM.
 const stopLimit = 1500 * time.Millisecond
 
-// leaveMessage writes the container's termination message, into the file that
-// the kubelet makes for it. Elsewhere there is no such file, and none is made.
+// leaveMessage writes the container's termination message into the file that
+// the kubelet creates. If there is no such file, it writes nothing.
 func leaveMessage(text string) {
 	file, err := os.OpenFile("/dev/termination-log", os.O_WRONLY|os.O_TRUNC, 0)
 	if err != nil {

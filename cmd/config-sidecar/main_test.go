@@ -214,7 +214,7 @@ func TestTermWhileSomethingHangs(t *testing.T) {
 	if took := time.Since(begun); err != nil || took > 10*time.Second {
 		t.Errorf("ended with %v after %v", err, took)
 	}
-	if !strings.Contains(p.stderr.String(), "something hangs") {
+	if !strings.Contains(p.stderr.String(), "shutdown takes too long") {
 		t.Errorf("nothing hung:\n%s", p.stderr.String())
 	}
 }

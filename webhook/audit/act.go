@@ -18,37 +18,37 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/breaker/store"
 )
 
-// forgetting is for how long an entry of the breaker outlives the revision that it is
-// about: a webhook's replica may still hold the older policy.
+// forgetting is how long an entry of the breaker stays after its revision is out of date,
+// because a replica of the webhook may still have the older policy.
 const forgetting = 10 * time.Minute
 
-// unseen is for how long an entry outlives the last pod of its workload.
+// unseen is how long an entry stays after the last pod of its workload.
 const unseen = time.Hour
 
-// outdated is since when an entry is about nothing, and for how long it may be.
+// outdated records since when an entry has no purpose, and how long it may stay.
 type outdated struct {
 	since time.Time
 	stay  time.Duration
 }
 
-// Bounds of what one round does, so that it ends soon. Namespaces take turns.
+// Limits of one round, so that it ends soon. Namespaces take turns.
 const (
 	evictionsPerRound     = 200
 	evictionsPerNamespace = 20
 )
 
-// breakerUpdate is what a round made of the breaker.
+// breakerUpdate is the change of the breaker in one round.
 type breakerUpdate struct {
 	state breaker.State
-	// opened are those for which it opened, closed those it tries again.
+	// opened are the workloads for which it opened. For those in closed, injection is tried again.
 	opened, closed map[breaker.Workload]*observed
 }
 
-// conflictBackoff is for writes of the breaker that meet another writer's.
+// conflictBackoff is for writes of the breaker that conflict with another writer.
 var conflictBackoff = wait.Backoff{Steps: 3, Duration: 10 * time.Millisecond, Factor: 1}
 
-// updateBreaker opens the breaker for the workloads of stuck pods, and forgets the
-// entries that are about nothing any more. With an error the state is what it was.
+// updateBreaker opens the breaker for the workloads of stuck pods, and removes
+// entries without a purpose. After an error the state is unchanged.
 func (a *auditor) updateBreaker(
 	ctx context.Context,
 	state breaker.State,
@@ -74,7 +74,7 @@ func (a *auditor) updateBreaker(
 		}
 	}
 	gone := a.expire(state, namespaces, today, revisions, now, unread)
-	// In an order of its own, so that a second attempt comes to the same.
+	// In a fixed order, so that a second attempt gives the same result.
 	workloads := slices.SortedFunc(maps.Keys(opening), func(x, y breaker.Workload) int {
 		return cmp.Or(cmp.Compare(x.Namespace, y.Namespace), cmp.Compare(x.Kind, y.Kind), cmp.Compare(x.Name, y.Name))
 	})
@@ -122,7 +122,8 @@ func (a *auditor) updateBreaker(
 	a.metrics.breakers(next, a.outdated)
 	if full > 0 {
 		err = fmt.Errorf(
-			"ConfigMap %s is full: injection does not pause for %d workloads, whose pods hang; correct the sidecar's image or the policy",
+			"ConfigMap %s is full: injection does not pause for %d workloads with hanging pods; correct the sidecar's "+
+				"image or the policy",
 			breaker.ConfigMap,
 			full,
 		)
@@ -130,8 +131,8 @@ func (a *auditor) updateBreaker(
 	return result, err
 }
 
-// announce tells what a round made of the breaker. An event that is missing holds
-// up nothing.
+// announce reports the changes of the breaker as events and in the log. An error of an event does
+// not stop anything else.
 func (a *auditor) announce(ctx context.Context, t breakerUpdate, now time.Time) {
 	var errs []error
 	for w, o := range t.opened {
@@ -152,7 +153,8 @@ func (a *auditor) announce(ctx context.Context, t breakerUpdate, now time.Time) 
 			shorten(o.Text, 500),
 		)
 		errs = append(errs, a.events.record(ctx, o, corev1.EventTypeWarning, eventOpen, fmt.Sprintf(
-			"hangs on the config sidecar since %s (%s: %s). Injection pauses for %s until the policy or the sidecar's image changes; %s",
+			"hangs on the config sidecar since %s (%s: %s). Injection pauses for %s until the policy or the sidecar's "+
+				"image changes; %s",
 			minutes(now.Sub(o.since)), o.Reason, shorten(o.Text, 500), w, afterwards(o))))
 	}
 	for w, o := range t.closed {
@@ -176,22 +178,22 @@ func (a *auditor) announce(ctx context.Context, t breakerUpdate, now time.Time) 
 
 func afterwards(o *observed) string {
 	if o.controller == nil {
-		return "nothing creates the pod again: delete it and create it again, and it starts without the sidecar"
+		return "no controller creates the pod again: delete it and create it again, and it starts without the sidecar"
 	}
 	return "the pod is evicted, and its successor starts without the sidecar"
 }
 
-// attributable reports whether a pod's hanging says something about today's revision. One
-// that hangs on what an older policy gave it does not, unless it is already the
-// successor of such a one: then what it carries was changed on its way, and not
-// by time.
+// attributable reports whether a hanging pod shows that today's revision does not work. A pod
+// that hangs with the injection of an older policy does not show that. But if it is already the
+// successor of such a pod, then something changed its injection on the way, and the policy's
+// change is not the reason.
 func (a *auditor) attributable(o *observed) bool {
 	return !o.Older || a.pace.successor(o.workload, o.created)
 }
 
-// expire are the entries that go: of namespaces without the label, of revisions that
-// no pod has any more, of workloads whose pods have been gone for long, and those that
-// a quota caused a while ago.
+// expire returns the entries to remove: those of namespaces without the label, of revisions that
+// no pod has any more, of workloads without pods for a long time, and those that
+// a quota caused some time ago.
 func (a *auditor) expire(
 	state breaker.State,
 	namespaces map[string]policy.Injection,
@@ -232,9 +234,9 @@ func (a *auditor) expire(
 	return gone
 }
 
-// evictStuck evicts the pods that are stuck: they run nothing, and a pending pod
-// is held by no budget. A pod that hangs on what the next would be given too stays:
-// that one would hang as well.
+// evictStuck evicts stuck pods. They run nothing, and no disruption budget protects a
+// pending pod. It keeps a pod if its successor would get the same injection, because
+// that would hang as well.
 func (a *auditor) evictStuck(ctx context.Context, pods []observed, t breakerUpdate, now time.Time) error {
 	var due []*observed
 	for i := range pods {
@@ -255,8 +257,8 @@ func (a *auditor) evictStuck(ctx context.Context, pods []observed, t breakerUpda
 	return errors.Join(errs...)
 }
 
-// inTurns picks pods of all namespaces in turns: first one of each, then a second,
-// up to a bound for each and one for all. The pods of each are in order.
+// inTurns picks pods from all namespaces in turns: first one of each, then a second one,
+// up to a limit per namespace and a limit for all. The pods of a namespace keep their order.
 func inTurns(pods []*observed, each, all int) (picked []*observed) {
 	queues := map[string][]*observed{}
 	for _, o := range pods {
@@ -275,9 +277,10 @@ func inTurns(pods []*observed, each, all int) (picked []*observed) {
 	return picked
 }
 
-// repair evicts missed and outdated pods, of each workload one, only while all the
-// others are ready, and only if a dry run of its successor is admitted. Those that waited longest come first: budgets that
-// refuse some of them would otherwise use up the pace of all.
+// repair evicts missed and outdated pods, one per workload. It does so only while all
+// other pods of the workload are ready, and only if the API server accepts a dry run of the
+// successor. The pods that waited longest come first. Otherwise pods that disruption budgets
+// protect would use up the attempts of all others.
 func (a *auditor) repair(ctx context.Context, pods []observed, now time.Time) error {
 	chosen := map[breaker.Workload]*observed{}
 	unsettled := map[breaker.Workload][]string{}
@@ -307,7 +310,7 @@ func (a *auditor) repair(ctx context.Context, pods []observed, now time.Time) er
 		if !a.bucket.TryAccept() {
 			break
 		}
-		// A running pod stays where what follows it would be refused.
+		// A running pod stays if its successor would be refused.
 		why, err := a.cluster.trySuccessor(ctx, o)
 		switch {
 		case err != nil:
@@ -323,7 +326,7 @@ func (a *auditor) repair(ctx context.Context, pods []observed, now time.Time) er
 	return errors.Join(errs...)
 }
 
-// evict evicts a pod and tells so.
+// evict evicts a pod and reports it.
 func (a *auditor) evict(ctx context.Context, o *observed, now time.Time, unchanged bool) error {
 	result, err := a.cluster.evict(ctx, *o, unchanged)
 	a.metrics.evictions.WithLabelValues(result).Inc()
@@ -351,15 +354,16 @@ func (a *auditor) evict(ctx context.Context, o *observed, now time.Time, unchang
 			o,
 			corev1.EventTypeNormal,
 			eventEvicted,
-			fmt.Sprintf("evicted, because it was %s; its successor is admitted as the policy says today", o.Kind),
+			fmt.Sprintf("evicted, because it was %s; its successor is injected as the policy says today", o.Kind),
 		)
 	case resultRefused:
-		return a.refused(ctx, o, "its eviction is refused for now, by a PodDisruptionBudget or because the API server is busy; it is tried again")
+		return a.refused(ctx, o, "its eviction is refused for now, by a PodDisruptionBudget or because the API server "+
+			"is busy; the auditor tries again")
 	}
 	return err
 }
 
-// refused tells once per pod and finding that an eviction has to wait.
+// refused reports, once per pod and finding, that an eviction has to wait.
 func (a *auditor) refused(ctx context.Context, o *observed, text string) error {
 	object, _ := target(o)
 	r := eventKey{o.workload.Namespace, object.UID, eventRefused, text}

@@ -9,61 +9,61 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
-// Kind is what an audit finds about a pod: the label finding of the metric.
+// Kind is what an audit finds about a pod. It is the value of the metric's label finding.
 type Kind string
 
-// The kinds of [Finding]. The empty one is a pod that is none of our business.
+// The kinds of [Finding]. The empty kind is for a pod that ampbridge does not handle.
 const (
 	None Kind = ""
-	// Healthy: injected, as the policy says today.
+	// Healthy: the pod is injected as today's policy says.
 	Healthy Kind = "healthy"
-	// Missed: it would be injected today, and is not.
+	// Missed: the pod is not injected, but would be today.
 	Missed Kind = "missed"
-	// Outdated: what it carries is not what it would be given today.
+	// Outdated: the pod's injection differs from today's.
 	Outdated Kind = "outdated"
-	// Hanging: the config sidecar does not start, for less than the grace.
+	// Hanging: the config sidecar has not started yet, for less than the grace period.
 	Hanging Kind = "hanging"
-	// Stuck: the config sidecar keeps the pod from starting.
+	// Stuck: the config sidecar prevents the pod from starting.
 	Stuck Kind = "stuck"
-	// Skipped: it would not be injected today, although it was asked for.
+	// Skipped: the pod asks for injection, but would not be injected today.
 	Skipped Kind = "skipped"
 )
 
 var kinds = []Kind{Healthy, Missed, Outdated, Hanging, Stuck, Skipped}
 
-// Question is what a finding depends on.
+// Question holds everything that a finding depends on.
 type Question struct {
 	Policy *policy.Policy
-	// Image is the webhook's sidecar image, for policies that name none.
+	// Image is the webhook's sidecar image, for policies without one.
 	Image string
 	// Injection is the value of the namespace's label.
 	Injection policy.Injection
 	Pod       *Pod
-	// ServiceAccount is the annotations of the pod's.
+	// ServiceAccount holds the annotations of the pod's service account.
 	ServiceAccount map[string]string
-	// Limits are those of the pod's namespace, without the pod's own usage: a
-	// successor takes its place.
+	// Limits are those of the pod's namespace, without the pod's own usage, because a
+	// successor replaces it.
 	Limits  inject.Limits
 	Breaker breaker.State
 }
 
-// Finding is what is wrong with a pod, if anything.
+// Finding is the result of an audit of one pod.
 type Finding struct {
 	Kind Kind
-	// Reason in one word: of [policy.Policy.Decide], package inject or breaker
-	// where the pod is Skipped, and the kubelet's where it is Stuck.
+	// Reason is one word: from [policy.Policy.Decide], package inject or breaker
+	// for a Skipped pod, and from the kubelet for a Stuck pod.
 	Reason policy.Reason
-	// Text is what is the matter, and for Skipped how to fix it.
+	// Text describes the problem. For Skipped it also has the fix.
 	Text string
-	// Revision is [breaker.Revision] for this pod. Empty: it would not be injected.
+	// Revision is [breaker.Revision] for this pod; empty if it would not be injected.
 	Revision string
-	// Older: the pod hangs on another sidecar than it would be given today, so
-	// that today's is not to blame.
+	// Older is true if the pod hangs with another sidecar than today's, so
+	// that today's sidecar is not the cause.
 	Older bool
 }
 
-// Assess compares a pod with what the webhook would make of it today. Hanging
-// is as far as one look goes; that it is Stuck takes a second one.
+// Assess compares a pod with what the webhook would do with it today. One call finds at most
+// Hanging. It becomes Stuck when a later call finds it again.
 func Assess(q Question) Finding {
 	pod := q.Pod
 	if pod.ended() {
@@ -77,7 +77,7 @@ func Assess(q Question) Finding {
 		Workload: inject.Workload(&pod.Pod),
 	})
 	if !decision.Inject && decision.Warning == "" {
-		return Finding{} // opted out, not asked, no Prometheus: as was asked
+		return Finding{} // opted out, not asked for, or not Prometheus: correct as it is
 	}
 	found := Finding{Reason: decision.Reason, Text: decision.Warning}
 	if decision.Inject {
@@ -93,7 +93,7 @@ func Assess(q Question) Finding {
 	if !decision.Inject {
 		found.Kind = Skipped
 		if injected && decision.Reason == policy.Paused {
-			found.Kind = Healthy // a pause concerns new pods
+			found.Kind = Healthy // a pause applies only to new pods
 		}
 		return found
 	}
@@ -112,8 +112,9 @@ func Assess(q Question) Finding {
 		if text := drift(pod, decision.Entitlement, q.Policy); text != "" {
 			found.Kind, found.Text = Outdated, text
 		} else if len(operations) > 0 {
-			found.Kind, found.Text = Outdated, "another admission would change its injection: another webhook has changed a part of it, "+
-				"or it has got an AWS identity or AWS files of its own since"
+			found.Kind, found.Text = Outdated, "a new admission would change its injection: another webhook has changed "+
+				"a part of it, "+
+				"or it now has its own AWS identity or AWS files"
 		}
 	case !outcome.Inject:
 		found.Kind = Skipped
@@ -121,23 +122,25 @@ func Assess(q Question) Finding {
 		found.Kind, found.Reason, found.Text = Skipped, breaker.CircuitOpen, entry.Decision().Warning
 	default:
 		found.Kind = Missed
-		found.Text = "it would be injected today: it was created while no webhook answered, or before the namespace's label or the grant"
+		found.Text = "it would be injected today: it was created while no webhook answered, or before the namespace's " +
+			"label or the grant existed"
 	}
 	return found
 }
 
-// otherMode says that the pod carries the injection of another mode than the policy's;
-// empty: it does not.
+// otherMode returns a message if the pod's injection has another mode than the policy's;
+// empty if not.
 func otherMode(pod *Pod, today policy.Mode) string {
 	carried := inject.ModeOf(&pod.Pod)
 	if carried == "" || carried == today {
 		return ""
 	}
-	return fmt.Sprintf("it carries an injection of mode %s, and would be given mode %s today: the policy has changed since", carried, today)
+	return fmt.Sprintf("it has an injection of mode %s, and would get mode %s today: the policy has changed "+
+		"since", carried, today)
 }
 
-// drift says how an injected pod differs from what it would be given today;
-// empty: not at all.
+// drift returns how an injected pod differs from today's injection;
+// empty if it does not differ.
 func drift(pod *Pod, e policy.Entitlement, p *policy.Policy) string {
 	carried, today, err := inject.Mark(&pod.Pod, e, p)
 	switch {
@@ -145,7 +148,7 @@ func drift(pod *Pod, e policy.Entitlement, p *policy.Policy) string {
 		return "its injection cannot be read by this version: " + shorten(err.Error(), 200)
 	case carried.Policy != today.Policy:
 		return fmt.Sprintf(
-			"it carries injection %s, and would be given %s today: the policy has changed since",
+			"it has injection %s, and would get %s today: the policy has changed since",
 			carried.Policy,
 			today.Policy,
 		)

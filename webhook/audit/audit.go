@@ -19,56 +19,55 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/breaker/store"
 )
 
-// Options configure [Run].
+// Options configures [Run].
 type Options struct {
-	// RESTConfig says how to reach the API server; the package's doc lists the
+	// RESTConfig is for the connection to the API server. The package's documentation lists the
 	// rights that its identity needs.
 	RESTConfig *rest.Config
-	// Policy is asked for the policy in force in each round; nil means that there
-	// is none yet, and the round is left out.
+	// Policy returns the policy in force, and is called in each round. If it returns nil, there
+	// is no policy yet, and the round is skipped.
 	Policy func() *policy.Policy
-	// Image is the config sidecar's for policies that name none: the webhook's.
+	// Image is the webhook's config sidecar, for policies without an image.
 	Image string
-	// Namespace is ampbridge's own: it holds the breaker's state, and is never
+	// Namespace is ampbridge's own namespace. It has the breaker's state, and is never
 	// audited.
 	Namespace string
-	// Excluded are namespaces that the webhook is not called for, whatever their
-	// label: none of them is audited.
+	// Excluded are namespaces that the webhook is not called for, even with the
+	// label. They are not audited.
 	Excluded []string
-	// Instance tells this process from its replicas, in events. Default "auditor".
+	// Instance is the name of this process in events; by default "auditor".
 	Instance string
 	// NoBreaker turns the circuit breaker off.
 	NoBreaker bool
-	// NoSidecars turns off that the auditor reads the status of config sidecars, at their
+	// NoSidecars stops the auditor from reading the status of config sidecars at their
 	// pods' addresses.
 	NoSidecars bool
-	// Interval is the time between two rounds. Default 30 s. A round comes earlier
-	// where a pod's grace ends.
+	// Interval is the time between two rounds; 30 s by default. A round starts earlier
+	// if the grace period of a pod ends.
 	Interval time.Duration
-	// Grace is how long a pod may hang on the config sidecar. Default 40 s: with
-	// the interval, pods are back within two minutes.
+	// Grace is how long a pod may hang on the config sidecar; 40 s by default. With
+	// the default interval, pods run again within two minutes.
 	Grace time.Duration
-	// PullGrace is that of a sidecar whose image is on its way ([Pulling]), while
-	// nothing but that holds its pod. Default 60 s. It must be longer than the image
-	// takes where it is slowest, and where others stand in the node's queue before it.
+	// PullGrace is the grace period for a sidecar with an image that is still being downloaded
+	// ([Pulling]), if the pod waits for nothing else; 60 s by default. It must be longer than the
+	// slowest download, including the node's queue of other images.
 	PullGrace time.Duration
-	// Settle is how long a finding must hold before a repair, while a new policy
-	// reaches the webhook's replicas and the auditor at different times. Default
-	// 2 min.
+	// Settle is how long a finding must last before a repair; 2 min by default. A new policy
+	// reaches the webhook's replicas and the auditor at different times.
 	Settle time.Duration
 	// EvictionInterval is the time between two repairs in the whole cluster, and
-	// the least between two of one workload; after a quiet time, [EvictionBurst]
-	// come at once. Default 30 s.
+	// the minimum between two of one workload; 30 s by default. After a time without repairs,
+	// [EvictionBurst] repairs may follow each other at once.
 	EvictionInterval time.Duration
-	// Seen is called at the end of each round that read the pods. Default: nothing is.
+	// Seen is called at the end of each round that read the pods; nil is not called.
 	Seen func(Seen)
-	// Registry takes the metrics. Default: none.
+	// Registry registers the metrics; nil means none.
 	Registry prometheus.Registerer
-	// Logger takes the log. Default [slog.Default].
+	// Logger writes the log; [slog.Default] by default.
 	Logger *slog.Logger
 }
 
-// EvictionBurst is how many repairs may come at once.
+// EvictionBurst is the number of repairs that may follow each other at once.
 const EvictionBurst = 3
 
 func (o *Options) setDefaults() error {
@@ -96,16 +95,16 @@ func (o *Options) setDefaults() error {
 	return nil
 }
 
-// Run audits, round after round, until the context ends. An error of the API
-// server is logged, and the next round tries again; Run itself fails only for
-// options that cannot work.
+// Run audits, round after round, until the context ends. It logs an error of the API
+// server and tries again in the next round. Run itself fails only for
+// invalid options.
 func Run(ctx context.Context, o Options) error {
 	if err := o.setDefaults(); err != nil {
 		return err
 	}
 	config := rest.CopyConfig(o.RESTConfig)
 	config.UserAgent = "ampbridge-auditor"
-	config.QPS, config.Burst = 20, 40 // it is in no hurry, and may have much to look up
+	config.QPS, config.Burst = 20, 40 // audits are not urgent, but may read much
 	client, err := connect(config)
 	if err != nil {
 		return fmt.Errorf("audit: connect to the API server: %w", err)
@@ -146,7 +145,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 }
 
-// auditor is what lasts from round to round.
+// auditor is the state between rounds.
 type auditor struct {
 	Options
 	cluster cluster
@@ -156,18 +155,18 @@ type auditor struct {
 	pace    pace
 	status  *sidecars
 	history history
-	// outdated is since when an entry of the breaker is about no pod that is there, or
-	// of no revision of today, by its key.
+	// outdated records, by an entry's key, since when no existing pod or no current revision
+	// matches the entry.
 	outdated map[string]outdated
-	// accounts is how many service accounts the pods of a namespace had, and rounds
-	// how many rounds there were.
+	// accounts is the number of service accounts of the pods in a namespace, and rounds
+	// the number of rounds.
 	accounts map[string]int
 	rounds   int
 }
 
-// round looks at every labelled namespace, then acts, and then tells. A namespace
-// that cannot be read is left out, and nothing about its pods is forgotten. What
-// fails for one holds up nothing else.
+// round reads the pods of every labelled namespace, then acts, and then reports. It skips a
+// namespace that cannot be read, and keeps everything about its pods. An error about one pod or
+// namespace does not stop the others.
 func (a *auditor) round(ctx context.Context) error {
 	p := a.Policy()
 	if p == nil {
@@ -194,7 +193,7 @@ func (a *auditor) round(ctx context.Context) error {
 			unread[name], accounts[name] = true, a.accounts[name]
 			continue
 		}
-		// What a round leaves out for the next ones is not gone.
+		// Pods that this round left for the next rounds still exist.
 		unread[name], accounts[name] = t.share > 1, n
 		pods = append(pods, found...)
 	}
@@ -215,7 +214,7 @@ func (a *auditor) round(ctx context.Context) error {
 	if !a.NoSidecars {
 		a.metrics.sidecars(a.status.read(ctx, pods, now))
 	}
-	// Words come last: they are many where a tenant has many pods.
+	// Reports come last, because a tenant with many pods causes many.
 	a.announce(ctx, update, now)
 	errs = append(errs, a.report(ctx, p, pods, unread))
 	err = errors.Join(errs...)
@@ -226,7 +225,7 @@ func (a *auditor) round(ctx context.Context) error {
 	return err
 }
 
-// connect returns a client with a rate limit of its own.
+// connect returns a client with its own rate limit.
 func connect(config *rest.Config) (cluster, error) {
 	core, err := corev1client.NewForConfig(config)
 	if err != nil {
@@ -243,13 +242,13 @@ func (a *auditor) grace(cause policy.Reason) time.Duration {
 	return a.Grace
 }
 
-// pause is the time until the next round: sooner where a grace ends.
+// pause returns the time until the next round, which starts earlier if a grace period ends.
 func (a *auditor) pause(now time.Time) time.Duration {
 	const least = time.Second
 	next := a.Interval
 	for _, s := range a.history {
 		if s.kind == Hanging {
-			// For a while after, too: an eviction may have met a change of the pod.
+			// Also shortly after its end, because an eviction may have failed when the pod changed.
 			if left := s.since.Add(s.grace).Sub(now); left > -s.grace {
 				next = min(next, max(left, least))
 			}

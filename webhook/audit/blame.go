@@ -7,20 +7,20 @@ import (
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
-// refuser is who refused a pod, as its words show.
+// refuser is the component that refused a pod, found by the text of the refusal.
 type refuser struct {
 	pattern *regexp.Regexp
-	// name comes before what the pattern's group matched.
+	// name is the prefix for the text of the pattern's group.
 	name string
 }
 
-// quotaName begins the name of a refuser that is a quota.
+// quotaName is the prefix of a refuser's name if it is a quota.
 const quotaName = "ResourceQuota "
 
 func isQuota(by string) bool { return strings.HasPrefix(by, quotaName) }
 
-// refusers are looked for in this order. Policy engines are webhooks: which of their
-// rules it was stands in the text.
+// refusers are tried in this order. Policy engines are webhooks, and the text says which of their
+// rules it was.
 var refusers = []refuser{
 	{regexp.MustCompile(`ValidatingAdmissionPolicy '([^']+)'`), "ValidatingAdmissionPolicy "},
 	{regexp.MustCompile(`admission webhook "([^"]+)" denied the request`), "webhook "},
@@ -33,17 +33,17 @@ var refusers = []refuser{
 	{regexp.MustCompile(` is forbidden: `), "an admission plugin"},
 }
 
-// unrelated are words of refusals that nothing in a pod's containers and volumes can
-// cause. Webhooks that do not answer are among them.
+// unrelated are parts of refusals that a pod's containers and volumes cannot
+// cause. Refusals because of a webhook that does not answer are among them.
 var unrelated = []string{
-	"error looking up service account", "failed calling webhook", "is being terminated", "no PriorityClass with name", "RuntimeClass ",
+	"error looking up service " +
+		"account", "failed calling webhook", "is being terminated", "no PriorityClass with name", "RuntimeClass ",
 	"exceeded its backoff",
 }
 
-// Blame returns who refused a pod, and in which words, from the message of an event
-// FailedCreate. It reports whether the sidecar can be the cause: not where no pod was
-// refused at all, as in a timeout, and not where the words name what is wrong and it is
-// no part of the sidecar.
+// Blame returns who refused a pod, and the text, from the message of an event
+// FailedCreate. plausible reports whether the sidecar can be the cause. It cannot be if no pod was
+// refused, as after a timeout, or if the text names a cause that is not a part of the sidecar.
 func Blame(message string) (by, text string, plausible bool) {
 	for _, words := range unrelated {
 		if strings.Contains(message, words) {
@@ -64,7 +64,7 @@ func Blame(message string) (by, text string, plausible bool) {
 		} else if _, rest, found := strings.Cut(text, ": "); found && !isQuota(r.name) {
 			text = rest
 		}
-		// Pod security lists each container and volume that violates it.
+		// Pod security names each container and volume that violates it.
 		if r.name == "PodSecurity " && !strings.Contains(text, sidecarconfig.ContainerName) && !strings.Contains(text, "ampbridge-") {
 			return "", "", false
 		}

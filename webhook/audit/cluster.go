@@ -21,16 +21,16 @@ import (
 )
 
 const (
-	// page is how many objects are asked for at once.
+	// page is the number of objects per request.
 	page = 200
-	// Of pods it bounds the memory, at some 10 KB each. A tenant's may have more than
-	// a megabyte each, so a look begins with few, and goes on with as many as make a
+	// firstPage is smaller, to limit memory: a pod usually needs 10 KB, but a tenant's pod can have
+	// more than a megabyte. A listing begins with few pods, and continues with as many as fit in a
 	// large page of bytes.
 	firstPage = 20
 	largePage = 4 << 20
 )
 
-// cluster is the API server.
+// cluster is a client of the API server.
 type cluster struct {
 	corev1client.CoreV1Interface
 	apps appsv1client.AppsV1Interface
@@ -38,8 +38,8 @@ type cluster struct {
 
 var labelSelector = fmt.Sprintf("%s in (%s,%s)", policy.LabelInjection, policy.InjectionEnabled, policy.InjectionAnnotated)
 
-// labelled are the namespaces that the webhook is called for, with the label's
-// value: those that its registration excludes are none of ours either.
+// labelled returns the namespaces that the webhook is called for, with the label's
+// value. It leaves out those that the webhook's registration excludes.
 func (c cluster) labelled(ctx context.Context, excluded []string) (map[string]policy.Injection, error) {
 	excluded = append(excluded, metav1.NamespaceSystem, metav1.NamespacePublic, corev1.NamespaceNodeLease)
 	found := map[string]policy.Injection{}
@@ -60,8 +60,8 @@ func (c cluster) labelled(ctx context.Context, excluded []string) (map[string]po
 	}
 }
 
-// podPage is a PodList whose pods are decoded one by one, and only in part: the
-// typed client would hold all of each.
+// podPage is a PodList that decodes its pods one by one, and only partly. The
+// typed client would hold all of each pod in memory.
 type podPage struct {
 	Metadata struct {
 		Continue string `json:"continue"`
@@ -69,22 +69,22 @@ type podPage struct {
 	Items []jsontext.Value `json:"items"`
 }
 
-// accountsPerRound is how many service accounts of a namespace a round reads: one
-// call each. Where pods have more, each round looks at another share of them.
+// accountsPerRound is the number of service accounts of a namespace that a round reads, with one
+// call each. If pods have more, each round covers another part of them.
 const accountsPerRound = 100
 
-// window says which service accounts' pods a round looks at: of every share one.
+// window selects the service accounts of a round: one of every share.
 type window struct{ share, number int }
 
 func (t window) covers(account string) bool {
 	h := fnv.New32a()
-	_, _ = h.Write([]byte(account)) // it never fails
+	_, _ = h.Write([]byte(account)) // never fails
 	return t.share <= 1 || (int(h.Sum32()>>1)+t.number)%t.share == 0
 }
 
-// assessNamespace assesses the Prometheus pods of a namespace; those that have ended are
-// left out. q says all but the pod. accounts is how many service accounts the pods
-// have; those that are not in the window wait for a later round.
+// assessNamespace assesses the Prometheus pods of a namespace, except those that have ended.
+// q has everything except the pod. accounts is the number of service accounts of the pods.
+// Service accounts outside the window wait for a later round.
 func (c cluster) assessNamespace(ctx context.Context, namespace string, q Question, t window) (found []observed, accounts int, err error) {
 	names := map[string]bool{}
 	cache := namespaceCache{accounts: map[string]map[string]string{}}
@@ -130,18 +130,18 @@ func (c cluster) assessNamespace(ctx context.Context, namespace string, q Questi
 	}
 }
 
-// namespaceCache is what a look at a namespace has read already: once, however many pods
-// there are.
+// namespaceCache holds what was already read in a namespace, so that it is read once for all its
+// pods.
 type namespaceCache struct {
-	// accounts are the annotations of service accounts, by name.
+	// accounts maps names of service accounts to their annotations.
 	accounts map[string]map[string]string
-	// bounds are its LimitRanges and ResourceQuotas; nil: not read.
+	// bounds are the LimitRanges and ResourceQuotas; nil if they were not read.
 	bounds *inject.Limits
-	// absent: the pods are not stored, so the quotas do not count them.
+	// absent is true if the pods are not stored, so that the quotas do not count them.
 	absent bool
 }
 
-// assess reads as little as the finding needs.
+// assess reads only what the finding needs.
 func (c cluster) assess(ctx context.Context, q Question, k *namespaceCache) (Finding, error) {
 	namespace, name := q.Pod.Metadata.Namespace, q.Pod.serviceAccount()
 	if q.Pod.ended() || q.Pod.Metadata.Annotations[policy.AnnotationInject] == "false" {
@@ -150,8 +150,8 @@ func (c cluster) assess(ctx context.Context, q Question, k *namespaceCache) (Fin
 	annotations, found := k.accounts[name]
 	if !found {
 		account, err := c.ServiceAccounts(namespace).Get(ctx, name, metav1.GetOptions{})
-		// A service account may be deleted while its pods run. None of them can be
-		// created again then, so there is nothing to find.
+		// A service account may be deleted while its pods run. Then none of them can be
+		// created again, so there is nothing to find.
 		if apierrors.IsNotFound(err) {
 			return Finding{}, nil
 		} else if err != nil {
@@ -191,12 +191,12 @@ func (c cluster) limits(ctx context.Context, pod *Pod, k *namespaceCache) (injec
 	return c.limits(ctx, pod, k)
 }
 
-// evict asks for the eviction of exactly the pod that was looked at: pods of a
-// StatefulSet share their names. With unchanged set, it must not have changed
-// at all since. The result is a value of the metric; what was refused or gone
-// is no error of ours.
+// evict requests the eviction of exactly the pod that was assessed, because pods of a
+// StatefulSet reuse names. If unchanged is set, the pod must not have changed
+// since. The result is a value of the metric. A refusal and a missing pod
+// are results and not errors.
 func (c cluster) evict(ctx context.Context, o observed, unchanged bool) (result string, err error) {
-	// The look may be old by now: whoever has taken the label off meanwhile is heard.
+	// Read the namespace again, because somebody may have removed the label in the meantime.
 	namespace, err := c.Namespaces().Get(ctx, o.workload.Namespace, metav1.GetOptions{})
 	if err != nil {
 		return resultFailed, fmt.Errorf("read namespace %s: %w", o.workload.Namespace, err)

@@ -1,49 +1,49 @@
-// Package audit finds Prometheus pods that are not as the policy wants: pods that
+// Package audit finds Prometheus pods that differ from the policy: pods that
 // were not injected, pods that an older policy injected, and pods that hang on the
 // config sidecar. It reports them as events and metrics. It can evict them, and it
 // opens the circuit breaker.
 //
-// [Assess] is the core, and pure: it asks the same functions as the webhook what
-// would be done to a stored pod today, and compares. [Run] goes round the
-// labelled namespaces, page by page, keeps nothing of a pod but a few words, and
-// tells the findings with an event on the pod's controller, once, and as metrics.
+// [Assess] is the core, and it is pure: it calls the webhook's functions for a stored pod, and
+// compares the results. [Run] reads the labelled namespaces page by page, again and again. It
+// keeps only a few words per pod. It reports a finding once, with an event on the pod's
+// controller, and as metrics.
 //
-// It acts on two of them, always through the Eviction API, so that every
-// PodDisruptionBudget holds:
+// It acts in two cases, always through the Eviction API, so that every
+// PodDisruptionBudget is respected:
 //
-//   - Repair, off unless the policy says `audit.repair: evict`. A missed or
-//     outdated pod that has a controller is evicted, so that its successor is
-//     injected as the policy says: one of a workload at a time, when all the
-//     others are ready, and few in the whole cluster ([Options.EvictionInterval]).
-//     Before that the successor is created in a dry run: a running Prometheus is not
-//     evicted where the next one would be refused, or would not be injected.
-//     Where a successor is found again, the next attempt waits, longer each time.
-//   - The circuit breaker, on unless [Options.NoBreaker]. Where a pod hangs on
-//     the config sidecar for longer than [Options.Grace], or where its image does
-//     not come within [Options.PullGrace], injection pauses for its workload
-//     (package breaker), and the pod is evicted: what comes in its stead starts
-//     without the sidecar. Such pods run nothing yet, so no budget and no pace
-//     holds them. It also opens where the API server refuses the injected pods of a
-//     controller, because somebody's policy forbids the sidecar. That shows in the
-//     events FailedCreate of the controller: type refusals watches them.
+//   - Repair, which is off unless the policy has `audit.repair: evict`. A missed or
+//     outdated pod with a controller is evicted, so that its successor is
+//     injected as the policy says. That happens to one pod of a workload at a time, while all the
+//     others are ready, and to few pods in the whole cluster ([Options.EvictionInterval]).
+//     Before that the auditor creates the successor in a dry run. It keeps a running Prometheus if
+//     its successor would be refused, or would not be injected.
+//     If a successor needs a repair again, the next attempt waits, longer each time.
+//   - The circuit breaker, which is on unless [Options.NoBreaker] is set. If a pod hangs on
+//     the config sidecar for longer than [Options.Grace], or if its image does
+//     not arrive within [Options.PullGrace], injection pauses for its workload
+//     (package breaker), and the pod is evicted. Its successor starts
+//     without the sidecar. Such pods run nothing yet, so no budget and no rate limit
+//     protects them. The breaker also opens if the API server refuses the injected pods of a
+//     controller, because a policy of the cluster forbids the sidecar. The controller's
+//     events FailedCreate show that; type refusals watches them.
 //
-// Unless [Options.NoSidecars], it also reads the status that config sidecars serve at their
-// pods' addresses, and tells with an event on the pod what people should know: a session
-// that Prometheus has not taken, none at all, a move to the relay, writes that AMP refuses.
-// That needs no right of the API server's, but a network that lets it through.
+// Unless [Options.NoSidecars] is set, it also reads the status that config sidecars serve at their
+// pods' addresses. It reports problems with an event on the pod: a session
+// that Prometheus has not loaded, a missing session, a move to the relay, writes that AMP refuses.
+// This needs no right in the API server, but a network that allows the connection.
 //
-// Pods of namespaces without the label, pods that opted out and pods without a
-// controller are never evicted.
+// The auditor never evicts pods in namespaces without the label, pods that opted out, and pods
+// without a controller.
 //
 // # Rights
 //
 // In all namespaces: list and get namespaces; list pods, limitranges and
 // resourcequotas; get serviceaccounts; create pods/eviction and events; get replicasets,
-// statefulsets and daemonsets, whose templates say what pods would be; with a breaker,
-// watch events, the only place where a refusal is written down; and for repairs create
-// pods, which an admission policy confines to dry runs. In
+// statefulsets and daemonsets, because of their pod templates; with a breaker,
+// watch events, because a refusal is recorded only there; and for repairs create
+// pods, which an admission policy limits to dry runs. In
 // ampbridge's own namespace: create configmaps, and get and update the one named
-// ampbridge-breaker. The webhook gets that one, too.
+// ampbridge-breaker. The webhook needs get for it, too.
 //
-// One process at a time runs the auditor: whoever calls [Run] sees to that.
+// Only one process may run the auditor at a time. The caller of [Run] must ensure that.
 package audit

@@ -16,7 +16,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 )
 
-// Reasons of the auditor's events. Of a skipped pod it is the decision's.
+// Reasons of the auditor's events. For a skipped pod, the reason is the decision's.
 const (
 	eventMissed   = "InjectionMissed"
 	eventOutdated = "InjectionOutdated"
@@ -27,17 +27,16 @@ const (
 	eventRefused  = "EvictionRefused"
 )
 
-// eventRecorder writes events, each once as long as what it says goes on being so.
+// eventRecorder writes each event once, until its finding ends.
 type eventRecorder struct {
 	client   corev1client.EventsGetter
 	instance string
 	sent     map[eventKey]bool
-	// left is how many more events this round writes, by namespace.
+	// left is the number of events that this round may still write, by namespace.
 	left map[string]int
 }
 
-// Bounds of the events of one round. What is found and not told yet is told in the
-// next.
+// Limits for the events of one round. Findings above the limit are reported in the next round.
 const (
 	eventsPerRound     = 300
 	eventsPerNamespace = 20
@@ -51,14 +50,14 @@ func (r *eventRecorder) begin(namespaces map[string]policy.Injection) {
 	}
 }
 
-// may reports whether one more event of this round may be about the namespace, and
+// may reports whether this round may write one more event about the namespace, and
 // counts it.
 func (r *eventRecorder) may(namespace string) bool {
 	r.left[namespace]--
 	return r.left[namespace] >= 0
 }
 
-// eventKey is what makes two events the same: pods come and go, but what is said
+// eventKey identifies equal events. It names the owner, because pods come and go, while the message
 // about their owner stays.
 type eventKey struct {
 	namespace    string
@@ -66,7 +65,7 @@ type eventKey struct {
 	reason, text string
 }
 
-// target is the object that the event is on: the pod's controller, or the pod.
+// target returns the object that gets the event: the pod's controller, or the pod.
 func target(o *observed) (corev1.ObjectReference, *corev1.ObjectReference) {
 	pod := corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: o.workload.Namespace, Name: o.name, UID: o.uid}
 	c := o.controller
@@ -75,7 +74,7 @@ func target(o *observed) (corev1.ObjectReference, *corev1.ObjectReference) {
 	}
 	controller := corev1.ObjectReference{APIVersion: c.APIVersion, Kind: c.Kind, Namespace: o.workload.Namespace, Name: c.Name, UID: c.UID}
 	if o.name == "" {
-		return controller, nil // its pod was never stored
+		return controller, nil // the pod was never stored
 	}
 	return controller, &pod
 }
@@ -91,20 +90,21 @@ func (r *eventRecorder) record(ctx context.Context, o *observed, kind, reason, t
 		ObjectMeta:     metav1.ObjectMeta{GenerateName: shorten(object.Name, 200) + ".", Namespace: o.workload.Namespace},
 		InvolvedObject: object, Related: related,
 		Type: kind, Reason: reason, Action: "Audit",
-		Message: shorten(text, 1000), // the API takes 1024
+		Message: shorten(text, 1000), // the API server accepts 1024
 		Source:  corev1.EventSource{Component: "ampbridge-auditor"},
-		// Both forms of time and reporter: kubectl shows either.
+		// Both forms of time and reporter are set, because versions of kubectl show different ones.
 		EventTime: metav1.NewMicroTime(now.Time), FirstTimestamp: now, LastTimestamp: now, Count: 1,
 		ReportingController: "ampbridge.io/auditor", ReportingInstance: r.instance,
 	}, metav1.CreateOptions{})
 	if err != nil {
-		return fmt.Errorf("write event %s on %s %s of namespace %s: %w", reason, object.Kind, object.Name, o.workload.Namespace, err)
+		return fmt.Errorf("write event %s on %s %s of namespace %s: "+
+			"%w", reason, object.Kind, object.Name, o.workload.Namespace, err)
 	}
 	return nil
 }
 
-// report tells each finding that was not told before. A finding that ended is
-// forgotten once its namespace was read, and is told again when it comes back.
+// report writes an event for each new finding. A finding that has ended is
+// removed after its namespace was read, so that it is reported again when it comes back.
 func (a *auditor) report(ctx context.Context, p *policy.Policy, pods []observed, unread map[string]bool) error {
 	var errs []error
 	still, objects, unreadPods := map[eventKey]bool{}, map[types.UID]bool{}, map[types.UID]bool{}
@@ -142,7 +142,8 @@ func (a *auditor) report(ctx context.Context, p *policy.Policy, pods []observed,
 	}
 	for i := range pods {
 		o := &pods[i]
-		// On the pod itself as well: its team looks there first, with kubectl describe.
+		// The pod itself gets the event as well, because its team looks there first, with kubectl
+		// describe. A sidecar's news are only about its own pod.
 		pod := *o
 		pod.controller = nil
 		if kind, reason, text := eventOf(o, p.Audit.Repair == policy.RepairEvict); reason != "" {
@@ -165,7 +166,7 @@ func (a *auditor) report(ctx context.Context, p *policy.Policy, pods []observed,
 		if kept[r.namespace]++; kept[r.namespace] > maxRemembered {
 			continue
 		}
-		// A refusal lasts as long as what the eviction was for.
+		// A refused eviction is relevant as long as the finding that caused it.
 		if unread[r.namespace] || unreadPods[r.object] || (r.reason == eventRefused && objects[r.object]) {
 			still[r] = true
 		}
@@ -174,7 +175,7 @@ func (a *auditor) report(ctx context.Context, p *policy.Policy, pods []observed,
 	return errors.Join(errs...)
 }
 
-// eventOf is the event of a finding; no reason: none.
+// eventOf returns the event for a finding; without a reason there is no event.
 func eventOf(o *observed, repair bool) (kind, reason, text string) {
 	switch o.Kind {
 	case Missed:
@@ -182,28 +183,29 @@ func eventOf(o *observed, repair bool) (kind, reason, text string) {
 	case Outdated:
 		return corev1.EventTypeNormal, eventOutdated, "injected, but " + o.Text + ". " + fix(o, repair)
 	case Stuck:
-		// The kubelet's words follow in another form with each attempt.
-		return corev1.EventTypeWarning, eventHangs, fmt.Sprintf("the config sidecar keeps the pod from starting: %s", o.Reason)
+		// The kubelet's message changes with each attempt, so it is not in the event.
+		return corev1.EventTypeWarning, eventHangs, fmt.Sprintf("the config sidecar keeps the pod from starting: "+
+			"%s", o.Reason)
 	case Skipped:
 		return corev1.EventTypeWarning, string(o.Reason), "not injected: " + o.Text
 	}
 	return "", "", ""
 }
 
-// fix says how the pod gets what it lacks.
+// fix returns how the pod gets what is missing.
 func fix(o *observed, repair bool) string {
 	switch w := o.workload; {
 	case o.controller == nil:
-		return "Nothing creates the pod again: delete it and create it again"
+		return "No controller creates the pod again: delete it and create it again"
 	case repair:
-		return "It is going to be evicted, when its disruption budget and a dry run of its successor allow"
+		return "The auditor evicts it when its disruption budget and a dry run of its successor allow that"
 	case w.Kind == "Deployment" || w.Kind == "StatefulSet" || w.Kind == "DaemonSet":
 		return fmt.Sprintf("Roll it out: kubectl -n %s rollout restart %s/%s", w.Namespace, strings.ToLower(w.Kind), w.Name)
 	}
 	return "Delete the pod, so that its controller creates it again"
 }
 
-// shorten makes one line of at most limit bytes.
+// shorten returns one line of at most limit bytes.
 func shorten(s string, limit int) string {
 	s = strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {
@@ -217,5 +219,5 @@ func shorten(s string, limit int) string {
 	return s
 }
 
-// minutes writes a duration for people.
+// minutes returns a duration for people.
 func minutes(d time.Duration) string { return d.Round(time.Second).String() }

@@ -14,7 +14,7 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/breaker"
 )
 
-// observed is what a round keeps of a pod.
+// observed is what a round keeps about a pod.
 type observed struct {
 	Finding
 	name               string
@@ -23,15 +23,15 @@ type observed struct {
 	created            time.Time
 	ready, terminating bool
 	workload           breaker.Workload
-	// controller is nil for a pod that nobody would create again.
+	// controller is the pod's controller; nil if no controller would create the pod again.
 	controller *metav1.OwnerReference
-	// template is the revision of a StatefulSet's template that the pod was made of.
+	// template is the revision of the StatefulSet's template for the pod.
 	template string
-	// since is when the finding was first made.
+	// since is when the finding began.
 	since time.Time
-	// status is where its sidecar serves its status; zero: it does not.
+	// status is the address of the sidecar's status; zero if there is none.
 	status netip.AddrPort
-	// news is what the status says; unread: it could not be read in this round.
+	// news are the messages of the status. unread is true if this round could not read it.
 	news   []check.News
 	unread bool
 }
@@ -45,18 +45,18 @@ func observe(p *Pod, f Finding) observed {
 	}
 }
 
-// sortPods puts them in an order that does not depend on the API server's.
+// sortPods sorts pods, so that the order does not depend on the API server.
 func sortPods(pods []observed) {
 	slices.SortFunc(pods, func(a, b observed) int {
 		return cmp.Or(cmp.Compare(a.workload.Namespace, b.workload.Namespace), cmp.Compare(a.name, b.name))
 	})
 }
 
-// history is since when which pod is found as it is.
+// history records since when each pod has its finding.
 type history map[types.UID]observation
 
-// maxRemembered is how many pods, and how many events, of a namespace are remembered
-// that could not be read in full: else what comes and goes there fills the memory.
+// maxRemembered is the number of pods, and of events, that are remembered for a namespace that
+// could not be read completely. Without a limit, pods that come and go would fill the memory.
 const maxRemembered = 10_000
 
 type observation struct {
@@ -64,13 +64,12 @@ type observation struct {
 	kind      Kind
 	revision  string
 	since     time.Time
-	// grace is for how long it may be so.
+	// grace is how long the finding may last.
 	grace time.Duration
 }
 
-// age fills in since when the findings hold, and makes a pod Stuck that hangs
-// for longer than its grace. Pods that are not seen any more are forgotten, unless
-// their namespace could not be read.
+// age sets since when the findings exist, and turns Hanging into Stuck after the grace period.
+// It removes pods that do not exist any more, unless their namespace could not be read.
 func (h *history) age(pods []observed, now time.Time, grace func(policy.Reason) time.Duration, unread map[string]bool) {
 	next, kept := history{}, map[string]int{}
 	for uid, s := range *h {
@@ -84,8 +83,8 @@ func (h *history) age(pods []observed, now time.Time, grace func(policy.Reason) 
 			continue
 		}
 		s, seen := (*h)[o.uid]
-		// A changed policy begins another finding; but a pod that hangs goes on
-		// hanging, and what it was first seen to hang on is to blame.
+		// After a change of the policy a finding begins again. But a hanging pod still hangs for
+		// the reason with which it was first seen.
 		if !seen || s.kind != o.Kind || (s.revision != o.Revision && o.Kind != Hanging) {
 			s = observation{namespace: o.workload.Namespace, kind: o.Kind, revision: o.Revision, since: now}
 		}

@@ -7,9 +7,9 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
-// without are the quotas as they would be had the pod been deleted. Of its init
-// containers only native sidecars are counted, so that a large one makes the
-// result err towards a full quota, where a pod is left alone.
+// without returns the quotas as if the pod had been deleted. It counts only native
+// sidecars among the pod's init containers. If another one is large, the
+// result shows too little space, and the pod is left as it is, which is safe.
 func without(quotas []corev1.ResourceQuota, pod *Pod) []corev1.ResourceQuota {
 	out := make([]corev1.ResourceQuota, len(quotas))
 	for i := range quotas {

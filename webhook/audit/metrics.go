@@ -9,11 +9,11 @@ import (
 // Values of the label result.
 const (
 	resultEvicted = "evicted"
-	// resultRefused: a PodDisruptionBudget, or an overloaded API server.
+	// resultRefused: refused by a PodDisruptionBudget, or by an overloaded API server.
 	resultRefused = "refused"
-	// resultKept: its successor would be refused, or could not be tried.
+	// resultKept: the successor would be refused, or could not be tried.
 	resultKept = "kept"
-	// resultGone: the pod had ended, or changed, meanwhile.
+	// resultGone: the pod has ended or changed in the meantime.
 	resultGone   = "gone"
 	resultFailed = "failed"
 )
@@ -32,7 +32,8 @@ func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
 		pods: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "ampbridge_audit_pods",
-			Help: "Prometheus pods of labelled namespaces by what the last audit found: healthy, missed, outdated, hanging, stuck, skipped.",
+			Help: "Prometheus pods of labelled namespaces by what the last audit found: healthy, missed, outdated, " +
+				"hanging, stuck, skipped.",
 		}, []string{"finding"}),
 		evictions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "ampbridge_audit_evictions_total",
@@ -41,17 +42,18 @@ func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 		}, []string{"result"}),
 		breaker: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "ampbridge_audit_breaker_open",
-			Help: "1 for each workload for which injection pauses, because its pods hung on the config sidecar or were refused; kind and " +
+			Help: "1 for each workload for which injection pauses, because its pods hung on the config sidecar or were " +
+				"refused; kind and " +
 				"name are * " +
-				"where it pauses for all of a namespace.",
+				"if it pauses for a whole namespace.",
 		}, []string{"namespace", "kind", "name"}),
 		lastSuccess: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "ampbridge_audit_last_success_timestamp_seconds",
-			Help: "When an audit last went all the way round.",
+			Help: "When an audit of all namespaces was last completed.",
 		}),
 		statuses: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "ampbridge_audit_sidecars",
-			Help: "Config sidecars with a port, by whether the last audit could read their status: read, unread.",
+			Help: "Config sidecars with a port, by whether the last audit could read their status: read or unread.",
 		}, []string{"status"}),
 		open: map[breaker.Workload]bool{},
 	}
@@ -81,8 +83,8 @@ func (m *metrics) sidecars(read, unread int) {
 	m.statuses.WithLabelValues("unread").Set(float64(unread))
 }
 
-// breakers touches only what changes: a scrape in between sees no gap. Entries
-// of outdated revisions are about nothing that happens today.
+// breakers changes only the values that differ, so that a scrape in between sees no gap. It leaves
+// out entries of outdated revisions, because they have no effect any more.
 func (m *metrics) breakers(state breaker.State, outdated map[string]outdated) {
 	open := map[breaker.Workload]bool{}
 	for _, e := range state.Entries() {

@@ -15,14 +15,14 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
-// Pod is a stored pod, as far as an audit looks at it: what injection sees, and
-// what became of it since. [Decode] makes one.
+// Pod is the part of a stored pod that an audit needs: the fields that injection reads, and
+// the pod's state. [Decode] returns one.
 type Pod struct {
 	inject.Pod
 	Record Record
 }
 
-// Record is what only a stored pod has.
+// Record holds the fields that only a stored pod has.
 type Record struct {
 	Metadata struct {
 		UID               types.UID               `json:"uid"`
@@ -50,7 +50,7 @@ type containerStatus struct {
 	State        corev1.ContainerState `json:"state"`
 }
 
-// decodeOptions: what the API server sends has been checked by it.
+// decodeOptions skip checks, because the API server has made them.
 var decodeOptions = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 
 // Decode reads a v1.Pod.
@@ -72,7 +72,7 @@ func (p *Pod) serviceAccount() string {
 	return p.Spec.ServiceAccountName
 }
 
-// concerned reports whether a decision about the pod can be anything but silence.
+// concerned reports whether a decision about the pod can have a result other than silence.
 func (p *Pod) concerned() bool {
 	_, prometheus := inject.Prometheus(&p.Pod)
 	_, asks := p.Metadata.Annotations[policy.AnnotationInject]
@@ -81,8 +81,8 @@ func (p *Pod) concerned() bool {
 
 func (p *Pod) terminating() bool { return !p.Record.Metadata.DeletionTimestamp.IsZero() }
 
-// ended reports whether nothing that is done to the pod matters any more, or ever
-// did: the kubelet makes static pods by itself.
+// ended reports whether the auditor can do nothing about the pod: it has ended, or it is a
+// static pod, which the kubelet creates itself.
 func (p *Pod) ended() bool {
 	phase := p.Record.Status.Phase
 	_, static := p.Metadata.Annotations[corev1.MirrorPodAnnotationKey]
@@ -98,7 +98,7 @@ func (p *Pod) ready() bool {
 	return false
 }
 
-// controller is the owner that creates the pod anew; nil: nobody does.
+// controller returns the owner that creates the pod again; nil if there is none.
 func (p *Pod) controller() *metav1.OwnerReference {
 	for i := range p.Record.Metadata.OwnerReferences {
 		if o := &p.Record.Metadata.OwnerReferences[i]; o.Controller != nil && *o.Controller {
@@ -125,14 +125,14 @@ func (p *Pod) sidecarImage() string {
 	return ""
 }
 
-// Pulling is why a sidecar hangs whose image is on its way: a word of our own, as
-// the kubelet says PodInitializing of all that waits. A registry that does not
-// answer is no error to it for minutes: containerd gives up after five.
+// Pulling is the cause if a sidecar hangs because its image is still being downloaded. It is
+// ampbridge's own word: the kubelet reports PodInitializing for everything that waits. It also does
+// so for minutes if a registry does not answer; containerd gives up after five.
 const Pulling policy.Reason = "Pulling"
 
-// waitsForNothing are the kubelet's reasons for a container to wait that time
-// alone does not cure. While volumes are on their way, or init containers before
-// it run, the reason is PodInitializing, and may rightly be so for minutes.
+// waitsForNothing are the kubelet's reasons for a waiting container that waiting alone does not
+// fix. While the pod's volumes are prepared, or earlier init containers run, the
+// reason is PodInitializing, which can be normal for minutes.
 var waitsForNothing = map[string]bool{
 	"ErrImagePull": true, "ImagePullBackOff": true, "InvalidImageName": true, "ErrImageNeverPull": true,
 	"ImageInspectError": true, "RegistryUnavailable": true, "SignatureValidationFailed": true,
@@ -140,7 +140,7 @@ var waitsForNothing = map[string]bool{
 }
 
 // readyToStart reports whether the pod has its volumes and its network, so that its
-// first init container's turn has come. Kubelets say so from Kubernetes 1.29 on.
+// first init container can start. Kubelets report it since Kubernetes 1.29.
 func (p *Pod) readyToStart() bool {
 	for _, c := range p.Record.Status.Conditions {
 		if c.Type == corev1.PodReadyToStartContainers {
@@ -150,12 +150,12 @@ func (p *Pod) readyToStart() bool {
 	return false
 }
 
-// Hangs reports whether the pod is kept from starting by the config sidecar, and
-// how, in one word and in the kubelet's words. A moment of it is normal: the
-// caller measures for how long it holds.
+// Hangs reports whether the config sidecar prevents the pod from starting, with the cause in one
+// word and the kubelet's message. For a moment that is normal, so the
+// caller measures how long it lasts.
 func (p *Pod) Hangs() (cause, message string, hangs bool) {
 	if p.Record.Status.Phase != corev1.PodPending {
-		return "", "", false // Prometheus was started
+		return "", "", false // Prometheus has started
 	}
 	turn := p.readyToStart()
 	for _, s := range p.Record.Status.InitContainerStatuses {
@@ -166,8 +166,9 @@ func (p *Pod) Hangs() (cause, message string, hangs bool) {
 		switch w, t := s.State.Waiting, s.State.Terminated; {
 		case w != nil && w.Reason == "PodInitializing" && turn:
 			return string(
-				Pulling,
-			), "nothing else is left to wait for, but its image " + p.sidecarImage() + " is not there yet; the registry may not answer", true
+					Pulling,
+				), "the pod waits for nothing else, but the image " + p.sidecarImage() + " has not arrived yet; the registry " +
+					"may not answer", true
 		case w != nil && waitsForNothing[w.Reason]:
 			return w.Reason, w.Message, true
 		case t != nil:

@@ -23,8 +23,8 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/breaker/store"
 )
 
-// Bounds of what is kept of refusals, and of what one pass does about them. Namespaces
-// take turns, so that the refusals of one do not hold up those of another.
+// Limits for the refusals that are kept, and for the work of one pass. Namespaces
+// take turns, so that the refusals of one do not delay those of another.
 const (
 	refusalsPerNamespace = 64
 	maxRefusals          = 4096
@@ -33,27 +33,27 @@ const (
 )
 
 const (
-	// refusalLife is for how long a refusal counts: controllers try again after at most
-	// 1000 s, and a little.
+	// refusalLife is how long a refusal counts. Controllers try again after at most
+	// 1000 s, so it is a little longer.
 	refusalLife = 20 * time.Minute
-	// refusalFresh is until when a refusal counts whatever the controller's status says,
-	// which it writes later.
+	// refusalFresh is how long a refusal counts even if the controller's status contradicts it,
+	// because the status is written later.
 	refusalFresh = 30 * time.Second
-	// trialMargin is what may lie between two clocks' seconds: an attempt that began
-	// before the breaker was open says nothing about pods without the sidecar.
+	// trialMargin allows for differences between clocks and for rounding to seconds. An attempt that
+	// began before the breaker was open proves nothing about pods without the sidecar.
 	trialMargin = 3 * time.Second
-	// heldFor is for how long a workload is left alone whose pods are refused without the
+	// heldFor is how long a workload is ignored if its pods are refused without the
 	// sidecar too.
 	heldFor = time.Hour
 )
 
-// refusals opens the breaker for controllers whose injected pods are refused. They
-// are found by the events FailedCreate that controllers write, and nothing is created
-// to find them. A watch of the events wakes it, because controllers try again after
-// milliseconds first, and then after twice as long each time.
+// refusals opens the breaker for controllers whose injected pods are refused. It finds
+// them by the events FailedCreate that controllers write, so it creates nothing.
+// It watches these events, because controllers first try again after
+// milliseconds, and then after twice as long each time.
 //
-// Whether the sidecar is to blame shows afterwards: where pods are refused without it
-// too, the entry goes, and the workload is left alone for an hour.
+// Later attempts show whether the sidecar is the cause: if pods are refused without it
+// too, the entry is removed, and the workload is ignored for an hour.
 type refusals struct {
 	Options
 	cluster cluster
@@ -64,23 +64,23 @@ type refusals struct {
 	seen map[string]map[types.UID]*refusal // by namespace and controller
 	n    int
 
-	// trials and held are of the workloads with an open breaker, and of those that are
-	// left alone. Only work uses them.
+	// trials are the workloads with an open breaker, and held the workloads that are
+	// ignored. Only work uses them.
 	trials map[breaker.Workload]trial
 	held   map[breaker.Workload]hold
 }
 
-// refusal is the last one of a controller.
+// refusal is the last refusal of a controller's pod.
 type refusal struct {
 	observed
 	by, text string
-	// last is by the controller's clock, noted by ours.
+	// last is the time by the controller's clock, and noted by this process's clock.
 	last, noted time.Time
-	// judged: nothing is left to do about it.
+	// judged is true if nothing is left to do about the refusal.
 	judged bool
 }
 
-// trial is the refusal for which the breaker opened, and how long that took.
+// trial is the refusal for which the breaker opened, with the time until it opened.
 type trial struct {
 	last, noted time.Time
 	took        time.Duration
@@ -99,7 +99,7 @@ func newRefusals(o Options, config *rest.Config) (*refusals, error) {
 	}, err
 }
 
-// watch follows the events until the context ends.
+// watch watches the events until the context ends.
 func (r *refusals) watch(ctx context.Context) {
 	const first, last = time.Second, time.Minute
 	version, pause, told := "", first, ""
@@ -124,8 +124,8 @@ func (r *refusals) watch(ctx context.Context) {
 	}
 }
 
-// follow watches until the API server ends it. Events are not listed: one at a time
-// bounds the memory, and without a version a watch begins with what is there.
+// follow watches until the API server ends the watch. It does not list events: a watch holds
+// one at a time, which limits memory, and without a version it begins with the existing ones.
 func (r *refusals) follow(ctx context.Context, version *string) error {
 	w, err := r.cluster.Events(metav1.NamespaceAll).Watch(ctx, metav1.ListOptions{
 		FieldSelector: "reason=FailedCreate", ResourceVersion: *version, AllowWatchBookmarks: true,
@@ -148,7 +148,7 @@ func (r *refusals) follow(ctx context.Context, version *string) error {
 	return nil
 }
 
-// note keeps what an event says, if the sidecar can be the cause.
+// note records a refusal from an event, if the sidecar can be the cause.
 func (r *refusals) note(e *corev1.Event, now time.Time) {
 	object, last := e.InvolvedObject, occurred(e)
 	by, text, plausible := Blame(e.Message)
@@ -168,7 +168,7 @@ func (r *refusals) note(e *corev1.Event, now time.Time) {
 	case before != nil && !last.After(before.last) && before.by == by:
 		return
 	case before == nil && (len(of) >= refusalsPerNamespace || r.n >= maxRefusals):
-		return // its controller tries again, and there may be room then
+		return // its controller tries again, and the limit may have space then
 	case before == nil:
 		r.n++
 	}
@@ -184,7 +184,7 @@ func (r *refusals) note(e *corev1.Event, now time.Time) {
 	r.trigger()
 }
 
-// occurred is when an event last came. Recorders of either API write it in another field.
+// occurred returns when an event last happened. The two event APIs use different fields.
 func occurred(e *corev1.Event) time.Time {
 	at := e.LastTimestamp.Time
 	if e.Series != nil && e.Series.LastObservedTime.After(at) {
@@ -222,7 +222,7 @@ func (r *refusals) work(ctx context.Context) {
 	}
 }
 
-// next picks what is judged in this pass, and forgets what is old.
+// next returns the refusals for this pass, and removes old ones.
 func (r *refusals) next(now time.Time) []*refusal {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -254,13 +254,13 @@ func (r *refusals) next(now time.Time) []*refusal {
 	return picked
 }
 
-// pass judges refusals and changes the breaker. What fails for one holds up no other;
+// pass judges refusals and changes the breaker. An error about one does not stop the others;
 // it is judged again.
 func (r *refusals) pass(ctx context.Context, now time.Time) error {
 	p := r.Policy()
 	picked := r.next(now)
 	if p == nil {
-		r.again(picked) // the next event has them judged
+		r.again(picked) // after the next event they are judged
 	}
 	if p == nil || len(picked) == 0 {
 		return nil
@@ -319,7 +319,8 @@ func (r *refusals) pass(ctx context.Context, now time.Time) error {
 	}
 	for _, f := range opening {
 		if _, open := state.Open(f.workload, f.Revision); !open {
-			errs = append(errs, fmt.Errorf("ConfigMap %s is full: injection does not pause for %s of namespace %s, whose pods are refused",
+			errs = append(errs, fmt.Errorf("ConfigMap %s is full: injection does not pause for %s of namespace %s, whose "+
+				"pods are refused",
 				breaker.ConfigMap, shorten(f.workload.String(), 200), f.workload.Namespace))
 			continue
 		}
@@ -330,12 +331,12 @@ func (r *refusals) pass(ctx context.Context, now time.Time) error {
 		delete(r.trials, f.workload)
 		r.held[f.workload] = hold{f.by, now.Add(heldFor)}
 		errs = append(errs, r.events.record(ctx, &f.observed, corev1.EventTypeWarning, eventClosed, fmt.Sprintf(
-			"its pods are refused without the sidecar too, by %s: %s. Injection of %s goes on", f.by, f.text, f.workload)))
+			"its pods are refused without the sidecar too, by %s: %s. Injection of %s continues", f.by, f.text, f.workload)))
 	}
 	return errors.Join(errs...)
 }
 
-// again has refusals judged once more.
+// again makes the next pass judge the refusals again.
 func (r *refusals) again(list []*refusal) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -344,15 +345,15 @@ func (r *refusals) again(list []*refusal) {
 	}
 }
 
-// namespaceLook is what a pass has read of a namespace.
+// namespaceLook holds what a pass has read in a namespace.
 type namespaceLook struct {
 	read      bool
 	injection policy.Injection
 	cache     namespaceCache
 }
 
-// judge returns the finding about the pods that the controller tries to create: Missed
-// if they would be injected, and so are refused with the sidecar.
+// judge returns the finding about the pods that the controller tries to create. It is Missed
+// if they would be injected, because then they are refused with the sidecar.
 func (r *refusals) judge(ctx context.Context, f *refusal, look *namespaceLook, q Question, now time.Time) (Finding, error) {
 	namespace := f.workload.Namespace
 	if !look.read {
@@ -376,35 +377,36 @@ func (r *refusals) judge(ctx context.Context, f *refusal, look *namespaceLook, q
 		return Finding{}, fmt.Errorf("read %s %s of namespace %s: %w", f.controller.Kind, f.controller.Name, namespace, err)
 	}
 	if owner.uid != f.controller.UID || (owner.complete && now.Sub(f.last) > refusalFresh) {
-		return Finding{}, nil // others have its name now, or it has got its pods
+		return Finding{}, nil // another object has the name now, or the controller has its pods
 	}
 	pod, err := seen(owner.pod(namespace, ""))
 	if err != nil {
-		return Finding{}, fmt.Errorf("read the template of %s %s of namespace %s: %w", f.controller.Kind, f.controller.Name, namespace, err)
+		return Finding{}, fmt.Errorf("read the template of %s %s of namespace %s: "+
+			"%w", f.controller.Kind, f.controller.Name, namespace, err)
 	}
 	f.workload = pod.workload()
 	q.Pod, q.Injection = pod, look.injection
 	return r.cluster.assess(ctx, q, &look.cache)
 }
 
-// holds reports whether the workload is left alone, because the same party refused its
+// holds reports whether the workload is ignored, because the same component refused its
 // pods without the sidecar too.
 func (r *refusals) holds(f *refusal) bool {
 	h, held := r.held[f.workload]
 	return held && h.by == f.by
 }
 
-// forget drops what is over. A trial is, once its workload must have tried again.
+// forget removes old entries. A trial ends when its workload must have tried again.
 func (r *refusals) forget(now time.Time) {
 	maps.DeleteFunc(r.held, func(_ breaker.Workload, h hold) bool { return now.After(h.until) })
 	maps.DeleteFunc(r.trials, func(_ breaker.Workload, t trial) bool { return now.Sub(t.noted) > heldFor })
 }
 
-// refusedWithout reports whether the refused pod was one without the sidecar.
+// refusedWithout reports whether the refused pod had no sidecar.
 func (r *refusals) refusedWithout(f *refusal) bool {
 	t, known := r.trials[f.workload]
 	if !known {
-		r.trials[f.workload] = trial{last: f.last, noted: f.noted} // an earlier process opened it
+		r.trials[f.workload] = trial{last: f.last, noted: f.noted} // an earlier process opened the breaker
 		return false
 	}
 	return f.last.After(t.last.Add(t.took + trialMargin))
@@ -415,11 +417,13 @@ func (r *refusals) announce(ctx context.Context, f *refusal) error {
 		"cause", causeOf(f.by), "by", f.by, "message", f.text)
 	until := "the policy or the sidecar's image changes"
 	if causeOf(f.by) == breaker.OverQuota {
-		until += ", for an hour at most"
+		until += ", for at most an hour"
 	}
 	return r.events.record(ctx, &f.observed, corev1.EventTypeWarning, eventOpen, fmt.Sprintf(
-		"its pods are refused with the sidecar, by %s: %s. Injection pauses for %s until %s: the next pod is created without the sidecar. "+
-			"The cluster admin makes the sidecar fit (sidecar.resources, .volumeSizeLimit, .securityContext and .image of ampbridge's policy), "+
+		"its pods are refused with the sidecar, by %s: %s. Injection pauses for %s until %s: the next pod is created "+
+			"without the sidecar. "+
+			"The cluster admin adapts the sidecar (sidecar.resources, .volumeSizeLimit, .securityContext and .image of "+
+			"ampbridge's policy), "+
 			"or exempts the container %s", f.by, f.text, f.workload, until, sidecarconfig.ContainerName))
 }
 
@@ -430,7 +434,7 @@ func causeOf(by string) string {
 	return breaker.Refused
 }
 
-// sleep returns early when the context ends.
+// sleep returns after d, or earlier if the context ends.
 func sleep(ctx context.Context, d time.Duration) {
 	select {
 	case <-ctx.Done():

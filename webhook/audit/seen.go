@@ -9,25 +9,24 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/breaker"
 )
 
-// Seen is what a round saw, for people to look at.
+// Seen is the result of a round, for the status page.
 type Seen struct {
 	At time.Time
-	// Pods counts them by what was found.
+	// Pods is the number of pods per finding.
 	Pods map[Kind]int
-	// Notable are pods that are not as they should be, at most [MaxNotable]; More is how
-	// many there are beside them.
+	// Notable are pods with problems, at most [MaxNotable]. More is the number of further ones.
 	Notable []SeenPod
 	More    int
 	// Open are the workloads for which injection pauses.
 	Open []breaker.Workload
-	// Error is what the round could not do; empty: nothing.
+	// Error is why a part of the round failed; empty if nothing failed.
 	Error string
 }
 
-// MaxNotable bounds what is kept of a round.
+// MaxNotable limits the pods that are kept from a round.
 const MaxNotable = 100
 
-// SeenPod is a pod that is not as it should be.
+// SeenPod is a pod with a problem.
 type SeenPod struct {
 	Namespace, Name string
 	Kind            Kind
@@ -36,7 +35,7 @@ type SeenPod struct {
 	Since           time.Time
 }
 
-// see tells what the round has found, where someone wants to know.
+// see passes the round's result to Seen, if that is set.
 func (a *auditor) see(pods []observed, now time.Time, err error) {
 	if a.Seen == nil {
 		return

@@ -18,24 +18,24 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
-// Bounds of reading the status of sidecars. A pod, and whatever answers at its address, is
-// a tenant's: it gets a GET of one fixed path, and nothing of its answer is shown but what
-// check.SidecarNews makes of it.
+// Limits for reading the status of sidecars. A pod, and everything that answers at its address,
+// belongs to a tenant. So it gets a GET request for one fixed path, and only the text that
+// check.SidecarNews makes from the answer is shown.
 const (
 	readersAtOnce = 8
 	readLimit     = 2 * time.Second
-	// readsLimit is for all of a round; the next one goes on with the rest.
+	// readsLimit is the limit for one round; the next round reads the rest.
 	readsLimit    = 10 * time.Second
 	maxStatus     = 64 << 10
 	maxReadHeader = 8 << 10
 )
 
-// sidecars reads what config sidecars say of themselves, at their pods' addresses.
+// sidecars reads the status of config sidecars at their pods' addresses.
 type sidecars struct {
 	client *http.Client
-	// limit is [readsLimit], and shorter in tests.
+	// limit is [readsLimit]; shorter in tests.
 	limit time.Duration
-	// next is where the next round begins, so that each pod has its turn.
+	// next is the index where the next round begins, so that each pod has its turn.
 	next int
 }
 
@@ -43,7 +43,7 @@ func newSidecars() *sidecars {
 	return &sidecars{limit: readsLimit, client: &http.Client{
 		Timeout: readLimit,
 		Transport: &http.Transport{
-			// No proxy: the pods' network is reached without one.
+			// No proxy, because pods are reached directly.
 			DialContext:            (&net.Dialer{Timeout: readLimit}).DialContext,
 			DisableKeepAlives:      true,
 			MaxResponseHeaderBytes: maxReadHeader,
@@ -52,8 +52,8 @@ func newSidecars() *sidecars {
 	}}
 }
 
-// read fills in the news of the pods that have a sidecar with a port. What cannot be
-// read is marked as unread: nothing about it is forgotten.
+// read sets the news of the pods with a sidecar that has a port. It marks a pod that it cannot
+// read as unread, so that nothing about it is removed.
 func (s *sidecars) read(ctx context.Context, pods []observed, now time.Time) (read, unread int) {
 	ctx, cancel := context.WithTimeout(ctx, s.limit)
 	defer cancel()
@@ -97,7 +97,7 @@ func (s *sidecars) read(ctx context.Context, pods []observed, now time.Time) (re
 	return len(todo) - unread, unread
 }
 
-// status reads one status.
+// status reads the status at an address.
 func (s *sidecars) status(ctx context.Context, at netip.AddrPort) (status sidecarconfig.Status, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+at.String()+sidecarconfig.StatusPath, nil)
 	if err != nil {
@@ -109,7 +109,7 @@ func (s *sidecars) status(ctx context.Context, at netip.AddrPort) (status sideca
 	}
 	defer func() { _ = response.Body.Close() }()
 	if response.StatusCode != http.StatusOK {
-		return status, fmt.Errorf("the answer is %d", response.StatusCode)
+		return status, fmt.Errorf("the answer has status %d", response.StatusCode)
 	}
 	text, err := io.ReadAll(io.LimitReader(response.Body, maxStatus+1))
 	switch {
@@ -121,8 +121,8 @@ func (s *sidecars) status(ctx context.Context, at netip.AddrPort) (status sideca
 	return sidecarconfig.DecodeStatus(text)
 }
 
-// statusAddress is where the pod's sidecar serves its status; zero: it does not, or the
-// address is none of a pod.
+// statusAddress returns where the pod's sidecar serves its status; zero if it does not, or if
+// a pod cannot have the address.
 func (p *Pod) statusAddress() netip.AddrPort {
 	_, injected := p.Metadata.Annotations[inject.AnnotationInjected]
 	if !injected || p.Spec.HostNetwork || p.ended() || p.Record.Status.Phase != corev1.PodRunning {
@@ -144,11 +144,11 @@ func (p *Pod) statusAddress() netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-// metadataIPv6 is EC2's instance metadata service; by IPv4 it is link-local.
+// metadataIPv6 is the address of EC2's instance metadata service. Its IPv4 address is link-local.
 var metadataIPv6 = netip.MustParseAddr("fd00:ec2::254")
 
-// podAddress reports whether a pod can have the address: not this process's own host, and
-// not what serves credentials to a node.
+// podAddress reports whether a pod can have the address. Loopback addresses, and those of services
+// that give credentials to a node, are excluded.
 func podAddress(a netip.Addr) bool {
 	a = a.Unmap()
 	return a.Zone() == "" && a != metadataIPv6 &&

@@ -10,19 +10,19 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// controlled is what a controller makes its pods of.
+// controlled holds what a controller creates its pods from.
 type controlled struct {
 	reference metav1.OwnerReference
 	uid       types.UID
 	template  corev1.PodTemplateSpec
 	claims    []corev1.PersistentVolumeClaim
-	// service is a StatefulSet's, revision the one that its newest pods are of.
+	// service is a StatefulSet's service, and revision the revision of its newest pods.
 	service, revision string
-	// complete reports whether the controller has as many pods as it wants.
+	// complete is true if the controller has as many pods as it wants.
 	complete bool
 }
 
-// unknownKindError is for controllers that no right of the auditor's covers.
+// unknownKindError is for controllers of a kind that the auditor has no right to read.
 type unknownKindError struct{ kind string }
 
 func (e unknownKindError) Error() string {
@@ -62,13 +62,13 @@ func (c cluster) controlled(ctx context.Context, namespace string, owner metav1.
 	return found, nil
 }
 
-// pod returns the pod that the controller would create, without what differs from one
-// of its pods to the next. name is that of a StatefulSet's pod; empty: its first.
+// pod returns the pod that the controller would create, without fields that differ between
+// its pods. name is the name of a StatefulSet's pod; empty means its first.
 func (o controlled) pod(namespace, name string) *corev1.Pod {
 	t := o.template.DeepCopy()
 	pod := &corev1.Pod{ObjectMeta: t.ObjectMeta, Spec: t.Spec}
 	pod.Namespace, pod.GenerateName = namespace, o.reference.Name+"-"
-	// Without blockOwnerDeletion no right on the controller is needed.
+	// Without blockOwnerDeletion no right for the controller is needed.
 	pod.OwnerReferences = []metav1.OwnerReference{{
 		APIVersion: o.reference.APIVersion, Kind: o.reference.Kind, Name: o.reference.Name, UID: o.uid, Controller: new(true),
 	}}
@@ -78,7 +78,7 @@ func (o controlled) pod(namespace, name string) *corev1.Pod {
 	if name == "" {
 		name = o.reference.Name + "-0"
 	}
-	// A name that is taken would hide what the successor's admission says.
+	// An existing name would cause an error before the successor's admission.
 	pod.GenerateName, pod.Spec.Hostname, pod.Spec.Subdomain = name+"-", name, o.service
 	metav1.SetMetaDataLabel(&pod.ObjectMeta, "statefulset.kubernetes.io/pod-name", name)
 	metav1.SetMetaDataLabel(&pod.ObjectMeta, "controller-revision-hash", o.revision)
@@ -90,7 +90,7 @@ func (o controlled) pod(namespace, name string) *corev1.Pod {
 	return pod
 }
 
-// seen returns a pod as an audit looks at it.
+// seen converts a pod to the form that an audit reads.
 func seen(pod *corev1.Pod) (*Pod, error) {
 	text, err := json.Marshal(pod)
 	if err != nil {

@@ -1,12 +1,12 @@
 // Package breaker holds the state of the circuit breaker: the workloads whose pods
-// hung on the config sidecar, or were refused because of it. Injection pauses for them. The auditor writes the
-// state to the ConfigMap ampbridge-breaker in ampbridge's own namespace, and the
-// webhook reads it, so that the webhook has no side effects.
+// hung on the config sidecar, or were refused because of it. Injection pauses for them. The
+// auditor writes the state to the ConfigMap ampbridge-breaker in ampbridge's own namespace, and
+// the webhook reads it, so that the webhook has no side effects.
 //
-// An entry is about one revision: what would be injected into the workload, under
-// one policy and one image. A changed policy or image is another revision, for
-// which the breaker is closed: injection tries again by itself. Who wants that
-// sooner deletes the entry, or the whole ConfigMap.
+// An entry is for one revision: what would be injected into the workload with
+// one policy and one image. After a change of the policy or the image there is another revision,
+// for which the breaker is closed, so injection tries again by itself. To try
+// earlier, delete the entry or the whole ConfigMap.
 package breaker
 
 import (
@@ -23,18 +23,18 @@ import (
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
-// ConfigMap is the name of the object that holds the state.
+// ConfigMap is the name of the object with the state.
 const ConfigMap = "ampbridge-breaker"
 
 // podTemplateHash is the label that a Deployment gives its pods
 // (https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#pod-template-hash-label).
 const podTemplateHash = "pod-template-hash"
 
-// CircuitOpen is the reason to skip a pod of a workload whose pods hung.
+// CircuitOpen is the reason to skip a pod of a workload with hanging or refused pods.
 const CircuitOpen policy.Reason = "CircuitOpen"
 
-// Workload is what people deploy: the controller of a pod, and for the
-// ReplicaSet of a Deployment the Deployment, so that a new revision is the same
+// Workload is what people deploy: the controller of a pod. For the
+// ReplicaSet of a Deployment it is the Deployment, so that a new revision is the same
 // workload.
 type Workload struct {
 	Namespace string `json:"namespace"`
@@ -44,14 +44,14 @@ type Workload struct {
 
 func (w Workload) String() string { return w.Kind + "/" + w.Name }
 
-// Of is the workload of a pod with these labels and a controller of this kind
-// and name. Without one, the kind being empty, a pod is its own workload. What a
-// pod says of its controller is not checked anywhere else, so it is bounded here.
+// Of returns the workload of a pod with these labels and a controller of this kind
+// and name. Without a controller, kind is empty, and the pod is its own workload. Nothing else
+// checks what a pod says about its controller, so Of limits it.
 func Of(namespace, pod, kind, name string, labels map[string]string) Workload {
 	if kind == "" {
 		return Workload{namespace, "Pod", bounded(pod, maxName)}
 	}
-	// A Deployment calls its ReplicaSets by its own name and this hash.
+	// The name of a Deployment's ReplicaSet is the Deployment's name and this hash.
 	hash := labels[podTemplateHash]
 	if deployment, cut := strings.CutSuffix(name, "-"+hash); kind == "ReplicaSet" && hash != "" && cut {
 		return Workload{namespace, "Deployment", bounded(deployment, maxName)}
@@ -59,14 +59,13 @@ func Of(namespace, pod, kind, name string, labels map[string]string) Workload {
 	return Workload{namespace, bounded(kind, maxKind), bounded(name, maxName)}
 }
 
-// What Kubernetes takes as the names of kinds and objects.
+// The limits of Kubernetes for the names of kinds and objects.
 const (
 	maxKind = 63
 	maxName = 253
 )
 
-// bounded returns s, if it is what a kind or name can be, or else the beginning of
-// it and a digest.
+// bounded returns s if it can be a kind or name, or else its beginning and a digest.
 func bounded(s string, most int) string {
 	if len(s) <= most && plain(s, "-._:") {
 		return s
@@ -82,7 +81,7 @@ func bounded(s string, most int) string {
 	return letters[:min(len(letters), begin)] + "_" + hex.EncodeToString(sum[:16])
 }
 
-// plain reports whether s is made of letters and digits of ASCII, and of more.
+// plain reports whether s contains only ASCII letters, digits, and characters of more.
 func plain(s, more string) bool {
 	for i := range len(s) {
 		c := s[i]
@@ -93,9 +92,9 @@ func plain(s, more string) bool {
 	return true
 }
 
-// Revision names what would be injected into a pod with this entitlement: 12 hex
-// digits that change with everything in the policy that could make its sidecar
-// hang, and with the image. image is the webhook's, for policies that name none.
+// Revision identifies what would be injected into a pod with this entitlement. It has 12 hex
+// digits, which change with the image and with everything in the policy that could make a
+// sidecar hang. image is the webhook's image, for policies without one.
 func Revision(p *policy.Policy, e policy.Entitlement, image string) string {
 	text, err := json.Marshal(struct {
 		Config  string
@@ -104,20 +103,20 @@ func Revision(p *policy.Policy, e policy.Entitlement, image string) string {
 		Image   string
 	}{sidecarconfig.New(p, e).Encode(), p.Sidecar, p.Token, image})
 	if err != nil {
-		panic(err) // strings and numbers always encode
+		panic(err) // cannot happen: strings and numbers always encode
 	}
 	sum := sha256.Sum256(text)
 	return hex.EncodeToString(sum[:6])
 }
 
-// Entry is one workload for which injection pauses.
+// Entry is a workload for which injection pauses.
 type Entry struct {
 	Workload
 	// Revision is the [Revision] that failed.
 	Revision string `json:"revision"`
-	// Cause is how the sidecar hung, as in ImagePullBackOff, or [Refused] or [OverQuota].
+	// Cause is how the sidecar hung, for example ImagePullBackOff, or [Refused] or [OverQuota].
 	Cause string `json:"cause"`
-	// By is who refused the pods, and Message why. Empty: they were not refused, they hung.
+	// By is who refused the pods, and Message is the refusal. Both are empty if the pods hung.
 	By      string `json:"by,omitempty"`
 	Message string `json:"message,omitempty"`
 	// Since is when the breaker opened.
@@ -127,21 +126,21 @@ type Entry struct {
 // Causes of entries for pods that the API server refused.
 const (
 	Refused = "Refused"
-	// OverQuota: by a ResourceQuota. How much of it is free changes without a trace, so
+	// OverQuota: a ResourceQuota refused them. Nothing reports that a quota has space again, so
 	// such an entry ends after [QuotaRetry].
 	OverQuota = "OverQuota"
 )
 
-// QuotaRetry is when injection is tried again after a quota refused a pod.
+// QuotaRetry is the time after which injection is tried again if a quota refused a pod.
 const QuotaRetry = time.Hour
 
 // WasRefused reports whether the entry is for pods that were refused.
 func (e Entry) WasRefused() bool { return e.Cause == Refused || e.Cause == OverQuota }
 
-// Decision is to skip, with a warning for whoever creates the pod.
+// Decision returns the decision to skip, with a warning for the person who creates the pod.
 func (e Entry) Decision() policy.Decision {
-	// The API server cuts warnings at 256 bytes, prefix included; names may be
-	// long, and the fix stands first.
+	// The API server cuts warnings after 256 bytes, including the prefix. Names may be
+	// long, so the fix comes first.
 	workload := e.String()
 	if e.Workload == All(e.Namespace) {
 		workload = "every one of namespace " + e.Namespace
@@ -151,21 +150,22 @@ func (e Entry) Decision() policy.Decision {
 		why = fmt.Sprintf("pods with the sidecar were refused by %.70s", e.By)
 	}
 	warning := fmt.Sprintf(
-		"injection pauses until the policy or the sidecar's image changes: %s; the cluster admin fixes that; workload %s", why, workload,
+		"injection pauses until the policy or the sidecar's image changes: %s; the cluster admin fixes that; workload "+
+			"%s", why, workload,
 	)
 	const most = 230
 	return policy.Decision{Reason: CircuitOpen, Warning: shorten(warning, most)}
 }
 
-// Bounds of the state. One namespace's workloads can fill neither the ConfigMap,
-// which takes 1 MiB, nor the webhook's look at it, which comes with each pod.
+// Limits of the state. The workloads of one namespace must not fill the ConfigMap, which holds
+// 1 MiB, and must not slow down the webhook, which reads it for each pod.
 const (
-	// PerNamespace is how many entries a namespace has. Where more of its workloads
-	// hang, one entry stands for all of them that would be given the same.
+	// PerNamespace is the number of entries per namespace. If more of its workloads
+	// hang, one entry replaces all of those with the same revision.
 	PerNamespace = 16
 	// MaxBytes is the size of all keys and values.
 	MaxBytes = 768 << 10
-	// maxValue is that of one value; what is longer was not written here.
+	// maxValue is the size of one value. A longer one was not written by this package.
 	maxValue    = 4 << 10
 	maxRevision = 64
 	maxCause    = 64
@@ -173,17 +173,17 @@ const (
 	maxMessage  = 256
 )
 
-// everything is the kind and name of an entry for all workloads of a namespace. No
-// kind or name that [Of] returns has a star.
+// everything is the kind and name of an entry for all workloads of a namespace. [Of]
+// never returns a kind or name with a star.
 const everything = "*"
 
-// All are the workloads of a namespace together.
+// All returns the workload that means all workloads of a namespace.
 func All(namespace string) Workload { return Workload{namespace, everything, everything} }
 
-// State is all entries: the data of the ConfigMap. The zero value is empty.
+// State holds all entries. It is the data of the ConfigMap. The zero value is empty.
 type State map[string]string
 
-// Open returns the entry of the workload, or of all of its namespace, if the
+// Open returns the entry of the workload, or of its whole namespace, if the
 // breaker is open for this revision.
 func (s State) Open(w Workload, revision string) (Entry, bool) {
 	for _, k := range []string{key(w), keyOfAll(w.Namespace, revision)} {
@@ -200,8 +200,8 @@ func (s State) Entry(w Workload) (Entry, bool) {
 	return e, found && e.Workload == w
 }
 
-// read returns the entry with a key. What somebody wrote by hand and cannot be
-// read opens nothing.
+// read returns the entry with a key. An entry that somebody wrote by hand and that cannot be
+// read has no effect.
 func (s State) read(k string) (e Entry, ok bool) {
 	text, found := s[k]
 	if !found || len(text) > maxValue || json.Unmarshal([]byte(text), &e) != nil || e.Key() != k || !e.bounded() {
@@ -210,12 +210,12 @@ func (s State) read(k string) (e Entry, ok bool) {
 	return e, true
 }
 
-// bounded reports whether the entry is as short as one that is made here. Without a
-// namespace its key would begin with a dot, and with two of them the API server
-// refuses the whole ConfigMap; without a kind it would be a key of [All].
+// bounded reports whether the entry is within the limits of this package. Without a
+// namespace its key would begin with a dot, and with two dots the API server
+// refuses the whole ConfigMap. Without a kind its key would be a key of [All].
 func (e Entry) bounded() bool {
 	w := e.Workload
-	// Years after 9999 and zones of a day or more can be read, but not written.
+	// Years after 9999 and time zones of a day or more can be read but not written.
 	_, err := e.Since.MarshalJSON()
 	ofWorkload := w.Kind != "" && bounded(w.Kind, maxKind) == w.Kind && bounded(w.Name, maxName) == w.Name
 	return w.Namespace != "" && len(w.Namespace) <= maxKind && plain(w.Namespace, "-") && (ofWorkload || w == All(w.Namespace)) &&
@@ -223,10 +223,10 @@ func (e Entry) bounded() bool {
 		len(e.Message) <= maxMessage && err == nil
 }
 
-// With is the state with more entries, or others for their workloads. It keeps
-// within [PerNamespace] and [MaxBytes]: beyond them entries of one namespace and
-// revision become one for all of its workloads. An entry for which even that makes no
-// room is left out, which [State.Open] shows.
+// With returns the state with additional or replaced entries. It respects
+// [PerNamespace] and [MaxBytes]: above these limits, it merges entries of one namespace and
+// revision into one for all workloads of the namespace. If there is still no space, it leaves the
+// entry out, which [State.Open] shows.
 func (s State) With(entries ...Entry) State {
 	next := maps.Clone(s)
 	if next == nil {
@@ -242,7 +242,7 @@ func (s State) With(entries ...Entry) State {
 	return next
 }
 
-// add puts an entry into a state of that many bytes, and returns how many it has then.
+// add adds an entry to a state of that many bytes, and returns the new number of bytes.
 func (s State) add(e Entry, bytes int) int {
 	k := e.Key()
 	before, replaced := s[k]
@@ -283,12 +283,12 @@ func shorten(s string, most int) string {
 func (e Entry) encode() string {
 	text, err := json.Marshal(e)
 	if err != nil {
-		panic(err) // strings always encode, and times until the year 9999
+		panic(err) // cannot happen: strings always encode, and so do times until the year 9999
 	}
 	return string(text)
 }
 
-// size is what the API server counts.
+// size returns the size as the API server counts it.
 func (s State) size() (bytes int) {
 	for k, v := range s {
 		bytes += len(k) + len(v)
@@ -296,7 +296,7 @@ func (s State) size() (bytes int) {
 	return bytes
 }
 
-// of are the entries of a namespace.
+// of returns the entries of a namespace.
 func (s State) of(namespace string) (list []Entry) {
 	for k := range s {
 		if strings.HasPrefix(k, namespace+".") {
@@ -309,7 +309,7 @@ func (s State) of(namespace string) (list []Entry) {
 }
 
 // merge replaces the entries of the namespace's most frequent revision by one for all
-// of its workloads. It reports whether there were two or more.
+// its workloads. It reports whether there were two or more.
 func (s State) merge(namespace string) bool {
 	revisions := map[string][]Entry{}
 	var most []Entry
@@ -338,7 +338,7 @@ func (s State) merge(namespace string) bool {
 	return true
 }
 
-// largest is the namespace with the most entries of its workloads.
+// largest returns the namespace with the most entries for single workloads.
 func (s State) largest() (namespace string) {
 	count := map[string]int{}
 	for k := range s {
@@ -354,7 +354,7 @@ func (s State) largest() (namespace string) {
 	return namespace
 }
 
-// tidy drops what cannot be read: it only takes room away.
+// tidy removes entries that cannot be read, because they only use space.
 func (s State) tidy() {
 	for k := range s {
 		if _, ok := s.read(k); !ok {
@@ -363,21 +363,21 @@ func (s State) tidy() {
 	}
 }
 
-// Without is the state without the entry of a workload.
+// Without returns the state without the entry of a workload.
 func (s State) Without(w Workload) State {
 	next := maps.Clone(s)
 	delete(next, key(w))
 	return next
 }
 
-// Remove is the state without an entry.
+// Remove returns the state without an entry.
 func (s State) Remove(e Entry) State {
 	next := maps.Clone(s)
 	delete(next, e.Key())
 	return next
 }
 
-// Entries are all that can be read, in the order of their keys.
+// Entries returns all readable entries in the order of their keys.
 func (s State) Entries() []Entry {
 	var all []Entry
 	for _, k := range slices.Sorted(maps.Keys(s)) {
@@ -388,7 +388,7 @@ func (s State) Entries() []Entry {
 	return all
 }
 
-// Key is the entry's key in the ConfigMap.
+// Key returns the entry's key in the ConfigMap.
 func (e Entry) Key() string {
 	if e.Workload == All(e.Namespace) {
 		return keyOfAll(e.Namespace, e.Revision)
@@ -396,13 +396,13 @@ func (e Entry) Key() string {
 	return key(e.Workload)
 }
 
-// keyOfAll has nothing between two dots, where others have the kind.
+// keyOfAll returns a key with nothing between two dots. Other keys have the kind there.
 func keyOfAll(namespace, revision string) string { return namespace + ".." + revision }
 
-// key is the workload as a ConfigMap's key: of at most 253 letters, digits, "-", "_"
+// key returns the workload as a ConfigMap's key: at most 253 letters, digits, "-", "_"
 // and "." (https://kubernetes.io/docs/concepts/configuration/configmap/). A namespace
-// has no dot in it, so that namespaces never share a key; workloads of one whose
-// names are strange have a digest in it.
+// contains no dot, so different namespaces never share a key. The key of a workload with
+// an unusual name contains a digest.
 func key(w Workload) string {
 	const most = 253
 	text := w.Namespace + "." + w.Kind + "." + w.Name

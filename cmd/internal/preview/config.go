@@ -17,8 +17,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
-// generation marks the configuration as made by hand. In a sidecar it is the number of
-// the session.
+// generation replaces the session's number, which a sidecar writes into the header.
 const generation = "offline"
 
 // Output formats of [Config].
@@ -27,7 +26,7 @@ const (
 	Block = "block"
 )
 
-// ConfigOptions say what [Config] prints.
+// ConfigOptions configures [Config].
 type ConfigOptions struct {
 	File           string
 	Policy         string
@@ -36,15 +35,15 @@ type ConfigOptions struct {
 	Pod            string
 	Controller     string
 	Version        string
-	// Delivery replaces [policy.DeliveryAuto], which depends on the pod; empty: sigv4.
+	// Delivery replaces [policy.DeliveryAuto], which depends on the pod; empty means sigv4.
 	Delivery policy.Delivery
 	Output   string
-	// Destination is the one that a snippet is for; empty: the only one that fits.
+	// Destination is the destination of a snippet; if empty, the only one that fits.
 	Destination string
 }
 
-// A relay's port and password file, as the sidecar has them. The port is chosen when a pod
-// starts, so 0 stands for it.
+// The relay's port and password file, as in a sidecar. A pod's relay chooses its port when
+// it starts, so 0 is printed here.
 const (
 	relayAddress  = "127.0.0.1:0"
 	relayPassword = sidecarconfig.CredentialsDir + "/relay-password"
@@ -59,7 +58,8 @@ func Config(o ConfigOptions, stdin io.Reader, stdout, stderr io.Writer) error {
 	subject := policy.Subject{Namespace: o.Namespace, ServiceAccount: o.ServiceAccount}
 	entitlement, granted := p.Entitled(subject)
 	if !granted {
-		return fmt.Errorf("not granted: no grant of %s covers service account %s of namespace %s", o.Policy, o.ServiceAccount, o.Namespace)
+		return fmt.Errorf("not granted: no grant of %s covers service account %s of namespace "+
+			"%s", o.Policy, o.ServiceAccount, o.Namespace)
 	}
 	var version policy.Version
 	if o.Version != "" {
@@ -71,8 +71,9 @@ func Config(o ConfigOptions, stdin io.Reader, stdout, stderr io.Writer) error {
 		return writeSnippet(o, p, subject, version, stdout, stderr)
 	}
 	if entitlement, granted = p.EntitledAs(subject, policy.ModePrometheus); !granted {
-		return fmt.Errorf("the grants of service account %s of namespace %s have no mode prometheus, so no configuration is edited: "+
-			"-o writes a snippet for the program, as -o %s", o.ServiceAccount, o.Namespace, OpenTelemetry)
+		return fmt.Errorf("the grants of service account %s of namespace %s do not have mode prometheus, so there is "+
+			"no configuration to edit: "+
+			"write a snippet for the program, for example with -o %s", o.ServiceAccount, o.Namespace, OpenTelemetry)
 	}
 	if entitlement.HA != "" {
 		entitlement.HA = p.Group(entitlement.HA, subject, policy.Workload{Controller: o.Controller}, "")
@@ -80,7 +81,7 @@ func Config(o ConfigOptions, stdin io.Reader, stdout, stderr io.Writer) error {
 	var blocks []policy.Block
 	for _, d := range sidecarconfig.New(p, entitlement).Destinations {
 		if d.Replica && o.Pod == "" {
-			return usage.Errorf("the grant sets ha, so the block carries the pod's name: give one with --pod")
+			return usage.Errorf("the grant sets ha, so the block needs the pod's name: set it with --pod")
 		}
 		block := d.For(o.Pod)
 		delivery, note := deliveryOf(d, o.Delivery)
@@ -97,7 +98,8 @@ func Config(o ConfigOptions, stdin io.Reader, stdout, stderr io.Writer) error {
 		for _, field := range omitted {
 			if _, err := fmt.Fprintf(
 				stderr,
-				"%s does without %s, which needs Prometheus %s: the sidecar adds it once it knows the version; --prometheus-version shows it\n",
+				"%s has no %s, which needs Prometheus %s: the sidecar adds it when it knows the version; set "+
+					"--prometheus-version to see it\n",
 				d.Name,
 				field.Field,
 				field.Since,
@@ -144,7 +146,7 @@ func Config(o ConfigOptions, stdin io.Reader, stdout, stderr io.Writer) error {
 	return err
 }
 
-// checkMemory returns an error if a sidecar with the policy's limit could not edit the
+// checkMemory returns an error if a sidecar with the policy's memory limit could not edit the
 // configuration.
 func checkMemory(config []byte, p *policy.Policy) error {
 	text := string(p.Sidecar.Resources.Limits.Memory)
@@ -161,25 +163,26 @@ func checkMemory(config []byte, p *policy.Policy) error {
 	return nil
 }
 
-// deliveryOf returns how samples go to a destination, and what to say about it. Without a
-// pod the policy's auto is not decided.
+// deliveryOf returns the delivery for a destination and a note about it. Without a
+// pod, auto is not decided.
 func deliveryOf(d sidecarconfig.Destination, asked policy.Delivery) (policy.Delivery, string) {
-	const port = "relay: port 0 stands for the one that a pod's relay gets when it starts"
+	const port = "relay: port 0 is a placeholder for the port that a pod's relay gets when it starts"
 	switch {
 	case d.Delivery == policy.DeliveryRelay && asked == policy.DeliverySigV4:
-		return d.Delivery, "--delivery sigv4 does not count, because the policy wants relay; " + port
+		return d.Delivery, "--delivery sigv4 is ignored, because the policy sets relay; " + port
 	case d.Delivery == policy.DeliverySigV4 && asked == policy.DeliveryRelay:
-		return d.Delivery, "--delivery relay does not count, because the policy wants sigv4"
+		return d.Delivery, "--delivery relay is ignored, because the policy sets sigv4"
 	case d.Delivery == policy.DeliveryRelay || d.Delivery == policy.DeliveryAuto && asked == policy.DeliveryRelay:
 		return policy.DeliveryRelay, port
 	case d.Delivery == policy.DeliveryAuto && asked == "":
-		return policy.DeliverySigV4, "delivery auto: this is the block for a pod that gets sigv4; --delivery relay shows the other one, and " +
-			"ampbridge inject which one a pod gets, and why"
+		return policy.DeliverySigV4, "delivery auto: this is the block for a pod that gets sigv4; --delivery relay " +
+			"shows the other block, and " +
+			"ampbridge inject shows which one a pod gets, and why"
 	}
 	return policy.DeliverySigV4, ""
 }
 
-// unzip unpacks gzipped text. It goes by the first bytes, because standard input has no
+// unzip unpacks gzipped text. It checks the first bytes, because standard input has no
 // name.
 func unzip(text []byte) ([]byte, error) {
 	if !bytes.HasPrefix(text, []byte{0x1f, 0x8b}) {

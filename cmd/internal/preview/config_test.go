@@ -18,7 +18,7 @@ func TestConfigNamesTheDelivery(t *testing.T) {
 		{"monitoring", "relay", "backup: relay: port 0 stands for", "auto"},
 		{"monitoring", "sigv4", "", "central"},
 		{"chosen", "", "relayed: relay: port 0", "signed"},
-		{"chosen", "relay", "signed: --delivery relay does not count, because the policy wants sigv4", "auto"},
+		{"chosen", "relay", "signed: --delivery relay is ignored, because the policy sets sigv4", "auto"},
 	} {
 		_, stderr, err := config(t, "", "-o", "block", "-n", c.namespace, "--service-account", "prometheus", "--delivery", c.delivery)
 		if err != nil || !strings.Contains(stderr, c.want) || strings.Contains(stderr, c.not) {
@@ -58,7 +58,7 @@ func TestFieldsNeedAKnownVersion(t *testing.T) {
 		}
 		if told := strings.Contains(
 			stderr,
-			"newer does without queue_config.sample_age_limit, which needs Prometheus 2.50",
+			"newer has no queue_config.sample_age_limit, which needs Prometheus 2.50",
 		); told == want.age {
 			t.Errorf("%q: stderr %q", version, stderr)
 		}
@@ -89,7 +89,7 @@ func TestConfigOutput(t *testing.T) {
 		{"block.want.yml", "", []string{"-o", "block", "-n", "monitoring", "--service-account", "prometheus", "--delivery", "sigv4"}},
 		{"relay.want.yml", "central: relay: port 0", []string{"-o", "block", "-n", "monitoring", "--service-account", "prometheus",
 			"--delivery", "relay", "--prometheus-version", "3.1.0"}},
-		{"chosen.want.yml", "relayed: --delivery sigv4 does not count", []string{"-o", "block", "-n", "chosen", "--service-account",
+		{"chosen.want.yml", "relayed: --delivery sigv4 is ignored", []string{"-o", "block", "-n", "chosen", "--service-account",
 			"prometheus", "--delivery", "sigv4", "--prometheus-version", "2.42.0"}},
 		{"replica.want.yml", "central: delivery auto: ",
 			[]string{"-o", "block", "-n", "pair", "--service-account", "prometheus", "--pod", "prometheus-0",
@@ -132,7 +132,8 @@ func TestConfigErrors(t *testing.T) {
 			"testdata/config/policy.yaml covers service account prometheus of namespace other", false},
 		{"no configuration", "", []string{"-n", "monitoring", "--service-account", "prometheus"}, "-f", true},
 		{"no namespace", "", []string{"-f", "-", "--service-account", "prometheus"}, "--namespace is missing", true},
-		{"no pod for a replica label", "", []string{"-f", "-", "-n", "pair", "--service-account", "prometheus"}, "--pod", true},
+		{"no pod for a replica " +
+			"label", "", []string{"-f", "-", "-n", "pair", "--service-account", "prometheus"}, "--pod", true},
 		{"delivery", "", append(granted, "--delivery", "proxy"), `--delivery "proxy" is unknown`, true},
 		{"output", "", append(granted, "-o", "json"), `--output "json" is unknown`, true},
 		{"not a configuration", "[]", granted, "-: ", false},

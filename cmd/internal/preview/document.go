@@ -19,11 +19,11 @@ import (
 
 // document is one YAML document or one JSON text.
 type document struct {
-	// original is the text as it was read. It is printed if nothing changed, with the
-	// author's comments and order.
+	// original is the text as it was read. It is printed if nothing changed, so that the
+	// author's comments and order stay.
 	original []byte
 	json     []byte
-	// operations lists everything that was applied.
+	// operations lists all applied operations.
 	operations []jsonpatch.Operation
 }
 
@@ -60,15 +60,15 @@ func parseDocuments(data []byte) ([]document, error) {
 	}
 }
 
-// object is the part of an object that is read before its kind is known.
+// object has the fields of an object that are read before its kind is known.
 type object struct {
 	APIVersion string            `json:"apiVersion"`
 	Kind       string            `json:"kind"`
 	Items      []json.RawMessage `json:"items"`
 }
 
-// each calls change for the object in d, or for each in the list that d is, and
-// applies what it returns.
+// each calls change for the object in d, or for each item if d is a list, and
+// applies the operations that it returns.
 func (d *document) each(change func(object []byte, kind string) ([]jsonpatch.Operation, error)) error {
 	var o object
 	if err := json.Unmarshal(d.json, &o); err != nil {
@@ -154,8 +154,8 @@ func (d *document) text(format string) ([]byte, error) {
 		}
 		return encodeIndented(json.RawMessage(patch))
 	case JSON:
-		// Members have one order, whether or not they were patched. Numbers stay as they
-		// were written.
+		// Decode and encode again, so that members always have the same order. Numbers keep
+		// their spelling.
 		decoder := json.NewDecoder(bytes.NewReader(d.json))
 		decoder.UseNumber()
 		var v any

@@ -1,6 +1,6 @@
-// Package preview shows what pods would get, without a cluster: [Inject] the objects as
-// the webhook would make them, [Config] the Prometheus configuration as the sidecar
-// would render it. Both call the same functions as webhook and sidecar do. Operations
+// Package preview shows what pods would get, without a cluster: [Inject] prints objects as
+// the webhook would change them, and [Config] prints the Prometheus configuration as the sidecar
+// would render it. Both call the functions of webhook and sidecar. Operations
 // are applied to the text, so fields that this build does not know stay.
 package preview
 
@@ -26,7 +26,7 @@ const (
 	Patch = "patch"
 )
 
-// InjectOptions say what [Inject] prints.
+// InjectOptions configures [Inject].
 type InjectOptions struct {
 	File           string
 	Policy         string
@@ -79,7 +79,7 @@ func Inject(o InjectOptions, stdin io.Reader, stdout, stderr io.Writer) error {
 	}
 	if decided == 0 {
 		return fmt.Errorf(
-			"%s: it holds neither a Pod nor a ServiceAccount; for a Deployment or StatefulSet give a pod that it makes",
+			"%s: it contains neither a Pod nor a ServiceAccount; for a Deployment or StatefulSet use one of its pods",
 			o.File,
 		)
 	}
@@ -89,7 +89,7 @@ func Inject(o InjectOptions, stdin io.Reader, stdout, stderr io.Writer) error {
 	return writeDocuments(stdout, documents, o.Output)
 }
 
-// injection is what the decisions depend on.
+// injection holds what the decisions depend on.
 type injection struct {
 	InjectOptions
 	policy   *policy.Policy
@@ -120,7 +120,7 @@ func (r *injection) readServiceAccounts(documents []document, stdin io.Reader) e
 		}
 	}
 	if r.ServiceAccount != "" && len(r.accounts) == 0 {
-		return fmt.Errorf("%s: it holds no ServiceAccount", r.ServiceAccount)
+		return fmt.Errorf("%s: it contains no ServiceAccount", r.ServiceAccount)
 	}
 	return nil
 }
@@ -158,7 +158,7 @@ func (r *injection) pod(object []byte) ([]jsonpatch.Operation, policy.Decision, 
 		subject.Namespace = r.Namespace
 	}
 	if subject.ServiceAccount == "" {
-		subject.ServiceAccount = "default" // as the API server does
+		subject.ServiceAccount = "default" // the API server does the same
 	}
 	account, known := r.accounts[subject]
 	if r.ServiceAccount != "" && !known {

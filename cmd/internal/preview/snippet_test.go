@@ -54,7 +54,7 @@ func TestSnippetErrors(t *testing.T) {
 		{"grafana", "-n grafana --service-account grafana --delivery relay", "-o grafana has no form for --delivery relay", true},
 		{"grafana", "-n grafana --service-account grafana -f x.yml", "-f is for -o full", true},
 		{"block", "-n monitoring --service-account prometheus --destination central", "--destination is for snippets", true},
-		{"block", "-n grafana --service-account grafana", "have no mode prometheus", false},
+		{"block", "-n grafana --service-account grafana", "do not have mode prometheus", false},
 		{"vmagent", "-n observability --service-account several --destination second", "vmagent reads no AWS configuration", false},
 	} {
 		stdout, _, err := snippet(t, c.output, strings.Fields(c.args)...)

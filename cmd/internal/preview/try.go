@@ -21,7 +21,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
-// tryIssuer is the issuer of the example's cluster. It ends in a slash, as those of AKS do.
+// tryIssuer is the issuer of the example's cluster. It ends in a slash like the issuers of AKS.
 const tryIssuer policy.Issuer = "https://westeurope.oic.prod-aks.azure.com/11111111-2222-3333-4444-555555555555/" +
 	"66666666-7777-8888-9999-000000000000/"
 
@@ -35,7 +35,7 @@ type Example struct {
 	Pod Change[json.RawMessage] `json:"pod"`
 	// Configuration is Prometheus's, before and after.
 	Configuration Change[string] `json:"configuration"`
-	// Plan has the roles that sync makes.
+	// Plan has the roles that sync creates.
 	Plan plan.Plan `json:"plan"`
 	// Report is what doctor reports of a mistake.
 	Report json.RawMessage `json:"report"`
@@ -47,8 +47,8 @@ type Change[T any] struct {
 	After  T `json:"after"`
 }
 
-// Try shows what ampbridge does with the examples of the documentation. Webhook, sidecar,
-// sync and doctor compute the same from the same input; here the input is made up.
+// Try shows what ampbridge does with the examples of the documentation. It calls the functions of
+// webhook, sidecar, sync and doctor. Only the input is invented.
 func Try(image, format string, stdout io.Writer) error {
 	p, err := policy.Parse(examples.Policy)
 	if err != nil {
@@ -62,7 +62,7 @@ func Try(image, format string, stdout io.Writer) error {
 	fmt.Fprintln(&b, "This is an example: no cluster and no AWS account are read or changed.\n"+
 		"Lines with + are what ampbridge adds, lines with - what it replaces.")
 
-	heading("1. The cluster's admin writes a policy: who may write where")
+	heading("1. The cluster admin writes a policy: who may write where")
 	b.Write(examples.Policy)
 	for _, section := range []struct {
 		heading string
@@ -71,8 +71,8 @@ func Try(image, format string, stdout io.Writer) error {
 		{"2. The webhook gives each new Prometheus pod a sidecar and a token",
 			func(w io.Writer, p *policy.Policy) error { return tryPod(w, p, image) }},
 		{"3. The sidecar adds remote_write to the configuration that Prometheus reads", tryConfig},
-		{"4. Sync makes the roles: trust for exactly this service account", tryRoles},
-		{"5. Doctor finds what is wrong: here, somebody wrote the issuer without its slash",
+		{"4. Sync creates the roles, which trust exactly this service account", tryRoles},
+		{"5. Doctor finds what is wrong: here, the issuer lacks its slash at the end",
 			func(w io.Writer, p *policy.Policy) error { return report.Printer{}.Text(w, tryReport(p)) }},
 	} {
 		heading("%s", section.heading)
@@ -81,7 +81,8 @@ func Try(image, format string, stdout io.Writer) error {
 		}
 	}
 	heading("Next")
-	b.WriteString("docs/start/quickstart.md: your own cluster. ampbridge inject, config and plan show all of this for your own pods and policy.\n")
+	b.WriteString("docs/start/quickstart.md: your own cluster. ampbridge inject, config and plan show all of this for " +
+		"your own pods and policy.\n")
 	_, err = stdout.Write(b.Bytes())
 	return err
 }
@@ -143,7 +144,7 @@ func tryPod(w io.Writer, p *policy.Policy, image string) error {
 }
 
 // renderExample returns the configuration that Prometheus reads, with the relay's blocks and
-// port 0 for the one that a running pod has.
+// port 0 in place of a running pod's port.
 func renderExample(p *policy.Policy) ([]byte, error) {
 	entitlement, _ := p.Entitled(trySubject)
 	var blocks []policy.Block
@@ -164,7 +165,7 @@ func tryConfig(w io.Writer, p *policy.Policy) error {
 	return printDiff(w, examples.Configuration, rendered)
 }
 
-// tryRoles prints the plan for accounts that have nothing yet.
+// tryRoles prints the plan for accounts without any resources.
 func tryRoles(w io.Writer, p *policy.Policy) error {
 	_, err := io.WriteString(w, tryPlan(p).String())
 	return err
@@ -202,8 +203,8 @@ func tryReport(p *policy.Policy) check.Report {
 	return checks.Report()
 }
 
-// printDiff prints all lines of after, with + before the new ones, and those of before that
-// are gone with -.
+// printDiff prints all lines of after, with + before the new ones. It also prints the removed
+// lines of before, with -.
 func printDiff(w io.Writer, before, after []byte) error {
 	a, b := difflib.SplitLines(string(before)), difflib.SplitLines(string(after))
 	for _, part := range difflib.NewMatcher(a, b).GetOpCodes() {

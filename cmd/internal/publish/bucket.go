@@ -16,12 +16,12 @@ import (
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
 
-// maxObject is the most that is read of an object, in bytes: key sets are small.
+// maxObject is the largest object that is read, in bytes. Key sets are small.
 const maxObject = 1 << 20
 
 // bucket is a part of an S3 bucket. It needs s3:GetObject and s3:PutObject on its
-// three objects, and s3:ListBucket on the bucket: without it S3 does not tell an
-// object that is not there from one that is forbidden.
+// three objects, and s3:ListBucket on the bucket. Without that S3 gives the same answer for a
+// missing object as for a forbidden one.
 type bucket struct {
 	client       *s3.Client
 	name, prefix string
@@ -38,7 +38,7 @@ func newBucket(ctx context.Context, name, prefix, region string) (place, error) 
 	if cfg.Region == "" {
 		return nil, errors.New("the bucket's region is not known: name it with --region or AWS_REGION")
 	}
-	// The signature covers the body already.
+	// The SDK need not add a checksum, because the signature covers the body.
 	cfg.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
 	cfg.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
 	return &bucket{s3.NewFromConfig(cfg), name, prefix}, nil
@@ -71,8 +71,8 @@ func (b *bucket) read(ctx context.Context, name string) (object, error) {
 	return object{data, aws.ToString(out.ETag)}, err
 }
 
-// write is conditional: two control planes that publish at once must not lose
-// each other's keys.
+// write is conditional: if two control planes publish at the same time, neither may lose
+// the keys of the other.
 func (b *bucket) write(ctx context.Context, name string, was object, c content) error {
 	in := &s3.PutObjectInput{
 		Bucket: &b.name, Key: b.key(name), Body: bytes.NewReader(c.data),
@@ -93,7 +93,7 @@ func (b *bucket) write(ctx context.Context, name string, was object, c content) 
 	return plain(err)
 }
 
-// plain is an error of AWS's in its own words, without request ids.
+// plain returns AWS's error without request ids.
 func plain(err error) error {
 	var operation *smithy.OperationError
 	var answer smithy.APIError

@@ -16,14 +16,14 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// Key is a public key as a JSON Web Key (RFC 7517), with the members that a
-// verifier of tokens needs and no others.
+// Key is a public key as a JSON Web Key (RFC 7517). It has only the members that are
+// needed to verify tokens.
 type Key struct {
 	Type      string `json:"kty"`
 	ID        string `json:"kid"`
 	Use       string `json:"use,omitempty"`
 	Algorithm string `json:"alg,omitempty"`
-	// N and E are an RSA key's, Curve, X and Y an elliptic one's: base64url.
+	// N and E belong to an RSA key. Curve, X and Y belong to an elliptic-curve key. In base64url.
 	N     string `json:"n,omitempty"`
 	E     string `json:"e,omitempty"`
 	Curve string `json:"crv,omitempty"`
@@ -31,11 +31,11 @@ type Key struct {
 	Y     string `json:"y,omitempty"`
 }
 
-// private are the members of JSON Web Keys that hold secrets (RFC 7518, 6.2.2,
+// private are the members of JSON Web Keys with secrets (RFC 7518, 6.2.2,
 // 6.3.2 and 6.4).
 var private = []string{"d", "p", "q", "dp", "dq", "qi", "oth", "k"}
 
-// curves are those of the algorithms that AWS takes, with the length of a
+// curves are the curves of the algorithms that AWS accepts, with the length of a
 // coordinate in bytes (RFC 7518, 6.2.1).
 var curves = map[string]struct {
 	ecdh.Curve
@@ -47,23 +47,22 @@ var curves = map[string]struct {
 	"P-521": {ecdh.P521(), 66, "ES512"},
 }
 
-// rsaAlgorithms are those that AWS takes.
+// rsaAlgorithms are the algorithms for RSA keys that AWS accepts.
 var rsaAlgorithms = []string{"RS256", "RS384", "RS512"}
 
-// idSyntax keeps an id from being more than a word where it is shown.
+// idSyntax limits an id to one word, because it is printed.
 var idSyntax = regexp.MustCompile(`^[!-~]{1,255}$`)
 
-// minModulus is what RFC 7518 (3.3) asks of RSA keys, in bits.
+// minModulus is the minimum that RFC 7518 (3.3) requires for RSA keys, in bits.
 const minModulus = 2048
 
-// ParseKeys reads a key set. Whatever is not a public key that AWS could use is
-// an error, which names the key and shows nothing of it.
+// ParseKeys reads a key set. Everything except public keys that AWS can use is
+// an error. The error names the key and shows nothing of its content.
 func ParseKeys(data []byte) ([]Key, error) {
 	var set struct {
 		Keys []jsontext.Value `json:"keys"`
 	}
-	// Strictly: a second "keys", or a second "d" in a key, must not hide behind
-	// the first.
+	// The strict decoder finds a second "keys", or a second "d" in a key, that the first would hide.
 	if err := strictjson.Unmarshal(data, &set); err != nil {
 		return nil, fmt.Errorf("not a key set: %w", withoutText(err))
 	}
@@ -77,7 +76,7 @@ func ParseKeys(data []byte) ([]Key, error) {
 			return nil, fmt.Errorf("keys[%d]: %w", i, err)
 		}
 		if slices.ContainsFunc(keys, func(k Key) bool { return k.ID == key.ID }) {
-			return nil, fmt.Errorf("keys[%d]: the kid %q stands there twice", i, key.ID)
+			return nil, fmt.Errorf("keys[%d]: the kid %q is used twice", i, key.ID)
 		}
 		keys = append(keys, key)
 	}
@@ -95,15 +94,16 @@ func parseKey(text []byte) (Key, error) {
 		"n": &key.N, "e": &key.E, "crv": &key.Curve, "x": &key.X, "y": &key.Y,
 	} {
 		if value, found := members[name]; found && strictjson.Unmarshal(value, into) != nil {
-			return Key{}, fmt.Errorf("the member %s is no text", name)
+			return Key{}, fmt.Errorf("the member %s is not a string", name)
 		}
 	}
 	for _, name := range private {
 		for member := range members {
-			// Some readers do not tell d from D.
+			// Some programs treat d and D as the same member.
 			if strings.EqualFold(member, name) {
 				return Key{}, fmt.Errorf(
-					"key %q holds the private member %s: a key set of public keys alone is published; take this file away from where others read it",
+					"key %q has the private member %s: only public keys may be published; move this file to a place where "+
+						"others cannot read it",
 					key.ID,
 					member,
 				)
@@ -113,7 +113,7 @@ func parseKey(text []byte) (Key, error) {
 	return key, key.check()
 }
 
-// check says what is wrong with the key, or nil.
+// check returns what is wrong with the key; nil if nothing is.
 func (k Key) check() error {
 	if !idSyntax.MatchString(k.ID) {
 		return fmt.Errorf("the kid %q: tokens name their key by it, with up to 255 visible ASCII characters", k.ID)
@@ -127,9 +127,9 @@ func (k Key) check() error {
 	case "EC":
 		return k.checkEC()
 	case "oct":
-		return fmt.Errorf("key %q is symmetric: everybody who can verify with it could also sign with it", k.ID)
+		return fmt.Errorf("key %q is symmetric: every verifier could also sign with it", k.ID)
 	}
-	return fmt.Errorf("key %q has the type %q: AWS takes RSA and EC", k.ID, k.Type)
+	return fmt.Errorf("key %q has the type %q: AWS accepts RSA and EC", k.ID, k.Type)
 }
 
 func (k Key) checkRSA() error {
@@ -138,13 +138,14 @@ func (k Key) checkRSA() error {
 	exponent := new(big.Int).SetBytes(e)
 	switch {
 	case errors.Join(err, err2) != nil || k.Curve+k.X+k.Y != "":
-		return fmt.Errorf("key %q is no RSA key: want n and e, in base64url", k.ID)
+		return fmt.Errorf("key %q is not an RSA key: it needs n and e, in base64url", k.ID)
 	case new(big.Int).SetBytes(n).BitLen() < minModulus:
 		return fmt.Errorf("key %q has %d bits: want %d or more", k.ID, new(big.Int).SetBytes(n).BitLen(), minModulus)
 	case exponent.Cmp(big.NewInt(3)) < 0 || exponent.Bit(0) == 0:
-		return fmt.Errorf("key %q has an exponent that no RSA key has", k.ID)
+		return fmt.Errorf("key %q has an exponent that is not possible in an RSA key", k.ID)
 	case k.Algorithm != "" && !slices.Contains(rsaAlgorithms, k.Algorithm):
-		return fmt.Errorf("key %q is for %q: AWS takes %s of RSA keys", k.ID, k.Algorithm, strings.Join(rsaAlgorithms, ", "))
+		return fmt.Errorf("key %q is for %q: AWS accepts %s for RSA "+
+			"keys", k.ID, k.Algorithm, strings.Join(rsaAlgorithms, ", "))
 	}
 	return nil
 }
@@ -152,15 +153,15 @@ func (k Key) checkRSA() error {
 func (k Key) checkEC() error {
 	curve, known := curves[k.Curve]
 	if !known {
-		return fmt.Errorf("key %q lies on curve %q: AWS takes P-256, P-384 and P-521", k.ID, k.Curve)
+		return fmt.Errorf("key %q is on curve %q: AWS accepts P-256, P-384 and P-521", k.ID, k.Curve)
 	}
 	x, err := base64.RawURLEncoding.DecodeString(k.X)
 	y, err2 := base64.RawURLEncoding.DecodeString(k.Y)
 	if errors.Join(err, err2) != nil || len(x) != curve.bytes || len(y) != curve.bytes || k.N+k.E != "" {
-		return fmt.Errorf("key %q is no key of %s: want x and y of %d bytes, in base64url", k.ID, k.Curve, curve.bytes)
+		return fmt.Errorf("key %q is not a key of %s: it needs x and y of %d bytes, in base64url", k.ID, k.Curve, curve.bytes)
 	}
 	if _, err := curve.NewPublicKey(slices.Concat([]byte{4}, x, y)); err != nil {
-		return fmt.Errorf("key %q is no point of %s", k.ID, k.Curve)
+		return fmt.Errorf("key %q is not a point of %s", k.ID, k.Curve)
 	}
 	if k.Algorithm != "" && k.Algorithm != curve.algorithm {
 		return fmt.Errorf("key %q is for %q: on %s it is %s", k.ID, k.Algorithm, k.Curve, curve.algorithm)
@@ -197,18 +198,18 @@ func encode(v any) []byte {
 	encoder.SetEscapeHTML(false)
 	encoder.SetIndent("", "  ")
 	if err := encoder.Encode(v); err != nil {
-		panic(err) // strings, times and lists of them always encode
+		panic(err) // cannot happen: strings, times and lists of them always encode
 	}
 	return b.Bytes()
 }
 
-// withoutText keeps what was wrong and where, and drops what stood there.
+// withoutText returns an error with the place and the kind of mistake, but without the text there.
 func withoutText(err error) error {
 	if syntax, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
 		return fmt.Errorf("not JSON: at byte %d", syntax.ByteOffset)
 	}
 	if semantic, ok := errors.AsType[*strictjson.SemanticError](err); ok {
-		return fmt.Errorf("at %q: another kind of value than is wanted", string(semantic.JSONPointer))
+		return fmt.Errorf("at %q: the value has the wrong type", string(semantic.JSONPointer))
 	}
 	return errors.New("cannot be read")
 }

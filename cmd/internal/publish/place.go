@@ -15,11 +15,11 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 )
 
-// place is where an issuer is published.
+// place is the location where an issuer is published.
 type place interface {
-	// read returns an object without data if there is none.
+	// read returns an object without data if it does not exist.
 	read(ctx context.Context, name string) (object, error)
-	// write replaces what was read. It returns [errChanged] if that has changed since.
+	// write replaces the object was. It returns [errChanged] if that has changed since it was read.
 	write(ctx context.Context, name string, was object, c content) error
 	String() string
 }
@@ -31,7 +31,7 @@ type object struct {
 	version string
 }
 
-// content is what is written. Readers cache public content for a short time, because
+// content is new data for an object. Readers cache public content only for a short time, because
 // keys change.
 type content struct {
 	data        []byte
@@ -39,7 +39,8 @@ type content struct {
 	public      bool
 }
 
-// cacheControl lets AWS, and every cache on the way, see a new key within minutes.
+// cacheControl returns the header that makes every cache, including that of AWS, see a new key
+// within minutes.
 func (c content) cacheControl() string {
 	if c.public {
 		return "public, max-age=300"
@@ -47,9 +48,9 @@ func (c content) cacheControl() string {
 	return "no-cache"
 }
 
-var errChanged = errors.New("it was changed meanwhile")
+var errChanged = errors.New("it was changed in the meantime")
 
-// place parses --to. If the issuer is the address of a bucket, it must be this one.
+// place parses --to. If the issuer is the address of a bucket, --to must be that bucket.
 func (o *Options) place(ctx context.Context, who policy.Issuer) (place, error) {
 	rest, isBucket := strings.CutPrefix(o.To, "s3://")
 	if !isBucket {
@@ -76,14 +77,14 @@ func (o *Options) place(ctx context.Context, who policy.Issuer) (place, error) {
 // https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
 var bucketSyntax = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
 
-// The hosts of S3: the bucket in the name, or in the path.
+// The host names of S3, with the bucket in the host or in the path.
 var (
 	virtualHost = regexp.MustCompile(`^(.+)\.s3[.-](?:dualstack\.)?([a-z]{2,8}(?:-[a-z]+)+-[0-9]+)\.amazonaws\.com(?:\.cn)?$`)
 	pathHost    = regexp.MustCompile(`^s3[.-](?:dualstack\.)?([a-z]{2,8}(?:-[a-z]+)+-[0-9]+)\.amazonaws\.com(?:\.cn)?$`)
 )
 
-// checkBucket compares the bucket with an issuer that is an address of S3, and returns
-// the region in that address. Other addresses, such as CloudFront's, can belong to any
+// checkBucket compares the bucket with an issuer that is an S3 address, and returns
+// the region in that address. Other addresses, such as those of CloudFront, can belong to any
 // bucket.
 func checkBucket(bucket, prefix string, who policy.Issuer) (region string, err error) {
 	u, err := url.Parse(string(who))
@@ -107,11 +108,11 @@ func checkBucket(bucket, prefix string, who policy.Issuer) (region string, err e
 	return region, nil
 }
 
-// worldReadable is the mode of what is published: another user serves it, and everybody
-// may read it.
+// worldReadable is the mode of published files, because another user serves them and everybody
+// may read them.
 const worldReadable fs.FileMode = 0o644
 
-// folder is a directory that something else serves.
+// folder is a directory that another program serves.
 type folder string
 
 func (f folder) String() string { return string(f) }
@@ -124,7 +125,7 @@ func (f folder) read(_ context.Context, name string) (object, error) {
 	return object{data: data}, err
 }
 
-// write replaces the file atomically: a reader sees the old file or the new one.
+// write replaces the file atomically, so a reader sees the old file or the new one.
 func (f folder) write(_ context.Context, name string, _ object, c content) error {
 	path := f.path(name)
 	if err := os.MkdirAll(filepath.Dir(path), worldReadable|0o111); err != nil {
@@ -134,7 +135,7 @@ func (f folder) write(_ context.Context, name string, _ object, c content) error
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.Remove(next.Name()) }() // gone once it is renamed
+	defer func() { _ = os.Remove(next.Name()) }() // removes nothing after the rename
 	_, err = next.Write(c.data)
 	if err := errors.Join(err, next.Chmod(worldReadable), next.Sync(), next.Close()); err != nil {
 		return err

@@ -10,7 +10,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 )
 
-// The paths of what is published, below the issuer's URL. OpenID Connect sets the
+// The paths of the published files, below the issuer's URL. OpenID Connect defines the
 // first, Kubernetes uses the second, and only ampbridge reads the third.
 const (
 	DiscoveryPath = ".well-known/openid-configuration"
@@ -18,7 +18,7 @@ const (
 	StatePath     = "openid/v1/jwks-state.json"
 )
 
-// Discovery is a discovery document, as far as verifiers of tokens read it
+// Discovery holds the fields of a discovery document that verifiers of tokens read
 // (https://openid.net/specs/openid-connect-discovery-1_0.html).
 type Discovery struct {
 	Issuer        policy.Issuer `json:"issuer"`
@@ -28,21 +28,20 @@ type Discovery struct {
 	Algorithms    []string      `json:"id_token_signing_alg_values_supported"`
 }
 
-// ParseDiscovery reads a discovery document. Its issuer must be one that AWS
-// could register.
+// ParseDiscovery reads a discovery document. AWS must be able to register its issuer.
 func ParseDiscovery(data []byte) (Discovery, error) {
 	var d Discovery
 	if err := json.Unmarshal(data, &d); err != nil {
 		return Discovery{}, fmt.Errorf("not a discovery document: %w", err)
 	}
 	if d.Issuer == "" {
-		return Discovery{}, fmt.Errorf("not a discovery document: it names no issuer")
+		return Discovery{}, fmt.Errorf("not a discovery document: the issuer is missing")
 	}
 	return d, d.Issuer.Validate()
 }
 
-// NewDiscovery is the document that goes with published keys. Its jwks_uri is
-// where those are, not the API server's own.
+// NewDiscovery returns the document for published keys. Its jwks_uri is the URL of these keys,
+// not that of the API server.
 func NewDiscovery(issuer policy.Issuer, keys []Key) Discovery {
 	var algorithms []string
 	for _, k := range keys {
@@ -58,16 +57,16 @@ func NewDiscovery(issuer policy.Issuer, keys []Key) Discovery {
 // Encode writes the document.
 func (d Discovery) Encode() []byte { return encode(d) }
 
-// State holds since when published keys are gone from the cluster, which decides when
-// they may be removed. It is stored beside the keys, so that the next run knows it on
+// State records since when published keys have been missing in the cluster, which decides when
+// they may be removed. It is stored beside the keys, so that the next run has it on
 // any machine. It holds no secret.
 type State struct {
 	Issuer policy.Issuer `json:"issuer"`
-	// Gone is by key id.
+	// Gone maps key ids to times.
 	Gone map[string]time.Time `json:"gone"`
 }
 
-// ParseState reads what [State.Encode] wrote.
+// ParseState reads a text that [State.Encode] returned.
 func ParseState(data []byte) (State, error) {
 	var s State
 	if err := json.Unmarshal(data, &s); err != nil {
@@ -79,31 +78,31 @@ func ParseState(data []byte) (State, error) {
 // Encode writes the state.
 func (s State) Encode() []byte { return encode(s) }
 
-// Input is everything that a publication depends on.
+// Input holds everything that a publication depends on.
 type Input struct {
 	Issuer policy.Issuer
-	// Current are the cluster's keys, Published those that are published already.
+	// Current are the cluster's keys. Published are the keys that were published before.
 	Current, Published []Key
 	State              State
-	// Retain is how long a key stays published after it is gone from the cluster. Prune
-	// removes the keys that are gone for longer.
+	// Retain is how long a key stays published after it is missing in the cluster. Prune
+	// removes keys that have been missing for longer.
 	Retain time.Duration
 	Prune  bool
 	Now    time.Time
 }
 
-// Publication is what will be published.
+// Publication is the new content of a place.
 type Publication struct {
 	Keys      []Key
 	State     State
 	Discovery Discovery
-	// These are ids of keys: Added are new. Retained are gone from the cluster and stay.
-	// Expired are those of them that Prune would remove. Pruned are removed.
+	// Ids of keys. Added are new. Retained are missing in the cluster and stay.
+	// Expired are those of the retained ones that Prune would remove. Pruned are removed.
 	Added, Retained, Expired, Pruned []string
 }
 
 // Publish merges the cluster's keys with the published ones. The cluster's keys come
-// first, in its order. Those that are retained follow in theirs.
+// first, then the retained ones, each group in its own order.
 func Publish(in Input) (Publication, error) {
 	p := Publication{Keys: slices.Clone(in.Current), State: State{Issuer: in.Issuer, Gone: map[string]time.Time{}}}
 	if s := in.State.Issuer; s != "" && s != in.Issuer {
@@ -119,13 +118,14 @@ func Publish(in Input) (Publication, error) {
 		if now, found := current[k.ID]; found {
 			if !k.same(now) {
 				return Publication{}, fmt.Errorf(
-					"the kid %q names another key here than in the cluster: this is another cluster's place, or somebody changed it",
+					"the kid %q names another key here than in the cluster: the place belongs to another cluster, or somebody "+
+						"changed it",
 					k.ID,
 				)
 			}
 			continue
 		}
-		// If the state does not say since when, it is from now on: the later time.
+		// If the state has no time for the key, the grace period starts now.
 		since, known := in.State.Gone[k.ID]
 		if !known || since.After(in.Now) {
 			since = in.Now
@@ -167,7 +167,7 @@ func mismatch(there, here policy.Issuer) error {
 	)
 }
 
-// Text tells people what is going to happen.
+// Text describes the publication for people.
 func (p Publication) Text(in Input) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "issuer %s\n", in.Issuer)
@@ -176,7 +176,8 @@ func (p Publication) Text(in Input) string {
 		case slices.Contains(p.Added, k.ID):
 			fmt.Fprintf(&b, "+ key %s (%s) of the cluster\n", k.ID, k.algorithm())
 		case slices.Contains(p.Expired, k.ID):
-			fmt.Fprintf(&b, "  key %s stays: gone from the cluster since %s, long enough for --prune\n", k.ID, since.Format(time.RFC3339))
+			fmt.Fprintf(&b, "  key %s stays: gone from the cluster since %s, long enough for "+
+				"--prune\n", k.ID, since.Format(time.RFC3339))
 		case gone:
 			fmt.Fprintf(
 				&b,

@@ -104,32 +104,32 @@ func TestAnythingElseIsRefused(t *testing.T) {
 		text []byte
 		want string
 	}{
-		"a private RSA key":          {set(t, jwk(t, rsaKey, "one", "RS256")), `key "one" holds the private member`},
-		"a private EC key":           {set(t, jwk(t, ecKey, "two", "ES256")), `key "two" holds the private member d`},
+		"a private RSA key":          {set(t, jwk(t, rsaKey, "one", "RS256")), `key "one" has the private member`},
+		"a private EC key":           {set(t, jwk(t, ecKey, "two", "ES256")), `key "two" has the private member d`},
 		"behind a public one":        {set(t, public, jwk(t, ecKey, "two", "ES256")), "keys[1]: "},
-		"a secret":                   {set(t, map[string]any{"kty": "oct", "kid": "s", "k": secret}), "holds the private member k"},
+		"a secret":                   {set(t, map[string]any{"kty": "oct", "kid": "s", "k": secret}), "has the private member k"},
 		"a secret without its value": {set(t, map[string]any{"kty": "oct", "kid": "s"}), "is symmetric"},
-		"in capitals":                {set(t, with(public, "D", secret)), "holds the private member D"},
-		"empty":                      {set(t, with(public, "d", "")), "holds the private member d"},
-		"as a number":                {set(t, with(public, "p", 7)), "holds the private member p"},
+		"in capitals":                {set(t, with(public, "D", secret)), "has the private member D"},
+		"empty":                      {set(t, with(public, "d", "")), "has the private member d"},
+		"as a number":                {set(t, with(public, "p", 7)), "has the private member p"},
 		"twice":                      {[]byte(`{"keys":[{"kty":"RSA","kid":"a","d":"` + secret + `","d":""}]}`), "not a key"},
 		"two sets":                   {[]byte(`{"keys":[],"keys":[{"kty":"oct","k":"` + secret + `"}]}`), "not a key set"},
 		"Edwards":                    {set(t, jwk(t, edwards.Public(), "ed", "EdDSA")), `type "OKP"`},
 		"no kid":                     {set(t, without(public, "kid")), "the kid \"\""},
 		"a kid of several words":     {set(t, with(public, "kid", "a\x1b[2Jb")), "visible ASCII"},
-		"a kid twice":                {set(t, public, public), "stands there twice"},
+		"a kid twice":                {set(t, public, public), "is used twice"},
 		"for encryption":             {set(t, with(public, "use", "enc")), `is for "enc"`},
 		"a short key":                {set(t, with(public, "n", "AQAB")), "bits: want 2048"},
 		"no modulus":                 {set(t, without(public, "n")), "bits: want 2048"},
 		"an even exponent":           {set(t, with(public, "e", "Ag")), "exponent"},
-		"not base64url":              {set(t, with(public, "n", "++//")), "no RSA key"},
+		"not base64url":              {set(t, with(public, "n", "++//")), "not an RSA key"},
 		"PS256":                      {set(t, with(public, "alg", "PS256")), `is for "PS256"`},
 		"none":                       {set(t, with(public, "alg", "none")), `is for "none"`},
 		"another curve's algorithm":  {set(t, with(ec, "alg", "ES512")), "on P-256 it is ES256"},
-		"another curve":              {set(t, with(ec, "crv", "secp256k1")), "lies on curve"},
-		"off the curve":              {set(t, with(ec, "x", ec["y"])), "no point of P-256"},
-		"a short coordinate":         {set(t, with(ec, "x", "AQAB")), "want x and y of 32 bytes"},
-		"both kinds":                 {set(t, with(ec, "n", "AQAB")), "no key of P-256"},
+		"another curve":              {set(t, with(ec, "crv", "secp256k1")), "is on curve"},
+		"off the curve":              {set(t, with(ec, "x", ec["y"])), "not a point of P-256"},
+		"a short coordinate":         {set(t, with(ec, "x", "AQAB")), "it needs x and y of 32 bytes"},
+		"both kinds":                 {set(t, with(ec, "n", "AQAB")), "not a key of P-256"},
 		"no keys":                    {[]byte(`{"keys":[]}`), "without keys"},
 		"an error page":              {[]byte("<html>" + secret), "not a key set: not JSON"},
 		"a certificate":              {[]byte("-----BEGIN PRIVATE KEY-----\n" + secret), "not a key set: not JSON"},
@@ -139,7 +139,7 @@ func TestAnythingElseIsRefused(t *testing.T) {
 		cases["the member "+name] = struct {
 			text []byte
 			want string
-		}{set(t, with(public, name, secret)), "holds the private member " + name}
+		}{set(t, with(public, name, secret)), "has the private member " + name}
 	}
 	for name, c := range cases {
 		keys, err := ParseKeys(c.text)

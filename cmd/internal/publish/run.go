@@ -15,36 +15,36 @@ import (
 )
 
 const (
-	// DefaultRetain is longer than the longest token that the policy allows, a day, and
-	// than verifiers cache a key set.
+	// DefaultRetain is longer than a day, which is the longest token that the policy allows, plus the
+	// time for which verifiers cache a key set.
 	DefaultRetain = 48 * time.Hour
 	// MinRetain is the shortest [Options.Retain].
 	MinRetain = time.Hour
-	// attempts bounds the retries if somebody else publishes at the same moment.
+	// attempts limits the retries if somebody else publishes at the same time.
 	attempts = 5
 )
 
-// Options say what [Run] publishes, and where.
+// Options configures [Run].
 type Options struct {
 	// To is s3://bucket/prefix or a folder.
 	To         string
 	Kubeconfig string
 	Overrides  kube.Overrides
-	// Keys and Discovery are files to read instead of asking the API server.
+	// Keys and Discovery are files to read instead of the API server's answers.
 	Keys, Discovery string
-	// Issuer is expected; with Ahead it is not the API server's yet.
+	// Issuer is the expected issuer. With Ahead, the API server does not use it yet.
 	Issuer string
 	Ahead  bool
 	Retain time.Duration
 	Prune  bool
 	DryRun bool
-	// Region is the bucket's; empty: that of the issuer's host, or the SDK's.
+	// Region is the bucket's region; if empty, that of the issuer's host, or the SDK's.
 	Region string
-	// Now is the clock; nil: the system's.
+	// Now is the clock; nil means the system's.
 	Now func() time.Time
 }
 
-// Run prints what it is going to publish, and writes it.
+// Run prints what it will publish, and writes it.
 func Run(ctx context.Context, o Options, stdout io.Writer) error {
 	source, err := o.source(ctx)
 	if err != nil {
@@ -68,7 +68,8 @@ func Run(ctx context.Context, o Options, stdout io.Writer) error {
 		if !errors.Is(err, errChanged) || attempt == attempts {
 			return err
 		}
-		if _, err := fmt.Fprintf(stdout, "%s was written by somebody else meanwhile: trying again\n", place); err != nil {
+		if _, err := fmt.Fprintf(stdout, "%s was changed by somebody else in the meantime: trying "+
+			"again\n", place); err != nil {
 			return err
 		}
 	}
@@ -88,7 +89,8 @@ func (o *Options) issuer(found policy.Issuer) (policy.Issuer, error) {
 		who = found
 	case found != "" && found != expected && !o.Ahead:
 		return "", fmt.Errorf(
-			"the cluster's issuer is %s, --issuer is %s: they must be the same byte for byte; if the API server is to be switched to it "+
+			"the cluster's issuer is %s, --issuer is %s: they must be the same byte for byte; if the API server is to be "+
+				"switched to it "+
 				"next, add --ahead",
 			found,
 			expected,
@@ -96,22 +98,22 @@ func (o *Options) issuer(found policy.Issuer) (policy.Issuer, error) {
 	}
 	if host, _, _ := strings.Cut(who.Host(), "/"); internalHost(host) {
 		return "", fmt.Errorf(
-			"the issuer %s is a name that AWS cannot look up, wherever its keys are: give the API server one that it can "+
-				"(--service-account-issuer), and publish ahead of that with --issuer and --ahead",
+			"AWS cannot reach the host of the issuer %s: give the API server an issuer with a public name "+
+				"(--service-account-issuer), and publish it before that with --issuer and --ahead",
 			who,
 		)
 	}
 	return who, nil
 }
 
-// internalHost reports whether a host has a meaning only within a cluster or a network.
+// internalHost reports whether only a cluster or a private network can resolve the host.
 func internalHost(host string) bool {
 	return net.ParseIP(host) != nil || !strings.Contains(host, ".") || strings.HasSuffix(host, ".local") ||
 		strings.HasSuffix(host, ".svc") ||
 		strings.HasSuffix(host, ".internal")
 }
 
-// publishOnce makes one attempt. [errChanged] asks for another.
+// publishOnce makes one attempt. After [errChanged] the caller tries again.
 func publishOnce(ctx context.Context, place place, in Input, dryRun bool, stdout io.Writer) error {
 	old, err := readPlace(ctx, place)
 	if err != nil {
@@ -147,8 +149,8 @@ func publishOnce(ctx context.Context, place place, in Input, dryRun bool, stdout
 		_, err := fmt.Fprintln(stdout, "dry run: nothing was written")
 		return err
 	}
-	// Keys come before the document that points to them. The state comes last: without
-	// it, keys stay longer, never shorter.
+	// Keys are written before the document that points to them. The state is written last, because
+	// without it keys stay longer, never shorter.
 	written := 0
 	for _, f := range []struct {
 		name        string

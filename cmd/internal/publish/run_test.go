@@ -166,16 +166,16 @@ func TestRefusals(t *testing.T) {
 		o    publish.Options
 		want string
 	}{
-		"a private key":  {publish.Options{Keys: file(t, string(private))}, `key "a" holds the private member`},
+		"a private key":  {publish.Options{Keys: file(t, string(private))}, `key "a" has the private member`},
 		"another issuer": {publish.Options{Keys: keySet(t, "a"), Issuer: who + "/"}, "one place is for one issuer"},
 		"not the expected one": {publish.Options{Keys: keySet(t, "a"), Issuer: who,
 			Discovery: document("https://kubernetes.default.svc.cluster.local")},
 			"the cluster's issuer is https://kubernetes.default.svc.cluster.local, --issuer is " + who},
 		"a name of the cluster's own": {publish.Options{Keys: keySet(t, "a"),
 			Discovery: document("https://kubernetes.default.svc.cluster.local")},
-			"is a name that AWS cannot look up"},
-		"an address": {publish.Options{Keys: keySet(t, "a"), Discovery: document("https://10.0.0.1")}, "is a name that " +
-			"AWS cannot look up"},
+			"AWS cannot reach the host of the issuer"},
+		"an address": {publish.Options{Keys: keySet(t, "a"), Discovery: document("https://10.0.0.1")}, "AWS cannot reach the host of " +
+			"the issuer"},
 		"not AWS's kind": {publish.Options{Keys: keySet(t, "a"), Discovery: document("https://10.0.0.1:6443")}, "has a port"},
 		"another key of that id": {publish.Options{Keys: file(t, strings.ReplaceAll(string(text), `"other"`, `"a"`))}, `the kid "a" ` +
 			`names another key`},

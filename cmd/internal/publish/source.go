@@ -9,14 +9,14 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 )
 
-// source is the issuer and the keys of a cluster. discovery is empty if only keys were
+// source holds the issuer and the keys of a cluster. discovery is empty if only keys were
 // given.
 type source struct {
 	discovery policy.Issuer
 	keys      []Key
 }
 
-// source reads the files if they are given, and asks the API server otherwise.
+// source reads the given files, or else the API server.
 func (o *Options) source(ctx context.Context) (source, error) {
 	read := func(_, file string) ([]byte, string, error) {
 		data, err := os.ReadFile(file)

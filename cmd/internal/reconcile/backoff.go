@@ -7,35 +7,35 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 )
 
-// The pauses keep apart the clusters that sync into one account: they are often
-// started together, by one change in everybody's repository, and fail together,
-// when IAM throttles them.
+// The pauses are random, so that clusters that sync into one account do not call AWS at the same
+// time. Clusters often start together, because a change goes to all repositories at once, and they
+// fail together when IAM throttles them.
 
 const (
-	// firstSpread is the share of the interval over which the first passes are
-	// spread; 10 seconds at the default interval.
+	// firstSpread is the part of the interval over which the first passes are
+	// spread: 10 seconds with the default interval.
 	firstSpread = 1. / 60
-	// jitter makes an interval longer, never shorter, so that no interval has two
+	// jitter makes an interval longer and never shorter, so that no interval has two
 	// passes.
 	jitter = 0.1
-	// firstRetry doubles up to the policy's interval.
+	// firstRetry is the first pause after a failure. It doubles up to the policy's interval.
 	firstRetry = 5 * time.Second
 
-	// What happens in the cluster is what tenants do, so it wakes sync at most
-	// passBurst times at once, and then every passEvery.
+	// Tenants cause changes in the cluster. So changes wake sync at most passBurst times at once,
+	// and then once per passEvery.
 	passBurst = 2
 	passEvery = 5 * time.Second
 )
 
-// bucket holds the passes that changes in the cluster may cause. A pass takes one
-// out; one comes back every passEvery.
+// bucket counts the passes that changes in the cluster may cause. Each pass takes one
+// out, and one is added every passEvery.
 type bucket struct {
-	// spent is how many are missing, as of the time at.
+	// spent is the number of passes missing in the bucket at the time at.
 	spent float64
 	at    time.Time
 }
 
-// take reports whether a pass may be made now; if not, wait is the time until then.
+// take reports whether a pass may start now. If not, wait is the time until it may.
 func (b *bucket) take(now time.Time) (wait time.Duration, ok bool) {
 	b.spent = max(0, b.spent-float64(now.Sub(b.at))/float64(passEvery))
 	b.at = now
@@ -46,29 +46,30 @@ func (b *bucket) take(now time.Time) (wait time.Duration, ok bool) {
 	return 0, true
 }
 
-// throttledProblem is the same in each pass, so that it is logged once.
-const throttledProblem = "AWS throttles the calls to this account: it is left alone for a while, whatever changes in the cluster"
+// throttledProblem is a constant text, so that it is logged once and not in each pass.
+const throttledProblem = "AWS throttles the calls to this account: sync does not call it for a while, even " +
+	"after changes in the cluster"
 
-// throttledAccounts has the accounts that AWS throttled, and how long sync leaves them
-// alone: package awsiam knows how long.
+// throttledAccounts records the accounts that AWS throttled, and until when sync does not call
+// them. Package awsiam computes the pause.
 type throttledAccounts struct {
 	accounts map[string]*throttling
-	// longest is the policy's interval.
+	// longest is the longest pause: the policy's interval.
 	longest time.Duration
 }
 
 type throttling struct {
 	until time.Time
-	// skipped: this pass has left the account alone.
+	// skipped is true if this pass has skipped the account.
 	skipped bool
 }
 
-// holds reports whether the account is left alone at the time.
+// holds reports whether sync must not call the account at that time.
 func (b *throttledAccounts) holds(account string, now time.Time) bool {
 	return b != nil && b.accounts[account] != nil && now.Before(b.accounts[account].until)
 }
 
-// skip is [throttledAccounts.holds] for a pass, which then leaves the account alone.
+// skip reports the same as [throttledAccounts.holds], and records that this pass skips the account.
 func (b *throttledAccounts) skip(account string, now time.Time) bool {
 	if !b.holds(account, now) {
 		return false
@@ -77,8 +78,8 @@ func (b *throttledAccounts) skip(account string, now time.Time) bool {
 	return true
 }
 
-// throttled notes that AWS throttled a call to the account, which is then left alone
-// for the pause. Of several in one pass only the first counts.
+// throttled records that AWS throttled a call to the account, and starts a pause. If that happens
+// several times in one pass, only the first counts.
 func (b *throttledAccounts) throttled(account string, pause time.Duration, now time.Time) {
 	if b == nil || b.holds(account, now) {
 		return
@@ -89,8 +90,7 @@ func (b *throttledAccounts) throttled(account string, pause time.Duration, now t
 	b.accounts[account] = &throttling{until: now.Add(min(pause, max(b.longest, firstRetry)))}
 }
 
-// finish ends a pass: it forgets the accounts that the pass reached without being
-// throttled.
+// finish ends a pass. It removes the accounts that the pass called without being throttled.
 func (b *throttledAccounts) finish(now time.Time) {
 	for account, t := range b.accounts {
 		if !t.skipped && !b.holds(account, now) {
@@ -100,7 +100,7 @@ func (b *throttledAccounts) finish(now time.Time) {
 	}
 }
 
-// next returns when the first account is due again; zero: none waits.
+// next returns when the first account can be called again; zero if none waits.
 func (b *throttledAccounts) next() (first time.Time) {
 	for _, t := range b.accounts {
 		if first.IsZero() || t.until.Before(first) {
@@ -110,20 +110,19 @@ func (b *throttledAccounts) next() (first time.Time) {
 	return first
 }
 
-// backoff is when the next pass is due.
+// backoff computes when the next pass is due.
 type backoff struct {
-	// retry is the longest pause until the pass after one that left something
-	// undone; 0: nothing was.
+	// retry is the longest pause until the next pass after one that left something
+	// undone; 0 if nothing is undone.
 	retry time.Duration
-	// regular: there was a pass that left nothing undone.
+	// regular is true after a pass that left nothing undone.
 	regular bool
-	// random is 0 to 1; nil: rand's.
+	// random returns a number from 0 to 1; nil means rand's.
 	random func() float64
 }
 
-// record counts a pass. One that a change in the cluster caused does not make the
-// pause longer: otherwise a tenant that changes something often could put off
-// everything.
+// record records the result of a pass. A pass that was caused by a change in the cluster does not
+// make the pause longer. Otherwise a tenant with many changes could delay everything.
 func (p *backoff) record(inSync, caused bool, interval time.Duration) {
 	switch {
 	case inSync:
@@ -135,9 +134,9 @@ func (p *backoff) record(inSync, caused bool, interval time.Duration) {
 	}
 }
 
-// pause is the time until the next pass: after one that left something undone a
-// while that grows, at random between its half and its whole, up to the interval;
-// else the interval, of which the first is cut short at random.
+// pause returns the time until the next pass. After a pass that left something undone it is a
+// growing time, at random between half of it and all of it, up to the interval. Otherwise it is
+// the interval, and the first one is shortened at random.
 func (p *backoff) pause(interval time.Duration) time.Duration {
 	switch {
 	case p.retry > 0:
@@ -158,7 +157,7 @@ func (p *backoff) draw() float64 {
 
 func part(d time.Duration, share float64) time.Duration { return time.Duration(float64(d) * share) }
 
-// firstPause comes before a process's first pass.
+// firstPause returns the random pause before a process's first pass.
 func firstPause(p *policy.Policy) time.Duration {
 	if p == nil {
 		return 0

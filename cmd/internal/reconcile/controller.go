@@ -18,16 +18,15 @@ import (
 )
 
 const (
-	// debounce gathers what happens at once, as in a Helm upgrade.
+	// debounce collects changes that come together, as in a Helm upgrade, for one pass.
 	debounce = 500 * time.Millisecond
-	// orphansEvery: one of so many passes looks for orphans, roles that no destination
-	// uses. Their list costs a call.
+	// orphansEvery is the number of passes after which one looks for orphans: roles that no
+	// destination uses. Their list costs a call.
 	orphansEvery = 36
 )
 
-// Control makes passes until the context ends, in one of the processes that share a
-// Lease: when service accounts, namespaces or the policy change, and every
-// trust.interval.
+// Control makes passes until the context ends: when service accounts, namespaces or the policy
+// change, and every trust.interval. Several processes can run; the one that holds the Lease works.
 func Control(ctx context.Context, o Options, logger *slog.Logger) error {
 	cluster, err := kube.Connect(o.Kubeconfig, o.Overrides)
 	if err != nil {
@@ -62,15 +61,15 @@ type controller struct {
 	metrics  *metrics
 	policy   *policyfile.Watcher
 	log      dedupLog
-	// wake holds one wake-up. A second one while it is full is not lost.
+	// wake holds one wake-up. While it is full, another one is not needed.
 	wake chan struct{}
-	// leads, unsynced and leadership are for readiness.
+	// leads, unsynced and leadership are for the readiness probe.
 	leads, unsynced atomic.Bool
 	leadership      leadership
 	board           board
 }
 
-// trigger asks for a pass soon.
+// trigger requests a pass soon.
 func (c *controller) trigger() {
 	select {
 	case c.wake <- struct{}{}:
@@ -105,10 +104,10 @@ func (c *controller) work(ctx context.Context) error {
 	return group.Wait()
 }
 
-// audit runs the auditor. Only the process that leads does, so that no two evict.
+// audit runs the auditor. Only the leader runs it, so that two auditors never evict at once.
 func (c *controller) audit(ctx context.Context) error {
 	if c.options.Image == "" {
-		c.logger.Info("the auditor is off: --image tells it which sidecar the webhook injects")
+		c.logger.Info("the auditor is off: it needs --image, the sidecar's image that the webhook injects")
 		return nil
 	}
 	return audit.Run(ctx, audit.Options{
@@ -126,8 +125,8 @@ func (c *controller) audit(ctx context.Context) error {
 	})
 }
 
-// ready returns what is missing: a policy, and the service accounts in the process
-// that leads or a live leader in one that stands by.
+// ready returns what is missing: a policy, and the known service accounts (in the leader) or
+// a live leader (in a process on standby).
 func (c *controller) ready() error {
 	err := policyReady(c.policy)
 	switch {
@@ -139,7 +138,7 @@ func (c *controller) ready() error {
 	return err
 }
 
-// sleep returns early when the context ends.
+// sleep returns after d, or earlier if the context ends.
 func sleep(ctx context.Context, d time.Duration) {
 	select {
 	case <-ctx.Done():

@@ -13,7 +13,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy/plan"
 )
 
-// events shows the owners of service accounts their statuses, once per change.
+// events writes the status of service accounts as events for their owners, once per change.
 type events struct {
 	recorder  record.EventRecorder
 	reference func(policy.Subject) *corev1.ObjectReference
@@ -26,7 +26,7 @@ type statusKey struct {
 	destination string
 }
 
-// newEvents records until stop is called.
+// newEvents returns events that are recorded until stop is called.
 func newEvents(
 	ctx context.Context,
 	client kubernetes.Interface,
@@ -38,12 +38,12 @@ func newEvents(
 	return &events{recorder: recorder, reference: reference, last: map[statusKey]plan.State{}}, broadcaster.Shutdown
 }
 
-// askersAtOnce bounds the events about service accounts without a grant that are
+// askersAtOnce limits the events about service accounts without a grant that are
 // recorded at once.
 const askersAtOnce = 20
 
-// recordAskers records events about service accounts that ask for what no grant covers,
-// between two passes. Those beyond the bound get theirs next time.
+// recordAskers records events, between two passes, about service accounts that ask for something
+// without a grant. Those above the limit get their event next time.
 func (e *events) recordAskers(statuses []plan.SubjectStatus) {
 	asking := map[statusKey]bool{}
 	for _, s := range statuses {
@@ -70,9 +70,9 @@ func (e *events) recordAskers(statuses []plan.SubjectStatus) {
 	}
 }
 
-// record records events about statuses that differ from the last time. It records none
-// about a change that failed: the next pass tries it again. A process that has just
-// begun does not repeat which subjects are trusted.
+// record records events about statuses that differ from the last time. It skips a change that
+// failed, because the next pass tries it again. After its start, a process does not repeat
+// which subjects are trusted.
 func (e *events) record(statuses []plan.SubjectStatus, failures []Failure) {
 	failed := map[policy.ARN]bool{}
 	for _, f := range failures {

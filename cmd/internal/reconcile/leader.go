@@ -16,21 +16,21 @@ import (
 )
 
 const (
-	// A leader that dies is replaced within the lease's duration; one that cannot
-	// renew stops in time before that.
+	// A dead leader is replaced when the lease's duration has ended. A leader that cannot
+	// renew its Lease stops before that.
 	leaseDuration = 15 * time.Second
 	renewDeadline = 10 * time.Second
 	renewPeriod   = 2 * time.Second
-	// stopAfter is how long after its last renewal a leader stops its work at the
-	// latest: before another process takes over.
+	// stopAfter is the longest time after its last renewal until a leader stops its work, before
+	// another process takes over.
 	stopAfter = leaseDuration - renewPeriod
 )
 
 // run serves health and metrics until the context ends, and works while this process
-// holds the Lease. A manager runs the parts. It gives the Lease back only after the
+// holds the Lease. A manager runs these parts. It releases the Lease only after the
 // work has ended, so that two processes never work at once.
 //
-// Health and metrics are parts of this package: the manager's own /readyz withholds
+// This package serves health and metrics itself: the manager's own /readyz does not show
 // the reasons, and its /metrics serves the program's one registry.
 func (c *controller) run(ctx context.Context, work func(context.Context) error) error {
 	host, err := os.Hostname()
@@ -78,10 +78,10 @@ func (c *controller) run(ctx context.Context, work func(context.Context) error) 
 		}
 	}
 	if err := m.Start(running); err != nil {
-		stop(fmt.Errorf("%w: %w", lost, err)) // no effect if a part has failed
+		stop(fmt.Errorf("%w: %w", lost, err)) // has no effect after a part failed
 	}
 	stop(lost)
-	// After a renewal that failed, the manager does not wait for the work.
+	// After a failed renewal, the manager does not wait for the work, so wait here.
 	if failure := leader.wait(); failure != nil || ctx.Err() != nil {
 		return failure
 	}
@@ -91,7 +91,7 @@ func (c *controller) run(ctx context.Context, work func(context.Context) error) 
 func (c *controller) newManager(ctx context.Context, lock *leaseLock) (manager.Manager, error) {
 	return manager.New(c.cluster.Config, manager.Options{
 		Logger: logr.FromSlogHandler(electionLog{c.logger.Handler()}),
-		// The parts end when the manager ends them, one after another.
+		// The manager ends its parts one after another. This context must not end them earlier.
 		BaseContext:                         func() context.Context { return context.WithoutCancel(ctx) },
 		Metrics:                             metricsserver.Options{BindAddress: "0"},
 		LeaderElection:                      true,
@@ -101,14 +101,14 @@ func (c *controller) newManager(ctx context.Context, lock *leaseLock) (manager.M
 		LeaseDuration:                       new(leaseDuration),
 		RenewDeadline:                       new(renewDeadline),
 		RetryPeriod:                         new(renewPeriod),
-		// However long a pass takes to end, the Lease stays held until then.
+		// The Lease stays held until the pass has ended, however long that takes.
 		GracefulShutdownTimeout: new(time.Duration(-1)),
 	})
 }
 
-// expired returns what stops the work when this process has not renewed the Lease for
-// long. The election stops it sooner where calls fail. Where they hang, the election
-// first waits for as long again to give the Lease back.
+// expired returns a function that stops the work if this process has not renewed the Lease for
+// too long. If calls fail, the election stops the work sooner. If calls hang, the election
+// waits too long, because it first tries to release the Lease.
 func (c *controller) expired(stop func()) func() {
 	return func() {
 		if c.leads.Load() {
@@ -118,9 +118,9 @@ func (c *controller) expired(stop func()) func() {
 	}
 }
 
-// deposed returns what stops the work of this process at once when another holds
-// the Lease. Without it the work would go on until the renewal's deadline: a Lease
-// that was deleted can be taken by another before this process creates it again.
+// deposed returns a function that stops the work at once when another process holds
+// the Lease. Without it the work would continue until the renewal's deadline. That can happen
+// after the Lease was deleted, if another process creates it again first.
 func (c *controller) deposed(stop func()) func(holder string) {
 	return func(holder string) {
 		if c.leads.Load() {
@@ -130,10 +130,10 @@ func (c *controller) deposed(stop func()) func(holder string) {
 	}
 }
 
-// leader is the part that works in the process that holds the Lease.
+// leader is the part that works only in the process with the Lease.
 type leader struct {
 	*controller
-	// running ends the work, sooner than the manager does.
+	// running ends the work earlier than the manager does.
 	running context.Context
 	work    func(context.Context) error
 
@@ -141,7 +141,7 @@ type leader struct {
 	failure error
 }
 
-// Start works until the context ends, or until running does.
+// Start works until the context or running ends.
 func (l *leader) Start(ctx context.Context) error {
 	l.working.Lock()
 	defer l.working.Unlock()
@@ -156,10 +156,10 @@ func (l *leader) Start(ctx context.Context) error {
 	return l.failure
 }
 
-// NeedLeaderElection makes the manager start it in one process only.
+// NeedLeaderElection makes the manager start the part only in the process with the Lease.
 func (l *leader) NeedLeaderElection() bool { return true }
 
-// wait returns the error of the work once it has ended.
+// wait returns the error of the work after it has ended.
 func (l *leader) wait() error {
 	l.working.Lock()
 	defer l.working.Unlock()
@@ -175,11 +175,11 @@ func (run everyProcess) Start(ctx context.Context) error { return run(ctx) }
 // NeedLeaderElection makes the manager start it without the Lease.
 func (run everyProcess) NeedLeaderElection() bool { return false }
 
-// electionLog passes on what the leader election logs. It drops the manager's own
-// messages: they tell its steps, and name every ordinary end a lost election.
+// electionLog passes on messages of the leader election. It drops the manager's own
+// messages, because they report internal steps, and call every normal end a lost election.
 type electionLog struct{ slog.Handler }
 
-// Handle passes on records of named loggers; the manager's own has no name.
+// Handle passes on records of named loggers. The manager's own logger has no name.
 func (h electionLog) Handle(ctx context.Context, r slog.Record) error {
 	named := false
 	r.Attrs(func(a slog.Attr) bool {

@@ -18,12 +18,12 @@ import (
 )
 
 // leaderSeenFor is how long a leader counts as alive after its last renewal. It
-// is longer than the lease's duration: a process that stands by stays ready while
-// another takes over from a leader that died.
+// is longer than the lease's duration, so that a process on standby stays ready while
+// another process takes over from a dead leader.
 const leaderSeenFor = 2 * leaseDuration
 
-// leaseLock is the Lease that the processes share. The first process creates it:
-// Argo CD never applies a Lease, so a Lease in a manifest may not be there.
+// leaseLock is the Lease that the processes share. The first process creates it, because
+// Argo CD never applies a Lease that is in a manifest.
 type leaseLock struct {
 	resourcelock.LeaseLock
 	client kubernetes.Interface
@@ -34,7 +34,7 @@ type leaseLock struct {
 	expiry *time.Timer
 }
 
-// newLeaseLock returns the lock of the process with that identity.
+// newLeaseLock returns the lock for the process with that identity.
 func newLeaseLock(client kubernetes.Interface, namespace, identity string, seen *leadership, deposed func(holder string)) *leaseLock {
 	return &leaseLock{
 		LeaseLock: resourcelock.LeaseLock{
@@ -49,7 +49,7 @@ func newLeaseLock(client kubernetes.Interface, namespace, identity string, seen 
 func (l *leaseLock) Get(ctx context.Context) (*resourcelock.LeaderElectionRecord, []byte, error) {
 	record, raw, err := l.LeaseLock.Get(ctx)
 	switch {
-	case apierrors.IsNotFound(err): // Create follows
+	case apierrors.IsNotFound(err): // the caller then calls Create
 	case err != nil:
 		l.seen.failed(err)
 	default:
@@ -61,13 +61,13 @@ func (l *leaseLock) Get(ctx context.Context) (*resourcelock.LeaderElectionRecord
 	return record, raw, err
 }
 
-// Create creates the Lease and takes it.
+// Create creates the Lease and acquires it.
 func (l *leaseLock) Create(ctx context.Context, record resourcelock.LeaderElectionRecord) error {
 	err := l.create(ctx, record)
 	return l.noted(record, err)
 }
 
-// Update renews the Lease, takes it or gives it back.
+// Update renews, acquires or releases the Lease.
 func (l *leaseLock) Update(ctx context.Context, record resourcelock.LeaderElectionRecord) error {
 	return l.noted(record, l.LeaseLock.Update(ctx, record))
 }
@@ -77,20 +77,20 @@ func (l *leaseLock) noted(record resourcelock.LeaderElectionRecord, err error) e
 	case err == nil:
 		l.expiry.Reset(stopAfter)
 		l.seen.observe(record)
-	case apierrors.IsConflict(err), apierrors.IsNotFound(err): // Get follows
+	case apierrors.IsConflict(err), apierrors.IsNotFound(err): // the caller then calls Get
 	default:
 		l.seen.failed(err)
 	}
 	return err
 }
 
-// create makes an empty Lease and then updates it, as if it had been there. It
-// uses server-side apply, so that RBAC can confine "create" to the name. Of two
-// processes that do so at once, the API server lets one update.
+// create creates an empty Lease and then updates it as if it had existed. It
+// uses server-side apply, so that RBAC can limit "create" to the name. If two
+// processes do this at once, the API server accepts one update.
 func (l *leaseLock) create(ctx context.Context, record resourcelock.LeaderElectionRecord) error {
 	lease := applycoordinationv1.Lease(l.LeaseMeta.Name, l.LeaseMeta.Namespace).
 		WithLabels(map[string]string{"app.kubernetes.io/name": "ampbridge", "app.kubernetes.io/component": "sync"})
-	// The Lease goes with the ConfigMap, which the chart makes and an uninstall deletes.
+	// The ConfigMap owns the Lease, so that an uninstall, which deletes the ConfigMap, removes both.
 	owner, err := l.client.CoreV1().ConfigMaps(l.LeaseMeta.Namespace).Get(ctx, stateName, metav1.GetOptions{})
 	switch {
 	case err == nil:
@@ -116,20 +116,20 @@ func (l *leaseLock) create(ctx context.Context, record resourcelock.LeaderElecti
 
 // leadership is what a process knows about the holder of the Lease.
 type leadership struct {
-	// metric is when the holder was last seen to renew, in Unix time.
+	// metric is the time of the holder's last renewal that was seen, in Unix time.
 	metric prometheus.Gauge
 	mu     sync.Mutex
 	record resourcelock.LeaderElectionRecord
-	// newLeader is called when another process than before holds the Lease; nil: no call.
+	// newLeader is called when another process than before holds the Lease; nil is not called.
 	newLeader func(identity string)
 	leader    string
 	// renewed is when the record last changed, by this process's clock.
 	renewed time.Time
-	// err is why the Lease could not be read or written; nil: it could.
+	// err is why the Lease could not be read or written; nil if there was no error.
 	err error
 }
 
-// observe notes the Lease as it stands.
+// observe records the current Lease.
 func (l *leadership) observe(record resourcelock.LeaderElectionRecord) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -147,15 +147,14 @@ func (l *leadership) observe(record resourcelock.LeaderElectionRecord) {
 	}
 }
 
-// failed notes that the Lease cannot be read or written.
+// failed records that the Lease could not be read or written.
 func (l *leadership) failed(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.err = err
 }
 
-// leaderless returns nil while a live process holds the Lease, and otherwise why
-// none does.
+// leaderless returns nil while a live process holds the Lease, and otherwise the reason.
 func (l *leadership) leaderless(now time.Time) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -166,7 +165,8 @@ func (l *leadership) leaderless(now time.Time) error {
 	switch {
 	case reason != nil:
 	case l.record.HolderIdentity != "":
-		reason = fmt.Errorf("%s holds it and has not renewed it since %s", l.record.HolderIdentity, l.renewed.UTC().Format(time.RFC3339))
+		reason = fmt.Errorf("%s holds it and has not renewed it since "+
+			"%s", l.record.HolderIdentity, l.renewed.UTC().Format(time.RFC3339))
 	default:
 		reason = errors.New("it is free")
 	}

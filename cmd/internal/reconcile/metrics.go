@@ -10,7 +10,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy/plan"
 )
 
-// metrics are what the controller form of sync counts.
+// metrics are the metrics of a running sync.
 type metrics struct {
 	leader, leaderSeen, destinations, lastSuccess, refusals, additions, policyLoaded prometheus.Gauge
 	subjects                                                                         *prometheus.GaugeVec
@@ -23,21 +23,23 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		return prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
 	}
 	m := &metrics{
-		leader: gauge("ampbridge_sync_leader", "1: this process is the one that syncs; 0: it stands by."),
+		leader: gauge("ampbridge_sync_leader", "1 if this process is the leader, which syncs; 0 if it is on standby."),
 		leaderSeen: gauge(
 			"ampbridge_sync_last_leader_seen_timestamp_seconds",
-			"When this process last led or saw another process renew the Lease, in Unix time; 0: never.",
+			"When this process last was the leader or saw another process renew the Lease, in Unix time; 0 if never.",
 		),
-		destinations: gauge("ampbridge_sync_destinations", "Destinations whose roles sync keeps."),
+		destinations: gauge("ampbridge_sync_destinations", "Destinations with roles that sync manages."),
 		lastSuccess:  gauge("ampbridge_sync_last_success_timestamp_seconds", "When a pass last left everything in sync, in Unix time."),
-		refusals:     gauge("ampbridge_sync_refusals", "What the policy asks for and the last pass refused; the log says why."),
+		refusals:     gauge("ampbridge_sync_refusals", "Number of refusals in the last pass: wishes of the policy that sync cannot fulfil. The log has the reasons."),
 		additions: gauge(
 			"ampbridge_sync_foreign_additions",
-			"What others have added to ampbridge's roles, tags or policies; sync does not remove it, and the log names it.",
+			"Number of tags and policies that others have added to ampbridge's roles; sync does not remove them, and the "+
+				"log names them.",
 		),
 		policyLoaded: gauge(
 			"ampbridge_policy_last_load_success",
-			"1: the newest version of the policy file is in force; 0: it was refused, and the last good one, if any, still is.",
+			"1 if the newest version of the policy file is in force; 0 if it was refused. Then the last good version "+
+				"stays in force, if there is one.",
 		),
 		subjects: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "ampbridge_sync_subjects", Help: "Service accounts that a destination's role trusts, as the last pass planned it.",
@@ -48,11 +50,12 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		}, []string{"kind", "result"}),
 		iamCalls: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "ampbridge_sync_iam_calls_total",
-			Help: "Calls to IAM and AMP, each attempt for itself, by operation and result: ok, AWS's error code, or no answer.",
+			Help: "Calls to IAM and AMP, counting each attempt, by operation and result: ok, AWS's error code, or no answer.",
 		}, []string{"operation", "result"}),
 		drift: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "ampbridge_sync_drift_found_total",
-			Help: "Changes that became necessary though neither policy nor service accounts had changed: somebody edited by hand.",
+			Help: "Changes that were needed although neither the policy nor the service accounts had changed: somebody " +
+				"edited AWS by hand.",
 		}),
 	}
 	registry.MustRegister(

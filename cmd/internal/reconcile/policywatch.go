@@ -8,10 +8,10 @@ import (
 	"github.com/ampbridge/ampbridge/policy/policyfile"
 )
 
-// watchPolicy watches the policy file, and shows in metrics and log which policy is in
+// watchPolicy watches the policy file, and reports in metrics and log which policy is in
 // force. It calls changed after a new version came into force.
 func watchPolicy(path string, metrics *metrics, logger *slog.Logger, changed func()) *policyfile.Watcher {
-	refused := "" // what was logged last
+	refused := "" // the last logged problem
 	return policyfile.Watch(policyfile.Options{
 		Path: path,
 		Loaded: func(p *policy.Policy, _ []byte) {
@@ -45,7 +45,7 @@ func watchPolicy(path string, metrics *metrics, logger *slog.Logger, changed fun
 	})
 }
 
-// policyReady returns nil when a policy is in force. It may be older than the file.
+// policyReady returns nil if a policy is in force. The policy may be older than the file.
 func policyReady(w *policyfile.Watcher) error {
 	if w.Current() != nil {
 		return nil

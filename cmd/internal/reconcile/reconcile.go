@@ -5,7 +5,7 @@
 // [Run] makes one pass. [Control] makes passes until its context ends. Both make the
 // same pass: observe, plan, apply. The command line is in cmd/internal/cli.
 //
-// What it needs of Kubernetes:
+// The rights that it needs in Kubernetes:
 //
 //	everywhere
 //	  namespaces, serviceaccounts    list, watch
@@ -16,7 +16,7 @@
 //	  configmaps                     create; get and update of ampbridge-sync
 //	  leases.coordination.k8s.io     create, get, update and patch of ampbridge-sync
 //
-// With the auditor it also needs what package audit lists.
+// With the auditor it also needs the rights in the documentation of package audit.
 //
 // [Run] needs no watch, no events and no Lease. Without the ConfigMap it prunes no
 // subject, and the plan has a note about it.
@@ -37,56 +37,56 @@ import (
 	"github.com/ampbridge/ampbridge/policy/policyfile"
 )
 
-// Options say what to reconcile, and how.
+// Options configures [Run] and [Control].
 type Options struct {
-	// Policy is the policy file; [policyfile.Stdin] is for [Run] alone.
+	// Policy is the policy file; only [Run] accepts [policyfile.Stdin].
 	Policy     string
 	Kubeconfig string
 	Overrides  kube.Overrides
 	Once       bool
-	// DryRun plans and changes nothing.
+	// DryRun plans, and changes nothing.
 	DryRun bool
 	// Output is [Text], [JSON] or [YAML].
 	Output string
-	// TrustQuota is in characters.
+	// TrustQuota is the limit of a trust document, in characters.
 	TrustQuota int
-	// ProviderQuota is how many OIDC providers an account takes; 0: [ProviderQuota].
+	// ProviderQuota is the number of OIDC providers that an account may have; 0 means [ProviderQuota].
 	ProviderQuota int
-	// Namespace is ampbridge's own. It has the stored state and the Lease.
+	// Namespace is ampbridge's own namespace. It has the stored state and the Lease.
 	Namespace string
-	// AllowShrink prunes even where more than half would go at once.
+	// AllowShrink prunes even if more than half of the subjects would go at once.
 	AllowShrink bool
-	// Remove deletes what the cluster owns; only with Yes, or as a DryRun.
+	// Remove deletes what the cluster owns. It needs Yes or DryRun.
 	Remove, Yes bool
-	// HealthAddr serves /healthz and /readyz, MetricsAddr /metrics, as host:port;
-	// for [Control].
+	// HealthAddr serves /healthz and /readyz, and MetricsAddr serves /metrics. Both are host:port
+	// and only for [Control].
 	HealthAddr, MetricsAddr string
-	// StatusAddr serves the status page, on loopback; empty: there is none.
+	// StatusAddr serves the status page on a loopback address; if empty, there is no page.
 	StatusAddr string
-	// Image is the sidecar that the webhook injects: the auditor compares pods
-	// with it. Empty: no auditor. NoBreaker turns its circuit breaker off.
+	// Image is the sidecar that the webhook injects; the auditor compares pods
+	// with it. If empty, there is no auditor. NoBreaker turns the circuit breaker off.
 	Image     string
 	NoBreaker bool
-	// NoSidecarStatus: the auditor reads no sidecar's status.
+	// NoSidecarStatus stops the auditor from reading the status of sidecars.
 	NoSidecarStatus bool
-	// Excluded are namespaces that the webhook is not called for: no auditor either.
+	// Excluded are namespaces that the webhook is not called for. The auditor ignores them.
 	Excluded []string
-	// PullGrace is how long that image may be on its way to a node; 0: the auditor's
+	// PullGrace is how long the download of that image to a node may take; 0 means the auditor's
 	// default.
 	PullGrace time.Duration
-	// Now is the clock by which grace periods are measured; nil: the system's.
+	// Now is the clock for grace periods; nil means the system's.
 	Now func() time.Time
 }
 
-// ProviderQuota is how many OIDC providers an account takes, unless its quota was
+// ProviderQuota is the number of OIDC providers that an account may have, unless its quota was
 // raised (https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html).
 const ProviderQuota = 100
 
 // ErrUnconfirmed is the error of a removal without Yes.
-var ErrUnconfirmed = errors.New("nothing was deleted: add --yes to delete it, --dry-run to look only")
+var ErrUnconfirmed = errors.New("nothing was deleted: add --yes to delete, or --dry-run to see what would be deleted")
 
-// Run makes one pass and reports on stdout. The error says that AWS is not in sync,
-// or why nothing could be decided.
+// Run makes one pass and reports on stdout. An error means that AWS is not in sync,
+// or that no plan was possible.
 func Run(ctx context.Context, o Options, stdin io.Reader, stdout io.Writer) error {
 	p, err := policyfile.Load(o.Policy, stdin)
 	if err != nil {

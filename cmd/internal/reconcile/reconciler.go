@@ -12,37 +12,37 @@ import (
 	"github.com/ampbridge/ampbridge/policy/plan"
 )
 
-// reconciler makes plans from what it observes, and applies them. [Run] and [Control]
-// both use it.
+// reconciler computes plans from what it observes, and applies them. Both [Run] and [Control]
+// use it.
 type reconciler struct {
 	cluster    kube.Cluster
 	iam        *awsiam.IAM
 	state      stateStore
 	trustQuota int
-	// providerQuota is how many OIDC providers an account takes.
+	// providerQuota is the number of OIDC providers that an account may have.
 	providerQuota int
-	// seenWorkspaces are the workspaces that exist: reconciler does not look for them again.
+	// seenWorkspaces are workspaces that exist. They are not read again.
 	seenWorkspaces map[policy.ARN]bool
-	// seenBounds are the workspaces that their boundary lets roles query, by boundary.
+	// seenBounds has the workspaces that a boundary allows roles to query, by boundary.
 	seenBounds  map[[2]policy.ARN]bool
 	allowShrink bool
 	now         func() time.Time
-	// throttled leaves accounts alone that AWS throttled; nil: none.
+	// throttled has the accounts that must not be called for a while; nil if there are none.
 	throttled *throttledAccounts
-	// limited are the accounts whose IAM refused to make something for its quotas.
+	// limited has the accounts in which IAM refused a creation because of a quota.
 	limited map[string]bool
 }
 
-// snapshot is what a pass begins with.
+// snapshot is the input of a pass.
 type snapshot struct {
 	policy   *policy.Policy
 	issuer   policy.Issuer
 	accounts []plan.ServiceAccount
-	// live: the accounts come from the API server, not from a cache.
+	// live is true if the service accounts come from the API server and not from a cache.
 	live bool
-	// orphans: the pass also looks for roles that no destination uses any more.
+	// orphans is true if the pass also looks for roles that no destination uses any more.
 	orphans bool
-	// dryRun: nothing changes, not even the stored state.
+	// dryRun is true if nothing may change, not even the stored state.
 	dryRun bool
 }
 
@@ -53,7 +53,7 @@ func (r *reconciler) prepare(ctx context.Context, s snapshot) (plan.Plan, error)
 		TrustQuota: r.trustQuota, Now: r.now(), AllowShrink: r.allowShrink,
 	}
 	targets := in.Targets()
-	// Where there are several accounts, none waits long for another.
+	// With several accounts, one must not wait long for another.
 	r.iam.Patient = r.iam.Frugal && len(targets) == 1
 	for _, target := range targets {
 		if !s.orphans && !target.All {
@@ -82,7 +82,7 @@ func (r *reconciler) prepare(ctx context.Context, s snapshot) (plan.Plan, error)
 	} else {
 		in.Absence = plan.TrackAbsence(old.AbsenceState, in)
 		if due := plan.PruneCandidates(in); len(due) > 0 && !s.live {
-			// No subject loses trust because a cache is late.
+			// The cache may be late, and no subject may lose trust because of that.
 			if in.ServiceAccounts, err = r.cluster.ServiceAccounts(ctx); err != nil {
 				return plan.Plan{}, err
 			}
@@ -90,8 +90,7 @@ func (r *reconciler) prepare(ctx context.Context, s snapshot) (plan.Plan, error)
 		}
 		in.Held = r.held(ctx, plan.PruneCandidates(in))
 		if !s.dryRun {
-			// Before the changes: a run that is killed while it makes them forgets
-			// nothing.
+			// Write before the changes, so that a run that is killed during the changes loses no state.
 			if err := r.state.write(ctx, old, in.Absence); err != nil {
 				note("cannot be written, so no subject will be pruned", err)
 			}
@@ -106,9 +105,9 @@ func (r *reconciler) prepare(ctx context.Context, s snapshot) (plan.Plan, error)
 	return p, ctx.Err()
 }
 
-// missing returns the workspaces of the policy that do not exist. It looks for each
-// until it was there once. A workspace that cannot be looked for causes a note, and
-// holds up nothing.
+// missing returns the workspaces of the policy that do not exist. It reads each one
+// until it has existed once. A workspace that cannot be read causes a note and does not stop
+// the pass.
 func (r *reconciler) missing(ctx context.Context, in plan.Input) (missing map[policy.ARN]bool, notes []plan.Finding) {
 	missing = map[policy.ARN]bool{}
 	for _, d := range in.Policy.Destinations {
@@ -137,9 +136,9 @@ func (r *reconciler) missing(ctx context.Context, in plan.Input) (missing map[po
 	return missing, notes
 }
 
-// unbounded returns the destinations whose roles query, by name, and which the permissions
-// boundary does not let query, with the reason: a boundary that an earlier bootstrap made
-// allows writes alone. It reads a boundary until it allowed each of them once.
+// unbounded returns the destinations with query access that the permissions boundary does not
+// allow, by name, with the reason. The boundary of an earlier bootstrap allows only writes.
+// It reads a boundary until it has allowed each of them once.
 func (r *reconciler) unbounded(ctx context.Context, in plan.Input) map[string]string {
 	type answer struct {
 		document policy.Document
@@ -171,13 +170,13 @@ func (r *reconciler) unbounded(ctx context.Context, in plan.Input) map[string]st
 	return list
 }
 
-// throttle leaves the account alone for a while.
+// throttle starts a pause for the account.
 func (r *reconciler) throttle(account string) {
 	r.throttled.throttled(account, r.iam.Pause(account), r.now())
 }
 
 // addHeadroom adds the headroom of the accounts in which the plan creates something.
-// A frugal IAM is asked for it only after a quota was used up.
+// A frugal IAM reads it only after a quota was exceeded.
 func (r *reconciler) addHeadroom(ctx context.Context, p plan.Plan, accounts map[string]plan.Account) (notes []plan.Finding, counted bool) {
 	for _, c := range p.Changes {
 		a := accounts[c.Account]
@@ -197,7 +196,7 @@ func (r *reconciler) addHeadroom(ctx context.Context, p plan.Plan, accounts map[
 					Message: "cannot find out how many roles and providers it still takes: " + err.Error(),
 				},
 			)
-			headroom = plan.Headroom{Roles: len(p.Changes), Providers: 1} // IAM itself refuses what is too much
+			headroom = plan.Headroom{Roles: len(p.Changes), Providers: 1} // IAM itself refuses what exceeds the quota
 		}
 		a.Headroom = &headroom
 		accounts[c.Account], counted = a, true
@@ -205,7 +204,7 @@ func (r *reconciler) addHeadroom(ctx context.Context, p plan.Plan, accounts map[
 	return notes, counted
 }
 
-// held returns the due subjects that have pods, or may have, with the reason.
+// held returns the candidates that have running pods, or may have, with the reason.
 func (r *reconciler) held(ctx context.Context, due []policy.Subject) map[policy.Subject]string {
 	held := map[policy.Subject]string{}
 	for _, subject := range due {
@@ -219,10 +218,10 @@ func (r *reconciler) held(ctx context.Context, due []policy.Subject) map[policy.
 	return held
 }
 
-// apply makes the plan's changes in their order. After one that failed it skips those
-// that build on it: the later ones of the same role; after a provider, or a call that
-// AWS throttled, the rest of the account. It skips the change that must be the last in
-// an account if any other there failed.
+// apply makes the plan's changes in order. After a failed change it skips those
+// that depend on it: later changes of the same role, or, if the provider failed or AWS throttled
+// the call, all later changes of the account. It skips a change that must be the last of
+// an account if any other change there failed.
 func (r *reconciler) apply(ctx context.Context, p plan.Plan) (made []plan.Change, failures []Failure) {
 	failures = []Failure{}
 	failed := map[string]plan.Call{}
@@ -254,7 +253,7 @@ func (r *reconciler) apply(ctx context.Context, p plan.Plan) (made []plan.Change
 			base = c.Account
 		}
 		if awsiam.Throttled(err) {
-			base = c.Account // more calls would only be throttled too
+			base = c.Account // further calls would be throttled too
 			r.throttle(c.Account)
 		}
 		if _, found := failed[base]; !found {

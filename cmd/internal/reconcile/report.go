@@ -17,15 +17,15 @@ const (
 	YAML = output.YAML
 )
 
-// Report is what a run found and did.
+// Report is the result of a run.
 type Report struct {
 	Plan plan.Plan `json:"plan"`
-	// DryRun: nothing was applied.
+	// DryRun is true if nothing was applied.
 	DryRun bool `json:"dryRun"`
-	// Made counts the changes that were applied.
+	// Made is the number of changes that were applied.
 	Made     int       `json:"made"`
 	Failures []Failure `json:"failures"`
-	// InSync: nothing is left to do, and nothing was refused.
+	// InSync is true if no change is left and nothing was refused.
 	InSync bool `json:"inSync"`
 }
 
@@ -34,7 +34,7 @@ type Failure struct {
 	Call     plan.Call  `json:"call"`
 	Resource policy.ARN `json:"resource"`
 	Error    string     `json:"error"`
-	// skipped: it was not tried, because of another failure.
+	// skipped is true if the change was not tried because of another failure.
 	skipped bool
 }
 
@@ -56,13 +56,15 @@ func (r *Report) closing() string {
 	case r.DryRun && !r.Plan.InSync():
 		return "sync: dry run: nothing was changed"
 	case r.removes():
-		return fmt.Sprintf("sync: removed: %d of %d deletions made, %d refused", r.Made, len(r.Plan.Changes), len(r.Plan.Refusals))
+		return fmt.Sprintf("sync: removed: %d of %d deletions made, %d "+
+			"refused", r.Made, len(r.Plan.Changes), len(r.Plan.Refusals))
 	case r.InSync && r.Made == 0:
 		return "sync: in sync: nothing to change"
 	case r.InSync:
 		return fmt.Sprintf("sync: in sync: %d of %d changes made", r.Made, len(r.Plan.Changes))
 	}
-	return fmt.Sprintf("sync: not in sync: %d of %d changes made, %d refused", r.Made, len(r.Plan.Changes), len(r.Plan.Refusals))
+	return fmt.Sprintf("sync: not in sync: %d of %d changes made, %d "+
+		"refused", r.Made, len(r.Plan.Changes), len(r.Plan.Refusals))
 }
 
 func (r *Report) removes() bool {

@@ -12,7 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// health answers the kubelet.
+// health serves the kubelet's probes.
 func (c *controller) health() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintln(w, "ok") })
@@ -46,8 +46,8 @@ func (s server) listen(ctx context.Context) (net.Listener, error) {
 	return listener, nil
 }
 
-// serve serves until the context ends. No answer takes long: a client that reads at
-// that moment is cut off.
+// serve serves until the context ends. It does not wait for open requests, because every answer is
+// short.
 func (s server) serve(ctx context.Context, listener net.Listener) error {
 	server := &http.Server{Handler: s.handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 90 * time.Second}
 	defer context.AfterFunc(ctx, func() { _ = server.Close() })()

@@ -24,13 +24,13 @@ const (
 	stateMissed = "missed" // JSON: subject → RFC 3339
 )
 
-// stateStore keeps a [plan.AbsenceState] in a ConfigMap, so that it outlives the process.
+// stateStore keeps a [plan.AbsenceState] in a ConfigMap, so that it survives the process.
 type stateStore struct {
 	client    kubernetes.Interface
 	namespace string
 }
 
-// storedState is the state as it was read. stored is the ConfigMap to update; nil:
+// storedState is the state as it was read. stored is the ConfigMap to update; nil if
 // there is none yet.
 type storedState struct {
 	plan.AbsenceState
@@ -67,8 +67,8 @@ func (s stateStore) read(ctx context.Context) (storedState, error) {
 	return r, nil
 }
 
-// write stores what changed. It is refused where another process wrote since the
-// read: that one saw the same, and the next pass looks again.
+// write stores changes. It fails if another process has written since the read. That is safe:
+// that process saw the same cluster, and the next pass reads again.
 func (s stateStore) write(ctx context.Context, old storedState, now plan.AbsenceState) error {
 	if old.Equal(now) {
 		return nil

@@ -20,22 +20,22 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/audit"
 )
 
-// maxRows bounds each list of the status page.
+// maxRows limits each list of the status page.
 const maxRows = 100
 
-// board keeps what the last pass and the last audit saw, for the status page. Passes and
-// audits write it; a request only reads it, so that it starts nothing.
+// board holds the results of the last pass and the last audit, for the status page. Passes and
+// audits write it. Requests only read it, so that they start no work.
 type board struct {
 	mu    sync.Mutex
 	pass  *passSeen
 	audit *audit.Seen
 }
 
-// passSeen is what a pass saw.
+// passSeen is the result of a pass.
 type passSeen struct {
 	at, next time.Time
 	policy   *policy.Policy
-	// plan is nil where none could be made.
+	// plan is nil if no plan was possible.
 	plan   *plan.Plan
 	made   int
 	inSync bool
@@ -60,8 +60,8 @@ func (b *board) read() (*passSeen, *audit.Seen) {
 	return b.pass, b.audit
 }
 
-// statusPage answers GET / for people who forward the port. A page of another site that
-// has its name resolve to this address is refused by the name.
+// statusPage serves GET / for people who forward the port. It refuses other host names, so that a
+// web site cannot read the page by a DNS name that resolves to this address.
 func (c *controller) statusPage() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		header := w.Header()
@@ -79,7 +79,7 @@ func (c *controller) statusPage() http.Handler {
 		}
 		switch {
 		case !loopbackName(r.Host):
-			http.Error(w, "ask for localhost or 127.0.0.1", http.StatusMisdirectedRequest)
+			http.Error(w, "use the host name localhost or 127.0.0.1", http.StatusMisdirectedRequest)
 		case r.Method != http.MethodGet:
 			header.Set("Allow", http.MethodGet)
 			http.Error(w, "only GET", http.StatusMethodNotAllowed)
@@ -88,16 +88,16 @@ func (c *controller) statusPage() http.Handler {
 		default:
 			var content bytes.Buffer
 			if err := c.statusSheet(time.Now()).HTML(&content); err != nil {
-				http.Error(w, "the page cannot be made", http.StatusInternalServerError)
+				http.Error(w, "the page cannot be rendered", http.StatusInternalServerError)
 				return
 			}
 			header.Set("Content-Type", "text/html; charset=utf-8")
-			_, _ = w.Write(content.Bytes()) // the client went away
+			_, _ = w.Write(content.Bytes()) // an error means that the client disconnected
 		}
 	})
 }
 
-// loopbackName reports whether the Host of a request is a name of this machine for itself.
+// loopbackName reports whether the Host of a request is a loopback name or address.
 func loopbackName(host string) bool {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
@@ -109,25 +109,25 @@ func loopbackName(host string) bool {
 	return err == nil && address.IsLoopback()
 }
 
-// LoopbackAddress reports whether HOST:PORT can be reached from this machine alone.
+// LoopbackAddress reports whether only this machine can reach HOST:PORT.
 func LoopbackAddress(address string) bool {
 	host, _, err := net.SplitHostPort(address)
 	return err == nil && loopbackName(host)
 }
 
-// statusSheet returns the page as of now.
+// statusSheet returns the page for that time.
 func (c *controller) statusSheet(now time.Time) page.Sheet {
 	pass, seen := c.board.read()
 	s := page.Sheet{Title: "ampbridge sync", Footer: "✓ as it should be · ✗ failed · ! needs attention · – not known. " +
-		"This page shows what the last pass and the last audit saw; loading it asks nothing. It contains no secrets."}
+		"This page shows the results of the last pass and the last audit; loading it starts no new one. It contains no secrets."}
 	if p := c.policy.Current(); p != nil && p.Cluster.Name != "" {
 		s.Title += " · cluster " + p.Cluster.Name
 	}
 	var rest []string
 	switch {
 	case !c.leads.Load():
-		s.Status, s.Summary = check.Skip, "This process stands by"
-		rest = append(rest, "Another one leads, or none does. The Lease "+stateName+" names the leader's pod: forward a port of that pod.")
+		s.Status, s.Summary = check.Skip, "This process is on standby"
+		rest = append(rest, "Another process is the leader, or there is none. The Lease "+stateName+" names the leader's pod: forward a port of that pod.")
 	case pass == nil:
 		s.Status, s.Summary = check.Skip, "No pass has ended yet"
 	case pass.inSync:
@@ -136,7 +136,8 @@ func (c *controller) statusSheet(now time.Time) page.Sheet {
 		s.Status, s.Summary = check.Fail, "AWS is not in sync with the policy"
 	}
 	if pass != nil {
-		rest = append(rest, fmt.Sprintf("Last pass: %s. Next one: %s.", ago(pass.at, now), pass.next.UTC().Format(time.TimeOnly)))
+		rest = append(rest, fmt.Sprintf("Last pass: %s. Next one: "+
+			"%s.", ago(pass.at, now), pass.next.UTC().Format(time.TimeOnly)))
 	}
 	if seen != nil {
 		rest = append(rest, fmt.Sprintf("Last audit: %s.", ago(seen.At, now)))
@@ -157,7 +158,7 @@ func (c *controller) statusSheet(now time.Time) page.Sheet {
 	return s
 }
 
-// ago returns a time of day and how long ago it was.
+// ago returns a time of day with its distance from now.
 func ago(at, now time.Time) string {
 	return fmt.Sprintf("%s UTC, %s ago", at.UTC().Format(time.TimeOnly), now.Sub(at).Round(time.Second))
 }
@@ -171,7 +172,7 @@ func passSections(pass *passSeen) []page.Section {
 			notes = append(notes, page.Line{Status: check.Skip, Message: shorten(l.text)})
 		}
 	}
-	outcome := page.Item{Status: check.Pass, Name: "AWS", About: "What the last pass changed, and what it could not."}
+	outcome := page.Item{Status: check.Pass, Name: "AWS", About: "What the last pass changed, and what it could not change."}
 	if len(wrong) > 0 || !pass.inSync {
 		outcome.Status = check.Fail
 	}
@@ -185,7 +186,7 @@ func passSections(pass *passSeen) []page.Section {
 		item := page.Item{Status: check.Pass, Name: d.Name, About: d.Workspace.String()}
 		if !plan.Managed(pass.policy, d) {
 			item.Status = check.Skip
-			item.Lines = append(item.Lines, page.Line{Status: check.Skip, Message: "Its role is yours: sync leaves it alone."})
+			item.Lines = append(item.Lines, page.Line{Status: check.Skip, Message: "You manage its role: sync does not change it."})
 		} else if pass.plan == nil {
 			item.Status = check.Skip
 		}
@@ -198,14 +199,14 @@ func passSections(pass *passSeen) []page.Section {
 	}
 	if lines := subjectLines(pass.plan, ""); len(lines) > 0 {
 		destinations.Items = append(destinations.Items, page.Item{
-			Status: check.Warn, Name: "No grant", About: "Service accounts that ask, and that no grant covers.", Lines: bounded(lines),
+			Status: check.Warn, Name: "No grant", About: "Service accounts that ask for injection without a grant.", Lines: bounded(lines),
 		})
 	}
 	destinations.Items = boundedItems(destinations.Items)
 	return []page.Section{{Title: "Last pass", Items: []page.Item{outcome}}, destinations}
 }
 
-// subjectLines returns what the subjects of a destination get, those without trust first.
+// subjectLines returns the status of a destination's subjects, those without trust first.
 func subjectLines(p *plan.Plan, destination string) (lines []page.Line) {
 	if p == nil {
 		return nil

@@ -137,7 +137,7 @@ func TestStatusPageShows(t *testing.T) {
 		want, lack []string
 	}{
 		"before the first pass": {want: []string{"No pass has ended yet", "cluster dev"}},
-		"a standby":             {stands: true, want: []string{"This process stands by", "ampbridge-sync"}},
+		"a standby":             {stands: true, want: []string{"This process is on standby", "ampbridge-sync"}},
 		"in sync": {
 			pass: &well, audit: &audited,
 			want: []string{

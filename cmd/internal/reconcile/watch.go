@@ -20,11 +20,11 @@ import (
 	"github.com/ampbridge/ampbridge/policy/plan"
 )
 
-// watch follows the labelled namespaces and all service accounts, and keeps of
-// each no more than sync reads: names, the label, ampbridge's annotations.
+// watch watches the labelled namespaces and all service accounts. It keeps only what sync
+// reads: names, the label, ampbridge's annotations.
 type watch struct{ namespaces, accounts cache.SharedIndexInformer }
 
-// newWatch calls changed, which must not block, after every change.
+// newWatch returns a watch that calls changed after every change. changed must not block.
 func newWatch(cfg *rest.Config, changed func()) (*watch, error) {
 	client, err := metadata.NewForConfig(cfg)
 	if err != nil {
@@ -65,11 +65,11 @@ func newWatch(cfg *rest.Config, changed func()) (*watch, error) {
 	return w, nil
 }
 
-// stripped leaves what sync reads, and what the informer itself compares.
+// stripped removes everything except what sync reads and the informer compares.
 func stripped(object any) (any, error) {
 	o, ok := object.(*metav1.PartialObjectMetadata)
 	if !ok {
-		return object, nil // a tombstone
+		return object, nil // a tombstone of a deleted object
 	}
 	kept := metav1.ObjectMeta{
 		Name: o.Name, Namespace: o.Namespace, UID: o.UID, ResourceVersion: o.ResourceVersion,
@@ -81,7 +81,7 @@ func stripped(object any) (any, error) {
 	return &metav1.PartialObjectMetadata{ObjectMeta: kept}, nil
 }
 
-// start returns once everything is known, or with the context's error.
+// start returns after the watch has read everything, or with the context's error.
 func (w *watch) start(ctx context.Context) error {
 	go w.namespaces.RunWithContext(ctx)
 	go w.accounts.RunWithContext(ctx)
@@ -91,7 +91,7 @@ func (w *watch) start(ctx context.Context) error {
 	return nil
 }
 
-// serviceAccounts are those of the labelled namespaces, sorted.
+// serviceAccounts returns the service accounts of the labelled namespaces, sorted.
 func (w *watch) serviceAccounts() ([]plan.ServiceAccount, error) {
 	var list []plan.ServiceAccount
 	for _, object := range w.namespaces.GetStore().List() {
@@ -120,7 +120,7 @@ func (w *watch) serviceAccounts() ([]plan.ServiceAccount, error) {
 	return list, nil
 }
 
-// reference is what events name; without a UID where the account is gone.
+// reference returns the object for events. It has no UID if the account was deleted.
 func (w *watch) reference(s policy.Subject) *corev1.ObjectReference {
 	ref := &corev1.ObjectReference{APIVersion: "v1", Kind: "ServiceAccount", Namespace: s.Namespace, Name: s.ServiceAccount}
 	if object, found, err := w.accounts.GetStore().GetByKey(s.Namespace + "/" + s.ServiceAccount); err == nil && found {
@@ -131,9 +131,9 @@ func (w *watch) reference(s policy.Subject) *corev1.ObjectReference {
 	return ref
 }
 
-// relevant returns the service accounts that a plan may depend on, which a grant
-// covers, and those that ask for what no grant covers, who get an event. Of all
-// others, in clusters with very many, only the number matters, and that it is not 0.
+// relevant returns the service accounts that a plan may depend on, because a grant covers them,
+// and the askers, which ask for something without a grant and get an event. A cluster can have very
+// many other service accounts. Only their number counts, and whether it is 0.
 func relevant(p *policy.Policy, accounts []plan.ServiceAccount) (granted, askers []plan.ServiceAccount) {
 	for _, sa := range accounts {
 		if _, covered := p.Entitled(policy.Subject{Namespace: sa.Namespace, ServiceAccount: sa.Name}); covered {

@@ -11,34 +11,34 @@ import (
 	"github.com/ampbridge/ampbridge/policy/plan"
 )
 
-// worker is the leader's loop. From pass to pass it keeps what the last one depended
-// on, to know whether another is needed. Each pass reads AWS.
+// worker is the leader's loop. It keeps what the last pass depended on, to know whether another
+// pass is needed. Each pass reads AWS.
 type worker struct {
 	*controller
 	watch      *watch
 	events     *events
 	reconciler *reconciler
 
-	// Of the last pass:
+	// The input of the last pass:
 	lastPolicy *policy.Policy
-	accounts   []plan.ServiceAccount // the granted ones
+	accounts   []plan.ServiceAccount // those with a grant
 	inSync     bool
 	backoff    backoff
 
-	// askers are the service accounts without a grant that ask for injection, as
+	// askers are the service accounts that ask for injection without a grant, as
 	// they were at their last events.
 	askers []plan.ServiceAccount
-	// due is when the next pass comes by itself.
+	// due is when the next regular pass starts.
 	due time.Time
-	// caused: a change in the cluster is why the pass is made.
+	// caused is true if a change in the cluster caused the current pass.
 	caused bool
 	bucket bucket
-	// asking paces the events of askers, as bucket does passes.
+	// asking limits the events of askers, as bucket limits passes.
 	asking    bucket
 	throttled throttledAccounts
 
-	// planned is the plan of the pass that is made, and made how many of its changes were
-	// made; nil: there is no plan yet.
+	// planned is the plan of the current pass, and made the number of its changes that were
+	// made; nil if there is no plan yet.
 	planned *plan.Plan
 	made    int
 
@@ -46,12 +46,12 @@ type worker struct {
 	untilOrphans int
 }
 
-// pass brings AWS in sync once. What goes wrong is in the log and in the metrics, and
-// the next pass tries it again.
+// pass brings AWS in sync once. It reports failures in the log and the metrics, and
+// the next pass tries again.
 func (w *worker) pass(ctx context.Context) {
 	p := w.policy.Current()
 	if p == nil {
-		return // readiness and the log have the reason; the next version wakes the loop
+		return // readiness and the log have the reason; a new version wakes the loop
 	}
 	w.planned, w.made = nil, 0
 	if p != w.lastPolicy {
@@ -61,7 +61,7 @@ func (w *worker) pass(ctx context.Context) {
 		if old != nil {
 			w.reconciler.iam.Inherit(old.iam)
 		}
-		// A new policy, too, leaves throttled accounts alone.
+		// Even after a change of the policy, throttled accounts are not called.
 		w.throttled.longest = time.Duration(p.Trust.Interval)
 		w.reconciler.throttled = &w.throttled
 	}
@@ -98,7 +98,7 @@ func (w *worker) pass(ctx context.Context) {
 	}
 	switch {
 	case w.untilOrphans > 0 && w.caused:
-		// It counts the passes that come by themselves.
+		// Only regular passes count down.
 	case w.untilOrphans > 0:
 		w.untilOrphans--
 	case inSync:
@@ -107,7 +107,7 @@ func (w *worker) pass(ctx context.Context) {
 	w.finish(ctx, p, now, inSync, linesOf(planned, failures))
 }
 
-// finish closes a pass.
+// finish ends a pass.
 func (w *worker) finish(ctx context.Context, p *policy.Policy, accounts []plan.ServiceAccount, inSync bool, lines []line) {
 	w.lastPolicy, w.accounts, w.inSync = p, accounts, inSync
 	now := w.reconciler.now()
@@ -131,11 +131,10 @@ func (w *worker) finish(ctx context.Context, p *policy.Policy, accounts []plan.S
 	}
 }
 
-// wait returns when the next pass is due: after the interval, sooner after one
-// that left something undone, and soon after a change that matters. Changes of the
-// policy are the admin's, and wait for nothing. Those in the cluster are the
-// tenants': the bucket holds them back. Service accounts without a grant cause
-// events, and no pass.
+// wait returns when the next pass is due: after the interval, sooner after a pass
+// that left something undone, and soon after a relevant change. The admin changes the policy, so
+// such a change does not wait. Tenants change the cluster, so the bucket limits those changes.
+// Service accounts without a grant cause events and no pass.
 func (w *worker) wait(ctx context.Context) {
 	pause := time.Hour
 	if w.lastPolicy != nil {
@@ -143,7 +142,7 @@ func (w *worker) wait(ctx context.Context) {
 	}
 	regular := time.NewTimer(pause)
 	defer regular.Stop()
-	again := time.NewTimer(0) // for what changed while the bucket was empty
+	again := time.NewTimer(0) // for changes that came while the bucket was empty
 	again.Stop()
 	defer again.Stop()
 	for {
@@ -186,9 +185,9 @@ func (w *worker) wait(ctx context.Context) {
 	}
 }
 
-// changed returns what has changed since the last pass: whether the policy did, and
-// whether service accounts with a grant did. askers are the service accounts without
-// a grant that ask; nil: the same as before.
+// changed returns what has changed since the last pass: the policy, and service accounts with a
+// grant. askers are the service accounts that ask without a grant; nil if they have not
+// changed.
 func (w *worker) changed() (policyChanged, granted bool, askers *[]plan.ServiceAccount) {
 	p := w.policy.Current()
 	if p != w.lastPolicy || p == nil {
@@ -196,7 +195,7 @@ func (w *worker) changed() (policyChanged, granted bool, askers *[]plan.ServiceA
 	}
 	accounts, err := w.watch.serviceAccounts()
 	if err != nil {
-		return false, true, nil // the pass logs it
+		return false, true, nil // the pass logs the error
 	}
 	now, asking := relevant(p, accounts)
 	if !same(asking, w.askers) {
@@ -205,14 +204,14 @@ func (w *worker) changed() (policyChanged, granted bool, askers *[]plan.ServiceA
 	return false, !same(now, w.accounts), askers
 }
 
-// notGranted returns the statuses of the askers. It needs no call to AWS.
+// notGranted returns the statuses of the askers, without a call to AWS.
 func notGranted(p *policy.Policy, askers []plan.ServiceAccount) []plan.SubjectStatus {
 	unmanaged := *p
 	unmanaged.Trust.Manage = policy.ManageNone
 	return plan.Compute(plan.Input{Policy: &unmanaged, ServiceAccounts: askers}).SubjectStatuses
 }
 
-// line is a line of the log about a pass.
+// line is one log line about a pass.
 type line struct {
 	level slog.Level
 	text  string
@@ -235,13 +234,13 @@ func linesOf(p plan.Plan, failures []Failure) []line {
 	return list
 }
 
-// dedupLog logs each line once, in however many passes it comes up again.
+// dedupLog logs each line once, even if several passes repeat it.
 type dedupLog struct {
 	logger *slog.Logger
 	logged map[line]bool
 }
 
-// shorten keeps a line of the log readable, whatever names are in it.
+// shorten limits the length of a log line, whatever names are in it.
 func shorten(s string) string {
 	const most = 2000
 	if len(s) <= most {

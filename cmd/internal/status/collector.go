@@ -25,15 +25,15 @@ import (
 )
 
 const (
-	// awsTimeout bounds the reads of all accounts together, so that a report is quick.
+	// awsTimeout limits the reads of all accounts together, so that a report is quick.
 	awsTimeout = 20 * time.Second
 )
 
-// collector reads what a report needs.
+// collector reads everything that a report needs.
 type collector struct {
 	options Options
 	cluster kube.Cluster
-	client  kubernetes.Interface // the cluster's
+	client  kubernetes.Interface // of the cluster
 	// file is the policy given on the command line.
 	file *policy.Policy
 }
@@ -51,8 +51,8 @@ func newCollector(o Options, stdin io.Reader) (*collector, error) {
 	return c, err
 }
 
-// collect returns a report. It fails if the policy or the service accounts cannot be
-// read, because a report needs both.
+// collect returns a report. It fails if it cannot read the policy or the service accounts,
+// because a report needs both.
 func (c *collector) collect(ctx context.Context) (Report, error) {
 	r := Report{Time: time.Now(), Subjects: []Subject{}, Pods: []Pod{}, Unavailable: []string{}}
 	p, from, err := c.policy(ctx)
@@ -71,7 +71,7 @@ func (c *collector) collect(ctx context.Context) (Report, error) {
 	return r, ctx.Err()
 }
 
-// policy returns the policy of the command line, or else that of the installation.
+// policy returns the policy of the command line, or else the installed one.
 func (c *collector) policy(ctx context.Context) (p *policy.Policy, from string, err error) {
 	if c.file != nil {
 		return c.file, c.options.Policy, nil
@@ -108,7 +108,7 @@ func (r *Report) subjects(p *policy.Policy, accounts []plan.ServiceAccount) {
 			ServiceAccountAnnotations: a.Annotations,
 		})
 		if decision.Inject {
-			e = decision.Entitlement // narrowed by the account's annotations
+			e = decision.Entitlement // the account's annotations may have removed destinations
 		}
 		s := Subject{
 			Namespace:      a.Namespace,
@@ -126,7 +126,8 @@ func (r *Report) subjects(p *policy.Policy, accounts []plan.ServiceAccount) {
 	})
 }
 
-// destinations needs the subjects, because these can have roles of their own.
+// destinations adds the destinations and their roles. The report must have the subjects already,
+// because each subject can have its own role.
 func (r *Report) destinations(p *policy.Policy) {
 	for _, d := range p.Destinations {
 		state := Unknown
@@ -150,7 +151,7 @@ func (r *Report) destinations(p *policy.Policy) {
 	}
 }
 
-// pods adds the Prometheus pods of the labelled namespaces, as the auditor judges them.
+// pods adds the Prometheus pods of the labelled namespaces, with the auditor's findings.
 func (c *collector) pods(ctx context.Context, r *Report, p *policy.Policy, accounts []plan.ServiceAccount) {
 	open, err := store.Read(ctx, c.client.CoreV1().ConfigMaps(c.options.Namespace))
 	if err != nil {
@@ -223,7 +224,7 @@ func account(pod *corev1.Pod) string {
 	return pod.Spec.ServiceAccountName
 }
 
-// pod describes a pod. relevant reports whether it was injected or has a finding.
+// pod describes a pod. relevant is true if the pod was injected or has a finding.
 func (c *collector) pod(ctx context.Context, pod *corev1.Pod, q audit.Question) (seen Pod, relevant bool, err error) {
 	text, err := json.Marshal(pod)
 	if err != nil {
@@ -253,7 +254,7 @@ func (c *collector) pod(ctx context.Context, pod *corev1.Pod, q audit.Question) 
 	}
 	seen.Destinations, seen.Delivery, seen.Why, seen.Mode = carried.Destinations, carried.Delivery, carried.Why, carried.Mode
 	if carried.Mode == policy.ModeIdentity {
-		return seen, true, nil // it has no sidecar
+		return seen, true, nil // the pod has no sidecar
 	}
 	if pod.Status.Phase != corev1.PodRunning && pod.Status.Phase != corev1.PodPending {
 		return seen, true, nil
@@ -273,8 +274,8 @@ func (c *collector) image(ctx context.Context) (string, error) {
 			return image, nil
 		}
 	}
-	// Without an image, every pod would look as if it could not be injected.
-	return "unknown", errors.New("no installed webhook names it, so an open circuit is not shown")
+	// With an empty image, every pod would seem impossible to inject.
+	return "unknown", errors.New("no installed webhook names it, so open circuit breakers are not shown")
 }
 
 // roles reads the roles from AWS, if there are credentials.
@@ -305,8 +306,8 @@ func (c *collector) roles(ctx context.Context, r *Report, p *policy.Policy, issu
 	}
 }
 
-// listRoles lists the roles of a cluster instead of reading each one. The list has
-// their trust documents, which is all that a report needs.
+// listRoles lists the roles of a cluster, because one list is cheaper than reading each role. It
+// contains the trust documents, and a report needs no more.
 func listRoles(ctx context.Context, iam *awsiam.IAM, target plan.Target) (*awsiam.ProviderDetails, map[string]plan.Role, error) {
 	account, err := iam.Inspect(ctx, target)
 	if err != nil {
@@ -320,7 +321,7 @@ func listRoles(ctx context.Context, iam *awsiam.IAM, target plan.Target) (*awsia
 	return provider, roles, err
 }
 
-// update sets the state and the subjects of the role from the observed roles.
+// update sets the state and the subjects of the role from the roles that were read.
 func (r *Role) update(roles map[string]plan.Role, issuer policy.Issuer) {
 	found, exists := roles[r.ARN.RoleName()]
 	if !exists || found.ARN != r.ARN {

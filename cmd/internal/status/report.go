@@ -13,7 +13,7 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/audit"
 )
 
-// Report describes a cluster at one time.
+// Report describes a cluster at one moment.
 type Report struct {
 	Time    time.Time     `json:"time"`
 	Cluster string        `json:"cluster"`
@@ -24,42 +24,42 @@ type Report struct {
 	Destinations []Destination `json:"destinations"`
 	Subjects     []Subject     `json:"subjects"`
 	Pods         []Pod         `json:"pods"`
-	// Unavailable lists what could not be read, and why.
+	// Unavailable lists what could not be read, with the reason.
 	Unavailable []string `json:"unavailable"`
 }
 
-// Destination is one of the policy's.
+// Destination is a destination of the policy.
 type Destination struct {
 	Name      string           `json:"name"`
 	Workspace policy.Workspace `json:"workspace"`
 	// Access is what its roles may do with the workspace.
 	Access []policy.Access `json:"access"`
-	// Roles are one, or one for each subject: see trust.roleScope.
+	// Roles has one role, or one per subject, depending on trust.roleScope.
 	Roles []Role `json:"roles"`
 }
 
 // Role is a role that pods assume for a destination.
 type Role struct {
 	ARN policy.ARN `json:"arn"`
-	// Subject is the only one that assumes the role; empty: all of the destination do.
+	// Subject is the only subject that assumes the role; empty if all of the destination do.
 	Subject string    `json:"subject,omitempty"`
 	State   RoleState `json:"state"`
-	// Trusted are the subjects that may assume it, if it was read.
+	// Trusted are the subjects that may assume the role, if it was read.
 	Trusted []string `json:"trusted"`
 }
 
-// RoleState says whether a role exists.
+// RoleState is whether a role exists.
 type RoleState string
 
 // The states of roles.
 const (
 	// Present: the role exists.
 	Present RoleState = "present"
-	// Absent: there is no such role.
+	// Absent: the role does not exist.
 	Absent RoleState = "absent"
-	// NotManaged: sync does not manage it, so it is not read.
+	// NotManaged: sync does not manage the role, so it is not read.
 	NotManaged RoleState = "not managed"
-	// Unknown: it could not be read.
+	// Unknown: the role could not be read.
 	Unknown RoleState = "unknown"
 )
 
@@ -68,9 +68,9 @@ type Subject struct {
 	Namespace      string   `json:"namespace"`
 	ServiceAccount string   `json:"serviceAccount"`
 	Destinations   []string `json:"destinations"`
-	// Decision is the reason of the decision about a pod of it that asks.
+	// Decision is the reason of the decision about a pod that asks for injection.
 	Decision policy.Reason `json:"decision"`
-	// Shown is the annotation ampbridge.io/role-arn.
+	// Shown is the value of the annotation ampbridge.io/role-arn.
 	Shown string `json:"shownRole,omitempty"`
 }
 
@@ -81,35 +81,35 @@ type Pod struct {
 	ServiceAccount string `json:"serviceAccount"`
 	Phase          string `json:"phase"`
 	Ready          bool   `json:"ready"`
-	// Destinations are those that it was injected with.
+	// Destinations are the destinations with which the pod was injected.
 	Destinations []string `json:"destinations"`
-	// Mode is empty for Prometheus.
+	// Mode is the pod's mode; empty for Prometheus.
 	Mode policy.Mode `json:"mode,omitempty"`
-	// Delivery is what the webhook decided for each of them, and Why says why it is not
-	// sigv4. Empty: an earlier version injected the pod.
+	// Delivery is the webhook's decision for each destination, and Why is why it is not
+	// sigv4. Both are empty if an earlier version injected the pod.
 	Delivery map[string]policy.Delivery `json:"delivery,omitempty"`
 	Why      string                     `json:"why,omitempty"`
-	// Versions says that sidecar and webhook are of different versions, and the fix.
+	// Versions is a message, with the fix, if sidecar and webhook have different versions.
 	Versions string `json:"versions,omitempty"`
-	// Finding, Reason and Text are those of the auditor.
+	// Finding, Reason and Text come from the auditor.
 	Finding audit.Kind    `json:"finding"`
 	Reason  policy.Reason `json:"reason,omitempty"`
 	Text    string        `json:"text,omitempty"`
-	// Sidecar is by destination; empty if it is unavailable.
+	// Sidecar maps destinations to their state; empty if the sidecar's status is unavailable.
 	Sidecar map[string]Sidecar `json:"sidecar,omitempty"`
-	// SidecarUnavailable is the reason.
+	// SidecarUnavailable is why the sidecar's status is unavailable.
 	SidecarUnavailable string `json:"sidecarUnavailable,omitempty"`
 }
 
-// Sidecar is what a pod's sidecar says of a destination.
+// Sidecar is what a pod's sidecar reports about a destination.
 type Sidecar struct {
-	// Delivery is how the samples go now, and Moved why that is not what the webhook
-	// decided.
+	// Delivery is the current delivery, and Moved is why it differs from the webhook's
+	// decision.
 	Delivery sidecarconfig.Delivery `json:"delivery,omitempty"`
 	Moved    string                 `json:"moved,omitempty"`
-	// NotTaken: Prometheus has not taken the latest session.
+	// NotTaken is true if Prometheus has not loaded the latest session.
 	NotTaken bool `json:"notTaken,omitempty"`
-	// Refused is AMP's latest refusal, if it is no older than 15 minutes.
+	// Refused is AMP's latest refusal, if it is at most 15 minutes old.
 	Refused      string    `json:"refused,omitempty"`
 	SessionValid bool      `json:"sessionValid"`
 	Expires      time.Time `json:"expires,omitzero"`
@@ -121,7 +121,7 @@ func (r *Report) addUnavailable(format string, args ...any) {
 	r.Unavailable = append(r.Unavailable, fmt.Sprintf(format, args...))
 }
 
-// String returns the table, with a line before it, and after it what was unavailable.
+// String returns the table, with a heading line, and the unavailable parts at the end.
 func (r Report) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "cluster %s, issuer %s, policy from %s", r.Cluster, cmp.Or(string(r.Issuer), "unknown"), r.PolicyFrom)
@@ -134,7 +134,7 @@ func (r Report) String() string {
 	for _, row := range r.rows() {
 		_, _ = fmt.Fprintln(w, strings.Join(row[:], "\t"))
 	}
-	_ = w.Flush() // a builder takes everything
+	_ = w.Flush() // writing to a builder never fails
 	for _, text := range r.Unavailable {
 		fmt.Fprintf(&b, "\nunavailable: %s", text)
 	}
@@ -186,7 +186,7 @@ func (r Report) rows() [][7]string {
 	return rows
 }
 
-// label returns the name, with the access where that is not writing alone.
+// label returns the name, plus the access if that is not only write.
 func (d Destination) label() string {
 	if len(d.Access) == 0 || slices.Equal(d.Access, []policy.Access{policy.AccessWrite}) {
 		return d.Name
@@ -222,7 +222,7 @@ func (r Role) trust(s Subject) string {
 	return "not trusted"
 }
 
-// delivery returns how the samples go, as the sidecar says, else as the webhook decided.
+// delivery returns the delivery that the sidecar reports, or else the webhook's decision.
 func (p Pod) delivery(destination string) string {
 	s := p.Sidecar[destination]
 	text := cmp.Or(string(s.Delivery), string(p.Delivery[destination]), string(p.Mode), none)
@@ -232,7 +232,7 @@ func (p Pod) delivery(destination string) string {
 	return text
 }
 
-// state describes the pod in a few words, for one destination.
+// state describes the pod for one destination in a few words.
 func (p Pod) state(destination string, now time.Time) string {
 	state := string(p.Finding)
 	if p.Finding == audit.None {

@@ -13,17 +13,17 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
-// sidecar adds what the pod's sidecar reports of each destination.
+// sidecar adds what the pod's sidecar reports about each destination.
 func (c *collector) sidecar(ctx context.Context, pod *corev1.Pod, seen *Pod, carried inject.Injected, pinned string) {
 	status, err := kube.SidecarStatus(ctx, c.client.CoreV1(), pod)
 	if err != nil {
 		seen.SidecarUnavailable = err.Error()
 		if carried.Version != sidecarconfig.VersionSigV4 && pinned != "" && pinned == kube.SidecarImage(pod) {
-			seen.Versions = "perhaps older than the webhook: take sidecar.image out of the policy, and restart the workload"
+			seen.Versions = "perhaps older than the webhook: remove sidecar.image from the policy, and restart the workload"
 		}
 		return
 	}
-	const restart = ": restart the workload, with no sidecar.image in the policy"
+	const restart = ": remove sidecar.image from the policy if it is set, and restart the workload"
 	switch decided := len(carried.Delivery) > 0; {
 	case status.Sidecar == "" && decided:
 		seen.Versions = "the sidecar is older than the webhook" + restart

@@ -1,8 +1,8 @@
 // Package status shows the destinations, subjects, roles and pods of a cluster with
-// their state, in one table. It judges nothing and changes nothing: package
+// their state, in one table. It decides nothing and changes nothing: package
 // webhook/audit judges pods, and the trust documents name the trusted subjects.
 //
-// It must be allowed to list namespaces, serviceaccounts, pods, limitranges and
+// It needs the rights to list namespaces, serviceaccounts, pods, limitranges and
 // resourcequotas, to list configmaps and deployments in ampbridge's own namespace, and
 // to get pods/proxy for sidecars. It reports what it cannot read as unavailable.
 package status
@@ -16,15 +16,15 @@ import (
 	"github.com/ampbridge/ampbridge/cmd/internal/output"
 )
 
-// Options say what [Run] reads and prints.
+// Options configures [Run].
 type Options struct {
-	// Policy is a file; empty: the ConfigMap of the installation.
+	// Policy is a file; if empty, the ConfigMap of the installation.
 	Policy     string
 	Kubeconfig string
 	Overrides  kube.Overrides
-	// Namespace is ampbridge's own.
+	// Namespace is ampbridge's own namespace.
 	Namespace string
-	// NoAWS: the roles are not read.
+	// NoAWS skips reading the roles.
 	NoAWS    bool
 	Watch    bool
 	Interval time.Duration

@@ -376,14 +376,16 @@ func TestStatusShowsTheInstallation(t *testing.T) {
 		"cluster dev, issuer " + f.cluster.Issuer + ", policy from ConfigMap ampbridge-system/ampbridge-policy",
 		"",
 		"DESTINATION ROLE SUBJECT TRUST POD DELIVERY STATE",
-		"central 111122223333/ampbridge.dev.central monitoring/prometheus trusted prometheus-0 sigv4 healthy, writing, session",
-		"central 111122223333/ampbridge.dev.central monitoring/prometheus trusted prometheus-1 sigv4 healthy, sidecar unavailable",
+		"central 111122223333/ampbridge.dev.central monitoring/prometheus trusted prometheus-0 sigv4 healthy, " +
+			"writing, session",
+		"central 111122223333/ampbridge.dev.central monitoring/prometheus trusted prometheus-1 sigv4 healthy, sidecar " +
+			"unavailable",
 		"central 111122223333/ampbridge.dev.central monitoring/prometheus trusted prometheus-2 - missed",
 		"central 111122223333/ampbridge.dev.central monitoring/second not trusted - - no pod",
 		"kept 111122223333/by-hand - not managed - - no service account",
 		"- - monitoring/default - stranger - skipped: NotGranted",
 		"",
-		"unavailable: the sidecar's image: no installed webhook names it, so an open circuit is not shown",
+		"unavailable: the sidecar's image: no installed webhook names it, so open circuit breakers are not shown",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s\n%s", diff, out)

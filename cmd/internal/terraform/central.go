@@ -10,20 +10,20 @@ import (
 	"github.com/ampbridge/ampbridge/policy/plan"
 )
 
-// Central is the configuration of an account's central part. New workspaces are
-// its outputs: their ARNs belong in the policy. With existingProvider the
-// cluster's OIDC provider is kept elsewhere. earlier is what was written before:
+// Central returns the configuration of an account's central part. New workspaces are
+// outputs, because their ARNs must be copied into the policy. With existingProvider, the
+// cluster's OIDC provider is managed elsewhere. earlier is the configuration of the last run:
 // a workspace in it stays, as a resource or as a removed block that destroys
-// nothing. The error says why earlier is not of this configuration.
+// nothing. The error is why earlier does not belong to this configuration.
 //
-// Sync works beside it. What sync looks at, the provider and its tags, is
-// written as sync would, so that neither undoes what the other did.
+// Sync uses the same provider and tags. They are written exactly as sync would write them, so that
+// Terraform and sync do not undo each other's changes.
 //
-// found is what the account has, for import blocks; nil: none are written.
+// found is what the account has, for import blocks; nil means that none are written.
 func Central(c bootstrap.Central, existingProvider bool, earlier Earlier, found *bootstrap.Found) ([]byte, error) {
 	if earlier.account != "" && earlier.account != c.Account {
 		return nil, fmt.Errorf(
-			"the earlier configuration is of account %s, and this one of account %s: give each account a file of its own",
+			"the earlier configuration is of account %s, and this one of account %s: give each account its own file",
 			earlier.account,
 			c.Account,
 		)
@@ -51,7 +51,7 @@ func Central(c bootstrap.Central, existingProvider bool, earlier Earlier, found 
 			parts = append(
 				parts,
 				comment(
-					"The cluster's issuer: AWS takes its tokens, for these audiences.",
+					"The cluster's issuer: AWS accepts its tokens for these audiences.",
 				)+provider(
 					c.Issuer,
 					c.Audiences,
@@ -87,7 +87,7 @@ func Central(c bootstrap.Central, existingProvider bool, earlier Earlier, found 
 	return format(slices.Concat(parts, spaces.removed, imports, outputs)...), nil
 }
 
-// centralImports are those of what is the cluster's own already.
+// centralImports returns import blocks for what belongs to the cluster already.
 func centralImports(c bootstrap.Central, existingProvider bool, found *bootstrap.Found) []string {
 	if found == nil || c.Provider.IsZero() {
 		return nil
@@ -138,7 +138,7 @@ func output(name, description, value string) string {
 	return "output " + quote(name) + " {\ndescription = " + quote(description) + "\nvalue = " + value + "\n}\n"
 }
 
-// path is that of a role or policy in IAM.
+// path returns the path of a role or policy in IAM.
 func path(arn policy.ARN) string {
 	_, rest, _ := strings.Cut(arn.Resource, "/")
 	return "/" + rest[:strings.LastIndexByte(rest, '/')+1]

@@ -15,50 +15,51 @@ import (
 	"github.com/ampbridge/ampbridge/policy/plan"
 )
 
-// A configuration has no history, and Terraform destroys what leaves it. So [Central]
-// gets what it wrote before, and keeps every workspace forever, in one of two forms:
+// Terraform destroys a resource that is not in the configuration any more. So [Central]
+// reads what it wrote before, and keeps every workspace forever, in one of two forms:
 //
 //	in the earlier configuration | the policy today                    | in the next configuration
 //	-----------------------------|-------------------------------------|---------------------------
 //	resource, of a destination   | the same destination, its region    | the resource, with its arguments
 //	resource, of a destination   | no such destination, other region   | removed { destroy = false }
-//	removed                      | whatever                            | removed, at the same address
-//	nothing                      | ws-new                              | a resource, at a fresh address
-//	nothing                      | an ARN                              | nothing: it is not Terraform's;
-//	                             |                                     | with imports, and bootstrap made
+//	removed                      | anything                            | removed, at the same address
+//	nothing                      | ws-new                              | a resource, at a new address
+//	nothing                      | an ARN                              | nothing: Terraform does not manage it;
+//	                             |                                     | with imports, if bootstrap created
 //	                             |                                     | it: a resource, and its import
 //
-// An address that was let go is never used again: it may still be in the state,
-// with other arguments, and then the resource would be replaced.
+// The address of a removed block is never used again. The state may still have it with other
+// arguments, and then Terraform would replace the resource.
 
-// workspaceType is the resource that holds people's metrics.
+// workspaceType is the type of the resource that holds the user's metrics.
 const workspaceType = "aws_prometheus_workspace"
 
-// signature begins what [Central] writes. [ReadEarlier] refuses a file without it.
+// signature is the beginning of every configuration of [Central]. [ReadEarlier] refuses a file
+// without it.
 const signature = "# Written by ampbridge bootstrap -o terraform"
 
-// Earlier is what a configuration that [Central] wrote before says of workspaces.
-// The zero value is no earlier configuration.
+// Earlier holds the workspaces of a configuration that [Central] wrote before.
+// The zero value means that there is none.
 type Earlier struct {
-	// account is empty where the file does not say it.
+	// account is the account's id; empty if the file does not contain it.
 	account string
 	kept    []keptWorkspace
-	// PodIdentity: sync's role trusts EKS Pod Identity.
+	// PodIdentity is true if sync's role trusts EKS Pod Identity.
 	PodIdentity bool
-	// removed are the names of the resources that were let go, in the file's order.
+	// removed are the names in removed blocks, in the file's order.
 	removed []string
 }
 
 // keptWorkspace is a resource of the earlier configuration.
 type keptWorkspace struct {
 	name string
-	// destination and region are as the resource says them; empty: it does not.
+	// destination and region are the resource's arguments; empty if it has none.
 	destination, region string
 	block               *hclwrite.Block
 }
 
-// ReadEarlier reads what Central wrote before; file is its name, for the error.
-// An empty text is no earlier configuration.
+// ReadEarlier reads what Central wrote before. file is its name, for the error.
+// An empty text means that there is no earlier configuration.
 func ReadEarlier(file string, text []byte) (Earlier, error) {
 	if len(strings.TrimSpace(string(text))) == 0 {
 		return Earlier{}, nil
@@ -72,7 +73,8 @@ func ReadEarlier(file string, text []byte) (Earlier, error) {
 	syntax, problems := hclsyntax.ParseConfig(text, file, hcl.InitialPos)
 	if problems.HasErrors() {
 		return Earlier{}, fmt.Errorf(
-			"cannot read the earlier configuration, and without it a workspace could leave Terraform: %w; correct the file, or take it "+
+			"cannot read the earlier configuration, and without it Terraform could destroy a workspace: %w; correct the "+
+				"file, or restore it "+
 				"from version control",
 			problems,
 		)
@@ -108,7 +110,7 @@ func ReadEarlier(file string, text []byte) (Earlier, error) {
 	return e, nil
 }
 
-// literal returns an attribute that is a literal string; empty: it is not.
+// literal returns the value of a literal string attribute; empty if it is something else.
 func literal(body *hclsyntax.Body, name string) string {
 	a, found := body.Attributes[name]
 	if !found {
@@ -142,8 +144,8 @@ func tagIn(body *hclsyntax.Body, tag string) string {
 	return ""
 }
 
-// removedWorkspace returns the name of the workspace that a removed block lets go;
-// empty: it is about something else.
+// removedWorkspace returns the name of the workspace in a removed block; empty if the block
+// is for another type.
 func removedWorkspace(body *hclsyntax.Body) string {
 	a, found := body.Attributes["from"]
 	if !found {
@@ -174,18 +176,17 @@ func accountIn(body *hclsyntax.Body) string {
 	return ""
 }
 
-// workspaces are the parts of a configuration that concern workspaces.
+// workspaces are the parts of a configuration for workspaces.
 type workspaces struct {
-	// made are the new ones, by the placeholder that the policy has for them, and
-	// the name of their resource.
+	// made maps placeholders in the policy to the resources of new workspaces.
 	made map[string]string
-	// parts are resources, and removed the blocks for what was let go.
+	// parts are resources, and removed the removed blocks.
 	parts, removed []string
 	outputs        []string
 	imports        []string
 }
 
-// continued decides what becomes of each workspace; the table is above.
+// continued returns the parts for each workspace, by the table above.
 func (e Earlier) continued(c bootstrap.Central, found *bootstrap.Found) workspaces {
 	w := workspaces{made: map[string]string{}}
 	taken := map[string]bool{}
@@ -212,7 +213,7 @@ func (e Earlier) continued(c bootstrap.Central, found *bootstrap.Found) workspac
 		case d.New || !existing.ARN.IsZero():
 			name := label(d.Destination)
 			for n := 2; taken[name]; n++ {
-				// Destinations' names have no dash here: no two become one.
+				// A destination's label contains no dash, so two names never become equal.
 				name = label(d.Destination) + "-" + strconv.Itoa(n)
 			}
 			taken[name] = true
@@ -248,14 +249,14 @@ func (w *workspaces) resource(d bootstrap.Workspace, name, text string) {
 	for _, o := range []struct{ name, value, description string }{
 		{"arn", "arn", "The workspace of destination " + d.Destination + ": write it into the policy."},
 		{"id", "id", "The id of the workspace of destination " + d.Destination + "."},
-		{"endpoint", "prometheus_endpoint", "Where the workspace of destination " + d.Destination + " is queried."},
+		{"endpoint", "prometheus_endpoint", "The URL for queries of the workspace of destination " + d.Destination + "."},
 	} {
 		w.outputs = append(w.outputs, output("workspace_"+name+"_"+o.name, o.description, address+"."+o.value))
 	}
 }
 
-// fresh is the resource of a workspace that is yet to be made. Its guard stops
-// whatever would destroy it, a replacement too, for as long as the block is there.
+// fresh returns the resource of a new workspace. prevent_destroy stops
+// everything that would destroy it, including a replacement, while the block exists.
 func fresh(d bootstrap.Workspace, name string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "resource %q %q {\nregion = %s\nalias = %s\ntags = %s\n\n%s}\n",
@@ -265,9 +266,9 @@ func fresh(d bootstrap.Workspace, name string) string {
 
 const guard = "lifecycle {\nprevent_destroy = true\n}\n"
 
-// text is the earlier resource again. Its arguments stay as they are: another
-// region, or a key that somebody added, would replace the workspace. While it is
-// new, alias and tags are today's, which AWS changes in place.
+// text returns the earlier resource again. Its arguments stay, because another region
+// or key would replace the workspace. If the workspace is new, alias and tags get today's values,
+// which AWS changes in place.
 func (k keptWorkspace) text(d bootstrap.Workspace) string {
 	body := k.block.Body()
 	if d.New {
@@ -278,23 +279,23 @@ func (k keptWorkspace) text(d bootstrap.Workspace) string {
 		body.AppendNewline()
 		body.AppendNewBlock("lifecycle", nil).Body().SetAttributeValue("prevent_destroy", cty.True)
 	}
-	// Without the comments before the block, which are written again.
+	// Drop the comments before the block, because they are written again.
 	return fmt.Sprintf("resource %q %q {\n%s\n}\n", workspaceType, k.name, strings.TrimSpace(string(body.BuildTokens(nil).Bytes())))
 }
 
-// rawObject is m as tokens, in the form of [object].
+// rawObject returns m as tokens in the form of [object].
 func rawObject(m map[string]string) hclwrite.Tokens {
 	f, problems := hclwrite.ParseConfig([]byte("tags = "+object(m)+"\n"), "tags", hcl.InitialPos)
 	if problems.HasErrors() {
-		panic(problems) // keys and values are quoted
+		panic(problems) // cannot happen: keys and values are quoted
 	}
 	return f.Body().GetAttribute("tags").Expr().BuildTokens(nil)
 }
 
-// removedBlock lets a workspace go: Terraform forgets it, and deletes nothing. Where
-// the state does not have it, it does nothing. It stays for good, because no run
+// removedBlock returns a block that makes Terraform forget a workspace without deleting it. If
+// the state does not have the workspace, the block does nothing. It stays forever, because no run
 // can know when the last state has been applied.
 func removedBlock(name string) string {
-	return comment("No destination has this workspace any more. Terraform lets it go, and its metrics stay.") +
+	return comment("No destination has this workspace any more. Terraform forgets it, and its metrics stay.") +
 		"removed {\nfrom = " + workspaceType + "." + name + "\n\nlifecycle {\ndestroy = false\n}\n}\n"
 }

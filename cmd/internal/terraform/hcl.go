@@ -13,18 +13,18 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 )
 
-// quote is s as a string literal: quotes, line ends and the beginnings of
-// templates, ${ and %{, stand for themselves.
+// quote returns s as a string literal. It escapes quotes, line ends and the beginnings of
+// templates, ${ and %{.
 func quote(s string) string { return string(hclwrite.TokensForValue(cty.StringVal(s)).Bytes()) }
 
-// comment keeps a text, whatever is in it, within a comment.
+// comment returns any text as a comment.
 func comment(format string, args ...any) string {
 	text := strings.Join(strings.Fields(fmt.Sprintf(format, args...)), " ")
 	return "# " + text + "\n"
 }
 
-// label is the name of a destination as the name of a resource. Terraform's do
-// not begin with a digit; DNS labels have no underscore, so none become one.
+// label returns the name of a resource for a destination. Terraform's names do
+// not begin with a digit. DNS labels contain no underscore, so two names never become equal.
 func label(name string) string {
 	if name[0] >= '0' && name[0] <= '9' {
 		name = "_" + name
@@ -32,9 +32,9 @@ func label(name string) string {
 	return strings.ReplaceAll(name, "-", "_")
 }
 
-// serviceAccountLabel is the name of a resource for one service account. Dashes
-// stay, so that an underscore stands for a dot, and no two become one: neither
-// destinations nor namespaces have dots.
+// serviceAccountLabel returns the name of a resource for one service account. It keeps dashes, and
+// replaces dots by underscores. Destinations and namespaces contain no dots, so two names never
+// become equal.
 func serviceAccountLabel(destination, namespace, account string) string {
 	name := destination + "_" + namespace + "_" + strings.ReplaceAll(account, ".", "_")
 	if name[0] >= '0' && name[0] <= '9' {
@@ -43,7 +43,7 @@ func serviceAccountLabel(destination, namespace, account string) string {
 	return name
 }
 
-// key is the key of an object, in quotes where it needs them.
+// key returns the key of an object, quoted if necessary.
 func key(s string) string {
 	if hclsyntax.ValidIdentifier(s) {
 		return s
@@ -71,8 +71,8 @@ func object(m map[string]string) string {
 	return b.String()
 }
 
-// references are the expressions that stand for values which are known only
-// when the configuration is applied, or that order what depends on them.
+// references are expressions for values that are known only
+// when the configuration is applied, or that set an order for their users.
 type references map[string]string
 
 func (r references) expression(value string) string {
@@ -92,7 +92,7 @@ func (r references) list(v policy.Values) string {
 	return b.String()
 }
 
-// short writes a single value as IAM does, without its list.
+// short returns a single value without a list, as IAM writes it.
 func (r references) short(v policy.Values) string {
 	if len(v) == 1 {
 		return r.expression(v[0])
@@ -100,9 +100,9 @@ func (r references) short(v policy.Values) string {
 	return r.list(v)
 }
 
-// document is d as an expression. jsonencode rather than the provider's
-// aws_iam_policy_document: a reviewer reads the document that IAM will be given,
-// and anything that reads HCL can compare it.
+// document returns d as an expression. It uses jsonencode and not the provider's
+// aws_iam_policy_document, so that a reviewer reads the document that IAM will get,
+// and tools that read HCL can compare it.
 func (r references) document(d policy.Document) string {
 	var b strings.Builder
 	b.WriteString("jsonencode({\nVersion = " + quote(d.Version) + "\nStatement = [\n")
@@ -152,7 +152,7 @@ func (r references) document(d policy.Document) string {
 // attribute is one line of a block.
 type attribute struct{ name, expression string }
 
-// block writes a resource. Attributes without an expression are left out.
+// block returns a resource. It leaves out attributes without an expression.
 func block(kind, name string, attributes ...attribute) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "resource %q %q {\n", kind, name)
@@ -165,29 +165,29 @@ func block(kind, name string, attributes ...attribute) string {
 	return b.String()
 }
 
-// Versions of the aws provider: since the first it does without thumbprints, since
-// the second a resource may be of another region than the provider.
+// Versions of the aws provider. Since the first, no thumbprints are needed. Since
+// the second, a resource can be in another region than the provider.
 const (
 	withoutThumbprints = ">= 5.81"
 	withRegions        = ">= 6.0"
 )
 
-// Versions of Terraform: the first has postconditions, the second import blocks, the
-// third removed blocks too.
+// Versions of Terraform. The first has postconditions, the second import blocks, and the
+// third removed blocks.
 const (
 	basic       = ">= 1.2"
 	withImports = ">= 1.5"
 	withRemoved = ">= 1.7"
 )
 
-// importBlock lets Terraform take over what exists. Where the state has it already, it
+// importBlock makes Terraform take over what exists. If the state has it already, the block
 // does nothing.
 func importBlock(address, id string) string {
 	return "import {\nto = " + address + "\nid = " + quote(id) + "\n}\n"
 }
 
-// head begins a configuration. Its postcondition fails the plan of everybody who
-// has credentials of another account.
+// head returns the beginning of a configuration. Its postcondition fails the plan if
+// the credentials belong to another account.
 func head(account, terraform, provider string) string {
 	return fmt.Sprintf(`terraform {
 required_version = %s
@@ -207,7 +207,7 @@ error_message = %s
 }
 }
 }
-`, quote(terraform), quote(provider), quote(account), quote("This belongs in account "+account+": use credentials of that account."))
+`, quote(terraform), quote(provider), quote(account), quote("This configuration is for account "+account+": use credentials of that account."))
 }
 
 // format joins the parts of a configuration as `terraform fmt` does.

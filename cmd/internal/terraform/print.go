@@ -15,27 +15,27 @@ import (
 	"github.com/ampbridge/ampbridge/policy/policyfile"
 )
 
-// RolesOptions say what [PrintRoles] prints.
+// RolesOptions configures [PrintRoles].
 type RolesOptions struct {
-	// Policy is the policy's file; Kubeconfig is used unless Subjects or FromGrants
+	// Policy is the policy's file. Kubeconfig is not used if Subjects or FromGrants
 	// name the service accounts.
 	Policy, Kubeconfig string
 	Overrides          kube.Overrides
 	// Account is the AWS account to write for, if the policy has several.
 	Account string
-	// ExistingProvider: the cluster's OIDC provider is kept elsewhere.
+	// ExistingProvider means that the cluster's OIDC provider is managed elsewhere.
 	ExistingProvider bool
-	// Import: sync made the things, and Terraform takes them over.
+	// Import makes Terraform take over what sync created.
 	Import bool
 	// Subjects are the service accounts to trust, as NAMESPACE/NAME.
 	Subjects []string
-	// FromGrants: trust the service accounts that grants name in full.
+	// FromGrants trusts the service accounts that grants name in full.
 	FromGrants bool
 	TrustQuota int
 }
 
-// PrintRoles prints the configuration of the roles of one account, and on stderr the
-// notes of the plan behind it.
+// PrintRoles prints the configuration for the roles of one account. It prints the notes of the
+// plan on stderr.
 func PrintRoles(ctx context.Context, o RolesOptions, stdin io.Reader, stdout, stderr io.Writer) error {
 	p, err := policyfile.Load(o.Policy, stdin)
 	if err != nil {
@@ -54,7 +54,7 @@ func PrintRoles(ctx context.Context, o RolesOptions, stdin io.Reader, stdout, st
 		return err
 	}
 	if in.Issuer == "" {
-		return errors.New("cluster.issuer is missing: without a cluster it cannot be discovered; write it into the policy")
+		return errors.New("cluster.issuer is missing: without a cluster it cannot be read; write it into the policy")
 	}
 	desired := Desired(in)
 	account, err := o.chooseAccount(Accounts(desired))
@@ -64,7 +64,7 @@ func PrintRoles(ctx context.Context, o RolesOptions, stdin io.Reader, stdout, st
 	if _, err := stdout.Write(Roles(desired, account, o.ExistingProvider, o.Import)); err != nil {
 		return err
 	}
-	// Not in the configuration: that must change with the policy only.
+	// Notes go to stderr, because the configuration must change only with the policy.
 	for _, f := range desired.Notes {
 		if f.Account == "" || f.Account == account {
 			_, _ = fmt.Fprintf(stderr, "note: %s: %s\n", f.About, f.Message)
@@ -88,16 +88,17 @@ func observe(ctx context.Context, o RolesOptions, expected policy.Issuer) (polic
 	return cluster.Observe(ctx, expected)
 }
 
-// chooseAccount returns the account that was asked for, or the only one.
+// chooseAccount returns the account in o, or the only one.
 func (o *RolesOptions) chooseAccount(accounts []string) (string, error) {
 	switch {
 	case len(accounts) == 0:
 		return "", errors.New(
-			"nothing to write: the cluster has no service account that the policy grants; label its namespace, or name it with --subject",
+			"nothing to write: the cluster has no service account that the policy grants; label its namespace, or name " +
+				"it with --subject",
 		)
 	case o.Account == "" && len(accounts) > 1:
 		return "", usage.Errorf(
-			"the policy has roles in the accounts %s, and a configuration is for one: name it with --account",
+			"the policy has roles in the accounts %s, and a configuration is for one: name one with --account",
 			strings.Join(accounts, ", "),
 		)
 	case o.Account == "":
@@ -116,7 +117,7 @@ func namedSubjects(p *policy.Policy, subjects []string) ([]plan.ServiceAccount, 
 		namespace, name, _ := strings.Cut(text, "/")
 		subject, err := policy.ParseSubject(policy.Subject{Namespace: namespace, ServiceAccount: name}.String())
 		if err != nil {
-			errs = append(errs, usage.Errorf("--subject %q is no service account: write NAMESPACE/NAME", text))
+			errs = append(errs, usage.Errorf("--subject %q is not a service account: write NAMESPACE/NAME", text))
 			continue
 		}
 		if _, granted := p.Entitled(subject); !granted {
@@ -137,7 +138,8 @@ func grantedSubjects(p *policy.Policy) ([]plan.ServiceAccount, error) {
 			for _, name := range g.ServiceAccounts {
 				if strings.Contains(string(namespace+name), "*") {
 					return nil, fmt.Errorf(
-						"grants[%d]: %s/%s stands for service accounts that are not known here: name them with --subject, or let the cluster be asked",
+						"grants[%d]: %s/%s is a pattern for service accounts that are not known here: name them with --subject, "+
+							"or connect to the cluster",
 						i,
 						namespace,
 						name,

@@ -155,7 +155,7 @@ func TestTerraformWithoutACluster(t *testing.T) {
 		{"one account of two", second, "--subject monitoring/prometheus --account 444455556666", cli.OK,
 			[]string{`resource "aws_iam_role" "partner" {`}, nil},
 		{"two accounts", second, "--subject monitoring/prometheus", cli.Usage, nil, []string{"accounts 111122223333, 444455556666, " +
-			"and a configuration is for one: name it with --account"}},
+			"and a configuration is for one: name one with --account"}},
 		{"another account", policyText, "--subject monitoring/prometheus --account 999999999999", cli.Usage, nil,
 			[]string{"--account 999999999999: " +
 				"the " +
@@ -164,13 +164,12 @@ func TestTerraformWithoutACluster(t *testing.T) {
 				"roles in 111122223333"}},
 		{"no such grant", policyText, "--subject monitoring/grafana", cli.Failed, nil, []string{"--subject monitoring/grafana: no " +
 			"grant of the policy covers it"}},
-		{"no service account", policyText, `--subject monitoring/${x}`, cli.Usage, nil, []string{`--subject "monitoring/${x}" is no ` +
+		{"no service account", policyText, `--subject monitoring/${x}`, cli.Usage, nil, []string{`--subject "monitoring/${x}" is not a ` +
 			`service account: write NAMESPACE/NAME`}},
 		{"a pattern", strings.Replace(policyText, "[prometheus,", `["prom*",`, 1), "--subjects-from-grants", cli.Failed, nil,
 			[]string{"grants[0]: " +
 				"monitoring/prom* " +
-				"stands " +
-				"for " +
+				"is a pattern for " +
 				"service accounts that are not known here"}},
 		{"both", policyText, "--subjects-from-grants --subject a/b", cli.Usage, nil, []string{"exclude each other"}},
 		{"no issuer", strings.Replace(policyText, `, issuer: "https://oidc.eks.eu-west-1.amazonaws.com/id/`+

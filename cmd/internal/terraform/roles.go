@@ -8,14 +8,14 @@ import (
 	"github.com/ampbridge/ampbridge/policy/plan"
 )
 
-// managedBy is the value of [plan.TagManagedBy] on what Terraform makes.
+// managedBy is the value of [plan.TagManagedBy] on everything that Terraform creates.
 const managedBy = "terraform"
 
-// providerAddress is where the cluster's OIDC provider is, whatever the policy says.
+// providerAddress is the address of the cluster's OIDC provider.
 const providerAddress = "aws_iam_openid_connect_provider.cluster"
 
 // Desired returns the plan of everything that the policy wants, as if nothing existed
-// and sync managed everything: the accounts and the absence state of in do not count.
+// and sync managed everything. It ignores the accounts and the absence state of in.
 func Desired(in plan.Input) plan.Plan {
 	p := *in.Policy
 	p.Trust.Manage = policy.ManageRoles
@@ -25,7 +25,7 @@ func Desired(in plan.Input) plan.Plan {
 	})
 }
 
-// Accounts returns the accounts in which a desired plan changes something, in its order.
+// Accounts returns the accounts in which a desired plan changes something, in the plan's order.
 func Accounts(p plan.Plan) []string {
 	var list []string
 	seen := map[string]bool{}
@@ -38,10 +38,10 @@ func Accounts(p plan.Plan) []string {
 	return list
 }
 
-// Roles is the configuration of one account for a plan of [Desired]: the
-// cluster's provider, and for each destination its role and what it permits.
-// With existingProvider the provider is kept elsewhere, and is named by its ARN.
-// With imports, Terraform takes over what sync made.
+// Roles returns the configuration of one account for a plan of [Desired]: the
+// cluster's provider, and for each destination its role and permissions.
+// With existingProvider the provider is managed elsewhere, and the text contains its ARN.
+// With imports, Terraform takes over what sync created.
 func Roles(p plan.Plan, account string, existingProvider, imports bool) []byte {
 	version := basic
 	if imports {
@@ -69,7 +69,7 @@ func Roles(p plan.Plan, account string, existingProvider, imports bool) []byte {
 			parts = append(
 				parts,
 				comment(
-					"The cluster's issuer: AWS takes its tokens, for this audience.",
+					"The cluster's issuer: AWS accepts its tokens for this audience.",
 				)+provider(
 					p.Issuer,
 					[]string{c.Audience},
@@ -138,7 +138,7 @@ func provider(issuer policy.Issuer, audiences, thumbprints []string, tags map[st
 	)
 }
 
-// roleLabels are the names of resources, by role: the destination's, or with
+// roleLabels maps roles to resource names: the destination's, or with
 // trust.roleScope: serviceAccount the destination's and the service account's.
 func roleLabels(changes []plan.Change) map[policy.ARN]string {
 	labels := map[policy.ARN]string{}

@@ -224,7 +224,7 @@ func (f *fixture) testStuck(t *testing.T) {
 			}
 		}
 	}
-	f.eventSays(t, hanging[0], "CircuitOpen", "Pulling: nothing else is left to wait for, but its image "+image+" is not there yet")
+	f.eventSays(t, hanging[0], "CircuitOpen", "Pulling: the pod waits for nothing else, but the image "+image+" has not arrived yet")
 	if !has(f.pods(t, namespace, "slow"), slow[0]) || len(f.events(t, slow[0], "SidecarHangs")) != 0 {
 		t.Error("a pod that waits for its volumes was taken for one that hangs")
 	}

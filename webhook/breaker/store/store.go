@@ -15,7 +15,7 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/breaker"
 )
 
-// Read gets the state. No ConfigMap is no entry. It needs get on the ConfigMap.
+// Read returns the state. Without a ConfigMap there is no entry. It needs get on the ConfigMap.
 func Read(ctx context.Context, client corev1client.ConfigMapInterface) (breaker.State, error) {
 	object, err := read(ctx, client)
 	if object == nil {
@@ -24,7 +24,7 @@ func Read(ctx context.Context, client corev1client.ConfigMapInterface) (breaker.
 	return object.Data, nil
 }
 
-// read returns nil where there is none.
+// read returns nil if there is no ConfigMap.
 func read(ctx context.Context, client corev1client.ConfigMapInterface) (*corev1.ConfigMap, error) {
 	object, err := client.Get(ctx, breaker.ConfigMap, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
@@ -35,9 +35,9 @@ func read(ctx context.Context, client corev1client.ConfigMapInterface) (*corev1.
 	return object, nil
 }
 
-// Change reads the state, and writes what edit makes of it, if that differs. A
-// write that came between is an error, the API server's Conflict: the caller
-// tries again with what is true then. It needs get, create and update.
+// Change reads the state, and writes the result of edit if it differs. If somebody else
+// wrote in between, it returns the API server's Conflict, and the caller
+// tries again with the new state. It needs get, create and update.
 func Change(ctx context.Context, client corev1client.ConfigMapInterface, edit func(breaker.State) breaker.State) (breaker.State, error) {
 	object, err := read(ctx, client)
 	if err != nil {

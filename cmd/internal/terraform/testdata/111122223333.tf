@@ -15,7 +15,7 @@ data "aws_caller_identity" "current" {
   lifecycle {
     postcondition {
       condition     = self.account_id == "111122223333"
-      error_message = "This belongs in account 111122223333: use credentials of that account."
+      error_message = "This configuration is for account 111122223333: use credentials of that account."
     }
   }
 }
@@ -37,7 +37,7 @@ resource "aws_prometheus_workspace" "central" {
   }
 }
 
-# The cluster's issuer: AWS takes its tokens, for these audiences.
+# The cluster's issuer: AWS accepts its tokens for these audiences.
 resource "aws_iam_openid_connect_provider" "cluster" {
   url = "https://oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF"
   client_id_list = [
@@ -52,7 +52,7 @@ resource "aws_iam_openid_connect_provider" "cluster" {
   }
 }
 
-# The most that roles made by sync can ever do, whatever their own documents come to say.
+# The upper limit for roles created by sync, whatever their own documents allow.
 resource "aws_iam_policy" "boundary" {
   name        = "boundary"
   path        = "/ampbridge/"
@@ -359,7 +359,7 @@ output "workspace_central_id" {
 }
 
 output "workspace_central_endpoint" {
-  description = "Where the workspace of destination central is queried."
+  description = "The URL for queries of the workspace of destination central."
   value       = aws_prometheus_workspace.central.prometheus_endpoint
 }
 

@@ -15,12 +15,12 @@ data "aws_caller_identity" "current" {
   lifecycle {
     postcondition {
       condition     = self.account_id == "444455556666"
-      error_message = "This belongs in account 444455556666: use credentials of that account."
+      error_message = "This configuration is for account 444455556666: use credentials of that account."
     }
   }
 }
 
-# The cluster's issuer: AWS takes its tokens, for these audiences.
+# The cluster's issuer: AWS accepts its tokens for these audiences.
 resource "aws_iam_openid_connect_provider" "cluster" {
   url = "https://oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF"
   client_id_list = [
@@ -34,7 +34,7 @@ resource "aws_iam_openid_connect_provider" "cluster" {
   }
 }
 
-# The most that roles made by sync can ever do, whatever their own documents come to say.
+# The upper limit for roles created by sync, whatever their own documents allow.
 resource "aws_iam_policy" "boundary" {
   name        = "boundary"
   path        = "/ampbridge/"

@@ -15,7 +15,7 @@ data "aws_caller_identity" "current" {
   lifecycle {
     postcondition {
       condition     = self.account_id == "111122223333"
-      error_message = "This belongs in account 111122223333: use credentials of that account."
+      error_message = "This configuration is for account 111122223333: use credentials of that account."
     }
   }
 }

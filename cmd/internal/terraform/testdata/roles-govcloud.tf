@@ -15,12 +15,12 @@ data "aws_caller_identity" "current" {
   lifecycle {
     postcondition {
       condition     = self.account_id == "444455556666"
-      error_message = "This belongs in account 444455556666: use credentials of that account."
+      error_message = "This configuration is for account 444455556666: use credentials of that account."
     }
   }
 }
 
-# The cluster's issuer: AWS takes its tokens, for this audience.
+# The cluster's issuer: AWS accepts its tokens for this audience.
 resource "aws_iam_openid_connect_provider" "cluster" {
   url = "https://westeurope.oic.prod-aks.azure.com/11111111-2222-3333-4444-555555555555/66666666-7777-8888-9999-000000000000/"
   client_id_list = [
