@@ -7,8 +7,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-
-	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // What is said of each delivery: of the policy, and of the command line.
@@ -38,21 +36,15 @@ func TestLeftOutByRelay(t *testing.T) {
 
 // Fields that not every Prometheus knows need its version.
 func TestFieldsNeedAKnownVersion(t *testing.T) {
+	newer := func(version string) (stdout, stderr string, err *failure) {
+		return config(t, "", "-o", "block", "-n", "newer", "--service-account", "prometheus", "--prometheus-version", version)
+	}
 	const histograms, age = "send_native_histograms: true", "sample_age_limit: 30m"
 	for version, want := range map[string]struct{ histograms, age bool }{"": {}, "2.42.0+ds": {histograms: true}, "v3.1.0": {true, true}} {
-		stdout, stderr, err := config(
-			t,
-			"",
-			"-o",
-			"block",
-			"-n",
-			"newer",
-			"--service-account",
-			"prometheus",
-			"--prometheus-version",
-			version,
-		)
-		testkit.Must(t, err)
+		stdout, stderr, err := newer(version)
+		if err != nil {
+			t.Fatal(err)
+		}
 		if strings.Contains(stdout, histograms) != want.histograms || strings.Contains(stdout, age) != want.age {
 			t.Errorf("%q:\n%s", version, stdout)
 		}
@@ -63,18 +55,7 @@ func TestFieldsNeedAKnownVersion(t *testing.T) {
 			t.Errorf("%q: stderr %q", version, stderr)
 		}
 	}
-	if _, _, err := config(
-		t,
-		"",
-		"-o",
-		"block",
-		"-n",
-		"newer",
-		"--service-account",
-		"prometheus",
-		"--prometheus-version",
-		"new",
-	); err == nil {
+	if _, _, err := newer("new"); err == nil {
 		t.Error("a version that is none is taken")
 	}
 }
@@ -97,7 +78,9 @@ func TestConfigOutput(t *testing.T) {
 	} {
 		t.Run(c.want, func(t *testing.T) {
 			stdout, stderr, err := config(t, "", c.args...)
-			testkit.Must(t, err)
+			if err != nil {
+				t.Fatal(err)
+			}
 			golden(t, "config/"+c.want, stdout)
 			if !strings.HasPrefix(stderr, c.wantStderr) || (c.wantStderr == "") != (stderr == "") {
 				t.Errorf("stderr %q, want %q", stderr, c.wantStderr)
@@ -112,9 +95,13 @@ func TestGzippedInput(t *testing.T) {
 	if _, err := w.Write([]byte(text(t, "testdata/config/prometheus.in.yml"))); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Must(t, w.Close())
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
 	stdout, _, err := config(t, packed.String(), "-f", "-", "-n", "monitoring", "--service-account", "prometheus")
-	testkit.Must(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if diff := cmp.Diff(text(t, "testdata/config/full.want.yml"), stdout); diff != "" {
 		t.Errorf("gzipped input gives something else (-plain +gzipped):\n%s", diff)
 	}
@@ -153,7 +140,9 @@ func TestConfigErrors(t *testing.T) {
 func TestMemory(t *testing.T) {
 	text := "rule_files:\n" + strings.Repeat("- a.yml\n", 1_000_000)
 	stdout, stderr, err := config(t, text, "-f", "-", "-n", "monitoring", "--service-account", "prometheus")
-	testkit.Must(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if !strings.Contains(stderr, "the configuration (8.0 MB) needs about ") ||
 		!strings.Contains(stderr, "set sidecar.resources.limits.memory to ") || !strings.Contains(stdout, "remote_write:") {
 		t.Errorf("stderr %q", stderr)

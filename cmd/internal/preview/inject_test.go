@@ -9,18 +9,20 @@ import (
 
 	jsonpatch "github.com/evanphx/json-patch/v5"
 	"github.com/google/go-cmp/cmp"
-
-	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 func TestObjectsAndDecisions(t *testing.T) {
 	stdout, stderr, err := injection(t, "", "-f", "testdata/inject/stack.in.yaml")
-	testkit.Must(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	golden(t, "inject/stack.want.yaml", stdout)
 	golden(t, "inject/stack.want.stderr", stderr)
 
 	again, _, err := injection(t, stdout, "-f", "-")
-	testkit.Must(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if diff := cmp.Diff(stdout, again); diff != "" {
 		t.Errorf("twice is not once (-once +twice):\n%s", diff)
 	}
@@ -46,9 +48,13 @@ func TestDeliveryIsTold(t *testing.T) {
 
 func TestPatchIsTheDifference(t *testing.T) {
 	patch, _, err := injection(t, pod, "-f", "-", "-n", "monitoring", "-o", "patch")
-	testkit.Must(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	whole, _, err := injection(t, pod, "-f", "-", "-n", "monitoring", "-o", "json")
-	testkit.Must(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	operations, patchErr := jsonpatch.DecodePatch([]byte(patch))
 	if patchErr != nil || len(operations) == 0 {
 		t.Fatalf("patch %s: %v", patch, patchErr)
@@ -72,14 +78,18 @@ func TestList(t *testing.T) {
 		`"p", "namespace": "monitoring"`,
 	) + `, {"apiVersion": "apps/v1", "kind": "Deployment"}]}`
 	out, stderr, err := injection(t, list, "-f", "-", "-o", "json")
-	testkit.Must(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	var got struct {
 		Items []struct {
 			Kind string
 			Spec struct{ InitContainers []struct{ Name string } }
 		}
 	}
-	testkit.Must(t, json.Unmarshal([]byte(out), &got))
+	if err := json.Unmarshal([]byte(out), &got); err != nil {
+		t.Fatal(err)
+	}
 	if len(got.Items) != 2 || got.Items[1].Kind != "Deployment" || len(got.Items[0].Spec.InitContainers) != 1 ||
 		got.Items[0].Spec.InitContainers[0].Name != "ampbridge-config" {
 		t.Errorf("%s\n%s", stderr, out)
@@ -90,7 +100,9 @@ func TestDecisions(t *testing.T) {
 	account := func(annotations string) string {
 		path := filepath.Join(t.TempDir(), "sa.yaml")
 		text := "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: prometheus, namespace: monitoring, annotations: {" + annotations + "}}\n"
-		testkit.Must(t, os.WriteFile(path, []byte(text), 0o600))
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
 		return path
 	}
 	annotated := strings.Replace(pod, `"name": "p"`, `"name": "p", "annotations": {"ampbridge.io/inject": "true"}`, 1)
@@ -114,7 +126,9 @@ func TestDecisions(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			stdout, stderr, err := injection(t, c.in, append([]string{"-f", "-", "-n", "monitoring", "-o", "patch"}, c.args...)...)
-			testkit.Must(t, err)
+			if err != nil {
+				t.Fatal(err)
+			}
 			if !strings.Contains(stderr, c.want) || strings.Count(stderr, "\n") != 1 {
 				t.Errorf("decision %q, want one with %q", stderr, c.want)
 			}

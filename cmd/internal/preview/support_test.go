@@ -50,6 +50,8 @@ func golden(t *testing.T, name, got string) {
 func text(t *testing.T, path string) string {
 	t.Helper()
 	data, err := os.ReadFile(path)
-	testkit.Must(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	return string(data)
 }
