@@ -22,21 +22,7 @@ const (
 	second  = "444455556666"
 	issuer  = policy.Issuer("https://oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF")
 
-	base = `
-apiVersion: ampbridge.io/v1alpha1
-kind: Policy
-cluster: {name: dev}
-destinations:
-- {name: central, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-new"}
-- {name: backup, workspace: "arn:aws:aps:eu-central-1:111122223333:workspace/ws-0002"}
-- {name: other, workspace: "arn:aws:aps:eu-west-1:444455556666:workspace/ws-0003"}
-grants:
-- {namespaces: [monitoring], serviceAccounts: [prometheus], destinations: [central]}
-token: {audience: "api://AzureADTokenExchange"}
-trust:
-  permissionsBoundary: "arn:aws:iam::111122223333:policy/ampbridge/boundary"
-  accounts: [{id: "444455556666", syncRole: "arn:aws:iam::444455556666:role/team/sync-of-dev"}]
-`
+	base = policytest.TwoAccounts
 )
 
 var self = policy.Subject{Namespace: "ampbridge-system", ServiceAccount: "ampbridge-sync"}

@@ -13,24 +13,25 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/policytest"
-	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // each gives every service account a role of its own.
 var each = strings.Replace(base, "trust: {", "trust: {roleScope: serviceAccount, ", 1)
+
+// threeAccounts are service accounts of as many namespaces.
+func threeAccounts() (list []ServiceAccount) {
+	for _, namespace := range []string{"monitoring", "team-a", "team-b"} {
+		list = append(list, serviceAccount(namespace+"/prometheus", time.Hour))
+	}
+	return list
+}
 
 // whoTrusts lists the roles of an account with whom they trust.
 func whoTrusts(t *testing.T, a Account) map[string]string {
 	t.Helper()
 	roles := map[string]string{}
 	for _, r := range a.all() {
-		d, err := policy.ParseDocument(r.Trust)
-		testkit.Must(t, err)
-		names := []string{}
-		for _, s := range d.Subjects(issuer) {
-			names = append(names, s.Namespace+"/"+s.ServiceAccount)
-		}
-		roles[r.ARN.RoleName()] = strings.Join(names, " ")
+		roles[r.ARN.RoleName()] = strings.Join(trustedBy(t, r.Trust), " ")
 	}
 	return roles
 }
@@ -144,14 +145,7 @@ func TestARoleForEachServiceAccount(t *testing.T) {
 func TestTheScopeChanges(t *testing.T) {
 	for _, c := range []struct{ from, to string }{{base, each}, {each, base}} {
 		from, to := policytest.Parse(t, c.from), policytest.Parse(t, strings.Replace(c.to, `"team-*"`, `"team-a"`, 1))
-		in := Input{Policy: from, Issuer: issuer, Now: noon, ServiceAccounts: []ServiceAccount{
-			serviceAccount(
-				"monitoring/prometheus",
-				time.Hour,
-			),
-			serviceAccount("team-a/prometheus", time.Hour),
-			serviceAccount("team-b/prometheus", time.Hour),
-		}}
+		in := Input{Policy: from, Issuer: issuer, Now: noon, ServiceAccounts: threeAccounts()}
 		in.Accounts = applyPlan(Compute(in), nil)
 		trusted := func(name string) (n int) {
 			for _, subjects := range whoTrusts(t, in.Accounts[account]) {
@@ -243,14 +237,7 @@ func TestTheScopeChangesToADocumentThatIsTooShort(t *testing.T) {
 }
 
 func TestPruneARoleOfItsOwn(t *testing.T) {
-	in := Input{Policy: policytest.Parse(t, each), Issuer: issuer, Now: noon, ServiceAccounts: []ServiceAccount{
-		serviceAccount(
-			"monitoring/prometheus",
-			time.Hour,
-		),
-		serviceAccount("team-a/prometheus", time.Hour),
-		serviceAccount("team-b/prometheus", time.Hour),
-	}}
+	in := Input{Policy: policytest.Parse(t, each), Issuer: issuer, Now: noon, ServiceAccounts: threeAccounts()}
 	in.Accounts = applyPlan(Compute(in), nil)
 	in.ServiceAccounts = in.ServiceAccounts[:2]
 	memory := TrackAbsence(AbsenceState{}, in)

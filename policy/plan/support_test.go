@@ -124,7 +124,13 @@ func trusts(t *testing.T, accounts map[string]Account) []string {
 	if !exists {
 		return nil
 	}
-	d, err := policy.ParseDocument(r.Trust)
+	return trustedBy(t, r.Trust)
+}
+
+// trustedBy lists whom a trust document lets in, as namespace/name.
+func trustedBy(t *testing.T, document string) []string {
+	t.Helper()
+	d, err := policy.ParseDocument(document)
 	testkit.Must(t, err)
 	list := []string{}
 	for _, s := range d.Subjects(issuer) {

@@ -8,20 +8,30 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/policytest"
 	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
-func example(t *testing.T, serviceAccount policy.Subject) Config {
+// fullPolicy is a policy with every field.
+func fullPolicy(t testing.TB) *policy.Policy {
 	t.Helper()
 	data, err := os.ReadFile("../testdata/full.yaml")
 	testkit.Must(t, err)
-	p, err := policy.Parse(data)
-	testkit.Must(t, err)
+	return policytest.Parse(t, string(data))
+}
+
+func example(t *testing.T, serviceAccount policy.Subject) Config {
+	t.Helper()
+	p := fullPolicy(t)
 	e, ok := p.Entitled(serviceAccount)
 	if !ok {
 		t.Fatalf("%s is not entitled", serviceAccount)
 	}
-	a := New(p, e)
+	return placed(New(p, e))
+}
+
+// placed returns a config with the paths of an injected pod.
+func placed(a Config) Config {
 	a.Source, a.Target, a.File = SourceDir, TargetDir, "prometheus.yml"
 	a.Credentials, a.Token = CredentialsDir+"/credentials", TokenDir+"/token"
 	return a
@@ -81,10 +91,7 @@ func TestWayToAMP(t *testing.T) {
 // TestRolesOfServiceAccounts: where each service account has a role of its own,
 // the sidecar is told that one, unless the admin keeps the destination's.
 func TestRolesOfServiceAccounts(t *testing.T) {
-	data, err := os.ReadFile("../testdata/full.yaml")
-	testkit.Must(t, err)
-	p, err := policy.Parse(data)
-	testkit.Must(t, err)
+	p := fullPolicy(t)
 	p.Trust.RoleScope = policy.RoleScopeServiceAccount
 	p.Destinations[1].Role = policy.ARN{Partition: "aws-us-gov", Service: "iam", Account: "444455556666", Resource: "role/admins"}
 	e, _ := p.Entitled(policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus-k8s"})

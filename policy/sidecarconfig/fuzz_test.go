@@ -1,29 +1,21 @@
 package sidecarconfig
 
 import (
-	"os"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/ampbridge/ampbridge/policy"
-	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // FuzzDecode: what is read is complete, and reads the same again once it is
 // written; and a pod's name finds its way into the blocks, whatever it is.
 func FuzzDecode(f *testing.F) {
-	data, err := os.ReadFile("../testdata/full.yaml")
-	testkit.Must(f, err)
-	p, err := policy.Parse(data)
-	testkit.Must(f, err)
+	p := fullPolicy(f)
 	for _, account := range []string{"prometheus-k8s", "other"} {
 		e, _ := p.Entitled(policy.Subject{Namespace: "monitoring", ServiceAccount: account})
-		a := New(p, e)
-		a.Source, a.Target, a.File = SourceDir, TargetDir, "prometheus.yml"
-		a.Credentials, a.Token = CredentialsDir+"/credentials", TokenDir+"/token"
-		f.Add(a.Encode(), "prometheus-0")
+		f.Add(placed(New(p, e)).Encode(), "prometheus-0")
 	}
 	for _, text := range []string{"", "{}", "null", "[]", `{"version":2}`, `{"version":1,"source":"a","target":"b","file":"c",` +
 		`"credentials":"d","token":"e","unknown":1,"destinations":[null,{}]}`} {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -26,6 +27,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/test/cluster"
 	"github.com/ampbridge/ampbridge/test/testkit"
+	"github.com/ampbridge/ampbridge/webhook/registration"
 )
 
 // fixture is a cluster, and the Helm that the tests use on it.
@@ -172,6 +174,15 @@ func (f *fixture) client(t *testing.T, object *unstructured.Unstructured) dynami
 		return client.Resource(mapping.Resource)
 	}
 	return client.Resource(mapping.Resource).Namespace(object.GetNamespace())
+}
+
+// registration is the webhook's MutatingWebhookConfiguration.
+func (f *fixture) registration(t *testing.T) *admissionv1.MutatingWebhookConfiguration {
+	t.Helper()
+	client := f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations()
+	object, err := client.Get(t.Context(), registration.DefaultName, metav1.GetOptions{})
+	testkit.Must(t, err)
+	return object
 }
 
 func (f *fixture) webhook(t *testing.T) *appsv1.Deployment {

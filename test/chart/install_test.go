@@ -78,12 +78,7 @@ func (f *fixture) testHelm3(t *testing.T, before map[string]string) {
 	} {
 		timeout := 10 + i
 		step.by.helm(t, slices.Concat(upgrade, step.args, []string{"--set", fmt.Sprintf("webhook.timeoutSeconds=%d", timeout)})...)
-		registered, err := f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(
-			t.Context(),
-			registration.DefaultName,
-			metav1.GetOptions{},
-		)
-		testkit.Must(t, err)
+		registered := f.registration(t)
 		for _, w := range registered.Webhooks {
 			if *w.TimeoutSeconds != int32(timeout) {
 				t.Errorf("upgrade %d by %s did not reach %s", i+1, step.by.program, w.Name)
@@ -216,12 +211,7 @@ func (f *fixture) testUpgrade(t *testing.T) {
 	if len(kept.Data) == 0 || !reflect.DeepEqual(secret.Data, kept.Data) || !reflect.DeepEqual(secret.Annotations, kept.Annotations) {
 		t.Errorf("the upgrade changed the certificate's Secret: annotations %v, then %v", secret.Annotations, kept.Annotations)
 	}
-	registered, err := f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(
-		ctx,
-		registration.DefaultName,
-		metav1.GetOptions{},
-	)
-	testkit.Must(t, err)
+	registered := f.registration(t)
 	for _, w := range registered.Webhooks {
 		if !bytes.Equal(w.ClientConfig.CABundle, secret.Data["ca.crt"]) {
 			t.Errorf("%s: the upgrade made the CA bundle %q", w.Name, w.ClientConfig.CABundle)

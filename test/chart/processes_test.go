@@ -16,7 +16,6 @@ import (
 
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tools"
-	"github.com/ampbridge/ampbridge/webhook/registration"
 )
 
 // testProcesses runs what the chart deploys, outside of a pod: the real program
@@ -50,12 +49,7 @@ func (f *fixture) testProcesses(t *testing.T) {
 	ctx := t.Context()
 	secret, err := f.Client().CoreV1().Secrets(namespace).Get(ctx, "ampbridge-webhook-tls", metav1.GetOptions{})
 	testkit.Must(t, err)
-	registered, err := f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(
-		ctx,
-		registration.DefaultName,
-		metav1.GetOptions{},
-	)
-	testkit.Must(t, err)
+	registered := f.registration(t)
 	for _, w := range registered.Webhooks {
 		if len(secret.Data["ca.crt"]) == 0 || !bytes.Equal(secret.Data["ca.crt"], w.ClientConfig.CABundle) {
 			t.Errorf("%s has the CA bundle %q, and the Secret %q", w.Name, w.ClientConfig.CABundle, secret.Data["ca.crt"])

@@ -260,12 +260,7 @@ func (f *fixture) testEnforcer(t *testing.T) {
 		}
 		excluded := fmt.Sprintf("system-%d", i)
 		f.helm(t, append(slices.Clone(upgrade), "--set", "webhook.excludedNamespaces={"+excluded+"}")...)
-		registered, err := f.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(
-			t.Context(),
-			registration.DefaultName,
-			metav1.GetOptions{},
-		)
-		testkit.Must(t, err)
+		registered := f.registration(t)
 		for _, w := range registered.Webhooks {
 			if e := w.NamespaceSelector.MatchExpressions; len(e) != 1 || !slices.Contains(e[0].Values, excluded) {
 				t.Errorf("upgrade %d: %s selects by %+v", i+1, w.Name, e)

@@ -29,6 +29,7 @@ import (
 	"github.com/ampbridge/ampbridge/test/cluster"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tools"
+	"github.com/ampbridge/ampbridge/test/webhooktest"
 	"github.com/ampbridge/ampbridge/webhook/registration"
 )
 
@@ -336,17 +337,7 @@ func prometheusPod(serviceAccount string) *corev1.Pod {
 	return &corev1.Pod{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
 		ObjectMeta: metav1.ObjectMeta{Name: "review", Namespace: "monitoring", Labels: map[string]string{"app": "hangs"}},
-		Spec: corev1.PodSpec{
-			ServiceAccountName: serviceAccount,
-			Containers: []corev1.Container{{
-				Name: "prometheus", Image: "quay.io/prometheus/prometheus:v3.15.0",
-				Args:         []string{"--config.file=/etc/p/prometheus.yml", "--config.auto-reload"},
-				VolumeMounts: []corev1.VolumeMount{{Name: "config", MountPath: "/etc/p"}},
-			}},
-			Volumes: []corev1.Volume{{Name: "config", VolumeSource: corev1.VolumeSource{
-				ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "p"}},
-			}}},
-		},
+		Spec:       webhooktest.Prometheus(serviceAccount),
 	}
 }
 

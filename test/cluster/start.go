@@ -74,7 +74,7 @@ func start(ctx context.Context, options Options, programs map[string]string) (_ 
 		// be loopback addresses, so the Service "kubernetes" has none.
 		"--advertise-address=" + loopback, "--endpoint-reconciler-type=none",
 		"--service-cluster-ip-range=10.96.0.0/16",
-		"--tls-cert-file=" + pki.path("apiserver.crt"), "--tls-private-key-file=" + pki.path("apiserver.key"),
+		"--tls-cert-file=" + pki.path("tls.crt"), "--tls-private-key-file=" + pki.path("tls.key"),
 		"--token-auth-file=" + pki.path("tokens.csv"),
 		"--authorization-mode=Node,RBAC",
 		"--service-account-issuer=" + c.Issuer, "--service-account-jwks-uri=" + jwksURI(c.Issuer),

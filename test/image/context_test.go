@@ -140,13 +140,20 @@ func compile(ctx context.Context, root, dir string, files []string) error {
 	return nil
 }
 
-// What .dockerignore lets through is enough for `docker build .`.
-func TestBuildContext(t *testing.T) {
+// dockerignore returns the repository's folder and the text of its .dockerignore.
+func dockerignore(t *testing.T) (root, text string) {
+	t.Helper()
 	root, err := tools.Root(t.Context())
 	testkit.Must(t, err)
 	ignore, err := os.ReadFile(filepath.Join(root, ".dockerignore"))
 	testkit.Must(t, err)
-	files, err := buildContext(root, string(ignore))
+	return root, string(ignore)
+}
+
+// What .dockerignore lets through is enough for `docker build .`.
+func TestBuildContext(t *testing.T) {
+	root, ignore := dockerignore(t)
+	files, err := buildContext(root, ignore)
 	testkit.Must(t, err)
 	for _, name := range files {
 		if strings.HasSuffix(name, "_test.go") || strings.Contains("/"+name, "/testdata/") || strings.HasPrefix(name, "test/") {
@@ -167,18 +174,15 @@ func TestBuildContext(t *testing.T) {
 // The test above fails where .dockerignore lacks something that the programs need:
 // a package of its own, one that few import, the list of modules.
 func TestBuildContextLacks(t *testing.T) {
-	root, err := tools.Root(t.Context())
-	testkit.Must(t, err)
-	ignore, err := os.ReadFile(filepath.Join(root, ".dockerignore"))
-	testkit.Must(t, err)
+	root, ignore := dockerignore(t)
 	for _, c := range []struct{ line, says string }{
 		{"!webhook\n", "github.com/ampbridge/ampbridge/webhook"},
 		{"!policy\n", "github.com/ampbridge/ampbridge/policy"},
 		{"!go.sum\n", "go.sum"},
 	} {
 		t.Run(strings.TrimSpace(c.line), func(t *testing.T) {
-			less := strings.Replace(string(ignore), c.line, "", 1)
-			if less == string(ignore) {
+			less := strings.Replace(ignore, c.line, "", 1)
+			if less == ignore {
 				t.Fatalf(".dockerignore has no line %q", c.line)
 			}
 			files, err := buildContext(root, less)

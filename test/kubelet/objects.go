@@ -39,48 +39,33 @@ type watched struct {
 type newInformer func(kubernetes.Interface, string, time.Duration, cache.Indexers, func(*metav1.ListOptions)) cache.SharedIndexInformer
 
 func (o *objects) configMap(ctx context.Context, name string) (*corev1.ConfigMap, error) {
-	obj, err := o.get(
-		ctx,
-		"configmaps",
-		name,
-		func(c kubernetes.Interface, ns string, d time.Duration, i cache.Indexers, f func(*metav1.ListOptions)) cache.SharedIndexInformer {
-			return coreinformers.NewFilteredConfigMapInformer(c, ns, d, i, f)
-		},
-	)
-	if err != nil {
-		return nil, err
-	}
-	return obj.(*corev1.ConfigMap), nil
+	return read[*corev1.ConfigMap](ctx, o, "configmaps", name, filtered(coreinformers.NewFilteredConfigMapInformer))
 }
 
 func (o *objects) secret(ctx context.Context, name string) (*corev1.Secret, error) {
-	obj, err := o.get(
-		ctx,
-		"secrets",
-		name,
-		func(c kubernetes.Interface, ns string, d time.Duration, i cache.Indexers, f func(*metav1.ListOptions)) cache.SharedIndexInformer {
-			return coreinformers.NewFilteredSecretInformer(c, ns, d, i, f)
-		},
-	)
-	if err != nil {
-		return nil, err
-	}
-	return obj.(*corev1.Secret), nil
+	return read[*corev1.Secret](ctx, o, "secrets", name, filtered(coreinformers.NewFilteredSecretInformer))
 }
 
 func (o *objects) pod(ctx context.Context, name string) (*corev1.Pod, error) {
-	obj, err := o.get(
-		ctx,
-		"pods",
-		name,
-		func(c kubernetes.Interface, ns string, d time.Duration, i cache.Indexers, f func(*metav1.ListOptions)) cache.SharedIndexInformer {
-			return coreinformers.NewFilteredPodInformer(c, ns, d, i, f)
-		},
-	)
+	return read[*corev1.Pod](ctx, o, "pods", name, filtered(coreinformers.NewFilteredPodInformer))
+}
+
+// read is [objects.get] for objects of a type.
+func read[T any](ctx context.Context, o *objects, resource, name string, informer newInformer) (object T, err error) {
+	found, err := o.get(ctx, resource, name, informer)
 	if err != nil {
-		return nil, err
+		return object, err
 	}
-	return obj.(*corev1.Pod), nil
+	return found.(T), nil
+}
+
+// filtered adapts a constructor of client-go, whose type of filter has a name that cannot be imported.
+func filtered[F ~func(*metav1.ListOptions)](
+	create func(kubernetes.Interface, string, time.Duration, cache.Indexers, F) cache.SharedIndexInformer,
+) newInformer {
+	return func(c kubernetes.Interface, ns string, d time.Duration, i cache.Indexers, f func(*metav1.ListOptions)) cache.SharedIndexInformer {
+		return create(c, ns, d, i, f)
+	}
 }
 
 // get returns the newest known state of an object, or a not-found error of the API.

@@ -53,12 +53,12 @@ func (p *Pod) addVolume(spec corev1.Volume) error {
 	case spec.ConfigMap != nil:
 		v.content = func(ctx context.Context) (map[string]testkit.VolumeFile, error) {
 			src := spec.ConfigMap
-			return p.configMapFiles(ctx, src.Name, src.Items, src.DefaultMode, src.Optional)
+			return p.configMapFiles(ctx, src.Name, selection{src.Items, src.DefaultMode, src.Optional})
 		}
 	case spec.Secret != nil:
 		v.content = func(ctx context.Context) (map[string]testkit.VolumeFile, error) {
 			src := spec.Secret
-			return p.secretFiles(ctx, src.SecretName, src.Items, src.DefaultMode, src.Optional)
+			return p.secretFiles(ctx, src.SecretName, selection{src.Items, src.DefaultMode, src.Optional})
 		}
 	case spec.DownwardAPI != nil:
 		v.content = func(context.Context) (map[string]testkit.VolumeFile, error) {
@@ -78,19 +78,18 @@ func (p *Pod) addVolume(spec corev1.Volume) error {
 	return nil
 }
 
-func (p *Pod) configMapFiles(
-	ctx context.Context,
-	name string,
-	items []corev1.KeyToPath,
-	mode *int32,
-	optional *bool,
-) (map[string]testkit.VolumeFile, error) {
+// selection is what a volume takes of a ConfigMap or Secret: the items, or everything if
+// there are none.
+type selection struct {
+	items    []corev1.KeyToPath
+	mode     *int32
+	optional *bool
+}
+
+func (p *Pod) configMapFiles(ctx context.Context, name string, s selection) (map[string]testkit.VolumeFile, error) {
 	cm, err := p.objects.configMap(ctx, name)
-	if apierrors.IsNotFound(err) && isTrue(optional) {
-		return map[string]testkit.VolumeFile{}, nil
-	}
 	if err != nil {
-		return nil, err
+		return s.missing(err)
 	}
 	data := maps.Clone(cm.BinaryData)
 	if data == nil {
@@ -99,45 +98,42 @@ func (p *Pod) configMapFiles(
 	for k, v := range cm.Data {
 		data[k] = []byte(v)
 	}
-	return pick("ConfigMap "+name, data, items, mode, optional)
+	return s.pick("ConfigMap "+name, data)
 }
 
-func (p *Pod) secretFiles(
-	ctx context.Context,
-	name string,
-	items []corev1.KeyToPath,
-	mode *int32,
-	optional *bool,
-) (map[string]testkit.VolumeFile, error) {
-	s, err := p.objects.secret(ctx, name)
-	if apierrors.IsNotFound(err) && isTrue(optional) {
+func (p *Pod) secretFiles(ctx context.Context, name string, s selection) (map[string]testkit.VolumeFile, error) {
+	secret, err := p.objects.secret(ctx, name)
+	if err != nil {
+		return s.missing(err)
+	}
+	return s.pick("Secret "+name, secret.Data)
+}
+
+// missing returns no files where an object that could not be read is optional and does not exist.
+func (s selection) missing(err error) (map[string]testkit.VolumeFile, error) {
+	if apierrors.IsNotFound(err) && isTrue(s.optional) {
 		return map[string]testkit.VolumeFile{}, nil
 	}
-	if err != nil {
-		return nil, err
-	}
-	return pick("Secret "+name, s.Data, items, mode, optional)
+	return nil, err
 }
 
-// pick lays an object's keys out as files: all of them, or the items.
-func pick(
-	object string, data map[string][]byte, items []corev1.KeyToPath, mode *int32, optional *bool,
-) (map[string]testkit.VolumeFile, error) {
+// pick lays an object's keys out as files.
+func (s selection) pick(object string, data map[string][]byte) (map[string]testkit.VolumeFile, error) {
 	files := map[string]testkit.VolumeFile{}
-	if items == nil {
+	if s.items == nil {
 		for k, v := range data {
-			files[k] = testkit.VolumeFile{Data: v, Mode: fileMode(nil, mode)}
+			files[k] = testkit.VolumeFile{Data: v, Mode: fileMode(nil, s.mode)}
 		}
 	}
-	for _, item := range items {
+	for _, item := range s.items {
 		v, ok := data[item.Key]
 		if !ok {
-			if isTrue(optional) {
+			if isTrue(s.optional) {
 				continue
 			}
 			return nil, fmt.Errorf("%s has no key %s", object, item.Key)
 		}
-		files[path.Clean(item.Path)] = testkit.VolumeFile{Data: v, Mode: fileMode(item.Mode, mode)}
+		files[path.Clean(item.Path)] = testkit.VolumeFile{Data: v, Mode: fileMode(item.Mode, s.mode)}
 	}
 	return files, nil
 }
@@ -168,9 +164,9 @@ func (p *Pod) projectedFiles(ctx context.Context, spec *corev1.ProjectedVolumeSo
 		var err error
 		switch {
 		case src.ConfigMap != nil:
-			more, err = p.configMapFiles(ctx, src.ConfigMap.Name, src.ConfigMap.Items, spec.DefaultMode, src.ConfigMap.Optional)
+			more, err = p.configMapFiles(ctx, src.ConfigMap.Name, selection{src.ConfigMap.Items, spec.DefaultMode, src.ConfigMap.Optional})
 		case src.Secret != nil:
-			more, err = p.secretFiles(ctx, src.Secret.Name, src.Secret.Items, spec.DefaultMode, src.Secret.Optional)
+			more, err = p.secretFiles(ctx, src.Secret.Name, selection{src.Secret.Items, spec.DefaultMode, src.Secret.Optional})
 		case src.DownwardAPI != nil:
 			more, err = p.downwardFiles(src.DownwardAPI.Items, spec.DefaultMode)
 		case src.ServiceAccountToken != nil:

@@ -19,7 +19,8 @@ import (
 )
 
 const (
-	life = 24 * time.Hour
+	// life outlasts any test run and any demo.
+	life = 30 * 24 * time.Hour
 	// skew is how far clocks may differ.
 	skew = time.Hour
 )

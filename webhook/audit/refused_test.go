@@ -18,22 +18,13 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/policytest"
 	"github.com/ampbridge/ampbridge/test/testkit"
+	"github.com/ampbridge/ampbridge/test/webhooktest"
 	"github.com/ampbridge/ampbridge/webhook/breaker"
 	"github.com/ampbridge/ampbridge/webhook/breaker/store"
 )
 
 func prometheusTemplate(more map[string]string) corev1.PodTemplateSpec {
-	return corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: more}, Spec: corev1.PodSpec{
-		ServiceAccountName: "prometheus",
-		Containers: []corev1.Container{{
-			Name: "prometheus", Image: "quay.io/prometheus/prometheus:v3.15.0",
-			Args:         []string{"--config.file=/etc/p/prometheus.yml", "--config.auto-reload"},
-			VolumeMounts: []corev1.VolumeMount{{Name: "config", MountPath: "/etc/p"}},
-		}},
-		Volumes: []corev1.Volume{{Name: "config", VolumeSource: corev1.VolumeSource{
-			ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "p"}},
-		}}},
-	}}
+	return corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: more}, Spec: webhooktest.Prometheus("prometheus")}
 }
 
 // refusalFixture has the given objects beside two namespaces, of which "team" is

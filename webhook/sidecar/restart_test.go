@@ -69,6 +69,20 @@ func TestMovesAfterARestart(t *testing.T) {
 	}
 }
 
+// keeper is a server that keeps what Prometheus loads below a directory. Its Prometheus does not answer.
+func keeper(dir string) *server {
+	s := &server{
+		config: sidecarconfig.Config{
+			Prometheus:   sidecarconfig.Prometheus{Address: "127.0.0.1:1"},
+			Destinations: []sidecarconfig.Destination{{Name: "central"}},
+		},
+		last: lastLoadedIn(func(name string) string { return filepath.Join(dir, name) }),
+		log:  slog.New(slog.DiscardHandler),
+	}
+	s.destinations = []*destination{{Destination: s.config.Destinations[0]}}
+	return s
+}
+
 // TestCandidateThatCannotBeKept: where the memory volume has no room for the user's files, those that Prometheus
 // loads next are not taken for kept. To serve an empty directory in a rescue would take the configuration away.
 func TestCandidateThatCannotBeKept(t *testing.T) {
@@ -88,15 +102,7 @@ func TestCandidateThatCannotBeKept(t *testing.T) {
 			source := filepath.Join(dir, "source")
 			testkit.Must(t, os.Mkdir(source, 0o750))
 			testkit.Must(t, os.WriteFile(filepath.Join(source, "prometheus.yml"), []byte("next"), 0o600))
-			s := &server{
-				config: sidecarconfig.Config{
-					Prometheus:   sidecarconfig.Prometheus{Address: "127.0.0.1:1"},
-					Destinations: []sidecarconfig.Destination{{Name: "central"}},
-				},
-				last: lastLoadedIn(func(name string) string { return filepath.Join(dir, name) }),
-				log:  slog.New(slog.DiscardHandler),
-			}
-			s.destinations = []*destination{{Destination: s.config.Destinations[0]}}
+			s := keeper(dir)
 			testkit.Must(t, before(s))
 			if err := s.keepNext(source, []wanted{{name: "central", signing: new(policy.Block)}}); err == nil {
 				t.Fatal("the candidate was kept")
@@ -118,15 +124,7 @@ func TestCandidateThatCannotBeKept(t *testing.T) {
 // is still being edited. What was served is kept then, and not the successor.
 func TestLoadedBeforeTheNextIsServed(t *testing.T) {
 	dir := t.TempDir()
-	s := &server{
-		config: sidecarconfig.Config{
-			Prometheus:   sidecarconfig.Prometheus{Address: "127.0.0.1:1"},
-			Destinations: []sidecarconfig.Destination{{Name: "central"}},
-		},
-		last: lastLoadedIn(func(name string) string { return filepath.Join(dir, name) }),
-		log:  slog.New(slog.DiscardHandler),
-	}
-	s.destinations = []*destination{{Destination: s.config.Destinations[0]}}
+	s := keeper(dir)
 	prepare := func(text string) {
 		source := filepath.Join(dir, "source of "+text)
 		testkit.Must(t, errors.Join(os.Mkdir(source, 0o750), os.WriteFile(filepath.Join(source, "prometheus.yml"), []byte(text), 0o600)))

@@ -10,7 +10,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/iam/types"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/awsiam"
-	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/plan"
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/policytest"
@@ -99,18 +98,7 @@ func TestRoleOfADestinationThatIsGone(t *testing.T) {
 	f := newFixture(t, policyText)
 	f.converge("prometheus")
 	// What others made on our path is none of ours.
-	f.must(
-		f.admin().CreateRole(
-			f.ctx,
-			&iam.CreateRoleInput{
-				RoleName: aws.String("admins"),
-				Path:     aws.String(policy.RolePath("dev")),
-				AssumeRolePolicyDocument: aws.String(
-					`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"111122223333"},"Action":"sts:AssumeRole"}]}`,
-				),
-			},
-		),
-	)
+	f.makeAdmins()
 	gone := f.policy.Destinations[0]
 	f.policy.Destinations[0].Name, f.policy.Grants[0].Destinations = "renamed", []string{"renamed"}
 	before := len(f.cloud.Calls())

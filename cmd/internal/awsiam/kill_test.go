@@ -51,20 +51,7 @@ func (f *fixture) state() string {
 // The process ends after its first call, its second, and so on; the next run
 // leaves what an undisturbed one does.
 func TestKilledAtEveryCall(t *testing.T) {
-	foreign := func(f *fixture) {
-		f.must(
-			f.admin().CreateRole(
-				f.ctx,
-				&iam.CreateRoleInput{
-					RoleName: aws.String("admins"),
-					Path:     aws.String(policy.RolePath("dev")),
-					AssumeRolePolicyDocument: aws.String(
-						`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"111122223333"},"Action":"sts:AssumeRole"}]}`,
-					),
-				},
-			),
-		)
-	}
+	foreign := (*fixture).makeAdmins
 	for _, c := range []struct {
 		name    string
 		run     func(context.Context, *fixture, *awsiam.IAM) error

@@ -65,6 +65,18 @@ func (f *fixture) admin() *iam.Client {
 	return iam.NewFromConfig(f.cloud.Config(f.account.AdminCredentials(), region))
 }
 
+// makeAdmins creates a role on the cluster's path that is not the cluster's.
+func (f *fixture) makeAdmins() {
+	f.Helper()
+	f.must(f.admin().CreateRole(f.ctx, &iam.CreateRoleInput{
+		RoleName: aws.String("admins"),
+		Path:     aws.String(policy.RolePath("dev")),
+		AssumeRolePolicyDocument: aws.String(
+			`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"111122223333"},"Action":"sts:AssumeRole"}]}`,
+		),
+	}))
+}
+
 func (f *fixture) must(_ any, err error) {
 	f.Helper()
 	testkit.Must(f, err)

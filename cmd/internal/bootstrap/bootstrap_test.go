@@ -277,15 +277,7 @@ func TestInterruptedRunIsCompletedByTheNext(t *testing.T) {
 				if out := f.must(); !strings.Contains(out, "plan: 0 to create, 0 to change, 0 refused") {
 					t.Error(out)
 				}
-				list, err := amp.NewFromConfig(
-					f.cloud.Config(f.account.AdminCredentials(), region),
-				).ListWorkspaces(
-					t.Context(),
-					&amp.ListWorkspacesInput{},
-				)
-				if err != nil || len(list.Workspaces) != 1 {
-					t.Errorf("%d workspaces, %v: want one", len(list.Workspaces), err)
-				}
+				f.hasOneWorkspace(t)
 			})
 		}
 	}
@@ -297,12 +289,13 @@ func TestInterruptedRunIsCompletedByTheNext(t *testing.T) {
 	}
 	f.must("--apply", "--yes", "--write-policy", f.file)
 	f.holds(f.policy())
-	list, err := amp.NewFromConfig(
-		f.cloud.Config(f.account.AdminCredentials(), region),
-	).ListWorkspaces(
-		t.Context(),
-		&amp.ListWorkspacesInput{},
-	)
+	f.hasOneWorkspace(t)
+}
+
+// hasOneWorkspace checks that no workspace was made twice.
+func (f *fixture) hasOneWorkspace(t *testing.T) {
+	t.Helper()
+	list, err := amp.NewFromConfig(f.cloud.Config(f.account.AdminCredentials(), region)).ListWorkspaces(t.Context(), &amp.ListWorkspacesInput{})
 	if err != nil || len(list.Workspaces) != 1 {
 		t.Errorf("%d workspaces, %v: want one", len(list.Workspaces), err)
 	}

@@ -25,6 +25,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/testkit"
+	"github.com/ampbridge/ampbridge/test/webhooktest"
 )
 
 // quick compares with AWS every second.
@@ -446,17 +447,7 @@ func TestController(t *testing.T) {
 		b.auditorsRights()
 		pod := &corev1.Pod{
 			ObjectMeta: metav1.ObjectMeta{Name: "prometheus-0"},
-			Spec: corev1.PodSpec{
-				ServiceAccountName: "prometheus",
-				Containers: []corev1.Container{{
-					Name: "prometheus", Image: "prom/prometheus:v3.15.0",
-					Args:         []string{"--config.file=/etc/config/prometheus.yml", "--config.auto-reload"},
-					VolumeMounts: []corev1.VolumeMount{{Name: "config", MountPath: "/etc/config"}},
-				}},
-				Volumes: []corev1.Volume{{Name: "config", VolumeSource: corev1.VolumeSource{
-					ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "prometheus"}},
-				}}},
-			},
+			Spec:       webhooktest.Prometheus("prometheus"),
 		}
 		_, err := b.cluster.Client().CoreV1().Pods("monitoring").Create(b.ctx, pod, metav1.CreateOptions{})
 		b.must(err)

@@ -84,6 +84,18 @@ func (p *process) within(event <-chan struct{}, timeout time.Duration, what stri
 	}
 }
 
+// endsAfterItsPass checks that the process is there until its work ends, and not longer.
+func (p *process) endsAfterItsPass() {
+	p.Helper()
+	select {
+	case <-p.ended:
+		p.Error("the process ended before its pass")
+	default:
+	}
+	p.end()
+	p.within(p.ended, 5*time.Second, "the process ends")
+}
+
 // holder returns who holds the Lease.
 func holder(t *testing.T, client *fake.Clientset) string {
 	t.Helper()
@@ -105,13 +117,7 @@ func TestLeaseIsReleasedOnlyAfterThePassHasEnded(t *testing.T) {
 	if got := holder(t, client); got != self || self == "" {
 		t.Errorf("while the pass goes on, the holder is %q, want %q", got, self)
 	}
-	select {
-	case <-p.ended:
-		t.Error("the process ended before its pass")
-	default:
-	}
-	p.end()
-	p.within(p.ended, 5*time.Second, "the process ends")
+	p.endsAfterItsPass()
 	if got := holder(t, client); got != "" || p.failure != nil {
 		t.Errorf("at the end the holder is %q, and the error %v; want neither", got, p.failure)
 	}
@@ -152,13 +158,7 @@ func TestProcessThatCannotRenewEndsAfterItsWork(t *testing.T) {
 	})
 	p.within(p.told, renewDeadline+2*renewPeriod, "the work is told to end")
 	time.Sleep(renewPeriod)
-	select {
-	case <-p.ended:
-		t.Error("the process ended before its pass")
-	default:
-	}
-	p.end()
-	p.within(p.ended, 5*time.Second, "the process ends")
+	p.endsAfterItsPass()
 	if p.failure == nil || !strings.Contains(p.failure.Error(), "cannot be renewed") {
 		t.Errorf("ended with %v, want an error", p.failure)
 	}

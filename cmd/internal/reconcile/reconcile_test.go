@@ -151,25 +151,20 @@ func (b *bridge) inSync(policyText string, wantWrites int) {
 	}
 }
 
-// assume shows a token of the service account, as the API server makes it, to
-// STS.
+// assume shows a token of the service account, as the API server makes it, to STS.
 func (b *bridge) assume(namespace, name string) error {
+	b.Helper()
+	return b.assumeRole(roleARN, namespace, name)
+}
+
+func (b *bridge) assumeRole(role, namespace, name string) error {
 	b.Helper()
 	token, err := b.cluster.Token(b.ctx, namespace, name, audience, 3600)
 	b.must(err)
-	_, err = sts.NewFromConfig(
-		aws.Config{Region: region, BaseEndpoint: &b.cloud.URL},
-	).AssumeRoleWithWebIdentity(
-		b.ctx,
-		&sts.AssumeRoleWithWebIdentityInput{
-			RoleArn: aws.String(
-				roleARN,
-			),
-			RoleSessionName:  aws.String("test"),
-			WebIdentityToken: &token,
-			DurationSeconds:  aws.Int32(6 * 3600),
-		},
-	)
+	client := sts.NewFromConfig(aws.Config{Region: region, BaseEndpoint: &b.cloud.URL})
+	_, err = client.AssumeRoleWithWebIdentity(b.ctx, &sts.AssumeRoleWithWebIdentityInput{
+		RoleArn: &role, RoleSessionName: aws.String("test"), WebIdentityToken: &token, DurationSeconds: aws.Int32(6 * 3600),
+	})
 	return err
 }
 

@@ -7,7 +7,6 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
-	"github.com/aws/aws-sdk-go-v2/service/sts"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/reconcile"
 	"github.com/ampbridge/ampbridge/policy"
@@ -34,24 +33,7 @@ func TestARoleForEachServiceAccount(t *testing.T) {
 		b.account.SetQuotas(func(q *awstest.Quotas) { q.TrustPolicy = 1 << 14 })
 		raised := func(o *reconcile.Options) { o.TrustQuota = 1 << 14 }
 		all := strings.Replace(each, "roleScope: serviceAccount, ", "", 1)
-		assumes := func(role string) error {
-			token, err := b.cluster.Token(b.ctx, "many", "prometheus-07", audience, 3600)
-			b.must(err)
-			_, err = sts.NewFromConfig(
-				aws.Config{Region: region, BaseEndpoint: &b.cloud.URL},
-			).AssumeRoleWithWebIdentity(
-				b.ctx,
-				&sts.AssumeRoleWithWebIdentityInput{
-					RoleArn: aws.String(
-						role,
-					),
-					RoleSessionName:  aws.String("test"),
-					WebIdentityToken: &token,
-					DurationSeconds:  aws.Int32(6 * 3600),
-				},
-			)
-			return err
-		}
+		assumes := func(role string) error { return b.assumeRole(role, "many", "prometheus-07") }
 		for _, step := range []struct {
 			policy       string
 			writes       int

@@ -7,42 +7,15 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/bootstrap"
 	"github.com/ampbridge/ampbridge/policy/plan"
+	"github.com/ampbridge/ampbridge/test/policytest"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tfconfig"
 )
 
-const centralPolicy = `
-apiVersion: ampbridge.io/v1alpha1
-kind: Policy
-cluster: {name: dev}
-destinations:
-- {name: central, workspace: "arn:aws:aps:eu-west-1:111122223333:workspace/ws-new"}
-- {name: backup, workspace: "arn:aws:aps:eu-central-1:111122223333:workspace/ws-0002"}
-- {name: other, workspace: "arn:aws:aps:eu-west-1:444455556666:workspace/ws-0003"}
-grants:
-- {namespaces: [monitoring], serviceAccounts: [prometheus], destinations: [central]}
-token: {audience: "api://AzureADTokenExchange"}
-trust:
-  permissionsBoundary: "arn:aws:iam::111122223333:policy/ampbridge/boundary"
-  accounts: [{id: "444455556666", syncRole: "arn:aws:iam::444455556666:role/team/sync-of-dev"}]
-`
-
 // desiredCentral returns the central part of an account.
 func desiredCentral(t *testing.T, account string, change ...func(*bootstrap.Input)) bootstrap.Central {
 	t.Helper()
-	p, err := policy.ParseDraft([]byte(centralPolicy))
-	testkit.Must(t, err)
-	in := bootstrap.Input{
-		Policy: p, Issuer: "https://oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF", Account: account,
-		Sync: policy.Subject{Namespace: "ampbridge-system", ServiceAccount: "ampbridge-sync"},
-		Tags: map[string]string{"team": "a b@c=d"},
-	}
-	for _, c := range change {
-		c(&in)
-	}
-	c, err := bootstrap.Desired(in)
-	testkit.Must(t, err)
-	return c
+	return desiredIn(t, policytest.TwoAccounts, account, append(change, func(in *bootstrap.Input) { in.Tags = map[string]string{"team": "a b@c=d"} })...)
 }
 
 // centralText returns the first configuration of an account.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/bootstrap"
+	"github.com/ampbridge/ampbridge/test/policytest"
 	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tfconfig"
 )
@@ -18,20 +19,25 @@ import (
 // centralOf is the central part of the account for a policy with these destinations.
 func centralOf(t *testing.T, destinations string, change ...func(*bootstrap.Input)) bootstrap.Central {
 	t.Helper()
-	p, err := policy.ParseDraft([]byte(`
+	return desiredIn(t, `
 apiVersion: ampbridge.io/v1alpha1
 kind: Policy
 cluster: {name: dev}
 destinations:
-` + destinations + `
+`+destinations+`
 trust:
   permissionsBoundary: "arn:aws:iam::111122223333:policy/ampbridge-boundary"
   accounts: [{id: "444455556666", syncRole: "arn:aws:iam::444455556666:role/sync-of-dev"}]
-`))
-	testkit.Must(t, err)
+`, account, change...)
+}
+
+// desiredIn returns the central part of an account for a policy.
+func desiredIn(t *testing.T, text, account string, change ...func(*bootstrap.Input)) bootstrap.Central {
+	t.Helper()
 	in := bootstrap.Input{
-		Policy: p, Issuer: "https://oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF", Account: account,
-		Sync: policy.Subject{Namespace: "ampbridge-system", ServiceAccount: "ampbridge-sync"},
+		Policy: policytest.ParseDraft(t, text), Account: account,
+		Issuer: "https://oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF",
+		Sync:   policy.Subject{Namespace: "ampbridge-system", ServiceAccount: "ampbridge-sync"},
 	}
 	for _, c := range change {
 		c(&in)

@@ -117,6 +117,13 @@ func (t thief) audience(issuer policy.Issuer) error {
 	return err
 }
 
+func (t thief) thumbprints(issuer policy.Issuer) error {
+	_, err := t.iam.UpdateOpenIDConnectProviderThumbprint(t.ctx, &iam.UpdateOpenIDConnectProviderThumbprintInput{
+		OpenIDConnectProviderArn: providerIn(issuer), ThumbprintList: []string{thumbprint},
+	})
+	return err
+}
+
 func providerIn(issuer policy.Issuer) *string {
 	return aws.String(issuer.ProviderARN("aws", accountID).String())
 }
@@ -251,26 +258,8 @@ var ways = []struct {
 		)
 		return err
 	}},
-	{"thumbprints of an administrator's provider", func(t thief) error {
-		_, err := t.iam.UpdateOpenIDConnectProviderThumbprint(
-			t.ctx,
-			&iam.UpdateOpenIDConnectProviderThumbprintInput{
-				OpenIDConnectProviderArn: providerIn(adminsIssuer),
-				ThumbprintList:           []string{thumbprint},
-			},
-		)
-		return err
-	}},
-	{"thumbprints of another cluster's provider", func(t thief) error {
-		_, err := t.iam.UpdateOpenIDConnectProviderThumbprint(
-			t.ctx,
-			&iam.UpdateOpenIDConnectProviderThumbprintInput{
-				OpenIDConnectProviderArn: providerIn(otherIssuer),
-				ThumbprintList:           []string{thumbprint},
-			},
-		)
-		return err
-	}},
+	{"thumbprints of an administrator's provider", func(t thief) error { return t.thumbprints(adminsIssuer) }},
+	{"thumbprints of another cluster's provider", func(t thief) error { return t.thumbprints(otherIssuer) }},
 	{"another cluster's provider claimed", func(t thief) error {
 		_, err := t.iam.TagOpenIDConnectProvider(
 			t.ctx,
