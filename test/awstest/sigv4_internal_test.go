@@ -2,6 +2,7 @@ package awstest
 
 import (
 	"encoding/hex"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -15,7 +16,7 @@ func TestHeadersThatMustBeSigned(t *testing.T) {
 	cloud := Start(t, Options{})
 	account := cloud.Account("111122223333")
 	admin := account.AdminCredentials()
-	session := Credentials{AccessKeyID: "ASIAIOSFODNN7EXAMPLE", SecretAccessKey: admin.SecretAccessKey, SessionToken: "a/session+token=="}
+	session := Credentials{"ASIAIOSFODNN7EXAMPLE", admin.SecretAccessKey, "a/session+token=="}
 	cloud.mu.Lock()
 	asSession := *cloud.credentials[admin.AccessKeyID]
 	asSession.Credentials = session
@@ -55,33 +56,36 @@ func TestHeadersThatMustBeSigned(t *testing.T) {
 		}
 		s := signature{date: now.Format("20060102"), region: "eu-west-1", service: test.service, headers: test.headers}
 		list := strings.Join(test.headers, ";")
-		r.Header.Set("Authorization", signingAlgorithm+" Credential="+test.keys.AccessKeyID+"/"+s.date+"/eu-west-1/"+test.service+
-			"/aws4_request, SignedHeaders="+list+", Signature="+s.sign(r, nil, test.keys.SecretAccessKey))
+		r.Header.Set("Authorization", fmt.Sprintf("%s Credential=%s/%s/eu-west-1/%s/aws4_request, SignedHeaders=%s, Signature=%s",
+			signingAlgorithm, test.keys.AccessKeyID, s.date, test.service, list, s.sign(r, nil, test.keys.SecretAccessKey)))
 		caller, _, _, message := cloud.authenticate(r, nil, test.service)
 		if (caller != nil) != test.want {
-			t.Errorf("%s, signed %s, token %q: accepted %v (%s), want %v", test.service, list, test.token, caller != nil, message, test.want)
+			t.Errorf("%s, signed %s, token %q: accepted %v (%s), want %v",
+				test.service, list, test.token, caller != nil, message, test.want)
 		}
 	}
 }
 
 // TestAWSTestSuite has the signatures that AWS published for requests with and without a session token.
 func TestAWSTestSuite(t *testing.T) {
-	const token = "AQoDYXdzEPT//////////wEXAMPLEtc764bNrC9SAPBSM22wDOk4x4HIZ8j4FZTwdQWLWsKWHGBuFqwAeMicRXmxfpSPfIeoIYRqTflfKD8YUuwthA" +
-		"x7mSEI/qkPpKPi/kMcGdQrmGdeehM4IC1NtBmUpp2wUE8phUZampKsburEDy0KPkyQDYwT7WZ0wq5VSXDvp75YU9HFvlRd8Tx6q6fE8YQcHNVXAkiY9q6d" +
+	const token = "AQoDYXdzEPT//////////wEXAMPLEtc764bNrC9SAPBSM22wDOk4x4HIZ8j4FZTwdQWLWsKWHGBuFqwAeMicRXmxfpSPfIeoIYRqTflf" +
+		"KD8YUuwthAx7mSEI/qkPpKPi/kMcGdQrmGdeehM4IC1NtBmUpp2wUE8phUZampKsburEDy0KPkyQDYwT7WZ0wq5VSXDvp75YU9HFvlRd8Tx6q6" +
+		"fE8YQcHNVXAkiY9q6d" +
 		"+xo0rKwT38xVqr7ZD0u0iPPkUL64lIZbqBAz+scqKmlzm8FDrypNC9Yjc8fPOLn9FX9KSYvKTr4rvx3iSIlTJabIQwj2ICCR/oLxBA=="
 	const secret = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 	for name, test := range map[string]struct{ token, headers, want string }{
-		"post-vanilla":           {"", "host;x-amz-date", "5da7c1a2acd57cee7505fc6676e4e544621c30862966e37dddb68e92efbe5d6b"},
-		"post-sts-header-after":  {token, "host;x-amz-date", "5da7c1a2acd57cee7505fc6676e4e544621c30862966e37dddb68e92efbe5d6b"},
-		"post-sts-header-before": {token, "host;x-amz-date;x-amz-security-token", "85d96828115b5dc0cfc3bd16ad9e210dd772bbebba041836c64533a82be05ead"},
+		"post-vanilla":          {"", "host;x-amz-date", "5da7c1a2acd57cee7505fc6676e4e544621c30862966e37dddb68e92efbe5d6b"},
+		"post-sts-header-after": {token, "host;x-amz-date", "5da7c1a2acd57cee7505fc6676e4e544621c30862966e37dddb68e92efbe5d6b"},
+		"post-sts-header-before": {token, "host;x-amz-date;x-amz-security-token",
+			"85d96828115b5dc0cfc3bd16ad9e210dd772bbebba041836c64533a82be05ead"},
 	} {
 		r := httptest.NewRequest(http.MethodPost, "https://example.amazonaws.com/", nil)
 		r.Header.Set("X-Amz-Date", "20150830T123600Z")
 		if test.token != "" {
 			r.Header.Set("X-Amz-Security-Token", test.token)
 		}
-		s, ok := parseSignature(signingAlgorithm + " Credential=AKIDEXAMPLE/20150830/us-east-1/service/aws4_request, SignedHeaders=" +
-			test.headers + ", Signature=" + test.want)
+		s, ok := parseSignature(signingAlgorithm + " Credential=AKIDEXAMPLE/20150830/us-east-1/service/aws4_request, " +
+			"SignedHeaders=" + test.headers + ", Signature=" + test.want)
 		if !ok {
 			t.Fatalf("%s: the header is not understood", name)
 		}

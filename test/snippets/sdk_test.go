@@ -16,7 +16,9 @@ import (
 // to sign in them, with the identity of the pod.
 func TestGrafanaSDK(t *testing.T) {
 	source := provisioned(t)
-	settings := backend.DataSourceInstanceSettings{Name: source.Name, Type: source.Type, URL: source.URL, JSONData: source.JSONData}
+	settings := backend.DataSourceInstanceSettings{
+		Name: source.Name, Type: source.Type, URL: source.URL, JSONData: source.JSONData,
+	}
 	options, err := settings.HTTPClientOptions(t.Context())
 	if err != nil {
 		t.Fatal(err)

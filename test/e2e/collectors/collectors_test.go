@@ -95,20 +95,22 @@ service:
 `
 
 func cells() []*cell {
-	vmagent := []string{"-promscrape.config=/etc/writer/config.yml", "-remoteWrite.tmpDataPath=/tmp/vmagent", "-httpListenAddr=127.0.0.1:{port}"}
+	vmagent := []string{"-promscrape.config=/etc/writer/config.yml", "-remoteWrite.tmpDataPath=/tmp/vmagent",
+		"-httpListenAddr=127.0.0.1:{port}"}
 	otelcol := []string{"--config=/etc/writer/config.yml", "--config=/etc/writer/snippet"}
 	thanos := func(write string) []string {
 		return []string{"rule", "--data-dir=/tmp/thanos", "--rule-file=/etc/writer/config.yml", "--eval-interval=1s",
-			"--query=http://{target}", "--http-address=127.0.0.1:{port}", "--grpc-address=127.0.0.1:{port2}", `--label=ruler="a"`,
-			"--remote-write.config={remote_write: [" + write + "]}"}
+			"--query=http://{target}", "--http-address=127.0.0.1:{port}", "--grpc-address=127.0.0.1:{port2}",
+			`--label=ruler="a"`, "--remote-write.config={remote_write: [" + write + "]}"}
 	}
 	signs := `{url: "{url}", sigv4: {region: ` + env.Region + `}}`
 	all := []*cell{
 		{program: "vmagent", mode: policy.ModeIdentity, snippet: "vmagent", config: scrape, args: vmagent},
 		{program: "vmagent", mode: policy.ModeRelay, snippet: "vmagent", config: scrape, args: vmagent},
 		{program: "thanos", mode: policy.ModeIdentity, config: rules, args: thanos(signs)},
-		{program: "thanos", mode: policy.ModeRelay, config: rules, args: thanos(`{url: "$(AMPBRIDGE_REMOTE_WRITE_URL)", basic_auth: {` +
-			`username: $(AMPBRIDGE_REMOTE_WRITE_USERNAME), password_file: $(AMPBRIDGE_REMOTE_WRITE_PASSWORD_FILE)}}`)},
+		{program: "thanos", mode: policy.ModeRelay, config: rules, args: thanos(`{url: "$(AMPBRIDGE_REMOTE_WRITE_URL)", ` +
+			`basic_auth: {username: $(AMPBRIDGE_REMOTE_WRITE_USERNAME), ` +
+			`password_file: $(AMPBRIDGE_REMOTE_WRITE_PASSWORD_FILE)}}`)},
 		{program: "thanos", config: rules, args: thanos(signs)},
 		{program: "otelcol", mode: policy.ModeIdentity, snippet: "opentelemetry", config: collector, args: otelcol},
 		{program: "otelcol", mode: policy.ModeRelay, snippet: "opentelemetry", config: collector, args: otelcol},
@@ -165,8 +167,9 @@ func TestOutagesOfSTS(t *testing.T) {
 	for _, c := range f.cells {
 		if !built[c.program] {
 			built[c.program] = true
-			f.AddImage(kubelet.Image{Match: "example/" + c.program, Binaries: map[string]string{"/bin/" + c.program: tools.Path(t, c.program)},
-				Entrypoint: []string{"/bin/" + c.program}, User: 65534})
+			path := "/bin/" + c.program
+			f.AddImage(kubelet.Image{Match: "example/" + c.program, Entrypoint: []string{path}, User: 65534,
+				Binaries: map[string]string{path: tools.Path(t, c.program)}})
 		}
 	}
 
@@ -183,11 +186,12 @@ func TestOutagesOfSTS(t *testing.T) {
 	down.Stop()
 	f.account(t, 1)
 
-	t.Logf("| program | mode | STS down at the start | STS down later, for longer than a session lasts |\n| --- | --- | --- | --- |")
+	t.Logf("| program | mode | STS down at the start, %s | STS down later, %s |\n| --- | --- | --- | --- |", firstOutage, secondOutage)
 	for _, c := range f.cells {
 		t.Logf("| %s | %s | %s | %s |", c.program, cmp.Or(string(c.mode), "without ampbridge"), c.text(0), c.text(1))
 		if c.mode != policy.ModeIdentity && (c.lost != [2]int{} || c.restarts != [2]int{}) {
-			t.Errorf("%s: lost %v, restarts %v: it does not depend on STS, and retries, so it loses nothing", c.name(), c.lost, c.restarts)
+			t.Errorf("%s: lost %v, restarts %v: it does not depend on STS, and retries, so it loses nothing",
+				c.name(), c.lost, c.restarts)
 		}
 		if skipped := c.first - 1; skipped > c.skips {
 			t.Errorf("%s: the first %d numbers did not arrive, want %d at the most", c.name(), skipped, c.skips)
@@ -214,7 +218,8 @@ func (f *fixture) policy() string {
 		if c.mode == "" {
 			continue
 		}
-		fmt.Fprintf(&b, "- {namespaces: [%s], serviceAccounts: [%s], destinations: [central], mode: %s}\n", env.Namespace, c.name(), c.mode)
+		fmt.Fprintf(&b, "- {namespaces: [%s], serviceAccounts: [%s], destinations: [central], mode: %s}\n",
+			env.Namespace, c.name(), c.mode)
 	}
 	fmt.Fprintf(&b, "sts: {endpoint: %q}\ntrust: {permissionsBoundary: \"arn:aws:iam::%s:policy/ampbridge-boundary\"}\n",
 		f.Cloud.URL, env.AccountID)
@@ -245,8 +250,8 @@ func (f *fixture) start(t *testing.T, c *cell) {
 		case "/" + c.name():
 			_, _ = fmt.Fprintf(w, "counted %d\n", c.source.next()) // a scraper that is gone misses a sample of its own
 		case "/api/v1/query":
-			_, _ = fmt.Fprintf(w, `{"status":"success","data":{"resultType":"vector","result":[{"metric":{},"value":[%d,"%d"]}]}}`,
-				time.Now().Unix(), c.source.next())
+			_, _ = fmt.Fprintf(w, `{"status":"success","data":{"resultType":"vector",`+
+				`"result":[{"metric":{},"value":[%d,"%d"]}]}}`, time.Now().Unix(), c.source.next())
 		default:
 			http.NotFound(w, r)
 		}
@@ -334,7 +339,7 @@ func (f *fixture) taken(c *cell) string {
 			break
 		}
 		if other.mode == policy.ModeRelay {
-			taken += fmt.Sprintf(" %d %d", []int{24095, 25095, 26095, 27095, 28095}[sidecars], []int{9095, 19095, 29095, 19195, 29195}[sidecars])
+			taken += []string{" 24095 9095", " 25095 19095", " 26095 29095"}[sidecars]
 			sidecars++
 		}
 	}
@@ -378,7 +383,8 @@ func (f *fixture) account(t *testing.T, outage int) {
 // stored returns the lowest and the highest number that arrived, and how many numbers did.
 func (f *fixture) stored(ctx context.Context, c *cell) (first, highest, count int) {
 	for function, into := range map[string]*int{"min(min": &first, "max(max": &highest, "max(count": &count} {
-		samples, err := f.Cloud.Query(ctx, f.Workspace.ID, fmt.Sprintf(`%s_over_time(counted{job=%q}[1h]))`, function, c.name()))
+		samples, err := f.Cloud.Query(ctx, f.Workspace.ID,
+			fmt.Sprintf(`%s_over_time(counted{job=%q}[1h]))`, function, c.name()))
 		if err == nil && len(samples) > 0 {
 			*into = int(samples[0].Value)
 		}

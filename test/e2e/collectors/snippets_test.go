@@ -91,8 +91,8 @@ func TestVmagentTakesItsSnippets(t *testing.T) {
 		"$("+sidecarconfig.WriteUserVariable+")", variables[sidecarconfig.WriteUserVariable],
 		"$("+sidecarconfig.WritePasswordFileVariable+")", filepath.Join(dir, "password"))
 	dryRun := func(args ...string) (string, error) {
-		cmd := exec.CommandContext(t.Context(), program, append([]string{"-dryRun", "-promscrape.config=" + dir + "/scrape.yml",
-			"-remoteWrite.tmpDataPath=" + dir}, args...)...)
+		cmd := exec.CommandContext(t.Context(), program, append(args, "-dryRun", "-promscrape.config="+dir+"/scrape.yml",
+			"-remoteWrite.tmpDataPath="+dir)...)
 		cmd.Env = []string{}
 		out, err := cmd.CombinedOutput()
 		return string(out), err
