@@ -23,15 +23,14 @@ import (
 const (
 	discoveryPath = "/.well-known/openid-configuration"
 	jwksPath      = "/openid/v1/jwks"
-	// kubeconfigTokenSeconds is the life of the token that KubeconfigFor writes.
+	// kubeconfigTokenSeconds is the lifetime of the token that KubeconfigFor writes.
 	kubeconfigTokenSeconds = int64(24 * 60 * 60)
 	namespaceTimeout       = time.Minute
 )
 
-// Token asks the API server for a token of the service account with the
-// audience, as the kubelet does for a projected volume. Kubernetes refuses less
-// than 600 seconds. With a pod, as the API server returned it, the token is
-// bound to that pod and names it in its claims. An empty audience means the API
+// Token requests a token of the service account with the audience from the API server, as the kubelet does
+// for a projected volume. Kubernetes refuses a lifetime below 600 seconds. With a pod, as the API server
+// returned it, the token is bound to that pod and names it in its claims. An empty audience means the API
 // server's own, which is the issuer.
 func (c *Cluster) Token(
 	ctx context.Context,
@@ -55,9 +54,8 @@ func (c *Cluster) Token(
 	return answer.Status.Token, nil
 }
 
-// KubeconfigFor writes a kubeconfig file with a token of the service account,
-// good for a day, so that a process runs with that account's own rights, and
-// returns the file's path.
+// KubeconfigFor writes a kubeconfig file with a token of the service account and returns the file's path. A
+// process with this file has exactly that account's permissions. The token is valid for a day.
 func (c *Cluster) KubeconfigFor(ctx context.Context, namespace, serviceAccount string) (string, error) {
 	token, err := c.Token(ctx, namespace, serviceAccount, "", kubeconfigTokenSeconds)
 	if err != nil {
@@ -155,9 +153,8 @@ func writeKubeconfig(path string, config *rest.Config) error {
 	return nil
 }
 
-// Namespace creates the namespace and waits until it is furnished as pods need
-// it: with the service account "default" and the ConfigMap kube-root-ca.crt.
-// A namespace that exists is an error.
+// Namespace creates the namespace and waits until it has what pods need: the service account "default" and
+// the ConfigMap kube-root-ca.crt. If the namespace exists already, it returns an error.
 func (c *Cluster) Namespace(ctx context.Context, name string, labels map[string]string) error {
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}}
 	if _, err := c.client.CoreV1().Namespaces().Create(ctx, namespace, metav1.CreateOptions{}); err != nil {
@@ -177,7 +174,7 @@ func (c *Cluster) Namespace(ctx context.Context, name string, labels map[string]
 	return nil
 }
 
-// furnish does the controllers' work for a namespace.
+// furnish creates what the controllers would create in a namespace.
 func (c *Cluster) furnish(ctx context.Context, namespace string) error {
 	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "default"}}
 	_, accountErr := c.client.CoreV1().ServiceAccounts(namespace).Create(ctx, account, metav1.CreateOptions{})
@@ -195,8 +192,8 @@ func (c *Cluster) namespaceReady(ctx context.Context, name string) error {
 	return errors.Join(accountErr, rootErr)
 }
 
-// Metrics returns the API server's own metrics in Prometheus's text format.
-// apiserver_admission_webhook_request_total, for one, counts webhook calls.
+// Metrics returns the API server's own metrics in Prometheus's text format. For example,
+// apiserver_admission_webhook_request_total counts webhook calls.
 func (c *Cluster) Metrics(ctx context.Context) (string, error) {
 	body, err := c.get(ctx, "/metrics")
 	if err != nil {
@@ -205,10 +202,9 @@ func (c *Cluster) Metrics(ctx context.Context) (string, error) {
 	return string(body), nil
 }
 
-// OIDC serves the API server's discovery document and keys, for whoever plays
-// the issuer's host. It goes by the end of a request's path, so it may stand
-// behind any prefix that the issuer has; other paths are not found. It asks the
-// API server as the administrator.
+// OIDC serves the API server's discovery document and keys, for a test server that has the issuer's host
+// name. It uses only the end of a request's path, so the issuer can have any prefix; other paths are not
+// found. It reads from the API server as the administrator.
 func (c *Cluster) OIDC() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
@@ -225,7 +221,7 @@ func (c *Cluster) OIDC() http.Handler {
 				return
 			}
 			w.Header().Set("Content-Type", contentType)
-			_, _ = w.Write(body) // an error means that the client has gone
+			_, _ = w.Write(body) // an error means that the client has disconnected
 			return
 		}
 		http.NotFound(w, r)

@@ -5,8 +5,8 @@ import (
 	"net"
 )
 
-// Address is one of this machine that an endpoint or a pod may have: the API
-// server refuses loopback addresses there, and proxies to none.
+// Address returns an address of this machine that an endpoint or a pod can have. The API server refuses
+// loopback addresses there and does not proxy to them.
 func Address() (string, error) {
 	addresses, err := net.InterfaceAddrs()
 	if err != nil {

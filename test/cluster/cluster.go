@@ -1,13 +1,12 @@
-// Package cluster starts a real Kubernetes control plane for tests and for the
-// demo: etcd, kube-apiserver and, unless a caller does without,
-// kube-controller-manager (and, on request, kube-scheduler) as processes on loopback, with no root and no containers, in
-// seconds. The programs come from [tools].
+// Package cluster starts a real Kubernetes control plane for tests and for the demo. It runs etcd and
+// kube-apiserver, by default kube-controller-manager, and on request kube-scheduler. All are processes on
+// loopback that need no root and no containers and start within seconds. Package [tools] provides the
+// programs.
 //
-// There is no node, so pods are admitted and stored but do not run. What is
-// real is everything that admission and identity need: webhooks (register them
-// by a https://127.0.0.1:port URL), RBAC, pod security, quotas and limit
-// ranges, and service account tokens of any audience, signed for the issuer the
-// caller chooses. Whoever plays that issuer's host serves [Cluster.OIDC].
+// There is no node, so pods are admitted and stored but do not run. Everything that admission and identity
+// need is real: webhooks (register them with a URL https://127.0.0.1:port), RBAC, pod security, quotas, limit
+// ranges, and service account tokens with any audience for an issuer that the caller chooses. A server with
+// the issuer's host name can serve [Cluster.OIDC].
 //
 //	c := cluster.Start(t, cluster.Options{Issuer: "https://oidc.eks.eu-west-1.amazonaws.com/id/EXAMPLE"})
 //	c.Namespace(ctx, "monitoring", map[string]string{"ampbridge.io/injection": "enabled"})
@@ -34,61 +33,57 @@ import (
 	"github.com/ampbridge/ampbridge/test/tools"
 )
 
-// DefaultIssuer is the issuer of a cluster whose Options name none. It has the
-// shape of an EKS issuer.
+// DefaultIssuer is the issuer of a cluster if its Options name none. It has the form of an EKS issuer.
 const DefaultIssuer = "https://oidc.eks.eu-west-1.amazonaws.com/id/0123456789ABCDEF0123456789ABCDEF"
 
 const (
-	// readyTimeout is generous, because machines that run tests are often busy.
+	// readyTimeout is long, because machines that run tests are often busy.
 	readyTimeout = 90 * time.Second
-	// portAttempts is how often a start is tried anew after another process took
-	// a port between its choice and its use.
+	// portAttempts is how often a start is tried if another process takes a port after it was chosen.
 	portAttempts = 3
 )
 
-// Options say what kind of cluster to start. The zero value is a cluster with
-// [DefaultIssuer].
+// Options describe the cluster to start. The zero value is a cluster with [DefaultIssuer].
 type Options struct {
-	// Issuer is the service account issuer, an https URL, which tokens carry
-	// byte for byte; AKS's ends in a slash. Empty means [DefaultIssuer].
+	// Issuer is the service account issuer, an https URL. Tokens contain it byte for byte; AKS's issuers end
+	// with a slash. If empty, [DefaultIssuer] is used.
 	Issuer string
-	// NoControllers starts no kube-controller-manager. [Cluster.Namespace] then creates
-	// what its controllers would create, and nothing else of a controller's work is done.
+	// NoControllers starts no kube-controller-manager. [Cluster.Namespace] then creates what its controllers
+	// would create. No other work of a controller is done.
 	NoControllers bool
-	// Scheduler starts kube-scheduler too. Without nodes it leaves pods pending,
-	// with the events that say so.
+	// Scheduler also starts kube-scheduler. Without nodes it leaves pods pending and records events about it.
 	Scheduler bool
-	// ExtraAPIServerArgs come after kube-apiserver's own flags and win over them.
+	// ExtraAPIServerArgs are added after kube-apiserver's own flags and override them.
 	ExtraAPIServerArgs []string
-	// ExtraControllerManagerArgs do the same for kube-controller-manager.
+	// ExtraControllerManagerArgs are the same for kube-controller-manager.
 	ExtraControllerManagerArgs []string
-	// Progress gets a line for each step of the start. Nil means none, but for
-	// the building of tools, which goes to standard error.
+	// Progress gets a line for each step of the start. If nil, nothing is written, except the output of
+	// building tools, which goes to standard error.
 	Progress io.Writer
 }
 
 // A Cluster is a running control plane. It is safe for concurrent use.
 type Cluster struct {
-	// URL is the API server's, https://127.0.0.1:port.
+	// URL is the API server's URL, https://127.0.0.1:port.
 	URL string
-	// Issuer is the service account issuer, as it was given.
+	// Issuer is the service account issuer, as given in the options.
 	Issuer string
-	// Dir holds the cluster's files, with each program's log in <program>.log,
-	// until Close removes it.
+	// Dir is the directory with the cluster's files, until Close removes it. Each program's log is in
+	// <program>.log.
 	Dir string
 
 	config    *rest.Config
 	client    kubernetes.Interface
 	processes []*process // in the order of their start
-	// rootCA is published by [Cluster.Namespace]; nil if the controllers publish it.
+	// rootCA is the CA that [Cluster.Namespace] publishes; nil if the controllers publish it.
 	rootCA []byte
 
 	closing  sync.Once
 	closeErr error
 }
 
-// Start starts a cluster that ends with the test. When it cannot, it ends the
-// test with the reason and the last lines of the log of the program at fault.
+// Start starts a cluster that ends with the test. If it cannot, it fails the test with the reason and the
+// last log lines of the failed program.
 func Start(tb testing.TB, options Options) *Cluster {
 	tb.Helper()
 	start := time.Now()
@@ -105,9 +100,9 @@ func Start(tb testing.TB, options Options) *Cluster {
 	return c
 }
 
-// New starts a cluster and returns when it answers and its controllers work.
-// The context bounds the start alone; the caller ends the cluster with Close.
-// The error of a program that does not come up carries its log's last lines.
+// New starts a cluster and returns when it answers and its controllers work. The context limits only the
+// start; the caller must call Close. If a program does not start, the error contains the last lines of its
+// log.
 func New(ctx context.Context, options Options) (*Cluster, error) {
 	if options.Issuer == "" {
 		options.Issuer = DefaultIssuer
@@ -122,7 +117,7 @@ func New(ctx context.Context, options Options) (*Cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cluster: %w", err)
 	}
-	// The time for building tools does not count.
+	// The time to build tools does not count.
 	ctx, cancel := context.WithTimeoutCause(ctx, readyTimeout, fmt.Errorf("not ready within %s", readyTimeout))
 	defer cancel()
 	for attempt := 1; ; attempt++ {
@@ -133,7 +128,7 @@ func New(ctx context.Context, options Options) (*Cluster, error) {
 		if !errors.Is(err, errPortTaken) || attempt == portAttempts {
 			return nil, fmt.Errorf("cluster: %w", err)
 		}
-		say(options.Progress, "a port was taken meanwhile, trying others")
+		say(options.Progress, "another process took a port, trying others")
 	}
 }
 
@@ -160,16 +155,16 @@ func findPrograms(ctx context.Context, options Options) (map[string]string, erro
 	return programs, nil
 }
 
-// Close stops the cluster's processes and removes its files. A process that
-// ended before is an error, with the end of its log: it explains what failed
-// meanwhile. A second call does nothing and returns what the first did.
+// Close stops the cluster's processes and removes its files. If a process ended before, it returns an error
+// with the end of the process's log, because that explains other failures. A second call does nothing and
+// returns the same result.
 func (c *Cluster) Close() error {
 	c.closing.Do(func() {
 		var errs []error
 		for _, p := range c.processes {
 			errs = append(errs, p.exited())
 		}
-		// The API server has to go before etcd: without etcd it hardly ever stops.
+		// The API server must stop before etcd, because without etcd it hardly ever stops.
 		for _, p := range slices.Backward(c.processes) {
 			p.stop()
 		}
@@ -181,8 +176,8 @@ func (c *Cluster) Close() error {
 	return c.closeErr
 }
 
-// Config returns the administrator's client configuration, without a rate
-// limit on the client's side. The caller may change it.
+// Config returns the administrator's client configuration, without a rate limit of the client. The caller may
+// change it.
 func (c *Cluster) Config() *rest.Config { return rest.CopyConfig(c.config) }
 
 // Client returns the administrator's client.
@@ -193,10 +188,10 @@ func (c *Cluster) Kubeconfig() string { return filepath.Join(c.Dir, "admin.kubec
 
 func say(w io.Writer, format string, args ...any) {
 	if w != nil {
-		// Progress that nobody can read is no reason to fail.
+		// A failed write of progress must not fail the start.
 		_, _ = fmt.Fprintf(w, "cluster: "+format+"\n", args...)
 	}
 }
 
-// jwksURI is where a token's verifier is told to find the keys.
+// jwksURI returns the URL where verifiers of a token find the keys.
 func jwksURI(issuer string) string { return strings.TrimSuffix(issuer, "/") + jwksPath }

@@ -30,8 +30,8 @@ const (
 	audience  = "sts.amazonaws.com"
 )
 
-// The issuers differ where it hurts: AKS's ends in a slash, which tokens keep
-// and which URLs below it must not double.
+// The issuers differ in an important detail: AKS's issuer ends with a slash. Tokens must keep it, and URLs
+// below the issuer must not double it.
 func TestCluster(t *testing.T) {
 	for _, test := range []struct {
 		name, issuer, jwksURI string
@@ -51,7 +51,7 @@ func TestCluster(t *testing.T) {
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			t.Parallel() // two clusters live side by side
+			t.Parallel() // two clusters run side by side
 			c := cluster.Start(t, cluster.Options{Issuer: test.issuer, Scheduler: test.scheduler})
 			testkit.Must(t, c.Namespace(t.Context(), namespace, map[string]string{"team": "a"}))
 			t.Run("discovery", func(t *testing.T) { testDiscovery(t, c, test.issuer, test.jwksURI) })
@@ -64,7 +64,7 @@ func TestCluster(t *testing.T) {
 			if test.scheduler {
 				t.Run("scheduler", func(t *testing.T) { testScheduler(t, c) })
 			}
-			t.Run("webhook", func(t *testing.T) { testWebhook(t, c) }) // refuses pods from here on
+			t.Run("webhook", func(t *testing.T) { testWebhook(t, c) }) // refuses all pods from here on
 			t.Run("close", func(t *testing.T) { testClose(t, c) })
 		})
 	}
@@ -102,7 +102,7 @@ func testDiscovery(t *testing.T, c *cluster.Cluster, issuer, jwksURI string) {
 	}
 }
 
-// Clouds let everyone read the document and the keys.
+// In the clouds the document and the keys are public.
 func testAnonymousDiscovery(t *testing.T, c *cluster.Cluster) {
 	config := c.Config()
 	config.BearerToken = ""
@@ -183,7 +183,7 @@ func testLimitRange(t *testing.T, c *cluster.Cluster) {
 	eventuallyForbidden(t, c, namespace, pod, "minimum memory usage per Container is 64Mi")
 }
 
-// A quota holds only once kube-controller-manager has counted what is used.
+// A quota is enforced only after kube-controller-manager has counted the usage.
 func testQuota(t *testing.T, c *cluster.Cluster) {
 	const namespace = "quota"
 	testkit.Must(t, c.Namespace(t.Context(), namespace, nil))
@@ -225,8 +225,7 @@ func testKubeconfig(t *testing.T, c *cluster.Cluster) {
 	}
 }
 
-// A webhook is registered by the URL of a listener on loopback, and the API
-// server's metrics count its calls.
+// A webhook is registered with the URL of a listener on loopback. The API server's metrics count its calls.
 func testWebhook(t *testing.T, c *cluster.Cluster) {
 	const name = "refuse.ampbridge.io"
 	webhook := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -277,7 +276,7 @@ func testWebhook(t *testing.T, c *cluster.Cluster) {
 	}
 }
 
-// Nothing can be scheduled where there is no node, and only a scheduler says so.
+// Without a node nothing can be scheduled, and only a scheduler reports that.
 func testScheduler(t *testing.T, c *cluster.Cluster) {
 	pods := c.Client().CoreV1().Pods(namespace)
 	if _, err := pods.Create(t.Context(), newPod("unschedulable"), metav1.CreateOptions{}); err != nil {

@@ -8,7 +8,7 @@ import (
 	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
-// A program that dies under a test would leave no trace but odd failures.
+// If a program crashed during a test, only this error would explain the test's strange failures.
 func TestCloseTellsOfACrash(t *testing.T) {
 	c, err := New(t.Context(), Options{Progress: t.Output()})
 	testkit.Must(t, err)

@@ -35,7 +35,7 @@ func TestFailedStart(t *testing.T) {
 			want:    "unknown flag: --no-such-flag",
 		},
 		{
-			name:    "a taken port is tried anew",
+			name:    "a taken port is tried again",
 			options: cluster.Options{ExtraAPIServerArgs: []string{"--secure-port=" + takenPort}},
 			want:    "address already in use",
 			retries: 2,

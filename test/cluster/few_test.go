@@ -9,8 +9,8 @@ import (
 	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
-// TestNoControllers has what a pod needs without kube-controller-manager: service accounts, tokens, and the
-// authority of the API server in each namespace.
+// TestNoControllers checks that a pod has what it needs without kube-controller-manager: service accounts,
+// tokens, and the API server's CA in each namespace.
 func TestNoControllers(t *testing.T) {
 	c := cluster.Start(t, cluster.Options{NoControllers: true})
 	testkit.Must(t, c.Namespace(t.Context(), namespace, nil))
@@ -24,6 +24,6 @@ func TestNoControllers(t *testing.T) {
 		t.Errorf("kube-root-ca.crt: %v, %v", root, err)
 	}
 	if err := c.Namespace(t.Context(), namespace, nil); err == nil {
-		t.Error("a namespace that exists is made again")
+		t.Error("an existing namespace is created again")
 	}
 }

@@ -14,11 +14,11 @@ import (
 	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
-// parentVariable makes the test's own program, run again, a parent that starts
-// a cluster and then waits to be killed.
+// parentVariable makes the test's own program, when it runs again, a parent that starts a cluster and then
+// waits to be killed.
 const parentVariable = "AMPBRIDGE_TEST_CLUSTER_PARENT"
 
-// A parent that is killed cannot close its cluster; the processes end all the same.
+// A killed parent cannot close its cluster, but the processes must end anyway.
 func TestProcessesDieWithTheirParent(t *testing.T) {
 	if os.Getenv(parentVariable) != "" {
 		c := cluster.Start(t, cluster.Options{})
@@ -27,7 +27,7 @@ func TestProcessesDieWithTheirParent(t *testing.T) {
 	}
 
 	parent := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.timeout=5m")
-	// The killed parent leaves its cluster's files, here for TempDir to remove.
+	// The killed parent leaves its cluster's files in this directory, and TempDir removes them.
 	parent.Env = append(os.Environ(), parentVariable+"=1", "TMPDIR="+t.TempDir())
 	parent.Stderr = os.Stderr
 	out, err := parent.StdoutPipe()
@@ -42,7 +42,7 @@ func TestProcessesDieWithTheirParent(t *testing.T) {
 	testkit.Must(t, parent.Process.Kill())
 	_ = parent.Wait() // it was killed
 	if address == "" {
-		t.Fatalf("the parent started no cluster; it said:\n%s", &said)
+		t.Fatalf("the parent started no cluster; its output:\n%s", &said)
 	}
 
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {

@@ -12,7 +12,7 @@ import (
 	"github.com/ampbridge/ampbridge/test/servingcert"
 )
 
-// A pki is the secrets of one cluster, as files in its directory.
+// A pki holds the secrets of one cluster, as files in its directory.
 type pki struct {
 	dir        string
 	ca         []byte // PEM
@@ -21,8 +21,8 @@ type pki struct {
 
 func (p *pki) path(name string) string { return filepath.Join(p.dir, "pki", name) }
 
-// newPKI makes a CA, the API server's serving certificate, the key that signs
-// service account tokens, and the administrator's token.
+// newPKI creates a CA, the API server's serving certificate, the key that signs service account tokens, and
+// the administrator's token.
 func newPKI(dir string) (*pki, error) {
 	p := &pki{dir: dir, adminToken: rand.Text()}
 	if err := os.Mkdir(filepath.Join(dir, "pki"), 0o700); err != nil {
@@ -35,7 +35,7 @@ func newPKI(dir string) (*pki, error) {
 	if err != nil {
 		return nil, err
 	}
-	// AWS takes RS256 alone.
+	// AWS accepts only RS256.
 	tokenKey, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		return nil, err

@@ -4,6 +4,6 @@ package cluster
 
 import "syscall"
 
-// procAttr puts the process into a group of its own, so that an interrupt at
-// the terminal is ours to handle.
+// procAttr puts the process into its own process group, so that this program can handle an interrupt at the
+// terminal.
 func procAttr() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }

@@ -14,15 +14,14 @@ import (
 )
 
 const (
-	// stopGrace is how long a process may take to end in order.
+	// stopGrace is how long a process has to end by itself.
 	stopGrace = 5 * time.Second
-	// tailLines is how much of a log an error carries.
+	// tailLines is how many log lines an error contains.
 	tailLines = 20
 	tailBytes = 64 << 10
 )
 
-// errPortTaken is in the error of a process that ended because another
-// listens on its port.
+// errPortTaken is in the error of a process that ended because another process listens on its port.
 var errPortTaken = errors.New("address already in use")
 
 // A process is one program of the control plane.
@@ -48,8 +47,8 @@ func startProcess(program, name string, args []string, dir string) (*process, er
 	started := make(chan error)
 	go func() {
 		defer func() { _ = log.Close() }()
-		// Linux signals the child when the thread that started it ends, and Go ends
-		// threads: this one stays for as long as the child runs.
+		// Linux sends the parent-death signal when the thread that started the child ends, and Go ends
+		// threads. So this thread is kept for as long as the child runs.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := p.cmd.Start()
@@ -57,7 +56,7 @@ func startProcess(program, name string, args []string, dir string) (*process, er
 		if err != nil {
 			return
 		}
-		_ = p.cmd.Wait() // ProcessState tells how it ended
+		_ = p.cmd.Wait() // ProcessState shows how it ended
 		close(p.done)
 	}()
 	if err := <-started; err != nil {
@@ -66,8 +65,7 @@ func startProcess(program, name string, args []string, dir string) (*process, er
 	return p, nil
 }
 
-// exited returns nil while the process runs, and then an error with the end of
-// its log.
+// exited returns nil while the process runs. After that it returns an error with the end of its log.
 func (p *process) exited() error {
 	select {
 	case <-p.done:
@@ -82,7 +80,7 @@ func (p *process) exited() error {
 	return err
 }
 
-// stop ends the process and everything it started, and waits for it.
+// stop ends the process and all processes that it started, and waits for it.
 func (p *process) stop() {
 	group := -p.cmd.Process.Pid
 	select {
@@ -90,7 +88,7 @@ func (p *process) stop() {
 		return
 	default:
 	}
-	// An error means that the process has ended meanwhile.
+	// An error means that the process has ended already.
 	_ = syscall.Kill(group, syscall.SIGTERM)
 	select {
 	case <-p.done:
@@ -100,7 +98,7 @@ func (p *process) stop() {
 	}
 }
 
-// logTail returns the last lines of the log, or why there are none.
+// logTail returns the last lines of the log, or the reason why there are none.
 func (p *process) logTail() string {
 	content, err := os.ReadFile(p.logFile)
 	if err != nil {

@@ -20,7 +20,7 @@ const (
 	pollInterval = 50 * time.Millisecond
 )
 
-// start makes one attempt. On an error nothing of it is left.
+// start makes one attempt to start the cluster. After an error nothing of it remains.
 func start(ctx context.Context, options Options, programs map[string]string) (_ *Cluster, err error) {
 	dir, err := os.MkdirTemp("", "ampbridge-cluster-")
 	if err != nil {
@@ -29,7 +29,7 @@ func start(ctx context.Context, options Options, programs map[string]string) (_ 
 	c := &Cluster{Dir: dir, Issuer: options.Issuer}
 	defer func() {
 		if err != nil {
-			_ = c.Close() // the first error is the one that explains
+			_ = c.Close() // the first error is the useful one
 		}
 	}()
 	ports, err := freePorts(3)
@@ -63,15 +63,15 @@ func start(ctx context.Context, options Options, programs map[string]string) (_ 
 		"--listen-client-urls=" + etcdURL, "--advertise-client-urls=" + etcdURL,
 		"--listen-peer-urls=" + peerURL, "--initial-advertise-peer-urls=" + peerURL,
 		"--initial-cluster=ampbridge=" + peerURL,
-		// The data ends with the processes, so waiting for the disk buys nothing.
+		// The data is only needed while the processes run, so there is no reason to wait for the disk.
 		"--unsafe-no-fsync",
 		"--log-level=warn",
 	}
 	apiServer := append([]string{
 		"--etcd-servers=" + etcdURL,
 		"--bind-address=" + loopback, "--secure-port=" + ports[2],
-		// Given, so that a machine without a default route will do. Endpoints may not
-		// be loopback addresses, so the Service "kubernetes" has none.
+		// With an explicit address the machine needs no default route. Endpoints must not have loopback
+		// addresses, so the Service "kubernetes" has no endpoint.
 		"--advertise-address=" + loopback, "--endpoint-reconciler-type=none",
 		"--service-cluster-ip-range=10.96.0.0/16",
 		"--tls-cert-file=" + pki.path("tls.crt"), "--tls-private-key-file=" + pki.path("tls.key"),
@@ -79,12 +79,13 @@ func start(ctx context.Context, options Options, programs map[string]string) (_ 
 		"--authorization-mode=Node,RBAC",
 		"--service-account-issuer=" + c.Issuer, "--service-account-jwks-uri=" + jwksURI(c.Issuer),
 		"--service-account-key-file=" + pki.path("sa.pub"), "--service-account-signing-key-file=" + pki.path("sa.key"),
-		// Services of webhooks are called at their endpoints, without kube-proxy.
+		// Without kube-proxy the API server calls the Services of webhooks at their endpoints.
 		"--enable-aggregator-routing=true",
 		"--allow-privileged=true",
 		"--profiling=false",
 	}, options.ExtraAPIServerArgs...)
-	// The administrator's rights save the controllers a service account each, and time.
+	// With the administrator's permissions the controllers need no service accounts of their own, which saves
+	// time.
 	controllers := append([]string{
 		"--kubeconfig=" + c.Kubeconfig(),
 		"--service-account-private-key-file=" + pki.path("sa.key"), "--root-ca-file=" + pki.path("ca.crt"),
@@ -93,7 +94,7 @@ func start(ctx context.Context, options Options, programs map[string]string) (_ 
 		"--kube-api-qps=200", "--kube-api-burst=400",
 	}, options.ExtraControllerManagerArgs...)
 
-	// The API server waits for etcd by itself.
+	// The API server itself waits for etcd.
 	for _, p := range []struct {
 		name string
 		args []string
@@ -134,9 +135,8 @@ func start(ctx context.Context, options Options, programs map[string]string) (_ 
 	return c, nil
 }
 
-// Run starts one more program as part of the cluster: its output goes to
-// name.log in Dir, the directory that it also works in, and Close stops it
-// before those that started earlier. Only while the cluster is being set up:
+// Run starts one more program as part of the cluster. Its output goes to name.log in Dir, which is also its
+// working directory. Close stops it before the programs that started earlier. Call it only during setup, and
 // not concurrently with WaitUntil or Close.
 func (c *Cluster) Run(program, name string, args ...string) error { return c.run(program, name, args) }
 
@@ -149,8 +149,8 @@ func (c *Cluster) run(program, name string, args []string) error {
 	return nil
 }
 
-// WaitUntil polls check until it returns nil, and says what it waited for when
-// the context ends before, or when one of the cluster's programs does.
+// WaitUntil polls check until it returns nil. If the context or one of the cluster's programs ends first, it
+// returns an error that names what it waited for.
 func (c *Cluster) WaitUntil(ctx context.Context, what string, check func(context.Context) error) error {
 	if err := c.waitUntil(ctx, what, check); err != nil {
 		return fmt.Errorf("cluster: %w", err)
@@ -158,8 +158,7 @@ func (c *Cluster) WaitUntil(ctx context.Context, what string, check func(context
 	return nil
 }
 
-// waitUntil polls check until it returns nil. It gives up when the context ends
-// or any process of the cluster does.
+// waitUntil polls check until it returns nil. It gives up if the context or a process of the cluster ends.
 func (c *Cluster) waitUntil(ctx context.Context, what string, check func(context.Context) error) error {
 	ticker := time.NewTicker(pollInterval)
 	defer ticker.Stop()
@@ -187,8 +186,7 @@ func (c *Cluster) apiServerReady(ctx context.Context) error {
 	return c.client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
 }
 
-// publishIssuer lets everyone read the discovery document and the keys, as the
-// clouds do.
+// publishIssuer makes the discovery document and the keys public, as the clouds do.
 func (c *Cluster) publishIssuer(ctx context.Context) error {
 	const role = "system:service-account-issuer-discovery"
 	_, err := c.client.RbacV1().ClusterRoleBindings().Create(ctx, &rbacv1.ClusterRoleBinding{
@@ -204,8 +202,7 @@ func (c *Cluster) publishIssuer(ctx context.Context) error {
 	return nil
 }
 
-// freePorts returns n distinct ports of the loopback address that nobody
-// listens on now.
+// freePorts returns n different loopback ports on which no process listens now.
 func freePorts(n int) ([]string, error) {
 	var ports []string
 	for range n {
@@ -213,7 +210,7 @@ func freePorts(n int) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		// Held until all are chosen, so that none is chosen twice.
+		// The listeners stay open until all ports are chosen, so that none is chosen twice.
 		defer func() { _ = l.Close() }()
 		ports = append(ports, strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
 	}

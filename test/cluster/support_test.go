@@ -26,7 +26,7 @@ func newPod(name string) *corev1.Pod {
 
 func newReview() *authenticationv1.SelfSubjectReview { return &authenticationv1.SelfSubjectReview{} }
 
-// get decodes what OIDC serves at path.
+// get decodes the answer of OIDC at path.
 func get(t *testing.T, c *cluster.Cluster, path string, into any) {
 	t.Helper()
 	w := httptest.NewRecorder()
@@ -39,8 +39,8 @@ func get(t *testing.T, c *cluster.Cluster, path string, into any) {
 	}
 }
 
-// eventuallyForbidden creates the pod, dry, until the API server forbids it
-// with the words of want. Its admission plugins see a new object a little later.
+// eventuallyForbidden creates the pod as a dry run until the API server forbids it with a message that
+// contains want. The admission plugins see a new object with a short delay.
 func eventuallyForbidden(t *testing.T, c *cluster.Cluster, namespace string, pod *corev1.Pod, want string) {
 	t.Helper()
 	testkit.EventuallyEmpty(t, func() string {
