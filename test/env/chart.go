@@ -16,26 +16,25 @@ import (
 	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
-// Chart is a Prometheus pod in the shape that the prometheus-community chart
-// gives it: a configuration directory from a ConfigMap, and the config reloader
-// beside the server.
+// Chart describes a Prometheus pod with the structure of the prometheus-community chart: a configuration
+// directory from a ConfigMap, and the config reloader next to the server.
 type Chart struct {
-	// Name of the pod and of its ConfigMap.
+	// Name is the name of the pod and of its ConfigMap.
 	Name string
-	// Namespace and ServiceAccount; empty: the environment's.
+	// Namespace and ServiceAccount are the environment's if empty.
 	Namespace, ServiceAccount string
-	// Config is prometheus.yml; %PORT% in it is the server's port.
+	// Config is prometheus.yml. %PORT% in it is replaced by the server's port.
 	Config string
 	// Labels, Annotations and Args are added to the chart's own.
 	Labels, Annotations map[string]string
 	Args                []string
-	// Change, if set, has the last word on the pod before it is created.
+	// Change, if set, changes the pod before it is created.
 	Change func(*corev1.Pod)
-	// Port and ReloaderPort are the host's, which pods share; 0: free ones.
+	// Port and ReloaderPort are ports of the host, which all pods share; 0 for free ones.
 	Port, ReloaderPort int
 }
 
-// SelfScrape is a configuration with which Prometheus scrapes itself each second.
+// SelfScrape is a configuration with which Prometheus scrapes itself every second.
 const SelfScrape = `global:
   scrape_interval: 1s
 scrape_configs:
@@ -44,8 +43,7 @@ scrape_configs:
   - targets: [127.0.0.1:%PORT%]
 `
 
-// Create makes the ConfigMap and the pod, and returns the pod as the API server
-// stored it after admission.
+// Create creates the ConfigMap and the pod. It returns the pod as the API server stored it after admission.
 func (e *Env) Create(ctx context.Context, c Chart) (*corev1.Pod, error) {
 	pod, err := c.pod()
 	if err != nil {
@@ -76,13 +74,13 @@ func (e *Env) SetConfig(ctx context.Context, pod *corev1.Pod, config string) err
 
 const portAnnotation = "env/port"
 
-// SetPort records where the pod's server listens, on 127.0.0.1, for a pod that
-// does not come from a [Chart].
+// SetPort records the port on 127.0.0.1 where the pod's server listens, for a pod that was not created from a
+// [Chart].
 func SetPort(pod *corev1.Pod, port int) {
 	metav1.SetMetaDataAnnotation(&pod.ObjectMeta, portAnnotation, fmt.Sprint(port))
 }
 
-// Port returns where the pod's server listens, on 127.0.0.1.
+// Port returns the port on 127.0.0.1 where the pod's server listens.
 func Port(pod *corev1.Pod) string { return pod.Annotations[portAnnotation] }
 
 func (c Chart) pod() (*corev1.Pod, error) {
@@ -161,22 +159,22 @@ func (c Chart) pod() (*corev1.Pod, error) {
 	return pod, nil
 }
 
-// NoReloader is a [Chart]'s Change: Prometheus reloads a changed configuration itself.
+// NoReloader is a [Chart]'s Change: Prometheus itself reloads a changed configuration.
 func NoReloader(pod *corev1.Pod) {
 	server := pod.Spec.Containers[1]
 	server.Args = append(server.Args, "--enable-feature=auto-reload-config", "--config.auto-reload-interval=1s")
 	pod.Spec.Containers = []corev1.Container{server}
 }
 
-// Ready asks the pod's Prometheus whether it is ready: started, WAL replayed,
-// configuration applied.
+// Ready reports whether the pod's Prometheus is ready: started, with the WAL replayed and the configuration
+// applied.
 func Ready(ctx context.Context, pod *corev1.Pod) bool {
 	body, err := get(ctx, pod, "/-/ready")
 	return err == nil && strings.Contains(body, "Ready")
 }
 
-// Value is what the pod's own Prometheus answers to a PromQL query that gives
-// one number; ok is false where it gives none, or no answer.
+// Value returns the answer of the pod's own Prometheus to a PromQL query with one number as result. ok is
+// false if the result has no number, or if there is no answer.
 func Value(ctx context.Context, pod *corev1.Pod, promql string) (value float64, ok bool) {
 	body, err := get(ctx, pod, "/api/v1/query?query="+url.QueryEscape(promql))
 	if err != nil {
@@ -196,8 +194,8 @@ func Value(ctx context.Context, pod *corev1.Pod, promql string) (value float64, 
 	return value, err == nil
 }
 
-// Metric is the value of one series of the pod's Prometheus's own /metrics, as
-// it stands now; the first series of that name (and labels, as a prefix).
+// Metric returns the current value of one series on /metrics of the pod's Prometheus. It is the first series
+// that begins with the given name and labels.
 func Metric(ctx context.Context, pod *corev1.Pod, series string) (value float64, ok bool) {
 	body, err := get(ctx, pod, "/metrics")
 	if err != nil {
@@ -212,8 +210,8 @@ func Metric(ctx context.Context, pod *corev1.Pod, series string) (value float64,
 	return 0, false
 }
 
-// LoadedConfig is the configuration that the pod's Prometheus has applied, as it
-// writes it itself; empty where it does not answer.
+// LoadedConfig returns the configuration that the pod's Prometheus has applied, in its own notation; empty if
+// it does not answer.
 func LoadedConfig(ctx context.Context, pod *corev1.Pod) string {
 	body, err := get(ctx, pod, "/api/v1/status/config")
 	if err != nil {
@@ -230,8 +228,7 @@ func LoadedConfig(ctx context.Context, pod *corev1.Pod) string {
 	return answer.Data.YAML
 }
 
-// Reload asks the pod's Prometheus to read its configuration again; the error
-// is its answer.
+// Reload requests the pod's Prometheus to read its configuration again. The error is its answer.
 func Reload(ctx context.Context, pod *corev1.Pod) error {
 	_, err := ask(ctx, http.MethodPost, pod, "/-/reload")
 	return err

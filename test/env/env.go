@@ -1,15 +1,14 @@
-// Package env makes the whole environment of tests and of the demo: a real
-// control plane, AWS's double, the webhook as its own process registered in the
-// API server, and pods run as processes. Each step is a method, so that the
-// demo can show it and a test can break it.
+// Package env creates the complete environment of tests and of the demo: a real control plane, AWS's double,
+// the webhook as its own process that is registered in the API server, and pods that run as processes. Each
+// step is a method, so the demo can show it and a test can break it.
 //
 //	e := env.Start(t, env.Options{})
 //	err := e.Sync(ctx)
 //	pod, err := e.Create(ctx, env.Chart{Namespace: "monitoring", ...})
 //	run, err := e.Run(ctx, pod)
 //
-// The package decides nothing: every object that it makes is one that a person
-// would write, and everything else is ampbridge's.
+// The package makes no decisions. Each object that it creates is one that a user would write, and ampbridge
+// does everything else.
 package env
 
 import (
@@ -34,43 +33,43 @@ import (
 	"github.com/ampbridge/ampbridge/test/tools"
 )
 
-// The fixed names of the environment.
+// Fixed names of the environment.
 const (
 	AccountID   = "111122223333"
 	Region      = "eu-west-1"
 	ClusterName = "demo"
-	// Namespace is the labelled one, ServiceAccount the granted one in it.
+	// Namespace has the label, and ServiceAccount is the account in it with the grant.
 	Namespace      = "monitoring"
 	ServiceAccount = "prometheus"
-	// SystemNamespace is ampbridge's own.
+	// SystemNamespace is ampbridge's own namespace.
 	SystemNamespace = "ampbridge-system"
-	// SidecarImage is what the webhook is told to inject.
+	// SidecarImage is the image that the webhook injects.
 	SidecarImage = "registry.example/ampbridge/ampbridge:dev"
 )
 
 // Options configure an environment.
 type Options struct {
-	// Issuer of the cluster's tokens; empty: [cluster.DefaultIssuer].
+	// Issuer is the issuer of the cluster's tokens; [cluster.DefaultIssuer] if empty.
 	Issuer string
-	// Few does without the programs that one Prometheus pod does not need: no
-	// kube-controller-manager, and no config reloader. See [NoReloader].
+	// Few skips the programs that one Prometheus pod does not need: kube-controller-manager and the config
+	// reloader. See [NoReloader].
 	Few bool
-	// Progress gets a line for each slow step; nil: none.
+	// Progress gets a line for each slow step; nil for none.
 	Progress io.Writer
-	// Dir holds everything; empty: a temporary directory that Close removes.
+	// Dir is the directory for all files. If empty, it is a temporary directory that Close removes.
 	Dir string
 }
 
-// Env is a whole environment: see the package. Close ends it.
+// Env is a complete environment, see the package. Close ends it.
 type Env struct {
 	Cloud     *awstest.Cloud
 	Account   *awstest.Account
 	Workspace *awstest.Workspace
 	Issuer    *awstest.Issuer
 	Cluster   *cluster.Cluster
-	// PolicyFile is what the webhook watches; see [Env.SetPolicy].
+	// PolicyFile is the file that the webhook watches, see [Env.SetPolicy].
 	PolicyFile string
-	// MetricsURL is the webhook's.
+	// MetricsURL is the URL of the webhook's metrics.
 	MetricsURL string
 
 	options  Options
@@ -82,8 +81,7 @@ type Env struct {
 	closeErr error
 }
 
-// Start makes an environment for a test, webhook and policy included; it ends with
-// the test.
+// Start creates an environment for a test, including webhook and policy. It ends with the test.
 func Start(tb testing.TB, options Options) *Env {
 	tb.Helper()
 	e, err := Prepare(tb.Context(), options)
@@ -103,8 +101,7 @@ func Start(tb testing.TB, options Options) *Env {
 	return e
 }
 
-// StartSynced makes an environment for a test, in which sync has already made the
-// roles of the policy.
+// StartSynced creates an environment for a test, in which sync has already created the policy's roles.
 func StartSynced(tb testing.TB, options Options) *Env {
 	tb.Helper()
 	e := Start(tb, options)
@@ -114,8 +111,8 @@ func StartSynced(tb testing.TB, options Options) *Env {
 	return e
 }
 
-// Prepare finds or builds the programs. The steps StartCloud, StartCluster and
-// StartWebhook follow, in this order.
+// Prepare finds or builds the programs. Call StartCloud, StartCluster and StartWebhook afterwards, in this
+// order.
 func Prepare(ctx context.Context, options Options) (*Env, error) {
 	e := &Env{options: options, dir: options.Dir, tools: map[string]string{}}
 	if options.Progress == nil {
@@ -152,8 +149,7 @@ func Prepare(ctx context.Context, options Options) (*Env, error) {
 	return e, nil
 }
 
-// StartCloud starts AWS's double with one account, a workspace and the
-// permissions boundary that the policy names.
+// StartCloud starts AWS's double with one account, a workspace and the policy's permissions boundary.
 func (e *Env) StartCloud(ctx context.Context) error {
 	cloud, err := awstest.New(ctx, awstest.Options{Prometheus: e.tools["prometheus"]})
 	if err != nil {
@@ -168,8 +164,8 @@ func (e *Env) StartCloud(ctx context.Context) error {
 	return err
 }
 
-// StartCluster starts the control plane, publishes its issuer to AWS's double,
-// and makes the labelled namespace with its service account.
+// StartCluster starts the control plane, publishes its issuer to AWS's double, and creates the labelled
+// namespace with its service account.
 func (e *Env) StartCluster(ctx context.Context) error {
 	c, err := cluster.New(ctx, cluster.Options{
 		Issuer: e.options.Issuer, NoControllers: e.options.Few, Progress: e.options.Progress,
@@ -188,16 +184,15 @@ func (e *Env) StartCluster(ctx context.Context) error {
 	return e.CreateServiceAccount(ctx, Namespace, ServiceAccount)
 }
 
-// CreateServiceAccount makes a service account and returns with the API
-// server's answer.
+// CreateServiceAccount creates a service account and returns after the API server's answer.
 func (e *Env) CreateServiceAccount(ctx context.Context, namespace, name string) error {
 	_, err := e.Cluster.Client().CoreV1().ServiceAccounts(namespace).Create(ctx,
 		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
 	return err
 }
 
-// Policy is the environment's policy: one destination, one grant. Calls go to the
-// double, over loopback.
+// Policy returns the environment's policy, with one destination and one grant. All calls go to the double on
+// loopback.
 func (e *Env) Policy() string {
 	return fmt.Sprintf(`apiVersion: ampbridge.io/v1alpha1
 kind: Policy
@@ -223,7 +218,7 @@ trust:
 		strings.ReplaceAll(strings.TrimSpace(string(e.Cloud.CA)), "\n", "\n    "), AccountID)
 }
 
-// SetPolicy writes the file that the webhook watches, as a whole.
+// SetPolicy replaces the file that the webhook watches in one step.
 func (e *Env) SetPolicy(text string) error {
 	e.PolicyFile = filepath.Join(e.dir, "policy.yaml")
 	next := e.PolicyFile + ".next"
@@ -233,14 +228,13 @@ func (e *Env) SetPolicy(text string) error {
 	return os.Rename(next, e.PolicyFile)
 }
 
-// Sync runs `ampbridge sync --once` with the account's administrator keys, and
-// returns what it printed.
+// Sync runs `ampbridge sync --once` with the account's administrator keys, and returns the output.
 func (e *Env) Sync(ctx context.Context) (string, error) {
 	return e.Ampbridge(ctx, "sync", "--once", "--policy", e.PolicyFile, "--kubeconfig", e.Cluster.Kubeconfig())
 }
 
-// Ampbridge runs a command of the product with the environment of an
-// administrator who talks to AWS's double, and returns what it printed.
+// Ampbridge runs a command of the product and returns the output. The command has the environment of an
+// administrator and uses AWS's double.
 func (e *Env) Ampbridge(ctx context.Context, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, e.tools["ampbridge"], args...)
 	cmd.Env = append(append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + e.dir, "AWS_REGION=" + Region},
@@ -252,7 +246,7 @@ func (e *Env) Ampbridge(ctx context.Context, args ...string) (string, error) {
 	return string(out), nil
 }
 
-// Run plays the kubelet for the pod, as the API server returned it.
+// Run runs the pod as the kubelet would. pod is the API server's answer.
 func (e *Env) Run(ctx context.Context, pod *corev1.Pod, log io.Writer) (*kubelet.Pod, error) {
 	images := append(
 		slices.Clone(e.images),
@@ -273,11 +267,11 @@ func (e *Env) Run(ctx context.Context, pod *corev1.Pod, log io.Writer) (*kubelet
 	return kubelet.Run(ctx, e.Cluster.Client(), pod, kubelet.Options{Dir: e.dir, Log: log, Images: images})
 }
 
-// AddImage gives the node one more image. It is searched before the environment's own.
+// AddImage adds an image to the node. It takes precedence over the environment's own images.
 func (e *Env) AddImage(image kubelet.Image) { e.images = append(e.images, image) }
 
-// AddPrometheus gives the node another version of Prometheus, under its tag of
-// the usual image: ("prometheus-3.1", "v3.1.0").
+// AddPrometheus adds another version of Prometheus to the node, with its tag of the usual image:
+// ("prometheus-3.1", "v3.1.0").
 func (e *Env) AddPrometheus(ctx context.Context, tool, tag string) error {
 	path, err := tools.Find(ctx, tool, e.options.Progress)
 	if err == nil {
@@ -289,7 +283,7 @@ func (e *Env) AddPrometheus(ctx context.Context, tool, tag string) error {
 // nobody is the user of the images.
 const nobody = 65534
 
-// imageCmd is what Prometheus's image runs when a pod gives no arguments.
+// imageCmd is what Prometheus's image runs if a pod sets no arguments.
 var imageCmd = []string{"--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/prometheus"}
 
 func prometheus(match, path string) kubelet.Image {
@@ -297,7 +291,7 @@ func prometheus(match, path string) kubelet.Image {
 		Entrypoint: []string{"/bin/prometheus"}, Cmd: imageCmd, WorkingDir: "/prometheus", Volumes: []string{"/prometheus"}, User: nobody}
 }
 
-// Close ends what the environment started, the last thing first.
+// Close ends what the environment started, in reverse order.
 func (e *Env) Close() error {
 	e.closing.Do(func() {
 		for _, v := range slices.Backward(e.closers) {

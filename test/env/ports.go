@@ -12,14 +12,14 @@ import (
 	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
-// Ports are those of this machine on which one pod's programs listen. Every pod
-// made by the operator or the chart wants the same ones, and here pods share the
-// host's network: [Ports.Move] does what a network namespace would.
+// Ports are the ports of this machine for one pod's programs. All pods of the operator or the chart use the
+// same ports, but here the pods share the host's network. [Ports.Move] replaces the ports, instead of a
+// network namespace.
 type Ports struct {
-	// Server is Prometheus's, 9090 in the pod.
+	// Server is the port of Prometheus, 9090 in the pod.
 	Server int
-	// Reloader is the config reloader's, 8080, and InitReloader that of the
-	// operator's init container, 8081.
+	// Reloader is the port of the config reloader, 8080 in the pod. InitReloader is the port of the
+	// operator's init container, 8081 in the pod.
 	Reloader, InitReloader int
 }
 
@@ -33,15 +33,14 @@ func NewPorts() (p Ports, err error) {
 	return p, nil
 }
 
-// Target is the server's address.
+// Target returns the server's address.
 func (p Ports) Target() string { return fmt.Sprintf("127.0.0.1:%d", p.Server) }
 
-// standardPort matches the pods' own ports where an address stands.
+// standardPort matches the pods' own ports in an address.
 var standardPort = regexp.MustCompile(`:(9090|8080|8081)\b`)
 
-// Move returns the pod as it is to run: as the API server stored it, with its
-// ports replaced wherever a container is told one. Admission has seen nothing
-// of it.
+// Move returns the pod to run: the pod that the API server stored, with its ports replaced in all containers.
+// Admission saw the original ports.
 func (p Ports) Move(pod *corev1.Pod) *corev1.Pod {
 	pod = pod.DeepCopy()
 	SetPort(pod, p.Server)
@@ -80,7 +79,7 @@ func (p Ports) Move(pod *corev1.Pod) *corev1.Pod {
 	return pod
 }
 
-// listen makes a Prometheus say the port that it otherwise takes by default.
+// listen sets the flag for the port that a Prometheus otherwise uses by default.
 func listen(c *corev1.Container) {
 	words := append(slices.Clone(c.Command), c.Args...)
 	said := slices.ContainsFunc(words, func(word string) bool { return strings.Contains(word, "--web.listen-address") })

@@ -23,8 +23,8 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/registration"
 )
 
-// StartWebhook runs `ampbridge webhook` as its own process, with the rights of
-// its own service account and no other, and registers it in the API server.
+// StartWebhook runs `ampbridge webhook` as its own process and registers it in the API server. The process
+// has only the permissions of its own service account.
 func (e *Env) StartWebhook(ctx context.Context) error {
 	if e.PolicyFile == "" {
 		if err := e.SetPolicy(e.Policy()); err != nil {
@@ -60,7 +60,7 @@ func (e *Env) StartWebhook(ctx context.Context) error {
 		"--kubeconfig", kubeconfig, "--system-namespace", SystemNamespace, "--drain-delay", "0s")
 	cmd.Env = []string{"HOME=" + e.dir}
 	cmd.Stdout, cmd.Stderr = log, log
-	// The webhook ends with the program that started it, however that ends.
+	// The webhook ends with the program that started it, also if that program is killed.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		return errors.Join(err, log.Close())
@@ -94,15 +94,14 @@ func (e *Env) StartWebhook(ctx context.Context) error {
 	return e.waitAdmission(ctx)
 }
 
-// WebhookLog is what the webhook wrote so far.
+// WebhookLog returns what the webhook has written so far.
 func (e *Env) WebhookLog() (string, error) {
 	log, err := os.ReadFile(filepath.Join(e.dir, "webhook.log"))
 	return string(log), err
 }
 
-// webhookAccount gives the webhook the rights it needs: to read three kinds of
-// object and the ConfigMap of the circuit breaker, and to keep the last good
-// policy in a ConfigMap, which it makes.
+// webhookAccount gives the webhook the permissions that it needs. It can read three kinds of objects and the
+// circuit breaker's ConfigMap, and store the last good policy in a ConfigMap, which webhookAccount creates.
 func (e *Env) webhookAccount(ctx context.Context) (kubeconfig string, err error) {
 	const name = "ampbridge-webhook"
 	client := e.Cluster.Client()
@@ -178,8 +177,8 @@ func (e *Env) waitReady(ctx context.Context, url string, exited chan error, log 
 	}
 }
 
-// waitAdmission returns once the API server has read the registration, which
-// it does by a watch: until then pods pass by uninjected.
+// waitAdmission returns when the API server calls the webhook. The API server reads the registration through
+// a watch; until then it admits pods without injection.
 func (e *Env) waitAdmission(ctx context.Context) error {
 	pod, err := Chart{Name: "is-the-webhook-registered"}.pod()
 	if err != nil {
