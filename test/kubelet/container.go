@@ -27,20 +27,20 @@ const (
 	sidecar       // an init container that keeps running: restartPolicy Always
 )
 
-// A Container is one container of a pod, across its restarts. Its methods may be called from any goroutine.
+// A Container is one container of a pod, over all its restarts. Its methods may be called from any goroutine.
 type Container struct {
 	pod  *Pod
 	spec *corev1.Container
 	kind kind
 	logs *logs
 
-	stopping chan struct{} // closed: no further start
-	done     chan struct{} // closed: no further change
+	stopping chan struct{} // closed: the container is not started again
+	done     chan struct{} // closed: the state no longer changes
 
 	mu       sync.Mutex
 	launched bool
 	status   corev1.ContainerStatus
-	proc     *process // of the last start
+	proc     *process // the process of the last start
 	exits    []int32
 }
 
@@ -66,31 +66,31 @@ func newContainer(p *Pod, spec *corev1.Container, k kind) *Container {
 // Name is the container's name in the pod.
 func (c *Container) Name() string { return c.spec.Name }
 
-// Status is what a kubelet would report: state, last termination, readiness, restarts.
+// Status returns what a kubelet would report: state, last termination, readiness, restarts.
 func (c *Container) Status() corev1.ContainerStatus {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return *c.status.DeepCopy()
 }
 
-// Running reports whether the container's process executes.
+// Running reports whether the container's process runs.
 func (c *Container) Running() bool { return c.Status().State.Running != nil }
 
-// Ready reports whether the container runs and passed its startup and readiness probes.
+// Ready reports whether the container runs and has passed its startup and readiness probes.
 func (c *Container) Ready() bool { return c.Status().Ready }
 
-// Restarts counts the starts after the first.
+// Restarts returns the number of starts after the first.
 func (c *Container) Restarts() int { return int(c.Status().RestartCount) }
 
-// ExitCodes are those of all runs that have ended, oldest first: 128 and the signal's number for one ended by a
-// signal, 128 for one whose program could not be executed.
+// ExitCodes returns the exit codes of all ended runs, the oldest first. It is 128 plus the signal's number
+// for a run that a signal ended, and 128 if the program could not be executed.
 func (c *Container) ExitCodes() []int32 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Clone(c.exits)
 }
 
-// StartedAt is when the current run began, and zero while there is none.
+// StartedAt returns when the current run began; zero if there is none.
 func (c *Container) StartedAt() time.Time {
 	if r := c.Status().State.Running; r != nil {
 		return r.StartedAt.Time
@@ -98,7 +98,7 @@ func (c *Container) StartedAt() time.Time {
 	return time.Time{}
 }
 
-// PID is the process of the current run, and 0 while there is none.
+// PID returns the process id of the current run; 0 if there is none.
 func (c *Container) PID() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -108,10 +108,10 @@ func (c *Container) PID() int {
 	return c.proc.cmd.Process.Pid
 }
 
-// Logs are the last mebibyte of what all runs wrote to their standard output and error.
+// Logs returns the last mebibyte that all runs wrote to their standard output and error.
 func (c *Container) Logs() string { return c.logs.String() }
 
-// Kill sends a signal to the container's process. What follows is for the restart policy to say.
+// Kill sends a signal to the container's process. The restart policy decides what happens next.
 func (c *Container) Kill(sig syscall.Signal) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -121,8 +121,8 @@ func (c *Container) Kill(sig syscall.Signal) error {
 	return c.proc.cmd.Process.Signal(sig)
 }
 
-// Exec runs a command in the running container, with its root, user, environment and working directory, and returns
-// what it wrote. The end of ctx kills it.
+// Exec runs a command in the running container, with its root, user, environment and working directory, and
+// returns the output. The end of ctx kills the command.
 func (c *Container) Exec(ctx context.Context, command ...string) (string, error) {
 	c.mu.Lock()
 	running, proc := c.status.State.Running != nil, c.proc
@@ -130,7 +130,8 @@ func (c *Container) Exec(ctx context.Context, command ...string) (string, error)
 	if !running {
 		return "", fmt.Errorf("container %s is not running", c.spec.Name)
 	}
-	// Opened here: a process in a user namespace beside the container's may not look into it, its creator may.
+	// The root is opened here, because only the creator of the container's user namespace may open it, and
+	// not a process in a sibling namespace.
 	root, err := os.Open(fmt.Sprintf("/proc/%d/root", proc.cmd.Process.Pid))
 	if err != nil {
 		return "", err
@@ -143,14 +144,14 @@ func (c *Container) Exec(ctx context.Context, command ...string) (string, error)
 	if err != nil {
 		return "", err
 	}
-	killAll := func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) } // with the processes it started
+	killAll := func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) } // with all processes that it started
 	defer killAll()
 	defer context.AfterFunc(ctx, killAll)()
 	err = cmd.Wait()
 	return out.String(), errors.Join(err, ctx.Err())
 }
 
-// launch keeps the container running, by its restart policy, until stop or its last exit.
+// launch keeps the container running, according to its restart policy, until stop or its last exit.
 func (c *Container) launch(ctx context.Context) {
 	c.mu.Lock()
 	c.launched = true
@@ -196,7 +197,8 @@ func (c *Container) restartsAfter(code int32) bool {
 	return c.kind == ordinary || code != 0
 }
 
-// runOnce starts the container and returns its exit code when it has ended; ended is false where it could not be made.
+// runOnce starts the container and waits until it has ended. ended is false if the container could not be
+// created.
 func (c *Container) runOnce(ctx context.Context) (code int32, ended bool) {
 	box, reason, err := c.sandbox(ctx)
 	if err != nil {
@@ -205,7 +207,7 @@ func (c *Container) runOnce(ctx context.Context) (code int32, ended bool) {
 	}
 	defer func() { _ = os.Remove(box.Root) }()
 	proc, err := c.begin(box)
-	if proc == nil && err == nil { // stopped meanwhile
+	if proc == nil && err == nil { // it was stopped before the start
 		return 0, false
 	}
 	if err != nil {
@@ -219,7 +221,7 @@ func (c *Container) runOnce(ctx context.Context) (code int32, ended bool) {
 	close(proc.exited)
 	cancel()
 	probes.Wait()
-	// Whatever the program left behind goes with it, as with a real container.
+	// All processes that the program started are killed too, as in a real container.
 	_ = syscall.Kill(-proc.cmd.Process.Pid, syscall.SIGKILL)
 
 	state := corev1.ContainerStateTerminated{Reason: "Completed", FinishedAt: metav1.Now()}
@@ -273,7 +275,8 @@ func (c *Container) wait(reason, message string) {
 	c.status.State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: message}}
 }
 
-// stop ends the container: SIGTERM, and after the grace period SIGKILL. It returns when the process is gone.
+// stop ends the container: SIGTERM, and SIGKILL after the grace period. It returns when the process has
+// ended.
 func (c *Container) stop(grace time.Duration) {
 	c.mu.Lock()
 	if !c.isStopping() {
@@ -291,7 +294,7 @@ func (c *Container) stop(grace time.Duration) {
 }
 
 func (p *process) terminate(grace time.Duration) {
-	_ = p.cmd.Process.Signal(syscall.SIGTERM) // fails where it has ended
+	_ = p.cmd.Process.Signal(syscall.SIGTERM) // fails if it has ended
 	select {
 	case <-p.exited:
 		return
@@ -301,11 +304,12 @@ func (p *process) terminate(grace time.Duration) {
 	<-p.exited
 }
 
-// sandbox resolves everything the container's next run needs; reason is the kubelet's word for what is wrong.
+// sandbox resolves everything that the container's next run needs. If it fails, reason is the kubelet's name
+// for the problem.
 func (c *Container) sandbox(ctx context.Context) (box sandbox, reason string, err error) {
 	image, ok := c.pod.opts.Images.find(c.spec.Image)
 	if !ok {
-		return box, "ErrImagePull", fmt.Errorf("image %s is none of Options.Images", c.spec.Image)
+		return box, "ErrImagePull", fmt.Errorf("image %s is not in Options.Images", c.spec.Image)
 	}
 	who := effective(c.spec.SecurityContext, c.pod.spec.Spec.SecurityContext)
 	uid := image.User
@@ -346,7 +350,8 @@ func (c *Container) sandbox(ctx context.Context) (box sandbox, reason string, er
 	return box, "CreateContainerError", err
 }
 
-// mounts are the container's, outer ones first: what the node and the image provide, then the pod's volumes.
+// mounts returns the container's mounts, the outer ones first: those of the node and the image, then the
+// pod's volumes.
 func (c *Container) mounts(image Image, env []string) ([]mount, error) {
 	var all []mount
 	add := func(target, source string, readOnly bool) {
@@ -372,7 +377,7 @@ func (c *Container) mounts(image Image, env []string) ([]mount, error) {
 		add(target, source, true)
 	}
 	for _, target := range image.Volumes {
-		// A new one for every start, as with containerd.
+		// Each start gets a new directory, as with containerd.
 		source, err := os.MkdirTemp(c.pod.dir, "image-volume-"+c.spec.Name+"-")
 		if err != nil {
 			return nil, err
@@ -397,7 +402,7 @@ func (c *Container) mounts(image Image, env []string) ([]mount, error) {
 		if err != nil {
 			return nil, fmt.Errorf("volumeMount %s: %w", m.MountPath, err)
 		}
-		// The kubelet mounts volumes with content read-only, whatever the pod says.
+		// The kubelet mounts volumes with content read-only, even if the pod sets readOnly to false.
 		add(m.MountPath, source, m.ReadOnly || v.content != nil)
 	}
 	slices.SortStableFunc(all, func(a, b mount) int {
@@ -406,7 +411,7 @@ func (c *Container) mounts(image Image, env []string) ([]mount, error) {
 	return all, nil
 }
 
-// identity is what a container runs as, by its own security context or else the pod's.
+// identity is the user and group of a container, from its own security context or else the pod's.
 type identity struct {
 	user, group *int64
 	nonRoot     bool

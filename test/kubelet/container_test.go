@@ -113,7 +113,8 @@ func TestContainerSees(t *testing.T) {
 	}
 }
 
-// TestRootHasNoCapabilities: user 0 of a container must not come out of the exec with the namespace's capabilities.
+// TestRootHasNoCapabilities checks that user 0 of a container does not keep the namespace's capabilities
+// after the exec.
 func TestRootHasNoCapabilities(t *testing.T) {
 	pod := newPod(container("main", "report"))
 	pod.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: new(int64(0))}

@@ -13,9 +13,10 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
-// environment is the environment of a container, and argv its command with $(NAME) expanded in it, resolved as the
-// kubelet does (Kubelet.makeEnvironmentVariables): envFrom first, then env in order, each value seeing those before it,
-// then the API server's address; the image's and the runtime's own variables come beneath and are not expanded.
+// environment returns the environment of a container, and its command as argv with $(NAME) expanded. They are
+// resolved as in the kubelet (Kubelet.makeEnvironmentVariables): first envFrom, then env in order, where each
+// value can use the earlier ones, then the API server's address. Variables of the image and of the runtime
+// have the lowest priority and are not expanded.
 func (p *Pod) environment(ctx context.Context, c *corev1.Container, image Image) (env, argv []string, err error) {
 	vars := map[string]string{}
 	service := p.serviceEnv()
@@ -71,7 +72,8 @@ func (p *Pod) environment(ctx context.Context, c *corev1.Container, image Image)
 	return env, argv, nil
 }
 
-// serviceEnv is the one service that every pod is told of, whatever its enableServiceLinks.
+// serviceEnv returns the variables of the API server's Service, which every pod gets, whatever its
+// enableServiceLinks.
 func (p *Pod) serviceEnv() map[string]string {
 	u, err := url.Parse(p.opts.APIServer)
 	if p.opts.APIServer == "" || err != nil {
@@ -112,7 +114,8 @@ func (p *Pod) envSource(ctx context.Context, from corev1.EnvFromSource) (map[str
 	return nil, fmt.Errorf("neither a configMapRef nor a secretRef")
 }
 
-// envValue resolves a variable's source; ok is false where an optional source is missing and the variable is left out.
+// envValue resolves a variable's source. ok is false if an optional source is missing, so the variable is not
+// set.
 func (p *Pod) envValue(ctx context.Context, from *corev1.EnvVarSource, c *corev1.Container) (value string, ok bool, err error) {
 	switch {
 	case from.FieldRef != nil:
@@ -146,7 +149,7 @@ func (p *Pod) envValue(ctx context.Context, from *corev1.EnvVarSource, c *corev1
 	return "", false, fmt.Errorf("valueFrom of a kind that is not supported")
 }
 
-// unlessOptional forgives that an optional object does not exist.
+// unlessOptional returns nil if an optional object does not exist.
 func unlessOptional(err error, optional *bool) error {
 	if isTrue(optional) && apierrors.IsNotFound(err) {
 		return nil

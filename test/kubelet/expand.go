@@ -2,8 +2,8 @@ package kubelet
 
 import "strings"
 
-// expand replaces $(NAME) in s by the value that lookup finds, by the rules of the Kubernetes API: an unknown reference
-// stays as it is, $$ stands for one $, and so $$(NAME) for the text $(NAME).
+// expand replaces $(NAME) in s by the value from lookup, by the rules of the Kubernetes API: an unknown
+// reference stays unchanged, and $$ becomes one $, so $$(NAME) becomes the text $(NAME).
 func expand(s string, lookup func(name string) (string, bool)) string {
 	var b strings.Builder
 	for {
@@ -20,7 +20,7 @@ func expand(s string, lookup func(name string) (string, bool)) string {
 		}
 		name, after, closed := strings.Cut(strings.TrimPrefix(rest, "("), ")")
 		if !strings.HasPrefix(rest, "(") || !closed {
-			b.WriteByte('$') // not a reference; what follows is read as text
+			b.WriteByte('$') // not a reference; the rest is read as text
 			continue
 		}
 		if value, ok := lookup(name); ok {

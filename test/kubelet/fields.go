@@ -16,10 +16,10 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 )
 
-// loopback is the address of every pod and of the node: containers share the host's network.
+// loopback is the address of every pod and of the node, because containers share the host's network.
 const loopback = "127.0.0.1"
 
-// fieldValue answers a downward API fieldRef.
+// fieldValue returns the value of a downward API fieldRef.
 func (p *Pod) fieldValue(path string) (string, error) {
 	if name, key, ok := strings.Cut(strings.TrimSuffix(path, "']"), "['"); ok {
 		switch name {
@@ -51,7 +51,8 @@ func (p *Pod) fieldValue(path string) (string, error) {
 	return "", fmt.Errorf("fieldPath %q is not one of the downward API's", path)
 }
 
-// formatMap writes labels or annotations as the downward API does: sorted, one key="value" a line, escaped.
+// formatMap writes labels or annotations as the downward API does: sorted and escaped, one key="value" in
+// each line.
 func formatMap(m map[string]string) string {
 	var lines []string
 	for _, k := range slices.Sorted(maps.Keys(m)) {
@@ -60,8 +61,8 @@ func formatMap(m map[string]string) string {
 	return strings.Join(lines, "\n")
 }
 
-// resourceValue answers a downward API resourceFieldRef in units of its divisor, rounded up. A limit that is not set
-// is the node's capacity, a request that is not set is 0.
+// resourceValue returns the value of a downward API resourceFieldRef in units of its divisor, rounded up. A
+// limit that is not set is the node's capacity, and a request that is not set is 0.
 func (p *Pod) resourceValue(ref *corev1.ResourceFieldSelector, container *corev1.Container) (string, error) {
 	if ref.ContainerName != "" {
 		c := p.byName[ref.ContainerName]
@@ -111,7 +112,7 @@ func capacity(name string) (resource.Quantity, error) {
 	return resource.Quantity{}, fmt.Errorf("limits.%s is not set and this node has no capacity of that name", name)
 }
 
-// memTotal reads the machine's memory in KiB.
+// memTotal returns the machine's memory in KiB.
 func memTotal() (int64, error) {
 	f, err := os.Open("/proc/meminfo")
 	if err != nil {

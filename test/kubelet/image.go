@@ -4,25 +4,27 @@ import (
 	"strings"
 )
 
-// An Image says what a container image consists of, as far as a pod can tell: programs of this machine, and the
-// settings of the image's configuration that a container falls back to.
+// An Image describes what a pod sees of a container image: programs of this machine, and the defaults from
+// the image's configuration.
 type Image struct {
-	// Match is the image's repository, or the last path elements of it ("prometheus/prometheus"), and may end in a tag
-	// ("prometheus/prometheus:v3.1.0") to tell versions apart. A digest in the pod's reference is not compared.
+	// Match is the image's repository, or the last path elements of it ("prometheus/prometheus"). It can end
+	// with a tag ("prometheus/prometheus:v3.1.0") to distinguish versions. A digest in the pod's reference is
+	// not compared.
 	Match string
-	// Binaries maps paths in the container to programs on this machine. They have to be statically linked: the
-	// container holds no libraries.
+	// Binaries maps paths in the container to programs on this machine. They must be statically linked,
+	// because the container has no libraries.
 	Binaries map[string]string
-	// Entrypoint, Cmd, Env ("NAME=value") and WorkingDir are those of the image's configuration.
+	// Entrypoint, Cmd, Env ("NAME=value") and WorkingDir are from the image's configuration.
 	Entrypoint, Cmd, Env []string
 	WorkingDir           string
-	// Volumes are the paths of the image's VOLUME: directories of the container's own, writable whatever its root is.
+	// Volumes are the paths of the image's VOLUME. Each is a directory of the container that is writable,
+	// even with a read-only root.
 	Volumes []string
-	// User is the numeric user of the image's configuration: what the container runs as when the pod does not say.
+	// User is the numeric user in the image's configuration. It is used if the pod sets no user.
 	User int64
 }
 
-// Images are the images that this node has. The first that matches a reference is taken.
+// Images are the images on this node. The first that matches a reference is used.
 type Images []Image
 
 // find returns the image that ref names.
@@ -40,7 +42,7 @@ func (is Images) find(ref string) (Image, bool) {
 	return Image{}, false
 }
 
-// A colon before the last slash belongs to a registry's port.
+// hasTag reports whether the reference has a tag. A colon before the last slash belongs to a registry's port.
 func hasTag(ref string) bool { return strings.LastIndex(ref, ":") > strings.LastIndex(ref, "/") }
 
 func withoutTag(ref string) string {
@@ -50,8 +52,8 @@ func withoutTag(ref string) string {
 	return ref
 }
 
-// argv combines the image's command with the pod's, by the rule of the Kubernetes API: a command replaces both of the
-// image's parts, args alone replace the second.
+// argv combines the image's command with the pod's, by the rule of the Kubernetes API: a command replaces
+// both parts of the image, and args alone replace the second part.
 func (i Image) argv(command, args []string) []string {
 	switch {
 	case len(command) > 0:

@@ -11,14 +11,15 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// minGrace is what a sidecar gets to end in when those before it have used up the pod's grace period: the kubelet's.
+// minGrace is how long a sidecar has to end if the containers before it have used the pod's whole grace
+// period, as in the kubelet.
 const minGrace = 2 * time.Second
 
-// lastReport bounds how long the end of a pod waits for an API server that does not answer any more.
+// lastReport limits how long the end of a pod waits for an API server that no longer answers.
 const lastReport = 2 * time.Second
 
-// run is the pod's life, from its volumes to the end of its last container, and the care for its volumes and its
-// status beside it until background ends.
+// run runs the pod from the creation of its volumes to the end of its last container. In parallel it updates
+// volumes and status until background ends.
 func (p *Pod) run(running, background context.Context) {
 	defer close(p.closed)
 	var care sync.WaitGroup
@@ -56,7 +57,8 @@ func (p *Pod) run(running, background context.Context) {
 	close(p.done)
 }
 
-// mountVolumes fills all volumes before any container starts, trying until it succeeds or the pod is stopped.
+// mountVolumes fills all volumes before any container starts. It retries until it succeeds or the pod is
+// stopped.
 func (p *Pod) mountVolumes(ctx context.Context) bool {
 	for {
 		message := ""
@@ -91,7 +93,7 @@ func (p *Pod) syncVolumes(ctx context.Context) error {
 	return nil
 }
 
-// keepVolumes carries changes of ConfigMaps, Secrets, tokens, labels and annotations into the volumes.
+// keepVolumes writes changes of ConfigMaps, Secrets, tokens, labels and annotations to the volumes.
 func (p *Pod) keepVolumes(ctx context.Context) {
 	said := map[string]string{} // by volume
 	every(ctx, p.opts.SyncPeriod, func() {
@@ -101,13 +103,13 @@ func (p *Pod) keepVolumes(ctx context.Context) {
 				delete(said, name)
 			} else if ctx.Err() == nil && said[name] != err.Error() {
 				said[name] = err.Error()
-				p.logf("%v: it keeps what it holds", err)
+				p.logf("%v: its content stays unchanged", err)
 			}
 		}
 	})
 }
 
-// every calls f each period until ctx ends.
+// every calls f in each period until ctx ends.
 func every(ctx context.Context, period time.Duration, f func()) {
 	tick := time.NewTicker(period)
 	defer tick.Stop()
@@ -121,8 +123,9 @@ func every(ctx context.Context, period time.Duration, f func()) {
 	}
 }
 
-// initialise runs the init containers in order and reports whether the ordinary ones may start. A sidecar lets the
-// next container start when its startup probe succeeded, or, without one, when it runs.
+// initialise runs the init containers in order and reports whether the ordinary containers may start. After a
+// sidecar the next container starts when the sidecar's startup probe has succeeded, or, without one, when the
+// sidecar runs.
 func (p *Pod) initialise(ctx context.Context) bool {
 	if ctx.Err() != nil {
 		return false
@@ -157,7 +160,8 @@ func (p *Pod) initialise(ctx context.Context) bool {
 	return true
 }
 
-// terminate ends what still runs: ordinary and initial containers at once, then the sidecars, the last one first.
+// terminate ends the running containers: ordinary and initial ones in parallel, then the sidecars in reverse
+// order.
 func (p *Pod) terminate() {
 	deadline := time.Now().Add(p.grace())
 	var all sync.WaitGroup
@@ -174,8 +178,8 @@ func (p *Pod) terminate() {
 	}
 }
 
-// follow looks at the pod's object, whose deletion stops the pod, and reports the pod's status there when it changed. A
-// deleted pod of which nothing runs any more is removed.
+// follow watches the pod's object and stops the pod if it is deleted. It writes changes of the pod's status
+// to the API server. If nothing of a deleted pod runs any more, it removes the object.
 func (p *Pod) follow(ctx context.Context) {
 	p.following.Lock()
 	defer p.following.Unlock()

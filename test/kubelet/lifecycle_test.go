@@ -79,8 +79,8 @@ func TestKillIsRestarted(t *testing.T) {
 	}
 }
 
-// TestSidecars: init containers start in order, each sidecar gating what follows by its startup probe; the end comes in
-// the opposite order, ordinary containers first.
+// TestSidecars checks the order of containers. Init containers start in order, and each sidecar's startup
+// probe must succeed before the next one starts. They end in reverse order, after the ordinary containers.
 func TestSidecars(t *testing.T) {
 	cm := configMap(t, map[string]string{"a": "1"})
 	always := corev1.ContainerRestartPolicyAlways
@@ -100,7 +100,7 @@ func TestSidecars(t *testing.T) {
 	p := run(t, pod)
 
 	eventually(t, p, "the first sidecar", p.Container("first").Running)
-	time.Sleep(1200 * time.Millisecond) // more than a period of its probe
+	time.Sleep(1200 * time.Millisecond) // longer than a period of its probe
 	if p.Container("setup").Status().State.Waiting == nil || !p.InitDone().IsZero() || p.Phase() != corev1.PodPending {
 		t.Fatalf("the second init container did not wait for the first's startup probe:\n%s", p.Describe())
 	}
@@ -177,7 +177,7 @@ func TestProbes(t *testing.T) {
 	_ = resp.Body.Close()
 	main := p.Container("main")
 	eventually(t, p, "not ready", func() bool { return !main.Ready() && main.Restarts() == 0 })
-	// The new run has a new root, without what made the old one sick.
+	// The new run has a new root, without the file that made the old run fail its probe.
 	eventually(t, p, "ready after the liveness probe's restart", func() bool { return main.Restarts() == 1 && p.Ready() })
 	if got := main.ExitCodes(); !slices.Equal(got, []int32{0}) {
 		t.Errorf("got exit codes %v, want one 0: SIGTERM lets the program end", got)
@@ -229,7 +229,7 @@ func TestClose(t *testing.T) {
 	}
 }
 
-// eventuallyGone waits until the process is no more, or a zombie that its reaper has not seen yet.
+// eventuallyGone waits until the process has ended, or is a zombie that its parent has not read yet.
 func eventuallyGone(t *testing.T, pid int) {
 	t.Helper()
 	var stat []byte
@@ -246,7 +246,7 @@ func eventuallyGone(t *testing.T, pid int) {
 func TestStatusAndDeletion(t *testing.T) {
 	c := container("main", "sleep")
 	pod := newPod(c)
-	pod.Spec.NodeName = "node-1" // a pod of no node is removed at once, one of a node only by its kubelet
+	pod.Spec.NodeName = "node-1" // the API server removes a pod without a node at once, but only its kubelet may remove one with a node
 	p := run(t, pod)
 	pods := testbed.client.CoreV1().Pods(namespace)
 	eventually(t, p, "its status in the API server", func() bool {
@@ -324,7 +324,7 @@ func TestInitMustBeCalled(t *testing.T) {
 	}
 }
 
-// The test binary runs a pod of its own, until it is killed, where orphanEnv names a kubeconfig.
+// If orphanEnv names a kubeconfig, the test binary runs its own pod until it is killed.
 const (
 	orphanEnv   = "PODRUN_TEST_ORPHAN"
 	orphanProbe = "PODRUN_TEST_PROBE"
@@ -354,7 +354,7 @@ func orphan(kubeconfig string) {
 	select {}
 }
 
-// TestNoOrphans: containers die with the program that runs them, however that ends.
+// TestNoOrphans checks that containers end with the program that runs them, also if that program is killed.
 func TestNoOrphans(t *testing.T) {
 	pod := create(t, newPod(container("main", "sleep")))
 	cmd := exec.Command(os.Args[0])

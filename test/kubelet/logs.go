@@ -10,10 +10,10 @@ import (
 // maxLog is how many bytes of a container's output are kept.
 const maxLog = 1 << 20
 
-// logs keeps the end of a container's output and passes whole lines on, marked with the container's name.
+// logs keeps the end of a container's output. It also forwards whole lines, each with the container's name.
 type logs struct {
 	name string
-	tee  io.Writer // may be nil; takes one whole line a call
+	tee  io.Writer // may be nil; gets one whole line in each call
 
 	mu      sync.Mutex
 	kept    []byte
@@ -24,7 +24,7 @@ func (l *logs) Write(b []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.kept = append(l.kept, b...)
-	if extra := len(l.kept) - maxLog; extra > maxLog { // let it grow to twice the size, so that not every write copies
+	if extra := len(l.kept) - maxLog; extra > maxLog { // it may grow to twice the size, so that not every write copies
 		l.kept = append([]byte(nil), l.kept[extra:]...)
 	}
 	if l.tee == nil {
@@ -36,7 +36,7 @@ func (l *logs) Write(b []byte) (int, error) {
 		if !whole {
 			return len(b), nil
 		}
-		// A reader of the log who is gone is no reason to end the container.
+		// A failed write to the log's reader must not end the container.
 		_, _ = fmt.Fprintf(l.tee, "[%s] %s\n", l.name, line)
 		l.partial = rest
 	}

@@ -25,7 +25,7 @@ const (
 	image     = "registry.example/tests/probe"
 )
 
-// testbed is what all tests of this package share: one cluster, and the program of the one image.
+// testbed is shared by all tests of this package: one cluster, and the program of the only image.
 var testbed struct {
 	cluster *cluster.Cluster
 	client  kubernetes.Interface
@@ -53,7 +53,7 @@ func runTests(m *testing.M) (code int, err error) {
 	defer func() { _ = os.RemoveAll(dir) }()
 	testbed.probe = filepath.Join(dir, "probe")
 	build := exec.Command("go", "build", "-buildvcs=false", "-o", testbed.probe, "./testdata/probe")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0") // static: containers hold no libraries
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // static, because containers have no libraries
 	if out, err := build.CombinedOutput(); err != nil {
 		return 1, fmt.Errorf("building the probe: %w\n%s", err, out)
 	}
@@ -66,7 +66,7 @@ func runTests(m *testing.M) (code int, err error) {
 	return code, c.Close()
 }
 
-// report is what the probe prints; see testdata/probe.
+// report is the output of the probe, see testdata/probe.
 type report struct {
 	Args, Env, Root []string
 	Dir, Hostname   string
@@ -84,7 +84,7 @@ func (r report) env(name string) string {
 	return "(unset)"
 }
 
-// newestReport is the last that the container has printed.
+// newestReport returns the last report that the container has printed.
 func newestReport(t *testing.T, c *Container) report {
 	t.Helper()
 	var r report
@@ -95,7 +95,7 @@ func newestReport(t *testing.T, c *Container) report {
 	return r
 }
 
-// newPod is a pod whose containers are not restarted.
+// newPod returns a pod with containers that are not restarted.
 func newPod(containers ...corev1.Container) *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: "pod-", Labels: map[string]string{"app": "probe"}},
@@ -110,8 +110,8 @@ func container(name string, args ...string) corev1.Container {
 	}
 }
 
-// create stores the pod and returns it as the API server did. Right after the start of a cluster the namespace has no
-// service account yet.
+// create stores the pod and returns the API server's answer. It retries, because a namespace has no service
+// account in the first moments of a cluster.
 func create(t *testing.T, pod *corev1.Pod) *corev1.Pod {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
@@ -125,7 +125,7 @@ func create(t *testing.T, pod *corev1.Pod) *corev1.Pod {
 	}
 }
 
-// run creates the pod and runs it until the test's end.
+// run creates the pod and runs it until the end of the test.
 func run(t *testing.T, pod *corev1.Pod, change ...func(*Options)) *Pod {
 	t.Helper()
 	opts := Options{

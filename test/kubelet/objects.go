@@ -15,11 +15,11 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// readTimeout bounds how long a container's start waits for an object's first read.
+// readTimeout limits how long a container's start waits for the first read of an object.
 const readTimeout = 10 * time.Second
 
-// objects are the ConfigMaps and Secrets that a pod refers to, and the pod itself. Each is watched on its own, by name,
-// from its first use on, as the kubelet does: a node may not list those of others.
+// objects are the pod itself and the ConfigMaps and Secrets that it refers to. Each is watched separately, by
+// name, from its first use, as in the kubelet: a node must not list the objects of other nodes.
 type objects struct {
 	client    kubernetes.Interface
 	namespace string
@@ -68,7 +68,7 @@ func filtered[F ~func(*metav1.ListOptions)](
 	}
 }
 
-// get returns the newest known state of an object, or a not-found error of the API.
+// get returns the newest known state of an object, or the API's not-found error.
 func (o *objects) get(ctx context.Context, resource, name string, informer newInformer) (any, error) {
 	w := o.watch(resource, name, informer)
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
@@ -95,7 +95,7 @@ func (o *objects) watch(resource, name string, informer newInformer) *watched {
 	w := &watched{SharedIndexInformer: informer(o.client, o.namespace, 0, cache.Indexers{}, func(l *metav1.ListOptions) {
 		l.FieldSelector = fields.OneTermEqualSelector("metadata.name", name).String()
 	})}
-	// Only fails on an informer that already runs.
+	// It only fails for an informer that already runs.
 	_ = w.SetWatchErrorHandler(func(_ *cache.Reflector, err error) {
 		w.mu.Lock()
 		defer w.mu.Unlock()

@@ -17,25 +17,28 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
-// Options say on what node the pod runs. Only Images is required.
+// Options describe the node on which the pod runs. Only Images is required.
 type Options struct {
-	// Images are the images that the node has; a container of any other waits with the reason ErrImagePull.
+	// Images are the images on the node. A container with any other image waits with the reason ErrImagePull.
 	Images Images
-	// HostFiles maps paths in every container to files or directories of this machine, mounted read-only: a bundle of
-	// CA certificates, a hosts file.
+	// HostFiles maps paths in every container to files or directories of this machine, for example a bundle
+	// of CA certificates or a hosts file. They are mounted read-only.
 	HostFiles map[string]string
-	// APIServer is the URL that KUBERNETES_SERVICE_HOST and _PORT tell the containers; "" sets neither.
+	// APIServer is the URL for KUBERNETES_SERVICE_HOST and _PORT in the containers; if empty, neither is set.
 	APIServer string
-	// Dir is where the pod's directory is made; the system's temporary directory when empty. Close removes it.
+	// Dir is where the pod's directory is created; if empty, in the system's temporary directory. Close
+	// removes it.
 	Dir string
-	// SyncPeriod is how often changed ConfigMaps, Secrets and tokens reach volumes: 200 ms when zero (a kubelet's: up to
-	// 90 s).
+	// SyncPeriod is how often changes of ConfigMaps, Secrets and tokens are written to volumes. The zero
+	// value means 200 ms; a kubelet takes up to 90 s.
 	SyncPeriod time.Duration
-	// RestartBackoff is the time before a container's restart: 500 ms when zero (a kubelet's: 10 s to 5 min).
+	// RestartBackoff is the delay before a container's restart. The zero value means 500 ms; a kubelet takes
+	// 10 s to 5 min.
 	RestartBackoff time.Duration
-	// MaxGrace bounds the pod's terminationGracePeriodSeconds: 10 s when zero.
+	// MaxGrace limits the pod's terminationGracePeriodSeconds. The zero value means 10 s.
 	MaxGrace time.Duration
-	// Log takes what containers write, and the kubelet's own remarks, in lines marked with the container's name. May be nil.
+	// Log gets the output of containers and the kubelet's own messages, in lines with the container's name.
+	// It may be nil.
 	Log io.Writer
 }
 
@@ -44,34 +47,35 @@ type Pod struct {
 	opts    Options
 	client  kubernetes.Interface
 	spec    *corev1.Pod                // as given to Run
-	latest  atomic.Pointer[corev1.Pod] // as last seen in the API server
+	latest  atomic.Pointer[corev1.Pod] // as last read from the API server
 	dir     string
 	objects *objects
 	tokens  *tokens
 	volumes map[string]*volume
 
-	containers []*Container // those of initContainers first, in the pod's order
+	containers []*Container // first those of initContainers, in the pod's order
 	byName     map[string]*Container
 
-	stop       context.CancelFunc // begins the termination
-	background context.CancelFunc // ends what outlives it: watches, volumes, status
+	stop       context.CancelFunc // starts the termination
+	background context.CancelFunc // ends what runs longer than the containers: watches, volumes, status
 	done       chan struct{}      // no container runs any more
-	closed     chan struct{}      // nothing at all
+	closed     chan struct{}      // everything has ended
 	closing    sync.Once
 	closeErr   error
 
 	following sync.Mutex
-	reported  *corev1.PodStatus // what the API server has
+	reported  *corev1.PodStatus // the status in the API server
 
 	mu       sync.Mutex
 	initDone time.Time
 	finished bool
 	failed   bool
-	message  string // what the pod waits for, before any container can start
+	message  string // the reason why no container can start yet
 }
 
-// Run starts the pod, which must exist in the client's API server, and returns at once: an error means that the pod
-// cannot be run here at all. The end of ctx terminates it as [Pod.Close] does; Close has to be called in any case.
+// Run starts the pod, which must exist in the client's API server, and returns at once. An error means that
+// the pod cannot run here. The end of ctx terminates the pod as [Pod.Close] does. Close must be called in any
+// case.
 func Run(ctx context.Context, client kubernetes.Interface, pod *corev1.Pod, opts Options) (*Pod, error) {
 	if !initCalled.Load() {
 		return nil, errors.New(
@@ -92,7 +96,7 @@ func Run(ctx context.Context, client kubernetes.Interface, pod *corev1.Pod, opts
 		return nil, err
 	}
 	running, stop := context.WithCancel(ctx)
-	// Without ctx's end: volumes are kept up to date while the pod terminates.
+	// Not canceled with ctx, because volumes are updated while the pod terminates.
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	p := &Pod{
 		opts: opts, client: client, spec: pod.DeepCopy(), dir: dir,
@@ -117,7 +121,7 @@ func setDefault(d *time.Duration, fallback time.Duration) {
 	}
 }
 
-// build makes the pod's directory and its containers.
+// build creates the pod's directory and its containers.
 func (p *Pod) build() error {
 	for i := range p.spec.Spec.InitContainers {
 		spec, k := &p.spec.Spec.InitContainers[i], initial
@@ -150,10 +154,11 @@ func (p *Pod) build() error {
 	return os.WriteFile(filepath.Join(p.dir, "hosts"), []byte(b.String()), 0o644)
 }
 
-// Container returns the container of that name, and nil where the pod has none.
+// Container returns the container with that name; nil if the pod has none.
 func (p *Pod) Container(name string) *Container { return p.byName[name] }
 
-// VolumeDir is the directory on this machine that holds the volume, "" where the pod has none of that name.
+// VolumeDir returns the directory on this machine with the volume's content; "" if the pod has no such
+// volume.
 func (p *Pod) VolumeDir(name string) string {
 	if v := p.volumes[name]; v != nil {
 		return v.dir
@@ -161,14 +166,15 @@ func (p *Pod) VolumeDir(name string) string {
 	return ""
 }
 
-// InitDone is when the last init container was done (or, for a sidecar, started), and zero before.
+// InitDone returns when the last init container ended, or, for a sidecar, started. Before that it returns
+// zero.
 func (p *Pod) InitDone() time.Time {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.initDone
 }
 
-// Ready reports whether the pod is initialised and all its containers, sidecars included, are ready.
+// Ready reports whether the pod is initialised and all its containers, including sidecars, are ready.
 func (p *Pod) Ready() bool {
 	if p.InitDone().IsZero() {
 		return false
@@ -181,11 +187,12 @@ func (p *Pod) Ready() bool {
 	return true
 }
 
-// Done is closed when the last container has ended for good and the API server was told so.
+// Done returns a channel that is closed when the last container has ended for good and the API server has its
+// status.
 func (p *Pod) Done() <-chan struct{} { return p.done }
 
-// Eventually waits until condition holds. When ctx ends first, or the pod, it returns an error that says what was awaited,
-// and shows every container's state and last lines of output.
+// Eventually waits until condition holds. If ctx or the pod ends first, it returns an error that names what
+// it waited for, with the state and the last output of all containers.
 func (p *Pod) Eventually(ctx context.Context, what string, condition func() bool) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -204,8 +211,8 @@ func (p *Pod) Eventually(ctx context.Context, what string, condition func() bool
 	return nil
 }
 
-// Close terminates the pod, as the deletion of a pod does, and removes its directory. It returns when no process is
-// left, and may be called more than once.
+// Close terminates the pod, like the deletion of a pod, and removes its directory. It returns when no process
+// is left, and may be called more than once.
 func (p *Pod) Close() error {
 	p.closing.Do(func() {
 		p.stop()
@@ -218,7 +225,7 @@ func (p *Pod) Close() error {
 	return p.closeErr
 }
 
-// removeAll also removes what containers left unwritable.
+// removeAll also removes directories that containers have made unwritable.
 func removeAll(dir string) error {
 	if os.RemoveAll(dir) == nil {
 		return nil
@@ -232,14 +239,14 @@ func removeAll(dir string) error {
 	return os.RemoveAll(dir)
 }
 
-// object is the pod as last seen in the API server: labels and annotations change.
+// object returns the pod as last read from the API server, because labels and annotations can change.
 func (p *Pod) object() *corev1.Pod { return p.latest.Load() }
 
 func (p *Pod) nodeName() string {
 	if n := p.spec.Spec.NodeName; n != "" {
 		return n
 	}
-	return "kubelet" // no scheduler saw this pod
+	return "kubelet" // no scheduler has assigned this pod
 }
 
 func (p *Pod) hostname() string {
@@ -255,7 +262,7 @@ func (p *Pod) hostname() string {
 	return strings.TrimRight(name[:min(len(name), 63)], "-.")
 }
 
-// grace is the pod's, within the bounds of the options.
+// grace returns the pod's grace period, limited by the options.
 func (p *Pod) grace() time.Duration {
 	grace := 30 * time.Second // the API's default
 	if s := p.spec.Spec.TerminationGracePeriodSeconds; s != nil {

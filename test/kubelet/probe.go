@@ -17,8 +17,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// watchHealth runs the probes of one run of the container until ctx ends: first the startup probe alone, then
-// readiness and liveness beside each other. A startup or liveness probe that fails ends the process.
+// watchHealth runs the probes of one run of the container until ctx ends: first only the startup probe, then
+// readiness and liveness in parallel. A failed startup or liveness probe ends the process.
 func (c *Container) watchHealth(ctx context.Context, proc *process) *sync.WaitGroup {
 	var all sync.WaitGroup
 	all.Go(func() {
@@ -61,7 +61,7 @@ func (c *Container) watchHealth(ctx context.Context, proc *process) *sync.WaitGr
 	return &all
 }
 
-// fail ends a process whose probe failed; the restart policy says what follows.
+// fail ends a process after a failed probe. The restart policy decides what happens next.
 func (c *Container) fail(proc *process, which string, probe *corev1.Probe, err error) {
 	c.pod.logf("container %s failed its %s probe and is ended: %v", c.spec.Name, which, err)
 	grace := c.pod.grace()
@@ -71,8 +71,8 @@ func (c *Container) fail(proc *process, which string, probe *corev1.Probe, err e
 	proc.terminate(grace)
 }
 
-// poll probes every period until ctx ends or verdict says to stop. It calls verdict when as many probes in a row as
-// the threshold asks for had the same outcome, with nil for success.
+// poll probes in every period until ctx ends or verdict returns false. It calls verdict when enough
+// consecutive probes had the same outcome, as the threshold requires; the argument is nil for success.
 func (c *Container) poll(ctx context.Context, probe *corev1.Probe, verdict func(error) (goOn bool)) {
 	seconds := func(n, fallback int32) time.Duration {
 		if n == 0 {
@@ -113,7 +113,7 @@ func (c *Container) poll(ctx context.Context, probe *corev1.Probe, verdict func(
 	}
 }
 
-// probe asks once. The pod's address is the host's loopback.
+// probe runs the probe once. The pod's address is the host's loopback.
 func (c *Container) probe(ctx context.Context, h corev1.ProbeHandler) error {
 	switch {
 	case h.Exec != nil:
@@ -138,7 +138,7 @@ func (c *Container) probe(ctx context.Context, h corev1.ProbeHandler) error {
 	return errors.New("the probe has no handler")
 }
 
-// Certificates are not verified and connections not kept, as the kubelet does.
+// Certificates are not verified and connections are not kept, as in the kubelet.
 var probeClient = &http.Client{Transport: &http.Transport{
 	TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, //#nosec G402 -- a kubelet's probes do not verify either
 	DisableKeepAlives: true,
@@ -149,7 +149,7 @@ func (c *Container) probeHTTP(ctx context.Context, get *corev1.HTTPGetAction) er
 	if err != nil {
 		return err
 	}
-	u, err := url.Parse(get.Path) // the path may carry a query
+	u, err := url.Parse(get.Path) // the path can contain a query
 	if err != nil {
 		return err
 	}
@@ -180,7 +180,7 @@ func (c *Container) probeHTTP(ctx context.Context, get *corev1.HTTPGetAction) er
 	return nil
 }
 
-// port resolves a port that a probe gives by number or by the name of one of the container's.
+// port returns the port of a probe, which gives it by number or by the name of a container port.
 func (c *Container) port(p intstr.IntOrString) (string, error) {
 	if p.Type == intstr.Int {
 		return strconv.Itoa(p.IntValue()), nil

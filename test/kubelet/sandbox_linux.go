@@ -18,21 +18,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// initArg0 is the argv[0] under which this program re-executes itself to become a container.
+// initArg0 is the argv[0] with which this program executes itself again as a container.
 const initArg0 = "kubelet-init"
 
-// File descriptors of the re-executed program, after the standard three.
+// File descriptors of the program that was executed again, after the standard three.
 const (
-	specFD   = 3 // reads the sandbox as JSON: unlike arguments, a pipe is not visible in /proc
-	statusFD = 4 // takes the error that kept the container from starting; closed by a successful exec
+	specFD   = 3 // reads the sandbox as JSON, because a pipe is not visible in /proc, unlike arguments
+	statusFD = 4 // gets the error that prevented the start; a successful exec closes it
 	rootFD   = 5 // the root of the container that an exec joins
 )
 
 var initCalled atomic.Bool
 
-// Init turns this process into a container when [Run] re-executed it for that purpose, and returns at once otherwise.
-// Programs that call Run, and the TestMain of tests that do, call it before anything else: code that runs earlier runs
-// in every container too.
+// Init turns this process into a container if [Run] has started it for that purpose. Otherwise it returns at
+// once. Programs that call Run, and the TestMain of their tests, must call Init first, because earlier code
+// also runs in every container.
 func Init() {
 	initCalled.Store(true)
 	if os.Args[0] != initArg0 {
@@ -47,9 +47,9 @@ func Init() {
 	os.Exit(128)
 }
 
-// start runs the sandbox's program, with out as its standard output and error. It returns once the program itself
-// executes, or the error that kept it from doing so. With a root, the program joins the container whose root that is
-// instead of getting one of its own.
+// start runs the sandbox's program, with out as its standard output and error. It returns when the program
+// itself runs, or with the error that prevented it. If root is not nil, the program joins the container with
+// that root instead of getting its own.
 func (s sandbox) start(out io.Writer, root *os.File) (*exec.Cmd, error) {
 	specR, specW, err := os.Pipe()
 	if err != nil {
@@ -67,7 +67,8 @@ func (s sandbox) start(out io.Writer, root *os.File) (*exec.Cmd, error) {
 	cmd := &exec.Cmd{
 		Path: "/proc/self/exe",
 		Args: []string{initArg0},
-		// Nothing of this process's environment reaches the container; empty rather than nil, which would mean all of it.
+		// The container gets nothing of this process's environment. The list is empty and not nil, because
+		// nil would mean everything.
 		Env:        []string{},
 		Stdout:     out,
 		Stderr:     out,
@@ -77,7 +78,8 @@ func (s sandbox) start(out io.Writer, root *os.File) (*exec.Cmd, error) {
 			Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWUTS,
 			UidMappings: []syscall.SysProcIDMap{{ContainerID: s.UID, HostID: os.Geteuid(), Size: 1}},
 			GidMappings: []syscall.SysProcIDMap{{ContainerID: s.GID, HostID: os.Getegid(), Size: 1}},
-			// What mounting and chroot need. Ambient, because an exec by a user other than 0 loses all other capabilities.
+			// Mounting and chroot need these. They are ambient, because an exec by a user other than 0 drops
+			// all other capabilities.
 			AmbientCaps: []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_SYS_CHROOT},
 			Pdeathsig:   syscall.SIGKILL,
 			Setpgid:     true,
@@ -107,8 +109,8 @@ func (s sandbox) start(out io.Writer, root *os.File) (*exec.Cmd, error) {
 	return cmd, nil
 }
 
-// startOnLastingThread starts cmd from a thread that lives as long as this program, because the kernel sends the
-// parent-death signal when the thread that forked ends, not when its process does.
+// startOnLastingThread starts cmd from a thread that runs as long as this program. The kernel sends the
+// parent-death signal when the thread that forked ends, not when its process ends.
 func startOnLastingThread(cmd *exec.Cmd) error {
 	err := make(chan error)
 	forks() <- func() { err <- cmd.Start() }
@@ -126,7 +128,7 @@ var forks = sync.OnceValue(func() chan<- func() {
 	return c
 })
 
-// explainRefusal adds the way out to errors of systems that do not let ordinary users create namespaces.
+// explainRefusal adds the fix to errors of systems that do not allow ordinary users to create namespaces.
 func explainRefusal(err error) error {
 	for _, refusal := range []error{unix.EPERM, unix.EACCES, unix.ENOSPC, unix.EUSERS, unix.EINVAL} {
 		if errors.Is(err, refusal) {
@@ -138,7 +140,7 @@ func explainRefusal(err error) error {
 	return err
 }
 
-// enter makes this process the container and executes its program; it returns only when that fails.
+// enter turns this process into the container and executes its program. It returns only if that fails.
 func enter() error {
 	var s sandbox
 	spec := os.NewFile(specFD, "spec")
@@ -173,7 +175,7 @@ func enter() error {
 	if err := dropPrivileges(); err != nil {
 		return fmt.Errorf("dropping privileges: %w", err)
 	}
-	// Changed credentials clear the signal that the parent asked for.
+	// A change of credentials clears the signal that the parent has requested.
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
 		return err
 	}
@@ -183,7 +185,7 @@ func enter() error {
 	return fmt.Errorf("executing %s: %w", program, unix.Exec(program, s.Args, s.Env))
 }
 
-// buildRoot makes an empty memory file system with the sandbox's mounts this process's root.
+// buildRoot makes a new file system in memory, with the sandbox's mounts, the root of this process.
 func (s sandbox) buildRoot() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return explainRefusal(fmt.Errorf("making mounts private: %w", err))
@@ -211,7 +213,8 @@ func (s sandbox) buildRoot() error {
 			return fmt.Errorf("setting the host name: %w", err)
 		}
 	}
-	// Pivoting a directory onto itself stacks the old root on the new one, where it can be detached without a place for it.
+	// A pivot of a directory onto itself puts the old root on top of the new one. There it can be detached,
+	// and needs no directory of its own.
 	if err := os.Chdir(s.Root); err != nil {
 		return err
 	}
@@ -232,7 +235,7 @@ func (s sandbox) makeDev() error {
 	if err := os.Mkdir(dev, 0o755); err != nil {
 		return err
 	}
-	// A mount of its own, as in every container: it stays writable under a read-only root.
+	// /dev is a separate mount, as in every container, so it stays writable under a read-only root.
 	if err := unix.Mount("tmpfs", dev, "tmpfs", unix.MS_NOSUID|unix.MS_NOEXEC, "mode=0755"); err != nil {
 		return err
 	}
@@ -266,7 +269,8 @@ func (m mount) bind(root string) error {
 	if err != nil {
 		return err
 	}
-	// Recursive, because the kernel does not let an ordinary user look beneath the mounts of another.
+	// The bind is recursive, because the kernel does not let an ordinary user see what is beneath the mounts
+	// of another user.
 	if err := unix.Mount(m.Source, target, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
 		return err
 	}
@@ -276,7 +280,8 @@ func (m mount) bind(root string) error {
 	return nil
 }
 
-// readOnly makes an existing mount read-only. Flags that the mount inherited from another user's may not be dropped.
+// readOnly makes an existing mount read-only. It keeps the flags that the mount inherited from another user's
+// mount, because they must not be dropped.
 func readOnly(target string) error {
 	var st unix.Statfs_t
 	if err := unix.Statfs(target, &st); err != nil {
@@ -297,8 +302,8 @@ func readOnly(target string) error {
 	return nil
 }
 
-// dropPrivileges leaves this thread without capabilities. It may not gain any by an exec either, which would give user 0
-// all of the namespace's.
+// dropPrivileges removes all capabilities of this thread. It also prevents an exec from adding any, because
+// user 0 would otherwise get all capabilities of the namespace.
 func dropPrivileges() error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return err

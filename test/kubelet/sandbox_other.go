@@ -12,7 +12,7 @@ import (
 
 var initCalled atomic.Bool
 
-// Init does what its Linux counterpart does where [Run] was not what started this process: nothing.
+// Init does nothing, like its Linux version in a process that [Run] has not started.
 func Init() { initCalled.Store(true) }
 
 func (s sandbox) start(io.Writer, *os.File) (*exec.Cmd, error) {

@@ -11,7 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// Phase is the pod's, by the kubelet's rules.
+// Phase returns the pod's phase, by the kubelet's rules.
 func (p *Pod) Phase() corev1.PodPhase {
 	p.mu.Lock()
 	initialised, finished, failed := !p.initDone.IsZero(), p.finished, p.failed
@@ -32,7 +32,7 @@ func (p *Pod) Phase() corev1.PodPhase {
 	return corev1.PodPending
 }
 
-// Status is what a kubelet would report of the pod.
+// Status returns what a kubelet would report about the pod.
 func (p *Pod) Status() corev1.PodStatus {
 	status := corev1.PodStatus{
 		Phase:  p.Phase(),
@@ -64,7 +64,7 @@ func conditionStatus(b bool) corev1.ConditionStatus {
 	return corev1.ConditionFalse
 }
 
-// report writes the status to the API server. The UID keeps it off a namesake.
+// report writes the status to the API server. The UID prevents an update of another pod with the same name.
 func (p *Pod) report(ctx context.Context, status corev1.PodStatus) error {
 	patch, err := json.Marshal(map[string]any{
 		"metadata": map[string]any{"uid": p.spec.UID},
@@ -78,7 +78,7 @@ func (p *Pod) report(ctx context.Context, status corev1.PodStatus) error {
 	return err
 }
 
-// Describe tells a person how the pod is: every container's state and the last lines of its output.
+// Describe returns the pod's state in a readable form: every container's state and its last lines of output.
 func (p *Pod) Describe() string {
 	var b strings.Builder
 	status := p.Status()

@@ -12,15 +12,15 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
-// tokens are a pod's service account tokens, bound to the pod and renewed as the kubelet does
-// (k8s.io/kubernetes/pkg/kubelet/token): after 80% of their life or 24 hours; while renewal fails the old one stays
-// until it expires. The kubelet's jitter is left out.
+// tokens are a pod's service account tokens. They are bound to the pod and renewed as in the kubelet
+// (k8s.io/kubernetes/pkg/kubelet/token): after 80% of their lifetime or 24 hours. If a renewal fails, the old
+// token is used until it expires. The kubelet's jitter is omitted.
 type tokens struct {
 	client kubernetes.Interface
 	pod    *corev1.Pod
 
 	mu   sync.Mutex
-	held map[string]heldToken // by audience and life
+	held map[string]heldToken // by audience and lifetime
 }
 
 type heldToken struct {
@@ -28,7 +28,8 @@ type heldToken struct {
 	renew, expires time.Time
 }
 
-// get returns a valid token of the audience; "" is the API server's own. expirationSeconds may be nil for an hour.
+// get returns a valid token for the audience; "" is the API server's own audience. If expirationSeconds is
+// nil, the token is valid for an hour.
 func (t *tokens) get(ctx context.Context, audience string, expirationSeconds *int64) (string, error) {
 	life := int64(3600) // the API's default
 	if expirationSeconds != nil {
@@ -59,7 +60,7 @@ func (t *tokens) get(ctx context.Context, audience string, expirationSeconds *in
 		return "", fmt.Errorf("token of service account %s for audience %q: %w", account, audience, err)
 	}
 	expires := answer.Status.ExpirationTimestamp.Time
-	if answer.Spec.ExpirationSeconds != nil { // the API server may grant another life than asked for
+	if answer.Spec.ExpirationSeconds != nil { // the API server can grant another lifetime than requested
 		life = *answer.Spec.ExpirationSeconds
 	}
 	granted := time.Duration(life) * time.Second

@@ -7,7 +7,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// unsupported names everything a pod asks for that its containers would miss here: better no run than another one.
+// unsupported returns an error that names everything that the pod needs and its containers would not get
+// here. It is better not to run a pod than to run it differently.
 func unsupported(pod *corev1.Pod) error {
 	var errs []error
 	refuse := func(asked bool, format string, args ...any) {

@@ -17,15 +17,15 @@ import (
 	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
-// A volume is a directory of the host. One with content is written again whenever that changes.
+// A volume is a directory of the host. A volume with content is written again when the content changes.
 type volume struct {
 	name    string
 	dir     string
-	content func(context.Context) (map[string]testkit.VolumeFile, error) // nil: the containers' own, empty at first
+	content func(context.Context) (map[string]testkit.VolumeFile, error) // nil for a volume that only containers write to, which is empty at first
 	written map[string]testkit.VolumeFile
 }
 
-// sync brings the volume up to date. On an error the volume keeps what it holds, as on a real node.
+// sync updates the volume. On an error the volume keeps its content, as on a real node.
 func (v *volume) sync(ctx context.Context) error {
 	if v.content == nil {
 		return nil
@@ -45,7 +45,7 @@ func (v *volume) sync(ctx context.Context) error {
 	return nil
 }
 
-// addVolume makes the directory of a volume whose kind unsupported has let pass.
+// addVolume creates the directory of a volume of a supported kind.
 func (p *Pod) addVolume(spec corev1.Volume) error {
 	v := &volume{name: spec.Name, dir: filepath.Join(p.dir, "volumes", spec.Name)}
 	mode := fs.FileMode(0o755)
@@ -117,7 +117,7 @@ func (s selection) missing(err error) (map[string]testkit.VolumeFile, error) {
 	return nil, err
 }
 
-// pick lays an object's keys out as files.
+// pick returns an object's keys as files: all of them, or those that are selected.
 func (s selection) pick(object string, data map[string][]byte) (map[string]testkit.VolumeFile, error) {
 	files := map[string]testkit.VolumeFile{}
 	if s.items == nil {
@@ -180,8 +180,8 @@ func (p *Pod) projectedFiles(ctx context.Context, spec *corev1.ProjectedVolumeSo
 	return files, nil
 }
 
-// tokenFile is private where the kubelet can make it so: to the one user that all containers run as, or to the group
-// of the pod's fsGroup.
+// tokenFile returns a token's file. It is private if the kubelet can make it private: to the only user of all
+// containers, or to the group in the pod's fsGroup.
 func (p *Pod) tokenFile(
 	ctx context.Context, src *corev1.ServiceAccountTokenProjection, defaultMode *int32,
 ) (map[string]testkit.VolumeFile, error) {
@@ -199,7 +199,7 @@ func (p *Pod) tokenFile(
 	return map[string]testkit.VolumeFile{path.Clean(src.Path): {Data: []byte(token), Mode: mode}}, nil
 }
 
-// haveOneUser reports whether the pod itself says that all its containers run as the same user.
+// haveOneUser reports whether the pod's own settings show that all its containers run as the same user.
 func (p *Pod) haveOneUser() bool {
 	var first *int64
 	for _, c := range p.containers {
@@ -212,18 +212,18 @@ func (p *Pod) haveOneUser() bool {
 	return true
 }
 
-// fileMode is the mode of one file: its own, or its volume's, or 0644, the API's default.
+// fileMode returns the mode of one file: its own, or its volume's, or the API's default 0644.
 func fileMode(own, volume *int32) fs.FileMode {
 	for _, m := range []*int32{own, volume} {
 		if m != nil {
-			return fs.FileMode(*m).Perm() // set-user-id and the like mean nothing here
+			return fs.FileMode(*m).Perm() // set-user-id and similar bits have no meaning here
 		}
 	}
 	return 0o644
 }
 
-// source is the path on the host of a mount of the volume. A subPath is resolved now, once: whatever happens to the
-// volume later, the mount stays on the file that it names today.
+// source returns the path on the host for a mount of the volume. A subPath is resolved only now, so the mount
+// keeps showing the same file after later changes of the volume.
 func (v *volume) source(subPath string) (string, error) {
 	if subPath == "" {
 		return v.dir, nil
@@ -231,13 +231,13 @@ func (v *volume) source(subPath string) (string, error) {
 	if !filepath.IsLocal(subPath) {
 		return "", fmt.Errorf("subPath %q: want a relative path inside the volume", subPath)
 	}
-	root, err := os.OpenRoot(v.dir) // no link of a container's making leads out
+	root, err := os.OpenRoot(v.dir) // a link that a container created cannot lead outside
 	if err != nil {
 		return "", err
 	}
 	defer func() { _ = root.Close() }()
 	if _, err := root.Stat(subPath); errors.Is(err, fs.ErrNotExist) {
-		// The kubelet makes a missing one a directory.
+		// The kubelet creates a missing path as a directory.
 		if err := root.MkdirAll(subPath, 0o755); err != nil {
 			return "", err
 		}

@@ -162,7 +162,7 @@ func TestTokenIsRenewed(t *testing.T) {
 	file := filepath.Join(p.VolumeDir("token"), "token")
 	first, err := os.ReadFile(file)
 	testkit.Must(t, err)
-	// 80% of ten minutes have passed.
+	// Pretend that 80% of ten minutes have passed.
 	p.tokens.mu.Lock()
 	held := p.tokens.held["a 600"]
 	if age := time.Until(held.renew); age > 480*time.Second || age < 400*time.Second {
@@ -177,7 +177,8 @@ func TestTokenIsRenewed(t *testing.T) {
 	})
 }
 
-// TestUpdate: a changed ConfigMap reaches a running container by a renamed ..data, except where a subPath pins it.
+// TestUpdate checks that a changed ConfigMap reaches a running container through a renamed ..data, except for
+// a subPath mount.
 func TestUpdate(t *testing.T) {
 	cm := configMap(t, map[string]string{"a": "1", "gone": "x"})
 	pod := newPod(container("main", "sleep"))
@@ -235,14 +236,14 @@ func TestUpdate(t *testing.T) {
 	}
 }
 
-// layout is what a volume's directory holds: names, and where links point.
+// layout returns the content of a volume's directory: names, and the targets of links.
 func layout(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
 	testkit.Must(t, err)
 	got := map[string]string{}
 	for _, e := range entries {
-		target, _ := os.Readlink(filepath.Join(dir, e.Name())) // "" for what is no link
+		target, _ := os.Readlink(filepath.Join(dir, e.Name())) // "" if it is not a link
 		got[e.Name()] = target
 	}
 	return got
