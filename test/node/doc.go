@@ -1,12 +1,11 @@
-// Package node makes a test cluster of package cluster into one that runs pods:
-// it adds a real node, with containerd, a kubelet, kube-proxy, CNI and DNS.
+// Package node adds a real node to a test cluster of package cluster, so that the cluster runs pods. The node
+// has containerd, a kubelet, kube-proxy, CNI and DNS.
 //
-// All of it lives in namespaces of its own (processes, mounts, network, host
-// name), which [Main] makes before the tests of a package run. So port 443 is
-// free to play AWS on, no rule of the machine's firewall is touched, any number
-// of them run side by side, and nothing outlives the test process, however that
-// ends: the kernel takes a namespace's processes, mounts and network down with
-// its first process.
+// Everything runs in separate namespaces (processes, mounts, network, host name), which [Main] creates before
+// the tests of a package run. So a test can act as AWS on port 443, the machine's firewall rules stay
+// unchanged, and any number of nodes can run at the same time. Nothing is left after the test process ends,
+// even if it is killed: when the first process of a namespace ends, the kernel removes the namespace's
+// processes, mounts and network.
 //
 //	func TestMain(m *testing.M) { os.Exit(node.Main(m, node.Setup{})) }
 //
@@ -15,11 +14,11 @@
 //		n.Client().CoreV1().Pods(...)
 //	}
 //
-// It needs root, Linux, and a few Debian packages: package preflight names what
-// is missing and the command that installs it.
+// It needs root, Linux, and a few Debian packages. Package preflight names what is missing and the command
+// that installs it.
 //
-// What differs from a node in the clouds: images are imported, never pulled;
-// the network plugin enforces no NetworkPolicy; every program of the node has
-// the administrator's rights in the API server; CoreDNS runs beside the kubelet
-// rather than in a pod, and knows the cluster and the Hosts of the Options alone.
+// This node differs from a node in the clouds. Images are imported and never pulled. The network plugin
+// does not enforce NetworkPolicies. Every program of the node has the administrator's permissions in the API
+// server. CoreDNS runs next to the kubelet and not in a pod, and knows only the names of the cluster and the
+// Hosts of the Options.
 package node

@@ -18,23 +18,23 @@ import (
 
 const pauseImage = "localhost/pause:1"
 
-// An Image is a container image made of programs of this machine, for those that
-// have no Dockerfile here. It has nothing else in it.
+// An Image is a container image that contains only programs of this machine. It is for programs without a
+// Dockerfile in this repository.
 type Image struct {
-	// Name is the reference by which pods ask for it, registry and tag included.
+	// Name is the reference that pods use, with registry and tag.
 	Name string
-	// Files maps paths in the image to files of this machine, which keep their modes.
+	// Files maps paths in the image to files of this machine. The files keep their modes.
 	Files map[string]string
-	// Dirs are directories that every user may write to.
+	// Dirs are directories in which every user can write.
 	Dirs []string
-	// User, Entrypoint and WorkingDir are the image's configuration.
+	// User, Entrypoint and WorkingDir are in the image's configuration.
 	User, WorkingDir string
 	Entrypoint       []string
 }
 
-// Write makes the image's archive, in the OCI layout.
+// Write writes the image's archive in the OCI layout.
 func (i Image) Write(path string) (err error) {
-	// Its digest comes before it in the archive.
+	// The layer goes to a file first, because its digest precedes it in the archive.
 	layer, err := os.CreateTemp(filepath.Dir(path), "layer-")
 	if err != nil {
 		return err
@@ -106,7 +106,7 @@ func addFile(layer *tar.Writer, name, source string) error {
 	return err
 }
 
-// An ociWriter remembers the first error, for its close to return.
+// An ociWriter stores the first error, and its close returns it.
 type ociWriter struct {
 	tar *tar.Writer
 	err error
@@ -151,7 +151,7 @@ func (w *ociWriter) close(archive *os.File) error {
 	return w.err
 }
 
-// buildPause makes the image of the pods' first containers.
+// buildPause builds the image of the pods' first containers.
 func buildPause(ctx context.Context, dir string) error {
 	program := filepath.Join(dir, "pause")
 	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", program,

@@ -26,28 +26,26 @@ import (
 const (
 	stageVariable = "AMPBRIDGE_NODE_STAGE"
 	dirVariable   = "AMPBRIDGE_NODE_DIR"
-	// The stages of one run, each its own process.
+	// The stages of one run. Each is a separate process.
 	stageInit, stageTests = "init", "tests"
 
 	dirPrefix = "ampbridge-node-"
 	lockName  = "lock"
 )
 
-// A Setup is what a package's tests need beside a node.
+// A Setup is what the tests of a package need in addition to a node.
 type Setup struct {
-	// Needs are programs that PATH must have, beside the node's own, with the
-	// Debian package of each.
+	// Needs maps programs that must be in PATH, in addition to the node's own, to their Debian packages.
 	Needs map[string]string
-	// Tools are programs of package tools, beside the node's own.
+	// Tools are programs of package tools, in addition to the node's own.
 	Tools []string
-	// Prepare, if set, runs before the namespaces are made, so with the
-	// machine's network: to build images, say. The directory is [Dir]'s.
+	// Prepare, if set, runs before the namespaces are created, so it can use the machine's network, for
+	// example to build images. dir is the result of [Dir].
 	Prepare func(ctx context.Context, dir string) error
 }
 
-// Main runs the tests of a package in namespaces of their own, and returns the
-// status to exit with. It re-executes the test binary twice: as the first
-// process of the new process namespace, and from there as the tests.
+// Main runs the tests of a package in separate namespaces, and returns the exit status. It executes the test
+// binary again twice: as the first process of the new process namespace, and then, from there, as the tests.
 func Main(m *testing.M, setup Setup) int {
 	var err error
 	status := 0
@@ -66,16 +64,15 @@ func Main(m *testing.M, setup Setup) int {
 	return status
 }
 
-// Dir is a directory of the whole run, gone with its end. Empty outside of it.
+// Dir returns the directory of the whole run, which is removed at its end. It is empty outside of a run.
 func Dir() string { return os.Getenv(dirVariable) }
 
-// cgroupName is the parent of all pods' cgroups, in each hierarchy.
+// cgroupName returns the name of the parent of all pods' cgroups in each hierarchy.
 func cgroupName() string { return filepath.Base(Dir()) }
 
-// outside prepares what needs the machine, starts the namespaces, and cleans up
-// after them.
+// outside prepares what needs the machine, starts the namespaces, and cleans up after them.
 func outside(setup Setup) (status int, err error) {
-	// The kernel ends the child with the thread that started it.
+	// The kernel ends the child when the thread that started it ends.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -117,7 +114,7 @@ func outside(setup Setup) (status int, err error) {
 	return exitStatus(cmd.Run())
 }
 
-// exitStatus tells a process that ended with a status from one that did not run.
+// exitStatus distinguishes a process that ended with a status from one that did not run.
 func exitStatus(err error) (int, error) {
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.Exited() {
@@ -126,13 +123,13 @@ func exitStatus(err error) (int, error) {
 	return 0, err
 }
 
-// newDir makes the run's directory, which is known to be in use for as long as
-// its lock is held: the kernel gives that back even where nobody does.
+// newDir creates the run's directory and locks it. The lock shows that the directory is in use; the kernel
+// releases it also if the process is killed.
 func newDir() (dir string, unlock func(), err error) {
 	if dir, err = os.MkdirTemp("", dirPrefix); err != nil {
 		return "", nil, err
 	}
-	// Pods run as other users.
+	// The directories must be readable, because pods run as other users.
 	for _, d := range []string{dir, filepath.Join(dir, "tmp")} {
 		if err := errors.Join(os.MkdirAll(d, 0o755), os.Chmod(d, 0o755)); err != nil {
 			return "", nil, err
@@ -157,9 +154,8 @@ func lock(dir string) (*os.File, error) {
 	return file, nil
 }
 
-// removeStale takes away what runs left behind that were killed from outside:
-// files and empty cgroups, as everything else went with them. What cannot be
-// removed is not this run's concern.
+// removeStale removes what killed runs have left: files and empty cgroups. The kernel has removed everything
+// else. Errors are ignored, because they do not affect this run.
 func removeStale() {
 	dirs, err := filepath.Glob(filepath.Join(os.TempDir(), dirPrefix+"*"))
 	if err != nil {
@@ -185,7 +181,7 @@ func remove(dir string) error {
 			}
 			return nil
 		})
-		// The kernel takes the files of a cgroup with it, children first.
+		// The kernel removes the files of a cgroup with the cgroup. Children must be removed first.
 		for _, path := range slices.Backward(found) {
 			errs = append(errs, syscall.Rmdir(path))
 		}
@@ -193,8 +189,8 @@ func remove(dir string) error {
 	return errors.Join(errs...)
 }
 
-// initProcess is the first process of the namespaces: it furnishes them, runs
-// the tests, and buries what they leave orphaned. Its end ends everything.
+// initProcess is the first process of the namespaces. It sets them up, runs the tests, and reaps their
+// orphaned processes. Its end ends everything in the namespaces.
 func initProcess() (status int, err error) {
 	if err := mounts(Dir()); err != nil {
 		return 0, err
@@ -224,16 +220,15 @@ func initProcess() (status int, err error) {
 	}
 }
 
-// kernelSettings are those of the whole machine that a kubelet sets at its
-// start. It is shown files that say what it wants to read, so that the machine
-// stays as it is.
+// kernelSettings are settings of the whole machine that a kubelet changes at its start. The kubelet reads
+// them from files that already have the values it wants, so the machine stays unchanged.
 var kernelSettings = map[string]string{
 	"vm/overcommit_memory": "1", "vm/panic_on_oom": "0", "kernel/panic": "10", "kernel/panic_on_oops": "1",
 	"kernel/keys/root_maxkeys": "1000000", "kernel/keys/root_maxbytes": "25000000",
 }
 
-// mounts makes everything that the node's programs write to their own: /run,
-// and in memory whatever they add to /etc and /var.
+// mounts separates the directories that the node's programs write to: /run, and, in memory, their additions
+// to /etc and /var.
 func mounts(dir string) error {
 	if err := unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
 		return fmt.Errorf("make the mounts private: %w", err)
@@ -287,8 +282,7 @@ func onOverlay(dir string) bool {
 	return unix.Statfs(dir, &stat) == nil && stat.Type == unix.OVERLAYFS_SUPER_MAGIC
 }
 
-// network gives the node its address. Its interface leads nowhere: there is no
-// other machine.
+// network gives the node its address. Its interface has no connection, because there is no other machine.
 func network() error {
 	for _, command := range []string{
 		"ip link set lo up",
@@ -297,9 +291,9 @@ func network() error {
 		"ip address add " + SecondAddress + "/24 dev node0",
 		"ip address add " + ThirdAddress + "/24 dev node0",
 		"ip link set node0 up",
-		// Where packets to Services seem to go, before kube-proxy's rules turn them.
+		// Packets to Services seem to go here, before kube-proxy's rules rewrite them.
 		"ip route add " + serviceRange + " dev node0 src " + Address,
-		// Fails at once where the kernel cannot do what kube-proxy asks of it.
+		// This fails immediately if the kernel does not support what kube-proxy needs.
 		"iptables -t nat -A OUTPUT -m comment --comment ampbridge -m addrtype --dst-type LOCAL -m mark --mark 1 -j RETURN",
 	} {
 		words := strings.Fields(command)

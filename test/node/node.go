@@ -23,42 +23,41 @@ import (
 )
 
 const (
-	// Name is the node's, in the cluster.
+	// Name is the node's name in the cluster.
 	Name = "node"
-	// Address is the node's own, from the range for documentation. Whatever the
-	// test process serves there, pods reach.
+	// Address is the node's address, from the range for documentation. Pods can reach every server of the
+	// test process at this address.
 	Address = "192.0.2.10"
-	// SecondAddress and [ThirdAddress] are the node's as well: for more servers of the
-	// same port.
+	// SecondAddress and [ThirdAddress] belong to the node too, for more servers on the same port.
 	SecondAddress = "192.0.2.11"
-	// ThirdAddress is one more.
+	// ThirdAddress is another address of the node.
 	ThirdAddress = "192.0.2.12"
-	// podRange is where pods get their addresses, podGateway the node's among them.
+	// podRange is the range of the pods' addresses, and podGateway is the node's address in it.
 	podRange, podGateway = "10.244.0.0/24", "10.244.0.1"
 	serviceRange         = "10.96.0.0/16"
 	clusterDomain        = "cluster.local"
 
 	readyTimeout, awaitTimeout = 3 * time.Minute, 3 * time.Minute
-	// drainTimeout is for all pods to end, one of which may not want to.
+	// drainTimeout limits how long all pods have to end, because one of them may hang.
 	drainTimeout = time.Minute
-	// drainGrace is what a pod has to end, in seconds.
+	// drainGrace is how long a pod has to end, in seconds.
 	drainGrace = 1
 )
 
-// Options say what kind of node, and of cluster, to start.
+// Options describe the node and the cluster to start.
 type Options struct {
-	// Cluster is the control plane's part; a scheduler is always there.
+	// Cluster are the options of the control plane. A scheduler always runs.
 	Cluster cluster.Options
-	// Images are archives (OCI or docker) that pods may use. What an earlier node
-	// of the same test process has imported is there anyway.
+	// Images are archives (OCI or docker) that pods can use. Images that an earlier node of the same test
+	// process imported are still available.
 	Images []string
-	// CA holds the certificate authorities, as PEM, that the node and every container
-	// find where a Linux system keeps its own. Empty: the machine's, and none.
+	// CA are the certificate authorities, in PEM, that the node and every container find in the usual place
+	// of a Linux system. If empty, the node has those of the machine, and containers have none.
 	CA []byte
-	// Hosts are the names, beside the cluster's own, that pods and the test can look
-	// up, with their addresses: [Address], [SecondAddress] or [ThirdAddress].
+	// Hosts are names, in addition to the cluster's own, that pods and the test can resolve, with their
+	// addresses: [Address], [SecondAddress] or [ThirdAddress].
 	Hosts map[string]string
-	// Progress gets a line for each step. Nil means none.
+	// Progress gets a line for each step; nil for none.
 	Progress io.Writer
 }
 
@@ -66,14 +65,14 @@ type Options struct {
 type Node struct {
 	*cluster.Cluster
 
-	dir      string // of this node, inside that of Main
+	dir      string // of this node, inside Main's directory
 	options  Options
 	programs map[string]string
-	running  bool // pods may run
+	running  bool // pods can run
 }
 
-// Start starts a node that ends with the test, which fails where it cannot. One
-// runs at a time. The package's TestMain has to call [Main].
+// Start starts a node that ends with the test. If it cannot, it fails the test. Only one node runs at a time.
+// The package's TestMain must call [Main].
 func Start(tb testing.TB, options Options) *Node {
 	tb.Helper()
 	begin := time.Now()
@@ -90,8 +89,7 @@ func Start(tb testing.TB, options Options) *Node {
 	return n
 }
 
-// New starts a node and returns when pods can run there. The caller ends it
-// with Close.
+// New starts a node and returns when pods can run on it. The caller must call Close.
 func New(ctx context.Context, options Options) (_ *Node, err error) {
 	if Dir() == "" {
 		return nil, errors.New("node: outside its namespaces: TestMain has to call node.Main")
@@ -108,7 +106,7 @@ func New(ctx context.Context, options Options) (_ *Node, err error) {
 	options.Cluster.Scheduler = true
 	options.Cluster.Progress = options.Progress
 	options.Cluster.ExtraAPIServerArgs = append([]string{
-		// Pods reach it through the Service "kubernetes", so it has an endpoint.
+		// Pods reach the API server through the Service "kubernetes", so the Service needs an endpoint.
 		"--bind-address=0.0.0.0", "--advertise-address=" + Address, "--endpoint-reconciler-type=lease",
 		"--kubelet-preferred-address-types=InternalIP",
 	}, options.Cluster.ExtraAPIServerArgs...)
@@ -136,8 +134,8 @@ func (n *Node) Close() error {
 	return errors.Join(drainErr, n.Cluster.Close())
 }
 
-// drain ends every pod, so that their networks and mounts are taken down in
-// order. Their controllers' new pods find no node.
+// drain ends every pod, so that its network and mounts are removed in an orderly way. New pods of their
+// controllers find no node.
 func (n *Node) drain(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, drainTimeout, fmt.Errorf("not within %s", drainTimeout))
 	defer cancel()
@@ -186,7 +184,7 @@ func (n *Node) ready(ctx context.Context) error {
 				return errors.New(c.Message)
 			}
 		}
-		return errors.New("it has not said yet")
+		return errors.New("it has no condition Ready yet")
 	})
 }
 
@@ -199,19 +197,19 @@ func (n *Node) Logs(ctx context.Context, namespace, pod, container string) strin
 	return string(raw)
 }
 
-// Tools are the programs, of package tools, that a node runs.
+// Tools returns the programs of package tools that a node runs.
 func Tools() []string {
 	return []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "coredns"}
 }
 
 func (n *Node) say(format string, args ...any) {
 	if n.options.Progress != nil {
-		// Progress that nobody can read is no reason to fail.
+		// A failed write of progress must not fail the start.
 		_, _ = fmt.Fprintf(n.options.Progress, "node: "+format+"\n", args...)
 	}
 }
 
-// write makes a file of the node's configuration and returns its path.
+// write writes a file of the node's configuration and returns its path.
 func (n *Node) write(name, content string) (string, error) {
 	path := filepath.Join(n.dir, name)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -220,8 +218,7 @@ func (n *Node) write(name, content string) (string, error) {
 	return path, os.WriteFile(path, []byte(strings.TrimLeft(content, "\n")), 0o644)
 }
 
-// Eventually polls until check returns nil, and ends the test where it does not
-// within some minutes.
+// Eventually polls until check returns nil. It fails the test if that takes more than some minutes.
 func (n *Node) Eventually(tb testing.TB, what string, check func(context.Context) error) {
 	tb.Helper()
 	ctx, cancel := context.WithTimeoutCause(tb.Context(), awaitTimeout, fmt.Errorf("not within %s", awaitTimeout))

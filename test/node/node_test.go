@@ -29,7 +29,7 @@ import (
 
 const image = "localhost/probe:1"
 
-// The test's own program is what its pods run.
+// The pods run the test's own program.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
@@ -77,7 +77,7 @@ func serve() error {
 	return nil
 }
 
-// probe looks around from inside a pod, and prints what it sees.
+// probe runs inside a pod and prints what it can reach.
 func probe(ctx context.Context, host string) error {
 	addresses, err := net.DefaultResolver.LookupHost(ctx, host)
 	if err != nil {
@@ -111,9 +111,9 @@ func probe(ctx context.Context, host string) error {
 	return nil
 }
 
-// What a pod on the node can do: look names up, reach a Service through
-// kube-proxy, the API server as its own service account, and whatever the test
-// plays at the node's address. Twice, as the second node follows a used one.
+// A pod on the node must be able to resolve names and to reach three servers: a Service through kube-proxy,
+// the API server as the pod's own service account, and a server of the test at the node's address. The test
+// runs twice, because the second node starts after a used one.
 func TestPodsRun(t *testing.T) {
 	const host = "sts.eu-west-1.amazonaws.com"
 	listener, err := net.Listen("tcp", net.JoinHostPort(node.Address, "80"))

@@ -16,7 +16,7 @@ import (
 	"github.com/ampbridge/ampbridge/test/node/preflight"
 )
 
-// containerdSocket lies in /run, which is the node's own.
+// containerdSocket is in /run, which is the node's own.
 const containerdSocket = "/run/containerd/containerd.sock"
 
 const containerdConfig = `
@@ -43,7 +43,7 @@ state = "/run/containerd"
       SystemdCgroup = false
 `
 
-// startContainerd keeps images, and only them, from one node to the next.
+// startContainerd starts containerd. It keeps only the images of an earlier node.
 func (n *Node) startContainerd(ctx context.Context) error {
 	cniBin, err := preflight.CNIDir()
 	if err != nil {
@@ -76,11 +76,11 @@ func (n *Node) startContainerd(ctx context.Context) error {
 	})
 }
 
-// caFile is where Go programs, and most others on Linux, look for authorities.
+// caFile is where Go programs, and most other programs on Linux, look for certificate authorities.
 const caFile = "/etc/ssl/certs/ca-certificates.crt"
 
-// trust lets the node and its containers trust Options.CA. It returns the file of
-// what every container is made of; empty: containerd's own.
+// trust makes the node and its containers trust Options.CA. It returns the file with the base specification
+// of every container; empty for containerd's own.
 func (n *Node) trust(ctx context.Context) (spec string, err error) {
 	if len(n.options.CA) == 0 {
 		return "", nil
@@ -89,7 +89,7 @@ func (n *Node) trust(ctx context.Context) (spec string, err error) {
 	if err != nil {
 		return "", err
 	}
-	// The node's own /etc: for containerd, and for all that the test runs.
+	// This is the node's own /etc. It is for containerd and for all programs that the test runs.
 	if err := os.MkdirAll(filepath.Dir(caFile), 0o755); err != nil {
 		return "", err
 	}
@@ -118,8 +118,8 @@ func (n *Node) trust(ctx context.Context) (spec string, err error) {
 	return n.write("container.json", string(text))
 }
 
-// snapshotter is overlayfs, but where the directory is on an overlay itself, as
-// in a container: those do not nest.
+// snapshotter returns overlayfs. If the directory is itself on an overlay, as in a container, it returns
+// native, because overlays cannot be nested.
 func snapshotter(dir string) string {
 	if onOverlay(dir) {
 		return "native"
@@ -149,7 +149,7 @@ func ctr(ctx context.Context, args ...string) error {
 	return nil
 }
 
-// importImages gives the node the images, and the one for the pods' first containers.
+// importImages imports the images, and the image of the pods' first containers.
 func (n *Node) importImages(ctx context.Context) error {
 	for _, archive := range append([]string{pauseArchive(Dir())}, n.options.Images...) {
 		if err := ctr(ctx, "images", "import", "--snapshotter", snapshotter(Dir()), archive); err != nil {
@@ -187,7 +187,7 @@ evictionHard: {memory.available: "50Mi", nodefs.available: "100Mi", nodefs.inode
 `
 
 func (n *Node) startKubelet(context.Context) error {
-	// Empty: the kubelet writes each pod's own, with the cluster's DNS.
+	// The file is empty, because the kubelet writes each pod's own with the cluster's DNS.
 	if _, err := n.write("resolv.conf", ""); err != nil {
 		return err
 	}
@@ -225,7 +225,7 @@ func (n *Node) startProxy(context.Context) error {
 	return n.Run(n.programs["kube-proxy"], "kube-proxy", "--config="+config)
 }
 
-// Whatever is neither a host nor the cluster's does not exist.
+// A name that is neither a host nor in the cluster does not exist.
 const corefile = `
 .:53 {
     bind ` + Address + `
@@ -256,7 +256,7 @@ func (n *Node) startDNS(ctx context.Context) error {
 	if err := n.Run(n.programs["coredns"], "coredns", "-conf", config); err != nil {
 		return err
 	}
-	// This process looks names up as pods do.
+	// This process resolves names as pods do.
 	if err := errors.Join(
 		replaceFile("/etc/resolv.conf", "nameserver "+Address+"\n"),
 		replaceFile("/etc/hosts", "127.0.0.1 localhost\n"+Address+" "+Name+"\n"),
@@ -273,8 +273,8 @@ func (n *Node) startDNS(ctx context.Context) error {
 	})
 }
 
-// replaceFile writes a file of the node's own /etc, whatever was there: often a
-// link to where a program of the machine keeps it up to date.
+// replaceFile replaces a file of the node's own /etc. Often it is a link to a file that a program of the
+// machine updates.
 func replaceFile(path, content string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err

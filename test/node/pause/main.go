@@ -1,5 +1,5 @@
-// Command pause is the program of a pod's first container, which holds the pod's
-// namespaces and does nothing else.
+// Command pause is the program of a pod's first container. It holds the pod's namespaces and does nothing
+// else.
 package main
 
 import (

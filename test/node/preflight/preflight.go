@@ -1,6 +1,5 @@
-// Package preflight tells what a machine lacks for a test node (package node),
-// and the command that fixes it. It imports nothing of size, so that the answer
-// comes before anything is built.
+// Package preflight reports what a machine lacks for a test node (package node), and the command that fixes
+// it. It has few imports, so it answers before anything else is built.
 package preflight
 
 import (
@@ -15,28 +14,27 @@ import (
 	"strings"
 )
 
-// Install are the programs that make e2e needs beside the node's own.
+// Install are the programs that make e2e needs in addition to the node's own, with their packages.
 var Install = map[string]string{"make": "make", "buildah": "buildah", "aws": "awscli", "chromium": "chromium",
 	"ssh-keygen": "openssh-client"}
 
-// debian names the package that holds each program which a node needs.
+// debian maps each program that a node needs to its package.
 var debian = map[string]string{
 	"containerd": "containerd", "ctr": "containerd", "containerd-shim-runc-v2": "containerd", "runc": "runc",
 	"ip": "iproute2", "iptables": "iptables", "iptables-save": "iptables", "iptables-restore": "iptables",
 }
 
-// cniPlugins are the programs that the pods' network takes, and cniDirs where
-// distributions keep them.
+// cniPlugins are the programs for the pods' network, and cniDirs are the directories in which distributions
+// install them.
 var (
 	cniPlugins = []string{"bridge", "host-local", "loopback"}
 	cniDirs    = []string{"/usr/lib/cni", "/opt/cni/bin", "/usr/libexec/cni"}
 )
 
-// Missing are programs that the machine lacks, and the packages that hold them.
+// Missing are the programs that the machine lacks, and the packages that contain them.
 type Missing struct{ Programs, Packages []string }
 
-// Find looks for the node's own programs and for the needs, which are further
-// ones with their packages.
+// Find looks for the node's own programs and for those in needs, which maps more programs to their packages.
 func Find(needs map[string]string) (m Missing) {
 	programs := maps.Clone(debian)
 	maps.Copy(programs, needs)
@@ -53,16 +51,16 @@ func Find(needs map[string]string) (m Missing) {
 	return m
 }
 
-// Check tells everything that the machine lacks at once.
+// Check returns one error with everything that the machine lacks.
 func Check(needs map[string]string) error {
 	var errs []error
 	if runtime.GOOS != "linux" {
-		return fmt.Errorf("a node takes Linux, and this is %s", runtime.GOOS)
+		return fmt.Errorf("a node needs Linux, but this is %s", runtime.GOOS)
 	}
 	if os.Geteuid() != 0 {
 		errs = append(
 			errs,
-			errors.New("not root: containers, their network and their mounts take root; run it with sudo, or leave it to CI"),
+			errors.New("not root: containers, their network and their mounts need root; run it with sudo, or leave it to CI"),
 		)
 	}
 	if m := Find(needs); len(m.Programs) > 0 {
@@ -80,7 +78,7 @@ func Check(needs map[string]string) error {
 
 const cgroups = "/sys/fs/cgroup"
 
-// CgroupRoots are the hierarchies: one for version 2, one per controller before.
+// CgroupRoots returns the hierarchies: one for version 2, or one for each controller of version 1.
 func CgroupRoots() []string {
 	if _, err := os.Stat(filepath.Join(cgroups, "cgroup.controllers")); err == nil {
 		return []string{cgroups}
@@ -92,7 +90,7 @@ func CgroupRoots() []string {
 	return roots
 }
 
-// CNIDir is where all the network plugins are.
+// CNIDir returns the directory with all the network plugins.
 func CNIDir() (string, error) {
 	for _, dir := range cniDirs {
 		if !slices.ContainsFunc(cniPlugins, func(plugin string) bool {

@@ -1,4 +1,4 @@
-// Command preflight tells what this machine lacks for make e2e.
+// Command preflight reports what this machine lacks for make e2e.
 //
 //	preflight            names it, with the command that installs it; status 1
 //	preflight packages   prints the Debian packages alone, for a script to install
