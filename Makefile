@@ -112,6 +112,11 @@ safety: ## the tables of docs/design/reliability.md: the safety matrix and the s
 	@$(GO) test -count=1 -v -timeout 2h ./test/e2e/matrix -all -pods $(PODS) | grep -E '^ *\||^ *[0-9]+ cells|^ *--- FAIL|^(---|ok|FAIL|panic)'
 	@$(GO) test -count=1 -v ./test/e2e/sidecarfaults | grep -E '^ *\||^(---|ok|FAIL|panic)'
 
+.PHONY: shapes
+shapes: ## doctor on every healthy kind of pod, policy and issuer: nothing but pass
+	@$(TOOLS) $(TEST_TOOLS) prometheus-3.1 prometheus-2.42 prometheus-2.22 gosh >/dev/null
+	@$(GO) test -tags shapes -count=1 -v -timeout 30m -run 'TestShapes|TestIssuers' ./test/e2e/doctor ./test/e2e/kinds | grep -E '^ *--- |^(ok|FAIL|panic)'
+
 .PHONY: collectors
 collectors: ## programs other than Prometheus, in both modes, through outages of STS (the table of docs/design/reliability.md)
 	@$(TOOLS) $(TEST_TOOLS) vmagent thanos otelcol >/dev/null

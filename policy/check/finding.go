@@ -145,6 +145,12 @@ func Excluded(id ID, a About, format string, args ...any) Finding {
 	return f
 }
 
+// For returns the finding with the ID of its check, and its object.
+func (f Finding) For(id ID, a About) Finding {
+	f.ID, f.About = id, a
+	return f
+}
+
 // BlockedBy returns the finding of a check that was skipped because another one failed.
 func BlockedBy(id ID, a About, failed ID) Finding {
 	return Finding{ID: id, Status: Skip, About: a, BlockedBy: failed, Message: "depends on " + string(failed) + ", which failed"}

@@ -147,7 +147,7 @@ func TestReadClaimsShowsNothing(t *testing.T) {
 func TestProvider(t *testing.T) {
 	good := ProviderState{Exists: true, URL: aks.Host(), Audiences: []string{"x", audience}, Thumbprints: []string{"AA"}}
 	var many []policy.ARN
-	for range providerQuota {
+	for range ProviderQuota {
 		many = append(many, policy.Issuer("https://example.com/x").ProviderARN("aws", "111122223333"))
 	}
 	for _, c := range []struct {

@@ -19,9 +19,9 @@ type ProviderState struct {
 	Others []policy.ARN
 }
 
-// providerQuota is how many OIDC providers an account may have, unless its quota
+// ProviderQuota is how many OIDC providers an account may have, unless its quota
 // was raised (https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html).
-const providerQuota = 100
+const ProviderQuota = 100
 
 // Provider judges the OIDC provider that should have the ARN. published is what
 // is known about the issuer's certificate; sync is the fix that
@@ -68,7 +68,7 @@ func missingProvider(arn policy.ARN, p ProviderState, sync Fix) Finding {
 				Comparing("provider", arn.String(), other.String())
 		}
 	}
-	if n := len(p.Others); n >= providerQuota {
+	if n := len(p.Others); n >= ProviderQuota {
 		return Failed(
 			OIDCProvider,
 			about,
@@ -95,6 +95,18 @@ func missingProvider(arn policy.ARN, p ProviderState, sync Fix) Finding {
 		)
 	}
 	return Failed(OIDCProvider, about, sync, "there is no %s", arn)
+}
+
+// Room judges whether a quota of IAM leaves room for what sync makes. code names the
+// quota in the Service Quotas API.
+func Room(what, code string, left, needed int) Finding {
+	if left >= needed {
+		return Passed("", About{}, "sync makes %d, and the quota of %s leaves %d", needed, what, left)
+	}
+	return Failed("", About{}, NewFix("request a higher quota of "+what+", or delete those that nothing uses",
+		Command{"aws", "service-quotas", "request-service-quota-increase", "--service-code", "iam", "--quota-code", code,
+			"--desired-value", "VALUE", "--region", "us-east-1"}),
+		"sync makes %d, and the quota of %s leaves %d", needed, what, max(0, left))
 }
 
 // providerQuotaCode names the quota in the Service Quotas API, where IAM's are

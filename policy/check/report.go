@@ -107,11 +107,11 @@ func (r *Runner) Exclude(a About, reason string, ids ...ID) {
 	}
 }
 
-// Prove replaces the skipped findings of a check by passed ones, because a later
-// check proved it. Findings that are blocked stay.
-func (r *Runner) Prove(id ID, message string) {
+// Prove replaces the skipped findings of a check about an object by passed ones, because
+// a later check proved it. Findings that are blocked stay.
+func (r *Runner) Prove(id ID, a About, message string) {
 	for i, f := range r.findings {
-		if f.ID == id && f.Status == Skip && f.BlockedBy == "" {
+		if f.ID == id && f.Status == Skip && f.BlockedBy == "" && f.About.overlaps(a) {
 			r.findings[i] = Passed(id, f.About, "%s", message)
 		}
 	}

@@ -185,13 +185,19 @@ func TestProve(t *testing.T) {
 	var r Runner
 	r.Add(Skipped(Certificate, About{}, "the Secret cannot be read"), Skipped(Endpoints, About{}, "no rights"),
 		Finding{ID: Certificate, Status: Skip, BlockedBy: Registration}, Failed(Certificate, About{}, Fix{}, "it has expired"))
-	r.Prove(Certificate, "the dry run proves it")
+	r.Prove(Certificate, About{}, "the dry run proves it")
 	var statuses []Status
 	for _, f := range r.findings {
 		statuses = append(statuses, f.Status)
 	}
 	if diff := cmp.Diff([]Status{Pass, Skip, Skip, Fail}, statuses); diff != "" {
 		t.Error(diff)
+	}
+	one, two := About{Pod: "monitoring/one"}, About{Pod: "monitoring/two"}
+	r.Add(Skipped(Sidecar, one, "on the host's network"), Skipped(Sidecar, two, "on the host's network"))
+	r.Prove(Sidecar, two, "samples flow")
+	if found := r.Report().Of(Sidecar); found[0].Status != Skip || found[1].Status != Pass {
+		t.Errorf("%+v", found)
 	}
 }
 

@@ -19,6 +19,7 @@ func registerDoctor(flags *pflag.FlagSet, o *doctor.Options) {
 	registerNamespace(flags, &o.Namespace, "", "check only service accounts of this `NAMESPACE` (default: all)")
 	registerServiceAccount(flags, &o.ServiceAccount, "check only service accounts of this `NAME`")
 	flags.BoolVar(&o.InPod, "in-pod", false, "check the pod that doctor runs in: its token, its environment, its sidecar")
+	flags.BoolVar(&o.Pre, "pre", false, "check what an installation with this --policy needs, before it: nothing is written")
 	flags.BoolVar(&o.NoWrite, "no-write", false, "write no sample (ampbridge_doctor, one for each service account and destination)")
 	flags.StringVar((*string)(&o.Require), "require", "",
 		"exit with 1 if a check of this `SCOPE` was skipped: all, cluster or aws (default: exit with 3 if any was)")
@@ -32,6 +33,12 @@ func validateDoctor(o doctor.Options) error {
 	}
 	if o.Namespace == "" && o.ServiceAccount != "" {
 		return usage.Errorf("--service-account needs --namespace: add for example -n monitoring")
+	}
+	if o.Pre && o.InPod {
+		return usage.Errorf("--pre checks a cluster before the installation: leave out --in-pod")
+	}
+	if o.Pre && o.Policy == "" {
+		return usage.Errorf("--pre needs --policy FILE: the policy that you are going to install")
 	}
 	if o.Require != "" {
 		if err := usage.OneOf("require", string(o.Require),
@@ -85,6 +92,9 @@ The sidecar's image contains doctor too. In a pod that ampbridge injected:
   kubectl exec -n NAMESPACE POD -c ampbridge-config -- /ampbridge doctor --in-pod`,
 		Example: `  ampbridge doctor
   ampbridge doctor --policy policy.yaml --namespace monitoring --service-account prometheus
+
+  # Before an installation: versions, permissions, quotas, and which pods will be injected.
+  ampbridge doctor --pre --policy policy.yaml
 
   # After an installation or a rollout.
   ampbridge doctor --wait 5m

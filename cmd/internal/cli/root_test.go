@@ -136,6 +136,8 @@ func TestStatusAndErrors(t *testing.T) {
 		{"doctor requires something else", "doctor --require pods", "", Usage, "", []string{
 			`--require "pods" is unknown: write one of ["all" "cluster" "aws"]`}},
 		{"doctor of a pod requires AWS", "doctor --in-pod --require aws", "", Usage, "", []string{"--in-pod", "--require all"}},
+		{"doctor before an installation of nothing", "doctor --pre", "", Usage, "", []string{"--pre needs --policy FILE"}},
+		{"doctor before an installation, in a pod", "doctor --pre --in-pod --policy a", "", Usage, "", []string{"leave out --in-pod"}},
 		{"doctor in another format", "doctor -o xml", "", Usage, "", []string{`--output "xml" is unknown: write one of ["text" "json" "yaml" "html"]`}},
 		{"status in another format", "status -o html", "", Usage, "", []string{`--output "html" is unknown: write one of ["text" "json" "yaml"]`}},
 		{"a delivery of its own", "config --delivery direct", "", Usage, "", []string{`--delivery "direct" is unknown: write one of ["" "sigv4" "relay"]`}},

@@ -58,6 +58,9 @@ func (x *runner) checkCluster(ctx context.Context) {
 				)
 			}
 			x.checks.Head.Versions.Kubernetes = version.GitVersion
+			if f, old := tooOld(version.GitVersion); old {
+				return f
+			}
 			return passed("%s, %s", c.config.Host, version.GitVersion)
 		})
 		if ok {

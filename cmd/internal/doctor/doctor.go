@@ -6,7 +6,7 @@
 // There is one file for each system: cluster.go, admission.go, webhook.go and sync.go
 // for Kubernetes; issuer.go for the issuer as AWS reads it; aws.go and role.go for the
 // account; session.go for STS; amp.go for query and write; pods.go and metrics.go for
-// running pods; inpod.go for doctor's own pod. runner.go runs the checks in their order.
+// running pods; inpod.go for doctor's own pod; pre.go for a cluster without ampbridge. runner.go runs the checks in their order.
 //
 // It needs these permissions in Kubernetes. Without one of them, a check is
 // skipped:
@@ -64,6 +64,8 @@ type Options struct {
 	// Namespace and ServiceAccount select some service accounts.
 	Namespace, ServiceAccount string
 	InPod                     bool
+	// Pre checks what an installation needs.
+	Pre bool
 	// NoWrite excludes the remote write, which leaves one sample.
 	NoWrite bool
 	// Require is the scope of the checks that must have run; empty: a skipped check
@@ -179,9 +181,12 @@ func once(ctx context.Context, o Options, stdin io.Reader, ended func(check.Find
 	x := &runner{Options: o, stdin: stdin}
 	x.checks.Added = ended
 	x.checks.Head = check.Head{Started: o.Now().UTC().Truncate(time.Second), Versions: check.Versions{Ampbridge: o.Version}}
-	if o.InPod {
+	switch {
+	case o.InPod:
 		x.inPod(ctx, environment(os.Environ()))
-	} else {
+	case o.Pre:
+		x.beforeInstallation(ctx)
+	default:
 		x.inCluster(ctx)
 	}
 	x.checks.Head.Seconds = time.Since(began).Round(100 * time.Millisecond).Seconds()

@@ -124,10 +124,16 @@ func (x *runner) checkPod(ctx context.Context, s *subject, pod *runningPod) {
 		return
 	}
 	x.checkSidecar(ctx, pod)
-	x.checks.Run(check.Flow, pod.about, func() check.Finding {
+	flows := false
+	x.checks.Run(check.Flow, pod.about, func() (f check.Finding) {
+		defer func() { flows = f.Status == check.Pass }()
 		return x.flow(ctx, blocks(*pod.config), func() (string, error) { return x.queues(ctx, pod) },
 			func(problem string) check.Finding { return x.relayFlow(ctx, pod, problem) })
 	})
+	if flows && kube.SidecarPort(pod.Pod) == "" {
+		x.checks.Prove(check.Sidecar, pod.about, "the sidecar serves no status here, as on the host's network; AMP takes the pod's samples, "+
+			"so its session is valid and the block is served")
+	}
 }
 
 // queues reads Prometheus's metrics: from Prometheus itself, or else from the sidecar,

@@ -39,8 +39,8 @@ type runner struct {
 type subject struct {
 	policy.Subject
 	about check.About
-	// labels are those of its namespace.
-	labels map[string]string
+	// labels are those of its namespace, annotations its own.
+	labels, annotations map[string]string
 	// destinations are those of its grants, without those that it opted out of.
 	destinations []policy.Destination
 	// named is true if a grant or a flag names it without a wildcard.
@@ -74,6 +74,7 @@ func (x *runner) inCluster(ctx context.Context) {
 			if x.checks.Run(check.Injection, s.about, func() check.Finding { return x.dryRun(ctx, s) }) {
 				x.checks.Prove(
 					check.Certificate,
+					check.About{},
 					"the API server called the webhook in the dry run, and it verifies the certificate with the bundle",
 				)
 			}
@@ -198,6 +199,7 @@ func (x *runner) checkSubject(ctx context.Context, named policy.Subject) {
 		return namespaceFinding(named.Namespace, labels, namespaceErr)
 	})
 	annotations, accountErr := x.cluster.serviceAccountAnnotations(ctx, named)
+	s.annotations = annotations
 	if apierrors.IsNotFound(namespaceErr) {
 		x.checks.Add(check.BlockedBy(check.ServiceAccount, s.about, check.Namespace)) // it cannot exist either
 	} else {

@@ -40,7 +40,7 @@ func SidecarQueues(ctx context.Context, client corev1client.PodsGetter, pod *cor
 
 // sidecarPage reads a path of the sidecar's port, cut to maxStatus.
 func sidecarPage(ctx context.Context, client corev1client.PodsGetter, pod *corev1.Pod, path string) ([]byte, error) {
-	port := sidecarPort(pod)
+	port := SidecarPort(pod)
 	switch {
 	case port == "":
 		return nil, errors.New("the sidecar serves no status: the pod is on the host's network, or has no free port")
@@ -61,8 +61,8 @@ func sidecarPage(ctx context.Context, client corev1client.PodsGetter, pod *corev
 	return text, nil
 }
 
-// sidecarPort returns the port that the sidecar declares; empty if there is none.
-func sidecarPort(pod *corev1.Pod) string {
+// SidecarPort returns the port that the sidecar declares; empty if there is none.
+func SidecarPort(pod *corev1.Pod) string {
 	for _, c := range pod.Spec.InitContainers {
 		if c.Name == sidecarconfig.ContainerName && len(c.Ports) > 0 {
 			return strconv.Itoa(int(c.Ports[0].ContainerPort))

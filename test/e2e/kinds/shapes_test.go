@@ -16,6 +16,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
 	"github.com/ampbridge/ampbridge/policy/check"
 	"github.com/ampbridge/ampbridge/test/cluster"
 	"github.com/ampbridge/ampbridge/test/env"
@@ -125,4 +127,38 @@ func (p *subject) diagnose(serviceAccount string) (failed []string) {
 		failed = append(failed, fmt.Sprintf("%d checks of the pod passed", seen))
 	}
 	return failed
+}
+
+// TestIssuers runs doctor in clusters of other clouds. That of the rows is EKS's.
+func TestIssuers(t *testing.T) {
+	host, err := cluster.Address()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, issuer := range map[string]string{
+		"AKS":       "https://westeurope.oic.prod-aks.azure.com/00000000-0000-0000-0000-000000000000/11111111-1111-1111-1111-111111111111/",
+		"GKE":       "https://container.googleapis.com/v1/projects/example/locations/europe-west1/clusters/demo",
+		"on-prem":   "https://oidc.example.com",
+		"k3s":       "https://kubernetes.example.com/cluster-1",
+		"OpenShift": "https://example-oidc.s3.eu-west-1.amazonaws.com/demo",
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := env.StartSynced(t, env.Options{Issuer: issuer, Few: true})
+			c, err := client.New(e.Cluster.Config(), client.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			f := &fixture{e, c}
+			f.scheduledSync(t)
+			p := &subject{t, e.StartPrometheus(t, env.Chart{Name: "prometheus-server", Config: env.SelfScrape, Change: env.NoReloader}), f}
+			failed := []string{"doctor has not run"}
+			for begun := time.Now(); time.Since(begun) < time.Minute && len(failed) > 0; {
+				p.address(host)
+				failed = p.diagnose(env.ServiceAccount)
+			}
+			if len(failed) > 0 {
+				t.Error(strings.Join(failed, "\n"))
+			}
+		})
+	}
 }
