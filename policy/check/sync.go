@@ -52,8 +52,16 @@ const syncGrace = 5 * time.Minute
 func Sync(s SyncState, interval time.Duration, now time.Time, logs Fix) Finding {
 	switch {
 	case s.CronJob != nil:
-		return scheduled(s.Workload, *s.CronJob, now, logs)
-	case s.Workload == "" && !s.Lease.held(now):
+		return scheduled(s.Workload, *s.CronJob, interval, now, logs)
+	case s.Workload == "" && s.Lease != nil && !s.Lease.held(now):
+		return Failed(
+			SyncLeads,
+			About{},
+			NewFix("let the chart run sync (sync.enabled); or, if you run ampbridge sync --once yourself from now on, delete the Lease"),
+			"nothing in the cluster runs sync any more: the Lease was renewed last %s ago",
+			Span(max(0, now.Sub(s.Lease.Renewed))),
+		)
+	case s.Workload == "" && s.Lease == nil:
 		return Warned(
 			SyncLeads,
 			About{},
@@ -138,8 +146,11 @@ func leader(holder string, m Metrics, interval time.Duration, now time.Time, log
 	return Passed(SyncLeads, About{}, "%s leads, and its last pass succeeded %s ago", holder, Span(max(0, ago)))
 }
 
+// rareRuns is how seldom a CronJob may run: its schedule is not parsed.
+const rareRuns = 24 * time.Hour
+
 // scheduled judges a CronJob.
-func scheduled(name string, s CronJobState, now time.Time, logs Fix) Finding {
+func scheduled(name string, s CronJobState, interval time.Duration, now time.Time, logs Fix) Finding {
 	last := "no run ever succeeded"
 	if !s.Succeeded.IsZero() {
 		last = fmt.Sprintf("the last successful run ended %s ago", Span(now.Sub(s.Succeeded)))
@@ -149,6 +160,10 @@ func scheduled(name string, s CronJobState, now time.Time, logs Fix) Finding {
 		return Failed(SyncLeads, About{}, NewFix("resume it: spec.suspend: false"), "%s is suspended; %s", name, last)
 	case s.Started.IsZero():
 		return Skipped(SyncLeads, About{}, "%s has not run yet", name)
+	case !s.Succeeded.Before(s.Started) && now.Sub(s.Started) > 2*max(interval, rareRuns)+syncGrace:
+		return Failed(SyncLeads, About{}, NewFix("see the events of the CronJob, and kube-controller-manager's log, for why it is not run",
+			Command{"kubectl", "get", "cronjobs,jobs,pods", "--all-namespaces", "--selector", "app.kubernetes.io/component=sync"}),
+			"%s has not been run for %s; %s", name, Span(now.Sub(s.Started)), last)
 	case !s.Succeeded.Before(s.Started):
 		return Passed(SyncLeads, About{}, "%s: its last run succeeded %s ago", name, Span(max(0, now.Sub(s.Succeeded))))
 	case now.Sub(s.Started) > syncGrace:
