@@ -129,18 +129,25 @@ type loss struct {
 var losses = []loss{
 	{
 		metric: "metadata_failed_total", what: "metadata entries (HELP, TYPE) were refused",
-		fix: "AMP takes HELP texts of at most 1 KB: write metadata: {send: false} under remoteWrite in the policy, or shorten the text",
+		fix: "AMP takes HELP texts of at most 1 KB: write metadata: {send: false} under remoteWrite in the policy, or " +
+			"shorten the text",
 	},
 	{
 		metric: "exemplars_failed_total", what: "exemplars were refused",
 		fix: "write sendExemplars: false under remoteWrite in the policy; see Prometheus's log for AMP's reason",
 	},
 	{metric: "samples_dropped_total", reason: "too_old", what: "samples were dropped as too old", fix: fixTooOld},
-	{metric: "histograms_dropped_total", reason: "too_old", what: "native histograms were dropped as too old", fix: fixTooOld},
+	{
+		metric: "histograms_dropped_total",
+		reason: "too_old",
+		what:   "native histograms were dropped as too old",
+		fix:    fixTooOld,
+	},
 	{metric: "exemplars_dropped_total", reason: "too_old", what: "exemplars were dropped as too old", fix: fixTooOld},
 	{
-		metric: "samples_dropped_total", reason: "unintentionally_dropped_series", what: "samples were dropped for series that it did not know",
-		fix: fixUnknownSeries,
+		metric: "samples_dropped_total", reason: "unintentionally_dropped_series",
+		what: "samples were dropped for series that it did not know",
+		fix:  fixUnknownSeries,
 	},
 	{
 		metric: "histograms_dropped_total", reason: "unintentionally_dropped_series",
@@ -149,7 +156,8 @@ var losses = []loss{
 }
 
 const (
-	fixTooOld = "remote_write was behind for longer than sampleAgeLimit, or an exporter sets old timestamps: see Prometheus's log for what " +
+	fixTooOld = "remote_write was behind for longer than sampleAgeLimit, or an exporter sets old timestamps: see " +
+		"Prometheus's log for what " +
 		"AMP answered then"
 	fixUnknownSeries = "a few after a start are normal; more mean a damaged WAL: see Prometheus's log"
 )
@@ -206,7 +214,8 @@ func FlowState(first, last Metrics, apart time.Duration, blocks []policy.Block, 
 		one, done := queueState(cmp.Or(b.Name, b.ID), first.queue(b), last.queue(b), apart, clock, up)
 		final = final && done
 		// A skipped one is no better than a warning.
-		if one.Status.Worse(worst.Status) && worst.Status != Skip || one.Status == Skip && worst.Status == Warn || one.Status == Fail {
+		if one.Status.Worse(worst.Status) && worst.Status != Skip || one.Status == Skip && worst.Status == Warn ||
+			one.Status == Fail {
 			worst = one
 		}
 		messages = append(messages, one.Message)
@@ -219,7 +228,13 @@ func FlowState(first, last Metrics, apart time.Duration, blocks []policy.Block, 
 
 // queueState judges one queue. What is no more than unproven after the first read
 // is not final. clock is Prometheus's time, and up is since when it runs; 0: not known.
-func queueState(name string, was, is queue, apart time.Duration, clock time.Time, up time.Duration) (f Finding, final bool) {
+func queueState(
+	name string,
+	was, is queue,
+	apart time.Duration,
+	clock time.Time,
+	up time.Duration,
+) (f Finding, final bool) {
 	if !is.found {
 		return Failed(
 			Flow,
@@ -229,11 +244,16 @@ func queueState(name string, was, is queue, apart time.Duration, clock time.Time
 			name,
 		), apart >= FlowWindow
 	}
-	log := NewFix("see Prometheus's log for errors of remote_write: AMP throttles (429), refuses (403, 400), or does not answer")
+	log := NewFix(
+		"see Prometheus's log for errors of remote_write: AMP throttles (429), refuses (403, 400), or does not answer",
+	)
 	age := clock.Sub(unix(is.sent))
 	if is.sent > 0 && is.failed == 0 && is.retried == 0 && is.lag() <= lagTolerated && age <= idleLimit {
 		// AMP accepted everything at the first attempt.
-		return is.lost(name, Passed(Flow, About{}, "%s is %s behind, nothing refused, nothing retried", name, Span(is.lag()))), true
+		return is.lost(
+			name,
+			Passed(Flow, About{}, "%s is %s behind, nothing refused, nothing retried", name, Span(is.lag())),
+		), true
 	}
 	if is.attempts < was.attempts || is.failed < was.failed || !was.found {
 		was = queue{} // Prometheus was started again, or has read its configuration, between the reads
@@ -251,8 +271,15 @@ func queueState(name string, was, is queue, apart time.Duration, clock time.Time
 	case apart < FlowWindow:
 		return Skipped(Flow, About{}, "%s: not known yet", name), false
 	case failed > 0:
-		return Failed(Flow, About{}, NewFix("see Prometheus's log for AMP's reason; Prometheus does not send refused samples again"),
-			"%s: %.0f samples were refused within %s, and none is known to be accepted", name, failed, Span(apart)), true
+		return Failed(
+			Flow,
+			About{},
+			NewFix("see Prometheus's log for AMP's reason; Prometheus does not send refused samples again"),
+			"%s: %.0f samples were refused within %s, and none is known to be accepted",
+			name,
+			failed,
+			Span(apart),
+		), true
 	case is.pending > 0 || retried > 0:
 		since := "none was ever sent"
 		if is.sent > 0 {
@@ -270,10 +297,23 @@ func queueState(name string, was, is queue, apart time.Duration, clock time.Time
 			since,
 		), true
 	case is.sent == 0 && up > idleLimit:
-		return Failed(Flow, About{}, takesNone, "%s: nothing was ever sent, and Prometheus has been running for %s", name, Span(up)), true
+		return Failed(
+			Flow,
+			About{},
+			takesNone,
+			"%s: nothing was ever sent, and Prometheus has been running for %s",
+			name,
+			Span(up),
+		), true
 	case is.sent > 0 && age > idleLimit:
-		return Failed(Flow, About{}, takesNone, "%s: nothing is flowing: the newest sample that was sent is %s old, and nothing waits to be sent",
-			name, Span(age)), true
+		return Failed(
+			Flow,
+			About{},
+			takesNone,
+			"%s: nothing is flowing: the newest sample that was sent is %s old, and nothing waits to be sent",
+			name,
+			Span(age),
+		), true
 	case is.sent == 0:
 		return Skipped(
 			Flow,
@@ -286,8 +326,11 @@ func queueState(name string, was, is queue, apart time.Duration, clock time.Time
 }
 
 // takesNone is the fix for a Prometheus that has nothing to send.
-var takesNone = NewFix("let Prometheus take in samples: see Status > Target health for targets that are down, Prometheus's log for a full disk, " +
-	"and remoteWrite.writeRelabelConfigs of the policy for a rule that drops every series")
+var takesNone = NewFix(
+	"let Prometheus take in samples: see Status > Target health for targets that are down, Prometheus's log for a " +
+		"full disk, " +
+		"and remoteWrite.writeRelabelConfigs of the policy for a rule that drops every series",
+)
 
 // lost returns a warning where the finding passed and something else was lost.
 func (q queue) lost(name string, f Finding) Finding {
@@ -301,7 +344,14 @@ func (q queue) lost(name string, f Finding) Finding {
 			fixes = append(fixes, l.fix)
 		}
 	}
-	return Warned(Flow, About{}, NewFix(strings.Join(fixes, "; ")), "%s: samples flow, but since the start %s", name, strings.Join(what, ", "))
+	return Warned(
+		Flow,
+		About{},
+		NewFix(strings.Join(fixes, "; ")),
+		"%s: samples flow, but since the start %s",
+		name,
+		strings.Join(what, ", "),
+	)
 }
 
 // RelayFlow judges remote_write by what the relay reports, for a Prometheus whose own
@@ -319,14 +369,35 @@ func RelayFlow(s sidecarconfig.Status, problem string) Finding {
 		age := s.Time.Sub(since)
 		switch {
 		case age > idleLimit && d.Taken.IsZero():
-			return Failed(Flow, About{}, noWrites, "%s: nothing is flowing: AMP has taken no write since the sidecar started, %s ago", Plain(d.Name),
-				Span(age))
+			return Failed(
+				Flow,
+				About{},
+				noWrites,
+				"%s: nothing is flowing: AMP has taken no write since the sidecar started, %s ago",
+				Plain(d.Name),
+				Span(age),
+			)
 		case age > idleLimit:
-			return Failed(Flow, About{}, noWrites, "%s: nothing is flowing: AMP took the last write %s ago", Plain(d.Name), Span(age))
+			return Failed(
+				Flow,
+				About{},
+				noWrites,
+				"%s: nothing is flowing: AMP took the last write %s ago",
+				Plain(d.Name),
+				Span(age),
+			)
 		case d.Taken.IsZero():
-			return Skipped(Flow, About{}, "%s: no write has come to the relay yet: run doctor again after the next scrape", Plain(d.Name))
+			return Skipped(
+				Flow,
+				About{},
+				"%s: no write has come to the relay yet: run doctor again after the next scrape",
+				Plain(d.Name),
+			)
 		}
-		messages = append(messages, fmt.Sprintf("%s: AMP took a write through the relay %s ago", Plain(d.Name), Span(max(0, age))))
+		messages = append(
+			messages,
+			fmt.Sprintf("%s: AMP took a write through the relay %s ago", Plain(d.Name), Span(max(0, age))),
+		)
 	}
 	if len(messages) == 0 {
 		return Skipped(Flow, About{}, "the sidecar reports no destination")
@@ -335,8 +406,11 @@ func RelayFlow(s sidecarconfig.Status, problem string) Finding {
 }
 
 // noWrites is the fix for a program that sends the relay nothing, or nothing that AMP takes.
-var noWrites = NewFix("see the log of the program that writes: it sends nothing, or AMP refuses it; the check of the sidecar above shows AMP's " +
-	"latest refusal")
+var noWrites = NewFix(
+	"see the log of the program that writes: it sends nothing, or AMP refuses it; the check of the sidecar above " +
+		"shows AMP's " +
+		"latest refusal",
+)
 
 // flowing judges a queue that sends, or has nothing to send.
 func flowing(name string, was, is queue, log Fix) Finding {
@@ -357,7 +431,14 @@ func flowing(name string, was, is queue, log Fix) Finding {
 			is.failed,
 		)
 	}
-	return Passed(Flow, About{}, "%s is %s behind, nothing refused, %.0f retried since the start", name, Span(lag), is.retried)
+	return Passed(
+		Flow,
+		About{},
+		"%s is %s behind, nothing refused, %.0f retried since the start",
+		name,
+		Span(lag),
+		is.retried,
+	)
 }
 
 func seconds(s float64) time.Duration {

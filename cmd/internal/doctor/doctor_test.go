@@ -32,7 +32,12 @@ func TestUnproven(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
 	passed := check.Passed(check.Policy, check.About{}, "")
 	skip := func(id check.ID) check.Finding { return check.Skipped(id, check.About{}, "away") }
-	dead := check.Sync(check.SyncState{Lease: &check.LeaseState{Holder: "sync-1", Renewed: now.Add(-time.Hour)}}, time.Minute, now, check.Fix{})
+	dead := check.Sync(
+		check.SyncState{Lease: &check.LeaseState{Holder: "sync-1", Renewed: now.Add(-time.Hour)}},
+		time.Minute,
+		now,
+		check.Fix{},
+	)
 	const failed, unchecked, well = "failed", "unchecked", "well"
 	for _, c := range []struct {
 		name     string
@@ -42,7 +47,8 @@ func TestUnproven(t *testing.T) {
 		{"all well", []check.Finding{passed}, map[check.Scope]string{"": well, "all": well, "cluster": well, "aws": well}},
 		{"nothing flowing", []check.Finding{passed, stale(t, now)},
 			map[check.Scope]string{"": failed, "all": failed, "cluster": failed, "aws": failed}},
-		{"sync dead", []check.Finding{passed, dead}, map[check.Scope]string{"": failed, "all": failed, "cluster": failed, "aws": failed}},
+		{"sync dead", []check.Finding{passed, dead}, map[check.Scope]string{"": failed, "all": failed, "cluster": failed,
+			"aws": failed}},
 		{"cluster away", []check.Finding{passed, skip(check.Kubernetes), skip(check.Session)},
 			map[check.Scope]string{"": unchecked, "all": failed, "cluster": failed, "aws": well}},
 		{"AWS away", []check.Finding{passed, skip(check.Account)},
@@ -65,7 +71,8 @@ func TestUnproven(t *testing.T) {
 			if got != want {
 				t.Errorf("%s, --require %q: %s (%v), want %s", c.name, scope, got, err, want)
 			}
-			if missing := r.Report().Missing(scope); len(missing) > 0 && !strings.Contains(err.Error(), "not checked: "+string(missing[0])) {
+			if missing := r.Report().Missing(scope); len(missing) > 0 &&
+				!strings.Contains(err.Error(), "not checked: "+string(missing[0])) {
 				t.Errorf("%s, --require %q: %v", c.name, scope, err)
 			}
 		}

@@ -100,9 +100,13 @@ func (x *runner) mayInstall(ctx context.Context) check.Finding {
 		if !strings.Contains(attributes.Group, ".k8s.io") {
 			attributes.Namespace = x.System
 		}
-		review, err := x.cluster.client.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, &authorizationv1.SelfSubjectAccessReview{
-			Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &attributes},
-		}, metav1.CreateOptions{})
+		review, err := x.cluster.client.AuthorizationV1().SelfSubjectAccessReviews().Create(
+			ctx,
+			&authorizationv1.SelfSubjectAccessReview{
+				Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &attributes},
+			},
+			metav1.CreateOptions{},
+		)
 		if err != nil {
 			return skipped("the API server does not say what you may create: %v", err)
 		}
@@ -114,7 +118,11 @@ func (x *runner) mayInstall(ctx context.Context) check.Finding {
 		return failed(check.NewFix("install as an administrator of the cluster"),
 			"you may not create %s, which the chart has", strings.Join(denied, ", "))
 	}
-	_, err := x.cluster.client.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, registration.DefaultName, metav1.GetOptions{})
+	_, err := x.cluster.client.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(
+		ctx,
+		registration.DefaultName,
+		metav1.GetOptions{},
+	)
 	if err == nil {
 		return warned(check.NewFix("run doctor without --pre", check.Command{"ampbridge", "doctor"}),
 			"ampbridge is installed already: there is a MutatingWebhookConfiguration %s", registration.DefaultName)
@@ -149,8 +157,9 @@ func (x *runner) candidate(s *subject, pod *corev1.Pod) check.Finding {
 		return passed("it is injected already")
 	}
 	decision := x.policy.Decide(policy.Request{
-		Namespace: s.Namespace, Injection: policy.Injection(s.labels[policy.LabelInjection]), ServiceAccount: s.ServiceAccount,
-		Prometheus: true, Account: true, ServiceAccountAnnotations: s.annotations, PodAnnotations: pod.Annotations,
+		Namespace: s.Namespace, Injection: policy.Injection(s.labels[policy.LabelInjection]),
+		ServiceAccount: s.ServiceAccount,
+		Prometheus:     true, Account: true, ServiceAccountAnnotations: s.annotations, PodAnnotations: pod.Annotations,
 		Workload: inject.Workload(converted),
 	})
 	var mark inject.Injected
@@ -215,9 +224,13 @@ func (x *runner) checkEmptyAccount(ctx context.Context, me caller, d policy.Dest
 		}
 		document, err := inspector.Document(ctx, wanted.String())
 		if err != nil {
-			return failed(check.NewFix("make the permissions boundary and sync's own role: run bootstrap as an administrator of the account",
-				check.Command{"ampbridge", "bootstrap", "--policy", x.Policy, "--account", target.Account, "--apply"}),
-				"the permissions boundary %s cannot be read: %v", wanted, err)
+			return failed(
+				check.NewFix("make the permissions boundary and sync's own role: run bootstrap as an administrator of the account",
+					check.Command{"ampbridge", "bootstrap", "--policy", x.Policy, "--account", target.Account, "--apply"}),
+				"the permissions boundary %s cannot be read: %v",
+				wanted,
+				err,
+			)
 		}
 		return check.Bounds(check.BoundaryState{ARN: wanted.String(), Document: &document}, wanted.String(), d,
 			x.source.sync(), x.source.bootstrap(target.Account))

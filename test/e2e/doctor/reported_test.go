@@ -37,7 +37,8 @@ func goodKubeconfig(s *fixture) { usersKubeconfig(s, func(text string) string { 
 
 var reachFaults = []fault{
 	{
-		name: "API server refuses connections", id: check.Kubernetes, message: "does not answer", kubeconfig: othersKubeconfig,
+		name: "API server refuses connections", id: check.Kubernetes, message: "does not answer",
+		kubeconfig: othersKubeconfig,
 		inject: func(s *fixture) {
 			usersKubeconfig(s, func(text string) string { return strings.ReplaceAll(text, s.kube.URL, "https://127.0.0.1:1") })
 		},
@@ -51,7 +52,8 @@ var reachFaults = []fault{
 		fix: goodKubeconfig,
 	},
 	{
-		name: "token of the kubeconfig is not accepted", id: check.Kubernetes, message: "the server has asked for the client to provide credentials",
+		name: "token of the kubeconfig is not accepted", id: check.Kubernetes,
+		message:    "the server has asked for the client to provide credentials",
 		kubeconfig: othersKubeconfig, inject: func(s *fixture) {
 			file, err := s.kube.KubeconfigFor(s.Context(), system, "default")
 			s.try(err)
@@ -78,54 +80,99 @@ func (s *fixture) installedPolicy(text string) {
 func plainInstalled(s *fixture) { s.installedPolicy(s.policy()) }
 
 var policyFaults = []fault{
-	{name: "policy of another version", id: check.Policy, message: "this build reads ampbridge.io/v1alpha1", installed: true,
-		inject: func(s *fixture) { s.installedPolicy(s.policy("ampbridge.io/v1alpha1", "ampbridge.io/v1")) }, fix: plainInstalled},
+	{
+		name:      "policy of another version",
+		id:        check.Policy,
+		message:   "this build reads ampbridge.io/v1alpha1",
+		installed: true,
+		inject:    func(s *fixture) { s.installedPolicy(s.policy("ampbridge.io/v1alpha1", "ampbridge.io/v1")) },
+		fix:       plainInstalled,
+	},
 	{name: "destination mistyped in a grant", id: check.Policy, message: "did you mean", installed: true,
-		inject: func(s *fixture) { s.installedPolicy(s.policy("destinations: [central]", "destinations: [centrall]")) }, fix: plainInstalled},
+		inject: func(s *fixture) { s.installedPolicy(s.policy("destinations: [central]", "destinations: [centrall]")) },
+		fix:    plainInstalled},
 	{name: "field of a newer version", id: check.Policy, message: "delivry", installed: true,
 		inject: func(s *fixture) { s.installedPolicy(s.policy("paused: false", "delivry: relay")) }, fix: plainInstalled},
 	{name: "workspace of another partition", id: check.Policy, message: "workspace", installed: true,
 		inject: func(s *fixture) { s.installedPolicy(s.policy("arn:aws:aps:", "arn:aws:iam:")) }, fix: plainInstalled},
-	{name: "two policies are installed", id: check.Policy, message: "has several policies", installed: true, inject: func(s *fixture) {
-		s.must(s.kube.Client().CoreV1().ConfigMaps(system).Create(s.Context(), &corev1.ConfigMap{
-			ObjectMeta: metav1.ObjectMeta{Name: "second-policy", Labels: map[string]string{"ampbridge.io/chart": "ampbridge"}},
-			Data:       map[string]string{"policy.yaml": s.policy()},
-		}, metav1.CreateOptions{}))
-	}, fix: func(s *fixture) {
-		s.try(s.kube.Client().CoreV1().ConfigMaps(system).Delete(s.Context(), "second-policy", metav1.DeleteOptions{}))
-	}},
+	{
+		name:      "two policies are installed",
+		id:        check.Policy,
+		message:   "has several policies",
+		installed: true,
+		inject: func(s *fixture) {
+			s.must(s.kube.Client().CoreV1().ConfigMaps(system).Create(s.Context(), &corev1.ConfigMap{
+				ObjectMeta: metav1.ObjectMeta{Name: "second-policy", Labels: map[string]string{"ampbridge.io/chart": "ampbridge"}},
+				Data:       map[string]string{"policy.yaml": s.policy()},
+			}, metav1.CreateOptions{}))
+		},
+		fix: func(s *fixture) {
+			s.try(s.kube.Client().CoreV1().ConfigMaps(system).Delete(s.Context(), "second-policy", metav1.DeleteOptions{}))
+		},
+	},
 	{name: "namespace mistyped in the grant", id: check.Namespace, message: "namespace monitorng does not exist",
 		inject: func(s *fixture) { s.setPolicy("namespaces: ["+namespace+"]", "namespaces: [monitorng]") }, fix: plainPolicy},
-	{name: "service account mistyped in the grant", id: check.ServiceAccount, message: "prometheus-server does not exist in namespace",
+	{
+		name:    "service account mistyped in the grant",
+		id:      check.ServiceAccount,
+		message: "prometheus-server does not exist in namespace",
 		inject: func(s *fixture) {
 			s.setPolicy("serviceAccounts: ["+serviceAccount+"]", "serviceAccounts: [prometheus-server]")
-		}, fix: plainPolicy},
+		},
+		fix: plainPolicy,
+	},
 }
 
 var registrationFaults = []fault{
-	{name: "registered for a Service of another name", id: check.Endpoints, message: "the Service ampbridge-system/webhook does not exist",
+	{
+		name:    "registered for a Service of another name",
+		id:      check.Endpoints,
+		message: "the Service ampbridge-system/webhook does not exist",
 		inject: func(s *fixture) {
 			s.patchRegistration(`[{"op":"replace","path":"/webhooks/0/clientConfig/service/name","value":"webhook"}]`)
-		}, fix: (*fixture).register},
-	{name: "registered for updates alone", id: check.Registration, message: "has no rule for the creation of pods", inject: func(s *fixture) {
-		s.patchRegistration(`[{"op":"replace","path":"/webhooks/0/rules/0/operations","value":["UPDATE"]}]`)
-	}, fix: (*fixture).register},
-	{name: "entry of the registration removed", id: check.Registration, message: "it has no entry", inject: func(s *fixture) {
-		s.patchRegistration(`[{"op":"remove","path":"/webhooks/0"}]`)
-	}, fix: (*fixture).register},
-	{name: "certificate for another name", id: check.Certificate, message: "certificate is valid for elsewhere", inject: func(s *fixture) {
-		dir := s.TempDir()
-		ca, err := servingcert.Write(dir, "elsewhere")
-		s.try(err)
-		s.servingSecret(dir)
-		s.bundle(ca)
-	}, fix: func(s *fixture) { s.servingSecret(s.dir); s.register() }},
+		},
+		fix: (*fixture).register,
+	},
+	{
+		name:    "registered for updates alone",
+		id:      check.Registration,
+		message: "has no rule for the creation of pods",
+		inject: func(s *fixture) {
+			s.patchRegistration(`[{"op":"replace","path":"/webhooks/0/rules/0/operations","value":["UPDATE"]}]`)
+		},
+		fix: (*fixture).register,
+	},
+	{
+		name:    "entry of the registration removed",
+		id:      check.Registration,
+		message: "it has no entry",
+		inject: func(s *fixture) {
+			s.patchRegistration(`[{"op":"remove","path":"/webhooks/0"}]`)
+		},
+		fix: (*fixture).register,
+	},
+	{
+		name:    "certificate for another name",
+		id:      check.Certificate,
+		message: "certificate is valid for elsewhere",
+		inject: func(s *fixture) {
+			dir := s.TempDir()
+			ca, err := servingcert.Write(dir, "elsewhere")
+			s.try(err)
+			s.servingSecret(dir)
+			s.bundle(ca)
+		},
+		fix: func(s *fixture) { s.servingSecret(s.dir); s.register() },
+	},
 	{name: "quota of pods used up", id: check.Injection, message: "exceeded quota", inject: func(s *fixture) {
 		s.must(s.kube.Client().CoreV1().ResourceQuotas(namespace).Create(s.Context(), &corev1.ResourceQuota{
 			ObjectMeta: metav1.ObjectMeta{Name: "none"},
 			Spec:       corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{corev1.ResourcePods: resource.MustParse("0")}},
 		}, metav1.CreateOptions{}))
-		s.eventually("the quota is in force", func() bool { return contains(s.runDoctor(fault{}).finding().Message, "exceeded quota") })
+		s.eventually(
+			"the quota is in force",
+			func() bool { return contains(s.runDoctor(fault{}).finding().Message, "exceeded quota") },
+		)
 	}, fix: func(s *fixture) {
 		s.try(s.kube.Client().CoreV1().ResourceQuotas(namespace).Delete(s.Context(), "none", metav1.DeleteOptions{}))
 		s.eventually("the quota is gone", func() bool { return s.runDoctor(fault{}).status == unchecked })
@@ -139,7 +186,17 @@ func (s *fixture) servingSecret(dir string) {
 	s.try(err)
 	patch, err := json.Marshal(map[string]any{"data": map[string][]byte{"tls.crt": certificate}})
 	s.try(err)
-	s.must(s.kube.Client().CoreV1().Secrets(system).Patch(s.Context(), service+"-tls", types.MergePatchType, patch, metav1.PatchOptions{}))
+	s.must(
+		s.kube.Client().CoreV1().Secrets(
+			system,
+		).Patch(
+			s.Context(),
+			service+"-tls",
+			types.MergePatchType,
+			patch,
+			metav1.PatchOptions{},
+		),
+	)
 }
 
 // discovery publishes a discovery document with other keys.
@@ -160,11 +217,18 @@ var documentFaults = []fault{
 		s.forgetKeys()
 		discovery(s, issuerURL+"keys")
 	}, fix: publishAgain},
-	{name: "discovery document is a page for people", id: check.SigningKeys, message: "the discovery document cannot be read",
+	{
+		name:    "discovery document is a page for people",
+		id:      check.SigningKeys,
+		message: "the discovery document cannot be read",
 		inject: func(s *fixture) {
 			s.forgetKeys()
-			s.published.replace(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) }))
-		}, fix: publishAgain},
+			s.published.replace(
+				http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) }),
+			)
+		},
+		fix: publishAgain,
+	},
 }
 
 // trustOf replaces the trust document by one with this statement.
@@ -176,35 +240,87 @@ func (s *fixture) trustOf(statements string) {
 }
 
 var roleFaults = []fault{
-	{name: "role of the same name in another path", id: check.RoleExists, message: "names are unique across paths", inject: func(s *fixture) {
-		s.deleteRole()
-		s.must(s.iam.CreateRole(s.Context(), &iam.CreateRoleInput{RoleName: &roleName, Path: aws.String("/by-hand/"), AssumeRolePolicyDocument: aws.String(
-			`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"` + accountID + `"},"Action":"sts:AssumeRole"}]}`)}))
-	}, fix: func(s *fixture) {
-		s.must(s.iam.DeleteRole(s.Context(), &iam.DeleteRoleInput{RoleName: &roleName}))
-		s.sync()
-	}},
-	{name: "trust for EC2", id: check.TrustDocument, message: "no statement of it allows sts:AssumeRoleWithWebIdentity", inject: func(s *fixture) {
-		s.trustOf(`{"Effect":"Allow","Principal":{"Service":"ec2.amazonaws.com"},"Action":"sts:AssumeRole"}`)
-	}},
-	{name: "trust with the action of another call", id: check.TrustDocument, message: "no statement of it allows", inject: func(s *fixture) {
-		s.trust("sts:AssumeRoleWithWebIdentity", "sts:AssumeRole")
-	}},
+	{
+		name:    "role of the same name in another path",
+		id:      check.RoleExists,
+		message: "names are unique across paths",
+		inject: func(s *fixture) {
+			s.deleteRole()
+			s.must(
+				s.iam.CreateRole(
+					s.Context(),
+					&iam.CreateRoleInput{RoleName: &roleName, Path: aws.String("/by-hand/"), AssumeRolePolicyDocument: aws.String(
+						`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"` + accountID + `"},"Action":"sts:AssumeRole"}]}`,
+					)},
+				),
+			)
+		},
+		fix: func(s *fixture) {
+			s.must(s.iam.DeleteRole(s.Context(), &iam.DeleteRoleInput{RoleName: &roleName}))
+			s.sync()
+		},
+	},
+	{
+		name:    "trust for EC2",
+		id:      check.TrustDocument,
+		message: "no statement of it allows sts:AssumeRoleWithWebIdentity",
+		inject: func(s *fixture) {
+			s.trustOf(`{"Effect":"Allow","Principal":{"Service":"ec2.amazonaws.com"},"Action":"sts:AssumeRole"}`)
+		},
+	},
+	{
+		name:    "trust with the action of another call",
+		id:      check.TrustDocument,
+		message: "no statement of it allows",
+		inject: func(s *fixture) {
+			s.trust("sts:AssumeRoleWithWebIdentity", "sts:AssumeRole")
+		},
+	},
 	{name: "trust that denies", id: check.TrustDocument, message: "it denies web identities", inject: func(s *fixture) {
-		s.trustOf(`{"Effect":"Deny","Principal":{"Federated":"` + providerARN + `"},"Action":"sts:AssumeRoleWithWebIdentity"}`)
+		s.trustOf(
+			`{"Effect":"Deny","Principal":{"Federated":"` + providerARN + `"},"Action":"sts:AssumeRoleWithWebIdentity"}`,
+		)
 	}},
-	{name: "trust without a subject", id: check.TrustDocument, message: "every pod of the cluster is let in", inject: func(s *fixture) {
-		s.trustOf(`{"Effect":"Allow","Principal":{"Federated":"` + providerARN + `"},"Action":"sts:AssumeRoleWithWebIdentity","Condition":` +
-			`{"StringEquals":{"oidc.example.com/clusters/demo/:aud":"sts.amazonaws.com"}}}`)
-	}},
-	{name: "permission to query alone", id: check.Permissions, message: "nothing in it allows aps:RemoteWrite", inject: func(s *fixture) {
-		s.permit("ampbridge", `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["aps:QueryMetrics","aps:GetLabels"],"Resource":"*"}]}`)
-	}},
-	{name: "boundary of another name", id: check.Boundary, message: "policy/narrow, and the policy requires", inject: func(s *fixture) {
-		arn, err := s.account.PutManagedPolicy("narrow", `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}`)
-		s.try(err)
-		s.must(s.iam.PutRolePermissionsBoundary(s.Context(), &iam.PutRolePermissionsBoundaryInput{RoleName: &roleName, PermissionsBoundary: &arn}))
-	}},
+	{
+		name:    "trust without a subject",
+		id:      check.TrustDocument,
+		message: "every pod of the cluster is let in",
+		inject: func(s *fixture) {
+			s.trustOf(
+				`{"Effect":"Allow","Principal":{"Federated":"` + providerARN + `"},"Action":"sts:AssumeRoleWithWebIdentity","Condition":` +
+					`{"StringEquals":{"oidc.example.com/clusters/demo/:aud":"sts.amazonaws.com"}}}`,
+			)
+		},
+	},
+	{
+		name:    "permission to query alone",
+		id:      check.Permissions,
+		message: "nothing in it allows aps:RemoteWrite",
+		inject: func(s *fixture) {
+			s.permit(
+				"ampbridge",
+				`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["aps:QueryMetrics","aps:GetLabels"],"Resource":"*"}]}`,
+			)
+		},
+	},
+	{
+		name:    "boundary of another name",
+		id:      check.Boundary,
+		message: "policy/narrow, and the policy requires",
+		inject: func(s *fixture) {
+			arn, err := s.account.PutManagedPolicy(
+				"narrow",
+				`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}`,
+			)
+			s.try(err)
+			s.must(
+				s.iam.PutRolePermissionsBoundary(
+					s.Context(),
+					&iam.PutRolePermissionsBoundaryInput{RoleName: &roleName, PermissionsBoundary: &arn},
+				),
+			)
+		},
+	},
 }
 
 const webIdentity = "sts:AssumeRoleWithWebIdentity"

@@ -56,26 +56,42 @@ var shapes = []shape{
 		policy: replaced("  permissionsBoundary:", "  roleScope: serviceAccount\n  permissionsBoundary:")},
 	{name: "a second role, with an external ID", policy: replaced("- name: central\n",
 		"- name: central\n  assumeRole: "+secondRole+"\n  externalID: a-b-c\n"), prepare: (*fixture).makeSecondRole},
-	{name: "a destination that is queried too", policy: replaced("- name: central\n", "- name: central\n  access: [write, query]\n"),
+	{
+		name:   "a destination that is queried too",
+		policy: replaced("- name: central\n", "- name: central\n  access: [write, query]\n"),
 		prepare: func(s *fixture) {
-			s.must(s.account.PutManagedPolicy("boundary", `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["aps:*","sts:AssumeRole"],`+
-				`"Resource":"*"}]}`))
-		}},
+			s.must(
+				s.account.PutManagedPolicy(
+					"boundary",
+					`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["aps:*","sts:AssumeRole"],`+
+						`"Resource":"*"}]}`,
+				),
+			)
+		},
+	},
 	{name: "the relay", policy: replaced("- name: central\n", "- name: central\n  delivery: relay\n")},
-	{name: "an identity of the node's for service discovery", policy: replaced("environment: container", "environment: sidecar"),
-		config: nodesRole},
+	{
+		name:   "an identity of the node's for service discovery",
+		policy: replaced("environment: container", "environment: sidecar"),
+		config: nodesRole,
+	},
 	{name: "Prometheus listens on loopback alone", change: func(pod *corev1.Pod) {
 		for i, arg := range pod.Spec.Containers[1].Args {
 			pod.Spec.Containers[1].Args[i] = strings.Replace(arg, "0.0.0.0", "127.0.0.1", 1)
 		}
 	}},
 	{name: "the host's network", change: func(pod *corev1.Pod) { pod.Spec.HostNetwork = true }},
-	{name: "mode identity", policy: replaced("  environment: container\n", "  mode: identity\n"), idle: true, change: func(pod *corev1.Pod) {
-		pod.Annotations = map[string]string{policy.AnnotationContainer: "collector", policy.AnnotationInject: "true"}
-		pod.Labels = nil
-		pod.Spec.Containers = []corev1.Container{{Name: "collector", Image: "otel/opentelemetry-collector-contrib:0.120.0"}}
-		pod.Spec.Volumes = nil
-	}},
+	{
+		name:   "mode identity",
+		policy: replaced("  environment: container\n", "  mode: identity\n"),
+		idle:   true,
+		change: func(pod *corev1.Pod) {
+			pod.Annotations = map[string]string{policy.AnnotationContainer: "collector", policy.AnnotationInject: "true"}
+			pod.Labels = nil
+			pod.Spec.Containers = []corev1.Container{{Name: "collector", Image: "otel/opentelemetry-collector-contrib:0.120.0"}}
+			pod.Spec.Volumes = nil
+		},
+	},
 }
 
 // TestShapes runs doctor on each shape: nothing but pass, and exit status 0. It has the
@@ -97,20 +113,38 @@ func (s *fixture) syncRan() {
 		ObjectMeta: metav1.ObjectMeta{Name: "ampbridge-sync", Labels: syncLabels},
 		Spec: batchv1.CronJobSpec{Schedule: "0 0 29 2 *", JobTemplate: batchv1.JobTemplateSpec{Spec: batchv1.JobSpec{
 			Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{
-				RestartPolicy: corev1.RestartPolicyNever, Containers: []corev1.Container{{Name: "sync", Image: "registry.example/ampbridge:dev"}},
+				RestartPolicy: corev1.RestartPolicyNever, Containers: []corev1.Container{{Name: "sync",
+					Image: "registry.example/ampbridge:dev"}},
 			}},
 		}}},
 	}, metav1.CreateOptions{}))
 	now := time.Now().UTC().Format(time.RFC3339)
-	s.must(jobs.Patch(s.Context(), "ampbridge-sync", types.MergePatchType,
-		fmt.Appendf(nil, `{"status":{"lastScheduleTime":%q,"lastSuccessfulTime":%q}}`, now, now), metav1.PatchOptions{}, "status"))
+	s.must(jobs.Patch(
+		s.Context(),
+		"ampbridge-sync",
+		types.MergePatchType,
+		fmt.Appendf(
+			nil,
+			`{"status":{"lastScheduleTime":%q,"lastSuccessfulTime":%q}}`,
+			now,
+			now,
+		),
+		metav1.PatchOptions{},
+		"status",
+	))
 }
 
 func (s *fixture) makeSecondRole() {
 	s.Helper()
-	s.must(s.iam.CreateRole(s.Context(), &iam.CreateRoleInput{RoleName: aws.String("writer"), AssumeRolePolicyDocument: aws.String(
-		`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::` + accountID + `:role/ampbridge/demo/` +
-			roleName + `"},"Action":"sts:AssumeRole","Condition":{"StringEquals":{"sts:ExternalId":"a-b-c"}}}]}`)}))
+	s.must(
+		s.iam.CreateRole(
+			s.Context(),
+			&iam.CreateRoleInput{RoleName: aws.String("writer"), AssumeRolePolicyDocument: aws.String(
+				`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::` + accountID + `:role/ampbridge/demo/` +
+					roleName + `"},"Action":"sts:AssumeRole","Condition":{"StringEquals":{"sts:ExternalId":"a-b-c"}}}]}`,
+			)},
+		),
+	)
 	s.must(s.iam.PutRolePolicy(s.Context(), &iam.PutRolePolicyInput{
 		RoleName: aws.String("writer"), PolicyName: aws.String("write"), PolicyDocument: aws.String(
 			`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"aps:RemoteWrite","Resource":"*"}]}`),
@@ -141,7 +175,8 @@ func (s *fixture) holds(c shape) {
 	var a answer
 	for deadline := time.Now().Add(timeout); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
 		s.address(name)
-		if a = s.runDoctor(fault{args: []string{"--require", "all"}}); a.status == 0 && !slices.ContainsFunc(a.Findings, imperfect) {
+		if a = s.runDoctor(fault{args: []string{"--require", "all"}}); a.status == 0 &&
+			!slices.ContainsFunc(a.Findings, imperfect) {
 			return
 		}
 	}
@@ -154,7 +189,10 @@ func imperfect(f check.Finding) bool { return f.Status != check.Pass && !f.Exclu
 // the pod is created until it has what the policy says.
 func (s *fixture) runShape(name string, c shape) (stop func()) {
 	s.Helper()
-	s.eventually("the webhook has the policy", func() bool { return s.runDoctor(fault{}).Status(check.Injection) == check.Pass })
+	s.eventually(
+		"the webhook has the policy",
+		func() bool { return s.runDoctor(fault{}).Status(check.Injection) == check.Pass },
+	)
 	if !c.idle {
 		config := c.config
 		if config == "" {

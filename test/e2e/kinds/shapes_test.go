@@ -43,7 +43,10 @@ func TestShapes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			m, err := r.create(f, asked{TB: t, name: r.name, tag: r.tag, config: configuration("first-"+r.name, ports), ports: ports})
+			m, err := r.create(
+				f,
+				asked{TB: t, name: r.name, tag: r.tag, config: configuration("first-"+r.name, ports), ports: ports},
+			)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -90,8 +93,16 @@ func (f *fixture) scheduledSync(t *testing.T) {
 // address, and Prometheus listens on nothing else here.
 func (p *subject) address(host string) {
 	p.Helper()
-	_, err := p.fixture.Cluster.Client().CoreV1().Pods(p.Object.Namespace).Patch(p.Context(), p.Object.Name, types.MergePatchType,
-		fmt.Appendf(nil, `{"status":{"podIP":%q,"podIPs":[{"ip":%q}]}}`, host, host), metav1.PatchOptions{}, "status")
+	_, err := p.fixture.Cluster.Client().CoreV1().Pods(
+		p.Object.Namespace,
+	).Patch(
+		p.Context(),
+		p.Object.Name,
+		types.MergePatchType,
+		fmt.Appendf(nil, `{"status":{"podIP":%q,"podIPs":[{"ip":%q}]}}`, host, host),
+		metav1.PatchOptions{},
+		"status",
+	)
 	if err != nil {
 		p.Fatal(err)
 	}
@@ -150,7 +161,11 @@ func TestIssuers(t *testing.T) {
 			}
 			f := &fixture{e, c}
 			f.scheduledSync(t)
-			p := &subject{t, e.StartPrometheus(t, env.Chart{Name: "prometheus-server", Config: env.SelfScrape, Change: env.NoReloader}), f}
+			p := &subject{
+				t,
+				e.StartPrometheus(t, env.Chart{Name: "prometheus-server", Config: env.SelfScrape, Change: env.NoReloader}),
+				f,
+			}
 			failed := []string{"doctor has not run"}
 			for begun := time.Now(); time.Since(begun) < time.Minute && len(failed) > 0; {
 				p.address(host)
