@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
@@ -60,6 +61,11 @@ func TestWriter(t *testing.T) {
 		return response.StatusCode
 	}
 	p.eventually(t, "the relay answers 503", func() bool { return write() == http.StatusServiceUnavailable })
+	p.eventually(t, "the status has no write", func() bool {
+		status, ok := p.statusServed(t)
+		return ok && status.Destinations[0].Taken != nil && status.Destinations[0].Taken.IsZero()
+	})
+	began := time.Now()
 	down.Stop()
 	p.eventually(t, "the write is forwarded", func() bool { return write() == http.StatusOK })
 	if body != "samples" || !strings.HasPrefix(authorization, "AWS4-HMAC-SHA256 ") {
@@ -68,7 +74,7 @@ func TestWriter(t *testing.T) {
 	p.eventually(t, "the status tells of it", func() bool {
 		status, ok := p.statusServed(t)
 		return ok && status.Error == "" && len(status.Destinations) == 1 && status.Destinations[0].Valid && status.Destinations[0].Served &&
-			status.Destinations[0].Delivery == sidecarconfig.DeliveryRelay
+			status.Destinations[0].Delivery == sidecarconfig.DeliveryRelay && status.Destinations[0].Taken.After(began)
 	})
 }
 

@@ -262,6 +262,9 @@ func TestAMPsOtherAnswersPass(t *testing.T) {
 			if last := f.relay.LastFailure("central"); last.Status != c.status || last.Name == "" || last.At.IsZero() {
 				t.Errorf("last failure %+v", last)
 			}
+			if taken := f.relay.LastTaken("central"); !taken.IsZero() {
+				t.Errorf("a write was taken at %s", taken)
+			}
 		})
 	}
 }
