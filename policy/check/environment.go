@@ -135,7 +135,7 @@ func use(users []chainUser) string {
 	return "use"
 }
 
-// chainUse is what somebody uses the AWS SDK's default chain for.
+// chainUse is a way to use the AWS SDK's default chain.
 type chainUse int
 
 const (

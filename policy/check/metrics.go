@@ -197,10 +197,9 @@ func (m Metrics) clock(now time.Time) time.Time {
 	return now
 }
 
-// FlowState judges remote_write by Prometheus's own metrics, read twice with some
-// time between. It is final where a later read
-// would change nothing; else read again until the reads are FlowWindow apart. now is
-// doctor's time.
+// FlowState judges remote_write by Prometheus's own metrics, read twice with some time
+// between. If the finding is not final, read again until the reads are FlowWindow apart.
+// now is doctor's time.
 func FlowState(first, last Metrics, apart time.Duration, blocks []policy.Block, now time.Time) (f Finding, final bool) {
 	clock := last.clock(now)
 	started, known := last.of("process_start_time_seconds")
@@ -226,8 +225,7 @@ func FlowState(first, last Metrics, apart time.Duration, blocks []policy.Block, 
 	return worst, final
 }
 
-// queueState judges one queue. What is no more than unproven after the first read
-// is not final. clock is Prometheus's time, and up is since when it runs; 0: not known.
+// queueState judges one queue. A judgement that a later read may change is not final. clock is Prometheus's time, and up is since when it runs; 0: not known.
 func queueState(
 	name string,
 	was, is queue,

@@ -85,7 +85,7 @@ func RefusedSession(r Refusal, trusted bool) Finding {
 				"that may read IAM, or run ampbridge sync",
 		)
 	case r.Code == "":
-		return fails("STS does not answer: check sts.endpoint, sts.proxyURL and sts.caBundle in the policy, and at the network")
+		return fails("STS does not answer: check sts.endpoint, sts.proxyURL and sts.caBundle in the policy, and the network")
 	}
 	return fails("read the message of AWS")
 }
@@ -131,7 +131,7 @@ func ampFix(r Refusal, d policy.Destination, action string) string {
 		return "AMP limits the labels of a series (number, and length of names and values): shorten cluster.name, or drop labels with " +
 			"remoteWrite.writeRelabelConfigs in the policy"
 	case r.Status == 0:
-		return "the workspace's endpoint does not answer: check destinations[].endpoint in the policy, and at the network"
+		return "the workspace's endpoint does not answer: check destinations[].endpoint in the policy, and the network"
 	}
 	return "read the message of AWS"
 }

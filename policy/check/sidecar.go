@@ -26,7 +26,7 @@ const (
 	freshFor = 5 * time.Minute
 	// walHours is for how long Prometheus keeps what it has not sent.
 	walHours = 2 * time.Hour
-	// refusedLately is how long an answer of AMP says something about now.
+	// refusedLately is how long a refusal of AMP counts after it was received.
 	refusedLately = 15 * time.Minute
 )
 
@@ -186,7 +186,7 @@ func (s ObservedSidecar) refused(d sidecarconfig.DestinationStatus, now time.Tim
 	return f
 }
 
-// Recent reports whether AMP's latest refusal says something about now.
+// Recent reports whether AMP's latest refusal still counts.
 func Recent(f sidecarconfig.RelayFailure, now time.Time) bool {
 	return !f.At.IsZero() && now.Sub(f.At) <= refusedLately
 }
@@ -308,8 +308,8 @@ func printable(text string) string {
 	}, text)
 }
 
-// News is what people should hear of a pod's sidecar without asking: the reason and the
-// text of an event. The text stays the same for as long as the state does.
+// News is a state of a pod's sidecar that is worth an event: the event's reason and
+// text. The text stays the same for as long as the state does.
 type News struct {
 	Reason string
 	// Warning: something must be done.
