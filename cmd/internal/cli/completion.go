@@ -39,6 +39,8 @@ func registerCompletion(cmd *cobra.Command) {
 		"alias":                    aliases,
 		"account":                  accounts,
 		"home":                     accounts,
+		"require":                  func(*cobra.Command) []string { return []string{"all", "cluster", "aws"} },
+		"color":                    func(*cobra.Command) []string { return []string{"auto", "always", "never"} },
 		clientcmd.FlagContext:      func(cmd *cobra.Command) []string { return keys(kubeconfig(cmd).Contexts) },
 		clientcmd.FlagClusterName:  func(cmd *cobra.Command) []string { return keys(kubeconfig(cmd).Clusters) },
 		clientcmd.FlagAuthInfoName: func(cmd *cobra.Command) []string { return keys(kubeconfig(cmd).AuthInfos) },

@@ -11,6 +11,7 @@ import (
 func registerPublish(flags *pflag.FlagSet, o *publish.Options) {
 	flags.StringVar(&o.To, "to", "", "where to publish: `s3://BUCKET/PREFIX`, or a directory")
 	registerKube(flags, &o.Kubeconfig, &o.Overrides)
+	registerOutput(flags, &o.Output)
 	flags.StringVar(&o.Discovery, "discovery", "", "`FILE` with the discovery document, instead of asking the API server; needs --keys")
 	flags.StringVar(&o.Keys, "keys", "", "`FILE` with the key set (JWKS), instead of asking the API server")
 	flags.StringVar(&o.Issuer, "issuer", "", "`URL` that the issuer must have, byte for byte")

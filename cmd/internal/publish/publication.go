@@ -195,3 +195,52 @@ func (p Publication) Text(in Input) string {
 	}
 	return b.String()
 }
+
+// Report describes a run for other programs.
+type Report struct {
+	Issuer policy.Issuer `json:"issuer"`
+	// Place is a bucket or a directory.
+	Place  string      `json:"place"`
+	DryRun bool        `json:"dryRun"`
+	Keys   []KeyReport `json:"keys"`
+	// Written are the paths of the files that changed.
+	Written []string `json:"written"`
+}
+
+// KeyReport describes a key.
+type KeyReport struct {
+	ID    string   `json:"id"`
+	State KeyState `json:"state"`
+	// Gone is since when the cluster does not use the key; missing: the cluster uses it.
+	Gone time.Time `json:"gone,omitzero"`
+}
+
+// KeyState is what a run does with a key.
+type KeyState string
+
+// The states of keys.
+const (
+	KeyAdded  KeyState = "added"
+	KeyKept   KeyState = "kept"
+	KeyPruned KeyState = "pruned"
+	// KeyExpired: the key is kept, and --prune would remove it.
+	KeyExpired KeyState = "expired"
+)
+
+func (p Publication) report(in Input, place string, dryRun bool) Report {
+	r := Report{Issuer: in.Issuer, Place: place, DryRun: dryRun, Keys: []KeyReport{}, Written: []string{}}
+	for _, k := range p.Keys {
+		state := KeyKept
+		switch {
+		case slices.Contains(p.Added, k.ID):
+			state = KeyAdded
+		case slices.Contains(p.Expired, k.ID):
+			state = KeyExpired
+		}
+		r.Keys = append(r.Keys, KeyReport{k.ID, state, p.State.Gone[k.ID]})
+	}
+	for _, id := range p.Pruned {
+		r.Keys = append(r.Keys, KeyReport{id, KeyPruned, in.State.Gone[id]})
+	}
+	return r
+}

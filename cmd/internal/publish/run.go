@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/kube"
+	"github.com/ampbridge/ampbridge/cmd/internal/output"
 	"github.com/ampbridge/ampbridge/cmd/internal/usage"
 	"github.com/ampbridge/ampbridge/policy"
 )
@@ -40,6 +41,8 @@ type Options struct {
 	DryRun bool
 	// Region is the bucket's region; if empty, that of the issuer's host, or the SDK's.
 	Region string
+	// Output is the format of the report; empty means text.
+	Output string
 	// Now is the clock; nil means the system's.
 	Now func() time.Time
 }
@@ -64,15 +67,22 @@ func Run(ctx context.Context, o Options, stdout io.Writer) error {
 	}
 	for attempt := 1; ; attempt++ {
 		in := Input{Issuer: who, Current: source.keys, Retain: o.Retain, Prune: o.Prune, Now: now()}
-		err := publishOnce(ctx, place, in, o.DryRun, stdout)
+		err := publishOnce(ctx, place, in, o, stdout)
 		if !errors.Is(err, errChanged) || attempt == attempts {
 			return err
 		}
-		if _, err := fmt.Fprintf(stdout, "%s was changed by somebody else in the meantime: trying "+
-			"again\n", place); err != nil {
+		if _, err := fmt.Fprintf(o.text(stdout), "%s was changed by another program in the meantime: trying again\n", place); err != nil {
 			return err
 		}
 	}
+}
+
+// text returns where the lines of a text report go.
+func (o *Options) text(stdout io.Writer) io.Writer {
+	if o.Output == "" || o.Output == output.Text {
+		return stdout
+	}
+	return io.Discard
 }
 
 // issuer returns the issuer to publish for: the expected one, or else the cluster's.
@@ -114,7 +124,7 @@ func internalHost(host string) bool {
 }
 
 // publishOnce makes one attempt. After [errChanged] the caller tries again.
-func publishOnce(ctx context.Context, place place, in Input, dryRun bool, stdout io.Writer) error {
+func publishOnce(ctx context.Context, place place, in Input, o Options, stdout io.Writer) error {
 	old, err := readPlace(ctx, place)
 	if err != nil {
 		return err
@@ -142,16 +152,16 @@ func publishOnce(ctx context.Context, place place, in Input, dryRun bool, stdout
 	if err != nil {
 		return fmt.Errorf("%s: %w; nothing was written", place, err)
 	}
-	if _, err := io.WriteString(stdout, p.Text(in)); err != nil {
+	text := o.text(stdout)
+	if _, err := io.WriteString(text, p.Text(in)); err != nil {
 		return err
 	}
-	if dryRun {
-		_, err := fmt.Fprintln(stdout, "dry run: nothing was written")
-		return err
+	report := p.report(in, place.String(), o.DryRun)
+	if o.DryRun {
+		return o.close(stdout, report, "dry run: nothing was written")
 	}
 	// Keys are written before the document that points to them. The state is written last, because
 	// without it keys stay longer, never shorter.
-	written := 0
 	for _, f := range []struct {
 		name        string
 		old         object
@@ -169,16 +179,27 @@ func publishOnce(ctx context.Context, place place, in Input, dryRun bool, stdout
 		if err := place.write(ctx, f.name, f.old, content{f.text, f.contentType, f.public}); err != nil {
 			return fmt.Errorf("%s: %s: %w", place, f.name, err)
 		}
-		written++
-		if _, err := fmt.Fprintf(stdout, "wrote %s/%s\n", place, f.name); err != nil {
+		report.Written = append(report.Written, f.name)
+		if _, err := fmt.Fprintf(text, "wrote %s/%s\n", place, f.name); err != nil {
 			return err
 		}
 	}
-	if written == 0 {
-		_, err := fmt.Fprintf(stdout, "%s: up to date\n", place)
-		return err
+	if len(report.Written) == 0 {
+		return o.close(stdout, report, fmt.Sprintf("%s: up to date", place))
 	}
-	return nil
+	return o.close(stdout, report, "")
+}
+
+// close writes the last line of a text report, or the whole report for programs.
+func (o *Options) close(stdout io.Writer, r Report, line string) error {
+	switch {
+	case o.text(stdout) != stdout:
+		return output.Write(stdout, o.Output, r)
+	case line == "":
+		return nil
+	}
+	_, err := fmt.Fprintln(stdout, line)
+	return err
 }
 
 // publishedFiles are the files of a place, each without data if it does not exist.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/google/go-cmp/cmp"
+	"sigs.k8s.io/yaml"
 
 	"github.com/ampbridge/ampbridge/cmd/internal/publish"
 	"github.com/ampbridge/ampbridge/test/awstest"
@@ -82,6 +83,39 @@ func keyIDs(t *testing.T, text []byte) string {
 		ids = append(ids, k.KeyID)
 	}
 	return strings.Join(ids, " ")
+}
+
+// The report for programs has what the text has.
+func TestReportForPrograms(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "public")
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for _, c := range []struct {
+		name   string
+		o      publish.Options
+		after  time.Duration
+		keys   []publish.KeyReport
+		writes int
+	}{
+		{"dry run", publish.Options{Keys: keySet(t, "a"), DryRun: true}, 0, []publish.KeyReport{{ID: "a", State: publish.KeyAdded}}, 0},
+		{"first", publish.Options{Keys: keySet(t, "a")}, 0, []publish.KeyReport{{ID: "a", State: publish.KeyAdded}}, 3},
+		{"again", publish.Options{Keys: keySet(t, "a")}, 0, []publish.KeyReport{{ID: "a", State: publish.KeyKept}}, 0},
+		{"another key", publish.Options{Keys: keySet(t, "b")}, 0,
+			[]publish.KeyReport{{ID: "b", State: publish.KeyAdded}, {ID: "a", State: publish.KeyKept, Gone: now}}, 2},
+		{"three days later", publish.Options{Keys: keySet(t, "b")}, 72 * time.Hour,
+			[]publish.KeyReport{{ID: "b", State: publish.KeyKept}, {ID: "a", State: publish.KeyExpired, Gone: now}}, 0},
+		{"prune", publish.Options{Keys: keySet(t, "b"), Prune: true}, 72 * time.Hour,
+			[]publish.KeyReport{{ID: "b", State: publish.KeyKept}, {ID: "a", State: publish.KeyPruned, Gone: now}}, 2},
+	} {
+		c.o.To, c.o.Output, c.o.Now = dir, []string{"json", "yaml"}[len(c.name)%2], func() time.Time { return now.Add(c.after) }
+		out, err := publishOnce(t, c.o)
+		var r publish.Report
+		if problem := yaml.UnmarshalStrict([]byte(out), &r); problem != nil || err != nil {
+			t.Fatalf("%s: %v %v: %s", c.name, problem, err, out)
+		}
+		if diff := cmp.Diff(c.keys, r.Keys); diff != "" || len(r.Written) != c.writes || r.Issuer != who || r.DryRun != c.o.DryRun || r.Place != dir {
+			t.Errorf("%s: %+v (-want +got):\n%s", c.name, r, diff)
+		}
+	}
 }
 
 func TestFolder(t *testing.T) {
