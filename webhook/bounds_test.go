@@ -16,6 +16,7 @@ import (
 	admissionv1 "k8s.io/api/admission/v1"
 
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook"
 )
 
@@ -85,17 +86,13 @@ func TestObjectsBeyondABound(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				defer func() { _ = answer.Body.Close() }()
-				text, err := io.ReadAll(answer.Body)
-				if err != nil {
-					t.Fatal(err)
-				}
+				text := testkit.ReadBody(t, answer)
 				for _, want := range []string{`"allowed":true`, `"uid":"705ab4f5"`, "ampbridge: not injected: ", test.warning, "make it smaller"} {
-					if answer.StatusCode != http.StatusOK || !strings.Contains(string(text), want) {
+					if answer.StatusCode != http.StatusOK || !strings.Contains(text, want) {
 						t.Errorf("got %d: %s; want %s", answer.StatusCode, text, want)
 					}
 				}
-				if strings.Contains(string(text), "patch") {
+				if strings.Contains(text, "patch") {
 					t.Errorf("got a patch: %s", text)
 				}
 				f.wantCounted("pod", "skip", webhook.TooLarge)

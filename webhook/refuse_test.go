@@ -2,13 +2,14 @@ package webhook_test
 
 import (
 	"bytes"
-	"io"
 	"net/http"
 	"strings"
 	"testing"
 
 	admissionv1 "k8s.io/api/admission/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // A request that is not a review for this webhook is refused. So a wrong registration is noticed,
@@ -76,12 +77,8 @@ func TestRefused(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer func() { _ = answer.Body.Close() }()
-			text, err := io.ReadAll(answer.Body)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if answer.StatusCode != test.status || !strings.Contains(string(text), test.text) {
+			text := testkit.ReadBody(t, answer)
+			if answer.StatusCode != test.status || !strings.Contains(text, test.text) {
 				t.Errorf("got %d: %s; want %d and %q", answer.StatusCode, text, test.status, test.text)
 			}
 			if len(text) > 500 {

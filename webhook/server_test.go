@@ -96,12 +96,8 @@ func (w *running) ready() (bool, string) {
 	if err != nil {
 		return false, err.Error()
 	}
-	defer func() { _ = answer.Body.Close() }()
-	text, err := io.ReadAll(answer.Body)
-	if err != nil {
-		w.Fatal(err)
-	}
-	return answer.StatusCode == http.StatusOK, string(text)
+	text := testkit.ReadBody(w, answer)
+	return answer.StatusCode == http.StatusOK, text
 }
 
 func (w *running) eventuallyReady() {
@@ -171,11 +167,7 @@ func TestMetricsAreServed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = answer.Body.Close() }()
-	text, err := io.ReadAll(answer.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := testkit.ReadBody(t, answer)
 	for _, want := range []string{
 		`ampbridge_admission_decisions_total{decision="inject",reason="Granted",resource="pod"} 1`,
 		`ampbridge_admission_duration_seconds_count{resource="pod"} 1`,
@@ -183,7 +175,7 @@ func TestMetricsAreServed(t *testing.T) {
 		"process_resident_memory_bytes", "go_goroutines", "certwatcher_read_certificate_total",
 		"ampbridge_certificate_expiry_timestamp_seconds 1.", "ampbridge_certificate_rotations_total 0",
 	} {
-		if !strings.Contains(string(text), want) {
+		if !strings.Contains(text, want) {
 			t.Errorf("/metrics lacks %s", want)
 		}
 	}

@@ -30,6 +30,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tools"
 )
 
@@ -88,14 +89,8 @@ func Start(tb testing.TB, options Options) *Cluster {
 	tb.Helper()
 	start := time.Now()
 	c, err := New(tb.Context(), options)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() {
-		if err := c.Close(); err != nil {
-			tb.Error(err)
-		}
-	})
+	testkit.Must(tb, err)
+	testkit.CloseAfter(tb, c)
 	tb.Logf("cluster: %s is ready after %s", c.URL, time.Since(start).Round(time.Millisecond))
 	return c
 }

@@ -30,6 +30,7 @@ import (
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/cluster"
 	"github.com/ampbridge/ampbridge/test/kubelet"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tools"
 )
 
@@ -85,14 +86,8 @@ type Env struct {
 func Start(tb testing.TB, options Options) *Env {
 	tb.Helper()
 	e, err := Prepare(tb.Context(), options)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() {
-		if err := e.Close(); err != nil {
-			tb.Error(err)
-		}
-	})
+	testkit.Must(tb, err)
+	testkit.CloseAfter(tb, e)
 	for _, step := range []func(context.Context) error{e.StartCloud, e.StartCluster, e.StartWebhook} {
 		if err := step(tb.Context()); err != nil {
 			tb.Fatal(err)

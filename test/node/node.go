@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/ampbridge/ampbridge/test/cluster"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tools"
 )
 
@@ -77,14 +78,8 @@ func Start(tb testing.TB, options Options) *Node {
 	tb.Helper()
 	begin := time.Now()
 	n, err := New(tb.Context(), options)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() {
-		if err := n.Close(); err != nil {
-			tb.Error(err)
-		}
-	})
+	testkit.Must(tb, err)
+	testkit.CloseAfter(tb, n)
 	tb.Logf("node: ready after %s", time.Since(begin).Round(time.Millisecond))
 	return n
 }

@@ -9,9 +9,12 @@ package testkit
 
 import (
 	"context"
+	"errors"
 	"flag"
+	"io"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -109,6 +112,31 @@ func Run(t testing.TB, name string, run func(context.Context) error) {
 			t.Errorf("%s: %v", name, err)
 		}
 	})
+}
+
+// CloseAfter closes something when the test ends. The test fails if that fails.
+func CloseAfter(t testing.TB, c io.Closer) {
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// ReadFile returns the text of a file.
+func ReadFile(t testing.TB, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	Must(t, err)
+	return string(text)
+}
+
+// ReadBody returns the body of an answer, and closes it.
+func ReadBody(t testing.TB, answer *http.Response) string {
+	t.Helper()
+	text, err := io.ReadAll(answer.Body)
+	Must(t, errors.Join(err, answer.Body.Close()))
+	return string(text)
 }
 
 // Must fails the test if there is an error.

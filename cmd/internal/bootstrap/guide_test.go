@@ -126,7 +126,7 @@ func TestNoStepFromTheAKSGuideIsWithoutTrust(t *testing.T) {
 	if status != cli.OK {
 		t.Fatalf("status %d: %s", status, errs)
 	}
-	f.write(read(t, file))
+	f.write(testkit.ReadFile(t, file))
 	check("1", true, false)
 	// 2. Bootstrap: provider and workspace stay as they are.
 	f.must("--apply", "--yes")
@@ -142,7 +142,7 @@ func TestNoStepFromTheAKSGuideIsWithoutTrust(t *testing.T) {
 	f.syncSubjects(p, []policy.Subject{subject})
 	check("3 and 4", true, true)
 	// 5. The provider and the workspace become the cluster's.
-	f.write(strings.Replace(read(t, file), "trust:\n", "trust:\n  adoptProvider: true\n", 1))
+	f.write(strings.Replace(testkit.ReadFile(t, file), "trust:\n", "trust:\n  adoptProvider: true\n", 1))
 	p = f.policy()
 	f.syncSubjects(p, []policy.Subject{subject})
 	f.credentials(f.account.AdminCredentials())

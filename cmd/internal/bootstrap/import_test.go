@@ -7,6 +7,7 @@ import (
 
 	"github.com/ampbridge/ampbridge/cmd/internal/cli"
 	"github.com/ampbridge/ampbridge/policy"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/test/tfconfig"
 )
 
@@ -16,7 +17,7 @@ func TestImportsAreOfWhatBootstrapMade(t *testing.T) {
 	f := newFixture(t, policyText)
 	// Nothing is there: no block.
 	f.must("-o", "terraform", "--file", file, "--import")
-	if text := read(t, file); strings.Contains(text, "import {") || !strings.Contains(text, `">= 1.2"`) {
+	if text := testkit.ReadFile(t, file); strings.Contains(text, "import {") || !strings.Contains(text, `">= 1.2"`) {
 		t.Errorf("blocks for nothing:\n%s", text)
 	}
 	f.must("--apply", "--yes", "--alias", "central=prometheus", "--write-policy", f.file+".made")
@@ -31,11 +32,11 @@ func TestImportsAreOfWhatBootstrapMade(t *testing.T) {
 		"aws_iam_role.sync":                       roleName,
 		"aws_iam_role_policy.sync":                roleName + ":ampbridge",
 	}
-	for name, text := range map[string]string{"a placeholder": policyText, "the ARN": read(t, f.file+".made")} {
+	for name, text := range map[string]string{"a placeholder": policyText, "the ARN": testkit.ReadFile(t, f.file+".made")} {
 		f.write(text)
 		other := filepath.Join(t.TempDir(), "other.tf")
 		f.must("-o", "terraform", "--file", other, "--import")
-		written := read(t, other)
+		written := testkit.ReadFile(t, other)
 		for address, id := range imports {
 			if !strings.Contains(written, "  to = "+address+"\n  id = \""+id+"\"\n") {
 				t.Errorf("%s: no import of %s as %s in\n%s", name, address, id, written)
@@ -48,7 +49,7 @@ func TestImportsAreOfWhatBootstrapMade(t *testing.T) {
 		tfconfig.Check(t, []byte(written))
 		// The next file has no import any more, and the workspace stays.
 		f.must("-o", "terraform", "--file", other)
-		if next := read(t, other); strings.Contains(next, "import {") ||
+		if next := testkit.ReadFile(t, other); strings.Contains(next, "import {") ||
 			!strings.Contains(next, `resource "aws_prometheus_workspace" "central"`) || !strings.Contains(next, "prevent_destroy = true") {
 			t.Errorf("%s: the next file\n%s", name, next)
 		}

@@ -242,7 +242,7 @@ func migrate(t *testing.T, s shape) {
 	}
 	texts := map[string]string{}
 	for _, name := range clusters {
-		texts[name] = read(t, filepath.Join(dir, name+".yaml"))
+		texts[name] = testkit.ReadFile(t, filepath.Join(dir, name+".yaml"))
 		if s.scope != "" {
 			texts[name] = strings.Replace(texts[name], "trust:\n", "trust:\n  roleScope: "+s.scope+"\n", 1)
 		}

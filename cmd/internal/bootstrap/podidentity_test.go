@@ -138,7 +138,7 @@ func TestTerraformAndScriptHavePodIdentity(t *testing.T) {
 		want bool
 	}{{"", false}, {"--pod-identity", true}, {"", true}, {"--prune-trust", false}} {
 		f.must(append([]string{"-o", "terraform", "--file", file}, strings.Fields(c.args)...)...)
-		if got := strings.Contains(read(t, file), "pods.eks.amazonaws.com"); got != c.want {
+		if got := strings.Contains(testkit.ReadFile(t, file), "pods.eks.amazonaws.com"); got != c.want {
 			t.Errorf("%q: Pod Identity %v, want %v", c.args, got, c.want)
 		}
 	}

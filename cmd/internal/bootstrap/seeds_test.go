@@ -17,7 +17,7 @@ func TestEveryRowOfTheSeedsHasItsTest(t *testing.T) {
 	const root = "../../.."
 	named := regexp.MustCompile("`([a-z0-9/]+) (Test[A-Za-z0-9]+)`")
 	rows := 0
-	for line := range strings.SplitSeq(read(t, filepath.Join(root, "docs", "design", "seeds.md")), "\n") {
+	for line := range strings.SplitSeq(testkit.ReadFile(t, filepath.Join(root, "docs", "design", "seeds.md")), "\n") {
 		cells := strings.Split(strings.Trim(line, "| "), " | ")
 		if !strings.HasPrefix(line, "| ") || len(cells) < 4 || cells[0] == "the document" || strings.HasPrefix(cells[0], "---") {
 			continue

@@ -24,13 +24,6 @@ func save(t *testing.T, path, text string) {
 	testkit.Must(t, os.WriteFile(path, []byte(text), 0o600))
 }
 
-func read(t *testing.T, path string) string {
-	t.Helper()
-	text, err := os.ReadFile(path)
-	testkit.Must(t, err)
-	return string(text)
-}
-
 // Create, write the ARN into the policy, generate again; then the destination goes.
 func TestTerraformKeepsTheWorkspace(t *testing.T) {
 	dir := t.TempDir()
@@ -45,13 +38,13 @@ func TestTerraformKeepsTheWorkspace(t *testing.T) {
 		return stdout
 	}
 	const resource, removed = `resource "aws_prometheus_workspace" "central" {`, "from = aws_prometheus_workspace.central"
-	if out := write(policyText, "--file", file); out != "" || !strings.Contains(read(t, file), resource) {
-		t.Fatalf("%s\n%s", out, read(t, file))
+	if out := write(policyText, "--file", file); out != "" || !strings.Contains(testkit.ReadFile(t, file), resource) {
+		t.Fatalf("%s\n%s", out, testkit.ReadFile(t, file))
 	}
 	testkit.Must(t, os.Chmod(file, 0o640))
 	made := strings.Replace(policyText, "ws-new", "ws-0001", 1)
 	write(made, "--file", file)
-	if text := read(t, file); !strings.Contains(text, resource) || strings.Contains(text, removed) {
+	if text := testkit.ReadFile(t, file); !strings.Contains(text, resource) || strings.Contains(text, removed) {
 		t.Errorf("with the ARN in the policy:\n%s", text)
 	}
 	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o640 {
@@ -61,7 +54,7 @@ func TestTerraformKeepsTheWorkspace(t *testing.T) {
 	other := strings.NewReplacer("central", "other", "ws-0001", "ws-0002").Replace(made)
 	printed := write(other, "--earlier", file)
 	write(other, "--file", file)
-	if text := read(
+	if text := testkit.ReadFile(
 		t,
 		file,
 	); text != printed || strings.Contains(text, resource) || !strings.Contains(text, removed) ||
@@ -80,7 +73,7 @@ func TestTerraformKeepsTheWorkspace(t *testing.T) {
 		"--file",
 		file,
 	); status != cli.Failed || !strings.Contains(stderr, "was not written by ampbridge") ||
-		!strings.Contains(read(t, file), "ours") {
+		!strings.Contains(testkit.ReadFile(t, file), "ours") {
 		t.Errorf("status %d: %s", status, stderr)
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 2 {

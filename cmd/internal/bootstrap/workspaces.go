@@ -12,8 +12,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/amp"
 	"github.com/aws/aws-sdk-go-v2/service/amp/types"
-	"github.com/aws/smithy-go"
 
+	"github.com/ampbridge/ampbridge/cmd/internal/awserror"
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/policy/bootstrap"
 	"github.com/ampbridge/ampbridge/policy/plan"
@@ -70,7 +70,7 @@ func (w workspaces) observe(ctx context.Context, c bootstrap.Central) (list []bo
 		for pages.HasMorePages() {
 			page, err := pages.NextPage(ctx)
 			if err != nil {
-				return nil, shortError(err)
+				return nil, awserror.Short(err)
 			}
 			for _, s := range page.Workspaces {
 				if s.Status != nil && s.Status.StatusCode == types.WorkspaceStatusCodeDeleting {
@@ -98,7 +98,7 @@ func (w workspaces) describe(ctx context.Context, arn policy.Workspace) (bootstr
 		return bootstrap.FoundWorkspace{}, nil
 	}
 	if err != nil {
-		return bootstrap.FoundWorkspace{}, shortError(err)
+		return bootstrap.FoundWorkspace{}, awserror.Short(err)
 	}
 	found, err := parseWorkspace(out.Workspace.Arn, out.Workspace.Alias, out.Workspace.Status, out.Workspace.Tags)
 	found.Endpoint = aws.ToString(out.Workspace.PrometheusEndpoint)
@@ -124,7 +124,7 @@ func (w workspaces) create(ctx context.Context, c plan.Change) (bootstrap.FoundW
 		Alias: &c.Description, Tags: c.Tags, ClientToken: aws.String(bootstrap.ClientToken(c.Owner, c.Resource.Region, c.Destination)),
 	})
 	if err != nil {
-		return bootstrap.FoundWorkspace{}, shortError(err)
+		return bootstrap.FoundWorkspace{}, awserror.Short(err)
 	}
 	found, err := parseWorkspace(made.Arn, &c.Description, made.Status, c.Tags)
 	if err != nil {
@@ -157,15 +157,5 @@ func (w workspaces) tag(ctx context.Context, c plan.Change) error {
 		return err
 	}
 	_, err = client.TagResource(ctx, &amp.TagResourceInput{ResourceArn: aws.String(c.Resource.String()), Tags: c.Tags})
-	return shortError(err)
-}
-
-// shortError returns AWS's error code and message, without request ids.
-func shortError(err error) error {
-	var operation *smithy.OperationError
-	var answer smithy.APIError
-	if errors.As(err, &operation) && errors.As(err, &answer) {
-		return fmt.Errorf("%s: %s: %s", operation.OperationName, answer.ErrorCode(), answer.ErrorMessage())
-	}
-	return err
+	return awserror.Short(err)
 }

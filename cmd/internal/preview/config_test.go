@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 // What is said of each delivery: of the policy, and of the command line.
@@ -92,7 +94,7 @@ func TestConfigOutput(t *testing.T) {
 func TestGzippedInput(t *testing.T) {
 	var packed bytes.Buffer
 	w := gzip.NewWriter(&packed)
-	if _, err := w.Write([]byte(text(t, "testdata/config/prometheus.in.yml"))); err != nil {
+	if _, err := w.Write([]byte(testkit.ReadFile(t, "testdata/config/prometheus.in.yml"))); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.Close(); err != nil {
@@ -102,7 +104,7 @@ func TestGzippedInput(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(text(t, "testdata/config/full.want.yml"), stdout); diff != "" {
+	if diff := cmp.Diff(testkit.ReadFile(t, "testdata/config/full.want.yml"), stdout); diff != "" {
 		t.Errorf("gzipped input gives something else (-plain +gzipped):\n%s", diff)
 	}
 }

@@ -2,7 +2,6 @@ package preview_test
 
 import (
 	"bytes"
-	"os"
 	"strings"
 	"testing"
 
@@ -45,13 +44,4 @@ func command(t *testing.T, stdin string, args ...string) (stdout, stderr string,
 func golden(t *testing.T, name, got string) {
 	t.Helper()
 	testkit.Golden(t, "testdata/"+name, got)
-}
-
-func text(t *testing.T, path string) string {
-	t.Helper()
-	data, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(data)
 }

@@ -12,8 +12,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
-	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"github.com/ampbridge/ampbridge/cmd/internal/awserror"
 )
 
 // maxObject is the largest object that is read, in bytes. Key sets are small.
@@ -64,7 +65,7 @@ func (b *bucket) read(ctx context.Context, name string) (object, error) {
 		return object{}, nil
 	}
 	if err != nil {
-		return object{}, plain(err)
+		return object{}, awserror.Short(err)
 	}
 	defer func() { _ = out.Body.Close() }() // read only
 	data, err := io.ReadAll(io.LimitReader(out.Body, maxObject))
@@ -87,18 +88,8 @@ func (b *bucket) write(ctx context.Context, name string, was object, c content) 
 	if answer, ok := errors.AsType[*smithyhttp.ResponseError](err); ok {
 		switch answer.HTTPStatusCode() {
 		case http.StatusPreconditionFailed, http.StatusConflict, http.StatusNotFound:
-			return fmt.Errorf("%w: %w", errChanged, plain(err))
+			return fmt.Errorf("%w: %w", errChanged, awserror.Short(err))
 		}
 	}
-	return plain(err)
-}
-
-// plain returns AWS's error without request ids.
-func plain(err error) error {
-	var operation *smithy.OperationError
-	var answer smithy.APIError
-	if errors.As(err, &operation) && errors.As(err, &answer) {
-		return fmt.Errorf("%s: %s: %s", operation.OperationName, answer.ErrorCode(), answer.ErrorMessage())
-	}
-	return err
+	return awserror.Short(err)
 }

@@ -27,10 +27,7 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/inject"
 )
 
-func TestMain(m *testing.M) {
-	kubelet.Init()
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { kubelet.Main(m) }
 
 const (
 	// promised is within what time a change that has reached the source is live,

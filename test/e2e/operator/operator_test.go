@@ -21,10 +21,7 @@ import (
 	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
-func TestMain(m *testing.M) {
-	kubelet.Init()
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { kubelet.Main(m) }
 
 // configuration is what the operator writes, with the server itself as the one
 // target.

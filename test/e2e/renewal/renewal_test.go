@@ -3,7 +3,6 @@
 package renewal_test
 
 import (
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -12,10 +11,7 @@ import (
 	"github.com/ampbridge/ampbridge/test/kubelet"
 )
 
-func TestMain(m *testing.M) {
-	kubelet.Init()
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { kubelet.Main(m) }
 
 // TestTenRenewals: sessions of a minute, renewed at a third of their life, while
 // hundreds of samples a second are sent. Every write is signed with a session

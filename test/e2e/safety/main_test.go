@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -18,10 +17,7 @@ import (
 	"github.com/ampbridge/ampbridge/test/kubelet"
 )
 
-func TestMain(m *testing.M) {
-	kubelet.Init()
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { kubelet.Main(m) }
 
 // faults are what STS can do. Each call starts one, and returns what ends it.
 var faults = []struct {

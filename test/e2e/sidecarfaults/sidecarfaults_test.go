@@ -27,10 +27,7 @@ import (
 	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
-func TestMain(m *testing.M) {
-	kubelet.Init()
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { kubelet.Main(m) }
 
 // held is the outcome for which nothing in the pod can be made responsible: an
 // init container that does not start holds the pod's other containers.

@@ -9,7 +9,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -204,8 +203,5 @@ func write(
 	}
 	response, err := http.DefaultClient.Do(request)
 	testkit.Must(t, err)
-	defer func() { _ = response.Body.Close() }()
-	answer, err := io.ReadAll(response.Body)
-	testkit.Must(t, err)
-	return response.StatusCode, string(answer)
+	return response.StatusCode, testkit.ReadBody(t, response)
 }

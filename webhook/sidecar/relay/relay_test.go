@@ -125,10 +125,8 @@ func (f *fixture) send(t *testing.T, body []byte, change func(*http.Request)) re
 	}
 	response, err := http.DefaultTransport.RoundTrip(r)
 	testkit.Must(t, err)
-	defer func() { _ = response.Body.Close() }()
-	text, err := io.ReadAll(response.Body)
-	testkit.Must(t, err)
-	return reply{response.StatusCode, response.Header.Get("Retry-After"), string(text), response.Header}
+	text := testkit.ReadBody(t, response)
+	return reply{response.StatusCode, response.Header.Get("Retry-After"), text, response.Header}
 }
 
 func (f *fixture) stored(t *testing.T) (n int) {
