@@ -3,7 +3,6 @@ package policy
 import (
 	"bytes"
 	"encoding/json"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -24,8 +23,7 @@ func indented(t *testing.T, d Document) string {
 // give for the example.
 func TestPermissionsGolden(t *testing.T) {
 	p := load(t, "permissions.yaml")
-	doc, err := os.ReadFile("../docs/reference/iam.md")
-	testkit.Must(t, err)
+	doc := testkit.ReadFile(t, "../docs/reference/iam.md")
 	for name, d := range map[string]Document{
 		"permissions-sync.json":     SyncPermissions(p, exampleIssuer, "111122223333"),
 		"permissions-removal.json":  RemovalPermissions(p, exampleIssuer, "111122223333"),
@@ -36,7 +34,7 @@ func TestPermissionsGolden(t *testing.T) {
 		text := indented(t, d)
 		testkit.Golden(t, "testdata/"+name, text)
 		if strings.HasPrefix(name, "permissions-") && name != "permissions-govcloud.json" &&
-			!strings.Contains(string(doc), "```json\n"+text+"```\n") {
+			!strings.Contains(doc, "```json\n"+text+"```\n") {
 			t.Errorf("docs/reference/iam.md does not show policy/testdata/%s as it is", name)
 		}
 	}

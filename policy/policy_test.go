@@ -127,10 +127,9 @@ func TestNotAPolicyAtAll(t *testing.T) {
 }
 
 func TestFilesThatUnfoldAreRefused(t *testing.T) {
-	minimal, err := os.ReadFile("testdata/minimal.yaml")
-	testkit.Must(t, err)
+	minimal := testkit.ReadFile(t, "testdata/minimal.yaml")
 	head := "sidecar: {imagePullSecrets: [&a {name: x}"
-	bomb := string(minimal) + "sts: {caBundle: &s ''}\n"
+	bomb := minimal + "sts: {caBundle: &s ''}\n"
 	bomb = strings.Replace(
 		bomb,
 		"destinations:",
@@ -148,8 +147,8 @@ func TestFilesThatUnfoldAreRefused(t *testing.T) {
 	)
 	for name, row := range map[string]struct{ text, says string }{
 		"aliases of aliases": {bomb, "aliases"},
-		"a huge file":        {string(minimal) + strings.Repeat("# \n", 1<<19), "bytes"},
-		"many plain values":  {string(minimal) + head + strings.Repeat(", *a", 1000) + "]}\n", ""},
+		"a huge file":        {minimal + strings.Repeat("# \n", 1<<19), "bytes"},
+		"many plain values":  {minimal + head + strings.Repeat(", *a", 1000) + "]}\n", ""},
 	} {
 		_, err := Parse([]byte(row.text))
 		if row.says == "" && err != nil || row.says != "" && (err == nil || !strings.Contains(err.Error(), row.says)) {
@@ -185,9 +184,8 @@ func TestCABundleHoldsNoKey(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	for _, name := range []string{"full.yaml", "minimal.yaml"} {
-		data, err := os.ReadFile(filepath.Join("testdata", name))
-		testkit.Must(f, err)
-		f.Add(string(data))
+		data := testkit.ReadFile(f, filepath.Join("testdata", name))
+		f.Add(data)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		p, err := Parse([]byte(text))

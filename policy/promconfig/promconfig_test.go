@@ -236,9 +236,8 @@ func TestRemoveLeavesOthersAlone(t *testing.T) {
 // 1.3 KB with 12^16 ways through them.
 func mergeKeys(t *testing.T) string {
 	t.Helper()
-	text, err := os.ReadFile("testdata/merge-keys.yaml")
-	testkit.Must(t, err)
-	return string(text)
+	text := testkit.ReadFile(t, "testdata/merge-keys.yaml")
+	return text
 }
 
 // TestTwoParsers: what Prometheus's own parser reads, and package v4 reads in

@@ -1,7 +1,6 @@
 package sidecarconfig
 
 import (
-	"os"
 	"strings"
 	"testing"
 
@@ -15,9 +14,8 @@ import (
 // fullPolicy is a policy with every field.
 func fullPolicy(t testing.TB) *policy.Policy {
 	t.Helper()
-	data, err := os.ReadFile("../testdata/full.yaml")
-	testkit.Must(t, err)
-	return policytest.Parse(t, string(data))
+	data := testkit.ReadFile(t, "../testdata/full.yaml")
+	return policytest.Parse(t, data)
 }
 
 func example(t *testing.T, serviceAccount policy.Subject) Config {

@@ -35,6 +35,7 @@ import (
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/ststest"
 	"github.com/ampbridge/ampbridge/test/testkit"
+	"github.com/ampbridge/ampbridge/test/tools"
 )
 
 // scrapes is the metric that grows by one with each scrape.
@@ -55,13 +56,7 @@ func New(tb testing.TB) *Site {
 	tb.Helper()
 	s := &Site{STS: ststest.Start(tb, awstest.Options{Keep: []string{scrapes, "up"}})}
 	s.AllowShortSessions()
-	dir := tb.TempDir()
-	build := exec.CommandContext(tb.Context(), "go", "build", "-trimpath", "-o", dir, "github.com/ampbridge/ampbridge/cmd/config-sidecar")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		tb.Fatalf("build the sidecar: %v\n%s", err, out)
-	}
-	s.program = filepath.Join(dir, "config-sidecar")
+	s.program = tools.Build(tb, "github.com/ampbridge/ampbridge/cmd/config-sidecar")
 	s.target = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		count, known := s.counts.Load(r.URL.Path)
 		if !known {

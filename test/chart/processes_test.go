@@ -104,15 +104,7 @@ func (p *process) shows(t *testing.T, lines ...string) {
 // binary is ampbridge as it stands here.
 func binary(t *testing.T) string {
 	t.Helper()
-	root, err := tools.Root(t.Context())
-	testkit.Must(t, err)
-	path := filepath.Join(t.TempDir(), "ampbridge")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", path, "./cmd/ampbridge")
-	build.Dir = root
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	return path
+	return tools.Build(t, "github.com/ampbridge/ampbridge/cmd/ampbridge")
 }
 
 // run starts a program that ends with the test, well.

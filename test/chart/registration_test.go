@@ -3,7 +3,6 @@ package chart
 import (
 	"encoding/base64"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -156,9 +155,8 @@ func TestCertManagerInjectsTheCA(t *testing.T) {
 // What test/certmanager has cert-manager's own controllers work on is what the
 // chart makes.
 func TestCertManagersObjects(t *testing.T) {
-	text, err := os.ReadFile("../certmanager/testdata/certificates.yaml")
-	testkit.Must(t, err)
-	want := parse(t, string(text))
+	text := testkit.ReadFile(t, "../certmanager/testdata/certificates.yaml")
+	want := parse(t, text)
 	var got objects
 	for _, object := range render(t, "-f", minimal, "--set", "certificates.mode=certManager") {
 		if object.GroupVersionKind().Group == "cert-manager.io" {

@@ -145,9 +145,8 @@ func dockerignore(t *testing.T) (root, text string) {
 	t.Helper()
 	root, err := tools.Root(t.Context())
 	testkit.Must(t, err)
-	ignore, err := os.ReadFile(filepath.Join(root, ".dockerignore"))
-	testkit.Must(t, err)
-	return root, string(ignore)
+	ignore := testkit.ReadFile(t, filepath.Join(root, ".dockerignore"))
+	return root, ignore
 }
 
 // What .dockerignore lets through is enough for `docker build .`.

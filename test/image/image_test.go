@@ -313,9 +313,8 @@ func TestBuilderContext(t *testing.T) {
 			got = append(got, name)
 		}
 	}
-	ignore, err := os.ReadFile(filepath.Join(dir, ".dockerignore"))
-	testkit.Must(t, err)
-	want, err := buildContext(dir, string(ignore))
+	ignore := testkit.ReadFile(t, filepath.Join(dir, ".dockerignore"))
+	want, err := buildContext(dir, ignore)
 	testkit.Must(t, err)
 	slices.Sort(got)
 	slices.Sort(want)

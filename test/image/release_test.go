@@ -50,15 +50,14 @@ func TestRelease(t *testing.T) {
 		t.Error("a stranger's signature is taken")
 	}
 
-	sums, err := os.ReadFile(filepath.Join(dist, "SHA256SUMS"))
-	testkit.Must(t, err)
+	sums := testkit.ReadFile(t, filepath.Join(dist, "SHA256SUMS"))
 	for _, want := range []string{
 		"ampbridge-0.1.0-linux-amd64", "ampbridge-0.1.0-linux-arm64", "ampbridge-0.1.0-image.tar", "ampbridge-0.1.0.tgz",
 		"ampbridge-0.1.0-linux-amd64.cdx.json", "ampbridge-0.1.0-image-linux-arm64.cdx.json", "ampbridge-0.1.0-notes.md",
 		"ampbridge-0.1.0-provenance.intoto.json", "ampbridge-0.1.0-third-party-licenses.txt",
 		"ampbridge-0.1.0-linux-amd64.tar.gz", "ampbridge-0.1.0-krew.yaml",
 	} {
-		if !strings.Contains(string(sums), "  "+want+"\n") {
+		if !strings.Contains(sums, "  "+want+"\n") {
 			t.Errorf("no checksum of %s", want)
 		}
 	}

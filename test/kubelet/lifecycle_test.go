@@ -124,9 +124,8 @@ func TestSidecars(t *testing.T) {
 
 	p.stop()
 	<-p.Done()
-	ends, err := os.ReadFile(filepath.Join(p.VolumeDir("shared"), "ends"))
-	testkit.Must(t, err)
-	if got, want := strings.Fields(string(ends)), []string{"main", "second", "first"}; !slices.Equal(got, want) {
+	ends := testkit.ReadFile(t, filepath.Join(p.VolumeDir("shared"), "ends"))
+	if got, want := strings.Fields(ends), []string{"main", "second", "first"}; !slices.Equal(got, want) {
 		t.Errorf("containers ended in the order %v, want %v", got, want)
 	}
 }

@@ -130,8 +130,7 @@ func TestVolumes(t *testing.T) {
 		}
 	}
 
-	token, err := os.ReadFile(filepath.Join(p.VolumeDir("all"), "token"))
-	testkit.Must(t, err)
+	token := testkit.ReadFile(t, filepath.Join(p.VolumeDir("all"), "token"))
 	var claims struct {
 		Audience []string `json:"aud"`
 		Subject  string   `json:"sub"`
@@ -141,7 +140,7 @@ func TestVolumes(t *testing.T) {
 			Pod struct{ Name, UID string }
 		} `json:"kubernetes.io"`
 	}
-	payload, err := base64.RawURLEncoding.DecodeString(strings.Split(string(token), ".")[1])
+	payload, err := base64.RawURLEncoding.DecodeString(strings.Split(token, ".")[1])
 	testkit.Must(t, err)
 	testkit.Must(t, json.Unmarshal(payload, &claims))
 	if claims.Audience[0] != "sts.amazonaws.com" || claims.Subject != "system:serviceaccount:default:default" ||
@@ -160,8 +159,7 @@ func TestTokenIsRenewed(t *testing.T) {
 	p := run(t, pod)
 	eventually(t, p, "running", p.Ready)
 	file := filepath.Join(p.VolumeDir("token"), "token")
-	first, err := os.ReadFile(file)
-	testkit.Must(t, err)
+	first := testkit.ReadFile(t, file)
 	// Pretend that 80% of ten minutes have passed.
 	p.tokens.mu.Lock()
 	held := p.tokens.held["a 600"]
@@ -173,7 +171,7 @@ func TestTokenIsRenewed(t *testing.T) {
 	p.tokens.mu.Unlock()
 	eventually(t, p, "a new token", func() bool {
 		second, err := os.ReadFile(file)
-		return err == nil && string(second) != string(first)
+		return err == nil && string(second) != first
 	})
 }
 

@@ -22,6 +22,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -197,6 +198,20 @@ func Path(tb testing.TB, name string) string {
 		tb.Fatal(err)
 	}
 	return path
+}
+
+// Build builds a Go program for a test, without cgo, and returns its path. The package
+// is as the go command takes it in the test's folder; flags are those of go build.
+func Build(tb testing.TB, pkg string, flags ...string) string {
+	tb.Helper()
+	program := filepath.Join(tb.TempDir(), path.Base(pkg))
+	args := append([]string{"build", "-trimpath", "-o", program}, flags...)
+	cmd := exec.CommandContext(tb.Context(), "go", append(args, pkg)...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		tb.Fatalf("build %s: %v\n%s", pkg, err, out)
+	}
+	return program
 }
 
 // Find returns the path of the named tool's program: from $KUBEBUILDER_ASSETS

@@ -81,9 +81,8 @@ func TestLateEditIsServed(t *testing.T) {
 	s.destinations[0].latest.Store(&session.Session{AccessKeyID: "ASIA", Obtained: time.Now(), Expires: time.Now().Add(time.Hour)})
 	s.editor.limit = 0
 	served := func() string {
-		content, err := os.ReadFile(filepath.Join(a.Target, a.File))
-		testkit.Must(t, err)
-		return string(content)
+		content := testkit.ReadFile(t, filepath.Join(a.Target, a.File))
+		return content
 	}
 	s.step(t.Context(), time.Now())
 	if served() != user || s.served.result != "passed_through" || !strings.Contains(s.served.lastError, "when it is done") {

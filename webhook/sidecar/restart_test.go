@@ -131,9 +131,8 @@ func TestLoadedBeforeTheNextIsServed(t *testing.T) {
 		testkit.Must(t, s.keepNext(source, []wanted{{name: "central", signing: new(policy.Block)}}))
 	}
 	loaded := func() string {
-		text, err := os.ReadFile(filepath.Join(s.last.loaded, "prometheus.yml"))
-		testkit.Must(t, err)
-		return string(text)
+		text := testkit.ReadFile(t, filepath.Join(s.last.loaded, "prometheus.yml"))
+		return text
 	}
 	prepare("first")
 	testkit.Must(t, s.last.serve())

@@ -74,10 +74,9 @@ func TestFaultsAtStart(t *testing.T) {
 		"hanging":      func(_ *testing.T, p *pod) func() { return p.Fail("sts:*", awstest.Hang).Stop },
 		"server error": func(_ *testing.T, p *pod) func() { return p.Fail("sts:*", awstest.ServerError).Stop },
 		"no token": func(t *testing.T, p *pod) func() {
-			token, err := os.ReadFile(p.Token)
-			testkit.Must(t, err)
+			token := testkit.ReadFile(t, p.Token)
 			testkit.Must(t, os.Remove(p.Token))
-			return func() { p.WriteToken(t, string(token)) }
+			return func() { p.WriteToken(t, token) }
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -153,12 +152,11 @@ func TestRenewal(t *testing.T) {
 			t.Fatalf("the block is out: %q", config)
 		}
 		if !configs[config] {
-			content, err := os.ReadFile(p.config.Credentials)
-			testkit.Must(t, err)
-			if keys[string(content)] {
+			content := testkit.ReadFile(t, p.config.Credentials)
+			if keys[content] {
 				t.Error("a configuration was served before its credentials")
 			}
-			configs[config], keys[string(content)] = true, true
+			configs[config], keys[content] = true, true
 		}
 		return len(configs) == 5
 	})
@@ -398,12 +396,11 @@ func TestNoSecretsInLogOrStatus(t *testing.T) {
 	p.eventually(t, "the block is served", func() bool { return p.has("central") })
 	token, err := os.ReadFile(p.Token)
 	testkit.Must(t, err)
-	credentials, err := os.ReadFile(p.config.Credentials)
-	testkit.Must(t, err)
+	credentials := testkit.ReadFile(t, p.config.Credentials)
 	status, err := json.Marshal(p.status(t))
 	testkit.Must(t, err)
 	secrets := map[string]bool{string(token): true}
-	for line := range strings.Lines(string(credentials)) {
+	for line := range strings.Lines(credentials) {
 		if _, value, ok := strings.Cut(line, " = "); ok {
 			secrets[strings.TrimSpace(value)] = true
 		}

@@ -5,7 +5,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -47,12 +46,11 @@ func TestWriter(t *testing.T) {
 	p.start(t)
 	testkit.Must(t, sidecar.Ready(p.options()))
 	write := func() int {
-		password, err := os.ReadFile(filepath.Join(filepath.Dir(p.config.Credentials), sidecarconfig.RelayPasswordFile))
-		testkit.Must(t, err)
+		password := testkit.ReadFile(t, filepath.Join(filepath.Dir(p.config.Credentials), sidecarconfig.RelayPasswordFile))
 		url := d.Block.ByRelay(fmt.Sprintf("127.0.0.1:%d", port), "").URL
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader("samples"))
 		testkit.Must(t, err)
-		request.SetBasicAuth(policy.RelayUser, string(password))
+		request.SetBasicAuth(policy.RelayUser, password)
 		response, err := http.DefaultClient.Do(request)
 		if err != nil {
 			return 0 // the port opens in a moment

@@ -366,10 +366,9 @@ func TestBoundaryFollowsThePolicy(t *testing.T) {
 	f := newFixture(t, policyText)
 	f.must("--apply", "--yes", "--write-policy", f.file)
 	for i := range 7 {
-		text, err := os.ReadFile(f.file)
-		testkit.Must(t, err)
+		text := testkit.ReadFile(t, f.file)
 		added := f.account.CreateWorkspace(region, fmt.Sprint("more-", i))
-		f.write(strings.Replace(string(text), "grants:\n", fmt.Sprintf("- {name: more-%d, workspace: %q}\ngrants:\n", i, added.ARN), 1))
+		f.write(strings.Replace(text, "grants:\n", fmt.Sprintf("- {name: more-%d, workspace: %q}\ngrants:\n", i, added.ARN), 1))
 		if out := f.must(
 			"--apply",
 			"--yes",

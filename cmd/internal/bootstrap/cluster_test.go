@@ -107,9 +107,8 @@ func TestSyncWorksAfterBootstrap(t *testing.T) {
 		t.Error(out)
 	}
 	// Listing the account in which sync begins changes nothing: it is that role already.
-	text, err := os.ReadFile(f.file)
-	testkit.Must(t, err)
-	f.write(strings.Replace(string(text), "  accounts:\n", "  accounts:\n  - {id: \""+accountID+"\", syncRole: \""+role+"\"}\n", 1))
+	text := testkit.ReadFile(t, f.file)
+	f.write(strings.Replace(text, "  accounts:\n", "  accounts:\n  - {id: \""+accountID+"\", syncRole: \""+role+"\"}\n", 1))
 	if out := sync(); !strings.Contains(out, "in sync: nothing to change") {
 		t.Error(out)
 	}

@@ -194,8 +194,7 @@ func TestRefusals(t *testing.T) {
 	before := tree(t, dir)
 	document := func(issuer string) string { return file(t, `{"issuer":"`+issuer+`"}`) }
 	another := keySet(t, "other")
-	text, err := os.ReadFile(another)
-	testkit.Must(t, err)
+	text := testkit.ReadFile(t, another)
 	for name, c := range map[string]struct {
 		o    publish.Options
 		want string
@@ -211,7 +210,7 @@ func TestRefusals(t *testing.T) {
 		"an address": {publish.Options{Keys: keySet(t, "a"), Discovery: document("https://10.0.0.1")}, "AWS cannot reach the host of " +
 			"the issuer"},
 		"not AWS's kind": {publish.Options{Keys: keySet(t, "a"), Discovery: document("https://10.0.0.1:6443")}, "has a port"},
-		"another key of that id": {publish.Options{Keys: file(t, strings.ReplaceAll(string(text), `"other"`, `"a"`))}, `the kid "a" ` +
+		"another key of that id": {publish.Options{Keys: file(t, strings.ReplaceAll(text, `"other"`, `"a"`))}, `the kid "a" ` +
 			`names another key`},
 		"another bucket": {publish.Options{To: "s3://mine/dev", Keys: keySet(t, "a"), Issuer: "https://theirs.s3.eu-west-1.amazonaws.com/dev"},
 			"AWS would not find what is written here"},
@@ -284,9 +283,8 @@ func cloud(t *testing.T) (*awstest.Cloud, *awstest.Account, *awstest.Bucket) {
 // publisherPolicy is the one that the documentation shows.
 func publisherPolicy(t *testing.T) string {
 	t.Helper()
-	text, err := os.ReadFile("../../../docs/guides/issuer.md")
-	testkit.Must(t, err)
-	_, after, _ := strings.Cut(string(text), "<!-- publisher -->\n```json\n")
+	text := testkit.ReadFile(t, "../../../docs/guides/issuer.md")
+	_, after, _ := strings.Cut(text, "<!-- publisher -->\n```json\n")
 	document, _, found := strings.Cut(after, "\n```")
 	if !found {
 		t.Fatal("docs/guides/issuer.md shows no policy of the publisher")

@@ -1,7 +1,6 @@
 package reconcile_test
 
 import (
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -17,9 +16,8 @@ func TestDocumentedMetrics(t *testing.T) {
 	names := func(expression string, files ...string) []string {
 		var list []string
 		for _, file := range files {
-			text, err := os.ReadFile(file)
-			testkit.Must(t, err)
-			for _, found := range regexp.MustCompile(expression).FindAllStringSubmatch(string(text), -1) {
+			text := testkit.ReadFile(t, file)
+			for _, found := range regexp.MustCompile(expression).FindAllStringSubmatch(text, -1) {
 				list = append(list, found[1])
 			}
 		}

@@ -151,14 +151,8 @@ type install struct {
 // install builds ampbridge and makes the webhook's identity and certificate.
 func (f *fixture) install(t *testing.T) *install {
 	t.Helper()
-	root, err := tools.Root(t.Context())
-	testkit.Must(t, err)
-	i := &install{binary: filepath.Join(t.TempDir(), "ampbridge"), certs: t.TempDir()}
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", i.binary, "./cmd/ampbridge")
-	build.Dir = root
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v: %s", err, out)
-	}
+	i := &install{binary: tools.Build(t, "github.com/ampbridge/ampbridge/cmd/ampbridge"), certs: t.TempDir()}
+	var err error
 	i.ca, err = servingcert.Write(i.certs, "127.0.0.1")
 	testkit.Must(t, err)
 	f.webhookConfig(t)

@@ -36,9 +36,8 @@ func TestPolicyIsReviewed(t *testing.T) {
 	p.ready(t)
 	f.register(t, p, i)
 
-	base, err := os.ReadFile("testdata/policy.yaml")
-	testkit.Must(t, err)
-	good := string(base)
+	base := testkit.ReadFile(t, "testdata/policy.yaml")
+	good := base
 	wrong := strings.Replace(good, "destinations: [", "destinations: [centrall, ", 1)
 	apply := func(namespace, name, version, text string) (string, error) {
 		object := &corev1.ConfigMap{

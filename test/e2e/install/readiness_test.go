@@ -7,8 +7,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -25,6 +23,7 @@ import (
 	"github.com/ampbridge/ampbridge/test/env"
 	"github.com/ampbridge/ampbridge/test/node"
 	"github.com/ampbridge/ampbridge/test/testkit"
+	"github.com/ampbridge/ampbridge/test/tools"
 )
 
 // readinessRounds is how often each pod is started. With less than five nothing is judged
@@ -96,12 +95,7 @@ func TestReadiness(t *testing.T) {
 // emptySidecar makes the image of the sidecar that does nothing.
 func emptySidecar(t *testing.T) string {
 	t.Helper()
-	program := filepath.Join(t.TempDir(), "empty")
-	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", program, "./empty")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	program := tools.Build(t, "./empty", "-ldflags", "-s -w")
 	file := filepath.Join(node.Dir(), "empty.tar")
 	image := node.Image{Name: emptyImage, Files: map[string]string{"/empty": program}, Entrypoint: []string{"/empty"}, User: "65532:65532"}
 	testkit.Must(t, image.Write(file))

@@ -3,8 +3,6 @@ package kinds_test
 import (
 	"context"
 	"fmt"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -47,9 +45,9 @@ func newFixture(t *testing.T) *fixture {
 	e.AddImage(kubelet.Image{Match: "busybox/prometheus", Binaries: map[string]string{
 		"/bin/prometheus": tools.Path(t, "prometheus"), "/bin/sh": tools.Path(t, "gosh"),
 	}, Entrypoint: []string{"/bin/prometheus"}, WorkingDir: "/prometheus", User: 65534})
-	e.AddImage(kubelet.Image{Match: "jimmidyson/configmap-reload", Binaries: map[string]string{"/configmap-reload": build(t, "./reloader")},
+	e.AddImage(kubelet.Image{Match: "jimmidyson/configmap-reload", Binaries: map[string]string{"/configmap-reload": tools.Build(t, "./reloader")},
 		Entrypoint: []string{"/configmap-reload"}, User: 65534})
-	idle := build(t, "./idle")
+	idle := tools.Build(t, "./idle")
 	for _, match := range []string{"brancz/kube-rbac-proxy", "x/config-map-reloader-sighup", "prom/alertmanager"} {
 		e.AddImage(kubelet.Image{Match: match, Binaries: map[string]string{"/idle": idle}, Entrypoint: []string{"/idle"}, User: 65534})
 	}
@@ -71,18 +69,6 @@ func policyOf(e *env.Env) string {
 		"serviceAccounts: ["+strings.Join(serviceAccounts, ", ")+"]",
 		1,
 	)
-}
-
-// build makes a program of this test.
-func build(t *testing.T, dir string) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), filepath.Base(dir))
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", path, dir)
-	build.Env = append(build.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	return path
 }
 
 // objects reads the documents of a YAML file.

@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -26,14 +24,7 @@ func TestProcess(t *testing.T) {
 	f.register(t, registration.DefaultName, service)
 	kubeconfig, err := f.KubeconfigFor(t.Context(), home, "webhook")
 	testkit.Must(t, err)
-	root, err := tools.Root(t.Context())
-	testkit.Must(t, err)
-	program := filepath.Join(t.TempDir(), "ampbridge")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "./cmd/ampbridge")
-	build.Dir = root
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	program := tools.Build(t, "github.com/ampbridge/ampbridge/cmd/ampbridge")
 	r := &replica{health: testkit.FreeAddr(t)}
 	metricsAddr := testkit.FreeAddr(t)
 	cmd := exec.Command(program, "webhook", "--policy", f.policyFile, "--image", image, "--system-namespace", home, "--kubeconfig", kubeconfig,
@@ -81,9 +72,8 @@ func TestProcess(t *testing.T) {
 // ownMemory is what a process has resident that is no file's, in bytes.
 func ownMemory(t *testing.T, pid int) int {
 	t.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	testkit.Must(t, err)
-	_, rest, _ := strings.Cut(string(status), "RssAnon:")
+	status := testkit.ReadFile(t, fmt.Sprintf("/proc/%d/status", pid))
+	_, rest, _ := strings.Cut(status, "RssAnon:")
 	number, err := strconv.Atoi(strings.Fields(rest)[0])
 	testkit.Must(t, err)
 	t.Logf("own memory: %d kB", number)

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -25,6 +24,7 @@ import (
 	"github.com/ampbridge/ampbridge/test/env"
 	"github.com/ampbridge/ampbridge/test/kubelet"
 	"github.com/ampbridge/ampbridge/test/testkit"
+	"github.com/ampbridge/ampbridge/test/tools"
 )
 
 func TestMain(m *testing.M) { kubelet.Main(m) }
@@ -99,12 +99,7 @@ func hanging(t *testing.T, e *env.Env) string {
 
 func crashing(t *testing.T, e *env.Env) string {
 	const image = "registry.example/crashing"
-	program := filepath.Join(t.TempDir(), "crashing")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "./crashing")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	program := tools.Build(t, "./crashing")
 	e.AddImage(kubelet.Image{Match: image, Binaries: map[string]string{"/config-sidecar": program}, User: 65534})
 	p := startWith(t, e, "crashing", image+":v1")
 	p.eventually("the sidecar to have crashed three times", func() bool { return len(p.Sidecar().ExitCodes()) >= 3 })

@@ -65,9 +65,8 @@ func read(t *testing.T, dir string) files {
 			case info.IsDir():
 				visit(path)
 			default:
-				content, err := os.ReadFile(filepath.Join(dir, path))
-				testkit.Must(t, err)
-				f[path] = file{info.Mode().Perm(), string(content)}
+				content := testkit.ReadFile(t, filepath.Join(dir, path))
+				f[path] = file{info.Mode().Perm(), content}
 			}
 		}
 	}

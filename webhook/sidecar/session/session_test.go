@@ -107,8 +107,7 @@ func TestStore(t *testing.T) {
 			t.Errorf("read back (-want +got):\n%s", diff)
 		}
 		testkit.Must(t, again.Put("ampbridge-central", some("ASIA3")))
-		text, err := os.ReadFile(path)
-		testkit.Must(t, err)
+		text := testkit.ReadFile(t, path)
 		want := `[ampbridge-backup]
 # ampbridge session from 2026-01-02T03:04:05.000000678Z until 2026-01-02T04:04:05.000000678Z
 aws_access_key_id = ASIA2
@@ -134,7 +133,7 @@ aws_secret_access_key = s/+=ASIA3
 aws_session_token = t/+==ASIA3
 
 `
-		if diff := cmp.Diff(want, string(text)); diff != "" {
+		if diff := cmp.Diff(want, text); diff != "" {
 			t.Errorf("file (-want +got):\n%s", diff)
 		}
 	}
