@@ -405,8 +405,10 @@ func TestWrongArgumentsAreNamed(t *testing.T) {
 		{"a past that is not there", policyText, "-o terraform --earlier no-such.tf", cli.Failed, "cannot read the earlier " +
 			"configuration: open no-such.tf"},
 		{"a file without Terraform", policyText, "--file a.tf", cli.Usage, "--file and --earlier are for -o terraform"},
-		{"format", policyText, "-o html", cli.Usage, `--output "html" is unknown: write one of ["text" "json" "yaml" "terraform" "aws-cli"]`},
-		{"applied and printed for programs", policyText, "--apply -o json", cli.Usage, "--apply and -o json exclude each other"},
+		{"format", policyText, "-o html", cli.Usage,
+			`--output "html" is unknown: write one of ["text" "json" "yaml" "terraform" "aws-cli"]`},
+		{"applied and printed for programs", policyText, "--apply -o json", cli.Usage,
+			"--apply and -o json exclude each other"},
 		{"a tag without a value", policyText, "--tag team", cli.Usage, `--tag "team": write NAME=VALUE`},
 		{"an alias twice", policyText, "--alias central=a --alias central=b", cli.Usage, `each name once`},
 		{"no namespace", policyText, "--system-namespace=", cli.Usage, "are not a valid service account"},

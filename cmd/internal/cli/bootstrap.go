@@ -26,7 +26,8 @@ func registerBootstrap(flags *pflag.FlagSet, o *bootstrap.Options) {
 		"tag the workspace of this `DESTINATION`, which has no owner, as the cluster's own; may be repeated")
 	flags.StringArrayVar(&o.Tags, "tag", nil, "tag for everything that is made, as `KEY=VALUE`; may be repeated")
 	flags.BoolVar(&o.PodIdentity, "pod-identity", false, "let EKS Pod Identity give sync its role, in the account in which sync begins")
-	flags.BoolVar(&o.PruneTrust, "prune-trust", false, "remove statements that others added from the trust document of sync's role")
+	flags.BoolVar(&o.PruneTrust, "prune-trust", false,
+		"remove statements that others added from the trust document of sync's role")
 	flags.IntVar(&o.WorkspaceQuota, "workspace-quota", policybootstrap.WorkspaceQuota,
 		"the account's quota of AMP workspaces in a region, as a `NUMBER`, if it was raised")
 	o.Output = bootstrap.Text
@@ -79,7 +80,9 @@ func validateBootstrap(o bootstrap.Options) error {
 		return usage.Errorf("--workspace-quota %d: write 1 or more", o.WorkspaceQuota)
 	case (o.ExistingProvider || o.ExistingBoundary) && o.AsksAWS():
 		return usage.Errorf(
-			"--existing-provider and --existing-boundary are for -o terraform and -o aws-cli: with -o %s, AWS is asked", o.Output)
+			"--existing-provider and --existing-boundary are for -o terraform and -o aws-cli: with -o %s, AWS is asked",
+			o.Output,
+		)
 	}
 	return nil
 }
@@ -144,12 +147,15 @@ to ampbridge, and changes nothing.`,
 	}
 	registerBootstrap(cmd.Flags(), &o)
 	grouped(cmd.Flags(), "Flags for a migration", func(flags *pflag.FlagSet) {
-		flags.StringVar(&from.From, "from", "", "print the steps from the module or role in `FILE` to ampbridge; - is standard input")
-		flags.StringVar(&workspace, "workspace", "", "with --from: `ARN` of the module's workspace, if the file does not have it")
+		flags.StringVar(&from.From, "from", "",
+			"print the steps from the module or role in `FILE` to ampbridge; - is standard input")
+		flags.StringVar(&workspace, "workspace", "",
+			"with --from: `ARN` of the module's workspace, if the file does not have it")
 		flags.StringVar(&from.Destination, "destination", "central", "with --from: `NAME` of the workspace in the policies")
 		flags.StringVar(&from.Dir, "dir", "policies", "with --from: `DIRECTORY` for the policies")
 		flags.StringVar(&from.Cluster, "cluster-name", "", "with --from and a role: `NAME` for the cluster in the policy")
-		flags.StringVar(&module, "module", "", "with --from: the module's `ADDRESS` in Terraform, such as module.amp, if the file does not have it")
+		flags.StringVar(&module, "module", "",
+			"with --from: the module's `ADDRESS` in Terraform, such as module.amp, if the file does not have it")
 		flags.BoolVar(&from.Strict, "strict", false, "with --from: what cannot be converted is an error")
 	})
 	cmd.AddCommand(newBootstrapPolicy())

@@ -60,7 +60,9 @@ func registerCompletion(cmd *cobra.Command) {
 				if f.Name == "alias" {
 					directive |= cobra.ShellCompDirectiveNoSpace
 				}
-				found := slices.DeleteFunc(slices.Clone(words(cmd)), func(s string) bool { return s == "" || !strings.HasPrefix(s, typed) })
+				found := slices.DeleteFunc(slices.Clone(words(cmd)), func(s string) bool {
+					return s == "" || !strings.HasPrefix(s, typed)
+				})
 				slices.Sort(found)
 				return slices.Compact(found), directive
 			})
@@ -172,8 +174,8 @@ func granted(cmd *cobra.Command) (found []policy.Subject) {
 	for _, g := range policyOf(cmd).Grants {
 		for _, namespace := range g.Namespaces {
 			for _, name := range g.ServiceAccounts {
-				if s := (policy.Subject{Namespace: string(namespace), ServiceAccount: string(name)}); !strings.Contains(s.String(), "*") {
-					found = append(found, s)
+				if !strings.Contains(string(namespace+name), "*") {
+					found = append(found, policy.Subject{Namespace: string(namespace), ServiceAccount: string(name)})
 				}
 			}
 		}

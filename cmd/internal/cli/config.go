@@ -11,7 +11,8 @@ import (
 )
 
 func registerConfig(flags *pflag.FlagSet, o *preview.ConfigOptions) {
-	flags.StringVarP(&o.File, "file", "f", "", "`FILE` with the Prometheus configuration, gzipped or not; - is standard input")
+	flags.StringVarP(&o.File, "file", "f", "",
+		"`FILE` with the Prometheus configuration, gzipped or not; - is standard input")
 	registerPolicy(flags, &o.Policy)
 	registerNamespace(flags, &o.Namespace, "", "`NAMESPACE` of the pod")
 	registerServiceAccount(flags, &o.ServiceAccount, "`NAME` of the pod's service account")
@@ -33,8 +34,8 @@ func registerConfig(flags *pflag.FlagSet, o *preview.ConfigOptions) {
 		"", string(policy.DeliverySigV4), string(policy.DeliveryRelay))
 	o.Output = preview.Full
 	registerChoice(flags, &o.Output, "output", "o",
-		"`FORMAT`: full is the whole configuration, block is remote_write alone, the others are snippets for other programs; all but "+
-			"full need no --file: %s",
+		"`FORMAT`: full is the whole configuration, block is remote_write alone, the others are snippets for other "+
+			"programs; all but full need no --file: %s",
 		preview.Outputs()...)
 	flags.StringVar(&o.Destination, "destination", "", "with a snippet: `NAME` of the destination, if several fit")
 }
@@ -49,7 +50,8 @@ func validateConfig(o preview.ConfigOptions) error {
 		return usage.Errorf("--destination is for snippets, and -o %s has the blocks of all destinations", o.Output)
 	}
 	for _, f := range []struct{ flag, value, example string }{
-		{"policy", o.Policy, examplePolicy}, {"namespace", o.Namespace, "monitoring"}, {"service-account", o.ServiceAccount, "prometheus"},
+		{"policy", o.Policy, examplePolicy}, {"namespace", o.Namespace, "monitoring"}, {"service-account", o.ServiceAccount,
+			"prometheus"},
 	} {
 		if f.value == "" {
 			return missing(f.flag, f.example)

@@ -30,7 +30,8 @@ func flagError(cmd *cobra.Command, err error) error {
 				names = append(names, f.Name)
 			}
 		})
-		return usage.Errorf("unknown flag: --%s%s", unknown.GetSpecifiedName(), didYouMean("--", unknown.GetSpecifiedName(), names))
+		name := unknown.GetSpecifiedName()
+		return usage.Errorf("unknown flag: --%s%s", name, didYouMean("--", name, names))
 	case errors.As(err, &empty):
 		f := empty.GetFlag()
 		placeholder, _ := pflag.UnquoteUsage(f)
@@ -65,7 +66,8 @@ func rejectArguments(cmd *cobra.Command, args []string) error {
 		}
 		return usage.Errorf("unknown command %q for %q%s", args[0], cmd.CommandPath(), didYouMean("", args[0], names))
 	}
-	if extension := filepath.Ext(args[0]); cmd.Flags().Lookup("policy") != nil && (extension == ".yaml" || extension == ".yml") {
+	extension := filepath.Ext(args[0])
+	if cmd.Flags().Lookup("policy") != nil && (extension == ".yaml" || extension == ".yml") {
 		return usage.Errorf("unexpected argument %q: did you mean --policy %s?", args[0], args[0])
 	}
 	return usage.Errorf("unexpected argument %q: %s takes flags only", args[0], cmd.CommandPath())

@@ -40,7 +40,8 @@ needs no cluster.`,
 				if err := validateRoles(roles, o); err != nil {
 					return err
 				}
-				roles.Policy, roles.Kubeconfig, roles.Overrides, roles.TrustQuota = o.Policy, o.Kubeconfig, o.Overrides, o.TrustQuota
+				roles.Policy, roles.Kubeconfig, roles.Overrides = o.Policy, o.Kubeconfig, o.Overrides
+				roles.TrustQuota = o.TrustQuota
 				return terraform.PrintRoles(cmd.Context(), roles, cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr())
 			}
 			if err := rejectRolesFlags(cmd.Flags()); err != nil {
@@ -60,7 +61,8 @@ needs no cluster.`,
 func registerRoles(flags *pflag.FlagSet, o *terraform.RolesOptions) {
 	grouped(flags, "Flags for -o terraform", func(flags *pflag.FlagSet) {
 		flags.StringVar(&o.Account, "account", "", "`ID` of the AWS account to write for, if the policy has several")
-		flags.BoolVar(&o.ExistingProvider, "existing-provider", false, "the cluster's OIDC provider is managed elsewhere, such as by bootstrap")
+		flags.BoolVar(&o.ExistingProvider, "existing-provider", false,
+			"the cluster's OIDC provider is managed elsewhere, such as by bootstrap")
 		flags.BoolVar(&o.Import, "import", false, "write import blocks, for Terraform to take over what sync made")
 		flags.StringArrayVar(&o.Subjects, "subject", nil,
 			"service account to trust, as `NAMESPACE/NAME`, instead of those of the cluster; may be repeated")

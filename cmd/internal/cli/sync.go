@@ -103,12 +103,14 @@ func registerSyncAlone(flags *pflag.FlagSet, o *reconcile.Options, logFormat, lo
 		flags.StringVar(&o.HealthAddr, "health-addr", ":8081", "`HOST:PORT` for /healthz and /readyz")
 		flags.StringVar(&o.MetricsAddr, "metrics-addr", ":8080", "`HOST:PORT` for /metrics")
 		flags.StringVar(&o.StatusAddr, "status-addr", "",
-			"`HOST:PORT` on loopback for a page with the last result of sync and auditor, such as 127.0.0.1:8082; empty: no page")
+			"`HOST:PORT` on loopback for a page with the last result of sync and auditor, such as 127.0.0.1:8082; "+
+				"empty: no page")
 		registerLog(flags, logFormat, logLevel)
 	})
 	grouped(flags, "Flags of the auditor", func(flags *pflag.FlagSet) {
 		flags.StringVar(&o.Image, "image", "", "`IMAGE` of the config sidecar, as the webhook has it: turns the auditor on")
-		flags.BoolVar(&o.NoBreaker, "no-breaker", false, "never pause the injection of a workload when its pods hang on the config sidecar")
+		flags.BoolVar(&o.NoBreaker, "no-breaker", false,
+			"never pause the injection of a workload when its pods hang on the config sidecar")
 		flags.BoolVar(&o.NoSidecarStatus, "no-sidecar-status", false,
 			"do not read the status of config sidecars, at their pods' addresses, for events about sessions and refused writes")
 		flags.StringSliceVar(&o.Excluded, "excluded-namespaces", nil,
@@ -144,7 +146,8 @@ func validateSync(o reconcile.Options) error {
 		return usage.Errorf("--status-addr is for the controller: --once prints what it saw")
 	case !syncControls(o):
 	case o.StatusAddr != "" && !reconcile.LoopbackAddress(o.StatusAddr):
-		return usage.Errorf("--status-addr %q is not on loopback: write 127.0.0.1:8082, and use kubectl port-forward", o.StatusAddr)
+		return usage.Errorf(
+			"--status-addr %q is not on loopback: write 127.0.0.1:8082, and use kubectl port-forward", o.StatusAddr)
 	case o.DryRun:
 		return usage.Errorf("--dry-run is for --once and --remove; or see ampbridge plan")
 	case o.AllowShrink:

@@ -90,13 +90,15 @@ func validatePolicies(paths []string, format string, stdin io.Reader, stdout io.
 			continue
 		}
 		v := validation{
-			File: path, Valid: true, Cluster: p.Cluster.Name, Destinations: len(p.Destinations), Grants: len(p.Grants), Mistakes: []mistake{},
+			File: path, Valid: true, Cluster: p.Cluster.Name,
+			Destinations: len(p.Destinations), Grants: len(p.Grants), Mistakes: []mistake{},
 		}
 		report = append(report, v)
 		if format != output.Text {
 			continue
 		}
-		if _, err := fmt.Fprintf(stdout, "%s: ok: cluster %s, %d destinations, %d grants\n", path, v.Cluster, v.Destinations, v.Grants); err != nil {
+		_, err = fmt.Fprintf(stdout, "%s: ok: cluster %s, %d destinations, %d grants\n", path, v.Cluster, v.Destinations, v.Grants)
+		if err != nil {
 			return err
 		}
 	}
@@ -111,7 +113,8 @@ func validatePolicies(paths []string, format string, stdin io.Reader, stdout io.
 
 // mistakes returns the mistakes that the error of a policy file has.
 func mistakes(err error) (list []mistake) {
-	if joined, several := err.(interface{ Unwrap() []error }); several {
+	var joined interface{ Unwrap() []error }
+	if errors.As(err, &joined) {
 		for _, e := range joined.Unwrap() {
 			list = append(list, mistakes(e)...)
 		}

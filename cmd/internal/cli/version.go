@@ -32,7 +32,9 @@ func publishedImage() string {
 // clientVersion returns the version of this program, with the commit if the toolchain
 // noted it.
 func clientVersion() versions.Client {
-	c := versions.Client{Version: release, Commit: revision, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+	c := versions.Client{
+		Version: release, Commit: revision, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return c

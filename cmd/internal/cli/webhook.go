@@ -27,29 +27,31 @@ func (o *webhookOptions) register(flags *pflag.FlagSet) {
 	flags.StringVar(&o.Image, "image", "",
 		"`IMAGE` of the config sidecar, for policies that name none: best the image of the webhook, by digest")
 	flags.StringVar(&o.Namespace, "system-namespace", "",
-		"`NAMESPACE` in which ampbridge is installed: of the circuit breaker's state (without it there is no breaker), and of the "+
-			"webhook's Service and Secret")
+		"`NAMESPACE` in which ampbridge is installed: of the circuit breaker's state (without it there is no breaker), "+
+			"and of the webhook's Service and Secret")
 	keepOldName(flags, "namespace", "system-namespace")
-	flags.DurationVar(&o.DrainDelay, "drain-delay", 5*time.Second, "`DURATION` to serve after SIGTERM, until every API server has stopped calling")
+	flags.DurationVar(&o.DrainDelay, "drain-delay", 5*time.Second,
+		"`DURATION` to serve after SIGTERM, until every API server has stopped calling")
 	registerLog(flags, &o.logFormat, &o.logLevel)
 	grouped(flags, "Flags for the webhook's certificate", func(flags *pflag.FlagSet) {
 		flags.StringVar(&o.CertDir, "cert-dir", "",
 			"`DIRECTORY` with tls.crt and tls.key, from cert-manager or made by you; the files may appear later and be renewed")
 		flags.StringVar(&o.CertSecret, "cert-secret", "",
-			"instead of --cert-dir: `NAME` of the Secret in --system-namespace in which the webhook keeps the certificates that it makes and "+
-				"rotates itself")
+			"instead of --cert-dir: `NAME` of the Secret in --system-namespace in which the webhook keeps the certificates "+
+				"that it makes and rotates itself")
 		flags.StringVar(&o.Service, "service", "",
 			"with --cert-secret: `NAME` of the Service in --system-namespace that the API server calls")
 		flags.StringVar(&o.WebhookConfiguration, "webhook-configuration", "",
-			"with --cert-secret: `NAME` of the MutatingWebhookConfiguration that gets the CA bundle (default \""+registration.DefaultName+"\")")
+			"with --cert-secret: `NAME` of the MutatingWebhookConfiguration that gets the CA bundle (default \""+
+				registration.DefaultName+"\")")
 	})
 	grouped(flags, "Flags for addresses and clients", func(flags *pflag.FlagSet) {
 		flags.StringVar(&o.Addr, "addr", ":9443", "`HOST:PORT` on which the API server calls, over TLS")
 		flags.StringVar(&o.HealthAddr, "health-addr", ":8081", "`HOST:PORT` for /healthz and /readyz")
 		flags.StringVar(&o.MetricsAddr, "metrics-addr", ":8080", "`HOST:PORT` for /metrics")
 		flags.StringVar(&o.ClientCA, "client-ca", "",
-			"`FILE` with the CA, PEM, that signs the API servers' client certificate: the webhook answers no other client; a new version "+
-				"is used at once")
+			"`FILE` with the CA, PEM, that signs the API servers' client certificate: the webhook answers no other client; "+
+				"a new version is used at once")
 		flags.StringSliceVar(&o.ClientNames, "client-name", nil,
 			"with --client-ca: common or DNS `NAMES`, separated by commas, that the client certificate may have (default any)")
 	})
@@ -57,7 +59,9 @@ func (o *webhookOptions) register(flags *pflag.FlagSet) {
 }
 
 func (o *webhookOptions) validate() error {
-	for _, f := range []struct{ flag, value, example string }{{"policy", o.PolicyFile, examplePolicy}, {"image", o.Image, publishedImage()}} {
+	for _, f := range []struct{ flag, value, example string }{
+		{"policy", o.PolicyFile, examplePolicy}, {"image", o.Image, publishedImage()},
+	} {
 		if f.value == "" {
 			return missing(f.flag, f.example)
 		}

@@ -96,7 +96,8 @@ func TestReportForPrograms(t *testing.T) {
 		keys   []publish.KeyReport
 		writes int
 	}{
-		{"dry run", publish.Options{Keys: keySet(t, "a"), DryRun: true}, 0, []publish.KeyReport{{ID: "a", State: publish.KeyAdded}}, 0},
+		{"dry run", publish.Options{Keys: keySet(t, "a"), DryRun: true}, 0,
+			[]publish.KeyReport{{ID: "a", State: publish.KeyAdded}}, 0},
 		{"first", publish.Options{Keys: keySet(t, "a")}, 0, []publish.KeyReport{{ID: "a", State: publish.KeyAdded}}, 3},
 		{"again", publish.Options{Keys: keySet(t, "a")}, 0, []publish.KeyReport{{ID: "a", State: publish.KeyKept}}, 0},
 		{"another key", publish.Options{Keys: keySet(t, "b")}, 0,
@@ -106,13 +107,15 @@ func TestReportForPrograms(t *testing.T) {
 		{"prune", publish.Options{Keys: keySet(t, "b"), Prune: true}, 72 * time.Hour,
 			[]publish.KeyReport{{ID: "b", State: publish.KeyKept}, {ID: "a", State: publish.KeyPruned, Gone: now}}, 2},
 	} {
-		c.o.To, c.o.Output, c.o.Now = dir, []string{"json", "yaml"}[len(c.name)%2], func() time.Time { return now.Add(c.after) }
+		c.o.To, c.o.Output = dir, []string{"json", "yaml"}[len(c.name)%2]
+		c.o.Now = func() time.Time { return now.Add(c.after) }
 		out, err := publishOnce(t, c.o)
 		var r publish.Report
 		if problem := yaml.UnmarshalStrict([]byte(out), &r); problem != nil || err != nil {
 			t.Fatalf("%s: %v %v: %s", c.name, problem, err, out)
 		}
-		if diff := cmp.Diff(c.keys, r.Keys); diff != "" || len(r.Written) != c.writes || r.Issuer != who || r.DryRun != c.o.DryRun || r.Place != dir {
+		diff := cmp.Diff(c.keys, r.Keys)
+		if diff != "" || len(r.Written) != c.writes || r.Issuer != who || r.DryRun != c.o.DryRun || r.Place != dir {
 			t.Errorf("%s: %+v (-want +got):\n%s", c.name, r, diff)
 		}
 	}

@@ -102,7 +102,8 @@ func (r *Report) Read(ctx context.Context, cluster kube.Cluster, namespace strin
 }
 
 func (c *Cluster) readWebhook(ctx context.Context, cluster kube.Cluster) error {
-	list, err := cluster.Client.AppsV1().Deployments(c.Namespace).List(ctx, metav1.ListOptions{LabelSelector: kube.WebhookSelector})
+	options := metav1.ListOptions{LabelSelector: kube.WebhookSelector}
+	list, err := cluster.Client.AppsV1().Deployments(c.Namespace).List(ctx, options)
 	if err != nil {
 		return err
 	}
@@ -138,7 +139,8 @@ func (c *Cluster) readSync(ctx context.Context, cluster kube.Cluster) error {
 
 // readSidecars counts the images of the sidecars that run.
 func (c *Cluster) readSidecars(ctx context.Context, cluster kube.Cluster) error {
-	namespaces, err := cluster.Client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{LabelSelector: kube.InjectionSelector})
+	options := metav1.ListOptions{LabelSelector: kube.InjectionSelector}
+	namespaces, err := cluster.Client.CoreV1().Namespaces().List(ctx, options)
 	if err != nil {
 		return err
 	}
@@ -155,7 +157,9 @@ func (c *Cluster) readSidecars(ctx context.Context, cluster kube.Cluster) error 
 	for image, pods := range counts {
 		c.Sidecars = append(c.Sidecars, Sidecars{image, pods})
 	}
-	slices.SortFunc(c.Sidecars, func(a, b Sidecars) int { return cmp.Or(b.Pods-a.Pods, strings.Compare(a.Image, b.Image)) })
+	slices.SortFunc(c.Sidecars, func(a, b Sidecars) int {
+		return cmp.Or(b.Pods-a.Pods, strings.Compare(a.Image, b.Image))
+	})
 	return errors.Join(failures...)
 }
 
@@ -187,8 +191,8 @@ func (r *Report) warn() {
 		if there.LessThan(here) {
 			older, newer = newer, older
 		}
-		add("this program is %s and the installation is %s: %s may not know what %s does; use the program of the installation's version",
-			r.Client.Version, c.Version, older, newer)
+		add("this program is %s and the installation is %s: %s may not know what %s does; "+
+			"use the program of the installation's version", r.Client.Version, c.Version, older, newer)
 	}
 	if c.Webhook != "" && c.Sync != "" && c.Webhook != c.Sync {
 		add("webhook and sync have different images: finish the upgrade with helm upgrade")

@@ -21,9 +21,12 @@ func TestSkew(t *testing.T) {
 		{"sync off", "v0.2.0", func(c *Cluster) { c.Sync = "" }, nil},
 		{"a program that is older", "v0.1.9", nil, []string{"this program may not know what the installation does"}},
 		{"a program that is newer", "v1.0.0", nil, []string{"the installation may not know what this program does"}},
-		{"an old Kubernetes", "v0.2.0", func(c *Cluster) { c.Kubernetes = "v1.29.15-gke.100" }, []string{"is older than 1.30"}},
-		{"half an upgrade", "v0.2.0", func(c *Cluster) { c.Sync = other }, []string{"webhook and sync have different images"}},
-		{"old sidecars", "v0.2.0", func(c *Cluster) { c.Sidecars = []Sidecars{{image, 5}, {other, 2}} }, []string{"2 pods run the sidecar " + other}},
+		{"an old Kubernetes", "v0.2.0", func(c *Cluster) { c.Kubernetes = "v1.29.15-gke.100" },
+			[]string{"is older than 1.30"}},
+		{"half an upgrade", "v0.2.0", func(c *Cluster) { c.Sync = other },
+			[]string{"webhook and sync have different images"}},
+		{"old sidecars", "v0.2.0", func(c *Cluster) { c.Sidecars = []Sidecars{{image, 5}, {other, 2}} },
+			[]string{"2 pods run the sidecar " + other}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cluster := same

@@ -61,7 +61,7 @@ type cell struct {
 	args   []string
 	config string
 	// skips is how many numbers the program may leave unwritten after its first start, with
-	// ampbridge or without: see docs/reliability.md.
+	// ampbridge or without: see docs/design/reliability.md.
 	skips int
 
 	source        *source

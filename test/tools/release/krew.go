@@ -32,7 +32,9 @@ func writeArchive(w io.Writer, o options, files []string) error {
 		if strings.HasPrefix(name, pluginProgram) {
 			mode = 0o755
 		}
-		header := &tar.Header{Typeflag: tar.TypeReg, Name: name, Size: int64(len(content)), Mode: mode, ModTime: o.time(), Format: tar.FormatUSTAR}
+		header := &tar.Header{
+			Typeflag: tar.TypeReg, Name: name, Size: int64(len(content)), Mode: mode, ModTime: o.time(), Format: tar.FormatUSTAR,
+		}
 		if err := archive.WriteHeader(header); err != nil {
 			return err
 		}

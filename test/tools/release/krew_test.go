@@ -93,7 +93,8 @@ func TestKrew(t *testing.T) {
 		}
 	}
 	for _, wrong := range []string{"ampbridge.tar.gz", "ampbridge-0.1.0-linux-amd64.zip"} {
-		if err := writeKrew(io.Discard, testOptions, []string{filepath.Join(dir, wrong)}); err == nil || !strings.Contains(err.Error(), "-OS-ARCH") {
+		err := writeKrew(io.Discard, testOptions, []string{filepath.Join(dir, wrong)})
+		if err == nil || !strings.Contains(err.Error(), "-OS-ARCH") {
 			t.Errorf("%s: %v", wrong, err)
 		}
 	}
