@@ -185,11 +185,11 @@ func newHelp() *cobra.Command {
 		Use:     "help [COMMAND]",
 		Short:   "Describe a command",
 		Example: "  ampbridge help doctor",
-		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
 			var names []cobra.Completion
 			if of, rest, err := cmd.Root().Find(args); err == nil && len(rest) == 0 {
 				for _, c := range of.Commands() {
-					if c.IsAvailableCommand() {
+					if c.IsAvailableCommand() && strings.HasPrefix(c.Name(), typed) {
 						names = append(names, cobra.CompletionWithDesc(c.Name(), c.Short))
 					}
 				}
