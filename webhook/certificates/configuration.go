@@ -7,8 +7,8 @@ import (
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 )
 
-// placesOf are the places of the entries that call the Service; all others are
-// somebody else's.
+// placesOf returns the indexes of the entries that call the Service. All other entries belong
+// to others.
 func placesOf(configuration *admissionv1.MutatingWebhookConfiguration, namespace, service string) (places []int) {
 	if configuration == nil {
 		return nil
@@ -21,12 +21,12 @@ func placesOf(configuration *admissionv1.MutatingWebhookConfiguration, namespace
 	return places
 }
 
-// bundles are those of our entries.
+// bundles returns the CA bundles of our entries.
 func bundles(configuration *admissionv1.MutatingWebhookConfiguration, places []int) (b Bundles) {
 	if configuration == nil {
 		return b
 	}
-	// The generation counts changes of the entries, of one object.
+	// An object's generation counts the changes of its entries.
 	b.Version = fmt.Sprintf("%s/%d", configuration.UID, configuration.Generation)
 	for _, i := range places {
 		b.Entries = append(b.Entries, configuration.Webhooks[i].ClientConfig.CABundle)
@@ -34,9 +34,9 @@ func bundles(configuration *admissionv1.MutatingWebhookConfiguration, places []i
 	return b
 }
 
-// bundlePatch is the JSON patch that puts the bundle into the entries at these
-// places, and that the API server refuses as a conflict if the object is of
-// another version.
+// bundlePatch returns the JSON patch that puts the bundle into the entries at these
+// places. If the object has another version in the meantime, the API server refuses the patch
+// as a conflict.
 func bundlePatch(resourceVersion string, places []int, bundle []byte) ([]byte, error) {
 	type operation struct {
 		Op    string `json:"op"`

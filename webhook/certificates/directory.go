@@ -13,8 +13,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
 )
 
-// Directory serves the tls.crt and tls.key of a directory, PEM, that somebody
-// else fills and renews.
+// Directory serves the certificate in the PEM files tls.crt and tls.key of a directory. Another
+// program fills the directory and renews the files.
 type Directory struct {
 	*serving
 	dir     string
@@ -23,12 +23,12 @@ type Directory struct {
 }
 
 // NewDirectory returns the certificate of a directory, which may still be empty.
-// The registry takes its metrics.
+// It registers its metrics with the registry.
 func NewDirectory(dir string, registry prometheus.Registerer, logger *slog.Logger) *Directory {
 	return &Directory{serving: newServing(registry), dir: dir, logger: logger}
 }
 
-// Run waits for the files, and then follows them until the context ends.
+// Run waits for the files, and then watches them until the context ends.
 func (d *Directory) Run(ctx context.Context) error {
 	for logged := ""; ; {
 		w, err := certwatcher.New(filepath.Join(d.dir, "tls.crt"), filepath.Join(d.dir, "tls.key"))
@@ -49,7 +49,7 @@ func (d *Directory) Run(ctx context.Context) error {
 	}
 }
 
-// Ready says why there is no certificate yet.
+// Ready returns why there is no certificate yet.
 func (d *Directory) Ready() error {
 	if d.current.Load() != nil {
 		return nil

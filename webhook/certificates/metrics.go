@@ -2,7 +2,7 @@ package certificates
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// names of all states, see State.Name.
+// stateNames are all results of State.Name.
 var stateNames = []string{"none", "stable", "announcing", "retiring"}
 
 type rotatorMetrics struct {
@@ -15,12 +15,14 @@ func newRotatorMetrics(registry prometheus.Registerer) *rotatorMetrics {
 	m := &rotatorMetrics{
 		state: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "ampbridge_certificate_state",
-			Help: "1 for what the Secret is at: none, stable, announcing (a new authority is being made known), retiring (the old one is " +
+			Help: "1 for the current state of the Secret: none, stable, announcing (a new authority is being published), " +
+				"retiring (the old one is " +
 				"still trusted).",
 		}, []string{"state"}),
 		trusted: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "ampbridge_certificate_trusted",
-			Help: "1: the API server's configuration trusts the certificate that this process serves; 0: it does not, and calls of it fail.",
+			Help: "1 if the API server's configuration trusts the certificate that this process serves; 0 if it does " +
+				"not, so that calls fail.",
 		}),
 		errors: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "ampbridge_certificate_errors_total",

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// skew is how far the API server's clock may be behind ours.
+// skew is how far the API server's clock may be behind this machine's.
 const skew = time.Hour
 
 // Pair is a serving certificate with its key, and the authority that signed it.
@@ -25,10 +25,9 @@ type Pair struct {
 	served           tls.Certificate
 }
 
-// Issue makes a pair that is good for the names from an hour ago until the end
-// of its life. Its authority is as new as the pair, and the authority's key is
-// forgotten on return: there is none that could be stolen to sign another
-// certificate that API servers trust.
+// Issue creates a pair for the names. It is valid from an hour ago until the end
+// of its life. Issue also creates a new authority and forgets the authority's key, so that nobody
+// can steal it to sign another certificate that API servers trust.
 func Issue(names []string, now time.Time, life time.Duration) (*Pair, error) {
 	pair, err := issue(names, now, life)
 	if err != nil {
@@ -51,7 +50,7 @@ func issue(names []string, now time.Time, life time.Duration) (*Pair, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Parsed, it has the key's identifier, which the certificate is to name.
+	// Parse it to get the key's identifier, which the certificate must contain.
 	if authority, err = x509.ParseCertificate(authorityDER); err != nil {
 		return nil, err
 	}
@@ -75,7 +74,7 @@ func issue(names []string, now time.Time, life time.Duration) (*Pair, error) {
 	return parsePair(encodePEM("CERTIFICATE", authorityDER), encodePEM("CERTIFICATE", der), encodePEM("PRIVATE KEY", keyDER))
 }
 
-// parsePair reads a pair, and checks that its parts belong together.
+// parsePair parses a pair, and checks that its parts belong together.
 func parsePair(authority, certificate, key []byte) (*Pair, error) {
 	authorities := parseBundle(authority)
 	if len(authorities) != 1 {
@@ -91,12 +90,12 @@ func parsePair(authority, certificate, key []byte) (*Pair, error) {
 	return &Pair{Certificate: certificate, Key: key, authority: authorities[0], served: served}, nil
 }
 
-// Equal reports whether both are the same certificate.
+// Equal reports whether both pairs have the same certificate.
 func (p *Pair) Equal(other *Pair) bool {
 	return p != nil && other != nil && bytes.Equal(p.served.Leaf.Raw, other.served.Leaf.Raw)
 }
 
-// NotAfter is the end of the pair's life.
+// NotAfter returns the end of the pair's life.
 func (p *Pair) NotAfter() time.Time {
 	if p.authority.NotAfter.Before(p.served.Leaf.NotAfter) {
 		return p.authority.NotAfter
@@ -104,10 +103,10 @@ func (p *Pair) NotAfter() time.Time {
 	return p.served.Leaf.NotAfter
 }
 
-// usable: a client may be shown it now.
+// usable reports whether the pair can be served now.
 func (p *Pair) usable(now time.Time) bool { return p != nil && now.Before(p.NotAfter()) }
 
-// covers: it is good for all of the names.
+// covers reports whether the pair is valid for all the names.
 func (p *Pair) covers(names []string) bool {
 	for _, name := range names {
 		if p.served.Leaf.VerifyHostname(name) != nil {

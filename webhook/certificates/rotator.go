@@ -22,24 +22,24 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// Options name what a [Rotator] rotates, and where it is.
+// Options configures a [Rotator].
 type Options struct {
-	// Namespace is that of the Secret and of the Service.
+	// Namespace is the namespace of the Secret and of the Service.
 	Namespace string
-	// Secret is the name of the Secret that holds the certificates. It need not
+	// Secret is the name of the Secret with the certificates. It need not
 	// exist.
 	Secret string
 	// Service is the name under which the API server calls.
 	Service string
 	// Configuration is the name of the MutatingWebhookConfiguration, and of the
-	// ValidatingWebhookConfiguration that reviews the policy, where there is one.
-	// Entries that call the Service are given the bundle; others stay as they are.
+	// ValidatingWebhookConfiguration for the review of the policy, if there is one.
+	// Entries that call the Service get the bundle. Others are not changed.
 	Configuration string
-	// RESTConfig says how to reach the API server.
+	// RESTConfig is for the connection to the API server.
 	RESTConfig *rest.Config
-	// Timing is for tests; the zero value is for use.
+	// Timing is for tests; zero means the defaults.
 	Timing Timing
-	// Registry takes the metrics.
+	// Registry registers the metrics.
 	Registry prometheus.Registerer
 	Logger   *slog.Logger
 }
@@ -47,16 +47,16 @@ type Options struct {
 const (
 	fieldManager = "ampbridge-webhook"
 	callTimeout  = 10 * time.Second
-	// maxSteps is how many steps follow one another without a pause; a whole
+	// maxSteps is the number of steps without a pause between them. A whole
 	// rotation has fewer.
 	maxSteps   = 10
 	firstRetry = time.Second
 	maxRetry   = 30 * time.Second
-	// publishPause bounds a quarrel with somebody else who writes the bundle.
+	// publishPause limits the rate of writes if another program keeps overwriting the bundle.
 	publishPause = time.Second
 )
 
-// Rotator serves a certificate, which the replicas of the webhook share in a Secret,
+// Rotator serves a certificate that the replicas of the webhook share in a Secret,
 // and rotates it.
 type Rotator struct {
 	*serving
@@ -68,19 +68,19 @@ type Rotator struct {
 	wake           chan struct{}
 	started        time.Time
 
-	// These are the loop's own.
+	// Only the loop uses these.
 	servingPair *Pair
 	problems    string
 	published   time.Time
-	// reviewProblem is the last one with the policy's registration.
+	// reviewProblem is the last problem with the policy's registration.
 	reviewProblem string
 
 	observedAt atomic.Pointer[time.Time] // when observe last succeeded
-	trusted    atomic.Bool               // the served pair, at that time
-	problem    atomic.Pointer[error]     // of the last pass
+	trusted    atomic.Bool               // whether the served pair was trusted at that time
+	problem    atomic.Pointer[error]     // the error of the last pass
 }
 
-// NewRotator returns a Rotator that has done nothing yet.
+// NewRotator returns a Rotator. Call Run to start it.
 func NewRotator(o Options) (*Rotator, error) {
 	o.Timing = o.Timing.withDefaults()
 	config := rest.CopyConfig(o.RESTConfig)
@@ -105,7 +105,7 @@ func NewRotator(o Options) (*Rotator, error) {
 }
 
 // Run serves and rotates the certificate until the context ends. It never fails: after
-// an error it serves what it has, and tries again.
+// an error it continues to serve its certificate, and tries again.
 func (r *Rotator) Run(ctx context.Context) error {
 	var group errgroup.Group
 	group.Go(func() error { r.follow(ctx, r.Secret, r.secrets.Watch); return nil })
@@ -142,12 +142,12 @@ func (r *Rotator) loop(ctx context.Context) {
 	}
 }
 
-// newBackoff returns the pauses between attempts that fail.
+// newBackoff returns the pauses between failed attempts.
 func newBackoff() wait.Backoff {
 	return wait.Backoff{Duration: firstRetry, Factor: 2, Steps: math.MaxInt32, Cap: maxRetry}
 }
 
-// pass takes the steps that can be taken now, and returns when to look again.
+// pass takes all steps that are possible now, and returns when the next pass is due.
 func (r *Rotator) pass(ctx context.Context) (time.Duration, error) {
 	for range maxSteps {
 		l, err := r.observe(ctx)
@@ -179,7 +179,7 @@ func (r *Rotator) pass(ctx context.Context) (time.Duration, error) {
 	return firstRetry, nil
 }
 
-// snapshot is all that a decision needs, read live.
+// snapshot holds everything that a decision needs, read live.
 type snapshot struct {
 	secret        *corev1.Secret
 	configuration *admissionv1.MutatingWebhookConfiguration
@@ -188,10 +188,9 @@ type snapshot struct {
 	observed      Observed
 }
 
-// observe reads the configuration before the Secret. A replica that changes what the
-// configuration is to hold writes the Secret first; so a state that is out of
-// date comes with a configuration that is out of date, and the API server
-// refuses what is made of it.
+// observe reads the configuration before the Secret. A replica that wants to change the
+// configuration writes the Secret first. So if the state is outdated, the
+// configuration is outdated too, and the API server refuses a write that depends on it.
 func (r *Rotator) observe(ctx context.Context) (*snapshot, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -219,7 +218,7 @@ func (r *Rotator) observe(ctx context.Context) (*snapshot, error) {
 	if text := fmt.Sprint(problems); text != r.problems {
 		r.problems = text
 		for _, problem := range problems {
-			r.Logger.Warn("part of the Secret is of no use", "secret", r.Secret, "problem", problem)
+			r.Logger.Warn("a part of the Secret cannot be used", "secret", r.Secret, "problem", problem)
 		}
 	}
 	if err != nil {
@@ -229,12 +228,12 @@ func (r *Rotator) observe(ctx context.Context) (*snapshot, error) {
 	return l, nil
 }
 
-// names are those under which an API server may call.
+// names returns the host names under which an API server may call the webhook.
 func (r *Rotator) names() []string {
 	return []string{r.Service, r.Service + "." + r.Namespace, r.Service + "." + r.Namespace + ".svc"}
 }
 
-// use serves what the state says.
+// use serves the pair that the state requires.
 func (r *Rotator) use(l *snapshot) {
 	if pair := l.state.Serve(l.observed); pair != nil {
 		r.servingPair = pair
@@ -248,18 +247,20 @@ func (r *Rotator) use(l *snapshot) {
 }
 
 // registered returns an error if no entry of the configuration calls the Service:
-// then no certificate is needed. So a Secret that is deleted together with the configuration, as helm uninstall does, is
-// not put back by a replica that is still there.
+// then no certificate is needed. helm uninstall deletes the Secret and the configuration, and a
+// replica that still runs must not create the Secret again.
 func (r *Rotator) registered(l *snapshot) error {
 	switch {
 	case l.configuration == nil:
 		return fmt.Errorf(
-			"there is no MutatingWebhookConfiguration %s: install the chart again, or name the right one with --webhook-configuration",
+			"there is no MutatingWebhookConfiguration %s: install the chart again, or name the right one with "+
+				"--webhook-configuration",
 			r.Configuration,
 		)
 	case len(l.places) == 0:
 		return fmt.Errorf(
-			"no entry of the MutatingWebhookConfiguration %s calls the Service %s of namespace %s: --service and --system-namespace have to be "+
+			"no entry of the MutatingWebhookConfiguration %s calls the Service %s of namespace %s: "+
+				"--service and --system-namespace must be "+
 				"as the entries name them",
 			r.Configuration,
 			r.Service,
@@ -269,8 +270,8 @@ func (r *Rotator) registered(l *snapshot) error {
 	return nil
 }
 
-// apply takes one step, which is one write; a conflict means that another
-// replica has taken it, or a better one.
+// apply takes one step, which is one write. A conflict means that another
+// replica has taken this step or a later one.
 func (r *Rotator) apply(ctx context.Context, action Action, l *snapshot) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -286,13 +287,13 @@ func (r *Rotator) apply(ctx context.Context, action Action, l *snapshot) error {
 	}
 	secret := l.secret
 	if secret == nil {
-		// Applied rather than created, so that the right to create can be confined to
-		// this name; and without content, so that replicas cannot harm each other.
+		// Use apply and not create, so that RBAC can limit the right to create to
+		// this name. Apply it without content, so that replicas cannot overwrite each other.
 		if secret, err = r.secrets.Apply(ctx, shell(r.Namespace, r.Secret), metav1.ApplyOptions{FieldManager: fieldManager}); err != nil {
 			return fmt.Errorf("make the Secret %s of namespace %s: %w", r.Secret, r.Namespace, err)
 		}
 		if len(secret.Data) > 0 {
-			return nil // another replica made it, and filled it
+			return nil // another replica has created and filled it
 		}
 	}
 	_, err = r.secrets.Update(
@@ -313,8 +314,8 @@ func (r *Rotator) publish(ctx context.Context, l *snapshot) error {
 	return err
 }
 
-// publishReview gives the policy's registration the bundle as well. A rotation
-// does not wait for it: without it the policy is not reviewed when it is applied,
+// publishReview puts the bundle into the policy's registration too. A rotation
+// does not wait for it: without the registration, a new policy is not reviewed when it is applied,
 // and pods are injected as before.
 func (r *Rotator) publishReview(ctx context.Context, l *snapshot) {
 	problem := ""
@@ -332,7 +333,7 @@ func (r *Rotator) tryPublishReview(ctx context.Context, l *snapshot) error {
 	defer cancel()
 	configuration, err := r.reviews.Get(ctx, r.Configuration, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return nil // the registration of the review is not installed
+		return nil // the registration for the review is not installed
 	}
 	if err != nil {
 		return fmt.Errorf("read the ValidatingWebhookConfiguration %s: %w", r.Configuration, err)
@@ -354,14 +355,14 @@ func (r *Rotator) tryPublishReview(ctx context.Context, l *snapshot) error {
 	}
 	_, err = r.reviews.Patch(ctx, r.Configuration, types.JSONPatchType, patch, metav1.PatchOptions{FieldManager: fieldManager})
 	if apierrors.IsConflict(err) {
-		return nil // another replica was first; the watch brings us back
+		return nil // another replica was first; the watch starts another pass
 	}
 	return err
 }
 
-// Ready returns why an API server cannot call this replica; nil: it can.
+// Ready returns why an API server cannot call this replica; nil if it can.
 func (r *Rotator) Ready() error {
-	cause := errors.New("the API server has not been asked yet")
+	cause := errors.New("the API server has not been read yet")
 	if problem := r.problem.Load(); problem != nil {
 		cause = *problem
 	}
@@ -370,7 +371,8 @@ func (r *Rotator) Ready() error {
 	case r.current.Load() == nil:
 		return fmt.Errorf("no serving certificate is loaded: %w", cause)
 	case silent > r.Timing.Retirement/2:
-		return fmt.Errorf("for %s it could not be seen which certificate to serve: %w", silent.Round(time.Second), cause)
+		return fmt.Errorf("for %s the webhook could not read which certificate to serve: "+
+			"%w", silent.Round(time.Second), cause)
 	case !r.trusted.Load():
 		return fmt.Errorf("the API server does not trust the serving certificate: %w", cause)
 	}

@@ -11,10 +11,10 @@ import (
 
 // Annotations of the Secret.
 const (
-	// AnnotationFormat marks a Secret as ours, and says how it is written.
+	// AnnotationFormat marks a Secret as ampbridge's. The value is the version of its format.
 	AnnotationFormat = "ampbridge.io/certificates"
-	// AnnotationRotate, with whatever value, asks for a new certificate now; it is
-	// gone when that is made.
+	// AnnotationRotate, with any value, requests a new certificate now. It is
+	// removed when the certificate was created.
 	AnnotationRotate = "ampbridge.io/rotate"
 
 	annotationAnnouncedAt      = "ampbridge.io/announced-at"
@@ -25,15 +25,15 @@ const (
 // format is the value of AnnotationFormat.
 const format = "v1"
 
-// Keys of the Secret. The current pair's are those that other tools know.
+// Keys of the Secret. The keys of the current pair have the names that other tools use.
 const (
 	keyPrevious = "previous-ca.crt"
 	prefixNext  = "next-"
 )
 
-// decode reads the state out of the Secret; nil: there is none. What is broken
-// in a Secret of ours counts as missing, since it can be made anew; the problems
-// say what. Another's Secret is an error.
+// decode reads the state from the Secret; nil if there is none. In a Secret of
+// ampbridge, a broken part counts as missing, because it can be created again; problems describes
+// such parts. The Secret of another owner is an error.
 func decode(secret *corev1.Secret, now time.Time) (s State, problems []string, err error) {
 	if secret == nil {
 		return s, nil, nil
@@ -41,15 +41,17 @@ func decode(secret *corev1.Secret, now time.Time) (s State, problems []string, e
 	switch got := secret.Annotations[AnnotationFormat]; {
 	case got == "" && len(secret.Data) > 0:
 		return s, nil, fmt.Errorf(
-			"the Secret %s of namespace %s has content, but not the annotation %s, so ampbridge leaves it as it is: delete it, or name "+
-				"another one with --cert-secret (certificates of your own go to --cert-dir)",
+			"the Secret %s of namespace %s has content, but not the annotation %s, so ampbridge does not change it: "+
+				"delete it, or name "+
+				"another one with --cert-secret (for your own certificates use --cert-dir)",
 			secret.Name,
 			secret.Namespace,
 			AnnotationFormat,
 		)
 	case got != "" && got != format:
 		return s, nil, fmt.Errorf(
-			"the Secret %s of namespace %s is written in format %q, this ampbridge knows %q: run the version that wrote it, or delete the Secret",
+			"the Secret %s of namespace %s has format %q, but this version of ampbridge knows only %q: run the version "+
+				"that wrote it, or delete the Secret",
 			secret.Name,
 			secret.Namespace,
 			got,
@@ -70,13 +72,13 @@ func decode(secret *corev1.Secret, now time.Time) (s State, problems []string, e
 		case !p.usable(now):
 			problems = append(
 				problems,
-				fmt.Sprintf("%s%s: is past its time since %s", prefix, corev1.TLSCertKey, p.NotAfter().UTC().Format(time.RFC3339)),
+				fmt.Sprintf("%s%s: has expired at %s", prefix, corev1.TLSCertKey, p.NotAfter().UTC().Format(time.RFC3339)),
 			)
 			return nil
 		}
 		return p
 	}
-	// A time that is missing or broken is long ago, but no announcement.
+	// A missing or broken time counts as long ago, but not as an announcement.
 	moment := func(annotation string) time.Time {
 		t, _ := time.Parse(time.RFC3339Nano, secret.Annotations[annotation])
 		return t
@@ -91,8 +93,8 @@ func decode(secret *corev1.Secret, now time.Time) (s State, problems []string, e
 	return s, problems, nil
 }
 
-// encode returns the Secret with the state in it. Labels, other annotations and
-// other people's keys stay.
+// encode returns the Secret with the state in it. It keeps labels, other annotations and
+// keys of others.
 func encode(s State, secret *corev1.Secret) *corev1.Secret {
 	secret = secret.DeepCopy()
 	if secret.Data == nil {
@@ -128,9 +130,9 @@ func encode(s State, secret *corev1.Secret) *corev1.Secret {
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
 
-// shell is the Secret without content: whoever applies it takes nothing away, and
-// claims nothing that another has made meanwhile. It has no label that the chart can
-// give another value: Helm's next server-side apply would be a conflict.
+// shell returns the Secret without content. To apply it removes nothing, and takes no ownership
+// of data that another replica has written. It has no label that the chart can set to
+// another value, because Helm's next server-side apply would be a conflict.
 func shell(namespace, name string) *applycorev1.SecretApplyConfiguration {
 	return applycorev1.Secret(name, namespace).
 		WithLabels(map[string]string{"app.kubernetes.io/component": "webhook"})

@@ -109,15 +109,15 @@ func TestSecretIsRefusedOrMended(t *testing.T) {
 	}{
 		{"another's", func(s *corev1.Secret) { delete(s.Annotations, AnnotationFormat) }, start, "has content, but not the annotation " +
 			"ampbridge.io/certificates", ""},
-		{"a later version's", func(s *corev1.Secret) { s.Annotations[AnnotationFormat] = "v2" }, start, `is written in format "v2", ` +
-			`this ampbridge knows "v1"`, ""},
+		{"a later version's", func(s *corev1.Secret) { s.Annotations[AnnotationFormat] = "v2" }, start, `has format "v2", ` +
+			`but this version of ampbridge knows only "v1"`, ""},
 		{"empty", func(s *corev1.Secret) { s.Annotations, s.Data = nil, nil }, start, "", ""},
 		{"no key", func(s *corev1.Secret) { delete(s.Data, "tls.key") }, start, "", "tls.crt: tls: failed to find any PEM data in key input"},
 		{"another key", func(s *corev1.Secret) { s.Data["tls.key"] = b.Key }, start, "", "tls.crt: tls: private key does not match public key"},
 		{"another authority", func(s *corev1.Secret) { s.Data["ca.crt"] = encodeBundle(authorities(b)) }, start, "", "tls.crt: is not " +
 			"signed by the authority beside it"},
 		{"no authority", func(s *corev1.Secret) { delete(s.Data, "ca.crt") }, start, "", "tls.crt: has 0 authorities, want 1"},
-		{"past its time", func(*corev1.Secret) {}, start.Add(91 * day), "", "tls.crt: is past its time since 2026-04-02T03:04:05Z"},
+		{"past its time", func(*corev1.Secret) {}, start.Add(91 * day), "", "tls.crt: has expired at 2026-04-02T03:04:05Z"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			secret := encode(State{Current: a}, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "tls", Namespace: "ampbridge"}})

@@ -25,18 +25,18 @@ func newServing(registry prometheus.Registerer) *serving {
 		loaded: make(chan struct{}),
 		expiry: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "ampbridge_certificate_expiry_timestamp_seconds",
-			Help: "When the serving certificate ends, in seconds since 1970; 0: there is none yet.",
+			Help: "When the serving certificate ends, in seconds since 1970; 0 if there is none yet.",
 		}),
 		rotations: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "ampbridge_certificate_rotations_total",
-			Help: "How often this process has begun to serve another certificate than before.",
+			Help: "How often this process has replaced the certificate that it serves.",
 		}),
 	}
 	registry.MustRegister(s.expiry, s.rotations)
 	return s
 }
 
-// serve shows the certificate to whoever connects from now on.
+// serve replaces the certificate for new connections.
 func (s *serving) serve(c tls.Certificate) (changed bool) {
 	before := s.current.Swap(&c)
 	s.expiry.Set(float64(c.Leaf.NotAfter.Unix()))
@@ -51,7 +51,7 @@ func (s *serving) serve(c tls.Certificate) (changed bool) {
 	return true
 }
 
-// Loaded is closed once there is a certificate to serve.
+// Loaded returns a channel that is closed when there is a certificate to serve.
 func (s *serving) Loaded() <-chan struct{} { return s.loaded }
 
 // GetCertificate is for [tls.Config].

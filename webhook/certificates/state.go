@@ -8,59 +8,58 @@ import (
 	"time"
 )
 
-// State is what the Secret holds: all that a rotation needs to be continued by
-// whoever comes next. Pairs that cannot be served are left out of it.
+// State is the content of the Secret: everything that any replica needs to continue a rotation.
+// Pairs that cannot be served are not in it.
 type State struct {
-	// Current is what replicas serve. Without one they serve Next.
+	// Current is the pair that replicas serve. Without one they serve Next.
 	Current *Pair
-	// Next is what they will serve once API servers know its authority.
+	// Next is the pair that they will serve when API servers know its authority.
 	Next *Pair
-	// Previous are authorities that somebody may still be served by.
+	// Previous are authorities of certificates that some replica may still serve.
 	Previous []*x509.Certificate
-	// Announced is where all authorities were seen in place, and since when.
+	// Announced records which configuration has all authorities, and since when.
 	Announced Announcement
-	// Switched is since when Current is served, and Previous to be retired.
+	// Switched is the time since when Current is served and Previous waits to be removed.
 	Switched time.Time
-	// Rotate: a person asks for a new certificate.
+	// Rotate is true if a person requests a new certificate.
 	Rotate bool
 }
 
 // Announcement is a version of the MutatingWebhookConfiguration that trusts all
-// authorities of the state. Another version may have been without them for a
-// moment, so the wait begins anew.
+// authorities of the state. Another version may have lacked them for a
+// moment, so the wait starts again.
 type Announcement struct {
 	Version string
 	At      time.Time
 }
 
-// Observed is what a replica sees when it decides.
+// Observed is what a replica reads before it decides.
 type Observed struct {
 	Now time.Time
-	// Names are those that the certificate is to be good for.
+	// Names are the names that the certificate must be valid for.
 	Names []string
-	// Serving is what the replica serves; nil: nothing yet.
+	// Serving is the pair that the replica serves; nil if there is none yet.
 	Serving *Pair
-	// Trusted are the authorities that the API server's configuration names.
+	// Trusted are the authorities in the API server's configuration.
 	Trusted Bundles
 }
 
-// Timing are a rotation's times. The zero values stand for the defaults.
+// Timing holds the times of a rotation. Zero values mean the defaults.
 type Timing struct {
-	// Life of a certificate and its authority, default 90 days.
+	// Life is the life of a certificate and its authority; 90 days by default.
 	Life time.Duration
-	// RenewBefore is how long before its end a certificate is replaced, default 30
-	// days: long enough for a holiday of whoever reads the alerts.
+	// RenewBefore is how long before its end a certificate is replaced; 30 days by default. That
+	// is enough even if the person who reads the alerts is on holiday.
 	RenewBefore time.Duration
-	// Propagation is how long all authorities stand in the configuration before the
-	// new certificate is served, default 10 minutes. API servers hear by watch,
-	// within a second; the rest is for watches that hang and clocks that differ.
+	// Propagation is how long all authorities are in the configuration before the
+	// new certificate is served; 10 minutes by default. API servers usually see a change
+	// within a second. The rest is for watches that hang and clocks that differ.
 	Propagation time.Duration
-	// Retirement is how long the old authority stays after that, default 1 hour.
-	// Replicas hear by watch as well; one that has heard nothing for half of this
-	// time is not ready, so that none serves what is no longer trusted.
+	// Retirement is how long the old authority stays after that; 1 hour by default.
+	// Replicas watch the change too. A replica that has seen nothing for half of this
+	// time is not ready, so that none serves a certificate that is not trusted any more.
 	Retirement time.Duration
-	// Resync is how often a replica looks although no watch told it to, default 1
-	// minute.
+	// Resync is how often a replica reads the objects without a change; 1 minute by default.
 	Resync time.Duration
 }
 
@@ -81,38 +80,38 @@ func (t Timing) withDefaults() Timing {
 
 const day = 24 * time.Hour
 
-// Action is one step of a rotation. Each is one write, and none depends on its
-// maker's memory.
+// Action is one step of a rotation. Each is one write, and needs nothing that only one replica
+// remembers.
 type Action string
 
 // The actions, in the order in which a rotation takes them.
 const (
-	// Wait: nothing is to be done now.
+	// Wait: there is nothing to do now.
 	Wait Action = "wait"
 	// Restore puts the certificate that this replica serves back into a Secret that
 	// has lost it.
 	Restore Action = "restore"
-	// Generate puts a new certificate into the Secret; nobody serves it yet, unless
+	// Generate puts a new certificate into the Secret. It is not served yet, unless
 	// there is no other.
 	Generate Action = "generate"
 	// Publish puts all authorities into the MutatingWebhookConfiguration.
 	Publish Action = "publish"
-	// Announce notes since when they are there.
+	// Announce records since when they are there.
 	Announce Action = "announce"
 	// Switch makes the next certificate the current one.
 	Switch Action = "switch"
-	// Retire forgets the authorities of earlier certificates.
+	// Retire removes the authorities of earlier certificates.
 	Retire Action = "retire"
 )
 
-// Step is an action, and for [Wait] how long to.
+// Step is an action, and for [Wait] the time to wait.
 type Step struct {
 	Action Action
 	After  time.Duration
 }
 
-// Next is the whole order of a rotation: from what is there, the one thing to
-// do.
+// Next is the whole procedure of a rotation. From the current state it returns the one next
+// step.
 func Next(s State, o Observed, t Timing) Step {
 	t = t.withDefaults()
 	switch {
@@ -145,7 +144,7 @@ func due(a Action, at, now time.Time) Step {
 	return Step{Action: a}
 }
 
-// After is the state once the action is taken. Fresh is the new pair, for
+// After returns the state after the action. Fresh is the new pair, for
 // Generate.
 func (s State) After(a Action, o Observed, fresh *Pair) State {
 	switch a {
@@ -158,7 +157,7 @@ func (s State) After(a Action, o Observed, fresh *Pair) State {
 			s.Previous = o.Trusted.Authorities(o.Now)
 		}
 		if s.Current == nil && len(s.Previous) == 0 {
-			// The API server trusts nobody, so nobody can be in its service.
+			// The API server trusts no authority yet, so it cannot be using a certificate.
 			s.Current, s.Switched = fresh, o.Now
 			break
 		}
@@ -176,8 +175,8 @@ func (s State) After(a Action, o Observed, fresh *Pair) State {
 	return s
 }
 
-// Serve is the pair that a replica is to serve: the state's, unless the API
-// server trusts only what the replica has already.
+// Serve returns the pair that a replica must serve: the state's, unless the API
+// server trusts only the pair that the replica serves already.
 func (s State) Serve(o Observed) *Pair {
 	pair := s.Current
 	if pair == nil {
@@ -189,7 +188,7 @@ func (s State) Serve(o Observed) *Pair {
 	return pair
 }
 
-// Authorities are what API servers are to trust in this state, each once.
+// Authorities returns the authorities that API servers must trust in this state, each once.
 func (s State) Authorities() []*x509.Certificate {
 	var all []*x509.Certificate
 	for _, p := range []*Pair{s.Current, s.Next} {
@@ -200,7 +199,7 @@ func (s State) Authorities() []*x509.Certificate {
 	return distinct(append(all, s.Previous...))
 }
 
-// Name is the state in the metric: none, stable, announcing or retiring.
+// Name returns the state's name for the metric: none, stable, announcing or retiring.
 func (s State) Name() string {
 	switch {
 	case s.Next != nil:
@@ -213,12 +212,12 @@ func (s State) Name() string {
 	return "stable"
 }
 
-// Bundles are what the entries of the MutatingWebhookConfiguration that call our
-// Service trust.
+// Bundles are the CA bundles in those entries of the MutatingWebhookConfiguration that call our
+// Service.
 type Bundles struct {
-	// Version of the configuration, which changes with each change of its entries.
+	// Version is the configuration's version, which changes with each change of its entries.
 	Version string
-	// Entries has the bundle of each entry, PEM.
+	// Entries has the PEM bundle of each entry.
 	Entries [][]byte
 }
 
@@ -242,7 +241,7 @@ func (b Bundles) Cover(p *Pair) bool {
 	return len(b.Entries) > 0
 }
 
-// Authorities are all that any entry trusts and that are not past their time.
+// Authorities returns all authorities in any entry that have not expired.
 func (b Bundles) Authorities(now time.Time) []*x509.Certificate {
 	var all []*x509.Certificate
 	for _, entry := range b.Entries {
@@ -251,8 +250,8 @@ func (b Bundles) Authorities(now time.Time) []*x509.Certificate {
 	return slices.DeleteFunc(distinct(all), func(c *x509.Certificate) bool { return now.After(c.NotAfter) })
 }
 
-// isBundle compares as sets: order and comments do not matter, and whatever is
-// no certificate makes a difference.
+// isBundle reports whether data has exactly these authorities. Order and comments do not matter.
+// Anything that is not a certificate makes the result false.
 func isBundle(data []byte, authorities []*x509.Certificate) bool {
 	have := distinct(parseBundle(data))
 	if len(have) != len(authorities) {
@@ -266,7 +265,7 @@ func isBundle(data []byte, authorities []*x509.Certificate) bool {
 	return true
 }
 
-// parseBundle leaves out what is no certificate.
+// parseBundle returns the certificates in data and skips everything else.
 func parseBundle(data []byte) (certificates []*x509.Certificate) {
 	for {
 		var block *pem.Block

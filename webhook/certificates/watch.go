@@ -9,26 +9,26 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 )
 
-// follow wakes the loop at each change of the object of that name, until the
-// context ends. A change is only a reason to look: what counts is read live.
+// follow wakes the loop at each change of the object with that name, until the
+// context ends. A change only starts a pass, which reads the objects itself.
 func (r *Rotator) follow(ctx context.Context, name string, open func(context.Context, metav1.ListOptions) (watch.Interface, error)) {
 	options := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()}
 	logged := ""
 	backoff := newBackoff()
 	for ctx.Err() == nil {
 		began, pause := time.Now(), firstRetry
-		// Without a resource version the watch begins with the object as it is.
+		// Without a resource version the watch begins with the current object.
 		w, err := open(ctx, options)
 		if err == nil {
 			logged, backoff = "", newBackoff()
 			r.drain(ctx, w)
-			// What is missed until the next watch is seen by a look.
+			// A pass sees the changes between two watches.
 			r.poke()
 		} else if ctx.Err() == nil {
 			pause = backoff.Step()
 			if err.Error() != logged {
 				logged = err.Error()
-				r.Logger.Warn("changes are seen late, because they cannot be watched", "name", name, "error", err)
+				r.Logger.Warn("cannot watch the object, so changes are seen late", "name", name, "error", err)
 			}
 		}
 		select {
@@ -38,7 +38,7 @@ func (r *Rotator) follow(ctx context.Context, name string, open func(context.Con
 	}
 }
 
-// drain returns when the watch ends, as it does every few minutes.
+// drain returns when the watch ends, which happens every few minutes.
 func (r *Rotator) drain(ctx context.Context, w watch.Interface) {
 	defer w.Stop()
 	for {
@@ -54,7 +54,7 @@ func (r *Rotator) drain(ctx context.Context, w watch.Interface) {
 	}
 }
 
-// poke never blocks: one wake-up stands for all that are waiting.
+// poke never blocks. One wake-up is enough for several changes.
 func (r *Rotator) poke() {
 	select {
 	case r.wake <- struct{}{}:

@@ -1,11 +1,11 @@
-// Package registration makes the objects that tell the API server when to call
+// Package registration builds the objects that tell the API server when to call
 // the webhook. It is a pure function of its options, so that the chart, the
-// demo and the tests register the same thing.
+// demo and the tests register the same objects.
 //
-// The rule it keeps: other pods cost no call. A namespace selector lets in only
+// It ensures that other pods cost no call. A namespace selector selects only
 // labelled namespaces, and a match condition only pods that could be
-// Prometheus: a superset of what inject.Prometheus accepts, since a pod that
-// the condition misses is skipped without a word.
+// Prometheus. The condition accepts more pods than inject.Prometheus, because a pod that
+// the condition misses is skipped silently.
 package registration
 
 import (
@@ -30,7 +30,7 @@ const (
 )
 
 // The paths of the webhook's handlers. The value of the namespace's label is
-// added to them: the API server matches it, so that the webhook never looks at
+// appended to them. The API server matches the label, so the webhook never reads
 // namespaces.
 const (
 	PodPath            = "/pods/"
@@ -38,40 +38,40 @@ const (
 )
 
 // EnforcerOptOut is a label and an annotation of the registration. It tells the
-// "admissions enforcer" of AKS to leave the object as it is. The enforcer would
-// write into the namespace selectors as a field manager of its own, and each later
+// "admissions enforcer" of AKS not to change the object. The enforcer would
+// write into the namespace selectors as another field manager, and each later
 // server-side apply of the chart would fail with a conflict.
 const EnforcerOptOut = "admissions.enforcer/disabled"
 
 // PolicyPath is the path of the handler that reviews the policy.
 const PolicyPath = "/policy"
 
-// domain ends the names of the webhooks, which must have three parts.
+// domain is the end of the webhooks' names, which must have three parts.
 const domain = ".webhook.ampbridge.io"
 
-// Options say how the API server reaches the webhook, and what it does when it
-// does not.
+// Options configures how the API server reaches the webhook, and what it does when it
+// cannot reach it.
 type Options struct {
-	// Name of the object. Default [DefaultName].
+	// Name is the object's name; [DefaultName] by default.
 	Name string
-	// ClientConfig is the webhook's base: a URL or a Service, with its CA bundle.
-	// The handlers' paths are added to it.
+	// ClientConfig is the webhook's base address: a URL or a Service, with its CA bundle.
+	// The handlers' paths are appended to it.
 	ClientConfig admissionv1.WebhookClientConfig
-	// FailurePolicy is Ignore by default: a dead webhook keeps no pod from
+	// FailurePolicy is Ignore by default, so that a webhook that is down does not prevent pods from
 	// starting.
 	FailurePolicy admissionv1.FailurePolicyType
-	// TimeoutSeconds is 1 to 30, default [DefaultTimeoutSeconds]. The webhook's own
-	// look-ups end after two.
+	// TimeoutSeconds is 1 to 30; [DefaultTimeoutSeconds] by default. The webhook's own
+	// look-ups end after two seconds.
 	TimeoutSeconds int32
-	// ExcludedNamespaces are never called for, whatever their label; name the
-	// webhook's own. kube-system, kube-public and kube-node-lease always are.
+	// ExcludedNamespaces are never selected, whatever their label. Add the webhook's own
+	// namespace. kube-system, kube-public and kube-node-lease are always excluded.
 	ExcludedNamespaces []string
-	// Labels and Annotations of the object, beside [EnforcerOptOut].
+	// Labels and Annotations are set on the object, in addition to [EnforcerOptOut].
 	Labels, Annotations map[string]string
 }
 
-// New makes the object that registers the webhook: an entry for each kind of
-// object and each value of the namespace's label, so that the path carries the
+// New returns the object that registers the webhook. It has an entry for each kind of
+// object and each value of the namespace's label, because the path contains the
 // label's value.
 func New(o Options) (*admissionv1.MutatingWebhookConfiguration, error) {
 	if (o.ClientConfig.URL == nil) == (o.ClientConfig.Service == nil) {
@@ -132,9 +132,9 @@ func New(o Options) (*admissionv1.MutatingWebhookConfiguration, error) {
 // PolicyEntryName is the name of the entry that reviews the policy.
 const PolicyEntryName = "policy" + domain
 
-// NewPolicy makes the object that has the API server ask the webhook about one
-// ConfigMap, the policy's, before it changes. No other ConfigMap costs a call. The
-// API server takes every version of the policy while no webhook answers. Of the
+// NewPolicy returns the object that makes the API server ask the webhook about one
+// ConfigMap, the policy's, before it changes. No other ConfigMap costs a call. While the webhook
+// does not answer, the API server accepts every version of the policy. Of the
 // options it uses Name, ClientConfig and Labels.
 func NewPolicy(o Options, namespace, configMap string) (*admissionv1.ValidatingWebhookConfiguration, error) {
 	if (o.ClientConfig.URL == nil) == (o.ClientConfig.Service == nil) {
@@ -173,13 +173,13 @@ func NewPolicy(o Options, namespace, configMap string) (*admissionv1.ValidatingW
 	}, nil
 }
 
-// EntryName is the name under which the API server counts calls, as in
+// EntryName returns the name under which the API server counts calls, for example
 // pods-enabled.webhook.ampbridge.io.
 func EntryName(resource string, injection policy.Injection) string {
 	return resource + "-" + string(injection) + domain
 }
 
-// optedOut returns the labels or annotations with [EnforcerOptOut], unless they have a
+// optedOut returns the labels or annotations with [EnforcerOptOut] added, unless they have a
 // value for it.
 func optedOut(m map[string]string) map[string]string {
 	all := map[string]string{EnforcerOptOut: "true"}
@@ -199,7 +199,7 @@ func clientConfig(base admissionv1.WebhookClientConfig, at string) (admissionv1.
 	}
 	u, err := url.Parse(*config.URL)
 	if err != nil || u.Scheme != "https" || u.Host == "" {
-		return config, errors.New("registration: ClientConfig.URL: want https://host:port")
+		return config, errors.New("registration: ClientConfig.URL: must be https://host:port")
 	}
 	config.URL = new(strings.TrimSuffix(u.String(), "/") + at)
 	return config, nil
@@ -211,7 +211,7 @@ func namespaces(injection policy.Injection, excluded []string) *metav1.LabelSele
 	return &metav1.LabelSelector{
 		MatchLabels: map[string]string{policy.LabelInjection: string(injection)},
 		MatchExpressions: []metav1.LabelSelectorRequirement{
-			// The label that the API server itself puts on every namespace.
+			// The API server itself puts this label on every namespace.
 			{Key: corev1.LabelMetadataName, Operator: metav1.LabelSelectorOpNotIn, Values: slices.Compact(never)},
 		},
 	}

@@ -16,40 +16,40 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/sidecar/session"
 )
 
-// How the samples of each destination go, and when that changes. Three rules keep every
+// This file decides the delivery of each destination, and when it changes. Three rules keep every
 // sample:
 //
-//   - A relay block is there from the first start on and never changes. Prometheus
-//     drops the backlog of a block that changes, and sends nothing older than a new one.
-//   - Prometheus must never hold a session that is about to end. It takes a new one by a
+//   - A relay block exists from the first start and never changes. Prometheus
+//     drops the backlog of a block that changes, and a new block sends no older samples.
+//   - Prometheus must never hold a session that is about to end. It loads a new one by a
 //     reload, which fails while the user's configuration is invalid. So a destination
-//     moves to the relay, where no session is needed, once the session that Prometheus
-//     holds is past two thirds of its life.
-//   - A move adds the relay block first, and takes the other one away when that has sent
-//     all that it had. Meanwhile the relay holds its samples back: AMP takes no sample
+//     moves to the relay, where no session is needed, when two thirds of the life of
+//     Prometheus's session are over.
+//   - A move first adds the relay block, and removes the other one after that has sent
+//     its whole queue. Until then the relay does not forward samples, because AMP accepts no sample
 //     that is older than the last one of its series.
 //
-// A move is never undone while the pod lives: that would need another reload.
+// A move is not undone while the pod lives, because that would need another reload.
 
 const (
-	// firstWait is the default of [Options.FirstWait]. It is what injection adds to
-	// Prometheus's start while STS does not answer.
+	// firstWait is the default of [Options.FirstWait]. Injection delays
+	// Prometheus's start by this time if STS does not answer.
 	firstWait = 400 * time.Millisecond
-	// maxDrain is how much newer than the relay block a sample must be that the block
-	// with sigv4 has sent. Then all older ones are sent too: a scrape ends by then.
+	// maxDrain is how much newer than the start of the relay block a sample must be that the block
+	// with sigv4 has sent. Then all older ones are sent too, because a scrape ends within that time.
 	maxDrain = 15 * time.Second
-	// quietDrain is for how long nothing may have been sent again where samples are always
-	// pending: longer than a write may take, which is 30 s by default.
+	// quietDrain is the time without repeated sends that is needed if samples are always
+	// pending. It is longer than one write may take, which is 30 s by default.
 	quietDrain = time.Minute
-	// takenLimit is how long Prometheus may take for a move before that counts as failed.
+	// takenLimit is how long Prometheus may take to load a move's change before the move has failed.
 	takenLimit = time.Minute
-	// holdLimit is how long the relay waits for the block with sigv4 in a move. After it
-	// Prometheus's WAL, which has about two hours, matters more.
+	// holdLimit is how long the relay waits for the block with sigv4 in a move. After that,
+	// Prometheus's WAL, which keeps about two hours, is more important.
 	holdLimit = 30 * time.Minute
 	// rescueLimit is how long the files of an earlier configuration may be served.
 	rescueLimit = 5 * time.Minute
 
-	// deliveriesFile lies beside the credentials file, and outlives the container.
+	// deliveriesFile is in the directory of the credentials file, and survives the container.
 	deliveriesFile = "deliveries.json"
 )
 
@@ -57,10 +57,10 @@ const (
 const (
 	movedAtStart   = "there was no session when the pod started"
 	movedByRenewal = "the session could not be renewed in time"
-	movedByReload  = "Prometheus did not take the new session"
+	movedByReload  = "Prometheus did not load the new session"
 )
 
-// move is how a destination's samples go, and why.
+// move is the delivery of a destination, with the reason.
 type move struct {
 	Delivery sidecarconfig.Delivery `json:"delivery"`
 	Reason   string                 `json:"reason,omitempty"`
@@ -79,7 +79,7 @@ func (s *server) recall() {
 		err = json.Unmarshal(text, &moves)
 	}
 	if err != nil {
-		s.log.Warn("the deliveries of an earlier run cannot be read", "error", err)
+		s.log.Warn("cannot read the deliveries of an earlier run", "error", err)
 	}
 	for _, d := range s.destinations {
 		earlier := moves[d.Name]
@@ -87,7 +87,7 @@ func (s *server) recall() {
 	}
 }
 
-// remember writes the deliveries, before anything that follows from them is served. The
+// remember writes the deliveries before their effects are served. The
 // caller holds mu.
 func (s *server) remember() {
 	moves := map[string]move{}
@@ -99,16 +99,16 @@ func (s *server) remember() {
 		err = session.WriteFile(s.inState(deliveriesFile), text, 0o644)
 	}
 	if err != nil {
-		s.log.Warn("the deliveries cannot be written: a restart of the sidecar would forget them", "error", err)
+		s.log.Warn("cannot write the deliveries: they would be lost after a restart of the sidecar", "error", err)
 	}
 }
 
-// inState is the path of a file in the memory volume that outlives the container.
+// inState returns the path of a file in the memory volume, which survives the container.
 func (s *server) inState(name string) string {
 	return filepath.Join(filepath.Dir(s.config.Credentials), name)
 }
 
-// decide chooses the delivery of destinations that have none yet. It returns false while
+// decide chooses the delivery for destinations without one. It returns false while
 // a session may still come. The caller holds mu.
 func (s *server) decide(now time.Time) bool {
 	undecided := slices.DeleteFunc(slices.Clone(s.destinations), func(d *destination) bool { return d.delivery != "" })
@@ -138,7 +138,7 @@ func (s *server) moveTo(d *destination, to sidecarconfig.Delivery, reason string
 		d.reason, d.movedAt = reason, now
 		s.metrics.moves.WithLabelValues(d.Name, moveLabels[reason]).Inc()
 	}
-	s.log.Info("the delivery changes", "destination", d.Name, "from", d.delivery, "to", to, "reason", d.reason)
+	s.log.Info("delivery changed", "destination", d.Name, "from", d.delivery, "to", to, "reason", d.reason)
 	d.delivery = to
 }
 
@@ -158,7 +158,7 @@ func (s *server) advance(now time.Time) {
 			switch {
 			case !pastTwoThirds(held, now):
 			case s.prometheus.absent:
-				// What is served is what it is going to start with: there is no backlog.
+				// Prometheus has not started yet and has no backlog, so no move is needed.
 				to(d, sidecarconfig.DeliveryRelay, movedByRenewal)
 			case pastTwoThirds(d.session(), now):
 				to(d, sidecarconfig.DeliveryMoving, movedByRenewal)
@@ -166,7 +166,7 @@ func (s *server) advance(now time.Time) {
 				to(d, sidecarconfig.DeliveryMoving, movedByReload)
 			}
 		case sidecarconfig.DeliveryMoving:
-			// A third of a life after its begin the session that Prometheus has is over.
+			// The move began after two thirds, so after another third of a life Prometheus's session is over.
 			over := now.Sub(d.movedAt) > time.Duration(s.config.SessionSeconds)*time.Second/3
 			if over || !held.Valid(now) || s.taken && s.drained(d, now) {
 				to(d, sidecarconfig.DeliveryRelay, d.reason)
@@ -174,7 +174,7 @@ func (s *server) advance(now time.Time) {
 		}
 	}
 	if changed && s.cannotLoad() {
-		// No other destination can take a session either, and there is one rescue.
+		// The other destinations cannot load a session either, and there is only one rescue for all.
 		for _, d := range s.destinations {
 			if d.delivery == sidecarconfig.DeliverySigV4 {
 				to(d, sidecarconfig.DeliveryMoving, movedByReload)
@@ -197,8 +197,8 @@ func pastTwoThirds(held session.Session, now time.Time) bool {
 }
 
 // drained reports whether the block with sigv4 has sent everything that the relay block
-// is not going to send. Its shards send side by side, so the newest sample says nothing
-// of a shard that AMP refuses for a while: nothing may be pending, or be sent again. The
+// will not send. Its shards send in parallel. AMP may refuse one shard for a while, which the newest
+// sample does not show. So no sample may be pending or sent repeatedly. The
 // caller holds mu.
 func (s *server) drained(d *destination, now time.Time) bool {
 	q, life := s.prometheus.queues[d.block.URL], cmp.Or(d.held, d.session()).Life()
@@ -208,9 +208,9 @@ func (s *server) drained(d *destination, now time.Time) bool {
 	return q.pending == 0 || now.Sub(q.quiet) > min(quietDrain, life/10)
 }
 
-// planRescue serves, for the time of a move, the last files that Prometheus loaded: the
-// user's own cannot be loaded, and without a load nothing moves. It happens once for a
-// move, so that the user's alerts on failed reloads are silenced no longer than needed.
+// planRescue serves, during a move, the last files that Prometheus loaded, because
+// it cannot load the user's files, and without a load the move has no effect. It happens once per
+// move, so that the user's alerts on failed reloads are silenced for a short time only.
 // The caller holds mu.
 func (s *server) planRescue(now time.Time) {
 	moving := slices.ContainsFunc(s.destinations, func(d *destination) bool {
@@ -220,15 +220,16 @@ func (s *server) planRescue(now time.Time) {
 	case s.rescue.IsZero():
 		if moving && !s.rescued && s.cannotLoad() && s.last.exists() {
 			s.rescue, s.rescued = now, true
-			s.log.Warn("Prometheus cannot load its configuration: the last one that it loaded is served while its samples move to the relay")
+			s.log.Warn("Prometheus cannot load its configuration: serving the last one that it loaded during the move to " +
+				"the relay")
 		}
 	case !moving || now.Sub(s.rescue) > rescueLimit:
 		s.rescue = time.Time{}
-		s.log.Info("the user's own configuration is served again", "moved", !moving)
+		s.log.Info("serving the user's own configuration again", "moved", !moving)
 	}
 }
 
-// noteTaken notes that Prometheus has loaded what is served. The caller holds mu.
+// noteTaken records that Prometheus has loaded what is served. The caller holds mu.
 func (s *server) noteTaken() {
 	s.taken = true
 	for _, d := range s.destinations {
@@ -242,19 +243,19 @@ func (s *server) noteTaken() {
 		return
 	}
 	if err := s.last.keep(); err != nil {
-		s.log.Warn("the configuration that Prometheus has loaded cannot be kept", "error", err)
+		s.log.Warn("cannot keep a copy of the configuration that Prometheus has loaded", "error", err)
 	}
 }
 
-// notTaken reports whether Prometheus goes on with a session that is about to end, or has
+// notTaken reports whether Prometheus still uses a session that is about to end or has
 // ended. The caller holds mu.
 func (s *server) notTaken(d *destination, now time.Time) bool {
 	return d.holds && d.reason != "" && !s.taken && now.Sub(d.movedAt) > min(takenLimit, d.held.Life()/10)
 }
 
-// lastLoaded has the directories, in the memory volume, that keep the last files that
-// Prometheus loaded. next are files that are about to be served, candidate those that are,
-// and loaded those that Prometheus is known to have loaded.
+// lastLoaded has the directories in the memory volume that keep the last files that
+// Prometheus loaded. next has the files that will be served, candidate those that are served,
+// and loaded those that Prometheus has certainly loaded.
 type lastLoaded struct{ next, candidate, loaded string }
 
 func lastLoadedIn(inState func(string) string) lastLoaded {
@@ -263,8 +264,8 @@ func lastLoadedIn(inState func(string) string) lastLoaded {
 
 func (l lastLoaded) exists() bool { return exists(l.loaded) }
 
-// serve makes the next files the candidate. It comes after they are served: until then
-// Prometheus may load the candidate. Without next files there is no candidate.
+// serve turns the next files into the candidate. Call it after they are served, because until
+// then Prometheus may load the candidate. Without next files there is no candidate.
 func (l lastLoaded) serve() error {
 	err := os.RemoveAll(l.candidate)
 	if exists(l.next) {
@@ -273,7 +274,7 @@ func (l lastLoaded) serve() error {
 	return err
 }
 
-// keep makes the candidate, if there is one, the last that was loaded.
+// keep makes the candidate, if there is one, the files that were loaded last.
 func (l lastLoaded) keep() error {
 	if !exists(l.candidate) {
 		return nil
@@ -286,9 +287,9 @@ func exists(dir string) bool {
 	return err == nil
 }
 
-// drop removes all, once no destination can need them.
+// drop removes all directories when no destination can need them any more.
 func (l lastLoaded) drop(log *slog.Logger) {
 	if err := errors.Join(os.RemoveAll(l.next), os.RemoveAll(l.candidate), os.RemoveAll(l.loaded)); err != nil {
-		log.Warn("an earlier configuration cannot be removed", "error", err)
+		log.Warn("cannot remove the copy of an earlier configuration", "error", err)
 	}
 }

@@ -6,26 +6,26 @@ import (
 )
 
 // editLimit is how long the loop waits for one edit of a configuration. 100 KB
-// take 50 ms; 32 MiB, the most that is edited at all, take seconds.
+// take 50 ms. The largest configuration that is edited has 32 MiB, which takes seconds.
 const editLimit = 10 * time.Second
 
-// editor makes edits, one at a time, beside the loop, which waits for each no
-// longer than limit. An edit cannot be stopped, so one that takes longer goes
-// on: its result is used when it comes, and until then nothing else is edited.
+// editor makes edits, one at a time, in parallel to the loop, which waits for each edit
+// at most for limit. An edit cannot be stopped. If it takes longer, it
+// continues, and its result is used later. Until then nothing else is edited.
 type editor struct {
 	limit time.Duration
-	late  *job // an edit that took longer; nil: there is none
+	late  *job // an edit that takes longer than limit; nil if there is none
 }
 
-// job is an edit that was begun.
+// job is an edit in progress.
 type job struct {
 	key   string
 	ended chan struct{}
-	out   rendered // once ended
+	out   rendered // after the edit has ended
 }
 
-// do returns what work makes of what key stands for. It returns false where the
-// limit, or ctx, ends first, or an earlier work has not ended yet.
+// do returns the result of work, which is identified by key. It returns false if the
+// limit or ctx ends first, or if an earlier work has not ended yet.
 func (e *editor) do(ctx context.Context, key string, work func() rendered) (rendered, bool) {
 	if e.late != nil {
 		if !e.ready() {
@@ -54,7 +54,7 @@ func (e *editor) do(ctx context.Context, key string, work func() rendered) (rend
 	return rendered{}, false
 }
 
-// ready reports whether an edit that took longer has ended.
+// ready reports whether an edit that took longer than limit has ended.
 func (e *editor) ready() bool {
 	if e.late == nil {
 		return false

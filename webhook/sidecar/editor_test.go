@@ -85,7 +85,7 @@ func TestLateEditIsServed(t *testing.T) {
 		return content
 	}
 	s.step(t.Context(), time.Now())
-	if served() != user || s.served.result != "passed_through" || !strings.Contains(s.served.lastError, "when it is done") {
+	if served() != user || s.served.result != "passed_through" || !strings.Contains(s.served.lastError, "the result is served later") {
 		t.Fatalf("served %.80q as %s: %s", served(), s.served.result, s.served.lastError)
 	}
 	<-s.editor.late.ended

@@ -16,10 +16,10 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/sidecar/session"
 )
 
-// drain is how long writes in flight may take when the sidecar ends.
+// drain is how long open writes may take when the sidecar ends.
 const drain = time.Second
 
-// openRelay makes the relay and its port, and notes the address: from then on the relay
+// openRelay creates the relay, opens its port, and records the address. After that the relay
 // blocks can be served. It fails if the memory volume cannot be written.
 func (s *server) openRelay() (net.Listener, error) {
 	dir := filepath.Dir(s.config.Credentials)
@@ -57,8 +57,8 @@ func (s *server) openRelay() (net.Listener, error) {
 	return listener, nil
 }
 
-// serveRelay answers until ctx ends. The port may be another's for a while after a
-// restart; Prometheus keeps its samples until then.
+// serveRelay serves until ctx ends. After a restart another process may have the port for a
+// while; Prometheus keeps its samples until then.
 func (s *server) serveRelay(ctx context.Context) {
 	listener := s.listener
 	for told := ""; ; {
@@ -75,7 +75,7 @@ func (s *server) serveRelay(ctx context.Context) {
 		}
 		if err != nil && err.Error() != told {
 			told = err.Error()
-			s.log.Error("the relay is closed: will try again", "error", err)
+			s.log.Error("the relay does not serve, will try again", "error", err)
 		}
 		if !sleep(ctx, pause/4) {
 			return
@@ -83,7 +83,7 @@ func (s *server) serveRelay(ctx context.Context) {
 	}
 }
 
-// newRelay makes the relay for all destinations: those with sigv4 may move to it.
+// newRelay creates the relay for all destinations, because those with sigv4 may move to it.
 func (s *server) newRelay() (*relay.Relay, error) {
 	options := relay.Options{
 		Logger: s.log,
@@ -99,7 +99,7 @@ func (s *server) newRelay() (*relay.Relay, error) {
 	for _, d := range s.destinations {
 		transport, err := transportTo(d.AMP)
 		if err != nil {
-			s.log.Error("AMP cannot be reached", "destination", d.Name, "error", err)
+			s.log.Error("cannot set up the connection to AMP", "destination", d.Name, "error", err)
 			transport = unusable{err}
 		}
 		options.Destinations = append(options.Destinations, relay.Destination{
@@ -110,7 +110,7 @@ func (s *server) newRelay() (*relay.Relay, error) {
 	return relay.New(options)
 }
 
-// unusable is for a destination whose settings are wrong: its samples wait.
+// unusable is the transport for a destination with wrong settings. Its samples wait.
 type unusable struct{ err error }
 
 // RoundTrip implements [http.RoundTripper].
@@ -118,7 +118,7 @@ func (u unusable) RoundTrip(request *http.Request) (*http.Response, error) {
 	return nil, errors.Join(u.err, request.Body.Close())
 }
 
-// transportTo reaches AMP through the policy's proxy and with its CAs.
+// transportTo returns a transport to AMP through the policy's proxy and with its CAs.
 func transportTo(amp sidecarconfig.AMP) (http.RoundTripper, error) {
 	proxy := func(*http.Request) (*url.URL, error) { return nil, nil }
 	switch {
@@ -138,8 +138,8 @@ func transportTo(amp sidecarconfig.AMP) (http.RoundTripper, error) {
 	return relay.NewTransport(proxy, roots), nil
 }
 
-// sessionForRelay returns the session to sign with. During a move there is none: the
-// block with sigv4 sends what it has first.
+// sessionForRelay returns the session to sign with. During a move there is none, because the
+// block with sigv4 must first send its queue.
 func (s *server) sessionForRelay(name string) session.Session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -151,13 +151,13 @@ func (s *server) sessionForRelay(name string) session.Session {
 	return session.Session{}
 }
 
-// renewNow has the next session obtained at once: AMP says that this one is over.
+// renewNow requests the next session at once, because AMP reports that this one has expired.
 func (s *server) renewNow(name string) {
 	for _, d := range s.destinations {
 		if d.Name == name {
 			select {
 			case d.expired <- struct{}{}:
-			default: // it is going to be
+			default: // a request is already waiting
 			}
 		}
 	}

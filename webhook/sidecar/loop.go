@@ -24,7 +24,7 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/sidecar/session"
 )
 
-// server is one running sidecar.
+// server is a running sidecar.
 type server struct {
 	log      *slog.Logger
 	config   sidecarconfig.Config
@@ -32,111 +32,111 @@ type server struct {
 	wait     time.Duration // for the first sessions
 	store    *session.Store
 	results  chan result
-	memory   int64 // the container's limit, in bytes; 0: there is none
+	memory   int64 // the container's limit in bytes; 0 if there is none
 	editor   editor
 	beat     atomic.Int64            // when the loop last moved, in nanoseconds since started
 	end      context.CancelCauseFunc // ends Run
 	metrics  metrics
-	version  string         // the program's
-	reads    policy.Version // Prometheus's; zero: not known
-	relay    *relay.Relay   // nil: it could not be made
-	listener net.Listener   // the relay's; nil: it is to be opened
+	version  string         // the program's version
+	reads    policy.Version // Prometheus's version; zero if it is not known
+	relay    *relay.Relay   // nil if it could not be created
+	listener net.Listener   // the relay's; nil if it is not open yet
 	last     lastLoaded
 	notifier inodeNotifier
-	// mountPoints are those of other volumes in the target.
+	// mountPoints are the mount points of other volumes in the target.
 	mountPoints []mirror.MountPoint
 
 	// reading is locked while a request reads Prometheus's metrics: one at a time.
 	reading sync.Mutex
 
-	// mu guards what follows: the loop writes it, metrics and status read it.
+	// mu guards the following fields. The loop writes them; metrics and status read them.
 	mu           sync.Mutex
 	destinations []*destination
 	served       state
-	lastError    string // with the source or the target; empty: none
+	lastError    string // a problem with the source or the target; empty if there is none
 	retry        time.Time
 	status       []byte // as last written
 	password     string // the relay's
 	prometheus   observation
-	// swapped is when what is served became visible, and taken reports that Prometheus
-	// has loaded it.
+	// swapped is when the served files became visible. taken is true if Prometheus
+	// has loaded them.
 	swapped time.Time
 	taken   bool
-	// rescue is since when the last files that loaded are served; zero: the user's are.
-	// rescued: that was done already.
+	// rescue is since when the last loaded files are served; zero while the user's are.
+	// rescued is true if that has been done already.
 	rescue  time.Time
 	rescued bool
-	late    string // the key of an edit that goes on beside the loop
+	late    string // the key of an edit that continues in parallel to the loop
 }
 
-// destination is a destination of the config, and its state.
+// destination is a destination of the config with its state.
 type destination struct {
 	sidecarconfig.Destination
 	client    *session.Client
 	clientErr error // why there is no client
-	// caErr is why Prometheus's CA file is not there. Without it no block with sigv4 loads.
+	// caErr is why Prometheus's CA file is missing. Without it no block with sigv4 can be loaded.
 	caErr error
-	// delivery is how the samples go; empty: it is not decided. reason is why it is no
-	// longer the webhook's, and movedAt since when.
+	// delivery is the current delivery; empty if it is not decided. reason is why it differs
+	// from the webhook's, and movedAt is since when.
 	delivery sidecarconfig.Delivery
 	reason   string
 	movedAt  time.Time
-	// block is the one with sigv4, relayed the one for the relay; without a URL while the
-	// relay has no address.
+	// block is the block with sigv4, and relayed the block for the relay. relayed has no URL while
+	// the relay has no address.
 	block, relayed policy.Block
 	latest         atomic.Pointer[session.Session]
-	expired        chan struct{} // wakes renew: AMP calls the session expired
-	// servedSession is the one of the configuration that is served. held is the one that
-	// Prometheus has; holds: it has the block with sigv4.
+	expired        chan struct{} // wakes renew after AMP reported that the session has expired
+	// servedSession is the session in the served configuration, and held the session that
+	// Prometheus has. holds is true if Prometheus has the block with sigv4.
 	servedSession, held session.Session
 	holds               bool
-	// lastError is why the last attempt at a session failed; empty: it did not.
+	// lastError is why the last attempt to get a session failed; empty if it succeeded.
 	lastError string
-	told      bool // the log has the first session
+	told      bool // whether the first session was logged
 	// omitted are the fields of the block that this Prometheus does not know.
 	omitted []policy.Omission
-	// skipped is why the block is left out though there is a session.
+	// skipped is why the block is missing although there is a session.
 	skipped string
 	// out is since when the block is missing; zero while it is served. gap is
-	// how long it has been missing before.
+	// the length of all earlier gaps.
 	out time.Time
 	gap time.Duration
 }
 
-// session is the latest one; zero: there has been none.
+// session returns the latest session; zero if there was none.
 func (d *destination) session() session.Session { return *d.latest.Load() }
 
 func (d *destination) profile() string { return policy.BlockName(d.Name) }
 
 // state is what was served last.
 type state struct {
-	// key is what it was made of.
+	// key identifies its input.
 	key          string
 	at           time.Time
 	source       string // hash of the user's configuration file
-	rendered     string // hash of the served one
+	rendered     string // hash of the served configuration file
 	result       string
-	lastError    string // why the user's configuration was served as it is
+	lastError    string // why the user's configuration was served unchanged
 	destinations []string
-	// signing are those whose block with sigv4 is in.
+	// signing are the destinations with a block with sigv4 in the served configuration.
 	signing []string
-	// size is the user's configuration's, unzipped, and need the memory that its edit may
-	// need, in bytes; zero: nothing was edited.
+	// size is the size of the user's configuration, unzipped, and need the memory that its edit may
+	// need, in bytes; both are zero if nothing was edited.
 	size, need int64
 }
 
-// result is the outcome of one attempt at a session.
+// result is the result of one attempt to get a session.
 type result struct {
 	destination *destination
 	err         error
 }
 
-// minRenewal is the shortest time between two attempts at a session where AMP's answer asks
-// for one: each write that AMP refuses asks, and STS must not be called for each.
+// minRenewal is the shortest time between two attempts to get a session because of AMP's
+// answers. Each write that AMP refuses requests one, and STS must not be called for each.
 const minRenewal = 10 * time.Second
 
-// renew gets sessions for d, one after the other, and reports each attempt. A
-// session is reported once it lies in the credentials file.
+// renew gets sessions for d, one after the other, and reports each attempt. It
+// reports a session after it was written to the credentials file.
 func (s *server) renew(ctx context.Context, d *destination) {
 	current, failures := d.session(), 0
 	if current.Valid(time.Now()) && !s.awaitRenewal(ctx, d, current.Obtained, time.Until(current.Renewal())) {
@@ -149,7 +149,7 @@ func (s *server) renew(ctx context.Context, d *destination) {
 		if err == nil {
 			current, failures = next, 0
 			wait = max(time.Until(next.Renewal()), time.Second/2)
-			d.latest.Store(&next) // the relay does not wait for the loop
+			d.latest.Store(&next) // the relay uses it at once, without the loop
 		} else {
 			failures++
 			wait = session.Pause(failures, current)
@@ -165,8 +165,8 @@ func (s *server) renew(ctx context.Context, d *destination) {
 	}
 }
 
-// awaitRenewal waits, at most until AMP calls the session expired. attempt is when the last
-// session was asked for. It returns false if ctx ends first.
+// awaitRenewal waits, or returns early when AMP reports that the session has expired. attempt is
+// when the last session was requested. It returns false if ctx ends first.
 func (s *server) awaitRenewal(ctx context.Context, d *destination, attempt time.Time, wait time.Duration) bool {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
@@ -193,19 +193,19 @@ func (s *server) obtain(ctx context.Context, d *destination) (session.Session, e
 		return session.Session{}, err
 	}
 	if !next.Valid(time.Now()) {
-		return session.Session{}, errors.New("the session that STS gave is over by this node's clock: look at the clock")
+		return session.Session{}, errors.New("the session from STS has already expired by this node's clock: check the clock")
 	}
 	if s.config.DeliveryOf(d.Destination) == policy.DeliveryRelay {
-		return next, nil // Prometheus need not see it
+		return next, nil // Prometheus does not use it
 	}
 	return next, s.store.Put(d.profile(), next)
 }
 
-// loop serves the configuration whenever what it is made of has changed.
+// loop serves the configuration each time its input has changed.
 func (s *server) loop(ctx context.Context) {
 	ticker := time.NewTicker(poll)
 	defer ticker.Stop()
-	defer func() { _ = s.notifier.close() }() // only read and touched
+	defer func() { _ = s.notifier.close() }() // the files were only read and touched
 	for {
 		s.beat.Store(int64(time.Since(s.started)))
 		s.step(ctx, time.Now())
@@ -220,7 +220,7 @@ func (s *server) loop(ctx context.Context) {
 	}
 }
 
-// accept notes the outcome of an attempt. Only changes are logged.
+// accept records the result of an attempt. It logs only changes.
 func (s *server) accept(r result) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -271,16 +271,16 @@ func (s *server) step(ctx context.Context, now time.Time) {
 	s.recordResult(now, err)
 }
 
-// wanted are the blocks of one destination that are due. It is a value: an edit may go on
-// beside the loop.
+// wanted holds the blocks of one destination that must be served. It is a value, because an edit
+// may continue in parallel to the loop.
 type wanted struct {
 	name string
-	// signing and relaying are nil where the block is not due.
+	// signing and relaying are nil if the block is not due.
 	signing, relaying *policy.Block
-	session           session.Session // of signing
+	session           session.Session // the session of signing
 }
 
-// due are the blocks that are due. The caller holds mu.
+// due returns the blocks that must be served. The caller holds mu.
 func (s *server) due(now time.Time) (due []wanted) {
 	for _, d := range s.destinations {
 		w := wanted{name: d.Name, session: d.session()}
@@ -297,8 +297,8 @@ func (s *server) due(now time.Time) (due []wanted) {
 	return due
 }
 
-// generation names a set of blocks: another one makes the pod's reloader reload, and the
-// same one, after a restart, does not. A session matters to the block with sigv4 only.
+// generation returns an id for a set of blocks. A new id makes the pod's reloader reload, and
+// after a restart the same id does not. A session changes the id only for a block with sigv4.
 func generation(due []wanted) string {
 	var b strings.Builder
 	for _, w := range due {
@@ -319,12 +319,12 @@ func digest(content []byte) string {
 	return hex.EncodeToString(sum[:6])
 }
 
-// errStays: what is served stays.
-var errStays = errors.New("what is served stays")
+// errStays means that the served files stay.
+var errStays = errors.New("the served files stay")
 
-// serve mirrors the source with the blocks that are due in it.
+// serve mirrors the source and adds the due blocks.
 func (s *server) serve(ctx context.Context, now time.Time, source, key string, due []wanted) error {
-	// A render of a large configuration leaves garbage many times its size.
+	// The rendering of a large configuration leaves garbage many times its size.
 	defer debug.FreeOSMemory()
 	kept := s.keepNext(source, due)
 	next := state{key: key, at: now, result: "mirrored"}
@@ -358,7 +358,7 @@ func (s *server) serve(ctx context.Context, now time.Time, source, key string, d
 	}
 	if found && changed {
 		if err := s.notifier.touch(filepath.Join(s.config.Target, s.config.File), now); err != nil {
-			s.log.Warn("programs that watch the configuration file, and not its directory, may notice changes late", "error", err)
+			s.log.Warn("programs that watch the configuration file and not its directory may see changes late", "error", err)
 		}
 	}
 	s.mu.Lock()
@@ -367,7 +367,7 @@ func (s *server) serve(ctx context.Context, now time.Time, source, key string, d
 	s.metrics.renders.WithLabelValues(next.result).Inc()
 	s.served, s.late = next, ""
 	if err := errors.Join(kept, s.last.serve()); err != nil {
-		s.log.Warn("the configuration cannot be kept for a time when a later one does not load", "error", err)
+		s.log.Warn("cannot keep a copy of the configuration for a move to the relay", "error", err)
 	}
 	if changed || s.swapped.IsZero() {
 		s.swapped, s.taken = mirror.Swapped(s.config.Target), false
@@ -381,13 +381,13 @@ func (s *server) serve(ctx context.Context, now time.Time, source, key string, d
 		}
 	}
 	if !s.observes() {
-		s.noteTaken() // there is no way to know
+		s.noteTaken() // without metrics it is not known, so assume that it loads
 	}
 	return nil
 }
 
-// keepNext keeps the user's files as long as a block with sigv4 is served: a move may need
-// the last ones that Prometheus loaded.
+// keepNext keeps a copy of the user's files while a block with sigv4 is served. A move may need
+// the last files that Prometheus loaded.
 func (s *server) keepNext(source string, due []wanted) error {
 	signing := slices.ContainsFunc(due, func(w wanted) bool { return w.signing != nil })
 	s.mu.Lock()
@@ -405,24 +405,24 @@ func (s *server) keepNext(source string, due []wanted) error {
 		_, err = mirror.Mirror(source, s.last.next, "", nil)
 	}
 	if err != nil {
-		return errors.Join(err, os.RemoveAll(s.last.next)) // a part of the files is none
+		return errors.Join(err, os.RemoveAll(s.last.next)) // an incomplete copy is useless
 	}
 	return nil
 }
 
-// keepServing leaves what is served, because the edit of its successor takes long.
-// Without a block Prometheus would drop the block's backlog.
+// keepServing keeps the served files, because the edit of the next ones takes long.
+// If the block were missing meanwhile, Prometheus would drop the block's backlog.
 func (s *server) keepServing(key, problem string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.late = key
 	if problem != s.served.lastError {
 		s.served.lastError = problem
-		s.log.Warn("what was served stays", "file", s.config.File, "error", problem)
+		s.log.Warn("the served configuration stays", "file", s.config.File, "error", problem)
 	}
 }
 
-// edit is render with a limit of time. ok is false if the edit takes longer.
+// edit renders with a time limit. ok is false if the edit takes longer.
 func (s *server) edit(ctx context.Context, key string, content []byte, due []wanted) (out rendered, ok bool) {
 	if len(due) == 0 {
 		return render(content, nil, s.reads, s.memory), true
@@ -437,7 +437,8 @@ func (s *server) edit(ctx context.Context, key string, content []byte, due []wan
 		return passedThrough(
 			content,
 			fmt.Sprintf(
-				"the edit takes longer than %s: it is served when it is done, and sooner where the configuration is smaller, or has fewer "+
+				"the edit takes longer than %s: the result is served later; an edit is faster if the configuration is "+
+					"smaller or has fewer "+
 					"aliases and merge keys",
 				s.editor.limit,
 			),
@@ -446,15 +447,15 @@ func (s *server) edit(ctx context.Context, key string, content []byte, due []wan
 	return out, true
 }
 
-// announce logs what a new state changes. The caller holds mu.
+// announce logs the changes of a new state. The caller holds mu.
 func (s *server) announce(next state, out rendered) {
 	for _, d := range s.destinations {
 		if reason := out.skipped[d.Name]; reason != "" && reason != d.skipped {
-			s.log.Warn("the block is left out", "destination", d.Name, "reason", reason)
+			s.log.Warn("the block is missing", "destination", d.Name, "reason", reason)
 		}
 		if omitted := out.omitted[d.Name]; len(omitted) > 0 && !slices.Equal(omitted, d.omitted) {
 			s.log.Warn(
-				"fields of the block are left out: this Prometheus does not know them, or its version is not known",
+				"some fields of the block are missing: this Prometheus does not know them, or its version is not known",
 				"destination",
 				d.Name,
 				"fields",
@@ -463,7 +464,7 @@ func (s *server) announce(next state, out rendered) {
 		}
 	}
 	if next.lastError != "" && next.lastError != s.served.lastError {
-		s.log.Warn("the configuration is served as it is", "file", s.config.File, "error", next.lastError)
+		s.log.Warn("the configuration is served unchanged", "file", s.config.File, "error", next.lastError)
 	}
 	if s.served.key == "" || !slices.Equal(next.destinations, s.served.destinations) || next.source != s.served.source ||
 		next.lastError != s.served.lastError {
@@ -481,7 +482,7 @@ func (s *server) announce(next state, out rendered) {
 	}
 }
 
-// trackGap keeps the account of gaps.
+// trackGap updates the record of gaps.
 func (d *destination) trackGap(now time.Time, in bool) {
 	switch covered := in || d.skipped != ""; {
 	case covered && !d.out.IsZero():
@@ -492,7 +493,7 @@ func (d *destination) trackGap(now time.Time, in bool) {
 	}
 }
 
-// recordResult notes whether the last step succeeded, and tells the world.
+// recordResult records whether the last step succeeded, and updates log, metrics and status.
 func (s *server) recordResult(now time.Time, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -507,7 +508,7 @@ func (s *server) recordResult(now time.Time, err error) {
 		s.metrics.renders.WithLabelValues("failure").Inc()
 	}
 	if text != s.lastError && text != "" {
-		s.log.Error("the configuration cannot be mirrored: what was served stays", "error", text)
+		s.log.Error("cannot mirror the configuration: the served one stays", "error", text)
 	} else if text != s.lastError {
 		s.log.Info("the configuration can be mirrored again")
 	}

@@ -6,15 +6,15 @@ import (
 	"strings"
 )
 
-// MemoryLimit is what this container may use, in bytes, as its cgroup says
-// (version 2, then 1); 0 where it does not.
+// MemoryLimit returns the container's memory limit in bytes, from its cgroup
+// (version 2, then 1); 0 if there is none.
 func MemoryLimit() int64 {
 	for _, file := range []string{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"} {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			continue
 		}
-		// "max", and version 1's huge number, mean that there is none.
+		// "max", and the huge number of version 1, mean that there is no limit.
 		if limit, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil && limit < 1<<50 {
 			return limit
 		}

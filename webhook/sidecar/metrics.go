@@ -15,7 +15,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
-// metrics are the counters; the rest is read off the server when asked for.
+// metrics are the counters. All other metrics are read from the server when they are scraped.
 type metrics struct {
 	registry *prometheus.Registry
 	renewals *prometheus.CounterVec
@@ -31,20 +31,22 @@ func newMetrics(s *server) metrics {
 		}, []string{"destination", "result"}),
 		renders: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "ampbridge_config_renders_total",
-			Help: "Configurations served, by result: rendered (with a block), plain (none was due), passed_through (it cannot be " +
-				"edited), mirrored (there is no such file); and failure, where nothing could be served.",
+			Help: "Configurations served, by result: rendered (with a block), plain (no block was due), passed_through " +
+				"(it cannot be " +
+				"edited), mirrored (there is no such file); and failure, if nothing could be served.",
 		}, []string{"result"}),
 		moves: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "ampbridge_moves_total",
-			Help: "Moves from sigv4 to the relay, by reason: start (there was no session), renewal (there was no new one), reload " +
-				"(Prometheus did not take it).",
+			Help: "Moves from sigv4 to the relay, by reason: start (there was no session), renewal (there was no new " +
+				"session), reload " +
+				"(Prometheus did not load it).",
 		}, []string{"destination", "reason"}),
 	}
 	m.registry.MustRegister(m.renewals, m.renders, m.moves, throttling{}, collector{s})
 	return m
 }
 
-// announce makes the series of a destination, so that their first increase is seen.
+// announce creates the series of a destination, so that their first increase is visible.
 func (m metrics) announce(destination string) {
 	for _, result := range []string{"success", "failure"} {
 		m.renewals.WithLabelValues(destination, result)
@@ -54,7 +56,7 @@ func (m metrics) announce(destination string) {
 	}
 }
 
-// collector shows the server's state.
+// collector returns metrics of the server's state.
 type collector struct{ *server }
 
 var (
@@ -72,7 +74,7 @@ var (
 	)
 	descGap = prometheus.NewDesc(
 		"ampbridge_gap_seconds",
-		"Time since the sidecar's start without the destination's block: those samples are not sent later.",
+		"Time since the sidecar's start without the destination's block; samples of that time are not sent later.",
 		[]string{"destination"},
 		nil,
 	)
@@ -84,31 +86,34 @@ var (
 	)
 	descOwnEntry = prometheus.NewDesc(
 		"ampbridge_block_own_entry",
-		"1 where the user's own remote_write writes to the destination's workspace, so that the block is left out.",
+		"1 if the user's own remote_write writes to the destination's workspace, so that no block is added.",
 		[]string{"destination"},
 		nil,
 	)
 	descOmitted = prometheus.NewDesc(
 		"ampbridge_block_field_omitted",
-		"1 for a field of the policy that the block does without, because this Prometheus is too old for it or does not tell its version.",
+		"1 for a field of the policy that is not in the block, because this Prometheus is too old for it or its "+
+			"version is not known.",
 		[]string{"destination", "field", "since"},
 		nil,
 	)
 	descDelivery = prometheus.NewDesc(
 		"ampbridge_delivery",
-		"How the destination's samples go: sigv4, relay, or moving from the first to the second.",
+		"The destination's delivery: sigv4, relay, or moving from sigv4 to the relay.",
 		[]string{"destination", "delivery"},
 		nil,
 	)
 	descNotTaken = prometheus.NewDesc(
 		"ampbridge_session_not_taken",
-		"1 while Prometheus has neither taken the latest session nor moved to the relay: its writes fail when the session that it has ends.",
+		"1 while Prometheus has neither loaded the latest session nor moved to the relay; its writes fail when its "+
+			"current session ends.",
 		[]string{"destination"},
 		nil,
 	)
 	descIdle = prometheus.NewDesc(
 		"ampbridge_loop_idle_seconds",
-		"Time since the configuration loop last moved. It moves several times a second; after a minute the liveness probe fails.",
+		"Time since the configuration loop last moved. It moves several times a second; after a minute the liveness "+
+			"probe fails.",
 		nil,
 		nil,
 	)
@@ -123,7 +128,8 @@ var (
 	descNeed = prometheus.NewDesc("ampbridge_config_edit_memory_bytes", "Memory that an edit of the configuration may need.", nil, nil)
 	descEdit = prometheus.NewDesc(
 		"ampbridge_config_edit_memory_limit_bytes",
-		"Memory that an edit may use; a configuration that needs more gets no block. It follows from the container's memory limit.",
+		"Memory that an edit may use; a configuration that needs more gets no block. It follows from the container's "+
+			"memory limit.",
 		nil,
 		nil,
 	)
@@ -145,7 +151,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	}
 	gauge(descIdle, c.idle().Seconds())
 	if !c.lockWithin(lockLimit) {
-		return // the loop hangs, and this scrape must show it
+		return // the loop hangs, and this scrape must show that
 	}
 	defer c.mu.Unlock()
 	for _, d := range c.destinations {
@@ -177,10 +183,10 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-// lockLimit is how long a scrape waits for the state.
+// lockLimit is how long a scrape waits for the lock.
 const lockLimit = 2 * time.Second
 
-// lockWithin locks mu, and reports whether it could.
+// lockWithin locks mu, and reports whether it succeeded within the limit.
 func (s *server) lockWithin(limit time.Duration) bool {
 	for deadline := time.Now().Add(limit); !s.mu.TryLock(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -199,7 +205,7 @@ func number(is bool) float64 {
 
 func seconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
 
-// missing is how long the block has been missing in all.
+// missing returns how long the block has been missing in total.
 func (d *destination) missing(now time.Time) time.Duration {
 	if d.out.IsZero() {
 		return d.gap
@@ -207,11 +213,11 @@ func (d *destination) missing(now time.Time) time.Duration {
 	return d.gap + now.Sub(d.out)
 }
 
-// portPause is how long to wait for a port that another process has.
+// portPause is the pause before the next attempt if another process has the port.
 const portPause = 30 * time.Second
 
-// metricsAddress is the address with the port that the webhook chose; empty
-// where there is none.
+// metricsAddress returns the address with the port that the webhook chose; empty
+// if there is none.
 func (s *server) metricsAddress(address string) string {
 	port := s.config.MetricsPort
 	host, _, err := net.SplitHostPort(address)
@@ -224,8 +230,8 @@ func (s *server) metricsAddress(address string) string {
 	return net.JoinHostPort(host, strconv.Itoa(int(port)))
 }
 
-// serveMetrics serves the metrics and the status until ctx ends. A port that is taken is waited for: it
-// is no reason to end, nor to stop working.
+// serveMetrics serves the metrics and the status until ctx ends. If another process has the port,
+// it tries again, and the sidecar continues its work.
 func (s *server) serveMetrics(ctx context.Context, address string) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+sidecarconfig.StatusPath, s.serveStatus)

@@ -6,33 +6,33 @@ import (
 	"time"
 )
 
-// inodeNotifier wakes programs that watch the configuration file instead of its
-// directory, as prometheus-config-reloader does for --config-file. Their watch
-// is on the file that they found when they started. It tells them that this file
-// was replaced, and ends with it: of a second change they would learn minutes
-// later. So the replaced files are kept open, which keeps the watches alive, and
-// touched whenever there is something new.
+// inodeNotifier wakes programs that watch the configuration file and not its
+// directory, as prometheus-config-reloader does for --config-file. They watch
+// the file that existed when they started. When that file is replaced, they get one event, and
+// then the watch ends with the file: they would see a second change minutes
+// later. So the notifier keeps replaced files open, which keeps the watches alive, and
+// touches them at each change.
 type inodeNotifier struct {
 	current  *os.File
 	replaced []replaced
 }
 
-// replaced is a file that was in use until a time.
+// replaced is a file that was in use until a certain time.
 type replaced struct {
 	*os.File
 	until time.Time
 }
 
-// drained is how long after its replacement nobody can be reading a file any
-// more.
+// drained is the time after which no program can still be reading a replaced
+// file.
 const drained = time.Minute
 
-// maxReplaced bounds the open files. Most are empty by then; a watch on one
-// that is closed is lost, which costs its owner minutes and nothing else.
+// maxReplaced limits the open files. Most of them are empty by then. If a file with a watch
+// is closed, its program sees changes minutes later, which does no harm.
 const maxReplaced = 256
 
-// touch is called after each change with the path of the file in use. What
-// cannot be kept open is not watched.
+// touch is called after each change with the path of the current file. If it cannot keep
+// the file open, it returns an error, and watches of that file get no events.
 func (n *inodeNotifier) touch(path string, now time.Time) error {
 	next, err := os.OpenFile(path, os.O_RDWR, 0)
 	if errors.Is(err, os.ErrPermission) {
@@ -43,7 +43,8 @@ func (n *inodeNotifier) touch(path string, now time.Time) error {
 	}
 	var errs []error
 	for _, file := range n.replaced {
-		// Its memory counts as the pod's. Some are not writable; all can be touched.
+		// Empty the file, because its memory counts against the pod's. Files that are not writable can
+		// still be touched.
 		if now.Sub(file.until) > drained {
 			_ = file.Truncate(0)
 		}
@@ -66,7 +67,7 @@ func (n *inodeNotifier) touch(path string, now time.Time) error {
 	return errors.Join(errs...)
 }
 
-// close lets go of all.
+// close closes all files.
 func (n *inodeNotifier) close() error {
 	var errs []error
 	if n.current != nil {

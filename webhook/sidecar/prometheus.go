@@ -19,8 +19,8 @@ import (
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
-// What the sidecar reads of Prometheus's own metrics. Only destinations with sigv4 need
-// it: whether Prometheus has taken a new session, and what it has sent.
+// This file reads Prometheus's own metrics. Only destinations with sigv4 need
+// that: they depend on whether Prometheus has loaded a new session, and on what it has sent.
 
 const (
 	metricReloadOK   = "prometheus_config_last_reload_successful"
@@ -29,42 +29,42 @@ const (
 	metricPending    = "prometheus_remote_storage_samples_pending"
 	metricRetried    = "prometheus_remote_storage_samples_retried_total"
 
-	// lookOften is how often Prometheus is asked after a change, and lookSeldom after
-	// lookOftenFor, for as long as it has not taken the change.
+	// lookOften is the pause between two reads after a change, and lookSeldom the pause after
+	// lookOftenFor, until Prometheus has loaded the change.
 	lookOften, lookOftenFor, lookSeldom = time.Second, time.Minute, 10 * time.Second
-	// answerLimit is how long it may take to answer.
+	// answerLimit is the timeout for its answer.
 	answerLimit = 5 * time.Second
-	// maxMetrics bounds what is read of its metrics, and maxKept what is parsed, in bytes.
+	// maxMetrics limits the bytes that are read, and maxKept the bytes that are parsed.
 	maxMetrics, maxKept = 32 << 20, 1 << 20
 )
 
-// observation is what was last read of Prometheus's metrics.
+// observation is the result of the last read of Prometheus's metrics.
 type observation struct {
-	// absent: nothing listens there, or it has loaded no configuration yet. So what is
-	// served now is what it is going to start with.
+	// absent is true if no process listens there, or if it has loaded no configuration yet. So
+	// Prometheus will start with the files that are served now.
 	absent bool
-	// lastReload is when it last loaded a configuration, and reloadFailed reports that
+	// lastReload is when it last loaded a configuration. reloadFailed is true if
 	// the latest attempt failed.
 	lastReload   time.Time
 	reloadFailed bool
-	// queues are those of remote_write, by URL.
+	// queues are the queues of remote_write, by URL.
 	queues map[string]queue
-	// problem is why the metrics cannot be read; empty: they can.
+	// problem is why the metrics cannot be read; empty if they can.
 	problem string
 }
 
-// queue is what Prometheus says of one entry of remote_write.
+// queue is the state of one entry of remote_write.
 type queue struct {
-	// sent is the time of the newest sample that was sent.
+	// sent is the time of the newest sent sample.
 	sent time.Time
-	// pending are the samples that wait in memory, and retried those that had to be sent
-	// again so far; quiet is since when that number stands still.
+	// pending is the number of samples in memory, and retried the number of samples that were sent
+	// again. quiet is since when retried has not changed.
 	pending, retried float64
 	quiet            time.Time
 }
 
-// watch reads Prometheus's metrics while it has not taken what is served, or a move is
-// under way.
+// watch reads Prometheus's metrics during a move, and until Prometheus has loaded what is
+// served.
 func (s *server) watch(ctx context.Context) {
 	client := localClient()
 	for ctx.Err() == nil {
@@ -82,13 +82,13 @@ func (s *server) watch(ctx context.Context) {
 func localClient() *http.Client {
 	return &http.Client{Timeout: answerLimit, Transport: &http.Transport{
 		DisableKeepAlives: true,
-		// A server of the sidecar's own pod, whose certificate names a Service, and to
-		// which nothing is sent.
+		// The server is in the same pod, its certificate names a Service, and nothing secret is sent
+		// to it, so the certificate need not be verified.
 		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true},
 	}}
 }
 
-// lookPause is how long to wait after the next look; 0: there is no need for one.
+// lookPause returns the pause before the next read; 0 if no read is needed.
 func (s *server) lookPause(now time.Time) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -131,7 +131,7 @@ func (s *server) look(ctx context.Context, client *http.Client) {
 	}
 }
 
-// observe asks Prometheus. It fails if the answer is no page of metrics.
+// observe reads Prometheus's metrics. It fails if the answer is not a page of metrics.
 func observe(ctx context.Context, client *http.Client, at sidecarconfig.Prometheus) (seen observation, err error) {
 	err = readPage(ctx, client, at, func(page io.Reader) error {
 		seen, err = parseMetrics(page)
@@ -155,15 +155,14 @@ func readPage(ctx context.Context, client *http.Client, at sidecarconfig.Prometh
 	if err != nil {
 		return err
 	}
-	defer func() { _ = response.Body.Close() }() // it was read as far as it matters
+	defer func() { _ = response.Body.Close() }() // the needed part was read
 	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("the metrics are answered with %s", response.Status)
+		return fmt.Errorf("the request for metrics was answered with %s", response.Status)
 	}
 	return read(io.LimitReader(response.Body, maxMetrics))
 }
 
-// parseMetrics reads the few metrics that matter. The page may be large, so the other
-// lines are not parsed.
+// parseMetrics parses only the few metrics that are needed, because the page may be large.
 func parseMetrics(page io.Reader) (observation, error) {
 	var kept bytes.Buffer
 	lines := bufio.NewScanner(page)

@@ -15,25 +15,25 @@ import (
 // rendered is a configuration file as it is served.
 type rendered struct {
 	content []byte
-	// result is for the metric: rendered, plain (no block was due) or
+	// result is the value for the metric: rendered, plain (no block was due) or
 	// passed_through (the configuration could not be edited).
 	result string
-	// lastError says why it was passed through.
+	// lastError is why it was passed through.
 	lastError string
-	// destinations are those whose block is in, skipped why others are not.
+	// destinations are those with a block in the configuration, and skipped is why others have none.
 	destinations []string
 	skipped      map[string]string
-	// signing are those of destinations whose block with sigv4 is in.
+	// signing are the destinations with a block with sigv4 in the configuration.
 	signing []string
-	// omitted are the fields that a block had to do without.
+	// omitted are the fields that were removed from a block.
 	omitted map[string][]policy.Omission
-	// size is the configuration's, unzipped, and need what its edit may need, in bytes.
+	// size is the configuration's size, unzipped, and need the memory that its edit may need, in bytes.
 	size, need int64
 }
 
-// render puts the blocks that are due, as that version of Prometheus can read them, into a
-// configuration file. What cannot be edited comes back as it was: a broken configuration
-// is Prometheus's to report. limit is the container's, in bytes of memory; 0: none.
+// render puts the due blocks into a configuration file, in the form that this version of
+// Prometheus can read. A file that cannot be edited is returned unchanged, so that Prometheus
+// itself reports a broken configuration. limit is the container's memory limit in bytes; 0 means none.
 func render(content []byte, due []wanted, version policy.Version, limit int64) rendered {
 	out := rendered{content: content, result: "plain", skipped: map[string]string{}, omitted: map[string][]policy.Omission{}}
 	if len(due) == 0 {
@@ -79,7 +79,7 @@ func render(content []byte, due []wanted, version policy.Version, limit int64) r
 		reasons[skip.Name] = skip.Reason
 	}
 	for _, w := range due {
-		// A workspace that the user writes to is skipped by both blocks.
+		// If the user already writes to a workspace, both of its blocks are skipped.
 		if reason := reasons[w.id()]; reason != "" {
 			out.skipped[w.name] = reason
 			delete(out.omitted, w.name)
@@ -96,7 +96,7 @@ func render(content []byte, due []wanted, version policy.Version, limit int64) r
 	return out
 }
 
-// id is the name of one of the blocks.
+// id returns the name of one of the blocks.
 func (w wanted) id() string {
 	if w.signing != nil {
 		return w.signing.Name
@@ -104,22 +104,21 @@ func (w wanted) id() string {
 	return w.relaying.Name
 }
 
-// passedThrough is a configuration that is served as it is, for a reason.
+// passedThrough returns a configuration that is served unchanged, with the reason.
 func passedThrough(content []byte, lastError string) rendered {
 	return rendered{content: content, result: "passed_through", lastError: lastError, skipped: map[string]string{}}
 }
 
-// maxUnzipped bounds what is edited at all, and what a gzipped configuration
-// may grow to, in bytes.
+// maxUnzipped is the largest configuration that is edited, after it was unzipped, in bytes.
 const maxUnzipped = 32 << 20
 
 var errTooLong = errors.New("the configuration is larger than 32 MiB")
 
 var gzipMagic = []byte{0x1f, 0x8b}
 
-// within edits content, inside its gzip wrapping where it has one, unless it is longer than
-// unzipped bytes without that. The first
-// bytes tell, not the file's name. The same text always gives the same bytes.
+// within edits content. If the content is gzipped, it edits the unzipped text, which may have at
+// most unzipped bytes. It recognizes gzip by the first bytes and not by the file's name. The same
+// text always gives the same bytes.
 func within(content []byte, unzipped int64, edit func([]byte) ([]byte, error)) (edited []byte, err error) {
 	survived(func() { edited, err = unwrapped(content, unzipped, edit) }, func(recovered any, _ []byte) {
 		err = fmt.Errorf("editing the configuration panicked: %v", recovered)
@@ -144,7 +143,8 @@ func unwrapped(content []byte, unzipped int64, edit func([]byte) ([]byte, error)
 	case unzipped == maxUnzipped:
 		return nil, fmt.Errorf("gzip: %w", errTooLong)
 	default:
-		return nil, fmt.Errorf("gzip: the configuration is larger than %d KiB, the most that can be edited in the sidecar's memory: "+
+		return nil, fmt.Errorf("gzip: the configuration is larger than %d KiB, the most that can be edited in the "+
+			"sidecar's memory: "+
 			"raise sidecar.resources.limits.memory in the policy", unzipped>>10)
 	}
 	if text, err = edit(text); err != nil {
@@ -157,7 +157,7 @@ func unwrapped(content []byte, unzipped int64, edit func([]byte) ([]byte, error)
 	return out.Bytes(), err
 }
 
-// fields are the names of omitted fields, with what they need.
+// fields returns the names of omitted fields, with the versions that they need.
 func fields(omitted []policy.Omission) []string {
 	var names []string
 	for _, o := range omitted {

@@ -1,25 +1,25 @@
-// Package sidecar serves Prometheus its configuration with the block of each
-// destination in it, gets the sessions for these, and relays what Prometheus writes.
+// Package sidecar gives Prometheus its configuration with the block of each
+// destination, gets the sessions for the destinations, and relays what Prometheus writes.
 //
-// It is built so that Prometheus never depends on AWS, nor on the sidecar doing well.
-// What Prometheus reads is the user's own configuration with blocks that cannot fail to
-// load: those of the relay, whose samples wait in Prometheus's WAL while there is no
-// session, and those with sigv4, whose session already lies in the credentials file.
-// Whatever fails is logged, counted and tried again. Two things end [Run]: the end of
-// its context, and a first configuration that cannot be served at all, for which the
-// pod waits.
+// Prometheus never depends on AWS, nor on a working sidecar.
+// It reads the user's own configuration with blocks that cannot fail to
+// load. With a relay block, samples wait in Prometheus's WAL while there is no
+// session. A block with sigv4 is added only when its session is in the credentials file.
+// The sidecar logs and counts every failure, and tries again. Only two things end [Run]: the end of
+// its context, and a first configuration that cannot be served at all, because the
+// pod waits for that.
 //
-// Nothing hangs for long. An edit that takes too long goes on beside the loop, and what
-// is served stays meanwhile (editor.go). A loop that does not move loses its heartbeat,
+// Nothing blocks for long. An edit that takes too long continues in parallel to the loop, and the
+// served files stay meanwhile (editor.go). If the loop hangs, its heartbeat stops,
 // and the liveness probe restarts the process (watchdog.go).
 //
 //	         session (one goroutine per destination)
 //	STS ───► renew ─► credentials file (sigv4 only) ──► result ─┐
 //	            └───► relay ─► AMP                              ▼
 //	source directory ──(poll)─────────────────────────────────► loop ──► target directory
-//	Prometheus's metrics ──(while it has not taken a change)─────┘
+//	Prometheus's metrics ──(until it has loaded a change)────────┘
 //
-// delivery.go decides how the samples of each destination go. Package mirror copies the
+// delivery.go decides the delivery of each destination. Package mirror copies the
 // files, package session gets and keeps the sessions, package relay signs and forwards,
 // package promconfig edits the YAML tree.
 package sidecar
@@ -44,42 +44,42 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/sidecar/session"
 )
 
-// DefaultMetricsAddress is where metrics and status are served, unless the config
-// names another port.
+// DefaultMetricsAddress is the address for metrics and status, unless the config
+// has another port.
 var DefaultMetricsAddress = fmt.Sprintf(":%d", sidecarconfig.DefaultMetricsPort)
 
 const (
-	// poll is how often the source is looked at. That costs a few system calls,
-	// works on every volume, and cannot run out as inotify's watches can.
+	// poll is the time between two reads of the source. A read needs only a few system calls and
+	// works on every volume. inotify would need watches, which are limited.
 	poll = 400 * time.Millisecond
-	// pause follows a failure of the loop's own work.
+	// pause is the time to wait after a failure of the loop.
 	pause = 2 * time.Second
 )
 
-// Options is what a sidecar is told from outside.
+// Options configures a sidecar.
 type Options struct {
 	// Config is an encoded [sidecarconfig.Config]. If it cannot be decoded, the
-	// source is mirrored as it is.
+	// source is mirrored unchanged.
 	Config string
-	// Pod and Namespace go into the name of the role session.
+	// Pod and Namespace become a part of the role session name.
 	Pod, Namespace string
 	// Source and Target are the directories to use without a config, and
-	// Credentials is the directory that holds the heartbeat then. Empty: none.
+	// Credentials is the directory for the heartbeat in that case; empty means none.
 	Source, Target, Credentials string
-	// MetricsAddress is where to listen. Empty: no metrics.
+	// MetricsAddress is the address to listen on; if empty, there are no metrics.
 	MetricsAddress string
-	// MemoryLimit is what the process may use, in bytes; 0: as much as it likes.
-	// A configuration that cannot be edited within it is mirrored as it is.
+	// MemoryLimit is the memory limit of the process in bytes; 0 means none.
+	// A configuration that cannot be edited within it is mirrored unchanged.
 	MemoryLimit int64
-	// FirstWait is how long the first configuration is held back for the first sessions
-	// of destinations with sigv4, which get the relay without one; 0: 400 ms.
+	// FirstWait is how long the first configuration waits for the first sessions
+	// of destinations with sigv4. Without a session they get the relay. 0 means 400 ms.
 	FirstWait time.Duration
-	// Version is the program's, for the status.
+	// Version is the program's version, for the status.
 	Version string
 	Log     *slog.Logger
 }
 
-// FromEnvironment reads what the webhook put into the container.
+// FromEnvironment reads the variables that the webhook set in the container.
 func FromEnvironment(getenv func(string) string) Options {
 	return Options{
 		Config: getenv(sidecarconfig.Variable),
@@ -89,7 +89,7 @@ func FromEnvironment(getenv func(string) string) Options {
 	}
 }
 
-// decode returns the config, or the one that changes nothing.
+// decode returns the config, or one that changes nothing.
 func (o Options) decode() (sidecarconfig.Config, error) {
 	c, err := sidecarconfig.Decode(o.Config)
 	if err != nil {
@@ -98,15 +98,15 @@ func (o Options) decode() (sidecarconfig.Config, error) {
 	return c, nil
 }
 
-// readyWait is how long [Ready] waits for the first configuration. The kubelet asks once a
-// second: an answer that waits makes Prometheus start earlier than a second try.
+// readyWait is how long [Ready] waits for the first configuration. The kubelet calls it once a
+// second. If the answer waits, Prometheus starts earlier than after a second call.
 const readyWait = 2 * time.Second
 
-// Ready reports whether the pod's other containers may start: the target holds a
-// configuration, or, for a writer that is no Prometheus, the relay's password is there.
+// Ready returns nil if the pod's other containers may start: the target has a
+// configuration or, for a writer that is not Prometheus, the relay's password exists.
 func Ready(o Options) error {
-	c, _ := o.decode() // Run has logged it
-	served, missing := func() bool { return mirror.Served(c.Target) }, c.Target+" holds no configuration yet"
+	c, _ := o.decode() // Run has logged the error
+	served, missing := func() bool { return mirror.Served(c.Target) }, c.Target+" has no configuration yet"
 	if c.ForWriter() {
 		file := relay.PasswordFile(filepath.Dir(c.Credentials))
 		served, missing = func() bool { return exists(file) }, file+" is missing"
@@ -119,8 +119,8 @@ func Ready(o Options) error {
 	return nil
 }
 
-// Run works until its context ends, and returns nil. It returns an error that names the
-// fix where the first configuration cannot be served.
+// Run works until its context ends, and then returns nil. If the first configuration
+// cannot be served, it returns an error with the fix.
 func Run(outer context.Context, o Options) error {
 	s := newServer(o)
 	ctx, end := context.WithCancelCause(outer)
@@ -153,8 +153,8 @@ func Run(outer context.Context, o Options) error {
 	return context.Cause(ctx)
 }
 
-// persist does work until it returns on its own. After a panic it logs, and does the
-// work again.
+// persist runs work until it returns without a panic. After a panic it logs, and runs work
+// again.
 func (s *server) persist(ctx context.Context, name string, work func(context.Context)) {
 	for {
 		if survived(func() { work(ctx) }, func(recovered any, stack []byte) {
@@ -179,7 +179,7 @@ func survived(work func(), report func(recovered any, stack []byte)) (ok bool) {
 	return true
 }
 
-// sleep returns false if ctx ends first.
+// sleep waits for d. It returns false if ctx ends first.
 func sleep(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -206,7 +206,7 @@ func newServer(o Options) *server {
 	}
 	var err error
 	if s.config, err = o.decode(); err != nil {
-		s.log.Error("cannot read the sidecar config: Prometheus's configuration is mirrored as it is", "error", err)
+		s.log.Error("cannot read the sidecar config: mirroring Prometheus's configuration unchanged", "error", err)
 	}
 	if s.config.Prometheus.Version != "" {
 		if s.reads, err = policy.ParseVersion(s.config.Prometheus.Version); err != nil {
@@ -225,7 +225,7 @@ func newServer(o Options) *server {
 		mode = 0o600
 	}
 	if s.store, err = session.OpenStore(s.config.Credentials, mode); err != nil {
-		s.log.Warn("the credentials of an earlier run cannot be read", "error", err)
+		s.log.Warn("cannot read the credentials of an earlier run", "error", err)
 	}
 	for _, configured := range s.config.Destinations {
 		d := &destination{Destination: configured, block: configured.For(o.Pod), expired: make(chan struct{}, 1), out: s.started}
@@ -233,7 +233,7 @@ func newServer(o Options) *server {
 		d.latest.Store(new(s.store.Session(d.profile())))
 		if tls := d.block.TLS; tls != nil && s.config.DeliveryOf(configured) == policy.DeliverySigV4 {
 			if d.caErr = session.WriteCAFile(tls.CAFile, d.AMP.CABundle); d.caErr != nil {
-				s.log.Error("Prometheus cannot be given the CA", "destination", d.Name, "error", d.caErr)
+				s.log.Error("cannot write the CA file for Prometheus", "destination", d.Name, "error", d.caErr)
 			}
 		}
 		s.destinations = append(s.destinations, d)
@@ -249,13 +249,13 @@ func newServer(o Options) *server {
 		s.listener, err = s.openRelay()
 	}
 	if err != nil {
-		s.log.Error("the relay is closed", "error", err)
+		s.log.Error("the relay does not serve", "error", err)
 	}
 	return s
 }
 
-// observes reports whether anything depends on Prometheus's metrics: only the sessions
-// of sigv4 reach Prometheus by a reload.
+// observes reports whether the sidecar needs Prometheus's metrics. It does for destinations with
+// sigv4, because Prometheus loads their sessions only in a reload.
 func (s *server) observes() bool {
 	return s.config.Prometheus.Address != "" && slices.ContainsFunc(s.destinations, func(d *destination) bool {
 		return s.config.DeliveryOf(d.Destination) == policy.DeliverySigV4

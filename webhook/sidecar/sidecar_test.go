@@ -371,7 +371,7 @@ func TestMetrics(t *testing.T) {
 			strings.Contains(get(), `ampbridge_block_served{destination="central"} 0`)
 	})
 	p.eventually(t, "the log and the status name it", func() bool {
-		return strings.Contains(p.log.String(), "the block is left out") &&
+		return strings.Contains(p.log.String(), "the block is missing") &&
 			strings.Contains(p.status(t).Destinations[0].Skipped, `"mine" writes to this workspace already`)
 	})
 }

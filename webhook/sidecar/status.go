@@ -72,12 +72,12 @@ func (s *server) writeStatus() {
 		return
 	}
 	if err := session.WriteFile(s.statusFile(), append(text, '\n'), 0o644); err != nil {
-		s.log.Warn("the status file cannot be written", "error", err)
+		s.log.Warn("cannot write the status file", "error", err)
 	}
 	s.status = text
 }
 
-// serveStatus answers with the status of this moment.
+// serveStatus answers with the current status.
 func (s *server) serveStatus(w http.ResponseWriter, _ *http.Request) {
 	now := time.Now()
 	s.mu.Lock()
@@ -96,5 +96,5 @@ func (s *server) serveStatus(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(append(text, '\n')) // the client has gone
+	_, _ = w.Write(append(text, '\n')) // an error means that the client disconnected
 }

@@ -8,9 +8,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// throttling shows how long the kernel has kept the container from running, because of
-// its CPU limit: a relay that is throttled delays Prometheus's writes. Without cgroups
-// it shows nothing.
+// throttling reports how long the kernel has stopped the container because of
+// its CPU limit, since a throttled relay delays Prometheus's writes. Without cgroups
+// it reports nothing.
 type throttling struct{}
 
 var (
@@ -30,7 +30,7 @@ func (throttling) Describe(out chan<- *prometheus.Desc) {
 
 // Collect implements [prometheus.Collector].
 func (throttling) Collect(out chan<- prometheus.Metric) {
-	// Version 2 of cgroups, then 1, which counts nanoseconds.
+	// Version 2 of cgroups, then version 1, which counts nanoseconds.
 	for _, f := range []struct {
 		file, field string
 		perSecond   float64
@@ -49,7 +49,7 @@ func (throttling) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-// parseThrottling reads cpu.stat, whose lines are a name and a number
+// parseThrottling parses cpu.stat. Its lines consist of a name and a number
 // (https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu-interface-files).
 func parseThrottling(text, timeField string) (periods, time float64, ok bool) {
 	fields := map[string]float64{}

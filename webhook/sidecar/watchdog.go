@@ -14,17 +14,17 @@ import (
 )
 
 const (
-	// beatEvery is how often the watchdog looks at the loop.
+	// beatEvery is how often the watchdog checks the loop.
 	beatEvery = 5 * time.Second
-	// beatLimit is how old a heartbeat may become. The loop beats several times
-	// a second, and waits no longer than editLimit for an edit.
+	// beatLimit is the largest allowed age of a heartbeat. The loop beats several times
+	// a second, and waits at most editLimit for an edit.
 	beatLimit = time.Minute
-	// maxStacks bounds what is logged of a process that hangs, in bytes.
+	// maxStacks limits the logged stacks of a process that hangs, in bytes.
 	maxStacks = 16 << 10
 )
 
-// heartbeat is the file that the watchdog renews, in a volume in memory; empty:
-// there is no place for it.
+// heartbeat returns the path of the file that the watchdog renews, in a memory volume; empty if
+// there is no such volume.
 func (o Options) heartbeat() string {
 	dir := o.Credentials
 	if c, err := o.decode(); err == nil {
@@ -36,9 +36,9 @@ func (o Options) heartbeat() string {
 	return filepath.Join(dir, sidecarconfig.HeartbeatFile)
 }
 
-// Alive returns an error if the heartbeat is too old: the loop, or the whole
-// process, hangs. Without a heartbeat there is nothing to judge: the startup
-// probe sees to a process that has not come that far.
+// Alive returns an error if the heartbeat is too old, because the loop or the whole
+// process hangs. Without a heartbeat it returns nil: the startup
+// probe handles a process that has not started completely.
 func Alive(o Options) error {
 	heartbeat := o.heartbeat()
 	info, err := os.Stat(heartbeat)
@@ -54,10 +54,10 @@ func Alive(o Options) error {
 	return nil
 }
 
-// watchdog renews the heartbeat for as long as the loop moves. The liveness
+// watchdog renews the heartbeat while the loop moves. The liveness
 // probe reads the heartbeat.
 func (s *server) watchdog(ctx context.Context, heartbeat string) {
-	told := false // of the one stop of the loop
+	told := false // whether this stop of the loop was logged
 	for {
 		stopped := s.idle()
 		switch {
@@ -87,7 +87,7 @@ func (s *server) watchdog(ctx context.Context, heartbeat string) {
 // idle returns the time since the loop last moved.
 func (s *server) idle() time.Duration { return time.Since(s.started) - time.Duration(s.beat.Load()) }
 
-// touch sets a file's time to now, and makes the file where there is none.
+// touch sets a file's time to now. It creates the file if it does not exist.
 func touch(name string) error {
 	now := time.Now()
 	err := os.Chtimes(name, now, now)

@@ -147,8 +147,8 @@ func TestTerraformWithoutACluster(t *testing.T) {
 			[]string{`"system:serviceaccount:monitoring:prometheus",`, `url = "https://oidc.eks.`}, nil},
 		{"by the grants", policyText, "--subjects-from-grants", cli.OK, []string{`"system:serviceaccount:monitoring:prometheus",`,
 			`"system:serviceaccount:monitoring:second",`},
-			[]string{"note: system:serviceaccount:monitoring:third: not trusted for destination central: namespace monitoring has all " +
-				"the subjects"}},
+			[]string{"note: system:serviceaccount:monitoring:third: not trusted for destination central: namespace monitoring already has " +
+				"as many subjects"}},
 		{"managed by nobody here", strings.Replace(policyText, `{permissionsBoundary: "arn:aws:iam::111122223333:policy/boundary"}`,
 			"{manage: none}", 1),
 			"--subjects-from-grants", cli.OK, []string{`resource "aws_iam_role" "central" {`}, []string{"note: "}},

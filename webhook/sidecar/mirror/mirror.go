@@ -1,18 +1,18 @@
-// Package mirror copies a directory of configuration files into another one,
-// in the layout that the kubelet gives to the volumes it fills, so that whoever
-// watches the copy sees what it would see in the original:
+// Package mirror copies a directory of configuration files into another one. It uses
+// the layout of the volumes that the kubelet fills, so that programs that
+// watch the copy see the same changes as in the original:
 //
 //	prometheus.yml -> ..data/prometheus.yml
 //	..data -> ..2026_01_02_15_04_05.1234567890
 //	..2026_01_02_15_04_05.1234567890/prometheus.yml
 //
-// A new set of files becomes visible in one step, the rename of ..data. That is
-// k8s.io/kubernetes/pkg/volume/util.AtomicWriter; config-reloaders wait for
+// A new set of files becomes visible in one step, the rename of ..data. The kubelet does
+// the same (k8s.io/kubernetes/pkg/volume/util.AtomicWriter), and config-reloaders wait for
 // exactly this event.
 //
-// Files are compared and copied piece by piece, so that a volume of many large files
-// needs no more memory than one of few. Only the one file that is edited is read whole.
-// A file that stays as it was is not copied: the new set links to it.
+// Files are compared and copied in pieces, so that a volume of many large files
+// needs no more memory than one of few. Only the file that is edited is read as a whole.
+// An unchanged file is not copied: the new set links to it.
 package mirror
 
 import (
@@ -29,9 +29,9 @@ import (
 
 const (
 	dataLink = "..data"
-	// reserved starts the names that are the layout's own.
+	// reserved is the prefix of names that belong to the layout.
 	reserved = ".."
-	// maxDepth bounds directories that contain themselves through a symlink.
+	// maxDepth limits directories that contain themselves through a symlink.
 	maxDepth = 32
 )
 
@@ -41,7 +41,7 @@ func Served(dir string) bool {
 	return err == nil && info.IsDir()
 }
 
-// Swapped returns when the files that dir holds became visible; zero: it holds none.
+// Swapped returns when the files in dir became visible; zero if there are none.
 func Swapped(dir string) time.Time {
 	info, err := os.Lstat(filepath.Join(dir, dataLink))
 	if err != nil {
@@ -50,8 +50,8 @@ func Swapped(dir string) time.Time {
 	return info.ModTime()
 }
 
-// Fingerprint is text that differs once the content of dir may have changed,
-// and is cheap to get: nothing is read but names, sizes and times.
+// Fingerprint returns a text that changes if the content of dir may have changed.
+// It is cheap, because it reads only names, sizes and times.
 func Fingerprint(dir string) (string, error) {
 	base, err := dataDir(dir)
 	if err != nil {
@@ -66,7 +66,7 @@ func Fingerprint(dir string) (string, error) {
 	return b.String(), err
 }
 
-// dataDir is the directory that ..data points to, or dir itself where it has
+// dataDir returns the directory that ..data points to, or dir itself if it has
 // another layout.
 func dataDir(dir string) (string, error) {
 	target, err := os.Readlink(filepath.Join(dir, dataLink))
@@ -117,32 +117,32 @@ type MountPoint struct {
 	File bool
 }
 
-// attempts is how often a set of files is begun again that was replaced while it was
-// being read.
+// attempts is how often Mirror starts again if the files are replaced while it
+// reads them.
 const attempts = 4
 
 var errChanging = errors.New("the directory's content changes faster than it can be read")
 
-// Mirror makes target show what source holds, in one step, and reports whether anything
-// changed. Symlinks in source are followed. edit gets the content of one file, where
+// Mirror makes target show the content of source, in one step, and reports whether anything
+// changed. It follows symlinks in source. edit gets the content of one file, if
 // source has it, and returns what target shows instead. An
-// error of edit ends Mirror. file is a slash-separated path; empty: no file is edited.
+// error of edit ends Mirror. file is a slash-separated path; if empty, no file is edited.
 //
-// Where the kubelet swaps the content of source meanwhile, Mirror begins again, and so
-// edit is called again: target is all old or all new.
+// If the kubelet replaces the content of source in the meantime, Mirror starts again, and calls
+// edit again. So target never shows a mix of old and new files.
 //
-// Mount points are made beside the files, and stay: to remove one would take the mount
-// away from the container that has it. They hide files of the same name, as the mount does.
+// Mount points are created beside the files, and stay, because to remove one would remove the mount
+// in the container that uses it. They hide files of the same name, as the mount does.
 //
-// Until the step nothing in target that is visible is touched: a full volume, or a crash,
-// leaves what was there. What a crash left behind is removed by the next Mirror.
+// Before that step, nothing visible in target changes. After a crash, or if the volume is full,
+// the old files stay. The next Mirror removes what a crash has left behind.
 func Mirror(source, target, file string, edit func(content []byte) ([]byte, error), points ...MountPoint) (changed bool, err error) {
 	for range attempts {
 		base, err := dataDir(source)
 		if err != nil {
 			return changed, err
 		}
-		// A directory that is being taken away can be read without an error, and lack files.
+		// A directory that is being removed can be read without an error and lack files.
 		stable := func() error {
 			if now, err := dataDir(source); err != nil || now != base {
 				return errors.Join(errChanging, err)
@@ -158,7 +158,7 @@ func Mirror(source, target, file string, edit func(content []byte) ([]byte, erro
 	return changed, errChanging
 }
 
-// mirror is one attempt. It gives up where stable fails before the swap.
+// mirror is one attempt. It ends if stable fails before the swap.
 func mirror(
 	base, target, file string, edit func([]byte) ([]byte, error), points []MountPoint, stable func() error,
 ) (changed bool, err error) {
@@ -173,7 +173,7 @@ func mirror(
 			}
 		}
 	}
-	current := "" // none
+	current := "" // there is none
 	if Served(target) {
 		if current, err = dataDir(target); err != nil {
 			return false, err
@@ -186,7 +186,7 @@ func mirror(
 	if same {
 		return false, publish(target, files, points)
 	}
-	// Before the first swap, which is what the pod's other containers wait for.
+	// The pod's other containers wait for the first swap and need the mount points then.
 	if err := prepare(target, points); err != nil {
 		return false, err
 	}
@@ -207,16 +207,16 @@ func mirror(
 	return true, publish(target, files, points)
 }
 
-// file is a file that has to be mirrored.
+// file is a file to mirror.
 type file struct {
 	path string // in the volume, slash-separated
 	name string // where it is read
 	mode fs.FileMode
 	size int64
-	// content is that of the file that was edited. The other files are read piece by piece.
+	// content is the content of the edited file. Other files are read in pieces.
 	content []byte
 	edited  bool
-	// same: the current set has it already, as it is.
+	// same is true if the current set has the file unchanged.
 	same bool
 }
 
@@ -246,8 +246,8 @@ func (f *file) open() (io.ReadCloser, error) {
 	return os.Open(f.name)
 }
 
-// compare notes which files the current set has as they are, and reports whether these
-// are all files of both.
+// compare sets same on files that the current set has unchanged, and reports whether
+// both sets consist of just these files.
 func compare(files []*file, current string) (same bool, err error) {
 	if current == "" {
 		return false, nil
@@ -264,7 +264,7 @@ func compare(files []*file, current string) (same bool, err error) {
 	return same, nil
 }
 
-// equals reports whether the file at that path is as f should be. It fails only where
+// equals reports whether the file at that path has the content and mode of f. It fails only if
 // f cannot be read.
 func (f *file) equals(path string, buffer []byte) (bool, error) {
 	info, err := os.Lstat(path)
@@ -288,7 +288,7 @@ func (f *file) equals(path string, buffer []byte) (bool, error) {
 		if err != nil && !end {
 			return false, err
 		}
-		m, _ := io.ReadFull(there, found) // what cannot be read is shorter
+		m, _ := io.ReadFull(there, found) // a file that cannot be read has a shorter content
 		if !bytes.Equal(wanted[:n], found[:m]) {
 			return false, nil
 		}
@@ -298,7 +298,7 @@ func (f *file) equals(path string, buffer []byte) (bool, error) {
 	}
 }
 
-// prepare makes the mount points.
+// prepare creates the mount points.
 func prepare(dir string, points []MountPoint) error {
 	for _, p := range points {
 		if !fs.ValidPath(p.Name) || p.Name == "." || strings.Contains(p.Name, "/") || strings.HasPrefix(p.Name, reserved) {
@@ -321,7 +321,7 @@ func prepare(dir string, points []MountPoint) error {
 	return nil
 }
 
-// fill makes a new set of files in the directory version.
+// fill creates a new set of files in the directory version.
 func fill(version string, files []*file, current string) error {
 	if err := open(version); err != nil {
 		return err
@@ -341,7 +341,7 @@ func fill(version string, files []*file, current string) error {
 			}
 		}
 		name := filepath.Join(version, f.path)
-		// The edited file is always a new one: a program that has the old one open may empty it.
+		// Never link the edited file, because a program may hold the old one open and empty it.
 		if f.same && !f.edited && os.Link(filepath.Join(current, f.path), name) == nil {
 			continue
 		}
@@ -363,12 +363,12 @@ func (f *file) copy(name string) error {
 		return err
 	}
 	_, err = io.Copy(to, from)
-	// The mode is set last: the umask must not count, nor a mode that forbids writing.
+	// Set the mode last, so that neither the umask nor a read-only mode interferes.
 	return errors.Join(err, to.Chmod(f.mode), to.Close())
 }
 
-// open makes a directory, or a file, readable for the pod's other containers.
-// The setgid bit stays: it is how the group of a pod's fsGroup reaches new files.
+// open makes a directory or file readable for the pod's other containers.
+// It keeps the setgid bit, because that passes the group of the pod's fsGroup on to new files.
 func open(path string) error {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -392,8 +392,8 @@ func swap(dir, version string) error {
 	return os.Rename(next, filepath.Join(dir, dataLink))
 }
 
-// publish brings the rest of dir in line with ..data: a symlink for each of
-// the top-level names, the mount points, and nothing else.
+// publish creates a symlink for each of the top-level names in ..data, and the mount points. It
+// removes everything else in dir.
 func publish(dir string, files []*file, points []MountPoint) error {
 	current, err := os.Readlink(filepath.Join(dir, dataLink))
 	if err != nil {

@@ -23,21 +23,21 @@ import (
 // service is AMP's name in signatures.
 const service = "aps"
 
-// maxAnswer is how much of AMP's answer is passed on, in bytes. Prometheus logs the
-// first line of it.
+// maxAnswer is the part of AMP's answer that is passed on, in bytes. Prometheus logs its
+// first line.
 const maxAnswer = 16 << 10
 
-// answer is AMP's.
+// answer is an answer of AMP.
 type answer struct {
 	status int
 	header http.Header
 	body   []byte
-	// failure is AMP's name for what went wrong; empty: nothing did.
+	// failure is AMP's name for the error; empty if there was none.
 	failure string
 }
 
-// expired reports whether AMP refuses the session because its time is over. Other
-// refusals stay: an AccessDenied does not go away by trying again.
+// expired reports whether AMP refuses the session because it has expired. Other
+// refusals are permanent: an AccessDenied stays the same after another attempt.
 func (a answer) expired() bool {
 	return a.status == http.StatusForbidden &&
 		(strings.HasPrefix(a.failure, "ExpiredToken") || strings.Contains(string(a.body), "security token included in the request is expired"))
@@ -47,8 +47,8 @@ func (a answer) expired() bool {
 func (r *Relay) forward(request *http.Request, d *destination, s session.Session, b *body) (answer, error) {
 	ctx, cancel := context.WithTimeout(request.Context(), r.options.Bounds.Forward)
 	defer cancel()
-	target := *d.target // the signer writes to it
-	// A new request, so that nothing of the old one passes by accident.
+	target := *d.target // a copy, because the signer writes to it
+	// Build a new request, so that nothing of the old one is passed on by accident.
 	out := (&http.Request{
 		Method: http.MethodPost, URL: &target, Host: d.target.Host, Header: http.Header{},
 		ContentLength: int64(len(b.content)),
@@ -63,14 +63,14 @@ func (r *Relay) forward(request *http.Request, d *destination, s session.Session
 	credentials := aws.Credentials{AccessKeyID: s.AccessKeyID, SecretAccessKey: s.SecretAccessKey, SessionToken: s.SessionToken}
 	err := signer.SignHTTP(ctx, credentials, out, hex.EncodeToString(sum[:]), service, d.Region, r.options.Now())
 	if err != nil {
-		_ = out.Body.Close() // it holds the place, and has nothing else to say
+		_ = out.Body.Close() // releases the place; there is no other error
 		return answer{}, err
 	}
 	response, err := d.Transport.RoundTrip(out)
 	if err != nil {
 		return answer{}, err
 	}
-	defer func() { _ = response.Body.Close() }() // it was read as far as it matters
+	defer func() { _ = response.Body.Close() }() // the needed part was read
 	text, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
 	if err != nil {
 		return answer{}, err
@@ -86,11 +86,11 @@ func (r *Relay) forward(request *http.Request, d *destination, s session.Session
 	return a, nil
 }
 
-// signer escapes no path: AMP's has nothing to escape.
+// signer does not escape the path, because AMP's paths need no escaping.
 var signer = v4.NewSigner()
 
-// NewTransport returns a transport to AMP. proxy and roots may be nil: then the
-// environment's proxy and the system's CAs are used.
+// NewTransport returns a transport to AMP. If proxy or roots is nil, it uses the
+// environment's proxy or the system's CAs.
 func NewTransport(proxy func(*http.Request) (*url.URL, error), roots *x509.CertPool) *http.Transport {
 	if proxy == nil {
 		proxy = http.ProxyFromEnvironment
@@ -100,11 +100,11 @@ func NewTransport(proxy func(*http.Request) (*url.URL, error), roots *x509.CertP
 		DialContext: (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 		TLSClientConfig: &tls.Config{
 			MinVersion: tls.VersionTLS12, RootCAs: roots,
-			// AMP speaks both; with HTTP/2 nothing was faster (docs/design/performance.md).
+			// AMP supports both versions, and HTTP/2 was not faster (docs/design/performance.md).
 			NextProtos: []string{"http/1.1"},
 		},
 		TLSHandshakeTimeout: 10 * time.Second,
-		// One for each shard of a Prometheus.
+		// One connection per shard of a Prometheus.
 		MaxIdleConnsPerHost: 200,
 		MaxIdleConns:        400,
 		IdleConnTimeout:     90 * time.Second,
@@ -112,7 +112,7 @@ func NewTransport(proxy func(*http.Request) (*url.URL, error), roots *x509.CertP
 	}
 }
 
-// lastAnswer is AMP's latest answer that was no success, and when it last took a write.
+// lastAnswer is AMP's latest answer that was not a success, and when AMP last accepted a write.
 type lastAnswer struct {
 	mu      sync.Mutex
 	taken   time.Time
@@ -131,13 +131,13 @@ func (l *lastAnswer) set(at time.Time, status int, failure string) {
 	l.at, l.status, l.failure = at, status, failure
 }
 
-// Failure is AMP's latest answer that was no success.
+// Failure is AMP's latest answer that was not a success.
 type Failure struct {
-	// At is when the write came; zero: there was no failure.
+	// At is when the write arrived; zero if there was no failure.
 	At time.Time
-	// Status is AMP's; 0: it could not be reached.
+	// Status is AMP's HTTP status; 0 if it could not be reached.
 	Status int
-	// Name is AMP's name for the error, or the status's.
+	// Name is AMP's name for the error, or the name of the status.
 	Name string
 }
 

@@ -22,22 +22,22 @@ import (
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 )
 
-// File names in the memory volume that outlives the sidecar's container.
+// File names in the memory volume, which survives the sidecar's container.
 const (
 	portFile     = "relay-port"
 	passwordFile = sidecarconfig.RelayPasswordFile
 )
 
-// Listen opens the relay's loopback port. dir is a volume that outlives the container:
-// the first start takes a free port and keeps its number there, and every later start
-// takes the same port again, because Prometheus's configuration names it. While another
+// Listen opens the relay's loopback port. dir is a volume that survives the container. The first
+// start chooses a free port and stores its number there. Every later start
+// takes the same port again, because Prometheus's configuration contains it. While another
 // process has that port, Listen fails, and the caller tries again.
 func Listen(dir string) (net.Listener, error) {
 	file := filepath.Join(dir, portFile)
 	text, err := os.ReadFile(file)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		kernel, _ := os.ReadFile(kernelPorts) // without it: Linux's usual range
+		kernel, _ := os.ReadFile(kernelPorts) // if it cannot be read, Linux's usual range applies
 		lowest, highest := choosePorts(string(kernel))
 		return listenFirst(file, lowest, highest)
 	case err != nil:
@@ -49,13 +49,14 @@ func Listen(dir string) (net.Listener, error) {
 	}
 	l, err := listen(int(port))
 	if err != nil {
-		return nil, fmt.Errorf("the relay needs port %d again, because what writes to it knows that one: %w", port, err)
+		return nil, fmt.Errorf("the relay needs port %d again, because the writing program is configured with it: "+
+			"%w", port, err)
 	}
 	return l, nil
 }
 
-// KeepPort has [Listen] take a port that was chosen before, because what writes to it
-// knows it.
+// KeepPort makes [Listen] use a port that was chosen before, because the writing program knows
+// that port.
 func KeepPort(dir string, port int) error {
 	err := writeOnce(filepath.Join(dir, portFile), strconv.Itoa(port), 0o600)
 	if errors.Is(err, fs.ErrExist) {
@@ -64,7 +65,7 @@ func KeepPort(dir string, port int) error {
 	return err
 }
 
-// Address returns the relay's address, if an earlier start has taken a port.
+// Address returns the relay's address if an earlier start has chosen a port.
 func Address(dir string) (address string, ok bool) {
 	text, err := os.ReadFile(filepath.Join(dir, portFile))
 	return net.JoinHostPort("127.0.0.1", strings.TrimSpace(string(text))), err == nil
@@ -74,10 +75,10 @@ func listen(port int) (net.Listener, error) {
 	return net.Listen("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 }
 
-// attempts is how many ports the first start tries.
+// attempts is the number of ports that the first start tries.
 const attempts = 50
 
-// listenFirst opens a port at random, between lowest and highest.
+// listenFirst opens a random port between lowest and highest.
 func listenFirst(file string, lowest, highest int) (l net.Listener, err error) {
 	for range attempts {
 		l, err = listen(lowest + mathrand.IntN(highest-lowest+1))
@@ -98,14 +99,14 @@ func listenFirst(file string, lowest, highest int) (l net.Listener, err error) {
 	return l, nil
 }
 
-// kernelPorts holds the first and the last port that Linux gives to outgoing connections.
+// kernelPorts has the first and the last port that Linux uses for outgoing connections.
 const kernelPorts = "/proc/sys/net/ipv4/ip_local_port_range"
 
-// choosePorts returns the ports that the relay takes one of. While its container restarts,
-// an outgoing connection of the pod could get the relay's port, so they lie below the
-// kernel's range. They also lie above the ports of service meshes' proxies (15000 to
-// 20200) and below those of Services on nodes (30000 to 32767). kernel is the text of
-// [kernelPorts]; empty, or a range that leaves no ports below it: the usual ones.
+// choosePorts returns the range of ports for the relay. It is below the kernel's range, because
+// while the container restarts, an outgoing connection of the pod could get the relay's port.
+// It is also above the ports of service meshes' proxies (15000 to
+// 20200) and below the ports of Services on nodes (30000 to 32767). kernel is the text of
+// [kernelPorts]. If that is empty, or leaves no ports below it, the usual range applies.
 func choosePorts(kernel string) (lowest, highest int) {
 	const first, last, unprivileged, fewest = 22000, 29999, 1024, 1000
 	var start int
@@ -115,11 +116,11 @@ func choosePorts(kernel string) (lowest, highest int) {
 	return max(unprivileged, min(first, start-fewest)), start - 1
 }
 
-// PasswordFile is where Prometheus reads the password.
+// PasswordFile returns the path where Prometheus reads the password.
 func PasswordFile(dir string) string { return filepath.Join(dir, passwordFile) }
 
-// Password returns the pod's password, which is made once and kept in dir: 32 random
-// bytes in hex. mode is the file's; Prometheus may run as another user.
+// Password returns the pod's password: 32 random bytes in hex, created once and kept in
+// dir. mode is the file's mode, because Prometheus may run as another user.
 func Password(dir string, mode fs.FileMode) (string, error) {
 	secret := make([]byte, 32)
 	_, _ = rand.Read(secret) // never fails
@@ -137,14 +138,14 @@ func Password(dir string, mode fs.FileMode) (string, error) {
 	return string(text), nil
 }
 
-// writeOnce makes a file, in one step: a crash leaves it whole or not at all. It fails
-// with [fs.ErrExist] if the file is there.
+// writeOnce creates a file in one step, so that after a crash it is complete or missing. It
+// returns [fs.ErrExist] if the file exists.
 func writeOnce(file, text string, mode fs.FileMode) error {
 	temporary, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file))
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.Remove(temporary.Name()) }() // a link remains, or nothing was made
+	defer func() { _ = os.Remove(temporary.Name()) }() // the link stays if it was created
 	_, err = temporary.WriteString(text)
 	err = errors.Join(err, temporary.Chmod(mode), temporary.Close())
 	if err != nil {
@@ -155,18 +156,18 @@ func writeOnce(file, text string, mode fs.FileMode) error {
 
 // Limits of the server.
 const (
-	// maxConnections is more than Prometheus has shards. Others wait in the kernel.
+	// maxConnections is larger than Prometheus's number of shards. Others wait in the kernel.
 	maxConnections = 256
 	headerTimeout  = 10 * time.Second
 	bodyTimeout    = time.Minute
-	// idleTimeout is longer than Prometheus's own 5 minutes: who closes first must be
-	// Prometheus, or a write could meet a closed connection.
+	// idleTimeout is longer than Prometheus's own 5 minutes, so that Prometheus closes first. Otherwise
+	// a write could be sent on a closed connection.
 	idleTimeout = 6 * time.Minute
 	maxHeader   = 16 << 10
 )
 
-// Serve answers on the listener until the context ends, and then lets the writes in
-// flight finish, for at most drain.
+// Serve serves on the listener until the context ends. Then it lets open
+// writes finish, for at most drain.
 func (r *Relay) Serve(ctx context.Context, l net.Listener, drain time.Duration) error {
 	server := &http.Server{
 		Handler:           r,

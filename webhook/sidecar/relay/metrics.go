@@ -7,8 +7,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics are the relay's. AMP's answers are counted by the class of their status, so
-// that the number of series is bounded; 429 has a class of its own.
+// metrics are the relay's metrics. They count AMP's answers by the class of their status, which
+// limits the number of series. 429 has its own class.
 type metrics struct {
 	requests *prometheus.CounterVec
 	bytes    *prometheus.CounterVec
@@ -30,12 +30,13 @@ func newMetrics() *metrics {
 		}, []string{"destination"}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "ampbridge_relay_refused_total",
-			Help: "Writes that were answered 503, by reason. Prometheus keeps and repeats them. Without a right password the destination is empty.",
+			Help: "Writes that were answered with 503, by reason. Prometheus keeps and repeats them. After a wrong " +
+				"password the destination is empty.",
 		}, []string{"destination", "reason"}),
 	}
 }
 
-// announce makes the series of a destination, so that their first increase is seen.
+// announce creates the series of a destination, so that their first increase is visible.
 func (m *metrics) announce(destination string) {
 	for _, status := range []string{"2xx", "3xx", "4xx", "429", "5xx"} {
 		m.requests.WithLabelValues(destination, status)

@@ -1,15 +1,15 @@
 // Package relay signs what a Prometheus writes and forwards it to AMP. Prometheus
 // writes to a loopback port with a password and needs no AWS credentials, so that
-// no outage of STS, and no session that ends, can stop or fail it.
+// neither an outage of STS nor the end of a session can stop it.
 //
-// Prometheus keeps a sample in its WAL for as long as the answer is 5xx, and drops
-// it on a 4xx. So the relay answers 503, and never a 4xx, for everything that can
-// pass: a wrong password, no session, no room, an AMP that cannot be reached, an
-// expired session, and AMP's 429 where the destination wants that. AMP's other
-// answers pass as they are. Remote write 1.0 and 2.0 pass unread.
+// Prometheus keeps a sample in its WAL as long as the answer is 5xx, and drops
+// it after a 4xx. So for every temporary problem the relay answers 503 and never a 4xx:
+// a wrong password, no session, too many writes, an AMP that cannot be reached, an
+// expired session, and AMP's 429 if the destination wants that. It passes on AMP's other
+// answers unchanged. It passes on remote write 1.0 and 2.0 without parsing them.
 //
-// Bounds on connections, requests and bytes hold before memory is spent. A request
-// for which there is no room waits for a moment, because a refusal that does not
+// The limits on connections, requests and bytes apply before memory is used. A request
+// above the limits waits for a moment, because a refusal that does not
 // read the body closes Prometheus's connection.
 package relay
 
@@ -29,62 +29,62 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/sidecar/session"
 )
 
-// RetryAfter is the longest pause that the relay asks for. Prometheus sleeps it to
-// the full, so a longer one delays the recovery.
+// RetryAfter is the longest pause that the relay asks for. Prometheus waits that long
+// without another attempt, so a longer pause would delay the recovery.
 const RetryAfter = 5 * time.Second
 
 // Destination is an AMP workspace to which the relay forwards.
 type Destination struct {
 	Name string
-	// Path is where Prometheus writes: [policy.Block.RelayPath].
+	// Path is the path that Prometheus writes to: [policy.Block.RelayPath].
 	Path string
 	// URL is the workspace's remote_write URL.
 	URL string
-	// Region is the one that requests are signed for.
+	// Region is the region in signatures.
 	Region string
 	// RetryOn429 turns AMP's 429 into a 503, so that Prometheus sends the samples again.
 	RetryOn429 bool
-	// Transport reaches AMP; nil: [Options.Transport].
+	// Transport sends requests to AMP; nil means [Options.Transport].
 	Transport http.RoundTripper
 }
 
-// Bounds of a relay. Zero values take the defaults of [New].
+// Bounds are the limits of a relay. Zero values mean the defaults of [New].
 type Bounds struct {
-	// Body is the longest request body, in bytes as sent; 0: 8 MiB. AMP takes 1 MB.
+	// Body is the longest request body, in bytes as sent; 0 means 8 MiB. AMP accepts 1 MB.
 	Body int64
-	// Bytes is how much all bodies in flight may take together; 0: 24 MiB.
+	// Bytes is the limit for all open bodies together; 0 means 24 MiB.
 	Bytes int64
-	// Requests is how many may be in flight; 0: 256. Prometheus has at most one for
-	// each shard.
+	// Requests is the limit for open requests; 0 means 256. Prometheus has at most one per
+	// shard.
 	Requests int
-	// Wait is how long a request waits for room; 0: 1 s.
+	// Wait is how long a request above the limits waits; 0 means 1 s.
 	Wait time.Duration
-	// Forward is how long AMP may take to answer; 0: 1 minute. Prometheus gives up
+	// Forward is how long AMP may take to answer; 0 means 1 minute. Prometheus gives up
 	// earlier, after its remote_timeout.
 	Forward time.Duration
 }
 
-// Options of a relay.
+// Options configures a relay.
 type Options struct {
 	Destinations []Destination
-	// Password returns the pod's password; empty: no request is taken.
+	// Password returns the pod's password. While it is empty, the relay refuses all requests.
 	Password func() string
 	// Session returns the session of a destination, valid or not.
 	Session func(destination string) session.Session
-	// Expired is called when AMP says that the session of a destination has
-	// expired; nil: nothing is called.
+	// Expired is called when AMP reports that the session of a destination has
+	// expired; nil is not called.
 	Expired func(destination string)
-	// Transport reaches AMP, through a proxy and with the CAs that the policy names;
-	// nil: [http.DefaultTransport]'s settings. It must not follow redirects, and a
-	// RoundTripper does not.
+	// Transport sends requests to AMP, with the policy's proxy and CAs;
+	// nil means a transport with the settings of [http.DefaultTransport]. It must not follow
+	// redirects, which a RoundTripper does not do.
 	Transport http.RoundTripper
 	Logger    *slog.Logger
 	Bounds    Bounds
-	// Now is the clock; nil: [time.Now].
+	// Now is the clock; nil means [time.Now].
 	Now func() time.Time
 }
 
-// Relay is the handler. Make one with [New].
+// Relay is the HTTP handler. [New] returns one.
 type Relay struct {
 	options      Options
 	destinations map[string]*destination // by path
@@ -140,7 +140,7 @@ func setDefault[T comparable](value *T, to T) {
 	}
 }
 
-// ServeHTTP takes one remote write request.
+// ServeHTTP handles one remote write request.
 func (r *Relay) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	if !r.authentic(request) {
 		r.refuse(w, "", wrongPassword, nil)
@@ -154,16 +154,16 @@ func (r *Relay) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 		reject(w, http.StatusNotFound, "no destination of this pod has this path")
 	case request.Method != http.MethodPost:
 		w.Header().Set("Allow", http.MethodPost)
-		reject(w, http.StatusMethodNotAllowed, "only POST is taken")
+		reject(w, http.StatusMethodNotAllowed, "only POST is accepted")
 	case request.ContentLength > r.options.Bounds.Body:
-		reject(w, http.StatusRequestEntityTooLarge, "the body is longer than any that AMP takes; lower max_samples_per_send")
+		reject(w, http.StatusRequestEntityTooLarge, "the body is longer than AMP accepts; reduce max_samples_per_send")
 	default:
 		r.relay(w, request, d)
 	}
 }
 
 // authentic reports whether the request has the pod's password. The comparison takes
-// the same time whatever the password.
+// the same time for every password.
 func (r *Relay) authentic(request *http.Request) bool {
 	user, password, _ := request.BasicAuth()
 	want := r.options.Password()
@@ -172,8 +172,8 @@ func (r *Relay) authentic(request *http.Request) bool {
 	return want != "" && user == policy.RelayUser && same
 }
 
-// ownHost reports whether the request names the address that it came to. A page in a
-// browser that was led here by DNS names another.
+// ownHost reports whether the request's Host is the address that it was sent to. A web page
+// that reaches the relay by a DNS name of its own has another Host.
 func ownHost(request *http.Request) bool {
 	local, ok := request.Context().Value(http.LocalAddrContextKey).(net.Addr)
 	return ok && request.Host == local.String()
@@ -186,7 +186,7 @@ func (r *Relay) relay(w http.ResponseWriter, request *http.Request, d *destinati
 		r.refuse(w, d.Name, noSession, nil)
 		return
 	}
-	// A body of unknown length may be as long as any.
+	// For a body of unknown length, assume the longest one.
 	size := request.ContentLength
 	if size < 0 {
 		size = r.options.Bounds.Body
@@ -213,7 +213,7 @@ func (r *Relay) relay(w http.ResponseWriter, request *http.Request, d *destinati
 	r.pass(w, d, answer)
 }
 
-// errShort is a body that ended before its length.
+// errShort means that the body ended before its length.
 var errShort = errors.New("the body is not as long as Content-Length says")
 
 // readBody reads a body of at most size bytes.
@@ -229,7 +229,7 @@ func readBody(w http.ResponseWriter, request *http.Request, size int64) ([]byte,
 	return content, nil
 }
 
-// pass writes AMP's answer, or the 503 that stands for it.
+// pass writes AMP's answer, or a 503 instead of it.
 func (r *Relay) pass(w http.ResponseWriter, d *destination, a answer) {
 	switch {
 	case a.expired():
@@ -240,17 +240,17 @@ func (r *Relay) pass(w http.ResponseWriter, d *destination, a answer) {
 	case a.status == http.StatusTooManyRequests && d.RetryOn429:
 		r.refuse(w, d.Name, throttled, nil)
 	case a.status/100 == 3:
-		// A redirect would take the signed samples to another host.
+		// A redirect would send the signed samples to another host.
 		r.refuse(w, d.Name, redirected, nil)
 	default:
 		copyHeaders(w.Header(), a.header, answerHeaders)
 		limitRetryAfter(w.Header())
 		w.WriteHeader(a.status)
-		_, _ = w.Write(a.body) // Prometheus went away
+		_, _ = w.Write(a.body) // an error means that Prometheus disconnected
 	}
 }
 
-// refuse answers 503, on which Prometheus keeps its samples.
+// refuse answers 503, after which Prometheus keeps its samples.
 func (r *Relay) refuse(w http.ResponseWriter, destination string, reason refusal, err error) {
 	r.metrics.refused.WithLabelValues(destination, string(reason)).Inc()
 	if err != nil {
@@ -265,7 +265,7 @@ func reject(w http.ResponseWriter, status int, text string) {
 	http.Error(w, "ampbridge: "+text, status)
 }
 
-// refusal is why the relay answers 503.
+// refusal is the reason for a 503.
 type refusal string
 
 const (
@@ -279,10 +279,10 @@ const (
 	redirected     refusal = "redirected"
 )
 
-// refusals are all reasons.
+// refusals are all the reasons.
 var refusals = []refusal{wrongPassword, noSession, noRoom, unreadable, unreachable, sessionExpired, throttled, redirected}
 
-// retryAfter is in seconds. Room is back sooner than a session.
+// retryAfter returns a number of seconds. It is shorter if only too many writes are open.
 func (r refusal) retryAfter() string {
 	if r == noRoom {
 		return "1"
@@ -297,9 +297,9 @@ func (r refusal) text() string {
 		noRoom:         "too many writes are in flight",
 		unreadable:     "the request could not be read",
 		unreachable:    "AMP cannot be reached",
-		sessionExpired: "AMP says that the session has expired; the next one is on its way",
+		sessionExpired: "AMP reports that the session has expired; the next one is being requested",
 		throttled:      "AMP throttles this workspace",
-		redirected:     "AMP's address answers with a redirect, which is not followed",
+		redirected:     "AMP's address answers with a redirect, which the relay does not follow",
 	}[r]
 }
 
@@ -323,7 +323,7 @@ func copyHeaders(to, from http.Header, names []string) {
 	}
 }
 
-// limitRetryAfter shortens AMP's own pause: a date, or more than [RetryAfter], becomes
+// limitRetryAfter limits AMP's own pause: a date, or more than [RetryAfter], becomes
 // [RetryAfter].
 func limitRetryAfter(h http.Header) {
 	value := h.Get("Retry-After")

@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
-// room bounds the requests in flight, and the bytes of their bodies.
+// room limits the open requests and the bytes of their bodies.
 type room struct {
 	mu       sync.Mutex
 	requests int
 	bytes    int64
-	// waiting are woken in their order, so that a large body is not passed over for ever.
+	// waiting are woken in order, so that a large body does not wait forever.
 	waiting []*waiter
 }
 
@@ -24,8 +24,8 @@ type waiter struct {
 
 func newRoom(requests int, bytes int64) *room { return &room{requests: requests, bytes: bytes} }
 
-// take waits at most that long for a place of size bytes. ok is false where there was
-// none, or the context ended.
+// take waits for a place of size bytes, at most for wait. ok is false if there was
+// none, or if the context ended.
 func (r *room) take(ctx context.Context, size int64, wait time.Duration) (p *place, ok bool) {
 	r.mu.Lock()
 	if len(r.waiting) == 0 && r.fits(size) {
@@ -33,7 +33,7 @@ func (r *room) take(ctx context.Context, size int64, wait time.Duration) (p *pla
 		r.mu.Unlock()
 		return newPlace(r, size), true
 	}
-	// Those who wait need memory too: there are no more of them than places.
+	// Waiting requests need memory too, so their number is limited.
 	if len(r.waiting) >= maxWaiting {
 		r.mu.Unlock()
 		return nil, false
@@ -52,7 +52,7 @@ func (r *room) take(ctx context.Context, size int64, wait time.Duration) (p *pla
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	select {
-	case <-w.granted: // at the last moment
+	case <-w.granted: // granted at the last moment
 		return newPlace(r, size), true
 	default:
 	}
@@ -66,7 +66,7 @@ func (r *room) take(ctx context.Context, size int64, wait time.Duration) (p *pla
 	return nil, false
 }
 
-// maxWaiting is how many requests wait for room.
+// maxWaiting is the number of requests that may wait.
 const maxWaiting = 256
 
 func (r *room) fits(size int64) bool { return r.requests > 0 && r.bytes >= size }
@@ -76,7 +76,7 @@ func (r *room) occupy(size int64) {
 	r.bytes -= size
 }
 
-// wake lets in those who wait first, as long as they fit.
+// wake gives places to the requests that wait longest, as long as they fit.
 func (r *room) wake() {
 	for len(r.waiting) > 0 && r.fits(r.waiting[0].size) {
 		r.occupy(r.waiting[0].size)
@@ -85,9 +85,9 @@ func (r *room) wake() {
 	}
 }
 
-// place is one request's share of the room. It is given back when the handler and all
-// readers of its body have let go of it: the transport may still read a body after its
-// request has been answered, and the request keeps the bytes after the body was closed.
+// place is one request's share of the limits. It is released when the handler and all
+// readers of its body have closed it: the transport may read a body after its
+// request was answered, and the request keeps the bytes after the body was closed.
 type place struct {
 	room    *room
 	size    int64
@@ -113,7 +113,7 @@ func (p *place) release() {
 	p.room.wake()
 }
 
-// body is a request's content, which the transport may read more than once.
+// body is a request's content. The transport may read it more than once.
 type body struct {
 	content []byte
 	place   *place

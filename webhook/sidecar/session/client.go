@@ -24,30 +24,30 @@ import (
 
 // Limits of STS, in seconds.
 const (
-	// anyRole is what every role allows, and all that a chained role gets.
+	// anyRole is the duration that every role allows, and the longest one for a chained role.
 	anyRole  = 3600
 	shortest = 900
 	longest  = 43200
 )
 
-// attempt bounds one call to STS, from name look-up to the last byte.
+// attempt is the timeout of one call to STS, from name look-up to the last byte.
 const attempt = 5 * time.Second
 
-// Options says how to reach STS and who is asking.
+// Options configures a [Client].
 type Options struct {
-	// Token is the file of the pod's service-account token; the kubelet
-	// replaces it, so it is read for every call.
+	// Token is the file with the pod's service-account token. It is read for every call,
+	// because the kubelet replaces it.
 	Token string
 	// Name is the role session name, see [Name].
 	Name string
-	// Seconds is the duration to ask for.
+	// Seconds is the duration to request.
 	Seconds int
-	// Region is where STS is called. Role is assumed with the token, and AssumeRole, if
-	// it is set, with the session of Role; the call for it carries ExternalID, if that
+	// Region is the region of STS. Role is assumed with the token. AssumeRole, if
+	// set, is assumed with the session of Role; that call sends ExternalID, if that
 	// is set.
 	Region, Role, AssumeRole, ExternalID string
-	// Endpoint replaces https://sts.<region>.<suffix>, and signatures are for its region; ProxyURL the proxy that
-	// the environment names. CABundle is PEM, added to the system's roots.
+	// Endpoint replaces https://sts.<region>.<suffix>, and signatures are for its region. ProxyURL
+	// replaces the environment's proxy. CABundle is PEM text with roots that are added to the system's.
 	Endpoint, ProxyURL, CABundle string
 }
 
@@ -64,24 +64,23 @@ func OptionsFor(c sidecarconfig.Config, d sidecarconfig.Destination, namespace, 
 	}
 }
 
-// Client gets the sessions of one destination. Its methods may be called from any
+// Client gets the sessions of one destination. Its methods can be called from any
 // goroutine.
 type Client struct {
 	options Options
 	http    *http.Client
-	seconds int32 // to ask for
+	seconds int32 // to request
 
-	// capped: the role turned out to allow one hour only.
+	// capped is true after STS refused more than one hour for the role.
 	capped atomic.Bool
 }
 
-// NewClient makes a Client. It fails on a proxy or a CA bundle that cannot be
-// understood.
+// NewClient returns a Client. It returns an error if the proxy or the CA bundle cannot be
+// parsed.
 func NewClient(o Options) (*Client, error) {
 	transport := &http.Transport{
 		Proxy: http.ProxyFromEnvironment,
-		// Sessions are hours apart: a kept connection would only be one that
-		// some firewall forgot.
+		// Sessions are hours apart. In that time a firewall may drop a kept connection.
 		DisableKeepAlives: true,
 		TLSClientConfig:   &tls.Config{MinVersion: tls.VersionTLS12},
 	}
@@ -104,9 +103,9 @@ func NewClient(o Options) (*Client, error) {
 	}, nil
 }
 
-// Obtain makes one attempt at a session: Role is assumed with the token, and
-// AssumeRole, if there is one, with the session of Role. Errors have short,
-// stable text: the same error reads the same every time.
+// Obtain makes one attempt to get a session. It assumes Role with the token, and then
+// AssumeRole, if set, with the session of Role. Errors have short,
+// stable text: the same error has the same text each time.
 func (c *Client) Obtain(ctx context.Context) (Session, error) {
 	token, err := os.ReadFile(c.options.Token)
 	if err != nil {
@@ -125,7 +124,7 @@ func (c *Client) Obtain(ctx context.Context) (Session, error) {
 	return c.chain(ctx, first, min(c.seconds, anyRole))
 }
 
-// withToken asks for as many seconds as wanted, or for an hour where the role is
+// withToken requests the configured duration, or an hour if the role is
 // known to allow no more.
 func (c *Client) withToken(ctx context.Context, token string) (Session, error) {
 	if c.capped.Load() {
@@ -139,7 +138,7 @@ func (c *Client) withToken(ctx context.Context, token string) (Session, error) {
 	return c.assume(ctx, token, anyRole)
 }
 
-// isTooLong recognises the only ValidationError that a shorter duration fixes.
+// isTooLong reports whether err is the ValidationError that a shorter duration fixes.
 func isTooLong(err error) bool {
 	var e smithy.APIError
 	return errors.As(err, &e) && e.ErrorCode() == "ValidationError" && strings.Contains(e.ErrorMessage(), "DurationSeconds")
@@ -191,9 +190,9 @@ func (c *Client) sts(credentials aws.CredentialsProvider) *sts.Client {
 	return sts.New(o)
 }
 
-// newSession trusts the clock that says the session ends sooner: AWS's, or
-// this machine's with the duration that was asked for. A machine whose clock is
-// behind would otherwise believe in a session that is over.
+// newSession uses the earlier of two end times: the one from AWS, or the duration by
+// this machine's clock. Otherwise a machine with a slow clock would use a session that has
+// expired.
 func newSession(c *types.Credentials, begin time.Time, seconds int32) (Session, error) {
 	if c == nil || aws.ToString(c.AccessKeyId) == "" || aws.ToString(c.SecretAccessKey) == "" || aws.ToString(c.SessionToken) == "" ||
 		c.Expiration == nil {

@@ -12,10 +12,10 @@ import (
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
 
-// maxText bounds the text of an error, in bytes.
+// maxText limits the text of an error, in bytes.
 const maxText = 300
 
-// failure is an error with text of its own, that still is what caused it.
+// failure is an error with its own text that wraps its cause.
 type failure struct {
 	text  string
 	cause error
@@ -24,8 +24,8 @@ type failure struct {
 func (f *failure) Error() string { return f.text }
 func (f *failure) Unwrap() error { return f.cause }
 
-// explain gives an error of the SDK text that is short and the same every
-// time: no request ids, ports or time stamps.
+// explain returns an error of the SDK with a text that is short and the same each
+// time: without request ids, ports and time stamps.
 func explain(err error) error {
 	return &failure{shorten(describe(err)), err}
 }
@@ -44,8 +44,8 @@ func describe(err error) string {
 	case errors.Is(err, context.Canceled):
 		return "stopped"
 	case errors.As(err, &api) && strings.HasPrefix(api.ErrorCode(), "ExpiredToken"):
-		// AWS's own message tells the time.
-		return api.ErrorCode() + ": the service account token has expired: look at the token volume, and at the node's clock"
+		// AWS's own message contains the time.
+		return api.ErrorCode() + ": the service account token has expired: check the token volume and the node's clock"
 	case errors.As(err, &api) && api.ErrorMessage() != "" && api.ErrorCode() != "UnknownError":
 		return api.ErrorCode() + ": " + api.ErrorMessage()
 	case errors.As(err, &answer) && answer.HTTPStatusCode()/100 == 2:
@@ -55,7 +55,7 @@ func describe(err error) string {
 	case errors.As(err, &name) && name.IsNotFound:
 		return "STS cannot be reached: no such host: " + name.Name
 	case errors.As(err, &name):
-		return "STS cannot be reached: the name cannot be looked up: " + name.Name
+		return "STS cannot be reached: the name cannot be resolved: " + name.Name
 	case errors.As(err, &distust):
 		return "STS cannot be trusted: " + distust.Err.Error()
 	case errors.As(err, &socket):

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/crypto/x509roots/fallback/bundle"
 )
 
-// Roots returns the system's roots and those of the PEM text bundle; nil for an empty
-// bundle. It fails if the bundle holds no certificate.
+// Roots returns the system's roots plus those of the PEM text bundle; nil for an empty
+// bundle. It fails if the bundle has no certificate.
 func Roots(bundle string) (*x509.CertPool, error) {
 	if bundle == "" {
 		return nil, nil
@@ -28,9 +28,9 @@ func Roots(bundle string) (*x509.CertPool, error) {
 	return roots, nil
 }
 
-// WriteCAFile makes path a file of the system's roots and of the PEM text bundle, for a
-// program that trusts what is in its CA file and nothing else. A file that has that
-// content already stays as it is.
+// WriteCAFile writes the system's roots and those of the PEM text bundle to path, for a
+// program that trusts only its CA file. It does not write a file that already has this
+// content.
 func WriteCAFile(path, bundle string) error {
 	content := append(systemRoots(), bundle...)
 	now, err := os.ReadFile(path)
@@ -46,9 +46,9 @@ func WriteCAFile(path, bundle string) error {
 	return nil
 }
 
-// systemRoots returns the PEM text of the system's roots, from where crypto/x509 looks
-// for them on Linux. Where the system has none, as in the image, they are those that the
-// program carries.
+// systemRoots returns the PEM text of the system's roots, from the places where crypto/x509 searches
+// them on Linux. If the system has none, as in the image, it returns those in the
+// program.
 func systemRoots() []byte {
 	for _, file := range []string{"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"} {
 		if text, err := os.ReadFile(file); err == nil {
@@ -58,13 +58,13 @@ func systemRoots() []byte {
 	return embeddedRoots()
 }
 
-// embeddedRoots returns the roots that the program carries. Those that are trusted under
-// a condition are not among them: a file cannot hold the condition.
+// embeddedRoots returns the roots in the program. It leaves out those that are trusted only under
+// a condition, because a file cannot express that.
 func embeddedRoots() []byte {
 	var text bytes.Buffer
 	for root := range bundle.Roots() {
 		if root.Constraint == nil {
-			_ = pem.Encode(&text, &pem.Block{Type: "CERTIFICATE", Bytes: root.Certificate}) // a buffer takes everything
+			_ = pem.Encode(&text, &pem.Block{Type: "CERTIFICATE", Bytes: root.Certificate}) // writing to a buffer never fails
 		}
 	}
 	return text.Bytes()

@@ -16,11 +16,11 @@ import (
 )
 
 // Store is the AWS shared credentials file that Prometheus reads, with one
-// profile per destination. Its methods may be called from any goroutine.
+// profile per destination. Its methods can be called from any goroutine.
 //
-// When a session was obtained and when it expires stands in a comment under
-// its profile's head, so that one rename replaces keys and times together, and
-// a sidecar that is started again goes on with the sessions it had.
+// A comment in each profile has the times when the session was obtained and when it expires. So
+// one rename replaces keys and times together, and a restarted sidecar
+// continues with the sessions that it had.
 type Store struct {
 	path string
 	mode fs.FileMode
@@ -29,11 +29,11 @@ type Store struct {
 	sessions map[string]Session
 }
 
-// OpenStore reads the file, if there is one yet. The mode, 0600 or 0644, is
-// what the file will have.
+// OpenStore reads the file, if it exists. The mode, 0600 or 0644, is
+// the mode in which the file will be written.
 func OpenStore(path string, mode fs.FileMode) (*Store, error) {
 	s := &Store{path: path, mode: mode, sessions: map[string]Session{}}
-	// What a crash in the middle of WriteFile left behind holds secrets.
+	// After a crash in WriteFile, temporary files can still hold secrets.
 	temporaries, err := filepath.Glob(temporary(path) + "*")
 	for _, name := range temporaries {
 		err = errors.Join(err, os.Remove(name))
@@ -51,16 +51,16 @@ func OpenStore(path string, mode fs.FileMode) (*Store, error) {
 	return s, err
 }
 
-// Session is the session of a profile; the zero Session where there is none.
+// Session returns the session of a profile; zero if there is none.
 func (s *Store) Session(profile string) Session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.sessions[profile]
 }
 
-// Put replaces the session of a profile, in the file first. A profile is never
-// taken away: a block that Prometheus may still hold names it, and a reload
-// fails without it.
+// Put replaces the session of a profile, first in the file. It never
+// removes a profile: Prometheus may still have a block with its name, and then a reload
+// would fail.
 func (s *Store) Put(profile string, session Session) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -94,9 +94,9 @@ func format(sessions map[string]Session) ([]byte, error) {
 				return nil, fmt.Errorf("profile %q: a value cannot be written to a credentials file", profile)
 			}
 		}
-		// Where the user's own credentials file is in use, Prometheus finds ours as
-		// AWS_CONFIG_FILE, in which profiles are headed so. SDKs take from each kind
-		// of file the form that belongs there.
+		// If the pod uses its own credentials file, Prometheus reads this file as
+		// AWS_CONFIG_FILE, where profiles have another form of heading. SDKs read in each kind
+		// of file only the form that belongs there.
 		for _, head := range []string{profile, configHead + profile} {
 			fmt.Fprintf(&b, "[%s]\n"+comment+"\n%s = %s\n%s = %s\n%s = %s\n\n", head,
 				s.Obtained.UTC().Format(time.RFC3339Nano), s.Expires.UTC().Format(time.RFC3339Nano),
@@ -106,7 +106,7 @@ func format(sessions map[string]Session) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// parse reads what format wrote. What it does not know, it passes over.
+// parse reads a text that format returned. It skips everything that it does not know.
 func parse(text []byte) (map[string]Session, error) {
 	sessions := map[string]Session{}
 	var profile string
@@ -143,8 +143,8 @@ func parse(text []byte) (map[string]Session, error) {
 	return sessions, lines.Err()
 }
 
-// WriteFile replaces a file in one step: readers see the old content or the
-// new, and a full volume leaves the old.
+// WriteFile replaces a file in one step: readers see the old or the new content,
+// and if the volume is full, the old content stays.
 func WriteFile(path string, content []byte, mode fs.FileMode) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(temporary(path))+"*")
 	if err != nil {
