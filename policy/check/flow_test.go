@@ -149,7 +149,7 @@ func TestRelayFlow(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			status := sidecarconfig.Status{Time: now, Started: now.Add(-c.up), Destinations: c.list}
-			judged(t, RelayFlow(status, "the metrics are answered with 401"), c.status, c.message)
+			judged(t, RelayFlow(status, "the request for metrics was answered with 401"), c.status, c.message)
 		})
 	}
 }

@@ -189,7 +189,7 @@ func (f *fixture) testShippedLease(t *testing.T) {
 	if kept.UID != made.UID {
 		t.Error("an upgrade deleted the Lease that sync has made")
 	}
-	// Back, as docs/guides/install.md has it.
+	// Back, as docs/guides/upgrade.md has it.
 	sync.stop()
 	testkit.Must(t, f.Client().AppsV1().Deployments(namespace).Delete(ctx, "ampbridge-sync", metav1.DeleteOptions{}))
 	testkit.Must(t, leases.Delete(ctx, "ampbridge-sync", metav1.DeleteOptions{}))

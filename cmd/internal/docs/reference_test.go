@@ -381,10 +381,14 @@ func facts(t *testing.T, content *yaml.Node, of map[string]any) string {
 	switch standard := strings.TrimSpace(text.String()); standard {
 	case `""`, "{}", "[]", "null":
 	default:
-		all = append(all, "default `"+strings.Trim(standard, `"`)+"`")
+		standard = "default `" + strings.Trim(standard, `"`) + "`"
+		if len(standard) > 60 {
+			standard = "\n  " + standard
+		}
+		all = append(all, standard)
 	}
 	if len(all) == 0 {
 		return ""
 	}
-	return ": " + strings.Join(all, ", ")
+	return ": " + strings.ReplaceAll(strings.Join(all, ", "), " \n", "\n")
 }
