@@ -38,7 +38,7 @@ func picture(title, text string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" role="img" aria-label="%s">`+"\n", width, height, title)
 	fmt.Fprintf(&b, `<rect width="100%%" height="100%%" rx="8" fill="%s"/>`+"\n", background)
-	fmt.Fprintf(&b, `<g fill="%s" font-family="ui-monospace,Menlo,Consolas,'DejaVu Sans Mono',monospace" font-size="13" xml:space="preserve">`+"\n", ink)
+	fmt.Fprintf(&b, `<g fill="%s" font-family="ui-monospace,Menlo,Consolas,'DejaVu Sans Mono',monospace" font-size="13">`+"\n", ink)
 	for i, l := range all {
 		runes := []rune(l)
 		if len(runes) > pictureColumns {
@@ -47,15 +47,13 @@ func picture(title, text string) string {
 		if len(runes) == 0 {
 			continue
 		}
-		colour := ""
+		// Spaces that do not break, because browsers fold others.
+		shown := html.EscapeString(strings.ReplaceAll(string(runes), " ", "\u00a0"))
 		if first, _, _ := strings.Cut(strings.TrimSpace(l), " "); inks[first] != "" {
-			colour = fmt.Sprintf(` fill="%s"`, inks[first])
+			shown = strings.Replace(shown, first, fmt.Sprintf(`<tspan fill="%s">%s</tspan>`, inks[first], first), 1)
 		}
-		indent := len(runes) - len([]rune(strings.TrimLeft(string(runes), " ")))
-		y := margin + (i+1)*lineHeight - 6
-		rest := runes[indent:]
-		fmt.Fprintf(&b, `<text x="%d" y="%d" textLength="%d"%s>%s</text>`+"\n",
-			margin+indent*charWidth, y, len(rest)*charWidth, colour, html.EscapeString(string(rest)))
+		fmt.Fprintf(&b, `<text x="%d" y="%d" textLength="%d">%s</text>`+"\n",
+			margin, margin+(i+1)*lineHeight-6, len(runes)*charWidth, shown)
 	}
 	b.WriteString("</g>\n</svg>\n")
 	return b.String()
