@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync"
 
@@ -46,6 +47,7 @@ func (x *runner) dryRun(ctx context.Context, s *subject) check.Finding {
 	}
 	create := func(annotation string) (*corev1.Pod, error) {
 		pod := samplePod(s.Subject, x.policy.Token.Source)
+		s.ask(x.policy, pod)
 		pod.Annotations[policy.AnnotationInject] = annotation
 		return client.CoreV1().Pods(s.Namespace).Create(ctx, pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 	}
@@ -93,6 +95,34 @@ func (x *runner) dryRun(ctx context.Context, s *subject) check.Finding {
 	)
 }
 
+// ask adds the annotations by which a pod of the service account gets what it is granted,
+// if no grant has mode prometheus: the other modes are for containers that the pod names,
+// and for one destination.
+func (s *subject) ask(p *policy.Policy, pod *corev1.Pod) {
+	for _, mode := range []policy.Mode{policy.ModePrometheus, policy.ModeIdentity, policy.ModeRelay} {
+		granted, ok := p.EntitledAs(s.Subject, mode)
+		if !ok {
+			continue
+		}
+		if mode != policy.ModePrometheus {
+			pod.Annotations[policy.AnnotationContainer] = sampleContainer
+			pod.Annotations[policy.AnnotationMode] = string(mode)
+			pod.Annotations[policy.AnnotationDestination] = granted.Destinations[0].Name
+			for _, d := range granted.Destinations {
+				// The service account may have opted out of the others.
+				if slices.ContainsFunc(s.destinations, func(kept policy.Destination) bool { return kept.Name == d.Name }) {
+					pod.Annotations[policy.AnnotationDestination] = d.Name
+					break
+				}
+			}
+		}
+		return
+	}
+}
+
+// sampleContainer is the Prometheus container of [samplePod].
+const sampleContainer = "prometheus-server"
+
 // samplePod returns a small pod like that of the prometheus-community chart. It
 // meets the restricted Pod Security Standard and sets resources for quotas.
 func samplePod(s policy.Subject, tokenSource string) *corev1.Pod {
@@ -131,7 +161,7 @@ func samplePod(s policy.Subject, tokenSource string) *corev1.Pod {
 					"--reload-url=http://127.0.0.1:9090/-/reload",
 				),
 				container(
-					"prometheus-server",
+					sampleContainer,
 					"quay.io/prometheus/prometheus",
 					"--config.file=/etc/config/prometheus.yml",
 					"--web.enable-lifecycle",
