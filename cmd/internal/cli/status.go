@@ -13,6 +13,7 @@ import (
 func registerStatus(flags *pflag.FlagSet, o *status.Options) {
 	registerInstalledPolicy(flags, &o.Policy)
 	registerKube(flags, &o.Kubeconfig, &o.Overrides)
+	registerNamespace(flags, &o.Subjects, "", "report only service accounts of this `NAMESPACE` (default: all)")
 	registerSystemNamespace(flags, &o.Namespace, systemNamespace)
 	keepOldName(flags, "ampbridge-namespace", "system-namespace")
 	flags.BoolVar(&o.NoAWS, "no-aws", false, "do not read AWS, even if there are credentials")
@@ -46,6 +47,7 @@ installation, or --policy. Status reads the cluster, the sidecars through the AP
 proxy, and AWS if there are credentials. At the end it names what was unavailable. To find
 out what is wrong and how to fix it, use ampbridge doctor.`,
 		Example: `  ampbridge status
+  ampbridge status -n monitoring
   ampbridge status --watch
   ampbridge status -o json | jq '.pods[] | select(.finding != "healthy")'`,
 		RunE: func(cmd *cobra.Command, _ []string) error {

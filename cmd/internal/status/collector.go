@@ -63,6 +63,9 @@ func (c *collector) collect(ctx context.Context) (Report, error) {
 	if err != nil {
 		return r, err
 	}
+	if only := c.options.Subjects; only != "" {
+		accounts = slices.DeleteFunc(accounts, func(a plan.ServiceAccount) bool { return a.Namespace != only })
+	}
 	r.Cluster, r.Issuer, r.PolicyFrom, r.Paused = p.Cluster.Name, issuer, from, p.Paused
 	r.subjects(p, accounts)
 	r.destinations(p)

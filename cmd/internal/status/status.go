@@ -22,6 +22,8 @@ type Options struct {
 	Policy     string
 	Kubeconfig string
 	Overrides  kube.Overrides
+	// Subjects is the namespace of the service accounts to report; empty means all namespaces.
+	Subjects string
 	// Namespace is ampbridge's own namespace.
 	Namespace string
 	// NoAWS skips reading the roles.
