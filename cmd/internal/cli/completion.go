@@ -50,11 +50,22 @@ func registerCompletion(cmd *cobra.Command) {
 		if c, is := f.Value.(*choice); is {
 			words, complete = func(*cobra.Command) []string { return c.values }, true
 		}
+		register := func(function cobra.CompletionFunc) {
+			// The error means that the flag does not exist, or has a function already.
+			_ = cmd.RegisterFlagCompletionFunc(f.Name, function)
+		}
 		if !complete {
+			// Without a function, the shell completes the names of files.
+			switch placeholder, _ := pflag.UnquoteUsage(f); placeholder {
+			case "FILE", "s3://BUCKET/PREFIX":
+			case "DIRECTORY":
+				register(cobra.FixedCompletions(nil, cobra.ShellCompDirectiveFilterDirs))
+			default:
+				register(cobra.NoFileCompletions)
+			}
 			return
 		}
-		// The error means that the flag does not exist, or has a function already.
-		_ = cmd.RegisterFlagCompletionFunc(f.Name,
+		register(
 			func(cmd *cobra.Command, _ []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
 				directive := cobra.ShellCompDirectiveNoFileComp
 				if f.Name == "alias" {

@@ -216,6 +216,21 @@ func TestCompletion(t *testing.T) {
 	}
 }
 
+// The shell completes files and directories only where a flag takes one.
+func TestCompletionOfFiles(t *testing.T) {
+	const files, none, directories = ":0\n", ":4\n", ":16\n"
+	for args, want := range map[string]string{
+		"doctor --policy": files, "config -f": files, "status --kubeconfig": files, "issuer publish --to": files,
+		"webhook --cert-dir": directories, "bootstrap policy --dir": directories,
+		"doctor --wait": none, "bootstrap --tag": none, "webhook --image": none, "version --token": none, "doctor": none, "validate": files,
+	} {
+		status, stdout, stderr := run(t, "", append(append([]string{"__complete"}, strings.Fields(args)...), "")...)
+		if status != OK || stdout != want {
+			t.Errorf("%s: status %d, %q, want %q\n%s", args, status, stdout, want, stderr)
+		}
+	}
+}
+
 // Without kubeconfig and policy no check runs, and that is not a success.
 func TestDoctorWithoutAccessReportsSkippedChecks(t *testing.T) {
 	status, stdout, stderr := run(t, "", "doctor")
