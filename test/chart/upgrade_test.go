@@ -433,7 +433,7 @@ func (f *fixture) testCertificateModes(t *testing.T) {
 				"certificates.provided.caBundle",
 				"was written by "+writer,
 				"kubectl delete mutatingwebhookconfiguration,validatingwebhookconfiguration ampbridge",
-				"Nothing is changed yet",
+				"Nothing was changed",
 			)
 			if now := f.webhook(t); now.Generation != deployment.Generation {
 				t.Error("the refused upgrade changed the webhook's Deployment")

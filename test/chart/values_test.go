@@ -139,9 +139,9 @@ func TestContradictions(t *testing.T) {
 		{"a selector's label for pods", []string{"-f", minimal, "--set", `sync.podLabels.app\.kubernetes\.io/component=x`},
 			[]string{"sync.podLabels", "app.kubernetes.io/component", "leave it out"}},
 		{"a variable twice", []string{"-f", minimal, "--set", "webhook.extraEnv[0].name=A,webhook.extraEnv[1].name=A"},
-			[]string{"webhook.extraEnv[1].name", `"A" stands there twice`}},
+			[]string{"webhook.extraEnv[1].name", `"A" is listed twice`}},
 		{"a Secret twice", []string{"-f", minimal, "--set", "imagePullSecrets[0].name=a,imagePullSecrets[1].name=a"},
-			[]string{"imagePullSecrets[1].name", `"a" stands there twice`}},
+			[]string{"imagePullSecrets[1].name", `"a" is listed twice`}},
 		{"a volume of the chart's", []string{"-f", minimal, "--set", "sync.extraVolumes[0].name=policy," +
 			"sync.extraVolumes[0].emptyDir.medium=Memory"},
 			[]string{"sync.extraVolumes[0].name", `the chart uses "policy" itself`}},

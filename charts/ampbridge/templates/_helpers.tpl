@@ -2,7 +2,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 45 | trimSuffix "-" -}}
 {{- end -}}
 
-{{- /* At most 45 characters: what is added to it must make names of at most 63. */ -}}
+{{- /* At most 45 characters, because names with a suffix may have at most 63. */ -}}
 {{- define "ampbridge.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 45 | trimSuffix "-" -}}
@@ -12,7 +12,7 @@
 {{- end -}}
 {{- end -}}
 
-{{- /* The namespace of everything that has one. */ -}}
+{{- /* The namespace of all namespaced objects. */ -}}
 {{- define "ampbridge.namespace" -}}
 {{- default .Release.Namespace .Values.namespaceOverride -}}
 {{- end -}}
@@ -27,22 +27,22 @@ app.kubernetes.io/component: {{ . }}
 {{- end -}}
 
 {{- /*
-Values are merged with what the chart sets, and never written beside it: a key that
-stands twice passes Helm and stops Kustomize and server-side apply. Where both have
-a key, the user's value is taken. checks.yaml refuses values for selector labels.
+Values are merged with the keys that the chart sets. A key that is written
+twice is accepted by Helm, but not by Kustomize and server-side apply. If both have
+a key, the user's value is used. checks.yaml refuses values for selector labels.
 
-A value may be missing: `helm upgrade --reuse-values` knows only those of the old chart.
+A value may be missing: `helm upgrade --reuse-values` has only those of the old chart.
 */ -}}
 
 {{- /*
-By this label doctor and status find what the chart made, whatever its names are. It
-is no part of selectors, which cannot be changed.
+By this label doctor and status find the chart's objects, whatever their names are. It
+is not in selectors, because selectors cannot be changed.
 */ -}}
 {{- define "ampbridge.chartLabel" -}}
 ampbridge.io/chart: ampbridge
 {{- end -}}
 
-{{- /* Of pods, which are not rolled because the chart's version changes. "more" is optional. */ -}}
+{{- /* Labels of pods, without the chart's version, so that a new version does not restart them. "more" is optional. */ -}}
 {{- define "ampbridge.podLabels" -}}
 {{- toYaml (merge (include "ampbridge.selectorLabels" . | fromYaml) (include "ampbridge.chartLabel" . | fromYaml) (deepCopy (default dict .more)) (deepCopy (default dict .root.Values.commonLabels))) -}}
 {{- end -}}
@@ -87,9 +87,9 @@ and "own" are optional: the values for this object, and the chart's own.
 
 {{- /*
 AKS has an "admissions enforcer" that writes into the selectors of every webhook
-registration, as a field manager of its own: each later server-side apply by Helm 4
-or Argo CD then fails with a conflict. These opt out: as label and as annotation,
-because versions of AKS differ in which one they read.
+registration, as another field manager. Each later server-side apply by Helm 4
+or Argo CD then fails with a conflict. These two opt out, as label and as annotation,
+because some versions of AKS read the label and others the annotation.
 */ -}}
 {{- define "ampbridge.enforcerOptOut" -}}
 admissions.enforcer/disabled: "true"
@@ -111,11 +111,11 @@ admissions.enforcer/disabled: "true"
 {{- end -}}
 
 {{- /*
-Under server-side apply, a CA bundle that the webhook or cert-manager wrote before is
-theirs, and Helm would stop at it when the other objects are already changed. This
-refuses the upgrade before anything is changed. The manager that applies is the one
-whose fields have the failure policy. Takes the PEM text of the mode "provided".
-`helm template` looks up nothing, so it never refuses.
+With server-side apply, a CA bundle that the webhook or cert-manager wrote before belongs
+to them, and Helm would fail there after it has changed other objects. This check
+refuses the upgrade before anything is changed. The manager that applied the chart is the
+one that owns failurePolicy. Takes the PEM text of the mode "provided".
+`helm template` has no access to the cluster, so it never refuses.
 */ -}}
 {{- define "ampbridge.refuseForeignBundle" -}}
 {{- $bundle := b64enc . -}}
@@ -134,7 +134,7 @@ whose fields have the failure policy. Takes the PEM text of the mode "provided".
 {{- range dig "webhooks" list $live -}}
 {{- if and $applier $writer (ne (dig "clientConfig" "caBundle" "" .) $bundle) -}}
 {{- $what := printf "certificates.provided.caBundle: the CA bundle of %s ampbridge was written by %s, and server-side apply does not replace it" $kind $writer -}}
-{{- fail (printf "%s. Run `kubectl delete mutatingwebhookconfiguration,validatingwebhookconfiguration ampbridge` and then this upgrade at once, which creates them again. Nothing is changed yet" $what) -}}
+{{- fail (printf "%s. Run `kubectl delete mutatingwebhookconfiguration,validatingwebhookconfiguration ampbridge` and then this upgrade at once, which creates them again. Nothing was changed" $what) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -150,8 +150,8 @@ health: {{ .healthPort | int | default (not (not .hostNetwork) | ternary 9445 80
 {{- end -}}
 
 {{- /*
-global.imageRegistry takes the place of the repository's registry: its part before the
-first slash, where that can be a host's name.
+global.imageRegistry replaces the repository's registry, which is the part before the
+first slash if that can be a host's name.
 */ -}}
 {{- define "ampbridge.image" -}}
 {{- $repository := .Values.image.repository -}}
@@ -172,17 +172,17 @@ first slash, where that can be a host's name.
 {{- default (printf "%s-%s" (include "ampbridge.fullname" .root) .component) (dig "serviceAccount" "name" "" (index .root.Values .component)) -}}
 {{- end -}}
 
-{{- /* Whether the chart makes it. */ -}}
+{{- /* Whether the chart creates it. */ -}}
 {{- define "ampbridge.makesServiceAccount" -}}
 {{- if dig "serviceAccount" "create" true (index .root.Values .component) -}}true{{- end -}}
 {{- end -}}
 
-{{- /* Whether the chart makes Roles, ClusterRoles and their bindings. */ -}}
+{{- /* Whether the chart creates Roles, ClusterRoles and their bindings. */ -}}
 {{- define "ampbridge.rbac" -}}
 {{- if dig "create" true (default dict .Values.rbac) -}}true{{- end -}}
 {{- end -}}
 
-{{- /* The ConfigMap of the policy, when it is the user's own. */ -}}
+{{- /* The ConfigMap of the policy, if it is the user's own. */ -}}
 {{- define "ampbridge.existingPolicy" -}}
 {{- dig "existing" "" (default dict .Values.policyConfigMap) -}}
 {{- end -}}
@@ -191,7 +191,7 @@ first slash, where that can be a host's name.
 {{- default (printf "%s-policy" (include "ampbridge.fullname" .)) (include "ampbridge.existingPolicy" .) -}}
 {{- end -}}
 
-{{- /* What audit.repair of the policy says. */ -}}
+{{- /* The value of audit.repair in the policy. */ -}}
 {{- define "ampbridge.auditRepair" -}}
 {{- if include "ampbridge.existingPolicy" . -}}
 {{- dig "auditRepair" "none" .Values.policyConfigMap -}}
@@ -211,9 +211,9 @@ first slash, where that can be a host's name.
 {{- end -}}
 
 {{- /*
-The "restricted" pod security standard. No user is set: the image's is 65532, and
-OpenShift gives each namespace its own. These take the values of a component; what
-stands here is for `helm upgrade --reuse-values` from a chart without them.
+The "restricted" pod security standard. No user is set: the image has 65532, and
+OpenShift gives each namespace its own. The values of a component are used; the defaults
+here are for `helm upgrade --reuse-values` from a chart without them.
 */ -}}
 {{- define "ampbridge.containerSecurityContext" -}}
 {{- toYaml (default (dict "allowPrivilegeEscalation" false "readOnlyRootFilesystem" true "capabilities" (dict "drop" (list "ALL"))) .securityContext) -}}
@@ -223,7 +223,7 @@ stands here is for `helm upgrade --reuse-values` from a chart without them.
 {{- toYaml (default (dict "runAsNonRoot" true "seccompProfile" (dict "type" "RuntimeDefault")) .podSecurityContext) -}}
 {{- end -}}
 
-{{- /* The names of what the webhook serves with. */ -}}
+{{- /* The name of the object with the serving certificate. */ -}}
 {{- define "ampbridge.tlsSecret" -}}
 {{- if eq .Values.certificates.mode "provided" -}}
 {{- .Values.certificates.provided.secretName -}}
@@ -239,7 +239,7 @@ stands here is for `helm upgrade --reuse-values` from a chart without them.
 {{- if and .Values.sync.enabled (eq .Values.sync.mode "deployment") .Values.sync.auditor.enabled -}}true{{- end -}}
 {{- end -}}
 
-{{- /* Whether the auditor evicts running pods, so that others are created in their place. */ -}}
+{{- /* Whether the auditor evicts running pods, so that new ones replace them. */ -}}
 {{- define "ampbridge.repairs" -}}
 {{- if and (include "ampbridge.auditor" .) (eq (include "ampbridge.auditRepair" .) "evict") -}}true{{- end -}}
 {{- end -}}
@@ -249,7 +249,7 @@ stands here is for `helm upgrade --reuse-values` from a chart without them.
 {{- if and (include "ampbridge.auditor" .) (or .Values.sync.auditor.breaker (include "ampbridge.repairs" .)) -}}true{{- end -}}
 {{- end -}}
 
-{{- /* The namespaces whose pods are never injected, whatever their label, as a YAML list. */ -}}
+{{- /* The namespaces in which pods are never injected, even with the label, as a YAML list. */ -}}
 {{- define "ampbridge.excludedNamespaces" -}}
 {{- concat (list "kube-system" "kube-public" "kube-node-lease" (include "ampbridge.namespace" .)) .Values.webhook.excludedNamespaces | uniq | sortAlpha | toYaml -}}
 {{- end -}}
@@ -259,7 +259,7 @@ stands here is for `helm upgrade --reuse-values` from a chart without them.
 {{- if .Values.sync.region -}}
 {{- .Values.sync.region -}}
 {{- else -}}
-{{- /* Without a policy here, checks.yaml demands sync.region. */ -}}
+{{- /* Without a policy here, checks.yaml requires sync.region. */ -}}
 {{- range $i, $destination := (default dict .Values.policy).destinations -}}
 {{- if eq $i 0 }}{{ index (splitList ":" $destination.workspace) 3 }}{{ end -}}
 {{- end -}}
