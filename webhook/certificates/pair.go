@@ -26,8 +26,8 @@ type Pair struct {
 }
 
 // Issue creates a pair for the names. It is valid from an hour ago until the end
-// of its life. Issue also creates a new authority and forgets the authority's key, so that nobody
-// can steal it to sign another certificate that API servers trust.
+// of its life. Issue also creates a new authority and forgets the authority's key, so that it
+// cannot be stolen to sign another certificate that API servers trust.
 func Issue(names []string, now time.Time, life time.Duration) (*Pair, error) {
 	pair, err := issue(names, now, life)
 	if err != nil {

@@ -1,0 +1,137 @@
+// Package words checks that shipped text has none of the words that this project replaces by
+// plainer ones: comments and strings of Go files, which include the help, and the chart.
+package words
+
+import (
+	"go/scanner"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/ampbridge/ampbridge/test/testkit"
+)
+
+// root is the repository.
+const root = "../.."
+
+// replaced are the words, each with a better one.
+var replaced = []struct {
+	pattern *regexp.Regexp
+	better  string
+}{
+	{word(`tells whether`), "reports whether"},
+	{word(`mend(s|ed|ing)?`), "fix"},
+	{word(`whoever`), "name the person, or the program"},
+	{word(`anew`), "again"},
+	{word(`in step`), "in sync"},
+	{word(`looked at`), "checked, or read"},
+	{word(`rungs?`), "check"},
+	{word(`says so`), "name what is reported, and where"},
+	{word(`nobody`), "no subject, no user, or the passive"},
+}
+
+// word matches whole words in both cases, also over a line break.
+func word(pattern string) *regexp.Regexp {
+	return regexp.MustCompile(`(?i)\b` + strings.ReplaceAll(pattern, " ", `[\s/#*]+`) + `\b`)
+}
+
+// userNobody are the uses of nobody as a user's name.
+var userNobody = regexp.MustCompile("(?i)[`'\"]nobody[`'\"]|\\bnobody is the user\\b|\\buser nobody\\b")
+
+// find returns each replaced word in a text, with the better one.
+func find(text string) (found []string) {
+	text = userNobody.ReplaceAllString(text, "")
+	for _, r := range replaced {
+		for _, match := range r.pattern.FindAllString(text, -1) {
+			found = append(found, strings.Join(strings.Fields(match), " ")+": write "+r.better)
+		}
+	}
+	return found
+}
+
+// prose returns the comments and strings of a Go file. Comments that follow each other become
+// one text, because a phrase can go over a line break.
+func prose(source []byte) (texts []string) {
+	var s scanner.Scanner
+	files := token.NewFileSet()
+	s.Init(files.AddFile("", -1, len(source)), source, nil, scanner.ScanComments)
+	var last token.Token
+	for {
+		_, tok, literal := s.Scan()
+		switch {
+		case tok == token.EOF:
+			return texts
+		case tok == token.COMMENT && last == token.COMMENT:
+			texts[len(texts)-1] += "\n" + literal
+		case tok == token.COMMENT, tok == token.STRING:
+			texts = append(texts, literal)
+		}
+		last = tok
+	}
+}
+
+func TestShippedTextIsPlain(t *testing.T) {
+	var read int
+	testkit.Must(t, filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name, _ := filepath.Rel(root, path)
+		if entry.IsDir() {
+			if slices.Contains([]string{".git", "bin", "dist", "docs", "test", "testdata"}, entry.Name()) {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		isGo := strings.HasSuffix(name, ".go")
+		configuration := slices.Contains([]string{"charts", ".ci", ".github", "Makefile"}, strings.Split(name, string(filepath.Separator))[0])
+		if strings.HasSuffix(name, "_test.go") || (!isGo && !configuration) {
+			return nil
+		}
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		read++
+		texts := []string{string(content)}
+		if isGo {
+			texts = prose(content)
+		}
+		for _, text := range texts {
+			for _, problem := range find(text) {
+				t.Errorf("%s: %s\n%.300s", name, problem, text)
+			}
+		}
+		return nil
+	}))
+	if read < 200 {
+		t.Errorf("only %d files were read", read)
+	}
+}
+
+func TestFind(t *testing.T) {
+	for text, want := range map[string]int{
+		"// IsZero tells whether no ARN was given.":     1,
+		"// IsZero tells\n// whether no ARN was given.": 1,
+		"# it begins Anew":                              1,
+		"it was mended":                                 1,
+		"amend, recommend, wrung":                       0,
+		"in steps, not body":                            0,
+		"nobody is trusted":                             1,
+		"nobody is the user 65534":                      0,
+		"runs as the user nobody":                       0,
+	} {
+		if got := find(text); len(got) != want {
+			t.Errorf("%q: %q, want %d", text, got, want)
+		}
+	}
+	source := "package p\n\n// Whoever reads.\nvar nobody = 1 // anew\nconst s = `in step`\n"
+	if got := strings.Join(prose([]byte(source)), "|"); got != "// Whoever reads.|// anew|`in step`" {
+		t.Errorf("prose: %q", got)
+	}
+}
