@@ -60,8 +60,7 @@ func (a *authority) sign(name string, usage x509.ExtKeyUsage, names ...string) t
 // used immediately; an invalid one is ignored.
 func TestClientCertificates(t *testing.T) {
 	old, other := newAuthority(t), newAuthority(t)
-	ca := filepath.Join(t.TempDir(), "ca.crt")
-	testkit.Must(t, os.WriteFile(ca, []byte(old.pem), 0o600))
+	ca := testkit.TempFile(t, "ca.crt", old.pem)
 	w := run(t, func(o *webhook.Options) {
 		o.ClientCA, o.ClientNames = ca, []string{"kube-apiserver", "api.example.com"}
 	})
@@ -116,9 +115,8 @@ func TestClientCertificates(t *testing.T) {
 
 // The webhook does not start if it cannot verify its clients.
 func TestClientCAThatIsNone(t *testing.T) {
-	bad := filepath.Join(t.TempDir(), "ca.crt")
-	testkit.Must(t, os.WriteFile(bad, []byte("none"), 0o600))
-	large := filepath.Join(t.TempDir(), "large.crt") // the webhook would read only a part of it
+	bad := testkit.TempFile(t, "ca.crt", "none")
+	large := filepath.Join(t.TempDir(), "large.crt") // its end would be cut off
 	testkit.Must(t, os.WriteFile(large, bytes.Repeat([]byte("#\n"), 256<<10), 0o600))
 	for _, path := range []string{bad, large, filepath.Join(t.TempDir(), "missing")} {
 		err := webhook.Run(t.Context(), webhook.Options{

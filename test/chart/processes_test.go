@@ -3,9 +3,7 @@ package chart
 import (
 	"bytes"
 	"net/http"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -23,8 +21,7 @@ import (
 // may be forbidden.
 func (f *fixture) testProcesses(t *testing.T) {
 	all := render(t, "-f", minimal)
-	policy := filepath.Join(t.TempDir(), "policy.yaml")
-	testkit.Must(t, os.WriteFile(policy, []byte(renderedPolicy(t, "-f", minimal)), 0o600))
+	policy := testkit.TempFile(t, "policy.yaml", renderedPolicy(t, "-f", minimal))
 	for _, component := range []string{"webhook", "sync"} {
 		name := "ampbridge-" + component
 		args := podOf(t, all.get(t, "Deployment", name)).Containers[0].Args

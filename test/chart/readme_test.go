@@ -44,7 +44,7 @@ func TestReadmesExample(t *testing.T) {
 	if !found {
 		t.Fatal("the README has no example of values")
 	}
-	_, err = policy.Parse([]byte(renderedPolicy(t, "-f", file(t, example))))
+	_, err = policy.Parse([]byte(renderedPolicy(t, "-f", testkit.TempFile(t, "values.yaml", example))))
 	testkit.Must(t, err)
 }
 

@@ -154,11 +154,3 @@ func into(t *testing.T, object *unstructured.Unstructured, v any) {
 	testkit.Must(t, err)
 	testkit.Must(t, yaml.UnmarshalStrict(text, v))
 }
-
-// file writes a values file.
-func file(t *testing.T, content string) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "values.yaml")
-	testkit.Must(t, os.WriteFile(path, []byte(content), 0o600))
-	return path
-}

@@ -123,6 +123,14 @@ func CloseAfter(t testing.TB, c io.Closer) {
 	})
 }
 
+// TempFile writes a file that is gone after the test, and returns its path.
+func TempFile(t testing.TB, name, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	Must(t, os.WriteFile(path, []byte(text), 0o600))
+	return path
+}
+
 // ReadFile returns the text of a file.
 func ReadFile(t testing.TB, path string) string {
 	t.Helper()

@@ -3,8 +3,6 @@ package bootstrap_test
 import (
 	"bytes"
 	"context"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -80,8 +78,7 @@ func TestSyncWorksAfterBootstrap(t *testing.T) {
 		return token
 	}
 	f.credentials(awstest.Credentials{})
-	file := filepath.Join(t.TempDir(), "token")
-	testkit.Must(t, os.WriteFile(file, []byte(token("ampbridge-system", "ampbridge-sync", "sts.amazonaws.com")), 0o600))
+	file := testkit.TempFile(t, "token", token("ampbridge-system", "ampbridge-sync", "sts.amazonaws.com"))
 	const role = "arn:aws:iam::" + accountID + ":role/" + roleName
 	for name, value := range map[string]string{"AWS_ROLE_ARN": role, "AWS_WEB_IDENTITY_TOKEN_FILE": file, "AWS_REGION": region} {
 		t.Setenv(name, value)

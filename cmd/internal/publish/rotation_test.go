@@ -17,6 +17,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy"
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/cluster"
+	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
 const audience = "sts.amazonaws.com"
@@ -108,7 +109,7 @@ func (r *rotation) stop(c *cluster.Cluster) {
 func (r *rotation) writeKey(id string) string {
 	r.Helper()
 	block := pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(keyOf(r.T, id))}
-	return file(r.T, string(pem.EncodeToMemory(&block)))
+	return testkit.TempFile(r.T, "file", string(pem.EncodeToMemory(&block)))
 }
 
 func (r *rotation) token(c *cluster.Cluster) string {

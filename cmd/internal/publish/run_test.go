@@ -35,7 +35,7 @@ func keySet(t *testing.T, ids ...string) string {
 	}
 	text, err := json.Marshal(set)
 	testkit.Must(t, err)
-	return file(t, string(text))
+	return testkit.TempFile(t, "file", string(text))
 }
 
 var keys = map[string]*rsa.PrivateKey{}
@@ -49,13 +49,6 @@ func keyOf(t *testing.T, id string) *rsa.PrivateKey {
 		keys[id] = key
 	}
 	return keys[id]
-}
-
-func file(t *testing.T, text string) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "file")
-	testkit.Must(t, os.WriteFile(path, []byte(text), 0o600))
-	return path
 }
 
 // publishOnce runs the command for the issuer of the tests.
@@ -195,14 +188,14 @@ func TestRefusals(t *testing.T) {
 		t.Fatal(out, err)
 	}
 	before := tree(t, dir)
-	document := func(issuer string) string { return file(t, `{"issuer":"`+issuer+`"}`) }
+	document := func(issuer string) string { return testkit.TempFile(t, "file", `{"issuer":"`+issuer+`"}`) }
 	another := keySet(t, "other")
 	text := testkit.ReadFile(t, another)
 	for name, c := range map[string]struct {
 		o    publish.Options
 		want string
 	}{
-		"a private key":  {publish.Options{Keys: file(t, string(private))}, `key "a" has the private member`},
+		"a private key":  {publish.Options{Keys: testkit.TempFile(t, "file", string(private))}, `key "a" has the private member`},
 		"another issuer": {publish.Options{Keys: keySet(t, "a"), Issuer: who + "/"}, "one place is for one issuer"},
 		"not the expected one": {publish.Options{Keys: keySet(t, "a"), Issuer: who,
 			Discovery: document("https://kubernetes.default.svc.cluster.local")},
@@ -213,7 +206,7 @@ func TestRefusals(t *testing.T) {
 		"an address": {publish.Options{Keys: keySet(t, "a"), Discovery: document("https://10.0.0.1")}, "AWS cannot reach the host of " +
 			"the issuer"},
 		"not AWS's kind": {publish.Options{Keys: keySet(t, "a"), Discovery: document("https://10.0.0.1:6443")}, "has a port"},
-		"another key of that id": {publish.Options{Keys: file(t, strings.ReplaceAll(text, `"other"`, `"a"`))}, `the kid "a" ` +
+		"another key of that id": {publish.Options{Keys: testkit.TempFile(t, "file", strings.ReplaceAll(text, `"other"`, `"a"`))}, `the kid "a" ` +
 			`names another key`},
 		"another bucket": {publish.Options{To: "s3://mine/dev", Keys: keySet(t, "a"), Issuer: "https://theirs.s3.eu-west-1.amazonaws.com/dev"},
 			"AWS would not find what is written here"},

@@ -47,7 +47,7 @@ func (b *bridge) control(policyText string, changes ...func(*reconcile.Options))
 		// The first pass comes within a second then.
 		policyText = strings.Replace(policyText, "trust: {", "trust: {interval: 1m, ", 1)
 	}
-	p := &process{bridge: b, policy: b.file("policy.yaml", policyText), log: &testkit.Buffer{}, ended: make(chan struct{})}
+	p := &process{bridge: b, policy: testkit.TempFile(b, "policy.yaml", policyText), log: &testkit.Buffer{}, ended: make(chan struct{})}
 	p.options = reconcile.Options{
 		Policy: p.policy, Kubeconfig: b.kubeconfig, Output: reconcile.Text, TrustQuota: 2048, Namespace: "ampbridge",
 		HealthAddr: testkit.FreeAddr(b), MetricsAddr: testkit.FreeAddr(b),

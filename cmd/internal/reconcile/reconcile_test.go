@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -102,13 +100,6 @@ func (b *bridge) must(err error) {
 	testkit.Must(b, err)
 }
 
-func (b *bridge) file(name, content string) string {
-	b.Helper()
-	path := filepath.Join(b.TempDir(), name)
-	b.must(os.WriteFile(path, []byte(content), 0o600))
-	return path
-}
-
 func (b *bridge) serviceAccount(namespace, name string) {
 	b.Helper()
 	b.must(b.cluster.ServiceAccount(b.ctx, namespace, name))
@@ -119,7 +110,7 @@ func (b *bridge) serviceAccount(namespace, name string) {
 func (b *bridge) sync(policyText string, change func(*reconcile.Options)) (output string, reads, writes int, err error) {
 	b.Helper()
 	o := reconcile.Options{
-		Policy:     b.file("policy.yaml", policyText),
+		Policy:     testkit.TempFile(b, "policy.yaml", policyText),
 		Kubeconfig: b.kubeconfig,
 		Once:       true,
 		Output:     reconcile.Text,

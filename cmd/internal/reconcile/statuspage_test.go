@@ -5,8 +5,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -34,8 +32,7 @@ trust: {permissionsBoundary: "arn:aws:iam::111122223333:policy/b"}
 // pageOf is a controller with a policy, which does nothing: all that a page may need.
 func pageOf(t *testing.T, text string) *controller {
 	t.Helper()
-	file := filepath.Join(t.TempDir(), "policy.yaml")
-	testkit.Must(t, os.WriteFile(file, []byte(text), 0o600))
+	file := testkit.TempFile(t, "policy.yaml", text)
 	c := &controller{logger: slog.New(slog.DiscardHandler), metrics: newMetrics(prometheus.NewRegistry())}
 	c.policy = watchPolicy(file, c.metrics, c.logger, func() {})
 	c.leads.Store(true)

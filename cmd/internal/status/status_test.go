@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"log/slog"
 	"net"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -28,6 +27,7 @@ import (
 	"github.com/ampbridge/ampbridge/policy/sidecarconfig"
 	"github.com/ampbridge/ampbridge/test/awstest"
 	"github.com/ampbridge/ampbridge/test/cluster"
+	"github.com/ampbridge/ampbridge/test/testkit"
 	"github.com/ampbridge/ampbridge/webhook/audit"
 	"github.com/ampbridge/ampbridge/webhook/breaker"
 	"github.com/ampbridge/ampbridge/webhook/breaker/store"
@@ -111,13 +111,6 @@ func (f *fixture) must(err error) {
 	if err != nil {
 		f.Fatal(err)
 	}
-}
-
-func (f *fixture) file(name, text string) string {
-	f.Helper()
-	path := filepath.Join(f.TempDir(), name)
-	f.must(os.WriteFile(path, []byte(text), 0o600))
-	return path
 }
 
 // install puts the policy where the chart puts it.
@@ -241,9 +234,9 @@ func (f *fixture) runSidecar(ip string) (port int) {
 	f.must(err)
 	e, _ := f.policy.Entitled(policy.Subject{Namespace: "monitoring", ServiceAccount: "prometheus"})
 	a := sidecarconfig.New(f.policy, e)
-	source := f.file("prometheus.yml", "global: {}\n")
+	source := testkit.TempFile(f, "prometheus.yml", "global: {}\n")
 	a.Source, a.Target, a.File = filepath.Dir(source), f.TempDir(), "prometheus.yml"
-	a.Credentials, a.Token = filepath.Join(f.TempDir(), "credentials"), f.file("token", token)
+	a.Credentials, a.Token = filepath.Join(f.TempDir(), "credentials"), testkit.TempFile(f, "token", token)
 	ctx, cancel := context.WithCancel(f.Context())
 	done := make(chan struct{})
 	go func() {
@@ -346,7 +339,7 @@ func TestStatusShowsTheInstallation(t *testing.T) {
 		"sync",
 		"--once",
 		"--policy",
-		f.file("policy.yaml", strings.Replace(f.text, "[prometheus, second]", "[prometheus]", 1)),
+		testkit.TempFile(f, "policy.yaml", strings.Replace(f.text, "[prometheus, second]", "[prometheus]", 1)),
 	); code != cli.OK {
 		t.Fatal(out, errs)
 	}
@@ -394,7 +387,7 @@ func TestStatusShowsTheInstallation(t *testing.T) {
 	roleForEach(f)
 
 	// Without AWS, from a file, and what is said of both.
-	r = f.report("--no-aws", "--policy", f.file("policy.yaml", f.text))
+	r = f.report("--no-aws", "--policy", testkit.TempFile(f, "policy.yaml", f.text))
 	if r.Destinations[0].Roles[0].State != status.Unknown || !strings.Contains(strings.Join(r.Unavailable, "\n"), "AWS: --no-aws") ||
 		!strings.HasSuffix(r.PolicyFrom, "policy.yaml") {
 		t.Errorf("%+v", r)
@@ -428,10 +421,10 @@ func roleForEach(f *fixture) {
 	).Replace(f.text)
 	p, err := policy.Parse([]byte(text))
 	f.must(err)
-	if code, out, errs := f.run("sync", "--once", "--policy", f.file("policy.yaml", text)); code != cli.OK {
+	if code, out, errs := f.run("sync", "--once", "--policy", testkit.TempFile(f, "policy.yaml", text)); code != cli.OK {
 		f.Fatal(out, errs)
 	}
-	file := f.file("policy.yaml", strings.Replace(text, "[prometheus, second]", "[prometheus, second, third]", 1))
+	file := testkit.TempFile(f, "policy.yaml", strings.Replace(text, "[prometheus, second]", "[prometheus, second, third]", 1))
 	_, err = f.cluster.Client().CoreV1().ServiceAccounts(
 		"monitoring",
 	).Create(
@@ -536,7 +529,7 @@ func watch(f *fixture) {
 		}
 	})
 	err := status.Run(ctx, status.Options{
-		Policy: f.file(
+		Policy: testkit.TempFile(f,
 			"policy.yaml",
 			f.text,
 		),

@@ -3,7 +3,6 @@ package terraform_test
 import (
 	"bytes"
 	"net/url"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -41,8 +40,7 @@ trust: {permissionsBoundary: "arn:aws:iam::111122223333:policy/boundary"}
 // run is the program, with the policy in a file.
 func run(t *testing.T, text string, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
-	file := filepath.Join(t.TempDir(), "policy.yaml")
-	testkit.Must(t, os.WriteFile(file, []byte(text), 0o600))
+	file := testkit.TempFile(t, "policy.yaml", text)
 	var out, errs bytes.Buffer
 	status = cli.Main(t.Context(), append(args, "--policy", file), strings.NewReader(""), &out, &errs)
 	return status, out.String(), errs.String()

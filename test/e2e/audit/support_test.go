@@ -6,8 +6,6 @@ package audit_test
 import (
 	"context"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -111,8 +109,7 @@ func (f *fixture) unlabel(t *testing.T, name string) {
 // server injects through it.
 func (f *fixture) startWebhook(t *testing.T, probe string) {
 	t.Helper()
-	file := filepath.Join(t.TempDir(), "policy.yaml")
-	testkit.Must(t, os.WriteFile(file, []byte(policyText), 0o600))
+	file := testkit.TempFile(t, "policy.yaml", policyText)
 	webhooktest.Run(t, webhook.Options{Addr: f.addr, CertDir: f.certs, PolicyFile: file, RESTConfig: f.webhook, Namespace: home})
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "probe"}, Spec: template().Spec}
 	testkit.Eventually(t, "the webhook injects", func() bool {

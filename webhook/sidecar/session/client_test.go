@@ -187,13 +187,13 @@ func TestErrors(t *testing.T) {
 			return client(t, w, role, func(o *session.Options) { o.Endpoint = w.TLSURL })
 		}, "^STS cannot be trusted: x509: certificate signed by unknown authority"},
 		"expired token": {func(t *testing.T) *session.Client {
-			return client(t, w, role, func(o *session.Options) { o.Token = file(t, w.ExpiredToken()) })
+			return client(t, w, role, func(o *session.Options) { o.Token = testkit.TempFile(t, "file", w.ExpiredToken()) })
 		}, "^ExpiredTokenException: the service account token has expired: "},
 		"garbage token": {func(t *testing.T) *session.Client {
-			return client(t, w, role, func(o *session.Options) { o.Token = file(t, "gar.ba.ge") })
+			return client(t, w, role, func(o *session.Options) { o.Token = testkit.TempFile(t, "file", "gar.ba.ge") })
 		}, "^InvalidIdentityToken: "},
 		"empty token": {func(t *testing.T) *session.Client {
-			return client(t, w, role, func(o *session.Options) { o.Token = file(t, "\n") })
+			return client(t, w, role, func(o *session.Options) { o.Token = testkit.TempFile(t, "file", "\n") })
 		}, "token .* is empty$"},
 		"no token": {func(t *testing.T) *session.Client {
 			return client(t, w, role, func(o *session.Options) { o.Token = "/nonexistent/token" })

@@ -16,13 +16,6 @@ import (
 	"github.com/ampbridge/ampbridge/webhook/sidecar/session"
 )
 
-func file(t *testing.T, content string) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "file")
-	testkit.Must(t, os.WriteFile(path, []byte(content), 0o600))
-	return path
-}
-
 func TestName(t *testing.T) {
 	pod := "prometheus-kube-prometheus-stack-prometheus-shard-3-0"
 	for _, tc := range []struct{ cluster, namespace, pod, want string }{
