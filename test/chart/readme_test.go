@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v4"
 
@@ -16,7 +17,7 @@ import (
 	"github.com/ampbridge/ampbridge/test/testkit"
 )
 
-// The chart's README.md is its template with a table of values in it, made from
+// The chart's README.md is its template with a list of values in it, made from
 // the comments in values.yaml that begin with two dashes.
 func TestReadme(t *testing.T) {
 	template, err := os.ReadFile(filepath.Join("testdata", "README.md.template"))
@@ -27,12 +28,32 @@ func TestReadme(t *testing.T) {
 	}
 	var b strings.Builder
 	b.WriteString(before)
-	b.WriteString("| value | default | |\n| --- | --- | --- |\n")
 	for _, v := range documented(t) {
-		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", v.path, v.standard, v.text)
+		b.WriteString(item(v))
 	}
 	b.WriteString(after)
 	testkit.Golden(t, filepath.Join(chartDir, "README.md"), b.String())
+}
+
+// item is a list item of lines of at most 118 columns.
+func item(v value) string {
+	text := fmt.Sprintf("`%s`", v.path)
+	if v.standard != "" {
+		text += " (default " + v.standard + ")"
+	}
+	if v.text != "" {
+		text += ": " + v.text
+	}
+	var b strings.Builder
+	line := "-"
+	for word := range strings.FieldsSeq(text) {
+		if utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > 118 {
+			b.WriteString(line + "\n")
+			line = " "
+		}
+		line += " " + word
+	}
+	return b.String() + line + "\n"
 }
 
 // What the README calls the least is enough.
@@ -129,7 +150,7 @@ func comment(head string) string {
 	if !found {
 		return ""
 	}
-	return strings.ReplaceAll(strings.ReplaceAll(text, "\n# ", " "), "|", `\|`)
+	return strings.ReplaceAll(text, "\n# ", " ")
 }
 
 func standard(t *testing.T, node *yaml.Node) string {
