@@ -330,7 +330,7 @@ func values(t *testing.T, b *strings.Builder, mapping *yaml.Node, schema map[str
 		fmt.Fprintf(b, "\n- `%s`%s\n", at, facts(t, content, of))
 		if text = strings.ReplaceAll(text, "\n# ", " "); text != "" {
 			text = strings.ReplaceAll(text, "](../../docs/", "](../")
-			b.WriteString("\n" + wrap(strings.NewReplacer("](../reference/", "](", "<", `\<`).Replace(text), "  "))
+			b.WriteString("\n" + wrap(strings.ReplaceAll(text, "](../reference/", "]("), "  "))
 		}
 	}
 }
