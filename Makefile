@@ -1,26 +1,26 @@
-# ampbridge. `make help` lists what there is.
+# `make help` lists the targets.
 
 SHELL       := /bin/bash
 .SHELLFLAGS := -o pipefail -ec
 GO          ?= go
-# Empty but on a tagged commit: what is not a release does not call itself one.
+# Empty unless the commit has a tag, so that only releases have a release's version.
 VERSION     ?= $(shell git describe --tags --exact-match 2>/dev/null)
-# The commit, and whether something is changed beside it.
+# The commit, and whether there are uncommitted changes.
 REVISION    ?= $(shell git describe --always --dirty --abbrev=40 --exclude='*' 2>/dev/null)
 VERSION_PKG := github.com/ampbridge/ampbridge/cmd/internal/cli
 LDFLAGS      = -s -w -X $(VERSION_PKG).release=$(VERSION) -X $(VERSION_PKG).revision=$(REVISION) -X main.release=$(VERSION)
-# Without git's stamp and without paths, the same commit gives the same bytes, in an image too.
+# Without Git's stamp and without paths, the same commit always gives the same bytes, in an image too.
 GOBUILD     := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
 COMMA       := ,
-# What the tests and the demo run beside ampbridge: built once, kept in the
+# The programs that the tests and the demo run. They are built once and kept in the
 # user's cache directory (test/tools).
 TEST_TOOLS  := etcd kube-apiserver kube-controller-manager kube-scheduler prometheus prometheus-config-reloader
-# And what the other tests run besides: each kind of Prometheus, the chart, Terraform.
+# More programs for the other tests: several versions of Prometheus, tools for the chart, Terraform.
 SUITE_TOOLS := prometheus-3.1 prometheus-2.42 prometheus-2.22 prometheus-operator gosh helm helm4 tofu tfprovider promtool
-# And what a node and the install test run besides.
+# More programs for a node and the install test.
 NODE_TOOLS  := kubelet kube-proxy kubectl coredns helm helm4 prometheus-operator release registry
 TOOLS       := $(GO) run ./test/tools/cmd
-# Tests whose dependencies are heavy are modules of their own.
+# Tests with heavy dependencies are separate modules.
 MODULES     := test/cel test/certmanager test/promload test/snippets test/tools/release
 
 .DEFAULT_GOAL := help
@@ -34,7 +34,7 @@ build: ## bin/ampbridge and bin/config-sidecar, static
 
 IMAGE       ?= ghcr.io/ampbridge/ampbridge:$(or $(VERSION),dev)
 ARCH        ?= $(shell $(GO) env GOARCH)
-# The first that answers: a docker command is often there without its engine.
+# The first one that answers, because the docker command often exists without its engine.
 ENGINE      ?= $(firstword $(foreach e,docker podman buildah,$(shell $(e) info >/dev/null 2>&1 && echo $(e))))
 # The commit's time is the time of everything in the image.
 SOURCE_DATE_EPOCH ?= $(or $(shell git log -1 --format=%ct 2>/dev/null),0)
@@ -54,10 +54,10 @@ endif
 push: image ## the image, built and pushed to its registry; IMAGE=name:tag
 	$(ENGINE) push $(IMAGE)
 
-# A release, complete in DIST but for the push: docs/design/release.md. It has the chart's version unless VERSION is given.
+# A complete release in DIST, without the push: docs/design/release.md. It has the chart's version unless VERSION is set.
 DIST        ?= dist
 PLATFORMS   ?= linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
-# An SSH key of the publisher. Without one the release is signed with a key that is made for it, to try it out.
+# An SSH key of the publisher. Without one, a trial release is signed with a temporary key.
 SIGNING_KEY ?=
 SIGNER      ?= ampbridge-release
 BUILDER     ?= https://github.com/ampbridge/ampbridge/blob/main/docs/design/release.md\#local-builder
@@ -83,8 +83,8 @@ manifests: ## the chart as plain YAML, on standard output; VALUES=values.yaml, N
 	@"$$($(TOOLS) -q helm4)" template ampbridge charts/ampbridge --namespace $(NAMESPACE) --no-hooks $(addprefix --values ,$(VALUES))
 
 .PHONY: demo
-demo: ## the main job, end to end, narrated; STAY=1 keeps it running to look at
-	@# Compiled as the product's programs are, so that what both import is compiled once.
+demo: ## the whole product, end to end, with explanations; STAY=1 keeps it running
+	@# With the flags of the product's programs, so that shared packages are compiled once.
 	@CGO_ENABLED=0 $(GO) run -trimpath -buildvcs=false ./test/demo $(if $(STAY),-stay)
 
 .PHONY: test
@@ -104,7 +104,7 @@ e2e: ## the image and the chart on a real node, the AWS CLI, a browser (root, Li
 	@cd test/browser && $(GO) test -tags e2e -count=1 -timeout 15m ./...
 	@CGO_ENABLED=0 $(GO) test -tags e2e -count=1 -timeout 30m -v ./test/e2e/install
 
-# How many pods of the safety matrix run side by side.
+# The number of pods of the safety matrix that run in parallel.
 PODS        ?= 12
 .PHONY: safety
 safety: ## the tables of docs/design/reliability.md: the safety matrix and the sidecar's own faults
@@ -118,7 +118,7 @@ shapes: ## doctor on every healthy kind of pod, policy and issuer: nothing but p
 	@$(GO) test -tags shapes -count=1 -v -timeout 30m -run 'TestShapes|TestIssuers' ./test/e2e/doctor ./test/e2e/kinds | grep -E '^ *--- |^(ok|FAIL|panic)'
 
 .PHONY: collectors
-collectors: ## programs other than Prometheus, in both modes, through outages of STS (the table of docs/design/reliability.md)
+collectors: ## programs other than Prometheus, in both modes, during outages of STS (the table of docs/design/reliability.md)
 	@$(TOOLS) $(TEST_TOOLS) vmagent thanos otelcol >/dev/null
 	@cd test/snippets && $(GO) test -tags collectors -count=1 -timeout 20m ./...
 	@$(GO) test -tags collectors -count=1 -v -timeout 30m ./test/e2e/collectors | grep -E '^ *\||^ *[a-z]+_test.go|^ *--- FAIL|^(---|ok|FAIL|panic)'
@@ -138,7 +138,7 @@ fuzz: ## every fuzz target, each for FUZZTIME=30s
 	@GO="$(GO)" test/fuzz.sh $(FUZZTIME)
 
 .PHONY: race
-race: ## the race detector over what the sidecar does at the same time (needs gcc)
+race: ## the race detector over the sidecar's concurrent code (needs gcc)
 	@command -v gcc >/dev/null || { echo "make race: the race detector needs a C compiler: apt-get install -y gcc libc6-dev" >&2; exit 1; }
 	@CGO_ENABLED=1 $(GO) test -race -count=1 -skip Prometheus ./webhook/sidecar/...
 
@@ -151,20 +151,20 @@ bench: ## the figures of docs/design/performance.md, with bench-relay
 	@$(MAKE) --no-print-directory bench-relay
 
 .PHONY: bench-relay
-bench-relay: ## the relay beside a Prometheus that signs itself, seven minutes; fails if a sample is lost
+bench-relay: ## the relay compared with a Prometheus that signs itself, seven minutes; fails if a sample is lost
 	@$(TOOLS) prometheus >/dev/null
 	@$(GO) run ./test/bench -parts relay
 
 .PHONY: bench-readiness
-bench-readiness: ## what injection adds to readiness on a real node, five starts each; fails above 0.5 s (root, Linux)
+bench-readiness: ## the delay of readiness by injection on a real node, five starts each; fails above 0.5 s (root, Linux)
 	@$(GO) run ./test/node/preflight/cmd
 	@$(TOOLS) $(TEST_TOOLS) $(NODE_TOOLS) >/dev/null
 	@CGO_ENABLED=0 $(GO) test -tags e2e -count=1 -timeout 15m -v -run TestReadiness ./test/e2e/install -readiness 5
 
 .PHONY: vuln
-vuln: ## govulncheck, where its database can be reached
+vuln: ## govulncheck; needs access to its database
 	$(GO) run golang.org/x/vuln/cmd/govulncheck@latest ./...
 
 .PHONY: tools
-tools: ## build what tests, demo and lint need, and print where it is
+tools: ## build the programs for tests, demo and lint, and print their paths
 	@$(TOOLS) $(TEST_TOOLS) $(SUITE_TOOLS) golangci-lint gotestsum actionlint
